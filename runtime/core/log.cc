@@ -47,19 +47,19 @@ LogMessage::LogMessage(const char* file, int line, LogSeverity severity)
 LogMessage::~LogMessage() {
   const auto now = std::chrono::system_clock::now();
   const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
-  const int milliseconds = static_cast<int>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(
-          now.time_since_epoch())
-          .count() %
-      1000);
+  const int milliseconds =
+      static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                           now.time_since_epoch())
+                           .count() %
+                       1000);
   std::tm local{};
   localtime_r(&seconds, &local);
   const char* slash = std::strrchr(file_, '/');
-  std::string line = fmt::format(
-      "{} {:02d}:{:02d}:{:02d}.{:03d} {}{}:{}] {}\n",
-      "IWEF"[static_cast<int>(severity_)], local.tm_hour, local.tm_min,
-      local.tm_sec, milliseconds, RankPrefix(), slash ? slash + 1 : file_,
-      line_, stream_.str());
+  std::string line =
+      fmt::format("{} {:02d}:{:02d}:{:02d}.{:03d} {}{}:{}] {}\n",
+                  "IWEF"[static_cast<int>(severity_)], local.tm_hour,
+                  local.tm_min, local.tm_sec, milliseconds, RankPrefix(),
+                  slash ? slash + 1 : file_, line_, stream_.str());
   if (severity_ == LogSeverity::FATAL) line += StackTraceText();
   const ssize_t ignored = write(STDERR_FILENO, line.data(), line.size());
   (void)ignored;

@@ -53,19 +53,18 @@ std::string CheckOperandsText(const A& a, const B& b) {
 
 }  // namespace trireme
 
-#define LOG(severity)                                          \
-  ::trireme::LogMessage(__FILE__, __LINE__,                    \
-                        ::trireme::LogSeverity::severity)      \
+#define LOG(severity)                                                         \
+  ::trireme::LogMessage(__FILE__, __LINE__, ::trireme::LogSeverity::severity) \
       .stream()
 
-#define CHECK(condition)                                       \
-  (condition) ? (void)0                                        \
-              : ::trireme::LogVoidify() &                      \
+#define CHECK(condition)                  \
+  (condition) ? (void)0                   \
+              : ::trireme::LogVoidify() & \
                     LOG(FATAL) << "Check failed: " #condition " "
 
-#define TRIREME_CHECK_OP(a, b, op)                             \
-  while (!((a)op(b)))                                          \
-  LOG(FATAL) << "Check failed: " #a " " #op " " #b             \
+#define TRIREME_CHECK_OP(a, b, op)                 \
+  while (!((a)op(b)))                              \
+  LOG(FATAL) << "Check failed: " #a " " #op " " #b \
              << ::trireme::CheckOperandsText((a), (b))
 
 #define CHECK_EQ(a, b) TRIREME_CHECK_OP(a, b, ==)
@@ -75,11 +74,11 @@ std::string CheckOperandsText(const A& a, const B& b) {
 #define CHECK_GT(a, b) TRIREME_CHECK_OP(a, b, >)
 #define CHECK_GE(a, b) TRIREME_CHECK_OP(a, b, >=)
 
-#define CHECK_OK(expression)                                       \
-  if (const ::absl::Status check_ok_status = (expression);         \
-      check_ok_status.ok()) {                                      \
-  } else                                                           \
-    LOG(FATAL) << "Check failed: " #expression " is OK ("          \
+#define CHECK_OK(expression)                               \
+  if (const ::absl::Status check_ok_status = (expression); \
+      check_ok_status.ok()) {                              \
+  } else                                                   \
+    LOG(FATAL) << "Check failed: " #expression " is OK ("  \
                << check_ok_status.ToString() << ") "
 
 #endif  // TRIREME_RUNTIME_CORE_LOG_H_

@@ -16,8 +16,8 @@
 namespace trireme {
 
 template <typename... Args>
-absl::Status StatusOf(absl::StatusCode code,
-                      fmt::format_string<Args...> format, Args&&... args) {
+absl::Status StatusOf(absl::StatusCode code, fmt::format_string<Args...> format,
+                      Args&&... args) {
   return absl::Status(code, fmt::format(format, std::forward<Args>(args)...));
 }
 
@@ -73,8 +73,7 @@ absl::Status OutOfRange(fmt::format_string<Args...> format, Args&&... args) {
 }
 
 template <typename... Args>
-absl::Status Unimplemented(fmt::format_string<Args...> format,
-                           Args&&... args) {
+absl::Status Unimplemented(fmt::format_string<Args...> format, Args&&... args) {
   return StatusOf(absl::StatusCode::kUnimplemented, format,
                   std::forward<Args>(args)...);
 }
@@ -110,7 +109,7 @@ inline absl::Status WithContext(const absl::Status& status,
   if (!result.ok()) return result.status();               \
   lhs = *std::move(result)
 
-#define ASSIGN_OR_RETURN(lhs, expression)                                \
+#define ASSIGN_OR_RETURN(lhs, expression)                                  \
   TRIREME_ASSIGN_OR_RETURN(TRIREME_CONCATENATE(status_or_, __LINE__), lhs, \
                            expression)
 

@@ -1,0 +1,32 @@
+// The axes of the process grid, in the default order (leftmost varies
+// fastest). "Axis" always means one of these; "dim" means a tensor's dim.
+
+#ifndef TRIREME_RUNTIME_CORE_AXIS_H_
+#define TRIREME_RUNTIME_CORE_AXIS_H_
+
+#include <array>
+#include <ostream>
+#include <string_view>
+
+namespace trireme {
+
+enum class Axis { kTensor, kContext, kExpert, kData, kPipeline };
+
+inline constexpr int kNumAxes = 5;
+inline constexpr std::array<Axis, kNumAxes> kAllAxes = {
+    Axis::kTensor, Axis::kContext, Axis::kExpert, Axis::kData, Axis::kPipeline};
+
+// "tp", "cp", "ep", "dp", "pp".
+constexpr std::string_view AxisName(Axis axis) {
+  constexpr std::array<std::string_view, kNumAxes> kNames = {"tp", "cp", "ep",
+                                                             "dp", "pp"};
+  return kNames[static_cast<int>(axis)];
+}
+
+inline std::ostream& operator<<(std::ostream& out, Axis axis) {
+  return out << AxisName(axis);
+}
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_CORE_AXIS_H_

@@ -1,0 +1,123 @@
+// Element types of tensors, and the bf16 storage type.
+//
+// Compute types: kernels read kBFloat16 and kFloat32 as float and kFloat64 as
+// double; sums are kept in that compute type (float for bf16).
+
+#ifndef TRIREME_RUNTIME_CORE_DTYPE_H_
+#define TRIREME_RUNTIME_CORE_DTYPE_H_
+
+#include <bit>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "runtime/core/log.h"
+
+namespace trireme {
+
+enum class DType : uint8_t {
+  kFloat32,
+  kBFloat16,
+  kFloat64,
+  kInt32,
+  kInt64,
+  kBool,
+  kUint8,
+};
+
+// Bytes of one element.
+int64_t DTypeSize(DType dtype);
+
+// "fp32", "bf16", "fp64", "int32", "int64", "bool", "uint8".
+std::string_view DTypeName(DType dtype);
+
+// The inverse of DTypeName; nothing for an unknown name.
+std::optional<DType> DTypeFromName(std::string_view name);
+
+bool IsFloating(DType dtype);
+
+std::ostream& operator<<(std::ostream& out, DType dtype);
+
+// The upper half of an IEEE float. Conversion rounds to nearest even; NaN
+// stays NaN.
+struct BFloat16 {
+  uint16_t bits = 0;
+
+  BFloat16() = default;
+  explicit BFloat16(float value) {
+    const uint32_t wide = std::bit_cast<uint32_t>(value);
+    if ((wide & 0x7fffffffu) > 0x7f800000u) {
+      bits = static_cast<uint16_t>((wide >> 16) | 0x40u);
+    } else {
+      bits =
+          static_cast<uint16_t>((wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16);
+    }
+  }
+  explicit operator float() const {
+    return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+  }
+  explicit operator double() const { return static_cast<float>(*this); }
+};
+
+// DTypeOf<T>() maps a C++ element type to its DType.
+template <typename T>
+constexpr DType DTypeOf();
+template <>
+constexpr DType DTypeOf<float>() {
+  return DType::kFloat32;
+}
+template <>
+constexpr DType DTypeOf<BFloat16>() {
+  return DType::kBFloat16;
+}
+template <>
+constexpr DType DTypeOf<double>() {
+  return DType::kFloat64;
+}
+template <>
+constexpr DType DTypeOf<int32_t>() {
+  return DType::kInt32;
+}
+template <>
+constexpr DType DTypeOf<int64_t>() {
+  return DType::kInt64;
+}
+template <>
+constexpr DType DTypeOf<bool>() {
+  return DType::kBool;
+}
+template <>
+constexpr DType DTypeOf<uint8_t>() {
+  return DType::kUint8;
+}
+
+// The type that sums of T are kept in.
+template <typename T>
+struct ComputeTypeOf {
+  using type = float;
+};
+template <>
+struct ComputeTypeOf<double> {
+  using type = double;
+};
+template <typename T>
+using ComputeType = typename ComputeTypeOf<T>::type;
+
+// Calls f(T{}) with the C++ type of a floating dtype.
+template <typename F>
+auto DispatchFloating(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return std::forward<F>(f)(BFloat16{});
+    case DType::kFloat64:
+      return std::forward<F>(f)(double{});
+    default:
+      CHECK(dtype == DType::kFloat32) << "not a floating type: " << dtype;
+      return std::forward<F>(f)(float{});
+  }
+}
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_CORE_DTYPE_H_

@@ -1,0 +1,59 @@
+// The host processor as a Device, and its dry twin. See device.h.
+
+#ifndef TRIREME_RUNTIME_DEVICE_CPU_DEVICE_H_
+#define TRIREME_RUNTIME_DEVICE_CPU_DEVICE_H_
+
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "runtime/device/device.h"
+
+namespace trireme {
+
+class CpuDevice final : public Device {
+ public:
+  enum class Mode { kReal, kDry };
+
+  explicit CpuDevice(int64_t limit_bytes, Mode mode = Mode::kReal);
+  ~CpuDevice() override;
+
+  Block Allocate(int64_t bytes, MemoryCategory category,
+                 std::string_view label) override;
+  void Free(const Block& block) override;
+  bool dry() const override;
+  absl::Status status() const override;
+  MemoryStatistics Statistics() const override;
+  void ResetPeak() override;
+  std::string name() const override;
+
+ private:
+  struct Allocation {
+    int64_t bytes;
+    MemoryCategory category;
+    std::string label;
+  };
+
+  void Count(int64_t bytes, MemoryCategory category)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReleaseCache() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status OutOfMemory(const Allocation& wanted) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Mode mode_;
+  mutable absl::Mutex mutex_;
+  MemoryStatistics statistics_ ABSL_GUARDED_BY(mutex_);
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::unordered_map<uint64_t, Allocation> live_ ABSL_GUARDED_BY(mutex_);
+  // Freed blocks by their exact size.
+  std::map<int64_t, std::vector<void*>> cache_ ABSL_GUARDED_BY(mutex_);
+  int64_t cached_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_DEVICE_CPU_DEVICE_H_
