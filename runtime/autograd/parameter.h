@@ -1,0 +1,88 @@
+// A trainable tensor of a model: this rank's part of one logical tensor.
+//
+// The logical tensor has a name and a global shape that no process grid
+// changes; `shards` tells which of its dims are split over which axes. The
+// gradient is accumulated in place, in fp32 (fp64 in fp64 runs), over all
+// microbatches of a step.
+
+#ifndef TRIREME_RUNTIME_AUTOGRAD_PARAMETER_H_
+#define TRIREME_RUNTIME_AUTOGRAD_PARAMETER_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/core/axis.h"
+#include "runtime/core/philox.h"
+#include "runtime/device/tensor.h"
+
+namespace trireme {
+
+// Dim `dim` is cut into `parts` equal parts along `axis`; this rank has part
+// `index`.
+struct ShardedDim {
+  Axis axis;
+  int dim = 0;
+  int parts = 1;
+  int index = 0;
+};
+
+// A set of axes.
+class AxisSet {
+ public:
+  bool contains(Axis axis) const { return bits_[static_cast<int>(axis)]; }
+  void insert(Axis axis) { bits_[static_cast<int>(axis)] = true; }
+  bool empty() const { return *this == AxisSet(); }
+  friend auto operator<=>(const AxisSet&, const AxisSet&) = default;
+
+ private:
+  std::array<bool, kNumAxes> bits_{};
+};
+
+// How the values start. Element i of the *logical* tensor depends on (seed,
+// name, i) only, so that every grid starts from the same model.
+struct Initializer {
+  enum class Kind { kZeros, kOnes, kNormal, kXavierUniform };
+  Kind kind = Kind::kZeros;
+  double stddev = 0.02;  // kNormal
+  // kXavierUniform: uniform in ±√(6/(fan_in + fan_out)).
+  int64_t fan_in = 0;
+  int64_t fan_out = 0;
+};
+
+struct Parameter {
+  std::string name;
+  Shape global_shape;
+  std::vector<ShardedDim> shards;
+  Initializer initializer;
+  // Weight decay applies (matrices, not biases, scales or tables).
+  bool decay = true;
+
+  Tensor value;  // local shape, compute dtype
+  Tensor grad;   // local shape, fp32 or fp64; undefined until training
+
+  // The axes over which each rank's gradient is only its part of a sum: found
+  // when the model is built, from the axis states of the activations that the
+  // parameter meets. The gradient reducer sums over them.
+  AxisSet gradient_sum_axes;
+};
+
+// The global shape with every sharded dim divided.
+Shape LocalShape(const Shape& global, const std::vector<ShardedDim>& shards);
+
+// Writes the initial values of this rank's part.
+void InitializeParameter(uint64_t seed, Parameter& parameter);
+
+// Calls f(local_offset, global_offset, count) for each contiguous run of this
+// rank's part of a tensor, in row-major order: how parts are copied into and
+// out of logical tensors (checkpoints, parity, initial values).
+template <typename F>
+void ForEachLocalRun(const Shape& global, const std::vector<ShardedDim>& shards,
+                     F&& f);
+
+}  // namespace trireme
+
+#include "runtime/autograd/parameter-inl.h"
+
+#endif  // TRIREME_RUNTIME_AUTOGRAD_PARAMETER_H_
