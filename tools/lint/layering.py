@@ -1,0 +1,99 @@
+"""Checks that #include lines respect the house: layering.py [ROOT].
+
+A folder includes itself and folders on lower floors only (FLOORS), and some
+libraries' headers are confined to the folders that wrap them (CONFINED).
+Prints each violation as FILE:LINE: TEXT and fails when there is one.
+"""
+
+import os
+import re
+import sys
+
+FLOORS = {
+    "runtime": 0,
+    "scheduler": 1,
+    "parallel": 2,
+    "moe": 3,
+    "offload": 3,
+    "models": 4,
+    "trainer": 5,
+    "tools": 6,
+}
+
+# (headers, paths that may include them, why)
+CONFINED = [
+    (re.compile(r"mpi(-ext)?\.h$"),
+     re.compile(r"runtime/comm/mpi/|tests/mpi_main\.cc$"),
+     "MPI is used through Communicator; its header belongs to "
+     "runtime/comm/mpi"),
+    (re.compile(r"(oneapi/)?dnnl"),
+     re.compile(r"runtime/ops/cpu/"),
+     "oneDNN is used through runtime/ops; its headers belong to "
+     "runtime/ops/cpu"),
+    (re.compile(r"google/protobuf/|.*\.pb\.h$"),
+     re.compile(r"(?!runtime/)"),
+     "runtime is free of Protobuf"),
+]
+
+SOURCE = re.compile(r"\.(cc|h|cu|cuh)$")
+INCLUDE = re.compile(r'\s*#\s*include\s*(["<])([^">]+)[">]')
+
+
+def violations(path, text):
+    """The violations in a source file, as (line number, text) pairs.
+
+    `path` is relative to the root, with forward slashes.
+    """
+    found = []
+    folder = path.split("/")[0]
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = INCLUDE.match(line)
+        if not match:
+            continue
+        quote, header = match.groups()
+        target = header.split("/")[0]
+        if quote == '"' and folder in FLOORS and target != folder:
+            if target in FLOORS and FLOORS[target] >= FLOORS[folder]:
+                found.append((
+                    number,
+                    f"{folder} (floor {FLOORS[folder]}) includes {header} "
+                    f"(floor {FLOORS[target]}); only lower floors are allowed"))
+            if target == "tests":
+                found.append((number, f"{folder} includes {header} of tests"))
+        for headers, allowed, why in CONFINED:
+            if headers.match(header) and not allowed.match(path):
+                found.append((number, f"includes {header}: {why}"))
+    return found
+
+
+def sources(root):
+    """Paths of the C++ and CUDA sources below `root`, relative to it."""
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders
+                               if not name.startswith((".", "bazel-")))
+        for name in sorted(files):
+            if SOURCE.search(name):
+                path = os.path.relpath(os.path.join(folder, name), root)
+                yield path.replace(os.sep, "/")
+
+
+def main():
+    default_root = os.path.join(os.path.dirname(__file__), "..", "..")
+    root = sys.argv[1] if len(sys.argv) > 1 else default_root
+    files = 0
+    count = 0
+    for path in sources(root):
+        files += 1
+        with open(os.path.join(root, path), encoding="utf-8") as source:
+            for number, text in violations(path, source.read()):
+                print(f"{path}:{number}: {text}")
+                count += 1
+    if files == 0:
+        print(f"layering: no sources in {root}")
+        return 1
+    print(f"layering: {files} files, {count} violations")
+    return 1 if count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+import unittest
+
+from tools.lint import layering
+
+
+def lines(path, text):
+    return [number for number, _ in layering.violations(path, text)]
+
+
+class LayeringTest(unittest.TestCase):
+
+    def test_lower_floors_and_the_own_folder_are_allowed(self):
+        self.assertEqual(
+            lines("parallel/linear.cc", '#include "parallel/linear.h"\n'
+                  '#include "runtime/core/tensor.h"\n'
+                  '#include "scheduler/plan.pb.h"\n'
+                  "#include <vector>\n"), [])
+
+    def test_higher_floors_are_violations_with_their_line(self):
+        self.assertEqual(
+            lines("runtime/ops/matmul.h", "#include <vector>\n"
+                  '#include "parallel/linear.h"\n'
+                  '  #  include "trainer/job.h"\n'), [2, 3])
+
+    def test_neighbours_on_one_floor_do_not_know_each_other(self):
+        self.assertEqual(lines("moe/gate.cc", '#include "offload/unit.h"'), [1])
+        self.assertEqual(lines("offload/unit.cc", '#include "moe/gate.h"'), [1])
+
+    def test_tests_see_every_floor_but_no_floor_sees_tests(self):
+        self.assertEqual(lines("tests/parity_test.cc",
+                               '#include "trainer/job.h"'), [])
+        self.assertEqual(lines("tools/verify.cc",
+                               '#include "tests/harness.h"'), [1])
+
+    def test_mpi_is_confined(self):
+        text = "#include <mpi.h>"
+        self.assertEqual(lines("runtime/comm/mpi/world.cc", text), [])
+        self.assertEqual(lines("tests/mpi_main.cc", text), [])
+        self.assertEqual(lines("runtime/comm/communicator.h", text), [1])
+        self.assertEqual(lines("tests/parity_test.cc", text), [1])
+
+    def test_onednn_is_confined(self):
+        for text in ('#include "dnnl.hpp"', "#include <oneapi/dnnl/dnnl.h>"):
+            self.assertEqual(lines("runtime/ops/cpu/matmul.cc", text), [])
+            self.assertEqual(lines("runtime/ops/matmul.h", text), [1])
+            self.assertEqual(lines("models/dit.cc", text), [1])
+
+    def test_runtime_is_free_of_protobuf(self):
+        for header in ("google/protobuf/message.h", "scheduler/plan.pb.h"):
+            text = f'#include "{header}"'
+            self.assertNotEqual(lines("runtime/core/status.h", text), [])
+            self.assertEqual(lines("scheduler/plan.cc", text), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
