@@ -12,6 +12,8 @@ import sys
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
 
+TESTS_FAILED = 3  # Bazel's status when all built and some test failed
+
 
 class Summary:
     def __init__(self):
@@ -92,8 +94,11 @@ def summarize(events, bazel_status):
         summary.add_cases(label, result.get("status", "NO_STATUS"),
                           local_path(outputs, "test.xml"),
                           local_path(outputs, "test.log"))
-    if bazel_status != 0 and not summary.failures:
-        summary.failures.append(f"Bazel itself: exit status {bazel_status}")
+    # Bazel reports no event for a BUILD file that it cannot read.
+    explained = unbuilt or (bazel_status == TESTS_FAILED and summary.failures)
+    if bazel_status != 0 and not explained:
+        summary.failures.append(
+            f"Bazel ended with status {bazel_status}; its errors are above")
     if not summary.failures and summary.passed == 0:
         summary.failures.append("no test ran")
     return summary

@@ -75,6 +75,10 @@ class TestSummaryTest(unittest.TestCase):
             self.line([run_of("//a", "PASSED", PASSING)], 8),
             "1 passed, 1 failed")
 
+    def test_an_unreadable_build_file_is_a_failure_beside_others(self):
+        self.assertEqual(self.line([run_of("//a", "FAILED")], 1),
+                         "0 passed, 2 failed")
+
     def test_nothing_run_is_a_failure(self):
         self.assertEqual(self.line([], 0), "0 passed, 1 failed")
 
