@@ -1,0 +1,26 @@
+// The vectorised loops around matrix products: conversion of rows between bf16
+// and fp32, and sums of columns.
+
+#ifndef TRIREME_RUNTIME_OPS_CPU_GEMM_KERNELS_H_
+#define TRIREME_RUNTIME_OPS_CPU_GEMM_KERNELS_H_
+
+#include <cstdint>
+
+#include "runtime/core/dtype.h"
+
+namespace trireme {
+
+void WidenRow(const BFloat16* from, int64_t count, float* to);
+// Rounds to nearest even.
+void RoundRow(const float* from, int64_t count, BFloat16* to);
+
+// out[columns] += Σ over rows of x[rows, columns], on several threads; the bits
+// do not depend on how many.
+void AddColumnSums(const BFloat16* x, int64_t rows, int64_t columns,
+                   float* out);
+void AddColumnSums(const float* x, int64_t rows, int64_t columns, float* out);
+void AddColumnSums(const double* x, int64_t rows, int64_t columns, double* out);
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_OPS_CPU_GEMM_KERNELS_H_

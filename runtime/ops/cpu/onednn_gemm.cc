@@ -1,0 +1,237 @@
+#include "runtime/ops/cpu/onednn_gemm.h"
+
+#include <omp.h>
+
+#include <array>
+#include <mutex>
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "runtime/core/log.h"
+#include "runtime/device/device.h"
+#include "runtime/ops/cpu/gemm_kernels.h"
+
+namespace trireme {
+namespace {
+
+using dnnl::memory;
+
+// Everything on the host shares it. Never destroyed, like the GemmCache.
+const dnnl::engine& Engine() {
+  static const dnnl::engine& engine =
+      *new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+bool HasBFloat16() {
+  static const bool has = [] {
+    const dnnl::cpu_isa isa = dnnl::get_effective_cpu_isa();
+    return isa == dnnl::cpu_isa::avx512_core_bf16 ||
+           isa == dnnl::cpu_isa::avx512_core_amx;
+  }();
+  return has;
+}
+
+memory::data_type DataType(DType dtype) {
+  return dtype == DType::kBFloat16 ? memory::data_type::bf16
+                                   : memory::data_type::f32;
+}
+
+int64_t Aligned(int64_t bytes) {
+  return (bytes + Device::kAlignment - 1) / Device::kAlignment *
+         Device::kAlignment;
+}
+
+// Sets the calling thread's OpenMP thread count for a scope: oneDNN plans its
+// work (and its scratchpad) for that many.
+class ScopedThreads {
+ public:
+  explicit ScopedThreads(int threads) : before_(omp_get_max_threads()) {
+    omp_set_num_threads(threads);
+  }
+  ~ScopedThreads() { omp_set_num_threads(before_); }
+  ScopedThreads(const ScopedThreads&) = delete;
+  ScopedThreads& operator=(const ScopedThreads&) = delete;
+
+ private:
+  const int before_;
+};
+
+class OneDnnGemm final : public Gemm {
+ public:
+  explicit OneDnnGemm(const GemmSpec& spec) : spec_(spec) {
+    const ScopedThreads threads(spec.threads);
+    const int64_t b_batch = spec.b.batch == 0 ? 1 : spec.batch;
+    a_ = Matrix(spec.batch, spec.m, spec.k, spec.a, spec.dtype);
+    b_ = Matrix(b_batch, spec.k, spec.n, spec.b, spec.dtype);
+    out_ = Matrix(spec.batch, spec.m, spec.n, spec.out, spec.out_dtype);
+    bias_ = Matrix(1, 1, spec.n, {spec.n, spec.n, 1}, spec.dtype);
+    dnnl::post_ops post_ops;
+    if (spec.accumulate) post_ops.append_sum(1.0f);
+    if (spec.activation == Activation::kGeluTanh) {
+      post_ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_gelu_tanh, 0, 0);
+    } else if (spec.activation == Activation::kSilu) {
+      post_ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_swish, 1.0f, 0);
+    }
+    dnnl::primitive_attr attributes;
+    attributes.set_post_ops(post_ops);
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    try {
+      descriptor_ = dnnl::matmul::primitive_desc(
+          spec.bias ? dnnl::matmul::desc(a_, b_, bias_, out_)
+                    : dnnl::matmul::desc(a_, b_, out_),
+          attributes, Engine());
+    } catch (const dnnl::error& e) {
+      LOG(FATAL) << "oneDNN: " << e.what() << " for " << spec.ToString();
+    }
+  }
+
+  int64_t workspace_bytes() const override {
+    return static_cast<int64_t>(descriptor_.scratchpad_desc().get_size());
+  }
+
+  void Run(const void* a, const void* b, const void* bias, void* out,
+           void* workspace) const override {
+    const ScopedThreads threads(spec_.threads);
+    try {
+      std::call_once(once_, [&] { primitive_ = dnnl::matmul(descriptor_); });
+      dnnl::stream stream(Engine());
+      std::array<dnnl_exec_arg_t, 5> arguments;
+      std::array<memory, 5> memories;
+      int count = 0;
+      auto add = [&](int which, const memory::desc& desc, const void* data) {
+        memories[count] = memory(desc, Engine(), const_cast<void*>(data));
+        arguments[count] = {which, memories[count].get()};
+        ++count;
+      };
+      add(DNNL_ARG_SRC, a_, a);
+      add(DNNL_ARG_WEIGHTS, b_, b);
+      add(DNNL_ARG_DST, out_, out);
+      add(DNNL_ARG_SCRATCHPAD, descriptor_.scratchpad_desc(), workspace);
+      if (spec_.bias) add(DNNL_ARG_BIAS, bias_, bias);
+      dnnl::error::wrap_c_api(
+          dnnl_primitive_execute(primitive_.get(), stream.get(), count,
+                                 arguments.data()),
+          "execution failed");
+      stream.wait();
+    } catch (const dnnl::error& e) {
+      LOG(FATAL) << "oneDNN: " << e.what() << " for " << spec_.ToString();
+    }
+  }
+
+ private:
+  // Two dims if the product is not batched: oneDNN has more kernels for them.
+  memory::desc Matrix(int64_t batch, int64_t rows, int64_t columns,
+                      const MatrixStrides& strides, DType dtype) const {
+    if (spec_.batch == 1) {
+      return {{rows, columns}, DataType(dtype), {strides.row, strides.column}};
+    }
+    return {{batch, rows, columns},
+            DataType(dtype),
+            {strides.batch, strides.row, strides.column}};
+  }
+
+  const GemmSpec spec_;
+  memory::desc a_, b_, bias_, out_;
+  dnnl::matmul::primitive_desc descriptor_;
+  mutable std::once_flag once_;
+  mutable dnnl::matmul primitive_;
+};
+
+// bf16 operands where the processor has no bf16 arithmetic: dense fp32 copies
+// of them, an fp32 product, and its rounding.
+class WideningGemm final : public Gemm {
+ public:
+  explicit WideningGemm(const GemmSpec& spec)
+      : spec_(spec), wide_(Widened(spec)) {
+    const int64_t b_batch = spec.b.batch == 0 ? 1 : spec.batch;
+    a_at_ = Aligned(wide_.workspace_bytes());
+    b_at_ = a_at_ + Floats(spec.batch * spec.m * spec.k);
+    bias_at_ = b_at_ + Floats(b_batch * spec.k * spec.n);
+    out_at_ = bias_at_ + Floats(spec.bias ? spec.n : 0);
+    workspace_bytes_ =
+        out_at_ + Floats(RoundsResult() ? spec.batch * spec.m * spec.n : 0);
+  }
+
+  int64_t workspace_bytes() const override { return workspace_bytes_; }
+
+  void Run(const void* a, const void* b, const void* bias, void* out,
+           void* workspace) const override {
+    const GemmSpec& s = spec_;
+    char* base = static_cast<char*>(workspace);
+    auto floats = [&](int64_t at) {
+      return reinterpret_cast<float*>(base + at);
+    };
+    Widen(a, s.a, s.batch, s.m, s.k, floats(a_at_));
+    Widen(b, s.b, s.b.batch == 0 ? 1 : s.batch, s.k, s.n, floats(b_at_));
+    if (s.bias) {
+      WidenRow(static_cast<const BFloat16*>(bias), s.n, floats(bias_at_));
+    }
+    wide_.Run(floats(a_at_), floats(b_at_), floats(bias_at_),
+              RoundsResult() ? floats(out_at_) : out, workspace);
+    if (!RoundsResult()) return;
+    for (int64_t i = 0; i < s.batch; ++i) {
+      for (int64_t row = 0; row < s.m; ++row) {
+        RoundRow(
+            floats(out_at_) + (i * s.m + row) * s.n, s.n,
+            static_cast<BFloat16*>(out) + i * s.out.batch + row * s.out.row);
+      }
+    }
+  }
+
+ private:
+  static int64_t Floats(int64_t count) {
+    return Aligned(count * static_cast<int64_t>(sizeof(float)));
+  }
+
+  bool RoundsResult() const { return spec_.out_dtype == DType::kBFloat16; }
+
+  // Dense copies keep the orientation of their source.
+  static MatrixStrides Dense(const MatrixStrides& from, int64_t rows,
+                             int64_t columns) {
+    const int64_t batch = from.batch == 0 ? 0 : rows * columns;
+    return from.column == 1 ? MatrixStrides{batch, columns, 1}
+                            : MatrixStrides{batch, 1, rows};
+  }
+
+  static GemmSpec Widened(const GemmSpec& spec) {
+    GemmSpec wide = spec;
+    wide.dtype = DType::kFloat32;
+    wide.a = Dense(spec.a, spec.m, spec.k);
+    wide.b = Dense(spec.b, spec.k, spec.n);
+    if (spec.out_dtype == DType::kBFloat16) {
+      wide.out_dtype = DType::kFloat32;
+      wide.out = {spec.m * spec.n, spec.n, 1};
+    }
+    return wide;
+  }
+
+  static void Widen(const void* from, const MatrixStrides& strides,
+                    int64_t batch, int64_t rows, int64_t columns, float* to) {
+    const auto* data = static_cast<const BFloat16*>(from);
+    const bool row_major = strides.column == 1;
+    const int64_t lines = row_major ? rows : columns;
+    const int64_t length = row_major ? columns : rows;
+    const int64_t stride = row_major ? strides.row : strides.column;
+    for (int64_t i = 0; i < batch; ++i) {
+      for (int64_t line = 0; line < lines; ++line) {
+        WidenRow(data + i * strides.batch + line * stride, length,
+                 to + (i * lines + line) * length);
+      }
+    }
+  }
+
+  const GemmSpec spec_;
+  const OneDnnGemm wide_;
+  int64_t a_at_, b_at_, bias_at_, out_at_, workspace_bytes_;
+};
+
+}  // namespace
+
+std::unique_ptr<Gemm> MakeOneDnnGemm(const GemmSpec& spec) {
+  if (spec.dtype == DType::kBFloat16 && !HasBFloat16()) {
+    return std::make_unique<WideningGemm>(spec);
+  }
+  return std::make_unique<OneDnnGemm>(spec);
+}
+
+}  // namespace trireme

@@ -1,0 +1,138 @@
+#include "runtime/ops/matmul.h"
+
+#include "runtime/core/log.h"
+#include "runtime/ops/cpu/gemm.h"
+#include "runtime/ops/cpu/gemm_kernels.h"
+
+namespace trireme {
+namespace {
+
+// A row-major matrix [rows, columns], or the transpose of it.
+MatrixStrides Strides(int64_t columns, bool transpose, int64_t batch = 0) {
+  return transpose ? MatrixStrides{batch, 1, columns}
+                   : MatrixStrides{batch, columns, 1};
+}
+
+// A tensor as `count` matrices of its last two dims.
+struct Matrices {
+  int64_t count;
+  int64_t rows;
+  int64_t columns;
+};
+
+Matrices AsMatrices(const Tensor& x, bool transpose) {
+  CHECK_GE(x.rank(), 2) << x.shape();
+  Matrices result{x.shape().elements_before(x.rank() - 2), x.dim(-2), x.dim(-1)};
+  if (transpose) std::swap(result.rows, result.columns);
+  return result;
+}
+
+void RunGemm(const GemmSpec& spec, const Tensor& a, const Tensor& b,
+             const Tensor* bias, const Tensor& out, std::string_view label) {
+  const Gemm& gemm = PreparedGemm(spec);
+  Device& device = out.device();
+  Tensor workspace;
+  void* scratch = nullptr;
+  if (gemm.workspace_bytes() > 0) {
+    workspace = Tensor::Empty(device, {gemm.workspace_bytes()}, DType::kUint8,
+                              MemoryCategory::kWorkspace, label);
+    scratch = workspace.raw_data();
+  }
+  if (device.dry()) return;
+  gemm.Run(a.raw_data(), b.raw_data(),
+           bias == nullptr ? nullptr : bias->raw_data(), out.raw_data(),
+           scratch);
+}
+
+}  // namespace
+
+Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias,
+              const MatMulOptions& options) {
+  CHECK(a.dtype() == b.dtype()) << a.dtype() << " times " << b.dtype();
+  Matrices left = AsMatrices(a, options.transpose_a);
+  const Matrices right = AsMatrices(b, options.transpose_b);
+  CHECK_EQ(left.columns, right.rows) << a.shape() << " times " << b.shape();
+  const bool shared_b = right.count == 1;
+  CHECK(shared_b || right.count == left.count)
+      << a.shape() << " times " << b.shape();
+
+  Shape shape = a.shape();
+  shape.set_dim(-2, left.rows);
+  shape.set_dim(-1, right.columns);
+  const DType out_dtype = options.out_dtype.value_or(a.dtype());
+  Tensor out = Tensor::Empty(a.device(), shape, out_dtype,
+                             MemoryCategory::kActivations, options.label);
+  if (out.num_elements() == 0) return out;
+
+  // One product of all rows is faster than a batch of small ones.
+  if (shared_b && !options.transpose_a) {
+    left.rows *= left.count;
+    left.count = 1;
+  }
+  GemmSpec spec;
+  spec.batch = left.count;
+  spec.m = left.rows;
+  spec.n = right.columns;
+  spec.k = left.columns;
+  const bool batched = spec.batch > 1;
+  spec.a =
+      Strides(a.dim(-1), options.transpose_a, batched ? spec.m * spec.k : 0);
+  spec.b = Strides(b.dim(-1), options.transpose_b,
+                   batched && !shared_b ? spec.k * spec.n : 0);
+  spec.out = Strides(spec.n, false, batched ? spec.m * spec.n : 0);
+  spec.dtype = a.dtype();
+  spec.out_dtype = out_dtype;
+  spec.bias = bias != nullptr;
+  spec.activation = options.activation;
+  spec.threads = AvailableThreads();
+  if (bias != nullptr) {
+    CHECK(bias->dtype() == b.dtype()) << bias->dtype();
+    CHECK_EQ(bias->num_elements(), spec.n);
+  }
+  RunGemm(spec, a, b, bias, out, options.label);
+  return out;
+}
+
+void MatMulAccumulate(const Tensor& a, const Tensor& b,
+                      const MatMulOptions& options, const Tensor& out) {
+  CHECK(a.dtype() == b.dtype()) << a.dtype() << " times " << b.dtype();
+  const Tensor a2 = a.Reshape({-1, a.dim(-1)});
+  const Tensor b2 = b.Reshape({-1, b.dim(-1)});
+  const Matrices left = AsMatrices(a2, options.transpose_a);
+  const Matrices right = AsMatrices(b2, options.transpose_b);
+  CHECK_EQ(left.columns, right.rows) << a.shape() << " times " << b.shape();
+  CHECK(out.shape() == (Shape{left.rows, right.columns}))
+      << out.shape() << " += " << a.shape() << " times " << b.shape();
+  CHECK(out.dtype() ==
+        (a.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32))
+      << out.dtype();
+  if (out.num_elements() == 0 || left.columns == 0) return;
+
+  GemmSpec spec;
+  spec.m = left.rows;
+  spec.n = right.columns;
+  spec.k = left.columns;
+  spec.a = Strides(a2.dim(-1), options.transpose_a);
+  spec.b = Strides(b2.dim(-1), options.transpose_b);
+  spec.out = Strides(spec.n, false);
+  spec.dtype = a.dtype();
+  spec.out_dtype = out.dtype();
+  spec.accumulate = true;
+  spec.threads = AvailableThreads();
+  RunGemm(spec, a, b, nullptr, out, options.label);
+}
+
+void AccumulateColumnSums(const Tensor& x, const Tensor& out) {
+  const int64_t columns = x.dim(-1);
+  CHECK_EQ(out.num_elements(), columns) << x.shape();
+  CHECK(out.dtype() ==
+        (x.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32))
+      << out.dtype();
+  if (x.device().dry() || x.num_elements() == 0) return;
+  DispatchFloating(x.dtype(), [&]<typename T>(T) {
+    AddColumnSums(x.data<T>(), x.num_elements() / columns, columns,
+                  out.data<ComputeType<T>>());
+  });
+}
+
+}  // namespace trireme

@@ -1,0 +1,50 @@
+// Matrix products. On the CPU through oneDNN (bf16 and fp32; bf16 operands
+// with fp32 accumulation use AMX or AVX-512 BF16 where the processor has them;
+// where it has neither, they are computed in fp32) and OpenBLAS (fp64).
+//
+// FLOPs: 2·m·n·k. The same shapes and number of threads give the same bits. With
+// AVX-512 so does any number of threads, unless the result has so few elements
+// that oneDNN splits the sum over k.
+
+#ifndef TRIREME_RUNTIME_OPS_MATMUL_H_
+#define TRIREME_RUNTIME_OPS_MATMUL_H_
+
+#include <optional>
+#include <string_view>
+
+#include "runtime/device/tensor.h"
+#include "runtime/ops/activation.h"
+
+namespace trireme {
+
+struct MatMulOptions {
+  bool transpose_a = false;
+  bool transpose_b = false;
+  // Applied to the result, after the bias.
+  Activation activation = Activation::kNone;
+  // Of the result; a's dtype if absent. bf16 operands may give fp32.
+  std::optional<DType> out_dtype = std::nullopt;
+  std::string_view label = "matmul";
+};
+
+// out[.., m, n] = activation(op(a)·op(b) + bias[n]).
+//
+// a is [.., m, k] ([.., k, m] transposed). b is [k, n] ([n, k] transposed),
+// shared by all leading dims of a, or has the same leading dims as a (batched
+// product). `bias` may be null; it has b's dtype.
+Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias = nullptr,
+              const MatMulOptions& options = {});
+
+// out += op(a)·op(b) for two matrices; out is fp32 for fp32 and bf16 operands,
+// fp64 for fp64. This is how a weight gradient accumulates in place: out =
+// dW[out, in], a = dY[rows, out] transposed, b = X[rows, in]. Leading dims of
+// a and b are folded into rows. options.activation and out_dtype are ignored.
+void MatMulAccumulate(const Tensor& a, const Tensor& b,
+                      const MatMulOptions& options, const Tensor& out);
+
+// out[n] += Σ over rows of x[.., n]; out fp32 (fp64 for fp64 x).
+void AccumulateColumnSums(const Tensor& x, const Tensor& out);
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_OPS_MATMUL_H_
