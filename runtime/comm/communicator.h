@@ -14,7 +14,8 @@
 // are generous (default 10 minutes).
 //
 // Implementations: comm/mpi (processes), comm/threads (N ranks as threads of
-// one process: unit tests of parallel code), comm/single (a group of one).
+// one process: unit tests of parallel code), comm/single (a group of one) and
+// comm/dry (any group, without its other ranks, for dry devices).
 
 #ifndef TRIREME_RUNTIME_COMM_COMMUNICATOR_H_
 #define TRIREME_RUNTIME_COMM_COMMUNICATOR_H_
@@ -24,6 +25,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/device/tensor.h"
@@ -75,8 +77,9 @@ class Communicator {
   // Group and purpose, e.g. "tp[0-1] activations".
   virtual std::string_view name() const = 0;
 
-  // In place. Sums of bf16 are kept in fp32; the result is the same on every
-  // rank, bit for bit.
+  // In place. Sums are formed in rank order, those of bf16 in fp32 with one
+  // rounding at the end: the result is the same on every rank and in every
+  // run, bit for bit.
   virtual Event AllReduce(const Tensor& data, ReduceOp op,
                           std::string_view name) = 0;
   // input[size·n, ..] → output[n, ..]: rank i gets the sum of slice i.
@@ -106,17 +109,31 @@ class Communicator {
   virtual CommunicationStatistics Statistics() const = 0;
 };
 
+// Who moves the data of operations in flight.
+enum class Progress {
+  // The calling thread while it waits: the lowest latency, no overlap.
+  kWhileWaiting,
+  // Also a thread of the process: operations go on behind computation.
+  kBackground,
+};
+
 // Makes communicators for groups of the job's ranks. Every rank of `ranks`
 // (world ranks, ascending or in placement order: the position is the group
 // rank) calls Create with the same arguments, all ranks of the world in the
-// same order of groups; ranks outside the group do not call.
+// same order of groups; ranks outside the group do not call. Communicators are
+// destroyed before their factory.
 class CommunicatorFactory {
  public:
   virtual ~CommunicatorFactory() = default;
   virtual int world_rank() const = 0;
   virtual int world_size() const = 0;
   virtual std::unique_ptr<Communicator> Create(std::span<const int> ranks,
-                                               std::string_view name) = 0;
+                                               std::string_view name,
+                                               Progress progress) = 0;
+  std::unique_ptr<Communicator> Create(std::span<const int> ranks,
+                                       std::string_view name) {
+    return Create(ranks, name, Progress::kWhileWaiting);
+  }
 };
 
 }  // namespace trireme

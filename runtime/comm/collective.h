@@ -1,0 +1,104 @@
+// What the implementations of Communicator share: checks of arguments, ring
+// volumes, the segments that reductions are cut into with their staging
+// memory, and the local reduction.
+//
+// Reductions everywhere run as "exchange slices, reduce in rank order, gather":
+// each element is reduced by one rank only, in the compute type and in rank
+// order, so that it is rounded once and comes out the same on all ranks. The
+// staging memory depends on sizes only and is the same on dry devices.
+
+#ifndef TRIREME_RUNTIME_COMM_COLLECTIVE_H_
+#define TRIREME_RUNTIME_COMM_COLLECTIVE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "runtime/comm/communicator.h"
+#include "runtime/device/tensor.h"
+
+namespace trireme {
+
+// "all-reduce 'dp gradient bucket 3'".
+std::string OperationText(std::string_view kind, std::string_view name);
+
+// "0-3", "0, 2, 4".
+std::string RanksText(std::span<const int> ranks);
+
+// CHECK the arguments of an operation in a group of `size`.
+void CheckReduceScatter(const Tensor& input, const Tensor& output, int size,
+                        std::string_view name);
+void CheckAllGather(const Tensor& input, const Tensor& output, int size,
+                    std::string_view name);
+void CheckAllToAll(const Tensor& input, const Tensor& output, int size,
+                   std::string_view name);
+void CheckAllToAllV(const Tensor& input, std::span<const int64_t> send_rows,
+                    const Tensor& output, std::span<const int64_t> receive_rows,
+                    int size, std::string_view name);
+void CheckPeer(int peer, int rank, int size, std::string_view name);
+
+// The bytes that one rank of `size` sends in a ring algorithm; `full_bytes` is
+// the size of the whole (for all-reduce: the tensor; for reduce-scatter, and
+// all-to-all: the input; for all-gather: the output).
+int64_t AllReduceSentBytes(int64_t full_bytes, int size);
+int64_t SlicesSentBytes(int64_t full_bytes, int size);
+
+// How a reduction is cut. Rank j owns elements [j·owned, (j+1)·owned) of the
+// tensor (clipped to its end); segment k covers elements [k·length,
+// (k+1)·length) of every rank's own part. At most kSlots segments are under
+// way at once, each with staging for what size−1 peers send.
+struct ReductionSegments {
+  static constexpr int kSlots = 2;
+
+  int64_t elements = 0;
+  int64_t owned = 0;
+  int64_t length = 0;
+  int64_t count = 0;
+  int slots = 0;
+
+  static ReductionSegments Of(int64_t elements, DType dtype, int size);
+
+  // Elements [begin, end) of the tensor that segment k has of rank j's part.
+  struct Range {
+    int64_t begin = 0;
+    int64_t end = 0;
+    int64_t size() const { return end - begin; }
+  };
+  Range RangeOf(int64_t segment, int rank) const;
+
+  // The staging tensor [slots, size−1, length] on the device of `data`.
+  Tensor MakeStaging(const Tensor& data, int size) const;
+};
+
+// out[i] = the reduction over j, in order, of sources[j][i]. `out` may be one
+// of the sources.
+void Reduce(std::span<const void* const> sources, void* out, int64_t count,
+            DType dtype, ReduceOp op);
+
+// CommunicationStatistics that several threads may add to.
+class TrafficCounter {
+ public:
+  void CountCall(int64_t sent_bytes) {
+    calls_.fetch_add(1, std::memory_order_relaxed);
+    sent_bytes_.fetch_add(sent_bytes, std::memory_order_relaxed);
+  }
+  void CountExposed(int64_t nanoseconds) {
+    exposed_ns_.fetch_add(nanoseconds, std::memory_order_relaxed);
+  }
+  CommunicationStatistics Get() const;
+
+ private:
+  std::atomic<int64_t> calls_ = 0;
+  std::atomic<int64_t> sent_bytes_ = 0;
+  std::atomic<int64_t> exposed_ns_ = 0;
+};
+
+// An operation on a dry device: nothing moves, but its staging memory counts
+// until Wait, as on a real one.
+Event DryEvent(Tensor staging);
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_COMM_COLLECTIVE_H_

@@ -1,0 +1,107 @@
+// The meeting place of the ranks of one thread group: collectives meet by
+// their sequence number, messages by sender, receiver and tag.
+
+#ifndef TRIREME_RUNTIME_COMM_THREADS_THREAD_GROUP_H_
+#define TRIREME_RUNTIME_COMM_THREADS_THREAD_GROUP_H_
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "runtime/comm/collective.h"
+#include "runtime/comm/communicator.h"
+
+namespace trireme {
+
+// What all groups of a world share.
+struct ThreadWorldState {
+  explicit ThreadWorldState(int size) : returned(size, false) {}
+
+  std::chrono::milliseconds deadline{};
+  std::mutex mutex;
+  std::condition_variable changed;
+  // By world rank: its body has returned. Guarded by mutex.
+  std::vector<bool> returned;
+};
+
+enum class CollectiveKind {
+  kAllReduce,
+  kReduceScatter,
+  kAllGather,
+  kAllToAll,
+  kBroadcast,
+  kBarrier,
+};
+
+// One rank's part in an operation. Its rank waits for it and owns its tensors.
+class ThreadGroup;
+struct ThreadOperation final : Event::Operation {
+  void Wait() override;
+  bool Test() override;
+
+  std::shared_ptr<ThreadGroup> group;
+  std::shared_ptr<TrafficCounter> traffic;
+  int rank = 0;
+  std::string text;
+
+  // Collectives: where this rank meets the others.
+  CollectiveKind kind = CollectiveKind::kBarrier;
+  int64_t sequence = 0;
+  ReduceOp reduce = ReduceOp::kSum;
+  int root = 0;
+  // Messages.
+  bool message = false;
+  bool sends = false;
+  int peer = 0;
+  int tag = 0;
+
+  Tensor input;
+  Tensor output;
+  Tensor staging;
+  // All-to-all: the bytes to and from each rank.
+  std::vector<int64_t> send_bytes;
+  std::vector<int64_t> receive_bytes;
+
+  // Guarded by the world's mutex.
+  bool done = false;
+};
+
+class ThreadGroup {
+ public:
+  ThreadGroup(std::shared_ptr<ThreadWorldState> world, std::vector<int> ranks,
+              std::string name);
+
+  const std::string& name() const { return name_; }
+  int size() const { return static_cast<int>(ranks_.size()); }
+
+  void Start(const std::shared_ptr<ThreadOperation>& operation);
+  void Wait(const ThreadOperation& operation);
+  bool Test(const ThreadOperation& operation);
+
+ private:
+  using Parts = std::vector<std::shared_ptr<ThreadOperation>>;
+
+  void StartCollective(const std::shared_ptr<ThreadOperation>& operation);
+  void StartMessage(const std::shared_ptr<ThreadOperation>& operation);
+  // Ranks of the group that the operation still needs.
+  std::vector<int> Missing(const ThreadOperation& operation) const;
+  std::string WaitText(const ThreadOperation& operation) const;
+
+  const std::shared_ptr<ThreadWorldState> world_;
+  const std::vector<int> ranks_;
+  const std::string name_;
+  // Guarded by the world's mutex: collectives that some ranks have started,
+  // by sequence, and messages whose other side has not.
+  std::map<int64_t, Parts> collectives_;
+  std::list<std::shared_ptr<ThreadOperation>> messages_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_COMM_THREADS_THREAD_GROUP_H_
