@@ -1,14 +1,15 @@
 #!/bin/bash
 # Bazel, with the progress that suits a terminal or a log: bazel.sh COMMAND
-# [ARGUMENT...].
+# [ARGUMENT...]. COMMAND is one that takes build options.
 set -euo pipefail
-# Bazel needs a home for its cache, which some CI runners do not name.
+# Some CI runners name no home, or another one than the account's, in which
+# .bazelrc's ~ would put the cache.
 export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
+options=(--disk_cache="$HOME/.cache/trireme/bazel")
 command=$1
 shift
-options=()
 if [[ $command == build || $command == test ]]; then
-  options=(--show_progress)
+  options+=(--show_progress)
   [[ -t 2 ]] || options+=(--curses=no --show_progress_rate_limit=20)
 fi
 exec bazel "$command" "${options[@]}" "$@"

@@ -74,7 +74,8 @@ def main():
             for path, result in zip(files, pool.map(check, files)):
                 if result.returncode != 0:
                     failed += 1
-                    print(f"{path}:\n{result.stdout or result.stderr}", flush=True)
+                    print(f"{path}:\n{result.stdout or result.stderr}",
+                          flush=True)
     print(f"clang-tidy: {len(files)} files, {failed} with warnings")
     return 1 if failed else 0
 
