@@ -1,0 +1,152 @@
+#include "parallel/process_grid.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <utility>
+
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+constexpr int64_t kMaxRanks = 1 << 20;
+
+}  // namespace
+
+absl::StatusOr<ProcessGrid> ProcessGrid::Create(const GridSizes& sizes,
+                                                std::span<const int> placement,
+                                                int world_rank) {
+  const GridPoint extents{{sizes.tp, sizes.cp, sizes.ep, sizes.dp, sizes.pp}};
+  int64_t ranks = 1;
+  for (Axis axis : kAllAxes) {
+    if (extents[axis] < 1) {
+      return InvalidArgument("grid: {} is {}, expected at least 1",
+                             AxisName(axis), extents[axis]);
+    }
+    ranks *= extents[axis];
+    if (ranks > kMaxRanks) {
+      return InvalidArgument("grid: more than {} ranks", kMaxRanks);
+    }
+  }
+
+  std::vector<int> placed(placement.begin(), placement.end());
+  if (placed.empty()) {
+    placed.resize(ranks);
+    std::iota(placed.begin(), placed.end(), 0);
+  }
+  if (static_cast<int64_t>(placed.size()) != ranks) {
+    return InvalidArgument(
+        "placement: {} entries, expected one for each of the grid's {} ranks",
+        placed.size(), ranks);
+  }
+  std::vector<int> logical_ranks(ranks, -1);
+  for (int logical = 0; logical < ranks; ++logical) {
+    const int world = placed[logical];
+    if (world < 0 || world >= ranks) {
+      return InvalidArgument("placement: entry {} is rank {}, expected 0 to {}",
+                             logical, world, ranks - 1);
+    }
+    if (logical_ranks[world] != -1) {
+      return InvalidArgument("placement: rank {} is at entries {} and {}",
+                             world, logical_ranks[world], logical);
+    }
+    logical_ranks[world] = logical;
+  }
+  if (world_rank < 0 || world_rank >= ranks) {
+    return InvalidArgument("grid: rank {} is not one of its {} ranks",
+                           world_rank, ranks);
+  }
+  const int logical_rank = logical_ranks[world_rank];
+  return ProcessGrid(extents, std::move(placed), std::move(logical_ranks),
+                     logical_rank);
+}
+
+ProcessGrid::ProcessGrid(GridPoint sizes, std::vector<int> placement,
+                         std::vector<int> logical_ranks, int logical_rank)
+    : sizes_(sizes),
+      placement_(std::move(placement)),
+      logical_ranks_(std::move(logical_ranks)),
+      logical_rank_(logical_rank),
+      point_(PointOf(logical_rank)) {}
+
+GridPoint ProcessGrid::PointOf(int logical_rank) const {
+  CHECK(logical_rank >= 0 && logical_rank < num_ranks()) << logical_rank;
+  GridPoint point;
+  for (Axis axis : kAllAxes) {
+    point[axis] = logical_rank % sizes_[axis];
+    logical_rank /= sizes_[axis];
+  }
+  return point;
+}
+
+int ProcessGrid::LogicalRankOf(const GridPoint& point) const {
+  int rank = 0;
+  int stride = 1;
+  for (Axis axis : kAllAxes) {
+    CHECK(point[axis] >= 0 && point[axis] < sizes_[axis])
+        << axis << " coordinate " << point[axis] << " of " << sizes_[axis];
+    rank += stride * point[axis];
+    stride *= sizes_[axis];
+  }
+  return rank;
+}
+
+int ProcessGrid::WorldRankOf(int logical_rank) const {
+  CHECK(logical_rank >= 0 && logical_rank < num_ranks()) << logical_rank;
+  return placement_[logical_rank];
+}
+
+int ProcessGrid::LogicalRankOfWorldRank(int world_rank) const {
+  CHECK(world_rank >= 0 && world_rank < num_ranks()) << world_rank;
+  return logical_ranks_[world_rank];
+}
+
+int ProcessGrid::Neighbour(Axis axis, int coordinate) const {
+  GridPoint point = point_;
+  const int size = sizes_[axis];
+  point[axis] = ((coordinate % size) + size) % size;
+  return placement_[LogicalRankOf(point)];
+}
+
+std::vector<int> ProcessGrid::Group(std::span<const Axis> axes) const {
+  const auto varies = [&](Axis axis) {
+    return std::find(axes.begin(), axes.end(), axis) != axes.end();
+  };
+  // Grows axis by axis; kAllAxes is the order of logical ranks.
+  std::vector<int> logical = {0};
+  int stride = 1;
+  for (Axis axis : kAllAxes) {
+    const int begin = varies(axis) ? 0 : point_[axis];
+    const int end = varies(axis) ? sizes_[axis] : begin + 1;
+    std::vector<int> grown;
+    grown.reserve(logical.size() * (end - begin));
+    for (int coordinate = begin; coordinate < end; ++coordinate) {
+      for (int rank : logical) grown.push_back(rank + stride * coordinate);
+    }
+    logical = std::move(grown);
+    stride *= sizes_[axis];
+  }
+  for (int& rank : logical) rank = placement_[rank];
+  return logical;
+}
+
+int ProcessGrid::GroupRank(std::span<const Axis> axes) const {
+  const std::vector<int> group = Group(axes);
+  return static_cast<int>(std::find(group.begin(), group.end(), world_rank()) -
+                          group.begin());
+}
+
+std::string ProcessGrid::ToString() const {
+  std::string text;
+  for (Axis axis : kAllAxes) {
+    if (sizes_[axis] == 1) continue;
+    text += fmt::format("{}{} {}", text.empty() ? "" : " x ", AxisName(axis),
+                        sizes_[axis]);
+  }
+  return text.empty() ? "1 rank"
+                      : fmt::format("{} ({} ranks)", text, num_ranks());
+}
+
+}  // namespace trireme

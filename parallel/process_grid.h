@@ -1,0 +1,102 @@
+// The grid of ranks: axes tp, cp, ep, dp, pp (Megatron's default order, the
+// leftmost varies fastest), and the placement of its points on the job's ranks.
+//
+//   logical rank = tp + TP·(cp + CP·(ep + EP·(dp + DP·pp)))
+//   world rank   = placement[logical rank]
+//
+// The ep axis is a factor of data parallelism: to a dense layer its ranks are
+// more data-parallel replicas, to an expert layer they hold different experts.
+// A Plan of `dp` replicas with experts over `ep` ranks is the grid {EP = ep,
+// DP = dp / ep}, and its ranks are numbered as the Plan numbers them. Without
+// experts EP = 1.
+//
+// Pure arithmetic: no communicators, no devices.
+
+#ifndef TRIREME_PARALLEL_PROCESS_GRID_H_
+#define TRIREME_PARALLEL_PROCESS_GRID_H_
+
+#include <array>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/core/axis.h"
+
+namespace trireme {
+
+// One number per axis: sizes of a grid, or a point of it.
+struct GridPoint {
+  std::array<int, kNumAxes> values{};
+
+  int& operator[](Axis axis) { return values[static_cast<int>(axis)]; }
+  int operator[](Axis axis) const { return values[static_cast<int>(axis)]; }
+  friend bool operator==(const GridPoint&, const GridPoint&) = default;
+};
+
+struct GridSizes {
+  int tp = 1;
+  int cp = 1;
+  int ep = 1;
+  int dp = 1;
+  int pp = 1;
+};
+
+class ProcessGrid {
+ public:
+  // The grid as seen by `world_rank`. `placement[logical rank]` is a world
+  // rank: a permutation of all of them, or empty for the identity. Errors: a
+  // size below 1, a grid of more than 2^20 ranks, a placement that is no
+  // permutation, a world rank outside the grid.
+  static absl::StatusOr<ProcessGrid> Create(const GridSizes& sizes,
+                                            std::span<const int> placement,
+                                            int world_rank);
+  // The grid of one rank.
+  ProcessGrid() : ProcessGrid(GridPoint{{1, 1, 1, 1, 1}}, {0}, {0}, 0) {}
+
+  int size(Axis axis) const { return sizes_[axis]; }
+  int num_ranks() const { return static_cast<int>(placement_.size()); }
+
+  // This rank's place.
+  int world_rank() const { return placement_[logical_rank_]; }
+  int logical_rank() const { return logical_rank_; }
+  int coordinate(Axis axis) const { return point_[axis]; }
+  bool is_first_stage() const { return coordinate(Axis::kPipeline) == 0; }
+  bool is_last_stage() const {
+    return coordinate(Axis::kPipeline) == size(Axis::kPipeline) - 1;
+  }
+
+  // Any rank's place.
+  GridPoint PointOf(int logical_rank) const;
+  int LogicalRankOf(const GridPoint& point) const;
+  int WorldRankOf(int logical_rank) const;
+  int LogicalRankOfWorldRank(int world_rank) const;
+
+  // The world rank at this rank's point but for `axis`. The coordinate wraps
+  // round, so that coordinate(axis) + 1 and − 1 are the neighbours on a ring.
+  int Neighbour(Axis axis, int coordinate) const;
+
+  // World ranks of the group that shares this rank's coordinates on all axes
+  // but the given ones, in the order of their logical ranks.
+  std::vector<int> Group(std::span<const Axis> axes) const;
+  // The position of this rank in Group(axes).
+  int GroupRank(std::span<const Axis> axes) const;
+
+  // "tp 2 x dp 2 (4 ranks)"; axes of size 1 are left out.
+  std::string ToString() const;
+
+ private:
+  ProcessGrid(GridPoint sizes, std::vector<int> placement,
+              std::vector<int> logical_ranks, int logical_rank);
+
+  GridPoint sizes_;
+  // placement_[logical] = world; logical_ranks_ is its inverse.
+  std::vector<int> placement_;
+  std::vector<int> logical_ranks_;
+  int logical_rank_ = 0;
+  GridPoint point_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_PARALLEL_PROCESS_GRID_H_

@@ -1,0 +1,124 @@
+#include "parallel/process_grid.h"
+
+#include <set>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace trireme {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr Axis kTp = Axis::kTensor;
+constexpr Axis kCp = Axis::kContext;
+constexpr Axis kEp = Axis::kExpert;
+constexpr Axis kDp = Axis::kData;
+constexpr Axis kPp = Axis::kPipeline;
+
+ProcessGrid Grid(const GridSizes& sizes, int world_rank,
+                 const std::vector<int>& placement = {}) {
+  auto grid = ProcessGrid::Create(sizes, placement, world_rank);
+  EXPECT_TRUE(grid.ok()) << grid.status();
+  return *grid;
+}
+
+std::string ErrorOf(const GridSizes& sizes, const std::vector<int>& placement,
+                    int world_rank) {
+  auto grid = ProcessGrid::Create(sizes, placement, world_rank);
+  EXPECT_EQ(grid.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(grid.status().message());
+}
+
+// Wrong groups give wrong gradients without any error.
+TEST(ProcessGridTest, TensorVariesFastestAndPipelineSlowest) {
+  const ProcessGrid grid = Grid({.tp = 2, .dp = 2, .pp = 2}, 5);
+  EXPECT_EQ(grid.coordinate(kTp), 1);
+  EXPECT_EQ(grid.coordinate(kDp), 0);
+  EXPECT_EQ(grid.coordinate(kPp), 1);
+  EXPECT_THAT(grid.Group(std::vector{kTp}), ElementsAre(4, 5));
+  EXPECT_THAT(grid.Group(std::vector{kDp}), ElementsAre(5, 7));
+  EXPECT_THAT(grid.Group(std::vector{kPp}), ElementsAre(1, 5));
+  EXPECT_THAT(grid.Group(std::vector{kTp, kPp}), ElementsAre(0, 1, 4, 5));
+  EXPECT_EQ(grid.GroupRank(std::vector{kTp, kPp}), 3);
+  EXPECT_EQ(grid.ToString(), "tp 2 x dp 2 x pp 2 (8 ranks)");
+}
+
+// The order in which axes are named must not change who is rank 0.
+TEST(ProcessGridTest, AGroupDoesNotDependOnTheOrderOfAxes) {
+  const ProcessGrid grid =
+      Grid({.tp = 2, .cp = 3, .ep = 2, .dp = 2, .pp = 2}, 31);
+  EXPECT_EQ(grid.Group(std::vector{kDp, kCp, kEp}),
+            grid.Group(std::vector{kCp, kEp, kDp}));
+  EXPECT_EQ(grid.Group(std::vector{kDp, kCp, kEp}).size(), 12u);
+}
+
+// A rank in two groups of one kind, or in none, hangs the job at its start.
+TEST(ProcessGridTest, GroupsOfEverySubsetOfAxesPartitionTheRanks) {
+  const GridSizes sizes = {.tp = 2, .cp = 3, .ep = 2, .dp = 2, .pp = 2};
+  std::vector<int> placement;
+  for (int i = 0; i < 48; ++i) placement.push_back((i * 7) % 48);
+  for (int subset = 0; subset < 32; ++subset) {
+    std::vector<Axis> axes;
+    for (Axis axis : kAllAxes) {
+      if (subset >> static_cast<int>(axis) & 1) axes.push_back(axis);
+    }
+    std::set<int> seen;
+    std::set<std::vector<int>> groups;
+    for (int rank = 0; rank < 48; ++rank) {
+      const ProcessGrid grid = Grid(sizes, rank, placement);
+      const std::vector<int> group = grid.Group(axes);
+      EXPECT_EQ(group.at(grid.GroupRank(axes)), rank);
+      if (groups.insert(group).second) seen.insert(group.begin(), group.end());
+    }
+    EXPECT_EQ(seen.size(), 48u);
+    EXPECT_EQ(groups.size() * groups.begin()->size(), 48u);
+  }
+}
+
+TEST(ProcessGridTest, LogicalRanksAndPointsAreInverse) {
+  const ProcessGrid grid =
+      Grid({.tp = 2, .cp = 3, .ep = 1, .dp = 2, .pp = 4}, 0);
+  for (int rank = 0; rank < grid.num_ranks(); ++rank) {
+    EXPECT_EQ(grid.LogicalRankOf(grid.PointOf(rank)), rank);
+  }
+}
+
+TEST(ProcessGridTest, PlacementMovesPointsToOtherRanks) {
+  const std::vector<int> placement = {3, 1, 0, 2};
+  const ProcessGrid grid = Grid({.tp = 2, .pp = 2}, 0, placement);
+  EXPECT_EQ(grid.logical_rank(), 2);
+  EXPECT_EQ(grid.coordinate(kPp), 1);
+  EXPECT_EQ(grid.WorldRankOf(1), 1);
+  EXPECT_EQ(grid.LogicalRankOfWorldRank(3), 0);
+  EXPECT_THAT(grid.Group(std::vector{kTp}), ElementsAre(0, 2));
+  EXPECT_THAT(grid.Group(std::vector{kPp}), ElementsAre(3, 0));
+}
+
+TEST(ProcessGridTest, StagesKnowTheirNeighbours) {
+  const ProcessGrid first = Grid({.tp = 2, .pp = 3}, 1);
+  EXPECT_TRUE(first.is_first_stage());
+  EXPECT_FALSE(first.is_last_stage());
+  EXPECT_EQ(first.Neighbour(kPp, 1), 3);
+  EXPECT_EQ(first.Neighbour(kPp, -1), 5);
+  EXPECT_TRUE(Grid({.tp = 2, .pp = 3}, 4).is_last_stage());
+  const ProcessGrid alone;
+  EXPECT_TRUE(alone.is_first_stage() && alone.is_last_stage());
+  EXPECT_EQ(alone.Neighbour(kPp, 1), 0);
+}
+
+// A wrong plan must be explained, not crash.
+TEST(ProcessGridTest, ErrorsSayWhatWasFound) {
+  EXPECT_THAT(ErrorOf({.tp = 0}, {}, 0), HasSubstr("tp is 0"));
+  EXPECT_THAT(ErrorOf({.tp = 1 << 30, .cp = 1 << 30}, {}, 0),
+              HasSubstr("more than"));
+  EXPECT_THAT(ErrorOf({.tp = 2}, {0}, 0), HasSubstr("1 entries"));
+  EXPECT_THAT(ErrorOf({.tp = 2}, {0, 2}, 0), HasSubstr("entry 1 is rank 2"));
+  EXPECT_THAT(ErrorOf({.tp = 2}, {1, 1}, 0), HasSubstr("entries 0 and 1"));
+  EXPECT_THAT(ErrorOf({.tp = 2}, {}, 2), HasSubstr("rank 2 is not one"));
+}
+
+}  // namespace
+}  // namespace trireme
