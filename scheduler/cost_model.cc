@@ -1,0 +1,77 @@
+#include "scheduler/cost_model.h"
+
+#include <cmath>
+#include <string_view>
+
+#include "fmt/format.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+absl::Status CheckSeconds(std::string_view name, double value) {
+  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+  return InvalidArgument(
+      "cost model: {}: found {}, expected a finite figure of at least 0", name,
+      value);
+}
+
+}  // namespace
+
+absl::Status CheckCost(const Program& program, const CostModel& cost) {
+  const size_t ranks = program.ranks.size();
+  if (cost.chunks.size() != ranks) {
+    return InvalidArgument("cost model: found {} ranks, expected {}",
+                           cost.chunks.size(), ranks);
+  }
+  if (!cost.links.empty() && cost.links.size() != ranks * ranks) {
+    return InvalidArgument("cost model: found {} links, expected none or {}",
+                           cost.links.size(), ranks * ranks);
+  }
+  std::vector<size_t> chunks_on(ranks, 0);
+  for (const StageLocation& at : program.stages) ++chunks_on[at.rank];
+  for (size_t rank = 0; rank < ranks; ++rank) {
+    if (cost.chunks[rank].size() != chunks_on[rank]) {
+      return InvalidArgument(
+          "cost model of rank {}: found {} chunks, expected {}", rank,
+          cost.chunks[rank].size(), chunks_on[rank]);
+    }
+    for (const ChunkCost& chunk : cost.chunks[rank]) {
+      for (const double seconds :
+           {chunk.forward_s, chunk.backward_s, chunk.backward_input_s,
+            chunk.backward_weight_s, chunk.reduce_s, chunk.gather_s,
+            chunk.update_s, chunk.fetch_s, chunk.release_s,
+            chunk.save_activation_s, chunk.load_activation_s}) {
+        RETURN_IF_ERROR(CheckSeconds(fmt::format("rank {}", rank), seconds));
+      }
+      if (chunk.message_bytes < 0) {
+        return InvalidArgument(
+            "cost model of rank {}: found message_bytes {}, expected at least "
+            "0",
+            rank, chunk.message_bytes);
+      }
+    }
+  }
+  RETURN_IF_ERROR(CheckSeconds("clip_s", cost.clip_s));
+  auto check_link = [](const LinkCost& link) {
+    if (!(link.bytes_per_s > 0)) {
+      return InvalidArgument(
+          "cost model: found bytes_per_s {}, expected above 0",
+          link.bytes_per_s);
+    }
+    return CheckSeconds("latency_s", link.latency_s);
+  };
+  for (const LinkCost& link : cost.links) RETURN_IF_ERROR(check_link(link));
+  return check_link(cost.default_link);
+}
+
+CostModel UniformCost(const Program& program, const ChunkCost& cost) {
+  CostModel model;
+  model.chunks.resize(program.ranks.size());
+  for (const StageLocation& at : program.stages) {
+    model.chunks[at.rank].push_back(cost);
+  }
+  return model;
+}
+
+}  // namespace trireme

@@ -1,0 +1,61 @@
+// What the instructions of a Program cost: the simulator's input, measured or
+// computed by whoever knows the hardware.
+
+#ifndef TRIREME_SCHEDULER_COST_MODEL_H_
+#define TRIREME_SCHEDULER_COST_MODEL_H_
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "scheduler/program.h"
+
+namespace trireme {
+
+// Seconds of each instruction of a chunk on its rank.
+struct ChunkCost {
+  double forward_s = 0;
+  // Of a whole Backward (recomputation included).
+  double backward_s = 0;
+  double backward_input_s = 0;
+  double backward_weight_s = 0;
+  // Of one bucket, on the network.
+  double reduce_s = 0;
+  double gather_s = 0;
+  // Of one bucket.
+  double update_s = 0;
+  // Of one unit, one microbatch's activations.
+  double fetch_s = 0;
+  double release_s = 0;
+  double save_activation_s = 0;
+  double load_activation_s = 0;
+  // One message up from this chunk; the gradient that comes back is as large.
+  int64_t message_bytes = 0;
+};
+
+struct LinkCost {
+  double latency_s = 0;
+  double bytes_per_s = std::numeric_limits<double>::infinity();
+};
+
+struct CostModel {
+  // chunks[pipeline rank][chunk].
+  std::vector<std::vector<ChunkCost>> chunks;
+  // links[sender * ranks + receiver]; empty: `default_link` everywhere.
+  std::vector<LinkCost> links;
+  LinkCost default_link;
+  // ClipGradients, once all ranks are there.
+  double clip_s = 0;
+};
+
+// The same cost for every chunk of the Program, free links.
+CostModel UniformCost(const Program& program, const ChunkCost& cost);
+
+// That the model has the Program's ranks and chunks, and figures that make
+// sense.
+absl::Status CheckCost(const Program& program, const CostModel& cost);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_COST_MODEL_H_

@@ -1,0 +1,85 @@
+// The memory of a Program on each rank: what is always there, and what its
+// instructions hold for a while. All figures in bytes.
+
+#ifndef TRIREME_SCHEDULER_MEMORY_H_
+#define TRIREME_SCHEDULER_MEMORY_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "scheduler/program.h"
+
+namespace trireme {
+
+// By the categories of a device's arena.
+struct MemoryBytes {
+  int64_t parameters = 0;
+  int64_t gradients = 0;
+  int64_t optimizer = 0;
+  int64_t activations = 0;
+  int64_t communication = 0;
+  int64_t workspace = 0;
+
+  int64_t total() const {
+    return parameters + gradients + optimizer + activations + communication +
+           workspace;
+  }
+};
+
+// "1234 bytes (parameters 1000, activations 234)", largest first.
+std::string ToText(const MemoryBytes& bytes);
+
+struct ChunkMemory {
+  // Kept for each microbatch from the start of its Forward to the end of its
+  // Backward or BackwardInput.
+  int64_t activation_bytes = 0;
+  // Kept on from the end of BackwardInput to the end of BackwardWeight.
+  int64_t deferred_weight_bytes = 0;
+  // One received message: from the posting of the Recv to the end of the
+  // compute instruction that reads it.
+  int64_t activation_message_bytes = 0;
+  int64_t gradient_message_bytes = 0;
+};
+
+struct RankMemory {
+  // Held through the whole step.
+  MemoryBytes always;
+  std::vector<ChunkMemory> chunks;
+  // The device's limit; 0 means none.
+  int64_t limit_bytes = 0;
+};
+
+// memory.ranks[pipeline rank].
+struct MemoryModel {
+  std::vector<RankMemory> ranks;
+};
+
+// What instruction `index` of the rank holds more (+) or less (-) when it
+// starts (a Recv: is posted) and when it has ended.
+struct MemoryChange {
+  int64_t activations = 0;
+  int64_t communication = 0;
+};
+MemoryChange ChangeAtStart(const Instruction& instruction,
+                           const RankMemory& memory);
+MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
+                         const RankMemory& memory);
+
+struct RankPeak {
+  MemoryBytes at_peak;
+  // Where the list first reaches it.
+  int32_t instruction = 0;
+  // Most microbatches (summed over chunks) with live activations.
+  int32_t live_activations = 0;
+};
+
+// The peak of one rank when its list runs in order and one instruction at a
+// time. Send buffers are left out: how long they live depends on time (the
+// simulator counts them).
+RankPeak PeakInListOrder(const std::vector<Instruction>& list,
+                         const RankMemory& memory);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_MEMORY_H_

@@ -1,0 +1,339 @@
+#include "scheduler/plan.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <string_view>
+#include <utility>
+
+#include "fmt/format.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+constexpr uint32_t kPlanVersion = 1;
+constexpr uint64_t kDefaultBucketBytes = uint64_t{32} << 20;
+constexpr uint64_t kMaxBucketBytes = uint64_t{1} << 40;
+
+template <typename Found>
+absl::Status FieldError(std::string_view field, const Found& found,
+                        std::string_view expected) {
+  return InvalidArgument("plan.{}: found {}, expected {}", field, found,
+                         expected);
+}
+
+absl::Status ValidateContext(const PlanContext& context) {
+  static constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
+  auto check = [](std::string_view name, int64_t value, int64_t smallest) {
+    if (value >= smallest && value <= kMax) return absl::OkStatus();
+    return InvalidArgument("{}: found {}, expected {} to {}", name, value,
+                           smallest, kMax);
+  };
+  RETURN_IF_ERROR(check("ranks", context.world_size, 1));
+  RETURN_IF_ERROR(check("global batch", context.global_batch, 1));
+  RETURN_IF_ERROR(check("blocks of the model", context.num_blocks, 1));
+  return check("attention heads", context.heads, 0);
+}
+
+absl::Status ValidateGrid(const Plan::Grid& grid, const PlanContext& context) {
+  const std::array<std::pair<std::string_view, uint32_t>, 5> axes = {{
+      {"tp", grid.tp()},
+      {"cp", grid.cp()},
+      {"ep", grid.ep()},
+      {"dp", grid.dp()},
+      {"pp", grid.pp()},
+  }};
+  for (const auto& [name, size] : axes) {
+    if (size < 1 || size > context.world_size) {
+      return FieldError(
+          fmt::format("grid.{}", name), size,
+          fmt::format("1 to the job's {} ranks", context.world_size));
+    }
+  }
+  if (grid.cp() != 1) {
+    return FieldError("grid.cp", grid.cp(),
+                      "1 (the runtime has no context parallelism)");
+  }
+  if (grid.ep() != 1) {
+    return FieldError("grid.ep", grid.ep(),
+                      "1 (the runtime has no expert parallelism)");
+  }
+  // Multiplied one by one and left as soon as it is too large, so that it
+  // cannot overflow.
+  int64_t size = 1;
+  for (const uint32_t axis : {grid.tp(), grid.cp(), grid.dp(), grid.pp()}) {
+    if (size <= context.world_size) size *= axis;
+  }
+  if (size != context.world_size) {
+    return FieldError(
+        "grid",
+        fmt::format("tp {} * cp {} * dp {} * pp {}", grid.tp(), grid.cp(),
+                    grid.dp(), grid.pp()),
+        fmt::format("a product of {}, the job's ranks", context.world_size));
+  }
+  if (context.heads > 0 && context.heads % grid.tp() != 0) {
+    return FieldError("grid.tp", grid.tp(),
+                      fmt::format("a divisor of the model's {} attention heads",
+                                  context.heads));
+  }
+  if (context.global_batch % grid.dp() != 0) {
+    return FieldError("grid.dp", grid.dp(),
+                      fmt::format("a divisor of the global batch of {}",
+                                  context.global_batch));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidatePlacement(const Plan& plan, int64_t world_size) {
+  if (plan.placement_size() != world_size) {
+    return FieldError("placement",
+                      fmt::format("{} entries", plan.placement_size()),
+                      fmt::format("{}, one per rank (or none)", world_size));
+  }
+  std::vector<bool> taken(world_size, false);
+  for (int i = 0; i < plan.placement_size(); ++i) {
+    const int64_t physical = plan.placement(i);
+    const std::string field = fmt::format("placement[{}]", i);
+    if (physical >= world_size) {
+      return FieldError(field, physical,
+                        fmt::format("a rank below {}", world_size));
+    }
+    if (taken[physical]) {
+      return FieldError(field, physical, "a rank that no earlier entry names");
+    }
+    taken[physical] = true;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateStages(const Plan& plan, int64_t num_blocks) {
+  if (plan.stages_size() != static_cast<int64_t>(plan.grid().pp())) {
+    return FieldError(
+        "stages", fmt::format("{} stages", plan.stages_size()),
+        fmt::format("{}, one per pipeline rank (grid.pp)", plan.grid().pp()));
+  }
+  uint64_t sum = 0;
+  for (int i = 0; i < plan.stages_size(); ++i) {
+    if (plan.stages(i).blocks() < 1) {
+      return FieldError(fmt::format("stages[{}].blocks", i), 0, "at least 1");
+    }
+    sum += plan.stages(i).blocks();
+  }
+  if (sum != static_cast<uint64_t>(num_blocks)) {
+    return FieldError("stages", fmt::format("{} blocks in all", sum),
+                      fmt::format("the model's {} blocks", num_blocks));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateMicrobatches(const Plan& plan, int64_t global_batch) {
+  const int64_t local_batch = global_batch / plan.grid().dp();
+  const int64_t count = plan.microbatches();
+  const int64_t size = plan.microbatch_size();
+  if (count < 1 || local_batch % count != 0) {
+    return FieldError(
+        "microbatches", count,
+        fmt::format("a divisor of {}, the global batch of {} over dp {}",
+                    local_batch, global_batch, plan.grid().dp()));
+  }
+  if (size != local_batch / count) {
+    return FieldError(
+        "microbatch_size", size,
+        fmt::format("{}: global batch {} = dp {} * microbatches {} * {}",
+                    local_batch / count, global_batch, plan.grid().dp(), count,
+                    local_batch / count));
+  }
+  return absl::OkStatus();
+}
+
+// The least divisor of n that is at least `least`; n if there is none.
+int64_t LeastDivisor(int64_t n, int64_t least) {
+  int64_t best = n;
+  for (int64_t d = 1; d * d <= n; ++d) {
+    if (n % d != 0) continue;
+    if (d >= least) best = std::min(best, d);
+    if (n / d >= least) best = std::min(best, n / d);
+  }
+  return best;
+}
+
+// Sets microbatches and microbatch_size where left out. A value that divides
+// nothing is left for ValidatePlan to refuse.
+void ResolveMicrobatches(Plan& plan, int64_t global_batch) {
+  const int64_t local_batch = global_batch / plan.grid().dp();
+  if (!plan.has_microbatches()) {
+    int64_t count = 1;
+    if (plan.has_microbatch_size()) {
+      count = local_batch / std::max<int64_t>(1, plan.microbatch_size());
+    } else if (plan.grid().pp() > 1) {
+      count = LeastDivisor(local_batch, int64_t{4} * plan.grid().pp());
+    }
+    plan.set_microbatches(std::max<int64_t>(1, count));
+  }
+  if (!plan.has_microbatch_size() && plan.microbatches() > 0) {
+    plan.set_microbatch_size(local_batch / plan.microbatches());
+  }
+}
+
+}  // namespace
+
+absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
+  RETURN_IF_ERROR(ValidateContext(context));
+  if (plan.version() != kPlanVersion) {
+    return FieldError("version", plan.version(),
+                      fmt::format("{}", kPlanVersion));
+  }
+  RETURN_IF_ERROR(ValidateGrid(plan.grid(), context));
+  RETURN_IF_ERROR(ValidatePlacement(plan, context.world_size));
+  if (plan.schedule() != Plan::GPIPE && plan.schedule() != Plan::ONE_F_ONE_B) {
+    return FieldError("schedule", static_cast<int>(plan.schedule()),
+                      "GPIPE or ONE_F_ONE_B");
+  }
+  RETURN_IF_ERROR(ValidateMicrobatches(plan, context.global_batch));
+  RETURN_IF_ERROR(ValidateStages(plan, context.num_blocks));
+  if (plan.recompute() != Plan::NONE && plan.recompute() != Plan::FULL) {
+    return FieldError("recompute", static_cast<int>(plan.recompute()),
+                      "NONE or FULL");
+  }
+  if (plan.gradient_bucket_bytes() < 4 ||
+      plan.gradient_bucket_bytes() > kMaxBucketBytes) {
+    return FieldError("gradient_bucket_bytes", plan.gradient_bucket_bytes(),
+                      fmt::format("4 to {} bytes", kMaxBucketBytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
+  RETURN_IF_ERROR(ValidateContext(context));
+  Plan resolved = plan;
+  if (!resolved.has_version()) resolved.set_version(kPlanVersion);
+  Plan::Grid& grid = *resolved.mutable_grid();
+  if (!grid.has_tp()) grid.set_tp(1);
+  if (!grid.has_cp()) grid.set_cp(1);
+  if (!grid.has_ep()) grid.set_ep(1);
+  if (!grid.has_dp()) grid.set_dp(1);
+  if (!grid.has_pp()) grid.set_pp(1);
+  // What follows divides by the grid's sizes and makes lists of them.
+  RETURN_IF_ERROR(ValidateGrid(grid, context));
+  if (resolved.placement().empty()) {
+    for (int64_t rank = 0; rank < context.world_size; ++rank) {
+      resolved.add_placement(rank);
+    }
+  }
+  if (resolved.schedule() == Plan::SCHEDULE_UNSPECIFIED) {
+    resolved.set_schedule(Plan::ONE_F_ONE_B);
+  }
+  ResolveMicrobatches(resolved, context.global_batch);
+  if (resolved.stages().empty()) {
+    if (grid.pp() > context.num_blocks) {
+      return FieldError(
+          "grid.pp", grid.pp(),
+          fmt::format("at most the model's {} blocks", context.num_blocks));
+    }
+    for (const int64_t blocks : EvenStages(context.num_blocks, grid.pp())) {
+      resolved.add_stages()->set_blocks(blocks);
+    }
+  }
+  if (resolved.recompute() == Plan::RECOMPUTE_UNSPECIFIED) {
+    resolved.set_recompute(Plan::NONE);
+  }
+  if (!resolved.has_gradient_bucket_bytes()) {
+    resolved.set_gradient_bucket_bytes(kDefaultBucketBytes);
+  }
+  RETURN_IF_ERROR(ValidatePlan(resolved, context));
+  return resolved;
+}
+
+absl::StatusOr<DefaultedPlan> DefaultPlan(const PlanContext& context) {
+  RETURN_IF_ERROR(ValidateContext(context));
+  constexpr std::array<std::pair<int64_t, int64_t>, 4> kTpPp = {
+      {{2, 2}, {2, 1}, {1, 2}, {1, 1}}};
+  for (const auto& [tp, pp] : kTpPp) {
+    if (context.world_size % (tp * pp) != 0) continue;
+    if (tp > 1 && (context.heads == 0 || context.heads % tp != 0)) continue;
+    if (pp > 1 && context.num_blocks < 2 * pp) continue;
+    const int64_t dp = context.world_size / (tp * pp);
+    if (context.global_batch % dp != 0) continue;
+    if (pp > 1 && context.global_batch / dp < 2) continue;
+    Plan plan;
+    plan.mutable_grid()->set_tp(tp);
+    plan.mutable_grid()->set_dp(dp);
+    plan.mutable_grid()->set_pp(pp);
+    DefaultedPlan result;
+    ASSIGN_OR_RETURN(result.plan, ResolvePlan(plan, context));
+    result.explanation = fmt::format(
+        "No plan given; by the default rule: {}. The rule: tp 2 where it "
+        "divides the heads, then pp 2 where every stage has at least 2 blocks "
+        "and there are 2 samples to pipeline, the rest dp.",
+        Summary(result.plan));
+    return result;
+  }
+  return InvalidArgument(
+      "no default plan: found {} ranks and a global batch of {}, expected "
+      "ranks / (tp * pp) to divide the global batch for tp and pp of 1 or 2 "
+      "(the model has {} heads and {} blocks); change the ranks or the batch, "
+      "or give a plan",
+      context.world_size, context.global_batch, context.heads,
+      context.num_blocks);
+}
+
+std::vector<int64_t> EvenStages(int64_t num_blocks, int64_t num_stages) {
+  CHECK_GE(num_stages, 1);
+  CHECK_GE(num_blocks, num_stages);
+  std::vector<int64_t> stages(num_stages, num_blocks / num_stages);
+  const int64_t remainder = num_blocks % num_stages;
+  for (int64_t i = 1; i <= remainder; ++i) ++stages[i];
+  return stages;
+}
+
+int64_t GridSize(const Plan::Grid& grid) {
+  return int64_t{grid.tp()} * grid.cp() * grid.dp() * grid.pp();
+}
+
+GridCoordinates CoordinatesOf(const Plan::Grid& grid, int64_t logical_rank) {
+  CHECK_GE(logical_rank, 0);
+  CHECK_LT(logical_rank, GridSize(grid));
+  GridCoordinates at;
+  at.tp = logical_rank % grid.tp();
+  logical_rank /= grid.tp();
+  at.cp = logical_rank % grid.cp();
+  logical_rank /= grid.cp();
+  at.dp = logical_rank % grid.dp();
+  at.pp = logical_rank / grid.dp();
+  return at;
+}
+
+int64_t LogicalRankOf(const Plan::Grid& grid, const GridCoordinates& at) {
+  return at.tp + grid.tp() * (at.cp + grid.cp() * (at.dp + grid.dp() * at.pp));
+}
+
+int64_t PhysicalRankOf(const Plan& plan, int64_t logical_rank) {
+  CHECK_LT(logical_rank, plan.placement_size());
+  return plan.placement(logical_rank);
+}
+
+int64_t LogicalRankAt(const Plan& plan, int64_t physical_rank) {
+  const auto found = std::find(plan.placement().begin(), plan.placement().end(),
+                               physical_rank);
+  CHECK(found != plan.placement().end());
+  return found - plan.placement().begin();
+}
+
+std::string Summary(const Plan& plan) {
+  const Plan::Grid& grid = plan.grid();
+  std::vector<uint32_t> blocks;
+  for (const Plan::Stage& stage : plan.stages()) {
+    blocks.push_back(stage.blocks());
+  }
+  return fmt::format(
+      "tp {} x pp {} x dp {} ({} ranks), {}, {} microbatch{} of {} sample{}, "
+      "stages of {} blocks",
+      grid.tp(), grid.pp(), grid.dp(), GridSize(grid),
+      Plan::Schedule_Name(plan.schedule()), plan.microbatches(),
+      plan.microbatches() == 1 ? "" : "es", plan.microbatch_size(),
+      plan.microbatch_size() == 1 ? "" : "s", fmt::join(blocks, "+"));
+}
+
+}  // namespace trireme

@@ -1,0 +1,185 @@
+#include "scheduler/plan.h"
+
+#include "google/protobuf/text_format.h"
+#include "gtest/gtest.h"
+
+namespace trireme {
+namespace {
+
+Plan Parse(const std::string& text) {
+  Plan plan;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &plan));
+  return plan;
+}
+
+std::string ErrorOf(const std::string& text, const PlanContext& context) {
+  const absl::StatusOr<Plan> plan = ResolvePlan(Parse(text), context);
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument) << text;
+  return std::string(plan.status().message());
+}
+
+constexpr PlanContext kContext = {
+    .world_size = 8, .global_batch = 64, .num_blocks = 10, .heads = 6};
+
+TEST(Plan, AnEmptyPlanRunsOnOneRank) {
+  const PlanContext one = {
+      .world_size = 1, .global_batch = 12, .num_blocks = 3, .heads = 2};
+  const absl::StatusOr<Plan> plan = ResolvePlan(Plan(), one);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(Summary(*plan),
+            "tp 1 x pp 1 x dp 1 (1 ranks), ONE_F_ONE_B, 1 microbatch of 12 "
+            "samples, stages of 3 blocks");
+  EXPECT_EQ(plan->version(), 1u);
+  EXPECT_EQ(plan->recompute(), Plan::NONE);
+  EXPECT_EQ(plan->gradient_bucket_bytes(), 33554432u);
+  EXPECT_EQ(PhysicalRankOf(*plan, 0), 0);
+}
+
+TEST(Plan, DefaultsAreFilledInByTheStatedRules) {
+  const absl::StatusOr<Plan> plan =
+      ResolvePlan(Parse("grid { tp: 2 pp: 4 }"), kContext);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  // 10 blocks over 4 stages: the remainder to the second and third.
+  EXPECT_EQ(Summary(*plan),
+            "tp 2 x pp 4 x dp 1 (8 ranks), ONE_F_ONE_B, 16 microbatches of 4 "
+            "samples, stages of 2+3+3+2 blocks");
+  EXPECT_EQ(plan->placement_size(), 8);
+  EXPECT_TRUE(ValidatePlan(*plan, kContext).ok());
+}
+
+TEST(Plan, MicrobatchesFollowFromTheirSizeAndTheOtherWayRound) {
+  auto microbatches = [](const std::string& text) {
+    const absl::StatusOr<Plan> plan = ResolvePlan(Parse(text), kContext);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    return std::pair(plan->microbatches(), plan->microbatch_size());
+  };
+  EXPECT_EQ(microbatches("grid { dp: 8 } microbatch_size: 2"),
+            std::pair(4u, 2u));
+  EXPECT_EQ(microbatches("grid { dp: 8 } microbatches: 2"), std::pair(2u, 4u));
+  // No divisor of the replica's 8 samples is 16 or more: one sample each.
+  EXPECT_EQ(microbatches("grid { tp: 2 pp: 4 }").first, 16u);
+  const PlanContext small = {
+      .world_size = 4, .global_batch = 6, .num_blocks = 4, .heads = 0};
+  const absl::StatusOr<Plan> plan = ResolvePlan(Parse("grid { pp: 4 }"), small);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->microbatches(), 6u);
+}
+
+TEST(Plan, ErrorsNameFieldFoundAndExpected) {
+  EXPECT_EQ(ErrorOf("grid { tp: 2 }", kContext),
+            "plan.grid: found tp 2 * cp 1 * dp 1 * pp 1, expected a product of "
+            "8, the job's ranks");
+  EXPECT_EQ(ErrorOf("grid { tp: 4 dp: 2 }", kContext),
+            "plan.grid.tp: found 4, expected a divisor of the model's 6 "
+            "attention heads");
+  EXPECT_EQ(ErrorOf("grid { tp: 0 }", kContext),
+            "plan.grid.tp: found 0, expected 1 to the job's 8 ranks");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 } microbatches: 3", kContext),
+            "plan.microbatches: found 3, expected a divisor of 8, the global "
+            "batch of 64 over dp 8");
+  EXPECT_EQ(
+      ErrorOf("grid { dp: 8 } microbatches: 2 microbatch_size: 3", kContext),
+      "plan.microbatch_size: found 3, expected 4: global batch 64 = dp 8 "
+      "* microbatches 2 * 4");
+  EXPECT_EQ(ErrorOf("grid { dp: 4 pp: 2 } stages { blocks: 10 }", kContext),
+            "plan.stages: found 1 stages, expected 2, one per pipeline rank "
+            "(grid.pp)");
+  EXPECT_EQ(ErrorOf("grid { dp: 4 pp: 2 } stages { blocks: 3 } "
+                    "stages { blocks: 4294967295 }",
+                    kContext),
+            "plan.stages: found 4294967298 blocks in all, expected the model's "
+            "10 blocks");
+  EXPECT_EQ(
+      ErrorOf("grid { dp: 4 pp: 2 } stages { blocks: 10 } stages {}", kContext),
+      "plan.stages[1].blocks: found 0, expected at least 1");
+  EXPECT_EQ(
+      ErrorOf("grid { dp: 8 } placement: [0, 1, 2, 3, 4, 5, 6, 6]", kContext),
+      "plan.placement[7]: found 6, expected a rank that no earlier entry "
+      "names");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 } placement: [0, 8]", kContext),
+            "plan.placement: found 2 entries, expected 8, one per rank (or "
+            "none)");
+  EXPECT_EQ(ErrorOf("version: 7 grid { dp: 8 }", kContext),
+            "plan.version: found 7, expected 1");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 } gradient_bucket_bytes: 0", kContext),
+            "plan.gradient_bucket_bytes: found 0, expected 4 to 1099511627776 "
+            "bytes");
+  const PlanContext shallow = {
+      .world_size = 4, .global_batch = 8, .num_blocks = 2, .heads = 0};
+  EXPECT_EQ(ErrorOf("grid { pp: 4 }", shallow),
+            "plan.grid.pp: found 4, expected at most the model's 2 blocks");
+}
+
+// Sizes whose product wraps to the job's ranks in 64 bits.
+TEST(Plan, HugeSizesAreRefusedWithoutOverflow) {
+  PlanContext context = kContext;
+  context.world_size = int64_t{1} << 31;
+  EXPECT_FALSE(ResolvePlan(Plan(), context).ok());
+  context.world_size = int64_t{1} << 30;
+  const std::string error =
+      ErrorOf("grid { dp: 1073741824 pp: 1073741824 tp: 1073741824 }", context);
+  EXPECT_NE(error.find("plan.grid"), std::string::npos) << error;
+}
+
+TEST(Plan, CoordinatesAndRanksAreInverse) {
+  Plan::Grid grid;
+  grid.set_tp(2);
+  grid.set_cp(3);
+  grid.set_dp(2);
+  grid.set_pp(4);
+  ASSERT_EQ(GridSize(grid), 48);
+  EXPECT_EQ(CoordinatesOf(grid, 1), (GridCoordinates{.tp = 1}));
+  EXPECT_EQ(CoordinatesOf(grid, 2), (GridCoordinates{.cp = 1}));
+  EXPECT_EQ(CoordinatesOf(grid, 6), (GridCoordinates{.dp = 1}));
+  EXPECT_EQ(CoordinatesOf(grid, 12), (GridCoordinates{.pp = 1}));
+  for (int64_t rank = 0; rank < 48; ++rank) {
+    EXPECT_EQ(LogicalRankOf(grid, CoordinatesOf(grid, rank)), rank);
+  }
+}
+
+TEST(Plan, PlacementMapsLogicalToPhysical) {
+  const Plan plan = Parse("placement: [2, 0, 1]");
+  EXPECT_EQ(PhysicalRankOf(plan, 0), 2);
+  EXPECT_EQ(LogicalRankAt(plan, 2), 0);
+  EXPECT_EQ(LogicalRankAt(plan, 1), 2);
+}
+
+TEST(DefaultPlan, UsesTensorThenPipelineThenData) {
+  struct Case {
+    int64_t ranks, batch, blocks, heads;
+    uint32_t tp, pp, dp;
+  };
+  for (const Case& c : {
+           Case{1, 8, 4, 4, 1, 1, 1}, Case{2, 8, 4, 4, 2, 1, 1},
+           Case{4, 8, 4, 4, 2, 2, 1}, Case{8, 8, 4, 4, 2, 2, 2},
+           Case{4, 8, 4, 3, 1, 2, 2},   // heads are odd
+           Case{4, 8, 3, 4, 2, 1, 2},   // too few blocks for two stages
+           Case{3, 9, 12, 4, 1, 1, 3},  // odd number of ranks
+       }) {
+    const absl::StatusOr<DefaultedPlan> plan =
+        DefaultPlan({.world_size = c.ranks,
+                     .global_batch = c.batch,
+                     .num_blocks = c.blocks,
+                     .heads = c.heads});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const Plan::Grid& grid = plan->plan.grid();
+    EXPECT_EQ(grid.tp(), c.tp) << c.ranks;
+    EXPECT_EQ(grid.pp(), c.pp) << c.ranks;
+    EXPECT_EQ(grid.dp(), c.dp) << c.ranks;
+    EXPECT_NE(plan->explanation.find(Summary(plan->plan)), std::string::npos);
+  }
+}
+
+TEST(DefaultPlan, RanksThatCannotShareTheBatchAreAnError) {
+  // (2, 2) leaves one sample to each pipeline, all else more replicas than
+  // samples.
+  EXPECT_EQ(
+      DefaultPlan(
+          {.world_size = 8, .global_batch = 2, .num_blocks = 12, .heads = 4})
+          .status()
+          .code(),
+      absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace trireme

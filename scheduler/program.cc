@@ -1,0 +1,191 @@
+#include "scheduler/program.h"
+
+#include <iterator>
+
+#include "fmt/format.h"
+#include "runtime/core/log.h"
+
+namespace trireme {
+
+std::string_view InstructionKindName(InstructionKind kind) {
+  switch (kind) {
+    case InstructionKind::kForward:
+      return "Forward";
+    case InstructionKind::kBackward:
+      return "Backward";
+    case InstructionKind::kBackwardInput:
+      return "BackwardInput";
+    case InstructionKind::kBackwardWeight:
+      return "BackwardWeight";
+    case InstructionKind::kSend:
+      return "Send";
+    case InstructionKind::kRecv:
+      return "Recv";
+    case InstructionKind::kReduceGradients:
+      return "ReduceGradients";
+    case InstructionKind::kGatherParameters:
+      return "GatherParameters";
+    case InstructionKind::kClipGradients:
+      return "ClipGradients";
+    case InstructionKind::kUpdate:
+      return "Update";
+    case InstructionKind::kFetch:
+      return "Fetch";
+    case InstructionKind::kRelease:
+      return "Release";
+    case InstructionKind::kSaveActivation:
+      return "SaveActivation";
+    case InstructionKind::kLoadActivation:
+      return "LoadActivation";
+  }
+  return "unknown";
+}
+
+std::string_view PayloadName(Payload payload) {
+  switch (payload) {
+    case Payload::kNone:
+      return "none";
+    case Payload::kActivation:
+      return "activation";
+    case Payload::kGradient:
+      return "gradient";
+  }
+  return "unknown";
+}
+
+std::string_view ResourceName(Resource resource) {
+  switch (resource) {
+    case Resource::kCompute:
+      return "compute";
+    case Resource::kCommunication:
+      return "communication";
+    case Resource::kCopyIn:
+      return "copy-in";
+    case Resource::kCopyOut:
+      return "copy-out";
+    case Resource::kHost:
+      return "host";
+  }
+  return "unknown";
+}
+
+int32_t StageOf(const Program& program, int32_t rank, int32_t chunk) {
+  for (int32_t stage = 0; stage < program.num_stages(); ++stage) {
+    const StageLocation& at = program.stages[stage];
+    if (at.rank == rank && at.chunk == chunk) return stage;
+  }
+  return -1;
+}
+
+int32_t ChunksOnRank(const Program& program, int32_t rank) {
+  int32_t chunks = 0;
+  for (const StageLocation& at : program.stages) chunks += at.rank == rank;
+  return chunks;
+}
+
+std::vector<int32_t> StagesOnRank(const Program& program, int32_t rank) {
+  std::vector<int32_t> stage_of(ChunksOnRank(program, rank));
+  for (int32_t stage = 0; stage < program.num_stages(); ++stage) {
+    const StageLocation& at = program.stages[stage];
+    if (at.rank == rank) stage_of[at.chunk] = stage;
+  }
+  return stage_of;
+}
+
+std::string ToText(const Instruction& instruction) {
+  std::string text(InstructionKindName(instruction.kind));
+  auto append = [&text](std::string_view name, int32_t value) {
+    if (value >= 0) {
+      fmt::format_to(std::back_inserter(text), " {}={}", name, value);
+    }
+  };
+  if (instruction.payload != Payload::kNone) {
+    text += ' ';
+    text += PayloadName(instruction.payload);
+  }
+  append("mb", instruction.microbatch);
+  append("hop", instruction.hop);
+  append(instruction.kind == InstructionKind::kSend ? "to" : "from",
+         instruction.peer);
+  append("chunk", instruction.chunk);
+  append("bucket", instruction.bucket);
+  append("unit", instruction.unit);
+  return text;
+}
+
+std::string ToText(const Program& program) {
+  std::string text = fmt::format("program ranks={} stages={} microbatches={}\n",
+                                 program.num_ranks(), program.num_stages(),
+                                 program.microbatches);
+  for (int32_t stage = 0; stage < program.num_stages(); ++stage) {
+    fmt::format_to(std::back_inserter(text),
+                   "stage {}: rank={} chunk={} buckets={}\n", stage,
+                   program.stages[stage].rank, program.stages[stage].chunk,
+                   program.buckets[stage]);
+  }
+  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+    fmt::format_to(std::back_inserter(text), "rank {}\n", rank);
+    const std::vector<Instruction>& list = program.ranks[rank];
+    for (size_t i = 0; i < list.size(); ++i) {
+      fmt::format_to(std::back_inserter(text), "{:5}  {:<13}  {}", i,
+                     ResourceName(list[i].resource), ToText(list[i]));
+      if (!list[i].depends_on.empty()) {
+        fmt::format_to(std::back_inserter(text), "  after {}",
+                       fmt::join(list[i].depends_on, ","));
+      }
+      text += '\n';
+    }
+  }
+  return text;
+}
+
+Instruction MakeCompute(InstructionKind kind, int32_t microbatch,
+                        int32_t chunk) {
+  CHECK(kind == InstructionKind::kForward ||
+        kind == InstructionKind::kBackward ||
+        kind == InstructionKind::kBackwardInput ||
+        kind == InstructionKind::kBackwardWeight);
+  Instruction instruction;
+  instruction.kind = kind;
+  instruction.microbatch = microbatch;
+  instruction.chunk = chunk;
+  return instruction;
+}
+
+Instruction MakeMessage(InstructionKind kind, Payload payload,
+                        int32_t microbatch, int32_t hop, int32_t peer,
+                        int32_t chunk) {
+  CHECK(kind == InstructionKind::kSend || kind == InstructionKind::kRecv);
+  CHECK(payload != Payload::kNone);
+  Instruction instruction;
+  instruction.kind = kind;
+  instruction.payload = payload;
+  instruction.resource = Resource::kCommunication;
+  instruction.microbatch = microbatch;
+  instruction.chunk = chunk;
+  instruction.hop = hop;
+  instruction.peer = peer;
+  return instruction;
+}
+
+Instruction MakeBucket(InstructionKind kind, int32_t chunk, int32_t bucket) {
+  CHECK(kind == InstructionKind::kReduceGradients ||
+        kind == InstructionKind::kGatherParameters ||
+        kind == InstructionKind::kUpdate);
+  Instruction instruction;
+  instruction.kind = kind;
+  instruction.resource = kind == InstructionKind::kUpdate
+                             ? Resource::kCompute
+                             : Resource::kCommunication;
+  instruction.chunk = chunk;
+  instruction.bucket = bucket;
+  return instruction;
+}
+
+Instruction MakeClipGradients() {
+  Instruction instruction;
+  instruction.kind = InstructionKind::kClipGradients;
+  return instruction;
+}
+
+}  // namespace trireme

@@ -1,0 +1,77 @@
+// Event simulation of a Program: when every instruction runs, how long the step
+// takes, where each rank idles and how much memory it holds.
+//
+// The model, which follows what program.h asks of an executor:
+//  - an instruction is issued when all compute instructions before it in its
+//    list have ended; it starts when also all it depends on has ended and its
+//    resource is free;
+//  - a message starts when both its Send and its Recv are issued and the
+//    messages before it on the same link (sender, receiver) have left; it
+//    occupies the link for bytes / bytes_per_s and arrives latency_s later;
+//  - bucket b of B of a chunk is ready for reduction when (b + 1) / B of the
+//    chunk's last backward have passed; reductions and gathers of a rank run
+//    one after another;
+//  - ClipGradients starts when every rank is ready for it.
+// Time is linear in the number of instructions, but for one sort per rank where
+// memory is asked for.
+
+#ifndef TRIREME_SCHEDULER_SIMULATOR_H_
+#define TRIREME_SCHEDULER_SIMULATOR_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "scheduler/cost_model.h"
+#include "scheduler/memory.h"
+#include "scheduler/program.h"
+#include "scheduler/trace.h"
+
+namespace trireme {
+
+struct Interval {
+  double start_s = 0;
+  double end_s = 0;
+};
+
+// A rank's step_s is the sum of its four parts.
+struct RankTime {
+  // Compute instructions, updates and clipping.
+  double compute_s = 0;
+  // Idle while a message that it needs is on the way, or in the queue.
+  double exposed_message_s = 0;
+  // Idle while a reduction, gather or copy runs that it needs.
+  double exposed_other_s = 0;
+  // Idle for any other reason: waiting for other ranks, before, between and
+  // after its work.
+  double bubble_s = 0;
+};
+
+struct Simulation {
+  double step_s = 0;
+  // times[rank][index]. Of Send and Recv: the message's, from leaving to
+  // arriving.
+  std::vector<std::vector<Interval>> times;
+  std::vector<RankTime> ranks;
+  // Most microbatches (over all chunks) with live activations at once.
+  std::vector<int32_t> peak_live_activations;
+  // With a MemoryModel: each rank's memory at its peak, send buffers (as large
+  // as the receiver's) included.
+  std::vector<MemoryBytes> peak_memory;
+};
+
+// The Program should be valid (ValidateProgram). Errors: InvalidArgument where
+// its structure or messages are wrong or it blocks for ever, and where the
+// models do not fit it or have figures that make no sense.
+absl::StatusOr<Simulation> Simulate(const Program& program,
+                                    const CostModel& cost,
+                                    const MemoryModel* memory = nullptr);
+
+// One event for each instruction that takes time (one for each message, on its
+// sender).
+std::vector<TraceEvent> SimulationTrace(const Program& program,
+                                        const Simulation& simulation);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_SIMULATOR_H_
