@@ -1,0 +1,126 @@
+#include "runtime/ops/attention.h"
+
+#include "runtime/core/log.h"
+#include "runtime/ops/cpu/attention.h"
+#include "runtime/ops/cpu/gemm.h"
+
+namespace trireme {
+namespace {
+
+void CheckView(const HeadsView& view, const HeadsView& like) {
+  CHECK(view.tensor.dtype() == like.tensor.dtype())
+      << view.tensor.dtype() << " vs. " << like.tensor.dtype();
+  CHECK_EQ(view.batch, like.batch);
+  CHECK_EQ(view.heads, like.heads);
+  CHECK_EQ(view.head_dim, like.head_dim);
+  CHECK_GE(view.row_stride, view.heads * view.head_dim);
+  CHECK_LE(view.offset + (view.batch * view.tokens - 1) * view.row_stride +
+               view.heads * view.head_dim,
+           view.tensor.num_elements());
+}
+
+void CheckSameTokens(const HeadsView& gradient, const HeadsView& of) {
+  CheckView(gradient, of);
+  CHECK_EQ(gradient.tokens, of.tokens);
+}
+
+DType ComputeDType(DType dtype) {
+  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+}
+
+HeadsPointer Pointer(const HeadsView& view) {
+  char* data = static_cast<char*>(view.tensor.raw_data());
+  if (data != nullptr) data += view.offset * DTypeSize(view.tensor.dtype());
+  return {data, view.row_stride};
+}
+
+// out[b, s, heads·head_dim].
+HeadsPointer DensePointer(const Tensor& x) { return {x.raw_data(), x.dim(-1)}; }
+
+AttentionProblem Problem(const HeadsView& q, const HeadsView& k,
+                         const HeadsView& v, double scale,
+                         const Tensor* key_counts) {
+  CheckView(q, q);
+  CheckView(k, q);
+  CheckSameTokens(v, k);
+  CHECK(q.batch > 0 && q.heads > 0 && q.tokens > 0 && k.tokens > 0 &&
+        q.head_dim > 0);
+  if (key_counts != nullptr) {
+    CHECK(key_counts->dtype() == DType::kInt32) << key_counts->dtype();
+    CHECK_EQ(key_counts->num_elements(), q.batch);
+  }
+  AttentionProblem problem;
+  problem.dtype = q.tensor.dtype();
+  problem.batch = q.batch;
+  problem.heads = q.heads;
+  problem.queries = q.tokens;
+  problem.keys = k.tokens;
+  problem.head_dim = q.head_dim;
+  problem.scale = scale;
+  problem.masked = key_counts != nullptr;
+  problem.threads = AvailableThreads();
+  return problem;
+}
+
+AttentionOperands Operands(const HeadsView& q, const HeadsView& k,
+                           const HeadsView& v, const Tensor* key_counts,
+                           const AttentionResult& result) {
+  return {Pointer(q),
+          Pointer(k),
+          Pointer(v),
+          key_counts == nullptr ? nullptr : key_counts->data<int32_t>(),
+          DensePointer(result.out),
+          result.log_sum_exp.raw_data()};
+}
+
+Tensor Workspace(Device& device, int64_t bytes, std::string_view label) {
+  return Tensor::Empty(device, {bytes}, DType::kUint8,
+                       MemoryCategory::kWorkspace, label);
+}
+
+}  // namespace
+
+AttentionResult AttentionForward(const HeadsView& q, const HeadsView& k,
+                                 const HeadsView& v, double scale,
+                                 const Tensor* key_counts) {
+  const AttentionProblem problem = Problem(q, k, v, scale, key_counts);
+  Device& device = q.tensor.device();
+  AttentionResult result;
+  result.out =
+      Tensor::Empty(device, {q.batch, q.tokens, q.heads * q.head_dim},
+                    problem.dtype, MemoryCategory::kActivations, "attention");
+  result.log_sum_exp = Tensor::Empty(
+      device, {q.batch, q.heads, q.tokens}, ComputeDType(problem.dtype),
+      MemoryCategory::kActivations, "attention log-sum-exp");
+  const AttentionOperands operands = Operands(q, k, v, key_counts, result);
+  const Tensor workspace = Workspace(
+      device, AttentionForwardWorkspace(problem, operands), "attention scores");
+  if (device.dry()) return result;
+  AttentionForwardCpu(problem, operands, workspace.raw_data());
+  return result;
+}
+
+void AttentionBackward(const HeadsView& q, const HeadsView& k,
+                       const HeadsView& v, const AttentionResult& forward,
+                       const Tensor& grad_out, double scale,
+                       const Tensor* key_counts, const HeadsView& dq,
+                       const HeadsView& dk, const HeadsView& dv) {
+  const AttentionProblem problem = Problem(q, k, v, scale, key_counts);
+  CheckSameTokens(dq, q);
+  CheckSameTokens(dk, k);
+  CheckSameTokens(dv, v);
+  CHECK(grad_out.shape() == forward.out.shape())
+      << grad_out.shape() << " vs. " << forward.out.shape();
+  CHECK(grad_out.dtype() == problem.dtype) << grad_out.dtype();
+  Device& device = q.tensor.device();
+  const AttentionOperands operands = Operands(q, k, v, key_counts, forward);
+  const AttentionGradients gradients = {DensePointer(grad_out), Pointer(dq),
+                                        Pointer(dk), Pointer(dv)};
+  const Tensor workspace = Workspace(
+      device, AttentionBackwardWorkspace(problem, operands, gradients),
+      "attention scores");
+  if (device.dry()) return;
+  AttentionBackwardCpu(problem, operands, gradients, workspace.raw_data());
+}
+
+}  // namespace trireme

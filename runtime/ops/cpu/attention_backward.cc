@@ -1,0 +1,249 @@
+#include "runtime/ops/cpu/attention.h"
+#include "runtime/ops/cpu/attention_blocks.h"
+
+namespace trireme {
+namespace {
+
+// Gradients are summed in the compute type: dk and dv over blocks of queries
+// (the inner loop), dq over blocks of keys (the outer loop).
+template <typename T>
+class Backward {
+ public:
+  using A = ComputeType<T>;
+
+  Backward(const AttentionProblem& problem, const AttentionOperands& operands,
+           const AttentionGradients& gradients)
+      : problem_(problem),
+        operands_(operands),
+        gradients_(gradients),
+        blocks_(problem, 2 * (kWide ? sizeof(A) : sizeof(A) + sizeof(T))) {
+    for (int64_t rows : QueryExtents(problem, blocks_)) {
+      for (int64_t columns : KeyExtents(problem, blocks_)) {
+        for (bool first : {true, false}) {
+          for (const GemmSpec& spec :
+               {Scores(rows, columns, operands.q, operands.k),
+                Scores(rows, columns, gradients.out, operands.v),
+                KeyGradient(rows, columns, gradients.out, first),
+                KeyGradient(rows, columns, operands.q, first),
+                QueryGradient(rows, columns, first)}) {
+            gemm_bytes_ =
+                std::max(gemm_bytes_, PreparedGemm(spec).workspace_bytes());
+          }
+        }
+      }
+    }
+    WorkspaceCutter cutter;
+    Cut(cutter);
+    thread_bytes_ = cutter.bytes();
+  }
+
+  int64_t workspace_bytes() const { return thread_bytes_ * problem_.threads; }
+
+  void Run(void* workspace) const {
+    const int64_t items = problem_.batch * problem_.heads;
+    const int64_t thread_count = std::min<int64_t>(problem_.threads, items);
+#pragma omp parallel for schedule(static) \
+    num_threads(thread_count) if (thread_count > 1)
+    for (int64_t thread = 0; thread < thread_count; ++thread) {
+      WorkspaceCutter cutter(static_cast<char*>(workspace) +
+                             thread * thread_bytes_);
+      const Buffers buffers = Cut(cutter);
+      const int64_t end = (thread + 1) * items / thread_count;
+      for (int64_t item = thread * items / thread_count; item < end; ++item) {
+        RunHead(item / problem_.heads, item % problem_.heads, buffers);
+      }
+    }
+  }
+
+ private:
+  static constexpr bool kWide = std::is_same_v<T, A>;
+
+  struct Buffers {
+    A* scores;
+    A* dp;
+    T* p;
+    T* ds;
+    A* dq;     // [queries, head_dim]
+    A* dk;     // [blocks_.keys, head_dim]
+    A* dv;     // [blocks_.keys, head_dim]
+    A* delta;  // [queries]
+    void* gemm;
+  };
+
+  Buffers Cut(WorkspaceCutter& cutter) const {
+    const int64_t scores = blocks_.queries * ScorePitch(blocks_.keys);
+    Buffers b;
+    b.scores = cutter.Cut<A>(scores);
+    b.dp = cutter.Cut<A>(scores);
+    if constexpr (kWide) {
+      b.p = b.scores;
+      b.ds = b.dp;
+    } else {
+      b.p = cutter.Cut<T>(scores);
+      b.ds = cutter.Cut<T>(scores);
+    }
+    b.dq = cutter.Cut<A>(problem_.queries * problem_.head_dim);
+    b.dk = cutter.Cut<A>(blocks_.keys * problem_.head_dim);
+    b.dv = cutter.Cut<A>(blocks_.keys * problem_.head_dim);
+    b.delta = cutter.Cut<A>(problem_.queries);
+    b.gemm = cutter.Cut<char>(gemm_bytes_);
+    return b;
+  }
+
+  GemmSpec Base() const {
+    GemmSpec spec;
+    spec.dtype = DTypeOf<T>();
+    spec.out_dtype = DTypeOf<A>();
+    return spec;
+  }
+
+  // Q·Kᵀ or dO·Vᵀ.
+  GemmSpec Scores(int64_t rows, int64_t columns, const HeadsPointer& a,
+                  const HeadsPointer& b) const {
+    GemmSpec spec = Base();
+    spec.m = rows;
+    spec.n = columns;
+    spec.k = problem_.head_dim;
+    spec.a = {0, a.row_stride, 1};
+    spec.b = {0, 1, b.row_stride};
+    spec.out = {0, ScorePitch(columns), 1};
+    return spec;
+  }
+
+  // Pᵀ·dO or dSᵀ·Q.
+  GemmSpec KeyGradient(int64_t rows, int64_t columns, const HeadsPointer& b,
+                       bool first) const {
+    GemmSpec spec = Base();
+    spec.m = columns;
+    spec.n = problem_.head_dim;
+    spec.k = rows;
+    spec.a = {0, 1, ScorePitch(columns)};
+    spec.b = {0, b.row_stride, 1};
+    spec.out = {0, problem_.head_dim, 1};
+    spec.accumulate = !first;
+    return spec;
+  }
+
+  // dS·K.
+  GemmSpec QueryGradient(int64_t rows, int64_t columns, bool first) const {
+    GemmSpec spec = Base();
+    spec.m = rows;
+    spec.n = problem_.head_dim;
+    spec.k = columns;
+    spec.a = {0, ScorePitch(columns), 1};
+    spec.b = {0, operands_.k.row_stride, 1};
+    spec.out = {0, problem_.head_dim, 1};
+    spec.accumulate = !first;
+    return spec;
+  }
+
+  // Rounds sums[count, head_dim] into rows of a gradient.
+  void Store(const A* sums, int64_t count, const HeadsPointer& to,
+             int64_t first_row, int64_t head) const {
+    const int64_t head_dim = problem_.head_dim;
+    for (int64_t row = 0; row < count; ++row) {
+      ScaleRow(sums + row * head_dim, head_dim, A{1},
+               HeadRow<T>(to, first_row + row, head, head_dim));
+    }
+  }
+
+  void StoreZeros(int64_t count, const HeadsPointer& to, int64_t first_row,
+                  int64_t head) const {
+    for (int64_t row = 0; row < count; ++row) {
+      std::fill_n(HeadRow<T>(to, first_row + row, head, problem_.head_dim),
+                  problem_.head_dim, T{});
+    }
+  }
+
+  void RunHead(int64_t sample, int64_t head, const Buffers& buffers) const {
+    const AttentionProblem& p = problem_;
+    const int64_t count = p.masked ? operands_.key_counts[sample] : p.keys;
+    const int64_t query_row = sample * p.queries;
+    const int64_t key_row = sample * p.keys;
+    if (count == 0) {
+      StoreZeros(p.queries, gradients_.q, query_row, head);
+    } else {
+      for (int64_t row = 0; row < p.queries; ++row) {
+        buffers.delta[row] = RowDot(
+            HeadRow<T>(gradients_.out, query_row + row, head, p.head_dim),
+            HeadRow<T>(operands_.out, query_row + row, head, p.head_dim),
+            p.head_dim);
+      }
+    }
+    const int64_t multiplied =
+        p.masked ? MultipliedKeys(count, p.keys) : p.keys;
+    for (int64_t key = 0; key < count; key += blocks_.keys) {
+      const int64_t columns = std::min(blocks_.keys, multiplied - key);
+      for (int64_t query = 0; query < p.queries; query += blocks_.queries) {
+        RunBlock(sample, head, query,
+                 std::min(blocks_.queries, p.queries - query), key, columns,
+                 std::min(columns, count - key), buffers);
+      }
+      Store(buffers.dk, columns, gradients_.k, key_row + key, head);
+      Store(buffers.dv, columns, gradients_.v, key_row + key, head);
+    }
+    if (count > 0) {
+      Store(buffers.dq, p.queries, gradients_.q, query_row, head);
+    }
+    StoreZeros(p.keys - multiplied, gradients_.k, key_row + multiplied, head);
+    StoreZeros(p.keys - multiplied, gradients_.v, key_row + multiplied, head);
+  }
+
+  void RunBlock(int64_t sample, int64_t head, int64_t query, int64_t rows,
+                int64_t key, int64_t columns, int64_t valid,
+                const Buffers& buffers) const {
+    const AttentionProblem& p = problem_;
+    const int64_t query_row = sample * p.queries + query;
+    const int64_t key_row = sample * p.keys + key;
+    const T* q = HeadRow<T>(operands_.q, query_row, head, p.head_dim);
+    const T* k = HeadRow<T>(operands_.k, key_row, head, p.head_dim);
+    const T* v = HeadRow<T>(operands_.v, key_row, head, p.head_dim);
+    const T* grad_out = HeadRow<T>(gradients_.out, query_row, head, p.head_dim);
+    const A* log_sum_exp = static_cast<const A*>(operands_.log_sum_exp) +
+                           (sample * p.heads + head) * p.queries + query;
+    auto run = [&](const GemmSpec& spec, const void* a, const void* b, A* out) {
+      PreparedGemm(spec).Run(a, b, nullptr, out, buffers.gemm);
+    };
+    run(Scores(rows, columns, operands_.q, operands_.k), q, k, buffers.scores);
+    run(Scores(rows, columns, gradients_.out, operands_.v), grad_out, v,
+        buffers.dp);
+    SoftmaxGradient(SoftmaxGradientBlock<T>{
+        rows, ScorePitch(columns), valid, static_cast<A>(p.scale),
+        buffers.scores, buffers.dp, log_sum_exp, buffers.delta + query,
+        buffers.p, buffers.ds});
+    run(KeyGradient(rows, columns, gradients_.out, query == 0), buffers.p,
+        grad_out, buffers.dv);
+    run(KeyGradient(rows, columns, operands_.q, query == 0), buffers.ds, q,
+        buffers.dk);
+    run(QueryGradient(rows, columns, key == 0), buffers.ds, k,
+        buffers.dq + query * p.head_dim);
+  }
+
+  const AttentionProblem& problem_;
+  const AttentionOperands& operands_;
+  const AttentionGradients& gradients_;
+  const AttentionBlocks blocks_;
+  int64_t gemm_bytes_ = 0;
+  int64_t thread_bytes_ = 0;
+};
+
+}  // namespace
+
+int64_t AttentionBackwardWorkspace(const AttentionProblem& problem,
+                                   const AttentionOperands& operands,
+                                   const AttentionGradients& gradients) {
+  return DispatchFloating(problem.dtype, [&]<typename T>(T) {
+    return Backward<T>(problem, operands, gradients).workspace_bytes();
+  });
+}
+
+void AttentionBackwardCpu(const AttentionProblem& problem,
+                          const AttentionOperands& operands,
+                          const AttentionGradients& gradients,
+                          void* workspace) {
+  DispatchFloating(problem.dtype, [&]<typename T>(T) {
+    Backward<T>(problem, operands, gradients).Run(workspace);
+  });
+}
+
+}  // namespace trireme

@@ -1,0 +1,82 @@
+// What both passes of blocked attention share: block sizes, addresses and the
+// products' specs.
+
+#ifndef TRIREME_RUNTIME_OPS_CPU_ATTENTION_BLOCKS_H_
+#define TRIREME_RUNTIME_OPS_CPU_ATTENTION_BLOCKS_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "runtime/device/device.h"
+#include "runtime/ops/cpu/attention.h"
+#include "runtime/ops/cpu/attention_kernels.h"
+#include "runtime/ops/cpu/gemm.h"
+
+namespace trireme {
+
+// Sizes of blocks of queries and keys. `bytes_per_score` is what one score
+// takes in all the buffers of a pass.
+struct AttentionBlocks {
+  int64_t queries;
+  int64_t keys;
+
+  AttentionBlocks(const AttentionProblem& problem, int64_t bytes_per_score) {
+    constexpr int64_t kMaxKeys = 512;
+    constexpr int64_t kGranule = 16;
+    const int64_t scores =
+        std::max(problem.block_bytes / bytes_per_score, kGranule * kGranule);
+    keys = std::min({problem.keys, kMaxKeys, scores / kGranule});
+    if (keys < problem.keys) keys = keys / kGranule * kGranule;
+    queries = std::min(problem.queries, scores / ScorePitch(keys));
+    if (queries < problem.queries) queries = queries / kGranule * kGranule;
+  }
+};
+
+// Masked samples multiply a few more keys than they attend to, so that there
+// are few shapes of products.
+inline constexpr int64_t kMaskGranule = 64;
+
+inline int64_t MultipliedKeys(int64_t key_count, int64_t keys) {
+  return std::min((key_count + kMaskGranule - 1) / kMaskGranule * kMaskGranule,
+                  keys);
+}
+
+// Every extent that a block of keys (of queries) may have.
+std::vector<int64_t> KeyExtents(const AttentionProblem& problem,
+                                const AttentionBlocks& blocks);
+std::vector<int64_t> QueryExtents(const AttentionProblem& problem,
+                                  const AttentionBlocks& blocks);
+
+// The element of `head` of row `row` of a tensor of heads.
+template <typename T>
+T* HeadRow(const HeadsPointer& heads, int64_t row, int64_t head,
+           int64_t head_dim) {
+  return static_cast<T*>(heads.data) + row * heads.row_stride + head * head_dim;
+}
+
+// Divides a workspace into aligned buffers. Without a base it only counts.
+class WorkspaceCutter {
+ public:
+  explicit WorkspaceCutter(void* base = nullptr)
+      : base_(static_cast<char*>(base)) {}
+
+  template <typename T>
+  T* Cut(int64_t count) {
+    char* at = base_ == nullptr ? nullptr : base_ + bytes_;
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+    bytes_ += (bytes + Device::kAlignment - 1) / Device::kAlignment *
+              Device::kAlignment;
+    return reinterpret_cast<T*>(at);
+  }
+
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  char* base_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_OPS_CPU_ATTENTION_BLOCKS_H_

@@ -1,0 +1,82 @@
+// The vectorised loops between the matrix products of attention. T is the type
+// of the operands (bf16, float or double), A = ComputeType<T> that of scores.
+//
+// Blocks of scores are [rows, columns] with `columns` rounded up to
+// kScoreColumns (a "pitch"): no loop has a scalar tail, and whatever lies
+// beyond the `valid` columns becomes probability 0. For float and double,
+// probabilities may overwrite the scores.
+
+#ifndef TRIREME_RUNTIME_OPS_CPU_ATTENTION_KERNELS_H_
+#define TRIREME_RUNTIME_OPS_CPU_ATTENTION_KERNELS_H_
+
+#include <cstdint>
+
+#include "runtime/core/dtype.h"
+
+namespace trireme {
+
+inline constexpr int64_t kScoreColumns = 16;
+
+// The elements from one row of a block with `columns` columns to the next.
+inline int64_t ScorePitch(int64_t columns) {
+  return (columns + kScoreColumns - 1) / kScoreColumns * kScoreColumns;
+}
+
+// One more block of keys of a softmax over rows. On entry row r has seen scores
+// with the maximum maxima[r] (−inf before the first block), the sum sums[r] of
+// their exponentials relative to it, and the weighted values out[r, out_pitch];
+// on return p holds this block's exponentials relative to the new maximum, and
+// the others are rescaled to it.
+template <typename T>
+struct OnlineSoftmaxBlock {
+  using A = ComputeType<T>;
+  int64_t rows;
+  int64_t pitch;
+  int64_t valid;  // at least 1
+  A scale;
+  const A* scores;
+  T* p;
+  A* maxima;
+  A* sums;
+  A* out;
+  int64_t out_pitch;
+};
+
+void OnlineSoftmax(const OnlineSoftmaxBlock<BFloat16>& block);
+void OnlineSoftmax(const OnlineSoftmaxBlock<float>& block);
+void OnlineSoftmax(const OnlineSoftmaxBlock<double>& block);
+
+// The same block in the backward pass: p = exp(scale·score − log_sum_exp) and
+// the gradient of the scores before scaling, ds = scale·p∘(dp − delta).
+template <typename T>
+struct SoftmaxGradientBlock {
+  using A = ComputeType<T>;
+  int64_t rows;
+  int64_t pitch;
+  int64_t valid;
+  A scale;
+  const A* scores;
+  const A* dp;
+  const A* log_sum_exp;
+  const A* delta;
+  T* p;
+  T* ds;
+};
+
+void SoftmaxGradient(const SoftmaxGradientBlock<BFloat16>& block);
+void SoftmaxGradient(const SoftmaxGradientBlock<float>& block);
+void SoftmaxGradient(const SoftmaxGradientBlock<double>& block);
+
+// to[count] = from[count]·factor.
+void ScaleRow(const float* from, int64_t count, float factor, BFloat16* to);
+void ScaleRow(const float* from, int64_t count, float factor, float* to);
+void ScaleRow(const double* from, int64_t count, double factor, double* to);
+
+// Σ a[i]·b[i].
+float RowDot(const BFloat16* a, const BFloat16* b, int64_t count);
+float RowDot(const float* a, const float* b, int64_t count);
+double RowDot(const double* a, const double* b, int64_t count);
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_OPS_CPU_ATTENTION_KERNELS_H_
