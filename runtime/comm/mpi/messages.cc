@@ -1,0 +1,104 @@
+#include "runtime/comm/mpi/messages.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "fmt/format.h"
+#include "runtime/core/log.h"
+
+namespace trireme {
+namespace {
+
+constexpr int64_t kMaxPieceBytes = int64_t{1} << 30;
+
+std::string ErrorText(int result) {
+  char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  MPI_Error_string(result, text, &length);
+  return std::string(text, length);
+}
+
+}  // namespace
+
+void AbortJob(std::string_view message) {
+  LOG(ERROR) << message;
+  MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+  std::abort();
+}
+
+void CheckMpi(int result, std::string_view what) {
+  if (result == MPI_SUCCESS) return;
+  AbortJob(fmt::format("{}: {}", what, ErrorText(result)));
+}
+
+void Messages::Send(const void* data, int64_t bytes, int to, int tag,
+                    std::string_view what) {
+  const char* from = static_cast<const char*>(data);
+  for (int64_t begin = 0; begin < bytes; begin += kMaxPieceBytes) {
+    const int count = static_cast<int>(std::min(kMaxPieceBytes, bytes - begin));
+    CheckMpi(MPI_Isend(from + begin, count, MPI_BYTE, to, tag, communicator_,
+                       &requests_.emplace_back()),
+             what);
+    parts_.push_back({to, -1});
+  }
+}
+
+void Messages::Receive(void* data, int64_t bytes, int from, int tag,
+                       std::string_view what) {
+  char* to = static_cast<char*>(data);
+  for (int64_t begin = 0; begin < bytes; begin += kMaxPieceBytes) {
+    const int count = static_cast<int>(std::min(kMaxPieceBytes, bytes - begin));
+    CheckMpi(MPI_Irecv(to + begin, count, MPI_BYTE, from, tag, communicator_,
+                       &requests_.emplace_back()),
+             what);
+    parts_.push_back({from, count});
+  }
+}
+
+bool Messages::Test(std::string_view what) {
+  if (requests_.empty()) return true;
+  statuses_.resize(requests_.size());
+  int complete = 0;
+  const int result = MPI_Testall(static_cast<int>(requests_.size()),
+                                 requests_.data(), &complete, statuses_.data());
+  if (result == MPI_ERR_IN_STATUS) {
+    for (size_t i = 0; i < statuses_.size(); ++i) {
+      const int error = statuses_[i].MPI_ERROR;
+      if (error == MPI_SUCCESS || error == MPI_ERR_PENDING) continue;
+      AbortJob(fmt::format("{}: message with rank {}: {}", what, parts_[i].peer,
+                           ErrorText(error)));
+    }
+  }
+  CheckMpi(result, what);
+  if (!complete) return false;
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (parts_[i].expected_bytes < 0) continue;
+    int bytes = 0;
+    MPI_Get_count(&statuses_[i], MPI_BYTE, &bytes);
+    if (bytes != parts_[i].expected_bytes) {
+      AbortJob(fmt::format("{}: rank {} sent {} bytes, expected {}", what,
+                           parts_[i].peer, bytes, parts_[i].expected_bytes));
+    }
+  }
+  requests_.clear();
+  parts_.clear();
+  return true;
+}
+
+std::string Messages::PendingText() const {
+  std::string text;
+  for (size_t i = 0; i < requests_.size(); ++i) {
+    int complete = 1;
+    if (requests_[i] != MPI_REQUEST_NULL) {
+      MPI_Request_get_status(requests_[i], &complete, MPI_STATUS_IGNORE);
+    }
+    if (complete) continue;
+    text +=
+        fmt::format("{}{} {}", text.empty() ? "" : ", ",
+                    parts_[i].expected_bytes < 0 ? "send to" : "receive from",
+                    parts_[i].peer);
+  }
+  return text;
+}
+
+}  // namespace trireme

@@ -1,0 +1,56 @@
+// Nonblocking MPI messages of raw bytes, and fatal errors of MPI calls. A
+// message of any size: MPI's counts are ints, so long ones go in pieces.
+
+#ifndef TRIREME_RUNTIME_COMM_MPI_MESSAGES_H_
+#define TRIREME_RUNTIME_COMM_MPI_MESSAGES_H_
+
+#include <mpi.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace trireme {
+
+// An error of MPI ends the job: prints `what` with MPI's own text, aborts all
+// ranks.
+void CheckMpi(int result, std::string_view what);
+
+// Prints and ends all ranks with a non-zero status.
+[[noreturn]] void AbortJob(std::string_view message);
+
+// A set of messages under way on one communicator. Empty messages are not
+// sent: both sides know the size.
+class Messages {
+ public:
+  explicit Messages(MPI_Comm communicator) : communicator_(communicator) {}
+
+  void Send(const void* data, int64_t bytes, int to, int tag,
+            std::string_view what);
+  void Receive(void* data, int64_t bytes, int from, int tag,
+               std::string_view what);
+  // Makes progress; true when all are complete, which empties the set. A
+  // message of another size than expected is fatal.
+  bool Test(std::string_view what);
+  bool empty() const { return requests_.empty(); }
+
+  // The ranks that incomplete messages wait for: "receive from 2, send to 3".
+  std::string PendingText() const;
+
+ private:
+  struct Part {
+    int peer;
+    // Of a receive; −1 for a send.
+    int expected_bytes;
+  };
+
+  MPI_Comm communicator_;
+  std::vector<MPI_Request> requests_;
+  std::vector<Part> parts_;
+  std::vector<MPI_Status> statuses_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_COMM_MPI_MESSAGES_H_

@@ -1,0 +1,103 @@
+#include "runtime/comm/mpi/mpi_world.h"
+
+#include <mpi.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "runtime/comm/mpi/engine.h"
+#include "runtime/comm/mpi/mpi_communicator.h"
+#include "runtime/comm/single.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+// Processors that the affinity of this thread allows.
+int AllowedProcessors() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return 1;
+  return std::max(1, CPU_COUNT(&allowed));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<MpiWorld>> MpiWorld::Create(
+    int* argc, char*** argv, const MpiWorldOptions& options) {
+  int initialized = 0;
+  MPI_Initialized(&initialized);
+  int provided = MPI_THREAD_SINGLE;
+  if (initialized) {
+    MPI_Query_thread(&provided);
+  } else {
+    MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided);
+  }
+  // The engine makes one MPI call at a time, from any thread.
+  if (provided < MPI_THREAD_SERIALIZED) {
+    if (!initialized) MPI_Finalize();
+    return FailedPrecondition(
+        "MPI supports threads at level {} only, expected at least {} "
+        "(MPI_THREAD_SERIALIZED)",
+        provided, MPI_THREAD_SERIALIZED);
+  }
+  return std::unique_ptr<MpiWorld>(new MpiWorld(!initialized, options));
+}
+
+MpiWorld::MpiWorld(bool finalize, const MpiWorldOptions& options)
+    : finalize_(finalize) {
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(MPI_COMM_WORLD, &world_rank_);
+  MPI_Comm_size(MPI_COMM_WORLD, &world_size_);
+  MPI_Comm machine;
+  CheckMpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0,
+                               MPI_INFO_NULL, &machine),
+           "finding the ranks of this machine");
+  MPI_Comm_rank(machine, &local_rank_);
+  MPI_Comm_size(machine, &local_size_);
+  // Ranks that are bound to processors of their own see only those; others
+  // share what they see.
+  const int allowed = AllowedProcessors();
+  int sum_allowed = allowed;
+  CheckMpi(
+      MPI_Allreduce(MPI_IN_PLACE, &sum_allowed, 1, MPI_INT, MPI_SUM, machine),
+      "counting processors");
+  MPI_Comm_free(&machine);
+  const bool shared =
+      sum_allowed > static_cast<int>(std::thread::hardware_concurrency());
+  threads_per_rank_ = shared ? std::max(1, allowed / local_size_) : allowed;
+  const bool crowded = shared && allowed < local_size_;
+  engine_ = std::make_shared<MpiEngine>(options.deadline, crowded);
+}
+
+MpiWorld::~MpiWorld() {
+  CHECK_EQ(engine_.use_count(), 1) << "communicators outlive their world";
+  engine_.reset();
+  if (finalize_) MPI_Finalize();
+}
+
+std::unique_ptr<Communicator> MpiWorld::Create(std::span<const int> ranks,
+                                               std::string_view name,
+                                               Progress progress) {
+  const auto self = std::find(ranks.begin(), ranks.end(), world_rank_);
+  CHECK(self != ranks.end()) << "rank " << world_rank_ << " is not in '" << name
+                             << "' of ranks " << RanksText(ranks);
+  if (ranks.size() == 1) return std::make_unique<SingleCommunicator>(name);
+  return std::make_unique<MpiCommunicator>(std::make_shared<MpiGroup>(
+      engine_, std::vector<int>(ranks.begin(), ranks.end()),
+      static_cast<int>(self - ranks.begin()), std::string(name),
+      progress == Progress::kBackground));
+}
+
+void MpiWorld::Abort(int exit_status) {
+  CHECK_NE(exit_status, 0);
+  MPI_Abort(MPI_COMM_WORLD, exit_status);
+  std::abort();
+}
+
+}  // namespace trireme

@@ -1,0 +1,67 @@
+// This process's place among the job's MPI processes, from MPI_Init to
+// MPI_Finalize. One per process; if MPI is already initialized (tests), it is
+// used as it is and left to whoever did.
+
+#ifndef TRIREME_RUNTIME_COMM_MPI_MPI_WORLD_H_
+#define TRIREME_RUNTIME_COMM_MPI_MPI_WORLD_H_
+
+#include <chrono>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "runtime/comm/communicator.h"
+
+namespace trireme {
+
+class MpiEngine;
+
+struct MpiWorldOptions {
+  // How long one Wait may take before the job is ended as hung.
+  std::chrono::milliseconds deadline = std::chrono::minutes(10);
+};
+
+class MpiWorld final : public CommunicatorFactory {
+ public:
+  // Takes MPI's own arguments out of argv. Errors: an MPI without thread
+  // support.
+  static absl::StatusOr<std::unique_ptr<MpiWorld>> Create(
+      int* argc, char*** argv, const MpiWorldOptions& options = {});
+  // All communicators are gone by then. Waits for the other ranks.
+  ~MpiWorld() override;
+  MpiWorld(const MpiWorld&) = delete;
+  MpiWorld& operator=(const MpiWorld&) = delete;
+
+  int world_rank() const override { return world_rank_; }
+  int world_size() const override { return world_size_; }
+  // Among the ranks on this machine.
+  int local_rank() const { return local_rank_; }
+  int local_size() const { return local_size_; }
+  // How many threads this rank should compute with: its share of the
+  // processors that it may use.
+  int threads_per_rank() const { return threads_per_rank_; }
+
+  using CommunicatorFactory::Create;
+  std::unique_ptr<Communicator> Create(std::span<const int> ranks,
+                                       std::string_view name,
+                                       Progress progress) override;
+
+  // Ends all ranks of the job. `exit_status` is not 0.
+  [[noreturn]] static void Abort(int exit_status);
+
+ private:
+  MpiWorld(bool finalize, const MpiWorldOptions& options);
+
+  const bool finalize_;
+  int world_rank_ = 0;
+  int world_size_ = 1;
+  int local_rank_ = 0;
+  int local_size_ = 1;
+  int threads_per_rank_ = 1;
+  std::shared_ptr<MpiEngine> engine_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_COMM_MPI_MPI_WORLD_H_
