@@ -3,7 +3,7 @@
 
 extern "C" {
 
-// OpenMPI keeps most of what it allocates in MPI_Init until the process ends.
+// OpenMPI keeps much of what it allocates until the process ends.
 const char* __lsan_default_suppressions() {
   return "leak:libmpi\n"
          "leak:libopen-\n"
@@ -11,8 +11,7 @@ const char* __lsan_default_suppressions() {
          "leak:mca_\n"
          "leak:libhwloc\n"
          "leak:libevent\n"
-         "leak:libOpenCL\n"
-         "leak:vasprintf\n";
+         "leak:libOpenCL\n";
 }
 
 // OpenMPI unloads its components in MPI_Finalize, after which a leak report
