@@ -20,6 +20,9 @@ export OMPI_MCA_btl=self,vader
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
 export OMPI_MCA_btl_vader_backing_directory=$TMPDIR
 export OMPI_MCA_mpi_yield_when_idle=1
+# hwloc, looking for graphics, would ask for X displays at localhost, for which
+# each rank waits seconds where that name does not resolve.
+export HWLOC_COMPONENTS=-gl
 export OMPI_MCA_plm=isolated # these ranks need no ssh
 
 # GoogleTest's marker is one file for all ranks; mpirun itself reports a rank
