@@ -40,7 +40,7 @@ CpuDevice::CpuDevice(int64_t limit_bytes, Mode mode) : mode_(mode) {
 }
 
 CpuDevice::~CpuDevice() {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   CHECK(live_.empty()) << live_.size() << " tensors outlive their device";
   ReleaseCache();
 }
@@ -105,7 +105,7 @@ Device::Block CpuDevice::Allocate(int64_t bytes, MemoryCategory category,
   CHECK_GE(bytes, 0);
   const int64_t rounded = RoundUp(std::max<int64_t>(bytes, 1));
   Allocation allocation{rounded, category, std::string(label)};
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   Block block{nullptr, rounded, next_id_++};
   if (status_.ok() &&
       statistics_.current_bytes + rounded > statistics_.limit_bytes) {
@@ -139,7 +139,7 @@ Device::Block CpuDevice::Allocate(int64_t bytes, MemoryCategory category,
 }
 
 void CpuDevice::Free(const Block& block) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   auto found = live_.find(block.id);
   CHECK(found != live_.end()) << "freed twice";
   Count(-block.bytes, found->second.category);
@@ -152,22 +152,22 @@ void CpuDevice::Free(const Block& block) {
 
 bool CpuDevice::dry() const {
   if (mode_ == Mode::kDry) return true;
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   return !status_.ok();
 }
 
 absl::Status CpuDevice::status() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   return status_;
 }
 
 MemoryStatistics CpuDevice::Statistics() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   return statistics_;
 }
 
 void CpuDevice::ResetPeak() {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   statistics_.peak_bytes = statistics_.current_bytes;
   statistics_.at_peak_by_category = statistics_.current_by_category;
   statistics_.peak_by_category = statistics_.current_by_category;

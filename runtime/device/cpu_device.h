@@ -4,12 +4,12 @@
 #define TRIREME_RUNTIME_DEVICE_CPU_DEVICE_H_
 
 #include <map>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "runtime/device/device.h"
 
 namespace trireme {
@@ -44,7 +44,7 @@ class CpuDevice final : public Device {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Mode mode_;
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   MemoryStatistics statistics_ ABSL_GUARDED_BY(mutex_);
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
