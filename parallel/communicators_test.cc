@@ -1,0 +1,92 @@
+#include "parallel/communicators.h"
+
+#include <mutex>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "runtime/comm/dry.h"
+#include "runtime/comm/threads/thread_world.h"
+#include "runtime/device/cpu_device.h"
+
+namespace trireme {
+namespace {
+
+ProcessGrid Grid(const GridSizes& sizes, int world_rank) {
+  auto grid = ProcessGrid::Create(sizes, {}, world_rank);
+  EXPECT_TRUE(grid.ok()) << grid.status();
+  return *grid;
+}
+
+float Sum(Communicator& group, Device& device, float value) {
+  const Tensor data =
+      Tensor::FromValues<float>(device, {1}, std::vector{value});
+  group.AllReduce(data, ReduceOp::kSum, "sum").Wait();
+  return data.data<float>()[0];
+}
+
+// A purpose that is wired to the wrong ranks gives wrong gradients silently.
+TEST(CommunicatorsTest, EveryPurposeReachesItsRanks) {
+  RunThreadRanks(8, [](CommunicatorFactory& factory, int rank) {
+    const ProcessGrid grid = Grid({.tp = 2, .dp = 2, .pp = 2}, rank);
+    Communicators communicators(factory, grid);
+    CpuDevice device(1 << 20);
+    const float value = static_cast<float>(1 << rank);
+    // Ranks as bits: tp is bit 0 of a rank, dp bit 1, pp bit 2.
+    const int base = rank & ~1;
+    EXPECT_EQ(Sum(communicators.ForAxis(Axis::kTensor), device, value),
+              static_cast<float>((1 << base) + (2 << base)));
+    EXPECT_EQ(Sum(communicators.ForGradients(Axis::kData), device, value),
+              static_cast<float>((1 << rank) + (1 << (rank ^ 2))));
+    EXPECT_EQ(Sum(communicators.model(), device, value),
+              rank & 2 ? 0b11001100 : 0b00110011);
+    EXPECT_EQ(Sum(communicators.world(), device, value), 255);
+    EXPECT_EQ(communicators.ForAxis(Axis::kContext).size(), 1);
+    EXPECT_EQ(communicators.Statistics().at("world").calls, 1);
+    EXPECT_EQ(communicators.Statistics().at("dp gradients").sent_bytes, 4);
+  });
+}
+
+// Pairs of stages made in another order on some rank would hang the start.
+TEST(CommunicatorsTest, StagesTalkToBothNeighboursInBothDirections) {
+  for (const int stages : {2, 3, 4}) {
+    RunThreadRanks(stages, [&](CommunicatorFactory& factory, int rank) {
+      const ProcessGrid grid = Grid({.pp = stages}, rank);
+      Communicators communicators(factory, grid);
+      CpuDevice device(1 << 20);
+      std::vector<Event> events;
+      std::vector<std::pair<int, Tensor>> received;
+      for (const int step : {1, -1}) {
+        if (stages == 2 && step == -1) continue;
+        const int peer = (rank + step + stages) % stages;
+        const Tensor sent = Tensor::FromValues<float>(
+            device, {1}, std::vector{100.0f * rank + peer});
+        events.push_back(communicators.PipelineSend(peer).Send(
+            sent, Communicators::kReceiver, 0, "activation"));
+        received.emplace_back(peer,
+                              Tensor::Zeros(device, {1}, DType::kFloat32));
+        events.push_back(communicators.PipelineReceive(peer).Receive(
+            received.back().second, Communicators::kSender, 0, "activation"));
+      }
+      for (Event& event : events) event.Wait();
+      for (const auto& [peer, tensor] : received) {
+        EXPECT_EQ(tensor.data<float>()[0], 100.0f * peer + rank);
+      }
+    });
+  }
+}
+
+// Predictions for a large cluster must not need its ranks.
+TEST(CommunicatorsTest, AnyRankOfALargeWorldCanBeMadeDry) {
+  DryWorld world(777, 1024);
+  Communicators communicators(world, Grid({.tp = 8, .dp = 16, .pp = 8}, 777));
+  CpuDevice device(1 << 30, CpuDevice::Mode::kDry);
+  const Tensor data = Tensor::Empty(device, {8, 100}, DType::kFloat32);
+  communicators.ForAxis(Axis::kTensor)
+      .AllReduce(data, ReduceOp::kSum, "sum")
+      .Wait();
+  EXPECT_EQ(communicators.Statistics().at("tp activations").sent_bytes,
+            2 * 3200 * 7 / 8);
+}
+
+}  // namespace
+}  // namespace trireme
