@@ -45,6 +45,7 @@ AttentionProblem Problem(const HeadsView& q, const HeadsView& k,
   CheckSameTokens(v, k);
   CHECK(q.batch > 0 && q.heads > 0 && q.tokens > 0 && k.tokens > 0 &&
         q.head_dim > 0);
+  CHECK_GT(scale, 0);
   if (key_counts != nullptr) {
     CHECK(key_counts->dtype() == DType::kInt32) << key_counts->dtype();
     CHECK_EQ(key_counts->num_elements(), q.batch);

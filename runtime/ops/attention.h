@@ -18,9 +18,10 @@ struct AttentionResult {
   Tensor log_sum_exp;  // [b, heads, s_q], fp32 (fp64 for fp64)
 };
 
-// softmax(scale·Q·Kᵀ)·V. q [b, s_q], k and v [b, s_k]; same heads, head_dim and
-// dtype. `key_counts` (int32 [b], may be null): sample i attends to its first
-// key_counts[i] keys only; a count of 0 gives zeros (log-sum-exp −inf).
+// softmax(scale·Q·Kᵀ)·V, scale > 0. q [b, s_q], k and v [b, s_k]; same heads,
+// head_dim and dtype. `key_counts` (int32 [b], may be null): sample i attends
+// to its first key_counts[i] keys only (the others must be finite all the
+// same); a count of 0 gives zeros (log-sum-exp −inf).
 AttentionResult AttentionForward(const HeadsView& q, const HeadsView& k,
                                  const HeadsView& v, double scale,
                                  const Tensor* key_counts = nullptr);
