@@ -124,10 +124,9 @@ void MpiEngine::ReportHang(const MpiTask& task) {
   std::string text;
   {
     Caller caller(*this);
-    text = fmt::format(
-        "deadline of {} s passed waiting for {}",
-        std::chrono::duration_cast<std::chrono::seconds>(deadline_).count(),
-        task.Describe());
+    text = fmt::format("deadline of {:.1f} s passed waiting for {}",
+                       std::chrono::duration<double>(deadline_).count(),
+                       task.Describe());
     for (const auto& other : tasks_) {
       if (other.get() == &task) continue;
       text += "\n  also under way: " + other->Describe();

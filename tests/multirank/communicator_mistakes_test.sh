@@ -1,0 +1,27 @@
+#!/bin/bash
+# A rank never hangs silently: each mistake must end all ranks with a non-zero
+# status and a message that says who waits for whom in what.
+set -uo pipefail
+
+mpi_run=$1
+program=$2
+failed=0
+
+# expect MISTAKE PATTERN
+expect() {
+  local output
+  if output=$("$mpi_run" 2 "$program" "$1" 2>&1); then
+    echo "$1: ended with status 0"
+    failed=1
+  fi
+  if ! grep -Eq "$2" <<<"$output"; then
+    printf '%s: nothing like "%s" in:\n%s\n' "$1" "$2" "$output"
+    failed=1
+  fi
+}
+
+expect deadlock "deadline .* receive 'activation 7' on 'pair' at rank [01] .*receive from [01]"
+expect missing "deadline .* (all-reduce 'bucket 2'|receive 'activation 7') on 'pair'"
+expect size "receive 'activation 7': rank 0 sent 32 bytes, expected 64"
+expect long "receive 'activation 7'.*truncated"
+exit "$failed"
