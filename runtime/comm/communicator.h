@@ -2,9 +2,10 @@
 //
 // Every operation is asynchronous: it returns an Event, and its tensors may
 // not be touched before Event::Wait() returns. The communicator keeps them
-// alive until then. All ranks of a group issue the same collectives in the same
-// order. One communicator serves one (group, purpose), so that collectives of
-// different purposes never have to agree on an order between them.
+// alive until then, and its destructor completes what nobody waited for. All
+// ranks of a group issue the same collectives in the same order. One
+// communicator serves one (group, purpose), so that collectives of different
+// purposes never have to agree on an order between them.
 //
 // On a dry device an operation counts its bytes and moves nothing.
 //

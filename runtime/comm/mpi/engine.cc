@@ -1,5 +1,6 @@
 #include "runtime/comm/mpi/engine.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "fmt/format.h"
@@ -8,6 +9,11 @@
 #include "runtime/core/log.h"
 
 namespace trireme {
+namespace {
+
+constexpr std::chrono::nanoseconds kDrainDeadline = std::chrono::seconds(10);
+
+}  // namespace
 
 MpiEngine::MpiEngine(std::chrono::nanoseconds deadline, bool crowded)
     : deadline_(deadline), crowded_(crowded) {}
@@ -46,7 +52,7 @@ void MpiEngine::Start(std::shared_ptr<MpiTask> task) {
   if (wake) work_.notify_one();
 }
 
-bool MpiEngine::Poll(Tasks& finished) {
+bool MpiEngine::Poll() {
   bool moved = false;
   size_t kept = 0;
   for (size_t i = 0; i < tasks_.size(); ++i) {
@@ -55,7 +61,7 @@ bool MpiEngine::Poll(Tasks& finished) {
     if (step == MpiTask::Step::kDone) {
       if (tasks_[i]->background_) --background_tasks_;
       tasks_[i]->done_.store(true, std::memory_order_release);
-      finished.push_back(std::move(tasks_[i]));
+      tasks_[i].reset();
     } else {
       if (kept != i) tasks_[kept] = std::move(tasks_[i]);
       ++kept;
@@ -65,37 +71,59 @@ bool MpiEngine::Poll(Tasks& finished) {
   return moved;
 }
 
-void MpiEngine::Wait(const MpiTask& task) {
-  if (task.done()) return;
+void MpiEngine::WaitUntil(const std::function<bool()>& done,
+                          std::chrono::nanoseconds deadline,
+                          const std::function<std::string()>& what) {
   Backoff backoff(crowded_);
   const auto begin = std::chrono::steady_clock::now();
   // Other tasks may move while this one hangs: the deadline has its own clock.
   while (true) {
     bool moved = false;
     {
-      Tasks finished;
       Caller caller(*this);
-      if (task.done()) return;
-      moved = Poll(finished);
+      if (done()) return;
+      moved = Poll();
+      if (done()) return;
     }
-    if (task.done()) return;
     if (moved) {
       backoff.Reset();
       continue;
     }
     backoff.Pause();
-    if (backoff.waited().count() > 0 &&
-        std::chrono::steady_clock::now() - begin > deadline_) {
-      ReportHang(task);
+    if (backoff.waited().count() == 0 ||
+        std::chrono::steady_clock::now() - begin < deadline) {
+      continue;
     }
+    Caller caller(*this);
+    std::string text =
+        fmt::format("deadline of {:.1f} s passed waiting for {}",
+                    std::chrono::duration<double>(deadline).count(), what());
+    for (const auto& task : tasks_) {
+      text += "\n  under way: " + task->Describe();
+    }
+    AbortJob(text);
   }
 }
 
+void MpiEngine::Wait(const MpiTask& task) {
+  WaitUntil([&] { return task.done(); }, deadline_,
+            [&] { return task.Describe(); });
+}
+
+void MpiEngine::Drain(const void* owner, std::string_view name) {
+  const auto drained = [&] {
+    return std::none_of(tasks_.begin(), tasks_.end(), [&](const auto& task) {
+      return task->owner_ == owner;
+    });
+  };
+  WaitUntil(drained, std::min(deadline_, kDrainDeadline), [&] {
+    return fmt::format("operations on '{}', which is being destroyed", name);
+  });
+}
+
 bool MpiEngine::Test(const MpiTask& task) {
-  if (task.done()) return true;
-  Tasks finished;
   Caller caller(*this);
-  Poll(finished);
+  if (!task.done()) Poll();
   return task.done();
 }
 
@@ -105,7 +133,6 @@ void MpiEngine::RunInBackground() {
   int64_t seen = 0;
   while (true) {
     {
-      Tasks finished;
       std::unique_lock lock(mutex_);
       work_.wait(lock, [&] { return stopping_ || background_tasks_ > 0; });
       if (stopping_) return;
@@ -114,25 +141,10 @@ void MpiEngine::RunInBackground() {
         backoff.Reset();
       }
       // A thread that waits advances everything.
-      if (callers_.load() == 0 && Poll(finished)) backoff.Reset();
+      if (callers_.load() == 0 && Poll()) backoff.Reset();
     }
     backoff.Pause();
   }
-}
-
-void MpiEngine::ReportHang(const MpiTask& task) {
-  std::string text;
-  {
-    Caller caller(*this);
-    text = fmt::format("deadline of {:.1f} s passed waiting for {}",
-                       std::chrono::duration<double>(deadline_).count(),
-                       task.Describe());
-    for (const auto& other : tasks_) {
-      if (other.get() == &task) continue;
-      text += "\n  also under way: " + other->Describe();
-    }
-  }
-  AbortJob(text);
 }
 
 }  // namespace trireme

@@ -12,9 +12,11 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -24,7 +26,9 @@ namespace trireme {
 // An operation as the engine sees it.
 class MpiTask {
  public:
-  explicit MpiTask(bool background) : background_(background) {}
+  // `owner`: for MpiEngine::Drain.
+  MpiTask(const void* owner, bool background)
+      : owner_(owner), background_(background) {}
   virtual ~MpiTask() = default;
   MpiTask(const MpiTask&) = delete;
   MpiTask& operator=(const MpiTask&) = delete;
@@ -41,6 +45,7 @@ class MpiTask {
 
  private:
   friend class MpiEngine;
+  const void* const owner_;
   const bool background_;
   std::atomic<bool> done_ = false;
 };
@@ -57,6 +62,9 @@ class MpiEngine {
   void Start(std::shared_ptr<MpiTask> task);
   // Past the deadline: reports all tasks under way and ends the job.
   void Wait(const MpiTask& task);
+  // Waits for all tasks of `owner` that nobody waited for, but not for long:
+  // where a rank gives up on an error they will never be done.
+  void Drain(const void* owner, std::string_view name);
   bool Test(const MpiTask& task);
 
   // Runs `f`, which calls MPI, under the engine's mutex.
@@ -85,13 +93,16 @@ class MpiEngine {
     MpiEngine& engine_;
   };
 
-  // Advances every task once; true if any moved. Tasks that are done go to
-  // `finished`, to be released without the mutex: the last reference to a
-  // group frees its communicator.
-  using Tasks = std::vector<std::shared_ptr<MpiTask>>;
-  bool Poll(Tasks& finished);
+  // Advances every task once; true if any moved. Lets go of those that are
+  // done, all before the mutex is unlocked: whoever has seen the mutex after
+  // a task was done knows that its tensors are the caller's alone.
+  bool Poll();
   void RunInBackground();
-  [[noreturn]] void ReportHang(const MpiTask& task);
+  // Polls until `done()`, which is called under the mutex; past `deadline`
+  // ends the job with a report of `what()` and of all tasks under way.
+  void WaitUntil(const std::function<bool()>& done,
+                 std::chrono::nanoseconds deadline,
+                 const std::function<std::string()>& what);
 
   const std::chrono::nanoseconds deadline_;
   const bool crowded_;
@@ -99,7 +110,7 @@ class MpiEngine {
   // Threads other than the background one that poll or want to.
   std::atomic<int> callers_ = 0;
   // Guarded by mutex_.
-  Tasks tasks_;
+  std::vector<std::shared_ptr<MpiTask>> tasks_;
   int background_tasks_ = 0;
   int64_t background_started_ = 0;
   bool stopping_ = false;

@@ -19,7 +19,6 @@ class MpiEvent final : public Event::Operation {
       : operation_(std::move(operation)) {}
 
   void Wait() override {
-    if (operation_->done()) return;
     const auto begin = std::chrono::steady_clock::now();
     operation_->group()->engine->Wait(*operation_);
     operation_->group()->traffic.CountExposed(
@@ -42,6 +41,8 @@ char* Bytes(const Tensor& tensor) {
 
 MpiCommunicator::MpiCommunicator(std::shared_ptr<MpiGroup> group)
     : group_(std::move(group)) {}
+
+MpiCommunicator::~MpiCommunicator() { group_->Close(); }
 
 Event MpiCommunicator::Start(std::shared_ptr<MpiOperation> operation) {
   group_->engine->Start(operation);

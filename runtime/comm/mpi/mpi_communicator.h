@@ -16,6 +16,11 @@ namespace trireme {
 class MpiCommunicator final : public Communicator {
  public:
   explicit MpiCommunicator(std::shared_ptr<MpiGroup> group);
+  // Waits for operations whose events were dropped, for a few seconds; ends
+  // the job if they are still under way then.
+  ~MpiCommunicator() override;
+  MpiCommunicator(const MpiCommunicator&) = delete;
+  MpiCommunicator& operator=(const MpiCommunicator&) = delete;
 
   int rank() const override { return group_->rank; }
   int size() const override { return group_->size(); }

@@ -34,7 +34,8 @@ MpiGroup::MpiGroup(std::shared_ptr<MpiEngine> engine_in,
   });
 }
 
-MpiGroup::~MpiGroup() {
+void MpiGroup::Close() {
+  engine->Drain(this, name);
   engine->Exclusively([&] {
     MPI_Comm_free(&collectives);
     MPI_Comm_free(&communicator);
@@ -42,7 +43,7 @@ MpiGroup::~MpiGroup() {
 }
 
 MpiOperation::MpiOperation(std::shared_ptr<MpiGroup> group, std::string text)
-    : MpiTask(group->background),
+    : MpiTask(group.get(), group->background),
       group_(std::move(group)),
       text_(std::move(text)) {}
 

@@ -29,8 +29,9 @@ namespace trireme {
 struct MpiGroup {
   MpiGroup(std::shared_ptr<MpiEngine> engine, std::vector<int> ranks, int rank,
            std::string name, bool background);
-  // Frees the communicator.
-  ~MpiGroup();
+  // Completes what is under way, then frees the MPI communicators; after that
+  // operations may only be asked whether they are done.
+  void Close();
   MpiGroup(const MpiGroup&) = delete;
   MpiGroup& operator=(const MpiGroup&) = delete;
 
