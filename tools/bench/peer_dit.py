@@ -51,6 +51,10 @@ def build():
         return torch.stack([a * cos - b * sin, a * sin + b * cos],
                            -1).flatten(-2)
 
+    def head_norm(x, weight):
+        # The fused kernel wants one dtype.
+        return F.rms_norm(x, (head_dim,), weight.to(x.dtype), 1e-6)
+
     class Block(nn.Module):
 
         def __init__(self):
@@ -59,8 +63,8 @@ def build():
             self.norm2 = nn.LayerNorm(HIDDEN, 1e-6, elementwise_affine=False)
             self.modulation = nn.Linear(HIDDEN, 6 * HIDDEN)
             self.qkv = nn.Linear(HIDDEN, 3 * HIDDEN)
-            self.q_norm = nn.RMSNorm(head_dim, 1e-6)
-            self.k_norm = nn.RMSNorm(head_dim, 1e-6)
+            self.q_norm = nn.Parameter(torch.ones(head_dim))
+            self.k_norm = nn.Parameter(torch.ones(head_dim))
             self.proj = nn.Linear(HIDDEN, HIDDEN)
             self.up = nn.Linear(HIDDEN, 4 * HIDDEN)
             self.down = nn.Linear(4 * HIDDEN, HIDDEN)
@@ -71,8 +75,8 @@ def build():
             h = self.norm1(x) * (1 + scale1) + shift1
             q, k, v = self.qkv(h).unflatten(-1, (3, HEADS, head_dim)).transpose(
                 1, 3).unbind(2)
-            q = rotate(self.q_norm(q), cos, sin).to(v.dtype)
-            k = rotate(self.k_norm(k), cos, sin).to(v.dtype)
+            q = rotate(head_norm(q, self.q_norm), cos, sin).to(v.dtype)
+            k = rotate(head_norm(k, self.k_norm), cos, sin).to(v.dtype)
             h = F.scaled_dot_product_attention(q, k, v)
             x = x + gate1 * self.proj(h.transpose(1, 2).flatten(2))
             h = self.norm2(x) * (1 + scale2) + shift2
