@@ -15,7 +15,7 @@
 
 namespace trireme {
 
-inline constexpr int64_t kAttentionBlockBytes = int64_t{512} << 10;
+inline constexpr int64_t kAttentionBlockBytes = int64_t{768} << 10;
 
 struct AttentionProblem {
   DType dtype = DType::kFloat32;
