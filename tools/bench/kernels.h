@@ -1,0 +1,42 @@
+// Benchmarks of single ops at the shapes of DiT-S/2: hidden 384, 6 heads, 8
+// samples of 256 tokens.
+
+#ifndef TRIREME_TOOLS_BENCH_KERNELS_H_
+#define TRIREME_TOOLS_BENCH_KERNELS_H_
+
+#include <string>
+
+#include "runtime/core/dtype.h"
+#include "runtime/device/device.h"
+#include "tools/bench/figures.h"
+
+namespace trireme {
+
+// One setting of a benchmark; its keys start with Prefix("name").
+struct BenchSetting {
+  Device* device;
+  DType dtype;
+  int threads;
+
+  // "name.bf16.threads1".
+  std::string Prefix(const std::string& name) const;
+};
+
+// The matrix products of a block, forward and backward, and attention. The
+// products give the ceiling.
+void RegisterGemmBenchmarks(const BenchSetting& setting);
+
+// FLOP/s over all the products of a block, each as often as a step runs it, as
+// "gemm.<dtype>.threads<n>.gflops". Nothing if a product was not measured.
+void AddGemmCeiling(const BenchSetting& setting, Figures* figures);
+
+// What is not a matrix product, in bytes read and written a second, beside
+// memcpy of as many elements.
+void RegisterFusedBenchmarks(const BenchSetting& setting);
+
+// Each fused op's rate as a fraction of memcpy's.
+void AddFractionsOfMemcpy(const BenchSetting& setting, Figures* figures);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TOOLS_BENCH_KERNELS_H_
