@@ -1,0 +1,47 @@
+// Where samples come from: IDX files, image folders, WebDataset shards.
+
+#ifndef TRIREME_MODELS_DATA_DATASET_H_
+#define TRIREME_MODELS_DATA_DATASET_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/image/image.h"
+
+namespace trireme {
+
+struct Sample {
+  Image image;
+  int class_id = -1;  // −1 = no class
+  std::string caption;
+  // Names the sample within its data set (a file's stem), for messages and
+  // for shards.
+  std::string key;
+  // Precomputed text states [text_count, text_width]; empty without text.
+  std::vector<float> text_tokens;
+  int text_count = 0;
+  int text_width = 0;
+};
+
+// A finite, ordered set of samples. Immutable once opened; every method may be
+// called by several threads at once.
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+
+  // At least 1.
+  virtual int64_t size() const = 0;
+  // 0 where samples have no class.
+  virtual int64_t num_classes() const = 0;
+  virtual std::string class_name(int64_t class_id) const = 0;
+
+  // Reads and decodes sample `index`. An error concerns this sample alone and
+  // names its file: whoever asked may go on with others.
+  virtual absl::StatusOr<Sample> Read(int64_t index) const = 0;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_DATA_DATASET_H_
