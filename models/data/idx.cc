@@ -136,7 +136,7 @@ class IdxDataset : public Dataset {
     Sample sample;
     const auto height = static_cast<int>(images_.sizes[1]);
     const auto width = static_cast<int>(images_.sizes[2]);
-    sample.image = Image(width, height, 1);
+    sample.image = FilledImage(width, height, 1, 0);
     const int64_t pixels = int64_t{height} * width;
     std::copy_n(images_.bytes.begin() + index * pixels, pixels,
                 sample.image.pixels.begin());

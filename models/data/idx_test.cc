@@ -70,7 +70,7 @@ TEST_F(IdxTest, ReadsPicturesAndLabelsRawAndCompressed) {
   EXPECT_EQ(sample->image.width, 3);
   EXPECT_EQ(sample->image.height, 2);
   EXPECT_EQ(sample->image.channels, 1);
-  EXPECT_EQ(*sample->image.Pixel(2, 1), 'F');
+  EXPECT_EQ(*sample->image.At(2, 1), 'F');
   EXPECT_EQ(sample->class_id, 1);
   EXPECT_NE(sample->key, (*dataset)->Read(0)->key);
 }

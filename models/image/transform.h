@@ -1,4 +1,4 @@
-// From pictures of any size to what a network sees, and back.
+// From pictures to what a network sees, and back. Pure functions; any thread.
 
 #ifndef TRIREME_MODELS_IMAGE_TRANSFORM_H_
 #define TRIREME_MODELS_IMAGE_TRANSFORM_H_
@@ -8,16 +8,6 @@
 #include "models/image/image.h"
 
 namespace trireme {
-
-// Scales the picture so that its short side is `side`, then keeps the central
-// square: [side, side, channels of `image`]. Shrinking averages under a
-// triangle two output pixels wide (antialiased), enlarging interpolates
-// linearly; one dimension after the other.
-Image ResizeToSquare(const Image& image, int side);
-
-// Gray ↔ colour: gray is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
-// `channels` is 1 or 3.
-Image ConvertChannels(const Image& image, int channels);
 
 // Bytes 0…255 to floats −1…1, and [h, w, c] to [c, h, w]. `out` holds
 // width·height·channels values.
