@@ -7,17 +7,16 @@ namespace trireme {
 Image FilledImage(int width, int height, int channels, uint8_t value) {
   CHECK(width > 0 && height > 0 && (channels == 1 || channels == 3))
       << width << "x" << height << "x" << channels;
-  return Image{
-      width, height, channels,
-      std::vector<uint8_t>(static_cast<size_t>(width) * height * channels,
-                           value)};
+  return Image{width, height, channels,
+               std::vector<uint8_t>(
+                   static_cast<size_t>(width) * height * channels, value)};
 }
 
 bool IsValid(const Image& image) {
   return image.width > 0 && image.height > 0 &&
          (image.channels == 1 || image.channels == 3) &&
-         image.pixels.size() == static_cast<size_t>(image.width) *
-                                    image.height * image.channels;
+         image.pixels.size() ==
+             static_cast<size_t>(image.width) * image.height * image.channels;
 }
 
 Image WithChannels(const Image& image, int channels) {

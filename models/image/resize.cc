@@ -28,11 +28,10 @@ std::vector<Taps> TriangleTaps(int source, Range range, int target) {
   std::vector<Taps> taps(target);
   for (int i = 0; i < target; ++i) {
     const double centre = range.begin + (i + 0.5) * scale;
-    const int first =
-        std::clamp(static_cast<int>(std::floor(centre - radius)), 0, source - 1);
-    const int end =
-        std::clamp(static_cast<int>(std::ceil(centre + radius)), first + 1,
-                   source);
+    const int first = std::clamp(static_cast<int>(std::floor(centre - radius)),
+                                 0, source - 1);
+    const int end = std::clamp(static_cast<int>(std::ceil(centre + radius)),
+                               first + 1, source);
     std::vector<double> weights;
     double sum = 0;
     for (int j = first; j < end; ++j) {
@@ -57,8 +56,8 @@ Image Resample(const Image& image, Range columns, Range rows, int width,
   const std::vector<Taps> x_taps = TriangleTaps(image.width, columns, width);
   const std::vector<Taps> y_taps = TriangleTaps(image.height, rows, height);
   const int first_row = y_taps.front().first;
-  const int end_row = y_taps.back().first +
-                      static_cast<int>(y_taps.back().weights.size());
+  const int end_row =
+      y_taps.back().first + static_cast<int>(y_taps.back().weights.size());
 
   // Across, for the rows that are needed: [rows, width, channels].
   const size_t row_length = static_cast<size_t>(width) * channels;

@@ -1,0 +1,47 @@
+#include <webp/decode.h>
+
+#include <vector>
+
+#include "models/image/codecs.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+
+absl::StatusOr<Image> DecodeWebp(std::string_view bytes,
+                                 const DecodeLimits& limits) {
+  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
+  WebPBitstreamFeatures features;
+  if (const VP8StatusCode code = WebPGetFeatures(data, bytes.size(), &features);
+      code != VP8_STATUS_OK) {
+    return DataLoss("damaged WebP header (libwebp's status {})",
+                    static_cast<int>(code));
+  }
+  RETURN_IF_ERROR(CheckImageSize(features.width, features.height, limits));
+  if (features.has_animation) {
+    return Unimplemented("animated WebP, expected a single picture");
+  }
+  Image image = FilledImage(features.width, features.height, 3, 0);
+  if (!features.has_alpha) {
+    if (WebPDecodeRGBInto(data, bytes.size(), image.pixels.data(),
+                          image.pixels.size(), 3 * image.width) == nullptr) {
+      return DataLoss("damaged WebP");
+    }
+    return image;
+  }
+  const size_t count = static_cast<size_t>(image.width) * image.height;
+  std::vector<uint8_t> rgba(4 * count);
+  if (WebPDecodeRGBAInto(data, bytes.size(), rgba.data(), rgba.size(),
+                         4 * image.width) == nullptr) {
+    return DataLoss("damaged WebP");
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const int alpha = rgba[4 * i + 3];
+    for (int c = 0; c < 3; ++c) {
+      image.pixels[3 * i + c] = static_cast<uint8_t>(
+          (rgba[4 * i + c] * alpha + 255 * (255 - alpha) + 127) / 255);
+    }
+  }
+  return image;
+}
+
+}  // namespace trireme

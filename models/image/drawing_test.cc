@@ -1,0 +1,135 @@
+// The pictures that people look at: what must be in them, where.
+
+#include <cmath>
+#include <limits>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "models/image/canvas.h"
+#include "models/image/image.h"
+#include "models/image/label_grid.h"
+#include "models/image/line_plot.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+int CountColor(const Image& image, Color color) {
+  int count = 0;
+  for (int y = 0; y < image.height; ++y) {
+    for (int x = 0; x < image.width; ++x) {
+      count += std::equal(color.begin(), color.end(), image.At(x, y));
+    }
+  }
+  return count;
+}
+
+TEST(TextTest, EveryCharacterLooksDifferent) {
+  std::set<std::vector<uint8_t>> pictures;
+  for (char character = ' '; character <= '~'; ++character) {
+    Image image = FilledImage(kGlyphAdvance, kGlyphHeight, 3, 255);
+    DrawText(image, 0, 0, std::string(1, character), 1, {0, 0, 0});
+    EXPECT_TRUE(pictures.insert(image.pixels).second) << character;
+  }
+  // Any other byte shows as the same box, so that it is seen.
+  Image box = FilledImage(kGlyphAdvance, kGlyphHeight, 3, 255);
+  DrawText(box, 0, 0, "\xe4", 1, {0, 0, 0});
+  EXPECT_TRUE(pictures.insert(box.pixels).second);
+}
+
+TEST(TextTest, WidthIsWhatIsDrawnAndTheEdgeCuts) {
+  EXPECT_EQ(TextWidth("", 2), 0);
+  EXPECT_EQ(TextWidth("H", 2), 10);
+  EXPECT_EQ(TextWidth("HH", 2), 22);
+  Image image = FilledImage(8, 8, 3, 255);
+  DrawText(image, -30, -5, "long text that leaves on all sides", 3, {0, 0, 0});
+  EXPECT_TRUE(IsValid(image));
+}
+
+TEST(PolylineTest, CoversItsWidth) {
+  Image image = FilledImage(40, 20, 3, 255);
+  const Point points[] = {{5, 10}, {20, 10}, {35, 10}};
+  DrawPolyline(image, points, 4, 1, 0, 20, {0, 0, 0});
+  for (int y = 0; y < 20; ++y) {
+    EXPECT_EQ(image.At(20, y)[0], y >= 8 && y < 12 ? 0 : 255) << y;
+  }
+  EXPECT_EQ(image.At(1, 10)[0], 255);
+}
+
+TEST(LabelGridTest, ShowsEveryPictureInItsRow) {
+  std::vector<LabelGridRow> rows = {
+      {"Shirt", {FilledImage(4, 4, 1, 10), FilledImage(4, 4, 1, 20)}},
+      {"Bag", {FilledImage(4, 4, 3, 30)}}};
+  const auto grid = DrawLabelGrid(rows, {.title = "title", .magnify = 8});
+  ASSERT_TRUE(grid.ok());
+  for (const uint8_t value : {10, 20, 30}) {
+    EXPECT_EQ(CountColor(*grid, {value, value, value}), 32 * 32) << value;
+  }
+}
+
+TEST(LabelGridTest, RefusesNothingAndTooMuch) {
+  EXPECT_TRUE(absl::IsInvalidArgument(DrawLabelGrid({}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(DrawLabelGrid({{"x", {}}}).status()));
+  EXPECT_TRUE(absl::IsResourceExhausted(
+      DrawLabelGrid({{"x", {FilledImage(1000, 1000, 1, 0)}}}, {.magnify = 100})
+          .status()));
+}
+
+TEST(LinePlotTest, ACurveSpansThePlot) {
+  LineSeries line{.name = "loss", .x = {}, .y = {}};
+  for (int i = 0; i <= 100; ++i) {
+    line.x.push_back(i);
+    line.y.push_back(1 + std::exp(-0.05 * i));
+  }
+  const Image plot =
+      DrawLinePlot({line}, {.title = "Loss", .x_label = "step"}).value();
+  EXPECT_EQ(plot.width, 1200);
+  // Columns that hold the line's color, legend aside.
+  int columns = 0;
+  for (int x = 0; x < plot.width; ++x) {
+    bool found = false;
+    for (int y = 0; y < plot.height; ++y) {
+      const uint8_t* pixel = plot.At(x, y);
+      found |= pixel[0] < 60 && pixel[1] > 80 && pixel[2] > 150;
+    }
+    columns += found;
+  }
+  EXPECT_GT(columns, 1000);
+}
+
+TEST(LinePlotTest, OddValuesAreLeftOut) {
+  const double nan = std::nan("");
+  const double inf = std::numeric_limits<double>::infinity();
+  for (const bool log_y : {false, true}) {
+    EXPECT_TRUE(DrawLinePlot({{.name = "",
+                               .x = {0, 1, 2, 3, 4, 5},
+                               .y = {1, nan, inf, -1, 0, 1e308}}},
+                             {.log_y = log_y})
+                    .ok());
+    EXPECT_TRUE(
+        DrawLinePlot({{.name = "", .x = {3}, .y = {5}}}, {.log_y = log_y})
+            .ok());
+    EXPECT_TRUE(DrawLinePlot({{.name = "", .x = {0, 1}, .y = {1e-200, 1e200}}},
+                             {.log_y = log_y})
+                    .ok());
+    EXPECT_TRUE(DrawLinePlot({{.name = "", .x = {0, 1}, .y = {0.51, 0.52}}},
+                             {.log_y = log_y})
+                    .ok());
+  }
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      DrawLinePlot({{.name = "", .x = {0}, .y = {nan}}}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      DrawLinePlot({{.name = "", .x = {0, 1}, .y = {1}}}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(DrawLinePlot({}).status()));
+}
+
+TEST(LinePlotTest, MovingAverageIsOfThePast) {
+  const std::vector<double> values = {2, 4, 6, 8};
+  EXPECT_EQ(MovingAverage(values, 2), (std::vector<double>{2, 3, 5, 7}));
+  EXPECT_EQ(MovingAverage(values, 1), values);
+}
+
+}  // namespace
+}  // namespace trireme
