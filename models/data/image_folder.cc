@@ -1,0 +1,157 @@
+#include "models/data/image_folder.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "models/data/text_tokens.h"
+#include "models/image/decode.h"
+#include "runtime/core/file.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kMaxCaptionBytes = int64_t{1} << 20;
+
+bool IsHidden(const fs::path& path) {
+  return path.filename().native().starts_with('.');
+}
+
+bool IsPicture(const fs::path& path) {
+  std::string ending = path.extension().native();
+  for (char& c : ending) c = c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c;
+  return ending == ".png" || ending == ".jpg" || ending == ".jpeg" ||
+         ending == ".webp";
+}
+
+// What lies in a folder, sorted by name: file systems list in any order.
+struct Listing {
+  std::vector<std::string> pictures;
+  std::vector<std::string> folders;
+};
+
+absl::StatusOr<Listing> List(const fs::path& folder) {
+  std::error_code error;
+  Listing listing;
+  fs::directory_iterator entry(folder, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    std::error_code type_error;
+    if (IsHidden(entry->path())) continue;
+    if (entry->is_directory(type_error)) {
+      listing.folders.push_back(entry->path().filename());
+    } else if (entry->is_regular_file(type_error) && IsPicture(entry->path())) {
+      listing.pictures.push_back(entry->path().filename());
+    }
+  }
+  if (error) {
+    return NotFound("{}: {}; expected a folder of pictures", folder.native(),
+                    error.message());
+  }
+  std::sort(listing.pictures.begin(), listing.pictures.end());
+  std::sort(listing.folders.begin(), listing.folders.end());
+  return listing;
+}
+
+class ImageFolder : public Dataset {
+ public:
+  struct Entry {
+    std::string path;  // below the folder
+    int class_id = -1;
+  };
+
+  ImageFolder(std::string folder, std::vector<Entry> entries,
+              std::vector<std::string> class_names)
+      : folder_(std::move(folder)),
+        entries_(std::move(entries)),
+        class_names_(std::move(class_names)) {}
+
+  int64_t size() const override {
+    return static_cast<int64_t>(entries_.size());
+  }
+  int64_t num_classes() const override {
+    return static_cast<int64_t>(class_names_.size());
+  }
+  std::string class_name(int64_t class_id) const override {
+    CHECK(class_id >= 0 && class_id < num_classes()) << class_id;
+    return class_names_[class_id];
+  }
+
+  absl::StatusOr<Sample> Read(int64_t index) const override {
+    CHECK(index >= 0 && index < size()) << index;
+    const Entry& entry = entries_[index];
+    const fs::path path = fs::path(folder_) / entry.path;
+    Sample sample;
+    sample.key = entry.path;
+    sample.class_id = entry.class_id;
+    ASSIGN_OR_RETURN(const std::string bytes,
+                     ReadFile(path, DecodeLimits().max_bytes));
+    absl::StatusOr<Image> image = DecodeImage(bytes);
+    if (!image.ok()) return WithContext(image.status(), path.native());
+    sample.image = *std::move(image);
+    RETURN_IF_ERROR(ReadText(path, sample));
+    return sample;
+  }
+
+ private:
+  static absl::Status ReadText(fs::path path, Sample& sample) {
+    std::error_code error;
+    path.replace_extension(".txt");
+    if (fs::exists(path, error)) {
+      ASSIGN_OR_RETURN(sample.caption, ReadFile(path, kMaxCaptionBytes));
+    }
+    path.replace_extension(".tokens");
+    if (fs::exists(path, error)) {
+      ASSIGN_OR_RETURN(const std::string bytes,
+                       ReadFile(path, kMaxTextTokensBytes));
+      return WithContext(ParseTextTokens(bytes, sample), path.native());
+    }
+    return absl::OkStatus();
+  }
+
+  std::string folder_;
+  std::vector<Entry> entries_;
+  std::vector<std::string> class_names_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenImageFolder(
+    const std::string& folder) {
+  ASSIGN_OR_RETURN(const Listing top, List(folder));
+  std::vector<ImageFolder::Entry> entries;
+  std::vector<std::string> class_names;
+  for (const std::string& name : top.folders) {
+    ASSIGN_OR_RETURN(const Listing listing, List(fs::path(folder) / name));
+    if (listing.pictures.empty()) continue;
+    const auto class_id = static_cast<int>(class_names.size());
+    class_names.push_back(name);
+    for (const std::string& picture : listing.pictures) {
+      entries.push_back({name + "/" + picture, class_id});
+    }
+  }
+  if (entries.empty()) {
+    for (const std::string& picture : top.pictures) {
+      entries.push_back({picture, -1});
+    }
+  } else if (!top.pictures.empty()) {
+    LOG(WARNING) << folder << ": " << top.pictures.size()
+                 << " pictures outside the class folders are left out";
+  }
+  if (entries.empty()) {
+    return NotFound(
+        "{}: no picture; expected .png, .jpg, .jpeg or .webp files in one "
+        "subfolder a class",
+        folder);
+  }
+  return std::make_unique<ImageFolder>(folder, std::move(entries),
+                                       std::move(class_names));
+}
+
+}  // namespace trireme
