@@ -1,0 +1,169 @@
+#include "models/data/shard_writer.h"
+
+#include <array>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+
+#include "fmt/format.h"
+#include "models/data/text_tokens.h"
+#include "models/image/encode.h"
+#include "runtime/core/file.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kBlock = 512;
+// A shard is written from memory; it ends early at this size.
+constexpr int64_t kMaxShardBytes = int64_t{1} << 30;
+constexpr int64_t kNamed = 5;
+
+// The header of a regular file in the ustar format (POSIX.1-1988), numbers in
+// octal. Owner, time and permissions are constants.
+std::array<char, kBlock> Header(const std::string& name, uint64_t size) {
+  std::array<char, kBlock> header{};
+  const auto put = [&header](size_t offset, const std::string& text) {
+    std::memcpy(header.data() + offset, text.data(), text.size());
+  };
+  put(0, name);
+  put(100, "0000644");                     // permissions
+  put(108, "0000000");                     // owner
+  put(116, "0000000");                     // group
+  put(124, fmt::format("{:011o}", size));  // bytes
+  put(136, "00000000000");                 // time
+  put(148, "        ");                    // checksum, blank while summed
+  put(156, "0");                           // a regular file
+  put(257, std::string("ustar\00000", 8));
+  unsigned sum = 0;
+  for (const char c : header) sum += static_cast<unsigned char>(c);
+  put(148, fmt::format("{:06o}", sum));
+  header[154] = '\0';
+  return header;
+}
+
+}  // namespace
+
+void TarWriter::Add(const std::string& name, const std::string& content) {
+  CHECK(!name.empty() && name.size() <= 100) << name;
+  CHECK_LT(content.size(), uint64_t{1} << 33);
+  const std::array<char, kBlock> header = Header(name, content.size());
+  bytes_.append(header.data(), header.size());
+  bytes_ += content;
+  bytes_.append((kBlock - content.size() % kBlock) % kBlock, '\0');
+}
+
+std::string TarWriter::Finish() {
+  bytes_.append(2 * kBlock, '\0');
+  std::string bytes;
+  bytes.swap(bytes_);
+  return bytes;
+}
+
+absl::StatusOr<ShardWriter> ShardWriter::Create(
+    const ShardWriterOptions& options) {
+  if (options.samples_per_shard < 1) {
+    return InvalidArgument("samples per shard: found {}, expected at least 1",
+                           options.samples_per_shard);
+  }
+  std::error_code error;
+  fs::create_directories(options.folder, error);
+  if (error) {
+    return FailedPrecondition("{}: cannot make the folder: {}", options.folder,
+                              error.message());
+  }
+  fs::directory_iterator entry(options.folder, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    // Left-over shards would be read as part of the new set.
+    if (entry->path().extension() == ".tar") {
+      return FailedPrecondition(
+          "{}: there already; expected a folder without shards",
+          entry->path().native());
+    }
+  }
+  if (error) {
+    return FailedPrecondition("{}: {}", options.folder, error.message());
+  }
+  return ShardWriter(options);
+}
+
+absl::Status ShardWriter::Add(const Sample& sample) {
+  // Numbers, not the samples' names: those may repeat or hold anything.
+  const std::string stem = fmt::format("{:09}", samples_);
+  ASSIGN_OR_RETURN(const std::string picture, EncodePng(sample.image));
+  tar_.Add(stem + ".png", picture);
+  if (sample.class_id >= 0) {
+    tar_.Add(stem + ".cls", fmt::format("{}\n", sample.class_id));
+  }
+  if (!sample.caption.empty()) tar_.Add(stem + ".txt", sample.caption);
+  if (sample.text_count > 0) {
+    tar_.Add(stem + ".tokens", SerializeTextTokens(sample));
+  }
+  ++samples_;
+  ++in_shard_;
+  if (in_shard_ == options_.samples_per_shard ||
+      tar_.size_bytes() >= kMaxShardBytes) {
+    return WriteShard();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ShardWriter::WriteShard() {
+  const fs::path path =
+      fs::path(options_.folder) / fmt::format("shard-{:06}.tar", shards_);
+  RETURN_IF_ERROR(WriteFileAtomically(path, tar_.Finish()));
+  ++shards_;
+  in_shard_ = 0;
+  return absl::OkStatus();
+}
+
+absl::Status ShardWriter::Finish(const std::vector<std::string>& class_names) {
+  if (in_shard_ > 0) RETURN_IF_ERROR(WriteShard());
+  if (class_names.empty()) return absl::OkStatus();
+  std::string lines;
+  for (const std::string& name : class_names) {
+    if (name.find_first_of("\r\n") != std::string::npos) {
+      return InvalidArgument("class name \"{}\" holds a line break", name);
+    }
+    lines += name + "\n";
+  }
+  return WriteFileAtomically(fs::path(options_.folder) / "classes.txt", lines);
+}
+
+absl::StatusOr<ShardSummary> WriteShards(
+    const Dataset& dataset, const ShardWriterOptions& options,
+    const std::function<void(int64_t)>& progress) {
+  ASSIGN_OR_RETURN(ShardWriter writer, ShardWriter::Create(options));
+  ShardSummary summary;
+  absl::Status first_error;
+  for (int64_t i = 0; i < dataset.size(); ++i) {
+    const absl::StatusOr<Sample> sample = dataset.Read(i);
+    if (sample.ok()) {
+      RETURN_IF_ERROR(writer.Add(*sample));
+    } else {
+      first_error.Update(sample.status());
+      if (++summary.skipped <= kNamed) {
+        LOG(WARNING) << "skipping an unreadable sample: "
+                     << MessageOf(sample.status());
+      }
+    }
+    if (progress) progress(i + 1);
+  }
+  if (writer.samples() == 0) {
+    return NotFound("none of the {} samples can be read; the first error: {}",
+                    dataset.size(), MessageOf(first_error));
+  }
+  std::vector<std::string> class_names;
+  for (int64_t i = 0; i < dataset.num_classes(); ++i) {
+    class_names.push_back(dataset.class_name(i));
+  }
+  RETURN_IF_ERROR(writer.Finish(class_names));
+  summary.samples = writer.samples();
+  summary.shards = writer.shards();
+  return summary;
+}
+
+}  // namespace trireme

@@ -1,0 +1,82 @@
+// Writes samples as WebDataset shards (docs/formats/shards.md): the same
+// samples give the same bytes, on every machine and at every time.
+
+#ifndef TRIREME_MODELS_DATA_SHARD_WRITER_H_
+#define TRIREME_MODELS_DATA_SHARD_WRITER_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "models/data/dataset.h"
+
+namespace trireme {
+
+// The tar file of one shard as it grows in memory.
+class TarWriter {
+ public:
+  // Adds a file. `name` is at most 100 bytes; content less than 8 GiB.
+  void Add(const std::string& name, const std::string& content);
+
+  // The whole file, its end mark included; the writer is then empty.
+  std::string Finish();
+
+  int64_t size_bytes() const { return static_cast<int64_t>(bytes_.size()); }
+
+ private:
+  std::string bytes_;
+};
+
+struct ShardWriterOptions {
+  // A new folder, or one without .tar files.
+  std::string folder;
+  int64_t samples_per_shard = 1000;
+};
+
+// Writes folder/shard-000000.tar and so on, each beside its name and renamed
+// when it is full, and at the end folder/classes.txt.
+class ShardWriter {
+ public:
+  // Makes the folder. Errors: there are shards in it already.
+  static absl::StatusOr<ShardWriter> Create(const ShardWriterOptions& options);
+
+  absl::Status Add(const Sample& sample);
+
+  // Writes the last shard and the names of the classes (none: no file).
+  // Errors: a name with a line break.
+  absl::Status Finish(const std::vector<std::string>& class_names);
+
+  int64_t samples() const { return samples_; }
+  int64_t shards() const { return shards_; }
+
+ private:
+  explicit ShardWriter(const ShardWriterOptions& options) : options_(options) {}
+
+  absl::Status WriteShard();
+
+  ShardWriterOptions options_;
+  TarWriter tar_;
+  int64_t samples_ = 0;
+  int64_t shards_ = 0;
+  int64_t in_shard_ = 0;
+};
+
+struct ShardSummary {
+  int64_t samples = 0;
+  int64_t skipped = 0;
+  int64_t shards = 0;
+};
+
+// Copies a whole data set into shards. Samples that cannot be read are
+// skipped, counted and named in the log; none readable is an error. `progress`
+// is told the number of samples done, after each.
+absl::StatusOr<ShardSummary> WriteShards(
+    const Dataset& dataset, const ShardWriterOptions& options,
+    const std::function<void(int64_t)>& progress = {});
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_DATA_SHARD_WRITER_H_

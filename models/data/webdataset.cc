@@ -1,0 +1,294 @@
+#include "models/data/webdataset.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <sstream>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "models/data/sample_files.h"
+#include "models/data/tar_reader.h"
+#include "models/data/text_tokens.h"
+#include "models/image/decode.h"
+#include "runtime/core/file.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kMaxClassBytes = 64;
+constexpr int64_t kMaxClassNamesBytes = int64_t{16} << 20;
+constexpr int64_t kNone = -1;
+constexpr int32_t kNoClass = -1;
+constexpr int32_t kDamagedClass = -2;
+
+// Where a sample's members begin in its shard.
+struct Entry {
+  uint32_t shard = 0;
+  int32_t class_id = kNoClass;
+  int64_t image = kNone;
+  int64_t caption = kNone;
+  int64_t json = kNone;
+  int64_t tokens = kNone;
+};
+
+// "a/b/0001.seg.png" is the field "seg.png" of the sample "a/b/0001".
+std::pair<std::string_view, std::string_view> StemAndField(
+    std::string_view path) {
+  const size_t slash = path.rfind('/');
+  const size_t dot =
+      path.find('.', slash == std::string_view::npos ? 0 : slash);
+  if (dot == std::string_view::npos) return {path, {}};
+  return {path.substr(0, dot), path.substr(dot + 1)};
+}
+
+class WebDataset : public Dataset {
+ public:
+  WebDataset(std::vector<std::string> shards, std::vector<Entry> entries,
+             std::vector<std::string> class_names)
+      : shards_(std::move(shards)),
+        entries_(std::move(entries)),
+        class_names_(std::move(class_names)) {}
+
+  int64_t size() const override {
+    return static_cast<int64_t>(entries_.size());
+  }
+
+  int64_t num_classes() const override {
+    return static_cast<int64_t>(class_names_.size());
+  }
+
+  std::string class_name(int64_t class_id) const override {
+    return class_names_.at(class_id);
+  }
+
+  absl::StatusOr<Sample> Read(int64_t index) const override {
+    CHECK(index >= 0 && index < size()) << index;
+    const Entry& entry = entries_[index];
+    Sample sample;
+    std::string path;
+    ASSIGN_OR_RETURN(const std::string bytes,
+                     ReadMember(entry, entry.image, kMaxImageBytes, path));
+    sample.key = shards_[entry.shard] + ":" + path;
+    absl::StatusOr<Image> image = DecodeImage(bytes);
+    if (!image.ok()) return WithContext(image.status(), sample.key);
+    sample.image = *std::move(image);
+    RETURN_IF_ERROR(WithContext(ReadClass(entry, sample), sample.key));
+    RETURN_IF_ERROR(ReadText(entry, sample));
+    return sample;
+  }
+
+ private:
+  // Sets `path` to the member's.
+  absl::StatusOr<std::string> ReadMember(const Entry& entry, int64_t position,
+                                         int64_t max_bytes,
+                                         std::string& path) const {
+    const std::string& shard = shards_[entry.shard];
+    ASSIGN_OR_RETURN(const std::unique_ptr<TarReader> reader,
+                     TarReader::Open(shard, position));
+    ASSIGN_OR_RETURN(const std::optional<TarMember> member, reader->Next());
+    if (!member.has_value() || member->position != position) {
+      return DataLoss("{}: no member at byte {}; has the file changed?", shard,
+                      position);
+    }
+    path = member->path;
+    return reader->ReadContent(*member, max_bytes);
+  }
+
+  absl::Status ReadClass(const Entry& entry, Sample& sample) const {
+    sample.class_id = entry.class_id;
+    if (entry.class_id == kDamagedClass) {
+      return DataLoss("its .cls member does not hold a class number");
+    }
+    if (num_classes() == 0) return absl::OkStatus();
+    if (entry.class_id == kNoClass) {
+      return DataLoss("no .cls member, expected one of {} classes",
+                      num_classes());
+    }
+    if (entry.class_id >= num_classes()) {
+      return DataLoss("class {}, expected less than {}", entry.class_id,
+                      num_classes());
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadText(const Entry& entry, Sample& sample) const {
+    std::string path;
+    if (entry.caption != kNone) {
+      ASSIGN_OR_RETURN(
+          const std::string text,
+          ReadMember(entry, entry.caption, kMaxCaptionBytes, path));
+      sample.caption = ParseCaption(text);
+    } else if (entry.json != kNone) {
+      ASSIGN_OR_RETURN(const std::string json,
+                       ReadMember(entry, entry.json, kMaxCaptionBytes, path));
+      absl::StatusOr<std::string> caption = ParseJsonCaption(json);
+      if (!caption.ok()) {
+        return WithContext(caption.status(), shards_[entry.shard] + ":" + path);
+      }
+      sample.caption = *std::move(caption);
+    }
+    if (entry.tokens == kNone) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const std::string tokens,
+                     ReadMember(entry, entry.tokens, kMaxTokensBytes, path));
+    return WithContext(ParseTextTokens(tokens, sample),
+                       shards_[entry.shard] + ":" + path);
+  }
+
+  std::vector<std::string> shards_;
+  std::vector<Entry> entries_;
+  std::vector<std::string> class_names_;
+};
+
+// Notes where a member is, if it is one that samples are made of.
+void AddMember(const TarMember& member, std::string_view field,
+               TarReader& reader, Entry& entry) {
+  // Of members with the same path, the first counts.
+  const auto set_once = [&member](int64_t& position) {
+    if (position == kNone) position = member.position;
+  };
+  if (IsImageEnding(field)) {
+    set_once(entry.image);
+  } else if (field == "txt") {
+    set_once(entry.caption);
+  } else if (field == "json") {
+    set_once(entry.json);
+  } else if (field == "tokens") {
+    set_once(entry.tokens);
+  } else if (field == "cls" && entry.class_id == kNoClass) {
+    const absl::StatusOr<std::string> text =
+        reader.ReadContent(member, kMaxClassBytes);
+    absl::StatusOr<int32_t> class_id =
+        text.ok() ? ParseClassId(*text) : text.status();
+    entry.class_id = class_id.ok() ? *class_id : kDamagedClass;
+  }
+}
+
+// Appends the samples of one shard.
+absl::Status IndexShard(const std::string& file, uint32_t shard,
+                        std::vector<Entry>& entries) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<TarReader> reader,
+                   TarReader::Open(file, 0));
+  const size_t entries_before = entries.size();
+  std::string stem;
+  Entry entry{.shard = shard};
+  const auto finish_sample = [&] {
+    if (entry.image != kNone) entries.push_back(entry);
+    entry = Entry{.shard = shard};
+  };
+  absl::Status damage;
+  while (true) {
+    const absl::StatusOr<std::optional<TarMember>> member = reader->Next();
+    if (!member.ok()) damage = member.status();
+    if (!member.ok() || !member->has_value()) break;
+    const auto [member_stem, field] = StemAndField((*member)->path);
+    if (member_stem != stem) {
+      finish_sample();
+      stem = member_stem;
+    }
+    AddMember(**member, field, *reader, entry);
+  }
+  finish_sample();
+  const size_t samples = entries.size() - entries_before;
+  if (!damage.ok() && samples == 0) return damage;
+  if (!damage.ok()) {
+    LOG(WARNING) << MessageOf(damage) << "; using the " << samples
+                 << " samples before";
+  } else if (reader->damaged_headers() > 0) {
+    LOG(WARNING) << file << ": " << reader->damaged_headers()
+                 << " damaged tar headers passed over; using " << samples
+                 << " samples";
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> ListShards(
+    const std::vector<std::string>& paths) {
+  std::vector<std::string> shards;
+  for (const std::string& path : paths) {
+    std::error_code error;
+    if (!fs::is_directory(path, error)) {
+      shards.push_back(path);
+      continue;
+    }
+    std::vector<std::string> found;
+    for (fs::directory_iterator it(path, error), end; !error && it != end;
+         it.increment(error)) {
+      const std::string name = it->path().filename().string();
+      if (name.ends_with(".tar") && !name.starts_with('.')) {
+        found.push_back(path + "/" + name);
+      }
+    }
+    if (error) return NotFound("{}: cannot list: {}", path, error.message());
+    if (found.empty()) return NotFound("{}: no .tar file in it", path);
+    std::sort(found.begin(), found.end());
+    shards.insert(shards.end(), found.begin(), found.end());
+  }
+  if (shards.empty()) return InvalidArgument("no shard given");
+  return shards;
+}
+
+// The lines of classes.txt in the first path that is a folder, if any.
+absl::StatusOr<std::vector<std::string>> ReadClassNames(
+    const std::vector<std::string>& paths) {
+  std::vector<std::string> names;
+  for (const std::string& path : paths) {
+    std::error_code error;
+    if (!fs::is_directory(path, error)) continue;
+    const absl::StatusOr<std::string> text =
+        ReadFile(path + "/classes.txt", kMaxClassNamesBytes);
+    if (absl::IsNotFound(text.status())) break;
+    if (!text.ok()) return text.status();
+    std::istringstream lines(*text);
+    for (std::string line; std::getline(lines, line);) {
+      names.push_back(ParseCaption(line));
+    }
+    break;
+  }
+  return names;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenWebDataset(
+    const WebDatasetOptions& options) {
+  constexpr int32_t kMaxClasses = 1 << 20;
+  if (options.num_classes < 0 || options.num_classes > kMaxClasses) {
+    return InvalidArgument("{} classes, expected 0 to {}", options.num_classes,
+                           kMaxClasses);
+  }
+  ASSIGN_OR_RETURN(std::vector<std::string> shards, ListShards(options.paths));
+  ASSIGN_OR_RETURN(std::vector<std::string> names,
+                   ReadClassNames(options.paths));
+  std::vector<Entry> entries;
+  for (size_t i = 0; i < shards.size(); ++i) {
+    RETURN_IF_ERROR(IndexShard(shards[i], static_cast<uint32_t>(i), entries));
+  }
+  if (entries.empty()) {
+    return NotFound("no sample (a .png, .jpg, .jpeg or .webp member) in {}{}",
+                    shards.front(), shards.size() > 1 ? " or the others" : "");
+  }
+  int32_t classes = options.num_classes;
+  if (classes == 0) classes = static_cast<int32_t>(names.size());
+  if (classes == 0) {
+    for (const Entry& entry : entries) {
+      // A number beyond all reason is a damaged sample, not a million classes.
+      if (entry.class_id < kMaxClasses) {
+        classes = std::max(classes, entry.class_id + 1);
+      }
+    }
+  }
+  for (size_t i = names.size(); i < static_cast<size_t>(classes); ++i) {
+    names.push_back(std::to_string(i));
+  }
+  names.resize(classes);
+  return std::make_unique<WebDataset>(std::move(shards), std::move(entries),
+                                      std::move(names));
+}
+
+}  // namespace trireme

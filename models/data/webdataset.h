@@ -1,0 +1,40 @@
+// Tar shards in the WebDataset layout (docs/formats/shards.md): neighbouring
+// members whose paths agree up to the first dot of the last component form a
+// sample: a picture (png, jpg, jpeg, webp) and, each optional, its class (cls),
+// caption (txt, or json with "caption") and text tokens (tokens).
+
+#ifndef TRIREME_MODELS_DATA_WEBDATASET_H_
+#define TRIREME_MODELS_DATA_WEBDATASET_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/data/dataset.h"
+
+namespace trireme {
+
+struct WebDatasetOptions {
+  // Shard files (not compressed), or folders of which all *.tar files are
+  // taken, in byte order. A classes.txt in the first folder names the classes,
+  // one a line.
+  std::vector<std::string> paths;
+  // 0 = as many as classes.txt names, or else up to the largest class found. A
+  // sample with another class is damaged; so is one without, if others have
+  // theirs.
+  int32_t num_classes = 0;
+};
+
+// Walks through the headers of all shards once to find where samples begin
+// (pictures are not read; .cls members are). A shard damaged in the middle
+// gives the samples before the damage, or also behind it where its headers can
+// be found again; each such shard is logged. Errors: files that cannot be read,
+// compressed or other files, no sample in any shard.
+absl::StatusOr<std::unique_ptr<Dataset>> OpenWebDataset(
+    const WebDatasetOptions& options);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_DATA_WEBDATASET_H_

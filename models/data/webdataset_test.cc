@@ -1,0 +1,238 @@
+#include "models/data/webdataset.h"
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "models/data/idx.h"
+#include "models/data/shard_writer.h"
+#include "models/image/encode.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+
+class WebDatasetTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "/shardsXXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::string Write(const std::string& name, const std::string& bytes) {
+    std::ofstream(folder_ / name, std::ios::binary) << bytes;
+    return folder_ / name;
+  }
+  static std::string Picture(uint8_t value) {
+    return *EncodePng(FilledImage(4, 3, 1, value));
+  }
+  // A shard of n pictures 000.png … with classes 0, 1, ….
+  static std::string Shard(int n) {
+    TarWriter tar;
+    for (int i = 0; i < n; ++i) {
+      tar.Add(fmt::format("{:03}.png", i), Picture(i));
+      tar.Add(fmt::format("{:03}.cls", i), fmt::format("{}", i));
+    }
+    return tar.Finish();
+  }
+  static absl::StatusOr<std::unique_ptr<Dataset>> Open(
+      const std::string& path) {
+    return OpenWebDataset({.paths = {path}});
+  }
+  std::string OpenError(const std::string& path) {
+    const auto dataset = Open(path);
+    return dataset.ok() ? "opened" : MessageOf(dataset.status());
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(WebDatasetTest, MembersThatShareTheStemAreASample) {
+  TarWriter tar;
+  tar.Add("LICENSE", "free");
+  tar.Add("a/x.v1.0.png", "the ending starts at the first dot");
+  tar.Add("a/x.json", R"({"caption": "from json", "other": [1]})");
+  tar.Add("a/x.PNG", Picture(7));
+  tar.Add("a/x.cls", " 2\n");
+  tar.Add("b/x.jpg", Picture(8));  // What the bytes are counts.
+  tar.Add("b/x.txt", " from text\n");
+  tar.Add("b/x.cls", "0");
+  tar.Add("index.json", "{}");
+  const auto dataset = Open(Write("s.tar", tar.Finish()));
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  ASSERT_EQ((*dataset)->size(), 2);
+  EXPECT_EQ((*dataset)->num_classes(), 3);
+  EXPECT_EQ((*dataset)->class_name(2), "2");
+  const auto first = (*dataset)->Read(0);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_NE(first->key.find("a/x.PNG"), std::string::npos) << first->key;
+  EXPECT_EQ(first->caption, "from json");
+  EXPECT_EQ(first->class_id, 2);
+  EXPECT_EQ(first->image.pixels[0], 7);
+  const auto second = (*dataset)->Read(1);
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->caption, "from text");
+  EXPECT_EQ(second->class_id, 0);
+  EXPECT_EQ(second->image.pixels[0], 8);
+}
+
+TEST_F(WebDatasetTest, WrittenShardsGiveTheSamplesBackAndTheSameBytesAgain) {
+  const auto source = OpenIdx("/usr/share/datasets/fashion-mnist", "test");
+  ASSERT_TRUE(source.ok());
+  for (const std::string name : {"one", "two"}) {
+    auto writer = ShardWriter::Create(
+        {.folder = folder_ / name, .samples_per_shard = 20});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    for (int i = 0; i < 50; ++i) {
+      Sample sample = *(*source)->Read(i);
+      if (i % 2 == 1) {
+        sample.caption = fmt::format("picture {}", i);
+        sample.text_count = 2;
+        sample.text_width = 1;
+        sample.text_tokens = {1.0F * i, -1.0F};
+      }
+      ASSERT_TRUE(writer->Add(sample).ok());
+    }
+    std::vector<std::string> classes(10, "shirt");
+    ASSERT_TRUE(writer->Finish(classes).ok());
+    EXPECT_EQ(writer->shards(), 3);
+  }
+  const auto dataset = Open(folder_ / "one");
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  ASSERT_EQ((*dataset)->size(), 50);
+  EXPECT_EQ((*dataset)->num_classes(), 10);
+  EXPECT_EQ((*dataset)->class_name(9), "shirt");
+  for (int i = 0; i < 50; ++i) {
+    const auto sample = (*dataset)->Read(i);
+    const auto expected = (*source)->Read(i);
+    ASSERT_TRUE(sample.ok()) << sample.status();
+    EXPECT_EQ(sample->image.pixels, expected->image.pixels);
+    EXPECT_EQ(sample->class_id, expected->class_id);
+    EXPECT_EQ(sample->text_count, i % 2 * 2);
+    if (i % 2 == 1) {
+      EXPECT_EQ(sample->caption, fmt::format("picture {}", i));
+      EXPECT_EQ(sample->text_tokens, (std::vector<float>{1.0F * i, -1}));
+    }
+  }
+  for (const std::string name :
+       {"shard-000000.tar", "shard-000002.tar", "classes.txt"}) {
+    EXPECT_EQ(*ReadFile(folder_ / "one" / name, 1 << 30),
+              *ReadFile(folder_ / "two" / name, 1 << 30));
+  }
+}
+
+TEST_F(WebDatasetTest, ShardsAreNotMixedIntoOthers) {
+  Write("old.tar", Shard(1));
+  EXPECT_NE(MessageOf(ShardWriter::Create({.folder = folder_}).status())
+                .find("old.tar"),
+            std::string::npos);
+}
+
+TEST_F(WebDatasetTest, DamagedSamplesAreErrorsThatNameShardAndMember) {
+  TarWriter tar;
+  tar.Add("0.png", "not a picture");
+  tar.Add("1.png", Picture(1));
+  tar.Add("2.png", Picture(2));
+  tar.Add("2.cls", "shirt");
+  tar.Add("3.png", Picture(3));
+  tar.Add("3.tokens", "short");
+  tar.Add("4.png", Picture(4));
+  tar.Add("4.json", "{");
+  tar.Add("5.png", Picture(5));
+  tar.Add("5.cls", std::string(1000, '1'));
+  const auto dataset = Open(Write("s.tar", tar.Finish()));
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  ASSERT_EQ((*dataset)->size(), 6);
+  for (const int i : {0, 2, 3, 4, 5}) {
+    const std::string message = MessageOf((*dataset)->Read(i).status());
+    EXPECT_NE(message.find("s.tar"), std::string::npos) << message;
+    EXPECT_NE(message.find(fmt::format("{}.", i)), std::string::npos)
+        << message;
+  }
+  EXPECT_TRUE((*dataset)->Read(1).ok());
+}
+
+TEST_F(WebDatasetTest, ClassesBeyondTheStatedNumberAreErrorsOfTheirSamples) {
+  const auto dataset =
+      OpenWebDataset({.paths = {Write("s.tar", Shard(4))}, .num_classes = 3});
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  EXPECT_EQ((*dataset)->num_classes(), 3);
+  EXPECT_TRUE((*dataset)->Read(2).ok());
+  EXPECT_NE(MessageOf((*dataset)->Read(3).status()).find("class 3"),
+            std::string::npos);
+}
+
+TEST_F(WebDatasetTest, ATruncatedShardGivesWhatLiesBeforeTheCut) {
+  const std::string bytes = Shard(10);
+  for (size_t length = 0; length < bytes.size(); length += 200) {
+    const auto dataset = Open(Write("cut.tar", bytes.substr(0, length)));
+    if (!dataset.ok()) continue;
+    int readable = 0;
+    for (int64_t i = 0; i < (*dataset)->size(); ++i) {
+      readable += (*dataset)->Read(i).ok();
+    }
+    EXPECT_GE(readable, (*dataset)->size() - 1) << length;
+    // A sample takes 4 blocks of 512 bytes.
+    EXPECT_GE((*dataset)->size(), static_cast<int64_t>(length / 2048));
+  }
+}
+
+TEST_F(WebDatasetTest, HostileBytesNeverCrash) {
+  const std::string good = Shard(3);
+  uint32_t state = 1;
+  for (int trial = 0; trial < 300; ++trial) {
+    std::string bytes = good;
+    for (int i = 0; i < 8; ++i) {
+      state = state * 1664525 + 1013904223;
+      // Half of the damage within the first headers.
+      const size_t range = i % 2 == 0 ? bytes.size() : 1600;
+      bytes[(state >> 8) % range] = static_cast<char>(state >> 3);
+    }
+    const auto dataset = Open(Write("hostile.tar", bytes));
+    if (!dataset.ok()) continue;
+    for (int64_t i = 0; i < (*dataset)->size(); ++i) {
+      const auto sample = (*dataset)->Read(i);
+      EXPECT_TRUE(!sample.ok() || IsValid(sample->image));
+    }
+  }
+}
+
+TEST_F(WebDatasetTest, WhatHoldsNoSampleIsAnErrorThatNamesIt) {
+  EXPECT_NE(OpenError(folder_ / "missing.tar").find("missing.tar"),
+            std::string::npos);
+  EXPECT_NE(OpenError(folder_).find("no .tar file"), std::string::npos);
+  EXPECT_NE(OpenError(Write("text.tar", "this is no archive")).find("text.tar"),
+            std::string::npos);
+  TarWriter tar;
+  tar.Add("a.cls", "1");
+  EXPECT_NE(OpenError(Write("empty.tar", tar.Finish())).find("no sample"),
+            std::string::npos);
+}
+
+TEST_F(WebDatasetTest, ConvertingSkipsWhatCannotBeRead) {
+  TarWriter tar;
+  tar.Add("0.png", Picture(0));
+  tar.Add("1.png", "damaged");
+  tar.Add("2.png", Picture(2));
+  const auto source = Open(Write("s.tar", tar.Finish()));
+  ASSERT_TRUE(source.ok());
+  int64_t done = 0;
+  const auto summary = WriteShards(**source, {.folder = folder_ / "new"},
+                                   [&](int64_t n) { done = n; });
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->samples, 2);
+  EXPECT_EQ(summary->skipped, 1);
+  EXPECT_EQ(summary->shards, 1);
+  EXPECT_EQ(done, 3);
+  EXPECT_EQ((*Open(folder_ / "new"))->size(), 2);
+}
+
+}  // namespace
+}  // namespace trireme
