@@ -37,21 +37,20 @@ class CpuDevice final : public Device {
     std::string label;
   };
 
-  void Count(int64_t bytes, MemoryCategory category)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ReleaseCache() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status OutOfMemory(const Allocation& wanted) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // These expect mutex_ to be held.
+  void Count(int64_t bytes, MemoryCategory category);
+  void ReleaseCache();
+  absl::Status OutOfMemory(const Allocation& wanted) const;
 
   const Mode mode_;
   mutable std::mutex mutex_;
-  MemoryStatistics statistics_ ABSL_GUARDED_BY(mutex_);
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
-  uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
-  std::unordered_map<uint64_t, Allocation> live_ ABSL_GUARDED_BY(mutex_);
+  MemoryStatistics statistics_;
+  absl::Status status_;
+  uint64_t next_id_ = 1;
+  std::unordered_map<uint64_t, Allocation> live_;
   // Freed blocks by their exact size.
-  std::map<int64_t, std::vector<void*>> cache_ ABSL_GUARDED_BY(mutex_);
-  int64_t cached_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<int64_t, std::vector<void*>> cache_;
+  int64_t cached_bytes_ = 0;
 };
 
 }  // namespace trireme

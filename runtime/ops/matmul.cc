@@ -22,7 +22,8 @@ struct Matrices {
 
 Matrices AsMatrices(const Tensor& x, bool transpose) {
   CHECK_GE(x.rank(), 2) << x.shape();
-  Matrices result{x.shape().elements_before(x.rank() - 2), x.dim(-2), x.dim(-1)};
+  Matrices result{x.shape().elements_before(x.rank() - 2), x.dim(-2),
+                  x.dim(-1)};
   if (transpose) std::swap(result.rows, result.columns);
   return result;
 }

@@ -1,0 +1,305 @@
+#include "runtime/autograd/functions.h"
+
+#include "runtime/ops/embedding.h"
+#include "runtime/ops/pointwise.h"
+#include "runtime/ops/reduction.h"
+
+namespace trireme {
+namespace {
+
+// A weight [parts, out, in] seen as the matrix [parts·out, in].
+Tensor AsMatrix(const Tensor& weight) {
+  return weight.Reshape({-1, weight.dim(-1)});
+}
+
+Tensor Flat(const Tensor& x) { return x.Reshape({-1}); }
+
+}  // namespace
+
+Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
+                Parameter* bias, StartReduction reduce_input_gradient) {
+  const Tensor w = AsMatrix(weight.value);
+  Tensor b;
+  if (bias != nullptr) b = Flat(bias->value);
+  Tensor y = MatMul(x.value(), w, bias != nullptr ? &b : nullptr,
+                    {.transpose_b = true, .label = weight.name});
+  std::vector<Parameter*> parameters = {&weight};
+  if (bias != nullptr) parameters.push_back(bias);
+  return tape.Record(
+      "linear", {x}, parameters, std::move(y), {x.value()},
+      [&weight, bias, w,
+       reduce_input_gradient =
+           std::move(reduce_input_gradient)](Tape::Gradients& gradients) {
+        const Tensor dy = gradients.TakeOutput();
+        const Tensor input = gradients.Saved(0);
+        Tensor dx;
+        Event reduction;
+        if (gradients.Needs(0)) {
+          dx = MatMul(dy, w, nullptr, {.label = "linear input gradient"});
+          if (reduce_input_gradient) reduction = reduce_input_gradient(dx);
+        }
+        gradients.AddWeightGradient(weight, [&weight, dy, input] {
+          MatMulAccumulate(dy, input, {.transpose_a = true},
+                           AsMatrix(weight.grad));
+        });
+        if (bias != nullptr) {
+          gradients.AddWeightGradient(*bias, [bias, dy] {
+            AccumulateColumnSums(dy, Flat(bias->grad));
+          });
+        }
+        reduction.Wait();
+        if (dx.defined()) gradients.Accumulate(0, std::move(dx));
+      });
+}
+
+Variable AddParameter(Tape& tape, const Variable& x, Parameter& b) {
+  return tape.Record(
+      "add parameter", {x}, {&b}, AddBroadcast(x.value(), b.value), {},
+      [&b](Tape::Gradients& gradients) {
+        const Tensor dy = gradients.TakeOutput();
+        gradients.AddWeightGradient(b, [&b, dy] {
+          AccumulateColumnSums(dy.Reshape({-1, b.value.num_elements()}),
+                               Flat(b.grad));
+        });
+        gradients.Accumulate(0, dy);
+      });
+}
+
+Variable Add(Tape& tape, const Variable& a, const Variable& b) {
+  return tape.Record("add", {a, b}, {}, Add(a.value(), b.value()), {},
+                     [](Tape::Gradients& gradients) {
+                       Tensor dy = gradients.TakeOutput();
+                       gradients.Accumulate(0, dy);
+                       gradients.Accumulate(1, std::move(dy));
+                     });
+}
+
+Variable AddConstant(Tape& tape, const Variable& x, const Tensor& table) {
+  return tape.Record("add constant", {x}, {}, AddBroadcast(x.value(), table),
+                     {}, [](Tape::Gradients& gradients) {
+                       gradients.Accumulate(0, gradients.TakeOutput());
+                     });
+}
+
+Variable Activate(Tape& tape, Activation activation, const Variable& x) {
+  return tape.Record("activation", {x}, {},
+                     ActivationForward(activation, x.value()), {x.value()},
+                     [activation](Tape::Gradients& gradients) {
+                       gradients.Accumulate(
+                           0, ActivationBackward(activation, gradients.Saved(0),
+                                                 gradients.TakeOutput()));
+                     });
+}
+
+Variable SwiGlu(Tape& tape, const Variable& x) {
+  return tape.Record(
+      "swiglu", {x}, {}, SwiGluForward(x.value()), {x.value()},
+      [](Tape::Gradients& gradients) {
+        gradients.Accumulate(
+            0, SwiGluBackward(gradients.Saved(0), gradients.TakeOutput()));
+      });
+}
+
+Variable GatedResidual(Tape& tape, const Variable& x, const Variable& gate,
+                       const Variable& y) {
+  return tape.Record("gated residual", {x, gate, y}, {},
+                     GatedResidualForward(x.value(), gate.value(), y.value()),
+                     {gate.value(), y.value()}, [](Tape::Gradients& gradients) {
+                       Tensor dout = gradients.TakeOutput();
+                       GatedResidualGradients result = GatedResidualBackward(
+                           gradients.Saved(0), gradients.Saved(1), dout);
+                       gradients.Accumulate(1, std::move(result.gate));
+                       gradients.Accumulate(2, std::move(result.y));
+                       gradients.Accumulate(0, std::move(dout));
+                     });
+}
+
+Variable NormModulate(Tape& tape, NormKind kind, const Variable& x,
+                      const Variable& scale, const Variable& shift,
+                      double eps) {
+  NormResult forward =
+      NormModulateForward(kind, x.value(), &scale.value(), &shift.value(), eps);
+  Tensor y = std::move(forward.out);
+  return tape.Record("norm modulate", {x, scale, shift}, {}, std::move(y),
+                     {x.value(), scale.value(), forward.mean, forward.rstd},
+                     [kind](Tape::Gradients& gradients) {
+                       const NormResult saved{Tensor(), gradients.Saved(2),
+                                              gradients.Saved(3)};
+                       NormModulateGradients result = NormModulateBackward(
+                           kind, gradients.Saved(0), saved, &gradients.Saved(1),
+                           gradients.TakeOutput(), gradients.TakePending(0));
+                       gradients.Accumulate(0, std::move(result.x));
+                       gradients.Accumulate(1, std::move(result.scale));
+                       gradients.Accumulate(2, std::move(result.shift));
+                     });
+}
+
+Variable Norm(Tape& tape, NormKind kind, const Variable& x, Parameter* weight,
+              Parameter* bias, double eps) {
+  if (weight == nullptr) {
+    const Tensor x3 = x.value().rank() == 3
+                          ? x.value()
+                          : x.value().Reshape({1, -1, x.value().dim(-1)});
+    NormResult forward = NormModulateForward(kind, x3, nullptr, nullptr, eps);
+    Tensor y = forward.out.Reshape(x.value().shape());
+    return tape.Record(
+        "norm", {x}, {}, std::move(y), {x3, forward.mean, forward.rstd},
+        [kind, shape = x.value().shape()](Tape::Gradients& gradients) {
+          const NormResult saved{Tensor(), gradients.Saved(1),
+                                 gradients.Saved(2)};
+          const Tensor& x3 = gradients.Saved(0);
+          NormModulateGradients result = NormModulateBackward(
+              kind, x3, saved, nullptr,
+              gradients.TakeOutput().Reshape(x3.shape()), Tensor());
+          gradients.Accumulate(0, result.x.Reshape(shape));
+        });
+  }
+  NormResult forward =
+      NormAffineForward(kind, x.value(), weight->value,
+                        bias != nullptr ? &bias->value : nullptr, eps);
+  Tensor y = std::move(forward.out);
+  std::vector<Parameter*> parameters = {weight};
+  if (bias != nullptr) parameters.push_back(bias);
+  return tape.Record(
+      "norm affine", {x}, parameters, std::move(y),
+      {x.value(), forward.mean, forward.rstd},
+      [kind, weight, bias](Tape::Gradients& gradients) {
+        const NormResult saved{Tensor(), gradients.Saved(1),
+                               gradients.Saved(2)};
+        // One pass makes dx and both parameter gradients: they are not worth
+        // deferring, so the deferred closures only mark their completion.
+        const Tensor* weight_grad =
+            weight->grad.defined() ? &weight->grad : nullptr;
+        const Tensor* bias_grad =
+            bias != nullptr && bias->grad.defined() ? &bias->grad : nullptr;
+        Tensor dx =
+            NormAffineBackward(kind, gradients.Saved(0), saved, weight->value,
+                               gradients.TakeOutput(), gradients.TakePending(0),
+                               weight_grad, bias_grad);
+        gradients.AddWeightGradient(*weight, [] {});
+        if (bias != nullptr) gradients.AddWeightGradient(*bias, [] {});
+        gradients.Accumulate(0, std::move(dx));
+      });
+}
+
+Variable Reshape(Tape& tape, const Variable& x, const Shape& shape) {
+  return tape.Record("reshape", {x}, {}, x.value().Reshape(shape), {},
+                     [before = x.value().shape()](Tape::Gradients& gradients) {
+                       gradients.Accumulate(
+                           0, gradients.TakeOutput().Reshape(before));
+                     });
+}
+
+std::vector<Variable> SplitColumns(Tape& tape, const Variable& x, int parts) {
+  const int64_t width = x.value().dim(-1) / parts;
+  CHECK_EQ(width * parts, x.value().dim(-1));
+  std::vector<Tensor> outputs;
+  for (int i = 0; i < parts; ++i) {
+    outputs.push_back(CopyColumns(x.value(), i * width, (i + 1) * width));
+  }
+  return tape.RecordMany(
+      "split", {x}, {}, std::move(outputs), {},
+      [parts, width, shape = x.value().shape(), dtype = x.value().dtype(),
+       device = &tape.device()](Tape::Gradients& gradients) {
+        const Tensor dx =
+            Tensor::Zeros(*device, shape, dtype, MemoryCategory::kActivations,
+                          "split gradient");
+        for (int i = 0; i < parts; ++i) {
+          if (gradients.Output(i).defined()) {
+            WriteColumns(gradients.Output(i), i * width, dx);
+          }
+        }
+        gradients.Accumulate(0, dx);
+      });
+}
+
+namespace {
+
+// [b, s, h] seen as [b, s·h], so that a range of tokens is a range of columns.
+Tensor TokensAsColumns(const Tensor& x) { return x.Reshape({x.dim(0), -1}); }
+
+}  // namespace
+
+Variable ConcatTokens(Tape& tape, const Variable& first,
+                      const Variable& second) {
+  const Tensor& a = first.value();
+  const Tensor& b = second.value();
+  Shape shape = a.shape();
+  shape.set_dim(1, a.dim(1) + b.dim(1));
+  Tensor y = Tensor::Empty(tape.device(), shape, a.dtype(),
+                           MemoryCategory::kActivations, "concat");
+  const int64_t boundary = a.dim(1) * a.dim(2);
+  WriteColumns(TokensAsColumns(a), 0, TokensAsColumns(y));
+  WriteColumns(TokensAsColumns(b), boundary, TokensAsColumns(y));
+  return tape.Record(
+      "concat", {first, second}, {}, std::move(y), {},
+      [a_shape = a.shape(), b_shape = b.shape(),
+       boundary](Tape::Gradients& gradients) {
+        const Tensor dy = TokensAsColumns(gradients.TakeOutput());
+        if (gradients.Needs(0)) {
+          gradients.Accumulate(0,
+                               CopyColumns(dy, 0, boundary).Reshape(a_shape));
+        }
+        if (gradients.Needs(1)) {
+          gradients.Accumulate(
+              1, CopyColumns(dy, boundary, dy.dim(1)).Reshape(b_shape));
+        }
+      });
+}
+
+Variable SliceTokens(Tape& tape, const Variable& x, int64_t begin,
+                     int64_t end) {
+  const int64_t width = x.value().dim(2);
+  Shape shape = x.value().shape();
+  shape.set_dim(1, end - begin);
+  Tensor y = CopyColumns(TokensAsColumns(x.value()), begin * width, end * width)
+                 .Reshape(shape);
+  return tape.Record(
+      "slice", {x}, {}, std::move(y), {},
+      [begin, width,
+       input_shape = x.value().shape()](Tape::Gradients& gradients) {
+        const Tensor dy = gradients.TakeOutput();
+        const Tensor dx =
+            Tensor::Zeros(dy.device(), input_shape, dy.dtype(),
+                          MemoryCategory::kActivations, "slice gradient");
+        WriteColumns(TokensAsColumns(dy), begin * width, TokensAsColumns(dx));
+        gradients.Accumulate(0, dx);
+      });
+}
+
+Variable EmbeddingLookup(Tape& tape, Parameter& table, const Tensor& indices) {
+  return tape.Record(
+      "embedding", {}, {&table}, GatherRows(table.value, indices), {indices},
+      [&table](Tape::Gradients& gradients) {
+        const Tensor rows = gradients.TakeOutput();
+        const Tensor indices = gradients.Saved(0);
+        gradients.AddWeightGradient(table, [&table, rows, indices] {
+          ScatterAddRows(rows, indices, table.grad);
+        });
+      });
+}
+
+Variable SquaredErrorLoss(Tape& tape, const Variable& prediction,
+                          const Tensor& target, double factor) {
+  return tape.Record("squared error", {prediction}, {},
+                     SquaredErrorSum(prediction.value(), target),
+                     {prediction.value(), target},
+                     [factor](Tape::Gradients& gradients) {
+                       gradients.Accumulate(
+                           0, SquaredErrorBackward(gradients.Saved(0),
+                                                   gradients.Saved(1), factor));
+                     });
+}
+
+Variable CrossEntropyLoss(Tape& tape, const Variable& logits,
+                          const Tensor& labels, double factor) {
+  return tape.Record(
+      "cross entropy", {logits}, {}, CrossEntropySum(logits.value(), labels),
+      {logits.value(), labels}, [factor](Tape::Gradients& gradients) {
+        gradients.Accumulate(
+            0, CrossEntropyBackward(gradients.Saved(0), gradients.Saved(1),
+                                    factor));
+      });
+}
+
+}  // namespace trireme

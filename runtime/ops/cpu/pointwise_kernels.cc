@@ -1,0 +1,385 @@
+#include "runtime/ops/cpu/pointwise_kernels.h"
+
+#include "runtime/ops/cpu/parallel_rows.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "runtime/ops/cpu/pointwise_kernels.cc"
+#include "hwy/foreach_target.h"
+#include "runtime/ops/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace trireme {
+namespace HWY_NAMESPACE {
+
+// y[i] = f(tag, operands at i), for operands of one element type.
+template <typename T, typename F, typename... In>
+void Map(int64_t n, F&& f, T* y, const In*... in) {
+  using C = ComputeType<T>;
+  ParallelBlocks(n, [&](int64_t begin, int64_t end) HWY_ATTR {
+    ForLanes<C>(end - begin, [&](auto d, int64_t i) HWY_ATTR {
+      StoreAt(f(d, LoadAt(d, in + begin + i)...), d, y + begin + i);
+    });
+  });
+}
+
+// GELU(x) = x·σ(2u), u = √(2/π)(x + 0.044715x³): the tanh form with one
+// exponential.
+template <class D>
+HWY_INLINE hn::Vec<D> GeluSigmoid(D d, hn::Vec<D> x) {
+  using C = hn::TFromD<D>;
+  const auto inner =
+      hn::MulAdd(hn::Mul(x, x), hn::Set(d, C(0.044715)), hn::Set(d, C(1)));
+  return Sigmoid(d,
+                 hn::Mul(hn::Mul(x, hn::Set(d, C(1.5957691216057308))), inner));
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> GeluDerivative(D d, hn::Vec<D> x) {
+  using C = hn::TFromD<D>;
+  const auto one = hn::Set(d, C(1));
+  const auto s = GeluSigmoid(d, x);
+  // d(2u)/dx = 2√(2/π)(1 + 3·0.044715x²)
+  const auto slope =
+      hn::Mul(hn::MulAdd(hn::Mul(x, x), hn::Set(d, C(0.134145)), one),
+              hn::Set(d, C(1.5957691216057308)));
+  return hn::MulAdd(hn::Mul(hn::Mul(x, s), hn::Sub(one, s)), slope, s);
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> SiluDerivative(D d, hn::Vec<D> x) {
+  const auto one = hn::Set(d, hn::TFromD<D>(1));
+  const auto s = Sigmoid(d, x);
+  return hn::Mul(s, hn::MulAdd(x, hn::Sub(one, s), one));
+}
+
+void ActivationForward(DType dtype, Activation activation, int64_t n,
+                       const void* x, void* y) {
+  DispatchFloating(dtype, [&](auto element) {
+    using T = decltype(element);
+    const T* in = static_cast<const T*>(x);
+    T* out = static_cast<T*>(y);
+    switch (activation) {
+      case Activation::kGeluTanh:
+        Map(
+            n,
+            [](auto d, auto v)
+                HWY_ATTR { return hn::Mul(v, GeluSigmoid(d, v)); },
+            out, in);
+        break;
+      case Activation::kSilu:
+        Map(
+            n,
+            [](auto d, auto v) HWY_ATTR { return hn::Mul(v, Sigmoid(d, v)); },
+            out, in);
+        break;
+      case Activation::kNone:
+        Map(
+            n, [](auto, auto v) HWY_ATTR { return v; }, out, in);
+        break;
+    }
+  });
+}
+
+void ActivationBackward(DType dtype, Activation activation, int64_t n,
+                        const void* x, const void* dy, void* dx) {
+  DispatchFloating(dtype, [&](auto element) {
+    using T = decltype(element);
+    const T* in = static_cast<const T*>(x);
+    const T* g = static_cast<const T*>(dy);
+    T* out = static_cast<T*>(dx);
+    switch (activation) {
+      case Activation::kGeluTanh:
+        Map(
+            n,
+            [](auto d, auto v, auto dv)
+                HWY_ATTR { return hn::Mul(dv, GeluDerivative(d, v)); },
+            out, in, g);
+        break;
+      case Activation::kSilu:
+        Map(
+            n,
+            [](auto d, auto v, auto dv)
+                HWY_ATTR { return hn::Mul(dv, SiluDerivative(d, v)); },
+            out, in, g);
+        break;
+      case Activation::kNone:
+        Map(
+            n, [](auto, auto, auto dv) HWY_ATTR { return dv; }, out, in, g);
+        break;
+    }
+  });
+}
+
+void SwiGluForward(DType dtype, int64_t rows, int64_t width, const void* x,
+                   void* y) {
+  DispatchFloating(dtype, [&](auto element) {
+    using T = decltype(element);
+    ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
+      const T* gate = static_cast<const T*>(x) + 2 * row * width;
+      const T* up = gate + width;
+      T* out = static_cast<T*>(y) + row * width;
+      ForLanes<ComputeType<T>>(width, [&](auto d, int64_t i) HWY_ATTR {
+        const auto g = LoadAt(d, gate + i);
+        StoreAt(hn::Mul(hn::Mul(g, Sigmoid(d, g)), LoadAt(d, up + i)), d,
+                out + i);
+      });
+    });
+  });
+}
+
+void SwiGluBackward(DType dtype, int64_t rows, int64_t width, const void* x,
+                    const void* dy, void* dx) {
+  DispatchFloating(dtype, [&](auto element) {
+    using T = decltype(element);
+    ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
+      const T* gate = static_cast<const T*>(x) + 2 * row * width;
+      const T* up = gate + width;
+      const T* dout = static_cast<const T*>(dy) + row * width;
+      T* dgate = static_cast<T*>(dx) + 2 * row * width;
+      T* dup = dgate + width;
+      ForLanes<ComputeType<T>>(width, [&](auto d, int64_t i) HWY_ATTR {
+        const auto g = LoadAt(d, gate + i);
+        const auto v = LoadAt(d, dout + i);
+        const auto u = LoadAt(d, up + i);
+        StoreAt(hn::Mul(hn::Mul(v, u), SiluDerivative(d, g)), d, dgate + i);
+        StoreAt(hn::Mul(v, hn::Mul(g, Sigmoid(d, g))), d, dup + i);
+      });
+    });
+  });
+}
+
+void AddTensors(DType dtype, int64_t n, const void* a, const void* b, void* y) {
+  DispatchFloating(dtype, [&](auto element) {
+    using T = decltype(element);
+    Map(
+        n, [](auto, auto u, auto v) HWY_ATTR { return hn::Add(u, v); },
+        static_cast<T*>(y), static_cast<const T*>(a), static_cast<const T*>(b));
+  });
+}
+
+void MultiplyTensors(DType dtype, int64_t n, const void* a, const void* b,
+                     void* y) {
+  DispatchFloating(dtype, [&](auto element) {
+    using T = decltype(element);
+    Map(
+        n, [](auto, auto u, auto v) HWY_ATTR { return hn::Mul(u, v); },
+        static_cast<T*>(y), static_cast<const T*>(a), static_cast<const T*>(b));
+  });
+}
+
+void ScaleTensor(DType dtype, int64_t n, double factor, const void* x,
+                 void* y) {
+  DispatchFloating(dtype, [&](auto element) {
+    using T = decltype(element);
+    Map(
+        n,
+        [factor](auto d, auto v) HWY_ATTR {
+          return hn::Mul(v, hn::Set(d, static_cast<ComputeType<T>>(factor)));
+        },
+        static_cast<T*>(y), static_cast<const T*>(x));
+  });
+}
+
+// Between dtypes of one compute type, lanes; with fp64 on one side, elements.
+template <typename From, typename To, typename F>
+void MapBetween(int64_t n, const From* x, To* y, F&& f) {
+  if constexpr (std::is_same_v<ComputeType<From>, ComputeType<To>>) {
+    ParallelBlocks(n, [&](int64_t begin, int64_t end) HWY_ATTR {
+      ForLanes<ComputeType<To>>(end - begin, [&](auto d, int64_t i) HWY_ATTR {
+        StoreAt(f(d, LoadAt(d, x + begin + i), y + begin + i), d,
+                y + begin + i);
+      });
+    });
+  } else {
+    using C = ComputeType<To>;
+    const hn::CappedTag<C, 1> one;
+    for (int64_t i = 0; i < n; ++i) {
+      const C value = static_cast<C>(static_cast<ComputeType<From>>(x[i]));
+      StoreAt(f(one, hn::Set(one, value), y + i), one, y + i);
+    }
+  }
+}
+
+void AddInPlaceTensors(DType source_dtype, DType target_dtype, int64_t n,
+                       double factor, const void* source, void* target) {
+  DispatchFloating(source_dtype, [&](auto from) {
+    using From = decltype(from);
+    DispatchFloating(target_dtype, [&](auto to) {
+      using To = decltype(to);
+      MapBetween(n, static_cast<const From*>(source), static_cast<To*>(target),
+                 [factor](auto d, auto v, const To* old) HWY_ATTR {
+                   return hn::MulAdd(
+                       v, hn::Set(d, static_cast<ComputeType<To>>(factor)),
+                       LoadAt(d, old));
+                 });
+    });
+  });
+}
+
+void CastTensor(DType from_dtype, DType to_dtype, int64_t n, const void* x,
+                void* y) {
+  DispatchFloating(from_dtype, [&](auto from) {
+    using From = decltype(from);
+    DispatchFloating(to_dtype, [&](auto to) {
+      using To = decltype(to);
+      MapBetween(n, static_cast<const From*>(x), static_cast<To*>(y),
+                 [](auto, auto v, const To*) HWY_ATTR { return v; });
+    });
+  });
+}
+
+void AddBroadcastTensors(DType dtype, int64_t rows, int64_t width,
+                         const void* x, const void* b, void* y) {
+  DispatchFloating(dtype, [&](auto element) {
+    using T = decltype(element);
+    const T* addend = static_cast<const T*>(b);
+    ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
+      const T* in = static_cast<const T*>(x) + row * width;
+      T* out = static_cast<T*>(y) + row * width;
+      ForLanes<ComputeType<T>>(width, [&](auto d, int64_t i) HWY_ATTR {
+        StoreAt(hn::Add(LoadAt(d, in + i), LoadAt(d, addend + i)), d, out + i);
+      });
+    });
+  });
+}
+
+void GatedResidualForwardTensors(DType dtype, int64_t batch, int64_t tokens,
+                                 int64_t width, const void* x, const void* gate,
+                                 const void* y, void* out) {
+  DispatchFloating(dtype, [&](auto element) {
+    using T = decltype(element);
+    ParallelRows(batch * tokens, width, [&](int64_t row) HWY_ATTR {
+      const T* a = static_cast<const T*>(x) + row * width;
+      const T* b = static_cast<const T*>(y) + row * width;
+      const T* g = static_cast<const T*>(gate) + row / tokens * width;
+      T* o = static_cast<T*>(out) + row * width;
+      ForLanes<ComputeType<T>>(width, [&](auto d, int64_t i) HWY_ATTR {
+        StoreAt(
+            hn::MulAdd(LoadAt(d, g + i), LoadAt(d, b + i), LoadAt(d, a + i)), d,
+            o + i);
+      });
+    });
+  });
+}
+
+// Work is cut by (sample, block of columns): each sums its tokens in order.
+void GatedResidualBackwardTensors(DType dtype, int64_t batch, int64_t tokens,
+                                  int64_t width, const void* gate,
+                                  const void* y, const void* dout, void* dgate,
+                                  void* dy) {
+  constexpr int64_t kColumns = 64;
+  DispatchFloating(dtype, [&](auto element) {
+    using T = decltype(element);
+    using C = ComputeType<T>;
+    const int64_t blocks = (width + kColumns - 1) / kColumns;
+    ParallelRows(batch * blocks, tokens * kColumns, [&](int64_t work) HWY_ATTR {
+      const int64_t sample = work / blocks;
+      const int64_t begin = work % blocks * kColumns;
+      const int64_t columns = std::min(kColumns, width - begin);
+      const T* g = static_cast<const T*>(gate) + sample * width + begin;
+      C sums[kColumns] = {};
+      for (int64_t t = 0; t < tokens; ++t) {
+        const int64_t at = (sample * tokens + t) * width + begin;
+        const T* v = static_cast<const T*>(y) + at;
+        const T* d_out = static_cast<const T*>(dout) + at;
+        T* dv = static_cast<T*>(dy) + at;
+        ForLanes<C>(columns, [&](auto d, int64_t i) HWY_ATTR {
+          const auto slope = LoadAt(d, d_out + i);
+          StoreAt(hn::MulAdd(slope, LoadAt(d, v + i), LoadAt(d, sums + i)), d,
+                  sums + i);
+          StoreAt(hn::Mul(slope, LoadAt(d, g + i)), d, dv + i);
+        });
+      }
+      T* dg = static_cast<T*>(dgate) + sample * width + begin;
+      ForLanes<C>(columns, [&](auto d, int64_t i) HWY_ATTR {
+        StoreAt(LoadAt(d, sums + i), d, dg + i);
+      });
+    });
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace trireme
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace trireme {
+
+HWY_EXPORT(ActivationForward);
+HWY_EXPORT(ActivationBackward);
+HWY_EXPORT(SwiGluForward);
+HWY_EXPORT(SwiGluBackward);
+HWY_EXPORT(AddTensors);
+HWY_EXPORT(MultiplyTensors);
+HWY_EXPORT(ScaleTensor);
+HWY_EXPORT(AddInPlaceTensors);
+HWY_EXPORT(CastTensor);
+HWY_EXPORT(AddBroadcastTensors);
+HWY_EXPORT(GatedResidualForwardTensors);
+HWY_EXPORT(GatedResidualBackwardTensors);
+
+void ActivationForwardKernel(DType dtype, Activation activation, int64_t n,
+                             const void* x, void* y) {
+  HWY_DYNAMIC_DISPATCH(ActivationForward)(dtype, activation, n, x, y);
+}
+
+void ActivationBackwardKernel(DType dtype, Activation activation, int64_t n,
+                              const void* x, const void* dy, void* dx) {
+  HWY_DYNAMIC_DISPATCH(ActivationBackward)(dtype, activation, n, x, dy, dx);
+}
+
+void SwiGluForwardKernel(DType dtype, int64_t rows, int64_t width,
+                         const void* x, void* y) {
+  HWY_DYNAMIC_DISPATCH(SwiGluForward)(dtype, rows, width, x, y);
+}
+
+void SwiGluBackwardKernel(DType dtype, int64_t rows, int64_t width,
+                          const void* x, const void* dy, void* dx) {
+  HWY_DYNAMIC_DISPATCH(SwiGluBackward)(dtype, rows, width, x, dy, dx);
+}
+
+void AddKernel(DType dtype, int64_t n, const void* a, const void* b, void* y) {
+  HWY_DYNAMIC_DISPATCH(AddTensors)(dtype, n, a, b, y);
+}
+
+void MultiplyKernel(DType dtype, int64_t n, const void* a, const void* b,
+                    void* y) {
+  HWY_DYNAMIC_DISPATCH(MultiplyTensors)(dtype, n, a, b, y);
+}
+
+void ScaleKernel(DType dtype, int64_t n, double factor, const void* x,
+                 void* y) {
+  HWY_DYNAMIC_DISPATCH(ScaleTensor)(dtype, n, factor, x, y);
+}
+
+void AddInPlaceKernel(DType source_dtype, DType target_dtype, int64_t n,
+                      double factor, const void* source, void* target) {
+  HWY_DYNAMIC_DISPATCH(AddInPlaceTensors)
+  (source_dtype, target_dtype, n, factor, source, target);
+}
+
+void CastKernel(DType from, DType to, int64_t n, const void* x, void* y) {
+  HWY_DYNAMIC_DISPATCH(CastTensor)(from, to, n, x, y);
+}
+
+void AddBroadcastKernel(DType dtype, int64_t rows, int64_t width, const void* x,
+                        const void* b, void* y) {
+  HWY_DYNAMIC_DISPATCH(AddBroadcastTensors)(dtype, rows, width, x, b, y);
+}
+
+void GatedResidualForwardKernel(DType dtype, int64_t batch, int64_t tokens,
+                                int64_t width, const void* x, const void* gate,
+                                const void* y, void* out) {
+  HWY_DYNAMIC_DISPATCH(GatedResidualForwardTensors)
+  (dtype, batch, tokens, width, x, gate, y, out);
+}
+
+void GatedResidualBackwardKernel(DType dtype, int64_t batch, int64_t tokens,
+                                 int64_t width, const void* gate, const void* y,
+                                 const void* dout, void* dgate, void* dy) {
+  HWY_DYNAMIC_DISPATCH(GatedResidualBackwardTensors)
+  (dtype, batch, tokens, width, gate, y, dout, dgate, dy);
+}
+
+}  // namespace trireme
+#endif  // HWY_ONCE

@@ -1,0 +1,186 @@
+#include "runtime/ops/pointwise.h"
+
+#include <cstring>
+
+#include "runtime/core/log.h"
+#include "runtime/ops/cpu/pointwise_kernels.h"
+
+namespace trireme {
+namespace {
+
+void CheckSame(const Tensor& a, const Tensor& b) {
+  CHECK_EQ(a.shape(), b.shape());
+  CHECK_EQ(a.dtype(), b.dtype());
+}
+
+void CheckSampleRows(const Tensor& x, const Tensor& per_sample) {
+  CHECK_EQ(x.rank(), 3);
+  CHECK_EQ(per_sample.shape(), (Shape{x.dim(0), x.dim(2)}));
+  CHECK_EQ(per_sample.dtype(), x.dtype());
+}
+
+}  // namespace
+
+Tensor ActivationForward(Activation activation, const Tensor& x) {
+  Tensor y = Tensor::EmptyLike(x, "activation function");
+  if (x.device().dry()) return y;
+  ActivationForwardKernel(x.dtype(), activation, x.num_elements(), x.raw_data(),
+                          y.raw_data());
+  return y;
+}
+
+Tensor ActivationBackward(Activation activation, const Tensor& x,
+                          const Tensor& grad_out) {
+  CheckSame(x, grad_out);
+  Tensor dx = Tensor::EmptyLike(x, "activation function gradient");
+  if (x.device().dry()) return dx;
+  ActivationBackwardKernel(x.dtype(), activation, x.num_elements(),
+                           x.raw_data(), grad_out.raw_data(), dx.raw_data());
+  return dx;
+}
+
+Tensor SwiGluForward(const Tensor& x) {
+  CHECK_EQ(x.dim(-1) % 2, 0);
+  Shape shape = x.shape();
+  shape.set_dim(-1, x.dim(-1) / 2);
+  Tensor y = Tensor::Empty(x.device(), shape, x.dtype(),
+                           MemoryCategory::kActivations, "swiglu");
+  if (x.device().dry()) return y;
+  const int64_t width = y.dim(-1);
+  SwiGluForwardKernel(x.dtype(), y.num_elements() / width, width, x.raw_data(),
+                      y.raw_data());
+  return y;
+}
+
+Tensor SwiGluBackward(const Tensor& x, const Tensor& grad_out) {
+  CHECK_EQ(x.num_elements(), 2 * grad_out.num_elements());
+  CHECK_EQ(x.dtype(), grad_out.dtype());
+  Tensor dx = Tensor::EmptyLike(x, "swiglu gradient");
+  if (x.device().dry()) return dx;
+  const int64_t width = grad_out.dim(-1);
+  SwiGluBackwardKernel(x.dtype(), grad_out.num_elements() / width, width,
+                       x.raw_data(), grad_out.raw_data(), dx.raw_data());
+  return dx;
+}
+
+Tensor Add(const Tensor& a, const Tensor& b) {
+  CheckSame(a, b);
+  Tensor y = Tensor::EmptyLike(a, "sum");
+  if (a.device().dry()) return y;
+  AddKernel(a.dtype(), a.num_elements(), a.raw_data(), b.raw_data(),
+            y.raw_data());
+  return y;
+}
+
+Tensor Multiply(const Tensor& a, const Tensor& b) {
+  CheckSame(a, b);
+  Tensor y = Tensor::EmptyLike(a, "product");
+  if (a.device().dry()) return y;
+  MultiplyKernel(a.dtype(), a.num_elements(), a.raw_data(), b.raw_data(),
+                 y.raw_data());
+  return y;
+}
+
+Tensor Scale(const Tensor& a, double factor) {
+  Tensor y = Tensor::EmptyLike(a, "scaled");
+  if (a.device().dry()) return y;
+  ScaleKernel(a.dtype(), a.num_elements(), factor, a.raw_data(), y.raw_data());
+  return y;
+}
+
+void AddInPlace(const Tensor& source, const Tensor& target, double factor) {
+  CHECK_EQ(source.num_elements(), target.num_elements());
+  if (target.device().dry()) return;
+  AddInPlaceKernel(source.dtype(), target.dtype(), target.num_elements(),
+                   factor, source.raw_data(), target.raw_data());
+}
+
+void ScaleInPlace(const Tensor& target, double factor) {
+  if (target.device().dry()) return;
+  ScaleKernel(target.dtype(), target.num_elements(), factor, target.raw_data(),
+              target.raw_data());
+}
+
+Tensor Cast(const Tensor& x, DType dtype, std::string_view label) {
+  Tensor y = Tensor::Empty(x.device(), x.shape(), dtype,
+                           MemoryCategory::kActivations, label);
+  if (x.device().dry()) return y;
+  CastKernel(x.dtype(), dtype, x.num_elements(), x.raw_data(), y.raw_data());
+  return y;
+}
+
+Tensor AddBroadcast(const Tensor& x, const Tensor& b) {
+  CHECK_EQ(x.dtype(), b.dtype());
+  const int64_t width = b.num_elements();
+  CHECK_EQ(x.num_elements() % width, 0) << x.shape() << " + " << b.shape();
+  Tensor y = Tensor::EmptyLike(x, "sum");
+  if (x.device().dry()) return y;
+  AddBroadcastKernel(x.dtype(), x.num_elements() / width, width, x.raw_data(),
+                     b.raw_data(), y.raw_data());
+  return y;
+}
+
+Tensor GatedResidualForward(const Tensor& x, const Tensor& gate,
+                            const Tensor& y) {
+  CheckSame(x, y);
+  CheckSampleRows(x, gate);
+  Tensor out = Tensor::EmptyLike(x, "gated residual");
+  if (x.device().dry()) return out;
+  GatedResidualForwardKernel(x.dtype(), x.dim(0), x.dim(1), x.dim(2),
+                             x.raw_data(), gate.raw_data(), y.raw_data(),
+                             out.raw_data());
+  return out;
+}
+
+GatedResidualGradients GatedResidualBackward(const Tensor& gate,
+                                             const Tensor& y,
+                                             const Tensor& grad_out) {
+  CheckSame(y, grad_out);
+  CheckSampleRows(y, gate);
+  GatedResidualGradients result{Tensor::EmptyLike(gate, "gate gradient"),
+                                Tensor::EmptyLike(y, "gated gradient")};
+  if (y.device().dry()) return result;
+  GatedResidualBackwardKernel(
+      y.dtype(), y.dim(0), y.dim(1), y.dim(2), gate.raw_data(), y.raw_data(),
+      grad_out.raw_data(), result.gate.raw_data(), result.y.raw_data());
+  return result;
+}
+
+Tensor CopyColumns(const Tensor& x, int64_t begin, int64_t end) {
+  CHECK(0 <= begin && begin <= end && end <= x.dim(-1))
+      << "columns [" << begin << ", " << end << ") of " << x.shape();
+  Shape shape = x.shape();
+  shape.set_dim(-1, end - begin);
+  Tensor y = Tensor::Empty(x.device(), shape, x.dtype(),
+                           MemoryCategory::kActivations, "columns");
+  if (x.device().dry()) return y;
+  const int64_t size = DTypeSize(x.dtype());
+  const int64_t stride = x.dim(-1) * size;
+  const int64_t run = (end - begin) * size;
+  const char* from = static_cast<const char*>(x.raw_data()) + begin * size;
+  char* to = static_cast<char*>(y.raw_data());
+  const int64_t rows = x.num_elements() / std::max<int64_t>(x.dim(-1), 1);
+  for (int64_t row = 0; row < rows; ++row) {
+    std::memcpy(to + row * run, from + row * stride, run);
+  }
+  return y;
+}
+
+void WriteColumns(const Tensor& source, int64_t begin, const Tensor& target) {
+  CHECK_EQ(source.dtype(), target.dtype());
+  CHECK(0 <= begin && begin + source.dim(-1) <= target.dim(-1));
+  const int64_t rows =
+      source.num_elements() / std::max<int64_t>(source.dim(-1), 1);
+  CHECK_EQ(rows * target.dim(-1), target.num_elements());
+  if (target.device().dry()) return;
+  const int64_t size = DTypeSize(source.dtype());
+  const int64_t stride = target.dim(-1) * size;
+  const int64_t run = source.dim(-1) * size;
+  const char* from = static_cast<const char*>(source.raw_data());
+  char* to = static_cast<char*>(target.raw_data()) + begin * size;
+  for (int64_t row = 0; row < rows; ++row) {
+    std::memcpy(to + row * stride, from + row * run, run);
+  }
+}
+
+}  // namespace trireme
