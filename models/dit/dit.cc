@@ -1,0 +1,222 @@
+#include "models/dit/dit.h"
+
+#include <cmath>
+#include <utility>
+
+#include "fmt/format.h"
+#include "parallel/recompute.h"
+#include "parallel/transitions.h"
+#include "runtime/ops/embedding.h"
+#include "runtime/ops/pointwise.h"
+
+namespace trireme {
+namespace {
+
+constexpr double kNormEps = 1e-6;
+constexpr int64_t kTimeChannels = 256;
+constexpr double kTimeScale = 1000.0;
+constexpr double kMaxPeriod = 10000.0;
+constexpr Initializer kSmallNormal = {.kind = Initializer::Kind::kNormal,
+                                      .stddev = 0.02};
+
+// Coordinates (row, column) of every token, row by row.
+std::vector<double> TokenPositions(const DitConfig& config) {
+  std::vector<double> positions;
+  for (int64_t row = 0; row < config.rows(); ++row) {
+    for (int64_t column = 0; column < config.columns(); ++column) {
+      positions.push_back(static_cast<double>(row));
+      positions.push_back(static_cast<double>(column));
+    }
+  }
+  return positions;
+}
+
+// The fixed table of DiT: the first half of the channels encodes the column,
+// the second the row; in each, sines then cosines.
+Tensor SinCosTable(Device& device, const DitConfig& config, DType dtype) {
+  const int64_t quarter = config.hidden / 4;
+  std::vector<float> table;
+  table.reserve(config.tokens() * config.hidden);
+  for (int64_t token = 0; token < config.tokens(); ++token) {
+    const int64_t coordinates[2] = {token % config.columns(),
+                                    token / config.columns()};
+    for (const int64_t coordinate : coordinates) {
+      for (const bool cosine : {false, true}) {
+        for (int64_t i = 0; i < quarter; ++i) {
+          const double angle =
+              coordinate *
+              std::pow(kMaxPeriod, -static_cast<double>(i) / quarter);
+          table.push_back(
+              static_cast<float>(cosine ? std::cos(angle) : std::sin(angle)));
+        }
+      }
+    }
+  }
+  return Cast(
+      Tensor::FromValues<float>(device, {config.tokens(), config.hidden}, table,
+                                MemoryCategory::kParameters, "position table"),
+      dtype, "position table");
+}
+
+// counts + offset, for int32 counts.
+Tensor AddToCounts(const Tensor& counts, int32_t offset) {
+  const Tensor result = counts.Clone("key counts");
+  if (int32_t* values = result.data<int32_t>()) {
+    for (int64_t i = 0; i < result.num_elements(); ++i) values[i] += offset;
+  }
+  return result;
+}
+
+// Everything that a microbatch brings in is split over dp by sample.
+AxisStates BatchStates() {
+  AxisStates states;
+  states[Axis::kData] = AxisState::Shard(0);
+  return states;
+}
+
+ShardedVariable BatchConstant(const Tensor& value) {
+  return {Variable(value), BatchStates()};
+}
+
+}  // namespace
+
+struct DitPart::Embedding {
+  ReplicatedLinear patches;
+  ReplicatedLinear time_in;
+  ReplicatedLinear time_out;
+  Parameter* class_table = nullptr;
+  std::unique_ptr<ReplicatedLinear> text;
+  Tensor position_table;
+};
+
+struct DitPart::FinalLayer {
+  AdaptiveModulation modulation;
+  ReplicatedLinear linear;
+};
+
+DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
+                 const DitConfig& config, BlockRange blocks, bool recompute)
+    : config_(config), range_(blocks), recompute_(recompute) {
+  const int64_t h = config.hidden;
+  Device& device = store.device();
+  const DType compute =
+      store.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  if (config.positions == Dit::ROPE) {
+    const int64_t per_axis = config.head_dim() / 2;
+    const int64_t axis_dims[2] = {per_axis, per_axis};
+    rope_ = MakeRopeTable(device, axis_dims, TokenPositions(config), kMaxPeriod,
+                          compute);
+  }
+  if (range_.first == 0) {
+    embedding_ = std::make_shared<Embedding>(Embedding{
+        ReplicatedLinear(store, "patch_embedding", config.patch_channels(), h),
+        ReplicatedLinear(store, "time_embedding.in", kTimeChannels, h,
+                         {.initializer = kSmallNormal}),
+        ReplicatedLinear(store, "time_embedding.out", h, h,
+                         {.initializer = kSmallNormal})});
+    if (config.classes > 0) {
+      embedding_->class_table =
+          &store.Create("class_embedding.table", {config.classes + 1, h}, {},
+                        {.kind = Initializer::Kind::kNormal,
+                         .stddev = config.class_table_stddev},
+                        /*decay=*/false);
+    }
+    if (config.text_tokens > 0) {
+      embedding_->text = std::make_unique<ReplicatedLinear>(
+          store, "text_embedding", config.text_width, h);
+    }
+    if (config.positions == Dit::SINCOS) {
+      embedding_->position_table = SinCosTable(device, config, store.dtype());
+    }
+  }
+  for (int64_t i = range_.first; i < range_.end; ++i) {
+    blocks_.push_back(std::make_unique<DitBlock>(
+        store, grid, fmt::format("blocks.{}", i), config,
+        /*last=*/i + 1 == config.layers));
+  }
+  if (range_.end == config.layers) {
+    head_ = std::make_shared<FinalLayer>(
+        FinalLayer{AdaptiveModulation(store, grid, "final.modulation", h, 2),
+                   ReplicatedLinear(
+                       store, "final.linear", h, config.patch_channels(),
+                       {.initializer = {.kind = Initializer::Kind::kZeros}})});
+  }
+}
+
+DitState DitPart::Embed(ForwardContext& context,
+                        const DitInputs& inputs) const {
+  CHECK(has_embedding());
+  DitState state;
+  state.x = embedding_->patches.Forward(context, BatchConstant(inputs.patches));
+  if (embedding_->position_table.defined()) {
+    state.x = AddConstant(context, state.x, embedding_->position_table);
+  }
+  const Tensor sinusoid =
+      TimestepEmbedding(Scale(inputs.sigmas, kTimeScale), kTimeChannels,
+                        kMaxPeriod, inputs.patches.dtype());
+  ShardedVariable c = embedding_->time_out.Forward(
+      context,
+      Activate(context, Activation::kSilu,
+               embedding_->time_in.Forward(context, BatchConstant(sinusoid))));
+  if (embedding_->class_table != nullptr) {
+    c = Add(context, c,
+            EmbeddingLookup(context, *embedding_->class_table, inputs.labels,
+                            BatchStates()));
+  }
+  state.silu_c = Transition(context, Activate(context, Activation::kSilu, c),
+                            Axis::kTensor, AxisState::Replicate());
+  if (embedding_->text != nullptr) {
+    state.text = embedding_->text->Forward(context, BatchConstant(inputs.text));
+  }
+  return state;
+}
+
+DitState DitPart::RunBlocks(ForwardContext& context, DitState state,
+                            const Tensor& text_counts) const {
+  DitConstants constants;
+  constants.rope = rope_;
+  constants.text_counts = text_counts;
+  if (config_.joint_text()) {
+    constants.joint_counts =
+        AddToCounts(text_counts, static_cast<int32_t>(config_.tokens()));
+  }
+  for (const auto& block : blocks_) {
+    const bool with_text = state.text.variable.defined();
+    const auto run = [block = block.get(), constants, with_text](
+                         ForwardContext& inner,
+                         const std::vector<ShardedVariable>& inputs) {
+      DitState local;
+      local.x = inputs[0];
+      local.silu_c = inputs[1];
+      if (with_text) local.text = inputs[2];
+      block->Forward(inner, constants, local);
+      std::vector<ShardedVariable> outputs = {local.x};
+      if (local.text.variable.defined()) outputs.push_back(local.text);
+      return outputs;
+    };
+    std::vector<ShardedVariable> inputs = {state.x, state.silu_c};
+    if (with_text) inputs.push_back(state.text);
+    std::vector<ShardedVariable> outputs =
+        recompute_ ? Recompute(context, "block", inputs, run)
+                   : run(context, inputs);
+    state.x = outputs[0];
+    // Cross-attention reads the text and leaves it as it is; joint attention
+    // returns it, except from the last block.
+    if (config_.joint_text()) {
+      state.text = outputs.size() > 1 ? outputs[1] : ShardedVariable();
+    }
+  }
+  return state;
+}
+
+ShardedVariable DitPart::Head(ForwardContext& context,
+                              const DitState& state) const {
+  CHECK(has_head());
+  const std::vector<ShardedVariable> modulation =
+      head_->modulation.Forward(context, state.silu_c);
+  return head_->linear.Forward(
+      context, NormModulate(context, NormKind::kLayer, state.x, modulation[1],
+                            modulation[0], kNormEps));
+}
+
+}  // namespace trireme

@@ -1,0 +1,185 @@
+#include "models/dit/dit_block.h"
+
+#include <utility>
+#include <vector>
+
+namespace trireme {
+namespace {
+
+constexpr double kNormEps = 1e-6;
+
+// Positions of the modulations, as in the reference implementation.
+enum ModulationPart {
+  kAttentionShift,
+  kAttentionScale,
+  kAttentionGate,
+  kMlpShift,
+  kMlpScale,
+  kMlpGate,
+  kModulationParts
+};
+// Of a stream that only gives keys and values.
+constexpr int kKeysOnlyParts = 2;
+
+Parameter* HeadNormWeight(ParameterStore& store, const DitConfig& config,
+                          const std::string& name) {
+  if (!config.qk_norm) return nullptr;
+  return &store.Create(name + ".weight", {config.head_dim()}, {},
+                       {.kind = Initializer::Kind::kOnes}, /*decay=*/false);
+}
+
+}  // namespace
+
+DitStream::DitStream(ParameterStore& store, const ProcessGrid& grid,
+                     const std::string& name, const DitConfig& config,
+                     bool to_keys_only)
+    : modulation_(store, grid, name + ".modulation", config.hidden,
+                  to_keys_only ? kKeysOnlyParts : kModulationParts),
+      qkv_(store, grid, name + ".attention.qkv", config.hidden,
+           3 * config.hidden, {.parts = 3}) {
+  q_norm_ = HeadNormWeight(store, config, name + ".attention.q_norm");
+  k_norm_ = HeadNormWeight(store, config, name + ".attention.k_norm");
+  if (to_keys_only) return;
+  projection_ = std::make_unique<RowParallelLinear>(
+      store, grid, name + ".attention.out", config.hidden, config.hidden);
+  mlp_in_ = std::make_unique<ColumnParallelLinear>(
+      store, grid, name + ".mlp.in", config.hidden, config.mlp_hidden);
+  mlp_out_ = std::make_unique<RowParallelLinear>(
+      store, grid, name + ".mlp.out", config.mlp_hidden, config.hidden);
+}
+
+ShardedVariable DitStream::Qkv(ForwardContext& context,
+                               const ShardedVariable& x,
+                               const ShardedVariable& silu_c,
+                               std::vector<ShardedVariable>& modulation) const {
+  modulation = modulation_.Forward(context, silu_c);
+  const ShardedVariable n =
+      NormModulate(context, NormKind::kLayer, x, modulation[kAttentionScale],
+                   modulation[kAttentionShift], kNormEps);
+  return qkv_.Forward(context, n);
+}
+
+HeadNorms DitStream::head_norms(const RopeTable* rope) const {
+  return {.q_weight = q_norm_,
+          .k_weight = k_norm_,
+          .rope = rope != nullptr && rope->cos.defined() ? rope : nullptr,
+          .eps = kNormEps};
+}
+
+ShardedVariable DitStream::Project(
+    ForwardContext& context, const ShardedVariable& x,
+    const ShardedVariable& attended,
+    const std::vector<ShardedVariable>& modulation) const {
+  return GatedResidual(context, x, modulation[kAttentionGate],
+                       projection_->Forward(context, attended));
+}
+
+ShardedVariable DitStream::Mlp(
+    ForwardContext& context, const ShardedVariable& x,
+    const std::vector<ShardedVariable>& modulation) const {
+  const ShardedVariable n =
+      NormModulate(context, NormKind::kLayer, x, modulation[kMlpScale],
+                   modulation[kMlpShift], kNormEps);
+  const ShardedVariable inner =
+      Activate(context, Activation::kGeluTanh, mlp_in_->Forward(context, n));
+  return GatedResidual(context, x, modulation[kMlpGate],
+                       mlp_out_->Forward(context, inner));
+}
+
+DitBlock::DitBlock(ParameterStore& store, const ProcessGrid& grid,
+                   const std::string& name, const DitConfig& config, bool last)
+    : config_(config),
+      image_(store, grid, name, config, /*to_keys_only=*/false),
+      last_(last) {
+  const int64_t h = config.hidden;
+  if (config.joint_text()) {
+    text_ = std::make_unique<DitStream>(store, grid, name + ".text", config,
+                                        /*to_keys_only=*/last);
+  }
+  if (config.cross_text()) {
+    const std::string prefix = name + ".cross";
+    Parameter& norm_weight =
+        store.Create(prefix + ".norm.weight", {h}, {},
+                     {.kind = Initializer::Kind::kOnes}, /*decay=*/false);
+    Parameter& norm_bias =
+        store.Create(prefix + ".norm.bias", {h}, {},
+                     {.kind = Initializer::Kind::kZeros}, /*decay=*/false);
+    cross_ = std::make_unique<CrossWeights>(
+        CrossWeights{&norm_weight, &norm_bias,
+                     ColumnParallelLinear(store, grid, prefix + ".q", h, h),
+                     ColumnParallelLinear(store, grid, prefix + ".kv", h, 2 * h,
+                                          {.parts = 2}),
+                     RowParallelLinear(store, grid, prefix + ".out", h, h)});
+    cross_->q_norm = HeadNormWeight(store, config, prefix + ".q_norm");
+    cross_->k_norm = HeadNormWeight(store, config, prefix + ".k_norm");
+  }
+}
+
+void DitBlock::Forward(ForwardContext& context, const DitConstants& constants,
+                       DitState& state) const {
+  if (text_ != nullptr) {
+    JointForward(context, constants, state);
+    return;
+  }
+  std::vector<ShardedVariable> modulation;
+  const ShardedVariable qkv =
+      image_.Qkv(context, state.x, state.silu_c, modulation);
+  const ShardedVariable attended = SelfAttention(
+      context, qkv, config_.head_dim(), image_.head_norms(&constants.rope));
+  state.x = image_.Project(context, state.x, attended, modulation);
+  if (cross_ != nullptr) state.x = CrossAttend(context, constants, state);
+  state.x = image_.Mlp(context, state.x, modulation);
+}
+
+ShardedVariable DitBlock::CrossAttend(ForwardContext& context,
+                                      const DitConstants& constants,
+                                      const DitState& state) const {
+  const ShardedVariable n =
+      Norm(context, NormKind::kLayer, state.x, cross_->norm_weight,
+           cross_->norm_bias, kNormEps);
+  const HeadNorms norms{
+      .q_weight = cross_->q_norm, .k_weight = cross_->k_norm, .eps = kNormEps};
+  const ShardedVariable attended =
+      CrossAttention(context, cross_->q.Forward(context, n),
+                     cross_->kv.Forward(context, state.text),
+                     config_.head_dim(), norms, &constants.text_counts);
+  return Add(context, state.x, cross_->projection.Forward(context, attended));
+}
+
+void DitBlock::JointForward(ForwardContext& context,
+                            const DitConstants& constants,
+                            DitState& state) const {
+  // Two modulations read c. Their gradients are added to each other before
+  // they meet those of other blocks, as recomputation of the block does it:
+  // sums in another order would differ in the last bit.
+  const ShardedVariable silu_c = Fork(context, state.silu_c);
+  const int64_t head_dim = config_.head_dim();
+  std::vector<ShardedVariable> image_modulation;
+  std::vector<ShardedVariable> text_modulation;
+  const ShardedVariable image_qkv =
+      NormHeads(context, image_.Qkv(context, state.x, silu_c, image_modulation),
+                head_dim, image_.head_norms(&constants.rope));
+  const ShardedVariable text_qkv = NormHeads(
+      context, text_->Qkv(context, state.text, silu_c, text_modulation),
+      head_dim, text_->head_norms(nullptr));
+  // Image tokens first, so that masked text tokens are the last keys.
+  const ShardedVariable attended =
+      SelfAttention(context, ConcatTokens(context, image_qkv, text_qkv),
+                    head_dim, HeadNorms(), &constants.joint_counts);
+  const int64_t boundary = config_.tokens();
+  state.x = image_.Project(context, state.x,
+                           SliceTokens(context, attended, 0, boundary),
+                           image_modulation);
+  state.x = image_.Mlp(context, state.x, image_modulation);
+  if (last_) {
+    state.text = ShardedVariable();
+    return;
+  }
+  state.text = text_->Project(
+      context, state.text,
+      SliceTokens(context, attended, boundary, boundary + config_.text_tokens),
+      text_modulation);
+  state.text = text_->Mlp(context, state.text, text_modulation);
+}
+
+}  // namespace trireme

@@ -1,0 +1,112 @@
+// One block of a DiT: adaLN-zero modulated self-attention and MLP, with cross-
+// or joint attention to text tokens where the model has text.
+//
+//   n = norm(x)·(1 + scale₁) + shift₁;   x += gate₁ · attention(n)
+//   [cross: x += cross_attention(norm(x), text)]
+//   n = norm(x)·(1 + scale₂) + shift₂;   x += gate₂ · mlp(n)
+//
+// with the six modulations W·silu(c) + b, W and b zero at the start, so that a
+// block begins as the identity. In joint form the text tokens go through the
+// same with weights of their own, and both streams meet in one attention.
+//
+// Heads and MLP channels are sharded over tp; x, text and c are whole.
+
+#ifndef TRIREME_MODELS_DIT_DIT_BLOCK_H_
+#define TRIREME_MODELS_DIT_DIT_BLOCK_H_
+
+#include <memory>
+#include <string>
+
+#include "models/dit/dit_config.h"
+#include "parallel/functional.h"
+#include "parallel/layers.h"
+
+namespace trireme {
+
+// The activations between blocks, and what is fixed for a microbatch.
+struct DitState {
+  ShardedVariable x;  // [b, s, h]
+  // silu(c) [b, h], Replicate over tp: every block's modulation leaves a part
+  // of its gradient, which is summed over the blocks (across stages too) and
+  // then once over tp, where the model starts.
+  ShardedVariable silu_c;
+  ShardedVariable text;  // [b, n, h]; undefined without text
+};
+
+// Constants that blocks of one chunk share.
+struct DitConstants {
+  RopeTable rope;  // undefined tensors without ROPE
+  // int32 [b]: the text tokens of each sample; of image and text tokens
+  // together for joint attention. Undefined without text.
+  Tensor text_counts;
+  Tensor joint_counts;
+};
+
+// Attention and MLP weights of one stream of tokens.
+class DitStream {
+ public:
+  // `to_keys_only`: the stream is read by the attention but its own result is
+  // not used (the text of the last block): no output projection, no MLP.
+  DitStream(ParameterStore& store, const ProcessGrid& grid,
+            const std::string& name, const DitConfig& config,
+            bool to_keys_only);
+
+  // Modulated norm and qkv; sets `modulation` for the rest of the block.
+  ShardedVariable Qkv(ForwardContext& context, const ShardedVariable& x,
+                      const ShardedVariable& silu_c,
+                      std::vector<ShardedVariable>& modulation) const;
+  HeadNorms head_norms(const RopeTable* rope) const;
+  // x + gate·projection(attended).
+  ShardedVariable Project(ForwardContext& context, const ShardedVariable& x,
+                          const ShardedVariable& attended,
+                          const std::vector<ShardedVariable>& modulation) const;
+  ShardedVariable Mlp(ForwardContext& context, const ShardedVariable& x,
+                      const std::vector<ShardedVariable>& modulation) const;
+
+ private:
+  AdaptiveModulation modulation_;
+  ColumnParallelLinear qkv_;
+  Parameter* q_norm_ = nullptr;
+  Parameter* k_norm_ = nullptr;
+  std::unique_ptr<RowParallelLinear> projection_;
+  std::unique_ptr<ColumnParallelLinear> mlp_in_;
+  std::unique_ptr<RowParallelLinear> mlp_out_;
+};
+
+class DitBlock {
+ public:
+  // `last`: of the whole model.
+  DitBlock(ParameterStore& store, const ProcessGrid& grid,
+           const std::string& name, const DitConfig& config, bool last);
+
+  // Replaces state.x (and state.text in joint form).
+  void Forward(ForwardContext& context, const DitConstants& constants,
+               DitState& state) const;
+
+ private:
+  ShardedVariable CrossAttend(ForwardContext& context,
+                              const DitConstants& constants,
+                              const DitState& state) const;
+  void JointForward(ForwardContext& context, const DitConstants& constants,
+                    DitState& state) const;
+
+  struct CrossWeights {
+    Parameter* norm_weight;
+    Parameter* norm_bias;
+    ColumnParallelLinear q;
+    ColumnParallelLinear kv;
+    RowParallelLinear projection;
+    Parameter* q_norm = nullptr;
+    Parameter* k_norm = nullptr;
+  };
+
+  DitConfig config_;
+  DitStream image_;
+  std::unique_ptr<DitStream> text_;
+  std::unique_ptr<CrossWeights> cross_;
+  bool last_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_DIT_DIT_BLOCK_H_

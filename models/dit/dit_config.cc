@@ -1,0 +1,139 @@
+#include "models/dit/dit_config.h"
+
+#include <cmath>
+#include <string_view>
+
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+struct PresetSizes {
+  int64_t hidden, layers, heads;
+};
+
+PresetSizes SizesOf(Dit::Preset preset) {
+  switch (preset) {
+    case Dit::TINY:
+      return {128, 4, 4};
+    case Dit::S:
+      return {384, 12, 6};
+    case Dit::B:
+      return {768, 12, 12};
+    case Dit::L:
+      return {1024, 24, 16};
+    case Dit::XL:
+      return {1152, 28, 16};
+    default:
+      return {0, 0, 0};
+  }
+}
+
+// Bounds that no real model passes; they keep products of sizes in 64 bits.
+constexpr int64_t kMaxHidden = 1 << 17;
+constexpr int64_t kMaxLayers = 1 << 12;
+
+absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
+                        int64_t high) {
+  if (found >= low && found <= high) return absl::OkStatus();
+  return InvalidArgument("model.dit.{}: found {}, expected {} to {}", field,
+                         found, low, high);
+}
+
+}  // namespace
+
+absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
+                                     int64_t classes) {
+  const PresetSizes preset = SizesOf(dit.preset());
+  DitConfig config;
+  config.hidden = dit.has_hidden() ? dit.hidden() : preset.hidden;
+  config.layers = dit.has_layers() ? dit.layers() : preset.layers;
+  config.heads = dit.has_heads() ? dit.heads() : preset.heads;
+  config.patch = dit.has_patch() ? dit.patch() : 2;
+  config.image = image;
+  RETURN_IF_ERROR(CheckRange("hidden", config.hidden, 4, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("layers", config.layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(CheckRange("heads", config.heads, 1, config.hidden));
+  RETURN_IF_ERROR(CheckRange("patch", config.patch, 1, 64));
+  if (config.hidden % config.heads != 0) {
+    return InvalidArgument(
+        "model.dit.hidden: found {}, expected a multiple of the {} heads",
+        config.hidden, config.heads);
+  }
+  if (image.height % config.patch != 0 || image.width % config.patch != 0) {
+    return InvalidArgument(
+        "model.dit.patch: found {}, expected a divisor of the pictures' {} x "
+        "{} pixels",
+        config.patch, image.width, image.height);
+  }
+  const double mlp_ratio = dit.has_mlp_ratio() ? dit.mlp_ratio() : 4.0;
+  if (!(mlp_ratio > 0 && mlp_ratio <= 64)) {
+    return InvalidArgument(
+        "model.dit.mlp_ratio: found {}, expected more than 0 and at most 64",
+        mlp_ratio);
+  }
+  config.mlp_hidden = std::llround(mlp_ratio * config.hidden);
+  config.qk_norm = !dit.has_qk_norm() || dit.qk_norm();
+  config.positions = dit.positions() == Dit::POSITIONS_UNSPECIFIED
+                         ? Dit::ROPE
+                         : dit.positions();
+  // Two axes, each with pairs of channels.
+  if (config.positions == Dit::ROPE && config.head_dim() % 4 != 0) {
+    return InvalidArgument(
+        "model.dit.heads: found {} heads of {} channels, expected heads of a "
+        "multiple of 4 channels for positions ROPE",
+        config.heads, config.head_dim());
+  }
+  if (config.positions == Dit::SINCOS && config.hidden % 4 != 0) {
+    return InvalidArgument(
+        "model.dit.hidden: found {}, expected a multiple of 4 for positions "
+        "SINCOS",
+        config.hidden);
+  }
+  if (!dit.has_class_conditional() || dit.class_conditional()) {
+    config.classes = classes;
+  }
+  if (dit.has_class_table_stddev()) {
+    config.class_table_stddev = dit.class_table_stddev();
+  }
+  if (dit.has_text()) {
+    config.text_tokens = dit.text().tokens();
+    config.text_width = dit.text().width();
+    RETURN_IF_ERROR(CheckRange("text.tokens", config.text_tokens, 1, 1 << 16));
+    RETURN_IF_ERROR(CheckRange("text.width", config.text_width, 1, kMaxHidden));
+    if (dit.text().attention() != Dit::TEXT_ATTENTION_UNSPECIFIED) {
+      config.text_attention = dit.text().attention();
+    }
+  }
+  return config;
+}
+
+void FillDit(const DitConfig& config, Dit& dit) {
+  dit.set_hidden(config.hidden);
+  dit.set_layers(config.layers);
+  dit.set_heads(config.heads);
+  dit.set_patch(config.patch);
+  dit.set_mlp_ratio(static_cast<double>(config.mlp_hidden) / config.hidden);
+  dit.set_qk_norm(config.qk_norm);
+  dit.set_positions(config.positions);
+  dit.set_class_conditional(config.classes > 0);
+  dit.set_class_table_stddev(config.class_table_stddev);
+  if (config.text_tokens > 0) {
+    dit.mutable_text()->set_attention(config.text_attention);
+  }
+}
+
+double DitTrainingFlops(const DitConfig& config) {
+  const double s = static_cast<double>(config.tokens());
+  const double h = static_cast<double>(config.hidden);
+  const double f = static_cast<double>(config.mlp_hidden);
+  const double n = static_cast<double>(config.text_tokens);
+  const double rows = config.joint_text() ? s + n : s;
+  double block = 8 * rows * h * h + 4 * rows * h * f + 4 * rows * rows * h;
+  if (config.cross_text()) {
+    block += 4 * s * h * h + 4 * n * h * h + 4 * s * n * h;
+  }
+  return 3.0 * static_cast<double>(config.layers) * block;
+}
+
+}  // namespace trireme

@@ -1,0 +1,68 @@
+// Sizes of a DiT, resolved: every field has its value.
+
+#ifndef TRIREME_MODELS_DIT_DIT_CONFIG_H_
+#define TRIREME_MODELS_DIT_DIT_CONFIG_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "models/model.pb.h"
+
+namespace trireme {
+
+// Pictures that the model works on.
+struct ImageSpec {
+  int64_t channels = 1;
+  int64_t height = 0;
+  int64_t width = 0;
+};
+
+struct DitConfig {
+  int64_t hidden = 0;
+  int64_t layers = 0;
+  int64_t heads = 0;
+  int64_t patch = 2;
+  int64_t mlp_hidden = 0;
+  bool qk_norm = true;
+  Dit::Positions positions = Dit::ROPE;
+  // 0: unconditional. The table has one more row, for dropped classes.
+  int64_t classes = 0;
+  double class_table_stddev = 0.5;
+  int64_t text_tokens = 0;  // 0: no text
+  int64_t text_width = 0;
+  Dit::TextAttention text_attention = Dit::CROSS;
+  ImageSpec image;
+
+  int64_t head_dim() const { return hidden / heads; }
+  int64_t rows() const { return image.height / patch; }
+  int64_t columns() const { return image.width / patch; }
+  int64_t tokens() const { return rows() * columns(); }
+  int64_t patch_channels() const { return patch * patch * image.channels; }
+  bool joint_text() const {
+    return text_tokens > 0 && text_attention == Dit::JOINT;
+  }
+  bool cross_text() const {
+    return text_tokens > 0 && text_attention == Dit::CROSS;
+  }
+};
+
+// Fills presets and defaults. Errors name the field ("model.dit.hidden"), what
+// was found and what was expected.
+absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
+                                     int64_t classes);
+
+// Writes the resolved sizes back, so that a run's job file shows them.
+void FillDit(const DitConfig& config, Dit& dit);
+
+// Matrix-product FLOPs of forward and backward over one sample, with s tokens,
+// width h, MLP width f, n text tokens:
+//   3·layers·(8·s·h² + 4·s·h·f + 4·s²·h)              self-attention and MLP
+//   cross text adds 3·layers·(4·s·h² + 4·n·h² + 4·s·n·h)
+//   joint text: the first line for n more tokens, with (s+n)² in attention.
+// Embeddings, head and modulations are left out (for f = 4h the first line is
+// 3·layers·(24·s·h² + 4·s²·h)).
+double DitTrainingFlops(const DitConfig& config);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_DIT_DIT_CONFIG_H_

@@ -1,0 +1,147 @@
+#include "models/objective/rectified_flow.h"
+
+#include <cmath>
+#include <span>
+
+#include "runtime/core/philox.h"
+#include "runtime/core/status.h"
+#include "runtime/ops/pointwise.h"
+
+namespace trireme {
+namespace {
+
+RandomStream StreamOf(uint64_t seed, const ImageBatch& batch, int64_t i,
+                      RandomPurpose purpose) {
+  return RandomStream({.seed = seed,
+                       .step = static_cast<uint64_t>(batch.step),
+                       .sample = batch.sample_indices[i],
+                       .purpose = purpose});
+}
+
+bool Dropped(const RectifiedFlowConfig& config, uint64_t seed,
+             const ImageBatch& batch, int64_t i) {
+  return StreamOf(seed, batch, i, RandomPurpose::kConditionDrop).Uniform(0) <
+         config.condition_drop;
+}
+
+double SampleSigma(const RectifiedFlowConfig& config, uint64_t seed,
+                   const ImageBatch& batch, int64_t i) {
+  const double normal =
+      StreamOf(seed, batch, i, RandomPurpose::kTime).Normal(0);
+  const double logit = config.logit_mean + config.logit_stddev * normal;
+  return ShiftSigma(1.0 / (1.0 + std::exp(-logit)), config.shift);
+}
+
+}  // namespace
+
+absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
+    const RectifiedFlow& flow) {
+  RectifiedFlowConfig config;
+  if (flow.has_logit_mean()) config.logit_mean = flow.logit_mean();
+  if (flow.has_logit_stddev()) config.logit_stddev = flow.logit_stddev();
+  if (flow.has_shift()) config.shift = flow.shift();
+  if (flow.has_condition_drop()) config.condition_drop = flow.condition_drop();
+  if (!(config.logit_stddev > 0 && config.logit_stddev <= 100)) {
+    return InvalidArgument(
+        "objective.rectified_flow.logit_stddev: found {}, expected more than 0 "
+        "and at most 100",
+        config.logit_stddev);
+  }
+  if (!(std::abs(config.logit_mean) <= 100)) {
+    return InvalidArgument(
+        "objective.rectified_flow.logit_mean: found {}, expected -100 to 100",
+        config.logit_mean);
+  }
+  if (!(config.shift > 0 && config.shift <= 1000)) {
+    return InvalidArgument(
+        "objective.rectified_flow.shift: found {}, expected more than 0 and at "
+        "most 1000",
+        config.shift);
+  }
+  if (!(config.condition_drop >= 0 && config.condition_drop <= 1)) {
+    return InvalidArgument(
+        "objective.rectified_flow.condition_drop: found {}, expected 0 to 1",
+        config.condition_drop);
+  }
+  return config;
+}
+
+double ShiftSigma(double sigma, double shift) {
+  return shift * sigma / (1.0 + (shift - 1.0) * sigma);
+}
+
+ImageBatch ImageBatch::Slice(int64_t begin, int64_t end) const {
+  ImageBatch part;
+  part.step = step;
+  part.sample_indices.assign(sample_indices.begin() + begin,
+                             sample_indices.begin() + end);
+  const auto slice = [&](const Tensor& tensor) {
+    return tensor.defined() ? tensor.Slice(begin, end) : Tensor();
+  };
+  part.pixels = slice(pixels);
+  part.labels = slice(labels);
+  part.text = slice(text);
+  part.text_counts = slice(text_counts);
+  return part;
+}
+
+NoisedBatch AddNoise(const RectifiedFlowConfig& config, uint64_t seed,
+                     const ImageBatch& batch, int32_t dropped_label,
+                     DType dtype) {
+  Device& device = batch.pixels.device();
+  const int64_t n = batch.size();
+  const int64_t elements = batch.pixels.num_elements() / n;
+  const DType sigma_dtype =
+      dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  const Tensor x = Tensor::Empty(device, batch.pixels.shape(), DType::kFloat32,
+                                 MemoryCategory::kActivations, "noised batch");
+  const Tensor target = Tensor::EmptyLike(x, "flow target");
+  const Tensor sigmas = Tensor::Empty(device, {n}, DType::kFloat32,
+                                      MemoryCategory::kActivations, "sigmas");
+  NoisedBatch result;
+  if (batch.labels.defined()) result.labels = batch.labels.Clone("labels");
+  result.text_counts = DropTextCounts(config, seed, batch);
+  if (!device.dry()) {
+    const float* pixels = batch.pixels.data<float>();
+#pragma omp parallel for
+    for (int64_t i = 0; i < n; ++i) {
+      const auto sigma =
+          static_cast<float>(SampleSigma(config, seed, batch, i));
+      sigmas.data<float>()[i] = sigma;
+      // The noise is made where the target goes, then turned into both.
+      const std::span<float> noise(target.data<float>() + i * elements,
+                                   elements);
+      float* noised = x.data<float>() + i * elements;
+      const float* clean = pixels + i * elements;
+      StreamOf(seed, batch, i, RandomPurpose::kNoise).FillNormal(0, noise);
+      for (int64_t e = 0; e < elements; ++e) {
+        noised[e] = (1.0f - sigma) * clean[e] + sigma * noise[e];
+        noise[e] -= clean[e];
+      }
+      if (result.labels.defined() && Dropped(config, seed, batch, i)) {
+        result.labels.data<int32_t>()[i] = dropped_label;
+      }
+    }
+  }
+  const auto in = [](const Tensor& tensor, DType wanted) {
+    return tensor.dtype() == wanted ? tensor : Cast(tensor, wanted);
+  };
+  result.x = in(x, dtype);
+  result.target = in(target, dtype);
+  result.sigmas = in(sigmas, sigma_dtype);
+  return result;
+}
+
+Tensor DropTextCounts(const RectifiedFlowConfig& config, uint64_t seed,
+                      const ImageBatch& batch) {
+  if (!batch.text_counts.defined()) return Tensor();
+  const Tensor counts = batch.text_counts.Clone("text counts");
+  if (int32_t* values = counts.data<int32_t>()) {
+    for (int64_t i = 0; i < batch.size(); ++i) {
+      if (Dropped(config, seed, batch, i)) values[i] = 0;
+    }
+  }
+  return counts;
+}
+
+}  // namespace trireme

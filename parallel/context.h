@@ -1,0 +1,57 @@
+// What a layer needs to know of the machine: device, grid, communicators, and
+// where to report that a model is wrongly built. One per rank; nothing global.
+
+#ifndef TRIREME_PARALLEL_CONTEXT_H_
+#define TRIREME_PARALLEL_CONTEXT_H_
+
+#include <unordered_map>
+
+#include "absl/status/status.h"
+#include "parallel/axis_state.h"
+#include "parallel/communicators.h"
+#include "parallel/process_grid.h"
+#include "runtime/autograd/parameter.h"
+
+namespace trireme {
+
+class ParallelContext {
+ public:
+  // All three outlive the context.
+  ParallelContext(Device& device, const ProcessGrid& grid,
+                  Communicators& communicators)
+      : device_(device), grid_(grid), communicators_(communicators) {}
+
+  Device& device() const { return device_; }
+  const ProcessGrid& grid() const { return grid_; }
+  Communicators& communicators() const { return communicators_; }
+
+  // Records that the model breaks a rule of axis_state.h. The first refusal
+  // stays; computation goes on (on meaningless values), and whoever builds the
+  // model checks status() after its dry run, before any real work.
+  void Refuse(absl::Status status) {
+    if (status_.ok()) status_ = std::move(status);
+  }
+  const absl::Status& status() const { return status_; }
+
+  // Notes that `parameter` is applied to an activation in `states`, and so
+  // over which axes its gradient is a part of a sum. Refuses a parameter that
+  // is used under two different rules.
+  void UseParameter(Parameter& parameter, const AxisStates& states);
+
+ private:
+  Device& device_;
+  const ProcessGrid& grid_;
+  Communicators& communicators_;
+  absl::Status status_;
+  std::unordered_map<const Parameter*, AxisSet> uses_;
+};
+
+// One forward pass of one microbatch.
+struct ForwardContext {
+  Tape& tape;
+  ParallelContext& parallel;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_PARALLEL_CONTEXT_H_

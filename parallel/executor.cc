@@ -1,0 +1,272 @@
+#include "parallel/executor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+#include "runtime/ops/reduction.h"
+
+namespace trireme {
+namespace {
+
+// More tensors than ever cross one hop; a factor of message tags.
+constexpr int kMaxTensorsPerHop = 8;
+
+int MessageTag(const Program& program, const Instruction& instruction,
+               int tensor) {
+  const int message =
+      (instruction.microbatch * program.num_stages() + instruction.hop) * 2 +
+      (instruction.payload == Payload::kGradient ? 1 : 0);
+  return message * kMaxTensorsPerHop + tensor;
+}
+
+int64_t NowNs() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+double SecondsSince(int64_t start_ns) { return (NowNs() - start_ns) * 1e-9; }
+
+}  // namespace
+
+Executor::Executor(ParallelContext& context, const Program& program,
+                   int pipeline_rank, std::vector<ExecutorChunk> chunks,
+                   Optimizer* optimizer)
+    : context_(context),
+      program_(program),
+      pipeline_rank_(pipeline_rank),
+      chunks_(std::move(chunks)),
+      optimizer_(optimizer) {
+  CHECK_EQ(static_cast<int>(chunks_.size()),
+           ChunksOnRank(program, pipeline_rank));
+}
+
+absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
+  StepResult result;
+  const int64_t start_ns = NowNs();
+  for (const ExecutorChunk& chunk : chunks_) chunk.reducer->BeginStep();
+  for (const Instruction& instruction : program_.ranks[pipeline_rank_]) {
+    const int64_t instruction_start_ns = NowNs();
+    Run(instruction, options, result);
+    if (absl::Status status = context_.device().status(); !status.ok()) {
+      return WithContext(status, fmt::format("step {}, {}", options.step,
+                                             ToText(instruction)));
+    }
+    if (options.trace != nullptr) {
+      options.trace->push_back(
+          {.name = ToText(instruction),
+           .category = std::string(ResourceName(instruction.resource)),
+           .rank = context_.communicators().world().rank(),
+           .track = std::string(ResourceName(instruction.resource)),
+           .start_ns = instruction_start_ns,
+           .duration_ns = NowNs() - instruction_start_ns,
+           .args = {}});
+    }
+  }
+  for (Event& send : sends_) send.Wait();
+  sends_.clear();
+  CHECK(passes_.empty()) << "a forward without its backward";
+  result.times.step = SecondsSince(start_ns);
+  return result;
+}
+
+void Executor::Run(const Instruction& instruction, const StepOptions& options,
+                   StepResult& result) {
+  ReleaseCompletedSends();
+  const int64_t start_ns = NowNs();
+  const double waited_before = result.times.pipeline_wait;
+  // Compute time without what was spent waiting for the operands.
+  const auto computed = [&] {
+    return SecondsSince(start_ns) -
+           (result.times.pipeline_wait - waited_before);
+  };
+  switch (instruction.kind) {
+    case InstructionKind::kForward:
+      Forward(instruction, result);
+      result.times.forward += computed();
+      break;
+    case InstructionKind::kBackward:
+      Backward(instruction, Tape::WeightGradients::kImmediate, result);
+      result.times.backward += computed();
+      break;
+    case InstructionKind::kBackwardInput:
+      Backward(instruction, Tape::WeightGradients::kDeferred, result);
+      result.times.backward += computed();
+      break;
+    case InstructionKind::kBackwardWeight:
+      BackwardWeight(instruction);
+      result.times.backward += computed();
+      break;
+    case InstructionKind::kSend:
+      Send(instruction);
+      break;
+    case InstructionKind::kRecv:
+      Receive(instruction);
+      break;
+    case InstructionKind::kReduceGradients:
+      chunks_[instruction.chunk].reducer->Start(instruction.bucket);
+      break;
+    case InstructionKind::kClipGradients: {
+      for (const ExecutorChunk& chunk : chunks_) {
+        for (int b = 0; b < chunk.reducer->num_buckets(); ++b) {
+          chunk.reducer->Wait(b);
+        }
+      }
+      result.times.gradient_wait += SecondsSince(start_ns);
+      const int64_t clip_start_ns = NowNs();
+      result.gradient_norm = optimizer_->ClipGradients();
+      result.times.optimizer += SecondsSince(clip_start_ns);
+      break;
+    }
+    case InstructionKind::kUpdate:
+      if (!options.update) break;
+      optimizer_->Update(chunks_[instruction.chunk].reducer->bucket_parameters(
+                             instruction.bucket),
+                         options.step, options.learning_rate);
+      result.times.optimizer += SecondsSince(start_ns);
+      break;
+    default:
+      CHECK(false) << "no generator emits "
+                   << InstructionKindName(instruction.kind);
+  }
+}
+
+std::vector<Tensor> Executor::Await(Arrival arrival, StepResult& result) {
+  const int64_t start_ns = NowNs();
+  for (Event& event : arrival.events) event.Wait();
+  result.times.pipeline_wait += SecondsSince(start_ns);
+  return std::move(arrival.tensors);
+}
+
+void Executor::Forward(const Instruction& instruction, StepResult& result) {
+  const Key key(instruction.microbatch, instruction.chunk);
+  Chunk& chunk = *chunks_[instruction.chunk].chunk;
+  Pass pass;
+  pass.tape = std::make_unique<Tape>(context_.device());
+  pass.tape->set_gradient_ready(
+      [reducer = chunks_[instruction.chunk].reducer](Parameter& parameter) {
+        reducer->Contribute(parameter);
+      });
+  if (auto arrival = activations_.extract(key)) {
+    for (Tensor& tensor : Await(std::move(arrival.mapped()), result)) {
+      pass.inputs.push_back(pass.tape->Leaf(std::move(tensor)));
+    }
+  }
+  ForwardContext context{*pass.tape, context_};
+  std::vector<Tensor> outputs;
+  for (ShardedVariable& output :
+       chunk.Forward(context, instruction.microbatch, pass.inputs)) {
+    outputs.push_back(output.value());
+    pass.outputs.push_back(std::move(output.variable));
+  }
+  if (chunk.computes_loss()) {
+    CHECK_EQ(outputs.size(), size_t{1});
+    result.local_loss += Sum(outputs[0]);
+  } else {
+    Deliver(instruction, Payload::kActivation, std::move(outputs));
+  }
+  passes_.emplace(key, std::move(pass));
+}
+
+void Executor::Backward(const Instruction& instruction,
+                        Tape::WeightGradients weight_gradients,
+                        StepResult& result) {
+  const Key key(instruction.microbatch, instruction.chunk);
+  Pass& pass = passes_.at(key);
+  std::vector<Tensor> seeds(pass.outputs.size());
+  if (auto arrival = gradients_.extract(key)) {
+    seeds = Await(std::move(arrival.mapped()), result);
+  }
+  std::vector<Variable> outputs = std::move(pass.outputs);
+  // The outputs' values went to the next stage; nothing needs them here.
+  pass.tape->Backward(outputs, seeds, weight_gradients);
+  outputs.clear();
+  seeds.clear();
+  std::vector<Tensor> input_gradients;
+  for (const Variable& input : pass.inputs) {
+    Tensor gradient = pass.tape->TakeGradient(input);
+    if (!gradient.defined()) {
+      gradient = Tensor::Zeros(context_.device(), input.value().shape(),
+                               input.value().dtype());
+    }
+    input_gradients.push_back(std::move(gradient));
+  }
+  pass.inputs.clear();
+  if (!input_gradients.empty()) {
+    Deliver(instruction, Payload::kGradient, std::move(input_gradients));
+  }
+  if (weight_gradients == Tape::WeightGradients::kImmediate) {
+    passes_.erase(key);
+  }
+}
+
+void Executor::BackwardWeight(const Instruction& instruction) {
+  const Key key(instruction.microbatch, instruction.chunk);
+  passes_.at(key).tape->RunWeightGradients();
+  passes_.erase(key);
+}
+
+void Executor::Deliver(const Instruction& instruction, Payload payload,
+                       std::vector<Tensor> tensors) {
+  const bool forward = payload == Payload::kActivation;
+  const int stage = StageOf(program_, pipeline_rank_, instruction.chunk);
+  const StageLocation target = program_.stages[forward ? stage + 1 : stage - 1];
+  if (target.rank == pipeline_rank_) {
+    Arrival arrival;
+    arrival.tensors = std::move(tensors);
+    (forward ? activations_ : gradients_)
+        .emplace(Key(instruction.microbatch, target.chunk), std::move(arrival));
+  } else {
+    outgoing_.emplace(
+        OutgoingKey(payload, instruction.microbatch, instruction.chunk),
+        std::move(tensors));
+  }
+}
+
+void Executor::Send(const Instruction& instruction) {
+  auto outgoing = outgoing_.extract(OutgoingKey(
+      instruction.payload, instruction.microbatch, instruction.chunk));
+  CHECK(!outgoing.empty()) << ToText(instruction) << ": nothing to send";
+  Communicator& channel =
+      context_.communicators().PipelineSend(instruction.peer);
+  int index = 0;
+  for (const Tensor& tensor : outgoing.mapped()) {
+    sends_.push_back(channel.Send(tensor, Communicators::kReceiver,
+                                  MessageTag(program_, instruction, index),
+                                  ToText(instruction)));
+    ++index;
+  }
+}
+
+void Executor::Receive(const Instruction& instruction) {
+  const bool forward = instruction.payload == Payload::kActivation;
+  const Chunk& chunk = *chunks_[instruction.chunk].chunk;
+  Communicator& channel =
+      context_.communicators().PipelineReceive(instruction.peer);
+  Arrival arrival;
+  int index = 0;
+  for (const TensorSpec& spec :
+       forward ? chunk.InputSpecs() : chunk.OutputSpecs()) {
+    CHECK_LT(index, kMaxTensorsPerHop);
+    Tensor tensor =
+        Tensor::Empty(context_.device(), spec.shape, spec.dtype,
+                      MemoryCategory::kActivations, "received activation");
+    arrival.events.push_back(channel.Receive(
+        tensor, Communicators::kSender,
+        MessageTag(program_, instruction, index), ToText(instruction)));
+    arrival.tensors.push_back(std::move(tensor));
+    ++index;
+  }
+  (forward ? activations_ : gradients_)
+      .emplace(Key(instruction.microbatch, instruction.chunk),
+               std::move(arrival));
+}
+
+void Executor::ReleaseCompletedSends() {
+  std::erase_if(sends_, [](Event& send) { return send.Test(); });
+}
+
+}  // namespace trireme

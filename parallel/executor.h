@@ -1,0 +1,118 @@
+// Runs a rank's list of a Program for real: the executor of the "What an
+// executor must do" of scheduler/program.h.
+//
+// Compute runs in list order on the calling thread. Receives are posted when
+// their instruction comes and awaited by the instruction that depends on them;
+// sends and gradient reductions stay in flight. One tape per (microbatch,
+// chunk), released by its backward.
+
+#ifndef TRIREME_PARALLEL_EXECUTOR_H_
+#define TRIREME_PARALLEL_EXECUTOR_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "parallel/chunk.h"
+#include "parallel/gradient_reducer.h"
+#include "parallel/optimizer.h"
+#include "scheduler/program.h"
+#include "scheduler/trace.h"
+
+namespace trireme {
+
+// One chunk of this rank, by its index in the Program.
+struct ExecutorChunk {
+  Chunk* chunk = nullptr;
+  GradientReducer* reducer = nullptr;
+};
+
+struct StepOptions {
+  int64_t step = 1;  // from 1
+  double learning_rate = 0;
+  // False: gradients are computed and reduced, but nothing is updated.
+  bool update = true;
+  // If set, one event per instruction is appended.
+  std::vector<TraceEvent>* trace = nullptr;
+};
+
+// Where a step's time went on this rank, in seconds.
+struct StepTimes {
+  double step = 0;
+  double forward = 0;
+  double backward = 0;
+  double optimizer = 0;
+  // Blocked on messages of neighbouring stages: bubble and exposed transfer.
+  double pipeline_wait = 0;
+  // Blocked on gradient reductions after the last backward.
+  double gradient_wait = 0;
+};
+
+struct StepResult {
+  // The loss sum over this rank's microbatches; 0 without the last stage.
+  double local_loss = 0;
+  double gradient_norm = 0;
+  StepTimes times;
+};
+
+class Executor {
+ public:
+  // `pipeline_rank`: whose list of the Program to run. All outlive it.
+  Executor(ParallelContext& context, const Program& program, int pipeline_rank,
+           std::vector<ExecutorChunk> chunks, Optimizer* optimizer);
+
+  // One step. An error of the device (out of memory) ends it at once; the
+  // caller must then end the job, since other ranks wait for this one.
+  absl::StatusOr<StepResult> RunStep(const StepOptions& options);
+
+ private:
+  // A chunk's run of one microbatch between forward and backward.
+  struct Pass {
+    std::unique_ptr<Tape> tape;
+    std::vector<Variable> inputs;
+    std::vector<Variable> outputs;
+  };
+  // Tensors that arrive together.
+  struct Arrival {
+    std::vector<Tensor> tensors;
+    std::vector<Event> events;
+  };
+  using Key = std::pair<int, int>;  // microbatch, chunk
+  using OutgoingKey = std::tuple<Payload, int, int>;
+
+  void Run(const Instruction& instruction, const StepOptions& options,
+           StepResult& result);
+  void Forward(const Instruction& instruction, StepResult& result);
+  void Backward(const Instruction& instruction,
+                Tape::WeightGradients weight_gradients, StepResult& result);
+  void BackwardWeight(const Instruction& instruction);
+  // Hands what a pass made to its Send, or to the next stage on this rank.
+  void Deliver(const Instruction& instruction, Payload payload,
+               std::vector<Tensor> tensors);
+  void Send(const Instruction& instruction);
+  void Receive(const Instruction& instruction);
+  std::vector<Tensor> Await(Arrival arrival, StepResult& result);
+  void ReleaseCompletedSends();
+
+  ParallelContext& context_;
+  const Program& program_;
+  int pipeline_rank_;
+  std::vector<ExecutorChunk> chunks_;
+  Optimizer* optimizer_;
+
+  // Of the step in progress.
+  std::map<Key, Pass> passes_;
+  // What has been received or handed over locally, and not used yet.
+  std::map<Key, Arrival> activations_;
+  std::map<Key, Arrival> gradients_;
+  std::map<OutgoingKey, std::vector<Tensor>> outgoing_;
+  std::vector<Event> sends_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_PARALLEL_EXECUTOR_H_

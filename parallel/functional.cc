@@ -1,0 +1,192 @@
+#include "parallel/functional.h"
+
+#include <initializer_list>
+#include <string_view>
+
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+using Kind = AxisState::Kind;
+
+// A dim that no operand of a rank may be sharded along.
+constexpr int kNoMixedDim = -1;
+
+// The rule of functional.h for one op. `mixed_dim` is a dim of the first
+// operand, kNoMixedDim if the op is elementwise.
+AxisStates Combine(ForwardContext& context, std::string_view op,
+                   std::initializer_list<const ShardedVariable*> operands,
+                   int mixed_dim = kNoMixedDim) {
+  AxisStates result;
+  for (const Axis axis : kAllAxes) {
+    AxisState state = (*operands.begin())->states[axis];
+    for (const ShardedVariable* operand : operands) {
+      const AxisState other = operand->states[axis];
+      if (other.kind == Kind::kPartial) {
+        context.parallel.Refuse(FailedPrecondition(
+            "{}: an operand of shape {} is Partial over {}; expected it to be "
+            "reduced first",
+            op, operand->value().shape().ToString(), AxisName(axis)));
+      }
+      if (other == state) continue;
+      if (state.kind == Kind::kReplicate && other.kind == Kind::kShard) {
+        state = other;
+      } else if (!(state.kind == Kind::kShard &&
+                   other.kind == Kind::kReplicate)) {
+        context.parallel.Refuse(FailedPrecondition(
+            "{}: operands are {} and {} over {}", op, state.ToString(),
+            other.ToString(), AxisName(axis)));
+      }
+    }
+    if (mixed_dim != kNoMixedDim && state == AxisState::Shard(mixed_dim)) {
+      context.parallel.Refuse(FailedPrecondition(
+          "{}: mixes dim {}, along which its operand of shape {} is sharded "
+          "over {}",
+          op, mixed_dim, (*operands.begin())->value().shape().ToString(),
+          AxisName(axis)));
+    }
+    result[axis] = state;
+  }
+  return result;
+}
+
+int LastDim(const ShardedVariable& x) { return x.value().rank() - 1; }
+
+constexpr int kTokensDim = 1;
+
+void UseHeadNorms(ForwardContext& context, const HeadNorms& norms,
+                  const AxisStates& states) {
+  for (Parameter* weight : {norms.q_weight, norms.k_weight}) {
+    if (weight != nullptr) context.parallel.UseParameter(*weight, states);
+  }
+}
+
+}  // namespace
+
+ShardedVariable Add(ForwardContext& context, const ShardedVariable& a,
+                    const ShardedVariable& b) {
+  const AxisStates states = Combine(context, "add", {&a, &b});
+  return {Add(context.tape, a.variable, b.variable), states};
+}
+
+ShardedVariable Fork(ForwardContext& context, const ShardedVariable& x) {
+  return {Reshape(context.tape, x.variable, x.value().shape()), x.states};
+}
+
+ShardedVariable AddConstant(ForwardContext& context, const ShardedVariable& x,
+                            const Tensor& table) {
+  const AxisStates states = Combine(context, "add constant", {&x});
+  return {AddConstant(context.tape, x.variable, table), states};
+}
+
+ShardedVariable Activate(ForwardContext& context, Activation activation,
+                         const ShardedVariable& x) {
+  const AxisStates states = Combine(context, "activation", {&x});
+  return {Activate(context.tape, activation, x.variable), states};
+}
+
+ShardedVariable SwiGlu(ForwardContext& context, const ShardedVariable& x) {
+  const AxisStates states = Combine(context, "swiglu", {&x});
+  return {SwiGlu(context.tape, x.variable), states};
+}
+
+ShardedVariable GatedResidual(ForwardContext& context, const ShardedVariable& x,
+                              const ShardedVariable& gate,
+                              const ShardedVariable& y) {
+  const AxisStates states = Combine(context, "gated residual", {&x, &gate, &y});
+  return {GatedResidual(context.tape, x.variable, gate.variable, y.variable),
+          states};
+}
+
+ShardedVariable NormModulate(ForwardContext& context, NormKind kind,
+                             const ShardedVariable& x,
+                             const ShardedVariable& scale,
+                             const ShardedVariable& shift, double eps) {
+  const AxisStates states =
+      Combine(context, "norm", {&x, &scale, &shift}, LastDim(x));
+  return {NormModulate(context.tape, kind, x.variable, scale.variable,
+                       shift.variable, eps),
+          states};
+}
+
+ShardedVariable Norm(ForwardContext& context, NormKind kind,
+                     const ShardedVariable& x, Parameter* weight,
+                     Parameter* bias, double eps) {
+  const AxisStates states = Combine(context, "norm", {&x}, LastDim(x));
+  if (weight != nullptr) context.parallel.UseParameter(*weight, states);
+  if (bias != nullptr) context.parallel.UseParameter(*bias, states);
+  return {Norm(context.tape, kind, x.variable, weight, bias, eps), states};
+}
+
+ShardedVariable ConcatTokens(ForwardContext& context,
+                             const ShardedVariable& first,
+                             const ShardedVariable& second) {
+  const AxisStates states =
+      Combine(context, "concatenation", {&first, &second}, kTokensDim);
+  return {ConcatTokens(context.tape, first.variable, second.variable), states};
+}
+
+ShardedVariable SliceTokens(ForwardContext& context, const ShardedVariable& x,
+                            int64_t begin, int64_t end) {
+  const AxisStates states = Combine(context, "slice", {&x}, kTokensDim);
+  return {SliceTokens(context.tape, x.variable, begin, end), states};
+}
+
+ShardedVariable SelfAttention(ForwardContext& context,
+                              const ShardedVariable& qkv, int64_t head_dim,
+                              const HeadNorms& norms,
+                              const Tensor* key_counts) {
+  const AxisStates states =
+      Combine(context, "self-attention", {&qkv}, kTokensDim);
+  UseHeadNorms(context, norms, states);
+  return {
+      SelfAttention(context.tape, qkv.variable, head_dim, norms, key_counts),
+      states};
+}
+
+ShardedVariable CrossAttention(ForwardContext& context,
+                               const ShardedVariable& q,
+                               const ShardedVariable& kv, int64_t head_dim,
+                               const HeadNorms& norms,
+                               const Tensor* key_counts) {
+  const AxisStates states =
+      Combine(context, "cross-attention", {&q, &kv}, kTokensDim);
+  UseHeadNorms(context, norms, states);
+  return {CrossAttention(context.tape, q.variable, kv.variable, head_dim, norms,
+                         key_counts),
+          states};
+}
+
+ShardedVariable NormHeads(ForwardContext& context, const ShardedVariable& qkv,
+                          int64_t head_dim, const HeadNorms& norms) {
+  const AxisStates states = Combine(context, "head norms", {&qkv});
+  UseHeadNorms(context, norms, states);
+  return {NormHeads(context.tape, qkv.variable, head_dim, norms), states};
+}
+
+ShardedVariable EmbeddingLookup(ForwardContext& context, Parameter& table,
+                                const Tensor& indices,
+                                const AxisStates& states) {
+  context.parallel.UseParameter(table, states);
+  return {EmbeddingLookup(context.tape, table, indices), states};
+}
+
+ShardedVariable SquaredErrorLoss(ForwardContext& context,
+                                 const ShardedVariable& prediction,
+                                 const Tensor& target, double factor) {
+  AxisStates states = Combine(context, "squared error", {&prediction});
+  for (const Axis axis : kAllAxes) {
+    if (states[axis].kind == Kind::kReplicate) {
+      context.parallel.Refuse(FailedPrecondition(
+          "squared error: the prediction is Replicate over {}; each rank "
+          "would count the whole loss",
+          AxisName(axis)));
+    }
+    if (states[axis].kind == Kind::kShard) states[axis] = AxisState::Partial();
+  }
+  return {SquaredErrorLoss(context.tape, prediction.variable, target, factor),
+          states};
+}
+
+}  // namespace trireme

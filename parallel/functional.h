@@ -1,0 +1,73 @@
+// The differentiable ops of runtime/autograd/functions.h on activations with
+// axis states. Each computes the state of its result from those of its
+// operands by one rule, and refuses what would be wrong on some grid:
+//
+//  - operands agree on every axis, except that Replicate meets Shard (the
+//    result is Shard: each rank applies the whole to its slice);
+//  - nothing that is Partial enters an op: it must be reduced first;
+//  - no operand is sharded along a dim that the op mixes (the last dim of a
+//    norm, the tokens of attention).
+//
+// With one rank per axis all of this costs nothing and checks the same.
+
+#ifndef TRIREME_PARALLEL_FUNCTIONAL_H_
+#define TRIREME_PARALLEL_FUNCTIONAL_H_
+
+#include <vector>
+
+#include "parallel/axis_state.h"
+#include "parallel/context.h"
+#include "runtime/autograd/functions.h"
+
+namespace trireme {
+
+ShardedVariable Add(ForwardContext& context, const ShardedVariable& a,
+                    const ShardedVariable& b);
+// x itself. The gradients of the result's uses are added to each other first,
+// then to those of x's other uses: fixes the order of a sum.
+ShardedVariable Fork(ForwardContext& context, const ShardedVariable& x);
+// y = x + table[s, h].
+ShardedVariable AddConstant(ForwardContext& context, const ShardedVariable& x,
+                            const Tensor& table);
+ShardedVariable Activate(ForwardContext& context, Activation activation,
+                         const ShardedVariable& x);
+ShardedVariable SwiGlu(ForwardContext& context, const ShardedVariable& x);
+ShardedVariable GatedResidual(ForwardContext& context, const ShardedVariable& x,
+                              const ShardedVariable& gate,
+                              const ShardedVariable& y);
+ShardedVariable NormModulate(ForwardContext& context, NormKind kind,
+                             const ShardedVariable& x,
+                             const ShardedVariable& scale,
+                             const ShardedVariable& shift, double eps);
+ShardedVariable Norm(ForwardContext& context, NormKind kind,
+                     const ShardedVariable& x, Parameter* weight,
+                     Parameter* bias, double eps);
+ShardedVariable ConcatTokens(ForwardContext& context,
+                             const ShardedVariable& first,
+                             const ShardedVariable& second);
+ShardedVariable SliceTokens(ForwardContext& context, const ShardedVariable& x,
+                            int64_t begin, int64_t end);
+ShardedVariable SelfAttention(ForwardContext& context,
+                              const ShardedVariable& qkv, int64_t head_dim,
+                              const HeadNorms& norms,
+                              const Tensor* key_counts = nullptr);
+ShardedVariable CrossAttention(ForwardContext& context,
+                               const ShardedVariable& q,
+                               const ShardedVariable& kv, int64_t head_dim,
+                               const HeadNorms& norms,
+                               const Tensor* key_counts = nullptr);
+ShardedVariable NormHeads(ForwardContext& context, const ShardedVariable& qkv,
+                          int64_t head_dim, const HeadNorms& norms);
+// `states` are those of the indices.
+ShardedVariable EmbeddingLookup(ForwardContext& context, Parameter& table,
+                                const Tensor& indices,
+                                const AxisStates& states);
+// Σ (prediction − target)²: complete on every axis that the prediction is
+// Invariant on, a part of the global sum on the axes it is sharded over.
+ShardedVariable SquaredErrorLoss(ForwardContext& context,
+                                 const ShardedVariable& prediction,
+                                 const Tensor& target, double factor);
+
+}  // namespace trireme
+
+#endif  // TRIREME_PARALLEL_FUNCTIONAL_H_

@@ -1,0 +1,196 @@
+#include "parallel/layers.h"
+
+#include <utility>
+
+#include "parallel/transitions.h"
+#include "runtime/autograd/functions.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+using Kind = AxisState::Kind;
+
+Shape WeightShape(int64_t in, int64_t out, int parts) {
+  CHECK_EQ(out % parts, 0);
+  return parts == 1 ? Shape{out, in} : Shape{parts, out / parts, in};
+}
+
+Shape BiasShape(int64_t out, int parts) {
+  return parts == 1 ? Shape{out} : Shape{parts, out / parts};
+}
+
+Initializer WithFans(Initializer initializer, int64_t in, int64_t out) {
+  if (initializer.fan_in == 0) initializer.fan_in = in;
+  if (initializer.fan_out == 0) initializer.fan_out = out;
+  return initializer;
+}
+
+std::vector<ShardedDim> TensorShard(const ProcessGrid& grid, int dim) {
+  const int parts = grid.size(Axis::kTensor);
+  if (parts == 1) return {};
+  return {{Axis::kTensor, dim, parts, grid.coordinate(Axis::kTensor)}};
+}
+
+Parameter& CreateWeight(ParameterStore& store, const std::string& name,
+                        int64_t in, int64_t out, const LinearOptions& options,
+                        std::vector<ShardedDim> shards) {
+  return store.Create(
+      name + ".weight", WeightShape(in, out, options.parts), std::move(shards),
+      WithFans(options.initializer, in, out / options.parts), /*decay=*/true);
+}
+
+Parameter* CreateBias(ParameterStore& store, const std::string& name,
+                      int64_t out, const LinearOptions& options,
+                      std::vector<ShardedDim> shards) {
+  if (!options.bias) return nullptr;
+  return &store.Create(name + ".bias", BiasShape(out, options.parts),
+                       std::move(shards), {.kind = Initializer::Kind::kZeros},
+                       /*decay=*/false);
+}
+
+void UseLinear(ForwardContext& context, Parameter* weight, Parameter* bias,
+               const AxisStates& states) {
+  context.parallel.UseParameter(*weight, states);
+  if (bias != nullptr) context.parallel.UseParameter(*bias, states);
+}
+
+// Refuses and returns false unless `condition` holds.
+bool Expect(ForwardContext& context, bool condition, const Parameter& weight,
+            const ShardedVariable& x, std::string_view expected) {
+  if (condition) return true;
+  context.parallel.Refuse(FailedPrecondition(
+      "'{}' is applied to an activation that is {}; expected {}", weight.name,
+      x.states.ToString(), expected));
+  return false;
+}
+
+// The result of a layer that was refused: of the right shape, so that the dry
+// run that builds the model can go on to its end.
+ShardedVariable Placeholder(ForwardContext& context, const ShardedVariable& x,
+                            int64_t channels, AxisState tensor_state) {
+  Shape shape = x.value().shape();
+  shape.set_dim(-1, channels);
+  ShardedVariable result{
+      Variable(Tensor::Zeros(context.tape.device(), shape, x.value().dtype())),
+      x.states};
+  result.states[Axis::kTensor] = tensor_state;
+  return result;
+}
+
+bool ShardedAlongLast(const ShardedVariable& x, Axis axis) {
+  return x.states[axis] == AxisState::Shard(x.value().rank() - 1);
+}
+
+}  // namespace
+
+ReplicatedLinear::ReplicatedLinear(ParameterStore& store,
+                                   const std::string& name, int64_t in,
+                                   int64_t out, const LinearOptions& options)
+    : weight_(&CreateWeight(store, name, in, out, options, {})),
+      bias_(CreateBias(store, name, out, options, {})) {}
+
+ShardedVariable ReplicatedLinear::Forward(ForwardContext& context,
+                                          const ShardedVariable& x) const {
+  for (const Axis axis : kAllAxes) {
+    Expect(context, !ShardedAlongLast(x, axis), *weight_, x,
+           "its channels whole");
+  }
+  UseLinear(context, weight_, bias_, x.states);
+  return {Linear(context.tape, x.variable, *weight_, bias_), x.states};
+}
+
+ColumnParallelLinear::ColumnParallelLinear(ParameterStore& store,
+                                           const ProcessGrid& grid,
+                                           const std::string& name, int64_t in,
+                                           int64_t out,
+                                           const LinearOptions& options) {
+  const int dim = options.parts == 1 ? 0 : 1;
+  weight_ =
+      &CreateWeight(store, name, in, out, options, TensorShard(grid, dim));
+  bias_ = CreateBias(store, name, out, options, TensorShard(grid, dim));
+}
+
+ShardedVariable ColumnParallelLinear::Forward(ForwardContext& context,
+                                              const ShardedVariable& x) const {
+  const Kind kind = x.states[Axis::kTensor].kind;
+  if (!Expect(context, kind == Kind::kInvariant || kind == Kind::kReplicate,
+              *weight_, x, "Invariant or Replicate over tp")) {
+    return Placeholder(context, x,
+                       weight_->value.num_elements() / weight_->value.dim(-1),
+                       AxisState::Shard(x.value().rank() - 1));
+  }
+  AxisStates states = x.states;
+  states[Axis::kTensor] = AxisState::Shard(x.value().rank() - 1);
+  UseLinear(context, weight_, bias_, states);
+  Communicator& group = context.parallel.communicators().ForAxis(Axis::kTensor);
+  StartReduction reduce;
+  if (kind == Kind::kInvariant && group.size() > 1) {
+    reduce = [&group, name = weight_->name](const Tensor& gradient) {
+      return group.AllReduce(gradient, ReduceOp::kSum, name);
+    };
+  }
+  return {Linear(context.tape, x.variable, *weight_, bias_, std::move(reduce)),
+          states};
+}
+
+RowParallelLinear::RowParallelLinear(ParameterStore& store,
+                                     const ProcessGrid& grid,
+                                     const std::string& name, int64_t in,
+                                     int64_t out, const LinearOptions& options)
+    : weight_(&CreateWeight(store, name, in, out, options,
+                            TensorShard(grid, options.parts == 1 ? 1 : 2))),
+      bias_(CreateBias(store, name, out, options, {})) {}
+
+ShardedVariable RowParallelLinear::Forward(ForwardContext& context,
+                                           const ShardedVariable& x) const {
+  if (!Expect(context, ShardedAlongLast(x, Axis::kTensor), *weight_, x,
+              "Shard(last) over tp")) {
+    return Placeholder(context, x,
+                       weight_->value.num_elements() / weight_->value.dim(-1),
+                       AxisState::Invariant());
+  }
+  context.parallel.UseParameter(*weight_, x.states);
+  Communicator& group = context.parallel.communicators().ForAxis(Axis::kTensor);
+  // One rank adds the bias in the product's epilogue.
+  const bool whole = group.size() == 1;
+  ShardedVariable y{
+      Linear(context.tape, x.variable, *weight_, whole ? bias_ : nullptr),
+      x.states};
+  y.states[Axis::kTensor] = AxisState::Partial();
+  y = Transition(context, y, Axis::kTensor, AxisState::Invariant());
+  if (bias_ != nullptr) {
+    context.parallel.UseParameter(*bias_, y.states);
+    if (!whole) y.variable = AddParameter(context.tape, y.variable, *bias_);
+  }
+  return y;
+}
+
+AdaptiveModulation::AdaptiveModulation(ParameterStore& store,
+                                       const ProcessGrid& grid,
+                                       const std::string& name, int64_t width,
+                                       int parts)
+    : width_(width),
+      parts_(parts),
+      linear_(store, grid, name, width, parts * width,
+              {.parts = parts,
+               .initializer = {.kind = Initializer::Kind::kZeros}}) {}
+
+std::vector<ShardedVariable> AdaptiveModulation::Forward(
+    ForwardContext& context, const ShardedVariable& c) const {
+  // [b, parts·h/n] → [b, parts, h/n], gathered to [b, parts, h].
+  ShardedVariable y = linear_.Forward(context, c);
+  const int64_t batch = y.value().dim(0);
+  y.variable = Reshape(context.tape, y.variable,
+                       {batch, parts_, y.value().dim(1) / parts_});
+  y.states[Axis::kTensor] = AxisState::Shard(2);
+  y = Transition(context, y, Axis::kTensor, AxisState::Invariant());
+  y.variable = Reshape(context.tape, y.variable, {batch, parts_ * width_});
+  std::vector<ShardedVariable> modulations;
+  for (Variable& part : SplitColumns(context.tape, y.variable, parts_)) {
+    modulations.push_back({std::move(part), y.states});
+  }
+  return modulations;
+}
+
+}  // namespace trireme

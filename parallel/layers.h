@@ -1,0 +1,98 @@
+// Linear layers whose sharding is decided by the grid they are built on
+// (Shoeybi et al., "Megatron-LM", section 3), and adaLN's modulation.
+//
+// Weights are logical tensors [out, in], or [parts, out/parts, in] where one
+// product makes several things (q, k, v; gate and up; the six modulations):
+// each part is sharded by itself, so that every rank gets whole heads of q, k
+// and v, and the logical tensor is the same on every grid.
+//
+// Volume per rank and layer, forward + backward, of a row of h elements over n
+// ranks: column-parallel 0 + 2h(n−1)/n (hidden behind the weight gradient);
+// row-parallel 2h(n−1)/n + 0.
+
+#ifndef TRIREME_PARALLEL_LAYERS_H_
+#define TRIREME_PARALLEL_LAYERS_H_
+
+#include <string>
+#include <vector>
+
+#include "parallel/axis_state.h"
+#include "parallel/context.h"
+#include "parallel/parameter_store.h"
+#include "parallel/process_grid.h"
+
+namespace trireme {
+
+struct LinearOptions {
+  int parts = 1;
+  bool bias = true;
+  // Xavier uniform (per part) if kind is kXavierUniform with no fans given.
+  Initializer initializer = {.kind = Initializer::Kind::kXavierUniform};
+};
+
+// Whole on every rank of tp.
+class ReplicatedLinear {
+ public:
+  ReplicatedLinear(ParameterStore& store, const std::string& name, int64_t in,
+                   int64_t out, const LinearOptions& options = {});
+  ShardedVariable Forward(ForwardContext& context,
+                          const ShardedVariable& x) const;
+
+ private:
+  Parameter* weight_;
+  Parameter* bias_ = nullptr;
+};
+
+// Output channels sharded over tp. Input Invariant over tp (the sum of its
+// gradient is started before the weight gradient is computed and awaited
+// after it) or Replicate (the caller sums once for several layers); output
+// Shard(last).
+class ColumnParallelLinear {
+ public:
+  ColumnParallelLinear(ParameterStore& store, const ProcessGrid& grid,
+                       const std::string& name, int64_t in, int64_t out,
+                       const LinearOptions& options = {});
+  ShardedVariable Forward(ForwardContext& context,
+                          const ShardedVariable& x) const;
+
+ private:
+  Parameter* weight_;
+  Parameter* bias_ = nullptr;
+};
+
+// Input channels sharded over tp: input Shard(last), output Invariant. The
+// bias is added once, after the reduction.
+class RowParallelLinear {
+ public:
+  RowParallelLinear(ParameterStore& store, const ProcessGrid& grid,
+                    const std::string& name, int64_t in, int64_t out,
+                    const LinearOptions& options = {});
+  ShardedVariable Forward(ForwardContext& context,
+                          const ShardedVariable& x) const;
+
+ private:
+  Parameter* weight_;
+  Parameter* bias_ = nullptr;
+};
+
+// The modulations of a block from its conditioning, W·c + b with a
+// zero-initialised W[parts, h, h]. Column-sharded, since W is a third of a DiT
+// block's parameters and none of its FLOPs; the small result [b, parts·h] is
+// gathered. `c` is Replicate over tp: its gradient, partial on every rank, is
+// summed once for all blocks of a chunk. Returns `parts` of [b, h], Invariant.
+class AdaptiveModulation {
+ public:
+  AdaptiveModulation(ParameterStore& store, const ProcessGrid& grid,
+                     const std::string& name, int64_t width, int parts);
+  std::vector<ShardedVariable> Forward(ForwardContext& context,
+                                       const ShardedVariable& c) const;
+
+ private:
+  int64_t width_;
+  int parts_;
+  ColumnParallelLinear linear_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_PARALLEL_LAYERS_H_
