@@ -1,0 +1,156 @@
+#include "trainer/job.h"
+
+#include <string_view>
+
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+absl::Status CheckRange(std::string_view field, double found, double low,
+                        double high) {
+  if (found >= low && found <= high) return absl::OkStatus();
+  return InvalidArgument("{}: found {}, expected {} to {}", field, found, low,
+                         high);
+}
+
+absl::Status FillOptimizer(OptimizerConfig& optimizer) {
+  if (!optimizer.has_learning_rate()) optimizer.set_learning_rate(1e-4);
+  if (!optimizer.has_warmup_steps()) optimizer.set_warmup_steps(0);
+  if (optimizer.decay() == OptimizerConfig::DECAY_UNSPECIFIED) {
+    optimizer.set_decay(OptimizerConfig::CONSTANT);
+  }
+  if (!optimizer.has_beta1()) optimizer.set_beta1(0.9);
+  if (!optimizer.has_beta2()) optimizer.set_beta2(0.95);
+  if (!optimizer.has_eps()) optimizer.set_eps(1e-8);
+  if (!optimizer.has_weight_decay()) optimizer.set_weight_decay(0);
+  if (!optimizer.has_clip_norm()) optimizer.set_clip_norm(1);
+  if (!optimizer.has_ema_decay()) optimizer.set_ema_decay(0.9999);
+  const double below_one = 1.0 - 1e-12;
+  RETURN_IF_ERROR(
+      CheckRange("optimizer.learning_rate", optimizer.learning_rate(), 0, 100));
+  RETURN_IF_ERROR(
+      CheckRange("optimizer.beta1", optimizer.beta1(), 0, below_one));
+  RETURN_IF_ERROR(
+      CheckRange("optimizer.beta2", optimizer.beta2(), 0, below_one));
+  RETURN_IF_ERROR(CheckRange("optimizer.eps", optimizer.eps(), 1e-30, 1));
+  RETURN_IF_ERROR(
+      CheckRange("optimizer.weight_decay", optimizer.weight_decay(), 0, 100));
+  RETURN_IF_ERROR(
+      CheckRange("optimizer.clip_norm", optimizer.clip_norm(), 0, 1e30));
+  return CheckRange("optimizer.ema_decay", optimizer.ema_decay(), 0, below_one);
+}
+
+absl::Status FillData(Data& data) {
+  if (data.source_case() == Data::SOURCE_NOT_SET) {
+    return InvalidArgument(
+        "data: found no source, expected one of idx, image_folder, webdataset");
+  }
+  if (data.has_idx()) {
+    if (data.idx().split().empty()) data.mutable_idx()->set_split("train");
+    if (data.idx().split() != "train" && data.idx().split() != "test") {
+      return InvalidArgument(
+          "data.idx.split: found '{}', expected 'train' or 'test'",
+          data.idx().split());
+    }
+  }
+  if (!data.has_channels()) data.set_channels(data.has_idx() ? 1 : 3);
+  if (data.channels() != 1 && data.channels() != 3) {
+    return InvalidArgument("data.channels: found {}, expected 1 or 3",
+                           data.channels());
+  }
+  RETURN_IF_ERROR(CheckRange("data.resolution", data.resolution(), 1, 8192));
+  if (!data.has_decode_threads()) data.set_decode_threads(1);
+  return CheckRange("data.decode_threads", data.decode_threads(), 1, 256);
+}
+
+absl::Status FillSample(SampleConfig& sample) {
+  if (sample.solver() == SampleConfig::SOLVER_UNSPECIFIED) {
+    sample.set_solver(SampleConfig::EULER);
+  }
+  if (!sample.has_steps()) sample.set_steps(25);
+  if (!sample.has_guidance()) sample.set_guidance(2);
+  if (!sample.has_per_class()) sample.set_per_class(8);
+  RETURN_IF_ERROR(CheckRange("sample.steps", sample.steps(), 1, 10000));
+  RETURN_IF_ERROR(CheckRange("sample.guidance", sample.guidance(), -100, 100));
+  return CheckRange("sample.per_class", sample.per_class(), 1, 1000);
+}
+
+}  // namespace
+
+absl::Status FillJobDefaults(Job& job) {
+  if (job.model().family_case() == Model::FAMILY_NOT_SET) {
+    return InvalidArgument("model: found no family, expected dit");
+  }
+  job.mutable_objective()->mutable_rectified_flow();
+  RETURN_IF_ERROR(FillData(*job.mutable_data()));
+  RETURN_IF_ERROR(CheckRange("global_batch", job.global_batch(), 1, 1 << 24));
+  RETURN_IF_ERROR(CheckRange("steps", job.steps(), 1, 1e9));
+  RETURN_IF_ERROR(FillOptimizer(*job.mutable_optimizer()));
+  if (job.precision() == Job::PRECISION_UNSPECIFIED) {
+    job.set_precision(Job::BF16);
+  }
+  if (!job.checkpoint().has_every()) job.mutable_checkpoint()->set_every(0);
+  if (!job.checkpoint().has_keep()) job.mutable_checkpoint()->set_keep(2);
+  if (!job.log().has_every()) job.mutable_log()->set_every(10);
+  RETURN_IF_ERROR(CheckRange("log.every", job.log().every(), 1, 1e9));
+  if (!job.has_communication_deadline_s()) {
+    job.set_communication_deadline_s(600);
+  }
+  RETURN_IF_ERROR(CheckRange("communication_deadline_s",
+                             job.communication_deadline_s(), 1, 1e6));
+  return FillSample(*job.mutable_sample());
+}
+
+ImageSpec ImageSpecOf(const Job& job) {
+  return {.channels = job.data().channels(),
+          .height = job.data().resolution(),
+          .width = job.data().resolution()};
+}
+
+absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
+  TrainingSetup setup;
+  Dit& dit = *job.mutable_model()->mutable_dit();
+  ASSIGN_OR_RETURN(setup.model,
+                   ResolveDit(dit, ImageSpecOf(job), data.classes));
+  FillDit(setup.model, dit);
+  RectifiedFlow& flow = *job.mutable_objective()->mutable_rectified_flow();
+  ASSIGN_OR_RETURN(setup.flow, ResolveRectifiedFlow(flow));
+  flow.set_logit_mean(setup.flow.logit_mean);
+  flow.set_logit_stddev(setup.flow.logit_stddev);
+  flow.set_shift(setup.flow.shift);
+  flow.set_condition_drop(setup.flow.condition_drop);
+  const OptimizerConfig& optimizer = job.optimizer();
+  setup.optimizer = {.beta1 = optimizer.beta1(),
+                     .beta2 = optimizer.beta2(),
+                     .eps = optimizer.eps(),
+                     .weight_decay = optimizer.weight_decay(),
+                     .clip_norm = optimizer.clip_norm(),
+                     .ema_decay = optimizer.ema_decay()};
+  setup.learning_rate = {.peak = optimizer.learning_rate(),
+                         .warmup_steps = optimizer.warmup_steps(),
+                         .cosine = optimizer.decay() == OptimizerConfig::COSINE,
+                         .total_steps = job.steps()};
+  switch (job.precision()) {
+    case Job::FP32:
+      setup.dtype = DType::kFloat32;
+      break;
+    case Job::FP64:
+      setup.dtype = DType::kFloat64;
+      break;
+    default:
+      setup.dtype = DType::kBFloat16;
+  }
+  setup.seed = job.seed();
+  setup.global_batch = job.global_batch();
+  return setup;
+}
+
+PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size) {
+  return {.world_size = world_size,
+          .global_batch = setup.global_batch,
+          .num_blocks = setup.model.layers,
+          .heads = setup.model.heads};
+}
+
+}  // namespace trireme

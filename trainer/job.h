@@ -1,0 +1,39 @@
+// From a Job as written to a Job with every default filled in, and to the
+// plain values that the trainer computes with.
+
+#ifndef TRIREME_TRAINER_JOB_H_
+#define TRIREME_TRAINER_JOB_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "scheduler/plan.h"
+#include "trainer/job.pb.h"
+#include "trainer/training_setup.h"
+
+namespace trireme {
+
+// What the data set tells of itself.
+struct DataSummary {
+  int64_t samples = 0;
+  int64_t classes = 0;
+};
+
+// Fills the defaults that need no data set (channels, precision, optimizer,
+// sampling, ...) and checks ranges. Errors name the field as the job writes
+// it ("optimizer.learning_rate"), what was found and what was expected.
+absl::Status FillJobDefaults(Job& job);
+
+// The setup of a job that FillJobDefaults has passed; fills the model's sizes
+// into the job.
+absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data);
+
+// What a plan for the job must fit.
+PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size);
+
+// Square pictures of the job's resolution and channels.
+ImageSpec ImageSpecOf(const Job& job);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_JOB_H_

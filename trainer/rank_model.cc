@@ -1,0 +1,226 @@
+#include "trainer/rank_model.h"
+
+#include <limits>
+#include <utility>
+
+#include "fmt/format.h"
+#include "runtime/comm/dry.h"
+#include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
+#include "scheduler/compile.h"
+
+namespace trireme {
+namespace {
+
+BlockRange BlocksOfStage(const Plan& plan, int stage) {
+  BlockRange range;
+  for (int i = 0; i < stage; ++i) range.first += plan.stages(i).blocks();
+  range.end = range.first + plan.stages(stage).blocks();
+  return range;
+}
+
+absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank) {
+  const std::vector<int> placement(plan.placement().begin(),
+                                   plan.placement().end());
+  GridSizes sizes;
+  sizes.tp = static_cast<int>(plan.grid().tp());
+  sizes.cp = static_cast<int>(plan.grid().cp());
+  sizes.dp = static_cast<int>(plan.grid().dp());
+  sizes.pp = static_cast<int>(plan.grid().pp());
+  return ProcessGrid::Create(sizes, placement, world_rank);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
+    const TrainingSetup& setup, const Plan& plan, Device& device,
+    CommunicatorFactory& factory) {
+  // The dry share tells everything that can be known before the first step.
+  CpuDevice dry_device(std::numeric_limits<int64_t>::max(),
+                       CpuDevice::Mode::kDry);
+  DryWorld dry_world(factory.world_rank(), factory.world_size());
+  std::unique_ptr<RankModel> dry(new RankModel(setup, plan));
+  RETURN_IF_ERROR(dry->BuildPart(dry_device, dry_world));
+  RETURN_IF_ERROR(dry->ProbeStates());
+  RETURN_IF_ERROR(dry->BuildTraining());
+  const absl::StatusOr<GlobalStepResult> dry_step =
+      dry->Step(dry->DryBatch(), {.step = 1});
+  RETURN_IF_ERROR(dry_step.status());
+  RETURN_IF_ERROR(dry->context_->status());
+  const MemoryStatistics predicted = dry_device.Statistics();
+  const int64_t limit = device.Statistics().limit_bytes;
+  if (predicted.peak_bytes > limit) {
+    return ResourceExhausted(
+        "rank {} ({}) would need {} of its limit of {}: {}. To fit: raise "
+        "memory_limit_bytes, use a smaller microbatch_size, recompute FULL, or "
+        "a larger tp or pp",
+        factory.world_rank(), dry->grid_->ToString(),
+        BytesText(predicted.peak_bytes), BytesText(limit),
+        MemoryText(predicted.at_peak_by_category));
+  }
+
+  std::unique_ptr<RankModel> model(new RankModel(setup, plan));
+  model->predicted_ = predicted;
+  RETURN_IF_ERROR(model->BuildPart(device, factory));
+  const auto& probed = dry->store_->parameters();
+  const auto& parameters = model->store_->parameters();
+  CHECK_EQ(probed.size(), parameters.size());
+  for (size_t i = 0; i < probed.size(); ++i) {
+    parameters[i]->gradient_sum_axes = probed[i]->gradient_sum_axes;
+  }
+  RETURN_IF_ERROR(model->BuildTraining());
+  return model;
+}
+
+absl::Status RankModel::BuildPart(Device& device,
+                                  CommunicatorFactory& factory) {
+  ASSIGN_OR_RETURN(ProcessGrid grid, GridOf(plan_, factory.world_rank()));
+  grid_ = std::make_unique<ProcessGrid>(std::move(grid));
+  communicators_ = std::make_unique<Communicators>(factory, *grid_);
+  context_ = std::make_unique<ParallelContext>(device, *grid_, *communicators_);
+  store_ = std::make_unique<ParameterStore>(device, setup_.dtype, setup_.seed);
+  const int stage = grid_->coordinate(Axis::kPipeline);
+  part_ = std::make_unique<DitPart>(*store_, *grid_, setup_.model,
+                                    BlocksOfStage(plan_, stage),
+                                    plan_.recompute() == Plan::FULL);
+  chunk_ = std::make_unique<DitChunk>(
+      *part_, DitChunkOptions{.flow = setup_.flow,
+                              .seed = setup_.seed,
+                              .dtype = setup_.dtype,
+                              .microbatch_size = plan_.microbatch_size(),
+                              .global_batch = setup_.global_batch});
+  local_batch_ =
+      static_cast<int64_t>(plan_.microbatches()) * plan_.microbatch_size();
+  first_sample_ = local_batch_ * grid_->coordinate(Axis::kData);
+  return device.status();
+}
+
+bool RankModel::reads_pixels() const {
+  return part_->has_embedding() || part_->has_head();
+}
+
+absl::Status RankModel::ProbeStates() {
+  chunk_->set_batch(DryBatch());
+  Tape tape(context_->device());
+  ForwardContext context{tape, *context_};
+  std::vector<Variable> inputs;
+  for (const TensorSpec& spec : chunk_->InputSpecs()) {
+    inputs.push_back(
+        tape.Leaf(Tensor::Empty(context_->device(), spec.shape, spec.dtype)));
+  }
+  chunk_->Forward(context, 0, inputs);
+  return context_->status();
+}
+
+absl::Status RankModel::BuildTraining() {
+  reducer_ = std::make_unique<GradientReducer>(
+      *context_, store_->parameters(),
+      static_cast<int64_t>(plan_.gradient_bucket_bytes()),
+      static_cast<int>(plan_.microbatches()));
+  std::vector<Parameter*> parameters;
+  for (const auto& parameter : store_->parameters()) {
+    parameters.push_back(parameter.get());
+  }
+  optimizer_ = std::make_unique<Optimizer>(*context_, setup_.optimizer,
+                                           setup_.seed, parameters);
+  const int stage = grid_->coordinate(Axis::kPipeline);
+  CompileOptions options;
+  options.buckets_per_stage.assign(plan_.stages_size(), 1);
+  options.buckets_per_stage[stage] = reducer_->num_buckets();
+  ASSIGN_OR_RETURN(Program program, CompilePlan(plan_, options));
+  program_ = std::make_unique<Program>(std::move(program));
+  executor_ = std::make_unique<Executor>(
+      *context_, *program_, stage,
+      std::vector<ExecutorChunk>{{chunk_.get(), reducer_.get()}},
+      optimizer_.get());
+  return context_->device().status();
+}
+
+absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,
+                                                 const StepOptions& options) {
+  CHECK_EQ(local_batch.size(), local_batch_);
+  chunk_->set_batch(local_batch);
+  ASSIGN_OR_RETURN(const StepResult step, executor_->RunStep(options));
+  // The last stage's tp ranks all hold their replica's loss: one counts.
+  const double local =
+      grid_->coordinate(Axis::kTensor) == 0 && part_->has_head()
+          ? step.local_loss * chunk_->loss_factor()
+          : 0.0;
+  const Tensor loss = Tensor::FromValues<double>(
+      context_->device(), {1}, std::span<const double>(&local, 1),
+      MemoryCategory::kCommunication, "loss");
+  context_->communicators()
+      .world()
+      .AllReduce(loss, ReduceOp::kSum, "loss")
+      .Wait();
+  GlobalStepResult result;
+  if (!context_->device().dry()) result.loss = *loss.data<double>();
+  result.gradient_norm = step.gradient_norm;
+  result.times = step.times;
+  return result;
+}
+
+ImageBatch RankModel::DryBatch() const {
+  const ImageSpec& image = setup_.model.image;
+  Device& device = context_->device();
+  ImageBatch batch;
+  batch.step = 1;
+  batch.sample_indices.assign(local_batch_, 0);
+  if (reads_pixels()) {
+    batch.pixels = Tensor::Empty(
+        device, {local_batch_, image.channels, image.height, image.width},
+        DType::kFloat32, MemoryCategory::kActivations, "batch");
+    if (setup_.model.classes > 0) {
+      batch.labels = Tensor::Empty(device, {local_batch_}, DType::kInt32);
+    }
+  }
+  if (setup_.model.text_tokens > 0) {
+    batch.text_counts = Tensor::Empty(device, {local_batch_}, DType::kInt32);
+    if (part_->has_embedding()) {
+      batch.text = Tensor::Empty(
+          device,
+          {local_batch_, setup_.model.text_tokens, setup_.model.text_width},
+          DType::kFloat32);
+    }
+  }
+  return batch;
+}
+
+std::vector<TensorPart> RankModel::Parts(
+    const std::function<Tensor(Parameter&)>& tensor_of) {
+  std::vector<TensorPart> parts;
+  for (const auto& parameter : store_->parameters()) {
+    Tensor tensor = tensor_of(*parameter);
+    if (!tensor.defined()) continue;
+    parts.push_back({parameter->name, parameter->global_shape,
+                     parameter->shards, std::move(tensor)});
+  }
+  return parts;
+}
+
+std::vector<TensorPart> RankModel::MasterParts() {
+  return Parts([&](Parameter& p) { return optimizer_->state(p).master; });
+}
+
+std::vector<TensorPart> RankModel::EmaParts() {
+  return Parts([&](Parameter& p) { return optimizer_->state(p).ema; });
+}
+
+std::vector<TensorPart> RankModel::MomentParts(bool second) {
+  return Parts([&](Parameter& p) {
+    const OptimizerState& state = optimizer_->state(p);
+    return second ? state.v : state.m;
+  });
+}
+
+std::vector<TensorPart> RankModel::GradientParts() {
+  return Parts([](Parameter& p) { return p.grad; });
+}
+
+void RankModel::SyncValues() {
+  for (const auto& parameter : store_->parameters()) {
+    Optimizer::SyncValue(optimizer_->state(*parameter), *parameter);
+  }
+}
+
+}  // namespace trireme

@@ -1,0 +1,110 @@
+// One rank's share of a training job: its part of the model, gradients,
+// optimizer, Program and executor, built from a setup and a Plan.
+//
+// Build first makes the same share on a dry device and runs one whole step on
+// it: a model that breaks a sharding rule is refused, the axes over which each
+// gradient is summed are found, and the exact peak memory is known, all before
+// the first real byte. Then it builds the real one.
+
+#ifndef TRIREME_TRAINER_RANK_MODEL_H_
+#define TRIREME_TRAINER_RANK_MODEL_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/dit/dit.h"
+#include "models/dit/dit_chunk.h"
+#include "parallel/communicators.h"
+#include "parallel/context.h"
+#include "parallel/executor.h"
+#include "parallel/gradient_reducer.h"
+#include "parallel/logical_tensors.h"
+#include "parallel/optimizer.h"
+#include "parallel/parameter_store.h"
+#include "parallel/process_grid.h"
+#include "runtime/comm/communicator.h"
+#include "scheduler/plan.pb.h"
+#include "scheduler/program.h"
+#include "trainer/training_setup.h"
+
+namespace trireme {
+
+// The loss and gradient norm of a step, the same on every rank.
+struct GlobalStepResult {
+  double loss = 0;
+  double gradient_norm = 0;
+  StepTimes times;  // of this rank
+};
+
+class RankModel {
+ public:
+  // `plan` is resolved and valid for the setup. Collective over the factory's
+  // world. device and factory outlive the result. Errors: a plan that does not
+  // compile, a model that cannot be sharded so, a peak above the device's
+  // limit (with the largest holders and the nearest fix).
+  static absl::StatusOr<std::unique_ptr<RankModel>> Build(
+      const TrainingSetup& setup, const Plan& plan, Device& device,
+      CommunicatorFactory& factory);
+
+  // The samples of the global batch that this rank's replica computes.
+  int64_t first_sample() const { return first_sample_; }
+  int64_t local_batch() const { return local_batch_; }
+  // False on stages that read no pictures and no text: their batch needs only
+  // step and sample indices.
+  bool reads_pixels() const;
+  bool reads_text_counts() const { return setup_.model.text_tokens > 0; }
+
+  // Trains on the local batch. Collective over the world.
+  absl::StatusOr<GlobalStepResult> Step(const ImageBatch& local_batch,
+                                        const StepOptions& options);
+
+  // Predicted by the dry step.
+  const MemoryStatistics& predicted_memory() const { return predicted_; }
+
+  // This rank's parts of the logical tensors, for checkpoints and comparisons.
+  std::vector<TensorPart> MasterParts();
+  std::vector<TensorPart> EmaParts();
+  std::vector<TensorPart> MomentParts(bool second);
+  std::vector<TensorPart> GradientParts();
+  // After masters were written: refreshes what forward reads.
+  void SyncValues();
+
+  ParallelContext& context() { return *context_; }
+  const DitPart& part() const { return *part_; }
+  const TrainingSetup& setup() const { return setup_; }
+  const ProcessGrid& grid() const { return *grid_; }
+
+ private:
+  RankModel(const TrainingSetup& setup, const Plan& plan)
+      : setup_(setup), plan_(plan) {}
+
+  // All but reducer, optimizer and executor.
+  absl::Status BuildPart(Device& device, CommunicatorFactory& factory);
+  // One forward without gradients: finds the axes of gradient sums.
+  absl::Status ProbeStates();
+  absl::Status BuildTraining();
+  ImageBatch DryBatch() const;
+  std::vector<TensorPart> Parts(
+      const std::function<Tensor(Parameter&)>& tensor_of);
+
+  TrainingSetup setup_;
+  Plan plan_;
+  std::unique_ptr<ProcessGrid> grid_;
+  std::unique_ptr<Communicators> communicators_;
+  std::unique_ptr<ParallelContext> context_;
+  std::unique_ptr<ParameterStore> store_;
+  std::unique_ptr<DitPart> part_;
+  std::unique_ptr<DitChunk> chunk_;
+  std::unique_ptr<GradientReducer> reducer_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Program> program_;
+  std::unique_ptr<Executor> executor_;
+  MemoryStatistics predicted_;
+  int64_t first_sample_ = 0;
+  int64_t local_batch_ = 0;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_RANK_MODEL_H_

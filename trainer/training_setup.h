@@ -1,0 +1,39 @@
+// What a run needs to know of its job, resolved: plain values that the trainer
+// computes with. Made from a Job by ResolveJob (trainer/job.h).
+
+#ifndef TRIREME_TRAINER_TRAINING_SETUP_H_
+#define TRIREME_TRAINER_TRAINING_SETUP_H_
+
+#include <cstdint>
+
+#include "models/dit/dit_config.h"
+#include "models/objective/rectified_flow.h"
+#include "parallel/optimizer.h"
+#include "runtime/core/dtype.h"
+
+namespace trireme {
+
+struct LearningRateSchedule {
+  double peak = 1e-4;
+  int64_t warmup_steps = 0;
+  bool cosine = false;
+  int64_t total_steps = 1;
+
+  // Of step `step`, from 1: linear to the peak, then constant or half a cosine
+  // to zero at the last step.
+  double At(int64_t step) const;
+};
+
+struct TrainingSetup {
+  DitConfig model;
+  RectifiedFlowConfig flow;
+  OptimizerOptions optimizer;
+  LearningRateSchedule learning_rate;
+  DType dtype = DType::kBFloat16;
+  uint64_t seed = 0;
+  int64_t global_batch = 1;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_TRAINING_SETUP_H_
