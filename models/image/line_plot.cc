@@ -211,13 +211,13 @@ absl::StatusOr<Image> DrawLinePlot(const std::vector<LineSeries>& series,
                 options.width - kMargin - 8,
                 options.height - kMargin - kTextHeight - 10};
   if (!options.title.empty()) area.top += kTitleScale * kGlyphHeight + 12;
-  if (!options.y_label.empty()) area.top += kTextHeight + 8;
+  if (!options.y_label.empty()) area.top += kTextHeight + 14;
   if (!options.x_label.empty()) area.bottom -= kTextHeight + 8;
 
   Image plot = FilledImage(options.width, options.height, 3, 255);
   DrawText(plot, kMargin, kMargin, options.title, kTitleScale, kInk);
   if (!options.y_label.empty()) {
-    DrawText(plot, kMargin, area.top - kTextHeight - 10, options.y_label,
+    DrawText(plot, kMargin, area.top - kTextHeight - 16, options.y_label,
              kTextScale, kMuted);
   }
   DrawText(
