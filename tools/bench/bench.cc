@@ -19,6 +19,7 @@
 #include "tools/bench/figures.h"
 #include "tools/bench/kernels.h"
 #include "tools/bench/peer.h"
+#include "tools/bench/training_step.h"
 
 ABSL_FLAG(std::string, json, "", "write the figures to this file");
 ABSL_FLAG(std::vector<std::string>, threads,
@@ -71,6 +72,8 @@ absl::Status Main() {
   }
   for (const BenchSetting& setting : settings) {
     RegisterGemmBenchmarks(setting);
+    RegisterFusedBenchmarks(setting);
+    RegisterTrainingStep(setting);
   }
   Figures figures;
   FigureReporter reporter(&figures);
@@ -78,6 +81,8 @@ absl::Status Main() {
   const Figures measured = figures;
   for (const BenchSetting& setting : settings) {
     AddGemmCeiling(setting, &figures);
+    AddFractionsOfMemcpy(setting, &figures);
+    AddGemmFraction(setting, &figures);
   }
   if (absl::GetFlag(FLAGS_peer)) {
     RETURN_IF_ERROR(AddPeer(absl::GetFlag(FLAGS_bench_dir), threads, &figures));
