@@ -88,7 +88,8 @@ absl::Status TarReader::Error() const {
   return DataLoss(
       "{}: near byte {}: {} (expected a tar file that is not "
       "compressed)",
-      file_, start_ + archive_read_header_position(archive_),
+      file_,
+      start_ + std::max<int64_t>(0, archive_read_header_position(archive_)),
       reason != nullptr ? reason : "damaged");
 }
 

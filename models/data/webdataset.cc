@@ -169,11 +169,17 @@ void AddMember(const TarMember& member, std::string_view field,
   }
 }
 
-// Appends the samples of one shard.
+// Appends the samples of one shard; its damage is logged and given in `damage`.
+// Errors: the file cannot be opened.
 absl::Status IndexShard(const std::string& file, uint32_t shard,
-                        std::vector<Entry>& entries) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<TarReader> reader,
-                   TarReader::Open(file, 0));
+                        std::vector<Entry>& entries, absl::Status& damage) {
+  absl::StatusOr<std::unique_ptr<TarReader>> opened = TarReader::Open(file, 0);
+  if (absl::IsDataLoss(opened.status())) {
+    damage = opened.status();
+    LOG(WARNING) << MessageOf(damage) << "; skipping the whole shard";
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<TarReader> reader, std::move(opened));
   const size_t entries_before = entries.size();
   std::string stem;
   Entry entry{.shard = shard};
@@ -181,7 +187,7 @@ absl::Status IndexShard(const std::string& file, uint32_t shard,
     if (entry.image != kNone) entries.push_back(entry);
     entry = Entry{.shard = shard};
   };
-  absl::Status damage;
+  damage = absl::OkStatus();
   while (true) {
     const absl::StatusOr<std::optional<TarMember>> member = reader->Next();
     if (!member.ok()) damage = member.status();
@@ -195,7 +201,6 @@ absl::Status IndexShard(const std::string& file, uint32_t shard,
   }
   finish_sample();
   const size_t samples = entries.size() - entries_before;
-  if (!damage.ok() && samples == 0) return damage;
   if (!damage.ok()) {
     LOG(WARNING) << MessageOf(damage) << "; using the " << samples
                  << " samples before";
@@ -266,9 +271,14 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWebDataset(
   ASSIGN_OR_RETURN(std::vector<std::string> names,
                    ReadClassNames(options.paths));
   std::vector<Entry> entries;
+  absl::Status first_damage;
   for (size_t i = 0; i < shards.size(); ++i) {
-    RETURN_IF_ERROR(IndexShard(shards[i], static_cast<uint32_t>(i), entries));
+    absl::Status damage;
+    RETURN_IF_ERROR(
+        IndexShard(shards[i], static_cast<uint32_t>(i), entries, damage));
+    if (first_damage.ok()) first_damage = damage;
   }
+  if (entries.empty() && !first_damage.ok()) return first_damage;
   if (entries.empty()) {
     return NotFound("no sample (a .png, .jpg, .jpeg or .webp member) in {}{}",
                     shards.front(), shards.size() > 1 ? " or the others" : "");

@@ -28,10 +28,10 @@ struct WebDatasetOptions {
 };
 
 // Walks through the headers of all shards once to find where samples begin
-// (pictures are not read; .cls members are). A shard damaged in the middle
-// gives the samples before the damage, or also behind it where its headers can
-// be found again; each such shard is logged. Errors: files that cannot be read,
-// compressed or other files, no sample in any shard.
+// (pictures are not read; .cls members are). A damaged shard gives the
+// samples before the damage, or also behind it where its headers can be found
+// again, and one that is no tar file gives none; each such shard is logged.
+// Errors: files that cannot be opened, no sample in any shard.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenWebDataset(
     const WebDatasetOptions& options);
 

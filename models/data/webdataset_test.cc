@@ -216,6 +216,19 @@ TEST_F(WebDatasetTest, WhatHoldsNoSampleIsAnErrorThatNamesIt) {
             std::string::npos);
 }
 
+TEST_F(WebDatasetTest, AShardThatIsNoArchiveCostsItsSamplesOnly) {
+  const std::string bad = Write("0.tar", std::string(4096, 'x'));
+  TarWriter tar;
+  tar.Add("a.png", Picture(7));
+  const std::string good = Write("1.tar", tar.Finish());
+  const auto dataset = OpenWebDataset({.paths = {bad, good}});
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  ASSERT_EQ((*dataset)->size(), 1);
+  EXPECT_EQ((*dataset)->Read(0)->image, FilledImage(4, 3, 1, 7));
+  // Alone it is an error, at a byte that exists.
+  EXPECT_NE(OpenError(bad).find("0.tar: near byte 0:"), std::string::npos);
+}
+
 TEST_F(WebDatasetTest, ConvertingSkipsWhatCannotBeRead) {
   TarWriter tar;
   tar.Add("0.png", Picture(0));
