@@ -1,0 +1,210 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <memory>
+#include <optional>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "google/protobuf/text_format.h"
+#include "runtime/core/status.h"
+#include "trainer/config/text_check.h"
+#include "trainer/config/textproto.h"
+
+namespace trireme {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+
+constexpr size_t kLongestAssignment = size_t{1} << 20;
+
+// One part of a field path: "stages[0]".
+struct PathPart {
+  std::string name;
+  std::optional<int> index;
+};
+
+// Names and indices only: what they mean depends on the message.
+absl::StatusOr<std::vector<PathPart>> ParsePath(std::string_view path) {
+  std::vector<PathPart> parts;
+  for (size_t start = 0; start <= path.size();) {
+    const size_t end = std::min(path.find('.', start), path.size());
+    const std::string_view text = path.substr(start, end - start);
+    const size_t bracket = text.find('[');
+    PathPart part = {std::string(text.substr(0, bracket)), std::nullopt};
+    if (part.name.empty()) {
+      return InvalidArgument(
+          "found '{}', expected FIELD=VALUE with FIELD as "
+          "optimizer.learning_rate or stages[0].blocks",
+          path);
+    }
+    if (bracket != std::string_view::npos) {
+      const std::string_view digits = text.substr(bracket + 1);
+      int index = 0;
+      const auto [stop, error] =
+          std::from_chars(digits.data(), digits.data() + digits.size(), index);
+      if (error != std::errc() || index < 0 ||
+          std::string_view(stop, digits.data() + digits.size()) != "]") {
+        return InvalidArgument("found '{}', expected an index as in {}[0]",
+                               text, part.name);
+      }
+      part.index = index;
+    }
+    parts.push_back(std::move(part));
+    start = end + 1;
+  }
+  return parts;
+}
+
+// The part's field, its index checked against what `message` holds.
+absl::StatusOr<const FieldDescriptor*> FieldOf(const Message& message,
+                                               const PathPart& part) {
+  const Descriptor& type = *message.GetDescriptor();
+  const FieldDescriptor* field = type.FindFieldByName(part.name);
+  if (field == nullptr) {
+    return absl::InvalidArgumentError(UnknownField(part.name, type));
+  }
+  if (!part.index.has_value()) return field;
+  if (!field->is_repeated()) {
+    return InvalidArgument(
+        "found index {} on '{}', expected none, as the "
+        "field is not repeated",
+        *part.index, part.name);
+  }
+  const int size = message.GetReflection()->FieldSize(message, field);
+  if (*part.index >= size) {
+    return InvalidArgument(
+        "found index {} of '{}', expected one below {}, "
+        "its number of elements",
+        *part.index, part.name, size);
+  }
+  return field;
+}
+
+// The message that the path's part before the last names.
+absl::StatusOr<Message*> Enter(Message* message, const PathPart& part) {
+  ASSIGN_OR_RETURN(const FieldDescriptor* field, FieldOf(*message, part));
+  if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) {
+    return InvalidArgument(
+        "found a field of '{}', expected none, as it is no "
+        "message",
+        part.name);
+  }
+  const Reflection* reflection = message->GetReflection();
+  if (!field->is_repeated()) return reflection->MutableMessage(message, field);
+  if (!part.index.has_value()) {
+    return InvalidArgument(
+        "found a field of all of '{}', expected an index "
+        "as in {}[0]",
+        part.name, part.name);
+  }
+  return reflection->MutableRepeatedMessage(message, field, *part.index);
+}
+
+// Strings need no quotes on a command line, where the shell takes them away.
+std::string ValueText(const FieldDescriptor& field, const std::string& value) {
+  const bool quoted = value.size() >= 2 &&
+                      (value.front() == '"' || value.front() == '\'') &&
+                      value.back() == value.front();
+  const bool list = field.is_repeated() && value.starts_with('[');
+  if (field.cpp_type() != FieldDescriptor::CPPTYPE_STRING || quoted || list) {
+    return value;
+  }
+  return fmt::format("\"{}\"", absl::CEscape(value));
+}
+
+// A message like `parent` with nothing but `field` set, to `value`.
+absl::StatusOr<std::unique_ptr<Message>> ParseValue(
+    const Message& parent, const FieldDescriptor& field,
+    const std::string& prefix, const std::string& value) {
+  const std::string text =
+      fmt::format("{}: {}", field.name(), ValueText(field, value));
+  const CheckedText checked = CheckText(text, *parent.GetDescriptor(), prefix);
+  if (!checked.problems.empty()) {
+    std::string all;
+    for (const TextProblem& problem : checked.problems) {
+      if (!all.empty()) all += "; ";
+      all += problem.message;
+    }
+    return absl::InvalidArgumentError(all);
+  }
+  std::unique_ptr<Message> parsed(parent.New());
+  std::vector<const FieldDescriptor*> set;
+  // A value as "1 steps: 2" would set more than its field.
+  if (google::protobuf::TextFormat::ParseFromString(text, parsed.get())) {
+    parsed->GetReflection()->ListFields(*parsed, &set);
+    if (set.empty() || (set.size() == 1 && set[0] == &field)) return parsed;
+  }
+  return InvalidArgument("{}{}{}: found '{}', expected one value", prefix,
+                         prefix.empty() ? "" : ".", field.name(), value);
+}
+
+absl::Status SetField(const PathPart& part, const std::string& prefix,
+                      const std::string& value, bool append, Message* parent) {
+  ASSIGN_OR_RETURN(const FieldDescriptor* field, FieldOf(*parent, part));
+  if (append && (!field->is_repeated() || part.index.has_value())) {
+    return InvalidArgument(
+        "found '+=' for '{}', expected '=', as it is no "
+        "repeated field",
+        part.name);
+  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<Message> parsed,
+                   ParseValue(*parent, *field, prefix, value));
+  const Reflection* reflection = parent->GetReflection();
+  if (part.index.has_value()) {
+    if (parsed->GetReflection()->FieldSize(*parsed, field) != 1) {
+      return InvalidArgument("{}[{}]: found '{}', expected one element",
+                             part.name, *part.index, value);
+    }
+    // The new element comes last, changes places with the old, which goes.
+    parent->MergeFrom(*parsed);
+    const int last = reflection->FieldSize(*parent, field) - 1;
+    reflection->SwapElements(parent, field, *part.index, last);
+    reflection->RemoveLast(parent, field);
+    return absl::OkStatus();
+  }
+  if (!append) reflection->ClearField(parent, field);
+  parent->MergeFrom(*parsed);
+  return absl::OkStatus();
+}
+
+absl::Status Apply(const std::string& assignment, Message* message) {
+  if (assignment.size() > kLongestAssignment) {
+    return InvalidArgument("found {} bytes, expected at most {}",
+                           assignment.size(), kLongestAssignment);
+  }
+  const size_t equals = assignment.find('=');
+  if (equals == std::string::npos) {
+    return InvalidArgument("found no '=', expected FIELD=VALUE");
+  }
+  const bool append = equals > 0 && assignment[equals - 1] == '+';
+  const std::string path = assignment.substr(0, append ? equals - 1 : equals);
+  ASSIGN_OR_RETURN(const std::vector<PathPart> parts, ParsePath(path));
+  Message* parent = message;
+  for (size_t i = 0; i + 1 < parts.size(); ++i) {
+    ASSIGN_OR_RETURN(parent, Enter(parent, parts[i]));
+  }
+  const size_t dot = path.rfind('.');
+  const std::string prefix = path.substr(0, dot == std::string::npos ? 0 : dot);
+  return SetField(parts.back(), prefix, assignment.substr(equals + 1), append,
+                  parent);
+}
+
+}  // namespace
+
+absl::Status ApplyOverride(const std::string& assignment, Message* message) {
+  const std::unique_ptr<Message> changed(message->New());
+  changed->CopyFrom(*message);
+  RETURN_IF_ERROR(WithContext(Apply(assignment, changed.get()),
+                              "--set " + assignment.substr(0, 200)));
+  message->GetReflection()->Swap(message, changed.get());
+  return absl::OkStatus();
+}
+
+}  // namespace trireme
