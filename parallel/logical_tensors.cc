@@ -158,6 +158,13 @@ absl::Status LogicalGather::AddRemote(int rank,
   return absl::OkStatus();
 }
 
+void LogicalGather::Reorder(const std::vector<std::string>& names) {
+  CHECK_EQ(names.size(), tensors_.size());
+  std::map<std::string, LogicalTensorInfo> by_name;
+  for (LogicalTensorInfo& info : tensors_) by_name[info.name] = info;
+  for (size_t i = 0; i < names.size(); ++i) tensors_[i] = by_name.at(names[i]);
+}
+
 void LogicalGather::Run(
     const std::function<void(const LogicalTensorInfo&, const Tensor&)>& visit) {
   Communicator& world = context_->communicators().world();

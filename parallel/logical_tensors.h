@@ -43,6 +43,9 @@ class LogicalGather {
   // What Run will visit, by name; empty but on world rank 0.
   const std::vector<LogicalTensorInfo>& tensors() const { return tensors_; }
 
+  // Makes Run visit in this order of names (all of them). Rank 0 only.
+  void Reorder(const std::vector<std::string>& names);
+
   // Collective over the world. Calls `visit` on world rank 0 for each tensor
   // in the order of tensors().
   void Run(const std::function<void(const LogicalTensorInfo&,

@@ -32,21 +32,35 @@ absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank) {
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
+    const TrainingSetup& setup, const Plan& plan, Device& dry_device,
+    int rank) {
+  const Plan::Grid& grid = plan.grid();
+  DryWorld world(
+      rank, static_cast<int>(grid.tp() * grid.cp() * grid.dp() * grid.pp()));
+  std::unique_ptr<RankModel> model(new RankModel(setup, plan));
+  RETURN_IF_ERROR(model->BuildPart(dry_device, world));
+  RETURN_IF_ERROR(model->ProbeStates());
+  RETURN_IF_ERROR(model->BuildTraining());
+  RETURN_IF_ERROR(model->Step(model->DryBatch(), {.step = 1}).status());
+  RETURN_IF_ERROR(model->context_->status());
+  return model;
+}
+
+absl::StatusOr<MemoryStatistics> RankModel::PredictMemory(
+    const TrainingSetup& setup, const Plan& plan, int rank) {
+  CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
+  RETURN_IF_ERROR(DryRun(setup, plan, device, rank).status());
+  return device.Statistics();
+}
+
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
     const TrainingSetup& setup, const Plan& plan, Device& device,
     CommunicatorFactory& factory) {
-  // The dry share tells everything that can be known before the first step.
   CpuDevice dry_device(std::numeric_limits<int64_t>::max(),
                        CpuDevice::Mode::kDry);
-  DryWorld dry_world(factory.world_rank(), factory.world_size());
-  std::unique_ptr<RankModel> dry(new RankModel(setup, plan));
-  RETURN_IF_ERROR(dry->BuildPart(dry_device, dry_world));
-  RETURN_IF_ERROR(dry->ProbeStates());
-  RETURN_IF_ERROR(dry->BuildTraining());
-  const absl::StatusOr<GlobalStepResult> dry_step =
-      dry->Step(dry->DryBatch(), {.step = 1});
-  RETURN_IF_ERROR(dry_step.status());
-  RETURN_IF_ERROR(dry->context_->status());
+  ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> dry,
+                   DryRun(setup, plan, dry_device, factory.world_rank()));
   const MemoryStatistics predicted = dry_device.Statistics();
   const int64_t limit = device.Statistics().limit_bytes;
   if (predicted.peak_bytes > limit) {

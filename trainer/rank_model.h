@@ -47,6 +47,11 @@ class RankModel {
       const TrainingSetup& setup, const Plan& plan, Device& device,
       CommunicatorFactory& factory);
 
+  // The memory of one step on `rank` of the plan, from a dry step alone.
+  // Errors: as Build, but for the limit.
+  static absl::StatusOr<MemoryStatistics> PredictMemory(
+      const TrainingSetup& setup, const Plan& plan, int rank);
+
   // The samples of the global batch that this rank's replica computes.
   int64_t first_sample() const { return first_sample_; }
   int64_t local_batch() const { return local_batch_; }
@@ -79,6 +84,10 @@ class RankModel {
   RankModel(const TrainingSetup& setup, const Plan& plan)
       : setup_(setup), plan_(plan) {}
 
+  // Makes the share on a dry device and runs a step of it.
+  static absl::StatusOr<std::unique_ptr<RankModel>> DryRun(
+      const TrainingSetup& setup, const Plan& plan, Device& dry_device,
+      int rank);
   // All but reducer, optimizer and executor.
   absl::Status BuildPart(Device& device, CommunicatorFactory& factory);
   // One forward without gradients: finds the axes of gradient sums.

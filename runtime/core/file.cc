@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <system_error>
 #include <utility>
 
@@ -41,20 +42,11 @@ class Descriptor {
   int value_;
 };
 
-// A new name is durable once its folder is synced.
-absl::Status SyncFolderOf(const std::string& path) {
+std::string FolderOf(const std::string& path) {
   const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "."
-                             : slash == 0               ? "/"
-                                                        : path.substr(0, slash);
-  const Descriptor descriptor(
-      open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (descriptor.value() < 0) return SystemError("open", folder, errno);
-  // Some network file systems cannot sync a folder and say EINVAL.
-  if (fsync(descriptor.value()) != 0 && errno != EINVAL) {
-    return SystemError("sync", folder, errno);
-  }
-  return absl::OkStatus();
+  return slash == std::string::npos ? "."
+         : slash == 0               ? "/"
+                                    : path.substr(0, slash);
 }
 
 }  // namespace
@@ -139,7 +131,8 @@ absl::Status AtomicFile::Commit() {
   if (close(std::exchange(descriptor_, -1)) != 0) {
     return SystemError("close", path_, errno);
   }
-  return SyncFolderOf(path_);
+  // A new name is durable once its folder is synced.
+  return SyncDirectory(FolderOf(path_));
 }
 
 absl::Status WriteFileAtomically(const std::string& path,
@@ -147,6 +140,36 @@ absl::Status WriteFileAtomically(const std::string& path,
   ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   RETURN_IF_ERROR(file.Append(content));
   return file.Commit();
+}
+
+absl::Status MakeDirectories(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  return error ? SystemError("create", path, error.value()) : absl::OkStatus();
+}
+
+absl::Status SyncDirectory(const std::string& path) {
+  const Descriptor descriptor(
+      open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (descriptor.value() < 0) return SystemError("open", path, errno);
+  // Some network file systems cannot sync a folder and say EINVAL.
+  if (fsync(descriptor.value()) != 0 && errno != EINVAL) {
+    return SystemError("sync", path, errno);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> ListDirectory(
+    const std::string& path) {
+  std::error_code error;
+  std::vector<std::string> names;
+  for (std::filesystem::directory_iterator entry(path, error), end;
+       !error && entry != end; entry.increment(error)) {
+    names.push_back(entry->path().filename().string());
+  }
+  if (error) return SystemError("list", path, error.value());
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 }  // namespace trireme

@@ -1,4 +1,4 @@
-// Reading and writing whole files.
+// Reading and writing whole files; making and listing folders.
 //
 // A file is written beside its final name, synced and renamed: whoever looks at
 // the final name sees all of it or nothing, also after a crash. Errors carry
@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -47,6 +48,15 @@ class AtomicFile {
 
 absl::Status WriteFileAtomically(const std::string& path,
                                  std::string_view content);
+
+// Makes a folder and those above it; one that exists is no error.
+absl::Status MakeDirectories(const std::string& path);
+
+// Syncs a folder, so that names made or changed in it survive a crash.
+absl::Status SyncDirectory(const std::string& path);
+
+// The names in a folder, sorted. Errors: NotFound.
+absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& path);
 
 }  // namespace trireme
 

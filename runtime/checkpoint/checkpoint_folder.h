@@ -1,0 +1,72 @@
+// The folder of one checkpoint, whole or not there at all: files are written
+// into step_00000100.partial, the manifest last, then the folder is renamed to
+// step_00000100. What a crash leaves behind is a .partial folder, which nobody
+// reads.
+//
+// manifest.json: {"version": 1, "step", "consumed_samples", "metadata": {..},
+// "files": {name: {"bytes", "xxh64"}}}.
+
+#ifndef TRIREME_RUNTIME_CHECKPOINT_CHECKPOINT_FOLDER_H_
+#define TRIREME_RUNTIME_CHECKPOINT_CHECKPOINT_FOLDER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace trireme {
+
+class CheckpointWriter {
+ public:
+  // Starts the checkpoint of `step` in `folder`, which exists.
+  static absl::StatusOr<std::unique_ptr<CheckpointWriter>> Create(
+      const std::string& folder, int64_t step);
+
+  // Where to write a file of the checkpoint.
+  std::string PathOf(const std::string& file) const {
+    return partial_ + "/" + file;
+  }
+  // Writes the manifest of all files there are and gives the folder its name,
+  // replacing an older checkpoint of the same step.
+  absl::Status Commit(const std::map<std::string, std::string>& metadata,
+                      int64_t consumed_samples);
+
+ private:
+  CheckpointWriter(std::string folder, int64_t step);
+
+  std::string folder_;
+  int64_t step_;
+  std::string final_;
+  std::string partial_;
+};
+
+struct CheckpointFile {
+  int64_t bytes = 0;
+  std::string xxh64;
+};
+
+struct Manifest {
+  int64_t step = 0;
+  int64_t consumed_samples = 0;
+  std::map<std::string, std::string> metadata;
+  std::map<std::string, CheckpointFile> files;
+};
+
+// Errors: no or a broken manifest, a file that is missing or has another size.
+absl::StatusOr<Manifest> ReadManifest(const std::string& checkpoint);
+
+// Reads every file and compares its checksum.
+absl::Status VerifyChecksums(const std::string& checkpoint);
+
+// The complete checkpoint of the highest step. NotFound if there is none.
+absl::StatusOr<std::string> LatestCheckpoint(const std::string& folder);
+
+// Removes all but the `keep` newest complete checkpoints; 0 keeps all.
+absl::Status PruneCheckpoints(const std::string& folder, int64_t keep);
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_CHECKPOINT_CHECKPOINT_FOLDER_H_

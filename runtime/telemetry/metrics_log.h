@@ -1,0 +1,47 @@
+// metrics.jsonl: one JSON object per line and step, written as the run goes.
+
+#ifndef TRIREME_RUNTIME_TELEMETRY_METRICS_LOG_H_
+#define TRIREME_RUNTIME_TELEMETRY_METRICS_LOG_H_
+
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
+
+namespace trireme {
+
+class MetricsLog {
+ public:
+  // Opens the file for steps after `last_step`: lines of later steps (of a run
+  // that went further than the checkpoint it resumes from), and a last line
+  // cut short by a crash, are dropped, so that each step appears once.
+  static absl::StatusOr<std::unique_ptr<MetricsLog>> Open(
+      const std::string& path, int64_t last_step);
+  ~MetricsLog();
+  MetricsLog(const MetricsLog&) = delete;
+  MetricsLog& operator=(const MetricsLog&) = delete;
+
+  // Writes and flushes one line. `entry` has a number "step".
+  absl::Status Append(const nlohmann::ordered_json& entry);
+
+ private:
+  MetricsLog(std::string path, std::FILE* file)
+      : path_(std::move(path)), file_(file) {}
+
+  std::string path_;
+  std::FILE* file_;
+};
+
+// The entries of a metrics file, in order. Lines that are no JSON object with
+// a step are an error that names file and line.
+absl::StatusOr<std::vector<nlohmann::json>> ReadMetrics(
+    const std::string& path);
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_TELEMETRY_METRICS_LOG_H_

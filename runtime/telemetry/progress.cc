@@ -1,0 +1,70 @@
+#include "runtime/telemetry/progress.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "fmt/format.h"
+
+namespace trireme {
+namespace {
+
+constexpr int kBarWidth = 30;
+// Redrawing more often than the eye sees would cost the training time.
+constexpr std::chrono::milliseconds kRedraw(100);
+
+}  // namespace
+
+std::string DurationText(double seconds) {
+  const auto whole = static_cast<int64_t>(std::max(0.0, seconds) + 0.5);
+  const int64_t hours = whole / 3600;
+  return hours > 0
+             ? fmt::format("{}:{:02}:{:02}", hours, whole / 60 % 60, whole % 60)
+             : fmt::format("{}:{:02}", whole / 60, whole % 60);
+}
+
+ProgressReporter::ProgressReporter(const ProgressOptions& options)
+    : options_(options),
+      terminal_(options.terminal.value_or(isatty(fileno(options.out)) == 1)),
+      start_(std::chrono::steady_clock::now()),
+      last_drawn_(start_ - kRedraw) {}
+
+std::string ProgressReporter::Line(int64_t step, double loss,
+                                   double samples_per_s) const {
+  const double elapsed =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
+          .count();
+  const auto done = static_cast<double>(step - options_.first + 1);
+  const double left =
+      done > 0 ? elapsed / done * static_cast<double>(options_.total - step)
+               : 0;
+  return fmt::format("step {}/{}  loss {:.4f}  {:.1f} samples/s  {} left", step,
+                     options_.total, loss, samples_per_s, DurationText(left));
+}
+
+void ProgressReporter::Update(int64_t step, double loss, double samples_per_s) {
+  if (!terminal_) {
+    if (step == options_.first || step == options_.total ||
+        step % options_.line_every == 0) {
+      fmt::print(options_.out, "{}\n", Line(step, loss, samples_per_s));
+      std::fflush(options_.out);
+    }
+    return;
+  }
+  const auto now = std::chrono::steady_clock::now();
+  if (now - last_drawn_ < kRedraw && step != options_.total) return;
+  last_drawn_ = now;
+  const int filled =
+      static_cast<int>(kBarWidth * step / std::max<int64_t>(options_.total, 1));
+  // "\033[K" clears what a longer line left.
+  fmt::print(options_.out, "\r[{:=<{}}{:<{}}] {}\033[K", "", filled, "",
+             kBarWidth - filled, Line(step, loss, samples_per_s));
+  std::fflush(options_.out);
+}
+
+void ProgressReporter::Finish() {
+  if (terminal_) fmt::print(options_.out, "\n");
+  std::fflush(options_.out);
+}
+
+}  // namespace trireme

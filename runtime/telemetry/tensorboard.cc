@@ -1,0 +1,181 @@
+#include "runtime/telemetry/tensorboard.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+static_assert(std::endian::native == std::endian::little);
+
+// Wire types of protobuf.
+constexpr uint32_t kVarint = 0;
+constexpr uint32_t kFixed64 = 1;
+constexpr uint32_t kBytes = 2;
+constexpr uint32_t kFixed32 = 5;
+
+void AppendVarint(std::string& out, uint64_t value) {
+  for (; value >= 0x80; value >>= 7) {
+    out.push_back(static_cast<char>((value & 0x7f) | 0x80));
+  }
+  out.push_back(static_cast<char>(value));
+}
+
+void AppendKey(std::string& out, uint32_t field, uint32_t wire_type) {
+  AppendVarint(out, (field << 3) | wire_type);
+}
+
+void AppendVarintField(std::string& out, uint32_t field, uint64_t value) {
+  AppendKey(out, field, kVarint);
+  AppendVarint(out, value);
+}
+
+template <typename T>
+void AppendRaw(std::string& out, T value) {
+  char bytes[sizeof(T)];
+  std::memcpy(bytes, &value, sizeof(T));
+  out.append(bytes, sizeof(T));
+}
+
+void AppendBytesField(std::string& out, uint32_t field, std::string_view data) {
+  AppendKey(out, field, kBytes);
+  AppendVarint(out, data.size());
+  out.append(data);
+}
+
+// CRC-32C (Castagnoli), reflected polynomial 0x82f63b78.
+uint32_t Crc32c(std::string_view data) {
+  static constexpr std::array<uint32_t, 256> kTable = [] {
+    std::array<uint32_t, 256> table{};
+    for (uint32_t i = 0; i < 256; ++i) {
+      uint32_t crc = i;
+      for (int bit = 0; bit < 8; ++bit) {
+        crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0x82f63b78u : 0u);
+      }
+      table[i] = crc;
+    }
+    return table;
+  }();
+  uint32_t crc = 0xffffffffu;
+  for (const char c : data) {
+    crc = (crc >> 8) ^ kTable[(crc ^ static_cast<uint8_t>(c)) & 0xff];
+  }
+  return ~crc;
+}
+
+// TFRecord stores checksums rotated and offset, so that a checksum of data
+// that contains checksums stays sound.
+uint32_t MaskedCrc(std::string_view data) {
+  const uint32_t crc = Crc32c(data);
+  return std::rotr(crc, 15) + 0xa282ead8u;
+}
+
+double WallTime() {
+  return std::chrono::duration<double>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+std::string Event(double wall_time, int64_t step, std::string_view field) {
+  std::string event;
+  AppendKey(event, 1, kFixed64);
+  AppendRaw(event, wall_time);
+  AppendVarintField(event, 2, static_cast<uint64_t>(step));
+  event.append(field);
+  return event;
+}
+
+std::string SummaryField(std::string_view value) {
+  std::string summary, field;
+  AppendBytesField(summary, 1, value);
+  AppendBytesField(field, 5, summary);
+  return field;
+}
+
+std::string ScalarField(std::string_view tag, float value) {
+  std::string message;
+  AppendBytesField(message, 1, tag);
+  AppendKey(message, 2, kFixed32);
+  AppendRaw(message, value);
+  return SummaryField(message);
+}
+
+}  // namespace
+
+std::string TfRecord(std::string_view data) {
+  std::string length;
+  AppendRaw(length, static_cast<uint64_t>(data.size()));
+  std::string record = length;
+  AppendRaw(record, MaskedCrc(length));
+  record.append(data);
+  AppendRaw(record, MaskedCrc(data));
+  return record;
+}
+
+std::string ScalarEvent(double wall_time, int64_t step, std::string_view tag,
+                        float value) {
+  return Event(wall_time, step, ScalarField(tag, value));
+}
+
+absl::StatusOr<std::unique_ptr<TensorboardWriter>> TensorboardWriter::Create(
+    const std::string& folder) {
+  char host[256] = "localhost";
+  gethostname(host, sizeof(host) - 1);
+  const std::string path = fmt::format("{}/events.out.tfevents.{}.{}", folder,
+                                       static_cast<int64_t>(WallTime()), host);
+  std::FILE* file = std::fopen(path.c_str(), "ab");
+  if (file == nullptr) {
+    return Unavailable("cannot open {}: {}", path, std::strerror(errno));
+  }
+  std::unique_ptr<TensorboardWriter> writer(new TensorboardWriter(path, file));
+  std::string version;
+  AppendBytesField(version, 3, "brain.Event:2");
+  RETURN_IF_ERROR(writer->WriteEvent(0, version));
+  return writer;
+}
+
+TensorboardWriter::~TensorboardWriter() { std::fclose(file_); }
+
+absl::Status TensorboardWriter::WriteEvent(int64_t step,
+                                           std::string_view field) {
+  const std::string record = TfRecord(Event(WallTime(), step, field));
+  if (std::fwrite(record.data(), 1, record.size(), file_) != record.size()) {
+    return Unavailable("cannot write {}: {}", path_, std::strerror(errno));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TensorboardWriter::AddScalar(std::string_view tag, int64_t step,
+                                          double value) {
+  return WriteEvent(step, ScalarField(tag, static_cast<float>(value)));
+}
+
+absl::Status TensorboardWriter::AddImage(std::string_view tag, int64_t step,
+                                         int width, int height, int channels,
+                                         std::string_view png) {
+  std::string image;
+  AppendVarintField(image, 1, static_cast<uint64_t>(height));
+  AppendVarintField(image, 2, static_cast<uint64_t>(width));
+  AppendVarintField(image, 3, static_cast<uint64_t>(channels));
+  AppendBytesField(image, 4, png);
+  std::string value;
+  AppendBytesField(value, 1, tag);
+  AppendBytesField(value, 4, image);
+  return WriteEvent(step, SummaryField(value));
+}
+
+absl::Status TensorboardWriter::Flush() {
+  if (std::fflush(file_) != 0) {
+    return Unavailable("cannot write {}: {}", path_, std::strerror(errno));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace trireme

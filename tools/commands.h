@@ -1,0 +1,33 @@
+// The subcommands of the trireme binary. Each has its specification (for
+// parsing and --help) and a function that runs it and gives the exit status.
+
+#ifndef TRIREME_TOOLS_COMMANDS_H_
+#define TRIREME_TOOLS_COMMANDS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "tools/cli/command.h"
+
+namespace trireme {
+
+struct Command {
+  CommandSpec spec;
+  // Returns the exit status; prints its own errors.
+  int (*run)(const ParsedCommand& arguments, int argc, char** argv);
+};
+
+Command TrainCommand();
+Command LaunchCommand();
+Command VerifyCommand();
+Command SampleCommand();
+Command DataCommand();
+Command InspectCommand();
+
+// Prints "trireme NAME: message" to standard error; returns 1.
+int Fail(const std::string& command, const absl::Status& status);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TOOLS_COMMANDS_H_

@@ -1,0 +1,157 @@
+// trireme inspect: what a file or folder holds.
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <string>
+
+#include "fmt/format.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/checkpoint/safetensors.h"
+#include "runtime/core/status.h"
+#include "runtime/telemetry/metrics_log.h"
+#include "scheduler/compile.h"
+#include "scheduler/plan.h"
+#include "tools/commands.h"
+#include "trainer/job_file.h"
+#include "trainer/run_folder.h"
+#include "trainer/train.h"
+
+namespace trireme {
+namespace {
+
+constexpr char kName[] = "inspect";
+
+absl::Status InspectSafetensors(const std::string& path) {
+  ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
+  int64_t bytes = 0, elements = 0;
+  for (const auto& [name, entry] : file->tensors()) {
+    fmt::print("{:<44} {:<5} {:<20} {:>12}\n", name, DTypeName(entry.dtype),
+               entry.shape.ToString(), BytesText(entry.bytes));
+    bytes += entry.bytes;
+    elements += entry.shape.num_elements();
+  }
+  fmt::print("{} tensors, {} elements, {}\n", file->tensors().size(), elements,
+             BytesText(bytes));
+  for (const auto& [key, value] : file->metadata()) {
+    fmt::print("{}: {}\n", key, value);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status InspectCheckpoint(const std::string& path) {
+  ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(path));
+  fmt::print("checkpoint of step {}, {} samples consumed\n", manifest.step,
+             manifest.consumed_samples);
+  for (const auto& [name, file] : manifest.files) {
+    fmt::print("  {:<24} {:>12}  xxh64 {}\n", name, BytesText(file.bytes),
+               file.xxh64);
+  }
+  RETURN_IF_ERROR(VerifyChecksums(path));
+  fmt::print("all checksums agree\n");
+  return absl::OkStatus();
+}
+
+absl::Status InspectMetrics(const std::string& path) {
+  ASSIGN_OR_RETURN(const auto entries, ReadMetrics(path));
+  if (entries.empty()) return NotFound("{} has no step yet", path);
+  const auto print = [](const nlohmann::json& entry) {
+    const auto number = [&](const char* key) {
+      return entry.contains(key) && entry[key].is_number()
+                 ? entry[key].get<double>()
+                 : std::numeric_limits<double>::quiet_NaN();
+    };
+    fmt::print("step {:>8}  loss {:.4f}  grad norm {:.3f}  {:.1f} samples/s\n",
+               entry["step"].get<int64_t>(), number("loss"),
+               number("grad_norm"), number("samples_per_s"));
+  };
+  const size_t shown = 10;
+  const size_t stride = std::max<size_t>(1, (entries.size() - 1) / (shown - 1));
+  for (size_t i = 0; i + 1 < entries.size(); i += stride) print(entries[i]);
+  print(entries.back());
+  return absl::OkStatus();
+}
+
+absl::Status InspectPlan(const std::string& path) {
+  ASSIGN_OR_RETURN(const PlanFile file, LoadPlanFile(path));
+  if (file.plan.stages_size() == 0) {
+    return InvalidArgument(
+        "{}: a plan without stages fits many models; `trireme train JOB --plan "
+        "{} --dry_run` shows it for one",
+        path, path);
+  }
+  fmt::print("{}\n", Summary(file.plan));
+  ASSIGN_OR_RETURN(const Program program, CompilePlan(file.plan));
+  fmt::print("{}", ToText(program));
+  return absl::OkStatus();
+}
+
+absl::Status InspectJob(const std::string& path) {
+  ASSIGN_OR_RETURN(JobFile file, LoadJobFile(path, {}, {}));
+  TrainOptions options;
+  options.job = file.job;
+  const auto text = DescribeRun(options, 1);
+  RETURN_IF_ERROR(file.locations.Locate(text.status()));
+  fmt::print("{}", *text);
+  return absl::OkStatus();
+}
+
+absl::Status Inspect(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const auto ends_with = [&](std::string_view suffix) {
+    return path.size() >= suffix.size() &&
+           path.compare(path.size() - suffix.size(), suffix.size(), suffix) ==
+               0;
+  };
+  if (!fs::exists(path, error)) return NotFound("no such file: {}", path);
+  if (fs::is_directory(path, error)) {
+    if (fs::exists(path + "/manifest.json", error)) {
+      return InspectCheckpoint(path);
+    }
+    const RunFolder run(path);
+    if (!fs::exists(run.metrics(), error)) {
+      return InvalidArgument(
+          "{}: found neither a run's metrics.jsonl nor a checkpoint's "
+          "manifest.json",
+          path);
+    }
+    RETURN_IF_ERROR(InspectMetrics(run.metrics()));
+    const auto latest = LatestCheckpoint(run.checkpoints());
+    if (latest.ok()) return InspectCheckpoint(*latest);
+    return absl::OkStatus();
+  }
+  if (ends_with(".safetensors")) return InspectSafetensors(path);
+  if (ends_with("metrics.jsonl")) return InspectMetrics(path);
+  if (ends_with("plan.textproto")) return InspectPlan(path);
+  if (ends_with(".textproto") || ends_with(".json")) {
+    // A plan under another name parses as a plan, a job as a job.
+    return LoadPlanFile(path).ok() ? InspectPlan(path) : InspectJob(path);
+  }
+  return InvalidArgument(
+      "{}: expected a job or plan (.textproto, .json), .safetensors, "
+      "metrics.jsonl, or the folder of a run or checkpoint",
+      path);
+}
+
+int Run(const ParsedCommand& arguments, int, char**) {
+  const absl::Status status = Inspect(arguments.positionals()[0]);
+  return status.ok() ? 0 : Fail(kName, status);
+}
+
+}  // namespace
+
+Command InspectCommand() {
+  return {{.name = kName,
+           .summary = "shows what a job, plan, checkpoint, run or tensor file "
+                      "holds",
+           .positionals = {{.name = "FILE", .help = "file or folder"}},
+           .options = {},
+           .example =
+               "trireme inspect runs/fashion-mnist/checkpoints/step_00001500"},
+          Run};
+}
+
+}  // namespace trireme

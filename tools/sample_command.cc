@@ -1,0 +1,112 @@
+// trireme sample: pictures from a run.
+
+#include <filesystem>
+
+#include "fmt/format.h"
+#include "runtime/core/status.h"
+#include "tools/commands.h"
+#include "trainer/draw_samples.h"
+
+namespace trireme {
+namespace {
+
+constexpr char kName[] = "sample";
+
+absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
+  DrawOptions options;
+  options.run = arguments.positionals()[0];
+  options.out = arguments.Get("out");
+  if (arguments.Has("checkpoint")) {
+    options.checkpoint = arguments.Get("checkpoint");
+  }
+  if (arguments.Has("solver")) {
+    const std::string solver = arguments.Get("solver");
+    if (solver != "euler" && solver != "heun") {
+      return InvalidArgument("--solver: found '{}', expected euler or heun",
+                             solver);
+    }
+    options.solver = solver == "heun" ? FlowSolver::kHeun : FlowSolver::kEuler;
+  }
+  const auto bounded = [&](const char* name, int64_t low,
+                           int64_t high) -> absl::StatusOr<int64_t> {
+    ASSIGN_OR_RETURN(const int64_t value, arguments.GetInt(name));
+    if (value < low || value > high) {
+      return InvalidArgument("--{}: found {}, expected {} to {}", name, value,
+                             low, high);
+    }
+    return value;
+  };
+  if (arguments.Has("steps")) {
+    ASSIGN_OR_RETURN(options.steps, bounded("steps", 1, 10000));
+  }
+  if (arguments.Has("per_class")) {
+    ASSIGN_OR_RETURN(options.per_class, bounded("per_class", 1, 1000));
+  }
+  if (arguments.Has("guidance")) {
+    ASSIGN_OR_RETURN(options.guidance, arguments.GetDouble("guidance"));
+  }
+  ASSIGN_OR_RETURN(const int64_t seed, bounded("seed", 0, INT64_MAX));
+  options.seed = static_cast<uint64_t>(seed);
+  ASSIGN_OR_RETURN(options.evaluate, bounded("evaluate", 0, 100000));
+  options.ema = !arguments.Has("no_ema");
+  return options;
+}
+
+int Run(const ParsedCommand& arguments, int, char**) {
+  const auto options = OptionsOf(arguments);
+  if (!options.ok()) return Fail(kName, options.status());
+  const auto report = DrawSamples(*options);
+  if (!report.ok()) return Fail(kName, report.status());
+  fmt::print("{} pictures from {} in {}\n", report->pictures,
+             report->checkpoint, options->out);
+  if (report->distance.has_value()) {
+    fmt::print(
+        "sliced Wasserstein distance to {} held-out pictures: {:.3f} (training "
+        "pictures to the same: {:.3f})\n",
+        options->evaluate, *report->distance, *report->floor);
+  }
+  if (report->class_accuracy.has_value()) {
+    fmt::print(
+        "3 nearest training pictures agree with the class asked for: "
+        "{:.0f} %\n",
+        100 * *report->class_accuracy);
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command SampleCommand() {
+  return {
+      {.name = kName,
+       .summary = "draws pictures from a run's newest checkpoint",
+       .positionals = {{.name = "RUN_DIR", .help = "a run's folder"}},
+       .options =
+           {{.name = "out",
+             .value = "FILE",
+             .default_value = "samples.png",
+             .help = "PNG: a labelled grid, a row a class"},
+            {.name = "checkpoint", .value = "DIR", .help = "one of the run's"},
+            {.name = "solver",
+             .value = "NAME",
+             .help = "euler or heun (default: the job's)"},
+            {.name = "steps", .value = "N", .help = "solver steps"},
+            {.name = "guidance",
+             .value = "W",
+             .help = "classifier-free guidance; 1 = none"},
+            {.name = "per_class", .value = "N", .help = "pictures in a row"},
+            {.name = "seed",
+             .value = "N",
+             .default_value = "0",
+             .help = "of the noise"},
+            {.name = "no_ema", .help = "the weights, not their average"},
+            {.name = "evaluate",
+             .value = "N",
+             .default_value = "0",
+             .help = "also measures N unguided pictures against real ones"}},
+       .example = "trireme sample runs/fashion-mnist --out samples.png "
+                  "--evaluate 500"},
+      Run};
+}
+
+}  // namespace trireme

@@ -1,0 +1,139 @@
+#include "trainer/checkpointing.h"
+
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "parallel/logical_tensors.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/checkpoint/safetensors.h"
+#include "runtime/core/status.h"
+#include "trainer/run_folder.h"
+
+namespace trireme {
+namespace {
+
+// Gathers the parts and writes them to `path` on rank 0 (null elsewhere).
+absl::Status WriteParts(RankModel& model, std::vector<TensorPart> parts,
+                        const std::string& path) {
+  ASSIGN_OR_RETURN(LogicalGather gather,
+                   LogicalGather::Create(model.context(), std::move(parts)));
+  const bool leader = model.context().communicators().world().rank() == 0;
+  absl::Status status;
+  std::unique_ptr<SafetensorsWriter> writer;
+  if (leader) {
+    std::vector<SafetensorsEntry> entries;
+    for (const LogicalTensorInfo& info : gather.tensors()) {
+      entries.push_back({info.name, info.dtype, info.shape});
+    }
+    auto created =
+        SafetensorsWriter::Create(path, std::move(entries), {{"format", "pt"}});
+    status = created.status();
+    if (created.ok()) {
+      writer = *std::move(created);
+      // Tensors come in the order in which the file wants them.
+      std::vector<std::string> order;
+      for (const SafetensorsEntry& entry : writer->entries()) {
+        order.push_back(entry.name);
+      }
+      gather.Reorder(order);
+    }
+  }
+  // The gather is collective: it runs to its end also after a failed write.
+  gather.Run([&](const LogicalTensorInfo& info, const Tensor& whole) {
+    if (status.ok()) {
+      status = writer->Append(info.name, whole.raw_data(), whole.bytes());
+    }
+  });
+  if (leader && status.ok()) status = writer->Commit();
+  return status;
+}
+
+// Rank 0's verdict for everyone.
+absl::Status Agree(RankModel& model, const absl::Status& status) {
+  ParallelContext& context = model.context();
+  const int32_t failed = status.ok() ? 0 : 1;
+  const Tensor verdict = Tensor::FromValues<int32_t>(
+      context.device(), {1}, std::span<const int32_t>(&failed, 1),
+      MemoryCategory::kCommunication, "checkpoint verdict");
+  context.communicators()
+      .world()
+      .AllReduce(verdict, ReduceOp::kMax, "checkpoint verdict")
+      .Wait();
+  if (!status.ok()) return status;
+  if (*verdict.data<int32_t>() != 0) {
+    return Unavailable("another rank could not write or read the checkpoint");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadParts(const std::string& path,
+                       const std::vector<TensorPart>& parts) {
+  if (parts.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
+  for (const TensorPart& part : parts) {
+    ASSIGN_OR_RETURN(const Tensor whole,
+                     ReadTensor(*file, part.name, part.local.device(),
+                                MemoryCategory::kWorkspace));
+    if (whole.shape() != part.global_shape ||
+        whole.dtype() != part.local.dtype()) {
+      return FailedPrecondition(
+          "{}: tensor '{}': found {} {}, expected {} {}", path, part.name,
+          DTypeName(whole.dtype()), whole.shape().ToString(),
+          DTypeName(part.local.dtype()), part.global_shape.ToString());
+    }
+    CopyPart(whole, part);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
+                            int64_t step, int64_t keep) {
+  const bool leader = model.context().communicators().world().rank() == 0;
+  std::unique_ptr<CheckpointWriter> checkpoint;
+  absl::Status status;
+  if (leader) {
+    auto created = CheckpointWriter::Create(folder, step);
+    status = created.status();
+    if (created.ok()) checkpoint = *std::move(created);
+  }
+  RETURN_IF_ERROR(Agree(model, status));
+  const auto write = [&](std::vector<TensorPart> parts, const char* file) {
+    const absl::Status written = WriteParts(
+        model, std::move(parts), leader ? checkpoint->PathOf(file) : "");
+    if (status.ok()) status = written;
+  };
+  write(model.MasterParts(), kWeightsFile);
+  write(model.MomentParts(/*second=*/false), kFirstMomentFile);
+  write(model.MomentParts(/*second=*/true), kSecondMomentFile);
+  if (model.setup().optimizer.ema_decay > 0) write(model.EmaParts(), kEmaFile);
+  if (leader && status.ok()) {
+    status = checkpoint->Commit({}, step * model.setup().global_batch);
+    if (status.ok()) status = PruneCheckpoints(folder, keep);
+  }
+  return Agree(model, status);
+}
+
+absl::StatusOr<int64_t> LoadCheckpoint(RankModel& model,
+                                       const std::string& checkpoint) {
+  const auto read = [&]() -> absl::StatusOr<int64_t> {
+    ASSIGN_OR_RETURN(const auto manifest, ReadManifest(checkpoint));
+    RETURN_IF_ERROR(
+        ReadParts(checkpoint + "/" + kWeightsFile, model.MasterParts()));
+    RETURN_IF_ERROR(ReadParts(checkpoint + "/" + kFirstMomentFile,
+                              model.MomentParts(/*second=*/false)));
+    RETURN_IF_ERROR(ReadParts(checkpoint + "/" + kSecondMomentFile,
+                              model.MomentParts(/*second=*/true)));
+    RETURN_IF_ERROR(ReadParts(checkpoint + "/" + kEmaFile, model.EmaParts()));
+    return manifest.step;
+  };
+  const absl::StatusOr<int64_t> step = read();
+  RETURN_IF_ERROR(Agree(model, step.status()));
+  model.SyncValues();
+  return *step;
+}
+
+}  // namespace trireme

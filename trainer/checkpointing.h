@@ -1,0 +1,29 @@
+// A run's state in a checkpoint folder: logical tensors (weights, their
+// average, both Adam moments) as safetensors and the manifest. Nothing in it
+// depends on the grid: a run may go on under another plan.
+
+#ifndef TRIREME_TRAINER_CHECKPOINTING_H_
+#define TRIREME_TRAINER_CHECKPOINTING_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "trainer/rank_model.h"
+
+namespace trireme {
+
+// Writes the state after `step`. Collective over the world; rank 0 writes.
+// The same status on every rank. `keep`: newest checkpoints kept, 0 = all.
+absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
+                            int64_t step, int64_t keep);
+
+// Reads this rank's parts from a complete checkpoint and returns its step.
+// Collective over the world; every rank reads the files itself.
+absl::StatusOr<int64_t> LoadCheckpoint(RankModel& model,
+                                       const std::string& checkpoint);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_CHECKPOINTING_H_

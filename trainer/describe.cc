@@ -1,0 +1,72 @@
+#include "trainer/describe.h"
+
+#include <limits>
+#include <memory>
+
+#include "fmt/format.h"
+#include "models/dit/dit.h"
+#include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
+#include "scheduler/plan.h"
+#include "trainer/rank_model.h"
+
+namespace trireme {
+namespace {
+
+// "33.0 M", "1.2 G".
+std::string Short(double value) {
+  if (value >= 1e12) return fmt::format("{:.2f} T", value / 1e12);
+  if (value >= 1e9) return fmt::format("{:.2f} G", value / 1e9);
+  return fmt::format("{:.2f} M", value / 1e6);
+}
+
+}  // namespace
+
+int64_t CountParameters(const TrainingSetup& setup) {
+  CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
+  ParameterStore store(device, setup.dtype, setup.seed);
+  const ProcessGrid grid;
+  const DitPart part(store, grid, setup.model, {0, setup.model.layers},
+                     /*recompute=*/false);
+  int64_t count = 0;
+  for (const auto& parameter : store.parameters()) {
+    count += parameter->global_shape.num_elements();
+  }
+  return count;
+}
+
+std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
+                          const DataSummary& data) {
+  const DitConfig& model = setup.model;
+  std::string text = fmt::format(
+      "model  DiT: {} layers, width {}, {} heads, {} tokens; {}parameters in "
+      "{}\n",
+      model.layers, model.hidden, model.heads, model.tokens(),
+      Short(static_cast<double>(CountParameters(setup))),
+      DTypeName(setup.dtype));
+  text += fmt::format(
+      "flops  {}FLOP per sample, forward and backward: 3 x layers x (8 s h^2 + "
+      "4 s h f + 4 s^2 h){}; modulation excluded\n",
+      Short(DitTrainingFlops(model)),
+      model.text_tokens > 0 ? " and its text terms" : "");
+  text += fmt::format("data   {} samples in {} classes\n", data.samples,
+                      data.classes);
+  text += fmt::format("plan   {}\n", Summary(plan));
+  return text;
+}
+
+absl::StatusOr<std::string> DescribeMemory(const TrainingSetup& setup,
+                                           const Plan& plan) {
+  const int ranks = static_cast<int>(GridSize(plan.grid()));
+  std::string text = "rank        peak  at the peak\n";
+  for (int rank = 0; rank < ranks; ++rank) {
+    ASSIGN_OR_RETURN(const MemoryStatistics memory,
+                     RankModel::PredictMemory(setup, plan, rank));
+    text +=
+        fmt::format("{:>4}  {:>10}  {}\n", rank, BytesText(memory.peak_bytes),
+                    MemoryText(memory.at_peak_by_category));
+  }
+  return text;
+}
+
+}  // namespace trireme

@@ -1,0 +1,39 @@
+#include "trainer/job_file.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "runtime/core/status.h"
+#include "trainer/job.h"
+
+namespace trireme {
+
+absl::StatusOr<JobFile> LoadJobFile(const std::string& path,
+                                    const std::vector<std::string>& overrides,
+                                    std::optional<int64_t> steps) {
+  JobFile file;
+  ASSIGN_OR_RETURN(file.locations, ParseTextProtoFile(path, &file.job));
+  for (const std::string& assignment : overrides) {
+    RETURN_IF_ERROR(ApplyOverride(assignment, &file.job));
+  }
+  if (steps.has_value()) {
+    if (*steps < 1 || *steps > 1'000'000'000) {
+      return InvalidArgument("--steps: found {}, expected 1 to 1000000000",
+                             *steps);
+    }
+    file.job.set_steps(static_cast<uint32_t>(*steps));
+  }
+  if (file.job.name().empty()) {
+    file.job.set_name(std::filesystem::path(path).stem().string());
+  }
+  RETURN_IF_ERROR(file.locations.Locate(FillJobDefaults(file.job)));
+  return file;
+}
+
+absl::StatusOr<PlanFile> LoadPlanFile(const std::string& path) {
+  PlanFile file;
+  ASSIGN_OR_RETURN(file.locations, ParseTextProtoFile(path, &file.plan));
+  return file;
+}
+
+}  // namespace trireme

@@ -1,0 +1,18 @@
+#include "trainer/memory_limit.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace trireme {
+
+int64_t MemoryLimit(const Job& job, int local_ranks) {
+  if (job.has_memory_limit_bytes()) {
+    return static_cast<int64_t>(job.memory_limit_bytes());
+  }
+  const int64_t total = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) *
+                        static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
+  return total / 4 * 3 / std::max(local_ranks, 1);
+}
+
+}  // namespace trireme

@@ -1,0 +1,36 @@
+// Where everything of a run lies. See docs/running.md.
+
+#ifndef TRIREME_TRAINER_RUN_FOLDER_H_
+#define TRIREME_TRAINER_RUN_FOLDER_H_
+
+#include <string>
+#include <utility>
+
+namespace trireme {
+
+class RunFolder {
+ public:
+  explicit RunFolder(std::string root) : root_(std::move(root)) {}
+
+  const std::string& root() const { return root_; }
+  std::string job() const { return root_ + "/job.textproto"; }
+  std::string plan() const { return root_ + "/plan.textproto"; }
+  std::string metrics() const { return root_ + "/metrics.jsonl"; }
+  std::string tensorboard() const { return root_ + "/tensorboard"; }
+  std::string checkpoints() const { return root_ + "/checkpoints"; }
+  std::string samples() const { return root_ + "/samples"; }
+  std::string trace() const { return root_ + "/trace"; }
+
+ private:
+  std::string root_;
+};
+
+// Files of a checkpoint's folder.
+inline constexpr char kWeightsFile[] = "model.safetensors";
+inline constexpr char kEmaFile[] = "ema.safetensors";
+inline constexpr char kFirstMomentFile[] = "adam_m.safetensors";
+inline constexpr char kSecondMomentFile[] = "adam_v.safetensors";
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_RUN_FOLDER_H_

@@ -1,0 +1,68 @@
+// The figures of one training step over all ranks: one line of metrics.jsonl.
+
+#ifndef TRIREME_TRAINER_STEP_METRICS_H_
+#define TRIREME_TRAINER_STEP_METRICS_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nlohmann/json.hpp"
+#include "runtime/device/device.h"
+#include "trainer/rank_model.h"
+
+namespace trireme {
+
+struct StepMetrics {
+  int64_t step = 0;
+  double loss = 0;
+  double gradient_norm = 0;
+  double learning_rate = 0;
+  // Of the slowest rank, batch reading included.
+  double step_s = 0;
+  int64_t samples = 0;
+  // Matrix-product FLOPs of the model (DitTrainingFlops), not of recompute.
+  double model_flops = 0;
+  // Of the rank that holds most, by category.
+  MemoryByCategory peak_bytes{};
+  // Mean over ranks of the seconds that each cause kept a rank from computing:
+  // "data", "tp", "pp" (bubble and messages), "dp", "optimizer".
+  std::map<std::string, double> exposed_s;
+
+  double samples_per_s() const {
+    return step_s > 0 ? static_cast<double>(samples) / step_s : 0;
+  }
+  double model_flops_per_s() const {
+    return step_s > 0 ? model_flops / step_s : 0;
+  }
+};
+
+// {"step": .., "loss": .., "grad_norm": .., "lr": .., "step_s": ..,
+//  "samples_per_s": .., "model_flops_per_s": .., "peak_bytes": {..},
+//  "exposed_s": {..}}
+nlohmann::ordered_json ToJson(const StepMetrics& metrics);
+
+// Tags and values for TensorBoard.
+std::vector<std::pair<std::string, double>> ToScalars(
+    const StepMetrics& metrics);
+
+// Gathers a step's figures from all ranks, in two small reductions.
+class StepMetricsCollector {
+ public:
+  explicit StepMetricsCollector(RankModel& model) : model_(model) {}
+
+  // Collective over the world. data_s: this rank's wait for its batch; step_s:
+  // the whole step.
+  StepMetrics Collect(const GlobalStepResult& result, double data_s,
+                      double step_s);
+
+ private:
+  RankModel& model_;
+  double exposed_tensor_before_ = 0;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_STEP_METRICS_H_

@@ -1,0 +1,223 @@
+#include "trainer/train.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "fmt/format.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
+#include "runtime/telemetry/metrics_log.h"
+#include "runtime/telemetry/progress.h"
+#include "runtime/telemetry/tensorboard.h"
+#include "scheduler/plan.h"
+#include "scheduler/trace.h"
+#include "trainer/batches.h"
+#include "trainer/checkpointing.h"
+#include "trainer/config/textproto.h"
+#include "trainer/describe.h"
+#include "trainer/job.h"
+#include "trainer/memory_limit.h"
+#include "trainer/rank_model.h"
+#include "trainer/run_folder.h"
+#include "trainer/step_metrics.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The steps that --trace records: after the first, which warms caches up.
+constexpr int64_t kFirstTracedStep = 2;
+constexpr int64_t kLastTracedStep = 4;
+
+double SecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+absl::StatusOr<Plan> PlanOf(const TrainOptions& options,
+                            const TrainingSetup& setup, int64_t ranks,
+                            std::string& explanation) {
+  const PlanContext context = PlanContextOf(setup, ranks);
+  if (options.plan.has_value()) return ResolvePlan(*options.plan, context);
+  ASSIGN_OR_RETURN(DefaultedPlan defaulted, DefaultPlan(context));
+  explanation = defaulted.explanation;
+  return defaulted.plan;
+}
+
+// What rank 0 writes as the run goes on.
+class RunLog {
+ public:
+  static absl::StatusOr<std::unique_ptr<RunLog>> Open(const RunFolder& folder,
+                                                      const Job& job,
+                                                      int64_t first_step) {
+    std::unique_ptr<RunLog> log(new RunLog(job));
+    ASSIGN_OR_RETURN(log->metrics_,
+                     MetricsLog::Open(folder.metrics(), first_step - 1));
+    ASSIGN_OR_RETURN(log->tensorboard_,
+                     TensorboardWriter::Create(folder.tensorboard()));
+    log->progress_ = std::make_unique<ProgressReporter>(
+        ProgressOptions{.total = job.steps(),
+                        .first = first_step,
+                        .line_every = job.log().every()});
+    return log;
+  }
+
+  absl::Status Write(const StepMetrics& metrics) {
+    RETURN_IF_ERROR(metrics_->Append(ToJson(metrics)));
+    for (const auto& [tag, value] : ToScalars(metrics)) {
+      RETURN_IF_ERROR(tensorboard_->AddScalar(tag, metrics.step, value));
+    }
+    progress_->Update(metrics.step, metrics.loss, metrics.samples_per_s());
+    return absl::OkStatus();
+  }
+
+  absl::Status Finish() {
+    progress_->Finish();
+    return tensorboard_->Flush();
+  }
+
+ private:
+  explicit RunLog(const Job& job) : job_(job) {}
+
+  Job job_;
+  std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<TensorboardWriter> tensorboard_;
+  std::unique_ptr<ProgressReporter> progress_;
+};
+
+absl::Status PrepareFolder(const RunFolder& folder, bool resume) {
+  std::error_code error;
+  if (!resume && fs::exists(folder.metrics(), error)) {
+    return FailedPrecondition(
+        "{} already holds a run; expected a new folder (--out), or --resume to "
+        "go on with it",
+        folder.root());
+  }
+  for (const std::string& path : {folder.root(), folder.checkpoints(),
+                                  folder.samples(), folder.tensorboard()}) {
+    RETURN_IF_ERROR(MakeDirectories(path));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
+  const bool leader = factory.world_rank() == 0;
+  const RunFolder folder(options.out);
+  Job job = options.job;
+  ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> dataset,
+                   OpenDataset(job.data()));
+  const DataSummary data{dataset->size(), dataset->num_classes()};
+  ASSIGN_OR_RETURN(const TrainingSetup setup, ResolveJob(job, data));
+  std::string explanation;
+  ASSIGN_OR_RETURN(Plan plan,
+                   PlanOf(options, setup, factory.world_size(), explanation));
+  const int64_t limit = MemoryLimit(job, options.local_ranks);
+  CpuDevice device(limit);
+  ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> model,
+                   RankModel::Build(setup, plan, device, factory));
+
+  int64_t first_step = 1;
+  if (options.resume) {
+    const absl::StatusOr<std::string> latest =
+        LatestCheckpoint(folder.checkpoints());
+    if (latest.ok()) {
+      ASSIGN_OR_RETURN(const int64_t step, LoadCheckpoint(*model, *latest));
+      first_step = step + 1;
+    }
+  }
+  std::unique_ptr<RunLog> log;
+  if (leader) {
+    RETURN_IF_ERROR(PrepareFolder(folder, options.resume));
+    RETURN_IF_ERROR(WriteTextProtoFile(job, folder.job()));
+    RETURN_IF_ERROR(WriteTextProtoFile(plan, folder.plan()));
+    ASSIGN_OR_RETURN(log, RunLog::Open(folder, job, first_step));
+    if (!explanation.empty()) fmt::print("{}\n", explanation);
+    fmt::print("{}", DescribeSetup(setup, plan, data));
+    fmt::print("memory {} predicted on rank 0, limit {}\nrun    {}\n",
+               BytesText(model->predicted_memory().peak_bytes),
+               BytesText(limit), folder.root());
+    if (first_step > 1) fmt::print("resumed after step {}\n", first_step - 1);
+    std::fflush(stdout);
+  }
+
+  BatchReader reader(*dataset, job, setup, model->first_sample(),
+                     model->local_batch(), model->reads_pixels(),
+                     model->reads_text_counts());
+  StepMetricsCollector collector(*model);
+  std::vector<TraceEvent> trace;
+  const auto steps = static_cast<int64_t>(job.steps());
+  const auto every = static_cast<int64_t>(job.checkpoint().every());
+  for (int64_t step = first_step; step <= steps; ++step) {
+    const auto start = std::chrono::steady_clock::now();
+    ASSIGN_OR_RETURN(const ImageBatch batch, reader.Read(device, step));
+    const double data_s = SecondsSince(start);
+    StepOptions step_options;
+    step_options.step = step;
+    step_options.learning_rate = setup.learning_rate.At(step);
+    if (options.trace && step >= kFirstTracedStep && step <= kLastTracedStep) {
+      step_options.trace = &trace;
+    }
+    ASSIGN_OR_RETURN(const GlobalStepResult result,
+                     model->Step(batch, step_options));
+    StepMetrics metrics =
+        collector.Collect(result, data_s, SecondsSince(start));
+    metrics.step = step;
+    metrics.learning_rate = step_options.learning_rate;
+    if (leader) RETURN_IF_ERROR(log->Write(metrics));
+    if (!std::isfinite(metrics.loss)) {
+      return FailedPrecondition(
+          "step {}: the loss is {}; expected a number (lower "
+          "optimizer.learning_rate, or use precision: FP32)",
+          step, metrics.loss);
+    }
+    if (step == steps || (every > 0 && step % every == 0)) {
+      RETURN_IF_ERROR(SaveCheckpoint(*model, folder.checkpoints(), step,
+                                     job.checkpoint().keep()));
+    }
+  }
+  if (options.trace) {
+    RETURN_IF_ERROR(MakeDirectories(folder.trace()));
+    RETURN_IF_ERROR(WriteChromeTraceFile(
+        trace,
+        fmt::format("{}/rank_{}.json", folder.trace(), factory.world_rank())));
+  }
+  if (leader) {
+    RETURN_IF_ERROR(log->Finish());
+    const MemoryStatistics memory = device.Statistics();
+    fmt::print("memory {} measured on rank 0, {} predicted ({})\n",
+               BytesText(memory.peak_bytes),
+               BytesText(model->predicted_memory().peak_bytes),
+               MemoryText(memory.at_peak_by_category));
+    if (reader.skipped() > 0) {
+      fmt::print("{} samples could not be read and were skipped\n",
+                 reader.skipped());
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> DescribeRun(const TrainOptions& options,
+                                        int64_t ranks) {
+  Job job = options.job;
+  ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> dataset,
+                   OpenDataset(job.data()));
+  const DataSummary data{dataset->size(), dataset->num_classes()};
+  ASSIGN_OR_RETURN(const TrainingSetup setup, ResolveJob(job, data));
+  std::string explanation;
+  ASSIGN_OR_RETURN(const Plan plan, PlanOf(options, setup, ranks, explanation));
+  ASSIGN_OR_RETURN(const std::string memory, DescribeMemory(setup, plan));
+  if (!explanation.empty()) explanation += "\n";
+  return explanation + DescribeSetup(setup, plan, data) + memory;
+}
+
+}  // namespace trireme

@@ -1,0 +1,45 @@
+// The life of a training run: from a job file to a trained model in a run's
+// folder. Every rank of the world calls Train with the same arguments.
+
+#ifndef TRIREME_TRAINER_TRAIN_H_
+#define TRIREME_TRAINER_TRAIN_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "runtime/comm/communicator.h"
+#include "scheduler/plan.pb.h"
+#include "trainer/job.pb.h"
+
+namespace trireme {
+
+struct TrainOptions {
+  // With defaults filled (FillJobDefaults) and overrides applied.
+  Job job;
+  // As the user wrote it; absent: the default rule of DefaultPlan.
+  std::optional<Plan> plan;
+  std::string out;
+  // Goes on from the newest checkpoint in `out`. Without it, a folder that
+  // already holds a run is an error.
+  bool resume = false;
+  // Writes a Chrome trace of steps 2 to 4 into the run's folder.
+  bool trace = false;
+  // Ranks on this machine, which share its memory.
+  int local_ranks = 1;
+};
+
+// Collective. Errors are this rank's own: the caller prints the status and
+// ends the whole job, since others may be waiting for this rank.
+absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory);
+
+// What the run would be on `ranks` ranks: model, FLOPs, plan, and the exact
+// memory of each rank. Needs one process; nothing is trained or written.
+absl::StatusOr<std::string> DescribeRun(const TrainOptions& options,
+                                        int64_t ranks);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_TRAIN_H_
