@@ -11,6 +11,7 @@ namespace trireme {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class FileTest : public ::testing::Test {
@@ -59,6 +60,21 @@ TEST_F(FileTest, ErrorsNameThePath) {
               HasSubstr("not a regular file"));
   EXPECT_TRUE(
       absl::IsNotFound(WriteFileAtomically(folder_ + "/none/x", "content")));
+}
+
+TEST_F(FileTest, FoldersAreMadeAndListed) {
+  ASSERT_TRUE(MakeDirectories(folder_ + "/b/c").ok());
+  ASSERT_TRUE(MakeDirectories(folder_ + "/b/c").ok()) << "it exists already";
+  ASSERT_TRUE(WriteFileAtomically(folder_ + "/a", "").ok());
+  EXPECT_THAT(ListDirectory(folder_).value(), ElementsAre("a", "b"));
+  EXPECT_TRUE(SyncDirectory(folder_).ok());
+
+  EXPECT_TRUE(absl::IsNotFound(ListDirectory(folder_ + "/none").status()));
+  EXPECT_THAT(MessageOf(ListDirectory(folder_ + "/a").status()),
+              HasSubstr("/a: cannot list"));
+  EXPECT_THAT(MessageOf(MakeDirectories(folder_ + "/a/d")),
+              HasSubstr("/a/d: cannot create"));
+  EXPECT_THAT(MessageOf(SyncDirectory(folder_ + "/a")), HasSubstr("/a"));
 }
 
 }  // namespace
