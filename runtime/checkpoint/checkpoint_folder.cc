@@ -1,9 +1,14 @@
 #include "runtime/checkpoint/checkpoint_folder.h"
 
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
 #include <algorithm>
-#include <cctype>
+#include <cerrno>
 #include <filesystem>
-#include <fstream>
+#include <memory>
+#include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -11,6 +16,7 @@
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/file.h"
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "xxhash.h"
 
@@ -18,57 +24,170 @@ namespace trireme {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::json;
 
 constexpr char kManifest[] = "manifest.json";
 constexpr char kPrefix[] = "step_";
+constexpr char kPartial[] = ".partial";
 constexpr int kVersion = 1;
-constexpr int64_t kMaxManifestBytes = 1 << 20;
+constexpr int64_t kMaxManifestBytes = 16 << 20;
+constexpr size_t kReadBytes = 1 << 20;
 
-absl::StatusOr<std::string> ChecksumOf(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return NotFound("cannot read {}", path);
-  XXH64_state_t* state = XXH64_createState();
-  XXH64_reset(state, 0);
-  std::vector<char> buffer(1 << 20);
-  while (in) {
-    in.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-    XXH64_update(state, buffer.data(), static_cast<size_t>(in.gcount()));
-  }
-  const XXH64_hash_t hash = XXH64_digest(state);
-  XXH64_freeState(state);
-  if (in.bad()) return Unavailable("reading {} failed", path);
-  return fmt::format("{:016x}", hash);
+absl::Status SystemError(std::string_view action, const std::string& path,
+                         int error) {
+  return StatusOf(error == ENOENT ? absl::StatusCode::kNotFound
+                                  : absl::StatusCode::kUnavailable,
+                  "{}: cannot {}: {}", path, action,
+                  std::generic_category().message(error));
 }
 
-// The steps of the complete checkpoints in `folder`, ascending.
-std::vector<int64_t> CompleteSteps(const std::string& folder) {
+// Size and checksum of a file. With `sync`, what was read is on the disk too.
+absl::StatusOr<CheckpointFile> Examine(const std::string& path, bool sync) {
+  const auto close_file = [](FILE* file) { fclose(file); };
+  const std::unique_ptr<FILE, decltype(close_file)> file(
+      fopen(path.c_str(), "rbe"), close_file);
+  if (file == nullptr) return SystemError("open", path, errno);
+  if (sync && fsync(fileno(file.get())) != 0) {
+    return SystemError("sync", path, errno);
+  }
+  const std::unique_ptr<XXH64_state_t, decltype(&XXH64_freeState)> state(
+      XXH64_createState(), &XXH64_freeState);
+  XXH64_reset(state.get(), 0);
+  std::vector<char> buffer(kReadBytes);
+  CheckpointFile result;
+  size_t count = 0;
+  while ((count = fread(buffer.data(), 1, buffer.size(), file.get())) > 0) {
+    XXH64_update(state.get(), buffer.data(), count);
+    result.bytes += static_cast<int64_t>(count);
+  }
+  if (ferror(file.get()) != 0) return SystemError("read", path, errno);
+  result.xxh64 = fmt::format("{:016x}", XXH64_digest(state.get()));
+  return result;
+}
+
+std::string NameOfStep(int64_t step) {
+  return fmt::format("{}{:08}", kPrefix, step);
+}
+
+// The step that NameOfStep gave this name; nothing for any other name.
+std::optional<int64_t> StepOfName(const std::string& name) {
+  constexpr size_t kPrefixLength = sizeof(kPrefix) - 1;
+  constexpr size_t kMostDigits = 18;
+  if (name.rfind(kPrefix, 0) != 0) return std::nullopt;
+  const std::string digits = name.substr(kPrefixLength);
+  if (digits.empty() || digits.size() > kMostDigits ||
+      digits.find_first_not_of("0123456789") != std::string::npos) {
+    return std::nullopt;
+  }
+  const int64_t step = std::stoll(digits);
+  if (NameOfStep(step) != name) return std::nullopt;
+  return step;
+}
+
+// The steps of the complete checkpoints in `folder`, ascending. None, if there
+// is no such folder yet.
+absl::StatusOr<std::vector<int64_t>> CompleteSteps(const std::string& folder) {
   std::vector<int64_t> steps;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    const std::string digits =
-        name.rfind(kPrefix, 0) == 0 ? name.substr(sizeof(kPrefix) - 1) : "";
-    if (digits.empty() || digits.size() > 18 ||
-        !std::all_of(digits.begin(), digits.end(),
-                     [](unsigned char c) { return std::isdigit(c) != 0; }) ||
-        !fs::exists(entry.path() / kManifest, error)) {
-      continue;
+  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder);
+  if (absl::IsNotFound(names.status())) return steps;
+  RETURN_IF_ERROR(names.status());
+  for (const std::string& name : *names) {
+    const std::optional<int64_t> step = StepOfName(name);
+    std::error_code error;
+    if (step.has_value() &&
+        fs::exists(fs::path(folder) / name / kManifest, error)) {
+      steps.push_back(*step);
     }
-    steps.push_back(std::stoll(digits));
   }
   std::sort(steps.begin(), steps.end());
   return steps;
 }
 
-std::string PathOfStep(const std::string& folder, int64_t step) {
-  return fmt::format("{}/{}{:08}", folder, kPrefix, step);
-}
-
 absl::Status RemoveFolder(const std::string& path) {
   std::error_code error;
   fs::remove_all(path, error);
-  return error ? Unavailable("cannot remove {}: {}", path, error.message())
-               : absl::OkStatus();
+  return error ? SystemError("remove", path, error.value()) : absl::OkStatus();
+}
+
+absl::Status Rename(const std::string& from, const std::string& to) {
+  return rename(from.c_str(), to.c_str()) == 0
+             ? absl::OkStatus()
+             : SystemError("rename to " + to, from, errno);
+}
+
+// Gives `partial` the name `complete`, which another folder may have: that one
+// is called `partial` afterwards.
+absl::Status TakeName(const std::string& partial, const std::string& complete) {
+  std::error_code error;
+  if (!fs::exists(complete, error)) return Rename(partial, complete);
+  // In one step: at no time is there neither of both.
+  if (renameat2(AT_FDCWD, partial.c_str(), AT_FDCWD, complete.c_str(),
+                RENAME_EXCHANGE) == 0) {
+    return absl::OkStatus();
+  }
+  if (errno != EINVAL && errno != ENOSYS) {
+    return SystemError("exchange with " + complete, partial, errno);
+  }
+  // A file system that cannot exchange names, as NFS.
+  const std::string aside = partial + ".old";
+  RETURN_IF_ERROR(RemoveFolder(aside));
+  RETURN_IF_ERROR(Rename(complete, aside));
+  RETURN_IF_ERROR(Rename(partial, complete));
+  return Rename(aside, partial);
+}
+
+// A member that is an integer from 0 to the largest int64.
+std::optional<int64_t> Size(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_number_unsigned()) {
+    return std::nullopt;
+  }
+  const auto value = found->get<uint64_t>();
+  if (value > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
+  return static_cast<int64_t>(value);
+}
+
+absl::StatusOr<Manifest> ParseManifest(const std::string& text) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return DataLoss("found no JSON object");
+  const std::optional<int64_t> version = Size(json, "version");
+  if (version != kVersion) {
+    return DataLoss("version: found {}, expected {}",
+                    version ? fmt::to_string(*version) : "none", kVersion);
+  }
+  Manifest manifest;
+  for (const auto& [key, member] :
+       {std::pair("step", &manifest.step),
+        std::pair("consumed_samples", &manifest.consumed_samples)}) {
+    const std::optional<int64_t> value = Size(json, key);
+    if (!value.has_value()) {
+      return DataLoss("{}: expected a number that is not negative", key);
+    }
+    *member = *value;
+  }
+  for (const char* key : {"metadata", "files"}) {
+    if (!json.contains(key) || !json[key].is_object()) {
+      return DataLoss("{}: expected an object", key);
+    }
+  }
+  for (const auto& [key, value] : json["metadata"].items()) {
+    if (!value.is_string()) {
+      return DataLoss("metadata: '{}': expected a string", key);
+    }
+    manifest.metadata[key] = value.get<std::string>();
+  }
+  for (const auto& [name, file] : json["files"].items()) {
+    const auto bytes = file.is_object() ? Size(file, "bytes") : std::nullopt;
+    if (!bytes.has_value() || !file.contains("xxh64") ||
+        !file["xxh64"].is_string()) {
+      return DataLoss("files: '{}': expected bytes and xxh64", name);
+    }
+    if (name.find('/') != std::string::npos) {
+      return DataLoss("files: '{}': expected a name without folder", name);
+    }
+    manifest.files[name] = {*bytes, file["xxh64"].get<std::string>()};
+  }
+  return manifest;
 }
 
 }  // namespace
@@ -76,11 +195,12 @@ absl::Status RemoveFolder(const std::string& path) {
 CheckpointWriter::CheckpointWriter(std::string folder, int64_t step)
     : folder_(std::move(folder)),
       step_(step),
-      final_(PathOfStep(folder_, step)),
-      partial_(final_ + ".partial") {}
+      final_(folder_ + "/" + NameOfStep(step)),
+      partial_(final_ + kPartial) {}
 
 absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(
     const std::string& folder, int64_t step) {
+  CHECK_GE(step, 0);
   std::unique_ptr<CheckpointWriter> writer(new CheckpointWriter(folder, step));
   RETURN_IF_ERROR(RemoveFolder(writer->partial_));
   RETURN_IF_ERROR(MakeDirectories(writer->partial_));
@@ -95,65 +215,39 @@ absl::Status CheckpointWriter::Commit(
                                      {"consumed_samples", consumed_samples},
                                      {"metadata", metadata},
                                      {"files", nlohmann::json::object()}};
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(partial_, error)) {
-    ASSIGN_OR_RETURN(const std::string checksum,
-                     ChecksumOf(entry.path().string()));
-    manifest["files"][entry.path().filename().string()] = {
-        {"bytes", entry.file_size(error)}, {"xxh64", checksum}};
+  ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                   ListDirectory(partial_));
+  for (const std::string& name : names) {
+    if (name == kManifest) continue;  // of a Commit that failed
+    ASSIGN_OR_RETURN(const CheckpointFile file,
+                     Examine(PathOf(name), /*sync=*/true));
+    manifest["files"][name] = {{"bytes", file.bytes}, {"xxh64", file.xxh64}};
   }
-  RETURN_IF_ERROR(WriteFileAtomically(PathOf(kManifest), manifest.dump(2)));
-  // A folder cannot be renamed onto one with files in it: the old one steps
-  // aside first, and goes when the new one has its name.
-  const std::string old = final_ + ".partial.old";
-  RETURN_IF_ERROR(RemoveFolder(old));
-  if (fs::exists(final_, error)) fs::rename(final_, old, error);
-  if (!error) fs::rename(partial_, final_, error);
-  if (error) {
-    return Unavailable("cannot rename {} to {}: {}", partial_, final_,
-                       error.message());
+  std::string text;
+  try {
+    text = manifest.dump(2) + "\n";
+  } catch (const nlohmann::json::exception& error) {
+    return InvalidArgument("{}: the metadata is not UTF-8: {}", final_,
+                           error.what());
   }
+  RETURN_IF_ERROR(WriteFileAtomically(PathOf(kManifest), text));
+  RETURN_IF_ERROR(TakeName(partial_, final_));
   RETURN_IF_ERROR(SyncDirectory(folder_));
-  return RemoveFolder(old);
+  return RemoveFolder(partial_);
 }
 
 absl::StatusOr<Manifest> ReadManifest(const std::string& checkpoint) {
   const std::string path = checkpoint + "/" + kManifest;
   ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxManifestBytes));
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  const auto is_integer = [&](const char* key) {
-    return json.contains(key) && json[key].is_number_integer();
-  };
-  if (!json.is_object() || !is_integer("version") || !is_integer("step") ||
-      !is_integer("consumed_samples") || !json.contains("files") ||
-      !json["files"].is_object()) {
-    return DataLoss("{}: not a checkpoint's manifest", path);
-  }
-  if (json["version"] != kVersion) {
-    return DataLoss("{}: found version {}, expected {}", path,
-                    json["version"].dump(), kVersion);
-  }
-  Manifest manifest;
-  manifest.step = json["step"];
-  manifest.consumed_samples = json["consumed_samples"];
-  if (json.contains("metadata") && json["metadata"].is_object()) {
-    for (const auto& [key, value] : json["metadata"].items()) {
-      if (value.is_string()) manifest.metadata[key] = value;
-    }
-  }
-  for (const auto& [name, file] : json["files"].items()) {
-    if (!file.is_object() || !file.contains("bytes") ||
-        !file["bytes"].is_number_integer() || !file.contains("xxh64") ||
-        !file["xxh64"].is_string() || name.find('/') != std::string::npos) {
-      return DataLoss("{}: file '{}' has no size or checksum", path, name);
-    }
-    manifest.files[name] = {file["bytes"], file["xxh64"]};
+  absl::StatusOr<Manifest> manifest = ParseManifest(text);
+  RETURN_IF_ERROR(WithContext(manifest.status(), path));
+  for (const auto& [name, file] : manifest->files) {
     std::error_code error;
-    const auto size = fs::file_size(checkpoint + "/" + name, error);
-    if (error || static_cast<int64_t>(size) != manifest.files[name].bytes) {
+    const std::uintmax_t bytes = fs::file_size(checkpoint + "/" + name, error);
+    if (error || bytes != static_cast<std::uintmax_t>(file.bytes)) {
       return DataLoss("{}/{}: found {}, expected {} bytes", checkpoint, name,
-                      error ? "no file" : fmt::format("{} bytes", size),
-                      manifest.files[name].bytes);
+                      error ? error.message() : fmt::format("{} bytes", bytes),
+                      file.bytes);
     }
   }
   return manifest;
@@ -162,28 +256,33 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& checkpoint) {
 absl::Status VerifyChecksums(const std::string& checkpoint) {
   ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(checkpoint));
   for (const auto& [name, file] : manifest.files) {
-    ASSIGN_OR_RETURN(const std::string found,
-                     ChecksumOf(checkpoint + "/" + name));
-    if (found != file.xxh64) {
+    ASSIGN_OR_RETURN(const CheckpointFile found,
+                     Examine(checkpoint + "/" + name, /*sync=*/false));
+    if (found.xxh64 != file.xxh64) {
       return DataLoss("{}/{}: found checksum {}, expected {}", checkpoint, name,
-                      found, file.xxh64);
+                      found.xxh64, file.xxh64);
     }
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> LatestCheckpoint(const std::string& folder) {
-  const std::vector<int64_t> steps = CompleteSteps(folder);
-  if (steps.empty()) return NotFound("no complete checkpoint in {}", folder);
-  return PathOfStep(folder, steps.back());
+  ASSIGN_OR_RETURN(const std::vector<int64_t> steps, CompleteSteps(folder));
+  if (steps.empty()) return NotFound("{}: no complete checkpoint", folder);
+  return folder + "/" + NameOfStep(steps.back());
 }
 
 absl::Status PruneCheckpoints(const std::string& folder, int64_t keep) {
   if (keep <= 0) return absl::OkStatus();
-  const std::vector<int64_t> steps = CompleteSteps(folder);
+  ASSIGN_OR_RETURN(const std::vector<int64_t> steps, CompleteSteps(folder));
   const int64_t surplus = static_cast<int64_t>(steps.size()) - keep;
   for (int64_t i = 0; i < surplus; ++i) {
-    RETURN_IF_ERROR(RemoveFolder(PathOfStep(folder, steps[i])));
+    // Renamed first: one that is half removed must not look complete.
+    const std::string path = folder + "/" + NameOfStep(steps[i]);
+    const std::string doomed = path + kPartial;
+    RETURN_IF_ERROR(RemoveFolder(doomed));
+    RETURN_IF_ERROR(Rename(path, doomed));
+    RETURN_IF_ERROR(RemoveFolder(doomed));
   }
   return absl::OkStatus();
 }

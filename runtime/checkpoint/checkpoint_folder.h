@@ -21,7 +21,8 @@ namespace trireme {
 
 class CheckpointWriter {
  public:
-  // Starts the checkpoint of `step` in `folder`, which exists.
+  // Starts the checkpoint of `step` in `folder`, which is made if there is
+  // none. What an earlier try of the same step left behind is removed.
   static absl::StatusOr<std::unique_ptr<CheckpointWriter>> Create(
       const std::string& folder, int64_t step);
 
@@ -30,7 +31,8 @@ class CheckpointWriter {
     return partial_ + "/" + file;
   }
   // Writes the manifest of all files there are and gives the folder its name,
-  // replacing an older checkpoint of the same step.
+  // replacing an older checkpoint of the same step. Files lie in the folder
+  // itself, not in folders of their own.
   absl::Status Commit(const std::map<std::string, std::string>& metadata,
                       int64_t consumed_samples);
 
@@ -61,7 +63,8 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& checkpoint);
 // Reads every file and compares its checksum.
 absl::Status VerifyChecksums(const std::string& checkpoint);
 
-// The complete checkpoint of the highest step. NotFound if there is none.
+// The complete checkpoint of the highest step. NotFound if there is none;
+// another error if `folder` cannot be read.
 absl::StatusOr<std::string> LatestCheckpoint(const std::string& folder);
 
 // Removes all but the `keep` newest complete checkpoints; 0 keeps all.

@@ -1,0 +1,206 @@
+#include "runtime/checkpoint/checkpoint_folder.h"
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "fmt/format.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
+
+class CheckpointFolderTest : public ::testing::Test {
+ protected:
+  CheckpointFolderTest()
+      : parent_(testing::TempDir() + "/checkpoint_folder_test"),
+        folder_(parent_ + "/checkpoints") {
+    fs::remove_all(parent_);
+    fs::create_directories(parent_);
+  }
+  ~CheckpointFolderTest() override { fs::remove_all(parent_); }
+
+  std::string PathOf(int64_t step) const {
+    return fmt::format("{}/step_{:08}", folder_, step);
+  }
+
+  // A complete checkpoint of one file.
+  void Save(int64_t step, const std::string& content) {
+    auto writer = CheckpointWriter::Create(folder_, step).value();
+    ASSERT_TRUE(WriteFileAtomically(writer->PathOf("weights"), content).ok());
+    ASSERT_TRUE(writer->Commit({{"model", "dit"}}, step * 8).ok());
+  }
+
+  std::string ManifestError(const std::string& manifest) {
+    EXPECT_TRUE(
+        WriteFileAtomically(PathOf(1) + "/manifest.json", manifest).ok());
+    const absl::Status status = ReadManifest(PathOf(1)).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << manifest << ": " << status;
+    EXPECT_THAT(MessageOf(status), HasSubstr(PathOf(1)));
+    return MessageOf(status);
+  }
+
+  std::string parent_;
+  std::string folder_;
+};
+
+TEST_F(CheckpointFolderTest, WhatIsCommittedIsReadAndVerified) {
+  Save(100, "abc");
+  EXPECT_THAT(ListDirectory(folder_).value(), ElementsAre("step_00000100"));
+  EXPECT_THAT(ListDirectory(PathOf(100)).value(),
+              ElementsAre("manifest.json", "weights"));
+  const Manifest manifest = ReadManifest(PathOf(100)).value();
+  EXPECT_EQ(manifest.step, 100);
+  EXPECT_EQ(manifest.consumed_samples, 800);
+  EXPECT_THAT(manifest.metadata, ElementsAre(Pair("model", "dit")));
+  ASSERT_EQ(manifest.files.count("weights"), 1u);
+  EXPECT_EQ(manifest.files.at("weights").bytes, 3);
+  // XXH64 of "abc" with seed 0, from the Python package xxhash.
+  EXPECT_EQ(manifest.files.at("weights").xxh64, "44bc2cf5ad770999");
+  EXPECT_TRUE(VerifyChecksums(PathOf(100)).ok());
+}
+
+TEST_F(CheckpointFolderTest, NobodyReadsAnUnfinishedOne) {
+  EXPECT_TRUE(absl::IsNotFound(LatestCheckpoint(folder_).status()));
+  Save(100, "old");
+  const auto unfinished = CheckpointWriter::Create(folder_, 200).value();
+  ASSERT_TRUE(WriteFileAtomically(unfinished->PathOf("weights"), "half").ok());
+  // Neither does anyone read what only looks like a checkpoint.
+  for (const char* name :
+       {"step_00000300", "step_400", "step_", "step_0000050x", "notes",
+        "step_00000600.partial", "step_99999999999999999999"}) {
+    fs::create_directories(folder_ + "/" + name);
+  }
+  for (const char* name : {"step_400", "step_00000600.partial", "notes"}) {
+    ASSERT_TRUE(
+        WriteFileAtomically(folder_ + "/" + name + "/manifest.json", "{}")
+            .ok());
+  }
+  EXPECT_EQ(LatestCheckpoint(folder_).value(), PathOf(100));
+}
+
+TEST_F(CheckpointFolderTest, TheLatestIsTheHighestStep) {
+  Save(99999999, "a");
+  Save(100000000, "b");
+  Save(5, "c");
+  EXPECT_EQ(LatestCheckpoint(folder_).value(), PathOf(100000000));
+}
+
+// A run must not start anew because its checkpoints cannot be read.
+TEST_F(CheckpointFolderTest, AnUnreadableFolderIsNotAnEmptyOne) {
+  ASSERT_TRUE(WriteFileAtomically(folder_, "a file").ok());
+  const absl::Status status = LatestCheckpoint(folder_).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_FALSE(absl::IsNotFound(status));
+  EXPECT_THAT(MessageOf(status), HasSubstr(folder_));
+  EXPECT_FALSE(CheckpointWriter::Create(folder_, 1).ok());
+}
+
+TEST_F(CheckpointFolderTest, ANewOneReplacesTheOldOneOfTheSameStep) {
+  Save(100, "old");
+  const auto writer = CheckpointWriter::Create(folder_, 100).value();
+  ASSERT_TRUE(WriteFileAtomically(writer->PathOf("other"), "new").ok());
+  EXPECT_TRUE(VerifyChecksums(PathOf(100)).ok()) << "the old one is there yet";
+  ASSERT_TRUE(writer->Commit({}, 7).ok());
+  EXPECT_EQ(ReadManifest(PathOf(100)).value().consumed_samples, 7);
+  EXPECT_THAT(ListDirectory(PathOf(100)).value(),
+              ElementsAre("manifest.json", "other"));
+  EXPECT_THAT(ListDirectory(folder_).value(), ElementsAre("step_00000100"));
+  EXPECT_TRUE(VerifyChecksums(PathOf(100)).ok());
+}
+
+TEST_F(CheckpointFolderTest, ANewTryForgetsTheFilesOfTheLastOne) {
+  const auto crashed = CheckpointWriter::Create(folder_, 100).value();
+  ASSERT_TRUE(WriteFileAtomically(crashed->PathOf("stale"), "half").ok());
+  Save(100, "whole");
+  EXPECT_EQ(ReadManifest(PathOf(100)).value().files.size(), 1u);
+}
+
+TEST_F(CheckpointFolderTest, DamageIsFoundAndNamed) {
+  Save(100, "abc");
+  const std::string weights = PathOf(100) + "/weights";
+  ASSERT_TRUE(WriteFileAtomically(weights, "abd").ok());
+  EXPECT_TRUE(ReadManifest(PathOf(100)).ok()) << "the size is right";
+  const absl::Status changed = VerifyChecksums(PathOf(100));
+  EXPECT_TRUE(absl::IsDataLoss(changed));
+  EXPECT_THAT(MessageOf(changed), HasSubstr(weights + ": found checksum"));
+  EXPECT_THAT(MessageOf(changed), HasSubstr("expected 44bc2cf5ad770999"));
+
+  fs::resize_file(weights, 2);
+  const absl::Status shorter = ReadManifest(PathOf(100)).status();
+  EXPECT_TRUE(absl::IsDataLoss(shorter));
+  EXPECT_THAT(MessageOf(shorter),
+              HasSubstr(weights + ": found 2 bytes, expected 3 bytes"));
+
+  fs::remove(weights);
+  const absl::Status missing = ReadManifest(PathOf(100)).status();
+  EXPECT_TRUE(absl::IsDataLoss(missing));
+  EXPECT_THAT(MessageOf(missing), HasSubstr(weights + ": found No such file"));
+
+  EXPECT_TRUE(absl::IsNotFound(ReadManifest(PathOf(200)).status()));
+}
+
+TEST_F(CheckpointFolderTest, RefusesBrokenManifests) {
+  Save(1, "abc");
+  const auto manifest = [](const std::string& version, const std::string& step,
+                           const std::string& files) {
+    return fmt::format(
+        R"({{"version":{},"step":{},"consumed_samples":0,"metadata":{{}},)"
+        R"("files":{}}})",
+        version, step, files);
+  };
+  ASSERT_TRUE(WriteFileAtomically(PathOf(1) + "/manifest.json",
+                                  manifest("1", "1", "{}"))
+                  .ok());
+  ASSERT_TRUE(ReadManifest(PathOf(1)).ok());
+  for (const char* text : {"", "{", "[]", "null", "{}", "\xff"}) {
+    ManifestError(text);
+  }
+  EXPECT_THAT(ManifestError(manifest("2", "1", "{}")),
+              HasSubstr("version: found 2, expected 1"));
+  for (const char* step : {"-1", "1.5", "\"1\"", "null", "1e400",
+                           "9223372036854775808", "18446744073709551616"}) {
+    ManifestError(manifest("1", step, "{}"));
+  }
+  for (const char* files :
+       {"[]", "null", R"({"weights":3})", R"({"weights":{"bytes":3}})",
+        R"({"weights":{"bytes":-3,"xxh64":""}})",
+        R"({"weights":{"bytes":3,"xxh64":5}})",
+        R"({"../step_00000001/weights":{"bytes":3,"xxh64":""}})",
+        R"({"..":{"bytes":3,"xxh64":""}})", R"({"":{"bytes":3,"xxh64":""}})",
+        R"({"weights":{"bytes":9223372036854775807,"xxh64":""}})"}) {
+    ManifestError(manifest("1", "1", files));
+  }
+  ManifestError(std::string(100'000, '['));
+}
+
+TEST_F(CheckpointFolderTest, PruningKeepsTheNewest) {
+  for (const int64_t step : {1, 2, 10, 20}) Save(step, "x");
+  const auto unfinished = CheckpointWriter::Create(folder_, 30).value();
+  ASSERT_TRUE(PruneCheckpoints(folder_, 0).ok());
+  EXPECT_EQ(ListDirectory(folder_).value().size(), 5u) << "0 keeps all";
+  ASSERT_TRUE(PruneCheckpoints(folder_, 2).ok());
+  ASSERT_TRUE(PruneCheckpoints(folder_, 2).ok()) << "nothing left to prune";
+  EXPECT_THAT(
+      ListDirectory(folder_).value(),
+      ElementsAre("step_00000010", "step_00000020", "step_00000030.partial"));
+}
+
+TEST_F(CheckpointFolderTest, MetadataThatIsNoTextIsAnErrorAndMayBeRetried) {
+  const auto writer = CheckpointWriter::Create(folder_, 3).value();
+  EXPECT_TRUE(absl::IsInvalidArgument(writer->Commit({{"a", "\xff"}}, 0)));
+  EXPECT_TRUE(absl::IsNotFound(LatestCheckpoint(folder_).status()));
+  EXPECT_TRUE(writer->Commit({}, 0).ok());
+  EXPECT_EQ(LatestCheckpoint(folder_).value(), PathOf(3));
+}
+
+}  // namespace
+}  // namespace trireme
