@@ -16,6 +16,7 @@
 #include "scheduler/plan.h"
 #include "tools/commands.h"
 #include "trainer/job_file.h"
+#include "trainer/plot_loss.h"
 #include "trainer/run_folder.h"
 #include "trainer/train.h"
 
@@ -137,7 +138,10 @@ absl::Status Inspect(const std::string& path) {
 }
 
 int Run(const ParsedCommand& arguments, int, char**) {
-  const absl::Status status = Inspect(arguments.positionals()[0]);
+  const std::string& path = arguments.positionals()[0];
+  const absl::Status status = arguments.Has("plot")
+                                  ? PlotLoss(path, arguments.Get("plot"))
+                                  : Inspect(path);
   return status.ok() ? 0 : Fail(kName, status);
 }
 
@@ -148,9 +152,11 @@ Command InspectCommand() {
            .summary = "shows what a job, plan, checkpoint, run or tensor file "
                       "holds",
            .positionals = {{.name = "FILE", .help = "file or folder"}},
-           .options = {},
+           .options = {{.name = "plot",
+                        .value = "PNG",
+                        .help = "draws the loss curve of a run's folder"}},
            .example =
-               "trireme inspect runs/fashion-mnist/checkpoints/step_00001500"},
+               "trireme inspect runs/fashion-mnist/checkpoints/step_00001200"},
           Run};
 }
 

@@ -88,6 +88,9 @@ int Run(const ParsedCommand& arguments, int, char**) {
   for (const std::string& assignment : arguments.All("set")) {
     command.push_back("--set=" + assignment);
   }
+  // mpirun gives its ranks a terminal even where it has none itself.
+  command.push_back(isatty(STDOUT_FILENO) == 1 ? "--progress=bar"
+                                               : "--progress=lines");
   for (const char* flag : {"resume", "trace"}) {
     if (arguments.Has(flag)) command.push_back(fmt::format("--{}", flag));
   }

@@ -40,6 +40,14 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
                                      : "runs/" + options.job.name();
   options.resume = arguments.Has("resume");
   options.trace = arguments.Has("trace");
+  if (arguments.Has("progress")) {
+    const std::string progress = arguments.Get("progress");
+    if (progress != "bar" && progress != "lines") {
+      return InvalidArgument("--progress: found '{}', expected bar or lines",
+                             progress);
+    }
+    options.progress_bar = progress == "bar";
+  }
   return options;
 }
 
@@ -99,6 +107,9 @@ Command TrainCommand() {
              .help = "the run's folder (default: runs/ and the job's name)"},
             {.name = "resume",
              .help = "goes on from the newest checkpoint in the folder"},
+            {.name = "progress",
+             .value = "FORM",
+             .help = "bar or lines (default: by whether this is a terminal)"},
             {.name = "trace", .help = "writes Chrome traces of steps 2 to 4"},
             {.name = "dry_run",
              .help = "prints model, plan and each rank's memory, and ends"},

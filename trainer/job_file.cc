@@ -15,6 +15,7 @@ absl::StatusOr<JobFile> LoadJobFile(const std::string& path,
   ASSIGN_OR_RETURN(file.locations, ParseTextProtoFile(path, &file.job));
   for (const std::string& assignment : overrides) {
     RETURN_IF_ERROR(ApplyOverride(assignment, &file.job));
+    file.locations.NoteOverride(assignment);
   }
   if (steps.has_value()) {
     if (*steps < 1 || *steps > 1'000'000'000) {

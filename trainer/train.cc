@@ -57,7 +57,8 @@ class RunLog {
  public:
   static absl::StatusOr<std::unique_ptr<RunLog>> Open(const RunFolder& folder,
                                                       const Job& job,
-                                                      int64_t first_step) {
+                                                      int64_t first_step,
+                                                      std::optional<bool> bar) {
     std::unique_ptr<RunLog> log(new RunLog(job));
     ASSIGN_OR_RETURN(log->metrics_,
                      MetricsLog::Open(folder.metrics(), first_step - 1));
@@ -66,7 +67,8 @@ class RunLog {
     log->progress_ = std::make_unique<ProgressReporter>(
         ProgressOptions{.total = job.steps(),
                         .first = first_step,
-                        .line_every = job.log().every()});
+                        .line_every = job.log().every(),
+                        .terminal = bar});
     return log;
   }
 
@@ -140,7 +142,8 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     RETURN_IF_ERROR(PrepareFolder(folder, options.resume));
     RETURN_IF_ERROR(WriteTextProtoFile(job, folder.job()));
     RETURN_IF_ERROR(WriteTextProtoFile(plan, folder.plan()));
-    ASSIGN_OR_RETURN(log, RunLog::Open(folder, job, first_step));
+    ASSIGN_OR_RETURN(
+        log, RunLog::Open(folder, job, first_step, options.progress_bar));
     if (!explanation.empty()) fmt::print("{}\n", explanation);
     fmt::print("{}", DescribeSetup(setup, plan, data));
     fmt::print("memory {} predicted on rank 0, limit {}\nrun    {}\n",

@@ -27,6 +27,8 @@ struct TrainOptions {
   bool resume = false;
   // Writes a Chrome trace of steps 2 to 4 into the run's folder.
   bool trace = false;
+  // A bar that redraws itself; absent: if standard output is a terminal.
+  std::optional<bool> progress_bar;
   // Ranks on this machine, which share its memory.
   int local_ranks = 1;
 };
