@@ -1,0 +1,112 @@
+#!/bin/bash
+# What a user does, end to end, on four processes of this machine: launch,
+# resume under another plan, sample, verify, convert, inspect, and mistakes.
+# Usage: train_test.sh PATH_TO_TRIREME
+set -euo pipefail
+trireme=$PWD/$1
+work=$(mktemp -d /tmp/trireme.XXXXXX)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+export TMPDIR=$work
+
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+expect_in() { # expect_in FILE TEXT
+  grep -qF -- "$2" "$1" || fail "no '$2' in: $(cat "$1")"
+}
+
+cat > job.textproto <<'JOB'
+model { dit { hidden: 32 layers: 4 heads: 4 patch: 7 } }
+data {
+  webdataset { paths: "shards" }
+  resolution: 28
+  channels: 1
+}
+global_batch: 16
+steps: 6
+optimizer { learning_rate: 1e-3 ema_decay: 0.9 }
+checkpoint { every: 3 }
+sample { steps: 4 per_class: 2 }
+precision: FP32
+JOB
+
+echo "== data"
+"$trireme" data /usr/share/datasets/fashion-mnist shards --idx --split test \
+  > data.txt
+expect_in data.txt "10000 samples in 10 shards"
+
+echo "== launch on four ranks, then resume the first half on two"
+"$trireme" launch job.textproto --ranks 4 --out run > launch.txt
+expect_in launch.txt "tp 2 x pp 2"
+[[ $(wc -l < run/metrics.jsonl) == 6 ]] || fail "metrics: $(cat run/metrics.jsonl)"
+for file in job.textproto plan.textproto \
+  checkpoints/step_00000006/model.safetensors; do
+  [[ -s run/$file ]] || fail "no run/$file"
+done
+cp -r run half
+rm -r half/checkpoints/step_00000006
+cat > two.textproto <<'PLAN'
+grid { dp: 2 }
+PLAN
+"$trireme" launch job.textproto --ranks 2 --plan two.textproto --out half \
+  --resume > resume.txt
+expect_in resume.txt "resumed after step 3"
+[[ $(wc -l < half/metrics.jsonl) == 6 ]] || fail "$(cat half/metrics.jsonl)"
+# The same samples, noise and weights: the last loss agrees although the grid
+# changed in the middle.
+python3 - <<'PYTHON'
+import json
+a, b = ([json.loads(line) for line in open(f"{run}/metrics.jsonl")]
+        for run in ("run", "half"))
+assert [e["step"] for e in b] == [1, 2, 3, 4, 5, 6], b
+for x, y in zip(a, b):
+    assert abs(x["loss"] - y["loss"]) < 1e-4 * x["loss"], (x, y)
+keys = {"step", "loss", "grad_norm", "lr", "step_s", "samples_per_s",
+        "model_flops_per_s", "peak_bytes", "exposed_s"}
+assert keys <= a[0].keys(), a[0]
+PYTHON
+
+echo "== sample and inspect"
+"$trireme" sample run --out samples.png --evaluate 20 > sample.txt
+expect_in sample.txt "sliced Wasserstein distance"
+[[ $(head -c 4 samples.png | tail -c 3) == PNG ]] || fail "no PNG"
+"$trireme" inspect run > inspect.txt
+expect_in inspect.txt "all checksums agree"
+"$trireme" inspect run/checkpoints/step_00000006/model.safetensors > tensors.txt
+expect_in tensors.txt "blocks.3.attention.qkv.weight"
+"$trireme" inspect run --plot loss.png
+
+echo "== verify"
+cat > plan.textproto <<'PLAN'
+grid { tp: 2 pp: 2 }
+PLAN
+"$trireme" verify job.textproto --plan plan.textproto --set precision=FP64 \
+  > verify.txt
+expect_in verify.txt "equal: worst loss"
+
+echo "== mistakes are told with file, line, field, found, expected"
+expect_error() { # expect_error TEXT COMMAND...
+  local text=$1
+  shift
+  if "$@" > error.txt 2>&1; then fail "succeeded: $*"; fi
+  expect_in error.txt "$text"
+}
+sed 's/hidden: 32/hiden: 32/' job.textproto > typo.textproto
+expect_error "did you mean 'hidden'?" "$trireme" train typo.textproto
+sed 's/heads: 4/heads: 5/' job.textproto > heads.textproto
+expect_error "heads.textproto:1: model.dit.hidden: found 32, expected a multiple of the 5 heads" \
+  "$trireme" train heads.textproto --out never
+expect_error "did you mean 'sample'?" "$trireme" smaple run
+expect_error "already holds a run" "$trireme" train job.textproto --out run
+expect_error "global_batch" "$trireme" train job.textproto --set global_batch=0
+cat > three.textproto <<'PLAN'
+grid { tp: 3 }
+PLAN
+expect_error "tp" "$trireme" train job.textproto --plan three.textproto \
+  --dry_run --ranks 3
+expect_error "memory_limit_bytes" "$trireme" train job.textproto --out never \
+  --set memory_limit_bytes=100000
+[[ ! -e never ]] || fail "a refused run left a folder"
+echo "PASSED"
