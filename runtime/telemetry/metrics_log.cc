@@ -2,8 +2,8 @@
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
+#include <optional>
+#include <string_view>
 #include <utility>
 
 #include "runtime/core/file.h"
@@ -13,26 +13,42 @@ namespace trireme {
 namespace {
 
 constexpr char kStep[] = "step";
+// Some 100 million steps of a few hundred bytes would be a mistake.
+constexpr int64_t kMaxBytes = int64_t{4} << 30;
 
 bool IsEntry(const nlohmann::json& entry) {
-  return entry.is_object() && entry.contains(kStep) && entry[kStep].is_number();
+  return entry.is_object() && entry.contains(kStep) &&
+         entry[kStep].is_number_integer();
+}
+
+// The next whole line, without its end; advances `text`. Nothing if what is
+// left has no end: it was cut short, or is being written.
+std::optional<std::string_view> NextLine(std::string_view& text) {
+  const size_t end = text.find('\n');
+  if (end == std::string_view::npos) return std::nullopt;
+  const std::string_view line = text.substr(0, end);
+  text.remove_prefix(end + 1);
+  return line;
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MetricsLog>> MetricsLog::Open(
     const std::string& path, int64_t last_step) {
-  std::error_code error;
-  if (std::filesystem::exists(path, error)) {
-    std::ifstream in(path);
-    std::string kept, line;
-    while (std::getline(in, line)) {
-      const auto entry = nlohmann::json::parse(line, nullptr, false);
+  const absl::StatusOr<std::string> content = ReadFile(path, kMaxBytes);
+  if (content.ok()) {
+    std::string kept;
+    std::string_view rest = *content;
+    while (const auto line = NextLine(rest)) {
+      const auto entry =
+          nlohmann::json::parse(line->begin(), line->end(), nullptr, false);
       if (IsEntry(entry) && entry[kStep].get<int64_t>() <= last_step) {
-        kept += line + "\n";
+        kept.append(*line).push_back('\n');
       }
     }
     RETURN_IF_ERROR(WriteFileAtomically(path, kept));
+  } else if (!absl::IsNotFound(content.status())) {
+    return content.status();
   }
   std::FILE* file = std::fopen(path.c_str(), "a");
   if (file == nullptr) {
@@ -44,8 +60,11 @@ absl::StatusOr<std::unique_ptr<MetricsLog>> MetricsLog::Open(
 MetricsLog::~MetricsLog() { std::fclose(file_); }
 
 absl::Status MetricsLog::Append(const nlohmann::ordered_json& entry) {
-  // Infinities and NaN have no JSON form: dump() writes null for them.
-  const std::string line = entry.dump() + "\n";
+  // Infinities and NaN have no JSON form: dump() writes null for them. Text
+  // that is not UTF-8 is replaced, where dump() would throw by default.
+  const std::string line =
+      entry.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
+      "\n";
   if (std::fwrite(line.data(), 1, line.size(), file_) != line.size() ||
       std::fflush(file_) != 0) {
     return Unavailable("cannot write {}: {}", path_, std::strerror(errno));
@@ -55,15 +74,15 @@ absl::Status MetricsLog::Append(const nlohmann::ordered_json& entry) {
 
 absl::StatusOr<std::vector<nlohmann::json>> ReadMetrics(
     const std::string& path) {
-  std::ifstream in(path);
-  if (!in) return NotFound("cannot read {}: {}", path, std::strerror(errno));
+  ASSIGN_OR_RETURN(const std::string content, ReadFile(path, kMaxBytes));
   std::vector<nlohmann::json> entries;
-  std::string line;
-  for (int64_t number = 1; std::getline(in, line); ++number) {
-    nlohmann::json entry = nlohmann::json::parse(line, nullptr, false);
+  std::string_view rest = content;
+  for (int64_t number = 1; const auto line = NextLine(rest); ++number) {
+    nlohmann::json entry =
+        nlohmann::json::parse(line->begin(), line->end(), nullptr, false);
     if (!IsEntry(entry)) {
       return DataLoss("{}:{}: found '{}', expected a JSON object with a step",
-                      path, number, line.substr(0, 60));
+                      path, number, line->substr(0, 60));
     }
     entries.push_back(std::move(entry));
   }

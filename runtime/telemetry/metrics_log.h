@@ -1,4 +1,5 @@
 // metrics.jsonl: one JSON object per line and step, written as the run goes.
+// One thread per log; whoever reads meanwhile sees whole lines only.
 
 #ifndef TRIREME_RUNTIME_TELEMETRY_METRICS_LOG_H_
 #define TRIREME_RUNTIME_TELEMETRY_METRICS_LOG_H_
@@ -19,14 +20,15 @@ class MetricsLog {
  public:
   // Opens the file for steps after `last_step`: lines of later steps (of a run
   // that went further than the checkpoint it resumes from), and a last line
-  // cut short by a crash, are dropped, so that each step appears once.
+  // cut short by a crash, are dropped, so that each step appears once. A file
+  // that cannot be read is an error, and stays as it is.
   static absl::StatusOr<std::unique_ptr<MetricsLog>> Open(
       const std::string& path, int64_t last_step);
   ~MetricsLog();
   MetricsLog(const MetricsLog&) = delete;
   MetricsLog& operator=(const MetricsLog&) = delete;
 
-  // Writes and flushes one line. `entry` has a number "step".
+  // Writes and flushes one line. `entry` has an integer "step".
   absl::Status Append(const nlohmann::ordered_json& entry);
 
  private:
@@ -38,7 +40,8 @@ class MetricsLog {
 };
 
 // The entries of a metrics file, in order. Lines that are no JSON object with
-// a step are an error that names file and line.
+// a step are an error that names file and line; what stands behind the last
+// line's end is ignored, as the run may be writing it.
 absl::StatusOr<std::vector<nlohmann::json>> ReadMetrics(
     const std::string& path);
 

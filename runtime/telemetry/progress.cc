@@ -1,5 +1,6 @@
 #include "runtime/telemetry/progress.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,9 +10,19 @@
 namespace trireme {
 namespace {
 
-constexpr int kBarWidth = 30;
+constexpr int kWidestBar = 30;
+constexpr int kNarrowestBar = 5;
+constexpr int kBarFrame = 3;  // "[", "]" and a blank.
+constexpr int kUsualColumns = 80;
 // Redrawing more often than the eye sees would cost the training time.
 constexpr std::chrono::milliseconds kRedraw(100);
+
+int ColumnsOf(std::FILE* terminal) {
+  struct winsize size {};
+  return ioctl(fileno(terminal), TIOCGWINSZ, &size) == 0 && size.ws_col > 0
+             ? size.ws_col
+             : kUsualColumns;
+}
 
 }  // namespace
 
@@ -42,6 +53,20 @@ std::string ProgressReporter::Line(int64_t step, double loss,
                      options_.total, loss, samples_per_s, DurationText(left));
 }
 
+std::string ProgressReporter::BarLine(int64_t step,
+                                      const std::string& line) const {
+  // A line that fills the terminal's last column would begin a new one.
+  const int columns = options_.columns.value_or(ColumnsOf(options_.out)) - 1;
+  const int room = columns - static_cast<int>(line.size()) - kBarFrame;
+  if (room < kNarrowestBar) return line.substr(0, columns);
+  const int width = std::min(room, kWidestBar);
+  const int64_t total = std::max<int64_t>(options_.total, 1);
+  const auto filled =
+      static_cast<int>(width * std::clamp<int64_t>(step, 0, total) / total);
+  return fmt::format("[{:=<{}}{:<{}}] {}", "", filled, "", width - filled,
+                     line);
+}
+
 void ProgressReporter::Update(int64_t step, double loss, double samples_per_s) {
   if (!terminal_) {
     if (step == options_.first || step == options_.total ||
@@ -54,11 +79,8 @@ void ProgressReporter::Update(int64_t step, double loss, double samples_per_s) {
   const auto now = std::chrono::steady_clock::now();
   if (now - last_drawn_ < kRedraw && step != options_.total) return;
   last_drawn_ = now;
-  const int filled =
-      static_cast<int>(kBarWidth * step / std::max<int64_t>(options_.total, 1));
-  // "\033[K" clears what a longer line left.
-  fmt::print(options_.out, "\r[{:=<{}}{:<{}}] {}\033[K", "", filled, "",
-             kBarWidth - filled, Line(step, loss, samples_per_s));
+  fmt::print(options_.out, "\r{}\033[K",
+             BarLine(step, Line(step, loss, samples_per_s)));
   std::fflush(options_.out);
 }
 

@@ -21,6 +21,8 @@ struct ProgressOptions {
   std::FILE* out = stdout;
   // Absent: whether `out` is a terminal.
   std::optional<bool> terminal;
+  // The terminal's width, at least 1. Absent: asked of `out` at each redraw.
+  std::optional<int> columns;
 };
 
 class ProgressReporter {
@@ -34,6 +36,8 @@ class ProgressReporter {
 
  private:
   std::string Line(int64_t step, double loss, double samples_per_s) const;
+  // With the bar in front, as wide as the terminal leaves room for.
+  std::string BarLine(int64_t step, const std::string& line) const;
 
   ProgressOptions options_;
   bool terminal_;

@@ -1,10 +1,16 @@
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <vector>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "runtime/core/file.h"
 #include "runtime/telemetry/metrics_log.h"
 #include "runtime/telemetry/progress.h"
 #include "runtime/telemetry/tensorboard.h"
@@ -34,7 +40,56 @@ TEST(TensorboardTest, WritesRecordsThatTensorboardReads) {
             "1003"                // step = 3
             "2a0a0a080a0161"      // summary { value { tag = "a"
             "1500000040");        // simple_value = 2 } }
-  EXPECT_EQ(Hex(TfRecord("")), "0000000000000000290398072d8ea282");
+  EXPECT_EQ(Hex(TfRecord(event)),
+            "1700000000000000e7cef81e" + Hex(event) + "b20c7b47");
+  EXPECT_EQ(Hex(TfRecord("")), "000000000000000029039807d8ea82a2");
+}
+
+// The messages as TensorBoard's own classes serialize them, without the wall
+// time in front.
+TEST(TensorboardTest, TheFileHoldsWhatWasAdded) {
+  const std::string folder = TempPath("tensorboard_events");
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  {
+    auto writer = TensorboardWriter::Create(folder, 3).value();
+    ASSERT_TRUE(writer->AddScalar("a", 3, 2.0).ok());
+    ASSERT_TRUE(writer->AddImage("a", 3, 2, 1, 3, "png").ok());
+    ASSERT_TRUE(writer->AddText("a", 3, "hi").ok());
+  }
+  const std::vector<std::string> names = ListDirectory(folder).value();
+  ASSERT_EQ(names.size(), 1u);
+  EXPECT_TRUE(names[0].starts_with("events.out.tfevents.")) << names[0];
+  std::string rest = ReadFile(folder + "/" + names[0], 1 << 20).value();
+  std::vector<std::string> events;
+  while (!rest.empty()) {
+    uint64_t size = 0;
+    ASSERT_GE(rest.size(), sizeof(size));
+    std::memcpy(&size, rest.data(), sizeof(size));
+    ASSERT_LE(size, rest.size());
+    const std::string data = rest.substr(12, size);
+    ASSERT_EQ(rest.substr(0, size + 16), TfRecord(data));
+    rest.erase(0, size + 16);
+    events.push_back(Hex(data.substr(9)));
+  }
+  EXPECT_THAT(events,
+              testing::ElementsAre(
+                  "1000"
+                  "1a0d627261696e2e4576656e743a32",  // "brain.Event:2"
+                  "1003"
+                  "3a020801",  // The session starts at step 3.
+                  "1003"
+                  "2a0a0a080a01611500000040",
+                  "1003"
+                  "2a120a100a0161220b0801100218032203706e67",
+                  "1003"
+                  "2a190a170a0161420808071200420268694a080a060a0474657874"));
+}
+
+TEST(TensorboardTest, NamesAFolderThatIsNotThere) {
+  const auto writer = TensorboardWriter::Create(TempPath("nowhere"));
+  EXPECT_THAT(std::string(writer.status().message()),
+              testing::HasSubstr(TempPath("nowhere")));
 }
 
 TEST(MetricsLogTest, ResumeDropsLaterAndBrokenLines) {
@@ -48,7 +103,8 @@ TEST(MetricsLogTest, ResumeDropsLaterAndBrokenLines) {
     }
   }
   std::ofstream(path, std::ios::app) << "{\"step\": 6, \"lo";
-  EXPECT_FALSE(ReadMetrics(path).ok());
+  // Whoever plots a run while it goes on sees its whole lines.
+  EXPECT_EQ(ReadMetrics(path).value().size(), 5u);
   {
     auto log = MetricsLog::Open(path, 3);
     ASSERT_TRUE(log.ok());
@@ -60,11 +116,46 @@ TEST(MetricsLogTest, ResumeDropsLaterAndBrokenLines) {
   EXPECT_EQ((*entries)[3]["loss"], 0.25);
 }
 
-std::string ProgressOutput(bool terminal) {
+TEST(MetricsLogTest, AnErrorNamesTheLine) {
+  const std::string path = TempPath("broken.jsonl");
+  for (const char* line : {"{\"step\": 2, \"lo", "[2]", "{\"step\": \"2\"}",
+                           "{\"step\": 1e300}", "\xff"}) {
+    std::ofstream(path) << "{\"step\": 1}\n" << line << "\n";
+    const auto entries = ReadMetrics(path);
+    EXPECT_THAT(std::string(entries.status().message()),
+                testing::HasSubstr(path + ":2: "))
+        << line;
+    EXPECT_TRUE(MetricsLog::Open(path, 5).ok());
+    EXPECT_EQ(ReadMetrics(path).value().size(), 1u) << line;
+  }
+  EXPECT_TRUE(absl::IsNotFound(ReadMetrics(TempPath("none")).status()));
+}
+
+TEST(MetricsLogTest, WhatIsNoFileIsRefused) {
+  const std::string folder = TempPath("metrics_folder");
+  std::filesystem::create_directories(folder);
+  EXPECT_FALSE(MetricsLog::Open(folder, 0).ok());
+  EXPECT_FALSE(ReadMetrics(folder).ok());
+}
+
+TEST(MetricsLogTest, NumbersAndTextWithoutJsonFormDoNotEndTheRun) {
+  const std::string path = TempPath("odd.jsonl");
+  std::remove(path.c_str());
+  auto log = MetricsLog::Open(path, 0).value();
+  ASSERT_TRUE(log->Append({{"step", 1}, {"loss", NAN}, {"note", "\xff"}}).ok());
+  const auto entries = ReadMetrics(path);
+  ASSERT_TRUE(entries.ok()) << entries.status();
+  EXPECT_TRUE((*entries)[0]["loss"].is_null());
+}
+
+std::string ProgressOutput(bool terminal, int columns = 80) {
   const std::string path = TempPath("progress.txt");
   std::FILE* out = std::fopen(path.c_str(), "w");
-  ProgressReporter progress(
-      {.total = 20, .line_every = 10, .out = out, .terminal = terminal});
+  ProgressReporter progress({.total = 20,
+                             .line_every = 10,
+                             .out = out,
+                             .terminal = terminal,
+                             .columns = columns});
   for (int step = 1; step <= 20; ++step) progress.Update(step, 1.5, 100);
   progress.Finish();
   std::fclose(out);
@@ -87,9 +178,19 @@ TEST(ProgressTest, PlainLinesWithoutATerminal) {
 TEST(ProgressTest, OneLineThatRedrawsItselfOnATerminal) {
   const std::string text = ProgressOutput(true);
   EXPECT_NE(text.find("\r["), std::string::npos);
-  EXPECT_NE(text.find("[==============================] step 20/20"),
-            std::string::npos);
+  EXPECT_NE(text.find("==] step 20/20"), std::string::npos);
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1);
+}
+
+// A line longer than the terminal would scroll at each redraw.
+TEST(ProgressTest, NoLineIsWiderThanTheTerminal) {
+  for (const int columns : {20, 55, 60, 80, 200}) {
+    std::string text = ProgressOutput(true, columns);
+    const size_t last = text.rfind('\r') + 1;
+    const std::string line = text.substr(last, text.rfind('\033') - last);
+    EXPECT_LT(line.size(), static_cast<size_t>(columns));
+    EXPECT_EQ(line.starts_with("[====="), columns > 55) << line;
+  }
 }
 
 TEST(ProgressTest, DurationsReadAsClocks) {

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "fmt/format.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -77,6 +78,13 @@ uint32_t MaskedCrc(std::string_view data) {
   return std::rotr(crc, 15) + 0xa282ead8u;
 }
 
+// Of TensorFlow: SessionLog::START, DT_STRING.
+constexpr uint64_t kSessionStart = 1;
+constexpr uint64_t kStringType = 7;
+
+// How long a step may wait in the buffer before a watcher sees it.
+constexpr std::chrono::seconds kFlushInterval(2);
+
 double WallTime() {
   return std::chrono::duration<double>(
              std::chrono::system_clock::now().time_since_epoch())
@@ -125,11 +133,12 @@ std::string ScalarEvent(double wall_time, int64_t step, std::string_view tag,
 }
 
 absl::StatusOr<std::unique_ptr<TensorboardWriter>> TensorboardWriter::Create(
-    const std::string& folder) {
+    const std::string& folder, int64_t first_step) {
   char host[256] = "localhost";
   gethostname(host, sizeof(host) - 1);
-  const std::string path = fmt::format("{}/events.out.tfevents.{}.{}", folder,
-                                       static_cast<int64_t>(WallTime()), host);
+  const std::string path =
+      fmt::format("{}/events.out.tfevents.{}.{}.{}", folder,
+                  static_cast<int64_t>(WallTime()), host, getpid());
   std::FILE* file = std::fopen(path.c_str(), "ab");
   if (file == nullptr) {
     return Unavailable("cannot open {}: {}", path, std::strerror(errno));
@@ -138,6 +147,12 @@ absl::StatusOr<std::unique_ptr<TensorboardWriter>> TensorboardWriter::Create(
   std::string version;
   AppendBytesField(version, 3, "brain.Event:2");
   RETURN_IF_ERROR(writer->WriteEvent(0, version));
+  // Readers forget earlier files' events from this one's step on.
+  std::string start, session;
+  AppendVarintField(start, 1, kSessionStart);
+  AppendBytesField(session, 7, start);
+  RETURN_IF_ERROR(writer->WriteEvent(first_step, session));
+  RETURN_IF_ERROR(writer->Flush());
   return writer;
 }
 
@@ -149,7 +164,8 @@ absl::Status TensorboardWriter::WriteEvent(int64_t step,
   if (std::fwrite(record.data(), 1, record.size(), file_) != record.size()) {
     return Unavailable("cannot write {}: {}", path_, std::strerror(errno));
   }
-  return absl::OkStatus();
+  const bool due = std::chrono::steady_clock::now() - flushed_ > kFlushInterval;
+  return due ? Flush() : absl::OkStatus();
 }
 
 absl::Status TensorboardWriter::AddScalar(std::string_view tag, int64_t step,
@@ -171,7 +187,22 @@ absl::Status TensorboardWriter::AddImage(std::string_view tag, int64_t step,
   return WriteEvent(step, SummaryField(value));
 }
 
+absl::Status TensorboardWriter::AddText(std::string_view tag, int64_t step,
+                                        std::string_view text) {
+  std::string tensor, plugin, metadata, value;
+  AppendVarintField(tensor, 1, kStringType);
+  AppendBytesField(tensor, 2, "");  // The shape of a scalar.
+  AppendBytesField(tensor, 8, text);
+  AppendBytesField(plugin, 1, "text");
+  AppendBytesField(metadata, 1, plugin);
+  AppendBytesField(value, 1, tag);
+  AppendBytesField(value, 8, tensor);
+  AppendBytesField(value, 9, metadata);
+  return WriteEvent(step, SummaryField(value));
+}
+
 absl::Status TensorboardWriter::Flush() {
+  flushed_ = std::chrono::steady_clock::now();
   if (std::fflush(file_) != 0) {
     return Unavailable("cannot write {}: {}", path_, std::strerror(errno));
   }

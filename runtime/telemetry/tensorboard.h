@@ -2,13 +2,18 @@
 //   u64 length, masked crc32c(length), data, masked crc32c(data)
 // (little-endian), whose data is an Event message in protobuf's wire format,
 // written here by hand: wall_time = 1 (double), step = 2 (varint),
-// file_version = 3 (string), summary = 5 { value = 1 { tag = 1 (string),
-// simple_value = 2 (float), image = 4 { height = 1, width = 2, colorspace = 3
-// (varints), encoded_image_string = 4 } } }.
+// file_version = 3 (string), session_log = 7 { status = 1 (varint) }, summary =
+// 5 { value = 1 { tag = 1 (string), and one of simple_value = 2 (float), image
+// = 4 { height = 1, width = 2, colorspace = 3 (varints), encoded_image_string =
+// 4 }, tensor = 8 { dtype = 1 (varint), tensor_shape = 2, string_val = 8 } with
+// metadata = 9 { plugin_data = 1 { plugin_name = 1 } } } }.
+//
+// A writer belongs to one thread. Errors: Unavailable, with path and reason.
 
 #ifndef TRIREME_RUNTIME_TELEMETRY_TENSORBOARD_H_
 #define TRIREME_RUNTIME_TELEMETRY_TENSORBOARD_H_
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
@@ -22,9 +27,11 @@ namespace trireme {
 
 class TensorboardWriter {
  public:
-  // Starts events.out.tfevents.<seconds>.<host> in `folder`, which exists.
+  // Starts events.out.tfevents.<seconds>.<host>.<process> in `folder`, which
+  // exists. What the folder's older files say of `first_step` and later steps
+  // is no longer shown: a resumed run has each step once.
   static absl::StatusOr<std::unique_ptr<TensorboardWriter>> Create(
-      const std::string& folder);
+      const std::string& folder, int64_t first_step = 0);
   ~TensorboardWriter();
   TensorboardWriter(const TensorboardWriter&) = delete;
   TensorboardWriter& operator=(const TensorboardWriter&) = delete;
@@ -33,6 +40,10 @@ class TensorboardWriter {
   // A picture as PNG bytes.
   absl::Status AddImage(std::string_view tag, int64_t step, int width,
                         int height, int channels, std::string_view png);
+  // Markdown.
+  absl::Status AddText(std::string_view tag, int64_t step,
+                       std::string_view text);
+  // Adding flushes by itself every few seconds, for whoever watches the run.
   absl::Status Flush();
 
  private:
@@ -42,6 +53,7 @@ class TensorboardWriter {
 
   std::string path_;
   std::FILE* file_;
+  std::chrono::steady_clock::time_point flushed_;
 };
 
 // One framed record, for tests.
