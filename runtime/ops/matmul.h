@@ -2,9 +2,9 @@
 // with fp32 accumulation use AMX or AVX-512 BF16 where the processor has them;
 // where it has neither, they are computed in fp32) and OpenBLAS (fp64).
 //
-// FLOPs: 2·m·n·k. The same shapes and number of threads give the same bits. With
-// AVX-512 so does any number of threads, unless the result has so few elements
-// that oneDNN splits the sum over k.
+// FLOPs: 2·m·n·k. The same shapes and number of threads give the same bits.
+// With AVX-512 so does any number of threads, unless the result has so few
+// elements that oneDNN splits the sum over k.
 
 #ifndef TRIREME_RUNTIME_OPS_MATMUL_H_
 #define TRIREME_RUNTIME_OPS_MATMUL_H_

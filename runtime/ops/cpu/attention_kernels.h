@@ -33,7 +33,7 @@ struct OnlineSoftmaxBlock {
   int64_t rows;
   int64_t pitch;
   int64_t valid;  // at least 1
-  A scale;  // positive
+  A scale;        // positive
   const A* scores;
   T* p;
   A* maxima;
