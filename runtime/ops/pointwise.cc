@@ -1,5 +1,6 @@
 #include "runtime/ops/pointwise.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/core/log.h"
@@ -169,9 +170,10 @@ Tensor CopyColumns(const Tensor& x, int64_t begin, int64_t end) {
 void WriteColumns(const Tensor& source, int64_t begin, const Tensor& target) {
   CHECK_EQ(source.dtype(), target.dtype());
   CHECK(0 <= begin && begin + source.dim(-1) <= target.dim(-1));
+  // Of the target: an empty source has no rows to tell.
   const int64_t rows =
-      source.num_elements() / std::max<int64_t>(source.dim(-1), 1);
-  CHECK_EQ(rows * target.dim(-1), target.num_elements());
+      target.num_elements() / std::max<int64_t>(target.dim(-1), 1);
+  CHECK_EQ(rows * source.dim(-1), source.num_elements());
   if (target.device().dry()) return;
   const int64_t size = DTypeSize(source.dtype());
   const int64_t stride = target.dim(-1) * size;
