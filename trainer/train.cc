@@ -62,8 +62,10 @@ class RunLog {
     std::unique_ptr<RunLog> log(new RunLog(job));
     ASSIGN_OR_RETURN(log->metrics_,
                      MetricsLog::Open(folder.metrics(), first_step - 1));
-    ASSIGN_OR_RETURN(log->tensorboard_,
-                     TensorboardWriter::Create(folder.tensorboard()));
+    ASSIGN_OR_RETURN(log->tensorboard_, TensorboardWriter::Create(
+                                            folder.tensorboard(), first_step));
+    RETURN_IF_ERROR(log->tensorboard_->AddText(
+        "job", first_step, fmt::format("```\n{}```\n", job.Utf8DebugString())));
     log->progress_ = std::make_unique<ProgressReporter>(
         ProgressOptions{.total = job.steps(),
                         .first = first_step,

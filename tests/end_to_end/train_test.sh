@@ -106,6 +106,15 @@ grid { tp: 3 }
 PLAN
 expect_error "tp" "$trireme" train job.textproto --plan three.textproto \
   --dry_run --ranks 3
+python3 - <<'PYTHON'
+with open("half/checkpoints/step_00000006/adam_v.safetensors", "r+b") as file:
+    file.seek(-3, 2)
+    byte = file.read(1)[0]
+    file.seek(-3, 2)
+    file.write(bytes([byte ^ 64]))
+PYTHON
+expect_error "adam_v.safetensors: found checksum" "$trireme" train \
+  job.textproto --out half --resume --steps 7
 expect_error "memory_limit_bytes" "$trireme" train job.textproto --out never \
   --set memory_limit_bytes=100000
 [[ ! -e never ]] || fail "a refused run left a folder"
