@@ -67,8 +67,8 @@ double Reduce(DType dtype, ScalarReduction reduction, int64_t n,
       case ScalarReduction::kMaxAbs:
         for (int64_t i = 0; i < n; ++i) {
           const double v = std::abs(static_cast<double>(x[i]));
-          // A NaN must not be lost in a comparison.
-          if (!(v <= result)) result = v;
+          // A NaN must be taken, and then kept: nothing compares above it.
+          if (v > result || std::isnan(v)) result = v;
         }
         break;
       case ScalarReduction::kNonFinite:

@@ -97,15 +97,18 @@ HWY_INLINE C SumLanes(int64_t n, F&& f) {
 
 // eˣ by 2ⁿ·p(r) with r = x − n·ln 2 in two parts; a Taylor polynomial of
 // degree 7 (fp32, relative error < 3e-7) or 13 (fp64, < 1e-15). Arguments
-// are clamped to the range of finite, normal results.
+// are clamped to the range of finite, normal results; NaN stays NaN.
 template <class D>
 HWY_INLINE hn::Vec<D> FastExp(D d, hn::Vec<D> x) {
   using C = hn::TFromD<D>;
   constexpr bool kSingle = sizeof(C) == 4;
   using Int = hn::TFromD<hn::RebindToSigned<D>>;
   const hn::RebindToSigned<D> di;
-  x = hn::Min(hn::Max(x, hn::Set(d, kSingle ? C(-87.0) : C(-708.0))),
-              hn::Set(d, kSingle ? C(88.0) : C(709.0)));
+  // By comparisons that are false for NaN: Min and Max might drop it.
+  const auto lowest = hn::Set(d, kSingle ? C(-87.0) : C(-708.0));
+  const auto highest = hn::Set(d, kSingle ? C(88.0) : C(709.0));
+  x = hn::IfThenElse(hn::Lt(x, lowest), lowest, x);
+  x = hn::IfThenElse(hn::Gt(x, highest), highest, x);
   const auto n = hn::Round(hn::Mul(x, hn::Set(d, C(1.4426950408889634))));
   auto r = hn::NegMulAdd(
       n, hn::Set(d, kSingle ? C(0.693359375) : C(0.69314718036912382)), x);
