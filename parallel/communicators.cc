@@ -1,6 +1,7 @@
 #include "parallel/communicators.h"
 
 #include <initializer_list>
+#include <numeric>
 #include <string>
 #include <string_view>
 
@@ -40,7 +41,10 @@ Communicators::Communicators(CommunicatorFactory& factory,
 
   // The order of creation is one order for all ranks: a rank that skips the
   // groups it is not in cannot wait in a circle with others.
-  world_ = create(grid.Group(kAllAxes), "world", Progress::kWhileWaiting);
+  // In the job's own order, which no placement changes: its rank 0 leads.
+  std::vector<int> everyone(grid.num_ranks());
+  std::iota(everyone.begin(), everyone.end(), 0);
+  world_ = create(everyone, "world", Progress::kWhileWaiting);
   for (Axis axis : kAllAxes) {
     const std::vector<int> group = grid.Group(std::span(&axis, 1));
     const int at = static_cast<int>(axis);

@@ -31,7 +31,8 @@ class Communicators {
   }
   // The ranks that together hold one replica of the model (all axes but dp).
   Communicator& model() { return *model_; }
-  // Everyone: losses, barriers, control.
+  // Everyone, by world rank (not by place in the grid): losses, barriers,
+  // checkpoints, control.
   Communicator& world() { return *world_; }
   // Messages between this rank and the rank of pipeline coordinate `peer` with
   // the same other coordinates; one communicator per pair and direction.
