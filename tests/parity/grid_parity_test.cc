@@ -1,7 +1,9 @@
-// Every tp × pp × dp grid on up to 8 ranks gives the losses and gradients of
-// one rank. Ranks are threads of this process; tests/multirank runs some of the
-// same grids as processes.
+// Every tp × pp × dp grid on up to 8 ranks (tp and dp in powers of two, which
+// divide the heads and the batch) gives the losses and gradients of one rank.
+// Ranks are threads of this process; tests/multirank runs some of the same
+// grids as processes.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -22,11 +24,11 @@ constexpr int64_t kGlobalBatch = 8;
 
 enum class Text { kNone, kCross, kJoint };
 
-TrainingSetup TinySetup(DType dtype, Text text) {
+TrainingSetup TinySetup(DType dtype, Text text, int64_t layers) {
   TrainingSetup setup;
   setup.model.hidden = 32;
-  setup.model.layers = 4;
-  setup.model.heads = 4;
+  setup.model.layers = layers;
+  setup.model.heads = 8;
   setup.model.mlp_hidden = 64;
   setup.model.classes = 10;
   setup.model.image = {.channels = 2, .height = 8, .width = 8};
@@ -96,6 +98,7 @@ struct GridCase {
   Plan::Recompute recompute = Plan::NONE;
   uint32_t microbatches = 0;  // 0: the plan's default
   std::vector<uint32_t> stages;
+  int64_t layers = 4;
 
   std::string Name() const {
     std::string name =
@@ -134,7 +137,7 @@ Plan PlanOf(const GridCase& grid, const TrainingSetup& setup) {
 }
 
 GridRecord Record(const GridCase& grid) {
-  const TrainingSetup setup = TinySetup(grid.dtype, grid.text);
+  const TrainingSetup setup = TinySetup(grid.dtype, grid.text, grid.layers);
   const absl::StatusOr<GridRecord> record = RecordGridOnThreads(
       setup, PlanOf(grid, setup), RandomBatches(setup), kSteps);
   CHECK_OK(record.status());
@@ -154,6 +157,7 @@ TEST_P(GridParityTest, LossesAndGradientsEqualOneRank) {
   GridCase reference;
   reference.dtype = grid.dtype;
   reference.text = grid.text;
+  reference.layers = grid.layers;
   const ParityReport report = Compare(Record(reference), Record(grid));
   const ParityTolerance tolerance = ToleranceOf(grid.dtype);
   EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
@@ -161,12 +165,12 @@ TEST_P(GridParityTest, LossesAndGradientsEqualOneRank) {
 
 std::vector<GridCase> AllGrids() {
   std::vector<GridCase> cases;
-  for (const uint32_t tp : {1, 2, 4}) {
-    for (const uint32_t pp : {1, 2, 4}) {
+  for (const uint32_t tp : {1, 2, 4, 8}) {
+    for (const uint32_t pp : {1, 2, 3, 4, 5, 6, 7, 8}) {
       for (const uint32_t dp : {1, 2, 4, 8}) {
-        if (tp * pp * dp <= 8 && tp * pp * dp > 1) {
-          cases.push_back({.tp = tp, .pp = pp, .dp = dp});
-        }
+        if (tp * pp * dp > 8 || tp * pp * dp == 1) continue;
+        cases.push_back(
+            {.tp = tp, .pp = pp, .dp = dp, .layers = std::max<int64_t>(4, pp)});
       }
     }
   }
