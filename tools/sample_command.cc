@@ -47,6 +47,7 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
   }
   ASSIGN_OR_RETURN(const int64_t seed, bounded("seed", 0, INT64_MAX));
   options.seed = static_cast<uint64_t>(seed);
+  ASSIGN_OR_RETURN(options.max_rows, bounded("rows", 1, 1000));
   ASSIGN_OR_RETURN(options.evaluate, bounded("evaluate", 0, 100000));
   options.ema = !arguments.Has("no_ema");
   return options;
@@ -95,6 +96,10 @@ Command SampleCommand() {
              .value = "W",
              .help = "classifier-free guidance; 1 = none"},
             {.name = "per_class", .value = "N", .help = "pictures in a row"},
+            {.name = "rows",
+             .value = "N",
+             .default_value = "20",
+             .help = "classes or captions at most"},
             {.name = "seed",
              .value = "N",
              .default_value = "0",

@@ -102,15 +102,14 @@ struct Rows {
   SampleConditions conditions;
 };
 
-absl::StatusOr<Rows> MakeRows(const Loaded& loaded, int64_t per_row) {
+absl::StatusOr<Rows> MakeRows(const Loaded& loaded, int64_t per_row,
+                              int64_t max_rows) {
   const DitConfig& model = loaded.setup.model;
   Rows rows;
-  constexpr int64_t kCaptionRows = 8;
   const int64_t count =
-      model.classes > 0 ? model.classes
-                        : (model.text_tokens > 0
-                               ? std::min(kCaptionRows, loaded.dataset->size())
-                               : 1);
+      std::min(max_rows, model.classes > 0       ? model.classes
+                         : model.text_tokens > 0 ? loaded.dataset->size()
+                                                 : 1);
   for (int64_t row = 0; row < count; ++row) {
     std::vector<float> text(model.text_tokens * model.text_width);
     int32_t text_count = 0;
@@ -145,10 +144,11 @@ absl::Status Evaluate(const Loaded& loaded, const SamplerOptions& sampling,
   const DitConfig& model = loaded.setup.model;
   const int64_t elements =
       model.image.channels * model.image.height * model.image.width;
-  ASSIGN_OR_RETURN(
-      const Rows rows,
-      MakeRows(loaded, (count + std::max<int64_t>(model.classes, 1) - 1) /
-                           std::max<int64_t>(model.classes, 1)));
+  ASSIGN_OR_RETURN(const Rows rows,
+                   MakeRows(loaded,
+                            (count + std::max<int64_t>(model.classes, 1) - 1) /
+                                std::max<int64_t>(model.classes, 1),
+                            count));
   SamplerOptions plain = sampling;
   plain.guidance = 1;
   ASSIGN_OR_RETURN(const std::vector<float> generated,
@@ -198,7 +198,8 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options) {
   RETURN_IF_ERROR(sampler.LoadWeights(
       use_ema ? ema : loaded.checkpoint + "/" + kWeightsFile));
 
-  ASSIGN_OR_RETURN(const Rows rows, MakeRows(loaded, per_row));
+  ASSIGN_OR_RETURN(const Rows rows,
+                   MakeRows(loaded, per_row, options.max_rows));
   const int64_t count = per_row * static_cast<int64_t>(rows.names.size());
   ASSIGN_OR_RETURN(
       const std::vector<float> pictures,

@@ -24,6 +24,8 @@ struct DrawOptions {
   std::optional<int64_t> steps;
   std::optional<double> guidance;
   std::optional<int64_t> per_class;
+  // Of the grid: the first classes, or captions.
+  int64_t max_rows = 20;
   uint64_t seed = 0;
   // The moving average of the weights where the run kept one.
   bool ema = true;

@@ -71,6 +71,7 @@ absl::Status FillSample(SampleConfig& sample) {
   if (!sample.has_steps()) sample.set_steps(25);
   if (!sample.has_guidance()) sample.set_guidance(2);
   if (!sample.has_per_class()) sample.set_per_class(8);
+  if (!sample.has_at_end()) sample.set_at_end(true);
   RETURN_IF_ERROR(CheckRange("sample.steps", sample.steps(), 1, 10000));
   RETURN_IF_ERROR(CheckRange("sample.guidance", sample.guidance(), -100, 100));
   return CheckRange("sample.per_class", sample.per_class(), 1, 1000);

@@ -22,6 +22,7 @@
 #include "trainer/checkpointing.h"
 #include "trainer/config/textproto.h"
 #include "trainer/describe.h"
+#include "trainer/draw_samples.h"
 #include "trainer/job.h"
 #include "trainer/memory_limit.h"
 #include "trainer/rank_model.h"
@@ -114,6 +115,20 @@ absl::Status PrepareFolder(const RunFolder& folder, bool resume) {
 
 }  // namespace
 
+namespace {
+
+// What the trained model draws, beside the metrics that led to it.
+absl::Status DrawAtEnd(const RunFolder& folder, int64_t step) {
+  DrawOptions options;
+  options.run = folder.root();
+  options.out = fmt::format("{}/step_{:08}.png", folder.samples(), step);
+  ASSIGN_OR_RETURN(const DrawReport report, DrawSamples(options));
+  fmt::print("drew   {} pictures: {}\n", report.pictures, options.out);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   const bool leader = factory.world_rank() == 0;
   const RunFolder folder(options.out);
@@ -197,6 +212,9 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
         fmt::format("{}/rank_{}.json", folder.trace(), factory.world_rank())));
   }
   if (leader) {
+    if (job.sample().at_end()) {
+      RETURN_IF_ERROR(DrawAtEnd(folder, steps));
+    }
     RETURN_IF_ERROR(log->Finish());
     const MemoryStatistics memory = device.Statistics();
     fmt::print("memory {} measured on rank 0, {} predicted ({})\n",

@@ -41,7 +41,7 @@ echo "== launch on four ranks, then resume the first half on two"
 "$trireme" launch job.textproto --ranks 4 --out run > launch.txt
 expect_in launch.txt "tp 2 x pp 2"
 [[ $(wc -l < run/metrics.jsonl) == 6 ]] || fail "metrics: $(cat run/metrics.jsonl)"
-for file in job.textproto plan.textproto \
+for file in job.textproto plan.textproto samples/step_00000006.png \
   checkpoints/step_00000006/model.safetensors; do
   [[ -s run/$file ]] || fail "no run/$file"
 done
