@@ -50,7 +50,8 @@ int Main(int argc, char** argv) {
     const absl::StatusOr<ParsedCommand> parsed =
         ParseCommand(command.spec, arguments);
     if (!parsed.ok()) {
-      Fail(name, parsed.status());
+      // The message begins with the command's name.
+      fmt::print(stderr, "trireme {}\n", MessageOf(parsed.status()));
       return 2;
     }
     return command.run(*parsed, argc, argv);

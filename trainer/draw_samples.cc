@@ -190,6 +190,7 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options) {
   sampling.shift = loaded.setup.flow.shift;
   const int64_t per_row = options.per_class.value_or(defaults.per_class());
 
+  RETURN_IF_ERROR(VerifyChecksums(loaded.checkpoint));
   CpuDevice device(MemoryLimit(loaded.job, /*local_ranks=*/1));
   DitSampler sampler(loaded.setup, device);
   std::error_code error;

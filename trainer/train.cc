@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "models/image/decode.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
@@ -37,6 +38,8 @@ namespace fs = std::filesystem;
 // The steps that --trace records: after the first, which warms caches up.
 constexpr int64_t kFirstTracedStep = 2;
 constexpr int64_t kLastTracedStep = 4;
+
+constexpr int64_t kMaxPictureBytes = 256 << 20;
 
 double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
@@ -84,6 +87,16 @@ class RunLog {
     return absl::OkStatus();
   }
 
+  // A PNG file, for TensorBoard.
+  absl::Status AddPicture(std::string_view tag, int64_t step,
+                          const std::string& path) {
+    ASSIGN_OR_RETURN(const std::string png, ReadFile(path, kMaxPictureBytes));
+    ASSIGN_OR_RETURN(const Image image, DecodeImage(png));
+    RETURN_IF_ERROR(tensorboard_->AddImage(tag, step, image.width, image.height,
+                                           image.channels, png));
+    return tensorboard_->Flush();
+  }
+
   absl::Status Finish() {
     progress_->Finish();
     return tensorboard_->Flush();
@@ -118,11 +131,12 @@ absl::Status PrepareFolder(const RunFolder& folder, bool resume) {
 namespace {
 
 // What the trained model draws, beside the metrics that led to it.
-absl::Status DrawAtEnd(const RunFolder& folder, int64_t step) {
+absl::Status DrawAtEnd(const RunFolder& folder, int64_t step, RunLog& log) {
   DrawOptions options;
   options.run = folder.root();
   options.out = fmt::format("{}/step_{:08}.png", folder.samples(), step);
   ASSIGN_OR_RETURN(const DrawReport report, DrawSamples(options));
+  RETURN_IF_ERROR(log.AddPicture("samples", step, options.out));
   fmt::print("drew   {} pictures: {}\n", report.pictures, options.out);
   return absl::OkStatus();
 }
@@ -212,10 +226,10 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
         fmt::format("{}/rank_{}.json", folder.trace(), factory.world_rank())));
   }
   if (leader) {
-    if (job.sample().at_end()) {
-      RETURN_IF_ERROR(DrawAtEnd(folder, steps));
-    }
     RETURN_IF_ERROR(log->Finish());
+    if (job.sample().at_end()) {
+      RETURN_IF_ERROR(DrawAtEnd(folder, steps, *log));
+    }
     const MemoryStatistics memory = device.Statistics();
     fmt::print("memory {} measured on rank 0, {} predicted ({})\n",
                BytesText(memory.peak_bytes),

@@ -246,9 +246,9 @@ std::string HelpText(const CommandSpec& spec) {
   for (const OptionSpec& option : spec.options) {
     HelpRow row = {fmt::format("--{}", option.name), option.help};
     if (!option.value.empty()) row.term += " " + option.value;
-    if (option.repeated) row.help += " May be repeated.";
+    if (option.repeated) row.help += " (may be repeated)";
     if (!option.default_value.empty()) {
-      row.help += fmt::format(" Default: {}.", option.default_value);
+      row.help += fmt::format(" (default: {})", option.default_value);
     }
     options.push_back(std::move(row));
   }
