@@ -194,21 +194,42 @@ void ExpandRotation(const C* cos, const C* sin, int64_t half, C sign,
   }
 }
 
+// The factors of one token's rotation, or none.
 template <typename C>
-HWY_INLINE void Rotate(int64_t n, const C* cosines, const C* sines, C* x) {
+struct Rotation {
+  const C* cosines = nullptr;
+  const C* sines = nullptr;
+};
+
+// Calls store(tag, i, value) with value(tag, i) rotated, for i < n: whole
+// vectors, then pair by pair, or element by element without a rotation.
+template <typename C, typename Value, typename Keep>
+HWY_INLINE void ForRotated(int64_t n, const Rotation<C>& rotation,
+                           Value&& value, Keep&& keep) {
+  if (rotation.cosines == nullptr) {
+    ForLanes<C>(n,
+                [&](auto d, int64_t i) HWY_ATTR { keep(d, i, value(d, i)); });
+    return;
+  }
   const hn::ScalableTag<C> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    const auto v = hn::LoadU(d, x + i);
-    hn::StoreU(hn::MulAdd(v, hn::LoadU(d, cosines + i),
-                          hn::Mul(hn::Reverse2(d, v), hn::LoadU(d, sines + i))),
-               d, x + i);
+    const auto v = value(d, i);
+    keep(d, i,
+         hn::MulAdd(
+             v, hn::LoadU(d, rotation.cosines + i),
+             hn::Mul(hn::Reverse2(d, v), hn::LoadU(d, rotation.sines + i))));
   }
+  const hn::CappedTag<C, 1> one;
   for (; i < n; i += 2) {
-    const C even = x[i], odd = x[i + 1];
-    x[i] = even * cosines[i] + odd * sines[i];
-    x[i + 1] = odd * cosines[i + 1] + even * sines[i + 1];
+    const C even = hn::GetLane(value(one, i));
+    const C odd = hn::GetLane(value(one, i + 1));
+    keep(one, i,
+         hn::Set(one, even * rotation.cosines[i] + odd * rotation.sines[i]));
+    keep(one, i + 1,
+         hn::Set(one,
+                 odd * rotation.cosines[i + 1] + even * rotation.sines[i + 1]));
   }
 }
 
@@ -219,38 +240,41 @@ void HeadsForwardOf(const HeadsNormArguments& a, T* out,
   const int64_t n = a.head_dim;
   const T* weight = static_cast<const T*>(a.weight);
   ParallelRows(a.batch * a.tokens, a.heads * n, [&](int64_t row) HWY_ATTR {
-    C cosines[kMaxHeadDim], sines[kMaxHeadDim], buffer[kMaxHeadDim];
+    C cosines[kMaxHeadDim], sines[kMaxHeadDim];
+    Rotation<C> rotation;
     if (a.cos != nullptr) {
       const int64_t at = row % a.tokens * (n / 2);
       ExpandRotation(static_cast<const C*>(a.cos) + at,
                      static_cast<const C*>(a.sin) + at, n / 2, C(1), cosines,
                      sines);
+      rotation = {cosines, sines};
     }
     for (int64_t head = 0; head < a.heads; ++head) {
       const T* x = static_cast<const T*>(a.x) + a.x_layout.offset +
                    row * a.x_layout.row_stride + head * n;
       T* y = out + out_layout.offset + row * out_layout.row_stride + head * n;
-      C rstd = 1;
-      if (weight != nullptr) {
-        const C sum = SumLanes<C>(n, [&](auto d, int64_t i) HWY_ATTR {
-          const auto v = LoadAt(d, x + i);
-          return hn::Mul(v, v);
-        });
-        rstd =
-            C(1) / std::sqrt(sum / static_cast<C>(n) + static_cast<C>(a.eps));
-        static_cast<C*>(a.rstd)[row * a.heads + head] = rstd;
+      const auto keep = [y](auto d, int64_t i, auto v)
+                            HWY_ATTR { StoreAt(v, d, y + i); };
+      if (weight == nullptr) {
+        ForRotated<C>(
+            n, rotation,
+            [x](auto d, int64_t i) HWY_ATTR { return LoadAt(d, x + i); }, keep);
+        continue;
       }
-      ForLanes<C>(n, [&](auto d, int64_t i) HWY_ATTR {
-        auto v = LoadAt(d, x + i);
-        if (weight != nullptr) {
-          v = hn::Mul(hn::Mul(v, hn::Set(d, rstd)), LoadAt(d, weight + i));
-        }
-        hn::StoreU(v, d, buffer + i);
+      const C sum = SumLanes<C>(n, [x](auto d, int64_t i) HWY_ATTR {
+        const auto v = LoadAt(d, x + i);
+        return hn::Mul(v, v);
       });
-      if (a.cos != nullptr) Rotate(n, cosines, sines, buffer);
-      ForLanes<C>(n, [&](auto d, int64_t i) HWY_ATTR {
-        StoreAt(hn::LoadU(d, buffer + i), d, y + i);
-      });
+      const C rstd =
+          C(1) / std::sqrt(sum / static_cast<C>(n) + static_cast<C>(a.eps));
+      static_cast<C*>(a.rstd)[row * a.heads + head] = rstd;
+      ForRotated<C>(
+          n, rotation,
+          [x, weight, rstd](auto d, int64_t i) HWY_ATTR {
+            return hn::Mul(hn::Mul(LoadAt(d, x + i), hn::Set(d, rstd)),
+                           LoadAt(d, weight + i));
+          },
+          keep);
     }
   });
 }
@@ -268,11 +292,11 @@ void HeadsBackwardOf(const HeadsNormArguments& a, const T* dy,
   ParallelRows(
       blocks, kNormBlockRows * a.heads * n, [&](int64_t block) HWY_ATTR {
         C cosines[kMaxHeadDim], sines[kMaxHeadDim], slope[kMaxHeadDim];
-        C* sums = nullptr;
-        if (partial_sums != nullptr) {
-          sums = partial_sums + block * n;
-          std::fill(sums, sums + n, C(0));
-        }
+        // The weight's gradient: partial sums, or a place to throw them away.
+        C unwanted[kMaxHeadDim];
+        C* sums = partial_sums == nullptr ? unwanted : partial_sums + block * n;
+        std::fill(sums, sums + n, C(0));
+        Rotation<C> rotation;
         const int64_t last = std::min((block + 1) * kNormBlockRows, rows);
         for (int64_t row = block * kNormBlockRows; row < last; ++row) {
           if (a.cos != nullptr) {
@@ -280,40 +304,39 @@ void HeadsBackwardOf(const HeadsNormArguments& a, const T* dy,
             ExpandRotation(static_cast<const C*>(a.cos) + at,
                            static_cast<const C*>(a.sin) + at, n / 2, C(-1),
                            cosines, sines);
+            rotation = {cosines, sines};
           }
           for (int64_t head = 0; head < a.heads; ++head) {
             const T* g =
                 dy + dy_layout.offset + row * dy_layout.row_stride + head * n;
             T* out =
                 dx + dx_layout.offset + row * dx_layout.row_stride + head * n;
-            ForLanes<C>(n, [&](auto d, int64_t i) HWY_ATTR {
-              hn::StoreU(LoadAt(d, g + i), d, slope + i);
-            });
-            if (a.cos != nullptr) Rotate(n, cosines, sines, slope);
+            const auto gradient = [g](auto d, int64_t i)
+                                      HWY_ATTR { return LoadAt(d, g + i); };
             if (weight == nullptr) {
-              ForLanes<C>(n, [&](auto d, int64_t i) HWY_ATTR {
-                StoreAt(hn::LoadU(d, slope + i), d, out + i);
-              });
+              ForRotated<C>(n, rotation, gradient,
+                            [out](auto d, int64_t i, auto v)
+                                HWY_ATTR { StoreAt(v, d, out + i); });
               continue;
             }
             const T* x = static_cast<const T*>(a.x) + a.x_layout.offset +
                          row * a.x_layout.row_stride + head * n;
             const C rstd = static_cast<const C*>(a.rstd)[row * a.heads + head];
-            ForLanes<C>(n, [&](auto d, int64_t i) HWY_ATTR {
-              const auto v = hn::LoadU(d, slope + i);
-              if (sums != nullptr) {
-                const auto normed = hn::Mul(LoadAt(d, x + i), hn::Set(d, rstd));
-                hn::StoreU(hn::MulAdd(v, normed, hn::LoadU(d, sums + i)), d,
-                           sums + i);
-              }
-              hn::StoreU(hn::Mul(v, LoadAt(d, weight + i)), d, slope + i);
-            });
+            ForRotated<C>(
+                n, rotation, gradient,
+                [=, &slope](auto d, int64_t i, auto v) HWY_ATTR {
+                  const auto normed =
+                      hn::Mul(LoadAt(d, x + i), hn::Set(d, rstd));
+                  hn::StoreU(hn::MulAdd(v, normed, hn::LoadU(d, sums + i)), d,
+                             sums + i);
+                  hn::StoreU(hn::Mul(v, LoadAt(d, weight + i)), d, slope + i);
+                });
             const C dot_mean =
                 rstd / static_cast<C>(n) *
-                SumLanes<C>(n, [&](auto d, int64_t i) HWY_ATTR {
+                SumLanes<C>(n, [x, &slope](auto d, int64_t i) HWY_ATTR {
                   return hn::Mul(hn::LoadU(d, slope + i), LoadAt(d, x + i));
                 });
-            ForLanes<C>(n, [&](auto d, int64_t i) HWY_ATTR {
+            ForLanes<C>(n, [=, &slope](auto d, int64_t i) HWY_ATTR {
               const auto normed = hn::Mul(LoadAt(d, x + i), hn::Set(d, rstd));
               StoreAt(hn::Mul(hn::NegMulAdd(normed, hn::Set(d, dot_mean),
                                             hn::LoadU(d, slope + i)),
