@@ -216,6 +216,7 @@ HeadsNormArguments HeadsArguments(const HeadsView& x, const Tensor* weight,
   arguments.x_layout = LayoutOf(x);
   arguments.weight = DataOf(weight);
   if (rope != nullptr) {
+    CHECK_EQ(x.head_dim % 2, 0) << "channels to rotate in pairs";
     CHECK_EQ(rope->cos.shape(), (Shape{x.tokens, x.head_dim / 2}));
     arguments.cos = rope->cos.raw_data();
     arguments.sin = rope->sin.raw_data();
@@ -227,6 +228,7 @@ HeadsNormArguments HeadsArguments(const HeadsView& x, const Tensor* weight,
 void CheckSameHeads(const HeadsView& a, const HeadsView& b) {
   CHECK(a.batch == b.batch && a.tokens == b.tokens && a.heads == b.heads &&
         a.head_dim == b.head_dim);
+  CHECK_LE(a.head_dim, kMaxHeadDim) << "channels of a head";
   CHECK_EQ(a.tensor.dtype(), b.tensor.dtype());
 }
 

@@ -70,7 +70,8 @@ RopeTable MakeRopeTable(Device& device, std::span<const int64_t> axis_dims,
                         DType compute_dtype);
 
 // Per-head RMSNorm with weight[head_dim], then rotation; either may be absent
-// (null). Reads x, writes out (another view; may not overlap). Returns rstd
+// (null). head_dim is at most 1024, and even where it is rotated (CHECKed).
+// Reads x, writes out (another view; may not overlap). Returns rstd
 // [b, tokens, heads] in the compute type (undefined without weight).
 Tensor HeadsNormRopeForward(const HeadsView& x, const Tensor* weight,
                             const RopeTable* rope, double eps,

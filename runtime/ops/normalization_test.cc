@@ -416,6 +416,23 @@ INSTANTIATE_TEST_SUITE_P(
              std::to_string(std::get<1>(info.param));
     });
 
+// Kernels hold one head on the stack.
+TEST(HeadsDeathTest, RefusesHeadsThatAreTooWideOrOdd) {
+  CpuDevice device(kPlenty);
+  const Tensor wide = Tensor::Zeros(device, {1, 1, 1026}, DType::kFloat32);
+  const Tensor weight = Tensor::Zeros(device, {1026}, DType::kFloat32);
+  const HeadsView wide_view = PackedHeads(wide, 1, 0, 1026);
+  EXPECT_DEATH(
+      HeadsNormRopeForward(wide_view, &weight, nullptr, kEps, wide_view),
+      "channels of a head");
+  const Tensor odd = Tensor::Zeros(device, {1, 1, 7}, DType::kFloat32);
+  const Tensor half = Tensor::Zeros(device, {1, 3}, DType::kFloat32);
+  const RopeTable rope{half, half};
+  const HeadsView odd_view = PackedHeads(odd, 1, 0, 7);
+  EXPECT_DEATH(HeadsNormRopeForward(odd_view, nullptr, &rope, kEps, odd_view),
+               "in pairs");
+}
+
 // Every op once, on operands large enough to be worth several threads.
 struct OpCase {
   std::string name;

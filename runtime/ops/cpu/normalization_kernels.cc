@@ -178,9 +178,6 @@ void NormSumBlocks(const NormArguments& a, const void* partial_sums, int which,
   });
 }
 
-// Heads of at most this many channels; a bound for buffers on the stack.
-constexpr int64_t kMaxHeadDim = 1024;
-
 // The rotation of one token as two factors of a pair-swapped sum:
 // y = x·cosines + swap(x)·sines, sines = (−s₀, s₀, −s₁, s₁, ..). `sign` −1
 // gives the inverse rotation.

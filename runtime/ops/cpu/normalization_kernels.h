@@ -55,6 +55,9 @@ struct HeadsLayout {
   int64_t row_stride = 0;
 };
 
+// Heads of at most this many channels; a bound for buffers on the stack.
+inline constexpr int64_t kMaxHeadDim = 1024;
+
 struct HeadsNormArguments {
   DType dtype = DType::kFloat32;
   int64_t batch = 0;
