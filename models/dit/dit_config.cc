@@ -32,6 +32,8 @@ PresetSizes SizesOf(Dit::Preset preset) {
 // Bounds that no real model passes; they keep products of sizes in 64 bits.
 constexpr int64_t kMaxHidden = 1 << 17;
 constexpr int64_t kMaxLayers = 1 << 12;
+// What the attention kernels hold of one head.
+constexpr int64_t kMaxHeadDim = 1024;
 
 absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
                         int64_t high) {
@@ -77,6 +79,12 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
   config.positions = dit.positions() == Dit::POSITIONS_UNSPECIFIED
                          ? Dit::ROPE
                          : dit.positions();
+  if (config.head_dim() > kMaxHeadDim) {
+    return InvalidArgument(
+        "model.dit.heads: found {} heads of {} channels, expected heads of at "
+        "most {} channels",
+        config.heads, config.head_dim(), kMaxHeadDim);
+  }
   // Two axes, each with pairs of channels.
   if (config.positions == Dit::ROPE && config.head_dim() % 4 != 0) {
     return InvalidArgument(
