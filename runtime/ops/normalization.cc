@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/core/log.h"
+#include "runtime/ops/cpu/heads_norm_kernels.h"
 #include "runtime/ops/cpu/normalization_kernels.h"
 #include "runtime/ops/pointwise.h"
 

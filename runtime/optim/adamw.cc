@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "runtime/core/log.h"
-#include "runtime/ops/cpu/reduction_kernels.h"
+#include "runtime/optim/adamw_kernels.h"
 
 namespace trireme {
 

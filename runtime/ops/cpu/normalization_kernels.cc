@@ -1,6 +1,7 @@
 #include "runtime/ops/cpu/normalization_kernels.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "runtime/ops/cpu/parallel_rows.h"
@@ -14,49 +15,145 @@ HWY_BEFORE_NAMESPACE();
 namespace trireme {
 namespace HWY_NAMESPACE {
 
+// The statistics of these rows are taken before their results: those of one
+// row are a chain of slow operations, which the processor overlaps with those
+// of other rows.
+constexpr int64_t kRowsTogether = 4;
+
+// Writes the mean and rstd of one row.
 template <typename T>
-void NormForwardOf(const NormArguments& a, T* y) {
+HWY_INLINE void WriteStatistics(const NormArguments& a, int64_t row) {
   using C = ComputeType<T>;
   const int64_t h = a.width;
   const C inverse_width = C(1) / static_cast<C>(h);
-  ParallelRows(a.groups * a.rows_per_group, h, [&](int64_t row) HWY_ATTR {
-    const T* x = static_cast<const T*>(a.x) + row * h;
-    T* out = y + row * h;
-    C mean = 0;
-    if (a.subtract_mean) {
-      mean = inverse_width * SumLanes<C>(h, [&](auto d, int64_t i) HWY_ATTR {
-               return LoadAt(d, x + i);
-             });
-      static_cast<C*>(a.mean)[row] = mean;
+  const T* x = static_cast<const T*>(a.x) + row * h;
+  C mean = 0;
+  if (a.subtract_mean) {
+    const C sum = SumOperands<T>(
+        h, [](auto, auto v) HWY_ATTR { return v; }, x);
+    mean = inverse_width * sum;
+    static_cast<C*>(a.mean)[row] = mean;
+  }
+  const C squares = SumOperands<T>(
+      h,
+      [mean](auto d, auto v) HWY_ATTR {
+        const auto centred = hn::Sub(v, hn::Set(d, mean));
+        return hn::Mul(centred, centred);
+      },
+      x);
+  static_cast<C*>(a.rstd)[row] =
+      C(1) / std::sqrt(inverse_width * squares + static_cast<C>(a.eps));
+}
+
+// Writes one row by its statistics.
+template <typename T>
+HWY_INLINE void WriteNormed(const NormArguments& a, int64_t row, T* out) {
+  using C = ComputeType<T>;
+  const int64_t h = a.width;
+  const T* x = static_cast<const T*>(a.x) + row * h;
+  const C mean = a.subtract_mean ? static_cast<const C*>(a.mean)[row] : C(0);
+  const C rstd = static_cast<const C*>(a.rstd)[row];
+  const C offset = static_cast<C>(a.scale_offset);
+  const auto normed = [mean, rstd](auto d, auto v) HWY_ATTR {
+    return hn::Mul(hn::Sub(v, hn::Set(d, mean)), hn::Set(d, rstd));
+  };
+  if (a.scale == nullptr) {
+    MapOperands(h, normed, out, x);
+    return;
+  }
+  const int64_t group = row / a.rows_per_group;
+  const T* scale = static_cast<const T*>(a.scale) + group * h;
+  const auto scaled = [offset, normed](auto d, auto v, auto factor) HWY_ATTR {
+    return hn::Mul(normed(d, v), hn::Add(hn::Set(d, offset), factor));
+  };
+  if (a.shift == nullptr) {
+    MapOperands(h, scaled, out, x, scale);
+    return;
+  }
+  const T* shift = static_cast<const T*>(a.shift) + group * h;
+  MapOperands(
+      h,
+      [scaled](auto d, auto v, auto factor, auto plus)
+          HWY_ATTR { return hn::Add(scaled(d, v, factor), plus); },
+      out, x, scale, shift);
+}
+
+template <typename T>
+void NormForwardOf(const NormArguments& a, T* y) {
+  const int64_t rows = a.groups * a.rows_per_group;
+  ParallelRows((rows + kRowsTogether - 1) / kRowsTogether,
+               kRowsTogether * a.width, [&](int64_t block) HWY_ATTR {
+                 const int64_t first = block * kRowsTogether;
+                 const int64_t last = std::min(first + kRowsTogether, rows);
+                 for (int64_t row = first; row < last; ++row) {
+                   WriteStatistics<T>(a, row);
+                 }
+                 for (int64_t row = first; row < last; ++row) {
+                   WriteNormed<T>(a, row, y + row * a.width);
+                 }
+               });
+}
+
+// A row's sums of slope and of slope·(x − mean), where slope is the gradient of
+// the normed row: dy times its factors.
+template <typename T>
+HWY_INLINE std::array<ComputeType<T>, 2> SlopeSums(const NormArguments& a,
+                                                   int64_t row, const T* dy) {
+  using C = ComputeType<T>;
+  const int64_t h = a.width;
+  const T* x = static_cast<const T*>(a.x) + row * h;
+  const C mean = a.subtract_mean ? static_cast<const C*>(a.mean)[row] : C(0);
+  const C offset = static_cast<C>(a.scale_offset);
+  const auto terms = [mean](auto d, auto slope, auto v) HWY_ATTR {
+    return std::array{slope, hn::Mul(slope, hn::Sub(v, hn::Set(d, mean)))};
+  };
+  if (a.scale == nullptr) return SumsOfOperands<T, 2>(h, terms, dy, x);
+  const T* scale = static_cast<const T*>(a.scale) + row / a.rows_per_group * h;
+  return SumsOfOperands<T, 2>(
+      h,
+      [terms, offset](auto d, auto g, auto factor, auto v) HWY_ATTR {
+        return terms(d, hn::Mul(g, hn::Add(hn::Set(d, offset), factor)), v);
+      },
+      dy, scale, x);
+}
+
+// Writes one row's gradient; adds dy·n to dot_sums and dy to plain_sums, which
+// may be null.
+template <typename T>
+HWY_INLINE void WriteGradient(const NormArguments& a, int64_t row,
+                              const std::array<ComputeType<T>, 2>& slope_sums,
+                              const T* dy, const T* add, T* dx,
+                              ComputeType<T>* dot_sums,
+                              ComputeType<T>* plain_sums) {
+  using C = ComputeType<T>;
+  const int64_t h = a.width;
+  const T* x = static_cast<const T*>(a.x) + row * h;
+  const T* scale = a.scale == nullptr ? nullptr
+                                      : static_cast<const T*>(a.scale) +
+                                            row / a.rows_per_group * h;
+  const C offset = static_cast<C>(a.scale_offset);
+  const C mean = a.subtract_mean ? static_cast<const C*>(a.mean)[row] : C(0);
+  const C rstd = static_cast<const C*>(a.rstd)[row];
+  const C inverse_width = C(1) / static_cast<C>(h);
+  const C slope_mean = a.subtract_mean ? inverse_width * slope_sums[0] : C(0);
+  const C dot_mean = inverse_width * rstd * slope_sums[1];
+  ForLanes<C>(h, [=](auto d, int64_t i) HWY_ATTR {
+    const auto n =
+        hn::Mul(hn::Sub(LoadAt(d, x + i), hn::Set(d, mean)), hn::Set(d, rstd));
+    const auto g = LoadAt(d, dy + i);
+    auto slope = g;
+    if (scale != nullptr) {
+      slope = hn::Mul(g, hn::Add(hn::Set(d, offset), LoadAt(d, scale + i)));
     }
-    const C variance =
-        inverse_width * SumLanes<C>(h, [&](auto d, int64_t i) HWY_ATTR {
-          const auto centred = hn::Sub(LoadAt(d, x + i), hn::Set(d, mean));
-          return hn::Mul(centred, centred);
-        });
-    const C rstd = C(1) / std::sqrt(variance + static_cast<C>(a.eps));
-    static_cast<C*>(a.rstd)[row] = rstd;
-    const auto normed = [&](auto d, int64_t i) HWY_ATTR {
-      return hn::Mul(hn::Sub(LoadAt(d, x + i), hn::Set(d, mean)),
-                     hn::Set(d, rstd));
-    };
-    if (a.scale == nullptr) {
-      ForLanes<C>(h, [&](auto d, int64_t i)
-                         HWY_ATTR { StoreAt(normed(d, i), d, out + i); });
-      return;
+    const auto centred = hn::NegMulAdd(n, hn::Set(d, dot_mean),
+                                       hn::Sub(slope, hn::Set(d, slope_mean)));
+    auto value = hn::Mul(centred, hn::Set(d, rstd));
+    if (add != nullptr) value = hn::Add(value, LoadAt(d, add + i));
+    if (dot_sums != nullptr) {
+      StoreAt(hn::MulAdd(g, n, LoadAt(d, dot_sums + i)), d, dot_sums + i);
+      StoreAt(hn::Add(g, LoadAt(d, plain_sums + i)), d, plain_sums + i);
     }
-    const int64_t group = row / a.rows_per_group;
-    const C offset = static_cast<C>(a.scale_offset);
-    const T* scale = static_cast<const T*>(a.scale) + group * h;
-    const T* shift = a.shift == nullptr
-                         ? nullptr
-                         : static_cast<const T*>(a.shift) + group * h;
-    ForLanes<C>(h, [&](auto d, int64_t i) HWY_ATTR {
-      const auto factor = hn::Add(hn::Set(d, offset), LoadAt(d, scale + i));
-      auto value = hn::Mul(normed(d, i), factor);
-      if (shift != nullptr) value = hn::Add(value, LoadAt(d, shift + i));
-      StoreAt(value, d, out + i);
-    });
+    StoreAt(value, d, dx + i);
   });
 }
 
@@ -65,17 +162,9 @@ void NormBackwardOf(const NormArguments& a, const T* dy, const T* add, T* dx,
                     ComputeType<T>* partial_sums) {
   using C = ComputeType<T>;
   const int64_t h = a.width;
-  const C inverse_width = C(1) / static_cast<C>(h);
   const int64_t blocks = NormBlocksPerGroup(a.rows_per_group);
   ParallelRows(
       a.groups * blocks, kNormBlockRows * h, [&](int64_t work) HWY_ATTR {
-        const int64_t group = work / blocks;
-        const int64_t first = work % blocks * kNormBlockRows;
-        const int64_t last = std::min(first + kNormBlockRows, a.rows_per_group);
-        const C offset = static_cast<C>(a.scale_offset);
-        const T* scale = a.scale == nullptr
-                             ? nullptr
-                             : static_cast<const T*>(a.scale) + group * h;
         C* dot_sums = nullptr;
         C* plain_sums = nullptr;
         if (partial_sums != nullptr) {
@@ -83,48 +172,21 @@ void NormBackwardOf(const NormArguments& a, const T* dy, const T* add, T* dx,
           plain_sums = dot_sums + h;
           std::fill(dot_sums, dot_sums + 2 * h, C(0));
         }
-        for (int64_t r = first; r < last; ++r) {
-          const int64_t row = group * a.rows_per_group + r;
-          const T* x = static_cast<const T*>(a.x) + row * h;
-          const T* g = dy + row * h;
-          const C mean =
-              a.subtract_mean ? static_cast<const C*>(a.mean)[row] : 0;
-          const C rstd = static_cast<const C*>(a.rstd)[row];
-          const auto normed = [&](auto d, int64_t i) HWY_ATTR {
-            return hn::Mul(hn::Sub(LoadAt(d, x + i), hn::Set(d, mean)),
-                           hn::Set(d, rstd));
-          };
-          const auto slope = [&](auto d, int64_t i) HWY_ATTR {
-            const auto v = LoadAt(d, g + i);
-            if (scale == nullptr) return v;
-            return hn::Mul(v,
-                           hn::Add(hn::Set(d, offset), LoadAt(d, scale + i)));
-          };
-          C slope_mean = 0;
-          if (a.subtract_mean) {
-            slope_mean = inverse_width * SumLanes<C>(h, slope);
+        const int64_t group = work / blocks * a.rows_per_group;
+        const int64_t begin = work % blocks * kNormBlockRows;
+        const int64_t end = std::min(begin + kNormBlockRows, a.rows_per_group);
+        for (int64_t r = begin; r < end; r += kRowsTogether) {
+          const int64_t first = group + r;
+          const int64_t last = group + std::min(r + kRowsTogether, end);
+          std::array<std::array<C, 2>, kRowsTogether> slope_sums;
+          for (int64_t row = first; row < last; ++row) {
+            slope_sums[row - first] = SlopeSums<T>(a, row, dy + row * h);
           }
-          const C dot_mean =
-              inverse_width * SumLanes<C>(h, [&](auto d, int64_t i) HWY_ATTR {
-                return hn::Mul(slope(d, i), normed(d, i));
-              });
-          const T* plus = add == nullptr ? nullptr : add + row * h;
-          T* out = dx + row * h;
-          ForLanes<C>(h, [&](auto d, int64_t i) HWY_ATTR {
-            const auto n = normed(d, i);
-            const auto centred =
-                hn::NegMulAdd(n, hn::Set(d, dot_mean),
-                              hn::Sub(slope(d, i), hn::Set(d, slope_mean)));
-            auto value = hn::Mul(centred, hn::Set(d, rstd));
-            if (plus != nullptr) value = hn::Add(value, LoadAt(d, plus + i));
-            if (dot_sums != nullptr) {
-              const auto v = LoadAt(d, g + i);
-              StoreAt(hn::MulAdd(v, n, LoadAt(d, dot_sums + i)), d,
-                      dot_sums + i);
-              StoreAt(hn::Add(v, LoadAt(d, plain_sums + i)), d, plain_sums + i);
-            }
-            StoreAt(value, d, out + i);
-          });
+          for (int64_t row = first; row < last; ++row) {
+            WriteGradient<T>(a, row, slope_sums[row - first], dy + row * h,
+                             add == nullptr ? nullptr : add + row * h,
+                             dx + row * h, dot_sums, plain_sums);
+          }
         }
       });
 }
@@ -178,192 +240,6 @@ void NormSumBlocks(const NormArguments& a, const void* partial_sums, int which,
   });
 }
 
-// The rotation of one token as two factors of a pair-swapped sum:
-// y = x·cosines + swap(x)·sines, sines = (−s₀, s₀, −s₁, s₁, ..). `sign` −1
-// gives the inverse rotation.
-template <typename C>
-void ExpandRotation(const C* cos, const C* sin, int64_t half, C sign,
-                    C* cosines, C* sines) {
-  for (int64_t i = 0; i < half; ++i) {
-    cosines[2 * i] = cosines[2 * i + 1] = cos[i];
-    sines[2 * i] = -sign * sin[i];
-    sines[2 * i + 1] = sign * sin[i];
-  }
-}
-
-// The factors of one token's rotation, or none.
-template <typename C>
-struct Rotation {
-  const C* cosines = nullptr;
-  const C* sines = nullptr;
-};
-
-// Calls store(tag, i, value) with value(tag, i) rotated, for i < n: whole
-// vectors, then pair by pair, or element by element without a rotation.
-template <typename C, typename Value, typename Keep>
-HWY_INLINE void ForRotated(int64_t n, const Rotation<C>& rotation,
-                           Value&& value, Keep&& keep) {
-  if (rotation.cosines == nullptr) {
-    ForLanes<C>(n,
-                [&](auto d, int64_t i) HWY_ATTR { keep(d, i, value(d, i)); });
-    return;
-  }
-  const hn::ScalableTag<C> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    const auto v = value(d, i);
-    keep(d, i,
-         hn::MulAdd(
-             v, hn::LoadU(d, rotation.cosines + i),
-             hn::Mul(hn::Reverse2(d, v), hn::LoadU(d, rotation.sines + i))));
-  }
-  const hn::CappedTag<C, 1> one;
-  for (; i < n; i += 2) {
-    const C even = hn::GetLane(value(one, i));
-    const C odd = hn::GetLane(value(one, i + 1));
-    keep(one, i,
-         hn::Set(one, even * rotation.cosines[i] + odd * rotation.sines[i]));
-    keep(one, i + 1,
-         hn::Set(one,
-                 odd * rotation.cosines[i + 1] + even * rotation.sines[i + 1]));
-  }
-}
-
-template <typename T>
-void HeadsForwardOf(const HeadsNormArguments& a, T* out,
-                    const HeadsLayout& out_layout) {
-  using C = ComputeType<T>;
-  const int64_t n = a.head_dim;
-  const T* weight = static_cast<const T*>(a.weight);
-  ParallelRows(a.batch * a.tokens, a.heads * n, [&](int64_t row) HWY_ATTR {
-    C cosines[kMaxHeadDim], sines[kMaxHeadDim];
-    Rotation<C> rotation;
-    if (a.cos != nullptr) {
-      const int64_t at = row % a.tokens * (n / 2);
-      ExpandRotation(static_cast<const C*>(a.cos) + at,
-                     static_cast<const C*>(a.sin) + at, n / 2, C(1), cosines,
-                     sines);
-      rotation = {cosines, sines};
-    }
-    for (int64_t head = 0; head < a.heads; ++head) {
-      const T* x = static_cast<const T*>(a.x) + a.x_layout.offset +
-                   row * a.x_layout.row_stride + head * n;
-      T* y = out + out_layout.offset + row * out_layout.row_stride + head * n;
-      const auto keep = [y](auto d, int64_t i, auto v)
-                            HWY_ATTR { StoreAt(v, d, y + i); };
-      if (weight == nullptr) {
-        ForRotated<C>(
-            n, rotation,
-            [x](auto d, int64_t i) HWY_ATTR { return LoadAt(d, x + i); }, keep);
-        continue;
-      }
-      const C sum = SumLanes<C>(n, [x](auto d, int64_t i) HWY_ATTR {
-        const auto v = LoadAt(d, x + i);
-        return hn::Mul(v, v);
-      });
-      const C rstd =
-          C(1) / std::sqrt(sum / static_cast<C>(n) + static_cast<C>(a.eps));
-      static_cast<C*>(a.rstd)[row * a.heads + head] = rstd;
-      ForRotated<C>(
-          n, rotation,
-          [x, weight, rstd](auto d, int64_t i) HWY_ATTR {
-            return hn::Mul(hn::Mul(LoadAt(d, x + i), hn::Set(d, rstd)),
-                           LoadAt(d, weight + i));
-          },
-          keep);
-    }
-  });
-}
-
-template <typename T>
-void HeadsBackwardOf(const HeadsNormArguments& a, const T* dy,
-                     const HeadsLayout& dy_layout, T* dx,
-                     const HeadsLayout& dx_layout,
-                     ComputeType<T>* partial_sums) {
-  using C = ComputeType<T>;
-  const int64_t n = a.head_dim;
-  const T* weight = static_cast<const T*>(a.weight);
-  const int64_t rows = a.batch * a.tokens;
-  const int64_t blocks = NormBlocksPerGroup(rows);
-  ParallelRows(
-      blocks, kNormBlockRows * a.heads * n, [&](int64_t block) HWY_ATTR {
-        C cosines[kMaxHeadDim], sines[kMaxHeadDim], slope[kMaxHeadDim];
-        // The weight's gradient: partial sums, or a place to throw them away.
-        C unwanted[kMaxHeadDim];
-        C* sums = partial_sums == nullptr ? unwanted : partial_sums + block * n;
-        std::fill(sums, sums + n, C(0));
-        Rotation<C> rotation;
-        const int64_t last = std::min((block + 1) * kNormBlockRows, rows);
-        for (int64_t row = block * kNormBlockRows; row < last; ++row) {
-          if (a.cos != nullptr) {
-            const int64_t at = row % a.tokens * (n / 2);
-            ExpandRotation(static_cast<const C*>(a.cos) + at,
-                           static_cast<const C*>(a.sin) + at, n / 2, C(-1),
-                           cosines, sines);
-            rotation = {cosines, sines};
-          }
-          for (int64_t head = 0; head < a.heads; ++head) {
-            const T* g =
-                dy + dy_layout.offset + row * dy_layout.row_stride + head * n;
-            T* out =
-                dx + dx_layout.offset + row * dx_layout.row_stride + head * n;
-            const auto gradient = [g](auto d, int64_t i)
-                                      HWY_ATTR { return LoadAt(d, g + i); };
-            if (weight == nullptr) {
-              ForRotated<C>(n, rotation, gradient,
-                            [out](auto d, int64_t i, auto v)
-                                HWY_ATTR { StoreAt(v, d, out + i); });
-              continue;
-            }
-            const T* x = static_cast<const T*>(a.x) + a.x_layout.offset +
-                         row * a.x_layout.row_stride + head * n;
-            const C rstd = static_cast<const C*>(a.rstd)[row * a.heads + head];
-            ForRotated<C>(
-                n, rotation, gradient,
-                [=, &slope](auto d, int64_t i, auto v) HWY_ATTR {
-                  const auto normed =
-                      hn::Mul(LoadAt(d, x + i), hn::Set(d, rstd));
-                  hn::StoreU(hn::MulAdd(v, normed, hn::LoadU(d, sums + i)), d,
-                             sums + i);
-                  hn::StoreU(hn::Mul(v, LoadAt(d, weight + i)), d, slope + i);
-                });
-            const C dot_mean =
-                rstd / static_cast<C>(n) *
-                SumLanes<C>(n, [x, &slope](auto d, int64_t i) HWY_ATTR {
-                  return hn::Mul(hn::LoadU(d, slope + i), LoadAt(d, x + i));
-                });
-            ForLanes<C>(n, [=, &slope](auto d, int64_t i) HWY_ATTR {
-              const auto normed = hn::Mul(LoadAt(d, x + i), hn::Set(d, rstd));
-              StoreAt(hn::Mul(hn::NegMulAdd(normed, hn::Set(d, dot_mean),
-                                            hn::LoadU(d, slope + i)),
-                              hn::Set(d, rstd)),
-                      d, out + i);
-            });
-          }
-        }
-      });
-}
-
-void HeadsNormRopeForward(const HeadsNormArguments& a, void* out,
-                          const HeadsLayout& out_layout) {
-  DispatchFloating(a.dtype, [&](auto element) {
-    using T = decltype(element);
-    HeadsForwardOf<T>(a, static_cast<T*>(out), out_layout);
-  });
-}
-
-void HeadsNormRopeBackward(const HeadsNormArguments& a, const void* dy,
-                           const HeadsLayout& dy_layout, void* dx,
-                           const HeadsLayout& dx_layout, void* partial_sums) {
-  DispatchFloating(a.dtype, [&](auto element) {
-    using T = decltype(element);
-    HeadsBackwardOf<T>(a, static_cast<const T*>(dy), dy_layout,
-                       static_cast<T*>(dx), dx_layout,
-                       static_cast<ComputeType<T>*>(partial_sums));
-  });
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace trireme
 HWY_AFTER_NAMESPACE();
@@ -374,8 +250,6 @@ namespace trireme {
 HWY_EXPORT(NormForward);
 HWY_EXPORT(NormBackward);
 HWY_EXPORT(NormSumBlocks);
-HWY_EXPORT(HeadsNormRopeForward);
-HWY_EXPORT(HeadsNormRopeBackward);
 
 void NormForwardKernel(const NormArguments& arguments, void* y) {
   HWY_DYNAMIC_DISPATCH(NormForward)(arguments, y);
@@ -392,19 +266,6 @@ void NormSumBlocksKernel(const NormArguments& arguments,
                          void* out) {
   HWY_DYNAMIC_DISPATCH(NormSumBlocks)
   (arguments, partial_sums, which, accumulate, out);
-}
-
-void HeadsNormRopeForwardKernel(const HeadsNormArguments& arguments, void* out,
-                                const HeadsLayout& out_layout) {
-  HWY_DYNAMIC_DISPATCH(HeadsNormRopeForward)(arguments, out, out_layout);
-}
-
-void HeadsNormRopeBackwardKernel(const HeadsNormArguments& arguments,
-                                 const void* dy, const HeadsLayout& dy_layout,
-                                 void* dx, const HeadsLayout& dx_layout,
-                                 void* partial_sums) {
-  HWY_DYNAMIC_DISPATCH(HeadsNormRopeBackward)
-  (arguments, dy, dy_layout, dx, dx_layout, partial_sums);
 }
 
 }  // namespace trireme

@@ -14,42 +14,37 @@ namespace HWY_NAMESPACE {
 // y[i] = f(tag, operands at i), for operands of one element type.
 template <typename T, typename F, typename... In>
 void Map(int64_t n, F&& f, T* y, const In*... in) {
-  using C = ComputeType<T>;
   ParallelBlocks(n, [&](int64_t begin, int64_t end) HWY_ATTR {
-    ForLanes<C>(end - begin, [&](auto d, int64_t i) HWY_ATTR {
-      StoreAt(f(d, LoadAt(d, in + begin + i)...), d, y + begin + i);
-    });
+    MapOperands(end - begin, f, y + begin, in + begin...);
   });
 }
 
 // GELU(x) = x·σ(2u), u = √(2/π)(x + 0.044715x³): the tanh form with one
 // exponential.
-template <class D>
-HWY_INLINE hn::Vec<D> GeluSigmoid(D d, hn::Vec<D> x) {
+template <typename T, class D>
+HWY_INLINE SigmoidPair<D> GeluSigmoid(D d, hn::Vec<D> x) {
   using C = hn::TFromD<D>;
   const auto inner =
-      hn::MulAdd(hn::Mul(x, x), hn::Set(d, C(0.044715)), hn::Set(d, C(1)));
-  return Sigmoid(d,
-                 hn::Mul(hn::Mul(x, hn::Set(d, C(1.5957691216057308))), inner));
+      hn::MulAdd(hn::Mul(x, x), hn::Set(d, C(0.07135481627260025)),
+                 hn::Set(d, C(1.5957691216057308)));
+  return Sigmoid<T>(d, hn::Mul(x, inner));
 }
 
-template <class D>
+template <typename T, class D>
 HWY_INLINE hn::Vec<D> GeluDerivative(D d, hn::Vec<D> x) {
   using C = hn::TFromD<D>;
-  const auto one = hn::Set(d, C(1));
-  const auto s = GeluSigmoid(d, x);
+  const auto s = GeluSigmoid<T>(d, x);
   // d(2u)/dx = 2√(2/π)(1 + 3·0.044715x²)
   const auto slope =
-      hn::Mul(hn::MulAdd(hn::Mul(x, x), hn::Set(d, C(0.134145)), one),
-              hn::Set(d, C(1.5957691216057308)));
-  return hn::MulAdd(hn::Mul(hn::Mul(x, s), hn::Sub(one, s)), slope, s);
+      hn::MulAdd(hn::Mul(x, x), hn::Set(d, C(0.21406444881780073)),
+                 hn::Set(d, C(1.5957691216057308)));
+  return hn::MulAdd(hn::Mul(hn::Mul(x, s.value), s.rest), slope, s.value);
 }
 
-template <class D>
+template <typename T, class D>
 HWY_INLINE hn::Vec<D> SiluDerivative(D d, hn::Vec<D> x) {
-  const auto one = hn::Set(d, hn::TFromD<D>(1));
-  const auto s = Sigmoid(d, x);
-  return hn::Mul(s, hn::MulAdd(x, hn::Sub(one, s), one));
+  const auto s = Sigmoid<T>(d, x);
+  return hn::MulAdd(hn::Mul(x, s.value), s.rest, s.value);
 }
 
 void ActivationForward(DType dtype, Activation activation, int64_t n,
@@ -63,13 +58,14 @@ void ActivationForward(DType dtype, Activation activation, int64_t n,
         Map(
             n,
             [](auto d, auto v)
-                HWY_ATTR { return hn::Mul(v, GeluSigmoid(d, v)); },
+                HWY_ATTR { return hn::Mul(v, GeluSigmoid<T>(d, v).value); },
             out, in);
         break;
       case Activation::kSilu:
         Map(
             n,
-            [](auto d, auto v) HWY_ATTR { return hn::Mul(v, Sigmoid(d, v)); },
+            [](auto d, auto v)
+                HWY_ATTR { return hn::Mul(v, Sigmoid<T>(d, v).value); },
             out, in);
         break;
       case Activation::kNone:
@@ -92,14 +88,14 @@ void ActivationBackward(DType dtype, Activation activation, int64_t n,
         Map(
             n,
             [](auto d, auto v, auto dv)
-                HWY_ATTR { return hn::Mul(dv, GeluDerivative(d, v)); },
+                HWY_ATTR { return hn::Mul(dv, GeluDerivative<T>(d, v)); },
             out, in, g);
         break;
       case Activation::kSilu:
         Map(
             n,
             [](auto d, auto v, auto dv)
-                HWY_ATTR { return hn::Mul(dv, SiluDerivative(d, v)); },
+                HWY_ATTR { return hn::Mul(dv, SiluDerivative<T>(d, v)); },
             out, in, g);
         break;
       case Activation::kNone:
@@ -118,11 +114,12 @@ void SwiGluForward(DType dtype, int64_t rows, int64_t width, const void* x,
       const T* gate = static_cast<const T*>(x) + 2 * row * width;
       const T* up = gate + width;
       T* out = static_cast<T*>(y) + row * width;
-      ForLanes<ComputeType<T>>(width, [&](auto d, int64_t i) HWY_ATTR {
-        const auto g = LoadAt(d, gate + i);
-        StoreAt(hn::Mul(hn::Mul(g, Sigmoid(d, g)), LoadAt(d, up + i)), d,
-                out + i);
-      });
+      MapOperands(
+          width,
+          [](auto d, auto g, auto u) HWY_ATTR {
+            return hn::Mul(hn::Mul(g, Sigmoid<T>(d, g).value), u);
+          },
+          out, gate, up);
     });
   });
 }
@@ -141,8 +138,11 @@ void SwiGluBackward(DType dtype, int64_t rows, int64_t width, const void* x,
         const auto g = LoadAt(d, gate + i);
         const auto v = LoadAt(d, dout + i);
         const auto u = LoadAt(d, up + i);
-        StoreAt(hn::Mul(hn::Mul(v, u), SiluDerivative(d, g)), d, dgate + i);
-        StoreAt(hn::Mul(v, hn::Mul(g, Sigmoid(d, g))), d, dup + i);
+        const auto s = Sigmoid<ComputeType<T>>(d, g);
+        const auto silu = hn::Mul(g, s.value);
+        const auto slope = hn::MulAdd(silu, s.rest, s.value);
+        StoreAt(hn::Mul(hn::Mul(v, u), slope), d, dgate + i);
+        StoreAt(hn::Mul(v, silu), d, dup + i);
       });
     });
   });
@@ -236,9 +236,9 @@ void AddBroadcastTensors(DType dtype, int64_t rows, int64_t width,
     ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
       const T* in = static_cast<const T*>(x) + row * width;
       T* out = static_cast<T*>(y) + row * width;
-      ForLanes<ComputeType<T>>(width, [&](auto d, int64_t i) HWY_ATTR {
-        StoreAt(hn::Add(LoadAt(d, in + i), LoadAt(d, addend + i)), d, out + i);
-      });
+      MapOperands(
+          width, [](auto, auto u, auto v) HWY_ATTR { return hn::Add(u, v); },
+          out, in, addend);
     });
   });
 }
@@ -253,11 +253,11 @@ void GatedResidualForwardTensors(DType dtype, int64_t batch, int64_t tokens,
       const T* b = static_cast<const T*>(y) + row * width;
       const T* g = static_cast<const T*>(gate) + row / tokens * width;
       T* o = static_cast<T*>(out) + row * width;
-      ForLanes<ComputeType<T>>(width, [&](auto d, int64_t i) HWY_ATTR {
-        StoreAt(
-            hn::MulAdd(LoadAt(d, g + i), LoadAt(d, b + i), LoadAt(d, a + i)), d,
-            o + i);
-      });
+      MapOperands(
+          width,
+          [](auto, auto u, auto v, auto w)
+              HWY_ATTR { return hn::MulAdd(v, w, u); },
+          o, a, g, b);
     });
   });
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "runtime/ops/cpu/parallel_rows.h"
@@ -17,68 +18,95 @@ namespace HWY_NAMESPACE {
 
 constexpr int64_t kReductionBlock = 4096;
 
-// Σ over blocks, in order, of block(begin, count).
-template <typename F>
-double SumBlocks(int64_t n, F&& block) {
+// The value of block(begin, count) for each block, combined in their order.
+template <typename F, typename Combine>
+double CombineBlocks(int64_t n, F&& block, Combine&& combine) {
   const int64_t blocks = (n + kReductionBlock - 1) / kReductionBlock;
-  if (n < kParallelElements) {
-    double total = 0;
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t begin = b * kReductionBlock;
-      total += block(begin, std::min(kReductionBlock, n - begin));
-    }
-    return total;
-  }
-  std::vector<double> partial(blocks);
-#pragma omp parallel for schedule(static)
+  std::vector<double> values(blocks);
+#pragma omp parallel for schedule(static) if (n >= kParallelElements)
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t begin = b * kReductionBlock;
-    partial[b] = block(begin, std::min(kReductionBlock, n - begin));
+    values[b] = block(begin, std::min(kReductionBlock, n - begin));
   }
-  double total = 0;
-  for (const double value : partial) total += value;
-  return total;
+  double result = 0;
+  for (const double value : values) result = combine(result, value);
+  return result;
+}
+
+// Σ over i < n of f(tag, operands at i).
+template <typename T, typename F, typename... In>
+double SumBlocks(int64_t n, F&& f, const In*... in) {
+  return CombineBlocks(
+      n,
+      [&](int64_t begin, int64_t count) HWY_ATTR {
+        return static_cast<double>(SumOperands<T>(count, f, in + begin...));
+      },
+      std::plus<double>());
+}
+
+// The highest of f(tag, x at i), or NaN if any is NaN: nothing compares above
+// it once it is taken.
+template <typename T, typename F>
+HWY_INLINE ComputeType<T> Highest(int64_t n, const T* x, F&& f) {
+  using C = ComputeType<T>;
+  const auto higher = [](auto, auto a, auto b) HWY_ATTR {
+    return hn::IfThenElse(hn::Or(hn::Gt(b, a), hn::IsNaN(b)), b, a);
+  };
+  const hn::ScalableTag<C> full;
+  const hn::CappedTag<C, 1> one;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(full));
+  auto highest = f(one, LoadAt(one, x));
+  int64_t i = 0;
+  if (n >= lanes) {
+    auto each = f(full, LoadAt(full, x));
+    for (i = lanes; i + lanes <= n; i += lanes) {
+      each = higher(full, each, f(full, LoadAt(full, x + i)));
+    }
+    C values[hn::MaxLanes(decltype(full)())];
+    hn::StoreU(each, full, values);
+    for (int64_t k = 0; k < lanes; ++k) {
+      highest = higher(one, highest, hn::LoadU(one, values + k));
+    }
+  }
+  for (; i < n; ++i) highest = higher(one, highest, f(one, LoadAt(one, x + i)));
+  return hn::GetLane(highest);
+}
+
+template <typename T>
+double ReduceOf(ScalarReduction reduction, int64_t n, const T* x) {
+  switch (reduction) {
+    case ScalarReduction::kSum:
+      return SumBlocks<T>(
+          n, [](auto, auto v) HWY_ATTR { return v; }, x);
+    case ScalarReduction::kSumOfSquares:
+      return SumBlocks<T>(
+          n, [](auto, auto v) HWY_ATTR { return hn::Mul(v, v); }, x);
+    case ScalarReduction::kMaxAbs:
+      return CombineBlocks(
+          n,
+          [x](int64_t begin, int64_t count) HWY_ATTR {
+            return static_cast<double>(
+                Highest(count, x + begin,
+                        [](auto, auto v) HWY_ATTR { return hn::Abs(v); }));
+          },
+          [](double a, double b) { return b > a || std::isnan(b) ? b : a; });
+    case ScalarReduction::kNonFinite:
+      return SumBlocks<T>(
+          n,
+          [](auto d, auto v) HWY_ATTR {
+            const auto one = hn::Set(d, ComputeType<T>(1));
+            return hn::IfThenZeroElse(hn::IsFinite(v), one);
+          },
+          x);
+  }
+  return 0;
 }
 
 double Reduce(DType dtype, ScalarReduction reduction, int64_t n,
               const void* data) {
-  double result = 0;
-  DispatchFloating(dtype, [&](auto element) {
-    using T = decltype(element);
-    using C = ComputeType<T>;
-    const T* x = static_cast<const T*>(data);
-    switch (reduction) {
-      case ScalarReduction::kSum:
-        result = SumBlocks(n, [&](int64_t begin, int64_t count) HWY_ATTR {
-          return static_cast<double>(SumLanes<C>(
-              count, [&](auto d, int64_t i)
-                         HWY_ATTR { return LoadAt(d, x + begin + i); }));
-        });
-        break;
-      case ScalarReduction::kSumOfSquares:
-        result = SumBlocks(n, [&](int64_t begin, int64_t count) HWY_ATTR {
-          return static_cast<double>(
-              SumLanes<C>(count, [&](auto d, int64_t i) HWY_ATTR {
-                const auto v = LoadAt(d, x + begin + i);
-                return hn::Mul(v, v);
-              }));
-        });
-        break;
-      case ScalarReduction::kMaxAbs:
-        for (int64_t i = 0; i < n; ++i) {
-          const double v = std::abs(static_cast<double>(x[i]));
-          // A NaN must be taken, and then kept: nothing compares above it.
-          if (v > result || std::isnan(v)) result = v;
-        }
-        break;
-      case ScalarReduction::kNonFinite:
-        for (int64_t i = 0; i < n; ++i) {
-          result += std::isfinite(static_cast<double>(x[i])) ? 0 : 1;
-        }
-        break;
-    }
+  return DispatchFloating(dtype, [&](auto element) {
+    return ReduceOf(reduction, n, static_cast<const decltype(element)*>(data));
   });
-  return result;
 }
 
 void SoftmaxForward(DType dtype, int64_t rows, int64_t width, const void* x,
@@ -89,17 +117,18 @@ void SoftmaxForward(DType dtype, int64_t rows, int64_t width, const void* x,
     ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
       const T* in = static_cast<const T*>(x) + row * width;
       T* out = static_cast<T*>(y) + row * width;
-      C highest = static_cast<C>(in[0]);
-      for (int64_t i = 1; i < width; ++i) {
-        highest = std::max(highest, static_cast<C>(in[i]));
-      }
-      const auto exponential = [&](auto d, int64_t i) HWY_ATTR {
-        return FastExp(d, hn::Sub(LoadAt(d, in + i), hn::Set(d, highest)));
+      const C highest =
+          Highest(width, in, [](auto, auto v) HWY_ATTR { return v; });
+      const auto exponential = [highest](auto d, auto v) HWY_ATTR {
+        return FastExp<T>(d, hn::Sub(v, hn::Set(d, highest)));
       };
-      const C scale = C(1) / SumLanes<C>(width, exponential);
-      ForLanes<C>(width, [&](auto d, int64_t i) HWY_ATTR {
-        StoreAt(hn::Mul(exponential(d, i), hn::Set(d, scale)), d, out + i);
-      });
+      const C scale = C(1) / SumOperands<T>(width, exponential, in);
+      MapOperands(
+          width,
+          [exponential, scale](auto d, auto v) HWY_ATTR {
+            return hn::Mul(exponential(d, v), hn::Set(d, scale));
+          },
+          out, in);
     });
   });
 }
@@ -113,14 +142,14 @@ void SoftmaxBackward(DType dtype, int64_t rows, int64_t width, const void* y,
       const T* p = static_cast<const T*>(y) + row * width;
       const T* g = static_cast<const T*>(dy) + row * width;
       T* out = static_cast<T*>(dx) + row * width;
-      const C dot = SumLanes<C>(width, [&](auto d, int64_t i) HWY_ATTR {
-        return hn::Mul(LoadAt(d, p + i), LoadAt(d, g + i));
-      });
-      ForLanes<C>(width, [&](auto d, int64_t i) HWY_ATTR {
-        StoreAt(hn::Mul(LoadAt(d, p + i),
-                        hn::Sub(LoadAt(d, g + i), hn::Set(d, dot))),
-                d, out + i);
-      });
+      const C dot = SumOperands<T>(
+          width, [](auto, auto u, auto v) HWY_ATTR { return hn::Mul(u, v); }, p,
+          g);
+      MapOperands(
+          width,
+          [dot](auto d, auto u, auto v)
+              HWY_ATTR { return hn::Mul(u, hn::Sub(v, hn::Set(d, dot))); },
+          out, p, g);
     });
   });
 }
@@ -154,97 +183,32 @@ void SumTokens(DType dtype, int64_t batch, int64_t tokens, int64_t width,
 }
 
 double SquaredError(DType dtype, int64_t n, const void* a, const void* b) {
-  double result = 0;
-  DispatchFloating(dtype, [&](auto element) {
+  return DispatchFloating(dtype, [&](auto element) {
     using T = decltype(element);
-    using C = ComputeType<T>;
-    const T* u = static_cast<const T*>(a);
-    const T* v = static_cast<const T*>(b);
-    result = SumBlocks(n, [&](int64_t begin, int64_t count) HWY_ATTR {
-      return static_cast<double>(
-          SumLanes<C>(count, [&](auto d, int64_t i) HWY_ATTR {
-            const auto difference =
-                hn::Sub(LoadAt(d, u + begin + i), LoadAt(d, v + begin + i));
-            return hn::Mul(difference, difference);
-          }));
-    });
+    return SumBlocks<T>(
+        n,
+        [](auto, auto u, auto v) HWY_ATTR {
+          const auto difference = hn::Sub(u, v);
+          return hn::Mul(difference, difference);
+        },
+        static_cast<const T*>(a), static_cast<const T*>(b));
   });
-  return result;
 }
 
 void SquaredErrorBackward(DType dtype, int64_t n, double factor, const void* a,
                           const void* b, void* out) {
   DispatchFloating(dtype, [&](auto element) {
     using T = decltype(element);
-    using C = ComputeType<T>;
     const T* u = static_cast<const T*>(a);
     const T* v = static_cast<const T*>(b);
     T* to = static_cast<T*>(out);
+    const auto twice = static_cast<ComputeType<T>>(2 * factor);
     ParallelBlocks(n, [&](int64_t begin, int64_t end) HWY_ATTR {
-      ForLanes<C>(end - begin, [&](auto d, int64_t i) HWY_ATTR {
-        StoreAt(
-            hn::Mul(hn::Sub(LoadAt(d, u + begin + i), LoadAt(d, v + begin + i)),
-                    hn::Set(d, static_cast<C>(2 * factor))),
-            d, to + begin + i);
-      });
-    });
-  });
-}
-
-template <typename C, typename Value>
-void AdamWOf(const AdamWArguments& a, Value* value) {
-  const C* grad = static_cast<const C*>(a.grad);
-  C* master = static_cast<C*>(a.master);
-  C* m = static_cast<C*>(a.m);
-  C* v = static_cast<C*>(a.v);
-  ParallelBlocks(a.n, [&](int64_t begin, int64_t end) HWY_ATTR {
-    ForLanes<C>(end - begin, [&](auto d, int64_t offset) HWY_ATTR {
-      const int64_t i = begin + offset;
-      const auto set = [&](double x)
-                           HWY_ATTR { return hn::Set(d, static_cast<C>(x)); };
-      const auto g = hn::Mul(LoadAt(d, grad + i), set(a.gradient_scale));
-      const auto m_new = hn::MulAdd(set(a.beta1), LoadAt(d, m + i),
-                                    hn::Mul(set(1 - a.beta1), g));
-      const auto v_new = hn::MulAdd(set(a.beta2), LoadAt(d, v + i),
-                                    hn::Mul(hn::Mul(set(1 - a.beta2), g), g));
-      const auto denominator =
-          hn::Add(hn::Sqrt(hn::Mul(v_new, set(a.correction2))), set(a.eps));
-      const auto old = LoadAt(d, master + i);
-      const auto direction =
-          hn::MulAdd(set(a.weight_decay), old,
-                     hn::Div(hn::Mul(m_new, set(a.correction1)), denominator));
-      const auto updated = hn::NegMulAdd(set(a.learning_rate), direction, old);
-      StoreAt(m_new, d, m + i);
-      StoreAt(v_new, d, v + i);
-      StoreAt(updated, d, master + i);
-      StoreAt(updated, d, value + i);
-    });
-  });
-}
-
-void AdamW(const AdamWArguments& a) {
-  if (a.dtype == DType::kFloat64) {
-    AdamWOf<double>(a, static_cast<double*>(a.value));
-  } else if (a.value_dtype == DType::kBFloat16) {
-    AdamWOf<float>(a, static_cast<BFloat16*>(a.value));
-  } else {
-    AdamWOf<float>(a, static_cast<float*>(a.value));
-  }
-}
-
-void Ema(DType dtype, int64_t n, double decay, const void* x, void* average) {
-  DispatchFloating(dtype, [&](auto element) {
-    using T = decltype(element);
-    using C = ComputeType<T>;
-    const T* in = static_cast<const T*>(x);
-    T* out = static_cast<T*>(average);
-    ParallelBlocks(n, [&](int64_t begin, int64_t end) HWY_ATTR {
-      ForLanes<C>(end - begin, [&](auto d, int64_t i) HWY_ATTR {
-        const auto old = LoadAt(d, out + begin + i);
-        StoreAt(hn::MulAdd(hn::Sub(LoadAt(d, in + begin + i), old),
-                           hn::Set(d, static_cast<C>(1 - decay)), old),
-                d, out + begin + i);
-      });
+      MapOperands(
+          end - begin,
+          [twice](auto d, auto p, auto q)
+              HWY_ATTR { return hn::Mul(hn::Sub(p, q), hn::Set(d, twice)); },
+          to + begin, u + begin, v + begin);
     });
   });
 }
@@ -262,8 +226,6 @@ HWY_EXPORT(SoftmaxBackward);
 HWY_EXPORT(SumTokens);
 HWY_EXPORT(SquaredError);
 HWY_EXPORT(SquaredErrorBackward);
-HWY_EXPORT(AdamW);
-HWY_EXPORT(Ema);
 
 double ReduceKernel(DType dtype, ScalarReduction reduction, int64_t n,
                     const void* x) {
@@ -293,15 +255,6 @@ double SquaredErrorKernel(DType dtype, int64_t n, const void* a,
 void SquaredErrorBackwardKernel(DType dtype, int64_t n, double factor,
                                 const void* a, const void* b, void* out) {
   HWY_DYNAMIC_DISPATCH(SquaredErrorBackward)(dtype, n, factor, a, b, out);
-}
-
-void AdamWKernel(const AdamWArguments& arguments) {
-  HWY_DYNAMIC_DISPATCH(AdamW)(arguments);
-}
-
-void EmaKernel(DType dtype, int64_t n, double decay, const void* x,
-               void* average) {
-  HWY_DYNAMIC_DISPATCH(Ema)(dtype, n, decay, x, average);
 }
 
 }  // namespace trireme

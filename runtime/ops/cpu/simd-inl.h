@@ -12,7 +12,10 @@
 #define TRIREME_RUNTIME_OPS_CPU_SIMD_INL_H_
 #endif
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
+#include <tuple>
 
 #include "hwy/highway.h"
 #include "runtime/core/dtype.h"
@@ -56,21 +59,87 @@ HWY_INLINE hn::Vec<D> LoadAt(D d, const BFloat16* from) {
   const auto words = hn::LoadU(half, reinterpret_cast<const uint16_t*>(from));
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(bits, words)));
 }
-// Rounds to nearest even; NaN stays NaN.
+// The bits of x rounded to bf16 in each upper half: to nearest even; NaN stays
+// NaN.
 template <class D>
-HWY_INLINE void StoreAt(hn::Vec<D> x, D, BFloat16* to) {
-  const hn::Rebind<uint16_t, D> half;
-  const hn::RebindToSigned<D> bits;
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> RoundedBits(D, hn::Vec<D> x) {
+  const hn::RebindToUnsigned<D> bits;
   const auto wide = hn::BitCast(bits, x);
   const auto odd = hn::And(hn::ShiftRight<16>(wide), hn::Set(bits, 1));
   const auto rounded = hn::Add(hn::Add(wide, hn::Set(bits, 0x7fff)), odd);
   const auto quiet = hn::Or(wide, hn::Set(bits, 0x400000));
-  const auto chosen =
-      hn::IfThenElse(hn::RebindMask(bits, hn::IsNaN(x)), quiet, rounded);
+  return hn::IfThenElse(hn::RebindMask(bits, hn::IsNaN(x)), quiet, rounded);
+}
+template <class D>
+HWY_INLINE void StoreAt(hn::Vec<D> x, D d, BFloat16* to) {
+  const hn::Rebind<uint16_t, D> half;
+  const hn::RebindToSigned<D> bits;
   // Shifted as unsigned, so that DemoteTo does not saturate.
-  const auto upper = hn::BitCast(
-      bits, hn::ShiftRight<16>(hn::BitCast(hn::RebindToUnsigned<D>(), chosen)));
+  const auto upper = hn::BitCast(bits, hn::ShiftRight<16>(RoundedBits(d, x)));
   hn::StoreU(hn::DemoteTo(half, upper), half, reinterpret_cast<uint16_t*>(to));
+}
+
+// Two vectors of successive elements in whatever order costs least: bf16
+// elements of even and of odd index, since these are a shift and a mask away
+// from their words.
+template <class D>
+struct Two {
+  hn::Vec<D> first;
+  hn::Vec<D> second;
+};
+
+template <class D>
+HWY_INLINE Two<D> LoadTwo(D d, const hn::TFromD<D>* from) {
+  return {hn::LoadU(d, from), hn::LoadU(d, from + hn::Lanes(d))};
+}
+template <class D>
+HWY_INLINE void StoreTwo(const Two<D>& x, D d, hn::TFromD<D>* to) {
+  hn::StoreU(x.first, d, to);
+  hn::StoreU(x.second, d, to + hn::Lanes(d));
+}
+template <class D>
+HWY_INLINE Two<D> LoadTwo(D d, const BFloat16* from) {
+  const hn::RebindToUnsigned<D> bits;
+  const hn::Repartition<uint16_t, D> halves;
+  const auto words = hn::BitCast(
+      bits, hn::LoadU(halves, reinterpret_cast<const uint16_t*>(from)));
+  return {hn::BitCast(d, hn::ShiftLeft<16>(words)),
+          hn::BitCast(d, hn::And(words, hn::Set(bits, 0xffff0000)))};
+}
+template <class D>
+HWY_INLINE void StoreTwo(const Two<D>& x, D d, BFloat16* to) {
+  const hn::RebindToUnsigned<D> bits;
+  const hn::Repartition<uint16_t, D> halves;
+  const auto words =
+      hn::Or(hn::ShiftRight<16>(RoundedBits(d, x.first)),
+             hn::And(RoundedBits(d, x.second), hn::Set(bits, 0xffff0000)));
+  hn::StoreU(hn::BitCast(halves, words), halves,
+             reinterpret_cast<uint16_t*>(to));
+}
+
+// out[i] = f(tag, operands at i) for i < n. The last elements pass through
+// buffers, so that an element's result does not depend on where it stands.
+template <typename T, typename F, typename... In>
+HWY_INLINE void MapOperands(int64_t n, F&& f, T* out, const In*... in) {
+  const hn::ScalableTag<ComputeType<T>> d;
+  constexpr int64_t kStep = 2 * hn::MaxLanes(decltype(d)());
+  const auto map = [&](T* to, const auto*... from) HWY_ATTR {
+    [&](const auto&... x) HWY_ATTR {
+      StoreTwo({f(d, x.first...), f(d, x.second...)}, d, to);
+    }(LoadTwo(d, from)...);
+  };
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) map(out + i, in + i...);
+  if (i == n) return;
+  T rest[kStep];
+  std::tuple<std::array<In, kStep>...> operands{};
+  std::apply(
+      [&](auto&... buffer) HWY_ATTR {
+        (std::copy(in + i, in + n, buffer.begin()), ...);
+        map(rest, buffer.data()...);
+      },
+      operands);
+  std::copy(rest, rest + (n - i), out + i);
 }
 
 // Σ f(tag, i) over i < n. Four sums hide the latency of addition; their order
@@ -95,59 +164,132 @@ HWY_INLINE C SumLanes(int64_t n, F&& f) {
   return sum;
 }
 
-// eˣ by 2ⁿ·p(r) with r = x − n·ln 2 in two parts; a Taylor polynomial of
-// degree 6 (fp32, relative error < 3e-7) or 13 (fp64, < 1e-15). Arguments
-// are clamped to the range of finite, normal results; NaN stays NaN.
-template <class D>
+// The sums over i < n of the vectors in f(tag, operands at i), an array. Four
+// parts of each hide the latency of addition; their order is fixed by n alone.
+template <typename T, size_t kSums, typename F, typename... In>
+HWY_INLINE std::array<ComputeType<T>, kSums> SumsOfOperands(int64_t n, F&& f,
+                                                            const In*... in) {
+  using C = ComputeType<T>;
+  const hn::ScalableTag<C> d;
+  using Vectors = std::array<hn::Vec<decltype(d)>, kSums>;
+  constexpr int64_t kStep = 2 * hn::MaxLanes(decltype(d)());
+  Vectors parts[4];
+  for (Vectors& part : parts) part.fill(hn::Zero(d));
+  const auto add = [](Vectors& part, const Vectors& x) HWY_ATTR {
+    for (size_t k = 0; k < kSums; ++k) part[k] = hn::Add(part[k], x[k]);
+  };
+  const auto add_two = [&](Vectors& first, Vectors& second, const auto&... x)
+                           HWY_ATTR {
+                             add(first, f(d, x.first...));
+                             add(second, f(d, x.second...));
+                           };
+  int64_t i = 0;
+  for (; i + 2 * kStep <= n; i += 2 * kStep) {
+    add_two(parts[0], parts[1], LoadTwo(d, in + i)...);
+    add_two(parts[2], parts[3], LoadTwo(d, in + i + kStep)...);
+  }
+  if (i + kStep <= n) {
+    add_two(parts[0], parts[1], LoadTwo(d, in + i)...);
+    i += kStep;
+  }
+  std::array<C, kSums> sums;
+  for (size_t k = 0; k < kSums; ++k) {
+    sums[k] = hn::GetLane(
+        hn::SumOfLanes(d, hn::Add(hn::Add(parts[0][k], parts[1][k]),
+                                  hn::Add(parts[2][k], parts[3][k]))));
+  }
+  const hn::CappedTag<C, 1> one;
+  for (; i < n; ++i) {
+    const auto x = f(one, LoadAt(one, in + i)...);
+    for (size_t k = 0; k < kSums; ++k) sums[k] += hn::GetLane(x[k]);
+  }
+  return sums;
+}
+
+// One sum: of f(tag, operands at i).
+template <typename T, typename F, typename... In>
+HWY_INLINE ComputeType<T> SumOperands(int64_t n, F&& f, const In*... in) {
+  return SumsOfOperands<T, 1>(
+      n,
+      [&](auto d, auto... x)
+          HWY_ATTR { return std::array<hn::Vec<decltype(d)>, 1>{f(d, x...)}; },
+      in...)[0];
+}
+
+// The coefficients of a polynomial for eʳ, |r| ≤ ln 2 / 2, as good as results
+// of type T need: for bf16 and fp32 of least relative error (1e-4 and 1.05e-7),
+// for fp64 the Taylor series (1e-17).
+template <typename T>
+constexpr auto ExpPolynomial() {
+  if constexpr (sizeof(T) == 2) {
+    return std::array<float, 4>{1.0f, 1.00019592f, 0.504131201f, 0.165179465f};
+  } else if constexpr (sizeof(T) == 4) {
+    return std::array<float, 6>{1.0f,         1.0f,          0.499992315f,
+                                0.166671146f, 0.0418901579f, 0.00831252088f};
+  } else {
+    std::array<double, 14> inverse_factorials = {1.0};
+    for (size_t i = 1; i < inverse_factorials.size(); ++i) {
+      inverse_factorials[i] =
+          inverse_factorials[i - 1] / static_cast<double>(i);
+    }
+    return inverse_factorials;
+  }
+}
+
+// eˣ by 2ⁿ·p(r) with r = x − n·ln 2, for results of type T in lanes of its
+// compute type. Arguments are clamped to the range of finite, normal results;
+// NaN stays NaN.
+template <typename T, class D>
 HWY_INLINE hn::Vec<D> FastExp(D d, hn::Vec<D> x) {
   using C = hn::TFromD<D>;
   constexpr bool kSingle = sizeof(C) == 4;
-  using Int = hn::TFromD<hn::RebindToSigned<D>>;
-  const hn::RebindToSigned<D> di;
-  // By comparisons that are false for NaN: Min and Max might drop it.
-  const auto lowest = hn::Set(d, kSingle ? C(-87.0) : C(-708.0));
-  const auto highest = hn::Set(d, kSingle ? C(88.0) : C(709.0));
-  x = hn::IfThenElse(hn::Lt(x, lowest), lowest, x);
-  x = hn::IfThenElse(hn::Gt(x, highest), highest, x);
-  const auto n = hn::Round(hn::Mul(x, hn::Set(d, C(1.4426950408889634))));
-  auto r = hn::NegMulAdd(
-      n, hn::Set(d, kSingle ? C(0.693359375) : C(0.69314718036912382)), x);
-  r = hn::NegMulAdd(
-      n, hn::Set(d, kSingle ? C(-2.12194440e-4) : C(1.9082149292705877e-10)),
-      r);
-  constexpr int kDegree = kSingle ? 6 : 13;
-  constexpr C kInverseFactorial[] = {C(1.0),
-                                     C(1.0),
-                                     C(1.0 / 2),
-                                     C(1.0 / 6),
-                                     C(1.0 / 24),
-                                     C(1.0 / 120),
-                                     C(1.0 / 720),
-                                     C(1.0 / 5040),
-                                     C(1.0 / 40320),
-                                     C(1.0 / 362880),
-                                     C(1.0 / 3628800),
-                                     C(1.0 / 39916800),
-                                     C(1.0 / 479001600),
-                                     C(1.0 / 6227020800.0)};
-  auto p = hn::Set(d, kInverseFactorial[kDegree]);
-  for (int i = kDegree - 1; i >= 0; --i) {
-    p = hn::MulAdd(p, r, hn::Set(d, kInverseFactorial[i]));
+  // x86's minimum and maximum give their second operand where one is NaN.
+  x = hn::Max(hn::Set(d, kSingle ? C(-87) : C(-708)), x);
+  x = hn::Min(hn::Set(d, kSingle ? C(88) : C(709)), x);
+  // Adding 1.5·2²³ (2⁵²) rounds to an integer and leaves it in the lowest bits;
+  // with the exponent's bias on top these bits become those of 2ⁿ.
+  const auto shifter =
+      hn::Set(d, kSingle ? C(12582912 + 127) : C(6755399441055744.0 + 1023.0));
+  const auto shifted =
+      hn::MulAdd(x, hn::Set(d, C(1.4426950408889634)), shifter);
+  const auto scale = hn::BitCast(
+      d, hn::ShiftLeft < kSingle
+             ? 23
+             : 52 > (hn::BitCast(hn::RebindToUnsigned<D>(), shifted)));
+  const auto n = hn::Sub(shifted, shifter);
+  auto r = hn::NegMulAdd(n, hn::Set(d, C(0.6931471805599453)), x);
+  // What rounding took from ln 2.
+  constexpr C kLowLn2 = kSingle ? C(-1.90465432e-9) : C(2.3190468138462996e-17);
+  if constexpr (sizeof(T) != 2) r = hn::NegMulAdd(n, hn::Set(d, kLowLn2), r);
+  constexpr auto kPolynomial = ExpPolynomial<T>();
+  auto p = hn::Set(d, kPolynomial.back());
+#pragma GCC unroll 16
+  for (size_t i = kPolynomial.size() - 1; i > 0; --i) {
+    p = hn::MulAdd(p, r, hn::Set(d, kPolynomial[i - 1]));
   }
-  // 2ⁿ by its exponent field, in two halves so that n = ±extreme stays finite.
-  const auto ni = hn::ConvertTo(di, n);
-  const auto bias = hn::Set(di, Int(kSingle ? 127 : 1023));
-  const auto scale =
-      hn::BitCast(d, hn::ShiftLeft < kSingle ? 23 : 52 > (hn::Add(ni, bias)));
   return hn::Mul(p, scale);
 }
 
-// 1/(1 + e⁻ˣ), by a true division: derivatives use 1 − σ(x), which must vanish
-// exactly where σ(x) rounds to 1.
+// σ(x) = 1/(1 + e⁻ˣ), and 1 − σ(x) without cancellation.
 template <class D>
-HWY_INLINE hn::Vec<D> Sigmoid(D d, hn::Vec<D> x) {
+struct SigmoidPair {
+  hn::Vec<D> value;
+  hn::Vec<D> rest;
+};
+
+template <typename T, class D>
+HWY_INLINE SigmoidPair<D> Sigmoid(D d, hn::Vec<D> x) {
   const auto one = hn::Set(d, hn::TFromD<D>(1));
-  return hn::Div(one, hn::Add(one, FastExp(d, hn::Neg(x))));
+  const auto e = FastExp<T>(d, hn::Neg(x));
+  const auto sum = hn::Add(one, e);
+  if constexpr (sizeof(T) == 2) {
+    // At least 11 right bits; bf16 has 8.
+    const auto value = hn::ApproximateReciprocal(sum);
+    return {value, hn::Mul(e, value)};
+  } else {
+    const auto value = hn::Div(one, sum);
+    return {value, hn::Mul(e, value)};
+  }
 }
 
 }  // namespace HWY_NAMESPACE

@@ -1,0 +1,39 @@
+// CPU kernels behind runtime/optim/adamw.h.
+
+#ifndef TRIREME_RUNTIME_OPTIM_ADAMW_KERNELS_H_
+#define TRIREME_RUNTIME_OPTIM_ADAMW_KERNELS_H_
+
+#include <cstdint>
+
+#include "runtime/core/dtype.h"
+
+namespace trireme {
+
+// One AdamW step; see runtime/optim/adamw.h. Corrections: 1/(1−β^t).
+struct AdamWArguments {
+  DType dtype = DType::kFloat32;        // of grad, master, m, v
+  DType value_dtype = DType::kFloat32;  // of value
+  int64_t n = 0;
+  double learning_rate = 0;
+  double beta1 = 0;
+  double beta2 = 0;
+  double eps = 0;
+  double weight_decay = 0;
+  double correction1 = 1;
+  double correction2 = 1;
+  double gradient_scale = 1;
+  const void* grad = nullptr;
+  void* master = nullptr;
+  void* m = nullptr;
+  void* v = nullptr;
+  void* value = nullptr;
+};
+void AdamWKernel(const AdamWArguments& arguments);
+
+// average += (1 − decay)·(x − average).
+void EmaKernel(DType dtype, int64_t n, double decay, const void* x,
+               void* average);
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_OPTIM_ADAMW_KERNELS_H_
