@@ -106,9 +106,10 @@ TEST(Override, NamesTheNearestFieldAndValue) {
   EXPECT_EQ(ErrorOf("model.dit.hiden=1"),
             "--set model.dit.hiden=1: unknown field 'hiden' in trireme.Dit; "
             "did you mean 'hidden'?");
-  EXPECT_EQ(ErrorOf("model={dit {hiden: 1}}"),
-            "--set model={dit {hiden: 1}}: unknown field 'hiden' in "
-            "trireme.Dit; did you mean 'hidden'?");
+  EXPECT_EQ(
+      ErrorOf("model={dit {hiden: 1}}"),
+      "--set model={dit {hiden: 1}}: model.dit.hiden: unknown field 'hiden' in "
+      "trireme.Dit; did you mean 'hidden'?");
   EXPECT_EQ(ErrorOf("precision=fp32"),
             "--set precision=fp32: precision: found 'fp32', expected one of "
             "BF16, FP32, FP64; did you mean FP32?");

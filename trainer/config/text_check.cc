@@ -34,6 +34,11 @@ std::string Shown(std::string text) {
   return text;
 }
 
+// The path of a field in the message at `prefix`.
+std::string PathOf(const std::string& prefix, const std::string& name) {
+  return prefix.empty() ? name : prefix + "." + name;
+}
+
 std::string Quoted(const std::string& text) {
   return fmt::format("'{}'", Shown(text));
 }
@@ -161,10 +166,12 @@ class Checker : private google::protobuf::io::ErrorCollector {
       tokenizer_.Next();
       const FieldDescriptor* field = type.FindFieldByName(name.text);
       if (field == nullptr) {
-        AddProblem(name, UnknownField(name.text, type));
+        AddProblem(name, fmt::format("{}: {}", PathOf(prefix, Shown(name.text)),
+                                     UnknownField(name.text, type)));
         if (!SkipField()) return false;
       } else {
-        CheckRepetition(*field, name, seen, chosen);
+        CheckRepetition(*field, PathOf(prefix, field->name()), name, seen,
+                        chosen);
         if (!ParseField(*field, name.line, prefix, depth)) return false;
       }
       if (!Consume(",")) Consume(";");
@@ -173,23 +180,22 @@ class Checker : private google::protobuf::io::ErrorCollector {
   }
 
   void CheckRepetition(
-      const FieldDescriptor& field, const Tokenizer::Token& name,
-      std::set<const FieldDescriptor*>& seen,
+      const FieldDescriptor& field, const std::string& path,
+      const Tokenizer::Token& name, std::set<const FieldDescriptor*>& seen,
       std::map<const OneofDescriptor*, const FieldDescriptor*>& chosen) {
     if (field.is_repeated()) return;
     if (!seen.insert(&field).second) {
-      AddProblem(name, fmt::format("found '{}' a second time, expected it once",
-                                   field.name()));
+      AddProblem(
+          name, fmt::format("{}: found a second time, expected it once", path));
       return;
     }
     const OneofDescriptor* oneof = field.real_containing_oneof();
     if (oneof == nullptr) return;
     const auto [other, first] = chosen.emplace(oneof, &field);
     if (first) return;
-    AddProblem(name,
-               fmt::format("found '{}' beside '{}', expected only one of "
-                           "them, as they are choices of '{}'",
-                           field.name(), other->second->name(), oneof->name()));
+    AddProblem(name, fmt::format("{}: found beside '{}', expected only one of "
+                                 "them, as they are choices of '{}'",
+                                 path, other->second->name(), oneof->name()));
   }
 
   bool SkipField() {
@@ -239,8 +245,7 @@ class Checker : private google::protobuf::io::ErrorCollector {
     if (!Consume(":") && !(message && (At("{") || At("<") || At("[")))) {
       return Fail(message ? "'{'" : "':'");
     }
-    const std::string path =
-        prefix.empty() ? field.name() : prefix + "." + field.name();
+    const std::string path = PathOf(prefix, field.name());
     SetLine(path, line);
     if (!field.is_repeated() || !At("[")) {
       return ParseElement(field, path, line, depth);

@@ -77,8 +77,9 @@ TEST(TextProto, ListsEveryProblemWithItsPlaceAndTheNearestName) {
               "optimizer { learning_rate: fast decay: SLOW }\n"
               "banana { peel: [1, { a: 2 }] } \n"
               "steps: -5\n"),
-      "job.textproto:2:9: unknown field 'hiden' in trireme.Dit; did you mean "
-      "'hidden'?\n"
+      "job.textproto:2:9: model.dit.hiden: unknown field 'hiden' in "
+      "trireme.Dit; "
+      "did you mean 'hidden'?\n"
       "job.textproto:2:27: model.dit.preset: found 'TINNY', expected one of "
       "CUSTOM, TINY, S, B, L, XL; did you mean TINY?\n"
       "job.textproto:3:17: model.dit.layers: found 'four', expected an "
@@ -87,8 +88,9 @@ TEST(TextProto, ListsEveryProblemWithItsPlaceAndTheNearestName) {
       "number\n"
       "job.textproto:5:40: optimizer.decay: found 'SLOW', expected one of "
       "CONSTANT, COSINE\n"
-      "job.textproto:6:1: unknown field 'banana' in trireme.Job; expected one "
-      "of name, model, objective, data, global_batch, steps, optimizer, "
+      "job.textproto:6:1: banana: unknown field 'banana' in trireme.Job; "
+      "expected "
+      "one of name, model, objective, data, global_batch, steps, optimizer, "
       "precision, seed, checkpoint, log, sample, memory_limit_bytes, "
       "communication_deadline_s\n"
       "job.textproto:7:8: steps: found '-5', expected an integer from 0 to "
@@ -123,10 +125,11 @@ TEST(TextProto, SaysWhatOfTheWrongKindWasFound) {
 
 TEST(TextProto, RefusesTwoValuesForOneFieldAndTwoChoicesOfOne) {
   EXPECT_EQ(ErrorOf("steps: 1\nsteps: 2"),
-            "job.textproto:2:1: found 'steps' a second time, expected it once");
-  EXPECT_EQ(ErrorOf("data { idx {} image_folder {} }"),
-            "job.textproto:1:15: found 'image_folder' beside 'idx', expected "
-            "only one of them, as they are choices of 'source'");
+            "job.textproto:2:1: steps: found a second time, expected it once");
+  EXPECT_EQ(
+      ErrorOf("data { idx {} image_folder {} }"),
+      "job.textproto:1:15: data.image_folder: found beside 'idx', expected "
+      "only one of them, as they are choices of 'source'");
 }
 
 TEST(TextProto, SaysWhereTheTextBreaksOff) {
@@ -141,8 +144,8 @@ TEST(TextProto, SaysWhereTheTextBreaksOff) {
   EXPECT_EQ(ErrorOf("model { dit { qk_norm: } } stpes: 1"),
             "job.textproto:1:24: model.dit.qk_norm: found '}', expected true "
             "or false\n"
-            "job.textproto:1:28: unknown field 'stpes' in trireme.Job; did you "
-            "mean 'steps'?");
+            "job.textproto:1:28: stpes: unknown field 'stpes' in trireme.Job; "
+            "did you mean 'steps'?");
   EXPECT_NE(ErrorOf("name: \"flowers\nsteps: 1"), "no error");
 }
 
