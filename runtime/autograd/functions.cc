@@ -18,24 +18,24 @@ Tensor Flat(const Tensor& x) { return x.Reshape({-1}); }
 
 Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
                 Parameter* bias, StartReduction reduce_input_gradient) {
-  const Tensor w = AsMatrix(weight.value);
   Tensor b;
   if (bias != nullptr) b = Flat(bias->value);
-  Tensor y = MatMul(x.value(), w, bias != nullptr ? &b : nullptr,
-                    {.transpose_b = true, .label = weight.name});
+  Tensor y =
+      MatMul(x.value(), AsMatrix(weight.value), bias != nullptr ? &b : nullptr,
+             {.transpose_b = true, .label = weight.name});
   std::vector<Parameter*> parameters = {&weight};
   if (bias != nullptr) parameters.push_back(bias);
   return tape.Record(
       "linear", {x}, parameters, std::move(y), {x.value()},
-      [&weight, bias, w,
-       reduce_input_gradient =
-           std::move(reduce_input_gradient)](Tape::Gradients& gradients) {
+      [&weight, bias, reduce_input_gradient = std::move(reduce_input_gradient)](
+          Tape::Gradients& gradients) {
         const Tensor dy = gradients.TakeOutput();
         const Tensor input = gradients.Saved(0);
         Tensor dx;
         Event reduction;
         if (gradients.Needs(0)) {
-          dx = MatMul(dy, w, nullptr, {.label = "linear input gradient"});
+          dx = MatMul(dy, AsMatrix(weight.value), nullptr,
+                      {.label = "linear input gradient"});
           if (reduce_input_gradient) reduction = reduce_input_gradient(dx);
         }
         gradients.AddWeightGradient(weight, [&weight, dy, input] {
