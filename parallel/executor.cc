@@ -28,6 +28,15 @@ int64_t NowNs() {
       .count();
 }
 
+// Whether this rank's value is part of a sum over all ranks: of ranks that hold
+// the same value only the first counts.
+bool CountsOnce(const AxisStates& states, const ProcessGrid& grid) {
+  return std::all_of(kAllAxes.begin(), kAllAxes.end(), [&](Axis axis) {
+    return axis == Axis::kPipeline || grid.coordinate(axis) == 0 ||
+           states[axis].kind == AxisState::Kind::kPartial;
+  });
+}
+
 double SecondsSince(int64_t start_ns) { return (NowNs() - start_ns) * 1e-9; }
 
 }  // namespace
@@ -157,14 +166,16 @@ void Executor::Forward(const Instruction& instruction, StepResult& result) {
   }
   ForwardContext context{*pass.tape, context_};
   std::vector<Tensor> outputs;
+  bool counts = true;
   for (ShardedVariable& output :
        chunk.Forward(context, instruction.microbatch, pass.inputs)) {
+    counts = CountsOnce(output.states, context_.grid());
     outputs.push_back(output.value());
     pass.outputs.push_back(std::move(output.variable));
   }
   if (chunk.computes_loss()) {
     CHECK_EQ(outputs.size(), size_t{1});
-    result.local_loss += Sum(outputs[0]);
+    if (counts) result.local_loss += Sum(outputs[0]);
   } else {
     Deliver(instruction, Payload::kActivation, std::move(outputs));
   }

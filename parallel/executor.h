@@ -53,7 +53,7 @@ struct StepTimes {
 };
 
 struct StepResult {
-  // The loss sum over this rank's microbatches; 0 without the last stage.
+  // This rank's part of the loss sum over all ranks; 0 without the last stage.
   double local_loss = 0;
   double gradient_norm = 0;
   StepTimes times;

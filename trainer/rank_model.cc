@@ -1,5 +1,6 @@
 #include "trainer/rank_model.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -39,7 +40,7 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
   DryWorld world(
       rank, static_cast<int>(grid.tp() * grid.cp() * grid.dp() * grid.pp()));
   std::unique_ptr<RankModel> model(new RankModel(setup, plan));
-  RETURN_IF_ERROR(model->BuildPart(dry_device, world));
+  RETURN_IF_ERROR(model->BuildParts(dry_device, world));
   RETURN_IF_ERROR(model->ProbeStates());
   RETURN_IF_ERROR(model->BuildTraining());
   RETURN_IF_ERROR(model->Step(model->DryBatch(), {.step = 1}).status());
@@ -75,91 +76,114 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
 
   std::unique_ptr<RankModel> model(new RankModel(setup, plan));
   model->predicted_ = predicted;
-  RETURN_IF_ERROR(model->BuildPart(device, factory));
-  const auto& probed = dry->store_->parameters();
-  const auto& parameters = model->store_->parameters();
-  CHECK_EQ(probed.size(), parameters.size());
-  for (size_t i = 0; i < probed.size(); ++i) {
-    parameters[i]->gradient_sum_axes = probed[i]->gradient_sum_axes;
+  RETURN_IF_ERROR(model->BuildParts(device, factory));
+  for (size_t part = 0; part < model->parts_.size(); ++part) {
+    const auto& probed = dry->parts_[part].store->parameters();
+    const auto& parameters = model->parts_[part].store->parameters();
+    CHECK_EQ(probed.size(), parameters.size());
+    for (size_t i = 0; i < probed.size(); ++i) {
+      parameters[i]->gradient_sum_axes = probed[i]->gradient_sum_axes;
+    }
   }
   RETURN_IF_ERROR(model->BuildTraining());
   return model;
 }
 
-absl::Status RankModel::BuildPart(Device& device,
-                                  CommunicatorFactory& factory) {
+absl::Status RankModel::BuildParts(Device& device,
+                                   CommunicatorFactory& factory) {
   ASSIGN_OR_RETURN(ProcessGrid grid, GridOf(plan_, factory.world_rank()));
   grid_ = std::make_unique<ProcessGrid>(std::move(grid));
   communicators_ = std::make_unique<Communicators>(factory, *grid_);
   context_ = std::make_unique<ParallelContext>(device, *grid_, *communicators_);
-  store_ = std::make_unique<ParameterStore>(device, setup_.dtype, setup_.seed);
-  const int stage = grid_->coordinate(Axis::kPipeline);
-  part_ = std::make_unique<DitPart>(*store_, *grid_, setup_.model,
-                                    BlocksOfStage(plan_, stage),
-                                    plan_.recompute() == Plan::FULL);
-  chunk_ = std::make_unique<DitChunk>(
-      *part_, DitChunkOptions{.flow = setup_.flow,
-                              .seed = setup_.seed,
-                              .dtype = setup_.dtype,
-                              .microbatch_size = plan_.microbatch_size(),
-                              .global_batch = setup_.global_batch});
+  // Only for where the stages are: the buckets are not known yet.
+  ASSIGN_OR_RETURN(const Program program, CompilePlan(plan_));
+  for (const int32_t stage :
+       StagesOnRank(program, grid_->coordinate(Axis::kPipeline))) {
+    Part part;
+    part.store =
+        std::make_unique<ParameterStore>(device, setup_.dtype, setup_.seed);
+    part.model = std::make_unique<DitPart>(*part.store, *grid_, setup_.model,
+                                           BlocksOfStage(plan_, stage),
+                                           plan_.recompute() == Plan::FULL);
+    part.chunk = std::make_unique<DitChunk>(
+        *part.model, DitChunkOptions{.flow = setup_.flow,
+                                     .seed = setup_.seed,
+                                     .dtype = setup_.dtype,
+                                     .microbatch_size = plan_.microbatch_size(),
+                                     .global_batch = setup_.global_batch});
+    parts_.push_back(std::move(part));
+  }
   local_batch_ =
       static_cast<int64_t>(plan_.microbatches()) * plan_.microbatch_size();
   first_sample_ = local_batch_ * grid_->coordinate(Axis::kData);
   return device.status();
 }
 
-bool RankModel::reads_pixels() const {
-  return part_->has_embedding() || part_->has_head();
+bool RankModel::has_embedding() const {
+  return std::any_of(parts_.begin(), parts_.end(), [](const Part& part) {
+    return part.model->has_embedding();
+  });
+}
+
+bool RankModel::has_head() const {
+  return std::any_of(parts_.begin(), parts_.end(),
+                     [](const Part& part) { return part.model->has_head(); });
+}
+
+void RankModel::SetBatch(const ImageBatch& batch) {
+  for (const Part& part : parts_) part.chunk->set_batch(batch);
 }
 
 absl::Status RankModel::ProbeStates() {
-  chunk_->set_batch(DryBatch());
-  Tape tape(context_->device());
-  ForwardContext context{tape, *context_};
-  std::vector<Variable> inputs;
-  for (const TensorSpec& spec : chunk_->InputSpecs()) {
-    inputs.push_back(
-        tape.Leaf(Tensor::Empty(context_->device(), spec.shape, spec.dtype)));
+  SetBatch(DryBatch());
+  for (const Part& part : parts_) {
+    Tape tape(context_->device());
+    ForwardContext context{tape, *context_};
+    std::vector<Variable> inputs;
+    for (const TensorSpec& spec : part.chunk->InputSpecs()) {
+      inputs.push_back(
+          tape.Leaf(Tensor::Empty(context_->device(), spec.shape, spec.dtype)));
+    }
+    part.chunk->Forward(context, 0, inputs);
   }
-  chunk_->Forward(context, 0, inputs);
   return context_->status();
 }
 
 absl::Status RankModel::BuildTraining() {
-  reducer_ = std::make_unique<GradientReducer>(
-      *context_, store_->parameters(),
-      static_cast<int64_t>(plan_.gradient_bucket_bytes()),
-      static_cast<int>(plan_.microbatches()));
+  CompileOptions options;
+  options.buckets_per_stage.assign(plan_.stages_size(), 1);
+  const int pipeline_rank = grid_->coordinate(Axis::kPipeline);
+  ASSIGN_OR_RETURN(const Program with_stages, CompilePlan(plan_));
+  const std::vector<int32_t> stages = StagesOnRank(with_stages, pipeline_rank);
   std::vector<Parameter*> parameters;
-  for (const auto& parameter : store_->parameters()) {
-    parameters.push_back(parameter.get());
+  std::vector<ExecutorChunk> chunks;
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    Part& part = parts_[i];
+    part.reducer = std::make_unique<GradientReducer>(
+        *context_, part.store->parameters(),
+        static_cast<int64_t>(plan_.gradient_bucket_bytes()),
+        static_cast<int>(plan_.microbatches()));
+    options.buckets_per_stage[stages[i]] = part.reducer->num_buckets();
+    chunks.push_back({part.chunk.get(), part.reducer.get()});
+    for (const auto& parameter : part.store->parameters()) {
+      parameters.push_back(parameter.get());
+    }
   }
   optimizer_ = std::make_unique<Optimizer>(*context_, setup_.optimizer,
                                            setup_.seed, parameters);
-  const int stage = grid_->coordinate(Axis::kPipeline);
-  CompileOptions options;
-  options.buckets_per_stage.assign(plan_.stages_size(), 1);
-  options.buckets_per_stage[stage] = reducer_->num_buckets();
   ASSIGN_OR_RETURN(Program program, CompilePlan(plan_, options));
   program_ = std::make_unique<Program>(std::move(program));
-  executor_ = std::make_unique<Executor>(
-      *context_, *program_, stage,
-      std::vector<ExecutorChunk>{{chunk_.get(), reducer_.get()}},
-      optimizer_.get());
+  executor_ = std::make_unique<Executor>(*context_, *program_, pipeline_rank,
+                                         std::move(chunks), optimizer_.get());
   return context_->device().status();
 }
 
 absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,
                                                  const StepOptions& options) {
   CHECK_EQ(local_batch.size(), local_batch_);
-  chunk_->set_batch(local_batch);
+  SetBatch(local_batch);
   ASSIGN_OR_RETURN(const StepResult step, executor_->RunStep(options));
-  // The last stage's tp ranks all hold their replica's loss: one counts.
-  const double local =
-      grid_->coordinate(Axis::kTensor) == 0 && part_->has_head()
-          ? step.local_loss * chunk_->loss_factor()
-          : 0.0;
+  const double local = step.local_loss * parts_.front().chunk->loss_factor();
   const Tensor loss = Tensor::FromValues<double>(
       context_->device(), {1}, std::span<const double>(&local, 1),
       MemoryCategory::kCommunication, "loss");
@@ -190,7 +214,7 @@ ImageBatch RankModel::DryBatch() const {
   }
   if (setup_.model.text_tokens > 0) {
     batch.text_counts = Tensor::Empty(device, {local_batch_}, DType::kInt32);
-    if (part_->has_embedding()) {
+    if (has_embedding()) {
       batch.text = Tensor::Empty(
           device,
           {local_batch_, setup_.model.text_tokens, setup_.model.text_width},
@@ -203,11 +227,13 @@ ImageBatch RankModel::DryBatch() const {
 std::vector<TensorPart> RankModel::Parts(
     const std::function<Tensor(Parameter&)>& tensor_of) {
   std::vector<TensorPart> parts;
-  for (const auto& parameter : store_->parameters()) {
-    Tensor tensor = tensor_of(*parameter);
-    if (!tensor.defined()) continue;
-    parts.push_back({parameter->name, parameter->global_shape,
-                     parameter->shards, std::move(tensor)});
+  for (const Part& part : parts_) {
+    for (const auto& parameter : part.store->parameters()) {
+      Tensor tensor = tensor_of(*parameter);
+      if (!tensor.defined()) continue;
+      parts.push_back({parameter->name, parameter->global_shape,
+                       parameter->shards, std::move(tensor)});
+    }
   }
   return parts;
 }
@@ -232,8 +258,10 @@ std::vector<TensorPart> RankModel::GradientParts() {
 }
 
 void RankModel::SyncValues() {
-  for (const auto& parameter : store_->parameters()) {
-    Optimizer::SyncValue(optimizer_->state(*parameter), *parameter);
+  for (const Part& part : parts_) {
+    for (const auto& parameter : part.store->parameters()) {
+      Optimizer::SyncValue(optimizer_->state(*parameter), *parameter);
+    }
   }
 }
 

@@ -57,7 +57,7 @@ class RankModel {
   int64_t local_batch() const { return local_batch_; }
   // False on stages that read no pictures and no text: their batch needs only
   // step and sample indices.
-  bool reads_pixels() const;
+  bool reads_pixels() const { return has_embedding() || has_head(); }
   bool reads_text_counts() const { return setup_.model.text_tokens > 0; }
 
   // Trains on the local batch. Collective over the world.
@@ -76,11 +76,18 @@ class RankModel {
   void SyncValues();
 
   ParallelContext& context() { return *context_; }
-  const DitPart& part() const { return *part_; }
   const TrainingSetup& setup() const { return setup_; }
   const ProcessGrid& grid() const { return *grid_; }
 
  private:
+  // One of this rank's chunks of the model.
+  struct Part {
+    std::unique_ptr<ParameterStore> store;
+    std::unique_ptr<DitPart> model;
+    std::unique_ptr<DitChunk> chunk;
+    std::unique_ptr<GradientReducer> reducer;
+  };
+
   RankModel(const TrainingSetup& setup, const Plan& plan)
       : setup_(setup), plan_(plan) {}
 
@@ -88,12 +95,15 @@ class RankModel {
   static absl::StatusOr<std::unique_ptr<RankModel>> DryRun(
       const TrainingSetup& setup, const Plan& plan, Device& dry_device,
       int rank);
-  // All but reducer, optimizer and executor.
-  absl::Status BuildPart(Device& device, CommunicatorFactory& factory);
+  // All but reducers, optimizer and executor.
+  absl::Status BuildParts(Device& device, CommunicatorFactory& factory);
   // One forward without gradients: finds the axes of gradient sums.
   absl::Status ProbeStates();
   absl::Status BuildTraining();
+  void SetBatch(const ImageBatch& batch);
   ImageBatch DryBatch() const;
+  bool has_embedding() const;
+  bool has_head() const;
   std::vector<TensorPart> Parts(
       const std::function<Tensor(Parameter&)>& tensor_of);
 
@@ -102,10 +112,7 @@ class RankModel {
   std::unique_ptr<ProcessGrid> grid_;
   std::unique_ptr<Communicators> communicators_;
   std::unique_ptr<ParallelContext> context_;
-  std::unique_ptr<ParameterStore> store_;
-  std::unique_ptr<DitPart> part_;
-  std::unique_ptr<DitChunk> chunk_;
-  std::unique_ptr<GradientReducer> reducer_;
+  std::vector<Part> parts_;  // by chunk
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Program> program_;
   std::unique_ptr<Executor> executor_;
