@@ -19,6 +19,7 @@
 //   Shard     → Replicate   all-gather       ⇄  reduce-scatter
 //   Partial   → Shard       reduce-scatter   ⇄  all-gather
 //   Invariant → Shard       slice            ⇄  all-gather
+//   Replicate → Shard       slice            ⇄  place among zeros
 //
 // A parameter that is not sharded over an axis follows from the states it
 // meets: with Shard or Replicate its gradient is a part of a sum over that

@@ -14,16 +14,26 @@
 
 namespace trireme {
 
+struct ParallelOptions {
+  // Between layers that are sharded over tp, tokens are Shard(1) over tp
+  // (Korthikanti et al., "Reducing activation recomputation", section 4.2.2).
+  bool sequence_parallel = false;
+};
+
 class ParallelContext {
  public:
   // All three outlive the context.
   ParallelContext(Device& device, const ProcessGrid& grid,
-                  Communicators& communicators)
-      : device_(device), grid_(grid), communicators_(communicators) {}
+                  Communicators& communicators, ParallelOptions options = {})
+      : device_(device),
+        grid_(grid),
+        communicators_(communicators),
+        options_(options) {}
 
   Device& device() const { return device_; }
   const ProcessGrid& grid() const { return grid_; }
   Communicators& communicators() const { return communicators_; }
+  const ParallelOptions& options() const { return options_; }
 
   // Records that the model breaks a rule of axis_state.h. The first refusal
   // stays; computation goes on (on meaningless values), and whoever builds the
@@ -42,6 +52,7 @@ class ParallelContext {
   Device& device_;
   const ProcessGrid& grid_;
   Communicators& communicators_;
+  ParallelOptions options_;
   absl::Status status_;
   std::unordered_map<const Parameter*, AxisSet> uses_;
 };

@@ -2,6 +2,7 @@
 
 #include <initializer_list>
 #include <string_view>
+#include <utility>
 
 #include "runtime/core/status.h"
 
@@ -81,9 +82,9 @@ ShardedVariable AddConstant(ForwardContext& context, const ShardedVariable& x,
 }
 
 ShardedVariable Activate(ForwardContext& context, Activation activation,
-                         const ShardedVariable& x) {
+                         const ShardedVariable& x, Keep keep) {
   const AxisStates states = Combine(context, "activation", {&x});
-  return {Activate(context.tape, activation, x.variable), states};
+  return {Activate(context.tape, activation, x.variable, keep), states};
 }
 
 ShardedVariable SwiGlu(ForwardContext& context, const ShardedVariable& x) {
@@ -102,11 +103,12 @@ ShardedVariable GatedResidual(ForwardContext& context, const ShardedVariable& x,
 ShardedVariable NormModulate(ForwardContext& context, NormKind kind,
                              const ShardedVariable& x,
                              const ShardedVariable& scale,
-                             const ShardedVariable& shift, double eps) {
+                             const ShardedVariable& shift, double eps,
+                             Keep keep) {
   const AxisStates states =
       Combine(context, "norm", {&x, &scale, &shift}, LastDim(x));
   return {NormModulate(context.tape, kind, x.variable, scale.variable,
-                       shift.variable, eps),
+                       shift.variable, eps, keep),
           states};
 }
 
@@ -117,6 +119,12 @@ ShardedVariable Norm(ForwardContext& context, NormKind kind,
   if (weight != nullptr) context.parallel.UseParameter(*weight, states);
   if (bias != nullptr) context.parallel.UseParameter(*bias, states);
   return {Norm(context.tape, kind, x.variable, weight, bias, eps), states};
+}
+
+ShardedVariable MaskTokens(ForwardContext& context, const ShardedVariable& x,
+                           int64_t valid) {
+  return {MaskTokens(context.tape, x.variable, valid),
+          Combine(context, "mask", {&x})};
 }
 
 ShardedVariable ConcatTokens(ForwardContext& context,
@@ -150,9 +158,14 @@ ShardedVariable CrossAttention(ForwardContext& context,
                                const ShardedVariable& kv, int64_t head_dim,
                                const HeadNorms& norms,
                                const Tensor* key_counts) {
-  const AxisStates states =
-      Combine(context, "cross-attention", {&q, &kv}, kTokensDim);
-  UseHeadNorms(context, norms, states);
+  const AxisStates states = Combine(context, "cross-attention", {&q, &kv});
+  Combine(context, "cross-attention", {&kv}, kTokensDim);
+  for (const auto& [weight, operand] :
+       {std::pair(norms.q_weight, &q), std::pair(norms.k_weight, &kv)}) {
+    if (weight != nullptr) {
+      context.parallel.UseParameter(*weight, operand->states);
+    }
+  }
   return {CrossAttention(context.tape, q.variable, kv.variable, head_dim, norms,
                          key_counts),
           states};

@@ -30,7 +30,7 @@ ShardedVariable Fork(ForwardContext& context, const ShardedVariable& x);
 ShardedVariable AddConstant(ForwardContext& context, const ShardedVariable& x,
                             const Tensor& table);
 ShardedVariable Activate(ForwardContext& context, Activation activation,
-                         const ShardedVariable& x);
+                         const ShardedVariable& x, Keep keep = Keep::kValue);
 ShardedVariable SwiGlu(ForwardContext& context, const ShardedVariable& x);
 ShardedVariable GatedResidual(ForwardContext& context, const ShardedVariable& x,
                               const ShardedVariable& gate,
@@ -38,10 +38,14 @@ ShardedVariable GatedResidual(ForwardContext& context, const ShardedVariable& x,
 ShardedVariable NormModulate(ForwardContext& context, NormKind kind,
                              const ShardedVariable& x,
                              const ShardedVariable& scale,
-                             const ShardedVariable& shift, double eps);
+                             const ShardedVariable& shift, double eps,
+                             Keep keep = Keep::kValue);
 ShardedVariable Norm(ForwardContext& context, NormKind kind,
                      const ShardedVariable& x, Parameter* weight,
                      Parameter* bias, double eps);
+// `valid` counts this rank's tokens.
+ShardedVariable MaskTokens(ForwardContext& context, const ShardedVariable& x,
+                           int64_t valid);
 ShardedVariable ConcatTokens(ForwardContext& context,
                              const ShardedVariable& first,
                              const ShardedVariable& second);
@@ -51,6 +55,7 @@ ShardedVariable SelfAttention(ForwardContext& context,
                               const ShardedVariable& qkv, int64_t head_dim,
                               const HeadNorms& norms,
                               const Tensor* key_counts = nullptr);
+// Mixes the tokens of kv only: q may be sharded along its own.
 ShardedVariable CrossAttention(ForwardContext& context,
                                const ShardedVariable& q,
                                const ShardedVariable& kv, int64_t head_dim,

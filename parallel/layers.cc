@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "parallel/dim_collectives.h"
 #include "parallel/transitions.h"
 #include "runtime/autograd/functions.h"
 #include "runtime/core/status.h"
@@ -78,6 +79,9 @@ ShardedVariable Placeholder(ForwardContext& context, const ShardedVariable& x,
   return result;
 }
 
+// Of activations [b, s, h].
+AxisState TokenShard() { return AxisState::Shard(1); }
+
 bool ShardedAlongLast(const ShardedVariable& x, Axis axis) {
   return x.states[axis] == AxisState::Shard(x.value().rank() - 1);
 }
@@ -113,9 +117,12 @@ ColumnParallelLinear::ColumnParallelLinear(ParameterStore& store,
 
 ShardedVariable ColumnParallelLinear::Forward(ForwardContext& context,
                                               const ShardedVariable& x) const {
-  const Kind kind = x.states[Axis::kTensor].kind;
-  if (!Expect(context, kind == Kind::kInvariant || kind == Kind::kReplicate,
-              *weight_, x, "Invariant or Replicate over tp")) {
+  const AxisState state = x.states[Axis::kTensor];
+  const bool tokens = x.value().rank() == 3 && state == TokenShard();
+  if (!Expect(context,
+              tokens || state.kind == Kind::kInvariant ||
+                  state.kind == Kind::kReplicate,
+              *weight_, x, "Invariant, Replicate or Shard(1) over tp")) {
     return Placeholder(context, x,
                        weight_->value.num_elements() / weight_->value.dim(-1),
                        AxisState::Shard(x.value().rank() - 1));
@@ -124,14 +131,22 @@ ShardedVariable ColumnParallelLinear::Forward(ForwardContext& context,
   states[Axis::kTensor] = AxisState::Shard(x.value().rank() - 1);
   UseLinear(context, weight_, bias_, states);
   Communicator& group = context.parallel.communicators().ForAxis(Axis::kTensor);
-  StartReduction reduce;
-  if (kind == Kind::kInvariant && group.size() > 1) {
-    reduce = [&group, name = weight_->name](const Tensor& gradient) {
-      return group.AllReduce(gradient, ReduceOp::kSum, name);
+  LinearExchange exchange;
+  if (group.size() > 1 && tokens) {
+    exchange.gather = [&group, name = weight_->name](const Tensor& local) {
+      return StartGather(group, local, TokenShard().dim, name + " input");
+    };
+    exchange.reduce = [&group, name = weight_->name](const Tensor& gradient) {
+      return StartReduceScatter(group, gradient, TokenShard().dim,
+                                name + " input gradient");
+    };
+  } else if (group.size() > 1 && state.kind == Kind::kInvariant) {
+    exchange.reduce = [&group, name = weight_->name](const Tensor& gradient) {
+      return PendingTensor(gradient, group.AllReduce(gradient, ReduceOp::kSum,
+                                                     name + " input gradient"));
     };
   }
-  return {Linear(context.tape, x.variable, *weight_, bias_, std::move(reduce)),
-          states};
+  return {Linear(context.tape, x.variable, *weight_, bias_, exchange), states};
 }
 
 RowParallelLinear::RowParallelLinear(ParameterStore& store,
@@ -158,7 +173,10 @@ ShardedVariable RowParallelLinear::Forward(ForwardContext& context,
       Linear(context.tape, x.variable, *weight_, whole ? bias_ : nullptr),
       x.states};
   y.states[Axis::kTensor] = AxisState::Partial();
-  y = Transition(context, y, Axis::kTensor, AxisState::Invariant());
+  y = Transition(context, y, Axis::kTensor,
+                 context.parallel.options().sequence_parallel
+                     ? TokenShard()
+                     : AxisState::Invariant());
   if (bias_ != nullptr) {
     context.parallel.UseParameter(*bias_, y.states);
     if (!whole) y.variable = AddParameter(context.tape, y.variable, *bias_);
@@ -184,7 +202,10 @@ std::vector<ShardedVariable> AdaptiveModulation::Forward(
   y.variable = Reshape(context.tape, y.variable,
                        {batch, parts_, y.value().dim(1) / parts_});
   y.states[Axis::kTensor] = AxisState::Shard(2);
-  y = Transition(context, y, Axis::kTensor, AxisState::Invariant());
+  y = Transition(context, y, Axis::kTensor,
+                 context.parallel.options().sequence_parallel
+                     ? AxisState::Replicate()
+                     : AxisState::Invariant());
   y.variable = Reshape(context.tape, y.variable, {batch, parts_ * width_});
   std::vector<ShardedVariable> modulations;
   for (Variable& part : SplitColumns(context.tape, y.variable, parts_)) {

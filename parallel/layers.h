@@ -43,10 +43,11 @@ class ReplicatedLinear {
   Parameter* bias_ = nullptr;
 };
 
-// Output channels sharded over tp. Input Invariant over tp (the sum of its
-// gradient is started before the weight gradient is computed and awaited
-// after it) or Replicate (the caller sums once for several layers); output
-// Shard(last).
+// Output channels sharded over tp. Input over tp: Invariant (the sum of its
+// gradient runs behind the weight gradient's product), Shard(1) (its tokens are
+// gathered, behind the input gradient's product in backward, and its gradient
+// is reduce-scattered behind the weight gradient's), or Replicate (the caller
+// sums once for several layers). Output Shard(last).
 class ColumnParallelLinear {
  public:
   ColumnParallelLinear(ParameterStore& store, const ProcessGrid& grid,
@@ -60,8 +61,9 @@ class ColumnParallelLinear {
   Parameter* bias_ = nullptr;
 };
 
-// Input channels sharded over tp: input Shard(last), output Invariant. The
-// bias is added once, after the reduction.
+// Input channels sharded over tp: input Shard(last); output Invariant, or
+// Shard(1) under sequence parallelism. The bias is added once, after the
+// reduction.
 class RowParallelLinear {
  public:
   RowParallelLinear(ParameterStore& store, const ProcessGrid& grid,
@@ -79,7 +81,9 @@ class RowParallelLinear {
 // zero-initialised W[parts, h, h]. Column-sharded, since W is a third of a DiT
 // block's parameters and none of its FLOPs; the small result [b, parts·h] is
 // gathered. `c` is Replicate over tp: its gradient, partial on every rank, is
-// summed once for all blocks of a chunk. Returns `parts` of [b, h], Invariant.
+// summed once for all blocks of a chunk. Returns `parts` of [b, h]: Invariant,
+// or Replicate under sequence parallelism, where each rank modulates its own
+// tokens and so has a part of the gradient only.
 class AdaptiveModulation {
  public:
   AdaptiveModulation(ParameterStore& store, const ProcessGrid& grid,

@@ -26,8 +26,8 @@ int64_t CountParameters(const TrainingSetup& setup) {
   CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
   ParameterStore store(device, setup.dtype, setup.seed);
   const ProcessGrid grid;
-  const DitPart part(store, grid, setup.model, {0, setup.model.layers},
-                     /*recompute=*/false);
+  const DitPart part(store, grid, setup.model,
+                     {.blocks = {0, setup.model.layers}});
   int64_t count = 0;
   for (const auto& parameter : store.parameters()) {
     count += parameter->global_shape.num_elements();

@@ -24,9 +24,9 @@ DitSampler::DitSampler(const TrainingSetup& setup, Device& device)
   communicators_ = std::make_unique<Communicators>(world, grid_);
   context_ = std::make_unique<ParallelContext>(device_, grid_, *communicators_);
   store_ = std::make_unique<ParameterStore>(device_, setup_.dtype, setup_.seed);
-  part_ = std::make_unique<DitPart>(*store_, grid_, setup_.model,
-                                    BlockRange{0, setup_.model.layers},
-                                    /*recompute=*/false);
+  part_ = std::make_unique<DitPart>(
+      *store_, grid_, setup_.model,
+      DitPartOptions{.blocks = {0, setup_.model.layers}});
 }
 
 absl::Status DitSampler::LoadWeights(const std::string& path) {

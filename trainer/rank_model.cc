@@ -20,6 +20,19 @@ BlockRange BlocksOfStage(const Plan& plan, int stage) {
   return range;
 }
 
+BlockRecompute RecomputeOf(const Plan& plan) {
+  BlockRecompute recompute;
+  if (plan.recompute() == Plan::SELECTIVE) {
+    recompute.kind = BlockRecompute::Kind::kSelective;
+  } else if (plan.recompute() == Plan::FULL) {
+    recompute.kind = BlockRecompute::Kind::kFull;
+    if (plan.has_recompute_blocks()) {
+      recompute.blocks = plan.recompute_blocks();
+    }
+  }
+  return recompute;
+}
+
 absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank) {
   const std::vector<int> placement(plan.placement().begin(),
                                    plan.placement().end());
@@ -94,7 +107,9 @@ absl::Status RankModel::BuildParts(Device& device,
   ASSIGN_OR_RETURN(ProcessGrid grid, GridOf(plan_, factory.world_rank()));
   grid_ = std::make_unique<ProcessGrid>(std::move(grid));
   communicators_ = std::make_unique<Communicators>(factory, *grid_);
-  context_ = std::make_unique<ParallelContext>(device, *grid_, *communicators_);
+  context_ = std::make_unique<ParallelContext>(
+      device, *grid_, *communicators_,
+      ParallelOptions{.sequence_parallel = plan_.sequence_parallel()});
   // Only for where the stages are: the buckets are not known yet.
   ASSIGN_OR_RETURN(const Program program, CompilePlan(plan_));
   for (const int32_t stage :
@@ -102,9 +117,11 @@ absl::Status RankModel::BuildParts(Device& device,
     Part part;
     part.store =
         std::make_unique<ParameterStore>(device, setup_.dtype, setup_.seed);
-    part.model = std::make_unique<DitPart>(*part.store, *grid_, setup_.model,
-                                           BlocksOfStage(plan_, stage),
-                                           plan_.recompute() == Plan::FULL);
+    part.model = std::make_unique<DitPart>(
+        *part.store, *grid_, setup_.model,
+        DitPartOptions{.blocks = BlocksOfStage(plan_, stage),
+                       .recompute = RecomputeOf(plan_),
+                       .sequence_parallel = plan_.sequence_parallel()});
     part.chunk = std::make_unique<DitChunk>(
         *part.model, DitChunkOptions{.flow = setup_.flow,
                                      .seed = setup_.seed,

@@ -19,33 +19,35 @@ constexpr double kMaxPeriod = 10000.0;
 constexpr Initializer kSmallNormal = {.kind = Initializer::Kind::kNormal,
                                       .stddev = 0.02};
 
-// Coordinates (row, column) of every token, row by row.
-std::vector<double> TokenPositions(const DitConfig& config) {
+// Coordinates (row, column) of the range's tokens, row by row. Those of padding
+// lie below the picture; nobody sees them.
+std::vector<double> TokenPositions(const DitConfig& config, TokenRange range) {
   std::vector<double> positions;
-  for (int64_t row = 0; row < config.rows(); ++row) {
-    for (int64_t column = 0; column < config.columns(); ++column) {
-      positions.push_back(static_cast<double>(row));
-      positions.push_back(static_cast<double>(column));
-    }
+  for (int64_t i = 0; i < range.count; ++i) {
+    const int64_t token = range.begin + i;
+    positions.push_back(static_cast<double>(token / config.columns()));
+    positions.push_back(static_cast<double>(token % config.columns()));
   }
   return positions;
 }
 
 // The fixed table of DiT: the first half of the channels encodes the column,
 // the second the row; in each, sines then cosines.
-Tensor SinCosTable(Device& device, const DitConfig& config, DType dtype) {
+Tensor SinCosTable(Device& device, const DitConfig& config, TokenRange range,
+                   DType dtype) {
   const int64_t quarter = config.hidden / 4;
   std::vector<float> table;
-  table.reserve(config.tokens() * config.hidden);
-  for (int64_t token = 0; token < config.tokens(); ++token) {
+  table.reserve(range.count * config.hidden);
+  for (int64_t i = 0; i < range.count; ++i) {
+    const int64_t token = range.begin + i;
     const int64_t coordinates[2] = {token % config.columns(),
                                     token / config.columns()};
     for (const int64_t coordinate : coordinates) {
       for (const bool cosine : {false, true}) {
-        for (int64_t i = 0; i < quarter; ++i) {
+        for (int64_t k = 0; k < quarter; ++k) {
           const double angle =
               coordinate *
-              std::pow(kMaxPeriod, -static_cast<double>(i) / quarter);
+              std::pow(kMaxPeriod, -static_cast<double>(k) / quarter);
           table.push_back(
               static_cast<float>(cosine ? std::cos(angle) : std::sin(angle)));
         }
@@ -53,7 +55,7 @@ Tensor SinCosTable(Device& device, const DitConfig& config, DType dtype) {
     }
   }
   return Cast(
-      Tensor::FromValues<float>(device, {config.tokens(), config.hidden}, table,
+      Tensor::FromValues<float>(device, {range.count, config.hidden}, table,
                                 MemoryCategory::kParameters, "position table"),
       dtype, "position table");
 }
@@ -95,8 +97,16 @@ struct DitPart::FinalLayer {
 };
 
 DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
-                 const DitConfig& config, BlockRange blocks, bool recompute)
-    : config_(config), range_(blocks), recompute_(recompute) {
+                 const DitConfig& config, const DitPartOptions& options)
+    : config_(config),
+      options_(options),
+      context_parallel_(grid.size(Axis::kContext) > 1),
+      tokens_(LayOutTokens(config.tokens(), grid, /*over_context=*/true,
+                           options.sequence_parallel)),
+      // Every rank of cp holds the whole text.
+      text_tokens_(
+          LayOutTokens(config.text_tokens, grid, /*over_context=*/false,
+                       options.sequence_parallel && config.joint_text())) {
   const int64_t h = config.hidden;
   Device& device = store.device();
   const DType compute =
@@ -104,10 +114,11 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
   if (config.positions == Dit::ROPE) {
     const int64_t per_axis = config.head_dim() / 2;
     const int64_t axis_dims[2] = {per_axis, per_axis};
-    rope_ = MakeRopeTable(device, axis_dims, TokenPositions(config), kMaxPeriod,
+    rope_ = MakeRopeTable(device, axis_dims,
+                          TokenPositions(config, tokens_.attention), kMaxPeriod,
                           compute);
   }
-  if (range_.first == 0) {
+  if (options.blocks.first == 0) {
     embedding_ = std::make_shared<Embedding>(Embedding{
         ReplicatedLinear(store, "patch_embedding", config.patch_channels(), h),
         ReplicatedLinear(store, "time_embedding.in", kTimeChannels, h,
@@ -126,15 +137,19 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
           store, "text_embedding", config.text_width, h);
     }
     if (config.positions == Dit::SINCOS) {
-      embedding_->position_table = SinCosTable(device, config, store.dtype());
+      embedding_->position_table =
+          SinCosTable(device, config, tokens_.local, store.dtype());
     }
   }
-  for (int64_t i = range_.first; i < range_.end; ++i) {
+  for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {
     blocks_.push_back(std::make_unique<DitBlock>(
         store, grid, fmt::format("blocks.{}", i), config,
+        options.recompute.kind == BlockRecompute::Kind::kSelective
+            ? Keep::kRecipe
+            : Keep::kValue,
         /*last=*/i + 1 == config.layers));
   }
-  if (range_.end == config.layers) {
+  if (options.blocks.end == config.layers) {
     head_ = std::make_shared<FinalLayer>(
         FinalLayer{AdaptiveModulation(store, grid, "final.modulation", h, 2),
                    ReplicatedLinear(
@@ -147,7 +162,10 @@ DitState DitPart::Embed(ForwardContext& context,
                         const DitInputs& inputs) const {
   CHECK(has_embedding());
   DitState state;
-  state.x = embedding_->patches.Forward(context, BatchConstant(inputs.patches));
+  state.x = embedding_->patches.Forward(
+      context,
+      {Variable(LocalTokens(inputs.patches, tokens_)),
+       TokenStates(/*over_context=*/true, options_.sequence_parallel)});
   if (embedding_->position_table.defined()) {
     state.x = AddConstant(context, state.x, embedding_->position_table);
   }
@@ -165,8 +183,52 @@ DitState DitPart::Embed(ForwardContext& context,
   }
   state.silu_c = Transition(context, Activate(context, Activation::kSilu, c),
                             Axis::kTensor, AxisState::Replicate());
+  if (context_parallel_) {
+    state.silu_c = Transition(context, state.silu_c, Axis::kContext,
+                              AxisState::Replicate());
+  }
   if (embedding_->text != nullptr) {
-    state.text = embedding_->text->Forward(context, BatchConstant(inputs.text));
+    state.text = embedding_->text->Forward(
+        context,
+        {Variable(LocalTokens(inputs.text, text_tokens_)),
+         TokenStates(/*over_context=*/false,
+                     options_.sequence_parallel && config_.joint_text())});
+    if (context_parallel_) {
+      state.text = Transition(context, state.text, Axis::kContext,
+                              AxisState::Replicate());
+    }
+  }
+  return state;
+}
+
+AxisStates DitPart::TokenStates(bool over_context, bool over_tensor) const {
+  AxisStates states = BatchStates();
+  if (over_context && context_parallel_) {
+    states[Axis::kContext] = AxisState::Shard(1);
+  }
+  if (over_tensor) states[Axis::kTensor] = AxisState::Shard(1);
+  return states;
+}
+
+AxisStates DitPart::SharedStates() const {
+  AxisStates states = BatchStates();
+  states[Axis::kTensor] = AxisState::Replicate();
+  if (context_parallel_) states[Axis::kContext] = AxisState::Replicate();
+  return states;
+}
+
+DitState DitPart::Receive(const std::vector<Variable>& inputs) const {
+  DitState state;
+  state.x = {inputs[0],
+             TokenStates(/*over_context=*/true, options_.sequence_parallel)};
+  state.silu_c = {inputs[1], SharedStates()};
+  if (config_.text_tokens > 0) {
+    state.text = {inputs[2], TokenStates(/*over_context=*/false,
+                                         options_.sequence_parallel &&
+                                             config_.joint_text())};
+    if (context_parallel_) {
+      state.text.states[Axis::kContext] = AxisState::Replicate();
+    }
   }
   return state;
 }
@@ -175,12 +237,24 @@ DitState DitPart::RunBlocks(ForwardContext& context, DitState state,
                             const Tensor& text_counts) const {
   DitConstants constants;
   constants.rope = rope_;
+  constants.tokens = tokens_;
+  if (tokens_.has_padding()) {
+    const std::vector<int32_t> counts(state.x.value().dim(0),
+                                      static_cast<int32_t>(tokens_.tokens));
+    constants.image_counts = Tensor::FromValues<int32_t>(
+        context.tape.device(), {state.x.value().dim(0)}, counts);
+  }
   constants.text_counts = text_counts;
   if (config_.joint_text()) {
     constants.joint_counts =
         AddToCounts(text_counts, static_cast<int32_t>(config_.tokens()));
   }
-  for (const auto& block : blocks_) {
+  const int64_t recomputed =
+      options_.recompute.kind == BlockRecompute::Kind::kFull
+          ? options_.recompute.blocks
+          : 0;
+  for (int64_t i = 0; i < static_cast<int64_t>(blocks_.size()); ++i) {
+    const auto& block = blocks_[i];
     const bool with_text = state.text.variable.defined();
     const auto run = [block = block.get(), constants, with_text](
                          ForwardContext& inner,
@@ -197,8 +271,8 @@ DitState DitPart::RunBlocks(ForwardContext& context, DitState state,
     std::vector<ShardedVariable> inputs = {state.x, state.silu_c};
     if (with_text) inputs.push_back(state.text);
     std::vector<ShardedVariable> outputs =
-        recompute_ ? Recompute(context, "block", inputs, run)
-                   : run(context, inputs);
+        i < recomputed ? Recompute(context, "block", inputs, run)
+                       : run(context, inputs);
     state.x = outputs[0];
     // Cross-attention reads the text and leaves it as it is; joint attention
     // returns it, except from the last block.
@@ -214,9 +288,11 @@ ShardedVariable DitPart::Head(ForwardContext& context,
   CHECK(has_head());
   const std::vector<ShardedVariable> modulation =
       head_->modulation.Forward(context, state.silu_c);
-  return head_->linear.Forward(
+  const ShardedVariable prediction = head_->linear.Forward(
       context, NormModulate(context, NormKind::kLayer, state.x, modulation[1],
                             modulation[0], kNormEps));
+  if (!tokens_.has_padding()) return prediction;
+  return MaskTokens(context, prediction, tokens_.valid_local());
 }
 
 }  // namespace trireme

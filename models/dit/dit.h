@@ -9,11 +9,13 @@
 #ifndef TRIREME_MODELS_DIT_DIT_H_
 #define TRIREME_MODELS_DIT_DIT_H_
 
+#include <limits>
 #include <memory>
 #include <vector>
 
 #include "models/dit/dit_block.h"
 #include "models/dit/dit_config.h"
+#include "models/dit/token_layout.h"
 #include "parallel/context.h"
 #include "parallel/parameter_store.h"
 
@@ -33,30 +35,60 @@ struct BlockRange {
   int64_t end = 0;
 };
 
+// What blocks drop after forward and make again in backward.
+struct BlockRecompute {
+  enum class Kind {
+    kNone,
+    // Modulated norms and activation functions.
+    kSelective,
+    // All but the block's inputs, in the first `blocks` blocks of the part.
+    kFull,
+  };
+  Kind kind = Kind::kNone;
+  int64_t blocks = std::numeric_limits<int64_t>::max();
+};
+
+struct DitPartOptions {
+  BlockRange blocks;
+  BlockRecompute recompute;
+  bool sequence_parallel = false;
+};
+
 class DitPart {
  public:
-  // `recompute`: blocks keep their inputs only.
   DitPart(ParameterStore& store, const ProcessGrid& grid,
-          const DitConfig& config, BlockRange blocks, bool recompute);
+          const DitConfig& config, const DitPartOptions& options);
 
   bool has_embedding() const { return embedding_ != nullptr; }
   bool has_head() const { return head_ != nullptr; }
+  // This rank's tokens of the picture and of the text.
+  const TokenLayout& tokens() const { return tokens_; }
+  const TokenLayout& text_tokens() const { return text_tokens_; }
   const DitConfig& config() const { return config_; }
 
+  // The inputs are whole; the state holds this rank's tokens.
   DitState Embed(ForwardContext& context, const DitInputs& inputs) const;
+  // The state from what the stage before sent: x, silu(c) and, with text, text.
+  DitState Receive(const std::vector<Variable>& inputs) const;
   // text_counts: int32 [b], undefined without text.
   DitState RunBlocks(ForwardContext& context, DitState state,
                      const Tensor& text_counts) const;
-  // → [b, s, patch²·channels].
+  // → [b, local tokens, patch²·channels], zeros as padding.
   ShardedVariable Head(ForwardContext& context, const DitState& state) const;
 
  private:
   struct Embedding;
   struct FinalLayer;
 
+  // The states of tokens and of what is the same for all tokens.
+  AxisStates TokenStates(bool over_context, bool over_tensor) const;
+  AxisStates SharedStates() const;
+
   DitConfig config_;
-  BlockRange range_;
-  bool recompute_;
+  DitPartOptions options_;
+  bool context_parallel_;
+  TokenLayout tokens_;
+  TokenLayout text_tokens_;
   RopeTable rope_;
   std::shared_ptr<Embedding> embedding_;
   std::vector<std::unique_ptr<DitBlock>> blocks_;

@@ -32,8 +32,9 @@ Parameter* HeadNormWeight(ParameterStore& store, const DitConfig& config,
 
 DitStream::DitStream(ParameterStore& store, const ProcessGrid& grid,
                      const std::string& name, const DitConfig& config,
-                     bool to_keys_only)
-    : modulation_(store, grid, name + ".modulation", config.hidden,
+                     Keep keep, bool to_keys_only)
+    : keep_(keep),
+      modulation_(store, grid, name + ".modulation", config.hidden,
                   to_keys_only ? kKeysOnlyParts : kModulationParts),
       qkv_(store, grid, name + ".attention.qkv", config.hidden,
            3 * config.hidden, {.parts = 3}) {
@@ -55,7 +56,7 @@ ShardedVariable DitStream::Qkv(ForwardContext& context,
   modulation = modulation_.Forward(context, silu_c);
   const ShardedVariable n =
       NormModulate(context, NormKind::kLayer, x, modulation[kAttentionScale],
-                   modulation[kAttentionShift], kNormEps);
+                   modulation[kAttentionShift], kNormEps, keep_);
   return qkv_.Forward(context, n);
 }
 
@@ -79,22 +80,23 @@ ShardedVariable DitStream::Mlp(
     const std::vector<ShardedVariable>& modulation) const {
   const ShardedVariable n =
       NormModulate(context, NormKind::kLayer, x, modulation[kMlpScale],
-                   modulation[kMlpShift], kNormEps);
-  const ShardedVariable inner =
-      Activate(context, Activation::kGeluTanh, mlp_in_->Forward(context, n));
+                   modulation[kMlpShift], kNormEps, keep_);
+  const ShardedVariable inner = Activate(context, Activation::kGeluTanh,
+                                         mlp_in_->Forward(context, n), keep_);
   return GatedResidual(context, x, modulation[kMlpGate],
                        mlp_out_->Forward(context, inner));
 }
 
 DitBlock::DitBlock(ParameterStore& store, const ProcessGrid& grid,
-                   const std::string& name, const DitConfig& config, bool last)
+                   const std::string& name, const DitConfig& config, Keep keep,
+                   bool last)
     : config_(config),
-      image_(store, grid, name, config, /*to_keys_only=*/false),
+      image_(store, grid, name, config, keep, /*to_keys_only=*/false),
       last_(last) {
   const int64_t h = config.hidden;
   if (config.joint_text()) {
     text_ = std::make_unique<DitStream>(store, grid, name + ".text", config,
-                                        /*to_keys_only=*/last);
+                                        keep, /*to_keys_only=*/last);
   }
   if (config.cross_text()) {
     const std::string prefix = name + ".cross";
@@ -124,8 +126,10 @@ void DitBlock::Forward(ForwardContext& context, const DitConstants& constants,
   std::vector<ShardedVariable> modulation;
   const ShardedVariable qkv =
       image_.Qkv(context, state.x, state.silu_c, modulation);
+  const HeadNorms norms = image_.head_norms(&constants.rope);
   const ShardedVariable attended = SelfAttention(
-      context, qkv, config_.head_dim(), image_.head_norms(&constants.rope));
+      context, qkv, config_.head_dim(), norms,
+      constants.image_counts.defined() ? &constants.image_counts : nullptr);
   state.x = image_.Project(context, state.x, attended, modulation);
   if (cross_ != nullptr) state.x = CrossAttend(context, constants, state);
   state.x = image_.Mlp(context, state.x, modulation);
@@ -166,7 +170,7 @@ void DitBlock::JointForward(ForwardContext& context,
   const ShardedVariable attended =
       SelfAttention(context, ConcatTokens(context, image_qkv, text_qkv),
                     head_dim, HeadNorms(), &constants.joint_counts);
-  const int64_t boundary = config_.tokens();
+  const int64_t boundary = image_qkv.value().dim(1);
   state.x = image_.Project(context, state.x,
                            SliceTokens(context, attended, 0, boundary),
                            image_modulation);
@@ -177,7 +181,7 @@ void DitBlock::JointForward(ForwardContext& context,
   }
   state.text = text_->Project(
       context, state.text,
-      SliceTokens(context, attended, boundary, boundary + config_.text_tokens),
+      SliceTokens(context, attended, boundary, attended.value().dim(1)),
       text_modulation);
   state.text = text_->Mlp(context, state.text, text_modulation);
 }

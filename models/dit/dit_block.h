@@ -9,7 +9,8 @@
 // block begins as the identity. In joint form the text tokens go through the
 // same with weights of their own, and both streams meet in one attention.
 //
-// Heads and MLP channels are sharded over tp; x, text and c are whole.
+// Heads and MLP channels are sharded over tp; between them x and text are
+// whole, or sharded by tokens under sequence parallelism.
 
 #ifndef TRIREME_MODELS_DIT_DIT_BLOCK_H_
 #define TRIREME_MODELS_DIT_DIT_BLOCK_H_
@@ -18,6 +19,7 @@
 #include <string>
 
 #include "models/dit/dit_config.h"
+#include "models/dit/token_layout.h"
 #include "parallel/functional.h"
 #include "parallel/layers.h"
 
@@ -25,10 +27,10 @@ namespace trireme {
 
 // The activations between blocks, and what is fixed for a microbatch.
 struct DitState {
-  ShardedVariable x;  // [b, s, h]
-  // silu(c) [b, h], Replicate over tp: every block's modulation leaves a part
-  // of its gradient, which is summed over the blocks (across stages too) and
-  // then once over tp, where the model starts.
+  ShardedVariable x;  // [b, s, h], s this rank's tokens
+  // silu(c) [b, h], Replicate over tp and cp: every block's modulation leaves a
+  // part of its gradient, which is summed over the blocks (across stages too)
+  // and then once over the ranks, where the model starts.
   ShardedVariable silu_c;
   ShardedVariable text;  // [b, n, h]; undefined without text
 };
@@ -36,6 +38,10 @@ struct DitState {
 // Constants that blocks of one chunk share.
 struct DitConstants {
   RopeTable rope;  // undefined tensors without ROPE
+  TokenLayout tokens;
+  // int32 [b]: the picture's tokens, where padding follows them; else
+  // undefined.
+  Tensor image_counts;
   // int32 [b]: the text tokens of each sample; of image and text tokens
   // together for joint attention. Undefined without text.
   Tensor text_counts;
@@ -45,10 +51,11 @@ struct DitConstants {
 // Attention and MLP weights of one stream of tokens.
 class DitStream {
  public:
-  // `to_keys_only`: the stream is read by the attention but its own result is
-  // not used (the text of the last block): no output projection, no MLP.
+  // `keep`: of norms and activations. `to_keys_only`: the stream is read by the
+  // attention but its own result is not used (the text of the last block): no
+  // output projection, no MLP.
   DitStream(ParameterStore& store, const ProcessGrid& grid,
-            const std::string& name, const DitConfig& config,
+            const std::string& name, const DitConfig& config, Keep keep,
             bool to_keys_only);
 
   // Modulated norm and qkv; sets `modulation` for the rest of the block.
@@ -64,6 +71,7 @@ class DitStream {
                       const std::vector<ShardedVariable>& modulation) const;
 
  private:
+  Keep keep_;
   AdaptiveModulation modulation_;
   ColumnParallelLinear qkv_;
   Parameter* q_norm_ = nullptr;
@@ -77,7 +85,8 @@ class DitBlock {
  public:
   // `last`: of the whole model.
   DitBlock(ParameterStore& store, const ProcessGrid& grid,
-           const std::string& name, const DitConfig& config, bool last);
+           const std::string& name, const DitConfig& config, Keep keep,
+           bool last);
 
   // Replaces state.x (and state.text in joint form).
   void Forward(ForwardContext& context, const DitConstants& constants,

@@ -6,25 +6,15 @@
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
-namespace {
-
-// What crosses a stage boundary: split over dp by sample, whole elsewhere.
-ShardedVariable AtBoundary(Variable variable) {
-  ShardedVariable result{std::move(variable), {}};
-  result.states[Axis::kData] = AxisState::Shard(0);
-  return result;
-}
-
-}  // namespace
-
 std::vector<TensorSpec> DitChunk::BoundarySpecs() const {
   const DitConfig& config = part_.config();
   const int64_t b = options_.microbatch_size;
   const int64_t h = config.hidden;
-  std::vector<TensorSpec> specs = {{{b, config.tokens(), h}, options_.dtype},
-                                   {{b, h}, options_.dtype}};
+  std::vector<TensorSpec> specs = {
+      {{b, part_.tokens().local.count, h}, options_.dtype},
+      {{b, h}, options_.dtype}};
   if (config.text_tokens > 0) {
-    specs.push_back({{b, config.text_tokens, h}, options_.dtype});
+    specs.push_back({{b, part_.text_tokens().local.count, h}, options_.dtype});
   }
   return specs;
 }
@@ -72,16 +62,14 @@ std::vector<ShardedVariable> DitChunk::Forward(
       }
       state = part_.Embed(context, first);
     }
-    if (part_.has_head()) target = Patchify(noised.target, config.patch);
+    if (part_.has_head()) {
+      target =
+          LocalTokens(Patchify(noised.target, config.patch), part_.tokens());
+    }
   } else {
     text_counts = DropTextCounts(options_.flow, options_.seed, batch);
   }
-  if (!part_.has_embedding()) {
-    state.x = AtBoundary(inputs[0]);
-    state.silu_c = AtBoundary(inputs[1]);
-    state.silu_c.states[Axis::kTensor] = AxisState::Replicate();
-    if (config.text_tokens > 0) state.text = AtBoundary(inputs[2]);
-  }
+  if (!part_.has_embedding()) state = part_.Receive(inputs);
   state = part_.RunBlocks(context, std::move(state), text_counts);
   if (part_.has_head()) {
     return {SquaredErrorLoss(context, part_.Head(context, state), target,

@@ -1,5 +1,9 @@
 #include "runtime/autograd/functions.h"
 
+#include <cstring>
+#include <memory>
+#include <utility>
+
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
@@ -17,29 +21,44 @@ Tensor Flat(const Tensor& x) { return x.Reshape({-1}); }
 }  // namespace
 
 Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
-                Parameter* bias, StartReduction reduce_input_gradient) {
+                Parameter* bias, const LinearExchange& exchange) {
   Tensor b;
   if (bias != nullptr) b = Flat(bias->value);
+  const Tensor whole =
+      exchange.gather ? exchange.gather(x.value()).Wait() : x.value();
   Tensor y =
-      MatMul(x.value(), AsMatrix(weight.value), bias != nullptr ? &b : nullptr,
+      MatMul(whole, AsMatrix(weight.value), bias != nullptr ? &b : nullptr,
              {.transpose_b = true, .label = weight.name});
   std::vector<Parameter*> parameters = {&weight};
   if (bias != nullptr) parameters.push_back(bias);
   return tape.Record(
-      "linear", {x}, parameters, std::move(y), {x.value()},
-      [&weight, bias, reduce_input_gradient = std::move(reduce_input_gradient)](
-          Tape::Gradients& gradients) {
+      "linear", {x}, parameters, std::move(y),
+      {x.recipe() ? Tensor() : x.value()},
+      [&weight, bias, exchange,
+       recipe = x.recipe()](Tape::Gradients& gradients) {
         const Tensor dy = gradients.TakeOutput();
-        const Tensor input = gradients.Saved(0);
-        Tensor dx;
-        Event reduction;
-        if (gradients.Needs(0)) {
-          dx = MatMul(dy, AsMatrix(weight.value), nullptr,
-                      {.label = "linear input gradient"});
-          if (reduce_input_gradient) reduction = reduce_input_gradient(dx);
+        std::function<Tensor()> input = recipe;
+        if (!input) input = [kept = gradients.Saved(0)] { return kept; };
+        std::function<Tensor()> whole = input;
+        if (exchange.gather && weight.grad.defined()) {
+          if (gradients.deferred()) {
+            whole = [input, gather = exchange.gather] {
+              return gather(input()).Wait();
+            };
+          } else {
+            whole = [pending = std::make_shared<PendingTensor>(
+                         exchange.gather(input()))] { return pending->Wait(); };
+          }
         }
-        gradients.AddWeightGradient(weight, [&weight, dy, input] {
-          MatMulAccumulate(dy, input, {.transpose_a = true},
+        PendingTensor dx;
+        if (gradients.Needs(0)) {
+          Tensor product = MatMul(dy, AsMatrix(weight.value), nullptr,
+                                  {.label = "linear input gradient"});
+          dx = exchange.reduce ? exchange.reduce(std::move(product))
+                               : PendingTensor(std::move(product));
+        }
+        gradients.AddWeightGradient(weight, [&weight, dy, whole] {
+          MatMulAccumulate(dy, whole(), {.transpose_a = true},
                            AsMatrix(weight.grad));
         });
         if (bias != nullptr) {
@@ -47,8 +66,7 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
             AccumulateColumnSums(dy, Flat(bias->grad));
           });
         }
-        reduction.Wait();
-        if (dx.defined()) gradients.Accumulate(0, std::move(dx));
+        if (gradients.Needs(0)) gradients.Accumulate(0, dx.Wait());
       });
 }
 
@@ -81,14 +99,21 @@ Variable AddConstant(Tape& tape, const Variable& x, const Tensor& table) {
                      });
 }
 
-Variable Activate(Tape& tape, Activation activation, const Variable& x) {
-  return tape.Record("activation", {x}, {},
-                     ActivationForward(activation, x.value()), {x.value()},
-                     [activation](Tape::Gradients& gradients) {
-                       gradients.Accumulate(
-                           0, ActivationBackward(activation, gradients.Saved(0),
-                                                 gradients.TakeOutput()));
-                     });
+Variable Activate(Tape& tape, Activation activation, const Variable& x,
+                  Keep keep) {
+  Variable y = tape.Record(
+      "activation", {x}, {}, ActivationForward(activation, x.value()),
+      {x.value()}, [activation](Tape::Gradients& gradients) {
+        gradients.Accumulate(0,
+                             ActivationBackward(activation, gradients.Saved(0),
+                                                gradients.TakeOutput()));
+      });
+  if (keep == Keep::kRecipe) {
+    y.set_recipe([activation, x = x.value()] {
+      return ActivationForward(activation, x);
+    });
+  }
+  return y;
 }
 
 Variable SwiGlu(Tape& tape, const Variable& x) {
@@ -115,23 +140,30 @@ Variable GatedResidual(Tape& tape, const Variable& x, const Variable& gate,
 }
 
 Variable NormModulate(Tape& tape, NormKind kind, const Variable& x,
-                      const Variable& scale, const Variable& shift,
-                      double eps) {
+                      const Variable& scale, const Variable& shift, double eps,
+                      Keep keep) {
   NormResult forward =
       NormModulateForward(kind, x.value(), &scale.value(), &shift.value(), eps);
-  Tensor y = std::move(forward.out);
-  return tape.Record("norm modulate", {x, scale, shift}, {}, std::move(y),
-                     {x.value(), scale.value(), forward.mean, forward.rstd},
-                     [kind](Tape::Gradients& gradients) {
-                       const NormResult saved{Tensor(), gradients.Saved(2),
-                                              gradients.Saved(3)};
-                       NormModulateGradients result = NormModulateBackward(
-                           kind, gradients.Saved(0), saved, &gradients.Saved(1),
-                           gradients.TakeOutput(), gradients.TakePending(0));
-                       gradients.Accumulate(0, std::move(result.x));
-                       gradients.Accumulate(1, std::move(result.scale));
-                       gradients.Accumulate(2, std::move(result.shift));
-                     });
+  Variable y =
+      tape.Record("norm modulate", {x, scale, shift}, {}, forward.out,
+                  {x.value(), scale.value(), forward.mean, forward.rstd},
+                  [kind](Tape::Gradients& gradients) {
+                    const NormResult saved{Tensor(), gradients.Saved(2),
+                                           gradients.Saved(3)};
+                    NormModulateGradients result = NormModulateBackward(
+                        kind, gradients.Saved(0), saved, &gradients.Saved(1),
+                        gradients.TakeOutput(), gradients.TakePending(0));
+                    gradients.Accumulate(0, std::move(result.x));
+                    gradients.Accumulate(1, std::move(result.scale));
+                    gradients.Accumulate(2, std::move(result.shift));
+                  });
+  if (keep == Keep::kRecipe) {
+    y.set_recipe([kind, eps, x = x.value(), scale = scale.value(),
+                  shift = shift.value()] {
+      return NormModulateForward(kind, x, &scale, &shift, eps).out;
+    });
+  }
+  return y;
 }
 
 Variable Norm(Tape& tape, NormKind kind, const Variable& x, Parameter* weight,
@@ -219,6 +251,25 @@ namespace {
 Tensor TokensAsColumns(const Tensor& x) { return x.Reshape({x.dim(0), -1}); }
 
 }  // namespace
+
+Variable MaskTokens(Tape& tape, const Variable& x, int64_t valid) {
+  const auto masked = [valid](const Tensor& from) {
+    const Tensor to = from.Clone("masked tokens");
+    if (to.device().dry()) return to;
+    const int64_t row_bytes =
+        to.shape().elements_after(1) * DTypeSize(to.dtype());
+    char* data = static_cast<char*>(to.raw_data());
+    for (int64_t i = 0; i < to.dim(0); ++i) {
+      std::memset(data + (i * to.dim(1) + valid) * row_bytes, 0,
+                  (to.dim(1) - valid) * row_bytes);
+    }
+    return to;
+  };
+  return tape.Record("mask", {x}, {}, masked(x.value()), {},
+                     [masked](Tape::Gradients& gradients) {
+                       gradients.Accumulate(0, masked(gradients.TakeOutput()));
+                     });
+}
 
 Variable ConcatTokens(Tape& tape, const Variable& first,
                       const Variable& second) {

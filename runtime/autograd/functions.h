@@ -12,22 +12,34 @@
 #include <vector>
 
 #include "runtime/autograd/tape.h"
-#include "runtime/comm/communicator.h"
+#include "runtime/comm/pending_tensor.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/normalization.h"
 
 namespace trireme {
 
+// What a linear layer keeps of an op's result for its backward (selective
+// recompute; Korthikanti et al., section 5): the value, or how to make it again
+// from what the op keeps itself.
+enum class Keep { kValue, kRecipe };
+
+// How the input of a linear layer and its gradient travel between the ranks
+// that share the layer. Both run behind a product of the backward: the input is
+// gathered while its gradient is computed, that gradient is reduced while the
+// weight's is computed.
+struct LinearExchange {
+  // Starts to make the whole input from what is passed in, in forward and once
+  // more in backward (only the local part is kept). Null: it is whole.
+  std::function<PendingTensor(const Tensor& local)> gather;
+  // Starts to make the gradient of what is passed in from this rank's part of
+  // the whole input's. Null: they are the same.
+  std::function<PendingTensor(Tensor gradient)> reduce;
+};
+
 // y[.., out] = x[.., in]·Wᵀ + bias. The weight's local shape is [out, in] or
 // [parts, out/parts, in]; the bias is [out] or [parts, out/parts] or null.
-//
-// `reduce_input_gradient`, if given, starts a reduction of dx in place (the
-// conjugate of a column-parallel layer's input); it is in flight while the
-// weight gradient is computed.
-using StartReduction = std::function<Event(const Tensor&)>;
 Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
-                Parameter* bias,
-                StartReduction reduce_input_gradient = nullptr);
+                Parameter* bias, const LinearExchange& exchange = {});
 
 // y[.., h] = x[.., h] + b, for a bias[h] or a table[s, h].
 Variable AddParameter(Tape& tape, const Variable& x, Parameter& b);
@@ -35,7 +47,8 @@ Variable AddParameter(Tape& tape, const Variable& x, Parameter& b);
 Variable Add(Tape& tape, const Variable& a, const Variable& b);
 // y = x + table, for a constant table[s, h].
 Variable AddConstant(Tape& tape, const Variable& x, const Tensor& table);
-Variable Activate(Tape& tape, Activation activation, const Variable& x);
+Variable Activate(Tape& tape, Activation activation, const Variable& x,
+                  Keep keep = Keep::kValue);
 Variable SwiGlu(Tape& tape, const Variable& x);
 
 // out = x + gate[b, h]·y.
@@ -44,7 +57,8 @@ Variable GatedResidual(Tape& tape, const Variable& x, const Variable& gate,
 
 // Norm of x[b, s, h] modulated by scale and shift [b, h].
 Variable NormModulate(Tape& tape, NormKind kind, const Variable& x,
-                      const Variable& scale, const Variable& shift, double eps);
+                      const Variable& scale, const Variable& shift, double eps,
+                      Keep keep = Keep::kValue);
 // Norm of x[.., h] without (weight null) or with an affine map.
 Variable Norm(Tape& tape, NormKind kind, const Variable& x, Parameter* weight,
               Parameter* bias, double eps);
@@ -54,6 +68,10 @@ Variable Reshape(Tape& tape, const Variable& x, const Shape& shape);
 
 // x[b, parts·h] → parts of [b, h].
 std::vector<Variable> SplitColumns(Tape& tape, const Variable& x, int parts);
+
+// x[b, s, h] with the tokens from `valid` on set to zero, as are their
+// gradients: what padding adds to a loss.
+Variable MaskTokens(Tape& tape, const Variable& x, int64_t valid);
 
 // Tokens of several sequences [b, s_i, h] one after the other, and a part.
 Variable ConcatTokens(Tape& tape, const Variable& first,

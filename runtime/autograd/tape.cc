@@ -31,6 +31,10 @@ void Tape::Gradients::Accumulate(int input, Tensor gradient) {
   if (slot >= 0) tape_.AccumulateInto(slot, std::move(gradient));
 }
 
+bool Tape::Gradients::deferred() const {
+  return tape_.weight_gradients_ == WeightGradients::kDeferred;
+}
+
 void Tape::Gradients::AddWeightGradient(Parameter& parameter,
                                         std::function<void()> compute) {
   tape_.AddWeightGradient(parameter, std::move(compute));

@@ -45,11 +45,19 @@ class Variable {
   bool defined() const { return value_.defined(); }
   bool requires_grad() const { return slot_ >= 0; }
 
+  // How to make the value again, for ops that would otherwise keep it for
+  // their backward; null: it must be kept.
+  const std::function<Tensor()>& recipe() const { return recipe_; }
+  void set_recipe(std::function<Tensor()> recipe) {
+    recipe_ = std::move(recipe);
+  }
+
  private:
   friend class Tape;
   Variable(Tensor value, int slot) : value_(std::move(value)), slot_(slot) {}
 
   Tensor value_;
+  std::function<Tensor()> recipe_;
   int slot_ = -1;
 };
 
@@ -80,6 +88,8 @@ class Tape {
     // then Accumulate a sum that contains it.
     Tensor TakePending(int input);
     void Accumulate(int input, Tensor gradient);
+    // Whether weight gradients are queued.
+    bool deferred() const;
     // Queues (or runs) `compute`, which adds this use's contribution to
     // parameter.grad. It must own the tensors it reads. Skipped if the
     // parameter has no gradient accumulator.

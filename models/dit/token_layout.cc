@@ -1,0 +1,52 @@
+#include "models/dit/token_layout.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/core/log.h"
+
+namespace trireme {
+
+int64_t TokenLayout::valid_local() const {
+  return std::clamp<int64_t>(tokens - local.begin, 0, local.count);
+}
+
+TokenLayout LayOutTokens(int64_t tokens, const ProcessGrid& grid,
+                         bool over_context, bool over_tensor) {
+  const int64_t cp = over_context ? grid.size(Axis::kContext) : 1;
+  const int64_t tp = over_tensor ? grid.size(Axis::kTensor) : 1;
+  TokenLayout layout;
+  layout.tokens = tokens;
+  layout.padded = (tokens + cp * tp - 1) / (cp * tp) * (cp * tp);
+  layout.attention.count = layout.padded / cp;
+  if (over_context) {
+    layout.attention.begin =
+        layout.attention.count * grid.coordinate(Axis::kContext);
+  }
+  layout.local = {layout.attention.begin, layout.attention.count / tp};
+  if (over_tensor) {
+    layout.local.begin += layout.local.count * grid.coordinate(Axis::kTensor);
+  }
+  return layout;
+}
+
+Tensor LocalTokens(const Tensor& whole, const TokenLayout& layout) {
+  CHECK_EQ(whole.dim(1), layout.tokens);
+  if (layout.local.count == layout.tokens) return whole;
+  const Tensor local = Tensor::Zeros(
+      whole.device(), {whole.dim(0), layout.local.count, whole.dim(2)},
+      whole.dtype(), MemoryCategory::kActivations, "local tokens");
+  if (whole.device().dry()) return local;
+  const int64_t token_bytes = whole.dim(2) * DTypeSize(whole.dtype());
+  const int64_t bytes = layout.valid_local() * token_bytes;
+  const char* from = static_cast<const char*>(whole.raw_data()) +
+                     layout.local.begin * token_bytes;
+  char* to = static_cast<char*>(local.raw_data());
+  for (int64_t i = 0; i < whole.dim(0) && bytes > 0; ++i) {
+    std::memcpy(to + i * layout.local.count * token_bytes,
+                from + i * layout.tokens * token_bytes, bytes);
+  }
+  return local;
+}
+
+}  // namespace trireme

@@ -1,0 +1,45 @@
+// Which tokens of a sequence a rank holds.
+//
+// A sequence is cut into equal contiguous chunks, first over cp, then, between
+// tensor-parallel layers under sequence parallelism, over tp. It is padded at
+// its end so that the chunks are equal; padding is masked as keys and in the
+// loss, so that it changes nothing.
+
+#ifndef TRIREME_MODELS_DIT_TOKEN_LAYOUT_H_
+#define TRIREME_MODELS_DIT_TOKEN_LAYOUT_H_
+
+#include <cstdint>
+
+#include "parallel/process_grid.h"
+#include "runtime/device/tensor.h"
+
+namespace trireme {
+
+// A contiguous part of a padded sequence.
+struct TokenRange {
+  int64_t begin = 0;
+  int64_t count = 0;
+};
+
+struct TokenLayout {
+  int64_t tokens = 0;  // real ones
+  int64_t padded = 0;
+  TokenRange
+      attention;     // where channels are sharded over tp: this rank's of cp
+  TokenRange local;  // between those layers
+
+  bool has_padding() const { return padded > tokens; }
+  // Real tokens of the local range.
+  int64_t valid_local() const;
+};
+
+// `over_context`: cut over cp. `over_tensor`: cut over tp between layers.
+TokenLayout LayOutTokens(int64_t tokens, const ProcessGrid& grid,
+                         bool over_context, bool over_tensor);
+
+// This rank's tokens of whole[b, s, f]: [b, local, f], zeros as padding.
+Tensor LocalTokens(const Tensor& whole, const TokenLayout& layout);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_DIT_TOKEN_LAYOUT_H_

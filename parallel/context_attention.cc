@@ -1,0 +1,220 @@
+#include "parallel/context_attention.h"
+
+#include <cmath>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "parallel/attention_partials.h"
+#include "parallel/head_exchange.h"
+#include "parallel/ring_attention.h"
+#include "runtime/core/log.h"
+#include "runtime/ops/attention.h"
+#include "runtime/ops/pointwise.h"
+
+namespace trireme {
+namespace {
+
+// Attention on this rank's heads and ring block, after the exchange of heads.
+struct LocalInputs {
+  Tensor image_qkv;    // [b, s, 3·h]
+  Tensor text_qkv;     // [b, n, 3·h] or undefined
+  Tensor text_counts;  // or undefined
+};
+
+struct LocalOutputs {
+  AttentionResult image;
+  AttentionResult text;
+};
+
+struct LocalGradients {
+  Tensor image_qkv;
+  Tensor text_qkv;
+};
+
+class LocalAttention {
+ public:
+  LocalAttention(const ContextGroups& groups, int64_t head_dim,
+                 int64_t valid_tokens)
+      : ring_group_(*groups.ring),
+        scale_(1 / std::sqrt(static_cast<double>(head_dim))),
+        head_dim_(head_dim),
+        ring_(ring_group_, scale_, head_dim, valid_tokens) {}
+
+  LocalOutputs Forward(const LocalInputs& in) const {
+    std::optional<AttentionGather> text;
+    if (in.text_qkv.defined()) {
+      AttentionMerger part;
+      part.Add(Attend(in.text_qkv, in.image_qkv, OwnCounts(in)));
+      if (CountsTextKeys()) {
+        part.Add(Attend(in.text_qkv, in.text_qkv, in.text_counts));
+      }
+      text.emplace(ring_group_, part.TakeUnrounded(), in.text_qkv.dtype(),
+                   "attention of text");
+    }
+    AttentionMerger image;
+    ring_.Forward(in.image_qkv, image);
+    LocalOutputs out;
+    if (in.text_qkv.defined()) {
+      image.Add(Attend(in.image_qkv, in.text_qkv, in.text_counts));
+      out.text = text->Wait();
+    }
+    out.image = image.Take();
+    return out;
+  }
+
+  // A gradient may be undefined: nothing flowed into that output.
+  LocalGradients Backward(const LocalInputs& in, const LocalOutputs& forward,
+                          const Tensor& image_grad,
+                          const Tensor& text_grad) const {
+    Sums image, text;
+    if (text_grad.defined()) {
+      AddGradients(in.text_qkv, in.image_qkv, forward.text, text_grad,
+                   OwnCounts(in), text.dq, image.dkv);
+      if (CountsTextKeys()) {
+        AddGradients(in.text_qkv, in.text_qkv, forward.text, text_grad,
+                     in.text_counts, text.dq, text.dkv);
+      }
+    }
+    if (image_grad.defined()) {
+      if (in.text_qkv.defined()) {
+        AddGradients(in.image_qkv, in.text_qkv, forward.image, image_grad,
+                     in.text_counts, image.dq, text.dkv);
+      }
+      ring_.Backward(in.image_qkv, forward.image, image_grad, image.dq,
+                     image.dkv);
+    }
+    LocalGradients result;
+    result.image_qkv = Pack(std::move(image), in.image_qkv);
+    if (in.text_qkv.defined()) {
+      result.text_qkv = Pack(std::move(text), in.text_qkv);
+    }
+    return result;
+  }
+
+ private:
+  struct Sums {
+    GradientSum dq;
+    GradientSum dkv;
+  };
+
+  // Where text queries count the text keys: the block with the padding has the
+  // fewest image keys.
+  bool CountsTextKeys() const {
+    return ring_group_.rank() + 1 == ring_group_.size();
+  }
+
+  // The valid keys of this rank's image block.
+  Tensor OwnCounts(const LocalInputs& in) const {
+    return ring_.KeyCounts(in.image_qkv.device(), in.image_qkv.dim(0),
+                           in.image_qkv.dim(1), ring_group_.rank());
+  }
+
+  AttentionResult Attend(const Tensor& queries, const Tensor& keys,
+                         const Tensor& counts) const {
+    return AttentionForward(PackedHeads(queries, 3, 0, head_dim_),
+                            PackedHeads(keys, 3, 1, head_dim_),
+                            PackedHeads(keys, 3, 2, head_dim_), scale_,
+                            counts.defined() ? &counts : nullptr);
+  }
+
+  void AddGradients(const Tensor& queries, const Tensor& keys,
+                    const AttentionResult& forward, const Tensor& grad_out,
+                    const Tensor& counts, GradientSum& dq,
+                    GradientSum& dkv) const {
+    AttentionPartGradients part = AttentionPartBackward(
+        PackedHeads(queries, 3, 0, head_dim_),
+        PackedHeads(keys, 3, 1, head_dim_), PackedHeads(keys, 3, 2, head_dim_),
+        forward, grad_out, scale_, counts.defined() ? &counts : nullptr);
+    dq.Add(std::move(part.q));
+    dkv.Add(std::move(part.key_value));
+  }
+
+  static Tensor Pack(Sums sums, const Tensor& qkv) {
+    const Tensor gradient = Tensor::EmptyLike(qkv, "attention gradient");
+    if (!sums.dq.defined() || !sums.dkv.defined()) gradient.FillZero();
+    const auto write = [&](GradientSum& sum, int64_t column) {
+      if (sum.defined()) {
+        WriteColumns(sum.Take(qkv.dtype()), column, gradient);
+      }
+    };
+    write(sums.dq, 0);
+    write(sums.dkv, qkv.dim(2) / 3);
+    return gradient;
+  }
+
+  Communicator& ring_group_;
+  double scale_;
+  int64_t head_dim_;
+  RingAttention ring_;
+};
+
+}  // namespace
+
+ContextAttentionOutputs ContextAttention(Tape& tape,
+                                         const ContextGroups& groups,
+                                         const ContextAttentionInputs& inputs,
+                                         int64_t head_dim, int64_t valid_tokens,
+                                         const Tensor* text_counts) {
+  Communicator& ulysses = *groups.ulysses;
+  const Tensor& image_qkv = inputs.image_qkv.value();
+  const bool with_text = inputs.text_qkv.defined();
+  CHECK_EQ(image_qkv.dim(2) % (3 * head_dim * ulysses.size()), 0)
+      << "heads of " << image_qkv.shape() << " over " << ulysses.size()
+      << " ranks";
+  CHECK_GT(valid_tokens, 0);
+  CHECK_LE(valid_tokens,
+           image_qkv.dim(1) * ulysses.size() * groups.ring->size());
+
+  LocalInputs in;
+  in.image_qkv =
+      ExchangeHeadsForTokens(ulysses, image_qkv, 3, "ulysses q, k, v");
+  if (with_text) {
+    CHECK_EQ(inputs.text_qkv.value().dim(2), image_qkv.dim(2));
+    in.text_qkv = TakeHeads(ulysses, inputs.text_qkv.value(), 3);
+    if (text_counts != nullptr) in.text_counts = *text_counts;
+  }
+  const LocalAttention attention(groups, head_dim, valid_tokens);
+  const LocalOutputs out = attention.Forward(in);
+
+  std::vector<Variable> variables{inputs.image_qkv};
+  std::vector<Tensor> outputs{
+      ExchangeTokensForHeads(ulysses, out.image.out, 1, "ulysses output")};
+  if (with_text) {
+    variables.push_back(inputs.text_qkv);
+    outputs.push_back(
+        GatherHeads(ulysses, out.text.out, "ulysses output of text"));
+  }
+  const std::vector<Variable> results = tape.RecordMany(
+      "context attention", std::move(variables), {}, std::move(outputs),
+      {in.image_qkv, in.text_qkv, in.text_counts, out.image.out,
+       out.image.log_sum_exp, out.text.out, out.text.log_sum_exp},
+      [&ulysses, attention, with_text](Tape::Gradients& gradients) {
+        const LocalInputs in{gradients.Saved(0), gradients.Saved(1),
+                             gradients.Saved(2)};
+        const LocalOutputs forward{{gradients.Saved(3), gradients.Saved(4)},
+                                   {gradients.Saved(5), gradients.Saved(6)}};
+        Tensor image_grad = gradients.TakeOutput(0);
+        if (image_grad.defined()) {
+          image_grad = ExchangeHeadsForTokens(ulysses, image_grad, 1,
+                                              "ulysses output gradient");
+        }
+        Tensor text_grad;
+        if (with_text) text_grad = gradients.TakeOutput(1);
+        if (text_grad.defined()) text_grad = TakeHeads(ulysses, text_grad, 1);
+        LocalGradients local =
+            attention.Backward(in, forward, image_grad, text_grad);
+        gradients.Accumulate(
+            0, ExchangeTokensForHeads(ulysses, local.image_qkv, 3,
+                                      "ulysses q, k, v gradient"));
+        if (with_text && gradients.Needs(1)) {
+          gradients.Accumulate(1, SpreadHeads(ulysses, local.text_qkv, 3));
+        }
+      });
+  ContextAttentionOutputs result;
+  result.image = results[0];
+  if (with_text) result.text = results[1];
+  return result;
+}
+
+}  // namespace trireme

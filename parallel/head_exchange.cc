@@ -1,0 +1,113 @@
+#include "parallel/head_exchange.h"
+
+#include <cstring>
+
+#include "runtime/core/log.h"
+#include "runtime/ops/pointwise.h"
+
+namespace trireme {
+namespace {
+
+// x seen as [rows, columns, ..] → [columns, rows, ..], in the given shape.
+Tensor SwapRowsAndColumns(const Tensor& x, int64_t rows, int64_t columns,
+                          const Shape& shape, MemoryCategory category) {
+  if (rows == 1 || columns == 1) return x.Reshape(shape);
+  const Tensor y =
+      Tensor::Empty(x.device(), shape, x.dtype(), category, "head exchange");
+  CHECK_EQ(x.num_elements(), y.num_elements());
+  if (x.device().dry()) return y;
+  const int64_t run = x.bytes() / (rows * columns);
+  const char* from = static_cast<const char*>(x.raw_data());
+  char* to = static_cast<char*>(y.raw_data());
+  for (int64_t column = 0; column < columns; ++column) {
+    for (int64_t row = 0; row < rows; ++row, to += run) {
+      std::memcpy(to, from + (row * columns + column) * run, run);
+    }
+  }
+  return y;
+}
+
+// Slice i of the leading dim goes to rank i and comes from rank i.
+Tensor AllToAll(Communicator& group, const Tensor& x, std::string_view name,
+                MemoryCategory category) {
+  const Tensor y = Tensor::Empty(x.device(), x.shape(), x.dtype(), category,
+                                 "head exchange");
+  group.AllToAll(x, y, name).Wait();
+  return y;
+}
+
+}  // namespace
+
+Tensor ExchangeHeadsForTokens(Communicator& group, const Tensor& x, int parts,
+                              std::string_view name) {
+  const int64_t ranks = group.size();
+  if (ranks == 1) return x;
+  const int64_t batch = x.dim(0), tokens = x.dim(1);
+  const int64_t width = x.dim(2) / ranks;
+  CHECK_EQ(x.dim(2) % (parts * ranks), 0) << x.shape();
+  // What arrives of a single sample is the result itself.
+  const Tensor received =
+      AllToAll(group,
+               SwapRowsAndColumns(x, batch * tokens * parts, ranks,
+                                  {ranks, batch, tokens, width},
+                                  MemoryCategory::kCommunication),
+               name,
+               batch == 1 ? MemoryCategory::kActivations
+                          : MemoryCategory::kCommunication);
+  return SwapRowsAndColumns(received, ranks, batch,
+                            {batch, ranks * tokens, width},
+                            MemoryCategory::kActivations);
+}
+
+Tensor ExchangeTokensForHeads(Communicator& group, const Tensor& x, int parts,
+                              std::string_view name) {
+  const int64_t ranks = group.size();
+  if (ranks == 1) return x;
+  const int64_t batch = x.dim(0), tokens = x.dim(1) / ranks;
+  const int64_t width = x.dim(2);
+  CHECK_EQ(x.dim(1) % ranks, 0) << x.shape();
+  const Tensor received = AllToAll(
+      group,
+      SwapRowsAndColumns(x, batch, ranks, {ranks, batch, tokens, width},
+                         MemoryCategory::kCommunication),
+      name, MemoryCategory::kCommunication);
+  return SwapRowsAndColumns(received, ranks, batch * tokens * parts,
+                            {batch, tokens, ranks * width},
+                            MemoryCategory::kActivations);
+}
+
+Tensor TakeHeads(const Communicator& group, const Tensor& x, int parts) {
+  if (group.size() == 1) return x;
+  const int64_t width = x.dim(2) / (parts * group.size());
+  CHECK_EQ(x.dim(2) % (parts * group.size()), 0) << x.shape();
+  return CopyColumns(x.Reshape({x.dim(0) * x.dim(1) * parts, -1}),
+                     group.rank() * width, (group.rank() + 1) * width)
+      .Reshape({x.dim(0), x.dim(1), parts * width});
+}
+
+Tensor SpreadHeads(const Communicator& group, const Tensor& x, int parts) {
+  if (group.size() == 1) return x;
+  const int64_t rows = x.dim(0) * x.dim(1) * parts;
+  const int64_t width = x.dim(2) / parts;
+  const Tensor y = Tensor::Zeros(
+      x.device(), {x.dim(0), x.dim(1), x.dim(2) * group.size()}, x.dtype(),
+      MemoryCategory::kActivations, "gradient of all heads");
+  WriteColumns(x.Reshape({rows, width}), group.rank() * width,
+               y.Reshape({rows, width * group.size()}));
+  return y;
+}
+
+Tensor GatherHeads(Communicator& group, const Tensor& x,
+                   std::string_view name) {
+  const int64_t ranks = group.size();
+  if (ranks == 1) return x;
+  const Tensor gathered =
+      Tensor::Empty(x.device(), {ranks * x.dim(0), x.dim(1), x.dim(2)},
+                    x.dtype(), MemoryCategory::kCommunication, "all heads");
+  group.AllGather(x, gathered, name).Wait();
+  return SwapRowsAndColumns(gathered, ranks, x.dim(0) * x.dim(1),
+                            {x.dim(0), x.dim(1), ranks * x.dim(2)},
+                            MemoryCategory::kActivations);
+}
+
+}  // namespace trireme
