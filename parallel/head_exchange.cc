@@ -2,8 +2,8 @@
 
 #include <cstring>
 
+#include "parallel/dim_collectives.h"
 #include "runtime/core/log.h"
-#include "runtime/ops/pointwise.h"
 
 namespace trireme {
 namespace {
@@ -78,36 +78,22 @@ Tensor ExchangeTokensForHeads(Communicator& group, const Tensor& x, int parts,
 
 Tensor TakeHeads(const Communicator& group, const Tensor& x, int parts) {
   if (group.size() == 1) return x;
-  const int64_t width = x.dim(2) / (parts * group.size());
-  CHECK_EQ(x.dim(2) % (parts * group.size()), 0) << x.shape();
-  return CopyColumns(x.Reshape({x.dim(0) * x.dim(1) * parts, -1}),
-                     group.rank() * width, (group.rank() + 1) * width)
-      .Reshape({x.dim(0), x.dim(1), parts * width});
+  return SliceDim(x.Reshape({x.dim(0) * x.dim(1) * parts, -1}), 1, group.size(),
+                  group.rank())
+      .Reshape({x.dim(0), x.dim(1), -1});
 }
 
 Tensor SpreadHeads(const Communicator& group, const Tensor& x, int parts) {
   if (group.size() == 1) return x;
-  const int64_t rows = x.dim(0) * x.dim(1) * parts;
-  const int64_t width = x.dim(2) / parts;
-  const Tensor y = Tensor::Zeros(
-      x.device(), {x.dim(0), x.dim(1), x.dim(2) * group.size()}, x.dtype(),
-      MemoryCategory::kActivations, "gradient of all heads");
-  WriteColumns(x.Reshape({rows, width}), group.rank() * width,
-               y.Reshape({rows, width * group.size()}));
-  return y;
+  return PlaceInDim(x.Reshape({x.dim(0) * x.dim(1) * parts, -1}), 1,
+                    group.size(), group.rank())
+      .Reshape({x.dim(0), x.dim(1), -1});
 }
 
 Tensor GatherHeads(Communicator& group, const Tensor& x,
                    std::string_view name) {
-  const int64_t ranks = group.size();
-  if (ranks == 1) return x;
-  const Tensor gathered =
-      Tensor::Empty(x.device(), {ranks * x.dim(0), x.dim(1), x.dim(2)},
-                    x.dtype(), MemoryCategory::kCommunication, "all heads");
-  group.AllGather(x, gathered, name).Wait();
-  return SwapRowsAndColumns(gathered, ranks, x.dim(0) * x.dim(1),
-                            {x.dim(0), x.dim(1), ranks * x.dim(2)},
-                            MemoryCategory::kActivations);
+  if (group.size() == 1) return x;
+  return StartGather(group, x, 2, name).Wait();
 }
 
 }  // namespace trireme

@@ -35,9 +35,7 @@ void RingAttention::VisitBlocks(const Tensor& qkv, int tag,
   const int ranks = ring_.size();
   const int64_t width = qkv.dim(-1) / 3;
   Tensor held;  // contiguous keys and values; this rank's own lie in qkv
-  if (ranks > 1) {
-    held = CopyColumns(qkv, width, 3 * width);
-  }
+  if (ranks > 1) held = CopyColumns(qkv, width, 3 * width);
   for (int step = 0; step < ranks; ++step) {
     Tensor arriving;
     Event sent, received;
