@@ -9,9 +9,10 @@
 //
 // On a dry device an operation counts its bytes and moves nothing.
 //
-// Each operation has a name ("dp gradient bucket 3"); with the communicator's
-// deadline it is what a hang is reported by: Wait() past the deadline ends the
-// process with a message that names operation, group, rank and peers. Deadlines
+// Each operation has a name ("dp gradient bucket 3"), the same on all ranks of
+// a collective; with the communicator's deadline it is what a hang is reported
+// by: a Wait() past the deadline on any rank ends the job with a table of all
+// ranks, which says who waits for whom in what (comm/hang_table.h). Deadlines
 // are generous (default 10 minutes).
 //
 // Implementations: comm/mpi (processes), comm/threads (N ranks as threads of
@@ -108,6 +109,11 @@ class Communicator {
   virtual void Barrier(std::string_view name) = 0;
 
   virtual CommunicationStatistics Statistics() const = 0;
+
+  // For the table of a hang: what this process does from now on, beside
+  // communication ("Forward mb=3 chunk=0"). The last call on any communicator
+  // of the process counts.
+  virtual void SetActivity(std::string_view /*activity*/) {}
 };
 
 // Who moves the data of operations in flight.

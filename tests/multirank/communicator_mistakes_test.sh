@@ -20,7 +20,9 @@ expect() {
   fi
 }
 
-expect deadlock "deadline .* receive 'activation 7' on 'pair' at rank [01] .*receive from [01]"
+expect deadlock "deadline .* receive 'activation 7' on 'pair'"
+expect deadlock "^ +0 .* receive 'activation 7' +pair \[0, 1\] +1$"
+expect deadlock "^verdict: ranks wait for one another in a circle: 0 in receive 'activation 7' -> 1 in"
 expect missing "deadline .* (all-reduce 'bucket 2'|receive 'activation 7') on 'pair'"
 expect size "receive 'activation 7': rank 0 sent 32 bytes, expected 64"
 expect long "receive 'activation 7'.*truncated"

@@ -55,7 +55,9 @@ TEST(ThreadWorldDeathTest, ReportsWhatRanksDisagreeAbout) {
                    world.Broadcast(data, 0, "parameters").Wait();
                  }
                }),
-               "ranks of 'pair' disagree");
+               "ranks of 'pair' disagree(.|\n)*"
+               "verdict: rank 0 started all-reduce 'gradients', rank 1 "
+               "broadcast 'parameters'");
 }
 
 TEST(ThreadWorldDeathTest, ReportsARankThatHasReturned) {
@@ -64,7 +66,8 @@ TEST(ThreadWorldDeathTest, ReportsARankThatHasReturned) {
                  if (world.rank() == 0) return;
                  world.AllReduce(data, ReduceOp::kSum, "gradients").Wait();
                }),
-               "rank 1 of 'pair'.* waits in all-reduce 'gradients' for rank");
+               "rank 1 of 'pair'.* waits in all-reduce 'gradients' for rank"
+               "(.|\n)*0 +- +finished(.|\n)*verdict: rank 0 has not started");
 }
 
 TEST(ThreadWorldDeathTest, ReportsADeadlock) {
@@ -75,7 +78,8 @@ TEST(ThreadWorldDeathTest, ReportsADeadlock) {
             world.Receive(data, 1 - world.rank(), 3, "activation").Wait();
           },
           std::chrono::milliseconds(50)),
-      "deadline of 50 ms passed.*receive 'activation'");
+      "deadline of 50 ms passed.*receive 'activation'(.|\n)*"
+      "verdict: ranks wait for one another in a circle: 0 in receive");
 }
 
 }  // namespace

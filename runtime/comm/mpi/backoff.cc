@@ -21,20 +21,17 @@ constexpr nanoseconds kLongestSleep = microseconds(500);
 
 }  // namespace
 
-void Backoff::Reset() {
-  polls_ = 0;
-  waited_ = {};
-}
+void Backoff::Reset() { polls_ = 0; }
 
 void Backoff::Pause() {
   ++polls_;
   if (polls_ == 1) begin_ = std::chrono::steady_clock::now();
   if (!crowded_ && polls_ < kPollsBeforeYielding) return;
-  waited_ = std::chrono::steady_clock::now() - begin_;
-  if (waited_ < (crowded_ ? kYieldFor : kYieldForUncrowded)) {
+  const nanoseconds waited = std::chrono::steady_clock::now() - begin_;
+  if (waited < (crowded_ ? kYieldFor : kYieldForUncrowded)) {
     sched_yield();
   } else {
-    std::this_thread::sleep_for(std::min(waited_ / kSleepShare, kLongestSleep));
+    std::this_thread::sleep_for(std::min(waited / kSleepShare, kLongestSleep));
   }
 }
 

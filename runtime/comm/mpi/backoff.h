@@ -18,14 +18,11 @@ class Backoff {
   void Reset();
   // Nothing moved.
   void Pause();
-  // Since the last Reset, as of the last Pause that looked at the clock.
-  std::chrono::nanoseconds waited() const { return waited_; }
 
  private:
   const bool crowded_;
   int polls_ = 0;
   std::chrono::steady_clock::time_point begin_;
-  std::chrono::nanoseconds waited_{};
 };
 
 }  // namespace trireme

@@ -15,14 +15,15 @@ constexpr std::chrono::nanoseconds kDrainDeadline = std::chrono::seconds(10);
 
 }  // namespace
 
-MpiEngine::MpiEngine(std::chrono::nanoseconds deadline, bool crowded)
-    : deadline_(deadline), crowded_(crowded) {}
+MpiEngine::MpiEngine(int world_rank, std::chrono::nanoseconds deadline,
+                     bool crowded)
+    : deadline_(deadline), crowded_(crowded), registry_(world_rank) {}
 
 MpiEngine::~MpiEngine() {
   {
     std::lock_guard lock(mutex_);
     for (const auto& task : tasks_) {
-      LOG(ERROR) << "never completed: " << task->Describe();
+      LOG(ERROR) << "never completed: " << task->note().text;
     }
     CHECK(tasks_.empty()) << "operations outlive the world";
     stopping_ = true;
@@ -33,6 +34,7 @@ MpiEngine::~MpiEngine() {
 
 void MpiEngine::Start(std::shared_ptr<MpiTask> task) {
   bool wake = false;
+  registry_.Started(task->note_);
   {
     Caller caller(*this);
     if (task->Advance() == MpiTask::Step::kDone) {
@@ -71,12 +73,8 @@ bool MpiEngine::Poll() {
   return moved;
 }
 
-void MpiEngine::WaitUntil(const std::function<bool()>& done,
-                          std::chrono::nanoseconds deadline,
-                          const std::function<std::string()>& what) {
+void MpiEngine::PollUntil(const std::function<bool()>& done) {
   Backoff backoff(crowded_);
-  const auto begin = std::chrono::steady_clock::now();
-  // Other tasks may move while this one hangs: the deadline has its own clock.
   while (true) {
     bool moved = false;
     {
@@ -87,38 +85,48 @@ void MpiEngine::WaitUntil(const std::function<bool()>& done,
     }
     if (moved) {
       backoff.Reset();
-      continue;
+    } else {
+      backoff.Pause();
     }
-    backoff.Pause();
-    if (backoff.waited().count() == 0 ||
-        std::chrono::steady_clock::now() - begin < deadline) {
-      continue;
-    }
-    Caller caller(*this);
-    std::string text =
-        fmt::format("deadline of {:.1f} s passed waiting for {}",
-                    std::chrono::duration<double>(deadline).count(), what());
-    for (const auto& task : tasks_) {
-      text += "\n  under way: " + task->Describe();
-    }
-    AbortJob(text);
   }
 }
 
 void MpiEngine::Wait(const MpiTask& task) {
-  WaitUntil([&] { return task.done(); }, deadline_,
-            [&] { return task.Describe(); });
+  if (task.done()) {
+    // Not before the engine has let go of its tensors.
+    Caller caller(*this);
+    return;
+  }
+  const WaitRegistry::Wait wait(registry_, task.note_, deadline_);
+  PollUntil([&] { return task.done(); });
 }
 
-void MpiEngine::Drain(const void* owner, std::string_view name) {
-  const auto drained = [&] {
-    return std::none_of(tasks_.begin(), tasks_.end(), [&](const auto& task) {
+void MpiEngine::Drain(const void* owner) {
+  const auto first_of_owner = [&] {
+    return std::find_if(tasks_.begin(), tasks_.end(), [&](const auto& task) {
       return task->owner_ == owner;
     });
   };
-  WaitUntil(drained, std::min(deadline_, kDrainDeadline), [&] {
-    return fmt::format("operations on '{}', which is being destroyed", name);
+  std::shared_ptr<MpiTask> first;
+  Exclusively([&] {
+    const auto found = first_of_owner();
+    if (found != tasks_.end()) first = *found;
   });
+  if (!first) return;
+  const WaitRegistry::Wait wait(registry_, first->note_,
+                                std::min(deadline_, kDrainDeadline));
+  PollUntil([&] { return first_of_owner() == tasks_.end(); });
+}
+
+void MpiEngine::Fail(std::string text) {
+  registry_.SetFailure(std::move(text));
+  parked_.store(true, std::memory_order_release);
+  while (true) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
+void MpiEngine::Check(int result, std::string_view what) {
+  if (result == MPI_SUCCESS) return;
+  Fail(fmt::format("{}: {}", what, MpiErrorText(result)));
 }
 
 bool MpiEngine::Test(const MpiTask& task) {

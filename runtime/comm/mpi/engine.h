@@ -21,22 +21,24 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/comm/wait_registry.h"
+
 namespace trireme {
 
 // An operation as the engine sees it.
 class MpiTask {
  public:
-  // `owner`: for MpiEngine::Drain.
-  MpiTask(const void* owner, bool background)
-      : owner_(owner), background_(background) {}
+  // `owner`: for MpiEngine::Drain. `note`: for the report of a hang.
+  MpiTask(const void* owner, bool background,
+          std::shared_ptr<const OperationNote> note)
+      : owner_(owner), background_(background), note_(std::move(note)) {}
   virtual ~MpiTask() = default;
   MpiTask(const MpiTask&) = delete;
   MpiTask& operator=(const MpiTask&) = delete;
 
   bool background() const { return background_; }
   bool done() const { return done_.load(std::memory_order_acquire); }
-  // For a report of a hang: operation, group, rank and pending peers.
-  virtual std::string Describe() const = 0;
+  const OperationNote& note() const { return *note_; }
 
  protected:
   enum class Step { kWaits, kMoved, kDone };
@@ -47,24 +49,29 @@ class MpiTask {
   friend class MpiEngine;
   const void* const owner_;
   const bool background_;
+  const std::shared_ptr<const OperationNote> note_;
   std::atomic<bool> done_ = false;
 };
 
 class MpiEngine {
  public:
   // `crowded`: there are more ranks than processors on this machine.
-  MpiEngine(std::chrono::nanoseconds deadline, bool crowded);
+  MpiEngine(int world_rank, std::chrono::nanoseconds deadline, bool crowded);
   // Every task is done by then.
   ~MpiEngine();
   MpiEngine(const MpiEngine&) = delete;
   MpiEngine& operator=(const MpiEngine&) = delete;
 
+  // What this rank has started and waits in. Who watches it (MpiWatchdog) ends
+  // the job when a wait passes its deadline.
+  WaitRegistry& registry() { return registry_; }
+  std::chrono::nanoseconds deadline() const { return deadline_; }
+
   void Start(std::shared_ptr<MpiTask> task);
-  // Past the deadline: reports all tasks under way and ends the job.
   void Wait(const MpiTask& task);
   // Waits for all tasks of `owner` that nobody waited for, but not for long:
   // where a rank gives up on an error they will never be done.
-  void Drain(const void* owner, std::string_view name);
+  void Drain(const void* owner);
   bool Test(const MpiTask& task);
 
   // Runs `f`, which calls MPI, under the engine's mutex.
@@ -73,6 +80,23 @@ class MpiEngine {
     Caller caller(*this);
     std::forward<F>(f)();
   }
+  // The same, unless another thread is at it: then false.
+  template <typename F>
+  bool TryExclusively(F&& f) {
+    std::unique_lock lock(mutex_, std::defer_lock);
+    if (!parked_.load(std::memory_order_acquire) && !lock.try_lock()) {
+      return false;
+    }
+    std::forward<F>(f)();
+    return true;
+  }
+
+  // Under the mutex (from MpiTask::Advance): an error of communication, which
+  // ends the job. Leaves MPI to the watchdog, which reports the error with
+  // what all ranks are doing.
+  [[noreturn]] void Fail(std::string text);
+  // Fails with MPI's own text unless `result` is MPI_SUCCESS.
+  void Check(int result, std::string_view what);
 
  private:
   // The mutex, with the background thread kept away.
@@ -98,15 +122,15 @@ class MpiEngine {
   // a task was done knows that its tensors are the caller's alone.
   bool Poll();
   void RunInBackground();
-  // Polls until `done()`, which is called under the mutex; past `deadline`
-  // ends the job with a report of `what()` and of all tasks under way.
-  void WaitUntil(const std::function<bool()>& done,
-                 std::chrono::nanoseconds deadline,
-                 const std::function<std::string()>& what);
+  // Polls until `done()`, which is called under the mutex.
+  void PollUntil(const std::function<bool()>& done);
 
   const std::chrono::nanoseconds deadline_;
   const bool crowded_;
+  WaitRegistry registry_;
   std::mutex mutex_;
+  // The thread that holds mutex_ has failed and does nothing more.
+  std::atomic<bool> parked_ = false;
   // Threads other than the background one that poll or want to.
   std::atomic<int> callers_ = 0;
   // Guarded by mutex_.

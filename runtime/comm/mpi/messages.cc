@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "fmt/format.h"
+#include "runtime/comm/mpi/engine.h"
 #include "runtime/core/log.h"
 
 namespace trireme {
@@ -11,14 +12,14 @@ namespace {
 
 constexpr int64_t kMaxPieceBytes = int64_t{1} << 30;
 
-std::string ErrorText(int result) {
+}  // namespace
+
+std::string MpiErrorText(int result) {
   char text[MPI_MAX_ERROR_STRING];
   int length = 0;
   MPI_Error_string(result, text, &length);
   return std::string(text, length);
 }
-
-}  // namespace
 
 void AbortJob(std::string_view message) {
   LOG(ERROR) << message;
@@ -28,7 +29,7 @@ void AbortJob(std::string_view message) {
 
 void CheckMpi(int result, std::string_view what) {
   if (result == MPI_SUCCESS) return;
-  AbortJob(fmt::format("{}: {}", what, ErrorText(result)));
+  AbortJob(fmt::format("{}: {}", what, MpiErrorText(result)));
 }
 
 void Messages::Send(const void* data, int64_t bytes, int to, int tag,
@@ -36,9 +37,9 @@ void Messages::Send(const void* data, int64_t bytes, int to, int tag,
   const char* from = static_cast<const char*>(data);
   for (int64_t begin = 0; begin < bytes; begin += kMaxPieceBytes) {
     const int count = static_cast<int>(std::min(kMaxPieceBytes, bytes - begin));
-    CheckMpi(MPI_Isend(from + begin, count, MPI_BYTE, to, tag, communicator_,
-                       &requests_.emplace_back()),
-             what);
+    engine_.Check(MPI_Isend(from + begin, count, MPI_BYTE, to, tag,
+                            communicator_, &requests_.emplace_back()),
+                  what);
     parts_.push_back({to, -1});
   }
 }
@@ -48,9 +49,9 @@ void Messages::Receive(void* data, int64_t bytes, int from, int tag,
   char* to = static_cast<char*>(data);
   for (int64_t begin = 0; begin < bytes; begin += kMaxPieceBytes) {
     const int count = static_cast<int>(std::min(kMaxPieceBytes, bytes - begin));
-    CheckMpi(MPI_Irecv(to + begin, count, MPI_BYTE, from, tag, communicator_,
-                       &requests_.emplace_back()),
-             what);
+    engine_.Check(MPI_Irecv(to + begin, count, MPI_BYTE, from, tag,
+                            communicator_, &requests_.emplace_back()),
+                  what);
     parts_.push_back({from, count});
   }
 }
@@ -65,40 +66,25 @@ bool Messages::Test(std::string_view what) {
     for (size_t i = 0; i < statuses_.size(); ++i) {
       const int error = statuses_[i].MPI_ERROR;
       if (error == MPI_SUCCESS || error == MPI_ERR_PENDING) continue;
-      AbortJob(fmt::format("{}: message with rank {}: {}", what, parts_[i].peer,
-                           ErrorText(error)));
+      engine_.Fail(fmt::format("{}: message with rank {}: {}", what,
+                               parts_[i].peer, MpiErrorText(error)));
     }
   }
-  CheckMpi(result, what);
+  engine_.Check(result, what);
   if (!complete) return false;
   for (size_t i = 0; i < parts_.size(); ++i) {
     if (parts_[i].expected_bytes < 0) continue;
     int bytes = 0;
     MPI_Get_count(&statuses_[i], MPI_BYTE, &bytes);
     if (bytes != parts_[i].expected_bytes) {
-      AbortJob(fmt::format("{}: rank {} sent {} bytes, expected {}", what,
-                           parts_[i].peer, bytes, parts_[i].expected_bytes));
+      engine_.Fail(fmt::format("{}: rank {} sent {} bytes, expected {}", what,
+                               parts_[i].peer, bytes,
+                               parts_[i].expected_bytes));
     }
   }
   requests_.clear();
   parts_.clear();
   return true;
-}
-
-std::string Messages::PendingText() const {
-  std::string text;
-  for (size_t i = 0; i < requests_.size(); ++i) {
-    int complete = 1;
-    if (requests_[i] != MPI_REQUEST_NULL) {
-      MPI_Request_get_status(requests_[i], &complete, MPI_STATUS_IGNORE);
-    }
-    if (complete) continue;
-    text +=
-        fmt::format("{}{} {}", text.empty() ? "" : ", ",
-                    parts_[i].expected_bytes < 0 ? "send to" : "receive from",
-                    parts_[i].peer);
-  }
-  return text;
 }
 
 }  // namespace trireme

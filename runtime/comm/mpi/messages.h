@@ -13,6 +13,8 @@
 
 namespace trireme {
 
+class MpiEngine;
+
 // An error of MPI ends the job: prints `what` with MPI's own text, aborts all
 // ranks.
 void CheckMpi(int result, std::string_view what);
@@ -20,11 +22,15 @@ void CheckMpi(int result, std::string_view what);
 // Prints and ends all ranks with a non-zero status.
 [[noreturn]] void AbortJob(std::string_view message);
 
+// MPI's text of an error.
+std::string MpiErrorText(int result);
+
 // A set of messages under way on one communicator. Empty messages are not
-// sent: both sides know the size.
+// sent: both sides know the size. Errors end the job (MpiEngine::Fail).
 class Messages {
  public:
-  explicit Messages(MPI_Comm communicator) : communicator_(communicator) {}
+  Messages(MpiEngine& engine, MPI_Comm communicator)
+      : engine_(engine), communicator_(communicator) {}
 
   void Send(const void* data, int64_t bytes, int to, int tag,
             std::string_view what);
@@ -35,9 +41,6 @@ class Messages {
   bool Test(std::string_view what);
   bool empty() const { return requests_.empty(); }
 
-  // The ranks that incomplete messages wait for: "receive from 2, send to 3".
-  std::string PendingText() const;
-
  private:
   struct Part {
     int peer;
@@ -45,6 +48,7 @@ class Messages {
     int expected_bytes;
   };
 
+  MpiEngine& engine_;
   MPI_Comm communicator_;
   std::vector<MPI_Request> requests_;
   std::vector<Part> parts_;

@@ -47,22 +47,40 @@ class MpiCommunicator final : public Communicator {
   CommunicationStatistics Statistics() const override {
     return group_->traffic.Get();
   }
+  void SetActivity(std::string_view activity) override {
+    group_->engine->registry().SetActivity(activity);
+  }
 
  private:
   using Transfer = TransferOperation::Transfer;
+  enum class Kind {
+    kAllReduceSum,
+    kAllReduceMax,
+    kReduceScatter,
+    kAllGather,
+    kAllToAll,
+    kAllToAllV,
+    kBroadcast,
+    kBarrier,
+  };
+  static std::string_view KindName(Kind kind);
+  static int TagOf(Kind kind, const OperationNote& note);
 
   Event Start(std::shared_ptr<MpiOperation> operation);
-  Event Reduction(std::string_view kind, std::string_view name,
-                  const Tensor& input, const Tensor& output, bool gather,
-                  ReduceOp op, int64_t sent_bytes);
-  Event Exchange(std::string text, const Tensor& input,
+  Event Reduction(Kind kind, std::string_view name, const Tensor& input,
+                  const Tensor& output, bool gather, ReduceOp op,
+                  int64_t sent_bytes);
+  Event Exchange(Kind kind, OperationNote note, const Tensor& input,
                  std::span<const int64_t> send_bytes, const Tensor& output,
                  std::span<const int64_t> receive_bytes);
-  // The first of `count` tags for the next collective.
-  int TakeTags(int count);
+  // Takes the next sequence number.
+  OperationNote Collective(Kind kind, std::string_view name, int64_t bytes);
+  OperationNote Message(bool sends, std::string_view name, const Tensor& data,
+                        int peer, int tag) const;
 
   const std::shared_ptr<MpiGroup> group_;
-  int next_tag_ = 0;
+  // Number 0 was the communicator's creation.
+  int64_t next_sequence_ = 1;
 };
 
 }  // namespace trireme

@@ -11,6 +11,7 @@
 
 #include "runtime/comm/mpi/engine.h"
 #include "runtime/comm/mpi/mpi_communicator.h"
+#include "runtime/comm/mpi/watchdog.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
@@ -72,11 +73,18 @@ MpiWorld::MpiWorld(bool finalize, const MpiWorldOptions& options)
       sum_allowed > static_cast<int>(std::thread::hardware_concurrency());
   threads_per_rank_ = shared ? std::max(1, allowed / local_size_) : allowed;
   const bool crowded = shared && allowed < local_size_;
-  engine_ = std::make_shared<MpiEngine>(options.deadline, crowded);
+  engine_ = std::make_shared<MpiEngine>(world_rank_, options.deadline, crowded);
+  if (world_size_ > 1) {
+    watchdog_ =
+        std::make_unique<MpiWatchdog>(*engine_, world_rank_, world_size_);
+  }
 }
 
 MpiWorld::~MpiWorld() {
   CHECK_EQ(engine_.use_count(), 1) << "communicators outlive their world";
+  // Others may still ask what this rank is doing.
+  if (watchdog_ && finalize_) watchdog_->AwaitAll();
+  watchdog_.reset();
   engine_.reset();
   if (finalize_) MPI_Finalize();
 }

@@ -16,9 +16,11 @@
 namespace trireme {
 
 class MpiEngine;
+class MpiWatchdog;
 
 struct MpiWorldOptions {
-  // How long one Wait may take before the job is ended as hung.
+  // How long one Wait may take before the job is ended as hung, with a table
+  // of what all ranks do.
   std::chrono::milliseconds deadline = std::chrono::minutes(10);
 };
 
@@ -28,7 +30,8 @@ class MpiWorld final : public CommunicatorFactory {
   // support.
   static absl::StatusOr<std::unique_ptr<MpiWorld>> Create(
       int* argc, char*** argv, const MpiWorldOptions& options = {});
-  // All communicators are gone by then. Waits for the other ranks.
+  // All communicators are gone by then. Waits for the other ranks, without a
+  // deadline, unless MPI is left initialized.
   ~MpiWorld() override;
   MpiWorld(const MpiWorld&) = delete;
   MpiWorld& operator=(const MpiWorld&) = delete;
@@ -60,6 +63,8 @@ class MpiWorld final : public CommunicatorFactory {
   int local_size_ = 1;
   int threads_per_rank_ = 1;
   std::shared_ptr<MpiEngine> engine_;
+  // None for a world of one.
+  std::unique_ptr<MpiWatchdog> watchdog_;
 };
 
 }  // namespace trireme

@@ -15,7 +15,13 @@ MpiGroup::MpiGroup(std::shared_ptr<MpiEngine> engine_in,
       ranks(std::move(ranks_in)),
       rank(rank_in),
       name(std::move(name_in)),
-      background(background_in) {
+      background(background_in),
+      id(engine->registry().AddCommunicator(name, ranks)) {
+  // The first of its collectives.
+  const auto note = std::make_shared<const OperationNote>(
+      OperationNote{.text = "creation", .communicator = id, .sequence = 0});
+  engine->registry().Started(note);
+  const WaitRegistry::Wait wait(engine->registry(), note, engine->deadline());
   engine->Exclusively([&] {
     const std::string what = fmt::format("creating '{}'", name);
     MPI_Group world;
@@ -35,35 +41,28 @@ MpiGroup::MpiGroup(std::shared_ptr<MpiEngine> engine_in,
 }
 
 void MpiGroup::Close() {
-  engine->Drain(this, name);
+  engine->Drain(this);
   engine->Exclusively([&] {
     MPI_Comm_free(&collectives);
     MPI_Comm_free(&communicator);
   });
+  engine->registry().RemoveCommunicator(id);
 }
 
-MpiOperation::MpiOperation(std::shared_ptr<MpiGroup> group, std::string text)
-    : MpiTask(group.get(), group->background),
-      group_(std::move(group)),
-      text_(std::move(text)) {}
-
-std::string MpiOperation::Describe() const {
-  return fmt::format(
-      "{} on '{}' at rank {} (world rank {}; the group's world ranks are {}); "
-      "pending ranks of the group: {}",
-      text_, group_->name, group_->rank, group_->ranks[group_->rank],
-      RanksText(group_->ranks), PendingText());
-}
+MpiOperation::MpiOperation(std::shared_ptr<MpiGroup> group, OperationNote note)
+    : MpiTask(group.get(), group->background,
+              std::make_shared<const OperationNote>(std::move(note))),
+      group_(std::move(group)) {}
 
 TransferOperation::TransferOperation(std::shared_ptr<MpiGroup> group,
-                                     std::string text, MPI_Comm communicator,
+                                     OperationNote note, MPI_Comm communicator,
                                      int tag, std::vector<Transfer> transfers,
                                      std::vector<Tensor> tensors)
-    : MpiOperation(std::move(group), std::move(text)),
+    : MpiOperation(group, std::move(note)),
       tag_(tag),
       transfers_(std::move(transfers)),
       tensors_(std::move(tensors)),
-      messages_(communicator) {}
+      messages_(*group->engine, communicator) {}
 
 MpiTask::Step TransferOperation::Advance() {
   for (const Transfer& transfer : transfers_) {
@@ -80,13 +79,13 @@ MpiTask::Step TransferOperation::Advance() {
 }
 
 BroadcastOperation::BroadcastOperation(std::shared_ptr<MpiGroup> group,
-                                       std::string text, int tag, Tensor data,
+                                       OperationNote note, int tag, Tensor data,
                                        int root)
-    : MpiOperation(group, std::move(text)),
+    : MpiOperation(group, std::move(note)),
       tag_(tag),
       data_(std::move(data)),
       root_(root),
-      messages_(group->collectives) {}
+      messages_(*group->engine, group->collectives) {}
 
 // Counted from the root, rank r > 0 gets the data from r without its highest
 // bit, and passes it on to r + 2^k for all 2^k > r.
@@ -123,11 +122,12 @@ MpiTask::Step BroadcastOperation::Advance() {
 }
 
 ReductionOperation::ReductionOperation(std::shared_ptr<MpiGroup> group,
-                                       std::string text, int tag, Tensor input,
-                                       Tensor output, bool gather, ReduceOp op,
+                                       OperationNote note, int tag,
+                                       Tensor input, Tensor output, bool gather,
+                                       ReduceOp op,
                                        const ReductionSegments& segments,
                                        Tensor staging)
-    : MpiOperation(group, std::move(text)),
+    : MpiOperation(group, std::move(note)),
       tag_(tag),
       input_(std::move(input)),
       output_(std::move(output)),
@@ -138,7 +138,7 @@ ReductionOperation::ReductionOperation(std::shared_ptr<MpiGroup> group,
       element_bytes_(DTypeSize(input_.dtype())),
       sources_(group->size()) {
   for (int slot = 0; slot < segments_.slots; ++slot) {
-    slots_.emplace_back(slot, group->collectives);
+    slots_.emplace_back(slot, *group);
   }
 }
 
@@ -247,23 +247,15 @@ MpiTask::Step ReductionOperation::Advance() {
   return moved ? Step::kMoved : Step::kWaits;
 }
 
-std::string ReductionOperation::PendingText() const {
-  std::string text;
-  for (const Slot& slot : slots_) {
-    const std::string pending = slot.messages.PendingText();
-    if (pending.empty()) continue;
-    text += fmt::format("{}{}", text.empty() ? "" : ", ", pending);
-  }
-  return text;
-}
-
 MpiTask::Step BarrierOperation::Advance() {
   if (!started_) {
-    CheckMpi(MPI_Ibarrier(group()->collectives, &request_), text());
+    group()->engine->Check(MPI_Ibarrier(group()->collectives, &request_),
+                           text());
     started_ = true;
   }
   int complete = 0;
-  CheckMpi(MPI_Test(&request_, &complete, MPI_STATUS_IGNORE), text());
+  group()->engine->Check(MPI_Test(&request_, &complete, MPI_STATUS_IGNORE),
+                         text());
   return complete ? Step::kDone : Step::kWaits;
 }
 

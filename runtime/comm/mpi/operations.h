@@ -43,6 +43,8 @@ struct MpiGroup {
   const int rank;
   const std::string name;
   const bool background;
+  // In the engine's registry.
+  const int id;
   TrafficCounter traffic;
   MPI_Comm communicator = MPI_COMM_NULL;
   // For messages inside collectives, which then never meet Send and Receive.
@@ -51,18 +53,13 @@ struct MpiGroup {
 
 class MpiOperation : public MpiTask {
  public:
-  MpiOperation(std::shared_ptr<MpiGroup> group, std::string text);
-
-  std::string Describe() const final;
+  MpiOperation(std::shared_ptr<MpiGroup> group, OperationNote note);
 
   const std::shared_ptr<MpiGroup>& group() const { return group_; }
-  const std::string& text() const { return text_; }
+  const std::string& text() const { return note().text; }
 
  private:
-  virtual std::string PendingText() const = 0;
-
   const std::shared_ptr<MpiGroup> group_;
-  const std::string text_;
 };
 
 // Messages that are all posted at once: send, receive, all-gather, all-to-all.
@@ -75,14 +72,13 @@ class TransferOperation final : public MpiOperation {
     int peer;
   };
   // `tensors` are kept alive.
-  TransferOperation(std::shared_ptr<MpiGroup> group, std::string text,
+  TransferOperation(std::shared_ptr<MpiGroup> group, OperationNote note,
                     MPI_Comm communicator, int tag,
                     std::vector<Transfer> transfers,
                     std::vector<Tensor> tensors);
 
  private:
   Step Advance() override;
-  std::string PendingText() const override { return messages_.PendingText(); }
 
   const int tag_;
   std::vector<Transfer> transfers_;
@@ -93,12 +89,11 @@ class TransferOperation final : public MpiOperation {
 // Down a binomial tree.
 class BroadcastOperation final : public MpiOperation {
  public:
-  BroadcastOperation(std::shared_ptr<MpiGroup> group, std::string text, int tag,
-                     Tensor data, int root);
+  BroadcastOperation(std::shared_ptr<MpiGroup> group, OperationNote note,
+                     int tag, Tensor data, int root);
 
  private:
   Step Advance() override;
-  std::string PendingText() const override { return messages_.PendingText(); }
   void Receive();
   void SendOn();
 
@@ -118,15 +113,16 @@ class ReductionOperation final : public MpiOperation {
  public:
   // All-reduce: `output` is `input`. Uses tags [tag, tag + kTags).
   static constexpr int kTags = 2 * ReductionSegments::kSlots;
-  ReductionOperation(std::shared_ptr<MpiGroup> group, std::string text, int tag,
-                     Tensor input, Tensor output, bool gather, ReduceOp op,
-                     const ReductionSegments& segments, Tensor staging);
+  ReductionOperation(std::shared_ptr<MpiGroup> group, OperationNote note,
+                     int tag, Tensor input, Tensor output, bool gather,
+                     ReduceOp op, const ReductionSegments& segments,
+                     Tensor staging);
 
  private:
   enum class Phase { kStart, kExchanging, kGathering, kFinished };
   struct Slot {
-    Slot(int64_t first_segment, MPI_Comm communicator)
-        : segment(first_segment), messages(communicator) {}
+    Slot(int64_t first_segment, const MpiGroup& group)
+        : segment(first_segment), messages(*group.engine, group.collectives) {}
     // Takes every slots-th segment, in order: messages of two segments of one
     // slot never overtake one another.
     int64_t segment;
@@ -135,7 +131,6 @@ class ReductionOperation final : public MpiOperation {
   };
 
   Step Advance() override;
-  std::string PendingText() const override;
   bool AdvanceSlot(int index);
   void Exchange(int index);
   void ReduceOwn(int index);
@@ -161,7 +156,6 @@ class BarrierOperation final : public MpiOperation {
 
  private:
   Step Advance() override;
-  std::string PendingText() const override { return "all"; }
 
   bool started_ = false;
   MPI_Request request_ = MPI_REQUEST_NULL;

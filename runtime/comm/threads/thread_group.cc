@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "fmt/format.h"
+#include "runtime/comm/hang_table.h"
 
 namespace trireme {
 namespace {
@@ -104,6 +106,20 @@ bool Match(const ThreadOperation& a, const ThreadOperation& b) {
 
 }  // namespace
 
+ThreadWorldState::ThreadWorldState(int size) : returned(size, false) {
+  for (int rank = 0; rank < size; ++rank) {
+    registries.push_back(std::make_unique<WaitRegistry>(rank));
+  }
+}
+
+std::string ThreadWorldState::Table() const {
+  std::vector<std::optional<HangReport>> reports;
+  for (const auto& registry : registries) {
+    reports.emplace_back(registry->Report());
+  }
+  return HangTable(reports);
+}
+
 void ThreadOperation::Wait() {
   const auto begin = Clock::now();
   group->Wait(*this);
@@ -136,7 +152,8 @@ void ThreadGroup::StartCollective(
         << "ranks of '" << name_ << "' disagree about collective "
         << operation->sequence << ": rank " << other->rank << " runs "
         << other->text << ", rank " << operation->rank << " runs "
-        << operation->text;
+        << operation->text << "\n"
+        << world_->Table();
   }
   parts[operation->rank] = operation;
   if (std::count(parts.begin(), parts.end(), nullptr) > 0) return;
@@ -201,12 +218,17 @@ void ThreadGroup::Wait(const ThreadOperation& operation) {
       return world_->returned[ranks_[rank]];
     });
   };
+  if (operation.done) return;
+  const WaitRegistry::Wait wait(registry(operation.rank), operation.note,
+                                world_->deadline);
   const bool in_time = world_->changed.wait_for(
       lock, world_->deadline, [&] { return operation.done || abandoned(); });
   CHECK(in_time) << "deadline of " << world_->deadline.count()
-                 << " ms passed: " << WaitText(operation);
+                 << " ms passed: " << WaitText(operation) << "\n"
+                 << world_->Table();
   CHECK(operation.done) << "a peer has already returned: "
-                        << WaitText(operation);
+                        << WaitText(operation) << "\n"
+                        << world_->Table();
 }
 
 bool ThreadGroup::Test(const ThreadOperation& operation) {

@@ -16,14 +16,20 @@
 
 #include "runtime/comm/collective.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/comm/wait_registry.h"
 
 namespace trireme {
 
 // What all groups of a world share.
 struct ThreadWorldState {
-  explicit ThreadWorldState(int size) : returned(size, false) {}
+  explicit ThreadWorldState(int size);
+
+  // Who waits for whom.
+  std::string Table() const;
 
   std::chrono::milliseconds deadline{};
+  // By world rank: what the rank does.
+  std::vector<std::unique_ptr<WaitRegistry>> registries;
   std::mutex mutex;
   std::condition_variable changed;
   // By world rank: its body has returned. Guarded by mutex.
@@ -49,6 +55,7 @@ struct ThreadOperation final : Event::Operation {
   std::shared_ptr<TrafficCounter> traffic;
   int rank = 0;
   std::string text;
+  std::shared_ptr<const OperationNote> note;
 
   // Collectives: where this rank meets the others.
   CollectiveKind kind = CollectiveKind::kBarrier;
@@ -79,6 +86,10 @@ class ThreadGroup {
 
   const std::string& name() const { return name_; }
   int size() const { return static_cast<int>(ranks_.size()); }
+  // World ranks by group rank.
+  const std::vector<int>& ranks() const { return ranks_; }
+  // Of a rank of the group.
+  WaitRegistry& registry(int rank) { return *world_->registries[ranks_[rank]]; }
 
   void Start(const std::shared_ptr<ThreadOperation>& operation);
   void Wait(const ThreadOperation& operation);

@@ -18,7 +18,12 @@ namespace {
 class ThreadCommunicator final : public Communicator {
  public:
   ThreadCommunicator(std::shared_ptr<ThreadGroup> group, int rank)
-      : group_(std::move(group)), rank_(rank) {}
+      : group_(std::move(group)),
+        rank_(rank),
+        id_(registry().AddCommunicator(group_->name(), group_->ranks())) {}
+  ~ThreadCommunicator() override { registry().RemoveCommunicator(id_); }
+  ThreadCommunicator(const ThreadCommunicator&) = delete;
+  ThreadCommunicator& operator=(const ThreadCommunicator&) = delete;
 
   int rank() const override { return rank_; }
   int size() const override { return group_->size(); }
@@ -114,7 +119,13 @@ class ThreadCommunicator final : public Communicator {
     return traffic_->Get();
   }
 
+  void SetActivity(std::string_view activity) override {
+    registry().SetActivity(activity);
+  }
+
  private:
+  WaitRegistry& registry() { return group_->registry(rank_); }
+
   std::shared_ptr<ThreadOperation> Operation(std::string_view kind,
                                              std::string_view name) {
     auto operation = std::make_shared<ThreadOperation>();
@@ -156,12 +167,30 @@ class ThreadCommunicator final : public Communicator {
       return DryEvent(operation->staging);
     }
     if (!operation->message) operation->sequence = next_sequence_++;
+    OperationNote note;
+    note.text = operation->text;
+    note.communicator = id_;
+    // All-to-all-v and barriers may differ by rank.
+    if (operation->send_bytes.empty() && data.defined()) {
+      note.bytes = data.bytes();
+    }
+    if (operation->message) {
+      note.peer = group_->ranks()[operation->peer];
+      note.tag = operation->tag;
+      note.sends = operation->sends;
+    } else {
+      note.sequence = operation->sequence;
+    }
+    operation->note = std::make_shared<const OperationNote>(std::move(note));
+    registry().Started(operation->note);
     group_->Start(operation);
     return Event(operation);
   }
 
   const std::shared_ptr<ThreadGroup> group_;
   const int rank_;
+  // In the rank's registry.
+  const int id_;
   const std::shared_ptr<TrafficCounter> traffic_ =
       std::make_shared<TrafficCounter>();
   int64_t next_sequence_ = 0;
@@ -234,6 +263,7 @@ void RunThreadRanks(
     threads.emplace_back([&, rank] {
       ThreadFactory factory(groups, rank, size);
       body(factory, rank);
+      world->registries[rank]->SetFinished();
       std::lock_guard lock(world->mutex);
       world->returned[rank] = true;
       world->changed.notify_all();

@@ -1,0 +1,131 @@
+#include "runtime/comm/wait_registry.h"
+
+#include "fmt/format.h"
+
+namespace trireme {
+namespace {
+
+// Enough to see which collective a rank took for another's.
+constexpr size_t kRecentOperations = 8;
+
+double SecondsSince(WaitRegistry::Clock::time_point since) {
+  return std::chrono::duration<double>(WaitRegistry::Clock::now() - since)
+      .count();
+}
+
+}  // namespace
+
+WaitRegistry::WaitRegistry(int world_rank)
+    : world_rank_(world_rank), activity_since_(Clock::now()) {}
+
+int WaitRegistry::AddCommunicator(std::string_view name,
+                                  std::span<const int> ranks) {
+  Record record;
+  record.name = std::string(name);
+  record.ranks.assign(ranks.begin(), ranks.end());
+  std::lock_guard lock(mutex_);
+  record.occurrence = occurrences_[{record.name, record.ranks}]++;
+  communicators_.emplace(next_communicator_, std::move(record));
+  return next_communicator_++;
+}
+
+void WaitRegistry::RemoveCommunicator(int communicator) {
+  std::lock_guard lock(mutex_);
+  communicators_.erase(communicator);
+}
+
+void WaitRegistry::Started(std::shared_ptr<const OperationNote> note) {
+  std::lock_guard lock(mutex_);
+  Record& record = communicators_.at(note->communicator);
+  if (note->collective()) record.collectives = note->sequence + 1;
+  last_ = note;
+  if (record.recent.size() == kRecentOperations) record.recent.pop_front();
+  record.recent.push_back(std::move(note));
+}
+
+WaitRegistry::Wait::Wait(WaitRegistry& registry,
+                         std::shared_ptr<const OperationNote> note,
+                         std::chrono::nanoseconds deadline)
+    : registry_(registry) {
+  std::lock_guard lock(registry_.mutex_);
+  entry_ = registry_.waits_.insert(registry_.waits_.end(),
+                                   {std::move(note), Clock::now(), deadline});
+}
+
+WaitRegistry::Wait::~Wait() {
+  std::lock_guard lock(registry_.mutex_);
+  registry_.waits_.erase(entry_);
+}
+
+void WaitRegistry::SetActivity(std::string_view activity) {
+  std::lock_guard lock(mutex_);
+  activity_ = activity;
+  activity_since_ = Clock::now();
+}
+
+void WaitRegistry::SetFinished() {
+  std::lock_guard lock(mutex_);
+  finished_ = true;
+  activity_since_ = Clock::now();
+}
+
+void WaitRegistry::SetFailure(std::string text) {
+  std::lock_guard lock(mutex_);
+  if (!failure_.has_value()) failure_ = std::move(text);
+}
+
+std::optional<std::string> WaitRegistry::Alarm() const {
+  std::lock_guard lock(mutex_);
+  if (failure_.has_value()) return failure_;
+  const auto now = Clock::now();
+  for (const Entry& wait : waits_) {
+    if (now - wait.since < wait.deadline) continue;
+    const auto record = communicators_.find(wait.note->communicator);
+    return fmt::format(
+        "deadline of {:.1f} s passed waiting for {} on '{}'",
+        std::chrono::duration<double>(wait.deadline).count(), wait.note->text,
+        record == communicators_.end() ? "?" : record->second.name);
+  }
+  return std::nullopt;
+}
+
+HangReport WaitRegistry::Report() const {
+  HangReport report;
+  std::lock_guard lock(mutex_);
+  report.set_rank(world_rank_);
+  report.set_activity(activity_);
+  report.set_activity_seconds(SecondsSince(activity_since_));
+  report.set_finished(finished_);
+  report.set_failure(failure_.value_or(""));
+  std::map<int, int> index_of;
+  const auto fill = [&](const OperationNote& note,
+                        CommunicationOperation& operation) {
+    operation.set_text(note.text);
+    const auto index = index_of.find(note.communicator);
+    operation.set_communicator(index == index_of.end() ? -1 : index->second);
+    operation.set_bytes(note.bytes);
+    operation.set_sequence(note.sequence);
+    operation.set_peer(note.peer);
+    operation.set_tag(note.tag);
+    operation.set_sends(note.sends);
+  };
+  for (const auto& [id, record] : communicators_) {
+    index_of[id] = report.communicators_size();
+    HangReport::Communicator& communicator = *report.add_communicators();
+    communicator.set_name(record.name);
+    communicator.mutable_ranks()->Assign(record.ranks.begin(),
+                                         record.ranks.end());
+    communicator.set_occurrence(record.occurrence);
+    communicator.set_collectives_started(record.collectives);
+    for (const auto& note : record.recent) fill(*note, *report.add_recent());
+  }
+  if (last_) fill(*last_, *report.mutable_last());
+  for (const Entry& wait : waits_) {
+    HangReport::Wait& out = *report.add_waits();
+    fill(*wait.note, *out.mutable_operation());
+    out.set_seconds(SecondsSince(wait.since));
+  }
+  return report;
+}
+
+}  // namespace trireme
