@@ -5,38 +5,77 @@
 #include "runtime/core/status.h"
 #include "scheduler/program_builder.h"
 #include "scheduler/schedule_gpipe.h"
+#include "scheduler/schedule_interleaved.h"
 #include "scheduler/schedule_one_f_one_b.h"
+#include "scheduler/schedule_zero_bubble.h"
 #include "scheduler/validator.h"
 
 namespace trireme {
 namespace {
 
-// Instructions are indexed by int32 and each microbatch makes at most six on a
-// rank; well below that, a Program no longer fits into memory.
-constexpr int64_t kMaxMicrobatchesTimesRanks = int64_t{1} << 28;
+// Instructions are indexed by int32 and each microbatch makes at most seven on
+// a stage; well below that, a Program no longer fits into memory.
+constexpr int64_t kMaxMicrobatchesTimesStages = int64_t{1} << 28;
+
+absl::StatusOr<ComputeOrder> OrderOf(const Plan& plan) {
+  const auto num_ranks = static_cast<int32_t>(plan.grid().pp());
+  const auto microbatches = static_cast<int32_t>(plan.microbatches());
+  switch (plan.schedule()) {
+    case Plan::GPIPE:
+      return GPipeOrder(num_ranks, microbatches);
+    case Plan::ONE_F_ONE_B:
+      return OneFOneBOrder(num_ranks, microbatches);
+    case Plan::INTERLEAVED:
+      return InterleavedOrder(
+          num_ranks, static_cast<int32_t>(plan.chunks_per_rank()), microbatches,
+          static_cast<int32_t>(plan.microbatch_group()));
+    case Plan::ZB_H1:
+      return ZeroBubbleH1Order(num_ranks, microbatches);
+    case Plan::ZB_V:
+      return ZeroBubbleVOrder(num_ranks, microbatches);
+    default:
+      return InvalidArgument("plan.schedule: found {}, expected a schedule",
+                             static_cast<int>(plan.schedule()));
+  }
+}
 
 }  // namespace
+
+std::vector<StageLocation> StagesOf(const Plan& plan) {
+  const auto num_ranks = static_cast<int32_t>(plan.grid().pp());
+  std::vector<StageLocation> stages(plan.stages_size());
+  for (int32_t stage = 0; stage < static_cast<int32_t>(stages.size());
+       ++stage) {
+    const int32_t chunk = stage / num_ranks;
+    const int32_t rank = stage % num_ranks;
+    const bool mirrored = plan.schedule() == Plan::ZB_V && chunk == 1;
+    stages[stage] = {.rank = mirrored ? num_ranks - 1 - rank : rank,
+                     .chunk = chunk};
+  }
+  return stages;
+}
 
 absl::StatusOr<Program> CompilePlan(const Plan& plan,
                                     const CompileOptions& options) {
   const int64_t num_ranks = plan.grid().pp();
+  const int64_t num_stages = num_ranks * plan.chunks_per_rank();
   const int64_t microbatches = plan.microbatches();
-  if (num_ranks < 1 || microbatches < 1 || plan.stages_size() != num_ranks) {
+  if (num_stages < 1 || microbatches < 1 || plan.stages_size() != num_stages) {
     return InvalidArgument(
-        "plan: found pp {}, {} microbatches and {} stages, expected a resolved "
-        "plan",
-        num_ranks, microbatches, plan.stages_size());
+        "plan: found pp {}, chunks_per_rank {}, {} microbatches and {} stages, "
+        "expected a resolved plan",
+        num_ranks, plan.chunks_per_rank(), microbatches, plan.stages_size());
   }
-  if (microbatches > kMaxMicrobatchesTimesRanks / num_ranks) {
+  if (microbatches > kMaxMicrobatchesTimesStages / num_stages) {
     return InvalidArgument(
-        "plan.microbatches: found {}, expected at most {} with grid.pp {}",
-        microbatches, kMaxMicrobatchesTimesRanks / num_ranks, num_ranks);
+        "plan.microbatches: found {}, expected at most {} with {} stages",
+        microbatches, kMaxMicrobatchesTimesStages / num_stages, num_stages);
   }
   std::vector<int32_t> buckets = options.buckets_per_stage;
-  if (buckets.empty()) buckets.assign(num_ranks, 1);
-  if (static_cast<int64_t>(buckets.size()) != num_ranks) {
+  if (buckets.empty()) buckets.assign(num_stages, 1);
+  if (static_cast<int64_t>(buckets.size()) != num_stages) {
     return InvalidArgument("buckets_per_stage: found {} entries, expected {}",
-                           buckets.size(), num_ranks);
+                           buckets.size(), num_stages);
   }
   for (size_t stage = 0; stage < buckets.size(); ++stage) {
     if (buckets[stage] < 1) {
@@ -45,22 +84,9 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
           buckets[stage]);
     }
   }
-
-  ComputeOrder order;
-  switch (plan.schedule()) {
-    case Plan::GPIPE:
-      order = GPipeOrder(num_ranks, microbatches);
-      break;
-    case Plan::ONE_F_ONE_B:
-      order = OneFOneBOrder(num_ranks, microbatches);
-      break;
-    default:
-      return InvalidArgument(
-          "plan.schedule: found {}, expected GPIPE or ONE_F_ONE_B",
-          static_cast<int>(plan.schedule()));
-  }
-  Program program = BuildProgram(order, OneStagePerRank(num_ranks),
-                                 microbatches, std::move(buckets));
+  ASSIGN_OR_RETURN(const ComputeOrder order, OrderOf(plan));
+  Program program =
+      BuildProgram(order, StagesOf(plan), microbatches, std::move(buckets));
   RETURN_IF_ERROR(ValidateProgram(program));
   return program;
 }

@@ -15,6 +15,7 @@ namespace {
 
 constexpr uint32_t kPlanVersion = 1;
 constexpr uint64_t kDefaultBucketBytes = uint64_t{32} << 20;
+constexpr int64_t kMaxChunksPerRank = 1024;
 constexpr uint64_t kMaxBucketBytes = uint64_t{1} << 40;
 
 template <typename Found>
@@ -51,10 +52,6 @@ absl::Status ValidateGrid(const Plan::Grid& grid, const PlanContext& context) {
           fmt::format("grid.{}", name), size,
           fmt::format("1 to the job's {} ranks", context.world_size));
     }
-  }
-  if (grid.cp() != 1) {
-    return FieldError("grid.cp", grid.cp(),
-                      "1 (the runtime has no context parallelism)");
   }
   if (grid.ep() != 1) {
     return FieldError("grid.ep", grid.ep(),
@@ -108,11 +105,69 @@ absl::Status ValidatePlacement(const Plan& plan, int64_t world_size) {
   return absl::OkStatus();
 }
 
+bool IsSchedule(const Plan& plan) {
+  return plan.schedule() != Plan::SCHEDULE_UNSPECIFIED &&
+         Plan::Schedule_IsValid(plan.schedule());
+}
+
+bool HasFixedChunks(Plan::Schedule schedule) { return schedule == Plan::ZB_V; }
+
+absl::Status ValidateSchedule(const Plan& plan) {
+  if (!IsSchedule(plan)) {
+    return FieldError("schedule", static_cast<int>(plan.schedule()),
+                      "GPIPE, ONE_F_ONE_B, INTERLEAVED, ZB_H1 or ZB_V");
+  }
+  const std::string name = Plan::Schedule_Name(plan.schedule());
+  const int64_t chunks = plan.chunks_per_rank();
+  if (chunks < 1 || chunks > kMaxChunksPerRank) {
+    return FieldError("chunks_per_rank", chunks,
+                      fmt::format("1 to {}", kMaxChunksPerRank));
+  }
+  if (HasFixedChunks(plan.schedule()) && chunks != 2) {
+    return FieldError("chunks_per_rank", chunks,
+                      fmt::format("2 with schedule {}", name));
+  }
+  if (!HasFixedChunks(plan.schedule()) &&
+      plan.schedule() != Plan::INTERLEAVED && chunks != 1) {
+    return FieldError("chunks_per_rank", chunks,
+                      fmt::format("1 with schedule {} (INTERLEAVED and ZB_V "
+                                  "have several)",
+                                  name));
+  }
+  if (plan.schedule() != Plan::INTERLEAVED) {
+    if (plan.has_microbatch_group()) {
+      return FieldError("microbatch_group", plan.microbatch_group(),
+                        fmt::format("none with schedule {}", name));
+    }
+    return absl::OkStatus();
+  }
+  const int64_t pp = plan.grid().pp();
+  const int64_t group = plan.microbatch_group();
+  if (group < pp) {
+    return FieldError("microbatch_group", group,
+                      fmt::format("at least grid.pp, {}", pp));
+  }
+  const int64_t rest = plan.microbatches() % group;
+  if (rest != 0 && rest < pp) {
+    return FieldError(
+        "microbatches", plan.microbatches(),
+        fmt::format("a multiple of microbatch_group, {}, or a rest of at least "
+                    "grid.pp, {}",
+                    group, pp));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ValidateStages(const Plan& plan, int64_t num_blocks) {
-  if (plan.stages_size() != static_cast<int64_t>(plan.grid().pp())) {
+  const int64_t expected =
+      static_cast<int64_t>(plan.grid().pp()) * plan.chunks_per_rank();
+  if (plan.stages_size() != expected) {
     return FieldError(
         "stages", fmt::format("{} stages", plan.stages_size()),
-        fmt::format("{}, one per pipeline rank (grid.pp)", plan.grid().pp()));
+        plan.chunks_per_rank() == 1
+            ? fmt::format("{}, one per pipeline rank (grid.pp)", expected)
+            : fmt::format("{}: grid.pp {} * chunks_per_rank {}", expected,
+                          plan.grid().pp(), plan.chunks_per_rank()));
   }
   uint64_t sum = 0;
   for (int i = 0; i < plan.stages_size(); ++i) {
@@ -124,6 +179,47 @@ absl::Status ValidateStages(const Plan& plan, int64_t num_blocks) {
   if (sum != static_cast<uint64_t>(num_blocks)) {
     return FieldError("stages", fmt::format("{} blocks in all", sum),
                       fmt::format("the model's {} blocks", num_blocks));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateSharding(const Plan& plan, const PlanContext& context) {
+  const Plan::Grid& grid = plan.grid();
+  const int64_t ulysses = plan.ulysses();
+  if (ulysses < 1 || grid.cp() % ulysses != 0) {
+    return FieldError("ulysses", ulysses,
+                      fmt::format("a divisor of grid.cp, {}", grid.cp()));
+  }
+  if (ulysses > 1 && context.heads % (ulysses * grid.tp()) != 0) {
+    return FieldError(
+        "ulysses", ulysses,
+        fmt::format("grid.tp, {}, times ulysses to divide the model's {} "
+                    "attention heads",
+                    grid.tp(), context.heads));
+  }
+  if (!Plan::Sharding_IsValid(plan.sharding()) ||
+      plan.sharding() == Plan::SHARDING_UNSPECIFIED) {
+    return FieldError("sharding", static_cast<int>(plan.sharding()),
+                      "REPLICATED, OPTIMIZER, GRADIENTS or PARAMETERS");
+  }
+  const int64_t group = plan.shard_group();
+  if (group < 1 || grid.dp() % group != 0) {
+    return FieldError("shard_group", group,
+                      fmt::format("a divisor of grid.dp, {}", grid.dp()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateRecompute(const Plan& plan) {
+  if (!Plan::Recompute_IsValid(plan.recompute()) ||
+      plan.recompute() == Plan::RECOMPUTE_UNSPECIFIED) {
+    return FieldError("recompute", static_cast<int>(plan.recompute()),
+                      "NONE, SELECTIVE or FULL");
+  }
+  if (plan.has_recompute_blocks() && plan.recompute() != Plan::FULL) {
+    return FieldError("recompute_blocks", plan.recompute_blocks(),
+                      fmt::format("none with recompute {}",
+                                  Plan::Recompute_Name(plan.recompute())));
   }
   return absl::OkStatus();
 }
@@ -187,16 +283,11 @@ absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
   }
   RETURN_IF_ERROR(ValidateGrid(plan.grid(), context));
   RETURN_IF_ERROR(ValidatePlacement(plan, context.world_size));
-  if (plan.schedule() != Plan::GPIPE && plan.schedule() != Plan::ONE_F_ONE_B) {
-    return FieldError("schedule", static_cast<int>(plan.schedule()),
-                      "GPIPE or ONE_F_ONE_B");
-  }
   RETURN_IF_ERROR(ValidateMicrobatches(plan, context.global_batch));
+  RETURN_IF_ERROR(ValidateSchedule(plan));
   RETURN_IF_ERROR(ValidateStages(plan, context.num_blocks));
-  if (plan.recompute() != Plan::NONE && plan.recompute() != Plan::FULL) {
-    return FieldError("recompute", static_cast<int>(plan.recompute()),
-                      "NONE or FULL");
-  }
+  RETURN_IF_ERROR(ValidateSharding(plan, context));
+  RETURN_IF_ERROR(ValidateRecompute(plan));
   if (plan.gradient_bucket_bytes() < 4 ||
       plan.gradient_bucket_bytes() > kMaxBucketBytes) {
     return FieldError("gradient_bucket_bytes", plan.gradient_bucket_bytes(),
@@ -226,15 +317,39 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
     resolved.set_schedule(Plan::ONE_F_ONE_B);
   }
   ResolveMicrobatches(resolved, context.global_batch);
+  const bool interleaved = resolved.schedule() == Plan::INTERLEAVED;
+  if (!resolved.has_chunks_per_rank()) {
+    resolved.set_chunks_per_rank(
+        interleaved || HasFixedChunks(resolved.schedule()) ? 2 : 1);
+  }
+  if (interleaved && !resolved.has_microbatch_group()) {
+    resolved.set_microbatch_group(grid.pp());
+  }
+  // Before a list of stages is made.
+  RETURN_IF_ERROR(ValidateSchedule(resolved));
   if (resolved.stages().empty()) {
-    if (grid.pp() > context.num_blocks) {
+    const int64_t stages = int64_t{grid.pp()} * resolved.chunks_per_rank();
+    if (stages > context.num_blocks) {
       return FieldError(
-          "grid.pp", grid.pp(),
+          "grid.pp",
+          resolved.chunks_per_rank() == 1
+              ? fmt::format("{}", grid.pp())
+              : fmt::format("{} (with chunks_per_rank {})", grid.pp(),
+                            resolved.chunks_per_rank()),
           fmt::format("at most the model's {} blocks", context.num_blocks));
     }
-    for (const int64_t blocks : EvenStages(context.num_blocks, grid.pp())) {
+    for (const int64_t blocks : EvenStages(context.num_blocks, stages)) {
       resolved.add_stages()->set_blocks(blocks);
     }
+  }
+  if (!resolved.has_sequence_parallel()) resolved.set_sequence_parallel(false);
+  if (!resolved.has_ulysses()) resolved.set_ulysses(1);
+  if (resolved.sharding() == Plan::SHARDING_UNSPECIFIED) {
+    resolved.set_sharding(Plan::REPLICATED);
+  }
+  if (!resolved.has_shard_group()) resolved.set_shard_group(grid.dp());
+  if (!resolved.has_bf16_gradient_messages()) {
+    resolved.set_bf16_gradient_messages(false);
   }
   if (resolved.recompute() == Plan::RECOMPUTE_UNSPECIFIED) {
     resolved.set_recompute(Plan::NONE);
@@ -327,13 +442,35 @@ std::string Summary(const Plan& plan) {
   for (const Plan::Stage& stage : plan.stages()) {
     blocks.push_back(stage.blocks());
   }
-  return fmt::format(
-      "tp {} x pp {} x dp {} ({} ranks), {}, {} microbatch{} of {} sample{}, "
-      "stages of {} blocks",
-      grid.tp(), grid.pp(), grid.dp(), GridSize(grid),
+  std::string text = fmt::format("tp {} x ", grid.tp());
+  if (grid.cp() > 1) {
+    text += fmt::format("cp {} (ulysses {}) x ", grid.cp(), plan.ulysses());
+  }
+  text += fmt::format(
+      "pp {} x dp {} ({} ranks), {}, {} microbatch{} of {} sample{}, stages of "
+      "{} blocks",
+      grid.pp(), grid.dp(), GridSize(grid),
       Plan::Schedule_Name(plan.schedule()), plan.microbatches(),
       plan.microbatches() == 1 ? "" : "es", plan.microbatch_size(),
       plan.microbatch_size() == 1 ? "" : "s", fmt::join(blocks, "+"));
+  if (plan.chunks_per_rank() > 1) {
+    text += fmt::format(", {} a rank", plan.chunks_per_rank());
+  }
+  if (plan.sequence_parallel()) text += ", sequence parallel";
+  if (plan.sharding() != Plan::REPLICATED) {
+    text +=
+        fmt::format(", sharding {} over {}",
+                    Plan::Sharding_Name(plan.sharding()), plan.shard_group());
+  }
+  if (plan.bf16_gradient_messages()) text += ", bf16 gradient messages";
+  if (plan.recompute() != Plan::NONE) {
+    text +=
+        fmt::format(", recompute {}", Plan::Recompute_Name(plan.recompute()));
+    if (plan.has_recompute_blocks()) {
+      text += fmt::format(" of {} blocks a stage", plan.recompute_blocks());
+    }
+  }
+  return text;
 }
 
 }  // namespace trireme

@@ -39,8 +39,9 @@
 // where each Send blocks until its Recv is posted and each instruction blocks
 // until its dependencies are complete. What ends there ends under any
 // buffering of the transport. Generators post the Recv of the next compute
-// instruction *before* the current one, hence before the Send that follows it;
-// that is the usual fused send-forward/receive-backward pair.
+// instruction *before* the current one, hence before the Send that follows it
+// (the usual fused send-forward/receive-backward pair), and earlier where the
+// sender is earlier (BuildProgram).
 
 #ifndef TRIREME_SCHEDULER_PROGRAM_H_
 #define TRIREME_SCHEDULER_PROGRAM_H_

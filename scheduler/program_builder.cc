@@ -1,6 +1,9 @@
 #include "scheduler/program_builder.h"
 
+#include <algorithm>
+#include <array>
 #include <utility>
+#include <vector>
 
 #include "runtime/core/log.h"
 
@@ -8,6 +11,128 @@ namespace trireme {
 namespace {
 
 constexpr int32_t kNone = -1;
+
+// The stage whose result a step reads, or -1: the one below for a forward, the
+// one above for a backward.
+int32_t SourceStageOf(const Program& program, int32_t stage,
+                      InstructionKind kind) {
+  switch (kind) {
+    case InstructionKind::kForward:
+      return stage - 1;  // -1 at the first stage
+    case InstructionKind::kBackward:
+    case InstructionKind::kBackwardInput:
+      return stage + 1 < program.num_stages() ? stage + 1 : kNone;
+    default:
+      return kNone;
+  }
+}
+
+// The stage that reads a step's result, or -1.
+int32_t TargetStageOf(const Program& program, int32_t stage,
+                      InstructionKind kind) {
+  switch (kind) {
+    case InstructionKind::kForward:
+      return stage + 1 < program.num_stages() ? stage + 1 : kNone;
+    case InstructionKind::kBackward:
+    case InstructionKind::kBackwardInput:
+      return stage - 1;  // -1 at the first stage
+    default:
+      return kNone;
+  }
+}
+
+// When every step runs if messages take no time and no send ever blocks:
+// forwards and half backwards take one unit, whole backwards two.
+class Timetable {
+ public:
+  Timetable(const Program& program, const ComputeOrder& order)
+      : program_(program),
+        order_(order),
+        results_(
+            static_cast<size_t>(program.num_stages()) * program.microbatches,
+            {kUnknown, kUnknown}),
+        ends_(order.size()) {
+    for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+      stage_of_.push_back(StagesOnRank(program, rank));
+      ends_[rank].reserve(order[rank].size());
+    }
+    // An order that cannot run leaves steps unknown; the validator reports it.
+    bool progress = true;
+    while (progress) {
+      progress = false;
+      for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+        while (ends_[rank].size() < order[rank].size() && Run(rank)) {
+          progress = true;
+        }
+      }
+    }
+  }
+
+  // When the result that the step reads is made, or -1.
+  int64_t SourceEnd(int32_t rank, const ComputeStep& step) const {
+    const int32_t stage = stage_of_[rank][step.chunk];
+    const int32_t source = SourceStageOf(program_, stage, step.kind);
+    return source == kNone ? kUnknown
+                           : Result(source, step.microbatch, step.kind);
+  }
+
+  // The step that the rank is in at `time`: computing, waiting for what it
+  // reads, or sending what it made.
+  int32_t StepAt(int32_t rank, int64_t time) const {
+    const std::vector<int64_t>& ends = ends_[rank];
+    const auto step = static_cast<int32_t>(
+        std::lower_bound(ends.begin(), ends.end(), time) - ends.begin());
+    const bool over = step < static_cast<int32_t>(ends.size()) &&
+                      ends[step] == time && !Sends(rank, order_[rank][step]);
+    return over ? step + 1 : step;
+  }
+
+ private:
+  static constexpr int64_t kUnknown = -1;
+
+  static size_t Direction(InstructionKind kind) {
+    return kind == InstructionKind::kForward ? 0 : 1;
+  }
+  int64_t Result(int32_t stage, int32_t microbatch,
+                 InstructionKind kind) const {
+    return results_[static_cast<size_t>(stage) * program_.microbatches +
+                    microbatch][Direction(kind)];
+  }
+
+  bool Sends(int32_t rank, const ComputeStep& step) const {
+    const int32_t target =
+        TargetStageOf(program_, stage_of_[rank][step.chunk], step.kind);
+    return target != kNone && program_.stages[target].rank != rank;
+  }
+
+  // The next step of the rank, if what it reads is made.
+  bool Run(int32_t rank) {
+    std::vector<int64_t>& ends = ends_[rank];
+    const ComputeStep& step = order_[rank][ends.size()];
+    const int32_t stage = stage_of_[rank][step.chunk];
+    int64_t start = ends.empty() ? 0 : ends.back();
+    if (SourceStageOf(program_, stage, step.kind) != kNone) {
+      const int64_t made = SourceEnd(rank, step);
+      if (made == kUnknown) return false;
+      start = std::max(start, made);
+    }
+    const int64_t end =
+        start + (step.kind == InstructionKind::kBackward ? 2 : 1);
+    ends.push_back(end);
+    if (step.kind != InstructionKind::kBackwardWeight) {
+      results_[static_cast<size_t>(stage) * program_.microbatches +
+               step.microbatch][Direction(step.kind)] = end;
+    }
+    return true;
+  }
+
+  const Program& program_;
+  const ComputeOrder& order_;
+  std::vector<std::vector<int32_t>> stage_of_;  // [rank][chunk]
+  // End of each stage's forward and backward of each microbatch.
+  std::vector<std::array<int64_t, 2>> results_;
+  std::vector<std::vector<int64_t>> ends_;  // [rank][step]
+};
 
 // Writes the list of one rank.
 class RankBuilder {
@@ -23,12 +148,24 @@ class RankBuilder {
     last_backward_.assign(stage_of_.size(), kNone);
   }
 
-  void Build(const std::vector<ComputeStep>& steps) {
-    int32_t posted = steps.empty() ? kNone : PostReceive(steps[0]);
-    for (size_t k = 0; k < steps.size(); ++k) {
-      const int32_t received = posted;
-      posted = k + 1 < steps.size() ? PostReceive(steps[k + 1]) : kNone;
-      Compute(steps[k], received);
+  void Build(const std::vector<ComputeStep>& steps,
+             const Timetable& timetable) {
+    const auto count = static_cast<int32_t>(steps.size());
+    // posts[k]: the steps whose receives are posted before step k.
+    std::vector<std::vector<int32_t>> posts(count);
+    for (int32_t k = 0; k < count; ++k) {
+      if (!NeedsMessage(steps[k])) continue;
+      int32_t post = std::max(0, k - 1);
+      const int64_t sent = timetable.SourceEnd(rank_, steps[k]);
+      if (sent >= 0) post = std::min(post, timetable.StepAt(rank_, sent));
+      posts[post].push_back(k);
+    }
+    std::vector<int32_t> received(count, kNone);
+    for (int32_t k = 0; k < count; ++k) {
+      for (const int32_t reader : posts[k]) {
+        received[reader] = PostReceive(steps[reader]);
+      }
+      Compute(steps[k], received[k]);
     }
     EndStep();
   }
@@ -43,25 +180,17 @@ class RankBuilder {
     return static_cast<size_t>(chunk) * program_.microbatches + microbatch;
   }
 
-  // The stage whose result the step reads, or -1: the one below for a forward,
-  // the one above for a backward.
   int32_t SourceStage(const ComputeStep& step) const {
-    const int32_t stage = stage_of_[step.chunk];
-    switch (step.kind) {
-      case InstructionKind::kForward:
-        return stage - 1;  // -1 at the first stage
-      case InstructionKind::kBackward:
-      case InstructionKind::kBackwardInput:
-        return stage + 1 < program_.num_stages() ? stage + 1 : kNone;
-      default:
-        return kNone;
-    }
+    return SourceStageOf(program_, stage_of_[step.chunk], step.kind);
   }
 
-  // Posts the receive that the step needs; -1 if it needs none.
+  bool NeedsMessage(const ComputeStep& step) const {
+    const int32_t source = SourceStage(step);
+    return source != kNone && program_.stages[source].rank != rank_;
+  }
+
   int32_t PostReceive(const ComputeStep& step) {
     const int32_t source = SourceStage(step);
-    if (source == kNone || program_.stages[source].rank == rank_) return kNone;
     const bool forward = step.kind == InstructionKind::kForward;
     const int32_t hop = forward ? source : source - 1;
     return Append(MakeMessage(
@@ -102,8 +231,8 @@ class RankBuilder {
   void SendResult(const ComputeStep& step, int32_t computed) {
     const int32_t stage = stage_of_[step.chunk];
     const bool forward = step.kind == InstructionKind::kForward;
-    const int32_t target = forward ? stage + 1 : stage - 1;
-    if (target < 0 || target >= program_.num_stages()) return;
+    const int32_t target = TargetStageOf(program_, stage, step.kind);
+    if (target == kNone) return;
     const int32_t peer = program_.stages[target].rank;
     if (peer == rank_) return;
     Instruction send = MakeMessage(
@@ -164,8 +293,9 @@ Program BuildProgram(const ComputeOrder& order,
   program.stages = std::move(stages);
   program.microbatches = microbatches;
   program.buckets = std::move(buckets);
+  const Timetable timetable(program, order);
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
-    RankBuilder(program, rank).Build(order[rank]);
+    RankBuilder(program, rank).Build(order[rank], timetable);
   }
   return program;
 }

@@ -23,11 +23,13 @@ struct ComputeStep {
 // order[rank]: what the rank computes, in order.
 using ComputeOrder = std::vector<std::vector<ComputeStep>>;
 
-// The Program that computes in `order`. On each rank, before compute step k:
-// the receives of step k + 1 are posted (those of step 0 first of all); after
-// it: its sends. Neighbouring stages on one rank need no message. The step
-// ends with ReduceGradients of each (chunk, bucket), ClipGradients, and Update
-// of each.
+// The Program that computes in `order`. After a compute step come its sends;
+// the receive of a step is posted before the step that precedes it, or earlier:
+// no later than the step which the rank is in when the message is sent, if all
+// ranks run without waiting for sends. That run is then possible also where
+// every send blocks until its receive is posted, so the Program cannot
+// deadlock. Neighbouring stages on one rank need no message. The step ends with
+// ReduceGradients of each (chunk, bucket), ClipGradients, and Update of each.
 //
 // `stages` and `buckets` as in Program. The order must be consistent (every
 // backward after its forward on its rank); the validator reports what is not.

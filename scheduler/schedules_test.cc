@@ -1,0 +1,185 @@
+// Bubbles and memory of the pipeline schedules are those of the literature:
+// with p ranks, m microbatches, and F, B, W the seconds of a rank's whole share
+// of one microbatch (T = F + B + W).
+
+#include <algorithm>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "fmt/format.h"
+#include "gtest/gtest.h"
+#include "scheduler/compile.h"
+#include "scheduler/plan.h"
+#include "scheduler/simulator.h"
+
+namespace trireme {
+namespace {
+
+struct Seconds {
+  double forward = 1;
+  double input = 1;   // B
+  double weight = 1;  // W
+  double all() const { return forward + input + weight; }
+};
+
+constexpr Seconds kCosts[] = {{1, 1, 1}, {1, 1.25, 0.75}, {2, 3, 1.5}};
+
+Plan PlanOf(Plan::Schedule schedule, uint32_t p, uint32_t m, uint32_t chunks,
+            uint32_t group = 0) {
+  Plan plan;
+  plan.mutable_grid()->set_pp(p);
+  plan.set_microbatches(m);
+  plan.set_schedule(schedule);
+  plan.set_chunks_per_rank(chunks);
+  if (group > 0) plan.set_microbatch_group(group);
+  const absl::StatusOr<Plan> resolved =
+      ResolvePlan(plan, {.world_size = p,
+                         .global_batch = m,
+                         .num_blocks = int64_t{p} * chunks,
+                         .heads = 0});
+  EXPECT_TRUE(resolved.ok()) << resolved.status();
+  return *resolved;
+}
+
+Program ProgramOf(const Plan& plan) {
+  const absl::StatusOr<Program> program = CompilePlan(plan);
+  EXPECT_TRUE(program.ok()) << Summary(plan) << ": " << program.status();
+  return program.ok() ? *program : Program();
+}
+
+Simulation Simulated(const Plan& plan, const Seconds& cost) {
+  const Program program = ProgramOf(plan);
+  const double v = plan.chunks_per_rank();
+  ChunkCost chunk;
+  chunk.forward_s = cost.forward / v;
+  chunk.backward_s = (cost.input + cost.weight) / v;
+  chunk.backward_input_s = cost.input / v;
+  chunk.backward_weight_s = cost.weight / v;
+  const absl::StatusOr<Simulation> simulation =
+      Simulate(program, UniformCost(program, chunk));
+  EXPECT_TRUE(simulation.ok()) << simulation.status();
+  return *simulation;
+}
+
+double Bubble(const Plan& plan, const Seconds& cost) {
+  return Simulated(plan, cost).step_s - plan.microbatches() * cost.all();
+}
+
+TEST(Schedules, GPipeAndOneFOneBIdleForOneMicrobatchPerOtherRank) {
+  for (const Plan::Schedule schedule : {Plan::GPIPE, Plan::ONE_F_ONE_B}) {
+    for (uint32_t p = 2; p <= 8; ++p) {
+      for (const uint32_t m : {p, 2 * p, 3 * p + 1}) {
+        for (const Seconds& cost : kCosts) {
+          const Plan plan = PlanOf(schedule, p, m, 1);
+          EXPECT_NEAR(Bubble(plan, cost), (p - 1) * cost.all(), 1e-9)
+              << Summary(plan);
+          const auto live = Simulated(plan, cost).peak_live_activations;
+          for (uint32_t rank = 0; rank < p; ++rank) {
+            EXPECT_EQ(live[rank],
+                      schedule == Plan::GPIPE ? m : std::min(m, p - rank));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Schedules, InterleavingDividesTheBubbleByTheChunks) {
+  for (uint32_t p = 2; p <= 8; ++p) {
+    for (const uint32_t chunks : {2, 3, 4}) {
+      for (const uint32_t group : {p, p + 1}) {
+        const uint32_t m = 3 * group;
+        const Plan plan = PlanOf(Plan::INTERLEAVED, p, m, chunks, group);
+        for (const Seconds& cost : kCosts) {
+          EXPECT_NEAR(Bubble(plan, cost), (p - 1) * cost.all() / chunks, 1e-9)
+              << Summary(plan) << " group " << group;
+        }
+        const auto live = Simulated(plan, {}).peak_live_activations;
+        for (uint32_t rank = 0; rank < p; ++rank) {
+          EXPECT_EQ(live[rank],
+                    std::min(m * chunks,
+                             (chunks - 1) * group + 2 * (p - 1 - rank) + 1))
+              << Summary(plan) << " rank " << rank;
+        }
+      }
+    }
+  }
+}
+
+TEST(Schedules, ZeroBubbleH1FillsTheDrainInTheMemoryOfOneFOneB) {
+  for (uint32_t p = 2; p <= 8; ++p) {
+    for (const uint32_t m : {p, 2 * p, 3 * p + 1}) {
+      const Plan plan = PlanOf(Plan::ZB_H1, p, m, 1);
+      for (const Seconds& cost : kCosts) {
+        EXPECT_NEAR(Bubble(plan, cost),
+                    (p - 1) * std::max(cost.forward,
+                                       cost.forward + cost.input - cost.weight),
+                    1e-9)
+            << Summary(plan);
+      }
+      const auto live = Simulated(plan, {}).peak_live_activations;
+      for (uint32_t rank = 0; rank < p; ++rank) {
+        EXPECT_EQ(live[rank], p - rank);
+      }
+    }
+  }
+}
+
+TEST(Schedules, ZeroBubbleVHalvesItAndHoldsTheSameEverywhere) {
+  for (uint32_t p = 2; p <= 8; ++p) {
+    for (const uint32_t m : {2 * p - 1, 3 * p, 4 * p + 1}) {
+      const Plan plan = PlanOf(Plan::ZB_V, p, m, 2);
+      // The formula's case: B no longer than F, W at least half of them.
+      EXPECT_NEAR(Bubble(plan, {1, 1, 1}), (p - 1) * 0.5, 1e-9)
+          << Summary(plan);
+      for (const Seconds& cost : kCosts) {
+        EXPECT_LT(Bubble(plan, cost),
+                  Bubble(PlanOf(Plan::ZB_H1, p, m, 1), cost))
+            << Summary(plan);
+      }
+      // 2p chunks of half a rank's share each.
+      for (const int32_t live : Simulated(plan, {}).peak_live_activations) {
+        EXPECT_EQ(live, 2 * p) << Summary(plan);
+      }
+    }
+  }
+}
+
+// Every program passes the validator's rules, where a send blocks until its
+// receive is posted; gradients of a chunk accumulate in the microbatches' order
+// in all of them, which is what makes schedules equal bit for bit.
+TEST(Schedules, AllAreDeadlockFreeAndAccumulateInOrder) {
+  for (uint32_t p = 1; p <= 8; ++p) {
+    for (uint32_t m = 1; m <= 3 * p + 1; ++m) {
+      std::vector<Plan> plans = {
+          PlanOf(Plan::GPIPE, p, m, 1), PlanOf(Plan::ONE_F_ONE_B, p, m, 1),
+          PlanOf(Plan::ZB_H1, p, m, 1), PlanOf(Plan::ZB_V, p, m, 2)};
+      if (m % p == 0) {
+        for (const uint32_t chunks : {1, 2, 3, 4}) {
+          plans.push_back(PlanOf(Plan::INTERLEAVED, p, m, chunks));
+        }
+      }
+      for (const Plan& plan : plans) {
+        const Program program = ProgramOf(plan);
+        for (const auto& list : program.ranks) {
+          std::map<std::pair<InstructionKind, int32_t>, int32_t> last;
+          for (const Instruction& instruction : list) {
+            if (instruction.resource != Resource::kCompute ||
+                instruction.microbatch < 0) {
+              continue;
+            }
+            const auto [before, first] =
+                last.try_emplace({instruction.kind, instruction.chunk}, -1);
+            EXPECT_EQ(instruction.microbatch, before->second + 1)
+                << Summary(plan) << ": " << ToText(instruction);
+            before->second = instruction.microbatch;
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace trireme

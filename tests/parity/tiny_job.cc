@@ -1,0 +1,166 @@
+#include "tests/parity/tiny_job.h"
+
+#include <span>
+
+#include "fmt/format.h"
+#include "google/protobuf/text_format.h"
+#include "runtime/core/log.h"
+#include "runtime/core/philox.h"
+#include "scheduler/plan.h"
+
+namespace trireme {
+namespace {
+
+constexpr int64_t kSteps = 3;
+constexpr int64_t kGlobalBatch = 8;
+
+TrainingSetup SetupOf(const GridCase& grid) {
+  TrainingSetup setup;
+  setup.model.hidden = 32;
+  setup.model.layers = grid.layers;
+  setup.model.heads = 8;
+  setup.model.mlp_hidden = 64;
+  setup.model.classes = 10;
+  setup.model.image = {.channels = 2, .height = grid.height, .width = 8};
+  if (grid.text != Text::kNone) {
+    setup.model.text_tokens = 5;
+    setup.model.text_width = 6;
+    setup.model.text_attention =
+        grid.text == Text::kCross ? Dit::CROSS : Dit::JOINT;
+  }
+  setup.learning_rate.peak = 2e-3;
+  // Adam turns the rounding noise of vanishing gradients into whole steps; a
+  // larger eps leaves noise small.
+  setup.optimizer.eps = 1e-5;
+  setup.dtype = grid.dtype;
+  setup.seed = 7;
+  setup.global_batch = kGlobalBatch;
+  return setup;
+}
+
+// Random pictures, labels and texts, keyed by sample.
+BatchSource RandomBatches(const TrainingSetup& setup) {
+  return [setup](Device& device, int64_t step, int64_t first,
+                 int64_t count) -> absl::StatusOr<ImageBatch> {
+    const ImageSpec& image = setup.model.image;
+    const int64_t elements = image.channels * image.height * image.width;
+    ImageBatch batch;
+    batch.step = step;
+    std::vector<float> pixels(count * elements);
+    std::vector<int32_t> labels(count);
+    const int64_t text_elements =
+        setup.model.text_tokens * setup.model.text_width;
+    std::vector<float> text(count * text_elements);
+    std::vector<int32_t> text_counts(count);
+    for (int64_t i = 0; i < count; ++i) {
+      const uint64_t sample = (step - 1) * setup.global_batch + first + i;
+      batch.sample_indices.push_back(sample);
+      const RandomStream random({.seed = 99, .sample = sample});
+      random.FillNormal(
+          0, std::span<float>(pixels.data() + i * elements, elements));
+      random.FillNormal(
+          elements,
+          std::span<float>(text.data() + i * text_elements, text_elements));
+      labels[i] =
+          static_cast<int32_t>(random.Bits(100000) % setup.model.classes);
+      if (setup.model.text_tokens > 0) {
+        text_counts[i] = static_cast<int32_t>(random.Bits(200000) %
+                                              (setup.model.text_tokens + 1));
+      }
+    }
+    batch.pixels = Tensor::FromValues<float>(
+        device, {count, image.channels, image.height, image.width}, pixels);
+    batch.labels = Tensor::FromValues<int32_t>(device, {count}, labels);
+    if (setup.model.text_tokens > 0) {
+      batch.text = Tensor::FromValues<float>(
+          device, {count, setup.model.text_tokens, setup.model.text_width},
+          text);
+      batch.text_counts =
+          Tensor::FromValues<int32_t>(device, {count}, text_counts);
+    }
+    return batch;
+  };
+}
+
+Plan PlanOf(const GridCase& grid, const TrainingSetup& setup) {
+  Plan plan = grid.plan;
+  plan.mutable_grid()->set_tp(grid.tp);
+  plan.mutable_grid()->set_cp(grid.cp);
+  plan.mutable_grid()->set_pp(grid.pp);
+  plan.mutable_grid()->set_dp(grid.dp);
+  // Small enough that there are several buckets.
+  plan.set_gradient_bucket_bytes(16 << 10);
+  const absl::StatusOr<Plan> resolved =
+      ResolvePlan(plan, {.world_size = grid.tp * grid.cp * grid.pp * grid.dp,
+                         .global_batch = setup.global_batch,
+                         .num_blocks = setup.model.layers,
+                         .heads = setup.model.heads});
+  CHECK_OK(resolved.status());
+  return *resolved;
+}
+
+}  // namespace
+
+std::string GridCase::Name() const {
+  std::string name =
+      fmt::format("tp{}_cp{}_pp{}_dp{}_{}", tp, cp, pp, dp, DTypeName(dtype));
+  if (text != Text::kNone) name += text == Text::kCross ? "_cross" : "_joint";
+  if (height != 8) name += fmt::format("_height{}", height);
+  if (plan.has_microbatches()) {
+    name += fmt::format("_mb{}", plan.microbatches());
+  }
+  if (plan.schedule() != Plan::SCHEDULE_UNSPECIFIED) {
+    name += "_" + Plan::Schedule_Name(plan.schedule());
+  }
+  if (plan.has_chunks_per_rank()) {
+    name += fmt::format("_chunks{}", plan.chunks_per_rank());
+  }
+  for (const Plan::Stage& stage : plan.stages()) {
+    name += fmt::format("_{}", stage.blocks());
+  }
+  if (plan.sequence_parallel()) name += "_sp";
+  if (plan.has_ulysses()) name += fmt::format("_ulysses{}", plan.ulysses());
+  if (plan.recompute() != Plan::RECOMPUTE_UNSPECIFIED) {
+    name += "_" + Plan::Recompute_Name(plan.recompute());
+  }
+  if (plan.has_recompute_blocks()) {
+    name += fmt::format("{}", plan.recompute_blocks());
+  }
+  if (plan.sharding() != Plan::SHARDING_UNSPECIFIED) {
+    name += "_" + Plan::Sharding_Name(plan.sharding());
+  }
+  if (plan.has_shard_group()) name += fmt::format("_of{}", plan.shard_group());
+  if (plan.bf16_gradient_messages()) name += "_bf16wire";
+  return name;
+}
+
+Plan PlanFromText(const char* text) {
+  Plan plan;
+  CHECK(google::protobuf::TextFormat::ParseFromString(text, &plan)) << text;
+  return plan;
+}
+
+GridCase OneRank(const GridCase& grid) {
+  GridCase reference;
+  reference.dtype = grid.dtype;
+  reference.text = grid.text;
+  reference.height = grid.height;
+  reference.layers = grid.layers;
+  return reference;
+}
+
+GridRecord Record(const GridCase& grid) {
+  const TrainingSetup setup = SetupOf(grid);
+  const absl::StatusOr<GridRecord> record = RecordGridOnThreads(
+      setup, PlanOf(grid, setup), RandomBatches(setup), kSteps);
+  CHECK_OK(record.status());
+  return *record;
+}
+
+ParityReport Compare(const GridRecord& reference, const GridRecord& record) {
+  const absl::StatusOr<ParityReport> report = CompareRecords(reference, record);
+  CHECK_OK(report.status());
+  return *report;
+}
+
+}  // namespace trireme

@@ -1,0 +1,48 @@
+// A tiny DiT job under any plan, for tests that compare one grid with another.
+
+#ifndef TRIREME_TESTS_PARITY_TINY_JOB_H_
+#define TRIREME_TESTS_PARITY_TINY_JOB_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "scheduler/plan.pb.h"
+#include "trainer/parity.h"
+
+namespace trireme {
+
+enum class Text { kNone, kCross, kJoint };
+
+// What a case changes of the tiny job and of its plan.
+struct GridCase {
+  uint32_t tp = 1;
+  uint32_t cp = 1;
+  uint32_t pp = 1;
+  uint32_t dp = 1;
+  DType dtype = DType::kFloat64;
+  Text text = Text::kNone;
+  // The picture's height in pixels; half as many rows of four tokens.
+  int64_t height = 8;
+  int64_t layers = 4;
+  // The rest of the plan: grid and bucket size come from above.
+  Plan plan;
+
+  // Of letters, digits and underscores.
+  std::string Name() const;
+};
+
+// A plan's fields as text.
+Plan PlanFromText(const char* text);
+
+// The same job on one rank.
+GridCase OneRank(const GridCase& grid);
+
+// Trains three steps of 8 random samples with the ranks as threads.
+GridRecord Record(const GridCase& grid);
+
+ParityReport Compare(const GridRecord& reference, const GridRecord& record);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TESTS_PARITY_TINY_JOB_H_
