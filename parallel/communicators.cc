@@ -31,7 +31,7 @@ void Add(std::map<std::string, CommunicationStatistics>& sums,
 }  // namespace
 
 Communicators::Communicators(CommunicatorFactory& factory,
-                             const ProcessGrid& grid) {
+                             const ProcessGrid& grid, int ulysses) {
   CHECK_EQ(factory.world_rank(), grid.world_rank());
   CHECK_EQ(factory.world_size(), grid.num_ranks());
   const auto create = [&](std::span<const int> ranks, std::string_view purpose,
@@ -55,6 +55,19 @@ Communicators::Communicators(CommunicatorFactory& factory,
     gradients_[at] = create(group, fmt::format("{} gradients", AxisName(axis)),
                             Progress::kBackground);
   }
+  constexpr Axis kContext = Axis::kContext;
+  const std::vector<int> context = grid.Group(std::span(&kContext, 1));
+  const int cp = grid.size(kContext);
+  CHECK_EQ(cp % ulysses, 0);
+  const int u = grid.coordinate(kContext) % ulysses;
+  const int r = grid.coordinate(kContext) / ulysses;
+  std::vector<int> exchange(context.begin() + r * ulysses,
+                            context.begin() + (r + 1) * ulysses);
+  std::vector<int> ring;
+  for (int i = u; i < cp; i += ulysses) ring.push_back(context[i]);
+  context_ulysses_ = create(exchange, "cp heads", Progress::kWhileWaiting);
+  // Keys and values travel behind the attention to those before them.
+  context_ring_ = create(ring, "cp ring", Progress::kBackground);
   constexpr std::array kModelAxes = {Axis::kTensor, Axis::kContext,
                                      Axis::kExpert, Axis::kPipeline};
   model_ = create(grid.Group(kModelAxes), "model", Progress::kWhileWaiting);
@@ -84,6 +97,8 @@ std::map<std::string, CommunicationStatistics> Communicators::Statistics()
   std::map<std::string, CommunicationStatistics> sums;
   for (const auto& communicator : axes_) Add(sums, *communicator);
   for (const auto& communicator : gradients_) Add(sums, *communicator);
+  Add(sums, *context_ulysses_);
+  Add(sums, *context_ring_);
   Add(sums, *model_);
   Add(sums, *world_);
   for (const auto& [peer, communicator] : pipeline_send_) {

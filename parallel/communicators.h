@@ -19,7 +19,9 @@ namespace trireme {
 class Communicators {
  public:
   // Collective over the whole world. The factory outlives the result.
-  Communicators(CommunicatorFactory& factory, const ProcessGrid& grid);
+  // `ulysses` divides cp: see ContextUlysses().
+  Communicators(CommunicatorFactory& factory, const ProcessGrid& grid,
+                int ulysses = 1);
 
   // Activations and their gradients along one axis (the ranks that differ from
   // this one in `axis` only, in order of their coordinate).
@@ -29,6 +31,10 @@ class Communicators {
   Communicator& ForGradients(Axis axis) {
     return *gradients_[static_cast<int>(axis)];
   }
+  // The context-parallel ranks in two factors, u + ulysses·r: those of equal r
+  // exchange heads, those of equal u pass keys and values around a ring.
+  Communicator& ContextUlysses() { return *context_ulysses_; }
+  Communicator& ContextRing() { return *context_ring_; }
   // The ranks that together hold one replica of the model (all axes but dp).
   Communicator& model() { return *model_; }
   // Everyone, by world rank (not by place in the grid): losses, barriers,
@@ -51,6 +57,8 @@ class Communicators {
  private:
   std::array<std::unique_ptr<Communicator>, kNumAxes> axes_;
   std::array<std::unique_ptr<Communicator>, kNumAxes> gradients_;
+  std::unique_ptr<Communicator> context_ulysses_;
+  std::unique_ptr<Communicator> context_ring_;
   std::unique_ptr<Communicator> model_;
   std::unique_ptr<Communicator> world_;
   std::map<int, std::unique_ptr<Communicator>> pipeline_send_;

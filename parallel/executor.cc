@@ -59,6 +59,7 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
   for (const ExecutorChunk& chunk : chunks_) chunk.reducer->BeginStep();
   for (const Instruction& instruction : program_.ranks[pipeline_rank_]) {
     const int64_t instruction_start_ns = NowNs();
+    context_.communicators().world().SetActivity(ToText(instruction));
     Run(instruction, options, result);
     if (absl::Status status = context_.device().status(); !status.ok()) {
       return WithContext(status, fmt::format("step {}, {}", options.step,
@@ -77,6 +78,7 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
   }
   for (Event& send : sends_) send.Wait();
   sends_.clear();
+  context_.communicators().world().SetActivity("");
   CHECK(passes_.empty()) << "a forward without its backward";
   result.times.step = SecondsSince(start_ns);
   return result;

@@ -4,6 +4,8 @@
 #include <string_view>
 #include <utility>
 
+#include "parallel/context_attention.h"
+#include "parallel/transitions.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -169,6 +171,39 @@ ShardedVariable CrossAttention(ForwardContext& context,
   return {CrossAttention(context.tape, q.variable, kv.variable, head_dim, norms,
                          key_counts),
           states};
+}
+
+JointAttentionResult JointAttention(ForwardContext& context,
+                                    const ShardedVariable& image_qkv,
+                                    const ShardedVariable* text_qkv,
+                                    int64_t head_dim, int64_t valid_tokens,
+                                    const Tensor* text_counts,
+                                    bool text_output) {
+  // Over cp the tokens may be sharded: that is what the ring is for.
+  ShardedVariable on_rank = image_qkv;
+  on_rank.states[Axis::kContext] = AxisState::Invariant();
+  Combine(context, "joint attention", {&on_rank}, kTokensDim);
+  ContextAttentionInputs inputs{image_qkv.variable, Variable()};
+  if (text_qkv != nullptr) {
+    Combine(context, "joint attention", {&image_qkv, text_qkv});
+    Combine(context, "joint attention", {text_qkv}, kTokensDim);
+    inputs.text_qkv = text_qkv->variable;
+  }
+  Communicators& communicators = context.parallel.communicators();
+  ContextAttentionOutputs outputs = ContextAttention(
+      context.tape,
+      {&communicators.ContextUlysses(), &communicators.ContextRing()}, inputs,
+      head_dim, valid_tokens, text_counts);
+  JointAttentionResult result;
+  result.image = {std::move(outputs.image), image_qkv.states};
+  if (text_output) {
+    AxisStates states = text_qkv->states;
+    const AxisState before = states[Axis::kContext];
+    states[Axis::kContext] = AxisState::Invariant();
+    result.text = Transition(context, {std::move(outputs.text), states},
+                             Axis::kContext, before);
+  }
+  return result;
 }
 
 ShardedVariable NormHeads(ForwardContext& context, const ShardedVariable& qkv,

@@ -61,6 +61,20 @@ ShardedVariable CrossAttention(ForwardContext& context,
                                const ShardedVariable& kv, int64_t head_dim,
                                const HeadNorms& norms,
                                const Tensor* key_counts = nullptr);
+struct JointAttentionResult {
+  ShardedVariable image;
+  ShardedVariable text;  // undefined where it is not wanted
+};
+// Attention of image tokens and, where there is text, text tokens to each
+// other, all heads normed and rotated before (NormHeads). Over cp image_qkv is
+// Shard(1) and text_qkv, which every rank holds, Replicate
+// (parallel/context_attention.h). `valid_tokens` and text_counts as there.
+JointAttentionResult JointAttention(ForwardContext& context,
+                                    const ShardedVariable& image_qkv,
+                                    const ShardedVariable* text_qkv,
+                                    int64_t head_dim, int64_t valid_tokens,
+                                    const Tensor* text_counts = nullptr,
+                                    bool text_output = false);
 ShardedVariable NormHeads(ForwardContext& context, const ShardedVariable& qkv,
                           int64_t head_dim, const HeadNorms& norms);
 // `states` are those of the indices.

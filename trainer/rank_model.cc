@@ -106,14 +106,12 @@ absl::Status RankModel::BuildParts(Device& device,
                                    CommunicatorFactory& factory) {
   ASSIGN_OR_RETURN(ProcessGrid grid, GridOf(plan_, factory.world_rank()));
   grid_ = std::make_unique<ProcessGrid>(std::move(grid));
-  communicators_ = std::make_unique<Communicators>(factory, *grid_);
+  communicators_ = std::make_unique<Communicators>(
+      factory, *grid_, static_cast<int>(plan_.ulysses()));
   context_ = std::make_unique<ParallelContext>(
       device, *grid_, *communicators_,
       ParallelOptions{.sequence_parallel = plan_.sequence_parallel()});
-  // Only for where the stages are: the buckets are not known yet.
-  ASSIGN_OR_RETURN(const Program program, CompilePlan(plan_));
-  for (const int32_t stage :
-       StagesOnRank(program, grid_->coordinate(Axis::kPipeline))) {
+  for (const int32_t stage : StagesOfRank()) {
     Part part;
     part.store =
         std::make_unique<ParameterStore>(device, setup_.dtype, setup_.seed);
@@ -134,6 +132,17 @@ absl::Status RankModel::BuildParts(Device& device,
       static_cast<int64_t>(plan_.microbatches()) * plan_.microbatch_size();
   first_sample_ = local_batch_ * grid_->coordinate(Axis::kData);
   return device.status();
+}
+
+std::vector<int32_t> RankModel::StagesOfRank() const {
+  const std::vector<StageLocation> locations = StagesOf(plan_);
+  std::vector<int32_t> stages(plan_.chunks_per_rank());
+  for (size_t stage = 0; stage < locations.size(); ++stage) {
+    if (locations[stage].rank == grid_->coordinate(Axis::kPipeline)) {
+      stages[locations[stage].chunk] = static_cast<int32_t>(stage);
+    }
+  }
+  return stages;
 }
 
 bool RankModel::has_embedding() const {
@@ -170,8 +179,7 @@ absl::Status RankModel::BuildTraining() {
   CompileOptions options;
   options.buckets_per_stage.assign(plan_.stages_size(), 1);
   const int pipeline_rank = grid_->coordinate(Axis::kPipeline);
-  ASSIGN_OR_RETURN(const Program with_stages, CompilePlan(plan_));
-  const std::vector<int32_t> stages = StagesOnRank(with_stages, pipeline_rank);
+  const std::vector<int32_t> stages = StagesOfRank();
   std::vector<Parameter*> parameters;
   std::vector<ExecutorChunk> chunks;
   for (size_t i = 0; i < parts_.size(); ++i) {

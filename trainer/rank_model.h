@@ -102,6 +102,8 @@ class RankModel {
   absl::Status BuildTraining();
   void SetBatch(const ImageBatch& batch);
   ImageBatch DryBatch() const;
+  // The stage of each of this rank's chunks.
+  std::vector<int32_t> StagesOfRank() const;
   bool has_embedding() const;
   bool has_head() const;
   std::vector<TensorPart> Parts(

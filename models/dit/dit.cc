@@ -238,6 +238,7 @@ DitState DitPart::RunBlocks(ForwardContext& context, DitState state,
   DitConstants constants;
   constants.rope = rope_;
   constants.tokens = tokens_;
+  constants.context_parallel = context_parallel_;
   if (tokens_.has_padding()) {
     const std::vector<int32_t> counts(state.x.value().dim(0),
                                       static_cast<int32_t>(tokens_.tokens));

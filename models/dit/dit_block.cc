@@ -28,6 +28,26 @@ Parameter* HeadNormWeight(ParameterStore& store, const DitConfig& config,
                        {.kind = Initializer::Kind::kOnes}, /*decay=*/false);
 }
 
+// Joint attention of whole sequences, as one: image tokens first, so that
+// masked text tokens are the last keys.
+JointAttentionResult AttendOnRank(ForwardContext& context,
+                                  const ShardedVariable& image_qkv,
+                                  const ShardedVariable& text_qkv,
+                                  int64_t head_dim, const Tensor& counts,
+                                  bool text_output) {
+  const ShardedVariable attended =
+      SelfAttention(context, ConcatTokens(context, image_qkv, text_qkv),
+                    head_dim, HeadNorms(), &counts);
+  const int64_t boundary = image_qkv.value().dim(1);
+  JointAttentionResult result;
+  result.image = SliceTokens(context, attended, 0, boundary);
+  if (text_output) {
+    result.text =
+        SliceTokens(context, attended, boundary, attended.value().dim(1));
+  }
+  return result;
+}
+
 }  // namespace
 
 DitStream::DitStream(ParameterStore& store, const ProcessGrid& grid,
@@ -127,9 +147,16 @@ void DitBlock::Forward(ForwardContext& context, const DitConstants& constants,
   const ShardedVariable qkv =
       image_.Qkv(context, state.x, state.silu_c, modulation);
   const HeadNorms norms = image_.head_norms(&constants.rope);
-  const ShardedVariable attended = SelfAttention(
-      context, qkv, config_.head_dim(), norms,
-      constants.image_counts.defined() ? &constants.image_counts : nullptr);
+  const int64_t head_dim = config_.head_dim();
+  const ShardedVariable attended =
+      constants.context_parallel
+          ? JointAttention(context, NormHeads(context, qkv, head_dim, norms),
+                           nullptr, head_dim, constants.tokens.tokens)
+                .image
+          : SelfAttention(context, qkv, head_dim, norms,
+                          constants.image_counts.defined()
+                              ? &constants.image_counts
+                              : nullptr);
   state.x = image_.Project(context, state.x, attended, modulation);
   if (cross_ != nullptr) state.x = CrossAttend(context, constants, state);
   state.x = image_.Mlp(context, state.x, modulation);
@@ -166,23 +193,21 @@ void DitBlock::JointForward(ForwardContext& context,
   const ShardedVariable text_qkv = NormHeads(
       context, text_->Qkv(context, state.text, silu_c, text_modulation),
       head_dim, text_->head_norms(nullptr));
-  // Image tokens first, so that masked text tokens are the last keys.
-  const ShardedVariable attended =
-      SelfAttention(context, ConcatTokens(context, image_qkv, text_qkv),
-                    head_dim, HeadNorms(), &constants.joint_counts);
-  const int64_t boundary = image_qkv.value().dim(1);
-  state.x = image_.Project(context, state.x,
-                           SliceTokens(context, attended, 0, boundary),
-                           image_modulation);
+  const JointAttentionResult attended =
+      constants.context_parallel || constants.tokens.has_padding()
+          ? JointAttention(context, image_qkv, &text_qkv, head_dim,
+                           constants.tokens.tokens, &constants.text_counts,
+                           /*text_output=*/!last_)
+          : AttendOnRank(context, image_qkv, text_qkv, head_dim,
+                         constants.joint_counts, /*text_output=*/!last_);
+  state.x = image_.Project(context, state.x, attended.image, image_modulation);
   state.x = image_.Mlp(context, state.x, image_modulation);
   if (last_) {
     state.text = ShardedVariable();
     return;
   }
-  state.text = text_->Project(
-      context, state.text,
-      SliceTokens(context, attended, boundary, attended.value().dim(1)),
-      text_modulation);
+  state.text =
+      text_->Project(context, state.text, attended.text, text_modulation);
   state.text = text_->Mlp(context, state.text, text_modulation);
 }
 

@@ -39,6 +39,7 @@ struct DitState {
 struct DitConstants {
   RopeTable rope;  // undefined tensors without ROPE
   TokenLayout tokens;
+  bool context_parallel = false;
   // int32 [b]: the picture's tokens, where padding follows them; else
   // undefined.
   Tensor image_counts;

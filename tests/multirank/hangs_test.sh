@@ -7,6 +7,8 @@ set -uo pipefail
 mpi_run=$1
 program=$2
 failed=0
+# No output means none, also of the leak sanitizer.
+export LSAN_OPTIONS=print_suppressions=0
 
 # run WAY: sets $output and $status.
 run() {
@@ -15,6 +17,10 @@ run() {
   status=$?
   if ((SECONDS - begin > 12)); then
     echo "$1: took $((SECONDS - begin)) s"
+    failed=1
+  fi
+  if grep -Eq "(WARNING|ERROR): [A-Za-z]+Sanitizer" <<<"$output"; then
+    printf '%s: a sanitizer complains:\n%s\n' "$1" "$output"
     failed=1
   fi
 }

@@ -7,6 +7,9 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -64,6 +67,52 @@ std::vector<GridCase> AllGrids() {
           {.tp = 4, .pp = 2, .text = text, .plan = PlanFromText(plan)});
     }
   }
+  // Context parallelism by ring, by head exchange, and by both.
+  for (const uint32_t cp : {2, 4, 8}) {
+    for (const uint32_t ulysses : {1, 2, 4, 8}) {
+      if (ulysses > cp) continue;
+      Plan plan;
+      plan.set_ulysses(ulysses);
+      for (const Text text : {Text::kNone, Text::kCross, Text::kJoint}) {
+        // 3 x 4 tokens, so that the last of 8 ranks have padding only.
+        cases.push_back({.cp = cp, .text = text, .height = 6, .plan = plan});
+      }
+    }
+  }
+  for (const char* plan :
+       {"recompute: FULL", "sequence_parallel: true",
+        "ulysses: 2 sequence_parallel: true recompute: SELECTIVE"}) {
+    for (const Text text : {Text::kNone, Text::kCross, Text::kJoint}) {
+      cases.push_back({.tp = 2,
+                       .cp = 2,
+                       .pp = 2,
+                       .text = text,
+                       .height = 6,
+                       .plan = PlanFromText(plan)});
+      cases.push_back({.cp = 2,
+                       .pp = 2,
+                       .dp = 2,
+                       .text = text,
+                       .plan = PlanFromText(plan)});
+    }
+  }
+  // Schedules, with uneven stages and several chunks per rank.
+  for (const char* plan :
+       {"schedule: INTERLEAVED", "schedule: INTERLEAVED chunks_per_rank: 3",
+        "schedule: INTERLEAVED microbatch_group: 4 microbatches: 4",
+        "schedule: ZB_H1", "schedule: ZB_V",
+        "schedule: ZB_V sequence_parallel: true recompute: FULL"}) {
+    for (const Text text : {Text::kNone, Text::kJoint}) {
+      cases.push_back(
+          {.pp = 2, .text = text, .layers = 7, .plan = PlanFromText(plan)});
+      cases.push_back({.tp = 2,
+                       .pp = 2,
+                       .dp = 2,
+                       .text = text,
+                       .layers = 6,
+                       .plan = PlanFromText(plan)});
+    }
+  }
   return cases;
 }
 
@@ -71,29 +120,40 @@ INSTANTIATE_TEST_SUITE_P(Grids, GridParityTest, testing::ValuesIn(AllGrids()),
                          [](const auto& info) { return info.param.Name(); });
 
 // Where only the pipeline, its schedule or recompute differ, not one bit may.
-TEST(BitwiseParityTest, PipelineScheduleAndRecomputeChangeNoBit) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    for (const Text text : {Text::kNone, Text::kJoint}) {
-      GridCase base;
-      base.dtype = dtype;
-      base.text = text;
-      base.plan.set_microbatches(4);
-      const GridRecord reference = Record(base);
-      for (const Plan::Recompute recompute :
-           {Plan::NONE, Plan::SELECTIVE, Plan::FULL}) {
-        for (const uint32_t pp : {1, 2, 4}) {
-          GridCase grid = base;
-          grid.pp = pp;
-          grid.plan.set_recompute(recompute);
-          grid.plan.set_schedule(pp == 4 ? Plan::GPIPE : Plan::ONE_F_ONE_B);
-          const ParityReport report = Compare(reference, Record(grid));
-          EXPECT_TRUE(report.bitwise) << grid.Name() << "\n"
-                                      << ParityText(report, {}, 5);
-        }
-      }
+class BitwiseParityTest
+    : public testing::TestWithParam<std::tuple<DType, Text>> {};
+
+TEST_P(BitwiseParityTest, PipelineScheduleAndRecomputeChangeNoBit) {
+  GridCase base;
+  base.dtype = std::get<0>(GetParam());
+  base.text = std::get<1>(GetParam());
+  base.plan.set_microbatches(4);
+  const GridRecord reference = Record(base);
+  for (const Plan::Recompute recompute :
+       {Plan::NONE, Plan::SELECTIVE, Plan::FULL}) {
+    for (const auto& [pp, schedule] :
+         {std::pair(1, Plan::ONE_F_ONE_B), std::pair(2, Plan::ONE_F_ONE_B),
+          std::pair(4, Plan::GPIPE), std::pair(2, Plan::INTERLEAVED),
+          std::pair(4, Plan::ZB_H1), std::pair(2, Plan::ZB_V)}) {
+      GridCase grid = base;
+      grid.pp = pp;
+      grid.plan.set_recompute(recompute);
+      grid.plan.set_schedule(schedule);
+      const ParityReport report = Compare(reference, Record(grid));
+      EXPECT_TRUE(report.bitwise) << grid.Name() << "\n"
+                                  << ParityText(report, {}, 5);
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    Precisions, BitwiseParityTest,
+    testing::Combine(testing::Values(DType::kFloat32, DType::kBFloat16),
+                     testing::Values(Text::kNone, Text::kJoint)),
+    [](const auto& info) {
+      return std::string(DTypeName(std::get<0>(info.param))) +
+             (std::get<1>(info.param) == Text::kNone ? "" : "_joint");
+    });
 
 // The harness itself: a wrong gradient must be seen.
 TEST(ParityReportTest, SeesOneWrongElement) {
