@@ -55,6 +55,7 @@ Executor::Executor(ParallelContext& context, const Program& program,
 
 absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
   StepResult result;
+  result.times.chunks.resize(chunks_.size());
   const int64_t start_ns = NowNs();
   for (const ExecutorChunk& chunk : chunks_) chunk.reducer->BeginStep();
   for (const Instruction& instruction : program_.ranks[pipeline_rank_]) {
@@ -76,7 +77,9 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
            .args = {}});
     }
   }
-  for (Event& send : sends_) send.Wait();
+  for (Departure& send : sends_) {
+    for (Event& event : send.events) event.Wait();
+  }
   sends_.clear();
   context_.communicators().world().SetActivity("");
   CHECK(passes_.empty()) << "a forward without its backward";
@@ -86,7 +89,7 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
 
 void Executor::Run(const Instruction& instruction, const StepOptions& options,
                    StepResult& result) {
-  ReleaseCompletedSends();
+  if (instruction.resource == Resource::kCompute) ReleaseCompletedSends();
   const int64_t start_ns = NowNs();
   const double waited_before = result.times.pipeline_wait;
   // Compute time without what was spent waiting for the operands.
@@ -98,18 +101,22 @@ void Executor::Run(const Instruction& instruction, const StepOptions& options,
     case InstructionKind::kForward:
       Forward(instruction, result);
       result.times.forward += computed();
+      result.times.chunks[instruction.chunk].forward += computed();
       break;
     case InstructionKind::kBackward:
       Backward(instruction, Tape::WeightGradients::kImmediate, result);
       result.times.backward += computed();
+      result.times.chunks[instruction.chunk].backward_input += computed();
       break;
     case InstructionKind::kBackwardInput:
       Backward(instruction, Tape::WeightGradients::kDeferred, result);
       result.times.backward += computed();
+      result.times.chunks[instruction.chunk].backward_input += computed();
       break;
     case InstructionKind::kBackwardWeight:
       BackwardWeight(instruction);
       result.times.backward += computed();
+      result.times.chunks[instruction.chunk].backward_weight += computed();
       break;
     case InstructionKind::kSend:
       Send(instruction);
@@ -245,13 +252,15 @@ void Executor::Send(const Instruction& instruction) {
   CHECK(!outgoing.empty()) << ToText(instruction) << ": nothing to send";
   Communicator& channel =
       context_.communicators().PipelineSend(instruction.peer);
-  int index = 0;
-  for (const Tensor& tensor : outgoing.mapped()) {
-    sends_.push_back(channel.Send(tensor, Communicators::kReceiver,
-                                  MessageTag(program_, instruction, index),
-                                  ToText(instruction)));
-    ++index;
+  Departure departure;
+  departure.tensors = std::move(outgoing.mapped());
+  for (const Tensor& tensor : departure.tensors) {
+    const int index = static_cast<int>(departure.events.size());
+    departure.events.push_back(channel.Send(
+        tensor, Communicators::kReceiver,
+        MessageTag(program_, instruction, index), ToText(instruction)));
   }
+  sends_.push_back(std::move(departure));
 }
 
 void Executor::Receive(const Instruction& instruction) {
@@ -279,7 +288,11 @@ void Executor::Receive(const Instruction& instruction) {
 }
 
 void Executor::ReleaseCompletedSends() {
-  std::erase_if(sends_, [](Event& send) { return send.Test(); });
+  std::erase_if(sends_, [](Departure& send) {
+    return std::exchange(send.outlived, true) &&
+           std::all_of(send.events.begin(), send.events.end(),
+                       [](Event& event) { return event.Test(); });
+  });
 }
 
 }  // namespace trireme

@@ -40,6 +40,15 @@ struct StepOptions {
   std::vector<TraceEvent>* trace = nullptr;
 };
 
+// A chunk's computation in a step, all microbatches together, in seconds; with
+// the collectives inside, without the wait for other stages. A whole backward
+// counts as its input half.
+struct ChunkTimes {
+  double forward = 0;
+  double backward_input = 0;
+  double backward_weight = 0;
+};
+
 // Where a step's time went on this rank, in seconds.
 struct StepTimes {
   double step = 0;
@@ -50,6 +59,7 @@ struct StepTimes {
   double pipeline_wait = 0;
   // Blocked on gradient reductions after the last backward.
   double gradient_wait = 0;
+  std::vector<ChunkTimes> chunks;
 };
 
 struct StepResult {
@@ -81,6 +91,14 @@ class Executor {
     std::vector<Tensor> tensors;
     std::vector<Event> events;
   };
+  // A message on its way, and what it carries.
+  struct Departure {
+    std::vector<Tensor> tensors;
+    std::vector<Event> events;
+    // A computation has run since: only then is its memory given back, so that
+    // a dry run, where messages take no time, counts it as a real one does.
+    bool outlived = false;
+  };
   using Key = std::pair<int, int>;  // microbatch, chunk
   using OutgoingKey = std::tuple<Payload, int, int>;
 
@@ -96,6 +114,7 @@ class Executor {
   void Send(const Instruction& instruction);
   void Receive(const Instruction& instruction);
   std::vector<Tensor> Await(Arrival arrival, StepResult& result);
+  // Sends that are over, of those that a computation has run behind.
   void ReleaseCompletedSends();
 
   ParallelContext& context_;
@@ -110,7 +129,7 @@ class Executor {
   std::map<Key, Arrival> activations_;
   std::map<Key, Arrival> gradients_;
   std::map<OutgoingKey, std::vector<Tensor>> outgoing_;
-  std::vector<Event> sends_;
+  std::vector<Departure> sends_;
 };
 
 }  // namespace trireme

@@ -65,6 +65,55 @@ TEST(Plan, MicrobatchesFollowFromTheirSizeAndTheOtherWayRound) {
   EXPECT_EQ(plan->microbatches(), 6u);
 }
 
+TEST(Plan, SeveralChunksPerRankHaveAStageEach) {
+  const auto resolved = [](const char* text) {
+    const absl::StatusOr<Plan> plan = ResolvePlan(
+        Parse(text),
+        {.world_size = 2, .global_batch = 16, .num_blocks = 10, .heads = 4});
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    return *plan;
+  };
+  EXPECT_EQ(resolved("grid { pp: 2 } schedule: INTERLEAVED").stages_size(), 4);
+  EXPECT_EQ(resolved("grid { pp: 2 } schedule: INTERLEAVED chunks_per_rank: 3")
+                .stages_size(),
+            6);
+  EXPECT_EQ(resolved("grid { pp: 2 } schedule: ZB_V").stages_size(), 4);
+  EXPECT_EQ(resolved("grid { pp: 2 } schedule: ZB_H1").stages_size(), 2);
+  EXPECT_EQ(
+      resolved("grid { pp: 2 } schedule: INTERLEAVED").microbatch_group(), 2u);
+}
+
+TEST(Plan, ParallelModesThatDoNotFitAreRefused) {
+  EXPECT_EQ(ErrorOf("grid { dp: 4 pp: 2 } chunks_per_rank: 2", kContext),
+            "plan.chunks_per_rank: found 2, expected 1 with schedule "
+            "ONE_F_ONE_B (INTERLEAVED and ZB_V have several)");
+  EXPECT_EQ(ErrorOf("grid { dp: 4 pp: 2 } schedule: ZB_V chunks_per_rank: 1",
+                    kContext),
+            "plan.chunks_per_rank: found 1, expected 2 with schedule ZB_V");
+  EXPECT_EQ(ErrorOf("grid { dp: 4 pp: 2 } microbatch_group: 2", kContext),
+            "plan.microbatch_group: found 2, expected none with schedule "
+            "ONE_F_ONE_B");
+  EXPECT_EQ(ErrorOf("grid { dp: 4 pp: 2 } schedule: INTERLEAVED "
+                    "microbatch_group: 1",
+                    kContext),
+            "plan.microbatch_group: found 1, expected at least grid.pp, 2");
+  EXPECT_EQ(ErrorOf("grid { dp: 2 pp: 4 } schedule: INTERLEAVED "
+                    "microbatch_group: 14 microbatches: 16 chunks_per_rank: 1",
+                    kContext),
+            "plan.microbatches: found 16, expected a multiple of "
+            "microbatch_group, 14, or a rest of at least grid.pp, 4");
+  EXPECT_EQ(ErrorOf("grid { cp: 4 dp: 2 } ulysses: 3", kContext),
+            "plan.ulysses: found 3, expected a divisor of grid.cp, 4");
+  EXPECT_EQ(ErrorOf("grid { cp: 4 dp: 2 } ulysses: 4", kContext),
+            "plan.ulysses: found 4, expected grid.tp, 1, times ulysses to "
+            "divide the model's 6 attention heads");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 } shard_group: 3", kContext),
+            "plan.shard_group: found 3, expected a divisor of grid.dp, 8");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 } recompute_blocks: 1", kContext),
+            "plan.recompute_blocks: found 1, expected none with recompute "
+            "NONE");
+}
+
 TEST(Plan, ErrorsNameFieldFoundAndExpected) {
   EXPECT_EQ(ErrorOf("grid { tp: 2 }", kContext),
             "plan.grid: found tp 2 * cp 1 * dp 1 * pp 1, expected a product of "

@@ -5,8 +5,12 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/strings/numbers.h"
 #include "fmt/format.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/checkpoint/safetensors.h"
@@ -24,6 +28,9 @@ namespace trireme {
 namespace {
 
 constexpr char kName[] = "inspect";
+constexpr char kFlopFormula[] =
+    "model FLOPs = samples x 3 x layers x (8 s h^2 + 4 s h f + 4 s^2 h) and "
+    "text terms, modulation and recompute not counted";
 
 absl::Status InspectSafetensors(const std::string& path) {
   ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
@@ -55,24 +62,94 @@ absl::Status InspectCheckpoint(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::Status InspectMetrics(const std::string& path) {
+double NumberOr(const nlohmann::json& object, const std::string& key,
+                double otherwise) {
+  return object.contains(key) && object[key].is_number()
+             ? object[key].get<double>()
+             : otherwise;
+}
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Where the median step's time went, and the share of the peak. The first step
+// warms up and is left out where there are others.
+void PrintSpeed(const std::vector<nlohmann::json>& entries,
+                std::optional<int64_t> ranks,
+                std::optional<double> peak_flops) {
+  const auto median =
+      [&](const std::function<double(const nlohmann::json&)>& value) {
+        std::vector<double> values;
+        for (size_t i = entries.size() > 1 ? 1 : 0; i < entries.size(); ++i) {
+          values.push_back(value(entries[i]));
+        }
+        return Median(std::move(values));
+      };
+  const double step =
+      median([](const auto& entry) { return NumberOr(entry, "step_s", 0); });
+  const double flops = median([](const auto& entry) {
+    return NumberOr(entry, "model_flops_per_s", 0);
+  });
+  fmt::print("median step {:.4g} s, {:.4g} model FLOP/s\n", step, flops);
+  if (entries.back().contains("exposed_s") && step > 0) {
+    fmt::print("  {:<10} {:>9.4f} s {:>5.1f} %\n", "compute",
+               median([](const auto& entry) {
+                 return NumberOr(entry, "compute_s", 0);
+               }),
+               100 / step * median([](const auto& entry) {
+                 return NumberOr(entry, "compute_s", 0);
+               }));
+    for (const auto& [cause, unused] : entries.back()["exposed_s"].items()) {
+      const double seconds = median([&](const auto& entry) {
+        return entry.contains("exposed_s")
+                   ? NumberOr(entry["exposed_s"], cause, 0)
+                   : 0;
+      });
+      fmt::print("  {:<10} {:>9.4f} s {:>5.1f} %\n", cause, seconds,
+                 100 * seconds / step);
+    }
+  }
+  if (peak_flops.has_value() && ranks.has_value()) {
+    fmt::print(
+        "MFU {:.1f} % = model FLOP/s / (ranks x peak) = {:.4g} / ({} x "
+        "{:.4g}); {}\n",
+        100 * flops / (static_cast<double>(*ranks) * *peak_flops), flops,
+        *ranks, *peak_flops, kFlopFormula);
+  } else {
+    fmt::print(
+        "MFU = model FLOP/s / (ranks x peak FLOP/s of one rank's device: "
+        "--peak_flops); {}\n",
+        kFlopFormula);
+  }
+}
+
+absl::Status InspectMetrics(const std::string& path,
+                            std::optional<int64_t> ranks,
+                            std::optional<double> peak_flops) {
   ASSIGN_OR_RETURN(const auto entries, ReadMetrics(path));
   if (entries.empty()) return NotFound("{} has no step yet", path);
   const auto print = [](const nlohmann::json& entry) {
-    const auto number = [&](const char* key) {
-      return entry.contains(key) && entry[key].is_number()
-                 ? entry[key].get<double>()
-                 : std::numeric_limits<double>::quiet_NaN();
-    };
+    const double missing = std::numeric_limits<double>::quiet_NaN();
     fmt::print("step {:>8}  loss {:.4f}  grad norm {:.3f}  {:.1f} samples/s\n",
-               entry["step"].get<int64_t>(), number("loss"),
-               number("grad_norm"), number("samples_per_s"));
+               entry["step"].get<int64_t>(), NumberOr(entry, "loss", missing),
+               NumberOr(entry, "grad_norm", missing),
+               NumberOr(entry, "samples_per_s", missing));
   };
   const size_t shown = 10;
   const size_t stride = std::max<size_t>(1, (entries.size() - 1) / (shown - 1));
   for (size_t i = 0; i + 1 < entries.size(); i += stride) print(entries[i]);
   print(entries.back());
+  PrintSpeed(entries, ranks, peak_flops);
   return absl::OkStatus();
+}
+
+// The ranks of a run, by its plan.
+std::optional<int64_t> RanksOf(const RunFolder& run) {
+  const absl::StatusOr<PlanFile> file = LoadPlanFile(run.plan());
+  if (!file.ok()) return std::nullopt;
+  return GridSize(file->plan.grid());
 }
 
 absl::Status InspectPlan(const std::string& path) {
@@ -99,7 +176,8 @@ absl::Status InspectJob(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::Status Inspect(const std::string& path) {
+absl::Status Inspect(const std::string& path,
+                     std::optional<double> peak_flops) {
   namespace fs = std::filesystem;
   std::error_code error;
   const auto ends_with = [&](std::string_view suffix) {
@@ -119,13 +197,15 @@ absl::Status Inspect(const std::string& path) {
           "manifest.json",
           path);
     }
-    RETURN_IF_ERROR(InspectMetrics(run.metrics()));
+    RETURN_IF_ERROR(InspectMetrics(run.metrics(), RanksOf(run), peak_flops));
     const auto latest = LatestCheckpoint(run.checkpoints());
     if (latest.ok()) return InspectCheckpoint(*latest);
     return absl::OkStatus();
   }
   if (ends_with(".safetensors")) return InspectSafetensors(path);
-  if (ends_with("metrics.jsonl")) return InspectMetrics(path);
+  if (ends_with("metrics.jsonl")) {
+    return InspectMetrics(path, std::nullopt, peak_flops);
+  }
   if (ends_with("plan.textproto")) return InspectPlan(path);
   if (ends_with(".textproto") || ends_with(".json")) {
     // A plan under another name parses as a plan, a job as a job.
@@ -139,9 +219,20 @@ absl::Status Inspect(const std::string& path) {
 
 int Run(const ParsedCommand& arguments, int, char**) {
   const std::string& path = arguments.positionals()[0];
+  std::optional<double> peak_flops;
+  if (arguments.Has("peak_flops")) {
+    double value = 0;
+    if (!absl::SimpleAtod(arguments.Get("peak_flops"), &value) ||
+        !(value > 0) || !std::isfinite(value)) {
+      return Fail(kName, InvalidArgument("--peak_flops: found '{}', expected a "
+                                         "positive number, as 312e12",
+                                         arguments.Get("peak_flops")));
+    }
+    peak_flops = value;
+  }
   const absl::Status status = arguments.Has("plot")
                                   ? PlotLoss(path, arguments.Get("plot"))
-                                  : Inspect(path);
+                                  : Inspect(path, peak_flops);
   return status.ok() ? 0 : Fail(kName, status);
 }
 
@@ -154,7 +245,11 @@ Command InspectCommand() {
            .positionals = {{.name = "FILE", .help = "file or folder"}},
            .options = {{.name = "plot",
                         .value = "PNG",
-                        .help = "draws the loss curve of a run's folder"}},
+                        .help = "draws the loss curve of a run's folder"},
+                       {.name = "peak_flops",
+                        .value = "FLOPS",
+                        .help = "one rank's dense peak FLOP/s, for a run's MFU "
+                                "(A100 bf16 312e12, H100 989e12)"}},
            .example =
                "trireme inspect runs/fashion-mnist/checkpoints/step_00001200"},
           Run};

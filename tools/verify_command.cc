@@ -1,6 +1,8 @@
 // trireme verify: one rank against a plan.
 
+#include <cstdio>
 #include <memory>
+#include <vector>
 
 #include "fmt/format.h"
 #include "runtime/comm/mpi/mpi_world.h"
@@ -14,11 +16,13 @@
 #include "trainer/job_file.h"
 #include "trainer/memory_limit.h"
 #include "trainer/parity.h"
+#include "trainer/plan_matrix.h"
 
 namespace trireme {
 namespace {
 
 constexpr char kName[] = "verify";
+constexpr int64_t kMostThreadRanks = 64;
 
 struct Verification {
   TrainingSetup setup;
@@ -27,6 +31,8 @@ struct Verification {
   std::unique_ptr<Dataset> dataset;
   Job job;
   int64_t steps = 0;
+  // If positive: all plans on up to so many ranks instead of `plan`.
+  int64_t max_ranks = 0;
 };
 
 absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
@@ -39,6 +45,23 @@ absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
       ResolveJob(v.job, {v.dataset->size(), v.dataset->num_classes()});
   RETURN_IF_ERROR(file.locations.Locate(setup.status()));
   v.setup = *setup;
+  ASSIGN_OR_RETURN(v.steps, arguments.GetInt("steps"));
+  if (v.steps < 1 || v.steps > 1000) {
+    return InvalidArgument("--steps: found {}, expected 1 to 1000", v.steps);
+  }
+  if (arguments.Has("plan") == arguments.Has("ranks")) {
+    return InvalidArgument("expected one of --plan and --ranks");
+  }
+  if (arguments.Has("ranks")) {
+    ASSIGN_OR_RETURN(v.max_ranks, arguments.GetInt("ranks"));
+    if (v.max_ranks < 2 || v.max_ranks > kMostThreadRanks) {
+      return InvalidArgument("--ranks: found {}, expected 2 to {}", v.max_ranks,
+                             kMostThreadRanks);
+    }
+    ASSIGN_OR_RETURN(v.reference,
+                     ResolvePlan(Plan(), PlanContextOf(v.setup, 1)));
+    return v;
+  }
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
   const Plan::Grid& grid = plan.plan.grid();
   const auto size = [](bool has, uint32_t value) {
@@ -54,10 +77,6 @@ absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
   Plan one;
   one.set_microbatch_size(v.plan.microbatch_size());
   ASSIGN_OR_RETURN(v.reference, ResolvePlan(one, PlanContextOf(v.setup, 1)));
-  ASSIGN_OR_RETURN(v.steps, arguments.GetInt("steps"));
-  if (v.steps < 1 || v.steps > 1000) {
-    return InvalidArgument("--steps: found {}, expected 1 to 1000", v.steps);
-  }
   return v;
 }
 
@@ -89,6 +108,33 @@ int Report(const Verification& v, const absl::StatusOr<GridRecord>& reference,
   return passed ? 0 : 1;
 }
 
+// Every plan of the matrix, its ranks as threads: one line each.
+int RunMatrix(const Verification& v, const BatchSource& source) {
+  const auto reference =
+      RecordGridOnThreads(v.setup, v.reference, source, v.steps);
+  if (!reference.ok()) return Fail(kName, reference.status());
+  const ParityTolerance tolerance = ToleranceOf(v.setup.dtype);
+  const std::vector<Plan> plans =
+      PlanMatrix(PlanContextOf(v.setup, 1), v.max_ranks);
+  fmt::print("{} plans on up to {} ranks, {}, tolerance {:.0e}\n", plans.size(),
+             v.max_ranks, DTypeName(v.setup.dtype), tolerance.gradient);
+  int failed = 0;
+  for (const Plan& plan : plans) {
+    const auto record = RecordGridOnThreads(v.setup, plan, source, v.steps);
+    if (!record.ok()) return Fail(kName, record.status());
+    const auto report = CompareRecords(*reference, *record);
+    if (!report.ok()) return Fail(kName, report.status());
+    const bool passed = Within(*report, tolerance);
+    if (!passed) ++failed;
+    fmt::print("{}  loss {:.1e}  gradient {:.1e}  {}\n",
+               passed ? "equal    " : "DIFFERENT", report->worst_loss_error,
+               report->worst_gradient_error(), Summary(plan));
+    std::fflush(stdout);
+  }
+  fmt::print("{} equal, {} different\n", plans.size() - failed, failed);
+  return failed == 0 ? 0 : 1;
+}
+
 int Run(const ParsedCommand& arguments, int argc, char** argv) {
   const auto prepared = Prepare(arguments);
   if (!prepared.ok()) return Fail(kName, prepared.status());
@@ -96,6 +142,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   if (!rows.ok()) return Fail(kName, rows.status());
   const Verification& v = *prepared;
   const BatchSource source = SourceOf(v);
+  if (v.max_ranks > 0) return RunMatrix(v, source);
   const auto world = MpiWorld::Create(&argc, &argv);
   if (!world.ok()) return Fail(kName, world.status());
   CpuDevice device(MemoryLimit(v.job, (*world)->local_size()));
@@ -128,6 +175,10 @@ Command VerifyCommand() {
        .positionals = {{.name = "JOB", .help = "job file"}},
        .options =
            {{.name = "plan", .value = "FILE", .help = "the plan to verify"},
+            {.name = "ranks",
+             .value = "N",
+             .help = "instead of a plan: every grid on up to N ranks in every "
+                     "parallel mode, the ranks as threads"},
             {.name = "set",
              .value = "FIELD=VALUE",
              .help = "overrides a field of the job (precision=FP64 compares "

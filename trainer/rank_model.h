@@ -78,6 +78,7 @@ class RankModel {
   ParallelContext& context() { return *context_; }
   const TrainingSetup& setup() const { return setup_; }
   const ProcessGrid& grid() const { return *grid_; }
+  const Program& program() const { return *program_; }
 
  private:
   // One of this rank's chunks of the model.

@@ -1,13 +1,19 @@
 #include "trainer/step_metrics.h"
 
+#include <algorithm>
 #include <array>
+#include <utility>
+#include <vector>
+
+#include "runtime/core/log.h"
+#include "scheduler/simulator.h"
 
 namespace trireme {
 namespace {
 
-constexpr std::array<const char*, 5> kCauses = {"data", "tp", "pp", "dp",
-                                                "optimizer"};
-constexpr char kTensorPurpose[] = "tp activations";
+// kWait is all the wait for other stages; it is split into bubble and messages
+// after the sums.
+enum Cause { kData, kTensor, kContext, kWait, kGradients, kOptimizer, kCauses };
 
 }  // namespace
 
@@ -18,8 +24,9 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
         metrics.peak_bytes[i];
   }
   nlohmann::ordered_json exposed = nlohmann::ordered_json::object();
-  for (const char* cause : kCauses)
-    exposed[cause] = metrics.exposed_s.at(cause);
+  for (const auto& [cause, seconds] : metrics.exposed_s) {
+    exposed[cause] = seconds;
+  }
   return {{"step", metrics.step},
           {"loss", metrics.loss},
           {"grad_norm", metrics.gradient_norm},
@@ -28,6 +35,7 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
           {"samples_per_s", metrics.samples_per_s()},
           {"model_flops_per_s", metrics.model_flops_per_s()},
           {"peak_bytes", peak},
+          {"compute_s", metrics.compute_s},
           {"exposed_s", exposed}};
 }
 
@@ -46,22 +54,81 @@ std::vector<std::pair<std::string, double>> ToScalars(
   return scalars;
 }
 
+double StepMetricsCollector::ExposedSince(
+    std::initializer_list<std::string_view> purposes, double& before) const {
+  double now = 0;
+  for (const auto& [purpose, statistics] :
+       model_.context().communicators().Statistics()) {
+    if (std::find(purposes.begin(), purposes.end(), purpose) !=
+        purposes.end()) {
+      now += statistics.exposed_seconds;
+    }
+  }
+  return now - std::exchange(before, now);
+}
+
+double StepMetricsCollector::Bubble(const StepTimes& times) const {
+  const Program& program = model_.program();
+  if (program.num_ranks() == 1) return 0;
+  constexpr int kKinds = 3;
+  const ProcessGrid& grid = model_.grid();
+  const int rank = grid.coordinate(Axis::kPipeline);
+  std::vector<double> seconds(program.num_stages() * kKinds, 0.0);
+  for (size_t chunk = 0; chunk < times.chunks.size(); ++chunk) {
+    double* of_stage =
+        &seconds[StageOf(program, rank, static_cast<int32_t>(chunk)) * kKinds];
+    of_stage[0] = times.chunks[chunk].forward;
+    of_stage[1] = times.chunks[chunk].backward_input;
+    of_stage[2] = times.chunks[chunk].backward_weight;
+  }
+  ParallelContext& context = model_.context();
+  const Tensor sums = Tensor::FromValues<double>(
+      context.device(), {static_cast<int64_t>(seconds.size())}, seconds,
+      MemoryCategory::kCommunication, "metrics");
+  context.communicators()
+      .world()
+      .AllReduce(sums, ReduceOp::kSum, "metrics")
+      .Wait();
+  if (context.device().dry()) return 0;
+  const double runs = static_cast<double>(program.microbatches) *
+                      grid.num_ranks() / program.num_ranks();
+  CostModel cost = UniformCost(program, ChunkCost());
+  for (int32_t stage = 0; stage < program.num_stages(); ++stage) {
+    const StageLocation& at = program.stages[stage];
+    const double* of_stage = sums.data<double>() + stage * kKinds;
+    ChunkCost& chunk = cost.chunks[at.rank][at.chunk];
+    chunk.forward_s = of_stage[0] / runs;
+    chunk.backward_s = chunk.backward_input_s = of_stage[1] / runs;
+    chunk.backward_weight_s = of_stage[2] / runs;
+  }
+  const absl::StatusOr<Simulation> simulation = Simulate(program, cost);
+  CHECK_OK(simulation.status());
+  double bubble = 0;
+  for (const RankTime& time : simulation->ranks) bubble += time.bubble_s;
+  return bubble / program.num_ranks();
+}
+
 StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
                                           double data_s, double step_s) {
   ParallelContext& context = model_.context();
   Device& device = context.device();
   Communicator& world = context.communicators().world();
-  const auto statistics = context.communicators().Statistics();
-  const auto tensor = statistics.find(kTensorPurpose);
-  const double exposed_tensor =
-      tensor == statistics.end() ? 0 : tensor->second.exposed_seconds;
-  const std::array<double, 5> causes = {
-      data_s, exposed_tensor - exposed_tensor_before_,
-      result.times.pipeline_wait, result.times.gradient_wait,
-      result.times.optimizer};
-  exposed_tensor_before_ = exposed_tensor;
+  const StepTimes& times = result.times;
+  const double tensor =
+      ExposedSince({"tp activations"}, exposed_tensor_before_);
+  const double context_parallel = ExposedSince(
+      {"cp activations", "cp heads", "cp ring"}, exposed_context_before_);
+  // The last entry is the computation.
+  const std::array<double, kCauses + 1> causes = {
+      data_s,
+      tensor,
+      context_parallel,
+      times.pipeline_wait,
+      times.gradient_wait,
+      times.optimizer,
+      times.forward + times.backward - tensor - context_parallel};
   const Tensor sums = Tensor::FromValues<double>(
-      device, {5}, causes, MemoryCategory::kCommunication, "metrics");
+      device, {kCauses + 1}, causes, MemoryCategory::kCommunication, "metrics");
   const MemoryStatistics memory = device.Statistics();
   std::array<double, kNumMemoryCategories + 1> highest;
   for (int i = 0; i < kNumMemoryCategories; ++i) {
@@ -75,6 +142,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   Event max = world.AllReduce(maxima, ReduceOp::kMax, "metrics");
   sum.Wait();
   max.Wait();
+  const double bubble = Bubble(times);
 
   StepMetrics metrics;
   metrics.loss = result.loss;
@@ -83,9 +151,15 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   metrics.model_flops = DitTrainingFlops(model_.setup().model) *
                         static_cast<double>(metrics.samples);
   if (device.dry()) return metrics;
-  for (size_t i = 0; i < kCauses.size(); ++i) {
-    metrics.exposed_s[kCauses[i]] = sums.data<double>()[i] / world.size();
-  }
+  const auto mean = [&](int i) {
+    return sums.data<double>()[i] / world.size();
+  };
+  const double implied = std::min(bubble, mean(kWait));
+  metrics.exposed_s = {{"data", mean(kData)},          {"tp", mean(kTensor)},
+                       {"cp", mean(kContext)},         {"bubble", implied},
+                       {"pp", mean(kWait) - implied},  {"dp", mean(kGradients)},
+                       {"optimizer", mean(kOptimizer)}};
+  metrics.compute_s = mean(kCauses);
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     metrics.peak_bytes[i] = static_cast<int64_t>(maxima.data<double>()[i]);
   }

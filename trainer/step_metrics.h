@@ -4,8 +4,10 @@
 #define TRIREME_TRAINER_STEP_METRICS_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,8 +29,12 @@ struct StepMetrics {
   double model_flops = 0;
   // Of the rank that holds most, by category.
   MemoryByCategory peak_bytes{};
+  // Mean over ranks of the seconds spent in forward and backward, without the
+  // collectives' waits inside; with exposed_s it makes up the mean step.
+  double compute_s = 0;
   // Mean over ranks of the seconds that each cause kept a rank from computing:
-  // "data", "tp", "pp" (bubble and messages), "dp", "optimizer".
+  // "data", "tp", "cp", "bubble" (what the schedule implies if messages took no
+  // time), "pp" (the rest of the wait for other stages), "dp", "optimizer".
   std::map<std::string, double> exposed_s;
 
   double samples_per_s() const {
@@ -41,14 +47,16 @@ struct StepMetrics {
 
 // {"step": .., "loss": .., "grad_norm": .., "lr": .., "step_s": ..,
 //  "samples_per_s": .., "model_flops_per_s": .., "peak_bytes": {..},
-//  "exposed_s": {..}}
+//  "compute_s": .., "exposed_s": {..}}
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.
 std::vector<std::pair<std::string, double>> ToScalars(
     const StepMetrics& metrics);
 
-// Gathers a step's figures from all ranks, in two small reductions.
+// Gathers a step's figures from all ranks, in a few small reductions. The
+// bubble is what the simulator gives for the step's Program with the measured
+// times of its chunks and free messages.
 class StepMetricsCollector {
  public:
   explicit StepMetricsCollector(RankModel& model) : model_(model) {}
@@ -59,8 +67,15 @@ class StepMetricsCollector {
                       double step_s);
 
  private:
+  // Seconds of each cause since the last call, from the communicators.
+  double ExposedSince(std::initializer_list<std::string_view> purposes,
+                      double& before) const;
+  // Mean idle seconds per rank that the schedule implies. Collective.
+  double Bubble(const StepTimes& times) const;
+
   RankModel& model_;
   double exposed_tensor_before_ = 0;
+  double exposed_context_before_ = 0;
 };
 
 }  // namespace trireme

@@ -1,11 +1,15 @@
 #include "tests/parity/tiny_job.h"
 
+#include <mutex>
 #include <span>
+#include <utility>
 
 #include "fmt/format.h"
 #include "google/protobuf/text_format.h"
+#include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"
+#include "runtime/device/cpu_device.h"
 #include "scheduler/plan.h"
 
 namespace trireme {
@@ -13,6 +17,8 @@ namespace {
 
 constexpr int64_t kSteps = 3;
 constexpr int64_t kGlobalBatch = 8;
+
+}  // namespace
 
 TrainingSetup SetupOf(const GridCase& grid) {
   TrainingSetup setup;
@@ -38,7 +44,6 @@ TrainingSetup SetupOf(const GridCase& grid) {
   return setup;
 }
 
-// Random pictures, labels and texts, keyed by sample.
 BatchSource RandomBatches(const TrainingSetup& setup) {
   return [setup](Device& device, int64_t step, int64_t first,
                  int64_t count) -> absl::StatusOr<ImageBatch> {
@@ -82,7 +87,8 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
   };
 }
 
-Plan PlanOf(const GridCase& grid, const TrainingSetup& setup) {
+Plan PlanOf(const GridCase& grid) {
+  const TrainingSetup setup = SetupOf(grid);
   Plan plan = grid.plan;
   plan.mutable_grid()->set_tp(grid.tp);
   plan.mutable_grid()->set_cp(grid.cp);
@@ -98,8 +104,6 @@ Plan PlanOf(const GridCase& grid, const TrainingSetup& setup) {
   CHECK_OK(resolved.status());
   return *resolved;
 }
-
-}  // namespace
 
 std::string GridCase::Name() const {
   std::string name =
@@ -149,12 +153,24 @@ GridCase OneRank(const GridCase& grid) {
   return reference;
 }
 
-GridRecord Record(const GridCase& grid) {
+GridRecord Record(const GridCase& grid, const FactoryWrapper& wrap) {
   const TrainingSetup setup = SetupOf(grid);
-  const absl::StatusOr<GridRecord> record = RecordGridOnThreads(
-      setup, PlanOf(grid, setup), RandomBatches(setup), kSteps);
-  CHECK_OK(record.status());
-  return *record;
+  const Plan plan = PlanOf(grid);
+  std::mutex mutex;
+  GridRecord result;
+  RunThreadRanks(static_cast<int>(grid.tp * grid.cp * grid.pp * grid.dp),
+                 [&](CommunicatorFactory& factory, int rank) {
+                   CpuDevice device(int64_t{1} << 40);
+                   const std::unique_ptr<CommunicatorFactory> wrapped =
+                       wrap ? wrap(factory) : nullptr;
+                   absl::StatusOr<GridRecord> record = RecordGrid(
+                       setup, plan, device, wrapped ? *wrapped : factory,
+                       RandomBatches(setup), kSteps);
+                   CHECK_OK(record.status());
+                   const std::lock_guard lock(mutex);
+                   if (rank == 0) result = *std::move(record);
+                 });
+  return result;
 }
 
 ParityReport Compare(const GridRecord& reference, const GridRecord& record) {

@@ -4,9 +4,12 @@
 #define TRIREME_TESTS_PARITY_TINY_JOB_H_
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "runtime/comm/communicator.h"
 #include "scheduler/plan.pb.h"
 #include "trainer/parity.h"
 
@@ -38,8 +41,17 @@ Plan PlanFromText(const char* text);
 // The same job on one rank.
 GridCase OneRank(const GridCase& grid);
 
-// Trains three steps of 8 random samples with the ranks as threads.
-GridRecord Record(const GridCase& grid);
+TrainingSetup SetupOf(const GridCase& grid);
+// Resolved.
+Plan PlanOf(const GridCase& grid);
+// Random pictures, labels and texts, keyed by sample.
+BatchSource RandomBatches(const TrainingSetup& setup);
+
+// Trains three steps of 8 random samples with the ranks as threads. `wrap`, if
+// given, makes the factory that the job uses from the real one.
+using FactoryWrapper =
+    std::function<std::unique_ptr<CommunicatorFactory>(CommunicatorFactory&)>;
+GridRecord Record(const GridCase& grid, const FactoryWrapper& wrap = nullptr);
 
 ParityReport Compare(const GridRecord& reference, const GridRecord& record);
 
