@@ -1,6 +1,6 @@
 #include "parallel/communicators.h"
 
-#include <initializer_list>
+#include <array>
 #include <numeric>
 #include <string>
 #include <string_view>
@@ -11,6 +11,9 @@
 
 namespace trireme {
 namespace {
+
+constexpr std::array kGradientAxes = {Axis::kTensor, Axis::kContext,
+                                      Axis::kData};
 
 std::string NameOf(std::string_view purpose, std::span<const int> ranks) {
   return fmt::format("{} [{}]", purpose, RanksText(ranks));
@@ -31,11 +34,12 @@ void Add(std::map<std::string, CommunicationStatistics>& sums,
 }  // namespace
 
 Communicators::Communicators(CommunicatorFactory& factory,
-                             const ProcessGrid& grid, int ulysses) {
+                             const ProcessGrid& grid,
+                             const CommunicatorOptions& options) {
   CHECK_EQ(factory.world_rank(), grid.world_rank());
   CHECK_EQ(factory.world_size(), grid.num_ranks());
-  const auto create = [&](std::span<const int> ranks, std::string_view purpose,
-                          Progress progress) {
+  const Creator create = [&](std::span<const int> ranks,
+                             std::string_view purpose, Progress progress) {
     return factory.Create(ranks, NameOf(purpose, ranks), progress);
   };
 
@@ -51,20 +55,18 @@ Communicators::Communicators(CommunicatorFactory& factory,
     // Activations are waited for at once or soon: latency counts.
     axes_[at] = create(group, fmt::format("{} activations", AxisName(axis)),
                        Progress::kWhileWaiting);
-    // Gradients must go on behind backward.
-    gradients_[at] = create(group, fmt::format("{} gradients", AxisName(axis)),
-                            Progress::kBackground);
   }
+  CreateGradientGroups(create, grid, options.shard_group);
   constexpr Axis kContext = Axis::kContext;
   const std::vector<int> context = grid.Group(std::span(&kContext, 1));
   const int cp = grid.size(kContext);
-  CHECK_EQ(cp % ulysses, 0);
-  const int u = grid.coordinate(kContext) % ulysses;
-  const int r = grid.coordinate(kContext) / ulysses;
-  std::vector<int> exchange(context.begin() + r * ulysses,
-                            context.begin() + (r + 1) * ulysses);
+  CHECK_EQ(cp % options.ulysses, 0);
+  const int u = grid.coordinate(kContext) % options.ulysses;
+  const int r = grid.coordinate(kContext) / options.ulysses;
+  std::vector<int> exchange(context.begin() + r * options.ulysses,
+                            context.begin() + (r + 1) * options.ulysses);
   std::vector<int> ring;
-  for (int i = u; i < cp; i += ulysses) ring.push_back(context[i]);
+  for (int i = u; i < cp; i += options.ulysses) ring.push_back(context[i]);
   context_ulysses_ = create(exchange, "cp heads", Progress::kWhileWaiting);
   // Keys and values travel behind the attention to those before them.
   context_ring_ = create(ring, "cp ring", Progress::kBackground);
@@ -92,11 +94,69 @@ Communicators::Communicators(CommunicatorFactory& factory,
   }
 }
 
+size_t Communicators::SetIndex(const AxisSet& axes) {
+  size_t index = 0;
+  for (size_t bit = 0; bit < kGradientAxes.size(); ++bit) {
+    if (axes.contains(kGradientAxes[bit])) index |= size_t{1} << bit;
+  }
+  return index;
+}
+
+void Communicators::CreateGradientGroups(const Creator& create,
+                                         const ProcessGrid& grid,
+                                         int shard_group) {
+  CHECK_EQ(grid.size(Axis::kData) % shard_group, 0);
+  // The group over `axes`, of which only the ranks stay whose dp coordinate
+  // agrees with this rank's in `key`.
+  const auto filtered = [&](const std::vector<Axis>& axes, auto key) {
+    std::vector<int> ranks;
+    for (const int rank : grid.Group(axes)) {
+      const GridPoint point = grid.PointOf(grid.LogicalRankOfWorldRank(rank));
+      if (key(point[Axis::kData]) == key(grid.coordinate(Axis::kData))) {
+        ranks.push_back(rank);
+      }
+    }
+    return ranks;
+  };
+  const auto group_of = [&](int dp) { return dp / shard_group; };
+  const auto place_in_group = [&](int dp) { return dp % shard_group; };
+  // They go on behind backward and forward.
+  for (size_t index = 0; index < gradients_.size(); ++index) {
+    std::vector<Axis> axes;
+    std::vector<std::string_view> names;
+    for (size_t bit = 0; bit < kGradientAxes.size(); ++bit) {
+      if ((index >> bit & 1) == 0) continue;
+      axes.push_back(kGradientAxes[bit]);
+      names.push_back(AxisName(kGradientAxes[bit]));
+    }
+    const std::string name = fmt::format("{}", fmt::join(names, "+"));
+    gradients_[index] =
+        create(grid.Group(axes), name + " gradients", Progress::kBackground);
+    if (index >= replicas_.size()) continue;
+    axes.push_back(Axis::kData);
+    replicas_[index] =
+        create(filtered(axes, place_in_group), name + " replica gradients",
+               Progress::kBackground);
+  }
+  const std::vector<int> shards = filtered({Axis::kData}, group_of);
+  shard_gradients_ =
+      create(shards, "dp shard gradients", Progress::kBackground);
+  shard_parameters_ = create(shards, "dp parameters", Progress::kBackground);
+  model_shards_ = create(filtered({Axis::kTensor, Axis::kContext, Axis::kExpert,
+                                   Axis::kData, Axis::kPipeline},
+                                  group_of),
+                         "model shards", Progress::kWhileWaiting);
+}
+
 std::map<std::string, CommunicationStatistics> Communicators::Statistics()
     const {
   std::map<std::string, CommunicationStatistics> sums;
   for (const auto& communicator : axes_) Add(sums, *communicator);
   for (const auto& communicator : gradients_) Add(sums, *communicator);
+  for (const auto& communicator : replicas_) Add(sums, *communicator);
+  Add(sums, *shard_gradients_);
+  Add(sums, *shard_parameters_);
+  Add(sums, *model_shards_);
   Add(sums, *context_ulysses_);
   Add(sums, *context_ring_);
   Add(sums, *model_);

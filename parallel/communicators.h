@@ -6,31 +6,50 @@
 #define TRIREME_PARALLEL_COMMUNICATORS_H_
 
 #include <array>
+#include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "parallel/process_grid.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/core/axis.h"
 
 namespace trireme {
+
+struct CommunicatorOptions {
+  int ulysses = 1;      // divides cp: see ContextUlysses()
+  int shard_group = 1;  // divides dp: see ShardGroup()
+};
 
 class Communicators {
  public:
   // Collective over the whole world. The factory outlives the result.
-  // `ulysses` divides cp: see ContextUlysses().
   Communicators(CommunicatorFactory& factory, const ProcessGrid& grid,
-                int ulysses = 1);
+                const CommunicatorOptions& options = {});
 
   // Activations and their gradients along one axis (the ranks that differ from
   // this one in `axis` only, in order of their coordinate).
   Communicator& ForAxis(Axis axis) { return *axes_[static_cast<int>(axis)]; }
-  // Parameter gradients along one axis: the same groups, for use while
-  // activations are in flight.
-  Communicator& ForGradients(Axis axis) {
-    return *gradients_[static_cast<int>(axis)];
+  // Parameter gradients over a set of axes out of tp, cp and dp (in order of
+  // logical rank), for use while activations are in flight.
+  Communicator& ForGradients(const AxisSet& axes) {
+    return *gradients_[SetIndex(axes)];
   }
+  // Data-parallel ranks that share shards: of one dp / shard_group. One
+  // communicator for gradients, one for parameters.
+  Communicator& ShardGroup() { return *shard_gradients_; }
+  Communicator& ShardParameters() { return *shard_parameters_; }
+  // Ranks that hold the same shard, over a set of axes out of tp and cp: those
+  // of one dp % shard_group.
+  Communicator& ForReplicas(const AxisSet& axes) {
+    return *replicas_[SetIndex(axes)];
+  }
+  // The ranks that together hold each shard of the model once.
+  Communicator& model_shards() { return *model_shards_; }
   // The context-parallel ranks in two factors, u + ulysses·r: those of equal r
   // exchange heads, those of equal u pass keys and values around a ring.
   Communicator& ContextUlysses() { return *context_ulysses_; }
@@ -56,7 +75,18 @@ class Communicators {
 
  private:
   std::array<std::unique_ptr<Communicator>, kNumAxes> axes_;
-  std::array<std::unique_ptr<Communicator>, kNumAxes> gradients_;
+  using Creator = std::function<std::unique_ptr<Communicator>(
+      std::span<const int>, std::string_view, Progress)>;
+  void CreateGradientGroups(const Creator& create, const ProcessGrid& grid,
+                            int shard_group);
+
+  // By set: bit 0 tp, bit 1 cp, bit 2 dp.
+  static size_t SetIndex(const AxisSet& axes);
+  std::array<std::unique_ptr<Communicator>, 8> gradients_;
+  std::array<std::unique_ptr<Communicator>, 4> replicas_;
+  std::unique_ptr<Communicator> shard_gradients_;
+  std::unique_ptr<Communicator> shard_parameters_;
+  std::unique_ptr<Communicator> model_shards_;
   std::unique_ptr<Communicator> context_ulysses_;
   std::unique_ptr<Communicator> context_ring_;
   std::unique_ptr<Communicator> model_;

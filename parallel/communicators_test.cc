@@ -1,5 +1,6 @@
 #include "parallel/communicators.h"
 
+#include <initializer_list>
 #include <mutex>
 #include <vector>
 
@@ -28,21 +29,58 @@ float Sum(Communicator& group, Device& device, float value) {
 TEST(CommunicatorsTest, EveryPurposeReachesItsRanks) {
   RunThreadRanks(8, [](CommunicatorFactory& factory, int rank) {
     const ProcessGrid grid = Grid({.tp = 2, .dp = 2, .pp = 2}, rank);
-    Communicators communicators(factory, grid);
+    Communicators communicators(factory, grid, {.shard_group = 1});
     CpuDevice device(1 << 20);
     const float value = static_cast<float>(1 << rank);
     // Ranks as bits: tp is bit 0 of a rank, dp bit 1, pp bit 2.
     const int base = rank & ~1;
     EXPECT_EQ(Sum(communicators.ForAxis(Axis::kTensor), device, value),
               static_cast<float>((1 << base) + (2 << base)));
-    EXPECT_EQ(Sum(communicators.ForGradients(Axis::kData), device, value),
+    const auto set = [](std::initializer_list<Axis> axes) {
+      AxisSet result;
+      for (const Axis axis : axes) result.insert(axis);
+      return result;
+    };
+    EXPECT_EQ(
+        Sum(communicators.ForGradients(set({Axis::kData})), device, value),
+        static_cast<float>((1 << rank) + (1 << (rank ^ 2))));
+    EXPECT_EQ(Sum(communicators.ForGradients(set({Axis::kTensor, Axis::kData})),
+                  device, value),
+              rank & 4 ? 0b11110000 : 0b00001111);
+    // Groups of one: the replicas are all of dp.
+    EXPECT_EQ(communicators.ShardGroup().size(), 1);
+    EXPECT_EQ(Sum(communicators.ForReplicas(set({})), device, value),
               static_cast<float>((1 << rank) + (1 << (rank ^ 2))));
+    EXPECT_EQ(Sum(communicators.model_shards(), device, value),
+              rank & 2 ? 0b11001100 : 0b00110011);
     EXPECT_EQ(Sum(communicators.model(), device, value),
               rank & 2 ? 0b11001100 : 0b00110011);
     EXPECT_EQ(Sum(communicators.world(), device, value), 255);
     EXPECT_EQ(communicators.ForAxis(Axis::kContext).size(), 1);
     EXPECT_EQ(communicators.Statistics().at("world").calls, 1);
     EXPECT_EQ(communicators.Statistics().at("dp gradients").sent_bytes, 4);
+  });
+}
+
+// Shards lie in runs of the dp coordinate; equal shards, across the runs, are
+// replicas of each other.
+TEST(CommunicatorsTest, HybridShardsAndReplicasCutDataParallelism) {
+  RunThreadRanks(8, [](CommunicatorFactory& factory, int rank) {
+    // tp is bit 0 of a rank, dp bits 1 and 2.
+    const ProcessGrid grid = Grid({.tp = 2, .dp = 4}, rank);
+    Communicators communicators(factory, grid, {.shard_group = 2});
+    CpuDevice device(1 << 20);
+    const float value = static_cast<float>(1 << rank);
+    EXPECT_EQ(Sum(communicators.ShardGroup(), device, value),
+              static_cast<float>((1 << rank) + (1 << (rank ^ 2))));
+    AxisSet axes;
+    EXPECT_EQ(Sum(communicators.ForReplicas(axes), device, value),
+              static_cast<float>((1 << rank) + (1 << (rank ^ 4))));
+    axes.insert(Axis::kTensor);
+    EXPECT_EQ(Sum(communicators.ForReplicas(axes), device, value),
+              rank & 2 ? 0b11001100 : 0b00110011);
+    EXPECT_EQ(Sum(communicators.model_shards(), device, value),
+              rank & 4 ? 0b11110000 : 0b00001111);
   });
 }
 

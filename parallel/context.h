@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "parallel/axis_state.h"
 #include "parallel/communicators.h"
+#include "parallel/parameter_residency.h"
 #include "parallel/process_grid.h"
 #include "runtime/autograd/parameter.h"
 
@@ -35,6 +36,10 @@ class ParallelContext {
   Communicators& communicators() const { return communicators_; }
   const ParallelOptions& options() const { return options_; }
 
+  // Null: all parameters are always there. Outlives its use.
+  ParameterResidency* residency() const { return residency_; }
+  void set_residency(ParameterResidency* residency) { residency_ = residency; }
+
   // Records that the model breaks a rule of axis_state.h. The first refusal
   // stays; computation goes on (on meaningless values), and whoever builds the
   // model checks status() after its dry run, before any real work.
@@ -53,6 +58,7 @@ class ParallelContext {
   const ProcessGrid& grid_;
   Communicators& communicators_;
   ParallelOptions options_;
+  ParameterResidency* residency_ = nullptr;
   absl::Status status_;
   std::unordered_map<const Parameter*, AxisSet> uses_;
 };

@@ -41,6 +41,24 @@ double SecondsSince(int64_t start_ns) { return (NowNs() - start_ns) * 1e-9; }
 
 }  // namespace
 
+class Executor::Residency {
+ public:
+  Residency(ParallelContext& context, ParameterShards* shards)
+      : context_(context), shards_(shards) {
+    context_.set_residency(shards_);
+  }
+  ~Residency() {
+    if (shards_ != nullptr) shards_->ReleaseAll();
+    context_.set_residency(nullptr);
+  }
+  Residency(const Residency&) = delete;
+  Residency& operator=(const Residency&) = delete;
+
+ private:
+  ParallelContext& context_;
+  ParameterShards* shards_;
+};
+
 Executor::Executor(ParallelContext& context, const Program& program,
                    int pipeline_rank, std::vector<ExecutorChunk> chunks,
                    Optimizer* optimizer)
@@ -141,10 +159,13 @@ void Executor::Run(const Instruction& instruction, const StepOptions& options,
     }
     case InstructionKind::kUpdate:
       if (!options.update) break;
-      optimizer_->Update(chunks_[instruction.chunk].reducer->bucket_parameters(
-                             instruction.bucket),
-                         options.step, options.learning_rate);
+      optimizer_->Update(
+          chunks_[instruction.chunk].first_bucket + instruction.bucket,
+          options.step, options.learning_rate);
       result.times.optimizer += SecondsSince(start_ns);
+      break;
+    case InstructionKind::kGatherParameters:
+      chunks_[instruction.chunk].shards->StartGather(instruction.bucket);
       break;
     default:
       CHECK(false) << "no generator emits "
@@ -162,8 +183,13 @@ std::vector<Tensor> Executor::Await(Arrival arrival, StepResult& result) {
 void Executor::Forward(const Instruction& instruction, StepResult& result) {
   const Key key(instruction.microbatch, instruction.chunk);
   Chunk& chunk = *chunks_[instruction.chunk].chunk;
+  const Residency residency(context_, chunks_[instruction.chunk].shards);
   Pass pass;
   pass.tape = std::make_unique<Tape>(context_.device());
+  pass.tape->set_gradient_needed(
+      [reducer = chunks_[instruction.chunk].reducer](Parameter& parameter) {
+        reducer->Prepare(parameter);
+      });
   pass.tape->set_gradient_ready(
       [reducer = chunks_[instruction.chunk].reducer](Parameter& parameter) {
         reducer->Contribute(parameter);
@@ -195,6 +221,7 @@ void Executor::Backward(const Instruction& instruction,
                         Tape::WeightGradients weight_gradients,
                         StepResult& result) {
   const Key key(instruction.microbatch, instruction.chunk);
+  const Residency residency(context_, chunks_[instruction.chunk].shards);
   Pass& pass = passes_.at(key);
   std::vector<Tensor> seeds(pass.outputs.size());
   if (auto arrival = gradients_.extract(key)) {

@@ -20,6 +20,7 @@
 #include "parallel/chunk.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/optimizer.h"
+#include "parallel/parameter_shards.h"
 #include "scheduler/program.h"
 #include "scheduler/trace.h"
 
@@ -29,6 +30,9 @@ namespace trireme {
 struct ExecutorChunk {
   Chunk* chunk = nullptr;
   GradientReducer* reducer = nullptr;
+  ParameterShards* shards = nullptr;
+  // Of the chunk's bucket 0 among the optimizer's buckets.
+  int first_bucket = 0;
 };
 
 struct StepOptions {
@@ -102,6 +106,9 @@ class Executor {
   using Key = std::pair<int, int>;  // microbatch, chunk
   using OutgoingKey = std::tuple<Payload, int, int>;
 
+  // From a chunk's first computation of a pass to its last its shards look
+  // after its parameters.
+  class Residency;
   void Run(const Instruction& instruction, const StepOptions& options,
            StepResult& result);
   void Forward(const Instruction& instruction, StepResult& result);

@@ -77,6 +77,35 @@ ShardedVariable Fork(ForwardContext& context, const ShardedVariable& x) {
   return {Reshape(context.tape, x.variable, x.value().shape()), x.states};
 }
 
+ShardedVariable BeginUnit(ForwardContext& context, const ShardedVariable& x,
+                          int unit) {
+  ParameterResidency* residency = context.parallel.residency();
+  if (residency == nullptr) return x;
+  residency->Acquire(unit, PassDirection::kForward);
+  // Runs after all of the unit's backward.
+  return {context.tape.Record("begin unit", {x.variable}, {}, x.value(), {},
+                              [residency, unit](Tape::Gradients& gradients) {
+                                residency->Release(unit);
+                                gradients.Accumulate(0, gradients.TakeOutput());
+                              }),
+          x.states};
+}
+
+ShardedVariable EndUnit(ForwardContext& context, const ShardedVariable& x,
+                        int unit) {
+  ParameterResidency* residency = context.parallel.residency();
+  if (residency == nullptr) return x;
+  residency->Release(unit);
+  // Runs before all of the unit's backward.
+  return {context.tape.Record("end unit", {x.variable}, {}, x.value(), {},
+                              [residency, unit](Tape::Gradients& gradients) {
+                                residency->Acquire(unit,
+                                                   PassDirection::kBackward);
+                                gradients.Accumulate(0, gradients.TakeOutput());
+                              }),
+          x.states};
+}
+
 ShardedVariable AddConstant(ForwardContext& context, const ShardedVariable& x,
                             const Tensor& table) {
   const AxisStates states = Combine(context, "add constant", {&x});

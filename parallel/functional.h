@@ -26,6 +26,13 @@ ShardedVariable Add(ForwardContext& context, const ShardedVariable& a,
 // x itself. The gradients of the result's uses are added to each other first,
 // then to those of x's other uses: fixes the order of a sum.
 ShardedVariable Fork(ForwardContext& context, const ShardedVariable& x);
+// x itself, at the beginning and the end of what uses a unit's parameters: they
+// are acquired between the two, in forward and in backward
+// (parameter_residency.h).
+ShardedVariable BeginUnit(ForwardContext& context, const ShardedVariable& x,
+                          int unit);
+ShardedVariable EndUnit(ForwardContext& context, const ShardedVariable& x,
+                        int unit);
 // y = x + table[s, h].
 ShardedVariable AddConstant(ForwardContext& context, const ShardedVariable& x,
                             const Tensor& table);

@@ -1,130 +1,221 @@
 #include "parallel/gradient_reducer.h"
 
 #include <algorithm>
-#include <map>
+#include <utility>
 
 #include "fmt/format.h"
+#include "runtime/core/log.h"
+#include "runtime/ops/pointwise.h"
 
 namespace trireme {
 namespace {
 
-// Accumulators start at multiples of this many elements: aligned for vectors.
-constexpr int64_t kAlignElements = 16;
-
-int64_t Padded(int64_t elements) {
-  return (elements + kAlignElements - 1) / kAlignElements * kAlignElements;
-}
-
-DType GradientDType(const Parameter& parameter) {
-  return parameter.value.dtype() == DType::kFloat64 ? DType::kFloat64
-                                                    : DType::kFloat32;
+// The sum of the rows of [n, elements], in row order, in the accumulators'
+// dtype.
+Tensor SumRows(const Tensor& rows, DType dtype) {
+  Tensor sum;
+  for (int64_t i = 0; i < rows.dim(0); ++i) {
+    const Tensor row = Cast(rows.Slice(i, i + 1).Reshape({rows.dim(1)}), dtype);
+    if (sum.defined()) {
+      AddInPlace(row, sum);
+    } else {
+      sum = row;
+    }
+  }
+  return sum;
 }
 
 }  // namespace
 
-GradientReducer::GradientReducer(
-    ParallelContext& context,
-    const std::vector<std::unique_ptr<Parameter>>& parameters,
-    int64_t bucket_bytes, int contributions)
-    : context_(context), contributions_(contributions) {
-  std::map<AxisSet, int> open;  // the bucket being filled, per set of axes
-  std::vector<int64_t> sizes;
-  for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
-    Parameter& parameter = **it;
-    const int64_t elements = Padded(parameter.value.num_elements());
-    const int64_t bytes = elements * DTypeSize(GradientDType(parameter));
-    auto found = open.find(parameter.gradient_sum_axes);
-    const bool fits =
-        found != open.end() && (sizes[found->second] + elements) *
-                                       DTypeSize(GradientDType(parameter)) <=
-                                   std::max(bucket_bytes, bytes);
-    if (!fits) {
-      open[parameter.gradient_sum_axes] = num_buckets();
-      buckets_.emplace_back();
-      buckets_.back().axes = parameter.gradient_sum_axes;
-      sizes.push_back(0);
+GradientReducer::GradientReducer(ParallelContext& context,
+                                 const ParameterBuckets& buckets,
+                                 int contributions)
+    : context_(context),
+      buckets_(buckets),
+      contributions_(contributions),
+      states_(buckets.size()) {
+  for (int b = 0; b < buckets_.size(); ++b) {
+    const ParameterBucket& bucket = buckets_[b];
+    State& state = states_[b];
+    for (size_t i = 0; i < bucket.parameters.size(); ++i) {
+      position_[bucket.parameters[i]] = static_cast<int>(i);
+      bucket.parameters[i]->trainable = true;
     }
-    const int at = open[parameter.gradient_sum_axes];
-    buckets_[at].parameters.push_back(&parameter);
-    sizes[at] += elements;
-    bucket_of_[&parameter] = at;
-  }
-  for (int i = 0; i < num_buckets(); ++i) {
-    Bucket& bucket = buckets_[i];
-    bucket.flat = Tensor::Zeros(
-        context.device(), {sizes[i]}, GradientDType(*bucket.parameters[0]),
-        MemoryCategory::kGradients, fmt::format("gradient bucket {}", i));
-    int64_t offset = 0;
-    for (Parameter* parameter : bucket.parameters) {
-      const int64_t elements = parameter->value.num_elements();
-      parameter->grad = bucket.flat.Slice(offset, offset + elements)
-                            .Reshape(parameter->value.shape());
-      offset += Padded(elements);
+    if (transient()) {
+      state.shard = Tensor::Zeros(context.device(), {bucket.shard_elements()},
+                                  AccumulatorDType(*bucket.parameters[0]),
+                                  MemoryCategory::kGradients,
+                                  fmt::format("gradient shard {}", b));
+    } else {
+      state.flat = NewFlat(b);
+      PointGradients(b);
     }
   }
   BeginStep();
 }
 
+Tensor GradientReducer::NewFlat(int bucket) const {
+  return Tensor::Zeros(context_.device(), {buckets_[bucket].elements},
+                       AccumulatorDType(*buckets_[bucket].parameters[0]),
+                       MemoryCategory::kGradients,
+                       fmt::format("gradient bucket {}", bucket));
+}
+
+void GradientReducer::PointGradients(int bucket) {
+  const Tensor& flat = states_[bucket].flat;
+  for (size_t i = 0; i < buckets_[bucket].parameters.size(); ++i) {
+    buckets_[bucket].parameters[i]->grad =
+        flat.defined() ? buckets_[bucket].Slice(flat, static_cast<int>(i))
+                       : Tensor();
+  }
+}
+
 void GradientReducer::BeginStep() {
-  next_to_start_ = 0;
-  for (Bucket& bucket : buckets_) {
-    bucket.flat.FillZero();
-    bucket.started = false;
-    bucket.incomplete = static_cast<int>(bucket.parameters.size());
-    for (Parameter* parameter : bucket.parameters) {
-      missing_[parameter] = contributions_;
+  for (State& state : states_) {
+    (transient() ? state.shard : state.flat).FillZero();
+    state.finished = false;
+    const size_t parameters =
+        buckets_[static_cast<int>(&state - states_.data())].parameters.size();
+    state.missing.assign(parameters, contributions_);
+    state.contributed.assign(parameters, false);
+  }
+}
+
+void GradientReducer::Prepare(Parameter& parameter) {
+  const int bucket = buckets_.BucketOf(parameter);
+  if (states_[bucket].flat.defined()) return;
+  states_[bucket].flat = NewFlat(bucket);
+  PointGradients(bucket);
+}
+
+void GradientReducer::Contribute(Parameter& parameter) {
+  const int bucket = buckets_.BucketOf(parameter);
+  State& state = states_[bucket];
+  const int i = position_.at(&parameter);
+  CHECK_GT(state.missing[i], 0)
+      << parameter.name << ": one contribution too many";
+  --state.missing[i];
+  state.contributed[i] = true;
+  const bool last = std::all_of(state.missing.begin(), state.missing.end(),
+                                [](int missing) { return missing == 0; });
+  if (transient()) {
+    if (std::all_of(state.contributed.begin(), state.contributed.end(),
+                    [](bool contributed) { return contributed; })) {
+      StartTravel(bucket);
+    }
+  } else if (last) {
+    if (buckets_.sharding().level == DataSharding::Level::kReplicated &&
+        !buckets_.sharding().bf16_messages) {
+      Communicator& group =
+          context_.communicators().ForGradients(buckets_[bucket].axes);
+      if (group.size() > 1) {
+        state.reduction =
+            group.AllReduce(state.flat, ReduceOp::kSum,
+                            fmt::format("gradient bucket {}", bucket));
+      }
+    } else {
+      StartTravel(bucket);
     }
   }
 }
 
-void GradientReducer::Contribute(Parameter& parameter) {
-  int& missing = missing_.at(&parameter);
-  CHECK_GT(missing, 0) << parameter.name << ": one contribution too many";
-  if (--missing > 0) return;
-  --buckets_[bucket_of_.at(&parameter)].incomplete;
-  StartCompleteBuckets();
+Communicator& GradientReducer::ShardGroup(int bucket) const {
+  return buckets_.sharding().level == DataSharding::Level::kReplicated
+             ? context_.communicators().ForGradients(buckets_[bucket].axes)
+             : context_.communicators().ShardGroup();
 }
 
-void GradientReducer::StartCompleteBuckets() {
-  while (next_to_start_ < num_buckets() &&
-         buckets_[next_to_start_].incomplete == 0) {
-    StartReduction(buckets_[next_to_start_], next_to_start_);
-    ++next_to_start_;
+PendingTensor GradientReducer::StartShardSum(int bucket, const Tensor& flat) {
+  Communicator& group = ShardGroup(bucket);
+  const int64_t part = flat.num_elements() / group.size();
+  const std::string name = fmt::format("gradient bucket {}", bucket);
+  const Tensor rows = flat.Reshape({group.size(), part});
+  if (buckets_.sharding().bf16_messages) {
+    const Tensor sent = Cast(rows, DType::kBFloat16);
+    const Tensor received =
+        Tensor::Empty(flat.device(), rows.shape(), DType::kBFloat16,
+                      MemoryCategory::kCommunication, name);
+    return {group.AllToAll(sent, received, name),
+            [sent, received, dtype = flat.dtype()] {
+              return SumRows(received, dtype);
+            }};
+  }
+  // In place: this rank's slice of the bucket becomes the sum.
+  const Tensor own = rows.Slice(group.rank(), group.rank() + 1);
+  return {own.Reshape({part}), group.ReduceScatter(rows, own, name)};
+}
+
+void GradientReducer::StartTravel(int bucket) {
+  FinishTravel();
+  State& state = states_[bucket];
+  travel_ = {bucket, state.flat, StartShardSum(bucket, state.flat)};
+  if (transient()) {
+    state.flat = Tensor();
+    PointGradients(bucket);
+    state.contributed.assign(state.contributed.size(), false);
   }
 }
 
-void GradientReducer::StartReduction(Bucket& bucket, int index) {
-  bucket.started = true;
-  std::vector<Communicator*> groups;
-  for (const Axis axis : kAllAxes) {
-    if (!bucket.axes.contains(axis)) continue;
-    Communicator& group = context_.communicators().ForGradients(axis);
-    if (group.size() > 1) groups.push_back(&group);
+void GradientReducer::FinishTravel() {
+  if (!travel_.has_value()) return;
+  Travel travel = *std::exchange(travel_, std::nullopt);
+  State& state = states_[travel.bucket];
+  const Tensor sum = travel.sum.Wait();
+  if (transient()) {
+    AddInPlace(sum, state.shard);
+    return;
   }
-  // Few and small parameters are summed over two axes (the scales of head
-  // norms, over tp and dp): one axis after the other.
-  for (Communicator* group : groups) {
-    bucket.reduction.Wait();
-    bucket.reduction = group->AllReduce(
-        bucket.flat, ReduceOp::kSum, fmt::format("gradient bucket {}", index));
-  }
+  // Where the sum is not in place (bf16 messages).
+  Communicator& group = ShardGroup(travel.bucket);
+  const int64_t part = state.flat.num_elements() / group.size();
+  const Tensor own =
+      state.flat.Slice(group.rank() * part, (group.rank() + 1) * part);
+  if (buckets_.sharding().bf16_messages) own.CopyFrom(sum);
 }
 
 void GradientReducer::Start(int bucket) {
-  Bucket& wanted = buckets_[bucket];
-  if (wanted.started) return;
-  for (const Parameter* parameter : wanted.parameters) {
-    CHECK_EQ(missing_.at(parameter), 0)
-        << parameter->name << " lacks gradient contributions";
+  State& state = states_[bucket];
+  if (state.finished) return;
+  state.finished = true;
+  const ParameterBucket& layout = buckets_[bucket];
+  for (size_t i = 0; i < layout.parameters.size(); ++i) {
+    CHECK_EQ(state.missing[i], 0)
+        << layout.parameters[i]->name << " lacks gradient contributions";
   }
-  // An earlier bucket is still incomplete: a parameter of it had no use.
-  CHECK(false) << "bucket " << bucket << " is complete but bucket "
-               << next_to_start_ << " is not";
+  // Contributions of two microbatches that met in one travel leave a rest.
+  if (transient() && state.flat.defined()) StartTravel(bucket);
+  if (travel_.has_value() && travel_->bucket == bucket) FinishTravel();
+  const DataSharding& sharding = buckets_.sharding();
+  const std::string name = fmt::format("gradient bucket {}", bucket);
+  if (sharding.level == DataSharding::Level::kReplicated) {
+    Communicator& group = ShardGroup(bucket);
+    if (sharding.bf16_messages && group.size() > 1) {
+      const int64_t part = state.flat.num_elements() / group.size();
+      state.reduction = group.AllGather(
+          state.flat.Slice(group.rank() * part, (group.rank() + 1) * part),
+          state.flat, name);
+    }
+    return;
+  }
+  AxisSet rest = layout.axes;
+  rest.erase(Axis::kData);
+  Communicator& group = context_.communicators().ForReplicas(rest);
+  if (group.size() > 1) {
+    state.reduction =
+        group.AllReduce(transient() ? state.shard : layout.Shard(state.flat),
+                        ReduceOp::kSum, name);
+  }
 }
 
 void GradientReducer::Wait(int bucket) {
   Start(bucket);
-  buckets_[bucket].reduction.Wait();
+  states_[bucket].reduction.Wait();
+}
+
+Tensor GradientReducer::OwnedGradient(int bucket, int i) const {
+  const State& state = states_[bucket];
+  return buckets_[bucket].OwnedInShard(
+      transient() ? state.shard : buckets_[bucket].Shard(state.flat), i);
 }
 
 }  // namespace trireme

@@ -2,13 +2,18 @@
 // reduction in buckets behind the backward pass (Li et al., "PyTorch
 // distributed", section 3.2.3; Megatron's DDP buckets).
 //
-// Accumulators are slices of flat buffers, one per bucket, so that a bucket is
-// reduced in one collective without copies. Buckets fill in the order in which
-// backward finishes parameters (the reverse of creation), up to a byte limit;
-// parameters that are summed over different axes go into different buckets. A
-// bucket starts when its last parameter has its last contribution of the step;
-// buckets start in index order, so that all ranks of a group start the same
-// collectives in the same order.
+// What a rank holds between the steps' backwards depends on the sharding:
+//
+//   replicated, optimizer  the whole bucket; reduced once a step, when its last
+//                          parameter has its last contribution
+//   gradients, parameters  this rank's shard; the whole bucket lives only from
+//                          the first contribution of a backward to the last,
+//                          is then reduce-scattered and added to the shard
+//
+// All ranks of a group finish buckets in the same order, since they run the
+// same instructions; so they start the same collectives in the same order.
+// Gradients that are summed over more than the ranks of the shards (tp, cp,
+// hybrid replicas) are all-reduced over the rest at the end, shard by shard.
 //
 // The result is a sum: the loss is already divided by the global count.
 
@@ -16,57 +21,79 @@
 #define TRIREME_PARALLEL_GRADIENT_REDUCER_H_
 
 #include <cstdint>
-#include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
 #include "parallel/context.h"
-#include "runtime/autograd/parameter.h"
+#include "parallel/parameter_buckets.h"
+#include "runtime/comm/pending_tensor.h"
 
 namespace trireme {
 
 class GradientReducer {
  public:
-  // Allocates the accumulators (kGradients) and sets Parameter::grad; their
-  // gradient_sum_axes must be known. Each step brings `contributions` (one per
-  // microbatch) to every parameter.
-  GradientReducer(ParallelContext& context,
-                  const std::vector<std::unique_ptr<Parameter>>& parameters,
-                  int64_t bucket_bytes, int contributions);
+  // Each step brings `contributions` (one per microbatch) to every parameter.
+  // Both outlive the reducer.
+  GradientReducer(ParallelContext& context, const ParameterBuckets& buckets,
+                  int contributions);
 
-  int num_buckets() const { return static_cast<int>(buckets_.size()); }
+  int num_buckets() const { return buckets_.size(); }
   const std::vector<Parameter*>& bucket_parameters(int bucket) const {
     return buckets_[bucket].parameters;
   }
 
   // Zeroes the accumulators and forgets the last step.
   void BeginStep();
-  // One contribution to a parameter is complete; may start buckets.
+  // Makes Parameter::grad ready to be added to.
+  void Prepare(Parameter& parameter);
+  // One contribution to a parameter is complete; may start its bucket.
   void Contribute(Parameter& parameter);
-  // CHECKs that the bucket is complete and starts it if need be.
+  // CHECKs that the bucket is complete; starts what is left of its reduction.
   void Start(int bucket);
   // Blocks until the bucket is reduced.
   void Wait(int bucket);
 
+  // The reduced gradient of what this rank owns of the bucket's parameter i.
+  Tensor OwnedGradient(int bucket, int i) const;
+
  private:
-  struct Bucket {
-    std::vector<Parameter*> parameters;
-    AxisSet axes;
-    Tensor flat;
-    int incomplete = 0;  // parameters that still wait for contributions
-    bool started = false;
+  struct State {
+    Tensor flat;   // the whole bucket, while it is there
+    Tensor shard;  // this rank's, where that is all that stays
+    // Contributions to come in the step, and whether one came since the whole
+    // bucket was last reduced.
+    std::vector<int> missing;
+    std::vector<bool> contributed;
+    bool finished = false;
     Event reduction;
   };
+  // A bucket on its way into the shards.
+  struct Travel {
+    int bucket = 0;
+    Tensor flat;
+    PendingTensor sum;
+  };
 
-  void StartCompleteBuckets();
-  void StartReduction(Bucket& bucket, int index);
+  bool transient() const {
+    return buckets_.sharding().level >= DataSharding::Level::kGradients;
+  }
+  Tensor NewFlat(int bucket) const;
+  void PointGradients(int bucket);
+  // Starts the sum of flat's shards over the ranks of the shards.
+  PendingTensor StartShardSum(int bucket, const Tensor& flat);
+  void StartTravel(int bucket);
+  void FinishTravel();
+  Communicator& ShardGroup(int bucket) const;
 
   ParallelContext& context_;
+  const ParameterBuckets& buckets_;
   int contributions_;
-  std::vector<Bucket> buckets_;
-  std::unordered_map<const Parameter*, int> bucket_of_;
-  std::unordered_map<const Parameter*, int> missing_;
-  int next_to_start_ = 0;
+  std::vector<State> states_;
+  // Where a parameter is in its bucket.
+  std::unordered_map<const Parameter*, int> position_;
+  // At most one, so that memory is bounded and the same in a dry run.
+  std::optional<Travel> travel_;
 };
 
 }  // namespace trireme

@@ -1,5 +1,6 @@
 #include "parallel/logical_tensors.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -18,8 +19,8 @@ constexpr int kTextTag = 1;
 constexpr int kFirstPartTag = 2;
 
 bool Sends(const TensorPart& part, const ProcessGrid& grid) {
-  for (const Axis axis :
-       {Axis::kTensor, Axis::kContext, Axis::kExpert, Axis::kData}) {
+  if (grid.coordinate(Axis::kData) >= part.data_shards) return false;
+  for (const Axis axis : {Axis::kTensor, Axis::kContext, Axis::kExpert}) {
     bool sharded = false;
     for (const ShardedDim& shard : part.shards) {
       sharded = sharded || shard.axis == axis;
@@ -42,23 +43,32 @@ std::string Describe(const std::vector<TensorPart>& parts) {
     list.push_back({{"name", part.name},
                     {"shape", shape},
                     {"dtype", static_cast<int>(part.local.dtype())},
+                    {"begin", part.begin},
+                    {"end", part.end},
+                    {"data_shards", part.data_shards},
                     {"shards", shards}});
   }
   return list.dump();
 }
 
+// `local` holds elements [begin, end) of the shard.
 void CopyRuns(const Tensor& whole, const Tensor& local,
-              const std::vector<ShardedDim>& shards, bool into_whole) {
+              const std::vector<ShardedDim>& shards, int64_t begin, int64_t end,
+              bool into_whole) {
   if (whole.device().dry() || local.device().dry()) return;
   const int64_t size = DTypeSize(whole.dtype());
   char* whole_data = static_cast<char*>(whole.raw_data());
   char* local_data = static_cast<char*>(local.raw_data());
   ForEachLocalRun(whole.shape(), shards,
                   [&](int64_t local_at, int64_t global_at, int64_t count) {
-                    char* a = local_data + local_at * size;
-                    char* b = whole_data + global_at * size;
+                    const int64_t first = std::max(local_at, begin);
+                    const int64_t last = std::min(local_at + count, end);
+                    if (first >= last) return;
+                    char* a = local_data + (first - begin) * size;
+                    char* b =
+                        whole_data + (global_at + first - local_at) * size;
                     std::memcpy(into_whole ? b : a, into_whole ? a : b,
-                                count * size);
+                                (last - first) * size);
                   });
 }
 
@@ -67,7 +77,8 @@ void CopyRuns(const Tensor& whole, const Tensor& local,
 void CopyPart(const Tensor& whole, const TensorPart& part) {
   CHECK(whole.dtype() == part.local.dtype());
   CHECK_EQ(whole.shape(), part.global_shape);
-  CopyRuns(whole, part.local, part.shards, /*into_whole=*/false);
+  CopyRuns(whole, part.local, part.shards, part.begin, part.end,
+           /*into_whole=*/false);
 }
 
 absl::StatusOr<LogicalGather> LogicalGather::Create(
@@ -133,7 +144,9 @@ absl::Status LogicalGather::AddRemote(int rank,
     RemotePart part;
     part.rank = rank;
     part.index = index++;
-    int parts = 1;
+    int parts = entry["data_shards"].get<int>();
+    part.begin = entry["begin"].get<int64_t>();
+    part.end = entry["end"].get<int64_t>();
     for (const Json& shard : entry["shards"]) {
       part.shards.push_back({static_cast<Axis>(shard[0].get<int>()),
                              shard[1].get<int>(), shard[2].get<int>(),
@@ -187,15 +200,16 @@ void LogicalGather::Run(
       if (source.rank == 0) {
         local = parts_[source.index].local;
       } else {
-        local = Tensor::Empty(context_->device(),
-                              LocalShape(info.shape, source.shards), info.dtype,
-                              MemoryCategory::kCommunication, "gathered part");
+        local = Tensor::Empty(context_->device(), {source.end - source.begin},
+                              info.dtype, MemoryCategory::kCommunication,
+                              "gathered part");
         world
             .Receive(local, source.rank, kFirstPartTag + source.index,
                      info.name)
             .Wait();
       }
-      CopyRuns(whole, local, source.shards, /*into_whole=*/true);
+      CopyRuns(whole, local, source.shards, source.begin, source.end,
+               /*into_whole=*/true);
     }
     visit(info, whole);
   }

@@ -19,12 +19,18 @@
 
 namespace trireme {
 
-// This rank's part of a logical tensor.
+// This rank's part of a logical tensor: its shard, or a range of the shard's
+// elements where data-parallel ranks share it.
 struct TensorPart {
   std::string name;
   Shape global_shape;
   std::vector<ShardedDim> shards;
-  Tensor local;
+  Tensor local;  // the shard, or the range, flat
+  // In the shard.
+  int64_t begin = 0;
+  int64_t end = 0;
+  // Data-parallel ranks of coordinates below this hold all ranges.
+  int data_shards = 1;
 };
 
 struct LogicalTensorInfo {
@@ -56,6 +62,8 @@ class LogicalGather {
     int rank = 0;
     int index = 0;  // in that rank's list: its message tag
     std::vector<ShardedDim> shards;
+    int64_t begin = 0;
+    int64_t end = 0;
   };
 
   LogicalGather(ParallelContext& context, std::vector<TensorPart> parts)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
@@ -9,11 +10,6 @@
 
 namespace trireme {
 namespace {
-
-DType StateDType(const Parameter& parameter) {
-  return parameter.value.dtype() == DType::kFloat64 ? DType::kFloat64
-                                                    : DType::kFloat32;
-}
 
 bool ShardedOver(const Parameter& parameter, Axis axis) {
   return std::any_of(
@@ -34,48 +30,61 @@ bool Counts(const Parameter& parameter, const ProcessGrid& grid) {
 }  // namespace
 
 Optimizer::Optimizer(ParallelContext& context, const OptimizerOptions& options,
-                     uint64_t seed, const std::vector<Parameter*>& parameters)
-    : context_(context), options_(options), parameters_(parameters) {
+                     uint64_t seed,
+                     std::vector<std::vector<OwnedParameter>> owned)
+    : context_(context), options_(options), owned_(std::move(owned)) {
   Device& device = context.device();
-  for (Parameter* parameter : parameters) {
-    const Shape& shape = parameter->value.shape();
-    const DType dtype = StateDType(*parameter);
-    const auto zeros = [&] {
-      return Tensor::Zeros(device, shape, dtype, MemoryCategory::kOptimizer,
-                           parameter->name);
-    };
-    OptimizerState state;
-    if (parameter->value.dtype() == dtype) {
-      state.master = parameter->value;
-    } else {
-      // The initial values once more, before rounding to bf16.
-      state.master = zeros();
-      Parameter exact = *parameter;
-      exact.value = state.master;
-      InitializeParameter(seed, exact);
+  for (std::vector<OwnedParameter>& bucket : owned_) {
+    for (OwnedParameter& part : bucket) {
+      const Parameter& parameter = *part.parameter;
+      const DType dtype = AccumulatorDType(parameter);
+      const auto zeros = [&] {
+        return Tensor::Zeros(device, part.value.shape(), dtype,
+                             MemoryCategory::kOptimizer, parameter.name);
+      };
+      if (parameter.dtype == dtype) {
+        part.master = part.value;
+      } else {
+        // The initial values once more, before rounding to bf16.
+        part.master = zeros();
+        Parameter exact = parameter;
+        const bool whole = part.range.size() == parameter.local_elements();
+        exact.value =
+            whole ? part.master
+                  : Tensor::Empty(
+                        device,
+                        LocalShape(parameter.global_shape, parameter.shards),
+                        dtype, MemoryCategory::kWorkspace, "initial values");
+        InitializeParameter(seed, exact);
+        if (!whole) {
+          part.master.CopyFrom(exact.value.Reshape({-1}).Slice(part.range.begin,
+                                                               part.range.end));
+        }
+      }
+      part.m = zeros();
+      part.v = zeros();
+      if (options.ema_decay > 0) {
+        part.ema = zeros();
+        part.ema.CopyFrom(part.master);
+      }
     }
-    state.m = zeros();
-    state.v = zeros();
-    if (options.ema_decay > 0) {
-      state.ema = zeros();
-      state.ema.CopyFrom(state.master);
-    }
-    states_.emplace(parameter, std::move(state));
   }
 }
 
 double Optimizer::ClipGradients() {
   double sum = 0;
-  for (const Parameter* parameter : parameters_) {
-    if (Counts(*parameter, context_.grid())) {
-      sum += SumOfSquares(parameter->grad);
+  for (const std::vector<OwnedParameter>& bucket : owned_) {
+    for (const OwnedParameter& part : bucket) {
+      if (Counts(*part.parameter, context_.grid())) {
+        sum += SumOfSquares(part.gradient);
+      }
     }
   }
   const Tensor total = Tensor::FromValues<double>(
       context_.device(), {1}, std::span<const double>(&sum, 1),
       MemoryCategory::kCommunication, "gradient norm");
   context_.communicators()
-      .model()
+      .model_shards()
       .AllReduce(total, ReduceOp::kSum, "gradient norm")
       .Wait();
   if (context_.device().dry()) return 0;
@@ -86,28 +95,30 @@ double Optimizer::ClipGradients() {
   return norm;
 }
 
-void Optimizer::Update(const std::vector<Parameter*>& parameters, int64_t step,
-                       double learning_rate) {
+void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
   const double ema_decay =
       std::min(options_.ema_decay, (1.0 + step) / (10.0 + step));
-  for (Parameter* parameter : parameters) {
-    OptimizerState& state = states_.at(parameter);
-    AdamWStep({.learning_rate = learning_rate,
-               .beta1 = options_.beta1,
-               .beta2 = options_.beta2,
-               .eps = options_.eps,
-               .weight_decay = parameter->decay ? options_.weight_decay : 0.0,
-               .step = step,
-               .gradient_scale = gradient_scale_},
-              parameter->grad, state.master, state.m, state.v,
-              parameter->value);
-    if (state.ema.defined()) EmaStep(ema_decay, state.master, state.ema);
+  for (OwnedParameter& part : owned_[bucket]) {
+    AdamWStep(
+        {.learning_rate = learning_rate,
+         .beta1 = options_.beta1,
+         .beta2 = options_.beta2,
+         .eps = options_.eps,
+         .weight_decay = part.parameter->decay ? options_.weight_decay : 0.0,
+         .step = step,
+         .gradient_scale = gradient_scale_},
+        part.gradient, part.master, part.m, part.v, part.value);
+    if (part.ema.defined()) EmaStep(ema_decay, part.master, part.ema);
   }
 }
 
-void Optimizer::SyncValue(const OptimizerState& state, Parameter& parameter) {
-  if (state.master.dtype() == parameter.value.dtype()) return;
-  parameter.value.CopyFrom(Cast(state.master, parameter.value.dtype()));
+void Optimizer::SyncValues() {
+  for (std::vector<OwnedParameter>& bucket : owned_) {
+    for (OwnedParameter& part : bucket) {
+      if (part.master.dtype() == part.value.dtype()) continue;
+      part.value.CopyFrom(Cast(part.master, part.value.dtype()));
+    }
+  }
 }
 
 }  // namespace trireme

@@ -5,12 +5,11 @@
 #ifndef TRIREME_PARALLEL_OPTIMIZER_H_
 #define TRIREME_PARALLEL_OPTIMIZER_H_
 
-#include <memory>
-#include <optional>
-#include <unordered_map>
+#include <cstdint>
 #include <vector>
 
 #include "parallel/context.h"
+#include "parallel/parameter_buckets.h"
 #include "runtime/autograd/parameter.h"
 
 namespace trireme {
@@ -27,9 +26,15 @@ struct OptimizerOptions {
   double ema_decay = 0.0;
 };
 
-// The optimizer's tensors of one parameter.
-struct OptimizerState {
-  Tensor master;  // shares Parameter::value's storage unless that is bf16
+// What this rank owns of a parameter, and the optimizer's tensors of it, all of
+// one shape: the parameter's local one, or that of a flat range.
+struct OwnedParameter {
+  Parameter* parameter = nullptr;
+  ElementRange range;
+  Tensor value;     // what forward reads
+  Tensor gradient;  // the reduced one
+  // Filled in by the optimizer.
+  Tensor master;  // shares value's storage unless that is of less precision
   Tensor m;
   Tensor v;
   Tensor ema;  // undefined without an average
@@ -37,34 +42,32 @@ struct OptimizerState {
 
 class Optimizer {
  public:
-  // `seed`: of the parameters' initial values (ParameterStore).
+  // `owned`: by bucket, of every chunk of the rank one after the other; entries
+  // with empty ranges are left out. `seed`: of the initial values.
   Optimizer(ParallelContext& context, const OptimizerOptions& options,
-            uint64_t seed, const std::vector<Parameter*>& parameters);
+            uint64_t seed, std::vector<std::vector<OwnedParameter>> owned);
 
   // The norm of the whole model's gradient, each logical element once:
   // parameters that are not sharded over an axis count on that axis's first
-  // rank. A collective over the ranks of the model (tp, cp, ep, pp). Sets the
-  // factor that Update applies: min(1, clip_norm/(norm + 1e-6)). Call when all
+  // rank. A collective over the ranks of the model's shards. Sets the factor
+  // that Update applies: min(1, clip_norm/(norm + 1e-6)). Call when all
   // gradients are reduced.
   double ClipGradients();
 
-  // One step on these parameters; `step` counts from 1.
-  void Update(const std::vector<Parameter*>& parameters, int64_t step,
-              double learning_rate);
+  // One step on a bucket, by its position in `owned`; `step` counts from 1.
+  void Update(int bucket, int64_t step, double learning_rate);
 
-  OptimizerState& state(const Parameter& parameter) {
-    return states_.at(&parameter);
+  const std::vector<std::vector<OwnedParameter>>& owned() const {
+    return owned_;
   }
-  const std::vector<Parameter*>& parameters() const { return parameters_; }
 
-  // Rewrites the compute copy from the master (after loading a checkpoint).
-  static void SyncValue(const OptimizerState& state, Parameter& parameter);
+  // Rewrites the values from the masters (after loading a checkpoint).
+  void SyncValues();
 
  private:
   ParallelContext& context_;
   OptimizerOptions options_;
-  std::vector<Parameter*> parameters_;
-  std::unordered_map<const Parameter*, OptimizerState> states_;
+  std::vector<std::vector<OwnedParameter>> owned_;
   double gradient_scale_ = 1.0;
 };
 

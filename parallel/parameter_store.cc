@@ -17,10 +17,14 @@ Parameter& ParameterStore::Create(std::string name, const Shape& global_shape,
   parameter->shards = std::move(shards);
   parameter->initializer = initializer;
   parameter->decay = decay;
-  parameter->value =
-      Tensor::Empty(device_, LocalShape(global_shape, parameter->shards),
-                    dtype_, MemoryCategory::kParameters, parameter->name);
-  InitializeParameter(seed_, *parameter);
+  parameter->dtype = dtype_;
+  parameter->unit = unit_;
+  if (allocate_) {
+    parameter->value =
+        Tensor::Empty(device_, LocalShape(global_shape, parameter->shards),
+                      dtype_, MemoryCategory::kParameters, parameter->name);
+    InitializeParameter(seed_, *parameter);
+  }
   parameters_.push_back(std::move(parameter));
   return *parameters_.back();
 }

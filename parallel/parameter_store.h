@@ -16,9 +16,19 @@ namespace trireme {
 
 class ParameterStore {
  public:
-  // `dtype`: of the values that forward reads. The device outlives the store.
-  ParameterStore(Device& device, DType dtype, uint64_t seed)
-      : device_(device), dtype_(dtype), seed_(seed) {}
+  // `dtype`: of the values that forward reads. Without `allocate` parameters
+  // have no values of their own (ParameterShards). Units are numbered from
+  // `first_unit`. The device outlives the store.
+  ParameterStore(Device& device, DType dtype, uint64_t seed,
+                 bool allocate = true, int first_unit = 0)
+      : device_(device),
+        dtype_(dtype),
+        seed_(seed),
+        allocate_(allocate),
+        unit_(first_unit - 1) {}
+
+  // What is created from here on is one unit; returns its number.
+  int BeginUnit() { return ++unit_; }
 
   // Allocates this rank's part and writes its initial values. Names are
   // unique within a model.
@@ -36,6 +46,8 @@ class ParameterStore {
   Device& device_;
   DType dtype_;
   uint64_t seed_;
+  bool allocate_;
+  int unit_;
   std::vector<std::unique_ptr<Parameter>> parameters_;
 };
 

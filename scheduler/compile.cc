@@ -85,8 +85,12 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
     }
   }
   ASSIGN_OR_RETURN(const ComputeOrder order, OrderOf(plan));
-  Program program =
-      BuildProgram(order, StagesOf(plan), microbatches, std::move(buckets));
+  // Whoever shards parameters gathers them where they are used.
+  const bool gather_parameters =
+      plan.grid().dp() > 1 && (plan.sharding() == Plan::OPTIMIZER ||
+                               plan.sharding() == Plan::GRADIENTS);
+  Program program = BuildProgram(order, StagesOf(plan), microbatches,
+                                 std::move(buckets), gather_parameters);
   RETURN_IF_ERROR(ValidateProgram(program));
   return program;
 }

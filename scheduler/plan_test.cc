@@ -79,8 +79,8 @@ TEST(Plan, SeveralChunksPerRankHaveAStageEach) {
             6);
   EXPECT_EQ(resolved("grid { pp: 2 } schedule: ZB_V").stages_size(), 4);
   EXPECT_EQ(resolved("grid { pp: 2 } schedule: ZB_H1").stages_size(), 2);
-  EXPECT_EQ(
-      resolved("grid { pp: 2 } schedule: INTERLEAVED").microbatch_group(), 2u);
+  EXPECT_EQ(resolved("grid { pp: 2 } schedule: INTERLEAVED").microbatch_group(),
+            2u);
 }
 
 TEST(Plan, ParallelModesThatDoNotFitAreRefused) {

@@ -33,7 +33,9 @@
 // 6. ClipGradients is a collective over all ranks of all lists: it computes the
 //    global gradient norm (even where nothing is to be clipped, for the
 //    metrics) and scales.
-// 7. At the end of the list wait for everything outstanding.
+// 7. At the end of the list wait for everything outstanding but
+//    GatherParameters, which goes on behind the next step's forward: whoever
+//    first uses the bucket's parameters waits for it.
 //
 // Why this cannot deadlock: the validator runs the lists under stronger rules,
 // where each Send blocks until its Recv is posted and each instruction blocks

@@ -148,8 +148,8 @@ class RankBuilder {
     last_backward_.assign(stage_of_.size(), kNone);
   }
 
-  void Build(const std::vector<ComputeStep>& steps,
-             const Timetable& timetable) {
+  void Build(const std::vector<ComputeStep>& steps, const Timetable& timetable,
+             bool gather_parameters) {
     const auto count = static_cast<int32_t>(steps.size());
     // posts[k]: the steps whose receives are posted before step k.
     std::vector<std::vector<int32_t>> posts(count);
@@ -167,7 +167,7 @@ class RankBuilder {
       }
       Compute(steps[k], received[k]);
     }
-    EndStep();
+    EndStep(gather_parameters);
   }
 
  private:
@@ -243,7 +243,7 @@ class RankBuilder {
     Append(std::move(send));
   }
 
-  void EndStep() {
+  void EndStep(bool gather_parameters) {
     Instruction clip = MakeClipGradients();
     ForEachBucket([&](int32_t chunk, int32_t bucket) {
       Instruction reduce =
@@ -257,7 +257,12 @@ class RankBuilder {
     ForEachBucket([&](int32_t chunk, int32_t bucket) {
       Instruction update = MakeBucket(InstructionKind::kUpdate, chunk, bucket);
       update.depends_on.push_back(clipped);
-      Append(std::move(update));
+      const int32_t updated = Append(std::move(update));
+      if (!gather_parameters) return;
+      Instruction gather =
+          MakeBucket(InstructionKind::kGatherParameters, chunk, bucket);
+      gather.depends_on.push_back(updated);
+      Append(std::move(gather));
     });
   }
 
@@ -286,7 +291,7 @@ class RankBuilder {
 
 Program BuildProgram(const ComputeOrder& order,
                      std::vector<StageLocation> stages, int32_t microbatches,
-                     std::vector<int32_t> buckets) {
+                     std::vector<int32_t> buckets, bool gather_parameters) {
   CHECK_EQ(stages.size(), buckets.size());
   Program program;
   program.ranks.resize(order.size());
@@ -295,7 +300,7 @@ Program BuildProgram(const ComputeOrder& order,
   program.buckets = std::move(buckets);
   const Timetable timetable(program, order);
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
-    RankBuilder(program, rank).Build(order[rank], timetable);
+    RankBuilder(program, rank).Build(order[rank], timetable, gather_parameters);
   }
   return program;
 }

@@ -29,13 +29,15 @@ using ComputeOrder = std::vector<std::vector<ComputeStep>>;
 // ranks run without waiting for sends. That run is then possible also where
 // every send blocks until its receive is posted, so the Program cannot
 // deadlock. Neighbouring stages on one rank need no message. The step ends with
-// ReduceGradients of each (chunk, bucket), ClipGradients, and Update of each.
+// ReduceGradients of each (chunk, bucket), ClipGradients, and Update of each,
+// with `gather_parameters` followed by its GatherParameters.
 //
 // `stages` and `buckets` as in Program. The order must be consistent (every
 // backward after its forward on its rank); the validator reports what is not.
 Program BuildProgram(const ComputeOrder& order,
                      std::vector<StageLocation> stages, int32_t microbatches,
-                     std::vector<int32_t> buckets);
+                     std::vector<int32_t> buckets,
+                     bool gather_parameters = false);
 
 // Stage s on rank s, chunk 0.
 std::vector<StageLocation> OneStagePerRank(int32_t num_stages);

@@ -9,9 +9,13 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/compile.h"
+#include "scheduler/plan.h"
 
 namespace trireme {
 namespace {
+
+// Units of a rank's chunks have numbers of their own.
+constexpr int kUnitsPerChunk = 1 << 20;
 
 BlockRange BlocksOfStage(const Plan& plan, int stage) {
   BlockRange range;
@@ -33,6 +37,26 @@ BlockRecompute RecomputeOf(const Plan& plan) {
   return recompute;
 }
 
+DataSharding ShardingOf(const Plan& plan) {
+  DataSharding sharding;
+  switch (plan.sharding()) {
+    case Plan::OPTIMIZER:
+      sharding.level = DataSharding::Level::kOptimizer;
+      break;
+    case Plan::GRADIENTS:
+      sharding.level = DataSharding::Level::kGradients;
+      break;
+    case Plan::PARAMETERS:
+      sharding.level = DataSharding::Level::kParameters;
+      break;
+    default:
+      break;
+  }
+  sharding.group = static_cast<int>(plan.shard_group());
+  sharding.bf16_messages = plan.bf16_gradient_messages();
+  return sharding;
+}
+
 absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank) {
   const std::vector<int> placement(plan.placement().begin(),
                                    plan.placement().end());
@@ -46,16 +70,40 @@ absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank) {
 
 }  // namespace
 
+absl::StatusOr<RankModel::SumAxes> RankModel::ProbeSumAxes(
+    const TrainingSetup& setup, const Plan& plan, int rank) {
+  CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
+  DryWorld world(rank, static_cast<int>(GridSize(plan.grid())));
+  RankModel model(setup, plan);
+  RETURN_IF_ERROR(model.BuildParts(device, world, /*allocate=*/true));
+  model.SetBatch(model.DryBatch());
+  SumAxes sum_axes;
+  for (const Part& part : model.parts_) {
+    Tape tape(device);
+    ForwardContext context{tape, *model.context_};
+    std::vector<Variable> inputs;
+    for (const TensorSpec& spec : part.chunk->InputSpecs()) {
+      inputs.push_back(
+          tape.Leaf(Tensor::Empty(device, spec.shape, spec.dtype)));
+    }
+    part.chunk->Forward(context, 0, inputs);
+    RETURN_IF_ERROR(model.context_->status());
+    std::vector<AxisSet>& of_chunk = sum_axes.emplace_back();
+    for (const auto& parameter : part.store->parameters()) {
+      of_chunk.push_back(parameter->gradient_sum_axes);
+    }
+  }
+  return sum_axes;
+}
+
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
     const TrainingSetup& setup, const Plan& plan, Device& dry_device,
     int rank) {
-  const Plan::Grid& grid = plan.grid();
-  DryWorld world(
-      rank, static_cast<int>(grid.tp() * grid.cp() * grid.dp() * grid.pp()));
+  ASSIGN_OR_RETURN(const SumAxes sum_axes, ProbeSumAxes(setup, plan, rank));
+  DryWorld world(rank, static_cast<int>(GridSize(plan.grid())));
   std::unique_ptr<RankModel> model(new RankModel(setup, plan));
-  RETURN_IF_ERROR(model->BuildParts(dry_device, world));
-  RETURN_IF_ERROR(model->ProbeStates());
-  RETURN_IF_ERROR(model->BuildTraining());
+  RETURN_IF_ERROR(model->BuildParts(dry_device, world, /*allocate=*/false));
+  RETURN_IF_ERROR(model->BuildTraining(sum_axes));
   RETURN_IF_ERROR(model->Step(model->DryBatch(), {.step = 1}).status());
   RETURN_IF_ERROR(model->context_->status());
   return model;
@@ -89,32 +137,31 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
 
   std::unique_ptr<RankModel> model(new RankModel(setup, plan));
   model->predicted_ = predicted;
-  RETURN_IF_ERROR(model->BuildParts(device, factory));
-  for (size_t part = 0; part < model->parts_.size(); ++part) {
-    const auto& probed = dry->parts_[part].store->parameters();
-    const auto& parameters = model->parts_[part].store->parameters();
-    CHECK_EQ(probed.size(), parameters.size());
-    for (size_t i = 0; i < probed.size(); ++i) {
-      parameters[i]->gradient_sum_axes = probed[i]->gradient_sum_axes;
-    }
-  }
-  RETURN_IF_ERROR(model->BuildTraining());
+  RETURN_IF_ERROR(model->BuildParts(device, factory, /*allocate=*/false));
+  ASSIGN_OR_RETURN(const SumAxes sum_axes,
+                   ProbeSumAxes(setup, plan, factory.world_rank()));
+  RETURN_IF_ERROR(model->BuildTraining(sum_axes));
   return model;
 }
 
-absl::Status RankModel::BuildParts(Device& device,
-                                   CommunicatorFactory& factory) {
+absl::Status RankModel::BuildParts(Device& device, CommunicatorFactory& factory,
+                                   bool allocate) {
   ASSIGN_OR_RETURN(ProcessGrid grid, GridOf(plan_, factory.world_rank()));
   grid_ = std::make_unique<ProcessGrid>(std::move(grid));
   communicators_ = std::make_unique<Communicators>(
-      factory, *grid_, static_cast<int>(plan_.ulysses()));
+      factory, *grid_,
+      CommunicatorOptions{.ulysses = static_cast<int>(plan_.ulysses()),
+                          .shard_group = ShardingOf(plan_).ShardsAt(
+                              DataSharding::Level::kOptimizer)});
   context_ = std::make_unique<ParallelContext>(
       device, *grid_, *communicators_,
       ParallelOptions{.sequence_parallel = plan_.sequence_parallel()});
   for (const int32_t stage : StagesOfRank()) {
     Part part;
-    part.store =
-        std::make_unique<ParameterStore>(device, setup_.dtype, setup_.seed);
+    part.store = std::make_unique<ParameterStore>(
+        device, setup_.dtype, setup_.seed,
+        allocate || plan_.sharding() != Plan::PARAMETERS,
+        static_cast<int>(parts_.size()) * kUnitsPerChunk);
     part.model = std::make_unique<DitPart>(
         *part.store, *grid_, setup_.model,
         DitPartOptions{.blocks = BlocksOfStage(plan_, stage),
@@ -160,42 +207,47 @@ void RankModel::SetBatch(const ImageBatch& batch) {
   for (const Part& part : parts_) part.chunk->set_batch(batch);
 }
 
-absl::Status RankModel::ProbeStates() {
-  SetBatch(DryBatch());
-  for (const Part& part : parts_) {
-    Tape tape(context_->device());
-    ForwardContext context{tape, *context_};
-    std::vector<Variable> inputs;
-    for (const TensorSpec& spec : part.chunk->InputSpecs()) {
-      inputs.push_back(
-          tape.Leaf(Tensor::Empty(context_->device(), spec.shape, spec.dtype)));
-    }
-    part.chunk->Forward(context, 0, inputs);
-  }
-  return context_->status();
-}
-
-absl::Status RankModel::BuildTraining() {
+absl::Status RankModel::BuildTraining(const SumAxes& sum_axes) {
   CompileOptions options;
   options.buckets_per_stage.assign(plan_.stages_size(), 1);
   const int pipeline_rank = grid_->coordinate(Axis::kPipeline);
   const std::vector<int32_t> stages = StagesOfRank();
-  std::vector<Parameter*> parameters;
+  std::vector<std::vector<OwnedParameter>> owned;
   std::vector<ExecutorChunk> chunks;
   for (size_t i = 0; i < parts_.size(); ++i) {
     Part& part = parts_[i];
+    const auto& parameters = part.store->parameters();
+    for (size_t j = 0; j < parameters.size(); ++j) {
+      parameters[j]->gradient_sum_axes = sum_axes[i][j];
+    }
+    part.buckets = std::make_unique<ParameterBuckets>(
+        *context_, parameters,
+        static_cast<int64_t>(plan_.gradient_bucket_bytes()), ShardingOf(plan_));
+    part.shards = std::make_unique<ParameterShards>(*context_, *part.buckets,
+                                                    setup_.seed);
     part.reducer = std::make_unique<GradientReducer>(
-        *context_, part.store->parameters(),
-        static_cast<int64_t>(plan_.gradient_bucket_bytes()),
-        static_cast<int>(plan_.microbatches()));
-    options.buckets_per_stage[stages[i]] = part.reducer->num_buckets();
-    chunks.push_back({part.chunk.get(), part.reducer.get()});
-    for (const auto& parameter : part.store->parameters()) {
-      parameters.push_back(parameter.get());
+        *context_, *part.buckets, static_cast<int>(plan_.microbatches()));
+    options.buckets_per_stage[stages[i]] = part.buckets->size();
+    chunks.push_back({part.chunk.get(), part.reducer.get(), part.shards.get(),
+                      static_cast<int>(owned.size())});
+    for (int b = 0; b < part.buckets->size(); ++b) {
+      const ParameterBucket& bucket = (*part.buckets)[b];
+      std::vector<OwnedParameter>& of_bucket = owned.emplace_back();
+      for (int p = 0; p < static_cast<int>(bucket.parameters.size()); ++p) {
+        const ElementRange range = bucket.Owned(p);
+        if (range.size() == 0) continue;
+        OwnedParameter entry;
+        entry.parameter = bucket.parameters[p];
+        entry.range = range;
+        entry.value = part.shards->OwnedValue(b, p);
+        entry.gradient =
+            part.reducer->OwnedGradient(b, p).Reshape(entry.value.shape());
+        of_bucket.push_back(std::move(entry));
+      }
     }
   }
   optimizer_ = std::make_unique<Optimizer>(*context_, setup_.optimizer,
-                                           setup_.seed, parameters);
+                                           setup_.seed, std::move(owned));
   ASSIGN_OR_RETURN(Program program, CompilePlan(plan_, options));
   program_ = std::make_unique<Program>(std::move(program));
   executor_ = std::make_unique<Executor>(*context_, *program_, pipeline_rank,
@@ -249,43 +301,46 @@ ImageBatch RankModel::DryBatch() const {
   return batch;
 }
 
-std::vector<TensorPart> RankModel::Parts(
-    const std::function<Tensor(Parameter&)>& tensor_of) {
+std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
   std::vector<TensorPart> parts;
-  for (const Part& part : parts_) {
-    for (const auto& parameter : part.store->parameters()) {
-      Tensor tensor = tensor_of(*parameter);
-      if (!tensor.defined()) continue;
-      parts.push_back({parameter->name, parameter->global_shape,
-                       parameter->shards, std::move(tensor)});
+  for (const std::vector<OwnedParameter>& bucket : optimizer_->owned()) {
+    for (const OwnedParameter& owned : bucket) {
+      if (!(owned.*tensor).defined()) continue;
+      const Parameter& parameter = *owned.parameter;
+      parts.push_back({.name = parameter.name,
+                       .global_shape = parameter.global_shape,
+                       .shards = parameter.shards,
+                       .local = owned.*tensor,
+                       .begin = owned.range.begin,
+                       .end = owned.range.end,
+                       .data_shards = ShardingOf(plan_).ShardsAt(
+                           DataSharding::Level::kOptimizer)});
     }
   }
   return parts;
 }
 
 std::vector<TensorPart> RankModel::MasterParts() {
-  return Parts([&](Parameter& p) { return optimizer_->state(p).master; });
+  return Parts(&OwnedParameter::master);
 }
 
 std::vector<TensorPart> RankModel::EmaParts() {
-  return Parts([&](Parameter& p) { return optimizer_->state(p).ema; });
+  return Parts(&OwnedParameter::ema);
 }
 
 std::vector<TensorPart> RankModel::MomentParts(bool second) {
-  return Parts([&](Parameter& p) {
-    const OptimizerState& state = optimizer_->state(p);
-    return second ? state.v : state.m;
-  });
+  return Parts(second ? &OwnedParameter::v : &OwnedParameter::m);
 }
 
 std::vector<TensorPart> RankModel::GradientParts() {
-  return Parts([](Parameter& p) { return p.grad; });
+  return Parts(&OwnedParameter::gradient);
 }
 
 void RankModel::SyncValues() {
+  optimizer_->SyncValues();
   for (const Part& part : parts_) {
-    for (const auto& parameter : part.store->parameters()) {
-      Optimizer::SyncValue(optimizer_->state(*parameter), *parameter);
+    for (int bucket = 0; bucket < part.buckets->size(); ++bucket) {
+      part.shards->StartGather(bucket);
     }
   }
 }

@@ -21,6 +21,8 @@
 #include "parallel/gradient_reducer.h"
 #include "parallel/logical_tensors.h"
 #include "parallel/optimizer.h"
+#include "parallel/parameter_buckets.h"
+#include "parallel/parameter_shards.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
 #include "runtime/comm/communicator.h"
@@ -86,29 +88,38 @@ class RankModel {
     std::unique_ptr<ParameterStore> store;
     std::unique_ptr<DitPart> model;
     std::unique_ptr<DitChunk> chunk;
+    std::unique_ptr<ParameterBuckets> buckets;
     std::unique_ptr<GradientReducer> reducer;
+    std::unique_ptr<ParameterShards> shards;
   };
 
   RankModel(const TrainingSetup& setup, const Plan& plan)
       : setup_(setup), plan_(plan) {}
 
+  // The axes of each parameter's gradient sum, by chunk and position.
+  using SumAxes = std::vector<std::vector<AxisSet>>;
+
   // Makes the share on a dry device and runs a step of it.
   static absl::StatusOr<std::unique_ptr<RankModel>> DryRun(
       const TrainingSetup& setup, const Plan& plan, Device& dry_device,
       int rank);
-  // All but reducers, optimizer and executor.
-  absl::Status BuildParts(Device& device, CommunicatorFactory& factory);
-  // One forward without gradients: finds the axes of gradient sums.
-  absl::Status ProbeStates();
-  absl::Status BuildTraining();
+  // One forward without gradients, on a dry device of its own: refuses a model
+  // that breaks a sharding rule.
+  static absl::StatusOr<SumAxes> ProbeSumAxes(const TrainingSetup& setup,
+                                              const Plan& plan, int rank);
+  // The model with its parameters. Without `allocate` these have no values
+  // where the plan shards them (BuildTraining makes them).
+  absl::Status BuildParts(Device& device, CommunicatorFactory& factory,
+                          bool allocate);
+  absl::Status BuildTraining(const SumAxes& sum_axes);
   void SetBatch(const ImageBatch& batch);
   ImageBatch DryBatch() const;
   // The stage of each of this rank's chunks.
   std::vector<int32_t> StagesOfRank() const;
   bool has_embedding() const;
   bool has_head() const;
-  std::vector<TensorPart> Parts(
-      const std::function<Tensor(Parameter&)>& tensor_of);
+  // Each parameter that this rank owns some of, with the given tensor of it.
+  std::vector<TensorPart> Parts(Tensor OwnedParameter::*tensor);
 
   TrainingSetup setup_;
   Plan plan_;

@@ -119,6 +119,7 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
                           compute);
   }
   if (options.blocks.first == 0) {
+    embedding_unit_ = store.BeginUnit();
     embedding_ = std::make_shared<Embedding>(Embedding{
         ReplicatedLinear(store, "patch_embedding", config.patch_channels(), h),
         ReplicatedLinear(store, "time_embedding.in", kTimeChannels, h,
@@ -142,6 +143,7 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
     }
   }
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {
+    block_units_.push_back(store.BeginUnit());
     blocks_.push_back(std::make_unique<DitBlock>(
         store, grid, fmt::format("blocks.{}", i), config,
         options.recompute.kind == BlockRecompute::Kind::kSelective
@@ -150,6 +152,7 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
         /*last=*/i + 1 == config.layers));
   }
   if (options.blocks.end == config.layers) {
+    head_unit_ = store.BeginUnit();
     head_ = std::make_shared<FinalLayer>(
         FinalLayer{AdaptiveModulation(store, grid, "final.modulation", h, 2),
                    ReplicatedLinear(
@@ -162,6 +165,10 @@ DitState DitPart::Embed(ForwardContext& context,
                         const DitInputs& inputs) const {
   CHECK(has_embedding());
   DitState state;
+  // The batch has no gradient: the executor releases the unit after backward.
+  if (ParameterResidency* residency = context.parallel.residency()) {
+    residency->Acquire(embedding_unit_, PassDirection::kForward);
+  }
   state.x = embedding_->patches.Forward(
       context,
       {Variable(LocalTokens(inputs.patches, tokens_)),
@@ -198,6 +205,7 @@ DitState DitPart::Embed(ForwardContext& context,
                               AxisState::Replicate());
     }
   }
+  state.x = EndUnit(context, state.x, embedding_unit_);
   return state;
 }
 
@@ -269,12 +277,14 @@ DitState DitPart::RunBlocks(ForwardContext& context, DitState state,
       if (local.text.variable.defined()) outputs.push_back(local.text);
       return outputs;
     };
-    std::vector<ShardedVariable> inputs = {state.x, state.silu_c};
+    const int unit = block_units_[i];
+    std::vector<ShardedVariable> inputs = {BeginUnit(context, state.x, unit),
+                                           state.silu_c};
     if (with_text) inputs.push_back(state.text);
     std::vector<ShardedVariable> outputs =
         i < recomputed ? Recompute(context, "block", inputs, run)
                        : run(context, inputs);
-    state.x = outputs[0];
+    state.x = EndUnit(context, outputs[0], unit);
     // Cross-attention reads the text and leaves it as it is; joint attention
     // returns it, except from the last block.
     if (config_.joint_text()) {
@@ -287,11 +297,13 @@ DitState DitPart::RunBlocks(ForwardContext& context, DitState state,
 ShardedVariable DitPart::Head(ForwardContext& context,
                               const DitState& state) const {
   CHECK(has_head());
+  const ShardedVariable x = BeginUnit(context, state.x, head_unit_);
   const std::vector<ShardedVariable> modulation =
       head_->modulation.Forward(context, state.silu_c);
-  const ShardedVariable prediction = head_->linear.Forward(
-      context, NormModulate(context, NormKind::kLayer, state.x, modulation[1],
+  ShardedVariable prediction = head_->linear.Forward(
+      context, NormModulate(context, NormKind::kLayer, x, modulation[1],
                             modulation[0], kNormEps));
+  prediction = EndUnit(context, prediction, head_unit_);
   if (!tokens_.has_padding()) return prediction;
   return MaskTokens(context, prediction, tokens_.valid_local());
 }

@@ -92,6 +92,10 @@ class DitPart {
   RopeTable rope_;
   std::shared_ptr<Embedding> embedding_;
   std::vector<std::unique_ptr<DitBlock>> blocks_;
+  // The parameters' units.
+  int embedding_unit_ = 0;
+  std::vector<int> block_units_;
+  int head_unit_ = 0;
   std::shared_ptr<FinalLayer> head_;
 };
 

@@ -51,9 +51,10 @@ void MarkHeadNormGradients(Tape::Gradients& gradients, const HeadNorms& norms) {
   }
 }
 
-const Tensor* GradOf(const Parameter* parameter) {
-  return parameter != nullptr && parameter->grad.defined() ? &parameter->grad
-                                                           : nullptr;
+const Tensor* GradOf(const Tape::Gradients& gradients, Parameter* parameter) {
+  return parameter != nullptr && parameter->trainable
+             ? &gradients.GradientOf(*parameter)
+             : nullptr;
 }
 
 std::vector<Parameter*> WeightsOf(const HeadNorms& norms) {
@@ -128,10 +129,10 @@ Variable SelfAttention(Tape& tape, const Variable& qkv, int64_t head_dim,
         if (heads.buffer.defined()) {
           HeadsNormRopeBackward(q, ValueOf(norms.q_weight), norms.rope,
                                 heads.q_rstd, grads.q, dq,
-                                GradOf(norms.q_weight));
+                                GradOf(gradients, norms.q_weight));
           HeadsNormRopeBackward(k, ValueOf(norms.k_weight), norms.rope,
                                 heads.k_rstd, grads.k, dk,
-                                GradOf(norms.k_weight));
+                                GradOf(gradients, norms.k_weight));
           MarkHeadNormGradients(gradients, norms);
         }
         gradients.Accumulate(0, dqkv);
@@ -195,11 +196,13 @@ Variable CrossAttention(Tape& tape, const Variable& q, const Variable& kv,
             dq_normed, dk_normed, PackedHeads(dkv, 2, 1, head_dim));
         if (norms.q_weight != nullptr) {
           HeadsNormRopeBackward(q, &norms.q_weight->value, nullptr, q_rstd,
-                                dq_normed, dq, GradOf(norms.q_weight));
+                                dq_normed, dq,
+                                GradOf(gradients, norms.q_weight));
         }
         if (norms.k_weight != nullptr) {
           HeadsNormRopeBackward(k, &norms.k_weight->value, nullptr, k_rstd,
-                                dk_normed, dk, GradOf(norms.k_weight));
+                                dk_normed, dk,
+                                GradOf(gradients, norms.k_weight));
         }
         MarkHeadNormGradients(gradients, norms);
         gradients.Accumulate(0, dq_tensor);
@@ -231,11 +234,11 @@ Variable NormHeads(Tape& tape, const Variable& qkv, int64_t head_dim,
         HeadsNormRopeBackward(
             PackedHeads(x, 3, 0, head_dim), ValueOf(norms.q_weight), norms.rope,
             gradients.Saved(1), PackedHeads(dy, 3, 0, head_dim),
-            PackedHeads(dx, 3, 0, head_dim), GradOf(norms.q_weight));
+            PackedHeads(dx, 3, 0, head_dim), GradOf(gradients, norms.q_weight));
         HeadsNormRopeBackward(
             PackedHeads(x, 3, 1, head_dim), ValueOf(norms.k_weight), norms.rope,
             gradients.Saved(2), PackedHeads(dy, 3, 1, head_dim),
-            PackedHeads(dx, 3, 1, head_dim), GradOf(norms.k_weight));
+            PackedHeads(dx, 3, 1, head_dim), GradOf(gradients, norms.k_weight));
         MarkHeadNormGradients(gradients, norms);
         gradients.Accumulate(0, dx);
       });

@@ -40,7 +40,7 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
         std::function<Tensor()> input = recipe;
         if (!input) input = [kept = gradients.Saved(0)] { return kept; };
         std::function<Tensor()> whole = input;
-        if (exchange.gather && weight.grad.defined()) {
+        if (exchange.gather && weight.trainable) {
           if (gradients.deferred()) {
             whole = [input, gather = exchange.gather] {
               return gather(input()).Wait();
@@ -76,7 +76,7 @@ Variable AddParameter(Tape& tape, const Variable& x, Parameter& b) {
       [&b](Tape::Gradients& gradients) {
         const Tensor dy = gradients.TakeOutput();
         gradients.AddWeightGradient(b, [&b, dy] {
-          AccumulateColumnSums(dy.Reshape({-1, b.value.num_elements()}),
+          AccumulateColumnSums(dy.Reshape({-1, b.grad.num_elements()}),
                                Flat(b.grad));
         });
         gradients.Accumulate(0, dy);
@@ -201,9 +201,10 @@ Variable Norm(Tape& tape, NormKind kind, const Variable& x, Parameter* weight,
         // One pass makes dx and both parameter gradients: they are not worth
         // deferring, so the deferred closures only mark their completion.
         const Tensor* weight_grad =
-            weight->grad.defined() ? &weight->grad : nullptr;
-        const Tensor* bias_grad =
-            bias != nullptr && bias->grad.defined() ? &bias->grad : nullptr;
+            weight->trainable ? &gradients.GradientOf(*weight) : nullptr;
+        const Tensor* bias_grad = bias != nullptr && bias->trainable
+                                      ? &gradients.GradientOf(*bias)
+                                      : nullptr;
         Tensor dx =
             NormAffineBackward(kind, gradients.Saved(0), saved, weight->value,
                                gradients.TakeOutput(), gradients.TakePending(0),

@@ -27,6 +27,7 @@ class FunctionsTest : public testing::Test {
     parameter.global_shape = shape;
     parameter.value = Random(shape, seed);
     parameter.grad = Tensor::Zeros(device_, shape, DType::kFloat64);
+    parameter.trainable = true;
     return parameter;
   }
 

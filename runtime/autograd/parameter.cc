@@ -37,6 +37,10 @@ Shape LocalShape(const Shape& global, const std::vector<ShardedDim>& shards) {
   return local;
 }
 
+int64_t Parameter::local_elements() const {
+  return LocalShape(global_shape, shards).num_elements();
+}
+
 void InitializeParameter(uint64_t seed, Parameter& parameter) {
   if (parameter.value.device().dry()) return;
   const RandomStream random({.seed = seed,

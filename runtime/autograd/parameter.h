@@ -8,7 +8,6 @@
 #ifndef TRIREME_RUNTIME_AUTOGRAD_PARAMETER_H_
 #define TRIREME_RUNTIME_AUTOGRAD_PARAMETER_H_
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -26,18 +25,6 @@ struct ShardedDim {
   int dim = 0;
   int parts = 1;
   int index = 0;
-};
-
-// A set of axes.
-class AxisSet {
- public:
-  bool contains(Axis axis) const { return bits_[static_cast<int>(axis)]; }
-  void insert(Axis axis) { bits_[static_cast<int>(axis)] = true; }
-  bool empty() const { return *this == AxisSet(); }
-  friend auto operator<=>(const AxisSet&, const AxisSet&) = default;
-
- private:
-  std::array<bool, kNumAxes> bits_{};
 };
 
 // How the values start. Element i of the *logical* tensor depends on (seed,
@@ -59,8 +46,20 @@ struct Parameter {
   // Weight decay applies (matrices, not biases, scales or tables).
   bool decay = true;
 
-  Tensor value;  // local shape, compute dtype
-  Tensor grad;   // local shape, fp32 or fp64; undefined until training
+  DType dtype = DType::kFloat32;  // of value
+  // Parameters that are used together, and so are gathered together where they
+  // are sharded.
+  int unit = 0;
+
+  Tensor value;  // local shape; undefined while it is not gathered
+  // Whether gradients are wanted: set when training is built.
+  bool trainable = false;
+  // Local shape, fp32 or fp64. Where gradients are sharded, defined only while
+  // a backward adds to it.
+  Tensor grad;
+
+  // Of this rank's part.
+  int64_t local_elements() const;
 
   // The axes over which each rank's gradient is only its part of a sum: found
   // when the model is built, from the axis states of the activations that the

@@ -35,6 +35,10 @@ bool Tape::Gradients::deferred() const {
   return tape_.weight_gradients_ == WeightGradients::kDeferred;
 }
 
+const Tensor& Tape::Gradients::GradientOf(Parameter& parameter) const {
+  return tape_.GradientOf(parameter);
+}
+
 void Tape::Gradients::AddWeightGradient(Parameter& parameter,
                                         std::function<void()> compute) {
   tape_.AddWeightGradient(parameter, std::move(compute));
@@ -72,7 +76,7 @@ std::vector<Variable> Tape::RecordMany(std::string_view name,
   }
   if (recording() || count_uses_) {
     for (Parameter* parameter : parameters) {
-      if (!parameter->grad.defined()) continue;
+      if (!parameter->trainable) continue;
       needs_gradient = true;
       if (parent_ == nullptr) ++uses_[parameter];
     }
@@ -210,7 +214,7 @@ void Tape::AddWeightGradient(Parameter& parameter,
     parent_->AddWeightGradient(parameter, std::move(compute));
     return;
   }
-  if (!parameter.grad.defined()) return;
+  if (!parameter.trainable) return;
   WeightGradient gradient{&parameter, std::move(compute)};
   if (weight_gradients_ == WeightGradients::kDeferred) {
     deferred_.push_back(std::move(gradient));
@@ -219,7 +223,14 @@ void Tape::AddWeightGradient(Parameter& parameter,
   }
 }
 
+const Tensor& Tape::GradientOf(Parameter& parameter) {
+  if (parent_ != nullptr) return parent_->GradientOf(parameter);
+  if (parameter.trainable && gradient_needed_) gradient_needed_(parameter);
+  return parameter.grad;
+}
+
 void Tape::RunWeightGradient(const WeightGradient& gradient) {
+  GradientOf(*gradient.parameter);
   gradient.compute();
   const int left = --uses_.at(gradient.parameter);
   CHECK_GE(left, 0) << gradient.parameter->name;

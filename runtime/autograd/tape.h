@@ -90,9 +90,13 @@ class Tape {
     void Accumulate(int input, Tensor gradient);
     // Whether weight gradients are queued.
     bool deferred() const;
+    // parameter.grad, ready to be added to; undefined if it is not trainable.
+    // For ops whose own backward makes the gradient: they mark its completion
+    // by an empty AddWeightGradient.
+    const Tensor& GradientOf(Parameter& parameter) const;
     // Queues (or runs) `compute`, which adds this use's contribution to
     // parameter.grad. It must own the tensors it reads. Skipped if the
-    // parameter has no gradient accumulator.
+    // parameter is not trainable.
     void AddWeightGradient(Parameter& parameter, std::function<void()> compute);
 
    private:
@@ -144,6 +148,10 @@ class Tape {
   // The gradient that arrived at a leaf, moved out; undefined if none did.
   Tensor TakeGradient(const Variable& leaf);
 
+  // Called before parameter.grad is added to.
+  void set_gradient_needed(GradientReady callback) {
+    gradient_needed_ = std::move(callback);
+  }
   // Called once per parameter after this tape's last contribution to it.
   void set_gradient_ready(GradientReady callback) {
     gradient_ready_ = std::move(callback);
@@ -169,6 +177,7 @@ class Tape {
   int NewSlot();
   void AddWeightGradient(Parameter& parameter, std::function<void()> compute);
   void RunWeightGradient(const WeightGradient& gradient);
+  const Tensor& GradientOf(Parameter& parameter);
   void AccumulateInto(int slot, Tensor gradient);
 
   Device& device_;
@@ -183,6 +192,7 @@ class Tape {
   // Contributions that are still to come, per parameter.
   std::unordered_map<Parameter*, int> uses_;
   bool count_uses_ = false;  // in kInference, for Checkpoint
+  GradientReady gradient_needed_;
   GradientReady gradient_ready_;
 };
 

@@ -23,6 +23,7 @@ class TapeTest : public testing::Test {
       weight.value = Tensor::Empty(device_, {8, 8}, DType::kFloat32);
       InitializeParameter(3, weight);
       weight.grad = Tensor::Zeros(device_, {8, 8}, DType::kFloat32);
+      weight.trainable = true;
     }
   }
 
@@ -151,6 +152,7 @@ TEST_F(TapeTest, FreesWhatItSavedAndDryRunsCountTheSame) {
     weight.global_shape = {8, 8};
     weight.value = Tensor::Zeros(device, {8, 8}, DType::kFloat32);
     weight.grad = Tensor::Zeros(device, {8, 8}, DType::kFloat32);
+    weight.trainable = true;
     {
       Tape tape(device);
       const Variable leaf =

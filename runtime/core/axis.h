@@ -5,6 +5,7 @@
 #define TRIREME_RUNTIME_CORE_AXIS_H_
 
 #include <array>
+#include <compare>
 #include <ostream>
 #include <string_view>
 
@@ -15,6 +16,19 @@ enum class Axis { kTensor, kContext, kExpert, kData, kPipeline };
 inline constexpr int kNumAxes = 5;
 inline constexpr std::array<Axis, kNumAxes> kAllAxes = {
     Axis::kTensor, Axis::kContext, Axis::kExpert, Axis::kData, Axis::kPipeline};
+
+// A set of axes.
+class AxisSet {
+ public:
+  bool contains(Axis axis) const { return bits_[static_cast<int>(axis)]; }
+  void insert(Axis axis) { bits_[static_cast<int>(axis)] = true; }
+  void erase(Axis axis) { bits_[static_cast<int>(axis)] = false; }
+  bool empty() const { return *this == AxisSet(); }
+  friend auto operator<=>(const AxisSet&, const AxisSet&) = default;
+
+ private:
+  std::array<bool, kNumAxes> bits_{};
+};
 
 // "tp", "cp", "ep", "dp", "pp".
 constexpr std::string_view AxisName(Axis axis) {

@@ -1,0 +1,96 @@
+#include "parallel/parameter_buckets.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "runtime/core/log.h"
+
+namespace trireme {
+namespace {
+
+// Parameters start at multiples of this many elements: aligned for vectors in
+// every dtype.
+constexpr int64_t kAlignElements = 64;
+
+int64_t RoundUp(int64_t elements, int64_t multiple) {
+  return (elements + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+ElementRange ParameterBucket::Owned(int i) const {
+  const int64_t size = parameters[i]->local_elements();
+  const int64_t begin = shard * shard_elements() - offsets[i];
+  ElementRange range;
+  range.begin = std::clamp<int64_t>(begin, 0, size);
+  range.end = std::clamp<int64_t>(begin + shard_elements(), 0, size);
+  return range;
+}
+
+Tensor ParameterBucket::Slice(const Tensor& flat, int i) const {
+  const Parameter& parameter = *parameters[i];
+  return flat.Slice(offsets[i], offsets[i] + parameter.local_elements())
+      .Reshape(LocalShape(parameter.global_shape, parameter.shards));
+}
+
+Tensor ParameterBucket::Shard(const Tensor& flat) const {
+  return flat.Slice(shard * shard_elements(), (shard + 1) * shard_elements());
+}
+
+Tensor ParameterBucket::OwnedInShard(const Tensor& shard_buffer, int i) const {
+  const ElementRange owned = Owned(i);
+  const int64_t first = offsets[i] + owned.begin - shard * shard_elements();
+  return shard_buffer.Slice(first, first + owned.size());
+}
+
+ParameterBuckets::ParameterBuckets(
+    ParallelContext& context,
+    const std::vector<std::unique_ptr<Parameter>>& parameters,
+    int64_t bucket_bytes, const DataSharding& sharding)
+    : sharding_(sharding) {
+  const bool by_unit = sharding.level == DataSharding::Level::kParameters;
+  // The bucket being filled, for each set of axes (and unit).
+  std::map<std::pair<AxisSet, int>, int> open;
+  for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
+    Parameter& parameter = **it;
+    const int64_t elements =
+        RoundUp(parameter.local_elements(), kAlignElements);
+    const int64_t element_bytes = DTypeSize(AccumulatorDType(parameter));
+    const std::pair key(parameter.gradient_sum_axes,
+                        by_unit ? parameter.unit : 0);
+    const auto found = open.find(key);
+    const bool fits =
+        found != open.end() &&
+        (buckets_[found->second].elements + elements) * element_bytes <=
+            std::max(bucket_bytes, elements * element_bytes);
+    if (!fits) {
+      open[key] = size();
+      ParameterBucket bucket;
+      bucket.axes = parameter.gradient_sum_axes;
+      buckets_.push_back(std::move(bucket));
+    }
+    const int at = open[key];
+    ParameterBucket& bucket = buckets_[at];
+    bucket.parameters.push_back(&parameter);
+    bucket.offsets.push_back(bucket.elements);
+    bucket.elements += elements;
+    bucket_of_[&parameter] = at;
+  }
+  for (ParameterBucket& bucket : buckets_) {
+    bucket.shards = sharding.ShardsAt(DataSharding::Level::kOptimizer);
+    bucket.shard = context.grid().coordinate(Axis::kData) % bucket.shards;
+    // bf16 messages cut replicated buckets too, over all ranks of the sum.
+    const int cuts =
+        sharding.bf16_messages && bucket.shards == 1
+            ? context.communicators().ForGradients(bucket.axes).size()
+            : bucket.shards;
+    bucket.elements = RoundUp(bucket.elements, kAlignElements * cuts);
+  }
+}
+
+DType AccumulatorDType(const Parameter& parameter) {
+  return parameter.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+}
+
+}  // namespace trireme

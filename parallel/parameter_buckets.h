@@ -1,0 +1,75 @@
+// The parameters of one chunk in flat buckets: what one collective moves.
+//
+// Buckets fill in the order in which backward finishes parameters (the reverse
+// of creation), up to a byte limit; parameters that are summed over different
+// axes go into different buckets, and so do those of different units where
+// parameters are sharded. A bucket's flat buffer is cut into as many equal
+// shards as ranks share it: rank i owns shard i, and with it a range of each
+// parameter's elements.
+
+#ifndef TRIREME_PARALLEL_PARAMETER_BUCKETS_H_
+#define TRIREME_PARALLEL_PARAMETER_BUCKETS_H_
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "parallel/context.h"
+#include "parallel/data_sharding.h"
+#include "runtime/autograd/parameter.h"
+
+namespace trireme {
+
+// Elements [begin, end) of this rank's part of a parameter, in row-major order.
+struct ElementRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t size() const { return end - begin; }
+};
+
+struct ParameterBucket {
+  std::vector<Parameter*> parameters;
+  std::vector<int64_t> offsets;  // of each in the flat buffer
+  AxisSet axes;                  // over which its gradients are summed
+  int64_t elements = 0;          // of the flat buffer, padding included
+  int shards = 1;
+  int shard = 0;  // this rank's
+
+  int64_t shard_elements() const { return elements / shards; }
+  // What this rank owns of parameters[i]; empty where its shard holds nothing
+  // of it.
+  ElementRange Owned(int i) const;
+  // Slices of a flat buffer: parameters[i], in its shape; this rank's shard.
+  Tensor Slice(const Tensor& flat, int i) const;
+  Tensor Shard(const Tensor& flat) const;
+  // The owned range of parameters[i] in a buffer of this rank's shard alone.
+  Tensor OwnedInShard(const Tensor& shard_buffer, int i) const;
+};
+
+class ParameterBuckets {
+ public:
+  // The parameters' gradient_sum_axes must be known.
+  ParameterBuckets(ParallelContext& context,
+                   const std::vector<std::unique_ptr<Parameter>>& parameters,
+                   int64_t bucket_bytes, const DataSharding& sharding);
+
+  const DataSharding& sharding() const { return sharding_; }
+  int size() const { return static_cast<int>(buckets_.size()); }
+  const ParameterBucket& operator[](int i) const { return buckets_[i]; }
+  int BucketOf(const Parameter& parameter) const {
+    return bucket_of_.at(&parameter);
+  }
+
+ private:
+  DataSharding sharding_;
+  std::vector<ParameterBucket> buckets_;
+  std::unordered_map<const Parameter*, int> bucket_of_;
+};
+
+// fp64 for fp64 parameters, else fp32: gradients, master weights and moments.
+DType AccumulatorDType(const Parameter& parameter);
+
+}  // namespace trireme
+
+#endif  // TRIREME_PARALLEL_PARAMETER_BUCKETS_H_

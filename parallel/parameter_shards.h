@@ -1,0 +1,71 @@
+// The values of parameters that data-parallel ranks share: what each rank owns
+// and updates, and the all-gathers that make them whole.
+//
+//   replicated            every rank owns everything
+//   optimizer, gradients  values are whole everywhere; after the update of a
+//                         bucket each rank's shard is gathered by all, behind
+//                         the next forward, which waits where it first uses
+//                         the bucket
+//   parameters            only the shard stays; a unit is gathered before it
+//                         is used and dropped after, and while it is used the
+//                         next one is on its way
+
+#ifndef TRIREME_PARALLEL_PARAMETER_SHARDS_H_
+#define TRIREME_PARALLEL_PARAMETER_SHARDS_H_
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <vector>
+
+#include "parallel/context.h"
+#include "parallel/parameter_buckets.h"
+#include "parallel/parameter_residency.h"
+#include "runtime/comm/communicator.h"
+
+namespace trireme {
+
+class ParameterShards final : public ParameterResidency {
+ public:
+  // Moves the parameters' values into flat buckets, or makes the initial values
+  // of this rank's shard where they have none (ParameterStore without
+  // allocation). `seed`: of the initial values. Both outlive the result.
+  ParameterShards(ParallelContext& context, const ParameterBuckets& buckets,
+                  uint64_t seed);
+
+  // The values that this rank owns of the bucket's parameter i: flat where it
+  // owns a range, in the parameter's shape where it owns all.
+  Tensor OwnedValue(int bucket, int i) const;
+
+  // After the update of what this rank owns of the bucket.
+  void StartGather(int bucket);
+
+  void Acquire(int unit, PassDirection direction) override;
+  void Release(int unit) override;
+  void ReleaseAll() override;
+
+ private:
+  struct State {
+    Tensor flat;   // the whole bucket, while it is there
+    Tensor shard;  // with Level::kParameters
+    Event gather;
+    bool gathered = true;  // or on its way
+  };
+
+  bool transient() const {
+    return buckets_.sharding().level == DataSharding::Level::kParameters;
+  }
+  void PointValues(int bucket);
+  void Fetch(int unit);
+  void Drop(int unit);
+
+  ParallelContext& context_;
+  const ParameterBuckets& buckets_;
+  std::vector<State> states_;
+  // The buckets of each unit.
+  std::map<int, std::set<int>> units_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_PARALLEL_PARAMETER_SHARDS_H_

@@ -1,0 +1,316 @@
+#include "scheduler/planner/cluster.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <string_view>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kDefaultGemmEfficiency = 0.7;
+constexpr uint64_t kMaxDevicesPerNode = 1024;
+constexpr uint64_t kMaxRanks = 1 << 20;
+constexpr int kMaxNodes = 4096;
+constexpr uint64_t kMaxMemoryBytes = uint64_t{1} << 50;
+
+template <typename Found>
+absl::Status FieldError(std::string_view field, const Found& found,
+                        std::string_view expected) {
+  return InvalidArgument("cluster.{}: found {}, expected {}", field, found,
+                         expected);
+}
+
+absl::Status CheckPositive(std::string_view field, double value) {
+  if (value > 0 && std::isfinite(value)) return absl::OkStatus();
+  return FieldError(field, value, "a positive number");
+}
+
+absl::Status CheckNotNegative(std::string_view field, double value) {
+  if (value >= 0 && std::isfinite(value)) return absl::OkStatus();
+  return FieldError(field, value, "a number of at least 0");
+}
+
+absl::StatusOr<ClusterLink> ResolveLink(std::string_view field,
+                                        const Cluster::Link& link) {
+  RETURN_IF_ERROR(
+      CheckNotNegative(fmt::format("{}.latency_s", field), link.latency_s()));
+  RETURN_IF_ERROR(
+      CheckPositive(fmt::format("{}.bytes_per_s", field), link.bytes_per_s()));
+  RETURN_IF_ERROR(CheckNotNegative(fmt::format("{}.shared_bytes_per_s", field),
+                                   link.shared_bytes_per_s()));
+  return ClusterLink{.latency_s = link.latency_s(),
+                     .bytes_per_s = link.bytes_per_s(),
+                     .shared_bytes_per_s = link.shared_bytes_per_s() > 0
+                                               ? link.shared_bytes_per_s()
+                                               : kInfinity};
+}
+
+absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
+                                            const Cluster::Device& device) {
+  auto name = [&](std::string_view part) {
+    return fmt::format("{}.{}", field, part);
+  };
+  RETURN_IF_ERROR(
+      CheckPositive(name("peak_bf16_flops"), device.peak_bf16_flops()));
+  RETURN_IF_ERROR(
+      CheckPositive(name("peak_fp32_flops"), device.peak_fp32_flops()));
+  RETURN_IF_ERROR(CheckNotNegative(name("achieved_bf16_flops"),
+                                   device.achieved_bf16_flops()));
+  RETURN_IF_ERROR(CheckNotNegative(name("achieved_fp32_flops"),
+                                   device.achieved_fp32_flops()));
+  RETURN_IF_ERROR(
+      CheckPositive(name("memory_bytes_per_s"), device.memory_bytes_per_s()));
+  RETURN_IF_ERROR(
+      CheckNotNegative(name("host_bytes_per_s"), device.host_bytes_per_s()));
+  if (device.memory_bytes() < 1 || device.memory_bytes() > kMaxMemoryBytes) {
+    return FieldError(name("memory_bytes"), device.memory_bytes(),
+                      fmt::format("1 to {}", kMaxMemoryBytes));
+  }
+  if (device.reserved_bytes() >= device.memory_bytes()) {
+    return FieldError(
+        name("reserved_bytes"), device.reserved_bytes(),
+        fmt::format("less than memory_bytes, {}", device.memory_bytes()));
+  }
+  auto achieved = [](double value, double peak) {
+    return value > 0 ? value : kDefaultGemmEfficiency * peak;
+  };
+  return ClusterDevice{
+      .name = device.name(),
+      .peak_bf16_flops = device.peak_bf16_flops(),
+      .peak_fp32_flops = device.peak_fp32_flops(),
+      .achieved_bf16_flops =
+          achieved(device.achieved_bf16_flops(), device.peak_bf16_flops()),
+      .achieved_fp32_flops =
+          achieved(device.achieved_fp32_flops(), device.peak_fp32_flops()),
+      .memory_bytes =
+          static_cast<int64_t>(device.memory_bytes() - device.reserved_bytes()),
+      .memory_bytes_per_s = device.memory_bytes_per_s(),
+      .host_bytes_per_s = device.host_bytes_per_s()};
+}
+
+absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
+  absl::flat_hash_map<std::string, int32_t> device_of_name;
+  for (int i = 0; i < cluster.devices_size(); ++i) {
+    const std::string field = fmt::format("devices[{}]", i);
+    ASSIGN_OR_RETURN(ClusterDevice device,
+                     ResolveDevice(field, cluster.devices(i)));
+    if (!device_of_name.try_emplace(device.name, i).second) {
+      return FieldError(field + ".name", device.name,
+                        "a name that no earlier device has");
+    }
+    model.devices.push_back(std::move(device));
+  }
+  if (cluster.nodes_size() < 1 || cluster.nodes_size() > kMaxNodes) {
+    return FieldError("nodes", fmt::format("{} nodes", cluster.nodes_size()),
+                      fmt::format("1 to {}", kMaxNodes));
+  }
+  for (int i = 0; i < cluster.nodes_size(); ++i) {
+    const Cluster::Node& node = cluster.nodes(i);
+    const std::string field = fmt::format("nodes[{}]", i);
+    const auto device = device_of_name.find(node.device());
+    if (device == device_of_name.end()) {
+      return FieldError(field + ".device", fmt::format("\"{}\"", node.device()),
+                        "the name of an entry of devices");
+    }
+    if (node.count() < 1 || node.count() > kMaxDevicesPerNode ||
+        model.node_of_rank.size() + node.count() > kMaxRanks) {
+      return FieldError(field + ".count", node.count(),
+                        fmt::format("1 to {}, and at most {} over all nodes",
+                                    kMaxDevicesPerNode, kMaxRanks));
+    }
+    RETURN_IF_ERROR(CheckNotNegative(field + ".slowdown", node.slowdown()));
+    ClusterNode resolved = {
+        .name = node.name().empty() ? fmt::format("node{}", i) : node.name(),
+        .device = device->second,
+        .count = static_cast<int32_t>(node.count()),
+        .first_rank = static_cast<int32_t>(model.node_of_rank.size()),
+        .slowdown = node.slowdown() > 0 ? node.slowdown() : 1.0};
+    if (node.count() > 1) {
+      ASSIGN_OR_RETURN(resolved.link,
+                       ResolveLink(field + ".link", node.link()));
+    }
+    model.node_of_rank.insert(model.node_of_rank.end(), node.count(), i);
+    model.nodes.push_back(std::move(resolved));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+double ClusterLink::BytesPerSecond(int64_t flows) const {
+  return std::min(bytes_per_s, shared_bytes_per_s / static_cast<double>(flows));
+}
+
+absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
+  ClusterModel model;
+  RETURN_IF_ERROR(ResolveNodes(cluster, model));
+  const auto nodes = static_cast<size_t>(model.num_nodes());
+  ClusterLink default_link;
+  if (cluster.has_default_link()) {
+    ASSIGN_OR_RETURN(default_link,
+                     ResolveLink("default_link", cluster.default_link()));
+  }
+  model.node_links.assign(nodes * nodes, default_link);
+  absl::flat_hash_set<size_t> given;
+  for (int i = 0; i < cluster.links_size(); ++i) {
+    const Cluster::NodeLink& link = cluster.links(i);
+    const std::string field = fmt::format("links[{}]", i);
+    if (link.from() >= nodes || link.to() >= nodes ||
+        link.from() == link.to()) {
+      return FieldError(field, fmt::format("{} to {}", link.from(), link.to()),
+                        fmt::format("two different nodes below {}", nodes));
+    }
+    const size_t at = link.from() * nodes + link.to();
+    if (!given.insert(at).second) {
+      return FieldError(field, fmt::format("{} to {}", link.from(), link.to()),
+                        "a pair that no earlier entry names");
+    }
+    ASSIGN_OR_RETURN(model.node_links[at],
+                     ResolveLink(field + ".link", link.link()));
+  }
+  if (!cluster.has_default_link() && given.size() < nodes * (nodes - 1)) {
+    return FieldError("default_link", "none",
+                      fmt::format("one, as links gives only {} of {} pairs",
+                                  given.size(), nodes * (nodes - 1)));
+  }
+  return model;
+}
+
+bool NodesAreAlike(const ClusterModel& cluster, int32_t a, int32_t b) {
+  const ClusterNode& first = cluster.nodes[a];
+  const ClusterNode& second = cluster.nodes[b];
+  if (first.device != second.device || first.count != second.count ||
+      first.link != second.link || first.slowdown != second.slowdown) {
+    return false;
+  }
+  auto link = [&](int32_t from, int32_t to) -> const ClusterLink& {
+    return cluster.LinkBetweenNodes(from, to);
+  };
+  if (a == b) return true;
+  if (link(a, b) != link(b, a)) return false;
+  for (int32_t other = 0; other < cluster.num_nodes(); ++other) {
+    if (other == a || other == b) continue;
+    if (link(a, other) != link(b, other)) return false;
+    if (link(other, a) != link(other, b)) return false;
+  }
+  return true;
+}
+
+namespace {
+
+struct KnownDevice {
+  std::string_view name;
+  double bf16, fp32;  // TFLOP/s, dense
+  double memory_gb, memory_gb_per_s;
+  double link_gb_per_s;  // NVLink, one direction
+  double host_gb_per_s;  // PCIe, one direction
+};
+
+// Data sheets of the SXM modules: A100 80 GB (312 TFLOP/s, 2,039 GB/s, NVLink 3
+// 600 GB/s both ways), H100 (989, 3,350, NVLink 4 900), H200 (989, 4,800, 900),
+// B200 (2,250, 8,000, NVLink 5 1,800). fp32 by the tensor cores' TF32 mode is
+// not what fp32 training here uses.
+constexpr std::array<KnownDevice, 4> kDevices = {{
+    {"A100", 312, 19.5, 80, 2039, 300, 32},
+    {"H100", 989, 67, 80, 3350, 450, 64},
+    {"H200", 989, 67, 141, 4800, 450, 64},
+    {"B200", 2250, 80, 180, 8000, 900, 64},
+}};
+
+struct KnownNetwork {
+  std::string_view name;
+  double gb_per_s;  // one card, one direction
+  bool shared;      // one card for the node
+  double latency_s;
+};
+
+constexpr std::array<KnownNetwork, 6> kNetworks = {{
+    {"hdr", 25, false, 5e-6},
+    {"ndr", 50, false, 5e-6},
+    {"xdr", 100, false, 5e-6},
+    {"ethernet-25", 3.125, true, 3e-5},
+    {"ethernet-100", 12.5, true, 3e-5},
+    {"ethernet-400", 50, true, 2e-5},
+}};
+
+constexpr double kNvlinkLatency = 3e-6;
+// Context, NCCL's and cuBLAS's own memory.
+constexpr uint64_t kReservedBytes = uint64_t{2} << 30;
+
+template <typename Table>
+auto FindNamed(const Table& table, std::string_view name) {
+  return std::find_if(table.begin(), table.end(),
+                      [&](const auto& entry) { return entry.name == name; });
+}
+
+template <typename Table>
+std::string Names(const Table& table) {
+  std::vector<std::string> names;
+  for (const auto& entry : table) names.emplace_back(entry.name);
+  return fmt::format("one of {}", fmt::join(names, ", "));
+}
+
+}  // namespace
+
+absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset) {
+  const auto device = FindNamed(kDevices, preset.device);
+  if (device == kDevices.end()) {
+    return FieldError("device", preset.device, Names(kDevices));
+  }
+  const auto network = FindNamed(kNetworks, preset.network);
+  if (network == kNetworks.end()) {
+    return FieldError("network", preset.network, Names(kNetworks));
+  }
+  if (preset.nodes < 1 || preset.nodes > kMaxNodes) {
+    return FieldError("nodes", preset.nodes, fmt::format("1 to {}", kMaxNodes));
+  }
+  if (preset.devices_per_node < 1 ||
+      preset.devices_per_node > static_cast<int64_t>(kMaxDevicesPerNode)) {
+    return FieldError("devices_per_node", preset.devices_per_node,
+                      fmt::format("1 to {}", kMaxDevicesPerNode));
+  }
+  for (const double efficiency :
+       {preset.gemm_efficiency, preset.memory_efficiency,
+        preset.network_efficiency}) {
+    if (!(efficiency > 0 && efficiency <= 1)) {
+      return FieldError("efficiency", efficiency, "more than 0, at most 1");
+    }
+  }
+  Cluster cluster;
+  Cluster::Device& kind = *cluster.add_devices();
+  kind.set_name(preset.device);
+  kind.set_peak_bf16_flops(device->bf16 * 1e12);
+  kind.set_peak_fp32_flops(device->fp32 * 1e12);
+  kind.set_achieved_bf16_flops(preset.gemm_efficiency * device->bf16 * 1e12);
+  kind.set_achieved_fp32_flops(preset.gemm_efficiency * device->fp32 * 1e12);
+  kind.set_memory_bytes(static_cast<uint64_t>(device->memory_gb * 1e9));
+  kind.set_memory_bytes_per_s(preset.memory_efficiency *
+                              device->memory_gb_per_s * 1e9);
+  kind.set_host_bytes_per_s(device->host_gb_per_s * 1e9);
+  kind.set_reserved_bytes(kReservedBytes);
+  for (int64_t i = 0; i < preset.nodes; ++i) {
+    Cluster::Node& node = *cluster.add_nodes();
+    node.set_name(fmt::format("node{}", i));
+    node.set_device(preset.device);
+    node.set_count(static_cast<uint32_t>(preset.devices_per_node));
+    node.mutable_link()->set_latency_s(kNvlinkLatency);
+    node.mutable_link()->set_bytes_per_s(preset.network_efficiency *
+                                         device->link_gb_per_s * 1e9);
+  }
+  Cluster::Link& link = *cluster.mutable_default_link();
+  const double bytes_per_s =
+      preset.network_efficiency * network->gb_per_s * 1e9;
+  link.set_latency_s(network->latency_s);
+  link.set_bytes_per_s(bytes_per_s);
+  if (network->shared) link.set_shared_bytes_per_s(bytes_per_s);
+  return cluster;
+}
+
+}  // namespace trireme

@@ -1,0 +1,107 @@
+// A Cluster (scheduler/cluster.proto) checked and laid out for quick lookups,
+// and the clusters that known hardware makes.
+//
+// Errors are InvalidArgument and name the field, what was found and what was
+// expected, as "cluster.nodes[3].count: found 0, expected 1 to 1024". Pure
+// functions; any thread.
+
+#ifndef TRIREME_SCHEDULER_PLANNER_CLUSTER_H_
+#define TRIREME_SCHEDULER_PLANNER_CLUSTER_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "scheduler/cluster.pb.h"
+#include "scheduler/cost_model.h"
+
+namespace trireme {
+
+// One direction between two devices.
+struct ClusterLink {
+  double latency_s = 0;
+  // One device to one device, alone.
+  double bytes_per_s = 0;
+  // All devices of the sending node together; infinite: not shared.
+  double shared_bytes_per_s = 0;
+
+  // Bytes/s of each of `flows` transfers that leave a node at once.
+  double BytesPerSecond(int64_t flows) const;
+
+  friend bool operator==(const ClusterLink&, const ClusterLink&) = default;
+};
+
+struct ClusterNode {
+  std::string name;
+  int32_t device = 0;  // index in `devices`
+  int32_t count = 0;
+  int32_t first_rank = 0;
+  ClusterLink link;
+  double slowdown = 1;
+};
+
+struct ClusterDevice {
+  std::string name;
+  double peak_bf16_flops = 0;
+  double peak_fp32_flops = 0;
+  double achieved_bf16_flops = 0;
+  double achieved_fp32_flops = 0;
+  int64_t memory_bytes = 0;  // that a process can use
+  double memory_bytes_per_s = 0;
+  double host_bytes_per_s = 0;
+};
+
+// Every field has its value.
+struct ClusterModel {
+  std::vector<ClusterDevice> devices;
+  std::vector<ClusterNode> nodes;
+  // node_links[from * nodes + to]; the diagonal is unused.
+  std::vector<ClusterLink> node_links;
+  // node_of_rank[physical rank].
+  std::vector<int32_t> node_of_rank;
+
+  int32_t num_nodes() const { return static_cast<int32_t>(nodes.size()); }
+  int64_t num_ranks() const {
+    return static_cast<int64_t>(node_of_rank.size());
+  }
+  const ClusterDevice& DeviceOfNode(int32_t node) const {
+    return devices[nodes[node].device];
+  }
+  // Between nodes, or inside one.
+  const ClusterLink& LinkBetweenNodes(int32_t from, int32_t to) const {
+    return from == to ? nodes[from].link
+                      : node_links[static_cast<size_t>(from) * nodes.size() +
+                                   static_cast<size_t>(to)];
+  }
+};
+
+absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster);
+
+// True where swapping the two nodes changes nothing: same device, count and
+// links to and from every other node.
+bool NodesAreAlike(const ClusterModel& cluster, int32_t a, int32_t b);
+
+// Known hardware.
+struct ClusterPreset {
+  // "A100", "H100", "H200" or "B200".
+  std::string device = "A100";
+  int64_t nodes = 1;
+  int64_t devices_per_node = 8;
+  // Between nodes: "hdr" (200 Gb/s InfiniBand for each device), "ndr" (400),
+  // "xdr" (800), "ethernet-25", "ethernet-100" or "ethernet-400" (one card of
+  // so many Gb/s for the node).
+  std::string network = "hdr";
+  // What large matrix products, element-wise kernels and links reach of the
+  // data sheet's figures. The defaults are those that the A100 runs of
+  // megatron_table.h give.
+  double gemm_efficiency = 0.69;
+  double memory_efficiency = 0.84;
+  double network_efficiency = 0.98;
+};
+
+absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_CLUSTER_H_

@@ -1,0 +1,96 @@
+#include "scheduler/planner/cluster.h"
+
+#include <functional>
+
+#include "gtest/gtest.h"
+
+namespace trireme {
+namespace {
+
+Cluster Described(const ClusterPreset& preset) {
+  const absl::StatusOr<Cluster> cluster = DescribeCluster(preset);
+  EXPECT_TRUE(cluster.ok()) << cluster.status();
+  return cluster.ok() ? *cluster : Cluster();
+}
+
+TEST(Cluster, EveryPresetResolves) {
+  for (const char* device : {"A100", "H100", "H200", "B200"}) {
+    for (const char* network :
+         {"hdr", "ndr", "xdr", "ethernet-25", "ethernet-100", "ethernet-400"}) {
+      const Cluster cluster =
+          Described({.device = device, .nodes = 3, .network = network});
+      const absl::StatusOr<ClusterModel> model = ResolveCluster(cluster);
+      ASSERT_TRUE(model.ok()) << model.status();
+      EXPECT_EQ(model->num_ranks(), 24);
+      EXPECT_EQ(model->node_of_rank[8], 1);
+      EXPECT_TRUE(NodesAreAlike(*model, 0, 2));
+      EXPECT_GT(model->LinkBetweenNodes(1, 1).bytes_per_s,
+                model->LinkBetweenNodes(0, 1).bytes_per_s);
+    }
+  }
+  EXPECT_FALSE(DescribeCluster({.device = "A1000"}).ok());
+}
+
+// Eight devices behind one card get an eighth of it each.
+TEST(Cluster, ASharedCardIsDivided) {
+  const ClusterLink shared = {
+      .latency_s = 0, .bytes_per_s = 10, .shared_bytes_per_s = 16};
+  EXPECT_EQ(shared.BytesPerSecond(1), 10);
+  EXPECT_EQ(shared.BytesPerSecond(8), 2);
+}
+
+TEST(Cluster, OneSlowDirectionMakesItsNodesUnlike) {
+  Cluster cluster = Described({.nodes = 4});
+  Cluster::NodeLink& link = *cluster.add_links();
+  link.set_from(1);
+  link.set_to(3);
+  *link.mutable_link() = cluster.default_link();
+  link.mutable_link()->set_bytes_per_s(1e9);
+  const absl::StatusOr<ClusterModel> model = ResolveCluster(cluster);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->LinkBetweenNodes(1, 3).bytes_per_s, 1e9);
+  EXPECT_GT(model->LinkBetweenNodes(3, 1).bytes_per_s, 1e9);
+  EXPECT_TRUE(NodesAreAlike(*model, 0, 2));
+  EXPECT_FALSE(NodesAreAlike(*model, 0, 1));
+  EXPECT_FALSE(NodesAreAlike(*model, 1, 3));
+}
+
+// A file that a user wrote is refused with the field's name, never used.
+TEST(Cluster, ErrorsNameTheField) {
+  struct Case {
+    const char* field;
+    std::function<void(Cluster&)> edit;
+  };
+  const Case cases[] = {
+      {"cluster.nodes: ", [](Cluster& c) { c.clear_nodes(); }},
+      {"cluster.nodes[1].device: ",
+       [](Cluster& c) { c.mutable_nodes(1)->set_device("V100"); }},
+      {"cluster.nodes[0].count: ",
+       [](Cluster& c) { c.mutable_nodes(0)->set_count(0); }},
+      {"cluster.nodes[0].link.bytes_per_s: ",
+       [](Cluster& c) { c.mutable_nodes(0)->clear_link(); }},
+      {"cluster.devices[0].peak_bf16_flops: ",
+       [](Cluster& c) {
+         c.mutable_devices(0)->set_peak_bf16_flops(
+             std::numeric_limits<double>::quiet_NaN());
+       }},
+      {"cluster.devices[0].reserved_bytes: ",
+       [](Cluster& c) {
+         c.mutable_devices(0)->set_reserved_bytes(uint64_t{1} << 60);
+       }},
+      {"cluster.devices[1].name: ",
+       [](Cluster& c) { *c.add_devices() = c.devices(0); }},
+      {"cluster.default_link: ", [](Cluster& c) { c.clear_default_link(); }},
+      {"cluster.links[0]: ", [](Cluster& c) { c.add_links()->set_from(7); }},
+  };
+  for (const Case& test : cases) {
+    Cluster cluster = Described({.nodes = 2});
+    test.edit(cluster);
+    const absl::StatusOr<ClusterModel> model = ResolveCluster(cluster);
+    ASSERT_FALSE(model.ok()) << test.field;
+    EXPECT_EQ(model.status().message().find(test.field), 0u) << model.status();
+  }
+}
+
+}  // namespace
+}  // namespace trireme
