@@ -47,7 +47,11 @@ INSTANTIATE_TEST_SUITE_P(
                  .layers = 8,
                  .plan = PlanFromText("schedule: INTERLEAVED")},
         GridCase{.tp = 2, .pp = 2, .plan = PlanFromText("schedule: ZB_V")},
-        GridCase{.pp = 4, .plan = PlanFromText("schedule: ZB_H1")}),
+        GridCase{.pp = 4, .plan = PlanFromText("schedule: ZB_H1")},
+        GridCase{.pp = 2, .dp = 2, .plan = PlanFromText("sharding: OPTIMIZER")},
+        GridCase{.dp = 4, .plan = PlanFromText("sharding: GRADIENTS")},
+        GridCase{.dp = 4,
+                 .plan = PlanFromText("sharding: PARAMETERS shard_group: 2")}),
     [](const auto& info) { return info.param.Name(); });
 
 // Ranks need not be numbered as the grid numbers them.

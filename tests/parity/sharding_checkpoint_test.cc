@@ -1,0 +1,116 @@
+// A checkpoint holds logical tensors: how data-parallel ranks shared them when
+// it was written, and how they share them when it is read, must not show.
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/comm/threads/thread_world.h"
+#include "runtime/core/file.h"
+#include "runtime/core/log.h"
+#include "runtime/device/cpu_device.h"
+#include "tests/parity/tiny_job.h"
+#include "trainer/checkpointing.h"
+#include "trainer/rank_model.h"
+
+namespace trireme {
+namespace {
+
+// Trains steps [first, last] of the tiny job under the grid, after loading
+// `load` if it is not empty, and saves to `save` if that is not empty. Returns
+// the losses.
+std::map<int64_t, double> Train(const GridCase& grid, int64_t first,
+                                int64_t last, const std::string& load,
+                                const std::string& save) {
+  const TrainingSetup setup = [&] {
+    TrainingSetup with_average = SetupOf(grid);
+    with_average.optimizer.ema_decay = 0.9;
+    return with_average;
+  }();
+  const Plan plan = PlanOf(grid);
+  std::map<int64_t, double> losses;
+  RunThreadRanks(
+      static_cast<int>(grid.tp * grid.cp * grid.pp * grid.dp),
+      [&](CommunicatorFactory& factory, int rank) {
+        CpuDevice device(int64_t{1} << 40);
+        const auto model = RankModel::Build(setup, plan, device, factory);
+        CHECK_OK(model.status());
+        if (!load.empty()) {
+          const auto latest = LatestCheckpoint(load);
+          CHECK_OK(latest.status());
+          CHECK_OK(LoadCheckpoint(**model, *latest).status());
+        }
+        for (int64_t step = first; step <= last; ++step) {
+          const auto batch = RandomBatches(setup)(
+              device, step, (*model)->first_sample(), (*model)->local_batch());
+          CHECK_OK(batch.status());
+          const auto result =
+              (*model)->Step(*batch, {.step = step, .learning_rate = 1e-3});
+          CHECK_OK(result.status());
+          if (rank == 0) losses[step] = result->loss;
+        }
+        if (save.empty()) return;
+        CHECK_OK(SaveCheckpoint(**model, save, last, 0));
+      });
+  return losses;
+}
+
+std::string FolderOf(const std::string& name) {
+  const std::string path = testing::TempDir() + "/" + name;
+  CHECK_OK(MakeDirectories(path));
+  return path;
+}
+
+GridCase CaseOf(const char* plan, DType dtype) {
+  GridCase grid{.tp = 2, .dp = 4, .dtype = dtype, .plan = PlanFromText(plan)};
+  grid.plan.set_microbatches(1);
+  return grid;
+}
+
+// Not where shards are replicated: there gradients are summed in two steps.
+TEST(ShardingCheckpointTest, FilesAreTheSameUnderEverySharding) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    std::map<std::string, std::string> expected;
+    for (const char* plan : {"sharding: REPLICATED", "sharding: OPTIMIZER",
+                             "sharding: GRADIENTS", "sharding: PARAMETERS"}) {
+      const std::string folder = FolderOf(std::string(DTypeName(dtype)) + plan);
+      Train(CaseOf(plan, dtype), 1, 2, "", folder);
+      const auto latest = LatestCheckpoint(folder);
+      ASSERT_TRUE(latest.ok()) << latest.status();
+      const auto manifest = ReadManifest(*latest);
+      ASSERT_TRUE(manifest.ok()) << manifest.status();
+      std::map<std::string, std::string> checksums;
+      for (const auto& [name, file] : manifest->files) {
+        checksums[name] = file.xxh64;
+      }
+      EXPECT_GE(checksums.size(), 4u);
+      if (expected.empty()) expected = checksums;
+      EXPECT_EQ(checksums, expected) << plan;
+    }
+  }
+}
+
+TEST(ShardingCheckpointTest, ARunGoesOnUnderAnotherSharding) {
+  for (const DType dtype : {DType::kFloat64, DType::kBFloat16}) {
+    const std::string folder =
+        FolderOf("resume" + std::string(DTypeName(dtype)));
+    Train(CaseOf("sharding: PARAMETERS", dtype), 1, 2, "", folder);
+    const auto straight =
+        Train(CaseOf("sharding: REPLICATED", dtype), 1, 4, "", "");
+    for (const char* plan :
+         {"sharding: REPLICATED", "sharding: OPTIMIZER shard_group: 2",
+          "sharding: GRADIENTS", "sharding: PARAMETERS shard_group: 2"}) {
+      const auto resumed = Train(CaseOf(plan, dtype), 3, 4, folder, "");
+      for (const auto& [step, loss] : resumed) {
+        EXPECT_NEAR(loss, straight.at(step),
+                    dtype == DType::kFloat64 ? 1e-12 : 1e-5)
+            << plan << " step " << step;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace trireme
