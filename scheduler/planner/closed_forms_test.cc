@@ -67,13 +67,13 @@ TEST(ClosedForms, AmpAndPipetteErrAsKnown) {
       {4, 16, 0.3, 1.5, 81.9, 1.1, 13.2},
   };
   for (const Case& test : cases) {
-    // The slow stage is the second.
+    // The slow stage is the third.
     const double exact = SimulatedStep(test.stages, test.microbatches, 1, 2,
-                                       test.message_s, 1, test.slowdown);
+                                       test.message_s, 2, test.slowdown);
     EXPECT_NEAR(exact, test.exact, 0.05);
     ClosedFormInput input;
     input.stage_s.assign(test.stages, 3.0);
-    input.stage_s[1] *= test.slowdown;
+    input.stage_s[2] *= test.slowdown;
     input.microbatches = test.microbatches;
     input.messages_s = 2 * (test.stages - 1) * test.message_s;
     EXPECT_NEAR(100 * (AmpStepSeconds(input) / exact - 1), test.amp_percent,

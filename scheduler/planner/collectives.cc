@@ -1,0 +1,78 @@
+#include "scheduler/planner/collectives.h"
+
+#include <algorithm>
+
+namespace trireme {
+
+double RingCost::ReduceScatter(double bytes) const {
+  double seconds = 0;
+  if (members_per_node > 1) {
+    const auto i = static_cast<double>(members_per_node);
+    seconds += (i - 1) * node_latency_s + (i - 1) / i * bytes * node_s_per_byte;
+  }
+  if (nodes > 1) {
+    const auto o = static_cast<double>(nodes);
+    seconds += (o - 1) * network_latency_s +
+               (o - 1) / o * bytes / static_cast<double>(members_per_node) *
+                   network_s_per_byte;
+  }
+  return seconds;
+}
+
+double RingCost::AllToAll(double bytes) const {
+  if (members < 2) return 0;
+  const auto k = static_cast<double>(members);
+  const auto inside = static_cast<double>(members_per_node - 1);
+  const double outside = k - 1 - inside;
+  return std::max(
+      inside > 0 ? node_latency_s + inside / k * bytes * node_s_per_byte : 0,
+      outside > 0 ? network_latency_s + outside / k * bytes * network_s_per_byte
+                  : 0);
+}
+
+double RingCost::RingStep(double bytes) const {
+  if (members < 2) return 0;
+  return nodes > 1 ? network_latency_s + bytes * network_s_per_byte
+                   : node_latency_s + bytes * node_s_per_byte;
+}
+
+RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
+                int64_t flows_per_node) {
+  RingCost ring;
+  ring.members = static_cast<int64_t>(ranks.size());
+  if (ranks.size() < 2) return ring;
+  // Nodes in the order in which the group first reaches them.
+  std::vector<int32_t> nodes;
+  std::vector<int64_t> counts;
+  for (const int32_t rank : ranks) {
+    const int32_t node = cluster.node_of_rank[rank];
+    // The last one is the likely one.
+    const auto found = std::find(nodes.rbegin(), nodes.rend(), node);
+    if (found == nodes.rend()) {
+      nodes.push_back(node);
+      counts.push_back(1);
+    } else {
+      ++counts[nodes.rend() - found - 1];
+    }
+  }
+  ring.nodes = static_cast<int64_t>(nodes.size());
+  ring.members_per_node = *std::min_element(counts.begin(), counts.end());
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (counts[i] > 1) {
+      const ClusterLink& link = cluster.nodes[nodes[i]].link;
+      ring.node_latency_s = std::max(ring.node_latency_s, link.latency_s);
+      ring.node_s_per_byte =
+          std::max(ring.node_s_per_byte, 1 / link.BytesPerSecond(counts[i]));
+    }
+    if (nodes.size() == 1) continue;
+    const ClusterLink& link =
+        cluster.LinkBetweenNodes(nodes[i], nodes[(i + 1) % nodes.size()]);
+    ring.network_latency_s = std::max(ring.network_latency_s, link.latency_s);
+    ring.network_s_per_byte =
+        std::max(ring.network_s_per_byte,
+                 1 / link.BytesPerSecond(std::max<int64_t>(1, flows_per_node)));
+  }
+  return ring;
+}
+
+}  // namespace trireme

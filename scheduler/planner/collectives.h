@@ -1,0 +1,51 @@
+// Seconds of collectives over a group of devices: alpha-beta rings, inside a
+// node over its links and between nodes over each member's share of the
+// network.
+//
+// A group of k devices on o nodes, at least i on each: a reduce-scatter of V
+// bytes takes (i − 1)/i·V at the node's rate, then (o − 1)/o·V/i at the rate of
+// the slowest pair of neighbouring nodes (in the order of the group), and a
+// latency for each of the i − 1 + o − 1 steps. An all-gather takes the same, an
+// all-reduce both, an all-to-all of V bytes per device (k − 1)/k·V, of which
+// the part to other nodes at the network's rate.
+
+#ifndef TRIREME_SCHEDULER_PLANNER_COLLECTIVES_H_
+#define TRIREME_SCHEDULER_PLANNER_COLLECTIVES_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "scheduler/planner/cluster.h"
+
+namespace trireme {
+
+// What a group's collectives depend on.
+struct RingCost {
+  int64_t members = 1;
+  int64_t nodes = 1;
+  int64_t members_per_node = 1;  // the least
+  // Seconds of each step, and of each byte that a device sends.
+  double node_latency_s = 0;
+  double node_s_per_byte = 0;
+  double network_latency_s = 0;
+  double network_s_per_byte = 0;
+
+  // `bytes`: the whole tensor.
+  double ReduceScatter(double bytes) const;
+  double AllGather(double bytes) const { return ReduceScatter(bytes); }
+  double AllReduce(double bytes) const { return 2 * ReduceScatter(bytes); }
+  // `bytes`: of one device's tensor.
+  double AllToAll(double bytes) const;
+  // One step of a ring in which every device sends `bytes` to the next one.
+  double RingStep(double bytes) const;
+};
+
+// `ranks`: physical ranks of the group in ring order. `flows_per_node`: how
+// many devices of a node send to other nodes at the same time (this group's and
+// those of its sisters).
+RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
+                int64_t flows_per_node);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_COLLECTIVES_H_

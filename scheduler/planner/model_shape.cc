@@ -1,0 +1,240 @@
+#include "scheduler/planner/model_shape.h"
+
+#include <cmath>
+#include <string_view>
+#include <utility>
+
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+// Whole tokens on one rank: over cp always, over tp where nothing else is
+// sharded and sequence parallelism is on.
+double LocalTokens(const ModelShape& model, const BlockSplit& split) {
+  return static_cast<double>(SequenceLength(model) * split.microbatch_size) /
+         static_cast<double>(split.cp);
+}
+
+// Elements of one [tokens, h] activation of a microbatch on one rank, as it
+// lies between the tensor-parallel layers, and inside them.
+struct Unit {
+  double outside = 0;
+  double inside = 0;
+};
+
+Unit UnitOf(const ModelShape& model, const BlockSplit& split) {
+  const double elements =
+      LocalTokens(model, split) * static_cast<double>(model.hidden);
+  const auto tp = static_cast<double>(split.tp);
+  return {.outside = split.sequence_parallel ? elements / tp : elements,
+          .inside = elements / tp};
+}
+
+double MlpRatio(const ModelShape& model) {
+  return static_cast<double>(model.mlp_hidden) /
+         static_cast<double>(model.hidden);
+}
+
+// Score elements of a microbatch on one rank.
+double Scores(const ModelShape& model, const BlockSplit& split) {
+  const auto s = static_cast<double>(SequenceLength(model));
+  return static_cast<double>(model.heads * split.microbatch_size) * s * s /
+         static_cast<double>(split.tp * split.cp);
+}
+
+int64_t ToBytes(double bytes) { return std::llround(bytes); }
+
+}  // namespace
+
+ModelShape GptShape(std::string name, int64_t layers, int64_t hidden,
+                    int64_t heads, int64_t tokens, int64_t vocabulary) {
+  ModelShape model;
+  model.name = std::move(name);
+  model.layers = layers;
+  model.hidden = hidden;
+  model.mlp_hidden = 4 * hidden;
+  model.heads = heads;
+  model.tokens = tokens;
+  model.dropout = true;
+  model.unfused_attention = true;
+  model.vocabulary = vocabulary;
+  // Positions.
+  model.embedding_parameters = tokens * hidden;
+  model.gradient_bytes = 2;
+  return model;
+}
+
+absl::Status CheckModelShape(const ModelShape& model) {
+  static constexpr int64_t kMax = int64_t{1} << 31;
+  auto check = [](std::string_view field, int64_t value, int64_t least) {
+    if (value >= least && value <= kMax) return absl::OkStatus();
+    return InvalidArgument("model.{}: found {}, expected {} to {}", field,
+                           value, least, kMax);
+  };
+  RETURN_IF_ERROR(check("layers", model.layers, 1));
+  RETURN_IF_ERROR(check("hidden", model.hidden, 1));
+  RETURN_IF_ERROR(check("mlp_hidden", model.mlp_hidden, 1));
+  RETURN_IF_ERROR(check("heads", model.heads, 1));
+  RETURN_IF_ERROR(check("tokens", model.tokens, 1));
+  RETURN_IF_ERROR(check("text_tokens", model.text_tokens, 0));
+  RETURN_IF_ERROR(check("vocabulary", model.vocabulary, 0));
+  if (model.element_bytes != 2 && model.element_bytes != 4) {
+    return InvalidArgument("model.element_bytes: found {}, expected 2 or 4",
+                           model.element_bytes);
+  }
+  for (size_t i = 0; i < model.measured.size(); ++i) {
+    const MeasuredBlock& block = model.measured[i];
+    for (const double seconds : {block.forward_s, block.backward_s}) {
+      if (!(seconds > 0) || !std::isfinite(seconds)) {
+        return InvalidArgument(
+            "model.measured[{}]: found {} seconds, expected a positive number",
+            i, seconds);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+int64_t SequenceLength(const ModelShape& model) {
+  return model.tokens +
+         (model.text == ModelShape::Text::kJoint ? model.text_tokens : 0);
+}
+
+BlockSplit SplitOf(const Plan& plan) {
+  return {.tp = plan.grid().tp(),
+          .cp = plan.grid().cp(),
+          .ulysses = plan.ulysses(),
+          .sequence_parallel = plan.sequence_parallel(),
+          .microbatch_size = plan.microbatch_size()};
+}
+
+double AttentionFlops(const ModelShape& model) {
+  const auto s = static_cast<double>(SequenceLength(model));
+  const auto h = static_cast<double>(model.hidden);
+  double flops = 4 * s * s * h;
+  if (model.text == ModelShape::Text::kCross) {
+    flops += 4 * s * static_cast<double>(model.text_tokens) * h;
+  }
+  return flops;
+}
+
+double BlockFlops(const ModelShape& model) {
+  const auto s = static_cast<double>(SequenceLength(model));
+  const auto h = static_cast<double>(model.hidden);
+  const auto f = static_cast<double>(model.mlp_hidden);
+  double flops = 8 * s * h * h + 4 * s * h * f + AttentionFlops(model);
+  if (model.text == ModelShape::Text::kCross) {
+    flops += 4 * (s + static_cast<double>(model.text_tokens)) * h * h;
+  }
+  return flops;
+}
+
+int64_t BlockParametersPerRank(const ModelShape& model, int64_t tp) {
+  const int64_t h = model.hidden;
+  int64_t sharded = 4 * h * h + 2 * h * model.mlp_hidden +
+                    model.modulation_parameters + 3 * h + model.mlp_hidden;
+  int64_t whole = 2 * h;
+  if (model.text == ModelShape::Text::kCross) sharded += 4 * h * h;
+  if (model.text == ModelShape::Text::kJoint) sharded *= 2;
+  // Two norms with scale and shift, where modulation does not replace them.
+  if (model.modulation_parameters == 0) whole += 4 * h;
+  return (sharded + tp - 1) / tp + whole;
+}
+
+int64_t BlockParameters(const ModelShape& model) {
+  return BlockParametersPerRank(model, 1);
+}
+
+int64_t EmbeddingParameters(const ModelShape& model) {
+  return model.embedding_parameters + model.vocabulary * model.hidden;
+}
+
+int64_t HeadParameters(const ModelShape& model) {
+  return model.head_parameters;
+}
+
+int64_t ModelParameters(const ModelShape& model) {
+  return model.layers * BlockParameters(model) + EmbeddingParameters(model) +
+         HeadParameters(model);
+}
+
+double HeadFlops(const ModelShape& model) {
+  return model.head_flops + 2.0 * static_cast<double>(model.tokens) *
+                                static_cast<double>(model.hidden) *
+                                static_cast<double>(model.vocabulary);
+}
+
+double ModelTrainingFlops(const ModelShape& model) {
+  return 3 * (static_cast<double>(model.layers) * BlockFlops(model) +
+              model.embedding_flops + HeadFlops(model));
+}
+
+double ElementwiseBytes(const ModelShape& model, const BlockSplit& split) {
+  // In units of one [tokens, h] activation, reads and writes: two norms 2 each
+  // (modulation rides along), two gated or plain residual sums 3 each, bias
+  // and dropout 1 more each ...
+  const double outside = 4 + 6 + 4;
+  // ... biases of queries, keys and values 6, layout of heads 2, and the
+  // activation function, read and write.
+  const double inside = 8 + 2 * MlpRatio(model) + (model.qk_norm ? 4 : 0);
+  const Unit unit = UnitOf(model, split);
+  double elements = outside * unit.outside + inside * unit.inside;
+  // Scores: written, through softmax and dropout (with a mask of one byte),
+  // read.
+  if (model.unfused_attention) elements += 6.5 * Scores(model, split);
+  return elements * static_cast<double>(model.element_bytes);
+}
+
+int64_t ActivationBytes(const ModelShape& model, const BlockSplit& split,
+                        Plan::Recompute recompute) {
+  const Unit unit = UnitOf(model, split);
+  const auto e = static_cast<double>(model.element_bytes);
+  if (recompute == Plan::FULL) return ToBytes(unit.outside * e);
+  const bool selective = recompute == Plan::SELECTIVE;
+  const double ratio = MlpRatio(model);
+  const bool modulated = model.modulation_parameters > 0;
+  // Inputs of the two norms, of attention and of the MLP; with modulation also
+  // what the two gates multiply. SELECTIVE drops the norms' outputs.
+  double outside = (selective ? 2 : 4) + (modulated ? 2 : 0);
+  // Queries, keys, values, attention's output; the activation function's input
+  // and output, of which SELECTIVE drops the latter.
+  double inside = 4 + (selective ? 1 : 2) * ratio + (model.qk_norm ? 2 : 0);
+  double bytes = (outside * unit.outside + inside * unit.inside) * e;
+  if (model.dropout) bytes += 2 * unit.outside;  // masks of one byte
+  if (model.text == ModelShape::Text::kCross) {
+    // Normed query input, queries, output and its gate; keys and values.
+    const double text = static_cast<double>(model.text_tokens) /
+                        static_cast<double>(model.tokens);
+    bytes +=
+        e * ((selective ? 1 : 2) * unit.outside + (2 + 2 * text) * unit.inside);
+  }
+  // Probabilities before and after dropout, and its mask.
+  if (model.unfused_attention && !selective) {
+    bytes += (2 * e + 1) * Scores(model, split);
+  }
+  return ToBytes(bytes);
+}
+
+int64_t DeferredWeightBytes(const ModelShape& model, const BlockSplit& split) {
+  // Input and output gradient of the four matrix products: attention in (1 and
+  // 3), out (1 and 1), MLP in (1 and r), out (r and 1).
+  const Unit unit = UnitOf(model, split);
+  const double elements =
+      4 * unit.outside + (4 + 2 * MlpRatio(model)) * unit.inside;
+  return ToBytes(elements * static_cast<double>(model.element_bytes));
+}
+
+int64_t BoundaryBytes(const ModelShape& model, const BlockSplit& split) {
+  return ToBytes(UnitOf(model, split).outside *
+                 static_cast<double>(model.element_bytes));
+}
+
+int64_t MessageBytes(const ModelShape& model, const BlockSplit& split,
+                     bool scatter) {
+  const Unit unit = UnitOf(model, split);
+  return ToBytes((scatter ? unit.inside : unit.outside) *
+                 static_cast<double>(model.element_bytes));
+}
+
+}  // namespace trireme

@@ -1,0 +1,135 @@
+// A transformer as the planner sees it: sizes only, no tensors. The trainer
+// fills one from its model's configuration; GPT presets exist for comparison
+// with published runs.
+//
+// Units: FLOPs and bytes of one *sample* where not said otherwise; a matrix
+// product of [m, k] by [k, n] is 2mkn FLOPs. Sources: Korthikanti et al.,
+// "Reducing activation recomputation in large transformer models" (activation
+// bytes), Narayanan et al., "Efficient large-scale language model training on
+// GPU clusters" (FLOPs).
+
+#ifndef TRIREME_SCHEDULER_PLANNER_MODEL_SHAPE_H_
+#define TRIREME_SCHEDULER_PLANNER_MODEL_SHAPE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "scheduler/plan.pb.h"
+
+namespace trireme {
+
+// Measured seconds of one block on one kind of device. Overrides what FLOPs and
+// rates give, for exactly this split.
+struct MeasuredBlock {
+  std::string device;  // name in the cluster
+  int64_t tp = 1;
+  int64_t cp = 1;
+  int64_t microbatch_size = 1;
+  // Compute only: no communication, no recomputation.
+  double forward_s = 0;
+  double backward_s = 0;
+  // Of the backward, what can be put off (weight gradients). 0: half.
+  double backward_weight_s = 0;
+};
+
+struct ModelShape {
+  enum class Text { kNone, kCross, kJoint };
+
+  std::string name;
+  int64_t layers = 0;
+  int64_t hidden = 0;
+  int64_t mlp_hidden = 0;
+  int64_t heads = 0;
+  // Of one sample in the blocks, text of kJoint not included.
+  int64_t tokens = 0;
+  int64_t text_tokens = 0;
+  Text text = Text::kNone;
+  // Parameters of a block's adaLN (6 h^2 with one table per block); 0: none.
+  // Their products act on one vector per sample and cost no FLOPs here.
+  int64_t modulation_parameters = 0;
+  // RMS norms on queries and keys keep two more activations.
+  bool qk_norm = false;
+  // Dropout after attention and MLP keeps masks.
+  bool dropout = false;
+  // Attention keeps and moves whole score matrices (no fused kernel).
+  bool unfused_attention = false;
+  // 0: none. Both ends of a language model: table [V, h] and logits.
+  int64_t vocabulary = 0;
+  // Parameters and forward FLOPs of what lies before the first block and after
+  // the last one, beside the vocabulary.
+  int64_t embedding_parameters = 0;
+  double embedding_flops = 0;
+  int64_t head_parameters = 0;
+  double head_flops = 0;
+  // Of weights and activations: 2 (bf16, fp16) or 4.
+  int64_t element_bytes = 2;
+  // Of one parameter's gradient, and of its optimizer state (fp32 master
+  // weight and two moments; no master where weights are fp32 already).
+  int64_t gradient_bytes = 4;
+  int64_t optimizer_bytes = 12;
+  std::vector<MeasuredBlock> measured;
+};
+
+// GPT of `layers` blocks with MLPs of 4 h, dropout, unfused attention, fp16:
+// how Megatron-LM's published runs were.
+ModelShape GptShape(std::string name, int64_t layers, int64_t hidden,
+                    int64_t heads, int64_t tokens, int64_t vocabulary);
+
+// InvalidArgument with the field's name where a size makes no sense.
+absl::Status CheckModelShape(const ModelShape& model);
+
+// Tokens of one sample that a block's self-attention and MLP work on.
+int64_t SequenceLength(const ModelShape& model);
+
+// How one microbatch of a block is divided and kept.
+struct BlockSplit {
+  int64_t tp = 1;
+  int64_t cp = 1;
+  int64_t ulysses = 1;
+  bool sequence_parallel = false;
+  int64_t microbatch_size = 1;
+};
+BlockSplit SplitOf(const Plan& plan);
+
+// Forward FLOPs of one block over one sample: matrix products only,
+//   8 s h^2 + 4 s h f + 4 s^2 h (+ cross text 4 s h^2 + 4 n h^2 + 4 s n h).
+double BlockFlops(const ModelShape& model);
+// Of attention's two products alone.
+double AttentionFlops(const ModelShape& model);
+int64_t BlockParameters(const ModelShape& model);
+// Of the whole model.
+int64_t ModelParameters(const ModelShape& model);
+// Forward and backward (3 times forward) over one sample, embedding and head
+// included: the FLOPs of MFU. Recomputation never counts.
+double ModelTrainingFlops(const ModelShape& model);
+// Forward FLOPs before the first and after the last block, with the vocabulary.
+double HeadFlops(const ModelShape& model);
+int64_t EmbeddingParameters(const ModelShape& model);
+int64_t HeadParameters(const ModelShape& model);
+
+// Parameters of a block on one rank: matrices are sharded over tp, norms not.
+int64_t BlockParametersPerRank(const ModelShape& model, int64_t tp);
+
+// What one block's element-wise kernels read and write in one forward of a
+// microbatch on one rank; a backward moves twice as much.
+double ElementwiseBytes(const ModelShape& model, const BlockSplit& split);
+
+// Activations that one block keeps from forward to backward, per microbatch and
+// rank.
+int64_t ActivationBytes(const ModelShape& model, const BlockSplit& split,
+                        Plan::Recompute recompute);
+// Of those, what the weight gradients still need after the input gradients.
+int64_t DeferredWeightBytes(const ModelShape& model, const BlockSplit& split);
+
+// The hidden states of one microbatch as they lie on one rank between blocks,
+// which is also the message from stage to stage: a rank of tp sends its share
+// of the tokens even without sequence parallelism where `scatter`.
+int64_t BoundaryBytes(const ModelShape& model, const BlockSplit& split);
+int64_t MessageBytes(const ModelShape& model, const BlockSplit& split,
+                     bool scatter);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_MODEL_SHAPE_H_

@@ -1,0 +1,107 @@
+// What every instruction of a plan costs in time and memory on a cluster: the
+// bridge from (Plan, ModelShape, ClusterModel) to the simulator's CostModel and
+// MemoryModel.
+//
+// Collectives of tp and cp, and the parameter gathers of PARAMETERS sharding,
+// happen inside a chunk's forward and backward; their exposed seconds are part
+// of the chunk's and are also reported by cause.
+
+#ifndef TRIREME_SCHEDULER_PLANNER_PLAN_COSTS_H_
+#define TRIREME_SCHEDULER_PLANNER_PLAN_COSTS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "scheduler/cost_model.h"
+#include "scheduler/memory.h"
+#include "scheduler/plan.pb.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/collectives.h"
+#include "scheduler/planner/model_shape.h"
+#include "scheduler/stage_partition.h"
+
+namespace trireme {
+
+// How a runtime behaves where runtimes differ.
+struct RuntimeTraits {
+  // Gradients of finished buckets are reduced behind the last backward; else
+  // all at its end.
+  bool overlap_gradients = true;
+  // Without sequence parallelism each of the tp ranks still sends only its
+  // share of a message between stages, and the receivers gather it.
+  bool scatter_messages = false;
+};
+
+// Seconds of one microbatch on a chunk, forward and backward, by cause; what is
+// left of the chunk's time is arithmetic that had to be done.
+struct ChunkParts {
+  double tp_s = 0;
+  double cp_s = 0;
+  double dp_s = 0;  // PARAMETERS sharding
+  double recompute_s = 0;
+};
+
+// Of one data-parallel replica.
+struct PlanCosts {
+  CostModel cost;
+  MemoryModel memory;
+  // parts[pipeline rank][chunk].
+  std::vector<std::vector<ChunkParts>> parts;
+  // Of each stage.
+  std::vector<int32_t> buckets;
+};
+
+class PlanCoster {
+ public:
+  // `plan`: resolved, and with as many ranks as the cluster. All three must
+  // outlive the coster.
+  PlanCoster(const ModelShape& model, const ClusterModel& cluster,
+             const Plan& plan, const RuntimeTraits& traits);
+
+  // Of data-parallel replica `replica`. Its parts that depend only on the
+  // stage (memory, gradient reduction) are the worst of all replicas'.
+  PlanCosts CostsOf(int32_t replica) const;
+
+  // Time of each block (on the slowest device of the cluster), embedding and
+  // head, for cutting stages.
+  PartitionCosts BlockTimes() const;
+
+ private:
+  struct BlockTime {
+    double forward_s = 0;
+    double backward_s = 0;
+    double backward_weight_s = 0;
+    ChunkParts parts;
+  };
+
+  int32_t Physical(int64_t tp, int64_t cp, int64_t dp, int64_t pp) const;
+  // Compute and communication of one block on the ranks of (replica, pp).
+  BlockTime TimeOfBlock(int32_t replica, int32_t pp, bool recomputed) const;
+  // Arithmetic of one block on one node's devices.
+  BlockTime ArithmeticOfBlock(int32_t node, bool recomputed) const;
+  double SecondsOf(double flops, double bytes, int32_t node) const;
+  double EmbeddingSeconds(int32_t node) const;
+  double HeadSeconds(int32_t node) const;
+  void AddCommunication(int32_t replica, int32_t pp, bool recomputed,
+                        BlockTime& time) const;
+  LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
+  int64_t StageParameters(int32_t stage) const;
+  int64_t ChunkActivationBytes(int32_t stage) const;
+  RankMemory MemoryOf(int32_t pp, const std::vector<int32_t>& buckets) const;
+
+  const ModelShape& model_;
+  const ClusterModel& cluster_;
+  const Plan& plan_;
+  const RuntimeTraits& traits_;
+  const BlockSplit split_;
+  const int32_t tp_, cp_, dp_, pp_;
+  const std::vector<StageLocation> stages_;
+  // Of each pipeline rank, the slowest of its data-parallel groups (and of
+  // their shard groups).
+  std::vector<RingCost> reduction_;
+  std::vector<RingCost> shards_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_PLAN_COSTS_H_
