@@ -153,7 +153,8 @@ void Executor::Run(const Instruction& instruction, const StepOptions& options,
       }
       result.times.gradient_wait += SecondsSince(start_ns);
       const int64_t clip_start_ns = NowNs();
-      result.gradient_norm = optimizer_->ClipGradients();
+      result.gradient_norm =
+          optimizer_->ClipGradients(options.loss_scale, options.skip_overflow);
       result.times.optimizer += SecondsSince(clip_start_ns);
       break;
     }

@@ -40,6 +40,10 @@ struct StepOptions {
   double learning_rate = 0;
   // False: gradients are computed and reduced, but nothing is updated.
   bool update = true;
+  // The factor in all gradients (loss_scaler.h), and whether a step whose
+  // gradients overflow is left out.
+  double loss_scale = 1;
+  bool skip_overflow = false;
   // If set, one event per instruction is appended.
   std::vector<TraceEvent>* trace = nullptr;
 };

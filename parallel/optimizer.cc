@@ -71,7 +71,7 @@ Optimizer::Optimizer(ParallelContext& context, const OptimizerOptions& options,
   }
 }
 
-double Optimizer::ClipGradients() {
+double Optimizer::ClipGradients(double loss_scale, bool skip_overflow) {
   double sum = 0;
   for (const std::vector<OwnedParameter>& bucket : owned_) {
     for (const OwnedParameter& part : bucket) {
@@ -88,14 +88,17 @@ double Optimizer::ClipGradients() {
       .AllReduce(total, ReduceOp::kSum, "gradient norm")
       .Wait();
   if (context_.device().dry()) return 0;
-  const double norm = std::sqrt(*total.data<double>());
+  const double norm = std::sqrt(*total.data<double>()) / loss_scale;
   gradient_scale_ = options_.clip_norm > 0
                         ? std::min(1.0, options_.clip_norm / (norm + 1e-6))
                         : 1.0;
+  gradient_scale_ /= loss_scale;
+  skip_ = skip_overflow && !std::isfinite(norm);
   return norm;
 }
 
 void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
+  if (skip_) return;
   const double ema_decay =
       std::min(options_.ema_decay, (1.0 + step) / (10.0 + step));
   for (OwnedParameter& part : owned_[bucket]) {

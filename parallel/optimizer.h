@@ -51,8 +51,10 @@ class Optimizer {
   // parameters that are not sharded over an axis count on that axis's first
   // rank. A collective over the ranks of the model's shards. Sets the factor
   // that Update applies: min(1, clip_norm/(norm + 1e-6)). Call when all
-  // gradients are reduced.
-  double ClipGradients();
+  // gradients are reduced. `loss_scale`: the factor that is in all gradients;
+  // the norm is that without it. With `skip_overflow`, Update changes nothing
+  // until the next call if the norm is not finite.
+  double ClipGradients(double loss_scale = 1, bool skip_overflow = false);
 
   // One step on a bucket, by its position in `owned`; `step` counts from 1.
   void Update(int bucket, int64_t step, double learning_rate);
@@ -69,6 +71,7 @@ class Optimizer {
   OptimizerOptions options_;
   std::vector<std::vector<OwnedParameter>> owned_;
   double gradient_scale_ = 1.0;
+  bool skip_ = false;
 };
 
 }  // namespace trireme

@@ -1,10 +1,14 @@
 #include "trainer/checkpointing.h"
 
+#include <cmath>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "nlohmann/json.hpp"
 #include "parallel/logical_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/checkpoint/safetensors.h"
@@ -88,6 +92,46 @@ absl::Status ReadParts(const std::string& path,
   return absl::OkStatus();
 }
 
+constexpr char kScalerKey[] = "loss_scaler";
+
+std::map<std::string, std::string> ScalerMetadata(const LossScaler& scaler) {
+  if (!scaler.enabled()) return {};
+  const LossScalerState& state = scaler.state();
+  return {
+      {kScalerKey, nlohmann::json({{"scale", state.scale},
+                                   {"clean_steps", state.clean_steps},
+                                   {"hysteresis_left", state.hysteresis_left},
+                                   {"skipped_steps", state.skipped_steps}})
+                       .dump()}};
+}
+
+// A checkpoint of another precision leaves the scaler as it is.
+absl::Status RestoreScaler(const std::string& checkpoint,
+                           const std::map<std::string, std::string>& metadata,
+                           LossScaler& scaler) {
+  const auto found = metadata.find(kScalerKey);
+  if (!scaler.enabled() || found == metadata.end()) return absl::OkStatus();
+  const auto json =
+      nlohmann::json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+  const auto number = [&](const char* key) {
+    return json.is_object() && json.contains(key) && json[key].is_number()
+               ? json[key].get<double>()
+               : -1.0;
+  };
+  const double scale = number("scale");
+  if (!(scale > 0) || !std::isfinite(scale) || number("clean_steps") < 0 ||
+      number("hysteresis_left") < 0 || number("skipped_steps") < 0) {
+    return DataLoss("{}: metadata '{}': found {}, expected a loss scale",
+                    checkpoint, kScalerKey, found->second);
+  }
+  scaler.set_state(
+      {.scale = scale,
+       .clean_steps = static_cast<int64_t>(number("clean_steps")),
+       .hysteresis_left = static_cast<int64_t>(number("hysteresis_left")),
+       .skipped_steps = static_cast<int64_t>(number("skipped_steps"))});
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
@@ -111,7 +155,8 @@ absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
   write(model.MomentParts(/*second=*/true), kSecondMomentFile);
   if (model.setup().optimizer.ema_decay > 0) write(model.EmaParts(), kEmaFile);
   if (leader && status.ok()) {
-    status = checkpoint->Commit({}, step * model.setup().global_batch);
+    status = checkpoint->Commit(ScalerMetadata(model.loss_scaler()),
+                                step * model.setup().global_batch);
     if (status.ok()) status = PruneCheckpoints(folder, keep);
   }
   return Agree(model, status);
@@ -122,6 +167,8 @@ absl::StatusOr<int64_t> LoadCheckpoint(RankModel& model,
   const bool leader = model.context().communicators().world().rank() == 0;
   const auto read = [&]() -> absl::StatusOr<int64_t> {
     ASSIGN_OR_RETURN(const auto manifest, ReadManifest(checkpoint));
+    RETURN_IF_ERROR(
+        RestoreScaler(checkpoint, manifest.metadata, model.loss_scaler()));
     // A flipped bit in a weight would train on unseen.
     if (leader) RETURN_IF_ERROR(VerifyChecksums(checkpoint));
     RETURN_IF_ERROR(

@@ -77,6 +77,23 @@ absl::Status FillSample(SampleConfig& sample) {
   return CheckRange("sample.per_class", sample.per_class(), 1, 1000);
 }
 
+absl::Status FillLossScaling(LossScaling& scaling) {
+  const LossScalerOptions defaults;
+  if (!scaling.has_initial()) scaling.set_initial(defaults.initial);
+  if (!scaling.has_growth_interval()) {
+    scaling.set_growth_interval(defaults.growth_interval);
+  }
+  if (!scaling.has_hysteresis()) scaling.set_hysteresis(defaults.hysteresis);
+  if (!scaling.has_minimum()) scaling.set_minimum(defaults.minimum);
+  RETURN_IF_ERROR(
+      CheckRange("loss_scaling.minimum", scaling.minimum(), 1e-30, 1e30));
+  RETURN_IF_ERROR(CheckRange("loss_scaling.initial", scaling.initial(),
+                             scaling.minimum(), 1e30));
+  RETURN_IF_ERROR(CheckRange("loss_scaling.growth_interval",
+                             scaling.growth_interval(), 1, 1e9));
+  return CheckRange("loss_scaling.hysteresis", scaling.hysteresis(), 1, 1e6);
+}
+
 }  // namespace
 
 absl::Status FillJobDefaults(Job& job) {
@@ -90,6 +107,13 @@ absl::Status FillJobDefaults(Job& job) {
   RETURN_IF_ERROR(FillOptimizer(*job.mutable_optimizer()));
   if (job.precision() == Job::PRECISION_UNSPECIFIED) {
     job.set_precision(Job::BF16);
+  }
+  if (job.precision() == Job::FP16) {
+    RETURN_IF_ERROR(FillLossScaling(*job.mutable_loss_scaling()));
+  } else if (job.has_loss_scaling()) {
+    return InvalidArgument(
+        "loss_scaling: found with precision {}, expected it with FP16 only",
+        Job::Precision_Name(job.precision()));
   }
   if (!job.checkpoint().has_every()) job.mutable_checkpoint()->set_every(0);
   if (!job.checkpoint().has_keep()) job.mutable_checkpoint()->set_keep(2);
@@ -138,6 +162,15 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
       break;
     case Job::FP64:
       setup.dtype = DType::kFloat64;
+      break;
+    case Job::FP16:
+      setup.dtype = DType::kFloat16;
+      setup.loss_scale = {
+          .enabled = true,
+          .initial = job.loss_scaling().initial(),
+          .growth_interval = job.loss_scaling().growth_interval(),
+          .hysteresis = job.loss_scaling().hysteresis(),
+          .minimum = job.loss_scaling().minimum()};
       break;
     default:
       setup.dtype = DType::kBFloat16;

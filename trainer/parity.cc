@@ -75,6 +75,9 @@ absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
         LogicalGather::Create(model->context(), model->GradientParts()));
     gather.Run([&](const LogicalTensorInfo& info, const Tensor& whole) {
       entry.gradients.push_back({info.name, ToDoubles(whole)});
+      for (double& value : entry.gradients.back().values) {
+        value /= result.loss_scale;
+      }
     });
     std::sort(entry.gradients.begin(), entry.gradients.end(),
               [](const auto& a, const auto& b) { return a.name < b.name; });

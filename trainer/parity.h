@@ -89,9 +89,10 @@ struct ParityTolerance {
   double loss = 0;
   double gradient = 0;
 };
-// 1e-10 in fp64, 1e-5 in fp32. In bf16, 1e-3 for losses and 0.3 for gradients:
-// Adam turns the rounding noise of near-zero first gradients into whole steps,
-// so that later gradients are compared on slightly different weights.
+// 1e-10 in fp64, 1e-5 in fp32. In bf16 and fp16, 1e-3 for losses and 0.3 for
+// gradients: Adam turns the rounding noise of near-zero first gradients into
+// whole steps, so that later gradients are compared on slightly different
+// weights.
 ParityTolerance ToleranceOf(DType dtype);
 
 // True if losses, gradient norms and every gradient are within the tolerance.

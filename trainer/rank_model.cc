@@ -1,6 +1,7 @@
 #include "trainer/rank_model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -259,7 +260,16 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,
                                                  const StepOptions& options) {
   CHECK_EQ(local_batch.size(), local_batch_);
   SetBatch(local_batch);
-  ASSIGN_OR_RETURN(const StepResult step, executor_->RunStep(options));
+  const double scale = loss_scaler_.state().scale;
+  for (const Part& part : parts_) part.chunk->set_loss_scale(scale);
+  StepOptions scaled = options;
+  // Steps that were left out do not count in Adam's bias correction.
+  scaled.step = options.step - loss_scaler_.state().skipped_steps;
+  scaled.loss_scale = scale;
+  scaled.skip_overflow = loss_scaler_.enabled();
+  ASSIGN_OR_RETURN(const StepResult step, executor_->RunStep(scaled));
+  // All ranks have the same norm, and so the same scale.
+  loss_scaler_.Update(std::isfinite(step.gradient_norm));
   const double local = step.local_loss * parts_.front().chunk->loss_factor();
   const Tensor loss = Tensor::FromValues<double>(
       context_->device(), {1}, std::span<const double>(&local, 1),
@@ -271,6 +281,8 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,
   GlobalStepResult result;
   if (!context_->device().dry()) result.loss = *loss.data<double>();
   result.gradient_norm = step.gradient_norm;
+  result.loss_scale = scale;
+  result.skipped_steps = loss_scaler_.state().skipped_steps;
   result.times = step.times;
   return result;
 }

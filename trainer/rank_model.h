@@ -20,6 +20,7 @@
 #include "parallel/executor.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/logical_tensors.h"
+#include "parallel/loss_scaler.h"
 #include "parallel/optimizer.h"
 #include "parallel/parameter_buckets.h"
 #include "parallel/parameter_shards.h"
@@ -36,7 +37,9 @@ namespace trireme {
 struct GlobalStepResult {
   double loss = 0;
   double gradient_norm = 0;
-  StepTimes times;  // of this rank
+  double loss_scale = 1;
+  int64_t skipped_steps = 0;  // so far
+  StepTimes times;            // of this rank
 };
 
 class RankModel {
@@ -74,6 +77,8 @@ class RankModel {
   std::vector<TensorPart> EmaParts();
   std::vector<TensorPart> MomentParts(bool second);
   std::vector<TensorPart> GradientParts();
+  // For checkpoints.
+  LossScaler& loss_scaler() { return loss_scaler_; }
   // After masters were written: refreshes what forward reads.
   void SyncValues();
 
@@ -94,7 +99,7 @@ class RankModel {
   };
 
   RankModel(const TrainingSetup& setup, const Plan& plan)
-      : setup_(setup), plan_(plan) {}
+      : setup_(setup), plan_(plan), loss_scaler_(setup.loss_scale) {}
 
   // The axes of each parameter's gradient sum, by chunk and position.
   using SumAxes = std::vector<std::vector<AxisSet>>;
@@ -127,6 +132,7 @@ class RankModel {
   std::unique_ptr<Communicators> communicators_;
   std::unique_ptr<ParallelContext> context_;
   std::vector<Part> parts_;  // by chunk
+  LossScaler loss_scaler_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Program> program_;
   std::unique_ptr<Executor> executor_;

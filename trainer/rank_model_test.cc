@@ -1,5 +1,6 @@
 #include "trainer/rank_model.h"
 
+#include <cmath>
 #include <string>
 
 #include "gtest/gtest.h"
@@ -122,6 +123,38 @@ TEST(RankModelTest, TrainingOnOneBatchLowersItsLoss) {
   }
   EXPECT_NEAR(first, 1.0, 0.15);  // zero-initialised: predicts 0 of noise
   EXPECT_LT(last, 0.5 * first);
+}
+
+// An overflow must cost a step, not the weights.
+TEST(RankModelTest, OverflowInFp16SkipsTheStepAndHalvesTheScale) {
+  TrainingSetup setup = SmallSetup();
+  setup.dtype = DType::kFloat16;
+  setup.loss_scale = {.enabled = true, .initial = 1e12, .hysteresis = 1};
+  CpuDevice device(int64_t{1} << 32);
+  SingleWorld world;
+  const auto model =
+      RankModel::Build(setup, SmallPlan(setup, Plan::NONE), device, world);
+  ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+  const ImageBatch batch = GrayBatch(device, 8);
+  const std::vector<float> before =
+      (*model)->MasterParts().front().local.ToVector<float>();
+  const auto first = (*model)->Step(batch, {.step = 1, .learning_rate = 1e-2});
+  ASSERT_TRUE(first.ok());
+  EXPECT_FALSE(std::isfinite(first->gradient_norm));
+  EXPECT_EQ(first->skipped_steps, 1);
+  EXPECT_EQ((*model)->MasterParts().front().local.ToVector<float>(), before);
+  EXPECT_EQ((*model)->loss_scaler().state().scale, 5e11);
+  double first_loss = first->loss, last = 0;
+  for (int64_t step = 2; step <= 80; ++step) {
+    const auto result =
+        (*model)->Step(batch, {.step = step, .learning_rate = 1e-2});
+    ASSERT_TRUE(result.ok());
+    last = result->loss;
+  }
+  const LossScalerState& state = (*model)->loss_scaler().state();
+  EXPECT_GT(state.skipped_steps, 10);
+  EXPECT_LT(state.skipped_steps, 60);
+  EXPECT_LT(last, 0.6 * first_loss);
 }
 
 }  // namespace

@@ -27,16 +27,22 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
   for (const auto& [cause, seconds] : metrics.exposed_s) {
     exposed[cause] = seconds;
   }
-  return {{"step", metrics.step},
-          {"loss", metrics.loss},
-          {"grad_norm", metrics.gradient_norm},
-          {"lr", metrics.learning_rate},
-          {"step_s", metrics.step_s},
-          {"samples_per_s", metrics.samples_per_s()},
-          {"model_flops_per_s", metrics.model_flops_per_s()},
-          {"peak_bytes", peak},
-          {"compute_s", metrics.compute_s},
-          {"exposed_s", exposed}};
+  nlohmann::ordered_json json = {
+      {"step", metrics.step},
+      {"loss", metrics.loss},
+      {"grad_norm", metrics.gradient_norm},
+      {"lr", metrics.learning_rate},
+      {"step_s", metrics.step_s},
+      {"samples_per_s", metrics.samples_per_s()},
+      {"model_flops_per_s", metrics.model_flops_per_s()},
+      {"peak_bytes", peak},
+      {"compute_s", metrics.compute_s},
+      {"exposed_s", exposed}};
+  if (metrics.loss_scale.has_value()) {
+    json["loss_scale"] = *metrics.loss_scale;
+    json["skipped_steps"] = metrics.skipped_steps;
+  }
+  return json;
 }
 
 std::vector<std::pair<std::string, double>> ToScalars(
@@ -48,6 +54,10 @@ std::vector<std::pair<std::string, double>> ToScalars(
       {"speed/step_s", metrics.step_s},
       {"speed/samples_per_s", metrics.samples_per_s()},
       {"speed/model_flops_per_s", metrics.model_flops_per_s()}};
+  if (metrics.loss_scale.has_value()) {
+    scalars.emplace_back("train/loss_scale", *metrics.loss_scale);
+    scalars.emplace_back("train/skipped_steps", metrics.skipped_steps);
+  }
   for (const auto& [cause, seconds] : metrics.exposed_s) {
     scalars.emplace_back("exposed_s/" + cause, seconds);
   }
@@ -147,6 +157,10 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   StepMetrics metrics;
   metrics.loss = result.loss;
   metrics.gradient_norm = result.gradient_norm;
+  if (model_.setup().loss_scale.enabled) {
+    metrics.loss_scale = result.loss_scale;
+    metrics.skipped_steps = result.skipped_steps;
+  }
   metrics.samples = model_.setup().global_batch;
   metrics.model_flops = DitTrainingFlops(model_.setup().model) *
                         static_cast<double>(metrics.samples);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,6 +23,9 @@ struct StepMetrics {
   double loss = 0;
   double gradient_norm = 0;
   double learning_rate = 0;
+  // With fp16: the scale of the loss, and the steps left out so far.
+  std::optional<double> loss_scale;
+  int64_t skipped_steps = 0;
   // Of the slowest rank, batch reading included.
   double step_s = 0;
   int64_t samples = 0;
@@ -47,7 +51,8 @@ struct StepMetrics {
 
 // {"step": .., "loss": .., "grad_norm": .., "lr": .., "step_s": ..,
 //  "samples_per_s": .., "model_flops_per_s": .., "peak_bytes": {..},
-//  "compute_s": .., "exposed_s": {..}}
+//  "compute_s": .., "exposed_s": {..}}, and with fp16 "loss_scale" and
+//  "skipped_steps"
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.

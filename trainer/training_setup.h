@@ -8,6 +8,7 @@
 
 #include "models/dit/dit_config.h"
 #include "models/objective/rectified_flow.h"
+#include "parallel/loss_scaler.h"
 #include "parallel/optimizer.h"
 #include "runtime/core/dtype.h"
 
@@ -30,6 +31,7 @@ struct TrainingSetup {
   OptimizerOptions optimizer;
   LearningRateSchedule learning_rate;
   DType dtype = DType::kBFloat16;
+  LossScalerOptions loss_scale;  // enabled for fp16
   uint64_t seed = 0;
   int64_t global_batch = 1;
 };

@@ -73,7 +73,7 @@ std::vector<ShardedVariable> DitChunk::Forward(
   state = part_.RunBlocks(context, std::move(state), text_counts);
   if (part_.has_head()) {
     return {SquaredErrorLoss(context, part_.Head(context, state), target,
-                             loss_factor())};
+                             loss_factor() * loss_scale_)};
   }
   std::vector<ShardedVariable> outputs = {state.x, state.silu_c};
   if (config.text_tokens > 0) outputs.push_back(state.text);

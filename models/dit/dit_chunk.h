@@ -34,6 +34,9 @@ class DitChunk final : public Chunk {
   // samples. Stages without embedding or head read the text counts only.
   void set_batch(ImageBatch batch) { batch_ = std::move(batch); }
 
+  // The factor of all gradients, not of the loss.
+  void set_loss_scale(double scale) { loss_scale_ = scale; }
+
   std::vector<TensorSpec> InputSpecs() const override;
   std::vector<TensorSpec> OutputSpecs() const override;
   bool computes_loss() const override { return part_.has_head(); }
@@ -50,6 +53,7 @@ class DitChunk final : public Chunk {
   const DitPart& part_;
   DitChunkOptions options_;
   ImageBatch batch_;
+  double loss_scale_ = 1;
 };
 
 }  // namespace trireme

@@ -41,9 +41,10 @@ struct NamedDType {
   DType dtype;
   std::string_view name;
 };
-constexpr std::array<NamedDType, 7> kDTypes = {{{DType::kBool, "BOOL"},
+constexpr std::array<NamedDType, 8> kDTypes = {{{DType::kBool, "BOOL"},
                                                 {DType::kUint8, "U8"},
                                                 {DType::kBFloat16, "BF16"},
+                                                {DType::kFloat16, "F16"},
                                                 {DType::kInt32, "I32"},
                                                 {DType::kFloat32, "F32"},
                                                 {DType::kFloat64, "F64"},

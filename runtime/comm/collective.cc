@@ -40,6 +40,11 @@ struct ReduceTypeOf<BFloat16> {
   using type = float;
 };
 
+template <>
+struct ReduceTypeOf<Float16> {
+  using type = float;
+};
+
 template <typename T>
 T Larger(T a, T b) {
   // A NaN on any rank shows on all.
@@ -194,6 +199,8 @@ void Reduce(std::span<const void* const> sources, void* out, int64_t count,
       return ReduceOf<float>(sources, out, count, op);
     case DType::kBFloat16:
       return ReduceOf<BFloat16>(sources, out, count, op);
+    case DType::kFloat16:
+      return ReduceOf<Float16>(sources, out, count, op);
     case DType::kFloat64:
       return ReduceOf<double>(sources, out, count, op);
     case DType::kInt32:

@@ -1,7 +1,7 @@
-// Element types of tensors, and the bf16 storage type.
+// Element types of tensors, and the 16-bit storage types.
 //
-// Compute types: kernels read kBFloat16 and kFloat32 as float and kFloat64 as
-// double; sums are kept in that compute type (float for bf16).
+// Compute types: kernels read kBFloat16, kFloat16 and kFloat32 as float and
+// kFloat64 as double; sums are kept in that compute type.
 
 #ifndef TRIREME_RUNTIME_CORE_DTYPE_H_
 #define TRIREME_RUNTIME_CORE_DTYPE_H_
@@ -24,18 +24,21 @@ enum class DType : uint8_t {
   kInt64,
   kBool,
   kUint8,
+  kFloat16,
 };
 
 // Bytes of one element.
 int64_t DTypeSize(DType dtype);
 
-// "fp32", "bf16", "fp64", "int32", "int64", "bool", "uint8".
+// "fp32", "bf16", "fp64", "int32", "int64", "bool", "uint8", "fp16".
 std::string_view DTypeName(DType dtype);
 
 // The inverse of DTypeName; nothing for an unknown name.
 std::optional<DType> DTypeFromName(std::string_view name);
 
 bool IsFloating(DType dtype);
+// bf16 and fp16.
+bool IsHalf(DType dtype);
 
 std::ostream& operator<<(std::ostream& out, DType dtype);
 
@@ -60,6 +63,17 @@ struct BFloat16 {
   explicit operator double() const { return static_cast<float>(*this); }
 };
 
+// IEEE half precision. Conversion rounds to nearest even; what is too large
+// becomes infinite; NaN stays NaN.
+struct Float16 {
+  uint16_t bits = 0;
+
+  Float16() = default;
+  explicit Float16(float value);
+  explicit operator float() const;
+  explicit operator double() const { return static_cast<float>(*this); }
+};
+
 // DTypeOf<T>() maps a C++ element type to its DType.
 template <typename T>
 constexpr DType DTypeOf();
@@ -70,6 +84,10 @@ constexpr DType DTypeOf<float>() {
 template <>
 constexpr DType DTypeOf<BFloat16>() {
   return DType::kBFloat16;
+}
+template <>
+constexpr DType DTypeOf<Float16>() {
+  return DType::kFloat16;
 }
 template <>
 constexpr DType DTypeOf<double>() {
@@ -110,6 +128,8 @@ auto DispatchFloating(DType dtype, F&& f) {
   switch (dtype) {
     case DType::kBFloat16:
       return std::forward<F>(f)(BFloat16{});
+    case DType::kFloat16:
+      return std::forward<F>(f)(Float16{});
     case DType::kFloat64:
       return std::forward<F>(f)(double{});
     default:

@@ -67,13 +67,14 @@ TEST(DTypeTest, NamesAndSizes) {
         Expected{DType::kInt32, "int32", 4, false},
         Expected{DType::kInt64, "int64", 8, false},
         Expected{DType::kBool, "bool", 1, false},
-        Expected{DType::kUint8, "uint8", 1, false}}) {
+        Expected{DType::kUint8, "uint8", 1, false},
+        Expected{DType::kFloat16, "fp16", 2, true}}) {
     EXPECT_EQ(DTypeName(expected.dtype), expected.name);
     EXPECT_EQ(DTypeSize(expected.dtype), expected.size);
     EXPECT_EQ(IsFloating(expected.dtype), expected.floating);
     EXPECT_EQ(DTypeFromName(expected.name), expected.dtype);
   }
-  EXPECT_EQ(DTypeFromName("fp16"), std::nullopt);
+  EXPECT_EQ(DTypeFromName("fp8"), std::nullopt);
   EXPECT_EQ(DTypeFromName(""), std::nullopt);
 }
 
@@ -83,7 +84,8 @@ TEST(DTypeTest, DispatchGivesTheElementType) {
       return static_cast<int64_t>(sizeof(element));
     });
   };
-  for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat64}) {
+  for (DType dtype :
+       {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64}) {
     EXPECT_EQ(size(dtype), DTypeSize(dtype));
   }
   EXPECT_DEATH(size(DType::kInt32), "not a floating type: int32");
@@ -102,6 +104,39 @@ TEST(BFloat16Test, EveryValueSurvivesTheWayThroughFloat) {
       EXPECT_EQ(static_cast<double>(value), static_cast<double>(wide));
     }
   }
+}
+
+TEST(Float16Test, EveryValueSurvivesTheWayThroughFloat) {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    Float16 value;
+    value.bits = static_cast<uint16_t>(bits);
+    const float wide = static_cast<float>(value);
+    if ((bits & 0x7fff) > 0x7c00) {
+      EXPECT_TRUE(std::isnan(wide));
+      EXPECT_TRUE(std::isnan(static_cast<float>(Float16(wide))));
+    } else {
+      EXPECT_EQ(Float16(wide).bits, bits);
+    }
+  }
+  Float16 one, smallest, largest;
+  one.bits = 0x3c00;
+  smallest.bits = 1;
+  largest.bits = 0x7bff;
+  EXPECT_EQ(static_cast<float>(one), 1.0f);
+  EXPECT_EQ(static_cast<float>(smallest), std::ldexp(1.0f, -24));
+  EXPECT_EQ(static_cast<float>(largest), 65504.0f);
+}
+
+TEST(Float16Test, RoundsToNearestAndTiesToEven) {
+  EXPECT_EQ(Float16(1.0f + std::ldexp(1.0f, -11)).bits, 0x3c00);
+  EXPECT_EQ(Float16(1.0f + 3 * std::ldexp(1.0f, -11)).bits, 0x3c02);
+  EXPECT_EQ(Float16(1.0f + std::ldexp(1.01f, -11)).bits, 0x3c01);
+  EXPECT_EQ(Float16(65519.0f).bits, 0x7bff);
+  EXPECT_EQ(Float16(65520.0f).bits, 0x7c00);
+  EXPECT_EQ(Float16(-1e30f).bits, 0xfc00);
+  EXPECT_EQ(Float16(std::ldexp(1.0f, -25)).bits, 0);
+  EXPECT_EQ(Float16(std::ldexp(1.01f, -25)).bits, 1);
+  EXPECT_EQ(Float16(std::ldexp(3.0f, -25)).bits, 2);
 }
 
 TEST(BFloat16Test, RoundsToNearestAndTiesToEven) {

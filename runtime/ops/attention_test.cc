@@ -131,6 +131,8 @@ double Tolerance(DType dtype) {
   switch (dtype) {
     case DType::kBFloat16:
       return 0.03;
+    case DType::kFloat16:
+      return 0.005;
     case DType::kFloat32:
       return 1e-5;
     default:
@@ -140,7 +142,8 @@ double Tolerance(DType dtype) {
 
 TEST(Attention, IsSoftmaxOfScoresTimesValues) {
   CpuDevice device(int64_t{1} << 30);
-  for (DType dtype : {DType::kBFloat16, DType::kFloat32, DType::kFloat64}) {
+  for (DType dtype :
+       {DType::kBFloat16, DType::kFloat16, DType::kFloat32, DType::kFloat64}) {
     for (const Case& shape : Cases()) {
       SCOPED_TRACE(testing::Message() << dtype << " keys " << shape.keys);
       const Inputs in(device, shape, dtype);
@@ -352,7 +355,8 @@ TEST(Attention, DryRunCountsTheSameBytes) {
                       part(grad, 1), part(grad, 2));
     return device.Statistics();
   };
-  for (DType dtype : {DType::kBFloat16, DType::kFloat32, DType::kFloat64}) {
+  for (DType dtype :
+       {DType::kBFloat16, DType::kFloat16, DType::kFloat32, DType::kFloat64}) {
     for (bool masked : {false, true}) {
       CpuDevice real(int64_t{1} << 30);
       CpuDevice dry(int64_t{1} << 30, CpuDevice::Mode::kDry);

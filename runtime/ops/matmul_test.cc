@@ -75,6 +75,8 @@ double Tolerance(DType dtype) {
   switch (dtype) {
     case DType::kBFloat16:
       return 1.0 / 256;
+    case DType::kFloat16:
+      return 1.0 / 2048;
     case DType::kFloat32:
       return 2e-6;
     default:
@@ -207,8 +209,8 @@ TEST_P(MatMulTest, AccumulatesInPlaceOverFoldedRows) {
 
 INSTANTIATE_TEST_SUITE_P(
     Types, MatMulTest,
-    testing::Combine(testing::Values(DType::kBFloat16, DType::kFloat32,
-                                     DType::kFloat64),
+    testing::Combine(testing::Values(DType::kBFloat16, DType::kFloat16,
+                                     DType::kFloat32, DType::kFloat64),
                      testing::Bool(), testing::Bool()),
     [](const auto& info) {
       return std::string(DTypeName(std::get<0>(info.param))) +
@@ -264,7 +266,8 @@ TEST(MatMul, DryRunCountsTheSameBytes) {
     AccumulateColumnSums(grad, Tensor::Zeros(device, {96}, grad.dtype()));
     return device.Statistics();
   };
-  for (DType dtype : {DType::kBFloat16, DType::kFloat32, DType::kFloat64}) {
+  for (DType dtype :
+       {DType::kBFloat16, DType::kFloat16, DType::kFloat32, DType::kFloat64}) {
     CpuDevice real(int64_t{1} << 30);
     CpuDevice dry(int64_t{1} << 30, CpuDevice::Mode::kDry);
     const MemoryStatistics a = run(real, dtype);
@@ -276,7 +279,8 @@ TEST(MatMul, DryRunCountsTheSameBytes) {
 
 TEST(AccumulateColumnSums, AddsEveryRow) {
   CpuDevice device(int64_t{1} << 30);
-  for (DType dtype : {DType::kBFloat16, DType::kFloat32, DType::kFloat64}) {
+  for (DType dtype :
+       {DType::kBFloat16, DType::kFloat16, DType::kFloat32, DType::kFloat64}) {
     for (auto [rows, columns] : std::vector<std::pair<int64_t, int64_t>>{
              {1, 1}, {7, 3}, {130, 129}, {200, 400}, {3, 1000}}) {
       const Tensor x = Random(device, {rows, columns}, dtype, 1);

@@ -21,7 +21,7 @@ namespace {
 
 constexpr int64_t kPlenty = int64_t{1} << 30;
 constexpr DType kFloatingTypes[] = {DType::kFloat32, DType::kBFloat16,
-                                    DType::kFloat64};
+                                    DType::kFloat16, DType::kFloat64};
 
 // Makes normal random tensors, each unlike the one before.
 class Operands {
@@ -62,9 +62,11 @@ std::vector<double> Doubles(const Tensor& x) {
 // Within `slack` roundings of the element type, relative to 1 + |expected|.
 void ExpectNear(const Tensor& got, const std::vector<double>& expected,
                 const std::string& what, double slack = 1) {
-  const double tolerance = slack * (got.dtype() == DType::kBFloat16  ? 1.0 / 256
-                                    : got.dtype() == DType::kFloat32 ? 2e-6
-                                                                     : 1e-13);
+  const double tolerance =
+      slack * (got.dtype() == DType::kBFloat16  ? 1.0 / 256
+               : got.dtype() == DType::kFloat16 ? 1.0 / 1024
+               : got.dtype() == DType::kFloat32 ? 2e-6
+                                                : 1e-13);
   const std::vector<double> values = Doubles(got);
   ASSERT_EQ(values.size(), expected.size()) << what;
   for (size_t i = 0; i < values.size(); ++i) {

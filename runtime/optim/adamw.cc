@@ -17,7 +17,7 @@ void AdamWStep(const AdamWOptions& options, const Tensor& grad,
   for (const Tensor* tensor : {&grad, &m, &v}) {
     CHECK_EQ(tensor->dtype(), master.dtype());
   }
-  CHECK(master.dtype() != DType::kBFloat16);
+  CHECK(!IsHalf(master.dtype()));
   CHECK_GE(options.step, 1);
   if (master.device().dry()) return;
   const double t = static_cast<double>(options.step);

@@ -55,6 +55,8 @@ void AdamW(const AdamWArguments& a) {
     AdamWOf<double>(a, static_cast<double*>(a.value));
   } else if (a.value_dtype == DType::kBFloat16) {
     AdamWOf<float>(a, static_cast<BFloat16*>(a.value));
+  } else if (a.value_dtype == DType::kFloat16) {
+    AdamWOf<float>(a, static_cast<Float16*>(a.value));
   } else {
     AdamWOf<float>(a, static_cast<float*>(a.value));
   }

@@ -81,6 +81,7 @@ struct Types {
 };
 constexpr Types kTypes[] = {{DType::kFloat32, DType::kFloat32},
                             {DType::kFloat32, DType::kBFloat16},
+                            {DType::kFloat32, DType::kFloat16},
                             {DType::kFloat64, DType::kFloat64}};
 
 class AdamWTest : public testing::TestWithParam<std::tuple<Types, int64_t>> {
@@ -123,10 +124,9 @@ TEST_P(AdamWTest, ThreeStepsFollowTheFormula) {
   const std::vector<double> master = Doubles(state.master);
   const std::vector<double> value = Doubles(state.value);
   for (size_t i = 0; i < master.size(); ++i) {
-    const double expected =
-        value_dtype() == DType::kBFloat16
-            ? static_cast<double>(BFloat16(static_cast<float>(master[i])))
-            : master[i];
+    const double expected = DispatchFloating(value_dtype(), [&]<typename T>(T) {
+      return static_cast<double>(T(static_cast<ComputeType<T>>(master[i])));
+    });
     ASSERT_EQ(value[i], expected);
   }
 }

@@ -44,7 +44,8 @@ std::vector<GridCase> AllGrids() {
     cases.push_back({.tp = 4, .pp = 1, .dp = 1, .text = text});
     cases.push_back({.tp = 1, .pp = 4, .dp = 1, .text = text});
   }
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype :
+       {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
     cases.push_back({.tp = 2, .pp = 2, .dp = 2, .dtype = dtype});
   }
   for (const char* plan : {"schedule: GPIPE", "recompute: FULL"}) {

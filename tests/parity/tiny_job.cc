@@ -39,6 +39,8 @@ TrainingSetup SetupOf(const GridCase& grid) {
   // larger eps leaves noise small.
   setup.optimizer.eps = 1e-5;
   setup.dtype = grid.dtype;
+  setup.loss_scale = {.enabled = grid.dtype == DType::kFloat16,
+                      .initial = 1024};
   setup.seed = 7;
   setup.global_batch = kGlobalBatch;
   return setup;

@@ -112,7 +112,7 @@ TEST(Override, NamesTheNearestFieldAndValue) {
       "trireme.Dit; did you mean 'hidden'?");
   EXPECT_EQ(ErrorOf("precision=fp32"),
             "--set precision=fp32: precision: found 'fp32', expected one of "
-            "BF16, FP32, FP64; did you mean FP32?");
+            "BF16, FP32, FP64, FP16; did you mean FP32?");
 }
 
 TEST(Override, SaysWhatOfTheWrongKindWasFound) {

@@ -49,6 +49,7 @@ inline FloatVector PowerOfTwo(FloatVector y) {
 }
 
 inline void StoreNearest(FloatVector x, float* to) { StoreFloats(x, to); }
+inline void StoreNearest(FloatVector x, Float16* to) { StoreFloats(x, to); }
 
 // Ties away from zero, which saves a third of the rounding; scores have no
 // reason to lie on ties.
@@ -138,6 +139,10 @@ void OnlineSoftmaxBFloat16(const OnlineSoftmaxBlock<BFloat16>& block) {
   OnlineSoftmaxRows(block);
 }
 
+void OnlineSoftmaxFloat16(const OnlineSoftmaxBlock<Float16>& block) {
+  OnlineSoftmaxRows(block);
+}
+
 void OnlineSoftmaxFloat(const OnlineSoftmaxBlock<float>& block) {
   OnlineSoftmaxRows(block);
 }
@@ -179,6 +184,10 @@ void SoftmaxGradientBFloat16(const SoftmaxGradientBlock<BFloat16>& block) {
   SoftmaxGradientRows(block);
 }
 
+void SoftmaxGradientFloat16(const SoftmaxGradientBlock<Float16>& block) {
+  SoftmaxGradientRows(block);
+}
+
 void SoftmaxGradientFloat(const SoftmaxGradientBlock<float>& block) {
   SoftmaxGradientRows(block);
 }
@@ -196,6 +205,11 @@ void ScaleOneRow(const float* from, int64_t count, float factor, T* to) {
 
 void ScaleRowBFloat16(const float* from, int64_t count, float factor,
                       BFloat16* to) {
+  ScaleOneRow(from, count, factor, to);
+}
+
+void ScaleRowFloat16(const float* from, int64_t count, float factor,
+                     Float16* to) {
   ScaleOneRow(from, count, factor, to);
 }
 
@@ -221,6 +235,10 @@ float RowDotBFloat16(const BFloat16* a, const BFloat16* b, int64_t count) {
   return DotOneRow(a, b, count);
 }
 
+float RowDotFloat16(const Float16* a, const Float16* b, int64_t count) {
+  return DotOneRow(a, b, count);
+}
+
 float RowDotFloat(const float* a, const float* b, int64_t count) {
   return DotOneRow(a, b, count);
 }
@@ -233,16 +251,24 @@ HWY_AFTER_NAMESPACE();
 namespace trireme {
 
 HWY_EXPORT(OnlineSoftmaxBFloat16);
+HWY_EXPORT(OnlineSoftmaxFloat16);
 HWY_EXPORT(OnlineSoftmaxFloat);
 HWY_EXPORT(SoftmaxGradientBFloat16);
+HWY_EXPORT(SoftmaxGradientFloat16);
 HWY_EXPORT(SoftmaxGradientFloat);
 HWY_EXPORT(ScaleRowBFloat16);
+HWY_EXPORT(ScaleRowFloat16);
 HWY_EXPORT(ScaleRowFloat);
 HWY_EXPORT(RowDotBFloat16);
+HWY_EXPORT(RowDotFloat16);
 HWY_EXPORT(RowDotFloat);
 
 void OnlineSoftmax(const OnlineSoftmaxBlock<BFloat16>& block) {
   HWY_DYNAMIC_DISPATCH(OnlineSoftmaxBFloat16)(block);
+}
+
+void OnlineSoftmax(const OnlineSoftmaxBlock<Float16>& block) {
+  HWY_DYNAMIC_DISPATCH(OnlineSoftmaxFloat16)(block);
 }
 
 void OnlineSoftmax(const OnlineSoftmaxBlock<float>& block) {
@@ -280,6 +306,10 @@ void SoftmaxGradient(const SoftmaxGradientBlock<BFloat16>& block) {
   HWY_DYNAMIC_DISPATCH(SoftmaxGradientBFloat16)(block);
 }
 
+void SoftmaxGradient(const SoftmaxGradientBlock<Float16>& block) {
+  HWY_DYNAMIC_DISPATCH(SoftmaxGradientFloat16)(block);
+}
+
 void SoftmaxGradient(const SoftmaxGradientBlock<float>& block) {
   HWY_DYNAMIC_DISPATCH(SoftmaxGradientFloat)(block);
 }
@@ -304,6 +334,10 @@ void ScaleRow(const float* from, int64_t count, float factor, BFloat16* to) {
   HWY_DYNAMIC_DISPATCH(ScaleRowBFloat16)(from, count, factor, to);
 }
 
+void ScaleRow(const float* from, int64_t count, float factor, Float16* to) {
+  HWY_DYNAMIC_DISPATCH(ScaleRowFloat16)(from, count, factor, to);
+}
+
 void ScaleRow(const float* from, int64_t count, float factor, float* to) {
   HWY_DYNAMIC_DISPATCH(ScaleRowFloat)(from, count, factor, to);
 }
@@ -314,6 +348,10 @@ void ScaleRow(const double* from, int64_t count, double factor, double* to) {
 
 float RowDot(const BFloat16* a, const BFloat16* b, int64_t count) {
   return HWY_DYNAMIC_DISPATCH(RowDotBFloat16)(a, b, count);
+}
+
+float RowDot(const Float16* a, const Float16* b, int64_t count) {
+  return HWY_DYNAMIC_DISPATCH(RowDotFloat16)(a, b, count);
 }
 
 float RowDot(const float* a, const float* b, int64_t count) {

@@ -43,6 +43,7 @@ struct OnlineSoftmaxBlock {
 };
 
 void OnlineSoftmax(const OnlineSoftmaxBlock<BFloat16>& block);
+void OnlineSoftmax(const OnlineSoftmaxBlock<Float16>& block);
 void OnlineSoftmax(const OnlineSoftmaxBlock<float>& block);
 void OnlineSoftmax(const OnlineSoftmaxBlock<double>& block);
 
@@ -64,16 +65,19 @@ struct SoftmaxGradientBlock {
 };
 
 void SoftmaxGradient(const SoftmaxGradientBlock<BFloat16>& block);
+void SoftmaxGradient(const SoftmaxGradientBlock<Float16>& block);
 void SoftmaxGradient(const SoftmaxGradientBlock<float>& block);
 void SoftmaxGradient(const SoftmaxGradientBlock<double>& block);
 
 // to[count] = from[count]·factor.
 void ScaleRow(const float* from, int64_t count, float factor, BFloat16* to);
+void ScaleRow(const float* from, int64_t count, float factor, Float16* to);
 void ScaleRow(const float* from, int64_t count, float factor, float* to);
 void ScaleRow(const double* from, int64_t count, double factor, double* to);
 
 // Σ a[i]·b[i].
 float RowDot(const BFloat16* a, const BFloat16* b, int64_t count);
+float RowDot(const Float16* a, const Float16* b, int64_t count);
 float RowDot(const float* a, const float* b, int64_t count);
 double RowDot(const double* a, const double* b, int64_t count);
 

@@ -54,11 +54,11 @@ const Gemm& PreparedGemm(const GemmSpec& spec) {
       << spec.ToString();
   CHECK(IsFloating(spec.dtype)) << spec.ToString();
   CHECK(spec.out_dtype == spec.dtype ||
-        (spec.dtype == DType::kBFloat16 && spec.out_dtype == DType::kFloat32))
+        (IsHalf(spec.dtype) && spec.out_dtype == DType::kFloat32))
       << spec.ToString();
   CHECK(!spec.accumulate ||
         (!spec.bias && spec.activation == Activation::kNone &&
-         spec.out_dtype != DType::kBFloat16))
+         !IsHalf(spec.out_dtype)))
       << spec.ToString();
   CHECK_EQ(spec.out.column, 1);
   // Never destroyed: oneDNN's own statics may already be gone at exit.

@@ -5,8 +5,8 @@
 //
 // Problems are described by strides, so that operands may be transposed, views
 // into wider tensors, or shared by the batch (batch stride 0). bf16 and fp32 go
-// to oneDNN (bf16 through fp32 where the processor has no bf16 arithmetic),
-// fp64 to OpenBLAS.
+// to oneDNN (bf16 through fp32 where the processor has no bf16 arithmetic, fp16
+// always), fp64 to OpenBLAS.
 //
 // Preparing finds the fastest kernel and says how much workspace it needs;
 // code is generated at the first run, so that a dry run pays for none. The same

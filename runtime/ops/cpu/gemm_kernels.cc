@@ -23,11 +23,19 @@ void ConvertRow(const From* from, int64_t count, To* to) {
   for (; i < count; ++i) to[i] = To(LoadFloat(from + i));
 }
 
-void WidenRow(const BFloat16* from, int64_t count, float* to) {
+void WidenBFloat16(const BFloat16* from, int64_t count, float* to) {
   ConvertRow(from, count, to);
 }
 
-void RoundRow(const float* from, int64_t count, BFloat16* to) {
+void WidenFloat16(const Float16* from, int64_t count, float* to) {
+  ConvertRow(from, count, to);
+}
+
+void RoundToBFloat16(const float* from, int64_t count, BFloat16* to) {
+  ConvertRow(from, count, to);
+}
+
+void RoundToFloat16(const float* from, int64_t count, Float16* to) {
   ConvertRow(from, count, to);
 }
 
@@ -87,6 +95,11 @@ void SumColumnsFloat(const float* x, int64_t rows, int64_t stride,
   SumColumns(x, rows, stride, columns, out);
 }
 
+void SumColumnsFloat16(const Float16* x, int64_t rows, int64_t stride,
+                       int64_t columns, float* out) {
+  SumColumns(x, rows, stride, columns, out);
+}
+
 void SumColumnsBFloat16(const BFloat16* x, int64_t rows, int64_t stride,
                         int64_t columns, float* out) {
   SumColumns(x, rows, stride, columns, out);
@@ -99,8 +112,11 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace trireme {
 
-HWY_EXPORT(WidenRow);
-HWY_EXPORT(RoundRow);
+HWY_EXPORT(WidenBFloat16);
+HWY_EXPORT(WidenFloat16);
+HWY_EXPORT(RoundToBFloat16);
+HWY_EXPORT(RoundToFloat16);
+HWY_EXPORT(SumColumnsFloat16);
 HWY_EXPORT(SumColumnsFloat);
 HWY_EXPORT(SumColumnsBFloat16);
 
@@ -121,17 +137,33 @@ void ForColumnBlocks(int64_t rows, int64_t columns, const F& f) {
 }  // namespace
 
 void WidenRow(const BFloat16* from, int64_t count, float* to) {
-  HWY_DYNAMIC_DISPATCH(WidenRow)(from, count, to);
+  HWY_DYNAMIC_DISPATCH(WidenBFloat16)(from, count, to);
+}
+
+void WidenRow(const Float16* from, int64_t count, float* to) {
+  HWY_DYNAMIC_DISPATCH(WidenFloat16)(from, count, to);
 }
 
 void RoundRow(const float* from, int64_t count, BFloat16* to) {
-  HWY_DYNAMIC_DISPATCH(RoundRow)(from, count, to);
+  HWY_DYNAMIC_DISPATCH(RoundToBFloat16)(from, count, to);
+}
+
+void RoundRow(const float* from, int64_t count, Float16* to) {
+  HWY_DYNAMIC_DISPATCH(RoundToFloat16)(from, count, to);
 }
 
 void AddColumnSums(const BFloat16* x, int64_t rows, int64_t columns,
                    float* out) {
   ForColumnBlocks(rows, columns, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(SumColumnsBFloat16)
+    (x + begin, rows, columns, end - begin, out + begin);
+  });
+}
+
+void AddColumnSums(const Float16* x, int64_t rows, int64_t columns,
+                   float* out) {
+  ForColumnBlocks(rows, columns, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(SumColumnsFloat16)
     (x + begin, rows, columns, end - begin, out + begin);
   });
 }

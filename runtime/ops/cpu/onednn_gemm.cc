@@ -137,8 +137,9 @@ class OneDnnGemm final : public Gemm {
   mutable dnnl::matmul primitive_;
 };
 
-// bf16 operands where the processor has no bf16 arithmetic: dense fp32 copies
-// of them, an fp32 product, and its rounding.
+// Operands of a 16-bit type that has no arithmetic here (fp16; bf16 on older
+// processors): dense fp32 copies of them, an fp32 product, and its rounding.
+template <typename T>
 class WideningGemm final : public Gemm {
  public:
   explicit WideningGemm(const GemmSpec& spec)
@@ -164,16 +165,15 @@ class WideningGemm final : public Gemm {
     Widen(a, s.a, s.batch, s.m, s.k, floats(a_at_));
     Widen(b, s.b, s.b.batch == 0 ? 1 : s.batch, s.k, s.n, floats(b_at_));
     if (s.bias) {
-      WidenRow(static_cast<const BFloat16*>(bias), s.n, floats(bias_at_));
+      WidenRow(static_cast<const T*>(bias), s.n, floats(bias_at_));
     }
     wide_.Run(floats(a_at_), floats(b_at_), floats(bias_at_),
               RoundsResult() ? floats(out_at_) : out, workspace);
     if (!RoundsResult()) return;
     for (int64_t i = 0; i < s.batch; ++i) {
       for (int64_t row = 0; row < s.m; ++row) {
-        RoundRow(
-            floats(out_at_) + (i * s.m + row) * s.n, s.n,
-            static_cast<BFloat16*>(out) + i * s.out.batch + row * s.out.row);
+        RoundRow(floats(out_at_) + (i * s.m + row) * s.n, s.n,
+                 static_cast<T*>(out) + i * s.out.batch + row * s.out.row);
       }
     }
   }
@@ -183,7 +183,7 @@ class WideningGemm final : public Gemm {
     return Aligned(count * static_cast<int64_t>(sizeof(float)));
   }
 
-  bool RoundsResult() const { return spec_.out_dtype == DType::kBFloat16; }
+  bool RoundsResult() const { return IsHalf(spec_.out_dtype); }
 
   // Dense copies keep the orientation of their source.
   static MatrixStrides Dense(const MatrixStrides& from, int64_t rows,
@@ -198,7 +198,7 @@ class WideningGemm final : public Gemm {
     wide.dtype = DType::kFloat32;
     wide.a = Dense(spec.a, spec.m, spec.k);
     wide.b = Dense(spec.b, spec.k, spec.n);
-    if (spec.out_dtype == DType::kBFloat16) {
+    if (IsHalf(spec.out_dtype)) {
       wide.out_dtype = DType::kFloat32;
       wide.out = {spec.m * spec.n, spec.n, 1};
     }
@@ -207,7 +207,7 @@ class WideningGemm final : public Gemm {
 
   static void Widen(const void* from, const MatrixStrides& strides,
                     int64_t batch, int64_t rows, int64_t columns, float* to) {
-    const auto* data = static_cast<const BFloat16*>(from);
+    const auto* data = static_cast<const T*>(from);
     const bool row_major = strides.column == 1;
     const int64_t lines = row_major ? rows : columns;
     const int64_t length = row_major ? columns : rows;
@@ -229,7 +229,10 @@ class WideningGemm final : public Gemm {
 
 std::unique_ptr<Gemm> MakeOneDnnGemm(const GemmSpec& spec) {
   if (spec.dtype == DType::kBFloat16 && !HasBFloat16()) {
-    return std::make_unique<WideningGemm>(spec);
+    return std::make_unique<WideningGemm<BFloat16>>(spec);
+  }
+  if (spec.dtype == DType::kFloat16) {
+    return std::make_unique<WideningGemm<Float16>>(spec);
   }
   return std::make_unique<OneDnnGemm>(spec);
 }

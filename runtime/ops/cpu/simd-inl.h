@@ -16,6 +16,7 @@
 #include <array>
 #include <cstdint>
 #include <tuple>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "runtime/core/dtype.h"
@@ -79,6 +80,20 @@ HWY_INLINE void StoreAt(hn::Vec<D> x, D d, BFloat16* to) {
   hn::StoreU(hn::DemoteTo(half, upper), half, reinterpret_cast<uint16_t*>(to));
 }
 
+// fp16 memory, fp32 lanes.
+template <class D>
+HWY_INLINE hn::Vec<D> LoadAt(D d, const Float16* from) {
+  const hn::Rebind<hwy::float16_t, D> half;
+  return hn::PromoteTo(
+      d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(from)));
+}
+template <class D>
+HWY_INLINE void StoreAt(hn::Vec<D> x, D, Float16* to) {
+  const hn::Rebind<hwy::float16_t, D> half;
+  hn::StoreU(hn::DemoteTo(half, x), half,
+             reinterpret_cast<hwy::float16_t*>(to));
+}
+
 // Two vectors of successive elements in whatever order costs least: bf16
 // elements of even and of odd index, since these are a shift and a mask away
 // from their words.
@@ -115,6 +130,16 @@ HWY_INLINE void StoreTwo(const Two<D>& x, D d, BFloat16* to) {
              hn::And(RoundedBits(d, x.second), hn::Set(bits, 0xffff0000)));
   hn::StoreU(hn::BitCast(halves, words), halves,
              reinterpret_cast<uint16_t*>(to));
+}
+
+template <class D>
+HWY_INLINE Two<D> LoadTwo(D d, const Float16* from) {
+  return {LoadAt(d, from), LoadAt(d, from + hn::Lanes(d))};
+}
+template <class D>
+HWY_INLINE void StoreTwo(const Two<D>& x, D d, Float16* to) {
+  StoreAt(x.first, d, to);
+  StoreAt(x.second, d, to + hn::Lanes(d));
 }
 
 // out[i] = f(tag, operands at i) for i < n. The last elements pass through
@@ -217,13 +242,13 @@ HWY_INLINE ComputeType<T> SumOperands(int64_t n, F&& f, const In*... in) {
 }
 
 // The coefficients of a polynomial for eʳ, |r| ≤ ln 2 / 2, as good as results
-// of type T need: for bf16 and fp32 of least relative error (1e-4 and 1.05e-7),
-// for fp64 the Taylor series (1e-17).
+// of type T need: for bf16 and others in fp32 of least relative error (1e-4
+// and 1.05e-7), for fp64 the Taylor series (1e-17).
 template <typename T>
 constexpr auto ExpPolynomial() {
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
     return std::array<float, 4>{1.0f, 1.00019592f, 0.504131201f, 0.165179465f};
-  } else if constexpr (sizeof(T) == 4) {
+  } else if constexpr (!std::is_same_v<T, double>) {
     return std::array<float, 6>{1.0f,         1.0f,          0.499992315f,
                                 0.166671146f, 0.0418901579f, 0.00831252088f};
   } else {
@@ -260,7 +285,8 @@ HWY_INLINE hn::Vec<D> FastExp(D d, hn::Vec<D> x) {
   auto r = hn::NegMulAdd(n, hn::Set(d, C(0.6931471805599453)), x);
   // What rounding took from ln 2.
   constexpr C kLowLn2 = kSingle ? C(-1.90465432e-9) : C(2.3190468138462996e-17);
-  if constexpr (sizeof(T) != 2) r = hn::NegMulAdd(n, hn::Set(d, kLowLn2), r);
+  if constexpr (!std::is_same_v<T, BFloat16>)
+    r = hn::NegMulAdd(n, hn::Set(d, kLowLn2), r);
   constexpr auto kPolynomial = ExpPolynomial<T>();
   auto p = hn::Set(d, kPolynomial.back());
 #pragma GCC unroll 16
@@ -282,7 +308,7 @@ HWY_INLINE SigmoidPair<D> Sigmoid(D d, hn::Vec<D> x) {
   const auto one = hn::Set(d, hn::TFromD<D>(1));
   const auto e = FastExp<T>(d, hn::Neg(x));
   const auto sum = hn::Add(one, e);
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
     // At least 11 right bits; bf16 has 8.
     const auto value = hn::ApproximateReciprocal(sum);
     return {value, hn::Mul(e, value)};
