@@ -278,7 +278,7 @@ absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset) {
   }
   for (const double efficiency :
        {preset.gemm_efficiency, preset.memory_efficiency,
-        preset.network_efficiency}) {
+        preset.link_efficiency, preset.network_efficiency}) {
     if (!(efficiency > 0 && efficiency <= 1)) {
       return FieldError("efficiency", efficiency, "more than 0, at most 1");
     }
@@ -301,7 +301,7 @@ absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset) {
     node.set_device(preset.device);
     node.set_count(static_cast<uint32_t>(preset.devices_per_node));
     node.mutable_link()->set_latency_s(kNvlinkLatency);
-    node.mutable_link()->set_bytes_per_s(preset.network_efficiency *
+    node.mutable_link()->set_bytes_per_s(preset.link_efficiency *
                                          device->link_gb_per_s * 1e9);
   }
   Cluster::Link& link = *cluster.mutable_default_link();

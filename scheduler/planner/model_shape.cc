@@ -172,17 +172,19 @@ double ModelTrainingFlops(const ModelShape& model) {
 
 double ElementwiseBytes(const ModelShape& model, const BlockSplit& split) {
   // In units of one [tokens, h] activation, reads and writes: two norms 2 each
-  // (modulation rides along), two gated or plain residual sums 3 each, bias
-  // and dropout 1 more each ...
-  const double outside = 4 + 6 + 4;
-  // ... biases of queries, keys and values 6, layout of heads 2, and the
-  // activation function, read and write.
+  // (modulation rides along), two residual sums 3 each (gates ride along), a
+  // mask of one byte for each dropout ...
+  const double outside =
+      4 + 6 +
+      (model.dropout ? 2.0 / static_cast<double>(model.element_bytes) : 0.0);
+  // ... queries, keys, values and output in and out of attention's layout 8,
+  // and the activation function.
   const double inside = 8 + 2 * MlpRatio(model) + (model.qk_norm ? 4 : 0);
   const Unit unit = UnitOf(model, split);
   double elements = outside * unit.outside + inside * unit.inside;
-  // Scores: written, through softmax and dropout (with a mask of one byte),
-  // read.
-  if (model.unfused_attention) elements += 6.5 * Scores(model, split);
+  // Scores: written, half of them (causal) through softmax, through dropout
+  // (with a mask of one byte), read.
+  if (model.unfused_attention) elements += 6 * Scores(model, split);
   return elements * static_cast<double>(model.element_bytes);
 }
 

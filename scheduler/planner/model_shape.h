@@ -113,7 +113,7 @@ int64_t HeadParameters(const ModelShape& model);
 int64_t BlockParametersPerRank(const ModelShape& model, int64_t tp);
 
 // What one block's element-wise kernels read and write in one forward of a
-// microbatch on one rank; a backward moves twice as much.
+// microbatch on one rank.
 double ElementwiseBytes(const ModelShape& model, const BlockSplit& split);
 
 // Activations that one block keeps from forward to backward, per microbatch and

@@ -13,6 +13,10 @@ namespace {
 
 // More would only slow the simulation down.
 constexpr int64_t kMaxBuckets = 32;
+// What element-wise backwards move relative to their forwards: norms and
+// activation functions read two tensors and write one, sums only pass gradients
+// on, a softmax reads two.
+constexpr double kBackwardElementwise = 1.5;
 // Reads and writes of the logits in the loss and its gradient, in fp32.
 constexpr double kLogitPasses = 6;
 
@@ -85,6 +89,21 @@ int32_t PlanCoster::Physical(int64_t tp, int64_t cp, int64_t dp,
       PhysicalRankOf(plan_, tp + tp_ * (cp + cp_ * (dp + dp_ * pp))));
 }
 
+RingCost PlanCoster::TensorRing(int32_t replica, int32_t pp) const {
+  RingCost slowest;
+  for (int32_t cp = 0; cp < cp_; ++cp) {
+    std::vector<int32_t> group;
+    for (int32_t tp = 0; tp < tp_; ++tp) {
+      group.push_back(Physical(tp, cp, replica, pp));
+    }
+    const RingCost ring = RingOf(cluster_, group, cluster_.nodes.front().count);
+    if (cp == 0 || ring.AllReduce(1e9) > slowest.AllReduce(1e9)) {
+      slowest = ring;
+    }
+  }
+  return slowest;
+}
+
 double PlanCoster::SecondsOf(double flops, double bytes, int32_t node) const {
   const ClusterDevice& device = cluster_.DeviceOfNode(node);
   const double rate = model_.element_bytes == 2 ? device.achieved_bf16_flops
@@ -100,7 +119,8 @@ PlanCoster::BlockTime PlanCoster::ArithmeticOfBlock(int32_t node,
   const double moved = ElementwiseBytes(model_, split_);
   BlockTime time;
   time.forward_s = SecondsOf(BlockFlops(model_) * share, moved, node);
-  time.backward_s = 2 * time.forward_s;
+  time.backward_s = SecondsOf(2 * BlockFlops(model_) * share,
+                              kBackwardElementwise * moved, node);
   time.backward_weight_s =
       SecondsOf((BlockFlops(model_) - AttentionFlops(model_)) * share, 0, node);
   for (const MeasuredBlock& block : model_.measured) {
@@ -381,6 +401,65 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
   return memory;
 }
 
+void PlanCoster::ChargeMessages(int32_t replica, PlanCosts& costs) const {
+  CostModel& cost = costs.cost;
+  // Each neighbour pair of pipeline ranks, both ways; a chunk's successor may
+  // be on the rank itself.
+  cost.links.resize(static_cast<size_t>(pp_) * pp_);
+  BlockSplit whole = split_;
+  whole.sequence_parallel = false;
+  const bool scatters =
+      traits_.scatter_messages && tp_ > 1 && !split_.sequence_parallel;
+  auto chunk_of = [&](int32_t stage) {
+    const auto [rank, chunk] = stages_[stage];
+    return std::pair(&cost.chunks[rank][chunk], &costs.parts[rank][chunk]);
+  };
+  for (int32_t hop = 0; hop + 1 < static_cast<int32_t>(stages_.size()); ++hop) {
+    const int32_t below = stages_[hop].rank;
+    const int32_t above = stages_[hop + 1].rank;
+    if (below == above) continue;
+    for (const bool up : {true, false}) {
+      const int32_t from = up ? below : above;
+      const int32_t to = up ? above : below;
+      LinkCost& link = cost.links[static_cast<size_t>(from) * pp_ + to];
+      if (std::isinf(link.bytes_per_s)) link = HopOf(replica, from, to);
+      if (scatters) {
+        const auto [chunk, parts] = chunk_of(up ? hop + 1 : hop);
+        const double seconds =
+            TensorRing(replica, to)
+                .AllGather(static_cast<double>(BoundaryBytes(model_, whole)));
+        if (up) {
+          chunk->forward_s += seconds;
+        } else {
+          chunk->backward_s += seconds;
+          chunk->backward_input_s += seconds;
+        }
+        parts->tp_s += seconds;
+      }
+      if (traits_.blocking_messages) {
+        const auto [chunk, parts] = chunk_of(up ? hop : hop + 1);
+        const double seconds =
+            link.latency_s + static_cast<double>(MessageBytes(
+                                 model_, split_, traits_.scatter_messages)) /
+                                 link.bytes_per_s;
+        if (up) {
+          chunk->forward_s += seconds;
+        } else {
+          chunk->backward_s += seconds;
+          chunk->backward_input_s += seconds;
+        }
+        parts->pp_s += seconds;
+      }
+    }
+  }
+  if (!traits_.blocking_messages) return;
+  // They arrive with the end of the chunk that sends them.
+  cost.links.clear();
+  for (std::vector<ChunkCost>& chunks : cost.chunks) {
+    for (ChunkCost& chunk : chunks) chunk.message_bytes = 0;
+  }
+}
+
 PlanCosts PlanCoster::CostsOf(int32_t replica) const {
   PlanCosts result;
   const auto num_stages = static_cast<int32_t>(stages_.size());
@@ -467,18 +546,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
         plan_.sharding() == Plan::REPLICATED ? 1.0 : 1.0 / sharded;
     chunk.update_s = SecondsOf(0, parameters * own * state / buckets, node);
   }
-  // Each neighbour pair of pipeline ranks, both ways; a chunk's successor may
-  // be on the rank itself.
-  result.cost.links.resize(static_cast<size_t>(pp_) * pp_);
-  for (int32_t hop = 0; hop + 1 < num_stages; ++hop) {
-    const int32_t a = stages_[hop].rank;
-    const int32_t b = stages_[hop + 1].rank;
-    if (a == b) continue;
-    for (const auto& [from, to] : {std::pair(a, b), std::pair(b, a)}) {
-      LinkCost& link = result.cost.links[static_cast<size_t>(from) * pp_ + to];
-      if (std::isinf(link.bytes_per_s)) link = HopOf(replica, from, to);
-    }
-  }
+  ChargeMessages(replica, result);
   // A scalar's all-reduce by a tree.
   double latency = 0;
   for (const RingCost& ring : reduction_) {

@@ -30,6 +30,9 @@ struct RuntimeTraits {
   // Without sequence parallelism each of the tp ranks still sends only its
   // share of a message between stages, and the receivers gather it.
   bool scatter_messages = false;
+  // Senders wait until a message between stages has arrived before they go on
+  // computing; else messages travel behind compute.
+  bool blocking_messages = false;
 };
 
 // Seconds of one microbatch on a chunk, forward and backward, by cause; what is
@@ -37,6 +40,7 @@ struct RuntimeTraits {
 struct ChunkParts {
   double tp_s = 0;
   double cp_s = 0;
+  double pp_s = 0;  // blocking messages
   double dp_s = 0;  // PARAMETERS sharding
   double recompute_s = 0;
 };
@@ -75,6 +79,8 @@ class PlanCoster {
   };
 
   int32_t Physical(int64_t tp, int64_t cp, int64_t dp, int64_t pp) const;
+  // The slowest tensor-parallel group of (replica, pp).
+  RingCost TensorRing(int32_t replica, int32_t pp) const;
   // Compute and communication of one block on the ranks of (replica, pp).
   BlockTime TimeOfBlock(int32_t replica, int32_t pp, bool recomputed) const;
   // Arithmetic of one block on one node's devices.
@@ -87,6 +93,8 @@ class PlanCoster {
   LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
   int64_t StageParameters(int32_t stage) const;
   int64_t ChunkActivationBytes(int32_t stage) const;
+  // Makes room in the chunks of one replica for what messages cost them.
+  void ChargeMessages(int32_t replica, PlanCosts& costs) const;
   RankMemory MemoryOf(int32_t pp, const std::vector<int32_t>& buckets) const;
 
   const ModelShape& model_;

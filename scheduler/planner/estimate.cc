@@ -1,0 +1,242 @@
+#include "scheduler/planner/estimate.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+#include "scheduler/compile.h"
+#include "scheduler/plan.h"
+
+namespace trireme {
+namespace {
+
+bool SameCosts(const CostModel& a, const CostModel& b) {
+  for (size_t rank = 0; rank < a.chunks.size(); ++rank) {
+    for (size_t i = 0; i < a.chunks[rank].size(); ++i) {
+      if (a.chunks[rank][i].forward_s != b.chunks[rank][i].forward_s ||
+          a.chunks[rank][i].backward_s != b.chunks[rank][i].backward_s) {
+        return false;
+      }
+    }
+  }
+  for (size_t i = 0; i < a.links.size(); ++i) {
+    if (a.links[i].latency_s != b.links[i].latency_s ||
+        a.links[i].bytes_per_s != b.links[i].bytes_per_s) {
+      return false;
+    }
+  }
+  return true;
+}
+
+StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
+                  const Estimate& estimate) {
+  StepParts parts;
+  const double n = plan.microbatches();
+  for (size_t pp = 0; pp < costs.cost.chunks.size(); ++pp) {
+    const RankTime& time = estimate.simulation.ranks[pp];
+    StepParts rank;
+    rank.pp_s = time.exposed_message_s;
+    rank.dp_s = time.exposed_other_s;
+    rank.bubble_s = time.bubble_s;
+    for (const Instruction& instruction : estimate.program.ranks[pp]) {
+      if (instruction.kind == InstructionKind::kUpdate) {
+        rank.optimizer_s += costs.cost.chunks[pp][instruction.chunk].update_s;
+      }
+    }
+    for (const ChunkParts& chunk : costs.parts[pp]) {
+      rank.tp_s += n * chunk.tp_s;
+      rank.cp_s += n * chunk.cp_s;
+      rank.pp_s += n * chunk.pp_s;
+      rank.dp_s += n * chunk.dp_s;
+      rank.recompute_s += n * chunk.recompute_s;
+    }
+    rank.optimizer_s += costs.cost.clip_s;
+    rank.compute_s = estimate.step_s - rank.total();
+    parts.compute_s += rank.compute_s;
+    parts.recompute_s += rank.recompute_s;
+    parts.tp_s += rank.tp_s;
+    parts.cp_s += rank.cp_s;
+    parts.pp_s += rank.pp_s;
+    parts.dp_s += rank.dp_s;
+    parts.optimizer_s += rank.optimizer_s;
+    parts.bubble_s += rank.bubble_s;
+  }
+  const auto ranks = static_cast<double>(costs.cost.chunks.size());
+  for (double* part :
+       {&parts.compute_s, &parts.recompute_s, &parts.tp_s, &parts.cp_s,
+        &parts.pp_s, &parts.dp_s, &parts.optimizer_s, &parts.bubble_s}) {
+    *part /= ranks;
+  }
+  return parts;
+}
+
+ClosedFormInput ClosedFormOf(const Plan& plan, const PlanCosts& costs) {
+  ClosedFormInput input;
+  input.microbatches = plan.microbatches();
+  const size_t ranks = costs.cost.chunks.size();
+  for (size_t pp = 0; pp < ranks; ++pp) {
+    double stage = 0, reduce = 0;
+    for (const ChunkCost& chunk : costs.cost.chunks[pp]) {
+      stage += chunk.forward_s + chunk.backward_s;
+      reduce += chunk.reduce_s + chunk.gather_s;
+    }
+    input.stage_s.push_back(stage);
+    // Both formulas charge the first stage's reduction.
+    if (pp == 0) {
+      input.data_parallel_s =
+          reduce * static_cast<double>(costs.buckets.front());
+    }
+    // Blocking messages are in the stages' times.
+    if (pp + 1 == ranks || costs.cost.links.empty()) continue;
+    for (const size_t at : {pp * ranks + pp + 1, (pp + 1) * ranks + pp}) {
+      const LinkCost& link = costs.cost.links[at];
+      input.messages_s +=
+          link.latency_s +
+          static_cast<double>(costs.cost.chunks[pp][0].message_bytes) /
+              link.bytes_per_s;
+    }
+  }
+  return input;
+}
+
+}  // namespace
+
+absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
+                                      const ClusterModel& cluster,
+                                      const Plan& plan,
+                                      const RuntimeTraits& traits) {
+  RETURN_IF_ERROR(CheckModelShape(model));
+  if (GridSize(plan.grid()) != cluster.num_ranks()) {
+    return InvalidArgument(
+        "plan.grid: found {} ranks, expected the cluster's {} devices",
+        GridSize(plan.grid()), cluster.num_ranks());
+  }
+  const PlanCoster coster(model, cluster, plan, traits);
+  Estimate estimate;
+  PlanCosts slowest;
+  std::vector<PlanCosts> seen;
+  for (int32_t replica = 0; replica < static_cast<int32_t>(plan.grid().dp());
+       ++replica) {
+    PlanCosts costs = coster.CostsOf(replica);
+    const bool known =
+        std::any_of(seen.begin(), seen.end(), [&](const PlanCosts& other) {
+          return SameCosts(costs.cost, other.cost);
+        });
+    if (known) continue;
+    if (seen.empty()) {
+      ASSIGN_OR_RETURN(estimate.program,
+                       CompilePlan(plan, {.buckets_per_stage = costs.buckets}));
+    }
+    ASSIGN_OR_RETURN(Simulation simulation,
+                     Simulate(estimate.program, costs.cost, &costs.memory));
+    if (seen.empty() || simulation.step_s > estimate.step_s) {
+      estimate.step_s = simulation.step_s;
+      estimate.replica = replica;
+      estimate.simulation = std::move(simulation);
+      slowest = costs;
+    }
+    seen.push_back(std::move(costs));
+  }
+  estimate.parts = PartsOf(plan, slowest, estimate);
+  estimate.peak = estimate.simulation.peak_memory;
+  for (const RankMemory& rank : slowest.memory.ranks) {
+    estimate.limit.push_back(rank.limit_bytes);
+  }
+  estimate.closed_form = ClosedFormOf(plan, slowest);
+  const double batch = static_cast<double>(plan.grid().dp()) *
+                       plan.microbatches() * plan.microbatch_size();
+  estimate.samples_per_s = batch / estimate.step_s;
+  double peak = 0;
+  for (const int32_t node : cluster.node_of_rank) {
+    const ClusterDevice& device = cluster.DeviceOfNode(node);
+    peak += model.element_bytes == 2 ? device.peak_bf16_flops
+                                     : device.peak_fp32_flops;
+  }
+  estimate.mfu = ModelTrainingFlops(model) * estimate.samples_per_s / peak;
+  return estimate;
+}
+
+double StepLowerBound(const Plan& plan, const PlanCosts& costs) {
+  const std::vector<StageLocation> stages = StagesOf(plan);
+  const bool halves =
+      plan.schedule() == Plan::ZB_H1 || plan.schedule() == Plan::ZB_V;
+  std::vector<double> work(plan.grid().pp(), 0.0);
+  std::vector<double> update(plan.grid().pp(), 0.0);
+  for (size_t stage = 0; stage < stages.size(); ++stage) {
+    const auto [rank, index] = stages[stage];
+    const ChunkCost& chunk = costs.cost.chunks[rank][index];
+    work[rank] += plan.microbatches() * (chunk.forward_s + chunk.backward_s);
+    update[rank] += costs.buckets[stage] * chunk.update_s;
+  }
+  double bound = 0, before = 0;
+  std::vector<bool> seen(work.size(), false);
+  for (const auto& [rank, index] : stages) {
+    const ChunkCost& chunk = costs.cost.chunks[rank][index];
+    if (!seen[rank]) {
+      // A rank's first stage has nothing to do before the forwards of the
+      // stages before it; and, where weight gradients are not put off, their
+      // backwards follow its last.
+      bound = std::max(bound, before + work[rank]);
+      seen[rank] = true;
+    }
+    before += chunk.forward_s + (halves ? 0 : chunk.backward_s);
+  }
+  return bound + *std::max_element(update.begin(), update.end());
+}
+
+int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp) {
+  const RankMemory& memory = costs.memory.ranks[pp];
+  const int64_t p = plan.grid().pp();
+  const int64_t n = plan.microbatches();
+  const int64_t v = plan.chunks_per_rank();
+  // Live microbatches, counted over all chunks.
+  int64_t live = 0;
+  switch (plan.schedule()) {
+    case Plan::GPIPE:
+      live = n;
+      break;
+    case Plan::INTERLEAVED:
+      live = std::min<int64_t>(
+          n * v, (v - 1) * plan.microbatch_group() + 2 * (p - 1 - pp) + 1);
+      break;
+    case Plan::ZB_V:
+      live = std::min(n, p);
+      break;
+    default:
+      live = std::min(n, p - pp);
+  }
+  int64_t least = memory.chunks.front().activation_bytes;
+  for (const ChunkMemory& chunk : memory.chunks) {
+    least = std::min(least, chunk.activation_bytes);
+  }
+  return memory.always.total() + live * least;
+}
+
+Overflow WorstOverflow(const Estimate& estimate) {
+  Overflow worst;
+  for (size_t pp = 0; pp < estimate.peak.size(); ++pp) {
+    const int64_t over = estimate.peak[pp].total() - estimate.limit[pp];
+    if (over > worst.bytes) worst = {static_cast<int32_t>(pp), over};
+  }
+  return worst;
+}
+
+Plan::Prediction PredictionOf(const Plan& plan, const Estimate& estimate) {
+  Plan::Prediction predicted;
+  predicted.set_step_s(estimate.step_s);
+  for (int64_t rank = 0; rank < GridSize(plan.grid()); ++rank) {
+    const MemoryBytes& peak =
+        estimate.peak[CoordinatesOf(plan.grid(), rank).pp];
+    Plan::MemoryBytes& bytes = *predicted.add_peak_bytes();
+    bytes.set_parameters(peak.parameters);
+    bytes.set_gradients(peak.gradients);
+    bytes.set_optimizer(peak.optimizer);
+    bytes.set_activations(peak.activations);
+    bytes.set_communication(peak.communication);
+    bytes.set_workspace(peak.workspace);
+  }
+  return predicted;
+}
+
+}  // namespace trireme

@@ -1,0 +1,90 @@
+// What a plan will take: compiled to its Program, costed, simulated.
+
+#ifndef TRIREME_SCHEDULER_PLANNER_ESTIMATE_H_
+#define TRIREME_SCHEDULER_PLANNER_ESTIMATE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "scheduler/memory.h"
+#include "scheduler/plan.pb.h"
+#include "scheduler/planner/closed_forms.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/model_shape.h"
+#include "scheduler/planner/plan_costs.h"
+#include "scheduler/program.h"
+#include "scheduler/simulator.h"
+
+namespace trireme {
+
+// Seconds of the step by what the devices spend them on, as the mean over the
+// pipeline ranks of the slowest replica; their sum is the step.
+struct StepParts {
+  // Model arithmetic, once.
+  double compute_s = 0;
+  double recompute_s = 0;
+  // Exposed: the device waits.
+  double tp_s = 0;
+  double cp_s = 0;
+  double pp_s = 0;  // messages between stages
+  double dp_s = 0;  // gradients and parameters
+  double optimizer_s = 0;
+  // Waiting for other stages' work.
+  double bubble_s = 0;
+
+  double total() const {
+    return compute_s + recompute_s + tp_s + cp_s + pp_s + dp_s + optimizer_s +
+           bubble_s;
+  }
+};
+
+struct Estimate {
+  double step_s = 0;
+  double samples_per_s = 0;
+  // Model FLOPs over time and the devices' peak.
+  double mfu = 0;
+  StepParts parts;
+  // Of each pipeline rank, the same for all its tensor, context and data
+  // coordinates. The limit is that of its smallest device.
+  std::vector<MemoryBytes> peak;
+  std::vector<int64_t> limit;
+  // What other estimators would take as their input.
+  ClosedFormInput closed_form;
+  // Of the slowest replica.
+  int32_t replica = 0;
+  Program program;
+  Simulation simulation;
+};
+
+// Simulates every replica of the plan whose costs differ from those before it;
+// the step is that of the slowest. `plan` must be resolved and have as many
+// ranks as the cluster. Errors: those of CompilePlan and Simulate.
+absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
+                                      const ClusterModel& cluster,
+                                      const Plan& plan,
+                                      const RuntimeTraits& traits = {});
+
+// No step of the plan can be faster than this, whatever its placement does to
+// messages: each rank has all its work to do, after the forwards that lead to
+// it. Costs are of one replica.
+double StepLowerBound(const Plan& plan, const PlanCosts& costs);
+
+// Bytes on pipeline rank `pp` at its peak by the number of microbatches that
+// the schedule keeps alive; a little less than the simulated peak, which also
+// counts messages.
+int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp);
+
+// The pipeline rank that passes its limit by most, if any does: by so much.
+struct Overflow {
+  int32_t pp = -1;
+  int64_t bytes = 0;
+};
+Overflow WorstOverflow(const Estimate& estimate);
+
+// The estimate as a plan's `predicted`, for every logical rank.
+Plan::Prediction PredictionOf(const Plan& plan, const Estimate& estimate);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_ESTIMATE_H_

@@ -1,0 +1,189 @@
+#include "scheduler/planner/estimate.h"
+
+#include "gtest/gtest.h"
+#include "scheduler/plan.h"
+#include "scheduler/planner/collectives.h"
+
+namespace trireme {
+namespace {
+
+ModelShape Dit() {
+  ModelShape model;
+  model.layers = 16;
+  model.hidden = 2048;
+  model.mlp_hidden = 8192;
+  model.heads = 16;
+  model.tokens = 4096;
+  model.modulation_parameters = 6 * 2048 * 2048;
+  return model;
+}
+
+ClusterModel Nodes(int64_t nodes, int64_t devices) {
+  const absl::StatusOr<Cluster> cluster =
+      DescribeCluster({.nodes = nodes, .devices_per_node = devices});
+  EXPECT_TRUE(cluster.ok()) << cluster.status();
+  absl::StatusOr<ClusterModel> model = ResolveCluster(*cluster);
+  EXPECT_TRUE(model.ok()) << model.status();
+  return *std::move(model);
+}
+
+struct Split {
+  uint32_t tp = 1, cp = 1, dp = 1, pp = 1;
+  uint32_t microbatches = 8;
+};
+
+Plan PlanOf(const Split& split, const Plan& rest = {}) {
+  Plan plan = rest;
+  plan.mutable_grid()->set_tp(split.tp);
+  plan.mutable_grid()->set_cp(split.cp);
+  plan.mutable_grid()->set_dp(split.dp);
+  plan.mutable_grid()->set_pp(split.pp);
+  plan.set_microbatches(split.microbatches);
+  const absl::StatusOr<Plan> resolved = ResolvePlan(
+      plan, {.world_size = split.tp * split.cp * split.dp * split.pp,
+             .global_batch = int64_t{split.dp} * split.microbatches,
+             .num_blocks = 16,
+             .heads = 16});
+  EXPECT_TRUE(resolved.ok()) << resolved.status();
+  return *resolved;
+}
+
+Estimate Estimated(const ClusterModel& cluster, const Plan& plan) {
+  absl::StatusOr<Estimate> estimate = EstimatePlan(Dit(), cluster, plan);
+  EXPECT_TRUE(estimate.ok()) << estimate.status();
+  return estimate.ok() ? *std::move(estimate) : Estimate();
+}
+
+TEST(Collectives, RingsAreTheUsualFormulas) {
+  const ClusterModel one = Nodes(1, 8);
+  const ClusterLink& link = one.nodes[0].link;
+  const RingCost ring = RingOf(one, {0, 1, 2, 3}, 4);
+  EXPECT_NEAR(ring.AllReduce(1e9),
+              2 * (3 * link.latency_s + 0.75e9 / link.bytes_per_s), 1e-12);
+  EXPECT_EQ(RingOf(one, {5}, 1).AllReduce(1e9), 0);
+
+  const ClusterModel two = Nodes(2, 4);
+  const ClusterLink& network = two.LinkBetweenNodes(0, 1);
+  EXPECT_NEAR(RingOf(two, {0, 1, 4, 5}, 4).ReduceScatter(1e9),
+              two.nodes[0].link.latency_s +
+                  0.5e9 / two.nodes[0].link.bytes_per_s + network.latency_s +
+                  0.25e9 / network.bytes_per_s,
+              1e-12);
+}
+
+// One device, no communication: time is FLOPs over rate, and MFU says so.
+TEST(Estimate, OneDeviceTakesItsArithmetic) {
+  const ClusterModel cluster = Nodes(1, 1);
+  const Estimate estimate = Estimated(cluster, PlanOf({}));
+  const double least =
+      8 * ModelTrainingFlops(Dit()) / cluster.devices[0].achieved_bf16_flops;
+  EXPECT_GT(estimate.step_s, least);
+  EXPECT_LT(estimate.step_s, 1.5 * least);
+  EXPECT_NEAR(estimate.mfu,
+              8 * ModelTrainingFlops(Dit()) / estimate.step_s / 312e12, 1e-12);
+  EXPECT_EQ(estimate.parts.tp_s + estimate.parts.pp_s + estimate.parts.dp_s, 0);
+}
+
+TEST(Estimate, PartsSumToTheStepAndNameTheirCause) {
+  const ClusterModel cluster = Nodes(2, 4);
+  Plan sharded;
+  sharded.set_sharding(Plan::OPTIMIZER);
+  for (const Split& split :
+       {Split{.tp = 8}, Split{.cp = 8}, Split{.dp = 8}, Split{.pp = 8},
+        Split{.tp = 2, .dp = 2, .pp = 2}}) {
+    const Estimate estimate = Estimated(cluster, PlanOf(split, sharded));
+    EXPECT_NEAR(estimate.parts.total(), estimate.step_s,
+                1e-9 * estimate.step_s);
+    EXPECT_EQ(estimate.parts.tp_s > 0, split.tp > 1);
+    EXPECT_EQ(estimate.parts.cp_s > 0, split.cp > 1);
+    EXPECT_EQ(estimate.parts.bubble_s > 1e-6, split.pp > 1);
+    EXPECT_EQ(estimate.parts.dp_s > 0, split.dp > 1 || split.cp > 1);
+    EXPECT_GT(estimate.parts.compute_s, 0);
+    EXPECT_GT(estimate.parts.optimizer_s, 0);
+  }
+}
+
+TEST(Estimate, ShardingMovesMemoryAndTraffic) {
+  const ClusterModel cluster = Nodes(1, 8);
+  int64_t last = 0;
+  for (const Plan::Sharding sharding :
+       {Plan::PARAMETERS, Plan::GRADIENTS, Plan::OPTIMIZER, Plan::REPLICATED}) {
+    Plan plan;
+    plan.set_sharding(sharding);
+    const Estimate estimate = Estimated(cluster, PlanOf({.dp = 8}, plan));
+    EXPECT_GT(estimate.peak[0].total(), last);
+    last = estimate.peak[0].total();
+    const int64_t parameters = estimate.peak[0].parameters;
+    const int64_t whole = 2 * ModelParameters(Dit());
+    EXPECT_EQ(parameters, sharding == Plan::PARAMETERS ? whole / 8 : whole);
+  }
+}
+
+TEST(Estimate, RecomputationTradesTimeForMemory) {
+  const ClusterModel cluster = Nodes(1, 1);
+  double step = 0;
+  int64_t activations = std::numeric_limits<int64_t>::max();
+  for (const Plan::Recompute recompute :
+       {Plan::NONE, Plan::SELECTIVE, Plan::FULL}) {
+    Plan plan;
+    plan.set_recompute(recompute);
+    const Estimate estimate = Estimated(cluster, PlanOf({}, plan));
+    EXPECT_GT(estimate.step_s, step);
+    EXPECT_LT(estimate.peak[0].activations, activations);
+    EXPECT_EQ(estimate.parts.recompute_s > 0, recompute != Plan::NONE);
+    step = estimate.step_s;
+    activations = estimate.peak[0].activations;
+  }
+}
+
+// A slow node slows only the pipelines that cross it, but the step is theirs.
+TEST(Estimate, TheSlowestReplicaSetsTheStep) {
+  ClusterModel cluster = Nodes(4, 1);
+  const Plan plan = PlanOf({.dp = 2, .pp = 2});
+  const double even = Estimated(cluster, plan).step_s;
+  cluster.nodes[3].slowdown = 1.5;
+  const Estimate slow = Estimated(cluster, plan);
+  EXPECT_GT(slow.step_s, 1.3 * even);
+  EXPECT_EQ(slow.replica, 1);
+}
+
+TEST(Estimate, MeasuredBlocksOverrideTheArithmetic) {
+  const ClusterModel cluster = Nodes(1, 1);
+  ModelShape model = Dit();
+  model.measured.push_back(
+      {.device = "A100", .forward_s = 0.5, .backward_s = 1.0});
+  const absl::StatusOr<Estimate> estimate =
+      EstimatePlan(model, cluster, PlanOf({}));
+  ASSERT_TRUE(estimate.ok()) << estimate.status();
+  EXPECT_NEAR(estimate->step_s, 8 * 16 * 1.5, 0.5);
+}
+
+// The search discards plans by these bounds: a bound above the truth would
+// discard the best plan.
+TEST(Estimate, BoundsAreBelowTheSimulation) {
+  const ClusterModel cluster = Nodes(2, 4);
+  for (const Plan::Schedule schedule :
+       {Plan::GPIPE, Plan::ONE_F_ONE_B, Plan::INTERLEAVED, Plan::ZB_H1,
+        Plan::ZB_V}) {
+    for (const uint32_t microbatches : {4, 8, 32}) {
+      Plan rest;
+      rest.set_schedule(schedule);
+      const Plan plan =
+          PlanOf({.dp = 2, .pp = 4, .microbatches = microbatches}, rest);
+      const Estimate estimate = Estimated(cluster, plan);
+      const ModelShape model = Dit();
+      const RuntimeTraits traits;
+      const PlanCosts costs =
+          PlanCoster(model, cluster, plan, traits).CostsOf(0);
+      EXPECT_LE(StepLowerBound(plan, costs), estimate.step_s * (1 + 1e-12));
+      EXPECT_GE(StepLowerBound(plan, costs), 0.6 * estimate.step_s);
+      for (int32_t pp = 0; pp < 4; ++pp) {
+        EXPECT_LE(PeakLowerBound(plan, costs, pp), estimate.peak[pp].total())
+            << Plan::Schedule_Name(schedule) << " " << pp;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace trireme

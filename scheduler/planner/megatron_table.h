@@ -1,0 +1,79 @@
+// Megatron-LM's ten published GPT runs on A100s (Narayanan et al., "Efficient
+// large-scale language model training on GPU clusters", SC 2021, table 1), as
+// plans and costs, and how well estimators predict them.
+//
+// Three constants are calibrated, on the 1.7B, 18B and 145B rows only: the
+// shares of the data sheet that matrix products, links inside a node and links
+// between nodes reach. The other seven rows are predictions.
+
+#ifndef TRIREME_SCHEDULER_PLANNER_MEGATRON_TABLE_H_
+#define TRIREME_SCHEDULER_PLANNER_MEGATRON_TABLE_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace trireme {
+
+struct MegatronRun {
+  const char* name;
+  int64_t layers, hidden, heads;
+  int64_t tp, pp, gpus;
+  int64_t global_batch, microbatch;
+  int64_t layers_per_chunk;  // 0: 1F1B, else interleaved
+  double published_tflops;   // per GPU, recomputation counted
+  bool calibration;
+};
+
+constexpr std::array<MegatronRun, 10> kMegatronRuns = {{
+    {"1.7B", 24, 2304, 24, 1, 1, 32, 512, 16, 0, 137, true},
+    {"3.6B", 30, 3072, 32, 2, 1, 64, 512, 16, 0, 138, false},
+    {"7.5B", 36, 4096, 32, 4, 1, 128, 512, 16, 0, 142, false},
+    {"18B", 40, 6144, 48, 8, 1, 256, 1024, 8, 0, 135, true},
+    {"39B", 48, 8192, 64, 8, 2, 512, 1536, 4, 0, 138, false},
+    {"76B", 60, 10240, 80, 8, 4, 1024, 1792, 2, 5, 140, false},
+    {"145B", 80, 12288, 96, 8, 8, 1536, 2304, 2, 5, 148, true},
+    {"310B", 96, 16384, 128, 8, 16, 1920, 2160, 1, 3, 155, false},
+    {"530B", 105, 20480, 128, 8, 35, 2520, 2520, 1, 1, 163, false},
+    {"1T", 128, 25600, 160, 8, 64, 3072, 3072, 1, 0, 163, false},
+}};
+
+struct Efficiencies {
+  double gemm = 0.7;
+  double link = 0.8;
+  double network = 0.8;
+};
+
+// Of one run: TFLOP/s per GPU by the simulator and by the closed forms on the
+// same stage, message and reduction times.
+struct MegatronPrediction {
+  double simulated = 0;
+  double amp = 0;
+  double pipette = 0;
+};
+
+absl::StatusOr<MegatronPrediction> PredictRun(const MegatronRun& run,
+                                              const Efficiencies& constants);
+
+// The constants for which the simulator's squared relative errors on the
+// calibration rows are least: a pattern search from a fixed start,
+// deterministic.
+absl::StatusOr<Efficiencies> CalibrateOnMegatron();
+
+struct MegatronTable {
+  Efficiencies constants;
+  std::vector<MegatronPrediction> rows;  // in the order of kMegatronRuns
+  // Mean absolute relative errors over the rows not calibrated on.
+  double simulated_error = 0;
+  double amp_error = 0;
+  double pipette_error = 0;
+};
+absl::StatusOr<MegatronTable> MakeMegatronTable();
+std::string ToText(const MegatronTable& table);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_MEGATRON_TABLE_H_
