@@ -1,0 +1,288 @@
+#include "scheduler/planner/placement.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "runtime/core/log.h"
+#include "scheduler/planner/placement_cost.h"
+
+namespace trireme {
+namespace {
+
+// Steele et al., SplitMix64: the same numbers on every machine.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+
+  uint64_t Next() {
+    state_ += 0x9e3779b97f4a7c15u;
+    uint64_t z = state_;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+  }
+  int32_t Below(int32_t n) {
+    return static_cast<int32_t>(Next() % static_cast<uint64_t>(n));
+  }
+  double Uniform() { return static_cast<double>(Next() >> 11) * 0x1.0p-53; }
+
+ private:
+  uint64_t state_;
+};
+
+// Shares of the current cost: a rise of so much is accepted with 1/e.
+constexpr double kFirstTemperature = 0.02;
+constexpr double kLastTemperature = 1e-5;
+
+// One of the five moves.
+void Move(Random& random, std::vector<int32_t>& nodes) {
+  const auto n = static_cast<int32_t>(nodes.size());
+  int32_t first = random.Below(n);
+  int32_t last = random.Below(n);
+  if (first > last) std::swap(first, last);
+  const auto begin = nodes.begin();
+  switch (random.Below(5)) {
+    case 0:
+      std::reverse(begin + first, begin + last + 1);
+      break;
+    case 1:
+      if (random.Below(2) == 0) {
+        std::rotate(begin + first, begin + first + 1, begin + last + 1);
+      } else {
+        std::rotate(begin + first, begin + last, begin + last + 1);
+      }
+      break;
+    case 2:
+      std::swap(nodes[first], nodes[last]);
+      break;
+    default: {
+      // A short segment, to anywhere; half of the time reversed.
+      const int32_t length = 1 + random.Below(std::max(1, n / 4));
+      first = random.Below(n - length + 1);
+      std::vector<int32_t> segment(begin + first, begin + first + length);
+      if (random.Below(2) == 0) std::reverse(segment.begin(), segment.end());
+      nodes.erase(begin + first, begin + first + length);
+      nodes.insert(nodes.begin() + random.Below(n - length + 1),
+                   segment.begin(), segment.end());
+    }
+  }
+}
+
+std::vector<int32_t> Annealed(PlacementCosts& costs,
+                              const std::vector<int32_t>& start, uint64_t seed,
+                              int32_t moves, double& best_cost) {
+  Random random(seed);
+  double cost = costs.Set(start);
+  std::vector<int32_t> best = start;
+  best_cost = cost;
+  const double cooling =
+      std::pow(kLastTemperature / kFirstTemperature, 1.0 / std::max(1, moves));
+  double temperature = kFirstTemperature;
+  std::vector<int32_t> nodes = start;
+  for (int32_t i = 0; i < moves; ++i, temperature *= cooling) {
+    Move(random, nodes);
+    // Units of one node are alike: nothing to evaluate.
+    if (nodes == costs.nodes()) continue;
+    const double moved = costs.Try(nodes);
+    const double rise = moved - cost;
+    if (rise <= 0 ||
+        random.Uniform() < std::exp(-rise / (temperature * cost))) {
+      costs.Keep();
+      cost = moved;
+      if (cost < best_cost) {
+        best_cost = cost;
+        best = nodes;
+      }
+    } else {
+      costs.Undo();
+      nodes = costs.nodes();
+    }
+  }
+  return best;
+}
+
+// All ways to give units to nodes, alike nodes being interchangeable while
+// empty.
+class Enumeration {
+ public:
+  Enumeration(const ClusterModel& cluster, PlacementCosts& costs)
+      : costs_(costs), room_(costs.UnitsPerNode()), full_(room_) {
+    for (int32_t node = 0; node < cluster.num_nodes(); ++node) {
+      int32_t first = node;
+      for (int32_t other = 0; other < node; ++other) {
+        if (NodesAreAlike(cluster, other, node)) {
+          first = other;
+          break;
+        }
+      }
+      like_.push_back(first);
+    }
+  }
+
+  // How many there are; at most limit + 1.
+  int64_t Count(int64_t limit) {
+    limit_ = limit;
+    counting_ = true;
+    count_ = 0;
+    Descend();
+    return count_;
+  }
+
+  std::vector<int32_t> Best(double& cost) {
+    counting_ = false;
+    best_cost_ = std::numeric_limits<double>::infinity();
+    Descend();
+    cost = best_cost_;
+    return best_;
+  }
+
+ private:
+  void Descend() {
+    if (counting_ && count_ > limit_) return;
+    if (static_cast<int32_t>(nodes_.size()) == costs_.num_units()) {
+      ++count_;
+      if (counting_) return;
+      const double cost = costs_.Set(nodes_);
+      if (cost < best_cost_) {
+        best_cost_ = cost;
+        best_ = nodes_;
+      }
+      return;
+    }
+    for (size_t node = 0; node < room_.size(); ++node) {
+      if (room_[node] == 0 || HasEmptyTwin(node)) continue;
+      --room_[node];
+      nodes_.push_back(static_cast<int32_t>(node));
+      Descend();
+      nodes_.pop_back();
+      ++room_[node];
+    }
+  }
+
+  // An unused node like this one comes before it.
+  bool HasEmptyTwin(size_t node) const {
+    if (room_[node] != full_[node]) return false;
+    for (size_t other = 0; other < node; ++other) {
+      if (like_[other] == like_[node] && room_[other] == full_[other]) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  PlacementCosts& costs_;
+  std::vector<int32_t> room_;
+  const std::vector<int32_t> full_;
+  std::vector<int32_t> like_;  // the first node alike
+  std::vector<int32_t> nodes_;
+  bool counting_ = false;
+  int64_t limit_ = 0;
+  int64_t count_ = 0;
+  double best_cost_ = 0;
+  std::vector<int32_t> best_;
+};
+
+// Fills the nodes in the given order with the units in the given order.
+std::vector<int32_t> Filled(const std::vector<int32_t>& units,
+                            const std::vector<int32_t>& nodes,
+                            std::vector<int32_t> room) {
+  std::vector<int32_t> node_of(units.size());
+  size_t at = 0;
+  for (const int32_t unit : units) {
+    while (room[nodes[at]] == 0) ++at;
+    --room[nodes[at]];
+    node_of[unit] = nodes[at];
+  }
+  return node_of;
+}
+
+}  // namespace
+
+std::vector<int32_t> NodeChain(const ClusterModel& cluster) {
+  const int32_t n = cluster.num_nodes();
+  std::vector<int32_t> chain = {0};
+  std::vector<bool> used(n, false);
+  used[0] = true;
+  while (static_cast<int32_t>(chain.size()) < n) {
+    int32_t best = -1;
+    double fastest = -1;
+    for (int32_t node = 0; node < n; ++node) {
+      if (used[node]) continue;
+      const double rate =
+          std::min(cluster.LinkBetweenNodes(chain.back(), node).bytes_per_s,
+                   cluster.LinkBetweenNodes(node, chain.back()).bytes_per_s);
+      if (rate > fastest) {
+        fastest = rate;
+        best = node;
+      }
+    }
+    used[best] = true;
+    chain.push_back(best);
+  }
+  return chain;
+}
+
+Placement PlaceRanks(const ModelShape& model, const ClusterModel& cluster,
+                     const Plan& plan, const RuntimeTraits& traits,
+                     const PlacementOptions& options) {
+  PlacementCosts costs(model, cluster, plan, traits);
+  std::vector<int32_t> in_order(cluster.num_nodes());
+  std::iota(in_order.begin(), in_order.end(), 0);
+  std::vector<int32_t> units(costs.num_units());
+  std::iota(units.begin(), units.end(), 0);
+  Placement result;
+  std::vector<int32_t> best = Filled(units, in_order, costs.UnitsPerNode());
+  result.cost_s = result.initial_cost_s = costs.Set(best);
+  Enumeration enumeration(cluster, costs);
+  if (enumeration.Count(options.exhaustive_limit) <= options.exhaustive_limit) {
+    result.exhaustive = true;
+    double cost = 0;
+    std::vector<int32_t> found = enumeration.Best(cost);
+    if (cost < result.cost_s) {
+      result.cost_s = cost;
+      best = std::move(found);
+    }
+  } else {
+    // Starts: replicas of a stage together, or the stages of a replica, each
+    // with the nodes in order or along fast links.
+    const std::vector<int32_t> chained = NodeChain(cluster);
+    std::vector<std::pair<double, std::vector<int32_t>>> starts;
+    for (const auto& order : {units, costs.UnitsByReplica()}) {
+      for (const auto& nodes : {in_order, chained}) {
+        std::vector<int32_t> start = Filled(order, nodes, costs.UnitsPerNode());
+        const double cost = costs.Set(start);
+        starts.emplace_back(cost, std::move(start));
+      }
+    }
+    std::stable_sort(
+        starts.begin(), starts.end(),
+        [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (int32_t chain = 0; chain < options.chains; ++chain) {
+      double cost = 0;
+      std::vector<int32_t> found =
+          Annealed(costs, starts[chain % starts.size()].second,
+                   options.seed * 0x100000001b3u + chain, options.moves, cost);
+      if (cost < result.cost_s) {
+        result.cost_s = cost;
+        best = std::move(found);
+      }
+    }
+  }
+  result.physical = costs.PhysicalRanks(best);
+  return result;
+}
+
+double PlacementCost(const ModelShape& model, const ClusterModel& cluster,
+                     const Plan& plan, const RuntimeTraits& traits,
+                     const std::vector<int32_t>& physical) {
+  PlacementCosts costs(model, cluster, plan, traits);
+  std::vector<int32_t> nodes(costs.num_units());
+  const size_t unit_ranks = physical.size() / nodes.size();
+  for (size_t unit = 0; unit < nodes.size(); ++unit) {
+    nodes[unit] = cluster.node_of_rank[physical[unit * unit_ranks]];
+  }
+  return costs.Set(nodes);
+}
+
+}  // namespace trireme

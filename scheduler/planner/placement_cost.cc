@@ -1,0 +1,225 @@
+#include "scheduler/planner/placement_cost.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/core/log.h"
+#include "scheduler/planner/collectives.h"
+
+namespace trireme {
+
+PlacementCosts::PlacementCosts(const ModelShape& model,
+                               const ClusterModel& cluster, const Plan& plan,
+                               const RuntimeTraits& traits)
+    : cluster_(cluster),
+      dp_(static_cast<int32_t>(plan.grid().dp())),
+      pp_(static_cast<int32_t>(plan.grid().pp())),
+      microbatches_(plan.microbatches()) {
+  const auto tp = static_cast<int32_t>(plan.grid().tp());
+  const auto cp = static_cast<int32_t>(plan.grid().cp());
+  auto fits = [&](int32_t ranks) {
+    return std::all_of(
+        cluster.nodes.begin(), cluster.nodes.end(),
+        [&](const ClusterNode& node) { return node.count % ranks == 0; });
+  };
+  unit_ranks_ = fits(tp * cp) ? tp * cp : fits(tp) ? tp : 1;
+  parts_ = tp * cp / unit_ranks_;
+  units_per_stage_ = parts_ * dp_;
+
+  Plan in_order = plan;
+  in_order.clear_placement();
+  for (int64_t rank = 0; rank < cluster.num_ranks(); ++rank) {
+    in_order.add_placement(static_cast<uint32_t>(rank));
+  }
+  const PlanCoster coster(model, cluster, in_order, traits);
+  const PlanCosts costs = coster.CostsOf(0);
+  double slowest = 0;
+  const double first_slowdown = cluster.nodes.front().slowdown;
+  const ClusterDevice& first = cluster.DeviceOfNode(0);
+  for (const ClusterDevice& device : cluster.devices) {
+    // By the rates that carry most of the time.
+    const double relative =
+        first.achieved_bf16_flops / device.achieved_bf16_flops;
+    std::vector<double> stages;
+    for (const auto& chunks : costs.cost.chunks) {
+      double seconds = 0;
+      for (const ChunkCost& chunk : chunks) {
+        seconds += chunk.forward_s + chunk.backward_s;
+      }
+      stages.push_back(seconds / first_slowdown * relative);
+      slowest = std::max(slowest, seconds);
+    }
+    stage_s_.push_back(std::move(stages));
+  }
+  for (size_t pp = 0; pp < costs.cost.chunks.size(); ++pp) {
+    // Of the gradients as they travel.
+    double reduced =
+        static_cast<double>(costs.memory.ranks[pp].always.optimizer) /
+        static_cast<double>(model.optimizer_bytes) *
+        (plan.bf16_gradient_messages()
+             ? 2.0
+             : static_cast<double>(model.gradient_bytes));
+    if (plan.sharding() != Plan::REPLICATED) {
+      reduced *= static_cast<double>(plan.shard_group()) * cp;
+    }
+    reduced_bytes_.push_back(reduced);
+  }
+  const BlockSplit split = SplitOf(plan);
+  message_bytes_ =
+      static_cast<double>(MessageBytes(model, split, traits.scatter_messages));
+  round_trips_ = std::ceil(microbatches_ / pp_) * plan.chunks_per_rank();
+  if (parts_ > 1) {
+    const double blocks =
+        static_cast<double>(model.layers) / static_cast<double>(pp_);
+    // Elements that one rank sends for a block: 8 exchanges of 1/cp of its
+    // tokens' heads, or six rounds of keys and values.
+    const double sends = split.ulysses == split.cp
+                             ? 8.0 / static_cast<double>(cp)
+                             : 6.0 * (static_cast<double>(cp) - 1);
+    cp_bytes_ = blocks * sends * message_bytes_;
+  }
+  // An all-reduce or a reduction and a gather; with sharded parameters gathers
+  // twice and reduces once in every microbatch, behind compute.
+  if (plan.sharding() == Plan::PARAMETERS) {
+    reductions_ = 3 * microbatches_;
+    hidden_s_ = microbatches_ * slowest;
+  }
+  pipeline_s_.resize(dp_);
+  reduction_s_.resize(pp_);
+}
+
+std::vector<int32_t> PlacementCosts::UnitsPerNode() const {
+  std::vector<int32_t> room;
+  for (const ClusterNode& node : cluster_.nodes) {
+    room.push_back(node.count / unit_ranks_);
+  }
+  return room;
+}
+
+std::vector<int32_t> PlacementCosts::UnitsByReplica() const {
+  std::vector<int32_t> units;
+  for (int32_t dp = 0; dp < dp_; ++dp) {
+    for (int32_t pp = 0; pp < pp_; ++pp) {
+      for (int32_t part = 0; part < parts_; ++part) {
+        units.push_back(UnitAt(part, dp, pp));
+      }
+    }
+  }
+  return units;
+}
+
+double PlacementCosts::PipelineCost(int32_t dp) const {
+  double largest = 0, sum = 0, messages = 0;
+  for (int32_t pp = 0; pp < pp_; ++pp) {
+    double stage = 0, up = 0, down = 0, context = 0;
+    for (int32_t part = 0; part < parts_; ++part) {
+      const int32_t node = nodes_[UnitAt(part, dp, pp)];
+      const ClusterNode& here = cluster_.nodes[node];
+      stage = std::max(stage, stage_s_[here.device][pp] * here.slowdown);
+      auto seconds = [&](int32_t from, int32_t to, double bytes) {
+        const ClusterLink& link = cluster_.LinkBetweenNodes(from, to);
+        const int64_t flows = from == to ? 1 : cluster_.nodes[from].count;
+        return link.latency_s + bytes / link.BytesPerSecond(flows);
+      };
+      if (pp + 1 < pp_) {
+        const int32_t next = nodes_[UnitAt(part, dp, pp + 1)];
+        up = std::max(up, seconds(node, next, message_bytes_));
+        down = std::max(down, seconds(next, node, message_bytes_));
+      }
+      if (parts_ > 1) {
+        const int32_t next = nodes_[UnitAt((part + 1) % parts_, dp, pp)];
+        if (next != node) {
+          context = std::max(context, seconds(node, next, cp_bytes_));
+        }
+      }
+    }
+    stage += context;
+    sum += stage;
+    messages += up + down;
+    // A link slower than its stage sets the pace.
+    largest = std::max({largest, stage, up, down});
+  }
+  return (microbatches_ - 1) * largest + sum + round_trips_ * messages;
+}
+
+double PlacementCosts::ReductionCost(int32_t pp) const {
+  if (units_per_stage_ == 1) return 0;
+  // Units stand for their ranks: the first device of the node will do.
+  std::vector<int32_t> ranks(units_per_stage_);
+  for (int32_t i = 0; i < units_per_stage_; ++i) {
+    ranks[i] = cluster_.nodes[nodes_[i + units_per_stage_ * pp]].first_rank;
+  }
+  const RingCost ring =
+      RingOf(cluster_, ranks, cluster_.nodes[nodes_[0]].count);
+  return std::max(
+      0.0, reductions_ * ring.ReduceScatter(reduced_bytes_[pp]) - hidden_s_);
+}
+
+double PlacementCosts::Total() const {
+  return *std::max_element(pipeline_s_.begin(), pipeline_s_.end()) +
+         *std::max_element(reduction_s_.begin(), reduction_s_.end());
+}
+
+double PlacementCosts::Set(const std::vector<int32_t>& nodes) {
+  CHECK_EQ(static_cast<int32_t>(nodes.size()), num_units());
+  nodes_ = kept_nodes_ = nodes;
+  for (int32_t dp = 0; dp < dp_; ++dp) pipeline_s_[dp] = PipelineCost(dp);
+  for (int32_t pp = 0; pp < pp_; ++pp) reduction_s_[pp] = ReductionCost(pp);
+  old_pipeline_s_.clear();
+  old_reduction_s_.clear();
+  return Total();
+}
+
+double PlacementCosts::Try(const std::vector<int32_t>& nodes) {
+  std::vector<bool> replicas(dp_, false), stages(pp_, false);
+  for (int32_t unit = 0; unit < num_units(); ++unit) {
+    if (nodes[unit] == nodes_[unit]) continue;
+    replicas[unit / parts_ % dp_] = true;
+    stages[unit / units_per_stage_] = true;
+  }
+  nodes_ = nodes;
+  for (int32_t dp = 0; dp < dp_; ++dp) {
+    if (!replicas[dp]) continue;
+    old_pipeline_s_.emplace_back(dp, pipeline_s_[dp]);
+    pipeline_s_[dp] = PipelineCost(dp);
+  }
+  for (int32_t pp = 0; pp < pp_; ++pp) {
+    if (!stages[pp]) continue;
+    old_reduction_s_.emplace_back(pp, reduction_s_[pp]);
+    reduction_s_[pp] = ReductionCost(pp);
+  }
+  return Total();
+}
+
+void PlacementCosts::Keep() {
+  kept_nodes_ = nodes_;
+  old_pipeline_s_.clear();
+  old_reduction_s_.clear();
+}
+
+void PlacementCosts::Undo() {
+  nodes_ = kept_nodes_;
+  for (const auto& [dp, seconds] : old_pipeline_s_) pipeline_s_[dp] = seconds;
+  for (const auto& [pp, seconds] : old_reduction_s_) {
+    reduction_s_[pp] = seconds;
+  }
+  old_pipeline_s_.clear();
+  old_reduction_s_.clear();
+}
+
+std::vector<int32_t> PlacementCosts::PhysicalRanks(
+    const std::vector<int32_t>& nodes) const {
+  std::vector<int32_t> next;
+  for (const ClusterNode& node : cluster_.nodes) {
+    next.push_back(node.first_rank);
+  }
+  std::vector<int32_t> physical;
+  for (const int32_t node : nodes) {
+    for (int32_t i = 0; i < unit_ranks_; ++i) {
+      physical.push_back(next[node]++);
+    }
+  }
+  return physical;
+}
+
+}  // namespace trireme

@@ -1,0 +1,75 @@
+// The cost that placement.h minimises, kept up to date under moves.
+
+#ifndef TRIREME_SCHEDULER_PLANNER_PLACEMENT_COST_H_
+#define TRIREME_SCHEDULER_PLANNER_PLACEMENT_COST_H_
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "scheduler/plan.pb.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/model_shape.h"
+#include "scheduler/planner/plan_costs.h"
+
+namespace trireme {
+
+class PlacementCosts {
+ public:
+  PlacementCosts(const ModelShape& model, const ClusterModel& cluster,
+                 const Plan& plan, const RuntimeTraits& traits);
+
+  // Units are numbered as logical ranks are: (tp and) cp fastest, dp, pp.
+  int32_t num_units() const { return units_per_stage_ * pp_; }
+  // How many units each node has room for.
+  std::vector<int32_t> UnitsPerNode() const;
+  // The units with a replica's stages one after another.
+  std::vector<int32_t> UnitsByReplica() const;
+
+  // nodes[unit]. Evaluates all, and keeps.
+  double Set(const std::vector<int32_t>& nodes);
+  // Evaluates what differs from the kept state. Then call Keep or Undo.
+  double Try(const std::vector<int32_t>& nodes);
+  void Keep();
+  void Undo();
+  const std::vector<int32_t>& nodes() const { return nodes_; }
+
+  // Of a placement of units, that of ranks: a node's devices in order.
+  std::vector<int32_t> PhysicalRanks(const std::vector<int32_t>& nodes) const;
+
+ private:
+  int32_t UnitAt(int32_t part, int32_t dp, int32_t pp) const {
+    return part + parts_ * (dp + dp_ * pp);
+  }
+  double PipelineCost(int32_t dp) const;
+  double ReductionCost(int32_t pp) const;
+  double Total() const;
+
+  const ClusterModel& cluster_;
+  int32_t unit_ranks_ = 1;
+  int32_t parts_ = 1;  // units of one (dp, pp)
+  int32_t dp_ = 1;
+  int32_t pp_ = 1;
+  int32_t units_per_stage_ = 1;
+  double microbatches_ = 1;
+  // Of each pipeline rank on a device of slowdown 1, by kind of device.
+  std::vector<std::vector<double>> stage_s_;  // [device][pp]
+  double message_bytes_ = 0;
+  double round_trips_ = 0;
+  double cp_bytes_ = 0;  // over the slowest link of a (dp, pp), a microbatch
+  // Bytes reduced on each pipeline rank, and how often.
+  std::vector<double> reduced_bytes_;
+  double reductions_ = 2;
+  double hidden_s_ = 0;  // of the reduction, behind compute
+
+  std::vector<int32_t> nodes_;
+  std::vector<double> pipeline_s_;   // [dp]
+  std::vector<double> reduction_s_;  // [pp]
+  std::vector<int32_t> kept_nodes_;
+  std::vector<std::pair<int32_t, double>> old_pipeline_s_;
+  std::vector<std::pair<int32_t, double>> old_reduction_s_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_PLACEMENT_COST_H_
