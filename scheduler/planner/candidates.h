@@ -1,0 +1,98 @@
+// The plans that the search considers: every combination of grid, schedule,
+// sharding, microbatch and recomputation, each with one verdict.
+
+#ifndef TRIREME_SCHEDULER_PLANNER_CANDIDATES_H_
+#define TRIREME_SCHEDULER_PLANNER_CANDIDATES_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "scheduler/plan.pb.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/model_shape.h"
+
+namespace trireme {
+
+enum class VerdictCode : uint8_t {
+  // Not looked at yet; none is left when the search ends.
+  kPending,
+  // The plan.
+  kChosen,
+  // Slower than the chosen plan: simulated, or by a bound.
+  kDominated,
+  // Simulation was not worth its time: slower by the estimate that orders
+  // candidates, but not proven so.
+  kUnlikely,
+  kOutOfMemory,
+  // Something does not divide evenly.
+  kIndivisible,
+  // Tensor-parallel ranks would not share a node.
+  kTpCrossesNode,
+  // Fewer samples than replicas, or fewer microbatches than stages.
+  kBatchTooSmall,
+  // Fewer blocks than stages.
+  kTooFewBlocks,
+};
+
+std::string_view VerdictCodeName(VerdictCode code);
+
+enum class Dimension : uint8_t {
+  kNone,
+  kHeads,
+  kTokens,
+  kGlobalBatch,
+  kMicrobatches,
+};
+
+struct Candidate {
+  int32_t tp = 1;
+  int32_t cp = 1;
+  int32_t ulysses = 1;
+  int32_t dp = 1;
+  int32_t pp = 1;
+  int32_t chunks = 1;
+  int32_t microbatch_size = 1;
+  Plan::Schedule schedule = Plan::ONE_F_ONE_B;
+  Plan::Sharding sharding = Plan::REPLICATED;
+  Plan::Recompute recompute = Plan::NONE;
+  bool sequence_parallel = false;
+
+  VerdictCode verdict = VerdictCode::kPending;
+  Dimension dimension = Dimension::kNone;  // kIndivisible
+  int32_t pp_rank = -1;                    // kOutOfMemory
+  int64_t over_bytes = 0;                  // kOutOfMemory
+  bool simulated = false;
+  // Simulated, else a lower bound; 0 where neither is known.
+  double step_s = 0;
+};
+
+struct CandidateSpace {
+  std::vector<Plan::Schedule> schedules = {Plan::ONE_F_ONE_B, Plan::INTERLEAVED,
+                                           Plan::ZB_H1, Plan::ZB_V};
+  std::vector<Plan::Sharding> shardings = {Plan::REPLICATED, Plan::OPTIMIZER,
+                                           Plan::GRADIENTS, Plan::PARAMETERS};
+  std::vector<Plan::Recompute> recomputes = {Plan::NONE, Plan::SELECTIVE,
+                                             Plan::FULL};
+  int32_t max_tp = 16;
+  int32_t max_cp = 8;
+  int32_t max_pp = 128;
+  int32_t max_chunks = 4;
+  int32_t max_microbatch_size = 16;
+};
+
+// In a fixed order. Those that cannot be have their verdict; where a grid
+// cannot be, one candidate stands for all that share it.
+std::vector<Candidate> EnumerateCandidates(const ModelShape& model,
+                                           const ClusterModel& cluster,
+                                           int64_t global_batch,
+                                           const CandidateSpace& space);
+
+// "tp 2 x cp 1 x pp 4 x dp 8, ONE_F_ONE_B, OPTIMIZER, 2 samples per microbatch,
+// recompute NONE".
+std::string ToText(const Candidate& candidate);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_CANDIDATES_H_

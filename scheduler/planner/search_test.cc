@@ -1,0 +1,188 @@
+#include "scheduler/planner/search.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "gtest/gtest.h"
+#include "scheduler/plan.h"
+
+namespace trireme {
+namespace {
+
+ModelShape Model() {
+  ModelShape model;
+  model.name = "DiT";
+  model.layers = 12;
+  model.hidden = 2048;
+  model.mlp_hidden = 8192;
+  model.heads = 16;
+  model.tokens = 1024;
+  model.modulation_parameters = 6 * 2048 * 2048;
+  return model;
+}
+
+PlannerInput Input(const ClusterPreset& preset, int64_t global_batch) {
+  PlannerInput input;
+  input.model = Model();
+  const absl::StatusOr<Cluster> cluster = DescribeCluster(preset);
+  EXPECT_TRUE(cluster.ok()) << cluster.status();
+  input.cluster = *cluster;
+  input.global_batch = global_batch;
+  return input;
+}
+
+PlanReport Planned(const PlannerInput& input) {
+  absl::StatusOr<PlanReport> report = MakePlan(input);
+  EXPECT_TRUE(report.ok()) << report.status();
+  return report.ok() ? *std::move(report) : PlanReport();
+}
+
+// Pruning must not lose the best plan: on eight devices, everything that fits
+// is simulated and the pruned search compared with it.
+TEST(Search, IsWithinOnePercentOfExhaustiveSearch) {
+  for (const char* network : {"hdr", "ethernet-25"}) {
+    for (const int64_t nodes : {1, 2, 4}) {
+      PlannerInput input = Input(
+          {.nodes = nodes, .devices_per_node = 8 / nodes, .network = network},
+          32);
+      const PlanReport pruned = Planned(input);
+      input.options.exhaustive = true;
+      const PlanReport all = Planned(input);
+      ASSERT_FALSE(pruned.best.empty() || all.best.empty());
+      EXPECT_LT(pruned.simulated, all.simulated);
+      double least = all.best.front().estimate.step_s;
+      for (const Candidate& candidate : all.candidates) {
+        if (candidate.simulated &&
+            candidate.verdict != VerdictCode::kOutOfMemory) {
+          least = std::min(least, candidate.step_s);
+        }
+      }
+      EXPECT_LE(pruned.best.front().estimate.step_s, 1.01 * least)
+          << network << " " << nodes << " "
+          << ToText(pruned.best.front().candidate) << " against "
+          << ToText(all.best.front().candidate);
+    }
+  }
+}
+
+TEST(Search, EveryCandidateHasOneVerdictAndOneIsChosen) {
+  PlannerInput input = Input({.nodes = 3, .devices_per_node = 4}, 36);
+  input.model.heads = 6;
+  const PlanReport report = Planned(input);
+  int chosen = 0;
+  std::vector<bool> seen(16, false);
+  for (const Candidate& candidate : report.candidates) {
+    EXPECT_NE(candidate.verdict, VerdictCode::kPending) << ToText(candidate);
+    chosen += candidate.verdict == VerdictCode::kChosen ? 1 : 0;
+    seen[static_cast<size_t>(candidate.verdict)] = true;
+  }
+  EXPECT_EQ(chosen, 1);
+  for (const VerdictCode code :
+       {VerdictCode::kDominated, VerdictCode::kIndivisible,
+        VerdictCode::kTpCrossesNode, VerdictCode::kTooFewBlocks}) {
+    EXPECT_TRUE(seen[static_cast<size_t>(code)]) << VerdictCodeName(code);
+  }
+  EXPECT_EQ(report.best.front().candidate.verdict, VerdictCode::kChosen);
+}
+
+// The plan is what the runtime will read: complete, valid, with predictions.
+TEST(Search, ThePlanIsValidAndPredictsEveryRank) {
+  const PlannerInput input = Input({.nodes = 2}, 64);
+  const PlanReport report = Planned(input);
+  double last = 0;
+  for (const RankedPlan& ranked : report.best) {
+    const absl::Status valid = ValidatePlan(
+        ranked.plan,
+        {.world_size = 16, .global_batch = 64, .num_blocks = 12, .heads = 16});
+    EXPECT_TRUE(valid.ok()) << valid;
+    EXPECT_EQ(ranked.plan.predicted().peak_bytes_size(), 16);
+    EXPECT_GE(ranked.plan.predicted().step_s(), last);
+    last = ranked.plan.predicted().step_s();
+    EXPECT_LE(WorstOverflow(ranked.estimate).bytes, 0);
+  }
+}
+
+TEST(Search, IsDeterministic) {
+  const PlannerInput input = Input({.nodes = 2, .network = "ethernet-25"}, 64);
+  const PlanReport a = Planned(input);
+  const PlanReport b = Planned(input);
+  EXPECT_EQ(a.best.front().plan.SerializeAsString(),
+            b.best.front().plan.SerializeAsString());
+}
+
+TEST(Search, MemoryDecidesAndSaysSo) {
+  PlannerInput input = Input({.devices_per_node = 4}, 16);
+  const PlanReport roomy = Planned(input);
+  // A byte less than the best plan's peak.
+  int64_t peak = 0;
+  for (const MemoryBytes& rank : roomy.best.front().estimate.peak) {
+    peak = std::max(peak, rank.total());
+  }
+  Cluster::Device& device = *input.cluster.mutable_devices(0);
+  device.set_memory_bytes(device.reserved_bytes() + peak - 1);
+  const PlanReport tight = Planned(input);
+  EXPECT_GE(tight.best.front().estimate.step_s,
+            roomy.best.front().estimate.step_s);
+  for (size_t pp = 0; pp < tight.best.front().estimate.peak.size(); ++pp) {
+    EXPECT_LE(tight.best.front().estimate.peak[pp].total(), int64_t{7} << 30);
+  }
+  const absl::StatusOr<std::string> why = Why(
+      input, tight, {.tp = 1, .cp = 1, .pp = 1, .sharding = Plan::REPLICATED});
+  ASSERT_TRUE(why.ok()) << why.status();
+  EXPECT_NE(why->find("OOM("), std::string::npos) << *why;
+  EXPECT_NE(why->find("largest: optimizer"), std::string::npos) << *why;
+  EXPECT_NE(why->find("fits with sharding"), std::string::npos) << *why;
+
+  device.set_memory_bytes(device.reserved_bytes() + (uint64_t{1} << 30));
+  const absl::StatusOr<PlanReport> none = MakePlan(input);
+  EXPECT_EQ(none.status().code(), absl::StatusCode::kResourceExhausted)
+      << none.status();
+}
+
+TEST(Search, WhyNamesTheReason) {
+  const PlannerInput input = Input({.nodes = 2, .devices_per_node = 4}, 16);
+  const PlanReport report = Planned(input);
+  auto why = [&](const WhyQuery& query) {
+    const absl::StatusOr<std::string> text = Why(input, report, query);
+    EXPECT_TRUE(text.ok()) << text.status();
+    return text.ok() ? *text : "";
+  };
+  EXPECT_NE(why({.tp = 8}).find("TP_CROSSES_NODE"), std::string::npos);
+  EXPECT_NE(why({.recompute = Plan::FULL}).find("DOMINATED("),
+            std::string::npos);
+  EXPECT_NE(why({.pp = 8, .microbatch_size = 4}).find("BATCH_TOO_SMALL"),
+            std::string::npos);
+  EXPECT_EQ(Why(input, report, {.tp = 3}).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+// The only slow link is the one that the report points at.
+TEST(Search, SensitivityNamesTheBottleneck) {
+  PlannerInput input =
+      Input({.nodes = 3, .devices_per_node = 1, .network = "ethernet-25"}, 12);
+  Plan plan;
+  plan.mutable_grid()->set_pp(3);
+  plan.set_microbatches(12);
+  const absl::StatusOr<Plan> resolved = ResolvePlan(
+      plan,
+      {.world_size = 3, .global_batch = 12, .num_blocks = 12, .heads = 16});
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  Cluster::NodeLink& slow = *input.cluster.add_links();
+  slow.set_from(1);
+  slow.set_to(2);
+  *slow.mutable_link() = input.cluster.default_link();
+  slow.mutable_link()->set_bytes_per_s(5e7);
+  const absl::StatusOr<std::vector<LinkSensitivity>> links =
+      Sensitivities(input, *resolved);
+  ASSERT_TRUE(links.ok()) << links.status();
+  ASSERT_FALSE(links->empty());
+  EXPECT_EQ(links->front().from, 1);
+  EXPECT_EQ(links->front().to, 2);
+  EXPECT_GT(links->front().growth, 0.3);
+  for (const LinkSensitivity& link : *links) {
+    EXPECT_FALSE(link.from == 0 && link.to == 2);
+  }
+}
+
+}  // namespace
+}  // namespace trireme

@@ -1,0 +1,252 @@
+#include <algorithm>
+#include <array>
+#include <map>
+#include <utility>
+
+#include "fmt/format.h"
+#include "runtime/core/status.h"
+#include "scheduler/plan.h"
+#include "scheduler/planner/search.h"
+
+namespace trireme {
+namespace {
+
+double Gigabytes(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
+
+absl::StatusOr<Estimate> EstimateOf(const PlannerInput& input,
+                                    const ClusterModel& cluster,
+                                    const Candidate& candidate) {
+  ASSIGN_OR_RETURN(const Plan plan,
+                   PlanOfCandidate(input.model, cluster, input.global_batch,
+                                   input.traits, candidate));
+  return EstimatePlan(input.model, cluster, plan, input.traits);
+}
+
+// Changes of one field that save memory, the cheapest first.
+std::vector<std::pair<std::string, Candidate>> Fixes(
+    const PlannerInput& input, const Candidate& candidate) {
+  std::vector<std::pair<std::string, Candidate>> fixes;
+  auto add = [&](std::string text, auto edit) {
+    Candidate changed = candidate;
+    edit(changed);
+    fixes.emplace_back(std::move(text), changed);
+  };
+  if (candidate.tp > 1 && !candidate.sequence_parallel) {
+    add("sequence_parallel: true",
+        [](Candidate& c) { c.sequence_parallel = true; });
+  }
+  for (const Plan::Sharding sharding :
+       {Plan::OPTIMIZER, Plan::GRADIENTS, Plan::PARAMETERS}) {
+    if (candidate.dp > 1 && sharding > candidate.sharding) {
+      add(fmt::format("sharding: {}", Plan::Sharding_Name(sharding)),
+          [&](Candidate& c) { c.sharding = sharding; });
+    }
+  }
+  if (candidate.recompute == Plan::NONE) {
+    add("recompute: SELECTIVE",
+        [](Candidate& c) { c.recompute = Plan::SELECTIVE; });
+  }
+  for (int32_t size = candidate.microbatch_size / 2; size >= 1; size /= 2) {
+    add(fmt::format("microbatch_size: {}", size),
+        [&](Candidate& c) { c.microbatch_size = size; });
+  }
+  if (candidate.recompute != Plan::FULL) {
+    add("recompute: FULL", [](Candidate& c) { c.recompute = Plan::FULL; });
+  }
+  for (const int32_t factor : {2, 4, 8}) {
+    if (candidate.dp % factor != 0) continue;
+    if (input.model.heads % (candidate.tp * factor) == 0) {
+      add(fmt::format("tp: {}, dp: {}", candidate.tp * factor,
+                      candidate.dp / factor),
+          [&](Candidate& c) {
+            c.tp *= factor;
+            c.dp /= factor;
+          });
+    }
+    add(fmt::format("pp: {}, dp: {}", candidate.pp * factor,
+                    candidate.dp / factor),
+        [&](Candidate& c) {
+          c.pp *= factor;
+          c.dp /= factor;
+        });
+  }
+  return fixes;
+}
+
+std::string_view DimensionText(Dimension dimension) {
+  switch (dimension) {
+    case Dimension::kHeads:
+      return "attention heads";
+    case Dimension::kTokens:
+      return "tokens";
+    case Dimension::kGlobalBatch:
+      return "global batch";
+    case Dimension::kMicrobatches:
+      return "microbatches";
+    case Dimension::kNone:
+      break;
+  }
+  return "";
+}
+
+std::string MemoryText(const PlannerInput& input, const Candidate& candidate) {
+  std::string text =
+      fmt::format("OOM({} {:.1f} GB on pipeline rank {}",
+                  candidate.simulated ? "by" : "by at least",
+                  Gigabytes(candidate.over_bytes), candidate.pp_rank);
+  const absl::StatusOr<ClusterModel> cluster = ResolveCluster(input.cluster);
+  if (!cluster.ok()) return text + ")";
+  const absl::StatusOr<Estimate> estimate =
+      EstimateOf(input, *cluster, candidate);
+  if (estimate.ok()) {
+    const MemoryBytes& peak = estimate->peak[candidate.pp_rank];
+    const std::array<std::pair<int64_t, const char*>, 6> items = {
+        {{peak.parameters, "parameters"},
+         {peak.gradients, "gradients"},
+         {peak.optimizer, "optimizer"},
+         {peak.activations, "activations"},
+         {peak.communication, "communication"},
+         {peak.workspace, "workspace"}}};
+    const auto largest = *std::max_element(items.begin(), items.end());
+    text += fmt::format("; largest: {} {:.1f} GB of {:.1f} GB", largest.second,
+                        Gigabytes(largest.first), Gigabytes(peak.total()));
+  }
+  for (const auto& [fix, changed] : Fixes(input, candidate)) {
+    const absl::StatusOr<Estimate> fixed = EstimateOf(input, *cluster, changed);
+    if (fixed.ok() && WorstOverflow(*fixed).bytes <= 0) {
+      return text + fmt::format("; fits with {})", fix);
+    }
+  }
+  return text + "; no single change makes it fit)";
+}
+
+bool Matches(const Candidate& candidate, const WhyQuery& query) {
+  auto same = [](const auto& wanted, const auto& value) {
+    return !wanted.has_value() || *wanted == value;
+  };
+  return same(query.tp, candidate.tp) && same(query.cp, candidate.cp) &&
+         same(query.pp, candidate.pp) && same(query.dp, candidate.dp) &&
+         same(query.chunks, candidate.chunks) &&
+         same(query.microbatch_size, candidate.microbatch_size) &&
+         same(query.schedule, candidate.schedule) &&
+         same(query.sharding, candidate.sharding) &&
+         same(query.recompute, candidate.recompute);
+}
+
+// Which of two candidates answers a question better.
+bool Nearer(const Candidate& a, const Candidate& b) {
+  auto rank = [](const Candidate& c) {
+    const bool runs = c.step_s > 0 && c.verdict != VerdictCode::kOutOfMemory;
+    return runs ? 0 : c.verdict == VerdictCode::kOutOfMemory ? 1 : 2;
+  };
+  if (rank(a) != rank(b)) return rank(a) < rank(b);
+  if (rank(a) == 1) return a.over_bytes < b.over_bytes;
+  if (a.simulated != b.simulated) return a.simulated;
+  return a.step_s < b.step_s;
+}
+
+}  // namespace
+
+std::string VerdictText(const PlannerInput& input, const PlanReport& report,
+                        const Candidate& candidate) {
+  const RankedPlan& best = report.best.front();
+  const double slower = 100 * (candidate.step_s / best.estimate.step_s - 1);
+  switch (candidate.verdict) {
+    case VerdictCode::kChosen:
+      return fmt::format("CHOSEN: {:.4g} s", best.estimate.step_s);
+    case VerdictCode::kDominated:
+      return fmt::format("DOMINATED(by {}, {} {:.1f} %)",
+                         ToText(best.candidate),
+                         candidate.simulated ? "by" : "by at least", slower);
+    case VerdictCode::kUnlikely:
+      return fmt::format(
+          "UNLIKELY(not simulated: it takes at least {:.4g} s, the chosen "
+          "{:.4g} "
+          "s, and less bounded plans exhausted the budget)",
+          candidate.step_s, best.estimate.step_s);
+    case VerdictCode::kOutOfMemory:
+      return MemoryText(input, candidate);
+    case VerdictCode::kIndivisible:
+      return fmt::format("INDIVISIBLE({})", DimensionText(candidate.dimension));
+    case VerdictCode::kTpCrossesNode:
+      return fmt::format(
+          "TP_CROSSES_NODE(tp {} does not divide every node's devices)",
+          candidate.tp);
+    case VerdictCode::kBatchTooSmall:
+      return candidate.dp > input.global_batch
+                 ? fmt::format("BATCH_TOO_SMALL({} samples for dp {})",
+                               input.global_batch, candidate.dp)
+                 : fmt::format("BATCH_TOO_SMALL({} microbatches for pp {})",
+                               input.global_batch / candidate.dp /
+                                   candidate.microbatch_size,
+                               candidate.pp);
+    case VerdictCode::kTooFewBlocks:
+      return fmt::format("TOO_FEW_BLOCKS({} for {} stages)", input.model.layers,
+                         candidate.pp * candidate.chunks);
+    case VerdictCode::kPending:
+      break;
+  }
+  return "PENDING";
+}
+
+absl::StatusOr<std::string> Why(const PlannerInput& input,
+                                const PlanReport& report,
+                                const WhyQuery& query) {
+  const Candidate* nearest = nullptr;
+  std::map<VerdictCode, int64_t> counts;
+  for (const Candidate& candidate : report.candidates) {
+    if (!Matches(candidate, query)) continue;
+    ++counts[candidate.verdict];
+    if (nearest == nullptr || Nearer(candidate, *nearest)) {
+      nearest = &candidate;
+    }
+  }
+  if (nearest == nullptr) {
+    return NotFound("why: found no such plan among the {} considered",
+                    report.candidates.size());
+  }
+  std::vector<std::string> parts;
+  for (const auto& [code, count] : counts) {
+    parts.push_back(fmt::format("{} {}", count, VerdictCodeName(code)));
+  }
+  return fmt::format("{}\n  {}\n  of such plans: {}\n", ToText(*nearest),
+                     VerdictText(input, report, *nearest),
+                     fmt::join(parts, ", "));
+}
+
+absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
+    const PlannerInput& input, const Plan& plan) {
+  ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
+  ASSIGN_OR_RETURN(const Estimate base,
+                   EstimatePlan(input.model, cluster, plan, input.traits));
+  std::vector<LinkSensitivity> result;
+  auto probe = [&](int32_t from, int32_t to) -> absl::Status {
+    ClusterModel slower = cluster;
+    ClusterLink& link =
+        from == to
+            ? slower.nodes[from].link
+            : slower
+                  .node_links[static_cast<size_t>(from) * slower.nodes.size() +
+                              to];
+    link.bytes_per_s /= 2;
+    link.shared_bytes_per_s /= 2;
+    ASSIGN_OR_RETURN(const Estimate estimate,
+                     EstimatePlan(input.model, slower, plan, input.traits));
+    const double growth = estimate.step_s / base.step_s - 1;
+    if (growth > 1e-9) result.push_back({from, to, growth});
+    return absl::OkStatus();
+  };
+  for (int32_t from = 0; from < cluster.num_nodes(); ++from) {
+    for (int32_t to = 0; to < cluster.num_nodes(); ++to) {
+      if (from == to && cluster.nodes[from].count < 2) continue;
+      RETURN_IF_ERROR(probe(from, to));
+    }
+  }
+  std::stable_sort(result.begin(), result.end(),
+                   [](const LinkSensitivity& a, const LinkSensitivity& b) {
+                     return a.growth > b.growth;
+                   });
+  return result;
+}
+
+}  // namespace trireme
