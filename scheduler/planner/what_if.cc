@@ -1,0 +1,161 @@
+#include "scheduler/planner/what_if.h"
+
+#include <cmath>
+#include <optional>
+#include <regex>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "runtime/core/status.h"
+#include "scheduler/planner/cluster.h"
+
+namespace trireme {
+namespace {
+
+constexpr size_t kMaxLength = 200;
+
+// The index that the text names, below `count`.
+absl::StatusOr<int> IndexOf(const std::string& text, int count) {
+  int index = 0;
+  if (absl::SimpleAtoi(text, &index) && index >= 0 && index < count) {
+    return index;
+  }
+  return InvalidArgument("what-if: found node {}, expected 0 to {}", text,
+                         count - 1);
+}
+
+absl::StatusOr<double> Changed(double value, const std::string& operation,
+                               const std::string& text) {
+  double operand = 0;
+  if (!absl::SimpleAtod(text, &operand) || !std::isfinite(operand) ||
+      operand < 0 || (operand == 0 && operation == "/=")) {
+    return InvalidArgument("what-if: found {}{}, expected a number", operation,
+                           text);
+  }
+  if (operation == "*=") return value * operand;
+  if (operation == "/=") return value / operand;
+  return operand;
+}
+
+// The link to edit, made from the default where it was not given.
+Cluster::Link& LinkOf(Cluster& cluster, int from, int to) {
+  if (from == to) return *cluster.mutable_nodes(from)->mutable_link();
+  for (Cluster::NodeLink& link : *cluster.mutable_links()) {
+    if (static_cast<int>(link.from()) == from &&
+        static_cast<int>(link.to()) == to) {
+      return *link.mutable_link();
+    }
+  }
+  Cluster::NodeLink& link = *cluster.add_links();
+  link.set_from(from);
+  link.set_to(to);
+  *link.mutable_link() = cluster.default_link();
+  return *link.mutable_link();
+}
+
+absl::Status EditLink(const std::smatch& match, Cluster& cluster) {
+  ASSIGN_OR_RETURN(const int from, IndexOf(match[1], cluster.nodes_size()));
+  ASSIGN_OR_RETURN(const int to, IndexOf(match[2], cluster.nodes_size()));
+  Cluster::Link& link = LinkOf(cluster, from, to);
+  if (match[3] == "latency") {
+    ASSIGN_OR_RETURN(const double latency,
+                     Changed(link.latency_s(), match[4], match[5]));
+    link.set_latency_s(latency);
+    return absl::OkStatus();
+  }
+  const double before = link.bytes_per_s();
+  ASSIGN_OR_RETURN(const double after, Changed(before, match[4], match[5]));
+  link.set_bytes_per_s(after);
+  // What is shared changes with it.
+  if (link.shared_bytes_per_s() > 0 && before > 0) {
+    link.set_shared_bytes_per_s(link.shared_bytes_per_s() * after / before);
+  }
+  return absl::OkStatus();
+}
+
+void LoseNode(int node, Cluster& cluster) {
+  Cluster kept = cluster;
+  kept.clear_nodes();
+  kept.clear_links();
+  for (int i = 0; i < cluster.nodes_size(); ++i) {
+    if (i != node) *kept.add_nodes() = cluster.nodes(i);
+  }
+  const auto lost = static_cast<uint32_t>(node);
+  for (Cluster::NodeLink link : cluster.links()) {
+    if (link.from() == lost || link.to() == lost) continue;
+    if (link.from() > lost) link.set_from(link.from() - 1);
+    if (link.to() > lost) link.set_to(link.to() - 1);
+    *kept.add_links() = link;
+  }
+  cluster = kept;
+}
+
+// Known hardware comes with its own links inside the node.
+absl::Status ChangeDevice(int index, const std::string& name,
+                          Cluster& cluster) {
+  Cluster::Node& node = *cluster.mutable_nodes(index);
+  for (const Cluster::Device& device : cluster.devices()) {
+    if (device.name() != name) continue;
+    node.set_device(name);
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(
+      const Cluster known,
+      DescribeCluster(
+          {.device = name, .nodes = 1, .devices_per_node = node.count()}));
+  *cluster.add_devices() = known.devices(0);
+  node.set_device(name);
+  *node.mutable_link() = known.nodes(0).link();
+  return absl::OkStatus();
+}
+
+absl::Status Edit(const std::string& edit, Cluster& cluster) {
+  static const auto* const kLink = new std::regex(
+      R"(link\((\d+),(\d+)\)\.(bandwidth|latency)(=|\*=|/=)(\S+))");
+  static const auto* const kSlowdown =
+      new std::regex(R"(node\((\d+)\)\.slowdown(=|\*=|/=)(\S+))");
+  static const auto* const kDevice =
+      new std::regex(R"(node\((\d+)\)\.device=(\S+))");
+  static const auto* const kLost = new std::regex(R"(node\((\d+)\)\.lost)");
+  std::smatch match;
+  if (std::regex_match(edit, match, *kLink)) return EditLink(match, cluster);
+  if (std::regex_match(edit, match, *kSlowdown)) {
+    ASSIGN_OR_RETURN(const int index, IndexOf(match[1], cluster.nodes_size()));
+    Cluster::Node& node = *cluster.mutable_nodes(index);
+    ASSIGN_OR_RETURN(const double slowdown,
+                     Changed(node.slowdown() > 0 ? node.slowdown() : 1.0,
+                             match[2], match[3]));
+    node.set_slowdown(slowdown);
+    return absl::OkStatus();
+  }
+  if (std::regex_match(edit, match, *kDevice)) {
+    ASSIGN_OR_RETURN(const int index, IndexOf(match[1], cluster.nodes_size()));
+    return ChangeDevice(index, match[2], cluster);
+  }
+  if (std::regex_match(edit, match, *kLost)) {
+    ASSIGN_OR_RETURN(const int index, IndexOf(match[1], cluster.nodes_size()));
+    LoseNode(index, cluster);
+    return absl::OkStatus();
+  }
+  return InvalidArgument(
+      "what-if: found \"{}\", expected link(A,B).bandwidth/=10, "
+      "link(A,B).latency*=2, node(A).slowdown=1.5, node(A).device=H100 or "
+      "node(A).lost",
+      edit);
+}
+
+}  // namespace
+
+absl::Status ApplyWhatIf(std::string_view edit, Cluster& cluster) {
+  if (edit.size() > kMaxLength) {
+    return InvalidArgument("what-if: found {} characters, expected at most {}",
+                           edit.size(), kMaxLength);
+  }
+  Cluster edited = cluster;
+  RETURN_IF_ERROR(Edit(std::string(edit), edited));
+  RETURN_IF_ERROR(ResolveCluster(edited).status());
+  cluster = edited;
+  return absl::OkStatus();
+}
+
+}  // namespace trireme

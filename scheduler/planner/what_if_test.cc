@@ -1,0 +1,63 @@
+#include "scheduler/planner/what_if.h"
+
+#include "gtest/gtest.h"
+#include "scheduler/planner/cluster.h"
+
+namespace trireme {
+namespace {
+
+Cluster FourNodes() {
+  const absl::StatusOr<Cluster> cluster = DescribeCluster({.nodes = 4});
+  EXPECT_TRUE(cluster.ok()) << cluster.status();
+  return *cluster;
+}
+
+ClusterModel Edited(std::string_view edit) {
+  Cluster cluster = FourNodes();
+  const absl::Status status = ApplyWhatIf(edit, cluster);
+  EXPECT_TRUE(status.ok()) << status;
+  return *ResolveCluster(cluster);
+}
+
+TEST(WhatIf, EditsWhatItNames) {
+  const ClusterModel before = *ResolveCluster(FourNodes());
+  const double rate = before.LinkBetweenNodes(2, 3).bytes_per_s;
+
+  const ClusterModel slow = Edited("link(2,3).bandwidth/=10");
+  EXPECT_DOUBLE_EQ(slow.LinkBetweenNodes(2, 3).bytes_per_s, rate / 10);
+  EXPECT_DOUBLE_EQ(slow.LinkBetweenNodes(3, 2).bytes_per_s, rate);
+  EXPECT_EQ(Edited("link(0,1).latency=0.5").LinkBetweenNodes(0, 1).latency_s,
+            0.5);
+  EXPECT_EQ(Edited("node(1).slowdown=1.5").nodes[1].slowdown, 1.5);
+
+  const ClusterModel mixed = Edited("node(0).device=H100");
+  EXPECT_EQ(mixed.DeviceOfNode(0).name, "H100");
+  EXPECT_EQ(mixed.DeviceOfNode(1).name, "A100");
+  EXPECT_GT(mixed.nodes[0].link.bytes_per_s, mixed.nodes[1].link.bytes_per_s);
+}
+
+// After a node is lost, the links of those behind it must still be theirs.
+TEST(WhatIf, LosingANodeKeepsTheOthersLinks) {
+  Cluster cluster = FourNodes();
+  ASSERT_TRUE(ApplyWhatIf("link(2,3).bandwidth=1e9", cluster).ok());
+  ASSERT_TRUE(ApplyWhatIf("link(1,3).bandwidth=2e9", cluster).ok());
+  ASSERT_TRUE(ApplyWhatIf("node(1).lost", cluster).ok());
+  const ClusterModel model = *ResolveCluster(cluster);
+  EXPECT_EQ(model.num_nodes(), 3);
+  EXPECT_EQ(model.LinkBetweenNodes(1, 2).bytes_per_s, 1e9);
+  EXPECT_GT(model.LinkBetweenNodes(0, 2).bytes_per_s, 2e9);
+}
+
+TEST(WhatIf, RefusesAndChangesNothing) {
+  for (const char* edit :
+       {"", "link(0,9).bandwidth/=10", "link(0,1).bandwidth/=0",
+        "link(0,1).bandwidth=fast", "link(0,1).colour=3", "node(0).device=X",
+        "link(0,1).bandwidth=0", "node(4).lost"}) {
+    Cluster cluster = FourNodes();
+    EXPECT_FALSE(ApplyWhatIf(edit, cluster).ok()) << edit;
+    EXPECT_EQ(cluster.SerializeAsString(), FourNodes().SerializeAsString());
+  }
+}
+
+}  // namespace
+}  // namespace trireme
