@@ -1,0 +1,24 @@
+// The paths that a data node's microbatches may take.
+
+#ifndef TRIREME_SCHEDULER_SKIP_CANDIDATE_PATHS_H_
+#define TRIREME_SCHEDULER_SKIP_CANDIDATE_PATHS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "scheduler/skip/instance.h"
+
+namespace trireme {
+
+struct CandidatePath {
+  NodePath path;
+  double solo_s = 0;
+};
+
+// All that the rules allow from `data_node`, the fastest alone first.
+std::vector<CandidatePath> CandidatePaths(const SkipInstance& instance,
+                                          int32_t data_node);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_SKIP_CANDIDATE_PATHS_H_

@@ -1,0 +1,154 @@
+#include "scheduler/skip/instance.h"
+
+#include <algorithm>
+
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+class StagePathEnumerator {
+ public:
+  StagePathEnumerator(int32_t num_stages, int32_t path_length,
+                      const SkipRules& rules)
+      : num_stages_(num_stages), path_length_(path_length), rules_(rules) {}
+
+  std::vector<std::vector<int32_t>> Run() {
+    path_ = {0};
+    Extend(0, 0, 0);
+    return std::move(found_);
+  }
+
+ private:
+  void Extend(int32_t frontier, int32_t swaps, int32_t distance) {
+    if (static_cast<int32_t>(path_.size()) == path_length_) {
+      found_.push_back(path_);
+      return;
+    }
+    for (int32_t stage = 1; stage < num_stages_; ++stage) {
+      if (std::count(path_.begin(), path_.end(), stage) > 0) continue;
+      const int32_t back = frontier - stage;
+      if (back > 0) {
+        if (back > rules_.max_swap_distance || swaps + 1 > rules_.max_swaps ||
+            distance + back > rules_.max_total_swap_distance) {
+          continue;
+        }
+      } else if (-back > rules_.max_forward_jump) {
+        continue;
+      }
+      path_.push_back(stage);
+      if (back > 0) {
+        Extend(frontier, swaps + 1, distance + back);
+      } else {
+        Extend(stage, swaps, distance);
+      }
+      path_.pop_back();
+    }
+  }
+
+  int32_t num_stages_;
+  int32_t path_length_;
+  SkipRules rules_;
+  std::vector<int32_t> path_;
+  std::vector<std::vector<int32_t>> found_;
+};
+
+}  // namespace
+
+int32_t DataNodeOf(const SkipInstance& instance, int32_t microbatch) {
+  return instance.groups[0][microbatch / instance.microbatches_per_data_node];
+}
+
+std::vector<int32_t> StageOfNodes(const SkipInstance& instance) {
+  std::vector<int32_t> stage_of(instance.num_nodes(), -1);
+  for (int32_t stage = 0; stage < instance.num_stages(); ++stage) {
+    for (const int32_t node : instance.groups[stage]) stage_of[node] = stage;
+  }
+  return stage_of;
+}
+
+absl::Status CheckInstance(const SkipInstance& instance) {
+  const int32_t nodes = instance.num_nodes();
+  if (nodes < 1 || static_cast<int32_t>(instance.transfer_s.size()) != nodes) {
+    return InvalidArgument(
+        "transfer_s: found {} rows, expected one for each of the {} nodes",
+        instance.transfer_s.size(), nodes);
+  }
+  for (int32_t node = 0; node < nodes; ++node) {
+    const std::vector<double>& row = instance.transfer_s[node];
+    if (static_cast<int32_t>(row.size()) != nodes) {
+      return InvalidArgument("transfer_s[{}]: found {} entries, expected {}",
+                             node, row.size(), nodes);
+    }
+    if (instance.forward_s[node] <= 0) {
+      return InvalidArgument("forward_s[{}]: found {}, expected more than 0",
+                             node, instance.forward_s[node]);
+    }
+    if (*std::min_element(row.begin(), row.end()) < 0) {
+      return InvalidArgument("transfer_s[{}]: found {}, expected at least 0",
+                             node, *std::min_element(row.begin(), row.end()));
+    }
+  }
+  if (instance.path_length < 2 ||
+      instance.path_length > instance.num_stages()) {
+    return InvalidArgument("path_length: found {}, expected 2 to the {} stages",
+                           instance.path_length, instance.num_stages());
+  }
+  if (instance.microbatches_per_data_node < 1) {
+    return InvalidArgument(
+        "microbatches_per_data_node: found {}, expected at least 1",
+        instance.microbatches_per_data_node);
+  }
+  std::vector<int32_t> times(nodes, 0);
+  for (int32_t stage = 0; stage < instance.num_stages(); ++stage) {
+    if (instance.groups[stage].empty()) {
+      return InvalidArgument("groups[{}]: found no node, expected at least 1",
+                             stage);
+    }
+    for (const int32_t node : instance.groups[stage]) {
+      if (node < 0 || node >= nodes || ++times[node] > 1) {
+        return InvalidArgument(
+            "groups[{}]: found node {}, expected each of the nodes 0 to {} in "
+            "one group",
+            stage, node, nodes - 1);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+int32_t TaskNode(const NodePath& path, int32_t task) {
+  const int32_t length = static_cast<int32_t>(path.size());
+  if (task < length) return path[task];
+  return task == length ? path[0] : path[2 * length - task];
+}
+
+double TaskSeconds(const SkipInstance& instance, const NodePath& path,
+                   int32_t task) {
+  const int32_t length = static_cast<int32_t>(path.size());
+  const double forward = instance.forward_s[TaskNode(path, task)];
+  if (IsForwardTask(length, task)) return forward;
+  if (task == length) return forward * instance.loss_over_forward;
+  return forward * instance.backward_over_forward;
+}
+
+double SoloSeconds(const SkipInstance& instance, const NodePath& path) {
+  double seconds = 0;
+  const int32_t tasks = 2 * static_cast<int32_t>(path.size()) + 1;
+  for (int32_t task = 0; task < tasks; ++task) {
+    seconds += TaskSeconds(instance, path, task);
+    if (task > 0) {
+      seconds +=
+          instance.transfer_s[TaskNode(path, task - 1)][TaskNode(path, task)];
+    }
+  }
+  return seconds;
+}
+
+std::vector<std::vector<int32_t>> LegalStagePaths(int32_t num_stages,
+                                                  int32_t path_length,
+                                                  const SkipRules& rules) {
+  return StagePathEnumerator(num_stages, path_length, rules).Run();
+}
+
+}  // namespace trireme

@@ -1,0 +1,108 @@
+// A SkipPipe problem: nodes in stage groups, microbatches that each visit only
+// `path_length` of the stages, and what it costs. Pure data; everything else in
+// this folder is a function of it.
+//
+// A microbatch starts at a *data node* of stage group 0 (embedding, first
+// blocks, head and loss), visits path_length - 1 nodes of distinct other
+// stages, and returns to the data node for the loss; the backward mirrors the
+// path over the same links. Its 2 L + 1 tasks are, in order: forward on
+// path[0..L-1], loss on path[0], backward on path[L-1..0]. A forward takes the
+// node's forward_s, the loss a quarter and the backward one and a half of it.
+//
+// Source: SkipPipe (Blagoev, Ersoy, Chen: "SkipPipe: Partial and Reordered
+// Pipelining Framework for Training LLMs in Heterogeneous Networks", 2025).
+
+#ifndef TRIREME_SCHEDULER_SKIP_INSTANCE_H_
+#define TRIREME_SCHEDULER_SKIP_INSTANCE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace trireme {
+
+// Which orders of stages a path may take (CC3). The frontier is the highest
+// stage visited so far. Going to an unvisited stage below it is a swap, of
+// distance frontier - stage; going above it is a forward jump.
+struct SkipRules {
+  int32_t max_swap_distance = 1;
+  int32_t max_total_swap_distance = 2;
+  int32_t max_swaps = 2;
+  int32_t max_forward_jump = 4;
+};
+
+struct SkipInstance {
+  // groups[stage]: nodes that hold the stage. Every node is in one group.
+  std::vector<std::vector<int32_t>> groups;
+  // [node]: seconds of one microbatch's forward.
+  std::vector<double> forward_s;
+  // transfer_s[sender][receiver]: latency + bytes / bandwidth + overhead.
+  std::vector<std::vector<double>> transfer_s;
+  double backward_over_forward = 1.5;
+  double loss_over_forward = 0.25;
+  // A node rests so long after each task; the task's message leaves before.
+  double gap_s = 0;
+  // Stages that each microbatch visits, stage 0 included.
+  int32_t path_length = 0;
+  // Microbatches of each node in group 0.
+  int32_t microbatches_per_data_node = 0;
+  // Microbatches that a node can hold, each from its forward's start to its
+  // backward's end (TC1); 0: any number.
+  int32_t slots_per_node = 0;
+  // Microbatches that may pass through a node in the step; 0: any number. The
+  // published planner gives all nodes outside group 0 the same number.
+  int32_t max_visits_per_node = 0;
+  // Every stage but 0 serves as many microbatches as any other (CC2).
+  bool equal_stage_visits = true;
+  SkipRules rules;
+
+  int32_t num_nodes() const { return static_cast<int32_t>(forward_s.size()); }
+  int32_t num_stages() const { return static_cast<int32_t>(groups.size()); }
+  int32_t num_data_nodes() const {
+    return groups.empty() ? 0 : static_cast<int32_t>(groups[0].size());
+  }
+  int32_t num_microbatches() const {
+    return num_data_nodes() * microbatches_per_data_node;
+  }
+  int32_t tasks_per_microbatch() const { return 2 * path_length + 1; }
+};
+
+// The data node of microbatch m: microbatches are numbered data node by data
+// node, in the order of groups[0].
+int32_t DataNodeOf(const SkipInstance& instance, int32_t microbatch);
+
+// stage_of[node].
+std::vector<int32_t> StageOfNodes(const SkipInstance& instance);
+
+// That the sizes agree, figures are not negative and every node is in one
+// group. InvalidArgument with the field.
+absl::Status CheckInstance(const SkipInstance& instance);
+
+// Nodes visited by a microbatch, path[0] its data node.
+using NodePath = std::vector<int32_t>;
+
+// Task t (0 .. 2 L) of a path: where it runs and for how long.
+int32_t TaskNode(const NodePath& path, int32_t task);
+double TaskSeconds(const SkipInstance& instance, const NodePath& path,
+                   int32_t task);
+inline bool IsForwardTask(int32_t path_length, int32_t task) {
+  return task < path_length;
+}
+inline bool IsBackwardTask(int32_t path_length, int32_t task) {
+  return task > path_length;
+}
+
+// Seconds of the microbatch alone: 2.5 sum(w) + 0.25 w_0 + 2 sum(d), the edge
+// back to the data node included.
+double SoloSeconds(const SkipInstance& instance, const NodePath& path);
+
+// Sequences of stages 0, s_1, ... of length path_length that the rules allow,
+// in lexicographic order.
+std::vector<std::vector<int32_t>> LegalStagePaths(int32_t num_stages,
+                                                  int32_t path_length,
+                                                  const SkipRules& rules);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_SKIP_INSTANCE_H_
