@@ -14,7 +14,8 @@ namespace trireme {
 namespace {
 
 constexpr uint32_t kPlanVersion = 1;
-constexpr uint64_t kDefaultBucketBytes = uint64_t{32} << 20;
+constexpr uint64_t kLeastBucketBytes = uint64_t{32} << 20;
+constexpr uint64_t kBucketBytesPerRank = uint64_t{4} << 20;
 constexpr int64_t kMaxChunksPerRank = 1024;
 constexpr uint64_t kMaxBucketBytes = uint64_t{1} << 40;
 
@@ -355,7 +356,9 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
     resolved.set_recompute(Plan::NONE);
   }
   if (!resolved.has_gradient_bucket_bytes()) {
-    resolved.set_gradient_bucket_bytes(kDefaultBucketBytes);
+    resolved.set_gradient_bucket_bytes(
+        std::clamp(kBucketBytesPerRank * grid.dp() * grid.cp(),
+                   kLeastBucketBytes, kMaxBucketBytes));
   }
   RETURN_IF_ERROR(ValidatePlan(resolved, context));
   return resolved;

@@ -24,6 +24,8 @@ Command VerifyCommand();
 Command SampleCommand();
 Command DataCommand();
 Command InspectCommand();
+Command PlanCommand();
+Command ClusterCommand();
 
 // Prints "trireme NAME: message" to standard error; returns 1.
 int Fail(const std::string& command, const absl::Status& status);

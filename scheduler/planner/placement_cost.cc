@@ -60,7 +60,7 @@ PlacementCosts::PlacementCosts(const ModelShape& model,
              ? 2.0
              : static_cast<double>(model.gradient_bytes));
     if (plan.sharding() != Plan::REPLICATED) {
-      reduced *= static_cast<double>(plan.shard_group()) * cp;
+      reduced *= static_cast<double>(plan.shard_group());
     }
     reduced_bytes_.push_back(reduced);
   }

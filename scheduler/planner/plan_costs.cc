@@ -68,13 +68,18 @@ PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
       if (tp == 0 || ring.ReduceScatter(1e9) > slowest.ReduceScatter(1e9)) {
         slowest = ring;
       }
-      const auto shard = static_cast<size_t>(plan.shard_group()) * cp_;
-      for (size_t first = 0; first < group.size(); first += shard) {
-        const RingCost part = RingOf(
-            cluster, {group.begin() + first, group.begin() + first + shard},
-            most);
-        if (part.ReduceScatter(1e9) > slowest_shard.ReduceScatter(1e9)) {
-          slowest_shard = part;
+      // Shards are spread over dp alone; the ranks of cp hold copies.
+      const auto shard = static_cast<int32_t>(plan.shard_group());
+      for (int32_t cp = 0; cp < cp_; ++cp) {
+        for (int32_t first = 0; first < dp_; first += shard) {
+          std::vector<int32_t> sharers;
+          for (int32_t dp = first; dp < first + shard; ++dp) {
+            sharers.push_back(Physical(tp, cp, dp, pp));
+          }
+          const RingCost part = RingOf(cluster, sharers, most);
+          if (part.ReduceScatter(1e9) > slowest_shard.ReduceScatter(1e9)) {
+            slowest_shard = part;
+          }
         }
       }
     }
@@ -341,7 +346,7 @@ int64_t PlanCoster::ChunkActivationBytes(int32_t stage) const {
 RankMemory PlanCoster::MemoryOf(int32_t pp,
                                 const std::vector<int32_t>& buckets) const {
   RankMemory memory;
-  const int64_t group = int64_t{plan_.shard_group()} * split_.cp;
+  const int64_t group = plan_.shard_group();
   int64_t parameters = 0, bucket_bytes = 0;
   for (int32_t stage = 0; stage < static_cast<int32_t>(stages_.size());
        ++stage) {
@@ -472,7 +477,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
             ? static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, kMaxBuckets))
             : 1);
   }
-  const int64_t group = int64_t{plan_.shard_group()} * split_.cp;
+  const int64_t group = plan_.shard_group();
   result.cost.chunks.resize(pp_);
   result.parts.resize(pp_);
   const bool full = plan_.recompute() == Plan::FULL;
@@ -525,7 +530,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     const double weight_bytes =
         parameters * static_cast<double>(model_.element_bytes) / buckets;
     const double sharded = static_cast<double>(group);
-    const bool hybrid = plan_.shard_group() < plan_.grid().dp();
+    const bool copies = plan_.shard_group() < plan_.grid().dp() || cp_ > 1;
     if (plan_.sharding() == Plan::REPLICATED) {
       chunk.reduce_s = reduction_[pp].AllReduce(gradient_bytes);
     } else {
@@ -534,8 +539,8 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
         chunk.reduce_s = shards_[pp].ReduceScatter(gradient_bytes);
         chunk.gather_s = shards_[pp].AllGather(weight_bytes);
       }
-      if (hybrid) {
-        // The copies of a shard are summed across groups.
+      if (copies) {
+        // The copies of a shard are summed too.
         chunk.reduce_s += reduction_[pp].AllReduce(gradient_bytes / sharded);
       }
     }

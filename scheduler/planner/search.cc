@@ -34,8 +34,16 @@ class StageCutter {
       costs.blocks.assign(costs.blocks.size(), 1.0);
       costs.embedding = static_cast<double>(embedding) / 100;
       costs.head = static_cast<double>(head) / 100;
+      const std::vector<StageLocation> stages = StagesOf(plan);
       ASSIGN_OR_RETURN(std::vector<int64_t> cut,
-                       PartitionStages(costs, StagesOf(plan)));
+                       PartitionStages(costs, stages));
+      // Exact for one stage per rank; with several an even cut may be better.
+      std::vector<int64_t> even =
+          EvenStages(static_cast<int64_t>(costs.blocks.size()),
+                     static_cast<int64_t>(stages.size()));
+      if (LargestRank(costs, stages, even) < LargestRank(costs, stages, cut)) {
+        cut = std::move(even);
+      }
       found = cuts_.emplace(key, std::move(cut)).first;
     }
     plan.clear_stages();
@@ -46,6 +54,19 @@ class StageCutter {
   }
 
  private:
+  // Blocks cost 1 each.
+  static double LargestRank(const PartitionCosts& costs,
+                            const std::vector<StageLocation>& stages,
+                            const std::vector<int64_t>& cut) {
+    std::vector<double> ranks(stages.size(), 0.0);
+    for (size_t i = 0; i < stages.size(); ++i) {
+      ranks[stages[i].rank] += static_cast<double>(cut[i]);
+    }
+    ranks[stages.front().rank] += costs.embedding;
+    ranks[stages.back().rank] += costs.head;
+    return *std::max_element(ranks.begin(), ranks.end());
+  }
+
   std::map<std::tuple<int, uint32_t, bool, int64_t, int64_t>,
            std::vector<int64_t>>
       cuts_;

@@ -1,0 +1,308 @@
+#include "scheduler/planner/charts.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
+#include <utility>
+
+#include "fmt/format.h"
+
+namespace trireme {
+namespace {
+
+constexpr double kWidth = 1200;
+constexpr double kLeft = 74;
+constexpr double kRight = 24;
+constexpr double kTop = 64;
+constexpr double kPlot = kWidth - kLeft - kRight;
+constexpr double kLane = 30;        // of compute
+constexpr double kSubLane = 6;      // of collectives
+constexpr double kGap = 8;          // between lanes
+constexpr double kNarrowest = 0.2;  // pixels; less is not drawn
+
+// A number of colours that differ in hue at like brightness; microbatches
+// repeat them.
+constexpr std::array<double, 8> kHues = {212, 28, 152, 338, 262, 48, 186, 4};
+
+std::string Hsl(double hue, double saturation, double lightness) {
+  return fmt::format("hsl({:.0f},{:.0f}%,{:.0f}%)", hue, saturation, lightness);
+}
+
+std::string ColourOf(InstructionKind kind, int32_t microbatch) {
+  const double hue =
+      kHues[static_cast<size_t>(std::max(0, microbatch)) % kHues.size()];
+  switch (kind) {
+    case InstructionKind::kForward:
+      return Hsl(hue, 70, 80);
+    case InstructionKind::kBackward:
+    case InstructionKind::kBackwardInput:
+      return Hsl(hue, 55, 48);
+    case InstructionKind::kBackwardWeight:
+      return Hsl(hue, 45, 64);
+    case InstructionKind::kReduceGradients:
+      return "#7a7f87";
+    case InstructionKind::kGatherParameters:
+      return "#b3a06b";
+    default:
+      return "#3d4451";
+  }
+}
+
+std::string Escaped(std::string_view text) {
+  std::string escaped;
+  for (const char c : text) {
+    if (c == '<') {
+      escaped += "&lt;";
+    } else if (c == '>') {
+      escaped += "&gt;";
+    } else if (c == '&') {
+      escaped += "&amp;";
+    } else {
+      escaped += c;
+    }
+  }
+  return escaped;
+}
+
+// A round step (1, 2 or 5 times a power of ten) that divides `range` into at
+// most `most` parts.
+double NiceStep(double range, int most) {
+  const double least = range / most;
+  const double power = std::pow(10.0, std::floor(std::log10(least)));
+  for (const double factor : {1.0, 2.0, 5.0}) {
+    if (factor * power >= least) return factor * power;
+  }
+  return 10 * power;
+}
+
+struct Unit {
+  double factor;
+  std::string_view name;
+};
+
+Unit UnitOfTime(double seconds) {
+  if (seconds >= 2) return {1, "s"};
+  if (seconds >= 2e-3) return {1e3, "ms"};
+  return {1e6, "µs"};
+}
+
+class Svg {
+ public:
+  Svg(double height, std::string_view title) {
+    text_ = fmt::format(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} "
+        "{1:.0f}\" width=\"{0:.0f}\" height=\"{1:.0f}\" "
+        "font-family=\"Helvetica, Arial, sans-serif\" font-size=\"12\" "
+        "fill=\"#2b2f36\">\n<rect width=\"100%\" height=\"100%\" "
+        "fill=\"white\"/>\n",
+        kWidth, height);
+    Text(kLeft, 26, title, "start", "font-size=\"16\" font-weight=\"600\"");
+  }
+
+  void Rect(double x, double y, double width, double height,
+            std::string_view fill, std::string_view more = "") {
+    text_ += fmt::format(
+        "<rect x=\"{:.2f}\" y=\"{:.2f}\" width=\"{:.2f}\" height=\"{:.2f}\" "
+        "fill=\"{}\" {}/>\n",
+        x, y, width, height, fill, more);
+  }
+  void Titled(double x, double y, double width, double height,
+              std::string_view fill, std::string_view title) {
+    text_ += fmt::format(
+        "<rect x=\"{:.2f}\" y=\"{:.2f}\" width=\"{:.2f}\" height=\"{:.2f}\" "
+        "fill=\"{}\"><title>{}</title></rect>\n",
+        x, y, width, height, fill, Escaped(title));
+  }
+  void Text(double x, double y, std::string_view text, std::string_view anchor,
+            std::string_view more = "") {
+    text_ += fmt::format(
+        "<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\" {}>{}</text>\n", x,
+        y, anchor, more, Escaped(text));
+  }
+  void Line(double x1, double y1, double x2, double y2, std::string_view stroke,
+            std::string_view more = "") {
+    text_ += fmt::format(
+        "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" "
+        "stroke=\"{}\" {}/>\n",
+        x1, y1, x2, y2, stroke, more);
+  }
+  // A row of colours with their names; returns where it ends.
+  void Legend(double y,
+              const std::vector<std::pair<std::string, std::string>>& entries) {
+    double x = kLeft;
+    for (const auto& [colour, name] : entries) {
+      Rect(x, y - 10, 12, 12, colour, "rx=\"2\"");
+      Text(x + 17, y, name, "start");
+      x += 34 + 6.4 * static_cast<double>(name.size());
+    }
+  }
+  std::string Done() { return text_ + "</svg>\n"; }
+
+ private:
+  std::string text_;
+};
+
+// At most `most` of `count` lanes, evenly spread, first and last among them.
+std::vector<int32_t> LanesOf(int32_t count, int32_t most) {
+  std::vector<int32_t> lanes;
+  const int32_t shown = std::max(1, std::min(count, most));
+  for (int32_t i = 0; i < shown; ++i) {
+    lanes.push_back(shown == 1 ? 0
+                               : static_cast<int32_t>(int64_t{i} * (count - 1) /
+                                                      (shown - 1)));
+  }
+  return lanes;
+}
+
+void TimeAxis(Svg& svg, double end_s, double bottom) {
+  const Unit unit = UnitOfTime(end_s);
+  const double range = end_s * unit.factor;
+  const double step = NiceStep(range, 10);
+  for (int i = 0; i * step <= range * (1 + 1e-9); ++i) {
+    const double x = kLeft + i * step / range * kPlot;
+    svg.Line(x, kTop - 4, x, bottom + 4, "#e3e6ea");
+    svg.Text(x, bottom + 20, fmt::format("{:.4g}", i * step), "middle",
+             "fill=\"#6a707a\"");
+  }
+  svg.Text(kLeft + kPlot, bottom + 38, fmt::format("time ({})", unit.name),
+           "end", "fill=\"#6a707a\"");
+}
+
+}  // namespace
+
+std::string TimelineSvg(const Program& program, const Simulation& simulation,
+                        const std::string& title, int32_t max_lanes) {
+  const std::vector<int32_t> lanes = LanesOf(program.num_ranks(), max_lanes);
+  const double pitch = kLane + kSubLane + kGap;
+  const double bottom = kTop + pitch * static_cast<double>(lanes.size()) - kGap;
+  Svg svg(bottom + 52, title);
+  const double hue = kHues[0];
+  bool halves = false;
+  for (const Instruction& instruction : program.ranks.front()) {
+    halves |= instruction.kind == InstructionKind::kBackwardWeight;
+  }
+  std::vector<std::pair<std::string, std::string>> legend = {
+      {ColourOf(InstructionKind::kForward, 0), "forward"},
+      {ColourOf(InstructionKind::kBackward, 0),
+       halves ? "backward, inputs" : "backward"}};
+  if (halves) {
+    legend.emplace_back(ColourOf(InstructionKind::kBackwardWeight, 0),
+                        "backward, weights");
+  }
+  legend.emplace_back(ColourOf(InstructionKind::kUpdate, 0), "optimizer");
+  legend.emplace_back(ColourOf(InstructionKind::kReduceGradients, 0),
+                      "gradient reduction");
+  legend.emplace_back(ColourOf(InstructionKind::kGatherParameters, 0),
+                      "parameter gather");
+  legend.emplace_back("#f1f3f5", "idle");
+  legend.emplace_back(Hsl(hue + 120, 55, 48), "a colour for each microbatch");
+  svg.Legend(48, legend);
+  TimeAxis(svg, simulation.step_s, bottom);
+  const double scale = kPlot / simulation.step_s;
+  for (size_t lane = 0; lane < lanes.size(); ++lane) {
+    const int32_t rank = lanes[lane];
+    const double y = kTop + pitch * static_cast<double>(lane);
+    svg.Text(kLeft - 10, y + kLane / 2 + 4, fmt::format("rank {}", rank),
+             "end");
+    svg.Rect(kLeft, y, kPlot, kLane, "#f1f3f5");
+    const std::vector<Instruction>& list = program.ranks[rank];
+    for (size_t i = 0; i < list.size(); ++i) {
+      const Instruction& instruction = list[i];
+      const Interval& interval = simulation.times[rank][i];
+      const double width = (interval.end_s - interval.start_s) * scale;
+      const bool collective =
+          instruction.kind == InstructionKind::kReduceGradients ||
+          instruction.kind == InstructionKind::kGatherParameters;
+      if (width < kNarrowest) continue;
+      if (!collective && instruction.resource != Resource::kCompute) continue;
+      const double x = kLeft + interval.start_s * scale;
+      // A hair of white between neighbours.
+      const double inset = width > 3 ? 0.5 : 0;
+      svg.Titled(x, collective ? y + kLane + 1 : y, width - inset,
+                 collective ? kSubLane : kLane,
+                 ColourOf(instruction.kind, instruction.microbatch),
+                 ToText(instruction));
+      if (!collective && instruction.microbatch >= 0 && width > 16) {
+        const bool light = instruction.kind == InstructionKind::kForward;
+        svg.Text(x + width / 2, y + kLane / 2 + 4,
+                 std::to_string(instruction.microbatch), "middle",
+                 light ? "fill=\"#2b2f36\" font-size=\"11\" "
+                         "pointer-events=\"none\""
+                       : "fill=\"white\" font-size=\"11\" "
+                         "pointer-events=\"none\"");
+      }
+    }
+  }
+  return svg.Done();
+}
+
+std::string MemorySvg(const std::vector<MemoryBytes>& peak,
+                      const std::vector<int64_t>& limit,
+                      const std::string& title, int32_t max_lanes) {
+  const std::vector<int32_t> lanes =
+      LanesOf(static_cast<int32_t>(peak.size()), max_lanes);
+  const double pitch = kLane + kGap;
+  const double bottom = kTop + pitch * static_cast<double>(lanes.size()) - kGap;
+  Svg svg(bottom + 52, title);
+  constexpr std::array<std::pair<const char*, const char*>, 6> kCategories = {
+      {{"#3b6fb6", "parameters"},
+       {"#79a7dc", "gradients"},
+       {"#2f8f6b", "optimizer"},
+       {"#e0913a", "activations"},
+       {"#b9597f", "communication"},
+       {"#8d939c", "workspace"}}};
+  std::vector<std::pair<std::string, std::string>> legend(kCategories.begin(),
+                                                          kCategories.end());
+  legend.emplace_back("#c22f2f", "device's limit");
+  svg.Legend(48, legend);
+  double largest = 1;
+  for (const int32_t rank : lanes) {
+    largest = std::max({largest, static_cast<double>(peak[rank].total()),
+                        static_cast<double>(limit[rank])});
+  }
+  const double range = 1.03 * largest / 1e9;
+  const double step = NiceStep(range, 10);
+  for (int i = 0; i * step <= range; ++i) {
+    const double x = kLeft + i * step / range * kPlot;
+    svg.Line(x, kTop - 4, x, bottom + 4, "#e3e6ea");
+    svg.Text(x, bottom + 20, fmt::format("{:.4g}", i * step), "middle",
+             "fill=\"#6a707a\"");
+  }
+  svg.Text(kLeft + kPlot, bottom + 38, "memory (GB)", "end",
+           "fill=\"#6a707a\"");
+  for (size_t lane = 0; lane < lanes.size(); ++lane) {
+    const int32_t rank = lanes[lane];
+    const double y = kTop + pitch * static_cast<double>(lane);
+    svg.Text(kLeft - 10, y + kLane / 2 + 4, fmt::format("rank {}", rank),
+             "end");
+    const MemoryBytes& bytes = peak[rank];
+    const std::array<int64_t, 6> parts = {
+        bytes.parameters,  bytes.gradients,     bytes.optimizer,
+        bytes.activations, bytes.communication, bytes.workspace};
+    double x = kLeft;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const double gigabytes = static_cast<double>(parts[i]) / 1e9;
+      const double width = gigabytes / range * kPlot;
+      if (width >= kNarrowest) {
+        svg.Titled(
+            x, y, width, kLane, kCategories[i].first,
+            fmt::format("{} {:.2f} GB", kCategories[i].second, gigabytes));
+      }
+      x += width;
+    }
+    const double at =
+        kLeft + static_cast<double>(limit[rank]) / 1e9 / range * kPlot;
+    svg.Line(at, y - 3, at, y + kLane + 3, "#c22f2f", "stroke-width=\"2\"");
+    const std::string total =
+        fmt::format("{:.1f} GB", static_cast<double>(bytes.total()) / 1e9);
+    const bool inside = x + 70 > kLeft + kPlot || (at > x && at - x < 70);
+    svg.Text(
+        inside ? x - 6 : x + 6, y + kLane / 2 + 4, total,
+        inside ? "end" : "start",
+        inside ? "fill=\"white\" font-weight=\"600\"" : "font-weight=\"600\"");
+  }
+  return svg.Done();
+}
+
+}  // namespace trireme

@@ -1,0 +1,139 @@
+#include "scheduler/planner/report.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "fmt/format.h"
+#include "scheduler/planner/closed_forms.h"
+
+namespace trireme {
+namespace {
+
+std::string Gigabytes(int64_t bytes) {
+  return fmt::format("{:.2f}", static_cast<double>(bytes) / 1e9);
+}
+
+// Columns as wide as their widest cell; the first is left-aligned where asked.
+std::string Table(const std::vector<std::vector<std::string>>& rows,
+                  size_t left_column) {
+  std::vector<size_t> widths(rows.front().size(), 0);
+  for (const auto& row : rows) {
+    for (size_t i = 0; i < row.size(); ++i) {
+      widths[i] = std::max(widths[i], row[i].size());
+    }
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) {
+      if (i > 0) line += "  ";
+      line += i == left_column ? fmt::format("{:<{}}", row[i], widths[i])
+                               : fmt::format("{:>{}}", row[i], widths[i]);
+    }
+    while (!line.empty() && line.back() == ' ') line.pop_back();
+    text += line + "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string PlanTable(const PlanReport& report) {
+  std::vector<std::vector<std::string>> rows = {
+      {"#", "step s", "samples/s", "MFU %", "compute", "again", "bubble", "tp",
+       "cp", "pp", "dp", "optimizer", "peak GB", "plan"}};
+  for (size_t i = 0; i < report.best.size(); ++i) {
+    const Estimate& estimate = report.best[i].estimate;
+    const StepParts& parts = estimate.parts;
+    auto share = [&](double seconds) {
+      return fmt::format("{:.1f} %", 100 * seconds / estimate.step_s);
+    };
+    int64_t peak = 0;
+    for (const MemoryBytes& rank : estimate.peak) {
+      peak = std::max(peak, rank.total());
+    }
+    rows.push_back(
+        {std::to_string(i + 1), fmt::format("{:.4g}", estimate.step_s),
+         fmt::format("{:.4g}", estimate.samples_per_s),
+         fmt::format("{:.1f}", 100 * estimate.mfu), share(parts.compute_s),
+         share(parts.recompute_s), share(parts.bubble_s), share(parts.tp_s),
+         share(parts.cp_s), share(parts.pp_s), share(parts.dp_s),
+         share(parts.optimizer_s), Gigabytes(peak),
+         ToText(report.best[i].candidate)});
+  }
+  return Table(rows, rows.front().size() - 1);
+}
+
+std::string MemoryTable(const RankedPlan& plan) {
+  std::vector<std::vector<std::string>> rows = {
+      {"pipeline rank", "parameters", "gradients", "optimizer", "activations",
+       "communication", "workspace", "peak GB", "limit GB", "free GB"}};
+  for (size_t pp = 0; pp < plan.estimate.peak.size(); ++pp) {
+    const MemoryBytes& peak = plan.estimate.peak[pp];
+    const int64_t limit = plan.estimate.limit[pp];
+    rows.push_back({std::to_string(pp), Gigabytes(peak.parameters),
+                    Gigabytes(peak.gradients), Gigabytes(peak.optimizer),
+                    Gigabytes(peak.activations), Gigabytes(peak.communication),
+                    Gigabytes(peak.workspace), Gigabytes(peak.total()),
+                    Gigabytes(limit), Gigabytes(limit - peak.total())});
+  }
+  return Table(rows, rows.front().size());
+}
+
+std::string VerdictSummary(const PlannerInput& input,
+                           const PlanReport& report) {
+  // The example of a verdict: the nearest to being chosen.
+  std::map<VerdictCode, std::pair<int64_t, const Candidate*>> by_code;
+  auto nearer = [](const Candidate& a, const Candidate& b) {
+    if (a.verdict == VerdictCode::kOutOfMemory) {
+      return a.over_bytes < b.over_bytes;
+    }
+    return a.simulated != b.simulated ? a.simulated : a.step_s < b.step_s;
+  };
+  for (const Candidate& candidate : report.candidates) {
+    auto& [count, example] = by_code[candidate.verdict];
+    ++count;
+    if (example == nullptr || nearer(candidate, *example)) {
+      example = &candidate;
+    }
+  }
+  std::string text = fmt::format("{} candidates, {} simulated\n",
+                                 report.candidates.size(), report.simulated);
+  for (const auto& [code, entry] : by_code) {
+    text += fmt::format("{:>8} {:<16} e.g. {}\n{:27}{}\n", entry.first,
+                        VerdictCodeName(code), ToText(*entry.second), "",
+                        VerdictText(input, report, *entry.second));
+  }
+  return text;
+}
+
+std::string SensitivityTable(const PlannerInput& input,
+                             const std::vector<LinkSensitivity>& links,
+                             size_t most) {
+  std::vector<std::vector<std::string>> rows = {
+      {"link", "step if half as fast"}};
+  for (size_t i = 0; i < std::min(most, links.size()); ++i) {
+    const LinkSensitivity& link = links[i];
+    const std::string& from = input.cluster.nodes(link.from).name();
+    rows.push_back({link.from == link.to
+                        ? fmt::format("inside {}", from)
+                        : fmt::format("{} to {}", from,
+                                      input.cluster.nodes(link.to).name()),
+                    fmt::format("+{:.2f} %", 100 * link.growth)});
+  }
+  return Table(rows, 0);
+}
+
+std::string ComparisonText(const RankedPlan& plan) {
+  const double exact = plan.estimate.step_s;
+  auto line = [exact](double seconds) {
+    return fmt::format("{:.4g} s ({:+.1f} %)", seconds,
+                       100 * (seconds / exact - 1));
+  };
+  return fmt::format("Simulated {:.4g} s; AMP's formula {}, Pipette's {}\n",
+                     exact, line(AmpStepSeconds(plan.estimate.closed_form)),
+                     line(PipetteStepSeconds(plan.estimate.closed_form)));
+}
+
+}  // namespace trireme

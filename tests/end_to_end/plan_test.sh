@@ -1,0 +1,68 @@
+#!/bin/bash
+# From known hardware to a plan that runs: describe a cluster, plan a job on it,
+# ask why and what if, train under the plan, and mistakes.
+# Usage: plan_test.sh PATH_TO_TRIREME
+set -euo pipefail
+trireme=$PWD/$1
+work=$(mktemp -d /tmp/trireme.XXXXXX)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+export TMPDIR=$work
+
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+expect_in() { # expect_in FILE TEXT
+  grep -qF -- "$2" "$1" || fail "no '$2' in: $(cat "$1")"
+}
+
+cat > job.textproto <<'JOB'
+model { dit { hidden: 32 layers: 4 heads: 4 patch: 7 } }
+data {
+  idx { folder: "/usr/share/datasets/fashion-mnist" split: "test" }
+  resolution: 28
+}
+global_batch: 16
+steps: 2
+sample { at_end: false }
+precision: FP32
+JOB
+
+echo "== cluster"
+"$trireme" cluster describe --device A100 --nodes 2 --devices_per_node 2 \
+  --network hdr --out cluster.textproto > cluster.txt
+expect_in cluster.textproto 'name: "A100"'
+
+echo "== plan, why, what if"
+"$trireme" plan job.textproto --cluster cluster.textproto --best 3 \
+  --why tp=2,pp=2 --sensitivity --what_if 'link(0,1).bandwidth/=10' \
+  --charts chart_ --trace trace.json > plan.txt
+expect_in plan.txt "CHOSEN"
+expect_in plan.txt "samples/s"
+expect_in chart_timeline.svg "<svg"
+expect_in chart_memory.svg "<svg"
+python3 -c 'import json; json.load(open("trace.json"))'
+cp plan.textproto first.textproto
+"$trireme" plan job.textproto --cluster cluster.textproto --best 3 \
+  --what_if 'link(0,1).bandwidth/=10' > again.txt
+cmp plan.textproto first.textproto || fail "two plans for one question"
+
+echo "== the plan runs"
+"$trireme" launch job.textproto --ranks 4 --plan plan.textproto --out run \
+  > run.txt
+[[ $(wc -l < run/metrics.jsonl) == 2 ]] || fail "not two steps"
+
+echo "== mistakes"
+if "$trireme" plan job.textproto 2> error.txt; then fail "no cluster"; fi
+expect_in error.txt "--cluster"
+if "$trireme" plan job.textproto --cluster cluster.textproto \
+  --why tp=x > /dev/null 2> error.txt; then fail "tp=x"; fi
+expect_in error.txt "tp=x"
+if "$trireme" cluster describe --device A99 2> error.txt; then fail "A99"; fi
+expect_in error.txt "A99"
+sed -i 's/count: 2/count: 0/' cluster.textproto
+if "$trireme" plan job.textproto --cluster cluster.textproto \
+  2> error.txt; then fail "no devices"; fi
+expect_in error.txt "count"
+echo "all as expected"

@@ -1,0 +1,185 @@
+// trireme plan: the fastest plan for a job on a cluster, and why not another.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "fmt/format.h"
+#include "models/data/dataset.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+#include "scheduler/plan.h"
+#include "scheduler/planner/charts.h"
+#include "scheduler/planner/report.h"
+#include "scheduler/planner/search.h"
+#include "scheduler/planner/what_if.h"
+#include "scheduler/simulator.h"
+#include "scheduler/trace.h"
+#include "tools/commands.h"
+#include "trainer/batches.h"
+#include "trainer/config/textproto.h"
+#include "trainer/job.h"
+#include "trainer/job_file.h"
+#include "trainer/model_shape_of.h"
+
+namespace trireme {
+namespace {
+
+constexpr char kName[] = "plan";
+
+// "tp=4,pp=2,schedule=ZB_V".
+absl::StatusOr<WhyQuery> ParseWhy(const std::string& text) {
+  WhyQuery query;
+  for (const auto view : absl::StrSplit(text, ',')) {
+    const std::vector<std::string> parts = absl::StrSplit(view, '=');
+    const std::string name = parts[0];
+    const std::string value = parts.size() == 2 ? parts[1] : "";
+    int32_t number = 0;
+    const bool is_number = absl::SimpleAtoi(value, &number) && number > 0;
+    std::optional<int32_t>* field = name == "tp"       ? &query.tp
+                                    : name == "cp"     ? &query.cp
+                                    : name == "pp"     ? &query.pp
+                                    : name == "dp"     ? &query.dp
+                                    : name == "chunks" ? &query.chunks
+                                    : name == "microbatch_size"
+                                        ? &query.microbatch_size
+                                        : nullptr;
+    Plan::Schedule schedule;
+    Plan::Sharding sharding;
+    Plan::Recompute recompute;
+    if (field != nullptr && is_number) {
+      *field = number;
+    } else if (name == "schedule" && Plan::Schedule_Parse(value, &schedule)) {
+      query.schedule = schedule;
+    } else if (name == "sharding" && Plan::Sharding_Parse(value, &sharding)) {
+      query.sharding = sharding;
+    } else if (name == "recompute" &&
+               Plan::Recompute_Parse(value, &recompute)) {
+      query.recompute = recompute;
+    } else {
+      return InvalidArgument(
+          "--why: found '{}', expected FIELD=VALUE with tp, cp, pp, dp, "
+          "chunks, microbatch_size, schedule, sharding or recompute, separated "
+          "by commas",
+          std::string(view));
+    }
+  }
+  return query;
+}
+
+absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
+  if (!arguments.Has("cluster")) {
+    return InvalidArgument(
+        "expected --cluster FILE (`trireme cluster describe` writes one)");
+  }
+  PlannerInput input;
+  ASSIGN_OR_RETURN(JobFile job, LoadJobFile(arguments.positionals()[0],
+                                            arguments.All("set"), {}));
+  ASSIGN_OR_RETURN(const auto dataset, OpenDataset(job.job.data()));
+  const auto setup =
+      ResolveJob(job.job, {dataset->size(), dataset->num_classes()});
+  RETURN_IF_ERROR(job.locations.Locate(setup.status()));
+  input.model = ModelShapeOf(*setup);
+  input.global_batch = setup->global_batch;
+  RETURN_IF_ERROR(
+      ParseTextProtoFile(arguments.Get("cluster"), &input.cluster).status());
+  for (const std::string& edit : arguments.All("what_if")) {
+    RETURN_IF_ERROR(ApplyWhatIf(edit, input.cluster));
+  }
+  ASSIGN_OR_RETURN(const int64_t best, arguments.GetInt("best"));
+  if (best < 1 || best > 100) {
+    return InvalidArgument("--best: found {}, expected 1 to 100", best);
+  }
+  input.options.best = static_cast<int32_t>(best);
+  return input;
+}
+
+absl::Status MakeAndPrint(const ParsedCommand& arguments) {
+  ASSIGN_OR_RETURN(const PlannerInput input, InputOf(arguments));
+  ASSIGN_OR_RETURN(const PlanReport report, MakePlan(input));
+  const RankedPlan& chosen = report.best.front();
+  fmt::print("{}\n{}\n{}\n{}", PlanTable(report), MemoryTable(chosen),
+             VerdictSummary(input, report), ComparisonText(chosen));
+  if (arguments.Has("why")) {
+    ASSIGN_OR_RETURN(const WhyQuery query, ParseWhy(arguments.Get("why")));
+    ASSIGN_OR_RETURN(const std::string answer, Why(input, report, query));
+    fmt::print("\n{}\n", answer);
+  }
+  if (arguments.Has("sensitivity")) {
+    ASSIGN_OR_RETURN(const std::vector<LinkSensitivity> links,
+                     Sensitivities(input, chosen.plan));
+    fmt::print("\n{}", SensitivityTable(input, links));
+  }
+  const std::string out = arguments.Get("out");
+  RETURN_IF_ERROR(WriteTextProtoFile(chosen.plan, out));
+  fmt::print("plan: {}\n", out);
+  if (arguments.Has("trace")) {
+    RETURN_IF_ERROR(WriteChromeTraceFile(
+        SimulationTrace(chosen.estimate.program, chosen.estimate.simulation),
+        arguments.Get("trace")));
+  }
+  if (arguments.Has("charts")) {
+    const std::string prefix = arguments.Get("charts");
+    const std::string title = Summary(chosen.plan);
+    RETURN_IF_ERROR(
+        WriteFileAtomically(prefix + "timeline.svg",
+                            TimelineSvg(chosen.estimate.program,
+                                        chosen.estimate.simulation, title)));
+    RETURN_IF_ERROR(WriteFileAtomically(
+        prefix + "memory.svg",
+        MemorySvg(chosen.estimate.peak, chosen.estimate.limit, title)));
+  }
+  return absl::OkStatus();
+}
+
+int Run(const ParsedCommand& arguments, int, char**) {
+  const absl::Status status = MakeAndPrint(arguments);
+  return status.ok() ? 0 : Fail(kName, status);
+}
+
+}  // namespace
+
+Command PlanCommand() {
+  return {
+      {.name = kName,
+       .summary = "finds the fastest plan for a job on a cluster",
+       .positionals = {{.name = "JOB", .help = "job file"}},
+       .options = {{.name = "cluster",
+                    .value = "FILE",
+                    .help = "the hardware (`trireme cluster describe`)"},
+                   {.name = "out",
+                    .value = "FILE",
+                    .default_value = "plan.textproto",
+                    .help = "the plan, for `trireme launch --plan`"},
+                   {.name = "best",
+                    .value = "K",
+                    .default_value = "5",
+                    .help = "plans in the table"},
+                   {.name = "why",
+                    .value = "FIELD=VALUE,..",
+                    .help = "why not such a plan, as tp=4,pp=2"},
+                   {.name = "what_if",
+                    .value = "FIELD=VALUE",
+                    .help = "changes the cluster first, as "
+                            "nodes[0].slowdown=1.5",
+                    .repeated = true},
+                   {.name = "set",
+                    .value = "FIELD=VALUE",
+                    .help = "overrides a field of the job",
+                    .repeated = true},
+                   {.name = "sensitivity",
+                    .help = "how much each link matters to the chosen plan"},
+                   {.name = "trace",
+                    .value = "FILE",
+                    .help = "Chrome trace of the predicted step"},
+                   {.name = "charts",
+                    .value = "PREFIX",
+                    .help = "writes PREFIXtimeline.svg and PREFIXmemory.svg"}},
+       .example = "trireme plan examples/fashion_mnist.textproto --cluster "
+                  "cluster.textproto --why tp=4"},
+      Run};
+}
+
+}  // namespace trireme

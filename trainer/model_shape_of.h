@@ -1,0 +1,15 @@
+// A job's model as the planner sees it.
+
+#ifndef TRIREME_TRAINER_MODEL_SHAPE_OF_H_
+#define TRIREME_TRAINER_MODEL_SHAPE_OF_H_
+
+#include "scheduler/planner/model_shape.h"
+#include "trainer/training_setup.h"
+
+namespace trireme {
+
+ModelShape ModelShapeOf(const TrainingSetup& setup);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_MODEL_SHAPE_OF_H_
