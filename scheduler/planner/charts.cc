@@ -25,8 +25,17 @@ constexpr double kNarrowest = 0.2;  // pixels; less is not drawn
 // repeat them.
 constexpr std::array<double, 8> kHues = {212, 28, 152, 338, 262, 48, 186, 4};
 
+// "#rrggbb": not every reader of SVG knows hsl().
 std::string Hsl(double hue, double saturation, double lightness) {
-  return fmt::format("hsl({:.0f},{:.0f}%,{:.0f}%)", hue, saturation, lightness);
+  const double light = lightness / 100;
+  const double chroma = saturation / 100 * std::min(light, 1 - light);
+  const auto channel = [&](double offset) {
+    const double k = std::fmod(offset + hue / 30, 12);
+    const double value =
+        light - chroma * std::max(-1.0, std::min({k - 3, 9 - k, 1.0}));
+    return static_cast<int>(std::lround(255 * value));
+  };
+  return fmt::format("#{:02x}{:02x}{:02x}", channel(0), channel(8), channel(4));
 }
 
 std::string ColourOf(InstructionKind kind, int32_t microbatch) {
@@ -97,7 +106,12 @@ class Svg {
         "fill=\"#2b2f36\">\n<rect width=\"100%\" height=\"100%\" "
         "fill=\"white\"/>\n",
         kWidth, height);
-    Text(kLeft, 26, title, "start", "font-size=\"16\" font-weight=\"600\"");
+    // As large as fits; a character is about 0.58 of its size wide.
+    const double size = std::clamp(
+        kPlot / (0.58 * static_cast<double>(std::max<size_t>(1, title.size()))),
+        8.0, 16.0);
+    Text(kLeft, 26, title, "start",
+         fmt::format("font-size=\"{:.1f}\" font-weight=\"600\"", size));
   }
 
   void Rect(double x, double y, double width, double height,
