@@ -93,12 +93,12 @@ struct ClusterPreset {
   // so many Gb/s for the node).
   std::string network = "hdr";
   // What large matrix products, element-wise kernels, links in a node and
-  // links between nodes reach of the data sheet's figures. All but the second
+  // links between nodes reach of the data sheet's figures. The first and third
   // are what the A100 runs of megatron_table.h give.
   double gemm_efficiency = 0.67;
   double memory_efficiency = 0.85;
   double link_efficiency = 0.84;
-  double network_efficiency = 1.0;
+  double network_efficiency = 0.9;
 };
 
 absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset);

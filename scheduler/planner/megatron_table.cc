@@ -51,13 +51,14 @@ bool Possible(const Efficiencies& constants) {
   return true;
 }
 
-absl::StatusOr<double> CalibrationError(const Efficiencies& constants) {
+absl::StatusOr<double> CalibrationError(double MegatronPrediction::*estimator,
+                                        const Efficiencies& constants) {
   double sum = 0;
   for (const MegatronRun& run : kMegatronRuns) {
     if (!run.calibration) continue;
     ASSIGN_OR_RETURN(const MegatronPrediction predicted,
                      PredictRun(run, constants));
-    sum += std::pow(predicted.simulated / run.published_tflops - 1, 2);
+    sum += std::pow(predicted.*estimator / run.published_tflops - 1, 2);
   }
   return sum;
 }
@@ -93,9 +94,10 @@ absl::StatusOr<MegatronPrediction> PredictRun(const MegatronRun& run,
       .pipette = tflops(PipetteStepSeconds(estimate.closed_form))};
 }
 
-absl::StatusOr<Efficiencies> CalibrateOnMegatron() {
+absl::StatusOr<Efficiencies> CalibrateOnMegatron(
+    double MegatronPrediction::*estimator) {
   Efficiencies best;
-  ASSIGN_OR_RETURN(double least, CalibrationError(best));
+  ASSIGN_OR_RETURN(double least, CalibrationError(estimator, best));
   for (double step = 0.1; step > 0.002; step /= 2) {
     bool improved = true;
     while (improved) {
@@ -109,7 +111,8 @@ absl::StatusOr<Efficiencies> CalibrateOnMegatron() {
             .link = center.link + (direction / 3 % 3 - 1) * step,
             .network = center.network + (direction / 9 - 1) * step};
         if (!Possible(moved)) continue;
-        ASSIGN_OR_RETURN(const double error, CalibrationError(moved));
+        ASSIGN_OR_RETURN(const double error,
+                         CalibrationError(estimator, moved));
         if (error < least * (1 - 1e-6)) {
           least = error;
           best = moved;
@@ -121,53 +124,68 @@ absl::StatusOr<Efficiencies> CalibrateOnMegatron() {
   return best;
 }
 
-absl::StatusOr<MegatronTable> MakeMegatronTable() {
-  MegatronTable table;
-  ASSIGN_OR_RETURN(table.constants, CalibrateOnMegatron());
+absl::StatusOr<MegatronColumn> MakeMegatronColumn(
+    double MegatronPrediction::*estimator) {
+  MegatronColumn column;
+  ASSIGN_OR_RETURN(column.constants, CalibrateOnMegatron(estimator));
   int count = 0;
   for (const MegatronRun& run : kMegatronRuns) {
-    ASSIGN_OR_RETURN(const MegatronPrediction row,
-                     PredictRun(run, table.constants));
-    table.rows.push_back(row);
+    ASSIGN_OR_RETURN(const MegatronPrediction predicted,
+                     PredictRun(run, column.constants));
+    column.tflops.push_back(predicted.*estimator);
     if (run.calibration) continue;
     ++count;
-    table.simulated_error += std::abs(row.simulated / run.published_tflops - 1);
-    table.amp_error += std::abs(row.amp / run.published_tflops - 1);
-    table.pipette_error += std::abs(row.pipette / run.published_tflops - 1);
+    column.error += std::abs(column.tflops.back() / run.published_tflops - 1);
   }
-  for (double* error :
-       {&table.simulated_error, &table.amp_error, &table.pipette_error}) {
-    *error /= count;
-  }
+  column.error /= count;
+  return column;
+}
+
+absl::StatusOr<MegatronTable> MakeMegatronTable() {
+  MegatronTable table;
+  ASSIGN_OR_RETURN(table.simulated,
+                   MakeMegatronColumn(&MegatronPrediction::simulated));
+  ASSIGN_OR_RETURN(table.amp, MakeMegatronColumn(&MegatronPrediction::amp));
+  ASSIGN_OR_RETURN(table.pipette,
+                   MakeMegatronColumn(&MegatronPrediction::pipette));
   return table;
 }
 
 std::string ToText(const MegatronTable& table) {
+  const std::array<std::pair<const char*, const MegatronColumn*>, 3> columns = {
+      {{"simulated", &table.simulated},
+       {"AMP", &table.amp},
+       {"Pipette", &table.pipette}}};
   std::string text = fmt::format(
-      "Constants: matrix products reach {:.1f} %, links in a node {:.1f} %, "
-      "links between nodes {:.1f} % of the data sheet's figures;\n"
-      "calibrated on the rows marked *. TFLOP/s per GPU.\n\n"
-      "{:>6} {:>5} {:>9}  {:>16}  {:>16}  {:>16}\n",
-      100 * table.constants.gemm, 100 * table.constants.link,
-      100 * table.constants.network, "model", "GPUs", "published", "simulated",
-      "AMP", "Pipette");
-  for (size_t i = 0; i < table.rows.size(); ++i) {
-    const MegatronRun& run = kMegatronRuns[i];
-    auto cell = [&](double value) {
-      return fmt::format("{:.1f} ({:+.1f} %)", value,
-                         100 * (value / run.published_tflops - 1));
-    };
-    text +=
-        fmt::format("{:>6} {:>5} {:>8}{} {:>17} {:>17} {:>17}\n", run.name,
-                    run.gpus, run.published_tflops, run.calibration ? "*" : " ",
-                    cell(table.rows[i].simulated), cell(table.rows[i].amp),
-                    cell(table.rows[i].pipette));
+      "TFLOP/s per GPU; * marks the rows that each estimator is calibrated on."
+      "\n\n{:>6} {:>5} {:>10}",
+      "model", "GPUs", "published");
+  for (const auto& [name, column] : columns) {
+    text += fmt::format(" {:>17}", name);
   }
-  text += fmt::format(
-      "\nMean absolute error over the other seven rows: simulated {:.1f} %, "
-      "AMP {:.1f} %, Pipette {:.1f} %\n",
-      100 * table.simulated_error, 100 * table.amp_error,
-      100 * table.pipette_error);
+  text += "\n";
+  for (size_t i = 0; i < kMegatronRuns.size(); ++i) {
+    const MegatronRun& run = kMegatronRuns[i];
+    text += fmt::format("{:>6} {:>5} {:>9}{}", run.name, run.gpus,
+                        run.published_tflops, run.calibration ? "*" : " ");
+    for (const auto& [name, column] : columns) {
+      text += fmt::format(
+          " {:>17}",
+          fmt::format("{:.1f} ({:+.1f} %)", column->tflops[i],
+                      100 * (column->tflops[i] / run.published_tflops - 1)));
+    }
+    text += "\n";
+  }
+  text +=
+      "\nMean absolute error over the other seven rows, and the share of "
+      "the data sheet that\nmatrix products, links in a node and links "
+      "between nodes are found to reach:\n";
+  for (const auto& [name, column] : columns) {
+    text += fmt::format("  {:<9} {:>4.1f} %   {:.1f} %, {:.1f} %, {:.1f} %\n",
+                        name, 100 * column->error, 100 * column->constants.gemm,
+                        100 * column->constants.link,
+                        100 * column->constants.network);
+  }
   return text;
 }
 

@@ -2,9 +2,10 @@
 // large-scale language model training on GPU clusters", SC 2021, table 1), as
 // plans and costs, and how well estimators predict them.
 //
-// Three constants are calibrated, on the 1.7B, 18B and 145B rows only: the
-// shares of the data sheet that matrix products, links inside a node and links
-// between nodes reach. The other seven rows are predictions.
+// Each estimator has three constants, calibrated for it on the 1.7B, 18B and
+// 145B rows only: the shares of the data sheet that matrix products, links
+// inside a node and links between nodes reach. The other seven rows are
+// predictions.
 
 #ifndef TRIREME_SCHEDULER_PLANNER_MEGATRON_TABLE_H_
 #define TRIREME_SCHEDULER_PLANNER_MEGATRON_TABLE_H_
@@ -58,18 +59,26 @@ struct MegatronPrediction {
 absl::StatusOr<MegatronPrediction> PredictRun(const MegatronRun& run,
                                               const Efficiencies& constants);
 
-// The constants for which the simulator's squared relative errors on the
+// The constants for which an estimator's squared relative errors on the
 // calibration rows are least: a pattern search from a fixed start,
 // deterministic.
-absl::StatusOr<Efficiencies> CalibrateOnMegatron();
+absl::StatusOr<Efficiencies> CalibrateOnMegatron(
+    double MegatronPrediction::*estimator);
+
+// One estimator's column.
+struct MegatronColumn {
+  Efficiencies constants;
+  std::vector<double> tflops;  // in the order of kMegatronRuns
+  // Mean absolute relative error over the rows not calibrated on.
+  double error = 0;
+};
+absl::StatusOr<MegatronColumn> MakeMegatronColumn(
+    double MegatronPrediction::*estimator);
 
 struct MegatronTable {
-  Efficiencies constants;
-  std::vector<MegatronPrediction> rows;  // in the order of kMegatronRuns
-  // Mean absolute relative errors over the rows not calibrated on.
-  double simulated_error = 0;
-  double amp_error = 0;
-  double pipette_error = 0;
+  MegatronColumn simulated;
+  MegatronColumn amp;
+  MegatronColumn pipette;
 };
 absl::StatusOr<MegatronTable> MakeMegatronTable();
 std::string ToText(const MegatronTable& table);

@@ -11,7 +11,11 @@
 namespace trireme {
 namespace {
 
-double Gigabytes(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
+std::string Size(int64_t bytes) {
+  return bytes < 1'000'000'000
+             ? fmt::format("{:.0f} MB", static_cast<double>(bytes) / 1e6)
+             : fmt::format("{:.1f} GB", static_cast<double>(bytes) / 1e9);
+}
 
 absl::StatusOr<Estimate> EstimateOf(const PlannerInput& input,
                                     const ClusterModel& cluster,
@@ -90,10 +94,9 @@ std::string_view DimensionText(Dimension dimension) {
 }
 
 std::string MemoryText(const PlannerInput& input, const Candidate& candidate) {
-  std::string text =
-      fmt::format("OOM({} {:.1f} GB on pipeline rank {}",
-                  candidate.simulated ? "by" : "by at least",
-                  Gigabytes(candidate.over_bytes), candidate.pp_rank);
+  std::string text = fmt::format("OOM({} {} on pipeline rank {}",
+                                 candidate.simulated ? "by" : "by at least",
+                                 Size(candidate.over_bytes), candidate.pp_rank);
   const absl::StatusOr<ClusterModel> cluster = ResolveCluster(input.cluster);
   if (!cluster.ok()) return text + ")";
   const absl::StatusOr<Estimate> estimate =
@@ -108,8 +111,8 @@ std::string MemoryText(const PlannerInput& input, const Candidate& candidate) {
          {peak.communication, "communication"},
          {peak.workspace, "workspace"}}};
     const auto largest = *std::max_element(items.begin(), items.end());
-    text += fmt::format("; largest: {} {:.1f} GB of {:.1f} GB", largest.second,
-                        Gigabytes(largest.first), Gigabytes(peak.total()));
+    text += fmt::format("; largest: {} {} of {}", largest.second,
+                        Size(largest.first), Size(peak.total()));
   }
   for (const auto& [fix, changed] : Fixes(input, candidate)) {
     const absl::StatusOr<Estimate> fixed = EstimateOf(input, *cluster, changed);
@@ -160,9 +163,8 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
                          candidate.simulated ? "by" : "by at least", slower);
     case VerdictCode::kUnlikely:
       return fmt::format(
-          "UNLIKELY(not simulated: it takes at least {:.4g} s, the chosen "
-          "{:.4g} "
-          "s, and less bounded plans exhausted the budget)",
+          "UNLIKELY(not simulated, as likelier plans used the budget: takes at "
+          "least {:.4g} s, the chosen {:.4g} s)",
           candidate.step_s, best.estimate.step_s);
     case VerdictCode::kOutOfMemory:
       return MemoryText(input, candidate);
