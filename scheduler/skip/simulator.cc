@@ -72,8 +72,7 @@ absl::StatusOr<SkipTimes> TimeSkipSchedule(const SkipInstance& instance,
 SkipDispatcher::SkipDispatcher(const SkipInstance& instance)
     : instance_(instance),
       nodes_(instance.num_nodes()),
-      order_(instance.num_nodes()),
-      end_s_(instance.num_microbatches()) {}
+      order_(instance.num_nodes()) {}
 
 void SkipDispatcher::Push(double time_s, int32_t code) {
   events_.push_back({time_s, code});
@@ -132,7 +131,7 @@ bool SkipDispatcher::Run(const std::vector<NodePath>& paths,
   for (auto& order : order_) order.clear();
   const int32_t tasks = instance_.tasks_per_microbatch();
   const int32_t microbatches = static_cast<int32_t>(paths.size());
-  std::fill(end_s_.begin(), end_s_.end(), -1);
+  end_s_.assign(microbatches, -1);
   for (int32_t m = 0; m < microbatches; ++m) {
     nodes_[paths[m][0]].ready.push_back(m * tasks);
   }

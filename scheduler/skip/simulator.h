@@ -52,7 +52,8 @@ class SkipDispatcher {
   // change between runs, its sizes may not.
   explicit SkipDispatcher(const SkipInstance& instance);
 
-  // keys[3 m + kind]: kind 0 forward, 1 loss, 2 backward. False if it comes to
+  // paths[m] of any microbatches (not only of all), keys[3 m + kind]: kind 0
+  // forward, 1 loss, 2 backward. False if it comes to
   // a standstill: nodes that wait for one another's slots.
   bool Run(const std::vector<NodePath>& paths, const std::vector<double>& keys);
 

@@ -1,0 +1,61 @@
+// Paths and orders for large instances: greedy list scheduling, then
+// large-neighbourhood search by simulated annealing. A step takes a few
+// microbatches out and puts them back on other paths, exchanges nodes between
+// paths, changes which of two tasks a node prefers or, where groups are free,
+// exchanges two nodes between groups; each is timed by simulating the whole
+// step (tens of microseconds for 30 microbatches).
+//
+// Deterministic for a seed: the effort is counted in simulations.
+
+#ifndef TRIREME_SCHEDULER_SKIP_SEARCH_H_
+#define TRIREME_SCHEDULER_SKIP_SEARCH_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "scheduler/skip/instance.h"
+#include "scheduler/skip/simulator.h"
+
+namespace trireme {
+
+struct SkipSearchOptions {
+  uint64_t seed = 1;
+  // Simulations in all. 100,000 take about 4 s on one core for the published
+  // instance of 20 nodes and 30 microbatches.
+  int64_t evaluations = 100'000;
+  // Annealing runs that share them, each from its own greedy start.
+  int32_t restarts = 4;
+  // Also choose the groups: their sizes stay.
+  bool free_groups = false;
+};
+
+struct SkipSearchResult {
+  // With the groups chosen.
+  SkipInstance instance;
+  SkipSchedule schedule;
+  double makespan_s = 0;
+  // Of the greedy start of the first run.
+  double greedy_makespan_s = 0;
+};
+
+// NotFound if no paths that keep the constraints were found, InvalidArgument
+// for an instance that is not valid or cannot be balanced. Pure; any thread.
+absl::StatusOr<SkipSearchResult> SearchSkipSchedule(
+    const SkipInstance& instance, const SkipSearchOptions& options);
+
+// No schedule of the instance can be faster: the largest of the heaviest
+// node's load, the longest of the data nodes' fastest solo paths, and what
+// each data node's slots can hold: with K slots and n microbatches the slots'
+// busy times add up to n solo paths, while both launches and last backwards
+// are staggered. With `free_groups`, whatever the groups.
+double SkipLowerBound(const SkipInstance& instance, bool free_groups);
+
+// The plain bound: max(heaviest node load, longest solo path of a microbatch)
+// of given paths.
+double PathsLowerBound(const SkipInstance& instance,
+                       const std::vector<NodePath>& paths);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_SKIP_SEARCH_H_
