@@ -26,6 +26,7 @@ Command DataCommand();
 Command InspectCommand();
 Command PlanCommand();
 Command ClusterCommand();
+Command ProfileCommand();
 
 // Prints "trireme NAME: message" to standard error; returns 1.
 int Fail(const std::string& command, const absl::Status& status);

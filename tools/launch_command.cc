@@ -1,14 +1,10 @@
 // trireme launch: runs `trireme train` on several ranks of this machine with
 // everything that mpirun needs.
 
-#include <sched.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,48 +13,12 @@
 #include "fmt/ranges.h"
 #include "runtime/core/status.h"
 #include "tools/commands.h"
+#include "tools/mpirun.h"
 
 namespace trireme {
 namespace {
 
 constexpr char kName[] = "launch";
-
-int AvailableProcessors() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
-using Environment = std::vector<std::pair<std::string, std::string>>;
-
-// What ranks that share this machine need; each setting may be overridden from
-// the user's own environment.
-Environment EnvironmentFor(int ranks, int processors) {
-  Environment environment = {
-      {"OMP_NUM_THREADS", fmt::format("{}", std::max(1, processors / ranks))},
-      // Threads that spin would take the processor from other ranks.
-      {"OMP_WAIT_POLICY", "passive"},
-      // hwloc, looking for graphics, asks for X displays at localhost, which
-      // takes seconds where that name does not resolve.
-      {"HWLOC_COMPONENTS", "-gl"},
-      {"OMPI_MCA_btl", "self,vader"},
-      // Containers often forbid the copy from process to process.
-      {"OMPI_MCA_btl_vader_single_copy_mechanism", "none"},
-  };
-  if (ranks > processors) {
-    environment.emplace_back("OMPI_MCA_mpi_yield_when_idle", "1");
-  }
-  return environment;
-}
-
-std::vector<std::string> MpirunArguments(int ranks) {
-  std::vector<std::string> arguments = {
-      "mpirun",    "-np",  fmt::format("{}", ranks),
-      "--bind-to", "none", "--oversubscribe"};
-  // Root is usual in containers.
-  if (geteuid() == 0) arguments.push_back("--allow-run-as-root");
-  return arguments;
-}
 
 int Run(const ParsedCommand& arguments, int, char**) {
   const int processors = AvailableProcessors();
@@ -70,13 +30,9 @@ int Run(const ParsedCommand& arguments, int, char**) {
     return Fail(kName, InvalidArgument("--ranks: found {}, expected 1 to 4096",
                                        *ranks));
   }
-  std::error_code error;
-  const std::string self =
-      std::filesystem::read_symlink("/proc/self/exe", error);
-  if (error) {
-    return Fail(kName,
-                Internal("cannot find this program: {}", error.message()));
-  }
+  const absl::StatusOr<std::string> program = ThisProgram();
+  if (!program.ok()) return Fail(kName, program.status());
+  const std::string& self = *program;
   std::vector<std::string> command = MpirunArguments(static_cast<int>(*ranks));
   for (const char* part : {self.c_str(), "train"}) command.emplace_back(part);
   command.push_back(arguments.positionals()[0]);
@@ -116,16 +72,7 @@ int Run(const ParsedCommand& arguments, int, char**) {
       command.push_back("--set=" + assignment);
     }
   }
-  for (const auto& [name, value] : environment) {
-    setenv(name.c_str(), value.c_str(), /*overwrite=*/0);
-  }
-  std::vector<char*> raw;
-  for (std::string& part : command) raw.push_back(part.data());
-  raw.push_back(nullptr);
-  execvp(raw[0], raw.data());
-  return Fail(kName, Unavailable("cannot run {}: {}; expected OpenMPI's mpirun "
-                                 "on the PATH",
-                                 command[0], std::strerror(errno)));
+  return Fail(kName, Become(std::move(command), environment));
 }
 
 }  // namespace

@@ -53,6 +53,12 @@ echo "== the plan runs"
   > run.txt
 [[ $(wc -l < run/metrics.jsonl) == 2 ]] || fail "not two steps"
 
+echo "== a plan for what was measured here"
+"$trireme" profile --ranks 2 --out measured.textproto > profile.txt
+expect_in profile.txt "GEMM"
+"$trireme" plan job.textproto --cluster measured.textproto > plan.txt
+expect_in plan.txt "CHOSEN"
+
 echo "== mistakes"
 if "$trireme" plan job.textproto 2> error.txt; then fail "no cluster"; fi
 expect_in error.txt "--cluster"
