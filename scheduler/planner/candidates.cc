@@ -169,6 +169,8 @@ std::string_view VerdictCodeName(VerdictCode code) {
       return "BATCH_TOO_SMALL";
     case VerdictCode::kTooFewBlocks:
       return "TOO_FEW_BLOCKS";
+    case VerdictCode::kUnsupported:
+      return "UNSUPPORTED";
   }
   return "?";
 }

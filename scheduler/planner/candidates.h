@@ -34,6 +34,8 @@ enum class VerdictCode : uint8_t {
   kBatchTooSmall,
   // Fewer blocks than stages.
   kTooFewBlocks,
+  // ResolvePlan refuses it.
+  kUnsupported,
 };
 
 std::string_view VerdictCodeName(VerdictCode code);

@@ -139,7 +139,12 @@ class Search {
     for (size_t i = 0; i < report_.candidates.size(); ++i) {
       Candidate& candidate = report_.candidates[i];
       if (candidate.verdict != VerdictCode::kPending) continue;
-      ASSIGN_OR_RETURN(const Plan plan, PlanOf(candidate));
+      const absl::StatusOr<Plan> found = PlanOf(candidate);
+      if (!found.ok()) {
+        candidate.verdict = VerdictCode::kUnsupported;
+        continue;
+      }
+      const Plan& plan = *found;
       const PlanCoster coster(input_.model, cluster_, plan, input_.traits);
       const PlanCosts costs = coster.CostsOf(0);
       for (int32_t pp = 0; pp < candidate.pp; ++pp) {

@@ -100,8 +100,8 @@ struct LinkSensitivity {
   // Relative growth of the step where the link has half its rate.
   double growth = 0;
 };
-// Of every pair of nodes that differ, and of the insides, largest first; those
-// without effect are left out.
+// Of every link between and inside nodes that the plan uses, largest first;
+// those without effect are left out.
 absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
     const PlannerInput& input, const Plan& plan);
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "fmt/format.h"
@@ -185,10 +186,20 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
     case VerdictCode::kTooFewBlocks:
       return fmt::format("TOO_FEW_BLOCKS({} for {} stages)", input.model.layers,
                          candidate.pp * candidate.chunks);
+    case VerdictCode::kUnsupported: {
+      const absl::StatusOr<ClusterModel> cluster =
+          ResolveCluster(input.cluster);
+      if (!cluster.ok()) break;
+      return fmt::format(
+          "UNSUPPORTED({})",
+          MessageOf(PlanOfCandidate(input.model, *cluster, input.global_batch,
+                                    input.traits, candidate)
+                        .status()));
+    }
     case VerdictCode::kPending:
       break;
   }
-  return "PENDING";
+  return std::string(VerdictCodeName(candidate.verdict));
 }
 
 absl::StatusOr<std::string> Why(const PlannerInput& input,
@@ -216,6 +227,58 @@ absl::StatusOr<std::string> Why(const PlannerInput& input,
                      fmt::join(parts, ", "));
 }
 
+namespace {
+
+// The pairs of nodes, and insides of nodes, over which the plan's messages and
+// rings go.
+std::set<std::pair<int32_t, int32_t>> UsedLinks(const ClusterModel& cluster,
+                                                const Plan& plan) {
+  std::set<std::pair<int32_t, int32_t>> links;
+  const Plan::Grid& grid = plan.grid();
+  auto node_of = [&](int64_t tp, int64_t cp, int64_t dp, int64_t pp) {
+    const int64_t logical =
+        LogicalRankOf(grid, {.tp = tp, .cp = cp, .dp = dp, .pp = pp});
+    return cluster.node_of_rank[PhysicalRankOf(plan, logical)];
+  };
+  // A ring over the group's nodes in the order in which it reaches them.
+  auto add_ring = [&](const std::vector<int32_t>& group) {
+    std::vector<int32_t> nodes;
+    std::set<int32_t> seen;
+    for (const int32_t node : group) {
+      if (seen.insert(node).second) {
+        nodes.push_back(node);
+      } else {
+        links.emplace(node, node);
+      }
+    }
+    for (size_t i = 0; nodes.size() > 1 && i < nodes.size(); ++i) {
+      links.emplace(nodes[i], nodes[(i + 1) % nodes.size()]);
+    }
+  };
+  for (int64_t pp = 0; pp < grid.pp(); ++pp) {
+    for (int64_t tp = 0; tp < grid.tp(); ++tp) {
+      std::vector<int32_t> reduction;
+      for (int64_t dp = 0; dp < grid.dp(); ++dp) {
+        std::vector<int32_t> context;
+        for (int64_t cp = 0; cp < grid.cp(); ++cp) {
+          const int32_t node = node_of(tp, cp, dp, pp);
+          context.push_back(node);
+          const int32_t above = node_of(tp, cp, dp, (pp + 1) % grid.pp());
+          links.emplace(node, above);
+          links.emplace(above, node);
+          if (tp > 0) add_ring({node_of(tp - 1, cp, dp, pp), node});
+        }
+        add_ring(context);
+        reduction.insert(reduction.end(), context.begin(), context.end());
+      }
+      add_ring(reduction);
+    }
+  }
+  return links;
+}
+
+}  // namespace
+
 absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
     const PlannerInput& input, const Plan& plan) {
   ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
@@ -238,11 +301,8 @@ absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
     if (growth > 1e-9) result.push_back({from, to, growth});
     return absl::OkStatus();
   };
-  for (int32_t from = 0; from < cluster.num_nodes(); ++from) {
-    for (int32_t to = 0; to < cluster.num_nodes(); ++to) {
-      if (from == to && cluster.nodes[from].count < 2) continue;
-      RETURN_IF_ERROR(probe(from, to));
-    }
+  for (const auto& [from, to] : UsedLinks(cluster, plan)) {
+    RETURN_IF_ERROR(probe(from, to));
   }
   std::stable_sort(result.begin(), result.end(),
                    [](const LinkSensitivity& a, const LinkSensitivity& b) {
