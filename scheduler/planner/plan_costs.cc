@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <utility>
 
 #include "runtime/core/log.h"
 #include "scheduler/compile.h"
@@ -35,7 +37,8 @@ double Exposed(double seconds, double hidden_behind) {
 }  // namespace
 
 PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
-                       const Plan& plan, const RuntimeTraits& traits)
+                       const Plan& plan, const RuntimeTraits& traits,
+                       std::shared_ptr<const PlanRings> rings)
     : model_(model),
       cluster_(cluster),
       plan_(plan),
@@ -45,15 +48,28 @@ PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
       cp_(static_cast<int32_t>(plan.grid().cp())),
       dp_(static_cast<int32_t>(plan.grid().dp())),
       pp_(static_cast<int32_t>(plan.grid().pp())),
-      stages_(StagesOf(plan)) {
+      stages_(StagesOf(plan)),
+      rings_(std::move(rings)) {
   CHECK_EQ(GridSize(plan.grid()), cluster.num_ranks());
-  std::vector<int64_t> flows(cluster.num_nodes());
+  if (rings_ == nullptr) {
+    rings_ = std::make_shared<const PlanRings>(MakeRings());
+  }
+}
+
+PlanRings PlanCoster::MakeRings() const {
+  PlanRings rings;
+  std::vector<int64_t> flows(cluster_.num_nodes());
   for (int32_t pp = 0; pp < pp_; ++pp) {
     std::fill(flows.begin(), flows.end(), 0);
+    int64_t limit = std::numeric_limits<int64_t>::max();
     for (int32_t i = 0; i < tp_ * cp_ * dp_; ++i) {
       const int32_t logical = i + tp_ * cp_ * dp_ * pp;
-      ++flows[cluster.node_of_rank[PhysicalRankOf(plan, logical)]];
+      const int32_t node =
+          cluster_.node_of_rank[PhysicalRankOf(plan_, logical)];
+      ++flows[node];
+      limit = std::min(limit, cluster_.DeviceOfNode(node).memory_bytes);
     }
+    rings.limit_bytes.push_back(limit);
     const int64_t most = *std::max_element(flows.begin(), flows.end());
     // Gradients are also summed over cp: one group of dp · cp.
     RingCost slowest, slowest_shard;
@@ -64,28 +80,29 @@ PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
           group.push_back(Physical(tp, cp, dp, pp));
         }
       }
-      const RingCost ring = RingOf(cluster, group, most);
+      const RingCost ring = RingOf(cluster_, group, most);
       if (tp == 0 || ring.ReduceScatter(1e9) > slowest.ReduceScatter(1e9)) {
         slowest = ring;
       }
       // Shards are spread over dp alone; the ranks of cp hold copies.
-      const auto shard = static_cast<int32_t>(plan.shard_group());
+      const auto shard = static_cast<int32_t>(plan_.shard_group());
       for (int32_t cp = 0; cp < cp_; ++cp) {
         for (int32_t first = 0; first < dp_; first += shard) {
           std::vector<int32_t> sharers;
           for (int32_t dp = first; dp < first + shard; ++dp) {
             sharers.push_back(Physical(tp, cp, dp, pp));
           }
-          const RingCost part = RingOf(cluster, sharers, most);
+          const RingCost part = RingOf(cluster_, sharers, most);
           if (part.ReduceScatter(1e9) > slowest_shard.ReduceScatter(1e9)) {
             slowest_shard = part;
           }
         }
       }
     }
-    reduction_.push_back(slowest);
-    shards_.push_back(slowest_shard);
+    rings.reduction.push_back(slowest);
+    rings.shards.push_back(slowest_shard);
   }
+  return rings;
 }
 
 int32_t PlanCoster::Physical(int64_t tp, int64_t cp, int64_t dp,
@@ -211,7 +228,7 @@ void PlanCoster::AddCommunication(int32_t replica, int32_t pp, bool recomputed,
     time.parts.cp_s += forwards * forward + backward;
   }
   if (ShardsParameters(plan_)) {
-    const RingCost& ring = shards_[pp];
+    const RingCost& ring = rings_->shards[pp];
     const auto parameters =
         static_cast<double>(BlockParametersPerRank(model_, tp_));
     const double gather =
@@ -377,7 +394,8 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
   always.gradients = shard(parameters * model_.gradient_bytes, Plan::GRADIENTS);
   always.optimizer =
       shard(parameters * model_.optimizer_bytes, Plan::OPTIMIZER);
-  if (reduction_[pp].members > 1) always.communication += 2 * bucket_bytes;
+  if (rings_->reduction[pp].members > 1)
+    always.communication += 2 * bucket_bytes;
   BlockSplit whole = split_;
   whole.sequence_parallel = false;
   if (split_.sequence_parallel) {
@@ -394,15 +412,7 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
     always.workspace += ActivationBytes(model_, split_, Plan::NONE) -
                         ActivationBytes(model_, split_, plan_.recompute());
   }
-  int64_t limit = std::numeric_limits<int64_t>::max();
-  for (int32_t i = 0; i < tp_ * cp_ * dp_; ++i) {
-    const int32_t physical = static_cast<int32_t>(
-        PhysicalRankOf(plan_, i + int64_t{tp_} * cp_ * dp_ * pp));
-    limit = std::min(
-        limit,
-        cluster_.DeviceOfNode(cluster_.node_of_rank[physical]).memory_bytes);
-  }
-  memory.limit_bytes = limit;
+  memory.limit_bytes = rings_->limit_bytes[pp];
   return memory;
 }
 
@@ -532,16 +542,17 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     const double sharded = static_cast<double>(group);
     const bool copies = plan_.shard_group() < plan_.grid().dp() || cp_ > 1;
     if (plan_.sharding() == Plan::REPLICATED) {
-      chunk.reduce_s = reduction_[pp].AllReduce(gradient_bytes);
+      chunk.reduce_s = rings_->reduction[pp].AllReduce(gradient_bytes);
     } else {
       // PARAMETERS has reduced inside each backward already.
       if (!ShardsParameters(plan_)) {
-        chunk.reduce_s = shards_[pp].ReduceScatter(gradient_bytes);
-        chunk.gather_s = shards_[pp].AllGather(weight_bytes);
+        chunk.reduce_s = rings_->shards[pp].ReduceScatter(gradient_bytes);
+        chunk.gather_s = rings_->shards[pp].AllGather(weight_bytes);
       }
       if (copies) {
         // The copies of a shard are summed too.
-        chunk.reduce_s += reduction_[pp].AllReduce(gradient_bytes / sharded);
+        chunk.reduce_s +=
+            rings_->reduction[pp].AllReduce(gradient_bytes / sharded);
       }
     }
     const double state =
@@ -554,7 +565,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
   ChargeMessages(replica, result);
   // A scalar's all-reduce by a tree.
   double latency = 0;
-  for (const RingCost& ring : reduction_) {
+  for (const RingCost& ring : rings_->reduction) {
     latency = std::max({latency, ring.network_latency_s, ring.node_latency_s});
   }
   result.cost.clip_s = 2 * latency *

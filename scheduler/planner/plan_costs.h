@@ -10,6 +10,7 @@
 #define TRIREME_SCHEDULER_PLANNER_PLAN_COSTS_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "scheduler/cost_model.h"
@@ -55,12 +56,27 @@ struct PlanCosts {
   std::vector<int32_t> buckets;
 };
 
+// What depends on the grid, its placement and the shard group alone, for each
+// pipeline rank: plans that share them can share it.
+struct PlanRings {
+  // The slowest data-parallel group (of dp·cp ranks), and the slowest group
+  // that shares shards.
+  std::vector<RingCost> reduction;
+  std::vector<RingCost> shards;
+  // Memory of the smallest device.
+  std::vector<int64_t> limit_bytes;
+};
+
 class PlanCoster {
  public:
-  // `plan`: resolved, and with as many ranks as the cluster. All three must
-  // outlive the coster.
+  // `plan`: resolved, and with as many ranks as the cluster. All must outlive
+  // the coster; the plan's stages may change their blocks meanwhile. `rings`:
+  // of a like plan, or null.
   PlanCoster(const ModelShape& model, const ClusterModel& cluster,
-             const Plan& plan, const RuntimeTraits& traits);
+             const Plan& plan, const RuntimeTraits& traits,
+             std::shared_ptr<const PlanRings> rings = nullptr);
+
+  const std::shared_ptr<const PlanRings>& rings() const { return rings_; }
 
   // Of data-parallel replica `replica`. Its parts that depend only on the
   // stage (memory, gradient reduction) are the worst of all replicas'.
@@ -78,6 +94,7 @@ class PlanCoster {
     ChunkParts parts;
   };
 
+  PlanRings MakeRings() const;
   int32_t Physical(int64_t tp, int64_t cp, int64_t dp, int64_t pp) const;
   // The slowest tensor-parallel group of (replica, pp).
   RingCost TensorRing(int32_t replica, int32_t pp) const;
@@ -104,10 +121,7 @@ class PlanCoster {
   const BlockSplit split_;
   const int32_t tp_, cp_, dp_, pp_;
   const std::vector<StageLocation> stages_;
-  // Of each pipeline rank, the slowest of its data-parallel groups (and of
-  // their shard groups).
-  std::vector<RingCost> reduction_;
-  std::vector<RingCost> shards_;
+  std::shared_ptr<const PlanRings> rings_;
 };
 
 }  // namespace trireme

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <memory>
 #include <tuple>
 #include <utility>
 
@@ -126,26 +127,43 @@ class Search {
   }
 
  private:
-  absl::StatusOr<Plan> PlanOf(const Candidate& candidate) {
+  absl::StatusOr<Plan> UncutPlanOf(const Candidate& candidate) const {
     ASSIGN_OR_RETURN(Plan plan, UncutPlan(input_.model, cluster_,
                                           input_.global_batch, candidate));
     PlaceAt(ranks_, plan);
-    const PlanCoster coster(input_.model, cluster_, plan, input_.traits);
+    return plan;
+  }
+
+  absl::StatusOr<Plan> PlanOf(const Candidate& candidate) {
+    ASSIGN_OR_RETURN(Plan plan, UncutPlanOf(candidate));
+    const PlanCoster coster = CosterOf(plan);
     RETURN_IF_ERROR(cutter_.Cut(coster, plan));
     return plan;
+  }
+
+  // With the rings of its grid, which many candidates share. `plan` must be
+  // placed at ranks_.
+  PlanCoster CosterOf(const Plan& plan) {
+    const Plan::Grid& grid = plan.grid();
+    std::shared_ptr<const PlanRings>& rings =
+        rings_[std::tuple(grid.tp(), grid.cp(), grid.dp(), grid.pp())];
+    PlanCoster coster(input_.model, cluster_, plan, input_.traits, rings);
+    rings = coster.rings();
+    return coster;
   }
 
   absl::Status Bound() {
     for (size_t i = 0; i < report_.candidates.size(); ++i) {
       Candidate& candidate = report_.candidates[i];
       if (candidate.verdict != VerdictCode::kPending) continue;
-      const absl::StatusOr<Plan> found = PlanOf(candidate);
+      absl::StatusOr<Plan> found = UncutPlanOf(candidate);
       if (!found.ok()) {
         candidate.verdict = VerdictCode::kUnsupported;
         continue;
       }
-      const Plan& plan = *found;
-      const PlanCoster coster(input_.model, cluster_, plan, input_.traits);
+      Plan& plan = *found;
+      const PlanCoster coster = CosterOf(plan);
+      RETURN_IF_ERROR(cutter_.Cut(coster, plan));
       const PlanCosts costs = coster.CostsOf(0);
       for (int32_t pp = 0; pp < candidate.pp; ++pp) {
         const int64_t over = PeakLowerBound(plan, costs, pp) -
@@ -324,6 +342,9 @@ class Search {
   const ClusterModel& cluster_;
   const std::vector<int32_t> ranks_;
   StageCutter cutter_;
+  std::map<std::tuple<uint32_t, uint32_t, uint32_t, uint32_t>,
+           std::shared_ptr<const PlanRings>>
+      rings_;
   PlanReport report_;
   std::vector<std::pair<double, size_t>> order_;    // likely time, candidate
   std::vector<std::pair<double, size_t>> fastest_;  // simulated, sorted
