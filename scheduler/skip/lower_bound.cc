@@ -1,6 +1,6 @@
 #include <algorithm>
 #include <limits>
-#include <numeric>
+#include <vector>
 
 #include "scheduler/skip/candidate_paths.h"
 #include "scheduler/skip/search.h"
@@ -8,59 +8,147 @@
 namespace trireme {
 namespace {
 
-// What n microbatches of at least `solo_s` each need of one data node.
-double DataNodeBound(const SkipInstance& instance, int32_t node,
-                     double solo_s) {
-  const double forward = instance.forward_s[node];
-  const double loss = forward * instance.loss_over_forward;
-  const double backward = forward * instance.backward_over_forward;
-  const int32_t n = instance.microbatches_per_data_node;
-  const double gap = instance.gap_s;
-  double bound =
-      std::max(solo_s, n * (forward + loss + backward) + (3 * n - 1) * gap);
-  if (instance.slots_per_node == 0) return bound;
-  // Each of k slots used begins (j)(forward + gap) or later and ends as much
-  // before the makespan as the last backwards behind it take.
-  double by_slots = std::numeric_limits<double>::infinity();
-  for (int32_t k = 1; k <= std::min(n, instance.slots_per_node); ++k) {
-    const double staggered = k * (k - 1) / 2 * (forward + gap + backward + gap);
-    by_slots = std::min(by_slots, (n * solo_s + (n - k) * gap + staggered) / k);
+// Partial schedules of one data node's tasks to look at.
+constexpr int64_t kExactLimit = 2'000'000;
+
+// The least seconds between a forward and its loss, and between a loss and its
+// backward, on the data node.
+struct Absence {
+  double forward_s = std::numeric_limits<double>::infinity();
+  double backward_s = std::numeric_limits<double>::infinity();
+};
+
+void Shorten(const SkipInstance& instance, const NodePath& path,
+             Absence& absence) {
+  Absence here = {.forward_s = 0, .backward_s = 0};
+  for (size_t i = 0; i < path.size(); ++i) {
+    const int32_t next = path[(i + 1) % path.size()];
+    here.forward_s += instance.transfer_s[path[i]][next];
+    here.backward_s += instance.transfer_s[next][path[i]];
+    if (i == 0) continue;
+    const double forward = instance.forward_s[path[i]];
+    here.forward_s += forward;
+    here.backward_s += forward * instance.backward_over_forward;
   }
-  return std::max(bound, by_slots);
+  absence.forward_s = std::min(absence.forward_s, here.forward_s);
+  absence.backward_s = std::min(absence.backward_s, here.backward_s);
 }
 
-// The fastest cycle from `node` through any path_length - 1 other nodes.
-double FastestSolo(const SkipInstance& instance, NodePath& path) {
-  if (static_cast<int32_t>(path.size()) == instance.path_length) {
-    return SoloSeconds(instance, path);
+// The best that a data node could do if its microbatches met no other
+// elsewhere: its own tasks and slots only, in the best order. Its microbatches
+// being alike, the k-th forward, loss and backward may be taken to be the same
+// microbatch's, which leaves the interleavings of three sequences.
+class DataNodeAlone {
+ public:
+  DataNodeAlone(const SkipInstance& instance, int32_t node,
+                const Absence& absence)
+      : n_(instance.microbatches_per_data_node),
+        slots_(instance.slots_per_node > 0 ? instance.slots_per_node : n_),
+        gap_s_(instance.gap_s),
+        absence_(absence),
+        forward_s_(instance.forward_s[node]),
+        loss_s_(forward_s_ * instance.loss_over_forward),
+        backward_s_(forward_s_ * instance.backward_over_forward),
+        forward_end_(n_),
+        loss_end_(n_) {}
+
+  double Bound() {
+    Branch(0, 0, 0, 0);
+    return visited_ < kExactLimit ? best_ : Relaxed();
   }
-  double fastest = std::numeric_limits<double>::infinity();
+
+ private:
+  // f forwards, l losses and b backwards are done and the node is free.
+  void Branch(int32_t f, int32_t l, int32_t b, double free_s) {
+    if (++visited_ >= kExactLimit) return;
+    if (b == n_) {
+      best_ = std::min(best_, free_s - gap_s_);
+      return;
+    }
+    const double left_s = (n_ - f) * (forward_s_ + gap_s_) +
+                          (n_ - l) * (loss_s_ + gap_s_) +
+                          (n_ - b) * (backward_s_ + gap_s_);
+    if (free_s + left_s - gap_s_ >= best_) return;
+    if (b < l) {
+      const double start = std::max(free_s, loss_end_[b] + absence_.backward_s);
+      Branch(f, l, b + 1, start + backward_s_ + gap_s_);
+    }
+    if (l < f) {
+      const double start =
+          std::max(free_s, forward_end_[l] + absence_.forward_s);
+      loss_end_[l] = start + loss_s_;
+      Branch(f, l + 1, b, loss_end_[l] + gap_s_);
+    }
+    if (f < n_ && f - b < slots_) {
+      forward_end_[f] = free_s + forward_s_;
+      Branch(f + 1, l, b, forward_end_[f] + gap_s_);
+    }
+  }
+
+  // By sums: k slots are busy for n solo times in all, and both first launches
+  // and last backwards follow one another on the node.
+  double Relaxed() const {
+    const double solo_s = forward_s_ + absence_.forward_s + loss_s_ +
+                          absence_.backward_s + backward_s_;
+    double by_slots = std::numeric_limits<double>::infinity();
+    for (int32_t k = 1; k <= std::min(n_, slots_); ++k) {
+      const double staggered =
+          k * (k - 1) / 2 * (forward_s_ + gap_s_ + backward_s_ + gap_s_);
+      by_slots =
+          std::min(by_slots, (n_ * solo_s + (n_ - k) * gap_s_ + staggered) / k);
+    }
+    return by_slots;
+  }
+
+  int32_t n_;
+  int32_t slots_;
+  double gap_s_;
+  Absence absence_;
+  double forward_s_;
+  double loss_s_;
+  double backward_s_;
+  std::vector<double> forward_end_;
+  std::vector<double> loss_end_;
+  double best_ = std::numeric_limits<double>::infinity();
+  int64_t visited_ = 0;
+};
+
+// The shortest absences over any path_length - 1 other nodes.
+void ShortenByAnyNodes(const SkipInstance& instance, NodePath& path,
+                       Absence& absence) {
+  if (static_cast<int32_t>(path.size()) == instance.path_length) {
+    Shorten(instance, path, absence);
+    return;
+  }
   for (int32_t node = 0; node < instance.num_nodes(); ++node) {
     if (std::count(path.begin(), path.end(), node) > 0) continue;
     path.push_back(node);
-    fastest = std::min(fastest, FastestSolo(instance, path));
+    ShortenByAnyNodes(instance, path, absence);
     path.pop_back();
   }
-  return fastest;
 }
 
 }  // namespace
 
 double SkipLowerBound(const SkipInstance& instance, bool free_groups) {
-  double bound = 0;
   if (!free_groups) {
+    double bound = 0;
     for (const int32_t node : instance.groups[0]) {
-      const double solo_s = CandidatePaths(instance, node).front().solo_s;
-      bound = std::max(bound, DataNodeBound(instance, node, solo_s));
+      Absence absence;
+      for (const CandidatePath& candidate : CandidatePaths(instance, node)) {
+        Shorten(instance, candidate.path, absence);
+      }
+      bound = std::max(bound, DataNodeAlone(instance, node, absence).Bound());
     }
     return bound;
   }
   // The data nodes are at best those of the lowest bounds.
   std::vector<double> bounds;
   for (int32_t node = 0; node < instance.num_nodes(); ++node) {
+    Absence absence;
     NodePath path = {node};
-    bounds.push_back(
-        DataNodeBound(instance, node, FastestSolo(instance, path)));
+    ShortenByAnyNodes(instance, path, absence);
+    bounds.push_back(DataNodeAlone(instance, node, absence).Bound());
   }
   std::sort(bounds.begin(), bounds.end());
   return bounds[instance.num_data_nodes() - 1];

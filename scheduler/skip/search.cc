@@ -12,21 +12,25 @@
 namespace trireme {
 namespace {
 
-// The mean end of the microbatches counts a little, so that moves that help
-// all but the last are seen.
-constexpr double kMeanWeight = 0.1;
+// What the mean end of the microbatches counts beside the makespan, so that
+// moves that help all but the last are seen.
+constexpr double kMeanWeight = 1;
 // Annealing temperatures, as fractions of the greedy makespan.
 constexpr double kFirstTemperature = 1e-2;
-constexpr double kLastTemperature = 1e-4;
+constexpr double kLastTemperature = 5e-4;
 // Candidates timed for each microbatch of the greedy start.
 constexpr int32_t kGreedyWidth = 6;
 constexpr int32_t kGreedyAttempts = 20;
+// The part of a run for which its data nodes keep to one path each.
+constexpr double kCoarseShare = 0.4;
+constexpr double kTolerance = 1e-9;
 
 class Search {
  public:
   Search(const SkipInstance& instance, const SkipSearchOptions& options)
       : instance_(instance),
         options_(options),
+        bound_s_(SkipLowerBound(instance, options.free_groups)),
         random_(options.seed),
         dispatcher_(instance_),
         visits_per_stage_(instance.num_microbatches() *
@@ -51,9 +55,14 @@ class Search {
     const std::vector<std::vector<int32_t>> groups = instance_.groups;
     double best = std::numeric_limits<double>::infinity();
     SkipSearchResult result;
+    result.lower_bound_s = bound_s_;
     for (int32_t restart = 0; restart < options_.restarts; ++restart) {
       instance_.groups = groups;
-      if (!(restart % 2 == 1 && GreedyByDataNode()) && !Greedy(restart)) {
+      // Every other run begins, and goes on for a while, with one path for
+      // each data node.
+      coarse_ = restart % 2 == 1 && (GreedyByDataNode(/*exclusive=*/true) ||
+                                     GreedyByDataNode(/*exclusive=*/false));
+      if (!coarse_ && !Greedy(restart)) {
         return NotFound(
             "skip search: found no greedy start in {} attempts, expected "
             "paths that keep the constraints",
@@ -61,13 +70,14 @@ class Search {
       }
       if (restart == 0) result.greedy_makespan_s = dispatcher_.makespan_s();
       Anneal(options_.evaluations * (restart + 1) / options_.restarts);
-      if (best_.cost >= best) continue;
-      best = best_.cost;
+      if (best_makespan_s_ >= best) continue;
+      best = best_makespan_s_;
       instance_.groups = best_.groups;
       dispatcher_.Run(best_.paths, best_.keys);
       result.instance = instance_;
       result.schedule = {best_.paths, dispatcher_.order()};
       result.makespan_s = dispatcher_.makespan_s();
+      if (AtBound()) break;
     }
     return result;
   }
@@ -212,8 +222,9 @@ class Search {
 
   // One path for all microbatches of a data node, as where microbatches are
   // coarsened: few collisions. Data nodes whose fastest path is longest choose
-  // first. False where the quotas do not divide so.
-  bool GreedyByDataNode() {
+  // first. Exclusive: no two of them share a node. False where the quotas do
+  // not divide so.
+  bool GreedyByDataNode(bool exclusive) {
     GroupsChanged();
     state_ = State();
     state_.groups = instance_.groups;
@@ -233,6 +244,7 @@ class Search {
       const CandidatePath* chosen = nullptr;
       for (const CandidatePath& candidate : CandidatesOf(turn[i] * block)) {
         if (!Fits(candidate.path, left, block)) continue;
+        if (exclusive && AnyVisited(candidate.path)) continue;
         chosen = &candidate;
         if (Below(4) > 0) break;
       }
@@ -250,6 +262,11 @@ class Search {
     return std::isfinite(state_.cost);
   }
 
+  bool AnyVisited(const NodePath& path) const {
+    return std::any_of(path.begin(), path.end(),
+                       [this](int32_t node) { return node_visits_[node] > 0; });
+  }
+
   void Shuffle(std::vector<int32_t>& items) {
     for (size_t i = items.size(); i > 1; --i) {
       std::swap(items[i - 1], items[Below(i)]);
@@ -258,21 +275,26 @@ class Search {
 
   void Anneal(int64_t last_evaluation) {
     best_ = state_;
+    best_makespan_s_ = dispatcher_.makespan_s();
     const double first = kFirstTemperature * state_.cost;
     const double ratio = kLastTemperature / kFirstTemperature;
     const int64_t start = evaluations_;
     State before = state_;
-    while (evaluations_ < last_evaluation) {
+    while (evaluations_ < last_evaluation && !AtBound()) {
       const double progress = static_cast<double>(evaluations_ - start) /
                               static_cast<double>(last_evaluation - start);
       const double temperature = first * std::pow(ratio, progress);
-      const bool timed = Move();
+      const bool timed =
+          coarse_ && progress < kCoarseShare ? MoveAll() : Move();
       const double cost = timed ? Cost() : 0;
       if (!timed) ++evaluations_;
       if (timed &&
           cost <= before.cost - temperature * std::log(1 - Uniform())) {
         state_.cost = cost;
-        if (cost < best_.cost) best_ = state_;
+        if (cost < best_.cost) {
+          best_ = state_;
+          best_makespan_s_ = dispatcher_.makespan_s();
+        }
         before = state_;
         continue;
       }
@@ -285,16 +307,39 @@ class Search {
     }
   }
 
+  // Whether the best state cannot be improved.
+  bool AtBound() const {
+    return best_makespan_s_ <= bound_s_ * (1 + kTolerance);
+  }
+
+  // A move that keeps all microbatches of a data node on one path.
+  bool MoveAll() { return Below(2) == 0 ? ExchangeBlocks() : ReorderBlock(); }
+
+  bool ReorderBlock() {
+    const int32_t block = instance_.microbatches_per_data_node;
+    const int32_t first = AnyMicrobatch() / block * block;
+    const size_t length = state_.paths[first].size();
+    const size_t i = 1 + Below(length - 1);
+    const size_t j = 1 + Below(length - 1);
+    if (i == j) return false;
+    for (int32_t m = first; m < first + block; ++m) {
+      std::swap(state_.paths[m][i], state_.paths[m][j]);
+      if (!Legal(state_.paths[m])) return false;
+    }
+    return true;
+  }
+
   // Changes the state; false if the change breaks a constraint.
   bool Move() {
     const uint64_t draw = Below(100);
-    if (options_.free_groups && draw < 15) return ExchangeGroups();
+    if (options_.free_groups && draw < 20) return ExchangeGroups();
     if (draw < 35) return ChangeKeys();
     if (draw < 55) return Reorder();
     if (draw < 73) return ExchangeNodes();
     if (draw < 80) return ExchangeBlocks();
     if (draw < 85) return ExchangeTails();
-    if (draw < 95) return ReplaceByPeer();
+    // A repair after groups have changed must list all paths anew.
+    if (draw < (options_.free_groups ? 98 : 95)) return ReplaceByPeer();
     return DestroyAndRepair();
   }
 
@@ -429,6 +474,7 @@ class Search {
 
   SkipInstance instance_;
   SkipSearchOptions options_;
+  double bound_s_;
   std::mt19937_64 random_;
   SkipDispatcher dispatcher_;
   int32_t visits_per_stage_;
@@ -439,6 +485,8 @@ class Search {
   std::vector<int32_t> stage_visits_;
   State state_;
   State best_;
+  double best_makespan_s_ = 0;
+  bool coarse_ = false;
   int64_t evaluations_ = 0;
 };
 

@@ -69,7 +69,7 @@ int Main(int argc, char** argv) {
       fmt::print(stderr, "{}: {}\n", row.name, valid.ToString());
       return 1;
     }
-    const double bound = SkipLowerBound(instance, row.free_groups);
+    const double bound = result->lower_bound_s;
     fmt::print("{:34} {:8.2f} {:8.2f} {:8.2f} {:6.1f}% {:8.2f} {:8.2f}\n",
                row.name, result->greedy_makespan_s, result->makespan_s, bound,
                100 * (result->makespan_s / bound - 1),
