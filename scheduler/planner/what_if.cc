@@ -1,11 +1,11 @@
 #include "scheduler/planner/what_if.h"
 
 #include <cmath>
-#include <optional>
-#include <regex>
 #include <string>
+#include <vector>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 #include "runtime/core/status.h"
 #include "scheduler/planner/cluster.h"
 
@@ -13,6 +13,40 @@ namespace trireme {
 namespace {
 
 constexpr size_t kMaxLength = 200;
+
+// OBJECT(NODE,..).FIELD, with an operation and a value or without.
+struct ParsedEdit {
+  std::string object;
+  std::vector<std::string> nodes;
+  std::string field;
+  std::string operation;
+  std::string value;
+};
+
+// Text of another form leaves `object` empty.
+ParsedEdit Parse(const std::string& text) {
+  const size_t open = text.find('(');
+  const size_t close = text.find(").");
+  if (open == std::string::npos || close == std::string::npos || close < open) {
+    return {};
+  }
+  ParsedEdit edit;
+  edit.object = text.substr(0, open);
+  edit.nodes = absl::StrSplit(text.substr(open + 1, close - open - 1), ',');
+  const std::string rest = text.substr(close + 2);
+  const size_t equals = rest.find('=');
+  if (equals == std::string::npos) {
+    edit.field = rest;
+    return edit;
+  }
+  const bool scales =
+      equals > 0 && (rest[equals - 1] == '*' || rest[equals - 1] == '/');
+  const size_t operation = scales ? equals - 1 : equals;
+  edit.field = rest.substr(0, operation);
+  edit.operation = rest.substr(operation, equals + 1 - operation);
+  edit.value = rest.substr(equals + 1);
+  return edit;
+}
 
 // The index that the text names, below `count`.
 absl::StatusOr<int> IndexOf(const std::string& text, int count) {
@@ -53,18 +87,20 @@ Cluster::Link& LinkOf(Cluster& cluster, int from, int to) {
   return *link.mutable_link();
 }
 
-absl::Status EditLink(const std::smatch& match, Cluster& cluster) {
-  ASSIGN_OR_RETURN(const int from, IndexOf(match[1], cluster.nodes_size()));
-  ASSIGN_OR_RETURN(const int to, IndexOf(match[2], cluster.nodes_size()));
+absl::Status EditLink(const ParsedEdit& edit, Cluster& cluster) {
+  ASSIGN_OR_RETURN(const int from,
+                   IndexOf(edit.nodes[0], cluster.nodes_size()));
+  ASSIGN_OR_RETURN(const int to, IndexOf(edit.nodes[1], cluster.nodes_size()));
   Cluster::Link& link = LinkOf(cluster, from, to);
-  if (match[3] == "latency") {
+  if (edit.field == "latency") {
     ASSIGN_OR_RETURN(const double latency,
-                     Changed(link.latency_s(), match[4], match[5]));
+                     Changed(link.latency_s(), edit.operation, edit.value));
     link.set_latency_s(latency);
     return absl::OkStatus();
   }
   const double before = link.bytes_per_s();
-  ASSIGN_OR_RETURN(const double after, Changed(before, match[4], match[5]));
+  ASSIGN_OR_RETURN(const double after,
+                   Changed(before, edit.operation, edit.value));
   link.set_bytes_per_s(after);
   // What is shared changes with it.
   if (link.shared_bytes_per_s() > 0 && before > 0) {
@@ -109,39 +145,40 @@ absl::Status ChangeDevice(int index, const std::string& name,
   return absl::OkStatus();
 }
 
-absl::Status Edit(const std::string& edit, Cluster& cluster) {
-  static const auto* const kLink = new std::regex(
-      R"(link\((\d+),(\d+)\)\.(bandwidth|latency)(=|\*=|/=)(\S+))");
-  static const auto* const kSlowdown =
-      new std::regex(R"(node\((\d+)\)\.slowdown(=|\*=|/=)(\S+))");
-  static const auto* const kDevice =
-      new std::regex(R"(node\((\d+)\)\.device=(\S+))");
-  static const auto* const kLost = new std::regex(R"(node\((\d+)\)\.lost)");
-  std::smatch match;
-  if (std::regex_match(edit, match, *kLink)) return EditLink(match, cluster);
-  if (std::regex_match(edit, match, *kSlowdown)) {
-    ASSIGN_OR_RETURN(const int index, IndexOf(match[1], cluster.nodes_size()));
-    Cluster::Node& node = *cluster.mutable_nodes(index);
-    ASSIGN_OR_RETURN(const double slowdown,
-                     Changed(node.slowdown() > 0 ? node.slowdown() : 1.0,
-                             match[2], match[3]));
-    node.set_slowdown(slowdown);
-    return absl::OkStatus();
-  }
-  if (std::regex_match(edit, match, *kDevice)) {
-    ASSIGN_OR_RETURN(const int index, IndexOf(match[1], cluster.nodes_size()));
-    return ChangeDevice(index, match[2], cluster);
-  }
-  if (std::regex_match(edit, match, *kLost)) {
-    ASSIGN_OR_RETURN(const int index, IndexOf(match[1], cluster.nodes_size()));
+absl::Status EditNode(const ParsedEdit& edit, Cluster& cluster) {
+  ASSIGN_OR_RETURN(const int index,
+                   IndexOf(edit.nodes[0], cluster.nodes_size()));
+  if (edit.field == "lost") {
     LoseNode(index, cluster);
     return absl::OkStatus();
+  }
+  if (edit.field == "device") return ChangeDevice(index, edit.value, cluster);
+  Cluster::Node& node = *cluster.mutable_nodes(index);
+  ASSIGN_OR_RETURN(const double slowdown,
+                   Changed(node.slowdown() > 0 ? node.slowdown() : 1.0,
+                           edit.operation, edit.value));
+  node.set_slowdown(slowdown);
+  return absl::OkStatus();
+}
+
+absl::Status Edit(const std::string& text, Cluster& cluster) {
+  const ParsedEdit edit = Parse(text);
+  const bool changes = !edit.operation.empty() && !edit.value.empty();
+  if (edit.object == "link" && edit.nodes.size() == 2 && changes &&
+      (edit.field == "bandwidth" || edit.field == "latency")) {
+    return EditLink(edit, cluster);
+  }
+  if (edit.object == "node" && edit.nodes.size() == 1 &&
+      ((edit.field == "slowdown" && changes) ||
+       (edit.field == "device" && changes && edit.operation == "=") ||
+       (edit.field == "lost" && edit.operation.empty()))) {
+    return EditNode(edit, cluster);
   }
   return InvalidArgument(
       "what-if: found \"{}\", expected link(A,B).bandwidth/=10, "
       "link(A,B).latency*=2, node(A).slowdown=1.5, node(A).device=H100 or "
       "node(A).lost",
-      edit);
+      text);
 }
 
 }  // namespace

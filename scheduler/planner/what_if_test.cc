@@ -52,7 +52,9 @@ TEST(WhatIf, RefusesAndChangesNothing) {
   for (const char* edit :
        {"", "link(0,9).bandwidth/=10", "link(0,1).bandwidth/=0",
         "link(0,1).bandwidth=fast", "link(0,1).colour=3", "node(0).device=X",
-        "link(0,1).bandwidth=0", "node(4).lost"}) {
+        "link(0,1).bandwidth=0", "node(4).lost", "node(0).lost=1",
+        "link(0).latency=1", "link(0,1", ").x(", "node(0).device*=H100", "=",
+        "node(-1).lost"}) {
     Cluster cluster = FourNodes();
     EXPECT_FALSE(ApplyWhatIf(edit, cluster).ok()) << edit;
     EXPECT_EQ(cluster.SerializeAsString(), FourNodes().SerializeAsString());
