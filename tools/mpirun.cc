@@ -61,6 +61,7 @@ absl::Status Become(std::vector<std::string> command,
     setenv(name.c_str(), value.c_str(), /*overwrite=*/0);
   }
   std::vector<char*> raw;
+  raw.reserve(command.size() + 1);
   for (std::string& part : command) raw.push_back(part.data());
   raw.push_back(nullptr);
   execvp(raw[0], raw.data());

@@ -34,7 +34,7 @@ absl::StatusOr<WhyQuery> ParseWhy(const std::string& text) {
   WhyQuery query;
   for (const auto view : absl::StrSplit(text, ',')) {
     const std::vector<std::string> parts = absl::StrSplit(view, '=');
-    const std::string name = parts[0];
+    const std::string& name = parts[0];
     const std::string value = parts.size() == 2 ? parts[1] : "";
     int32_t number = 0;
     const bool is_number = absl::SimpleAtoi(value, &number) && number > 0;

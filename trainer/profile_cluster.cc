@@ -118,6 +118,7 @@ std::vector<std::vector<double>> GatherRows(Device& device, Communicator& world,
   world.AllGather(input, all, "profile").Wait();
   const std::vector<double> flat = all.ToVector<double>();
   std::vector<std::vector<double>> rows;
+  rows.reserve(world.size());
   for (int rank = 0; rank < world.size(); ++rank) {
     rows.emplace_back(flat.begin() + rank * count,
                       flat.begin() + (rank + 1) * count);
@@ -138,6 +139,7 @@ std::vector<std::string> GatherHosts(Device& device, Communicator& world,
   world.AllGather(input, all, "hosts").Wait();
   const std::vector<uint8_t> flat = all.ToVector<uint8_t>();
   std::vector<std::string> hosts;
+  hosts.reserve(world.size());
   for (int rank = 0; rank < world.size(); ++rank) {
     const auto begin = flat.begin() + rank * kNameBytes;
     hosts.emplace_back(begin, std::find(begin, begin + kNameBytes, 0));

@@ -25,8 +25,10 @@ std::vector<double> TokenPositions(const DitConfig& config, TokenRange range) {
   std::vector<double> positions;
   for (int64_t i = 0; i < range.count; ++i) {
     const int64_t token = range.begin + i;
-    positions.push_back(static_cast<double>(token / config.columns()));
-    positions.push_back(static_cast<double>(token % config.columns()));
+    const int64_t row = token / config.columns();
+    const int64_t column = token % config.columns();
+    positions.push_back(static_cast<double>(row));
+    positions.push_back(static_cast<double>(column));
   }
   return positions;
 }

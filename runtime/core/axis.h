@@ -5,7 +5,6 @@
 #define TRIREME_RUNTIME_CORE_AXIS_H_
 
 #include <array>
-#include <compare>
 #include <ostream>
 #include <string_view>
 
@@ -24,7 +23,11 @@ class AxisSet {
   void insert(Axis axis) { bits_[static_cast<int>(axis)] = true; }
   void erase(Axis axis) { bits_[static_cast<int>(axis)] = false; }
   bool empty() const { return *this == AxisSet(); }
-  friend auto operator<=>(const AxisSet&, const AxisSet&) = default;
+  friend bool operator==(const AxisSet&, const AxisSet&) = default;
+  // Any total order, for maps.
+  friend bool operator<(const AxisSet& a, const AxisSet& b) {
+    return a.bits_ < b.bits_;
+  }
 
  private:
   std::array<bool, kNumAxes> bits_{};
