@@ -16,20 +16,20 @@ namespace {
 using Reports = std::span<const std::optional<HangReport>>;
 
 std::vector<int> RanksOf(const HangReport::Communicator& communicator) {
-  return {communicator.ranks().begin(), communicator.ranks().end()};
+  return communicator.ranks;
 }
 
 const HangReport::Communicator* CommunicatorOf(
     const HangReport& report, const CommunicationOperation& operation) {
-  const int index = operation.communicator();
-  if (index < 0 || index >= report.communicators_size()) return nullptr;
-  return &report.communicators(index);
+  const int index = operation.communicator;
+  if (index < 0 || index >= std::ssize(report.communicators)) return nullptr;
+  return &report.communicators[index];
 }
 
 // True where two ranks mean the same communicator.
 bool Same(const HangReport::Communicator& a,
           const HangReport::Communicator& b) {
-  return a.name() == b.name() && a.occurrence() == b.occurrence() &&
+  return a.name == b.name && a.occurrence == b.occurrence &&
          RanksOf(a) == RanksOf(b);
 }
 
@@ -37,7 +37,7 @@ bool Same(const HangReport::Communicator& a,
 std::string NameOf(const HangReport::Communicator& communicator) {
   const std::string ranks =
       fmt::format(" [{}]", RanksText(RanksOf(communicator)));
-  std::string_view name = communicator.name();
+  std::string_view name = communicator.name;
   if (name.ends_with(ranks)) name.remove_suffix(ranks.size());
   return fmt::format("{}{}", name, ranks);
 }
@@ -49,8 +49,8 @@ std::string NameOf(const HangReport& report,
 }
 
 std::string TextOf(const CommunicationOperation& operation) {
-  if (operation.sequence() < 0) return operation.text();
-  return fmt::format("{} #{}", operation.text(), operation.sequence());
+  if (operation.sequence < 0) return operation.text;
+  return fmt::format("{} #{}", operation.text, operation.sequence);
 }
 
 // "rank 3", "ranks 0, 2".
@@ -71,14 +71,14 @@ const CommunicationOperation* FindCollective(
     int64_t sequence) {
   const auto is_it = [&](const CommunicationOperation& operation) {
     const auto* own = CommunicatorOf(report, operation);
-    return own != nullptr && operation.sequence() == sequence &&
+    return own != nullptr && operation.sequence == sequence &&
            Same(*own, communicator);
   };
   // Waited for long ago, it may have left the recent ones.
-  for (const HangReport::Wait& wait : report.waits()) {
-    if (is_it(wait.operation())) return &wait.operation();
+  for (const HangReport::Wait& wait : report.waits) {
+    if (is_it(wait.operation)) return &wait.operation;
   }
-  for (const CommunicationOperation& operation : report.recent()) {
+  for (const CommunicationOperation& operation : report.recent) {
     if (is_it(operation)) return &operation;
   }
   return nullptr;
@@ -87,34 +87,33 @@ const CommunicationOperation* FindCollective(
 bool HasStarted(const HangReport& report,
                 const HangReport::Communicator& communicator,
                 int64_t sequence) {
-  for (const HangReport::Communicator& own : report.communicators()) {
-    if (Same(own, communicator)) return own.collectives_started() > sequence;
+  for (const HangReport::Communicator& own : report.communicators) {
+    if (Same(own, communicator)) return own.collectives_started > sequence;
   }
   return false;
 }
 
 // May two ranks' operations be one collective?
 bool Match(const CommunicationOperation& a, const CommunicationOperation& b) {
-  return a.text() == b.text() &&
-         (a.bytes() < 0 || b.bytes() < 0 || a.bytes() == b.bytes());
+  return a.text == b.text && (a.bytes < 0 || b.bytes < 0 || a.bytes == b.bytes);
 }
 
 std::string StateOf(const std::optional<HangReport>& report) {
   if (!report.has_value()) {
     return "no answer (dead or stuck outside communication)";
   }
-  if (!report->failure().empty()) return "failed: " + report->failure();
-  if (report->finished()) {
-    return fmt::format("finished {:.1f} s ago", report->activity_seconds());
+  if (!report->failure.empty()) return "failed: " + report->failure;
+  if (report->finished) {
+    return fmt::format("finished {:.1f} s ago", report->activity_seconds);
   }
   std::string text = "computing";
-  if (!report->activity().empty()) {
-    text += fmt::format(" in {} for {:.1f} s", report->activity(),
-                        report->activity_seconds());
+  if (!report->activity.empty()) {
+    text += fmt::format(" in {} for {:.1f} s", report->activity,
+                        report->activity_seconds);
   }
-  if (report->has_last()) {
-    text += fmt::format("; started last: {} on {}", TextOf(report->last()),
-                        NameOf(*report, report->last()));
+  if (report->last.has_value()) {
+    text += fmt::format("; started last: {} on {}", TextOf(*report->last),
+                        NameOf(*report, *report->last));
   }
   return text;
 }
@@ -124,14 +123,14 @@ std::string StateOf(const std::optional<HangReport>& report) {
 std::string MismatchOf(Reports reports, const HangReport& report,
                        const CommunicationOperation& mine) {
   const auto* communicator = CommunicatorOf(report, mine);
-  if (mine.sequence() < 0 || communicator == nullptr) return "";
+  if (mine.sequence < 0 || communicator == nullptr) return "";
   std::vector<int> with_me;
   std::vector<int> against;
   const CommunicationOperation* other = nullptr;
-  for (int rank : communicator->ranks()) {
+  for (int rank : communicator->ranks) {
     const auto* peer = ReportOf(reports, rank);
     if (peer == nullptr || !peer->has_value()) continue;
-    const auto* theirs = FindCollective(**peer, *communicator, mine.sequence());
+    const auto* theirs = FindCollective(**peer, *communicator, mine.sequence);
     if (theirs == nullptr) continue;
     if (Match(mine, *theirs)) {
       with_me.push_back(rank);
@@ -141,15 +140,15 @@ std::string MismatchOf(Reports reports, const HangReport& report,
     }
   }
   if (other == nullptr) return "";
-  const bool sizes = mine.text() == other->text();
+  const bool sizes = mine.text == other->text;
   const auto text = [&](const CommunicationOperation& operation) {
-    return sizes ? fmt::format("{} of {} bytes", operation.text(),
-                               operation.bytes())
-                 : operation.text();
+    return sizes
+               ? fmt::format("{} of {} bytes", operation.text, operation.bytes)
+               : operation.text;
   };
   return fmt::format(
       "{} started {}, {} {}, both as collective #{} of {}: different {}",
-      Ranks(with_me), text(mine), Ranks(against), text(*other), mine.sequence(),
+      Ranks(with_me), text(mine), Ranks(against), text(*other), mine.sequence,
       NameOf(*communicator), sizes ? "sizes" : "operations");
 }
 
@@ -159,16 +158,16 @@ std::string FindMismatch(Reports reports) {
   int64_t lowest = std::numeric_limits<int64_t>::max();
   const auto look = [&](const HangReport& report,
                         const CommunicationOperation& operation) {
-    if (operation.sequence() >= lowest) return;
+    if (operation.sequence >= lowest) return;
     std::string mismatch = MismatchOf(reports, report, operation);
     if (mismatch.empty()) return;
     found = std::move(mismatch);
-    lowest = operation.sequence();
+    lowest = operation.sequence;
   };
   for (const auto& report : reports) {
     if (!report.has_value()) continue;
-    for (const auto& wait : report->waits()) look(*report, wait.operation());
-    for (const auto& operation : report->recent()) look(*report, operation);
+    for (const auto& wait : report->waits) look(*report, wait.operation);
+    for (const auto& operation : report->recent) look(*report, operation);
   }
   return found;
 }
@@ -176,22 +175,22 @@ std::string FindMismatch(Reports reports) {
 // The ranks that `of` waits for in `operation`.
 std::vector<int> AwaitedRanks(Reports reports, const HangReport& of,
                               const CommunicationOperation& operation) {
-  if (operation.sequence() < 0) {
-    return operation.peer() < 0 ? std::vector<int>{}
-                                : std::vector<int>{operation.peer()};
+  if (operation.sequence < 0) {
+    return operation.peer < 0 ? std::vector<int>{}
+                              : std::vector<int>{operation.peer};
   }
   const auto* communicator = CommunicatorOf(of, operation);
   if (communicator == nullptr) return {};
   std::vector<int> awaited;
-  for (int rank : communicator->ranks()) {
-    if (rank == of.rank()) continue;
+  for (int rank : communicator->ranks) {
+    if (rank == of.rank) continue;
     const auto* peer = ReportOf(reports, rank);
     if (peer != nullptr && peer->has_value()) {
       const auto* theirs =
-          FindCollective(**peer, *communicator, operation.sequence());
+          FindCollective(**peer, *communicator, operation.sequence);
       const bool started = theirs != nullptr ? Match(operation, *theirs)
                                              : HasStarted(**peer, *communicator,
-                                                          operation.sequence());
+                                                          operation.sequence);
       if (started) continue;
     }
     awaited.push_back(rank);
@@ -201,9 +200,9 @@ std::vector<int> AwaitedRanks(Reports reports, const HangReport& of,
 
 const HangReport::Wait* LongestWait(const HangReport& report) {
   const auto longest = std::max_element(
-      report.waits().begin(), report.waits().end(),
-      [](const auto& a, const auto& b) { return a.seconds() < b.seconds(); });
-  return longest == report.waits().end() ? nullptr : &*longest;
+      report.waits.begin(), report.waits.end(),
+      [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
+  return longest == report.waits.end() ? nullptr : &*longest;
 }
 
 // Follows who waits for whom from the rank that waits longest: to a rank that
@@ -214,15 +213,15 @@ std::string FollowWaits(Reports reports) {
   for (size_t i = 0; i < reports.size(); ++i) {
     if (!reports[i].has_value()) continue;
     const HangReport::Wait* wait = LongestWait(*reports[i]);
-    if (wait == nullptr || wait->seconds() <= longest) continue;
+    if (wait == nullptr || wait->seconds <= longest) continue;
     rank = static_cast<int>(i);
-    longest = wait->seconds();
+    longest = wait->seconds;
   }
   if (rank < 0) return "no rank waits";
   const auto waits = [&](int of) {
     const auto* report = ReportOf(reports, of);
     return report != nullptr && report->has_value() &&
-           (*report)->waits_size() > 0;
+           !(*report)->waits.empty();
   };
   std::vector<int> path;
   while (true) {
@@ -234,7 +233,7 @@ std::string FollowWaits(Reports reports) {
       for (auto at = seen; at != path.end(); ++at) {
         const HangReport& report = *reports[*at];
         circle += fmt::format("{} in {} -> ", *at,
-                              TextOf(LongestWait(report)->operation()));
+                              TextOf(LongestWait(report)->operation));
       }
       return fmt::format("ranks wait for one another in a circle: {}{}", circle,
                          *seen);
@@ -243,12 +242,12 @@ std::string FollowWaits(Reports reports) {
     const HangReport& report = *reports[rank];
     const HangReport::Wait& wait = *LongestWait(report);
     const std::vector<int> awaited =
-        AwaitedRanks(reports, report, wait.operation());
+        AwaitedRanks(reports, report, wait.operation);
     if (awaited.empty()) {
       return fmt::format(
           "all that rank {} waits for in {} on {} have started it: its data "
           "is late or lost",
-          rank, TextOf(wait.operation()), NameOf(report, wait.operation()));
+          rank, TextOf(wait.operation), NameOf(report, wait.operation));
     }
     const auto idle = std::find_if_not(awaited.begin(), awaited.end(), waits);
     if (idle == awaited.end()) {
@@ -259,7 +258,7 @@ std::string FollowWaits(Reports reports) {
     return fmt::format(
         "rank {} has not started its part of {} on {}, for which rank {} "
         "waits: {}",
-        *idle, TextOf(wait.operation()), NameOf(report, wait.operation()), rank,
+        *idle, TextOf(wait.operation), NameOf(report, wait.operation), rank,
         StateOf(state == nullptr ? std::optional<HangReport>() : *state));
   }
 }
@@ -272,21 +271,21 @@ std::string HangTable(Reports reports) {
       {"rank", "waits", "in", "on communicator", "for ranks"}};
   for (size_t rank = 0; rank < reports.size(); ++rank) {
     const std::optional<HangReport>& report = reports[rank];
-    if (!report.has_value() || report->waits().empty() ||
-        !report->failure().empty()) {
+    if (!report.has_value() || report->waits.empty() ||
+        !report->failure.empty()) {
       rows.push_back({fmt::to_string(rank), "-", StateOf(report), "", ""});
       continue;
     }
-    for (const HangReport::Wait& wait : report->waits()) {
-      const CommunicationOperation& operation = wait.operation();
+    for (const HangReport::Wait& wait : report->waits) {
+      const CommunicationOperation& operation = wait.operation;
       std::string in = TextOf(operation);
-      if (!report->activity().empty()) {
-        in += fmt::format(", during {}", report->activity());
+      if (!report->activity.empty()) {
+        in += fmt::format(", during {}", report->activity);
       }
       const std::vector<int> awaited =
           AwaitedRanks(reports, *report, operation);
       rows.push_back({fmt::to_string(rank),
-                      fmt::format("{:.1f} s", wait.seconds()), std::move(in),
+                      fmt::format("{:.1f} s", wait.seconds), std::move(in),
                       NameOf(*report, operation),
                       awaited.empty() ? "none" : RanksText(awaited)});
     }
@@ -310,9 +309,8 @@ std::string HangTable(Reports reports) {
   std::string verdict = FindMismatch(reports);
   for (const auto& report : reports) {
     if (!verdict.empty()) break;
-    if (!report.has_value() || report->failure().empty()) continue;
-    verdict =
-        fmt::format("rank {} failed: {}", report->rank(), report->failure());
+    if (!report.has_value() || report->failure.empty()) continue;
+    verdict = fmt::format("rank {} failed: {}", report->rank, report->failure);
   }
   if (verdict.empty()) verdict = FollowWaits(reports);
   return fmt::format("{}verdict: {}\n", table, verdict);

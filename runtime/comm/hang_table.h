@@ -8,7 +8,7 @@
 #include <span>
 #include <string>
 
-#include "runtime/comm/hang_report.pb.h"
+#include "runtime/comm/hang_report.h"
 
 namespace trireme {
 

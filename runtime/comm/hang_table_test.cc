@@ -10,6 +10,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "runtime/comm/hang_report.h"
 #include "runtime/comm/wait_registry.h"
 
 namespace trireme {
@@ -56,7 +57,11 @@ class HangTableTest : public testing::Test {
     std::vector<std::optional<HangReport>> reports;
     for (int rank = 0; rank < kRanks; ++rank) {
       reports.emplace_back();
-      if (rank != silent_rank) reports.back() = registries_[rank]->Report();
+      if (rank == silent_rank) continue;
+      // As the other ranks get it.
+      reports.back() =
+          DecodeHangReport(EncodeHangReport(registries_[rank]->Report()));
+      EXPECT_TRUE(reports.back().has_value());
     }
     return HangTable(reports);
   }
@@ -169,18 +174,24 @@ TEST_F(HangTableTest, TellsCommunicatorsOfOneNameApart) {
 // A report comes over the network.
 TEST_F(HangTableTest, OverlooksIndicesOutOfRange) {
   HangReport report;
-  report.mutable_last()->set_communicator(-7);
-  CommunicationOperation& operation = *report.add_waits()->mutable_operation();
-  operation.set_communicator(1 << 30);
-  operation.set_sequence(3);
+  report.last = CommunicationOperation{.communicator = -7};
+  report.waits.push_back(
+      {.operation = {.communicator = 1 << 30, .sequence = 3}});
   HangReport other;
-  other.set_rank(99);
-  CommunicationOperation& message = *other.add_waits()->mutable_operation();
-  message.set_sequence(-1);
-  message.set_peer(1 << 20);
+  other.rank = 99;
+  other.waits.push_back({.operation = {.peer = 1 << 20}});
   EXPECT_THAT(
       HangTable(std::vector{std::optional(report), std::optional(other)}),
       HasSubstr("verdict: "));
+}
+
+TEST(HangReportTest, RefusesWhatIsNoReport) {
+  EXPECT_FALSE(DecodeHangReport("").has_value());
+  EXPECT_FALSE(DecodeHangReport("{\"rank\":1}").has_value());
+  std::string message = EncodeHangReport(HangReport());
+  EXPECT_TRUE(DecodeHangReport(message).has_value());
+  message.resize(message.size() / 2);
+  EXPECT_FALSE(DecodeHangReport(message).has_value());
 }
 
 TEST(WaitRegistryTest, AlarmsPastADeadlineOnly) {

@@ -92,38 +92,36 @@ std::optional<std::string> WaitRegistry::Alarm() const {
 HangReport WaitRegistry::Report() const {
   HangReport report;
   std::lock_guard lock(mutex_);
-  report.set_rank(world_rank_);
-  report.set_activity(activity_);
-  report.set_activity_seconds(SecondsSince(activity_since_));
-  report.set_finished(finished_);
-  report.set_failure(failure_.value_or(""));
+  report.rank = world_rank_;
+  report.activity = activity_;
+  report.activity_seconds = SecondsSince(activity_since_);
+  report.finished = finished_;
+  report.failure = failure_.value_or("");
   std::map<int, int> index_of;
-  const auto fill = [&](const OperationNote& note,
-                        CommunicationOperation& operation) {
-    operation.set_text(note.text);
+  const auto operation = [&](const OperationNote& note) {
     const auto index = index_of.find(note.communicator);
-    operation.set_communicator(index == index_of.end() ? -1 : index->second);
-    operation.set_bytes(note.bytes);
-    operation.set_sequence(note.sequence);
-    operation.set_peer(note.peer);
-    operation.set_tag(note.tag);
-    operation.set_sends(note.sends);
+    return CommunicationOperation{
+        .text = note.text,
+        .communicator = index == index_of.end() ? -1 : index->second,
+        .bytes = note.bytes,
+        .sequence = note.sequence,
+        .peer = note.peer,
+        .tag = note.tag,
+        .sends = note.sends};
   };
   for (const auto& [id, record] : communicators_) {
-    index_of[id] = report.communicators_size();
-    HangReport::Communicator& communicator = *report.add_communicators();
-    communicator.set_name(record.name);
-    communicator.mutable_ranks()->Assign(record.ranks.begin(),
-                                         record.ranks.end());
-    communicator.set_occurrence(record.occurrence);
-    communicator.set_collectives_started(record.collectives);
-    for (const auto& note : record.recent) fill(*note, *report.add_recent());
+    index_of[id] = static_cast<int>(report.communicators.size());
+    report.communicators.push_back({.name = record.name,
+                                    .ranks = record.ranks,
+                                    .occurrence = record.occurrence,
+                                    .collectives_started = record.collectives});
+    for (const auto& note : record.recent) {
+      report.recent.push_back(operation(*note));
+    }
   }
-  if (last_) fill(*last_, *report.mutable_last());
+  if (last_) report.last = operation(*last_);
   for (const Entry& wait : waits_) {
-    HangReport::Wait& out = *report.add_waits();
-    fill(*wait.note, *out.mutable_operation());
-    out.set_seconds(SecondsSince(wait.since));
+    report.waits.push_back({operation(*wait.note), SecondsSince(wait.since)});
   }
   return report;
 }

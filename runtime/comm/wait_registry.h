@@ -22,7 +22,7 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/comm/hang_report.pb.h"
+#include "runtime/comm/hang_report.h"
 
 namespace trireme {
 

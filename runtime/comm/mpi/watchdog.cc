@@ -152,12 +152,12 @@ void MpiWatchdog::Handle(const Message& message) {
       return;
     case Tag::kQuestion:
       Send(message.source, Tag::kReport,
-           engine_.registry().Report().SerializeAsString());
+           EncodeHangReport(engine_.registry().Report()));
       return;
     case Tag::kReport: {
-      HangReport report;
-      if (reports_.empty() || !report.ParseFromString(message.data)) return;
-      report.set_rank(message.source);
+      std::optional<HangReport> report = DecodeHangReport(message.data);
+      if (reports_.empty() || !report.has_value()) return;
+      report->rank = message.source;
       reports_[message.source] = std::move(report);
       return;
     }

@@ -24,7 +24,7 @@
 #include <thread>
 #include <vector>
 
-#include "runtime/comm/hang_report.pb.h"
+#include "runtime/comm/hang_report.h"
 #include "runtime/comm/mpi/engine.h"
 
 namespace trireme {
