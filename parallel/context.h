@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "parallel/axis_state.h"
 #include "parallel/communicators.h"
+#include "parallel/emulated_compute.h"
 #include "parallel/parameter_residency.h"
 #include "parallel/process_grid.h"
 #include "runtime/autograd/parameter.h"
@@ -40,6 +41,12 @@ class ParallelContext {
   ParameterResidency* residency() const { return residency_; }
   void set_residency(ParameterResidency* residency) { residency_ = residency; }
 
+  // Null, but where computation is emulated. Outlives its use.
+  EmulatedCompute* emulated_compute() const { return emulated_compute_; }
+  void set_emulated_compute(EmulatedCompute* compute) {
+    emulated_compute_ = compute;
+  }
+
   // Records that the model breaks a rule of axis_state.h. The first refusal
   // stays; computation goes on (on meaningless values), and whoever builds the
   // model checks status() after its dry run, before any real work.
@@ -59,6 +66,7 @@ class ParallelContext {
   Communicators& communicators_;
   ParallelOptions options_;
   ParameterResidency* residency_ = nullptr;
+  EmulatedCompute* emulated_compute_ = nullptr;
   absl::Status status_;
   std::unordered_map<const Parameter*, AxisSet> uses_;
 };

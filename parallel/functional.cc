@@ -65,6 +65,15 @@ void UseHeadNorms(ForwardContext& context, const HeadNorms& norms,
   }
 }
 
+// What a unit's backward takes, before any of its gradients is there.
+void ElapseBackward(EmulatedCompute& compute, int unit,
+                    Tape::Gradients& gradients) {
+  const UnitSeconds seconds = compute.Unit(unit);
+  compute.Elapse(seconds.backward_input);
+  gradients.AlongWeightGradients(
+      [&compute, seconds] { compute.Elapse(seconds.backward_weight); });
+}
+
 }  // namespace
 
 ShardedVariable Add(ForwardContext& context, const ShardedVariable& a,
@@ -95,14 +104,18 @@ ShardedVariable EndUnit(ForwardContext& context, const ShardedVariable& x,
                         int unit) {
   ParameterResidency* residency = context.parallel.residency();
   if (residency == nullptr) return x;
+  EmulatedCompute* compute = context.parallel.emulated_compute();
+  if (compute != nullptr) compute->Elapse(compute->Unit(unit).forward);
   residency->Release(unit);
   // Runs before all of the unit's backward.
-  return {context.tape.Record("end unit", {x.variable}, {}, x.value(), {},
-                              [residency, unit](Tape::Gradients& gradients) {
-                                residency->Acquire(unit,
-                                                   PassDirection::kBackward);
-                                gradients.Accumulate(0, gradients.TakeOutput());
-                              }),
+  return {context.tape.Record(
+              "end unit", {x.variable}, {}, x.value(), {},
+              [residency, compute, unit](Tape::Gradients& gradients) {
+                residency->Acquire(unit, PassDirection::kBackward);
+                if (compute != nullptr)
+                  ElapseBackward(*compute, unit, gradients);
+                gradients.Accumulate(0, gradients.TakeOutput());
+              }),
           x.states};
 }
 

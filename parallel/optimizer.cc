@@ -101,7 +101,12 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
   if (skip_) return;
   const double ema_decay =
       std::min(options_.ema_decay, (1.0 + step) / (10.0 + step));
+  EmulatedCompute* const compute = context_.emulated_compute();
   for (OwnedParameter& part : owned_[bucket]) {
+    if (compute != nullptr) {
+      compute->Elapse(compute->update_seconds() *
+                      static_cast<double>(part.value.num_elements()));
+    }
     AdamWStep(
         {.learning_rate = learning_rate,
          .beta1 = options_.beta1,

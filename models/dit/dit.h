@@ -65,6 +65,10 @@ class DitPart {
   const TokenLayout& tokens() const { return tokens_; }
   const TokenLayout& text_tokens() const { return text_tokens_; }
   const DitConfig& config() const { return config_; }
+  // The parameters' units; embedding and head only where they are here.
+  int embedding_unit() const { return embedding_unit_; }
+  const std::vector<int>& block_units() const { return block_units_; }
+  int head_unit() const { return head_unit_; }
 
   // The inputs are whole; the state holds this rank's tokens.
   DitState Embed(ForwardContext& context, const DitInputs& inputs) const;
@@ -92,7 +96,6 @@ class DitPart {
   RopeTable rope_;
   std::shared_ptr<Embedding> embedding_;
   std::vector<std::unique_ptr<DitBlock>> blocks_;
-  // The parameters' units.
   int embedding_unit_ = 0;
   std::vector<int> block_units_;
   int head_unit_ = 0;

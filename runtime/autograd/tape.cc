@@ -44,6 +44,10 @@ void Tape::Gradients::AddWeightGradient(Parameter& parameter,
   tape_.AddWeightGradient(parameter, std::move(compute));
 }
 
+void Tape::Gradients::AlongWeightGradients(std::function<void()> work) {
+  tape_.AlongWeightGradients(std::move(work));
+}
+
 int Tape::NewSlot() {
   gradients_.emplace_back();
   return static_cast<int>(gradients_.size()) - 1;
@@ -215,7 +219,18 @@ void Tape::AddWeightGradient(Parameter& parameter,
     return;
   }
   if (!parameter.trainable) return;
-  WeightGradient gradient{&parameter, std::move(compute)};
+  QueueWeightGradient({&parameter, std::move(compute)});
+}
+
+void Tape::AlongWeightGradients(std::function<void()> work) {
+  if (parent_ != nullptr) {
+    parent_->AlongWeightGradients(std::move(work));
+    return;
+  }
+  QueueWeightGradient({nullptr, std::move(work)});
+}
+
+void Tape::QueueWeightGradient(WeightGradient gradient) {
   if (weight_gradients_ == WeightGradients::kDeferred) {
     deferred_.push_back(std::move(gradient));
   } else {
@@ -230,6 +245,10 @@ const Tensor& Tape::GradientOf(Parameter& parameter) {
 }
 
 void Tape::RunWeightGradient(const WeightGradient& gradient) {
+  if (gradient.parameter == nullptr) {
+    gradient.compute();
+    return;
+  }
   GradientOf(*gradient.parameter);
   gradient.compute();
   const int left = --uses_.at(gradient.parameter);

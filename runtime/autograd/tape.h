@@ -98,6 +98,8 @@ class Tape {
     // parameter.grad. It must own the tensors it reads. Skipped if the
     // parameter is not trainable.
     void AddWeightGradient(Parameter& parameter, std::function<void()> compute);
+    // Queues (or runs) what belongs to the weight gradients without being one.
+    void AlongWeightGradients(std::function<void()> work);
 
    private:
     friend class Tape;
@@ -170,12 +172,14 @@ class Tape {
     BackwardFunction backward;
   };
   struct WeightGradient {
-    Parameter* parameter;
+    Parameter* parameter;  // null: not a gradient
     std::function<void()> compute;
   };
 
   int NewSlot();
   void AddWeightGradient(Parameter& parameter, std::function<void()> compute);
+  void AlongWeightGradients(std::function<void()> work);
+  void QueueWeightGradient(WeightGradient gradient);
   void RunWeightGradient(const WeightGradient& gradient);
   const Tensor& GradientOf(Parameter& parameter);
   void AccumulateInto(int slot, Tensor gradient);

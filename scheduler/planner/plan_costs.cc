@@ -134,6 +134,24 @@ double PlanCoster::SecondsOf(double flops, double bytes, int32_t node) const {
          cluster_.nodes[node].slowdown;
 }
 
+// Reads weight, gradient and state, writes weight and state.
+double PlanCoster::UpdateSeconds(double parameters, int32_t node) const {
+  const auto bytes =
+      static_cast<double>(model_.element_bytes + model_.gradient_bytes +
+                          2 * model_.optimizer_bytes);
+  return SecondsOf(0, parameters * bytes, node);
+}
+
+DeviceArithmetic PlanCoster::ArithmeticOn(int32_t node) const {
+  const double embedding = EmbeddingSeconds(node);
+  const double head = HeadSeconds(node);
+  const BlockTime block = ArithmeticOfBlock(node, /*recomputed=*/false);
+  return {.embedding = {embedding, 2 * embedding, 0},
+          .block = {block.forward_s, block.backward_s, block.backward_weight_s},
+          .head = {head, 2 * head, 0},
+          .update_s = UpdateSeconds(1, node)};
+}
+
 PlanCoster::BlockTime PlanCoster::ArithmeticOfBlock(int32_t node,
                                                     bool recomputed) const {
   const double share = static_cast<double>(split_.microbatch_size) /
@@ -555,12 +573,9 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
             rings_->reduction[pp].AllReduce(gradient_bytes / sharded);
       }
     }
-    const double state =
-        static_cast<double>(model_.element_bytes + model_.gradient_bytes +
-                            2 * model_.optimizer_bytes);
     const double own =
         plan_.sharding() == Plan::REPLICATED ? 1.0 : 1.0 / sharded;
-    chunk.update_s = SecondsOf(0, parameters * own * state / buckets, node);
+    chunk.update_s = UpdateSeconds(parameters * own / buckets, node);
   }
   ChargeMessages(replica, result);
   // A scalar's all-reduce by a tree.

@@ -67,6 +67,23 @@ struct PlanRings {
   std::vector<int64_t> limit_bytes;
 };
 
+// Seconds of one microbatch on one device, without communication.
+struct ArithmeticSeconds {
+  double forward_s = 0;
+  double backward_s = 0;
+  // Of the backward, what can be put off.
+  double backward_weight_s = 0;
+};
+
+struct DeviceArithmetic {
+  ArithmeticSeconds embedding;
+  // Without recomputation that runs a whole block again.
+  ArithmeticSeconds block;
+  ArithmeticSeconds head;
+  // Of the optimizer, for one parameter.
+  double update_s = 0;
+};
+
 class PlanCoster {
  public:
   // `plan`: resolved, and with as many ranks as the cluster. All must outlive
@@ -81,6 +98,9 @@ class PlanCoster {
   // Of data-parallel replica `replica`. Its parts that depend only on the
   // stage (memory, gradient reduction) are the worst of all replicas'.
   PlanCosts CostsOf(int32_t replica) const;
+
+  // On one of the node's devices.
+  DeviceArithmetic ArithmeticOn(int32_t node) const;
 
   // Time of each block (on the slowest device of the cluster), embedding and
   // head, for cutting stages.
@@ -103,6 +123,7 @@ class PlanCoster {
   // Arithmetic of one block on one node's devices.
   BlockTime ArithmeticOfBlock(int32_t node, bool recomputed) const;
   double SecondsOf(double flops, double bytes, int32_t node) const;
+  double UpdateSeconds(double parameters, int32_t node) const;
   double EmbeddingSeconds(int32_t node) const;
   double HeadSeconds(int32_t node) const;
   void AddCommunication(int32_t replica, int32_t pp, bool recomputed,
