@@ -1,10 +1,11 @@
-// trireme launch: runs `trireme train` on several ranks of this machine with
-// everything that mpirun needs.
+// trireme launch: runs `trireme train` on several ranks, here or on other
+// machines, with everything that mpirun needs.
 
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,19 +22,19 @@ namespace {
 constexpr char kName[] = "launch";
 
 int Run(const ParsedCommand& arguments, int, char**) {
-  const int processors = AvailableProcessors();
-  const absl::StatusOr<int64_t> ranks =
-      arguments.Has("ranks") ? arguments.GetInt("ranks")
-                             : absl::StatusOr<int64_t>(processors);
-  if (!ranks.ok()) return Fail(kName, ranks.status());
-  if (*ranks < 1 || *ranks > 4096) {
-    return Fail(kName, InvalidArgument("--ranks: found {}, expected 1 to 4096",
-                                       *ranks));
+  std::optional<int64_t> ranks;
+  if (arguments.Has("ranks")) {
+    const absl::StatusOr<int64_t> given = arguments.GetInt("ranks");
+    if (!given.ok()) return Fail(kName, given.status());
+    ranks = *given;
   }
+  const absl::StatusOr<RankStart> start =
+      StartOf(ranks, arguments.Has("hosts") ? arguments.Get("hosts") : "");
+  if (!start.ok()) return Fail(kName, start.status());
   const absl::StatusOr<std::string> program = ThisProgram();
   if (!program.ok()) return Fail(kName, program.status());
   const std::string& self = *program;
-  std::vector<std::string> command = MpirunArguments(static_cast<int>(*ranks));
+  std::vector<std::string> command = start->command;
   for (const char* part : {self.c_str(), "train"}) command.emplace_back(part);
   command.push_back(arguments.positionals()[0]);
   for (const char* option : {"plan", "steps", "out"}) {
@@ -50,10 +51,8 @@ int Run(const ParsedCommand& arguments, int, char**) {
   for (const char* flag : {"resume", "trace"}) {
     if (arguments.Has(flag)) command.push_back(fmt::format("--{}", flag));
   }
-  const Environment environment =
-      EnvironmentFor(static_cast<int>(*ranks), processors);
   if (arguments.Has("dry_run")) {
-    for (const auto& [name, value] : environment) {
+    for (const auto& [name, value] : start->environment) {
       const char* own = std::getenv(name.c_str());
       fmt::print("{}={} \\\n", name, own != nullptr ? own : value);
     }
@@ -61,7 +60,7 @@ int Run(const ParsedCommand& arguments, int, char**) {
     std::fflush(stdout);
     // The ranks' own account of it, from one process.
     command = {self, "train", arguments.positionals()[0], "--dry_run",
-               fmt::format("--ranks={}", *ranks)};
+               fmt::format("--ranks={}", start->ranks)};
     if (arguments.Has("plan")) {
       command.push_back("--plan=" + arguments.Get("plan"));
     }
@@ -72,7 +71,7 @@ int Run(const ParsedCommand& arguments, int, char**) {
       command.push_back("--set=" + assignment);
     }
   }
-  return Fail(kName, Become(std::move(command), environment));
+  return Fail(kName, Become(std::move(command), start->environment));
 }
 
 }  // namespace
@@ -80,13 +79,17 @@ int Run(const ParsedCommand& arguments, int, char**) {
 Command LaunchCommand() {
   return {
       {.name = kName,
-       .summary = "trains a job on several ranks of this machine",
+       .summary = "trains a job on several ranks, here or on several machines",
        .positionals = {{.name = "JOB", .help = "job file (textproto or JSON)"}},
        .options =
            {{.name = "ranks",
              .value = "N",
              .help = "processes (default: one a processor); their threads "
                      "share the processors"},
+            {.name = "hosts",
+             .value = "LIST",
+             .help = "machines and their ranks, as a:4,b:4, reached by ssh "
+                     "(default: this one)"},
             {.name = "plan",
              .value = "FILE",
              .help = "what runs where; without it a simple rule decides"},

@@ -1,8 +1,11 @@
-// Starting ranks of this program on this machine with all that mpirun needs.
+// Starting ranks of this program, here or on other machines, with all that
+// mpirun needs.
 
 #ifndef TRIREME_TOOLS_MPIRUN_H_
 #define TRIREME_TOOLS_MPIRUN_H_
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,12 +20,24 @@ int AvailableProcessors();
 
 using Environment = std::vector<std::pair<std::string, std::string>>;
 
-// What ranks that share this machine need; each setting may be overridden from
-// the user's own environment.
-Environment EnvironmentFor(int ranks, int processors);
+struct RankStart {
+  int ranks = 0;
+  // mpirun and its arguments, up to the program.
+  std::vector<std::string> command;
+  // Each setting may be overridden from the user's own environment.
+  Environment environment;
+};
 
-// mpirun and its arguments.
-std::vector<std::string> MpirunArguments(int ranks);
+// What it takes to start `ranks` ranks (none given: one for each processor, or
+// as `hosts` says). `hosts`: empty for this machine, or machines that mpirun
+// reaches (by ssh, or by the agent in OMPI_MCA_plm_rsh_agent) with their ranks,
+// in order: "a:4,b:4". Machines are taken to have as many processors as this
+// one. Errors: InvalidArgument naming the option.
+absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
+                                  const std::string& hosts);
+
+// Whether mpirun started this process.
+bool UnderMpirun();
 
 // This program's file.
 absl::StatusOr<std::string> ThisProgram();

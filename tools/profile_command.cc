@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -21,17 +22,19 @@ namespace {
 
 constexpr char kName[] = "profile";
 
-// Starts this command again on so many ranks.
+// Starts this command again as ranks.
 absl::Status StartRanks(const ParsedCommand& arguments) {
-  ASSIGN_OR_RETURN(const int64_t ranks, arguments.GetInt("ranks"));
-  if (ranks < 1 || ranks > 4096) {
-    return InvalidArgument("--ranks: found {}, expected 1 to 4096", ranks);
+  std::optional<int64_t> ranks;
+  if (arguments.Has("ranks")) {
+    ASSIGN_OR_RETURN(ranks, arguments.GetInt("ranks"));
   }
+  ASSIGN_OR_RETURN(
+      const RankStart start,
+      StartOf(ranks, arguments.Has("hosts") ? arguments.Get("hosts") : ""));
   ASSIGN_OR_RETURN(const std::string self, ThisProgram());
-  std::vector<std::string> command = MpirunArguments(static_cast<int>(ranks));
+  std::vector<std::string> command = start.command;
   command.insert(command.end(), {self, kName, "--out=" + arguments.Get("out")});
-  return Become(std::move(command),
-                EnvironmentFor(static_cast<int>(ranks), AvailableProcessors()));
+  return Become(std::move(command), start.environment);
 }
 
 absl::Status Profile(const ParsedCommand& arguments, MpiWorld& world) {
@@ -52,7 +55,9 @@ absl::Status Profile(const ParsedCommand& arguments, MpiWorld& world) {
 }
 
 int Run(const ParsedCommand& arguments, int argc, char** argv) {
-  if (arguments.Has("ranks")) return Fail(kName, StartRanks(arguments));
+  if (!UnderMpirun() && (arguments.Has("ranks") || arguments.Has("hosts"))) {
+    return Fail(kName, StartRanks(arguments));
+  }
   const auto world = MpiWorld::Create(&argc, &argv);
   if (!world.ok()) return Fail(kName, world.status());
   const absl::Status status = Profile(arguments, **world);
@@ -65,19 +70,23 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
 }  // namespace
 
 Command ProfileCommand() {
-  return {{.name = kName,
-           .summary = "measures machines and links for `trireme plan`",
-           .options = {{.name = "ranks",
-                        .value = "N",
-                        .help = "starts N ranks on this machine; without it "
-                                "this is a rank itself (under mpirun)"},
-                       {.name = "out",
-                        .value = "FILE",
-                        .default_value = "cluster.textproto",
-                        .help = "the cluster"}},
-           .example = "mpirun --hostfile hosts trireme profile --out "
-                      "cluster.textproto"},
-          Run};
+  return {
+      {.name = kName,
+       .summary = "measures machines and links for `trireme plan`",
+       .options = {{.name = "ranks",
+                    .value = "N",
+                    .help = "starts N ranks on this machine; without it "
+                            "this is a rank itself (under mpirun)"},
+                   {.name = "hosts",
+                    .value = "LIST",
+                    .help = "starts the ranks of these machines, as "
+                            "a:4,b:4"},
+                   {.name = "out",
+                    .value = "FILE",
+                    .default_value = "cluster.textproto",
+                    .help = "the cluster"}},
+       .example = "trireme profile --hosts a:8,b:8 --out cluster.textproto"},
+      Run};
 }
 
 }  // namespace trireme
