@@ -27,6 +27,7 @@ Command InspectCommand();
 Command PlanCommand();
 Command ClusterCommand();
 Command ProfileCommand();
+Command RehearseCommand();
 
 // Prints "trireme NAME: message" to standard error; returns 1.
 int Fail(const std::string& command, const absl::Status& status);

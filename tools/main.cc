@@ -28,9 +28,9 @@ std::string Overview(const std::vector<Command>& commands) {
 
 int Main(int argc, char** argv) {
   const std::vector<Command> commands = {
-      LaunchCommand(), TrainCommand(),   VerifyCommand(),
-      SampleCommand(), DataCommand(),    InspectCommand(),
-      PlanCommand(),   ClusterCommand(), ProfileCommand()};
+      LaunchCommand(),  TrainCommand(),   VerifyCommand(), SampleCommand(),
+      DataCommand(),    InspectCommand(), PlanCommand(),   ClusterCommand(),
+      ProfileCommand(), RehearseCommand()};
   const std::string name = argc > 1 ? argv[1] : "--help";
   if (name == "--help" || name == "-h" || name == "help") {
     fmt::print("{}", Overview(commands));

@@ -313,6 +313,24 @@ ImageBatch RankModel::DryBatch() const {
   return batch;
 }
 
+void RankModel::EmulateCompute(const DeviceArithmetic& seconds,
+                               EmulatedCompute& compute) {
+  const auto set = [&compute](int unit, const ArithmeticSeconds& times) {
+    compute.SetUnit(
+        unit, {.forward = times.forward_s,
+               .backward_input = times.backward_s - times.backward_weight_s,
+               .backward_weight = times.backward_weight_s});
+  };
+  for (const Part& part : parts_) {
+    const DitPart& model = *part.model;
+    if (model.has_embedding()) set(model.embedding_unit(), seconds.embedding);
+    for (const int unit : model.block_units()) set(unit, seconds.block);
+    if (model.has_head()) set(model.head_unit(), seconds.head);
+  }
+  compute.set_update_seconds(seconds.update_s);
+  context_->set_emulated_compute(&compute);
+}
+
 std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
   std::vector<TensorPart> parts;
   for (const std::vector<OwnedParameter>& bucket : optimizer_->owned()) {

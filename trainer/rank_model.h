@@ -28,6 +28,7 @@
 #include "parallel/process_grid.h"
 #include "runtime/comm/communicator.h"
 #include "scheduler/plan.pb.h"
+#include "scheduler/planner/plan_costs.h"
 #include "scheduler/program.h"
 #include "trainer/training_setup.h"
 
@@ -68,6 +69,13 @@ class RankModel {
   // Trains on the local batch. Collective over the world.
   absl::StatusOr<GlobalStepResult> Step(const ImageBatch& local_batch,
                                         const StepOptions& options);
+
+  // A batch of the right shapes on the model's device, for steps on a dry one.
+  ImageBatch DryBatch() const;
+  // From now on computation takes `compute`'s time for the units, which take
+  // what `seconds` says. For models on a dry device. `compute` outlives it.
+  void EmulateCompute(const DeviceArithmetic& seconds,
+                      EmulatedCompute& compute);
 
   // Predicted by the dry step.
   const MemoryStatistics& predicted_memory() const { return predicted_; }
@@ -118,7 +126,6 @@ class RankModel {
                           bool allocate);
   absl::Status BuildTraining(const SumAxes& sum_axes);
   void SetBatch(const ImageBatch& batch);
-  ImageBatch DryBatch() const;
   // The stage of each of this rank's chunks.
   std::vector<int32_t> StagesOfRank() const;
   bool has_embedding() const;

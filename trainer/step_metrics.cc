@@ -93,13 +93,13 @@ double StepMetricsCollector::Bubble(const StepTimes& times) const {
   }
   ParallelContext& context = model_.context();
   const Tensor sums = Tensor::FromValues<double>(
-      context.device(), {static_cast<int64_t>(seconds.size())}, seconds,
+      device_, {static_cast<int64_t>(seconds.size())}, seconds,
       MemoryCategory::kCommunication, "metrics");
   context.communicators()
       .world()
       .AllReduce(sums, ReduceOp::kSum, "metrics")
       .Wait();
-  if (context.device().dry()) return 0;
+  if (device_.dry()) return 0;
   const double runs = static_cast<double>(program.microbatches) *
                       grid.num_ranks() / program.num_ranks();
   CostModel cost = UniformCost(program, ChunkCost());
@@ -121,7 +121,6 @@ double StepMetricsCollector::Bubble(const StepTimes& times) const {
 StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
                                           double data_s, double step_s) {
   ParallelContext& context = model_.context();
-  Device& device = context.device();
   Communicator& world = context.communicators().world();
   const StepTimes& times = result.times;
   const double tensor =
@@ -137,16 +136,17 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       times.gradient_wait,
       times.optimizer,
       times.forward + times.backward - tensor - context_parallel};
-  const Tensor sums = Tensor::FromValues<double>(
-      device, {kCauses + 1}, causes, MemoryCategory::kCommunication, "metrics");
-  const MemoryStatistics memory = device.Statistics();
+  const Tensor sums =
+      Tensor::FromValues<double>(device_, {kCauses + 1}, causes,
+                                 MemoryCategory::kCommunication, "metrics");
+  const MemoryStatistics memory = context.device().Statistics();
   std::array<double, kNumMemoryCategories + 1> highest;
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     highest[i] = static_cast<double>(memory.peak_by_category[i]);
   }
   highest.back() = step_s;
   const Tensor maxima =
-      Tensor::FromValues<double>(device, {kNumMemoryCategories + 1}, highest,
+      Tensor::FromValues<double>(device_, {kNumMemoryCategories + 1}, highest,
                                  MemoryCategory::kCommunication, "metrics");
   Event sum = world.AllReduce(sums, ReduceOp::kSum, "metrics");
   Event max = world.AllReduce(maxima, ReduceOp::kMax, "metrics");
@@ -164,7 +164,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   metrics.samples = model_.setup().global_batch;
   metrics.model_flops = DitTrainingFlops(model_.setup().model) *
                         static_cast<double>(metrics.samples);
-  if (device.dry()) return metrics;
+  if (device_.dry()) return metrics;
   const auto mean = [&](int i) {
     return sums.data<double>()[i] / world.size();
   };

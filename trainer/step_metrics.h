@@ -64,7 +64,9 @@ std::vector<std::pair<std::string, double>> ToScalars(
 // times of its chunks and free messages.
 class StepMetricsCollector {
  public:
-  explicit StepMetricsCollector(RankModel& model) : model_(model) {}
+  // `device`: where the reductions take place. Both outlive the collector.
+  StepMetricsCollector(RankModel& model, Device& device)
+      : model_(model), device_(device) {}
 
   // Collective over the world. data_s: this rank's wait for its batch; step_s:
   // the whole step.
@@ -79,6 +81,7 @@ class StepMetricsCollector {
   double Bubble(const StepTimes& times) const;
 
   RankModel& model_;
+  Device& device_;
   double exposed_tensor_before_ = 0;
   double exposed_context_before_ = 0;
 };

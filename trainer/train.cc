@@ -187,7 +187,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   BatchReader reader(*dataset, job, setup, model->first_sample(),
                      model->local_batch(), model->reads_pixels(),
                      model->reads_text_counts());
-  StepMetricsCollector collector(*model);
+  StepMetricsCollector collector(*model, device);
   std::vector<TraceEvent> trace;
   const auto steps = static_cast<int64_t>(job.steps());
   const auto every = static_cast<int64_t>(job.checkpoint().every());

@@ -1,0 +1,153 @@
+// trireme rehearse: a plan on the real network, its computation slept through.
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fmt/format.h"
+#include "models/data/dataset.h"
+#include "runtime/comm/mpi/mpi_world.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+#include "runtime/telemetry/metrics_log.h"
+#include "scheduler/plan.h"
+#include "scheduler/trace.h"
+#include "tools/commands.h"
+#include "tools/mpirun.h"
+#include "trainer/batches.h"
+#include "trainer/config/textproto.h"
+#include "trainer/job.h"
+#include "trainer/job_file.h"
+#include "trainer/rehearse.h"
+#include "trainer/run_folder.h"
+
+namespace trireme {
+namespace {
+
+constexpr char kName[] = "rehearse";
+
+absl::StatusOr<RehearseOptions> OptionsOf(const ParsedCommand& arguments) {
+  for (const char* needed : {"plan", "cluster"}) {
+    if (!arguments.Has(needed)) return InvalidArgument("expected --{}", needed);
+  }
+  RehearseOptions options;
+  ASSIGN_OR_RETURN(JobFile job, LoadJobFile(arguments.positionals()[0],
+                                            arguments.All("set"), {}));
+  ASSIGN_OR_RETURN(const auto dataset, OpenDataset(job.job.data()));
+  const auto setup =
+      ResolveJob(job.job, {dataset->size(), dataset->num_classes()});
+  RETURN_IF_ERROR(job.locations.Locate(setup.status()));
+  options.setup = *setup;
+  Cluster cluster;
+  RETURN_IF_ERROR(
+      ParseTextProtoFile(arguments.Get("cluster"), &cluster).status());
+  ASSIGN_OR_RETURN(options.cluster, ResolveCluster(cluster));
+  ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
+  const auto resolved = ResolvePlan(
+      plan.plan, PlanContextOf(options.setup, options.cluster.num_ranks()));
+  RETURN_IF_ERROR(plan.locations.Locate(resolved.status()));
+  options.plan = *resolved;
+  ASSIGN_OR_RETURN(options.steps, arguments.GetInt("steps"));
+  if (options.steps < 1 || options.steps > 10000) {
+    return InvalidArgument("--steps: found {}, expected 1 to 10000",
+                           options.steps);
+  }
+  options.trace = arguments.Has("out");
+  return options;
+}
+
+// Starts this command again, as many ranks as the cluster has devices.
+absl::Status StartRanks(const ParsedCommand& arguments, int64_t ranks) {
+  ASSIGN_OR_RETURN(const std::string self, ThisProgram());
+  ASSIGN_OR_RETURN(
+      const RankStart start,
+      StartOf(ranks, arguments.Has("hosts") ? arguments.Get("hosts") : ""));
+  std::vector<std::string> command = start.command;
+  command.insert(command.end(), {self, kName, arguments.positionals()[0]});
+  for (const char* option : {"plan", "cluster", "steps", "out"}) {
+    if (!arguments.Has(option)) continue;
+    command.push_back(fmt::format("--{}={}", option, arguments.Get(option)));
+  }
+  for (const std::string& assignment : arguments.All("set")) {
+    command.push_back("--set=" + assignment);
+  }
+  return Become(std::move(command), start.environment);
+}
+
+absl::Status WriteFiles(const Rehearsal& rehearsal, const Plan& plan,
+                        const std::string& out, int rank) {
+  const RunFolder folder(out);
+  RETURN_IF_ERROR(MakeDirectories(folder.trace()));
+  RETURN_IF_ERROR(WriteChromeTraceFile(
+      rehearsal.trace, fmt::format("{}/rank_{}.json", folder.trace(), rank)));
+  if (rank != 0) return absl::OkStatus();
+  RETURN_IF_ERROR(WriteTextProtoFile(plan, folder.plan()));
+  ASSIGN_OR_RETURN(const auto log, MetricsLog::Open(folder.metrics(), 0));
+  for (const StepMetrics& step : rehearsal.steps) {
+    RETURN_IF_ERROR(log->Append(ToJson(step)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunRank(const ParsedCommand& arguments,
+                     const RehearseOptions& options, MpiWorld& world) {
+  ASSIGN_OR_RETURN(const Rehearsal rehearsal, Rehearse(options, world));
+  if (arguments.Has("out")) {
+    RETURN_IF_ERROR(WriteFiles(rehearsal, options.plan, arguments.Get("out"),
+                               world.world_rank()));
+  }
+  if (world.world_rank() == 0) {
+    fmt::print("{}\n{}", Summary(options.plan), RehearsalText(rehearsal));
+  }
+  return absl::OkStatus();
+}
+
+int Run(const ParsedCommand& arguments, int argc, char** argv) {
+  const absl::StatusOr<RehearseOptions> options = OptionsOf(arguments);
+  if (!options.ok()) return Fail(kName, options.status());
+  if (!UnderMpirun()) {
+    return Fail(kName, StartRanks(arguments, options->cluster.num_ranks()));
+  }
+  const auto world = MpiWorld::Create(&argc, &argv);
+  if (!world.ok()) return Fail(kName, world.status());
+  const absl::Status status = RunRank(arguments, *options, **world);
+  if (status.ok()) return 0;
+  const int result = Fail(kName, status);
+  if ((*world)->world_size() > 1) MpiWorld::Abort(result);
+  return result;
+}
+
+}  // namespace
+
+Command RehearseCommand() {
+  return {
+      {.name = kName,
+       .summary = "runs a plan's messages for real, its computation in sleep",
+       .positionals = {{.name = "JOB", .help = "job file"}},
+       .options =
+           {{.name = "plan", .value = "FILE", .help = "the plan to rehearse"},
+            {.name = "cluster",
+             .value = "FILE",
+             .help = "the devices to stand in for; one rank each"},
+            {.name = "hosts",
+             .value = "LIST",
+             .help = "machines and their ranks, as a:4,b:4 (default: all on "
+                     "this one)"},
+            {.name = "set",
+             .value = "FIELD=VALUE",
+             .help = "overrides a field of the job",
+             .repeated = true},
+            {.name = "steps",
+             .value = "N",
+             .default_value = "5",
+             .help = "steps to measure"},
+            {.name = "out",
+             .value = "DIR",
+             .help = "writes metrics.jsonl, the plan and Chrome traces"}},
+       .example = "trireme rehearse examples/fashion_mnist.textproto --plan "
+                  "plan.textproto --cluster cluster.textproto"},
+      Run};
+}
+
+}  // namespace trireme

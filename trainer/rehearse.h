@@ -1,0 +1,59 @@
+// A rehearsal: a plan's steps on a real network, with computation that sleeps
+// for as long as the devices of a cluster would compute. It shows, before those
+// devices are there or while they are busy, what a plan does with the links
+// between them, beside what the simulator says.
+//
+// Collectives inside a layer run before the layer's sleep: what overlaps with
+// the arithmetic of its own unit (ring attention, the input gradients' sums
+// behind the weight gradients) is rehearsed as exposed.
+
+#ifndef TRIREME_TRAINER_REHEARSE_H_
+#define TRIREME_TRAINER_REHEARSE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/comm/communicator.h"
+#include "scheduler/plan.pb.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/estimate.h"
+#include "scheduler/trace.h"
+#include "trainer/step_metrics.h"
+#include "trainer/training_setup.h"
+
+namespace trireme {
+
+struct RehearseOptions {
+  TrainingSetup setup;
+  // Resolved, for as many ranks as the cluster has.
+  Plan plan;
+  // Rank i of the world stands for its rank i.
+  ClusterModel cluster;
+  // One more runs before them, unmeasured: first messages open connections.
+  int64_t steps = 5;
+  bool trace = false;
+};
+
+struct Rehearsal {
+  std::vector<StepMetrics> steps;
+  Estimate predicted;
+  // Of this rank; empty without options.trace.
+  std::vector<TraceEvent> trace;
+};
+
+// Collective over the factory's world. Errors: a plan that does not compile or
+// does not fit into the devices' memory, a world of another size.
+absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
+                                   CommunicatorFactory& factory);
+
+// Of the measured steps.
+double MedianStepSeconds(const Rehearsal& rehearsal);
+
+// Predicted and rehearsed step and its causes, side by side.
+std::string RehearsalText(const Rehearsal& rehearsal);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_REHEARSE_H_
