@@ -6,19 +6,14 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/device.h"
 #include "scheduler/cluster.pb.h"
+#include "trainer/link_profile.h"
 
 namespace trireme {
-
-// The rounds of a tournament in which every two of n players meet once and none
-// plays twice in a round (the circle method). With odd n one rests each round.
-std::vector<std::vector<std::pair<int, int>>> RoundRobin(int n);
 
 struct ProfileOptions {
   // Of this rank's machine: ranks with the same name share a node. At most 63
@@ -26,9 +21,7 @@ struct ProfileOptions {
   std::string host;
   // That one rank may use.
   int64_t memory_bytes = 0;
-  // Messages whose times give latency and bandwidth.
-  int64_t small_bytes = 1 << 10;
-  int64_t large_bytes = 4 << 20;
+  LinkProfileOptions links;
   // Each time is the median of so many.
   int repetitions = 9;
 };
@@ -41,10 +34,8 @@ struct ClusterProfile {
 
 // Collective over the factory's world; the result is rank 0's (empty
 // elsewhere). All ranks compute at once, as they do in a job: GEMM rates in
-// bf16 and fp32 and the bandwidth of elementwise kernels. Then every two ranks
-// exchange messages in both directions, as many pairs at once as there are;
-// links between nodes are the medians over their pairs of ranks. Last an
-// all-reduce over all.
+// bf16 and fp32 and the bandwidth of elementwise kernels. Then the links
+// (link_profile.h), last an all-reduce over all.
 //
 // A device has no data sheet here: its peak is what it reached. Ranks of a node
 // must be numbered in a row; else FailedPrecondition.

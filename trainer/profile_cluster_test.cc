@@ -1,7 +1,6 @@
 #include "trainer/profile_cluster.h"
 
 #include <mutex>
-#include <set>
 
 #include "gtest/gtest.h"
 #include "runtime/comm/threads/thread_world.h"
@@ -11,22 +10,6 @@
 namespace trireme {
 namespace {
 
-TEST(RoundRobin, EveryTwoMeetOnceAndNobodyPlaysTwiceInARound) {
-  for (int n = 1; n <= 9; ++n) {
-    std::set<std::pair<int, int>> met;
-    for (const auto& round : RoundRobin(n)) {
-      std::set<int> players;
-      for (const auto& pair : round) {
-        EXPECT_TRUE(met.insert(pair).second) << n;
-        EXPECT_TRUE(players.insert(pair.first).second) << n;
-        EXPECT_TRUE(players.insert(pair.second).second) << n;
-      }
-      EXPECT_EQ(static_cast<int>(round.size()), n / 2);
-    }
-    EXPECT_EQ(static_cast<int>(met.size()), n * (n - 1) / 2);
-  }
-}
-
 absl::StatusOr<ClusterProfile> ProfileOn(
     const std::vector<std::string>& hosts) {
   absl::StatusOr<ClusterProfile> result = ClusterProfile();
@@ -34,11 +17,12 @@ absl::StatusOr<ClusterProfile> ProfileOn(
   RunThreadRanks(static_cast<int>(hosts.size()),
                  [&](CommunicatorFactory& factory, int rank) {
                    CpuDevice device(int64_t{1} << 30);
-                   auto profile = ProfileCluster({.host = hosts[rank],
-                                                  .memory_bytes = 1000 + rank,
-                                                  .large_bytes = 1 << 16,
-                                                  .repetitions = 3},
-                                                 device, factory);
+                   auto profile = ProfileCluster(
+                       {.host = hosts[rank],
+                        .memory_bytes = 1000 + rank,
+                        .links = {.large_bytes = 1 << 16, .repetitions = 3},
+                        .repetitions = 3},
+                       device, factory);
                    const std::lock_guard lock(mutex);
                    if (rank == 0) result = std::move(profile);
                  });

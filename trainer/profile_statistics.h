@@ -1,0 +1,30 @@
+// Repeated timings, and figures of all ranks in one place: what the profilers
+// share.
+
+#ifndef TRIREME_TRAINER_PROFILE_STATISTICS_H_
+#define TRIREME_TRAINER_PROFILE_STATISTICS_H_
+
+#include <functional>
+#include <vector>
+
+#include "runtime/comm/communicator.h"
+#include "runtime/device/device.h"
+
+namespace trireme {
+
+// Of at least one value.
+double Median(std::vector<double> values);
+
+// (largest - smallest) / median.
+double Spread(const std::vector<double>& values);
+
+// Seconds of each of `repetitions` runs, after one that does not count.
+std::vector<double> TimesOf(int repetitions, const std::function<void()>& run);
+
+// rows[rank]: every rank's values, as many from each. Collective.
+std::vector<std::vector<double>> GatherRows(Device& device, Communicator& world,
+                                            const std::vector<double>& own);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_PROFILE_STATISTICS_H_
