@@ -13,6 +13,10 @@ namespace {
 // of what they would reach alone.
 constexpr double kSharedBelow = 0.9;
 
+// A transfer is told from latency when the round trip takes so many times an
+// empty one.
+constexpr double kTransferCounts = 4;
+
 struct LinkTimes {
   double latency_s = 0;
   double bytes_per_s = 0;
@@ -24,10 +28,10 @@ class LinkProfiler {
   LinkProfiler(const LinkProfileOptions& options, Device& device,
                Communicator& world, std::span<const int> node_of)
       : options_(options),
+        device_(device),
         world_(world),
         node_of_(node_of),
-        small_(Message(device, options.small_bytes)),
-        large_(Message(device, options.large_bytes)) {
+        small_(Message(device, options.small_bytes)) {
     for (int rank = 0; rank < world.size(); ++rank) {
       if (rank == 0 || node_of[rank] != node_of[rank - 1]) {
         first_.push_back(rank);
@@ -41,31 +45,31 @@ class LinkProfiler {
   int first(int node) const { return first_[node]; }
   int count(int node) const { return count_[node]; }
 
-  // A message there and a small answer, between this rank and `peer`.
+  // Messages there and small answers, between this rank and `peer`.
   LinkTimes Measure(int peer, bool sends) const {
-    const auto there_and_back = [&](const Tensor& there) {
-      if (sends) {
-        world_.Send(there, peer, 0, "profile").Wait();
-        world_.Receive(small_, peer, 1, "profile").Wait();
-      } else {
-        world_.Receive(there, peer, 0, "profile").Wait();
-        world_.Send(small_, peer, 1, "profile").Wait();
+    const double both = Median(RoundTrips(small_, peer, sends));
+    for (int64_t bytes = options_.large_bytes;; bytes *= 4) {
+      std::vector<double> more =
+          RoundTrips(Message(device_, bytes), peer, sends);
+      const double loaded = Median(more);
+      if (Again(peer, sends,
+                loaded < kTransferCounts * both &&
+                    4 * bytes <= options_.largest_bytes)) {
+        continue;
       }
-    };
-    const double both =
-        Median(TimesOf(options_.repetitions, [&] { there_and_back(small_); }));
-    std::vector<double> more =
-        TimesOf(options_.repetitions, [&] { there_and_back(large_); });
-    for (double& seconds : more) seconds = std::max(seconds - both, 1e-9);
-    LinkTimes times;
-    times.bytes_per_s =
-        static_cast<double>(options_.large_bytes - options_.small_bytes) /
-        Median(more);
-    times.latency_s =
-        std::max(0.0, both / 2 - static_cast<double>(options_.small_bytes) /
-                                     times.bytes_per_s);
-    times.spread = Spread(more);
-    return times;
+      // Where latency is all that was seen, half of it may be transfer.
+      for (double& seconds : more) {
+        seconds = std::max(seconds - both, seconds / 2);
+      }
+      LinkTimes times;
+      times.bytes_per_s =
+          static_cast<double>(bytes - options_.small_bytes) / Median(more);
+      times.latency_s =
+          std::max(0.0, both / 2 - static_cast<double>(options_.small_bytes) /
+                                       times.bytes_per_s);
+      times.spread = Spread(more);
+      return times;
+    }
   }
 
   // Measures from rank `from` to rank `to`, if this is one of them; what the
@@ -121,16 +125,43 @@ class LinkProfiler {
   }
 
  private:
+  // Seconds of `there` and an answer.
+  std::vector<double> RoundTrips(const Tensor& there, int peer,
+                                 bool sends) const {
+    return TimesOf(options_.repetitions, [&] {
+      if (sends) {
+        world_.Send(there, peer, 0, "profile").Wait();
+        world_.Receive(small_, peer, 1, "profile").Wait();
+      } else {
+        world_.Receive(there, peer, 0, "profile").Wait();
+        world_.Send(small_, peer, 1, "profile").Wait();
+      }
+    });
+  }
+
+  // What the sender decides.
+  bool Again(int peer, bool sends, bool decision) const {
+    const Tensor word = Message(device_, 1);
+    uint8_t* const value = word.data<uint8_t>();
+    if (sends) {
+      *value = decision ? 1 : 0;
+      world_.Send(word, peer, 2, "profile").Wait();
+    } else {
+      world_.Receive(word, peer, 2, "profile").Wait();
+    }
+    return *value != 0;
+  }
+
   static Tensor Message(Device& device, int64_t bytes) {
     return Tensor::Zeros(device, {bytes}, DType::kUint8,
                          MemoryCategory::kCommunication, "probe");
   }
 
   const LinkProfileOptions& options_;
+  Device& device_;
   Communicator& world_;
   const std::span<const int> node_of_;
   const Tensor small_;
-  const Tensor large_;
   // By node.
   std::vector<int> first_;
   std::vector<int> count_;

@@ -19,9 +19,11 @@ namespace trireme {
 std::vector<std::vector<std::pair<int, int>>> RoundRobin(int n);
 
 struct LinkProfileOptions {
-  // Messages whose times give latency and bandwidth.
+  // Messages whose times give latency and bandwidth. The large one grows, up to
+  // the largest, until its transfer is most of its time.
   int64_t small_bytes = 1 << 10;
   int64_t large_bytes = 4 << 20;
+  int64_t largest_bytes = 64 << 20;
   // Each time is the median of so many.
   int repetitions = 9;
 };

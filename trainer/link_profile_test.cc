@@ -37,8 +37,9 @@ TEST(MeasureLinks, FindsEveryPairOfNodesInBothDirections) {
     std::vector<int> everyone(6);
     std::iota(everyone.begin(), everyone.end(), 0);
     const auto world = factory.Create(everyone, "test");
-    auto found = MeasureLinks({.large_bytes = 1 << 16, .repetitions = 3},
-                              device, *world, node_of);
+    auto found = MeasureLinks(
+        {.large_bytes = 1 << 16, .largest_bytes = 1 << 20, .repetitions = 3},
+        device, *world, node_of);
     const std::lock_guard lock(mutex);
     if (rank == 0) links = std::move(found);
   });

@@ -17,12 +17,14 @@ absl::StatusOr<ClusterProfile> ProfileOn(
   RunThreadRanks(static_cast<int>(hosts.size()),
                  [&](CommunicatorFactory& factory, int rank) {
                    CpuDevice device(int64_t{1} << 30);
-                   auto profile = ProfileCluster(
-                       {.host = hosts[rank],
-                        .memory_bytes = 1000 + rank,
-                        .links = {.large_bytes = 1 << 16, .repetitions = 3},
-                        .repetitions = 3},
-                       device, factory);
+                   auto profile =
+                       ProfileCluster({.host = hosts[rank],
+                                       .memory_bytes = 1000 + rank,
+                                       .links = {.large_bytes = 1 << 16,
+                                                 .largest_bytes = 1 << 20,
+                                                 .repetitions = 3},
+                                       .repetitions = 3},
+                                      device, factory);
                    const std::lock_guard lock(mutex);
                    if (rank == 0) result = std::move(profile);
                  });
