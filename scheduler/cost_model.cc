@@ -59,6 +59,8 @@ absl::Status CheckCost(const Program& program, const CostModel& cost) {
           "cost model: found bytes_per_s {}, expected above 0",
           link.bytes_per_s);
     }
+    RETURN_IF_ERROR(
+        CheckSeconds("channel_s_per_byte", link.channel_s_per_byte));
     return CheckSeconds("latency_s", link.latency_s);
   };
   for (const LinkCost& link : cost.links) RETURN_IF_ERROR(check_link(link));

@@ -37,6 +37,10 @@ struct ChunkCost {
 struct LinkCost {
   double latency_s = 0;
   double bytes_per_s = std::numeric_limits<double>::infinity();
+  // What messages of several links pass one after another, by number (a node's
+  // network card); negative: none. For so long each byte occupies it.
+  int32_t channel = -1;
+  double channel_s_per_byte = 0;
 };
 
 struct CostModel {

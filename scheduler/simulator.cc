@@ -1,6 +1,9 @@
 #include "scheduler/simulator.h"
 
 #include <algorithm>
+#include <functional>
+#include <memory>
+#include <queue>
 #include <tuple>
 #include <utility>
 
@@ -29,6 +32,34 @@ struct Link {
   double free_s = 0;
   std::vector<size_t> queue;  // messages in the order of their sends
   size_t head = 0;
+  bool waits = false;  // its head is in the queue for the channel
+};
+
+class Replica;
+
+// What replicas have in common.
+struct Shared {
+  struct Waiting {
+    double ready_s;
+    // Ties are taken in the order of arrival.
+    int64_t number;
+    Replica* replica;
+    int32_t link;
+    bool operator>(const Waiting& other) const {
+      return std::tie(ready_s, number) > std::tie(other.ready_s, other.number);
+    }
+  };
+
+  // Ranks to go on with.
+  std::vector<std::pair<Replica*, int32_t>> ready;
+  std::priority_queue<Waiting, std::vector<Waiting>, std::greater<>> waiting;
+  int64_t waited = 0;
+  std::vector<double> channel_free_s;
+  std::vector<Replica*> replicas;
+  int64_t ranks = 0;
+  int64_t ranks_at_clip = 0;
+  double latest_at_clip_s = 0;
+  double clip_start_s = kUnknown;
 };
 
 struct RankState {
@@ -75,14 +106,18 @@ double DurationOf(const Instruction& instruction, const ChunkCost& chunk) {
 
 // Evaluates the lists in order, each as far as the times it needs are known.
 // Every time is a function of earlier ones in the Program's graph (resources
-// are queues in list order), so no global clock or event queue is needed.
-class Simulator {
+// are queues in list order), so no global clock is needed, but for channels: a
+// message enters one when nothing else can be evaluated and no message is ready
+// before it, since whatever is found later follows from its arrival or later
+// ones.
+class Replica {
  public:
-  Simulator(const Program& program, const CostModel& cost,
-            const MemoryModel* memory)
+  Replica(const Program& program, const CostModel& cost,
+          const MemoryModel* memory, Shared& shared)
       : program_(program),
         cost_(cost),
         memory_(memory),
+        shared_(shared),
         states_(program.ranks.size()) {
     result_.ranks.resize(program.ranks.size());
     for (const auto& list : program.ranks) {
@@ -91,15 +126,39 @@ class Simulator {
     MakeLinks();
   }
 
-  absl::StatusOr<Simulation> Run() {
-    for (int32_t rank = program_.num_ranks() - 1; rank >= 0; --rank) {
-      ready_.push_back(rank);
+  // Evaluates the rank's list until something is not known.
+  void Advance(int32_t rank) {
+    RankState& state = states_[rank];
+    const std::vector<Instruction>& list = program_.ranks[rank];
+    while (state.next < static_cast<int32_t>(list.size())) {
+      const Instruction& instruction = list[state.next];
+      if (!Known(rank, instruction)) return;
+      switch (instruction.kind) {
+        case InstructionKind::kSend:
+          IssueSend(rank, instruction);
+          break;
+        case InstructionKind::kRecv:
+          IssueRecv(rank, instruction);
+          break;
+        case InstructionKind::kClipGradients:
+          // The rank that comes last goes on with all.
+          if (!ArriveAtClip(rank, instruction)) return;
+          break;
+        default:
+          RunInstruction(rank, instruction);
+      }
+      ++state.next;
     }
-    while (!ready_.empty()) {
-      const int32_t rank = ready_.back();
-      ready_.pop_back();
-      Advance(rank);
-    }
+  }
+
+  // The head of a link enters the channel.
+  void Enter(int32_t link) {
+    links_[link].waits = false;
+    Transfer(links_[link]);
+    Drain(link);
+  }
+
+  absl::StatusOr<Simulation> Finish() {
     for (int32_t rank = 0; rank < program_.num_ranks(); ++rank) {
       const int32_t next = states_[rank].next;
       if (next < static_cast<int32_t>(program_.ranks[rank].size())) {
@@ -147,31 +206,6 @@ class Simulator {
     }
   }
 
-  // Evaluates the rank's list until something is not known.
-  void Advance(int32_t rank) {
-    RankState& state = states_[rank];
-    const std::vector<Instruction>& list = program_.ranks[rank];
-    while (state.next < static_cast<int32_t>(list.size())) {
-      const Instruction& instruction = list[state.next];
-      if (!Known(rank, instruction)) return;
-      switch (instruction.kind) {
-        case InstructionKind::kSend:
-          IssueSend(rank, instruction);
-          break;
-        case InstructionKind::kRecv:
-          IssueRecv(rank, instruction);
-          break;
-        case InstructionKind::kClipGradients:
-          // The rank that comes last goes on with all.
-          if (!ArriveAtClip(rank, instruction)) return;
-          break;
-        default:
-          RunInstruction(rank, instruction);
-      }
-      ++state.next;
-    }
-  }
-
   // False where a message that it needs has no known arrival; the rank is then
   // resumed by the arrival.
   bool Known(int32_t rank, const Instruction& instruction) {
@@ -197,40 +231,62 @@ class Simulator {
     }
     message.send_index = states_[rank].next;
     links_[message.link].queue.push_back(index);
-    Drain(links_[message.link]);
+    Drain(message.link);
   }
 
   void IssueRecv(int32_t rank, const Instruction& recv) {
     Message& message = messages_[MessageIndex(recv)];
     message.posted_s = states_[rank].compute_s;
     message.recv_index = states_[rank].next;
-    Drain(links_[message.link]);
+    Drain(message.link);
   }
 
   // Moves the messages at the head of the link whose both ends are issued.
-  void Drain(Link& link) {
-    for (; link.head < link.queue.size(); ++link.head) {
-      Message& message = messages_[link.queue[link.head]];
+  void Drain(int32_t index) {
+    Link& link = links_[index];
+    while (link.head < link.queue.size() && !link.waits) {
+      const Message& message = messages_[link.queue[link.head]];
       if (message.posted_s == kUnknown) return;
-      const Instruction& send = SendOf(link.queue[link.head]);
-      const StageLocation& below = program_.stages[send.hop];
-      const StageLocation& above = program_.stages[send.hop + 1];
-      const bool up = send.payload == Payload::kActivation;
-      const double bytes = static_cast<double>(
-          cost_.chunks[below.rank][below.chunk].message_bytes);
-      const double start =
-          std::max({message.sent_s, message.posted_s, link.free_s});
-      link.free_s = start + bytes / link.cost.bytes_per_s;
-      message.arrived_s = link.free_s + link.cost.latency_s;
-      const int32_t from = up ? below.rank : above.rank;
-      const int32_t to = up ? above.rank : below.rank;
-      const Interval interval = {start, message.arrived_s};
-      result_.times[from][message.send_index] = interval;
-      result_.times[to][message.recv_index] = interval;
-      if (message.waiter >= 0) {
-        ready_.push_back(message.waiter);
-        message.waiter = -1;
+      if (link.cost.channel >= 0) {
+        link.waits = true;
+        shared_.waiting.push(
+            {ReadyAt(message, link), shared_.waited++, this, index});
+        return;
       }
+      Transfer(link);
+    }
+  }
+
+  static double ReadyAt(const Message& message, const Link& link) {
+    return std::max({message.sent_s, message.posted_s, link.free_s});
+  }
+
+  // The message at the head of the link travels.
+  void Transfer(Link& link) {
+    const size_t index = link.queue[link.head++];
+    Message& message = messages_[index];
+    const Instruction& send = SendOf(index);
+    const StageLocation& below = program_.stages[send.hop];
+    const StageLocation& above = program_.stages[send.hop + 1];
+    const bool up = send.payload == Payload::kActivation;
+    const double bytes = static_cast<double>(
+        cost_.chunks[below.rank][below.chunk].message_bytes);
+    double start = ReadyAt(message, link);
+    if (link.cost.channel >= 0) {
+      double& free = shared_.channel_free_s[link.cost.channel];
+      start = std::max(start, free);
+      free = start + bytes * link.cost.channel_s_per_byte;
+    }
+    link.free_s = start + bytes / link.cost.bytes_per_s;
+    message.arrived_s = link.free_s + link.cost.latency_s;
+    const int32_t from = up ? below.rank : above.rank;
+    const int32_t to = up ? above.rank : below.rank;
+    const Interval interval = {start, message.arrived_s};
+    result_.times[from][message.send_index] = interval;
+    result_.times[to][message.recv_index] = interval;
+    if (message.waiter >= 0) {
+      shared_.ready.emplace_back(this, message.waiter);
+      message.waiter = -1;
     }
   }
 
@@ -243,7 +299,7 @@ class Simulator {
   }
 
   bool ArriveAtClip(int32_t rank, const Instruction& clip) {
-    if (clip_start_s_ == kUnknown) {
+    if (shared_.clip_start_s == kUnknown) {
       RankState& state = states_[rank];
       double ready = state.compute_s;
       for (const int32_t dependency : clip.depends_on) {
@@ -252,16 +308,20 @@ class Simulator {
       result_.ranks[rank].exposed_other_s += ready - state.compute_s;
       // Where it starts is known when the last rank has come.
       result_.times[rank][state.next].start_s = ready;
-      latest_at_clip_s_ = std::max(latest_at_clip_s_, ready);
-      if (++ranks_at_clip_ < program_.num_ranks()) return false;
-      clip_start_s_ = latest_at_clip_s_;
-      for (int32_t other = 0; other < program_.num_ranks(); ++other) {
-        if (other != rank) ready_.push_back(other);
+      shared_.latest_at_clip_s = std::max(shared_.latest_at_clip_s, ready);
+      if (++shared_.ranks_at_clip < shared_.ranks) return false;
+      shared_.clip_start_s = shared_.latest_at_clip_s;
+      for (Replica* replica : shared_.replicas) {
+        for (int32_t other = 0; other < program_.num_ranks(); ++other) {
+          if (replica != this || other != rank) {
+            shared_.ready.emplace_back(replica, other);
+          }
+        }
       }
     }
     Interval& interval = result_.times[rank][states_[rank].next];
-    result_.ranks[rank].bubble_s += clip_start_s_ - interval.start_s;
-    interval = {clip_start_s_, clip_start_s_ + cost_.clip_s};
+    result_.ranks[rank].bubble_s += shared_.clip_start_s - interval.start_s;
+    interval = {shared_.clip_start_s, shared_.clip_start_s + cost_.clip_s};
     result_.ranks[rank].compute_s += cost_.clip_s;
     states_[rank].compute_s = interval.end_s;
     return true;
@@ -424,14 +484,11 @@ class Simulator {
   const Program& program_;
   const CostModel& cost_;
   const MemoryModel* memory_;
+  Shared& shared_;
   Simulation result_;
   std::vector<RankState> states_;
   std::vector<Message> messages_;
   std::vector<Link> links_;
-  std::vector<int32_t> ready_;  // ranks to go on with
-  int32_t ranks_at_clip_ = 0;
-  double latest_at_clip_s_ = 0;
-  double clip_start_s_ = kUnknown;
 };
 
 }  // namespace
@@ -439,11 +496,50 @@ class Simulator {
 absl::StatusOr<Simulation> Simulate(const Program& program,
                                     const CostModel& cost,
                                     const MemoryModel* memory) {
+  ASSIGN_OR_RETURN(std::vector<Simulation> results,
+                   SimulateReplicas(program, {&cost, 1}, memory));
+  return std::move(results.front());
+}
+
+absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
+    const Program& program, std::span<const CostModel> replicas,
+    const MemoryModel* memory) {
   RETURN_IF_ERROR(ValidateStructure(program));
   RETURN_IF_ERROR(ValidateMessages(program));
-  RETURN_IF_ERROR(CheckCost(program, cost));
   if (memory != nullptr) RETURN_IF_ERROR(CheckMemoryModel(program, *memory));
-  return Simulator(program, cost, memory).Run();
+  Shared shared;
+  shared.ranks = static_cast<int64_t>(replicas.size()) * program.num_ranks();
+  std::vector<std::unique_ptr<Replica>> simulators;
+  for (const CostModel& cost : replicas) {
+    RETURN_IF_ERROR(CheckCost(program, cost));
+    for (const LinkCost& link : cost.links) {
+      if (link.channel >= static_cast<int32_t>(shared.channel_free_s.size())) {
+        shared.channel_free_s.resize(link.channel + 1);
+      }
+    }
+    simulators.push_back(std::make_unique<Replica>(
+        program, cost, simulators.empty() ? memory : nullptr, shared));
+    shared.replicas.push_back(simulators.back().get());
+    for (int32_t rank = program.num_ranks() - 1; rank >= 0; --rank) {
+      shared.ready.emplace_back(simulators.back().get(), rank);
+    }
+  }
+  while (true) {
+    while (!shared.ready.empty()) {
+      const auto [replica, rank] = shared.ready.back();
+      shared.ready.pop_back();
+      replica->Advance(rank);
+    }
+    if (shared.waiting.empty()) break;
+    const Shared::Waiting next = shared.waiting.top();
+    shared.waiting.pop();
+    next.replica->Enter(next.link);
+  }
+  std::vector<Simulation> results;
+  for (const auto& simulator : simulators) {
+    ASSIGN_OR_RETURN(results.emplace_back(), simulator->Finish());
+  }
+  return results;
 }
 
 }  // namespace trireme

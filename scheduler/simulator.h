@@ -8,17 +8,20 @@
 //  - a message starts when both its Send and its Recv are issued and the
 //    messages before it on the same link (sender, receiver) have left; it
 //    occupies the link for bytes / bytes_per_s and arrives latency_s later;
+//  - where links share a channel, messages enter it in the order in which they
+//    are ready;
 //  - bucket b of B of a chunk is ready for reduction when (b + 1) / B of the
 //    chunk's last backward have passed; reductions and gathers of a rank run
 //    one after another;
 //  - ClipGradients starts when every rank is ready for it.
 // Time is linear in the number of instructions, but for one sort per rank where
-// memory is asked for.
+// memory is asked for and a queue of messages where there are channels.
 
 #ifndef TRIREME_SCHEDULER_SIMULATOR_H_
 #define TRIREME_SCHEDULER_SIMULATOR_H_
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -66,6 +69,13 @@ struct Simulation {
 absl::StatusOr<Simulation> Simulate(const Program& program,
                                     const CostModel& cost,
                                     const MemoryModel* memory = nullptr);
+
+// Several replicas at once, each running the Program at costs of its own; they
+// share channels and wait for one another at ClipGradients. replicas[i] gives
+// result i; memory is asked for in the first alone.
+absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
+    const Program& program, std::span<const CostModel> replicas,
+    const MemoryModel* memory = nullptr);
 
 // One event for each instruction that takes time (one for each message, on its
 // sender).

@@ -93,6 +93,38 @@ TEST(Simulator, ASlowLinkIsTheBottleneck) {
   EXPECT_DOUBLE_EQ(Simulated(program, cost).step_s, 2 * (1 + 3 * m + 1));
 }
 
+// Two replicas of two stages behind one network card each way: their messages
+// leave one after the other, and the second replica is so much later.
+TEST(Simulator, ReplicasQueueForTheChannelThatTheyShare) {
+  const Program program = Build(GPipeOrder(2, 1), 1);
+  CostModel cost = UniformCost(
+      program, {.forward_s = 1, .backward_s = 2, .message_bytes = 10});
+  cost.links.resize(4);
+  cost.links[0 * 2 + 1] = {.bytes_per_s = 20,  // half a second
+                           .channel = 0,
+                           .channel_s_per_byte = 0.1};  // a whole one
+  cost.links[1 * 2 + 0] = {
+      .bytes_per_s = 20, .channel = 1, .channel_s_per_byte = 0.1};
+  const std::vector<CostModel> costs = {cost, cost};
+  const auto results = SimulateReplicas(program, costs);
+  ASSERT_TRUE(results.ok()) << results.status();
+  // Forward 1, message 0.5, forward and backward 3, message 0.5, backward 2;
+  // the other waits a second for its message up, and meets nobody on the way
+  // down.
+  EXPECT_DOUBLE_EQ((*results)[0].times[0].back().end_s, 8);
+  EXPECT_DOUBLE_EQ((*results)[1].step_s, 8);
+  double first_end = 0, second_end = 0;
+  for (size_t i = 0; i < program.ranks[0].size(); ++i) {
+    if (program.ranks[0][i].kind != InstructionKind::kBackward) continue;
+    first_end = (*results)[0].times[0][i].end_s;
+    second_end = (*results)[1].times[0][i].end_s;
+  }
+  EXPECT_DOUBLE_EQ(std::min(first_end, second_end), 7);
+  EXPECT_DOUBLE_EQ(std::max(first_end, second_end), 8);
+  // Alone, nothing is in the way.
+  EXPECT_DOUBLE_EQ(Simulated(program, cost).step_s, 7);
+}
+
 TEST(Simulator, TheSlowestStageSetsThePace) {
   const int32_t m = 20;
   const Program program = Build(OneFOneBOrder(3, m), m);

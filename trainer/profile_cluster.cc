@@ -118,6 +118,7 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   });
   ClusterProfile profile;
   if (rank != 0) return profile;
+  profile.cluster.set_collectives(Cluster::DIRECT);
 
   for (int node = 0; node <= node_of.back(); ++node) {
     std::vector<double> bf16, fp32, memory;

@@ -150,6 +150,7 @@ double ClusterLink::BytesPerSecond(int64_t flows) const {
 
 absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
   ClusterModel model;
+  model.direct_collectives = cluster.collectives() == Cluster::DIRECT;
   RETURN_IF_ERROR(ResolveNodes(cluster, model));
   const auto nodes = static_cast<size_t>(model.num_nodes());
   ClusterLink default_link;

@@ -58,6 +58,9 @@ struct ClusterModel {
   std::vector<ClusterNode> nodes;
   // node_links[from * nodes + to]; the diagonal is unused.
   std::vector<ClusterLink> node_links;
+  // Reductions and gathers go from every member to every other one instead of
+  // around rings.
+  bool direct_collectives = false;
   // node_of_rank[physical rank].
   std::vector<int32_t> node_of_rank;
 

@@ -5,6 +5,10 @@
 namespace trireme {
 
 double RingCost::ReduceScatter(double bytes) const {
+  if (direct) {
+    return std::max(node_latency_s, network_latency_s) +
+           bytes * direct_s_per_byte;
+  }
   double seconds = 0;
   if (members_per_node > 1) {
     const auto i = static_cast<double>(members_per_node);
@@ -71,6 +75,24 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
     ring.network_s_per_byte =
         std::max(ring.network_s_per_byte,
                  1 / link.BytesPerSecond(std::max<int64_t>(1, flows_per_node)));
+  }
+  if (cluster.direct_collectives) {
+    ring.direct = true;
+    const auto k = static_cast<double>(ring.members);
+    for (size_t a = 0; a < nodes.size(); ++a) {
+      const double inside =
+          static_cast<double>(counts[a] - 1) / k /
+          cluster.nodes[nodes[a]].link.BytesPerSecond(counts[a]);
+      double outside = 0;
+      for (size_t b = 0; b < nodes.size(); ++b) {
+        if (a == b) continue;
+        outside += static_cast<double>(counts[b]) / k /
+                   cluster.LinkBetweenNodes(nodes[a], nodes[b])
+                       .BytesPerSecond(std::max<int64_t>(1, flows_per_node));
+      }
+      ring.direct_s_per_byte =
+          std::max({ring.direct_s_per_byte, inside, outside});
+    }
   }
   return ring;
 }

@@ -8,6 +8,11 @@
 // latency for each of the i − 1 + o − 1 steps. An all-gather takes the same, an
 // all-reduce both, an all-to-all of V bytes per device (k − 1)/k·V, of which
 // the part to other nodes at the network's rate.
+//
+// Where collectives are direct (Cluster::DIRECT), each device sends V/k to
+// every other one, all at once: to those of its node at the node's rate, to all
+// others over its share of the network, whichever takes longer, and one
+// latency.
 
 #ifndef TRIREME_SCHEDULER_PLANNER_COLLECTIVES_H_
 #define TRIREME_SCHEDULER_PLANNER_COLLECTIVES_H_
@@ -29,6 +34,9 @@ struct RingCost {
   double node_s_per_byte = 0;
   double network_latency_s = 0;
   double network_s_per_byte = 0;
+  // With direct collectives, for each byte of the whole tensor.
+  bool direct = false;
+  double direct_s_per_byte = 0;
 
   // `bytes`: the whole tensor.
   double ReduceScatter(double bytes) const;

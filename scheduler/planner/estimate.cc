@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
@@ -22,11 +23,67 @@ bool SameCosts(const CostModel& a, const CostModel& b) {
   }
   for (size_t i = 0; i < a.links.size(); ++i) {
     if (a.links[i].latency_s != b.links[i].latency_s ||
-        a.links[i].bytes_per_s != b.links[i].bytes_per_s) {
+        a.links[i].bytes_per_s != b.links[i].bytes_per_s ||
+        a.links[i].channel != b.links[i].channel ||
+        a.links[i].channel_s_per_byte != b.links[i].channel_s_per_byte) {
       return false;
     }
   }
   return true;
+}
+
+// More replicas that meet in channels are stood for by so many, which then
+// occupy the channels longer.
+constexpr size_t kMostTogether = 16;
+
+// Replicas that share channels, directly or through others.
+std::vector<std::vector<int32_t>> ReplicasTogether(
+    const std::vector<PlanCosts>& costs) {
+  std::vector<std::vector<int32_t>> groups;
+  std::map<int32_t, size_t> group_of_channel;
+  for (size_t replica = 0; replica < costs.size(); ++replica) {
+    const size_t own = groups.size();
+    groups.push_back({static_cast<int32_t>(replica)});
+    for (const LinkCost& link : costs[replica].cost.links) {
+      if (link.channel < 0) continue;
+      const auto [found, is_new] =
+          group_of_channel.try_emplace(link.channel, own);
+      const size_t other = found->second;
+      if (is_new || other == own) continue;
+      groups[own].insert(groups[own].end(), groups[other].begin(),
+                         groups[other].end());
+      groups[other].clear();
+      for (auto& [channel, group] : group_of_channel) {
+        if (group == other) group = own;
+      }
+    }
+  }
+  std::erase_if(groups, [](const auto& group) { return group.empty(); });
+  for (std::vector<int32_t>& group : groups) {
+    std::sort(group.begin(), group.end());
+  }
+  return groups;
+}
+
+// The group's costs, with channels numbered as they come.
+std::vector<CostModel> CostsTogether(const std::vector<PlanCosts>& costs,
+                                     const std::vector<int32_t>& group) {
+  const size_t count = std::min(group.size(), kMostTogether);
+  std::map<int32_t, int32_t> numbers;
+  std::vector<CostModel> together;
+  for (size_t i = 0; i < count; ++i) {
+    CostModel& cost = together.emplace_back(costs[group[i]].cost);
+    for (LinkCost& link : cost.links) {
+      if (link.channel < 0) continue;
+      link.channel =
+          numbers
+              .try_emplace(link.channel, static_cast<int32_t>(numbers.size()))
+              .first->second;
+      link.channel_s_per_byte *=
+          static_cast<double>(group.size()) / static_cast<double>(count);
+    }
+  }
+  return together;
 }
 
 StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
@@ -114,30 +171,39 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
   }
   const PlanCoster coster(model, cluster, plan, traits);
   Estimate estimate;
-  PlanCosts slowest;
-  std::vector<PlanCosts> seen;
+  std::vector<PlanCosts> costs;
   for (int32_t replica = 0; replica < static_cast<int32_t>(plan.grid().dp());
        ++replica) {
-    PlanCosts costs = coster.CostsOf(replica);
+    costs.push_back(coster.CostsOf(replica));
+  }
+  ASSIGN_OR_RETURN(
+      estimate.program,
+      CompilePlan(plan, {.buckets_per_stage = costs.front().buckets}));
+  std::vector<std::vector<CostModel>> seen;
+  for (const std::vector<int32_t>& group : ReplicasTogether(costs)) {
+    std::vector<CostModel> together = CostsTogether(costs, group);
     const bool known =
-        std::any_of(seen.begin(), seen.end(), [&](const PlanCosts& other) {
-          return SameCosts(costs.cost, other.cost);
+        std::any_of(seen.begin(), seen.end(), [&](const auto& other) {
+          return std::equal(together.begin(), together.end(), other.begin(),
+                            other.end(), SameCosts);
         });
     if (known) continue;
-    if (seen.empty()) {
-      ASSIGN_OR_RETURN(estimate.program,
-                       CompilePlan(plan, {.buckets_per_stage = costs.buckets}));
+    ASSIGN_OR_RETURN(
+        std::vector<Simulation> simulations,
+        SimulateReplicas(estimate.program, together, &costs[group[0]].memory));
+    const std::vector<MemoryBytes> peak = simulations.front().peak_memory;
+    for (size_t i = 0; i < simulations.size(); ++i) {
+      if (!seen.empty() || i > 0) {
+        if (simulations[i].step_s <= estimate.step_s) continue;
+      }
+      estimate.step_s = simulations[i].step_s;
+      estimate.replica = group[i];
+      estimate.simulation = std::move(simulations[i]);
+      estimate.simulation.peak_memory = peak;
     }
-    ASSIGN_OR_RETURN(Simulation simulation,
-                     Simulate(estimate.program, costs.cost, &costs.memory));
-    if (seen.empty() || simulation.step_s > estimate.step_s) {
-      estimate.step_s = simulation.step_s;
-      estimate.replica = replica;
-      estimate.simulation = std::move(simulation);
-      slowest = costs;
-    }
-    seen.push_back(std::move(costs));
+    seen.push_back(std::move(together));
   }
+  const PlanCosts& slowest = costs[estimate.replica];
   estimate.parts = PartsOf(plan, slowest, estimate);
   estimate.peak = estimate.simulation.peak_memory;
   for (const RankMemory& rank : slowest.memory.ranks) {

@@ -57,8 +57,9 @@ struct Estimate {
   Simulation simulation;
 };
 
-// Simulates every replica of the plan whose costs differ from those before it;
-// the step is that of the slowest. `plan` must be resolved and have as many
+// Simulates every replica of the plan whose costs differ from those before it,
+// together with those whose messages it meets in shared network cards; the step
+// is that of the slowest. `plan` must be resolved and have as many
 // ranks as the cluster. Errors: those of CompilePlan and Simulate.
 absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
                                       const ClusterModel& cluster,

@@ -28,6 +28,11 @@ bool ShardsParameters(const Plan& plan) {
   return plan.sharding() == Plan::PARAMETERS;
 }
 
+// Whole gradients live for one backward only and are scattered after each.
+bool ShardsGradients(const Plan& plan) {
+  return plan.sharding() >= Plan::GRADIENTS;
+}
+
 // What a communication of `seconds` behind `hidden_behind` seconds of compute
 // leaves to see.
 double Exposed(double seconds, double hidden_behind) {
@@ -245,12 +250,15 @@ void PlanCoster::AddCommunication(int32_t replica, int32_t pp, bool recomputed,
     time.backward_s += backward + (forwards - 1) * forward;
     time.parts.cp_s += forwards * forward + backward;
   }
-  if (ShardsParameters(plan_)) {
+  if (ShardsGradients(plan_)) {
     const RingCost& ring = rings_->shards[pp];
     const auto parameters =
         static_cast<double>(BlockParametersPerRank(model_, tp_));
     const double gather =
-        ring.AllGather(parameters * static_cast<double>(model_.element_bytes));
+        ShardsParameters(plan_)
+            ? ring.AllGather(parameters *
+                             static_cast<double>(model_.element_bytes))
+            : 0;
     const double scatter = ring.ReduceScatter(
         parameters * (plan_.bf16_gradient_messages() ? 2.0 : 4.0));
     const double forward = Exposed(gather, time.forward_s);
@@ -319,25 +327,33 @@ PartitionCosts PlanCoster::BlockTimes() const {
 
 LinkCost PlanCoster::HopOf(int32_t replica, int32_t from_pp,
                            int32_t to_pp) const {
-  // Devices of each node that send across this hop to another node, over all
-  // replicas.
-  std::vector<int64_t> flows(cluster_.num_nodes(), 0);
   auto node_of = [&](int32_t i, int32_t pp) {
     return cluster_
         .node_of_rank[PhysicalRankOf(plan_, i + tp_ * cp_ * dp_ * pp)];
   };
-  for (int32_t i = 0; i < tp_ * cp_ * dp_; ++i) {
-    const int32_t from = node_of(i, from_pp);
-    if (from != node_of(i, to_pp)) ++flows[from];
-  }
+  const int32_t first = tp_ * cp_ * replica;
+  const int32_t end = first + tp_ * cp_;
   LinkCost slowest;
-  for (int32_t i = tp_ * cp_ * replica; i < tp_ * cp_ * (replica + 1); ++i) {
+  for (int32_t i = first; i < end; ++i) {
     const int32_t from = node_of(i, from_pp);
     const int32_t to = node_of(i, to_pp);
     const ClusterLink& link = cluster_.LinkBetweenNodes(from, to);
     slowest.latency_s = std::max(slowest.latency_s, link.latency_s);
-    slowest.bytes_per_s = std::min(
-        slowest.bytes_per_s, link.BytesPerSecond(from == to ? 1 : flows[from]));
+    // The replica's own ranks send together; with those of others they queue.
+    int64_t flows = 1;
+    for (int32_t other = first; other < end && from != to; ++other) {
+      if (other != i && node_of(other, from_pp) == from &&
+          node_of(other, to_pp) != from) {
+        ++flows;
+      }
+    }
+    const double rate = link.BytesPerSecond(flows);
+    if (rate >= slowest.bytes_per_s) continue;
+    slowest.bytes_per_s = rate;
+    const bool shared = from != to && std::isfinite(link.shared_bytes_per_s);
+    slowest.channel = shared ? from : -1;
+    slowest.channel_s_per_byte =
+        shared ? static_cast<double>(flows) / link.shared_bytes_per_s : 0;
   }
   return slowest;
 }
@@ -562,9 +578,11 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     if (plan_.sharding() == Plan::REPLICATED) {
       chunk.reduce_s = rings_->reduction[pp].AllReduce(gradient_bytes);
     } else {
-      // PARAMETERS has reduced inside each backward already.
-      if (!ShardsParameters(plan_)) {
+      // GRADIENTS and PARAMETERS have been reduced inside each backward.
+      if (!ShardsGradients(plan_)) {
         chunk.reduce_s = rings_->shards[pp].ReduceScatter(gradient_bytes);
+      }
+      if (!ShardsParameters(plan_)) {
         chunk.gather_s = rings_->shards[pp].AllGather(weight_bytes);
       }
       if (copies) {
