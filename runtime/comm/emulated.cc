@@ -16,37 +16,37 @@ class EmulatedCommunicator final : public Communicator {
 
   Event AllReduce(const Tensor& data, ReduceOp op,
                   std::string_view name) override {
-    return inner_->AllReduce(Zeros(data), op, name);
+    return inner_->AllReduce(Payload(data), op, name);
   }
   Event ReduceScatter(const Tensor& input, const Tensor& output,
                       std::string_view name) override {
-    return inner_->ReduceScatter(Zeros(input), Room(output), name);
+    return inner_->ReduceScatter(Payload(input), Payload(output), name);
   }
   Event AllGather(const Tensor& input, const Tensor& output,
                   std::string_view name) override {
-    return inner_->AllGather(Zeros(input), Room(output), name);
+    return inner_->AllGather(Payload(input), Payload(output), name);
   }
   Event AllToAll(const Tensor& input, const Tensor& output,
                  std::string_view name) override {
-    return inner_->AllToAll(Zeros(input), Room(output), name);
+    return inner_->AllToAll(Payload(input), Payload(output), name);
   }
   Event AllToAllV(const Tensor& input, std::span<const int64_t> send_rows,
                   const Tensor& output, std::span<const int64_t> receive_rows,
                   std::string_view name) override {
-    return inner_->AllToAllV(Zeros(input), send_rows, Room(output),
+    return inner_->AllToAllV(Payload(input), send_rows, Payload(output),
                              receive_rows, name);
   }
   Event Broadcast(const Tensor& data, int root,
                   std::string_view name) override {
-    return inner_->Broadcast(Zeros(data), root, name);
+    return inner_->Broadcast(Payload(data), root, name);
   }
   Event Send(const Tensor& data, int to, int tag,
              std::string_view name) override {
-    return inner_->Send(Zeros(data), to, tag, name);
+    return inner_->Send(Payload(data), to, tag, name);
   }
   Event Receive(const Tensor& data, int from, int tag,
                 std::string_view name) override {
-    return inner_->Receive(Room(data), from, tag, name);
+    return inner_->Receive(Payload(data), from, tag, name);
   }
   void Barrier(std::string_view name) override { inner_->Barrier(name); }
   CommunicationStatistics Statistics() const override {
@@ -57,13 +57,9 @@ class EmulatedCommunicator final : public Communicator {
   }
 
  private:
-  // The inner communicator keeps what it is given until it is done with it.
-  Tensor Zeros(const Tensor& like) const {
-    if (!like.device().dry()) return like;
-    return Tensor::Zeros(payloads_, like.shape(), like.dtype(),
-                         MemoryCategory::kCommunication, "payload");
-  }
-  Tensor Room(const Tensor& like) const {
+  // As large as `like`, with whatever the memory holds. The inner communicator
+  // keeps it until it is done with it.
+  Tensor Payload(const Tensor& like) const {
     if (!like.device().dry()) return like;
     return Tensor::Empty(payloads_, like.shape(), like.dtype(),
                          MemoryCategory::kCommunication, "payload");

@@ -1,5 +1,5 @@
 // Communicators for dry devices that move real bytes: an operation on tensors
-// that hold nothing is carried out on zeros of the same size. What a network
+// that hold nothing is carried out on others of the same size. What a network
 // does with a step's messages can so be seen without the step's arithmetic.
 // Tensors of other devices are communicated as they are.
 
@@ -16,7 +16,7 @@ namespace trireme {
 
 class EmulatedWorld final : public CommunicatorFactory {
  public:
-  // Operations go to communicators of `inner`, on zeros from `payloads`, a
+  // Operations go to communicators of `inner`, on tensors of `payloads`, a
   // device that is not dry. Both outlive the world and its communicators.
   EmulatedWorld(CommunicatorFactory& inner, Device& payloads)
       : inner_(inner), payloads_(payloads) {}

@@ -1,0 +1,167 @@
+"""Several hosts on one machine, with links of given rates between them.
+
+Each host is a network namespace with a name of its own, joined to the others by
+a virtual Ethernet pair and a bridge that is a namespace too. Every host shapes
+what it sends: one htb class for each other host, so that each direction of each
+link has its rate, under one for the network card that they share. The namespaces live as long as the processes that hold them,
+so nothing is left behind, however the laboratory ends.
+
+Needs root (or the capability to make network namespaces), ip and tc.
+"""
+
+import os
+import shutil
+import subprocess
+
+# Jumbo frames: headers take 0.7 % of the rate instead of 4.4 %.
+MTU = 9000
+# What a class may send at once above its rate. Small beside the messages that
+# are timed, large enough for one packet of segmentation offload.
+BURST_BYTES = 64 * 1024
+AGENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "agent.sh")
+
+
+def why_not():
+    """Why no laboratory can be set up here; None if one can."""
+    for tool in ("ip", "tc", "unshare", "nsenter", "mpirun"):
+        if shutil.which(tool) is None:
+            return f"the program {tool} is not installed"
+    try:
+        with Network([1, 1], lambda source, target: 1e8):
+            return None
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", None) or str(error)
+        return f"no namespaces or traffic control: {detail.strip()}"
+
+
+class Network:
+    """Hosts that differ in ranks and links; a context manager.
+
+    ranks: of each host. rate(source, target): bytes per second from one host's
+    index to another's. card(host): what the host sends at most, to all others
+    together; default: as much as its fastest link.
+    """
+
+    def __init__(self, ranks, rate, card=None):
+        self.ranks = list(ranks)
+        self.rate = rate
+        self.card = card or self._fastest
+        self._holders = []  # hosts, then the bridge
+
+    def __enter__(self):
+        try:
+            self._build()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for holder in self._holders:
+            holder.kill()
+            holder.wait()
+            holder.stdin.close()
+            holder.stdout.close()
+        self._holders = []
+
+    def _fastest(self, host):
+        return max(self.rate(host, target) for target in range(len(self.ranks))
+                   if target != host)
+
+    @staticmethod
+    def address(host):
+        return f"10.77.0.{host + 1}"
+
+    @property
+    def hosts(self):
+        """As trireme's --hosts wants them."""
+        return ",".join(f"{self.address(host)}:{ranks}"
+                        for host, ranks in enumerate(self.ranks))
+
+    def run(self, command, timeout, environment=None):
+        """Runs a command on the first host; its standard output.
+
+        Raises CalledProcessError with the output where it fails.
+        """
+        full = dict(os.environ)
+        full.update({
+            "OMPI_MCA_plm_rsh_agent": AGENT,
+            "OMPI_MCA_plm_rsh_no_tree_spawn": "1",
+            "OMPI_MCA_btl_tcp_if_include": "eth0",
+            "OMPI_MCA_oob_tcp_if_include": "eth0",
+            "LAB_HOSTS": " ".join(
+                f"{self.address(host)}={self._holders[host].pid}"
+                for host in range(len(self.ranks))),
+        })
+        full.update(environment or {})
+        return self._enter(0, command, timeout=timeout, env=full)
+
+    def _build(self):
+        for host in range(len(self.ranks)):
+            self._hold(f"host{host}")
+        self._hold("bridge")
+        bridge = len(self.ranks)
+        self._enter(bridge, ["ip", "link", "add", "br0", "mtu", str(MTU),
+                             "type", "bridge"])
+        self._enter(bridge, ["ip", "link", "set", "br0", "up"])
+        for host in range(len(self.ranks)):
+            self._connect(host, bridge)
+        for host in range(len(self.ranks)):
+            self._shape(host)
+
+    def _hold(self, name):
+        # Says when it is inside, then waits for its standard input to close.
+        holder = subprocess.Popen(
+            ["unshare", "--net", "--uts", "sh", "-c",
+             f"hostname {name} && echo ready && read -r _"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True)
+        self._holders.append(holder)
+        if holder.stdout.readline() != "ready\n":
+            holder.wait()
+            raise OSError(holder.stderr.read())
+        holder.stderr.close()
+
+    def _enter(self, host, command, timeout=20, env=None):
+        return subprocess.run(
+            ["nsenter", "-t", str(self._holders[host].pid), "-n", "-u",
+             *command],
+            check=True, text=True, timeout=timeout, env=env,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE).stdout
+
+    def _connect(self, host, bridge):
+        port = f"port{host}"
+        self._enter(bridge, [
+            "ip", "link", "add", port, "mtu", str(MTU), "type", "veth",
+            "peer", "name", "eth0", "mtu", str(MTU),
+            "netns", str(self._holders[host].pid)])
+        self._enter(bridge, ["ip", "link", "set", port, "master", "br0", "up"])
+        self._enter(host, ["ip", "addr", "add", f"{self.address(host)}/24",
+                           "dev", "eth0"])
+        self._enter(host, ["ip", "link", "set", "eth0", "up"])
+        self._enter(host, ["ip", "link", "set", "lo", "up"])
+
+    def _shape(self, host):
+        self._enter(host, ["tc", "qdisc", "add", "dev", "eth0", "root",
+                           "handle", "1:", "htb"])
+        card = self.card(host)
+        self._add_class(host, "1:", "1:1", card, card)
+        others = [target for target in range(len(self.ranks)) if target != host]
+        for target in others:
+            flow = f"1:{target + 16:x}"
+            # An equal share is assured, the link's rate the most.
+            most = min(self.rate(host, target), card)
+            self._add_class(host, "1:1", flow, min(most, card / len(others)),
+                            most)
+            self._enter(host, [
+                "tc", "filter", "add", "dev", "eth0", "parent", "1:",
+                "protocol", "ip", "u32", "match", "ip", "dst",
+                f"{self.address(target)}/32", "flowid", flow])
+
+    def _add_class(self, host, parent, name, assured, most):
+        self._enter(host, [
+            "tc", "class", "add", "dev", "eth0", "parent", parent, "classid",
+            name, "htb", "rate", f"{round(8 * assured)}bit", "ceil",
+            f"{round(8 * most)}bit", "burst", str(BURST_BYTES), "cburst",
+            str(BURST_BYTES), "quantum", str(BURST_BYTES)])
