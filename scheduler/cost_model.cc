@@ -59,8 +59,9 @@ absl::Status CheckCost(const Program& program, const CostModel& cost) {
           "cost model: found bytes_per_s {}, expected above 0",
           link.bytes_per_s);
     }
-    RETURN_IF_ERROR(
-        CheckSeconds("channel_s_per_byte", link.channel_s_per_byte));
+    for (const LinkCost::Channel& channel : link.channels) {
+      RETURN_IF_ERROR(CheckSeconds("channel's s_per_byte", channel.s_per_byte));
+    }
     return CheckSeconds("latency_s", link.latency_s);
   };
   for (const LinkCost& link : cost.links) RETURN_IF_ERROR(check_link(link));

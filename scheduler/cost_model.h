@@ -4,6 +4,7 @@
 #ifndef TRIREME_SCHEDULER_COST_MODEL_H_
 #define TRIREME_SCHEDULER_COST_MODEL_H_
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -37,10 +38,17 @@ struct ChunkCost {
 struct LinkCost {
   double latency_s = 0;
   double bytes_per_s = std::numeric_limits<double>::infinity();
-  // What messages of several links pass one after another, by number (a node's
-  // network card); negative: none. For so long each byte occupies it.
-  int32_t channel = -1;
-  double channel_s_per_byte = 0;
+  // What messages of several links pass one after another (a node's network
+  // card): its number, negative: none, and how long each byte occupies it.
+  struct Channel {
+    int32_t number = -1;
+    double s_per_byte = 0;
+    friend bool operator==(const Channel&, const Channel&) = default;
+  };
+  // A message enters them together.
+  std::array<Channel, 2> channels;
+
+  friend bool operator==(const LinkCost&, const LinkCost&) = default;
 };
 
 struct CostModel {

@@ -247,7 +247,7 @@ class Replica {
     while (link.head < link.queue.size() && !link.waits) {
       const Message& message = messages_[link.queue[link.head]];
       if (message.posted_s == kUnknown) return;
-      if (link.cost.channel >= 0) {
+      if (HasChannel(link.cost)) {
         link.waits = true;
         shared_.waiting.push(
             {ReadyAt(message, link), shared_.waited++, this, index});
@@ -255,6 +255,11 @@ class Replica {
       }
       Transfer(link);
     }
+  }
+
+  static bool HasChannel(const LinkCost& link) {
+    return std::any_of(link.channels.begin(), link.channels.end(),
+                       [](const auto& channel) { return channel.number >= 0; });
   }
 
   static double ReadyAt(const Message& message, const Link& link) {
@@ -272,10 +277,14 @@ class Replica {
     const double bytes = static_cast<double>(
         cost_.chunks[below.rank][below.chunk].message_bytes);
     double start = ReadyAt(message, link);
-    if (link.cost.channel >= 0) {
-      double& free = shared_.channel_free_s[link.cost.channel];
-      start = std::max(start, free);
-      free = start + bytes * link.cost.channel_s_per_byte;
+    for (const LinkCost::Channel& channel : link.cost.channels) {
+      if (channel.number < 0) continue;
+      start = std::max(start, shared_.channel_free_s[channel.number]);
+    }
+    for (const LinkCost::Channel& channel : link.cost.channels) {
+      if (channel.number < 0) continue;
+      shared_.channel_free_s[channel.number] =
+          start + bytes * channel.s_per_byte;
     }
     link.free_s = start + bytes / link.cost.bytes_per_s;
     message.arrived_s = link.free_s + link.cost.latency_s;
@@ -513,8 +522,9 @@ absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
   for (const CostModel& cost : replicas) {
     RETURN_IF_ERROR(CheckCost(program, cost));
     for (const LinkCost& link : cost.links) {
-      if (link.channel >= static_cast<int32_t>(shared.channel_free_s.size())) {
-        shared.channel_free_s.resize(link.channel + 1);
+      for (const LinkCost::Channel& channel : link.channels) {
+        const auto count = static_cast<int32_t>(shared.channel_free_s.size());
+        shared.channel_free_s.resize(std::max(count, channel.number + 1));
       }
     }
     simulators.push_back(std::make_unique<Replica>(

@@ -100,11 +100,12 @@ TEST(Simulator, ReplicasQueueForTheChannelThatTheyShare) {
   CostModel cost = UniformCost(
       program, {.forward_s = 1, .backward_s = 2, .message_bytes = 10});
   cost.links.resize(4);
-  cost.links[0 * 2 + 1] = {.bytes_per_s = 20,  // half a second
-                           .channel = 0,
-                           .channel_s_per_byte = 0.1};  // a whole one
-  cost.links[1 * 2 + 0] = {
-      .bytes_per_s = 20, .channel = 1, .channel_s_per_byte = 0.1};
+  // A message takes the link for half a second, its channel for a whole one.
+  for (const int32_t down : {0, 1}) {
+    LinkCost& link = cost.links[down == 0 ? 1 : 2];
+    link.bytes_per_s = 20;
+    link.channels[0] = {.number = down, .s_per_byte = 0.1};
+  }
   const std::vector<CostModel> costs = {cost, cost};
   const auto results = SimulateReplicas(program, costs);
   ASSERT_TRUE(results.ok()) << results.status();

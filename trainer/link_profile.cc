@@ -124,7 +124,54 @@ class LinkProfiler {
     }
   }
 
+  // What this rank sends to its counterparts on all other nodes at once, in
+  // bytes/s, while the others of its node do the same.
+  double ToAllNodes() const {
+    double own = 0;
+    for (int node = 0; node < num_nodes(); ++node) {
+      world_.Barrier("profile round");
+      const int place = world_.rank() - first_[node_of_[world_.rank()]];
+      if (place >= count_[node]) continue;
+      if (node_of_[world_.rank()] == node) {
+        own = SendToAll(place);
+      } else {
+        Answer(first_[node] + place);
+      }
+    }
+    return own;
+  }
+
  private:
+  int CardRepetitions() const { return std::max(1, options_.repetitions / 3); }
+
+  double SendToAll(int place) const {
+    const Tensor large = Message(device_, options_.large_bytes);
+    int64_t peers = 0;
+    const double seconds = Median(TimesOf(CardRepetitions(), [&] {
+      std::vector<Event> events;
+      peers = 0;
+      for (int node = 0; node < num_nodes(); ++node) {
+        if (node == node_of_[world_.rank()] || place >= count_[node]) continue;
+        ++peers;
+        events.push_back(
+            world_.Send(large, first_[node] + place, 3, "profile"));
+        events.push_back(world_.Receive(Message(device_, 1),
+                                        first_[node] + place, 4, "profile"));
+      }
+      for (Event& event : events) event.Wait();
+    }));
+    return static_cast<double>(peers * options_.large_bytes) / seconds;
+  }
+
+  // The other end of one message of SendToAll, each time.
+  void Answer(int from) const {
+    const Tensor large = Message(device_, options_.large_bytes);
+    TimesOf(CardRepetitions(), [&] {
+      world_.Receive(large, from, 3, "profile").Wait();
+      world_.Send(Message(device_, 1), from, 4, "profile").Wait();
+    });
+  }
+
   // Seconds of `there` and an answer.
   std::vector<double> RoundTrips(const Tensor& there, int peer,
                                  bool sends) const {
@@ -210,8 +257,11 @@ LinkMeasurements MeasureLinks(const LinkProfileOptions& options, Device& device,
   const auto inside = GatherRows(device, world, Flat(own));
   const auto single = GatherRows(device, world, Flat(alone));
   const auto shared = GatherRows(device, world, Flat(together));
-  LinkMeasurements links;
-  if (world.rank() != 0) return links;
+  const auto to_all =
+      GatherRows(device, world, {nodes > 2 ? profiler.ToAllNodes() : 0});
+  LinkMeasurements measured;
+  if (world.rank() != 0) return measured;
+  auto& links = measured.links;
   for (int from = 0; from < nodes; ++from) {
     const int first = profiler.first(from);
     const int end = first + profiler.count(from);
@@ -244,8 +294,18 @@ LinkMeasurements MeasureLinks(const LinkProfileOptions& options, Device& device,
         link.shared_bytes_per_s = sum;
       }
     }
+    double card = 0, apart = 0;
+    for (int rank = first; rank < end; ++rank) card += to_all[rank][0];
+    for (int to = 0; to < nodes; ++to) {
+      if (to == from) continue;
+      const LinkMeasurement& link = links[{from, to}];
+      const int pairs = std::min(end - first, profiler.count(to));
+      apart += link.shared_bytes_per_s > 0 ? link.shared_bytes_per_s
+                                           : pairs * link.bytes_per_s;
+    }
+    measured.cards.push_back(card < kSharedBelow * apart ? card : 0);
   }
-  return links;
+  return measured;
 }
 
 }  // namespace trireme

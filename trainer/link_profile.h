@@ -42,13 +42,19 @@ struct LinkMeasurement {
   double spread = 0;
 };
 
-// [from node, to node].
-using LinkMeasurements = std::map<std::pair<int, int>, LinkMeasurement>;
+struct LinkMeasurements {
+  // [from node, to node].
+  std::map<std::pair<int, int>, LinkMeasurement> links;
+  // By node, where there are more than two: what its ranks send to all other
+  // nodes at once, in bytes/s. 0: as much as over each link, together.
+  std::vector<double> cards;
+};
 
 // Collective. `node_of`: of each rank; a node's ranks are in a row. Inside
 // nodes every two ranks exchange messages, as many pairs at once as there are.
 // Then nodes meet in a tournament, one direction after the other: first their
-// first ranks alone, then all of them at once. The result is rank 0's.
+// first ranks alone, then all of them at once. Last each node sends to all
+// others at once. The result is rank 0's.
 LinkMeasurements MeasureLinks(const LinkProfileOptions& options, Device& device,
                               Communicator& world,
                               std::span<const int> node_of);

@@ -31,7 +31,7 @@ TEST(RoundRobin, EveryTwoMeetOnceAndNobodyPlaysTwiceInARound) {
 TEST(MeasureLinks, FindsEveryPairOfNodesInBothDirections) {
   const std::vector<int> node_of = {0, 0, 0, 1, 2, 2};
   std::mutex mutex;
-  LinkMeasurements links;
+  LinkMeasurements measured;
   RunThreadRanks(6, [&](CommunicatorFactory& factory, int rank) {
     CpuDevice device(int64_t{1} << 30);
     std::vector<int> everyone(6);
@@ -41,10 +41,11 @@ TEST(MeasureLinks, FindsEveryPairOfNodesInBothDirections) {
         {.large_bytes = 1 << 16, .largest_bytes = 1 << 20, .repetitions = 3},
         device, *world, node_of);
     const std::lock_guard lock(mutex);
-    if (rank == 0) links = std::move(found);
+    if (rank == 0) measured = std::move(found);
   });
   std::set<std::pair<int, int>> pairs;
-  for (const auto& [nodes, link] : links) {
+  EXPECT_EQ(measured.cards.size(), 3u);
+  for (const auto& [nodes, link] : measured.links) {
     pairs.insert(nodes);
     EXPECT_GT(link.bytes_per_s, 0) << nodes.first << " to " << nodes.second;
     EXPECT_GE(link.latency_s, 0);

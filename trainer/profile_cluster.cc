@@ -108,8 +108,9 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
                   ElementwiseRate(device, options.repetitions),
                   static_cast<double>(options.memory_bytes)});
 
-  const LinkMeasurements links =
+  const LinkMeasurements measurements =
       MeasureLinks(options.links, device, *world, node_of);
+  const auto& links = measurements.links;
   const Tensor reduced =
       Tensor::Zeros(device, {kAllReduceBytes / 4}, DType::kFloat32,
                     MemoryCategory::kCommunication, "profile");
@@ -147,15 +148,21 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
     entry.set_count(count);
     // A rank alone on its machine has no link there; copies take its place.
     entry.mutable_link()->set_bytes_per_s(Median(memory));
+    if (measurements.cards[node] > 0) {
+      entry.set_card_bytes_per_s(measurements.cards[node]);
+    }
     const auto inside = links.find({node, node});
     if (inside != links.end()) *entry.mutable_link() = LinkOf(inside->second);
     profile.report += fmt::format(
         "{}: {} ranks, each GEMM {:.4g} (bf16, spread {:.0f} %) and {:.4g} "
         "FLOP/s (fp32, {:.0f} %), elementwise {:.3g} B/s; inside {:.3g} s and "
-        "{:.4g} B/s\n",
+        "{:.4g} B/s{}\n",
         hosts[first], count, Median(bf16), 100 * Spread(bf16), Median(fp32),
         100 * Spread(fp32), Median(memory), entry.link().latency_s(),
-        entry.link().bytes_per_s());
+        entry.link().bytes_per_s(),
+        entry.card_bytes_per_s() > 0 ? fmt::format("; to all others {:.4g} B/s",
+                                                   entry.card_bytes_per_s())
+                                     : "");
   }
   for (const auto& [nodes, measured] : links) {
     if (nodes.first == nodes.second) continue;

@@ -126,12 +126,16 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
                                     kMaxDevicesPerNode, kMaxRanks));
     }
     RETURN_IF_ERROR(CheckNotNegative(field + ".slowdown", node.slowdown()));
+    RETURN_IF_ERROR(
+        CheckNotNegative(field + ".card_bytes_per_s", node.card_bytes_per_s()));
     ClusterNode resolved = {
         .name = node.name().empty() ? fmt::format("node{}", i) : node.name(),
         .device = device->second,
         .count = static_cast<int32_t>(node.count()),
         .first_rank = static_cast<int32_t>(model.node_of_rank.size()),
-        .slowdown = node.slowdown() > 0 ? node.slowdown() : 1.0};
+        .slowdown = node.slowdown() > 0 ? node.slowdown() : 1.0,
+        .card_bytes_per_s =
+            node.card_bytes_per_s() > 0 ? node.card_bytes_per_s() : kInfinity};
     if (node.count() > 1) {
       ASSIGN_OR_RETURN(resolved.link,
                        ResolveLink(field + ".link", node.link()));
@@ -146,6 +150,12 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
 
 double ClusterLink::BytesPerSecond(int64_t flows) const {
   return std::min(bytes_per_s, shared_bytes_per_s / static_cast<double>(flows));
+}
+
+double ClusterModel::BytesPerSecond(int32_t from, int32_t to,
+                                    int64_t flows) const {
+  return std::min(LinkBetweenNodes(from, to).BytesPerSecond(flows),
+                  nodes[from].card_bytes_per_s / static_cast<double>(flows));
 }
 
 absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
@@ -188,7 +198,8 @@ bool NodesAreAlike(const ClusterModel& cluster, int32_t a, int32_t b) {
   const ClusterNode& first = cluster.nodes[a];
   const ClusterNode& second = cluster.nodes[b];
   if (first.device != second.device || first.count != second.count ||
-      first.link != second.link || first.slowdown != second.slowdown) {
+      first.link != second.link || first.slowdown != second.slowdown ||
+      first.card_bytes_per_s != second.card_bytes_per_s) {
     return false;
   }
   auto link = [&](int32_t from, int32_t to) -> const ClusterLink& {
@@ -310,7 +321,11 @@ absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset) {
       preset.network_efficiency * network->gb_per_s * 1e9;
   link.set_latency_s(network->latency_s);
   link.set_bytes_per_s(bytes_per_s);
-  if (network->shared) link.set_shared_bytes_per_s(bytes_per_s);
+  if (network->shared) {
+    for (Cluster::Node& node : *cluster.mutable_nodes()) {
+      node.set_card_bytes_per_s(bytes_per_s);
+    }
+  }
   return cluster;
 }
 

@@ -39,6 +39,8 @@ struct ClusterNode {
   int32_t first_rank = 0;
   ClusterLink link;
   double slowdown = 1;
+  // All its devices together to all other nodes; infinite: not shared.
+  double card_bytes_per_s = 0;
 };
 
 struct ClusterDevice {
@@ -71,6 +73,9 @@ struct ClusterModel {
   const ClusterDevice& DeviceOfNode(int32_t node) const {
     return devices[nodes[node].device];
   }
+  // Of each of `flows` transfers that leave node `from` for node `to` at once
+  // and pass its card.
+  double BytesPerSecond(int32_t from, int32_t to, int64_t flows) const;
   // Between nodes, or inside one.
   const ClusterLink& LinkBetweenNodes(int32_t from, int32_t to) const {
     return from == to ? nodes[from].link

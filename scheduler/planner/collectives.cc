@@ -60,6 +60,7 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
     }
   }
   ring.nodes = static_cast<int64_t>(nodes.size());
+  const int64_t flows = std::max<int64_t>(1, flows_per_node);
   ring.members_per_node = *std::min_element(counts.begin(), counts.end());
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (counts[i] > 1) {
@@ -74,7 +75,8 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
     ring.network_latency_s = std::max(ring.network_latency_s, link.latency_s);
     ring.network_s_per_byte =
         std::max(ring.network_s_per_byte,
-                 1 / link.BytesPerSecond(std::max<int64_t>(1, flows_per_node)));
+                 1 / cluster.BytesPerSecond(
+                         nodes[i], nodes[(i + 1) % nodes.size()], flows));
   }
   if (cluster.direct_collectives) {
     ring.direct = true;
@@ -83,12 +85,15 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
       const double inside =
           static_cast<double>(counts[a] - 1) / k /
           cluster.nodes[nodes[a]].link.BytesPerSecond(counts[a]);
-      double outside = 0;
+      // Over each link, and all of it through the card.
+      double outside = (k - static_cast<double>(counts[a])) / k *
+                       static_cast<double>(flows) /
+                       cluster.nodes[nodes[a]].card_bytes_per_s;
       for (size_t b = 0; b < nodes.size(); ++b) {
         if (a == b) continue;
-        outside += static_cast<double>(counts[b]) / k /
-                   cluster.LinkBetweenNodes(nodes[a], nodes[b])
-                       .BytesPerSecond(std::max<int64_t>(1, flows_per_node));
+        const ClusterLink& link = cluster.LinkBetweenNodes(nodes[a], nodes[b]);
+        outside = std::max(outside, static_cast<double>(counts[b]) / k /
+                                        link.BytesPerSecond(flows));
       }
       ring.direct_s_per_byte =
           std::max({ring.direct_s_per_byte, inside, outside});

@@ -22,12 +22,7 @@ bool SameCosts(const CostModel& a, const CostModel& b) {
     }
   }
   for (size_t i = 0; i < a.links.size(); ++i) {
-    if (a.links[i].latency_s != b.links[i].latency_s ||
-        a.links[i].bytes_per_s != b.links[i].bytes_per_s ||
-        a.links[i].channel != b.links[i].channel ||
-        a.links[i].channel_s_per_byte != b.links[i].channel_s_per_byte) {
-      return false;
-    }
+    if (a.links[i] != b.links[i]) return false;
   }
   return true;
 }
@@ -45,16 +40,18 @@ std::vector<std::vector<int32_t>> ReplicasTogether(
     const size_t own = groups.size();
     groups.push_back({static_cast<int32_t>(replica)});
     for (const LinkCost& link : costs[replica].cost.links) {
-      if (link.channel < 0) continue;
-      const auto [found, is_new] =
-          group_of_channel.try_emplace(link.channel, own);
-      const size_t other = found->second;
-      if (is_new || other == own) continue;
-      groups[own].insert(groups[own].end(), groups[other].begin(),
-                         groups[other].end());
-      groups[other].clear();
-      for (auto& [channel, group] : group_of_channel) {
-        if (group == other) group = own;
+      for (const LinkCost::Channel& channel : link.channels) {
+        if (channel.number < 0) continue;
+        const auto [found, is_new] =
+            group_of_channel.try_emplace(channel.number, own);
+        const size_t other = found->second;
+        if (is_new || other == own) continue;
+        groups[own].insert(groups[own].end(), groups[other].begin(),
+                           groups[other].end());
+        groups[other].clear();
+        for (auto& [number, group] : group_of_channel) {
+          if (group == other) group = own;
+        }
       }
     }
   }
@@ -74,13 +71,15 @@ std::vector<CostModel> CostsTogether(const std::vector<PlanCosts>& costs,
   for (size_t i = 0; i < count; ++i) {
     CostModel& cost = together.emplace_back(costs[group[i]].cost);
     for (LinkCost& link : cost.links) {
-      if (link.channel < 0) continue;
-      link.channel =
-          numbers
-              .try_emplace(link.channel, static_cast<int32_t>(numbers.size()))
-              .first->second;
-      link.channel_s_per_byte *=
-          static_cast<double>(group.size()) / static_cast<double>(count);
+      for (LinkCost::Channel& channel : link.channels) {
+        if (channel.number < 0) continue;
+        channel.number = numbers
+                             .try_emplace(channel.number,
+                                          static_cast<int32_t>(numbers.size()))
+                             .first->second;
+        channel.s_per_byte *=
+            static_cast<double>(group.size()) / static_cast<double>(count);
+      }
     }
   }
   return together;

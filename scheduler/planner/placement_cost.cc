@@ -119,7 +119,9 @@ double PlacementCosts::PipelineCost(int32_t dp) const {
       auto seconds = [&](int32_t from, int32_t to, double bytes) {
         const ClusterLink& link = cluster_.LinkBetweenNodes(from, to);
         const int64_t flows = from == to ? 1 : cluster_.nodes[from].count;
-        return link.latency_s + bytes / link.BytesPerSecond(flows);
+        return link.latency_s +
+               bytes / (from == to ? link.BytesPerSecond(flows)
+                                   : cluster_.BytesPerSecond(from, to, flows));
       };
       if (pp + 1 < pp_) {
         const int32_t next = nodes_[UnitAt(part, dp, pp + 1)];

@@ -347,13 +347,21 @@ LinkCost PlanCoster::HopOf(int32_t replica, int32_t from_pp,
         ++flows;
       }
     }
-    const double rate = link.BytesPerSecond(flows);
+    const double rate = from == to ? link.bytes_per_s
+                                   : cluster_.BytesPerSecond(from, to, flows);
     if (rate >= slowest.bytes_per_s) continue;
     slowest.bytes_per_s = rate;
-    const bool shared = from != to && std::isfinite(link.shared_bytes_per_s);
-    slowest.channel = shared ? from : -1;
-    slowest.channel_s_per_byte =
-        shared ? static_cast<double>(flows) / link.shared_bytes_per_s : 0;
+    slowest.channels = {};
+    if (from == to) continue;
+    const auto together = static_cast<double>(flows);
+    if (std::isfinite(link.shared_bytes_per_s)) {
+      slowest.channels[0] = {.number = cluster_.num_nodes() * (from + 1) + to,
+                             .s_per_byte = together / link.shared_bytes_per_s};
+    }
+    const double card = cluster_.nodes[from].card_bytes_per_s;
+    if (std::isfinite(card)) {
+      slowest.channels[1] = {.number = from, .s_per_byte = together / card};
+    }
   }
   return slowest;
 }
