@@ -324,7 +324,17 @@ void RankModel::EmulateCompute(const DeviceArithmetic& seconds,
   for (const Part& part : parts_) {
     const DitPart& model = *part.model;
     if (model.has_embedding()) set(model.embedding_unit(), seconds.embedding);
-    for (const int unit : model.block_units()) set(unit, seconds.block);
+    // Blocks that are run again take their forward's time once more.
+    ArithmeticSeconds again = seconds.block;
+    again.backward_s += again.forward_s;
+    const BlockRecompute recompute = RecomputeOf(plan_);
+    int64_t block = 0;
+    for (const int unit : model.block_units()) {
+      const bool runs_again = recompute.kind == BlockRecompute::Kind::kFull &&
+                              block < recompute.blocks;
+      set(unit, runs_again ? again : seconds.block);
+      ++block;
+    }
     if (model.has_head()) set(model.head_unit(), seconds.head);
   }
   compute.set_update_seconds(seconds.update_s);

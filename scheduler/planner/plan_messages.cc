@@ -1,0 +1,112 @@
+// What messages between a plan's stages take.
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "scheduler/plan.h"
+#include "scheduler/planner/plan_costs.h"
+
+namespace trireme {
+
+LinkCost PlanCoster::HopOf(int32_t replica, int32_t from_pp,
+                           int32_t to_pp) const {
+  auto node_of = [&](int32_t i, int32_t pp) {
+    return cluster_
+        .node_of_rank[PhysicalRankOf(plan_, i + tp_ * cp_ * dp_ * pp)];
+  };
+  const int32_t first = tp_ * cp_ * replica;
+  const int32_t end = first + tp_ * cp_;
+  LinkCost slowest;
+  for (int32_t i = first; i < end; ++i) {
+    const int32_t from = node_of(i, from_pp);
+    const int32_t to = node_of(i, to_pp);
+    const ClusterLink& link = cluster_.LinkBetweenNodes(from, to);
+    slowest.latency_s = std::max(slowest.latency_s, link.latency_s);
+    // The replica's own ranks send together; with those of others they queue.
+    int64_t flows = 1;
+    for (int32_t other = first; other < end && from != to; ++other) {
+      if (other != i && node_of(other, from_pp) == from &&
+          node_of(other, to_pp) != from) {
+        ++flows;
+      }
+    }
+    const double rate = from == to ? link.bytes_per_s
+                                   : cluster_.BytesPerSecond(from, to, flows);
+    if (rate >= slowest.bytes_per_s) continue;
+    slowest.bytes_per_s = rate;
+    slowest.channels = {};
+    if (from == to) continue;
+    const auto together = static_cast<double>(flows);
+    if (std::isfinite(link.shared_bytes_per_s)) {
+      slowest.channels[0] = {.number = cluster_.num_nodes() * (from + 1) + to,
+                             .s_per_byte = together / link.shared_bytes_per_s};
+    }
+    const double card = cluster_.nodes[from].card_bytes_per_s;
+    if (std::isfinite(card)) {
+      slowest.channels[1] = {.number = from, .s_per_byte = together / card};
+    }
+  }
+  return slowest;
+}
+
+void PlanCoster::ChargeMessages(int32_t replica, PlanCosts& costs) const {
+  CostModel& cost = costs.cost;
+  // Each neighbour pair of pipeline ranks, both ways; a chunk's successor may
+  // be on the rank itself.
+  cost.links.resize(static_cast<size_t>(pp_) * pp_);
+  BlockSplit whole = split_;
+  whole.sequence_parallel = false;
+  const bool scatters =
+      traits_.scatter_messages && tp_ > 1 && !split_.sequence_parallel;
+  auto chunk_of = [&](int32_t stage) {
+    const auto [rank, chunk] = stages_[stage];
+    return std::pair(&cost.chunks[rank][chunk], &costs.parts[rank][chunk]);
+  };
+  for (int32_t hop = 0; hop + 1 < static_cast<int32_t>(stages_.size()); ++hop) {
+    const int32_t below = stages_[hop].rank;
+    const int32_t above = stages_[hop + 1].rank;
+    if (below == above) continue;
+    for (const bool up : {true, false}) {
+      const int32_t from = up ? below : above;
+      const int32_t to = up ? above : below;
+      LinkCost& link = cost.links[static_cast<size_t>(from) * pp_ + to];
+      if (std::isinf(link.bytes_per_s)) link = HopOf(replica, from, to);
+      if (scatters) {
+        const auto [chunk, parts] = chunk_of(up ? hop + 1 : hop);
+        const double seconds =
+            TensorRing(replica, to)
+                .AllGather(static_cast<double>(BoundaryBytes(model_, whole)));
+        if (up) {
+          chunk->forward_s += seconds;
+        } else {
+          chunk->backward_s += seconds;
+          chunk->backward_input_s += seconds;
+        }
+        parts->tp_s += seconds;
+      }
+      if (traits_.blocking_messages) {
+        const auto [chunk, parts] = chunk_of(up ? hop : hop + 1);
+        const double seconds =
+            link.latency_s + static_cast<double>(MessageBytes(
+                                 model_, split_, traits_.scatter_messages)) /
+                                 link.bytes_per_s;
+        if (up) {
+          chunk->forward_s += seconds;
+        } else {
+          chunk->backward_s += seconds;
+          chunk->backward_input_s += seconds;
+        }
+        parts->pp_s += seconds;
+      }
+    }
+  }
+  if (!traits_.blocking_messages) return;
+  // They arrive with the end of the chunk that sends them.
+  cost.links.clear();
+  for (std::vector<ChunkCost>& chunks : cost.chunks) {
+    for (ChunkCost& chunk : chunks) chunk.message_bytes = 0;
+  }
+}
+
+}  // namespace trireme

@@ -1,0 +1,122 @@
+#include "trainer/rehearse.h"
+
+#include <mutex>
+
+#include "gtest/gtest.h"
+#include "runtime/comm/threads/thread_world.h"
+#include "scheduler/plan.h"
+#include "trainer/job.h"
+
+namespace trireme {
+namespace {
+
+constexpr double kMemoryBytesPerS = 1e12;
+
+// Two devices in one node, slow enough that their computation takes
+// milliseconds.
+ClusterModel TwoDevices(int64_t memory_bytes) {
+  Cluster cluster;
+  Cluster::Device& device = *cluster.add_devices();
+  device.set_name("slow");
+  device.set_peak_bf16_flops(2e9);
+  device.set_peak_fp32_flops(2e9);
+  device.set_achieved_bf16_flops(1e9);
+  device.set_achieved_fp32_flops(1e9);
+  device.set_memory_bytes(memory_bytes);
+  device.set_memory_bytes_per_s(kMemoryBytesPerS);
+  Cluster::Node& node = *cluster.add_nodes();
+  node.set_device("slow");
+  node.set_count(2);
+  node.mutable_link()->set_bytes_per_s(1e9);
+  const auto model = ResolveCluster(cluster);
+  EXPECT_TRUE(model.ok()) << model.status();
+  return *model;
+}
+
+RehearseOptions Options(const Plan& plan,
+                        int64_t memory_bytes = int64_t{1} << 30) {
+  RehearseOptions options;
+  options.setup.model.image = {.channels = 1, .height = 8, .width = 8};
+  options.setup.model.patch = 2;
+  options.setup.model.hidden = 32;
+  options.setup.model.heads = 2;
+  options.setup.model.mlp_hidden = 128;
+  options.setup.model.layers = 4;
+  options.setup.model.classes = 3;
+  options.setup.global_batch = 4;
+  options.cluster = TwoDevices(memory_bytes);
+  const auto resolved = ResolvePlan(plan, PlanContextOf(options.setup, 2));
+  EXPECT_TRUE(resolved.ok()) << resolved.status();
+  options.plan = *resolved;
+  options.steps = 2;
+  return options;
+}
+
+absl::StatusOr<Rehearsal> RehearseOnThreads(const RehearseOptions& options) {
+  absl::StatusOr<Rehearsal> result = Rehearsal();
+  std::mutex mutex;
+  RunThreadRanks(2, [&](CommunicatorFactory& factory, int rank) {
+    auto rehearsal = Rehearse(options, factory);
+    const std::lock_guard lock(mutex);
+    if (rank == 0) result = std::move(rehearsal);
+  });
+  return result;
+}
+
+Plan TwoStages() {
+  Plan plan;
+  plan.mutable_grid()->set_pp(2);
+  plan.set_microbatch_size(1);
+  return plan;
+}
+
+// A rehearsal that computes for less than it says would promise too much.
+TEST(Rehearse, TakesAtLeastTheTimeOfTheComputation) {
+  const auto rehearsal = RehearseOnThreads(Options(TwoStages()));
+  ASSERT_TRUE(rehearsal.ok()) << rehearsal.status();
+  ASSERT_EQ(rehearsal->steps.size(), 2u);
+  const double compute = rehearsal->predicted.parts.compute_s;
+  EXPECT_GT(compute, 5e-3);
+  for (const StepMetrics& step : rehearsal->steps) {
+    EXPECT_GT(step.compute_s, 0.99 * compute);
+    EXPECT_GT(step.step_s, step.compute_s);
+  }
+  EXPECT_NE(RehearsalText(*rehearsal).find("bubble"), std::string::npos);
+}
+
+TEST(Rehearse, RunsRecomputedBlocksTwice) {
+  Plan plan = TwoStages();
+  const auto once = RehearseOnThreads(Options(plan));
+  plan.set_recompute(Plan::FULL);
+  const auto twice = RehearseOnThreads(Options(plan));
+  ASSERT_TRUE(once.ok() && twice.ok());
+  const StepParts& parts = twice->predicted.parts;
+  EXPECT_GT(parts.recompute_s, 0);
+  EXPECT_GT(twice->steps.front().compute_s,
+            0.99 * (parts.compute_s + parts.recompute_s));
+}
+
+// Weight gradients that are put off take their time where they are run.
+TEST(Rehearse, SplitsBackwards) {
+  Plan plan = TwoStages();
+  plan.set_schedule(Plan::ZB_H1);
+  const auto rehearsal = RehearseOnThreads(Options(plan));
+  ASSERT_TRUE(rehearsal.ok()) << rehearsal.status();
+  EXPECT_GT(rehearsal->steps.front().compute_s,
+            0.99 * rehearsal->predicted.parts.compute_s);
+}
+
+TEST(Rehearse, RefusesWhatDoesNotFitTheDevices) {
+  const auto rehearsal = RehearseOnThreads(Options(TwoStages(), 1 << 16));
+  EXPECT_EQ(rehearsal.status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST(Rehearse, RefusesAnotherNumberOfRanks) {
+  RehearseOptions options = Options(TwoStages());
+  options.cluster.node_of_rank.push_back(0);
+  EXPECT_EQ(RehearseOnThreads(options).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace trireme
