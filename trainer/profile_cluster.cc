@@ -11,6 +11,8 @@
 #include "runtime/core/status.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/pointwise.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/collectives.h"
 #include "trainer/profile_statistics.h"
 
 namespace trireme {
@@ -72,6 +74,16 @@ Cluster::Link LinkOf(const LinkMeasurement& measured) {
     link.set_shared_bytes_per_s(measured.shared_bytes_per_s);
   }
   return link;
+}
+
+// By the figures of the links.
+absl::StatusOr<double> AllReduceSeconds(const Cluster& cluster) {
+  ASSIGN_OR_RETURN(const ClusterModel model, ResolveCluster(cluster));
+  std::vector<int32_t> ranks(model.num_ranks());
+  std::iota(ranks.begin(), ranks.end(), 0);
+  int32_t most = 0;
+  for (const ClusterNode& node : model.nodes) most = std::max(most, node.count);
+  return RingOf(model, ranks, most).AllReduce(kAllReduceBytes);
 }
 
 }  // namespace
@@ -184,8 +196,16 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
             : "");
   }
   profile.report +=
-      fmt::format("all-reduce of {} bytes over {} ranks: {:.3g} s\n",
+      fmt::format("all-reduce of {} bytes over {} ranks: {:.3g} s",
                   kAllReduceBytes, ranks, all_reduce_s);
+  if (profile.cluster.nodes_size() > 1) {
+    ASSIGN_OR_RETURN(const double expected_s,
+                     AllReduceSeconds(profile.cluster));
+    profile.cluster.set_collective_slowdown(
+        std::max(1.0, all_reduce_s / expected_s));
+    profile.report += fmt::format(", {:.3g} by the links' figures", expected_s);
+  }
+  profile.report += "\n";
   return profile;
 }
 

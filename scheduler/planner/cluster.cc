@@ -161,6 +161,11 @@ double ClusterModel::BytesPerSecond(int32_t from, int32_t to,
 absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
   ClusterModel model;
   model.direct_collectives = cluster.collectives() == Cluster::DIRECT;
+  RETURN_IF_ERROR(
+      CheckNotNegative("collective_slowdown", cluster.collective_slowdown()));
+  if (cluster.collective_slowdown() > 0) {
+    model.collective_slowdown = cluster.collective_slowdown();
+  }
   RETURN_IF_ERROR(ResolveNodes(cluster, model));
   const auto nodes = static_cast<size_t>(model.num_nodes());
   ClusterLink default_link;

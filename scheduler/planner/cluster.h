@@ -63,6 +63,8 @@ struct ClusterModel {
   // Reductions and gathers go from every member to every other one instead of
   // around rings.
   bool direct_collectives = false;
+  // Of their part between nodes.
+  double collective_slowdown = 1;
   // node_of_rank[physical rank].
   std::vector<int32_t> node_of_rank;
 

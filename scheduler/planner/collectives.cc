@@ -78,6 +78,7 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
                  1 / cluster.BytesPerSecond(
                          nodes[i], nodes[(i + 1) % nodes.size()], flows));
   }
+  ring.network_s_per_byte *= cluster.collective_slowdown;
   if (cluster.direct_collectives) {
     ring.direct = true;
     const auto k = static_cast<double>(ring.members);
@@ -96,7 +97,8 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
                                         link.BytesPerSecond(flows));
       }
       ring.direct_s_per_byte =
-          std::max({ring.direct_s_per_byte, inside, outside});
+          std::max({ring.direct_s_per_byte, inside,
+                    outside * cluster.collective_slowdown});
     }
   }
   return ring;

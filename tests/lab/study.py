@@ -1,0 +1,119 @@
+"""How well the planner predicts: study.py TRIREME [PLAN...].
+
+Runs plans on a laboratory of 4 hosts with 4 ranks each, links of 25 and
+40 MB/s, and prints predicted and measured steps as a Markdown table, with their
+rank correlation and mean absolute error; then what placing a pipeline around a
+slow link gains, predicted and measured. Takes some 8 minutes. The figures in
+docs/benchmarks come from here.
+"""
+
+import sys
+import tempfile
+
+import laboratory
+import network
+
+PLANS = {
+    "1F1B": "grid { pp: 4 dp: 4 }",
+    "1F1B, ZeRO-1": "grid { pp: 4 dp: 4 } sharding: OPTIMIZER",
+    "1F1B, deep": "grid { pp: 8 dp: 2 }",
+    "GPipe, deep": "grid { pp: 8 dp: 2 } schedule: GPIPE",
+    "interleaved": "grid { pp: 4 dp: 4 } schedule: INTERLEAVED "
+                   "chunks_per_rank: 2",
+    "ZB-H1, deep": "grid { pp: 8 dp: 2 } schedule: ZB_H1",
+    "ZB-V": "grid { pp: 4 dp: 4 } schedule: ZB_V",
+    "full recompute": "grid { pp: 4 dp: 4 } recompute: FULL",
+    "tensor 2": "grid { tp: 2 pp: 4 dp: 2 }",
+    "tensor 4": "grid { tp: 4 pp: 4 }",
+    "tensor 2, sequence parallel": "grid { tp: 2 pp: 8 } "
+                                   "sequence_parallel: true",
+    "tensor 4, data 4": "grid { tp: 4 dp: 4 }",
+    "context 2 (Ulysses)": "grid { cp: 2 pp: 4 dp: 2 } ulysses: 2",
+    "data 16": "grid { dp: 16 }",
+    "data 16, ZeRO-2": "grid { dp: 16 } sharding: GRADIENTS",
+}
+
+
+def ranks_of(values):
+    order = sorted(range(len(values)), key=values.__getitem__)
+    ranks = [0] * len(values)
+    for rank, index in enumerate(order):
+        ranks[index] = rank
+    return ranks
+
+
+def rank_correlation(a, b):
+    """Spearman's."""
+    n = len(a)
+    distance = sum((x - y)**2 for x, y in zip(ranks_of(a), ranks_of(b)))
+    return 1 - 6 * distance / (n * (n * n - 1))
+
+
+def study_plans(trireme, chosen):
+    def rate(source, target):
+        return 25e6 if (source + target) % 2 else 40e6
+    with tempfile.TemporaryDirectory() as folder, \
+            network.Network([4] * 4, rate) as net:
+        lab = laboratory.Laboratory(trireme, net, folder, global_batch=256)
+        measured, printed = lab.profile()
+        print(printed)
+        cluster = lab.emulated(measured)
+        print("| plan | grid | predicted s | measured s | error |")
+        print("|---|---|---|---|---|")
+        predicted, actual = [], []
+        for name in chosen:
+            text = PLANS[name] + " microbatch_size: 4"
+            plan = lab.write("plan.textproto", text)
+            p, m = lab.rehearse(cluster, plan)
+            predicted.append(p)
+            actual.append(m)
+            grid = PLANS[name][len("grid { "):PLANS[name].index("}")].strip()
+            print(f"| {name} | {grid} | {p:.3f} | {m:.3f} "
+                  f"| {100 * (p / m - 1):+.1f} % |", flush=True)
+        errors = [abs(p / m - 1) for p, m in zip(predicted, actual)]
+        print(f"\n{len(chosen)} plans: mean absolute error "
+              f"{100 * sum(errors) / len(errors):.1f} %", end="")
+        if len(chosen) > 1:
+            print(", rank correlation "
+                  f"{rank_correlation(predicted, actual):.3f}", end="")
+        print("\n")
+
+
+def study_slow_link(trireme):
+    def rate(source, target):
+        return 5e6 if {source, target} == {1, 2} else 50e6
+    with tempfile.TemporaryDirectory() as folder, \
+            network.Network([1] * 4, rate) as net:
+        lab = laboratory.Laboratory(trireme, net, folder, global_batch=64)
+        measured, _ = lab.profile()
+        cluster = lab.emulated(measured)
+        plan, printed = lab.plan(cluster)
+        print(printed)
+        with open(plan, encoding="utf-8") as file:
+            lines = file.readlines()
+        default = lab.write(
+            "default.textproto",
+            "".join(line for line in lines
+                    if not line.startswith("placement")))
+        placed = lab.rehearse(cluster, plan, steps=5)
+        in_order = lab.rehearse(cluster, default, steps=5)
+        print("| placement | predicted s | measured s |\n|---|---|---|")
+        print(f"| the planner's | {placed[0]:.3f} | {placed[1]:.3f} |")
+        print(f"| in order | {in_order[0]:.3f} | {in_order[1]:.3f} |")
+        print(f"\nspeed-up {in_order[0] / placed[0]:.2f} predicted, "
+              f"{in_order[1] / placed[1]:.2f} measured")
+
+
+def main():
+    reason = network.why_not()
+    if reason:
+        print(f"no laboratory here: {reason}", file=sys.stderr)
+        return 1
+    study_plans(sys.argv[1], sys.argv[2:] or list(PLANS))
+    if len(sys.argv) == 2:
+        study_slow_link(sys.argv[1])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
