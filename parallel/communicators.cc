@@ -74,6 +74,24 @@ Communicators::Communicators(CommunicatorFactory& factory,
                                      Axis::kExpert, Axis::kPipeline};
   model_ = create(grid.Group(kModelAxes), "model", Progress::kWhileWaiting);
 
+  CreateChannels(create, grid, options);
+}
+
+void Communicators::CreateChannels(const Creator& create,
+                                   const ProcessGrid& grid,
+                                   const CommunicatorOptions& options) {
+  if (options.channels.has_value()) {
+    const int own = grid.logical_rank();
+    for (const auto& [sender, receiver] : *options.channels) {
+      if (own != sender && own != receiver) continue;
+      const std::array ranks = {grid.WorldRankOf(sender),
+                                grid.WorldRankOf(receiver)};
+      auto& to_peer = own == sender ? pipeline_send_ : pipeline_receive_;
+      to_peer[own == sender ? receiver : sender] =
+          create(ranks, "pp messages", Progress::kBackground);
+    }
+    return;
+  }
   // A stage computes on while what it sent is on its way.
   const int stages = grid.size(Axis::kPipeline);
   const int stage = grid.coordinate(Axis::kPipeline);

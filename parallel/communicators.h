@@ -9,9 +9,11 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "parallel/process_grid.h"
@@ -23,6 +25,10 @@ namespace trireme {
 struct CommunicatorOptions {
   int ulysses = 1;      // divides cp: see ContextUlysses()
   int shard_group = 1;  // divides dp: see ShardGroup()
+  // Sender and receiver, logical ranks, of each pair that exchanges messages in
+  // a partial pipeline, the same list on all ranks. Absent: the neighbours of
+  // an ordinary one.
+  std::optional<std::vector<std::pair<int, int>>> channels;
 };
 
 class Communicators {
@@ -61,7 +67,8 @@ class Communicators {
   Communicator& world() { return *world_; }
   // Messages between this rank and the rank of pipeline coordinate `peer` with
   // the same other coordinates; one communicator per pair and direction.
-  // Adjacent stages only (and last-first, for interleaving).
+  // Adjacent stages only (and last-first, for interleaving). With
+  // CommunicatorOptions::channels: to and from the logical rank `peer`.
   Communicator& PipelineSend(int peer) { return *pipeline_send_.at(peer); }
   Communicator& PipelineReceive(int peer) {
     return *pipeline_receive_.at(peer);
@@ -77,6 +84,8 @@ class Communicators {
   std::array<std::unique_ptr<Communicator>, kNumAxes> axes_;
   using Creator = std::function<std::unique_ptr<Communicator>(
       std::span<const int>, std::string_view, Progress)>;
+  void CreateChannels(const Creator& create, const ProcessGrid& grid,
+                      const CommunicatorOptions& options);
   void CreateGradientGroups(const Creator& create, const ProcessGrid& grid,
                             int shard_group);
 

@@ -69,6 +69,11 @@ Executor::Executor(ParallelContext& context, const Program& program,
       optimizer_(optimizer) {
   CHECK_EQ(static_cast<int>(chunks_.size()),
            ChunksOnRank(program, pipeline_rank));
+  for (const Instruction& instruction : program.ranks[pipeline_rank]) {
+    if (instruction.kind != InstructionKind::kSend) continue;
+    sent_.emplace(instruction.payload, instruction.microbatch,
+                  instruction.chunk);
+  }
 }
 
 absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
@@ -152,6 +157,12 @@ void Executor::Run(const Instruction& instruction, const StepOptions& options,
         }
       }
       result.times.gradient_wait += SecondsSince(start_ns);
+      for (const ExecutorChunk& chunk : chunks_) {
+        if (chunk.gradient_factor == 1) continue;
+        for (int b = 0; b < chunk.reducer->num_buckets(); ++b) {
+          chunk.reducer->Scale(b, chunk.gradient_factor);
+        }
+      }
       const int64_t clip_start_ns = NowNs();
       result.gradient_norm =
           optimizer_->ClipGradients(options.loss_scale, options.skip_overflow);
@@ -159,7 +170,7 @@ void Executor::Run(const Instruction& instruction, const StepOptions& options,
       break;
     }
     case InstructionKind::kUpdate:
-      if (!options.update) break;
+      if (!options.update || !chunks_[instruction.chunk].updates) break;
       optimizer_->Update(
           chunks_[instruction.chunk].first_bucket + instruction.bucket,
           options.step, options.learning_rate);
@@ -259,19 +270,20 @@ void Executor::BackwardWeight(const Instruction& instruction) {
 
 void Executor::Deliver(const Instruction& instruction, Payload payload,
                        std::vector<Tensor> tensors) {
+  const OutgoingKey key(payload, instruction.microbatch, instruction.chunk);
+  if (sent_.contains(key)) {
+    outgoing_.emplace(key, std::move(tensors));
+    return;
+  }
   const bool forward = payload == Payload::kActivation;
   const int stage = StageOf(program_, pipeline_rank_, instruction.chunk);
   const StageLocation target = program_.stages[forward ? stage + 1 : stage - 1];
-  if (target.rank == pipeline_rank_) {
-    Arrival arrival;
-    arrival.tensors = std::move(tensors);
-    (forward ? activations_ : gradients_)
-        .emplace(Key(instruction.microbatch, target.chunk), std::move(arrival));
-  } else {
-    outgoing_.emplace(
-        OutgoingKey(payload, instruction.microbatch, instruction.chunk),
-        std::move(tensors));
-  }
+  CHECK_EQ(target.rank, pipeline_rank_)
+      << ToText(instruction) << ": nobody sends its result";
+  Arrival arrival;
+  arrival.tensors = std::move(tensors);
+  (forward ? activations_ : gradients_)
+      .emplace(Key(instruction.microbatch, target.chunk), std::move(arrival));
 }
 
 void Executor::Send(const Instruction& instruction) {

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -33,6 +34,11 @@ struct ExecutorChunk {
   ParameterShards* shards = nullptr;
   // Of the chunk's bucket 0 among the optimizer's buckets.
   int first_bucket = 0;
+  // Of the reduced gradients, before they are clipped: what makes the sum over
+  // the microbatches that visited the chunk's stage, of all, their mean.
+  double gradient_factor = 1;
+  // False for a stage that no microbatch visits: it keeps its values.
+  bool updates = true;
 };
 
 struct StepOptions {
@@ -79,7 +85,8 @@ struct StepResult {
 
 class Executor {
  public:
-  // `pipeline_rank`: whose list of the Program to run. All outlive it.
+  // `pipeline_rank`: whose list of the Program to run. In a partial pipeline
+  // (scheduler/skip/skip_program.h) that is the logical rank. All outlive it.
   Executor(ParallelContext& context, const Program& program, int pipeline_rank,
            std::vector<ExecutorChunk> chunks, Optimizer* optimizer);
 
@@ -132,6 +139,8 @@ class Executor {
   const Program& program_;
   int pipeline_rank_;
   std::vector<ExecutorChunk> chunks_;
+  // What the list has a Send for; all else stays on this rank.
+  std::set<std::tuple<Payload, int, int>> sent_;
   Optimizer* optimizer_;
 
   // Of the step in progress.

@@ -104,18 +104,22 @@ void GradientReducer::Contribute(Parameter& parameter) {
       StartTravel(bucket);
     }
   } else if (last) {
-    if (buckets_.sharding().level == DataSharding::Level::kReplicated &&
-        !buckets_.sharding().bf16_messages) {
-      Communicator& group =
-          context_.communicators().ForGradients(buckets_[bucket].axes);
-      if (group.size() > 1) {
-        state.reduction =
-            group.AllReduce(state.flat, ReduceOp::kSum,
-                            fmt::format("gradient bucket {}", bucket));
-      }
-    } else {
-      StartTravel(bucket);
-    }
+    Complete(bucket);
+  }
+}
+
+void GradientReducer::Complete(int bucket) {
+  if (buckets_.sharding().level != DataSharding::Level::kReplicated ||
+      buckets_.sharding().bf16_messages) {
+    StartTravel(bucket);
+    return;
+  }
+  State& state = states_[bucket];
+  Communicator& group =
+      context_.communicators().ForGradients(buckets_[bucket].axes);
+  if (group.size() > 1) {
+    state.reduction = group.AllReduce(
+        state.flat, ReduceOp::kSum, fmt::format("gradient bucket {}", bucket));
   }
 }
 
@@ -182,6 +186,7 @@ void GradientReducer::Start(int bucket) {
     CHECK_EQ(state.missing[i], 0)
         << layout.parameters[i]->name << " lacks gradient contributions";
   }
+  if (contributions_ == 0 && !transient()) Complete(bucket);
   // Contributions of two microbatches that met in one travel leave a rest.
   if (transient() && state.flat.defined()) StartTravel(bucket);
   if (travel_.has_value() && travel_->bucket == bucket) FinishTravel();
@@ -210,6 +215,12 @@ void GradientReducer::Start(int bucket) {
 void GradientReducer::Wait(int bucket) {
   Start(bucket);
   states_[bucket].reduction.Wait();
+}
+
+void GradientReducer::Scale(int bucket, double factor) {
+  const State& state = states_[bucket];
+  ScaleInPlace(transient() ? state.shard : buckets_[bucket].Shard(state.flat),
+               factor);
 }
 
 Tensor GradientReducer::OwnedGradient(int bucket, int i) const {

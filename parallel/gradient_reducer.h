@@ -33,7 +33,8 @@ namespace trireme {
 
 class GradientReducer {
  public:
-  // Each step brings `contributions` (one per microbatch) to every parameter.
+  // Each step brings `contributions` (one per microbatch; 0: the rank only
+  // joins the others' reduction) to every parameter.
   // Both outlive the reducer.
   GradientReducer(ParallelContext& context, const ParameterBuckets& buckets,
                   int contributions);
@@ -53,6 +54,8 @@ class GradientReducer {
   void Start(int bucket);
   // Blocks until the bucket is reduced.
   void Wait(int bucket);
+  // Multiplies the reduced gradients of what this rank owns of the bucket.
+  void Scale(int bucket, double factor);
 
   // The reduced gradient of what this rank owns of the bucket's parameter i.
   Tensor OwnedGradient(int bucket, int i) const;
@@ -75,6 +78,8 @@ class GradientReducer {
     PendingTensor sum;
   };
 
+  // The last contribution to a bucket is there.
+  void Complete(int bucket);
   bool transient() const {
     return buckets_.sharding().level >= DataSharding::Level::kGradients;
   }

@@ -57,6 +57,11 @@ std::vector<StageLocation> StagesOf(const Plan& plan) {
 
 absl::StatusOr<Program> CompilePlan(const Plan& plan,
                                     const CompileOptions& options) {
+  if (plan.has_skip()) {
+    return InvalidArgument(
+        "plan.skip: found a partial pipeline, expected none: it is compiled by "
+        "BuildSkipProgram");
+  }
   const int64_t num_ranks = plan.grid().pp();
   const int64_t num_stages = num_ranks * plan.chunks_per_rank();
   const int64_t microbatches = plan.microbatches();

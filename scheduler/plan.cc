@@ -9,6 +9,7 @@
 #include "fmt/format.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
+#include "scheduler/skip/skip_plan.h"
 
 namespace trireme {
 namespace {
@@ -361,6 +362,7 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
                    kLeastBucketBytes, kMaxBucketBytes));
   }
   RETURN_IF_ERROR(ValidatePlan(resolved, context));
+  if (resolved.has_skip()) RETURN_IF_ERROR(ResolveSkip(resolved));
   return resolved;
 }
 
@@ -458,6 +460,11 @@ std::string Summary(const Plan& plan) {
       plan.microbatch_size() == 1 ? "" : "s", fmt::join(blocks, "+"));
   if (plan.chunks_per_rank() > 1) {
     text += fmt::format(", {} a rank", plan.chunks_per_rank());
+  }
+  if (plan.has_skip()) {
+    text += fmt::format(", {} stages a microbatch{}",
+                        plan.skip().stages_per_microbatch(),
+                        plan.skip().swaps() ? ", some swapped" : "");
   }
   if (plan.sequence_parallel()) text += ", sequence parallel";
   if (plan.sharding() != Plan::REPLICATED) {

@@ -36,6 +36,8 @@ double RelativeError(double reference, double value) {
   return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
 }
 
+}  // namespace
+
 std::vector<double> ToDoubles(const Tensor& tensor) {
   std::vector<double> values(tensor.num_elements());
   DispatchFloating(tensor.dtype(), [&](auto element) {
@@ -47,8 +49,6 @@ std::vector<double> ToDoubles(const Tensor& tensor) {
   });
   return values;
 }
-
-}  // namespace
 
 absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
                                       const Plan& plan, Device& device,

@@ -45,6 +45,9 @@ struct GridRecord {
   std::vector<Step> steps;
 };
 
+// The elements of a floating tensor.
+std::vector<double> ToDoubles(const Tensor& tensor);
+
 // Trains `steps` steps under `plan`. Collective over the factory's world.
 absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
                                       const Plan& plan, Device& device,

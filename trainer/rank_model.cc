@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "fmt/format.h"
@@ -11,12 +12,27 @@
 #include "runtime/device/cpu_device.h"
 #include "scheduler/compile.h"
 #include "scheduler/plan.h"
+#include "scheduler/skip/skip_plan.h"
+#include "scheduler/skip/skip_program.h"
 
 namespace trireme {
 namespace {
 
 // Units of a rank's chunks have numbers of their own.
 constexpr int kUnitsPerChunk = 1 << 20;
+
+// Every pair that a path joins, in one order for all ranks.
+std::vector<std::pair<int, int>> SkipChannels(const SkipSchedule& schedule) {
+  std::set<std::pair<int, int>> channels;
+  for (const NodePath& path : schedule.paths) {
+    for (size_t i = 0; i < path.size(); ++i) {
+      const int next = path[(i + 1) % path.size()];
+      channels.emplace(path[i], next);
+      channels.emplace(next, path[i]);
+    }
+  }
+  return {channels.begin(), channels.end()};
+}
 
 BlockRange BlocksOfStage(const Plan& plan, int stage) {
   BlockRange range;
@@ -87,7 +103,7 @@ absl::StatusOr<RankModel::SumAxes> RankModel::ProbeSumAxes(
       inputs.push_back(
           tape.Leaf(Tensor::Empty(device, spec.shape, spec.dtype)));
     }
-    part.chunk->Forward(context, 0, inputs);
+    part.chunk->Forward(context, model.first_microbatch_, inputs);
     RETURN_IF_ERROR(model.context_->status());
     std::vector<AxisSet>& of_chunk = sum_axes.emplace_back();
     for (const auto& parameter : part.store->parameters()) {
@@ -145,40 +161,79 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
   return model;
 }
 
-absl::Status RankModel::BuildParts(Device& device, CommunicatorFactory& factory,
-                                   bool allocate) {
+absl::Status RankModel::BuildGrid(Device& device,
+                                  CommunicatorFactory& factory) {
   ASSIGN_OR_RETURN(ProcessGrid grid, GridOf(plan_, factory.world_rank()));
   grid_ = std::make_unique<ProcessGrid>(std::move(grid));
-  communicators_ = std::make_unique<Communicators>(
-      factory, *grid_,
-      CommunicatorOptions{.ulysses = static_cast<int>(plan_.ulysses()),
-                          .shard_group = ShardingOf(plan_).ShardsAt(
-                              DataSharding::Level::kOptimizer)});
+  CommunicatorOptions options;
+  options.ulysses = static_cast<int>(plan_.ulysses());
+  options.shard_group =
+      ShardingOf(plan_).ShardsAt(DataSharding::Level::kOptimizer);
+  local_batch_ =
+      static_cast<int64_t>(plan_.microbatches()) * plan_.microbatch_size();
+  first_sample_ = local_batch_ * grid_->coordinate(Axis::kData);
+  if (partial()) {
+    if (setup_.model.joint_text()) {
+      return InvalidArgument(
+          "plan.skip: found a model with joint text attention, expected one "
+          "whose last block is like all others");
+    }
+    ASSIGN_OR_RETURN(SkipSchedule schedule, SkipScheduleOf(plan_));
+    options.channels = SkipChannels(schedule);
+    skip_ = std::make_unique<SkipSchedule>(std::move(schedule));
+    // Microbatches are numbered over all replicas. The first stage's ranks
+    // embed their own; any may come to the others.
+    if (grid_->is_first_stage()) {
+      first_microbatch_ = static_cast<int64_t>(plan_.microbatches()) *
+                          grid_->coordinate(Axis::kData);
+    } else {
+      local_batch_ *= grid_->size(Axis::kData);
+      first_sample_ = 0;
+    }
+  }
+  communicators_ = std::make_unique<Communicators>(factory, *grid_, options);
   context_ = std::make_unique<ParallelContext>(
       device, *grid_, *communicators_,
       ParallelOptions{.sequence_parallel = plan_.sequence_parallel()});
+  return absl::OkStatus();
+}
+
+std::vector<DitPartOptions> RankModel::PartOptions() const {
+  std::vector<DitPartOptions> options;
   for (const int32_t stage : StagesOfRank()) {
+    options.push_back({.blocks = BlocksOfStage(plan_, stage),
+                       .recompute = RecomputeOf(plan_),
+                       .sequence_parallel = plan_.sequence_parallel()});
+    if (partial()) options.back().head = false;
+  }
+  if (partial() && grid_->is_first_stage()) {
+    DitPartOptions& head = options.emplace_back(options.front());
+    head.blocks = {.first = setup_.model.layers, .end = setup_.model.layers};
+    head.head = true;
+  }
+  return options;
+}
+
+absl::Status RankModel::BuildParts(Device& device, CommunicatorFactory& factory,
+                                   bool allocate) {
+  RETURN_IF_ERROR(BuildGrid(device, factory));
+  for (const DitPartOptions& options : PartOptions()) {
     Part part;
     part.store = std::make_unique<ParameterStore>(
         device, setup_.dtype, setup_.seed,
         allocate || plan_.sharding() != Plan::PARAMETERS,
         static_cast<int>(parts_.size()) * kUnitsPerChunk);
-    part.model = std::make_unique<DitPart>(
-        *part.store, *grid_, setup_.model,
-        DitPartOptions{.blocks = BlocksOfStage(plan_, stage),
-                       .recompute = RecomputeOf(plan_),
-                       .sequence_parallel = plan_.sequence_parallel()});
+    part.model =
+        std::make_unique<DitPart>(*part.store, *grid_, setup_.model, options);
     part.chunk = std::make_unique<DitChunk>(
         *part.model, DitChunkOptions{.flow = setup_.flow,
                                      .seed = setup_.seed,
                                      .dtype = setup_.dtype,
                                      .microbatch_size = plan_.microbatch_size(),
+                                     .first_microbatch = first_microbatch_,
                                      .global_batch = setup_.global_batch});
     parts_.push_back(std::move(part));
   }
-  local_batch_ =
-      static_cast<int64_t>(plan_.microbatches()) * plan_.microbatch_size();
-  first_sample_ = local_batch_ * grid_->coordinate(Axis::kData);
   return device.status();
 }
 
@@ -209,12 +264,9 @@ void RankModel::SetBatch(const ImageBatch& batch) {
 }
 
 absl::Status RankModel::BuildTraining(const SumAxes& sum_axes) {
-  CompileOptions options;
-  options.buckets_per_stage.assign(plan_.stages_size(), 1);
-  const int pipeline_rank = grid_->coordinate(Axis::kPipeline);
-  const std::vector<int32_t> stages = StagesOfRank();
   std::vector<std::vector<OwnedParameter>> owned;
   std::vector<ExecutorChunk> chunks;
+  const std::vector<int> contributions = ContributionsOfChunks();
   for (size_t i = 0; i < parts_.size(); ++i) {
     Part& part = parts_[i];
     const auto& parameters = part.store->parameters();
@@ -226,11 +278,12 @@ absl::Status RankModel::BuildTraining(const SumAxes& sum_axes) {
         static_cast<int64_t>(plan_.gradient_bucket_bytes()), ShardingOf(plan_));
     part.shards = std::make_unique<ParameterShards>(*context_, *part.buckets,
                                                     setup_.seed);
-    part.reducer = std::make_unique<GradientReducer>(
-        *context_, *part.buckets, static_cast<int>(plan_.microbatches()));
-    options.buckets_per_stage[stages[i]] = part.buckets->size();
-    chunks.push_back({part.chunk.get(), part.reducer.get(), part.shards.get(),
-                      static_cast<int>(owned.size())});
+    part.reducer = std::make_unique<GradientReducer>(*context_, *part.buckets,
+                                                     contributions[i]);
+    chunks.push_back({.chunk = part.chunk.get(),
+                      .reducer = part.reducer.get(),
+                      .shards = part.shards.get(),
+                      .first_bucket = static_cast<int>(owned.size())});
     for (int b = 0; b < part.buckets->size(); ++b) {
       const ParameterBucket& bucket = (*part.buckets)[b];
       std::vector<OwnedParameter>& of_bucket = owned.emplace_back();
@@ -249,11 +302,60 @@ absl::Status RankModel::BuildTraining(const SumAxes& sum_axes) {
   }
   optimizer_ = std::make_unique<Optimizer>(*context_, setup_.optimizer,
                                            setup_.seed, std::move(owned));
-  ASSIGN_OR_RETURN(Program program, CompilePlan(plan_, options));
-  program_ = std::make_unique<Program>(std::move(program));
+  RETURN_IF_ERROR(partial() ? CompilePartial(chunks) : CompileOrdinary());
+  const int pipeline_rank =
+      partial() ? grid_->logical_rank() : grid_->coordinate(Axis::kPipeline);
   executor_ = std::make_unique<Executor>(*context_, *program_, pipeline_rank,
                                          std::move(chunks), optimizer_.get());
   return context_->device().status();
+}
+
+std::vector<int> RankModel::ContributionsOfChunks() const {
+  std::vector<int> contributions(parts_.size(),
+                                 static_cast<int>(plan_.microbatches()));
+  if (!partial()) return contributions;
+  const int own = grid_->logical_rank();
+  contributions[0] = static_cast<int>(std::count_if(
+      skip_->paths.begin(), skip_->paths.end(), [own](const NodePath& path) {
+        return std::find(path.begin(), path.end(), own) != path.end();
+      }));
+  return contributions;
+}
+
+absl::Status RankModel::CompileOrdinary() {
+  CompileOptions options;
+  options.buckets_per_stage.assign(plan_.stages_size(), 1);
+  const std::vector<int32_t> stages = StagesOfRank();
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    options.buckets_per_stage[stages[i]] = parts_[i].buckets->size();
+  }
+  ASSIGN_OR_RETURN(Program program, CompilePlan(plan_, options));
+  program_ = std::make_unique<Program>(std::move(program));
+  return absl::OkStatus();
+}
+
+absl::Status RankModel::CompilePartial(std::vector<ExecutorChunk>& chunks) {
+  const SkipInstance instance = SkipInstanceOf(plan_);
+  std::vector<int32_t> buckets(instance.num_nodes() + instance.num_data_nodes(),
+                               1);
+  // Holdings come node by node, those of data nodes two by two.
+  const int own = grid_->logical_rank();
+  const int first = own + std::min(own, instance.num_data_nodes());
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    buckets[first + i] = parts_[i].buckets->size();
+  }
+  ASSIGN_OR_RETURN(SkipProgram compiled,
+                   BuildSkipProgram(instance, *skip_, std::move(buckets)));
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const int32_t visits = compiled.visits[compiled.model_stage[first + i]];
+    chunks[i].updates = visits > 0;
+    if (visits > 0 && plan_.skip().divisor() == Plan::Skip::VISITS) {
+      chunks[i].gradient_factor =
+          static_cast<double>(instance.num_microbatches()) / visits;
+    }
+  }
+  program_ = std::make_unique<Program>(std::move(compiled.program));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,

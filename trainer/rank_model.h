@@ -30,6 +30,7 @@
 #include "scheduler/plan.pb.h"
 #include "scheduler/planner/plan_costs.h"
 #include "scheduler/program.h"
+#include "scheduler/skip/simulator.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {
@@ -94,6 +95,8 @@ class RankModel {
   const TrainingSetup& setup() const { return setup_; }
   const ProcessGrid& grid() const { return *grid_; }
   const Program& program() const { return *program_; }
+  // Microbatches visit some of the stages only (Plan.skip).
+  bool partial() const { return plan_.has_skip(); }
 
  private:
   // One of this rank's chunks of the model.
@@ -128,6 +131,15 @@ class RankModel {
   void SetBatch(const ImageBatch& batch);
   // The stage of each of this rank's chunks.
   std::vector<int32_t> StagesOfRank() const;
+  // Places, communicators and batch, from the plan.
+  absl::Status BuildGrid(Device& device, CommunicatorFactory& factory);
+  // What the rank's chunks are of the model.
+  std::vector<DitPartOptions> PartOptions() const;
+  // The Program, and what its chunks are to an executor.
+  absl::Status CompileOrdinary();
+  absl::Status CompilePartial(std::vector<ExecutorChunk>& chunks);
+  // How often each of the rank's chunks runs in a step.
+  std::vector<int> ContributionsOfChunks() const;
   bool has_embedding() const;
   bool has_head() const;
   // Each parameter that this rank owns some of, with the given tensor of it.
@@ -144,6 +156,9 @@ class RankModel {
   std::unique_ptr<Program> program_;
   std::unique_ptr<Executor> executor_;
   MemoryStatistics predicted_;
+  // Absent in an ordinary pipeline.
+  std::unique_ptr<SkipSchedule> skip_;
+  int64_t first_microbatch_ = 0;
   int64_t first_sample_ = 0;
   int64_t local_batch_ = 0;
 };

@@ -79,7 +79,8 @@ double StepMetricsCollector::ExposedSince(
 
 double StepMetricsCollector::Bubble(const StepTimes& times) const {
   const Program& program = model_.program();
-  if (program.num_ranks() == 1) return 0;
+  // What a partial pipeline's order implies is not told from its messages.
+  if (program.num_ranks() == 1 || model_.partial()) return 0;
   constexpr int kKinds = 3;
   const ProcessGrid& grid = model_.grid();
   const int rank = grid.coordinate(Axis::kPipeline);

@@ -120,7 +120,7 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
                           TokenPositions(config, tokens_.attention), kMaxPeriod,
                           compute);
   }
-  if (options.blocks.first == 0) {
+  if (options.embedding.value_or(options.blocks.first == 0)) {
     embedding_unit_ = store.BeginUnit();
     embedding_ = std::make_shared<Embedding>(Embedding{
         ReplicatedLinear(store, "patch_embedding", config.patch_channels(), h),
@@ -153,7 +153,7 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
             : Keep::kValue,
         /*last=*/i + 1 == config.layers));
   }
-  if (options.blocks.end == config.layers) {
+  if (options.head.value_or(options.blocks.end == config.layers)) {
     head_unit_ = store.BeginUnit();
     head_ = std::make_shared<FinalLayer>(
         FinalLayer{AdaptiveModulation(store, grid, "final.modulation", h, 2),

@@ -11,6 +11,7 @@
 
 #include <limits>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "models/dit/dit_block.h"
@@ -50,6 +51,9 @@ struct BlockRecompute {
 
 struct DitPartOptions {
   BlockRange blocks;
+  // Whether the part embeds and ends the model. Default: where its blocks do.
+  std::optional<bool> embedding;
+  std::optional<bool> head;
   BlockRecompute recompute;
   bool sequence_parallel = false;
 };

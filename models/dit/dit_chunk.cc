@@ -41,7 +41,8 @@ std::vector<ShardedVariable> DitChunk::Forward(
     const std::vector<Variable>& inputs) {
   const DitConfig& config = part_.config();
   const int64_t b = options_.microbatch_size;
-  const ImageBatch batch = batch_.Slice(microbatch * b, (microbatch + 1) * b);
+  const int64_t first = (microbatch - options_.first_microbatch) * b;
+  const ImageBatch batch = batch_.Slice(first, first + b);
   DitState state;
   Tensor text_counts;
   Tensor target;

@@ -19,6 +19,8 @@ struct DitChunkOptions {
   uint64_t seed = 0;
   DType dtype = DType::kFloat32;
   int64_t microbatch_size = 1;
+  // Number of the local batch's first microbatch.
+  int64_t first_microbatch = 0;
   // Samples of a step over the whole job: the loss is Σ / (global_batch·
   // pixels), never a mean of local means.
   int64_t global_batch = 1;

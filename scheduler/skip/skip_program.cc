@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "scheduler/skip/validator.h"
 #include "scheduler/validator.h"
@@ -310,7 +311,7 @@ class NodeWork {
 
 absl::StatusOr<SkipProgram> BuildSkipProgram(const SkipInstance& instance,
                                              const SkipSchedule& schedule,
-                                             int32_t buckets_per_stage) {
+                                             std::vector<int32_t> buckets) {
   RETURN_IF_ERROR(ValidateSkipSchedule(instance, schedule));
   ASSIGN_OR_RETURN(const SkipTimes times, TimeSkipSchedule(instance, schedule));
   SkipProgram result;
@@ -325,7 +326,8 @@ absl::StatusOr<SkipProgram> BuildSkipProgram(const SkipInstance& instance,
     program.stages.push_back({.rank = node, .chunk = kHead});
     result.model_stage.push_back(instance.num_stages());
   }
-  program.buckets.assign(program.stages.size(), buckets_per_stage);
+  CHECK_EQ(buckets.size(), program.stages.size());
+  program.buckets = std::move(buckets);
   result.visits.assign(instance.num_stages() + 1, 0);
   for (const NodePath& path : schedule.paths) {
     for (const int32_t node : path) ++result.visits[stage_of[node]];

@@ -58,10 +58,11 @@ struct SkipProgram {
 // the node is in, by the planned times, when the message is sent. In the
 // planned run, then, no send ever waits, so it is possible where every send
 // blocks until its receive is posted. The step ends with ReduceGradients,
-// ClipGradients and Update. Errors as ValidateSkipSchedule. Pure; any thread.
+// ClipGradients and Update. buckets[holding]: its gradient buckets. Errors as
+// ValidateSkipSchedule. Pure; any thread.
 absl::StatusOr<SkipProgram> BuildSkipProgram(const SkipInstance& instance,
                                              const SkipSchedule& schedule,
-                                             int32_t buckets_per_stage);
+                                             std::vector<int32_t> buckets);
 
 // That the program does exactly what the schedule's paths say (each task once,
 // where its path is, reading its own message and sending its result on), ends

@@ -13,6 +13,12 @@
 namespace trireme {
 namespace {
 
+// As many for each holding: every node's stage, and the data nodes' heads.
+std::vector<int32_t> Buckets(const SkipInstance& instance, int32_t each) {
+  return std::vector<int32_t>(instance.num_nodes() + instance.num_data_nodes(),
+                              each);
+}
+
 SkipInstance RandomInstance(std::mt19937& random) {
   SkipInstance instance;
   const int32_t stages = 3 + random() % 4;
@@ -65,7 +71,8 @@ TEST(SkipProgramTest, RandomSchedulesRunWithSynchronousSends) {
     const SkipInstance instance = RandomInstance(random);
     const SkipSchedule schedule = RandomSchedule(instance, random);
     if (schedule.paths.empty()) continue;
-    const auto program = BuildSkipProgram(instance, schedule, 2);
+    const auto program =
+        BuildSkipProgram(instance, schedule, Buckets(instance, 2));
     ASSERT_TRUE(program.ok()) << program.status();
     const absl::Status valid =
         ValidateSkipProgram(instance, schedule.paths, *program);
@@ -98,7 +105,8 @@ TEST(SkipProgramTest, RejectsACycleThroughSlots) {
                             {{1, 0}, {1, 3}, {1, 6}},
                             {{0, 1}, {0, 5}, {1, 2}, {1, 4}},
                             {{1, 1}, {1, 5}, {0, 2}, {0, 4}}}};
-  const auto program = BuildSkipProgram(instance, schedule, 1);
+  const auto program =
+      BuildSkipProgram(instance, schedule, Buckets(instance, 1));
   ASSERT_FALSE(program.ok());
   EXPECT_NE(program.status().message().find("waiting for ever"),
             std::string::npos)
@@ -106,15 +114,15 @@ TEST(SkipProgramTest, RejectsACycleThroughSlots) {
   // With the second after the first it runs.
   std::swap(schedule.order[3][0], schedule.order[3][2]);
   std::swap(schedule.order[3][1], schedule.order[3][3]);
-  EXPECT_TRUE(BuildSkipProgram(instance, schedule, 1).ok());
+  EXPECT_TRUE(BuildSkipProgram(instance, schedule, Buckets(instance, 1)).ok());
 }
 
 SkipProgram TwoSlots(SkipInstance& instance) {
   instance.slots_per_node = 2;
   SkipDispatcher dispatcher(instance);
   EXPECT_TRUE(dispatcher.Run(kCrossing, {2, 0, 1, 2, 0, 1}));
-  const auto program =
-      BuildSkipProgram(instance, {kCrossing, dispatcher.order()}, 1);
+  const auto program = BuildSkipProgram(
+      instance, {kCrossing, dispatcher.order()}, Buckets(instance, 1));
   EXPECT_TRUE(program.ok()) << program.status();
   return *program;
 }

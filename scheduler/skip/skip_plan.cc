@@ -1,0 +1,218 @@
+#include "scheduler/skip/skip_plan.h"
+
+#include <algorithm>
+
+#include "fmt/format.h"
+#include "runtime/core/status.h"
+#include "scheduler/skip/search.h"
+#include "scheduler/skip/validator.h"
+
+namespace trireme {
+namespace {
+
+// Of a block's forward: messages are never quite free.
+constexpr double kNominalTransfer = 0.01;
+// Some tenths of a second for thirty microbatches.
+constexpr int64_t kSearchEvaluations = 10'000;
+
+absl::Status FieldError(std::string_view field, std::string_view found,
+                        std::string_view expected) {
+  return InvalidArgument("plan.skip.{}: found {}, expected {}", field, found,
+                         expected);
+}
+
+absl::Status ValidateSetting(const Plan& plan) {
+  const Plan::Grid& grid = plan.grid();
+  if (grid.tp() != 1 || grid.cp() != 1 || grid.ep() != 1) {
+    return InvalidArgument(
+        "plan.skip: found tp {}, cp {}, ep {}, expected 1 each", grid.tp(),
+        grid.cp(), grid.ep());
+  }
+  if (grid.pp() < 2) {
+    return InvalidArgument("plan.skip: found pp {}, expected at least 2",
+                           grid.pp());
+  }
+  if (plan.schedule() != Plan::ONE_F_ONE_B || plan.chunks_per_rank() != 1) {
+    return InvalidArgument(
+        "plan.skip: found schedule {}, expected none: the paths and orders are "
+        "the schedule",
+        Plan::Schedule_Name(plan.schedule()));
+  }
+  if (plan.sharding() != Plan::REPLICATED || plan.bf16_gradient_messages()) {
+    return InvalidArgument(
+        "plan.skip: found sharding {} and bf16_gradient_messages {}, expected "
+        "REPLICATED and false",
+        Plan::Sharding_Name(plan.sharding()), plan.bf16_gradient_messages());
+  }
+  return absl::OkStatus();
+}
+
+std::vector<NodePath> PathsOf(const Plan& plan) {
+  std::vector<NodePath> paths;
+  for (const Plan::Skip::Path& path : plan.skip().paths()) {
+    paths.emplace_back(path.ranks().begin(), path.ranks().end());
+  }
+  return paths;
+}
+
+// Each microbatch stays on the ranks of its replica.
+std::vector<NodePath> StraightPaths(const Plan& plan) {
+  const auto dp = static_cast<int32_t>(plan.grid().dp());
+  const auto pp = static_cast<int32_t>(plan.grid().pp());
+  std::vector<NodePath> paths;
+  for (int32_t replica = 0; replica < dp; ++replica) {
+    NodePath path;
+    for (int32_t stage = 0; stage < pp; ++stage) {
+      path.push_back(replica + dp * stage);
+    }
+    paths.insert(paths.end(), plan.microbatches(), path);
+  }
+  return paths;
+}
+
+// The order in which free ranks take what is ready: backwards, then losses,
+// then forwards, each in the order of the microbatches.
+absl::StatusOr<SkipSchedule> Dispatched(const SkipInstance& instance,
+                                        std::vector<NodePath> paths) {
+  const auto count = static_cast<int32_t>(paths.size());
+  std::vector<double> keys(3 * paths.size());
+  for (int32_t m = 0; m < count; ++m) {
+    keys[3 * m] = 2 * count + m;
+    keys[3 * m + 1] = count + m;
+    keys[3 * m + 2] = m;
+  }
+  SkipDispatcher dispatcher(instance);
+  if (!dispatcher.Run(paths, keys)) {
+    return FieldError("slots", fmt::format("{}", instance.slots_per_node),
+                      "more, or 0: with these paths ranks wait for one "
+                      "another's slots for ever");
+  }
+  return SkipSchedule{.paths = std::move(paths), .order = dispatcher.order()};
+}
+
+void SetPaths(const std::vector<NodePath>& paths, Plan& plan) {
+  plan.mutable_skip()->clear_paths();
+  for (const NodePath& path : paths) {
+    Plan::Skip::Path& entry = *plan.mutable_skip()->add_paths();
+    for (const int32_t node : path) entry.add_ranks(node);
+  }
+}
+
+}  // namespace
+
+SkipInstance SkipInstanceOf(const Plan& plan) {
+  const Plan::Skip& skip = plan.skip();
+  const auto dp = static_cast<int32_t>(plan.grid().dp());
+  const auto pp = static_cast<int32_t>(plan.grid().pp());
+  SkipInstance instance;
+  instance.groups.resize(pp);
+  for (int32_t node = 0; node < dp * pp; ++node) {
+    instance.groups[node / dp].push_back(node);
+    instance.forward_s.push_back(plan.stages(node / dp).blocks());
+  }
+  instance.transfer_s.assign(dp * pp,
+                             std::vector<double>(dp * pp, kNominalTransfer));
+  instance.path_length = static_cast<int32_t>(skip.stages_per_microbatch());
+  instance.microbatches_per_data_node =
+      static_cast<int32_t>(plan.microbatches());
+  instance.slots_per_node = static_cast<int32_t>(skip.slots());
+  instance.equal_stage_visits =
+      instance.num_microbatches() * (instance.path_length - 1) % (pp - 1) == 0;
+  if (!skip.swaps()) instance.rules.max_swaps = 0;
+  instance.rules.max_forward_jump =
+      std::max(instance.rules.max_forward_jump, pp - instance.path_length + 1);
+  return instance;
+}
+
+absl::Status ResolveSkip(Plan& plan) {
+  RETURN_IF_ERROR(ValidateSetting(plan));
+  Plan::Skip& skip = *plan.mutable_skip();
+  if (!skip.has_stages_per_microbatch()) {
+    skip.set_stages_per_microbatch(plan.grid().pp());
+  }
+  if (skip.stages_per_microbatch() < 2 ||
+      skip.stages_per_microbatch() > plan.grid().pp()) {
+    return FieldError("stages_per_microbatch",
+                      fmt::format("{}", skip.stages_per_microbatch()),
+                      fmt::format("2 to pp, which is {}", plan.grid().pp()));
+  }
+  if (!skip.has_swaps()) skip.set_swaps(false);
+  if (!skip.has_slots()) skip.set_slots(skip.stages_per_microbatch());
+  if (skip.divisor() == Plan::Skip::DIVISOR_UNSPECIFIED) {
+    skip.set_divisor(Plan::Skip::VISITS);
+  }
+  const SkipInstance instance = SkipInstanceOf(plan);
+  RETURN_IF_ERROR(CheckInstance(instance));
+  if (skip.paths().empty()) {
+    if (!skip.orders().empty()) {
+      return FieldError("orders", "orders without paths", "both or paths");
+    }
+    if (skip.stages_per_microbatch() == plan.grid().pp() && !skip.swaps()) {
+      SetPaths(StraightPaths(plan), plan);
+    } else {
+      ASSIGN_OR_RETURN(
+          const SkipSearchResult found,
+          SearchSkipSchedule(instance, {.evaluations = kSearchEvaluations}));
+      SetSkipSchedule(found.schedule, plan);
+    }
+  }
+  if (skip.paths_size() != instance.num_microbatches()) {
+    return FieldError("paths", fmt::format("{}", skip.paths_size()),
+                      fmt::format("one for each of {} microbatches",
+                                  instance.num_microbatches()));
+  }
+  for (const Plan::Skip::Path& path : skip.paths()) {
+    for (const uint32_t rank : path.ranks()) {
+      if (rank < static_cast<uint32_t>(instance.num_nodes())) continue;
+      return FieldError("paths.ranks", fmt::format("{}", rank),
+                        fmt::format("below {}", instance.num_nodes()));
+    }
+  }
+  ASSIGN_OR_RETURN(const SkipSchedule schedule, SkipScheduleOf(plan));
+  return ValidateSkipSchedule(instance, schedule);
+}
+
+absl::StatusOr<SkipSchedule> SkipScheduleOf(const Plan& plan) {
+  const SkipInstance instance = SkipInstanceOf(plan);
+  RETURN_IF_ERROR(ValidateSkipPaths(instance, PathsOf(plan)));
+  if (plan.skip().orders().empty()) return Dispatched(instance, PathsOf(plan));
+  SkipSchedule schedule;
+  schedule.paths = PathsOf(plan);
+  const int32_t tasks = instance.tasks_per_microbatch();
+  for (const Plan::Skip::Order& order : plan.skip().orders()) {
+    std::vector<SkipTask>& list = schedule.order.emplace_back();
+    for (const uint32_t task : order.tasks()) {
+      list.push_back({.microbatch = static_cast<int32_t>(task / tasks),
+                      .task = static_cast<int32_t>(task % tasks)});
+    }
+  }
+  return schedule;
+}
+
+void SetSkipSchedule(const SkipSchedule& schedule, Plan& plan) {
+  SetPaths(schedule.paths, plan);
+  const auto tasks =
+      2 * static_cast<int32_t>(plan.skip().stages_per_microbatch()) + 1;
+  plan.mutable_skip()->clear_orders();
+  for (const std::vector<SkipTask>& list : schedule.order) {
+    Plan::Skip::Order& order = *plan.mutable_skip()->add_orders();
+    for (const SkipTask& task : list) {
+      order.add_tasks(task.microbatch * tasks + task.task);
+    }
+  }
+}
+
+bool VisitsAllInOrder(const Plan& plan) {
+  return std::all_of(
+      plan.skip().paths().begin(), plan.skip().paths().end(),
+      [&](const Plan::Skip::Path& path) {
+        return path.ranks_size() == static_cast<int>(plan.grid().pp()) &&
+               std::is_sorted(path.ranks().begin(), path.ranks().end(),
+                              [&](uint32_t a, uint32_t b) {
+                                return a / plan.grid().dp() <
+                                       b / plan.grid().dp();
+                              });
+      });
+}
+
+}  // namespace trireme

@@ -1,0 +1,43 @@
+// A plan's partial pipeline (Plan.skip) as a SkipPipe instance and a schedule.
+//
+// Nodes are the plan's logical ranks; the group of stage s is the dp ranks of
+// pipeline coordinate s. Costs are nominal (a stage's forward takes as long as
+// it has blocks, messages almost nothing): whoever knows a cluster gives paths
+// and orders in the plan.
+//
+// Errors are InvalidArgument and name the field of the plan, what was found and
+// what was expected. Pure functions.
+
+#ifndef TRIREME_SCHEDULER_SKIP_SKIP_PLAN_H_
+#define TRIREME_SCHEDULER_SKIP_SKIP_PLAN_H_
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "scheduler/plan.pb.h"
+#include "scheduler/skip/instance.h"
+#include "scheduler/skip/simulator.h"
+
+namespace trireme {
+
+// Of a plan whose other fields are resolved.
+SkipInstance SkipInstanceOf(const Plan& plan);
+
+// Fills in what plan.skip leaves out, and refuses what cannot be. The plan has
+// a `skip`; its other fields are resolved.
+absl::Status ResolveSkip(Plan& plan);
+
+// Paths and orders of a plan that ResolveSkip has passed.
+absl::StatusOr<SkipSchedule> SkipScheduleOf(const Plan& plan);
+
+// Writes paths and orders into the plan.
+void SetSkipSchedule(const SkipSchedule& schedule, Plan& plan);
+
+// Whether every microbatch visits all stages in the model's order, so that the
+// same function is trained as without `skip`.
+bool VisitsAllInOrder(const Plan& plan);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_SKIP_SKIP_PLAN_H_

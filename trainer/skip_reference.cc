@@ -1,0 +1,216 @@
+#include "trainer/skip_reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "models/dit/dit.h"
+#include "models/dit/dit_chunk.h"
+#include "parallel/communicators.h"
+#include "parallel/context.h"
+#include "parallel/loss_scaler.h"
+#include "parallel/optimizer.h"
+#include "parallel/parameter_store.h"
+#include "parallel/process_grid.h"
+#include "runtime/comm/single.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+#include "runtime/ops/pointwise.h"
+#include "runtime/ops/reduction.h"
+
+namespace trireme {
+namespace {
+
+class SkipReference {
+ public:
+  SkipReference(const TrainingSetup& setup, const Plan& plan, Device& device)
+      : setup_(setup),
+        plan_(plan),
+        device_(device),
+        communicators_(world_, grid_),
+        context_(device, grid_, communicators_),
+        loss_scaler_(setup.loss_scale) {
+    BlockRange blocks;
+    for (const Plan::Stage& stage : plan.stages()) {
+      blocks.end = blocks.first + stage.blocks();
+      AddStage({.blocks = blocks, .head = false});
+      blocks.first = blocks.end;
+    }
+    // The head, which every path ends in.
+    AddStage({.blocks = blocks, .head = true});
+    CountVisits();
+    BuildOptimizer();
+  }
+
+  absl::StatusOr<GridRecord::Step> Step(const ImageBatch& batch, int64_t step) {
+    const double scale = loss_scaler_.state().scale;
+    for (const auto& stage : stages_) {
+      stage->chunk->set_batch(batch);
+      stage->chunk->set_loss_scale(scale);
+      for (const auto& parameter : stage->store.parameters()) {
+        parameter->grad.FillZero();
+      }
+    }
+    GridRecord::Step record;
+    for (int m = 0; m < plan_.skip().paths_size(); ++m) {
+      record.loss += RunMicrobatch(m);
+    }
+    RETURN_IF_ERROR(device_.status());
+    RETURN_IF_ERROR(context_.status());
+    ScaleGradients();
+    record.gradient_norm =
+        optimizer_->ClipGradients(scale, loss_scaler_.enabled());
+    const int64_t counted = step - loss_scaler_.state().skipped_steps;
+    loss_scaler_.Update(std::isfinite(record.gradient_norm));
+    for (size_t s = 0; s < stages_.size(); ++s) {
+      if (visits_[s] == 0) continue;
+      optimizer_->Update(static_cast<int>(s), counted,
+                         setup_.learning_rate.At(step));
+    }
+    AddGradients(scale, record);
+    return record;
+  }
+
+ private:
+  struct Stage {
+    Stage(Device& device, const TrainingSetup& setup)
+        : store(device, setup.dtype, setup.seed) {}
+    ParameterStore store;
+    std::unique_ptr<DitPart> part;
+    std::unique_ptr<DitChunk> chunk;
+  };
+
+  void AddStage(const DitPartOptions& options) {
+    auto stage = std::make_unique<Stage>(device_, setup_);
+    stage->part =
+        std::make_unique<DitPart>(stage->store, grid_, setup_.model, options);
+    stage->chunk = std::make_unique<DitChunk>(
+        *stage->part,
+        DitChunkOptions{.flow = setup_.flow,
+                        .seed = setup_.seed,
+                        .dtype = setup_.dtype,
+                        .microbatch_size = plan_.microbatch_size(),
+                        .global_batch = setup_.global_batch});
+    for (const auto& parameter : stage->store.parameters()) {
+      parameter->trainable = true;
+      parameter->grad = Tensor::Zeros(device_, parameter->value.shape(),
+                                      AccumulatorDType(*parameter));
+    }
+    stages_.push_back(std::move(stage));
+  }
+
+  int StageOfRank(uint32_t rank) const {
+    return static_cast<int>(rank / plan_.grid().dp());
+  }
+
+  void CountVisits() {
+    visits_.assign(stages_.size(), 0);
+    for (const Plan::Skip::Path& path : plan_.skip().paths()) {
+      for (const uint32_t rank : path.ranks()) ++visits_[StageOfRank(rank)];
+      ++visits_.back();
+    }
+  }
+
+  void BuildOptimizer() {
+    std::vector<std::vector<OwnedParameter>> owned;
+    for (const auto& stage : stages_) {
+      std::vector<OwnedParameter>& of_stage = owned.emplace_back();
+      for (const auto& parameter : stage->store.parameters()) {
+        OwnedParameter entry;
+        entry.parameter = parameter.get();
+        entry.range = {0, parameter->local_elements()};
+        entry.value = parameter->value;
+        entry.gradient = parameter->grad;
+        of_stage.push_back(std::move(entry));
+      }
+    }
+    optimizer_ = std::make_unique<Optimizer>(context_, setup_.optimizer,
+                                             setup_.seed, std::move(owned));
+  }
+
+  // Forward along the path and backward; returns its part of the loss.
+  double RunMicrobatch(int m) {
+    std::vector<int> route;
+    for (const uint32_t rank : plan_.skip().paths(m).ranks()) {
+      route.push_back(StageOfRank(rank));
+    }
+    route.push_back(static_cast<int>(stages_.size()) - 1);
+    Tape tape(device_);
+    ForwardContext context{tape, context_};
+    std::vector<Variable> state;
+    for (const int stage : route) {
+      std::vector<Variable> outputs;
+      for (ShardedVariable& output :
+           stages_[stage]->chunk->Forward(context, m, state)) {
+        outputs.push_back(std::move(output.variable));
+      }
+      state = std::move(outputs);
+    }
+    CHECK_EQ(state.size(), size_t{1});
+    const double loss =
+        Sum(state[0].value()) * stages_.back()->chunk->loss_factor();
+    tape.Backward(state, std::vector<Tensor>(1),
+                  Tape::WeightGradients::kImmediate);
+    return loss;
+  }
+
+  // A backward's gradients are parts of a mean over all microbatches.
+  void ScaleGradients() {
+    if (plan_.skip().divisor() != Plan::Skip::VISITS) return;
+    for (size_t s = 0; s < stages_.size(); ++s) {
+      if (visits_[s] == 0) continue;
+      const double factor =
+          static_cast<double>(plan_.skip().paths_size()) / visits_[s];
+      for (const auto& parameter : stages_[s]->store.parameters()) {
+        parameter->grad.CopyFrom(Scale(parameter->grad, factor));
+      }
+    }
+  }
+
+  void AddGradients(double scale, GridRecord::Step& record) const {
+    for (const auto& stage : stages_) {
+      for (const auto& parameter : stage->store.parameters()) {
+        record.gradients.push_back(
+            {parameter->name, ToDoubles(parameter->grad)});
+        for (double& value : record.gradients.back().values) value /= scale;
+      }
+    }
+    std::sort(record.gradients.begin(), record.gradients.end(),
+              [](const auto& a, const auto& b) { return a.name < b.name; });
+  }
+
+  TrainingSetup setup_;
+  Plan plan_;
+  Device& device_;
+  SingleWorld world_;
+  ProcessGrid grid_;
+  Communicators communicators_;
+  ParallelContext context_;
+  LossScaler loss_scaler_;
+  // In the model's order, then the head.
+  std::vector<std::unique_ptr<Stage>> stages_;
+  std::vector<int> visits_;
+  std::unique_ptr<Optimizer> optimizer_;
+};
+
+}  // namespace
+
+absl::StatusOr<GridRecord> RecordSkipReference(const TrainingSetup& setup,
+                                               const Plan& plan, Device& device,
+                                               const BatchSource& source,
+                                               int64_t steps) {
+  CHECK(plan.has_skip());
+  SkipReference reference(setup, plan, device);
+  GridRecord record;
+  for (int64_t step = 1; step <= steps; ++step) {
+    ASSIGN_OR_RETURN(const ImageBatch batch,
+                     source(device, step, 0, setup.global_batch));
+    ASSIGN_OR_RETURN(GridRecord::Step entry, reference.Step(batch, step));
+    record.steps.push_back(std::move(entry));
+  }
+  return record;
+}
+
+}  // namespace trireme
