@@ -29,11 +29,14 @@ Tensor SumRows(const Tensor& rows, DType dtype) {
 
 GradientReducer::GradientReducer(ParallelContext& context,
                                  const ParameterBuckets& buckets,
-                                 int contributions)
+                                 int contributions, Timing timing)
     : context_(context),
       buckets_(buckets),
       contributions_(contributions),
+      timing_(timing),
       states_(buckets.size()) {
+  CHECK(timing == Timing::kWhenComplete || !transient());
+  CHECK(timing == Timing::kInOrder || contributions > 0);
   for (int b = 0; b < buckets_.size(); ++b) {
     const ParameterBucket& bucket = buckets_[b];
     State& state = states_[b];
@@ -103,12 +106,12 @@ void GradientReducer::Contribute(Parameter& parameter) {
                     [](bool contributed) { return contributed; })) {
       StartTravel(bucket);
     }
-  } else if (last) {
-    Complete(bucket);
+  } else if (last && timing_ == Timing::kWhenComplete) {
+    StartSum(bucket);
   }
 }
 
-void GradientReducer::Complete(int bucket) {
+void GradientReducer::StartSum(int bucket) {
   if (buckets_.sharding().level != DataSharding::Level::kReplicated ||
       buckets_.sharding().bf16_messages) {
     StartTravel(bucket);
@@ -186,7 +189,7 @@ void GradientReducer::Start(int bucket) {
     CHECK_EQ(state.missing[i], 0)
         << layout.parameters[i]->name << " lacks gradient contributions";
   }
-  if (contributions_ == 0 && !transient()) Complete(bucket);
+  if (timing_ == Timing::kInOrder) StartSum(bucket);
   // Contributions of two microbatches that met in one travel leave a rest.
   if (transient() && state.flat.defined()) StartTravel(bucket);
   if (travel_.has_value() && travel_->bucket == bucket) FinishTravel();

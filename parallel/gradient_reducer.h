@@ -33,11 +33,21 @@ namespace trireme {
 
 class GradientReducer {
  public:
-  // Each step brings `contributions` (one per microbatch; 0: the rank only
-  // joins the others' reduction) to every parameter.
+  // When the reduction of a bucket starts.
+  enum class Timing {
+    // With its last contribution, behind the rest of the backward. That need
+    // not be the buckets' order, but is one order for ranks that run the same
+    // backward.
+    kWhenComplete,
+    // In Start(): where some ranks of the group have no contributions, and so
+    // no backward. Not where gradients are sharded.
+    kInOrder,
+  };
+
+  // Each step brings `contributions` (one per microbatch) to every parameter.
   // Both outlive the reducer.
   GradientReducer(ParallelContext& context, const ParameterBuckets& buckets,
-                  int contributions);
+                  int contributions, Timing timing = Timing::kWhenComplete);
 
   int num_buckets() const { return buckets_.size(); }
   const std::vector<Parameter*>& bucket_parameters(int bucket) const {
@@ -78,8 +88,8 @@ class GradientReducer {
     PendingTensor sum;
   };
 
-  // The last contribution to a bucket is there.
-  void Complete(int bucket);
+  // Of a whole bucket that is complete.
+  void StartSum(int bucket);
   bool transient() const {
     return buckets_.sharding().level >= DataSharding::Level::kGradients;
   }
@@ -94,6 +104,7 @@ class GradientReducer {
   ParallelContext& context_;
   const ParameterBuckets& buckets_;
   int contributions_;
+  Timing timing_;
   std::vector<State> states_;
   // Where a parameter is in its bucket.
   std::unordered_map<const Parameter*, int> position_;

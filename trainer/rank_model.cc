@@ -267,6 +267,10 @@ absl::Status RankModel::BuildTraining(const SumAxes& sum_axes) {
   std::vector<std::vector<OwnedParameter>> owned;
   std::vector<ExecutorChunk> chunks;
   const std::vector<int> contributions = ContributionsOfChunks();
+  const GradientReducer::Timing timing =
+      partial() && !AllReplicasVisited()
+          ? GradientReducer::Timing::kInOrder
+          : GradientReducer::Timing::kWhenComplete;
   for (size_t i = 0; i < parts_.size(); ++i) {
     Part& part = parts_[i];
     const auto& parameters = part.store->parameters();
@@ -279,7 +283,7 @@ absl::Status RankModel::BuildTraining(const SumAxes& sum_axes) {
     part.shards = std::make_unique<ParameterShards>(*context_, *part.buckets,
                                                     setup_.seed);
     part.reducer = std::make_unique<GradientReducer>(*context_, *part.buckets,
-                                                     contributions[i]);
+                                                     contributions[i], timing);
     chunks.push_back({.chunk = part.chunk.get(),
                       .reducer = part.reducer.get(),
                       .shards = part.shards.get(),
@@ -314,12 +318,24 @@ std::vector<int> RankModel::ContributionsOfChunks() const {
   std::vector<int> contributions(parts_.size(),
                                  static_cast<int>(plan_.microbatches()));
   if (!partial()) return contributions;
-  const int own = grid_->logical_rank();
-  contributions[0] = static_cast<int>(std::count_if(
-      skip_->paths.begin(), skip_->paths.end(), [own](const NodePath& path) {
-        return std::find(path.begin(), path.end(), own) != path.end();
-      }));
+  contributions[0] = VisitsOf(grid_->logical_rank());
   return contributions;
+}
+
+int RankModel::VisitsOf(int logical_rank) const {
+  return static_cast<int>(std::count_if(
+      skip_->paths.begin(), skip_->paths.end(), [&](const NodePath& path) {
+        return std::find(path.begin(), path.end(), logical_rank) != path.end();
+      }));
+}
+
+bool RankModel::AllReplicasVisited() const {
+  const int dp = grid_->size(Axis::kData);
+  const int first = grid_->coordinate(Axis::kPipeline) * dp;
+  for (int rank = first; rank < first + dp; ++rank) {
+    if (VisitsOf(rank) == 0) return false;
+  }
+  return true;
 }
 
 absl::Status RankModel::CompileOrdinary() {

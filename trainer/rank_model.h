@@ -138,6 +138,10 @@ class RankModel {
   // The Program, and what its chunks are to an executor.
   absl::Status CompileOrdinary();
   absl::Status CompilePartial(std::vector<ExecutorChunk>& chunks);
+  // Of a partial pipeline: microbatches that visit a rank in a step, and
+  // whether any comes to each rank of this rank's stage.
+  int VisitsOf(int logical_rank) const;
+  bool AllReplicasVisited() const;
   // How often each of the rank's chunks runs in a step.
   std::vector<int> ContributionsOfChunks() const;
   bool has_embedding() const;
