@@ -11,6 +11,7 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/planner/plan_costs.h"
+#include "scheduler/planner/skip_route.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/rank_model.h"
 
@@ -45,8 +46,13 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
   const int32_t node = cluster.node_of_rank[factory.world_rank()];
   const ModelShape shape = ModelShapeOf(options.setup);
   Rehearsal rehearsal;
-  ASSIGN_OR_RETURN(rehearsal.predicted,
-                   EstimatePlan(shape, cluster, options.plan));
+  if (options.plan.has_skip()) {
+    ASSIGN_OR_RETURN(rehearsal.predicted.step_s,
+                     SkipStepSeconds(shape, cluster, options.plan));
+  } else {
+    ASSIGN_OR_RETURN(rehearsal.predicted,
+                     EstimatePlan(shape, cluster, options.plan));
+  }
 
   CpuDevice device(cluster.DeviceOfNode(node).memory_bytes,
                    CpuDevice::Mode::kDry);

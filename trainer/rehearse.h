@@ -38,6 +38,7 @@ struct RehearseOptions {
 
 struct Rehearsal {
   std::vector<StepMetrics> steps;
+  // Of a partial pipeline (Plan.skip) the step alone.
   Estimate predicted;
   // Of this rank; empty without options.trace.
   std::vector<TraceEvent> trace;

@@ -116,7 +116,9 @@ SkipInstance SkipInstanceOf(const Plan& plan) {
   instance.microbatches_per_data_node =
       static_cast<int32_t>(plan.microbatches());
   instance.slots_per_node = static_cast<int32_t>(skip.slots());
+  // Asked of a search; who gives paths may want them otherwise.
   instance.equal_stage_visits =
+      skip.paths().empty() &&
       instance.num_microbatches() * (instance.path_length - 1) % (pp - 1) == 0;
   if (!skip.swaps()) instance.rules.max_swaps = 0;
   instance.rules.max_forward_jump =

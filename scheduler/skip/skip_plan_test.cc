@@ -1,0 +1,98 @@
+#include "scheduler/skip/skip_plan.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "google/protobuf/text_format.h"
+#include "gtest/gtest.h"
+#include "scheduler/plan.h"
+#include "scheduler/skip/validator.h"
+
+namespace trireme {
+namespace {
+
+using testing::HasSubstr;
+
+absl::StatusOr<Plan> Resolved(const std::string& text, uint32_t tp = 1,
+                              uint32_t dp = 1) {
+  Plan plan;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &plan));
+  plan.mutable_grid()->set_tp(tp);
+  plan.mutable_grid()->set_dp(dp);
+  plan.mutable_grid()->set_pp(4 / tp);
+  return ResolvePlan(
+      plan,
+      {.world_size = 4 * dp, .global_batch = 24, .num_blocks = 4, .heads = 8});
+}
+
+std::string Refusal(const std::string& text, uint32_t tp = 1) {
+  return std::string(Resolved(text, tp).status().message());
+}
+
+TEST(SkipPlan, RefusesWhatCannotBe) {
+  EXPECT_THAT(Refusal("skip { }", 2), HasSubstr("tp 2"));
+  EXPECT_THAT(Refusal("skip { stages_per_microbatch: 5 }"),
+              HasSubstr("found 5, expected 2 to pp, which is 4"));
+  EXPECT_THAT(Refusal("schedule: ZB_H1 skip { }"), HasSubstr("ZB_H1"));
+  EXPECT_THAT(Refusal("sharding: OPTIMIZER skip { }"), HasSubstr("OPTIMIZER"));
+  EXPECT_THAT(Refusal("microbatches: 1 skip { paths { ranks: [0, 9, 2, 3] } }"),
+              HasSubstr("paths.ranks: found 9, expected below 4"));
+  // Out of order without leave.
+  EXPECT_THAT(Refusal("microbatches: 1 skip { paths { ranks: [0, 2, 1, 3] } }"),
+              HasSubstr("microbatch 0"));
+  EXPECT_THAT(Refusal("microbatches: 2 skip { paths { ranks: [0, 1, 2, 3] } }"),
+              HasSubstr("found 1, expected one for each of 2 microbatches"));
+  EXPECT_THAT(Refusal("microbatches: 1 skip { orders { tasks: [0] } }"),
+              HasSubstr("orders without paths"));
+  EXPECT_THAT(Refusal("microbatches: 1 skip { paths { ranks: [0, 1, 2, 3] } "
+                      "orders { tasks: [0, 4, 7, 8] } orders { tasks: [1, 7] } "
+                      "orders { tasks: [2, 6] } orders { tasks: [3] } }"),
+              HasSubstr("found"));
+}
+
+// A plan as resolved is all that a run needs: resolving it again, or giving
+// what was found as it is, changes nothing.
+TEST(SkipPlan, ResolvesToTheSamePlanAgain) {
+  for (const char* text :
+       {"microbatches: 6 skip { stages_per_microbatch: 3 }",
+        "microbatches: 6 skip { stages_per_microbatch: 3 swaps: true }",
+        "microbatches: 6 skip { }"}) {
+    const auto plan = Resolved(text, 1, 2);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const auto again = Resolved(plan->ShortDebugString(), 1, 2);
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(plan->ShortDebugString(), again->ShortDebugString());
+  }
+}
+
+// Every stage but the first serves as many microbatches as any other.
+TEST(SkipPlan, SearchedPathsAreBalanced) {
+  const auto plan =
+      Resolved("microbatches: 6 skip { stages_per_microbatch: 3 }", 1, 2);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  std::vector<int> visits(4, 0);
+  for (const Plan::Skip::Path& path : plan->skip().paths()) {
+    EXPECT_EQ(path.ranks_size(), 3);
+    for (const uint32_t rank : path.ranks()) ++visits[rank / 2];
+  }
+  EXPECT_EQ(visits, (std::vector<int>{12, 8, 8, 8}));
+  EXPECT_FALSE(VisitsAllInOrder(*plan));
+  const auto schedule = SkipScheduleOf(*plan);
+  ASSERT_TRUE(schedule.ok()) << schedule.status();
+  EXPECT_TRUE(ValidateSkipSchedule(SkipInstanceOf(*plan), *schedule).ok());
+}
+
+TEST(SkipPlan, WithoutSkipsPathsAreStraight) {
+  const auto plan =
+      Resolved("microbatches: 2 microbatch_size: 6 skip { }", 1, 2);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->skip().paths_size(), 4);
+  EXPECT_EQ(plan->skip().paths(0).ShortDebugString(),
+            "ranks: 0 ranks: 2 ranks: 4 ranks: 6");
+  EXPECT_EQ(plan->skip().paths(3).ShortDebugString(),
+            "ranks: 1 ranks: 3 ranks: 5 ranks: 7");
+  EXPECT_TRUE(VisitsAllInOrder(*plan));
+}
+
+}  // namespace
+}  // namespace trireme
