@@ -17,6 +17,7 @@
 #include "trainer/memory_limit.h"
 #include "trainer/parity.h"
 #include "trainer/plan_matrix.h"
+#include "trainer/skip_reference.h"
 
 namespace trireme {
 namespace {
@@ -27,7 +28,7 @@ constexpr int64_t kMostThreadRanks = 64;
 struct Verification {
   TrainingSetup setup;
   Plan plan;
-  Plan reference;
+  Plan reference;  // of an ordinary pipeline
   std::unique_ptr<Dataset> dataset;
   Job job;
   int64_t steps = 0;
@@ -73,6 +74,7 @@ absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
   const auto resolved = ResolvePlan(plan.plan, PlanContextOf(v.setup, ranks));
   RETURN_IF_ERROR(plan.locations.Locate(resolved.status()));
   v.plan = *resolved;
+  if (v.plan.has_skip()) return v;
   // The reference cuts each replica's batch into the same microbatches.
   Plan one;
   one.set_microbatch_size(v.plan.microbatch_size());
@@ -87,6 +89,17 @@ BatchSource SourceOf(const Verification& v) {
                        /*reads_pixels=*/true, /*reads_text=*/true);
     return reader.Read(device, step);
   };
+}
+
+// On one rank; of a partial pipeline, with skipped layers masked.
+absl::StatusOr<GridRecord> RecordReference(const Verification& v,
+                                           Device& device,
+                                           const BatchSource& source) {
+  if (v.plan.has_skip()) {
+    return RecordSkipReference(v.setup, v.plan, device, source, v.steps);
+  }
+  SingleWorld single;
+  return RecordGrid(v.setup, v.reference, device, single, source, v.steps);
 }
 
 int Report(const Verification& v, const absl::StatusOr<GridRecord>& reference,
@@ -148,9 +161,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   CpuDevice device(MemoryLimit(v.job, (*world)->local_size()));
   absl::StatusOr<GridRecord> reference = GridRecord();
   if ((*world)->world_rank() == 0) {
-    SingleWorld single;
-    reference =
-        RecordGrid(v.setup, v.reference, device, single, source, v.steps);
+    reference = RecordReference(v, device, source);
   }
   if ((*world)->world_size() == 1) {
     return Report(v, reference,
