@@ -14,6 +14,7 @@
 #include "scheduler/planner/charts.h"
 #include "scheduler/planner/report.h"
 #include "scheduler/planner/search.h"
+#include "scheduler/planner/skip_route.h"
 #include "scheduler/planner/what_if.h"
 #include "scheduler/simulator.h"
 #include "scheduler/trace.h"
@@ -96,8 +97,44 @@ absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
   return input;
 }
 
+// The paths of a given partial pipeline for the cluster, beside the ordinary
+// pipeline on the same ranks.
+absl::Status RouteAndPrint(const ParsedCommand& arguments,
+                           const PlannerInput& input) {
+  ASSIGN_OR_RETURN(const PlanFile file, LoadPlanFile(arguments.Get("route")));
+  if (!file.plan.has_skip()) {
+    return file.locations.Locate(InvalidArgument(
+        "plan.skip: found none, expected one: --route finds its paths"));
+  }
+  ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
+  const PlanContext context = {.world_size = cluster.num_ranks(),
+                               .global_batch = input.global_batch,
+                               .num_blocks = input.model.layers,
+                               .heads = input.model.heads};
+  const auto plan = ResolvePlan(file.plan, context);
+  RETURN_IF_ERROR(file.locations.Locate(plan.status()));
+  ASSIGN_OR_RETURN(
+      const RoutedPlan routed,
+      RouteSkips(input.model, cluster, *plan, SkipSearchOptions()));
+  ASSIGN_OR_RETURN(const double step_s,
+                   SkipStepSeconds(input.model, cluster, routed.plan));
+  Plan whole = *plan;
+  whole.clear_skip();
+  ASSIGN_OR_RETURN(const Estimate ordinary,
+                   EstimatePlan(input.model, cluster, whole));
+  fmt::print(
+      "{}\nstep {:.4g} s, of which paths {:.4g} s (no paths take less than "
+      "{:.4g} s); the whole pipeline, {}, takes {:.4g} s\n",
+      Summary(routed.plan), step_s, routed.makespan_s, routed.lower_bound_s,
+      Plan::Schedule_Name(whole.schedule()), ordinary.step_s);
+  RETURN_IF_ERROR(WriteTextProtoFile(routed.plan, arguments.Get("out")));
+  fmt::print("plan: {}\n", arguments.Get("out"));
+  return absl::OkStatus();
+}
+
 absl::Status MakeAndPrint(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(const PlannerInput input, InputOf(arguments));
+  if (arguments.Has("route")) return RouteAndPrint(arguments, input);
   ASSIGN_OR_RETURN(const PlanReport report, MakePlan(input));
   const RankedPlan& chosen = report.best.front();
   fmt::print("{}\n{}\n{}\n{}", PlanTable(report), MemoryTable(chosen),
@@ -169,6 +206,10 @@ Command PlanCommand() {
                     .value = "FIELD=VALUE",
                     .help = "overrides a field of the job",
                     .repeated = true},
+                   {.name = "route",
+                    .value = "FILE",
+                    .help = "instead of a search: the fastest paths for this "
+                            "plan's partial pipeline (its `skip`)"},
                    {.name = "sensitivity",
                     .help = "how much each link matters to the chosen plan"},
                    {.name = "trace",
