@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "parallel/exact_sum.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
 #include "runtime/optim/adamw.h"
@@ -72,23 +73,24 @@ Optimizer::Optimizer(ParallelContext& context, const OptimizerOptions& options,
 }
 
 double Optimizer::ClipGradients(double loss_scale, bool skip_overflow) {
-  double sum = 0;
+  ExactSum sum;
   for (const std::vector<OwnedParameter>& bucket : owned_) {
     for (const OwnedParameter& part : bucket) {
       if (Counts(*part.parameter, context_.grid())) {
-        sum += SumOfSquares(part.gradient);
+        sum.Add(SumOfSquares(part.gradient));
       }
     }
   }
   const Tensor total = Tensor::FromValues<double>(
-      context_.device(), {1}, std::span<const double>(&sum, 1),
-      MemoryCategory::kCommunication, "gradient norm");
+      context_.device(), {static_cast<int64_t>(sum.words().size())},
+      sum.words(), MemoryCategory::kCommunication, "gradient norm");
   context_.communicators()
       .model_shards()
       .AllReduce(total, ReduceOp::kSum, "gradient norm")
       .Wait();
   if (context_.device().dry()) return 0;
-  const double norm = std::sqrt(*total.data<double>()) / loss_scale;
+  std::copy_n(total.data<double>(), sum.words().size(), sum.words().begin());
+  const double norm = std::sqrt(sum.Total()) / loss_scale;
   gradient_scale_ = options_.clip_norm > 0
                         ? std::min(1.0, options_.clip_norm / (norm + 1e-6))
                         : 1.0;
