@@ -340,7 +340,11 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
                             resolved.chunks_per_rank()),
           fmt::format("at most the model's {} blocks", context.num_blocks));
     }
-    for (const int64_t blocks : EvenStages(context.num_blocks, stages)) {
+    const int64_t visited = resolved.skip().stages_per_microbatch();
+    for (const int64_t blocks :
+         visited >= 2 && visited < stages
+             ? SkipStages(context.num_blocks, stages, visited)
+             : EvenStages(context.num_blocks, stages)) {
       resolved.add_stages()->set_blocks(blocks);
     }
   }

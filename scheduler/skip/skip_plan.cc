@@ -1,6 +1,7 @@
 #include "scheduler/skip/skip_plan.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
@@ -100,6 +101,30 @@ void SetPaths(const std::vector<NodePath>& paths, Plan& plan) {
 
 }  // namespace
 
+std::vector<int64_t> SkipStages(int64_t blocks, int64_t stages,
+                                int64_t visited) {
+  // What the heaviest rank has to do for a microbatch, in (stages - 1)ths of a
+  // block, where the others are visited by visited - 1 of stages - 1
+  // microbatches.
+  const auto work = [&](int64_t first) {
+    const int64_t others = blocks - first;
+    const int64_t largest = (others + stages - 2) / (stages - 1);
+    return std::max(first * (stages - 1), largest * (visited - 1));
+  };
+  int64_t first = 1;
+  for (int64_t other = 2; other <= blocks - stages + 1; ++other) {
+    if (work(other) < work(first)) first = other;
+  }
+  std::vector<int64_t> result = {first};
+  for (int64_t stage = 1; stage < stages; ++stage) {
+    const int64_t left = stages - stage;
+    const int64_t used =
+        std::accumulate(result.begin(), result.end(), int64_t{0});
+    result.push_back((blocks - used + left - 1) / left);
+  }
+  return result;
+}
+
 SkipInstance SkipInstanceOf(const Plan& plan) {
   const Plan::Skip& skip = plan.skip();
   const auto dp = static_cast<int32_t>(plan.grid().dp());
@@ -139,7 +164,7 @@ absl::Status ResolveSkip(Plan& plan) {
                       fmt::format("2 to pp, which is {}", plan.grid().pp()));
   }
   if (!skip.has_swaps()) skip.set_swaps(false);
-  if (!skip.has_slots()) skip.set_slots(skip.stages_per_microbatch());
+  if (!skip.has_slots()) skip.set_slots(plan.grid().pp());
   if (skip.divisor() == Plan::Skip::DIVISOR_UNSPECIFIED) {
     skip.set_divisor(Plan::Skip::VISITS);
   }

@@ -11,6 +11,7 @@
 #ifndef TRIREME_SCHEDULER_SKIP_SKIP_PLAN_H_
 #define TRIREME_SCHEDULER_SKIP_SKIP_PLAN_H_
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -20,6 +21,12 @@
 #include "scheduler/skip/simulator.h"
 
 namespace trireme {
+
+// Blocks of each stage where every microbatch visits the first and `visited` -
+// 1 of the others, all equally often: as even as possible by work. Where that
+// is all of them, as even as possible. blocks >= stages >= 2, visited >= 2.
+std::vector<int64_t> SkipStages(int64_t blocks, int64_t stages,
+                                int64_t visited);
 
 // Of a plan whose other fields are resolved.
 SkipInstance SkipInstanceOf(const Plan& plan);

@@ -94,5 +94,17 @@ TEST(SkipPlan, WithoutSkipsPathsAreStraight) {
   EXPECT_TRUE(VisitsAllInOrder(*plan));
 }
 
+// The first stage is visited by all microbatches, the others by some.
+TEST(SkipPlan, StagesAreCutByWork) {
+  // Two of three others: 1 against 2 * 2 / 3.
+  EXPECT_EQ(SkipStages(7, 4, 3), (std::vector<int64_t>{1, 2, 2, 2}));
+  // Three of five: 1 against 2 * 3 / 5.
+  EXPECT_EQ(SkipStages(11, 6, 4), (std::vector<int64_t>{1, 2, 2, 2, 2, 2}));
+  // A second block for the first stage would not unburden the largest.
+  EXPECT_EQ(SkipStages(12, 4, 3), (std::vector<int64_t>{1, 4, 4, 3}));
+  EXPECT_EQ(SkipStages(4, 4, 2), (std::vector<int64_t>{1, 1, 1, 1}));
+  EXPECT_EQ(SkipStages(9, 2, 2), (std::vector<int64_t>{4, 5}));
+}
+
 }  // namespace
 }  // namespace trireme
