@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <map>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -179,6 +181,66 @@ TEST(Schedules, AllAreDeadlockFreeAndAccumulateInOrder) {
       }
     }
   }
+}
+
+// A rank's computations in order: "F0.1" is microbatch 0's forward of chunk 1.
+std::string ComputeOrder(const Program& program, int32_t rank) {
+  std::string order;
+  for (const Instruction& instruction : program.ranks[rank]) {
+    if (instruction.microbatch < 0) continue;
+    std::string_view letter;
+    switch (instruction.kind) {
+      case InstructionKind::kForward:
+        letter = "F";
+        break;
+      case InstructionKind::kBackward:
+      case InstructionKind::kBackwardInput:
+        letter = "B";
+        break;
+      case InstructionKind::kBackwardWeight:
+        letter = "W";
+        break;
+      default:
+        continue;
+    }
+    order += fmt::format("{}{}{}.{}", order.empty() ? "" : " ", letter,
+                         instruction.microbatch, instruction.chunk);
+  }
+  return order;
+}
+
+// Written by hand from the papers' rules. Two orders may have one bubble and
+// one peak: only this sees that a schedule is the one that its name says.
+TEST(Schedules, GoldenOrderOfInterleaving) {
+  // Narayanan et al., SC'21: 2 ranks, 2 chunks, groups of 2 microbatches.
+  const Program program = ProgramOf(PlanOf(Plan::INTERLEAVED, 2, 4, 2, 2));
+  EXPECT_EQ(ComputeOrder(program, 0),
+            "F0.0 F1.0 F0.1 F1.1 F2.0 B0.1 F3.0 B1.1 F2.1 B0.0 F3.1 B1.0 "
+            "B2.1 B3.1 B2.0 B3.0");
+  EXPECT_EQ(ComputeOrder(program, 1),
+            "F0.0 F1.0 F0.1 B0.1 F1.1 B1.1 F2.0 B0.0 F3.0 B1.0 F2.1 B2.1 "
+            "F3.1 B3.1 B2.0 B3.0");
+}
+
+TEST(Schedules, GoldenOrderOfZeroBubbleH1) {
+  // Qi et al., ICLR'24: weight gradients begin once as many microbatches have
+  // passed as the rank is deep, and fill the drain.
+  const Program program = ProgramOf(PlanOf(Plan::ZB_H1, 2, 4, 1));
+  EXPECT_EQ(ComputeOrder(program, 0),
+            "F0.0 F1.0 B0.0 W0.0 F2.0 B1.0 W1.0 F3.0 B2.0 W2.0 B3.0 W3.0");
+  EXPECT_EQ(ComputeOrder(program, 1),
+            "F0.0 B0.0 F1.0 B1.0 W0.0 F2.0 B2.0 W1.0 F3.0 B3.0 W2.0 W3.0");
+}
+
+TEST(Schedules, GoldenOrderOfZeroBubbleV) {
+  // Qi et al., NeurIPS'24: chunk 0 goes down the V, chunk 1 comes back up.
+  const Program program = ProgramOf(PlanOf(Plan::ZB_V, 2, 3, 2));
+  EXPECT_EQ(ComputeOrder(program, 0),
+            "F0.0 F1.0 F2.0 F0.1 B0.1 W0.1 F1.1 B1.1 W1.1 B0.0 W0.0 F2.1 "
+            "B2.1 W2.1 B1.0 W1.0 B2.0 W2.0");
+  EXPECT_EQ(ComputeOrder(program, 1),
+            "F0.0 F0.1 F1.0 F1.1 B0.1 W0.1 F2.0 B0.0 W0.0 F2.1 B1.1 W1.1 "
+            "B1.0 B2.1 B2.0 W1.0 W2.1 W2.0");
 }
 
 }  // namespace
