@@ -166,6 +166,18 @@ void Communicators::CreateGradientGroups(const Creator& create,
                          "model shards", Progress::kWhileWaiting);
 }
 
+double Communicators::ExposedParameterSeconds() const {
+  double seconds = shard_gradients_->Statistics().exposed_seconds +
+                   shard_parameters_->Statistics().exposed_seconds;
+  for (const auto& communicator : gradients_) {
+    seconds += communicator->Statistics().exposed_seconds;
+  }
+  for (const auto& communicator : replicas_) {
+    seconds += communicator->Statistics().exposed_seconds;
+  }
+  return seconds;
+}
+
 std::map<std::string, CommunicationStatistics> Communicators::Statistics()
     const {
   std::map<std::string, CommunicationStatistics> sums;

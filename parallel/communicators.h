@@ -79,6 +79,9 @@ class Communicators {
 
   // Sums over all communicators of a purpose, by its name ("tp activations").
   std::map<std::string, CommunicationStatistics> Statistics() const;
+  // Seconds for which this rank has been blocked on what parameters and their
+  // gradients move: ForGradients, ForReplicas, ShardGroup, ShardParameters.
+  double ExposedParameterSeconds() const;
 
  private:
   std::array<std::unique_ptr<Communicator>, kNumAxes> axes_;

@@ -115,6 +115,8 @@ void Executor::Run(const Instruction& instruction, const StepOptions& options,
   if (instruction.resource == Resource::kCompute) ReleaseCompletedSends();
   const int64_t start_ns = NowNs();
   const double waited_before = result.times.pipeline_wait;
+  const Communicators& communicators = context_.communicators();
+  const double exposed_before = communicators.ExposedParameterSeconds();
   // Compute time without what was spent waiting for the operands.
   const auto computed = [&] {
     return SecondsSince(start_ns) -
@@ -182,6 +184,10 @@ void Executor::Run(const Instruction& instruction, const StepOptions& options,
     default:
       CHECK(false) << "no generator emits "
                    << InstructionKindName(instruction.kind);
+  }
+  if (instruction.resource == Resource::kCompute) {
+    result.times.sharding_wait +=
+        communicators.ExposedParameterSeconds() - exposed_before;
   }
 }
 

@@ -73,6 +73,9 @@ struct StepTimes {
   double pipeline_wait = 0;
   // Blocked on gradient reductions after the last backward.
   double gradient_wait = 0;
+  // Blocked on gathers of parameters and on gradient reductions inside forward
+  // and backward, whose times include it.
+  double sharding_wait = 0;
   std::vector<ChunkTimes> chunks;
 };
 

@@ -134,9 +134,10 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       tensor,
       context_parallel,
       times.pipeline_wait,
-      times.gradient_wait,
+      times.gradient_wait + times.sharding_wait,
       times.optimizer,
-      times.forward + times.backward - tensor - context_parallel};
+      times.forward + times.backward - tensor - context_parallel -
+          times.sharding_wait};
   const Tensor sums =
       Tensor::FromValues<double>(device_, {kCauses + 1}, causes,
                                  MemoryCategory::kCommunication, "metrics");
