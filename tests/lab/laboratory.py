@@ -19,7 +19,7 @@ devices {
 
 JOB = """
 name: "laboratory"
-model { dit { hidden: 256 layers: 8 heads: 4 patch: 2 } }
+model { dit { hidden: 256 layers: LAYERS heads: 4 patch: 2 } }
 objective { rectified_flow { } }
 data {
   idx { folder: "/usr/share/datasets/fashion-mnist" }
@@ -34,12 +34,13 @@ steps: 10
 class Laboratory:
     """Files in `folder`, commands of the program `trireme` on `network`."""
 
-    def __init__(self, trireme, network, folder, global_batch):
+    def __init__(self, trireme, network, folder, global_batch, layers=8):
         self._trireme = os.path.abspath(trireme)
         self._network = network
         self._folder = folder
-        self.job = self.write("job.textproto",
-                              f"{JOB}global_batch: {global_batch}\n")
+        self.job = self.write(
+            "job.textproto", JOB.replace("LAYERS", str(layers)) +
+            f"global_batch: {global_batch}\n")
 
     def write(self, name, text):
         path = os.path.join(self._folder, name)
