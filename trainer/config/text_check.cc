@@ -54,33 +54,6 @@ std::vector<std::string> EnumNames(const EnumDescriptor& type) {
   return names;
 }
 
-std::string Expected(const FieldDescriptor& field) {
-  switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32:
-      return "an integer from -2147483648 to 2147483647";
-    case FieldDescriptor::CPPTYPE_INT64:
-      return "an integer within 64 bits";
-    case FieldDescriptor::CPPTYPE_UINT32:
-      return "an integer from 0 to 4294967295";
-    case FieldDescriptor::CPPTYPE_UINT64:
-      return "an integer from 0 to 18446744073709551615";
-    case FieldDescriptor::CPPTYPE_FLOAT:
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      return "a number";
-    case FieldDescriptor::CPPTYPE_BOOL:
-      return "true or false";
-    case FieldDescriptor::CPPTYPE_STRING:
-      return "a string in quotes";
-    case FieldDescriptor::CPPTYPE_MESSAGE:
-      return fmt::format("{{ the fields of a {} }}",
-                         field.message_type()->full_name());
-    case FieldDescriptor::CPPTYPE_ENUM:
-      break;
-  }
-  return fmt::format("one of {}",
-                     fmt::join(EnumNames(*field.enum_type()), ", "));
-}
-
 class Checker : private google::protobuf::io::ErrorCollector {
  public:
   explicit Checker(std::string_view text)
@@ -289,8 +262,8 @@ class Checker : private google::protobuf::io::ErrorCollector {
 
   void AddWrongValue(const FieldDescriptor& field, const std::string& path,
                      const Tokenizer::Token& at, const std::string& found) {
-    std::string message =
-        fmt::format("{}: found {}, expected {}", path, found, Expected(field));
+    std::string message = fmt::format("{}: found {}, expected {}", path, found,
+                                      ExpectedValue(field));
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
       const std::string nearest =
           NearestName(at.text, EnumNames(*field.enum_type()));
@@ -379,6 +352,33 @@ class Checker : private google::protobuf::io::ErrorCollector {
 CheckedText CheckText(std::string_view text, const Descriptor& root,
                       const std::string& prefix) {
   return Checker(text).Check(root, prefix);
+}
+
+std::string ExpectedValue(const FieldDescriptor& field) {
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_INT32:
+      return "an integer from -2147483648 to 2147483647";
+    case FieldDescriptor::CPPTYPE_INT64:
+      return "an integer within 64 bits";
+    case FieldDescriptor::CPPTYPE_UINT32:
+      return "an integer from 0 to 4294967295";
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return "an integer from 0 to 18446744073709551615";
+    case FieldDescriptor::CPPTYPE_FLOAT:
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return "a number";
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return "true or false";
+    case FieldDescriptor::CPPTYPE_STRING:
+      return "a string in quotes";
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      return fmt::format("{{ the fields of a {} }}",
+                         field.message_type()->full_name());
+    case FieldDescriptor::CPPTYPE_ENUM:
+      break;
+  }
+  return fmt::format("one of {}",
+                     fmt::join(EnumNames(*field.enum_type()), ", "));
 }
 
 std::string UnknownField(std::string_view name, const Descriptor& type) {

@@ -38,6 +38,10 @@ CheckedText CheckText(std::string_view text,
 std::string UnknownField(std::string_view name,
                          const google::protobuf::Descriptor& type);
 
+// "an integer from 0 to 4294967295", "one of BF16, FP32": of one element where
+// the field is repeated.
+std::string ExpectedValue(const google::protobuf::FieldDescriptor& field);
+
 }  // namespace trireme
 
 #endif  // TRIREME_TRAINER_CONFIG_TEXT_CHECK_H_

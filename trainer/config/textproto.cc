@@ -12,6 +12,7 @@
 #include "google/protobuf/util/json_util.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
+#include "trainer/config/json_check.h"
 #include "trainer/config/text_check.h"
 
 namespace trireme {
@@ -38,9 +39,22 @@ class Problems : public google::protobuf::io::ErrorCollector {
   std::string text_;
 };
 
+// An error with one line for each problem.
+absl::Status StatusOf(const CheckedText& checked, const std::string& name) {
+  std::string all;
+  for (const TextProblem& problem : checked.problems) {
+    if (!all.empty()) all += '\n';
+    all += fmt::format("{}:{}:{}: {}", name, problem.line, problem.column,
+                       problem.message);
+  }
+  return all.empty() ? absl::OkStatus() : absl::InvalidArgumentError(all);
+}
+
 absl::StatusOr<FieldLocations> ParseJson(const std::string& text,
                                          const std::string& name,
                                          Message* message) {
+  const CheckedText checked = CheckJson(text, *message->GetDescriptor());
+  RETURN_IF_ERROR(StatusOf(checked, name));
   const std::unique_ptr<Message> parsed(message->New());
   const auto status =
       google::protobuf::util::JsonStringToMessage(text, parsed.get());
@@ -51,7 +65,7 @@ absl::StatusOr<FieldLocations> ParseJson(const std::string& text,
                            std::string(reason.data(), reason.size()));
   }
   message->GetReflection()->Swap(message, parsed.get());
-  return FieldLocations(name, message->GetDescriptor(), {});
+  return FieldLocations(name, message->GetDescriptor(), checked.lines);
 }
 
 }  // namespace
@@ -64,15 +78,7 @@ absl::StatusOr<FieldLocations> ParseTextProto(std::string_view text,
                              text.size(), kMostBytes);
   }
   const CheckedText checked = CheckText(text, *message->GetDescriptor(), "");
-  if (!checked.problems.empty()) {
-    std::string all;
-    for (const TextProblem& problem : checked.problems) {
-      if (!all.empty()) all += '\n';
-      all += fmt::format("{}:{}:{}: {}", name, problem.line, problem.column,
-                         problem.message);
-    }
-    return absl::InvalidArgumentError(all);
-  }
+  RETURN_IF_ERROR(StatusOf(checked, name));
   Problems problems(name);
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&problems);

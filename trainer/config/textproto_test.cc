@@ -226,9 +226,9 @@ TEST(TextProto, WritesAFileThatReadsBackTheSame) {
 
 TEST(TextProto, ReadsJsonByTheEndOfTheName) {
   const std::string path = testing::TempDir() + "/job.json";
-  ASSERT_TRUE(
-      WriteFileAtomically(path, R"({"globalBatch": 4, "precision": "FP32"})")
-          .ok());
+  ASSERT_TRUE(WriteFileAtomically(
+                  path, "{\"globalBatch\": 4,\n \"precision\": \"FP32\"}")
+                  .ok());
   Job job;
   const auto locations = ParseTextProtoFile(path, &job);
   ASSERT_TRUE(locations.ok()) << locations.status();
@@ -237,11 +237,51 @@ TEST(TextProto, ReadsJsonByTheEndOfTheName) {
   EXPECT_EQ(
       MessageOf(locations->Locate(absl::InvalidArgumentError("steps: bad"))),
       path + ": steps: bad");
+  EXPECT_EQ(MessageOf(locations->Locate(
+                absl::InvalidArgumentError("precision: bad"))),
+            path + ":2: precision: bad");
+}
 
-  ASSERT_TRUE(WriteFileAtomically(path, R"({"globalBtch": 4})").ok());
-  const std::string error = MessageOf(ParseTextProtoFile(path, &job).status());
-  EXPECT_TRUE(error.starts_with(path + ": ")) << error;
-  EXPECT_NE(error.find("globalBtch"), std::string::npos) << error;
+TEST(TextProto, JsonErrorsSayWhereAndWhatWasExpected) {
+  const std::string path = testing::TempDir() + "/wrong.json";
+  const auto errors = [&](std::string_view text) {
+    EXPECT_TRUE(WriteFileAtomically(path, text).ok());
+    Job job;
+    std::string message = MessageOf(ParseTextProtoFile(path, &job).status());
+    // Without the name of the file.
+    for (size_t at; (at = message.find(path)) != std::string::npos;) {
+      message.erase(at, path.size());
+    }
+    return message;
+  };
+  EXPECT_EQ(errors(R"({
+  "globalBtch": 4,
+  "model": {
+    "dit": {"hiden": 3, "layers": "many",
+            "heads": -1}
+  },
+  "precision": "FP31",
+  "steps": 1.5,
+  "steps": 2
+})"),
+            ":2:1: globalBtch: unknown field 'globalBtch' in trireme.Job; did "
+            "you mean 'global_batch'?\n"
+            ":4:1: model.dit.hiden: unknown field 'hiden' in trireme.Dit; did "
+            "you mean 'hidden'?\n"
+            ":4:1: model.dit.layers: found \"many\", expected an integer from "
+            "0 to 4294967295\n"
+            ":5:1: model.dit.heads: found -1, expected an integer from 0 to "
+            "4294967295\n"
+            ":7:1: precision: found \"FP31\", expected one of BF16, FP32, "
+            "FP64, FP16\n"
+            ":8:1: steps: found 1.5, expected an integer from 0 to "
+            "4294967295\n"
+            ":9:1: steps: found a second time, expected it once");
+  EXPECT_TRUE(errors("{\n \"name\": \"a\"\n \"steps\": 3\n}")
+                  .starts_with(":3:8: syntax error"));
+  EXPECT_EQ(errors("[]"),
+            ":1:1: found a list, expected the fields of a trireme.Job");
+  EXPECT_TRUE(errors(std::string(100000, '[')).starts_with(":1:1: found"));
 }
 
 TEST(TextProto, NamesAFileThatIsNotThere) {
