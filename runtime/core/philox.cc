@@ -42,22 +42,29 @@ RandomStream::RandomStream(const RandomKey& key) {
               (static_cast<uint32_t>(key.purpose) << 16) | key.layer};
 }
 
-std::array<uint32_t, 4> RandomStream::Block(uint32_t block) const {
-  return Philox({block, counter_[0], counter_[1], counter_[2]}, key_);
+std::array<uint32_t, 4> RandomStream::Block(uint64_t block) const {
+  const std::array<uint32_t, 4> counter = {Low(block), counter_[0], counter_[1],
+                                           counter_[2]};
+  if (High(block) == 0) return Philox(counter, key_);
+  // The counter has no room for more blocks than 2^32: each further 2^32 has a
+  // key of its own.
+  const std::array<uint32_t, 4> mixed =
+      Philox({High(block), 0, 0x626c6f63u, 0}, key_);
+  return Philox(counter, {mixed[0], mixed[1]});
 }
 
 uint64_t RandomStream::Bits(uint64_t index) const {
-  const std::array<uint32_t, 4> words = Block(static_cast<uint32_t>(index / 2));
+  const std::array<uint32_t, 4> words = Block(index / 2);
   const int at = static_cast<int>(index % 2) * 2;
   return (static_cast<uint64_t>(words[at + 1]) << 32) | words[at];
 }
 
 double RandomStream::Uniform(uint64_t index) const {
-  return Block(static_cast<uint32_t>(index / 4))[index % 4] * 0x1p-32;
+  return Block(index / 4)[index % 4] * 0x1p-32;
 }
 
 double RandomStream::Normal(uint64_t index) const {
-  const std::array<uint32_t, 4> words = Block(static_cast<uint32_t>(index / 4));
+  const std::array<uint32_t, 4> words = Block(index / 4);
   const int pair = static_cast<int>(index % 4) / 2;
   return NormalPair(words[2 * pair], words[2 * pair + 1])[index % 2];
 }
@@ -66,8 +73,7 @@ void RandomStream::FillNormal(uint64_t first, std::span<float> out) const {
   size_t done = 0;
   while (done < out.size()) {
     const uint64_t index = first + done;
-    const std::array<uint32_t, 4> words =
-        Block(static_cast<uint32_t>(index / 4));
+    const std::array<uint32_t, 4> words = Block(index / 4);
     std::array<double, 4> normals;
     for (int pair = 0; pair < 2; ++pair) {
       const auto values = NormalPair(words[2 * pair], words[2 * pair + 1]);
@@ -84,8 +90,7 @@ void RandomStream::FillUniform(uint64_t first, std::span<float> out) const {
   for (size_t i = 0; i < out.size(); ++i) {
     // 24 bits: rounding to float must not give 1.
     const uint64_t index = first + i;
-    out[i] = static_cast<float>(
-        (Block(static_cast<uint32_t>(index / 4))[index % 4] >> 8) * 0x1p-24);
+    out[i] = static_cast<float>((Block(index / 4)[index % 4] >> 8) * 0x1p-24);
   }
 }
 

@@ -43,7 +43,7 @@ class RandomStream {
   explicit RandomStream(const RandomKey& key);
 
   // Four words for elements 4·block … 4·block+3.
-  std::array<uint32_t, 4> Block(uint32_t block) const;
+  std::array<uint32_t, 4> Block(uint64_t block) const;
 
   // Element `index` as 64 random bits, as uniform in [0, 1) and as standard
   // normal. Normal(i) agrees with FillNormal at i.

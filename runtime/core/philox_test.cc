@@ -52,6 +52,19 @@ TEST(RandomStreamTest, LayoutOfKeyAndCounter) {
   EXPECT_EQ(std::vector<uint32_t>(block.begin(), block.end()), expected);
 }
 
+// A parameter or a sample of more than 2^34 elements would repeat itself.
+TEST(RandomStreamTest, DoesNotRepeatBehindTheCounter) {
+  const RandomStream stream({.seed = 42, .sample = 7});
+  for (const uint64_t period : {uint64_t{1} << 34, uint64_t{1} << 35}) {
+    int equal = 0;
+    for (uint64_t i = 0; i < 64; ++i) {
+      equal += stream.Uniform(i) == stream.Uniform(i + period) ? 1 : 0;
+      equal += stream.Bits(i) == stream.Bits(i + period) ? 1 : 0;
+    }
+    EXPECT_EQ(equal, 0);
+  }
+}
+
 // Values of one stream, fixed for good. Normals pass through the library's
 // logarithm and cosine, whose last bits may differ between systems.
 TEST(RandomStreamTest, StreamsNeverChange) {
