@@ -137,6 +137,21 @@ absl::Status TakeName(const std::string& partial, const std::string& complete) {
 }
 
 // A member that is an integer from 0 to the largest int64.
+// What CheckpointWriters began and did not commit.
+absl::Status RemoveUnfinished(const std::string& folder) {
+  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder);
+  if (absl::IsNotFound(names.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(names.status());
+  for (const std::string& name : *names) {
+    if (!name.ends_with(kPartial)) continue;
+    const size_t length = name.size() - (sizeof(kPartial) - 1);
+    if (!StepOfName(name.substr(0, length)).has_value()) continue;
+    LOG(INFO) << "removes the unfinished checkpoint " << folder << "/" << name;
+    RETURN_IF_ERROR(RemoveFolder(folder + "/" + name));
+  }
+  return absl::OkStatus();
+}
+
 std::optional<int64_t> Size(const Json& object, const char* key) {
   const auto found = object.find(key);
   if (found == object.end() || !found->is_number_unsigned()) {
@@ -202,7 +217,7 @@ absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(
     const std::string& folder, int64_t step) {
   CHECK_GE(step, 0);
   std::unique_ptr<CheckpointWriter> writer(new CheckpointWriter(folder, step));
-  RETURN_IF_ERROR(RemoveFolder(writer->partial_));
+  RETURN_IF_ERROR(RemoveUnfinished(folder));
   RETURN_IF_ERROR(MakeDirectories(writer->partial_));
   return writer;
 }

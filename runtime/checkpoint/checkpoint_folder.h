@@ -1,7 +1,7 @@
 // The folder of one checkpoint, whole or not there at all: files are written
 // into step_00000100.partial, the manifest last, then the folder is renamed to
 // step_00000100. What a crash leaves behind is a .partial folder, which nobody
-// reads.
+// reads and the next checkpoint removes.
 //
 // manifest.json: {"version": 1, "step", "consumed_samples", "metadata": {..},
 // "files": {name: {"bytes", "xxh64"}}}.
@@ -22,7 +22,8 @@ namespace trireme {
 class CheckpointWriter {
  public:
   // Starts the checkpoint of `step` in `folder`, which is made if there is
-  // none. What an earlier try of the same step left behind is removed.
+  // none. What crashed jobs left unfinished there, of any step, is removed: a
+  // folder has one writer at a time.
   static absl::StatusOr<std::unique_ptr<CheckpointWriter>> Create(
       const std::string& folder, int64_t step);
 

@@ -124,6 +124,22 @@ TEST_F(CheckpointFolderTest, ANewTryForgetsTheFilesOfTheLastOne) {
   EXPECT_EQ(ReadManifest(PathOf(100)).value().files.size(), 1u);
 }
 
+// A job that crashes while it saves would lose disk space each time.
+TEST_F(CheckpointFolderTest, WhatCrashedJobsLeftIsRemovedAndNothingElse) {
+  Save(100, "whole");
+  const auto crashed = CheckpointWriter::Create(folder_, 200).value();
+  ASSERT_TRUE(WriteFileAtomically(crashed->PathOf("weights"), "half").ok());
+  for (const char* name : {"notes.partial", "step_7.partial", "step_x.partial",
+                           "step_00000150.partial.old"}) {
+    fs::create_directories(folder_ + "/" + name);
+  }
+  Save(300, "whole");
+  EXPECT_THAT(
+      ListDirectory(folder_).value(),
+      ElementsAre("notes.partial", "step_00000100", "step_00000150.partial.old",
+                  "step_00000300", "step_7.partial", "step_x.partial"));
+}
+
 TEST_F(CheckpointFolderTest, DamageIsFoundAndNamed) {
   Save(100, "abc");
   const std::string weights = PathOf(100) + "/weights";
