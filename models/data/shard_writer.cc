@@ -1,9 +1,12 @@
 #include "models/data/shard_writer.h"
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <thread>
 
 #include "fmt/format.h"
 #include "models/data/text_tokens.h"
@@ -21,6 +24,7 @@ constexpr size_t kBlock = 512;
 // A shard is written from memory; it ends early at this size.
 constexpr int64_t kMaxShardBytes = int64_t{1} << 30;
 constexpr int64_t kNamed = 5;
+constexpr int64_t kTogetherPerThread = 32;
 
 // The header of a regular file in the ustar format (POSIX.1-1988), numbers in
 // octal. Owner, time and permissions are constants.
@@ -43,6 +47,30 @@ std::array<char, kBlock> Header(const std::string& name, uint64_t size) {
   put(148, fmt::format("{:06o}", sum));
   header[154] = '\0';
   return header;
+}
+
+// What became of a sample.
+struct Outcome {
+  absl::Status read;
+  absl::StatusOr<EncodedSample> encoded;
+};
+
+std::vector<Outcome> ReadAndEncode(const Dataset& dataset, int64_t first,
+                                   int64_t count, int threads) {
+  std::vector<Outcome> outcomes(count);
+  std::atomic<int64_t> next = 0;
+  const auto work = [&] {
+    for (int64_t i = next++; i < count; i = next++) {
+      const absl::StatusOr<Sample> sample = dataset.Read(first + i);
+      outcomes[i].read = sample.status();
+      if (sample.ok()) outcomes[i].encoded = EncodeSample(*sample);
+    }
+  };
+  std::vector<std::thread> helpers;
+  for (int i = 1; i < threads; ++i) helpers.emplace_back(work);
+  work();
+  for (std::thread& helper : helpers) helper.join();
+  return outcomes;
 }
 
 }  // namespace
@@ -90,18 +118,24 @@ absl::StatusOr<ShardWriter> ShardWriter::Create(
   return ShardWriter(options);
 }
 
-absl::Status ShardWriter::Add(const Sample& sample) {
+absl::StatusOr<EncodedSample> EncodeSample(const Sample& sample) {
+  EncodedSample encoded;
+  ASSIGN_OR_RETURN(encoded.picture, EncodePng(sample.image));
+  encoded.class_id = sample.class_id;
+  encoded.caption = sample.caption;
+  if (sample.text_count > 0) encoded.tokens = SerializeTextTokens(sample);
+  return encoded;
+}
+
+absl::Status ShardWriter::Add(const EncodedSample& sample) {
   // Numbers, not the samples' names: those may repeat or hold anything.
   const std::string stem = fmt::format("{:09}", samples_);
-  ASSIGN_OR_RETURN(const std::string picture, EncodePng(sample.image));
-  tar_.Add(stem + ".png", picture);
+  tar_.Add(stem + ".png", sample.picture);
   if (sample.class_id >= 0) {
     tar_.Add(stem + ".cls", fmt::format("{}\n", sample.class_id));
   }
   if (!sample.caption.empty()) tar_.Add(stem + ".txt", sample.caption);
-  if (sample.text_count > 0) {
-    tar_.Add(stem + ".tokens", SerializeTextTokens(sample));
-  }
+  if (!sample.tokens.empty()) tar_.Add(stem + ".tokens", sample.tokens);
   ++samples_;
   ++in_shard_;
   if (in_shard_ == options_.samples_per_shard ||
@@ -139,18 +173,29 @@ absl::StatusOr<ShardSummary> WriteShards(
   ASSIGN_OR_RETURN(ShardWriter writer, ShardWriter::Create(options));
   ShardSummary summary;
   absl::Status first_error;
-  for (int64_t i = 0; i < dataset.size(); ++i) {
-    const absl::StatusOr<Sample> sample = dataset.Read(i);
-    if (sample.ok()) {
-      RETURN_IF_ERROR(writer.Add(*sample));
-    } else {
-      first_error.Update(sample.status());
-      if (++summary.skipped <= kNamed) {
-        LOG(WARNING) << "skipping an unreadable sample: "
-                     << MessageOf(sample.status());
+  const int threads =
+      options.threads > 0
+          ? options.threads
+          : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  // Encoded together, then written in their order: this bounds the memory.
+  const int64_t together = int64_t{threads} * kTogetherPerThread;
+  for (int64_t first = 0; first < dataset.size(); first += together) {
+    const std::vector<Outcome> outcomes = ReadAndEncode(
+        dataset, first, std::min(together, dataset.size() - first), threads);
+    for (size_t i = 0; i < outcomes.size(); ++i) {
+      const Outcome& outcome = outcomes[i];
+      if (outcome.read.ok()) {
+        RETURN_IF_ERROR(outcome.encoded.status());
+        RETURN_IF_ERROR(writer.Add(*outcome.encoded));
+      } else {
+        first_error.Update(outcome.read);
+        if (++summary.skipped <= kNamed) {
+          LOG(WARNING) << "skipping an unreadable sample: "
+                       << MessageOf(outcome.read);
+        }
       }
+      if (progress) progress(first + static_cast<int64_t>(i) + 1);
     }
-    if (progress) progress(i + 1);
   }
   if (writer.samples() == 0) {
     return NotFound("none of the {} samples can be read; the first error: {}",

@@ -34,7 +34,20 @@ struct ShardWriterOptions {
   // A new folder, or one without .tar files.
   std::string folder;
   int64_t samples_per_shard = 1000;
+  // Of WriteShards: read and encode so many samples at once. 0: as many as the
+  // machine has processors. The shards are the same with any number.
+  int threads = 0;
 };
+
+// A sample as the files of a shard hold it.
+struct EncodedSample {
+  std::string picture;  // PNG
+  int64_t class_id = -1;
+  std::string caption;
+  std::string tokens;  // SerializeTextTokens; empty: none
+};
+
+absl::StatusOr<EncodedSample> EncodeSample(const Sample& sample);
 
 // Writes folder/shard-000000.tar and so on, each beside its name and renamed
 // when it is full, and at the end folder/classes.txt.
@@ -43,7 +56,7 @@ class ShardWriter {
   // Makes the folder. Errors: there are shards in it already.
   static absl::StatusOr<ShardWriter> Create(const ShardWriterOptions& options);
 
-  absl::Status Add(const Sample& sample);
+  absl::Status Add(const EncodedSample& sample);
 
   // Writes the last shard and the names of the classes (none: no file).
   // Errors: a name with a line break.

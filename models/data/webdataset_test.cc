@@ -98,7 +98,7 @@ TEST_F(WebDatasetTest, WrittenShardsGiveTheSamplesBackAndTheSameBytesAgain) {
         sample.text_width = 1;
         sample.text_tokens = {1.0F * i, -1.0F};
       }
-      ASSERT_TRUE(writer->Add(sample).ok());
+      ASSERT_TRUE(writer->Add(*EncodeSample(sample)).ok());
     }
     std::vector<std::string> classes(10, "shirt");
     ASSERT_TRUE(writer->Finish(classes).ok());
@@ -245,6 +245,41 @@ TEST_F(WebDatasetTest, ConvertingSkipsWhatCannotBeRead) {
   EXPECT_EQ(summary->shards, 1);
   EXPECT_EQ(done, 3);
   EXPECT_EQ((*Open(folder_ / "new"))->size(), 2);
+}
+
+// Shards are compared and cached by their bytes.
+TEST_F(WebDatasetTest, ThreadsChangeNoByteOfTheShards) {
+  TarWriter tar;
+  for (int i = 0; i < 150; ++i) {
+    const std::string stem = fmt::format("{:04}", i);
+    if (i == 70) {
+      tar.Add(stem + ".png", "broken");
+      continue;
+    }
+    Image image = FilledImage(5, 3, 3, static_cast<uint8_t>(i));
+    image.pixels[i % image.pixels.size()] = 255;
+    tar.Add(stem + ".png", *EncodePng(image));
+    tar.Add(stem + ".cls", fmt::format("{}", i % 4));
+    tar.Add(stem + ".txt", fmt::format("picture {}", i));
+  }
+  const auto source = Open(Write("s.tar", tar.Finish()));
+  ASSERT_TRUE(source.ok()) << source.status();
+  for (const int threads : {1, 3}) {
+    const auto summary =
+        WriteShards(**source, {.folder = folder_ / fmt::format("t{}", threads),
+                               .samples_per_shard = 40,
+                               .threads = threads});
+    ASSERT_TRUE(summary.ok()) << summary.status();
+    EXPECT_EQ(summary->samples, 149);
+    EXPECT_EQ(summary->skipped, 1);
+    EXPECT_EQ(summary->shards, 4);
+  }
+  for (int shard = 0; shard < 4; ++shard) {
+    const std::string name = fmt::format("shard-{:06}.tar", shard);
+    EXPECT_EQ(*ReadFile(folder_ / "t1" / name, 1 << 20),
+              *ReadFile(folder_ / "t3" / name, 1 << 20))
+        << name;
+  }
 }
 
 }  // namespace
