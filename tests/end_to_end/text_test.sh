@@ -1,0 +1,96 @@
+#!/bin/bash
+# A job conditioned on text: shards with precomputed tokens, trained on one rank
+# and on four, verified, sampled. Usage: text_test.sh PATH_TO_TRIREME
+set -euo pipefail
+trireme=$PWD/$1
+work=$(mktemp -d /tmp/trireme.XXXXXX)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+export TMPDIR=$work
+
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+
+# Pictures of one grey each, which their text alone tells: a sequence of one to
+# four tokens of width 8.
+python3 - <<'PYTHON'
+import io, os, random, struct, tarfile, zlib
+
+def png(grey, side=8):
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(
+            ">I", zlib.crc32(body))
+    rows = b"".join(b"\0" + bytes([grey] * side) for _ in range(side))
+    return (b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+random.seed(1)
+os.mkdir("shards")
+with tarfile.open("shards/shard-000000.tar", "w",
+                  format=tarfile.USTAR_FORMAT) as tar:
+    def add(name, content):
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    for i in range(256):
+        level = i % 4
+        tokens = 1 + i % 3
+        values = [(2.0 if w == level else 0.0) for w in range(8)] * tokens
+        add(f"{i:06}.png", png(20 + 70 * level))
+        add(f"{i:06}.txt", f"grey {level}".encode())
+        add(f"{i:06}.tokens", struct.pack("<II", tokens, 8) +
+            struct.pack(f"<{8 * tokens}f", *values))
+PYTHON
+
+job() { # job ATTENTION
+  cat <<JOB
+model {
+  dit {
+    hidden: 32 layers: 2 heads: 4 patch: 4 class_conditional: false
+    text { tokens: 4 width: 8 attention: $1 }
+  }
+}
+data {
+  webdataset { paths: "shards" }
+  resolution: 8
+  channels: 1
+}
+global_batch: 32
+steps: 60
+optimizer { learning_rate: 5e-3 }
+objective { rectified_flow { } }
+sample { at_end: false }
+precision: FP32
+JOB
+}
+echo 'grid { tp: 2 pp: 2 } microbatch_size: 8' > plan.textproto
+for attention in CROSS JOINT; do
+  echo "== $attention"
+  job $attention > $attention.textproto
+  "$trireme" train $attention.textproto --out $attention-1 > one.txt
+  "$trireme" launch $attention.textproto --ranks 4 --plan plan.textproto \
+    --out $attention-4 > four.txt
+  python3 - $attention <<'PYTHON'
+import json, sys
+one, four = ([json.loads(line)["loss"]
+              for line in open(f"{sys.argv[1]}-{ranks}/metrics.jsonl")]
+             for ranks in (1, 4))
+assert len(one) == len(four) == 60
+for a, b in zip(one[:5], four[:5]):
+    assert abs(a - b) < 1e-4 * a, (a, b)
+first, last = sum(one[:10]) / 10, sum(one[-10:]) / 10
+assert last < 0.7 * first, (first, last)
+print(f"loss {first:.3f} to {last:.3f}")
+PYTHON
+  "$trireme" verify $attention.textproto --plan plan.textproto \
+    --set precision=FP64 > verify.txt || fail "$(cat verify.txt)"
+  # A row a caption.
+  "$trireme" sample $attention-4 --rows 4 --per_class 2 --out samples.png \
+    > sample.txt
+  grep -qF "8 pictures from" sample.txt || fail "$(cat sample.txt)"
+done
+echo "PASSED"
