@@ -137,21 +137,6 @@ absl::Status TakeName(const std::string& partial, const std::string& complete) {
 }
 
 // A member that is an integer from 0 to the largest int64.
-// What CheckpointWriters began and did not commit.
-absl::Status RemoveUnfinished(const std::string& folder) {
-  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder);
-  if (absl::IsNotFound(names.status())) return absl::OkStatus();
-  RETURN_IF_ERROR(names.status());
-  for (const std::string& name : *names) {
-    if (!name.ends_with(kPartial)) continue;
-    const size_t length = name.size() - (sizeof(kPartial) - 1);
-    if (!StepOfName(name.substr(0, length)).has_value()) continue;
-    LOG(INFO) << "removes the unfinished checkpoint " << folder << "/" << name;
-    RETURN_IF_ERROR(RemoveFolder(folder + "/" + name));
-  }
-  return absl::OkStatus();
-}
-
 std::optional<int64_t> Size(const Json& object, const char* key) {
   const auto found = object.find(key);
   if (found == object.end() || !found->is_number_unsigned()) {
@@ -203,6 +188,30 @@ absl::StatusOr<Manifest> ParseManifest(const std::string& text) {
     manifest.files[name] = {*bytes, file["xxh64"].get<std::string>()};
   }
   return manifest;
+}
+
+// Removes what CheckpointWriters began and did not commit. A whole one that had
+// only to be given its name gets it: where names cannot be exchanged it may be
+// the only one of its step.
+absl::Status RemoveUnfinished(const std::string& folder) {
+  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder);
+  if (absl::IsNotFound(names.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(names.status());
+  for (const std::string& name : *names) {
+    if (!name.ends_with(kPartial)) continue;
+    const size_t length = name.size() - (sizeof(kPartial) - 1);
+    if (!StepOfName(name.substr(0, length)).has_value()) continue;
+    const std::string path = folder + "/" + name;
+    const std::string complete = path.substr(0, folder.size() + 1 + length);
+    std::error_code error;
+    if (!fs::exists(complete, error) && ReadManifest(path).ok()) {
+      RETURN_IF_ERROR(Rename(path, complete));
+      continue;
+    }
+    LOG(INFO) << "removes the unfinished checkpoint " << path;
+    RETURN_IF_ERROR(RemoveFolder(path));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace

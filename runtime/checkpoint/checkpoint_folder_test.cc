@@ -124,6 +124,15 @@ TEST_F(CheckpointFolderTest, ANewTryForgetsTheFilesOfTheLastOne) {
   EXPECT_EQ(ReadManifest(PathOf(100)).value().files.size(), 1u);
 }
 
+TEST_F(CheckpointFolderTest, AWholeOneThatOnlyLacksItsNameGetsIt) {
+  Save(100, "whole");
+  fs::rename(PathOf(100), PathOf(100) + ".partial");
+  Save(200, "whole");
+  EXPECT_THAT(ListDirectory(folder_).value(),
+              ElementsAre("step_00000100", "step_00000200"));
+  EXPECT_TRUE(VerifyChecksums(PathOf(100)).ok());
+}
+
 // A job that crashes while it saves would lose disk space each time.
 TEST_F(CheckpointFolderTest, WhatCrashedJobsLeftIsRemovedAndNothingElse) {
   Save(100, "whole");

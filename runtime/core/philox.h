@@ -37,7 +37,8 @@ struct RandomKey {
   RandomPurpose purpose = RandomPurpose::kTest;
 };
 
-// One stream: random access to elements by index.
+// One stream: random access to elements by index. A counter counts 2^34
+// elements; each further 2^34 has a key of its own.
 class RandomStream {
  public:
   explicit RandomStream(const RandomKey& key);
