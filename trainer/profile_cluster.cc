@@ -4,8 +4,11 @@
 #include <array>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <numeric>
+#include <set>
+#include <utility>
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
@@ -22,6 +25,9 @@ constexpr int64_t kNameBytes = 64;
 constexpr int64_t kMatrixSide = 1024;
 constexpr int64_t kElementwiseBytes = 64 << 20;
 constexpr int64_t kAllReduceBytes = 4 << 20;
+// Whose times give an all-reduce's latency and rate inside a node.
+constexpr int64_t kSmallAllReduceBytes = 4 << 10;
+constexpr int64_t kLargeAllReduceBytes = 1 << 20;
 
 double MedianSeconds(int repetitions, const std::function<void()>& run) {
   return Median(TimesOf(repetitions, run));
@@ -74,6 +80,84 @@ Cluster::Link LinkOf(const LinkMeasurement& measured) {
     link.set_shared_bytes_per_s(measured.shared_bytes_per_s);
   }
   return link;
+}
+
+// Medians over a node's groups of the same size.
+struct GroupTimes {
+  double small_s = 0;
+  double large_s = 0;
+};
+
+// [node, members]: all-reduces in groups of 2, 4, 8, ... ranks of a node, and
+// of all of them, everywhere at once.
+std::map<std::pair<int, int>, GroupTimes> TimeCollectivesInNodes(
+    const ProfileOptions& options, Device& device, CommunicatorFactory& factory,
+    Communicator& world, std::span<const int> node_of) {
+  const int rank = factory.world_rank();
+  const auto count_of = [&](int node) {
+    return static_cast<int>(std::count(node_of.begin(), node_of.end(), node));
+  };
+  std::set<int> sizes;
+  for (int node = 0; node <= node_of.back(); ++node) {
+    const int count = count_of(node);
+    for (int size = 2; size <= count; size *= 2) sizes.insert(size);
+    if (count > 1) sizes.insert(count);
+  }
+  const auto first = static_cast<int>(
+      std::find(node_of.begin(), node_of.end(), node_of[rank]) -
+      node_of.begin());
+  const int own_count = count_of(node_of[rank]);
+  std::map<std::pair<int, int>, GroupTimes> times;
+  for (const int size : sizes) {
+    const int group = (rank - first) / size;
+    std::vector<double> own = {0, 0};
+    std::unique_ptr<Communicator> communicator;
+    if ((group + 1) * size <= own_count) {
+      std::vector<int> members(size);
+      std::iota(members.begin(), members.end(), first + group * size);
+      communicator = factory.Create(
+          members, fmt::format("profile of {} [{}]", size, members[0]));
+    }
+    const auto median = [&](int64_t bytes) {
+      // All groups send the same size at the same time.
+      world.Barrier("profile");
+      if (communicator == nullptr) return 0.0;
+      const Tensor data =
+          Tensor::Zeros(device, {bytes / 4}, DType::kFloat32,
+                        MemoryCategory::kCommunication, "profile");
+      return MedianSeconds(options.repetitions, [&] {
+        communicator->AllReduce(data, ReduceOp::kSum, "profile").Wait();
+      });
+    };
+    own[0] = median(kSmallAllReduceBytes);
+    own[1] = median(kLargeAllReduceBytes);
+    const std::vector<std::vector<double>> rows =
+        GatherRows(device, world, own);
+    for (int node = 0; node <= node_of.back(); ++node) {
+      std::vector<double> small, large;
+      for (size_t i = 0; i < rows.size(); ++i) {
+        if (node_of[i] != node || rows[i][0] <= 0) continue;
+        small.push_back(rows[i][0]);
+        large.push_back(rows[i][1]);
+      }
+      if (!small.empty()) times[{node, size}] = {Median(small), Median(large)};
+    }
+  }
+  return times;
+}
+
+Cluster::NodeCollective CollectiveOf(int members, const GroupTimes& times) {
+  // A machine may be so noisy that the small one takes longer.
+  const double moving =
+      std::max(times.large_s - times.small_s, times.large_s / 100);
+  const double rate =
+      static_cast<double>(kLargeAllReduceBytes - kSmallAllReduceBytes) / moving;
+  Cluster::NodeCollective collective;
+  collective.set_members(members);
+  collective.set_latency_s(
+      std::max(0.0, times.small_s - kSmallAllReduceBytes / rate));
+  collective.set_bytes_per_s(rate);
+  return collective;
 }
 
 // By the figures of the links.
@@ -129,6 +213,8 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   const double all_reduce_s = MedianSeconds(options.repetitions, [&] {
     world->AllReduce(reduced, ReduceOp::kSum, "profile").Wait();
   });
+  const auto collectives =
+      TimeCollectivesInNodes(options, device, factory, *world, node_of);
   ClusterProfile profile;
   if (rank != 0) return profile;
   profile.cluster.set_collectives(Cluster::DIRECT);
@@ -165,16 +251,27 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
     }
     const auto inside = links.find({node, node});
     if (inside != links.end()) *entry.mutable_link() = LinkOf(inside->second);
+    std::string reductions;
+    for (const auto& [where, times] : collectives) {
+      if (where.first != node) continue;
+      const Cluster::NodeCollective collective =
+          CollectiveOf(where.second, times);
+      reductions += fmt::format("; all-reduce of {}: {:.3g} s and {:.4g} B/s",
+                                collective.members(), collective.latency_s(),
+                                collective.bytes_per_s());
+      *entry.add_collectives() = collective;
+    }
     profile.report += fmt::format(
         "{}: {} ranks, each GEMM {:.4g} (bf16, spread {:.0f} %) and {:.4g} "
         "FLOP/s (fp32, {:.0f} %), elementwise {:.3g} B/s; inside {:.3g} s and "
-        "{:.4g} B/s{}\n",
+        "{:.4g} B/s{}{}\n",
         hosts[first], count, Median(bf16), 100 * Spread(bf16), Median(fp32),
         100 * Spread(fp32), Median(memory), entry.link().latency_s(),
         entry.link().bytes_per_s(),
         entry.card_bytes_per_s() > 0 ? fmt::format("; to all others {:.4g} B/s",
                                                    entry.card_bytes_per_s())
-                                     : "");
+                                     : "",
+        reductions);
   }
   for (const auto& [nodes, measured] : links) {
     if (nodes.first == nodes.second) continue;

@@ -35,7 +35,8 @@ struct ClusterProfile {
 // Collective over the factory's world; the result is rank 0's (empty
 // elsewhere). All ranks compute at once, as they do in a job: GEMM rates in
 // bf16 and fp32 and the bandwidth of elementwise kernels. Then the links
-// (link_profile.h), last an all-reduce over all.
+// (link_profile.h), an all-reduce over all, and all-reduces among groups of the
+// ranks of each node.
 //
 // A device has no data sheet here: its peak is what it reached. Ranks of a node
 // must be numbered in a row; else FailedPrecondition.

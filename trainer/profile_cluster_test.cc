@@ -40,6 +40,11 @@ TEST(ProfileCluster, MakesAClusterThatThePlannerTakes) {
   EXPECT_EQ(cluster->nodes[0].count, 2);
   EXPECT_EQ(cluster->nodes[1].count, 1);
   EXPECT_EQ(cluster->nodes[1].name, "b");
+  // Of the two ranks of the first node.
+  ASSERT_EQ(cluster->nodes[0].collectives.size(), 1u);
+  EXPECT_GT(cluster->nodes[0].collectives.at(2).bytes_per_s, 0);
+  EXPECT_GE(cluster->nodes[0].collectives.at(2).latency_s, 0);
+  EXPECT_TRUE(cluster->nodes[1].collectives.empty());
   // The rank with least memory decides.
   EXPECT_EQ(cluster->DeviceOfNode(0).memory_bytes, 1000);
   EXPECT_EQ(cluster->DeviceOfNode(1).memory_bytes, 1002);

@@ -95,6 +95,35 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
       .host_bytes_per_s = device.host_bytes_per_s()};
 }
 
+absl::Status ResolveCollectives(std::string_view field,
+                                const Cluster::Node& node,
+                                ClusterNode& resolved) {
+  for (int i = 0; i < node.collectives_size(); ++i) {
+    const Cluster::NodeCollective& collective = node.collectives(i);
+    const std::string name = fmt::format("{}.collectives[{}]", field, i);
+    if (collective.members() < 2 || collective.members() > node.count()) {
+      return FieldError(
+          name + ".members", collective.members(),
+          fmt::format("2 to the node's {} devices", node.count()));
+    }
+    RETURN_IF_ERROR(
+        CheckNotNegative(name + ".latency_s", collective.latency_s()));
+    RETURN_IF_ERROR(
+        CheckPositive(name + ".bytes_per_s", collective.bytes_per_s()));
+    const bool first =
+        resolved.collectives
+            .try_emplace(static_cast<int32_t>(collective.members()),
+                         NodeCollective{collective.latency_s(),
+                                        collective.bytes_per_s()})
+            .second;
+    if (!first) {
+      return FieldError(name + ".members", collective.members(),
+                        "a number that no earlier entry has");
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
   absl::flat_hash_map<std::string, int32_t> device_of_name;
   for (int i = 0; i < cluster.devices_size(); ++i) {
@@ -140,6 +169,7 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
       ASSIGN_OR_RETURN(resolved.link,
                        ResolveLink(field + ".link", node.link()));
     }
+    RETURN_IF_ERROR(ResolveCollectives(field, node, resolved));
     model.node_of_rank.insert(model.node_of_rank.end(), node.count(), i);
     model.nodes.push_back(std::move(resolved));
   }
@@ -204,7 +234,8 @@ bool NodesAreAlike(const ClusterModel& cluster, int32_t a, int32_t b) {
   const ClusterNode& second = cluster.nodes[b];
   if (first.device != second.device || first.count != second.count ||
       first.link != second.link || first.slowdown != second.slowdown ||
-      first.card_bytes_per_s != second.card_bytes_per_s) {
+      first.card_bytes_per_s != second.card_bytes_per_s ||
+      first.collectives != second.collectives) {
     return false;
   }
   auto link = [&](int32_t from, int32_t to) -> const ClusterLink& {

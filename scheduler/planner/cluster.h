@@ -9,6 +9,7 @@
 #define TRIREME_SCHEDULER_PLANNER_CLUSTER_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,16 @@ struct ClusterLink {
   friend bool operator==(const ClusterLink&, const ClusterLink&) = default;
 };
 
+// An all-reduce among some devices of one node: latency_s + bytes /
+// bytes_per_s.
+struct NodeCollective {
+  double latency_s = 0;
+  double bytes_per_s = 0;
+
+  friend bool operator==(const NodeCollective&,
+                         const NodeCollective&) = default;
+};
+
 struct ClusterNode {
   std::string name;
   int32_t device = 0;  // index in `devices`
@@ -41,6 +52,8 @@ struct ClusterNode {
   double slowdown = 1;
   // All its devices together to all other nodes; infinite: not shared.
   double card_bytes_per_s = 0;
+  // By the size of the group: measured all-reduces.
+  std::map<int32_t, NodeCollective> collectives;
 };
 
 struct ClusterDevice {

@@ -69,6 +69,14 @@ TEST(Cluster, ErrorsNameTheField) {
        [](Cluster& c) { c.mutable_nodes(0)->set_count(0); }},
       {"cluster.nodes[0].link.bytes_per_s: ",
        [](Cluster& c) { c.mutable_nodes(0)->clear_link(); }},
+      {"cluster.nodes[1].collectives[0].members: ",
+       [](Cluster& c) {
+         c.mutable_nodes(1)->add_collectives()->set_members(9);
+       }},
+      {"cluster.nodes[1].collectives[0].bytes_per_s: ",
+       [](Cluster& c) {
+         c.mutable_nodes(1)->add_collectives()->set_members(8);
+       }},
       {"cluster.devices[0].peak_bf16_flops: ",
        [](Cluster& c) {
          c.mutable_devices(0)->set_peak_bf16_flops(

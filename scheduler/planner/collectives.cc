@@ -5,6 +5,7 @@
 namespace trireme {
 
 double RingCost::ReduceScatter(double bytes) const {
+  if (measured) return measured_latency_s + bytes * measured_s_per_byte;
   if (direct) {
     return std::max(node_latency_s, network_latency_s) +
            bytes * direct_s_per_byte;
@@ -77,6 +78,15 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
         std::max(ring.network_s_per_byte,
                  1 / cluster.BytesPerSecond(
                          nodes[i], nodes[(i + 1) % nodes.size()], flows));
+  }
+  if (nodes.size() == 1) {
+    const auto& measured = cluster.nodes[nodes[0]].collectives;
+    const auto found = measured.find(static_cast<int32_t>(counts[0]));
+    if (found != measured.end()) {
+      ring.measured = true;
+      ring.measured_latency_s = found->second.latency_s / 2;
+      ring.measured_s_per_byte = 1 / (2 * found->second.bytes_per_s);
+    }
   }
   ring.network_s_per_byte *= cluster.collective_slowdown;
   if (cluster.direct_collectives) {

@@ -13,6 +13,9 @@
 // every other one, all at once: to those of its node at the node's rate, to all
 // others over its share of the network, whichever takes longer, and one
 // latency.
+//
+// A group inside one node takes what was measured for groups of its size, where
+// it was (Cluster::NodeCollective).
 
 #ifndef TRIREME_SCHEDULER_PLANNER_COLLECTIVES_H_
 #define TRIREME_SCHEDULER_PLANNER_COLLECTIVES_H_
@@ -37,6 +40,10 @@ struct RingCost {
   // With direct collectives, for each byte of the whole tensor.
   bool direct = false;
   double direct_s_per_byte = 0;
+  // Of a reduce-scatter as measured, for each byte of the whole tensor.
+  bool measured = false;
+  double measured_latency_s = 0;
+  double measured_s_per_byte = 0;
 
   // `bytes`: the whole tensor.
   double ReduceScatter(double bytes) const;

@@ -54,6 +54,23 @@ Estimate Estimated(const ClusterModel& cluster, const Plan& plan) {
   return estimate.ok() ? *std::move(estimate) : Estimate();
 }
 
+// Only measuring finds what a loaded machine's collectives take.
+TEST(Collectives, MeasuredOnesInANodeReplaceTheFormulas) {
+  ClusterModel one = Nodes(2, 8);
+  one.nodes[0].collectives[4] = {.latency_s = 3e-3, .bytes_per_s = 1e8};
+  const RingCost measured = RingOf(one, {0, 1, 2, 3}, 4);
+  EXPECT_DOUBLE_EQ(measured.AllReduce(2e6), 3e-3 + 2e6 / 1e8);
+  EXPECT_DOUBLE_EQ(2 * measured.ReduceScatter(2e6), measured.AllReduce(2e6));
+  // Other exchanges still go by the links' figures.
+  EXPECT_DOUBLE_EQ(measured.RingStep(2e6),
+                   RingOf(Nodes(2, 8), {0, 1, 2, 3}, 4).RingStep(2e6));
+  // Not for other sizes, other nodes, or groups on several nodes.
+  for (const std::vector<int32_t>& ranks :
+       {std::vector<int32_t>{0, 1}, {8, 9, 10, 11}, {0, 1, 8, 9}}) {
+    EXPECT_LT(RingOf(one, ranks, 4).AllReduce(2e6), 1e-3);
+  }
+}
+
 TEST(Collectives, RingsAreTheUsualFormulas) {
   const ClusterModel one = Nodes(1, 8);
   const ClusterLink& link = one.nodes[0].link;

@@ -92,6 +92,8 @@ absl::Status EditLink(const ParsedEdit& edit, Cluster& cluster) {
                    IndexOf(edit.nodes[0], cluster.nodes_size()));
   ASSIGN_OR_RETURN(const int to, IndexOf(edit.nodes[1], cluster.nodes_size()));
   Cluster::Link& link = LinkOf(cluster, from, to);
+  // What was measured over the link before it changed says nothing now.
+  if (from == to) cluster.mutable_nodes(from)->clear_collectives();
   if (edit.field == "latency") {
     ASSIGN_OR_RETURN(const double latency,
                      Changed(link.latency_s(), edit.operation, edit.value));
@@ -142,6 +144,7 @@ absl::Status ChangeDevice(int index, const std::string& name,
   *cluster.add_devices() = known.devices(0);
   node.set_device(name);
   *node.mutable_link() = known.nodes(0).link();
+  node.clear_collectives();
   return absl::OkStatus();
 }
 
