@@ -1,5 +1,6 @@
 // trireme plan: the fastest plan for a job on a cluster, and why not another.
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -76,8 +77,18 @@ absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
         "expected --cluster FILE (`trireme cluster describe` writes one)");
   }
   PlannerInput input;
-  ASSIGN_OR_RETURN(JobFile job, LoadJobFile(arguments.positionals()[0],
-                                            arguments.All("set"), {}));
+  // No field of a job has parentheses in its path.
+  std::vector<std::string> overrides = arguments.All("set");
+  const auto first_edit = std::stable_partition(
+      overrides.begin(), overrides.end(), [](const std::string& assignment) {
+        return !assignment.starts_with("link(") &&
+               !assignment.starts_with("node(");
+      });
+  std::vector<std::string> edits = arguments.All("what_if");
+  edits.insert(edits.end(), first_edit, overrides.end());
+  overrides.erase(first_edit, overrides.end());
+  ASSIGN_OR_RETURN(JobFile job,
+                   LoadJobFile(arguments.positionals()[0], overrides, {}));
   ASSIGN_OR_RETURN(const auto dataset, OpenDataset(job.job.data()));
   const auto setup =
       ResolveJob(job.job, {dataset->size(), dataset->num_classes()});
@@ -86,7 +97,7 @@ absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
   input.global_batch = setup->global_batch;
   RETURN_IF_ERROR(
       ParseTextProtoFile(arguments.Get("cluster"), &input.cluster).status());
-  for (const std::string& edit : arguments.All("what_if")) {
+  for (const std::string& edit : edits) {
     RETURN_IF_ERROR(ApplyWhatIf(edit, input.cluster));
   }
   ASSIGN_OR_RETURN(const int64_t best, arguments.GetInt("best"));
@@ -200,11 +211,12 @@ Command PlanCommand() {
                    {.name = "what_if",
                     .value = "FIELD=VALUE",
                     .help = "changes the cluster first, as "
-                            "nodes[0].slowdown=1.5",
+                            "link(2,3).bandwidth/=10 or node(0).slowdown=1.5",
                     .repeated = true},
                    {.name = "set",
                     .value = "FIELD=VALUE",
-                    .help = "overrides a field of the job",
+                    .help = "overrides a field of the job, or of the cluster "
+                            "as --what_if",
                     .repeated = true},
                    {.name = "route",
                     .value = "FILE",

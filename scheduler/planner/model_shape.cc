@@ -80,8 +80,11 @@ absl::Status CheckModelShape(const ModelShape& model) {
   RETURN_IF_ERROR(check("text_tokens", model.text_tokens, 0));
   RETURN_IF_ERROR(check("vocabulary", model.vocabulary, 0));
   if (model.element_bytes != 2 && model.element_bytes != 4) {
-    return InvalidArgument("model.element_bytes: found {}, expected 2 or 4",
-                           model.element_bytes);
+    return InvalidArgument(
+        "model.element_bytes: found {}, expected 2 or 4 (a job's precision "
+        "BF16, "
+        "FP16 or FP32): clusters say nothing about the speed of others",
+        model.element_bytes);
   }
   for (size_t i = 0; i < model.measured.size(); ++i) {
     const MeasuredBlock& block = model.measured[i];

@@ -45,7 +45,7 @@ expect_in chart_memory.svg "<svg"
 python3 -c 'import json; json.load(open("trace.json"))'
 cp plan.textproto first.textproto
 "$trireme" plan job.textproto --cluster cluster.textproto --best 3 \
-  --what_if 'link(0,1).bandwidth/=10' > again.txt
+  --set 'link(0,1).bandwidth/=10' > again.txt
 cmp plan.textproto first.textproto || fail "two plans for one question"
 
 echo "== the plan runs"
