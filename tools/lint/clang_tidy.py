@@ -21,6 +21,16 @@ def bazel(*arguments):
                           stdout=subprocess.PIPE, text=True).stdout
 
 
+def clang_arguments(arguments):
+    """Of GCC's: what clang knows, with generated headers as the system's, so
+    that nothing in them is a finding."""
+    known = [argument for argument in arguments if argument not in GCC_ONLY]
+    for i in range(1, len(known)):
+        if known[i - 1] == "-iquote" and known[i].startswith("bazel-out/"):
+            known[i - 1] = "-isystem"
+    return known
+
+
 def compile_commands(execution_root):
     """Source path -> its entry of a compile_commands.json."""
     actions = json.loads(bazel(
@@ -35,10 +45,7 @@ def compile_commands(execution_root):
         commands[source] = {
             "directory": execution_root,
             "file": source,
-            "arguments": ["clang++"] + [
-                argument for argument in arguments[1:]
-                if argument not in GCC_ONLY
-            ],
+            "arguments": ["clang++"] + clang_arguments(arguments[1:]),
         }
     return commands
 
