@@ -27,9 +27,9 @@ double PipetteStepSeconds(const ClosedFormInput& input) {
     return static_cast<double>(input.microbatches - 1) * largest + p * largest +
            input.messages_s + input.data_parallel_s;
   }
-  const auto rounds = static_cast<double>(input.microbatches / stages);
-  return rounds * (p * largest + input.messages_s) + (p - 1) * largest +
-         input.data_parallel_s;
+  const int64_t rounds = input.microbatches / stages;  // whole ones
+  return static_cast<double>(rounds) * (p * largest + input.messages_s) +
+         (p - 1) * largest + input.data_parallel_s;
 }
 
 double EqualStagesStepSeconds(int64_t stages, int64_t microbatches,

@@ -106,10 +106,12 @@ absl::StatusOr<Efficiencies> CalibrateOnMegatron(
       // moves cannot follow.
       const Efficiencies center = best;
       for (int direction = 0; direction < 27; ++direction) {
-        const Efficiencies moved = {
-            .gemm = center.gemm + (direction % 3 - 1) * step,
-            .link = center.link + (direction / 3 % 3 - 1) * step,
-            .network = center.network + (direction / 9 - 1) * step};
+        const int gemm = direction % 3 - 1;
+        const int link = direction / 3 % 3 - 1;
+        const int network = direction / 9 - 1;
+        const Efficiencies moved = {.gemm = center.gemm + gemm * step,
+                                    .link = center.link + link * step,
+                                    .network = center.network + network * step};
         if (!Possible(moved)) continue;
         ASSIGN_OR_RETURN(const double error,
                          CalibrationError(estimator, moved));

@@ -92,8 +92,9 @@ class DataNodeAlone {
                           absence_.backward_s + backward_s_;
     double by_slots = std::numeric_limits<double>::infinity();
     for (int32_t k = 1; k <= std::min(n_, slots_); ++k) {
+      const int32_t pairs = k * (k - 1) / 2;
       const double staggered =
-          k * (k - 1) / 2 * (forward_s_ + gap_s_ + backward_s_ + gap_s_);
+          pairs * (forward_s_ + gap_s_ + backward_s_ + gap_s_);
       by_slots =
           std::min(by_slots, (n_ * solo_s + (n_ - k) * gap_s_ + staggered) / k);
     }
