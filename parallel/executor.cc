@@ -185,7 +185,9 @@ void Executor::Run(const Instruction& instruction, const StepOptions& options,
       CHECK(false) << "no generator emits "
                    << InstructionKindName(instruction.kind);
   }
-  if (instruction.resource == Resource::kCompute) {
+  // Forward and backward only: the wait before clipping is gradient_wait.
+  if (instruction.resource == Resource::kCompute &&
+      instruction.microbatch >= 0) {
     result.times.sharding_wait +=
         communicators.ExposedParameterSeconds() - exposed_before;
   }

@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "runtime/comm/single.h"
+#include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan.h"
@@ -43,6 +44,39 @@ ImageBatch GrayBatch(Device& device, int64_t n) {
                                MemoryCategory::kActivations, "batch");
   batch.labels = Tensor::Zeros(device, {n}, DType::kInt32);
   return batch;
+}
+
+// A user reads from these where a step's time goes: a wait that is counted as
+// computing, or twice, sends him to the wrong place.
+TEST(RankModel, WaitsForShardsAreToldFromComputing) {
+  for (const auto sharding : {Plan::REPLICATED, Plan::PARAMETERS}) {
+    RunThreadRanks(2, [&](CommunicatorFactory& factory, int) {
+      const TrainingSetup setup = SmallSetup();
+      Plan plan;
+      plan.mutable_grid()->set_dp(2);
+      plan.set_microbatches(2);
+      plan.set_sharding(sharding);
+      plan = *ResolvePlan(plan, {.world_size = 2,
+                                 .global_batch = setup.global_batch,
+                                 .num_blocks = setup.model.layers,
+                                 .heads = setup.model.heads});
+      CpuDevice device(int64_t{1} << 32);
+      const auto model = RankModel::Build(setup, plan, device, factory);
+      ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+      const auto result = (*model)->Step(GrayBatch(device, 4),
+                                         {.step = 1, .learning_rate = 1e-3});
+      ASSERT_TRUE(result.ok()) << MessageOf(result.status());
+      const StepTimes& times = result->times;
+      EXPECT_LE(times.sharding_wait, times.forward + times.backward);
+      if (sharding == Plan::REPLICATED) {
+        // Reductions are waited for before clipping only.
+        EXPECT_EQ(times.sharding_wait, 0);
+        EXPECT_GT(times.gradient_wait, 0);
+      } else {
+        EXPECT_GT(times.sharding_wait, 0);
+      }
+    });
+  }
 }
 
 class RankModelMemoryTest : public testing::TestWithParam<DType> {};
