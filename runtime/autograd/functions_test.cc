@@ -2,102 +2,15 @@
 
 #include "runtime/autograd/functions.h"
 
-#include <cmath>
-#include <functional>
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "runtime/device/cpu_device.h"
+#include "runtime/autograd/gradient_check_testing.h"
 
 namespace trireme {
 namespace {
 
-class FunctionsTest : public testing::Test {
- protected:
-  Tensor Random(const Shape& shape, uint64_t seed) {
-    std::vector<double> values(shape.num_elements());
-    const RandomStream random({.seed = seed});
-    for (size_t i = 0; i < values.size(); ++i) values[i] = random.Normal(i);
-    return Tensor::FromValues<double>(device_, shape, values);
-  }
-
-  Parameter MakeParameter(const Shape& shape, uint64_t seed) {
-    Parameter parameter;
-    parameter.name = "p" + std::to_string(seed);
-    parameter.global_shape = shape;
-    parameter.value = Random(shape, seed);
-    parameter.grad = Tensor::Zeros(device_, shape, DType::kFloat64);
-    parameter.trainable = true;
-    return parameter;
-  }
-
-  using Function = std::function<Variable(Tape&, const std::vector<Variable>&)>;
-
-  // Compares the gradients of Σ weights∘f(inputs) with central differences,
-  // for all inputs and parameters, in both backward modes.
-  void Check(const Function& f, const std::vector<Tensor>& inputs,
-             const std::vector<Parameter*>& parameters) {
-    for (const auto mode : {Tape::WeightGradients::kImmediate,
-                            Tape::WeightGradients::kDeferred}) {
-      Tape tape(device_);
-      std::vector<Variable> leaves;
-      for (const Tensor& input : inputs) {
-        leaves.push_back(tape.Leaf(input.Clone()));
-      }
-      for (Parameter* parameter : parameters) parameter->grad.FillZero();
-      const Variable y = f(tape, leaves);
-      const Tensor weights = Random(y.value().shape(), 1234);
-      const Tensor seeds[] = {weights.Clone()};
-      const Variable outputs[] = {y};
-      tape.Backward(outputs, seeds, mode);
-      tape.RunWeightGradients();
-      for (size_t i = 0; i < inputs.size(); ++i) {
-        const Tensor gradient = tape.TakeGradient(leaves[i]);
-        ASSERT_TRUE(gradient.defined()) << "input " << i;
-        CompareWithDifferences(f, inputs, weights, inputs[i], gradient);
-      }
-      for (Parameter* parameter : parameters) {
-        CompareWithDifferences(f, inputs, weights, parameter->value,
-                               parameter->grad);
-      }
-    }
-  }
-
-  CpuDevice device_{1 << 28};
-
- private:
-  double Objective(const Function& f, const std::vector<Tensor>& inputs,
-                   const Tensor& weights) {
-    Tape tape(device_, Tape::Mode::kInference);
-    std::vector<Variable> constants;
-    for (const Tensor& input : inputs) constants.emplace_back(input);
-    const std::vector<double> y = f(tape, constants).value().ToVector<double>();
-    const std::vector<double> w = weights.ToVector<double>();
-    double sum = 0;
-    for (size_t i = 0; i < y.size(); ++i) sum += w[i] * y[i];
-    return sum;
-  }
-
-  void CompareWithDifferences(const Function& f,
-                              const std::vector<Tensor>& inputs,
-                              const Tensor& weights, const Tensor& varied,
-                              const Tensor& gradient) {
-    constexpr double kStep = 1e-5;
-    double* x = varied.data<double>();
-    for (int64_t i = 0; i < varied.num_elements(); ++i) {
-      const double saved = x[i];
-      x[i] = saved + kStep;
-      const double above = Objective(f, inputs, weights);
-      x[i] = saved - kStep;
-      const double below = Objective(f, inputs, weights);
-      x[i] = saved;
-      const double expected = (above - below) / (2 * kStep);
-      ASSERT_NEAR(gradient.data<double>()[i], expected,
-                  1e-6 * std::max(1.0, std::abs(expected)))
-          << "element " << i;
-    }
-  }
-};
+using FunctionsTest = GradientCheck;
 
 TEST_F(FunctionsTest, LinearWithPartsAndBias) {
   Parameter weight = MakeParameter({2, 3, 4}, 1);
@@ -235,20 +148,53 @@ TEST_F(FunctionsTest, EmbeddingAddsRepeatedRows) {
         {}, {&table});
 }
 
-TEST_F(FunctionsTest, SquaredErrorSeedsItself) {
-  const Tensor x = Random({2, 3}, 1);
-  const Tensor target = Random({2, 3}, 2);
-  Tape tape(device_);
-  const Variable leaf = tape.Leaf(x);
-  const Variable loss = SquaredErrorLoss(tape, leaf, target, 0.25);
-  const Variable outputs[] = {loss};
-  const Tensor seeds[] = {Tensor()};
-  tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate);
-  const Tensor gradient = tape.TakeGradient(leaf);
-  for (int i = 0; i < 6; ++i) {
-    EXPECT_NEAR(gradient.data<double>()[i],
-                0.5 * (x.data<double>()[i] - target.data<double>()[i]), 1e-12);
+// A rotation whose gradient turns the wrong way trains, only badly.
+TEST_F(FunctionsTest, RotationOverOneToThreeAxes) {
+  Parameter q_norm = MakeParameter({12}, 1);
+  Parameter k_norm = MakeParameter({12}, 2);
+  const std::vector<std::vector<int64_t>> splits = {{12}, {4, 8}, {2, 4, 6}};
+  for (const std::vector<int64_t>& axis_dims : splits) {
+    SCOPED_TRACE(axis_dims.size());
+    std::vector<double> positions;
+    for (int token = 0; token < 3; ++token) {
+      for (size_t axis = 0; axis < axis_dims.size(); ++axis) {
+        positions.push_back(token + 0.5 * static_cast<double>(axis));
+      }
+    }
+    const RopeTable rope =
+        MakeRopeTable(device_, axis_dims, positions, 100.0, DType::kFloat64);
+    Check(
+        [&](Tape& tape, const auto& x) {
+          return NormHeads(tape, x[0], 12, {.rope = &rope});
+        },
+        {Random({1, 3, 36}, 3)}, {});
+    Check(
+        [&](Tape& tape, const auto& x) {
+          return SelfAttention(
+              tape, x[0], 12,
+              {.q_weight = &q_norm, .k_weight = &k_norm, .rope = &rope});
+        },
+        {Random({1, 3, 36}, 3)}, {&q_norm, &k_norm});
   }
+}
+
+TEST_F(FunctionsTest, SquaredErrorSeedsItself) {
+  const Tensor target = Random({2, 3}, 2);
+  CheckLoss(
+      [&](Tape& tape, const auto& x) {
+        return SquaredErrorLoss(tape, x[0], target, 0.25);
+      },
+      0.25, {Random({2, 3}, 1)});
+}
+
+TEST_F(FunctionsTest, CrossEntropySeedsItselfAndSkipsRowsWithoutLabel) {
+  const std::vector<int32_t> classes = {3, 0, -1, 4};
+  const Tensor labels = Tensor::FromValues<int32_t>(device_, {4}, classes);
+  CheckLoss(
+      [&](Tape& tape, const auto& x) {
+        return CrossEntropyLoss(tape, x[0], labels, 0.25);
+      },
+      0.25, {Random({4, 5}, 1)});
 }
 
 }  // namespace

@@ -186,6 +186,62 @@ def optimizer():
     store("adamw", m_3=state["exp_avg"], v_3=state["exp_avg_sq"])
 
 
+def products():
+    a, b = normal(2, 3, 5, 7), normal(2, 3, 7, 4)
+    store_op("matmul_batched", {"a": a, "b": b}, a @ b)
+    a, b = normal(3, 7, 5), normal(3, 4, 7)
+    store_op("matmul_batched_transposed", {"a": a, "b": b}, a.mT @ b.mT)
+
+
+def cross_attention():
+    batch, queries, keys, heads, channels = 3, 5, 7, 2, 12
+    q = normal(batch, queries, heads * channels)
+    kv = normal(batch, keys, 2 * heads * channels)
+    key_counts = torch.tensor([7, 4, 1])
+    k, v = kv.reshape(batch, keys, 2, heads, channels).unbind(2)
+    mask = torch.arange(keys)[None, :] < key_counts[:, None]
+    y = F.scaled_dot_product_attention(
+        q.reshape(batch, queries, heads, channels).transpose(1, 2),
+        k.transpose(1, 2), v.transpose(1, 2), mask[:, None, None, :])
+    y = y.transpose(1, 2).reshape(batch, queries, heads * channels)
+    store_op("cross_attention", {"q": q, "kv": kv, "key_counts": key_counts},
+             y)
+
+
+def elementwise():
+    a, b = normal(4, 37), normal(4, 37)
+    store_op("add", {"a": a, "b": b}, a + b)
+    a, b = normal(4, 37), normal(4, 37)
+    store_op("multiply", {"a": a, "b": b}, a * b)
+    x = normal(4, 37)
+    store_op("scale", {"x": x}, x * -0.3)
+    x, b = normal(2, 5, 37), normal(5, 37)
+    store_op("add_broadcast", {"x": x, "b": b}, x + b)
+
+
+def reductions():
+    x = normal(4, 37)
+    store_op("sum", {"x": x}, x.sum().reshape(1))
+    x = normal(4, 37)
+    store_op("sum_of_squares", {"x": x}, x.square().sum().reshape(1))
+    x = normal(4, 37)
+    store("max_abs", x=x, y=x.abs().max().reshape(1))
+    x = normal(2, 5, 37)
+    store_op("sum_tokens", {"x": x}, x.sum(1))
+
+
+def rows():
+    table = normal(7, 13)
+    indices = torch.tensor([3, 0, 6, 3])
+    store_op("gather_rows", {"table": table, "indices": indices},
+             table[indices])
+    x = normal(4, 13)
+    indices = torch.tensor([3, 0, 6, 3])
+    zeros = torch.zeros(7, 13, dtype=torch.float64)
+    store_op("scatter_rows", {"x": x, "indices": indices},
+             zeros.index_add(0, indices, x))
+
+
 def write(path):
     """The safetensors format by hand: header length, JSON header, data."""
     codes = {torch.float32: "F32", torch.int32: "I32"}
@@ -216,6 +272,12 @@ def main():
     lookups()
     losses()
     optimizer()
+    # New ops come last: those before keep their random numbers.
+    products()
+    cross_attention()
+    elementwise()
+    reductions()
+    rows()
     here = pathlib.Path(__file__).parent
     write(pathlib.Path(sys.argv[1]) if sys.argv[1:] else here /
           "ops.safetensors")

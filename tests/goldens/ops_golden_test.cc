@@ -1,12 +1,15 @@
 // Our ops in fp32 against PyTorch's, from ops.safetensors (see generate.py).
 
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "fmt/format.h"
 #include "gtest/gtest.h"
+#include "runtime/autograd/functions.h"
+#include "runtime/autograd/tensor_functions.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
@@ -60,6 +63,24 @@ class OpsGolden : public testing::Test {
     }
   }
 
+  // Runs f on the op's inputs: its result and the gradient of each input.
+  void ExpectGoldenFunction(
+      const std::string& op, const std::vector<std::string>& inputs,
+      const std::function<Variable(Tape&, const std::vector<Variable>&)>& f) {
+    Tape tape(device_);
+    std::vector<Variable> leaves;
+    for (const std::string& input : inputs) {
+      leaves.push_back(tape.Leaf(Golden(op + "." + input)));
+    }
+    const Variable outputs[] = {f(tape, leaves)};
+    ExpectGolden(outputs[0].value(), op + ".y");
+    const Tensor seeds[] = {Golden(op + ".dy")};
+    tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate);
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      ExpectGolden(tape.TakeGradient(leaves[i]), op + ".d" + inputs[i]);
+    }
+  }
+
   CpuDevice device_{int64_t{1} << 28};
   std::unique_ptr<SafetensorsFile> file_;
 };
@@ -110,6 +131,24 @@ TEST_F(OpsGolden, Attention) {
                       PackedHeads(dqkv, 3, 2, kHeadDim));
     ExpectGolden(dqkv, op + ".dqkv");
   }
+}
+
+TEST_F(OpsGolden, BatchedMatMul) {
+  ExpectGoldenFunction(
+      "matmul_batched", {"a", "b"},
+      [](Tape& tape, const auto& x) { return MatMul(tape, x[0], x[1]); });
+  ExpectGoldenFunction("matmul_batched_transposed", {"a", "b"},
+                       [](Tape& tape, const auto& x) {
+                         return MatMul(tape, x[0], x[1], true, true);
+                       });
+}
+
+TEST_F(OpsGolden, CrossAttention) {
+  const Tensor key_counts = Golden("cross_attention.key_counts");
+  ExpectGoldenFunction(
+      "cross_attention", {"q", "kv"}, [&](Tape& tape, const auto& x) {
+        return CrossAttention(tape, x[0], x[1], 12, {}, &key_counts);
+      });
 }
 
 TEST_F(OpsGolden, NormModulate) {
@@ -189,6 +228,39 @@ TEST_F(OpsGolden, Activations) {
   ExpectGolden(SwiGluBackward(swiglu, Golden("swiglu.dy")), "swiglu.dx");
 }
 
+TEST_F(OpsGolden, Elementwise) {
+  ExpectGoldenFunction("add", {"a", "b"}, [](Tape& tape, const auto& x) {
+    return Add(tape, x[0], x[1]);
+  });
+  ExpectGoldenFunction("multiply", {"a", "b"}, [](Tape& tape, const auto& x) {
+    return Multiply(tape, x[0], x[1]);
+  });
+  ExpectGoldenFunction("scale", {"x"}, [](Tape& tape, const auto& x) {
+    return Scale(tape, x[0], -0.3);
+  });
+  const Tensor b = Golden("add_broadcast.b");
+  ExpectGoldenFunction("add_broadcast", {"x"}, [&](Tape& tape, const auto& x) {
+    return AddConstant(tape, x[0], b);
+  });
+  const Tensor db = Zeros(b);
+  AccumulateColumnSums(Golden("add_broadcast.dy").Reshape({2, -1}),
+                       db.Reshape({-1}));
+  ExpectGolden(db, "add_broadcast.db");
+}
+
+TEST_F(OpsGolden, Reductions) {
+  ExpectGoldenFunction(
+      "sum", {"x"}, [](Tape& tape, const auto& x) { return Sum(tape, x[0]); });
+  ExpectGoldenFunction("sum_of_squares", {"x"}, [](Tape& tape, const auto& x) {
+    return SumOfSquares(tape, x[0]);
+  });
+  ExpectGoldenFunction("sum_tokens", {"x"}, [](Tape& tape, const auto& x) {
+    return SumTokens(tape, x[0]);
+  });
+  EXPECT_EQ(static_cast<float>(MaxAbs(Golden("max_abs.x"))),
+            Golden("max_abs.y").data<float>()[0]);
+}
+
 TEST_F(OpsGolden, GatedResidual) {
   const Tensor gate = Golden("gated_residual.gate");
   const Tensor branch = Golden("gated_residual.branch");
@@ -214,6 +286,17 @@ TEST_F(OpsGolden, EmbeddingAndItsGradient) {
   const Tensor dtable = Zeros(table);
   ScatterAddRows(Golden("embedding.dy"), indices, dtable);
   ExpectGolden(dtable, "embedding.dtable");
+}
+
+TEST_F(OpsGolden, RowsGatheredAndScattered) {
+  const Tensor taken = Golden("gather_rows.indices");
+  ExpectGoldenFunction(
+      "gather_rows", {"table"},
+      [&](Tape& tape, const auto& x) { return GatherRows(tape, x[0], taken); });
+  const Tensor given = Golden("scatter_rows.indices");
+  ExpectGoldenFunction("scatter_rows", {"x"}, [&](Tape& tape, const auto& x) {
+    return ScatterRows(tape, x[0], given, 7);
+  });
 }
 
 TEST_F(OpsGolden, TimestepEmbedding) {
