@@ -22,8 +22,10 @@ class Solver {
         limit_(limit),
         stage_of_(StageOfNodes(instance)),
         tasks_(instance.tasks_per_microbatch()),
+        visits_per_stage_(VisitsPerStage(instance)),
         stage_visits_(instance.num_stages(), 0),
-        node_visits_(instance.num_nodes(), 0) {
+        node_visits_(instance.num_nodes(), 0),
+        node_load_s_(instance.num_nodes(), 0) {
     for (const int32_t node : instance.groups[0]) {
       candidates_.push_back(CandidatePaths(instance, node));
     }
@@ -37,11 +39,19 @@ class Solver {
     best_.makespan_s = std::numeric_limits<double>::infinity();
   }
 
+  // What only a faster schedule replaces.
+  void Begin(const SkipSchedule& incumbent, double makespan_s) {
+    best_.schedule = incumbent;
+    best_.makespan_s = makespan_s;
+  }
+
   absl::StatusOr<ExactResult> Run() {
     ChoosePath();
     if (best_.visited >= limit_) {
       return ResourceExhausted(
-          "exact solver: found no proof within {} partial schedules", limit_);
+          "exact solver: found no proof within {} partial schedules and "
+          "choices of paths",
+          limit_);
     }
     if (best_.schedule.paths.empty()) {
       return NotFound("exact solver: found no paths that keep the constraints");
@@ -57,23 +67,20 @@ class Solver {
     double end_s;
   };
 
-  int32_t VisitsPerStage() const {
-    return instance_.num_microbatches() * (instance_.path_length - 1) /
-           (instance_.num_stages() - 1);
-  }
-
   // Microbatches of one data node are interchangeable: their paths ascend.
   void ChoosePath(int32_t first = 0) {
+    if (++best_.visited >= limit_) return;
     const int32_t m = static_cast<int32_t>(paths_.size());
     if (m == instance_.num_microbatches()) {
-      if (best_.visited < limit_) Schedule();
+      Schedule();
       return;
     }
     const int32_t data_index = m / instance_.microbatches_per_data_node;
     if (m % instance_.microbatches_per_data_node == 0) first = 0;
     const auto& candidates = candidates_[data_index];
     for (size_t i = first; i < candidates.size(); ++i) {
-      if (candidates[i].solo_s > best_.makespan_s - kTolerance) continue;
+      // They come with the fastest first.
+      if (candidates[i].solo_s > best_.makespan_s - kTolerance) break;
       if (!Visit(candidates[i].path, 1)) {
         Visit(candidates[i].path, -1);
         continue;
@@ -85,7 +92,8 @@ class Solver {
     }
   }
 
-  // Counts the path's visits up or down; whether they are within limits.
+  // Counts the path's visits up or down; whether they are within limits and
+  // leave every node less to do than the best schedule takes.
   bool Visit(const NodePath& path, int32_t change) {
     bool within = true;
     for (size_t i = 0; i < path.size(); ++i) {
@@ -94,7 +102,17 @@ class Solver {
                 visits <= instance_.max_visits_per_node;
       const int32_t of_stage = stage_visits_[stage_of_[path[i]]] += change;
       within &= i == 0 || !instance_.equal_stage_visits ||
-                of_stage <= VisitsPerStage();
+                of_stage <= visits_per_stage_;
+      double load_s =
+          TaskSeconds(instance_, path, static_cast<int32_t>(i)) +
+          TaskSeconds(instance_, path, tasks_ - 1 - static_cast<int32_t>(i)) +
+          2 * instance_.gap_s;
+      if (i == 0) {
+        load_s += TaskSeconds(instance_, path, instance_.path_length) +
+                  instance_.gap_s;
+      }
+      const double loaded_s = node_load_s_[path[i]] += change * load_s;
+      within &= loaded_s - instance_.gap_s < best_.makespan_s - kTolerance;
     }
     return within;
   }
@@ -257,8 +275,10 @@ class Solver {
   int32_t tasks_;
   bool slots_bind_ = false;
   std::vector<std::vector<CandidatePath>> candidates_;  // [data node]
+  int32_t visits_per_stage_;
   std::vector<int32_t> stage_visits_;
   std::vector<int32_t> node_visits_;
+  std::vector<double> node_load_s_;  // [node]: of the paths, with rests
   std::vector<NodePath> paths_;
   // Of the partial schedule.
   std::vector<int32_t> done_;      // [microbatch]: tasks
@@ -274,9 +294,16 @@ class Solver {
 }  // namespace
 
 absl::StatusOr<ExactResult> SolveSkipExactly(const SkipInstance& instance,
-                                             int64_t limit) {
+                                             int64_t limit,
+                                             const SkipSchedule* incumbent) {
   RETURN_IF_ERROR(CheckInstance(instance));
-  return Solver(instance, limit).Run();
+  Solver solver(instance, limit);
+  if (incumbent != nullptr) {
+    ASSIGN_OR_RETURN(const SkipTimes times,
+                     TimeSkipSchedule(instance, *incumbent));
+    solver.Begin(*incumbent, times.makespan_s);
+  }
+  return solver.Run();
 }
 
 }  // namespace trireme

@@ -59,6 +59,11 @@ int32_t DataNodeOf(const SkipInstance& instance, int32_t microbatch) {
   return instance.groups[0][microbatch / instance.microbatches_per_data_node];
 }
 
+int32_t VisitsPerStage(const SkipInstance& instance) {
+  return instance.num_microbatches() * (instance.path_length - 1) /
+         (instance.num_stages() - 1);
+}
+
 std::vector<int32_t> StageOfNodes(const SkipInstance& instance) {
   std::vector<int32_t> stage_of(instance.num_nodes(), -1);
   for (int32_t stage = 0; stage < instance.num_stages(); ++stage) {

@@ -72,6 +72,9 @@ struct SkipInstance {
 // node, in the order of groups[0].
 int32_t DataNodeOf(const SkipInstance& instance, int32_t microbatch);
 
+// Visits of every stage but 0 where all are equal: their mean, rounded down.
+int32_t VisitsPerStage(const SkipInstance& instance);
+
 // stage_of[node].
 std::vector<int32_t> StageOfNodes(const SkipInstance& instance);
 

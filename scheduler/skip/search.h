@@ -1,11 +1,14 @@
-// Paths and orders for large instances: greedy list scheduling, then
-// large-neighbourhood search by simulated annealing. A step takes a few
-// microbatches out and puts them back on other paths, exchanges nodes between
-// paths, changes which of two tasks a node prefers or, where groups are free,
-// exchanges two nodes between groups; each is timed by simulating the whole
-// step (tens of microseconds for 30 microbatches).
+// Paths and orders of an instance. Small ones with given groups are solved
+// exactly where the proof is short enough (exact.h). Others: greedy list
+// scheduling (search_start.h), then large-neighbourhood search by simulated
+// annealing. A step (search_moves.h) takes a few microbatches out and puts them
+// back on other paths, exchanges nodes between paths, changes which of two
+// tasks a node prefers or, where groups are free, exchanges two nodes between
+// groups; each is timed by simulating the whole step (tens of microseconds for
+// 30 microbatches).
 //
-// Deterministic for a seed: the effort is counted in simulations.
+// Deterministic for a seed: the effort is counted in simulations and partial
+// schedules.
 
 #ifndef TRIREME_SCHEDULER_SKIP_SEARCH_H_
 #define TRIREME_SCHEDULER_SKIP_SEARCH_H_
@@ -19,6 +22,9 @@
 
 namespace trireme {
 
+// Instances with more microbatches are not tried exactly.
+constexpr int32_t kExactMicrobatches = 6;
+
 struct SkipSearchOptions {
   uint64_t seed = 1;
   // Simulations in all. These take about 3 s on one core for the published
@@ -28,6 +34,9 @@ struct SkipSearchOptions {
   int32_t restarts = 2;
   // Also choose the groups: their sizes stay.
   bool free_groups = false;
+  // Partial schedules and choices of paths that the exact solver may look at
+  // (some tenths of a second); 0: it is not asked.
+  int64_t exact_limit = 300'000;
 };
 
 struct SkipSearchResult {
@@ -37,8 +46,14 @@ struct SkipSearchResult {
   double makespan_s = 0;
   // Of the greedy start of the first run.
   double greedy_makespan_s = 0;
-  // SkipLowerBound; the search ends where it is met.
+  // SkipLowerBound, or what the exact solver has proved; the search ends where
+  // it is met.
   double lower_bound_s = 0;
+  // No schedule with these groups (any groups, where they were free) is faster.
+  bool proven = false;
+
+  // By how much at most the best schedule is faster, as a part of the bound.
+  double gap() const { return makespan_s / lower_bound_s - 1; }
 };
 
 // NotFound if no paths that keep the constraints were found, InvalidArgument
