@@ -18,6 +18,7 @@
 #include "runtime/telemetry/metrics_log.h"
 #include "scheduler/compile.h"
 #include "scheduler/plan.h"
+#include "scheduler/transformer_flops.h"
 #include "tools/commands.h"
 #include "trainer/job_file.h"
 #include "trainer/plot_loss.h"
@@ -28,9 +29,21 @@ namespace trireme {
 namespace {
 
 constexpr char kName[] = "inspect";
-constexpr char kFlopFormula[] =
-    "model FLOPs = samples x 3 x layers x (8 s h^2 + 4 s h f + 4 s^2 h) and "
-    "text terms, modulation and recompute not counted";
+
+// A run's metrics do not say which of the three its model is.
+std::string FlopFormula() {
+  using Text = TransformerSizes::Text;
+  return fmt::format(
+      "model FLOPs of a sample with s picture tokens, n text tokens, width h "
+      "and MLP width f:\n"
+      "  without text     {}\n"
+      "  with cross text  {}\n"
+      "  with joint text  {}\n"
+      "(modulation, embeddings, head and recompute are not counted)",
+      BlocksTrainingFlopsFormula(Text::kNone),
+      BlocksTrainingFlopsFormula(Text::kCross),
+      BlocksTrainingFlopsFormula(Text::kJoint));
+}
 
 absl::Status InspectSafetensors(const std::string& path) {
   ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
@@ -116,12 +129,12 @@ void PrintSpeed(const std::vector<nlohmann::json>& entries,
         "MFU {:.1f} % = model FLOP/s / (ranks x peak) = {:.4g} / ({} x "
         "{:.4g}); {}\n",
         100 * flops / (static_cast<double>(*ranks) * *peak_flops), flops,
-        *ranks, *peak_flops, kFlopFormula);
+        *ranks, *peak_flops, FlopFormula());
   } else {
     fmt::print(
         "MFU = model FLOP/s / (ranks x peak FLOP/s of one rank's device: "
         "--peak_flops); {}\n",
-        kFlopFormula);
+        FlopFormula());
   }
 }
 

@@ -8,6 +8,7 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan.h"
+#include "scheduler/transformer_flops.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {
@@ -45,10 +46,10 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
       Short(static_cast<double>(CountParameters(setup))),
       DTypeName(setup.dtype));
   text += fmt::format(
-      "flops  {}FLOP per sample, forward and backward: 3 x layers x (8 s h^2 + "
-      "4 s h f + 4 s^2 h){}; modulation excluded\n",
+      "flops  {}FLOP per sample, forward and backward: {}; modulation "
+      "excluded\n",
       Short(DitTrainingFlops(model)),
-      model.text_tokens > 0 ? " and its text terms" : "");
+      BlocksTrainingFlopsFormula(TextOf(model)));
   text += fmt::format("data   {} samples in {} classes\n", data.samples,
                       data.classes);
   text += fmt::format("plan   {}\n", Summary(plan));

@@ -19,9 +19,8 @@ ModelShape ModelShapeOf(const TrainingSetup& setup) {
   shape.heads = dit.heads;
   shape.tokens = dit.tokens();
   shape.text_tokens = dit.text_tokens;
-  if (dit.cross_text()) shape.text = ModelShape::Text::kCross;
-  if (dit.joint_text()) shape.text = ModelShape::Text::kJoint;
-  shape.modulation_parameters = 6 * h * (h + 1) * (dit.joint_text() ? 2 : 1);
+  shape.text = TextOf(dit);
+  shape.modulation_parameters = 6 * h * (h + 1);
   shape.qk_norm = dit.qk_norm;
   shape.embedding_parameters =
       (dit.patch_channels() + 1) * h + (kTimeChannels + 1) * h + (h + 1) * h +

@@ -132,16 +132,18 @@ void FillDit(const DitConfig& config, Dit& dit) {
 }
 
 double DitTrainingFlops(const DitConfig& config) {
-  const double s = static_cast<double>(config.tokens());
-  const double h = static_cast<double>(config.hidden);
-  const double f = static_cast<double>(config.mlp_hidden);
-  const double n = static_cast<double>(config.text_tokens);
-  const double rows = config.joint_text() ? s + n : s;
-  double block = 8 * rows * h * h + 4 * rows * h * f + 4 * rows * rows * h;
-  if (config.cross_text()) {
-    block += 4 * s * h * h + 4 * n * h * h + 4 * s * n * h;
-  }
-  return 3.0 * static_cast<double>(config.layers) * block;
+  return BlocksTrainingFlops({.layers = config.layers,
+                              .hidden = config.hidden,
+                              .mlp_hidden = config.mlp_hidden,
+                              .tokens = config.tokens(),
+                              .text_tokens = config.text_tokens,
+                              .text = TextOf(config)});
+}
+
+TransformerSizes::Text TextOf(const DitConfig& config) {
+  if (config.cross_text()) return TransformerSizes::Text::kCross;
+  if (config.joint_text()) return TransformerSizes::Text::kJoint;
+  return TransformerSizes::Text::kNone;
 }
 
 }  // namespace trireme

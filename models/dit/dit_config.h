@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/model.pb.h"
+#include "scheduler/transformer_flops.h"
 
 namespace trireme {
 
@@ -54,14 +55,12 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
 // Writes the resolved sizes back, so that a run's job file shows them.
 void FillDit(const DitConfig& config, Dit& dit);
 
-// Matrix-product FLOPs of forward and backward over one sample, with s tokens,
-// width h, MLP width f, n text tokens:
-//   3·layers·(8·s·h² + 4·s·h·f + 4·s²·h)              self-attention and MLP
-//   cross text adds 3·layers·(4·s·h² + 4·n·h² + 4·s·n·h)
-//   joint text: the first line for n more tokens, with (s+n)² in attention.
-// Embeddings, head and modulations are left out (for f = 4h the first line is
-// 3·layers·(24·s·h² + 4·s²·h)).
+// Matrix-product FLOPs of forward and backward over one sample, as
+// scheduler/transformer_flops.h counts them: without embeddings, head and
+// modulations.
 double DitTrainingFlops(const DitConfig& config);
+// How the model's text enters that count.
+TransformerSizes::Text TextOf(const DitConfig& config);
 
 }  // namespace trireme
 

@@ -43,6 +43,21 @@ double Scores(const ModelShape& model, const BlockSplit& split) {
          static_cast<double>(split.tp * split.cp);
 }
 
+TransformerSizes SizesOf(const ModelShape& model) {
+  return {.layers = model.layers,
+          .hidden = model.hidden,
+          .mlp_hidden = model.mlp_hidden,
+          .tokens = model.tokens,
+          .text_tokens = model.text_tokens,
+          .text = model.text};
+}
+
+double LogitFlops(const ModelShape& model) {
+  return 2.0 * static_cast<double>(model.tokens) *
+         static_cast<double>(model.hidden) *
+         static_cast<double>(model.vocabulary);
+}
+
 int64_t ToBytes(double bytes) { return std::llround(bytes); }
 
 }  // namespace
@@ -113,24 +128,11 @@ BlockSplit SplitOf(const Plan& plan) {
 }
 
 double AttentionFlops(const ModelShape& model) {
-  const auto s = static_cast<double>(SequenceLength(model));
-  const auto h = static_cast<double>(model.hidden);
-  double flops = 4 * s * s * h;
-  if (model.text == ModelShape::Text::kCross) {
-    flops += 4 * s * static_cast<double>(model.text_tokens) * h;
-  }
-  return flops;
+  return AttentionForwardFlops(SizesOf(model));
 }
 
 double BlockFlops(const ModelShape& model) {
-  const auto s = static_cast<double>(SequenceLength(model));
-  const auto h = static_cast<double>(model.hidden);
-  const auto f = static_cast<double>(model.mlp_hidden);
-  double flops = 8 * s * h * h + 4 * s * h * f + AttentionFlops(model);
-  if (model.text == ModelShape::Text::kCross) {
-    flops += 4 * (s + static_cast<double>(model.text_tokens)) * h * h;
-  }
-  return flops;
+  return BlockForwardFlops(SizesOf(model));
 }
 
 int64_t BlockParametersPerRank(const ModelShape& model, int64_t tp) {
@@ -163,14 +165,11 @@ int64_t ModelParameters(const ModelShape& model) {
 }
 
 double HeadFlops(const ModelShape& model) {
-  return model.head_flops + 2.0 * static_cast<double>(model.tokens) *
-                                static_cast<double>(model.hidden) *
-                                static_cast<double>(model.vocabulary);
+  return model.head_flops + LogitFlops(model);
 }
 
 double ModelTrainingFlops(const ModelShape& model) {
-  return 3 * (static_cast<double>(model.layers) * BlockFlops(model) +
-              model.embedding_flops + HeadFlops(model));
+  return BlocksTrainingFlops(SizesOf(model)) + 3 * LogitFlops(model);
 }
 
 double ElementwiseBytes(const ModelShape& model, const BlockSplit& split) {

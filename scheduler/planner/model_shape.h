@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "scheduler/plan.pb.h"
+#include "scheduler/transformer_flops.h"
 
 namespace trireme {
 
@@ -35,7 +36,7 @@ struct MeasuredBlock {
 };
 
 struct ModelShape {
-  enum class Text { kNone, kCross, kJoint };
+  using Text = TransformerSizes::Text;
 
   std::string name;
   int64_t layers = 0;
@@ -46,8 +47,9 @@ struct ModelShape {
   int64_t tokens = 0;
   int64_t text_tokens = 0;
   Text text = Text::kNone;
-  // Parameters of a block's adaLN (6 h^2 with one table per block); 0: none.
-  // Their products act on one vector per sample and cost no FLOPs here.
+  // Parameters of a block's adaLN (6 h^2 with one table per block; of each of
+  // the two streams of kJoint); 0: none. Their products act on one vector per
+  // sample and cost no FLOPs here.
   int64_t modulation_parameters = 0;
   // RMS norms on queries and keys keep two more activations.
   bool qk_norm = false;
@@ -93,16 +95,17 @@ struct BlockSplit {
 };
 BlockSplit SplitOf(const Plan& plan);
 
-// Forward FLOPs of one block over one sample: matrix products only,
-//   8 s h^2 + 4 s h f + 4 s^2 h (+ cross text 4 s h^2 + 4 n h^2 + 4 s n h).
+// Forward FLOPs of one block over one sample, as transformer_flops.h counts
+// them for a block that is not the last.
 double BlockFlops(const ModelShape& model);
-// Of attention's two products alone.
+// Of attention's products of queries with keys and of weights with values.
 double AttentionFlops(const ModelShape& model);
 int64_t BlockParameters(const ModelShape& model);
 // Of the whole model.
 int64_t ModelParameters(const ModelShape& model);
-// Forward and backward (3 times forward) over one sample, embedding and head
-// included: the FLOPs of MFU. Recomputation never counts.
+// Forward and backward (3 times forward) over one sample: the FLOPs of MFU, as
+// published runs count them. The blocks (transformer_flops.h) and a language
+// model's logits; neither embedding_flops nor head_flops, nor recomputation.
 double ModelTrainingFlops(const ModelShape& model);
 // Forward FLOPs before the first and after the last block, with the vocabulary.
 double HeadFlops(const ModelShape& model);

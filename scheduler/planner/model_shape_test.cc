@@ -43,6 +43,12 @@ TEST(ModelShape, FlopsAreThoseOfThePapers) {
   dit.text = ModelShape::Text::kJoint;
   EXPECT_DOUBLE_EQ(BlockFlops(dit),
                    24.0 * 144 * 64 * 64 + 4.0 * 144 * 144 * 64);
+  // What the runtime does before and after the blocks takes time, but is none
+  // of the FLOPs of MFU.
+  const double blocks = ModelTrainingFlops(dit);
+  dit.embedding_flops = dit.head_flops = 1e9;
+  EXPECT_DOUBLE_EQ(ModelTrainingFlops(dit), blocks);
+  EXPECT_DOUBLE_EQ(HeadFlops(dit), 1e9);
 }
 
 // Korthikanti et al., table 2, and a DiT's block by the same count: too little
