@@ -1,5 +1,7 @@
 #include "scheduler/compile.h"
 
+#include <string>
+
 #include "gtest/gtest.h"
 #include "scheduler/plan.h"
 
@@ -44,8 +46,8 @@ rank 0
    12  communication  ReduceGradients chunk=0 bucket=0  after 11
    13  communication  ReduceGradients chunk=0 bucket=1  after 11
    14  compute        ClipGradients  after 12,13
-   15  compute        Update chunk=0 bucket=0  after 14
-   16  compute        Update chunk=0 bucket=1  after 14
+   15  compute        Update chunk=0 bucket=1  after 14
+   16  compute        Update chunk=0 bucket=0  after 14
 rank 1
     0  communication  Recv activation mb=0 hop=0 from=0 chunk=0
     1  compute        Forward mb=0 chunk=0  after 0
@@ -132,6 +134,44 @@ TEST(Compile, RefusesWhatDoesNotFit) {
   Plan huge = plan;
   huge.set_microbatches(4294967295u);
   EXPECT_FALSE(CompilePlan(huge).ok());
+}
+
+// The next forward needs the first layers first, and these are in the buckets
+// that backward fills last.
+TEST(Compile, ParametersAreUpdatedAndGatheredInTheOrderOfTheNextForward) {
+  Plan plan;
+  plan.mutable_grid()->set_dp(2);
+  plan.mutable_grid()->set_pp(2);
+  plan.set_microbatches(2);
+  plan.set_schedule(Plan::INTERLEAVED);
+  plan.set_sharding(Plan::OPTIMIZER);
+  const auto resolved = ResolvePlan(
+      plan, {.world_size = 4, .global_batch = 4, .num_blocks = 4, .heads = 0});
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  const auto program =
+      CompilePlan(*resolved, {.buckets_per_stage = {2, 1, 3, 1}});
+  ASSERT_TRUE(program.ok()) << program.status();
+  std::string order;
+  for (const Instruction& instruction : program->ranks[0]) {
+    const std::string text = ToText(instruction);
+    if (instruction.bucket >= 0) order += text + "\n";
+  }
+  EXPECT_EQ(order, R"(ReduceGradients chunk=1 bucket=0
+ReduceGradients chunk=1 bucket=1
+ReduceGradients chunk=1 bucket=2
+ReduceGradients chunk=0 bucket=0
+ReduceGradients chunk=0 bucket=1
+Update chunk=0 bucket=1
+GatherParameters chunk=0 bucket=1
+Update chunk=0 bucket=0
+GatherParameters chunk=0 bucket=0
+Update chunk=1 bucket=2
+GatherParameters chunk=1 bucket=2
+Update chunk=1 bucket=1
+GatherParameters chunk=1 bucket=1
+Update chunk=1 bucket=0
+GatherParameters chunk=1 bucket=0
+)");
 }
 
 }  // namespace

@@ -245,36 +245,41 @@ class RankBuilder {
 
   void EndStep(bool gather_parameters) {
     Instruction clip = MakeClipGradients();
-    ForEachBucket([&](int32_t chunk, int32_t bucket) {
+    std::vector<std::pair<int32_t, int32_t>> buckets = BucketsAsCompleted();
+    for (const auto& [chunk, bucket] : buckets) {
       Instruction reduce =
           MakeBucket(InstructionKind::kReduceGradients, chunk, bucket);
       if (last_backward_[chunk] != kNone) {
         reduce.depends_on.push_back(last_backward_[chunk]);
       }
       clip.depends_on.push_back(Append(std::move(reduce)));
-    });
+    }
     const int32_t clipped = Append(std::move(clip));
-    ForEachBucket([&](int32_t chunk, int32_t bucket) {
+    // The other way round: the next forward needs the first layers first.
+    std::reverse(buckets.begin(), buckets.end());
+    for (const auto& [chunk, bucket] : buckets) {
       Instruction update = MakeBucket(InstructionKind::kUpdate, chunk, bucket);
       update.depends_on.push_back(clipped);
       const int32_t updated = Append(std::move(update));
-      if (!gather_parameters) return;
+      if (!gather_parameters) continue;
       Instruction gather =
           MakeBucket(InstructionKind::kGatherParameters, chunk, bucket);
       gather.depends_on.push_back(updated);
       Append(std::move(gather));
-    });
+    }
   }
 
-  // Chunks whose gradients are final first come first: the last chunk's.
-  template <typename Visit>
-  void ForEachBucket(Visit visit) const {
+  // (chunk, bucket) in the order in which backward completes their gradients:
+  // the last chunk's first.
+  std::vector<std::pair<int32_t, int32_t>> BucketsAsCompleted() const {
+    std::vector<std::pair<int32_t, int32_t>> buckets;
     for (int32_t chunk = static_cast<int32_t>(stage_of_.size()) - 1; chunk >= 0;
          --chunk) {
       for (int32_t b = 0; b < program_.buckets[stage_of_[chunk]]; ++b) {
-        visit(chunk, b);
+        buckets.emplace_back(chunk, b);
       }
     }
+    return buckets;
   }
 
   const Program& program_;
