@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <utility>
 
 #include "runtime/core/log.h"
@@ -13,6 +14,8 @@ namespace {
 
 // More tensors than ever cross one hop; a factor of message tags.
 constexpr int kMaxTensorsPerHop = 8;
+static_assert(kMaxMicrobatchesTimesStages * 2 * kMaxTensorsPerHop - 1 <=
+              std::numeric_limits<int>::max());
 
 int MessageTag(const Program& program, const Instruction& instruction,
                int tensor) {

@@ -13,10 +13,6 @@
 namespace trireme {
 namespace {
 
-// Instructions are indexed by int32 and each microbatch makes at most seven on
-// a stage; well below that, a Program no longer fits into memory.
-constexpr int64_t kMaxMicrobatchesTimesStages = int64_t{1} << 28;
-
 absl::StatusOr<ComputeOrder> OrderOf(const Plan& plan) {
   const auto num_ranks = static_cast<int32_t>(plan.grid().pp());
   const auto microbatches = static_cast<int32_t>(plan.microbatches());

@@ -134,6 +134,12 @@ TEST(Compile, RefusesWhatDoesNotFit) {
   Plan huge = plan;
   huge.set_microbatches(4294967295u);
   EXPECT_FALSE(CompilePlan(huge).ok());
+  // Two stages: one more than messages can be numbered for.
+  huge.set_microbatches((1u << 26) + 1);
+  const absl::Status status = CompilePlan(huge).status();
+  EXPECT_EQ(status.message(),
+            "plan.microbatches: found 67108865, expected at most 67108864 with "
+            "2 stages");
 }
 
 // The next forward needs the first layers first, and these are in the buckets

@@ -117,6 +117,11 @@ struct Instruction {
   absl::InlinedVector<int32_t, 4> depends_on;
 };
 
+// Most microbatches times stages of a Program: its messages are numbered in
+// int, at most sixteen numbers for each microbatch and hop (executor.cc), and
+// it has at most seven instructions for each, indexed by int32.
+inline constexpr int64_t kMaxMicrobatchesTimesStages = int64_t{1} << 27;
+
 // Where a stage runs.
 struct StageLocation {
   int32_t rank = 0;

@@ -326,6 +326,15 @@ absl::StatusOr<SkipProgram> BuildSkipProgram(const SkipInstance& instance,
     program.stages.push_back({.rank = node, .chunk = kHead});
     result.model_stage.push_back(instance.num_stages());
   }
+  if (int64_t{program.microbatches} * program.num_stages() >
+      kMaxMicrobatchesTimesStages) {
+    return InvalidArgument(
+        "plan.microbatches: found {} of all replicas, expected at most {} with "
+        "{} ranks",
+        program.microbatches,
+        kMaxMicrobatchesTimesStages / program.num_stages(),
+        program.num_ranks());
+  }
   CHECK_EQ(buckets.size(), program.stages.size());
   program.buckets = std::move(buckets);
   result.visits.assign(instance.num_stages() + 1, 0);
