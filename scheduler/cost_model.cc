@@ -53,6 +53,11 @@ absl::Status CheckCost(const Program& program, const CostModel& cost) {
     }
   }
   RETURN_IF_ERROR(CheckSeconds("clip_s", cost.clip_s));
+  if (cost.processors < 0) {
+    return InvalidArgument(
+        "cost model: found {} processors, expected at least 0",
+        cost.processors);
+  }
   auto check_link = [](const LinkCost& link) {
     if (!(link.bytes_per_s > 0)) {
       return InvalidArgument(

@@ -59,6 +59,9 @@ struct CostModel {
   LinkCost default_link;
   // ClipGradients, once all ranks are there.
   double clip_s = 0;
+  // Processors that the Program's ranks have between them, of which each
+  // compute instruction takes one; 0: every rank has its own.
+  int32_t processors = 0;
 };
 
 // The same cost for every chunk of the Program, free links.

@@ -9,6 +9,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "runtime/core/status.h"
+#include "scheduler/simulated_memory.h"
 #include "scheduler/validator.h"
 
 namespace trireme {
@@ -39,12 +40,14 @@ class Replica;
 
 // What replicas have in common.
 struct Shared {
+  // A message before a channel, or a rank before a processor.
   struct Waiting {
     double ready_s;
     // Ties are taken in the order of arrival.
     int64_t number;
     Replica* replica;
-    int32_t link;
+    bool is_rank;
+    int32_t index;  // of the link, or the rank
     bool operator>(const Waiting& other) const {
       return std::tie(ready_s, number) > std::tie(other.ready_s, other.number);
     }
@@ -106,10 +109,10 @@ double DurationOf(const Instruction& instruction, const ChunkCost& chunk) {
 
 // Evaluates the lists in order, each as far as the times it needs are known.
 // Every time is a function of earlier ones in the Program's graph (resources
-// are queues in list order), so no global clock is needed, but for channels: a
-// message enters one when nothing else can be evaluated and no message is ready
-// before it, since whatever is found later follows from its arrival or later
-// ones.
+// are queues in list order), so no global clock is needed, but for channels and
+// shared processors: a message enters the one, an instruction takes the other
+// when nothing else can be evaluated and nothing that waits is ready before it,
+// since whatever is found later follows from its end or later ones.
 class Replica {
  public:
   Replica(const Program& program, const CostModel& cost,
@@ -123,6 +126,7 @@ class Replica {
     for (const auto& list : program.ranks) {
       result_.times.emplace_back(list.size());
     }
+    for (int32_t i = 0; i < cost.processors; ++i) processors_free_s_.push(0);
     MakeLinks();
   }
 
@@ -144,8 +148,15 @@ class Replica {
           // The rank that comes last goes on with all.
           if (!ArriveAtClip(rank, instruction)) return;
           break;
-        default:
-          RunInstruction(rank, instruction);
+        default: {
+          const Readiness ready = ReadinessOf(rank, instruction);
+          if (TakesProcessor(rank, instruction)) {
+            shared_.waiting.push({ready.time_s, shared_.waited++, this,
+                                  /*is_rank=*/true, rank});
+            return;
+          }
+          RunInstruction(rank, instruction, ready);
+        }
       }
       ++state.next;
     }
@@ -156,6 +167,22 @@ class Replica {
     links_[link].waits = false;
     Transfer(links_[link]);
     Drain(link);
+  }
+
+  // The rank's next instruction takes the processor that is free first.
+  void Occupy(int32_t rank) {
+    RankState& state = states_[rank];
+    const Instruction& instruction = program_.ranks[rank][state.next];
+    Readiness ready = ReadinessOf(rank, instruction);
+    const double wait = std::max(0.0, processors_free_s_.top() - ready.time_s);
+    processors_free_s_.pop();
+    result_.ranks[rank].processor_wait_s += wait;
+    CountIdle(rank, ready.latest, ready.time_s - state.compute_s);
+    ready = {.time_s = ready.time_s + wait};
+    RunInstruction(rank, instruction, ready);
+    processors_free_s_.push(state.compute_s);
+    ++state.next;
+    Advance(rank);
   }
 
   absl::StatusOr<Simulation> Finish() {
@@ -249,8 +276,8 @@ class Replica {
       if (message.posted_s == kUnknown) return;
       if (HasChannel(link.cost)) {
         link.waits = true;
-        shared_.waiting.push(
-            {ReadyAt(message, link), shared_.waited++, this, index});
+        shared_.waiting.push({ReadyAt(message, link), shared_.waited++, this,
+                              /*is_rank=*/false, index});
         return;
       }
       Transfer(link);
@@ -336,25 +363,39 @@ class Replica {
     return true;
   }
 
-  void RunInstruction(int32_t rank, const Instruction& instruction) {
+  // When an instruction may start, but for its resource, and the dependency
+  // that it waits for until then, or -1.
+  struct Readiness {
+    double time_s = 0;
+    int32_t latest = -1;
+  };
+
+  Readiness ReadinessOf(int32_t rank, const Instruction& instruction) const {
+    Readiness ready;
+    if (instruction.kind != InstructionKind::kReduceGradients) {
+      ready.time_s = states_[rank].compute_s;
+    }
+    for (const int32_t dependency : instruction.depends_on) {
+      const double end = ReadyAt(rank, instruction, dependency);
+      if (end > ready.time_s) ready = {end, dependency};
+    }
+    return ready;
+  }
+
+  bool TakesProcessor(int32_t rank, const Instruction& instruction) const {
+    return cost_.processors > 0 && instruction.resource == Resource::kCompute &&
+           DurationOf(instruction, cost_.chunks[rank][instruction.chunk]) > 0;
+  }
+
+  void RunInstruction(int32_t rank, const Instruction& instruction,
+                      const Readiness& ready) {
     RankState& state = states_[rank];
     const double duration =
         DurationOf(instruction, cost_.chunks[rank][instruction.chunk]);
-    double ready = instruction.kind == InstructionKind::kReduceGradients
-                       ? 0
-                       : state.compute_s;
-    int32_t latest = -1;  // the dependency that ready waits for
-    for (const int32_t dependency : instruction.depends_on) {
-      const double end = ReadyAt(rank, instruction, dependency);
-      if (end > ready) {
-        ready = end;
-        latest = dependency;
-      }
-    }
     double& free = FreeAt(state, instruction.resource);
-    const double start = std::max(ready, free);
+    const double start = std::max(ready.time_s, free);
     if (instruction.resource == Resource::kCompute) {
-      CountIdle(rank, latest, start - state.compute_s);
+      CountIdle(rank, ready.latest, start - state.compute_s);
       result_.ranks[rank].compute_s += duration;
     }
     free = start + duration;
@@ -440,54 +481,16 @@ class Replica {
   }
 
   MemoryBytes PeakInTime(int32_t rank) const {
-    struct Event {
-      double time_s;
-      int32_t index;  // of the instruction; breaks ties as the list runs
-      bool end;
-      MemoryChange change;
-    };
-    const std::vector<Instruction>& list = program_.ranks[rank];
-    const RankMemory& memory = memory_->ranks[rank];
-    std::vector<Event> events;
-    for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
-      const Instruction& instruction = list[i];
-      Interval held = result_.times[rank][i];
-      MemoryChange start = ChangeAtStart(instruction, memory);
-      MemoryChange end = ChangeAtEnd(list, i, memory);
+    std::vector<Interval> held = result_.times[rank];
+    for (size_t i = 0; i < held.size(); ++i) {
+      const Instruction& instruction = program_.ranks[rank][i];
       if (instruction.kind == InstructionKind::kRecv) {
-        held.start_s = messages_[MessageIndex(instruction)].posted_s;
+        held[i].start_s = messages_[MessageIndex(instruction)].posted_s;
       } else if (instruction.kind == InstructionKind::kSend) {
-        held.start_s = messages_[MessageIndex(instruction)].sent_s;
-        start.communication = SendBytes(instruction);
-        end.communication = -start.communication;
-      }
-      for (const auto& [time, at_end, change] :
-           {std::tuple(held.start_s, false, start),
-            std::tuple(held.end_s, true, end)}) {
-        if (change.activations != 0 || change.communication != 0) {
-          events.push_back({time, i, at_end, change});
-        }
+        held[i].start_s = messages_[MessageIndex(instruction)].sent_s;
       }
     }
-    std::sort(events.begin(), events.end(), [](const Event& a, const Event& b) {
-      return std::tie(a.time_s, a.index, a.end) <
-             std::tie(b.time_s, b.index, b.end);
-    });
-    MemoryBytes now = memory.always;
-    MemoryBytes peak = now;
-    for (const Event& event : events) {
-      now.activations += event.change.activations;
-      now.communication += event.change.communication;
-      if (now.total() > peak.total()) peak = now;
-    }
-    return peak;
-  }
-
-  int64_t SendBytes(const Instruction& send) const {
-    const bool up = send.payload == Payload::kActivation;
-    const StageLocation& to = program_.stages[send.hop + (up ? 1 : 0)];
-    const ChunkMemory& memory = memory_->ranks[to.rank].chunks[to.chunk];
-    return up ? memory.activation_message_bytes : memory.gradient_message_bytes;
+    return SimulatedPeak(program_, rank, held, *memory_);
   }
 
   const Program& program_;
@@ -498,6 +501,9 @@ class Replica {
   std::vector<RankState> states_;
   std::vector<Message> messages_;
   std::vector<Link> links_;
+  // When each of the processors is free.
+  std::priority_queue<double, std::vector<double>, std::greater<>>
+      processors_free_s_;
 };
 
 }  // namespace
@@ -543,7 +549,11 @@ absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
     if (shared.waiting.empty()) break;
     const Shared::Waiting next = shared.waiting.top();
     shared.waiting.pop();
-    next.replica->Enter(next.link);
+    if (next.is_rank) {
+      next.replica->Occupy(next.index);
+    } else {
+      next.replica->Enter(next.index);
+    }
   }
   std::vector<Simulation> results;
   for (const auto& simulator : simulators) {

@@ -10,12 +10,15 @@
 //    occupies the link for bytes / bytes_per_s and arrives latency_s later;
 //  - where links share a channel, messages enter it in the order in which they
 //    are ready;
+//  - where ranks share processors, compute instructions take them in the order
+//    in which they are ready, each until it ends;
 //  - bucket b of B of a chunk is ready for reduction when (b + 1) / B of the
 //    chunk's last backward have passed; reductions and gathers of a rank run
 //    one after another;
 //  - ClipGradients starts when every rank is ready for it.
 // Time is linear in the number of instructions, but for one sort per rank where
-// memory is asked for and a queue of messages where there are channels.
+// memory is asked for and a queue of messages where there are channels, of
+// instructions where processors are shared.
 
 #ifndef TRIREME_SCHEDULER_SIMULATOR_H_
 #define TRIREME_SCHEDULER_SIMULATOR_H_
@@ -26,18 +29,14 @@
 
 #include "absl/status/statusor.h"
 #include "scheduler/cost_model.h"
+#include "scheduler/interval.h"
 #include "scheduler/memory.h"
 #include "scheduler/program.h"
 #include "scheduler/trace.h"
 
 namespace trireme {
 
-struct Interval {
-  double start_s = 0;
-  double end_s = 0;
-};
-
-// A rank's step_s is the sum of its four parts.
+// A rank's step_s is the sum of its five parts.
 struct RankTime {
   // Compute instructions, updates and clipping.
   double compute_s = 0;
@@ -45,6 +44,8 @@ struct RankTime {
   double exposed_message_s = 0;
   // Idle while a reduction, gather or copy runs that it needs.
   double exposed_other_s = 0;
+  // Ready to compute, while other ranks have all processors.
+  double processor_wait_s = 0;
   // Idle for any other reason: waiting for other ranks, before, between and
   // after its work.
   double bubble_s = 0;
@@ -71,8 +72,9 @@ absl::StatusOr<Simulation> Simulate(const Program& program,
                                     const MemoryModel* memory = nullptr);
 
 // Several replicas at once, each running the Program at costs of its own; they
-// share channels and wait for one another at ClipGradients. replicas[i] gives
-// result i; memory is asked for in the first alone.
+// share channels and wait for one another at ClipGradients; processors are each
+// replica's own. replicas[i] gives result i; memory is asked for in the first
+// alone.
 absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
     const Program& program, std::span<const CostModel> replicas,
     const MemoryModel* memory = nullptr);

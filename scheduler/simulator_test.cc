@@ -28,7 +28,7 @@ Simulation Simulated(const Program& program, const CostModel& cost,
 void ExpectPartsSumToStep(const Simulation& result) {
   for (const RankTime& rank : result.ranks) {
     EXPECT_NEAR(rank.compute_s + rank.bubble_s + rank.exposed_message_s +
-                    rank.exposed_other_s,
+                    rank.exposed_other_s + rank.processor_wait_s,
                 result.step_s, 1e-9);
   }
 }
@@ -124,6 +124,78 @@ TEST(Simulator, ReplicasQueueForTheChannelThatTheyShare) {
   EXPECT_DOUBLE_EQ(std::max(first_end, second_end), 8);
   // Alone, nothing is in the way.
   EXPECT_DOUBLE_EQ(Simulated(program, cost).step_s, 7);
+}
+
+// As many processors as ranks: nobody ever waits for one. A single one: the
+// work of all, one after another.
+TEST(Simulator, RanksThatShareProcessorsDoAllTheWorkOnThem) {
+  for (const int32_t p : {1, 2, 4}) {
+    const int32_t m = 6;
+    for (const bool gpipe : {true, false}) {
+      const Program program =
+          Build(gpipe ? GPipeOrder(p, m) : OneFOneBOrder(p, m), m);
+      CostModel cost = UniformCost(
+          program, {.forward_s = 1, .backward_s = 2, .update_s = 0.5});
+      cost.chunks[p - 1][0].forward_s = 1.5;
+      const Simulation own = Simulated(program, cost);
+      cost.processors = p;
+      const Simulation enough = Simulated(program, cost);
+      EXPECT_DOUBLE_EQ(enough.step_s, own.step_s);
+      for (int32_t r = 0; r < p; ++r) {
+        EXPECT_EQ(enough.ranks[r].processor_wait_s, 0);
+        EXPECT_DOUBLE_EQ(enough.ranks[r].bubble_s, own.ranks[r].bubble_s);
+      }
+      double work = 0;
+      for (const RankTime& rank : own.ranks) work += rank.compute_s;
+      cost.processors = 1;
+      const Simulation single = Simulated(program, cost);
+      EXPECT_DOUBLE_EQ(single.step_s, work) << p << " " << gpipe;
+      ExpectPartsSumToStep(single);
+      cost.processors = 2;
+      const Simulation two = Simulated(program, cost);
+      EXPECT_GE(two.step_s, std::max(work / 2, own.step_s) - 1e-9);
+      EXPECT_LE(two.step_s, work + 1e-9);
+      ExpectPartsSumToStep(two);
+    }
+  }
+}
+
+// By hand: three stages, three microbatches, all forwards (0 to 2 on stages a,
+// b, c), then all backwards, a second each, on two processors:
+//   [0, 1] a0   [1, 2] a1 b0   [2, 3] two of a2 b1 c0, of which the third
+//   [3, 4] comes next; whichever it is, [5, 6] ends with c2; and the backwards
+//   take as long in the same way.
+TEST(Simulator, ProcessorsAreTakenInTheOrderOfReadiness) {
+  const Program program = Build(GPipeOrder(3, 3), 3);
+  CostModel cost = UniformCost(program, {.forward_s = 1, .backward_s = 1});
+  EXPECT_DOUBLE_EQ(Simulated(program, cost).step_s, 10);
+  cost.processors = 2;
+  EXPECT_DOUBLE_EQ(Simulated(program, cost).step_s, 12);
+  cost.processors = 1;
+  EXPECT_DOUBLE_EQ(Simulated(program, cost).step_s, 18);
+  // Two independent replicas of one stage are not in each other's way.
+  const Program alone = Build(OneFOneBOrder(1, 2), 2);
+  CostModel own = UniformCost(alone, {.forward_s = 1, .backward_s = 2});
+  own.processors = 1;
+  const std::vector<CostModel> costs = {own, own};
+  const auto results = SimulateReplicas(alone, costs);
+  ASSERT_TRUE(results.ok()) << results.status();
+  EXPECT_DOUBLE_EQ((*results)[1].step_s, 6);
+}
+
+// Waiting for a processor is neither a bubble nor a message's fault.
+TEST(Simulator, WaitingForAProcessorIsToldFromTheBubble) {
+  const int32_t m = 4;
+  const Program program = Build(GPipeOrder(2, m), m);
+  CostModel cost = UniformCost(program, {.forward_s = 1, .backward_s = 1});
+  cost.processors = 1;
+  const Simulation result = Simulated(program, cost);
+  EXPECT_DOUBLE_EQ(result.step_s, 2 * m * 2);
+  for (const RankTime& rank : result.ranks) {
+    EXPECT_DOUBLE_EQ(rank.compute_s, 2 * m);
+    EXPECT_GT(rank.processor_wait_s, 0);
+    EXPECT_EQ(rank.exposed_message_s, 0);
+  }
 }
 
 TEST(Simulator, TheSlowestStageSetsThePace) {
@@ -245,6 +317,9 @@ TEST(Simulator, ProgramsThatBlockAndModelsThatDoNotFitAreErrors) {
   CostModel dead_link = cost;
   dead_link.default_link.bytes_per_s = 0;
   EXPECT_FALSE(Simulate(good, dead_link).ok());
+  CostModel less_than_none = cost;
+  less_than_none.processors = -1;
+  EXPECT_FALSE(Simulate(good, less_than_none).ok());
   const MemoryModel empty;
   EXPECT_FALSE(Simulate(good, cost, &empty).ok());
 }
