@@ -1,5 +1,7 @@
 #include "trainer/parity.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -15,6 +17,9 @@ namespace trireme {
 namespace {
 
 constexpr double kFloor = 1e-3;
+
+// Gradients rounded to bf16 on their way.
+constexpr ParityTolerance kBf16Messages = {1e-3, 0.1};
 
 double Norm(const std::vector<double>& values) {
   double sum = 0;
@@ -86,22 +91,26 @@ absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
   return record;
 }
 
-absl::StatusOr<GridRecord> RecordGridOnThreads(const TrainingSetup& setup,
-                                               const Plan& plan,
-                                               const BatchSource& source,
-                                               int64_t steps) {
+absl::StatusOr<GridRecord> RecordGridOnThreads(
+    const TrainingSetup& setup, const Plan& plan, const BatchSource& source,
+    int64_t steps, const ThreadRankOptions& options) {
   const Plan::Grid& grid = plan.grid();
   const int ranks =
       static_cast<int>(grid.tp() * grid.cp() * grid.dp() * grid.pp());
   std::mutex mutex;
   absl::StatusOr<GridRecord> result = GridRecord();
-  RunThreadRanks(ranks, [&](CommunicatorFactory& factory, int rank) {
+  const auto run = [&](CommunicatorFactory& factory, int rank) {
+    // Each thread has its own setting.
+    if (options.threads_per_rank > 0) {
+      omp_set_num_threads(options.threads_per_rank);
+    }
     CpuDevice device(int64_t{1} << 40);
     absl::StatusOr<GridRecord> own =
         RecordGrid(setup, plan, device, factory, source, steps);
     const std::lock_guard lock(mutex);
     if (rank == 0 || (!own.ok() && result.ok())) result = std::move(own);
-  });
+  };
+  RunThreadRanks(ranks, run, options.deadline);
   return result;
 }
 
@@ -168,6 +177,34 @@ ParityTolerance ToleranceOf(DType dtype) {
     default:
       return {1e-3, 0.3};
   }
+}
+
+ParityTolerance ToleranceOf(DType dtype, const Plan& plan) {
+  ParityTolerance tolerance = ToleranceOf(dtype);
+  const Plan::Grid& grid = plan.grid();
+  if (plan.bf16_gradient_messages() && grid.cp() * grid.dp() > 1) {
+    tolerance.loss = std::max(tolerance.loss, kBf16Messages.loss);
+    tolerance.gradient = std::max(tolerance.gradient, kBf16Messages.gradient);
+  }
+  return tolerance;
+}
+
+std::string ToleranceText(DType dtype) {
+  const ParityTolerance tolerance = ToleranceOf(dtype);
+  std::string text = fmt::format(
+      "tolerance, relative: losses {:.0e}, gradients {:.0e} (with bf16 "
+      "gradient messages {:.0e} and {:.0e})\n",
+      tolerance.loss, tolerance.gradient,
+      std::max(tolerance.loss, kBf16Messages.loss),
+      std::max(tolerance.gradient, kBf16Messages.gradient));
+  if (dtype != DType::kFloat64 && dtype != DType::kFloat32) {
+    text += fmt::format(
+        "in {} a wrong term that changes a gradient by less than {:.0f} % "
+        "reads "
+        "as equal: only FP64 and FP32 show that the plan computes the same\n",
+        DTypeName(dtype), 100 * tolerance.gradient);
+  }
+  return text;
 }
 
 bool Within(const ParityReport& report, const ParityTolerance& tolerance) {

@@ -14,6 +14,7 @@
 #ifndef TRIREME_TRAINER_PARITY_H_
 #define TRIREME_TRAINER_PARITY_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -54,11 +55,19 @@ absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
                                       CommunicatorFactory& factory,
                                       const BatchSource& source, int64_t steps);
 
+struct ThreadRankOptions {
+  // Threads that each rank computes with; 0: OpenMP's default. All ranks share
+  // the processors. Runs whose bits are compared have the same number: sums of
+  // products may be cut at other places with another.
+  int threads_per_rank = 0;
+  // Of each wait for another rank; see RunThreadRanks.
+  std::chrono::milliseconds deadline = std::chrono::minutes(10);
+};
+
 // The same with the plan's ranks as threads of this process.
-absl::StatusOr<GridRecord> RecordGridOnThreads(const TrainingSetup& setup,
-                                               const Plan& plan,
-                                               const BatchSource& source,
-                                               int64_t steps);
+absl::StatusOr<GridRecord> RecordGridOnThreads(
+    const TrainingSetup& setup, const Plan& plan, const BatchSource& source,
+    int64_t steps, const ThreadRankOptions& options = {});
 
 struct ParityRow {
   int64_t step = 0;
@@ -97,6 +106,10 @@ struct ParityTolerance {
 // whole steps, so that later gradients are compared on slightly different
 // weights.
 ParityTolerance ToleranceOf(DType dtype);
+// The same under a plan, whose gradient messages may be rounded to bf16.
+ParityTolerance ToleranceOf(DType dtype, const Plan& plan);
+// The tolerance and what it cannot show, in whole lines.
+std::string ToleranceText(DType dtype);
 
 // True if losses, gradient norms and every gradient are within the tolerance.
 bool Within(const ParityReport& report, const ParityTolerance& tolerance);

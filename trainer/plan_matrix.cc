@@ -1,66 +1,247 @@
 #include "trainer/plan_matrix.h"
 
-#include <functional>
+#include <algorithm>
+#include <set>
+#include <string>
 #include <utility>
 
 namespace trireme {
 namespace {
 
-// The ways to change a plan of the grid, one at a time.
-std::vector<std::function<void(Plan&)>> ModesOf(const Plan::Grid& grid) {
-  std::vector<std::function<void(Plan&)>> modes = {[](Plan&) {}};
-  if (grid.tp() > 1) {
-    modes.push_back([](Plan& plan) { plan.set_sequence_parallel(true); });
+// Modes that are verified together, each where its axis is in use.
+struct Combination {
+  Plan::Schedule schedule;
+  Plan::Sharding sharding;
+  bool bf16_messages;
+  uint32_t ulysses;
+  Plan::Recompute recompute;
+};
+
+constexpr Combination kCombinations[] = {
+    {Plan::INTERLEAVED, Plan::OPTIMIZER, false, 1, Plan::SELECTIVE},
+    {Plan::ZB_H1, Plan::GRADIENTS, false, 2, Plan::FULL},
+    {Plan::ZB_V, Plan::PARAMETERS, false, 1, Plan::FULL},
+    {Plan::ONE_F_ONE_B, Plan::PARAMETERS, false, 2, Plan::SELECTIVE},
+    {Plan::INTERLEAVED, Plan::PARAMETERS, false, 2, Plan::NONE},
+    {Plan::ZB_V, Plan::OPTIMIZER, true, 1, Plan::NONE},
+};
+
+uint32_t LeastDivisor(uint32_t n, uint32_t least) {
+  for (uint32_t divisor = least; divisor < n; ++divisor) {
+    if (n % divisor == 0) return divisor;
   }
-  for (uint32_t ulysses = 2; ulysses <= grid.cp(); ++ulysses) {
-    modes.push_back([ulysses](Plan& plan) { plan.set_ulysses(ulysses); });
-  }
-  if (grid.pp() > 1) {
-    for (const Plan::Schedule schedule :
-         {Plan::GPIPE, Plan::INTERLEAVED, Plan::ZB_H1, Plan::ZB_V}) {
-      modes.push_back([schedule](Plan& plan) { plan.set_schedule(schedule); });
-    }
-  }
-  if (grid.dp() > 1) {
-    for (const Plan::Sharding sharding :
-         {Plan::OPTIMIZER, Plan::GRADIENTS, Plan::PARAMETERS}) {
-      modes.push_back([sharding](Plan& plan) { plan.set_sharding(sharding); });
-    }
-  }
-  for (const Plan::Recompute recompute : {Plan::SELECTIVE, Plan::FULL}) {
-    modes.push_back([recompute](Plan& plan) { plan.set_recompute(recompute); });
-  }
-  return modes;
+  return n;
 }
 
-}  // namespace
+// Of the microbatches that replicas have on every pipeline of up to `pp` ranks.
+uint32_t MicrobatchesOf(const PlanContext& context, uint32_t dp, uint32_t pp) {
+  const auto samples = static_cast<uint32_t>(context.global_batch / dp);
+  return LeastDivisor(samples, std::max(2U, pp));
+}
 
-std::vector<Plan> PlanMatrix(const PlanContext& context, int64_t max_ranks) {
-  std::vector<Plan> plans;
-  const auto n = static_cast<uint32_t>(max_ranks);
-  for (uint32_t tp = 1; tp <= n; ++tp) {
-    for (uint32_t cp = 1; tp * cp <= n; ++cp) {
-      for (uint32_t pp = 1; tp * cp * pp <= n; ++pp) {
-        for (uint32_t dp = 1; tp * cp * pp * dp <= n; ++dp) {
-          if (tp * cp * pp * dp == 1) continue;
-          Plan base;
-          base.mutable_grid()->set_tp(tp);
-          base.mutable_grid()->set_cp(cp);
-          base.mutable_grid()->set_pp(pp);
-          base.mutable_grid()->set_dp(dp);
-          PlanContext ranks = context;
-          ranks.world_size = int64_t{tp} * cp * pp * dp;
-          for (const auto& change : ModesOf(base.grid())) {
-            Plan plan = base;
-            change(plan);
-            absl::StatusOr<Plan> resolved = ResolvePlan(plan, ranks);
-            if (resolved.ok()) plans.push_back(*std::move(resolved));
+void SetInterleaved(Plan& plan, uint32_t chunks) {
+  plan.set_schedule(Plan::INTERLEAVED);
+  plan.set_chunks_per_rank(chunks);
+  const uint32_t pp = plan.grid().pp();
+  uint32_t group = pp;
+  // With fewer microbatches than ranks none will do; ResolvePlan says so.
+  while (group < plan.microbatches() && plan.microbatches() % group != 0 &&
+         plan.microbatches() % group < pp) {
+    ++group;
+  }
+  plan.set_microbatch_group(group);
+}
+
+// One block on the first stage, the others' shares even.
+void SetUnevenStages(Plan& plan, int64_t blocks) {
+  const int64_t others = plan.grid().pp() - 1;
+  plan.add_stages()->set_blocks(1);
+  if (blocks - 1 < others) return;  // ResolvePlan says why not
+  for (const int64_t share : EvenStages(blocks - 1, others)) {
+    plan.add_stages()->set_blocks(static_cast<uint32_t>(share));
+  }
+}
+
+// Zero-bubble schedules put weight gradients off until the next microbatch's
+// other gradients are there; where gradients travel with each microbatch, those
+// of two then add up on the rank before they are summed over ranks.
+bool MicrobatchesMeet(const Plan& plan) {
+  return (plan.schedule() == Plan::ZB_H1 || plan.schedule() == Plan::ZB_V) &&
+         (plan.sharding() == Plan::GRADIENTS ||
+          plan.sharding() == Plan::PARAMETERS) &&
+         plan.grid().dp() > 1 && plan.microbatches() > 1;
+}
+
+// The same for plans that must have the same bits: what remains of a resolved
+// plan without pipeline, schedule and recompute.
+std::string KindOf(Plan plan) {
+  if (MicrobatchesMeet(plan)) return plan.SerializeAsString();
+  plan.mutable_grid()->clear_pp();
+  plan.clear_placement();
+  plan.clear_schedule();
+  plan.clear_stages();
+  plan.clear_chunks_per_rank();
+  plan.clear_microbatch_group();
+  plan.clear_recompute();
+  plan.clear_recompute_blocks();
+  return plan.SerializeAsString();
+}
+
+class Builder {
+ public:
+  Builder(const PlanContext& context, int64_t max_ranks)
+      : context_(context), max_ranks_(static_cast<uint32_t>(max_ranks)) {}
+
+  PlanMatrix Build() {
+    for (uint32_t tp = 1; tp <= max_ranks_; ++tp) {
+      for (uint32_t cp = 1; tp * cp <= max_ranks_; ++cp) {
+        for (uint32_t dp = 1; tp * cp * dp <= max_ranks_; ++dp) {
+          for (uint32_t pp = 1; tp * cp * dp * pp <= max_ranks_; ++pp) {
+            Plan::Grid grid;
+            grid.set_tp(tp);
+            grid.set_cp(cp);
+            grid.set_dp(dp);
+            grid.set_pp(pp);
+            AddGrid(grid);
           }
         }
       }
     }
+    PlanMatrix matrix;
+    for (const std::vector<Plan>& plans : kinds_) {
+      const auto first = static_cast<int64_t>(matrix.entries.size());
+      for (const Plan& plan : plans) {
+        matrix.entries.push_back({plan, plans.size() > 1 ? first : -1});
+      }
+      matrix.entries[first].same_bits_as = -1;
+    }
+    matrix.left_out = std::move(left_out_);
+    return matrix;
   }
-  return plans;
+
+ private:
+  // False if the plan does not fit.
+  bool Add(const Plan& plan) {
+    PlanContext context = context_;
+    const Plan::Grid& grid = plan.grid();
+    context.world_size = int64_t{grid.tp()} * grid.cp() * grid.pp() * grid.dp();
+    const absl::StatusOr<Plan> resolved = ResolvePlan(plan, context);
+    if (!resolved.ok()) {
+      ++left_out_[std::string(resolved.status().message())];
+      return false;
+    }
+    if (!known_.insert(resolved->SerializeAsString()).second) return true;
+    const auto [kind, is_new] =
+        position_of_kind_.try_emplace(KindOf(*resolved), kinds_.size());
+    if (is_new) kinds_.emplace_back();
+    kinds_[kind->second].push_back(*resolved);
+    return true;
+  }
+
+  template <typename Change>
+  void AddChanged(Plan plan, const Change& change) {
+    change(plan);
+    Add(plan);
+  }
+
+  void AddGrid(const Plan::Grid& grid) {
+    Plan one;
+    *one.mutable_grid() = grid;
+    Plan several = one;
+    one.set_microbatches(1);
+    several.set_microbatches(
+        MicrobatchesOf(context_, grid.dp(), max_ranks_ / grid.dp()));
+    const Plan& usual = grid.pp() == 1 ? one : several;
+    // A grid that does not fit counts once.
+    if (!Add(usual)) return;
+    Add(several);
+    AddShards(usual);
+    if (grid.pp() > 1) AddSchedules(several);
+    AddChanged(usual, [](Plan& p) { p.set_recompute(Plan::SELECTIVE); });
+    AddChanged(usual, [](Plan& p) { p.set_recompute(Plan::FULL); });
+    AddChanged(usual, [](Plan& p) {
+      p.set_recompute(Plan::FULL);
+      p.set_recompute_blocks(1);
+    });
+    if ((grid.tp() > 1) + (grid.cp() > 1) + (grid.dp() > 1) + (grid.pp() > 1) >
+        1) {
+      AddCombinations(several);
+    }
+  }
+
+  // What tp, cp and dp ranks share, one mode at a time.
+  void AddShards(const Plan& plan) {
+    const Plan::Grid& grid = plan.grid();
+    if (grid.tp() > 1) {
+      AddChanged(plan, [](Plan& p) { p.set_sequence_parallel(true); });
+    }
+    for (uint32_t ulysses = 2; ulysses <= grid.cp(); ++ulysses) {
+      if (grid.cp() % ulysses != 0) continue;
+      AddChanged(plan, [&](Plan& p) { p.set_ulysses(ulysses); });
+    }
+    if (grid.dp() == 1) return;
+    const uint32_t group = LeastDivisor(grid.dp(), 2);
+    for (const Plan::Sharding sharding :
+         {Plan::OPTIMIZER, Plan::GRADIENTS, Plan::PARAMETERS}) {
+      AddChanged(plan, [&](Plan& p) { p.set_sharding(sharding); });
+      AddChanged(plan, [&](Plan& p) {
+        p.set_sharding(sharding);
+        p.set_shard_group(group);
+      });
+    }
+    AddChanged(plan, [](Plan& p) { p.set_bf16_gradient_messages(true); });
+  }
+
+  void AddSchedules(const Plan& plan) {
+    for (const Plan::Schedule schedule :
+         {Plan::GPIPE, Plan::ZB_H1, Plan::ZB_V}) {
+      AddChanged(plan, [&](Plan& p) { p.set_schedule(schedule); });
+    }
+    AddChanged(plan, [](Plan& p) { SetInterleaved(p, 2); });
+    AddChanged(plan, [](Plan& p) { SetInterleaved(p, 3); });
+    AddChanged(plan, [](Plan& p) {
+      SetInterleaved(p, 2);
+      p.set_microbatch_group(std::max(p.grid().pp(), p.microbatches()));
+    });
+    AddChanged(plan, [&](Plan& p) { SetUnevenStages(p, context_.num_blocks); });
+  }
+
+  void AddCombinations(const Plan& plan) {
+    const Plan::Grid& grid = plan.grid();
+    for (const Combination& combination : kCombinations) {
+      Plan p = plan;
+      if (grid.tp() > 1) p.set_sequence_parallel(true);
+      if (grid.cp() % combination.ulysses == 0) {
+        p.set_ulysses(combination.ulysses);
+      }
+      if (grid.dp() > 1) {
+        p.set_sharding(combination.sharding);
+        p.set_bf16_gradient_messages(combination.bf16_messages);
+      }
+      if (grid.pp() > 1) {
+        if (combination.schedule == Plan::INTERLEAVED) {
+          SetInterleaved(p, 2);
+        } else {
+          p.set_schedule(combination.schedule);
+        }
+      }
+      p.set_recompute(combination.recompute);
+      Add(p);
+    }
+  }
+
+  const PlanContext context_;
+  const uint32_t max_ranks_;
+  std::set<std::string> known_;
+  std::map<std::string, size_t> position_of_kind_;
+  std::vector<std::vector<Plan>> kinds_;
+  std::map<std::string, int64_t> left_out_;
+};
+
+}  // namespace
+
+PlanMatrix MakePlanMatrix(const PlanContext& context, int64_t max_ranks) {
+  return Builder(context, max_ranks).Build();
 }
 
 }  // namespace trireme

@@ -82,9 +82,16 @@ echo "== verify"
 cat > plan.textproto <<'PLAN'
 grid { tp: 2 pp: 2 }
 PLAN
-"$trireme" verify job.textproto --plan plan.textproto --set precision=FP64 \
-  > verify.txt
+"$trireme" verify job.textproto --plan plan.textproto > verify.txt
+expect_in verify.txt "in FP64"
 expect_in verify.txt "equal: worst loss"
+"$trireme" verify job.textproto --plan plan.textproto --set precision=BF16 \
+  > verify.txt
+expect_in verify.txt "reads as equal"
+"$trireme" verify job.textproto --ranks 2 --steps 2 > matrix.txt
+expect_in matrix.txt "tolerance, relative: losses 1e-10"
+expect_in matrix.txt "bits equal   tp 1 x pp 2 x dp 1 (2 ranks), ZB_V"
+expect_in matrix.txt "0 different"
 
 echo "== mistakes are told with file, line, field, found, expected"
 expect_error() { # expect_error TEXT COMMAND...
