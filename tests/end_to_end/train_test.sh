@@ -68,6 +68,38 @@ keys = {"step", "loss", "grad_norm", "lr", "step_s", "samples_per_s",
 assert keys <= a[0].keys(), a[0]
 PYTHON
 
+echo "== a rank that is stopped ends the job at the deadline, with a verdict"
+"$trireme" launch job.textproto --ranks 4 --steps 1000000 --out hung \
+  --set communication_deadline_s=3 --set checkpoint.every=0 \
+  > hung.txt 2>&1 &
+mpirun=$!
+for ((i = 0; i < 300; ++i)); do
+  [[ -s hung/metrics.jsonl ]] && break
+  sleep 0.1
+done
+[[ -s hung/metrics.jsonl ]] || fail "no first step: $(cat hung.txt)"
+stopped=
+for process in /proc/[0-9]*; do
+  if grep -zqx OMPI_COMM_WORLD_RANK=2 "$process/environ" 2> /dev/null &&
+    grep -zqx "TMPDIR=$work" "$process/environ"; then
+    stopped=${process#/proc/}
+  fi
+done
+[[ -n $stopped ]] || fail "no process of rank 2"
+# mpirun gives each rank a process group of its own.
+trap 'kill -KILL "-$stopped" 2> /dev/null || true; rm -rf "$work"' EXIT
+kill -STOP "$stopped"
+begin=$SECONDS
+status=0
+wait "$mpirun" || status=$?
+((status != 0)) || fail "a job with a stopped rank ended with status 0"
+((SECONDS - begin <= 20)) || fail "hung for $((SECONDS - begin)) s"
+expect_in hung.txt "deadline of 3.0 s passed"
+expect_in hung.txt "verdict:"
+if grep -q '^State:[[:space:]]*T' "/proc/$stopped/status" 2> /dev/null; then
+  fail "the stopped rank is left over"
+fi
+
 echo "== sample and inspect"
 "$trireme" sample run --out samples.png --evaluate 20 > sample.txt
 expect_in sample.txt "sliced Wasserstein distance"
