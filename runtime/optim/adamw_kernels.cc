@@ -51,19 +51,14 @@ void AdamWOf(const AdamWArguments& a, Value* value) {
 }
 
 void AdamW(const AdamWArguments& a) {
-  if (a.dtype == DType::kFloat64) {
-    AdamWOf<double>(a, static_cast<double*>(a.value));
-  } else if (a.value_dtype == DType::kBFloat16) {
-    AdamWOf<float>(a, static_cast<BFloat16*>(a.value));
-  } else if (a.value_dtype == DType::kFloat16) {
-    AdamWOf<float>(a, static_cast<Float16*>(a.value));
-  } else {
-    AdamWOf<float>(a, static_cast<float*>(a.value));
-  }
+  DispatchElement(a.value_dtype, [&](auto element) {
+    using Value = decltype(element);
+    AdamWOf<ComputeType<Value>>(a, static_cast<Value*>(a.value));
+  });
 }
 
 void Ema(DType dtype, int64_t n, double decay, const void* x, void* average) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     using C = ComputeType<T>;
     const T* in = static_cast<const T*>(x);

@@ -141,10 +141,9 @@ class Backward {
   void Store(const A* sums, int64_t count, const HeadsPointer& to,
              int64_t first_row, int64_t head) const {
     const int64_t head_dim = problem_.head_dim;
-    for (int64_t row = 0; row < count; ++row) {
-      ScaleRow(sums + row * head_dim, head_dim, A{1},
-               HeadRow<T>(to, first_row + row, head, head_dim));
-    }
+    ScaleRows(ScaledRows<T>{count, head_dim, sums, head_dim, nullptr,
+                            HeadRow<T>(to, first_row, head, head_dim),
+                            to.row_stride});
   }
 
   void StoreZeros(int64_t count, const HeadsPointer& to, int64_t first_row,
@@ -163,12 +162,13 @@ class Backward {
     if (count == 0) {
       StoreZeros(p.queries, gradients_.q, query_row, head);
     } else {
-      for (int64_t row = 0; row < p.queries; ++row) {
-        buffers.delta[row] = RowDot(
-            HeadRow<T>(gradients_.out, query_row + row, head, p.head_dim),
-            HeadRow<T>(operands_.out, query_row + row, head, p.head_dim),
-            p.head_dim);
-      }
+      RowDots(
+          RowPairs<T>{p.queries, p.head_dim,
+                      HeadRow<T>(gradients_.out, query_row, head, p.head_dim),
+                      gradients_.out.row_stride,
+                      HeadRow<T>(operands_.out, query_row, head, p.head_dim),
+                      operands_.out.row_stride},
+          buffers.delta);
     }
     const int64_t multiplied =
         p.masked ? MultipliedKeys(count, p.keys) : p.keys;

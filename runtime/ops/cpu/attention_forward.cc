@@ -143,17 +143,20 @@ class Forward {
           .Run(buffers.p, HeadRow<T>(operands_.v, key_row, head, p.head_dim),
                nullptr, buffers.out, buffers.gemm);
     }
-    for (int64_t row = 0; row < rows; ++row) {
-      T* out = HeadRow<T>(operands_.out, first_row + row, head, p.head_dim);
-      if (count == 0) {
-        std::fill_n(out, p.head_dim, T{});
-        log_sum_exp[row] = -std::numeric_limits<A>::infinity();
-      } else {
-        ScaleRow(buffers.out + row * out_pitch_, p.head_dim,
-                 1 / buffers.sums[row], out);
-        log_sum_exp[row] = buffers.maxima[row] + std::log(buffers.sums[row]);
+    T* out = HeadRow<T>(operands_.out, first_row, head, p.head_dim);
+    if (count == 0) {
+      for (int64_t row = 0; row < rows; ++row) {
+        std::fill_n(out + row * operands_.out.row_stride, p.head_dim, T{});
       }
+      std::fill_n(log_sum_exp, rows, -std::numeric_limits<A>::infinity());
+      return;
     }
+    for (int64_t row = 0; row < rows; ++row) {
+      log_sum_exp[row] = buffers.maxima[row] + std::log(buffers.sums[row]);
+      buffers.sums[row] = 1 / buffers.sums[row];
+    }
+    ScaleRows(ScaledRows<T>{rows, p.head_dim, buffers.out, out_pitch_,
+                            buffers.sums, out, operands_.out.row_stride});
   }
 
   const AttentionProblem& problem_;

@@ -7,13 +7,19 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/ops/cpu/attention_kernels.cc"
 #include "hwy/foreach_target.h"
-// After foreach_target.
-#include "hwy/highway.h"
-#include "runtime/ops/cpu/gemm_vector-inl.h"
+#include "runtime/ops/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace trireme {
 namespace HWY_NAMESPACE {
+
+using Floats = hn::ScalableTag<float>;
+using FloatVector = hn::Vec<Floats>;
+
+template <typename T>
+HWY_INLINE FloatVector LoadFloats(const T* from) {
+  return LoadAt(Floats(), from);
+}
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
@@ -48,19 +54,45 @@ inline FloatVector PowerOfTwo(FloatVector y) {
   return hn::BitCast(d, hn::Add(hn::BitCast(bits, p), exponent));
 }
 
-inline void StoreNearest(FloatVector x, float* to) { StoreFloats(x, to); }
-inline void StoreNearest(FloatVector x, Float16* to) { StoreFloats(x, to); }
+// Scores have no reason to lie on ties: without the processor's own rounding
+// to bf16, ties go away from zero, which saves a third of the work.
+template <typename T>
+HWY_INLINE void StoreScores(FloatVector x, T* to) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    const hn::Rebind<uint16_t, Floats> half;
+    const hn::RebindToUnsigned<Floats> bits;
+    const hn::RebindToSigned<Floats> wide;
+    const auto upper = hn::ShiftRight<16>(
+        hn::Add(hn::BitCast(bits, x), hn::Set(bits, 0x8000)));
+    hn::StoreU(hn::DemoteTo(half, hn::BitCast(wide, upper)), half,
+               reinterpret_cast<uint16_t*>(to));
+  } else {
+    StoreAt(x, Floats(), to);
+  }
+}
 
-// Ties away from zero, which saves a third of the rounding; scores have no
-// reason to lie on ties.
-inline void StoreNearest(FloatVector x, BFloat16* to) {
-  const hn::Rebind<uint16_t, Floats> half;
-  const hn::RebindToUnsigned<Floats> bits;
-  const hn::RebindToSigned<Floats> wide;
-  const auto upper =
-      hn::ShiftRight<16>(hn::Add(hn::BitCast(bits, x), hn::Set(bits, 0x8000)));
-  hn::StoreU(hn::DemoteTo(half, hn::BitCast(wide, upper)), half,
-             reinterpret_cast<uint16_t*>(to));
+// Two successive vectors.
+template <typename T>
+HWY_INLINE void StoreScores(FloatVector first, FloatVector second, T* to) {
+#if TRIREME_ROUNDS_BFLOAT16
+  if constexpr (std::is_same_v<T, RoundedBFloat16>) {
+    _mm512_storeu_si512(to, RoundedWords(first.raw, second.raw));
+    return;
+  }
+#endif
+  StoreScores(first, to);
+  StoreScores(second, to + Lanes());
+}
+
+// Calls f with p as the element type to write: see DispatchElement.
+template <typename T, typename F>
+HWY_INLINE void ForWriting(T* p, F&& f) {
+#if TRIREME_ROUNDS_BFLOAT16
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    if (RoundsBFloat16()) return f(static_cast<RoundedBFloat16*>(p));
+  }
+#endif
+  f(p);
 }
 
 // The largest of row[valid].
@@ -84,8 +116,8 @@ inline float RowMaximum(const float* row, int64_t valid) {
       hn::MaxOfLanes(d, hn::Max(hn::Max(m0, m1), hn::Max(m2, m3))));
 }
 
-template <typename T>
-void OnlineSoftmaxRows(const OnlineSoftmaxBlock<T>& block) {
+template <typename T, typename Written>
+void OnlineSoftmaxRows(const OnlineSoftmaxBlock<T>& block, Written* written) {
   const Floats d;
   const int64_t lanes = Lanes();
   const int64_t full = block.valid / lanes * lanes;
@@ -96,7 +128,7 @@ void OnlineSoftmaxRows(const OnlineSoftmaxBlock<T>& block) {
     const float maximum =
         std::max(before, RowMaximum(scores, block.valid) * block.scale);
 
-    T* p = block.p + row * block.pitch;
+    Written* p = written + row * block.pitch;
     const auto shift = hn::Set(d, -maximum * kLog2E);
     auto sums = hn::Zero(d);
     auto more_sums = hn::Zero(d);
@@ -108,15 +140,14 @@ void OnlineSoftmaxRows(const OnlineSoftmaxBlock<T>& block) {
           PowerOfTwo(hn::MulAdd(LoadFloats(scores + i + lanes), scale, shift));
       sums = hn::Add(sums, a);
       more_sums = hn::Add(more_sums, b);
-      StoreNearest(a, p + i);
-      StoreNearest(b, p + i + lanes);
+      StoreScores(a, b, p + i);
     }
     for (; i < block.pitch; i += lanes) {
       const auto e = hn::IfThenElseZero(
           ValidLanes(i, block.valid),
           PowerOfTwo(hn::MulAdd(LoadFloats(scores + i), scale, shift)));
       sums = hn::Add(sums, e);
-      StoreNearest(e, p + i);
+      StoreScores(e, p + i);
     }
     const float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(sums, more_sums)));
 
@@ -129,29 +160,30 @@ void OnlineSoftmaxRows(const OnlineSoftmaxBlock<T>& block) {
       float* out = block.out + row * block.out_pitch;
       const auto factor = hn::Set(d, rescale);
       for (int64_t j = 0; j < block.out_pitch; j += lanes) {
-        StoreFloats(hn::Mul(LoadFloats(out + j), factor), out + j);
+        StoreAt(hn::Mul(LoadFloats(out + j), factor), d, out + j);
       }
     }
   }
 }
 
 void OnlineSoftmaxBFloat16(const OnlineSoftmaxBlock<BFloat16>& block) {
-  OnlineSoftmaxRows(block);
+  ForWriting(block.p, [&](auto* p) { OnlineSoftmaxRows(block, p); });
 }
 
 void OnlineSoftmaxFloat16(const OnlineSoftmaxBlock<Float16>& block) {
-  OnlineSoftmaxRows(block);
+  ForWriting(block.p, [&](auto* p) { OnlineSoftmaxRows(block, p); });
 }
 
 void OnlineSoftmaxFloat(const OnlineSoftmaxBlock<float>& block) {
-  OnlineSoftmaxRows(block);
+  OnlineSoftmaxRows(block, block.p);
 }
 
-template <typename T>
-void SoftmaxGradientRows(const SoftmaxGradientBlock<T>& block) {
+template <typename T, typename Written>
+void SoftmaxGradientRows(const SoftmaxGradientBlock<T>& block, Written* p) {
   const Floats d;
   const int64_t lanes = Lanes();
   const int64_t full = block.valid / lanes * lanes;
+  auto* ds = static_cast<Written*>(block.ds);
   const auto power_scale = hn::Set(d, block.scale * kLog2E);
   const auto scale = hn::Set(d, block.scale);
   for (int64_t row = 0; row < block.rows; ++row) {
@@ -159,89 +191,80 @@ void SoftmaxGradientRows(const SoftmaxGradientBlock<T>& block) {
     const auto shift = hn::Set(d, -block.log_sum_exp[row] * kLog2E);
     // scale·(dp − delta) = scale·dp + offset.
     const auto offset = hn::Set(d, -block.scale * block.delta[row]);
+    const auto probability = [&](int64_t i) HWY_ATTR {
+      return PowerOfTwo(
+          hn::MulAdd(LoadFloats(block.scores + at + i), power_scale, shift));
+    };
+    const auto gradient = [&](FloatVector probability, int64_t i) HWY_ATTR {
+      return hn::Mul(probability,
+                     hn::MulAdd(LoadFloats(block.dp + at + i), scale, offset));
+    };
     int64_t i = 0;
-    for (; i < full; i += lanes) {
-      const auto score = LoadFloats(block.scores + at + i);
-      const auto dp = LoadFloats(block.dp + at + i);
-      const auto p = PowerOfTwo(hn::MulAdd(score, power_scale, shift));
-      StoreNearest(p, block.p + at + i);
-      StoreNearest(hn::Mul(p, hn::MulAdd(dp, scale, offset)),
-                   block.ds + at + i);
+    for (; i + 2 * lanes <= full; i += 2 * lanes) {
+      const auto a = probability(i);
+      const auto b = probability(i + lanes);
+      const auto da = gradient(a, i);
+      const auto db = gradient(b, i + lanes);
+      StoreScores(a, b, p + at + i);
+      StoreScores(da, db, ds + at + i);
     }
     for (; i < block.pitch; i += lanes) {
       const auto valid = ValidLanes(i, block.valid);
-      const auto score = LoadFloats(block.scores + at + i);
-      const auto dp = LoadFloats(block.dp + at + i);
-      const auto p = PowerOfTwo(hn::MulAdd(score, power_scale, shift));
-      const auto ds = hn::Mul(p, hn::MulAdd(dp, scale, offset));
-      StoreNearest(hn::IfThenElseZero(valid, p), block.p + at + i);
-      StoreNearest(hn::IfThenElseZero(valid, ds), block.ds + at + i);
+      const auto a = probability(i);
+      const auto da = gradient(a, i);
+      StoreScores(hn::IfThenElseZero(valid, a), p + at + i);
+      StoreScores(hn::IfThenElseZero(valid, da), ds + at + i);
     }
   }
 }
 
 void SoftmaxGradientBFloat16(const SoftmaxGradientBlock<BFloat16>& block) {
-  SoftmaxGradientRows(block);
+  ForWriting(block.p, [&](auto* p) { SoftmaxGradientRows(block, p); });
 }
 
 void SoftmaxGradientFloat16(const SoftmaxGradientBlock<Float16>& block) {
-  SoftmaxGradientRows(block);
+  ForWriting(block.p, [&](auto* p) { SoftmaxGradientRows(block, p); });
 }
 
 void SoftmaxGradientFloat(const SoftmaxGradientBlock<float>& block) {
-  SoftmaxGradientRows(block);
+  SoftmaxGradientRows(block, block.p);
 }
 
 template <typename T>
-void ScaleOneRow(const float* from, int64_t count, float factor, T* to) {
-  const int64_t lanes = Lanes();
-  const auto factors = hn::Set(Floats(), factor);
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    StoreFloats(hn::Mul(LoadFloats(from + i), factors), to + i);
-  }
-  for (; i < count; ++i) to[i] = T(from[i] * factor);
+void ScaleRowsOf(const ScaledRows<T>& x) {
+  ForWriting(x.to, [&](auto* to) HWY_ATTR {
+    for (int64_t row = 0; row < x.rows; ++row) {
+      const float factor = x.factors == nullptr ? 1.0f : x.factors[row];
+      auto* to_row = to + row * x.to_pitch;
+      const float* from = x.from + row * x.from_pitch;
+      ForLanes<float>(x.columns, [&](auto d, int64_t i) HWY_ATTR {
+        StoreAt(hn::Mul(LoadAt(d, from + i), hn::Set(d, factor)), d,
+                to_row + i);
+      });
+    }
+  });
 }
 
-void ScaleRowBFloat16(const float* from, int64_t count, float factor,
-                      BFloat16* to) {
-  ScaleOneRow(from, count, factor, to);
-}
-
-void ScaleRowFloat16(const float* from, int64_t count, float factor,
-                     Float16* to) {
-  ScaleOneRow(from, count, factor, to);
-}
-
-void ScaleRowFloat(const float* from, int64_t count, float factor, float* to) {
-  ScaleOneRow(from, count, factor, to);
-}
+void ScaleRowsBFloat16(const ScaledRows<BFloat16>& x) { ScaleRowsOf(x); }
+void ScaleRowsFloat16(const ScaledRows<Float16>& x) { ScaleRowsOf(x); }
+void ScaleRowsFloat(const ScaledRows<float>& x) { ScaleRowsOf(x); }
 
 template <typename T>
-float DotOneRow(const T* a, const T* b, int64_t count) {
-  const Floats d;
-  const int64_t lanes = Lanes();
-  auto sums = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    sums = hn::MulAdd(LoadFloats(a + i), LoadFloats(b + i), sums);
+void RowDotsOf(const RowPairs<T>& x, float* dots) {
+  for (int64_t row = 0; row < x.rows; ++row) {
+    dots[row] = SumOperands<T>(
+        x.columns, [](auto, auto u, auto v) HWY_ATTR { return hn::Mul(u, v); },
+        x.a + row * x.a_pitch, x.b + row * x.b_pitch);
   }
-  float sum = hn::GetLane(hn::SumOfLanes(d, sums));
-  for (; i < count; ++i) sum += LoadFloat(a + i) * LoadFloat(b + i);
-  return sum;
 }
 
-float RowDotBFloat16(const BFloat16* a, const BFloat16* b, int64_t count) {
-  return DotOneRow(a, b, count);
+void RowDotsBFloat16(const RowPairs<BFloat16>& x, float* dots) {
+  RowDotsOf(x, dots);
 }
-
-float RowDotFloat16(const Float16* a, const Float16* b, int64_t count) {
-  return DotOneRow(a, b, count);
+void RowDotsFloat16(const RowPairs<Float16>& x, float* dots) {
+  RowDotsOf(x, dots);
 }
-
-float RowDotFloat(const float* a, const float* b, int64_t count) {
-  return DotOneRow(a, b, count);
-}
+void RowDotsFloat(const RowPairs<float>& x, float* dots) { RowDotsOf(x, dots); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace trireme
@@ -256,12 +279,12 @@ HWY_EXPORT(OnlineSoftmaxFloat);
 HWY_EXPORT(SoftmaxGradientBFloat16);
 HWY_EXPORT(SoftmaxGradientFloat16);
 HWY_EXPORT(SoftmaxGradientFloat);
-HWY_EXPORT(ScaleRowBFloat16);
-HWY_EXPORT(ScaleRowFloat16);
-HWY_EXPORT(ScaleRowFloat);
-HWY_EXPORT(RowDotBFloat16);
-HWY_EXPORT(RowDotFloat16);
-HWY_EXPORT(RowDotFloat);
+HWY_EXPORT(ScaleRowsBFloat16);
+HWY_EXPORT(ScaleRowsFloat16);
+HWY_EXPORT(ScaleRowsFloat);
+HWY_EXPORT(RowDotsBFloat16);
+HWY_EXPORT(RowDotsFloat16);
+HWY_EXPORT(RowDotsFloat);
 
 void OnlineSoftmax(const OnlineSoftmaxBlock<BFloat16>& block) {
   HWY_DYNAMIC_DISPATCH(OnlineSoftmaxBFloat16)(block);
@@ -330,38 +353,46 @@ void SoftmaxGradient(const SoftmaxGradientBlock<double>& block) {
   }
 }
 
-void ScaleRow(const float* from, int64_t count, float factor, BFloat16* to) {
-  HWY_DYNAMIC_DISPATCH(ScaleRowBFloat16)(from, count, factor, to);
+void ScaleRows(const ScaledRows<BFloat16>& x) {
+  HWY_DYNAMIC_DISPATCH(ScaleRowsBFloat16)(x);
 }
 
-void ScaleRow(const float* from, int64_t count, float factor, Float16* to) {
-  HWY_DYNAMIC_DISPATCH(ScaleRowFloat16)(from, count, factor, to);
+void ScaleRows(const ScaledRows<Float16>& x) {
+  HWY_DYNAMIC_DISPATCH(ScaleRowsFloat16)(x);
 }
 
-void ScaleRow(const float* from, int64_t count, float factor, float* to) {
-  HWY_DYNAMIC_DISPATCH(ScaleRowFloat)(from, count, factor, to);
+void ScaleRows(const ScaledRows<float>& x) {
+  HWY_DYNAMIC_DISPATCH(ScaleRowsFloat)(x);
 }
 
-void ScaleRow(const double* from, int64_t count, double factor, double* to) {
-  for (int64_t i = 0; i < count; ++i) to[i] = from[i] * factor;
+void ScaleRows(const ScaledRows<double>& x) {
+  for (int64_t row = 0; row < x.rows; ++row) {
+    const double factor = x.factors == nullptr ? 1.0 : x.factors[row];
+    for (int64_t i = 0; i < x.columns; ++i) {
+      x.to[row * x.to_pitch + i] = x.from[row * x.from_pitch + i] * factor;
+    }
+  }
 }
 
-float RowDot(const BFloat16* a, const BFloat16* b, int64_t count) {
-  return HWY_DYNAMIC_DISPATCH(RowDotBFloat16)(a, b, count);
+void RowDots(const RowPairs<BFloat16>& x, float* dots) {
+  HWY_DYNAMIC_DISPATCH(RowDotsBFloat16)(x, dots);
 }
 
-float RowDot(const Float16* a, const Float16* b, int64_t count) {
-  return HWY_DYNAMIC_DISPATCH(RowDotFloat16)(a, b, count);
+void RowDots(const RowPairs<Float16>& x, float* dots) {
+  HWY_DYNAMIC_DISPATCH(RowDotsFloat16)(x, dots);
 }
 
-float RowDot(const float* a, const float* b, int64_t count) {
-  return HWY_DYNAMIC_DISPATCH(RowDotFloat)(a, b, count);
+void RowDots(const RowPairs<float>& x, float* dots) {
+  HWY_DYNAMIC_DISPATCH(RowDotsFloat)(x, dots);
 }
 
-double RowDot(const double* a, const double* b, int64_t count) {
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
-  return sum;
+void RowDots(const RowPairs<double>& x, double* dots) {
+  for (int64_t row = 0; row < x.rows; ++row) {
+    dots[row] = 0;
+    for (int64_t i = 0; i < x.columns; ++i) {
+      dots[row] += x.a[row * x.a_pitch + i] * x.b[row * x.b_pitch + i];
+    }
+  }
 }
 
 }  // namespace trireme

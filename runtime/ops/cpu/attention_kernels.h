@@ -69,17 +69,40 @@ void SoftmaxGradient(const SoftmaxGradientBlock<Float16>& block);
 void SoftmaxGradient(const SoftmaxGradientBlock<float>& block);
 void SoftmaxGradient(const SoftmaxGradientBlock<double>& block);
 
-// to[count] = from[count]·factor.
-void ScaleRow(const float* from, int64_t count, float factor, BFloat16* to);
-void ScaleRow(const float* from, int64_t count, float factor, Float16* to);
-void ScaleRow(const float* from, int64_t count, float factor, float* to);
-void ScaleRow(const double* from, int64_t count, double factor, double* to);
+// to[r, columns] = from[r, columns]·factors[r], or copies without factors.
+template <typename T>
+struct ScaledRows {
+  using A = ComputeType<T>;
+  int64_t rows;
+  int64_t columns;
+  const A* from;
+  int64_t from_pitch;
+  const A* factors;  // may be null
+  T* to;
+  int64_t to_pitch;
+};
 
-// Σ a[i]·b[i].
-float RowDot(const BFloat16* a, const BFloat16* b, int64_t count);
-float RowDot(const Float16* a, const Float16* b, int64_t count);
-float RowDot(const float* a, const float* b, int64_t count);
-double RowDot(const double* a, const double* b, int64_t count);
+void ScaleRows(const ScaledRows<BFloat16>& x);
+void ScaleRows(const ScaledRows<Float16>& x);
+void ScaleRows(const ScaledRows<float>& x);
+void ScaleRows(const ScaledRows<double>& x);
+
+// Rows of two matrices.
+template <typename T>
+struct RowPairs {
+  int64_t rows;
+  int64_t columns;
+  const T* a;
+  int64_t a_pitch;
+  const T* b;
+  int64_t b_pitch;
+};
+
+// dots[r] = Σ a[r, i]·b[r, i].
+void RowDots(const RowPairs<BFloat16>& x, float* dots);
+void RowDots(const RowPairs<Float16>& x, float* dots);
+void RowDots(const RowPairs<float>& x, float* dots);
+void RowDots(const RowPairs<double>& x, double* dots);
 
 }  // namespace trireme
 

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
+#include "runtime/ops/cpu/gemm.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/ops/cpu/gemm_kernels.cc"
 #include "hwy/foreach_target.h"
-// After foreach_target.
-#include "hwy/highway.h"
-#include "runtime/ops/cpu/gemm_vector-inl.h"
+#include "runtime/ops/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace trireme {
@@ -15,12 +15,9 @@ namespace HWY_NAMESPACE {
 
 template <typename From, typename To>
 void ConvertRow(const From* from, int64_t count, To* to) {
-  const auto lanes = static_cast<int64_t>(hn::Lanes(Floats()));
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    StoreFloats(LoadFloats(from + i), to + i);
-  }
-  for (; i < count; ++i) to[i] = To(LoadFloat(from + i));
+  ForLanes<float>(count, [&](auto d, int64_t i) HWY_ATTR {
+    StoreAt(LoadAt(d, from + i), d, to + i);
+  });
 }
 
 void WidenBFloat16(const BFloat16* from, int64_t count, float* to) {
@@ -39,53 +36,52 @@ void RoundToFloat16(const float* from, int64_t count, Float16* to) {
   ConvertRow(from, count, to);
 }
 
-// Rows summed in registers before they are added to the total: keeps the
-// rounding error of long sums small.
+// Rows summed before they are added to the total: keeps the rounding error of
+// long sums small.
 inline constexpr int64_t kRowBlock = 64;
-
-// Sums of 8 vectors of columns at a time: enough to hide the adds' latency.
+// At most kMaxSummedColumns columns. Rows are read in memory's order, four at a
+// time so that the sums are loaded and stored seldom.
 template <typename T>
 void SumColumns(const T* x, int64_t rows, int64_t stride, int64_t columns,
                 float* out) {
-  constexpr int kVectors = 8;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(Floats()));
+  using D = hn::ScalableTag<float>;
+  const D d;
+  constexpr int64_t kStep = 2 * hn::MaxLanes(D());
+  const auto add = [](const auto& a, const auto& b) HWY_ATTR {
+    return Two<D>{hn::Add(a.first, b.first), hn::Add(a.second, b.second)};
+  };
   for (int64_t begin = 0; begin < rows; begin += kRowBlock) {
     const int64_t end = std::min(rows, begin + kRowBlock);
-    int64_t column = 0;
-    for (; column + kVectors * lanes <= columns; column += kVectors * lanes) {
-      FloatVector s0, s1, s2, s3, s4, s5, s6, s7;
-      s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = hn::Zero(Floats());
-      for (int64_t row = begin; row < end; ++row) {
-        const T* from = x + row * stride + column;
-        s0 = hn::Add(s0, LoadFloats(from));
-        s1 = hn::Add(s1, LoadFloats(from + lanes));
-        s2 = hn::Add(s2, LoadFloats(from + 2 * lanes));
-        s3 = hn::Add(s3, LoadFloats(from + 3 * lanes));
-        s4 = hn::Add(s4, LoadFloats(from + 4 * lanes));
-        s5 = hn::Add(s5, LoadFloats(from + 5 * lanes));
-        s6 = hn::Add(s6, LoadFloats(from + 6 * lanes));
-        s7 = hn::Add(s7, LoadFloats(from + 7 * lanes));
-      }
-      const FloatVector sums[kVectors] = {s0, s1, s2, s3, s4, s5, s6, s7};
-      for (int v = 0; v < kVectors; ++v) {
-        float* to = out + column + v * lanes;
-        StoreFloats(hn::Add(LoadFloats(to), sums[v]), to);
+    // In the order of LoadTwo's vectors of T.
+    float sums[kMaxSummedColumns];
+    std::fill_n(sums, (columns + kStep - 1) / kStep * kStep, 0.0f);
+    int64_t row = begin;
+    for (; row + 4 <= end; row += 4) {
+      const T* from = x + row * stride;
+      for (int64_t i = 0; i < columns; i += kStep) {
+        const auto load = [&](int64_t k) HWY_ATTR {
+          return LoadTwoUpTo(d, from + k * stride + i, columns - i);
+        };
+        const auto four = add(add(load(0), load(1)), add(load(2), load(3)));
+        StoreTwo(add(LoadTwo(d, sums + i), four), d, sums + i);
       }
     }
-    for (; column + lanes <= columns; column += lanes) {
-      FloatVector sum = hn::Zero(Floats());
-      for (int64_t row = begin; row < end; ++row) {
-        sum = hn::Add(sum, LoadFloats(x + row * stride + column));
+    for (; row < end; ++row) {
+      const T* from = x + row * stride;
+      for (int64_t i = 0; i < columns; i += kStep) {
+        const auto one = LoadTwoUpTo(d, from + i, columns - i);
+        StoreTwo(add(LoadTwo(d, sums + i), one), d, sums + i);
       }
-      float* to = out + column;
-      StoreFloats(hn::Add(LoadFloats(to), sum), to);
     }
-    for (; column < columns; ++column) {
-      float sum = 0;
-      for (int64_t row = begin; row < end; ++row) {
-        sum += LoadFloat(x + row * stride + column);
+    for (int64_t i = 0; i < columns; i += kStep) {
+      const auto sum = LoadTwo(d, sums + i);
+      if constexpr (kIsBFloat16<T>) {
+        const auto total = LoadPairsUpTo(d, out + i, columns - i);
+        StorePairsUpTo(add(total, sum), d, out + i, columns - i);
+      } else {
+        const auto total = LoadTwoUpTo(d, out + i, columns - i);
+        StoreTwoUpTo(add(total, sum), d, out + i, columns - i);
       }
-      out[column] += sum;
     }
   }
 }
@@ -122,15 +118,20 @@ HWY_EXPORT(SumColumnsBFloat16);
 
 namespace {
 
-// Columns are split among threads, so that every sum has one order.
+// Columns are split among threads, so that every sum has one order, into as
+// wide blocks as possible: memory is read in long runs.
 template <typename F>
 void ForColumnBlocks(int64_t rows, int64_t columns, const F& f) {
-  constexpr int64_t kColumnBlock = 128;
-  const int64_t blocks = (columns + kColumnBlock - 1) / kColumnBlock;
-#pragma omp parallel for schedule(static) if (rows * columns > 65536)
+  constexpr int64_t kGranule = 64;
+  const int threads = rows * columns > 65536 ? AvailableThreads() : 1;
+  const int64_t share = (columns + threads - 1) / threads;
+  const int64_t width =
+      std::min(kMaxSummedColumns, (share + kGranule - 1) / kGranule * kGranule);
+  const int64_t blocks = (columns + width - 1) / width;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
   for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t begin = block * kColumnBlock;
-    f(begin, std::min(columns, begin + kColumnBlock));
+    const int64_t begin = block * width;
+    f(begin, std::min(columns, begin + width));
   }
 }
 

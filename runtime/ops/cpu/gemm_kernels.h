@@ -10,6 +10,9 @@
 
 namespace trireme {
 
+// A bound for buffers on the stack.
+inline constexpr int64_t kMaxSummedColumns = 2048;
+
 void WidenRow(const BFloat16* from, int64_t count, float* to);
 void WidenRow(const Float16* from, int64_t count, float* to);
 // Rounds to nearest even.

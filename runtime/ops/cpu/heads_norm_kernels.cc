@@ -14,68 +14,70 @@ HWY_BEFORE_NAMESPACE();
 namespace trireme {
 namespace HWY_NAMESPACE {
 
-// The rotation of one token as two factors of a pair-swapped sum:
-// y = x·cosines + swap(x)·sines, sines = (−s₀, s₀, −s₁, s₁, ..). `sign` −1
-// gives the inverse rotation.
+// A head's channels are rotated in pairs (2i, 2i + 1), so that kernels work on
+// two vectors: the even channels and the odd ones.
+
+// The angles of one token, or none.
 template <typename C>
-HWY_INLINE void ExpandRotation(const C* cos, const C* sin, int64_t half, C sign,
-                               C* cosines, C* sines) {
-  // By 16 bytes: interleaving wider vectors would mix up their blocks.
-  const hn::CappedTag<C, 16 / sizeof(C)> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  int64_t i = 0;
-  for (; i + lanes <= half; i += lanes) {
-    const auto c = hn::LoadU(d, cos + i);
-    const auto s = hn::Mul(hn::LoadU(d, sin + i), hn::Set(d, sign));
-    const auto minus = hn::Neg(s);
-    hn::StoreU(hn::InterleaveLower(d, c, c), d, cosines + 2 * i);
-    hn::StoreU(hn::InterleaveUpper(d, c, c), d, cosines + 2 * i + lanes);
-    hn::StoreU(hn::InterleaveLower(d, minus, s), d, sines + 2 * i);
-    hn::StoreU(hn::InterleaveUpper(d, minus, s), d, sines + 2 * i + lanes);
+struct Rotation {
+  const C* cos = nullptr;
+  const C* sin = nullptr;
+
+  Rotation(const HeadsNormArguments& a, int64_t row) {
+    if (a.cos == nullptr) return;
+    const int64_t at = row % a.tokens * (a.head_dim / 2);
+    cos = static_cast<const C*>(a.cos) + at;
+    sin = static_cast<const C*>(a.sin) + at;
   }
-  for (; i < half; ++i) {
-    cosines[2 * i] = cosines[2 * i + 1] = cos[i];
-    sines[2 * i] = -sign * sin[i];
-    sines[2 * i + 1] = sign * sin[i];
+};
+
+template <class D>
+HWY_INLINE hn::Vec<D> LoadUpTo(D d, const hn::TFromD<D>* from, int64_t count) {
+  constexpr int64_t kLanes = hn::MaxLanes(D());
+  if (count >= kLanes) return hn::LoadU(d, from);
+  hn::TFromD<D> rest[kLanes] = {};
+  std::copy_n(from, count, rest);
+  return hn::LoadU(d, rest);
+}
+
+// x turned by the angles of the pairs from channel `channel` of n on;
+// kInverse: turned back.
+template <bool kInverse, class D>
+HWY_INLINE Two<D> Rotated(D d, const Two<D>& x,
+                          const Rotation<hn::TFromD<D>>& rotation,
+                          int64_t channel, int64_t n) {
+  if (rotation.cos == nullptr) return x;
+  const int64_t pair = channel / 2;
+  const auto cos = LoadUpTo(d, rotation.cos + pair, n / 2 - pair);
+  const auto sin = LoadUpTo(d, rotation.sin + pair, n / 2 - pair);
+  const auto even = hn::Mul(x.second, sin);
+  const auto odd = hn::Mul(x.first, sin);
+  if constexpr (kInverse) {
+    return {hn::MulAdd(x.first, cos, even), hn::MulSub(x.second, cos, odd)};
+  } else {
+    return {hn::MulSub(x.first, cos, even), hn::MulAdd(x.second, cos, odd)};
   }
 }
 
-// The factors of one token's rotation, or none.
-template <typename C>
-struct Rotation {
-  const C* cosines = nullptr;
-  const C* sines = nullptr;
-};
+template <class D>
+HWY_INLINE Two<D> Product(const Two<D>& x, const Two<D>& y) {
+  return {hn::Mul(x.first, y.first), hn::Mul(x.second, y.second)};
+}
+template <class D>
+HWY_INLINE Two<D> Product(const Two<D>& x, hn::Vec<D> factor) {
+  return {hn::Mul(x.first, factor), hn::Mul(x.second, factor)};
+}
 
-// Calls store(tag, i, value) with value(tag, i) rotated, for i < n: whole
-// vectors, then pair by pair, or element by element without a rotation.
-template <typename C, typename Value, typename Keep>
-HWY_INLINE void ForRotated(int64_t n, const Rotation<C>& rotation,
-                           Value&& value, Keep&& keep) {
-  if (rotation.cosines == nullptr) {
-    ForLanes<C>(n,
-                [&](auto d, int64_t i) HWY_ATTR { keep(d, i, value(d, i)); });
-    return;
-  }
-  const hn::ScalableTag<C> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    const auto v = value(d, i);
-    keep(d, i,
-         hn::MulAdd(
-             v, hn::LoadU(d, rotation.cosines + i),
-             hn::Mul(hn::Reverse2(d, v), hn::LoadU(d, rotation.sines + i))));
-  }
-  const hn::CappedTag<C, 1> one;
-  for (; i < n; i += 2) {
-    const C even = hn::GetLane(value(one, i));
-    const C odd = hn::GetLane(value(one, i + 1));
-    keep(one, i,
-         hn::Set(one, even * rotation.cosines[i] + odd * rotation.sines[i]));
-    keep(one, i + 1,
-         hn::Set(one,
-                 odd * rotation.cosines[i + 1] + even * rotation.sines[i + 1]));
+constexpr int64_t kRowsAhead = 2;
+
+// Asks for n elements that will be read (or written) soon. The heads of queries
+// or keys are runs of some hundred bytes within longer rows: too short for the
+// processor to see what comes next. (The gradient has enough else to do.)
+template <bool kWrite, typename T>
+HWY_INLINE void PrefetchRow(const T* row, int64_t n) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < n; i += kLine) {
+    __builtin_prefetch(row + i, kWrite ? 1 : 0);
   }
 }
 
@@ -83,49 +85,42 @@ template <typename T>
 void HeadsForwardOf(const HeadsNormArguments& a, T* out,
                     const HeadsLayout& out_layout) {
   using C = ComputeType<T>;
+  const hn::ScalableTag<C> d;
+  using D = hn::ScalableTag<C>;
+  constexpr int64_t kStep = 2 * hn::MaxLanes(D());
   const int64_t n = a.head_dim;
   const C inverse_width = C(1) / static_cast<C>(n);
   const T* weight = static_cast<const T*>(a.weight);
   ParallelRows(a.batch * a.tokens, a.heads * n, [&](int64_t row) HWY_ATTR {
-    C cosines[kMaxHeadDim], sines[kMaxHeadDim];
-    Rotation<C> rotation;
-    if (a.cos != nullptr) {
-      const int64_t at = row % a.tokens * (n / 2);
-      ExpandRotation(static_cast<const C*>(a.cos) + at,
-                     static_cast<const C*>(a.sin) + at, n / 2, C(1), cosines,
-                     sines);
-      rotation = {cosines, sines};
-    }
+    const Rotation<C> rotation(a, row);
     const T* first = static_cast<const T*>(a.x) + a.x_layout.offset +
                      row * a.x_layout.row_stride;
+    T* first_out = out + out_layout.offset + row * out_layout.row_stride;
+    PrefetchRow<false>(first + kRowsAhead * a.x_layout.row_stride, a.heads * n);
+    PrefetchRow<true>(first_out + kRowsAhead * out_layout.row_stride,
+                      a.heads * n);
+    C* rstds =
+        weight == nullptr ? nullptr : static_cast<C*>(a.rstd) + row * a.heads;
     // All heads' statistics first: each is a chain of slow operations, and the
     // processor overlaps those of different heads.
     for (int64_t head = 0; weight != nullptr && head < a.heads; ++head) {
       const C sum = SumOperands<T>(
           n, [](auto, auto v) HWY_ATTR { return hn::Mul(v, v); },
           first + head * n);
-      static_cast<C*>(a.rstd)[row * a.heads + head] =
+      rstds[head] =
           C(1) / std::sqrt(inverse_width * sum + static_cast<C>(a.eps));
     }
     for (int64_t head = 0; head < a.heads; ++head) {
       const T* x = first + head * n;
-      T* y = out + out_layout.offset + row * out_layout.row_stride + head * n;
-      const auto keep = [y](auto d, int64_t i, auto v)
-                            HWY_ATTR { StoreAt(v, d, y + i); };
-      if (weight == nullptr) {
-        ForRotated<C>(
-            n, rotation,
-            [x](auto d, int64_t i) HWY_ATTR { return LoadAt(d, x + i); }, keep);
-        continue;
+      T* y = first_out + head * n;
+      for (int64_t i = 0; i < n; i += kStep) {
+        Two<D> v = LoadPairsUpTo(d, x + i, n - i);
+        if (weight != nullptr) {
+          v = Product<D>(Product<D>(v, hn::Set(d, rstds[head])),
+                         LoadPairsUpTo(d, weight + i, n - i));
+        }
+        StorePairsUpTo(Rotated<false>(d, v, rotation, i, n), d, y + i, n - i);
       }
-      const C rstd = static_cast<const C*>(a.rstd)[row * a.heads + head];
-      ForRotated<C>(
-          n, rotation,
-          [x, weight, rstd](auto d, int64_t i) HWY_ATTR {
-            return hn::Mul(hn::Mul(LoadAt(d, x + i), hn::Set(d, rstd)),
-                           LoadAt(d, weight + i));
-          },
-          keep);
     }
   });
 }
@@ -136,72 +131,83 @@ void HeadsBackwardOf(const HeadsNormArguments& a, const T* dy,
                      const HeadsLayout& dx_layout,
                      ComputeType<T>* partial_sums) {
   using C = ComputeType<T>;
+  const hn::ScalableTag<C> d;
+  using D = hn::ScalableTag<C>;
+  constexpr int64_t kStep = 2 * hn::MaxLanes(D());
   const int64_t n = a.head_dim;
   const T* weight = static_cast<const T*>(a.weight);
   const int64_t rows = a.batch * a.tokens;
   const int64_t blocks = NormBlocksPerGroup(rows);
   ParallelRows(
       blocks, kNormBlockRows * a.heads * n, [&](int64_t block) HWY_ATTR {
-        C cosines[kMaxHeadDim], sines[kMaxHeadDim], slope[kMaxHeadDim];
-        // The weight's gradient: partial sums, or a place to throw them away.
-        C unwanted[kMaxHeadDim];
-        C* sums = partial_sums == nullptr ? unwanted : partial_sums + block * n;
-        std::fill(sums, sums + n, C(0));
-        Rotation<C> rotation;
+        // Vectors of even channels and of odd ones by turns; `sums` is the
+        // gradient of the weight.
+        C slope[kMaxHeadDim + kStep], sums[kMaxHeadDim + kStep];
+        std::fill_n(sums, n + kStep, C(0));
         const int64_t last = std::min((block + 1) * kNormBlockRows, rows);
         for (int64_t row = block * kNormBlockRows; row < last; ++row) {
-          if (a.cos != nullptr) {
-            const int64_t at = row % a.tokens * (n / 2);
-            ExpandRotation(static_cast<const C*>(a.cos) + at,
-                           static_cast<const C*>(a.sin) + at, n / 2, C(-1),
-                           cosines, sines);
-            rotation = {cosines, sines};
-          }
+          const Rotation<C> rotation(a, row);
+          const T* first_gradient =
+              dy + dy_layout.offset + row * dy_layout.row_stride;
+          T* first_out = dx + dx_layout.offset + row * dx_layout.row_stride;
           for (int64_t head = 0; head < a.heads; ++head) {
-            const T* g =
-                dy + dy_layout.offset + row * dy_layout.row_stride + head * n;
-            T* out =
-                dx + dx_layout.offset + row * dx_layout.row_stride + head * n;
-            const auto gradient = [g](auto d, int64_t i)
-                                      HWY_ATTR { return LoadAt(d, g + i); };
+            const T* g = first_gradient + head * n;
+            T* out = first_out + head * n;
+            const auto gradient = [&](int64_t i) HWY_ATTR {
+              return Rotated<true>(d, LoadPairsUpTo(d, g + i, n - i), rotation,
+                                   i, n);
+            };
             if (weight == nullptr) {
-              ForRotated<C>(n, rotation, gradient,
-                            [out](auto d, int64_t i, auto v)
-                                HWY_ATTR { StoreAt(v, d, out + i); });
+              for (int64_t i = 0; i < n; i += kStep) {
+                StorePairsUpTo(gradient(i), d, out + i, n - i);
+              }
               continue;
             }
             const T* x = static_cast<const T*>(a.x) + a.x_layout.offset +
                          row * a.x_layout.row_stride + head * n;
-            const C rstd = static_cast<const C*>(a.rstd)[row * a.heads + head];
-            ForRotated<C>(
-                n, rotation, gradient,
-                [=, &slope](auto d, int64_t i, auto v) HWY_ATTR {
-                  const auto normed =
-                      hn::Mul(LoadAt(d, x + i), hn::Set(d, rstd));
-                  hn::StoreU(hn::MulAdd(v, normed, hn::LoadU(d, sums + i)), d,
-                             sums + i);
-                  hn::StoreU(hn::Mul(v, LoadAt(d, weight + i)), d, slope + i);
-                });
-            const C dot_mean =
-                rstd / static_cast<C>(n) *
-                SumLanes<C>(n, [x, &slope](auto d, int64_t i) HWY_ATTR {
-                  return hn::Mul(hn::LoadU(d, slope + i), LoadAt(d, x + i));
-                });
-            ForLanes<C>(n, [=, &slope](auto d, int64_t i) HWY_ATTR {
-              const auto normed = hn::Mul(LoadAt(d, x + i), hn::Set(d, rstd));
-              StoreAt(hn::Mul(hn::NegMulAdd(normed, hn::Set(d, dot_mean),
-                                            hn::LoadU(d, slope + i)),
-                              hn::Set(d, rstd)),
-                      d, out + i);
-            });
+            const auto rstd =
+                hn::Set(d, static_cast<const C*>(a.rstd)[row * a.heads + head]);
+            auto dot_even = hn::Zero(d);
+            auto dot_odd = hn::Zero(d);
+            for (int64_t i = 0; i < n; i += kStep) {
+              const Two<D> v = LoadPairsUpTo(d, x + i, n - i);
+              const Two<D> grad = gradient(i);
+              const Two<D> normed = Product<D>(v, rstd);
+              const Two<D> s =
+                  Product<D>(grad, LoadPairsUpTo(d, weight + i, n - i));
+              const Two<D> sum = LoadTwo(d, sums + i);
+              StoreTwo<D>({hn::MulAdd(grad.first, normed.first, sum.first),
+                           hn::MulAdd(grad.second, normed.second, sum.second)},
+                          d, sums + i);
+              StoreTwo(s, d, slope + i);
+              dot_even = hn::MulAdd(s.first, v.first, dot_even);
+              dot_odd = hn::MulAdd(s.second, v.second, dot_odd);
+            }
+            const auto dot_mean =
+                hn::Mul(hn::Mul(rstd, hn::Set(d, C(1) / static_cast<C>(n))),
+                        hn::SumOfLanes(d, hn::Add(dot_even, dot_odd)));
+            for (int64_t i = 0; i < n; i += kStep) {
+              const Two<D> normed =
+                  Product<D>(LoadPairsUpTo(d, x + i, n - i), rstd);
+              const Two<D> s = LoadTwo(d, slope + i);
+              const Two<D> centred = {
+                  hn::NegMulAdd(normed.first, dot_mean, s.first),
+                  hn::NegMulAdd(normed.second, dot_mean, s.second)};
+              StorePairsUpTo(Product<D>(centred, rstd), d, out + i, n - i);
+            }
           }
+        }
+        if (partial_sums == nullptr) return;
+        for (int64_t i = 0; i < n; i += kStep) {
+          StorePairsUpTo(LoadTwo(d, sums + i), d, partial_sums + block * n + i,
+                         n - i);
         }
       });
 }
 
 void HeadsNormRopeForward(const HeadsNormArguments& a, void* out,
                           const HeadsLayout& out_layout) {
-  DispatchFloating(a.dtype, [&](auto element) {
+  DispatchElement(a.dtype, [&](auto element) {
     using T = decltype(element);
     HeadsForwardOf<T>(a, static_cast<T*>(out), out_layout);
   });
@@ -210,7 +216,7 @@ void HeadsNormRopeForward(const HeadsNormArguments& a, void* out,
 void HeadsNormRopeBackward(const HeadsNormArguments& a, const void* dy,
                            const HeadsLayout& dy_layout, void* dx,
                            const HeadsLayout& dx_layout, void* partial_sums) {
-  DispatchFloating(a.dtype, [&](auto element) {
+  DispatchElement(a.dtype, [&](auto element) {
     using T = decltype(element);
     HeadsBackwardOf<T>(a, static_cast<const T*>(dy), dy_layout,
                        static_cast<T*>(dx), dx_layout,

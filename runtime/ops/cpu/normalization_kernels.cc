@@ -210,7 +210,7 @@ void SumBlocksOf(const NormArguments& a, const C* partial_sums, int which,
 }
 
 void NormForward(const NormArguments& a, void* y) {
-  DispatchFloating(a.dtype, [&](auto element) {
+  DispatchElement(a.dtype, [&](auto element) {
     using T = decltype(element);
     NormForwardOf<T>(a, static_cast<T*>(y));
   });
@@ -218,7 +218,7 @@ void NormForward(const NormArguments& a, void* y) {
 
 void NormBackward(const NormArguments& a, const void* dy, const void* add,
                   void* dx, void* partial_sums) {
-  DispatchFloating(a.dtype, [&](auto element) {
+  DispatchElement(a.dtype, [&](auto element) {
     using T = decltype(element);
     NormBackwardOf<T>(a, static_cast<const T*>(dy), static_cast<const T*>(add),
                       static_cast<T*>(dx),
@@ -228,7 +228,7 @@ void NormBackward(const NormArguments& a, const void* dy, const void* add,
 
 void NormSumBlocks(const NormArguments& a, const void* partial_sums, int which,
                    bool accumulate, void* out) {
-  DispatchFloating(a.dtype, [&](auto element) {
+  DispatchElement(a.dtype, [&](auto element) {
     using T = decltype(element);
     using C = ComputeType<T>;
     const C* sums = static_cast<const C*>(partial_sums);

@@ -49,7 +49,7 @@ HWY_INLINE hn::Vec<D> SiluDerivative(D d, hn::Vec<D> x) {
 
 void ActivationForward(DType dtype, Activation activation, int64_t n,
                        const void* x, void* y) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     const T* in = static_cast<const T*>(x);
     T* out = static_cast<T*>(y);
@@ -78,7 +78,7 @@ void ActivationForward(DType dtype, Activation activation, int64_t n,
 
 void ActivationBackward(DType dtype, Activation activation, int64_t n,
                         const void* x, const void* dy, void* dx) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     const T* in = static_cast<const T*>(x);
     const T* g = static_cast<const T*>(dy);
@@ -108,7 +108,7 @@ void ActivationBackward(DType dtype, Activation activation, int64_t n,
 
 void SwiGluForward(DType dtype, int64_t rows, int64_t width, const void* x,
                    void* y) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
       const T* gate = static_cast<const T*>(x) + 2 * row * width;
@@ -126,7 +126,7 @@ void SwiGluForward(DType dtype, int64_t rows, int64_t width, const void* x,
 
 void SwiGluBackward(DType dtype, int64_t rows, int64_t width, const void* x,
                     const void* dy, void* dx) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
       const T* gate = static_cast<const T*>(x) + 2 * row * width;
@@ -149,7 +149,7 @@ void SwiGluBackward(DType dtype, int64_t rows, int64_t width, const void* x,
 }
 
 void AddTensors(DType dtype, int64_t n, const void* a, const void* b, void* y) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     Map(
         n, [](auto, auto u, auto v) HWY_ATTR { return hn::Add(u, v); },
@@ -159,7 +159,7 @@ void AddTensors(DType dtype, int64_t n, const void* a, const void* b, void* y) {
 
 void MultiplyTensors(DType dtype, int64_t n, const void* a, const void* b,
                      void* y) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     Map(
         n, [](auto, auto u, auto v) HWY_ATTR { return hn::Mul(u, v); },
@@ -169,7 +169,7 @@ void MultiplyTensors(DType dtype, int64_t n, const void* a, const void* b,
 
 void ScaleTensor(DType dtype, int64_t n, double factor, const void* x,
                  void* y) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     Map(
         n,
@@ -204,7 +204,7 @@ void AddInPlaceTensors(DType source_dtype, DType target_dtype, int64_t n,
                        double factor, const void* source, void* target) {
   DispatchFloating(source_dtype, [&](auto from) {
     using From = decltype(from);
-    DispatchFloating(target_dtype, [&](auto to) {
+    DispatchElement(target_dtype, [&](auto to) {
       using To = decltype(to);
       MapBetween(n, static_cast<const From*>(source), static_cast<To*>(target),
                  [factor](auto d, auto v, const To* old) HWY_ATTR {
@@ -216,6 +216,7 @@ void AddInPlaceTensors(DType source_dtype, DType target_dtype, int64_t n,
   });
 }
 
+// Keeps every bit that the target type can hold, the smallest numbers included.
 void CastTensor(DType from_dtype, DType to_dtype, int64_t n, const void* x,
                 void* y) {
   DispatchFloating(from_dtype, [&](auto from) {
@@ -230,7 +231,7 @@ void CastTensor(DType from_dtype, DType to_dtype, int64_t n, const void* x,
 
 void AddBroadcastTensors(DType dtype, int64_t rows, int64_t width,
                          const void* x, const void* b, void* y) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     const T* addend = static_cast<const T*>(b);
     ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
@@ -246,7 +247,7 @@ void AddBroadcastTensors(DType dtype, int64_t rows, int64_t width,
 void GatedResidualForwardTensors(DType dtype, int64_t batch, int64_t tokens,
                                  int64_t width, const void* x, const void* gate,
                                  const void* y, void* out) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     ParallelRows(batch * tokens, width, [&](int64_t row) HWY_ATTR {
       const T* a = static_cast<const T*>(x) + row * width;
@@ -262,38 +263,49 @@ void GatedResidualForwardTensors(DType dtype, int64_t batch, int64_t tokens,
   });
 }
 
-// Work is cut by (sample, block of columns): each sums its tokens in order.
+// Work is cut by (sample, block of columns): each sums its tokens in order. The
+// blocks are wide, so that memory is read in long runs.
 void GatedResidualBackwardTensors(DType dtype, int64_t batch, int64_t tokens,
                                   int64_t width, const void* gate,
                                   const void* y, const void* dout, void* dgate,
                                   void* dy) {
-  constexpr int64_t kColumns = 64;
-  DispatchFloating(dtype, [&](auto element) {
+  constexpr int64_t kColumns = 256;
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     using C = ComputeType<T>;
+    using D = hn::ScalableTag<C>;
+    const D d;
+    constexpr int64_t kStep = 2 * hn::MaxLanes(D());
     const int64_t blocks = (width + kColumns - 1) / kColumns;
     ParallelRows(batch * blocks, tokens * kColumns, [&](int64_t work) HWY_ATTR {
       const int64_t sample = work / blocks;
       const int64_t begin = work % blocks * kColumns;
       const int64_t columns = std::min(kColumns, width - begin);
       const T* g = static_cast<const T*>(gate) + sample * width + begin;
+      // In the order of T's vectors.
       C sums[kColumns] = {};
       for (int64_t t = 0; t < tokens; ++t) {
         const int64_t at = (sample * tokens + t) * width + begin;
         const T* v = static_cast<const T*>(y) + at;
         const T* d_out = static_cast<const T*>(dout) + at;
         T* dv = static_cast<T*>(dy) + at;
-        ForLanes<C>(columns, [&](auto d, int64_t i) HWY_ATTR {
-          const auto slope = LoadAt(d, d_out + i);
-          StoreAt(hn::MulAdd(slope, LoadAt(d, v + i), LoadAt(d, sums + i)), d,
-                  sums + i);
-          StoreAt(hn::Mul(slope, LoadAt(d, g + i)), d, dv + i);
-        });
+        for (int64_t i = 0; i < columns; i += kStep) {
+          const auto slope = LoadTwoUpTo(d, d_out + i, columns - i);
+          const auto value = LoadTwoUpTo(d, v + i, columns - i);
+          const auto factor = LoadTwoUpTo(d, g + i, columns - i);
+          const auto sum = LoadTwo(d, sums + i);
+          StoreTwo({hn::MulAdd(slope.first, value.first, sum.first),
+                    hn::MulAdd(slope.second, value.second, sum.second)},
+                   d, sums + i);
+          StoreTwoUpTo({hn::Mul(slope.first, factor.first),
+                        hn::Mul(slope.second, factor.second)},
+                       d, dv + i, columns - i);
+        }
       }
       T* dg = static_cast<T*>(dgate) + sample * width + begin;
-      ForLanes<C>(columns, [&](auto d, int64_t i) HWY_ATTR {
-        StoreAt(LoadAt(d, sums + i), d, dg + i);
-      });
+      for (int64_t i = 0; i < columns; i += kStep) {
+        StoreTwoUpTo(LoadTwo(d, sums + i), d, dg + i, columns - i);
+      }
     });
   });
 }

@@ -111,7 +111,7 @@ double Reduce(DType dtype, ScalarReduction reduction, int64_t n,
 
 void SoftmaxForward(DType dtype, int64_t rows, int64_t width, const void* x,
                     void* y) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     using C = ComputeType<T>;
     ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
@@ -135,7 +135,7 @@ void SoftmaxForward(DType dtype, int64_t rows, int64_t width, const void* x,
 
 void SoftmaxBackward(DType dtype, int64_t rows, int64_t width, const void* y,
                      const void* dy, void* dx) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     using C = ComputeType<T>;
     ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
@@ -157,7 +157,7 @@ void SoftmaxBackward(DType dtype, int64_t rows, int64_t width, const void* y,
 void SumTokens(DType dtype, int64_t batch, int64_t tokens, int64_t width,
                const void* x, void* out) {
   constexpr int64_t kColumns = 64;
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     using C = ComputeType<T>;
     const int64_t blocks = (width + kColumns - 1) / kColumns;
@@ -197,7 +197,7 @@ double SquaredError(DType dtype, int64_t n, const void* a, const void* b) {
 
 void SquaredErrorBackward(DType dtype, int64_t n, double factor, const void* a,
                           const void* b, void* out) {
-  DispatchFloating(dtype, [&](auto element) {
+  DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     const T* u = static_cast<const T*>(a);
     const T* v = static_cast<const T*>(b);

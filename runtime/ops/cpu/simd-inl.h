@@ -21,11 +21,55 @@
 #include "hwy/highway.h"
 #include "runtime/core/dtype.h"
 
+#if !defined(TRIREME_RUNTIME_OPS_CPU_SIMD_INL_H_ONCE_)
+#define TRIREME_RUNTIME_OPS_CPU_SIMD_INL_H_ONCE_
+namespace trireme {
+
+// bf16 in memory that the processor itself rounds to (avx512_bf16), an eighth
+// of the work of rounding by shifts and masks. Like those it rounds to nearest
+// even and keeps NaN, but numbers below 2^-126 become zero. Kernels choose it
+// by DispatchElement.
+struct RoundedBFloat16 : BFloat16 {
+  using BFloat16::BFloat16;
+};
+
+template <typename T>
+inline constexpr bool kIsBFloat16 = std::is_base_of_v<BFloat16, T>;
+
+}  // namespace trireme
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace trireme {
 namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
+
+// Highway 1.0.3 does not know the instructions that round to bf16: they are
+// asked for by name. Its AVX-512 targets include processors without them.
+#undef TRIREME_ROUNDS_BFLOAT16
+#define TRIREME_ROUNDS_BFLOAT16 (HWY_ARCH_X86_64 && HWY_TARGET <= HWY_AVX3)
+
+inline bool RoundsBFloat16() {
+#if TRIREME_ROUNDS_BFLOAT16
+  static const bool rounds = __builtin_cpu_supports("avx512bf16") != 0;
+  return rounds;
+#else
+  return false;
+#endif
+}
+
+// DispatchFloating for kernels that write: bf16 as RoundedBFloat16 where the
+// processor has the instructions.
+template <typename F>
+HWY_INLINE auto DispatchElement(DType dtype, F&& f) {
+#if TRIREME_ROUNDS_BFLOAT16
+  if (dtype == DType::kBFloat16 && RoundsBFloat16()) {
+    return f(RoundedBFloat16{});
+  }
+#endif
+  return DispatchFloating(dtype, f);
+}
 
 // Calls f(tag, i) for i = 0, N, 2N, .. with N lanes of C, then for each element
 // of the rest with one lane.
@@ -80,6 +124,37 @@ HWY_INLINE void StoreAt(hn::Vec<D> x, D d, BFloat16* to) {
   hn::StoreU(hn::DemoteTo(half, upper), half, reinterpret_cast<uint16_t*>(to));
 }
 
+#if TRIREME_ROUNDS_BFLOAT16
+HWY_INLINE __m256i RoundedWords(__m512 x) {
+  __m256i words;
+  asm("vcvtneps2bf16 %1, %0" : "=v"(words) : "v"(x));
+  return words;
+}
+HWY_INLINE __m128i RoundedWords(__m256 x) {
+  __m128i words;
+  asm("vcvtneps2bf16 %1, %0" : "=v"(words) : "v"(x));
+  return words;
+}
+HWY_INLINE __m128i RoundedWords(__m128 x) {
+  __m128i words;
+  asm("vcvtneps2bf16 %1, %0" : "=v"(words) : "v"(x));
+  return words;
+}
+// The words of `low`, then those of `high`.
+HWY_INLINE __m512i RoundedWords(__m512 low, __m512 high) {
+  __m512i words;
+  asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(words) : "v"(high), "v"(low));
+  return words;
+}
+
+template <class D>
+HWY_INLINE void StoreAt(hn::Vec<D> x, D, RoundedBFloat16* to) {
+  const hn::Rebind<uint16_t, D> half;
+  hn::StoreU(hn::Vec<decltype(half)>{RoundedWords(x.raw)}, half,
+             reinterpret_cast<uint16_t*>(to));
+}
+#endif
+
 // fp16 memory, fp32 lanes.
 template <class D>
 HWY_INLINE hn::Vec<D> LoadAt(D d, const Float16* from) {
@@ -132,6 +207,21 @@ HWY_INLINE void StoreTwo(const Two<D>& x, D d, BFloat16* to) {
              reinterpret_cast<uint16_t*>(to));
 }
 
+#if TRIREME_ROUNDS_BFLOAT16
+template <class D>
+HWY_INLINE void StoreTwo(const Two<D>& x, D, RoundedBFloat16* to) {
+  static_assert(sizeof(x.first.raw) == sizeof(__m512));
+  alignas(64) static constexpr std::array<uint16_t, 32> kAlternating = [] {
+    std::array<uint16_t, 32> from{};
+    for (uint16_t i = 0; i < 32; ++i) from[i] = i / 2 + i % 2 * 16;
+    return from;
+  }();
+  _mm512_storeu_si512(
+      to, _mm512_permutexvar_epi16(_mm512_load_si512(kAlternating.data()),
+                                   RoundedWords(x.first.raw, x.second.raw)));
+}
+#endif
+
 template <class D>
 HWY_INLINE Two<D> LoadTwo(D d, const Float16* from) {
   return {LoadAt(d, from), LoadAt(d, from + hn::Lanes(d))};
@@ -140,6 +230,71 @@ template <class D>
 HWY_INLINE void StoreTwo(const Two<D>& x, D d, Float16* to) {
   StoreAt(x.first, d, to);
   StoreAt(x.second, d, to + hn::Lanes(d));
+}
+
+// The elements of even and those of odd index of two vectors.
+template <class D, typename T>
+HWY_INLINE Two<D> LoadPairs(D d, const T* from) {
+  if constexpr (kIsBFloat16<T>) {
+    return LoadTwo(d, from);
+  } else if constexpr (std::is_same_v<T, Float16>) {
+    const auto x = LoadTwo(d, from);
+    return {hn::ConcatEven(d, x.second, x.first),
+            hn::ConcatOdd(d, x.second, x.first)};
+  } else {
+    Two<D> x;
+    hn::LoadInterleaved2(d, from, x.first, x.second);
+    return x;
+  }
+}
+template <class D, typename T>
+HWY_INLINE void StorePairs(const Two<D>& x, D d, T* to) {
+  if constexpr (kIsBFloat16<T>) {
+    StoreTwo(x, d, to);
+  } else if constexpr (std::is_same_v<T, Float16>) {
+    hn::TFromD<D> wide[2 * hn::MaxLanes(D())];
+    hn::StoreInterleaved2(x.first, x.second, d, wide);
+    StoreTwo(LoadTwo(d, wide), d, to);
+  } else {
+    hn::StoreInterleaved2(x.first, x.second, d, to);
+  }
+}
+
+// A buffer for the first `count` elements of two vectors where there are not
+// enough for both: further ones read as zero and are not written.
+template <class D, typename T>
+struct Rest {
+  static constexpr int64_t kStep = 2 * hn::MaxLanes(D());
+  T elements[kStep] = {};
+
+  Rest() = default;
+  Rest(const T* from, int64_t count) { std::copy_n(from, count, elements); }
+  void CopyTo(T* to, int64_t count) const { std::copy_n(elements, count, to); }
+};
+
+template <class D, typename T>
+HWY_INLINE Two<D> LoadTwoUpTo(D d, const T* from, int64_t count) {
+  if (count >= Rest<D, T>::kStep) return LoadTwo(d, from);
+  return LoadTwo(d, Rest<D, T>(from, count).elements);
+}
+template <class D, typename T>
+HWY_INLINE void StoreTwoUpTo(const Two<D>& x, D d, T* to, int64_t count) {
+  if (count >= Rest<D, T>::kStep) return StoreTwo(x, d, to);
+  Rest<D, T> rest;
+  StoreTwo(x, d, rest.elements);
+  rest.CopyTo(to, count);
+}
+template <class D, typename T>
+HWY_INLINE Two<D> LoadPairsUpTo(D d, const T* from, int64_t count) {
+  if (count >= Rest<D, T>::kStep) return LoadPairs(d, from);
+  return LoadPairs(d, Rest<D, T>(from, count).elements);
+}
+template <class D, typename T>
+HWY_INLINE void StorePairsUpTo(const Two<D>& x, D d, T* to, int64_t count) {
+  if (count >= Rest<D, T>::kStep) return StorePairs(x, d, to);
+  Rest<D, T> rest;
+  StorePairs(x, d, rest.elements);
+  rest.CopyTo(to, count);
 }
 
 // out[i] = f(tag, operands at i) for i < n. The last elements pass through
@@ -246,7 +401,7 @@ HWY_INLINE ComputeType<T> SumOperands(int64_t n, F&& f, const In*... in) {
 // and 1.05e-7), for fp64 the Taylor series (1e-17).
 template <typename T>
 constexpr auto ExpPolynomial() {
-  if constexpr (std::is_same_v<T, BFloat16>) {
+  if constexpr (kIsBFloat16<T>) {
     return std::array<float, 4>{1.0f, 1.00019592f, 0.504131201f, 0.165179465f};
   } else if constexpr (!std::is_same_v<T, double>) {
     return std::array<float, 6>{1.0f,         1.0f,          0.499992315f,
@@ -285,8 +440,7 @@ HWY_INLINE hn::Vec<D> FastExp(D d, hn::Vec<D> x) {
   auto r = hn::NegMulAdd(n, hn::Set(d, C(0.6931471805599453)), x);
   // What rounding took from ln 2.
   constexpr C kLowLn2 = kSingle ? C(-1.90465432e-9) : C(2.3190468138462996e-17);
-  if constexpr (!std::is_same_v<T, BFloat16>)
-    r = hn::NegMulAdd(n, hn::Set(d, kLowLn2), r);
+  if constexpr (!kIsBFloat16<T>) r = hn::NegMulAdd(n, hn::Set(d, kLowLn2), r);
   constexpr auto kPolynomial = ExpPolynomial<T>();
   auto p = hn::Set(d, kPolynomial.back());
 #pragma GCC unroll 16
@@ -308,7 +462,7 @@ HWY_INLINE SigmoidPair<D> Sigmoid(D d, hn::Vec<D> x) {
   const auto one = hn::Set(d, hn::TFromD<D>(1));
   const auto e = FastExp<T>(d, hn::Neg(x));
   const auto sum = hn::Add(one, e);
-  if constexpr (std::is_same_v<T, BFloat16>) {
+  if constexpr (kIsBFloat16<T>) {
     // At least 11 right bits; bf16 has 8.
     const auto value = hn::ApproximateReciprocal(sum);
     return {value, hn::Mul(e, value)};
