@@ -60,7 +60,14 @@ void CpuDevice::Count(int64_t bytes, MemoryCategory category) {
 
 void CpuDevice::ReleaseCache() {
   for (auto& [bytes, blocks] : cache_) {
-    for (void* block : blocks) std::free(block);
+    for (void* block : blocks) {
+      if (bytes < HostSlabs::kMinBlockBytes) {
+        std::free(block);
+      } else {
+        HostSlabs::Discard(block, bytes);
+        discarded_[bytes].push_back(block);
+      }
+    }
   }
   cache_.clear();
   cached_bytes_ = 0;
@@ -100,6 +107,35 @@ absl::Status CpuDevice::OutOfMemory(const Allocation& wanted) const {
       MemoryText(by_category), largest, NearestFix(most));
 }
 
+void* CpuDevice::Take(int64_t bytes) {
+  const auto reuse = [bytes](FreeBlocks& blocks) -> void* {
+    auto found = blocks.find(bytes);
+    if (found == blocks.end() || found->second.empty()) return nullptr;
+    void* block = found->second.back();
+    found->second.pop_back();
+    return block;
+  };
+  if (void* block = reuse(cache_); block != nullptr) {
+    cached_bytes_ -= bytes;
+    return block;
+  }
+  if (statistics_.current_bytes + cached_bytes_ > statistics_.limit_bytes) {
+    ReleaseCache();
+  }
+  if (void* block = reuse(discarded_); block != nullptr) return block;
+  const auto allocate = [&] {
+    return bytes < HostSlabs::kMinBlockBytes
+               ? std::aligned_alloc(kAlignment, bytes)
+               : slabs_.Allocate(bytes);
+  };
+  void* block = allocate();
+  if (block == nullptr) {
+    ReleaseCache();
+    block = allocate();
+  }
+  return block;
+}
+
 Device::Block CpuDevice::Allocate(int64_t bytes, MemoryCategory category,
                                   std::string_view label) {
   CHECK_GE(bytes, 0);
@@ -115,21 +151,7 @@ Device::Block CpuDevice::Allocate(int64_t bytes, MemoryCategory category,
   live_.emplace(block.id, std::move(allocation));
   if (mode_ == Mode::kDry || !status_.ok()) return block;
 
-  auto cached = cache_.find(rounded);
-  if (cached != cache_.end() && !cached->second.empty()) {
-    block.data = cached->second.back();
-    cached->second.pop_back();
-    cached_bytes_ -= rounded;
-    return block;
-  }
-  if (statistics_.current_bytes + cached_bytes_ > statistics_.limit_bytes) {
-    ReleaseCache();
-  }
-  block.data = std::aligned_alloc(kAlignment, rounded);
-  if (block.data == nullptr) {
-    ReleaseCache();
-    block.data = std::aligned_alloc(kAlignment, rounded);
-  }
+  block.data = Take(rounded);
   if (block.data == nullptr) {
     status_ = ResourceExhausted(
         "the system refused {} for '{}' though the limit of {} is not reached",

@@ -11,6 +11,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "runtime/device/device.h"
+#include "runtime/device/host_slabs.h"
 
 namespace trireme {
 
@@ -39,6 +40,8 @@ class CpuDevice final : public Device {
 
   // These expect mutex_ to be held.
   void Count(int64_t bytes, MemoryCategory category);
+  // A freed block of that size, or a new one; null where the system has none.
+  void* Take(int64_t bytes);
   void ReleaseCache();
   absl::Status OutOfMemory(const Allocation& wanted) const;
 
@@ -48,8 +51,12 @@ class CpuDevice final : public Device {
   absl::Status status_;
   uint64_t next_id_ = 1;
   std::unordered_map<uint64_t, Allocation> live_;
-  // Freed blocks by their exact size.
-  std::map<int64_t, std::vector<void*>> cache_;
+  HostSlabs slabs_;
+  // Freed blocks by their exact size; those in discarded_ hold no memory, only
+  // a place in a slab.
+  using FreeBlocks = std::map<int64_t, std::vector<void*>>;
+  FreeBlocks cache_;
+  FreeBlocks discarded_;
   int64_t cached_bytes_ = 0;
 };
 
