@@ -2,9 +2,11 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <array>
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <span>
 
 #include "runtime/core/log.h"
 #include "runtime/device/device.h"
@@ -56,6 +58,13 @@ class ScopedThreads {
   const int before_;
 };
 
+// A large bf16 product first brings b into the order in which its kernel reads
+// it: left to itself, oneDNN does so again for every block of rows, which takes
+// several percent of the time. Not for small products (attention's blocks), nor
+// where the workspace would be large.
+constexpr int64_t kMinPackedWork = int64_t{1} << 27;
+constexpr int64_t kMaxPackedBytes = int64_t{16} << 20;
+
 class OneDnnGemm final : public Gemm {
  public:
   explicit OneDnnGemm(const GemmSpec& spec) : spec_(spec) {
@@ -76,42 +85,67 @@ class OneDnnGemm final : public Gemm {
     attributes.set_post_ops(post_ops);
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     try {
-      descriptor_ = dnnl::matmul::primitive_desc(
-          spec.bias ? dnnl::matmul::desc(a_, b_, bias_, out_)
-                    : dnnl::matmul::desc(a_, b_, out_),
-          attributes, Engine());
+      const auto descriptor = [&](const memory::desc& b) {
+        return dnnl::matmul::primitive_desc(
+            spec.bias ? dnnl::matmul::desc(a_, b, bias_, out_)
+                      : dnnl::matmul::desc(a_, b, out_),
+            attributes, Engine());
+      };
+      if (MayPack(spec)) {
+        descriptor_ = descriptor(
+            {{spec.k, spec.n}, DataType(spec.dtype), memory::format_tag::any});
+        packed_ = descriptor_.weights_desc();
+        packs_ = packed_ != b_;
+      } else {
+        descriptor_ = descriptor(b_);
+      }
+      if (packs_) {
+        dnnl::primitive_attr reorder_attributes;
+        reorder_attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+        reorder_descriptor_ = dnnl::reorder::primitive_desc(
+            Engine(), b_, Engine(), packed_, reorder_attributes);
+      }
+      // The two primitives use the scratchpad in turns.
+      packed_at_ = Aligned(static_cast<int64_t>(
+          std::max(descriptor_.scratchpad_desc().get_size(),
+                   packs_ ? reorder_descriptor_.scratchpad_desc().get_size()
+                          : size_t{0})));
     } catch (const dnnl::error& e) {
       LOG(FATAL) << "oneDNN: " << e.what() << " for " << spec.ToString();
     }
   }
 
   int64_t workspace_bytes() const override {
-    return static_cast<int64_t>(descriptor_.scratchpad_desc().get_size());
+    return packs_ ? packed_at_ + static_cast<int64_t>(packed_.get_size())
+                  : packed_at_;
   }
 
   void Run(const void* a, const void* b, const void* bias, void* out,
            void* workspace) const override {
     const ScopedThreads threads(spec_.threads);
     try {
-      std::call_once(once_, [&] { primitive_ = dnnl::matmul(descriptor_); });
+      std::call_once(once_, [&] {
+        primitive_ = dnnl::matmul(descriptor_);
+        if (packs_) reorder_ = dnnl::reorder(reorder_descriptor_);
+      });
       dnnl::stream stream(Engine());
-      std::array<dnnl_exec_arg_t, 5> arguments;
-      std::array<memory, 5> memories;
-      int count = 0;
-      auto add = [&](int which, const memory::desc& desc, const void* data) {
-        memories[count] = memory(desc, Engine(), const_cast<void*>(data));
-        arguments[count] = {which, memories[count].get()};
-        ++count;
-      };
-      add(DNNL_ARG_SRC, a_, a);
-      add(DNNL_ARG_WEIGHTS, b_, b);
-      add(DNNL_ARG_DST, out_, out);
-      add(DNNL_ARG_SCRATCHPAD, descriptor_.scratchpad_desc(), workspace);
-      if (spec_.bias) add(DNNL_ARG_BIAS, bias_, bias);
-      dnnl::error::wrap_c_api(
-          dnnl_primitive_execute(primitive_.get(), stream.get(), count,
-                                 arguments.data()),
-          "execution failed");
+      if (packs_) {
+        void* packed = static_cast<char*>(workspace) + packed_at_;
+        const Argument packing[] = {
+            {DNNL_ARG_FROM, b_, b},
+            {DNNL_ARG_TO, packed_, packed},
+            {DNNL_ARG_SCRATCHPAD, reorder_descriptor_.scratchpad_desc(),
+             workspace}};
+        Execute(reorder_, stream, packing);
+        b = packed;
+      }
+      const Argument product[] = {
+          {DNNL_ARG_SRC, a_, a},
+          {DNNL_ARG_WEIGHTS, packs_ ? packed_ : b_, b},
+          {DNNL_ARG_DST, out_, out},
+          {DNNL_ARG_SCRATCHPAD, descriptor_.scratchpad_desc(), workspace},
+          {DNNL_ARG_BIAS, bias_, bias}};
+      Execute(primitive_, stream, {product, spec_.bias ? 5u : 4u});
       stream.wait();
     } catch (const dnnl::error& e) {
       LOG(FATAL) << "oneDNN: " << e.what() << " for " << spec_.ToString();
@@ -119,6 +153,36 @@ class OneDnnGemm final : public Gemm {
   }
 
  private:
+  struct Argument {
+    int which;
+    const memory::desc& desc;
+    const void* data;
+  };
+
+  static bool MayPack(const GemmSpec& spec) {
+    return spec.dtype == DType::kBFloat16 && spec.batch == 1 &&
+           spec.m * spec.n * spec.k >= kMinPackedWork &&
+           spec.k * spec.n * DTypeSize(spec.dtype) <= kMaxPackedBytes;
+  }
+
+  static void Execute(const dnnl::primitive& primitive,
+                      const dnnl::stream& stream,
+                      std::span<const Argument> arguments) {
+    std::array<dnnl_exec_arg_t, 5> executed;
+    std::array<memory, 5> memories;
+    int count = 0;
+    for (const Argument& argument : arguments) {
+      memories[count] =
+          memory(argument.desc, Engine(), const_cast<void*>(argument.data));
+      executed[count] = {argument.which, memories[count].get()};
+      ++count;
+    }
+    dnnl::error::wrap_c_api(
+        dnnl_primitive_execute(primitive.get(), stream.get(), count,
+                               executed.data()),
+        "execution failed");
+  }
+
   // Two dims if the product is not batched: oneDNN has more kernels for them.
   memory::desc Matrix(int64_t batch, int64_t rows, int64_t columns,
                       const MatrixStrides& strides, DType dtype) const {
@@ -133,8 +197,13 @@ class OneDnnGemm final : public Gemm {
   const GemmSpec spec_;
   memory::desc a_, b_, bias_, out_;
   dnnl::matmul::primitive_desc descriptor_;
+  bool packs_ = false;
+  memory::desc packed_;  // b, if it is packed
+  dnnl::reorder::primitive_desc reorder_descriptor_;
+  int64_t packed_at_ = 0;  // in the workspace
   mutable std::once_flag once_;
   mutable dnnl::matmul primitive_;
+  mutable dnnl::reorder reorder_;
 };
 
 // Operands of a 16-bit type that has no arithmetic here (fp16; bf16 on older
