@@ -16,16 +16,17 @@ namespace trireme {
 namespace {
 
 constexpr int64_t kSteps = 3;
-constexpr int64_t kGlobalBatch = 8;
 
 }  // namespace
 
 TrainingSetup SetupOf(const GridCase& grid) {
   TrainingSetup setup;
-  setup.model.hidden = 32;
+  setup.model.hidden = 4 * grid.heads;
   setup.model.layers = grid.layers;
-  setup.model.heads = 8;
-  setup.model.mlp_hidden = 64;
+  setup.model.heads = grid.heads;
+  setup.model.mlp_hidden = 8 * grid.heads;
+  setup.model.positions = grid.positions;
+  setup.model.qk_norm = grid.qk_norm;
   setup.model.classes = 10;
   setup.model.image = {.channels = 2, .height = grid.height, .width = 8};
   if (grid.text != Text::kNone) {
@@ -37,12 +38,12 @@ TrainingSetup SetupOf(const GridCase& grid) {
   setup.learning_rate.peak = 2e-3;
   // Adam turns the rounding noise of vanishing gradients into whole steps; a
   // larger eps leaves noise small.
-  setup.optimizer.eps = 1e-5;
+  setup.optimizer.eps = grid.dtype == DType::kFloat32 ? 1e-3 : 1e-5;
   setup.dtype = grid.dtype;
   setup.loss_scale = {.enabled = grid.dtype == DType::kFloat16,
                       .initial = 1024};
   setup.seed = 7;
-  setup.global_batch = kGlobalBatch;
+  setup.global_batch = grid.batch;
   return setup;
 }
 
@@ -112,6 +113,11 @@ std::string GridCase::Name() const {
       fmt::format("tp{}_cp{}_pp{}_dp{}_{}", tp, cp, pp, dp, DTypeName(dtype));
   if (text != Text::kNone) name += text == Text::kCross ? "_cross" : "_joint";
   if (height != 8) name += fmt::format("_height{}", height);
+  if (layers != 4) name += fmt::format("_layers{}", layers);
+  if (heads != 8) name += fmt::format("_heads{}", heads);
+  if (batch != 8) name += fmt::format("_batch{}", batch);
+  if (positions != Dit::ROPE) name += "_" + Dit::Positions_Name(positions);
+  if (!qk_norm) name += "_plainqk";
   if (plan.has_microbatches()) {
     name += fmt::format("_mb{}", plan.microbatches());
   }
@@ -120,6 +126,9 @@ std::string GridCase::Name() const {
   }
   if (plan.has_chunks_per_rank()) {
     name += fmt::format("_chunks{}", plan.chunks_per_rank());
+  }
+  if (plan.has_microbatch_group()) {
+    name += fmt::format("_group{}", plan.microbatch_group());
   }
   for (const Plan::Stage& stage : plan.stages()) {
     name += fmt::format("_{}", stage.blocks());
@@ -147,11 +156,9 @@ Plan PlanFromText(const char* text) {
 }
 
 GridCase OneRank(const GridCase& grid) {
-  GridCase reference;
-  reference.dtype = grid.dtype;
-  reference.text = grid.text;
-  reference.height = grid.height;
-  reference.layers = grid.layers;
+  GridCase reference = grid;
+  reference.tp = reference.cp = reference.pp = reference.dp = 1;
+  reference.plan.Clear();
   return reference;
 }
 
@@ -173,6 +180,13 @@ GridRecord Record(const GridCase& grid, const FactoryWrapper& wrap) {
                    if (rank == 0) result = *std::move(record);
                  });
   return result;
+}
+
+const GridRecord& References::Of(const GridCase& grid) {
+  const GridCase reference = OneRank(grid);
+  const auto [found, is_new] = records_.try_emplace(reference.Name());
+  if (is_new) found->second = Record(reference);
+  return found->second;
 }
 
 ParityReport Compare(const GridRecord& reference, const GridRecord& record) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +29,12 @@ struct GridCase {
   // The picture's height in pixels; half as many rows of four tokens.
   int64_t height = 8;
   int64_t layers = 4;
+  // Four channels each.
+  int64_t heads = 8;
+  // Samples per step.
+  int64_t batch = 8;
+  Dit::Positions positions = Dit::ROPE;
+  bool qk_norm = true;
   // The rest of the plan: grid and bucket size come from above.
   Plan plan;
 
@@ -47,11 +54,20 @@ Plan PlanOf(const GridCase& grid);
 // Random pictures, labels and texts, keyed by sample.
 BatchSource RandomBatches(const TrainingSetup& setup);
 
-// Trains three steps of 8 random samples with the ranks as threads. `wrap`, if
+// Trains three steps of random samples with the ranks as threads. `wrap`, if
 // given, makes the factory that the job uses from the real one.
 using FactoryWrapper =
     std::function<std::unique_ptr<CommunicatorFactory>(CommunicatorFactory&)>;
 GridRecord Record(const GridCase& grid, const FactoryWrapper& wrap = nullptr);
+
+// Records of OneRank, one for all cases of a job.
+class References {
+ public:
+  const GridRecord& Of(const GridCase& grid);
+
+ private:
+  std::map<std::string, GridRecord> records_;
+};
 
 ParityReport Compare(const GridRecord& reference, const GridRecord& record);
 
