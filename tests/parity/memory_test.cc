@@ -17,16 +17,23 @@
 namespace trireme {
 namespace {
 
-class MemoryTest : public testing::TestWithParam<GridCase> {};
+struct RankMemory {
+  MemoryStatistics predicted;
+  MemoryStatistics measured;
 
-TEST_P(MemoryTest, EveryRanksPeakIsPredictedWithinOnePercent) {
-  GridCase grid = GetParam();
-  // Deep enough that a message that is late or early is below one percent.
-  grid.layers = 12;
+  double activations() const {
+    return static_cast<double>(
+        measured
+            .peak_by_category[static_cast<int>(MemoryCategory::kActivations)]);
+  }
+};
+
+// Of each rank after two steps.
+std::vector<RankMemory> Measured(const GridCase& grid) {
   const TrainingSetup setup = SetupOf(grid);
   const Plan plan = PlanOf(grid);
   const int ranks = static_cast<int>(grid.tp * grid.cp * grid.pp * grid.dp);
-  std::vector<MemoryStatistics> predicted(ranks), measured(ranks);
+  std::vector<RankMemory> memory(ranks);
   RunThreadRanks(ranks, [&](CommunicatorFactory& factory, int rank) {
     CpuDevice device(int64_t{1} << 40);
     const auto model = RankModel::Build(setup, plan, device, factory);
@@ -40,19 +47,28 @@ TEST_P(MemoryTest, EveryRanksPeakIsPredictedWithinOnePercent) {
                    .status());
     }
     // Each rank writes its own.
-    predicted[rank] = (*model)->predicted_memory();
-    measured[rank] = device.Statistics();
+    memory[rank] = {(*model)->predicted_memory(), device.Statistics()};
   });
-  for (int rank = 0; rank < ranks; ++rank) {
-    EXPECT_NEAR(static_cast<double>(measured[rank].peak_bytes),
-                static_cast<double>(predicted[rank].peak_bytes),
-                0.01 * static_cast<double>(predicted[rank].peak_bytes))
+  return memory;
+}
+
+class MemoryTest : public testing::TestWithParam<GridCase> {};
+
+TEST_P(MemoryTest, EveryRanksPeakIsPredictedWithinOnePercent) {
+  GridCase grid = GetParam();
+  // Deep enough that a message that is late or early is below one percent.
+  grid.layers = 12;
+  const std::vector<RankMemory> memory = Measured(grid);
+  for (size_t rank = 0; rank < memory.size(); ++rank) {
+    const auto& [predicted, measured] = memory[rank];
+    EXPECT_NEAR(static_cast<double>(measured.peak_bytes),
+                static_cast<double>(predicted.peak_bytes),
+                0.01 * static_cast<double>(predicted.peak_bytes))
         << "rank " << rank;
     for (int i = 0; i < kNumMemoryCategories; ++i) {
-      const auto expected =
-          static_cast<double>(predicted[rank].peak_by_category[i]);
-      EXPECT_NEAR(static_cast<double>(measured[rank].peak_by_category[i]),
-                  expected, 0.01 * expected)
+      const auto expected = static_cast<double>(predicted.peak_by_category[i]);
+      EXPECT_NEAR(static_cast<double>(measured.peak_by_category[i]), expected,
+                  0.01 * expected)
           << "rank " << rank << " "
           << MemoryCategoryName(static_cast<MemoryCategory>(i));
     }
@@ -71,8 +87,93 @@ INSTANTIATE_TEST_SUITE_P(
         GridCase{.pp = 4, .plan = PlanFromText("schedule: ZB_H1")},
         GridCase{.pp = 2, .plan = PlanFromText("schedule: ZB_V")},
         GridCase{.pp = 2, .plan = PlanFromText("recompute: SELECTIVE")},
-        GridCase{.pp = 2, .plan = PlanFromText("recompute: FULL")}),
+        GridCase{.pp = 2, .plan = PlanFromText("recompute: FULL")},
+        GridCase{.pp = 2,
+                 .plan = PlanFromText("recompute: FULL recompute_blocks: 2")},
+        GridCase{.cp = 4, .plan = PlanFromText("ulysses: 2")},
+        GridCase{
+            .cp = 2, .text = Text::kJoint, .plan = PlanFromText("ulysses: 2")},
+        GridCase{.dp = 2, .plan = PlanFromText("microbatches: 2")},
+        GridCase{.dp = 2, .plan = PlanFromText("sharding: OPTIMIZER")},
+        GridCase{.dp = 2,
+                 .plan = PlanFromText("sharding: GRADIENTS microbatches: 2")},
+        GridCase{.dp = 2, .plan = PlanFromText("sharding: PARAMETERS")},
+        GridCase{.dp = 4,
+                 .plan = PlanFromText("sharding: GRADIENTS shard_group: 2")},
+        GridCase{.dp = 4,
+                 .plan = PlanFromText("sharding: PARAMETERS shard_group: 2")},
+        GridCase{.pp = 2, .dp = 2, .plan = PlanFromText("sharding: OPTIMIZER")},
+        GridCase{.pp = 2,
+                 .dp = 2,
+                 .plan = PlanFromText("sharding: GRADIENTS schedule: ZB_H1")},
+        GridCase{
+            .pp = 2,
+            .dp = 2,
+            .plan = PlanFromText("sharding: PARAMETERS schedule: INTERLEAVED")},
+        GridCase{.dp = 2,
+                 .dtype = DType::kFloat32,
+                 .plan = PlanFromText("bf16_gradient_messages: true")},
+        GridCase{.dp = 2,
+                 .dtype = DType::kBFloat16,
+                 .plan = PlanFromText(
+                     "bf16_gradient_messages: true sharding: GRADIENTS")},
+        GridCase{.tp = 2, .pp = 2, .dtype = DType::kBFloat16},
+        GridCase{.dp = 2,
+                 .dtype = DType::kBFloat16,
+                 .plan = PlanFromText("sharding: PARAMETERS")},
+        GridCase{.pp = 2, .dp = 2, .dtype = DType::kFloat16}),
     [](const auto& info) { return info.param.Name(); });
+
+// The memory column of docs/parallelism.md, measured: how many microbatches'
+// activations a rank holds at its peak.
+TEST(MemoryOfSchedulesTest, RanksHoldAsManyMicrobatchesAsTheFormulasSay) {
+  constexpr int kRanks = 4;
+  const auto measured = [](int64_t microbatches, const std::string& schedule) {
+    // Stages deep enough that embedding and head do not count.
+    GridCase grid{.pp = kRanks, .layers = 48, .batch = microbatches};
+    grid.plan = PlanFromText(schedule.c_str());
+    grid.plan.set_microbatches(microbatches);
+    return Measured(grid);
+  };
+  const std::vector<RankMemory> four = measured(4, "schedule: GPIPE");
+  const std::vector<RankMemory> eight = measured(8, "schedule: GPIPE");
+  // In microbatches, of m = 8, by rank.
+  const auto held = [&](const std::string& schedule) {
+    const std::vector<RankMemory> memory = measured(8, schedule);
+    std::vector<double> microbatches;
+    for (int rank = 0; rank < kRanks; ++rank) {
+      const double one =
+          (eight[rank].activations() - four[rank].activations()) / 4;
+      microbatches.push_back(memory[rank].activations() / one);
+    }
+    return microbatches;
+  };
+  const auto expect = [&](const std::string& schedule,
+                          const std::vector<double>& expected) {
+    const std::vector<double> microbatches = held(schedule);
+    for (int rank = 0; rank < kRanks; ++rank) {
+      EXPECT_NEAR(microbatches[rank], expected[rank], 0.03 * expected[rank])
+          << schedule << ", rank " << rank;
+    }
+  };
+  expect("schedule: GPIPE", {8, 8, 8, 8});
+  expect("schedule: ONE_F_ONE_B", {4, 3, 2, 1});
+  expect("schedule: INTERLEAVED", {11 / 2.0, 9 / 2.0, 7 / 2.0, 5 / 2.0});
+  expect("schedule: INTERLEAVED chunks_per_rank: 3",
+         {15 / 3.0, 13 / 3.0, 11 / 3.0, 9 / 3.0});
+  expect("schedule: INTERLEAVED microbatch_group: 8",
+         {15 / 2.0, 13 / 2.0, 11 / 2.0, 9 / 2.0});
+  expect("schedule: ZB_V", {4, 4, 4, 4});
+  // p - r whole microbatches, and what the weight gradients of r more need.
+  const std::vector<double> h1 = held("schedule: ZB_H1");
+  const double weights = h1[kRanks - 1] - 1;
+  EXPECT_GT(weights, 0);
+  EXPECT_LT(h1[kRanks - 1], kRanks);
+  for (int rank = 0; rank < kRanks; ++rank) {
+    const double expected = kRanks - rank + rank * weights / (kRanks - 1);
+    EXPECT_NEAR(h1[rank], expected, 0.03 * expected) << "rank " << rank;
+  }
+}
 
 }  // namespace
 }  // namespace trireme
