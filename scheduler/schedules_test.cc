@@ -25,7 +25,9 @@ struct Seconds {
   double all() const { return forward + input + weight; }
 };
 
-constexpr Seconds kCosts[] = {{1, 1, 1}, {1, 1.25, 0.75}, {2, 3, 1.5}};
+// F <= B and B/2 <= W <= F, where the zero-bubble formulas are exact.
+constexpr Seconds kCosts[] = {
+    {1, 1, 1}, {1, 1.25, 0.75}, {2, 3, 1.5}, {1, 2, 1}, {2, 3, 2}};
 
 Plan PlanOf(Plan::Schedule schedule, uint32_t p, uint32_t m, uint32_t chunks,
             uint32_t group = 0) {
@@ -109,6 +111,19 @@ TEST(Schedules, InterleavingDividesTheBubbleByTheChunks) {
   }
 }
 
+// The most microbatches of which a rank has the input gradients and not yet the
+// weight gradients, over all its chunks.
+uint32_t WeightsHeld(const Plan& plan, uint32_t rank) {
+  const Program program = ProgramOf(plan);
+  uint32_t held = 0, most = 0;
+  for (const Instruction& instruction : program.ranks[rank]) {
+    if (instruction.kind == InstructionKind::kBackwardInput) ++held;
+    if (instruction.kind == InstructionKind::kBackwardWeight) --held;
+    most = std::max(most, held);
+  }
+  return most;
+}
+
 TEST(Schedules, ZeroBubbleH1FillsTheDrainInTheMemoryOfOneFOneB) {
   for (uint32_t p = 2; p <= 8; ++p) {
     for (const uint32_t m : {p, 2 * p, 3 * p + 1}) {
@@ -123,22 +138,41 @@ TEST(Schedules, ZeroBubbleH1FillsTheDrainInTheMemoryOfOneFOneB) {
       const auto live = Simulated(plan, {}).peak_live_activations;
       for (uint32_t rank = 0; rank < p; ++rank) {
         EXPECT_EQ(live[rank], p - rank);
+        // What weight gradients need is held from the input gradients on, of
+        // at most p microbatches.
+        EXPECT_EQ(WeightsHeld(plan, rank), std::min(rank + 1, m))
+            << Summary(plan) << " rank " << rank;
       }
     }
   }
+}
+
+double LeastBubbleOfV(uint32_t p, const Seconds& cost) {
+  return (p - 1) * std::max(cost.forward, cost.input) / 2;
 }
 
 TEST(Schedules, ZeroBubbleVHalvesItAndHoldsTheSameEverywhere) {
   for (uint32_t p = 2; p <= 8; ++p) {
     for (const uint32_t m : {2 * p - 1, 3 * p, 4 * p + 1}) {
       const Plan plan = PlanOf(Plan::ZB_V, p, m, 2);
-      // The formula's case: B no longer than F, W at least half of them.
-      EXPECT_NEAR(Bubble(plan, {1, 1, 1}), (p - 1) * 0.5, 1e-9)
-          << Summary(plan);
       for (const Seconds& cost : kCosts) {
+        EXPECT_NEAR(Bubble(plan, cost), LeastBubbleOfV(p, cost), 1e-9)
+            << Summary(plan);
         EXPECT_LT(Bubble(plan, cost),
                   Bubble(PlanOf(Plan::ZB_H1, p, m, 1), cost))
             << Summary(plan);
+      }
+      // With other costs it is longer, but never longer than 1F1B's.
+      for (const Seconds& cost :
+           {Seconds{1, 1, 0.25}, Seconds{3, 1, 1}, Seconds{3, 2, 2},
+            Seconds{1, 3, 1}, Seconds{1, 1, 3}, Seconds{1, 2, 0.5}}) {
+        EXPECT_GE(Bubble(plan, cost), LeastBubbleOfV(p, cost) - 1e-9)
+            << Summary(plan);
+        EXPECT_LE(Bubble(plan, cost), (p - 1) * cost.all() + 1e-9)
+            << Summary(plan);
+        for (const int32_t live : Simulated(plan, cost).peak_live_activations) {
+          EXPECT_EQ(live, 2 * p) << Summary(plan);
+        }
       }
       // 2p chunks of half a rank's share each.
       for (const int32_t live : Simulated(plan, {}).peak_live_activations) {
@@ -161,6 +195,12 @@ TEST(Schedules, AllAreDeadlockFreeAndAccumulateInOrder) {
         for (const uint32_t chunks : {1, 2, 3, 4}) {
           plans.push_back(PlanOf(Plan::INTERLEAVED, p, m, chunks));
         }
+      }
+      // Groups that leave a rest, which is then a smaller group.
+      for (uint32_t group = p; group < m; ++group) {
+        if (m % group < p) continue;
+        plans.push_back(PlanOf(Plan::INTERLEAVED, p, m, 2, group));
+        plans.push_back(PlanOf(Plan::INTERLEAVED, p, m, 3, group));
       }
       for (const Plan& plan : plans) {
         const Program program = ProgramOf(plan);
