@@ -2,9 +2,11 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "runtime/comm/mpi/mpi_world.h"
+#include "runtime/device/cpu_device.h"
 #include "tests/multirank/communicator_cases.h"
 
 namespace trireme {
@@ -31,6 +33,30 @@ TEST(MpiWorldTest, KnowsItsMachine) {
   EXPECT_EQ((*world)->local_size(), (*world)->world_size());
   EXPECT_EQ((*world)->local_rank(), (*world)->world_rank());
   EXPECT_GE((*world)->threads_per_rank(), 1);
+}
+
+// Else the tests of pipelines without buffers would prove nothing.
+TEST(MpiWorldTest, SynchronousSendsWaitForTheirReceive) {
+  auto world = MpiWorld::Create(nullptr, nullptr, {.synchronous_sends = true});
+  ASSERT_TRUE(world.ok()) << world.status();
+  CpuDevice device(1 << 20);
+  const Tensor data = Tensor::Zeros(device, {1}, DType::kFloat32);
+  std::vector<int> everyone;
+  for (int rank = 0; rank < (*world)->world_size(); ++rank) {
+    everyone.push_back(rank);
+  }
+  const auto communicator =
+      (*world)->Create(everyone, "world", Progress::kWhileWaiting);
+  Event sent;
+  if (communicator->rank() == 0) {
+    sent = communicator->Send(data, 1, 0, "small");
+    for (int i = 0; i < 100; ++i) ASSERT_FALSE(sent.Test());
+  }
+  communicator->Barrier("before the receive");
+  if (communicator->rank() == 1) {
+    communicator->Receive(data, 0, 0, "small").Wait();
+  }
+  sent.Wait();
 }
 
 }  // namespace

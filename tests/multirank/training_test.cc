@@ -1,6 +1,8 @@
 // Grids whose ranks are processes over MPI give the losses and gradients of one
 // rank (tests/parity does the same for every grid, with threads as ranks).
+// Pipelines, which promise not to need buffers, run with synchronous sends too.
 
+#include <chrono>
 #include <string>
 
 #include "gtest/gtest.h"
@@ -12,14 +14,11 @@
 namespace trireme {
 namespace {
 
-class TrainingTest : public testing::TestWithParam<GridCase> {};
-
-TEST_P(TrainingTest, LossesAndGradientsEqualOneRank) {
+void ExpectParity(const GridCase& grid, const MpiWorldOptions& options) {
   int argc = 0;
   char** argv = nullptr;
-  const auto world = MpiWorld::Create(&argc, &argv);
+  const auto world = MpiWorld::Create(&argc, &argv, options);
   ASSERT_TRUE(world.ok()) << MessageOf(world.status());
-  const GridCase grid = GetParam();
   const TrainingSetup setup = SetupOf(grid);
   CpuDevice device(int64_t{1} << 32);
   const auto record = RecordGrid(setup, PlanOf(grid), device, **world,
@@ -30,6 +29,31 @@ TEST_P(TrainingTest, LossesAndGradientsEqualOneRank) {
   const ParityTolerance tolerance = ToleranceOf(setup.dtype);
   EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
 }
+
+class TrainingTest : public testing::TestWithParam<GridCase> {};
+
+TEST_P(TrainingTest, LossesAndGradientsEqualOneRank) {
+  ExpectParity(GetParam(), {});
+}
+
+class SynchronousSendsTest : public testing::TestWithParam<GridCase> {};
+
+TEST_P(SynchronousSendsTest, LossesAndGradientsEqualOneRank) {
+  ExpectParity(GetParam(), {.deadline = std::chrono::minutes(1),
+                            .synchronous_sends = true});
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Schedules, SynchronousSendsTest,
+    testing::Values(
+        GridCase{.pp = 4, .plan = PlanFromText("schedule: GPIPE")},
+        GridCase{.pp = 4},
+        GridCase{.pp = 4,
+                 .layers = 8,
+                 .plan = PlanFromText("schedule: INTERLEAVED")},
+        GridCase{.pp = 4, .plan = PlanFromText("schedule: ZB_H1")},
+        GridCase{.tp = 2, .pp = 2, .plan = PlanFromText("schedule: ZB_V")}),
+    [](const auto& info) { return info.param.Name(); });
 
 INSTANTIATE_TEST_SUITE_P(
     Grids, TrainingTest,

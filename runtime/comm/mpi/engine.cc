@@ -16,8 +16,11 @@ constexpr std::chrono::nanoseconds kDrainDeadline = std::chrono::seconds(10);
 }  // namespace
 
 MpiEngine::MpiEngine(int world_rank, std::chrono::nanoseconds deadline,
-                     bool crowded)
-    : deadline_(deadline), crowded_(crowded), registry_(world_rank) {}
+                     bool crowded, bool synchronous_sends)
+    : deadline_(deadline),
+      crowded_(crowded),
+      synchronous_sends_(synchronous_sends),
+      registry_(world_rank) {}
 
 MpiEngine::~MpiEngine() {
   {

@@ -56,7 +56,9 @@ class MpiTask {
 class MpiEngine {
  public:
   // `crowded`: there are more ranks than processors on this machine.
-  MpiEngine(int world_rank, std::chrono::nanoseconds deadline, bool crowded);
+  // `synchronous_sends`: MpiWorldOptions.
+  MpiEngine(int world_rank, std::chrono::nanoseconds deadline, bool crowded,
+            bool synchronous_sends);
   // Every task is done by then.
   ~MpiEngine();
   MpiEngine(const MpiEngine&) = delete;
@@ -66,6 +68,7 @@ class MpiEngine {
   // the job when a wait passes its deadline.
   WaitRegistry& registry() { return registry_; }
   std::chrono::nanoseconds deadline() const { return deadline_; }
+  bool synchronous_sends() const { return synchronous_sends_; }
 
   void Start(std::shared_ptr<MpiTask> task);
   void Wait(const MpiTask& task);
@@ -127,6 +130,7 @@ class MpiEngine {
 
   const std::chrono::nanoseconds deadline_;
   const bool crowded_;
+  const bool synchronous_sends_;
   WaitRegistry registry_;
   std::mutex mutex_;
   // The thread that holds mutex_ has failed and does nothing more.

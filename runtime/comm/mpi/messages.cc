@@ -35,10 +35,11 @@ void CheckMpi(int result, std::string_view what) {
 void Messages::Send(const void* data, int64_t bytes, int to, int tag,
                     std::string_view what) {
   const char* from = static_cast<const char*>(data);
+  const auto send = engine_.synchronous_sends() ? MPI_Issend : MPI_Isend;
   for (int64_t begin = 0; begin < bytes; begin += kMaxPieceBytes) {
     const int count = static_cast<int>(std::min(kMaxPieceBytes, bytes - begin));
-    engine_.Check(MPI_Isend(from + begin, count, MPI_BYTE, to, tag,
-                            communicator_, &requests_.emplace_back()),
+    engine_.Check(send(from + begin, count, MPI_BYTE, to, tag, communicator_,
+                       &requests_.emplace_back()),
                   what);
     parts_.push_back({to, -1});
   }

@@ -73,7 +73,8 @@ MpiWorld::MpiWorld(bool finalize, const MpiWorldOptions& options)
       sum_allowed > static_cast<int>(std::thread::hardware_concurrency());
   threads_per_rank_ = shared ? std::max(1, allowed / local_size_) : allowed;
   const bool crowded = shared && allowed < local_size_;
-  engine_ = std::make_shared<MpiEngine>(world_rank_, options.deadline, crowded);
+  engine_ = std::make_shared<MpiEngine>(world_rank_, options.deadline, crowded,
+                                        options.synchronous_sends);
   if (world_size_ > 1) {
     watchdog_ =
         std::make_unique<MpiWatchdog>(*engine_, world_rank_, world_size_);

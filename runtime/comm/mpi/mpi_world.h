@@ -22,6 +22,9 @@ struct MpiWorldOptions {
   // How long one Wait may take before the job is ended as hung, with a table
   // of what all ranks do.
   std::chrono::milliseconds deadline = std::chrono::minutes(10);
+  // A send of this rank is complete only when its receive has begun, as on a
+  // transport without buffers: what would hang there hangs here.
+  bool synchronous_sends = false;
 };
 
 class MpiWorld final : public CommunicatorFactory {
