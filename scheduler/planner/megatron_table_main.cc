@@ -1,7 +1,9 @@
-// Prints Megatron-LM's published A100 runs beside what the planner predicts.
+// Prints Megatron-LM's published A100 runs, and those on H100s whose
+// configurations are known, beside what the planner predicts.
 
 #include <cstdio>
 
+#include "scheduler/planner/megatron_h100_table.h"
 #include "scheduler/planner/megatron_table.h"
 
 int main() {
@@ -11,5 +13,11 @@ int main() {
     return 1;
   }
   std::fputs(trireme::ToText(*table).c_str(), stdout);
+  const auto h100 = trireme::MakeH100Table(table->simulated.constants);
+  if (!h100.ok()) {
+    std::fprintf(stderr, "%s\n", h100.status().ToString().c_str());
+    return 1;
+  }
+  std::printf("\n%s", trireme::ToText(*h100).c_str());
   return 0;
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "gtest/gtest.h"
+#include "scheduler/planner/megatron_h100_table.h"
 
 namespace trireme {
 namespace {
@@ -27,6 +28,17 @@ TEST(MegatronTable, PredictsTheRunsItWasNotCalibratedOn) {
        {constants.gemm, constants.link, constants.network}) {
     EXPECT_GE(constant, 0.1);
     EXPECT_LE(constant, 1.0);
+  }
+
+  // The same constants with another device's data sheet, whatever chunks are
+  // assumed.
+  const absl::StatusOr<H100Table> h100 = MakeH100Table(constants);
+  ASSERT_TRUE(h100.ok()) << h100.status();
+  for (size_t i = 0; i < h100->error.size(); ++i) {
+    EXPECT_LE(h100->error[i], 0.08) << kH100LayersPerChunk[i];
+    for (size_t run = 1; run < kH100Runs.size(); ++run) {
+      EXPECT_LT(h100->mfu[run][i], h100->mfu[run - 1][i]);
+    }
   }
 }
 
