@@ -160,10 +160,12 @@ void Communicators::CreateGradientGroups(const Creator& create,
   shard_gradients_ =
       create(shards, "dp shard gradients", Progress::kBackground);
   shard_parameters_ = create(shards, "dp parameters", Progress::kBackground);
-  model_shards_ = create(filtered({Axis::kTensor, Axis::kContext, Axis::kExpert,
-                                   Axis::kData, Axis::kPipeline},
-                                  group_of),
-                         "model shards", Progress::kWhileWaiting);
+  // Where stages have unlike numbers of ranks no groups hold the model once
+  // each: everyone is in one, and the first replica of each stage counts.
+  const std::vector<Axis> all(kAllAxes.begin(), kAllAxes.end());
+  model_shards_ =
+      create(grid.stages_alike() ? filtered(all, group_of) : grid.Group(all),
+             "model shards", Progress::kWhileWaiting);
 }
 
 double Communicators::ExposedParameterSeconds() const {

@@ -54,7 +54,8 @@ class Communicators {
   Communicator& ForReplicas(const AxisSet& axes) {
     return *replicas_[SetIndex(axes)];
   }
-  // The ranks that together hold each shard of the model once.
+  // The ranks that together hold each shard of the model once; everyone where
+  // stages have unlike numbers of ranks.
   Communicator& model_shards() { return *model_shards_; }
   // The context-parallel ranks in two factors, u + ulysses·r: those of equal r
   // exchange heads, those of equal u pass keys and values around a ring.

@@ -25,7 +25,8 @@ bool Counts(const Parameter& parameter, const ProcessGrid& grid) {
       return false;
     }
   }
-  return true;
+  // Communicators::model_shards is then everyone, replicas included.
+  return grid.stages_alike() || grid.coordinate(Axis::kData) == 0;
 }
 
 }  // namespace

@@ -13,6 +13,32 @@ namespace {
 
 constexpr int64_t kMaxRanks = 1 << 20;
 
+// The first rank of each stage, then the number of all.
+absl::StatusOr<std::vector<int>> StageBegins(const GridSizes& sizes) {
+  std::vector<int> begins;
+  if (sizes.stage_ranks.empty()) return begins;
+  if (static_cast<int>(sizes.stage_ranks.size()) != sizes.pp ||
+      sizes.stage_ranks[0] != sizes.dp || sizes.tp * sizes.cp * sizes.ep != 1) {
+    return InvalidArgument(
+        "grid: found {} stages of which the first has {} ranks, expected pp {} "
+        "of which it has dp {}, with tp, cp and ep 1",
+        sizes.stage_ranks.size(), sizes.stage_ranks[0], sizes.pp, sizes.dp);
+  }
+  int64_t ranks = 0;
+  for (const int of_stage : sizes.stage_ranks) {
+    begins.push_back(static_cast<int>(ranks));
+    ranks += of_stage;
+    if (of_stage < 1 || ranks > kMaxRanks) {
+      return InvalidArgument(
+          "grid: found a stage of {} ranks, expected at least 1 and no more "
+          "than {} in all",
+          of_stage, kMaxRanks);
+    }
+  }
+  begins.push_back(static_cast<int>(ranks));
+  return begins;
+}
+
 }  // namespace
 
 absl::StatusOr<ProcessGrid> ProcessGrid::Create(const GridSizes& sizes,
@@ -31,6 +57,8 @@ absl::StatusOr<ProcessGrid> ProcessGrid::Create(const GridSizes& sizes,
     }
   }
 
+  ASSIGN_OR_RETURN(std::vector<int> stage_begin, StageBegins(sizes));
+  if (!stage_begin.empty()) ranks = stage_begin.back();
   std::vector<int> placed(placement.begin(), placement.end());
   if (placed.empty()) {
     placed.resize(ranks);
@@ -59,21 +87,34 @@ absl::StatusOr<ProcessGrid> ProcessGrid::Create(const GridSizes& sizes,
                            world_rank, ranks);
   }
   const int logical_rank = logical_ranks[world_rank];
-  return ProcessGrid(extents, std::move(placed), std::move(logical_ranks),
-                     logical_rank);
+  return ProcessGrid(extents, std::move(stage_begin), std::move(placed),
+                     std::move(logical_ranks), logical_rank);
 }
 
-ProcessGrid::ProcessGrid(GridPoint sizes, std::vector<int> placement,
+ProcessGrid::ProcessGrid(GridPoint sizes, std::vector<int> stage_begin,
+                         std::vector<int> placement,
                          std::vector<int> logical_ranks, int logical_rank)
     : sizes_(sizes),
+      stage_begin_(std::move(stage_begin)),
       placement_(std::move(placement)),
       logical_ranks_(std::move(logical_ranks)),
       logical_rank_(logical_rank),
-      point_(PointOf(logical_rank)) {}
+      point_(PointOf(logical_rank)) {
+  if (stages_alike()) return;
+  const int stage = coordinate(Axis::kPipeline);
+  sizes_[Axis::kData] = stage_begin_[stage + 1] - stage_begin_[stage];
+}
 
 GridPoint ProcessGrid::PointOf(int logical_rank) const {
   CHECK(logical_rank >= 0 && logical_rank < num_ranks()) << logical_rank;
   GridPoint point;
+  if (!stages_alike()) {
+    const auto after = std::upper_bound(stage_begin_.begin(),
+                                        stage_begin_.end(), logical_rank);
+    point[Axis::kPipeline] = static_cast<int>(after - stage_begin_.begin()) - 1;
+    point[Axis::kData] = logical_rank - *(after - 1);
+    return point;
+  }
   for (Axis axis : kAllAxes) {
     point[axis] = logical_rank % sizes_[axis];
     logical_rank /= sizes_[axis];
@@ -82,6 +123,14 @@ GridPoint ProcessGrid::PointOf(int logical_rank) const {
 }
 
 int ProcessGrid::LogicalRankOf(const GridPoint& point) const {
+  if (!stages_alike()) {
+    const int stage = point[Axis::kPipeline];
+    CHECK(stage >= 0 && stage < size(Axis::kPipeline)) << stage;
+    const int rank = stage_begin_[stage] + point[Axis::kData];
+    CHECK(rank >= stage_begin_[stage] && rank < stage_begin_[stage + 1])
+        << "dp coordinate " << point[Axis::kData] << " of stage " << stage;
+    return rank;
+  }
   int rank = 0;
   int stride = 1;
   for (Axis axis : kAllAxes) {
@@ -114,6 +163,18 @@ std::vector<int> ProcessGrid::Group(std::span<const Axis> axes) const {
   const auto varies = [&](Axis axis) {
     return std::find(axes.begin(), axes.end(), axis) != axes.end();
   };
+  if (!stages_alike()) {
+    std::vector<int> group;
+    for (int rank = 0; rank < num_ranks(); ++rank) {
+      const GridPoint point = PointOf(rank);
+      const bool inside =
+          std::all_of(kAllAxes.begin(), kAllAxes.end(), [&](Axis axis) {
+            return varies(axis) || point[axis] == point_[axis];
+          });
+      if (inside) group.push_back(placement_[rank]);
+    }
+    return group;
+  }
   // Grows axis by axis; kAllAxes is the order of logical ranks.
   std::vector<int> logical = {0};
   int stride = 1;
@@ -140,6 +201,14 @@ int ProcessGrid::GroupRank(std::span<const Axis> axes) const {
 
 std::string ProcessGrid::ToString() const {
   std::string text;
+  if (!stages_alike()) {
+    std::vector<int> ranks;
+    for (size_t stage = 0; stage + 1 < stage_begin_.size(); ++stage) {
+      ranks.push_back(stage_begin_[stage + 1] - stage_begin_[stage]);
+    }
+    return fmt::format("stages of {} ranks ({} ranks)", fmt::join(ranks, "+"),
+                       num_ranks());
+  }
   for (Axis axis : kAllAxes) {
     if (sizes_[axis] == 1) continue;
     text += fmt::format("{}{} {}", text.empty() ? "" : " x ", AxisName(axis),

@@ -10,6 +10,10 @@
 // DP = dp / ep}, and its ranks are numbered as the Plan numbers them. Without
 // experts EP = 1.
 //
+// A partial pipeline's stages may have unlike numbers of ranks (GridSizes::
+// stage_ranks): logical ranks are then numbered stage by stage, and the size of
+// the dp axis is that of this rank's stage.
+//
 // Pure arithmetic: no communicators, no devices.
 
 #ifndef TRIREME_PARALLEL_PROCESS_GRID_H_
@@ -40,22 +44,28 @@ struct GridSizes {
   int ep = 1;
   int dp = 1;
   int pp = 1;
+  // Ranks of each of the pp stages where these are not all alike; tp = cp = ep
+  // = 1, and dp is the first stage's. Empty: they are alike.
+  std::vector<int> stage_ranks = {};
 };
 
 class ProcessGrid {
  public:
   // The grid as seen by `world_rank`. `placement[logical rank]` is a world
   // rank: a permutation of all of them, or empty for the identity. Errors: a
-  // size below 1, a grid of more than 2^20 ranks, a placement that is no
-  // permutation, a world rank outside the grid.
+  // size below 1, stage_ranks that do not fit the sizes, a grid of more than
+  // 2^20 ranks, a placement that is no permutation, a world rank outside the
+  // grid.
   static absl::StatusOr<ProcessGrid> Create(const GridSizes& sizes,
                                             std::span<const int> placement,
                                             int world_rank);
   // The grid of one rank.
-  ProcessGrid() : ProcessGrid(GridPoint{{1, 1, 1, 1, 1}}, {0}, {0}, 0) {}
+  ProcessGrid() : ProcessGrid(GridPoint{{1, 1, 1, 1, 1}}, {}, {0}, {0}, 0) {}
 
   int size(Axis axis) const { return sizes_[axis]; }
   int num_ranks() const { return static_cast<int>(placement_.size()); }
+  // Every stage has as many ranks as any other.
+  bool stages_alike() const { return stage_begin_.empty(); }
 
   // This rank's place.
   int world_rank() const { return placement_[logical_rank_]; }
@@ -86,10 +96,14 @@ class ProcessGrid {
   std::string ToString() const;
 
  private:
-  ProcessGrid(GridPoint sizes, std::vector<int> placement,
-              std::vector<int> logical_ranks, int logical_rank);
+  ProcessGrid(GridPoint sizes, std::vector<int> stage_begin,
+              std::vector<int> placement, std::vector<int> logical_ranks,
+              int logical_rank);
 
   GridPoint sizes_;
+  // Where stages are unlike: the first logical rank of each, then the number
+  // of all.
+  std::vector<int> stage_begin_;
   // placement_[logical] = world; logical_ranks_ is its inverse.
   std::vector<int> placement_;
   std::vector<int> logical_ranks_;

@@ -97,6 +97,29 @@ TEST(ProcessGridTest, PlacementMovesPointsToOtherRanks) {
   EXPECT_THAT(grid.Group(std::vector{kPp}), ElementsAre(3, 0));
 }
 
+// A partial pipeline's stages of 3, 2 and 2 ranks: gradients are summed over
+// the ranks of a stage, however many these are.
+TEST(ProcessGridTest, StagesMayHaveUnlikeNumbersOfRanks) {
+  const GridSizes sizes = {.dp = 3, .pp = 3, .stage_ranks = {3, 2, 2}};
+  const std::vector<std::vector<int>> stages = {{0, 1, 2}, {3, 4}, {5, 6}};
+  constexpr Axis kData = Axis::kData;
+  for (int rank = 0; rank < 7; ++rank) {
+    const auto grid = ProcessGrid::Create(sizes, {}, rank);
+    ASSERT_TRUE(grid.ok()) << grid.status();
+    EXPECT_EQ(grid->num_ranks(), 7);
+    EXPECT_FALSE(grid->stages_alike());
+    const int stage = grid->coordinate(Axis::kPipeline);
+    EXPECT_EQ(grid->Group(std::span(&kData, 1)), stages[stage]);
+    EXPECT_EQ(grid->size(kData), static_cast<int>(stages[stage].size()));
+    EXPECT_EQ(stages[stage][grid->coordinate(kData)], rank);
+    EXPECT_EQ(grid->LogicalRankOf(grid->PointOf(rank)), rank);
+    EXPECT_EQ(grid->Group(kAllAxes).size(), size_t{7});
+  }
+  EXPECT_FALSE(
+      ProcessGrid::Create({.dp = 2, .pp = 3, .stage_ranks = {3, 2, 2}}, {}, 0)
+          .ok());
+}
+
 TEST(ProcessGridTest, StagesKnowTheirNeighbours) {
   const ProcessGrid first = Grid({.tp = 2, .pp = 3}, 1);
   EXPECT_TRUE(first.is_first_stage());

@@ -10,6 +10,7 @@
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "scheduler/skip/skip_plan.h"
+#include "scheduler/stage_ranks.h"
 
 namespace trireme {
 namespace {
@@ -40,7 +41,42 @@ absl::Status ValidateContext(const PlanContext& context) {
   return check("attention heads", context.heads, 0);
 }
 
-absl::Status ValidateGrid(const Plan::Grid& grid, const PlanContext& context) {
+// Ranks of stages that are not all alike; the grid's product says nothing then.
+absl::Status ValidateStageRanks(const Plan& plan, const PlanContext& context) {
+  const auto& stage_ranks = plan.skip().stage_ranks();
+  const Plan::Grid& grid = plan.grid();
+  if (grid.tp() != 1 || grid.cp() != 1) {
+    return FieldError("skip.stage_ranks",
+                      fmt::format("tp {} and cp {}", grid.tp(), grid.cp()),
+                      "1 each");
+  }
+  if (stage_ranks.size() != static_cast<int>(grid.pp())) {
+    return FieldError("skip.stage_ranks",
+                      fmt::format("{} entries", stage_ranks.size()),
+                      fmt::format("one for each of grid.pp, {}", grid.pp()));
+  }
+  int64_t sum = 0;
+  for (const uint32_t ranks : stage_ranks) {
+    if (ranks < 1) {
+      return FieldError("skip.stage_ranks", ranks, "at least 1 each");
+    }
+    sum += ranks;
+  }
+  if (sum != context.world_size) {
+    return FieldError(
+        "skip.stage_ranks", fmt::format("{} in all", sum),
+        fmt::format("a sum of {}, the job's ranks", context.world_size));
+  }
+  if (stage_ranks[0] != grid.dp()) {
+    return FieldError("skip.stage_ranks",
+                      fmt::format("{} first", stage_ranks[0]),
+                      fmt::format("grid.dp, {}", grid.dp()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateGrid(const Plan& plan, const PlanContext& context) {
+  const Plan::Grid& grid = plan.grid();
   const std::array<std::pair<std::string_view, uint32_t>, 5> axes = {{
       {"tp", grid.tp()},
       {"cp", grid.cp()},
@@ -59,13 +95,15 @@ absl::Status ValidateGrid(const Plan::Grid& grid, const PlanContext& context) {
     return FieldError("grid.ep", grid.ep(),
                       "1 (the runtime has no expert parallelism)");
   }
+  const bool alike = plan.skip().stage_ranks().empty();
+  if (!alike) RETURN_IF_ERROR(ValidateStageRanks(plan, context));
   // Multiplied one by one and left as soon as it is too large, so that it
   // cannot overflow.
   int64_t size = 1;
   for (const uint32_t axis : {grid.tp(), grid.cp(), grid.dp(), grid.pp()}) {
     if (size <= context.world_size) size *= axis;
   }
-  if (size != context.world_size) {
+  if (alike && size != context.world_size) {
     return FieldError(
         "grid",
         fmt::format("tp {} * cp {} * dp {} * pp {}", grid.tp(), grid.cp(),
@@ -275,6 +313,24 @@ void ResolveMicrobatches(Plan& plan, int64_t global_batch) {
   }
 }
 
+// Blocks of each of so many stages where the plan does not say.
+std::vector<int64_t> StagesOfBlocks(const Plan& plan,
+                                    const PlanContext& context,
+                                    int64_t stages) {
+  const Plan::Skip& skip = plan.skip();
+  const int64_t visited =
+      skip.has_stages_per_microbatch() ? skip.stages_per_microbatch() : stages;
+  const bool alike = visited == stages && skip.stage_ranks().empty();
+  if (stages < 2 || visited < 2 || visited > stages || alike) {
+    return EvenStages(context.num_blocks, stages);
+  }
+  std::vector<int64_t> ranks;
+  for (int64_t stage = 0; stage < stages; ++stage) {
+    ranks.push_back(RanksOfStage(plan, stage));
+  }
+  return SkipStages(context.num_blocks, ranks, visited);
+}
+
 }  // namespace
 
 absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
@@ -283,7 +339,7 @@ absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
     return FieldError("version", plan.version(),
                       fmt::format("{}", kPlanVersion));
   }
-  RETURN_IF_ERROR(ValidateGrid(plan.grid(), context));
+  RETURN_IF_ERROR(ValidateGrid(plan, context));
   RETURN_IF_ERROR(ValidatePlacement(plan, context.world_size));
   RETURN_IF_ERROR(ValidateMicrobatches(plan, context.global_batch));
   RETURN_IF_ERROR(ValidateSchedule(plan));
@@ -306,10 +362,15 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
   if (!grid.has_tp()) grid.set_tp(1);
   if (!grid.has_cp()) grid.set_cp(1);
   if (!grid.has_ep()) grid.set_ep(1);
-  if (!grid.has_dp()) grid.set_dp(1);
-  if (!grid.has_pp()) grid.set_pp(1);
+  if (!grid.has_dp()) {
+    const auto& stage_ranks = resolved.skip().stage_ranks();
+    grid.set_dp(stage_ranks.empty() ? 1 : stage_ranks[0]);
+  }
+  if (!grid.has_pp()) {
+    grid.set_pp(std::max(1, resolved.skip().stage_ranks_size()));
+  }
   // What follows divides by the grid's sizes and makes lists of them.
-  RETURN_IF_ERROR(ValidateGrid(grid, context));
+  RETURN_IF_ERROR(ValidateGrid(resolved, context));
   if (resolved.placement().empty()) {
     for (int64_t rank = 0; rank < context.world_size; ++rank) {
       resolved.add_placement(rank);
@@ -340,11 +401,7 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
                             resolved.chunks_per_rank()),
           fmt::format("at most the model's {} blocks", context.num_blocks));
     }
-    const int64_t visited = resolved.skip().stages_per_microbatch();
-    for (const int64_t blocks :
-         visited >= 2 && visited < stages
-             ? SkipStages(context.num_blocks, stages, visited)
-             : EvenStages(context.num_blocks, stages)) {
+    for (const int64_t blocks : StagesOfBlocks(resolved, context, stages)) {
       resolved.add_stages()->set_blocks(blocks);
     }
   }
@@ -455,13 +512,17 @@ std::string Summary(const Plan& plan) {
   if (grid.cp() > 1) {
     text += fmt::format("cp {} (ulysses {}) x ", grid.cp(), plan.ulysses());
   }
+  const auto& stage_ranks = plan.skip().stage_ranks();
+  const std::string dp = stage_ranks.empty()
+                             ? fmt::format("{}", grid.dp())
+                             : fmt::format("{}", fmt::join(stage_ranks, "+"));
   text += fmt::format(
       "pp {} x dp {} ({} ranks), {}, {} microbatch{} of {} sample{}, stages of "
       "{} blocks",
-      grid.pp(), grid.dp(), GridSize(grid),
-      Plan::Schedule_Name(plan.schedule()), plan.microbatches(),
-      plan.microbatches() == 1 ? "" : "es", plan.microbatch_size(),
-      plan.microbatch_size() == 1 ? "" : "s", fmt::join(blocks, "+"));
+      grid.pp(), dp, NumRanks(plan), Plan::Schedule_Name(plan.schedule()),
+      plan.microbatches(), plan.microbatches() == 1 ? "" : "es",
+      plan.microbatch_size(), plan.microbatch_size() == 1 ? "" : "s",
+      fmt::join(blocks, "+"));
   if (plan.chunks_per_rank() > 1) {
     text += fmt::format(", {} a rank", plan.chunks_per_rank());
   }

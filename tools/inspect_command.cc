@@ -18,6 +18,7 @@
 #include "runtime/telemetry/metrics_log.h"
 #include "scheduler/compile.h"
 #include "scheduler/plan.h"
+#include "scheduler/stage_ranks.h"
 #include "scheduler/transformer_flops.h"
 #include "tools/commands.h"
 #include "trainer/job_file.h"
@@ -162,7 +163,7 @@ absl::Status InspectMetrics(const std::string& path,
 std::optional<int64_t> RanksOf(const RunFolder& run) {
   const absl::StatusOr<PlanFile> file = LoadPlanFile(run.plan());
   if (!file.ok()) return std::nullopt;
-  return GridSize(file->plan.grid());
+  return NumRanks(file->plan);
 }
 
 absl::Status InspectPlan(const std::string& path) {

@@ -20,6 +20,7 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan.h"
+#include "scheduler/stage_ranks.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
 #include "trainer/batches.h"
@@ -99,9 +100,12 @@ absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
   const auto size = [](bool has, uint32_t value) {
     return has ? static_cast<int64_t>(value) : 1;
   };
+  const bool alike = plan.plan.skip().stage_ranks().empty();
   const int64_t ranks =
-      size(grid.has_tp(), grid.tp()) * size(grid.has_cp(), grid.cp()) *
-      size(grid.has_dp(), grid.dp()) * size(grid.has_pp(), grid.pp());
+      !alike
+          ? NumRanks(plan.plan)
+          : size(grid.has_tp(), grid.tp()) * size(grid.has_cp(), grid.cp()) *
+                size(grid.has_dp(), grid.dp()) * size(grid.has_pp(), grid.pp());
   const auto resolved = ResolvePlan(plan.plan, PlanContextOf(v.setup, ranks));
   RETURN_IF_ERROR(plan.locations.Locate(resolved.status()));
   v.plan = *resolved;

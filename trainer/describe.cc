@@ -8,6 +8,7 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan.h"
+#include "scheduler/stage_ranks.h"
 #include "scheduler/transformer_flops.h"
 #include "trainer/rank_model.h"
 
@@ -58,7 +59,7 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
 
 absl::StatusOr<std::string> DescribeMemory(const TrainingSetup& setup,
                                            const Plan& plan) {
-  const int ranks = static_cast<int>(GridSize(plan.grid()));
+  const int ranks = static_cast<int>(NumRanks(plan));
   std::string text = "rank        peak  at the peak\n";
   for (int rank = 0; rank < ranks; ++rank) {
     ASSIGN_OR_RETURN(const MemoryStatistics memory,

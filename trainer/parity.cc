@@ -11,6 +11,7 @@
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
+#include "scheduler/stage_ranks.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {
@@ -94,9 +95,7 @@ absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
 absl::StatusOr<GridRecord> RecordGridOnThreads(
     const TrainingSetup& setup, const Plan& plan, const BatchSource& source,
     int64_t steps, const ThreadRankOptions& options) {
-  const Plan::Grid& grid = plan.grid();
-  const int ranks =
-      static_cast<int>(grid.tp() * grid.cp() * grid.dp() * grid.pp());
+  const int ranks = static_cast<int>(NumRanks(plan));
   std::mutex mutex;
   absl::StatusOr<GridRecord> result = GridRecord();
   const auto run = [&](CommunicatorFactory& factory, int rank) {

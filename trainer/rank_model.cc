@@ -14,6 +14,7 @@
 #include "scheduler/plan.h"
 #include "scheduler/skip/skip_plan.h"
 #include "scheduler/skip/skip_program.h"
+#include "scheduler/stage_ranks.h"
 
 namespace trireme {
 namespace {
@@ -82,6 +83,8 @@ absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank) {
   sizes.cp = static_cast<int>(plan.grid().cp());
   sizes.dp = static_cast<int>(plan.grid().dp());
   sizes.pp = static_cast<int>(plan.grid().pp());
+  sizes.stage_ranks.assign(plan.skip().stage_ranks().begin(),
+                           plan.skip().stage_ranks().end());
   return ProcessGrid::Create(sizes, placement, world_rank);
 }
 
@@ -90,7 +93,7 @@ absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank) {
 absl::StatusOr<RankModel::SumAxes> RankModel::ProbeSumAxes(
     const TrainingSetup& setup, const Plan& plan, int rank) {
   CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
-  DryWorld world(rank, static_cast<int>(GridSize(plan.grid())));
+  DryWorld world(rank, static_cast<int>(NumRanks(plan)));
   RankModel model(setup, plan);
   RETURN_IF_ERROR(model.BuildParts(device, world, /*allocate=*/true));
   model.SetBatch(model.DryBatch());
@@ -117,7 +120,7 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
     const TrainingSetup& setup, const Plan& plan, Device& dry_device,
     int rank) {
   ASSIGN_OR_RETURN(const SumAxes sum_axes, ProbeSumAxes(setup, plan, rank));
-  DryWorld world(rank, static_cast<int>(GridSize(plan.grid())));
+  DryWorld world(rank, static_cast<int>(NumRanks(plan)));
   std::unique_ptr<RankModel> model(new RankModel(setup, plan));
   RETURN_IF_ERROR(model->BuildParts(dry_device, world, /*allocate=*/false));
   RETURN_IF_ERROR(model->BuildTraining(sum_axes));
@@ -187,7 +190,7 @@ absl::Status RankModel::BuildGrid(Device& device,
       first_microbatch_ = static_cast<int64_t>(plan_.microbatches()) *
                           grid_->coordinate(Axis::kData);
     } else {
-      local_batch_ *= grid_->size(Axis::kData);
+      local_batch_ *= plan_.grid().dp();
       first_sample_ = 0;
     }
   }
@@ -330,9 +333,8 @@ int RankModel::VisitsOf(int logical_rank) const {
 }
 
 bool RankModel::AllReplicasVisited() const {
-  const int dp = grid_->size(Axis::kData);
-  const int first = grid_->coordinate(Axis::kPipeline) * dp;
-  for (int rank = first; rank < first + dp; ++rank) {
+  const int first = grid_->logical_rank() - grid_->coordinate(Axis::kData);
+  for (int rank = first; rank < first + grid_->size(Axis::kData); ++rank) {
     if (VisitsOf(rank) == 0) return false;
   }
   return true;

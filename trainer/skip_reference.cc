@@ -19,6 +19,7 @@
 #include "runtime/core/status.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
+#include "scheduler/stage_ranks.h"
 
 namespace trireme {
 namespace {
@@ -101,14 +102,12 @@ class SkipReference {
     stages_.push_back(std::move(stage));
   }
 
-  int StageOfRank(uint32_t rank) const {
-    return static_cast<int>(rank / plan_.grid().dp());
-  }
-
   void CountVisits() {
     visits_.assign(stages_.size(), 0);
     for (const Plan::Skip::Path& path : plan_.skip().paths()) {
-      for (const uint32_t rank : path.ranks()) ++visits_[StageOfRank(rank)];
+      for (const uint32_t rank : path.ranks()) {
+        ++visits_[StageOfRank(plan_, rank)];
+      }
       ++visits_.back();
     }
   }
@@ -134,7 +133,7 @@ class SkipReference {
   double RunMicrobatch(int m) {
     std::vector<int> route;
     for (const uint32_t rank : plan_.skip().paths(m).ranks()) {
-      route.push_back(StageOfRank(rank));
+      route.push_back(static_cast<int>(StageOfRank(plan_, rank)));
     }
     route.push_back(static_cast<int>(stages_.size()) - 1);
     Tape tape(device_);

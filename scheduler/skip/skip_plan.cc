@@ -1,12 +1,13 @@
 #include "scheduler/skip/skip_plan.h"
 
 #include <algorithm>
-#include <numeric>
+#include <utility>
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "scheduler/skip/search.h"
 #include "scheduler/skip/validator.h"
+#include "scheduler/stage_ranks.h"
 
 namespace trireme {
 namespace {
@@ -15,6 +16,8 @@ namespace {
 constexpr double kNominalTransfer = 0.01;
 // Some tenths of a second for thirty microbatches.
 constexpr int64_t kSearchEvaluations = 10'000;
+// Quotients of whole numbers that differ by less are equal.
+constexpr double kTolerance = 1e-9;
 
 absl::Status FieldError(std::string_view field, std::string_view found,
                         std::string_view expected) {
@@ -56,17 +59,18 @@ std::vector<NodePath> PathsOf(const Plan& plan) {
   return paths;
 }
 
-// Each microbatch stays on the ranks of its replica.
-std::vector<NodePath> StraightPaths(const Plan& plan) {
-  const auto dp = static_cast<int32_t>(plan.grid().dp());
-  const auto pp = static_cast<int32_t>(plan.grid().pp());
+// Each microbatch stays on the ranks of its replica; a stage with fewer ranks
+// serves the replicas in turn, one with more has idle ranks.
+std::vector<NodePath> StraightPaths(const SkipInstance& instance) {
   std::vector<NodePath> paths;
-  for (int32_t replica = 0; replica < dp; ++replica) {
-    NodePath path;
-    for (int32_t stage = 0; stage < pp; ++stage) {
-      path.push_back(replica + dp * stage);
+  for (int32_t m = 0; m < instance.num_microbatches(); ++m) {
+    const int32_t replica = m / instance.microbatches_per_data_node;
+    NodePath& path = paths.emplace_back();
+    for (const std::vector<int32_t>& group : instance.groups) {
+      const auto ranks = static_cast<int32_t>(group.size());
+      path.push_back(
+          group[(instance.num_data_nodes() > ranks ? m : replica) % ranks]);
     }
-    paths.insert(paths.end(), plan.microbatches(), path);
   }
   return paths;
 }
@@ -101,42 +105,58 @@ void SetPaths(const std::vector<NodePath>& paths, Plan& plan) {
 
 }  // namespace
 
-std::vector<int64_t> SkipStages(int64_t blocks, int64_t stages,
+std::vector<int64_t> SkipStages(int64_t blocks,
+                                const std::vector<int64_t>& ranks,
                                 int64_t visited) {
-  // What the heaviest rank has to do for a microbatch, in (stages - 1)ths of a
-  // block, where the others are visited by visited - 1 of stages - 1
-  // microbatches.
-  const auto work = [&](int64_t first) {
-    const int64_t others = blocks - first;
-    const int64_t largest = (others + stages - 2) / (stages - 1);
-    return std::max(first * (stages - 1), largest * (visited - 1));
+  const auto stages = static_cast<int64_t>(ranks.size());
+  // Where the first stage has `first` blocks: the others as even as possible.
+  const auto cut = [&](int64_t first) {
+    std::vector<int64_t> result(stages, 1);
+    result[0] = first;
+    for (int64_t left = blocks - first - (stages - 1); left > 0; --left) {
+      int64_t least = 1;
+      for (int64_t stage = 2; stage < stages; ++stage) {
+        if ((result[stage] + 1) * ranks[least] <
+            (result[least] + 1) * ranks[stage]) {
+          least = stage;
+        }
+      }
+      ++result[least];
+    }
+    return result;
   };
-  int64_t first = 1;
-  for (int64_t other = 2; other <= blocks - stages + 1; ++other) {
-    if (work(other) < work(first)) first = other;
+  // What the busiest rank has to do for a microbatch, in (stages - 1)ths of a
+  // block: each of the others is visited by visited - 1 of stages - 1.
+  const auto work = [&](const std::vector<int64_t>& stage_blocks) {
+    double most = 0;
+    for (int64_t stage = 0; stage < stages; ++stage) {
+      const int64_t visits = stage == 0 ? stages - 1 : visited - 1;
+      most = std::max(most, static_cast<double>(stage_blocks[stage] * visits) /
+                                static_cast<double>(ranks[stage]));
+    }
+    return most;
+  };
+  std::vector<int64_t> best = cut(1);
+  for (int64_t first = 2; first <= blocks - stages + 1; ++first) {
+    std::vector<int64_t> other = cut(first);
+    if (work(other) < work(best) * (1 - kTolerance)) best = std::move(other);
   }
-  std::vector<int64_t> result = {first};
-  for (int64_t stage = 1; stage < stages; ++stage) {
-    const int64_t left = stages - stage;
-    const int64_t used =
-        std::accumulate(result.begin(), result.end(), int64_t{0});
-    result.push_back((blocks - used + left - 1) / left);
-  }
-  return result;
+  return best;
 }
 
 SkipInstance SkipInstanceOf(const Plan& plan) {
   const Plan::Skip& skip = plan.skip();
-  const auto dp = static_cast<int32_t>(plan.grid().dp());
   const auto pp = static_cast<int32_t>(plan.grid().pp());
+  const auto ranks = static_cast<int32_t>(NumRanks(plan));
   SkipInstance instance;
   instance.groups.resize(pp);
-  for (int32_t node = 0; node < dp * pp; ++node) {
-    instance.groups[node / dp].push_back(node);
-    instance.forward_s.push_back(plan.stages(node / dp).blocks());
+  for (int32_t node = 0; node < ranks; ++node) {
+    const int64_t stage = StageOfRank(plan, node);
+    instance.groups[stage].push_back(node);
+    instance.forward_s.push_back(plan.stages(static_cast<int>(stage)).blocks());
   }
-  instance.transfer_s.assign(dp * pp,
-                             std::vector<double>(dp * pp, kNominalTransfer));
+  instance.transfer_s.assign(ranks,
+                             std::vector<double>(ranks, kNominalTransfer));
   instance.path_length = static_cast<int32_t>(skip.stages_per_microbatch());
   instance.microbatches_per_data_node =
       static_cast<int32_t>(plan.microbatches());
@@ -175,7 +195,7 @@ absl::Status ResolveSkip(Plan& plan) {
       return FieldError("orders", "orders without paths", "both or paths");
     }
     if (skip.stages_per_microbatch() == plan.grid().pp() && !skip.swaps()) {
-      SetPaths(StraightPaths(plan), plan);
+      SetPaths(StraightPaths(instance), plan);
     } else {
       ASSIGN_OR_RETURN(
           const SkipSearchResult found,
@@ -236,8 +256,8 @@ bool VisitsAllInOrder(const Plan& plan) {
         return path.ranks_size() == static_cast<int>(plan.grid().pp()) &&
                std::is_sorted(path.ranks().begin(), path.ranks().end(),
                               [&](uint32_t a, uint32_t b) {
-                                return a / plan.grid().dp() <
-                                       b / plan.grid().dp();
+                                return StageOfRank(plan, a) <
+                                       StageOfRank(plan, b);
                               });
       });
 }

@@ -1,9 +1,9 @@
 // A plan's partial pipeline (Plan.skip) as a SkipPipe instance and a schedule.
 //
-// Nodes are the plan's logical ranks; the group of stage s is the dp ranks of
-// pipeline coordinate s. Costs are nominal (a stage's forward takes as long as
-// it has blocks, messages almost nothing): whoever knows a cluster gives paths
-// and orders in the plan.
+// Nodes are the plan's logical ranks; the group of stage s is the ranks that
+// hold it (scheduler/stage_ranks.h). Costs are nominal (a stage's forward takes
+// as long as it has blocks, messages almost nothing): whoever knows a cluster
+// gives paths and orders in the plan.
 //
 // Errors are InvalidArgument and name the field of the plan, what was found and
 // what was expected. Pure functions.
@@ -22,10 +22,12 @@
 
 namespace trireme {
 
-// Blocks of each stage where every microbatch visits the first and `visited` -
-// 1 of the others, all equally often: as even as possible by work. Where that
-// is all of them, as even as possible. blocks >= stages >= 2, visited >= 2.
-std::vector<int64_t> SkipStages(int64_t blocks, int64_t stages,
+// Blocks of each stage, of which stage s has ranks[s] ranks, where every
+// microbatch visits the first and `visited` - 1 of the others, all equally
+// often: as even as possible by the work of a rank, the first stage having no
+// more than that takes. blocks >= ranks.size() >= visited >= 2.
+std::vector<int64_t> SkipStages(int64_t blocks,
+                                const std::vector<int64_t>& ranks,
                                 int64_t visited);
 
 // Of a plan whose other fields are resolved.

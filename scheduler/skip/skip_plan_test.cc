@@ -65,6 +65,59 @@ TEST(SkipPlan, ResolvesToTheSamePlanAgain) {
   }
 }
 
+absl::StatusOr<Plan> OnSevenRanks(const std::string& text) {
+  Plan plan;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &plan));
+  return ResolvePlan(
+      plan, {.world_size = 7, .global_batch = 12, .num_blocks = 6, .heads = 8});
+}
+
+// Stages that are visited less may have fewer ranks, as in the paper.
+TEST(SkipPlan, StagesHaveTheirOwnNumbersOfRanks) {
+  const auto plan = OnSevenRanks(
+      "microbatches: 4 skip { stage_ranks: [3, 2, 2] stages_per_microbatch: 2 "
+      "}");
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->grid().dp(), 3u);
+  EXPECT_EQ(plan->grid().pp(), 3u);
+  EXPECT_EQ(plan->placement_size(), 7);
+  EXPECT_EQ(plan->skip().paths_size(), 12);
+  EXPECT_THAT(Summary(*plan), HasSubstr("dp 3+2+2 (7 ranks)"));
+  const SkipInstance instance = SkipInstanceOf(*plan);
+  EXPECT_EQ(instance.groups,
+            (std::vector<std::vector<int32_t>>{{0, 1, 2}, {3, 4}, {5, 6}}));
+  const auto again = OnSevenRanks(plan->ShortDebugString());
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(plan->ShortDebugString(), again->ShortDebugString());
+  // All stages in order: two ranks serve three replicas in turn.
+  const auto straight =
+      OnSevenRanks("microbatches: 4 skip { stage_ranks: [3, 2, 2] }");
+  ASSERT_TRUE(straight.ok()) << straight.status();
+  EXPECT_EQ(straight->skip().paths(4).ShortDebugString(),
+            "ranks: 1 ranks: 3 ranks: 5");
+  EXPECT_EQ(straight->skip().paths(5).ShortDebugString(),
+            "ranks: 1 ranks: 4 ranks: 6");
+  EXPECT_TRUE(VisitsAllInOrder(*straight));
+}
+
+TEST(SkipPlan, RefusesRanksOfStagesThatDoNotFit) {
+  const auto refusal = [](const std::string& text) {
+    return std::string(OnSevenRanks(text).status().message());
+  };
+  EXPECT_THAT(refusal("skip { stage_ranks: [3, 2, 1] }"),
+              HasSubstr("plan.skip.stage_ranks: found 6 in all, expected a sum "
+                        "of 7"));
+  EXPECT_THAT(refusal("skip { stage_ranks: [3, 4, 0] }"),
+              HasSubstr("plan.skip.stage_ranks: found 0, expected at least 1"));
+  EXPECT_THAT(
+      refusal("grid { pp: 2 } skip { stage_ranks: [3, 2, 2] }"),
+      HasSubstr("found 3 entries, expected one for each of grid.pp, 2"));
+  EXPECT_THAT(refusal("grid { dp: 2 } skip { stage_ranks: [3, 2, 2] }"),
+              HasSubstr("found 3 first, expected grid.dp, 2"));
+  EXPECT_THAT(refusal("grid { tp: 2 } skip { stage_ranks: [3, 2, 2] }"),
+              HasSubstr("found tp 2 and cp 1"));
+}
+
 // Every stage but the first serves as many microbatches as any other.
 TEST(SkipPlan, SearchedPathsAreBalanced) {
   const auto plan =
@@ -97,13 +150,19 @@ TEST(SkipPlan, WithoutSkipsPathsAreStraight) {
 // The first stage is visited by all microbatches, the others by some.
 TEST(SkipPlan, StagesAreCutByWork) {
   // Two of three others: 1 against 2 * 2 / 3.
-  EXPECT_EQ(SkipStages(7, 4, 3), (std::vector<int64_t>{1, 2, 2, 2}));
+  EXPECT_EQ(SkipStages(7, {1, 1, 1, 1}, 3), (std::vector<int64_t>{1, 2, 2, 2}));
   // Three of five: 1 against 2 * 3 / 5.
-  EXPECT_EQ(SkipStages(11, 6, 4), (std::vector<int64_t>{1, 2, 2, 2, 2, 2}));
+  EXPECT_EQ(SkipStages(11, {1, 1, 1, 1, 1, 1}, 4),
+            (std::vector<int64_t>{1, 2, 2, 2, 2, 2}));
   // A second block for the first stage would not unburden the largest.
-  EXPECT_EQ(SkipStages(12, 4, 3), (std::vector<int64_t>{1, 4, 4, 3}));
-  EXPECT_EQ(SkipStages(4, 4, 2), (std::vector<int64_t>{1, 1, 1, 1}));
-  EXPECT_EQ(SkipStages(9, 2, 2), (std::vector<int64_t>{4, 5}));
+  EXPECT_EQ(SkipStages(12, {2, 2, 2, 2}, 3),
+            (std::vector<int64_t>{1, 4, 4, 3}));
+  EXPECT_EQ(SkipStages(4, {1, 1, 1, 1}, 2), (std::vector<int64_t>{1, 1, 1, 1}));
+  EXPECT_EQ(SkipStages(9, {3, 3}, 2), (std::vector<int64_t>{4, 5}));
+  // The published groups: visits and ranks go together.
+  EXPECT_EQ(SkipStages(24, {5, 3, 3, 3, 3, 3}, 4),
+            (std::vector<int64_t>{4, 4, 4, 4, 4, 4}));
+  EXPECT_EQ(SkipStages(8, {1, 3}, 2), (std::vector<int64_t>{2, 6}));
 }
 
 }  // namespace

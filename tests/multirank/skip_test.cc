@@ -65,7 +65,14 @@ INSTANTIATE_TEST_SUITE_P(
                                       "  paths { ranks: [0, 2] } "
                                       "  paths { ranks: [0, 2] } "
                                       "  paths { ranks: [1, 2] } "
-                                      "  paths { ranks: [1, 2] } }")}),
+                                      "  paths { ranks: [1, 2] } }")},
+        // Stages of two, one and one rank.
+        GridCase{.pp = 3,
+                 .dp = 2,
+                 .dtype = DType::kFloat32,
+                 .plan = PlanFromText("microbatches: 4 skip { "
+                                      "  stage_ranks: [2, 1, 1] "
+                                      "  stages_per_microbatch: 2 }")}),
     [](const auto& info) { return info.param.Name(); });
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "tests/parity/tiny_job.h"
 
 #include <mutex>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -16,6 +17,14 @@ namespace trireme {
 namespace {
 
 constexpr int64_t kSteps = 3;
+
+int64_t WorldSizeOf(const GridCase& grid) {
+  const auto& stage_ranks = grid.plan.skip().stage_ranks();
+  if (!stage_ranks.empty()) {
+    return std::accumulate(stage_ranks.begin(), stage_ranks.end(), int64_t{0});
+  }
+  return int64_t{grid.tp} * grid.cp * grid.pp * grid.dp;
+}
 
 }  // namespace
 
@@ -100,7 +109,7 @@ Plan PlanOf(const GridCase& grid) {
   // Small enough that there are several buckets.
   plan.set_gradient_bucket_bytes(16 << 10);
   const absl::StatusOr<Plan> resolved =
-      ResolvePlan(plan, {.world_size = grid.tp * grid.cp * grid.pp * grid.dp,
+      ResolvePlan(plan, {.world_size = WorldSizeOf(grid),
                          .global_batch = setup.global_batch,
                          .num_blocks = setup.model.layers,
                          .heads = setup.model.heads});
