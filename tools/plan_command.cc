@@ -108,8 +108,43 @@ absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
   return input;
 }
 
+// "3,5".
+absl::StatusOr<std::vector<int32_t>> ParseRanks(const std::string& text) {
+  std::vector<int32_t> ranks;
+  if (text.empty()) return ranks;
+  for (const auto view : absl::StrSplit(text, ',')) {
+    int32_t rank = 0;
+    if (!absl::SimpleAtoi(view, &rank)) {
+      return InvalidArgument(
+          "--without: found '{}', expected ranks separated by commas",
+          std::string(view));
+    }
+    ranks.push_back(rank);
+  }
+  return ranks;
+}
+
+// How the paths of a routed plan compare, and what its ranks hold.
+std::string RouteText(const RoutedPlan& routed, const SkipEstimate& estimate) {
+  std::string text = fmt::format(
+      "{}\nstep {:.4g} s, of which paths {:.4g} s ({})\n", Summary(routed.plan),
+      estimate.step_s, routed.makespan_s,
+      routed.proven
+          ? std::string("no paths are faster")
+          : fmt::format("no paths take less than {:.4g} s: a gap of at most "
+                        "{:.1f} %",
+                        routed.lower_bound_s,
+                        100 * (routed.makespan_s / routed.lower_bound_s - 1)));
+  const auto fullest = std::max_element(
+      estimate.peak.begin(), estimate.peak.end(),
+      [](const auto& a, const auto& b) { return a.total() < b.total(); });
+  text += fmt::format("memory of the fullest rank, {}: {}\n",
+                      fullest - estimate.peak.begin(), ToText(*fullest));
+  return text;
+}
+
 // The paths of a given partial pipeline for the cluster, beside the ordinary
-// pipeline on the same ranks.
+// pipeline on the same ranks where it has as many for every stage.
 absl::Status RouteAndPrint(const ParsedCommand& arguments,
                            const PlannerInput& input) {
   ASSIGN_OR_RETURN(const PlanFile file, LoadPlanFile(arguments.Get("route")));
@@ -124,20 +159,23 @@ absl::Status RouteAndPrint(const ParsedCommand& arguments,
                                .heads = input.model.heads};
   const auto plan = ResolvePlan(file.plan, context);
   RETURN_IF_ERROR(file.locations.Locate(plan.status()));
-  ASSIGN_OR_RETURN(
-      const RoutedPlan routed,
-      RouteSkips(input.model, cluster, *plan, SkipSearchOptions()));
-  ASSIGN_OR_RETURN(const double step_s,
-                   SkipStepSeconds(input.model, cluster, routed.plan));
-  Plan whole = *plan;
-  whole.clear_skip();
-  ASSIGN_OR_RETURN(const Estimate ordinary,
-                   EstimatePlan(input.model, cluster, whole));
-  fmt::print(
-      "{}\nstep {:.4g} s, of which paths {:.4g} s (no paths take less than "
-      "{:.4g} s); the whole pipeline, {}, takes {:.4g} s\n",
-      Summary(routed.plan), step_s, routed.makespan_s, routed.lower_bound_s,
-      Plan::Schedule_Name(whole.schedule()), ordinary.step_s);
+  ASSIGN_OR_RETURN(const std::vector<int32_t> without,
+                   ParseRanks(arguments.Get("without")));
+  ASSIGN_OR_RETURN(RoutedPlan routed, RouteSkips(input.model, cluster, *plan,
+                                                 SkipSearchOptions(), without));
+  ASSIGN_OR_RETURN(const SkipEstimate estimate,
+                   EstimateSkipPlan(input.model, cluster, routed.plan));
+  RETURN_IF_ERROR(CheckSkipMemory(estimate));
+  fmt::print("{}", RouteText(routed, estimate));
+  if (plan->skip().stage_ranks().empty()) {
+    Plan whole = *plan;
+    whole.clear_skip();
+    ASSIGN_OR_RETURN(const Estimate ordinary,
+                     EstimatePlan(input.model, cluster, whole));
+    fmt::print("the whole pipeline, {}, takes {:.4g} s\n",
+               Plan::Schedule_Name(whole.schedule()), ordinary.step_s);
+  }
+  *routed.plan.mutable_predicted() = PredictionOf(estimate);
   RETURN_IF_ERROR(WriteTextProtoFile(routed.plan, arguments.Get("out")));
   fmt::print("plan: {}\n", arguments.Get("out"));
   return absl::OkStatus();
@@ -146,6 +184,11 @@ absl::Status RouteAndPrint(const ParsedCommand& arguments,
 absl::Status MakeAndPrint(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(const PlannerInput input, InputOf(arguments));
   if (arguments.Has("route")) return RouteAndPrint(arguments, input);
+  if (arguments.Has("without")) {
+    return InvalidArgument(
+        "--without: found no --route, expected one: it keeps the paths of a "
+        "partial pipeline from ranks");
+  }
   ASSIGN_OR_RETURN(const PlanReport report, MakePlan(input));
   const RankedPlan& chosen = report.best.front();
   fmt::print("{}\n{}\n{}\n{}", PlanTable(report), MemoryTable(chosen),
@@ -222,6 +265,10 @@ Command PlanCommand() {
                     .value = "FILE",
                     .help = "instead of a search: the fastest paths for this "
                             "plan's partial pipeline (its `skip`)"},
+                   {.name = "without",
+                    .value = "RANK,..",
+                    .help = "with --route: no path visits these logical ranks "
+                            "(none of the first stage)"},
                    {.name = "sensitivity",
                     .help = "how much each link matters to the chosen plan"},
                    {.name = "trace",

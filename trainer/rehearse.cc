@@ -47,8 +47,9 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
   const ModelShape shape = ModelShapeOf(options.setup);
   Rehearsal rehearsal;
   if (options.plan.has_skip()) {
-    ASSIGN_OR_RETURN(rehearsal.predicted.step_s,
-                     SkipStepSeconds(shape, cluster, options.plan));
+    ASSIGN_OR_RETURN(const SkipEstimate predicted,
+                     EstimateSkipPlan(shape, cluster, options.plan));
+    rehearsal.predicted.step_s = predicted.step_s;
   } else {
     ASSIGN_OR_RETURN(rehearsal.predicted,
                      EstimatePlan(shape, cluster, options.plan));

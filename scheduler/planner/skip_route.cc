@@ -1,93 +1,128 @@
 #include "scheduler/planner/skip_route.h"
 
 #include <algorithm>
-#include <utility>
-#include <vector>
+#include <cmath>
+#include <map>
 
 #include "runtime/core/status.h"
 #include "scheduler/plan.h"
-#include "scheduler/planner/plan_costs.h"
-#include "scheduler/skip/simulator.h"
+#include "scheduler/planner/skip_costs.h"
 #include "scheduler/skip/skip_plan.h"
+#include "scheduler/stage_ranks.h"
 
 namespace trireme {
+namespace {
+
+// What a message of so many bytes occupies between two nodes of the cluster.
+SkipLink LinkOf(const ClusterModel& cluster, int32_t from, int32_t to,
+                double bytes) {
+  const ClusterLink& link = cluster.LinkBetweenNodes(from, to);
+  if (from == to) return {.busy_s = bytes / link.bytes_per_s};
+  SkipLink occupied = {.busy_s = bytes / cluster.BytesPerSecond(from, to, 1)};
+  if (std::isfinite(link.shared_bytes_per_s)) {
+    occupied.channels[0] = {.number = cluster.num_nodes() * (from + 1) + to,
+                            .busy_s = bytes / link.shared_bytes_per_s};
+  }
+  const double card = cluster.nodes[from].card_bytes_per_s;
+  if (std::isfinite(card)) {
+    occupied.channels[1] = {.number = from, .busy_s = bytes / card};
+  }
+  return occupied;
+}
+
+// So that the paths' tables of channels are short.
+void NumberChannels(SkipInstance& instance) {
+  std::map<int32_t, int32_t> numbers;
+  for (std::vector<SkipLink>& row : instance.links) {
+    for (SkipLink& link : row) {
+      for (SkipLink::Channel& channel : link.channels) {
+        if (channel.number < 0) continue;
+        channel.number = numbers
+                             .try_emplace(channel.number,
+                                          static_cast<int32_t>(numbers.size()))
+                             .first->second;
+      }
+    }
+  }
+}
+
+absl::Status CheckWithout(const Plan& plan,
+                          const std::vector<int32_t>& without) {
+  const int64_t ranks = NumRanks(plan);
+  for (const int32_t rank : without) {
+    if (rank < 0 || rank >= ranks) {
+      return InvalidArgument("without: found rank {}, expected 0 to {}", rank,
+                             ranks - 1);
+    }
+    if (StageOfRank(plan, rank) == 0) {
+      return InvalidArgument(
+          "without: found rank {} of the first stage, expected ranks of other "
+          "stages: its microbatches begin and end there",
+          rank);
+    }
+  }
+  SkipInstance instance = SkipInstanceOf(plan);
+  instance.idle = without;
+  const std::vector<bool> live = LiveStages(instance);
+  const auto stages = std::count(live.begin(), live.end(), true);
+  if (stages >= instance.path_length) return absl::OkStatus();
+  return InvalidArgument(
+      "without: found {} stages that keep a rank, expected at least the {} "
+      "that "
+      "a microbatch visits (plan.skip.stages_per_microbatch)",
+      stages, instance.path_length);
+}
+
+}  // namespace
 
 SkipInstance RoutedInstance(const ModelShape& model,
                             const ClusterModel& cluster, const Plan& plan) {
-  const RuntimeTraits traits;
-  const PlanCoster coster(model, cluster, plan, traits);
   SkipInstance instance = SkipInstanceOf(plan);
-  const auto dp = static_cast<int32_t>(plan.grid().dp());
-  std::vector<int32_t> place;
-  double head = 0, backward = 0, forward = 0;
-  for (int32_t node = 0; node < instance.num_nodes(); ++node) {
-    place.push_back(cluster.node_of_rank[PhysicalRankOf(plan, node)]);
-    const DeviceArithmetic seconds = coster.ArithmeticOn(place.back());
-    const auto blocks = static_cast<double>(plan.stages(node / dp).blocks());
-    const bool embeds = node < dp;
-    instance.forward_s[node] = blocks * seconds.block.forward_s +
-                               (embeds ? seconds.embedding.forward_s : 0);
-    forward += instance.forward_s[node];
-    backward += blocks * seconds.block.backward_s +
-                (embeds ? seconds.embedding.backward_s : 0);
-    if (plan.recompute() == Plan::FULL) {
-      backward += blocks * seconds.block.forward_s;
-    }
-    if (embeds) {
-      head += (seconds.head.forward_s + seconds.head.backward_s) /
-              instance.forward_s[node] / dp;
-    }
+  const SkipCosts costs = SkipCostsOf(model, cluster, plan);
+  const int32_t nodes = instance.num_nodes();
+  for (int32_t node = 0; node < nodes; ++node) {
+    const std::vector<SkipChunkCost>& chunks = costs.ranks[node].chunks;
+    instance.forward_s[node] = chunks[0].cost.forward_s;
+    instance.backward_s.push_back(chunks[0].cost.backward_s);
+    instance.loss_s.push_back(chunks.size() > 1 ? chunks[1].cost.forward_s +
+                                                      chunks[1].cost.backward_s
+                                                : 0);
   }
-  instance.backward_over_forward = backward / forward;
-  instance.loss_over_forward = head;
   const auto bytes = static_cast<double>(
       MessageBytes(model, SplitOf(plan), /*scatter=*/false));
-  for (int32_t from = 0; from < instance.num_nodes(); ++from) {
-    for (int32_t to = 0; to < instance.num_nodes(); ++to) {
+  instance.links.assign(nodes, std::vector<SkipLink>(nodes));
+  for (int32_t from = 0; from < nodes; ++from) {
+    for (int32_t to = 0; to < nodes; ++to) {
       if (from == to) continue;
-      const ClusterLink& link =
-          cluster.LinkBetweenNodes(place[from], place[to]);
+      const int32_t sender = cluster.node_of_rank[PhysicalRankOf(plan, from)];
+      const int32_t receiver = cluster.node_of_rank[PhysicalRankOf(plan, to)];
+      instance.links[from][to] = LinkOf(cluster, sender, receiver, bytes);
       instance.transfer_s[from][to] =
-          link.latency_s + bytes / link.BytesPerSecond(1);
+          cluster.LinkBetweenNodes(sender, receiver).latency_s +
+          instance.links[from][to].busy_s;
     }
   }
+  NumberChannels(instance);
   return instance;
 }
 
 absl::StatusOr<RoutedPlan> RouteSkips(const ModelShape& model,
                                       const ClusterModel& cluster,
                                       const Plan& plan,
-                                      const SkipSearchOptions& options) {
+                                      const SkipSearchOptions& options,
+                                      const std::vector<int32_t>& without) {
+  RETURN_IF_ERROR(CheckWithout(plan, without));
   SkipInstance instance = RoutedInstance(model, cluster, plan);
-  instance.equal_stage_visits = instance.num_microbatches() *
-                                    (instance.path_length - 1) %
-                                    (instance.num_stages() - 1) ==
-                                0;
+  instance.idle = without;
+  instance.equal_stage_visits = VisitsDivide(instance);
   ASSIGN_OR_RETURN(const SkipSearchResult found,
                    SearchSkipSchedule(instance, options));
   RoutedPlan routed = {.plan = plan,
                        .makespan_s = found.makespan_s,
-                       .lower_bound_s = found.lower_bound_s};
+                       .lower_bound_s = found.lower_bound_s,
+                       .proven = found.proven};
   SetSkipSchedule(found.schedule, routed.plan);
   return routed;
-}
-
-absl::StatusOr<double> SkipStepSeconds(const ModelShape& model,
-                                       const ClusterModel& cluster,
-                                       const Plan& plan) {
-  const SkipInstance instance = RoutedInstance(model, cluster, plan);
-  ASSIGN_OR_RETURN(const SkipSchedule schedule, SkipScheduleOf(plan));
-  ASSIGN_OR_RETURN(const SkipTimes times, TimeSkipSchedule(instance, schedule));
-  const RuntimeTraits traits;
-  const PlanCosts costs =
-      PlanCoster(model, cluster, plan, traits).CostsOf(/*replica=*/0);
-  double end = 0;
-  for (size_t stage = 0; stage < costs.buckets.size(); ++stage) {
-    const ChunkCost& chunk = costs.cost.chunks[stage][0];
-    end =
-        std::max(end, costs.buckets[stage] * (chunk.reduce_s + chunk.update_s));
-  }
-  return times.makespan_s + end + costs.cost.clip_s;
 }
 
 }  // namespace trireme

@@ -59,9 +59,43 @@ int32_t DataNodeOf(const SkipInstance& instance, int32_t microbatch) {
   return instance.groups[0][microbatch / instance.microbatches_per_data_node];
 }
 
+bool IsIdle(const SkipInstance& instance, int32_t node) {
+  return std::count(instance.idle.begin(), instance.idle.end(), node) > 0;
+}
+
+std::vector<bool> LiveStages(const SkipInstance& instance) {
+  std::vector<bool> live;
+  for (const std::vector<int32_t>& group : instance.groups) {
+    live.push_back(!std::all_of(group.begin(), group.end(), [&](int32_t node) {
+      return IsIdle(instance, node);
+    }));
+  }
+  return live;
+}
+
+bool VisitsDivide(const SkipInstance& instance) {
+  const std::vector<bool> live = LiveStages(instance);
+  const auto others = std::count(live.begin() + 1, live.end(), true);
+  return instance.num_microbatches() * (instance.path_length - 1) % others == 0;
+}
+
 int32_t VisitsPerStage(const SkipInstance& instance) {
-  return instance.num_microbatches() * (instance.path_length - 1) /
-         (instance.num_stages() - 1);
+  const std::vector<bool> live = LiveStages(instance);
+  const auto others = std::count(live.begin() + 1, live.end(), true);
+  return static_cast<int32_t>(instance.num_microbatches() *
+                              (instance.path_length - 1) / others);
+}
+
+double BackwardSeconds(const SkipInstance& instance, int32_t node) {
+  return instance.backward_s.empty()
+             ? instance.forward_s[node] * instance.backward_over_forward
+             : instance.backward_s[node];
+}
+
+double LossSeconds(const SkipInstance& instance, int32_t node) {
+  return instance.loss_s.empty()
+             ? instance.forward_s[node] * instance.loss_over_forward
+             : instance.loss_s[node];
 }
 
 std::vector<int32_t> StageOfNodes(const SkipInstance& instance) {
@@ -119,6 +153,36 @@ absl::Status CheckInstance(const SkipInstance& instance) {
       }
     }
   }
+  for (const int32_t node : instance.idle) {
+    if (node >= 0 && node < nodes &&
+        std::count(instance.groups[0].begin(), instance.groups[0].end(),
+                   node) == 0) {
+      continue;
+    }
+    return InvalidArgument(
+        "idle: found node {}, expected nodes that do not hold the first stage: "
+        "microbatches begin and end there",
+        node);
+  }
+  const std::vector<bool> live = LiveStages(instance);
+  const auto stages = std::count(live.begin(), live.end(), true);
+  if (instance.path_length > stages) {
+    return InvalidArgument(
+        "path_length: found {}, expected at most {}: so many stages have a "
+        "node that is not idle",
+        instance.path_length, stages);
+  }
+  const auto sized = [nodes](const auto& list) {
+    return list.empty() || static_cast<int32_t>(list.size()) == nodes;
+  };
+  if (!sized(instance.links) || !sized(instance.backward_s) ||
+      !sized(instance.loss_s)) {
+    return InvalidArgument(
+        "links, backward_s, loss_s: found {}, {} and {} entries, expected none "
+        "or one for each of the {} nodes",
+        instance.links.size(), instance.backward_s.size(),
+        instance.loss_s.size(), nodes);
+  }
   return absl::OkStatus();
 }
 
@@ -131,10 +195,10 @@ int32_t TaskNode(const NodePath& path, int32_t task) {
 double TaskSeconds(const SkipInstance& instance, const NodePath& path,
                    int32_t task) {
   const int32_t length = static_cast<int32_t>(path.size());
-  const double forward = instance.forward_s[TaskNode(path, task)];
-  if (IsForwardTask(length, task)) return forward;
-  if (task == length) return forward * instance.loss_over_forward;
-  return forward * instance.backward_over_forward;
+  const int32_t node = TaskNode(path, task);
+  if (IsForwardTask(length, task)) return instance.forward_s[node];
+  return task == length ? LossSeconds(instance, node)
+                        : BackwardSeconds(instance, node);
 }
 
 double SoloSeconds(const SkipInstance& instance, const NodePath& path) {

@@ -15,6 +15,7 @@
 #ifndef TRIREME_SCHEDULER_SKIP_INSTANCE_H_
 #define TRIREME_SCHEDULER_SKIP_INSTANCE_H_
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -32,6 +33,20 @@ struct SkipRules {
   int32_t max_forward_jump = 4;
 };
 
+// What a message occupies on its way from one node to another, from when it
+// leaves. Messages enter in the order in which they are ready.
+struct SkipLink {
+  struct Channel {
+    int32_t number = -1;  // negative: none
+    double busy_s = 0;
+  };
+  // The link itself.
+  double busy_s = 0;
+  // What it shares with other links: a machine's network card, the link of
+  // several nodes' machines. A message enters them together.
+  std::array<Channel, 2> channels;
+};
+
 struct SkipInstance {
   // groups[stage]: nodes that hold the stage. Every node is in one group.
   std::vector<std::vector<int32_t>> groups;
@@ -39,6 +54,12 @@ struct SkipInstance {
   std::vector<double> forward_s;
   // transfer_s[sender][receiver]: latency + bytes / bandwidth + overhead.
   std::vector<std::vector<double>> transfer_s;
+  // links[sender][receiver]. Empty: links carry any number of messages at once.
+  std::vector<std::vector<SkipLink>> links;
+  // [node]: seconds of a backward, and of the loss where the node is a data
+  // node. Empty: so many times the forward's.
+  std::vector<double> backward_s;
+  std::vector<double> loss_s;
   double backward_over_forward = 1.5;
   double loss_over_forward = 0.25;
   // A node rests so long after each task; the task's message leaves before.
@@ -53,7 +74,10 @@ struct SkipInstance {
   // Microbatches that may pass through a node in the step; 0: any number. The
   // published planner gives all nodes outside group 0 the same number.
   int32_t max_visits_per_node = 0;
-  // Every stage but 0 serves as many microbatches as any other (CC2).
+  // Nodes that no path may visit (lost ones); none of group 0.
+  std::vector<int32_t> idle;
+  // Every stage but 0 serves as many microbatches as any other (CC2); stages
+  // whose nodes are all idle serve none.
   bool equal_stage_visits = true;
   SkipRules rules;
 
@@ -72,8 +96,19 @@ struct SkipInstance {
 // node, in the order of groups[0].
 int32_t DataNodeOf(const SkipInstance& instance, int32_t microbatch);
 
-// Visits of every stage but 0 where all are equal: their mean, rounded down.
+// Whether no path may visit the node.
+bool IsIdle(const SkipInstance& instance, int32_t node);
+
+// [stage]: has a node that paths may visit.
+std::vector<bool> LiveStages(const SkipInstance& instance);
+
+// Whether all live stages but 0 can be visited equally often.
+bool VisitsDivide(const SkipInstance& instance);
+// How often then; else rounded down.
 int32_t VisitsPerStage(const SkipInstance& instance);
+
+double BackwardSeconds(const SkipInstance& instance, int32_t node);
+double LossSeconds(const SkipInstance& instance, int32_t node);
 
 // stage_of[node].
 std::vector<int32_t> StageOfNodes(const SkipInstance& instance);
@@ -96,8 +131,8 @@ inline bool IsBackwardTask(int32_t path_length, int32_t task) {
   return task > path_length;
 }
 
-// Seconds of the microbatch alone: 2.5 sum(w) + 0.25 w_0 + 2 sum(d), the edge
-// back to the data node included.
+// Seconds of the microbatch alone: with the usual ratios 2.5 sum(w) + 0.25 w_0
+// + 2 sum(d), the edge back to the data node included.
 double SoloSeconds(const SkipInstance& instance, const NodePath& path);
 
 // Sequences of stages 0, s_1, ... of length path_length that the rules allow,

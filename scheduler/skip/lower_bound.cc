@@ -26,9 +26,8 @@ void Shorten(const SkipInstance& instance, const NodePath& path,
     here.forward_s += instance.transfer_s[path[i]][next];
     here.backward_s += instance.transfer_s[next][path[i]];
     if (i == 0) continue;
-    const double forward = instance.forward_s[path[i]];
-    here.forward_s += forward;
-    here.backward_s += forward * instance.backward_over_forward;
+    here.forward_s += instance.forward_s[path[i]];
+    here.backward_s += BackwardSeconds(instance, path[i]);
   }
   absence.forward_s = std::min(absence.forward_s, here.forward_s);
   absence.backward_s = std::min(absence.backward_s, here.backward_s);
@@ -47,8 +46,8 @@ class DataNodeAlone {
         gap_s_(instance.gap_s),
         absence_(absence),
         forward_s_(instance.forward_s[node]),
-        loss_s_(forward_s_ * instance.loss_over_forward),
-        backward_s_(forward_s_ * instance.backward_over_forward),
+        loss_s_(LossSeconds(instance, node)),
+        backward_s_(BackwardSeconds(instance, node)),
         forward_end_(n_),
         loss_end_(n_) {}
 

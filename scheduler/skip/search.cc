@@ -41,7 +41,7 @@ class Search {
       if (restart == 0) {
         result_.greedy_makespan_s = result_.makespan_s;
         RETURN_IF_ERROR(TryExactly());
-        if (result_.proven) break;
+        if (AtBound()) break;
       }
       if (!started) {
         return NotFound(
@@ -51,7 +51,7 @@ class Search {
       Anneal(options_.evaluations * (restart + 1) / options_.restarts, coarse);
       if (AtBound()) break;
     }
-    result_.proven |= AtBound();
+    result_.proven = AtBound();
     return result_;
   }
 
@@ -77,15 +77,23 @@ class Search {
         instance_.num_microbatches() > kExactMicrobatches) {
       return absl::OkStatus();
     }
+    // Where messages wait for one another no schedule is faster than where they
+    // do not.
+    SkipInstance uncontended = instance_;
+    uncontended.links.clear();
     const bool found = !result_.schedule.paths.empty();
     absl::StatusOr<ExactResult> exact = SolveSkipExactly(
-        instance_, options_.exact_limit, found ? &result_.schedule : nullptr);
+        uncontended, options_.exact_limit, found ? &result_.schedule : nullptr);
     if (absl::IsResourceExhausted(exact.status())) return absl::OkStatus();
     RETURN_IF_ERROR(exact.status());
-    result_.instance = instance_;
-    result_.schedule = std::move(exact->schedule);
-    result_.makespan_s = result_.lower_bound_s = exact->makespan_s;
-    result_.proven = true;
+    result_.lower_bound_s = std::max(result_.lower_bound_s, exact->makespan_s);
+    ASSIGN_OR_RETURN(const SkipTimes times,
+                     TimeSkipSchedule(instance_, exact->schedule));
+    if (times.makespan_s < result_.makespan_s) {
+      result_.instance = instance_;
+      result_.schedule = std::move(exact->schedule);
+      result_.makespan_s = times.makespan_s;
+    }
     return absl::OkStatus();
   }
 
@@ -129,14 +137,11 @@ class Search {
 absl::StatusOr<SkipSearchResult> SearchSkipSchedule(
     const SkipInstance& instance, const SkipSearchOptions& options) {
   RETURN_IF_ERROR(CheckInstance(instance));
-  const int32_t visits =
-      instance.num_microbatches() * (instance.path_length - 1);
-  if (instance.equal_stage_visits &&
-      visits % (instance.num_stages() - 1) != 0) {
+  if (instance.equal_stage_visits && !VisitsDivide(instance)) {
     return InvalidArgument(
         "microbatches_per_data_node: found {} visits in all, expected a "
-        "multiple of the {} stages after the first",
-        visits, instance.num_stages() - 1);
+        "multiple of the stages after the first",
+        instance.num_microbatches() * (instance.path_length - 1));
   }
   return Search(instance, options).Run();
 }

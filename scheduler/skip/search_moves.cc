@@ -85,7 +85,7 @@ class Moves {
     const std::vector<int32_t>& peers =
         instance_.groups[state_.stage_of()[node]];
     const int32_t peer = peers[state_.Below(peers.size())];
-    if (peer == node) return false;
+    if (peer == node || IsIdle(instance_, peer)) return false;
     state_.CountVisits();
     node = peer;
     return instance_.max_visits_per_node == 0 ||

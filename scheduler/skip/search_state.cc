@@ -15,7 +15,8 @@ SearchState::SearchState(const SkipInstance& instance, uint64_t seed)
     : instance_(instance),
       random_(seed),
       dispatcher_(instance_),
-      visits_per_stage_(VisitsPerStage(instance)) {
+      visits_per_stage_(VisitsPerStage(instance)),
+      live_(LiveStages(instance)) {
   int64_t codes = 1;
   for (int32_t i = 0; i < instance.path_length; ++i) {
     codes *= instance.num_stages();
@@ -120,6 +121,7 @@ bool SearchState::Fits(const NodePath& path, int32_t left,
   uint64_t visited = 0;
   for (const int32_t node : path) visited |= uint64_t{1} << stage_of_[node];
   for (int32_t stage = 1; stage < instance_.num_stages(); ++stage) {
+    if (!live_[stage]) continue;
     const int32_t after = stage_visits_[stage] +
                           times * static_cast<int32_t>(visited >> stage & 1);
     if (after > visits_per_stage_ || after + left < visits_per_stage_) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <functional>
+#include <queue>
+#include <utility>
 
 #include "runtime/core/status.h"
 
@@ -15,24 +17,67 @@ int32_t KindOf(int32_t path_length, int32_t task) {
 
 }  // namespace
 
+SkipTraffic::SkipTraffic(const SkipInstance& instance) : instance_(instance) {
+  if (!contended()) return;
+  const auto nodes = static_cast<size_t>(instance.num_nodes());
+  link_free_s_.assign(nodes * nodes, 0);
+  int32_t channels = 0;
+  for (const std::vector<SkipLink>& row : instance.links) {
+    for (const SkipLink& link : row) {
+      for (const SkipLink::Channel& channel : link.channels) {
+        channels = std::max(channels, channel.number + 1);
+      }
+    }
+  }
+  channel_free_s_.assign(channels, 0);
+}
+
+void SkipTraffic::Clear() {
+  std::fill(link_free_s_.begin(), link_free_s_.end(), 0);
+  std::fill(channel_free_s_.begin(), channel_free_s_.end(), 0);
+}
+
+double SkipTraffic::Send(int32_t from, int32_t to, double ready_s) {
+  const double transfer_s = instance_.transfer_s[from][to];
+  if (!contended()) return ready_s + transfer_s;
+  const SkipLink& link = instance_.links[from][to];
+  double& free_s =
+      link_free_s_[static_cast<size_t>(from) * instance_.links.size() + to];
+  double start_s = std::max(ready_s, free_s);
+  for (const SkipLink::Channel& channel : link.channels) {
+    if (channel.number < 0) continue;
+    start_s = std::max(start_s, channel_free_s_[channel.number]);
+  }
+  free_s = start_s + link.busy_s;
+  for (const SkipLink::Channel& channel : link.channels) {
+    if (channel.number < 0) continue;
+    channel_free_s_[channel.number] = start_s + channel.busy_s;
+  }
+  return start_s + transfer_s;
+}
+
 absl::StatusOr<SkipTimes> TimeSkipSchedule(const SkipInstance& instance,
                                            const SkipSchedule& schedule) {
   const int32_t tasks = instance.tasks_per_microbatch();
   SkipTimes times;
   times.start_s.assign(schedule.paths.size() * tasks, 0);
-  std::vector<int32_t> done(schedule.paths.size(), 0);
+  std::vector<int32_t> arrived(schedule.paths.size(), 0);
   std::vector<double> arrived_s(schedule.paths.size(), 0);
   std::vector<size_t> next(schedule.order.size(), 0);
   std::vector<double> free_s(schedule.order.size(), 0);
   std::vector<int32_t> held(schedule.order.size(), 0);
-  std::vector<int32_t> to_try(schedule.order.size());
-  for (size_t node = 0; node < to_try.size(); ++node) to_try[node] = node;
-  while (!to_try.empty()) {
-    const int32_t node = to_try.back();
-    to_try.pop_back();
+  // Messages in the order in which they are ready, ties as in SkipDispatcher:
+  // (time, -(microbatch * tasks + task)). None that is found later leaves
+  // before one that has left.
+  std::priority_queue<std::pair<double, int32_t>,
+                      std::vector<std::pair<double, int32_t>>, std::greater<>>
+      leaving;
+  SkipTraffic traffic(instance);
+  // Runs the node's tasks as far as their messages have arrived.
+  const auto advance = [&](int32_t node) {
     while (next[node] < schedule.order[node].size()) {
       const auto [microbatch, task] = schedule.order[node][next[node]];
-      if (done[microbatch] != task) break;
+      if (arrived[microbatch] != task) break;
       const NodePath& path = schedule.paths[microbatch];
       if (IsForwardTask(instance.path_length, task) &&
           ++held[node] > instance.slots_per_node &&
@@ -45,18 +90,33 @@ absl::StatusOr<SkipTimes> TimeSkipSchedule(const SkipInstance& instance,
       if (IsBackwardTask(instance.path_length, task)) --held[node];
       const double start = std::max(free_s[node], arrived_s[microbatch]);
       const double end = start + TaskSeconds(instance, path, task);
-      times.start_s[microbatch * tasks + task] = start;
+      const int32_t code = microbatch * tasks + task;
+      times.start_s[code] = start;
       free_s[node] = end + instance.gap_s;
-      ++done[microbatch];
       ++next[node];
+      // On its way: no task of it can run.
+      arrived[microbatch] = tasks;
       if (task + 1 == tasks) {
         times.makespan_s = std::max(times.makespan_s, end);
-        continue;
+      } else {
+        leaving.emplace(end, -code);
       }
-      const int32_t to = TaskNode(path, task + 1);
-      arrived_s[microbatch] = end + instance.transfer_s[node][to];
-      to_try.push_back(to);
     }
+    return absl::OkStatus();
+  };
+  for (size_t node = 0; node < schedule.order.size(); ++node) {
+    RETURN_IF_ERROR(advance(static_cast<int32_t>(node)));
+  }
+  while (!leaving.empty()) {
+    const auto [end, negated] = leaving.top();
+    leaving.pop();
+    const int32_t microbatch = -negated / tasks;
+    const int32_t task = -negated % tasks;
+    const NodePath& path = schedule.paths[microbatch];
+    const int32_t to = TaskNode(path, task + 1);
+    arrived_s[microbatch] = traffic.Send(TaskNode(path, task), to, end);
+    arrived[microbatch] = task + 1;
+    RETURN_IF_ERROR(advance(to));
   }
   for (size_t node = 0; node < schedule.order.size(); ++node) {
     if (next[node] == schedule.order[node].size()) continue;
@@ -64,13 +124,14 @@ absl::StatusOr<SkipTimes> TimeSkipSchedule(const SkipInstance& instance,
     return InvalidArgument(
         "microbatch {} node {}: found task {} waiting for ever, its "
         "predecessor being {}; expected orders without a cycle",
-        microbatch, node, task, done[microbatch]);
+        microbatch, node, task, arrived[microbatch]);
   }
   return times;
 }
 
 SkipDispatcher::SkipDispatcher(const SkipInstance& instance)
     : instance_(instance),
+      traffic_(instance),
       nodes_(instance.num_nodes()),
       order_(instance.num_nodes()) {}
 
@@ -114,8 +175,13 @@ void SkipDispatcher::TakeTask(int32_t node_index, double now_s) {
     end_s_[microbatch] = end_s;
     return;
   }
-  Push(end_s + instance_.transfer_s[node_index][TaskNode(path, task + 1)],
-       microbatch * tasks + task + 1);
+  const int32_t code = microbatch * tasks + task + 1;
+  if (traffic_.contended()) {
+    Push(end_s, static_cast<int32_t>(paths_->size()) * tasks + code);
+  } else {
+    Push(end_s + instance_.transfer_s[node_index][TaskNode(path, task + 1)],
+         code);
+  }
 }
 
 bool SkipDispatcher::Run(const std::vector<NodePath>& paths,
@@ -129,6 +195,7 @@ bool SkipDispatcher::Run(const std::vector<NodePath>& paths,
     node.ready.clear();
   }
   for (auto& order : order_) order.clear();
+  traffic_.Clear();
   const int32_t tasks = instance_.tasks_per_microbatch();
   const int32_t microbatches = static_cast<int32_t>(paths.size());
   end_s_.assign(microbatches, -1);
@@ -144,6 +211,15 @@ bool SkipDispatcher::Run(const std::vector<NodePath>& paths,
     events_.pop_back();
     if (event.code < 0) {
       TakeTask(~event.code, event.time_s);
+      continue;
+    }
+    if (event.code >= microbatches * tasks) {
+      const int32_t code = event.code - microbatches * tasks;
+      const NodePath& path = paths[code / tasks];
+      const int32_t task = code % tasks;
+      Push(traffic_.Send(TaskNode(path, task - 1), TaskNode(path, task),
+                         event.time_s),
+           code);
       continue;
     }
     const int32_t at = TaskNode(paths[event.code / tasks], event.code % tasks);

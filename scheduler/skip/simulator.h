@@ -2,9 +2,10 @@
 // dispatching whatever is ready (which yields such an order).
 //
 // A node runs one task at a time (TC2) and rests gap_s after each. A task is
-// ready when the task before it has ended and its message has arrived; links
-// carry any number of messages. A forward also needs a free slot (TC1). The
-// makespan is the end of the last backward on a data node.
+// ready when the task before it has ended and its message has arrived; a
+// message waits for those that were ready before it where the instance has
+// links that are occupied. A forward also needs a free slot (TC1). The makespan
+// is the end of the last backward on a data node.
 
 #ifndef TRIREME_SCHEDULER_SKIP_SIMULATOR_H_
 #define TRIREME_SCHEDULER_SKIP_SIMULATOR_H_
@@ -43,6 +44,25 @@ struct SkipTimes {
 absl::StatusOr<SkipTimes> TimeSkipSchedule(const SkipInstance& instance,
                                            const SkipSchedule& schedule);
 
+// What messages occupy, and until when.
+class SkipTraffic {
+ public:
+  // The instance must outlive this object.
+  explicit SkipTraffic(const SkipInstance& instance);
+
+  // Whether messages wait for one another at all.
+  bool contended() const { return !instance_.links.empty(); }
+  void Clear();
+  // When a message arrives that is ready to leave at `ready_s`. Of messages
+  // that wait for one another, those ready first are to be sent first.
+  double Send(int32_t from, int32_t to, double ready_s);
+
+ private:
+  const SkipInstance& instance_;
+  std::vector<double> link_free_s_;  // [from * nodes + to]
+  std::vector<double> channel_free_s_;
+};
+
 // Simulates dispatching: a node that is free takes, of the tasks that are
 // ready, the one of the lowest key. Reuses its memory from run to run; one
 // thread at a time.
@@ -68,8 +88,9 @@ class SkipDispatcher {
  private:
   struct Event {
     double time_s;
-    // (microbatch, task) arrives: m * tasks + t; or, negative, node ~code may
-    // take a task. Arrivals come first at equal times.
+    // (microbatch, task) arrives: m * tasks + t; its message leaves: the same
+    // after all of these; or, negative, node ~code may take a task. Messages
+    // leave first at equal times, then arrive.
     int32_t code;
     bool operator>(const Event& other) const {
       if (time_s != other.time_s) return time_s > other.time_s;
@@ -86,6 +107,7 @@ class SkipDispatcher {
   void TakeTask(int32_t node_index, double now_s);
 
   const SkipInstance& instance_;
+  SkipTraffic traffic_;
   const std::vector<NodePath>* paths_ = nullptr;
   const std::vector<double>* keys_ = nullptr;
   std::vector<Event> events_;

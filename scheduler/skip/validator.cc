@@ -122,6 +122,12 @@ absl::Status ValidateSkipPaths(const SkipInstance& instance,
     RETURN_IF_ERROR(
         ValidatePath(instance, stage_of, static_cast<int32_t>(m), paths[m]));
     for (const int32_t node : paths[m]) {
+      if (IsIdle(instance, node)) {
+        return InvalidArgument(
+            "microbatch {} node {}: found it on the path, expected no visit: "
+            "it is idle",
+            m, node);
+      }
       ++stage_visits[stage_of[node]];
       if (++node_visits[node] > instance.max_visits_per_node &&
           instance.max_visits_per_node > 0) {
@@ -131,12 +137,15 @@ absl::Status ValidateSkipPaths(const SkipInstance& instance,
       }
     }
   }
-  for (int32_t stage = 2;
-       instance.equal_stage_visits && stage < instance.num_stages(); ++stage) {
-    if (stage_visits[stage] != stage_visits[1]) {
+  if (!instance.equal_stage_visits) return absl::OkStatus();
+  const std::vector<bool> live = LiveStages(instance);
+  int32_t first = 1;
+  while (!live[first]) ++first;
+  for (int32_t stage = first + 1; stage < instance.num_stages(); ++stage) {
+    if (live[stage] && stage_visits[stage] != stage_visits[first]) {
       return InvalidArgument(
-          "stage {}: found {} visits, expected {} as in stage 1", stage,
-          stage_visits[stage], stage_visits[1]);
+          "stage {}: found {} visits, expected {} as in stage {}", stage,
+          stage_visits[stage], stage_visits[first], first);
     }
   }
   return absl::OkStatus();

@@ -53,6 +53,17 @@ echo "== the plan runs"
   > run.txt
 [[ $(wc -l < run/metrics.jsonl) == 2 ]] || fail "not two steps"
 
+echo "== paths around a lost rank, and the job goes on without it"
+echo 'grid { pp: 4 } skip { stages_per_microbatch: 3 }' > skip.textproto
+"$trireme" plan job.textproto --cluster cluster.textproto \
+  --route skip.textproto --without 2 --out routed.textproto > routed.txt
+expect_in routed.txt "memory of the fullest rank"
+expect_in routed.textproto "paths {"
+if grep -E 'ranks: \[[^]]*\b2\b' routed.textproto; then fail "rank 2 visited"; fi
+"$trireme" launch job.textproto --ranks 4 --plan routed.textproto \
+  --out routed_run > run.txt
+[[ $(wc -l < routed_run/metrics.jsonl) == 2 ]] || fail "not two routed steps"
+
 echo "== a plan for what was measured here"
 "$trireme" profile --ranks 2 --out measured.textproto > profile.txt
 expect_in profile.txt "GEMM"
@@ -65,6 +76,12 @@ expect_in error.txt "--cluster"
 if "$trireme" plan job.textproto --cluster cluster.textproto \
   --why tp=x > /dev/null 2> error.txt; then fail "tp=x"; fi
 expect_in error.txt "tp=x"
+if "$trireme" plan job.textproto --cluster cluster.textproto \
+  --route skip.textproto --without 0 2> error.txt; then fail "rank 0 lost"; fi
+expect_in error.txt "rank 0 of the first stage"
+if "$trireme" plan job.textproto --cluster cluster.textproto \
+  --route skip.textproto --without 2,3 2> error.txt; then fail "no path"; fi
+expect_in error.txt "found 2 stages that keep a rank, expected at least the 3"
 if "$trireme" cluster describe --device A99 2> error.txt; then fail "A99"; fi
 expect_in error.txt "A99"
 sed -i 's/count: 2/count: 0/' cluster.textproto

@@ -2,6 +2,7 @@
 // one-process model trains whose skipped layers are masked, and where nothing
 // is skipped, what the ordinary pipeline trains, bit for bit.
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -15,7 +16,10 @@
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/skip_route.h"
 #include "tests/parity/tiny_job.h"
+#include "trainer/model_shape_of.h"
 #include "trainer/rank_model.h"
 #include "trainer/skip_reference.h"
 
@@ -186,6 +190,78 @@ INSTANTIATE_TEST_SUITE_P(Plans, MaskedModelTest,
                            return fmt::format("{}_{}", info.param.Name(),
                                               info.index);
                          });
+
+// Stages of 3, 2 and 2 ranks, some microbatches swapped, one rank unvisited:
+// data follows the first stage's ranks, each stage's gradient is the sum over
+// its own.
+TEST(SkipTest, StagesOfUnlikeNumbersOfRanksEqualTheMaskedModel) {
+  for (const char* skip :
+       {"microbatches: 2 skip { stage_ranks: [3, 2, 2] "
+        "  stages_per_microbatch: 2 }",
+        "microbatches: 2 skip { stage_ranks: [3, 2, 2] swaps: true "
+        "  paths { ranks: [0, 3, 5] } paths { ranks: [0, 6, 4] } "
+        "  paths { ranks: [1, 4, 6] } paths { ranks: [1, 3, 5] } "
+        "  paths { ranks: [2, 5, 4] } paths { ranks: [2, 3, 6] } }",
+        "microbatches: 2 skip { stage_ranks: [3, 2, 2] "
+        "  paths { ranks: [0, 3, 5] } paths { ranks: [0, 3, 6] } "
+        "  paths { ranks: [1, 3, 6] } paths { ranks: [1, 3, 5] } "
+        "  paths { ranks: [2, 3, 5] } paths { ranks: [2, 3, 6] } }"}) {
+    TrainingSetup setup = StrictSetup({});
+    setup.global_batch = 12;
+    Plan plan = PlanFromText(skip);
+    plan.set_gradient_bucket_bytes(16 << 10);
+    const auto resolved = ResolvePlan(plan, {.world_size = 7,
+                                             .global_batch = 12,
+                                             .num_blocks = setup.model.layers,
+                                             .heads = setup.model.heads});
+    ASSERT_TRUE(resolved.ok()) << resolved.status();
+    const auto ranks =
+        RecordGridOnThreads(setup, *resolved, RandomBatches(setup), kSteps);
+    ASSERT_TRUE(ranks.ok()) << ranks.status();
+    CpuDevice device(int64_t{1} << 40);
+    const auto masked = RecordSkipReference(setup, *resolved, device,
+                                            RandomBatches(setup), kSteps);
+    ASSERT_TRUE(masked.ok()) << masked.status();
+    const ParityReport report = Compare(*masked, *ranks);
+    const ParityTolerance tolerance = ToleranceOf(setup.dtype);
+    EXPECT_TRUE(Within(report, tolerance)) << Summary(*resolved) << "\n"
+                                           << ParityText(report, tolerance, 10);
+  }
+}
+
+// `trireme plan --route --without`: a lost rank, then a lost stage with it, and
+// the job goes on without them.
+TEST(SkipTest, PathsAroundLostRanksEqualTheMaskedModel) {
+  const GridCase grid =
+      Partial({.pp = 4, .dp = 2},
+              "microbatches: 2 skip { stages_per_microbatch: 3 swaps: true }");
+  const TrainingSetup setup = StrictSetup(grid);
+  const auto described = DescribeCluster({.nodes = 2, .devices_per_node = 4});
+  ASSERT_TRUE(described.ok()) << described.status();
+  const auto cluster = ResolveCluster(*described);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  for (const std::vector<int32_t>& lost :
+       {std::vector<int32_t>{3}, std::vector<int32_t>{3, 4, 5}}) {
+    const auto routed = RouteSkips(ModelShapeOf(setup), *cluster, PlanOf(grid),
+                                   {.evaluations = 500}, lost);
+    ASSERT_TRUE(routed.ok()) << routed.status();
+    for (const Plan::Skip::Path& path : routed->plan.skip().paths()) {
+      for (const uint32_t rank : path.ranks()) {
+        ASSERT_EQ(std::count(lost.begin(), lost.end(), rank), 0);
+      }
+    }
+    const auto ranks =
+        RecordGridOnThreads(setup, routed->plan, RandomBatches(setup), kSteps);
+    ASSERT_TRUE(ranks.ok()) << ranks.status();
+    CpuDevice device(int64_t{1} << 40);
+    const auto masked = RecordSkipReference(setup, routed->plan, device,
+                                            RandomBatches(setup), kSteps);
+    ASSERT_TRUE(masked.ok()) << masked.status();
+    const ParityReport report = Compare(*masked, *ranks);
+    const ParityTolerance tolerance = ToleranceOf(setup.dtype);
+    EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  }
+}
 
 // What a stage's gradients are divided by shows in them: the comparison above
 // would see a forgotten division.

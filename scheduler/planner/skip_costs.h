@@ -1,0 +1,46 @@
+// What the ranks of a partial pipeline (Plan.skip) take and hold on a cluster,
+// by the planner's ordinary cost and memory models: each rank as that of a
+// pipeline without replicas through it, the head as a last stage without
+// blocks.
+
+#ifndef TRIREME_SCHEDULER_PLANNER_SKIP_COSTS_H_
+#define TRIREME_SCHEDULER_PLANNER_SKIP_COSTS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "scheduler/cost_model.h"
+#include "scheduler/memory.h"
+#include "scheduler/plan.pb.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/model_shape.h"
+
+namespace trireme {
+
+// One of a rank's chunks.
+struct SkipChunkCost {
+  // reduce_s and update_s are of one bucket.
+  ChunkCost cost;
+  int32_t buckets = 1;
+};
+
+struct SkipRankCost {
+  // The rank's stage; on the first stage's ranks also the head.
+  std::vector<SkipChunkCost> chunks;
+  // Chunks as above.
+  RankMemory memory;
+};
+
+struct SkipCosts {
+  std::vector<SkipRankCost> ranks;  // by logical rank
+  // Clipping, once all are there.
+  double clip_s = 0;
+};
+
+// `plan` is resolved, has a `skip` and as many ranks as the cluster.
+SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
+                      const Plan& plan);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_SKIP_COSTS_H_
