@@ -1,0 +1,243 @@
+// What a network is trained on: times, noise, targets and dropped conditions.
+
+#include "models/objective/rectified_flow.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "runtime/core/log.h"
+#include "runtime/device/cpu_device.h"
+
+namespace trireme {
+namespace {
+
+constexpr int32_t kDroppedLabel = 10;
+constexpr int64_t kMany = 20000;
+
+class RectifiedFlowTest : public testing::Test {
+ protected:
+  // Samples first, first + 1, ... of one picture element each (or more), with
+  // labels 0 to 9 and 1 to 5 text tokens.
+  ImageBatch Batch(int64_t n, int64_t elements = 1, float pixel = 0,
+                   int64_t step = 1) {
+    ImageBatch batch;
+    batch.step = step;
+    std::vector<int32_t> labels, counts;
+    for (int64_t i = 0; i < n; ++i) {
+      batch.sample_indices.push_back(100 + i);
+      labels.push_back(static_cast<int32_t>(i % 10));
+      counts.push_back(static_cast<int32_t>(i % 5 + 1));
+    }
+    batch.pixels = Tensor::FromValues<float>(
+        device_, {n, 1, 1, elements}, std::vector<float>(n * elements, pixel));
+    batch.labels = Tensor::FromValues<int32_t>(device_, {n}, labels);
+    batch.text_counts = Tensor::FromValues<int32_t>(device_, {n}, counts);
+    return batch;
+  }
+
+  NoisedBatch Noised(const RectifiedFlowConfig& config, const ImageBatch& batch,
+                     uint64_t seed = 7) {
+    return AddNoise(config, seed, batch, kDroppedLabel, DType::kFloat32);
+  }
+
+  CpuDevice device_{int64_t{1} << 28};
+};
+
+// The largest distance between the distribution of `values` and a normal one
+// (Kolmogorov and Smirnov); above 1.63/√n for one true sample in a hundred.
+double DistanceFromNormal(std::vector<double> values, double mean,
+                          double stddev) {
+  std::sort(values.begin(), values.end());
+  const auto n = static_cast<double>(values.size());
+  double distance = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double expected =
+        std::erfc((mean - values[i]) / stddev / std::numbers::sqrt2) / 2;
+    distance =
+        std::max({distance, std::abs(expected - static_cast<double>(i) / n),
+                  std::abs(expected - static_cast<double>(i + 1) / n)});
+  }
+  return distance;
+}
+
+double Logit(double sigma) { return std::log(sigma / (1 - sigma)); }
+
+// Other times of training are another model, though its loss falls as well.
+TEST_F(RectifiedFlowTest, TimesAreLogitNormalAndShifted) {
+  const double limit = 1.63 / std::sqrt(static_cast<double>(kMany));
+  for (const RectifiedFlowConfig& config :
+       {RectifiedFlowConfig{},
+        RectifiedFlowConfig{.logit_mean = -0.5, .logit_stddev = 1.3},
+        RectifiedFlowConfig{.logit_mean = 0.2, .shift = 3}}) {
+    std::vector<double> logits;
+    for (float sigma : Noised(config, Batch(kMany)).sigmas.ToVector<float>()) {
+      ASSERT_GT(sigma, 0);
+      ASSERT_LT(sigma, 1);
+      logits.push_back(Logit(sigma));
+    }
+    // The shift adds its logarithm to the logit.
+    EXPECT_LT(
+        DistanceFromNormal(logits, config.logit_mean + std::log(config.shift),
+                           config.logit_stddev),
+        limit);
+  }
+}
+
+TEST(ShiftSigmaTest, KeepsTheEndsAndMovesTheRest) {
+  EXPECT_EQ(ShiftSigma(0, 3), 0);
+  EXPECT_EQ(ShiftSigma(1, 3), 1);
+  EXPECT_DOUBLE_EQ(ShiftSigma(0.5, 3), 0.75);
+  EXPECT_DOUBLE_EQ(ShiftSigma(0.3, 1), 0.3);
+  for (double sigma : {0.01, 0.4, 0.99}) {
+    EXPECT_NEAR(ShiftSigma(ShiftSigma(sigma, 3), 1.0 / 3), sigma, 1e-12);
+  }
+}
+
+// target = noise − pixels and x = (1 − sigma)·pixels + sigma·noise. With the
+// other sign a sampler would run away from the pictures.
+TEST_F(RectifiedFlowTest, TargetIsNoiseLessPixels) {
+  constexpr int64_t kElements = 50;
+  constexpr float kPixel = 0.75f;
+  const ImageBatch batch = Batch(kMany / kElements, kElements, kPixel);
+  const NoisedBatch noised = Noised({}, batch);
+  const auto x = noised.x.ToVector<float>();
+  const auto target = noised.target.ToVector<float>();
+  const auto sigmas = noised.sigmas.ToVector<float>();
+  std::vector<double> noise;
+  for (size_t i = 0; i < x.size(); ++i) {
+    noise.push_back(double{target[i]} + kPixel);
+    const double sigma = sigmas[i / kElements];
+    ASSERT_NEAR(x[i], (1 - sigma) * kPixel + sigma * noise[i], 1e-5);
+  }
+  EXPECT_LT(DistanceFromNormal(noise, 0, 1),
+            1.63 / std::sqrt(static_cast<double>(noise.size())));
+}
+
+// Guidance needs a model of pictures without condition.
+TEST_F(RectifiedFlowTest, DropsConditionsAtTheirRate) {
+  const ImageBatch batch = Batch(kMany);
+  const auto labels = batch.labels.ToVector<int32_t>();
+  const auto counts = batch.text_counts.ToVector<int32_t>();
+  for (const double rate : {0.0, 0.1, 0.4, 1.0}) {
+    const RectifiedFlowConfig config{.condition_drop = rate};
+    const NoisedBatch noised = Noised(config, batch);
+    const auto sigmas = noised.sigmas.ToVector<float>();
+    const auto seen = noised.labels.ToVector<int32_t>();
+    const auto texts = noised.text_counts.ToVector<int32_t>();
+    int64_t dropped = 0;
+    double logits = 0;
+    for (int64_t i = 0; i < kMany; ++i) {
+      const bool drop = seen[i] == kDroppedLabel;
+      // A sample loses both of its conditions or none.
+      ASSERT_EQ(seen[i], drop ? kDroppedLabel : labels[i]);
+      ASSERT_EQ(texts[i], drop ? 0 : counts[i]);
+      if (!drop) continue;
+      ++dropped;
+      logits += Logit(sigmas[i]);
+    }
+    const auto n = static_cast<double>(kMany);
+    EXPECT_NEAR(static_cast<double>(dropped), rate * n,
+                4 * std::sqrt(n * rate * (1 - rate)));
+    // Whatever the time.
+    if (dropped > 0) {
+      const auto count = static_cast<double>(dropped);
+      EXPECT_NEAR(logits / count, 0, 4 / std::sqrt(count));
+    }
+    EXPECT_EQ(DropTextCounts(config, 7, batch).ToVector<int32_t>(), texts);
+  }
+}
+
+// A grid, a resume or another number of microbatches splits the same samples
+// in other ways.
+TEST_F(RectifiedFlowTest, ASampleIsTheSameInEverySplit) {
+  constexpr int64_t kSamples = 12;
+  const ImageBatch batch = Batch(kSamples, 6, 0.5f);
+  const RectifiedFlowConfig config{.condition_drop = 0.5};
+  const NoisedBatch whole = Noised(config, batch);
+  for (const int64_t ranks : {2, 3, 12}) {
+    const int64_t share = kSamples / ranks;
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      const int64_t begin = rank * share, end = begin + share;
+      const NoisedBatch part = Noised(config, batch.Slice(begin, end));
+      const auto expect_part = [&]<typename T>(T, const Tensor& got,
+                                               const Tensor& all) {
+        EXPECT_EQ(got.ToVector<T>(), all.Slice(begin, end).ToVector<T>());
+      };
+      expect_part(float{}, part.x, whole.x);
+      expect_part(float{}, part.target, whole.target);
+      expect_part(float{}, part.sigmas, whole.sigmas);
+      expect_part(int32_t{}, part.labels, whole.labels);
+      expect_part(int32_t{}, part.text_counts, whole.text_counts);
+    }
+  }
+}
+
+TEST_F(RectifiedFlowTest, EveryStepSampleAndSeedHasItsOwnNumbers) {
+  const NoisedBatch first = Noised({}, Batch(2, 4));
+  const auto noise = first.target.ToVector<float>();
+  const auto sigmas = first.sigmas.ToVector<float>();
+  EXPECT_NE(noise[0], noise[4]);
+  EXPECT_NE(sigmas[0], sigmas[1]);
+  for (const NoisedBatch& other : {Noised({}, Batch(2, 4, 0, /*step=*/2)),
+                                   Noised({}, Batch(2, 4), /*seed=*/8)}) {
+    EXPECT_NE(other.target.ToVector<float>(), noise);
+    EXPECT_NE(other.sigmas.ToVector<float>(), sigmas);
+  }
+}
+
+TEST_F(RectifiedFlowTest, OtherTypesHoldTheSameNumbers) {
+  const ImageBatch batch = Batch(3, 4, 0.5f);
+  const NoisedBatch single = Noised({}, batch);
+  const NoisedBatch twice =
+      AddNoise({}, 7, batch, kDroppedLabel, DType::kFloat64);
+  const auto expected = single.x.ToVector<float>();
+  EXPECT_EQ(twice.x.ToVector<double>(),
+            std::vector<double>(expected.begin(), expected.end()));
+  EXPECT_EQ(twice.sigmas.dtype(), DType::kFloat64);
+  const NoisedBatch half =
+      AddNoise({}, 7, batch, kDroppedLabel, DType::kBFloat16);
+  EXPECT_EQ(half.x.dtype(), DType::kBFloat16);
+  EXPECT_EQ(half.target.dtype(), DType::kBFloat16);
+  // Times are never rounded to 8 bits.
+  EXPECT_EQ(half.sigmas.ToVector<float>(), single.sigmas.ToVector<float>());
+}
+
+TEST(ResolveRectifiedFlowTest, DefaultsAndErrorsThatNameTheField) {
+  const auto config = ResolveRectifiedFlow(RectifiedFlow());
+  CHECK_OK(config.status());
+  EXPECT_EQ(config->logit_mean, 0);
+  EXPECT_EQ(config->logit_stddev, 1);
+  EXPECT_EQ(config->shift, 1);
+  EXPECT_EQ(config->condition_drop, 0.1);
+
+  const auto message = [](const RectifiedFlow& flow) {
+    return std::string(ResolveRectifiedFlow(flow).status().message());
+  };
+  RectifiedFlow flow;
+  flow.set_logit_stddev(0);
+  EXPECT_EQ(message(flow),
+            "objective.rectified_flow.logit_stddev: found 0, expected more "
+            "than 0 and at most 100");
+  flow = RectifiedFlow();
+  flow.set_logit_mean(std::nan(""));
+  EXPECT_EQ(message(flow),
+            "objective.rectified_flow.logit_mean: found nan, expected -100 to "
+            "100");
+  flow = RectifiedFlow();
+  flow.set_shift(-1);
+  EXPECT_EQ(message(flow),
+            "objective.rectified_flow.shift: found -1, expected more than 0 "
+            "and at most 1000");
+  flow = RectifiedFlow();
+  flow.set_condition_drop(1.5);
+  EXPECT_EQ(message(flow),
+            "objective.rectified_flow.condition_drop: found 1.5, expected 0 "
+            "to 1");
+}
+
+}  // namespace
+}  // namespace trireme
