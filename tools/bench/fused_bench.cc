@@ -41,42 +41,51 @@ Tensor PerSample(Device& device, DType dtype) {
   return RandomTensor(device, {kSamples, kHidden}, dtype);
 }
 
-FusedOp Memcpy(Device& device, DType dtype) {
-  const Tensor x = Activations(device, dtype);
+// A copy that reads and writes `bytes` together, by all threads.
+FusedOp MemcpyOf(Device& device, int64_t bytes) {
+  const Tensor x = Tensor::Zeros(device, {bytes / 2}, DType::kUint8);
   const Tensor y = Tensor::EmptyLike(x);
   return {[=] {
             const int threads = omp_get_max_threads();
-            const int64_t bytes = x.bytes() / threads;
             const auto* from = static_cast<const char*>(x.raw_data());
             auto* to = static_cast<char*>(y.raw_data());
 #pragma omp parallel for num_threads(threads)
             for (int i = 0; i < threads; ++i) {
-              std::memcpy(to + i * bytes, from + i * bytes, bytes);
+              const int64_t begin = x.bytes() * i / threads;
+              const int64_t end = x.bytes() * (i + 1) / threads;
+              std::memcpy(to + begin, from + begin, end - begin);
             }
           },
           2 * x.bytes()};
 }
 
-FusedOp NormModulate(Device& device, DType dtype) {
-  const Tensor x = Activations(device, dtype);
-  const Tensor scale = PerSample(device, dtype);
-  const Tensor shift = PerSample(device, dtype);
-  return {
-      [=] { NormModulateForward(NormKind::kLayer, x, &scale, &shift, 1e-6); },
-      2 * x.bytes()};
+FusedOp Memcpy(Device& device, DType dtype) {
+  return MemcpyOf(device, 2 * Activations(device, dtype).bytes());
 }
 
-FusedOp NormModulateGradient(Device& device, DType dtype) {
-  const Tensor x = Activations(device, dtype);
-  const Tensor scale = PerSample(device, dtype);
-  const Tensor shift = PerSample(device, dtype);
-  const NormResult forward =
-      NormModulateForward(NormKind::kLayer, x, &scale, &shift, 1e-6);
-  return {[=] {
-            NormModulateBackward(NormKind::kLayer, x, forward, &scale,
-                                 forward.out, Tensor());
-          },
-          3 * x.bytes()};
+MakeOp NormModulate(NormKind kind) {
+  return [kind](Device& device, DType dtype) -> FusedOp {
+    const Tensor x = Activations(device, dtype);
+    const Tensor scale = PerSample(device, dtype);
+    const Tensor shift = PerSample(device, dtype);
+    return {[=] { NormModulateForward(kind, x, &scale, &shift, 1e-6); },
+            2 * x.bytes()};
+  };
+}
+
+MakeOp NormModulateGradient(NormKind kind) {
+  return [kind](Device& device, DType dtype) -> FusedOp {
+    const Tensor x = Activations(device, dtype);
+    const Tensor scale = PerSample(device, dtype);
+    const Tensor shift = PerSample(device, dtype);
+    const NormResult forward =
+        NormModulateForward(kind, x, &scale, &shift, 1e-6);
+    return {[=] {
+              NormModulateBackward(kind, x, forward, &scale, forward.out,
+                                   Tensor());
+            },
+            3 * x.bytes()};
+  };
 }
 
 // Of the queries and keys in qkv.
@@ -128,15 +137,103 @@ FusedOp QkNormRopeGradient(Device& device, DType dtype) {
           3 * 2 * op.qkv.bytes() / 3};
 }
 
-FusedOp Gelu(Device& device, DType dtype) {
-  const Tensor x = Activations(device, dtype, 4 * kHidden);
-  return {[=] { ActivationForward(Activation::kGeluTanh, x); }, 2 * x.bytes()};
+FusedOp Rope(Device& device, DType dtype) {
+  const HeadsNormRope op(device, dtype);
+  return {[=] {
+            for (int part : {0, 1}) {
+              HeadsNormRopeForward(PackedHeads(op.qkv, 3, part, kHeadDim),
+                                   nullptr, &op.rope, 1e-6,
+                                   PackedHeads(op.out, 3, part, kHeadDim));
+            }
+          },
+          2 * 2 * op.qkv.bytes() / 3};
 }
 
-FusedOp GeluGradient(Device& device, DType dtype) {
-  const Tensor x = Activations(device, dtype, 4 * kHidden);
-  return {[=] { ActivationBackward(Activation::kGeluTanh, x, x); },
-          3 * x.bytes()};
+FusedOp RopeGradient(Device& device, DType dtype) {
+  const HeadsNormRope op(device, dtype);
+  return {[=] {
+            for (int part : {0, 1}) {
+              const HeadsView x = PackedHeads(op.qkv, 3, part, kHeadDim);
+              HeadsNormRopeBackward(x, nullptr, &op.rope, Tensor(), x,
+                                    PackedHeads(op.out, 3, part, kHeadDim),
+                                    nullptr);
+            }
+          },
+          2 * 2 * op.qkv.bytes() / 3};
+}
+
+MakeOp Activate(Activation activation) {
+  return [activation](Device& device, DType dtype) -> FusedOp {
+    const Tensor x = Activations(device, dtype, 4 * kHidden);
+    return {[=] { ActivationForward(activation, x); }, 2 * x.bytes()};
+  };
+}
+
+MakeOp ActivateGradient(Activation activation) {
+  return [activation](Device& device, DType dtype) -> FusedOp {
+    const Tensor x = Activations(device, dtype, 4 * kHidden);
+    return {[=] { ActivationBackward(activation, x, x); }, 3 * x.bytes()};
+  };
+}
+
+// An MLP of as many parameters as one of 4·hidden without gate.
+constexpr int64_t kSwiGluHidden = 8 * kHidden / 3;
+
+FusedOp SwiGlu(Device& device, DType dtype) {
+  const Tensor x = Activations(device, dtype, 2 * kSwiGluHidden);
+  return {[=] { SwiGluForward(x); }, x.bytes() + x.bytes() / 2};
+}
+
+FusedOp SwiGluGradient(Device& device, DType dtype) {
+  const Tensor x = Activations(device, dtype, 2 * kSwiGluHidden);
+  const Tensor slope = Activations(device, dtype, kSwiGluHidden);
+  return {[=] { SwiGluBackward(x, slope); }, 2 * x.bytes() + slope.bytes()};
+}
+
+FusedOp Softmax(Device& device, DType dtype) {
+  const Tensor x = Activations(device, dtype);
+  return {[=] { SoftmaxForward(x); }, 2 * x.bytes()};
+}
+
+FusedOp SoftmaxGradient(Device& device, DType dtype) {
+  const Tensor y = SoftmaxForward(Activations(device, dtype));
+  return {[=] { SoftmaxBackward(y, y); }, 3 * y.bytes()};
+}
+
+FusedOp SquaredError(Device& device, DType dtype) {
+  const Tensor x = Activations(device, dtype), y = Activations(device, dtype);
+  return {[=] { SquaredErrorSum(x, y); }, 2 * x.bytes()};
+}
+
+FusedOp SquaredErrorGradient(Device& device, DType dtype) {
+  const Tensor x = Activations(device, dtype), y = Activations(device, dtype);
+  return {[=] { SquaredErrorBackward(x, y, 0.5); }, 3 * x.bytes()};
+}
+
+// Of as many rows as there are tokens, and ImageNet's classes.
+struct Classification {
+  Classification(Device& device, DType dtype)
+      : logits(RandomTensor(device, {kSamples * kTokens, kClasses}, dtype)) {
+    std::vector<int32_t> classes(kSamples * kTokens);
+    for (size_t i = 0; i < classes.size(); ++i) {
+      classes[i] = static_cast<int32_t>(i * 7 % kClasses);
+    }
+    labels = Tensor::FromValues<int32_t>(device, {kSamples * kTokens}, classes);
+  }
+
+  static constexpr int64_t kClasses = 1000;
+  Tensor logits, labels;
+};
+
+FusedOp CrossEntropy(Device& device, DType dtype) {
+  const Classification op(device, dtype);
+  return {[=] { CrossEntropySum(op.logits, op.labels); }, op.logits.bytes()};
+}
+
+FusedOp CrossEntropyGradient(Device& device, DType dtype) {
+  const Classification op(device, dtype);
+  return {[=] { CrossEntropyBackward(op.logits, op.labels, 0.5); },
+          2 * op.logits.bytes()};
 }
 
 FusedOp GatedResidual(Device& device, DType dtype) {
@@ -176,20 +273,40 @@ FusedOp AdamW(Device& device, DType dtype) {
           7 * grad.bytes() + (dtype == DType::kFloat32 ? 0 : value.bytes())};
 }
 
+FusedOp Ema(Device& device, DType) {
+  const Tensor master = RandomTensor(device, {kWeights}, DType::kFloat32);
+  const Tensor average = RandomTensor(device, {kWeights}, DType::kFloat32);
+  return {[=] { EmaStep(0.999, master, average); }, 3 * master.bytes()};
+}
+
 const std::vector<NamedOp>& Ops() {
   static const auto& ops = *new std::vector<NamedOp>{
-      {"memcpy", Memcpy},
-      {"norm_modulate", NormModulate},
-      {"norm_modulate_gradient", NormModulateGradient},
+      {"norm_modulate", NormModulate(NormKind::kLayer)},
+      {"norm_modulate_gradient", NormModulateGradient(NormKind::kLayer)},
+      {"rms_norm_modulate", NormModulate(NormKind::kRms)},
+      {"rms_norm_modulate_gradient", NormModulateGradient(NormKind::kRms)},
       {"qk_norm_rope", QkNormRope},
       {"qk_norm_rope_gradient", QkNormRopeGradient},
-      {"gelu", Gelu},
-      {"gelu_gradient", GeluGradient},
+      {"rope", Rope},
+      {"rope_gradient", RopeGradient},
+      {"gelu", Activate(Activation::kGeluTanh)},
+      {"gelu_gradient", ActivateGradient(Activation::kGeluTanh)},
+      {"silu", Activate(Activation::kSilu)},
+      {"silu_gradient", ActivateGradient(Activation::kSilu)},
+      {"swiglu", SwiGlu},
+      {"swiglu_gradient", SwiGluGradient},
       {"gated_residual", GatedResidual},
       {"gated_residual_gradient", GatedResidualGradient},
+      {"softmax", Softmax},
+      {"softmax_gradient", SoftmaxGradient},
+      {"squared_error", SquaredError},
+      {"squared_error_gradient", SquaredErrorGradient},
+      {"cross_entropy", CrossEntropy},
+      {"cross_entropy_gradient", CrossEntropyGradient},
       {"bias_gradient", BiasGradient},
       {"gradient_norm", GradientNorm},
       {"adamw", AdamW},
+      {"ema", Ema},
   };
   return ops;
 }
@@ -198,34 +315,50 @@ std::string Key(const BenchSetting& setting, const char* name) {
   return fmt::format("{}.{}", setting.Prefix("fused"), name);
 }
 
+// Of the memcpy that an op is compared with: of as many bytes, measured right
+// after it.
+std::string MemcpyKey(const BenchSetting& setting, const char* name) {
+  return Key(setting, name) + ".memcpy";
+}
+
+void Register(const BenchSetting& setting, const std::string& key,
+              const MakeOp& make) {
+  benchmark::RegisterBenchmark(
+      key.c_str(), [setting, make](benchmark::State& state) {
+        omp_set_num_threads(setting.threads);
+        const FusedOp op = make(*setting.device, setting.dtype);
+        for (auto _ : state) {
+          op.run();
+          benchmark::ClobberMemory();
+        }
+        state.counters["gb_per_s"] =
+            benchmark::Counter(static_cast<double>(op.bytes) * 1e-9,
+                               benchmark::Counter::kIsIterationInvariantRate);
+      });
+}
+
 }  // namespace
 
 void RegisterFusedBenchmarks(const BenchSetting& setting) {
+  Register(setting, Key(setting, "memcpy"), Memcpy);
   for (const NamedOp& op : Ops()) {
-    benchmark::RegisterBenchmark(
-        Key(setting, op.name).c_str(),
-        [setting, make = op.make](benchmark::State& state) {
-          omp_set_num_threads(setting.threads);
-          const FusedOp op = make(*setting.device, setting.dtype);
-          for (auto _ : state) {
-            op.run();
-            benchmark::ClobberMemory();
-          }
-          state.counters["gb_per_s"] =
-              benchmark::Counter(static_cast<double>(op.bytes) * 1e-9,
-                                 benchmark::Counter::kIsIterationInvariantRate);
-        });
+    Register(setting, Key(setting, op.name), op.make);
+    Register(setting, MemcpyKey(setting, op.name),
+             [make = op.make](Device& device, DType dtype) {
+               return MemcpyOf(device, make(device, dtype).bytes);
+             });
   }
 }
 
 void AddFractionsOfMemcpy(const BenchSetting& setting, Figures* figures) {
-  const std::optional<double> copy =
-      Find(*figures, Key(setting, "memcpy") + ".gb_per_s");
-  if (!copy.has_value()) return;
   for (const NamedOp& op : Ops()) {
     const std::string key = Key(setting, op.name);
     const std::optional<double> rate = Find(*figures, key + ".gb_per_s");
-    if (rate.has_value()) (*figures)[key + ".of_memcpy"] = *rate / *copy;
+    const std::optional<double> copy =
+        Find(*figures, MemcpyKey(setting, op.name) + ".gb_per_s");
+    if (rate.has_value() && copy.has_value()) {
+      (*figures)[key + ".of_memcpy"] = *rate / *copy;
+    }
   }
 }
 

@@ -30,11 +30,13 @@ void RegisterGemmBenchmarks(const BenchSetting& setting);
 // "gemm.<dtype>.threads<n>.gflops". Nothing if a product was not measured.
 void AddGemmCeiling(const BenchSetting& setting, Figures* figures);
 
-// What is not a matrix product, in bytes read and written a second, beside
-// memcpy of as many elements.
+// What is not a matrix product, in bytes read and written a second: each op
+// ("fused.<dtype>.threads<n>.<op>.gb_per_s") beside a memcpy of as many bytes
+// ("...<op>.memcpy.gb_per_s"), and the memcpy of one activation
+// ("...memcpy.gb_per_s").
 void RegisterFusedBenchmarks(const BenchSetting& setting);
 
-// Each fused op's rate as a fraction of memcpy's.
+// Each fused op's rate as a fraction of its memcpy's ("...<op>.of_memcpy").
 void AddFractionsOfMemcpy(const BenchSetting& setting, Figures* figures);
 
 }  // namespace trireme
