@@ -7,12 +7,12 @@
 
 #include <cmath>
 #include <limits>
-#include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/cpu/attention.h"
+#include "runtime/ops/ops_testing.h"
 
 namespace trireme {
 namespace {
@@ -31,27 +31,6 @@ const std::vector<Case>& Cases() {
   return cases;
 }
 
-template <typename T>
-T To(double x) {
-  if constexpr (std::is_same_v<T, double>) {
-    return x;
-  } else {
-    return T(static_cast<float>(x));
-  }
-}
-
-Tensor Random(Device& device, const Shape& shape, DType dtype, uint32_t seed) {
-  std::mt19937 engine(seed);
-  std::normal_distribution<double> normal;
-  Tensor x = Tensor::Empty(device, shape, dtype);
-  DispatchFloating(dtype, [&]<typename T>(T) {
-    for (int64_t i = 0; i < x.num_elements(); ++i) {
-      x.data<T>()[i] = To<T>(normal(engine));
-    }
-  });
-  return x;
-}
-
 double At(const Tensor& x, int64_t index) {
   return DispatchFloating(x.dtype(), [&]<typename T>(T) {
     return static_cast<double>(x.data<T>()[index]);
@@ -66,10 +45,10 @@ double At(const HeadsView& x, int64_t b, int64_t t, int64_t h, int64_t c) {
 // Queries packed alone, keys and values packed together, as in a layer.
 struct Inputs {
   Inputs(Device& device, const Case& shape, DType dtype)
-      : query(Random(device,
-                     {shape.batch, shape.queries, shape.heads * shape.head_dim},
-                     dtype, 1)),
-        key_value(Random(
+      : query(RandomTensor(
+            device, {shape.batch, shape.queries, shape.heads * shape.head_dim},
+            dtype, 1)),
+        key_value(RandomTensor(
             device, {shape.batch, shape.keys, 2 * shape.heads * shape.head_dim},
             dtype, 2)),
         q(PackedHeads(query, 1, 0, shape.head_dim)),
@@ -215,7 +194,8 @@ TEST(Attention, GradientsMatchFiniteDifferences) {
   for (const Case& shape : Cases()) {
     SCOPED_TRACE(testing::Message() << "keys " << shape.keys);
     const Inputs in(device, shape, DType::kFloat64);
-    const Tensor weights = Random(device, in.query.shape(), DType::kFloat64, 3);
+    const Tensor weights =
+        RandomTensor(device, in.query.shape(), DType::kFloat64, 3);
     const double scale = 0.3;
     const Gradients gradients = Backward(shape, in, weights, scale);
     ExpectFiniteDifferences(in, in.query, gradients.query, weights, scale);
@@ -237,7 +217,8 @@ TEST(Attention, NarrowGradientsMatchDoublePrecision) {
           to.data<double>()[i] = At(from, i);
         }
       }
-      const Tensor weights = Random(device, narrow.query.shape(), dtype, 3);
+      const Tensor weights =
+          RandomTensor(device, narrow.query.shape(), dtype, 3);
       Tensor wide_weights = Tensor::EmptyLike(wide.query);
       for (int64_t i = 0; i < weights.num_elements(); ++i) {
         wide_weights.data<double>()[i] = At(weights, i);
@@ -262,7 +243,7 @@ TEST(Attention, ResultsDoNotDependOnThreads) {
   const int threads = omp_get_max_threads();
   for (DType dtype : {DType::kBFloat16, DType::kFloat32}) {
     const Inputs in(device, shape, dtype);
-    const Tensor grad_out = Random(device, in.query.shape(), dtype, 3);
+    const Tensor grad_out = RandomTensor(device, in.query.shape(), dtype, 3);
     omp_set_num_threads(1);
     const Gradients one = Backward(shape, in, grad_out, 0.2);
     omp_set_num_threads(4);
@@ -286,7 +267,7 @@ TEST(Attention, SmallBlocksGiveTheSame) {
     const Case shape{2, 2, 75, 110, 8, counts};
     const Inputs in(device, shape, DType::kFloat64);
     const Tensor grad_out =
-        Random(device, in.query.shape(), DType::kFloat64, 3);
+        RandomTensor(device, in.query.shape(), DType::kFloat64, 3);
     const Gradients want = Backward(shape, in, grad_out, 0.5);
 
     AttentionProblem problem;

@@ -2,76 +2,17 @@
 
 #include "runtime/ops/embedding.h"
 
-#include <omp.h>
-
 #include <cmath>
-#include <functional>
-#include <random>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/ops/ops_testing.h"
 
 namespace trireme {
 namespace {
-
-constexpr int64_t kPlenty = int64_t{1} << 30;
-constexpr DType kFloatingTypes[] = {DType::kFloat32, DType::kBFloat16,
-                                    DType::kFloat16, DType::kFloat64};
-
-// Makes normal random tensors, each unlike the one before.
-class Operands {
- public:
-  // `shifted`: one element off the alignment of the device.
-  Operands(Device& device, DType dtype, bool shifted = false)
-      : device_(device), dtype_(dtype), shifted_(shifted) {}
-
-  Tensor operator()(const Shape& shape) {
-    const int64_t n = shape.num_elements();
-    const Tensor flat = Tensor::Empty(device_, {n + shifted_}, dtype_);
-    const Tensor x = flat.Slice(shifted_, n + shifted_).Reshape(shape);
-    if (device_.dry()) return x;
-    std::normal_distribution<float> normal;
-    DispatchFloating(dtype_, [&]<typename T>(T) {
-      for (int64_t i = 0; i < n; ++i) x.data<T>()[i] = T(normal(engine_));
-    });
-    return x;
-  }
-
- private:
-  Device& device_;
-  DType dtype_;
-  int64_t shifted_;
-  std::mt19937 engine_{1};
-};
-
-std::vector<double> Doubles(const Tensor& x) {
-  std::vector<double> result;
-  DispatchFloating(x.dtype(), [&]<typename T>(T) {
-    for (T value : x.ToVector<T>()) {
-      result.push_back(static_cast<double>(value));
-    }
-  });
-  return result;
-}
-
-// Within `slack` roundings of the element type, relative to 1 + |expected|.
-void ExpectNear(const Tensor& got, const std::vector<double>& expected,
-                const std::string& what, double slack = 1) {
-  const double tolerance =
-      slack * (got.dtype() == DType::kBFloat16  ? 1.0 / 256
-               : got.dtype() == DType::kFloat16 ? 1.0 / 1024
-               : got.dtype() == DType::kFloat32 ? 2e-6
-                                                : 1e-13);
-  const std::vector<double> values = Doubles(got);
-  ASSERT_EQ(values.size(), expected.size()) << what;
-  for (size_t i = 0; i < values.size(); ++i) {
-    ASSERT_NEAR(values[i], expected[i], tolerance * (1 + std::abs(expected[i])))
-        << what << ", element " << i << " of " << values.size();
-  }
-}
 
 Tensor Int32s(Device& device, const std::vector<int32_t>& values) {
   return Tensor::FromValues<int32_t>(
@@ -190,12 +131,7 @@ TEST(EmbeddingDeathTest, IndexOutsideTheTableNamesIt) {
   }
 }
 
-// Every op once, on operands large enough to be worth several threads.
-struct OpCase {
-  std::string name;
-  std::function<std::vector<Tensor>(Operands&)> run;
-};
-
+// Every op once.
 std::vector<OpCase> OpCases() {
   return {
       {"Rows",
@@ -226,63 +162,16 @@ std::vector<OpCase> OpCases() {
   };
 }
 
-// The outputs' elements; == on them is equality of bits here, as the operands
-// are finite.
-std::vector<std::vector<double>> Values(const std::vector<Tensor>& tensors) {
-  std::vector<std::vector<double>> values;
-  for (const Tensor& tensor : tensors) values.push_back(Doubles(tensor));
-  return values;
-}
-
 TEST(EmbeddingProperties, ResultDoesNotDependOnThreads) {
-  const int before = omp_get_max_threads();
-  for (const OpCase& op : OpCases()) {
-    for (DType dtype : kFloatingTypes) {
-      CpuDevice device(kPlenty);
-      std::vector<std::vector<double>> expected;
-      for (int threads : {1, 2, 3}) {
-        omp_set_num_threads(threads);
-        Operands operands(device, dtype);
-        const auto values = Values(op.run(operands));
-        if (threads == 1) expected = values;
-        EXPECT_TRUE(values == expected)
-            << op.name << " in " << dtype << " with " << threads << " threads";
-      }
-    }
-  }
-  omp_set_num_threads(before);
+  ExpectResultDoesNotDependOnThreads(OpCases());
 }
 
 TEST(EmbeddingProperties, OperandsNeedNoAlignment) {
-  for (const OpCase& op : OpCases()) {
-    for (DType dtype : kFloatingTypes) {
-      CpuDevice device(kPlenty);
-      Operands aligned(device, dtype), shifted(device, dtype, true);
-      EXPECT_TRUE(Values(op.run(aligned)) == Values(op.run(shifted)))
-          << op.name << " in " << dtype;
-    }
-  }
+  ExpectOperandsNeedNoAlignment(OpCases());
 }
 
 TEST(EmbeddingProperties, DryDeviceCountsTheSameMemory) {
-  for (const OpCase& op : OpCases()) {
-    for (DType dtype : kFloatingTypes) {
-      CpuDevice device(kPlenty), dry(kPlenty, CpuDevice::Mode::kDry);
-      Operands operands(device, dtype), dry_operands(dry, dtype);
-      const std::vector<Tensor> kept = op.run(operands);
-      const std::vector<Tensor> dry_kept = op.run(dry_operands);
-      const MemoryStatistics real = device.Statistics();
-      const MemoryStatistics counted = dry.Statistics();
-      EXPECT_EQ(counted.current_by_category, real.current_by_category)
-          << op.name;
-      EXPECT_EQ(counted.at_peak_by_category, real.at_peak_by_category)
-          << op.name;
-      for (size_t i = 0; i < kept.size(); ++i) {
-        EXPECT_EQ(dry_kept[i].shape(), kept[i].shape()) << op.name;
-        EXPECT_EQ(dry_kept[i].dtype(), kept[i].dtype()) << op.name;
-      }
-    }
-  }
+  ExpectDryDeviceCountsTheSameMemory(OpCases());
 }
 
 }  // namespace

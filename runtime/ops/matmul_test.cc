@@ -6,42 +6,15 @@
 
 #include <cmath>
 #include <numbers>
-#include <random>
 #include <tuple>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/ops/ops_testing.h"
 
 namespace trireme {
 namespace {
-
-Tensor Random(Device& device, const Shape& shape, DType dtype, uint32_t seed) {
-  std::mt19937 engine(seed);
-  std::normal_distribution<double> normal;
-  Tensor x = Tensor::Empty(device, shape, dtype);
-  DispatchFloating(dtype, [&]<typename T>(T) {
-    T* data = x.data<T>();
-    for (int64_t i = 0; i < x.num_elements(); ++i) {
-      if constexpr (std::is_same_v<T, double>) {
-        data[i] = normal(engine);
-      } else {
-        data[i] = T(static_cast<float>(normal(engine)));
-      }
-    }
-  });
-  return x;
-}
-
-std::vector<double> Doubles(const Tensor& x) {
-  std::vector<double> result;
-  DispatchFloating(x.dtype(), [&]<typename T>(T) {
-    for (T value : x.ToVector<T>()) {
-      result.push_back(static_cast<double>(value));
-    }
-  });
-  return result;
-}
 
 // a[m, k]·b[k, n] of matrices stored as the flags say.
 std::vector<double> Product(const double* a, bool transpose_a, const double* b,
@@ -86,7 +59,8 @@ double Tolerance(DType dtype) {
 
 // The error of a sum of k products of unit normals grows as its square root;
 // that of rounding the result to `out_dtype` as the result does.
-void ExpectNear(const Tensor& got, const std::vector<double>& want, int64_t k) {
+void ExpectProduct(const Tensor& got, const std::vector<double>& want,
+                   int64_t k) {
   ASSERT_EQ(got.num_elements(), static_cast<int64_t>(want.size()));
   const std::vector<double> values = Doubles(got);
   const double sums = got.dtype() == DType::kFloat64 ? 1e-14 : 2e-6;
@@ -111,17 +85,17 @@ TEST_P(MatMulTest, MatchesDoublePrecisionAtAnyShape) {
       {17, 33, 9}, {32, 64, 48}, {65, 31, 70}, {128, 1, 3}, {96, 40, 257}};
   for (auto [m, n, k] : sizes) {
     SCOPED_TRACE(testing::Message() << m << "x" << n << "x" << k);
-    const Tensor a =
-        Random(device_, transpose_a ? Shape{k, m} : Shape{m, k}, dtype, 1);
-    const Tensor b =
-        Random(device_, transpose_b ? Shape{n, k} : Shape{k, n}, dtype, 2);
+    const Tensor a = RandomTensor(
+        device_, transpose_a ? Shape{k, m} : Shape{m, k}, dtype, 1);
+    const Tensor b = RandomTensor(
+        device_, transpose_b ? Shape{n, k} : Shape{k, n}, dtype, 2);
     MatMulOptions options;
     options.transpose_a = transpose_a;
     options.transpose_b = transpose_b;
     const std::vector<double> want =
         Product(Doubles(a).data(), transpose_a, Doubles(b).data(), transpose_b,
                 m, n, k);
-    ExpectNear(MatMul(a, b, nullptr, options), want, k);
+    ExpectProduct(MatMul(a, b, nullptr, options), want, k);
   }
 }
 
@@ -129,10 +103,10 @@ TEST_P(MatMulTest, AppliesBiasAndActivation) {
   const auto [dtype, transpose_a, transpose_b] = GetParam();
   const int64_t m = 37, n = 50, k = 24;
   const Tensor a =
-      Random(device_, transpose_a ? Shape{k, m} : Shape{m, k}, dtype, 1);
+      RandomTensor(device_, transpose_a ? Shape{k, m} : Shape{m, k}, dtype, 1);
   const Tensor b =
-      Random(device_, transpose_b ? Shape{n, k} : Shape{k, n}, dtype, 2);
-  const Tensor bias = Random(device_, {n}, dtype, 3);
+      RandomTensor(device_, transpose_b ? Shape{n, k} : Shape{k, n}, dtype, 2);
+  const Tensor bias = RandomTensor(device_, {n}, dtype, 3);
   for (Activation activation :
        {Activation::kNone, Activation::kGeluTanh, Activation::kSilu}) {
     MatMulOptions options;
@@ -145,12 +119,12 @@ TEST_P(MatMulTest, AppliesBiasAndActivation) {
     for (size_t i = 0; i < want.size(); ++i) {
       want[i] = Activated(activation, want[i] + offsets[i % n]);
     }
-    ExpectNear(MatMul(a, b, &bias, options), want, k);
+    ExpectProduct(MatMul(a, b, &bias, options), want, k);
     if (dtype == DType::kBFloat16) {
       options.out_dtype = DType::kFloat32;
       const Tensor wide = MatMul(a, b, &bias, options);
       EXPECT_EQ(wide.dtype(), DType::kFloat32);
-      ExpectNear(wide, want, k);
+      ExpectProduct(wide, want, k);
     }
   }
 }
@@ -158,14 +132,14 @@ TEST_P(MatMulTest, AppliesBiasAndActivation) {
 TEST_P(MatMulTest, MultipliesBatches) {
   const auto [dtype, transpose_a, transpose_b] = GetParam();
   const int64_t batch = 6, m = 13, n = 18, k = 20;
-  const Tensor a = Random(
+  const Tensor a = RandomTensor(
       device_, transpose_a ? Shape{2, 3, k, m} : Shape{2, 3, m, k}, dtype, 1);
   MatMulOptions options;
   options.transpose_a = transpose_a;
   options.transpose_b = transpose_b;
   for (bool shared : {false, true}) {
     const int64_t count = shared ? 1 : batch;
-    Tensor b = Random(
+    Tensor b = RandomTensor(
         device_, {count, transpose_b ? n : k, transpose_b ? k : n}, dtype, 2);
     b = shared ? b.Reshape({b.dim(1), b.dim(2)})
                : b.Reshape({2, 3, b.dim(1), b.dim(2)});
@@ -179,7 +153,7 @@ TEST_P(MatMulTest, MultipliesBatches) {
                                    transpose_b, m, n, k);
       want.insert(want.end(), product.begin(), product.end());
     }
-    ExpectNear(out, want, k);
+    ExpectProduct(out, want, k);
   }
 }
 
@@ -189,11 +163,11 @@ TEST_P(MatMulTest, AccumulatesInPlaceOverFoldedRows) {
   const DType sum_dtype =
       dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   // The folded leading dims are the summed ones of a weight gradient.
-  const Tensor a =
-      Random(device_, transpose_a ? Shape{4, 15, m} : Shape{m, k}, dtype, 1);
-  const Tensor b =
-      Random(device_, transpose_b ? Shape{n, k} : Shape{4, 15, n}, dtype, 2);
-  const Tensor out = Random(device_, {m, n}, sum_dtype, 3);
+  const Tensor a = RandomTensor(
+      device_, transpose_a ? Shape{4, 15, m} : Shape{m, k}, dtype, 1);
+  const Tensor b = RandomTensor(
+      device_, transpose_b ? Shape{n, k} : Shape{4, 15, n}, dtype, 2);
+  const Tensor out = RandomTensor(device_, {m, n}, sum_dtype, 3);
   std::vector<double> want = Doubles(out);
   MatMulOptions options;
   options.transpose_a = transpose_a;
@@ -204,7 +178,7 @@ TEST_P(MatMulTest, AccumulatesInPlaceOverFoldedRows) {
     MatMulAccumulate(a, b, options, out);
     for (size_t i = 0; i < want.size(); ++i) want[i] += product[i];
   }
-  ExpectNear(out, want, k);
+  ExpectProduct(out, want, k);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -220,10 +194,10 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(MatMul, SlicesNeedNotBeAligned) {
   CpuDevice device(int64_t{1} << 30);
-  const Tensor a = Random(device, {19, 5}, DType::kBFloat16, 1);
-  const Tensor b = Random(device, {5, 7}, DType::kBFloat16, 2);
+  const Tensor a = RandomTensor(device, {19, 5}, DType::kBFloat16, 1);
+  const Tensor b = RandomTensor(device, {5, 7}, DType::kBFloat16, 2);
   const Tensor part = a.Slice(3, 17);
-  ExpectNear(
+  ExpectProduct(
       MatMul(part, b),
       Product(Doubles(part).data(), false, Doubles(b).data(), false, 14, 7, 5),
       5);
@@ -236,9 +210,9 @@ TEST(MatMul, ResultDoesNotDependOnThreads) {
   const int threads = omp_get_max_threads();
   for (DType dtype : {DType::kBFloat16, DType::kFloat32}) {
     for (bool transpose : {false, true}) {
-      const Tensor a = Random(device, {512, 384}, dtype, 1);
-      const Tensor b =
-          Random(device, transpose ? Shape{512, 96} : Shape{384, 96}, dtype, 2);
+      const Tensor a = RandomTensor(device, {512, 384}, dtype, 1);
+      const Tensor b = RandomTensor(
+          device, transpose ? Shape{512, 96} : Shape{384, 96}, dtype, 2);
       MatMulOptions options;
       options.transpose_a = transpose;
       options.out_dtype = DType::kFloat32;
@@ -285,15 +259,15 @@ TEST(AccumulateColumnSums, AddsEveryRow) {
        {DType::kBFloat16, DType::kFloat16, DType::kFloat32, DType::kFloat64}) {
     for (auto [rows, columns] : std::vector<std::pair<int64_t, int64_t>>{
              {1, 1}, {7, 3}, {130, 129}, {200, 400}, {3, 1000}}) {
-      const Tensor x = Random(device, {rows, columns}, dtype, 1);
-      const Tensor out = Random(
+      const Tensor x = RandomTensor(device, {rows, columns}, dtype, 1);
+      const Tensor out = RandomTensor(
           device, {columns},
           dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32, 2);
       std::vector<double> want = Doubles(out);
       const std::vector<double> values = Doubles(x);
       for (size_t i = 0; i < values.size(); ++i) want[i % columns] += values[i];
       AccumulateColumnSums(x, out);
-      ExpectNear(out, want, rows);
+      ExpectProduct(out, want, rows);
     }
   }
 }

@@ -13,11 +13,10 @@
 
 #include "gtest/gtest.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/ops/ops_testing.h"
 
 namespace trireme {
 namespace {
-
-constexpr int64_t kPlenty = int64_t{1} << 30;
 
 // A normal random vector, off the device's alignment by `shift` elements.
 Tensor Random(Device& device, DType dtype, int64_t n, uint32_t seed,
@@ -30,26 +29,6 @@ Tensor Random(Device& device, DType dtype, int64_t n, uint32_t seed,
     for (int64_t i = 0; i < n; ++i) x.data<T>()[i] = T(normal(engine));
   });
   return x;
-}
-
-std::vector<double> Doubles(const Tensor& x) {
-  std::vector<double> result;
-  DispatchFloating(x.dtype(), [&]<typename T>(T) {
-    for (T value : x.ToVector<T>()) {
-      result.push_back(static_cast<double>(value));
-    }
-  });
-  return result;
-}
-
-void ExpectNear(const Tensor& got, const std::vector<double>& expected,
-                double tolerance, const std::string& what) {
-  const std::vector<double> values = Doubles(got);
-  ASSERT_EQ(values.size(), expected.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    ASSERT_NEAR(values[i], expected[i], tolerance * (1 + std::abs(expected[i])))
-        << what << ", element " << i << " of " << values.size();
-  }
 }
 
 // One parameter and what the optimizer keeps for it. `value` is a copy in
@@ -117,9 +96,9 @@ TEST_P(AdamWTest, ThreeStepsFollowTheFormula) {
     options.step = step;
     AdamWStep(options, state.grad, state.master, state.m, state.v, state.value);
   }
-  ExpectNear(state.m, m, tolerance(), "m");
-  ExpectNear(state.v, v, tolerance(), "v");
-  ExpectNear(state.master, theta, 4 * tolerance(), "master");
+  ExpectWithin(state.m, m, tolerance(), "m");
+  ExpectWithin(state.v, v, tolerance(), "v");
+  ExpectWithin(state.master, theta, 4 * tolerance(), "master");
   // What forward reads is the master, rounded once.
   const std::vector<double> master = Doubles(state.master);
   const std::vector<double> value = Doubles(state.value);
@@ -140,7 +119,7 @@ TEST_P(AdamWTest, MovingAverageFollowsTheFormula) {
     expected[i] = 0.9 * expected[i] + 0.1 * masters[i];
   }
   EmaStep(0.9, master, average);
-  ExpectNear(average, expected, tolerance(), "average");
+  ExpectWithin(average, expected, tolerance(), "average");
   EXPECT_EQ(Doubles(master), masters);
 }
 
