@@ -208,6 +208,7 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
   for (const RankMemory& rank : slowest.memory.ranks) {
     estimate.limit.push_back(rank.limit_bytes);
   }
+  estimate.memory = slowest.memory;
   estimate.closed_form = ClosedFormOf(plan, slowest);
   const double batch = static_cast<double>(plan.grid().dp()) *
                        plan.microbatches() * plan.microbatch_size();

@@ -49,6 +49,8 @@ struct Estimate {
   // coordinates. The limit is that of its smallest device.
   std::vector<MemoryBytes> peak;
   std::vector<int64_t> limit;
+  // What the Program's instructions hold, and the limits: for ValidateMemory.
+  MemoryModel memory;
   // What other estimators would take as their input.
   ClosedFormInput closed_form;
   // Of the slowest replica.

@@ -4,14 +4,17 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <string>
 #include <tuple>
 #include <utility>
 
+#include "fmt/format.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "scheduler/compile.h"
 #include "scheduler/plan.h"
 #include "scheduler/stage_partition.h"
+#include "scheduler/validator.h"
 
 namespace trireme {
 namespace {
@@ -248,7 +251,7 @@ class Search {
 
   double WorstKept() const { return fastest_[input_.options.placed - 1].first; }
 
-  absl::Status NothingFits() const {
+  absl::Status NothingFits() {
     const Candidate* nearest = nullptr;
     for (const Candidate& candidate : report_.candidates) {
       if (candidate.verdict != VerdictCode::kOutOfMemory) continue;
@@ -264,10 +267,18 @@ class Search {
           input_.model.layers, input_.model.heads, input_.model.tokens,
           input_.global_batch, cluster_.num_ranks());
     }
+    ASSIGN_OR_RETURN(const Plan plan, PlanOf(*nearest));
+    ASSIGN_OR_RETURN(const Estimate estimate,
+                     EstimatePlan(input_.model, cluster_, plan, input_.traits));
+    const absl::Status memory =
+        ValidateMemory(estimate.program, estimate.memory);
     return ResourceExhausted(
         "planner: found no plan that fits the devices' memory, expected one; "
-        "nearest, over by at least {:.1f} GB: {}",
-        static_cast<double>(nearest->over_bytes) / kGigabyte, ToText(*nearest));
+        "nearest, over by at least {:.1f} GB: {}{}",
+        static_cast<double>(nearest->over_bytes) / kGigabyte, ToText(*nearest),
+        memory.ok()
+            ? ""
+            : fmt::format(": pipeline {}", std::string(memory.message())));
   }
 
   absl::Status PlaceBest() {

@@ -138,6 +138,12 @@ TEST(Search, MemoryDecidesAndSaysSo) {
   const absl::StatusOr<PlanReport> none = MakePlan(input);
   EXPECT_EQ(none.status().code(), absl::StatusCode::kResourceExhausted)
       << none.status();
+  // Rank, instruction, the largest items first, and by how much.
+  const std::string message(none.status().message());
+  for (const char* part : {"pipeline rank 0 instruction", "'Forward mb=",
+                           "found a peak of", "(optimizer ", " too many"}) {
+    EXPECT_NE(message.find(part), std::string::npos) << part << ": " << message;
+  }
 }
 
 TEST(Search, WhyNamesTheReason) {
