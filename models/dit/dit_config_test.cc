@@ -21,6 +21,69 @@ DitConfig Resolved(Dit::Preset preset) {
   return *config;
 }
 
+TEST(ResolveDitTest, FillsPresetsAndDefaultsAndWritesThemBack) {
+  const DitConfig xl = Resolved(Dit::XL);
+  EXPECT_EQ(xl.hidden, 1152);
+  EXPECT_EQ(xl.layers, 28);
+  EXPECT_EQ(xl.heads, 16);
+  EXPECT_EQ(xl.mlp_hidden, 4 * 1152);
+  EXPECT_EQ(xl.tokens(), 256);
+  EXPECT_EQ(xl.classes, 1000);
+  EXPECT_TRUE(xl.qk_norm);
+  EXPECT_EQ(xl.positions, Dit::ROPE);
+
+  Dit dit;
+  dit.set_preset(Dit::S);
+  dit.set_layers(3);
+  dit.set_qk_norm(false);
+  dit.set_positions(Dit::SINCOS);
+  dit.set_class_conditional(false);
+  const ImageSpec image = {.channels = 1, .height = 28, .width = 28};
+  const auto resolved = ResolveDit(dit, image, 10);
+  CHECK_OK(resolved.status());
+  EXPECT_EQ(resolved->hidden, 384);
+  EXPECT_EQ(resolved->layers, 3);
+  EXPECT_EQ(resolved->classes, 0);
+  Dit filled;
+  FillDit(*resolved, filled);
+  const auto again = ResolveDit(filled, image, 10);
+  CHECK_OK(again.status());
+  EXPECT_EQ(again->layers, 3);
+  EXPECT_EQ(again->classes, 0);
+  EXPECT_FALSE(again->qk_norm);
+  EXPECT_EQ(again->positions, Dit::SINCOS);
+}
+
+TEST(ResolveDitTest, ErrorsNameTheField) {
+  const auto message = [](const Dit& dit) {
+    return std::string(
+        ResolveDit(dit, {.channels = 1, .height = 28, .width = 30}, 10)
+            .status()
+            .message());
+  };
+  Dit dit;
+  EXPECT_EQ(message(dit), "model.dit.hidden: found 0, expected 4 to 131072");
+  dit.set_preset(Dit::S);
+  dit.set_heads(5);
+  EXPECT_EQ(message(dit),
+            "model.dit.hidden: found 384, expected a multiple of the 5 heads");
+  dit.set_heads(6);
+  dit.set_patch(4);
+  EXPECT_EQ(message(dit),
+            "model.dit.patch: found 4, expected a divisor of the pictures' "
+            "30 x 28 pixels");
+  dit.set_patch(2);
+  dit.set_mlp_ratio(0);
+  EXPECT_EQ(message(dit),
+            "model.dit.mlp_ratio: found 0, expected more than 0 and at most "
+            "64");
+  dit.set_mlp_ratio(4);
+  dit.set_heads(64);
+  EXPECT_EQ(message(dit),
+            "model.dit.heads: found 64 heads of 6 channels, expected heads of "
+            "a multiple of 4 channels for positions ROPE");
+}
+
 // The paper's Gflops count a multiplication and its addition as one. What it
 // counts beside the blocks (embeddings, modulations, head) is below 1 %.
 TEST(DitTrainingFlops, AreThoseOfThePublishedModels) {
