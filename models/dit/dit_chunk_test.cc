@@ -1,0 +1,198 @@
+// A DiT as a pipeline chunk: which samples a microbatch takes, what it is
+// trained on, and how its loss is scaled.
+
+#include "models/dit/dit_chunk.h"
+
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "parallel/communicators.h"
+#include "runtime/comm/single.h"
+#include "runtime/core/log.h"
+#include "runtime/core/philox.h"
+#include "runtime/device/cpu_device.h"
+#include "runtime/ops/embedding.h"
+#include "runtime/ops/reduction.h"
+
+namespace trireme {
+namespace {
+
+constexpr int64_t kSamples = 6;
+constexpr int64_t kMicrobatch = 2;
+
+class DitChunkTest : public testing::Test {
+ protected:
+  DitChunkTest() {
+    config_.hidden = 16;
+    config_.layers = 2;
+    config_.heads = 2;
+    config_.mlp_hidden = 24;
+    config_.classes = 3;
+    config_.image = {.channels = 2, .height = 4, .width = 6};
+    store_ = std::make_unique<ParameterStore>(device_, DType::kFloat64, 1);
+    part_ = std::make_unique<DitPart>(*store_, grid_, config_,
+                                      DitPartOptions{.blocks = {0, 2}});
+    // A head of zeros predicts zeros whatever it sees.
+    const RandomStream random({.seed = 3});
+    for (const auto& parameter : store_->parameters()) {
+      double* values = parameter->value.data<double>();
+      for (int64_t i = 0; i < parameter->value.num_elements(); ++i) {
+        values[i] = 0.3 * random.Normal(i);
+      }
+      parameter->trainable = true;
+      parameter->grad =
+          Tensor::Zeros(device_, parameter->value.shape(), DType::kFloat64);
+    }
+    options_.flow.condition_drop = 0.5;
+    options_.seed = 11;
+    options_.dtype = DType::kFloat64;
+    options_.microbatch_size = kMicrobatch;
+    options_.global_batch = 4 * kSamples;
+    batch_.step = 5;
+    std::vector<float> pixels(kSamples * 48);
+    random.FillNormal(0, pixels);
+    std::vector<int32_t> labels;
+    for (int64_t i = 0; i < kSamples; ++i) {
+      batch_.sample_indices.push_back(40 + i);
+      labels.push_back(static_cast<int32_t>(i % 3));
+    }
+    batch_.pixels =
+        Tensor::FromValues<float>(device_, {kSamples, 2, 4, 6}, pixels);
+    batch_.labels = Tensor::FromValues<int32_t>(device_, {kSamples}, labels);
+  }
+
+  // The loss sum of the samples [begin, end), step by step.
+  double ExpectedLoss(int64_t begin, int64_t end) {
+    const NoisedBatch noised =
+        AddNoise(options_.flow, options_.seed, batch_.Slice(begin, end),
+                 static_cast<int32_t>(config_.classes), DType::kFloat64);
+    Tape tape(device_, Tape::Mode::kInference);
+    ForwardContext context{tape, parallel_};
+    const DitState state = part_->RunBlocks(
+        context,
+        part_->Embed(context, {.patches = Patchify(noised.x, 2),
+                               .sigmas = noised.sigmas,
+                               .labels = noised.labels}),
+        Tensor());
+    return SquaredErrorSum(part_->Head(context, state).value(),
+                           Patchify(noised.target, 2))
+        .ToVector<double>()[0];
+  }
+
+  // The loss sum of a microbatch; adds its gradients.
+  double Train(DitChunk& chunk, int64_t microbatch) {
+    Tape tape(device_);
+    ForwardContext context{tape, parallel_};
+    const Variable outputs[] = {
+        chunk.Forward(context, microbatch, {})[0].variable};
+    const double loss = outputs[0].value().ToVector<double>()[0];
+    const Tensor seeds[] = {Tensor()};
+    tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate);
+    CHECK_OK(parallel_.status());
+    return loss;
+  }
+
+  // Of all parameters, and back to zero.
+  double TakeGradientNorm() {
+    double squares = 0;
+    for (const auto& parameter : store_->parameters()) {
+      squares += SumOfSquares(parameter->grad);
+      parameter->grad.FillZero();
+    }
+    return std::sqrt(squares);
+  }
+
+  CpuDevice device_{int64_t{1} << 28};
+  SingleWorld world_;
+  ProcessGrid grid_;
+  Communicators communicators_{world_, grid_};
+  ParallelContext parallel_{device_, grid_, communicators_};
+  DitConfig config_;
+  std::unique_ptr<ParameterStore> store_;
+  std::unique_ptr<DitPart> part_;
+  DitChunkOptions options_;
+  ImageBatch batch_;
+};
+
+// A microbatch that took others' samples would train on some twice.
+TEST_F(DitChunkTest, MicrobatchesTakeTheirSamplesInOrder) {
+  options_.first_microbatch = 7;
+  DitChunk chunk(*part_, options_);
+  chunk.set_batch(batch_);
+  for (int64_t i = 0; i < kSamples / kMicrobatch; ++i) {
+    EXPECT_NEAR(Train(chunk, 7 + i),
+                ExpectedLoss(i * kMicrobatch, (i + 1) * kMicrobatch), 1e-9);
+  }
+}
+
+// The loss is a mean over the whole job's batch, however it is cut.
+TEST_F(DitChunkTest, LossIsAMeanOverTheGlobalBatch) {
+  DitChunk small(*part_, options_);
+  small.set_batch(batch_);
+  EXPECT_DOUBLE_EQ(small.loss_factor(), 1.0 / (4 * kSamples * 2 * 4 * 6));
+  double sum = 0;
+  for (int64_t i = 0; i < kSamples / kMicrobatch; ++i) sum += Train(small, i);
+  const double norm = TakeGradientNorm();
+
+  options_.microbatch_size = kSamples;
+  DitChunk whole(*part_, options_);
+  whole.set_batch(batch_);
+  EXPECT_NEAR(Train(whole, 0), sum, 1e-9);
+  EXPECT_NEAR(TakeGradientNorm(), norm, 1e-10 * norm);
+}
+
+TEST_F(DitChunkTest, LossScaleMultipliesGradientsNotTheLoss) {
+  DitChunk chunk(*part_, options_);
+  chunk.set_batch(batch_);
+  const double loss = Train(chunk, 0);
+  const double norm = TakeGradientNorm();
+  EXPECT_GT(norm, 0);
+  chunk.set_loss_scale(1024);
+  EXPECT_EQ(Train(chunk, 0), loss);
+  EXPECT_DOUBLE_EQ(TakeGradientNorm(), 1024 * norm);
+}
+
+// What a stage sends is what the next one expects, and two of them give the
+// loss of the whole model.
+TEST_F(DitChunkTest, TwoStagesGiveTheLossOfOne) {
+  ParameterStore first_store(device_, DType::kFloat64, 1);
+  ParameterStore last_store(device_, DType::kFloat64, 1);
+  const DitPart first_part(first_store, grid_, config_, {.blocks = {0, 1}});
+  const DitPart last_part(last_store, grid_, config_, {.blocks = {1, 2}});
+  for (ParameterStore* store : {&first_store, &last_store}) {
+    for (const auto& parameter : store->parameters()) {
+      for (const auto& of_whole : store_->parameters()) {
+        if (of_whole->name == parameter->name) {
+          parameter->value.CopyFrom(of_whole->value);
+        }
+      }
+    }
+  }
+  DitChunk first(first_part, options_), last(last_part, options_);
+  first.set_batch(batch_);
+  last.set_batch(batch_);
+  EXPECT_FALSE(first.computes_loss());
+  EXPECT_TRUE(first.InputSpecs().empty());
+  Tape tape(device_, Tape::Mode::kInference);
+  ForwardContext context{tape, parallel_};
+  const std::vector<TensorSpec> sent = first.OutputSpecs();
+  const std::vector<TensorSpec> expected = last.InputSpecs();
+  std::vector<Variable> messages;
+  for (const ShardedVariable& output : first.Forward(context, 1, {})) {
+    const size_t i = messages.size();
+    ASSERT_LT(i, expected.size());
+    EXPECT_EQ(output.value().shape(), sent[i].shape);
+    EXPECT_EQ(sent[i].shape, expected[i].shape);
+    EXPECT_EQ(sent[i].dtype, expected[i].dtype);
+    messages.push_back(output.variable);
+  }
+  EXPECT_EQ(messages.size(), expected.size());
+  EXPECT_NEAR(
+      last.Forward(context, 1, messages)[0].value().ToVector<double>()[0],
+      ExpectedLoss(kMicrobatch, 2 * kMicrobatch), 1e-9);
+}
+
+}  // namespace
+}  // namespace trireme
