@@ -43,6 +43,7 @@ class Partition {
     double cost = before_[end] - before_[begin];
     if (stage == 0) cost += costs_.embedding;
     if (stage == num_stages() - 1) cost += costs_.head;
+    if (!costs_.slowness.empty()) cost *= costs_.slowness[stages_[stage].rank];
     return cost;
   }
 
@@ -136,6 +137,22 @@ absl::StatusOr<std::vector<int64_t>> PartitionStages(
       return InvalidArgument(
           "partition: block {} costs {} seconds, expected a positive number", i,
           costs.blocks[i]);
+    }
+  }
+  if (!costs.slowness.empty()) {
+    for (const StageLocation& stage : stages) {
+      if (static_cast<size_t>(stage.rank) >= costs.slowness.size()) {
+        return InvalidArgument(
+            "partition: found {} ranks with a slowness, expected rank {} too",
+            costs.slowness.size(), stage.rank);
+      }
+    }
+    for (const double slowness : costs.slowness) {
+      if (!(slowness > 0) || !std::isfinite(slowness)) {
+        return InvalidArgument(
+            "partition: found a slowness of {}, expected a positive number",
+            slowness);
+      }
     }
   }
   for (const double cost : {costs.embedding, costs.head}) {

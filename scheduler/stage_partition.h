@@ -18,13 +18,17 @@ struct PartitionCosts {
   // Before the first block (embedders, conditioning) and after the last one.
   double embedding = 0;
   double head = 0;
+  // slowness[rank]: what all these take on the rank, relative to them. Empty:
+  // ranks are alike.
+  std::vector<double> slowness;
 };
 
 // Blocks per stage, at least 1 each, such that the largest time of any rank (of
 // all its stages together) is least; among those the ones whose largest stage
 // is least, and then those with more blocks in later stages, whose ranks hold
 // fewer microbatches. `stages`: where each stage runs. Time O(stages·blocks²).
-// Errors: fewer blocks than stages, a cost that is not finite and positive.
+// Errors: fewer blocks than stages, a cost or slowness that is not finite and
+// positive, a rank without slowness where others have one.
 //
 // A rank with several stages is exact only where its stages' times add up: one
 // stage per rank, or equal blocks. Otherwise it is improved block by block from
