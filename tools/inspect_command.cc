@@ -14,6 +14,7 @@
 #include "fmt/format.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/checkpoint/safetensors.h"
+#include "runtime/core/median.h"
 #include "runtime/core/status.h"
 #include "runtime/telemetry/metrics_log.h"
 #include "scheduler/compile.h"
@@ -81,11 +82,6 @@ double NumberOr(const nlohmann::json& object, const std::string& key,
   return object.contains(key) && object[key].is_number()
              ? object[key].get<double>()
              : otherwise;
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 // Where the median step's time went, and the share of the peak. The first step

@@ -1,6 +1,7 @@
 // trireme plan: the fastest plan for a job on a cluster, and why not another.
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,19 +41,27 @@ absl::StatusOr<WhyQuery> ParseWhy(const std::string& text) {
     const std::string value = parts.size() == 2 ? parts[1] : "";
     int32_t number = 0;
     const bool is_number = absl::SimpleAtoi(value, &number) && number > 0;
-    std::optional<int32_t>* field = name == "tp"       ? &query.tp
-                                    : name == "cp"     ? &query.cp
-                                    : name == "pp"     ? &query.pp
-                                    : name == "dp"     ? &query.dp
-                                    : name == "chunks" ? &query.chunks
-                                    : name == "microbatch_size"
-                                        ? &query.microbatch_size
-                                        : nullptr;
+    bool flag = false;
+    const bool is_flag = absl::SimpleAtob(value, &flag);
+    const std::map<std::string, std::optional<int32_t>*> numbers = {
+        {"tp", &query.tp},
+        {"cp", &query.cp},
+        {"ulysses", &query.ulysses},
+        {"pp", &query.pp},
+        {"dp", &query.dp},
+        {"ep", &query.ep},
+        {"chunks", &query.chunks},
+        {"microbatch_size", &query.microbatch_size}};
+    const auto field = numbers.find(name);
     Plan::Schedule schedule;
     Plan::Sharding sharding;
     Plan::Recompute recompute;
-    if (field != nullptr && is_number) {
-      *field = number;
+    if (field != numbers.end() && is_number) {
+      *field->second = number;
+    } else if (name == "sequence_parallel" && is_flag) {
+      query.sequence_parallel = flag;
+    } else if (name == "offload" && is_flag) {
+      query.offload = flag;
     } else if (name == "schedule" && Plan::Schedule_Parse(value, &schedule)) {
       query.schedule = schedule;
     } else if (name == "sharding" && Plan::Sharding_Parse(value, &sharding)) {
@@ -62,9 +71,9 @@ absl::StatusOr<WhyQuery> ParseWhy(const std::string& text) {
       query.recompute = recompute;
     } else {
       return InvalidArgument(
-          "--why: found '{}', expected FIELD=VALUE with tp, cp, pp, dp, "
-          "chunks, microbatch_size, schedule, sharding or recompute, separated "
-          "by commas",
+          "--why: found '{}', expected FIELD=VALUE with tp, cp, ulysses, pp, "
+          "dp, ep, chunks, microbatch_size, sequence_parallel, offload, "
+          "schedule, sharding or recompute, separated by commas",
           std::string(view));
     }
   }
@@ -198,6 +207,10 @@ absl::Status MakeAndPrint(const ParsedCommand& arguments) {
     ASSIGN_OR_RETURN(const std::string answer, Why(input, report, query));
     fmt::print("\n{}\n", answer);
   }
+  if (arguments.Has("verdicts")) {
+    RETURN_IF_ERROR(WriteFileAtomically(arguments.Get("verdicts"),
+                                        VerdictsCsv(report.candidates)));
+  }
   if (arguments.Has("sensitivity")) {
     ASSIGN_OR_RETURN(const std::vector<LinkSensitivity> links,
                      Sensitivities(input, chosen.plan));
@@ -251,6 +264,10 @@ Command PlanCommand() {
                    {.name = "why",
                     .value = "FIELD=VALUE,..",
                     .help = "why not such a plan, as tp=4,pp=2"},
+                   {.name = "verdicts",
+                    .value = "FILE",
+                    .help = "writes every plan considered and its verdict as "
+                            "CSV"},
                    {.name = "what_if",
                     .value = "FIELD=VALUE",
                     .help = "changes the cluster first, as "

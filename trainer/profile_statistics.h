@@ -8,14 +8,12 @@
 #include <vector>
 
 #include "runtime/comm/communicator.h"
+#include "runtime/core/median.h"
 #include "runtime/device/device.h"
 
 namespace trireme {
 
-// Of at least one value.
-double Median(std::vector<double> values);
-
-// (largest - smallest) / median.
+// Of at least one value: (largest - smallest) / median.
 double Spread(const std::vector<double>& values);
 
 // Seconds of each of `repetitions` runs, after one that does not count.

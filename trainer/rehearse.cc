@@ -1,6 +1,5 @@
 #include "trainer/rehearse.h"
 
-#include <algorithm>
 #include <chrono>
 #include <limits>
 #include <memory>
@@ -8,6 +7,7 @@
 
 #include "fmt/format.h"
 #include "runtime/comm/emulated.h"
+#include "runtime/core/median.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/planner/plan_costs.h"
@@ -17,13 +17,6 @@
 
 namespace trireme {
 namespace {
-
-double Median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 double MedianCause(const Rehearsal& rehearsal, const std::string& cause) {
   std::vector<double> seconds;
@@ -45,6 +38,10 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
   }
   const int32_t node = cluster.node_of_rank[factory.world_rank()];
   const ModelShape shape = ModelShapeOf(options.setup);
+  // A unit sleeps once in each direction: no collective inside it has anything
+  // to run behind.
+  const RuntimeTraits traits = {.overlap_tensor_parallel = false,
+                                .overlap_ring_attention = false};
   Rehearsal rehearsal;
   if (options.plan.has_skip()) {
     ASSIGN_OR_RETURN(const SkipEstimate predicted,
@@ -52,7 +49,7 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
     rehearsal.predicted.step_s = predicted.step_s;
   } else {
     ASSIGN_OR_RETURN(rehearsal.predicted,
-                     EstimatePlan(shape, cluster, options.plan));
+                     EstimatePlan(shape, cluster, options.plan, traits));
   }
 
   CpuDevice device(cluster.DeviceOfNode(node).memory_bytes,
@@ -63,7 +60,6 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
   ASSIGN_OR_RETURN(
       const std::unique_ptr<RankModel> model,
       RankModel::Build(options.setup, options.plan, device, world));
-  const RuntimeTraits traits;
   const PlanCoster coster(shape, cluster, options.plan, traits);
   model->EmulateCompute(coster.ArithmeticOn(node), compute);
 

@@ -77,32 +77,34 @@ class Enumerator {
       return Refuse(candidate, VerdictCode::kIndivisible,
                     Dimension::kGlobalBatch);
     }
-    for (const int32_t ulysses : {1, candidate.cp}) {
+    for (const int32_t ulysses : Divisors(candidate.cp, candidate.cp)) {
       candidate.ulysses = ulysses;
       if (ulysses > 1 && model_.heads % (candidate.tp * ulysses) != 0) {
         Refuse(candidate, VerdictCode::kIndivisible, Dimension::kHeads);
         continue;
       }
       AddSchedules(candidate);
-      if (candidate.cp == 1) break;
     }
   }
 
   void AddSchedules(Candidate candidate) {
     const int64_t local = global_batch_ / candidate.dp;
     for (int32_t size = 1; size <= space_.max_microbatch_size; size *= 2) {
-      if (local % size != 0) break;
       candidate.microbatch_size = size;
+      if (local < size) {
+        Refuse(candidate, VerdictCode::kBatchTooSmall);
+        break;
+      }
+      if (local % size != 0) {
+        Refuse(candidate, VerdictCode::kIndivisible, Dimension::kGlobalBatch);
+        break;
+      }
       const int64_t microbatches = local / size;
       if (candidate.pp == 1) {
         candidate.schedule = Plan::ONE_F_ONE_B;
         candidate.chunks = 1;
         AddMemoryChoices(candidate);
         continue;
-      }
-      if (microbatches < candidate.pp) {
-        Refuse(candidate, VerdictCode::kBatchTooSmall);
-        break;
       }
       for (const Plan::Schedule schedule : space_.schedules) {
         candidate.schedule = schedule;
@@ -186,7 +188,10 @@ std::string ToText(const Candidate& candidate) {
   std::string text = fmt::format("tp {} x cp {} x pp {} x dp {}", candidate.tp,
                                  candidate.cp, candidate.pp, candidate.dp);
   if (candidate.cp > 1) {
-    text += candidate.ulysses > 1 ? " (heads exchanged)" : " (ring)";
+    text += candidate.ulysses == 1 ? " (ring)"
+            : candidate.ulysses == candidate.cp
+                ? " (heads exchanged)"
+                : fmt::format(" (heads exchanged by {})", candidate.ulysses);
   }
   text += fmt::format(", {}", Plan::Schedule_Name(candidate.schedule));
   if (candidate.chunks > 1) {
@@ -197,7 +202,32 @@ std::string ToText(const Candidate& candidate) {
                       candidate.sequence_parallel ? ", sequence parallel" : "",
                       candidate.microbatch_size,
                       Plan::Recompute_Name(candidate.recompute));
+  if (candidate.recompute_blocks > 0) {
+    text += fmt::format(" of {} blocks a stage", candidate.recompute_blocks);
+  }
+  if (candidate.shard_group > 0) {
+    text += fmt::format(", shards over {}", candidate.shard_group);
+  }
+  if (candidate.microbatch_group > 0) {
+    text += fmt::format(", groups of {}", candidate.microbatch_group);
+  }
+  if (candidate.bf16_gradient_messages) text += ", bf16 gradient messages";
   return text;
+}
+
+std::string VerdictsCsv(const std::vector<Candidate>& candidates) {
+  std::string csv =
+      "tp,cp,ulysses,dp,pp,schedule,chunks,microbatch_size,sharding,"
+      "sequence_parallel,recompute,verdict,simulated,step_s,over_bytes\n";
+  for (const Candidate& c : candidates) {
+    csv += fmt::format(
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{:.6g},{}\n", c.tp, c.cp,
+        c.ulysses, c.dp, c.pp, Plan::Schedule_Name(c.schedule), c.chunks,
+        c.microbatch_size, Plan::Sharding_Name(c.sharding), c.sequence_parallel,
+        Plan::Recompute_Name(c.recompute), VerdictCodeName(c.verdict),
+        c.simulated, c.step_s, c.over_bytes);
+  }
+  return csv;
 }
 
 }  // namespace trireme

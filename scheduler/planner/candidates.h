@@ -30,7 +30,7 @@ enum class VerdictCode : uint8_t {
   kIndivisible,
   // Tensor-parallel ranks would not share a node.
   kTpCrossesNode,
-  // Fewer samples than replicas, or fewer microbatches than stages.
+  // Fewer samples than replicas, or than a microbatch has.
   kBatchTooSmall,
   // Fewer blocks than stages.
   kTooFewBlocks,
@@ -60,6 +60,11 @@ struct Candidate {
   Plan::Sharding sharding = Plan::REPLICATED;
   Plan::Recompute recompute = Plan::NONE;
   bool sequence_parallel = false;
+  // 0: the plan's default. Not enumerated, but tried on the best plans.
+  int32_t shard_group = 0;
+  int32_t microbatch_group = 0;
+  int32_t recompute_blocks = 0;  // of each stage; with FULL
+  bool bf16_gradient_messages = false;
 
   VerdictCode verdict = VerdictCode::kPending;
   Dimension dimension = Dimension::kNone;  // kIndivisible
@@ -72,7 +77,8 @@ struct Candidate {
 
 struct CandidateSpace {
   std::vector<Plan::Schedule> schedules = {Plan::ONE_F_ONE_B, Plan::INTERLEAVED,
-                                           Plan::ZB_H1, Plan::ZB_V};
+                                           Plan::ZB_H1, Plan::ZB_V,
+                                           Plan::GPIPE};
   std::vector<Plan::Sharding> shardings = {Plan::REPLICATED, Plan::OPTIMIZER,
                                            Plan::GRADIENTS, Plan::PARAMETERS};
   std::vector<Plan::Recompute> recomputes = {Plan::NONE, Plan::SELECTIVE,
@@ -90,6 +96,10 @@ std::vector<Candidate> EnumerateCandidates(const ModelShape& model,
                                            const ClusterModel& cluster,
                                            int64_t global_batch,
                                            const CandidateSpace& space);
+
+// One line for each: all fields and the verdict's code, excess bytes and
+// seconds, with a line of names first.
+std::string VerdictsCsv(const std::vector<Candidate>& candidates);
 
 // "tp 2 x cp 1 x pp 4 x dp 8, ONE_F_ONE_B, OPTIMIZER, 2 samples per microbatch,
 // recompute NONE".

@@ -53,6 +53,8 @@ struct RingCost {
   double AllToAll(double bytes) const;
   // One step of a ring in which every device sends `bytes` to the next one.
   double RingStep(double bytes) const;
+
+  friend bool operator==(const RingCost&, const RingCost&) = default;
 };
 
 // `ranks`: physical ranks of the group in ring order. `flows_per_node`: how

@@ -2,88 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "scheduler/compile.h"
 #include "scheduler/plan.h"
+#include "scheduler/planner/replica_groups.h"
 
 namespace trireme {
 namespace {
-
-bool SameCosts(const CostModel& a, const CostModel& b) {
-  for (size_t rank = 0; rank < a.chunks.size(); ++rank) {
-    for (size_t i = 0; i < a.chunks[rank].size(); ++i) {
-      if (a.chunks[rank][i].forward_s != b.chunks[rank][i].forward_s ||
-          a.chunks[rank][i].backward_s != b.chunks[rank][i].backward_s) {
-        return false;
-      }
-    }
-  }
-  for (size_t i = 0; i < a.links.size(); ++i) {
-    if (a.links[i] != b.links[i]) return false;
-  }
-  return true;
-}
-
-// More replicas that meet in channels are stood for by so many, which then
-// occupy the channels longer.
-constexpr size_t kMostTogether = 16;
-
-// Replicas that share channels, directly or through others.
-std::vector<std::vector<int32_t>> ReplicasTogether(
-    const std::vector<PlanCosts>& costs) {
-  std::vector<std::vector<int32_t>> groups;
-  std::map<int32_t, size_t> group_of_channel;
-  for (size_t replica = 0; replica < costs.size(); ++replica) {
-    const size_t own = groups.size();
-    groups.push_back({static_cast<int32_t>(replica)});
-    for (const LinkCost& link : costs[replica].cost.links) {
-      for (const LinkCost::Channel& channel : link.channels) {
-        if (channel.number < 0) continue;
-        const auto [found, is_new] =
-            group_of_channel.try_emplace(channel.number, own);
-        const size_t other = found->second;
-        if (is_new || other == own) continue;
-        groups[own].insert(groups[own].end(), groups[other].begin(),
-                           groups[other].end());
-        groups[other].clear();
-        for (auto& [number, group] : group_of_channel) {
-          if (group == other) group = own;
-        }
-      }
-    }
-  }
-  std::erase_if(groups, [](const auto& group) { return group.empty(); });
-  for (std::vector<int32_t>& group : groups) {
-    std::sort(group.begin(), group.end());
-  }
-  return groups;
-}
-
-// The group's costs, with channels numbered as they come.
-std::vector<CostModel> CostsTogether(const std::vector<PlanCosts>& costs,
-                                     const std::vector<int32_t>& group) {
-  const size_t count = std::min(group.size(), kMostTogether);
-  std::map<int32_t, int32_t> numbers;
-  std::vector<CostModel> together;
-  for (size_t i = 0; i < count; ++i) {
-    CostModel& cost = together.emplace_back(costs[group[i]].cost);
-    for (LinkCost& link : cost.links) {
-      for (LinkCost::Channel& channel : link.channels) {
-        if (channel.number < 0) continue;
-        channel.number = numbers
-                             .try_emplace(channel.number,
-                                          static_cast<int32_t>(numbers.size()))
-                             .first->second;
-        channel.s_per_byte *=
-            static_cast<double>(group.size()) / static_cast<double>(count);
-      }
-    }
-  }
-  return together;
-}
 
 StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
                   const Estimate& estimate) {
@@ -178,15 +105,11 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
   ASSIGN_OR_RETURN(
       estimate.program,
       CompilePlan(plan, {.buckets_per_stage = costs.front().buckets}));
-  std::vector<std::vector<CostModel>> seen;
+  std::vector<std::vector<double>> seen;
   for (const std::vector<int32_t>& group : ReplicasTogether(costs)) {
     std::vector<CostModel> together = CostsTogether(costs, group);
-    const bool known =
-        std::any_of(seen.begin(), seen.end(), [&](const auto& other) {
-          return std::equal(together.begin(), together.end(), other.begin(),
-                            other.end(), SameCosts);
-        });
-    if (known) continue;
+    std::vector<double> figures = FiguresOf(together);
+    if (std::find(seen.begin(), seen.end(), figures) != seen.end()) continue;
     ASSIGN_OR_RETURN(
         std::vector<Simulation> simulations,
         SimulateReplicas(estimate.program, together, &costs[group[0]].memory));
@@ -200,7 +123,7 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
       estimate.simulation = std::move(simulations[i]);
       estimate.simulation.peak_memory = peak;
     }
-    seen.push_back(std::move(together));
+    seen.push_back(std::move(figures));
   }
   const PlanCosts& slowest = costs[estimate.replica];
   estimate.parts = PartsOf(plan, slowest, estimate);

@@ -9,13 +9,6 @@
 namespace trireme {
 namespace {
 
-// Whole tokens on one rank: over cp always, over tp where nothing else is
-// sharded and sequence parallelism is on.
-double LocalTokens(const ModelShape& model, const BlockSplit& split) {
-  return static_cast<double>(SequenceLength(model) * split.microbatch_size) /
-         static_cast<double>(split.cp);
-}
-
 // Elements of one [tokens, h] activation of a microbatch on one rank, as it
 // lies between the tensor-parallel layers, and inside them.
 struct Unit {
@@ -24,11 +17,16 @@ struct Unit {
 };
 
 Unit UnitOf(const ModelShape& model, const BlockSplit& split) {
-  const double elements =
-      LocalTokens(model, split) * static_cast<double>(model.hidden);
-  const auto tp = static_cast<double>(split.tp);
-  return {.outside = split.sequence_parallel ? elements / tp : elements,
-          .inside = elements / tp};
+  RankTokens tokens = TokensOnRank(model, split);
+  if (model.text == ModelShape::Text::kJoint) {
+    tokens.image += tokens.text;
+    tokens.image_between += tokens.text_between;
+  }
+  const auto elements = [&](int64_t count) {
+    return static_cast<double>(count * split.microbatch_size * model.hidden);
+  };
+  return {.outside = elements(tokens.image_between),
+          .inside = elements(tokens.image) / static_cast<double>(split.tp)};
 }
 
 double MlpRatio(const ModelShape& model) {
@@ -127,12 +125,47 @@ BlockSplit SplitOf(const Plan& plan) {
           .microbatch_size = plan.microbatch_size()};
 }
 
+RankTokens TokensOnRank(const ModelShape& model, const BlockSplit& split) {
+  const int64_t shards = split.sequence_parallel ? split.tp : 1;
+  RankTokens tokens;
+  tokens.image_between = CeilDivide(model.tokens, split.cp * shards);
+  tokens.image = tokens.image_between * shards;
+  const bool joint = model.text == ModelShape::Text::kJoint;
+  const int64_t text_shards = joint ? shards : 1;
+  tokens.text_between = CeilDivide(model.text_tokens, text_shards);
+  tokens.text = tokens.text_between * text_shards;
+  return tokens;
+}
+
+bool HasConditioning(const ModelShape& model) {
+  return model.modulation_parameters > 0;
+}
+
 double AttentionFlops(const ModelShape& model) {
   return AttentionForwardFlops(SizesOf(model));
 }
 
 double BlockFlops(const ModelShape& model) {
   return BlockForwardFlops(SizesOf(model));
+}
+
+double ProductFlopsOnRank(const ModelShape& model, const BlockSplit& split) {
+  const auto h = static_cast<double>(model.hidden);
+  const auto n = static_cast<double>(model.text_tokens);
+  double text = 0;  // on every rank of cp
+  if (model.text == ModelShape::Text::kCross) text = 4 * n * h * h;
+  if (model.text == ModelShape::Text::kJoint) {
+    text = n * (8 * h * h + 4 * h * static_cast<double>(model.mlp_hidden));
+  }
+  const double image = BlockFlops(model) - AttentionFlops(model) - text;
+  return (image / static_cast<double>(split.cp) + text) *
+         static_cast<double>(split.microbatch_size) /
+         static_cast<double>(split.tp);
+}
+
+double AttentionFlopsOnRank(const ModelShape& model, const BlockSplit& split) {
+  return AttentionFlops(model) * static_cast<double>(split.microbatch_size) /
+         static_cast<double>(split.tp * split.cp);
 }
 
 int64_t BlockParametersPerRank(const ModelShape& model, int64_t tp) {
@@ -208,10 +241,12 @@ int64_t ActivationBytes(const ModelShape& model, const BlockSplit& split,
   if (model.dropout) bytes += 2 * unit.outside;  // masks of one byte
   if (model.text == ModelShape::Text::kCross) {
     // Normed query input, queries, output and its gate; keys and values.
-    const double text = static_cast<double>(model.text_tokens) /
-                        static_cast<double>(model.tokens);
+    const double keys =
+        static_cast<double>(model.text_tokens * split.microbatch_size *
+                            model.hidden) /
+        static_cast<double>(split.tp);
     bytes +=
-        e * ((selective ? 1 : 2) * unit.outside + (2 + 2 * text) * unit.inside);
+        e * ((selective ? 1 : 2) * unit.outside + 2 * unit.inside + 2 * keys);
   }
   // Probabilities before and after dropout, and its mask.
   if (model.unfused_attention && !selective) {
@@ -236,9 +271,13 @@ int64_t BoundaryBytes(const ModelShape& model, const BlockSplit& split) {
 
 int64_t MessageBytes(const ModelShape& model, const BlockSplit& split,
                      bool scatter) {
-  const Unit unit = UnitOf(model, split);
-  return ToBytes((scatter ? unit.inside : unit.outside) *
-                 static_cast<double>(model.element_bytes));
+  const RankTokens tokens = TokensOnRank(model, split);
+  int64_t rows = scatter && !split.sequence_parallel
+                     ? CeilDivide(tokens.image, split.tp)
+                     : tokens.image_between;
+  if (HasConditioning(model)) ++rows;
+  if (model.text != ModelShape::Text::kNone) rows += tokens.text_between;
+  return split.microbatch_size * rows * model.hidden * model.element_bytes;
 }
 
 }  // namespace trireme

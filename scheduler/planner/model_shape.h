@@ -95,11 +95,33 @@ struct BlockSplit {
 };
 BlockSplit SplitOf(const Plan& plan);
 
+// Tokens of one sample on one rank of a block, padding included: where channels
+// are sharded over tp, and between those layers, where sequence parallelism
+// shards tokens instead. Every rank of cp holds the whole text.
+struct RankTokens {
+  int64_t image = 0;
+  int64_t image_between = 0;
+  int64_t text = 0;
+  int64_t text_between = 0;
+};
+RankTokens TokensOnRank(const ModelShape& model, const BlockSplit& split);
+
+// Whether a vector for each sample (time, class) modulates every block, from
+// which each block makes its own scales and shifts.
+bool HasConditioning(const ModelShape& model);
+
+// Rounded up, for positive numbers.
+inline int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // Forward FLOPs of one block over one sample, as transformer_flops.h counts
 // them for a block that is not the last.
 double BlockFlops(const ModelShape& model);
 // Of attention's products of queries with keys and of weights with values.
 double AttentionFlops(const ModelShape& model);
+// Those of one microbatch on one rank: of the products with weights, and of
+// attention's.
+double ProductFlopsOnRank(const ModelShape& model, const BlockSplit& split);
+double AttentionFlopsOnRank(const ModelShape& model, const BlockSplit& split);
 int64_t BlockParameters(const ModelShape& model);
 // Of the whole model.
 int64_t ModelParameters(const ModelShape& model);
@@ -126,10 +148,11 @@ int64_t ActivationBytes(const ModelShape& model, const BlockSplit& split,
 // Of those, what the weight gradients still need after the input gradients.
 int64_t DeferredWeightBytes(const ModelShape& model, const BlockSplit& split);
 
-// The hidden states of one microbatch as they lie on one rank between blocks,
-// which is also the message from stage to stage: a rank of tp sends its share
-// of the tokens even without sequence parallelism where `scatter`.
+// The hidden states of one microbatch as they lie on one rank between blocks.
 int64_t BoundaryBytes(const ModelShape& model, const BlockSplit& split);
+// The message from stage to stage: the hidden states, of which a rank of tp
+// sends its share even without sequence parallelism where `scatter`; and, where
+// the model has them, the conditioning and the text.
 int64_t MessageBytes(const ModelShape& model, const BlockSplit& split,
                      bool scatter);
 

@@ -69,13 +69,40 @@ void Move(Random& random, std::vector<int32_t>& nodes) {
   }
 }
 
-std::vector<int32_t> Annealed(PlacementCosts& costs,
-                              const std::vector<int32_t>& start, uint64_t seed,
-                              int32_t moves, double& best_cost) {
+// The placements of least cost so far.
+class Best {
+ public:
+  explicit Best(int32_t keep) : keep_(static_cast<size_t>(keep)) {}
+
+  void Offer(double cost, const std::vector<int32_t>& nodes) {
+    if (kept_.size() == keep_ && cost >= kept_.back().first) return;
+    const std::pair entry(cost, nodes);
+    const auto at = std::lower_bound(
+        kept_.begin(), kept_.end(), entry,
+        [](const auto& a, const auto& b) { return a.first < b.first; });
+    // The same placement has the same cost, but for rounding.
+    for (auto other = at; other != kept_.end(); ++other) {
+      if (other->second == nodes) return;
+    }
+    if (at != kept_.begin() && std::prev(at)->second == nodes) return;
+    kept_.insert(at, entry);
+    if (kept_.size() > keep_) kept_.pop_back();
+  }
+
+  const std::vector<std::pair<double, std::vector<int32_t>>>& kept() const {
+    return kept_;
+  }
+
+ private:
+  const size_t keep_;
+  std::vector<std::pair<double, std::vector<int32_t>>> kept_;
+};
+
+void Anneal(PlacementCosts& costs, const std::vector<int32_t>& start,
+            uint64_t seed, int32_t moves, Best& best) {
   Random random(seed);
   double cost = costs.Set(start);
-  std::vector<int32_t> best = start;
-  best_cost = cost;
+  best.Offer(cost, start);
   const double cooling =
       std::pow(kLastTemperature / kFirstTemperature, 1.0 / std::max(1, moves));
   double temperature = kFirstTemperature;
@@ -90,16 +117,12 @@ std::vector<int32_t> Annealed(PlacementCosts& costs,
         random.Uniform() < std::exp(-rise / (temperature * cost))) {
       costs.Keep();
       cost = moved;
-      if (cost < best_cost) {
-        best_cost = cost;
-        best = nodes;
-      }
+      best.Offer(cost, nodes);
     } else {
       costs.Undo();
       nodes = costs.nodes();
     }
   }
-  return best;
 }
 
 // All ways to give units to nodes, alike nodes being interchangeable while
@@ -123,31 +146,23 @@ class Enumeration {
   // How many there are; at most limit + 1.
   int64_t Count(int64_t limit) {
     limit_ = limit;
-    counting_ = true;
     count_ = 0;
     Descend();
     return count_;
   }
 
-  std::vector<int32_t> Best(double& cost) {
-    counting_ = false;
-    best_cost_ = std::numeric_limits<double>::infinity();
+  void Visit(Best& best) {
+    best_ = &best;
     Descend();
-    cost = best_cost_;
-    return best_;
+    best_ = nullptr;
   }
 
  private:
   void Descend() {
-    if (counting_ && count_ > limit_) return;
+    if (best_ == nullptr && count_ > limit_) return;
     if (static_cast<int32_t>(nodes_.size()) == costs_.num_units()) {
       ++count_;
-      if (counting_) return;
-      const double cost = costs_.Set(nodes_);
-      if (cost < best_cost_) {
-        best_cost_ = cost;
-        best_ = nodes_;
-      }
+      if (best_ != nullptr) best_->Offer(costs_.Set(nodes_), nodes_);
       return;
     }
     for (size_t node = 0; node < room_.size(); ++node) {
@@ -176,11 +191,9 @@ class Enumeration {
   const std::vector<int32_t> full_;
   std::vector<int32_t> like_;  // the first node alike
   std::vector<int32_t> nodes_;
-  bool counting_ = false;
   int64_t limit_ = 0;
   int64_t count_ = 0;
-  double best_cost_ = 0;
-  std::vector<int32_t> best_;
+  Best* best_ = nullptr;  // null: only counts
 };
 
 // Fills the nodes in the given order with the units in the given order.
@@ -232,17 +245,15 @@ Placement PlaceRanks(const ModelShape& model, const ClusterModel& cluster,
   std::vector<int32_t> units(costs.num_units());
   std::iota(units.begin(), units.end(), 0);
   Placement result;
-  std::vector<int32_t> best = Filled(units, in_order, costs.UnitsPerNode());
-  result.cost_s = result.initial_cost_s = costs.Set(best);
+  const std::vector<int32_t> first =
+      Filled(units, in_order, costs.UnitsPerNode());
+  Best best(std::max(1, options.keep));
+  result.initial_cost_s = costs.Set(first);
+  best.Offer(result.initial_cost_s, first);
   Enumeration enumeration(cluster, costs);
   if (enumeration.Count(options.exhaustive_limit) <= options.exhaustive_limit) {
     result.exhaustive = true;
-    double cost = 0;
-    std::vector<int32_t> found = enumeration.Best(cost);
-    if (cost < result.cost_s) {
-      result.cost_s = cost;
-      best = std::move(found);
-    }
+    enumeration.Visit(best);
   } else {
     // Starts: replicas of a stage together, or the stages of a replica, each
     // with the nodes in order or along fast links.
@@ -259,17 +270,17 @@ Placement PlaceRanks(const ModelShape& model, const ClusterModel& cluster,
         starts.begin(), starts.end(),
         [](const auto& a, const auto& b) { return a.first < b.first; });
     for (int32_t chain = 0; chain < options.chains; ++chain) {
-      double cost = 0;
-      std::vector<int32_t> found =
-          Annealed(costs, starts[chain % starts.size()].second,
-                   options.seed * 0x100000001b3u + chain, options.moves, cost);
-      if (cost < result.cost_s) {
-        result.cost_s = cost;
-        best = std::move(found);
-      }
+      Anneal(costs, starts[chain % starts.size()].second,
+             options.seed * 0x100000001b3u + chain, options.moves, best);
     }
   }
-  result.physical = costs.PhysicalRanks(best);
+  result.cost_s = best.kept().front().first;
+  for (const auto& [cost, nodes] : best.kept()) {
+    result.ranked.push_back(costs.PhysicalRanks(nodes));
+  }
+  result.physical = result.ranked.front();
+  result.ranked.push_back(costs.PhysicalRanks(first));
+  result.unit_ranks = costs.unit_ranks();
   return result;
 }
 

@@ -7,6 +7,9 @@
 // messages for every p microbatches) and of the slowest gradient reduction,
 // over all stages.
 //
+// That is a closed form, which leaves out much that simulation knows: a search
+// is to simulate the best few (placed_steps.h).
+//
 // Small clusters are searched whole, nodes that are alike being interchangeable
 // until one of them is in use. Larger ones are annealed: several seeded chains
 // with the five moves of Pipette (reverse a segment, move one unit, swap two,
@@ -33,11 +36,17 @@ struct PlacementOptions {
   int32_t moves = 20000;
   // Search the whole space where it has at most so many placements.
   int64_t exhaustive_limit = 3000;
+  // Distinct placements in the result.
+  int32_t keep = 8;
 };
 
 struct Placement {
   // physical[logical rank].
   std::vector<int32_t> physical;
+  // The best ones, that one first, and the one with the ranks in order last.
+  std::vector<std::vector<int32_t>> ranked;
+  // So many successive logical ranks stay together.
+  int32_t unit_ranks = 1;
   // Seconds by the cost above, and those of the start with the ranks in order.
   double cost_s = 0;
   double initial_cost_s = 0;

@@ -34,35 +34,36 @@ PlacementCosts::PlacementCosts(const ModelShape& model,
   const PlanCoster coster(model, cluster, in_order, traits);
   const PlanCosts costs = coster.CostsOf(0);
   double slowest = 0;
-  const double first_slowdown = cluster.nodes.front().slowdown;
-  const ClusterDevice& first = cluster.DeviceOfNode(0);
-  for (const ClusterDevice& device : cluster.devices) {
-    // By the rates that carry most of the time.
-    const double relative =
-        first.achieved_bf16_flops / device.achieved_bf16_flops;
-    std::vector<double> stages;
-    for (const auto& chunks : costs.cost.chunks) {
-      double seconds = 0;
-      for (const ChunkCost& chunk : chunks) {
-        seconds += chunk.forward_s + chunk.backward_s;
-      }
-      stages.push_back(seconds / first_slowdown * relative);
-      slowest = std::max(slowest, seconds);
+  arithmetic_s_.resize(cluster.devices.size(), std::vector<double>(pp_, 0.0));
+  for (int32_t node = 0; node < cluster.num_nodes(); ++node) {
+    std::vector<double>& stages = arithmetic_s_[cluster.nodes[node].device];
+    if (stages.front() > 0) continue;  // another node has such devices
+    for (int32_t pp = 0; pp < pp_; ++pp) {
+      stages[pp] =
+          coster.StageArithmetic(node, pp) / cluster.nodes[node].slowdown;
+      slowest = std::max(slowest, stages[pp]);
     }
-    stage_s_.push_back(std::move(stages));
+  }
+  for (int32_t pp = 0; pp < pp_; ++pp) {
+    double inside = 0;
+    for (const ChunkParts& parts : costs.parts[pp]) {
+      inside += parts.tp_s + (parts_ == 1 ? parts.cp_s : 0);
+    }
+    inside_s_.push_back(inside);
   }
   for (size_t pp = 0; pp < costs.cost.chunks.size(); ++pp) {
-    // Of the gradients as they travel.
-    double reduced =
+    double parameters =
         static_cast<double>(costs.memory.ranks[pp].always.optimizer) /
-        static_cast<double>(model.optimizer_bytes) *
-        (plan.bf16_gradient_messages()
-             ? 2.0
-             : static_cast<double>(model.gradient_bytes));
+        static_cast<double>(model.optimizer_bytes);
     if (plan.sharding() != Plan::REPLICATED) {
-      reduced *= static_cast<double>(plan.shard_group());
+      parameters *= static_cast<double>(plan.shard_group());
     }
-    reduced_bytes_.push_back(reduced);
+    gradient_bytes_.push_back(
+        parameters * (plan.bf16_gradient_messages()
+                          ? 2.0
+                          : static_cast<double>(model.gradient_bytes)));
+    weight_bytes_.push_back(parameters *
+                            static_cast<double>(model.element_bytes));
   }
   const BlockSplit split = SplitOf(plan);
   message_bytes_ =
@@ -78,11 +79,24 @@ PlacementCosts::PlacementCosts(const ModelShape& model,
                              : 6.0 * (static_cast<double>(cp) - 1);
     cp_bytes_ = blocks * sends * message_bytes_;
   }
-  // An all-reduce or a reduction and a gather; with sharded parameters gathers
-  // twice and reduces once in every microbatch, behind compute.
-  if (plan.sharding() == Plan::PARAMETERS) {
-    reductions_ = 3 * microbatches_;
-    hidden_s_ = microbatches_ * slowest;
+  switch (plan.sharding()) {
+    case Plan::GRADIENTS:
+      // Reduced in every microbatch, behind its backward.
+      reductions_ = microbatches_;
+      hidden_s_ = microbatches_ * slowest * 2 / 3;
+      break;
+    case Plan::PARAMETERS:
+      // Gathered forward and backward as well.
+      reductions_ = microbatches_;
+      gathers_ = 2 * microbatches_;
+      hidden_s_ = microbatches_ * slowest;
+      break;
+    case Plan::OPTIMIZER:
+      break;
+    default:
+      // An all-reduce is two reduce-scatters.
+      reductions_ = 2;
+      gathers_ = 0;
   }
   pipeline_s_.resize(dp_);
   reduction_s_.resize(pp_);
@@ -115,10 +129,11 @@ double PlacementCosts::PipelineCost(int32_t dp) const {
     for (int32_t part = 0; part < parts_; ++part) {
       const int32_t node = nodes_[UnitAt(part, dp, pp)];
       const ClusterNode& here = cluster_.nodes[node];
-      stage = std::max(stage, stage_s_[here.device][pp] * here.slowdown);
+      stage = std::max(stage, arithmetic_s_[here.device][pp] * here.slowdown);
       auto seconds = [&](int32_t from, int32_t to, double bytes) {
         const ClusterLink& link = cluster_.LinkBetweenNodes(from, to);
-        const int64_t flows = from == to ? 1 : cluster_.nodes[from].count;
+        // A unit's ranks send together; other units at other times.
+        const int64_t flows = from == to ? 1 : unit_ranks_;
         return link.latency_s +
                bytes / (from == to ? link.BytesPerSecond(flows)
                                    : cluster_.BytesPerSecond(from, to, flows));
@@ -135,7 +150,7 @@ double PlacementCosts::PipelineCost(int32_t dp) const {
         }
       }
     }
-    stage += context;
+    stage += inside_s_[pp] + context;
     sum += stage;
     messages += up + down;
     // A link slower than its stage sets the pace.
@@ -151,10 +166,17 @@ double PlacementCosts::ReductionCost(int32_t pp) const {
   for (int32_t i = 0; i < units_per_stage_; ++i) {
     ranks[i] = cluster_.nodes[nodes_[i + units_per_stage_ * pp]].first_rank;
   }
-  const RingCost ring =
-      RingOf(cluster_, ranks, cluster_.nodes[nodes_[0]].count);
-  return std::max(
-      0.0, reductions_ * ring.ReduceScatter(reduced_bytes_[pp]) - hidden_s_);
+  std::vector<int64_t> flows(cluster_.num_nodes(), 0);
+  int64_t most = 0;
+  for (int32_t i = 0; i < units_per_stage_; ++i) {
+    int64_t& here = flows[nodes_[i + units_per_stage_ * pp]];
+    here += unit_ranks_;
+    most = std::max(most, here);
+  }
+  const RingCost ring = RingOf(cluster_, ranks, most);
+  return std::max(0.0, reductions_ * ring.ReduceScatter(gradient_bytes_[pp]) +
+                           gathers_ * ring.AllGather(weight_bytes_[pp]) -
+                           hidden_s_);
 }
 
 double PlacementCosts::Total() const {

@@ -21,6 +21,7 @@ class PlacementCosts {
 
   // Units are numbered as logical ranks are: (tp and) cp fastest, dp, pp.
   int32_t num_units() const { return units_per_stage_ * pp_; }
+  int32_t unit_ranks() const { return unit_ranks_; }
   // How many units each node has room for.
   std::vector<int32_t> UnitsPerNode() const;
   // The units with a replica's stages one after another.
@@ -52,15 +53,20 @@ class PlacementCosts {
   int32_t pp_ = 1;
   int32_t units_per_stage_ = 1;
   double microbatches_ = 1;
-  // Of each pipeline rank on a device of slowdown 1, by kind of device.
-  std::vector<std::vector<double>> stage_s_;  // [device][pp]
+  // Arithmetic of each pipeline rank on a device of slowdown 1, by kind of
+  // device; and what communication inside its units adds, on any.
+  std::vector<std::vector<double>> arithmetic_s_;  // [device][pp]
+  std::vector<double> inside_s_;                   // [pp]
   double message_bytes_ = 0;
   double round_trips_ = 0;
   double cp_bytes_ = 0;  // over the slowest link of a (dp, pp), a microbatch
-  // Bytes reduced on each pipeline rank, and how often.
-  std::vector<double> reduced_bytes_;
-  double reductions_ = 2;
-  double hidden_s_ = 0;  // of the reduction, behind compute
+  // Of each pipeline rank, what a reduction and a gather of all its parameters
+  // move; and how often a step does so.
+  std::vector<double> gradient_bytes_;
+  std::vector<double> weight_bytes_;
+  double reductions_ = 1;
+  double gathers_ = 1;
+  double hidden_s_ = 0;  // of both, behind compute
 
   std::vector<int32_t> nodes_;
   std::vector<double> pipeline_s_;   // [dp]

@@ -42,15 +42,13 @@ DeviceArithmetic PlanCoster::ArithmeticOn(int32_t node) const {
 
 PlanCoster::BlockTime PlanCoster::ArithmeticOfBlock(int32_t node,
                                                     bool recomputed) const {
-  const double share = static_cast<double>(split_.microbatch_size) /
-                       static_cast<double>(split_.tp * split_.cp);
   const double moved = ElementwiseBytes(model_, split_);
+  const double products = ProductFlopsOnRank(model_, split_);
+  const double flops = products + AttentionFlopsOnRank(model_, split_);
   BlockTime time;
-  time.forward_s = SecondsOf(BlockFlops(model_) * share, moved, node);
-  time.backward_s = SecondsOf(2 * BlockFlops(model_) * share,
-                              kBackwardElementwise * moved, node);
-  time.backward_weight_s =
-      SecondsOf((BlockFlops(model_) - AttentionFlops(model_)) * share, 0, node);
+  time.forward_s = SecondsOf(flops, moved, node);
+  time.backward_s = SecondsOf(2 * flops, kBackwardElementwise * moved, node);
+  time.backward_weight_s = SecondsOf(products, 0, node);
   for (const MeasuredBlock& block : model_.measured) {
     if (block.device == cluster_.DeviceOfNode(node).name &&
         block.tp == split_.tp && block.cp == split_.cp &&
@@ -72,6 +70,21 @@ PlanCoster::BlockTime PlanCoster::ArithmeticOfBlock(int32_t node,
   }
   time.backward_s += time.parts.recompute_s;
   return time;
+}
+
+double PlanCoster::StageArithmetic(int32_t node, int32_t pp) const {
+  const BlockTime kept = ArithmeticOfBlock(node, /*recomputed=*/false);
+  const BlockTime again = ArithmeticOfBlock(node, /*recomputed=*/true);
+  double seconds = 0;
+  for (size_t stage = 0; stage < stages_.size(); ++stage) {
+    if (stages_[stage].rank != pp) continue;
+    const auto [recomputed, others] = BlocksOf(static_cast<int32_t>(stage));
+    seconds += recomputed * (again.forward_s + again.backward_s) +
+               others * (kept.forward_s + kept.backward_s);
+    if (stage == 0) seconds += 3 * EmbeddingSeconds(node);
+    if (stage + 1 == stages_.size()) seconds += 3 * HeadSeconds(node);
+  }
+  return seconds;
 }
 
 double PlanCoster::EmbeddingSeconds(int32_t node) const {

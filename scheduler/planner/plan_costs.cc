@@ -15,7 +15,6 @@ namespace {
 
 // More would only slow the simulation down.
 constexpr int64_t kMaxBuckets = 32;
-int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool ShardsParameters(const Plan& plan) {
   return plan.sharding() == Plan::PARAMETERS;
@@ -30,6 +29,38 @@ bool ShardsGradients(const Plan& plan) {
 // leaves to see.
 double Exposed(double seconds, double hidden_behind) {
   return std::max(0.0, seconds - hidden_behind);
+}
+
+double SecondsOnce(const BlockCollective& collective, const BlockRings& rings) {
+  const RingCost* ring = nullptr;
+  switch (collective.group) {
+    case BlockCollective::Group::kTensor:
+      ring = &rings.tensor;
+      break;
+    case BlockCollective::Group::kContext:
+      ring = &rings.context;
+      break;
+    case BlockCollective::Group::kHeads:
+      ring = &rings.heads;
+      break;
+    case BlockCollective::Group::kRing:
+      ring = &rings.ring;
+      break;
+  }
+  const auto bytes = static_cast<double>(collective.bytes);
+  switch (collective.kind) {
+    case BlockCollective::Kind::kAllReduce:
+      return ring->AllReduce(bytes);
+    case BlockCollective::Kind::kReduceScatter:
+      return ring->ReduceScatter(bytes);
+    case BlockCollective::Kind::kAllGather:
+      return ring->AllGather(bytes);
+    case BlockCollective::Kind::kAllToAll:
+      return ring->AllToAll(bytes);
+    case BlockCollective::Kind::kRingStep:
+      break;
+  }
+  return ring->RingStep(bytes);
 }
 
 }  // namespace
@@ -47,6 +78,7 @@ PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
       dp_(static_cast<int32_t>(plan.grid().dp())),
       pp_(static_cast<int32_t>(plan.grid().pp())),
       stages_(StagesOf(plan)),
+      block_collectives_(BlockCollectives(model, split_)),
       rings_(std::move(rings)) {
   CHECK_EQ(GridSize(plan.grid()), cluster.num_ranks());
   if (rings_ == nullptr) {
@@ -109,133 +141,198 @@ int32_t PlanCoster::Physical(int64_t tp, int64_t cp, int64_t dp,
       PhysicalRankOf(plan_, tp + tp_ * (cp + cp_ * (dp + dp_ * pp))));
 }
 
-RingCost PlanCoster::TensorRing(int32_t replica, int32_t pp) const {
-  RingCost slowest;
-  for (int32_t cp = 0; cp < cp_; ++cp) {
+BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
+  BlockRings rings;
+  // All devices of a node communicate at the same time.
+  const auto ring_of = [&](const std::vector<int32_t>& group) {
+    int64_t flows = 1;
+    for (const int32_t rank : group) {
+      flows = std::max<int64_t>(
+          flows, cluster_.nodes[cluster_.node_of_rank[rank]].count);
+    }
+    return RingOf(cluster_, group, flows);
+  };
+  // Compared by what travels between blocks.
+  const auto bytes = static_cast<double>(split_.microbatch_size *
+                                         TokensOnRank(model_, split_).image *
+                                         model_.hidden * model_.element_bytes);
+  const auto take_slower = [&](const std::vector<int32_t>& group,
+                               RingCost& slowest) {
+    const RingCost ring = ring_of(group);
+    if (slowest.members == 1 ||
+        std::pair(ring.AllReduce(bytes), ring.RingStep(bytes)) >
+            std::pair(slowest.AllReduce(bytes), slowest.RingStep(bytes))) {
+      slowest = ring;
+    }
+  };
+  for (int32_t cp = 0; cp < cp_ && tp_ > 1; ++cp) {
     std::vector<int32_t> group;
     for (int32_t tp = 0; tp < tp_; ++tp) {
       group.push_back(Physical(tp, cp, replica, pp));
     }
-    const RingCost ring = RingOf(cluster_, group, cluster_.nodes.front().count);
-    if (cp == 0 || ring.AllReduce(1e9) > slowest.AllReduce(1e9)) {
-      slowest = ring;
+    take_slower(group, rings.tensor);
+  }
+  const auto heads = static_cast<int32_t>(split_.ulysses);
+  for (int32_t tp = 0; tp < tp_ && cp_ > 1; ++tp) {
+    std::vector<int32_t> group;
+    for (int32_t cp = 0; cp < cp_; ++cp) {
+      group.push_back(Physical(tp, cp, replica, pp));
+    }
+    take_slower(group, rings.context);
+    for (int32_t first = 0; first < cp_ && heads > 1; first += heads) {
+      take_slower({group.begin() + first, group.begin() + first + heads},
+                  rings.heads);
+    }
+    for (int32_t first = 0; first < heads && heads < cp_; ++first) {
+      std::vector<int32_t> ring;
+      for (int32_t cp = first; cp < cp_; cp += heads) ring.push_back(group[cp]);
+      take_slower(ring, rings.ring);
     }
   }
-  return slowest;
+  return rings;
 }
 
-void PlanCoster::AddCommunication(int32_t replica, int32_t pp, bool recomputed,
-                                  BlockTime& time) const {
-  const double forwards = recomputed ? 2 : 1;
-  BlockSplit whole = split_;
-  whole.sequence_parallel = false;
-  const auto boundary = static_cast<double>(BoundaryBytes(model_, whole));
-  const double compute = time.forward_s;
-  if (tp_ > 1) {
-    // Two all-reduces forward, two backward; with sequence parallelism each is
-    // a reduce-scatter and an all-gather, and backward gathers two inputs
-    // again.
-    double reduce = 0, gather = 0;
-    for (int32_t cp = 0; cp < cp_; ++cp) {
-      std::vector<int32_t> group;
-      for (int32_t tp = 0; tp < tp_; ++tp) {
-        group.push_back(Physical(tp, cp, replica, pp));
-      }
-      const RingCost ring = RingOf(cluster_, group, cluster_.nodes[0].count);
-      reduce = std::max(reduce, ring.AllReduce(boundary));
-      gather = std::max(gather, ring.AllGather(boundary));
+void PlanCoster::AddCollectives(const std::vector<BlockCollective>& collectives,
+                                const BlockRings& rings, bool recomputed,
+                                BlockTime& time) const {
+  using Behind = BlockCollective::Behind;
+  const bool puts_off =
+      plan_.schedule() == Plan::ZB_H1 || plan_.schedule() == Plan::ZB_V;
+  const double products = ProductFlopsOnRank(model_, split_);
+  const double attention_flops = AttentionFlopsOnRank(model_, split_);
+  const double attention_s =
+      time.forward_s * attention_flops / (products + attention_flops);
+  const double weights_s = time.backward_weight_s;
+  const double all_products = BlockFlops(model_) - AttentionFlops(model_);
+  // Behind attention, which hides what it takes.
+  double forward_ring_s = 0, backward_ring_s = 0;
+  for (const BlockCollective& collective : collectives) {
+    const double once = SecondsOnce(collective, rings);
+    double forward = collective.forward * once;
+    double backward = collective.backward * once;
+    if (collective.behind == Behind::kAttention &&
+        traits_.overlap_ring_attention) {
+      forward_ring_s += forward;
+      backward_ring_s += backward;
+      continue;
     }
-    const double forward = 2 * reduce;
-    const double backward =
-        2 * reduce + (split_.sequence_parallel ? 2 : 0) * gather;
-    time.forward_s += forward;
-    time.backward_s += backward + (forwards - 1) * forward;
-    time.parts.tp_s += forwards * forward + backward;
-  }
-  if (cp_ > 1) {
-    const auto tokens = boundary / static_cast<double>(tp_);
-    const int32_t rings = cp_ / static_cast<int32_t>(split_.ulysses);
-    double exchange = 0, step = 0;
-    for (int32_t tp = 0; tp < tp_; ++tp) {
-      std::vector<int32_t> group;
-      for (int32_t cp = 0; cp < cp_; ++cp) {
-        group.push_back(Physical(tp, cp, replica, pp));
-      }
-      const auto heads = group.begin() + static_cast<int64_t>(split_.ulysses);
-      const RingCost inner =
-          RingOf(cluster_, {group.begin(), heads}, cluster_.nodes[0].count);
-      exchange = std::max(exchange, inner.AllToAll(tokens));
-      if (rings > 1) {
-        const RingCost ring = RingOf(cluster_, group, cluster_.nodes[0].count);
-        step = std::max(step, ring.RingStep(2 * tokens));
-      }
+    if (collective.behind == Behind::kProduct &&
+        traits_.overlap_tensor_parallel && !puts_off) {
+      const double product_s =
+          weights_s * collective.product_flops / all_products;
+      backward = collective.backward * Exposed(once, product_s);
     }
-    // Queries, keys, values and the output change hands; keys and values go
-    // round behind attention, forward once and backward twice (with their
-    // gradients, which go home in one step more).
-    const double attention =
-        compute * AttentionFlops(model_) / BlockFlops(model_);
-    const double forward =
-        4 * exchange + Exposed((rings - 1) * step, attention);
-    const double backward = 4 * exchange + (rings > 1 ? step : 0) +
-                            Exposed(2 * (rings - 1) * step, 2 * attention);
-    time.forward_s += forward;
-    time.backward_s += backward + (forwards - 1) * forward;
-    time.parts.cp_s += forwards * forward + backward;
-  }
-  if (ShardsGradients(plan_)) {
-    const RingCost& ring = rings_->shards[pp];
-    const auto parameters =
-        static_cast<double>(BlockParametersPerRank(model_, tp_));
-    const double gather =
-        ShardsParameters(plan_)
-            ? ring.AllGather(parameters *
-                             static_cast<double>(model_.element_bytes))
-            : 0;
-    const double scatter = ring.ReduceScatter(
-        parameters * (plan_.bf16_gradient_messages() ? 2.0 : 4.0));
-    const double forward = Exposed(gather, time.forward_s);
-    const double backward = Exposed(gather + scatter, time.backward_s);
+    if (puts_off && collective.for_weight_gradient) {
+      time.backward_weight_s += backward;
+    }
+    if (recomputed) backward += forward;
     time.forward_s += forward;
     time.backward_s += backward;
-    time.parts.dp_s += forward + backward;
+    (collective.group == BlockCollective::Group::kTensor ? time.parts.tp_s
+                                                         : time.parts.cp_s) +=
+        forward + backward;
   }
+  const double forward = Exposed(forward_ring_s, attention_s);
+  const double backward =
+      Exposed(backward_ring_s, 2 * attention_s) + (recomputed ? forward : 0);
+  time.forward_s += forward;
+  time.backward_s += backward;
+  time.parts.cp_s += forward + backward;
 }
 
-PlanCoster::BlockTime PlanCoster::TimeOfBlock(int32_t replica, int32_t pp,
-                                              bool recomputed) const {
-  BlockTime slowest;
-  int32_t last = -1;
+void PlanCoster::AddSharding(int32_t pp, BlockTime& time) const {
+  if (!ShardsGradients(plan_)) return;
+  const RingCost& ring = rings_->shards[pp];
+  const auto parameters =
+      static_cast<double>(BlockParametersPerRank(model_, tp_));
+  const double gather =
+      ShardsParameters(plan_)
+          ? ring.AllGather(parameters *
+                           static_cast<double>(model_.element_bytes))
+          : 0;
+  const double scatter = ring.ReduceScatter(
+      parameters * (plan_.bf16_gradient_messages() ? 2.0 : 4.0));
+  const double forward = Exposed(gather, time.forward_s);
+  const double backward = Exposed(gather + scatter, time.backward_s);
+  time.forward_s += forward;
+  time.backward_s += backward;
+  time.parts.dp_s += forward + backward;
+}
+
+int32_t PlanCoster::SlowestNode(int32_t replica, int32_t pp) const {
+  int32_t slowest = -1, last = -1;
+  double largest = 0;
   for (int32_t cp = 0; cp < cp_; ++cp) {
     for (int32_t tp = 0; tp < tp_; ++tp) {
       const int32_t node = cluster_.node_of_rank[Physical(tp, cp, replica, pp)];
       if (node == last) continue;
       last = node;
-      const BlockTime time = ArithmeticOfBlock(node, recomputed);
-      if (time.forward_s > slowest.forward_s) slowest = time;
+      const double seconds = ArithmeticOfBlock(node, false).forward_s;
+      if (slowest < 0 || seconds > largest) {
+        slowest = node;
+        largest = seconds;
+      }
     }
   }
-  AddCommunication(replica, pp, recomputed, slowest);
   return slowest;
 }
 
+PlanCoster::BlockTime PlanCoster::TimeOfBlock(int32_t replica, int32_t pp,
+                                              bool recomputed,
+                                              const BlockRings& rings) const {
+  BlockTime time = ArithmeticOfBlock(SlowestNode(replica, pp), recomputed);
+  AddCollectives(block_collectives_, rings, recomputed, time);
+  AddSharding(pp, time);
+  return time;
+}
+
+std::pair<double, double> PlanCoster::BlocksOf(int32_t stage) const {
+  const int64_t blocks = plan_.stages(stage).blocks();
+  int64_t recomputed = plan_.recompute() == Plan::FULL ? blocks : 0;
+  if (plan_.has_recompute_blocks()) {
+    recomputed = std::min<int64_t>(recomputed, plan_.recompute_blocks());
+  }
+  return {static_cast<double>(recomputed),
+          static_cast<double>(blocks - recomputed)};
+}
+
 PartitionCosts PlanCoster::BlockTimes() const {
-  PartitionCosts costs;
-  int32_t slowest = 0;
-  double largest = 0;
+  const bool recomputed = plan_.recompute() == Plan::FULL;
+  std::vector<double> arithmetic(cluster_.num_nodes());
+  bool alike = true;
   for (int32_t node = 0; node < cluster_.num_nodes(); ++node) {
-    const double seconds = ArithmeticOfBlock(node, false).forward_s;
-    if (seconds > largest) {
-      largest = seconds;
-      slowest = node;
+    const BlockTime time = ArithmeticOfBlock(node, recomputed);
+    arithmetic[node] = time.forward_s + time.backward_s;
+    alike = alike && arithmetic[node] == arithmetic[0];
+  }
+  // The slowest node of each pipeline rank.
+  std::vector<int32_t> slowest(pp_, 0);
+  for (int32_t logical = 0; logical < tp_ * cp_ * dp_ * pp_ && !alike;
+       ++logical) {
+    const int32_t pp = logical / (tp_ * cp_ * dp_);
+    const int32_t node = cluster_.node_of_rank[PhysicalRankOf(plan_, logical)];
+    if (logical % (tp_ * cp_ * dp_) == 0 ||
+        arithmetic[node] > arithmetic[slowest[pp]]) {
+      slowest[pp] = node;
     }
   }
-  const bool recomputed = plan_.recompute() == Plan::FULL;
-  BlockTime block = ArithmeticOfBlock(slowest, recomputed);
-  AddCommunication(0, 0, recomputed, block);
-  costs.blocks.assign(model_.layers, block.forward_s + block.backward_s);
-  costs.embedding = 3 * EmbeddingSeconds(slowest);
-  costs.head = 3 * HeadSeconds(slowest);
+  const BlockRings rings = RingsOf(0, 0);
+  std::vector<double> blocks;
+  int32_t fastest = 0;
+  for (int32_t pp = 0; pp < (alike ? 1 : pp_); ++pp) {
+    BlockTime block = ArithmeticOfBlock(slowest[pp], recomputed);
+    AddCollectives(block_collectives_, rings, recomputed, block);
+    AddSharding(pp, block);
+    blocks.push_back(block.forward_s + block.backward_s);
+    if (blocks[pp] < blocks[fastest]) fastest = pp;
+  }
+  PartitionCosts costs;
+  costs.blocks.assign(model_.layers, blocks[fastest]);
+  costs.embedding = 3 * EmbeddingSeconds(slowest[fastest]);
+  costs.head = 3 * HeadSeconds(slowest[fastest]);
+  for (size_t pp = 0; pp < blocks.size() && !alike; ++pp) {
+    costs.slowness.push_back(blocks[pp] / blocks[fastest]);
+  }
   return costs;
 }
 
@@ -256,39 +353,47 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
   result.parts.resize(pp_);
   const bool full = plan_.recompute() == Plan::FULL;
   std::vector<BlockTime> kept, again;
+  std::vector<BlockRings> rings;
   for (int32_t pp = 0; pp < pp_; ++pp) {
-    kept.push_back(TimeOfBlock(replica, pp, false));
-    again.push_back(full ? TimeOfBlock(replica, pp, true) : kept.back());
+    rings.push_back(RingsOf(replica, pp));
+    kept.push_back(TimeOfBlock(replica, pp, false, rings[pp]));
+    again.push_back(full ? TimeOfBlock(replica, pp, true, rings[pp])
+                         : kept.back());
     result.cost.chunks[pp].resize(plan_.chunks_per_rank());
     result.parts[pp].resize(plan_.chunks_per_rank());
     result.memory.ranks.push_back(MemoryOf(pp, result.buckets));
   }
   for (int32_t stage = 0; stage < num_stages; ++stage) {
     const auto [pp, index] = stages_[stage];
-    const int32_t node = cluster_.node_of_rank[Physical(0, 0, replica, pp)];
+    const int32_t node = SlowestNode(replica, pp);
     ChunkCost& chunk = result.cost.chunks[pp][index];
     ChunkParts& parts = result.parts[pp][index];
-    const int64_t blocks = plan_.stages(stage).blocks();
-    int64_t recomputed = full ? blocks : 0;
-    if (plan_.has_recompute_blocks()) {
-      recomputed = std::min<int64_t>(recomputed, plan_.recompute_blocks());
+    const auto add = [&](double count, const BlockTime& time) {
+      chunk.forward_s += count * time.forward_s;
+      chunk.backward_s += count * time.backward_s;
+      chunk.backward_weight_s += count * time.backward_weight_s;
+      parts.tp_s += count * time.parts.tp_s;
+      parts.cp_s += count * time.parts.cp_s;
+      parts.dp_s += count * time.parts.dp_s;
+      parts.recompute_s += count * time.parts.recompute_s;
+    };
+    const auto [recomputed, others] = BlocksOf(stage);
+    add(recomputed, again[pp]);
+    add(others, kept[pp]);
+    const auto add_end = [&](double seconds,
+                             const std::vector<BlockCollective>& collectives) {
+      BlockTime end;
+      end.forward_s = seconds;
+      end.backward_s = 2 * seconds;
+      AddCollectives(collectives, rings[pp], /*recomputed=*/false, end);
+      add(1, end);
+    };
+    if (stage == 0) {
+      add_end(EmbeddingSeconds(node), EmbeddingCollectives(model_, split_));
     }
-    for (const auto& [count, time] :
-         {std::pair(static_cast<double>(recomputed), &again[pp]),
-          std::pair(static_cast<double>(blocks - recomputed), &kept[pp])}) {
-      chunk.forward_s += count * time->forward_s;
-      chunk.backward_s += count * time->backward_s;
-      chunk.backward_weight_s += count * time->backward_weight_s;
-      parts.tp_s += count * time->parts.tp_s;
-      parts.cp_s += count * time->parts.cp_s;
-      parts.dp_s += count * time->parts.dp_s;
-      parts.recompute_s += count * time->parts.recompute_s;
+    if (stage == num_stages - 1) {
+      add_end(HeadSeconds(node), HeadCollectives(model_, split_));
     }
-    double ends = 0;
-    if (stage == 0) ends += EmbeddingSeconds(node);
-    if (stage == num_stages - 1) ends += HeadSeconds(node);
-    chunk.forward_s += ends;
-    chunk.backward_s += 2 * ends;
     chunk.backward_input_s = chunk.backward_s - chunk.backward_weight_s;
     chunk.message_bytes =
         MessageBytes(model_, split_, traits_.scatter_messages);

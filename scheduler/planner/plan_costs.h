@@ -11,11 +11,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "scheduler/cost_model.h"
 #include "scheduler/memory.h"
 #include "scheduler/plan.pb.h"
+#include "scheduler/planner/block_collectives.h"
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/collectives.h"
 #include "scheduler/planner/model_shape.h"
@@ -34,6 +36,12 @@ struct RuntimeTraits {
   // Senders wait until a message between stages has arrived before they go on
   // computing; else messages travel behind compute.
   bool blocking_messages = false;
+  // Input gradients of tensor-parallel layers are reduced while the weights'
+  // are computed. Our processors' communicators for them move data only while
+  // they are waited for.
+  bool overlap_tensor_parallel = false;
+  // Keys and values of ring attention travel behind attention.
+  bool overlap_ring_attention = true;
 };
 
 // Seconds of one microbatch on a chunk, forward and backward, by cause; what is
@@ -65,6 +73,17 @@ struct PlanRings {
   std::vector<RingCost> shards;
   // Memory of the smallest device.
   std::vector<int64_t> limit_bytes;
+
+  friend bool operator==(const PlanRings&, const PlanRings&) = default;
+};
+
+// The slowest group of each kind that the ranks of one stage of one replica
+// form; one member where there is none.
+struct BlockRings {
+  RingCost tensor;
+  RingCost context;
+  RingCost heads;
+  RingCost ring;
 };
 
 // Seconds of one microbatch on one device, without communication.
@@ -102,8 +121,14 @@ class PlanCoster {
   // On one of the node's devices.
   DeviceArithmetic ArithmeticOn(int32_t node) const;
 
-  // Time of each block (on the slowest device of the cluster), embedding and
-  // head, for cutting stages.
+  // Forward and backward of one microbatch through all blocks, embedding and
+  // head of a pipeline rank, on one of the node's devices, without
+  // communication.
+  double StageArithmetic(int32_t node, int32_t pp) const;
+
+  // Time of each block, embedding and head on the fastest pipeline rank as the
+  // plan is placed, and how much slower the others are, for cutting stages. A
+  // pipeline rank is as slow as the slowest of its devices over all replicas.
   PartitionCosts BlockTimes() const;
 
  private:
@@ -116,18 +141,26 @@ class PlanCoster {
 
   PlanRings MakeRings() const;
   int32_t Physical(int64_t tp, int64_t cp, int64_t dp, int64_t pp) const;
-  // The slowest tensor-parallel group of (replica, pp).
-  RingCost TensorRing(int32_t replica, int32_t pp) const;
+  BlockRings RingsOf(int32_t replica, int32_t pp) const;
   // Compute and communication of one block on the ranks of (replica, pp).
-  BlockTime TimeOfBlock(int32_t replica, int32_t pp, bool recomputed) const;
+  BlockTime TimeOfBlock(int32_t replica, int32_t pp, bool recomputed,
+                        const BlockRings& rings) const;
+  // The node of (replica, pp) whose devices take longest.
+  int32_t SlowestNode(int32_t replica, int32_t pp) const;
+  // How many of a stage's blocks run again in backward, and how many do not.
+  std::pair<double, double> BlocksOf(int32_t stage) const;
   // Arithmetic of one block on one node's devices.
   BlockTime ArithmeticOfBlock(int32_t node, bool recomputed) const;
   double SecondsOf(double flops, double bytes, int32_t node) const;
   double UpdateSeconds(double parameters, int32_t node) const;
   double EmbeddingSeconds(int32_t node) const;
   double HeadSeconds(int32_t node) const;
-  void AddCommunication(int32_t replica, int32_t pp, bool recomputed,
-                        BlockTime& time) const;
+  // Makes room in `time`, which is arithmetic alone, for the collectives.
+  void AddCollectives(const std::vector<BlockCollective>& collectives,
+                      const BlockRings& rings, bool recomputed,
+                      BlockTime& time) const;
+  // And for those of sharded gradients and parameters.
+  void AddSharding(int32_t pp, BlockTime& time) const;
   LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
   int64_t StageParameters(int32_t stage) const;
   int64_t ChunkActivationBytes(int32_t stage) const;
@@ -142,6 +175,7 @@ class PlanCoster {
   const BlockSplit split_;
   const int32_t tp_, cp_, dp_, pp_;
   const std::vector<StageLocation> stages_;
+  const std::vector<BlockCollective> block_collectives_;
   std::shared_ptr<const PlanRings> rings_;
 };
 

@@ -5,12 +5,6 @@
 #include "scheduler/planner/plan_costs.h"
 
 namespace trireme {
-namespace {
-
-int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-}  // namespace
-
 int64_t PlanCoster::StageParameters(int32_t stage) const {
   int64_t parameters =
       plan_.stages(stage).blocks() * BlockParametersPerRank(model_, split_.tp);

@@ -74,9 +74,9 @@ void PlanCoster::ChargeMessages(int32_t replica, PlanCosts& costs) const {
       if (std::isinf(link.bytes_per_s)) link = HopOf(replica, from, to);
       if (scatters) {
         const auto [chunk, parts] = chunk_of(up ? hop + 1 : hop);
-        const double seconds =
-            TensorRing(replica, to)
-                .AllGather(static_cast<double>(BoundaryBytes(model_, whole)));
+        const double seconds = RingsOf(replica, to)
+                                   .tensor.AllGather(static_cast<double>(
+                                       BoundaryBytes(model_, whole)));
         if (up) {
           chunk->forward_s += seconds;
         } else {

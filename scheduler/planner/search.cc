@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/compile.h"
 #include "scheduler/plan.h"
+#include "scheduler/planner/placed_steps.h"
 #include "scheduler/stage_partition.h"
 #include "scheduler/validator.h"
 
@@ -20,9 +22,13 @@ namespace trireme {
 namespace {
 
 constexpr double kGigabyte = 1e9;
+// Of placing a plan and cutting it anew.
+constexpr int kPlacingTurns = 3;
+// Plans on which is tried what is not enumerated.
+constexpr size_t kImproved = 3;
 
 // Cuts stages by cost, and remembers: cuts depend only on how the embedding and
-// the head compare with a block.
+// the head compare with a block, and the pipeline ranks with each other.
 class StageCutter {
  public:
   absl::Status Cut(const PlanCoster& coster, Plan& plan) {
@@ -31,8 +37,14 @@ class StageCutter {
     // To a hundredth of a block, so that like candidates share the cut.
     const int64_t embedding = std::llround(100 * costs.embedding / block);
     const int64_t head = std::llround(100 * costs.head / block);
-    const auto key = std::tuple(plan.stages_size(), plan.grid().pp(),
-                                plan.schedule() == Plan::ZB_V, embedding, head);
+    std::vector<int64_t> slowness;
+    for (double& relative : costs.slowness) {
+      slowness.push_back(std::llround(100 * relative));
+      relative = static_cast<double>(slowness.back()) / 100;
+    }
+    const auto key =
+        std::tuple(plan.stages_size(), plan.grid().pp(),
+                   plan.schedule() == Plan::ZB_V, embedding, head, slowness);
     auto found = cuts_.find(key);
     if (found == cuts_.end()) {
       costs.blocks.assign(costs.blocks.size(), 1.0);
@@ -68,11 +80,15 @@ class StageCutter {
     }
     ranks[stages.front().rank] += costs.embedding;
     ranks[stages.back().rank] += costs.head;
+    for (size_t i = 0; i < costs.slowness.size(); ++i) {
+      ranks[i] *= costs.slowness[i];
+    }
     return *std::max_element(ranks.begin(), ranks.end());
   }
 
-  std::map<std::tuple<int, uint32_t, bool, int64_t, int64_t>,
-           std::vector<int64_t>>
+  std::map<
+      std::tuple<int, uint32_t, bool, int64_t, int64_t, std::vector<int64_t>>,
+      std::vector<int64_t>>
       cuts_;
 };
 
@@ -93,6 +109,18 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
   plan.set_sequence_parallel(candidate.sequence_parallel);
   plan.set_sharding(candidate.sharding);
   plan.set_recompute(candidate.recompute);
+  if (candidate.shard_group > 0) {
+    plan.set_shard_group(static_cast<uint32_t>(candidate.shard_group));
+  }
+  if (candidate.microbatch_group > 0) {
+    plan.set_microbatch_group(
+        static_cast<uint32_t>(candidate.microbatch_group));
+  }
+  if (candidate.recompute_blocks > 0) {
+    plan.set_recompute_blocks(
+        static_cast<uint32_t>(candidate.recompute_blocks));
+  }
+  plan.set_bf16_gradient_messages(candidate.bf16_gradient_messages);
   return ResolvePlan(plan, {.world_size = cluster.num_ranks(),
                             .global_batch = global_batch,
                             .num_blocks = model.layers,
@@ -114,10 +142,56 @@ std::vector<int32_t> ChainedRanks(const ClusterModel& cluster) {
   return ranks;
 }
 
+// The cluster with the fastest device on every node and the fastest link
+// between every two: no placement on the real one is faster.
+ClusterModel BestCase(const ClusterModel& cluster) {
+  ClusterModel best = cluster;
+  const auto take_faster = [](const ClusterLink& link, ClusterLink& fastest) {
+    fastest.latency_s = std::min(fastest.latency_s, link.latency_s);
+    fastest.bytes_per_s = std::max(fastest.bytes_per_s, link.bytes_per_s);
+    fastest.shared_bytes_per_s =
+        std::max(fastest.shared_bytes_per_s, link.shared_bytes_per_s);
+  };
+  ClusterNode& node = best.nodes.front();
+  ClusterDevice& device = best.devices[node.device];
+  ClusterLink link =
+      cluster.num_nodes() > 1 ? cluster.LinkBetweenNodes(0, 1) : ClusterLink();
+  for (int32_t i = 0; i < cluster.num_nodes(); ++i) {
+    const ClusterNode& other = cluster.nodes[i];
+    take_faster(other.link, node.link);
+    node.slowdown = std::min(node.slowdown, other.slowdown);
+    node.card_bytes_per_s =
+        std::max(node.card_bytes_per_s, other.card_bytes_per_s);
+    const ClusterDevice& its = cluster.DeviceOfNode(i);
+    device.achieved_bf16_flops =
+        std::max(device.achieved_bf16_flops, its.achieved_bf16_flops);
+    device.achieved_fp32_flops =
+        std::max(device.achieved_fp32_flops, its.achieved_fp32_flops);
+    device.memory_bytes_per_s =
+        std::max(device.memory_bytes_per_s, its.memory_bytes_per_s);
+    for (int32_t to = 0; to < cluster.num_nodes(); ++to) {
+      if (to != i) take_faster(cluster.LinkBetweenNodes(i, to), link);
+    }
+  }
+  for (ClusterNode& other : best.nodes) {
+    other.device = node.device;
+    other.link = node.link;
+    other.slowdown = node.slowdown;
+    other.card_bytes_per_s = node.card_bytes_per_s;
+    // What was measured on one node is no bound for another.
+    other.collectives.clear();
+  }
+  std::fill(best.node_links.begin(), best.node_links.end(), link);
+  return best;
+}
+
 class Search {
  public:
   Search(const PlannerInput& input, const ClusterModel& cluster)
-      : input_(input), cluster_(cluster), ranks_(ChainedRanks(cluster)) {}
+      : input_(input),
+        cluster_(cluster),
+        best_case_(BestCase(cluster)),
+        ranks_(ChainedRanks(cluster)) {}
 
   absl::StatusOr<PlanReport> Run() {
     report_.candidates = EnumerateCandidates(
@@ -146,16 +220,19 @@ class Search {
 
   // With the rings of its grid, which many candidates share. `plan` must be
   // placed at ranks_.
-  PlanCoster CosterOf(const Plan& plan) {
+  PlanCoster CosterOf(const Plan& plan, bool best_case = false) {
     const Plan::Grid& grid = plan.grid();
     std::shared_ptr<const PlanRings>& rings =
-        rings_[std::tuple(grid.tp(), grid.cp(), grid.dp(), grid.pp())];
-    PlanCoster coster(input_.model, cluster_, plan, input_.traits, rings);
+        rings_[std::tuple(best_case, grid.tp(), grid.cp(), grid.dp(), grid.pp(),
+                          plan.shard_group())];
+    PlanCoster coster(input_.model, best_case ? best_case_ : cluster_, plan,
+                      input_.traits, rings);
     rings = coster.rings();
     return coster;
   }
 
   absl::Status Bound() {
+    bounds_.resize(report_.candidates.size(), 0.0);
     for (size_t i = 0; i < report_.candidates.size(); ++i) {
       Candidate& candidate = report_.candidates[i];
       if (candidate.verdict != VerdictCode::kPending) continue;
@@ -178,8 +255,12 @@ class Search {
         }
       }
       if (candidate.verdict != VerdictCode::kPending) continue;
-      candidate.step_s = StepLowerBound(plan, costs);
       order_.emplace_back(LikelySeconds(plan, costs), i);
+      // Whatever the placement and the cut that goes with it.
+      const PlanCoster fastest = CosterOf(plan, /*best_case=*/true);
+      RETURN_IF_ERROR(cutter_.Cut(fastest, plan));
+      candidate.step_s = StepLowerBound(plan, fastest.CostsOf(0));
+      bounds_[i] = candidate.step_s;
     }
     std::sort(order_.begin(), order_.end());
     return absl::OkStatus();
@@ -229,9 +310,7 @@ class Search {
       ASSIGN_OR_RETURN(Plan plan, PlanOf(candidate));
       ASSIGN_OR_RETURN(Estimate estimate, EstimatePlan(input_.model, cluster_,
                                                        plan, input_.traits));
-      for (const auto& list : estimate.program.ranks) {
-        instructions += static_cast<int64_t>(list.size());
-      }
+      instructions += InstructionsOf(estimate.program);
       ++report_.simulated;
       candidate.simulated = true;
       candidate.step_s = estimate.step_s;
@@ -282,47 +361,56 @@ class Search {
   }
 
   absl::Status PlaceBest() {
-    const size_t count = std::min<size_t>(
-        fastest_.size(), std::max(input_.options.best, input_.options.placed));
-    for (size_t i = 0; i < count; ++i) {
-      Candidate& candidate = report_.candidates[fastest_[i].second];
+    const auto placed = static_cast<size_t>(input_.options.placed);
+    double best = std::numeric_limits<double>::infinity();
+    placing_work_ = input_.options.max_placing_work;
+    for (size_t i = 0; i < fastest_.size(); ++i) {
+      // Beyond the promised number only what may still come out ahead.
+      const size_t index = fastest_[i].second;
+      const bool promised =
+          i < placed || i < static_cast<size_t>(input_.options.best);
+      if (!promised && (cluster_.num_nodes() == 1 || placing_work_ <= 0)) break;
+      if (!promised && bounds_[index] >= best) continue;
+      Candidate& candidate = report_.candidates[index];
       RankedPlan ranked;
       ASSIGN_OR_RETURN(ranked.plan, PlanOf(candidate));
       ASSIGN_OR_RETURN(
           ranked.estimate,
           EstimatePlan(input_.model, cluster_, ranked.plan, input_.traits));
-      if (cluster_.num_nodes() > 1 &&
-          static_cast<int32_t>(i) < input_.options.placed) {
-        Plan placed = ranked.plan;
-        PlaceAt(PlaceRanks(input_.model, cluster_, placed, input_.traits,
-                           input_.options.placement)
-                    .physical,
-                placed);
-        ASSIGN_OR_RETURN(
-            Estimate estimate,
-            EstimatePlan(input_.model, cluster_, placed, input_.traits));
-        if (estimate.step_s < ranked.estimate.step_s &&
-            WorstOverflow(estimate).bytes <= 0) {
-          ranked.plan = std::move(placed);
-          ranked.estimate = std::move(estimate);
-        }
+      if (cluster_.num_nodes() > 1 && (i < placed || !promised)) {
+        RETURN_IF_ERROR(Place(ranked, i < placed ? placed - i : 1));
       }
+      best = std::min(best, ranked.estimate.step_s);
       candidate.step_s = ranked.estimate.step_s;
       ranked.candidate = candidate;
       *ranked.plan.mutable_predicted() =
           PredictionOf(ranked.plan, ranked.estimate);
       report_.best.push_back(std::move(ranked));
-      chosen_.push_back(fastest_[i].second);
+      chosen_.push_back(index);
     }
-    // Ties keep the order in which candidates are enumerated.
+    Rank();
+    for (size_t i = 0; i < report_.best.size() && i < kImproved; ++i) {
+      RETURN_IF_ERROR(Improve(report_.best[i]));
+      report_.candidates[chosen_[i]].step_s = report_.best[i].estimate.step_s;
+    }
+    Rank();
+    const auto best_count =
+        static_cast<size_t>(std::max(1, input_.options.best));
+    if (report_.best.size() > best_count) {
+      report_.best.erase(report_.best.begin() + best_count, report_.best.end());
+      chosen_.resize(best_count);
+    }
+    return absl::OkStatus();
+  }
+
+  // Fastest first. Ties keep the order in which candidates are enumerated.
+  void Rank() {
     std::vector<size_t> ranking(report_.best.size());
     for (size_t i = 0; i < ranking.size(); ++i) ranking[i] = i;
     std::sort(ranking.begin(), ranking.end(), [&](size_t a, size_t b) {
       return std::tuple(report_.best[a].estimate.step_s, chosen_[a]) <
              std::tuple(report_.best[b].estimate.step_s, chosen_[b]);
     });
-    ranking.resize(
-        std::min<size_t>(ranking.size(), std::max(1, input_.options.best)));
     std::vector<RankedPlan> best;
     std::vector<size_t> chosen;
     for (const size_t i : ranking) {
@@ -331,7 +419,117 @@ class Search {
     }
     report_.best = std::move(best);
     chosen_ = std::move(chosen);
+  }
+
+  // Tries what is not enumerated on a plan where it is, one field after the
+  // other: hybrid sharding, recomputation of fewer blocks, larger groups of
+  // microbatches. None changes what is trained.
+  absl::Status Improve(RankedPlan& ranked) const {
+    const auto dp = static_cast<int32_t>(ranked.plan.grid().dp());
+    const auto pp = static_cast<int32_t>(ranked.plan.grid().pp());
+    const auto attempt = [&](int32_t Candidate::*field, int32_t value,
+                             auto set) -> absl::Status {
+      Plan plan = ranked.plan;
+      plan.clear_predicted();
+      set(plan, static_cast<uint32_t>(value));
+      const absl::Status valid =
+          ValidatePlan(plan, {.world_size = cluster_.num_ranks(),
+                              .global_batch = input_.global_batch,
+                              .num_blocks = input_.model.layers,
+                              .heads = input_.model.heads});
+      if (!valid.ok()) return absl::OkStatus();
+      const double before = ranked.estimate.step_s;
+      RETURN_IF_ERROR(TakeIfFaster(plan, ranked));
+      if (ranked.estimate.step_s >= before) return absl::OkStatus();
+      ranked.candidate.*field = value;
+      ranked.candidate.step_s = ranked.estimate.step_s;
+      *ranked.plan.mutable_predicted() =
+          PredictionOf(ranked.plan, ranked.estimate);
+      return absl::OkStatus();
+    };
+    for (int32_t group = dp / 2;
+         group > 1 && ranked.plan.sharding() != Plan::REPLICATED; --group) {
+      if (dp % group != 0) continue;
+      RETURN_IF_ERROR(attempt(
+          &Candidate::shard_group, group,
+          [](Plan& plan, uint32_t value) { plan.set_shard_group(value); }));
+    }
+    int32_t most = 0;
+    for (const Plan::Stage& stage : ranked.plan.stages()) {
+      most = std::max(most, static_cast<int32_t>(stage.blocks()));
+    }
+    for (int32_t eighths = 1;
+         eighths < 8 && ranked.plan.recompute() == Plan::FULL; ++eighths) {
+      const int32_t blocks = most * eighths / 8;
+      if (blocks == 0) continue;
+      RETURN_IF_ERROR(attempt(&Candidate::recompute_blocks, blocks,
+                              [](Plan& plan, uint32_t value) {
+                                plan.set_recompute_blocks(value);
+                              }));
+    }
+    for (int32_t factor = 2;
+         factor <= 4 && ranked.plan.schedule() == Plan::INTERLEAVED;
+         factor *= 2) {
+      RETURN_IF_ERROR(attempt(&Candidate::microbatch_group, factor * pp,
+                              [](Plan& plan, uint32_t value) {
+                                plan.set_microbatch_group(value);
+                              }));
+    }
     return absl::OkStatus();
+  }
+
+  // Looks for a better placement, and on unlike devices, where the best cut
+  // depends on it, for the cut that goes with it, in turns. `shares`: how many
+  // plans the work left is for.
+  absl::Status Place(RankedPlan& ranked, size_t shares) {
+    const int64_t work = placing_work_ / static_cast<int64_t>(shares);
+    Plan plan = ranked.plan;
+    for (int turn = 0; turn < kPlacingTurns; ++turn) {
+      PlacedSteps steps(input_.model, cluster_, plan, input_.traits);
+      PlacementOptions options = input_.options.placement;
+      // As many as a half of the work can simulate.
+      options.keep = static_cast<int32_t>(std::clamp<int64_t>(
+          work / 2 / kPlacingTurns /
+              std::max<int64_t>(1, InstructionsOf(ranked.estimate.program)),
+          options.keep, options.exhaustive_limit));
+      const Placement placement =
+          PlaceRanks(input_.model, cluster_, plan, input_.traits, options);
+      std::vector<std::vector<int32_t>> starts = placement.ranked;
+      starts.emplace_back(plan.placement().begin(), plan.placement().end());
+      ASSIGN_OR_RETURN(
+          const RefinedPlacement refined,
+          RefinePlacement(steps, cluster_, starts, placement.unit_ranks,
+                          work / kPlacingTurns));
+      placing_work_ -= steps.work();
+      PlaceAt(refined.physical, plan);
+      RETURN_IF_ERROR(TakeIfFaster(plan, ranked));
+      const auto uncut = plan.SerializeAsString();
+      RETURN_IF_ERROR(cutter_.Cut(
+          PlanCoster(input_.model, cluster_, plan, input_.traits), plan));
+      // The cut goes with this placement already.
+      if (plan.SerializeAsString() == uncut) break;
+      RETURN_IF_ERROR(TakeIfFaster(plan, ranked));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status TakeIfFaster(const Plan& plan, RankedPlan& ranked) const {
+    ASSIGN_OR_RETURN(Estimate estimate,
+                     EstimatePlan(input_.model, cluster_, plan, input_.traits));
+    if (estimate.step_s < ranked.estimate.step_s &&
+        WorstOverflow(estimate).bytes <= 0) {
+      ranked.plan = plan;
+      ranked.estimate = std::move(estimate);
+    }
+    return absl::OkStatus();
+  }
+
+  static int64_t InstructionsOf(const Program& program) {
+    int64_t count = 0;
+    for (const auto& list : program.ranks) {
+      count += static_cast<int64_t>(list.size());
+    }
+    return count;
   }
 
   void GiveVerdicts() {
@@ -345,21 +543,24 @@ class Search {
     for (size_t i = 0; i < chosen_.size(); ++i) {
       Candidate& candidate = report_.candidates[chosen_[i]];
       if (i == 0) candidate.verdict = VerdictCode::kChosen;
-      report_.best[i].candidate = candidate;
+      report_.best[i].candidate.verdict = candidate.verdict;
     }
   }
 
   const PlannerInput& input_;
   const ClusterModel& cluster_;
+  const ClusterModel best_case_;
   const std::vector<int32_t> ranks_;
   StageCutter cutter_;
-  std::map<std::tuple<uint32_t, uint32_t, uint32_t, uint32_t>,
+  std::map<std::tuple<bool, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>,
            std::shared_ptr<const PlanRings>>
       rings_;
+  std::vector<double> bounds_;  // of each candidate's step
   PlanReport report_;
   std::vector<std::pair<double, size_t>> order_;    // likely time, candidate
   std::vector<std::pair<double, size_t>> fastest_;  // simulated, sorted
   std::vector<size_t> chosen_;
+  int64_t placing_work_ = 0;  // left
 };
 
 }  // namespace
@@ -383,9 +584,11 @@ absl::StatusOr<Plan> PlanOfCandidate(const ModelShape& model,
                                      const ClusterModel& cluster,
                                      int64_t global_batch,
                                      const RuntimeTraits& traits,
-                                     const Candidate& candidate) {
+                                     const Candidate& candidate,
+                                     const std::vector<int32_t>& physical) {
   ASSIGN_OR_RETURN(Plan plan,
                    UncutPlan(model, cluster, global_batch, candidate));
+  if (!physical.empty()) PlaceAt(physical, plan);
   const PlanCoster coster(model, cluster, plan, traits);
   StageCutter cutter;
   RETURN_IF_ERROR(cutter.Cut(coster, plan));

@@ -6,8 +6,9 @@
 //      a bound on its step orders the rest.
 //   3. Simulate in that order, and stop where the bound says that nothing
 //      better can follow, or after a fixed amount of simulation.
-//   4. Place the ranks of the best plans on devices (placement.h), simulate
-//      again, and rank.
+//   4. Place the ranks of the best plans, and of those that may still pass
+//      them, on devices (placement.h, placed_steps.h), cut the stages again
+//      where devices are unlike, and rank.
 //
 // Pure and deterministic: the result depends on the input alone.
 
@@ -37,6 +38,8 @@ struct PlannerOptions {
   int32_t placed = 8;
   // Budget of simulation, in instructions.
   int64_t max_instructions = 12'000'000;
+  // And of simulation under other placements (PlacedSteps::work).
+  int64_t max_placing_work = 6'000'000;
   // Simulate every candidate that may fit, whatever the bounds say.
   bool exhaustive = false;
 };
@@ -68,12 +71,14 @@ struct PlanReport {
 // NotFound where none can be divided as the devices are.
 absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input);
 
-// A candidate as a resolved plan, its stages cut by cost, ranks in order.
+// A candidate as a resolved plan, its stages cut by cost. `physical`: where its
+// ranks are; empty: in order.
 absl::StatusOr<Plan> PlanOfCandidate(const ModelShape& model,
                                      const ClusterModel& cluster,
                                      int64_t global_batch,
                                      const RuntimeTraits& traits,
-                                     const Candidate& candidate);
+                                     const Candidate& candidate,
+                                     const std::vector<int32_t>& physical = {});
 
 // The verdict in words. Of a plan out of memory also its largest item and the
 // nearest change of one field that makes it fit.
@@ -82,13 +87,19 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
 
 // Which candidates a question is about; fields left out match all.
 struct WhyQuery {
-  std::optional<int32_t> tp, cp, pp, dp, chunks, microbatch_size;
+  std::optional<int32_t> tp, cp, ulysses, pp, dp, chunks, microbatch_size;
+  std::optional<bool> sequence_parallel;
+  // What the planner does not look for; answered with the reason.
+  std::optional<int32_t> ep;
+  std::optional<bool> offload;
   std::optional<Plan::Schedule> schedule;
   std::optional<Plan::Sharding> sharding;
   std::optional<Plan::Recompute> recompute;
 };
 // Why not those: the verdict of the fastest of them, and how many there are of
-// each verdict. NotFound where none was considered.
+// each verdict. Where none was considered, the answer is about the plan that
+// has the given fields and the chosen plan's others, costed and simulated with
+// its ranks in order.
 absl::StatusOr<std::string> Why(const PlannerInput& input,
                                 const PlanReport& report,
                                 const WhyQuery& query);

@@ -1,6 +1,7 @@
 #include "scheduler/planner/search.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "gtest/gtest.h"
@@ -157,14 +158,150 @@ TEST(Search, WhyNamesTheReason) {
   EXPECT_NE(why({.tp = 8}).find("TP_CROSSES_NODE"), std::string::npos);
   EXPECT_NE(why({.recompute = Plan::FULL}).find("DOMINATED("),
             std::string::npos);
-  EXPECT_NE(why({.pp = 8, .microbatch_size = 4}).find("BATCH_TOO_SMALL"),
+  EXPECT_NE(
+      why({.pp = 1, .dp = 8, .microbatch_size = 4}).find("BATCH_TOO_SMALL"),
+      std::string::npos);
+  // Nobody considers these; whoever asks is told nevertheless.
+  EXPECT_NE(why({.tp = 3}).find("UNSUPPORTED(plan.grid"), std::string::npos);
+  EXPECT_NE(why({.ep = 2}).find("UNSUPPORTED(plan.grid.ep: found 2"),
             std::string::npos);
-  EXPECT_EQ(Why(input, report, {.tp = 3}).status().code(),
-            absl::StatusCode::kNotFound);
+  EXPECT_NE(why({.offload = true}).find("UNSUPPORTED(offload"),
+            std::string::npos);
+  const std::string wide =
+      why({.pp = 1, .dp = 8, .microbatch_size = 2, .sequence_parallel = true});
+  EXPECT_NE(wide.find("evaluated: "), std::string::npos) << wide;
   // What the plan's own rules refuse is told in their words.
   const std::string unsupported = VerdictText(
       input, report, {.tp = 3, .verdict = VerdictCode::kUnsupported});
   EXPECT_EQ(unsupported.find("UNSUPPORTED(plan.grid: "), 0u) << unsupported;
+}
+
+TEST(Search, VerdictsAreOneLineForEachCandidate) {
+  const PlannerInput input = Input({.nodes = 2, .devices_per_node = 2}, 8);
+  const PlanReport report = Planned(input);
+  const std::string csv = VerdictsCsv(report.candidates);
+  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'),
+            static_cast<int64_t>(report.candidates.size()) + 1);
+  EXPECT_NE(csv.find(",CHOSEN,"), std::string::npos);
+  EXPECT_EQ(csv.find("PENDING"), std::string::npos);
+  const auto columns = [](const std::string& line) {
+    return std::count(line.begin(), line.end(), ',');
+  };
+  EXPECT_EQ(columns(csv.substr(0, csv.find('\n'))), 14);
+  EXPECT_EQ(columns(csv.substr(csv.rfind('\n', csv.size() - 2))), 14);
+}
+
+// A node that is half as fast again gets fewer blocks wherever it is, and the
+// step shrinks.
+TEST(Search, StagesOnASlowNodeAreSmaller) {
+  PlannerInput input =
+      Input({.nodes = 4, .devices_per_node = 1, .network = "hdr"}, 16);
+  input.model.layers = 24;
+  input.options.space.schedules = {Plan::ONE_F_ONE_B};
+  input.options.space.max_tp = input.options.space.max_cp = 1;
+  Cluster::Node& node = *input.cluster.mutable_nodes(2);
+  node.set_slowdown(1.5);
+  const absl::StatusOr<ClusterModel> cluster = ResolveCluster(input.cluster);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  const Candidate pipeline = {.pp = 4};
+  const absl::StatusOr<Plan> cut = PlanOfCandidate(
+      input.model, *cluster, input.global_batch, input.traits, pipeline);
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  Plan even = *cut;
+  for (Plan::Stage& stage : *even.mutable_stages()) stage.set_blocks(6);
+  EXPECT_LT(cut->stages(2).blocks(), 6u);
+  const auto estimate = EstimatePlan(input.model, *cluster, *cut);
+  const auto estimate_even = EstimatePlan(input.model, *cluster, even);
+  ASSERT_TRUE(estimate.ok() && estimate_even.ok());
+  EXPECT_LT(estimate->step_s, 0.85 * estimate_even->step_s);
+  // The search does so too, and wherever it puts the node.
+  const PlanReport report = Planned(input);
+  for (const RankedPlan& ranked : report.best) {
+    if (ranked.plan.grid().pp() != 4) continue;
+    for (int pp = 0; pp < 4; ++pp) {
+      if (ranked.plan.placement(pp) == 2) {
+        EXPECT_LT(ranked.plan.stages(pp).blocks(), 6u);
+      }
+    }
+  }
+  EXPECT_EQ(report.best.front().plan.grid().pp(), 4u);
+  EXPECT_LE(report.best.front().estimate.step_s, estimate->step_s * (1 + 1e-9));
+}
+
+// Clusters of a few unlike nodes, small enough to try every placement of every
+// candidate: nothing may beat the chosen plan by more than a hundredth.
+TEST(Search, NoPlacementOfAnyCandidateBeatsTheChosenPlan) {
+  struct Size {
+    int nodes;
+    int devices;
+  };
+  uint32_t random = 3;
+  const auto next = [&random] {
+    random = random * 1664525 + 1013904223;
+    return (random >> 8) * 0x1p-24;
+  };
+  for (const auto& [nodes, devices] : {Size{5, 1}, Size{3, 2}, Size{4, 1}}) {
+    PlannerInput input = Input(
+        {.nodes = nodes, .devices_per_node = devices, .network = "ethernet-25"},
+        int64_t{2} * nodes * devices);
+    Cluster& cluster = input.cluster;
+    cluster.mutable_nodes(1)->set_slowdown(1.5);
+    // A second kind of device, two thirds as fast.
+    Cluster::Device& other = *cluster.add_devices();
+    other = cluster.devices(0);
+    other.set_name("other");
+    other.set_achieved_bf16_flops(other.achieved_bf16_flops() / 1.5);
+    cluster.mutable_nodes(nodes - 1)->set_device("other");
+    for (int from = 0; from < nodes; ++from) {
+      for (int to = 0; to < nodes; ++to) {
+        if (from == to) continue;
+        Cluster::NodeLink& link = *cluster.add_links();
+        link.set_from(from);
+        link.set_to(to);
+        *link.mutable_link() = cluster.default_link();
+        const double rate = 3e8 * std::pow(10.0, next());
+        link.mutable_link()->set_bytes_per_s(rate);
+        link.mutable_link()->set_shared_bytes_per_s(rate);
+      }
+    }
+    input.options.space.schedules = {Plan::ONE_F_ONE_B, Plan::ZB_H1};
+    input.options.space.shardings = {Plan::REPLICATED, Plan::OPTIMIZER};
+    input.options.space.recomputes = {Plan::NONE};
+    input.options.space.max_microbatch_size = 2;
+    const PlanReport report = Planned(input);
+    ASSERT_FALSE(report.best.empty());
+    const double chosen = report.best.front().estimate.step_s;
+    const absl::StatusOr<ClusterModel> model = ResolveCluster(cluster);
+    ASSERT_TRUE(model.ok());
+    std::vector<int32_t> node_of(nodes * devices);
+    for (size_t i = 0; i < node_of.size(); ++i) {
+      node_of[i] = static_cast<int32_t>(i) / devices;
+    }
+    double least = std::numeric_limits<double>::infinity();
+    std::string fastest;
+    do {
+      std::vector<int32_t> used(nodes, 0), physical;
+      for (const int32_t node : node_of) {
+        physical.push_back(node * devices + used[node]++);
+      }
+      for (const Candidate& candidate : report.candidates) {
+        if (candidate.step_s == 0) continue;
+        const auto plan =
+            PlanOfCandidate(input.model, *model, input.global_batch,
+                            input.traits, candidate, physical);
+        if (!plan.ok()) continue;
+        const auto estimate = EstimatePlan(input.model, *model, *plan);
+        ASSERT_TRUE(estimate.ok()) << estimate.status();
+        if (estimate->step_s < least && WorstOverflow(*estimate).bytes <= 0) {
+          least = estimate->step_s;
+          fastest = ToText(candidate);
+        }
+      }
+    } while (std::next_permutation(node_of.begin(), node_of.end()));
+    EXPECT_LE(chosen, 1.01 * least)
+        << nodes << " nodes: chose " << ToText(report.best.front().candidate)
+        << ", " << fastest << " is better";
+  }
 }
 
 // The only slow link is the one that the report points at.

@@ -129,12 +129,106 @@ bool Matches(const Candidate& candidate, const WhyQuery& query) {
     return !wanted.has_value() || *wanted == value;
   };
   return same(query.tp, candidate.tp) && same(query.cp, candidate.cp) &&
+         same(query.ulysses, candidate.ulysses) &&
+         same(query.sequence_parallel, candidate.sequence_parallel) &&
          same(query.pp, candidate.pp) && same(query.dp, candidate.dp) &&
          same(query.chunks, candidate.chunks) &&
          same(query.microbatch_size, candidate.microbatch_size) &&
          same(query.schedule, candidate.schedule) &&
          same(query.sharding, candidate.sharding) &&
          same(query.recompute, candidate.recompute);
+}
+
+// What no plan can have yet, if the query asks for it.
+std::string Unsupported(const WhyQuery& query) {
+  if (query.ep.value_or(1) != 1) {
+    return fmt::format(
+        "UNSUPPORTED(plan.grid.ep: found {}, expected 1: models have no "
+        "experts and the runtime no expert parallelism)",
+        *query.ep);
+  }
+  if (query.offload.value_or(false)) {
+    return "UNSUPPORTED(offload: the runtime keeps parameters, optimizer and "
+           "activations on the device)";
+  }
+  return "";
+}
+
+// The plan that a question means where none of those considered matches: the
+// chosen plan's fields, with the given ones.
+Candidate MeantBy(const WhyQuery& query, const Candidate& chosen,
+                  int64_t devices) {
+  Candidate meant = chosen;
+  meant.tp = query.tp.value_or(chosen.tp);
+  meant.cp = query.cp.value_or(chosen.cp);
+  meant.pp = query.pp.value_or(chosen.pp);
+  const auto left = [&](int32_t taken) {
+    return devices % taken == 0 ? static_cast<int32_t>(devices / taken) : 1;
+  };
+  // Data parallelism takes the devices that are left; then what was not asked
+  // for gives way.
+  meant.dp = query.dp.value_or(left(meant.tp * meant.cp * meant.pp));
+  const auto fits = [&] {
+    return int64_t{meant.tp} * meant.cp * meant.pp * meant.dp == devices;
+  };
+  if (!fits() && !query.pp.has_value()) {
+    meant.pp = left(meant.tp * meant.cp * meant.dp);
+  }
+  if (!fits() && !query.cp.has_value()) {
+    meant.cp = 1;
+    if (!query.pp.has_value()) meant.pp = left(meant.tp * meant.dp);
+  }
+  if (!fits() && !query.dp.has_value()) {
+    meant.dp = left(meant.tp * meant.cp * meant.pp);
+  }
+  meant.ulysses = query.ulysses.value_or(
+      meant.cp % chosen.ulysses == 0 ? chosen.ulysses : 1);
+  meant.schedule = query.schedule.value_or(
+      query.chunks.value_or(1) > 1 ? Plan::INTERLEAVED : chosen.schedule);
+  meant.chunks = query.chunks.value_or(meant.schedule == Plan::INTERLEAVED ||
+                                               meant.schedule == Plan::ZB_V
+                                           ? std::max(2, chosen.chunks)
+                                           : 1);
+  meant.microbatch_size =
+      query.microbatch_size.value_or(chosen.microbatch_size);
+  meant.sharding = query.sharding.value_or(chosen.sharding);
+  meant.recompute = query.recompute.value_or(chosen.recompute);
+  meant.sequence_parallel = query.sequence_parallel.value_or(
+      meant.tp > 1 && chosen.sequence_parallel);
+  meant.shard_group = meant.microbatch_group = meant.recompute_blocks = 0;
+  meant.verdict = VerdictCode::kPending;
+  return meant;
+}
+
+// Costs a plan that was not enumerated.
+absl::StatusOr<std::string> Evaluated(const PlannerInput& input,
+                                      const PlanReport& report,
+                                      const WhyQuery& query) {
+  ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
+  const RankedPlan& best = report.best.front();
+  Candidate meant = MeantBy(query, best.candidate, cluster.num_ranks());
+  const std::string head =
+      ToText(meant) + "\n  not among the plans considered; evaluated: ";
+  const absl::StatusOr<Estimate> estimate = EstimateOf(input, cluster, meant);
+  if (!estimate.ok()) {
+    return head +
+           fmt::format("UNSUPPORTED({})\n", MessageOf(estimate.status()));
+  }
+  meant.simulated = true;
+  meant.step_s = estimate->step_s;
+  const Overflow overflow = WorstOverflow(*estimate);
+  if (overflow.bytes > 0) {
+    meant.verdict = VerdictCode::kOutOfMemory;
+    meant.over_bytes = overflow.bytes;
+    meant.pp_rank = overflow.pp;
+  } else if (meant.step_s < best.estimate.step_s) {
+    return head +
+           fmt::format("{:.4g} s, faster than the chosen plan's {:.4g} s\n",
+                       meant.step_s, best.estimate.step_s);
+  } else {
+    meant.verdict = VerdictCode::kDominated;
+  }
+  return head + VerdictText(input, report, meant) + "\n";
 }
 
 // Which of two candidates answers a question better.
@@ -179,10 +273,11 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
       return candidate.dp > input.global_batch
                  ? fmt::format("BATCH_TOO_SMALL({} samples for dp {})",
                                input.global_batch, candidate.dp)
-                 : fmt::format("BATCH_TOO_SMALL({} microbatches for pp {})",
-                               input.global_batch / candidate.dp /
-                                   candidate.microbatch_size,
-                               candidate.pp);
+                 : fmt::format(
+                       "BATCH_TOO_SMALL({} samples of a replica for a "
+                       "microbatch of {})",
+                       input.global_batch / candidate.dp,
+                       candidate.microbatch_size);
     case VerdictCode::kTooFewBlocks:
       return fmt::format("TOO_FEW_BLOCKS({} for {} stages)", input.model.layers,
                          candidate.pp * candidate.chunks);
@@ -205,6 +300,8 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
 absl::StatusOr<std::string> Why(const PlannerInput& input,
                                 const PlanReport& report,
                                 const WhyQuery& query) {
+  const std::string unsupported = Unsupported(query);
+  if (!unsupported.empty()) return unsupported + "\n";
   const Candidate* nearest = nullptr;
   std::map<VerdictCode, int64_t> counts;
   for (const Candidate& candidate : report.candidates) {
@@ -214,10 +311,7 @@ absl::StatusOr<std::string> Why(const PlannerInput& input,
       nearest = &candidate;
     }
   }
-  if (nearest == nullptr) {
-    return NotFound("why: found no such plan among the {} considered",
-                    report.candidates.size());
-  }
+  if (nearest == nullptr) return Evaluated(input, report, query);
   std::vector<std::string> parts;
   for (const auto& [code, count] : counts) {
     parts.push_back(fmt::format("{} {}", count, VerdictCodeName(code)));

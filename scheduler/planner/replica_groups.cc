@@ -1,0 +1,94 @@
+#include "scheduler/planner/replica_groups.h"
+
+#include <algorithm>
+#include <map>
+
+namespace trireme {
+namespace {
+
+// More replicas that meet in channels are stood for by so many, which then
+// occupy the channels longer.
+constexpr size_t kMostTogether = 16;
+
+}  // namespace
+
+std::vector<std::vector<int32_t>> ReplicasTogether(
+    const std::vector<PlanCosts>& costs) {
+  std::vector<std::vector<int32_t>> groups;
+  std::map<int32_t, size_t> group_of_channel;
+  for (size_t replica = 0; replica < costs.size(); ++replica) {
+    const size_t own = groups.size();
+    groups.push_back({static_cast<int32_t>(replica)});
+    for (const LinkCost& link : costs[replica].cost.links) {
+      for (const LinkCost::Channel& channel : link.channels) {
+        if (channel.number < 0) continue;
+        const auto [found, is_new] =
+            group_of_channel.try_emplace(channel.number, own);
+        const size_t other = found->second;
+        if (is_new || other == own) continue;
+        groups[own].insert(groups[own].end(), groups[other].begin(),
+                           groups[other].end());
+        groups[other].clear();
+        for (auto& [number, group] : group_of_channel) {
+          if (group == other) group = own;
+        }
+      }
+    }
+  }
+  std::erase_if(groups, [](const auto& group) { return group.empty(); });
+  for (std::vector<int32_t>& group : groups) {
+    std::sort(group.begin(), group.end());
+  }
+  return groups;
+}
+
+std::vector<CostModel> CostsTogether(const std::vector<PlanCosts>& costs,
+                                     const std::vector<int32_t>& group) {
+  const size_t count = std::min(group.size(), kMostTogether);
+  std::map<int32_t, int32_t> numbers;
+  std::vector<CostModel> together;
+  for (size_t i = 0; i < count; ++i) {
+    CostModel& cost = together.emplace_back(costs[group[i]].cost);
+    for (LinkCost& link : cost.links) {
+      for (LinkCost::Channel& channel : link.channels) {
+        if (channel.number < 0) continue;
+        channel.number = numbers
+                             .try_emplace(channel.number,
+                                          static_cast<int32_t>(numbers.size()))
+                             .first->second;
+        channel.s_per_byte *=
+            static_cast<double>(group.size()) / static_cast<double>(count);
+      }
+    }
+  }
+  return together;
+}
+
+std::vector<double> FiguresOf(const std::vector<CostModel>& together) {
+  std::vector<double> figures;
+  for (const CostModel& cost : together) {
+    for (const auto& chunks : cost.chunks) {
+      for (const ChunkCost& chunk : chunks) {
+        figures.insert(
+            figures.end(),
+            {chunk.forward_s, chunk.backward_s, chunk.backward_input_s,
+             chunk.backward_weight_s, chunk.reduce_s, chunk.gather_s,
+             chunk.update_s, static_cast<double>(chunk.message_bytes)});
+      }
+    }
+    for (size_t i = 0; i < cost.links.size(); ++i) {
+      const LinkCost& link = cost.links[i];
+      if (link == LinkCost()) continue;  // of no use to the plan
+      figures.insert(figures.end(), {static_cast<double>(i), link.latency_s,
+                                     link.bytes_per_s});
+      for (const LinkCost::Channel& channel : link.channels) {
+        figures.insert(figures.end(), {static_cast<double>(channel.number),
+                                       channel.s_per_byte});
+      }
+    }
+    figures.push_back(cost.clip_s);
+  }
+  return figures;
+}
+
+}  // namespace trireme
