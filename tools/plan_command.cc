@@ -23,6 +23,7 @@
 #include "tools/commands.h"
 #include "trainer/batches.h"
 #include "trainer/config/textproto.h"
+#include "trainer/dry_memory.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
 #include "trainer/model_shape_of.h"
@@ -103,6 +104,7 @@ absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
       ResolveJob(job.job, {dataset->size(), dataset->num_classes()});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   input.model = ModelShapeOf(*setup);
+  MeasureMemoryOf(*setup, input.model);
   input.global_batch = setup->global_batch;
   RETURN_IF_ERROR(
       ParseTextProtoFile(arguments.Get("cluster"), &input.cluster).status());

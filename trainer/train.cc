@@ -12,6 +12,7 @@
 #include "models/image/decode.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/core/file.h"
+#include "runtime/core/median.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/telemetry/metrics_log.h"
@@ -130,6 +131,28 @@ absl::Status PrepareFolder(const RunFolder& folder, bool resume) {
 
 namespace {
 
+// What whoever wrote the plan expected, beside what was measured; empty where
+// the plan says nothing.
+std::string PromiseText(const Plan& plan, int logical_rank, int64_t peak_bytes,
+                        double step_s) {
+  std::string text;
+  const Plan::Prediction& predicted = plan.predicted();
+  if (predicted.has_step_s() && step_s > 0) {
+    text += fmt::format("plan   {:.4g} s a step promised, {:.4g} s measured\n",
+                        predicted.step_s(), step_s);
+  }
+  if (logical_rank < predicted.peak_bytes_size()) {
+    const Plan::MemoryBytes& bytes = predicted.peak_bytes(logical_rank);
+    text += fmt::format(
+        "plan   {} promised on this rank, {} measured\n",
+        BytesText(static_cast<int64_t>(
+            bytes.parameters() + bytes.gradients() + bytes.optimizer() +
+            bytes.activations() + bytes.communication() + bytes.workspace())),
+        BytesText(peak_bytes));
+  }
+  return text;
+}
+
 // What the trained model draws, beside the metrics that led to it.
 absl::Status DrawAtEnd(const RunFolder& folder, int64_t step, RunLog& log) {
   DrawOptions options;
@@ -189,6 +212,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                      model->reads_text_counts());
   StepMetricsCollector collector(*model, device);
   std::vector<TraceEvent> trace;
+  std::vector<double> step_seconds;
   const auto steps = static_cast<int64_t>(job.steps());
   const auto every = static_cast<int64_t>(job.checkpoint().every());
   for (int64_t step = first_step; step <= steps; ++step) {
@@ -208,6 +232,8 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     metrics.step = step;
     metrics.learning_rate = step_options.learning_rate;
     if (leader) RETURN_IF_ERROR(log->Write(metrics));
+    // The first step warms up.
+    if (leader && step > first_step) step_seconds.push_back(metrics.step_s);
     if (!std::isfinite(metrics.loss)) {
       return FailedPrecondition(
           "step {}: the loss is {}; expected a number (lower "
@@ -235,6 +261,8 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                BytesText(memory.peak_bytes),
                BytesText(model->predicted_memory().peak_bytes),
                MemoryText(memory.at_peak_by_category));
+    fmt::print("{}", PromiseText(plan, model->grid().logical_rank(),
+                                 memory.peak_bytes, Median(step_seconds)));
     if (reader.skipped() > 0) {
       fmt::print("{} samples could not be read and were skipped\n",
                  reader.skipped());

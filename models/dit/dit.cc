@@ -37,6 +37,12 @@ std::vector<double> TokenPositions(const DitConfig& config, TokenRange range) {
 // the second the row; in each, sines then cosines.
 Tensor SinCosTable(Device& device, const DitConfig& config, TokenRange range,
                    DType dtype) {
+  if (device.dry()) {
+    return Cast(
+        Tensor::Empty(device, {range.count, config.hidden}, DType::kFloat32,
+                      MemoryCategory::kParameters, "position table"),
+        dtype, "position table");
+  }
   const int64_t quarter = config.hidden / 4;
   std::vector<float> table;
   table.reserve(range.count * config.hidden);

@@ -168,9 +168,11 @@ RopeTable MakeRopeTable(Device& device, std::span<const int64_t> axis_dims,
     half += channels / 2;
   }
   std::vector<double> cosines, sines;
-  cosines.reserve(tokens * half);
-  sines.reserve(tokens * half);
-  for (int64_t token = 0; token < tokens; ++token) {
+  // A dry device has no use for values.
+  const int64_t computed = device.dry() ? 0 : tokens;
+  cosines.reserve(computed * half);
+  sines.reserve(computed * half);
+  for (int64_t token = 0; token < computed; ++token) {
     for (int64_t axis = 0; axis < axes; ++axis) {
       for (int64_t i = 0; i < axis_dims[axis] / 2; ++i) {
         const double frequency =
@@ -183,9 +185,12 @@ RopeTable MakeRopeTable(Device& device, std::span<const int64_t> axis_dims,
     }
   }
   const auto table = [&](const std::vector<double>& values) {
-    Tensor exact =
-        Tensor::FromValues<double>(device, {tokens, half}, values,
-                                   MemoryCategory::kParameters, "rope table");
+    const Tensor exact =
+        device.dry() ? Tensor::Empty(device, {tokens, half}, DType::kFloat64,
+                                     MemoryCategory::kParameters, "rope table")
+                     : Tensor::FromValues<double>(
+                           device, {tokens, half}, values,
+                           MemoryCategory::kParameters, "rope table");
     if (compute_dtype == DType::kFloat64) return exact;
     Tensor rounded = Tensor::Empty(device, exact.shape(), compute_dtype,
                                    MemoryCategory::kParameters, "rope table");

@@ -129,6 +129,12 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
   estimate.parts = PartsOf(plan, slowest, estimate);
   estimate.peak = estimate.simulation.peak_memory;
   for (const RankMemory& rank : slowest.memory.ranks) {
+    // When all gradients are on their way there are no activations any more.
+    const size_t pp = estimate.limit.size();
+    MemoryBytes end = rank.always;
+    end.workspace = 0;
+    end.communication = slowest.reduction_bytes[pp];
+    if (end.total() > estimate.peak[pp].total()) estimate.peak[pp] = end;
     estimate.limit.push_back(rank.limit_bytes);
   }
   estimate.memory = slowest.memory;

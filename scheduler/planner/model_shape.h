@@ -12,11 +12,14 @@
 #define TRIREME_SCHEDULER_PLANNER_MODEL_SHAPE_H_
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "scheduler/plan.pb.h"
+#include "scheduler/planner/measured_memory.h"
 #include "scheduler/transformer_flops.h"
 
 namespace trireme {
@@ -33,6 +36,15 @@ struct MeasuredBlock {
   double backward_s = 0;
   // Of the backward, what can be put off (weight gradients). 0: half.
   double backward_weight_s = 0;
+};
+
+// How one microbatch of a block is divided and kept.
+struct BlockSplit {
+  int64_t tp = 1;
+  int64_t cp = 1;
+  int64_t ulysses = 1;
+  bool sequence_parallel = false;
+  int64_t microbatch_size = 1;
 };
 
 struct ModelShape {
@@ -72,6 +84,12 @@ struct ModelShape {
   int64_t gradient_bytes = 4;
   int64_t optimizer_bytes = 12;
   std::vector<MeasuredBlock> measured;
+  // Memory of the model's parts, in place of the formulas below; null, and
+  // nothing for a split that the model cannot have: none is known. `deferred`:
+  // weight gradients are put off. A pure function.
+  std::function<std::optional<MeasuredMemory>(
+      const BlockSplit& split, Plan::Recompute recompute, bool deferred)>
+      measured_memory;
 };
 
 // GPT of `layers` blocks with MLPs of 4 h, dropout, unfused attention, fp16:
@@ -85,14 +103,6 @@ absl::Status CheckModelShape(const ModelShape& model);
 // Tokens of one sample that a block's self-attention and MLP work on.
 int64_t SequenceLength(const ModelShape& model);
 
-// How one microbatch of a block is divided and kept.
-struct BlockSplit {
-  int64_t tp = 1;
-  int64_t cp = 1;
-  int64_t ulysses = 1;
-  bool sequence_parallel = false;
-  int64_t microbatch_size = 1;
-};
 BlockSplit SplitOf(const Plan& plan);
 
 // Tokens of one sample on one rank of a block, padding included: where channels

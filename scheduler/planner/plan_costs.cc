@@ -84,6 +84,7 @@ PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
   if (rings_ == nullptr) {
     rings_ = std::make_shared<const PlanRings>(MakeRings());
   }
+  MeasureParts();
 }
 
 PlanRings PlanCoster::MakeRings() const {
@@ -362,6 +363,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     result.cost.chunks[pp].resize(plan_.chunks_per_rank());
     result.parts[pp].resize(plan_.chunks_per_rank());
     result.memory.ranks.push_back(MemoryOf(pp, result.buckets));
+    result.reduction_bytes.push_back(ReductionBytes(pp));
   }
   for (int32_t stage = 0; stage < num_stages; ++stage) {
     const auto [pp, index] = stages_[stage];

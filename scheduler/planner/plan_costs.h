@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -62,6 +63,9 @@ struct PlanCosts {
   std::vector<std::vector<ChunkParts>> parts;
   // Of each stage.
   std::vector<int32_t> buckets;
+  // Of each pipeline rank when the last backward is over: what reductions of
+  // all its buckets need.
+  std::vector<int64_t> reduction_bytes;
 };
 
 // What depends on the grid, its placement and the shard group alone, for each
@@ -166,6 +170,9 @@ class PlanCoster {
   int64_t ChunkActivationBytes(int32_t stage) const;
   // Makes room in the chunks of one replica for what messages cost them.
   void ChargeMessages(int32_t replica, PlanCosts& costs) const;
+  // Of the plan's kind of recomputation, and without any.
+  void MeasureParts();
+  int64_t ReductionBytes(int32_t pp) const;
   RankMemory MemoryOf(int32_t pp, const std::vector<int32_t>& buckets) const;
 
   const ModelShape& model_;
@@ -177,6 +184,8 @@ class PlanCoster {
   const std::vector<StageLocation> stages_;
   const std::vector<BlockCollective> block_collectives_;
   std::shared_ptr<const PlanRings> rings_;
+  // Absent where the model has no measured memory.
+  std::optional<MeasuredMemory> parts_, parts_kept_;
 };
 
 }  // namespace trireme

@@ -5,7 +5,26 @@
 #include "scheduler/planner/plan_costs.h"
 
 namespace trireme {
+void PlanCoster::MeasureParts() {
+  if (!model_.measured_memory) return;
+  const bool deferred =
+      plan_.schedule() == Plan::ZB_H1 || plan_.schedule() == Plan::ZB_V;
+  parts_ = model_.measured_memory(split_, plan_.recompute(), deferred);
+  parts_kept_ = plan_.has_recompute_blocks()
+                    ? model_.measured_memory(split_, Plan::NONE, deferred)
+                    : parts_;
+}
+
 int64_t PlanCoster::StageParameters(int32_t stage) const {
+  if (parts_.has_value()) {
+    int64_t parameters =
+        plan_.stages(stage).blocks() * parts_->block.parameters;
+    if (stage == 0) parameters += parts_->embedding.parameters;
+    if (stage + 1 == static_cast<int32_t>(stages_.size())) {
+      parameters += parts_->head.parameters;
+    }
+    return parameters;
+  }
   int64_t parameters =
       plan_.stages(stage).blocks() * BlockParametersPerRank(model_, split_.tp);
   const int32_t last = static_cast<int32_t>(stages_.size()) - 1;
@@ -28,6 +47,16 @@ int64_t PlanCoster::ChunkActivationBytes(int32_t stage) const {
   if (plan_.has_recompute_blocks()) {
     dropped = std::min<int64_t>(dropped, plan_.recompute_blocks());
   }
+  if (parts_.has_value()) {
+    int64_t bytes = parts_->chunk.activation_bytes +
+                    dropped * parts_->block.activation_bytes +
+                    (blocks - dropped) * parts_kept_->block.activation_bytes;
+    if (stage == 0) bytes += parts_->embedding.activation_bytes;
+    if (stage + 1 == static_cast<int32_t>(stages_.size())) {
+      bytes += parts_->head.activation_bytes;
+    }
+    return bytes;
+  }
   int64_t bytes =
       dropped * ActivationBytes(model_, split_, plan_.recompute()) +
       (blocks - dropped) * ActivationBytes(model_, split_, Plan::NONE);
@@ -37,6 +66,29 @@ int64_t PlanCoster::ChunkActivationBytes(int32_t stage) const {
     bytes += 2 * BoundaryBytes(model_, split_) +
              4 * model_.tokens * split_.microbatch_size *
                  CeilDivide(model_.vocabulary, split_.tp) / split_.cp;
+  }
+  return bytes;
+}
+
+int64_t PlanCoster::ReductionBytes(int32_t pp) const {
+  const int64_t members = plan_.sharding() == Plan::REPLICATED
+                              ? rings_->reduction[pp].members
+                              : rings_->shards[pp].members;
+  // GRADIENTS and PARAMETERS reduce while other activations are there.
+  if (!parts_.has_value() || members < 2 ||
+      plan_.sharding() >= Plan::GRADIENTS) {
+    return 0;
+  }
+  const auto bucket = static_cast<int64_t>(plan_.gradient_bucket_bytes());
+  int64_t bytes = 0;
+  for (int32_t stage = 0; stage < static_cast<int32_t>(stages_.size());
+       ++stage) {
+    if (stages_[stage].rank != pp) continue;
+    // All others' parts of this rank's share.
+    const int64_t gradients = StageParameters(stage) * model_.gradient_bytes;
+    const int64_t buckets = CeilDivide(gradients, bucket);
+    bytes += std::min(gradients / members * (members - 1),
+                      buckets * parts_->reduction_bytes);
   }
   return bytes;
 }
@@ -56,7 +108,27 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
     ChunkMemory chunk;
     chunk.activation_bytes = ChunkActivationBytes(stage);
     chunk.deferred_weight_bytes =
-        plan_.stages(stage).blocks() * DeferredWeightBytes(model_, split_);
+        plan_.stages(stage).blocks() *
+        (parts_.has_value() ? parts_->block.deferred_bytes
+                            : DeferredWeightBytes(model_, split_));
+    if (parts_.has_value()) {
+      memory.always.parameters +=
+          parts_->chunk.constant_bytes +
+          plan_.stages(stage).blocks() * parts_->block.constant_bytes;
+      memory.always.workspace =
+          std::max(memory.always.workspace, parts_->transient_bytes);
+      chunk.deferred_weight_bytes += parts_->chunk.deferred_bytes;
+      if (stage == 0) {
+        memory.always.parameters += parts_->embedding.constant_bytes;
+        chunk.deferred_weight_bytes += parts_->embedding.deferred_bytes;
+      }
+      if (stage + 1 == static_cast<int32_t>(stages_.size())) {
+        memory.always.parameters += parts_->head.constant_bytes;
+        memory.always.workspace =
+            std::max(memory.always.workspace, parts_->head_transient_bytes);
+        chunk.deferred_weight_bytes += parts_->head.deferred_bytes;
+      }
+    }
     const int64_t message =
         MessageBytes(model_, split_, traits_.scatter_messages);
     chunk.activation_message_bytes = message;
@@ -70,7 +142,7 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
     return plan_.sharding() >= from ? CeilDivide(bytes, group) : bytes;
   };
   MemoryBytes& always = memory.always;
-  always.parameters =
+  always.parameters +=
       shard(parameters * model_.element_bytes, Plan::PARAMETERS);
   always.gradients = shard(parameters * model_.gradient_bytes, Plan::GRADIENTS);
   always.optimizer =
@@ -79,7 +151,7 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
     always.communication += 2 * bucket_bytes;
   BlockSplit whole = split_;
   whole.sequence_parallel = false;
-  if (split_.sequence_parallel) {
+  if (split_.sequence_parallel && !parts_.has_value()) {
     always.communication += 2 * BoundaryBytes(model_, whole);
   }
   if (plan_.sharding() == Plan::PARAMETERS) {
@@ -87,11 +159,13 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
     always.communication += 2 * BlockParametersPerRank(model_, split_.tp) *
                             (model_.element_bytes + model_.gradient_bytes);
   }
-  // Gradients inside one block, and what it computes again.
-  always.workspace = DeferredWeightBytes(model_, split_);
-  if (plan_.recompute() != Plan::NONE) {
-    always.workspace += ActivationBytes(model_, split_, Plan::NONE) -
-                        ActivationBytes(model_, split_, plan_.recompute());
+  if (!parts_.has_value()) {
+    // Gradients inside one block, and what it computes again.
+    always.workspace = DeferredWeightBytes(model_, split_);
+    if (plan_.recompute() != Plan::NONE) {
+      always.workspace += ActivationBytes(model_, split_, Plan::NONE) -
+                          ActivationBytes(model_, split_, plan_.recompute());
+    }
   }
   memory.limit_bytes = rings_->limit_bytes[pp];
   return memory;

@@ -87,6 +87,7 @@ std::vector<double> FiguresOf(const std::vector<CostModel>& together) {
       }
     }
     figures.push_back(cost.clip_s);
+    figures.push_back(static_cast<double>(cost.processors));
   }
   return figures;
 }

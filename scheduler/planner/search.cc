@@ -191,6 +191,15 @@ class Search {
       : input_(input),
         cluster_(cluster),
         best_case_(BestCase(cluster)),
+        nodes_alike_(std::all_of(cluster.nodes.begin(), cluster.nodes.end(),
+                                 [&](const ClusterNode& node) {
+                                   const ClusterNode& first =
+                                       cluster.nodes.front();
+                                   return node.device == first.device &&
+                                          node.link == first.link &&
+                                          node.slowdown == first.slowdown &&
+                                          node.collectives == first.collectives;
+                                 })),
         ranks_(ChainedRanks(cluster)) {}
 
   absl::StatusOr<PlanReport> Run() {
@@ -244,7 +253,7 @@ class Search {
       Plan& plan = *found;
       const PlanCoster coster = CosterOf(plan);
       RETURN_IF_ERROR(cutter_.Cut(coster, plan));
-      const PlanCosts costs = coster.CostsOf(0);
+      PlanCosts costs = coster.CostsOf(0);
       for (int32_t pp = 0; pp < candidate.pp; ++pp) {
         const int64_t over = PeakLowerBound(plan, costs, pp) -
                              costs.memory.ranks[pp].limit_bytes;
@@ -256,14 +265,40 @@ class Search {
       }
       if (candidate.verdict != VerdictCode::kPending) continue;
       order_.emplace_back(LikelySeconds(plan, costs), i);
-      // Whatever the placement and the cut that goes with it.
-      const PlanCoster fastest = CosterOf(plan, /*best_case=*/true);
-      RETURN_IF_ERROR(cutter_.Cut(fastest, plan));
-      candidate.step_s = StepLowerBound(plan, fastest.CostsOf(0));
+      ASSIGN_OR_RETURN(candidate.step_s, BoundOf(candidate, plan, costs));
       bounds_[i] = candidate.step_s;
     }
     std::sort(order_.begin(), order_.end());
     return absl::OkStatus();
+  }
+
+  // No placement of the candidate, nor the cut that goes with it, has a faster
+  // step. `costs`: where it is now.
+  absl::StatusOr<double> BoundOf(const Candidate& candidate, Plan& plan,
+                                 PlanCosts& costs) {
+    const bool units_in_nodes =
+        std::all_of(cluster_.nodes.begin(), cluster_.nodes.end(),
+                    [&](const ClusterNode& node) {
+                      return node.count % (candidate.tp * candidate.cp) == 0;
+                    });
+    if (!nodes_alike_ || !units_in_nodes) {
+      const PlanCoster fastest = CosterOf(plan, /*best_case=*/true);
+      RETURN_IF_ERROR(cutter_.Cut(fastest, plan));
+      costs = fastest.CostsOf(0);
+      return StepLowerBound(plan, costs);
+    }
+    // What stages do is the same everywhere, but for sharded gradients and
+    // parameters, which a better placement may hide.
+    for (size_t pp = 0; pp < costs.cost.chunks.size(); ++pp) {
+      for (size_t i = 0; i < costs.cost.chunks[pp].size(); ++i) {
+        ChunkCost& chunk = costs.cost.chunks[pp][i];
+        const double dp_s = costs.parts[pp][i].dp_s;
+        const double share = 1 - dp_s / (chunk.forward_s + chunk.backward_s);
+        chunk.forward_s *= share;
+        chunk.backward_s *= share;
+      }
+    }
+    return StepLowerBound(plan, costs);
   }
 
   // What the bound leaves out, roughly: messages that a round trip exposes, and
@@ -550,6 +585,7 @@ class Search {
   const PlannerInput& input_;
   const ClusterModel& cluster_;
   const ClusterModel best_case_;
+  const bool nodes_alike_;  // but for the links between them
   const std::vector<int32_t> ranks_;
   StageCutter cutter_;
   std::map<std::tuple<bool, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>,

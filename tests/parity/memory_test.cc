@@ -11,7 +11,11 @@
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/estimate.h"
 #include "tests/parity/tiny_job.h"
+#include "trainer/dry_memory.h"
+#include "trainer/model_shape_of.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {
@@ -72,6 +76,35 @@ TEST_P(MemoryTest, EveryRanksPeakIsPredictedWithinOnePercent) {
           << "rank " << rank << " "
           << MemoryCategoryName(static_cast<MemoryCategory>(i));
     }
+  }
+}
+
+// The planner, which knows only parts of the model and the order of the
+// Program, says before any device is booked what a rank will need.
+TEST_P(MemoryTest, ThePlannersPeakIsTheDryStepsWithinThreePercent) {
+  GridCase grid = GetParam();
+  grid.layers = 12;
+  grid.dtype = DType::kFloat32;
+  const TrainingSetup setup = SetupOf(grid);
+  const Plan plan = PlanOf(grid);
+  const int ranks = static_cast<int>(grid.tp * grid.cp * grid.pp * grid.dp);
+  ModelShape shape = ModelShapeOf(setup);
+  MeasureMemoryOf(setup, shape);
+  const auto described = DescribeCluster({.devices_per_node = ranks});
+  CHECK_OK(described.status());
+  const auto cluster = ResolveCluster(*described);
+  CHECK_OK(cluster.status());
+  const auto estimate = EstimatePlan(shape, *cluster, plan);
+  CHECK_OK(estimate.status());
+  for (uint32_t pp = 0; pp < grid.pp; ++pp) {
+    const int rank = static_cast<int>(grid.tp * grid.cp * grid.dp * pp);
+    const auto dry = RankModel::PredictMemory(setup, plan, rank);
+    CHECK_OK(dry.status());
+    const auto expected = static_cast<double>(dry->peak_bytes);
+    EXPECT_NEAR(static_cast<double>(estimate->peak[pp].total()), expected,
+                0.03 * expected)
+        << "rank " << rank << ": " << ToText(estimate->peak[pp]) << " against "
+        << MemoryText(dry->at_peak_by_category);
   }
 }
 

@@ -1,0 +1,235 @@
+#include "trainer/dry_memory.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "models/dit/dit.h"
+#include "models/dit/dit_chunk.h"
+#include "parallel/communicators.h"
+#include "parallel/context.h"
+#include "parallel/parameter_store.h"
+#include "parallel/process_grid.h"
+#include "runtime/autograd/tape.h"
+#include "runtime/comm/collective.h"
+#include "runtime/comm/dry.h"
+#include "runtime/core/log.h"
+#include "runtime/device/cpu_device.h"
+
+namespace trireme {
+namespace {
+
+// What a chunk of some blocks holds.
+struct ChunkFigures {
+  PartMemory memory;
+  // Above what it keeps at that time: during forward and backward.
+  int64_t transient_bytes = 0;
+};
+
+PartMemory Difference(const PartMemory& a, const PartMemory& b) {
+  return {.parameters = a.parameters - b.parameters,
+          .constant_bytes = a.constant_bytes - b.constant_bytes,
+          .activation_bytes = a.activation_bytes - b.activation_bytes,
+          .deferred_bytes = a.deferred_bytes - b.deferred_bytes};
+}
+
+class DryChunk {
+ public:
+  DryChunk(const TrainingSetup& setup, const BlockSplit& split,
+           Plan::Recompute recompute, const BlockRange& blocks)
+      : setup_(setup),
+        split_(split),
+        device_(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry),
+        world_(0, static_cast<int>(split.tp * split.cp)),
+        grid_(GridOf(split)),
+        communicators_(world_, grid_,
+                       {.ulysses = static_cast<int>(split.ulysses)}),
+        context_(device_, grid_, communicators_,
+                 {.sequence_parallel = split.sequence_parallel}),
+        store_(device_, setup.dtype, setup.seed),
+        part_(store_, grid_, setup.model,
+              {.blocks = blocks,
+               .recompute = RecomputeOf(recompute),
+               .sequence_parallel = split.sequence_parallel}),
+        chunk_(part_, {.flow = setup.flow,
+                       .seed = setup.seed,
+                       .dtype = setup.dtype,
+                       .microbatch_size = split.microbatch_size,
+                       .global_batch = split.microbatch_size}) {
+    int64_t bytes = 0;
+    for (const auto& parameter : store_.parameters()) {
+      figures_.memory.parameters += parameter->value.num_elements();
+      bytes += parameter->value.bytes();
+    }
+    figures_.memory.constant_bytes = device_.Statistics().current_bytes - bytes;
+    const DType gradients =
+        setup.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+    for (const auto& parameter : store_.parameters()) {
+      parameter->trainable = true;
+      parameter->grad =
+          Tensor::Zeros(device_, parameter->value.shape(), gradients);
+    }
+    chunk_.set_batch(Batch());
+  }
+
+  ChunkFigures Run(bool deferred) {
+    const int64_t before = Now();
+    device_.ResetPeak();
+    Tape tape(device_);
+    ForwardContext forward{tape, context_};
+    std::vector<Variable> inputs, outputs;
+    for (const TensorSpec& spec : chunk_.InputSpecs()) {
+      inputs.push_back(
+          tape.Leaf(Tensor::Empty(device_, spec.shape, spec.dtype)));
+    }
+    for (ShardedVariable& output : chunk_.Forward(forward, 0, inputs)) {
+      outputs.push_back(std::move(output.variable));
+    }
+    CHECK_OK(context_.status());
+    const int64_t peak_forward = device_.Statistics().peak_bytes;
+    // The executor, too, keeps a pass's inputs and outputs until its backward.
+    figures_.memory.activation_bytes = Now() - before;
+    const int64_t kept = Now();
+    std::vector<Tensor> seeds(outputs.size());
+    device_.ResetPeak();
+    if (!part_.has_head()) {
+      for (size_t i = 0; i < outputs.size(); ++i) {
+        seeds[i] = Tensor::EmptyLike(outputs[i].value());
+      }
+    }
+    tape.Backward(outputs, seeds,
+                  deferred ? Tape::WeightGradients::kDeferred
+                           : Tape::WeightGradients::kImmediate);
+    const int64_t peak_backward = device_.Statistics().peak_bytes;
+    outputs.clear();
+    inputs.clear();
+    seeds.clear();
+    figures_.memory.deferred_bytes = deferred ? Now() - before : 0;
+    if (deferred) tape.RunWeightGradients();
+    figures_.transient_bytes = std::max(peak_forward, peak_backward) - kept;
+    return figures_;
+  }
+
+ private:
+  static ProcessGrid GridOf(const BlockSplit& split) {
+    auto grid = ProcessGrid::Create(
+        {.tp = static_cast<int>(split.tp), .cp = static_cast<int>(split.cp)},
+        {}, 0);
+    CHECK_OK(grid.status());
+    return *std::move(grid);
+  }
+
+  static BlockRecompute RecomputeOf(Plan::Recompute recompute) {
+    BlockRecompute result;
+    if (recompute == Plan::SELECTIVE) {
+      result.kind = BlockRecompute::Kind::kSelective;
+    } else if (recompute == Plan::FULL) {
+      result.kind = BlockRecompute::Kind::kFull;
+    }
+    return result;
+  }
+
+  int64_t Now() const { return device_.Statistics().current_bytes; }
+
+  ImageBatch Batch() {
+    const ImageSpec& image = setup_.model.image;
+    const int64_t b = split_.microbatch_size;
+    ImageBatch batch;
+    batch.step = 1;
+    batch.sample_indices.assign(b, 0);
+    batch.pixels =
+        Tensor::Empty(device_, {b, image.channels, image.height, image.width},
+                      DType::kFloat32);
+    if (setup_.model.classes > 0) {
+      batch.labels = Tensor::Empty(device_, {b}, DType::kInt32);
+    }
+    if (setup_.model.text_tokens > 0) {
+      batch.text_counts = Tensor::Empty(device_, {b}, DType::kInt32);
+      batch.text = Tensor::Empty(
+          device_, {b, setup_.model.text_tokens, setup_.model.text_width},
+          DType::kFloat32);
+    }
+    return batch;
+  }
+
+  const TrainingSetup& setup_;
+  const BlockSplit split_;
+  CpuDevice device_;
+  DryWorld world_;
+  const ProcessGrid grid_;
+  Communicators communicators_;
+  ParallelContext context_;
+  ParameterStore store_;
+  DitPart part_;
+  DitChunk chunk_;
+  ChunkFigures figures_;
+};
+
+}  // namespace
+
+MeasuredMemory MeasureMemory(const TrainingSetup& setup,
+                             const BlockSplit& split, Plan::Recompute recompute,
+                             bool deferred) {
+  // A longer model of the same blocks, so that there are blocks between the
+  // embedding and the head.
+  TrainingSetup longer = setup;
+  longer.model.layers = 6;
+  const auto run = [&](int64_t first, int64_t end) {
+    return DryChunk(longer, split, recompute, {.first = first, .end = end})
+        .Run(deferred);
+  };
+  const ChunkFigures two = run(1, 3);
+  const ChunkFigures three = run(1, 4);
+  const ChunkFigures first = run(0, 2);
+  const ChunkFigures last = run(4, 6);
+  MeasuredMemory measured;
+  measured.block = Difference(three.memory, two.memory);
+  const auto without_blocks = [&](PartMemory memory) {
+    memory = Difference(memory, measured.block);
+    return Difference(memory, measured.block);
+  };
+  measured.chunk = without_blocks(two.memory);
+  measured.embedding = Difference(first.memory, two.memory);
+  measured.head = Difference(last.memory, two.memory);
+  measured.transient_bytes =
+      std::max(three.transient_bytes, first.transient_bytes);
+  measured.head_transient_bytes = last.transient_bytes;
+  CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
+  constexpr int64_t kLong = int64_t{1} << 28;
+  const Tensor gradients = Tensor::Empty(device, {kLong}, DType::kFloat32);
+  measured.reduction_bytes =
+      ReductionSegments::Of(kLong, DType::kFloat32, /*size=*/2)
+          .MakeStaging(gradients, /*size=*/2)
+          .bytes();
+  return measured;
+}
+
+void MeasureMemoryOf(const TrainingSetup& setup, ModelShape& shape) {
+  using Key = std::tuple<int64_t, int64_t, int64_t, bool, int64_t, int, bool>;
+  struct Cache {
+    std::mutex mutex;
+    std::map<Key, MeasuredMemory> measured;
+  };
+  shape.measured_memory = [setup, cache = std::make_shared<Cache>()](
+                              const BlockSplit& split,
+                              Plan::Recompute recompute,
+                              bool deferred) -> std::optional<MeasuredMemory> {
+    const DitConfig& model = setup.model;
+    if (model.hidden % split.tp != 0 || model.mlp_hidden % split.tp != 0 ||
+        model.heads % (split.tp * split.ulysses) != 0) {
+      return std::nullopt;
+    }
+    const Key key(split.tp, split.cp, split.ulysses, split.sequence_parallel,
+                  split.microbatch_size, static_cast<int>(recompute), deferred);
+    const std::lock_guard lock(cache->mutex);
+    const auto found = cache->measured.find(key);
+    if (found != cache->measured.end()) return found->second;
+    return cache->measured
+        .emplace(key, MeasureMemory(setup, split, recompute, deferred))
+        .first->second;
+  };
+}
+
+}  // namespace trireme
