@@ -34,6 +34,8 @@ class Random {
 // Shares of the current cost: a rise of so much is accepted with 1/e.
 constexpr double kFirstTemperature = 0.02;
 constexpr double kLastTemperature = 1e-5;
+// Placements that chains keep.
+constexpr int32_t kMostOfChains = 16;
 
 // One of the five moves.
 void Move(Random& random, std::vector<int32_t>& nodes) {
@@ -247,12 +249,15 @@ Placement PlaceRanks(const ModelShape& model, const ClusterModel& cluster,
   Placement result;
   const std::vector<int32_t> first =
       Filled(units, in_order, costs.UnitsPerNode());
-  Best best(std::max(1, options.keep));
+  Enumeration enumeration(cluster, costs);
+  result.exhaustive =
+      enumeration.Count(options.exhaustive_limit) <= options.exhaustive_limit;
+  // Chains pass many that are hardly worse than the best.
+  Best best(std::clamp(options.keep, 1,
+                       result.exhaustive ? options.keep : kMostOfChains));
   result.initial_cost_s = costs.Set(first);
   best.Offer(result.initial_cost_s, first);
-  Enumeration enumeration(cluster, costs);
-  if (enumeration.Count(options.exhaustive_limit) <= options.exhaustive_limit) {
-    result.exhaustive = true;
+  if (result.exhaustive) {
     enumeration.Visit(best);
   } else {
     // Starts: replicas of a stage together, or the stages of a replica, each

@@ -526,7 +526,8 @@ class Search {
       options.keep = static_cast<int32_t>(std::clamp<int64_t>(
           work / 2 / kPlacingTurns /
               std::max<int64_t>(1, InstructionsOf(ranked.estimate.program)),
-          options.keep, options.exhaustive_limit));
+          options.keep,
+          std::max<int64_t>(options.keep, options.exhaustive_limit)));
       const Placement placement =
           PlaceRanks(input_.model, cluster_, plan, input_.traits, options);
       std::vector<std::vector<int32_t>> starts = placement.ranked;
