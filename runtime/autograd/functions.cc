@@ -40,15 +40,16 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
         std::function<Tensor()> input = recipe;
         if (!input) input = [kept = gradients.Saved(0)] { return kept; };
         std::function<Tensor()> whole = input;
+        std::function<void()> prepare;
         if (exchange.gather && weight.trainable) {
-          if (gradients.deferred()) {
-            whole = [input, gather = exchange.gather] {
-              return gather(input()).Wait();
-            };
-          } else {
-            whole = [pending = std::make_shared<PendingTensor>(
-                         exchange.gather(input()))] { return pending->Wait(); };
-          }
+          const auto pending = std::make_shared<PendingTensor>();
+          whole = [pending] { return pending->Wait(); };
+          prepare = [pending, input, gather = exchange.gather] {
+            *pending = gather(input());
+          };
+          // Behind the product to come, or where the gradient is queued behind
+          // the gradient ahead of it.
+          if (!gradients.deferred()) std::exchange(prepare, nullptr)();
         }
         PendingTensor dx;
         if (gradients.Needs(0)) {
@@ -57,10 +58,13 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
           dx = exchange.reduce ? exchange.reduce(std::move(product))
                                : PendingTensor(std::move(product));
         }
-        gradients.AddWeightGradient(weight, [&weight, dy, whole] {
-          MatMulAccumulate(dy, whole(), {.transpose_a = true},
-                           AsMatrix(weight.grad));
-        });
+        gradients.AddWeightGradient(
+            weight,
+            [&weight, dy, whole] {
+              MatMulAccumulate(dy, whole(), {.transpose_a = true},
+                               AsMatrix(weight.grad));
+            },
+            std::move(prepare));
         if (bias != nullptr) {
           gradients.AddWeightGradient(*bias, [bias, dy] {
             AccumulateColumnSums(dy, Flat(bias->grad));

@@ -40,8 +40,9 @@ const Tensor& Tape::Gradients::GradientOf(Parameter& parameter) const {
 }
 
 void Tape::Gradients::AddWeightGradient(Parameter& parameter,
-                                        std::function<void()> compute) {
-  tape_.AddWeightGradient(parameter, std::move(compute));
+                                        std::function<void()> compute,
+                                        std::function<void()> prepare) {
+  tape_.AddWeightGradient(parameter, std::move(compute), std::move(prepare));
 }
 
 void Tape::Gradients::AlongWeightGradients(std::function<void()> work) {
@@ -188,9 +189,21 @@ void Tape::Backward(std::span<const Variable> outputs,
 }
 
 void Tape::RunWeightGradients() {
+  // One is prepared ahead of the one that is computed.
+  size_t prepared = 0;
+  const auto prepare_next = [&] {
+    while (prepared < deferred_.size()) {
+      const WeightGradient& next = deferred_[prepared++];
+      if (!next.prepare) continue;
+      next.prepare();
+      return;
+    }
+  };
+  prepare_next();
   for (WeightGradient& gradient : deferred_) {
+    if (gradient.prepare) prepare_next();
     RunWeightGradient(gradient);
-    gradient.compute = nullptr;
+    gradient = {};
   }
   deferred_.clear();
 }
@@ -213,13 +226,15 @@ std::vector<std::pair<std::string, int64_t>> Tape::SavedBytes() const {
 }
 
 void Tape::AddWeightGradient(Parameter& parameter,
-                             std::function<void()> compute) {
+                             std::function<void()> compute,
+                             std::function<void()> prepare) {
   if (parent_ != nullptr) {
-    parent_->AddWeightGradient(parameter, std::move(compute));
+    parent_->AddWeightGradient(parameter, std::move(compute),
+                               std::move(prepare));
     return;
   }
   if (!parameter.trainable) return;
-  QueueWeightGradient({&parameter, std::move(compute)});
+  QueueWeightGradient({&parameter, std::move(compute), std::move(prepare)});
 }
 
 void Tape::AlongWeightGradients(std::function<void()> work) {
@@ -234,6 +249,7 @@ void Tape::QueueWeightGradient(WeightGradient gradient) {
   if (weight_gradients_ == WeightGradients::kDeferred) {
     deferred_.push_back(std::move(gradient));
   } else {
+    if (gradient.prepare) gradient.prepare();
     RunWeightGradient(gradient);
   }
 }

@@ -96,8 +96,11 @@ class Tape {
     const Tensor& GradientOf(Parameter& parameter) const;
     // Queues (or runs) `compute`, which adds this use's contribution to
     // parameter.grad. It must own the tensors it reads. Skipped if the
-    // parameter is not trainable.
-    void AddWeightGradient(Parameter& parameter, std::function<void()> compute);
+    // parameter is not trainable. `prepare`, if given, starts what `compute`
+    // then waits for (a collective): where gradients are queued it runs before
+    // the one ahead of it that has a `prepare` too, so that it goes on behind.
+    void AddWeightGradient(Parameter& parameter, std::function<void()> compute,
+                           std::function<void()> prepare = nullptr);
     // Queues (or runs) what belongs to the weight gradients without being one.
     void AlongWeightGradients(std::function<void()> work);
 
@@ -172,12 +175,14 @@ class Tape {
     BackwardFunction backward;
   };
   struct WeightGradient {
-    Parameter* parameter;  // null: not a gradient
+    Parameter* parameter = nullptr;  // null: not a gradient
     std::function<void()> compute;
+    std::function<void()> prepare = nullptr;
   };
 
   int NewSlot();
-  void AddWeightGradient(Parameter& parameter, std::function<void()> compute);
+  void AddWeightGradient(Parameter& parameter, std::function<void()> compute,
+                         std::function<void()> prepare);
   void AlongWeightGradients(std::function<void()> work);
   void QueueWeightGradient(WeightGradient gradient);
   void RunWeightGradient(const WeightGradient& gradient);

@@ -89,6 +89,32 @@ TEST_F(TapeTest, DeferredWeightGradientsAndRecomputeChangeNoBit) {
   EXPECT_EQ(base, Run(true, Tape::WeightGradients::kDeferred));
 }
 
+// What a queued gradient needs from other ranks is on its way while the one
+// ahead of it is computed, and no earlier: it takes memory.
+TEST_F(TapeTest, QueuedGradientsArePreparedOneAhead) {
+  std::vector<std::string> order;
+  Tape tape(device_);
+  const Variable leaf = tape.Leaf(Input(5));
+  const auto op = [&](const Variable& x, int i) {
+    return tape.Record(
+        "op", {x}, {&weights_[i]}, x.value(), {},
+        [&, i](Tape::Gradients& gradients) {
+          gradients.Accumulate(0, gradients.TakeOutput());
+          const std::string name = std::to_string(i);
+          gradients.AddWeightGradient(
+              weights_[i], [&order, name] { order.push_back("run " + name); },
+              [&order, name] { order.push_back("prepare " + name); });
+        });
+  };
+  const Variable outputs[] = {op(op(op(leaf, 0), 1), 0)};
+  const Tensor seeds[] = {Input(77)};
+  tape.Backward(outputs, seeds, Tape::WeightGradients::kDeferred);
+  EXPECT_TRUE(order.empty());
+  tape.RunWeightGradients();
+  EXPECT_EQ(order, (std::vector<std::string>{"prepare 0", "prepare 1", "run 0",
+                                             "prepare 0", "run 1", "run 0"}));
+}
+
 TEST_F(TapeTest, InterleavedMicrobatchesEqualSeparateOnes) {
   const auto run = [&](bool interleaved) {
     for (Parameter& weight : weights_) weight.grad.FillZero();
