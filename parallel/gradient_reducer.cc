@@ -77,6 +77,7 @@ void GradientReducer::BeginStep() {
   for (State& state : states_) {
     (transient() ? state.shard : state.flat).FillZero();
     state.finished = false;
+    state.rest_started = false;
     const size_t parameters =
         buckets_[static_cast<int>(&state - states_.data())].parameters.size();
     state.missing.assign(parameters, contributions_);
@@ -170,14 +171,21 @@ void GradientReducer::FinishTravel() {
   const Tensor sum = travel.sum.Wait();
   if (transient()) {
     AddInPlace(sum, state.shard);
-    return;
+  } else if (buckets_.sharding().bf16_messages) {
+    // Else the sum is in place.
+    Communicator& group = ShardGroup(travel.bucket);
+    const int64_t part = state.flat.num_elements() / group.size();
+    state.flat.Slice(group.rank() * part, (group.rank() + 1) * part)
+        .CopyFrom(sum);
   }
-  // Where the sum is not in place (bf16 messages).
-  Communicator& group = ShardGroup(travel.bucket);
-  const int64_t part = state.flat.num_elements() / group.size();
-  const Tensor own =
-      state.flat.Slice(group.rank() * part, (group.rank() + 1) * part);
-  if (buckets_.sharding().bf16_messages) own.CopyFrom(sum);
+  if (Complete(travel.bucket)) StartRest(travel.bucket);
+}
+
+bool GradientReducer::Complete(int bucket) const {
+  const State& state = states_[bucket];
+  return std::all_of(state.missing.begin(), state.missing.end(),
+                     [](int missing) { return missing == 0; }) &&
+         !(transient() && state.flat.defined());
 }
 
 void GradientReducer::Start(int bucket) {
@@ -193,11 +201,17 @@ void GradientReducer::Start(int bucket) {
   // Contributions of two microbatches that met in one travel leave a rest.
   if (transient() && state.flat.defined()) StartTravel(bucket);
   if (travel_.has_value() && travel_->bucket == bucket) FinishTravel();
+}
+
+void GradientReducer::StartRest(int bucket) {
+  State& state = states_[bucket];
+  CHECK(!std::exchange(state.rest_started, true));
+  const ParameterBucket& layout = buckets_[bucket];
   const DataSharding& sharding = buckets_.sharding();
   const std::string name = fmt::format("gradient bucket {}", bucket);
   if (sharding.level == DataSharding::Level::kReplicated) {
     Communicator& group = ShardGroup(bucket);
-    if (sharding.bf16_messages && group.size() > 1) {
+    if (group.size() > 1) {
       const int64_t part = state.flat.num_elements() / group.size();
       state.reduction = group.AllGather(
           state.flat.Slice(group.rank() * part, (group.rank() + 1) * part),

@@ -13,7 +13,8 @@
 // All ranks of a group finish buckets in the same order, since they run the
 // same instructions; so they start the same collectives in the same order.
 // Gradients that are summed over more than the ranks of the shards (tp, cp,
-// hybrid replicas) are all-reduced over the rest at the end, shard by shard.
+// hybrid replicas) are then all-reduced over the rest, shard by shard: as soon
+// as the shard's sum is there and nothing more will be added to it.
 //
 // The result is a sum: the loss is already divided by the global count.
 
@@ -79,6 +80,8 @@ class GradientReducer {
     std::vector<int> missing;
     std::vector<bool> contributed;
     bool finished = false;
+    // What follows the sum over the ranks of the shards.
+    bool rest_started = false;
     Event reduction;
   };
   // A bucket on its way into the shards.
@@ -99,6 +102,9 @@ class GradientReducer {
   PendingTensor StartShardSum(int bucket, const Tensor& flat);
   void StartTravel(int bucket);
   void FinishTravel();
+  bool Complete(int bucket) const;
+  // Once the shard is complete: its sum over replicas, or its way back to all.
+  void StartRest(int bucket);
   Communicator& ShardGroup(int bucket) const;
 
   ParallelContext& context_;
