@@ -40,18 +40,19 @@ bool CountsOnce(const AxisStates& states, const ProcessGrid& grid) {
   });
 }
 
-double SecondsSince(int64_t start_ns) { return (NowNs() - start_ns) * 1e-9; }
-
 }  // namespace
 
 class Executor::Residency {
  public:
-  Residency(ParallelContext& context, ParameterShards* shards)
-      : context_(context), shards_(shards) {
-    context_.set_residency(shards_);
+  Residency(ParallelContext& context, const ChunkPass& pass,
+            const std::optional<ChunkPass>& next)
+      : context_(context), shards_(*pass.shards) {
+    shards_.BeginPass(pass.direction, next.has_value() ? next->shards : nullptr,
+                      next.has_value() ? next->direction : pass.direction);
+    context_.set_residency(&shards_);
   }
   ~Residency() {
-    if (shards_ != nullptr) shards_->ReleaseAll();
+    shards_.ReleaseAll();
     context_.set_residency(nullptr);
   }
   Residency(const Residency&) = delete;
@@ -59,7 +60,7 @@ class Executor::Residency {
 
  private:
   ParallelContext& context_;
-  ParameterShards* shards_;
+  ParameterShards& shards_;
 };
 
 Executor::Executor(ParallelContext& context, const Program& program,
@@ -79,15 +80,46 @@ Executor::Executor(ParallelContext& context, const Program& program,
   }
 }
 
+std::optional<Executor::ChunkPass> Executor::PassOf(
+    const Instruction& instruction) const {
+  switch (instruction.kind) {
+    case InstructionKind::kForward:
+      return ChunkPass{chunks_[instruction.chunk].shards,
+                       PassDirection::kForward};
+    case InstructionKind::kBackward:
+    case InstructionKind::kBackwardInput:
+      return ChunkPass{chunks_[instruction.chunk].shards,
+                       PassDirection::kBackward};
+    default:
+      return std::nullopt;
+  }
+}
+
+std::optional<Executor::ChunkPass> Executor::PassAfter(size_t index) const {
+  const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
+  for (size_t i = index + 1; i < list.size(); ++i) {
+    if (const auto pass = PassOf(list[i])) return pass;
+  }
+  return std::nullopt;
+}
+
 absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
   StepResult result;
-  result.times.chunks.resize(chunks_.size());
-  const int64_t start_ns = NowNs();
+  StepTimes& times = result.times;
+  times.costs.chunks.resize(chunks_.size());
+  clock_ = StepClock(options.processor_threads);
+  waited_ = {};
+  const StepClock::Span start = clock_.Now();
   for (const ExecutorChunk& chunk : chunks_) chunk.reducer->BeginStep();
-  for (const Instruction& instruction : program_.ranks[pipeline_rank_]) {
+  const StepClock::Span begun = clock_.Now() - start;
+  times.optimizer += begun.wall;
+  times.costs.begin = begun.cost;
+  const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
+  for (size_t i = 0; i < list.size(); ++i) {
+    const Instruction& instruction = list[i];
     const int64_t instruction_start_ns = NowNs();
     context_.communicators().world().SetActivity(ToText(instruction));
-    Run(instruction, options, result);
+    Run(i, options, result);
     if (absl::Status status = context_.device().status(); !status.ok()) {
       return WithContext(status, fmt::format("step {}, {}", options.step,
                                              ToText(instruction)));
@@ -103,48 +135,55 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
            .args = {}});
     }
   }
+  const StepClock::Span ended = clock_.Now();
   for (Departure& send : sends_) {
     for (Event& event : send.events) event.Wait();
   }
   sends_.clear();
+  times.pipeline_wait += (clock_.Now() - ended).wall;
   context_.communicators().world().SetActivity("");
   CHECK(passes_.empty()) << "a forward without its backward";
-  result.times.step = SecondsSince(start_ns);
+  times.step = (clock_.Now() - start).wall;
   return result;
 }
 
-void Executor::Run(const Instruction& instruction, const StepOptions& options,
+void Executor::AwaitAll(Event event, StepTimes& times) const {
+  const StepClock::Span start = clock_.Now();
+  event.Wait();
+  const double seconds = (clock_.Now() - start).wall;
+  BookWaitForAll(seconds, times);
+  times.step += seconds;
+}
+
+void Executor::BookWaitForAll(double seconds, StepTimes& times) const {
+  (context_.grid().size(Axis::kPipeline) > 1 ? times.pipeline_wait
+                                             : times.gradient_wait) += seconds;
+}
+
+void Executor::Run(size_t index, const StepOptions& options,
                    StepResult& result) {
-  if (instruction.resource == Resource::kCompute) ReleaseCompletedSends();
-  const int64_t start_ns = NowNs();
-  const double waited_before = result.times.pipeline_wait;
+  const Instruction& instruction = program_.ranks[pipeline_rank_][index];
+  const StepClock::Span start = clock_.Now();
+  const StepClock::Span waited_before = waited_;
   const Communicators& communicators = context_.communicators();
   const double exposed_before = communicators.ExposedParameterSeconds();
-  // Compute time without what was spent waiting for the operands.
-  const auto computed = [&] {
-    return SecondsSince(start_ns) -
-           (result.times.pipeline_wait - waited_before);
-  };
+  if (instruction.resource == Resource::kCompute) ReleaseCompletedSends();
+  std::optional<Residency> residency;
+  if (const auto pass = PassOf(instruction)) {
+    residency.emplace(context_, *pass, PassAfter(index));
+  }
   switch (instruction.kind) {
     case InstructionKind::kForward:
       Forward(instruction, result);
-      result.times.forward += computed();
-      result.times.chunks[instruction.chunk].forward += computed();
       break;
     case InstructionKind::kBackward:
-      Backward(instruction, Tape::WeightGradients::kImmediate, result);
-      result.times.backward += computed();
-      result.times.chunks[instruction.chunk].backward_input += computed();
+      Backward(instruction, Tape::WeightGradients::kImmediate);
       break;
     case InstructionKind::kBackwardInput:
-      Backward(instruction, Tape::WeightGradients::kDeferred, result);
-      result.times.backward += computed();
-      result.times.chunks[instruction.chunk].backward_input += computed();
+      Backward(instruction, Tape::WeightGradients::kDeferred);
       break;
     case InstructionKind::kBackwardWeight:
       BackwardWeight(instruction);
-      result.times.backward += computed();
-      result.times.chunks[instruction.chunk].backward_weight += computed();
       break;
     case InstructionKind::kSend:
       Send(instruction);
@@ -155,31 +194,14 @@ void Executor::Run(const Instruction& instruction, const StepOptions& options,
     case InstructionKind::kReduceGradients:
       chunks_[instruction.chunk].reducer->Start(instruction.bucket);
       break;
-    case InstructionKind::kClipGradients: {
-      for (const ExecutorChunk& chunk : chunks_) {
-        for (int b = 0; b < chunk.reducer->num_buckets(); ++b) {
-          chunk.reducer->Wait(b);
-        }
-      }
-      result.times.gradient_wait += SecondsSince(start_ns);
-      for (const ExecutorChunk& chunk : chunks_) {
-        if (chunk.gradient_factor == 1) continue;
-        for (int b = 0; b < chunk.reducer->num_buckets(); ++b) {
-          chunk.reducer->Scale(b, chunk.gradient_factor);
-        }
-      }
-      const int64_t clip_start_ns = NowNs();
-      result.gradient_norm =
-          optimizer_->ClipGradients(options.loss_scale, options.skip_overflow);
-      result.times.optimizer += SecondsSince(clip_start_ns);
+    case InstructionKind::kClipGradients:
+      ClipGradients(options, result);
       break;
-    }
     case InstructionKind::kUpdate:
       if (!options.update || !chunks_[instruction.chunk].updates) break;
       optimizer_->Update(
           chunks_[instruction.chunk].first_bucket + instruction.bucket,
           options.step, options.learning_rate);
-      result.times.optimizer += SecondsSince(start_ns);
       break;
     case InstructionKind::kGatherParameters:
       chunks_[instruction.chunk].shards->StartGather(instruction.bucket);
@@ -188,6 +210,10 @@ void Executor::Run(const Instruction& instruction, const StepOptions& options,
       CHECK(false) << "no generator emits "
                    << InstructionKindName(instruction.kind);
   }
+  residency.reset();
+  const StepClock::Span waited = waited_ - waited_before;
+  result.times.pipeline_wait += waited.wall;
+  Book(instruction, clock_.Now() - start - waited, result.times);
   // Forward and backward only: the wait before clipping is gradient_wait.
   if (instruction.resource == Resource::kCompute &&
       instruction.microbatch >= 0) {
@@ -196,17 +222,86 @@ void Executor::Run(const Instruction& instruction, const StepOptions& options,
   }
 }
 
-std::vector<Tensor> Executor::Await(Arrival arrival, StepResult& result) {
-  const int64_t start_ns = NowNs();
+void Executor::Book(const Instruction& instruction,
+                    const StepClock::Span& spent, StepTimes& times) const {
+  const auto chunk = [&]() -> ChunkCosts& {
+    return times.costs.chunks[instruction.chunk];
+  };
+  switch (instruction.kind) {
+    case InstructionKind::kForward:
+      times.forward += spent.wall;
+      chunk().forward += spent.cost;
+      break;
+    case InstructionKind::kBackward:
+    case InstructionKind::kBackwardInput:
+      times.backward += spent.wall;
+      chunk().backward_input += spent.cost;
+      break;
+    case InstructionKind::kBackwardWeight:
+      times.backward += spent.wall;
+      chunk().backward_weight += spent.cost;
+      break;
+    case InstructionKind::kSend:
+    case InstructionKind::kRecv:
+      times.pipeline_wait += spent.wall;
+      break;
+    case InstructionKind::kReduceGradients:
+      times.gradient_wait += spent.wall;
+      times.costs.reduction += spent.cost;
+      break;
+    case InstructionKind::kUpdate:
+      times.optimizer += spent.wall;
+      chunk().update += spent.cost;
+      break;
+    case InstructionKind::kGatherParameters:
+      times.gradient_wait += spent.wall;
+      break;
+    default:  // ClipGradients books its parts itself
+      break;
+  }
+}
+
+void Executor::ClipGradients(const StepOptions& options, StepResult& result) {
+  StepTimes& times = result.times;
+  const StepClock::Span start = clock_.Now();
+  for (const ExecutorChunk& chunk : chunks_) {
+    for (int b = 0; b < chunk.reducer->num_buckets(); ++b) {
+      chunk.reducer->Wait(b);
+    }
+  }
+  const StepClock::Span reduced = clock_.Now();
+  times.gradient_wait += (reduced - start).wall;
+  times.costs.reduction += (reduced - start).cost;
+  for (const ExecutorChunk& chunk : chunks_) {
+    if (chunk.gradient_factor == 1) continue;
+    for (int b = 0; b < chunk.reducer->num_buckets(); ++b) {
+      chunk.reducer->Scale(b, chunk.gradient_factor);
+    }
+  }
+  // The sum of the norm is where all stages wait for the slowest.
+  const Communicator& group = context_.communicators().model_shards();
+  const double exposed_before = group.Statistics().exposed_seconds;
+  result.gradient_norm =
+      optimizer_->ClipGradients(options.loss_scale, options.skip_overflow);
+  const double waited = group.Statistics().exposed_seconds - exposed_before;
+  BookWaitForAll(waited, times);
+  const StepClock::Span spent = clock_.Now() - reduced;
+  times.optimizer += spent.wall - waited;
+  // Processor time hardly runs while the rank waits.
+  times.costs.clip += std::min(spent.cost, spent.wall - waited);
+  times.costs.clip_wait += waited;
+}
+
+std::vector<Tensor> Executor::Await(Arrival arrival) {
+  const StepClock::Span start = clock_.Now();
   for (Event& event : arrival.events) event.Wait();
-  result.times.pipeline_wait += SecondsSince(start_ns);
+  waited_ += clock_.Now() - start;
   return std::move(arrival.tensors);
 }
 
 void Executor::Forward(const Instruction& instruction, StepResult& result) {
   const Key key(instruction.microbatch, instruction.chunk);
   Chunk& chunk = *chunks_[instruction.chunk].chunk;
-  const Residency residency(context_, chunks_[instruction.chunk].shards);
   Pass pass;
   pass.tape = std::make_unique<Tape>(context_.device());
   pass.tape->set_gradient_needed(
@@ -218,7 +313,7 @@ void Executor::Forward(const Instruction& instruction, StepResult& result) {
         reducer->Contribute(parameter);
       });
   if (auto arrival = activations_.extract(key)) {
-    for (Tensor& tensor : Await(std::move(arrival.mapped()), result)) {
+    for (Tensor& tensor : Await(std::move(arrival.mapped()))) {
       pass.inputs.push_back(pass.tape->Leaf(std::move(tensor)));
     }
   }
@@ -241,14 +336,12 @@ void Executor::Forward(const Instruction& instruction, StepResult& result) {
 }
 
 void Executor::Backward(const Instruction& instruction,
-                        Tape::WeightGradients weight_gradients,
-                        StepResult& result) {
+                        Tape::WeightGradients weight_gradients) {
   const Key key(instruction.microbatch, instruction.chunk);
-  const Residency residency(context_, chunks_[instruction.chunk].shards);
   Pass& pass = passes_.at(key);
   std::vector<Tensor> seeds(pass.outputs.size());
   if (auto arrival = gradients_.extract(key)) {
-    seeds = Await(std::move(arrival.mapped()), result);
+    seeds = Await(std::move(arrival.mapped()));
   }
   std::vector<Variable> outputs = std::move(pass.outputs);
   // The outputs' values went to the next stage; nothing needs them here.

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -22,6 +23,7 @@
 #include "parallel/gradient_reducer.h"
 #include "parallel/optimizer.h"
 #include "parallel/parameter_shards.h"
+#include "parallel/step_clock.h"
 #include "scheduler/program.h"
 #include "scheduler/trace.h"
 
@@ -50,33 +52,54 @@ struct StepOptions {
   // gradients overflow is left out.
   double loss_scale = 1;
   bool skip_overflow = false;
+  // What StepTimes::costs are measured in (step_clock.h); 0: wall time.
+  int processor_threads = 0;
   // If set, one event per instruction is appended.
   std::vector<TraceEvent>* trace = nullptr;
 };
 
-// A chunk's computation in a step, all microbatches together, in seconds; with
-// the collectives inside, without the wait for other stages. A whole backward
+// A chunk's instructions in a step, all microbatches together; with the
+// collectives inside, without the wait for other stages. A whole backward
 // counts as its input half.
-struct ChunkTimes {
+struct ChunkCosts {
   double forward = 0;
   double backward_input = 0;
   double backward_weight = 0;
+  double update = 0;
 };
 
-// Where a step's time went on this rank, in seconds.
+// What a step's instructions cost this rank, in seconds of the step's clock:
+// what the simulator is given.
+struct StepCosts {
+  std::vector<ChunkCosts> chunks;
+  // Before the first instruction: gradients are zeroed.
+  double begin = 0;
+  // Until the gradients are reduced, from the end of the last backward.
+  double reduction = 0;
+  double clip = 0;
+  // Until all ranks are there to clip, in wall time: on the last of them what
+  // the sum of the norm itself takes.
+  double clip_wait = 0;
+};
+
+// Where a step's time went on this rank, in seconds. The step is forward,
+// backward, optimizer, pipeline_wait and gradient_wait.
 struct StepTimes {
   double step = 0;
   double forward = 0;
   double backward = 0;
+  // Zeroing of gradients, their norm, and updates.
   double optimizer = 0;
-  // Blocked on messages of neighbouring stages: bubble and exposed transfer.
+  // For other stages: for their messages, and for the slowest of them before
+  // clipping and at the step's end. Bubble and exposed transfer.
   double pipeline_wait = 0;
-  // Blocked on gradient reductions after the last backward.
+  // For gradient reductions after the last backward; without a pipeline also
+  // for the slowest rank before clipping and at the step's end.
   double gradient_wait = 0;
-  // Blocked on gathers of parameters and on gradient reductions inside forward
-  // and backward, whose times include it.
+  // For gathers of parameters and for gradient reductions inside forward and
+  // backward, whose times include it.
   double sharding_wait = 0;
-  std::vector<ChunkTimes> chunks;
+  StepCosts costs;
 };
 
 struct StepResult {
@@ -96,6 +119,10 @@ class Executor {
   // One step. An error of the device (out of memory) ends it at once; the
   // caller must then end the job, since other ranks wait for this one.
   absl::StatusOr<StepResult> RunStep(const StepOptions& options);
+
+  // Blocks until `event`, for which all ranks come together at a step's end,
+  // and adds the wait to the step's times.
+  void AwaitAll(Event event, StepTimes& times) const;
 
  private:
   // A chunk's run of one microbatch between forward and backward.
@@ -120,21 +147,35 @@ class Executor {
   using Key = std::pair<int, int>;  // microbatch, chunk
   using OutgoingKey = std::tuple<Payload, int, int>;
 
+  // A forward or backward of one of this rank's chunks.
+  struct ChunkPass {
+    ParameterShards* shards = nullptr;
+    PassDirection direction = PassDirection::kForward;
+  };
   // From a chunk's first computation of a pass to its last its shards look
   // after its parameters.
   class Residency;
-  void Run(const Instruction& instruction, const StepOptions& options,
-           StepResult& result);
+  // The pass that an instruction is, if it is one.
+  std::optional<ChunkPass> PassOf(const Instruction& instruction) const;
+  // The pass that follows instruction `index`, if any does.
+  std::optional<ChunkPass> PassAfter(size_t index) const;
+  void Run(size_t index, const StepOptions& options, StepResult& result);
+  // Books what an instruction took, without its wait for messages.
+  void Book(const Instruction& instruction, const StepClock::Span& spent,
+            StepTimes& times) const;
+  // Books a wait for the slowest rank of the model.
+  void BookWaitForAll(double seconds, StepTimes& times) const;
+  void ClipGradients(const StepOptions& options, StepResult& result);
   void Forward(const Instruction& instruction, StepResult& result);
   void Backward(const Instruction& instruction,
-                Tape::WeightGradients weight_gradients, StepResult& result);
+                Tape::WeightGradients weight_gradients);
   void BackwardWeight(const Instruction& instruction);
   // Hands what a pass made to its Send, or to the next stage on this rank.
   void Deliver(const Instruction& instruction, Payload payload,
                std::vector<Tensor> tensors);
   void Send(const Instruction& instruction);
   void Receive(const Instruction& instruction);
-  std::vector<Tensor> Await(Arrival arrival, StepResult& result);
+  std::vector<Tensor> Await(Arrival arrival);
   // Sends that are over, of those that a computation has run behind.
   void ReleaseCompletedSends();
 
@@ -147,6 +188,8 @@ class Executor {
   Optimizer* optimizer_;
 
   // Of the step in progress.
+  StepClock clock_;
+  StepClock::Span waited_;  // for messages
   std::map<Key, Pass> passes_;
   // What has been received or handed over locally, and not used yet.
   std::map<Key, Arrival> activations_;

@@ -20,7 +20,8 @@ class ParameterResidency {
   virtual void Acquire(int unit, PassDirection direction) = 0;
   // The unit is not used until the next Acquire.
   virtual void Release(int unit) = 0;
-  // The end of a chunk's forward or backward: nothing is in use.
+  // The end of a chunk's forward or backward: nothing is in use until the next
+  // one, for which something may stay.
   virtual void ReleaseAll() = 0;
 };
 

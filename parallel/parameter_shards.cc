@@ -93,6 +93,21 @@ void ParameterShards::Fetch(int unit) {
   }
 }
 
+void ParameterShards::FetchFirst(PassDirection direction) {
+  if (!transient() || units_.empty()) return;
+  ahead_ = direction == PassDirection::kForward ? units_.begin()->first
+                                                : units_.rbegin()->first;
+  Fetch(*ahead_);
+}
+
+void ParameterShards::BeginPass(PassDirection direction, ParameterShards* next,
+                                PassDirection next_direction) {
+  direction_ = direction;
+  next_ = next;
+  next_direction_ = next_direction;
+  ahead_.reset();
+}
+
 void ParameterShards::Acquire(int unit, PassDirection direction) {
   const auto at = units_.find(unit);
   if (at == units_.end()) return;
@@ -102,11 +117,13 @@ void ParameterShards::Acquire(int unit, PassDirection direction) {
     if (transient()) PointValues(b);
   }
   if (!transient()) return;
-  if (direction == PassDirection::kForward) {
-    const auto next = std::next(at);
-    if (next != units_.end()) Fetch(next->first);
-  } else if (at != units_.begin()) {
-    Fetch(std::prev(at)->first);
+  const bool forward = direction == PassDirection::kForward;
+  const auto last = forward ? std::prev(units_.end()) : units_.begin();
+  if (at != last) {
+    Fetch((forward ? std::next(at) : std::prev(at))->first);
+  } else if (direction == direction_ && next_ != nullptr) {
+    // Not where a backward runs its last unit's forward again.
+    next_->FetchFirst(next_direction_);
   }
 }
 
@@ -122,12 +139,14 @@ void ParameterShards::Drop(int unit) {
 }
 
 void ParameterShards::Release(int unit) {
-  if (transient() && units_.contains(unit)) Drop(unit);
+  if (transient() && units_.contains(unit) && ahead_ != unit) Drop(unit);
 }
 
 void ParameterShards::ReleaseAll() {
   if (!transient()) return;
-  for (const auto& [unit, unused] : units_) Drop(unit);
+  for (const auto& [unit, unused] : units_) {
+    if (ahead_ != unit) Drop(unit);
+  }
 }
 
 }  // namespace trireme

@@ -8,13 +8,14 @@
 //                         the bucket
 //   parameters            only the shard stays; a unit is gathered before it
 //                         is used and dropped after, and while it is used the
-//                         next one is on its way
+//                         next one is on its way, be it of the next pass
 
 #ifndef TRIREME_PARALLEL_PARAMETER_SHARDS_H_
 #define TRIREME_PARALLEL_PARAMETER_SHARDS_H_
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -40,6 +41,11 @@ class ParameterShards final : public ParameterResidency {
   // After the update of what this rank owns of the bucket.
   void StartGather(int bucket);
 
+  // A forward or backward of the chunk begins. While its last unit is in use,
+  // the first unit of the pass that comes after it is fetched: one of `next`
+  // (null: none comes), which may be this.
+  void BeginPass(PassDirection direction, ParameterShards* next,
+                 PassDirection next_direction);
   void Acquire(int unit, PassDirection direction) override;
   void Release(int unit) override;
   void ReleaseAll() override;
@@ -57,6 +63,8 @@ class ParameterShards final : public ParameterResidency {
   }
   void PointValues(int bucket);
   void Fetch(int unit);
+  // The unit that a pass in this direction begins with stays until then.
+  void FetchFirst(PassDirection direction);
   void Drop(int unit);
 
   ParallelContext& context_;
@@ -64,6 +72,12 @@ class ParameterShards final : public ParameterResidency {
   std::vector<State> states_;
   // The buckets of each unit.
   std::map<int, std::set<int>> units_;
+  // The pass in progress, and the one after it.
+  PassDirection direction_ = PassDirection::kForward;
+  ParameterShards* next_ = nullptr;
+  PassDirection next_direction_ = PassDirection::kForward;
+  // Fetched for the pass to come.
+  std::optional<int> ahead_;
 };
 
 }  // namespace trireme

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <set>
 #include <utility>
 
 #include "fmt/format.h"
@@ -15,78 +14,13 @@
 #include "scheduler/skip/skip_plan.h"
 #include "scheduler/skip/skip_program.h"
 #include "scheduler/stage_ranks.h"
+#include "trainer/plan_translation.h"
 
 namespace trireme {
 namespace {
 
 // Units of a rank's chunks have numbers of their own.
 constexpr int kUnitsPerChunk = 1 << 20;
-
-// Every pair that a path joins, in one order for all ranks.
-std::vector<std::pair<int, int>> SkipChannels(const SkipSchedule& schedule) {
-  std::set<std::pair<int, int>> channels;
-  for (const NodePath& path : schedule.paths) {
-    for (size_t i = 0; i < path.size(); ++i) {
-      const int next = path[(i + 1) % path.size()];
-      channels.emplace(path[i], next);
-      channels.emplace(next, path[i]);
-    }
-  }
-  return {channels.begin(), channels.end()};
-}
-
-BlockRange BlocksOfStage(const Plan& plan, int stage) {
-  BlockRange range;
-  for (int i = 0; i < stage; ++i) range.first += plan.stages(i).blocks();
-  range.end = range.first + plan.stages(stage).blocks();
-  return range;
-}
-
-BlockRecompute RecomputeOf(const Plan& plan) {
-  BlockRecompute recompute;
-  if (plan.recompute() == Plan::SELECTIVE) {
-    recompute.kind = BlockRecompute::Kind::kSelective;
-  } else if (plan.recompute() == Plan::FULL) {
-    recompute.kind = BlockRecompute::Kind::kFull;
-    if (plan.has_recompute_blocks()) {
-      recompute.blocks = plan.recompute_blocks();
-    }
-  }
-  return recompute;
-}
-
-DataSharding ShardingOf(const Plan& plan) {
-  DataSharding sharding;
-  switch (plan.sharding()) {
-    case Plan::OPTIMIZER:
-      sharding.level = DataSharding::Level::kOptimizer;
-      break;
-    case Plan::GRADIENTS:
-      sharding.level = DataSharding::Level::kGradients;
-      break;
-    case Plan::PARAMETERS:
-      sharding.level = DataSharding::Level::kParameters;
-      break;
-    default:
-      break;
-  }
-  sharding.group = static_cast<int>(plan.shard_group());
-  sharding.bf16_messages = plan.bf16_gradient_messages();
-  return sharding;
-}
-
-absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank) {
-  const std::vector<int> placement(plan.placement().begin(),
-                                   plan.placement().end());
-  GridSizes sizes;
-  sizes.tp = static_cast<int>(plan.grid().tp());
-  sizes.cp = static_cast<int>(plan.grid().cp());
-  sizes.dp = static_cast<int>(plan.grid().dp());
-  sizes.pp = static_cast<int>(plan.grid().pp());
-  sizes.stage_ranks.assign(plan.skip().stage_ranks().begin(),
-                           plan.skip().stage_ranks().end());
-  return ProcessGrid::Create(sizes, placement, world_rank);
-}
 
 }  // namespace
 
@@ -119,13 +53,14 @@ absl::StatusOr<RankModel::SumAxes> RankModel::ProbeSumAxes(
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
     const TrainingSetup& setup, const Plan& plan, Device& dry_device,
     int rank) {
-  ASSIGN_OR_RETURN(const SumAxes sum_axes, ProbeSumAxes(setup, plan, rank));
+  ASSIGN_OR_RETURN(SumAxes sum_axes, ProbeSumAxes(setup, plan, rank));
   DryWorld world(rank, static_cast<int>(NumRanks(plan)));
   std::unique_ptr<RankModel> model(new RankModel(setup, plan));
   RETURN_IF_ERROR(model->BuildParts(dry_device, world, /*allocate=*/false));
   RETURN_IF_ERROR(model->BuildTraining(sum_axes));
   RETURN_IF_ERROR(model->Step(model->DryBatch(), {.step = 1}).status());
   RETURN_IF_ERROR(model->context_->status());
+  model->sum_axes_ = std::move(sum_axes);
   return model;
 }
 
@@ -158,9 +93,7 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
   std::unique_ptr<RankModel> model(new RankModel(setup, plan));
   model->predicted_ = predicted;
   RETURN_IF_ERROR(model->BuildParts(device, factory, /*allocate=*/false));
-  ASSIGN_OR_RETURN(const SumAxes sum_axes,
-                   ProbeSumAxes(setup, plan, factory.world_rank()));
-  RETURN_IF_ERROR(model->BuildTraining(sum_axes));
+  RETURN_IF_ERROR(model->BuildTraining(dry->sum_axes_));
   return model;
 }
 
@@ -321,21 +254,14 @@ std::vector<int> RankModel::ContributionsOfChunks() const {
   std::vector<int> contributions(parts_.size(),
                                  static_cast<int>(plan_.microbatches()));
   if (!partial()) return contributions;
-  contributions[0] = VisitsOf(grid_->logical_rank());
+  contributions[0] = VisitsOf(*skip_, grid_->logical_rank());
   return contributions;
-}
-
-int RankModel::VisitsOf(int logical_rank) const {
-  return static_cast<int>(std::count_if(
-      skip_->paths.begin(), skip_->paths.end(), [&](const NodePath& path) {
-        return std::find(path.begin(), path.end(), logical_rank) != path.end();
-      }));
 }
 
 bool RankModel::AllReplicasVisited() const {
   const int first = grid_->logical_rank() - grid_->coordinate(Axis::kData);
   for (int rank = first; rank < first + grid_->size(Axis::kData); ++rank) {
-    if (VisitsOf(rank) == 0) return false;
+    if (VisitsOf(*skip_, rank) == 0) return false;
   }
   return true;
 }
@@ -394,16 +320,15 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,
   const Tensor loss = Tensor::FromValues<double>(
       context_->device(), {1}, std::span<const double>(&local, 1),
       MemoryCategory::kCommunication, "loss");
-  context_->communicators()
-      .world()
-      .AllReduce(loss, ReduceOp::kSum, "loss")
-      .Wait();
   GlobalStepResult result;
+  result.times = step.times;
+  executor_->AwaitAll(
+      context_->communicators().world().AllReduce(loss, ReduceOp::kSum, "loss"),
+      result.times);
   if (!context_->device().dry()) result.loss = *loss.data<double>();
   result.gradient_norm = step.gradient_norm;
   result.loss_scale = scale;
   result.skipped_steps = loss_scaler_.state().skipped_steps;
-  result.times = step.times;
   return result;
 }
 

@@ -95,6 +95,8 @@ class RankModel {
   const TrainingSetup& setup() const { return setup_; }
   const ProcessGrid& grid() const { return *grid_; }
   const Program& program() const { return *program_; }
+  // By its index in the Program.
+  const Chunk& chunk(int i) const { return *parts_[i].chunk; }
   // Microbatches visit some of the stages only (Plan.skip).
   bool partial() const { return plan_.has_skip(); }
 
@@ -115,7 +117,7 @@ class RankModel {
   // The axes of each parameter's gradient sum, by chunk and position.
   using SumAxes = std::vector<std::vector<AxisSet>>;
 
-  // Makes the share on a dry device and runs a step of it.
+  // Makes the share on a dry device and runs a step of it. Has sum_axes_.
   static absl::StatusOr<std::unique_ptr<RankModel>> DryRun(
       const TrainingSetup& setup, const Plan& plan, Device& dry_device,
       int rank);
@@ -138,9 +140,8 @@ class RankModel {
   // The Program, and what its chunks are to an executor.
   absl::Status CompileOrdinary();
   absl::Status CompilePartial(std::vector<ExecutorChunk>& chunks);
-  // Of a partial pipeline: microbatches that visit a rank in a step, and
-  // whether any comes to each rank of this rank's stage.
-  int VisitsOf(int logical_rank) const;
+  // Of a partial pipeline: whether a microbatch comes to each rank of this
+  // rank's stage.
   bool AllReplicasVisited() const;
   // How often each of the rank's chunks runs in a step.
   std::vector<int> ContributionsOfChunks() const;
@@ -160,6 +161,7 @@ class RankModel {
   std::unique_ptr<Program> program_;
   std::unique_ptr<Executor> executor_;
   MemoryStatistics predicted_;
+  SumAxes sum_axes_;
   // Absent in an ordinary pipeline.
   std::unique_ptr<SkipSchedule> skip_;
   int64_t first_microbatch_ = 0;

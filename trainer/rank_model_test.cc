@@ -1,5 +1,6 @@
 #include "trainer/rank_model.h"
 
+#include <array>
 #include <cmath>
 #include <string>
 
@@ -9,6 +10,7 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan.h"
+#include "trainer/memory_deviation.h"
 
 namespace trireme {
 namespace {
@@ -46,6 +48,13 @@ ImageBatch GrayBatch(Device& device, int64_t n) {
   return batch;
 }
 
+void ExpectPartsSumToStep(const StepTimes& times) {
+  const double parts = times.forward + times.backward + times.optimizer +
+                       times.pipeline_wait + times.gradient_wait;
+  EXPECT_LE(parts, 1.0001 * times.step);
+  EXPECT_GE(parts, 0.9 * times.step);
+}
+
 // A user reads from these where a step's time goes: a wait that is counted as
 // computing, or twice, sends him to the wrong place.
 TEST(RankModel, WaitsForShardsAreToldFromComputing) {
@@ -68,6 +77,7 @@ TEST(RankModel, WaitsForShardsAreToldFromComputing) {
       ASSERT_TRUE(result.ok()) << MessageOf(result.status());
       const StepTimes& times = result->times;
       EXPECT_LE(times.sharding_wait, times.forward + times.backward);
+      ExpectPartsSumToStep(times);
       if (sharding == Plan::REPLICATED) {
         // Reductions are waited for before clipping only.
         EXPECT_EQ(times.sharding_wait, 0);
@@ -77,6 +87,58 @@ TEST(RankModel, WaitsForShardsAreToldFromComputing) {
       }
     });
   }
+}
+
+// A rank that is done early waits for the slowest stage in the sum of the
+// norm: that is the pipeline's bubble, not the optimizer's work.
+TEST(RankModel, TheWaitForTheSlowestStageBeforeClippingIsThePipelines) {
+  RunThreadRanks(2, [&](CommunicatorFactory& factory, int rank) {
+    TrainingSetup setup = SmallSetup();
+    setup.model.layers = 8;
+    Plan plan;
+    plan.mutable_grid()->set_pp(2);
+    plan.set_microbatches(1);
+    // The backward of the slow first stage comes last.
+    plan.add_stages()->set_blocks(7);
+    plan.add_stages()->set_blocks(1);
+    plan = *ResolvePlan(plan, {.world_size = 2,
+                               .global_batch = setup.global_batch,
+                               .num_blocks = setup.model.layers,
+                               .heads = setup.model.heads});
+    CpuDevice device(int64_t{1} << 32);
+    const auto model = RankModel::Build(setup, plan, device, factory);
+    ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+    const auto result = (*model)->Step(GrayBatch(device, 8),
+                                       {.step = 1, .learning_rate = 1e-3});
+    ASSERT_TRUE(result.ok()) << MessageOf(result.status());
+    const StepTimes& times = result->times;
+    ExpectPartsSumToStep(times);
+    if (rank == 0) return;
+    // It waits for the first stage's forward and again for its backward.
+    EXPECT_GT(times.costs.clip_wait, times.costs.clip);
+    EXPECT_GT(times.pipeline_wait, times.costs.clip_wait);
+    EXPECT_LT(times.optimizer, 0.5 * times.pipeline_wait);
+  });
+}
+
+// Rank 1's gradients were promised to be smaller.
+TEST(MemoryDeviation, NamesTheWorstRankAndCategory) {
+  RunThreadRanks(2, [&](CommunicatorFactory& factory, int rank) {
+    CpuDevice device(1 << 20);
+    MemoryStatistics predicted;
+    predicted.peak_bytes = 1 << 20;
+    predicted.peak_by_category.fill(1 << 18);
+    MemoryStatistics measured = predicted;
+    const auto gradients = static_cast<size_t>(MemoryCategory::kGradients);
+    if (rank == 1) measured.peak_by_category[gradients] += 1 << 13;
+    const std::array everyone = {0, 1};
+    const auto world = factory.Create(everyone, "world");
+    const MemoryDeviation worst =
+        LargestMemoryDeviation(measured, predicted, *world, device);
+    EXPECT_DOUBLE_EQ(worst.share, 1.0 / 32);
+    EXPECT_EQ(worst.rank, 1);
+    EXPECT_EQ(worst.category, MemoryCategory::kGradients);
+  });
 }
 
 class RankModelMemoryTest : public testing::TestWithParam<DType> {};

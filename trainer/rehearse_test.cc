@@ -12,16 +12,16 @@ namespace {
 
 constexpr double kMemoryBytesPerS = 1e12;
 
-// Two devices in one node, slow enough that their computation takes
-// milliseconds.
+// Two devices in one node, slow enough that what a busy machine adds to a
+// sleep is little against their computation.
 ClusterModel TwoDevices(int64_t memory_bytes) {
   Cluster cluster;
   Cluster::Device& device = *cluster.add_devices();
   device.set_name("slow");
-  device.set_peak_bf16_flops(2e9);
-  device.set_peak_fp32_flops(2e9);
-  device.set_achieved_bf16_flops(1e9);
-  device.set_achieved_fp32_flops(1e9);
+  device.set_peak_bf16_flops(2e8);
+  device.set_peak_fp32_flops(2e8);
+  device.set_achieved_bf16_flops(1e8);
+  device.set_achieved_fp32_flops(1e8);
   device.set_memory_bytes(memory_bytes);
   device.set_memory_bytes_per_s(kMemoryBytesPerS);
   Cluster::Node& node = *cluster.add_nodes();
@@ -82,6 +82,34 @@ TEST(Rehearse, TakesAtLeastTheTimeOfTheComputation) {
     EXPECT_GT(step.step_s, step.compute_s);
   }
   EXPECT_NE(RehearsalText(*rehearsal).find("bubble"), std::string::npos);
+}
+
+double SumOfParts(const StepMetrics& step) {
+  double sum = step.compute_s;
+  for (const auto& [cause, seconds] : step.exposed_s) sum += seconds;
+  return sum;
+}
+
+// A stage that has three quarters of the work, be it the first, for whose
+// backward the other waits at the end, or the last: that wait is a bubble, the
+// parts make up the step, and the simulator says how long it takes.
+TEST(Rehearse, TheWaitForASlowStageIsABubble) {
+  for (const bool slow_first : {true, false}) {
+    Plan plan = TwoStages();
+    plan.add_stages()->set_blocks(slow_first ? 3 : 1);
+    plan.add_stages()->set_blocks(slow_first ? 1 : 3);
+    const auto rehearsal = RehearseOnThreads(Options(plan));
+    ASSERT_TRUE(rehearsal.ok()) << rehearsal.status();
+    for (const StepMetrics& step : rehearsal->steps) {
+      EXPECT_NEAR(SumOfParts(step), step.step_s, 0.05 * step.step_s);
+      // At least half of the time of one of two ranks.
+      EXPECT_GT(step.exposed_s.at("bubble"), 0.25 * step.step_s);
+      EXPECT_GT(step.exposed_s.at("bubble"), 2 * step.exposed_s.at("pp"));
+      EXPECT_LT(step.exposed_s.at("optimizer"), 0.1 * step.step_s);
+      ASSERT_TRUE(step.simulated_s.has_value());
+      EXPECT_NEAR(*step.simulated_s, step.step_s, 0.2 * step.step_s);
+    }
+  }
 }
 
 TEST(Rehearse, RunsRecomputedBlocksTwice) {

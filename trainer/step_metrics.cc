@@ -5,9 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/core/log.h"
-#include "scheduler/simulator.h"
-
 namespace trireme {
 namespace {
 
@@ -38,6 +35,9 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
       {"peak_bytes", peak},
       {"compute_s", metrics.compute_s},
       {"exposed_s", exposed}};
+  if (metrics.simulated_s.has_value()) {
+    json["simulated_s"] = *metrics.simulated_s;
+  }
   if (metrics.loss_scale.has_value()) {
     json["loss_scale"] = *metrics.loss_scale;
     json["skipped_steps"] = metrics.skipped_steps;
@@ -54,6 +54,9 @@ std::vector<std::pair<std::string, double>> ToScalars(
       {"speed/step_s", metrics.step_s},
       {"speed/samples_per_s", metrics.samples_per_s()},
       {"speed/model_flops_per_s", metrics.model_flops_per_s()}};
+  if (metrics.simulated_s.has_value()) {
+    scalars.emplace_back("speed/simulated_s", *metrics.simulated_s);
+  }
   if (metrics.loss_scale.has_value()) {
     scalars.emplace_back("train/loss_scale", *metrics.loss_scale);
     scalars.emplace_back("train/skipped_steps", metrics.skipped_steps);
@@ -75,48 +78,6 @@ double StepMetricsCollector::ExposedSince(
     }
   }
   return now - std::exchange(before, now);
-}
-
-double StepMetricsCollector::Bubble(const StepTimes& times) const {
-  const Program& program = model_.program();
-  // What a partial pipeline's order implies is not told from its messages.
-  if (program.num_ranks() == 1 || model_.partial()) return 0;
-  constexpr int kKinds = 3;
-  const ProcessGrid& grid = model_.grid();
-  const int rank = grid.coordinate(Axis::kPipeline);
-  std::vector<double> seconds(program.num_stages() * kKinds, 0.0);
-  for (size_t chunk = 0; chunk < times.chunks.size(); ++chunk) {
-    double* of_stage =
-        &seconds[StageOf(program, rank, static_cast<int32_t>(chunk)) * kKinds];
-    of_stage[0] = times.chunks[chunk].forward;
-    of_stage[1] = times.chunks[chunk].backward_input;
-    of_stage[2] = times.chunks[chunk].backward_weight;
-  }
-  ParallelContext& context = model_.context();
-  const Tensor sums = Tensor::FromValues<double>(
-      device_, {static_cast<int64_t>(seconds.size())}, seconds,
-      MemoryCategory::kCommunication, "metrics");
-  context.communicators()
-      .world()
-      .AllReduce(sums, ReduceOp::kSum, "metrics")
-      .Wait();
-  if (device_.dry()) return 0;
-  const double runs = static_cast<double>(program.microbatches) *
-                      grid.num_ranks() / program.num_ranks();
-  CostModel cost = UniformCost(program, ChunkCost());
-  for (int32_t stage = 0; stage < program.num_stages(); ++stage) {
-    const StageLocation& at = program.stages[stage];
-    const double* of_stage = sums.data<double>() + stage * kKinds;
-    ChunkCost& chunk = cost.chunks[at.rank][at.chunk];
-    chunk.forward_s = of_stage[0] / runs;
-    chunk.backward_s = chunk.backward_input_s = of_stage[1] / runs;
-    chunk.backward_weight_s = of_stage[2] / runs;
-  }
-  const absl::StatusOr<Simulation> simulation = Simulate(program, cost);
-  CHECK_OK(simulation.status());
-  double bubble = 0;
-  for (const RankTime& time : simulation->ranks) bubble += time.bubble_s;
-  return bubble / program.num_ranks();
 }
 
 StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
@@ -154,7 +115,8 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   Event max = world.AllReduce(maxima, ReduceOp::kMax, "metrics");
   sum.Wait();
   max.Wait();
-  const double bubble = Bubble(times);
+  const std::optional<SimulatedStep> simulated =
+      simulator_.Simulate(times.costs, data_s);
 
   StepMetrics metrics;
   metrics.loss = result.loss;
@@ -170,7 +132,10 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   const auto mean = [&](int i) {
     return sums.data<double>()[i] / world.size();
   };
-  const double implied = std::min(bubble, mean(kWait));
+  if (simulated.has_value()) metrics.simulated_s = simulated->step_s;
+  // Of what was measured, at most all is bubble.
+  const double implied =
+      std::min(simulated.has_value() ? simulated->bubble_s : 0, mean(kWait));
   metrics.exposed_s = {{"data", mean(kData)},          {"tp", mean(kTensor)},
                        {"cp", mean(kContext)},         {"bubble", implied},
                        {"pp", mean(kWait) - implied},  {"dp", mean(kGradients)},

@@ -14,7 +14,9 @@
 
 #include "nlohmann/json.hpp"
 #include "runtime/device/device.h"
+#include "trainer/processor_share.h"
 #include "trainer/rank_model.h"
+#include "trainer/simulated_step.h"
 
 namespace trireme {
 
@@ -40,6 +42,9 @@ struct StepMetrics {
   // "data", "tp", "cp", "bubble" (what the schedule implies if messages took no
   // time), "pp" (the rest of the wait for other stages), "dp", "optimizer".
   std::map<std::string, double> exposed_s;
+  // The step that the simulator gives for the measured costs of its
+  // instructions (simulated_step.h); none for a partial pipeline.
+  std::optional<double> simulated_s;
 
   double samples_per_s() const {
     return step_s > 0 ? static_cast<double>(samples) / step_s : 0;
@@ -51,22 +56,25 @@ struct StepMetrics {
 
 // {"step": .., "loss": .., "grad_norm": .., "lr": .., "step_s": ..,
 //  "samples_per_s": .., "model_flops_per_s": .., "peak_bytes": {..},
-//  "compute_s": .., "exposed_s": {..}}, and with fp16 "loss_scale" and
-//  "skipped_steps"
+//  "compute_s": .., "exposed_s": {..}}, "simulated_s" where there is one, and
+// with fp16 "loss_scale" and "skipped_steps"
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.
 std::vector<std::pair<std::string, double>> ToScalars(
     const StepMetrics& metrics);
 
-// Gathers a step's figures from all ranks, in a few small reductions. The
-// bubble is what the simulator gives for the step's Program with the measured
-// times of its chunks and free messages.
+// Gathers a step's figures from all ranks, in a few small reductions.
 class StepMetricsCollector {
  public:
-  // `device`: where the reductions take place. Both outlive the collector.
-  StepMetricsCollector(RankModel& model, Device& device)
-      : model_(model), device_(device) {}
+  // Collective over the world. `device`: where the reductions take place. Both
+  // outlive the collector.
+  StepMetricsCollector(RankModel& model, Device& device,
+                       const ProcessorShare& share = {})
+      : model_(model), device_(device), simulator_(model, device, share) {}
+
+  // StepOptions::processor_threads of the steps whose figures it gathers.
+  int processor_threads() const { return simulator_.processor_threads(); }
 
   // Collective over the world. data_s: this rank's wait for its batch; step_s:
   // the whole step.
@@ -77,11 +85,10 @@ class StepMetricsCollector {
   // Seconds of each cause since the last call, from the communicators.
   double ExposedSince(std::initializer_list<std::string_view> purposes,
                       double& before) const;
-  // Mean idle seconds per rank that the schedule implies. Collective.
-  double Bubble(const StepTimes& times) const;
 
   RankModel& model_;
   Device& device_;
+  StepSimulator simulator_;
   double exposed_tensor_before_ = 0;
   double exposed_context_before_ = 0;
 };

@@ -26,7 +26,9 @@
 #include "trainer/describe.h"
 #include "trainer/draw_samples.h"
 #include "trainer/job.h"
+#include "trainer/memory_deviation.h"
 #include "trainer/memory_limit.h"
+#include "trainer/processor_share.h"
 #include "trainer/rank_model.h"
 #include "trainer/run_folder.h"
 #include "trainer/step_metrics.h"
@@ -39,6 +41,9 @@ namespace fs = std::filesystem;
 // The steps that --trace records: after the first, which warms caches up.
 constexpr int64_t kFirstTracedStep = 2;
 constexpr int64_t kLastTracedStep = 4;
+
+// Of a category's peak from its prediction; more is a defect.
+constexpr double kMaxMemoryDeviation = 0.01;
 
 constexpr int64_t kMaxPictureBytes = 256 << 20;
 
@@ -210,7 +215,12 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   BatchReader reader(*dataset, job, setup, model->first_sample(),
                      model->local_batch(), model->reads_pixels(),
                      model->reads_text_counts());
-  StepMetricsCollector collector(*model, device);
+  Communicator& world = model->context().communicators().world();
+  StepMetricsCollector collector(
+      *model, device, FindProcessorShare(world, device, options.local_ranks));
+  // Of the steps, before a checkpoint takes some.
+  MemoryStatistics memory;
+  bool saved = false;
   std::vector<TraceEvent> trace;
   std::vector<double> step_seconds;
   const auto steps = static_cast<int64_t>(job.steps());
@@ -222,11 +232,13 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     StepOptions step_options;
     step_options.step = step;
     step_options.learning_rate = setup.learning_rate.At(step);
+    step_options.processor_threads = collector.processor_threads();
     if (options.trace && step >= kFirstTracedStep && step <= kLastTracedStep) {
       step_options.trace = &trace;
     }
     ASSIGN_OR_RETURN(const GlobalStepResult result,
                      model->Step(batch, step_options));
+    if (!saved) memory = device.Statistics();
     StepMetrics metrics =
         collector.Collect(result, data_s, SecondsSince(start));
     metrics.step = step;
@@ -241,6 +253,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
           step, metrics.loss);
     }
     if (step == steps || (every > 0 && step % every == 0)) {
+      saved = true;
       RETURN_IF_ERROR(SaveCheckpoint(*model, folder.checkpoints(), step,
                                      job.checkpoint().keep()));
     }
@@ -251,18 +264,27 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
         trace,
         fmt::format("{}/rank_{}.json", folder.trace(), factory.world_rank())));
   }
+  const MemoryStatistics& predicted = model->predicted_memory();
+  const MemoryDeviation deviation =
+      LargestMemoryDeviation(memory, predicted, world, device);
   if (leader) {
     RETURN_IF_ERROR(log->Finish());
     if (job.sample().at_end()) {
       RETURN_IF_ERROR(DrawAtEnd(folder, steps, *log));
     }
-    const MemoryStatistics memory = device.Statistics();
     fmt::print("memory {} measured on rank 0, {} predicted ({})\n",
-               BytesText(memory.peak_bytes),
-               BytesText(model->predicted_memory().peak_bytes),
+               BytesText(memory.peak_bytes), BytesText(predicted.peak_bytes),
                MemoryText(memory.at_peak_by_category));
     fmt::print("{}", PromiseText(plan, model->grid().logical_rank(),
                                  memory.peak_bytes, Median(step_seconds)));
+    // Loading a checkpoint took some, too.
+    if (first_step == 1) {
+      fmt::print(
+          "memory {}at most {:.2f} % off the prediction: {} of rank {}\n",
+          deviation.share > kMaxMemoryDeviation ? "WARNING: " : "",
+          100 * deviation.share, MemoryCategoryName(deviation.category),
+          deviation.rank);
+    }
     if (reader.skipped() > 0) {
       fmt::print("{} samples could not be read and were skipped\n",
                  reader.skipped());

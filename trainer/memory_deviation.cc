@@ -1,0 +1,35 @@
+#include "trainer/memory_deviation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+namespace trireme {
+
+MemoryDeviation LargestMemoryDeviation(const MemoryStatistics& measured,
+                                       const MemoryStatistics& predicted,
+                                       Communicator& world, Device& device) {
+  std::vector<double> shares(
+      static_cast<size_t>(world.size()) * kNumMemoryCategories, 0.0);
+  double* own =
+      &shares[static_cast<size_t>(world.rank()) * kNumMemoryCategories];
+  for (int i = 0; i < kNumMemoryCategories; ++i) {
+    const auto expected = static_cast<double>(predicted.peak_by_category[i]);
+    const auto found = static_cast<double>(measured.peak_by_category[i]);
+    own[i] = std::abs(found - expected) /
+             std::max({expected, 1e-3 * predicted.peak_bytes, 1.0});
+  }
+  const Tensor all = Tensor::FromValues<double>(
+      device, {static_cast<int64_t>(shares.size())}, shares,
+      MemoryCategory::kCommunication, "memory deviations");
+  world.AllReduce(all, ReduceOp::kMax, "memory deviations").Wait();
+  shares = all.ToVector<double>();
+  const auto worst = std::max_element(shares.begin(), shares.end());
+  const auto at = static_cast<int>(worst - shares.begin());
+  return {.share = *worst,
+          .rank = at / kNumMemoryCategories,
+          .category = static_cast<MemoryCategory>(at % kNumMemoryCategories)};
+}
+
+}  // namespace trireme

@@ -1,0 +1,33 @@
+// What a plan says, in the terms of models/ and parallel/.
+
+#ifndef TRIREME_TRAINER_PLAN_TRANSLATION_H_
+#define TRIREME_TRAINER_PLAN_TRANSLATION_H_
+
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/dit/dit.h"
+#include "parallel/data_sharding.h"
+#include "parallel/process_grid.h"
+#include "scheduler/plan.pb.h"
+#include "scheduler/skip/simulator.h"
+
+namespace trireme {
+
+// All plans are resolved.
+BlockRange BlocksOfStage(const Plan& plan, int stage);
+BlockRecompute RecomputeOf(const Plan& plan);
+DataSharding ShardingOf(const Plan& plan);
+// As seen from one rank of the world.
+absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank);
+
+// Of a partial pipeline: every pair of logical ranks that a path joins, in one
+// order for all ranks.
+std::vector<std::pair<int, int>> SkipChannels(const SkipSchedule& schedule);
+// Microbatches that visit the rank in a step.
+int VisitsOf(const SkipSchedule& schedule, int logical_rank);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_PLAN_TRANSLATION_H_

@@ -1,0 +1,74 @@
+// What the simulator says of a training step whose instructions cost what they
+// were measured to cost.
+//
+// Measured, as means over the ranks of a stage: each chunk's forward and
+// backward (their halves where the schedule splits them) with the collectives
+// and waits for shards inside; its updates; what its gradient reductions leave
+// exposed behind the last backward; clipping; and, before the first step, a
+// message over each link. Not measured but simulated: who waits for whom, and
+// so the step.
+//
+// Ranks that share processors cost processor time, not wall time, which would
+// contain the waits for one. The simulated pipeline then has the part of the
+// host's processors that its ranks have among the ranks of all pipelines.
+
+#ifndef TRIREME_TRAINER_SIMULATED_STEP_H_
+#define TRIREME_TRAINER_SIMULATED_STEP_H_
+
+#include <optional>
+#include <vector>
+
+#include "parallel/executor.h"
+#include "runtime/device/device.h"
+#include "scheduler/cost_model.h"
+#include "trainer/processor_share.h"
+#include "trainer/rank_model.h"
+
+namespace trireme {
+
+struct SimulatedStep {
+  double step_s = 0;
+  // Mean over ranks; if messages took no time.
+  double bubble_s = 0;
+};
+
+class StepSimulator {
+ public:
+  // Sends messages over the model's links to measure them: collective over the
+  // world. `device`: where figures are summed. Both outlive the simulator.
+  StepSimulator(RankModel& model, Device& device, const ProcessorShare& share);
+
+  // StepOptions::processor_threads of the steps that it is to simulate.
+  int processor_threads() const {
+    return share_.crowded() ? share_.threads : 0;
+  }
+
+  // Of a step with these costs on this rank and `before_s` before it (reading
+  // of the batch). Collective over the world. None for a partial pipeline, what
+  // whose order implies is not told from its messages, and on a dry device.
+  std::optional<SimulatedStep> Simulate(const StepCosts& costs,
+                                        double before_s) const;
+
+ private:
+  void MeasureLinks();
+  // There and back between this rank and a neighbouring stage's, which has the
+  // other of the two calls. Seconds of one way.
+  double SendAndReceive(int peer, const std::vector<TensorSpec>& specs) const;
+  void ReceiveAndSend(int peer, const std::vector<TensorSpec>& specs) const;
+  // One message from or to the peer.
+  void Exchange(int peer, const std::vector<TensorSpec>& specs,
+                bool send) const;
+  // Sums or maxima over the world of a few figures.
+  std::vector<double> Reduced(const std::vector<double>& values,
+                              ReduceOp op) const;
+
+  RankModel& model_;
+  Device& device_;
+  const ProcessorShare share_;
+  // link_s_[sender * stages + receiver] of pipeline ranks; 0 where none is.
+  std::vector<double> link_s_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_SIMULATED_STEP_H_
