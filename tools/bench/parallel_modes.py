@@ -65,13 +65,9 @@ def main():
     for ranks, name, plan in MODES:
         steps = metrics_of(options.trireme, options.job, options.set, ranks,
                            plan)
-        # The chunks' measured times with the schedule's bubble, the waits for
-        # collectives, and the optimizer; messages take no time.
+        # The simulator's step, each time with that step's measured costs.
         simulated = statistics.median(
-            step["compute_s"] + sum(seconds for cause, seconds
-                                    in step["exposed_s"].items()
-                                    if cause not in ("pp", "data"))
-            for step in steps[WARM_UP:MEASURED])
+            step["simulated_s"] for step in steps[WARM_UP:MEASURED])
         later = steps[MEASURED:]
         measured = statistics.median(step["step_s"] for step in later)
         shares = (100 / measured * statistics.median(
