@@ -20,6 +20,8 @@ constexpr uint64_t kLeastBucketBytes = uint64_t{32} << 20;
 constexpr uint64_t kBucketBytesPerRank = uint64_t{4} << 20;
 constexpr int64_t kMaxChunksPerRank = 1024;
 constexpr uint64_t kMaxBucketBytes = uint64_t{1} << 40;
+// More than any machine has; what is listed by rank stays small.
+constexpr int64_t kMaxRanks = int64_t{1} << 20;
 
 template <typename Found>
 absl::Status FieldError(std::string_view field, const Found& found,
@@ -38,7 +40,28 @@ absl::Status ValidateContext(const PlanContext& context) {
   RETURN_IF_ERROR(check("ranks", context.world_size, 1));
   RETURN_IF_ERROR(check("global batch", context.global_batch, 1));
   RETURN_IF_ERROR(check("blocks of the model", context.num_blocks, 1));
-  return check("attention heads", context.heads, 0);
+  RETURN_IF_ERROR(check("attention heads", context.heads, 0));
+  return check("width of the MLP", context.mlp_hidden, 0);
+}
+
+using NamedAxis = std::pair<std::string_view, uint32_t>;
+
+std::array<NamedAxis, 5> AxesOf(const Plan::Grid& grid) {
+  return {{{"tp", grid.tp()},
+           {"cp", grid.cp()},
+           {"ep", grid.ep()},
+           {"dp", grid.dp()},
+           {"pp", grid.pp()}}};
+}
+
+void FillGrid(Plan& plan) {
+  Plan::Grid& grid = *plan.mutable_grid();
+  const auto& stage_ranks = plan.skip().stage_ranks();
+  if (!grid.has_tp()) grid.set_tp(1);
+  if (!grid.has_cp()) grid.set_cp(1);
+  if (!grid.has_ep()) grid.set_ep(1);
+  if (!grid.has_dp()) grid.set_dp(stage_ranks.empty() ? 1 : stage_ranks[0]);
+  if (!grid.has_pp()) grid.set_pp(std::max(1, stage_ranks.size()));
 }
 
 // Ranks of stages that are not all alike; the grid's product says nothing then.
@@ -77,14 +100,7 @@ absl::Status ValidateStageRanks(const Plan& plan, const PlanContext& context) {
 
 absl::Status ValidateGrid(const Plan& plan, const PlanContext& context) {
   const Plan::Grid& grid = plan.grid();
-  const std::array<std::pair<std::string_view, uint32_t>, 5> axes = {{
-      {"tp", grid.tp()},
-      {"cp", grid.cp()},
-      {"ep", grid.ep()},
-      {"dp", grid.dp()},
-      {"pp", grid.pp()},
-  }};
-  for (const auto& [name, size] : axes) {
+  for (const auto& [name, size] : AxesOf(grid)) {
     if (size < 1 || size > context.world_size) {
       return FieldError(
           fmt::format("grid.{}", name), size,
@@ -114,6 +130,12 @@ absl::Status ValidateGrid(const Plan& plan, const PlanContext& context) {
     return FieldError("grid.tp", grid.tp(),
                       fmt::format("a divisor of the model's {} attention heads",
                                   context.heads));
+  }
+  if (context.mlp_hidden > 0 && context.mlp_hidden % grid.tp() != 0) {
+    return FieldError("grid.tp", grid.tp(),
+                      fmt::format("a divisor of the width of the model's MLP, "
+                                  "{}",
+                                  context.mlp_hidden));
   }
   if (context.global_batch % grid.dp() != 0) {
     return FieldError("grid.dp", grid.dp(),
@@ -264,15 +286,18 @@ absl::Status ValidateRecompute(const Plan& plan) {
   return absl::OkStatus();
 }
 
+std::string DivisorOfBatch(const Plan::Grid& grid, int64_t global_batch) {
+  return fmt::format("a divisor of {}, the global batch of {} over dp {}",
+                     global_batch / grid.dp(), global_batch, grid.dp());
+}
+
 absl::Status ValidateMicrobatches(const Plan& plan, int64_t global_batch) {
   const int64_t local_batch = global_batch / plan.grid().dp();
   const int64_t count = plan.microbatches();
   const int64_t size = plan.microbatch_size();
   if (count < 1 || local_batch % count != 0) {
-    return FieldError(
-        "microbatches", count,
-        fmt::format("a divisor of {}, the global batch of {} over dp {}",
-                    local_batch, global_batch, plan.grid().dp()));
+    return FieldError("microbatches", count,
+                      DivisorOfBatch(plan.grid(), global_batch));
   }
   if (size != local_batch / count) {
     return FieldError(
@@ -295,22 +320,28 @@ int64_t LeastDivisor(int64_t n, int64_t least) {
   return best;
 }
 
-// Sets microbatches and microbatch_size where left out. A value that divides
-// nothing is left for ValidatePlan to refuse.
-void ResolveMicrobatches(Plan& plan, int64_t global_batch) {
+// Sets microbatches and microbatch_size where left out. Microbatches that do
+// not divide the batch are left for ValidatePlan to refuse.
+absl::Status ResolveMicrobatches(Plan& plan, int64_t global_batch) {
   const int64_t local_batch = global_batch / plan.grid().dp();
   if (!plan.has_microbatches()) {
     int64_t count = 1;
     if (plan.has_microbatch_size()) {
-      count = local_batch / std::max<int64_t>(1, plan.microbatch_size());
+      const int64_t size = plan.microbatch_size();
+      if (size < 1 || local_batch % size != 0) {
+        return FieldError("microbatch_size", size,
+                          DivisorOfBatch(plan.grid(), global_batch));
+      }
+      count = local_batch / size;
     } else if (plan.grid().pp() > 1) {
       count = LeastDivisor(local_batch, int64_t{4} * plan.grid().pp());
     }
-    plan.set_microbatches(std::max<int64_t>(1, count));
+    plan.set_microbatches(count);
   }
   if (!plan.has_microbatch_size() && plan.microbatches() > 0) {
     plan.set_microbatch_size(local_batch / plan.microbatches());
   }
+  return absl::OkStatus();
 }
 
 // Blocks of each of so many stages where the plan does not say.
@@ -332,6 +363,39 @@ std::vector<int64_t> StagesOfBlocks(const Plan& plan,
 }
 
 }  // namespace
+
+absl::StatusOr<int64_t> RanksOf(const Plan& plan) {
+  Plan filled = plan;
+  FillGrid(filled);
+  const Plan::Grid& grid = filled.grid();
+  for (const auto& [name, size] : AxesOf(grid)) {
+    if (size < 1 || size > kMaxRanks) {
+      return FieldError(fmt::format("grid.{}", name), size,
+                        fmt::format("1 to {}", kMaxRanks));
+    }
+  }
+  int64_t ranks = 0;
+  if (filled.skip().stage_ranks().empty()) {
+    ranks = 1;
+    // Left as soon as it is too large, so that it cannot overflow.
+    for (const uint32_t size : {grid.tp(), grid.cp(), grid.dp(), grid.pp()}) {
+      if (ranks <= kMaxRanks) ranks *= size;
+    }
+    if (ranks > kMaxRanks) {
+      return FieldError("grid",
+                        fmt::format("tp {} * cp {} * dp {} * pp {}", grid.tp(),
+                                    grid.cp(), grid.dp(), grid.pp()),
+                        fmt::format("at most {} ranks", kMaxRanks));
+    }
+    return ranks;
+  }
+  for (const uint32_t stage : filled.skip().stage_ranks()) ranks += stage;
+  if (ranks < 1 || ranks > kMaxRanks) {
+    return FieldError("skip.stage_ranks", fmt::format("{} in all", ranks),
+                      fmt::format("1 to {}", kMaxRanks));
+  }
+  return ranks;
+}
 
 absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
   RETURN_IF_ERROR(ValidateContext(context));
@@ -359,16 +423,7 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
   Plan resolved = plan;
   if (!resolved.has_version()) resolved.set_version(kPlanVersion);
   Plan::Grid& grid = *resolved.mutable_grid();
-  if (!grid.has_tp()) grid.set_tp(1);
-  if (!grid.has_cp()) grid.set_cp(1);
-  if (!grid.has_ep()) grid.set_ep(1);
-  if (!grid.has_dp()) {
-    const auto& stage_ranks = resolved.skip().stage_ranks();
-    grid.set_dp(stage_ranks.empty() ? 1 : stage_ranks[0]);
-  }
-  if (!grid.has_pp()) {
-    grid.set_pp(std::max(1, resolved.skip().stage_ranks_size()));
-  }
+  FillGrid(resolved);
   // What follows divides by the grid's sizes and makes lists of them.
   RETURN_IF_ERROR(ValidateGrid(resolved, context));
   if (resolved.placement().empty()) {
@@ -379,7 +434,7 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
   if (resolved.schedule() == Plan::SCHEDULE_UNSPECIFIED) {
     resolved.set_schedule(Plan::ONE_F_ONE_B);
   }
-  ResolveMicrobatches(resolved, context.global_batch);
+  RETURN_IF_ERROR(ResolveMicrobatches(resolved, context.global_batch));
   const bool interleaved = resolved.schedule() == Plan::INTERLEAVED;
   if (!resolved.has_chunks_per_rank()) {
     resolved.set_chunks_per_rank(
@@ -434,6 +489,7 @@ absl::StatusOr<DefaultedPlan> DefaultPlan(const PlanContext& context) {
   for (const auto& [tp, pp] : kTpPp) {
     if (context.world_size % (tp * pp) != 0) continue;
     if (tp > 1 && (context.heads == 0 || context.heads % tp != 0)) continue;
+    if (context.mlp_hidden % tp != 0) continue;
     if (pp > 1 && context.num_blocks < 2 * pp) continue;
     const int64_t dp = context.world_size / (tp * pp);
     if (context.global_batch % dp != 0) continue;
@@ -446,18 +502,19 @@ absl::StatusOr<DefaultedPlan> DefaultPlan(const PlanContext& context) {
     ASSIGN_OR_RETURN(result.plan, ResolvePlan(plan, context));
     result.explanation = fmt::format(
         "No plan given; by the default rule: {}. The rule: tp 2 where it "
-        "divides the heads, then pp 2 where every stage has at least 2 blocks "
-        "and there are 2 samples to pipeline, the rest dp.",
+        "divides the heads and the MLP's width, then pp 2 where every stage "
+        "has at least 2 blocks and there are 2 samples to pipeline, the rest "
+        "dp.",
         Summary(result.plan));
     return result;
   }
   return InvalidArgument(
       "no default plan: found {} ranks and a global batch of {}, expected "
       "ranks / (tp * pp) to divide the global batch for tp and pp of 1 or 2 "
-      "(the model has {} heads and {} blocks); change the ranks or the batch, "
-      "or give a plan",
+      "(the model has {} heads, an MLP of width {} and {} blocks); change the "
+      "ranks or the batch, or give a plan",
       context.world_size, context.global_batch, context.heads,
-      context.num_blocks);
+      context.mlp_hidden, context.num_blocks);
 }
 
 std::vector<int64_t> EvenStages(int64_t num_blocks, int64_t num_stages) {

@@ -24,11 +24,17 @@ struct PlanContext {
   int64_t world_size = 1;
   // Samples per step over the whole job.
   int64_t global_batch = 1;
+  // Width of the MLPs, which tp must divide; 0 if the model has none.
+  int64_t mlp_hidden = 0;
   // Blocks of the model.
   int64_t num_blocks = 1;
   // Attention heads, which tp must divide; 0 if the model has none.
   int64_t heads = 0;
 };
+
+// Ranks that a plan asks for, which may leave out axes. Errors: an axis of no
+// ranks, or too many in all.
+absl::StatusOr<int64_t> RanksOf(const Plan& plan);
 
 // The plan with every field but `predicted` set, and valid. `plan` may leave
 // out any field.
@@ -44,11 +50,11 @@ struct DefaultedPlan {
 };
 
 // A grid for whoever does not want to think about it. The rule: of (tp, pp) =
-// (2, 2), (2, 1), (1, 2), (1, 1) the first where tp divides the heads, each
-// stage has at least two blocks, and the ranks left over form a dp that
-// divides the global batch; with pp = 2 each replica must also have at least
-// two samples to pipeline. An error if none fits (ranks that cannot share the
-// batch evenly).
+// (2, 2), (2, 1), (1, 2), (1, 1) the first where tp divides the heads and the
+// MLP's width, each stage has at least two blocks, and the ranks left over form
+// a dp that divides the global batch; with pp = 2 each replica must also have
+// at least two samples to pipeline. An error if none fits (ranks that cannot
+// share the batch evenly).
 absl::StatusOr<DefaultedPlan> DefaultPlan(const PlanContext& context);
 
 // Blocks per stage of the default split: see plan.proto.

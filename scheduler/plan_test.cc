@@ -121,11 +121,19 @@ TEST(Plan, ErrorsNameFieldFoundAndExpected) {
   EXPECT_EQ(ErrorOf("grid { tp: 4 dp: 2 }", kContext),
             "plan.grid.tp: found 4, expected a divisor of the model's 6 "
             "attention heads");
+  PlanContext narrow = kContext;
+  narrow.mlp_hidden = 347;
+  EXPECT_EQ(ErrorOf("grid { tp: 2 dp: 4 }", narrow),
+            "plan.grid.tp: found 2, expected a divisor of the width of the "
+            "model's MLP, 347");
   EXPECT_EQ(ErrorOf("grid { tp: 0 }", kContext),
             "plan.grid.tp: found 0, expected 1 to the job's 8 ranks");
   EXPECT_EQ(ErrorOf("grid { dp: 8 } microbatches: 3", kContext),
             "plan.microbatches: found 3, expected a divisor of 8, the global "
             "batch of 64 over dp 8");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 } microbatch_size: 3", kContext),
+            "plan.microbatch_size: found 3, expected a divisor of 8, the "
+            "global batch of 64 over dp 8");
   EXPECT_EQ(
       ErrorOf("grid { dp: 8 } microbatches: 2 microbatch_size: 3", kContext),
       "plan.microbatch_size: found 3, expected 4: global batch 64 = dp 8 "
@@ -170,6 +178,23 @@ TEST(Plan, HugeSizesAreRefusedWithoutOverflow) {
   EXPECT_NE(error.find("plan.grid"), std::string::npos) << error;
 }
 
+// Commands that start the ranks a plan asks for count them before they know
+// anything else of the job.
+TEST(Plan, RanksOfAGridAreCountedWithoutOverflow) {
+  const auto ranks = [](const char* text) { return RanksOf(Parse(text)); };
+  EXPECT_EQ(*ranks(""), 1);
+  EXPECT_EQ(*ranks("grid { tp: 2 cp: 3 ep: 2 pp: 4 }"), 24);
+  EXPECT_EQ(*ranks("skip { stage_ranks: [2, 1, 1] }"), 4);
+  EXPECT_EQ(ranks("grid { tp: 0 }").status().message(),
+            "plan.grid.tp: found 0, expected 1 to 1048576");
+  EXPECT_EQ(ranks("grid { cp: 4294967295 pp: 4294967295 }").status().message(),
+            "plan.grid.cp: found 4294967295, expected 1 to 1048576");
+  EXPECT_EQ(
+      ranks("grid { tp: 1048576 dp: 1048576 pp: 1048576 }").status().message(),
+      "plan.grid: found tp 1048576 * cp 1 * dp 1048576 * pp 1048576, "
+      "expected at most 1048576 ranks");
+}
+
 TEST(Plan, CoordinatesAndRanksAreInverse) {
   Plan::Grid grid;
   grid.set_tp(2);
@@ -197,17 +222,20 @@ TEST(DefaultPlan, UsesTensorThenPipelineThenData) {
   struct Case {
     int64_t ranks, batch, blocks, heads;
     uint32_t tp, pp, dp;
+    int64_t mlp_hidden = 0;
   };
   for (const Case& c : {
            Case{1, 8, 4, 4, 1, 1, 1}, Case{2, 8, 4, 4, 2, 1, 1},
            Case{4, 8, 4, 4, 2, 2, 1}, Case{8, 8, 4, 4, 2, 2, 2},
-           Case{4, 8, 4, 3, 1, 2, 2},   // heads are odd
+           Case{4, 8, 4, 3, 1, 2, 2},  // heads are odd
+           Case{4, 8, 4, 4, 1, 2, 2, 347},
            Case{4, 8, 3, 4, 2, 1, 2},   // too few blocks for two stages
            Case{3, 9, 12, 4, 1, 1, 3},  // odd number of ranks
        }) {
     const absl::StatusOr<DefaultedPlan> plan =
         DefaultPlan({.world_size = c.ranks,
                      .global_batch = c.batch,
+                     .mlp_hidden = c.mlp_hidden,
                      .num_blocks = c.blocks,
                      .heads = c.heads});
     ASSERT_TRUE(plan.ok()) << plan.status();

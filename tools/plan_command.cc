@@ -166,6 +166,7 @@ absl::Status RouteAndPrint(const ParsedCommand& arguments,
   ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
   const PlanContext context = {.world_size = cluster.num_ranks(),
                                .global_batch = input.global_batch,
+                               .mlp_hidden = input.model.mlp_hidden,
                                .num_blocks = input.model.layers,
                                .heads = input.model.heads};
   const auto plan = ResolvePlan(file.plan, context);

@@ -96,17 +96,9 @@ absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
     return v;
   }
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
-  const Plan::Grid& grid = plan.plan.grid();
-  const auto size = [](bool has, uint32_t value) {
-    return has ? static_cast<int64_t>(value) : 1;
-  };
-  const bool alike = plan.plan.skip().stage_ranks().empty();
-  const int64_t ranks =
-      !alike
-          ? NumRanks(plan.plan)
-          : size(grid.has_tp(), grid.tp()) * size(grid.has_cp(), grid.cp()) *
-                size(grid.has_dp(), grid.dp()) * size(grid.has_pp(), grid.pp());
-  const auto resolved = ResolvePlan(plan.plan, PlanContextOf(v.setup, ranks));
+  const auto ranks = RanksOf(plan.plan);
+  RETURN_IF_ERROR(plan.locations.Locate(ranks.status()));
+  const auto resolved = ResolvePlan(plan.plan, PlanContextOf(v.setup, *ranks));
   RETURN_IF_ERROR(plan.locations.Locate(resolved.status()));
   v.plan = *resolved;
   if (v.plan.has_skip()) return v;
@@ -288,6 +280,13 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   world_options.deadline = DeadlineOf(v.job);
   const auto world = MpiWorld::Create(&argc, &argv, world_options);
   if (!world.ok()) return Fail(kName, world.status());
+  if ((*world)->world_size() == 1 &&
+      NumRanks(v.plan) > kMostThreadRanks) {
+    return Fail(kName,
+                InvalidArgument("plan.grid: found {} ranks, expected at most "
+                                "{} without mpirun",
+                                NumRanks(v.plan), kMostThreadRanks));
+  }
   CpuDevice device(MemoryLimit(v.job, (*world)->local_size()));
   if ((*world)->world_size() == 1) {
     const ThreadRankOptions threads = ThreadOptions(v, GridSize(v.plan.grid()));

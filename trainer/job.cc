@@ -1,17 +1,46 @@
 #include "trainer/job.h"
 
+#include <algorithm>
 #include <string_view>
 
+#include "models/data/webdataset.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
 namespace {
+
+// Memory is counted in signed 64 bits.
+constexpr uint64_t kMaxMemoryLimit = uint64_t{1} << 60;
 
 absl::Status CheckRange(std::string_view field, double found, double low,
                         double high) {
   if (found >= low && found <= high) return absl::OkStatus();
   return InvalidArgument("{}: found {}, expected {} to {}", field, found, low,
                          high);
+}
+
+absl::Status CheckWhole(std::string_view field, uint64_t found, uint64_t low,
+                        uint64_t high) {
+  if (found >= low && found <= high) return absl::OkStatus();
+  return InvalidArgument("{}: found {}, expected {} to {}", field, found, low,
+                         high);
+}
+
+// What no machine computes, so that sizes in bytes, over all layers and all
+// that backward needs, stay in 64 bits.
+absl::Status CheckActivations(const DitConfig& model, int64_t global_batch) {
+  constexpr double kMost = 0x1p52;
+  const double tokens = static_cast<double>(model.tokens() + model.text_tokens);
+  const double width =
+      static_cast<double>(std::max({model.hidden, model.mlp_hidden,
+                                    model.patch_channels(), model.text_width}));
+  const double found = static_cast<double>(global_batch) *
+                       static_cast<double>(model.layers) * tokens * width;
+  if (found <= kMost) return absl::OkStatus();
+  return InvalidArgument(
+      "global_batch: found {} samples x {} layers x {:.0f} tokens x {:.0f} "
+      "channels = {:.2g} activations, expected at most {:.2g}",
+      global_batch, model.layers, tokens, width, found, kMost);
 }
 
 absl::Status FillOptimizer(OptimizerConfig& optimizer) {
@@ -53,6 +82,11 @@ absl::Status FillData(Data& data) {
           "data.idx.split: found '{}', expected 'train' or 'test'",
           data.idx().split());
     }
+  }
+  if (data.has_webdataset()) {
+    RETURN_IF_ERROR(CheckWhole("data.webdataset.classes",
+                               data.webdataset().classes(), 0,
+                               kMaxWebDatasetClasses));
   }
   if (!data.has_channels()) data.set_channels(data.has_idx() ? 1 : 3);
   if (data.channels() != 1 && data.channels() != 3) {
@@ -119,6 +153,10 @@ absl::Status FillJobDefaults(Job& job) {
   if (!job.checkpoint().has_keep()) job.mutable_checkpoint()->set_keep(2);
   if (!job.log().has_every()) job.mutable_log()->set_every(10);
   RETURN_IF_ERROR(CheckRange("log.every", job.log().every(), 1, 1e9));
+  if (job.has_memory_limit_bytes()) {
+    RETURN_IF_ERROR(CheckWhole("memory_limit_bytes", job.memory_limit_bytes(),
+                               1, kMaxMemoryLimit));
+  }
   if (!job.has_communication_deadline_s()) {
     job.set_communication_deadline_s(600);
   }
@@ -138,6 +176,7 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   Dit& dit = *job.mutable_model()->mutable_dit();
   ASSIGN_OR_RETURN(setup.model,
                    ResolveDit(dit, ImageSpecOf(job), data.classes));
+  RETURN_IF_ERROR(CheckActivations(setup.model, job.global_batch()));
   FillDit(setup.model, dit);
   RectifiedFlow& flow = *job.mutable_objective()->mutable_rectified_flow();
   ASSIGN_OR_RETURN(setup.flow, ResolveRectifiedFlow(flow));
@@ -183,6 +222,7 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
 PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size) {
   return {.world_size = world_size,
           .global_batch = setup.global_batch,
+          .mlp_hidden = setup.model.mlp_hidden,
           .num_blocks = setup.model.layers,
           .heads = setup.model.heads};
 }

@@ -262,10 +262,9 @@ absl::StatusOr<std::vector<std::string>> ReadClassNames(
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenWebDataset(
     const WebDatasetOptions& options) {
-  constexpr int32_t kMaxClasses = 1 << 20;
-  if (options.num_classes < 0 || options.num_classes > kMaxClasses) {
+  if (options.num_classes < 0 || options.num_classes > kMaxWebDatasetClasses) {
     return InvalidArgument("{} classes, expected 0 to {}", options.num_classes,
-                           kMaxClasses);
+                           kMaxWebDatasetClasses);
   }
   ASSIGN_OR_RETURN(std::vector<std::string> shards, ListShards(options.paths));
   ASSIGN_OR_RETURN(std::vector<std::string> names,
@@ -288,7 +287,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWebDataset(
   if (classes == 0) {
     for (const Entry& entry : entries) {
       // A number beyond all reason is a damaged sample, not a million classes.
-      if (entry.class_id < kMaxClasses) {
+      if (entry.class_id < kMaxWebDatasetClasses) {
         classes = std::max(classes, entry.class_id + 1);
       }
     }

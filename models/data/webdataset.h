@@ -16,6 +16,8 @@
 
 namespace trireme {
 
+inline constexpr int32_t kMaxWebDatasetClasses = 1 << 20;
+
 struct WebDatasetOptions {
   // Shard files (not compressed), or folders of which all *.tar files are
   // taken, in byte order. A classes.txt in the first folder names the classes,

@@ -44,9 +44,11 @@ Tensor SinCosTable(Device& device, const DitConfig& config, TokenRange range,
         dtype, "position table");
   }
   const int64_t quarter = config.hidden / 4;
-  std::vector<float> table;
-  table.reserve(range.count * config.hidden);
-  for (int64_t i = 0; i < range.count; ++i) {
+  const Tensor table =
+      Tensor::Empty(device, {range.count, config.hidden}, DType::kFloat32,
+                    MemoryCategory::kParameters, "position table");
+  float* value = table.data<float>();
+  for (int64_t i = 0; value != nullptr && i < range.count; ++i) {
     const int64_t token = range.begin + i;
     const int64_t coordinates[2] = {token % config.columns(),
                                     token / config.columns()};
@@ -56,16 +58,13 @@ Tensor SinCosTable(Device& device, const DitConfig& config, TokenRange range,
           const double angle =
               coordinate *
               std::pow(kMaxPeriod, -static_cast<double>(k) / quarter);
-          table.push_back(
-              static_cast<float>(cosine ? std::cos(angle) : std::sin(angle)));
+          *value++ =
+              static_cast<float>(cosine ? std::cos(angle) : std::sin(angle));
         }
       }
     }
   }
-  return Cast(
-      Tensor::FromValues<float>(device, {range.count, config.hidden}, table,
-                                MemoryCategory::kParameters, "position table"),
-      dtype, "position table");
+  return Cast(table, dtype, "position table");
 }
 
 // counts + offset, for int32 counts.

@@ -34,6 +34,9 @@ constexpr int64_t kMaxHidden = 1 << 17;
 constexpr int64_t kMaxLayers = 1 << 12;
 // What the attention kernels hold of one head.
 constexpr int64_t kMaxHeadDim = 1024;
+// Of one sample, picture and text. Tables are made for each.
+constexpr int64_t kMaxTokens = 1 << 20;
+constexpr double kMaxStddev = 1e6;
 
 absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
                         int64_t high) {
@@ -68,6 +71,12 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
         "{} pixels",
         config.patch, image.width, image.height);
   }
+  if (config.tokens() > kMaxTokens) {
+    return InvalidArgument(
+        "model.dit.patch: found {}, which makes {} tokens of {} x {} pixels, "
+        "expected a patch that makes at most {}",
+        config.patch, config.tokens(), image.width, image.height, kMaxTokens);
+  }
   const double mlp_ratio = dit.has_mlp_ratio() ? dit.mlp_ratio() : 4.0;
   if (!(mlp_ratio > 0 && mlp_ratio <= 64)) {
     return InvalidArgument(
@@ -75,6 +84,12 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
         mlp_ratio);
   }
   config.mlp_hidden = std::llround(mlp_ratio * config.hidden);
+  if (config.mlp_hidden < 1) {
+    return InvalidArgument(
+        "model.dit.mlp_ratio: found {}, which leaves an MLP over {} channels "
+        "none of its own, expected at least {:.3g}",
+        mlp_ratio, config.hidden, 1.0 / config.hidden);
+  }
   config.qk_norm = !dit.has_qk_norm() || dit.qk_norm();
   config.positions = dit.positions() == Dit::POSITIONS_UNSPECIFIED
                          ? Dit::ROPE
@@ -103,6 +118,12 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
   }
   if (dit.has_class_table_stddev()) {
     config.class_table_stddev = dit.class_table_stddev();
+    if (!(config.class_table_stddev >= 0 &&
+          config.class_table_stddev <= kMaxStddev)) {
+      return InvalidArgument(
+          "model.dit.class_table_stddev: found {}, expected 0 to {}",
+          config.class_table_stddev, kMaxStddev);
+    }
   }
   if (dit.has_text()) {
     config.text_tokens = dit.text().tokens();

@@ -62,6 +62,9 @@ class Enumerator {
     if (model_.heads % candidate.tp != 0) {
       return Refuse(candidate, VerdictCode::kIndivisible, Dimension::kHeads);
     }
+    if (model_.mlp_hidden % candidate.tp != 0) {
+      return Refuse(candidate, VerdictCode::kIndivisible, Dimension::kMlp);
+    }
     const int64_t parts =
         int64_t{candidate.cp} * (candidate.tp > 1 ? candidate.tp : 1);
     if (model_.tokens % parts != 0) {

@@ -43,6 +43,7 @@ std::string_view VerdictCodeName(VerdictCode code);
 enum class Dimension : uint8_t {
   kNone,
   kHeads,
+  kMlp,
   kTokens,
   kGlobalBatch,
   kMicrobatches,

@@ -123,6 +123,7 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
   plan.set_bf16_gradient_messages(candidate.bf16_gradient_messages);
   return ResolvePlan(plan, {.world_size = cluster.num_ranks(),
                             .global_batch = global_batch,
+                            .mlp_hidden = model.mlp_hidden,
                             .num_blocks = model.layers,
                             .heads = model.heads});
 }

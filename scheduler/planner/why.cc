@@ -60,7 +60,8 @@ std::vector<std::pair<std::string, Candidate>> Fixes(
   }
   for (const int32_t factor : {2, 4, 8}) {
     if (candidate.dp % factor != 0) continue;
-    if (input.model.heads % (candidate.tp * factor) == 0) {
+    if (input.model.heads % (candidate.tp * factor) == 0 &&
+        input.model.mlp_hidden % (candidate.tp * factor) == 0) {
       add(fmt::format("tp: {}, dp: {}", candidate.tp * factor,
                       candidate.dp / factor),
           [&](Candidate& c) {
@@ -82,6 +83,8 @@ std::string_view DimensionText(Dimension dimension) {
   switch (dimension) {
     case Dimension::kHeads:
       return "attention heads";
+    case Dimension::kMlp:
+      return "channels of the MLP";
     case Dimension::kTokens:
       return "tokens";
     case Dimension::kGlobalBatch:

@@ -145,6 +145,40 @@ grid { tp: 3 }
 PLAN
 expect_error "tp" "$trireme" train job.textproto --plan three.textproto \
   --dry_run --ranks 3
+# Each of these once ended the program.
+for row in \
+  "model.dit.mlp_ratio=0.001 found 0.001, which leaves an MLP" \
+  "model.dit.class_table_stddev=nan found nan, expected 0 to" \
+  "model.dit.class_table_stddev=-5 found -5, expected 0 to" \
+  "memory_limit_bytes=0 found 0, expected 1 to" \
+  "memory_limit_bytes=18446744073709551615 found 18446744073709551615," \
+  "data.webdataset.classes=4294967295 found 4294967295, expected 0 to"; do
+  expect_error "--set ${row%% *}: ${row%%=*}: ${row#* }" "$trireme" train \
+    job.textproto --dry_run --set "${row%% *}"
+done
+huge=(--dry_run --set data.resolution=8192 --set global_batch=16777216 --set
+  model.dit.hidden=131072 --set model.dit.heads=128)
+expect_error "model.dit.patch: found 2, which makes 16777216 tokens" \
+  "$trireme" train job.textproto "${huge[@]}" --set model.dit.patch=2
+expect_error "global_batch: found 16777216 samples x 4 layers" \
+  "$trireme" train job.textproto "${huge[@]}" --set model.dit.patch=8
+# 87 channels of the MLP are not for two.
+"$trireme" train job.textproto --dry_run --ranks 2 \
+  --set model.dit.mlp_ratio=2.71 > dry.txt
+expect_in dry.txt "tp 1 x pp 2"
+expect_error "plan.textproto:1: plan.grid.tp: found 2, expected a divisor of the width of the model's MLP, 87" \
+  "$trireme" train job.textproto --dry_run --ranks 4 --plan plan.textproto \
+  --set model.dit.mlp_ratio=2.71
+echo 'grid { tp: 0 }' > zero.textproto
+expect_error "zero.textproto:1: plan.grid.tp: found 0, expected 1 to" \
+  "$trireme" verify job.textproto --plan zero.textproto
+most=4294967295
+echo "grid { tp: $most cp: $most dp: $most pp: $most }" > most.textproto
+expect_error "most.textproto:1: plan.grid.tp: found $most, expected 1 to" \
+  "$trireme" verify job.textproto --plan most.textproto
+echo 'grid { dp: 2 } microbatch_size: 3' > size.textproto
+expect_error "size.textproto:1: plan.microbatch_size: found 3, expected a divisor of 8" \
+  "$trireme" train job.textproto --dry_run --ranks 2 --plan size.textproto
 python3 - <<'PYTHON'
 with open("half/checkpoints/step_00000006/adam_v.safetensors", "r+b") as file:
     file.seek(-3, 2)
