@@ -281,8 +281,7 @@ void Executor::ClipGradients(const StepOptions& options, StepResult& result) {
   // The sum of the norm is where all stages wait for the slowest.
   const Communicator& group = context_.communicators().model_shards();
   const double exposed_before = group.Statistics().exposed_seconds;
-  result.gradient_norm =
-      optimizer_->ClipGradients(options.loss_scale, options.skip_overflow);
+  result.gradient_norm = optimizer_->ClipGradients(options.loss_scale);
   const double waited = group.Statistics().exposed_seconds - exposed_before;
   BookWaitForAll(waited, times);
   const StepClock::Span spent = clock_.Now() - reduced;

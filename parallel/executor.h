@@ -48,10 +48,9 @@ struct StepOptions {
   double learning_rate = 0;
   // False: gradients are computed and reduced, but nothing is updated.
   bool update = true;
-  // The factor in all gradients (loss_scaler.h), and whether a step whose
-  // gradients overflow is left out.
+  // The factor in all gradients (loss_scaler.h). A step whose gradients
+  // overflow updates nothing.
   double loss_scale = 1;
-  bool skip_overflow = false;
   // What StepTimes::costs are measured in (step_clock.h); 0: wall time.
   int processor_threads = 0;
   // If set, one event per instruction is appended.

@@ -73,7 +73,7 @@ Optimizer::Optimizer(ParallelContext& context, const OptimizerOptions& options,
   }
 }
 
-double Optimizer::ClipGradients(double loss_scale, bool skip_overflow) {
+double Optimizer::ClipGradients(double loss_scale) {
   ExactSum sum;
   for (const std::vector<OwnedParameter>& bucket : owned_) {
     for (const OwnedParameter& part : bucket) {
@@ -96,7 +96,7 @@ double Optimizer::ClipGradients(double loss_scale, bool skip_overflow) {
                         ? std::min(1.0, options_.clip_norm / (norm + 1e-6))
                         : 1.0;
   gradient_scale_ /= loss_scale;
-  skip_ = skip_overflow && !std::isfinite(norm);
+  skip_ = !std::isfinite(norm);
   return norm;
 }
 

@@ -52,9 +52,9 @@ class Optimizer {
   // rank. A collective over the ranks of the model's shards. Sets the factor
   // that Update applies: min(1, clip_norm/(norm + 1e-6)). Call when all
   // gradients are reduced. `loss_scale`: the factor that is in all gradients;
-  // the norm is that without it. With `skip_overflow`, Update changes nothing
-  // until the next call if the norm is not finite.
-  double ClipGradients(double loss_scale = 1, bool skip_overflow = false);
+  // the norm is that without it. If the norm is not finite, Update changes
+  // nothing until the next call: the weights stay what they were.
+  double ClipGradients(double loss_scale = 1);
 
   // One step on a bucket, by its position in `owned`; `step` counts from 1.
   void Update(int bucket, int64_t step, double learning_rate);

@@ -312,7 +312,6 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,
   // Steps that were left out do not count in Adam's bias correction.
   scaled.step = options.step - loss_scaler_.state().skipped_steps;
   scaled.loss_scale = scale;
-  scaled.skip_overflow = loss_scaler_.enabled();
   ASSIGN_OR_RETURN(const StepResult step, executor_->RunStep(scaled));
   // All ranks have the same norm, and so the same scale.
   loss_scaler_.Update(std::isfinite(step.gradient_norm));

@@ -1,8 +1,10 @@
 #include "trainer/rank_model.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "runtime/comm/single.h"
@@ -11,6 +13,7 @@
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan.h"
 #include "trainer/memory_deviation.h"
+#include "trainer/step_metrics.h"
 
 namespace trireme {
 namespace {
@@ -251,6 +254,54 @@ TEST(RankModelTest, OverflowInFp16SkipsTheStepAndHalvesTheScale) {
   EXPECT_GT(state.skipped_steps, 10);
   EXPECT_LT(state.skipped_steps, 60);
   EXPECT_LT(last, 0.6 * first_loss);
+}
+
+// A closed gate hides a huge branch from the loss, not from the gate's
+// gradient. Without loss scaling nothing else would keep the weights from it,
+// nor the next checkpoint.
+TEST(RankModelTest, AGradientThatIsNotFiniteLeavesTheWeightsAndEndsTheRun) {
+  TrainingSetup setup = SmallSetup();
+  setup.dtype = DType::kFloat32;
+  CpuDevice device(int64_t{1} << 32);
+  SingleWorld world;
+  const auto model =
+      RankModel::Build(setup, SmallPlan(setup, Plan::NONE), device, world);
+  ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+  const auto fill = [&](std::string_view name, float value) {
+    for (const TensorPart& part : (*model)->MasterParts()) {
+      if (part.name != name) continue;
+      std::fill_n(part.local.data<float>(), part.local.num_elements(), value);
+      return;
+    }
+    FAIL() << name;
+  };
+  fill("final.linear.weight", 1e3F);
+  fill("blocks.1.mlp.out.weight", 1e36F);
+  (*model)->SyncValues();
+  const auto weights = [&] {
+    std::vector<std::vector<float>> values;
+    for (const TensorPart& part : (*model)->MasterParts()) {
+      values.push_back(part.local.ToVector<float>());
+    }
+    return values;
+  };
+  const auto before = weights();
+  const auto result =
+      (*model)->Step(GrayBatch(device, 8), {.step = 1, .learning_rate = 1e-2});
+  ASSERT_TRUE(result.ok()) << MessageOf(result.status());
+  EXPECT_TRUE(std::isfinite(result->loss)) << result->loss;
+  EXPECT_FALSE(std::isfinite(result->gradient_norm)) << result->gradient_norm;
+  EXPECT_EQ(weights(), before);
+
+  StepMetrics metrics;
+  metrics.step = 1;
+  metrics.loss = result->loss;
+  metrics.gradient_norm = result->gradient_norm;
+  EXPECT_NE(MessageOf(CheckFinite(metrics)).find("step 1: the gradient's norm"),
+            std::string::npos);
+  // The scaler lowers its scale and goes on.
+  metrics.loss_scale = 65536;
+  EXPECT_TRUE(CheckFinite(metrics).ok());
 }
 
 }  // namespace

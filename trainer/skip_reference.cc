@@ -61,8 +61,7 @@ class SkipReference {
     RETURN_IF_ERROR(device_.status());
     RETURN_IF_ERROR(context_.status());
     ScaleGradients();
-    record.gradient_norm =
-        optimizer_->ClipGradients(scale, loss_scaler_.enabled());
+    record.gradient_norm = optimizer_->ClipGradients(scale);
     const int64_t counted = step - loss_scaler_.state().skipped_steps;
     loss_scaler_.Update(std::isfinite(record.gradient_norm));
     for (size_t s = 0; s < stages_.size(); ++s) {

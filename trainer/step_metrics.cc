@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 #include <vector>
+
+#include "runtime/core/status.h"
 
 namespace trireme {
 namespace {
@@ -65,6 +68,23 @@ std::vector<std::pair<std::string, double>> ToScalars(
     scalars.emplace_back("exposed_s/" + cause, seconds);
   }
   return scalars;
+}
+
+absl::Status CheckFinite(const StepMetrics& metrics) {
+  constexpr std::string_view kFix =
+      "lower optimizer.learning_rate, or use precision: FP32";
+  if (!std::isfinite(metrics.loss)) {
+    return FailedPrecondition("step {}: the loss is {}; expected a number ({})",
+                              metrics.step, metrics.loss, kFix);
+  }
+  if (!metrics.loss_scale.has_value() &&
+      !std::isfinite(metrics.gradient_norm)) {
+    return FailedPrecondition(
+        "step {}: the gradient's norm is {} at a loss of {}; expected a number "
+        "({}). The weights are those of before the step",
+        metrics.step, metrics.gradient_norm, metrics.loss, kFix);
+  }
+  return absl::OkStatus();
 }
 
 double StepMetricsCollector::ExposedSince(

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "nlohmann/json.hpp"
 #include "runtime/device/device.h"
 #include "trainer/processor_share.h"
@@ -63,6 +64,11 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 // Tags and values for TensorBoard.
 std::vector<std::pair<std::string, double>> ToScalars(
     const StepMetrics& metrics);
+
+// An error where training cannot go on: a loss that is not finite, or without
+// loss scaling such a gradient norm. The step updated nothing then, but the
+// next would compute the same.
+absl::Status CheckFinite(const StepMetrics& metrics);
 
 // Gathers a step's figures from all ranks, in a few small reductions.
 class StepMetricsCollector {

@@ -1,7 +1,6 @@
 #include "trainer/train.h"
 
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -246,12 +245,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     if (leader) RETURN_IF_ERROR(log->Write(metrics));
     // The first step warms up.
     if (leader && step > first_step) step_seconds.push_back(metrics.step_s);
-    if (!std::isfinite(metrics.loss)) {
-      return FailedPrecondition(
-          "step {}: the loss is {}; expected a number (lower "
-          "optimizer.learning_rate, or use precision: FP32)",
-          step, metrics.loss);
-    }
+    RETURN_IF_ERROR(CheckFinite(metrics));
     if (step == steps || (every > 0 && step % every == 0)) {
       saved = true;
       RETURN_IF_ERROR(SaveCheckpoint(*model, folder.checkpoints(), step,
