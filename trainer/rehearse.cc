@@ -75,7 +75,8 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
     const double step_s =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
             .count();
-    StepMetrics metrics = collector.Collect(result, /*data_s=*/0, step_s);
+    StepMetrics metrics = collector.Collect(result, /*data_s=*/0, step_s,
+                                            /*skipped_samples=*/0);
     metrics.step = step;
     if (step > 0) rehearsal.steps.push_back(std::move(metrics));
   }

@@ -35,6 +35,7 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
       {"step_s", metrics.step_s},
       {"samples_per_s", metrics.samples_per_s()},
       {"model_flops_per_s", metrics.model_flops_per_s()},
+      {"skipped_samples", metrics.skipped_samples},
       {"peak_bytes", peak},
       {"compute_s", metrics.compute_s},
       {"exposed_s", exposed}};
@@ -56,7 +57,8 @@ std::vector<std::pair<std::string, double>> ToScalars(
       {"train/learning_rate", metrics.learning_rate},
       {"speed/step_s", metrics.step_s},
       {"speed/samples_per_s", metrics.samples_per_s()},
-      {"speed/model_flops_per_s", metrics.model_flops_per_s()}};
+      {"speed/model_flops_per_s", metrics.model_flops_per_s()},
+      {"data/skipped_samples", static_cast<double>(metrics.skipped_samples)}};
   if (metrics.simulated_s.has_value()) {
     scalars.emplace_back("speed/simulated_s", *metrics.simulated_s);
   }
@@ -101,7 +103,8 @@ double StepMetricsCollector::ExposedSince(
 }
 
 StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
-                                          double data_s, double step_s) {
+                                          double data_s, double step_s,
+                                          int64_t skipped_samples) {
   ParallelContext& context = model_.context();
   Communicator& world = context.communicators().world();
   const StepTimes& times = result.times;
@@ -109,8 +112,8 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       ExposedSince({"tp activations"}, exposed_tensor_before_);
   const double context_parallel = ExposedSince(
       {"cp activations", "cp heads", "cp ring"}, exposed_context_before_);
-  // The last entry is the computation.
-  const std::array<double, kCauses + 1> causes = {
+  // After the causes come the computation and the skipped samples.
+  const std::array<double, kCauses + 2> causes = {
       data_s,
       tensor,
       context_parallel,
@@ -118,9 +121,10 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       times.gradient_wait + times.sharding_wait,
       times.optimizer,
       times.forward + times.backward - tensor - context_parallel -
-          times.sharding_wait};
+          times.sharding_wait,
+      static_cast<double>(skipped_samples)};
   const Tensor sums =
-      Tensor::FromValues<double>(device_, {kCauses + 1}, causes,
+      Tensor::FromValues<double>(device_, {kCauses + 2}, causes,
                                  MemoryCategory::kCommunication, "metrics");
   const MemoryStatistics memory = context.device().Statistics();
   std::array<double, kNumMemoryCategories + 1> highest;
@@ -161,6 +165,8 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
                        {"pp", mean(kWait) - implied},  {"dp", mean(kGradients)},
                        {"optimizer", mean(kOptimizer)}};
   metrics.compute_s = mean(kCauses);
+  metrics.skipped_samples =
+      static_cast<int64_t>(sums.data<double>()[kCauses + 1]);
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     metrics.peak_bytes[i] = static_cast<int64_t>(maxima.data<double>()[i]);
   }

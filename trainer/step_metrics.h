@@ -29,6 +29,8 @@ struct StepMetrics {
   // With fp16: the scale of the loss, and the steps left out so far.
   std::optional<double> loss_scale;
   int64_t skipped_steps = 0;
+  // Unreadable ones so far, counted by each replica that came upon them.
+  int64_t skipped_samples = 0;
   // Of the slowest rank, batch reading included.
   double step_s = 0;
   int64_t samples = 0;
@@ -56,9 +58,9 @@ struct StepMetrics {
 };
 
 // {"step": .., "loss": .., "grad_norm": .., "lr": .., "step_s": ..,
-//  "samples_per_s": .., "model_flops_per_s": .., "peak_bytes": {..},
-//  "compute_s": .., "exposed_s": {..}}, "simulated_s" where there is one, and
-// with fp16 "loss_scale" and "skipped_steps"
+//  "samples_per_s": .., "model_flops_per_s": .., "skipped_samples": ..,
+//  "peak_bytes": {..}, "compute_s": .., "exposed_s": {..}}, "simulated_s" where
+// there is one, and with fp16 "loss_scale" and "skipped_steps"
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.
@@ -83,9 +85,10 @@ class StepMetricsCollector {
   int processor_threads() const { return simulator_.processor_threads(); }
 
   // Collective over the world. data_s: this rank's wait for its batch; step_s:
-  // the whole step.
+  // the whole step; skipped_samples: this rank's, 0 where another rank of its
+  // replica counts them.
   StepMetrics Collect(const GlobalStepResult& result, double data_s,
-                      double step_s);
+                      double step_s, int64_t skipped_samples);
 
  private:
   // Seconds of each cause since the last call, from the communicators.

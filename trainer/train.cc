@@ -11,6 +11,7 @@
 #include "models/image/decode.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/core/file.h"
+#include "runtime/core/log.h"
 #include "runtime/core/median.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -131,10 +132,6 @@ absl::Status PrepareFolder(const RunFolder& folder, bool resume) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-namespace {
-
 // What whoever wrote the plan expected, beside what was measured; empty where
 // the plan says nothing.
 std::string PromiseText(const Plan& plan, int logical_rank, int64_t peak_bytes,
@@ -193,6 +190,8 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     if (latest.ok()) {
       ASSIGN_OR_RETURN(const int64_t step, LoadCheckpoint(*model, *latest));
       first_step = step + 1;
+    } else if (!absl::IsNotFound(latest.status())) {
+      return latest.status();
     }
   }
   std::unique_ptr<RunLog> log;
@@ -207,7 +206,12 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     fmt::print("memory {} predicted on rank 0, limit {}\nrun    {}\n",
                BytesText(model->predicted_memory().peak_bytes),
                BytesText(limit), folder.root());
-    if (first_step > 1) fmt::print("resumed after step {}\n", first_step - 1);
+    if (first_step > 1) {
+      fmt::print("resumed after step {}\n", first_step - 1);
+    } else if (options.resume) {
+      fmt::print("found no checkpoint in {} to resume from: starts anew\n",
+                 folder.checkpoints());
+    }
     std::fflush(stdout);
   }
 
@@ -220,6 +224,12 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   // Of the steps, before a checkpoint takes some.
   MemoryStatistics memory;
   bool saved = false;
+  // Of each replica's ranks, all of which read the same samples, one.
+  const ProcessGrid& grid = model->grid();
+  const bool counts_skipped = grid.coordinate(Axis::kTensor) == 0 &&
+                              grid.coordinate(Axis::kContext) == 0 &&
+                              grid.coordinate(Axis::kPipeline) == 0;
+  int64_t skipped_samples = 0;
   std::vector<TraceEvent> trace;
   std::vector<double> step_seconds;
   const auto steps = static_cast<int64_t>(job.steps());
@@ -239,7 +249,9 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                      model->Step(batch, step_options));
     if (!saved) memory = device.Statistics();
     StepMetrics metrics =
-        collector.Collect(result, data_s, SecondsSince(start));
+        collector.Collect(result, data_s, SecondsSince(start),
+                          counts_skipped ? reader.skipped() : 0);
+    skipped_samples = metrics.skipped_samples;
     metrics.step = step;
     metrics.learning_rate = step_options.learning_rate;
     if (leader) RETURN_IF_ERROR(log->Write(metrics));
@@ -264,7 +276,9 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   if (leader) {
     RETURN_IF_ERROR(log->Finish());
     if (job.sample().at_end()) {
-      RETURN_IF_ERROR(DrawAtEnd(folder, steps, *log));
+      // The weights are saved: what cannot be drawn now can be later.
+      const absl::Status drawn = DrawAtEnd(folder, steps, *log);
+      if (!drawn.ok()) LOG(WARNING) << "drew nothing: " << MessageOf(drawn);
     }
     fmt::print("memory {} measured on rank 0, {} predicted ({})\n",
                BytesText(memory.peak_bytes), BytesText(predicted.peak_bytes),
@@ -279,9 +293,9 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
           100 * deviation.share, MemoryCategoryName(deviation.category),
           deviation.rank);
     }
-    if (reader.skipped() > 0) {
+    if (skipped_samples > 0) {
       fmt::print("{} samples could not be read and were skipped\n",
-                 reader.skipped());
+                 skipped_samples);
     }
   }
   return absl::OkStatus();
