@@ -62,9 +62,15 @@ int Run(const ParsedCommand& arguments, int, char**) {
              report->checkpoint, options->out);
   if (report->distance.has_value()) {
     fmt::print(
-        "sliced Wasserstein distance to {} held-out pictures: {:.3f} (training "
+        "sliced Wasserstein distance to {} {} pictures: {:.3f} (training "
         "pictures to the same: {:.3f})\n",
-        options->evaluate, *report->distance, *report->floor);
+        options->evaluate, report->held_out ? "held-out" : "training",
+        *report->distance, *report->floor);
+    if (!report->held_out) {
+      fmt::print(
+          "these were trained on, as the job holds none out "
+          "(data.held_out)\n");
+    }
   }
   if (report->class_accuracy.has_value()) {
     fmt::print(

@@ -2,14 +2,16 @@
 
 #include <utility>
 
+#include "models/data/held_out.h"
 #include "models/data/idx.h"
 #include "models/data/image_folder.h"
 #include "models/data/webdataset.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
+namespace {
 
-absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const Data& data) {
+absl::StatusOr<std::unique_ptr<Dataset>> OpenWhole(const Data& data) {
   switch (data.source_case()) {
     case Data::kIdx: {
       const Idx& idx = data.idx();
@@ -30,6 +32,34 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const Data& data) {
   }
   return InvalidArgument(
       "data: found no source, expected one of idx, image_folder, webdataset");
+}
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenShare(const Data& data,
+                                                   Share share) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Dataset> whole, OpenWhole(data));
+  if (data.held_out() >= whole->size()) {
+    return InvalidArgument(
+        "data.held_out: found {}, expected less than the data set's {} samples",
+        data.held_out(), whole->size());
+  }
+  return TakeShare(std::move(whole), data.held_out(), share);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const Data& data) {
+  return data.held_out() > 0 ? OpenShare(data, Share::kTraining)
+                             : OpenWhole(data);
+}
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOut(const Data& data) {
+  if (data.held_out() > 0) return OpenShare(data, Share::kHeldOut);
+  if (data.idx().split() != "train") return nullptr;
+  Data test = data;
+  test.mutable_idx()->set_split("test");
+  absl::StatusOr<std::unique_ptr<Dataset>> dataset = OpenWhole(test);
+  if (absl::IsNotFound(dataset.status())) return nullptr;
+  return dataset;
 }
 
 BatchReader::BatchReader(const Dataset& dataset, const Job& job,

@@ -15,9 +15,12 @@
 
 namespace trireme {
 
-// Errors name the field of the job and the path: nothing there, nothing
-// readable, another format.
+// What the job trains on. Errors name the field of the job and the path:
+// nothing there, nothing readable, another format.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const Data& data);
+
+// What the job does not train on (Data.held_out); null if there is no such.
+absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOut(const Data& data);
 
 class BatchReader {
  public:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -58,18 +59,12 @@ absl::StatusOr<RealPictures> ReadReal(const Dataset& dataset,
     real.labels.push_back(sample->class_id);
   }
   if (static_cast<int64_t>(real.labels.size()) < count) {
-    return FailedPrecondition("found {} readable real pictures, expected {}",
-                              real.labels.size(), count);
+    return FailedPrecondition(
+        "found {} readable pictures to compare with{}, expected {}",
+        real.labels.size(),
+        skip > 0 ? fmt::format(" beside {} others", skip) : "", count);
   }
   return real;
-}
-
-// The data that the run did not train on: IDX sets have a test split. Of other
-// sets, pictures that are not among the training pictures compared with.
-absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOut(const Job& job) {
-  Data data = job.data();
-  if (data.has_idx()) data.mutable_idx()->set_split("test");
-  return OpenDataset(data);
 }
 
 struct Loaded {
@@ -95,47 +90,134 @@ absl::StatusOr<Loaded> LoadRun(const DrawOptions& options) {
   return loaded;
 }
 
-// Conditions for rows × per_row pictures. Models with classes get a row a
-// class; text models a row per caption of the first samples; others one row.
-struct Rows {
-  std::vector<std::string> names;
-  SampleConditions conditions;
+// What a picture is drawn for.
+struct Prompt {
+  std::string name;
+  int32_t label = 0;        // of models with classes
+  std::vector<float> text;  // [text_tokens, text_width], padded
+  int32_t text_count = 0;
 };
 
-absl::StatusOr<Rows> MakeRows(const Loaded& loaded, int64_t per_row,
-                              int64_t max_rows) {
+// False if training would pass the sample over, or its class is unknown.
+bool Fits(const Sample& sample, const DitConfig& model) {
+  const bool text_fits = model.text_tokens == 0 || sample.text_count == 0 ||
+                         sample.text_width == model.text_width;
+  const bool class_fits =
+      model.classes == 0 ||
+      (sample.class_id >= 0 && sample.class_id < model.classes);
+  return text_fits && class_fits;
+}
+
+void SetText(const Sample& sample, const DitConfig& model, Prompt& prompt) {
+  prompt.text.assign(model.text_tokens * model.text_width, 0.0F);
+  prompt.text_count = static_cast<int32_t>(
+      std::min<int64_t>(sample.text_count, model.text_tokens));
+  std::copy_n(sample.text_tokens.begin(), prompt.text_count * model.text_width,
+              prompt.text.begin());
+}
+
+// The first `most` classes, each with the text of a sample of its own.
+std::vector<Prompt> ClassPrompts(const Loaded& loaded, int64_t most) {
   const DitConfig& model = loaded.setup.model;
-  Rows rows;
-  const int64_t count =
-      std::min(max_rows, model.classes > 0       ? model.classes
-                         : model.text_tokens > 0 ? loaded.dataset->size()
-                                                 : 1);
-  for (int64_t row = 0; row < count; ++row) {
-    std::vector<float> text(model.text_tokens * model.text_width);
-    int32_t text_count = 0;
-    std::string name = model.classes > 0 ? loaded.dataset->class_name(row) : "";
-    if (model.text_tokens > 0) {
-      ASSIGN_OR_RETURN(const Sample sample,
-                       loaded.dataset->Read(row % loaded.dataset->size()));
-      text_count = static_cast<int32_t>(
-          std::min<int64_t>(sample.text_count, model.text_tokens));
-      std::copy_n(sample.text_tokens.begin(), text_count * model.text_width,
-                  text.begin());
-      if (model.classes == 0) name = sample.caption;
+  const Dataset& dataset = *loaded.dataset;
+  std::vector<Prompt> prompts(std::min(most, model.classes));
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    prompts[i].name = dataset.class_name(static_cast<int64_t>(i));
+    prompts[i].label = static_cast<int32_t>(i);
+  }
+  if (model.text_tokens == 0) return prompts;
+  // A class without a readable sample is drawn without text.
+  for (Prompt& prompt : prompts) SetText(Sample(), model, prompt);
+  // In an order in which each class comes soon.
+  const SampleOrder order(/*seed=*/0, dataset.size());
+  std::vector<bool> found(prompts.size(), false);
+  size_t missing = prompts.size();
+  for (int64_t i = 0; i < dataset.size() && missing > 0; ++i) {
+    const absl::StatusOr<Sample> sample = dataset.Read(order.Index(i));
+    if (!sample.ok() || !Fits(*sample, model)) continue;
+    const auto label = static_cast<size_t>(sample->class_id);
+    if (label >= prompts.size() || found[label]) continue;
+    SetText(*sample, model, prompts[label]);
+    found[label] = true;
+    --missing;
+  }
+  return prompts;
+}
+
+// Captions, and classes if there are such, of up to `most` readable samples,
+// from the index `at(0)`, `at(1)`, ...
+absl::StatusOr<std::vector<Prompt>> SamplePrompts(
+    const Loaded& loaded, int64_t most,
+    const std::function<int64_t(int64_t)>& at) {
+  const DitConfig& model = loaded.setup.model;
+  const int64_t size = loaded.dataset->size();
+  std::vector<Prompt> prompts;
+  for (int64_t i = 0; i < size && static_cast<int64_t>(prompts.size()) < most;
+       ++i) {
+    const absl::StatusOr<Sample> sample = loaded.dataset->Read(at(i));
+    if (!sample.ok() || !Fits(*sample, model)) continue;
+    Prompt& prompt = prompts.emplace_back();
+    prompt.name = sample->caption;
+    prompt.label = sample->class_id;
+    SetText(*sample, model, prompt);
+  }
+  if (prompts.empty()) {
+    return NotFound("found no readable sample among {}, whose text to draw for",
+                    size);
+  }
+  return prompts;
+}
+
+// A row a class; of models with text only a row a caption, of the first
+// samples; of others one row.
+absl::StatusOr<std::vector<Prompt>> RowPrompts(const Loaded& loaded,
+                                               int64_t most) {
+  const DitConfig& model = loaded.setup.model;
+  if (model.classes > 0) return ClassPrompts(loaded, most);
+  if (model.text_tokens == 0) return std::vector<Prompt>(1);
+  return SamplePrompts(loaded, most, [](int64_t i) { return i; });
+}
+
+// One prompt a picture, as real pictures have them: of models with text those
+// of samples, of others as many of each class, give or take one.
+absl::StatusOr<std::vector<Prompt>> EvaluationPrompts(const Loaded& loaded,
+                                                      int64_t count) {
+  const DitConfig& model = loaded.setup.model;
+  std::vector<Prompt> prompts;
+  if (model.text_tokens > 0) {
+    const SampleOrder order(/*seed=*/0, loaded.dataset->size());
+    ASSIGN_OR_RETURN(prompts, SamplePrompts(loaded, count, [&](int64_t i) {
+                       return order.Index(i);
+                     }));
+    // Those of a small data set come again.
+    const size_t own = prompts.size();
+    while (static_cast<int64_t>(prompts.size()) < count) {
+      prompts.push_back(prompts[prompts.size() - own]);
     }
-    rows.names.push_back(name);
-    for (int64_t i = 0; i < per_row; ++i) {
-      if (model.classes > 0) {
-        rows.conditions.labels.push_back(static_cast<int32_t>(row));
-      }
-      if (model.text_tokens > 0) {
-        rows.conditions.text.insert(rows.conditions.text.end(), text.begin(),
-                                    text.end());
-        rows.conditions.text_counts.push_back(text_count);
-      }
+    return prompts;
+  }
+  prompts.resize(count);
+  for (int64_t i = 0; i < count && model.classes > 0; ++i) {
+    prompts[i].label = static_cast<int32_t>(i % model.classes);
+  }
+  return prompts;
+}
+
+// Conditions of `each` pictures a prompt, prompt by prompt.
+SampleConditions ConditionsOf(const DitConfig& model,
+                              const std::vector<Prompt>& prompts,
+                              int64_t each) {
+  SampleConditions conditions;
+  for (const Prompt& prompt : prompts) {
+    for (int64_t i = 0; i < each; ++i) {
+      if (model.classes > 0) conditions.labels.push_back(prompt.label);
+      if (model.text_tokens == 0) continue;
+      conditions.text.insert(conditions.text.end(), prompt.text.begin(),
+                             prompt.text.end());
+      conditions.text_counts.push_back(prompt.text_count);
     }
   }
-  return rows;
+  return conditions;
 }
 
 absl::Status Evaluate(const Loaded& loaded, const SamplerOptions& sampling,
@@ -144,22 +226,23 @@ absl::Status Evaluate(const Loaded& loaded, const SamplerOptions& sampling,
   const DitConfig& model = loaded.setup.model;
   const int64_t elements =
       model.image.channels * model.image.height * model.image.width;
-  ASSIGN_OR_RETURN(const Rows rows,
-                   MakeRows(loaded,
-                            (count + std::max<int64_t>(model.classes, 1) - 1) /
-                                std::max<int64_t>(model.classes, 1),
-                            count));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> held_out,
+                   OpenHeldOut(loaded.job.data()));
+  ASSIGN_OR_RETURN(const RealPictures train,
+                   ReadReal(*loaded.dataset, model.image, 0, count));
+  // Without a held-out set: training pictures that are not among `train`.
+  report.held_out = held_out != nullptr;
+  ASSIGN_OR_RETURN(const RealPictures test,
+                   held_out != nullptr
+                       ? ReadReal(*held_out, model.image, 0, count)
+                       : ReadReal(*loaded.dataset, model.image, count, count));
+  ASSIGN_OR_RETURN(const std::vector<Prompt> prompts,
+                   EvaluationPrompts(loaded, count));
+  const SampleConditions conditions = ConditionsOf(model, prompts, 1);
   SamplerOptions plain = sampling;
   plain.guidance = 1;
   ASSIGN_OR_RETURN(const std::vector<float> generated,
-                   sampler.Sample(plain, seed + 1, count, rows.conditions));
-  ASSIGN_OR_RETURN(const auto held_out, OpenHeldOut(loaded.job));
-  ASSIGN_OR_RETURN(const RealPictures train,
-                   ReadReal(*loaded.dataset, model.image, 0, count));
-  const bool same_set = !loaded.job.data().has_idx();
-  ASSIGN_OR_RETURN(
-      const RealPictures test,
-      ReadReal(*held_out, model.image, same_set ? count : 0, count));
+                   sampler.Sample(plain, seed + 1, count, conditions));
   ASSIGN_OR_RETURN(report.distance,
                    SlicedWasserstein(generated, test.pixels, elements));
   ASSIGN_OR_RETURN(report.floor,
@@ -167,11 +250,8 @@ absl::Status Evaluate(const Loaded& loaded, const SamplerOptions& sampling,
   if (model.classes > 0) {
     ASSIGN_OR_RETURN(
         report.class_accuracy,
-        NearestNeighborAccuracy(
-            {train.pixels, train.labels},
-            {generated,
-             std::span<const int32_t>(rows.conditions.labels).first(count)},
-            elements));
+        NearestNeighborAccuracy({train.pixels, train.labels},
+                                {generated, conditions.labels}, elements));
   }
   return absl::OkStatus();
 }
@@ -199,17 +279,18 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options) {
   RETURN_IF_ERROR(sampler.LoadWeights(
       use_ema ? ema : loaded.checkpoint + "/" + kWeightsFile));
 
-  ASSIGN_OR_RETURN(const Rows rows,
-                   MakeRows(loaded, per_row, options.max_rows));
-  const int64_t count = per_row * static_cast<int64_t>(rows.names.size());
+  ASSIGN_OR_RETURN(const std::vector<Prompt> rows,
+                   RowPrompts(loaded, options.max_rows));
+  const int64_t count = per_row * static_cast<int64_t>(rows.size());
   ASSIGN_OR_RETURN(
       const std::vector<float> pictures,
-      sampler.Sample(sampling, options.seed, count, rows.conditions));
+      sampler.Sample(sampling, options.seed, count,
+                     ConditionsOf(loaded.setup.model, rows, per_row)));
   const ImageSpec& image = loaded.setup.model.image;
   const int64_t elements = image.channels * image.height * image.width;
   std::vector<LabelGridRow> grid;
-  for (size_t row = 0; row < rows.names.size(); ++row) {
-    grid.push_back({rows.names[row], {}});
+  for (size_t row = 0; row < rows.size(); ++row) {
+    grid.push_back({rows[row].name, {}});
     for (int64_t i = 0; i < per_row; ++i) {
       const int64_t at = static_cast<int64_t>(row) * per_row + i;
       grid.back().images.push_back(FromFloat(

@@ -37,8 +37,11 @@ struct DrawOptions {
 struct DrawReport {
   std::string checkpoint;
   int64_t pictures = 0;
-  // Sliced Wasserstein distance of `evaluate` generated pictures to as many
-  // held-out real ones, and of training pictures to the same: the floor.
+  // Whether the pictures compared with were held out from training, or are
+  // other training pictures (Data.held_out).
+  bool held_out = false;
+  // Sliced Wasserstein distance of `evaluate` generated pictures to as many of
+  // those, and of training pictures to the same: the floor.
   std::optional<double> distance;
   std::optional<double> floor;
   // Share of generated pictures whose three nearest training pictures vote

@@ -1,13 +1,16 @@
 #include "models/data/loader.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "models/data/held_out.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -186,6 +189,34 @@ TEST(LoaderTest, ARankWithoutSamplesGetsEmptyBatches) {
   EXPECT_EQ(batch.step, 1);
   EXPECT_TRUE(batch.sample_indices.empty());
   EXPECT_EQ(dataset.reads(), 0);
+}
+
+// What a run is measured against must not be what it was trained on.
+TEST(HeldOutTest, TheSharesAreEvenlySpreadDisjointAndTheWhole) {
+  for (const int64_t size : {2, 7, 100}) {
+    for (int64_t count = 1; count < size; ++count) {
+      std::vector<int64_t> indices;
+      std::vector<int64_t> held_out;
+      for (const Share share : {Share::kHeldOut, Share::kTraining}) {
+        const auto dataset =
+            TakeShare(std::make_unique<NumberedDataset>(size), count, share);
+        ASSERT_EQ(dataset->size(),
+                  share == Share::kHeldOut ? count : size - count);
+        EXPECT_EQ(dataset->num_classes(), 3);
+        for (int64_t i = 0; i < dataset->size(); ++i) {
+          indices.push_back(dataset->Read(i)->image.pixels[0]);
+          if (share == Share::kHeldOut) held_out.push_back(indices.back());
+        }
+      }
+      EXPECT_TRUE(std::is_sorted(indices.begin(), indices.begin() + count));
+      EXPECT_TRUE(std::is_sorted(indices.begin() + count, indices.end()));
+      std::sort(indices.begin(), indices.end());
+      for (int64_t i = 0; i < size; ++i) ASSERT_EQ(indices[i], i);
+      for (int64_t i = 1; i < count; ++i) {
+        EXPECT_LE(held_out[i] - held_out[i - 1], size / count + 1);
+      }
+    }
+  }
 }
 
 }  // namespace

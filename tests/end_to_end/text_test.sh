@@ -40,7 +40,8 @@ with tarfile.open("shards/shard-000000.tar", "w",
         level = i % 4
         tokens = 1 + i % 3
         values = [(2.0 if w == level else 0.0) for w in range(8)] * tokens
-        add(f"{i:06}.png", png(20 + 70 * level))
+        # The first one cannot be read.
+        add(f"{i:06}.png", png(20 + 70 * level) if i > 0 else b"damaged")
         add(f"{i:06}.txt", f"grey {level}".encode())
         add(f"{i:06}.tokens", struct.pack("<II", tokens, 8) +
             struct.pack(f"<{8 * tokens}f", *values))
@@ -63,7 +64,7 @@ global_batch: 32
 steps: 60
 optimizer { learning_rate: 5e-3 }
 objective { rectified_flow { } }
-sample { at_end: false }
+sample { steps: 2 per_class: 1 }
 precision: FP32
 JOB
 }
@@ -79,6 +80,9 @@ import json, sys
 one, four = ([json.loads(line)["loss"]
               for line in open(f"{sys.argv[1]}-{ranks}/metrics.jsonl")]
              for ranks in (1, 4))
+for ranks in (1, 4):
+    last = open(f"{sys.argv[1]}-{ranks}/metrics.jsonl").readlines()[-1]
+    assert json.loads(last)["skipped_samples"] == 1, last
 assert len(one) == len(four) == 60
 for a, b in zip(one[:5], four[:5]):
     assert abs(a - b) < 1e-4 * a, (a, b)
@@ -88,9 +92,13 @@ print(f"loss {first:.3f} to {last:.3f}")
 PYTHON
   "$trireme" verify $attention.textproto --plan plan.textproto \
     --set precision=FP64 > verify.txt || fail "$(cat verify.txt)"
-  # A row a caption.
+  grep -qF "1 samples could not be read" four.txt || fail "$(cat four.txt)"
+  [[ -s $attention-4/samples/step_00000060.png ]] || fail "$(cat four.txt)"
+  # A row a caption; measured with one each.
   "$trireme" sample $attention-4 --rows 4 --per_class 2 --out samples.png \
-    > sample.txt
+    --evaluate 100 > sample.txt
   grep -qF "8 pictures from" sample.txt || fail "$(cat sample.txt)"
+  grep -qF "distance to 100 training pictures" sample.txt ||
+    fail "$(cat sample.txt)"
 done
 echo "PASSED"
