@@ -1,12 +1,34 @@
 #include "trainer/job_file.h"
 
 #include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "runtime/core/status.h"
 #include "trainer/job.h"
 
 namespace trireme {
+namespace {
+
+void MakeAbsolute(std::string& path) {
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  if (!path.empty() && !error) path = absolute;
+}
+
+void MakePathsAbsolute(Data& data) {
+  if (data.has_idx()) MakeAbsolute(*data.mutable_idx()->mutable_folder());
+  if (data.has_image_folder()) {
+    MakeAbsolute(*data.mutable_image_folder()->mutable_path());
+  }
+  if (data.has_webdataset()) {
+    for (std::string& path : *data.mutable_webdataset()->mutable_paths()) {
+      MakeAbsolute(path);
+    }
+  }
+}
+
+}  // namespace
 
 absl::StatusOr<JobFile> LoadJobFile(const std::string& path,
                                     const std::vector<std::string>& overrides,
@@ -28,6 +50,7 @@ absl::StatusOr<JobFile> LoadJobFile(const std::string& path,
     file.job.set_name(std::filesystem::path(path).stem().string());
   }
   RETURN_IF_ERROR(file.locations.Locate(FillJobDefaults(file.job)));
+  MakePathsAbsolute(*file.job.mutable_data());
   return file;
 }
 
