@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "models/data/sample_files.h"
 #include "models/data/text_tokens.h"
 #include "models/image/decode.h"
 #include "runtime/core/file.h"
@@ -18,17 +19,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kMaxCaptionBytes = int64_t{1} << 20;
-
 bool IsHidden(const fs::path& path) {
   return path.filename().native().starts_with('.');
 }
 
 bool IsPicture(const fs::path& path) {
-  std::string ending = path.extension().native();
-  for (char& c : ending) c = c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c;
-  return ending == ".png" || ending == ".jpg" || ending == ".jpeg" ||
-         ending == ".webp";
+  const std::string ending = path.extension();
+  return !ending.empty() && IsImageEnding(ending.substr(1));
 }
 
 // What lies in a folder, sorted by name: file systems list in any order.
@@ -90,8 +87,7 @@ class ImageFolder : public Dataset {
     Sample sample;
     sample.key = entry.path;
     sample.class_id = entry.class_id;
-    ASSIGN_OR_RETURN(const std::string bytes,
-                     ReadFile(path, DecodeLimits().max_bytes));
+    ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kMaxImageBytes));
     absl::StatusOr<Image> image = DecodeImage(bytes);
     if (!image.ok()) return WithContext(image.status(), path.native());
     sample.image = *std::move(image);
@@ -104,12 +100,14 @@ class ImageFolder : public Dataset {
     std::error_code error;
     path.replace_extension(".txt");
     if (fs::exists(path, error)) {
-      ASSIGN_OR_RETURN(sample.caption, ReadFile(path, kMaxCaptionBytes));
+      ASSIGN_OR_RETURN(const std::string text,
+                       ReadFile(path, kMaxCaptionBytes));
+      sample.caption = ParseCaption(text);
     }
     path.replace_extension(".tokens");
     if (fs::exists(path, error)) {
       ASSIGN_OR_RETURN(const std::string bytes,
-                       ReadFile(path, kMaxTextTokensBytes));
+                       ReadFile(path, kMaxTokensBytes));
       return WithContext(ParseTextTokens(bytes, sample), path.native());
     }
     return absl::OkStatus();

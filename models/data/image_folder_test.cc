@@ -69,7 +69,7 @@ TEST_F(ImageFolderTest, PicturesWithoutSubfoldersHaveNoClass) {
 
 TEST_F(ImageFolderTest, CaptionsAndTextStatesLieBesideThePicture) {
   WritePicture("c/x.png", 1);
-  WriteText("c/x.txt", "a gray picture");
+  WriteText("c/x.txt", " a gray picture\n");
   Sample text;
   text.text_tokens = {1, 2, 3, 4, 5, 6};
   text.text_count = 2;
@@ -88,12 +88,17 @@ TEST_F(ImageFolderTest, DamagedFilesAreErrorsOfTheirSampleThatNameThem) {
   WritePicture("c/good.png", 7);
   WritePicture("c/text.png", 7);
   WriteText("c/text.tokens", "abc");
+  WritePicture("c/told.png", 7);
+  WriteText("c/told.txt", std::string((64 << 10) + 1, 'x'));
   const auto dataset = OpenImageFolder(folder_);
   ASSERT_TRUE(dataset.ok()) << dataset.status();
   EXPECT_NE(MessageOf((*dataset)->Read(0).status()).find("c/damaged.png"),
             std::string::npos);
   EXPECT_TRUE((*dataset)->Read(1).ok());
   EXPECT_NE(MessageOf((*dataset)->Read(2).status()).find("c/text.tokens"),
+            std::string::npos);
+  // As long as no shard may hold it.
+  EXPECT_NE(MessageOf((*dataset)->Read(3).status()).find("c/told.txt"),
             std::string::npos);
 }
 

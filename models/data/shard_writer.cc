@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "fmt/format.h"
+#include "models/data/sample_files.h"
 #include "models/data/text_tokens.h"
 #include "models/image/encode.h"
 #include "runtime/core/file.h"
@@ -49,28 +50,31 @@ std::array<char, kBlock> Header(const std::string& name, uint64_t size) {
   return header;
 }
 
-// What became of a sample.
-struct Outcome {
-  absl::Status read;
-  absl::StatusOr<EncodedSample> encoded;
-};
+absl::Status CheckBytes(std::string_view what, const std::string& content,
+                        int64_t most) {
+  const auto bytes = static_cast<int64_t>(content.size());
+  if (bytes <= most) return absl::OkStatus();
+  return ResourceExhausted("{} of {} bytes, expected at most {}", what, bytes,
+                           most);
+}
 
-std::vector<Outcome> ReadAndEncode(const Dataset& dataset, int64_t first,
-                                   int64_t count, int threads) {
-  std::vector<Outcome> outcomes(count);
+using EncodedSamples = std::vector<absl::StatusOr<EncodedSample>>;
+
+EncodedSamples ReadAndEncode(const Dataset& dataset, int64_t first,
+                             int64_t count, int threads) {
+  EncodedSamples encoded(count);
   std::atomic<int64_t> next = 0;
   const auto work = [&] {
     for (int64_t i = next++; i < count; i = next++) {
       const absl::StatusOr<Sample> sample = dataset.Read(first + i);
-      outcomes[i].read = sample.status();
-      if (sample.ok()) outcomes[i].encoded = EncodeSample(*sample);
+      encoded[i] = sample.ok() ? EncodeSample(*sample) : sample.status();
     }
   };
   std::vector<std::thread> helpers;
   for (int i = 1; i < threads; ++i) helpers.emplace_back(work);
   work();
   for (std::thread& helper : helpers) helper.join();
-  return outcomes;
+  return encoded;
 }
 
 }  // namespace
@@ -120,10 +124,16 @@ absl::StatusOr<ShardWriter> ShardWriter::Create(
 
 absl::StatusOr<EncodedSample> EncodeSample(const Sample& sample) {
   EncodedSample encoded;
-  ASSIGN_OR_RETURN(encoded.picture, EncodePng(sample.image));
+  absl::StatusOr<std::string> picture = EncodePng(sample.image);
+  if (!picture.ok()) return WithContext(picture.status(), sample.key);
+  encoded.picture = *std::move(picture);
   encoded.class_id = sample.class_id;
   encoded.caption = sample.caption;
   if (sample.text_count > 0) encoded.tokens = SerializeTextTokens(sample);
+  absl::Status fits = CheckBytes("picture", encoded.picture, kMaxImageBytes);
+  fits.Update(CheckBytes("caption", encoded.caption, kMaxCaptionBytes));
+  fits.Update(CheckBytes("text states", encoded.tokens, kMaxTokensBytes));
+  if (!fits.ok()) return WithContext(fits, sample.key);
   return encoded;
 }
 
@@ -180,18 +190,16 @@ absl::StatusOr<ShardSummary> WriteShards(
   // Encoded together, then written in their order: this bounds the memory.
   const int64_t together = int64_t{threads} * kTogetherPerThread;
   for (int64_t first = 0; first < dataset.size(); first += together) {
-    const std::vector<Outcome> outcomes = ReadAndEncode(
+    const EncodedSamples encoded = ReadAndEncode(
         dataset, first, std::min(together, dataset.size() - first), threads);
-    for (size_t i = 0; i < outcomes.size(); ++i) {
-      const Outcome& outcome = outcomes[i];
-      if (outcome.read.ok()) {
-        RETURN_IF_ERROR(outcome.encoded.status());
-        RETURN_IF_ERROR(writer.Add(*outcome.encoded));
+    for (size_t i = 0; i < encoded.size(); ++i) {
+      if (encoded[i].ok()) {
+        RETURN_IF_ERROR(writer.Add(*encoded[i]));
       } else {
-        first_error.Update(outcome.read);
+        first_error.Update(encoded[i].status());
         if (++summary.skipped <= kNamed) {
           LOG(WARNING) << "skipping an unreadable sample: "
-                       << MessageOf(outcome.read);
+                       << MessageOf(encoded[i].status());
         }
       }
       if (progress) progress(first + static_cast<int64_t>(i) + 1);

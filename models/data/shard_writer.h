@@ -47,6 +47,7 @@ struct EncodedSample {
   std::string tokens;  // SerializeTextTokens; empty: none
 };
 
+// Errors: a picture, caption or text states that reading a shard would refuse.
 absl::StatusOr<EncodedSample> EncodeSample(const Sample& sample);
 
 // Writes folder/shard-000000.tar and so on, each beside its name and renamed
@@ -83,9 +84,9 @@ struct ShardSummary {
   int64_t shards = 0;
 };
 
-// Copies a whole data set into shards. Samples that cannot be read are
-// skipped, counted and named in the log; none readable is an error. `progress`
-// is told the number of samples done, after each.
+// Copies a whole data set into shards. Samples that cannot be read, or could
+// not be from a shard, are skipped, counted and named in the log; none readable
+// is an error. `progress` is told the number of samples done, after each.
 absl::StatusOr<ShardSummary> WriteShards(
     const Dataset& dataset, const ShardWriterOptions& options,
     const std::function<void(int64_t)>& progress = {});

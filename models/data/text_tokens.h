@@ -16,7 +16,6 @@ namespace trireme {
 // Bounds of what is read.
 inline constexpr uint32_t kMaxTextTokens = 4096;
 inline constexpr uint32_t kMaxTextWidth = 16384;
-inline constexpr int64_t kMaxTextTokensBytes = int64_t{64} << 20;
 
 // Fills the text fields of `sample`. Errors: another length than the header
 // says, sizes beyond the bounds, values that are not finite.

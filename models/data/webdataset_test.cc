@@ -128,6 +128,17 @@ TEST_F(WebDatasetTest, WrittenShardsGiveTheSamplesBackAndTheSameBytesAgain) {
   }
 }
 
+TEST_F(WebDatasetTest, WhatReadersWouldRefuseIsNotWritten) {
+  Sample sample;
+  sample.key = "long.png";
+  sample.image = FilledImage(1, 1, 1, 0);
+  sample.caption.assign(64 << 10, 'x');
+  EXPECT_TRUE(EncodeSample(sample).ok());
+  sample.caption += 'x';
+  EXPECT_EQ(MessageOf(EncodeSample(sample).status()),
+            "long.png: caption of 65537 bytes, expected at most 65536");
+}
+
 TEST_F(WebDatasetTest, ShardsAreNotMixedIntoOthers) {
   Write("old.tar", Shard(1));
   EXPECT_NE(MessageOf(ShardWriter::Create({.folder = folder_}).status())
