@@ -19,9 +19,9 @@
 #include "runtime/telemetry/metrics_log.h"
 #include "scheduler/compile.h"
 #include "scheduler/plan.h"
-#include "scheduler/stage_ranks.h"
 #include "scheduler/transformer_flops.h"
 #include "tools/commands.h"
+#include "trainer/config/textproto.h"
 #include "trainer/job_file.h"
 #include "trainer/plot_loss.h"
 #include "trainer/run_folder.h"
@@ -156,22 +156,72 @@ absl::Status InspectMetrics(const std::string& path,
 }
 
 // The ranks of a run, by its plan.
-std::optional<int64_t> RanksOf(const RunFolder& run) {
+std::optional<int64_t> RanksOfRun(const RunFolder& run) {
   const absl::StatusOr<PlanFile> file = LoadPlanFile(run.plan());
   if (!file.ok()) return std::nullopt;
-  return NumRanks(file->plan);
+  const absl::StatusOr<int64_t> ranks = RanksOf(file->plan);
+  if (!ranks.ok()) return std::nullopt;
+  return *ranks;
+}
+
+// A job for which a plan could have been written: as many blocks and samples
+// as it says, or else enough.
+PlanContext SmallestContext(const Plan& plan, int64_t ranks) {
+  // Fields that are left out read as 0.
+  const auto& stage_ranks = plan.skip().stage_ranks();
+  const int64_t pp =
+      std::max<int64_t>({plan.grid().pp(), stage_ranks.size(), 1});
+  const int64_t dp = std::max<int64_t>(
+      {plan.grid().dp(), stage_ranks.empty() ? 1 : stage_ranks[0], 1});
+  int64_t blocks = 0;
+  for (const Plan::Stage& stage : plan.stages()) blocks += stage.blocks();
+  if (blocks == 0) {
+    blocks = 2 * pp * std::max<int64_t>(plan.chunks_per_rank(), 2);
+  }
+  // Larger ones are refused all the same, without overflow.
+  constexpr int64_t kMost = 1 << 20;
+  const int64_t microbatches =
+      plan.has_microbatches()
+          ? plan.microbatches()
+          : 4 * std::max<int64_t>(pp, plan.microbatch_group());
+  const int64_t size = std::max<int64_t>(plan.microbatch_size(), 1);
+  return {.world_size = ranks,
+          .global_batch =
+              dp * std::min(microbatches, kMost) * std::min(size, kMost),
+          .num_blocks = blocks};
 }
 
 absl::Status InspectPlan(const std::string& path) {
   ASSIGN_OR_RETURN(const PlanFile file, LoadPlanFile(path));
-  if (file.plan.stages_size() == 0) {
-    return InvalidArgument(
-        "{}: a plan without stages fits many models; `trireme train JOB --plan "
-        "{} --dry_run` shows it for one",
-        path, path);
+  const auto ranks = RanksOf(file.plan);
+  RETURN_IF_ERROR(file.locations.Locate(ranks.status()));
+  const auto resolved =
+      ResolvePlan(file.plan, SmallestContext(file.plan, *ranks));
+  RETURN_IF_ERROR(file.locations.Locate(resolved.status()));
+  const bool has_stages = file.plan.stages_size() > 0;
+  const bool has_batch =
+      file.plan.has_microbatches() && file.plan.has_microbatch_size();
+  if (!has_stages || !has_batch) {
+    // What the job decides is not shown.
+    Plan shown = *resolved;
+    if (!has_stages) shown.clear_stages();
+    if (!file.plan.has_microbatches()) shown.clear_microbatches();
+    if (!file.plan.has_microbatch_size()) shown.clear_microbatch_size();
+    if (file.plan.has_skip()) *shown.mutable_skip() = file.plan.skip();
+    fmt::print(
+        "{}# {} ranks. The job decides what is left out of {}. For a job:\n"
+        "#   trireme train JOB --plan {} --dry_run --ranks {}\n",
+        PrintTextProto(shown), *ranks,
+        has_stages  ? "microbatches"
+        : has_batch ? "stages"
+                    : "stages and microbatches",
+        path, *ranks);
+    return absl::OkStatus();
   }
-  fmt::print("{}\n", Summary(file.plan));
-  ASSIGN_OR_RETURN(const Program program, CompilePlan(file.plan));
+  fmt::print("{}{}\n", PrintTextProto(*resolved), Summary(*resolved));
+  // The paths and orders above are a partial pipeline's program.
+  if (resolved->has_skip()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Program program, CompilePlan(*resolved));
   fmt::print("{}", ToText(program));
   return absl::OkStatus();
 }
@@ -207,7 +257,7 @@ absl::Status Inspect(const std::string& path,
           "manifest.json",
           path);
     }
-    RETURN_IF_ERROR(InspectMetrics(run.metrics(), RanksOf(run), peak_flops));
+    RETURN_IF_ERROR(InspectMetrics(run.metrics(), RanksOfRun(run), peak_flops));
     const auto latest = LatestCheckpoint(run.checkpoints());
     if (latest.ok()) return InspectCheckpoint(*latest);
     return absl::OkStatus();

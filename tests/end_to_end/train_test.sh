@@ -23,6 +23,7 @@ data {
   webdataset { paths: "shards" }
   resolution: 28
   channels: 1
+  held_out: 100
 }
 global_batch: 16
 steps: 6
@@ -38,8 +39,10 @@ echo "== data"
 expect_in data.txt "10000 samples in 10 shards"
 
 echo "== launch on four ranks, then resume the first half on two"
-"$trireme" launch job.textproto --ranks 4 --out run > launch.txt
+"$trireme" launch job.textproto --ranks 4 --out run --resume > launch.txt
 expect_in launch.txt "tp 2 x pp 2"
+expect_in launch.txt "9900 samples"
+expect_in launch.txt "found no checkpoint in run/checkpoints to resume from"
 [[ $(wc -l < run/metrics.jsonl) == 6 ]] || fail "metrics: $(cat run/metrics.jsonl)"
 for file in job.textproto plan.textproto samples/step_00000006.png \
   checkpoints/step_00000006/model.safetensors; do
@@ -64,7 +67,7 @@ assert [e["step"] for e in b] == [1, 2, 3, 4, 5, 6], b
 for x, y in zip(a, b):
     assert abs(x["loss"] - y["loss"]) < 1e-4 * x["loss"], (x, y)
 keys = {"step", "loss", "grad_norm", "lr", "step_s", "samples_per_s",
-        "model_flops_per_s", "peak_bytes", "exposed_s"}
+        "model_flops_per_s", "skipped_samples", "peak_bytes", "exposed_s"}
 assert keys <= a[0].keys(), a[0]
 PYTHON
 
@@ -100,9 +103,11 @@ if grep -q '^State:[[:space:]]*T' "/proc/$stopped/status" 2> /dev/null; then
   fail "the stopped rank is left over"
 fi
 
-echo "== sample and inspect"
-"$trireme" sample run --out samples.png --evaluate 20 > sample.txt
-expect_in sample.txt "sliced Wasserstein distance"
+echo "== sample, from another folder, and inspect"
+mkdir elsewhere
+(cd elsewhere && "$trireme" sample ../run --out ../samples.png --evaluate 25) \
+  > sample.txt
+expect_in sample.txt "sliced Wasserstein distance to 25 held-out pictures"
 [[ $(head -c 4 samples.png | tail -c 3) == PNG ]] || fail "no PNG"
 "$trireme" inspect run > inspect.txt
 expect_in inspect.txt "all checksums agree"
@@ -124,6 +129,11 @@ expect_in verify.txt "reads as equal"
 expect_in matrix.txt "tolerance, relative: losses 1e-10"
 expect_in matrix.txt "bits equal   tp 1 x pp 2 x dp 1 (2 ranks), ZB_V"
 expect_in matrix.txt "0 different"
+"$trireme" inspect plan.textproto > inspect.txt
+expect_in inspect.txt "schedule: ONE_F_ONE_B"
+expect_in inspect.txt "4 ranks"
+"$trireme" inspect run/plan.textproto > inspect.txt
+expect_in inspect.txt "ClipGradients"
 
 echo "== mistakes are told with file, line, field, found, expected"
 expect_error() { # expect_error TEXT COMMAND...
@@ -145,6 +155,8 @@ grid { tp: 3 }
 PLAN
 expect_error "tp" "$trireme" train job.textproto --plan three.textproto \
   --dry_run --ranks 3
+expect_error "did you mean 'optimizer.learning_rate'?" \
+  "$trireme" train job.textproto --set learning_rate=3
 # Each of these once ended the program.
 for row in \
   "model.dit.mlp_ratio=0.001 found 0.001, which leaves an MLP" \
@@ -152,7 +164,8 @@ for row in \
   "model.dit.class_table_stddev=-5 found -5, expected 0 to" \
   "memory_limit_bytes=0 found 0, expected 1 to" \
   "memory_limit_bytes=18446744073709551615 found 18446744073709551615," \
-  "data.webdataset.classes=4294967295 found 4294967295, expected 0 to"; do
+  "data.webdataset.classes=4294967295 found 4294967295, expected 0 to" \
+  "data.held_out=10000 found 10000, expected less than the data set's 10000"; do
   expect_error "--set ${row%% *}: ${row%%=*}: ${row#* }" "$trireme" train \
     job.textproto --dry_run --set "${row%% *}"
 done

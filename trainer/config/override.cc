@@ -1,7 +1,9 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <memory>
 #include <optional>
 #include <system_error>
@@ -10,6 +12,7 @@
 
 #include "absl/strings/escaping.h"
 #include "google/protobuf/text_format.h"
+#include "runtime/core/nearest_name.h"
 #include "runtime/core/status.h"
 #include "trainer/config/text_check.h"
 #include "trainer/config/textproto.h"
@@ -62,13 +65,54 @@ absl::StatusOr<std::vector<PathPart>> ParsePath(std::string_view path) {
   return parts;
 }
 
+// Paths of the fields in the messages below `type`, by the fields' names.
+void AddNested(const Descriptor& type, const std::string& prefix, int depth,
+               std::multimap<std::string, std::string>& paths) {
+  if (depth == 0) return;
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    const std::string path = prefix + field.name();
+    paths.emplace(field.name(), path);
+    // Elements of lists have no path before they are there.
+    if (field.is_repeated() || field.message_type() == nullptr) continue;
+    AddNested(*field.message_type(), path + ".", depth - 1, paths);
+  }
+}
+
+// People often leave out the messages that a field lies in, so these are
+// searched where `type` itself has no name that is near. `prefix` is where
+// `type` lies: "" or "model."
+std::string UnknownPath(const std::string& name, const Descriptor& type,
+                        const std::string& prefix) {
+  constexpr int kDepth = 8;
+  std::vector<std::string> own;
+  for (int i = 0; i < type.field_count(); ++i) {
+    own.push_back(type.field(i)->name());
+  }
+  std::multimap<std::string, std::string> paths;
+  AddNested(type, prefix, kDepth, paths);
+  std::vector<std::string> names;
+  for (const auto& [field, path] : paths) names.push_back(field);
+  const std::string nearest = NearestName(name, names);
+  if (nearest.empty() || !NearestName(name, own).empty()) {
+    return UnknownField(name, type);
+  }
+  std::vector<std::string> meant;
+  const auto [begin, end] = paths.equal_range(nearest);
+  for (auto it = begin; it != end; ++it) meant.push_back(it->second);
+  return fmt::format("unknown field '{}' in {}; did you mean '{}'?", name,
+                     type.full_name(), fmt::join(meant, "' or '"));
+}
+
 // The part's field, its index checked against what `message` holds.
 absl::StatusOr<const FieldDescriptor*> FieldOf(const Message& message,
-                                               const PathPart& part) {
+                                               const PathPart& part,
+                                               const std::string& prefix) {
   const Descriptor& type = *message.GetDescriptor();
   const FieldDescriptor* field = type.FindFieldByName(part.name);
   if (field == nullptr) {
-    return absl::InvalidArgumentError(UnknownField(part.name, type));
+    return absl::InvalidArgumentError(UnknownPath(
+        part.name, type, prefix.empty() ? "" : fmt::format("{}.", prefix)));
   }
   if (!part.index.has_value()) return field;
   if (!field->is_repeated()) {
@@ -88,8 +132,10 @@ absl::StatusOr<const FieldDescriptor*> FieldOf(const Message& message,
 }
 
 // The message that the path's part before the last names.
-absl::StatusOr<Message*> Enter(Message* message, const PathPart& part) {
-  ASSIGN_OR_RETURN(const FieldDescriptor* field, FieldOf(*message, part));
+absl::StatusOr<Message*> Enter(Message* message, const PathPart& part,
+                               const std::string& prefix) {
+  ASSIGN_OR_RETURN(const FieldDescriptor* field,
+                   FieldOf(*message, part, prefix));
   if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) {
     return InvalidArgument(
         "found a field of '{}', expected none, as it is no "
@@ -147,7 +193,8 @@ absl::StatusOr<std::unique_ptr<Message>> ParseValue(
 
 absl::Status SetField(const PathPart& part, const std::string& prefix,
                       const std::string& value, bool append, Message* parent) {
-  ASSIGN_OR_RETURN(const FieldDescriptor* field, FieldOf(*parent, part));
+  ASSIGN_OR_RETURN(const FieldDescriptor* field,
+                   FieldOf(*parent, part, prefix));
   if (append && (!field->is_repeated() || part.index.has_value())) {
     return InvalidArgument(
         "found '+=' for '{}', expected '=', as it is no "
@@ -187,11 +234,12 @@ absl::Status Apply(const std::string& assignment, Message* message) {
   const std::string path = assignment.substr(0, append ? equals - 1 : equals);
   ASSIGN_OR_RETURN(const std::vector<PathPart> parts, ParsePath(path));
   Message* parent = message;
+  std::string prefix;
   for (size_t i = 0; i + 1 < parts.size(); ++i) {
-    ASSIGN_OR_RETURN(parent, Enter(parent, parts[i]));
+    ASSIGN_OR_RETURN(parent, Enter(parent, parts[i], prefix));
+    // Ends before the dot after this part.
+    prefix = path.substr(0, path.find('.', prefix.size() + 1));
   }
-  const size_t dot = path.rfind('.');
-  const std::string prefix = path.substr(0, dot == std::string::npos ? 0 : dot);
   return SetField(parts.back(), prefix, assignment.substr(equals + 1), append,
                   parent);
 }

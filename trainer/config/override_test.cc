@@ -106,6 +106,16 @@ TEST(Override, NamesTheNearestFieldAndValue) {
   EXPECT_EQ(ErrorOf("model.dit.hiden=1"),
             "--set model.dit.hiden=1: unknown field 'hiden' in trireme.Dit; "
             "did you mean 'hidden'?");
+  // The messages that a field lies in are easily forgotten.
+  EXPECT_EQ(ErrorOf("learning_rate=3"),
+            "--set learning_rate=3: unknown field 'learning_rate' in "
+            "trireme.Job; did you mean 'optimizer.learning_rate'?");
+  EXPECT_EQ(ErrorOf("model.hiden=3"),
+            "--set model.hiden=3: unknown field 'hiden' in trireme.Model; did "
+            "you mean 'model.dit.hidden'?");
+  EXPECT_EQ(ErrorOf("evry=3"),
+            "--set evry=3: unknown field 'evry' in trireme.Job; did you mean "
+            "'checkpoint.every' or 'log.every'?");
   EXPECT_EQ(
       ErrorOf("model={dit {hiden: 1}}"),
       "--set model={dit {hiden: 1}}: model.dit.hiden: unknown field 'hiden' in "

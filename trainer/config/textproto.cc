@@ -11,6 +11,7 @@
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/util/json_util.h"
 #include "runtime/core/file.h"
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "trainer/config/json_check.h"
 #include "trainer/config/text_check.h"
@@ -99,17 +100,19 @@ absl::StatusOr<FieldLocations> ParseTextProtoFile(const std::string& path,
   return ParseTextProto(text, path, message);
 }
 
-absl::Status WriteTextProtoFile(const Message& message,
-                                const std::string& path) {
+std::string PrintTextProto(const Message& message) {
   google::protobuf::TextFormat::Printer printer;
   printer.SetUseShortRepeatedPrimitives(true);
   printer.SetUseUtf8StringEscaping(true);
   std::string text;
-  if (!printer.PrintToString(message, &text)) {
-    return Internal("{}: cannot print the {}", path,
-                    message.GetDescriptor()->full_name());
-  }
-  return WriteFileAtomically(path, text);
+  CHECK(printer.PrintToString(message, &text))
+      << message.GetDescriptor()->full_name();
+  return text;
+}
+
+absl::Status WriteTextProtoFile(const Message& message,
+                                const std::string& path) {
+  return WriteFileAtomically(path, PrintTextProto(message));
 }
 
 }  // namespace trireme

@@ -41,7 +41,10 @@ absl::StatusOr<FieldLocations> ParseTextProtoFile(
 absl::Status ApplyOverride(const std::string& assignment,
                            google::protobuf::Message* message);
 
-// Stable text, written beside `path`, synced and renamed.
+// Stable text, as a file would hold it.
+std::string PrintTextProto(const google::protobuf::Message& message);
+
+// That text, written beside `path`, synced and renamed.
 absl::Status WriteTextProtoFile(const google::protobuf::Message& message,
                                 const std::string& path);
 
