@@ -1,18 +1,12 @@
 #include "scheduler/trace.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-#include <fstream>
 #include <map>
+#include <sstream>
 #include <string_view>
 
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
-#include "runtime/core/status.h"
+#include "runtime/core/file.h"
 
 namespace trireme {
 namespace {
@@ -35,20 +29,6 @@ void WriteMetadata(std::string_view kind, int32_t rank, int32_t track,
   out << fmt::format(
       R"({{"ph":"M","name":"{}","pid":{},"tid":{},"args":{{"name":{}}}}})",
       kind, rank, track, Quoted(name));
-}
-
-absl::Status FileError(std::string_view what, const std::string& path) {
-  return Unavailable("{}: {}: {}", path, what, std::strerror(errno));
-}
-
-absl::Status Sync(const std::string& path) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return FileError("cannot be opened to sync", path);
-  const bool synced = fsync(file) == 0;
-  const absl::Status status =
-      synced ? absl::OkStatus() : FileError("cannot be synced", path);
-  close(file);
-  return status;
 }
 
 }  // namespace
@@ -97,21 +77,9 @@ void WriteChromeTrace(const std::vector<TraceEvent>& events,
 
 absl::Status WriteChromeTraceFile(const std::vector<TraceEvent>& events,
                                   const std::string& path) {
-  const std::string beside = fmt::format("{}.{}.tmp", path, getpid());
-  absl::Status status;
-  {
-    std::ofstream out(beside, std::ios::binary | std::ios::trunc);
-    if (!out) return FileError("cannot be written", beside);
-    WriteChromeTrace(events, out);
-    out.close();
-    if (!out) status = FileError("cannot be written", beside);
-  }
-  if (status.ok()) status = Sync(beside);
-  if (status.ok() && std::rename(beside.c_str(), path.c_str()) != 0) {
-    status = FileError("cannot be renamed into place", path);
-  }
-  if (!status.ok()) unlink(beside.c_str());
-  return status;
+  std::ostringstream text;
+  WriteChromeTrace(events, text);
+  return WriteFileAtomically(path, text.str());
 }
 
 }  // namespace trireme

@@ -15,9 +15,6 @@
 
 namespace trireme {
 
-// Processors that this process may use.
-int AvailableProcessors();
-
 using Environment = std::vector<std::pair<std::string, std::string>>;
 
 struct RankStart {

@@ -17,6 +17,7 @@
 #include "fmt/format.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/comm/single.h"
+#include "runtime/core/processors.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan.h"
@@ -280,8 +281,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   world_options.deadline = DeadlineOf(v.job);
   const auto world = MpiWorld::Create(&argc, &argv, world_options);
   if (!world.ok()) return Fail(kName, world.status());
-  if ((*world)->world_size() == 1 &&
-      NumRanks(v.plan) > kMostThreadRanks) {
+  if ((*world)->world_size() == 1 && NumRanks(v.plan) > kMostThreadRanks) {
     return Fail(kName,
                 InvalidArgument("plan.grid: found {} ranks, expected at most "
                                 "{} without mpirun",

@@ -1,12 +1,8 @@
 #include "tools/bench/figures.h"
 
-#include <unistd.h>
-
-#include <cstdio>
-
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
-#include "runtime/core/status.h"
+#include "runtime/core/file.h"
 
 namespace trireme {
 
@@ -47,18 +43,7 @@ void AddKeysWithoutThreads(int threads, Figures* figures) {
 }
 
 absl::Status WriteJson(const Figures& figures, const std::string& path) {
-  const std::string text = nlohmann::json(figures).dump(2) + "\n";
-  const std::string beside = path + ".partial";
-  std::FILE* file = std::fopen(beside.c_str(), "w");
-  if (file == nullptr) return Unavailable("cannot write {}", beside);
-  const bool written =
-      std::fwrite(text.data(), 1, text.size(), file) == text.size() &&
-      std::fflush(file) == 0 && fsync(fileno(file)) == 0;
-  const bool closed = std::fclose(file) == 0;
-  if (!written || !closed || std::rename(beside.c_str(), path.c_str()) != 0) {
-    return Unavailable("cannot write {}", path);
-  }
-  return absl::OkStatus();
+  return WriteFileAtomically(path, nlohmann::json(figures).dump(2) + "\n");
 }
 
 }  // namespace trireme

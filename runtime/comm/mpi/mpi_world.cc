@@ -1,7 +1,6 @@
 #include "runtime/comm/mpi/mpi_world.h"
 
 #include <mpi.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -14,20 +13,10 @@
 #include "runtime/comm/mpi/watchdog.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
+#include "runtime/core/processors.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
-namespace {
-
-// Processors that the affinity of this thread allows.
-int AllowedProcessors() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return 1;
-  return std::max(1, CPU_COUNT(&allowed));
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<MpiWorld>> MpiWorld::Create(
     int* argc, char*** argv, const MpiWorldOptions& options) {
@@ -63,7 +52,7 @@ MpiWorld::MpiWorld(bool finalize, const MpiWorldOptions& options)
   MPI_Comm_size(machine, &local_size_);
   // Ranks that are bound to processors of their own see only those; others
   // share what they see.
-  const int allowed = AllowedProcessors();
+  const int allowed = AvailableProcessors();
   int sum_allowed = allowed;
   CheckMpi(
       MPI_Allreduce(MPI_IN_PLACE, &sum_allowed, 1, MPI_INT, MPI_SUM, machine),
