@@ -2,8 +2,9 @@
 
 Reads Bazel's build event file (one JSON object a line). A test target counts
 by the cases of its test.xml; a target that did not build, timed out or crashed
-counts as failed. Ends with the line `N passed, N failed[, N skipped]`; the
-exit status is non-zero when anything failed or nothing ran.
+counts as failed. Ends with the line `N passed, N failed`, after `N skipped`
+where there were such; the exit status is non-zero when anything failed or
+nothing ran.
 """
 
 import json
@@ -38,9 +39,10 @@ class Summary:
         elif not cases:
             self.failures.append(f"{label} ran no test (log: {log_path})")
 
-    def line(self):
-        text = f"{self.passed} passed, {len(self.failures)} failed"
-        return text + (f", {self.skipped} skipped" if self.skipped else "")
+    def lines(self):
+        """The last one is what others read."""
+        skipped = [f"{self.skipped} skipped"] if self.skipped else []
+        return skipped + [f"{self.passed} passed, {len(self.failures)} failed"]
 
 
 def read_cases(path):
@@ -113,7 +115,7 @@ def main():
     summary = summarize(events, bazel_status)
     for failure in summary.failures:
         print("FAILED", failure)
-    print(summary.line())
+    print("\n".join(summary.lines()))
     return 1 if summary.failures else 0
 
 

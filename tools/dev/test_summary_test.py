@@ -32,7 +32,10 @@ PASSING = '<testsuites><testsuite><testcase name="a"/></testsuite></testsuites>'
 class TestSummaryTest(unittest.TestCase):
 
     def line(self, events, bazel_status):
-        return test_summary.summarize(events, bazel_status).line()
+        return self.lines(events, bazel_status)[-1]
+
+    def lines(self, events, bazel_status):
+        return test_summary.summarize(events, bazel_status).lines()
 
     def test_cases_count_one_by_one(self):
         xml = ('<testsuites><testsuite>'
@@ -41,8 +44,12 @@ class TestSummaryTest(unittest.TestCase):
                '<testcase name="d" status="notrun"/>'
                '<testcase name="e"><skipped/></testcase>'
                '</testsuite></testsuites>')
-        self.assertEqual(self.line([run_of("//a", "FAILED", xml)], 3),
-                         "2 passed, 1 failed, 2 skipped")
+        self.assertEqual(self.lines([run_of("//a", "FAILED", xml)], 3),
+                         ["2 skipped", "2 passed, 1 failed"])
+
+    def test_without_skips_there_is_the_result_only(self):
+        self.assertEqual(self.lines([run_of("//a", "PASSED", PASSING)], 0),
+                         ["1 passed, 0 failed"])
 
     def test_a_target_that_fails_with_passing_cases_is_a_failure(self):
         # Another rank's failure is not in rank 0's test.xml.
