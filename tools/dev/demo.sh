@@ -10,7 +10,9 @@ if [ -e "$out" ]; then
   echo "demo: replacing $out"
   rm -rf "$out"
 fi
-"$trireme" launch examples/fashion_mnist.textproto --ranks 4 --out "$out"
+# Drawn once, below, where the pictures are also measured.
+"$trireme" launch examples/fashion_mnist.textproto --ranks 4 --out "$out" \
+  --set sample.at_end=false
 "$trireme" sample "$out" --out "$out/samples.png" --evaluate 500
 "$trireme" inspect "$out" --plot "$out/loss.png"
 "$trireme" inspect "$out"
