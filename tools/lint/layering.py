@@ -33,6 +33,10 @@ CONFINED = [
     (re.compile(r"google/protobuf/|.*\.pb\.h$"),
      re.compile(r"(?!runtime/)"),
      "runtime is free of Protobuf"),
+    (re.compile(r"runtime/(?!core/)"),
+     re.compile(r"(?!scheduler/)"),
+     "scheduler is pure, without devices and messages: of runtime it uses "
+     "runtime/core only"),
 ]
 
 SOURCE = re.compile(r"\.(cc|h|cu|cuh)$")

@@ -45,6 +45,16 @@ class LayeringTest(unittest.TestCase):
             self.assertEqual(lines("runtime/ops/matmul.h", text), [1])
             self.assertEqual(lines("models/dit.cc", text), [1])
 
+    def test_scheduler_uses_of_runtime_its_core_only(self):
+        for header in ("runtime/device/tensor.h", "runtime/comm/communicator.h",
+                       "runtime/telemetry/progress.h"):
+            text = f'#include "{header}"'
+            self.assertEqual(lines("scheduler/compile.cc", text), [1])
+            self.assertEqual(lines("scheduler/planner/search.cc", text), [1])
+            self.assertEqual(lines("parallel/executor.cc", text), [])
+        self.assertEqual(lines("scheduler/compile.cc",
+                               '#include "runtime/core/status.h"'), [])
+
     def test_runtime_is_free_of_protobuf(self):
         for header in ("google/protobuf/message.h", "scheduler/plan.pb.h"):
             text = f'#include "{header}"'
