@@ -11,6 +11,7 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/planner/plan_costs.h"
+#include "scheduler/planner/skip_costs.h"
 #include "scheduler/planner/skip_route.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/rank_model.h"
@@ -60,8 +61,11 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
   ASSIGN_OR_RETURN(
       const std::unique_ptr<RankModel> model,
       RankModel::Build(options.setup, options.plan, device, world));
-  const PlanCoster coster(shape, cluster, options.plan, traits);
-  model->EmulateCompute(coster.ArithmeticOn(node), compute);
+  model->EmulateCompute(
+      options.plan.has_skip()
+          ? SkipArithmeticOn(shape, cluster, options.plan, node)
+          : PlanCoster(shape, cluster, options.plan, traits).ArithmeticOn(node),
+      compute);
 
   StepMetricsCollector collector(*model, payloads);
   for (int64_t step = 0; step <= options.steps; ++step) {

@@ -134,6 +134,26 @@ TEST(Rehearse, SplitsBackwards) {
             0.99 * rehearsal->predicted.parts.compute_s);
 }
 
+// Two ranks that embed and one that serves both.
+TEST(Rehearse, RunsStagesOfUnlikeNumbersOfRanks) {
+  RehearseOptions options = Options(TwoStages());
+  options.cluster.nodes[0].count = 3;
+  options.cluster.node_of_rank.push_back(0);
+  Plan plan;
+  plan.set_microbatch_size(1);
+  plan.mutable_skip()->add_stage_ranks(2);
+  plan.mutable_skip()->add_stage_ranks(1);
+  const auto resolved = ResolvePlan(plan, PlanContextOf(options.setup, 3));
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  options.plan = *resolved;
+  RunThreadRanks(3, [&](CommunicatorFactory& factory, int) {
+    const auto rehearsal = Rehearse(options, factory);
+    ASSERT_TRUE(rehearsal.ok()) << rehearsal.status();
+    EXPECT_GT(rehearsal->predicted.step_s, 5e-3);
+    EXPECT_GT(rehearsal->steps.back().step_s, 5e-3);
+  });
+}
+
 TEST(Rehearse, RefusesWhatDoesNotFitTheDevices) {
   const auto rehearsal = RehearseOnThreads(Options(TwoStages(), 1 << 16));
   EXPECT_EQ(rehearsal.status().code(), absl::StatusCode::kResourceExhausted);

@@ -75,6 +75,7 @@ RankMemory Together(const RankMemory& a, const RankMemory& b) {
   both.always.parameters += b.always.parameters;
   both.always.gradients += b.always.gradients;
   both.always.optimizer += b.always.optimizer;
+  both.always.workspace = std::max(a.always.workspace, b.always.workspace);
   return both;
 }
 
@@ -144,6 +145,16 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
   costs.clip_s = 2 * latency_s *
                  std::ceil(std::log2(static_cast<double>(cluster.num_ranks())));
   return costs;
+}
+
+DeviceArithmetic SkipArithmeticOn(const ModelShape& model,
+                                  const ClusterModel& cluster, const Plan& plan,
+                                  int32_t node) {
+  const Plan column = ColumnOf(plan);
+  ClusterModel alone = cluster;
+  alone.node_of_rank.assign(column.grid().pp(), node);
+  const RuntimeTraits traits;
+  return PlanCoster(model, alone, column, traits).ArithmeticOn(node);
 }
 
 }  // namespace trireme

@@ -14,6 +14,7 @@
 #include "scheduler/plan.pb.h"
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/model_shape.h"
+#include "scheduler/planner/plan_costs.h"
 
 namespace trireme {
 
@@ -40,6 +41,11 @@ struct SkipCosts {
 // `plan` is resolved, has a `skip` and as many ranks as the cluster.
 SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
                       const Plan& plan);
+
+// Seconds of the model's units on one of the node's devices, for such a plan.
+DeviceArithmetic SkipArithmeticOn(const ModelShape& model,
+                                  const ClusterModel& cluster, const Plan& plan,
+                                  int32_t node);
 
 }  // namespace trireme
 
