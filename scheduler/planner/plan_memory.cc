@@ -154,10 +154,18 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
   if (split_.sequence_parallel && !parts_.has_value()) {
     always.communication += 2 * BoundaryBytes(model_, whole);
   }
-  if (plan_.sharding() == Plan::PARAMETERS) {
-    // The block at work and the one that is gathered ahead.
-    always.communication += 2 * BlockParametersPerRank(model_, split_.tp) *
-                            (model_.element_bytes + model_.gradient_bytes);
+  if (plan_.sharding() >= Plan::GRADIENTS) {
+    // Beside the shards a block's whole gradients, of which about half are on
+    // their way already.
+    const int64_t block = BlockParametersPerRank(model_, split_.tp);
+    const int64_t gradients = block * model_.gradient_bytes / 2;
+    if (plan_.sharding() == Plan::PARAMETERS) {
+      // The block at work and the one that is gathered ahead.
+      always.communication = 2 * block * model_.element_bytes +
+                             std::max(2 * bucket_bytes, gradients);
+    } else {
+      always.communication += gradients;
+    }
   }
   if (!parts_.has_value()) {
     // Gradients inside one block, and what it computes again.
