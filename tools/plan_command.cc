@@ -14,6 +14,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/plan.h"
 #include "scheduler/planner/charts.h"
+#include "scheduler/planner/measured_times.h"
 #include "scheduler/planner/report.h"
 #include "scheduler/planner/search.h"
 #include "scheduler/planner/skip_route.h"
@@ -111,6 +112,8 @@ absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
   for (const std::string& edit : edits) {
     RETURN_IF_ERROR(ApplyWhatIf(edit, input.cluster));
   }
+  ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
+  UseMeasuredTimes(cluster, input.model);
   ASSIGN_OR_RETURN(const int64_t best, arguments.GetInt("best"));
   if (best < 1 || best > 100) {
     return InvalidArgument("--best: found {}, expected 1 to 100", best);
@@ -203,6 +206,10 @@ absl::Status MakeAndPrint(const ParsedCommand& arguments) {
   }
   ASSIGN_OR_RETURN(const PlanReport report, MakePlan(input));
   const RankedPlan& chosen = report.best.front();
+  fmt::print("compute: {}\n\n",
+             input.model.measured.empty()
+                 ? "by FLOPs and rates (`trireme profile --job` measures it)"
+                 : "as measured for this job");
   fmt::print("{}\n{}\n{}\n{}", PlanTable(report), MemoryTable(chosen),
              VerdictSummary(input, report), ComparisonText(chosen));
   if (arguments.Has("why")) {

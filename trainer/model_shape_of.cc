@@ -34,6 +34,7 @@ ModelShape ModelShapeOf(const TrainingSetup& setup) {
   shape.head_flops =
       2.0 * static_cast<double>(dit.tokens() * h * dit.patch_channels());
   shape.element_bytes = DTypeSize(setup.dtype);
+  shape.dtype = DTypeName(setup.dtype);
   const bool masters = shape.element_bytes == 2;
   shape.gradient_bytes = setup.dtype == DType::kFloat64 ? 8 : 4;
   // Master weight, two moments and the average.

@@ -10,6 +10,7 @@
 #include "runtime/core/median.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
+#include "scheduler/planner/measured_times.h"
 #include "scheduler/planner/plan_costs.h"
 #include "scheduler/planner/skip_costs.h"
 #include "scheduler/planner/skip_route.h"
@@ -38,7 +39,8 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
                            factory.world_size(), cluster.num_ranks());
   }
   const int32_t node = cluster.node_of_rank[factory.world_rank()];
-  const ModelShape shape = ModelShapeOf(options.setup);
+  ModelShape shape = ModelShapeOf(options.setup);
+  UseMeasuredTimes(cluster, shape);
   // A unit sleeps once in each direction: no collective inside it has anything
   // to run behind.
   const RuntimeTraits traits = {.overlap_tensor_parallel = false,

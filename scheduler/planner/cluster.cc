@@ -66,6 +66,10 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
   RETURN_IF_ERROR(CheckNotNegative(name("achieved_fp32_flops"),
                                    device.achieved_fp32_flops()));
   RETURN_IF_ERROR(
+      CheckNotNegative(name("peak_fp64_flops"), device.peak_fp64_flops()));
+  RETURN_IF_ERROR(CheckNotNegative(name("achieved_fp64_flops"),
+                                   device.achieved_fp64_flops()));
+  RETURN_IF_ERROR(
       CheckPositive(name("memory_bytes_per_s"), device.memory_bytes_per_s()));
   RETURN_IF_ERROR(
       CheckNotNegative(name("host_bytes_per_s"), device.host_bytes_per_s()));
@@ -81,14 +85,21 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
   auto achieved = [](double value, double peak) {
     return value > 0 ? value : kDefaultGemmEfficiency * peak;
   };
+  const double achieved_fp32 =
+      achieved(device.achieved_fp32_flops(), device.peak_fp32_flops());
   return ClusterDevice{
       .name = device.name(),
       .peak_bf16_flops = device.peak_bf16_flops(),
       .peak_fp32_flops = device.peak_fp32_flops(),
       .achieved_bf16_flops =
           achieved(device.achieved_bf16_flops(), device.peak_bf16_flops()),
-      .achieved_fp32_flops =
-          achieved(device.achieved_fp32_flops(), device.peak_fp32_flops()),
+      .achieved_fp32_flops = achieved_fp32,
+      .peak_fp64_flops = device.peak_fp64_flops() > 0
+                             ? device.peak_fp64_flops()
+                             : device.peak_fp32_flops() / 2,
+      .achieved_fp64_flops = device.achieved_fp64_flops() > 0
+                                 ? device.achieved_fp64_flops()
+                                 : achieved_fp32 / 2,
       .memory_bytes =
           static_cast<int64_t>(device.memory_bytes() - device.reserved_bytes()),
       .memory_bytes_per_s = device.memory_bytes_per_s(),
@@ -176,7 +187,53 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
   return absl::OkStatus();
 }
 
+absl::Status CheckModelTimes(const Cluster& cluster, ClusterModel& model) {
+  for (int i = 0; i < cluster.model_times_size(); ++i) {
+    const Cluster::ModelTimes& times = cluster.model_times(i);
+    for (int j = 0; j < times.pieces_size(); ++j) {
+      const Cluster::PieceTime& piece = times.pieces(j);
+      const std::string field = fmt::format("model_times[{}].pieces[{}]", i, j);
+      const bool known =
+          std::any_of(model.devices.begin(), model.devices.end(),
+                      [&](const auto& d) { return d.name == piece.device(); });
+      if (!known) {
+        return FieldError(field + ".device",
+                          fmt::format("\"{}\"", piece.device()),
+                          "the name of an entry of devices");
+      }
+      for (const auto& [name, parts] :
+           {std::pair("tp", piece.tp()), std::pair("cp", piece.cp()),
+            std::pair("microbatch_size", piece.microbatch_size())}) {
+        if (parts < 1 || parts > kMaxRanks) {
+          return FieldError(fmt::format("{}.{}", field, name), parts,
+                            fmt::format("1 to {}", kMaxRanks));
+        }
+      }
+      RETURN_IF_ERROR(CheckPositive(field + ".forward_s", piece.forward_s()));
+      RETURN_IF_ERROR(CheckPositive(field + ".backward_s", piece.backward_s()));
+      if (!(piece.backward_weight_s() >= 0 &&
+            piece.backward_weight_s() <= piece.backward_s())) {
+        return FieldError(
+            field + ".backward_weight_s", piece.backward_weight_s(),
+            fmt::format("0 to the whole backward, {}", piece.backward_s()));
+      }
+    }
+    model.model_times.push_back(times);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+double ClusterDevice::PeakFlops(int64_t element_bytes) const {
+  if (element_bytes == 8) return peak_fp64_flops;
+  return element_bytes == 4 ? peak_fp32_flops : peak_bf16_flops;
+}
+
+double ClusterDevice::AchievedFlops(int64_t element_bytes) const {
+  if (element_bytes == 8) return achieved_fp64_flops;
+  return element_bytes == 4 ? achieved_fp32_flops : achieved_bf16_flops;
+}
 
 double ClusterLink::BytesPerSecond(int64_t flows) const {
   return std::min(bytes_per_s, shared_bytes_per_s / static_cast<double>(flows));
@@ -197,6 +254,7 @@ absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
     model.collective_slowdown = cluster.collective_slowdown();
   }
   RETURN_IF_ERROR(ResolveNodes(cluster, model));
+  RETURN_IF_ERROR(CheckModelTimes(cluster, model));
   const auto nodes = static_cast<size_t>(model.num_nodes());
   ClusterLink default_link;
   if (cluster.has_default_link()) {

@@ -62,9 +62,15 @@ struct ClusterDevice {
   double peak_fp32_flops = 0;
   double achieved_bf16_flops = 0;
   double achieved_fp32_flops = 0;
+  double peak_fp64_flops = 0;
+  double achieved_fp64_flops = 0;
   int64_t memory_bytes = 0;  // that a process can use
   double memory_bytes_per_s = 0;
   double host_bytes_per_s = 0;
+
+  // FLOP/s in elements of 2, 4 or 8 bytes.
+  double PeakFlops(int64_t element_bytes) const;
+  double AchievedFlops(int64_t element_bytes) const;
 };
 
 // Every field has its value.
@@ -80,6 +86,8 @@ struct ClusterModel {
   double collective_slowdown = 1;
   // node_of_rank[physical rank].
   std::vector<int32_t> node_of_rank;
+  // Checked; measured_times.h picks those of a model.
+  std::vector<Cluster::ModelTimes> model_times;
 
   int32_t num_nodes() const { return static_cast<int32_t>(nodes.size()); }
   int64_t num_ranks() const {

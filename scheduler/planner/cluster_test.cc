@@ -88,6 +88,16 @@ TEST(Cluster, ErrorsNameTheField) {
        }},
       {"cluster.devices[1].name: ",
        [](Cluster& c) { *c.add_devices() = c.devices(0); }},
+      {"cluster.model_times[0].pieces[0].device: ",
+       [](Cluster& c) { c.add_model_times()->add_pieces(); }},
+      {"cluster.model_times[0].pieces[0].forward_s: ",
+       [](Cluster& c) {
+         Cluster::PieceTime& piece = *c.add_model_times()->add_pieces();
+         piece.set_device(c.devices(0).name());
+         piece.set_tp(1);
+         piece.set_cp(1);
+         piece.set_microbatch_size(1);
+       }},
       {"cluster.default_link: ", [](Cluster& c) { c.clear_default_link(); }},
       {"cluster.links[0]: ", [](Cluster& c) { c.add_links()->set_from(7); }},
   };

@@ -144,9 +144,7 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
   estimate.samples_per_s = batch / estimate.step_s;
   double peak = 0;
   for (const int32_t node : cluster.node_of_rank) {
-    const ClusterDevice& device = cluster.DeviceOfNode(node);
-    peak += model.element_bytes == 2 ? device.peak_bf16_flops
-                                     : device.peak_fp32_flops;
+    peak += cluster.DeviceOfNode(node).PeakFlops(model.element_bytes);
   }
   estimate.mfu = ModelTrainingFlops(model) * estimate.samples_per_s / peak;
   return estimate;

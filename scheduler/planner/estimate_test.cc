@@ -175,6 +175,45 @@ TEST(Estimate, MeasuredBlocksOverrideTheArithmetic) {
   EXPECT_NEAR(estimate->step_s, 8 * 16 * 1.5, 0.5);
 }
 
+// Plans whose split was not measured are compared with those whose split was:
+// what the measurement says of one says the same of the others.
+TEST(Estimate, TheNearestMeasurementScalesOtherSplits) {
+  const ClusterModel cluster = Nodes(1, 4);
+  const RuntimeTraits traits;
+  auto block = [&](const ModelShape& model, const Split& split) {
+    Plan rest;
+    rest.set_microbatch_size(1);
+    const Plan plan = PlanOf(split, rest);
+    return PlanCoster(model, cluster, plan, traits).ArithmeticOn(0).block;
+  };
+  const Split whole = {.dp = 4}, halves = {.tp = 2, .dp = 2};
+  ModelShape model = Dit();
+  const ArithmeticSeconds one = block(model, whole);
+  const ArithmeticSeconds two = block(model, halves);
+  model.measured = {{.device = "A100",
+                     .forward_s = 3 * one.forward_s,
+                     .backward_s = 2 * one.backward_s,
+                     .backward_weight_s = one.backward_s}};
+  EXPECT_NEAR(block(model, whole).forward_s, 3 * one.forward_s, 1e-12);
+  EXPECT_NEAR(block(model, halves).forward_s, 3 * two.forward_s, 1e-12);
+  EXPECT_NEAR(block(model, halves).backward_s, 2 * two.backward_s, 1e-12);
+  EXPECT_NEAR(block(model, halves).backward_weight_s, two.backward_s, 1e-12);
+  // The nearest one counts.
+  model.measured.push_back({.device = "A100",
+                            .tp = 4,
+                            .forward_s = two.forward_s,
+                            .backward_s = two.backward_s});
+  model.measured.push_back({.device = "A100",
+                            .tp = 2,
+                            .forward_s = 5 * two.forward_s,
+                            .backward_s = two.backward_s});
+  EXPECT_NEAR(block(model, halves).forward_s, 5 * two.forward_s, 1e-12);
+  EXPECT_NEAR(block(model, whole).forward_s, 3 * one.forward_s, 1e-12);
+  // Other devices are not like this one.
+  for (MeasuredPiece& piece : model.measured) piece.device = "B200";
+  EXPECT_NEAR(block(model, halves).forward_s, two.forward_s, 1e-12);
+}
+
 // The search discards plans by these bounds: a bound above the truth would
 // discard the best plan.
 TEST(Estimate, BoundsAreBelowTheSimulation) {

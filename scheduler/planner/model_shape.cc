@@ -92,16 +92,16 @@ absl::Status CheckModelShape(const ModelShape& model) {
   RETURN_IF_ERROR(check("tokens", model.tokens, 1));
   RETURN_IF_ERROR(check("text_tokens", model.text_tokens, 0));
   RETURN_IF_ERROR(check("vocabulary", model.vocabulary, 0));
-  if (model.element_bytes != 2 && model.element_bytes != 4) {
+  if (model.element_bytes != 2 && model.element_bytes != 4 &&
+      model.element_bytes != 8) {
     return InvalidArgument(
-        "model.element_bytes: found {}, expected 2 or 4 (a job's precision "
-        "BF16, "
-        "FP16 or FP32): clusters say nothing about the speed of others",
+        "model.element_bytes: found {}, expected 2, 4 or 8 (a job's precision "
+        "BF16, FP16, FP32 or FP64)",
         model.element_bytes);
   }
   for (size_t i = 0; i < model.measured.size(); ++i) {
-    const MeasuredBlock& block = model.measured[i];
-    for (const double seconds : {block.forward_s, block.backward_s}) {
+    const MeasuredPiece& piece = model.measured[i];
+    for (const double seconds : {piece.forward_s, piece.backward_s}) {
       if (!(seconds > 0) || !std::isfinite(seconds)) {
         return InvalidArgument(
             "model.measured[{}]: found {} seconds, expected a positive number",

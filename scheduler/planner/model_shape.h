@@ -11,6 +11,7 @@
 #ifndef TRIREME_SCHEDULER_PLANNER_MODEL_SHAPE_H_
 #define TRIREME_SCHEDULER_PLANNER_MODEL_SHAPE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -24,17 +25,24 @@
 
 namespace trireme {
 
-// Measured seconds of one block on one kind of device. Overrides what FLOPs and
-// rates give, for exactly this split.
-struct MeasuredBlock {
+// The pieces of a model that have costs of their own.
+enum class ModelPiece { kBlock, kEmbedding, kHead };
+inline constexpr size_t kNumModelPieces = 3;
+
+// Measured seconds of one piece on one kind of device. Overrides what FLOPs and
+// rates give for this split; what they give for others is scaled as the nearest
+// split that was measured says.
+struct MeasuredPiece {
+  ModelPiece piece = ModelPiece::kBlock;
   std::string device;  // name in the cluster
   int64_t tp = 1;
   int64_t cp = 1;
+  bool sequence_parallel = false;
   int64_t microbatch_size = 1;
   // Compute only: no communication, no recomputation.
   double forward_s = 0;
   double backward_s = 0;
-  // Of the backward, what can be put off (weight gradients). 0: half.
+  // Of the backward, what can be put off (weight gradients).
   double backward_weight_s = 0;
 };
 
@@ -77,13 +85,15 @@ struct ModelShape {
   double embedding_flops = 0;
   int64_t head_parameters = 0;
   double head_flops = 0;
-  // Of weights and activations: 2 (bf16, fp16) or 4.
+  // Of weights and activations: 2 (bf16, fp16), 4 or 8 (fp64).
   int64_t element_bytes = 2;
+  // "bf16", "fp16", "fp32", "fp64"; empty: no measured times are looked for.
+  std::string dtype;
   // Of one parameter's gradient, and of its optimizer state (fp32 master
   // weight and two moments; no master where weights are fp32 already).
   int64_t gradient_bytes = 4;
   int64_t optimizer_bytes = 12;
-  std::vector<MeasuredBlock> measured;
+  std::vector<MeasuredPiece> measured;
   // Memory of the model's parts, in place of the formulas below; null, and
   // nothing for a split that the model cannot have: none is known. `deferred`:
   // weight gradients are put off. A pure function.

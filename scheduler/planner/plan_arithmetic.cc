@@ -1,5 +1,9 @@
 // What arithmetic on a plan's ranks takes, without communication.
 
+#include <cmath>
+#include <limits>
+#include <string>
+
 #include "scheduler/planner/plan_costs.h"
 
 namespace trireme {
@@ -12,14 +16,109 @@ constexpr double kBackwardElementwise = 1.5;
 // Reads and writes of the logits in the loss and its gradient, in fp32.
 constexpr double kLogitPasses = 6;
 
+// How unlike two ways to divide a microbatch are: by how many doublings.
+double Distance(const MeasuredPiece& measured, const BlockSplit& split) {
+  auto doublings = [](int64_t a, int64_t b) {
+    return std::abs(std::log2(static_cast<double>(a) / static_cast<double>(b)));
+  };
+  return doublings(measured.tp, split.tp) + doublings(measured.cp, split.cp) +
+         doublings(measured.microbatch_size, split.microbatch_size) +
+         (measured.sequence_parallel != split.sequence_parallel ? 0.5 : 0);
+}
+
+double Seconds(const MeasuredPiece& measured) {
+  return measured.forward_s + measured.backward_s;
+}
+
 }  // namespace
 
-double PlanCoster::SecondsOf(double flops, double bytes, int32_t node) const {
-  const ClusterDevice& device = cluster_.DeviceOfNode(node);
-  const double rate = model_.element_bytes == 2 ? device.achieved_bf16_flops
-                                                : device.achieved_fp32_flops;
-  return (flops / rate + bytes / device.memory_bytes_per_s) *
-         cluster_.nodes[node].slowdown;
+// For each device and piece, from the measured split nearest to the plan's; for
+// a device without a name, of the fastest device's.
+PlanCoster::Corrections PlanCoster::MakeCorrections() const {
+  if (model_.measured.empty()) return {};
+  Corrections corrections(cluster_.devices.size());
+  for (size_t device = 0; device < corrections.size(); ++device) {
+    std::array<double, kNumModelPieces> distance;
+    distance.fill(std::numeric_limits<double>::infinity());
+    std::array<const MeasuredPiece*, kNumModelPieces> nearest{};
+    for (const MeasuredPiece& measured : model_.measured) {
+      const std::string& name = cluster_.devices[device].name;
+      if (!name.empty() && measured.device != name) continue;
+      const auto piece = static_cast<size_t>(measured.piece);
+      const double away = Distance(measured, split_);
+      if (away > distance[piece]) continue;
+      if (away == distance[piece] &&
+          Seconds(measured) >= Seconds(*nearest[piece])) {
+        continue;
+      }
+      distance[piece] = away;
+      nearest[piece] = &measured;
+    }
+    for (size_t piece = 0; piece < nearest.size(); ++piece) {
+      if (nearest[piece] == nullptr) continue;
+      const MeasuredPiece& measured = *nearest[piece];
+      BlockSplit split = split_;
+      split.tp = measured.tp;
+      split.cp = measured.cp;
+      split.microbatch_size = measured.microbatch_size;
+      split.sequence_parallel = measured.sequence_parallel;
+      const ArithmeticSeconds formula =
+          FormulaOf(measured.piece, split, cluster_.devices[device]);
+      corrections[device][piece] = MeasuredCorrection{
+          .forward = measured.forward_s / formula.forward_s,
+          .backward = measured.backward_s / formula.backward_s,
+          .weight_share = measured.backward_weight_s / measured.backward_s};
+    }
+  }
+  return corrections;
+}
+
+ArithmeticSeconds PlanCoster::FormulaOf(ModelPiece piece,
+                                        const BlockSplit& split,
+                                        const ClusterDevice& device) const {
+  auto seconds = [&](double flops, double bytes) {
+    return flops / device.AchievedFlops(model_.element_bytes) +
+           bytes / device.memory_bytes_per_s;
+  };
+  if (piece == ModelPiece::kBlock) {
+    const double moved = ElementwiseBytes(model_, split);
+    const double products = ProductFlopsOnRank(model_, split);
+    const double flops = products + AttentionFlopsOnRank(model_, split);
+    return {.forward_s = seconds(flops, moved),
+            .backward_s = seconds(2 * flops, kBackwardElementwise * moved),
+            .backward_weight_s = seconds(products, 0)};
+  }
+  const double share = static_cast<double>(split.microbatch_size) /
+                       static_cast<double>(split.tp * split.cp);
+  const double boundary =
+      2.0 * static_cast<double>(BoundaryBytes(model_, split));
+  double forward = 0;
+  if (piece == ModelPiece::kEmbedding) {
+    forward = seconds(model_.embedding_flops * share, boundary);
+  } else {
+    const double logits = static_cast<double>(model_.tokens) *
+                          static_cast<double>(model_.vocabulary);
+    forward = seconds(HeadFlops(model_) * share,
+                      logits * share * kLogitPasses * 4 / 2 + boundary);
+  }
+  return {.forward_s = forward, .backward_s = 2 * forward};
+}
+
+ArithmeticSeconds PlanCoster::SecondsOf(ModelPiece piece, int32_t node) const {
+  ArithmeticSeconds time =
+      FormulaOf(piece, split_, cluster_.DeviceOfNode(node));
+  const double slowdown = cluster_.nodes[node].slowdown;
+  time.forward_s *= slowdown;
+  time.backward_s *= slowdown;
+  time.backward_weight_s *= slowdown;
+  if (corrections_.empty()) return time;
+  const std::optional<MeasuredCorrection>& correction =
+      corrections_[cluster_.nodes[node].device][static_cast<size_t>(piece)];
+  if (!correction.has_value()) return time;
+  time.forward_s *= correction->forward;
+  time.backward_s *= correction->backward;
+  time.backward_weight_s = time.backward_s * correction->weight_share;
+  return time;
 }
 
 // Reads weight, gradient and state, writes weight and state.
@@ -27,44 +126,33 @@ double PlanCoster::UpdateSeconds(double parameters, int32_t node) const {
   const auto bytes =
       static_cast<double>(model_.element_bytes + model_.gradient_bytes +
                           2 * model_.optimizer_bytes);
-  return SecondsOf(0, parameters * bytes, node);
+  return ElementwiseSeconds(parameters * bytes, node);
+}
+
+double PlanCoster::ElementwiseSeconds(double bytes, int32_t node) const {
+  return bytes / cluster_.DeviceOfNode(node).memory_bytes_per_s *
+         cluster_.nodes[node].slowdown;
 }
 
 DeviceArithmetic PlanCoster::ArithmeticOn(int32_t node) const {
-  const double embedding = EmbeddingSeconds(node);
-  const double head = HeadSeconds(node);
   const BlockTime block = ArithmeticOfBlock(node, /*recomputed=*/false);
-  return {.embedding = {embedding, 2 * embedding, 0},
+  return {.embedding = SecondsOf(ModelPiece::kEmbedding, node),
           .block = {block.forward_s, block.backward_s, block.backward_weight_s},
-          .head = {head, 2 * head, 0},
+          .head = SecondsOf(ModelPiece::kHead, node),
           .update_s = UpdateSeconds(1, node)};
 }
 
 PlanCoster::BlockTime PlanCoster::ArithmeticOfBlock(int32_t node,
                                                     bool recomputed) const {
-  const double moved = ElementwiseBytes(model_, split_);
-  const double products = ProductFlopsOnRank(model_, split_);
-  const double flops = products + AttentionFlopsOnRank(model_, split_);
+  const ArithmeticSeconds seconds = SecondsOf(ModelPiece::kBlock, node);
   BlockTime time;
-  time.forward_s = SecondsOf(flops, moved, node);
-  time.backward_s = SecondsOf(2 * flops, kBackwardElementwise * moved, node);
-  time.backward_weight_s = SecondsOf(products, 0, node);
-  for (const MeasuredBlock& block : model_.measured) {
-    if (block.device == cluster_.DeviceOfNode(node).name &&
-        block.tp == split_.tp && block.cp == split_.cp &&
-        block.microbatch_size == split_.microbatch_size) {
-      const double slowdown = cluster_.nodes[node].slowdown;
-      time.forward_s = block.forward_s * slowdown;
-      time.backward_s = block.backward_s * slowdown;
-      time.backward_weight_s =
-          (block.backward_weight_s > 0 ? block.backward_weight_s
-                                       : block.backward_s / 2) *
-          slowdown;
-    }
-  }
+  time.forward_s = seconds.forward_s;
+  time.backward_s = seconds.backward_s;
+  time.backward_weight_s = seconds.backward_weight_s;
   if (plan_.recompute() == Plan::SELECTIVE) {
     // Norms and the activation function again: half of what a forward moves.
-    time.parts.recompute_s = SecondsOf(0, moved / 2, node);
+    time.parts.recompute_s =
+        ElementwiseSeconds(ElementwiseBytes(model_, split_) / 2, node);
   } else if (recomputed) {
     time.parts.recompute_s = time.forward_s;
   }
@@ -75,35 +163,20 @@ PlanCoster::BlockTime PlanCoster::ArithmeticOfBlock(int32_t node,
 double PlanCoster::StageArithmetic(int32_t node, int32_t pp) const {
   const BlockTime kept = ArithmeticOfBlock(node, /*recomputed=*/false);
   const BlockTime again = ArithmeticOfBlock(node, /*recomputed=*/true);
+  const auto whole = [&](ModelPiece piece) {
+    const ArithmeticSeconds seconds = SecondsOf(piece, node);
+    return seconds.forward_s + seconds.backward_s;
+  };
   double seconds = 0;
   for (size_t stage = 0; stage < stages_.size(); ++stage) {
     if (stages_[stage].rank != pp) continue;
     const auto [recomputed, others] = BlocksOf(static_cast<int32_t>(stage));
     seconds += recomputed * (again.forward_s + again.backward_s) +
                others * (kept.forward_s + kept.backward_s);
-    if (stage == 0) seconds += 3 * EmbeddingSeconds(node);
-    if (stage + 1 == stages_.size()) seconds += 3 * HeadSeconds(node);
+    if (stage == 0) seconds += whole(ModelPiece::kEmbedding);
+    if (stage + 1 == stages_.size()) seconds += whole(ModelPiece::kHead);
   }
   return seconds;
-}
-
-double PlanCoster::EmbeddingSeconds(int32_t node) const {
-  const double share = static_cast<double>(split_.microbatch_size) /
-                       static_cast<double>(split_.tp * split_.cp);
-  return SecondsOf(model_.embedding_flops * share,
-                   2.0 * static_cast<double>(BoundaryBytes(model_, split_)),
-                   node);
-}
-
-double PlanCoster::HeadSeconds(int32_t node) const {
-  const double share = static_cast<double>(split_.microbatch_size) /
-                       static_cast<double>(split_.tp * split_.cp);
-  const double logits = static_cast<double>(model_.tokens) *
-                        static_cast<double>(model_.vocabulary);
-  return SecondsOf(HeadFlops(model_) * share,
-                   logits * share * kLogitPasses * 4 / 2 +
-                       2.0 * static_cast<double>(BoundaryBytes(model_, split_)),
-                   node);
 }
 
 }  // namespace trireme

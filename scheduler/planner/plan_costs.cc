@@ -79,6 +79,7 @@ PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
       pp_(static_cast<int32_t>(plan.grid().pp())),
       stages_(StagesOf(plan)),
       block_collectives_(BlockCollectives(model, split_)),
+      corrections_(MakeCorrections()),
       rings_(std::move(rings)) {
   CHECK_EQ(GridSize(plan.grid()), cluster.num_ranks());
   if (rings_ == nullptr) {
@@ -329,8 +330,12 @@ PartitionCosts PlanCoster::BlockTimes() const {
   }
   PartitionCosts costs;
   costs.blocks.assign(model_.layers, blocks[fastest]);
-  costs.embedding = 3 * EmbeddingSeconds(slowest[fastest]);
-  costs.head = 3 * HeadSeconds(slowest[fastest]);
+  const auto whole = [&](ModelPiece piece) {
+    const ArithmeticSeconds seconds = SecondsOf(piece, slowest[fastest]);
+    return seconds.forward_s + seconds.backward_s;
+  };
+  costs.embedding = whole(ModelPiece::kEmbedding);
+  costs.head = whole(ModelPiece::kHead);
   for (size_t pp = 0; pp < blocks.size() && !alike; ++pp) {
     costs.slowness.push_back(blocks[pp] / blocks[fastest]);
   }
@@ -382,19 +387,22 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     const auto [recomputed, others] = BlocksOf(stage);
     add(recomputed, again[pp]);
     add(others, kept[pp]);
-    const auto add_end = [&](double seconds,
+    const auto add_end = [&](const ArithmeticSeconds& seconds,
                              const std::vector<BlockCollective>& collectives) {
       BlockTime end;
-      end.forward_s = seconds;
-      end.backward_s = 2 * seconds;
+      end.forward_s = seconds.forward_s;
+      end.backward_s = seconds.backward_s;
+      end.backward_weight_s = seconds.backward_weight_s;
       AddCollectives(collectives, rings[pp], /*recomputed=*/false, end);
       add(1, end);
     };
     if (stage == 0) {
-      add_end(EmbeddingSeconds(node), EmbeddingCollectives(model_, split_));
+      add_end(SecondsOf(ModelPiece::kEmbedding, node),
+              EmbeddingCollectives(model_, split_));
     }
     if (stage == num_stages - 1) {
-      add_end(HeadSeconds(node), HeadCollectives(model_, split_));
+      add_end(SecondsOf(ModelPiece::kHead, node),
+              HeadCollectives(model_, split_));
     }
     chunk.backward_input_s = chunk.backward_s - chunk.backward_weight_s;
     chunk.message_bytes =

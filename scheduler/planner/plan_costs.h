@@ -9,6 +9,7 @@
 #ifndef TRIREME_SCHEDULER_PLANNER_PLAN_COSTS_H_
 #define TRIREME_SCHEDULER_PLANNER_PLAN_COSTS_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -107,6 +108,14 @@ struct DeviceArithmetic {
   double update_s = 0;
 };
 
+// Measured times relative to what FLOPs and rates give.
+struct MeasuredCorrection {
+  double forward = 1;
+  double backward = 1;
+  // Of the backward, what can be put off.
+  double weight_share = 0;
+};
+
 class PlanCoster {
  public:
   // `plan`: resolved, and with as many ranks as the cluster. All must outlive
@@ -142,6 +151,9 @@ class PlanCoster {
     double backward_weight_s = 0;
     ChunkParts parts;
   };
+  // By device and piece; empty where nothing was measured.
+  using Corrections = std::vector<
+      std::array<std::optional<MeasuredCorrection>, kNumModelPieces>>;
 
   PlanRings MakeRings() const;
   int32_t Physical(int64_t tp, int64_t cp, int64_t dp, int64_t pp) const;
@@ -155,10 +167,14 @@ class PlanCoster {
   std::pair<double, double> BlocksOf(int32_t stage) const;
   // Arithmetic of one block on one node's devices.
   BlockTime ArithmeticOfBlock(int32_t node, bool recomputed) const;
-  double SecondsOf(double flops, double bytes, int32_t node) const;
+  Corrections MakeCorrections() const;
+  // By FLOPs, bytes and the device's rates.
+  ArithmeticSeconds FormulaOf(ModelPiece piece, const BlockSplit& split,
+                              const ClusterDevice& device) const;
+  // On one of the node's devices, by what was measured where it was.
+  ArithmeticSeconds SecondsOf(ModelPiece piece, int32_t node) const;
+  double ElementwiseSeconds(double bytes, int32_t node) const;
   double UpdateSeconds(double parameters, int32_t node) const;
-  double EmbeddingSeconds(int32_t node) const;
-  double HeadSeconds(int32_t node) const;
   // Makes room in `time`, which is arithmetic alone, for the collectives.
   void AddCollectives(const std::vector<BlockCollective>& collectives,
                       const BlockRings& rings, bool recomputed,
@@ -183,6 +199,7 @@ class PlanCoster {
   const int32_t tp_, cp_, dp_, pp_;
   const std::vector<StageLocation> stages_;
   const std::vector<BlockCollective> block_collectives_;
+  const Corrections corrections_;
   std::shared_ptr<const PlanRings> rings_;
   // Absent where the model has no measured memory.
   std::optional<MeasuredMemory> parts_, parts_kept_;

@@ -168,12 +168,16 @@ ClusterModel BestCase(const ClusterModel& cluster) {
         std::max(device.achieved_bf16_flops, its.achieved_bf16_flops);
     device.achieved_fp32_flops =
         std::max(device.achieved_fp32_flops, its.achieved_fp32_flops);
+    device.achieved_fp64_flops =
+        std::max(device.achieved_fp64_flops, its.achieved_fp64_flops);
     device.memory_bytes_per_s =
         std::max(device.memory_bytes_per_s, its.memory_bytes_per_s);
     for (int32_t to = 0; to < cluster.num_nodes(); ++to) {
       if (to != i) take_faster(cluster.LinkBetweenNodes(i, to), link);
     }
   }
+  // As fast as the fastest of those whose times were measured.
+  device.name.clear();
   for (ClusterNode& other : best.nodes) {
     other.device = node.device;
     other.link = node.link;

@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/plan.h"
+#include "scheduler/planner/measured_times.h"
 
 namespace trireme {
 namespace {
@@ -110,6 +111,66 @@ TEST(Search, IsDeterministic) {
   const PlanReport b = Planned(input);
   EXPECT_EQ(a.best.front().plan.SerializeAsString(),
             b.best.front().plan.SerializeAsString());
+}
+
+// What a profile measured decides how many blocks each stage has: else the
+// stage with a slow embedding holds all others up.
+TEST(Search, MeasuredTimesMoveTheCut) {
+  PlannerInput input = Input({.nodes = 1, .devices_per_node = 4}, 16);
+  input.model.dtype = "bf16";
+  const Candidate candidate = {.tp = 1, .cp = 1, .dp = 1, .pp = 4};
+  auto cut = [&] {
+    std::vector<uint32_t> blocks;
+    const auto cluster = ResolveCluster(input.cluster);
+    EXPECT_TRUE(cluster.ok()) << cluster.status();
+    UseMeasuredTimes(*cluster, input.model);
+    const auto plan = PlanOfCandidate(input.model, *cluster, input.global_batch,
+                                      input.traits, candidate);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    for (const auto& stage : plan->stages()) blocks.push_back(stage.blocks());
+    return blocks;
+  };
+  EXPECT_EQ(cut(), (std::vector<uint32_t>{3, 3, 3, 3}));
+
+  Cluster::ModelTimes& times = *input.cluster.add_model_times();
+  times = SizesOf(input.model);
+  auto add = [&](Cluster::PieceTime::Piece piece, double forward_s) {
+    Cluster::PieceTime& time = *times.add_pieces();
+    time.set_piece(piece);
+    time.set_device(input.cluster.devices(0).name());
+    time.set_tp(1);
+    time.set_cp(1);
+    time.set_microbatch_size(1);
+    time.set_forward_s(forward_s);
+    time.set_backward_s(2 * forward_s);
+    time.set_backward_weight_s(forward_s);
+  };
+  add(Cluster::PieceTime::BLOCK, 1e-3);
+  add(Cluster::PieceTime::EMBEDDING, 2e-3);
+  add(Cluster::PieceTime::HEAD, 1e-4);
+  // 2 + 1.5 blocks' time would be best.
+  EXPECT_EQ(cut(), (std::vector<uint32_t>{1, 4, 4, 3}));
+  times.mutable_pieces(0)->set_forward_s(1e-2);
+  times.mutable_pieces(0)->set_backward_s(2e-2);
+  EXPECT_EQ(cut(), (std::vector<uint32_t>{3, 3, 3, 3}));
+  // Those of another model are not taken.
+  times.set_hidden(times.hidden() / 2);
+  EXPECT_EQ(cut(), (std::vector<uint32_t>{3, 3, 3, 3}));
+  EXPECT_TRUE(input.model.measured.empty());
+}
+
+// A job in fp64 can be planned like any other: slower, and with more memory.
+TEST(Search, PlansFp64) {
+  PlannerInput input = Input({.nodes = 1, .devices_per_node = 4}, 16);
+  const PlanReport half = Planned(input);
+  input.model.element_bytes = 8;
+  input.model.gradient_bytes = 8;
+  input.model.optimizer_bytes = 16;
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty() || half.best.empty());
+  EXPECT_GT(report.best[0].estimate.step_s, 10 * half.best[0].estimate.step_s);
+  EXPECT_GT(report.best[0].estimate.mfu, 0.1);
+  EXPECT_LT(report.best[0].estimate.mfu, 1);
 }
 
 TEST(Search, MemoryDecidesAndSaysSo) {
