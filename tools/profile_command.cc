@@ -8,12 +8,16 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "models/data/dataset.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
+#include "trainer/batches.h"
 #include "trainer/config/textproto.h"
+#include "trainer/job.h"
+#include "trainer/job_file.h"
 #include "trainer/memory_limit.h"
 #include "trainer/profile_cluster.h"
 
@@ -34,7 +38,33 @@ absl::Status StartRanks(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(const std::string self, ThisProgram());
   std::vector<std::string> command = start.command;
   command.insert(command.end(), {self, kName, "--out=" + arguments.Get("out")});
+  if (arguments.Has("job")) command.push_back("--job=" + arguments.Get("job"));
+  for (const std::string& assignment : arguments.All("set")) {
+    command.push_back("--set=" + assignment);
+  }
   return Become(std::move(command), start.environment);
+}
+
+struct ProfiledJob {
+  Job job;
+  // Nothing without --job.
+  std::optional<TrainingSetup> setup;
+};
+
+absl::StatusOr<ProfiledJob> JobOf(const ParsedCommand& arguments) {
+  if (!arguments.Has("job")) {
+    if (!arguments.All("set").empty()) {
+      return InvalidArgument("--set: found without --job, expected with it");
+    }
+    return ProfiledJob();
+  }
+  ASSIGN_OR_RETURN(JobFile job,
+                   LoadJobFile(arguments.Get("job"), arguments.All("set"), {}));
+  ASSIGN_OR_RETURN(const auto dataset, OpenDataset(job.job.data()));
+  const auto setup =
+      ResolveJob(job.job, {dataset->size(), dataset->num_classes()});
+  RETURN_IF_ERROR(job.locations.Locate(setup.status()));
+  return ProfiledJob{job.job, *setup};
 }
 
 absl::Status Profile(const ParsedCommand& arguments, MpiWorld& world) {
@@ -44,7 +74,9 @@ absl::Status Profile(const ParsedCommand& arguments, MpiWorld& world) {
   }
   ProfileOptions options;
   options.host = host.data();
-  options.memory_bytes = MemoryLimit(Job(), world.local_size());
+  ASSIGN_OR_RETURN(const ProfiledJob job, JobOf(arguments));
+  options.memory_bytes = MemoryLimit(job.job, world.local_size());
+  if (job.setup.has_value()) options.job = &*job.setup;
   CpuDevice device(options.memory_bytes);
   ASSIGN_OR_RETURN(const ClusterProfile profile,
                    ProfileCluster(options, device, world));
@@ -81,11 +113,20 @@ Command ProfileCommand() {
                     .value = "LIST",
                     .help = "starts the ranks of these machines, as "
                             "a:4,b:4"},
+                   {.name = "job",
+                    .value = "FILE",
+                    .help = "also times the blocks, embedding and head of this "
+                            "job's model, as its plans may divide them"},
+                   {.name = "set",
+                    .value = "FIELD=VALUE",
+                    .help = "overrides a field of the job",
+                    .repeated = true},
                    {.name = "out",
                     .value = "FILE",
                     .default_value = "cluster.textproto",
                     .help = "the cluster"}},
-       .example = "trireme profile --hosts a:8,b:8 --out cluster.textproto"},
+       .example = "trireme profile --hosts a:8,b:8 --job job.textproto "
+                  "--out cluster.textproto"},
       Run};
 }
 

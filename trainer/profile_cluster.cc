@@ -16,6 +16,9 @@
 #include "runtime/ops/pointwise.h"
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/collectives.h"
+#include "scheduler/planner/measured_times.h"
+#include "trainer/model_shape_of.h"
+#include "trainer/piece_times.h"
 #include "trainer/profile_statistics.h"
 
 namespace trireme {
@@ -79,6 +82,7 @@ Cluster::Link LinkOf(const LinkMeasurement& measured) {
   if (measured.shared_bytes_per_s > 0) {
     link.set_shared_bytes_per_s(measured.shared_bytes_per_s);
   }
+  link.set_spread(measured.spread);
   return link;
 }
 
@@ -160,6 +164,46 @@ Cluster::NodeCollective CollectiveOf(int members, const GroupTimes& times) {
   return collective;
 }
 
+Cluster::PieceTime::Piece PieceOf(ModelPiece piece) {
+  switch (piece) {
+    case ModelPiece::kEmbedding:
+      return Cluster::PieceTime::EMBEDDING;
+    case ModelPiece::kHead:
+      return Cluster::PieceTime::HEAD;
+    default:
+      return Cluster::PieceTime::BLOCK;
+  }
+}
+
+// The job's pieces in the cluster, whose devices are one for each node.
+void AddPieceTimes(const TrainingSetup& job,
+                   const std::vector<NodePieceSeconds>& found,
+                   ClusterProfile& profile) {
+  Cluster::ModelTimes& times = *profile.cluster.add_model_times();
+  times = SizesOf(ModelShapeOf(job));
+  for (const auto& [node, split, piece, seconds] : found) {
+    Cluster::PieceTime& entry = *times.add_pieces();
+    entry.set_piece(PieceOf(piece));
+    entry.set_device(profile.cluster.devices(node).name());
+    entry.set_tp(split.tp);
+    entry.set_cp(split.cp);
+    entry.set_sequence_parallel(split.sequence_parallel);
+    entry.set_microbatch_size(split.microbatch_size);
+    entry.set_forward_s(seconds.forward_s);
+    entry.set_backward_s(seconds.backward_s);
+    entry.set_backward_weight_s(seconds.backward_weight_s);
+    entry.set_spread(seconds.spread);
+    profile.report += fmt::format(
+        "{}: {} of {} samples, tp {}{}, cp {}: forward {:.3g} s, backward "
+        "{:.3g} s, of it weights {:.3g} s (spread {:.0f} %)\n",
+        profile.cluster.nodes(node).name(),
+        Cluster::PieceTime::Piece_Name(entry.piece()), split.microbatch_size,
+        split.tp, split.sequence_parallel ? " with sequence parallelism" : "",
+        split.cp, seconds.forward_s, seconds.backward_s,
+        seconds.backward_weight_s, 100 * seconds.spread);
+  }
+}
+
 // By the figures of the links.
 absl::StatusOr<double> AllReduceSeconds(const Cluster& cluster) {
   ASSIGN_OR_RETURN(const ClusterModel model, ResolveCluster(cluster));
@@ -201,8 +245,20 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
       GatherRows(device, *world,
                  {GemmRate(device, DType::kBFloat16, options.repetitions),
                   GemmRate(device, DType::kFloat32, options.repetitions),
+                  GemmRate(device, DType::kFloat64, options.repetitions),
                   ElementwiseRate(device, options.repetitions),
                   static_cast<double>(options.memory_bytes)});
+
+  std::vector<NodePieceSeconds> pieces;
+  if (options.job != nullptr) {
+    std::vector<int> counts(node_of.back() + 1, 0);
+    for (const int node : node_of) ++counts[node];
+    pieces = TimePieces(
+        *options.job,
+        SplitsToTime(*options.job, ranks,
+                     *std::min_element(counts.begin(), counts.end())),
+        options.piece_repetitions, device, *world, node_of);
+  }
 
   const LinkMeasurements measurements =
       MeasureLinks(options.links, device, *world, node_of);
@@ -220,7 +276,7 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   profile.cluster.set_collectives(Cluster::DIRECT);
 
   for (int node = 0; node <= node_of.back(); ++node) {
-    std::vector<double> bf16, fp32, memory;
+    std::vector<double> bf16, fp32, fp64, memory;
     int64_t bytes = std::numeric_limits<int64_t>::max();
     int count = 0, first = -1;
     for (int i = 0; i < ranks; ++i) {
@@ -229,8 +285,9 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
       ++count;
       bf16.push_back(rates[i][0]);
       fp32.push_back(rates[i][1]);
-      memory.push_back(rates[i][2]);
-      bytes = std::min(bytes, static_cast<int64_t>(rates[i][3]));
+      fp64.push_back(rates[i][2]);
+      memory.push_back(rates[i][3]);
+      bytes = std::min(bytes, static_cast<int64_t>(rates[i][4]));
     }
     Cluster::Device& kind = *profile.cluster.add_devices();
     kind.set_name(fmt::format("cpu of {}", hosts[first]));
@@ -238,6 +295,8 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
     kind.set_peak_fp32_flops(Median(fp32));
     kind.set_achieved_bf16_flops(Median(bf16));
     kind.set_achieved_fp32_flops(Median(fp32));
+    kind.set_peak_fp64_flops(Median(fp64));
+    kind.set_achieved_fp64_flops(Median(fp64));
     kind.set_memory_bytes(bytes);
     kind.set_memory_bytes_per_s(Median(memory));
     Cluster::Node& entry = *profile.cluster.add_nodes();
@@ -303,6 +362,7 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
     profile.report += fmt::format(", {:.3g} by the links' figures", expected_s);
   }
   profile.report += "\n";
+  if (options.job != nullptr) AddPieceTimes(*options.job, pieces, profile);
   return profile;
 }
 

@@ -12,6 +12,7 @@
 #include "runtime/device/device.h"
 #include "scheduler/cluster.pb.h"
 #include "trainer/link_profile.h"
+#include "trainer/training_setup.h"
 
 namespace trireme {
 
@@ -24,6 +25,10 @@ struct ProfileOptions {
   LinkProfileOptions links;
   // Each time is the median of so many.
   int repetitions = 9;
+  // Also the times of this job's blocks, embedding and head, each the median of
+  // so many microbatches. Null: none. Outlives the call.
+  const TrainingSetup* job = nullptr;
+  int piece_repetitions = 5;
 };
 
 struct ClusterProfile {
@@ -34,9 +39,10 @@ struct ClusterProfile {
 
 // Collective over the factory's world; the result is rank 0's (empty
 // elsewhere). All ranks compute at once, as they do in a job: GEMM rates in
-// bf16 and fp32 and the bandwidth of elementwise kernels. Then the links
-// (link_profile.h), an all-reduce over all, and all-reduces among groups of the
-// ranks of each node.
+// bf16, fp32 and fp64, the bandwidth of elementwise kernels, and the pieces of
+// a job's model for every split that a plan may have (piece_times.h). Then the
+// links (link_profile.h), an all-reduce over all, and all-reduces among groups
+// of the ranks of each node.
 //
 // A device has no data sheet here: its peak is what it reached. Ranks of a node
 // must be numbered in a row; else FailedPrecondition.

@@ -1,17 +1,23 @@
 #include "trainer/profile_cluster.h"
 
+#include <algorithm>
+#include <map>
 #include <mutex>
 
 #include "gtest/gtest.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/planner/cluster.h"
+#include "scheduler/planner/measured_times.h"
+#include "trainer/job.h"
+#include "trainer/model_shape_of.h"
+#include "trainer/piece_times.h"
 
 namespace trireme {
 namespace {
 
-absl::StatusOr<ClusterProfile> ProfileOn(
-    const std::vector<std::string>& hosts) {
+absl::StatusOr<ClusterProfile> ProfileOn(const std::vector<std::string>& hosts,
+                                         const TrainingSetup* job = nullptr) {
   absl::StatusOr<ClusterProfile> result = ClusterProfile();
   std::mutex mutex;
   RunThreadRanks(static_cast<int>(hosts.size()),
@@ -23,7 +29,9 @@ absl::StatusOr<ClusterProfile> ProfileOn(
                                        .links = {.large_bytes = 1 << 16,
                                                  .largest_bytes = 1 << 20,
                                                  .repetitions = 3},
-                                       .repetitions = 3},
+                                       .repetitions = 3,
+                                       .job = job,
+                                       .piece_repetitions = 3},
                                       device, factory);
                    const std::lock_guard lock(mutex);
                    if (rank == 0) result = std::move(profile);
@@ -53,6 +61,70 @@ TEST(ProfileCluster, MakesAClusterThatThePlannerTakes) {
     EXPECT_GT(link.link().bytes_per_s(), 0);
     EXPECT_GE(link.link().latency_s(), 0);
   }
+}
+
+TrainingSetup TinyJob() {
+  TrainingSetup setup;
+  setup.model.image = {.channels = 1, .height = 16, .width = 16};
+  setup.model.patch = 2;
+  setup.model.hidden = 64;
+  setup.model.heads = 4;
+  setup.model.mlp_hidden = 256;
+  setup.model.layers = 2;
+  setup.model.classes = 3;
+  setup.dtype = DType::kFloat32;
+  setup.global_batch = 8;
+  return setup;
+}
+
+// What a job's plans are chosen by: a split without times would be guessed.
+TEST(ProfileCluster, TimesEveryPieceOfAJobForEverySplit) {
+  const TrainingSetup job = TinyJob();
+  const auto profile = ProfileOn({"a", "a", "b", "b"}, &job);
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  const auto cluster = ResolveCluster(profile->cluster);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  EXPECT_GT(cluster->devices[0].achieved_fp64_flops, 0);
+  ModelShape shape = ModelShapeOf(job);
+  const std::vector<PieceSplit> splits = SplitsToTime(job, 4, 2);
+  EXPECT_TRUE(std::count(
+      splits.begin(), splits.end(),
+      PieceSplit{.tp = 2, .sequence_parallel = true, .microbatch_size = 8}));
+  EXPECT_TRUE(std::count(splits.begin(), splits.end(), PieceSplit{.cp = 4}));
+  EXPECT_FALSE(std::count(splits.begin(), splits.end(), PieceSplit{.tp = 4}));
+  // Of both nodes.
+  EXPECT_EQ(UseMeasuredTimes(*cluster, shape),
+            static_cast<int64_t>(2 * kNumModelPieces * splits.size()));
+  std::map<std::pair<ModelPiece, int64_t>, double> seconds;
+  for (const MeasuredPiece& piece : shape.measured) {
+    EXPECT_GT(piece.forward_s, 0);
+    EXPECT_GT(piece.backward_s, 0);
+    EXPECT_GT(piece.backward_weight_s, 0);
+    EXPECT_LE(piece.backward_weight_s, piece.backward_s);
+    seconds[{piece.piece, piece.microbatch_size}] +=
+        piece.forward_s + piece.backward_s;
+  }
+  for (const ModelPiece piece :
+       {ModelPiece::kBlock, ModelPiece::kEmbedding, ModelPiece::kHead}) {
+    const double one = seconds.at({piece, 1}), eight = seconds.at({piece, 8});
+    EXPECT_GT(eight, one) << static_cast<int>(piece);
+  }
+  // A block does more than either end.
+  const double block = seconds.at({ModelPiece::kBlock, 8});
+  EXPECT_GT(block, seconds.at({ModelPiece::kHead, 8}));
+  // Another model's times are of no use.
+  shape.mlp_hidden *= 2;
+  EXPECT_EQ(UseMeasuredTimes(*cluster, shape), 0);
+}
+
+TEST(ProfileCluster, WhatDoesNotFitADeviceIsNotTimed) {
+  CpuDevice device(int64_t{1} << 20);
+  const auto fits = TimePiece(TinyJob(), {}, ModelPiece::kEmbedding, 1, device);
+  EXPECT_TRUE(fits.ok()) << fits.status();
+  const auto too_large = TimePiece(TinyJob(), {.microbatch_size = 8},
+                                   ModelPiece::kBlock, 1, device);
+  EXPECT_EQ(too_large.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(device.Statistics().current_bytes, 0);
 }
 
 TEST(ProfileCluster, RefusesMachinesWhoseRanksAreNotInARow) {

@@ -16,8 +16,9 @@
 // are generous (default 10 minutes).
 //
 // Implementations: comm/mpi (processes), comm/threads (N ranks as threads of
-// one process: unit tests of parallel code), comm/single (a group of one) and
-// comm/dry (any group, without its other ranks, for dry devices).
+// one process: unit tests of parallel code), comm/single (a group of one),
+// comm/dry (any group, without its other ranks, for dry devices) and
+// comm/stand_in (the same on real devices, for timing one rank).
 
 #ifndef TRIREME_RUNTIME_COMM_COMMUNICATOR_H_
 #define TRIREME_RUNTIME_COMM_COMMUNICATOR_H_

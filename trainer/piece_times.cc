@@ -1,0 +1,288 @@
+#include "trainer/piece_times.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <limits>
+#include <memory>
+#include <utility>
+
+#include "models/dit/dit.h"
+#include "models/dit/dit_chunk.h"
+#include "parallel/communicators.h"
+#include "parallel/context.h"
+#include "parallel/parameter_buckets.h"
+#include "parallel/parameter_store.h"
+#include "parallel/process_grid.h"
+#include "runtime/autograd/tape.h"
+#include "runtime/comm/stand_in.h"
+#include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
+#include "trainer/profile_statistics.h"
+
+namespace trireme {
+namespace {
+
+constexpr int kLargestMicrobatch = 8;
+constexpr std::array<ModelPiece, kNumModelPieces> kPieces = {
+    ModelPiece::kBlock, ModelPiece::kEmbedding, ModelPiece::kHead};
+
+DitPartOptions PartOf(const TrainingSetup& setup, const PieceSplit& split,
+                      ModelPiece piece) {
+  DitPartOptions options;
+  const int64_t layers = setup.model.layers;
+  options.embedding = piece == ModelPiece::kEmbedding;
+  options.head = piece == ModelPiece::kHead;
+  if (piece == ModelPiece::kBlock) options.blocks = {.first = 0, .end = 1};
+  if (piece == ModelPiece::kHead) {
+    options.blocks = {.first = layers, .end = layers};
+  }
+  options.sequence_parallel = split.sequence_parallel;
+  return options;
+}
+
+// Black pictures, whole texts.
+ImageBatch BatchOf(const TrainingSetup& setup, int64_t samples,
+                   Device& device) {
+  const ImageSpec& image = setup.model.image;
+  ImageBatch batch;
+  batch.step = 1;
+  batch.sample_indices.resize(samples);
+  batch.pixels = Tensor::Zeros(
+      device, {samples, image.channels, image.height, image.width},
+      DType::kFloat32);
+  if (setup.model.classes > 0) {
+    batch.labels = Tensor::Zeros(device, {samples}, DType::kInt32);
+  }
+  const int64_t tokens = setup.model.text_tokens;
+  if (tokens > 0) {
+    const std::vector<int32_t> counts(samples, static_cast<int32_t>(tokens));
+    batch.text_counts = Tensor::FromValues<int32_t>(device, {samples}, counts);
+    batch.text = Tensor::Zeros(
+        device, {samples, tokens, setup.model.text_width}, DType::kFloat32);
+  }
+  return batch;
+}
+
+// Seconds since the last call, without what communicators took meanwhile.
+class ComputeClock {
+ public:
+  explicit ComputeClock(const Communicators& communicators)
+      : communicators_(communicators) {
+    Lap();
+  }
+  double Lap() {
+    double exposed = 0;
+    for (const auto& [name, statistics] : communicators_.Statistics()) {
+      exposed += statistics.exposed_seconds;
+    }
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - start_).count() -
+                           (exposed - exposed_);
+    start_ = std::chrono::steady_clock::now();
+    exposed_ = exposed;
+    return seconds;
+  }
+
+ private:
+  const Communicators& communicators_;
+  std::chrono::steady_clock::time_point start_;
+  double exposed_ = 0;
+};
+
+// One piece with its parameters and gradients.
+class PieceRunner {
+ public:
+  PieceRunner(const TrainingSetup& setup, const PieceSplit& split,
+              ModelPiece piece, const ProcessGrid& grid, Device& device)
+      : device_(device),
+        grid_(grid),
+        world_(0, grid.num_ranks()),
+        communicators_(world_, grid_),
+        context_(device, grid_, communicators_,
+                 {.sequence_parallel = split.sequence_parallel}),
+        store_(device, setup.dtype, setup.seed),
+        part_(store_, grid_, setup.model, PartOf(setup, split, piece)),
+        chunk_(part_, {.flow = setup.flow,
+                       .seed = setup.seed,
+                       .dtype = setup.dtype,
+                       .microbatch_size = split.microbatch_size,
+                       .global_batch = setup.global_batch}) {
+    for (const auto& parameter : store_.parameters()) {
+      parameter->trainable = true;
+      parameter->grad = Tensor::Zeros(device, parameter->value.shape(),
+                                      AccumulatorDType(*parameter));
+    }
+    chunk_.set_batch(BatchOf(setup, split.microbatch_size, device));
+  }
+
+  // One microbatch.
+  PieceSeconds Run() {
+    Tape tape(device_);
+    ForwardContext context{tape, context_};
+    std::vector<Variable> inputs;
+    for (const TensorSpec& spec : chunk_.InputSpecs()) {
+      inputs.push_back(
+          tape.Leaf(Tensor::Zeros(device_, spec.shape, spec.dtype)));
+    }
+    std::vector<Tensor> gradients;
+    for (const TensorSpec& spec : chunk_.OutputSpecs()) {
+      gradients.push_back(chunk_.computes_loss()
+                              ? Tensor()
+                              : Tensor::Zeros(device_, spec.shape, spec.dtype));
+    }
+    PieceSeconds seconds;
+    ComputeClock clock(communicators_);
+    std::vector<Variable> outputs;
+    for (ShardedVariable& output : chunk_.Forward(context, 0, inputs)) {
+      outputs.push_back(std::move(output.variable));
+    }
+    seconds.forward_s = clock.Lap();
+    tape.Backward(outputs, gradients, Tape::WeightGradients::kDeferred);
+    const double input_s = clock.Lap();
+    tape.RunWeightGradients();
+    seconds.backward_weight_s = clock.Lap();
+    seconds.backward_s = input_s + seconds.backward_weight_s;
+    return seconds;
+  }
+
+  absl::Status status() const {
+    RETURN_IF_ERROR(context_.status());
+    return device_.status();
+  }
+
+ private:
+  Device& device_;
+  const ProcessGrid grid_;
+  StandInWorld world_;
+  Communicators communicators_;
+  ParallelContext context_;
+  ParameterStore store_;
+  DitPart part_;
+  DitChunk chunk_;
+};
+
+// Bytes that a microbatch through the piece needs.
+absl::StatusOr<int64_t> BytesOf(const TrainingSetup& setup,
+                                const PieceSplit& split, ModelPiece piece,
+                                const ProcessGrid& grid) {
+  CpuDevice dry(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
+  PieceRunner runner(setup, split, piece, grid, dry);
+  runner.Run();
+  RETURN_IF_ERROR(runner.status());
+  return dry.Statistics().peak_bytes;
+}
+
+double MedianOf(const std::vector<PieceSeconds>& times,
+                double PieceSeconds::*field) {
+  std::vector<double> values;
+  values.reserve(times.size());
+  for (const PieceSeconds& time : times) values.push_back(time.*field);
+  return Median(std::move(values));
+}
+
+// Those whose parts make up the whole, in fields' order.
+PieceSeconds MedianOf(const std::vector<PieceSeconds>& times) {
+  PieceSeconds median;
+  median.forward_s = MedianOf(times, &PieceSeconds::forward_s);
+  median.backward_s = MedianOf(times, &PieceSeconds::backward_s);
+  median.backward_weight_s = std::min(
+      median.backward_s, MedianOf(times, &PieceSeconds::backward_weight_s));
+  return median;
+}
+
+}  // namespace
+
+std::vector<PieceSplit> SplitsToTime(const TrainingSetup& setup, int ranks,
+                                     int in_node) {
+  const DitConfig& model = setup.model;
+  std::vector<PieceSplit> ways = {{}};
+  for (int tp = 2; tp <= in_node; tp *= 2) {
+    if (model.heads % tp != 0 || model.tokens() % tp != 0) break;
+    ways.push_back({.tp = tp});
+    ways.push_back({.tp = tp, .sequence_parallel = true});
+  }
+  for (int cp = 2; cp <= ranks; cp *= 2) {
+    if (model.tokens() % cp != 0) break;
+    ways.push_back({.cp = cp});
+  }
+  std::vector<PieceSplit> splits;
+  for (PieceSplit split : ways) {
+    for (int size = 1; size <= kLargestMicrobatch; size *= 2) {
+      if (setup.global_batch % size != 0) break;
+      split.microbatch_size = size;
+      splits.push_back(split);
+    }
+  }
+  return splits;
+}
+
+absl::StatusOr<PieceSeconds> TimePiece(const TrainingSetup& setup,
+                                       const PieceSplit& split,
+                                       ModelPiece piece, int repetitions,
+                                       Device& device) {
+  ASSIGN_OR_RETURN(const ProcessGrid grid,
+                   ProcessGrid::Create({.tp = split.tp, .cp = split.cp}, {},
+                                       /*world_rank=*/0));
+  ASSIGN_OR_RETURN(const int64_t needed, BytesOf(setup, split, piece, grid));
+  const MemoryStatistics memory = device.Statistics();
+  if (needed > memory.limit_bytes - memory.current_bytes) {
+    return ResourceExhausted("a microbatch of {} needs {} of {}",
+                             split.microbatch_size, BytesText(needed),
+                             BytesText(memory.limit_bytes));
+  }
+  PieceRunner runner(setup, split, piece, grid, device);
+  runner.Run();
+  std::vector<PieceSeconds> times;
+  std::vector<double> sums;
+  for (int i = 0; i < repetitions; ++i) {
+    times.push_back(runner.Run());
+    sums.push_back(times.back().forward_s + times.back().backward_s);
+  }
+  RETURN_IF_ERROR(runner.status());
+  PieceSeconds median = MedianOf(times);
+  median.spread = Spread(sums);
+  return median;
+}
+
+std::vector<NodePieceSeconds> TimePieces(const TrainingSetup& setup,
+                                         const std::vector<PieceSplit>& splits,
+                                         int repetitions, Device& device,
+                                         Communicator& world,
+                                         std::span<const int> node_of) {
+  std::vector<NodePieceSeconds> found;
+  for (const PieceSplit& split : splits) {
+    for (const ModelPiece piece : kPieces) {
+      world.Barrier("profile piece");
+      const absl::StatusOr<PieceSeconds> own =
+          TimePiece(setup, split, piece, repetitions, device);
+      const PieceSeconds seconds = own.ok() ? *own : PieceSeconds();
+      const std::vector<std::vector<double>> rows =
+          GatherRows(device, world,
+                     {seconds.forward_s, seconds.backward_s,
+                      seconds.backward_weight_s, seconds.spread});
+      if (world.rank() != 0) continue;
+      for (int node = 0; node <= node_of.back(); ++node) {
+        std::vector<PieceSeconds> ranks;
+        for (size_t rank = 0; rank < rows.size(); ++rank) {
+          const std::vector<double>& row = rows[rank];
+          if (node_of[rank] != node) continue;
+          ranks.push_back({row[0], row[1], row[2], row[3]});
+        }
+        PieceSeconds median = MedianOf(ranks);
+        const bool all = std::all_of(
+            ranks.begin(), ranks.end(), [](const PieceSeconds& time) {
+              return time.forward_s > 0 && time.backward_s > 0;
+            });
+        if (!all) continue;
+        for (const PieceSeconds& time : ranks) {
+          median.spread = std::max(median.spread, time.spread);
+        }
+        found.push_back({node, split, piece, median});
+      }
+    }
+  }
+  return found;
+}
+
+}  // namespace trireme
