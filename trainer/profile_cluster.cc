@@ -4,10 +4,8 @@
 #include <array>
 #include <functional>
 #include <limits>
-#include <map>
 #include <memory>
 #include <numeric>
-#include <set>
 #include <utility>
 
 #include "fmt/format.h"
@@ -27,10 +25,6 @@ namespace {
 constexpr int64_t kNameBytes = 64;
 constexpr int64_t kMatrixSide = 1024;
 constexpr int64_t kElementwiseBytes = 64 << 20;
-constexpr int64_t kAllReduceBytes = 4 << 20;
-// Whose times give an all-reduce's latency and rate inside a node.
-constexpr int64_t kSmallAllReduceBytes = 4 << 10;
-constexpr int64_t kLargeAllReduceBytes = 1 << 20;
 
 double MedianSeconds(int repetitions, const std::function<void()>& run) {
   return Median(TimesOf(repetitions, run));
@@ -86,84 +80,6 @@ Cluster::Link LinkOf(const LinkMeasurement& measured) {
   return link;
 }
 
-// Medians over a node's groups of the same size.
-struct GroupTimes {
-  double small_s = 0;
-  double large_s = 0;
-};
-
-// [node, members]: all-reduces in groups of 2, 4, 8, ... ranks of a node, and
-// of all of them, everywhere at once.
-std::map<std::pair<int, int>, GroupTimes> TimeCollectivesInNodes(
-    const ProfileOptions& options, Device& device, CommunicatorFactory& factory,
-    Communicator& world, std::span<const int> node_of) {
-  const int rank = factory.world_rank();
-  const auto count_of = [&](int node) {
-    return static_cast<int>(std::count(node_of.begin(), node_of.end(), node));
-  };
-  std::set<int> sizes;
-  for (int node = 0; node <= node_of.back(); ++node) {
-    const int count = count_of(node);
-    for (int size = 2; size <= count; size *= 2) sizes.insert(size);
-    if (count > 1) sizes.insert(count);
-  }
-  const auto first = static_cast<int>(
-      std::find(node_of.begin(), node_of.end(), node_of[rank]) -
-      node_of.begin());
-  const int own_count = count_of(node_of[rank]);
-  std::map<std::pair<int, int>, GroupTimes> times;
-  for (const int size : sizes) {
-    const int group = (rank - first) / size;
-    std::vector<double> own = {0, 0};
-    std::unique_ptr<Communicator> communicator;
-    if ((group + 1) * size <= own_count) {
-      std::vector<int> members(size);
-      std::iota(members.begin(), members.end(), first + group * size);
-      communicator = factory.Create(
-          members, fmt::format("profile of {} [{}]", size, members[0]));
-    }
-    const auto median = [&](int64_t bytes) {
-      // All groups send the same size at the same time.
-      world.Barrier("profile");
-      if (communicator == nullptr) return 0.0;
-      const Tensor data =
-          Tensor::Zeros(device, {bytes / 4}, DType::kFloat32,
-                        MemoryCategory::kCommunication, "profile");
-      return MedianSeconds(options.repetitions, [&] {
-        communicator->AllReduce(data, ReduceOp::kSum, "profile").Wait();
-      });
-    };
-    own[0] = median(kSmallAllReduceBytes);
-    own[1] = median(kLargeAllReduceBytes);
-    const std::vector<std::vector<double>> rows =
-        GatherRows(device, world, own);
-    for (int node = 0; node <= node_of.back(); ++node) {
-      std::vector<double> small, large;
-      for (size_t i = 0; i < rows.size(); ++i) {
-        if (node_of[i] != node || rows[i][0] <= 0) continue;
-        small.push_back(rows[i][0]);
-        large.push_back(rows[i][1]);
-      }
-      if (!small.empty()) times[{node, size}] = {Median(small), Median(large)};
-    }
-  }
-  return times;
-}
-
-Cluster::NodeCollective CollectiveOf(int members, const GroupTimes& times) {
-  // A machine may be so noisy that the small one takes longer.
-  const double moving =
-      std::max(times.large_s - times.small_s, times.large_s / 100);
-  const double rate =
-      static_cast<double>(kLargeAllReduceBytes - kSmallAllReduceBytes) / moving;
-  Cluster::NodeCollective collective;
-  collective.set_members(members);
-  collective.set_latency_s(
-      std::max(0.0, times.small_s - kSmallAllReduceBytes / rate));
-  collective.set_bytes_per_s(rate);
-  return collective;
-}
-
 Cluster::PieceTime::Piece PieceOf(ModelPiece piece) {
   switch (piece) {
     case ModelPiece::kEmbedding:
@@ -204,14 +120,51 @@ void AddPieceTimes(const TrainingSetup& job,
   }
 }
 
-// By the figures of the links.
-absl::StatusOr<double> AllReduceSeconds(const Cluster& cluster) {
-  ASSIGN_OR_RETURN(const ClusterModel model, ResolveCluster(cluster));
-  std::vector<int32_t> ranks(model.num_ranks());
-  std::iota(ranks.begin(), ranks.end(), 0);
-  int32_t most = 0;
-  for (const ClusterNode& node : model.nodes) most = std::max(most, node.count);
-  return RingOf(model, ranks, most).AllReduce(kAllReduceBytes);
+Cluster::CollectiveTime::Kind KindOf(CollectiveKind kind) {
+  switch (kind) {
+    case CollectiveKind::kReduceScatter:
+      return Cluster::CollectiveTime::REDUCE_SCATTER;
+    case CollectiveKind::kAllGather:
+      return Cluster::CollectiveTime::ALL_GATHER;
+    case CollectiveKind::kAllToAll:
+      return Cluster::CollectiveTime::ALL_TO_ALL;
+    default:
+      return Cluster::CollectiveTime::ALL_REDUCE;
+  }
+}
+
+// The collectives beside what the cluster's links give for them.
+absl::Status AddCollectives(const std::vector<CollectiveMeasurement>& measured,
+                            std::span<const int> counts,
+                            ClusterProfile& profile) {
+  ASSIGN_OR_RETURN(const ClusterModel model, ResolveCluster(profile.cluster));
+  for (const CollectiveMeasurement& found : measured) {
+    int room = std::numeric_limits<int>::max();
+    for (const int rank : found.ranks) {
+      room = std::min(room, counts[model.node_of_rank[rank]]);
+    }
+    // The ranks of a node that took part, in this group or another.
+    const int flows = room - room % found.shape.ranks_per_node;
+    const CollectiveSeconds by_links =
+        RingOf(model, {found.ranks.begin(), found.ranks.end()}, flows)
+            .SecondsOf(found.kind);
+    Cluster::CollectiveTime& entry = *profile.cluster.add_collective_times();
+    entry.set_kind(KindOf(found.kind));
+    entry.set_nodes(found.shape.nodes);
+    entry.set_ranks_per_node(found.shape.ranks_per_node);
+    entry.set_latency_s(found.latency_s);
+    entry.set_bytes_per_s(found.bytes_per_s);
+    entry.set_links_latency_s(by_links.latency_s);
+    entry.set_links_bytes_per_s(1 / by_links.s_per_byte);
+    entry.set_spread(found.spread);
+    profile.report += fmt::format(
+        "{} of {} x {} ranks: {:.3g} s, {:.4g} B/s (spread {:.0f} %); by the "
+        "links {:.3g} s, {:.4g} B/s\n",
+        Cluster::CollectiveTime::Kind_Name(entry.kind()), found.shape.nodes,
+        found.shape.ranks_per_node, found.latency_s, found.bytes_per_s,
+        100 * found.spread, by_links.latency_s, 1 / by_links.s_per_byte);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -240,6 +193,9 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
     }
   }
 
+  std::vector<int> counts(node_of.back() + 1, 0);
+  for (const int node : node_of) ++counts[node];
+
   world->Barrier("profile");
   const std::vector<std::vector<double>> rates =
       GatherRows(device, *world,
@@ -251,8 +207,6 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
 
   std::vector<NodePieceSeconds> pieces;
   if (options.job != nullptr) {
-    std::vector<int> counts(node_of.back() + 1, 0);
-    for (const int node : node_of) ++counts[node];
     pieces = TimePieces(
         *options.job,
         SplitsToTime(*options.job, ranks,
@@ -263,14 +217,8 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   const LinkMeasurements measurements =
       MeasureLinks(options.links, device, *world, node_of);
   const auto& links = measurements.links;
-  const Tensor reduced =
-      Tensor::Zeros(device, {kAllReduceBytes / 4}, DType::kFloat32,
-                    MemoryCategory::kCommunication, "profile");
-  const double all_reduce_s = MedianSeconds(options.repetitions, [&] {
-    world->AllReduce(reduced, ReduceOp::kSum, "profile").Wait();
-  });
-  const auto collectives =
-      TimeCollectivesInNodes(options, device, factory, *world, node_of);
+  const std::vector<CollectiveMeasurement> collectives =
+      MeasureCollectives(options.collectives, device, factory, *world, counts);
   ClusterProfile profile;
   if (rank != 0) return profile;
   profile.cluster.set_collectives(Cluster::DIRECT);
@@ -310,27 +258,16 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
     }
     const auto inside = links.find({node, node});
     if (inside != links.end()) *entry.mutable_link() = LinkOf(inside->second);
-    std::string reductions;
-    for (const auto& [where, times] : collectives) {
-      if (where.first != node) continue;
-      const Cluster::NodeCollective collective =
-          CollectiveOf(where.second, times);
-      reductions += fmt::format("; all-reduce of {}: {:.3g} s and {:.4g} B/s",
-                                collective.members(), collective.latency_s(),
-                                collective.bytes_per_s());
-      *entry.add_collectives() = collective;
-    }
     profile.report += fmt::format(
         "{}: {} ranks, each GEMM {:.4g} (bf16, spread {:.0f} %) and {:.4g} "
         "FLOP/s (fp32, {:.0f} %), elementwise {:.3g} B/s; inside {:.3g} s and "
-        "{:.4g} B/s{}{}\n",
+        "{:.4g} B/s{}\n",
         hosts[first], count, Median(bf16), 100 * Spread(bf16), Median(fp32),
         100 * Spread(fp32), Median(memory), entry.link().latency_s(),
         entry.link().bytes_per_s(),
         entry.card_bytes_per_s() > 0 ? fmt::format("; to all others {:.4g} B/s",
                                                    entry.card_bytes_per_s())
-                                     : "",
-        reductions);
+                                     : "");
   }
   for (const auto& [nodes, measured] : links) {
     if (nodes.first == nodes.second) continue;
@@ -351,17 +288,7 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
                           measured.shared_bytes_per_s)
             : "");
   }
-  profile.report +=
-      fmt::format("all-reduce of {} bytes over {} ranks: {:.3g} s",
-                  kAllReduceBytes, ranks, all_reduce_s);
-  if (profile.cluster.nodes_size() > 1) {
-    ASSIGN_OR_RETURN(const double expected_s,
-                     AllReduceSeconds(profile.cluster));
-    profile.cluster.set_collective_slowdown(
-        std::max(1.0, all_reduce_s / expected_s));
-    profile.report += fmt::format(", {:.3g} by the links' figures", expected_s);
-  }
-  profile.report += "\n";
+  RETURN_IF_ERROR(AddCollectives(collectives, counts, profile));
   if (options.job != nullptr) AddPieceTimes(*options.job, pieces, profile);
   return profile;
 }

@@ -11,6 +11,7 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/device/device.h"
 #include "scheduler/cluster.pb.h"
+#include "trainer/collective_profile.h"
 #include "trainer/link_profile.h"
 #include "trainer/training_setup.h"
 
@@ -23,6 +24,7 @@ struct ProfileOptions {
   // That one rank may use.
   int64_t memory_bytes = 0;
   LinkProfileOptions links;
+  CollectiveProfileOptions collectives;
   // Each time is the median of so many.
   int repetitions = 9;
   // Also the times of this job's blocks, embedding and head, each the median of
@@ -41,8 +43,8 @@ struct ClusterProfile {
 // elsewhere). All ranks compute at once, as they do in a job: GEMM rates in
 // bf16, fp32 and fp64, the bandwidth of elementwise kernels, and the pieces of
 // a job's model for every split that a plan may have (piece_times.h). Then the
-// links (link_profile.h), an all-reduce over all, and all-reduces among groups
-// of the ranks of each node.
+// links (link_profile.h), and collectives in groups of every shape
+// (collective_profile.h).
 //
 // A device has no data sheet here: its peak is what it reached. Ranks of a node
 // must be numbered in a row; else FailedPrecondition.

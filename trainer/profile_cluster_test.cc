@@ -29,6 +29,7 @@ absl::StatusOr<ClusterProfile> ProfileOn(const std::vector<std::string>& hosts,
                                        .links = {.large_bytes = 1 << 16,
                                                  .largest_bytes = 1 << 20,
                                                  .repetitions = 3},
+                                       .collectives = {.repetitions = 3},
                                        .repetitions = 3,
                                        .job = job,
                                        .piece_repetitions = 3},
@@ -48,11 +49,14 @@ TEST(ProfileCluster, MakesAClusterThatThePlannerTakes) {
   EXPECT_EQ(cluster->nodes[0].count, 2);
   EXPECT_EQ(cluster->nodes[1].count, 1);
   EXPECT_EQ(cluster->nodes[1].name, "b");
-  // Of the two ranks of the first node.
-  ASSERT_EQ(cluster->nodes[0].collectives.size(), 1u);
-  EXPECT_GT(cluster->nodes[0].collectives.at(2).bytes_per_s, 0);
-  EXPECT_GE(cluster->nodes[0].collectives.at(2).latency_s, 0);
-  EXPECT_TRUE(cluster->nodes[1].collectives.empty());
+  // The smallest node has one rank: groups of one from each node.
+  ASSERT_EQ(cluster->collective_times.size(), kCollectiveKinds.size());
+  for (const MeasuredCollective& collective : cluster->collective_times) {
+    EXPECT_EQ(collective.nodes, 2);
+    EXPECT_EQ(collective.ranks_per_node, 1);
+    EXPECT_GT(collective.seconds.s_per_byte, 0);
+    EXPECT_GT(collective.by_links.s_per_byte, 0);
+  }
   // The rank with least memory decides.
   EXPECT_EQ(cluster->DeviceOfNode(0).memory_bytes, 1000);
   EXPECT_EQ(cluster->DeviceOfNode(1).memory_bytes, 1002);
@@ -125,6 +129,19 @@ TEST(ProfileCluster, WhatDoesNotFitADeviceIsNotTimed) {
                                    ModelPiece::kBlock, 1, device);
   EXPECT_EQ(too_large.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(device.Statistics().current_bytes, 0);
+}
+
+TEST(ProfileCluster, CollectivesAreMeasuredInGroupsOfEveryShape) {
+  const std::vector<int> counts = {4, 6, 4};
+  const std::vector<GroupShape> shapes = GroupShapes(counts);
+  // Nodes 1, 2, 3 by ranks 1, 2, 4, without the group of one.
+  EXPECT_EQ(shapes.size(), 8u);
+  EXPECT_EQ(GroupsOf({.nodes = 1, .ranks_per_node = 2}, counts).size(), 7u);
+  EXPECT_EQ(GroupsOf({.nodes = 2, .ranks_per_node = 2}, counts),
+            (std::vector<std::vector<int>>{{0, 1, 4, 5}, {2, 3, 6, 7}}));
+  EXPECT_EQ(GroupsOf({.nodes = 3, .ranks_per_node = 4}, counts),
+            (std::vector<std::vector<int>>{
+                {0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13}}));
 }
 
 TEST(ProfileCluster, RefusesMachinesWhoseRanksAreNotInARow) {

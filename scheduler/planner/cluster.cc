@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <string_view>
+#include <tuple>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -106,30 +107,57 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
       .host_bytes_per_s = device.host_bytes_per_s()};
 }
 
-absl::Status ResolveCollectives(std::string_view field,
-                                const Cluster::Node& node,
-                                ClusterNode& resolved) {
-  for (int i = 0; i < node.collectives_size(); ++i) {
-    const Cluster::NodeCollective& collective = node.collectives(i);
-    const std::string name = fmt::format("{}.collectives[{}]", field, i);
-    if (collective.members() < 2 || collective.members() > node.count()) {
-      return FieldError(
-          name + ".members", collective.members(),
-          fmt::format("2 to the node's {} devices", node.count()));
+CollectiveKind KindOf(Cluster::CollectiveTime::Kind kind) {
+  switch (kind) {
+    case Cluster::CollectiveTime::REDUCE_SCATTER:
+      return CollectiveKind::kReduceScatter;
+    case Cluster::CollectiveTime::ALL_GATHER:
+      return CollectiveKind::kAllGather;
+    case Cluster::CollectiveTime::ALL_TO_ALL:
+      return CollectiveKind::kAllToAll;
+    default:
+      return CollectiveKind::kAllReduce;
+  }
+}
+
+absl::Status ResolveCollectives(const Cluster& cluster, ClusterModel& model) {
+  absl::flat_hash_set<std::tuple<int, uint32_t, uint32_t>> given;
+  for (int i = 0; i < cluster.collective_times_size(); ++i) {
+    const Cluster::CollectiveTime& time = cluster.collective_times(i);
+    const std::string field = fmt::format("collective_times[{}]", i);
+    if (time.nodes() < 1 || time.nodes() > static_cast<uint32_t>(kMaxNodes)) {
+      return FieldError(field + ".nodes", time.nodes(),
+                        fmt::format("1 to {}", kMaxNodes));
     }
+    const uint32_t least = time.nodes() > 1 ? 1 : 2;
+    if (time.ranks_per_node() < least ||
+        time.ranks_per_node() > kMaxDevicesPerNode) {
+      return FieldError(field + ".ranks_per_node", time.ranks_per_node(),
+                        fmt::format("{} to {}", least, kMaxDevicesPerNode));
+    }
+    RETURN_IF_ERROR(CheckNotNegative(field + ".latency_s", time.latency_s()));
+    RETURN_IF_ERROR(CheckPositive(field + ".bytes_per_s", time.bytes_per_s()));
     RETURN_IF_ERROR(
-        CheckNotNegative(name + ".latency_s", collective.latency_s()));
-    RETURN_IF_ERROR(
-        CheckPositive(name + ".bytes_per_s", collective.bytes_per_s()));
-    const bool first =
-        resolved.collectives
-            .try_emplace(static_cast<int32_t>(collective.members()),
-                         NodeCollective{collective.latency_s(),
-                                        collective.bytes_per_s()})
-            .second;
-    if (!first) {
-      return FieldError(name + ".members", collective.members(),
-                        "a number that no earlier entry has");
+        CheckNotNegative(field + ".links_latency_s", time.links_latency_s()));
+    RETURN_IF_ERROR(CheckNotNegative(field + ".links_bytes_per_s",
+                                     time.links_bytes_per_s()));
+    const std::tuple key(static_cast<int>(time.kind()), time.nodes(),
+                         time.ranks_per_node());
+    if (!given.insert(key).second) {
+      return FieldError(
+          field,
+          fmt::format("{} of {} x {} ranks",
+                      Cluster::CollectiveTime::Kind_Name(time.kind()),
+                      time.nodes(), time.ranks_per_node()),
+          "a kind and shape that no earlier entry has");
+    }
+    MeasuredCollective& entry = model.collective_times.emplace_back();
+    entry.kind = KindOf(time.kind());
+    entry.nodes = static_cast<int32_t>(time.nodes());
+    entry.ranks_per_node = static_cast<int32_t>(time.ranks_per_node());
+    entry.seconds = {time.latency_s(), 1 / time.bytes_per_s()};
+    if (time.links_bytes_per_s() > 0) {
+      entry.by_links = {time.links_latency_s(), 1 / time.links_bytes_per_s()};
     }
   }
   return absl::OkStatus();
@@ -180,7 +208,6 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
       ASSIGN_OR_RETURN(resolved.link,
                        ResolveLink(field + ".link", node.link()));
     }
-    RETURN_IF_ERROR(ResolveCollectives(field, node, resolved));
     model.node_of_rank.insert(model.node_of_rank.end(), node.count(), i);
     model.nodes.push_back(std::move(resolved));
   }
@@ -248,11 +275,7 @@ double ClusterModel::BytesPerSecond(int32_t from, int32_t to,
 absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
   ClusterModel model;
   model.direct_collectives = cluster.collectives() == Cluster::DIRECT;
-  RETURN_IF_ERROR(
-      CheckNotNegative("collective_slowdown", cluster.collective_slowdown()));
-  if (cluster.collective_slowdown() > 0) {
-    model.collective_slowdown = cluster.collective_slowdown();
-  }
+  RETURN_IF_ERROR(ResolveCollectives(cluster, model));
   RETURN_IF_ERROR(ResolveNodes(cluster, model));
   RETURN_IF_ERROR(CheckModelTimes(cluster, model));
   const auto nodes = static_cast<size_t>(model.num_nodes());
@@ -292,8 +315,7 @@ bool NodesAreAlike(const ClusterModel& cluster, int32_t a, int32_t b) {
   const ClusterNode& second = cluster.nodes[b];
   if (first.device != second.device || first.count != second.count ||
       first.link != second.link || first.slowdown != second.slowdown ||
-      first.card_bytes_per_s != second.card_bytes_per_s ||
-      first.collectives != second.collectives) {
+      first.card_bytes_per_s != second.card_bytes_per_s) {
     return false;
   }
   auto link = [&](int32_t from, int32_t to) -> const ClusterLink& {

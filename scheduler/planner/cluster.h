@@ -8,8 +8,8 @@
 #ifndef TRIREME_SCHEDULER_PLANNER_CLUSTER_H_
 #define TRIREME_SCHEDULER_PLANNER_CLUSTER_H_
 
+#include <array>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -33,14 +33,30 @@ struct ClusterLink {
   friend bool operator==(const ClusterLink&, const ClusterLink&) = default;
 };
 
-// An all-reduce among some devices of one node: latency_s + bytes /
-// bytes_per_s.
-struct NodeCollective {
-  double latency_s = 0;
-  double bytes_per_s = 0;
+enum class CollectiveKind { kAllReduce, kReduceScatter, kAllGather, kAllToAll };
+inline constexpr std::array kCollectiveKinds = {
+    CollectiveKind::kAllReduce, CollectiveKind::kReduceScatter,
+    CollectiveKind::kAllGather, CollectiveKind::kAllToAll};
 
-  friend bool operator==(const NodeCollective&,
-                         const NodeCollective&) = default;
+// Of one kind and group. Bytes: of the whole tensor (all-to-all: of one
+// device's).
+struct CollectiveSeconds {
+  double latency_s = 0;
+  double s_per_byte = 0;
+
+  double Of(double bytes) const { return latency_s + bytes * s_per_byte; }
+
+  friend bool operator==(const CollectiveSeconds&,
+                         const CollectiveSeconds&) = default;
+};
+
+struct MeasuredCollective {
+  CollectiveKind kind = CollectiveKind::kAllReduce;
+  int32_t nodes = 1;
+  int32_t ranks_per_node = 1;
+  CollectiveSeconds seconds;
+  // What the links' figures gave for the same group.
+  CollectiveSeconds by_links;
 };
 
 struct ClusterNode {
@@ -52,8 +68,6 @@ struct ClusterNode {
   double slowdown = 1;
   // All its devices together to all other nodes; infinite: not shared.
   double card_bytes_per_s = 0;
-  // By the size of the group: measured all-reduces.
-  std::map<int32_t, NodeCollective> collectives;
 };
 
 struct ClusterDevice {
@@ -82,8 +96,7 @@ struct ClusterModel {
   // Reductions and gathers go from every member to every other one instead of
   // around rings.
   bool direct_collectives = false;
-  // Of their part between nodes.
-  double collective_slowdown = 1;
+  std::vector<MeasuredCollective> collective_times;
   // node_of_rank[physical rank].
   std::vector<int32_t> node_of_rank;
   // Checked; measured_times.h picks those of a model.

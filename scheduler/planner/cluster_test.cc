@@ -69,13 +69,23 @@ TEST(Cluster, ErrorsNameTheField) {
        [](Cluster& c) { c.mutable_nodes(0)->set_count(0); }},
       {"cluster.nodes[0].link.bytes_per_s: ",
        [](Cluster& c) { c.mutable_nodes(0)->clear_link(); }},
-      {"cluster.nodes[1].collectives[0].members: ",
+      {"cluster.collective_times[0].nodes: ",
+       [](Cluster& c) { c.add_collective_times(); }},
+      {"cluster.collective_times[0].ranks_per_node: ",
+       [](Cluster& c) { c.add_collective_times()->set_nodes(1); }},
+      {"cluster.collective_times[0].bytes_per_s: ",
        [](Cluster& c) {
-         c.mutable_nodes(1)->add_collectives()->set_members(9);
+         Cluster::CollectiveTime& time = *c.add_collective_times();
+         time.set_nodes(2);
+         time.set_ranks_per_node(1);
        }},
-      {"cluster.nodes[1].collectives[0].bytes_per_s: ",
+      {"cluster.collective_times[1]: ",
        [](Cluster& c) {
-         c.mutable_nodes(1)->add_collectives()->set_members(8);
+         Cluster::CollectiveTime& time = *c.add_collective_times();
+         time.set_nodes(2);
+         time.set_ranks_per_node(1);
+         time.set_bytes_per_s(1);
+         *c.add_collective_times() = c.collective_times(0);
        }},
       {"cluster.devices[0].peak_bf16_flops: ",
        [](Cluster& c) {

@@ -1,39 +1,84 @@
 #include "scheduler/planner/collectives.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 namespace trireme {
+namespace {
 
-double RingCost::ReduceScatter(double bytes) const {
-  if (measured) return measured_latency_s + bytes * measured_s_per_byte;
-  if (direct) {
-    return std::max(node_latency_s, network_latency_s) +
-           bytes * direct_s_per_byte;
+// A reduce-scatter (or an all-gather) around rings, of the whole tensor.
+CollectiveSeconds RingSeconds(const RingCost& ring) {
+  CollectiveSeconds seconds;
+  const auto i = static_cast<double>(ring.members_per_node);
+  const auto o = static_cast<double>(ring.nodes);
+  seconds.latency_s =
+      (i - 1) * ring.node_latency_s + (o - 1) * ring.network_latency_s;
+  seconds.s_per_byte = (i - 1) / i * ring.node_s_per_byte +
+                       (o - 1) / o / i * ring.network_s_per_byte;
+  return seconds;
+}
+
+CollectiveSeconds AllToAllSeconds(const RingCost& ring) {
+  const auto k = static_cast<double>(ring.members);
+  const auto inside = static_cast<double>(ring.members_per_node - 1);
+  const double outside = k - 1 - inside;
+  CollectiveSeconds seconds;
+  if (inside > 0) {
+    seconds = {ring.node_latency_s, inside / k * ring.node_s_per_byte};
   }
-  double seconds = 0;
-  if (members_per_node > 1) {
-    const auto i = static_cast<double>(members_per_node);
-    seconds += (i - 1) * node_latency_s + (i - 1) / i * bytes * node_s_per_byte;
-  }
-  if (nodes > 1) {
-    const auto o = static_cast<double>(nodes);
-    seconds += (o - 1) * network_latency_s +
-               (o - 1) / o * bytes / static_cast<double>(members_per_node) *
-                   network_s_per_byte;
+  if (outside > 0) {
+    seconds.latency_s = std::max(seconds.latency_s, ring.network_latency_s);
+    seconds.s_per_byte =
+        std::max(seconds.s_per_byte, outside / k * ring.network_s_per_byte);
   }
   return seconds;
 }
 
-double RingCost::AllToAll(double bytes) const {
-  if (members < 2) return 0;
-  const auto k = static_cast<double>(members);
-  const auto inside = static_cast<double>(members_per_node - 1);
-  const double outside = k - 1 - inside;
-  return std::max(
-      inside > 0 ? node_latency_s + inside / k * bytes * node_s_per_byte : 0,
-      outside > 0 ? network_latency_s + outside / k * bytes * network_s_per_byte
-                  : 0);
+// The measured shape that says most about a group's; null: none does.
+const MeasuredCollective* NearestMeasured(const ClusterModel& cluster,
+                                          CollectiveKind kind,
+                                          const RingCost& ring) {
+  const MeasuredCollective* nearest = nullptr;
+  double least = std::numeric_limits<double>::infinity();
+  for (const MeasuredCollective& entry : cluster.collective_times) {
+    // Networks say nothing about the insides of nodes.
+    if (entry.kind != kind || (entry.nodes == 1) != (ring.nodes == 1)) continue;
+    if (entry.nodes == ring.nodes &&
+        entry.ranks_per_node == ring.members_per_node) {
+      return &entry;
+    }
+    const double away =
+        std::abs(std::log2(static_cast<double>(entry.nodes) /
+                           static_cast<double>(ring.nodes))) +
+        std::abs(std::log2(static_cast<double>(entry.ranks_per_node) /
+                           static_cast<double>(ring.members_per_node)));
+    if (away < least) {
+      least = away;
+      nearest = &entry;
+    }
+  }
+  return nearest;
 }
+
+void CorrectByMeasurements(const ClusterModel& cluster, RingCost& ring) {
+  for (const CollectiveKind kind : kCollectiveKinds) {
+    const MeasuredCollective* measured = NearestMeasured(cluster, kind, ring);
+    if (measured == nullptr) continue;
+    CollectiveSeconds& seconds = ring.seconds[static_cast<size_t>(kind)];
+    if (measured->by_links.s_per_byte <= 0) {
+      seconds = measured->seconds;
+      continue;
+    }
+    seconds.latency_s =
+        std::max(0.0, measured->seconds.latency_s + seconds.latency_s -
+                          measured->by_links.latency_s);
+    seconds.s_per_byte *=
+        measured->seconds.s_per_byte / measured->by_links.s_per_byte;
+  }
+}
+
+}  // namespace
 
 double RingCost::RingStep(double bytes) const {
   if (members < 2) return 0;
@@ -79,18 +124,9 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
                  1 / cluster.BytesPerSecond(
                          nodes[i], nodes[(i + 1) % nodes.size()], flows));
   }
-  if (nodes.size() == 1) {
-    const auto& measured = cluster.nodes[nodes[0]].collectives;
-    const auto found = measured.find(static_cast<int32_t>(counts[0]));
-    if (found != measured.end()) {
-      ring.measured = true;
-      ring.measured_latency_s = found->second.latency_s / 2;
-      ring.measured_s_per_byte = 1 / (2 * found->second.bytes_per_s);
-    }
-  }
-  ring.network_s_per_byte *= cluster.collective_slowdown;
+  CollectiveSeconds slices = RingSeconds(ring);
   if (cluster.direct_collectives) {
-    ring.direct = true;
+    slices = {std::max(ring.node_latency_s, ring.network_latency_s), 0};
     const auto k = static_cast<double>(ring.members);
     for (size_t a = 0; a < nodes.size(); ++a) {
       const double inside =
@@ -106,11 +142,17 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
         outside = std::max(outside, static_cast<double>(counts[b]) / k /
                                         link.BytesPerSecond(flows));
       }
-      ring.direct_s_per_byte =
-          std::max({ring.direct_s_per_byte, inside,
-                    outside * cluster.collective_slowdown});
+      slices.s_per_byte = std::max({slices.s_per_byte, inside, outside});
     }
   }
+  for (const CollectiveKind kind : kCollectiveKinds) {
+    ring.seconds[static_cast<size_t>(kind)] = slices;
+  }
+  ring.seconds[static_cast<size_t>(CollectiveKind::kAllReduce)] = {
+      2 * slices.latency_s, 2 * slices.s_per_byte};
+  ring.seconds[static_cast<size_t>(CollectiveKind::kAllToAll)] =
+      AllToAllSeconds(ring);
+  CorrectByMeasurements(cluster, ring);
   return ring;
 }
 

@@ -14,12 +14,15 @@
 // others over its share of the network, whichever takes longer, and one
 // latency.
 //
-// A group inside one node takes what was measured for groups of its size, where
-// it was (Cluster::NodeCollective).
+// Where collectives were measured (Cluster::CollectiveTime), these formulas say
+// only how a group's links compare with those of the groups that were: its rate
+// is the measured one times the formula's now over the formula's then, its
+// latency the measured one plus their difference.
 
 #ifndef TRIREME_SCHEDULER_PLANNER_COLLECTIVES_H_
 #define TRIREME_SCHEDULER_PLANNER_COLLECTIVES_H_
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -37,22 +40,29 @@ struct RingCost {
   double node_s_per_byte = 0;
   double network_latency_s = 0;
   double network_s_per_byte = 0;
-  // With direct collectives, for each byte of the whole tensor.
-  bool direct = false;
-  double direct_s_per_byte = 0;
-  // Of a reduce-scatter as measured, for each byte of the whole tensor.
-  bool measured = false;
-  double measured_latency_s = 0;
-  double measured_s_per_byte = 0;
+  // By kind.
+  std::array<CollectiveSeconds, kCollectiveKinds.size()> seconds;
 
   // `bytes`: the whole tensor.
-  double ReduceScatter(double bytes) const;
-  double AllGather(double bytes) const { return ReduceScatter(bytes); }
-  double AllReduce(double bytes) const { return 2 * ReduceScatter(bytes); }
+  double ReduceScatter(double bytes) const {
+    return SecondsOf(CollectiveKind::kReduceScatter).Of(bytes);
+  }
+  double AllGather(double bytes) const {
+    return SecondsOf(CollectiveKind::kAllGather).Of(bytes);
+  }
+  double AllReduce(double bytes) const {
+    return SecondsOf(CollectiveKind::kAllReduce).Of(bytes);
+  }
   // `bytes`: of one device's tensor.
-  double AllToAll(double bytes) const;
+  double AllToAll(double bytes) const {
+    return SecondsOf(CollectiveKind::kAllToAll).Of(bytes);
+  }
   // One step of a ring in which every device sends `bytes` to the next one.
   double RingStep(double bytes) const;
+
+  const CollectiveSeconds& SecondsOf(CollectiveKind kind) const {
+    return seconds[static_cast<size_t>(kind)];
+  }
 
   friend bool operator==(const RingCost&, const RingCost&) = default;
 };

@@ -55,20 +55,52 @@ Estimate Estimated(const ClusterModel& cluster, const Plan& plan) {
 }
 
 // Only measuring finds what a loaded machine's collectives take.
-TEST(Collectives, MeasuredOnesInANodeReplaceTheFormulas) {
-  ClusterModel one = Nodes(2, 8);
-  one.nodes[0].collectives[4] = {.latency_s = 3e-3, .bytes_per_s = 1e8};
-  const RingCost measured = RingOf(one, {0, 1, 2, 3}, 4);
-  EXPECT_DOUBLE_EQ(measured.AllReduce(2e6), 3e-3 + 2e6 / 1e8);
-  EXPECT_DOUBLE_EQ(2 * measured.ReduceScatter(2e6), measured.AllReduce(2e6));
-  // Other exchanges still go by the links' figures.
-  EXPECT_DOUBLE_EQ(measured.RingStep(2e6),
-                   RingOf(Nodes(2, 8), {0, 1, 2, 3}, 4).RingStep(2e6));
-  // Not for other sizes, other nodes, or groups on several nodes.
-  for (const std::vector<int32_t>& ranks :
-       {std::vector<int32_t>{0, 1}, {8, 9, 10, 11}, {0, 1, 8, 9}}) {
-    EXPECT_LT(RingOf(one, ranks, 4).AllReduce(2e6), 1e-3);
+TEST(Collectives, MeasuredOnesCorrectTheFormulas) {
+  const std::vector<int32_t> inside = {0, 1, 2, 3}, across = {0, 1, 8, 9};
+  ClusterModel cluster = Nodes(2, 8);
+  auto by_links = [&](const std::vector<int32_t>& ranks, CollectiveKind kind) {
+    return RingOf(cluster, ranks, 8).SecondsOf(kind);
+  };
+  const CollectiveSeconds scatter =
+      by_links(inside, CollectiveKind::kReduceScatter);
+  const CollectiveSeconds reduce = by_links(across, CollectiveKind::kAllReduce);
+  cluster.collective_times = {{CollectiveKind::kReduceScatter,
+                               1,
+                               4,
+                               {3e-3, 5 * scatter.s_per_byte},
+                               scatter},
+                              {CollectiveKind::kAllReduce,
+                               2,
+                               2,
+                               {4e-3, 7 * reduce.s_per_byte},
+                               reduce}};
+  EXPECT_NEAR(RingOf(cluster, inside, 8).ReduceScatter(2e6),
+              3e-3 + 5 * 2e6 * scatter.s_per_byte, 1e-12);
+  EXPECT_NEAR(RingOf(cluster, across, 8).AllReduce(2e6),
+              4e-3 + 7 * 2e6 * reduce.s_per_byte, 1e-12);
+  // Each kind for itself, networks and insides of nodes too.
+  for (const CollectiveKind kind :
+       {CollectiveKind::kAllGather, CollectiveKind::kAllReduce}) {
+    EXPECT_EQ(RingOf(cluster, inside, 8).SecondsOf(kind).Of(2e6),
+              RingOf(Nodes(2, 8), inside, 8).SecondsOf(kind).Of(2e6));
   }
+  // Another shape's rate is off by as much as the nearest one's.
+  const std::vector<int32_t> pair = {0, 1};
+  EXPECT_NEAR(RingOf(cluster, pair, 8)
+                  .SecondsOf(CollectiveKind::kReduceScatter)
+                  .s_per_byte,
+              5 * RingOf(Nodes(2, 8), pair, 8)
+                      .SecondsOf(CollectiveKind::kReduceScatter)
+                      .s_per_byte,
+              1e-20);
+  // A link that a what-if slows down slows down what was measured over it.
+  cluster.nodes[0].link.bytes_per_s /= 2;
+  cluster.nodes[0].link.latency_s += 1e-3;
+  EXPECT_NEAR(RingOf(cluster, inside, 8).ReduceScatter(2e6),
+              3e-3 + 3e-3 + 10 * 2e6 * scatter.s_per_byte, 1e-12);
+  cluster.node_links[1].bytes_per_s /= 1e3;
+  EXPECT_GT(RingOf(cluster, across, 8).AllReduce(2e6),
+            4e-3 + 1e3 * 2e6 * reduce.s_per_byte);
 }
 
 TEST(Collectives, RingsAreTheUsualFormulas) {

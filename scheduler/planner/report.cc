@@ -116,8 +116,9 @@ std::string SensitivityTable(const PlannerInput& input,
   for (size_t i = 0; i < std::min(most, links.size()); ++i) {
     const LinkSensitivity& link = links[i];
     const std::string& from = input.cluster.nodes(link.from).name();
-    rows.push_back({link.from == link.to
-                        ? fmt::format("inside {}", from)
+    rows.push_back({link.from == link.to ? fmt::format("inside {}", from)
+                    : link.to == LinkSensitivity::kAllNodes
+                        ? fmt::format("{} to all others", from)
                         : fmt::format("{} to {}", from,
                                       input.cluster.nodes(link.to).name()),
                     fmt::format("+{:.2f} %", 100 * link.growth)});

@@ -183,8 +183,6 @@ ClusterModel BestCase(const ClusterModel& cluster) {
     other.link = node.link;
     other.slowdown = node.slowdown;
     other.card_bytes_per_s = node.card_bytes_per_s;
-    // What was measured on one node is no bound for another.
-    other.collectives.clear();
   }
   std::fill(best.node_links.begin(), best.node_links.end(), link);
   return best;
@@ -202,8 +200,7 @@ class Search {
                                        cluster.nodes.front();
                                    return node.device == first.device &&
                                           node.link == first.link &&
-                                          node.slowdown == first.slowdown &&
-                                          node.collectives == first.collectives;
+                                          node.slowdown == first.slowdown;
                                  })),
         ranks_(ChainedRanks(cluster)) {}
 

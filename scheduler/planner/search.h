@@ -106,13 +106,16 @@ absl::StatusOr<std::string> Why(const PlannerInput& input,
 
 // How much a link matters to a plan.
 struct LinkSensitivity {
+  // A card that all of a node's devices share, to every other node.
+  static constexpr int32_t kAllNodes = -1;
+
   int32_t from = 0;  // nodes; equal: the links inside
   int32_t to = 0;
   // Relative growth of the step where the link has half its rate.
   double growth = 0;
 };
-// Of every link between and inside nodes that the plan uses, largest first;
-// those without effect are left out.
+// Of every link between and inside nodes that the plan uses, and of the shared
+// cards, largest first; those without effect are left out.
 absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
     const PlannerInput& input, const Plan& plan);
 

@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/plan.h"
+#include "scheduler/planner/collectives.h"
 #include "scheduler/planner/measured_times.h"
 
 namespace trireme {
@@ -391,6 +392,42 @@ TEST(Search, SensitivityNamesTheBottleneck) {
   for (const LinkSensitivity& link : *links) {
     EXPECT_FALSE(link.from == 0 && link.to == 2);
   }
+}
+
+// Neither what was measured nor a shared card hides a bottleneck.
+TEST(Search, SensitivityFollowsMeasuredCollectivesAndCards) {
+  PlannerInput input =
+      Input({.nodes = 2, .devices_per_node = 4, .network = "ethernet-100"}, 16);
+  Plan plan;
+  plan.mutable_grid()->set_tp(4);
+  plan.mutable_grid()->set_dp(2);
+  const absl::StatusOr<Plan> resolved = ResolvePlan(
+      plan,
+      {.world_size = 8, .global_batch = 16, .num_blocks = 12, .heads = 16});
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  const auto model = ResolveCluster(input.cluster);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const CollectiveSeconds by_links =
+      RingOf(*model, {0, 1, 2, 3}, 4).SecondsOf(CollectiveKind::kAllReduce);
+  Cluster::CollectiveTime& time = *input.cluster.add_collective_times();
+  time.set_nodes(1);
+  time.set_ranks_per_node(4);
+  time.set_latency_s(by_links.latency_s);
+  time.set_bytes_per_s(0.25 / by_links.s_per_byte);
+  time.set_links_latency_s(by_links.latency_s);
+  time.set_links_bytes_per_s(1 / by_links.s_per_byte);
+  const auto links = Sensitivities(input, *resolved);
+  ASSERT_TRUE(links.ok()) << links.status();
+  auto growth = [&](int32_t from, int32_t to) {
+    double found = 0;
+    for (const LinkSensitivity& link : *links) {
+      if (link.from == from && link.to == to) found = link.growth;
+    }
+    return found;
+  };
+  EXPECT_GT(growth(0, 0), 0.05);
+  // Four devices share the card; a link alone is not what they wait for.
+  EXPECT_GT(growth(0, LinkSensitivity::kAllNodes), 0.01);
 }
 
 }  // namespace

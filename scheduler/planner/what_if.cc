@@ -92,8 +92,6 @@ absl::Status EditLink(const ParsedEdit& edit, Cluster& cluster) {
                    IndexOf(edit.nodes[0], cluster.nodes_size()));
   ASSIGN_OR_RETURN(const int to, IndexOf(edit.nodes[1], cluster.nodes_size()));
   Cluster::Link& link = LinkOf(cluster, from, to);
-  // What was measured over the link before it changed says nothing now.
-  if (from == to) cluster.mutable_nodes(from)->clear_collectives();
   if (edit.field == "latency") {
     ASSIGN_OR_RETURN(const double latency,
                      Changed(link.latency_s(), edit.operation, edit.value));
@@ -144,7 +142,6 @@ absl::Status ChangeDevice(int index, const std::string& name,
   *cluster.add_devices() = known.devices(0);
   node.set_device(name);
   *node.mutable_link() = known.nodes(0).link();
-  node.clear_collectives();
   return absl::OkStatus();
 }
 
@@ -157,6 +154,22 @@ absl::Status EditNode(const ParsedEdit& edit, Cluster& cluster) {
   }
   if (edit.field == "device") return ChangeDevice(index, edit.value, cluster);
   Cluster::Node& node = *cluster.mutable_nodes(index);
+  if (edit.field == "card") {
+    if (node.card_bytes_per_s() <= 0) {
+      return InvalidArgument(
+          "what-if: found node {} without a shared card, expected one with "
+          "card_bytes_per_s",
+          index);
+    }
+    ASSIGN_OR_RETURN(const double rate, Changed(node.card_bytes_per_s(),
+                                                edit.operation, edit.value));
+    if (rate <= 0) {
+      return InvalidArgument("what-if: found a card of {} B/s, expected more",
+                             rate);
+    }
+    node.set_card_bytes_per_s(rate);
+    return absl::OkStatus();
+  }
   ASSIGN_OR_RETURN(const double slowdown,
                    Changed(node.slowdown() > 0 ? node.slowdown() : 1.0,
                            edit.operation, edit.value));
@@ -173,14 +186,15 @@ absl::Status Edit(const std::string& text, Cluster& cluster) {
   }
   if (edit.object == "node" && edit.nodes.size() == 1 &&
       ((edit.field == "slowdown" && changes) ||
+       (edit.field == "card" && changes) ||
        (edit.field == "device" && changes && edit.operation == "=") ||
        (edit.field == "lost" && edit.operation.empty()))) {
     return EditNode(edit, cluster);
   }
   return InvalidArgument(
       "what-if: found \"{}\", expected link(A,B).bandwidth/=10, "
-      "link(A,B).latency*=2, node(A).slowdown=1.5, node(A).device=H100 or "
-      "node(A).lost",
+      "link(A,B).latency*=2, node(A).slowdown=1.5, node(A).card/=2, "
+      "node(A).device=H100 or node(A).lost",
       text);
 }
 

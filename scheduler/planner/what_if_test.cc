@@ -36,22 +36,13 @@ TEST(WhatIf, EditsWhatItNames) {
   EXPECT_GT(mixed.nodes[0].link.bytes_per_s, mixed.nodes[1].link.bytes_per_s);
 }
 
-// What was measured over a link says nothing about another link.
-TEST(WhatIf, AChangedLinkForgetsItsMeasuredCollectives) {
+TEST(WhatIf, ACardIsAskedAboutLikeALink) {
   Cluster cluster = FourNodes();
-  for (Cluster::Node& node : *cluster.mutable_nodes()) {
-    Cluster::NodeCollective& collective = *node.add_collectives();
-    collective.set_members(2);
-    collective.set_bytes_per_s(1e9);
-  }
-  ASSERT_TRUE(ApplyWhatIf("link(1,1).bandwidth*=2", cluster).ok());
-  ASSERT_TRUE(ApplyWhatIf("node(2).device=H100", cluster).ok());
-  ASSERT_TRUE(ApplyWhatIf("link(0,3).bandwidth*=2", cluster).ok());
-  const ClusterModel model = *ResolveCluster(cluster);
-  EXPECT_EQ(model.nodes[0].collectives.size(), 1u);
-  EXPECT_EQ(model.nodes[1].collectives.size(), 0u);
-  EXPECT_EQ(model.nodes[2].collectives.size(), 0u);
-  EXPECT_EQ(model.nodes[3].collectives.size(), 1u);
+  EXPECT_FALSE(ApplyWhatIf("node(1).card/=2", cluster).ok());
+  cluster.mutable_nodes(1)->set_card_bytes_per_s(1e9);
+  EXPECT_FALSE(ApplyWhatIf("node(1).card=0", cluster).ok());
+  ASSERT_TRUE(ApplyWhatIf("node(1).card/=2", cluster).ok());
+  EXPECT_EQ(cluster.nodes(1).card_bytes_per_s(), 5e8);
 }
 
 // After a node is lost, the links of those behind it must still be theirs.

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 #include <set>
 #include <utility>
@@ -382,7 +383,15 @@ absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
   ASSIGN_OR_RETURN(const Estimate base,
                    EstimatePlan(input.model, cluster, plan, input.traits));
   std::vector<LinkSensitivity> result;
-  auto probe = [&](int32_t from, int32_t to) -> absl::Status {
+  auto probe = [&](int32_t from, int32_t to,
+                   const ClusterModel& slower) -> absl::Status {
+    ASSIGN_OR_RETURN(const Estimate estimate,
+                     EstimatePlan(input.model, slower, plan, input.traits));
+    const double growth = estimate.step_s / base.step_s - 1;
+    if (growth > 1e-9) result.push_back({from, to, growth});
+    return absl::OkStatus();
+  };
+  for (const auto& [from, to] : UsedLinks(cluster, plan)) {
     ClusterModel slower = cluster;
     ClusterLink& link =
         from == to
@@ -392,14 +401,13 @@ absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
                               to];
     link.bytes_per_s /= 2;
     link.shared_bytes_per_s /= 2;
-    ASSIGN_OR_RETURN(const Estimate estimate,
-                     EstimatePlan(input.model, slower, plan, input.traits));
-    const double growth = estimate.step_s / base.step_s - 1;
-    if (growth > 1e-9) result.push_back({from, to, growth});
-    return absl::OkStatus();
-  };
-  for (const auto& [from, to] : UsedLinks(cluster, plan)) {
-    RETURN_IF_ERROR(probe(from, to));
+    RETURN_IF_ERROR(probe(from, to, slower));
+  }
+  for (int32_t node = 0; node < cluster.num_nodes(); ++node) {
+    if (std::isinf(cluster.nodes[node].card_bytes_per_s)) continue;
+    ClusterModel slower = cluster;
+    slower.nodes[node].card_bytes_per_s /= 2;
+    RETURN_IF_ERROR(probe(node, LinkSensitivity::kAllNodes, slower));
   }
   std::stable_sort(result.begin(), result.end(),
                    [](const LinkSensitivity& a, const LinkSensitivity& b) {
