@@ -344,7 +344,7 @@ absl::Status ResolveMicrobatches(Plan& plan, int64_t global_batch) {
   return absl::OkStatus();
 }
 
-// Blocks of each of so many stages where the plan does not say.
+// Blocks of each of so many stages, as if all blocks cost the same.
 std::vector<int64_t> StagesOfBlocks(const Plan& plan,
                                     const PlanContext& context,
                                     int64_t stages) {
@@ -418,6 +418,27 @@ absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
   return absl::OkStatus();
 }
 
+namespace {
+
+// Blocks of each stage where the plan says nothing.
+absl::StatusOr<std::vector<int64_t>> DefaultStages(const Plan& plan,
+                                                   const PlanContext& context,
+                                                   int64_t stages) {
+  if (!context.costs.has_value() || plan.has_skip() ||
+      plan.chunks_per_rank() > 1) {
+    return StagesOfBlocks(plan, context, stages);
+  }
+  CHECK_EQ(static_cast<int64_t>(context.costs->blocks.size()),
+           context.num_blocks);
+  std::vector<StageLocation> locations(stages);
+  for (int64_t stage = 0; stage < stages; ++stage) {
+    locations[stage].rank = static_cast<int32_t>(stage);
+  }
+  return PartitionStages(*context.costs, locations);
+}
+
+}  // namespace
+
 absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
   RETURN_IF_ERROR(ValidateContext(context));
   Plan resolved = plan;
@@ -456,9 +477,9 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
                             resolved.chunks_per_rank()),
           fmt::format("at most the model's {} blocks", context.num_blocks));
     }
-    for (const int64_t blocks : StagesOfBlocks(resolved, context, stages)) {
-      resolved.add_stages()->set_blocks(blocks);
-    }
+    ASSIGN_OR_RETURN(const std::vector<int64_t> cut,
+                     DefaultStages(resolved, context, stages));
+    for (const int64_t blocks : cut) resolved.add_stages()->set_blocks(blocks);
   }
   if (!resolved.has_sequence_parallel()) resolved.set_sequence_parallel(false);
   if (!resolved.has_ulysses()) resolved.set_ulysses(1);

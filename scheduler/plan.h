@@ -9,12 +9,14 @@
 #define TRIREME_SCHEDULER_PLAN_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "scheduler/plan.pb.h"
+#include "scheduler/stage_partition.h"
 
 namespace trireme {
 
@@ -30,6 +32,9 @@ struct PlanContext {
   int64_t num_blocks = 1;
   // Attention heads, which tp must divide; 0 if the model has none.
   int64_t heads = 0;
+  // In any unit. Where given, stages that a plan leaves out are cut by them,
+  // one for each rank (with several, and in a partial pipeline, evenly).
+  std::optional<PartitionCosts> costs = std::nullopt;
 };
 
 // Ranks that a plan asks for, which may leave out axes. Errors: an axis of no

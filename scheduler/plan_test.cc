@@ -258,5 +258,33 @@ TEST(DefaultPlan, RanksThatCannotShareTheBatchAreAnError) {
       absl::StatusCode::kInvalidArgument);
 }
 
+// A slow embedding must not make the first stage hold the others up.
+TEST(Plan, StagesAreCutByCost) {
+  PlanContext context = {.world_size = 4, .global_batch = 8, .num_blocks = 12};
+  Plan plan;
+  plan.mutable_grid()->set_pp(4);
+  const auto cut = [&] {
+    const absl::StatusOr<Plan> resolved = ResolvePlan(plan, context);
+    EXPECT_TRUE(resolved.ok()) << resolved.status();
+    std::vector<uint32_t> blocks;
+    for (const Plan::Stage& stage : resolved->stages()) {
+      blocks.push_back(stage.blocks());
+    }
+    return blocks;
+  };
+  EXPECT_EQ(cut(), (std::vector<uint32_t>{3, 3, 3, 3}));
+  context.costs = PartitionCosts();
+  context.costs->blocks.assign(12, 10);
+  context.costs->embedding = 1;
+  EXPECT_EQ(cut(), (std::vector<uint32_t>{3, 3, 3, 3}));
+  context.costs->embedding = 20;
+  EXPECT_EQ(cut(), (std::vector<uint32_t>{1, 3, 4, 4}));
+  // What the plan says itself stays.
+  for (const uint32_t blocks : {6, 4, 1, 1}) {
+    plan.add_stages()->set_blocks(blocks);
+  }
+  EXPECT_EQ(cut(), (std::vector<uint32_t>{6, 4, 1, 1}));
+}
+
 }  // namespace
 }  // namespace trireme

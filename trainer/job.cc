@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <string_view>
+#include <utility>
 
 #include "models/data/webdataset.h"
 #include "runtime/core/status.h"
+#include "scheduler/transformer_flops.h"
+#include "trainer/model_shape_of.h"
 
 namespace trireme {
 namespace {
@@ -220,11 +223,24 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
 }
 
 PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size) {
+  const ModelShape shape = ModelShapeOf(setup);
+  const TransformerSizes sizes = {.layers = shape.layers,
+                                  .hidden = shape.hidden,
+                                  .mlp_hidden = shape.mlp_hidden,
+                                  .tokens = shape.tokens,
+                                  .text_tokens = shape.text_tokens,
+                                  .text = shape.text};
+  PartitionCosts costs;
+  costs.blocks.assign(shape.layers, BlockForwardFlops(sizes));
+  costs.blocks.back() = BlockForwardFlops(sizes, /*last=*/true);
+  costs.embedding = shape.embedding_flops;
+  costs.head = shape.head_flops;
   return {.world_size = world_size,
           .global_batch = setup.global_batch,
           .mlp_hidden = setup.model.mlp_hidden,
           .num_blocks = setup.model.layers,
-          .heads = setup.model.heads};
+          .heads = setup.model.heads,
+          .costs = std::move(costs)};
 }
 
 }  // namespace trireme

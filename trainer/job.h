@@ -28,7 +28,7 @@ absl::Status FillJobDefaults(Job& job);
 // into the job.
 absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data);
 
-// What a plan for the job must fit.
+// What a plan for the job must fit; stages are cut by matrix-product FLOPs.
 PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size);
 
 // Square pictures of the job's resolution and channels.
