@@ -15,6 +15,7 @@
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/collectives.h"
 #include "scheduler/planner/measured_times.h"
+#include "trainer/memory_profile.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/piece_times.h"
 #include "trainer/profile_statistics.h"
@@ -46,6 +47,16 @@ double ElementwiseRate(Device& device, int repetitions) {
   const Tensor y = Tensor::Zeros(device, shape, DType::kFloat32);
   return 3.0 * kElementwiseBytes /
          MedianSeconds(repetitions, [&] { AddInPlace(x, y); });
+}
+
+// Bytes of a copy between two places of the host's memory, which is where the
+// CPU device's tensors are too.
+double CopyRate(Device& device, int repetitions) {
+  const Shape shape = {kElementwiseBytes / 4};
+  const Tensor from = Tensor::Zeros(device, shape, DType::kFloat32);
+  const Tensor to = Tensor::Zeros(device, shape, DType::kFloat32);
+  return kElementwiseBytes /
+         MedianSeconds(repetitions, [&] { to.CopyFrom(from); });
 }
 
 std::vector<std::string> GatherHosts(Device& device, Communicator& world,
@@ -203,7 +214,8 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
                   GemmRate(device, DType::kFloat32, options.repetitions),
                   GemmRate(device, DType::kFloat64, options.repetitions),
                   ElementwiseRate(device, options.repetitions),
-                  static_cast<double>(options.memory_bytes)});
+                  static_cast<double>(options.memory_bytes),
+                  CopyRate(device, options.repetitions)});
 
   std::vector<NodePieceSeconds> pieces;
   if (options.job != nullptr) {
@@ -213,6 +225,12 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
                      *std::min_element(counts.begin(), counts.end())),
         options.piece_repetitions, device, *world, node_of);
   }
+
+  const ProcessMemory own_memory = MeasureProcessMemory(device, factory);
+  const std::vector<std::vector<double>> process_memory =
+      GatherRows(device, *world,
+                 {static_cast<double>(own_memory.reserved_bytes),
+                  static_cast<double>(own_memory.communicator_bytes)});
 
   const LinkMeasurements measurements =
       MeasureLinks(options.links, device, *world, node_of);
@@ -224,7 +242,8 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   profile.cluster.set_collectives(Cluster::DIRECT);
 
   for (int node = 0; node <= node_of.back(); ++node) {
-    std::vector<double> bf16, fp32, fp64, memory;
+    std::vector<double> bf16, fp32, fp64, memory, copies;
+    double reserved = 0, communicator = 0;
     int64_t bytes = std::numeric_limits<int64_t>::max();
     int count = 0, first = -1;
     for (int i = 0; i < ranks; ++i) {
@@ -236,6 +255,9 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
       fp64.push_back(rates[i][2]);
       memory.push_back(rates[i][3]);
       bytes = std::min(bytes, static_cast<int64_t>(rates[i][4]));
+      copies.push_back(rates[i][5]);
+      reserved = std::max(reserved, process_memory[i][0]);
+      communicator = std::max(communicator, process_memory[i][1]);
     }
     Cluster::Device& kind = *profile.cluster.add_devices();
     kind.set_name(fmt::format("cpu of {}", hosts[first]));
@@ -245,7 +267,11 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
     kind.set_achieved_fp32_flops(Median(fp32));
     kind.set_peak_fp64_flops(Median(fp64));
     kind.set_achieved_fp64_flops(Median(fp64));
-    kind.set_memory_bytes(bytes);
+    kind.set_reserved_bytes(static_cast<uint64_t>(reserved));
+    kind.set_communicator_bytes(static_cast<uint64_t>(communicator));
+    kind.set_memory_bytes(bytes + kind.reserved_bytes());
+    kind.set_to_device_bytes_per_s(Median(copies));
+    kind.set_to_host_bytes_per_s(Median(copies));
     kind.set_memory_bytes_per_s(Median(memory));
     Cluster::Node& entry = *profile.cluster.add_nodes();
     entry.set_name(hosts[first]);
@@ -260,11 +286,12 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
     if (inside != links.end()) *entry.mutable_link() = LinkOf(inside->second);
     profile.report += fmt::format(
         "{}: {} ranks, each GEMM {:.4g} (bf16, spread {:.0f} %) and {:.4g} "
-        "FLOP/s (fp32, {:.0f} %), elementwise {:.3g} B/s; inside {:.3g} s and "
+        "FLOP/s (fp32, {:.0f} %), elementwise {:.3g} B/s; beside the arena "
+        "{:.3g} bytes and {:.3g} for each communicator; inside {:.3g} s and "
         "{:.4g} B/s{}\n",
         hosts[first], count, Median(bf16), 100 * Spread(bf16), Median(fp32),
-        100 * Spread(fp32), Median(memory), entry.link().latency_s(),
-        entry.link().bytes_per_s(),
+        100 * Spread(fp32), Median(memory), reserved, communicator,
+        entry.link().latency_s(), entry.link().bytes_per_s(),
         entry.card_bytes_per_s() > 0 ? fmt::format("; to all others {:.4g} B/s",
                                                    entry.card_bytes_per_s())
                                      : "");

@@ -21,7 +21,7 @@ struct ProfileOptions {
   // Of this rank's machine: ranks with the same name share a node. At most 63
   // bytes.
   std::string host;
-  // That one rank may use.
+  // That the arena of one rank may use.
   int64_t memory_bytes = 0;
   LinkProfileOptions links;
   CollectiveProfileOptions collectives;
@@ -41,8 +41,10 @@ struct ClusterProfile {
 
 // Collective over the factory's world; the result is rank 0's (empty
 // elsewhere). All ranks compute at once, as they do in a job: GEMM rates in
-// bf16, fp32 and fp64, the bandwidth of elementwise kernels, and the pieces of
-// a job's model for every split that a plan may have (piece_times.h). Then the
+// bf16, fp32 and fp64, the bandwidth of elementwise kernels and of copies
+// between host and device, and the pieces of a job's model for every split that
+// a plan may have (piece_times.h); what a process needs beside its arena. Then
+// the
 // links (link_profile.h), and collectives in groups of every shape
 // (collective_profile.h).
 //

@@ -2,13 +2,19 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <mutex>
 
 #include "gtest/gtest.h"
+#include "parallel/communicators.h"
+#include "parallel/process_grid.h"
+#include "runtime/comm/stand_in.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/device/cpu_device.h"
+#include "scheduler/plan.h"
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/measured_times.h"
+#include "scheduler/planner/plan_costs.h"
 #include "trainer/job.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/piece_times.h"
@@ -60,6 +66,9 @@ TEST(ProfileCluster, MakesAClusterThatThePlannerTakes) {
   // The rank with least memory decides.
   EXPECT_EQ(cluster->DeviceOfNode(0).memory_bytes, 1000);
   EXPECT_EQ(cluster->DeviceOfNode(1).memory_bytes, 1002);
+  EXPECT_GT(profile->cluster.devices(0).reserved_bytes(), 1 << 20);
+  EXPECT_GT(cluster->DeviceOfNode(0).to_device_bytes_per_s, 0);
+  EXPECT_GT(cluster->DeviceOfNode(0).to_host_bytes_per_s, 0);
   EXPECT_EQ(profile->cluster.links_size(), 2);
   for (const Cluster::NodeLink& link : profile->cluster.links()) {
     EXPECT_GT(link.link().bytes_per_s(), 0);
@@ -142,6 +151,59 @@ TEST(ProfileCluster, CollectivesAreMeasuredInGroupsOfEveryShape) {
   EXPECT_EQ(GroupsOf({.nodes = 3, .ranks_per_node = 4}, counts),
             (std::vector<std::vector<int>>{
                 {0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13}}));
+}
+
+class CountingWorld final : public CommunicatorFactory {
+ public:
+  explicit CountingWorld(int size) : inner_(0, size) {}
+  int world_rank() const override { return inner_.world_rank(); }
+  int world_size() const override { return inner_.world_size(); }
+  int64_t count() const { return count_; }
+  using CommunicatorFactory::Create;
+  std::unique_ptr<Communicator> Create(std::span<const int> ranks,
+                                       std::string_view name,
+                                       Progress progress) override {
+    count_ += ranks.size() > 1 ? 1 : 0;
+    return inner_.Create(ranks, name, progress);
+  }
+
+ private:
+  StandInWorld inner_;
+  int64_t count_ = 0;
+};
+
+// The planner's memory check takes so many off.
+TEST(ProfileCluster, CountsTheCommunicatorsOfAPlan) {
+  struct Case {
+    uint32_t tp = 1, cp = 1, dp = 1, pp = 1, ulysses = 1, shard_group = 1;
+  };
+  for (const Case& test :
+       {Case{}, Case{.tp = 2}, Case{.cp = 4, .ulysses = 2}, Case{.dp = 4},
+        Case{.dp = 4, .shard_group = 4}, Case{.dp = 4, .shard_group = 2},
+        Case{.pp = 2}, Case{.pp = 4},
+        Case{.tp = 2, .cp = 2, .dp = 4, .pp = 3, .shard_group = 2}}) {
+    Plan plan;
+    plan.mutable_grid()->set_tp(test.tp);
+    plan.mutable_grid()->set_cp(test.cp);
+    plan.mutable_grid()->set_dp(test.dp);
+    plan.mutable_grid()->set_pp(test.pp);
+    plan.set_ulysses(test.ulysses);
+    plan.set_sharding(test.shard_group > 1 ? Plan::OPTIMIZER
+                                           : Plan::REPLICATED);
+    plan.set_shard_group(test.shard_group);
+    CountingWorld world(static_cast<int>(GridSize(plan.grid())));
+    const auto grid = ProcessGrid::Create({.tp = static_cast<int>(test.tp),
+                                           .cp = static_cast<int>(test.cp),
+                                           .dp = static_cast<int>(test.dp),
+                                           .pp = static_cast<int>(test.pp)},
+                                          {}, 0);
+    ASSERT_TRUE(grid.ok()) << grid.status();
+    const Communicators communicators(
+        world, *grid,
+        {.ulysses = static_cast<int>(test.ulysses),
+         .shard_group = static_cast<int>(test.shard_group)});
+    EXPECT_EQ(CommunicatorsOf(plan), world.count()) << plan.ShortDebugString();
+  }
 }
 
 TEST(ProfileCluster, RefusesMachinesWhoseRanksAreNotInARow) {

@@ -72,8 +72,14 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
                                    device.achieved_fp64_flops()));
   RETURN_IF_ERROR(
       CheckPositive(name("memory_bytes_per_s"), device.memory_bytes_per_s()));
-  RETURN_IF_ERROR(
-      CheckNotNegative(name("host_bytes_per_s"), device.host_bytes_per_s()));
+  RETURN_IF_ERROR(CheckNotNegative(name("to_device_bytes_per_s"),
+                                   device.to_device_bytes_per_s()));
+  RETURN_IF_ERROR(CheckNotNegative(name("to_host_bytes_per_s"),
+                                   device.to_host_bytes_per_s()));
+  if (device.communicator_bytes() > kMaxMemoryBytes) {
+    return FieldError(name("communicator_bytes"), device.communicator_bytes(),
+                      fmt::format("0 to {}", kMaxMemoryBytes));
+  }
   if (device.memory_bytes() < 1 || device.memory_bytes() > kMaxMemoryBytes) {
     return FieldError(name("memory_bytes"), device.memory_bytes(),
                       fmt::format("1 to {}", kMaxMemoryBytes));
@@ -104,7 +110,9 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
       .memory_bytes =
           static_cast<int64_t>(device.memory_bytes() - device.reserved_bytes()),
       .memory_bytes_per_s = device.memory_bytes_per_s(),
-      .host_bytes_per_s = device.host_bytes_per_s()};
+      .to_device_bytes_per_s = device.to_device_bytes_per_s(),
+      .to_host_bytes_per_s = device.to_host_bytes_per_s(),
+      .communicator_bytes = static_cast<int64_t>(device.communicator_bytes())};
 }
 
 CollectiveKind KindOf(Cluster::CollectiveTime::Kind kind) {
@@ -421,7 +429,8 @@ absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset) {
   kind.set_memory_bytes(static_cast<uint64_t>(device->memory_gb * 1e9));
   kind.set_memory_bytes_per_s(preset.memory_efficiency *
                               device->memory_gb_per_s * 1e9);
-  kind.set_host_bytes_per_s(device->host_gb_per_s * 1e9);
+  kind.set_to_device_bytes_per_s(device->host_gb_per_s * 1e9);
+  kind.set_to_host_bytes_per_s(device->host_gb_per_s * 1e9);
   kind.set_reserved_bytes(kReservedBytes);
   for (int64_t i = 0; i < preset.nodes; ++i) {
     Cluster::Node& node = *cluster.add_nodes();

@@ -80,7 +80,10 @@ struct ClusterDevice {
   double achieved_fp64_flops = 0;
   int64_t memory_bytes = 0;  // that a process can use
   double memory_bytes_per_s = 0;
-  double host_bytes_per_s = 0;
+  // Of copies between host and device; 0: unknown.
+  double to_device_bytes_per_s = 0;
+  double to_host_bytes_per_s = 0;
+  int64_t communicator_bytes = 0;  // each
 
   // FLOP/s in elements of 2, 4 or 8 bytes.
   double PeakFlops(int64_t element_bytes) const;

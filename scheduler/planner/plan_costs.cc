@@ -99,7 +99,10 @@ PlanRings PlanCoster::MakeRings() const {
       const int32_t node =
           cluster_.node_of_rank[PhysicalRankOf(plan_, logical)];
       ++flows[node];
-      limit = std::min(limit, cluster_.DeviceOfNode(node).memory_bytes);
+      const ClusterDevice& device = cluster_.DeviceOfNode(node);
+      limit =
+          std::min(limit, device.memory_bytes - CommunicatorsOf(plan_) *
+                                                    device.communicator_bytes);
     }
     rings.limit_bytes.push_back(limit);
     const int64_t most = *std::max_element(flows.begin(), flows.end());

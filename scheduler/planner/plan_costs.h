@@ -116,6 +116,10 @@ struct MeasuredCorrection {
   double weight_share = 0;
 };
 
+// Communicators of at least two members that each rank has in a plan, at most
+// (parallel/communicators.h).
+int64_t CommunicatorsOf(const Plan& plan);
+
 class PlanCoster {
  public:
   // `plan`: resolved, and with as many ranks as the cluster. All must outlive

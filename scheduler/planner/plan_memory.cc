@@ -2,9 +2,46 @@
 
 #include <algorithm>
 
+#include "scheduler/plan.h"
 #include "scheduler/planner/plan_costs.h"
 
 namespace trireme {
+
+int64_t CommunicatorsOf(const Plan& plan) {
+  const Plan::Grid& grid = plan.grid();
+  // Everybody, and along each axis.
+  int64_t count = GridSize(grid) > 1 ? 1 : 0;
+  for (const uint32_t size : {grid.tp(), grid.cp(), grid.dp(), grid.pp()}) {
+    count += size > 1 ? 1 : 0;
+  }
+  // Gradients over every set of tp, cp and dp, and of copies of shards over
+  // every set of tp and cp.
+  const int64_t sharers =
+      plan.sharding() == Plan::REPLICATED ? 1 : plan.shard_group();
+  const int64_t copies = grid.dp() / sharers;
+  for (int set = 1; set < 8; ++set) {
+    const bool tp = (set & 1) != 0, cp = (set & 2) != 0, dp = (set & 4) != 0;
+    const int64_t members = int64_t{tp ? grid.tp() : 1} * (cp ? grid.cp() : 1) *
+                            (dp ? grid.dp() : 1);
+    count += members > 1 ? 1 : 0;
+    const int64_t holders =
+        int64_t{tp ? grid.tp() : 1} * (cp ? grid.cp() : 1) * copies;
+    count += !dp && holders > 1 ? 1 : 0;
+  }
+  count += copies > 1 ? 1 : 0;
+  // Shards' gradients and parameters, and the ranks that hold each shard once.
+  count += sharers > 1 ? 2 : 0;
+  const int64_t model = int64_t{grid.tp()} * grid.cp() * grid.pp();
+  count += model * sharers > 1 ? 1 : 0;
+  // The whole model; heads and rings of context parallelism.
+  count += model > 1 ? 1 : 0;
+  count += plan.ulysses() > 1 ? 1 : 0;
+  count += grid.cp() / plan.ulysses() > 1 ? 1 : 0;
+  // Messages up and down, with the stages on both sides.
+  if (grid.pp() > 1) count += grid.pp() > 2 ? 4 : 2;
+  return count;
+}
+
 void PlanCoster::MeasureParts() {
   if (!model_.measured_memory) return;
   const bool deferred =

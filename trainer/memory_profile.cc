@@ -1,0 +1,54 @@
+#include "trainer/memory_profile.h"
+
+#include <malloc.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <memory>
+#include <numeric>
+#include <vector>
+
+#include "fmt/format.h"
+
+namespace trireme {
+namespace {
+
+constexpr int kCommunicators = 8;
+constexpr int64_t kReducedBytes = 1 << 20;
+
+// Without what was freed; 0: unknown.
+int64_t ResidentBytes() {
+  malloc_trim(0);
+  std::ifstream file("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  if (!(file >> size >> resident)) return 0;
+  return resident * static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
+}
+
+}  // namespace
+
+ProcessMemory MeasureProcessMemory(Device& device,
+                                   CommunicatorFactory& factory) {
+  ProcessMemory memory;
+  const int64_t before = ResidentBytes();
+  memory.reserved_bytes =
+      std::max<int64_t>(0, before - device.Statistics().current_bytes);
+  std::vector<int> everyone(factory.world_size());
+  std::iota(everyone.begin(), everyone.end(), 0);
+  std::vector<std::unique_ptr<Communicator>> communicators;
+  for (int i = 0; i < kCommunicators; ++i) {
+    communicators.push_back(
+        factory.Create(everyone, fmt::format("memory profile {}", i)));
+    // Some allocate with their first use.
+    const Tensor data =
+        Tensor::Zeros(device, {kReducedBytes / 4}, DType::kFloat32,
+                      MemoryCategory::kCommunication, "profile");
+    communicators.back()->AllReduce(data, ReduceOp::kSum, "profile").Wait();
+  }
+  memory.communicator_bytes =
+      std::max<int64_t>(0, ResidentBytes() - before) / kCommunicators;
+  return memory;
+}
+
+}  // namespace trireme
