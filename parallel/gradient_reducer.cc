@@ -198,8 +198,8 @@ void GradientReducer::Start(int bucket) {
         << layout.parameters[i]->name << " lacks gradient contributions";
   }
   if (timing_ == Timing::kInOrder) StartSum(bucket);
-  // Contributions of two microbatches that met in one travel leave a rest.
-  if (transient() && state.flat.defined()) StartTravel(bucket);
+  // Contributions of two microbatches never meet: see Tape's AddContribution.
+  CHECK(!transient() || !state.flat.defined()) << "bucket " << bucket;
   if (travel_.has_value() && travel_->bucket == bucket) FinishTravel();
 }
 

@@ -62,20 +62,9 @@ void SetUnevenStages(Plan& plan, int64_t blocks) {
   }
 }
 
-// Zero-bubble schedules put weight gradients off until the next microbatch's
-// other gradients are there; where gradients travel with each microbatch, those
-// of two then add up on the rank before they are summed over ranks.
-bool MicrobatchesMeet(const Plan& plan) {
-  return (plan.schedule() == Plan::ZB_H1 || plan.schedule() == Plan::ZB_V) &&
-         (plan.sharding() == Plan::GRADIENTS ||
-          plan.sharding() == Plan::PARAMETERS) &&
-         plan.grid().dp() > 1 && plan.microbatches() > 1;
-}
-
 // The same for plans that must have the same bits: what remains of a resolved
 // plan without pipeline, schedule and recompute.
 std::string KindOf(Plan plan) {
-  if (MicrobatchesMeet(plan)) return plan.SerializeAsString();
   plan.mutable_grid()->clear_pp();
   plan.clear_placement();
   plan.clear_schedule();

@@ -43,19 +43,30 @@ NormedHeads ApplyHeadNorms(const HeadsView& q, const HeadsView& k,
   return result;
 }
 
-// The gradients of the head norms' weights come out of the same pass as dx, so
-// they are not deferred; the empty closures mark their completion.
-void MarkHeadNormGradients(Tape::Gradients& gradients, const HeadNorms& norms) {
-  for (Parameter* weight : {norms.q_weight, norms.k_weight}) {
-    if (weight != nullptr) gradients.AddWeightGradient(*weight, [] {});
-  }
-}
+// The gradients of the head norms' weights, which come out of the same pass as
+// dx.
+class HeadNormGradients {
+ public:
+  HeadNormGradients(Tape::Gradients& gradients, const HeadNorms& norms)
+      : gradients_(gradients),
+        norms_(norms),
+        q_(gradients.NewContribution(norms.q_weight)),
+        k_(gradients.NewContribution(norms.k_weight)) {}
 
-const Tensor* GradOf(const Tape::Gradients& gradients, Parameter* parameter) {
-  return parameter != nullptr && parameter->trainable
-             ? &gradients.GradientOf(*parameter)
-             : nullptr;
-}
+  const Tensor* q() const { return q_.defined() ? &q_ : nullptr; }
+  const Tensor* k() const { return k_.defined() ? &k_ : nullptr; }
+
+  // After the pass.
+  void Add() {
+    gradients_.AddContribution(norms_.q_weight, q_);
+    gradients_.AddContribution(norms_.k_weight, k_);
+  }
+
+ private:
+  Tape::Gradients& gradients_;
+  const HeadNorms& norms_;
+  const Tensor q_, k_;
+};
 
 std::vector<Parameter*> WeightsOf(const HeadNorms& norms) {
   std::vector<Parameter*> parameters;
@@ -127,13 +138,12 @@ Variable SelfAttention(Tape& tape, const Variable& qkv, int64_t head_dim,
                           scale, counts.defined() ? &counts : nullptr, grads.q,
                           grads.k, dv);
         if (heads.buffer.defined()) {
+          HeadNormGradients norm_grads(gradients, norms);
           HeadsNormRopeBackward(q, ValueOf(norms.q_weight), norms.rope,
-                                heads.q_rstd, grads.q, dq,
-                                GradOf(gradients, norms.q_weight));
+                                heads.q_rstd, grads.q, dq, norm_grads.q());
           HeadsNormRopeBackward(k, ValueOf(norms.k_weight), norms.rope,
-                                heads.k_rstd, grads.k, dk,
-                                GradOf(gradients, norms.k_weight));
-          MarkHeadNormGradients(gradients, norms);
+                                heads.k_rstd, grads.k, dk, norm_grads.k());
+          norm_grads.Add();
         }
         gradients.Accumulate(0, dqkv);
       });
@@ -194,17 +204,16 @@ Variable CrossAttention(Tape& tape, const Variable& q, const Variable& kv,
             q_normed, k_normed, PackedHeads(kv_value, 2, 1, head_dim), saved,
             gradients.TakeOutput(), scale, counts.defined() ? &counts : nullptr,
             dq_normed, dk_normed, PackedHeads(dkv, 2, 1, head_dim));
+        HeadNormGradients norm_grads(gradients, norms);
         if (norms.q_weight != nullptr) {
           HeadsNormRopeBackward(q, &norms.q_weight->value, nullptr, q_rstd,
-                                dq_normed, dq,
-                                GradOf(gradients, norms.q_weight));
+                                dq_normed, dq, norm_grads.q());
         }
         if (norms.k_weight != nullptr) {
           HeadsNormRopeBackward(k, &norms.k_weight->value, nullptr, k_rstd,
-                                dk_normed, dk,
-                                GradOf(gradients, norms.k_weight));
+                                dk_normed, dk, norm_grads.k());
         }
-        MarkHeadNormGradients(gradients, norms);
+        norm_grads.Add();
         gradients.Accumulate(0, dq_tensor);
         gradients.Accumulate(1, dkv);
       });
@@ -231,15 +240,16 @@ Variable NormHeads(Tape& tape, const Variable& qkv, int64_t head_dim,
         const Tensor& x = gradients.Saved(0);
         const Tensor dx = EmptyLikeGradient(x);
         WriteColumns(CopyColumns(dy, 2 * width, 3 * width), 2 * width, dx);
+        HeadNormGradients norm_grads(gradients, norms);
         HeadsNormRopeBackward(
             PackedHeads(x, 3, 0, head_dim), ValueOf(norms.q_weight), norms.rope,
             gradients.Saved(1), PackedHeads(dy, 3, 0, head_dim),
-            PackedHeads(dx, 3, 0, head_dim), GradOf(gradients, norms.q_weight));
+            PackedHeads(dx, 3, 0, head_dim), norm_grads.q());
         HeadsNormRopeBackward(
             PackedHeads(x, 3, 1, head_dim), ValueOf(norms.k_weight), norms.rope,
             gradients.Saved(2), PackedHeads(dy, 3, 1, head_dim),
-            PackedHeads(dx, 3, 1, head_dim), GradOf(gradients, norms.k_weight));
-        MarkHeadNormGradients(gradients, norms);
+            PackedHeads(dx, 3, 1, head_dim), norm_grads.k());
+        norm_grads.Add();
         gradients.Accumulate(0, dx);
       });
 }

@@ -196,27 +196,24 @@ Variable Norm(Tape& tape, NormKind kind, const Variable& x, Parameter* weight,
   Tensor y = std::move(forward.out);
   std::vector<Parameter*> parameters = {weight};
   if (bias != nullptr) parameters.push_back(bias);
-  return tape.Record(
-      "norm affine", {x}, parameters, std::move(y),
-      {x.value(), forward.mean, forward.rstd},
-      [kind, weight, bias](Tape::Gradients& gradients) {
-        const NormResult saved{Tensor(), gradients.Saved(1),
-                               gradients.Saved(2)};
-        // One pass makes dx and both parameter gradients: they are not worth
-        // deferring, so the deferred closures only mark their completion.
-        const Tensor* weight_grad =
-            weight->trainable ? &gradients.GradientOf(*weight) : nullptr;
-        const Tensor* bias_grad = bias != nullptr && bias->trainable
-                                      ? &gradients.GradientOf(*bias)
-                                      : nullptr;
-        Tensor dx =
-            NormAffineBackward(kind, gradients.Saved(0), saved, weight->value,
-                               gradients.TakeOutput(), gradients.TakePending(0),
-                               weight_grad, bias_grad);
-        gradients.AddWeightGradient(*weight, [] {});
-        if (bias != nullptr) gradients.AddWeightGradient(*bias, [] {});
-        gradients.Accumulate(0, std::move(dx));
-      });
+  return tape.Record("norm affine", {x}, parameters, std::move(y),
+                     {x.value(), forward.mean, forward.rstd},
+                     [kind, weight, bias](Tape::Gradients& gradients) {
+                       const NormResult saved{Tensor(), gradients.Saved(1),
+                                              gradients.Saved(2)};
+                       // One pass makes dx and both parameter gradients.
+                       const Tensor weight_grad =
+                           gradients.NewContribution(weight);
+                       const Tensor bias_grad = gradients.NewContribution(bias);
+                       Tensor dx = NormAffineBackward(
+                           kind, gradients.Saved(0), saved, weight->value,
+                           gradients.TakeOutput(), gradients.TakePending(0),
+                           weight_grad.defined() ? &weight_grad : nullptr,
+                           bias_grad.defined() ? &bias_grad : nullptr);
+                       gradients.AddContribution(weight, weight_grad);
+                       gradients.AddContribution(bias, bias_grad);
+                       gradients.Accumulate(0, std::move(dx));
+                     });
 }
 
 Variable Reshape(Tape& tape, const Variable& x, const Shape& shape) {

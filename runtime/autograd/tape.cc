@@ -35,8 +35,21 @@ bool Tape::Gradients::deferred() const {
   return tape_.weight_gradients_ == WeightGradients::kDeferred;
 }
 
-const Tensor& Tape::Gradients::GradientOf(Parameter& parameter) const {
-  return tape_.GradientOf(parameter);
+Tensor Tape::Gradients::NewContribution(const Parameter* parameter) const {
+  if (parameter == nullptr || !parameter->trainable) return Tensor();
+  const Tensor& value = parameter->value;
+  return Tensor::Zeros(
+      tape_.device(), value.shape(),
+      value.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32,
+      MemoryCategory::kGradients, "contribution to a gradient");
+}
+
+void Tape::Gradients::AddContribution(Parameter* parameter,
+                                      const Tensor& contribution) {
+  if (!contribution.defined()) return;
+  AddWeightGradient(*parameter, [parameter, contribution] {
+    AddInPlace(contribution, parameter->grad);
+  });
 }
 
 void Tape::Gradients::AddWeightGradient(Parameter& parameter,
@@ -254,10 +267,8 @@ void Tape::QueueWeightGradient(WeightGradient gradient) {
   }
 }
 
-const Tensor& Tape::GradientOf(Parameter& parameter) {
-  if (parent_ != nullptr) return parent_->GradientOf(parameter);
+void Tape::PrepareGradient(Parameter& parameter) {
   if (parameter.trainable && gradient_needed_) gradient_needed_(parameter);
-  return parameter.grad;
 }
 
 void Tape::RunWeightGradient(const WeightGradient& gradient) {
@@ -265,7 +276,7 @@ void Tape::RunWeightGradient(const WeightGradient& gradient) {
     gradient.compute();
     return;
   }
-  GradientOf(*gradient.parameter);
+  PrepareGradient(*gradient.parameter);
   gradient.compute();
   const int left = --uses_.at(gradient.parameter);
   CHECK_GE(left, 0) << gradient.parameter->name;

@@ -90,10 +90,13 @@ class Tape {
     void Accumulate(int input, Tensor gradient);
     // Whether weight gradients are queued.
     bool deferred() const;
-    // parameter.grad, ready to be added to; undefined if it is not trainable.
-    // For ops whose own backward makes the gradient: they mark its completion
-    // by an empty AddWeightGradient.
-    const Tensor& GradientOf(Parameter& parameter) const;
+    // For ops whose pass over the input's gradient makes a parameter's too:
+    // zeros for the pass to add to, undefined if the parameter is null or not
+    // trainable. AddContribution then adds them to parameter.grad with the
+    // other weight gradients: a microbatch's contributions come together under
+    // every schedule, and sums have the same bits.
+    Tensor NewContribution(const Parameter* parameter) const;
+    void AddContribution(Parameter* parameter, const Tensor& contribution);
     // Queues (or runs) `compute`, which adds this use's contribution to
     // parameter.grad. It must own the tensors it reads. Skipped if the
     // parameter is not trainable. `prepare`, if given, starts what `compute`
@@ -186,7 +189,7 @@ class Tape {
   void AlongWeightGradients(std::function<void()> work);
   void QueueWeightGradient(WeightGradient gradient);
   void RunWeightGradient(const WeightGradient& gradient);
-  const Tensor& GradientOf(Parameter& parameter);
+  void PrepareGradient(Parameter& parameter);
   void AccumulateInto(int slot, Tensor gradient);
 
   Device& device_;
