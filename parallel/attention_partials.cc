@@ -23,11 +23,6 @@ Tensor WithDType(Tensor x, DType dtype, std::string_view label) {
   return x.dtype() == dtype ? x : Cast(x, dtype, label);
 }
 
-Tensor Unrounded(Tensor x, std::string_view label) {
-  const DType dtype = ComputeDType(x.dtype());
-  return WithDType(std::move(x), dtype, label);
-}
-
 // The factors of the two parts in their merger; sets `log_sum_exp` to Lₙ.
 template <typename A>
 std::pair<A, A> MergeWeights(A& log_sum_exp, A other) {
@@ -41,7 +36,7 @@ std::pair<A, A> MergeWeights(A& log_sum_exp, A other) {
   return weights;
 }
 
-// `into` is unrounded.
+// Both are unrounded.
 void Merge(const AttentionResult& part, const AttentionResult& into) {
   const Shape& lse = into.log_sum_exp.shape();  // [b, heads, s]
   CHECK_EQ(part.log_sum_exp.shape(), lse);
@@ -51,9 +46,10 @@ void Merge(const AttentionResult& part, const AttentionResult& into) {
   const int64_t tokens = lse.dim(2);
   const int64_t head_dim = into.out.dim(-1) / heads;
   const int64_t rows = lse.dim(0) * tokens;
-  DispatchFloating(part.out.dtype(), [&]<typename T>(T) {
-    using A = ComputeType<T>;
-    const T* part_out = part.out.data<T>();
+  CHECK(part.out.dtype() == into.out.dtype()) << part.out.dtype();
+  CHECK(part.out.dtype() == ComputeDType(part.out.dtype()));
+  const auto merge = [&]<typename A>(A) {
+    const A* part_out = part.out.data<A>();
     const A* part_lse = part.log_sum_exp.data<A>();
     A* out = into.out.data<A>();
     A* lse = into.log_sum_exp.data<A>();
@@ -66,36 +62,35 @@ void Merge(const AttentionResult& part, const AttentionResult& into) {
         const auto [weight, part_weight] = MergeWeights(lse[at], part_lse[at]);
         const int64_t begin = (row * heads + head) * head_dim;
         for (int64_t i = begin; i < begin + head_dim; ++i) {
-          out[i] = out[i] * weight + static_cast<A>(part_out[i]) * part_weight;
+          out[i] = out[i] * weight + part_out[i] * part_weight;
         }
       }
     }
-  });
+  };
+  if (part.out.dtype() == DType::kFloat64) {
+    merge(double{});
+  } else {
+    merge(float{});
+  }
 }
 
 }  // namespace
 
 void AttentionMerger::Add(AttentionResult part) {
   if (!merged_.out.defined()) {
-    dtype_ = part.out.dtype();
     merged_ = std::move(part);
     return;
   }
-  merged_.out = Unrounded(std::move(merged_.out), "merged attention");
   Merge(part, merged_);
 }
 
-AttentionResult AttentionMerger::Take() {
+AttentionResult AttentionMerger::Take(DType dtype) {
   AttentionResult result = std::move(merged_);
-  result.out = WithDType(std::move(result.out), dtype_, "attention");
+  result.out = WithDType(std::move(result.out), dtype, "attention");
   return result;
 }
 
-AttentionResult AttentionMerger::TakeUnrounded() {
-  AttentionResult result = std::move(merged_);
-  result.out = Unrounded(std::move(result.out), "merged attention");
-  return result;
-}
+AttentionResult AttentionMerger::TakeUnrounded() { return std::move(merged_); }
 
 AttentionGather::AttentionGather(Communicator& group, AttentionResult part,
                                  DType dtype, std::string_view name)
@@ -146,7 +141,7 @@ AttentionPartGradients AttentionPartBackward(
     return Tensor::Empty(
         like.tensor.device(),
         {like.batch, like.tokens, parts * like.heads * like.head_dim},
-        like.tensor.dtype(), MemoryCategory::kActivations,
+        ComputeDType(like.tensor.dtype()), MemoryCategory::kActivations,
         "attention gradient");
   };
   AttentionPartGradients part{empty(q, 1), empty(k, 2)};
@@ -162,7 +157,6 @@ void GradientSum::Add(Tensor contribution) {
     sum_ = std::move(contribution);
     return;
   }
-  sum_ = Unrounded(std::move(sum_), "attention gradient sum");
   AddInPlace(contribution, sum_);
 }
 
@@ -170,8 +164,6 @@ Tensor GradientSum::Take(DType dtype) {
   return WithDType(std::move(sum_), dtype, "attention gradient");
 }
 
-Tensor GradientSum::TakeUnrounded() {
-  return Unrounded(std::move(sum_), "attention gradient sum");
-}
+Tensor GradientSum::TakeUnrounded() { return std::move(sum_); }
 
 }  // namespace trireme

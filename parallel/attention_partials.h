@@ -3,8 +3,8 @@
 //
 // For parts (o, L) and (o', L'):  Lₙ = log(eᴸ + eᴸ'),
 // oₙ = o·e^(L−Lₙ) + o'·e^(L'−Lₙ). A part without keys (L = −∞) counts nothing.
-// Everything is kept in the compute type (fp32; fp64 for fp64) and rounded once
-// at the end.
+// Parts and sums are in the compute type (fp32; fp64 for fp64): results are
+// rounded once, at the end.
 
 #ifndef TRIREME_PARALLEL_ATTENTION_PARTIALS_H_
 #define TRIREME_PARALLEL_ATTENTION_PARTIALS_H_
@@ -19,16 +19,14 @@ namespace trireme {
 // Merges parts in the order of Add.
 class AttentionMerger {
  public:
-  // Parts have one shape and dtype. May overwrite the first part's tensors.
+  // Unrounded parts of one shape. May overwrite the first part's tensors.
   void Add(AttentionResult part);
-  // The merged result, with `out` in the parts' dtype.
-  AttentionResult Take();
-  // The same with `out` in the compute type.
+  // The merged result, with `out` in `dtype`.
+  AttentionResult Take(DType dtype);
   AttentionResult TakeUnrounded();
 
  private:
   AttentionResult merged_;
-  DType dtype_ = DType::kFloat32;
 };
 
 // Merges the parts of a group's ranks, in rank order: the result is the same
@@ -49,7 +47,8 @@ class AttentionGather {
   Event event_;
 };
 
-// What the queries' merged result (`forward`) makes of one part's keys.
+// What the queries' merged result (`forward`) makes of one part's keys,
+// unrounded.
 struct AttentionPartGradients {
   Tensor q;          // [b, s_q, heads·head_dim]
   Tensor key_value;  // [b, s_k, 2·heads·head_dim]
@@ -65,7 +64,7 @@ class GradientSum {
  public:
   // False before the first Add and after Take.
   bool defined() const { return sum_.defined(); }
-  // May overwrite the first contribution.
+  // Of an unrounded contribution; may overwrite the first.
   void Add(Tensor contribution);
   // The sum rounded to `dtype`.
   Tensor Take(DType dtype);

@@ -59,7 +59,7 @@ class LocalAttention {
       image.Add(Attend(in.image_qkv, in.text_qkv, in.text_counts));
       out.text = text->Wait();
     }
-    out.image = image.Take();
+    out.image = image.Take(in.image_qkv.dtype());
     return out;
   }
 
@@ -115,7 +115,8 @@ class LocalAttention {
     return AttentionForward(PackedHeads(queries, 3, 0, head_dim_),
                             PackedHeads(keys, 3, 1, head_dim_),
                             PackedHeads(keys, 3, 2, head_dim_), scale_,
-                            counts.defined() ? &counts : nullptr);
+                            counts.defined() ? &counts : nullptr,
+                            AttentionOutput::kUnrounded);
   }
 
   void AddGradients(const Tensor& queries, const Tensor& keys,

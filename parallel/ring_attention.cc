@@ -66,7 +66,8 @@ void RingAttention::Forward(const Tensor& qkv, AttentionMerger& merger) const {
               [&](int origin, const HeadsView& k, const HeadsView& v) {
                 const Tensor counts =
                     KeyCounts(qkv.device(), q.batch, k.tokens, origin);
-                merger.Add(AttentionForward(q, k, v, scale_, &counts));
+                merger.Add(AttentionForward(q, k, v, scale_, &counts,
+                                            AttentionOutput::kUnrounded));
               });
 }
 

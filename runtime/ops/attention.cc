@@ -7,9 +7,7 @@
 namespace trireme {
 namespace {
 
-void CheckView(const HeadsView& view, const HeadsView& like) {
-  CHECK(view.tensor.dtype() == like.tensor.dtype())
-      << view.tensor.dtype() << " vs. " << like.tensor.dtype();
+void CheckShape(const HeadsView& view, const HeadsView& like) {
   CHECK_EQ(view.batch, like.batch);
   CHECK_EQ(view.heads, like.heads);
   CHECK_EQ(view.head_dim, like.head_dim);
@@ -19,8 +17,17 @@ void CheckView(const HeadsView& view, const HeadsView& like) {
            view.tensor.num_elements());
 }
 
-void CheckSameTokens(const HeadsView& gradient, const HeadsView& of) {
-  CheckView(gradient, of);
+void CheckView(const HeadsView& view, const HeadsView& like) {
+  CHECK(view.tensor.dtype() == like.tensor.dtype())
+      << view.tensor.dtype() << " vs. " << like.tensor.dtype();
+  CheckShape(view, like);
+}
+
+void CheckGradient(const HeadsView& gradient, const HeadsView& of,
+                   DType dtype) {
+  CHECK(gradient.tensor.dtype() == dtype)
+      << gradient.tensor.dtype() << " vs. " << dtype;
+  CheckShape(gradient, of);
   CHECK_EQ(gradient.tokens, of.tokens);
 }
 
@@ -42,7 +49,8 @@ AttentionProblem Problem(const HeadsView& q, const HeadsView& k,
                          const Tensor* key_counts) {
   CheckView(q, q);
   CheckView(k, q);
-  CheckSameTokens(v, k);
+  CheckView(v, k);
+  CHECK_EQ(v.tokens, k.tokens);
   CHECK(q.batch > 0 && q.heads > 0 && q.tokens > 0 && k.tokens > 0 &&
         q.head_dim > 0);
   CHECK_GT(scale, 0);
@@ -83,13 +91,16 @@ Tensor Workspace(Device& device, int64_t bytes, std::string_view label) {
 
 AttentionResult AttentionForward(const HeadsView& q, const HeadsView& k,
                                  const HeadsView& v, double scale,
-                                 const Tensor* key_counts) {
-  const AttentionProblem problem = Problem(q, k, v, scale, key_counts);
+                                 const Tensor* key_counts,
+                                 AttentionOutput output) {
+  AttentionProblem problem = Problem(q, k, v, scale, key_counts);
+  problem.unrounded = output == AttentionOutput::kUnrounded;
   Device& device = q.tensor.device();
   AttentionResult result;
-  result.out =
-      Tensor::Empty(device, {q.batch, q.tokens, q.heads * q.head_dim},
-                    problem.dtype, MemoryCategory::kActivations, "attention");
+  result.out = Tensor::Empty(
+      device, {q.batch, q.tokens, q.heads * q.head_dim},
+      problem.unrounded ? ComputeDType(problem.dtype) : problem.dtype,
+      MemoryCategory::kActivations, "attention");
   result.log_sum_exp = Tensor::Empty(
       device, {q.batch, q.heads, q.tokens}, ComputeDType(problem.dtype),
       MemoryCategory::kActivations, "attention log-sum-exp");
@@ -106,10 +117,14 @@ void AttentionBackward(const HeadsView& q, const HeadsView& k,
                        const Tensor& grad_out, double scale,
                        const Tensor* key_counts, const HeadsView& dq,
                        const HeadsView& dk, const HeadsView& dv) {
-  const AttentionProblem problem = Problem(q, k, v, scale, key_counts);
-  CheckSameTokens(dq, q);
-  CheckSameTokens(dk, k);
-  CheckSameTokens(dv, v);
+  AttentionProblem problem = Problem(q, k, v, scale, key_counts);
+  const DType gradient = dq.tensor.dtype();
+  CHECK(gradient == problem.dtype || gradient == ComputeDType(problem.dtype))
+      << gradient;
+  problem.unrounded = gradient != problem.dtype;
+  CheckGradient(dq, q, gradient);
+  CheckGradient(dk, k, gradient);
+  CheckGradient(dv, v, gradient);
   CHECK(grad_out.shape() == forward.out.shape())
       << grad_out.shape() << " vs. " << forward.out.shape();
   CHECK(grad_out.dtype() == problem.dtype) << grad_out.dtype();

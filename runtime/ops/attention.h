@@ -14,20 +14,24 @@
 namespace trireme {
 
 struct AttentionResult {
-  Tensor out;          // [b, s_q, heads·head_dim], q's dtype
+  // [b, s_q, heads·head_dim], q's dtype, or the compute type if unrounded
+  Tensor out;
   Tensor log_sum_exp;  // [b, heads, s_q], fp32 (fp64 for fp64)
 };
 
 // softmax(scale·Q·Kᵀ)·V, scale > 0. q [b, s_q], k and v [b, s_k]; same heads,
 // head_dim and dtype. `key_counts` (int32 [b], may be null): sample i attends
 // to its first key_counts[i] keys only (the others must be finite all the
-// same); a count of 0 gives zeros (log-sum-exp −inf).
-AttentionResult AttentionForward(const HeadsView& q, const HeadsView& k,
-                                 const HeadsView& v, double scale,
-                                 const Tensor* key_counts = nullptr);
+// same); a count of 0 gives zeros (log-sum-exp −inf). With kUnrounded `out` is
+// in the compute type (fp32; fp64 for fp64): a part that will be merged.
+enum class AttentionOutput { kRounded, kUnrounded };
+AttentionResult AttentionForward(
+    const HeadsView& q, const HeadsView& k, const HeadsView& v, double scale,
+    const Tensor* key_counts = nullptr,
+    AttentionOutput output = AttentionOutput::kRounded);
 
-// Writes (=) the gradients into dq, dk and dv, views shaped as q, k and v.
-// Masked keys get zeros.
+// Writes (=) the gradients into dq, dk and dv, views shaped as q, k and v, all
+// three in their dtype or all in the compute type. Masked keys get zeros.
 void AttentionBackward(const HeadsView& q, const HeadsView& k,
                        const HeadsView& v, const AttentionResult& forward,
                        const Tensor& grad_out, double scale,

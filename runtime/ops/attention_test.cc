@@ -13,6 +13,7 @@
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/cpu/attention.h"
 #include "runtime/ops/ops_testing.h"
+#include "runtime/ops/pointwise.h"
 
 namespace trireme {
 namespace {
@@ -232,6 +233,45 @@ TEST(Attention, NarrowGradientsMatchDoublePrecision) {
           ASSERT_NEAR(At(x, i), At(y, i),
                       2 * Tolerance(dtype) * (1 + std::abs(At(y, i))));
         }
+      }
+    }
+  }
+}
+
+// Parts that are merged or summed are rounded once, at the end; rounding them
+// gives what rounded results are.
+TEST(Attention, UnroundedResultsRoundToTheRoundedOnes) {
+  CpuDevice device(int64_t{1} << 30);
+  for (const Case& shape : Cases()) {
+    const Inputs in(device, shape, DType::kBFloat16);
+    const double scale = 0.7;
+    const AttentionResult rounded =
+        AttentionForward(in.q, in.k, in.v, scale, in.key_counts());
+    const AttentionResult unrounded = AttentionForward(
+        in.q, in.k, in.v, scale, in.key_counts(), AttentionOutput::kUnrounded);
+    ASSERT_EQ(unrounded.out.dtype(), DType::kFloat32);
+    const Tensor again = Cast(unrounded.out, DType::kBFloat16);
+    for (int64_t at = 0; at < again.num_elements(); ++at) {
+      ASSERT_EQ(At(again, at), At(rounded.out, at)) << at;
+    }
+
+    const Tensor grad_out =
+        RandomTensor(device, rounded.out.shape(), DType::kBFloat16, 3);
+    const auto gradients = [&](DType dtype) {
+      const Tensor dq = Tensor::Empty(device, in.query.shape(), dtype);
+      const Tensor dkv = Tensor::Empty(device, in.key_value.shape(), dtype);
+      AttentionBackward(in.q, in.k, in.v, rounded, grad_out, scale,
+                        in.key_counts(), PackedHeads(dq, 1, 0, shape.head_dim),
+                        PackedHeads(dkv, 2, 0, shape.head_dim),
+                        PackedHeads(dkv, 2, 1, shape.head_dim));
+      return std::vector<Tensor>{dq, dkv};
+    };
+    const std::vector<Tensor> narrow = gradients(DType::kBFloat16);
+    const std::vector<Tensor> wide = gradients(DType::kFloat32);
+    for (size_t i = 0; i < narrow.size(); ++i) {
+      const Tensor cast = Cast(wide[i], DType::kBFloat16);
+      for (int64_t at = 0; at < cast.num_elements(); ++at) {
+        ASSERT_EQ(At(cast, at), At(narrow[i], at)) << i << " at " << at;
       }
     }
   }

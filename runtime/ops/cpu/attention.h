@@ -26,6 +26,9 @@ struct AttentionProblem {
   int64_t head_dim = 0;
   double scale = 1;
   bool masked = false;  // keys beyond a sample's count are left out
+  // What a pass writes (out; the gradients of q, k and v) is in the compute
+  // type.
+  bool unrounded = false;
   int threads = 1;
   int64_t block_bytes = kAttentionBlockBytes;
 };

@@ -137,20 +137,40 @@ class Backward {
     return spec;
   }
 
-  // Rounds sums[count, head_dim] into rows of a gradient.
+  // Writes sums[count, head_dim] into rows of a gradient.
   void Store(const A* sums, int64_t count, const HeadsPointer& to,
              int64_t first_row, int64_t head) const {
+    if (problem_.unrounded) {
+      StoreAs<A>(sums, count, to, first_row, head);
+    } else {
+      StoreAs<T>(sums, count, to, first_row, head);
+    }
+  }
+
+  template <typename Out>
+  void StoreAs(const A* sums, int64_t count, const HeadsPointer& to,
+               int64_t first_row, int64_t head) const {
     const int64_t head_dim = problem_.head_dim;
-    ScaleRows(ScaledRows<T>{count, head_dim, sums, head_dim, nullptr,
-                            HeadRow<T>(to, first_row, head, head_dim),
-                            to.row_stride});
+    ScaleRows(ScaledRows<Out>{count, head_dim, sums, head_dim, nullptr,
+                              HeadRow<Out>(to, first_row, head, head_dim),
+                              to.row_stride});
   }
 
   void StoreZeros(int64_t count, const HeadsPointer& to, int64_t first_row,
                   int64_t head) const {
+    if (problem_.unrounded) {
+      StoreZerosAs<A>(count, to, first_row, head);
+    } else {
+      StoreZerosAs<T>(count, to, first_row, head);
+    }
+  }
+
+  template <typename Out>
+  void StoreZerosAs(int64_t count, const HeadsPointer& to, int64_t first_row,
+                    int64_t head) const {
     for (int64_t row = 0; row < count; ++row) {
-      std::fill_n(HeadRow<T>(to, first_row + row, head, problem_.head_dim),
-                  problem_.head_dim, T{});
+      std::fill_n(HeadRow<Out>(to, first_row + row, head, problem_.head_dim),
+                  problem_.head_dim, Out{});
     }
   }
 

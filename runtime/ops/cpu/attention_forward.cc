@@ -143,20 +143,33 @@ class Forward {
           .Run(buffers.p, HeadRow<T>(operands_.v, key_row, head, p.head_dim),
                nullptr, buffers.out, buffers.gemm);
     }
-    T* out = HeadRow<T>(operands_.out, first_row, head, p.head_dim);
-    if (count == 0) {
-      for (int64_t row = 0; row < rows; ++row) {
-        std::fill_n(out + row * operands_.out.row_stride, p.head_dim, T{});
-      }
-      std::fill_n(log_sum_exp, rows, -std::numeric_limits<A>::infinity());
-      return;
-    }
     for (int64_t row = 0; row < rows; ++row) {
-      log_sum_exp[row] = buffers.maxima[row] + std::log(buffers.sums[row]);
+      log_sum_exp[row] =
+          count == 0 ? -std::numeric_limits<A>::infinity()
+                     : buffers.maxima[row] + std::log(buffers.sums[row]);
       buffers.sums[row] = 1 / buffers.sums[row];
     }
-    ScaleRows(ScaledRows<T>{rows, p.head_dim, buffers.out, out_pitch_,
-                            buffers.sums, out, operands_.out.row_stride});
+    if (p.unrounded) {
+      WriteRows<A>(first_row, head, count, rows, buffers);
+    } else {
+      WriteRows<T>(first_row, head, count, rows, buffers);
+    }
+  }
+
+  // Output rows from their sums and the inverses of the sums' weights.
+  template <typename Out>
+  void WriteRows(int64_t first_row, int64_t head, int64_t count, int64_t rows,
+                 const Buffers& buffers) const {
+    const int64_t head_dim = problem_.head_dim;
+    Out* out = HeadRow<Out>(operands_.out, first_row, head, head_dim);
+    if (count == 0) {
+      for (int64_t row = 0; row < rows; ++row) {
+        std::fill_n(out + row * operands_.out.row_stride, head_dim, Out{});
+      }
+      return;
+    }
+    ScaleRows(ScaledRows<Out>{rows, head_dim, buffers.out, out_pitch_,
+                              buffers.sums, out, operands_.out.row_stride});
   }
 
   const AttentionProblem& problem_;
