@@ -70,7 +70,11 @@ Plan TwoStages() {
   return plan;
 }
 
-// A rehearsal that computes for less than it says would promise too much.
+// A rehearsal that computes for less than it says would promise too much. On a
+// busy machine a step makes up for late wake-ups of the one before; what it
+// could forget to compute is a larger part.
+constexpr double kComputed = 0.85;
+
 TEST(Rehearse, TakesAtLeastTheTimeOfTheComputation) {
   const auto rehearsal = RehearseOnThreads(Options(TwoStages()));
   ASSERT_TRUE(rehearsal.ok()) << rehearsal.status();
@@ -78,7 +82,7 @@ TEST(Rehearse, TakesAtLeastTheTimeOfTheComputation) {
   const double compute = rehearsal->predicted.parts.compute_s;
   EXPECT_GT(compute, 5e-3);
   for (const StepMetrics& step : rehearsal->steps) {
-    EXPECT_GT(step.compute_s, 0.99 * compute);
+    EXPECT_GT(step.compute_s, kComputed * compute);
     EXPECT_GT(step.step_s, step.compute_s);
   }
   EXPECT_NE(RehearsalText(*rehearsal).find("bubble"), std::string::npos);
@@ -121,7 +125,7 @@ TEST(Rehearse, RunsRecomputedBlocksTwice) {
   const StepParts& parts = twice->predicted.parts;
   EXPECT_GT(parts.recompute_s, 0);
   EXPECT_GT(twice->steps.front().compute_s,
-            0.99 * (parts.compute_s + parts.recompute_s));
+            kComputed * (parts.compute_s + parts.recompute_s));
 }
 
 // Weight gradients that are put off take their time where they are run.
