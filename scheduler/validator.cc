@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,13 @@ absl::Status ValidateStages(const Program& program) {
         "program: found {} ranks, {} stages and {} microbatches, expected at "
         "least 1 of each",
         program.ranks.size(), stages, program.microbatches);
+  }
+  if (static_cast<int64_t>(stages) * program.microbatches >
+      kMaxMicrobatchesTimesStages) {
+    return InvalidArgument(
+        "program: found {} stages and {} microbatches, expected a product of "
+        "at most {}",
+        stages, program.microbatches, kMaxMicrobatchesTimesStages);
   }
   if (program.buckets.size() != stages) {
     return InvalidArgument(
@@ -113,6 +121,91 @@ absl::Status ValidateFields(const Program& program, int32_t rank, int32_t index,
   }
 }
 
+// Messages of one payload from one rank to another, by number: lane times
+// microbatches plus microbatch, in the order of the lists.
+struct Channel {
+  std::tuple<int32_t, int32_t, Payload> key;  // sender, receiver
+  std::vector<int32_t> sends, receives;
+};
+
+// A hop and a direction.
+int32_t LaneOf(const Program& program, Payload payload, int32_t hop) {
+  return payload == Payload::kGradient ? program.num_stages() + hop : hop;
+}
+
+// The channels between the stages, in the order of their keys; result[lane] is
+// the channel that the lane is part of.
+std::vector<int32_t> ChannelsOf(const Program& program,
+                                std::vector<Channel>& channels) {
+  std::map<std::tuple<int32_t, int32_t, Payload>, std::vector<int32_t>> lanes;
+  for (int32_t hop = 0; hop + 1 < program.num_stages(); ++hop) {
+    const int32_t below = program.stages[hop].rank;
+    const int32_t above = program.stages[hop + 1].rank;
+    for (const Payload payload : {Payload::kActivation, Payload::kGradient}) {
+      const bool up = payload == Payload::kActivation;
+      lanes[{up ? below : above, up ? above : below, payload}].push_back(
+          LaneOf(program, payload, hop));
+    }
+  }
+  std::vector<int32_t> channel_of_lane(2 * program.stages.size(), -1);
+  for (const auto& [key, of_channel] : lanes) {
+    for (const int32_t lane : of_channel) {
+      channel_of_lane[lane] = static_cast<int32_t>(channels.size());
+    }
+    Channel& channel = channels.emplace_back();
+    channel.key = key;
+  }
+  return channel_of_lane;
+}
+
+// Where message `k` of the channel is in its sender's or its receiver's list.
+int32_t IndexOf(const Program& program, const Channel& channel,
+                InstructionKind kind, size_t k) {
+  const auto [from, to, payload] = channel.key;
+  const bool sends = kind == InstructionKind::kSend;
+  const std::vector<Instruction>& list = program.ranks[sends ? from : to];
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (list[i].kind != kind || list[i].payload != payload ||
+        list[i].peer != (sends ? to : from)) {
+      continue;
+    }
+    if (k-- == 0) return static_cast<int32_t>(i);
+  }
+  return -1;
+}
+
+// The first difference between its sends and its receives.
+absl::Status ChannelError(const Program& program, const Channel& channel) {
+  const auto [from, to, payload] = channel.key;
+  const std::vector<int32_t>& sends = channel.sends;
+  const std::vector<int32_t>& receives = channel.receives;
+  const auto [send_at, receive_at] = std::mismatch(
+      sends.begin(), sends.end(), receives.begin(), receives.end());
+  const size_t k = send_at - sends.begin();
+  const int32_t send = IndexOf(program, channel, InstructionKind::kSend, k);
+  const int32_t receive = IndexOf(program, channel, InstructionKind::kRecv, k);
+  if (receive_at == receives.end()) {
+    return InstructionError(
+        program, from, send,
+        fmt::format("{} sends but {} receives on rank {}", sends.size(), k, to),
+        "a receive for each send");
+  }
+  if (send_at == sends.end()) {
+    return InstructionError(program, to, receive,
+                            fmt::format("{} receives but {} sends on rank {}",
+                                        receives.size(), k, from),
+                            "a send for each receive");
+  }
+  const Instruction& sent = program.ranks[from][send];
+  const Instruction& received = program.ranks[to][receive];
+  return InstructionError(
+      program, to, receive,
+      fmt::format("mb={} hop={} as message {} of the channel",
+                  received.microbatch, received.hop, k),
+      fmt::format("mb={} hop={}, as {} has it", sent.microbatch, sent.hop,
+                  Describe(program, from, send)));
+}
+
 }  // namespace
 
 std::string Describe(const Program& program, int32_t rank, int32_t index) {
@@ -154,14 +247,16 @@ absl::Status ValidateStructure(const Program& program) {
 }
 
 absl::Status ValidateMessages(const Program& program) {
+  std::vector<Channel> channels;
+  const std::vector<int32_t> channel_of_lane = ChannelsOf(program, channels);
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
     const std::vector<Instruction>& list = program.ranks[rank];
     for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
       const Instruction& message = list[i];
       if (!IsMessage(message)) continue;
       // Activations go from stage hop to hop + 1, gradients back.
-      const bool up = (message.payload == Payload::kActivation) ==
-                      (message.kind == InstructionKind::kSend);
+      const bool sends = message.kind == InstructionKind::kSend;
+      const bool up = (message.payload == Payload::kActivation) == sends;
       const StageLocation& here = program.stages[message.hop + (up ? 0 : 1)];
       const StageLocation& there = program.stages[message.hop + (up ? 1 : 0)];
       if (here.rank != rank || here.chunk != message.chunk ||
@@ -173,50 +268,15 @@ absl::Status ValidateMessages(const Program& program) {
             fmt::format("hop {} to join rank {} chunk {} and rank {}, apart",
                         message.hop, here.rank, here.chunk, there.rank));
       }
+      const int32_t lane = LaneOf(program, message.payload, message.hop);
+      Channel& channel = channels[channel_of_lane[lane]];
+      (sends ? channel.sends : channel.receives)
+          .push_back(lane * program.microbatches + message.microbatch);
     }
   }
-  // Channel (sender, receiver, payload) -> indices in the lists.
-  using Channel = std::pair<std::pair<int32_t, int32_t>, Payload>;
-  struct Ends {
-    std::vector<int32_t> sends, receives;
-  };
-  std::map<Channel, Ends> channels;
-  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
-    const std::vector<Instruction>& list = program.ranks[rank];
-    for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
-      const Instruction& message = list[i];
-      if (message.kind == InstructionKind::kSend) {
-        channels[{{rank, message.peer}, message.payload}].sends.push_back(i);
-      } else if (message.kind == InstructionKind::kRecv) {
-        channels[{{message.peer, rank}, message.payload}].receives.push_back(i);
-      }
-    }
-  }
-  for (const auto& [channel, ends] : channels) {
-    const auto [from, to] = channel.first;
-    const size_t common = std::min(ends.sends.size(), ends.receives.size());
-    for (size_t k = 0; k < common; ++k) {
-      const Instruction& send = program.ranks[from][ends.sends[k]];
-      const Instruction& recv = program.ranks[to][ends.receives[k]];
-      if (send.hop == recv.hop && send.microbatch == recv.microbatch) continue;
-      return InstructionError(
-          program, to, ends.receives[k],
-          fmt::format("mb={} hop={} as message {} of the channel",
-                      recv.microbatch, recv.hop, k),
-          fmt::format("mb={} hop={}, as {} has it", send.microbatch, send.hop,
-                      Describe(program, from, ends.sends[k])));
-    }
-    if (ends.sends.size() > common) {
-      return InstructionError(program, from, ends.sends[common],
-                              fmt::format("{} sends but {} receives on rank {}",
-                                          ends.sends.size(), common, to),
-                              "a receive for each send");
-    }
-    if (ends.receives.size() > common) {
-      return InstructionError(program, to, ends.receives[common],
-                              fmt::format("{} receives but {} sends on rank {}",
-                                          ends.receives.size(), common, from),
-                              "a send for each receive");
+  for (const Channel& channel : channels) {
+    if (channel.sends != channel.receives) {
+      return ChannelError(program, channel);
     }
   }
   return absl::OkStatus();

@@ -61,6 +61,13 @@ void ExpectError(const Program& program, const std::string& part) {
       << MessageOf(status) << "\nlacks: " << part;
 }
 
+// Messages are numbered in int32: more would be taken for one another.
+TEST(Validator, MoreMicrobatchesThanCanBeNumberedAreRefused) {
+  Program program = OneFOneB(2, 3);
+  program.microbatches = (1 << 26) + 1;
+  ExpectError(program, "a product of at most 134217728");
+}
+
 TEST(Validator, AMissingReceiveIsFound) {
   Program program = OneFOneB(2, 3);
   Erase(program, 0,
