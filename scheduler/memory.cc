@@ -16,19 +16,6 @@ int64_t MessageBytes(const Instruction& recv, const RankMemory& memory) {
                                               : chunk.gradient_message_bytes;
 }
 
-// Change in the number of live activations.
-int32_t LiveChange(InstructionKind kind) {
-  switch (kind) {
-    case InstructionKind::kForward:
-      return 1;
-    case InstructionKind::kBackward:
-    case InstructionKind::kBackwardInput:
-      return -1;
-    default:
-      return 0;
-  }
-}
-
 }  // namespace
 
 std::string ToText(const MemoryBytes& bytes) {
@@ -47,6 +34,18 @@ std::string ToText(const MemoryBytes& bytes) {
     if (value != 0) texts.push_back(fmt::format("{} {}", name, value));
   }
   return fmt::format("{} bytes ({})", bytes.total(), fmt::join(texts, ", "));
+}
+
+int32_t LiveChange(InstructionKind kind) {
+  switch (kind) {
+    case InstructionKind::kForward:
+      return 1;
+    case InstructionKind::kBackward:
+    case InstructionKind::kBackwardInput:
+      return -1;
+    default:
+      return 0;
+  }
 }
 
 MemoryChange ChangeAtStart(const Instruction& instruction,

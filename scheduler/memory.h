@@ -66,6 +66,9 @@ MemoryChange ChangeAtStart(const Instruction& instruction,
 MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
                          const RankMemory& memory);
 
+// Change in the number of microbatches with live activations.
+int32_t LiveChange(InstructionKind kind);
+
 struct RankPeak {
   MemoryBytes at_peak;
   // Where the list first reaches it.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "gtest/gtest.h"
 #include "scheduler/schedule_gpipe.h"
@@ -322,6 +323,33 @@ TEST(Simulator, ProgramsThatBlockAndModelsThatDoNotFitAreErrors) {
   EXPECT_FALSE(Simulate(good, less_than_none).ok());
   const MemoryModel empty;
   EXPECT_FALSE(Simulate(good, cost, &empty).ok());
+}
+
+// A message that is sent twice would have two times.
+TEST(Simulator, AMessageIsSentOnce) {
+  Program program = Build(GPipeOrder(2, 2), 2);
+  const CostModel cost = UniformCost(program, {.forward_s = 1});
+  for (std::vector<Instruction>& list : program.ranks) {
+    for (Instruction& instruction : list) {
+      const bool message = instruction.kind == InstructionKind::kSend ||
+                           instruction.kind == InstructionKind::kRecv;
+      if (message && instruction.microbatch == 1) instruction.microbatch = 0;
+    }
+  }
+  ASSERT_TRUE(ValidateMessages(program).ok());
+  const absl::Status status = Simulate(program, cost).status();
+  EXPECT_NE(status.message().find("each message once"), std::string::npos)
+      << status;
+}
+
+// Links that the model does not list one by one share channels as well.
+TEST(Simulator, TheDefaultLinkMayHaveAChannel) {
+  const Program program = Build(GPipeOrder(3, 1), 1);
+  CostModel cost = UniformCost(program, {.message_bytes = 10});
+  cost.default_link.channels[0] = {.number = 5, .s_per_byte = 0.1};
+  // Nothing takes time but the channel, which the four messages pass one after
+  // another; what follows the last one does not wait for it.
+  EXPECT_DOUBLE_EQ(Simulated(program, cost).step_s, 3);
 }
 
 TEST(Simulator, TheTraceHasEveryTimedInstructionOnItsTrack) {
