@@ -150,62 +150,6 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
   return estimate;
 }
 
-double StepLowerBound(const Plan& plan, const PlanCosts& costs) {
-  const std::vector<StageLocation> stages = StagesOf(plan);
-  const bool halves =
-      plan.schedule() == Plan::ZB_H1 || plan.schedule() == Plan::ZB_V;
-  std::vector<double> work(plan.grid().pp(), 0.0);
-  std::vector<double> update(plan.grid().pp(), 0.0);
-  for (size_t stage = 0; stage < stages.size(); ++stage) {
-    const auto [rank, index] = stages[stage];
-    const ChunkCost& chunk = costs.cost.chunks[rank][index];
-    work[rank] += plan.microbatches() * (chunk.forward_s + chunk.backward_s);
-    update[rank] += costs.buckets[stage] * chunk.update_s;
-  }
-  double bound = 0, before = 0;
-  std::vector<bool> seen(work.size(), false);
-  for (const auto& [rank, index] : stages) {
-    const ChunkCost& chunk = costs.cost.chunks[rank][index];
-    if (!seen[rank]) {
-      // A rank's first stage has nothing to do before the forwards of the
-      // stages before it; and, where weight gradients are not put off, their
-      // backwards follow its last.
-      bound = std::max(bound, before + work[rank]);
-      seen[rank] = true;
-    }
-    before += chunk.forward_s + (halves ? 0 : chunk.backward_s);
-  }
-  return bound + *std::max_element(update.begin(), update.end());
-}
-
-int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp) {
-  const RankMemory& memory = costs.memory.ranks[pp];
-  const int64_t p = plan.grid().pp();
-  const int64_t n = plan.microbatches();
-  const int64_t v = plan.chunks_per_rank();
-  // Live microbatches, counted over all chunks.
-  int64_t live = 0;
-  switch (plan.schedule()) {
-    case Plan::GPIPE:
-      live = n;
-      break;
-    case Plan::INTERLEAVED:
-      live = std::min<int64_t>(
-          n * v, (v - 1) * plan.microbatch_group() + 2 * (p - 1 - pp) + 1);
-      break;
-    case Plan::ZB_V:
-      live = std::min(n, p);
-      break;
-    default:
-      live = std::min(n, p - pp);
-  }
-  int64_t least = memory.chunks.front().activation_bytes;
-  for (const ChunkMemory& chunk : memory.chunks) {
-    least = std::min(least, chunk.activation_bytes);
-  }
-  return memory.always.total() + live * least;
-}
-
 Overflow WorstOverflow(const Estimate& estimate) {
   Overflow worst;
   for (size_t pp = 0; pp < estimate.peak.size(); ++pp) {

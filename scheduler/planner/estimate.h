@@ -68,18 +68,6 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
                                       const Plan& plan,
                                       const RuntimeTraits& traits = {});
 
-// No step of the plan can be faster than this, whatever its placement does to
-// messages: each rank has all its work to do, after the forwards that lead to
-// it. Costs are of one replica, with the collectives of tensor and context
-// parallelism as its placement has them: for a bound over all placements, those
-// of a cluster whose links are all as fast as the fastest.
-double StepLowerBound(const Plan& plan, const PlanCosts& costs);
-
-// Bytes on pipeline rank `pp` at its peak by the number of microbatches that
-// the schedule keeps alive; a little less than the simulated peak, which also
-// counts messages.
-int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp);
-
 // The pipeline rank that passes its limit by most, if any does: by so much.
 struct Overflow {
   int32_t pp = -1;

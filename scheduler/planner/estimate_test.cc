@@ -246,32 +246,5 @@ TEST(Estimate, TheNearestMeasurementScalesOtherSplits) {
   EXPECT_NEAR(block(model, halves).forward_s, two.forward_s, 1e-12);
 }
 
-// The search discards plans by these bounds: a bound above the truth would
-// discard the best plan.
-TEST(Estimate, BoundsAreBelowTheSimulation) {
-  const ClusterModel cluster = Nodes(2, 4);
-  for (const Plan::Schedule schedule :
-       {Plan::GPIPE, Plan::ONE_F_ONE_B, Plan::INTERLEAVED, Plan::ZB_H1,
-        Plan::ZB_V}) {
-    for (const uint32_t microbatches : {4, 8, 32}) {
-      Plan rest;
-      rest.set_schedule(schedule);
-      const Plan plan =
-          PlanOf({.dp = 2, .pp = 4, .microbatches = microbatches}, rest);
-      const Estimate estimate = Estimated(cluster, plan);
-      const ModelShape model = Dit();
-      const RuntimeTraits traits;
-      const PlanCosts costs =
-          PlanCoster(model, cluster, plan, traits).CostsOf(0);
-      EXPECT_LE(StepLowerBound(plan, costs), estimate.step_s * (1 + 1e-12));
-      EXPECT_GE(StepLowerBound(plan, costs), 0.6 * estimate.step_s);
-      for (int32_t pp = 0; pp < 4; ++pp) {
-        EXPECT_LE(PeakLowerBound(plan, costs, pp), estimate.peak[pp].total())
-            << Plan::Schedule_Name(schedule) << " " << pp;
-      }
-    }
-  }
-}
-
 }  // namespace
 }  // namespace trireme

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "runtime/core/log.h"
+#include "scheduler/planner/node_assignments.h"
 #include "scheduler/planner/placement_cost.h"
 
 namespace trireme {
@@ -127,77 +128,6 @@ void Anneal(PlacementCosts& costs, const std::vector<int32_t>& start,
   }
 }
 
-// All ways to give units to nodes, alike nodes being interchangeable while
-// empty.
-class Enumeration {
- public:
-  Enumeration(const ClusterModel& cluster, PlacementCosts& costs)
-      : costs_(costs), room_(costs.UnitsPerNode()), full_(room_) {
-    for (int32_t node = 0; node < cluster.num_nodes(); ++node) {
-      int32_t first = node;
-      for (int32_t other = 0; other < node; ++other) {
-        if (NodesAreAlike(cluster, other, node)) {
-          first = other;
-          break;
-        }
-      }
-      like_.push_back(first);
-    }
-  }
-
-  // How many there are; at most limit + 1.
-  int64_t Count(int64_t limit) {
-    limit_ = limit;
-    count_ = 0;
-    Descend();
-    return count_;
-  }
-
-  void Visit(Best& best) {
-    best_ = &best;
-    Descend();
-    best_ = nullptr;
-  }
-
- private:
-  void Descend() {
-    if (best_ == nullptr && count_ > limit_) return;
-    if (static_cast<int32_t>(nodes_.size()) == costs_.num_units()) {
-      ++count_;
-      if (best_ != nullptr) best_->Offer(costs_.Set(nodes_), nodes_);
-      return;
-    }
-    for (size_t node = 0; node < room_.size(); ++node) {
-      if (room_[node] == 0 || HasEmptyTwin(node)) continue;
-      --room_[node];
-      nodes_.push_back(static_cast<int32_t>(node));
-      Descend();
-      nodes_.pop_back();
-      ++room_[node];
-    }
-  }
-
-  // An unused node like this one comes before it.
-  bool HasEmptyTwin(size_t node) const {
-    if (room_[node] != full_[node]) return false;
-    for (size_t other = 0; other < node; ++other) {
-      if (like_[other] == like_[node] && room_[other] == full_[other]) {
-        return true;
-      }
-    }
-    return false;
-  }
-
-  PlacementCosts& costs_;
-  std::vector<int32_t> room_;
-  const std::vector<int32_t> full_;
-  std::vector<int32_t> like_;  // the first node alike
-  std::vector<int32_t> nodes_;
-  int64_t limit_ = 0;
-  int64_t count_ = 0;
-  Best* best_ = nullptr;  // null: only counts
-};
-
 // Fills the nodes in the given order with the units in the given order.
 std::vector<int32_t> Filled(const std::vector<int32_t>& units,
                             const std::vector<int32_t>& nodes,
@@ -246,19 +176,21 @@ Placement PlaceRanks(const ModelShape& model, const ClusterModel& cluster,
   std::iota(in_order.begin(), in_order.end(), 0);
   std::vector<int32_t> units(costs.num_units());
   std::iota(units.begin(), units.end(), 0);
+  const std::vector<int32_t> room = UnitsPerNode(cluster, costs.unit_ranks());
   Placement result;
-  const std::vector<int32_t> first =
-      Filled(units, in_order, costs.UnitsPerNode());
-  Enumeration enumeration(cluster, costs);
+  const std::vector<int32_t> first = Filled(units, in_order, room);
+  NodeAssignments assignments(cluster, costs.unit_ranks());
   result.exhaustive =
-      enumeration.Count(options.exhaustive_limit) <= options.exhaustive_limit;
+      assignments.Count(options.exhaustive_limit) <= options.exhaustive_limit;
   // Chains pass many that are hardly worse than the best.
   Best best(std::clamp(options.keep, 1,
                        result.exhaustive ? options.keep : kMostOfChains));
   result.initial_cost_s = costs.Set(first);
   best.Offer(result.initial_cost_s, first);
   if (result.exhaustive) {
-    enumeration.Visit(best);
+    assignments.ForEach([&](const std::vector<int32_t>& nodes) {
+      best.Offer(costs.Set(nodes), nodes);
+    });
   } else {
     // Starts: replicas of a stage together, or the stages of a replica, each
     // with the nodes in order or along fast links.
@@ -266,7 +198,7 @@ Placement PlaceRanks(const ModelShape& model, const ClusterModel& cluster,
     std::vector<std::pair<double, std::vector<int32_t>>> starts;
     for (const auto& order : {units, costs.UnitsByReplica()}) {
       for (const auto& nodes : {in_order, chained}) {
-        std::vector<int32_t> start = Filled(order, nodes, costs.UnitsPerNode());
+        std::vector<int32_t> start = Filled(order, nodes, room);
         const double cost = costs.Set(start);
         starts.emplace_back(cost, std::move(start));
       }
@@ -281,10 +213,10 @@ Placement PlaceRanks(const ModelShape& model, const ClusterModel& cluster,
   }
   result.cost_s = best.kept().front().first;
   for (const auto& [cost, nodes] : best.kept()) {
-    result.ranked.push_back(costs.PhysicalRanks(nodes));
+    result.ranked.push_back(PhysicalRanks(cluster, costs.unit_ranks(), nodes));
   }
   result.physical = result.ranked.front();
-  result.ranked.push_back(costs.PhysicalRanks(first));
+  result.ranked.push_back(PhysicalRanks(cluster, costs.unit_ranks(), first));
   result.unit_ranks = costs.unit_ranks();
   return result;
 }

@@ -102,14 +102,6 @@ PlacementCosts::PlacementCosts(const ModelShape& model,
   reduction_s_.resize(pp_);
 }
 
-std::vector<int32_t> PlacementCosts::UnitsPerNode() const {
-  std::vector<int32_t> room;
-  for (const ClusterNode& node : cluster_.nodes) {
-    room.push_back(node.count / unit_ranks_);
-  }
-  return room;
-}
-
 std::vector<int32_t> PlacementCosts::UnitsByReplica() const {
   std::vector<int32_t> units;
   for (int32_t dp = 0; dp < dp_; ++dp) {
@@ -229,21 +221,6 @@ void PlacementCosts::Undo() {
   }
   old_pipeline_s_.clear();
   old_reduction_s_.clear();
-}
-
-std::vector<int32_t> PlacementCosts::PhysicalRanks(
-    const std::vector<int32_t>& nodes) const {
-  std::vector<int32_t> next;
-  for (const ClusterNode& node : cluster_.nodes) {
-    next.push_back(node.first_rank);
-  }
-  std::vector<int32_t> physical;
-  for (const int32_t node : nodes) {
-    for (int32_t i = 0; i < unit_ranks_; ++i) {
-      physical.push_back(next[node]++);
-    }
-  }
-  return physical;
 }
 
 }  // namespace trireme

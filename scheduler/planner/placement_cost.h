@@ -22,8 +22,6 @@ class PlacementCosts {
   // Units are numbered as logical ranks are: (tp and) cp fastest, dp, pp.
   int32_t num_units() const { return units_per_stage_ * pp_; }
   int32_t unit_ranks() const { return unit_ranks_; }
-  // How many units each node has room for.
-  std::vector<int32_t> UnitsPerNode() const;
   // The units with a replica's stages one after another.
   std::vector<int32_t> UnitsByReplica() const;
 
@@ -34,9 +32,6 @@ class PlacementCosts {
   void Keep();
   void Undo();
   const std::vector<int32_t>& nodes() const { return nodes_; }
-
-  // Of a placement of units, that of ranks: a node's devices in order.
-  std::vector<int32_t> PhysicalRanks(const std::vector<int32_t>& nodes) const;
 
  private:
   int32_t UnitAt(int32_t part, int32_t dp, int32_t pp) const {

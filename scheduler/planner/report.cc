@@ -100,6 +100,12 @@ std::string VerdictSummary(const PlannerInput& input,
   }
   std::string text = fmt::format("{} candidates, {} simulated\n",
                                  report.candidates.size(), report.simulated);
+  if (report.complete) {
+    text += fmt::format(
+        "No candidate on any placement is more than {:.0f} % faster than the "
+        "chosen plan.\n",
+        100 * input.options.exact.tolerance);
+  }
   for (const auto& [code, entry] : by_code) {
     text += fmt::format("{:>8} {:<16} e.g. {}\n{:27}{}\n", entry.first,
                         VerdictCodeName(code), ToText(*entry.second), "",

@@ -12,10 +12,10 @@
 #include "fmt/format.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
-#include "scheduler/compile.h"
 #include "scheduler/plan.h"
+#include "scheduler/planner/candidate_plan.h"
+#include "scheduler/planner/lower_bounds.h"
 #include "scheduler/planner/placed_steps.h"
-#include "scheduler/stage_partition.h"
 #include "scheduler/validator.h"
 
 namespace trireme {
@@ -27,111 +27,6 @@ constexpr int kPlacingTurns = 3;
 // Plans on which is tried what is not enumerated.
 constexpr size_t kImproved = 3;
 
-// Cuts stages by cost, and remembers: cuts depend only on how the embedding and
-// the head compare with a block, and the pipeline ranks with each other.
-class StageCutter {
- public:
-  absl::Status Cut(const PlanCoster& coster, Plan& plan) {
-    PartitionCosts costs = coster.BlockTimes();
-    const double block = costs.blocks.front();
-    // To a hundredth of a block, so that like candidates share the cut.
-    const int64_t embedding = std::llround(100 * costs.embedding / block);
-    const int64_t head = std::llround(100 * costs.head / block);
-    std::vector<int64_t> slowness;
-    for (double& relative : costs.slowness) {
-      slowness.push_back(std::llround(100 * relative));
-      relative = static_cast<double>(slowness.back()) / 100;
-    }
-    const auto key =
-        std::tuple(plan.stages_size(), plan.grid().pp(),
-                   plan.schedule() == Plan::ZB_V, embedding, head, slowness);
-    auto found = cuts_.find(key);
-    if (found == cuts_.end()) {
-      costs.blocks.assign(costs.blocks.size(), 1.0);
-      costs.embedding = static_cast<double>(embedding) / 100;
-      costs.head = static_cast<double>(head) / 100;
-      const std::vector<StageLocation> stages = StagesOf(plan);
-      ASSIGN_OR_RETURN(std::vector<int64_t> cut,
-                       PartitionStages(costs, stages));
-      // Exact for one stage per rank; with several an even cut may be better.
-      std::vector<int64_t> even =
-          EvenStages(static_cast<int64_t>(costs.blocks.size()),
-                     static_cast<int64_t>(stages.size()));
-      if (LargestRank(costs, stages, even) < LargestRank(costs, stages, cut)) {
-        cut = std::move(even);
-      }
-      found = cuts_.emplace(key, std::move(cut)).first;
-    }
-    plan.clear_stages();
-    for (const int64_t blocks : found->second) {
-      plan.add_stages()->set_blocks(static_cast<uint32_t>(blocks));
-    }
-    return absl::OkStatus();
-  }
-
- private:
-  // Blocks cost 1 each.
-  static double LargestRank(const PartitionCosts& costs,
-                            const std::vector<StageLocation>& stages,
-                            const std::vector<int64_t>& cut) {
-    std::vector<double> ranks(stages.size(), 0.0);
-    for (size_t i = 0; i < stages.size(); ++i) {
-      ranks[stages[i].rank] += static_cast<double>(cut[i]);
-    }
-    ranks[stages.front().rank] += costs.embedding;
-    ranks[stages.back().rank] += costs.head;
-    for (size_t i = 0; i < costs.slowness.size(); ++i) {
-      ranks[i] *= costs.slowness[i];
-    }
-    return *std::max_element(ranks.begin(), ranks.end());
-  }
-
-  std::map<
-      std::tuple<int, uint32_t, bool, int64_t, int64_t, std::vector<int64_t>>,
-      std::vector<int64_t>>
-      cuts_;
-};
-
-absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
-                               const ClusterModel& cluster,
-                               int64_t global_batch,
-                               const Candidate& candidate) {
-  Plan plan;
-  Plan::Grid& grid = *plan.mutable_grid();
-  grid.set_tp(candidate.tp);
-  grid.set_cp(candidate.cp);
-  grid.set_dp(candidate.dp);
-  grid.set_pp(candidate.pp);
-  plan.set_schedule(candidate.schedule);
-  plan.set_chunks_per_rank(candidate.chunks);
-  plan.set_microbatch_size(candidate.microbatch_size);
-  plan.set_ulysses(candidate.ulysses);
-  plan.set_sequence_parallel(candidate.sequence_parallel);
-  plan.set_sharding(candidate.sharding);
-  plan.set_recompute(candidate.recompute);
-  if (candidate.shard_group > 0) {
-    plan.set_shard_group(static_cast<uint32_t>(candidate.shard_group));
-  }
-  if (candidate.microbatch_group > 0) {
-    plan.set_microbatch_group(
-        static_cast<uint32_t>(candidate.microbatch_group));
-  }
-  if (candidate.recompute_blocks > 0) {
-    plan.set_recompute_blocks(
-        static_cast<uint32_t>(candidate.recompute_blocks));
-  }
-  plan.set_bf16_gradient_messages(candidate.bf16_gradient_messages);
-  return ResolvePlan(plan, {.world_size = cluster.num_ranks(),
-                            .global_batch = global_batch,
-                            .mlp_hidden = model.mlp_hidden,
-                            .num_blocks = model.layers,
-                            .heads = model.heads});
-}
-
-void PlaceAt(const std::vector<int32_t>& physical, Plan& plan) {
-  plan.mutable_placement()->Assign(physical.begin(), physical.end());
-}
-
 // Devices along fast links.
 std::vector<int32_t> ChainedRanks(const ClusterModel& cluster) {
   std::vector<int32_t> ranks;
@@ -141,51 +36,6 @@ std::vector<int32_t> ChainedRanks(const ClusterModel& cluster) {
     }
   }
   return ranks;
-}
-
-// The cluster with the fastest device on every node and the fastest link
-// between every two: no placement on the real one is faster.
-ClusterModel BestCase(const ClusterModel& cluster) {
-  ClusterModel best = cluster;
-  const auto take_faster = [](const ClusterLink& link, ClusterLink& fastest) {
-    fastest.latency_s = std::min(fastest.latency_s, link.latency_s);
-    fastest.bytes_per_s = std::max(fastest.bytes_per_s, link.bytes_per_s);
-    fastest.shared_bytes_per_s =
-        std::max(fastest.shared_bytes_per_s, link.shared_bytes_per_s);
-  };
-  ClusterNode& node = best.nodes.front();
-  ClusterDevice& device = best.devices[node.device];
-  ClusterLink link =
-      cluster.num_nodes() > 1 ? cluster.LinkBetweenNodes(0, 1) : ClusterLink();
-  for (int32_t i = 0; i < cluster.num_nodes(); ++i) {
-    const ClusterNode& other = cluster.nodes[i];
-    take_faster(other.link, node.link);
-    node.slowdown = std::min(node.slowdown, other.slowdown);
-    node.card_bytes_per_s =
-        std::max(node.card_bytes_per_s, other.card_bytes_per_s);
-    const ClusterDevice& its = cluster.DeviceOfNode(i);
-    device.achieved_bf16_flops =
-        std::max(device.achieved_bf16_flops, its.achieved_bf16_flops);
-    device.achieved_fp32_flops =
-        std::max(device.achieved_fp32_flops, its.achieved_fp32_flops);
-    device.achieved_fp64_flops =
-        std::max(device.achieved_fp64_flops, its.achieved_fp64_flops);
-    device.memory_bytes_per_s =
-        std::max(device.memory_bytes_per_s, its.memory_bytes_per_s);
-    for (int32_t to = 0; to < cluster.num_nodes(); ++to) {
-      if (to != i) take_faster(cluster.LinkBetweenNodes(i, to), link);
-    }
-  }
-  // As fast as the fastest of those whose times were measured.
-  device.name.clear();
-  for (ClusterNode& other : best.nodes) {
-    other.device = node.device;
-    other.link = node.link;
-    other.slowdown = node.slowdown;
-    other.card_bytes_per_s = node.card_bytes_per_s;
-  }
-  std::fill(best.node_links.begin(), best.node_links.end(), link);
-  return best;
 }
 
 class Search {
@@ -210,6 +60,9 @@ class Search {
     RETURN_IF_ERROR(Bound());
     RETURN_IF_ERROR(SimulatePromising());
     RETURN_IF_ERROR(PlaceBest());
+    RETURN_IF_ERROR(SearchExactly());
+    if (report_.best.empty()) return NothingFits();
+    KeepBest();
     GiveVerdicts();
     return std::move(report_);
   }
@@ -361,8 +214,7 @@ class Search {
       fastest_.emplace_back(candidate.step_s, index);
       std::sort(fastest_.begin(), fastest_.end());
     }
-    if (!fastest_.empty()) return absl::OkStatus();
-    return NothingFits();
+    return absl::OkStatus();
   }
 
   double WorstKept() const { return fastest_[input_.options.placed - 1].first; }
@@ -431,12 +283,52 @@ class Search {
       report_.candidates[chosen_[i]].step_s = report_.best[i].estimate.step_s;
     }
     Rank();
-    const auto best_count =
-        static_cast<size_t>(std::max(1, input_.options.best));
-    if (report_.best.size() > best_count) {
-      report_.best.erase(report_.best.begin() + best_count, report_.best.end());
-      chosen_.resize(best_count);
+    return absl::OkStatus();
+  }
+
+  void KeepBest() {
+    const auto best = static_cast<size_t>(input_.options.best);
+    if (report_.best.size() <= best) return;
+    report_.best.erase(report_.best.begin() + best, report_.best.end());
+    chosen_.resize(best);
+  }
+
+  // On small clusters: takes what is faster still.
+  absl::Status SearchExactly() {
+    if (cluster_.num_ranks() > input_.options.exact.max_devices) {
+      return absl::OkStatus();
     }
+    ExactSearch search(input_.model, cluster_, input_.global_batch,
+                       input_.traits, input_.options.exact);
+    const double step_s = report_.best.empty()
+                              ? std::numeric_limits<double>::infinity()
+                              : report_.best.front().estimate.step_s;
+    ASSIGN_OR_RETURN(ExactSearchResult found,
+                     search.Run(report_.candidates, step_s));
+    report_.complete = found.complete;
+    if (!found.plan.has_value()) return absl::OkStatus();
+    Candidate& candidate = report_.candidates[found.candidate];
+    candidate.simulated = true;
+    // With its ranks in order it may not have fitted.
+    candidate.verdict = VerdictCode::kPending;
+    candidate.over_bytes = 0;
+    candidate.pp_rank = -1;
+    candidate.step_s = found.estimate.step_s;
+    RankedPlan ranked = {candidate, *std::move(found.plan),
+                         std::move(found.estimate)};
+    *ranked.plan.mutable_predicted() =
+        PredictionOf(ranked.plan, ranked.estimate);
+    RETURN_IF_ERROR(Improve(ranked));
+    candidate.step_s = ranked.estimate.step_s;
+    const auto before =
+        std::find(chosen_.begin(), chosen_.end(), found.candidate);
+    if (before == chosen_.end()) {
+      report_.best.push_back(std::move(ranked));
+      chosen_.push_back(found.candidate);
+    } else {
+      report_.best[before - chosen_.begin()] = std::move(ranked);
+    }
+    Rank();
     return absl::OkStatus();
   }
 
@@ -617,21 +509,6 @@ absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input) {
   }
   ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
   return Search(input, cluster).Run();
-}
-
-absl::StatusOr<Plan> PlanOfCandidate(const ModelShape& model,
-                                     const ClusterModel& cluster,
-                                     int64_t global_batch,
-                                     const RuntimeTraits& traits,
-                                     const Candidate& candidate,
-                                     const std::vector<int32_t>& physical) {
-  ASSIGN_OR_RETURN(Plan plan,
-                   UncutPlan(model, cluster, global_batch, candidate));
-  if (!physical.empty()) PlaceAt(physical, plan);
-  const PlanCoster coster(model, cluster, plan, traits);
-  StageCutter cutter;
-  RETURN_IF_ERROR(cutter.Cut(coster, plan));
-  return plan;
 }
 
 }  // namespace trireme

@@ -25,6 +25,7 @@
 #include "scheduler/plan.pb.h"
 #include "scheduler/planner/candidates.h"
 #include "scheduler/planner/estimate.h"
+#include "scheduler/planner/exact_search.h"
 #include "scheduler/planner/placement.h"
 
 namespace trireme {
@@ -40,6 +41,7 @@ struct PlannerOptions {
   int64_t max_instructions = 12'000'000;
   // And of simulation under other placements (PlacedSteps::work).
   int64_t max_placing_work = 6'000'000;
+  ExactSearchOptions exact;
   // Simulate every candidate that may fit, whatever the bounds say.
   bool exhaustive = false;
 };
@@ -64,21 +66,15 @@ struct PlanReport {
   // All candidates, each with its verdict.
   std::vector<Candidate> candidates;
   int64_t simulated = 0;
+  // No candidate on any placement is faster than the first by more than
+  // ExactSearchOptions::tolerance: so small is the cluster.
+  bool complete = false;
 };
 
 // Errors: InvalidArgument for an input that makes no sense; ResourceExhausted
 // where no candidate fits the devices' memory, with the one that comes nearest;
 // NotFound where none can be divided as the devices are.
 absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input);
-
-// A candidate as a resolved plan, its stages cut by cost. `physical`: where its
-// ranks are; empty: in order.
-absl::StatusOr<Plan> PlanOfCandidate(const ModelShape& model,
-                                     const ClusterModel& cluster,
-                                     int64_t global_batch,
-                                     const RuntimeTraits& traits,
-                                     const Candidate& candidate,
-                                     const std::vector<int32_t>& physical = {});
 
 // The verdict in words. Of a plan out of memory also its largest item and the
 // nearest change of one field that makes it fit.

@@ -8,6 +8,7 @@
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan.h"
+#include "scheduler/planner/candidate_plan.h"
 #include "scheduler/planner/search.h"
 
 namespace trireme {

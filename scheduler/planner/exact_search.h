@@ -1,0 +1,87 @@
+// For clusters that are small enough: that no candidate on any placement is
+// much faster than the plan found so far, or the one that is.
+//
+// Candidates and their placements are left out only where a lower bound
+// (lower_bounds.h) shows that they cannot be; all others are simulated.
+
+#ifndef TRIREME_SCHEDULER_PLANNER_EXACT_SEARCH_H_
+#define TRIREME_SCHEDULER_PLANNER_EXACT_SEARCH_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "scheduler/plan.pb.h"
+#include "scheduler/planner/candidate_plan.h"
+#include "scheduler/planner/candidates.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/estimate.h"
+#include "scheduler/planner/model_shape.h"
+
+namespace trireme {
+
+struct ExactSearchOptions {
+  // Clusters of more devices are not searched.
+  int64_t max_devices = 8;
+  // Of simulation and costing (PlacedSteps::work).
+  int64_t max_work = 200'000'000;
+  // What is faster by no more than this share is not looked for.
+  double tolerance = 0.01;
+};
+
+struct ExactSearchResult {
+  // Faster than the plan before; none: there was none.
+  std::optional<Plan> plan;
+  Estimate estimate;
+  size_t candidate = 0;
+  // Nothing is faster than the result, or the plan before, by more than the
+  // tolerance. False where the work was used up.
+  bool complete = false;
+};
+
+class ExactSearch {
+ public:
+  // All must outlive the object.
+  ExactSearch(const ModelShape& model, const ClusterModel& cluster,
+              int64_t global_batch, const RuntimeTraits& traits,
+              const ExactSearchOptions& options)
+      : model_(model),
+        cluster_(cluster),
+        global_batch_(global_batch),
+        traits_(traits),
+        options_(options) {}
+
+  // `step_s`: of the plan found so far; infinite: none. Looks at candidates
+  // that may fit, whatever they need where their ranks are in order.
+  // Deterministic.
+  absl::StatusOr<ExactSearchResult> Run(
+      const std::vector<Candidate>& candidates, double step_s);
+
+ private:
+  absl::Status SearchCandidate(size_t index, Plan plan);
+  // Of the plan where it is; infinite where it cannot fit.
+  absl::StatusOr<double> BoundOf(Plan& plan);
+  const std::vector<std::vector<int32_t>>& PlacementsOf(int32_t unit_ranks);
+  bool CanWin(double bound_s) const {
+    return bound_s * (1 + options_.tolerance) < step_s_;
+  }
+
+  const ModelShape& model_;
+  const ClusterModel& cluster_;
+  const int64_t global_batch_;
+  const RuntimeTraits& traits_;
+  const ExactSearchOptions options_;
+  StageCutter cutter_;
+  std::map<int32_t, std::vector<std::vector<int32_t>>> placements_;  // by unit
+  double step_s_ = 0;  // of the best so far
+  int64_t work_ = 0;
+  ExactSearchResult result_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_EXACT_SEARCH_H_

@@ -1,0 +1,44 @@
+// What a plan's step and memory cannot go below: found faster than by
+// simulation, to leave out what cannot be the best.
+
+#ifndef TRIREME_SCHEDULER_PLANNER_LOWER_BOUNDS_H_
+#define TRIREME_SCHEDULER_PLANNER_LOWER_BOUNDS_H_
+
+#include <cstdint>
+
+#include "scheduler/plan.pb.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/model_shape.h"
+#include "scheduler/planner/plan_costs.h"
+
+namespace trireme {
+
+// No step of the plan, cut as it is, can be faster than this, whatever its
+// placement does to messages: each rank has all its work to do, after the
+// forwards that lead to it. Costs are of one replica, with the collectives of
+// tensor and context parallelism as its placement has them: for a bound over
+// all placements, those of BestCase.
+double StepLowerBound(const Plan& plan, const PlanCosts& costs);
+
+// The same of the plan where it is: messages, reductions and gathers take their
+// time too. Still alone on links that replicas share.
+double PlacedStepLowerBound(const Plan& plan, const PlanCosts& costs);
+
+// Over all placements and cuts of the plan, by arithmetic alone: unlike devices
+// are shared out as suits the pipeline best.
+double ArithmeticLowerBound(const ModelShape& model,
+                            const ClusterModel& cluster, const Plan& plan,
+                            const RuntimeTraits& traits);
+
+// Bytes on pipeline rank `pp` at its peak by the number of microbatches that
+// the schedule keeps alive; a little less than the simulated peak, which also
+// counts messages.
+int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp);
+
+// The cluster with the fastest device on every node and the fastest link
+// between every two: no placement on the real one is faster.
+ClusterModel BestCase(const ClusterModel& cluster);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_LOWER_BOUNDS_H_

@@ -1,0 +1,79 @@
+#include "scheduler/planner/lower_bounds.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "scheduler/planner/candidate_plan.h"
+#include "scheduler/planner/estimate.h"
+#include "scheduler/planner/node_assignments.h"
+#include "scheduler/planner/unlike_clusters.h"
+
+namespace trireme {
+namespace {
+
+// The search discards plans by these bounds: one above the truth would discard
+// the best plan. Every candidate, at a few placements each.
+TEST(LowerBounds, AreBelowTheSimulation) {
+  for (const std::vector<uint32_t>& devices :
+       std::vector<std::vector<uint32_t>>{
+           {4}, {2, 2}, {2, 1, 1}, {1, 1, 1, 1, 1, 1}}) {
+    for (const RuntimeTraits& traits :
+         {RuntimeTraits(), RuntimeTraits{.overlap_gradients = false,
+                           .scatter_messages = true,
+                           .blocking_messages = true}}) {
+      PlannerInput input = UnlikeCluster(devices, 7);
+      input.global_batch = 24;
+      // Unlike in the shares of embedding, blocks and head as well.
+      Cluster::Device& other = *input.cluster.add_devices();
+      other = input.cluster.devices(0);
+      other.set_name("other");
+      other.set_achieved_bf16_flops(other.achieved_bf16_flops() / 4);
+      input.cluster.mutable_nodes(0)->set_device("other");
+      const auto cluster = ResolveCluster(input.cluster);
+      ASSERT_TRUE(cluster.ok()) << cluster.status();
+      double tightest = 0;
+      for (const Candidate& candidate :
+           EnumerateCandidates(input.model, *cluster, input.global_batch,
+                               input.options.space)) {
+        if (candidate.verdict != VerdictCode::kPending) continue;
+        int visited = 0;
+        NodeAssignments(*cluster, candidate.tp)
+            .ForEach([&](const std::vector<int32_t>& nodes) {
+              if (visited++ % 97 != 0) return;
+              const auto plan = PlanOfCandidate(
+                  input.model, *cluster, input.global_batch, traits, candidate,
+                  PhysicalRanks(*cluster, candidate.tp, nodes));
+              ASSERT_TRUE(plan.ok()) << plan.status();
+              const auto estimate =
+                  EstimatePlan(input.model, *cluster, *plan, traits);
+              ASSERT_TRUE(estimate.ok()) << estimate.status();
+              const double step_s = estimate->step_s * (1 + 1e-12);
+              const PlanCoster coster(input.model, *cluster, *plan, traits);
+              for (int32_t dp = 0; dp < candidate.dp; ++dp) {
+                const PlanCosts costs = coster.CostsOf(dp);
+                const double placed = PlacedStepLowerBound(*plan, costs);
+                ASSERT_LE(StepLowerBound(*plan, costs), step_s)
+                    << ToText(candidate);
+                ASSERT_LE(placed, step_s) << ToText(candidate);
+                tightest = std::max(tightest, placed / step_s);
+                for (int32_t pp = 0; pp < candidate.pp; ++pp) {
+                  ASSERT_LE(PeakLowerBound(*plan, costs, pp),
+                            estimate->peak[pp].total())
+                      << ToText(candidate);
+                }
+              }
+              ASSERT_LE(
+                  ArithmeticLowerBound(input.model, *cluster, *plan, traits),
+                  step_s)
+                  << ToText(candidate);
+            });
+        if (HasFatalFailure()) return;
+      }
+      EXPECT_GT(tightest, 0.99);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace trireme
