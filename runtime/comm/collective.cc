@@ -111,6 +111,14 @@ std::string RanksText(std::span<const int> ranks) {
   return text;
 }
 
+int RankInGroup(int world_rank, std::span<const int> ranks,
+                std::string_view name) {
+  const auto self = std::find(ranks.begin(), ranks.end(), world_rank);
+  CHECK(self != ranks.end()) << "rank " << world_rank << " is not in '" << name
+                             << "' of ranks " << RanksText(ranks);
+  return static_cast<int>(self - ranks.begin());
+}
+
 void CheckReduceScatter(const Tensor& input, const Tensor& output, int size,
                         std::string_view name) {
   CheckSlices("reduce-scatter", input, output, size, name);

@@ -27,6 +27,11 @@ std::string OperationText(std::string_view kind, std::string_view name);
 // "0-3", "0, 2, 4".
 std::string RanksText(std::span<const int> ranks);
 
+// The place of a world rank among `ranks`, the world ranks of the group `name`;
+// CHECKs that it has one.
+int RankInGroup(int world_rank, std::span<const int> ranks,
+                std::string_view name);
+
 // CHECK the arguments of an operation in a group of `size`.
 void CheckReduceScatter(const Tensor& input, const Tensor& output, int size,
                         std::string_view name);

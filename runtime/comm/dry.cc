@@ -1,6 +1,5 @@
 #include "runtime/comm/dry.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "runtime/comm/single.h"
@@ -86,13 +85,10 @@ DryWorld::DryWorld(int world_rank, int world_size)
 std::unique_ptr<Communicator> DryWorld::Create(std::span<const int> ranks,
                                                std::string_view name,
                                                Progress) {
-  const auto self = std::find(ranks.begin(), ranks.end(), world_rank_);
-  CHECK(self != ranks.end()) << "rank " << world_rank_ << " is not in '" << name
-                             << "' of ranks " << RanksText(ranks);
+  const int rank = RankInGroup(world_rank_, ranks, name);
   if (ranks.size() == 1) return std::make_unique<SingleCommunicator>(name);
-  return std::make_unique<DryCommunicator>(
-      static_cast<int>(self - ranks.begin()), static_cast<int>(ranks.size()),
-      name);
+  return std::make_unique<DryCommunicator>(rank, static_cast<int>(ranks.size()),
+                                           name);
 }
 
 }  // namespace trireme

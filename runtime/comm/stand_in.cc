@@ -1,6 +1,5 @@
 #include "runtime/comm/stand_in.h"
 
-#include <algorithm>
 #include <chrono>
 
 namespace trireme {
@@ -98,12 +97,9 @@ StandInWorld::StandInWorld(int world_rank, int world_size)
 std::unique_ptr<Communicator> StandInWorld::Create(std::span<const int> ranks,
                                                    std::string_view name,
                                                    Progress) {
-  const auto self = std::find(ranks.begin(), ranks.end(), world_rank_);
-  CHECK(self != ranks.end()) << "rank " << world_rank_ << " is not in '" << name
-                             << "' of ranks " << RanksText(ranks);
+  const int rank = RankInGroup(world_rank_, ranks, name);
   return std::make_unique<StandInCommunicator>(
-      static_cast<int>(self - ranks.begin()), static_cast<int>(ranks.size()),
-      name);
+      rank, static_cast<int>(ranks.size()), name);
 }
 
 }  // namespace trireme

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/comm/collective.h"
 #include "runtime/comm/mpi/engine.h"
 #include "runtime/comm/mpi/mpi_communicator.h"
 #include "runtime/comm/mpi/watchdog.h"
@@ -82,14 +83,11 @@ MpiWorld::~MpiWorld() {
 std::unique_ptr<Communicator> MpiWorld::Create(std::span<const int> ranks,
                                                std::string_view name,
                                                Progress progress) {
-  const auto self = std::find(ranks.begin(), ranks.end(), world_rank_);
-  CHECK(self != ranks.end()) << "rank " << world_rank_ << " is not in '" << name
-                             << "' of ranks " << RanksText(ranks);
+  const int rank = RankInGroup(world_rank_, ranks, name);
   if (ranks.size() == 1) return std::make_unique<SingleCommunicator>(name);
   return std::make_unique<MpiCommunicator>(std::make_shared<MpiGroup>(
-      engine_, std::vector<int>(ranks.begin(), ranks.end()),
-      static_cast<int>(self - ranks.begin()), std::string(name),
-      progress == Progress::kBackground));
+      engine_, std::vector<int>(ranks.begin(), ranks.end()), rank,
+      std::string(name), progress == Progress::kBackground));
 }
 
 void MpiWorld::Abort(int exit_status) {

@@ -1,6 +1,5 @@
 #include "runtime/comm/threads/thread_world.h"
 
-#include <algorithm>
 #include <map>
 #include <string>
 #include <thread>
@@ -234,13 +233,10 @@ class ThreadFactory final : public CommunicatorFactory {
   std::unique_ptr<Communicator> Create(std::span<const int> ranks,
                                        std::string_view name,
                                        Progress) override {
-    const auto self = std::find(ranks.begin(), ranks.end(), world_rank_);
-    CHECK(self != ranks.end()) << "rank " << world_rank_ << " is not in '"
-                               << name << "' of ranks " << RanksText(ranks);
+    const int rank = RankInGroup(world_rank_, ranks, name);
     if (ranks.size() == 1) return std::make_unique<SingleCommunicator>(name);
     return std::make_unique<ThreadCommunicator>(
-        groups_.Get(ranks, name, world_rank_),
-        static_cast<int>(self - ranks.begin()));
+        groups_.Get(ranks, name, world_rank_), rank);
   }
 
  private:
