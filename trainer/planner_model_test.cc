@@ -17,6 +17,7 @@
 #include "parallel/process_grid.h"
 #include "runtime/autograd/tape.h"
 #include "runtime/comm/dry.h"
+#include "runtime/comm/forwarding_testing.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/planner/block_collectives.h"
@@ -34,71 +35,60 @@ using Group = BlockCollective::Group;
 using Counts = std::map<std::tuple<Group, Kind, int64_t>, int>;
 
 // Counts what is asked of communicators for activations.
-class Recorder final : public Communicator {
+class Recorder final : public ForwardingCommunicator {
  public:
   Recorder(std::unique_ptr<Communicator> inner, Counts& counts)
-      : inner_(std::move(inner)), counts_(counts) {}
+      : ForwardingCommunicator(std::move(inner)), counts_(counts) {}
 
-  int rank() const override { return inner_->rank(); }
-  int size() const override { return inner_->size(); }
-  std::string_view name() const override { return inner_->name(); }
   Event AllReduce(const Tensor& data, ReduceOp op,
-                  std::string_view name) override {
+                  std::string_view operation) override {
     Count(Kind::kAllReduce, data);
-    return inner_->AllReduce(data, op, name);
+    return ForwardingCommunicator::AllReduce(data, op, operation);
   }
   Event ReduceScatter(const Tensor& input, const Tensor& output,
-                      std::string_view name) override {
+                      std::string_view operation) override {
     Count(Kind::kReduceScatter, input);
-    return inner_->ReduceScatter(input, output, name);
+    return ForwardingCommunicator::ReduceScatter(input, output, operation);
   }
   Event AllGather(const Tensor& input, const Tensor& output,
-                  std::string_view name) override {
+                  std::string_view operation) override {
     Count(Kind::kAllGather, output);
-    return inner_->AllGather(input, output, name);
+    return ForwardingCommunicator::AllGather(input, output, operation);
   }
   Event AllToAll(const Tensor& input, const Tensor& output,
-                 std::string_view name) override {
+                 std::string_view operation) override {
     Count(Kind::kAllToAll, input);
-    return inner_->AllToAll(input, output, name);
+    return ForwardingCommunicator::AllToAll(input, output, operation);
   }
   Event AllToAllV(const Tensor& input, std::span<const int64_t> send_rows,
                   const Tensor& output, std::span<const int64_t> receive_rows,
-                  std::string_view name) override {
-    ADD_FAILURE() << "all-to-all of unequal slices: " << name;
-    return inner_->AllToAllV(input, send_rows, output, receive_rows, name);
+                  std::string_view operation) override {
+    ADD_FAILURE() << "all-to-all of unequal slices: " << operation;
+    return ForwardingCommunicator::AllToAllV(input, send_rows, output,
+                                             receive_rows, operation);
   }
   Event Broadcast(const Tensor& data, int root,
-                  std::string_view name) override {
-    ADD_FAILURE() << "broadcast: " << name;
-    return inner_->Broadcast(data, root, name);
+                  std::string_view operation) override {
+    ADD_FAILURE() << "broadcast: " << operation;
+    return ForwardingCommunicator::Broadcast(data, root, operation);
   }
   Event Send(const Tensor& data, int to, int tag,
-             std::string_view name) override {
+             std::string_view operation) override {
     Count(Kind::kRingStep, data);
-    return inner_->Send(data, to, tag, name);
-  }
-  Event Receive(const Tensor& data, int from, int tag,
-                std::string_view name) override {
-    return inner_->Receive(data, from, tag, name);
-  }
-  void Barrier(std::string_view name) override { inner_->Barrier(name); }
-  CommunicationStatistics Statistics() const override {
-    return inner_->Statistics();
+    return ForwardingCommunicator::Send(data, to, tag, operation);
   }
 
  private:
   void Count(Kind kind, const Tensor& data) {
-    const std::string_view name = inner_->name();
-    const Group group = name.starts_with("tp activations")   ? Group::kTensor
-                        : name.starts_with("cp activations") ? Group::kContext
-                        : name.starts_with("cp heads")       ? Group::kHeads
-                                                             : Group::kRing;
-    EXPECT_TRUE(group != Group::kRing || name.starts_with("cp ring")) << name;
-    if (inner_->size() > 1) ++counts_[{group, kind, data.bytes()}];
+    const Group group = name().starts_with("tp activations")   ? Group::kTensor
+                        : name().starts_with("cp activations") ? Group::kContext
+                        : name().starts_with("cp heads")       ? Group::kHeads
+                                                               : Group::kRing;
+    EXPECT_TRUE(group != Group::kRing || name().starts_with("cp ring"))
+        << name();
+    if (size() > 1) ++counts_[{group, kind, data.bytes()}];
   }
 
-  const std::unique_ptr<Communicator> inner_;
   Counts& counts_;
 };
 

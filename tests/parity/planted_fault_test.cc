@@ -12,6 +12,7 @@
 
 #include "gtest/gtest.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/comm/forwarding_testing.h"
 #include "runtime/ops/pointwise.h"
 #include "tests/parity/tiny_job.h"
 
@@ -32,64 +33,27 @@ struct Fault {
   std::string_view operation;
 };
 
-class FaultyCommunicator final : public Communicator {
+class FaultyCommunicator final : public ForwardingCommunicator {
  public:
   FaultyCommunicator(std::unique_ptr<Communicator> real, const Fault& fault)
-      : real_(std::move(real)), fault_(fault) {}
-
-  int rank() const override { return real_->rank(); }
-  int size() const override { return real_->size(); }
-  std::string_view name() const override { return real_->name(); }
+      : ForwardingCommunicator(std::move(real)), fault_(fault) {}
 
   Event AllReduce(const Tensor& data, ReduceOp op,
-                  std::string_view name) override {
-    const bool faulty = real_->name().starts_with(fault_.prefix) &&
-                        name.find(fault_.operation) != std::string_view::npos;
+                  std::string_view operation) override {
+    const bool faulty =
+        name().starts_with(fault_.prefix) &&
+        operation.find(fault_.operation) != std::string_view::npos;
     if (faulty && fault_.kind == Fault::Kind::kForget) return Event();
-    Event event = real_->AllReduce(data, op, name);
+    Event event = ForwardingCommunicator::AllReduce(data, op, operation);
     if (faulty) {
       event.Wait();
       data.CopyFrom(Scale(data, size()));
     }
     return event;
   }
-  Event ReduceScatter(const Tensor& input, const Tensor& output,
-                      std::string_view name) override {
-    return real_->ReduceScatter(input, output, name);
-  }
-  Event AllGather(const Tensor& input, const Tensor& output,
-                  std::string_view name) override {
-    return real_->AllGather(input, output, name);
-  }
-  Event AllToAll(const Tensor& input, const Tensor& output,
-                 std::string_view name) override {
-    return real_->AllToAll(input, output, name);
-  }
-  Event AllToAllV(const Tensor& input, std::span<const int64_t> send_rows,
-                  const Tensor& output, std::span<const int64_t> receive_rows,
-                  std::string_view name) override {
-    return real_->AllToAllV(input, send_rows, output, receive_rows, name);
-  }
-  Event Broadcast(const Tensor& data, int root,
-                  std::string_view name) override {
-    return real_->Broadcast(data, root, name);
-  }
-  Event Send(const Tensor& data, int to, int tag,
-             std::string_view name) override {
-    return real_->Send(data, to, tag, name);
-  }
-  Event Receive(const Tensor& data, int from, int tag,
-                std::string_view name) override {
-    return real_->Receive(data, from, tag, name);
-  }
-  void Barrier(std::string_view name) override { real_->Barrier(name); }
-  CommunicationStatistics Statistics() const override {
-    return real_->Statistics();
-  }
 
  private:
-  std::unique_ptr<Communicator> real_;
-  Fault fault_;
+  const Fault fault_;
 };
 
 class FaultyFactory final : public CommunicatorFactory {
