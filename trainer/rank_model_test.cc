@@ -3,10 +3,16 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
+#include <memory>
+#include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "runtime/comm/forwarding_testing.h"
 #include "runtime/comm/single.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/status.h"
@@ -31,15 +37,34 @@ TrainingSetup SmallSetup() {
   return setup;
 }
 
-Plan SmallPlan(const TrainingSetup& setup, Plan::Recompute recompute) {
-  Plan plan;
-  plan.set_microbatches(2);
-  plan.set_recompute(recompute);
-  return *ResolvePlan(plan, {.world_size = 1,
+Plan Resolved(const Plan& plan, const TrainingSetup& setup, int64_t ranks) {
+  return *ResolvePlan(plan, {.world_size = ranks,
                              .global_batch = setup.global_batch,
                              .num_blocks = setup.model.layers,
                              .heads = setup.model.heads});
 }
+
+Plan SmallPlan(const TrainingSetup& setup, Plan::Recompute recompute) {
+  Plan plan;
+  plan.set_microbatches(2);
+  plan.set_recompute(recompute);
+  return Resolved(plan, setup, /*ranks=*/1);
+}
+
+// A model in a process of its own.
+struct OneRank {
+  explicit OneRank(const TrainingSetup& setup,
+                   Plan::Recompute recompute = Plan::NONE)
+      : built(RankModel::Build(setup, SmallPlan(setup, recompute), device,
+                               world)) {
+    EXPECT_TRUE(built.ok()) << MessageOf(built.status());
+  }
+  RankModel& model() { return **built; }
+
+  CpuDevice device{int64_t{1} << 32};
+  SingleWorld world;
+  absl::StatusOr<std::unique_ptr<RankModel>> built;
+};
 
 ImageBatch GrayBatch(Device& device, int64_t n) {
   ImageBatch batch;
@@ -68,10 +93,7 @@ TEST(RankModel, WaitsForShardsAreToldFromComputing) {
       plan.mutable_grid()->set_dp(2);
       plan.set_microbatches(2);
       plan.set_sharding(sharding);
-      plan = *ResolvePlan(plan, {.world_size = 2,
-                                 .global_batch = setup.global_batch,
-                                 .num_blocks = setup.model.layers,
-                                 .heads = setup.model.heads});
+      plan = Resolved(plan, setup, /*ranks=*/2);
       CpuDevice device(int64_t{1} << 32);
       const auto model = RankModel::Build(setup, plan, device, factory);
       ASSERT_TRUE(model.ok()) << MessageOf(model.status());
@@ -92,36 +114,120 @@ TEST(RankModel, WaitsForShardsAreToldFromComputing) {
   }
 }
 
-// A rank that is done early waits for the slowest stage in the sum of the
-// norm: that is the pipeline's bubble, not the optimizer's work.
-TEST(RankModel, TheWaitForTheSlowestStageBeforeClippingIsThePipelines) {
-  RunThreadRanks(2, [&](CommunicatorFactory& factory, int rank) {
-    TrainingSetup setup = SmallSetup();
-    setup.model.layers = 8;
-    Plan plan;
-    plan.mutable_grid()->set_pp(2);
-    plan.set_microbatches(1);
-    // The backward of the slow first stage comes last.
-    plan.add_stages()->set_blocks(7);
-    plan.add_stages()->set_blocks(1);
-    plan = *ResolvePlan(plan, {.world_size = 2,
-                               .global_batch = setup.global_batch,
-                               .num_blocks = setup.model.layers,
-                               .heads = setup.model.heads});
-    CpuDevice device(int64_t{1} << 32);
-    const auto model = RankModel::Build(setup, plan, device, factory);
-    ASSERT_TRUE(model.ok()) << MessageOf(model.status());
-    const auto result = (*model)->Step(GrayBatch(device, 8),
-                                       {.step = 1, .learning_rate = 1e-3});
-    ASSERT_TRUE(result.ok()) << MessageOf(result.status());
-    const StepTimes& times = result->times;
-    ExpectPartsSumToStep(times);
-    if (rank == 0) return;
-    // It waits for the first stage's forward and again for its backward.
-    EXPECT_GT(times.costs.clip_wait, times.costs.clip);
-    EXPECT_GT(times.pipeline_wait, times.costs.clip_wait);
-    EXPECT_LT(times.optimizer, 0.5 * times.pipeline_wait);
+// More seconds than any test takes.
+constexpr double kEternity = 1e6;
+
+// Says that each of its sums was waited for that long.
+class LateCommunicator final : public ForwardingCommunicator {
+ public:
+  using ForwardingCommunicator::ForwardingCommunicator;
+
+  Event AllReduce(const Tensor& data, ReduceOp op,
+                  std::string_view operation) override {
+    ++sums_;
+    return ForwardingCommunicator::AllReduce(data, op, operation);
+  }
+  CommunicationStatistics Statistics() const override {
+    CommunicationStatistics statistics = ForwardingCommunicator::Statistics();
+    statistics.exposed_seconds += kEternity * sums_;
+    return statistics;
+  }
+
+ private:
+  int sums_ = 0;
+};
+
+// Where the gradient norm is summed, it is waited for.
+class LateNormWorld final : public CommunicatorFactory {
+ public:
+  explicit LateNormWorld(CommunicatorFactory& real) : real_(real) {}
+  int world_rank() const override { return real_.world_rank(); }
+  int world_size() const override { return real_.world_size(); }
+  std::unique_ptr<Communicator> Create(std::span<const int> ranks,
+                                       std::string_view name,
+                                       Progress progress) override {
+    auto real = real_.Create(ranks, name, progress);
+    if (!name.starts_with("model shards")) return real;
+    return std::make_unique<LateCommunicator>(std::move(real));
+  }
+
+ private:
+  CommunicatorFactory& real_;
+};
+
+StepTimes TimesWithALateNorm(Plan plan, CommunicatorFactory& factory) {
+  const TrainingSetup setup = SmallSetup();
+  plan.set_microbatches(2);
+  plan = Resolved(plan, setup, /*ranks=*/2);
+  CpuDevice device(int64_t{1} << 32);
+  LateNormWorld late(factory);
+  const auto model = RankModel::Build(setup, plan, device, late);
+  EXPECT_TRUE(model.ok()) << MessageOf(model.status());
+  if (!model.ok()) return {};
+  const auto result = (*model)->Step(GrayBatch(device, (*model)->local_batch()),
+                                     {.step = 1, .learning_rate = 1e-3});
+  EXPECT_TRUE(result.ok()) << MessageOf(result.status());
+  return result.ok() ? result->times : StepTimes();
+}
+
+// The sum of the norm is where a rank that is done early waits for the slowest:
+// with a pipeline for its stage, which is bubble, else for its replica. It is
+// not the optimizer's work.
+TEST(RankModel, TheWaitForTheSlowestBeforeClippingIsBookedToItsCause) {
+  RunThreadRanks(2, [](CommunicatorFactory& factory, int) {
+    Plan pipeline;
+    pipeline.mutable_grid()->set_pp(2);
+    const StepTimes stages = TimesWithALateNorm(pipeline, factory);
+    EXPECT_GT(stages.pipeline_wait, 0.9 * kEternity);
+    EXPECT_LT(stages.gradient_wait, 0.1 * kEternity);
+    // The wait was none, so that what it is taken off is negative now.
+    EXPECT_LT(stages.optimizer, -0.9 * kEternity);
+    EXPECT_LT(stages.costs.clip, -0.9 * kEternity);
+    EXPECT_GT(stages.costs.clip_wait, 0.9 * kEternity);
+    EXPECT_LT(stages.costs.reduction, 0.1 * kEternity);
+    ExpectPartsSumToStep(stages);
+
+    Plan sharded;
+    sharded.mutable_grid()->set_dp(2);
+    sharded.set_sharding(Plan::GRADIENTS);
+    const StepTimes replicas = TimesWithALateNorm(sharded, factory);
+    EXPECT_LT(replicas.pipeline_wait, 0.1 * kEternity);
+    EXPECT_GT(replicas.gradient_wait, 0.9 * kEternity);
+    EXPECT_LT(replicas.sharding_wait, 0.1 * kEternity);
+    EXPECT_LT(replicas.optimizer, -0.9 * kEternity);
+    EXPECT_GT(replicas.costs.clip_wait, 0.9 * kEternity);
+    ExpectPartsSumToStep(replicas);
   });
+}
+
+// Each second of a step is shown once, under the cause that it was booked to.
+TEST(StepMetrics, ShowEveryCauseOnce) {
+  const TrainingSetup setup = SmallSetup();
+  OneRank rank(setup);
+  ASSERT_TRUE(rank.built.ok());
+  RankModel& model = rank.model();
+  GlobalStepResult result;
+  result.times.step = 127;
+  result.times.forward = 16;
+  result.times.backward = 32;
+  result.times.optimizer = 64;
+  result.times.pipeline_wait = 8;
+  result.times.gradient_wait = 7;
+  result.times.sharding_wait = 3;
+  result.times.costs.chunks.resize(1);
+  StepMetricsCollector collector(model, rank.device);
+  const StepMetrics metrics = collector.Collect(result, 1, 128, 5);
+  EXPECT_DOUBLE_EQ(metrics.compute_s, 16 + 32 - 3);
+  EXPECT_EQ(metrics.exposed_s,
+            (std::map<std::string, double>{{"data", 1},
+                                           {"tp", 0},
+                                           {"cp", 0},
+                                           {"bubble", 0},
+                                           {"pp", 8},
+                                           {"dp", 7 + 3},
+                                           {"optimizer", 64}}));
+  EXPECT_EQ(metrics.step_s, 128);
+  EXPECT_EQ(metrics.skipped_samples, 5);
 }
 
 // Rank 1's gradients were promised to be smaller.
@@ -151,17 +257,15 @@ TEST_P(RankModelMemoryTest, PredictedPeakIsTheMeasuredPeak) {
   for (const auto recompute : {Plan::NONE, Plan::FULL}) {
     TrainingSetup setup = SmallSetup();
     setup.dtype = GetParam();
-    CpuDevice device(int64_t{1} << 32);
-    SingleWorld world;
-    const auto model =
-        RankModel::Build(setup, SmallPlan(setup, recompute), device, world);
-    ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+    OneRank rank(setup, recompute);
+    ASSERT_TRUE(rank.built.ok());
+    RankModel& model = rank.model();
     ASSERT_TRUE(
-        (*model)
-            ->Step(GrayBatch(device, 8), {.step = 1, .learning_rate = 1e-3})
+        model
+            .Step(GrayBatch(rank.device, 8), {.step = 1, .learning_rate = 1e-3})
             .ok());
-    const MemoryStatistics measured = device.Statistics();
-    const MemoryStatistics& predicted = (*model)->predicted_memory();
+    const MemoryStatistics measured = rank.device.Statistics();
+    const MemoryStatistics& predicted = model.predicted_memory();
     EXPECT_EQ(measured.peak_bytes, predicted.peak_bytes);
     EXPECT_EQ(measured.at_peak_by_category, predicted.at_peak_by_category);
   }
@@ -189,15 +293,10 @@ TEST(RankModelTest, RefusesAJobThatDoesNotFitBeforeItStarts) {
 TEST(RankModelTest, RecomputeNeedsLessMemory) {
   TrainingSetup setup = SmallSetup();
   setup.model.layers = 6;
-  CpuDevice device(int64_t{1} << 32);
-  SingleWorld world;
-  const auto kept =
-      RankModel::Build(setup, SmallPlan(setup, Plan::NONE), device, world);
-  const auto recomputed =
-      RankModel::Build(setup, SmallPlan(setup, Plan::FULL), device, world);
-  ASSERT_TRUE(kept.ok() && recomputed.ok());
-  EXPECT_LT((*recomputed)->predicted_memory().peak_bytes,
-            (*kept)->predicted_memory().peak_bytes);
+  OneRank kept(setup), recomputed(setup, Plan::FULL);
+  ASSERT_TRUE(kept.built.ok() && recomputed.built.ok());
+  EXPECT_LT(recomputed.model().predicted_memory().peak_bytes,
+            kept.model().predicted_memory().peak_bytes);
 }
 
 TEST(RankModelTest, TrainingOnOneBatchLowersItsLoss) {
@@ -206,16 +305,14 @@ TEST(RankModelTest, TrainingOnOneBatchLowersItsLoss) {
     small.dtype = DType::kFloat32;
     return small;
   }();
-  CpuDevice device(int64_t{1} << 32);
-  SingleWorld world;
-  const auto model =
-      RankModel::Build(setup, SmallPlan(setup, Plan::NONE), device, world);
-  ASSERT_TRUE(model.ok());
-  const ImageBatch batch = GrayBatch(device, 8);
+  OneRank rank(setup);
+  ASSERT_TRUE(rank.built.ok());
+  RankModel& model = rank.model();
+  const ImageBatch batch = GrayBatch(rank.device, 8);
   double first = 0, last = 0;
   for (int64_t step = 1; step <= 40; ++step) {
     const auto result =
-        (*model)->Step(batch, {.step = step, .learning_rate = 1e-2});
+        model.Step(batch, {.step = step, .learning_rate = 1e-2});
     ASSERT_TRUE(result.ok());
     if (step == 1) first = result->loss;
     last = result->loss;
@@ -229,28 +326,26 @@ TEST(RankModelTest, OverflowInFp16SkipsTheStepAndHalvesTheScale) {
   TrainingSetup setup = SmallSetup();
   setup.dtype = DType::kFloat16;
   setup.loss_scale = {.enabled = true, .initial = 1e12, .hysteresis = 1};
-  CpuDevice device(int64_t{1} << 32);
-  SingleWorld world;
-  const auto model =
-      RankModel::Build(setup, SmallPlan(setup, Plan::NONE), device, world);
-  ASSERT_TRUE(model.ok()) << MessageOf(model.status());
-  const ImageBatch batch = GrayBatch(device, 8);
+  OneRank rank(setup);
+  ASSERT_TRUE(rank.built.ok());
+  RankModel& model = rank.model();
+  const ImageBatch batch = GrayBatch(rank.device, 8);
   const std::vector<float> before =
-      (*model)->MasterParts().front().local.ToVector<float>();
-  const auto first = (*model)->Step(batch, {.step = 1, .learning_rate = 1e-2});
+      model.MasterParts().front().local.ToVector<float>();
+  const auto first = model.Step(batch, {.step = 1, .learning_rate = 1e-2});
   ASSERT_TRUE(first.ok());
   EXPECT_FALSE(std::isfinite(first->gradient_norm));
   EXPECT_EQ(first->skipped_steps, 1);
-  EXPECT_EQ((*model)->MasterParts().front().local.ToVector<float>(), before);
-  EXPECT_EQ((*model)->loss_scaler().state().scale, 5e11);
+  EXPECT_EQ(model.MasterParts().front().local.ToVector<float>(), before);
+  EXPECT_EQ(model.loss_scaler().state().scale, 5e11);
   double first_loss = first->loss, last = 0;
   for (int64_t step = 2; step <= 80; ++step) {
     const auto result =
-        (*model)->Step(batch, {.step = step, .learning_rate = 1e-2});
+        model.Step(batch, {.step = step, .learning_rate = 1e-2});
     ASSERT_TRUE(result.ok());
     last = result->loss;
   }
-  const LossScalerState& state = (*model)->loss_scaler().state();
+  const LossScalerState& state = model.loss_scaler().state();
   EXPECT_GT(state.skipped_steps, 10);
   EXPECT_LT(state.skipped_steps, 60);
   EXPECT_LT(last, 0.6 * first_loss);
@@ -262,13 +357,11 @@ TEST(RankModelTest, OverflowInFp16SkipsTheStepAndHalvesTheScale) {
 TEST(RankModelTest, AGradientThatIsNotFiniteLeavesTheWeightsAndEndsTheRun) {
   TrainingSetup setup = SmallSetup();
   setup.dtype = DType::kFloat32;
-  CpuDevice device(int64_t{1} << 32);
-  SingleWorld world;
-  const auto model =
-      RankModel::Build(setup, SmallPlan(setup, Plan::NONE), device, world);
-  ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+  OneRank rank(setup);
+  ASSERT_TRUE(rank.built.ok());
+  RankModel& model = rank.model();
   const auto fill = [&](std::string_view name, float value) {
-    for (const TensorPart& part : (*model)->MasterParts()) {
+    for (const TensorPart& part : model.MasterParts()) {
       if (part.name != name) continue;
       std::fill_n(part.local.data<float>(), part.local.num_elements(), value);
       return;
@@ -277,17 +370,17 @@ TEST(RankModelTest, AGradientThatIsNotFiniteLeavesTheWeightsAndEndsTheRun) {
   };
   fill("final.linear.weight", 1e3F);
   fill("blocks.1.mlp.out.weight", 1e36F);
-  (*model)->SyncValues();
+  model.SyncValues();
   const auto weights = [&] {
     std::vector<std::vector<float>> values;
-    for (const TensorPart& part : (*model)->MasterParts()) {
+    for (const TensorPart& part : model.MasterParts()) {
       values.push_back(part.local.ToVector<float>());
     }
     return values;
   };
   const auto before = weights();
   const auto result =
-      (*model)->Step(GrayBatch(device, 8), {.step = 1, .learning_rate = 1e-2});
+      model.Step(GrayBatch(rank.device, 8), {.step = 1, .learning_rate = 1e-2});
   ASSERT_TRUE(result.ok()) << MessageOf(result.status());
   EXPECT_TRUE(std::isfinite(result->loss)) << result->loss;
   EXPECT_FALSE(std::isfinite(result->gradient_norm)) << result->gradient_norm;
