@@ -118,6 +118,12 @@ TEST(TextProto, SaysWhatOfTheWrongKindWasFound) {
   EXPECT_EQ(ErrorOf("model { dit { qk_norm: yes } }"),
             "job.textproto:1:24: model.dit.qk_norm: found 'yes', expected true "
             "or false");
+  EXPECT_EQ(ErrorOf("model { dit { qk_norm: 2 } }"),
+            "job.textproto:1:24: model.dit.qk_norm: found '2', expected true "
+            "or false");
+  EXPECT_EQ(ErrorOf("name: -\"flowers\""),
+            "job.textproto:1:7: name: found '-\"flowers\"', expected a string "
+            "in quotes");
   EXPECT_EQ(PlanErrorOf("placement: [0, x]"),
             "plan.textproto:1:16: placement[1]: found 'x', expected an integer "
             "from 0 to 4294967295");
@@ -277,6 +283,30 @@ TEST(TextProto, JsonErrorsSayWhereAndWhatWasExpected) {
             ":8:1: steps: found 1.5, expected an integer from 0 to "
             "4294967295\n"
             ":9:1: steps: found a second time, expected it once");
+  EXPECT_EQ(errors(R"({
+  "data": {
+    "idx": {"classNames": ["a", null]},
+    "imageFolder": {}
+  },
+  "steps": [1],
+  "globalBatch": {},
+  "precision": 77,
+  "name": true
+})"),
+            ":3:1: data.idx.class_names[1]: found null, expected a string in "
+            "quotes\n"
+            ":4:1: data.image_folder: found beside 'idx', expected only one of "
+            "them, as they are choices of 'source'\n"
+            ":6:1: steps: found a list, expected an integer from 0 to "
+            "4294967295\n"
+            ":7:1: global_batch: found an object, expected an integer from 0 "
+            "to 4294967295\n"
+            ":8:1: precision: found 77, expected one of BF16, FP32, FP64, "
+            "FP16\n"
+            ":9:1: name: found true, expected a string in quotes");
+  EXPECT_EQ(errors(R"({"data": {"idx": {"classNames": "a"}}})"),
+            ":1:1: data.idx.class_names: found \"a\", expected a list, each a "
+            "string in quotes");
   EXPECT_TRUE(errors("{\n \"name\": \"a\"\n \"steps\": 3\n}")
                   .starts_with(":3:8: syntax error"));
   EXPECT_EQ(errors("[]"),
