@@ -1,9 +1,11 @@
 #include "trainer/profile_cluster.h"
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <mutex>
+#include <set>
+#include <string>
+#include <tuple>
 
 #include "gtest/gtest.h"
 #include "parallel/communicators.h"
@@ -108,26 +110,48 @@ TEST(ProfileCluster, TimesEveryPieceOfAJobForEverySplit) {
   // Of both nodes.
   EXPECT_EQ(UseMeasuredTimes(*cluster, shape),
             static_cast<int64_t>(2 * kNumModelPieces * splits.size()));
-  std::map<std::pair<ModelPiece, int64_t>, double> seconds;
   for (const MeasuredPiece& piece : shape.measured) {
     EXPECT_GT(piece.forward_s, 0);
     EXPECT_GT(piece.backward_s, 0);
     EXPECT_GT(piece.backward_weight_s, 0);
     EXPECT_LE(piece.backward_weight_s, piece.backward_s);
-    seconds[{piece.piece, piece.microbatch_size}] +=
-        piece.forward_s + piece.backward_s;
   }
-  for (const ModelPiece piece :
-       {ModelPiece::kBlock, ModelPiece::kEmbedding, ModelPiece::kHead}) {
-    const double one = seconds.at({piece, 1}), eight = seconds.at({piece, 8});
-    EXPECT_GT(eight, one) << static_cast<int>(piece);
+  ASSERT_EQ(profile->cluster.model_times_size(), 1);
+  std::set<std::tuple<std::string, int, int, int, bool, int>> timed;
+  for (const Cluster::PieceTime& time :
+       profile->cluster.model_times(0).pieces()) {
+    timed.emplace(time.device(), time.piece(), time.tp(), time.cp(),
+                  time.sequence_parallel(), time.microbatch_size());
   }
-  // A block does more than either end.
-  const double block = seconds.at({ModelPiece::kBlock, 8});
-  EXPECT_GT(block, seconds.at({ModelPiece::kHead, 8}));
+  EXPECT_EQ(timed.size(), 2 * kNumModelPieces * splits.size());
   // Another model's times are of no use.
   shape.mlp_hidden *= 2;
   EXPECT_EQ(UseMeasuredTimes(*cluster, shape), 0);
+}
+
+// What was timed is what a rank with that split holds: a block is the largest
+// piece, more samples are more, and ranks divide it.
+TEST(ProfileCluster, APieceIsTimedInItsOwnSize) {
+  const auto bytes = [](ModelPiece piece, const PieceSplit& split) {
+    CpuDevice device(int64_t{1} << 30);
+    const auto seconds = TimePiece(TinyJob(), split, piece, 1, device);
+    EXPECT_TRUE(seconds.ok()) << seconds.status();
+    return device.Statistics().peak_bytes;
+  };
+  const int64_t block = bytes(ModelPiece::kBlock, {.microbatch_size = 8});
+  for (const ModelPiece end : {ModelPiece::kEmbedding, ModelPiece::kHead}) {
+    const int64_t eight = bytes(end, {.microbatch_size = 8});
+    EXPECT_GT(eight, bytes(end, {}));
+    EXPECT_GT(block, eight);
+  }
+  EXPECT_GT(block, bytes(ModelPiece::kBlock, {}));
+  const int64_t tensor =
+      bytes(ModelPiece::kBlock, {.tp = 2, .microbatch_size = 8});
+  EXPECT_GT(block, tensor);
+  EXPECT_GT(tensor,
+            bytes(ModelPiece::kBlock,
+                  {.tp = 2, .sequence_parallel = true, .microbatch_size = 8}));
+  EXPECT_GT(block, bytes(ModelPiece::kBlock, {.cp = 2, .microbatch_size = 8}));
 }
 
 TEST(ProfileCluster, WhatDoesNotFitADeviceIsNotTimed) {
