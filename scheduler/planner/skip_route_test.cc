@@ -10,8 +10,7 @@
 namespace trireme {
 namespace {
 
-// Eight nodes of one device each; node 2 is far from all others.
-ClusterModel FarNode() {
+Cluster WithoutNodes() {
   Cluster cluster;
   Cluster::Device& device = *cluster.add_devices();
   device.set_name("a");
@@ -19,6 +18,18 @@ ClusterModel FarNode() {
   device.set_peak_fp32_flops(1e12);
   device.set_memory_bytes(1 << 30);
   device.set_memory_bytes_per_s(1e12);
+  return cluster;
+}
+
+ClusterModel Resolved(const Cluster& cluster) {
+  const auto model = ResolveCluster(cluster);
+  EXPECT_TRUE(model.ok()) << model.status();
+  return *model;
+}
+
+// Eight nodes of one device each; node 2 is far from all others.
+ClusterModel FarNode() {
+  Cluster cluster = WithoutNodes();
   for (int i = 0; i < 8; ++i) {
     Cluster::Node& node = *cluster.add_nodes();
     node.set_device("a");
@@ -32,9 +43,7 @@ ClusterModel FarNode() {
     }
   }
   cluster.mutable_default_link()->set_bytes_per_s(1e9);
-  const auto model = ResolveCluster(cluster);
-  EXPECT_TRUE(model.ok()) << model.status();
-  return *model;
+  return Resolved(cluster);
 }
 
 ModelShape Model() {
@@ -48,27 +57,24 @@ ModelShape Model() {
   return model;
 }
 
+PlanContext Context() {
+  return {.world_size = 8, .global_batch = 12, .num_blocks = 8, .heads = 4};
+}
+
 Plan FourStagesOfTwo() {
   Plan plan;
   plan.mutable_grid()->set_dp(2);
   plan.mutable_grid()->set_pp(4);
   plan.set_microbatch_size(1);
   plan.mutable_skip()->set_stages_per_microbatch(3);
-  const auto resolved = ResolvePlan(
-      plan, {.world_size = 8, .global_batch = 12, .num_blocks = 8, .heads = 4});
+  const auto resolved = ResolvePlan(plan, Context());
   EXPECT_TRUE(resolved.ok()) << resolved.status();
   return *resolved;
 }
 
 // Four nodes of two devices; what a node sends to others passes its card.
 ClusterModel SharedCards(double card_bytes_per_s) {
-  Cluster cluster;
-  Cluster::Device& device = *cluster.add_devices();
-  device.set_name("a");
-  device.set_peak_bf16_flops(1e12);
-  device.set_peak_fp32_flops(1e12);
-  device.set_memory_bytes(1 << 30);
-  device.set_memory_bytes_per_s(1e12);
+  Cluster cluster = WithoutNodes();
   for (int i = 0; i < 4; ++i) {
     Cluster::Node& node = *cluster.add_nodes();
     node.set_device("a");
@@ -77,9 +83,7 @@ ClusterModel SharedCards(double card_bytes_per_s) {
     node.set_card_bytes_per_s(card_bytes_per_s);
   }
   cluster.mutable_default_link()->set_bytes_per_s(1e8);
-  const auto model = ResolveCluster(cluster);
-  EXPECT_TRUE(model.ok()) << model.status();
-  return *model;
+  return Resolved(cluster);
 }
 
 // Two ranks that share a card cannot both have its rate: a plan that was timed
@@ -150,9 +154,7 @@ TEST(SkipRoute, GoesAroundRanksThatAreLost) {
             << path.ShortDebugString();
       }
     }
-    const auto again = ResolvePlan(
-        routed->plan,
-        {.world_size = 8, .global_batch = 12, .num_blocks = 8, .heads = 4});
+    const auto again = ResolvePlan(routed->plan, Context());
     EXPECT_TRUE(again.ok()) << again.status();
   }
 }
@@ -194,9 +196,7 @@ TEST(SkipRoute, AvoidsANodeBehindSlowLinks) {
   EXPECT_GT(after->step_s, after->paths_s);
   EXPECT_LT(after->step_s, before->step_s);
   // It is a plan like any other.
-  const auto again = ResolvePlan(
-      routed->plan,
-      {.world_size = 8, .global_batch = 12, .num_blocks = 8, .heads = 4});
+  const auto again = ResolvePlan(routed->plan, Context());
   EXPECT_TRUE(again.ok()) << again.status();
 }
 
