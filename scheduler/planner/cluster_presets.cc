@@ -1,0 +1,131 @@
+// The clusters that known hardware makes.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fmt/format.h"
+#include "runtime/core/status.h"
+#include "scheduler/planner/cluster.h"
+#include "scheduler/planner/cluster_fields.h"
+
+namespace trireme {
+namespace {
+
+struct KnownDevice {
+  std::string_view name;
+  double bf16, fp32;  // TFLOP/s, dense
+  double memory_gb, memory_gb_per_s;
+  double link_gb_per_s;  // NVLink, one direction
+  double host_gb_per_s;  // PCIe, one direction
+};
+
+// Data sheets of the SXM modules: A100 80 GB (312 TFLOP/s, 2,039 GB/s, NVLink 3
+// 600 GB/s both ways), H100 (989, 3,350, NVLink 4 900), H200 (989, 4,800, 900),
+// B200 (2,250, 8,000, NVLink 5 1,800). fp32 by the tensor cores' TF32 mode is
+// not what fp32 training here uses.
+constexpr std::array<KnownDevice, 4> kDevices = {{
+    {"A100", 312, 19.5, 80, 2039, 300, 32},
+    {"H100", 989, 67, 80, 3350, 450, 64},
+    {"H200", 989, 67, 141, 4800, 450, 64},
+    {"B200", 2250, 80, 180, 8000, 900, 64},
+}};
+
+struct KnownNetwork {
+  std::string_view name;
+  double gb_per_s;  // one card, one direction
+  bool shared;      // one card for the node
+  double latency_s;
+};
+
+constexpr std::array<KnownNetwork, 6> kNetworks = {{
+    {"hdr", 25, false, 5e-6},
+    {"ndr", 50, false, 5e-6},
+    {"xdr", 100, false, 5e-6},
+    {"ethernet-25", 3.125, true, 3e-5},
+    {"ethernet-100", 12.5, true, 3e-5},
+    {"ethernet-400", 50, true, 2e-5},
+}};
+
+constexpr double kNvlinkLatency = 3e-6;
+// Context, NCCL's and cuBLAS's own memory.
+constexpr uint64_t kReservedBytes = uint64_t{2} << 30;
+
+template <typename Table>
+auto FindNamed(const Table& table, std::string_view name) {
+  return std::find_if(table.begin(), table.end(),
+                      [&](const auto& entry) { return entry.name == name; });
+}
+
+template <typename Table>
+std::string Names(const Table& table) {
+  std::vector<std::string> names;
+  for (const auto& entry : table) names.emplace_back(entry.name);
+  return fmt::format("one of {}", fmt::join(names, ", "));
+}
+
+}  // namespace
+
+absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset) {
+  const auto device = FindNamed(kDevices, preset.device);
+  if (device == kDevices.end()) {
+    return FieldError("device", preset.device, Names(kDevices));
+  }
+  const auto network = FindNamed(kNetworks, preset.network);
+  if (network == kNetworks.end()) {
+    return FieldError("network", preset.network, Names(kNetworks));
+  }
+  if (preset.nodes < 1 || preset.nodes > kMaxNodes) {
+    return FieldError("nodes", preset.nodes, fmt::format("1 to {}", kMaxNodes));
+  }
+  if (preset.devices_per_node < 1 ||
+      preset.devices_per_node > static_cast<int64_t>(kMaxDevicesPerNode)) {
+    return FieldError("devices_per_node", preset.devices_per_node,
+                      fmt::format("1 to {}", kMaxDevicesPerNode));
+  }
+  for (const double efficiency :
+       {preset.gemm_efficiency, preset.memory_efficiency,
+        preset.link_efficiency, preset.network_efficiency}) {
+    if (!(efficiency > 0 && efficiency <= 1)) {
+      return FieldError("efficiency", efficiency, "more than 0, at most 1");
+    }
+  }
+  Cluster cluster;
+  Cluster::Device& kind = *cluster.add_devices();
+  kind.set_name(preset.device);
+  kind.set_peak_bf16_flops(device->bf16 * 1e12);
+  kind.set_peak_fp32_flops(device->fp32 * 1e12);
+  kind.set_achieved_bf16_flops(preset.gemm_efficiency * device->bf16 * 1e12);
+  kind.set_achieved_fp32_flops(preset.gemm_efficiency * device->fp32 * 1e12);
+  kind.set_memory_bytes(static_cast<uint64_t>(device->memory_gb * 1e9));
+  kind.set_memory_bytes_per_s(preset.memory_efficiency *
+                              device->memory_gb_per_s * 1e9);
+  kind.set_to_device_bytes_per_s(device->host_gb_per_s * 1e9);
+  kind.set_to_host_bytes_per_s(device->host_gb_per_s * 1e9);
+  kind.set_reserved_bytes(kReservedBytes);
+  for (int64_t i = 0; i < preset.nodes; ++i) {
+    Cluster::Node& node = *cluster.add_nodes();
+    node.set_name(fmt::format("node{}", i));
+    node.set_device(preset.device);
+    node.set_count(static_cast<uint32_t>(preset.devices_per_node));
+    node.mutable_link()->set_latency_s(kNvlinkLatency);
+    node.mutable_link()->set_bytes_per_s(preset.link_efficiency *
+                                         device->link_gb_per_s * 1e9);
+  }
+  Cluster::Link& link = *cluster.mutable_default_link();
+  const double bytes_per_s =
+      preset.network_efficiency * network->gb_per_s * 1e9;
+  link.set_latency_s(network->latency_s);
+  link.set_bytes_per_s(bytes_per_s);
+  if (network->shared) {
+    for (Cluster::Node& node : *cluster.mutable_nodes()) {
+      node.set_card_bytes_per_s(bytes_per_s);
+    }
+  }
+  return cluster;
+}
+
+}  // namespace trireme

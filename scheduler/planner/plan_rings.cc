@@ -1,0 +1,124 @@
+// Which links the groups of a plan's ranks communicate over.
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "scheduler/plan.h"
+#include "scheduler/planner/collectives.h"
+#include "scheduler/planner/plan_costs.h"
+
+namespace trireme {
+
+PlanRings PlanCoster::MakeRings() const {
+  PlanRings rings;
+  std::vector<int64_t> flows(cluster_.num_nodes());
+  for (int32_t pp = 0; pp < pp_; ++pp) {
+    std::fill(flows.begin(), flows.end(), 0);
+    int64_t limit = std::numeric_limits<int64_t>::max();
+    for (int32_t i = 0; i < tp_ * cp_ * dp_; ++i) {
+      const int32_t logical = i + tp_ * cp_ * dp_ * pp;
+      const int32_t node =
+          cluster_.node_of_rank[PhysicalRankOf(plan_, logical)];
+      ++flows[node];
+      const ClusterDevice& device = cluster_.DeviceOfNode(node);
+      limit =
+          std::min(limit, device.memory_bytes - CommunicatorsOf(plan_) *
+                                                    device.communicator_bytes);
+    }
+    rings.limit_bytes.push_back(limit);
+    const int64_t most = *std::max_element(flows.begin(), flows.end());
+    // Gradients are also summed over cp: one group of dp · cp.
+    RingCost slowest, slowest_shard;
+    for (int32_t tp = 0; tp < tp_; ++tp) {
+      std::vector<int32_t> group;
+      for (int32_t dp = 0; dp < dp_; ++dp) {
+        for (int32_t cp = 0; cp < cp_; ++cp) {
+          group.push_back(Physical(tp, cp, dp, pp));
+        }
+      }
+      const RingCost ring = RingOf(cluster_, group, most);
+      if (tp == 0 || ring.ReduceScatter(1e9) > slowest.ReduceScatter(1e9)) {
+        slowest = ring;
+      }
+      // Shards are spread over dp alone; the ranks of cp hold copies.
+      const auto shard = static_cast<int32_t>(plan_.shard_group());
+      for (int32_t cp = 0; cp < cp_; ++cp) {
+        for (int32_t first = 0; first < dp_; first += shard) {
+          std::vector<int32_t> sharers;
+          for (int32_t dp = first; dp < first + shard; ++dp) {
+            sharers.push_back(Physical(tp, cp, dp, pp));
+          }
+          const RingCost part = RingOf(cluster_, sharers, most);
+          if (part.ReduceScatter(1e9) > slowest_shard.ReduceScatter(1e9)) {
+            slowest_shard = part;
+          }
+        }
+      }
+    }
+    rings.reduction.push_back(slowest);
+    rings.shards.push_back(slowest_shard);
+  }
+  return rings;
+}
+
+int32_t PlanCoster::Physical(int64_t tp, int64_t cp, int64_t dp,
+                             int64_t pp) const {
+  return static_cast<int32_t>(
+      PhysicalRankOf(plan_, tp + tp_ * (cp + cp_ * (dp + dp_ * pp))));
+}
+
+BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
+  BlockRings rings;
+  // All devices of a node communicate at the same time.
+  const auto ring_of = [&](const std::vector<int32_t>& group) {
+    int64_t flows = 1;
+    for (const int32_t rank : group) {
+      flows = std::max<int64_t>(
+          flows, cluster_.nodes[cluster_.node_of_rank[rank]].count);
+    }
+    return RingOf(cluster_, group, flows);
+  };
+  // Compared by what travels between blocks.
+  const auto bytes = static_cast<double>(split_.microbatch_size *
+                                         TokensOnRank(model_, split_).image *
+                                         model_.hidden * model_.element_bytes);
+  const auto take_slower = [&](const std::vector<int32_t>& group,
+                               RingCost& slowest) {
+    const RingCost ring = ring_of(group);
+    if (slowest.members == 1 ||
+        std::pair(ring.AllReduce(bytes), ring.RingStep(bytes)) >
+            std::pair(slowest.AllReduce(bytes), slowest.RingStep(bytes))) {
+      slowest = ring;
+    }
+  };
+  for (int32_t cp = 0; cp < cp_ && tp_ > 1; ++cp) {
+    std::vector<int32_t> group;
+    for (int32_t tp = 0; tp < tp_; ++tp) {
+      group.push_back(Physical(tp, cp, replica, pp));
+    }
+    take_slower(group, rings.tensor);
+  }
+  const auto heads = static_cast<int32_t>(split_.ulysses);
+  for (int32_t tp = 0; tp < tp_ && cp_ > 1; ++tp) {
+    std::vector<int32_t> group;
+    for (int32_t cp = 0; cp < cp_; ++cp) {
+      group.push_back(Physical(tp, cp, replica, pp));
+    }
+    take_slower(group, rings.context);
+    for (int32_t first = 0; first < cp_ && heads > 1; first += heads) {
+      take_slower({group.begin() + first, group.begin() + first + heads},
+                  rings.heads);
+    }
+    for (int32_t first = 0; first < heads && heads < cp_; ++first) {
+      std::vector<int32_t> ring;
+      for (int32_t cp = first; cp < cp_; cp += heads) ring.push_back(group[cp]);
+      take_slower(ring, rings.ring);
+    }
+  }
+  return rings;
+}
+
+}  // namespace trireme
