@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 #include <utility>
 
 #include "runtime/core/log.h"
@@ -11,19 +10,6 @@
 
 namespace trireme {
 namespace {
-
-// More tensors than ever cross one hop; a factor of message tags.
-constexpr int kMaxTensorsPerHop = 8;
-static_assert(kMaxMicrobatchesTimesStages * 2 * kMaxTensorsPerHop - 1 <=
-              std::numeric_limits<int>::max());
-
-int MessageTag(const Program& program, const Instruction& instruction,
-               int tensor) {
-  const int message =
-      (instruction.microbatch * program.num_stages() + instruction.hop) * 2 +
-      (instruction.payload == Payload::kGradient ? 1 : 0);
-  return message * kMaxTensorsPerHop + tensor;
-}
 
 int64_t NowNs() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -70,14 +56,10 @@ Executor::Executor(ParallelContext& context, const Program& program,
       program_(program),
       pipeline_rank_(pipeline_rank),
       chunks_(std::move(chunks)),
-      optimizer_(optimizer) {
+      optimizer_(optimizer),
+      messages_(context, program, pipeline_rank) {
   CHECK_EQ(static_cast<int>(chunks_.size()),
            ChunksOnRank(program, pipeline_rank));
-  for (const Instruction& instruction : program.ranks[pipeline_rank]) {
-    if (instruction.kind != InstructionKind::kSend) continue;
-    sent_.emplace(instruction.payload, instruction.microbatch,
-                  instruction.chunk);
-  }
 }
 
 std::optional<Executor::ChunkPass> Executor::PassOf(
@@ -136,10 +118,7 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
     }
   }
   const StepClock::Span ended = clock_.Now();
-  for (Departure& send : sends_) {
-    for (Event& event : send.events) event.Wait();
-  }
-  sends_.clear();
+  messages_.AwaitSends();
   times.pipeline_wait += (clock_.Now() - ended).wall;
   context_.communicators().world().SetActivity("");
   CHECK(passes_.empty()) << "a forward without its backward";
@@ -167,7 +146,9 @@ void Executor::Run(size_t index, const StepOptions& options,
   const StepClock::Span waited_before = waited_;
   const Communicators& communicators = context_.communicators();
   const double exposed_before = communicators.ExposedParameterSeconds();
-  if (instruction.resource == Resource::kCompute) ReleaseCompletedSends();
+  if (instruction.resource == Resource::kCompute) {
+    messages_.ReleaseCompletedSends();
+  }
   std::optional<Residency> residency;
   if (const auto pass = PassOf(instruction)) {
     residency.emplace(context_, *pass, PassAfter(index));
@@ -186,7 +167,7 @@ void Executor::Run(size_t index, const StepOptions& options,
       BackwardWeight(instruction);
       break;
     case InstructionKind::kSend:
-      Send(instruction);
+      messages_.Send(instruction);
       break;
     case InstructionKind::kRecv:
       Receive(instruction);
@@ -291,7 +272,7 @@ void Executor::ClipGradients(const StepOptions& options, StepResult& result) {
   times.costs.clip_wait += waited;
 }
 
-std::vector<Tensor> Executor::Await(Arrival arrival) {
+std::vector<Tensor> Executor::Await(PipelineMessages::Arrival arrival) {
   const StepClock::Span start = clock_.Now();
   for (Event& event : arrival.events) event.Wait();
   waited_ += clock_.Now() - start;
@@ -311,8 +292,9 @@ void Executor::Forward(const Instruction& instruction, StepResult& result) {
       [reducer = chunks_[instruction.chunk].reducer](Parameter& parameter) {
         reducer->Contribute(parameter);
       });
-  if (auto arrival = activations_.extract(key)) {
-    for (Tensor& tensor : Await(std::move(arrival.mapped()))) {
+  if (auto arrival = messages_.Take(
+          Payload::kActivation, instruction.microbatch, instruction.chunk)) {
+    for (Tensor& tensor : Await(*std::move(arrival))) {
       pass.inputs.push_back(pass.tape->Leaf(std::move(tensor)));
     }
   }
@@ -329,7 +311,7 @@ void Executor::Forward(const Instruction& instruction, StepResult& result) {
     CHECK_EQ(outputs.size(), size_t{1});
     if (counts) result.local_loss += Sum(outputs[0]);
   } else {
-    Deliver(instruction, Payload::kActivation, std::move(outputs));
+    messages_.Deliver(instruction, Payload::kActivation, std::move(outputs));
   }
   passes_.emplace(key, std::move(pass));
 }
@@ -339,8 +321,9 @@ void Executor::Backward(const Instruction& instruction,
   const Key key(instruction.microbatch, instruction.chunk);
   Pass& pass = passes_.at(key);
   std::vector<Tensor> seeds(pass.outputs.size());
-  if (auto arrival = gradients_.extract(key)) {
-    seeds = Await(std::move(arrival.mapped()));
+  if (auto arrival = messages_.Take(Payload::kGradient, instruction.microbatch,
+                                    instruction.chunk)) {
+    seeds = Await(*std::move(arrival));
   }
   std::vector<Variable> outputs = std::move(pass.outputs);
   // The outputs' values went to the next stage; nothing needs them here.
@@ -358,7 +341,8 @@ void Executor::Backward(const Instruction& instruction,
   }
   pass.inputs.clear();
   if (!input_gradients.empty()) {
-    Deliver(instruction, Payload::kGradient, std::move(input_gradients));
+    messages_.Deliver(instruction, Payload::kGradient,
+                      std::move(input_gradients));
   }
   if (weight_gradients == Tape::WeightGradients::kImmediate) {
     passes_.erase(key);
@@ -371,71 +355,11 @@ void Executor::BackwardWeight(const Instruction& instruction) {
   passes_.erase(key);
 }
 
-void Executor::Deliver(const Instruction& instruction, Payload payload,
-                       std::vector<Tensor> tensors) {
-  const OutgoingKey key(payload, instruction.microbatch, instruction.chunk);
-  if (sent_.contains(key)) {
-    outgoing_.emplace(key, std::move(tensors));
-    return;
-  }
-  const bool forward = payload == Payload::kActivation;
-  const int stage = StageOf(program_, pipeline_rank_, instruction.chunk);
-  const StageLocation target = program_.stages[forward ? stage + 1 : stage - 1];
-  CHECK_EQ(target.rank, pipeline_rank_)
-      << ToText(instruction) << ": nobody sends its result";
-  Arrival arrival;
-  arrival.tensors = std::move(tensors);
-  (forward ? activations_ : gradients_)
-      .emplace(Key(instruction.microbatch, target.chunk), std::move(arrival));
-}
-
-void Executor::Send(const Instruction& instruction) {
-  auto outgoing = outgoing_.extract(OutgoingKey(
-      instruction.payload, instruction.microbatch, instruction.chunk));
-  CHECK(!outgoing.empty()) << ToText(instruction) << ": nothing to send";
-  Communicator& channel =
-      context_.communicators().PipelineSend(instruction.peer);
-  Departure departure;
-  departure.tensors = std::move(outgoing.mapped());
-  for (const Tensor& tensor : departure.tensors) {
-    const int index = static_cast<int>(departure.events.size());
-    departure.events.push_back(channel.Send(
-        tensor, Communicators::kReceiver,
-        MessageTag(program_, instruction, index), ToText(instruction)));
-  }
-  sends_.push_back(std::move(departure));
-}
-
 void Executor::Receive(const Instruction& instruction) {
-  const bool forward = instruction.payload == Payload::kActivation;
   const Chunk& chunk = *chunks_[instruction.chunk].chunk;
-  Communicator& channel =
-      context_.communicators().PipelineReceive(instruction.peer);
-  Arrival arrival;
-  int index = 0;
-  for (const TensorSpec& spec :
-       forward ? chunk.InputSpecs() : chunk.OutputSpecs()) {
-    CHECK_LT(index, kMaxTensorsPerHop);
-    Tensor tensor =
-        Tensor::Empty(context_.device(), spec.shape, spec.dtype,
-                      MemoryCategory::kActivations, "received activation");
-    arrival.events.push_back(channel.Receive(
-        tensor, Communicators::kSender,
-        MessageTag(program_, instruction, index), ToText(instruction)));
-    arrival.tensors.push_back(std::move(tensor));
-    ++index;
-  }
-  (forward ? activations_ : gradients_)
-      .emplace(Key(instruction.microbatch, instruction.chunk),
-               std::move(arrival));
-}
-
-void Executor::ReleaseCompletedSends() {
-  std::erase_if(sends_, [](Departure& send) {
-    return std::exchange(send.outlived, true) &&
-           std::all_of(send.events.begin(), send.events.end(),
-                       [](Event& event) { return event.Test(); });
-  });
+  messages_.Receive(instruction, instruction.payload == Payload::kActivation
+                                     ? chunk.InputSpecs()
+                                     : chunk.OutputSpecs());
 }
 
 }  // namespace trireme

@@ -13,8 +13,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -23,6 +21,7 @@
 #include "parallel/gradient_reducer.h"
 #include "parallel/optimizer.h"
 #include "parallel/parameter_shards.h"
+#include "parallel/pipeline_messages.h"
 #include "parallel/step_clock.h"
 #include "scheduler/program.h"
 #include "scheduler/trace.h"
@@ -130,21 +129,7 @@ class Executor {
     std::vector<Variable> inputs;
     std::vector<Variable> outputs;
   };
-  // Tensors that arrive together.
-  struct Arrival {
-    std::vector<Tensor> tensors;
-    std::vector<Event> events;
-  };
-  // A message on its way, and what it carries.
-  struct Departure {
-    std::vector<Tensor> tensors;
-    std::vector<Event> events;
-    // A computation has run since: only then is its memory given back, so that
-    // a dry run, where messages take no time, counts it as a real one does.
-    bool outlived = false;
-  };
   using Key = std::pair<int, int>;  // microbatch, chunk
-  using OutgoingKey = std::tuple<Payload, int, int>;
 
   // A forward or backward of one of this rank's chunks.
   struct ChunkPass {
@@ -169,32 +154,20 @@ class Executor {
   void Backward(const Instruction& instruction,
                 Tape::WeightGradients weight_gradients);
   void BackwardWeight(const Instruction& instruction);
-  // Hands what a pass made to its Send, or to the next stage on this rank.
-  void Deliver(const Instruction& instruction, Payload payload,
-               std::vector<Tensor> tensors);
-  void Send(const Instruction& instruction);
   void Receive(const Instruction& instruction);
-  std::vector<Tensor> Await(Arrival arrival);
-  // Sends that are over, of those that a computation has run behind.
-  void ReleaseCompletedSends();
+  std::vector<Tensor> Await(PipelineMessages::Arrival arrival);
 
   ParallelContext& context_;
   const Program& program_;
   int pipeline_rank_;
   std::vector<ExecutorChunk> chunks_;
-  // What the list has a Send for; all else stays on this rank.
-  std::set<std::tuple<Payload, int, int>> sent_;
   Optimizer* optimizer_;
 
   // Of the step in progress.
   StepClock clock_;
   StepClock::Span waited_;  // for messages
   std::map<Key, Pass> passes_;
-  // What has been received or handed over locally, and not used yet.
-  std::map<Key, Arrival> activations_;
-  std::map<Key, Arrival> gradients_;
-  std::map<OutgoingKey, std::vector<Tensor>> outgoing_;
-  std::vector<Departure> sends_;
+  PipelineMessages messages_;
 };
 
 }  // namespace trireme

@@ -1,0 +1,118 @@
+#include "parallel/pipeline_messages.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "parallel/communicators.h"
+#include "runtime/core/log.h"
+
+namespace trireme {
+namespace {
+
+// More tensors than ever cross one hop; a factor of message tags.
+constexpr int kMaxTensorsPerHop = 8;
+static_assert(kMaxMicrobatchesTimesStages * 2 * kMaxTensorsPerHop - 1 <=
+              std::numeric_limits<int>::max());
+
+int MessageTag(const Program& program, const Instruction& instruction,
+               int tensor) {
+  const int message =
+      (instruction.microbatch * program.num_stages() + instruction.hop) * 2 +
+      (instruction.payload == Payload::kGradient ? 1 : 0);
+  return message * kMaxTensorsPerHop + tensor;
+}
+
+}  // namespace
+
+PipelineMessages::PipelineMessages(ParallelContext& context,
+                                   const Program& program, int pipeline_rank)
+    : context_(context), program_(program), pipeline_rank_(pipeline_rank) {
+  for (const Instruction& instruction : program.ranks[pipeline_rank]) {
+    if (instruction.kind != InstructionKind::kSend) continue;
+    sent_.emplace(instruction.payload, instruction.microbatch,
+                  instruction.chunk);
+  }
+}
+
+void PipelineMessages::Deliver(const Instruction& instruction, Payload payload,
+                               std::vector<Tensor> tensors) {
+  const Key key(payload, instruction.microbatch, instruction.chunk);
+  if (sent_.contains(key)) {
+    outgoing_.emplace(key, std::move(tensors));
+    return;
+  }
+  const bool forward = payload == Payload::kActivation;
+  const int stage = StageOf(program_, pipeline_rank_, instruction.chunk);
+  const StageLocation target = program_.stages[forward ? stage + 1 : stage - 1];
+  CHECK_EQ(target.rank, pipeline_rank_)
+      << ToText(instruction) << ": nobody sends its result";
+  Arrival arrival;
+  arrival.tensors = std::move(tensors);
+  arrived_.emplace(Key(payload, instruction.microbatch, target.chunk),
+                   std::move(arrival));
+}
+
+void PipelineMessages::Send(const Instruction& instruction) {
+  auto outgoing = outgoing_.extract(
+      Key(instruction.payload, instruction.microbatch, instruction.chunk));
+  CHECK(!outgoing.empty()) << ToText(instruction) << ": nothing to send";
+  Communicator& channel =
+      context_.communicators().PipelineSend(instruction.peer);
+  Departure departure;
+  departure.tensors = std::move(outgoing.mapped());
+  for (const Tensor& tensor : departure.tensors) {
+    const int index = static_cast<int>(departure.events.size());
+    departure.events.push_back(channel.Send(
+        tensor, Communicators::kReceiver,
+        MessageTag(program_, instruction, index), ToText(instruction)));
+  }
+  sends_.push_back(std::move(departure));
+}
+
+void PipelineMessages::Receive(const Instruction& instruction,
+                               const std::vector<TensorSpec>& specs) {
+  Communicator& channel =
+      context_.communicators().PipelineReceive(instruction.peer);
+  Arrival arrival;
+  int index = 0;
+  for (const TensorSpec& spec : specs) {
+    CHECK_LT(index, kMaxTensorsPerHop);
+    Tensor tensor =
+        Tensor::Empty(context_.device(), spec.shape, spec.dtype,
+                      MemoryCategory::kActivations, "received activation");
+    arrival.events.push_back(channel.Receive(
+        tensor, Communicators::kSender,
+        MessageTag(program_, instruction, index), ToText(instruction)));
+    arrival.tensors.push_back(std::move(tensor));
+    ++index;
+  }
+  arrived_.emplace(
+      Key(instruction.payload, instruction.microbatch, instruction.chunk),
+      std::move(arrival));
+}
+
+std::optional<PipelineMessages::Arrival> PipelineMessages::Take(Payload payload,
+                                                                int microbatch,
+                                                                int chunk) {
+  auto arrival = arrived_.extract(Key(payload, microbatch, chunk));
+  if (arrival.empty()) return std::nullopt;
+  return std::move(arrival.mapped());
+}
+
+void PipelineMessages::ReleaseCompletedSends() {
+  std::erase_if(sends_, [](Departure& send) {
+    return std::exchange(send.outlived, true) &&
+           std::all_of(send.events.begin(), send.events.end(),
+                       [](Event& event) { return event.Test(); });
+  });
+}
+
+void PipelineMessages::AwaitSends() {
+  for (Departure& send : sends_) {
+    for (Event& event : send.events) event.Wait();
+  }
+  sends_.clear();
+}
+
+}  // namespace trireme
