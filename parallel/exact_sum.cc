@@ -1,6 +1,9 @@
 #include "parallel/exact_sum.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 
 namespace trireme {
 
@@ -9,14 +12,18 @@ void ExactSum::Add(double term) {
     words_[kBins] += term;
     return;
   }
-  if (term == 0) return;
-  // Exponents of bin b: [kLeastExponent + kBits b, ... + kBits).
-  int bin = (std::ilogb(term) - kLeastExponent) / kBits;
-  for (; term != 0; --bin) {
-    const int exponent = kLeastExponent + kBits * bin;
-    const double integer = std::trunc(std::ldexp(term, -exponent));
-    words_[bin] += integer;
-    term -= std::ldexp(integer, exponent);
+  // term = ±mantissa * 2^(kLeastExponent + place).
+  constexpr int kMantissaBits = 52;
+  const auto bits = std::bit_cast<uint64_t>(term);
+  const int exponent = static_cast<int>(bits >> kMantissaBits & 0x7ff);
+  unsigned __int128 mantissa = bits & ((uint64_t{1} << kMantissaBits) - 1);
+  if (exponent > 0) mantissa |= uint64_t{1} << kMantissaBits;
+  const int place = std::max(exponent, 1) - 1;
+  const double sign = std::signbit(term) ? -1 : 1;
+  int bin = place / kBits;
+  for (mantissa <<= place % kBits; mantissa != 0; mantissa >>= kBits, ++bin) {
+    const auto word = static_cast<uint32_t>(mantissa & ((1u << kBits) - 1));
+    words_[bin] += sign * static_cast<double>(word);
   }
 }
 

@@ -78,7 +78,11 @@ double Optimizer::ClipGradients(double loss_scale) {
   for (const std::vector<OwnedParameter>& bucket : owned_) {
     for (const OwnedParameter& part : bucket) {
       if (Counts(*part.parameter, context_.grid())) {
-        sum.Add(SumOfSquares(part.gradient));
+        // By blocks that no shard cuts: the norm's bits depend on no layout.
+        for (const double squares :
+             BlockSumsOfSquares(part.gradient, kShardGranule)) {
+          sum.Add(squares);
+        }
       }
     }
   }

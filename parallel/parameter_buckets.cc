@@ -9,10 +9,6 @@
 namespace trireme {
 namespace {
 
-// Parameters start at multiples of this many elements: aligned for vectors in
-// every dtype.
-constexpr int64_t kAlignElements = 64;
-
 int64_t RoundUp(int64_t elements, int64_t multiple) {
   return (elements + multiple - 1) / multiple * multiple;
 }
@@ -54,8 +50,7 @@ ParameterBuckets::ParameterBuckets(
   std::map<std::pair<AxisSet, int>, int> open;
   for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
     Parameter& parameter = **it;
-    const int64_t elements =
-        RoundUp(parameter.local_elements(), kAlignElements);
+    const int64_t elements = RoundUp(parameter.local_elements(), kShardGranule);
     const int64_t element_bytes = DTypeSize(AccumulatorDType(parameter));
     const std::pair key(parameter.gradient_sum_axes,
                         by_unit ? parameter.unit : 0);
@@ -85,7 +80,7 @@ ParameterBuckets::ParameterBuckets(
         sharding.bf16_messages && bucket.shards == 1
             ? context.communicators().ForGradients(bucket.axes).size()
             : bucket.shards;
-    bucket.elements = RoundUp(bucket.elements, kAlignElements * cuts);
+    bucket.elements = RoundUp(bucket.elements, kShardGranule * cuts);
   }
 }
 

@@ -5,7 +5,7 @@
 // axes go into different buckets, and so do those of different units where
 // parameters are sharded. A bucket's flat buffer is cut into as many equal
 // shards as ranks share it: rank i owns shard i, and with it a range of each
-// parameter's elements.
+// parameter's elements, which begins at a multiple of kShardGranule.
 
 #ifndef TRIREME_PARALLEL_PARAMETER_BUCKETS_H_
 #define TRIREME_PARALLEL_PARAMETER_BUCKETS_H_
@@ -20,6 +20,11 @@
 #include "runtime/autograd/parameter.h"
 
 namespace trireme {
+
+// Parameters and shards start at multiples of this many elements of a flat
+// buffer: aligned for vectors in every dtype; and of the parameters, a rank
+// owns whole blocks of so many elements, whatever the buckets.
+inline constexpr int64_t kShardGranule = 64;
 
 // Elements [begin, end) of this rank's part of a parameter, in row-major order.
 struct ElementRange {

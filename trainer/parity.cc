@@ -131,7 +131,8 @@ absl::StatusOr<ParityReport> CompareRecords(const GridRecord& reference,
     report.worst_norm_error =
         std::max(report.worst_norm_error,
                  RelativeError(a.gradient_norm, b.gradient_norm));
-    report.bitwise = report.bitwise && a.loss == b.loss;
+    report.bitwise = report.bitwise && a.loss == b.loss &&
+                     a.gradient_norm == b.gradient_norm;
     if (a.gradients.size() != b.gradients.size()) {
       return InvalidArgument("step {}: {} and {} logical parameters", s + 1,
                              a.gradients.size(), b.gradients.size());

@@ -84,7 +84,7 @@ struct ParityReport {
   double worst_norm_error = 0;  // relative, of the gradient norm
   // The worst first.
   std::vector<ParityRow> rows;
-  // Every loss and gradient element is equal bit for bit.
+  // Every loss, gradient norm and gradient element is equal bit for bit.
   bool bitwise = false;
 
   double worst_gradient_error() const {

@@ -65,6 +65,15 @@ double SumOfSquares(const Tensor& x) {
   return Reduce(x, ScalarReduction::kSumOfSquares);
 }
 
+std::vector<double> BlockSumsOfSquares(const Tensor& x, int64_t block) {
+  CHECK_GT(block, 0);
+  if (x.device().dry()) return {};
+  std::vector<double> sums((x.num_elements() + block - 1) / block);
+  BlockSumsOfSquaresKernel(x.dtype(), x.num_elements(), block, x.raw_data(),
+                           sums.data());
+  return sums;
+}
+
 double MaxAbs(const Tensor& x) { return Reduce(x, ScalarReduction::kMaxAbs); }
 
 bool AllFinite(const Tensor& x) {

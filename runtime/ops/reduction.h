@@ -5,6 +5,9 @@
 #ifndef TRIREME_RUNTIME_OPS_REDUCTION_H_
 #define TRIREME_RUNTIME_OPS_REDUCTION_H_
 
+#include <cstdint>
+#include <vector>
+
 #include "runtime/device/tensor.h"
 
 namespace trireme {
@@ -12,6 +15,10 @@ namespace trireme {
 // Scalars read back to the host; 0 on a dry device.
 double Sum(const Tensor& x);
 double SumOfSquares(const Tensor& x);
+// The sum of squares of each `block` successive elements (the last block may be
+// shorter). A tensor cut between blocks gives the same values, to the last bit,
+// as the whole. Empty on a dry device.
+std::vector<double> BlockSumsOfSquares(const Tensor& x, int64_t block);
 double MaxAbs(const Tensor& x);
 // True if no element is infinite or NaN.
 bool AllFinite(const Tensor& x);

@@ -48,6 +48,28 @@ TEST_P(ReductionTest, SumsToOneNumber) {
   EXPECT_TRUE(AllFinite(x));
 }
 
+// A gradient's norm must not depend on how its elements are cut into shards.
+TEST_P(ReductionTest, BlocksHaveTheSameSumsInPartsOfATensor) {
+  constexpr int64_t kBlock = 64;
+  const Tensor x = operands_({29, width()}).Reshape({-1});
+  const std::vector<double> values = Doubles(x);
+  const std::vector<double> whole = BlockSumsOfSquares(x, kBlock);
+  for (size_t i = 0; i < whole.size(); ++i) {
+    double squares = 0;
+    for (size_t j = i * kBlock; j < std::min((i + 1) * kBlock, values.size());
+         ++j) {
+      squares += values[j] * values[j];
+    }
+    EXPECT_NEAR(whole[i], squares, ScalarTolerance(dtype()) * squares);
+  }
+  const int64_t cut = x.num_elements() / kBlock / 3 * kBlock;
+  std::vector<double> parts = BlockSumsOfSquares(x.Slice(0, cut), kBlock);
+  const std::vector<double> rest =
+      BlockSumsOfSquares(x.Slice(cut, x.num_elements()), kBlock);
+  parts.insert(parts.end(), rest.begin(), rest.end());
+  EXPECT_EQ(parts, whole);
+}
+
 TEST_P(ReductionTest, Softmax) {
   const int64_t n = width();
   const Tensor x = operands_({3, n}), slope = operands_({3, n});

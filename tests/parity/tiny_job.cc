@@ -48,6 +48,7 @@ TrainingSetup SetupOf(const GridCase& grid) {
   // Adam turns the rounding noise of vanishing gradients into whole steps; a
   // larger eps leaves noise small.
   setup.optimizer.eps = grid.dtype == DType::kFloat32 ? 1e-3 : 1e-5;
+  setup.optimizer.clip_norm = grid.clip_norm;
   setup.dtype = grid.dtype;
   setup.loss_scale = {.enabled = grid.dtype == DType::kFloat16,
                       .initial = 1024};
@@ -107,7 +108,9 @@ Plan PlanOf(const GridCase& grid) {
   plan.mutable_grid()->set_pp(grid.pp);
   plan.mutable_grid()->set_dp(grid.dp);
   // Small enough that there are several buckets.
-  plan.set_gradient_bucket_bytes(16 << 10);
+  if (!plan.has_gradient_bucket_bytes()) {
+    plan.set_gradient_bucket_bytes(16 << 10);
+  }
   const absl::StatusOr<Plan> resolved =
       ResolvePlan(plan, {.world_size = WorldSizeOf(grid),
                          .global_batch = setup.global_batch,

@@ -35,7 +35,10 @@ struct GridCase {
   int64_t batch = 8;
   Dit::Positions positions = Dit::ROPE;
   bool qk_norm = true;
-  // The rest of the plan: grid and bucket size come from above.
+  // Of all gradients together; 1 clips nothing here.
+  double clip_norm = 1;
+  // The rest of the plan: the grid comes from above; buckets are small unless
+  // it says otherwise.
   Plan plan;
 
   // Of letters, digits and underscores.

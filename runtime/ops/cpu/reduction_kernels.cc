@@ -109,6 +109,21 @@ double Reduce(DType dtype, ScalarReduction reduction, int64_t n,
   });
 }
 
+void BlockSumsOfSquares(DType dtype, int64_t n, int64_t block, const void* x,
+                        double* sums) {
+  DispatchFloating(dtype, [&](auto element) {
+    using T = decltype(element);
+    const int64_t blocks = (n + block - 1) / block;
+    const auto square = [](auto, auto v) HWY_ATTR { return hn::Mul(v, v); };
+    ParallelRows(blocks, block, [&](int64_t row) HWY_ATTR {
+      const int64_t begin = row * block;
+      sums[row] =
+          static_cast<double>(SumOperands<T>(std::min(block, n - begin), square,
+                                             static_cast<const T*>(x) + begin));
+    });
+  });
+}
+
 void SoftmaxForward(DType dtype, int64_t rows, int64_t width, const void* x,
                     void* y) {
   DispatchElement(dtype, [&](auto element) {
@@ -222,6 +237,7 @@ namespace trireme {
 
 HWY_EXPORT(Reduce);
 HWY_EXPORT(SoftmaxForward);
+HWY_EXPORT(BlockSumsOfSquares);
 HWY_EXPORT(SoftmaxBackward);
 HWY_EXPORT(SumTokens);
 HWY_EXPORT(SquaredError);
@@ -230,6 +246,11 @@ HWY_EXPORT(SquaredErrorBackward);
 double ReduceKernel(DType dtype, ScalarReduction reduction, int64_t n,
                     const void* x) {
   return HWY_DYNAMIC_DISPATCH(Reduce)(dtype, reduction, n, x);
+}
+
+void BlockSumsOfSquaresKernel(DType dtype, int64_t n, int64_t block,
+                              const void* x, double* sums) {
+  HWY_DYNAMIC_DISPATCH(BlockSumsOfSquares)(dtype, n, block, x, sums);
 }
 
 void SoftmaxForwardKernel(DType dtype, int64_t rows, int64_t width,

@@ -16,6 +16,11 @@ enum class ScalarReduction { kSum, kSumOfSquares, kMaxAbs, kNonFinite };
 double ReduceKernel(DType dtype, ScalarReduction reduction, int64_t n,
                     const void* x);
 
+// sums[i] of elements [i * block, min((i + 1) * block, n)), lanes in the
+// compute type.
+void BlockSumsOfSquaresKernel(DType dtype, int64_t n, int64_t block,
+                              const void* x, double* sums);
+
 void SoftmaxForwardKernel(DType dtype, int64_t rows, int64_t width,
                           const void* x, void* y);
 void SoftmaxBackwardKernel(DType dtype, int64_t rows, int64_t width,
