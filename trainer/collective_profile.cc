@@ -57,6 +57,20 @@ class Operation {
   Tensor whole_, part_;
 };
 
+// How often to repeat an operation; the same on all ranks of its group. Runs it
+// once.
+int Repetitions(const CollectiveProfileOptions& options,
+                const Operation& operation, Device& device,
+                Communicator& group) {
+  const double once_s = SecondsOf([&] { operation.Run(); });
+  const Tensor slowest = Tensor::FromValues<double>(
+      device, {1}, {{once_s}}, MemoryCategory::kCommunication, "profile");
+  group.AllReduce(slowest, ReduceOp::kMax, "profile").Wait();
+  const double fit = options.most_s / slowest.ToVector<double>().front();
+  return static_cast<int>(std::clamp<double>(
+      fit, std::min(3, options.repetitions), options.repetitions));
+}
+
 struct Timing {
   double bytes = 0;
   double median_s = 0;
@@ -130,8 +144,9 @@ std::vector<CollectiveMeasurement> MeasureCollectives(
         world.Barrier("profile collective");
         if (own == nullptr) return {};
         const Operation operation(kind, bytes, device, *own);
+        const int repetitions = Repetitions(options, operation, device, *own);
         const std::vector<double> times =
-            TimesOf(options.repetitions, [&] { operation.Run(); });
+            TimesOf(repetitions, [&] { operation.Run(); });
         return {static_cast<double>(operation.bytes()), Median(times),
                 Spread(times)};
       };

@@ -33,11 +33,15 @@ std::vector<std::vector<int>> GroupsOf(const GroupShape& shape,
                                        std::span<const int> counts);
 
 struct CollectiveProfileOptions {
-  // Whose times give latency and rate.
+  // Whose times give latency and rate. The large one is as large as a gradient
+  // bucket: shares of a few dozen kilobytes a rank go through slow networks at
+  // rates of their own.
   int64_t small_bytes = 4 << 10;
-  int64_t large_bytes = 1 << 20;
-  // Each time is the median of so many.
+  int64_t large_bytes = 4 << 20;
+  // Each time is the median of so many, fewer where they would take longer than
+  // most_s together, but at least three.
   int repetitions = 5;
+  double most_s = 3;
 };
 
 // latency_s + bytes / bytes_per_s. Bytes: of the whole tensor (for an

@@ -10,16 +10,17 @@ double Spread(const std::vector<double>& values) {
   return (*high - *low) / Median(values);
 }
 
-std::vector<double> TimesOf(int repetitions, const std::function<void()>& run) {
+double SecondsOf(const std::function<void()>& run) {
   using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  run();
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::vector<double> TimesOf(int repetitions, const std::function<void()>& run) {
   run();
   std::vector<double> times;
-  for (int i = 0; i < repetitions; ++i) {
-    const Clock::time_point start = Clock::now();
-    run();
-    times.push_back(
-        std::chrono::duration<double>(Clock::now() - start).count());
-  }
+  for (int i = 0; i < repetitions; ++i) times.push_back(SecondsOf(run));
   return times;
 }
 

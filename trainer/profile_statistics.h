@@ -16,6 +16,8 @@ namespace trireme {
 // Of at least one value: (largest - smallest) / median.
 double Spread(const std::vector<double>& values);
 
+double SecondsOf(const std::function<void()>& run);
+
 // Seconds of each of `repetitions` runs, after one that does not count.
 std::vector<double> TimesOf(int repetitions, const std::function<void()>& run);
 
