@@ -44,6 +44,18 @@ absl::Status CheckCost(const Program& program, const CostModel& cost) {
             chunk.save_activation_s, chunk.load_activation_s}) {
         RETURN_IF_ERROR(CheckSeconds(fmt::format("rank {}", rank), seconds));
       }
+      for (const auto* channels :
+           {&chunk.reduce_channels, &chunk.gather_channels}) {
+        for (const ChannelTime& channel : *channels) {
+          RETURN_IF_ERROR(CheckSeconds("channel's busy_s", channel.busy_s));
+          if (channel.number >= 0) continue;
+          return InvalidArgument(
+              "cost model of rank {}: found a collective's channel {}, "
+              "expected "
+              "at least 0",
+              rank, channel.number);
+        }
+      }
       if (chunk.message_bytes < 0) {
         return InvalidArgument(
             "cost model of rank {}: found message_bytes {}, expected at least "
@@ -64,7 +76,7 @@ absl::Status CheckCost(const Program& program, const CostModel& cost) {
           "cost model: found bytes_per_s {}, expected above 0",
           link.bytes_per_s);
     }
-    for (const LinkCost::Channel& channel : link.channels) {
+    for (const Channel& channel : link.channels) {
       RETURN_IF_ERROR(CheckSeconds("channel's s_per_byte", channel.s_per_byte));
     }
     return CheckSeconds("latency_s", link.latency_s);

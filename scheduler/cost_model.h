@@ -14,6 +14,21 @@
 
 namespace trireme {
 
+// What messages and collectives pass one after another (a node's network card):
+// its number, negative: none, and how long each byte occupies it.
+struct Channel {
+  int32_t number = -1;
+  double s_per_byte = 0;
+  friend bool operator==(const Channel&, const Channel&) = default;
+};
+
+// For how long a collective occupies a channel.
+struct ChannelTime {
+  int32_t number = 0;
+  double busy_s = 0;
+  friend bool operator==(const ChannelTime&, const ChannelTime&) = default;
+};
+
 // Seconds of each instruction of a chunk on its rank.
 struct ChunkCost {
   double forward_s = 0;
@@ -33,18 +48,15 @@ struct ChunkCost {
   double load_activation_s = 0;
   // One message up from this chunk; the gradient that comes back is as large.
   int64_t message_bytes = 0;
+  // What the reduction and the gather of one bucket occupy, by all members of
+  // their groups together: the same for all replicas.
+  std::vector<ChannelTime> reduce_channels;
+  std::vector<ChannelTime> gather_channels;
 };
 
 struct LinkCost {
   double latency_s = 0;
   double bytes_per_s = std::numeric_limits<double>::infinity();
-  // What messages of several links pass one after another (a node's network
-  // card): its number, negative: none, and how long each byte occupies it.
-  struct Channel {
-    int32_t number = -1;
-    double s_per_byte = 0;
-    friend bool operator==(const Channel&, const Channel&) = default;
-  };
   // A message enters them together.
   std::array<Channel, 2> channels;
 

@@ -88,11 +88,11 @@ void SimulatedLinks::Transfer(int32_t index) {
   const double bytes = lane_bytes_[program_.LaneOf(number)];
   double start = std::max({message.sent_s, message.posted_s, link.free_s});
   if (link.has_channel) {
-    for (const LinkCost::Channel& channel : channels_[index]) {
+    for (const Channel& channel : channels_[index]) {
       if (channel.number < 0) continue;
       start = std::max(start, shared_.ChannelFree(channel.number));
     }
-    for (const LinkCost::Channel& channel : channels_[index]) {
+    for (const Channel& channel : channels_[index]) {
       if (channel.number < 0) continue;
       shared_.ChannelFree(channel.number) = start + bytes * channel.s_per_byte;
     }

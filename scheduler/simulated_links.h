@@ -62,7 +62,7 @@ class SimulatedLinks {
   SimulatedTimes& times_;
   SimulatedShared& shared_;
   std::vector<Link> links_;
-  std::vector<std::array<LinkCost::Channel, 2>> channels_;  // [link]
+  std::vector<std::array<Channel, 2>> channels_;  // [link]
   std::vector<Message> messages_;
   std::vector<double> lane_bytes_;  // [lane], of a message
 };

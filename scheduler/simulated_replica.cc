@@ -57,6 +57,7 @@ SimulatedReplica::SimulatedReplica(const SimulatedProgram& program,
       shared_(shared),
       times_(program),
       links_(program, cost, number, times_, shared),
+      collectives_(cost, number, times_, shared),
       states_(program.lists.size()) {
   for (const std::vector<ChunkCost>& chunks : cost.chunks) {
     for (const ChunkCost& chunk : chunks) {
@@ -96,6 +97,13 @@ void SimulatedReplica::Advance(int32_t rank) {
           shared_.Wait(SimulatedShared::Waiting::Kind::kRank, ready.time_s,
                        number_, rank);
           return;
+        }
+        if (instruction.resource == Resource::kCommunication &&
+            collectives_.Manages(rank)) {
+          collectives_.Issue(rank, state.next, ready.time_s,
+                             durations_[instruction.operand],
+                             ChannelsOfNext(rank));
+          break;
         }
         Run(rank, instruction, ready);
       }
@@ -195,6 +203,19 @@ bool SimulatedReplica::MeetAtClip(int32_t rank,
   return true;
 }
 
+std::span<const ChannelTime> SimulatedReplica::ChannelsOfNext(
+    int32_t rank) const {
+  const Instruction& next = program_.program->ranks[rank][states_[rank].next];
+  const ChunkCost& chunk = cost_.chunks[rank][next.chunk];
+  if (next.kind == InstructionKind::kReduceGradients) {
+    return chunk.reduce_channels;
+  }
+  if (next.kind == InstructionKind::kGatherParameters) {
+    return chunk.gather_channels;
+  }
+  return {};
+}
+
 void SimulatedReplica::Run(int32_t rank,
                            const SimulatedInstruction& instruction,
                            const Readiness& ready) {
@@ -251,17 +272,18 @@ absl::StatusOr<Simulation> SimulatedReplica::Finish() {
 
 void SimulatedReplica::FinishTimes() {
   result_.step_s = links_.LastArrival();
-  const auto own_end = [](const RankState& state) {
-    return *std::max_element(state.free_s.begin(), state.free_s.end());
-  };
-  for (const RankState& state : states_) {
-    result_.step_s = std::max(result_.step_s, own_end(state));
+  std::vector<double> own_ends;
+  for (size_t rank = 0; rank < states_.size(); ++rank) {
+    const RankState& state = states_[rank];
+    own_ends.push_back(
+        std::max(*std::max_element(state.free_s.begin(), state.free_s.end()),
+                 collectives_.LastEnd(static_cast<int32_t>(rank))));
+    result_.step_s = std::max(result_.step_s, own_ends.back());
   }
   for (size_t rank = 0; rank < states_.size(); ++rank) {
     RankTime& time = result_.ranks[rank];
-    const double end = own_end(states_[rank]);
-    time.exposed_other_s += end - states_[rank].compute_s();
-    time.bubble_s += result_.step_s - end;
+    time.exposed_other_s += own_ends[rank] - states_[rank].compute_s();
+    time.bubble_s += result_.step_s - own_ends[rank];
   }
 }
 

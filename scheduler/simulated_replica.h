@@ -14,11 +14,13 @@
 #include <cstdint>
 #include <functional>
 #include <queue>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "scheduler/cost_model.h"
 #include "scheduler/memory.h"
+#include "scheduler/simulated_collectives.h"
 #include "scheduler/simulated_links.h"
 #include "scheduler/simulated_program.h"
 #include "scheduler/simulated_shared.h"
@@ -39,6 +41,13 @@ class SimulatedReplica {
   void Advance(int32_t rank);
   // The first message of the link enters its channels.
   void Enter(int32_t link) { links_.Enter(link); }
+  // The first collective of the rank that passes channels.
+  std::span<const ChannelTime> ChannelsOfCollective(int32_t rank) const {
+    return collectives_.ChannelsOfFirst(rank);
+  }
+  void EnterCollective(int32_t rank, double start_s) {
+    collectives_.Enter(rank, start_s);
+  }
   // The rank's next instruction takes the processor that is free first.
   void Occupy(int32_t rank);
 
@@ -79,6 +88,8 @@ class SimulatedReplica {
   void Run(int32_t rank, const SimulatedInstruction& instruction,
            const Readiness& ready);
   void CountIdle(int32_t rank, int32_t latest, double idle);
+  // The channels that the rank's next instruction passes, a collective.
+  std::span<const ChannelTime> ChannelsOfNext(int32_t rank) const;
   void FinishTimes();
   MemoryBytes PeakInTime(int32_t rank) const;
 
@@ -89,6 +100,7 @@ class SimulatedReplica {
   SimulatedShared& shared_;
   SimulatedTimes times_;
   SimulatedLinks links_;
+  SimulatedCollectives collectives_;
   // By SimulatedProgram::CostIndex.
   std::vector<double> durations_;
   std::vector<RankState> states_;

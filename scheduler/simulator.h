@@ -14,11 +14,12 @@
 //    in which they are ready, each until it ends;
 //  - bucket b of B of a chunk is ready for reduction when (b + 1) / B of the
 //    chunk's last backward have passed; reductions and gathers of a rank run
-//    one after another;
+//    one after another; where they pass channels, each is one collective of all
+//    replicas, and queues for them with the messages;
 //  - ClipGradients starts when every rank is ready for it.
 // Time is linear in the number of instructions, but for one sort per rank where
-// memory is asked for and a queue of messages where there are channels, of
-// instructions where processors are shared.
+// memory is asked for and a queue of messages and collectives where there are
+// channels, of instructions where processors are shared.
 
 #ifndef TRIREME_SCHEDULER_SIMULATOR_H_
 #define TRIREME_SCHEDULER_SIMULATOR_H_

@@ -306,6 +306,14 @@ absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
                       fmt::format("one, as links gives only {} of {} pairs",
                                   given.size(), nodes * (nodes - 1)));
   }
+  const auto shared = [](double bytes_per_s) {
+    return std::isfinite(bytes_per_s);
+  };
+  model.shares_network =
+      std::any_of(model.nodes.begin(), model.nodes.end(),
+                  [&](const auto& n) { return shared(n.card_bytes_per_s); }) ||
+      std::any_of(model.node_links.begin(), model.node_links.end(),
+                  [&](const auto& l) { return shared(l.shared_bytes_per_s); });
   return model;
 }
 

@@ -100,6 +100,9 @@ struct ClusterModel {
   // around rings.
   bool direct_collectives = false;
   std::vector<MeasuredCollective> collective_times;
+  // Whether any card or link between nodes is shared, as ResolveCluster found
+  // it.
+  bool shares_network = false;
   // node_of_rank[physical rank].
   std::vector<int32_t> node_of_rank;
   // Checked; measured_times.h picks those of a model.
@@ -115,6 +118,12 @@ struct ClusterModel {
   // Of each of `flows` transfers that leave node `from` for node `to` at once
   // and pass its card.
   double BytesPerSecond(int32_t from, int32_t to, int64_t flows) const;
+  // What all that leaves a node passes, and all that leaves it for node `to`
+  // (scheduler/cost_model.h), where these are shared.
+  int32_t CardChannel(int32_t node) const { return node; }
+  int32_t LinkChannel(int32_t from, int32_t to) const {
+    return num_nodes() * (from + 1) + to;
+  }
   // Between nodes, or inside one.
   const ClusterLink& LinkBetweenNodes(int32_t from, int32_t to) const {
     return from == to ? nodes[from].link

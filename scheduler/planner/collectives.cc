@@ -7,6 +7,31 @@
 namespace trireme {
 namespace {
 
+// A group's nodes in the order in which it first reaches them, and how many of
+// its members each has.
+struct GroupNodes {
+  std::vector<int32_t> nodes;
+  std::vector<int64_t> counts;
+};
+
+GroupNodes NodesOf(const ClusterModel& cluster,
+                   const std::vector<int32_t>& ranks) {
+  GroupNodes group;
+  auto& [nodes, counts] = group;
+  for (const int32_t rank : ranks) {
+    const int32_t node = cluster.node_of_rank[rank];
+    // The last one is the likely one.
+    const auto found = std::find(nodes.rbegin(), nodes.rend(), node);
+    if (found == nodes.rend()) {
+      nodes.push_back(node);
+      counts.push_back(1);
+    } else {
+      ++counts[nodes.rend() - found - 1];
+    }
+  }
+  return group;
+}
+
 // A reduce-scatter (or an all-gather) around rings, of the whole tensor.
 CollectiveSeconds RingSeconds(const RingCost& ring) {
   CollectiveSeconds seconds;
@@ -91,20 +116,7 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
   RingCost ring;
   ring.members = static_cast<int64_t>(ranks.size());
   if (ranks.size() < 2) return ring;
-  // Nodes in the order in which the group first reaches them.
-  std::vector<int32_t> nodes;
-  std::vector<int64_t> counts;
-  for (const int32_t rank : ranks) {
-    const int32_t node = cluster.node_of_rank[rank];
-    // The last one is the likely one.
-    const auto found = std::find(nodes.rbegin(), nodes.rend(), node);
-    if (found == nodes.rend()) {
-      nodes.push_back(node);
-      counts.push_back(1);
-    } else {
-      ++counts[nodes.rend() - found - 1];
-    }
-  }
+  const auto [nodes, counts] = NodesOf(cluster, ranks);
   ring.nodes = static_cast<int64_t>(nodes.size());
   const int64_t flows = std::max<int64_t>(1, flows_per_node);
   ring.members_per_node = *std::min_element(counts.begin(), counts.end());
@@ -154,6 +166,37 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
       AllToAllSeconds(ring);
   CorrectByMeasurements(cluster, ring);
   return ring;
+}
+
+void AddOccupied(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
+                 std::map<int32_t, double>& s_per_byte) {
+  const auto [nodes, counts] = NodesOf(cluster, ranks);
+  if (nodes.size() < 2) return;
+  const auto members = static_cast<double>(ranks.size());
+  const auto o = static_cast<double>(nodes.size());
+  // What one byte of the tensor sends from node a to node b.
+  const auto add = [&](size_t a, size_t b, double share) {
+    const int32_t from = nodes[a];
+    const int32_t to = nodes[b];
+    const double card = cluster.nodes[from].card_bytes_per_s;
+    if (std::isfinite(card)) {
+      s_per_byte[cluster.CardChannel(from)] += share / card;
+    }
+    const double link = cluster.LinkBetweenNodes(from, to).shared_bytes_per_s;
+    if (std::isfinite(link)) {
+      s_per_byte[cluster.LinkChannel(from, to)] += share / link;
+    }
+  };
+  for (size_t a = 0; a < nodes.size(); ++a) {
+    if (!cluster.direct_collectives) {
+      add(a, (a + 1) % nodes.size(), (o - 1) / o);
+      continue;
+    }
+    for (size_t b = 0; b < nodes.size(); ++b) {
+      if (a == b) continue;
+      add(a, b, static_cast<double>(counts[a] * counts[b]) / members);
+    }
+  }
 }
 
 }  // namespace trireme

@@ -24,6 +24,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "scheduler/planner/cluster.h"
@@ -72,6 +73,12 @@ struct RingCost {
 // those of its sisters).
 RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
                 int64_t flows_per_node);
+
+// Adds to s_per_byte[channel] (ClusterModel::CardChannel) for how long each
+// byte of a reduce-scatter or an all-gather of the group occupies the shared
+// cards and links that it passes: what leaves a node, over their rate.
+void AddOccupied(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
+                 std::map<int32_t, double>& s_per_byte);
 
 }  // namespace trireme
 

@@ -196,6 +196,51 @@ TEST(Estimate, TheSlowestReplicaSetsTheStep) {
   EXPECT_EQ(slow.replica, 1);
 }
 
+// Two stages on each of two nodes of one network card: their reductions cross
+// the same cards, and the step pays for both.
+TEST(Estimate, ReductionsOfStagesOnOneNodeQueueForItsCard) {
+  const absl::StatusOr<Cluster> described = DescribeCluster(
+      {.nodes = 2, .devices_per_node = 2, .network = "ethernet-25"});
+  ASSERT_TRUE(described.ok()) << described.status();
+  const absl::StatusOr<ClusterModel> resolved = ResolveCluster(*described);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  ClusterModel cluster = *resolved;
+  Plan plan = PlanOf({.dp = 2, .pp = 2});
+  plan.set_placement(1, 2);
+  plan.set_placement(2, 1);
+  const RuntimeTraits traits = {.overlap_gradients = false};
+  const auto reductions = [&](Estimate& estimate) {
+    absl::StatusOr<Estimate> found = EstimatePlan(Dit(), cluster, plan, traits);
+    EXPECT_TRUE(found.ok()) << found.status();
+    estimate = *std::move(found);
+    std::vector<Interval> times;
+    for (const int32_t pp : {0, 1}) {
+      const std::vector<Instruction>& list = estimate.program.ranks[pp];
+      for (size_t i = 0; i < list.size(); ++i) {
+        if (list[i].kind == InstructionKind::kReduceGradients) {
+          times.push_back(estimate.simulation.times[pp][i]);
+        }
+      }
+    }
+    return times;
+  };
+  Estimate estimate;
+  const std::vector<Interval> queued = reductions(estimate);
+  ASSERT_EQ(queued.size(), 2u);
+  // The last stage is the first to have its gradients. Latencies are not the
+  // card's.
+  const double ring_s = queued[1].end_s - queued[1].start_s;
+  EXPECT_NEAR(queued[0].start_s, queued[1].end_s, 1e-3 * ring_s);
+  const double step_s = estimate.step_s;
+
+  cluster.shares_network = false;
+  const std::vector<Interval> alone = reductions(estimate);
+  EXPECT_DOUBLE_EQ(alone[1].start_s, queued[1].start_s);
+  EXPECT_LT(alone[0].start_s, alone[1].end_s);
+  EXPECT_NEAR(step_s - estimate.step_s, queued[0].start_s - alone[0].start_s,
+              1e-9);
+}
+
 TEST(Estimate, MeasuredBlocksOverrideTheArithmetic) {
   const ClusterModel cluster = Nodes(1, 1);
   ModelShape model = Dit();

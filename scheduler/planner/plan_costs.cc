@@ -15,15 +15,6 @@ namespace {
 // More would only slow the simulation down.
 constexpr int64_t kMaxBuckets = 32;
 
-bool ShardsParameters(const Plan& plan) {
-  return plan.sharding() == Plan::PARAMETERS;
-}
-
-// Whole gradients live for one backward only and are scattered after each.
-bool ShardsGradients(const Plan& plan) {
-  return plan.sharding() >= Plan::GRADIENTS;
-}
-
 // What a communication of `seconds` behind `hidden_behind` seconds of compute
 // leaves to see.
 double Exposed(double seconds, double hidden_behind) {
@@ -136,12 +127,12 @@ void PlanCoster::AddCollectives(const std::vector<BlockCollective>& collectives,
 }
 
 void PlanCoster::AddSharding(int32_t pp, BlockTime& time) const {
-  if (!ShardsGradients(plan_)) return;
+  if (!ShardsGradients()) return;
   const RingCost& ring = rings_->shards[pp];
   const auto parameters =
       static_cast<double>(BlockParametersPerRank(model_, tp_));
   const double gather =
-      ShardsParameters(plan_)
+      ShardsParameters()
           ? ring.AllGather(parameters *
                            static_cast<double>(model_.element_bytes))
           : 0;
@@ -247,7 +238,6 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
             ? static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, kMaxBuckets))
             : 1);
   }
-  const int64_t group = plan_.shard_group();
   result.cost.chunks.resize(pp_);
   result.parts.resize(pp_);
   const bool full = plan_.recompute() == Plan::FULL;
@@ -301,34 +291,10 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     chunk.message_bytes =
         MessageBytes(model_, split_, traits_.scatter_messages);
 
+    ChargeReductions(stage, result);
     const auto parameters = static_cast<double>(StageParameters(stage));
     const auto buckets = static_cast<double>(result.buckets[stage]);
-    const double gradient_bytes =
-        parameters *
-        (plan_.bf16_gradient_messages()
-             ? 2.0
-             : static_cast<double>(model_.gradient_bytes)) /
-        buckets;
-    const double weight_bytes =
-        parameters * static_cast<double>(model_.element_bytes) / buckets;
-    const double sharded = static_cast<double>(group);
-    const bool copies = plan_.shard_group() < plan_.grid().dp() || cp_ > 1;
-    if (plan_.sharding() == Plan::REPLICATED) {
-      chunk.reduce_s = rings_->reduction[pp].AllReduce(gradient_bytes);
-    } else {
-      // GRADIENTS and PARAMETERS have been reduced inside each backward.
-      if (!ShardsGradients(plan_)) {
-        chunk.reduce_s = rings_->shards[pp].ReduceScatter(gradient_bytes);
-      }
-      if (!ShardsParameters(plan_)) {
-        chunk.gather_s = rings_->shards[pp].AllGather(weight_bytes);
-      }
-      if (copies) {
-        // The copies of a shard are summed too.
-        chunk.reduce_s +=
-            rings_->reduction[pp].AllReduce(gradient_bytes / sharded);
-      }
-    }
+    const auto sharded = static_cast<double>(plan_.shard_group());
     const double own =
         plan_.sharding() == Plan::REPLICATED ? 1.0 : 1.0 / sharded;
     chunk.update_s = UpdateSeconds(parameters * own / buckets, node);

@@ -76,6 +76,10 @@ struct PlanRings {
   // that shares shards.
   std::vector<RingCost> reduction;
   std::vector<RingCost> shards;
+  // What one byte of a reduce-scatter over all groups of either kind occupies
+  // of shared cards and links; the byte is of one group's tensor.
+  std::vector<std::vector<Channel>> reduction_channels;
+  std::vector<std::vector<Channel>> shard_channels;
   // Memory of the smallest device.
   std::vector<int64_t> limit_bytes;
 
@@ -179,6 +183,9 @@ class PlanCoster {
   ArithmeticSeconds SecondsOf(ModelPiece piece, int32_t node) const;
   double ElementwiseSeconds(double bytes, int32_t node) const;
   double UpdateSeconds(double parameters, int32_t node) const;
+  bool ShardsParameters() const { return plan_.sharding() == Plan::PARAMETERS; }
+  // Whole gradients live for one backward only and are scattered after each.
+  bool ShardsGradients() const { return plan_.sharding() >= Plan::GRADIENTS; }
   // Makes room in `time`, which is arithmetic alone, for the collectives.
   void AddCollectives(const std::vector<BlockCollective>& collectives,
                       const BlockRings& rings, bool recomputed,
@@ -188,6 +195,8 @@ class PlanCoster {
   LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
   int64_t StageParameters(int32_t stage) const;
   int64_t ChunkActivationBytes(int32_t stage) const;
+  // What the reductions and gathers of a stage's buckets take and occupy.
+  void ChargeReductions(int32_t stage, PlanCosts& costs) const;
   // Makes room in the chunks of one replica for what messages cost them.
   void ChargeMessages(int32_t replica, PlanCosts& costs) const;
   // Of the plan's kind of recomputation, and without any.

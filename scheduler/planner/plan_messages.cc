@@ -39,12 +39,13 @@ LinkCost PlanCoster::HopOf(int32_t replica, int32_t from_pp,
     if (from == to) continue;
     const auto together = static_cast<double>(flows);
     if (std::isfinite(link.shared_bytes_per_s)) {
-      slowest.channels[0] = {.number = cluster_.num_nodes() * (from + 1) + to,
+      slowest.channels[0] = {.number = cluster_.LinkChannel(from, to),
                              .s_per_byte = together / link.shared_bytes_per_s};
     }
     const double card = cluster_.nodes[from].card_bytes_per_s;
     if (std::isfinite(card)) {
-      slowest.channels[1] = {.number = from, .s_per_byte = together / card};
+      slowest.channels[1] = {.number = cluster_.CardChannel(from),
+                             .s_per_byte = together / card};
     }
   }
   return slowest;

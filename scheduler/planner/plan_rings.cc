@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -11,6 +12,17 @@
 #include "scheduler/planner/plan_costs.h"
 
 namespace trireme {
+namespace {
+
+std::vector<Channel> ChannelsOf(const std::map<int32_t, double>& s_per_byte) {
+  std::vector<Channel> channels;
+  for (const auto& [number, seconds] : s_per_byte) {
+    channels.push_back({.number = number, .s_per_byte = seconds});
+  }
+  return channels;
+}
+
+}  // namespace
 
 PlanRings PlanCoster::MakeRings() const {
   PlanRings rings;
@@ -32,6 +44,7 @@ PlanRings PlanCoster::MakeRings() const {
     const int64_t most = *std::max_element(flows.begin(), flows.end());
     // Gradients are also summed over cp: one group of dp · cp.
     RingCost slowest, slowest_shard;
+    std::map<int32_t, double> occupied, shards_occupied;
     for (int32_t tp = 0; tp < tp_; ++tp) {
       std::vector<int32_t> group;
       for (int32_t dp = 0; dp < dp_; ++dp) {
@@ -40,6 +53,7 @@ PlanRings PlanCoster::MakeRings() const {
         }
       }
       const RingCost ring = RingOf(cluster_, group, most);
+      if (cluster_.shares_network) AddOccupied(cluster_, group, occupied);
       if (tp == 0 || ring.ReduceScatter(1e9) > slowest.ReduceScatter(1e9)) {
         slowest = ring;
       }
@@ -52,6 +66,9 @@ PlanRings PlanCoster::MakeRings() const {
             sharers.push_back(Physical(tp, cp, dp, pp));
           }
           const RingCost part = RingOf(cluster_, sharers, most);
+          if (cluster_.shares_network) {
+            AddOccupied(cluster_, sharers, shards_occupied);
+          }
           if (part.ReduceScatter(1e9) > slowest_shard.ReduceScatter(1e9)) {
             slowest_shard = part;
           }
@@ -60,6 +77,8 @@ PlanRings PlanCoster::MakeRings() const {
     }
     rings.reduction.push_back(slowest);
     rings.shards.push_back(slowest_shard);
+    rings.reduction_channels.push_back(ChannelsOf(occupied));
+    rings.shard_channels.push_back(ChannelsOf(shards_occupied));
   }
   return rings;
 }

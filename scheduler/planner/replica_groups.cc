@@ -20,7 +20,7 @@ std::vector<std::vector<int32_t>> ReplicasTogether(
     const size_t own = groups.size();
     groups.push_back({static_cast<int32_t>(replica)});
     for (const LinkCost& link : costs[replica].cost.links) {
-      for (const LinkCost::Channel& channel : link.channels) {
+      for (const Channel& channel : link.channels) {
         if (channel.number < 0) continue;
         const auto [found, is_new] =
             group_of_channel.try_emplace(channel.number, own);
@@ -46,18 +46,28 @@ std::vector<CostModel> CostsTogether(const std::vector<PlanCosts>& costs,
                                      const std::vector<int32_t>& group) {
   const size_t count = std::min(group.size(), kMostTogether);
   std::map<int32_t, int32_t> numbers;
+  const auto renumber = [&](int32_t& number) {
+    number = numbers.try_emplace(number, static_cast<int32_t>(numbers.size()))
+                 .first->second;
+  };
   std::vector<CostModel> together;
   for (size_t i = 0; i < count; ++i) {
     CostModel& cost = together.emplace_back(costs[group[i]].cost);
     for (LinkCost& link : cost.links) {
-      for (LinkCost::Channel& channel : link.channels) {
+      for (Channel& channel : link.channels) {
         if (channel.number < 0) continue;
-        channel.number = numbers
-                             .try_emplace(channel.number,
-                                          static_cast<int32_t>(numbers.size()))
-                             .first->second;
+        renumber(channel.number);
         channel.s_per_byte *=
             static_cast<double>(group.size()) / static_cast<double>(count);
+      }
+    }
+    // Of all replicas as it is.
+    for (std::vector<ChunkCost>& chunks : cost.chunks) {
+      for (ChunkCost& chunk : chunks) {
+        for (auto* channels :
+             {&chunk.reduce_channels, &chunk.gather_channels}) {
+          for (ChannelTime& channel : *channels) renumber(channel.number);
+        }
       }
     }
   }
@@ -74,6 +84,14 @@ std::vector<double> FiguresOf(const std::vector<CostModel>& together) {
             {chunk.forward_s, chunk.backward_s, chunk.backward_input_s,
              chunk.backward_weight_s, chunk.reduce_s, chunk.gather_s,
              chunk.update_s, static_cast<double>(chunk.message_bytes)});
+        for (const auto* channels :
+             {&chunk.reduce_channels, &chunk.gather_channels}) {
+          figures.push_back(static_cast<double>(channels->size()));
+          for (const ChannelTime& channel : *channels) {
+            figures.insert(figures.end(), {static_cast<double>(channel.number),
+                                           channel.busy_s});
+          }
+        }
       }
     }
     for (size_t i = 0; i < cost.links.size(); ++i) {
@@ -81,7 +99,7 @@ std::vector<double> FiguresOf(const std::vector<CostModel>& together) {
       if (link == LinkCost()) continue;  // of no use to the plan
       figures.insert(figures.end(), {static_cast<double>(i), link.latency_s,
                                      link.bytes_per_s});
-      for (const LinkCost::Channel& channel : link.channels) {
+      for (const Channel& channel : link.channels) {
         figures.insert(figures.end(), {static_cast<double>(channel.number),
                                        channel.s_per_byte});
       }

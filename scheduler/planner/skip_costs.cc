@@ -101,6 +101,8 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
   for (int64_t i = 0; i < columns; ++i) {
     PlanRings plan_rings = {.reduction = rings};
     plan_rings.shards.resize(stages + 1);
+    plan_rings.reduction_channels.resize(stages + 1);
+    plan_rings.shard_channels.resize(stages + 1);
     of_column.node_of_rank.clear();
     for (int64_t stage = 0; stage <= stages; ++stage) {
       // The head is with the first stage; a stage with fewer ranks is looked
