@@ -15,15 +15,13 @@
 #include "scheduler/plan.h"
 #include "scheduler/planner/candidate_plan.h"
 #include "scheduler/planner/lower_bounds.h"
-#include "scheduler/planner/placed_steps.h"
+#include "scheduler/planner/plan_refinement.h"
 #include "scheduler/validator.h"
 
 namespace trireme {
 namespace {
 
 constexpr double kGigabyte = 1e9;
-// Of placing a plan and cutting it anew.
-constexpr int kPlacingTurns = 3;
 // Plans on which is tried what is not enumerated.
 constexpr size_t kImproved = 3;
 
@@ -52,7 +50,8 @@ class Search {
                                           node.link == first.link &&
                                           node.slowdown == first.slowdown;
                                  })),
-        ranks_(ChainedRanks(cluster)) {}
+        ranks_(ChainedRanks(cluster)),
+        refinement_(input.model, cluster, input.global_batch, input.traits) {}
 
   absl::StatusOr<PlanReport> Run() {
     report_.candidates = EnumerateCandidates(
@@ -267,7 +266,11 @@ class Search {
           ranked.estimate,
           EstimatePlan(input_.model, cluster_, ranked.plan, input_.traits));
       if (cluster_.num_nodes() > 1 && (i < placed || !promised)) {
-        RETURN_IF_ERROR(Place(ranked, i < placed ? placed - i : 1));
+        const auto shares = static_cast<int64_t>(i < placed ? placed - i : 1);
+        ASSIGN_OR_RETURN(const int64_t work,
+                         refinement_.Place(input_.options.placement,
+                                           placing_work_ / shares, ranked));
+        placing_work_ -= work;
       }
       best = std::min(best, ranked.estimate.step_s);
       candidate.step_s = ranked.estimate.step_s;
@@ -279,7 +282,7 @@ class Search {
     }
     Rank();
     for (size_t i = 0; i < report_.best.size() && i < kImproved; ++i) {
-      RETURN_IF_ERROR(Improve(report_.best[i]));
+      RETURN_IF_ERROR(refinement_.Improve(report_.best[i]));
       report_.candidates[chosen_[i]].step_s = report_.best[i].estimate.step_s;
     }
     Rank();
@@ -318,7 +321,7 @@ class Search {
                          std::move(found.estimate)};
     *ranked.plan.mutable_predicted() =
         PredictionOf(ranked.plan, ranked.estimate);
-    RETURN_IF_ERROR(Improve(ranked));
+    RETURN_IF_ERROR(refinement_.Improve(ranked));
     candidate.step_s = ranked.estimate.step_s;
     const auto before =
         std::find(chosen_.begin(), chosen_.end(), found.candidate);
@@ -350,118 +353,6 @@ class Search {
     chosen_ = std::move(chosen);
   }
 
-  // Tries what is not enumerated on a plan where it is, one field after the
-  // other: hybrid sharding, recomputation of fewer blocks, larger groups of
-  // microbatches. None changes what is trained.
-  absl::Status Improve(RankedPlan& ranked) const {
-    const auto dp = static_cast<int32_t>(ranked.plan.grid().dp());
-    const auto pp = static_cast<int32_t>(ranked.plan.grid().pp());
-    const auto attempt = [&](int32_t Candidate::*field, int32_t value,
-                             auto set) -> absl::Status {
-      Plan plan = ranked.plan;
-      plan.clear_predicted();
-      set(plan, static_cast<uint32_t>(value));
-      const absl::Status valid =
-          ValidatePlan(plan, {.world_size = cluster_.num_ranks(),
-                              .global_batch = input_.global_batch,
-                              .num_blocks = input_.model.layers,
-                              .heads = input_.model.heads});
-      if (!valid.ok()) return absl::OkStatus();
-      const double before = ranked.estimate.step_s;
-      RETURN_IF_ERROR(TakeIfFaster(plan, ranked));
-      if (ranked.estimate.step_s >= before) return absl::OkStatus();
-      ranked.candidate.*field = value;
-      ranked.candidate.step_s = ranked.estimate.step_s;
-      *ranked.plan.mutable_predicted() =
-          PredictionOf(ranked.plan, ranked.estimate);
-      return absl::OkStatus();
-    };
-    for (int32_t group = dp / 2;
-         group > 1 && ranked.plan.sharding() != Plan::REPLICATED; --group) {
-      if (dp % group != 0) continue;
-      RETURN_IF_ERROR(attempt(
-          &Candidate::shard_group, group,
-          [](Plan& plan, uint32_t value) { plan.set_shard_group(value); }));
-    }
-    int32_t most = 0;
-    for (const Plan::Stage& stage : ranked.plan.stages()) {
-      most = std::max(most, static_cast<int32_t>(stage.blocks()));
-    }
-    for (int32_t eighths = 1;
-         eighths < 8 && ranked.plan.recompute() == Plan::FULL; ++eighths) {
-      const int32_t blocks = most * eighths / 8;
-      if (blocks == 0) continue;
-      RETURN_IF_ERROR(attempt(&Candidate::recompute_blocks, blocks,
-                              [](Plan& plan, uint32_t value) {
-                                plan.set_recompute_blocks(value);
-                              }));
-    }
-    for (int32_t factor = 2;
-         factor <= 4 && ranked.plan.schedule() == Plan::INTERLEAVED;
-         factor *= 2) {
-      RETURN_IF_ERROR(attempt(&Candidate::microbatch_group, factor * pp,
-                              [](Plan& plan, uint32_t value) {
-                                plan.set_microbatch_group(value);
-                              }));
-    }
-    return absl::OkStatus();
-  }
-
-  // Looks for a better placement, and on unlike devices, where the best cut
-  // depends on it, for the cut that goes with it, in turns. `shares`: how many
-  // plans the work left is for.
-  absl::Status Place(RankedPlan& ranked, size_t shares) {
-    const int64_t work = placing_work_ / static_cast<int64_t>(shares);
-    Plan plan = ranked.plan;
-    for (int turn = 0; turn < kPlacingTurns; ++turn) {
-      PlacedSteps steps(input_.model, cluster_, plan, input_.traits);
-      PlacementOptions options = input_.options.placement;
-      // As many as a half of the work can simulate.
-      options.keep = static_cast<int32_t>(std::clamp<int64_t>(
-          work / 2 / kPlacingTurns /
-              std::max<int64_t>(1, InstructionsOf(ranked.estimate.program)),
-          options.keep,
-          std::max<int64_t>(options.keep, options.exhaustive_limit)));
-      const Placement placement =
-          PlaceRanks(input_.model, cluster_, plan, input_.traits, options);
-      std::vector<std::vector<int32_t>> starts = placement.ranked;
-      starts.emplace_back(plan.placement().begin(), plan.placement().end());
-      ASSIGN_OR_RETURN(
-          const RefinedPlacement refined,
-          RefinePlacement(steps, cluster_, starts, placement.unit_ranks,
-                          work / kPlacingTurns));
-      placing_work_ -= steps.work();
-      PlaceAt(refined.physical, plan);
-      RETURN_IF_ERROR(TakeIfFaster(plan, ranked));
-      const auto uncut = plan.SerializeAsString();
-      RETURN_IF_ERROR(cutter_.Cut(
-          PlanCoster(input_.model, cluster_, plan, input_.traits), plan));
-      // The cut goes with this placement already.
-      if (plan.SerializeAsString() == uncut) break;
-      RETURN_IF_ERROR(TakeIfFaster(plan, ranked));
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status TakeIfFaster(const Plan& plan, RankedPlan& ranked) const {
-    ASSIGN_OR_RETURN(Estimate estimate,
-                     EstimatePlan(input_.model, cluster_, plan, input_.traits));
-    if (estimate.step_s < ranked.estimate.step_s &&
-        WorstOverflow(estimate).bytes <= 0) {
-      ranked.plan = plan;
-      ranked.estimate = std::move(estimate);
-    }
-    return absl::OkStatus();
-  }
-
-  static int64_t InstructionsOf(const Program& program) {
-    int64_t count = 0;
-    for (const auto& list : program.ranks) {
-      count += static_cast<int64_t>(list.size());
-    }
-    return count;
-  }
-
   void GiveVerdicts() {
     const double best = report_.best.front().estimate.step_s;
     for (Candidate& candidate : report_.candidates) {
@@ -483,6 +374,7 @@ class Search {
   const bool nodes_alike_;  // but for the links between them
   const std::vector<int32_t> ranks_;
   StageCutter cutter_;
+  PlanRefinement refinement_;
   std::map<std::tuple<bool, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>,
            std::shared_ptr<const PlanRings>>
       rings_;

@@ -7,8 +7,10 @@
 //   3. Simulate in that order, and stop where the bound says that nothing
 //      better can follow, or after a fixed amount of simulation.
 //   4. Place the ranks of the best plans, and of those that may still pass
-//      them, on devices (placement.h, placed_steps.h), cut the stages again
-//      where devices are unlike, and rank.
+//      them, on devices, cut the stages again where devices are unlike
+//      (plan_refinement.h), and rank.
+//   5. On small clusters, hold every candidate on every placement against the
+//      best (exact_search.h).
 //
 // Pure and deterministic: the result depends on the input alone.
 
@@ -27,6 +29,7 @@
 #include "scheduler/planner/estimate.h"
 #include "scheduler/planner/exact_search.h"
 #include "scheduler/planner/placement.h"
+#include "scheduler/planner/plan_refinement.h"
 
 namespace trireme {
 
@@ -52,12 +55,6 @@ struct PlannerInput {
   int64_t global_batch = 1;
   RuntimeTraits traits;
   PlannerOptions options;
-};
-
-struct RankedPlan {
-  Candidate candidate;
-  Plan plan;  // resolved, with its prediction
-  Estimate estimate;
 };
 
 struct PlanReport {
