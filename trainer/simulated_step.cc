@@ -143,9 +143,9 @@ std::optional<SimulatedStep> StepSimulator::Simulate(const StepCosts& costs,
   CostModel cost = UniformCost(program, ChunkCost());
   // What all ranks do at once takes longer where they share processors; what
   // some do while others wait is for the simulator to say.
-  const double fraction = std::min(1.0, share_.fraction());
+  const double fraction = shares_processors() ? share_.fraction() : 1;
   double scale = 1;
-  if (share_.crowded()) {
+  if (shares_processors()) {
     const double processors = program.num_ranks() * fraction;
     cost.processors = static_cast<int32_t>(std::ceil(processors - 1e-9));
     scale = cost.processors / processors;

@@ -8,9 +8,10 @@
 // message over each link. Not measured but simulated: who waits for whom, and
 // so the step.
 //
-// Ranks that share processors cost processor time, not wall time, which would
+// Stages that share processors cost processor time, not wall time, which would
 // contain the waits for one. The simulated pipeline then has the part of the
-// host's processors that its ranks have among the ranks of all pipelines.
+// host's processors that its ranks have among the ranks of all pipelines. Ranks
+// of one stage all run it at once, so that its wall time is what it takes.
 
 #ifndef TRIREME_TRAINER_SIMULATED_STEP_H_
 #define TRIREME_TRAINER_SIMULATED_STEP_H_
@@ -40,7 +41,7 @@ class StepSimulator {
 
   // StepOptions::processor_threads of the steps that it is to simulate.
   int processor_threads() const {
-    return share_.crowded() ? share_.threads : 0;
+    return shares_processors() ? share_.threads : 0;
   }
 
   // Of a step with these costs on this rank and `before_s` before it (reading
@@ -50,6 +51,9 @@ class StepSimulator {
                                         double before_s) const;
 
  private:
+  bool shares_processors() const {
+    return share_.crowded() && model_.program().num_ranks() > 1;
+  }
   void MeasureLinks();
   // There and back between this rank and a neighbouring stage's, which has the
   // other of the two calls. Seconds of one way.
