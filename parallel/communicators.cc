@@ -52,10 +52,13 @@ Communicators::Communicators(CommunicatorFactory& factory,
   for (Axis axis : kAllAxes) {
     const std::vector<int> group = grid.Group(std::span(&axis, 1));
     const int at = static_cast<int>(axis);
-    // Activations are waited for at once or soon: latency counts.
+    // Activations are waited for at once: latency counts.
     axes_[at] = create(group, fmt::format("{} activations", AxisName(axis)),
                        Progress::kWhileWaiting);
   }
+  constexpr Axis kTensor = Axis::kTensor;
+  tensor_backward_ = create(grid.Group(std::span(&kTensor, 1)), "tp backward",
+                            Progress::kBackground);
   CreateGradientGroups(create, grid, options.shard_group);
   constexpr Axis kContext = Axis::kContext;
   const std::vector<int> context = grid.Group(std::span(&kContext, 1));
@@ -184,6 +187,7 @@ std::map<std::string, CommunicationStatistics> Communicators::Statistics()
     const {
   std::map<std::string, CommunicationStatistics> sums;
   for (const auto& communicator : axes_) Add(sums, *communicator);
+  Add(sums, *tensor_backward_);
   for (const auto& communicator : gradients_) Add(sums, *communicator);
   for (const auto& communicator : replicas_) Add(sums, *communicator);
   Add(sums, *shard_gradients_);

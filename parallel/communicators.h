@@ -40,6 +40,9 @@ class Communicators {
   // Activations and their gradients along one axis (the ranks that differ from
   // this one in `axis` only, in order of their coordinate).
   Communicator& ForAxis(Axis axis) { return *axes_[static_cast<int>(axis)]; }
+  // Of tp, what travels behind a product of the backward: the gradient of a
+  // column-parallel layer's input, and the input gathered once more.
+  Communicator& TensorBackward() { return *tensor_backward_; }
   // Parameter gradients over a set of axes out of tp, cp and dp (in order of
   // logical rank), for use while activations are in flight.
   Communicator& ForGradients(const AxisSet& axes) {
@@ -86,6 +89,7 @@ class Communicators {
 
  private:
   std::array<std::unique_ptr<Communicator>, kNumAxes> axes_;
+  std::unique_ptr<Communicator> tensor_backward_;
   using Creator = std::function<std::unique_ptr<Communicator>(
       std::span<const int>, std::string_view, Progress)>;
   void CreateChannels(const Creator& create, const ProcessGrid& grid,

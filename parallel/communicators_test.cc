@@ -36,6 +36,9 @@ TEST(CommunicatorsTest, EveryPurposeReachesItsRanks) {
     const int base = rank & ~1;
     EXPECT_EQ(Sum(communicators.ForAxis(Axis::kTensor), device, value),
               static_cast<float>((1 << base) + (2 << base)));
+    EXPECT_EQ(Sum(communicators.TensorBackward(), device, value),
+              static_cast<float>((1 << base) + (2 << base)));
+    EXPECT_EQ(communicators.Statistics().at("tp backward").calls, 1);
     const auto set = [](std::initializer_list<Axis> axes) {
       AxisSet result;
       for (const Axis axis : axes) result.insert(axis);

@@ -130,20 +130,26 @@ ShardedVariable ColumnParallelLinear::Forward(ForwardContext& context,
   AxisStates states = x.states;
   states[Axis::kTensor] = AxisState::Shard(x.value().rank() - 1);
   UseLinear(context, weight_, bias_, states);
-  Communicator& group = context.parallel.communicators().ForAxis(Axis::kTensor);
+  Communicators& communicators = context.parallel.communicators();
+  Communicator& behind = communicators.TensorBackward();
   LinearExchange exchange;
-  if (group.size() > 1 && tokens) {
-    exchange.gather = [&group, name = weight_->name](const Tensor& local) {
-      return StartGather(group, local, TokenShard().dim, name + " input");
+  if (behind.size() > 1 && tokens) {
+    const auto gather_over = [name = weight_->name](Communicator& group) {
+      return [&group, name](const Tensor& local) {
+        return StartGather(group, local, TokenShard().dim, name + " input");
+      };
     };
-    exchange.reduce = [&group, name = weight_->name](const Tensor& gradient) {
-      return StartReduceScatter(group, gradient, TokenShard().dim,
+    exchange.gather = gather_over(communicators.ForAxis(Axis::kTensor));
+    exchange.gather_again = gather_over(behind);
+    exchange.reduce = [&behind, name = weight_->name](const Tensor& gradient) {
+      return StartReduceScatter(behind, gradient, TokenShard().dim,
                                 name + " input gradient");
     };
-  } else if (group.size() > 1 && state.kind == Kind::kInvariant) {
-    exchange.reduce = [&group, name = weight_->name](const Tensor& gradient) {
-      return PendingTensor(gradient, group.AllReduce(gradient, ReduceOp::kSum,
-                                                     name + " input gradient"));
+  } else if (behind.size() > 1 && state.kind == Kind::kInvariant) {
+    exchange.reduce = [&behind, name = weight_->name](const Tensor& gradient) {
+      return PendingTensor(
+          gradient,
+          behind.AllReduce(gradient, ReduceOp::kSum, name + " input gradient"));
     };
   }
   return {Linear(context.tape, x.variable, *weight_, bias_, exchange), states};

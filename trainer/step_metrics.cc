@@ -109,7 +109,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   Communicator& world = context.communicators().world();
   const StepTimes& times = result.times;
   const double tensor =
-      ExposedSince({"tp activations"}, exposed_tensor_before_);
+      ExposedSince({"tp activations", "tp backward"}, exposed_tensor_before_);
   const double context_parallel = ExposedSince(
       {"cp activations", "cp heads", "cp ring"}, exposed_context_before_);
   // After the causes come the computation and the skipped samples.

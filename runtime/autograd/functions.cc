@@ -41,10 +41,10 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
         if (!input) input = [kept = gradients.Saved(0)] { return kept; };
         std::function<Tensor()> whole = input;
         std::function<void()> prepare;
-        if (exchange.gather && weight.trainable) {
+        if (exchange.gather_again && weight.trainable) {
           const auto pending = std::make_shared<PendingTensor>();
           whole = [pending] { return pending->Wait(); };
-          prepare = [pending, input, gather = exchange.gather] {
+          prepare = [pending, input, gather = exchange.gather_again] {
             *pending = gather(input());
           };
           // Behind the product to come, or where the gradient is queued behind

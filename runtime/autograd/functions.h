@@ -28,9 +28,10 @@ enum class Keep { kValue, kRecipe };
 // gathered while its gradient is computed, that gradient is reduced while the
 // weight's is computed.
 struct LinearExchange {
-  // Starts to make the whole input from what is passed in, in forward and once
-  // more in backward (only the local part is kept). Null: it is whole.
+  // Starts to make the whole input from what is passed in: in forward, and once
+  // more in backward (only the local part is kept). Both null: it is whole.
   std::function<PendingTensor(const Tensor& local)> gather;
+  std::function<PendingTensor(const Tensor& local)> gather_again;
   // Starts to make the gradient of what is passed in from this rank's part of
   // the whole input's. Null: they are the same.
   std::function<PendingTensor(Tensor gradient)> reduce;

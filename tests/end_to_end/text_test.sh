@@ -101,4 +101,10 @@ PYTHON
   grep -qF "distance to 100 training pictures" sample.txt ||
     fail "$(cat sample.txt)"
 done
+
+echo "== every kind of plan for two streams, on up to 8 ranks"
+"$trireme" verify JOINT.textproto --ranks 8 --steps 2 --rows 1 \
+  --set global_batch=8 > matrix.txt || fail "$(cat matrix.txt)"
+plans=$(sed -n 's/^\([0-9]*\) equal, 0 different.*/\1/p' matrix.txt)
+((${plans:-0} >= 60)) || fail "$(cat matrix.txt)"
 echo "PASSED"
