@@ -81,6 +81,7 @@ class Recorder final : public ForwardingCommunicator {
  private:
   void Count(Kind kind, const Tensor& data) {
     const Group group = name().starts_with("tp activations")   ? Group::kTensor
+                        : name().starts_with("tp backward")    ? Group::kTensor
                         : name().starts_with("cp activations") ? Group::kContext
                         : name().starts_with("cp heads")       ? Group::kHeads
                                                                : Group::kRing;

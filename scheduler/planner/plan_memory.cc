@@ -14,6 +14,8 @@ int64_t CommunicatorsOf(const Plan& plan) {
   for (const uint32_t size : {grid.tp(), grid.cp(), grid.dp(), grid.pp()}) {
     count += size > 1 ? 1 : 0;
   }
+  // What tp sends behind a product of the backward.
+  count += grid.tp() > 1 ? 1 : 0;
   // Gradients over every set of tp, cp and dp, and of copies of shards over
   // every set of tp and cp.
   const int64_t sharers =
