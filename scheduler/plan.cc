@@ -17,6 +17,17 @@ std::vector<int64_t> EvenStages(int64_t num_blocks, int64_t num_stages) {
   return stages;
 }
 
+std::vector<int64_t> BlocksOfRanks(const Plan& plan) {
+  const int64_t pp = plan.grid().pp();
+  std::vector<int64_t> blocks(pp, 0);
+  for (int64_t stage = 0; stage < plan.stages_size(); ++stage) {
+    const int64_t rank = stage % pp;
+    const bool mirrored = plan.schedule() == Plan::ZB_V && stage >= pp;
+    blocks[mirrored ? pp - 1 - rank : rank] += plan.stages(stage).blocks();
+  }
+  return blocks;
+}
+
 int64_t GridSize(const Plan::Grid& grid) {
   return int64_t{grid.tp()} * grid.cp() * grid.dp() * grid.pp();
 }
@@ -92,6 +103,10 @@ std::string Summary(const Plan& plan) {
     if (plan.has_recompute_blocks()) {
       text += fmt::format(" of {} blocks a stage", plan.recompute_blocks());
     }
+  }
+  if (plan.has_offload()) {
+    text += fmt::format(", offloaded but for {} blocks a rank",
+                        plan.offload().resident_units());
   }
   return text;
 }

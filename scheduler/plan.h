@@ -45,6 +45,11 @@ absl::StatusOr<int64_t> RanksOf(const Plan& plan);
 // out any field.
 absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context);
 
+// The same, of a plan that is to be carried out: what only the planner and the
+// simulator know of (offload) is refused.
+absl::StatusOr<Plan> ResolvePlanToExecute(const Plan& plan,
+                                          const PlanContext& context);
+
 // OK if the resolved plan `plan` (no field left out) fits `context`.
 absl::Status ValidatePlan(const Plan& plan, const PlanContext& context);
 
@@ -75,6 +80,9 @@ struct GridCoordinates {
   friend bool operator==(const GridCoordinates&,
                          const GridCoordinates&) = default;
 };
+
+// Blocks that each pipeline rank of a resolved plan has, over all its stages.
+std::vector<int64_t> BlocksOfRanks(const Plan& plan);
 
 // Ranks that a resolved plan's grid has.
 int64_t GridSize(const Plan::Grid& grid);

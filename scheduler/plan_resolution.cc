@@ -11,6 +11,8 @@ namespace {
 
 constexpr uint64_t kLeastBucketBytes = uint64_t{32} << 20;
 constexpr uint64_t kBucketBytesPerRank = uint64_t{4} << 20;
+// One that computes, and the next on its way.
+constexpr int64_t kDefaultResidentUnits = 2;
 // More than any machine has; what is listed by rank stays small.
 constexpr int64_t kMaxRanks = int64_t{1} << 20;
 
@@ -184,6 +186,12 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
   if (resolved.recompute() == Plan::RECOMPUTE_UNSPECIFIED) {
     resolved.set_recompute(Plan::NONE);
   }
+  if (resolved.has_offload() && !resolved.offload().has_resident_units()) {
+    const std::vector<int64_t> blocks = BlocksOfRanks(resolved);
+    resolved.mutable_offload()->set_resident_units(
+        std::min<int64_t>(kDefaultResidentUnits,
+                          *std::max_element(blocks.begin(), blocks.end())));
+  }
   if (!resolved.has_gradient_bucket_bytes()) {
     resolved.set_gradient_bucket_bytes(
         std::clamp(kBucketBytesPerRank * grid.dp() * grid.cp(),
@@ -191,6 +199,19 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
   }
   RETURN_IF_ERROR(ValidatePlan(resolved, context));
   if (resolved.has_skip()) RETURN_IF_ERROR(ResolveSkip(resolved));
+  return resolved;
+}
+
+absl::StatusOr<Plan> ResolvePlanToExecute(const Plan& plan,
+                                          const PlanContext& context) {
+  ASSIGN_OR_RETURN(Plan resolved, ResolvePlan(plan, context));
+  if (resolved.has_offload()) {
+    return PlanFieldError(
+        "offload",
+        fmt::format("resident_units {}", resolved.offload().resident_units()),
+        "none: the planner can make and simulate such plans, but this program "
+        "cannot carry them out yet");
+  }
   return resolved;
 }
 

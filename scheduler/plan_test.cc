@@ -114,6 +114,54 @@ TEST(Plan, ParallelModesThatDoNotFitAreRefused) {
             "NONE");
 }
 
+TEST(Plan, OffloadFitsOneReplicaWithWholeBackwards) {
+  const PlanContext two = {
+      .world_size = 2, .global_batch = 8, .num_blocks = 7, .heads = 4};
+  const absl::StatusOr<Plan> plan =
+      ResolvePlan(Parse("grid { pp: 2 } offload { }"), two);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->offload().resident_units(), 2u);
+  EXPECT_NE(Summary(*plan).find(", offloaded but for 2 blocks a rank"),
+            std::string::npos);
+  EXPECT_FALSE(ResolvePlan(Plan(), {})->has_offload());
+  // 3 + 4 blocks: all of the second rank's.
+  EXPECT_TRUE(
+      ResolvePlan(Parse("grid { pp: 2 } offload { resident_units: 4 }"), two)
+          .ok());
+  EXPECT_EQ(ErrorOf("grid { pp: 2 } offload { resident_units: 5 }", two),
+            "plan.offload.resident_units: found 5, expected 1 to 4, the most "
+            "blocks of a pipeline rank");
+  EXPECT_EQ(ErrorOf("grid { pp: 2 } offload { resident_units: 0 }", two),
+            "plan.offload.resident_units: found 0, expected 1 to 4, the most "
+            "blocks of a pipeline rank");
+  EXPECT_EQ(ErrorOf("grid { dp: 2 } offload { }", two),
+            "plan.offload: found grid.dp 2 and grid.cp 1, expected 1 each: "
+            "gradients leave the device before they could be reduced");
+  EXPECT_EQ(
+      ErrorOf("grid { pp: 2 } schedule: ZB_H1 offload { }", two),
+      "plan.offload: found schedule ZB_H1, expected GPIPE, ONE_F_ONE_B or "
+      "INTERLEAVED: a unit's gradients leave when its backward is done");
+  EXPECT_EQ(ErrorOf("grid { pp: 2 } sharding: OPTIMIZER offload { }", two),
+            "plan.offload: found sharding OPTIMIZER, expected REPLICATED, as "
+            "there is one replica");
+  EXPECT_EQ(ErrorOf("grid { pp: 2 } skip { } offload { }", two),
+            "plan.offload: found a partial pipeline (skip), expected none");
+}
+
+// Training it as if nothing were offloaded would end in a lack of memory.
+TEST(Plan, OffloadIsNotCarriedOutYet) {
+  const PlanContext one = {
+      .world_size = 1, .global_batch = 8, .num_blocks = 7, .heads = 4};
+  const Plan offloaded = Parse("offload { resident_units: 3 }");
+  const absl::StatusOr<Plan> plan = ResolvePlanToExecute(offloaded, one);
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(plan.status().message(),
+            "plan.offload: found resident_units 3, expected none: the planner "
+            "can make and simulate such plans, but this program cannot carry "
+            "them out yet");
+  EXPECT_TRUE(ResolvePlanToExecute(Plan(), one).ok());
+}
+
 TEST(Plan, ErrorsNameFieldFoundAndExpected) {
   EXPECT_EQ(ErrorOf("grid { tp: 2 }", kContext),
             "plan.grid: found tp 2 * cp 1 * dp 1 * pp 1, expected a product of "

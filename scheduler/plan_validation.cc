@@ -1,5 +1,6 @@
 #include "scheduler/plan_validation.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "fmt/format.h"
@@ -157,6 +158,42 @@ absl::Status ValidateMicrobatches(const Plan& plan, int64_t global_batch) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateOffload(const Plan& plan) {
+  if (!plan.has_offload()) return absl::OkStatus();
+  const Plan::Grid& grid = plan.grid();
+  if (plan.has_skip()) {
+    return PlanFieldError("offload", "a partial pipeline (skip)", "none");
+  }
+  if (grid.dp() != 1 || grid.cp() != 1) {
+    return PlanFieldError(
+        "offload",
+        fmt::format("grid.dp {} and grid.cp {}", grid.dp(), grid.cp()),
+        "1 each: gradients leave the device before they could be reduced");
+  }
+  if (plan.sharding() != Plan::REPLICATED) {
+    return PlanFieldError(
+        "offload",
+        fmt::format("sharding {}", Plan::Sharding_Name(plan.sharding())),
+        "REPLICATED, as there is one replica");
+  }
+  if (plan.schedule() == Plan::ZB_H1 || plan.schedule() == Plan::ZB_V) {
+    return PlanFieldError(
+        "offload",
+        fmt::format("schedule {}", Plan::Schedule_Name(plan.schedule())),
+        "GPIPE, ONE_F_ONE_B or INTERLEAVED: a unit's gradients leave when its "
+        "backward is done");
+  }
+  const std::vector<int64_t> blocks = BlocksOfRanks(plan);
+  const int64_t most = *std::max_element(blocks.begin(), blocks.end());
+  const int64_t resident = plan.offload().resident_units();
+  if (resident < 1 || resident > most) {
+    return PlanFieldError(
+        "offload.resident_units", resident,
+        fmt::format("1 to {}, the most blocks of a pipeline rank", most));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::array<NamedAxis, 5> AxesOf(const Plan::Grid& grid) {
@@ -297,6 +334,7 @@ absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
   RETURN_IF_ERROR(ValidateStages(plan, context.num_blocks));
   RETURN_IF_ERROR(ValidateSharding(plan, context));
   RETURN_IF_ERROR(ValidateRecompute(plan));
+  RETURN_IF_ERROR(ValidateOffload(plan));
   if (plan.gradient_bucket_bytes() < 4 ||
       plan.gradient_bucket_bytes() > kMaxBucketBytes) {
     return PlanFieldError("gradient_bucket_bytes", plan.gradient_bucket_bytes(),

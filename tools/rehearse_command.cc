@@ -44,7 +44,7 @@ absl::StatusOr<RehearseOptions> OptionsOf(const ParsedCommand& arguments) {
       ParseTextProtoFile(arguments.Get("cluster"), &cluster).status());
   ASSIGN_OR_RETURN(options.cluster, ResolveCluster(cluster));
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
-  const auto resolved = ResolvePlan(
+  const auto resolved = ResolvePlanToExecute(
       plan.plan, PlanContextOf(options.setup, options.cluster.num_ranks()));
   RETURN_IF_ERROR(plan.locations.Locate(resolved.status()));
   options.plan = *resolved;
