@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "runtime/core/status.h"
+#include "scheduler/offload_pass.h"
 #include "scheduler/program_builder.h"
 #include "scheduler/schedule_gpipe.h"
 #include "scheduler/schedule_interleaved.h"
@@ -72,7 +73,14 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
         "plan.microbatches: found {}, expected at most {} with {} stages",
         microbatches, kMaxMicrobatchesTimesStages / num_stages, num_stages);
   }
+  std::vector<int32_t> units;
+  if (plan.has_offload()) {
+    for (const Plan::Stage& stage : plan.stages()) {
+      units.push_back(static_cast<int32_t>(stage.blocks()));
+    }
+  }
   std::vector<int32_t> buckets = options.buckets_per_stage;
+  if (buckets.empty()) buckets = units;
   if (buckets.empty()) buckets.assign(num_stages, 1);
   if (static_cast<int64_t>(buckets.size()) != num_stages) {
     return InvalidArgument("buckets_per_stage: found {} entries, expected {}",
@@ -85,6 +93,11 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
           buckets[stage]);
     }
   }
+  if (plan.has_offload() && buckets != units) {
+    return InvalidArgument(
+        "buckets_per_stage: found others than the stages' blocks, expected "
+        "those, as the plan offloads them one by one");
+  }
   ASSIGN_OR_RETURN(const ComputeOrder order, OrderOf(plan));
   // Whoever shards parameters gathers them where they are used.
   const bool gather_parameters =
@@ -92,6 +105,10 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
                                plan.sharding() == Plan::GRADIENTS);
   Program program = BuildProgram(order, StagesOf(plan), microbatches,
                                  std::move(buckets), gather_parameters);
+  if (plan.has_offload()) {
+    program = OffloadUnits(
+        program, static_cast<int32_t>(plan.offload().resident_units()));
+  }
   RETURN_IF_ERROR(ValidateProgram(program));
   return program;
 }

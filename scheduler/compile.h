@@ -13,7 +13,8 @@
 namespace trireme {
 
 struct CompileOptions {
-  // Gradient buckets of each stage. Empty: one each. A stage's count changes
+  // Gradient buckets of each stage. Empty: one each, with offload one for each
+  // of its blocks; nothing else goes with offload. A stage's count changes
   // only the list of the rank that has the stage, so a rank that knows only
   // its own may give 1 for the others.
   std::vector<int32_t> buckets_per_stage;

@@ -30,6 +30,16 @@ absl::Status CheckCost(const Program& program, const CostModel& cost) {
   }
   std::vector<size_t> chunks_on(ranks, 0);
   for (const StageLocation& at : program.stages) ++chunks_on[at.rank];
+  for (size_t stage = 0; stage < program.stages.size(); ++stage) {
+    const auto [rank, chunk] = program.stages[stage];
+    const size_t expected = program.UnitsOf(static_cast<int32_t>(stage));
+    if (cost.chunks[rank].size() <= static_cast<size_t>(chunk)) continue;
+    const size_t found = cost.chunks[rank][chunk].units.size();
+    if (found == expected) continue;
+    return InvalidArgument(
+        "cost model of rank {} chunk {}: found {} units, expected {}", rank,
+        chunk, found, expected);
+  }
   for (size_t rank = 0; rank < ranks; ++rank) {
     if (cost.chunks[rank].size() != chunks_on[rank]) {
       return InvalidArgument(
@@ -40,9 +50,16 @@ absl::Status CheckCost(const Program& program, const CostModel& cost) {
       for (const double seconds :
            {chunk.forward_s, chunk.backward_s, chunk.backward_input_s,
             chunk.backward_weight_s, chunk.reduce_s, chunk.gather_s,
-            chunk.update_s, chunk.fetch_s, chunk.release_s,
-            chunk.save_activation_s, chunk.load_activation_s}) {
+            chunk.update_s, chunk.save_activation_s, chunk.load_activation_s}) {
         RETURN_IF_ERROR(CheckSeconds(fmt::format("rank {}", rank), seconds));
+      }
+      for (const UnitCost& unit : chunk.units) {
+        for (const double seconds :
+             {unit.forward_s, unit.backward_s, unit.fetch_s, unit.release_s,
+              unit.save_gradients_s, unit.update_s}) {
+          RETURN_IF_ERROR(
+              CheckSeconds(fmt::format("unit of rank {}", rank), seconds));
+        }
       }
       for (const auto* channels :
            {&chunk.reduce_channels, &chunk.gather_channels}) {

@@ -29,6 +29,18 @@ struct ChannelTime {
   friend bool operator==(const ChannelTime&, const ChannelTime&) = default;
 };
 
+// Seconds of each instruction of one unit of a chunk (Program::offload).
+struct UnitCost {
+  double forward_s = 0;
+  double backward_s = 0;
+  double fetch_s = 0;
+  double release_s = 0;
+  // Until a microbatch's gradients are on the host and added there.
+  double save_gradients_s = 0;
+  // On the host.
+  double update_s = 0;
+};
+
 // Seconds of each instruction of a chunk on its rank.
 struct ChunkCost {
   double forward_s = 0;
@@ -41,9 +53,7 @@ struct ChunkCost {
   double gather_s = 0;
   // Of one bucket.
   double update_s = 0;
-  // Of one unit, one microbatch's activations.
-  double fetch_s = 0;
-  double release_s = 0;
+  // Of one microbatch's activations.
   double save_activation_s = 0;
   double load_activation_s = 0;
   // One message up from this chunk; the gradient that comes back is as large.
@@ -52,6 +62,9 @@ struct ChunkCost {
   // their groups together: the same for all replicas.
   std::vector<ChannelTime> reduce_channels;
   std::vector<ChannelTime> gather_channels;
+  // Of every unit where the Program has an offload; else empty. They take the
+  // place of forward_s, backward_s and update_s.
+  std::vector<UnitCost> units;
 };
 
 struct LinkCost {

@@ -16,6 +16,18 @@ int64_t MessageBytes(const Instruction& recv, const RankMemory& memory) {
                                               : chunk.gradient_message_bytes;
 }
 
+// Of a compute instruction: its unit's, or the chunk's.
+int64_t ActivationBytes(const Instruction& instruction,
+                        const RankMemory& memory) {
+  const ChunkMemory& chunk = memory.chunks[instruction.chunk];
+  return instruction.unit < 0 ? chunk.activation_bytes
+                              : chunk.units[instruction.unit].activation_bytes;
+}
+
+int64_t ParameterBytes(const Unit& unit, const RankMemory& memory) {
+  return memory.chunks[unit.chunk].units[unit.unit].parameter_bytes;
+}
+
 }  // namespace
 
 std::string ToText(const MemoryBytes& bytes) {
@@ -36,8 +48,19 @@ std::string ToText(const MemoryBytes& bytes) {
   return fmt::format("{} bytes ({})", bytes.total(), fmt::join(texts, ", "));
 }
 
-int32_t LiveChange(InstructionKind kind) {
-  switch (kind) {
+MemoryBytes HeldAtStart(const Program& program, int32_t rank,
+                        const RankMemory& memory) {
+  MemoryBytes held = memory.always;
+  if (!program.offload.has_value()) return held;
+  for (const Unit& unit : program.offload->at_start[rank]) {
+    held.parameters += ParameterBytes(unit, memory);
+  }
+  return held;
+}
+
+int32_t LiveChange(const Instruction& instruction) {
+  if (instruction.unit > 0) return 0;
+  switch (instruction.kind) {
     case InstructionKind::kForward:
       return 1;
     case InstructionKind::kBackward:
@@ -52,7 +75,10 @@ MemoryChange ChangeAtStart(const Instruction& instruction,
                            const RankMemory& memory) {
   MemoryChange change;
   if (instruction.kind == InstructionKind::kForward) {
-    change.activations = memory.chunks[instruction.chunk].activation_bytes;
+    change.activations = ActivationBytes(instruction, memory);
+  } else if (instruction.kind == InstructionKind::kFetch) {
+    change.parameters =
+        ParameterBytes({instruction.chunk, instruction.unit}, memory);
   } else if (instruction.kind == InstructionKind::kRecv) {
     change.communication = MessageBytes(instruction, memory);
   }
@@ -67,7 +93,7 @@ MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
     case InstructionKind::kForward:
       break;
     case InstructionKind::kBackward:
-      change.activations = -memory.chunks[instruction.chunk].activation_bytes;
+      change.activations = -ActivationBytes(instruction, memory);
       break;
     case InstructionKind::kBackwardInput:
       change.activations =
@@ -77,6 +103,10 @@ MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
     case InstructionKind::kBackwardWeight:
       change.activations =
           -memory.chunks[instruction.chunk].deferred_weight_bytes;
+      return change;
+    case InstructionKind::kRelease:
+      change.parameters =
+          -ParameterBytes({instruction.chunk, instruction.unit}, memory);
       return change;
     default:
       return change;
@@ -90,23 +120,26 @@ MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
   return change;
 }
 
-RankPeak PeakInListOrder(const std::vector<Instruction>& list,
+RankPeak PeakInListOrder(const Program& program, int32_t rank,
                          const RankMemory& memory) {
+  const std::vector<Instruction>& list = program.ranks[rank];
   RankPeak peak;
-  peak.at_peak = memory.always;
-  MemoryBytes now = memory.always;
+  peak.at_peak = HeldAtStart(program, rank, memory);
+  MemoryBytes now = peak.at_peak;
   int32_t live = 0;
   for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
     const MemoryChange start = ChangeAtStart(list[i], memory);
+    now.parameters += start.parameters;
     now.activations += start.activations;
     now.communication += start.communication;
     if (now.total() > peak.at_peak.total()) {
       peak.at_peak = now;
       peak.instruction = i;
     }
-    live += LiveChange(list[i].kind);
+    live += LiveChange(list[i]);
     peak.live_activations = std::max(peak.live_activations, live);
     const MemoryChange end = ChangeAtEnd(list, i, memory);
+    now.parameters += end.parameters;
     now.activations += end.activations;
     now.communication += end.communication;
   }

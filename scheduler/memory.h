@@ -30,9 +30,17 @@ struct MemoryBytes {
 // "1234 bytes (parameters 1000, activations 234)", largest first.
 std::string ToText(const MemoryBytes& bytes);
 
+// Of one unit of a chunk (Program::offload).
+struct UnitMemory {
+  // On the device from the start of its Fetch to the end of its Release.
+  int64_t parameter_bytes = 0;
+  // As ChunkMemory's: of this unit's Forward and Backward.
+  int64_t activation_bytes = 0;
+};
+
 struct ChunkMemory {
   // Kept for each microbatch from the start of its Forward to the end of its
-  // Backward or BackwardInput.
+  // Backward or BackwardInput. With units: the sum of theirs.
   int64_t activation_bytes = 0;
   // Kept on from the end of BackwardInput to the end of BackwardWeight.
   int64_t deferred_weight_bytes = 0;
@@ -40,10 +48,12 @@ struct ChunkMemory {
   // compute instruction that reads it.
   int64_t activation_message_bytes = 0;
   int64_t gradient_message_bytes = 0;
+  // Of every unit where the Program has an offload; else empty.
+  std::vector<UnitMemory> units;
 };
 
 struct RankMemory {
-  // Held through the whole step.
+  // Held through the whole step; of parameters what is never on the host alone.
   MemoryBytes always;
   std::vector<ChunkMemory> chunks;
   // The device's limit; 0 means none.
@@ -58,6 +68,7 @@ struct MemoryModel {
 // What instruction `index` of the rank holds more (+) or less (-) when it
 // starts (a Recv: is posted) and when it has ended.
 struct MemoryChange {
+  int64_t parameters = 0;
   int64_t activations = 0;
   int64_t communication = 0;
 };
@@ -66,8 +77,13 @@ MemoryChange ChangeAtStart(const Instruction& instruction,
 MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
                          const RankMemory& memory);
 
-// Change in the number of microbatches with live activations.
-int32_t LiveChange(InstructionKind kind);
+// Held when the list starts: `always`, and the units of Offload::at_start.
+MemoryBytes HeldAtStart(const Program& program, int32_t rank,
+                        const RankMemory& memory);
+
+// Change in the number of microbatches with live activations in a chunk: the
+// first unit's where it has units.
+int32_t LiveChange(const Instruction& instruction);
 
 struct RankPeak {
   MemoryBytes at_peak;
@@ -80,7 +96,7 @@ struct RankPeak {
 // The peak of one rank when its list runs in order and one instruction at a
 // time. Send buffers are left out: how long they live depends on time (the
 // simulator counts them).
-RankPeak PeakInListOrder(const std::vector<Instruction>& list,
+RankPeak PeakInListOrder(const Program& program, int32_t rank,
                          const RankMemory& memory);
 
 }  // namespace trireme

@@ -29,6 +29,8 @@ std::string_view InstructionKindName(InstructionKind kind) {
       return "ClipGradients";
     case InstructionKind::kUpdate:
       return "Update";
+    case InstructionKind::kSaveGradients:
+      return "SaveGradients";
     case InstructionKind::kFetch:
       return "Fetch";
     case InstructionKind::kRelease:
@@ -185,6 +187,21 @@ Instruction MakeBucket(InstructionKind kind, int32_t chunk, int32_t bucket) {
 Instruction MakeClipGradients() {
   Instruction instruction;
   instruction.kind = InstructionKind::kClipGradients;
+  return instruction;
+}
+
+Instruction MakeUnitCopy(InstructionKind kind, Unit unit, int32_t microbatch) {
+  CHECK(kind == InstructionKind::kFetch || kind == InstructionKind::kRelease ||
+        kind == InstructionKind::kSaveGradients);
+  Instruction instruction;
+  instruction.kind = kind;
+  instruction.resource = kind == InstructionKind::kFetch ? Resource::kCopyIn
+                         : kind == InstructionKind::kRelease
+                             ? Resource::kHost
+                             : Resource::kCopyOut;
+  instruction.microbatch = microbatch;
+  instruction.chunk = unit.chunk;
+  instruction.unit = unit.unit;
   return instruction;
 }
 

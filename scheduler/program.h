@@ -33,7 +33,14 @@
 // 6. ClipGradients is a collective over all ranks of all lists: it computes the
 //    global gradient norm (even where nothing is to be clipped, for the
 //    metrics) and scales.
-// 7. At the end of the list wait for everything outstanding but
+// 7. Of a Program with `offload`, Forward and Backward name the unit of the
+//    chunk that they run: blocks in order, and in reverse. Fetch copies a
+//    unit's parameters into a free place on the device, and Release drops them,
+//    which frees the place once all it depends on has ended; weights do not
+//    change within a step and are never copied back. SaveGradients copies what
+//    one Backward of a unit left to the host, where it is added to what is
+//    there, and so frees the buffer. Update runs on the host, on one unit.
+// 8. At the end of the list wait for everything outstanding but
 //    GatherParameters, which goes on behind the next step's forward: whoever
 //    first uses the bucket's parameters waits for it.
 //
@@ -49,6 +56,7 @@
 #define TRIREME_SCHEDULER_PROGRAM_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -76,6 +84,8 @@ enum class InstructionKind : uint8_t {
   kClipGradients,
   // Optimizer step on a bucket's parameters.
   kUpdate,
+  // The gradients of (microbatch, unit) to the host.
+  kSaveGradients,
   // Bring a unit's parameters to the device, drop them from it.
   kFetch,
   kRelease,
@@ -112,7 +122,8 @@ struct Instruction {
   int32_t hop = -1;         // Send, Recv
   int32_t peer = -1;        // Send, Recv: pipeline rank
   int32_t bucket = -1;      // Reduce, Gather, Update
-  int32_t unit = -1;        // Fetch, Release, Save, Load
+  // Fetch, Release, Save, Load; with offload also compute and Update.
+  int32_t unit = -1;
   // Indices in the same list, each below this instruction's own.
   absl::InlinedVector<int32_t, 4> depends_on;
 };
@@ -121,6 +132,29 @@ struct Instruction {
 // int, at most sixteen numbers for each microbatch and hop (executor.cc), and
 // it has at most seven instructions for each, indexed by int32.
 inline constexpr int64_t kMaxMicrobatchesTimesStages = int64_t{1} << 27;
+
+// A block of a chunk, as what is copied between host and device.
+struct Unit {
+  int32_t chunk = 0;
+  int32_t unit = 0;
+
+  friend bool operator==(const Unit&, const Unit&) = default;
+};
+
+// What of a Program is on the host (offload_pass.h).
+struct Offload {
+  // Units' gradients that are on a device at once: one that a backward makes
+  // and one that leaves.
+  static constexpr int32_t kGradientBuffers = 2;
+
+  // units[stage]: blocks of the stage's chunk, and its gradient buckets: bucket
+  // b is what the backward completes as its b-th, unit units[stage] - 1 - b.
+  std::vector<int32_t> units;
+  // Most units of a rank that are on its device at once.
+  int32_t resident_units = 0;
+  // at_start[rank]: on the device when a step starts and when it ends.
+  std::vector<std::vector<Unit>> at_start;
+};
 
 // Where a stage runs.
 struct StageLocation {
@@ -137,9 +171,15 @@ struct Program {
   int32_t microbatches = 0;
   // buckets[stage]: gradient buckets of the stage's chunk.
   std::vector<int32_t> buckets;
+  // Absent: every parameter is on its device, and no instruction has a unit.
+  std::optional<Offload> offload;
 
   int32_t num_ranks() const { return static_cast<int32_t>(ranks.size()); }
   int32_t num_stages() const { return static_cast<int32_t>(stages.size()); }
+  // Of a stage's chunk; 0 where nothing is offloaded.
+  int32_t UnitsOf(int32_t stage) const {
+    return offload.has_value() ? offload->units[stage] : 0;
+  }
 };
 
 // The stage that (rank, chunk) is, or -1.
@@ -164,6 +204,9 @@ Instruction MakeMessage(InstructionKind kind, Payload payload,
                         int32_t chunk);
 Instruction MakeBucket(InstructionKind kind, int32_t chunk, int32_t bucket);
 Instruction MakeClipGradients();
+// kFetch, kRelease; with a microbatch kSaveGradients.
+Instruction MakeUnitCopy(InstructionKind kind, Unit unit,
+                         int32_t microbatch = -1);
 
 }  // namespace trireme
 

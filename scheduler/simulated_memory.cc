@@ -39,7 +39,8 @@ MemoryBytes SimulatedPeak(const Program& program, int32_t rank,
     for (const auto& [time, at_end, change] :
          {std::tuple(held[i].start_s, false, start),
           std::tuple(held[i].end_s, true, end)}) {
-      if (change.activations != 0 || change.communication != 0) {
+      if (change.parameters != 0 || change.activations != 0 ||
+          change.communication != 0) {
         events.push_back({time, i, at_end, change});
       }
     }
@@ -48,9 +49,10 @@ MemoryBytes SimulatedPeak(const Program& program, int32_t rank,
     return std::tie(a.time_s, a.index, a.end) <
            std::tie(b.time_s, b.index, b.end);
   });
-  MemoryBytes now = of_rank.always;
+  MemoryBytes now = HeldAtStart(program, rank, of_rank);
   MemoryBytes peak = now;
   for (const Event& event : events) {
+    now.parameters += event.change.parameters;
     now.activations += event.change.activations;
     now.communication += event.change.communication;
     if (now.total() > peak.total()) peak = now;

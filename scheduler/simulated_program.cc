@@ -95,11 +95,10 @@ absl::Status AddList(const Program& program, int32_t rank,
         made.kind = Kind::kClip;
         break;
       default:
-        made.operand =
-            result.CostIndex(rank, instruction.chunk, instruction.kind);
+        made.operand = result.CostIndex(rank, instruction);
     }
     out.push_back(made);
-    live += LiveChange(instruction.kind);
+    live += LiveChange(instruction);
     peak_live = std::max(peak_live, live);
   }
   result.peak_live_activations.push_back(peak_live);
@@ -135,6 +134,17 @@ absl::StatusOr<SimulatedProgram> LayOut(const Program& program) {
   for (size_t stage = 0; stage < program.stages.size(); ++stage) {
     const auto& [rank, chunk] = program.stages[stage];
     result.buckets[result.first_chunk[rank] + chunk] = program.buckets[stage];
+  }
+  if (program.offload.has_value()) {
+    std::vector<int32_t> units(program.stages.size());
+    for (size_t stage = 0; stage < program.stages.size(); ++stage) {
+      const auto& [rank, chunk] = program.stages[stage];
+      units[result.first_chunk[rank] + chunk] = program.offload->units[stage];
+    }
+    result.first_unit.push_back(0);
+    for (const int32_t count : units) {
+      result.first_unit.push_back(result.first_unit.back() + count);
+    }
   }
   AddLinks(program, result);
   result.lists.reserve(program.ranks.size());

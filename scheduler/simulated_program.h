@@ -64,6 +64,9 @@ struct SimulatedProgram {
   // last, how many these are. buckets[number].
   std::vector<int32_t> first_chunk;
   std::vector<int32_t> buckets;
+  // With offload: unit u of the chunk of a number is first_unit[number] + u of
+  // all ranks' units; last, how many these are.
+  std::vector<int32_t> first_unit;
   // Most microbatches with live activations on each rank, over all chunks.
   std::vector<int32_t> peak_live_activations;
 
@@ -71,12 +74,17 @@ struct SimulatedProgram {
   int32_t LaneOf(int32_t message) const {
     return message / program->microbatches;
   }
-  // Where the cost of a chunk's instructions of one kind lies.
+  // Where the cost of a chunk's instructions of one kind lies, and behind those
+  // of all chunks that of a unit's.
   static constexpr int32_t kCostKinds =
       static_cast<int32_t>(InstructionKind::kLoadActivation) + 1;
-  int32_t CostIndex(int32_t rank, int32_t chunk, InstructionKind kind) const {
-    return (first_chunk[rank] + chunk) * kCostKinds +
-           static_cast<int32_t>(kind);
+  int32_t CostIndex(int32_t rank, const Instruction& instruction) const {
+    const int32_t chunk = first_chunk[rank] + instruction.chunk;
+    const int32_t place =
+        instruction.unit < 0
+            ? chunk
+            : first_chunk.back() + first_unit[chunk] + instruction.unit;
+    return place * kCostKinds + static_cast<int32_t>(instruction.kind);
   }
 };
 

@@ -28,20 +28,32 @@ double DurationOf(InstructionKind kind, const ChunkCost& chunk) {
       return chunk.gather_s;
     case InstructionKind::kUpdate:
       return chunk.update_s;
-    case InstructionKind::kFetch:
-      return chunk.fetch_s;
-    case InstructionKind::kRelease:
-      return chunk.release_s;
     case InstructionKind::kSaveActivation:
       return chunk.save_activation_s;
     case InstructionKind::kLoadActivation:
       return chunk.load_activation_s;
-    case InstructionKind::kSend:
-    case InstructionKind::kRecv:
-    case InstructionKind::kClipGradients:
-      break;
+    default:
+      return 0;
   }
-  return 0;
+}
+
+double DurationOf(InstructionKind kind, const UnitCost& unit) {
+  switch (kind) {
+    case InstructionKind::kForward:
+      return unit.forward_s;
+    case InstructionKind::kBackward:
+      return unit.backward_s;
+    case InstructionKind::kFetch:
+      return unit.fetch_s;
+    case InstructionKind::kRelease:
+      return unit.release_s;
+    case InstructionKind::kSaveGradients:
+      return unit.save_gradients_s;
+    case InstructionKind::kUpdate:
+      return unit.update_s;
+    default:
+      return 0;
+  }
 }
 
 }  // namespace
@@ -59,12 +71,18 @@ SimulatedReplica::SimulatedReplica(const SimulatedProgram& program,
       links_(program, cost, number, times_, shared),
       collectives_(cost, number, times_, shared),
       states_(program.lists.size()) {
+  const auto add_all_kinds = [this](const auto& costs) {
+    for (int32_t kind = 0; kind < SimulatedProgram::kCostKinds; ++kind) {
+      durations_.push_back(
+          DurationOf(static_cast<InstructionKind>(kind), costs));
+    }
+  };
+  for (const std::vector<ChunkCost>& chunks : cost.chunks) {
+    for (const ChunkCost& chunk : chunks) add_all_kinds(chunk);
+  }
   for (const std::vector<ChunkCost>& chunks : cost.chunks) {
     for (const ChunkCost& chunk : chunks) {
-      for (int32_t kind = 0; kind < SimulatedProgram::kCostKinds; ++kind) {
-        durations_.push_back(
-            DurationOf(static_cast<InstructionKind>(kind), chunk));
-      }
+      for (const UnitCost& unit : chunk.units) add_all_kinds(unit);
     }
   }
   for (int32_t i = 0; i < cost.processors; ++i) processors_free_s_.push(0);
@@ -189,11 +207,11 @@ bool SimulatedReplica::MeetAtClip(int32_t rank,
   RankState& state = states_[rank];
   RankTime& time = result_.ranks[rank];
   if (!shared_.ClipKnown()) {
-    const double ready = ReadinessOf(rank, clip).time_s;
-    time.exposed_other_s += ready - state.compute_s();
+    const Readiness ready = ReadinessOf(rank, clip);
+    CountIdle(rank, ready.latest, ready.time_s - state.compute_s());
     // Where it starts is known when the last rank has come.
-    times_.SetStart(rank, state.next, ready);
-    if (!shared_.ArriveAtClip(number_, rank, ready)) return false;
+    times_.SetStart(rank, state.next, ready.time_s);
+    if (!shared_.ArriveAtClip(number_, rank, ready.time_s)) return false;
   }
   const double start = shared_.ClipStart();
   time.bubble_s += start - times_.Of(rank, state.next).start_s;
@@ -238,7 +256,10 @@ void SimulatedReplica::CountIdle(int32_t rank, int32_t latest, double idle) {
   RankTime& time = result_.ranks[rank];
   const SimulatedInstruction& other = program_.lists[rank][latest];
   if (other.kind != Kind::kRecv) {
-    time.exposed_other_s += idle;
+    (other.resource == Resource::kCopyIn || other.resource == Resource::kCopyOut
+         ? time.exposed_copy_s
+     : other.resource == Resource::kHost ? time.exposed_host_s
+                                         : time.exposed_other_s) += idle;
     return;
   }
   const double on_the_way =
@@ -282,7 +303,19 @@ void SimulatedReplica::FinishTimes() {
   }
   for (size_t rank = 0; rank < states_.size(); ++rank) {
     RankTime& time = result_.ranks[rank];
-    time.exposed_other_s += own_ends[rank] - states_[rank].compute_s();
+    RankState& state = states_[rank];
+    // What runs on when its compute is over: the host, then copies behind it,
+    // then communication.
+    double end = state.compute_s();
+    const auto extend = [&end](double until) {
+      const double added = std::max(0.0, until - end);
+      end += added;
+      return added;
+    };
+    time.exposed_host_s += extend(state.FreeAt(Resource::kHost));
+    time.exposed_copy_s += extend(std::max(state.FreeAt(Resource::kCopyIn),
+                                           state.FreeAt(Resource::kCopyOut)));
+    time.exposed_other_s += extend(own_ends[rank]);
     time.bubble_s += result_.step_s - own_ends[rank];
   }
 }

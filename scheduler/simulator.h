@@ -37,14 +37,19 @@
 
 namespace trireme {
 
-// A rank's step_s is the sum of its five parts.
+// A rank's step_s is the sum of its seven parts.
 struct RankTime {
   // Compute instructions, updates and clipping.
   double compute_s = 0;
   // Idle while a message that it needs is on the way, or in the queue.
   double exposed_message_s = 0;
-  // Idle while a reduction, gather or copy runs that it needs.
+  // Idle while a reduction or gather runs that it needs.
   double exposed_other_s = 0;
+  // Idle while a copy between host and device runs that it needs, or that runs
+  // last.
+  double exposed_copy_s = 0;
+  // Idle while the host works for it.
+  double exposed_host_s = 0;
   // Ready to compute, while other ranks have all processors.
   double processor_wait_s = 0;
   // Idle for any other reason: waiting for other ranks, before, between and

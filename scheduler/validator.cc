@@ -37,6 +37,19 @@ absl::Status ValidateStages(const Program& program) {
         "at most {}",
         stages, program.microbatches, kMaxMicrobatchesTimesStages);
   }
+  if (program.offload.has_value()) {
+    const Offload& offload = *program.offload;
+    if (offload.units != program.buckets || offload.resident_units < 1 ||
+        offload.at_start.size() != program.ranks.size()) {
+      return InvalidArgument(
+          "program.offload: found units of {} stages, {} resident units and {} "
+          "ranks at the start, expected a unit for each bucket of {} stages, "
+          "at "
+          "least 1 and {} ranks",
+          offload.units.size(), offload.resident_units, offload.at_start.size(),
+          stages, program.ranks.size());
+    }
+  }
   if (program.buckets.size() != stages) {
     return InvalidArgument(
         "program.buckets: found {} entries, expected one per stage: {}",
@@ -81,6 +94,23 @@ bool IsMessage(const Instruction& instruction) {
          instruction.kind == InstructionKind::kRecv;
 }
 
+bool HasUnit(const Program& program, InstructionKind kind) {
+  switch (kind) {
+    case InstructionKind::kForward:
+    case InstructionKind::kBackward:
+    case InstructionKind::kUpdate:
+      return program.offload.has_value();
+    case InstructionKind::kSaveGradients:
+    case InstructionKind::kFetch:
+    case InstructionKind::kRelease:
+    case InstructionKind::kSaveActivation:
+    case InstructionKind::kLoadActivation:
+      return true;
+    default:
+      return false;
+  }
+}
+
 // The fields that the kind has are in range.
 absl::Status ValidateFields(const Program& program, int32_t rank, int32_t index,
                             const std::vector<int32_t>& stage_of,
@@ -93,11 +123,19 @@ absl::Status ValidateFields(const Program& program, int32_t rank, int32_t index,
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(check("chunk", instruction.chunk, chunks));
+  const int32_t units = program.UnitsOf(stage_of[instruction.chunk]);
+  if (HasUnit(program, instruction.kind)) {
+    RETURN_IF_ERROR(check("unit", instruction.unit, units));
+  } else if (instruction.unit >= 0) {
+    return InstructionError(program, rank, index,
+                            fmt::format("unit {}", instruction.unit), "none");
+  }
   switch (instruction.kind) {
     case InstructionKind::kForward:
     case InstructionKind::kBackward:
     case InstructionKind::kBackwardInput:
     case InstructionKind::kBackwardWeight:
+    case InstructionKind::kSaveGradients:
     case InstructionKind::kSaveActivation:
     case InstructionKind::kLoadActivation:
       return check("microbatch", instruction.microbatch, program.microbatches);
@@ -287,6 +325,7 @@ absl::Status ValidateProgram(const Program& program) {
   RETURN_IF_ERROR(ValidateMessages(program));
   RETURN_IF_ERROR(ValidateWork(program));
   RETURN_IF_ERROR(ValidateEndOfStep(program));
+  RETURN_IF_ERROR(ValidateResidency(program));
   return ValidateProgress(program);
 }
 
@@ -311,7 +350,7 @@ absl::Status ValidateMemory(const Program& program, const MemoryModel& memory) {
   RETURN_IF_ERROR(CheckMemoryModel(program, memory));
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
     const RankMemory& model = memory.ranks[rank];
-    const RankPeak peak = PeakInListOrder(program.ranks[rank], model);
+    const RankPeak peak = PeakInListOrder(program, rank, model);
     const int64_t total = peak.at_peak.total();
     if (model.limit_bytes == 0 || total <= model.limit_bytes) continue;
     const std::string where = program.ranks[rank].empty()

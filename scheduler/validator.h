@@ -8,6 +8,10 @@
 //  - every bucket is reduced once after its last backward, clipped after that,
 //    and updated once after that; nothing but updates, parameter gathers and
 //    unit copies follows an update;
+//  - where units are offloaded (validator_residency.cc), each is on the device
+//    when it computes, in one of as many places as there are, its gradients
+//    leave before their buffer is needed again and before clipping, and the
+//    step ends with the units on the device that it started with, updated;
 //  - no deadlock, even where each Send blocks until its Recv is posted and each
 //    instruction until all it depends on has ended. This also rules out cycles
 //    through several ranks.
@@ -45,6 +49,7 @@ absl::Status ValidateStructure(const Program& program);
 absl::Status ValidateMessages(const Program& program);
 absl::Status ValidateWork(const Program& program);
 absl::Status ValidateEndOfStep(const Program& program);
+absl::Status ValidateResidency(const Program& program);
 absl::Status ValidateProgress(const Program& program);
 
 // "rank 1 instruction 7 'Forward mb=2 chunk=0'".

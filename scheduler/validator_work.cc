@@ -13,10 +13,14 @@ namespace {
 
 // Index of each (chunk, microbatch)'s instructions in one rank's list.
 struct WorkIndex {
+  // Of the last unit's, where the chunk has units; -1 until it has come.
   int32_t forward = -1;
   int32_t backward = -1;  // Backward or BackwardInput
-  int32_t weight = -1;    // BackwardWeight
-  bool fused = false;     // `backward` is a Backward
+  // Units so far.
+  int32_t forwards = 0;
+  int32_t backwards = 0;
+  int32_t weight = -1;  // BackwardWeight
+  bool fused = false;   // `backward` is a Backward
   int32_t activation_send = -1;
   int32_t gradient_send = -1;
 };
@@ -76,9 +80,11 @@ class RankWork {
                                work.forward),
                    "one forward of each microbatch on each chunk");
     }
-    work.forward = index;
+    RETURN_IF_ERROR(CheckUnit(index, instruction, work.forwards));
+    const bool first = work.forwards++ == 0;
     const int32_t stage = stage_of_[instruction.chunk];
-    if (stage == 0) return absl::OkStatus();
+    if (work.forwards >= program_.UnitsOf(stage)) work.forward = index;
+    if (!first || stage == 0) return absl::OkStatus();
     return CheckInput(index, instruction, Payload::kActivation, stage - 1,
                       stage - 1);
   }
@@ -96,11 +102,24 @@ class RankWork {
                       work.backward),
           "each microbatch's activations to be freed once on each chunk");
     }
-    work.backward = index;
-    work.fused = instruction.kind == InstructionKind::kBackward;
     const int32_t stage = stage_of_[instruction.chunk];
-    if (stage + 1 == program_.num_stages()) return absl::OkStatus();
+    const int32_t units = program_.UnitsOf(stage);
+    RETURN_IF_ERROR(CheckUnit(index, instruction, units - 1 - work.backwards));
+    const bool first = work.backwards++ == 0;
+    if (work.backwards >= units) work.backward = index;
+    work.fused = instruction.kind == InstructionKind::kBackward;
+    if (!first || stage + 1 == program_.num_stages()) return absl::OkStatus();
     return CheckInput(index, instruction, Payload::kGradient, stage + 1, stage);
+  }
+
+  // Units come one after the other.
+  absl::Status CheckUnit(int32_t index, const Instruction& instruction,
+                         int32_t expected) const {
+    if (instruction.unit < 0 || instruction.unit == expected) {
+      return absl::OkStatus();
+    }
+    return Error(index, fmt::format("unit {}", instruction.unit),
+                 fmt::format("unit {} next", expected));
   }
 
   absl::Status VisitWeight(int32_t index, const Instruction& instruction) {

@@ -141,7 +141,8 @@ absl::StatusOr<SkipEstimate> EstimateSkipPlan(const ModelShape& model,
   for (size_t rank = 0; rank < costs.ranks.size(); ++rank) {
     const RankMemory& memory = costs.ranks[rank].memory;
     estimate.peak.push_back(
-        PeakInListOrder(compiled.program.ranks[rank], memory).at_peak);
+        PeakInListOrder(compiled.program, static_cast<int32_t>(rank), memory)
+            .at_peak);
     estimate.limit.push_back(memory.limit_bytes);
   }
   return estimate;
