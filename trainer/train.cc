@@ -56,7 +56,8 @@ absl::StatusOr<Plan> PlanOf(const TrainOptions& options,
                             const TrainingSetup& setup, int64_t ranks,
                             std::string& explanation) {
   const PlanContext context = PlanContextOf(setup, ranks);
-  if (options.plan.has_value()) return ResolvePlanToExecute(*options.plan, context);
+  if (options.plan.has_value())
+    return ResolvePlanToExecute(*options.plan, context);
   ASSIGN_OR_RETURN(DefaultedPlan defaulted, DefaultPlan(context));
   explanation = defaulted.explanation;
   return defaulted.plan;
