@@ -47,7 +47,7 @@ Command ClusterCommand() {
        .options = {{.name = "device",
                     .value = "NAME",
                     .default_value = "H100",
-                    .help = "A100, H100, H200 or B200"},
+                    .help = "A100, H100, H200, B200 or RTX4090"},
                    {.name = "nodes",
                     .value = "N",
                     .default_value = "1",

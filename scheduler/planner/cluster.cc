@@ -16,6 +16,7 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kDefaultGemmEfficiency = 0.7;
+constexpr double kDefaultHostMemoryRate = 50e9;
 constexpr uint64_t kMaxRanks = 1 << 20;
 constexpr uint64_t kMaxMemoryBytes = uint64_t{1} << 50;
 
@@ -195,6 +196,12 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
     RETURN_IF_ERROR(CheckNotNegative(field + ".slowdown", node.slowdown()));
     RETURN_IF_ERROR(
         CheckNotNegative(field + ".card_bytes_per_s", node.card_bytes_per_s()));
+    RETURN_IF_ERROR(CheckNotNegative(field + ".host_memory_bytes_per_s",
+                                     node.host_memory_bytes_per_s()));
+    if (node.host_memory_bytes() > kMaxMemoryBytes) {
+      return FieldError(field + ".host_memory_bytes", node.host_memory_bytes(),
+                        fmt::format("0 to {}", kMaxMemoryBytes));
+    }
     ClusterNode resolved = {
         .name = node.name().empty() ? fmt::format("node{}", i) : node.name(),
         .device = device->second,
@@ -202,7 +209,11 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
         .first_rank = static_cast<int32_t>(model.node_of_rank.size()),
         .slowdown = node.slowdown() > 0 ? node.slowdown() : 1.0,
         .card_bytes_per_s =
-            node.card_bytes_per_s() > 0 ? node.card_bytes_per_s() : kInfinity};
+            node.card_bytes_per_s() > 0 ? node.card_bytes_per_s() : kInfinity,
+        .host_memory_bytes_per_s = node.host_memory_bytes_per_s() > 0
+                                       ? node.host_memory_bytes_per_s()
+                                       : kDefaultHostMemoryRate,
+        .host_memory_bytes = static_cast<int64_t>(node.host_memory_bytes())};
     if (node.count() > 1) {
       ASSIGN_OR_RETURN(resolved.link,
                        ResolveLink(field + ".link", node.link()));
@@ -322,7 +333,9 @@ bool NodesAreAlike(const ClusterModel& cluster, int32_t a, int32_t b) {
   const ClusterNode& second = cluster.nodes[b];
   if (first.device != second.device || first.count != second.count ||
       first.link != second.link || first.slowdown != second.slowdown ||
-      first.card_bytes_per_s != second.card_bytes_per_s) {
+      first.card_bytes_per_s != second.card_bytes_per_s ||
+      first.host_memory_bytes_per_s != second.host_memory_bytes_per_s ||
+      first.host_memory_bytes != second.host_memory_bytes) {
     return false;
   }
   auto link = [&](int32_t from, int32_t to) -> const ClusterLink& {

@@ -68,6 +68,9 @@ struct ClusterNode {
   double slowdown = 1;
   // All its devices together to all other nodes; infinite: not shared.
   double card_bytes_per_s = 0;
+  // All its processors together.
+  double host_memory_bytes_per_s = 0;
+  int64_t host_memory_bytes = 0;  // 0: unknown
 };
 
 struct ClusterDevice {
@@ -140,7 +143,7 @@ bool NodesAreAlike(const ClusterModel& cluster, int32_t a, int32_t b);
 
 // Known hardware.
 struct ClusterPreset {
-  // "A100", "H100", "H200" or "B200".
+  // "A100", "H100", "H200", "B200" or "RTX4090".
   std::string device = "A100";
   int64_t nodes = 1;
   int64_t devices_per_node = 8;
@@ -148,9 +151,10 @@ struct ClusterPreset {
   // "xdr" (800), "ethernet-25", "ethernet-100" or "ethernet-400" (one card of
   // so many Gb/s for the node).
   std::string network = "hdr";
-  // What large matrix products, element-wise kernels, links in a node and
-  // links between nodes reach of the data sheet's figures. The first and third
-  // are what the A100 runs of megatron_table.h give.
+  // What large matrix products, element-wise kernels (of the host too), links
+  // in a node (to the host too) and links between nodes reach of the data
+  // sheet's figures. The first and third are what the A100 runs of
+  // megatron_table.h give.
   double gemm_efficiency = 0.67;
   double memory_efficiency = 0.85;
   double link_efficiency = 0.84;

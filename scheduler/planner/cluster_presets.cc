@@ -19,19 +19,26 @@ struct KnownDevice {
   std::string_view name;
   double bf16, fp32;  // TFLOP/s, dense
   double memory_gb, memory_gb_per_s;
-  double link_gb_per_s;  // NVLink, one direction
+  double link_gb_per_s;  // NVLink or PCIe, one direction
   double host_gb_per_s;  // PCIe, one direction
+  // The host's share for each device; memory 0: machines differ.
+  double host_memory_gb, host_memory_gb_per_s;
 };
 
 // Data sheets of the SXM modules: A100 80 GB (312 TFLOP/s, 2,039 GB/s, NVLink 3
 // 600 GB/s both ways), H100 (989, 3,350, NVLink 4 900), H200 (989, 4,800, 900),
 // B200 (2,250, 8,000, NVLink 5 1,800). fp32 by the tensor cores' TF32 mode is
-// not what fp32 training here uses.
-constexpr std::array<KnownDevice, 4> kDevices = {{
-    {"A100", 312, 19.5, 80, 2039, 300, 32},
-    {"H100", 989, 67, 80, 3350, 450, 64},
-    {"H200", 989, 67, 141, 4800, 450, 64},
-    {"B200", 2250, 80, 180, 8000, 900, 64},
+// not what fp32 training here uses. Hosts: an eighth of the DGX of eight such
+// devices (2 TB each; two processors with eight channels of DDR4-3200 for
+// A100s, DDR5-4800 for H100s and H200s, DDR5-5600 for B200s). RTX 4090: bf16
+// with sums in fp32, PCIe 4 and no NVLink, in a desktop with two channels of
+// DDR5-5600.
+constexpr std::array<KnownDevice, 5> kDevices = {{
+    {"A100", 312, 19.5, 80, 2039, 300, 32, 250, 51.2},
+    {"H100", 989, 67, 80, 3350, 450, 64, 250, 76.8},
+    {"H200", 989, 67, 141, 4800, 450, 64, 250, 76.8},
+    {"B200", 2250, 80, 180, 8000, 900, 64, 250, 89.6},
+    {"RTX4090", 165, 82.6, 24, 1008, 32, 32, 0, 89.6},
 }};
 
 struct KnownNetwork {
@@ -103,14 +110,20 @@ absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset) {
   kind.set_memory_bytes(static_cast<uint64_t>(device->memory_gb * 1e9));
   kind.set_memory_bytes_per_s(preset.memory_efficiency *
                               device->memory_gb_per_s * 1e9);
-  kind.set_to_device_bytes_per_s(device->host_gb_per_s * 1e9);
-  kind.set_to_host_bytes_per_s(device->host_gb_per_s * 1e9);
+  const double host_link = preset.link_efficiency * device->host_gb_per_s * 1e9;
+  kind.set_to_device_bytes_per_s(host_link);
+  kind.set_to_host_bytes_per_s(host_link);
   kind.set_reserved_bytes(kReservedBytes);
   for (int64_t i = 0; i < preset.nodes; ++i) {
     Cluster::Node& node = *cluster.add_nodes();
     node.set_name(fmt::format("node{}", i));
     node.set_device(preset.device);
     node.set_count(static_cast<uint32_t>(preset.devices_per_node));
+    const auto count = static_cast<double>(preset.devices_per_node);
+    node.set_host_memory_bytes_per_s(preset.memory_efficiency * count *
+                                     device->host_memory_gb_per_s * 1e9);
+    node.set_host_memory_bytes(
+        static_cast<uint64_t>(count * device->host_memory_gb * 1e9));
     node.mutable_link()->set_latency_s(kNvlinkLatency);
     node.mutable_link()->set_bytes_per_s(preset.link_efficiency *
                                          device->link_gb_per_s * 1e9);

@@ -96,6 +96,12 @@ TEST(Cluster, ErrorsNameTheField) {
        [](Cluster& c) {
          c.mutable_devices(0)->set_reserved_bytes(uint64_t{1} << 60);
        }},
+      {"cluster.nodes[0].host_memory_bytes_per_s: ",
+       [](Cluster& c) { c.mutable_nodes(0)->set_host_memory_bytes_per_s(-1); }},
+      {"cluster.nodes[1].host_memory_bytes: ",
+       [](Cluster& c) {
+         c.mutable_nodes(1)->set_host_memory_bytes(uint64_t{1} << 60);
+       }},
       {"cluster.devices[1].name: ",
        [](Cluster& c) { *c.add_devices() = c.devices(0); }},
       {"cluster.model_times[0].pieces[0].device: ",
