@@ -119,6 +119,18 @@ absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
     return InvalidArgument("--best: found {}, expected 1 to 100", best);
   }
   input.options.best = static_cast<int32_t>(best);
+  const std::map<std::string, OffloadSearch> offload = {
+      {"needed", OffloadSearch::kWhereNothingFits},
+      {"never", OffloadSearch::kNever},
+      {"too", OffloadSearch::kToo},
+      {"only", OffloadSearch::kOnly}};
+  const auto choice = offload.find(arguments.Get("offload"));
+  if (choice == offload.end()) {
+    return InvalidArgument(
+        "--offload: found '{}', expected needed, never, too or only",
+        arguments.Get("offload"));
+  }
+  input.options.space.offload = choice->second;
   return input;
 }
 
@@ -210,8 +222,9 @@ absl::Status MakeAndPrint(const ParsedCommand& arguments) {
              input.model.measured.empty()
                  ? "by FLOPs and rates (`trireme profile --job` measures it)"
                  : "as measured for this job");
-  fmt::print("{}\n{}\n{}\n{}", PlanTable(report), MemoryTable(chosen),
-             VerdictSummary(input, report), ComparisonText(chosen));
+  fmt::print("{}\n{}{}\n{}\n{}", PlanTable(report), MemoryTable(chosen),
+             OffloadText(input, chosen), VerdictSummary(input, report),
+             ComparisonText(chosen));
   if (arguments.Has("why")) {
     ASSIGN_OR_RETURN(const WhyQuery query, ParseWhy(arguments.Get("why")));
     ASSIGN_OR_RETURN(const std::string answer, Why(input, report, query));
@@ -274,6 +287,12 @@ Command PlanCommand() {
                    {.name = "why",
                     .value = "FIELD=VALUE,..",
                     .help = "why not such a plan, as tp=4,pp=2"},
+                   {.name = "offload",
+                    .value = "WHEN",
+                    .default_value = "needed",
+                    .help = "plans whose blocks stream in from the host: only "
+                            "where nothing else fits (needed), never, beside "
+                            "the others (too), or nothing else (only)"},
                    {.name = "verdicts",
                     .value = "FILE",
                     .help = "writes every plan considered and its verdict as "

@@ -7,6 +7,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/compile.h"
 #include "scheduler/plan.h"
+#include "scheduler/planner/host_memory.h"
 
 namespace trireme {
 namespace {
@@ -95,6 +96,14 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
         static_cast<uint32_t>(candidate.recompute_blocks));
   }
   plan.set_bf16_gradient_messages(candidate.bf16_gradient_messages);
+  if (candidate.offload) {
+    RETURN_IF_ERROR(CheckHostLinks(cluster));
+    Plan::Offload& offload = *plan.mutable_offload();
+    if (candidate.resident_units > 0) {
+      offload.set_resident_units(
+          static_cast<uint32_t>(candidate.resident_units));
+    }
+  }
   return ResolvePlan(plan, {.world_size = cluster.num_ranks(),
                             .global_batch = global_batch,
                             .mlp_hidden = model.mlp_hidden,

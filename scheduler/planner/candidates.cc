@@ -30,6 +30,7 @@ class Enumerator {
       for (const int32_t cp : Divisors(world / tp, space_.max_cp)) {
         for (const int32_t pp : Divisors(world / tp / cp, space_.max_pp)) {
           Candidate grid;
+          grid.offload = space_.offload == OffloadSearch::kOnly;
           grid.tp = tp;
           grid.cp = cp;
           grid.pp = pp;
@@ -47,6 +48,11 @@ class Enumerator {
     candidate.verdict = code;
     candidate.dimension = dimension;
     result_.push_back(candidate);
+  }
+
+  bool Offloads() const {
+    return space_.offload == OffloadSearch::kToo ||
+           space_.offload == OffloadSearch::kOnly;
   }
 
   bool TpStaysInNodes(int32_t tp) const {
@@ -79,6 +85,12 @@ class Enumerator {
     if (global_batch_ % candidate.dp != 0) {
       return Refuse(candidate, VerdictCode::kIndivisible,
                     Dimension::kGlobalBatch);
+    }
+    if (Offloads() && (candidate.dp > 1 || candidate.cp > 1)) {
+      Candidate offloaded = candidate;
+      offloaded.offload = true;
+      Refuse(offloaded, VerdictCode::kUnsupported);
+      if (space_.offload == OffloadSearch::kOnly) return;
     }
     for (const int32_t ulysses : Divisors(candidate.cp, candidate.cp)) {
       candidate.ulysses = ulysses;
@@ -139,7 +151,16 @@ class Enumerator {
         candidate.sequence_parallel = sequence;
         for (const Plan::Recompute recompute : space_.recomputes) {
           candidate.recompute = recompute;
-          result_.push_back(candidate);
+          candidate.offload = false;
+          if (space_.offload != OffloadSearch::kOnly) {
+            result_.push_back(candidate);
+          }
+          const bool halves = candidate.schedule == Plan::ZB_H1 ||
+                              candidate.schedule == Plan::ZB_V;
+          if (Offloads() && !halves && candidate.dp == 1 && candidate.cp == 1) {
+            candidate.offload = true;
+            result_.push_back(candidate);
+          }
         }
       }
     }
@@ -166,6 +187,8 @@ std::string_view VerdictCodeName(VerdictCode code) {
       return "UNLIKELY";
     case VerdictCode::kOutOfMemory:
       return "OOM";
+    case VerdictCode::kHostOutOfMemory:
+      return "HOST_OOM";
     case VerdictCode::kIndivisible:
       return "INDIVISIBLE";
     case VerdictCode::kTpCrossesNode:
@@ -215,20 +238,27 @@ std::string ToText(const Candidate& candidate) {
     text += fmt::format(", groups of {}", candidate.microbatch_group);
   }
   if (candidate.bf16_gradient_messages) text += ", bf16 gradient messages";
+  if (candidate.offload) text += ", offload";
+  if (candidate.resident_units > 0) {
+    text += fmt::format(" but for {} block{}", candidate.resident_units,
+                        candidate.resident_units == 1 ? "" : "s");
+  }
   return text;
 }
 
 std::string VerdictsCsv(const std::vector<Candidate>& candidates) {
   std::string csv =
       "tp,cp,ulysses,dp,pp,schedule,chunks,microbatch_size,sharding,"
-      "sequence_parallel,recompute,verdict,simulated,step_s,over_bytes\n";
+      "sequence_parallel,recompute,resident_units,verdict,simulated,step_s,"
+      "over_bytes\n";
   for (const Candidate& c : candidates) {
     csv += fmt::format(
-        "{},{},{},{},{},{},{},{},{},{},{},{},{},{:.6g},{}\n", c.tp, c.cp,
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{:.6g},{}\n", c.tp, c.cp,
         c.ulysses, c.dp, c.pp, Plan::Schedule_Name(c.schedule), c.chunks,
         c.microbatch_size, Plan::Sharding_Name(c.sharding), c.sequence_parallel,
-        Plan::Recompute_Name(c.recompute), VerdictCodeName(c.verdict),
-        c.simulated, c.step_s, c.over_bytes);
+        Plan::Recompute_Name(c.recompute),
+        c.offload ? std::to_string(c.resident_units) : "",
+        VerdictCodeName(c.verdict), c.simulated, c.step_s, c.over_bytes);
   }
   return csv;
 }

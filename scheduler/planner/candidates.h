@@ -26,6 +26,8 @@ enum class VerdictCode : uint8_t {
   // candidates, but not proven so.
   kUnlikely,
   kOutOfMemory,
+  // What offload keeps on a host is more than the host has.
+  kHostOutOfMemory,
   // Something does not divide evenly.
   kIndivisible,
   // Tensor-parallel ranks would not share a node.
@@ -66,14 +68,27 @@ struct Candidate {
   int32_t microbatch_group = 0;
   int32_t recompute_blocks = 0;  // of each stage; with FULL
   bool bf16_gradient_messages = false;
+  bool offload = false;
+  // With offload; 0: by ChooseResidentUnits, once the candidate is costed.
+  int32_t resident_units = 0;
 
   VerdictCode verdict = VerdictCode::kPending;
   Dimension dimension = Dimension::kNone;  // kIndivisible
   int32_t pp_rank = -1;                    // kOutOfMemory
-  int64_t over_bytes = 0;                  // kOutOfMemory
+  int64_t over_bytes = 0;                  // kOutOfMemory, kHostOutOfMemory
   bool simulated = false;
   // Simulated, else a lower bound; 0 where neither is known.
   double step_s = 0;
+};
+
+// Whether plans with offload are considered. Where a plan fits without, none
+// with it is faster: it computes the same and waits for copies and the host's
+// optimizer besides.
+enum class OffloadSearch : uint8_t {
+  kWhereNothingFits,
+  kNever,
+  kToo,
+  kOnly,
 };
 
 struct CandidateSpace {
@@ -89,6 +104,8 @@ struct CandidateSpace {
   int32_t max_pp = 128;
   int32_t max_chunks = 4;
   int32_t max_microbatch_size = 16;
+  // kWhereNothingFits is the search's to carry out: enumerated as kNever.
+  OffloadSearch offload = OffloadSearch::kWhereNothingFits;
 };
 
 // In a fixed order. Those that cannot be have their verdict; where a grid

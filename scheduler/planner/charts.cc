@@ -17,7 +17,7 @@ constexpr double kRight = 24;
 constexpr double kTop = 64;
 constexpr double kPlot = kWidth - kLeft - kRight;
 constexpr double kLane = 30;        // of compute
-constexpr double kSubLane = 6;      // of collectives
+constexpr double kSubLane = 6;      // of collectives, and of copies
 constexpr double kGap = 8;          // between lanes
 constexpr double kNarrowest = 0.2;  // pixels; less is not drawn
 
@@ -53,6 +53,10 @@ std::string ColourOf(InstructionKind kind, int32_t microbatch) {
       return "#7a7f87";
     case InstructionKind::kGatherParameters:
       return "#b3a06b";
+    case InstructionKind::kFetch:
+      return "#2f8f6b";
+    case InstructionKind::kSaveGradients:
+      return "#b9597f";
     default:
       return "#3d4451";
   }
@@ -85,12 +89,12 @@ double NiceStep(double range, int most) {
   return 10 * power;
 }
 
-struct Unit {
+struct TimeUnit {
   double factor;
   std::string_view name;
 };
 
-Unit UnitOfTime(double seconds) {
+TimeUnit UnitOfTime(double seconds) {
   if (seconds >= 2) return {1, "s"};
   if (seconds >= 2e-3) return {1e3, "ms"};
   return {1e6, "µs"};
@@ -170,7 +174,7 @@ std::vector<int32_t> LanesOf(int32_t count, int32_t most) {
 }
 
 void TimeAxis(Svg& svg, double end_s, double bottom) {
-  const Unit unit = UnitOfTime(end_s);
+  const TimeUnit unit = UnitOfTime(end_s);
   const double range = end_s * unit.factor;
   const double step = NiceStep(range, 10);
   for (int i = 0; i * step <= range * (1 + 1e-9); ++i) {
@@ -183,12 +187,21 @@ void TimeAxis(Svg& svg, double end_s, double bottom) {
            "end", "fill=\"#6a707a\"");
 }
 
+// Below its compute, from top to bottom.
+std::vector<Resource> SubLanesOf(const Program& program) {
+  if (!program.offload.has_value()) return {Resource::kCommunication};
+  return {Resource::kCommunication, Resource::kCopyIn, Resource::kCopyOut,
+          Resource::kHost};
+}
+
 }  // namespace
 
 std::string TimelineSvg(const Program& program, const Simulation& simulation,
                         const std::string& title, int32_t max_lanes) {
   const std::vector<int32_t> lanes = LanesOf(program.num_ranks(), max_lanes);
-  const double pitch = kLane + kSubLane + kGap;
+  const std::vector<Resource> sub_lanes = SubLanesOf(program);
+  const double pitch =
+      kLane + kSubLane * static_cast<double>(sub_lanes.size()) + kGap;
   const double bottom = kTop + pitch * static_cast<double>(lanes.size()) - kGap;
   Svg svg(bottom + 52, title);
   const double hue = kHues[0];
@@ -209,6 +222,11 @@ std::string TimelineSvg(const Program& program, const Simulation& simulation,
                       "gradient reduction");
   legend.emplace_back(ColourOf(InstructionKind::kGatherParameters, 0),
                       "parameter gather");
+  if (program.offload.has_value()) {
+    legend.emplace_back(ColourOf(InstructionKind::kFetch, 0), "copy in");
+    legend.emplace_back(ColourOf(InstructionKind::kSaveGradients, 0),
+                        "copy out");
+  }
   legend.emplace_back("#f1f3f5", "idle");
   legend.emplace_back(Hsl(hue + 120, 55, 48), "a colour for each microbatch");
   svg.Legend(48, legend);
@@ -225,19 +243,24 @@ std::string TimelineSvg(const Program& program, const Simulation& simulation,
       const Instruction& instruction = list[i];
       const Interval& interval = simulation.times[rank][i];
       const double width = (interval.end_s - interval.start_s) * scale;
-      const bool collective =
-          instruction.kind == InstructionKind::kReduceGradients ||
-          instruction.kind == InstructionKind::kGatherParameters;
       if (width < kNarrowest) continue;
-      if (!collective && instruction.resource != Resource::kCompute) continue;
+      const bool compute = instruction.resource == Resource::kCompute;
+      const auto sub_lane =
+          std::find(sub_lanes.begin(), sub_lanes.end(), instruction.resource);
+      const bool message = instruction.kind == InstructionKind::kSend ||
+                           instruction.kind == InstructionKind::kRecv;
+      if (message || (!compute && sub_lane == sub_lanes.end())) continue;
+      const double below =
+          kLane + 1 +
+          kSubLane * static_cast<double>(sub_lane - sub_lanes.begin());
       const double x = kLeft + interval.start_s * scale;
       // A hair of white between neighbours.
       const double inset = width > 3 ? 0.5 : 0;
-      svg.Titled(x, collective ? y + kLane + 1 : y, width - inset,
-                 collective ? kSubLane : kLane,
+      svg.Titled(x, compute ? y : y + below, width - inset,
+                 compute ? kLane : kSubLane,
                  ColourOf(instruction.kind, instruction.microbatch),
                  ToText(instruction));
-      if (!collective && instruction.microbatch >= 0 && width > 16) {
+      if (compute && instruction.microbatch >= 0 && width > 16) {
         const bool light = instruction.kind == InstructionKind::kForward;
         svg.Text(x + width / 2, y + kLane / 2 + 4,
                  std::to_string(instruction.microbatch), "middle",

@@ -15,8 +15,9 @@ namespace trireme {
 
 // One lane per pipeline rank over time: forwards light, backwards full, weight
 // gradients in between, each microbatch in its colour; below, thinner,
-// reductions and gathers. `title` is shown above. At most `max_lanes` ranks,
-// evenly chosen.
+// reductions and gathers and, with offload, copies to the device, copies to the
+// host, and the host's optimizer. `title` is shown above. At most `max_lanes`
+// ranks, evenly chosen.
 std::string TimelineSvg(const Program& program, const Simulation& simulation,
                         const std::string& title, int32_t max_lanes = 32);
 

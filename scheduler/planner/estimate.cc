@@ -21,9 +21,12 @@ StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
     StepParts rank;
     rank.pp_s = time.exposed_message_s;
     rank.dp_s = time.exposed_other_s;
+    rank.copy_s = time.exposed_copy_s;
     rank.bubble_s = time.bubble_s;
+    rank.optimizer_s = time.exposed_host_s;
     for (const Instruction& instruction : estimate.program.ranks[pp]) {
-      if (instruction.kind == InstructionKind::kUpdate) {
+      if (instruction.kind == InstructionKind::kUpdate &&
+          instruction.resource == Resource::kCompute) {
         rank.optimizer_s += costs.cost.chunks[pp][instruction.chunk].update_s;
       }
     }
@@ -42,13 +45,14 @@ StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
     parts.cp_s += rank.cp_s;
     parts.pp_s += rank.pp_s;
     parts.dp_s += rank.dp_s;
+    parts.copy_s += rank.copy_s;
     parts.optimizer_s += rank.optimizer_s;
     parts.bubble_s += rank.bubble_s;
   }
   const auto ranks = static_cast<double>(costs.cost.chunks.size());
-  for (double* part :
-       {&parts.compute_s, &parts.recompute_s, &parts.tp_s, &parts.cp_s,
-        &parts.pp_s, &parts.dp_s, &parts.optimizer_s, &parts.bubble_s}) {
+  for (double* part : {&parts.compute_s, &parts.recompute_s, &parts.tp_s,
+                       &parts.cp_s, &parts.pp_s, &parts.dp_s, &parts.copy_s,
+                       &parts.optimizer_s, &parts.bubble_s}) {
     *part /= ranks;
   }
   return parts;
@@ -95,6 +99,7 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
         "plan.grid: found {} ranks, expected the cluster's {} devices",
         GridSize(plan.grid()), cluster.num_ranks());
   }
+  if (plan.has_offload()) RETURN_IF_ERROR(CheckHostLinks(cluster));
   const PlanCoster coster(model, cluster, plan, traits);
   Estimate estimate;
   std::vector<PlanCosts> costs;
@@ -138,6 +143,11 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
     estimate.limit.push_back(rank.limit_bytes);
   }
   estimate.memory = slowest.memory;
+  if (plan.has_offload()) {
+    estimate.host_bytes = HostBytesOfNodes(cluster, plan, slowest.host_bytes);
+    estimate.host_overflow =
+        WorstHostOverflow(cluster, plan, slowest.host_bytes);
+  }
   estimate.closed_form = ClosedFormOf(plan, slowest);
   const double batch = static_cast<double>(plan.grid().dp()) *
                        plan.microbatches() * plan.microbatch_size();
@@ -157,6 +167,11 @@ Overflow WorstOverflow(const Estimate& estimate) {
     if (over > worst.bytes) worst = {static_cast<int32_t>(pp), over};
   }
   return worst;
+}
+
+bool Fits(const Estimate& estimate) {
+  return WorstOverflow(estimate).bytes <= 0 &&
+         estimate.host_overflow.bytes <= 0;
 }
 
 Plan::Prediction PredictionOf(const Plan& plan, const Estimate& estimate) {

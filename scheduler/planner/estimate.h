@@ -11,6 +11,7 @@
 #include "scheduler/plan.pb.h"
 #include "scheduler/planner/closed_forms.h"
 #include "scheduler/planner/cluster.h"
+#include "scheduler/planner/host_memory.h"
 #include "scheduler/planner/model_shape.h"
 #include "scheduler/planner/plan_costs.h"
 #include "scheduler/program.h"
@@ -27,15 +28,16 @@ struct StepParts {
   // Exposed: the device waits.
   double tp_s = 0;
   double cp_s = 0;
-  double pp_s = 0;  // messages between stages
-  double dp_s = 0;  // gradients and parameters
+  double pp_s = 0;    // messages between stages
+  double dp_s = 0;    // gradients and parameters
+  double copy_s = 0;  // between host and device
   double optimizer_s = 0;
   // Waiting for other stages' work.
   double bubble_s = 0;
 
   double total() const {
-    return compute_s + recompute_s + tp_s + cp_s + pp_s + dp_s + optimizer_s +
-           bubble_s;
+    return compute_s + recompute_s + tp_s + cp_s + pp_s + dp_s + copy_s +
+           optimizer_s + bubble_s;
   }
 };
 
@@ -49,6 +51,10 @@ struct Estimate {
   // coordinates. The limit is that of its smallest device.
   std::vector<MemoryBytes> peak;
   std::vector<int64_t> limit;
+  // What a plan with offload keeps on each node's host, and the node that
+  // cannot hold it.
+  std::vector<int64_t> host_bytes;
+  HostOverflow host_overflow;
   // What the Program's instructions hold, and the limits: for ValidateMemory.
   MemoryModel memory;
   // What other estimators would take as their input.
@@ -74,6 +80,8 @@ struct Overflow {
   int64_t bytes = 0;
 };
 Overflow WorstOverflow(const Estimate& estimate);
+// No device and no host has too little memory.
+bool Fits(const Estimate& estimate);
 
 // The estimate as a plan's `predicted`, for every logical rank.
 Plan::Prediction PredictionOf(const Plan& plan, const Estimate& estimate);

@@ -9,6 +9,34 @@
 
 namespace trireme {
 
+namespace {
+
+// Of each rank the copies that precede its optimizer: in each pass through a
+// chunk the units that were not there already, and everything's gradients.
+double CopySeconds(const Plan& plan, const PlanCosts& costs) {
+  double longest = 0;
+  for (const std::vector<ChunkCost>& chunks : costs.cost.chunks) {
+    double in = 0, out = 0;
+    for (const ChunkCost& chunk : chunks) {
+      double shortest = std::numeric_limits<double>::infinity();
+      for (const UnitCost& unit : chunk.units) {
+        shortest = std::min(shortest, unit.fetch_s);
+        out += plan.microbatches() * unit.save_gradients_s;
+      }
+      const int64_t missing = static_cast<int64_t>(chunk.units.size()) -
+                              plan.offload().resident_units();
+      if (missing > 0) {
+        in +=
+            2.0 * plan.microbatches() * static_cast<double>(missing) * shortest;
+      }
+    }
+    longest = std::max({longest, in, out});
+  }
+  return longest;
+}
+
+}  // namespace
+
 double StepLowerBound(const Plan& plan, const PlanCosts& costs) {
   const std::vector<StageLocation> stages = StagesOf(plan);
   const bool halves =
@@ -34,6 +62,7 @@ double StepLowerBound(const Plan& plan, const PlanCosts& costs) {
     }
     before += chunk.forward_s + (halves ? 0 : chunk.backward_s);
   }
+  if (plan.has_offload()) bound = std::max(bound, CopySeconds(plan, costs));
   return bound + *std::max_element(update.begin(), update.end());
 }
 
@@ -82,6 +111,9 @@ class PipelineBound {
       for (size_t stage = 0; stage + 1 < stages_.size(); ++stage) {
         clip = std::max(clip, EndOfMessages(stage));
       }
+    }
+    if (plan_.has_offload()) {
+      clip = std::max(clip, CopySeconds(plan_, costs_));
     }
     return clip + costs_.cost.clip_s + end;
   }
@@ -267,34 +299,6 @@ double ArithmeticLowerBound(const ModelShape& model,
   return std::max(shared_out, n * largest);
 }
 
-int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp) {
-  const RankMemory& memory = costs.memory.ranks[pp];
-  const int64_t p = plan.grid().pp();
-  const int64_t n = plan.microbatches();
-  const int64_t v = plan.chunks_per_rank();
-  // Live microbatches, counted over all chunks.
-  int64_t live = 0;
-  switch (plan.schedule()) {
-    case Plan::GPIPE:
-      live = n;
-      break;
-    case Plan::INTERLEAVED:
-      live = std::min<int64_t>(
-          n * v, (v - 1) * plan.microbatch_group() + 2 * (p - 1 - pp) + 1);
-      break;
-    case Plan::ZB_V:
-      live = std::min(n, p);
-      break;
-    default:
-      live = std::min(n, p - pp);
-  }
-  int64_t least = memory.chunks.front().activation_bytes;
-  for (const ChunkMemory& chunk : memory.chunks) {
-    least = std::min(least, chunk.activation_bytes);
-  }
-  return memory.always.total() + live * least;
-}
-
 // The cluster with the fastest device on every node and the fastest link
 // between every two: no placement on the real one is faster.
 ClusterModel BestCase(const ClusterModel& cluster) {
@@ -315,6 +319,8 @@ ClusterModel BestCase(const ClusterModel& cluster) {
     node.slowdown = std::min(node.slowdown, other.slowdown);
     node.card_bytes_per_s =
         std::max(node.card_bytes_per_s, other.card_bytes_per_s);
+    node.host_memory_bytes_per_s =
+        std::max(node.host_memory_bytes_per_s, other.host_memory_bytes_per_s);
     const ClusterDevice& its = cluster.DeviceOfNode(i);
     device.achieved_bf16_flops =
         std::max(device.achieved_bf16_flops, its.achieved_bf16_flops);
@@ -324,6 +330,10 @@ ClusterModel BestCase(const ClusterModel& cluster) {
         std::max(device.achieved_fp64_flops, its.achieved_fp64_flops);
     device.memory_bytes_per_s =
         std::max(device.memory_bytes_per_s, its.memory_bytes_per_s);
+    device.to_device_bytes_per_s =
+        std::max(device.to_device_bytes_per_s, its.to_device_bytes_per_s);
+    device.to_host_bytes_per_s =
+        std::max(device.to_host_bytes_per_s, its.to_host_bytes_per_s);
     for (int32_t to = 0; to < cluster.num_nodes(); ++to) {
       if (to != i) take_faster(cluster.LinkBetweenNodes(i, to), link);
     }
@@ -335,6 +345,7 @@ ClusterModel BestCase(const ClusterModel& cluster) {
     other.link = node.link;
     other.slowdown = node.slowdown;
     other.card_bytes_per_s = node.card_bytes_per_s;
+    other.host_memory_bytes_per_s = node.host_memory_bytes_per_s;
   }
   std::fill(best.node_links.begin(), best.node_links.end(), link);
   return best;

@@ -35,6 +35,11 @@ double ArithmeticLowerBound(const ModelShape& model,
 // counts messages.
 int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp);
 
+// The same, of which a plan with offload needs so much beside the blocks that
+// stream through.
+int64_t PeakBytesBesideUnits(const Plan& plan, const PlanCosts& costs,
+                             int32_t pp);
+
 // The cluster with the fastest device on every node and the fastest link
 // between every two: no placement on the real one is faster.
 ClusterModel BestCase(const ClusterModel& cluster);

@@ -30,6 +30,10 @@ TEST(LowerBounds, AreBelowTheSimulation) {
       other.set_name("other");
       other.set_achieved_bf16_flops(other.achieved_bf16_flops() / 4);
       input.cluster.mutable_nodes(0)->set_device("other");
+      // Copies that hide and copies that do not, in and out.
+      input.cluster.mutable_devices(0)->set_to_device_bytes_per_s(2e9);
+      input.cluster.mutable_devices(1)->set_to_host_bytes_per_s(2e9);
+      input.options.space.offload = OffloadSearch::kToo;
       const auto cluster = ResolveCluster(input.cluster);
       ASSERT_TRUE(cluster.ok()) << cluster.status();
       double tightest = 0;

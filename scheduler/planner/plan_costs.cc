@@ -234,7 +234,8 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     const auto bucket = static_cast<int64_t>(plan_.gradient_bucket_bytes());
     const int64_t wanted = CeilDivide(StageParameters(stage) * 4, bucket);
     result.buckets.push_back(
-        reduces && traits_.overlap_gradients
+        plan_.has_offload() ? static_cast<int32_t>(plan_.stages(stage).blocks())
+        : reduces && traits_.overlap_gradients
             ? static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, kMaxBuckets))
             : 1);
   }
@@ -253,6 +254,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     result.memory.ranks.push_back(MemoryOf(pp, result.buckets));
     result.reduction_bytes.push_back(ReductionBytes(pp));
   }
+  std::vector<StageTimes> stage_times(num_stages);
   for (int32_t stage = 0; stage < num_stages; ++stage) {
     const auto [pp, index] = stages_[stage];
     const int32_t node = SlowestNode(replica, pp);
@@ -278,14 +280,17 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
       end.backward_weight_s = seconds.backward_weight_s;
       AddCollectives(collectives, rings[pp], /*recomputed=*/false, end);
       add(1, end);
+      return end;
     };
+    stage_times[stage] = {.again = again[pp], .kept = kept[pp]};
     if (stage == 0) {
-      add_end(SecondsOf(ModelPiece::kEmbedding, node),
-              EmbeddingCollectives(model_, split_));
+      stage_times[stage].embedding =
+          add_end(SecondsOf(ModelPiece::kEmbedding, node),
+                  EmbeddingCollectives(model_, split_));
     }
     if (stage == num_stages - 1) {
-      add_end(SecondsOf(ModelPiece::kHead, node),
-              HeadCollectives(model_, split_));
+      stage_times[stage].head = add_end(SecondsOf(ModelPiece::kHead, node),
+                                        HeadCollectives(model_, split_));
     }
     chunk.backward_input_s = chunk.backward_s - chunk.backward_weight_s;
     chunk.message_bytes =
@@ -300,6 +305,12 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     chunk.update_s = UpdateSeconds(parameters * own / buckets, node);
   }
   ChargeMessages(replica, result);
+  if (plan_.has_offload()) {
+    result.host_bytes.assign(pp_, 0);
+    for (int32_t stage = 0; stage < num_stages; ++stage) {
+      DivideIntoUnits(replica, stage, stage_times[stage], result);
+    }
+  }
   // A scalar's all-reduce by a tree.
   double latency = 0;
   for (const RingCost& ring : rings_->reduction) {

@@ -67,6 +67,9 @@ struct PlanCosts {
   // Of each pipeline rank when the last backward is over: what reductions of
   // all its buckets need.
   std::vector<int64_t> reduction_bytes;
+  // Of each pipeline rank's processes: what offload keeps on their host. Empty
+  // without it.
+  std::vector<int64_t> host_bytes;
 };
 
 // What depends on the grid, its placement and the shard group alone, for each
@@ -159,6 +162,11 @@ class PlanCoster {
     double backward_weight_s = 0;
     ChunkParts parts;
   };
+  // Blocks that run again in backward and others, and both ends of the model
+  // where the stage has them.
+  struct StageTimes {
+    BlockTime again, kept, embedding, head;
+  };
   // By device and piece; empty where nothing was measured.
   using Corrections = std::vector<
       std::array<std::optional<MeasuredCorrection>, kNumModelPieces>>;
@@ -199,6 +207,15 @@ class PlanCoster {
   void ChargeReductions(int32_t stage, PlanCosts& costs) const;
   // Makes room in the chunks of one replica for what messages cost them.
   void ChargeMessages(int32_t replica, PlanCosts& costs) const;
+  // The costs of a stage's units, whose sums are the chunk's.
+  void DivideIntoUnits(int32_t replica, int32_t stage, const StageTimes& times,
+                       PlanCosts& costs) const;
+  // Of a stage's blocks, how many keep less than everything for backward.
+  int64_t DroppingBlocks(int32_t stage) const;
+  int64_t BlockParametersOnRank() const;
+  int64_t BlockActivationBytes(bool dropped) const;
+  // From a rank whose blocks are all on the device to one that offloads them.
+  void OffloadMemory(int32_t pp, RankMemory& memory) const;
   // Of the plan's kind of recomputation, and without any.
   void MeasureParts();
   int64_t ReductionBytes(int32_t pp) const;

@@ -54,18 +54,21 @@ void PlanCoster::MeasureParts() {
                     : parts_;
 }
 
+int64_t PlanCoster::BlockParametersOnRank() const {
+  return parts_.has_value() ? parts_->block.parameters
+                            : BlockParametersPerRank(model_, split_.tp);
+}
+
 int64_t PlanCoster::StageParameters(int32_t stage) const {
   if (parts_.has_value()) {
-    int64_t parameters =
-        plan_.stages(stage).blocks() * parts_->block.parameters;
+    int64_t parameters = plan_.stages(stage).blocks() * BlockParametersOnRank();
     if (stage == 0) parameters += parts_->embedding.parameters;
     if (stage + 1 == static_cast<int32_t>(stages_.size())) {
       parameters += parts_->head.parameters;
     }
     return parameters;
   }
-  int64_t parameters =
-      plan_.stages(stage).blocks() * BlockParametersPerRank(model_, split_.tp);
+  int64_t parameters = plan_.stages(stage).blocks() * BlockParametersOnRank();
   const int32_t last = static_cast<int32_t>(stages_.size()) - 1;
   if (stage == 0) {
     parameters += CeilDivide(EmbeddingParameters(model_), split_.tp);
@@ -80,25 +83,36 @@ int64_t PlanCoster::StageParameters(int32_t stage) const {
   return parameters;
 }
 
+int64_t PlanCoster::DroppingBlocks(int32_t stage) const {
+  const int64_t blocks = plan_.stages(stage).blocks();
+  const int64_t dropped = plan_.recompute() == Plan::NONE ? 0 : blocks;
+  return plan_.has_recompute_blocks()
+             ? std::min<int64_t>(dropped, plan_.recompute_blocks())
+             : dropped;
+}
+
+int64_t PlanCoster::BlockActivationBytes(bool dropped) const {
+  if (parts_.has_value()) {
+    return (dropped ? parts_ : parts_kept_)->block.activation_bytes;
+  }
+  return ActivationBytes(model_, split_,
+                         dropped ? plan_.recompute() : Plan::NONE);
+}
+
 int64_t PlanCoster::ChunkActivationBytes(int32_t stage) const {
   const int64_t blocks = plan_.stages(stage).blocks();
-  int64_t dropped = plan_.recompute() == Plan::NONE ? 0 : blocks;
-  if (plan_.has_recompute_blocks()) {
-    dropped = std::min<int64_t>(dropped, plan_.recompute_blocks());
-  }
+  const int64_t dropped = DroppingBlocks(stage);
+  const int64_t of_blocks = dropped * BlockActivationBytes(true) +
+                            (blocks - dropped) * BlockActivationBytes(false);
   if (parts_.has_value()) {
-    int64_t bytes = parts_->chunk.activation_bytes +
-                    dropped * parts_->block.activation_bytes +
-                    (blocks - dropped) * parts_kept_->block.activation_bytes;
+    int64_t bytes = parts_->chunk.activation_bytes + of_blocks;
     if (stage == 0) bytes += parts_->embedding.activation_bytes;
     if (stage + 1 == static_cast<int32_t>(stages_.size())) {
       bytes += parts_->head.activation_bytes;
     }
     return bytes;
   }
-  int64_t bytes =
-      dropped * ActivationBytes(model_, split_, plan_.recompute()) +
-      (blocks - dropped) * ActivationBytes(model_, split_, Plan::NONE);
+  int64_t bytes = of_blocks;
   if (stage == 0) bytes += BoundaryBytes(model_, split_);
   if (stage + 1 == static_cast<int32_t>(stages_.size())) {
     // Input of the last norm and of the head; logits in fp32.
@@ -214,6 +228,7 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
                           ActivationBytes(model_, split_, plan_.recompute());
     }
   }
+  if (plan_.has_offload()) OffloadMemory(pp, memory);
   memory.limit_bytes = rings_->limit_bytes[pp];
   return memory;
 }

@@ -74,6 +74,15 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
         &Candidate::microbatch_group, factor * pp,
         [](Plan& plan, uint32_t value) { plan.set_microbatch_group(value); }));
   }
+  const auto resident =
+      static_cast<int32_t>(ranked.plan.offload().resident_units());
+  for (const int32_t units : {resident + 1, resident + 2, 2 * resident, most}) {
+    if (!ranked.plan.has_offload() || units > most) continue;
+    RETURN_IF_ERROR(attempt(&Candidate::resident_units, units,
+                            [](Plan& plan, uint32_t value) {
+                              plan.mutable_offload()->set_resident_units(value);
+                            }));
+  }
   return absl::OkStatus();
 }
 
@@ -115,8 +124,7 @@ absl::Status PlanRefinement::TakeIfFaster(const Plan& plan,
                                           RankedPlan& ranked) const {
   ASSIGN_OR_RETURN(Estimate estimate,
                    EstimatePlan(model_, cluster_, plan, traits_));
-  if (estimate.step_s < ranked.estimate.step_s &&
-      WorstOverflow(estimate).bytes <= 0) {
+  if (estimate.step_s < ranked.estimate.step_s && Fits(estimate)) {
     ranked.plan = plan;
     ranked.estimate = std::move(estimate);
   }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "scheduler/plan.h"
 #include "scheduler/planner/closed_forms.h"
 
 namespace trireme {
@@ -42,7 +43,9 @@ std::string Table(const std::vector<std::vector<std::string>>& rows,
 std::string PlanTable(const PlanReport& report) {
   std::vector<std::vector<std::string>> rows = {
       {"#", "step s", "samples/s", "MFU %", "compute", "again", "bubble", "tp",
-       "cp", "pp", "dp", "optimizer", "peak GB", "plan"}};
+       "cp", "pp", "dp", "copies", "optimizer", "peak GB", "plan"}};
+  const auto copies =
+      std::find(rows[0].begin(), rows[0].end(), "copies") - rows[0].begin();
   for (size_t i = 0; i < report.best.size(); ++i) {
     const Estimate& estimate = report.best[i].estimate;
     const StepParts& parts = estimate.parts;
@@ -59,8 +62,14 @@ std::string PlanTable(const PlanReport& report) {
          fmt::format("{:.1f}", 100 * estimate.mfu), share(parts.compute_s),
          share(parts.recompute_s), share(parts.bubble_s), share(parts.tp_s),
          share(parts.cp_s), share(parts.pp_s), share(parts.dp_s),
-         share(parts.optimizer_s), Gigabytes(peak),
+         share(parts.copy_s), share(parts.optimizer_s), Gigabytes(peak),
          ToText(report.best[i].candidate)});
+  }
+  const bool offloads = std::any_of(
+      report.best.begin(), report.best.end(),
+      [](const RankedPlan& ranked) { return ranked.plan.has_offload(); });
+  for (auto& row : rows) {
+    if (!offloads) row.erase(row.begin() + copies);
   }
   return Table(rows, rows.front().size() - 1);
 }
@@ -81,12 +90,41 @@ std::string MemoryTable(const RankedPlan& plan) {
   return Table(rows, rows.front().size());
 }
 
+std::string OffloadText(const PlannerInput& input, const RankedPlan& plan) {
+  if (!plan.plan.has_offload()) return "";
+  const Estimate& estimate = plan.estimate;
+  const std::vector<int64_t> blocks = BlocksOfRanks(plan.plan);
+  const auto part = [&](double seconds) {
+    return fmt::format("{:.4g} s ({:.1f} % of the step)", seconds,
+                       100 * seconds / estimate.step_s);
+  };
+  std::string text = fmt::format(
+      "offload: {} of {} blocks stay on a device; devices wait {} for copies "
+      "and {} for the optimizer on the host\n",
+      plan.plan.offload().resident_units(),
+      *std::max_element(blocks.begin(), blocks.end()),
+      part(estimate.parts.copy_s), part(estimate.parts.optimizer_s));
+  for (size_t node = 0; node < estimate.host_bytes.size(); ++node) {
+    if (estimate.host_bytes[node] == 0) continue;
+    const Cluster::Node& host = input.cluster.nodes(static_cast<int>(node));
+    text += fmt::format(
+        "  host {}: {} GB{}\n", host.name(),
+        Gigabytes(estimate.host_bytes[node]),
+        host.host_memory_bytes() == 0
+            ? ", of unknown memory"
+            : fmt::format(" of {}", Gigabytes(static_cast<int64_t>(
+                                        host.host_memory_bytes()))));
+  }
+  return text;
+}
+
 std::string VerdictSummary(const PlannerInput& input,
                            const PlanReport& report) {
   // The example of a verdict: the nearest to being chosen.
   std::map<VerdictCode, std::pair<int64_t, const Candidate*>> by_code;
   auto nearer = [](const Candidate& a, const Candidate& b) {
-    if (a.verdict == VerdictCode::kOutOfMemory) {
+    if (a.verdict == VerdictCode::kOutOfMemory ||
+        a.verdict == VerdictCode::kHostOutOfMemory) {
       return a.over_bytes < b.over_bytes;
     }
     return a.simulated != b.simulated ? a.simulated : a.step_s < b.step_s;

@@ -19,6 +19,10 @@ std::string PlanTable(const PlanReport& report);
 // left.
 std::string MemoryTable(const RankedPlan& plan);
 
+// With offload: what stays on the devices, how much of the step they wait for
+// copies and for the host, and what hosts hold; else empty.
+std::string OffloadText(const PlannerInput& input, const RankedPlan& plan);
+
 // How many candidates have which verdict, with one example in words each.
 std::string VerdictSummary(const PlannerInput& input, const PlanReport& report);
 

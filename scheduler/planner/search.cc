@@ -14,14 +14,16 @@
 #include "runtime/core/status.h"
 #include "scheduler/plan.h"
 #include "scheduler/planner/candidate_plan.h"
+#include "scheduler/planner/host_memory.h"
+#include "scheduler/planner/likely_seconds.h"
 #include "scheduler/planner/lower_bounds.h"
+#include "scheduler/planner/nothing_fits.h"
 #include "scheduler/planner/plan_refinement.h"
-#include "scheduler/validator.h"
+#include "scheduler/planner/resident_units.h"
 
 namespace trireme {
 namespace {
 
-constexpr double kGigabyte = 1e9;
 // Plans on which is tried what is not enumerated.
 constexpr size_t kImproved = 3;
 
@@ -54,19 +56,35 @@ class Search {
         refinement_(input.model, cluster, input.global_batch, input.traits) {}
 
   absl::StatusOr<PlanReport> Run() {
-    report_.candidates = EnumerateCandidates(
-        input_.model, cluster_, input_.global_batch, input_.options.space);
-    RETURN_IF_ERROR(Bound());
-    RETURN_IF_ERROR(SimulatePromising());
-    RETURN_IF_ERROR(PlaceBest());
-    RETURN_IF_ERROR(SearchExactly());
-    if (report_.best.empty()) return NothingFits();
+    CandidateSpace space = input_.options.space;
+    RETURN_IF_ERROR(Consider(space));
+    if (report_.best.empty() &&
+        space.offload == OffloadSearch::kWhereNothingFits) {
+      space.offload = OffloadSearch::kOnly;
+      RETURN_IF_ERROR(Consider(space));
+    }
+    if (report_.best.empty()) {
+      return NothingFits(input_, cluster_, report_.candidates);
+    }
     KeepBest();
     GiveVerdicts();
     return std::move(report_);
   }
 
  private:
+  // Those of `space`, beside those before, of which none fits.
+  absl::Status Consider(const CandidateSpace& space) {
+    const size_t first = report_.candidates.size();
+    const std::vector<Candidate> more =
+        EnumerateCandidates(input_.model, cluster_, input_.global_batch, space);
+    report_.candidates.insert(report_.candidates.end(), more.begin(),
+                              more.end());
+    RETURN_IF_ERROR(Bound(first));
+    RETURN_IF_ERROR(SimulatePromising());
+    RETURN_IF_ERROR(PlaceBest());
+    return SearchExactly();
+  }
+
   absl::StatusOr<Plan> UncutPlanOf(const Candidate& candidate) const {
     ASSIGN_OR_RETURN(Plan plan, UncutPlan(input_.model, cluster_,
                                           input_.global_batch, candidate));
@@ -94,9 +112,10 @@ class Search {
     return coster;
   }
 
-  absl::Status Bound() {
+  absl::Status Bound(size_t first) {
+    order_.clear();
     bounds_.resize(report_.candidates.size(), 0.0);
-    for (size_t i = 0; i < report_.candidates.size(); ++i) {
+    for (size_t i = first; i < report_.candidates.size(); ++i) {
       Candidate& candidate = report_.candidates[i];
       if (candidate.verdict != VerdictCode::kPending) continue;
       absl::StatusOr<Plan> found = UncutPlanOf(candidate);
@@ -108,6 +127,18 @@ class Search {
       const PlanCoster coster = CosterOf(plan);
       RETURN_IF_ERROR(cutter_.Cut(coster, plan));
       PlanCosts costs = coster.CostsOf(0);
+      if (candidate.offload) {
+        candidate.resident_units = ChooseResidentUnits(plan, costs);
+        plan.mutable_offload()->set_resident_units(
+            static_cast<uint32_t>(candidate.resident_units));
+        const HostOverflow host =
+            WorstHostOverflow(cluster_, plan, costs.host_bytes);
+        if (host.bytes > 0) {
+          candidate.verdict = VerdictCode::kHostOutOfMemory;
+          candidate.over_bytes = host.bytes;
+          continue;
+        }
+      }
       for (int32_t pp = 0; pp < candidate.pp; ++pp) {
         const int64_t over = PeakLowerBound(plan, costs, pp) -
                              costs.memory.ranks[pp].limit_bytes;
@@ -155,36 +186,6 @@ class Search {
     return StepLowerBound(plan, costs);
   }
 
-  // What the bound leaves out, roughly: messages that a round trip exposes, and
-  // gradients that no backward hides.
-  static double LikelySeconds(const Plan& plan, const PlanCosts& costs) {
-    double seconds = StepLowerBound(plan, costs);
-    const size_t ranks = costs.cost.chunks.size();
-    for (size_t pp = 0; pp + 1 < ranks && !costs.cost.links.empty(); ++pp) {
-      for (const size_t at : {pp * ranks + pp + 1, (pp + 1) * ranks + pp}) {
-        const LinkCost& link = costs.cost.links[at];
-        seconds +=
-            (link.latency_s +
-             static_cast<double>(costs.cost.chunks[pp][0].message_bytes) /
-                 link.bytes_per_s) *
-            plan.microbatches() / static_cast<double>(ranks) *
-            plan.chunks_per_rank();
-      }
-    }
-    double exposed = 0;
-    for (size_t pp = 0; pp < ranks; ++pp) {
-      double rank = 0;
-      for (const ChunkCost& chunk : costs.cost.chunks[pp]) {
-        const double reduce =
-            static_cast<double>(costs.buckets[pp]) * chunk.reduce_s;
-        rank += std::max(chunk.reduce_s, reduce - chunk.backward_s) +
-                static_cast<double>(costs.buckets[pp]) * chunk.gather_s;
-      }
-      exposed = std::max(exposed, rank);
-    }
-    return seconds + exposed;
-  }
-
   absl::Status SimulatePromising() {
     int64_t instructions = 0;
     for (const auto& [likely, index] : order_) {
@@ -196,9 +197,7 @@ class Search {
           continue;
         }
       }
-      ASSIGN_OR_RETURN(Plan plan, PlanOf(candidate));
-      ASSIGN_OR_RETURN(Estimate estimate, EstimatePlan(input_.model, cluster_,
-                                                       plan, input_.traits));
+      ASSIGN_OR_RETURN(const Estimate estimate, FittedEstimate(candidate));
       instructions += InstructionsOf(estimate.program);
       ++report_.simulated;
       candidate.simulated = true;
@@ -216,37 +215,21 @@ class Search {
     return absl::OkStatus();
   }
 
-  double WorstKept() const { return fastest_[input_.options.placed - 1].first; }
-
-  absl::Status NothingFits() {
-    const Candidate* nearest = nullptr;
-    for (const Candidate& candidate : report_.candidates) {
-      if (candidate.verdict != VerdictCode::kOutOfMemory) continue;
-      if (nearest == nullptr || candidate.over_bytes < nearest->over_bytes) {
-        nearest = &candidate;
+  // With fewer units on the device where what the bound leaves out (messages,
+  // and when which unit is there) is too much.
+  absl::StatusOr<Estimate> FittedEstimate(Candidate& candidate) {
+    while (true) {
+      ASSIGN_OR_RETURN(const Plan plan, PlanOf(candidate));
+      ASSIGN_OR_RETURN(Estimate estimate, EstimatePlan(input_.model, cluster_,
+                                                       plan, input_.traits));
+      if (candidate.resident_units <= 1 || WorstOverflow(estimate).bytes <= 0) {
+        return estimate;
       }
+      --candidate.resident_units;
     }
-    if (nearest == nullptr) {
-      return NotFound(
-          "planner: found no way to divide {} layers, {} heads, {} tokens and "
-          "a "
-          "global batch of {} over {} devices, expected one",
-          input_.model.layers, input_.model.heads, input_.model.tokens,
-          input_.global_batch, cluster_.num_ranks());
-    }
-    ASSIGN_OR_RETURN(const Plan plan, PlanOf(*nearest));
-    ASSIGN_OR_RETURN(const Estimate estimate,
-                     EstimatePlan(input_.model, cluster_, plan, input_.traits));
-    const absl::Status memory =
-        ValidateMemory(estimate.program, estimate.memory);
-    return ResourceExhausted(
-        "planner: found no plan that fits the devices' memory, expected one; "
-        "nearest, over by at least {:.1f} GB: {}{}",
-        static_cast<double>(nearest->over_bytes) / kGigabyte, ToText(*nearest),
-        memory.ok()
-            ? ""
-            : fmt::format(": pipeline {}", std::string(memory.message())));
   }
+
+  double WorstKept() const { return fastest_[input_.options.placed - 1].first; }
 
   absl::Status PlaceBest() {
     const auto placed = static_cast<size_t>(input_.options.placed);

@@ -70,6 +70,21 @@ expect_in profile.txt "GEMM"
 "$trireme" plan job.textproto --cluster measured.textproto > plan.txt
 expect_in plan.txt "CHOSEN"
 
+echo "== a plan that offloads: made, explained, not run"
+"$trireme" cluster describe --device RTX4090 --nodes 1 --devices_per_node 1 \
+  --out desk.textproto > cluster.txt
+"$trireme" plan job.textproto --cluster desk.textproto --offload only \
+  --charts offload_ --out offload.textproto > offload.txt
+expect_in offload.txt "stay on a device; devices wait"
+expect_in offload_timeline.svg "copy in"
+"$trireme" plan job.textproto --cluster desk.textproto --why offload=true \
+  > plan.txt
+expect_in plan.txt "evaluated: DOMINATED(by"
+if "$trireme" train job.textproto --plan offload.textproto --out offload_run \
+  2> error.txt; then fail "an offload run"; fi
+expect_in error.txt "offload.textproto:"
+expect_in error.txt "cannot carry them out yet"
+
 echo "== mistakes"
 if "$trireme" plan job.textproto 2> error.txt; then fail "no cluster"; fi
 expect_in error.txt "--cluster"

@@ -1,0 +1,20 @@
+// How many blocks of a plan with offload should stay on a device.
+
+#ifndef TRIREME_SCHEDULER_PLANNER_RESIDENT_UNITS_H_
+#define TRIREME_SCHEDULER_PLANNER_RESIDENT_UNITS_H_
+
+#include <cstdint>
+
+#include "scheduler/plan.pb.h"
+#include "scheduler/planner/plan_costs.h"
+
+namespace trireme {
+
+// Of each pipeline rank: the fewest with which copies hide behind compute, or
+// where these do not fit the most that do; at least 1. `costs`: of the plan
+// with any number.
+int32_t ChooseResidentUnits(const Plan& plan, const PlanCosts& costs);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PLANNER_RESIDENT_UNITS_H_
