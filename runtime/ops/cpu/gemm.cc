@@ -9,6 +9,7 @@
 #include "absl/hash/hash.h"
 #include "fmt/format.h"
 #include "runtime/core/log.h"
+#include "runtime/ops/cpu/bfloat16_gemm.h"
 #include "runtime/ops/cpu/gemm_fp64.h"
 #include "runtime/ops/cpu/onednn_gemm.h"
 
@@ -21,6 +22,7 @@ class GemmCache {
   const Gemm& Get(const GemmSpec& spec) {
     std::lock_guard<std::mutex> lock(mutex_);
     std::unique_ptr<Gemm>& gemm = gemms_[spec];
+    if (gemm == nullptr) gemm = MakeBFloat16Gemm(spec);
     if (gemm == nullptr) {
       gemm = spec.dtype == DType::kFloat64 ? MakeFp64Gemm(spec)
                                            : MakeOneDnnGemm(spec);

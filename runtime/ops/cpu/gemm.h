@@ -6,7 +6,8 @@
 // Problems are described by strides, so that operands may be transposed, views
 // into wider tensors, or shared by the batch (batch stride 0). bf16 and fp32 go
 // to oneDNN (bf16 through fp32 where the processor has no bf16 arithmetic, fp16
-// always), fp64 to OpenBLAS.
+// always), most bf16 to a kernel of our own where the processor has dot
+// products of bf16 pairs but no matrix unit, fp64 to OpenBLAS.
 //
 // Preparing finds the fastest kernel and says how much workspace it needs;
 // code is generated at the first run, so that a dry run pays for none. The same
