@@ -1,5 +1,6 @@
 #include "runtime/ops/cpu/attention.h"
 #include "runtime/ops/cpu/attention_blocks.h"
+#include "runtime/ops/cpu/bfloat16_attention.h"
 
 namespace trireme {
 namespace {
@@ -252,6 +253,9 @@ class Backward {
 int64_t AttentionBackwardWorkspace(const AttentionProblem& problem,
                                    const AttentionOperands& operands,
                                    const AttentionGradients& gradients) {
+  if (HasBFloat16Attention(problem)) {
+    return BFloat16AttentionBackwardWorkspace(problem);
+  }
   return DispatchFloating(problem.dtype, [&]<typename T>(T) {
     return Backward<T>(problem, operands, gradients).workspace_bytes();
   });
@@ -261,6 +265,10 @@ void AttentionBackwardCpu(const AttentionProblem& problem,
                           const AttentionOperands& operands,
                           const AttentionGradients& gradients,
                           void* workspace) {
+  if (HasBFloat16Attention(problem)) {
+    BFloat16AttentionBackward(problem, operands, gradients, workspace);
+    return;
+  }
   DispatchFloating(problem.dtype, [&]<typename T>(T) {
     Backward<T>(problem, operands, gradients).Run(workspace);
   });

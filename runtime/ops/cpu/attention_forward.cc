@@ -4,6 +4,7 @@
 #include "runtime/core/log.h"
 #include "runtime/ops/cpu/attention.h"
 #include "runtime/ops/cpu/attention_blocks.h"
+#include "runtime/ops/cpu/bfloat16_attention.h"
 
 namespace trireme {
 namespace {
@@ -184,6 +185,9 @@ class Forward {
 
 int64_t AttentionForwardWorkspace(const AttentionProblem& problem,
                                   const AttentionOperands& operands) {
+  if (HasBFloat16Attention(problem)) {
+    return BFloat16AttentionForwardWorkspace(problem);
+  }
   return DispatchFloating(problem.dtype, [&]<typename T>(T) {
     return Forward<T>(problem, operands).workspace_bytes();
   });
@@ -191,6 +195,10 @@ int64_t AttentionForwardWorkspace(const AttentionProblem& problem,
 
 void AttentionForwardCpu(const AttentionProblem& problem,
                          const AttentionOperands& operands, void* workspace) {
+  if (HasBFloat16Attention(problem)) {
+    BFloat16AttentionForward(problem, operands, workspace);
+    return;
+  }
   DispatchFloating(problem.dtype, [&]<typename T>(T) {
     Forward<T>(problem, operands).Run(workspace);
   });
