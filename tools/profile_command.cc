@@ -19,7 +19,7 @@
 #include "trainer/job.h"
 #include "trainer/job_file.h"
 #include "trainer/memory_limit.h"
-#include "trainer/profile_cluster.h"
+#include "trainer/profile/profile_cluster.h"
 
 namespace trireme {
 namespace {

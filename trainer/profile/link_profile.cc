@@ -1,10 +1,10 @@
-#include "trainer/link_profile.h"
+#include "trainer/profile/link_profile.h"
 
 #include <algorithm>
 #include <chrono>
 #include <numeric>
 
-#include "trainer/profile_statistics.h"
+#include "trainer/profile/profile_statistics.h"
 
 namespace trireme {
 namespace {

@@ -1,4 +1,4 @@
-#include "trainer/profile_statistics.h"
+#include "trainer/profile/profile_statistics.h"
 
 #include <algorithm>
 #include <chrono>
@@ -22,6 +22,11 @@ std::vector<double> TimesOf(int repetitions, const std::function<void()>& run) {
   std::vector<double> times;
   for (int i = 0; i < repetitions; ++i) times.push_back(SecondsOf(run));
   return times;
+}
+
+int RepetitionsWithin(double within_s, double once_s, int most) {
+  return static_cast<int>(
+      std::clamp<double>(within_s / once_s, std::min(3, most), most));
 }
 
 std::vector<std::vector<double>> GatherRows(Device& device, Communicator& world,

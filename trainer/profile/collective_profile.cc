@@ -1,4 +1,4 @@
-#include "trainer/collective_profile.h"
+#include "trainer/profile/collective_profile.h"
 
 #include <algorithm>
 #include <memory>
@@ -6,7 +6,7 @@
 #include <set>
 
 #include "fmt/format.h"
-#include "trainer/profile_statistics.h"
+#include "trainer/profile/profile_statistics.h"
 
 namespace trireme {
 namespace {
@@ -66,9 +66,8 @@ int Repetitions(const CollectiveProfileOptions& options,
   const Tensor slowest = Tensor::FromValues<double>(
       device, {1}, {{once_s}}, MemoryCategory::kCommunication, "profile");
   group.AllReduce(slowest, ReduceOp::kMax, "profile").Wait();
-  const double fit = options.most_s / slowest.ToVector<double>().front();
-  return static_cast<int>(std::clamp<double>(
-      fit, std::min(3, options.repetitions), options.repetitions));
+  return RepetitionsWithin(options.most_s, slowest.ToVector<double>().front(),
+                           options.repetitions);
 }
 
 struct Timing {

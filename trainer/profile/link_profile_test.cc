@@ -1,4 +1,4 @@
-#include "trainer/link_profile.h"
+#include "trainer/profile/link_profile.h"
 
 #include <mutex>
 #include <numeric>

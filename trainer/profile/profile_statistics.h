@@ -1,8 +1,8 @@
 // Repeated timings, and figures of all ranks in one place: what the profilers
 // share.
 
-#ifndef TRIREME_TRAINER_PROFILE_STATISTICS_H_
-#define TRIREME_TRAINER_PROFILE_STATISTICS_H_
+#ifndef TRIREME_TRAINER_PROFILE_PROFILE_STATISTICS_H_
+#define TRIREME_TRAINER_PROFILE_PROFILE_STATISTICS_H_
 
 #include <functional>
 #include <vector>
@@ -21,10 +21,14 @@ double SecondsOf(const std::function<void()>& run);
 // Seconds of each of `repetitions` runs, after one that does not count.
 std::vector<double> TimesOf(int repetitions, const std::function<void()>& run);
 
+// How often to repeat what takes once_s, so that all takes about within_s: at
+// most `most` times, and three times (or `most`) however long it takes.
+int RepetitionsWithin(double within_s, double once_s, int most);
+
 // rows[rank]: every rank's values, as many from each. Collective.
 std::vector<std::vector<double>> GatherRows(Device& device, Communicator& world,
                                             const std::vector<double>& own);
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_PROFILE_STATISTICS_H_
+#endif  // TRIREME_TRAINER_PROFILE_PROFILE_STATISTICS_H_

@@ -1,4 +1,4 @@
-#include "trainer/profile_cluster.h"
+#include "trainer/profile/profile_cluster.h"
 
 #include <algorithm>
 #include <memory>
@@ -19,7 +19,7 @@
 #include "scheduler/planner/plan_costs.h"
 #include "trainer/job.h"
 #include "trainer/model_shape_of.h"
-#include "trainer/piece_times.h"
+#include "trainer/profile/piece_times.h"
 
 namespace trireme {
 namespace {

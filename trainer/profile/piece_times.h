@@ -1,8 +1,8 @@
 // Times the pieces of a job's model (block, embedding, head) as one rank of a
 // sharded model computes them, without the other ranks.
 
-#ifndef TRIREME_TRAINER_PIECE_TIMES_H_
-#define TRIREME_TRAINER_PIECE_TIMES_H_
+#ifndef TRIREME_TRAINER_PROFILE_PIECE_TIMES_H_
+#define TRIREME_TRAINER_PROFILE_PIECE_TIMES_H_
 
 #include <string>
 #include <vector>
@@ -68,4 +68,4 @@ std::vector<NodePieceSeconds> TimePieces(const TrainingSetup& setup,
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_PIECE_TIMES_H_
+#endif  // TRIREME_TRAINER_PROFILE_PIECE_TIMES_H_

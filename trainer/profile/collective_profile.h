@@ -1,8 +1,8 @@
 // Times collectives among groups of a job's ranks of every shape that a plan's
 // grid may have.
 
-#ifndef TRIREME_TRAINER_COLLECTIVE_PROFILE_H_
-#define TRIREME_TRAINER_COLLECTIVE_PROFILE_H_
+#ifndef TRIREME_TRAINER_PROFILE_COLLECTIVE_PROFILE_H_
+#define TRIREME_TRAINER_PROFILE_COLLECTIVE_PROFILE_H_
 
 #include <cstdint>
 #include <span>
@@ -66,4 +66,4 @@ std::vector<CollectiveMeasurement> MeasureCollectives(
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_COLLECTIVE_PROFILE_H_
+#endif  // TRIREME_TRAINER_PROFILE_COLLECTIVE_PROFILE_H_

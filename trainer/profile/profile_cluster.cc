@@ -1,4 +1,4 @@
-#include "trainer/profile_cluster.h"
+#include "trainer/profile/profile_cluster.h"
 
 #include <algorithm>
 #include <array>
@@ -15,10 +15,10 @@
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/collectives.h"
 #include "scheduler/planner/measured_times.h"
-#include "trainer/memory_profile.h"
 #include "trainer/model_shape_of.h"
-#include "trainer/piece_times.h"
-#include "trainer/profile_statistics.h"
+#include "trainer/profile/memory_profile.h"
+#include "trainer/profile/piece_times.h"
+#include "trainer/profile/profile_statistics.h"
 
 namespace trireme {
 namespace {

@@ -1,4 +1,4 @@
-#include "trainer/memory_profile.h"
+#include "trainer/profile/memory_profile.h"
 
 #include <malloc.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 // What a process needs beside its arena.
 
-#ifndef TRIREME_TRAINER_MEMORY_PROFILE_H_
-#define TRIREME_TRAINER_MEMORY_PROFILE_H_
+#ifndef TRIREME_TRAINER_PROFILE_MEMORY_PROFILE_H_
+#define TRIREME_TRAINER_PROFILE_MEMORY_PROFILE_H_
 
 #include <cstdint>
 
@@ -24,4 +24,4 @@ ProcessMemory MeasureProcessMemory(Device& device,
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_MEMORY_PROFILE_H_
+#endif  // TRIREME_TRAINER_PROFILE_MEMORY_PROFILE_H_

@@ -1,7 +1,7 @@
 // Measures the links between a job's ranks.
 
-#ifndef TRIREME_TRAINER_LINK_PROFILE_H_
-#define TRIREME_TRAINER_LINK_PROFILE_H_
+#ifndef TRIREME_TRAINER_PROFILE_LINK_PROFILE_H_
+#define TRIREME_TRAINER_PROFILE_LINK_PROFILE_H_
 
 #include <cstdint>
 #include <map>
@@ -61,4 +61,4 @@ LinkMeasurements MeasureLinks(const LinkProfileOptions& options, Device& device,
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_LINK_PROFILE_H_
+#endif  // TRIREME_TRAINER_PROFILE_LINK_PROFILE_H_

@@ -1,4 +1,4 @@
-#include "trainer/piece_times.h"
+#include "trainer/profile/piece_times.h"
 
 #include <algorithm>
 #include <array>
@@ -18,7 +18,7 @@
 #include "runtime/comm/stand_in.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
-#include "trainer/profile_statistics.h"
+#include "trainer/profile/profile_statistics.h"
 
 namespace trireme {
 namespace {

@@ -1,8 +1,8 @@
 // Measures the machines and links that a job's ranks run on, as a Cluster for
 // the planner.
 
-#ifndef TRIREME_TRAINER_PROFILE_CLUSTER_H_
-#define TRIREME_TRAINER_PROFILE_CLUSTER_H_
+#ifndef TRIREME_TRAINER_PROFILE_PROFILE_CLUSTER_H_
+#define TRIREME_TRAINER_PROFILE_PROFILE_CLUSTER_H_
 
 #include <cstdint>
 #include <string>
@@ -11,8 +11,8 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/device/device.h"
 #include "scheduler/cluster.pb.h"
-#include "trainer/collective_profile.h"
-#include "trainer/link_profile.h"
+#include "trainer/profile/collective_profile.h"
+#include "trainer/profile/link_profile.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {
@@ -56,4 +56,4 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_PROFILE_CLUSTER_H_
+#endif  // TRIREME_TRAINER_PROFILE_PROFILE_CLUSTER_H_
