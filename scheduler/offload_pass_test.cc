@@ -175,6 +175,8 @@ TEST(OffloadPass, ABackwardWaitsForAGradientBuffer) {
                 {.forward_s = 1, .backward_s = 2, .save_gradients_s = 3}));
   // The first backward ends at 26; from then on gradients leave without pause.
   EXPECT_NEAR(simulation.step_s, 24 + 2 + 24 * 3, 1e-9);
+  // The last backward starts when the gradients of the last but two have left.
+  EXPECT_NEAR(PassSeconds(program, simulation), 24 + 2 + 22 * 3 + 2, 1e-9);
 }
 
 TEST(OffloadPass, ADeviceHoldsAsManyUnitsAsThePlanSays) {

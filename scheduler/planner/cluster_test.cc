@@ -31,6 +31,23 @@ TEST(Cluster, EveryPresetResolves) {
   EXPECT_FALSE(DescribeCluster({.device = "A1000"}).ok());
 }
 
+// What a plan with offload goes by.
+TEST(Cluster, HostsHaveARateAndWhereItIsKnownASize) {
+  const auto a100 = ResolveCluster(Described({.devices_per_node = 4}));
+  ASSERT_TRUE(a100.ok()) << a100.status();
+  // Half a DGX: 1 TB, eight channels of DDR4-3200, of which 85 % are reached.
+  EXPECT_EQ(a100->nodes[0].host_memory_bytes, 1'000'000'000'000);
+  EXPECT_NEAR(a100->nodes[0].host_memory_bytes_per_s, 0.85 * 8 * 25.6e9, 1);
+  Cluster desk = Described({.device = "RTX4090", .devices_per_node = 1});
+  const auto known = ResolveCluster(desk);
+  ASSERT_TRUE(known.ok()) << known.status();
+  EXPECT_EQ(known->nodes[0].host_memory_bytes, 0);
+  EXPECT_NEAR(known->nodes[0].host_memory_bytes_per_s, 0.85 * 2 * 44.8e9, 1);
+  EXPECT_NEAR(known->devices[0].to_device_bytes_per_s, 0.84 * 32e9, 1);
+  desk.mutable_nodes(0)->clear_host_memory_bytes_per_s();
+  EXPECT_EQ(ResolveCluster(desk)->nodes[0].host_memory_bytes_per_s, 50e9);
+}
+
 // Eight devices behind one card get an eighth of it each.
 TEST(Cluster, ASharedCardIsDivided) {
   const ClusterLink shared = {
