@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
+#include <map>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -19,7 +22,8 @@ constexpr double kPlot = kWidth - kLeft - kRight;
 constexpr double kLane = 30;        // of compute
 constexpr double kSubLane = 6;      // of collectives, and of copies
 constexpr double kGap = 8;          // between lanes
-constexpr double kNarrowest = 0.2;  // pixels; less is not drawn
+constexpr double kNarrowest = 0.2;  // pixels; less is not drawn alone
+constexpr double kTogether = 2;     // pixels between what is drawn together
 
 // A number of colours that differ in hue at like brightness; microbatches
 // repeat them.
@@ -126,11 +130,12 @@ class Svg {
         x, y, width, height, fill, more);
   }
   void Titled(double x, double y, double width, double height,
-              std::string_view fill, std::string_view title) {
+              std::string_view fill, std::string_view title,
+              std::string_view more = "") {
     text_ += fmt::format(
         "<rect x=\"{:.2f}\" y=\"{:.2f}\" width=\"{:.2f}\" height=\"{:.2f}\" "
-        "fill=\"{}\"><title>{}</title></rect>\n",
-        x, y, width, height, fill, Escaped(title));
+        "fill=\"{}\"{}><title>{}</title></rect>\n",
+        x, y, width, height, fill, more, Escaped(title));
   }
   void Text(double x, double y, std::string_view text, std::string_view anchor,
             std::string_view more = "") {
@@ -187,6 +192,50 @@ void TimeAxis(Svg& svg, double end_s, double bottom) {
            "end", "fill=\"#6a707a\"");
 }
 
+// What is too narrow to be drawn alone: neighbours of one kind on a lane as one
+// rectangle, the paler the less of its time they take.
+class NarrowOnes {
+ public:
+  NarrowOnes(Svg& svg, double y, double height)
+      : svg_(svg), y_(y), height_(height) {}
+  ~NarrowOnes() { Draw(); }
+  NarrowOnes(const NarrowOnes&) = delete;
+  NarrowOnes& operator=(const NarrowOnes&) = delete;
+
+  void Add(double x, double width, InstructionKind kind,
+           const std::string& colour) {
+    if (count_ > 0 && (colour != colour_ || x > end_ + kTogether)) Draw();
+    if (count_ == 0) {
+      begin_ = x;
+      kind_ = kind;
+      colour_ = colour;
+    }
+    end_ = x + width;
+    busy_ += width;
+    ++count_;
+  }
+
+ private:
+  void Draw() {
+    if (count_ > 0 && busy_ >= kNarrowest) {
+      svg_.Titled(
+          begin_, y_, end_ - begin_, height_, colour_,
+          fmt::format("{} times {}", count_, InstructionKindName(kind_)),
+          fmt::format(" fill-opacity=\"{:.2f}\"",
+                      std::max(0.15, busy_ / (end_ - begin_))));
+    }
+    count_ = 0;
+    busy_ = 0;
+  }
+
+  Svg& svg_;
+  const double y_, height_;
+  int64_t count_ = 0;
+  double begin_ = 0, end_ = 0, busy_ = 0;
+  InstructionKind kind_ = InstructionKind::kForward;
+  std::string colour_;
+};
+
 // Below its compute, from top to bottom.
 std::vector<Resource> SubLanesOf(const Program& program) {
   if (!program.offload.has_value()) return {Resource::kCommunication};
@@ -239,27 +288,35 @@ std::string TimelineSvg(const Program& program, const Simulation& simulation,
              "end");
     svg.Rect(kLeft, y, kPlot, kLane, "#f1f3f5");
     const std::vector<Instruction>& list = program.ranks[rank];
+    std::map<Resource, NarrowOnes> narrow;
     for (size_t i = 0; i < list.size(); ++i) {
       const Instruction& instruction = list[i];
       const Interval& interval = simulation.times[rank][i];
       const double width = (interval.end_s - interval.start_s) * scale;
-      if (width < kNarrowest) continue;
-      const bool compute = instruction.resource == Resource::kCompute;
+      const Resource resource = instruction.resource;
+      const bool compute = resource == Resource::kCompute;
       const auto sub_lane =
-          std::find(sub_lanes.begin(), sub_lanes.end(), instruction.resource);
+          std::find(sub_lanes.begin(), sub_lanes.end(), resource);
       const bool message = instruction.kind == InstructionKind::kSend ||
                            instruction.kind == InstructionKind::kRecv;
       if (message || (!compute && sub_lane == sub_lanes.end())) continue;
-      const double below =
-          kLane + 1 +
-          kSubLane * static_cast<double>(sub_lane - sub_lanes.begin());
+      const double top =
+          compute ? y
+                  : y + kLane + 1 +
+                        kSubLane *
+                            static_cast<double>(sub_lane - sub_lanes.begin());
+      const double height = compute ? kLane : kSubLane;
       const double x = kLeft + interval.start_s * scale;
+      const std::string colour =
+          ColourOf(instruction.kind, instruction.microbatch);
+      if (width < kNarrowest) {
+        narrow.try_emplace(resource, svg, top, height)
+            .first->second.Add(x, width, instruction.kind, colour);
+        continue;
+      }
       // A hair of white between neighbours.
       const double inset = width > 3 ? 0.5 : 0;
-      svg.Titled(x, compute ? y : y + below, width - inset,
-                 compute ? kLane : kSubLane,
-                 ColourOf(instruction.kind, instruction.microbatch),
-                 ToText(instruction));
+      svg.Titled(x, top, width - inset, height, colour, ToText(instruction));
       if (compute && instruction.microbatch >= 0 && width > 16) {
         const bool light = instruction.kind == InstructionKind::kForward;
         svg.Text(x + width / 2, y + kLane / 2 + 4,

@@ -342,6 +342,12 @@ TEST(Offload, TheTimelineHasLanesForCopies) {
         "<title>Update chunk=0 bucket=0 unit=23</title>"}) {
     EXPECT_NE(offloaded.find(part), std::string::npos) << part;
   }
+  // Copies too short to be seen one by one are drawn together.
+  input.global_batch *= 64;
+  const Estimate longer = Estimated(input, Offloaded(2, 4));
+  const std::string many = TimelineSvg(longer.program, longer.simulation, "");
+  EXPECT_EQ(many.find("<title>Fetch chunk=0"), std::string::npos);
+  EXPECT_NE(many.find(" times Fetch</title>"), std::string::npos);
   input.model.layers = 8;
   Candidate resident;
   resident.microbatch_size = 4;
