@@ -126,9 +126,8 @@ void PlanCoster::AddCollectives(const std::vector<BlockCollective>& collectives,
   time.parts.cp_s += forward + backward;
 }
 
-void PlanCoster::AddSharding(int32_t pp, BlockTime& time) const {
+void PlanCoster::AddSharding(const RingCost& ring, BlockTime& time) const {
   if (!ShardsGradients()) return;
-  const RingCost& ring = rings_->shards[pp];
   const auto parameters =
       static_cast<double>(BlockParametersPerRank(model_, tp_));
   const double gather =
@@ -168,7 +167,7 @@ PlanCoster::BlockTime PlanCoster::TimeOfBlock(int32_t replica, int32_t pp,
                                               const BlockRings& rings) const {
   BlockTime time = ArithmeticOfBlock(SlowestNode(replica, pp), recomputed);
   AddCollectives(block_collectives_, rings, recomputed, time);
-  AddSharding(pp, time);
+  AddSharding(rings_->shards[pp], time);
   return time;
 }
 
@@ -208,7 +207,7 @@ PartitionCosts PlanCoster::BlockTimes() const {
   for (int32_t pp = 0; pp < (alike ? 1 : pp_); ++pp) {
     BlockTime block = ArithmeticOfBlock(slowest[pp], recomputed);
     AddCollectives(block_collectives_, rings, recomputed, block);
-    AddSharding(pp, block);
+    AddSharding(rings_->shards[pp], block);
     blocks.push_back(block.forward_s + block.backward_s);
     if (blocks[pp] < blocks[fastest]) fastest = pp;
   }
@@ -226,18 +225,27 @@ PartitionCosts PlanCoster::BlockTimes() const {
   return costs;
 }
 
+int32_t PlanCoster::BucketsOf(int32_t stage) const {
+  if (plan_.has_offload()) {
+    return static_cast<int32_t>(plan_.stages(stage).blocks());
+  }
+  if (dp_ * cp_ == 1 || !traits_.overlap_gradients) return 1;
+  const auto bucket = static_cast<int64_t>(plan_.gradient_bucket_bytes());
+  const int64_t wanted = CeilDivide(StageParameters(stage) * 4, bucket);
+  return static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, kMaxBuckets));
+}
+
+double PlanCoster::OwnParameters(int32_t stage) const {
+  const auto sharers = static_cast<double>(
+      plan_.sharding() == Plan::REPLICATED ? 1 : plan_.shard_group());
+  return static_cast<double>(StageParameters(stage)) / sharers;
+}
+
 PlanCosts PlanCoster::CostsOf(int32_t replica) const {
   PlanCosts result;
   const auto num_stages = static_cast<int32_t>(stages_.size());
-  const bool reduces = dp_ * cp_ > 1;
   for (int32_t stage = 0; stage < num_stages; ++stage) {
-    const auto bucket = static_cast<int64_t>(plan_.gradient_bucket_bytes());
-    const int64_t wanted = CeilDivide(StageParameters(stage) * 4, bucket);
-    result.buckets.push_back(
-        plan_.has_offload() ? static_cast<int32_t>(plan_.stages(stage).blocks())
-        : reduces && traits_.overlap_gradients
-            ? static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, kMaxBuckets))
-            : 1);
+    result.buckets.push_back(BucketsOf(stage));
   }
   result.cost.chunks.resize(pp_);
   result.parts.resize(pp_);
@@ -297,12 +305,9 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
         MessageBytes(model_, split_, traits_.scatter_messages);
 
     ChargeReductions(stage, result);
-    const auto parameters = static_cast<double>(StageParameters(stage));
-    const auto buckets = static_cast<double>(result.buckets[stage]);
-    const auto sharded = static_cast<double>(plan_.shard_group());
-    const double own =
-        plan_.sharding() == Plan::REPLICATED ? 1.0 : 1.0 / sharded;
-    chunk.update_s = UpdateSeconds(parameters * own / buckets, node);
+    chunk.update_s = UpdateSeconds(
+        OwnParameters(stage) / static_cast<double>(result.buckets[stage]),
+        node);
   }
   ChargeMessages(replica, result);
   if (plan_.has_offload()) {

@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -89,6 +90,12 @@ struct PlanRings {
   friend bool operator==(const PlanRings&, const PlanRings&) = default;
 };
 
+// Of one pipeline rank: as PlanRings has them.
+struct StageRings {
+  RingCost reduction;
+  RingCost shards;
+};
+
 // The slowest group of each kind that the ranks of one stage of one replica
 // form; one member where there is none.
 struct BlockRings {
@@ -113,6 +120,28 @@ struct DeviceArithmetic {
   ArithmeticSeconds head;
   // Of the optimizer, for one parameter.
   double update_s = 0;
+};
+
+// Seconds of one microbatch on the ranks of one stage of one replica, with the
+// collectives of tensor and context parallelism.
+struct ReplicaSeconds {
+  // With the plan's recomputation, where that is of all blocks.
+  ArithmeticSeconds block;
+  ArithmeticSeconds embedding;
+  ArithmeticSeconds head;
+  int32_t slowest_node = 0;
+};
+
+// What follows the last backward of a stage.
+struct StageEnd {
+  int32_t buckets = 1;
+  // Of each bucket; and of one without any bytes.
+  double reduce_s = 0;
+  double gather_s = 0;
+  double reduce_latency_s = 0;
+  double gather_latency_s = 0;
+  // That each rank updates.
+  double parameters = 0;
 };
 
 // Measured times relative to what FLOPs and rates give.
@@ -155,6 +184,17 @@ class PlanCoster {
   // pipeline rank is as slow as the slowest of its devices over all replicas.
   PartitionCosts BlockTimes() const;
 
+  // Of parts of the plan, where its placement has them now: that may change
+  // too, for these alone. They do not depend on rings().
+  StageRings RingsOfStage(int32_t pp) const;
+  ReplicaSeconds SecondsOfReplica(int32_t replica, int32_t pp) const;
+  LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
+  // A block's seconds with what sharded gradients and parameters add.
+  ArithmeticSeconds WithSharding(const ArithmeticSeconds& block,
+                                 const RingCost& shards) const;
+  // Of so many blocks as the plan's stage has now.
+  StageEnd EndOfStage(int32_t stage, const StageRings& rings) const;
+
  private:
   struct BlockTime {
     double forward_s = 0;
@@ -172,6 +212,11 @@ class PlanCoster {
       std::array<std::optional<MeasuredCorrection>, kNumModelPieces>>;
 
   PlanRings MakeRings() const;
+  // Adds what groups occupy; null: nobody asks.
+  StageRings MakeStageRings(int32_t pp, std::map<int32_t, double>* occupied,
+                            std::map<int32_t, double>* shards_occupied) const;
+  // Of rank `i` of the stage.
+  int32_t NodeOf(int32_t i, int32_t pp) const;
   int32_t Physical(int64_t tp, int64_t cp, int64_t dp, int64_t pp) const;
   BlockRings RingsOf(int32_t replica, int32_t pp) const;
   // Compute and communication of one block on the ranks of (replica, pp).
@@ -199,8 +244,24 @@ class PlanCoster {
                       const BlockRings& rings, bool recomputed,
                       BlockTime& time) const;
   // And for those of sharded gradients and parameters.
-  void AddSharding(int32_t pp, BlockTime& time) const;
-  LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
+  void AddSharding(const RingCost& ring, BlockTime& time) const;
+  int32_t BucketsOf(int32_t stage) const;
+  // That each rank of the stage updates.
+  double OwnParameters(int32_t stage) const;
+  // Of one bucket.
+  struct BucketBytes {
+    double gradients = 0;
+    double weights = 0;
+  };
+  struct BucketSeconds {
+    double reduce_s = 0;
+    double gather_s = 0;
+  };
+  BucketBytes BucketBytesOf(int32_t stage, int32_t buckets) const;
+  BucketSeconds ReductionOf(const BucketBytes& bytes, const RingCost& reduction,
+                            const RingCost& shards) const;
+  // Of sharded states, of which several ranks hold each part.
+  bool SumsShardCopies() const;
   int64_t StageParameters(int32_t stage) const;
   int64_t ChunkActivationBytes(int32_t stage) const;
   // What the reductions and gathers of a stage's buckets take and occupy.

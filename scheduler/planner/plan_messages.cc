@@ -11,23 +11,19 @@ namespace trireme {
 
 LinkCost PlanCoster::HopOf(int32_t replica, int32_t from_pp,
                            int32_t to_pp) const {
-  auto node_of = [&](int32_t i, int32_t pp) {
-    return cluster_
-        .node_of_rank[PhysicalRankOf(plan_, i + tp_ * cp_ * dp_ * pp)];
-  };
   const int32_t first = tp_ * cp_ * replica;
   const int32_t end = first + tp_ * cp_;
   LinkCost slowest;
   for (int32_t i = first; i < end; ++i) {
-    const int32_t from = node_of(i, from_pp);
-    const int32_t to = node_of(i, to_pp);
+    const int32_t from = NodeOf(i, from_pp);
+    const int32_t to = NodeOf(i, to_pp);
     const ClusterLink& link = cluster_.LinkBetweenNodes(from, to);
     slowest.latency_s = std::max(slowest.latency_s, link.latency_s);
     // The replica's own ranks send together; with those of others they queue.
     int64_t flows = 1;
     for (int32_t other = first; other < end && from != to; ++other) {
-      if (other != i && node_of(other, from_pp) == from &&
-          node_of(other, to_pp) != from) {
+      if (other != i && NodeOf(other, from_pp) == from &&
+          NodeOf(other, to_pp) != from) {
         ++flows;
       }
     }

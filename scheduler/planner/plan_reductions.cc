@@ -31,42 +31,62 @@ std::vector<ChannelTime> TimesOf(const BusySeconds& busy_s, double seconds) {
 
 }  // namespace
 
+PlanCoster::BucketBytes PlanCoster::BucketBytesOf(int32_t stage,
+                                                  int32_t buckets) const {
+  const auto parameters = static_cast<double>(StageParameters(stage));
+  const auto count = static_cast<double>(buckets);
+  const double gradient = plan_.bf16_gradient_messages()
+                              ? 2.0
+                              : static_cast<double>(model_.gradient_bytes);
+  return {.gradients = parameters * gradient / count,
+          .weights =
+              parameters * static_cast<double>(model_.element_bytes) / count};
+}
+
+bool PlanCoster::SumsShardCopies() const {
+  return plan_.sharding() != Plan::REPLICATED &&
+         (plan_.shard_group() < plan_.grid().dp() || cp_ > 1);
+}
+
+PlanCoster::BucketSeconds PlanCoster::ReductionOf(
+    const BucketBytes& bytes, const RingCost& reduction,
+    const RingCost& shards) const {
+  if (plan_.sharding() == Plan::REPLICATED) {
+    return {.reduce_s = reduction.AllReduce(bytes.gradients)};
+  }
+  BucketSeconds seconds;
+  // GRADIENTS and PARAMETERS have been reduced inside each backward.
+  if (!ShardsGradients()) {
+    seconds.reduce_s = shards.ReduceScatter(bytes.gradients);
+  }
+  if (!ShardsParameters()) seconds.gather_s = shards.AllGather(bytes.weights);
+  if (SumsShardCopies()) {
+    seconds.reduce_s += reduction.AllReduce(
+        bytes.gradients / static_cast<double>(plan_.shard_group()));
+  }
+  return seconds;
+}
+
 void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
   const auto [pp, index] = stages_[stage];
   ChunkCost& chunk = costs.cost.chunks[pp][index];
-  const auto parameters = static_cast<double>(StageParameters(stage));
-  const auto buckets = static_cast<double>(costs.buckets[stage]);
-  const double gradient_bytes =
-      parameters *
-      (plan_.bf16_gradient_messages()
-           ? 2.0
-           : static_cast<double>(model_.gradient_bytes)) /
-      buckets;
-  const double weight_bytes =
-      parameters * static_cast<double>(model_.element_bytes) / buckets;
+  const BucketBytes bytes = BucketBytesOf(stage, costs.buckets[stage]);
+  const BucketSeconds seconds =
+      ReductionOf(bytes, rings_->reduction[pp], rings_->shards[pp]);
+  chunk.reduce_s = seconds.reduce_s;
+  chunk.gather_s = seconds.gather_s;
   // An all-reduce is a reduce-scatter and an all-gather.
   const std::vector<Channel>& all = rings_->reduction_channels[pp];
   const std::vector<Channel>& shards = rings_->shard_channels[pp];
   BusySeconds reduce_busy_s, gather_busy_s;
   if (plan_.sharding() == Plan::REPLICATED) {
-    chunk.reduce_s = rings_->reduction[pp].AllReduce(gradient_bytes);
-    Add(all, 2 * gradient_bytes, reduce_busy_s);
+    Add(all, 2 * bytes.gradients, reduce_busy_s);
   } else {
-    // GRADIENTS and PARAMETERS have been reduced inside each backward.
-    if (!ShardsGradients()) {
-      chunk.reduce_s = rings_->shards[pp].ReduceScatter(gradient_bytes);
-      Add(shards, gradient_bytes, reduce_busy_s);
-    }
-    if (!ShardsParameters()) {
-      chunk.gather_s = rings_->shards[pp].AllGather(weight_bytes);
-      Add(shards, weight_bytes, gather_busy_s);
-    }
-    if (plan_.shard_group() < plan_.grid().dp() || cp_ > 1) {
-      // The copies of a shard are summed too.
-      const double shard_bytes =
-          gradient_bytes / static_cast<double>(plan_.shard_group());
-      chunk.reduce_s += rings_->reduction[pp].AllReduce(shard_bytes);
-      Add(all, 2 * shard_bytes, reduce_busy_s);
+    if (!ShardsGradients()) Add(shards, bytes.gradients, reduce_busy_s);
+    if (!ShardsParameters()) Add(shards, bytes.weights, gather_busy_s);
+    if (SumsShardCopies()) {
+      Add(all, 2 * bytes.gradients / static_cast<double>(plan_.shard_group()),
+          reduce_busy_s);
     }
   }
   chunk.reduce_channels = TimesOf(reduce_busy_s, chunk.reduce_s);

@@ -26,61 +26,72 @@ std::vector<Channel> ChannelsOf(const std::map<int32_t, double>& s_per_byte) {
 
 PlanRings PlanCoster::MakeRings() const {
   PlanRings rings;
-  std::vector<int64_t> flows(cluster_.num_nodes());
   for (int32_t pp = 0; pp < pp_; ++pp) {
-    std::fill(flows.begin(), flows.end(), 0);
     int64_t limit = std::numeric_limits<int64_t>::max();
     for (int32_t i = 0; i < tp_ * cp_ * dp_; ++i) {
-      const int32_t logical = i + tp_ * cp_ * dp_ * pp;
-      const int32_t node =
-          cluster_.node_of_rank[PhysicalRankOf(plan_, logical)];
-      ++flows[node];
-      const ClusterDevice& device = cluster_.DeviceOfNode(node);
+      const ClusterDevice& device = cluster_.DeviceOfNode(NodeOf(i, pp));
       limit =
           std::min(limit, device.memory_bytes - CommunicatorsOf(plan_) *
                                                     device.communicator_bytes);
     }
     rings.limit_bytes.push_back(limit);
-    const int64_t most = *std::max_element(flows.begin(), flows.end());
-    // Gradients are also summed over cp: one group of dp · cp.
-    RingCost slowest, slowest_shard;
     std::map<int32_t, double> occupied, shards_occupied;
-    for (int32_t tp = 0; tp < tp_; ++tp) {
-      std::vector<int32_t> group;
-      for (int32_t dp = 0; dp < dp_; ++dp) {
-        for (int32_t cp = 0; cp < cp_; ++cp) {
-          group.push_back(Physical(tp, cp, dp, pp));
-        }
-      }
-      const RingCost ring = RingOf(cluster_, group, most);
-      if (cluster_.shares_network) AddOccupied(cluster_, group, occupied);
-      if (tp == 0 || ring.ReduceScatter(1e9) > slowest.ReduceScatter(1e9)) {
-        slowest = ring;
-      }
-      // Shards are spread over dp alone; the ranks of cp hold copies.
-      const auto shard = static_cast<int32_t>(plan_.shard_group());
-      for (int32_t cp = 0; cp < cp_; ++cp) {
-        for (int32_t first = 0; first < dp_; first += shard) {
-          std::vector<int32_t> sharers;
-          for (int32_t dp = first; dp < first + shard; ++dp) {
-            sharers.push_back(Physical(tp, cp, dp, pp));
-          }
-          const RingCost part = RingOf(cluster_, sharers, most);
-          if (cluster_.shares_network) {
-            AddOccupied(cluster_, sharers, shards_occupied);
-          }
-          if (part.ReduceScatter(1e9) > slowest_shard.ReduceScatter(1e9)) {
-            slowest_shard = part;
-          }
-        }
-      }
-    }
-    rings.reduction.push_back(slowest);
-    rings.shards.push_back(slowest_shard);
+    const StageRings stage = MakeStageRings(pp, &occupied, &shards_occupied);
+    rings.reduction.push_back(stage.reduction);
+    rings.shards.push_back(stage.shards);
     rings.reduction_channels.push_back(ChannelsOf(occupied));
     rings.shard_channels.push_back(ChannelsOf(shards_occupied));
   }
   return rings;
+}
+
+StageRings PlanCoster::MakeStageRings(
+    int32_t pp, std::map<int32_t, double>* occupied,
+    std::map<int32_t, double>* shards_occupied) const {
+  const auto occupy = [&](const std::vector<int32_t>& group,
+                          std::map<int32_t, double>* s_per_byte) {
+    if (s_per_byte == nullptr || !cluster_.shares_network) return;
+    AddOccupied(cluster_, group, *s_per_byte);
+  };
+  std::vector<int64_t> flows(cluster_.num_nodes());
+  for (int32_t i = 0; i < tp_ * cp_ * dp_; ++i) ++flows[NodeOf(i, pp)];
+  const int64_t most = *std::max_element(flows.begin(), flows.end());
+  // Gradients are also summed over cp: one group of dp · cp.
+  StageRings slowest;
+  for (int32_t tp = 0; tp < tp_; ++tp) {
+    std::vector<int32_t> group;
+    for (int32_t dp = 0; dp < dp_; ++dp) {
+      for (int32_t cp = 0; cp < cp_; ++cp) {
+        group.push_back(Physical(tp, cp, dp, pp));
+      }
+    }
+    const RingCost ring = RingOf(cluster_, group, most);
+    occupy(group, occupied);
+    if (tp == 0 ||
+        ring.ReduceScatter(1e9) > slowest.reduction.ReduceScatter(1e9)) {
+      slowest.reduction = ring;
+    }
+    // Shards are spread over dp alone; the ranks of cp hold copies.
+    const auto shard = static_cast<int32_t>(plan_.shard_group());
+    for (int32_t cp = 0; cp < cp_; ++cp) {
+      for (int32_t first = 0; first < dp_; first += shard) {
+        std::vector<int32_t> sharers;
+        for (int32_t dp = first; dp < first + shard; ++dp) {
+          sharers.push_back(Physical(tp, cp, dp, pp));
+        }
+        const RingCost part = RingOf(cluster_, sharers, most);
+        occupy(sharers, shards_occupied);
+        if (part.ReduceScatter(1e9) > slowest.shards.ReduceScatter(1e9)) {
+          slowest.shards = part;
+        }
+      }
+    }
+  }
+  return slowest;
+}
+
+int32_t PlanCoster::NodeOf(int32_t i, int32_t pp) const {
+  return cluster_.node_of_rank[PhysicalRankOf(plan_, i + tp_ * cp_ * dp_ * pp)];
 }
 
 int32_t PlanCoster::Physical(int64_t tp, int64_t cp, int64_t dp,
