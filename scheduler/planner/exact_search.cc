@@ -6,6 +6,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/planner/lower_bounds.h"
 #include "scheduler/planner/node_assignments.h"
+#include "scheduler/planner/placement_filter.h"
 #include "scheduler/planner/plan_costs.h"
 
 namespace trireme {
@@ -13,6 +14,8 @@ namespace {
 
 // Of costing one rank of a placement, in instructions.
 constexpr int64_t kCostingWork = 20;
+// Of a bound of PlacementFilter, likewise.
+constexpr int64_t kFilterWork = 8;
 
 }  // namespace
 
@@ -45,8 +48,7 @@ absl::StatusOr<ExactSearchResult> ExactSearch::Run(
 }
 
 absl::Status ExactSearch::SearchCandidate(size_t index, Plan plan) {
-  const auto tp = static_cast<int32_t>(plan.grid().tp());
-  const std::vector<std::vector<int32_t>>& placements = PlacementsOf(tp);
+  const std::vector<std::vector<int32_t>> placements = PlacementsOf(plan);
   std::vector<std::pair<double, size_t>> order;
   for (size_t i = 0; i < placements.size(); ++i) {
     if (work_ > options_.max_work) return absl::OkStatus();
@@ -95,16 +97,30 @@ absl::StatusOr<double> ExactSearch::BoundOf(Plan& plan) {
   return bound_s;
 }
 
-const std::vector<std::vector<int32_t>>& ExactSearch::PlacementsOf(
-    int32_t unit_ranks) {
-  const auto [found, is_new] = placements_.try_emplace(unit_ranks);
-  if (is_new) {
-    NodeAssignments(cluster_, unit_ranks)
-        .ForEach([&](const std::vector<int32_t>& nodes) {
-          found->second.push_back(PhysicalRanks(cluster_, unit_ranks, nodes));
-        });
+std::vector<std::vector<int32_t>> ExactSearch::PlacementsOf(const Plan& plan) {
+  const Plan::Grid& grid = plan.grid();
+  const auto tp = static_cast<int32_t>(grid.tp());
+  std::vector<std::vector<int32_t>> placements;
+  const auto add = [&](const std::vector<int32_t>& nodes) {
+    placements.push_back(PhysicalRanks(cluster_, tp, nodes));
+  };
+  NodeAssignments assignments(cluster_, tp);
+  if (!CanFilterPlacements(cluster_, plan)) {
+    assignments.ForEach(add);
+    return placements;
   }
-  return found->second;
+  RingsByNodes& rings =
+      rings_[{grid.tp(), grid.cp(), grid.dp(), grid.pp(), plan.shard_group()}];
+  PlacementFilter filter(model_, cluster_, plan, traits_,
+                         step_s_ / (1 + options_.tolerance), rings);
+  assignments.ForEach(
+      [&](const std::vector<int32_t>& nodes) {
+        return work_ + kFilterWork * filter.work() <= options_.max_work &&
+               filter.Keeps(nodes);
+      },
+      add);
+  work_ += kFilterWork * filter.work();
+  return placements;
 }
 
 }  // namespace trireme

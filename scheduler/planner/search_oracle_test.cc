@@ -83,6 +83,16 @@ TEST(SearchOracle, NoPlacementIsMuchFaster) {
   }
 }
 
+// Eight devices on four nodes, 2,520 placements.
+TEST(SearchOracle, NoPlacementOfEightDevicesIsMuchFaster) {
+  PlannerInput input = UnlikeCluster({2, 2, 2, 2}, 3);
+  input.options.space.schedules = {Plan::ONE_F_ONE_B};
+  input.options.space.shardings = {Plan::REPLICATED, Plan::PARAMETERS};
+  input.options.space.recomputes = {Plan::NONE};
+  input.options.space.max_microbatch_size = 1;
+  ExpectNothingMuchFaster(input);
+}
+
 // Many candidates: all schedules, shardings and kinds of recomputation.
 TEST(SearchOracle, NoCandidateIsMuchFaster) {
   for (const std::vector<uint32_t>& devices :
@@ -110,6 +120,21 @@ TEST(SearchOracle, NothingThatFitsElsewhereIsMuchFaster) {
                                                  (uint64_t{7} << 30));
     input.options.space.max_microbatch_size = 2;
     ExpectNothingMuchFaster(input);
+  }
+}
+
+// Millions of pairs of a candidate and a placement, too many to simulate. What
+// the search leaves out it leaves out by bounds (placement_filter_test.cc), and
+// says so only when no pair is left.
+TEST(SearchOracle, IsCompleteOnTheLargestClusters) {
+  for (const std::vector<uint32_t>& devices :
+       std::vector<std::vector<uint32_t>>{
+           {2, 2, 2, 2}, {4, 2, 1, 1}, {2, 2, 1, 1, 1, 1}}) {
+    SCOPED_TRACE(testing::Message() << devices.size() << " nodes");
+    const absl::StatusOr<PlanReport> report =
+        MakePlan(UnlikeCluster(devices, 1));
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_TRUE(report->complete);
   }
 }
 

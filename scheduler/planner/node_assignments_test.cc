@@ -1,0 +1,57 @@
+#include "scheduler/planner/node_assignments.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "scheduler/planner/unlike_clusters.h"
+
+namespace trireme {
+namespace {
+
+using Nodes = std::vector<int32_t>;
+
+// Placements that are never visited are never searched. On unlike nodes all
+// orders of the units are different.
+TEST(NodeAssignments, AreAllOrders) {
+  for (const int32_t unit_ranks : {1, 2}) {
+    const auto cluster = ResolveCluster(UnlikeCluster({4, 2, 2}, 1).cluster);
+    ASSERT_TRUE(cluster.ok()) << cluster.status();
+    Nodes nodes;
+    for (int32_t node = 0; node < cluster->num_nodes(); ++node) {
+      nodes.insert(nodes.end(), cluster->nodes[node].count / unit_ranks, node);
+    }
+    std::vector<Nodes> orders;
+    do {
+      orders.push_back(nodes);
+    } while (std::next_permutation(nodes.begin(), nodes.end()));
+    std::vector<Nodes> visited;
+    NodeAssignments(*cluster, unit_ranks).ForEach([&](const Nodes& visit) {
+      visited.push_back(visit);
+    });
+    EXPECT_EQ(visited, orders);
+  }
+}
+
+// Leaving out what begins in some way leaves out nothing else.
+TEST(NodeAssignments, LeaveOutWhatBeginsOtherwise) {
+  const auto cluster = ResolveCluster(UnlikeCluster({2, 2, 1}, 1).cluster);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  // Of the first two units and of all.
+  const auto keeps = [](const Nodes& nodes) {
+    return nodes != Nodes{1, 0} && nodes != Nodes{0, 1, 1, 2, 0};
+  };
+  std::vector<Nodes> expected;
+  NodeAssignments assignments(*cluster, 1);
+  assignments.ForEach([&](const Nodes& nodes) {
+    if (keeps({nodes[0], nodes[1]}) && keeps(nodes)) expected.push_back(nodes);
+  });
+  std::vector<Nodes> visited;
+  assignments.ForEach(keeps,
+                      [&](const Nodes& nodes) { visited.push_back(nodes); });
+  EXPECT_EQ(visited, expected);
+  EXPECT_EQ(visited.size(), 30 - 6 - 1);
+}
+
+}  // namespace
+}  // namespace trireme
