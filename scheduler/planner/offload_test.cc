@@ -331,6 +331,35 @@ TEST(Offload, PipelineRanksShareTheHostsMemory) {
       << *why;
 }
 
+// Whoever looks for what holds an offloaded step up must find it in the list.
+TEST(Offload, SensitivityNamesTheHostsLink) {
+  PlannerInput input = Input();
+  input.global_batch = 1;
+  const double forward_s = BlockForwardSeconds(1);
+  // A copy in takes two forwards, with half of the rate four.
+  Cluster::Device& device = *input.cluster.mutable_devices(0);
+  device.set_to_device_bytes_per_s(2 * kBlock / (2 * forward_s));
+  device.set_to_host_bytes_per_s(1e15);
+  const auto cluster = ResolveCluster(input.cluster);
+  ASSERT_TRUE(cluster.ok());
+  Candidate candidate = Offloaded(2, 1);
+  candidate.recompute = Plan::NONE;
+  const auto plan =
+      PlanOfCandidate(input.model, *cluster, 1, input.traits, candidate);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const auto links = Sensitivities(input, *plan);
+  ASSERT_TRUE(links.ok()) << links.status();
+  ASSERT_EQ(links->size(), 1u);
+  EXPECT_EQ(links->front().to, LinkSensitivity::kHost);
+  // 22 copies into a forward and 22 into a backward: 94 before, and then
+  // 1 + 22 * 4 + 1 for the forward and 2 + 22 * 4 + 2 for the backward.
+  const double host = 28 * kLayers * kBlock / kHostMemory;
+  EXPECT_NEAR(links->front().growth,
+              (90 + 92 - 94) * forward_s / (94 * forward_s + host), 0.01);
+  EXPECT_NE(SensitivityTable(input, *links).find("desk to its host and back"),
+            std::string::npos);
+}
+
 TEST(Offload, TheTimelineHasLanesForCopies) {
   PlannerInput input = Input();
   const Estimate estimate = Estimated(input, Offloaded(2, 4));

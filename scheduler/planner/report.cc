@@ -161,6 +161,8 @@ std::string SensitivityTable(const PlannerInput& input,
     const LinkSensitivity& link = links[i];
     const std::string& from = input.cluster.nodes(link.from).name();
     rows.push_back({link.from == link.to ? fmt::format("inside {}", from)
+                    : link.to == LinkSensitivity::kHost
+                        ? fmt::format("{} to its host and back", from)
                     : link.to == LinkSensitivity::kAllNodes
                         ? fmt::format("{} to all others", from)
                         : fmt::format("{} to {}", from,

@@ -95,6 +95,16 @@ absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
     slower.nodes[node].card_bytes_per_s /= 2;
     RETURN_IF_ERROR(probe(node, LinkSensitivity::kAllNodes, slower));
   }
+  for (int32_t node = 0; node < cluster.num_nodes() && plan.has_offload();
+       ++node) {
+    ClusterModel slower = cluster;
+    ClusterDevice device = cluster.DeviceOfNode(node);
+    device.to_device_bytes_per_s /= 2;
+    device.to_host_bytes_per_s /= 2;
+    slower.nodes[node].device = static_cast<int32_t>(slower.devices.size());
+    slower.devices.push_back(device);
+    RETURN_IF_ERROR(probe(node, LinkSensitivity::kHost, slower));
+  }
   std::stable_sort(result.begin(), result.end(),
                    [](const LinkSensitivity& a, const LinkSensitivity& b) {
                      return a.growth > b.growth;
