@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <vector>
 
@@ -17,9 +18,18 @@ namespace {
 constexpr int kCommunicators = 8;
 constexpr int64_t kReducedBytes = 1 << 20;
 
+// Gives back what was freed. Ranks that are threads take turns: where another
+// allocator is in malloc's place (the sanitizers'), this is what first sets
+// malloc up, and that is not made for two threads.
+void TrimMalloc() {
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  malloc_trim(0);
+}
+
 // Without what was freed; 0: unknown.
 int64_t ResidentBytes() {
-  malloc_trim(0);
+  TrimMalloc();
   std::ifstream file("/proc/self/statm");
   int64_t size = 0, resident = 0;
   if (!(file >> size >> resident)) return 0;
