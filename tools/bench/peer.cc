@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdio>
 
+#include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "nlohmann/json.hpp"
@@ -41,16 +42,18 @@ absl::Status AddPeer(const std::string& folder, const std::vector<int>& threads,
   if (!result.is_object()) {
     return Internal("{}: expected a JSON object, found '{}'", command, output);
   }
+  // dtype.threads.step_s of the fastest way, dtype.threads.way.step_s of each.
   for (const auto& [key, value] : result.items()) {
-    constexpr std::string_view kStep = ".step_s";
-    if (!value.is_number() || !key.ends_with(kStep)) continue;
-    (*figures)["pytorch." + key] = value.get<double>();
-    const std::string ours =
-        "dit_s2." + key.substr(0, key.size() - kStep.size());
-    const std::optional<double> step_s = Find(*figures, ours + ".s");
-    if (step_s.has_value()) {
-      (*figures)[ours + ".peer_ratio"] = value.get<double>() / *step_s;
+    const std::vector<std::string> parts = absl::StrSplit(key, '.');
+    if (!value.is_number() || parts.size() < 3 || parts.back() != "step_s") {
+      continue;
     }
+    (*figures)["pytorch." + key] = value.get<double>();
+    const std::string ours = fmt::format("dit_s2.{}.{}", parts[0], parts[1]);
+    const std::optional<double> step_s = Find(*figures, ours + ".s");
+    if (!step_s.has_value()) continue;
+    const std::string way = parts.size() > 3 ? "." + parts[2] : "";
+    (*figures)[ours + ".peer_ratio" + way] = value.get<double>() / *step_s;
   }
   return absl::OkStatus();
 }
