@@ -279,6 +279,9 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
     entry.set_count(count);
     // A rank alone on its machine has no link there; copies take its place.
     entry.mutable_link()->set_bytes_per_s(Median(memory));
+    // These devices compute in the host's memory, and were measured together.
+    entry.set_host_memory_bytes_per_s(
+        std::accumulate(memory.begin(), memory.end(), 0.0));
     if (measurements.cards[node] > 0) {
       entry.set_card_bytes_per_s(measurements.cards[node]);
     }
