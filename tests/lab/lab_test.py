@@ -16,7 +16,7 @@ import network
 import study
 
 # A machine that is busy with something else spoils a measurement.
-ATTEMPTS = 3
+ATTEMPTS = 5
 
 
 class LaboratoryTest(unittest.TestCase):
