@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -68,6 +69,12 @@ const Gemm& PreparedGemm(const GemmSpec& spec) {
   return cache.Get(spec);
 }
 
-int AvailableThreads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
+// omp_get_max_threads() does not know of OMP_THREAD_LIMIT, and oneDNN leaves
+// out the part of a product that was meant for threads it does not get.
+int AvailableThreads() {
+  return omp_in_parallel()
+             ? 1
+             : std::min(omp_get_max_threads(), omp_get_thread_limit());
+}
 
 }  // namespace trireme
