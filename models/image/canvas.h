@@ -1,12 +1,14 @@
-// Drawing on an Image: rectangles, smooth lines and text, for pictures that
-// people look at. What falls outside the picture is cut off. Coordinates are
-// pixels from the top left corner. Any thread; one writer per picture.
+// Drawing for pictures that people look at: rectangles, smooth lines, text and
+// other pictures, by Cairo. What falls outside the canvas is cut off.
+// Coordinates are pixels from the top left corner. Any thread; one writer per
+// canvas.
 
 #ifndef TRIREME_MODELS_IMAGE_CANVAS_H_
 #define TRIREME_MODELS_IMAGE_CANVAS_H_
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 
@@ -21,31 +23,47 @@ struct Point {
   double y;
 };
 
-// Text is a 5x9 bitmap font for printable ASCII (seven rows above the base
-// line, two below), each of its dots a square of `scale` pixels; any other byte
-// shows as a box.
-inline constexpr int kGlyphWidth = 5;
-inline constexpr int kGlyphAdvance = 6;
-inline constexpr int kGlyphHeight = 9;
-inline constexpr int kCapitalHeight = 7;
+// Where a text's anchor lies along it.
+enum class TextAlign { kLeft, kCenter, kRight };
 
-int TextWidth(std::string_view text, int scale);
+class Canvas {
+ public:
+  // The width of a text of `size` pixels, and what a line of it takes above
+  // its base line and below.
+  static double TextWidth(std::string_view text, double size);
+  static double Ascent(double size);
+  static double Descent(double size);
 
-// All on RGB pictures.
-void DrawRectangle(Image& image, int x, int y, int width, int height,
-                   Color color);
+  // A white one. Width and height are positive and at most 32767 (CHECKed).
+  Canvas(int width, int height);
 
-// (x, y) is the top left corner of the first character.
-void DrawText(Image& image, int x, int y, std::string_view text, int scale,
-              Color color);
+  int width() const;
+  int height() const;
 
-// A connected line through `points`, `width` pixels wide, antialiased, mixed
-// with what is there by `opacity` in [0, 1]; clipped to rows [top, bottom).
-void DrawPolyline(Image& image, std::span<const Point> points, double width,
-                  double opacity, int top, int bottom, Color color);
+  void Rectangle(double x, double y, double width, double height, Color color);
 
-// Copies a gray or RGB picture to (x, y).
-void DrawImage(Image& image, int x, int y, const Image& source);
+  // UTF-8; what is none shows as replacement characters. `baseline` is the y of
+  // the letters' feet.
+  void Text(double x, double baseline, std::string_view text, double size,
+            Color color, TextAlign align = TextAlign::kLeft);
+
+  // A connected line through `points`, `width` pixels wide, mixed with what is
+  // there by `opacity` in [0, 1], and shown in rows [top, bottom) only. A
+  // single point is a dot.
+  void Polyline(std::span<const Point> points, double width, double opacity,
+                double top, double bottom, Color color);
+
+  // Copies a gray or RGB picture to (x, y), each of its pixels a square of
+  // `magnify` × `magnify`.
+  void Picture(int x, int y, const Image& picture, int magnify = 1);
+
+  // What was drawn, as RGB.
+  Image ToImage() const;
+
+ private:
+  struct Surface;
+  std::shared_ptr<Surface> surface_;
+};
 
 }  // namespace trireme
 

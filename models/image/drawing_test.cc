@@ -26,32 +26,51 @@ int CountColor(const Image& image, Color color) {
   return count;
 }
 
+Image Drawn(const std::string& text) {
+  Canvas canvas(60, 30);
+  canvas.Text(5, 22, text, 16, {0, 0, 0});
+  return canvas.ToImage();
+}
+
 TEST(TextTest, EveryCharacterLooksDifferent) {
   std::set<std::vector<uint8_t>> pictures;
   for (char character = ' '; character <= '~'; ++character) {
-    Image image = FilledImage(kGlyphAdvance, kGlyphHeight, 3, 255);
-    DrawText(image, 0, 0, std::string(1, character), 1, {0, 0, 0});
-    EXPECT_TRUE(pictures.insert(image.pixels).second) << character;
+    EXPECT_TRUE(pictures.insert(Drawn(std::string(1, character)).pixels).second)
+        << character;
   }
-  // Any other byte shows as the same box, so that it is seen.
-  Image box = FilledImage(kGlyphAdvance, kGlyphHeight, 3, 255);
-  DrawText(box, 0, 0, "\xe4", 1, {0, 0, 0});
-  EXPECT_TRUE(pictures.insert(box.pixels).second);
+  for (const std::string letter : {"é", "Ж", "Ω"}) {
+    EXPECT_TRUE(pictures.insert(Drawn(letter).pixels).second) << letter;
+  }
+}
+
+// A label with a damaged letter once would have ended all drawing after it.
+TEST(TextTest, WhatIsNoUtf8IsSeenAndHidesNothing) {
+  const Image replaced = Drawn("\ufffdA");
+  EXPECT_NE(replaced, Drawn("A"));
+  for (const std::string damaged : {"\xe4", "\xff", "\xc3", "\xc0\xaf"}) {
+    EXPECT_NE(Drawn(damaged + "A"), Drawn(damaged)) << "A is not drawn";
+  }
+  EXPECT_EQ(Drawn("\xe4"
+                  "A"),
+            replaced);
+  // Half of a surrogate pair, and an overlong slash.
+  EXPECT_EQ(Drawn("\xed\xa0\x80"), Drawn("\ufffd\ufffd\ufffd"));
+  EXPECT_EQ(Drawn("\xc0\xaf"), Drawn("\ufffd\ufffd"));
 }
 
 TEST(TextTest, WidthIsWhatIsDrawnAndTheEdgeCuts) {
-  EXPECT_EQ(TextWidth("", 2), 0);
-  EXPECT_EQ(TextWidth("H", 2), 10);
-  EXPECT_EQ(TextWidth("HH", 2), 22);
-  Image image = FilledImage(8, 8, 3, 255);
-  DrawText(image, -30, -5, "long text that leaves on all sides", 3, {0, 0, 0});
-  EXPECT_TRUE(IsValid(image));
+  EXPECT_EQ(Canvas::TextWidth("", 20), 0);
+  EXPECT_NEAR(Canvas::TextWidth("HHHH", 20), 4 * Canvas::TextWidth("H", 20), 2);
+  Canvas canvas(8, 8);
+  canvas.Text(-30, 5, "long text that leaves on all sides", 30, {0, 0, 0});
+  EXPECT_TRUE(IsValid(canvas.ToImage()));
 }
 
 TEST(PolylineTest, CoversItsWidth) {
-  Image image = FilledImage(40, 20, 3, 255);
+  Canvas canvas(40, 20);
   const Point points[] = {{5, 10}, {20, 10}, {35, 10}};
-  DrawPolyline(image, points, 4, 1, 0, 20, {0, 0, 0});
+  canvas.Polyline(points, 4, 1, 0, 20, {0, 0, 0});
+  const Image image = canvas.ToImage();
   for (int y = 0; y < 20; ++y) {
     EXPECT_EQ(image.At(20, y)[0], y >= 8 && y < 12 ? 0 : 255) << y;
   }

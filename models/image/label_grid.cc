@@ -1,10 +1,10 @@
 #include "models/image/label_grid.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "models/image/canvas.h"
-#include "models/image/resize.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 
@@ -14,9 +14,14 @@ namespace {
 constexpr Color kInk = {32, 33, 36};
 constexpr int kMargin = 16;
 constexpr int kGap = 4;
-constexpr int kTextScale = 2;
+constexpr double kTextSize = 18;
 constexpr int kCellSide = 80;
 constexpr int64_t kMaxPixels = int64_t{1} << 28;
+constexpr int64_t kMaxSide = 32767;
+
+int WidthOf(const std::string& text) {
+  return static_cast<int>(std::ceil(Canvas::TextWidth(text, kTextSize)));
+}
 
 }  // namespace
 
@@ -29,7 +34,7 @@ absl::StatusOr<Image> DrawLabelGrid(const std::vector<LabelGridRow>& rows,
   int names_width = 0;
   for (const LabelGridRow& row : rows) {
     columns = std::max(columns, static_cast<int64_t>(row.images.size()));
-    names_width = std::max(names_width, TextWidth(row.name, kTextScale));
+    names_width = std::max(names_width, WidthOf(row.name));
     for (const Image& image : row.images) {
       CHECK(IsValid(image));
       picture_width = std::max(picture_width, image.width);
@@ -44,39 +49,41 @@ absl::StatusOr<Image> DrawLabelGrid(const std::vector<LabelGridRow>& rows,
           : std::max(1, (kCellSide + picture_width / 2) / picture_width);
   const int64_t cell_width = int64_t{magnify} * picture_width;
   const int64_t cell_height = int64_t{magnify} * picture_height;
-  const int row_height = static_cast<int>(
-      std::max<int64_t>(cell_height, kTextScale * kGlyphHeight));
+  const double ascent = Canvas::Ascent(kTextSize);
+  const double text_height = ascent + Canvas::Descent(kTextSize);
+  const int64_t row_height = std::max<int64_t>(
+      cell_height, static_cast<int64_t>(std::ceil(text_height)));
   const int left = kMargin + (names_width > 0 ? names_width + kMargin : 0);
-  const int top =
-      options.title.empty() ? kMargin : 2 * kMargin + kTextScale * kGlyphHeight;
+  const int top = options.title.empty()
+                      ? kMargin
+                      : 2 * kMargin + static_cast<int>(std::ceil(text_height));
   const int64_t width =
       std::max<int64_t>(left + columns * (cell_width + kGap) - kGap,
-                        kMargin + TextWidth(options.title, kTextScale)) +
+                        kMargin + WidthOf(options.title)) +
       kMargin;
   const int64_t height =
       top + static_cast<int64_t>(rows.size()) * (row_height + kGap) - kGap +
       kMargin;
-  if (width > kMaxPixels / height) {
-    return ResourceExhausted("a grid of {}x{} pixels, expected at most {}",
-                             width, height, kMaxPixels);
+  if (width > kMaxPixels / height || std::max(width, height) > kMaxSide) {
+    return ResourceExhausted(
+        "a grid of {}x{} pixels, expected at most {} and sides of at most {}",
+        width, height, kMaxPixels, kMaxSide);
   }
 
-  Image grid =
-      FilledImage(static_cast<int>(width), static_cast<int>(height), 3, 255);
-  DrawText(grid, kMargin, kMargin, options.title, kTextScale, kInk);
-  int y = top;
+  Canvas canvas(static_cast<int>(width), static_cast<int>(height));
+  canvas.Text(kMargin, kMargin + ascent, options.title, kTextSize, kInk);
+  int64_t y = top;
   for (const LabelGridRow& row : rows) {
-    const int text_y = y + (row_height - kTextScale * kCapitalHeight) / 2;
-    DrawText(grid, left - kMargin - TextWidth(row.name, kTextScale), text_y,
-             row.name, kTextScale, kInk);
-    int x = left;
+    canvas.Text(left - kMargin, y + (row_height - text_height) / 2 + ascent,
+                row.name, kTextSize, kInk, TextAlign::kRight);
+    int64_t x = left;
     for (const Image& image : row.images) {
-      DrawImage(grid, x, y, Magnify(image, magnify));
-      x += static_cast<int>(cell_width) + kGap;
+      canvas.Picture(static_cast<int>(x), static_cast<int>(y), image, magnify);
+      x += cell_width + kGap;
     }
     y += row_height + kGap;
   }
-  return grid;
+  return canvas.ToImage();
 }
 
 }  // namespace trireme

@@ -21,10 +21,9 @@ constexpr Color kAxis = {128, 134, 139};
 // Distinguishable also by people who are colour-blind (Okabe and Ito).
 constexpr Color kPalette[] = {{0, 114, 178},   {213, 94, 0},  {0, 158, 115},
                               {204, 121, 167}, {230, 159, 0}, {86, 180, 233}};
-constexpr int kTextScale = 2;
-constexpr int kTitleScale = 3;
+constexpr double kTextSize = 15;
+constexpr double kTitleSize = 22;
 constexpr int kMargin = 24;
-constexpr int kTextHeight = kTextScale * kGlyphHeight;
 // Larger values (and infinities) are not shown; differences stay finite.
 constexpr double kLargest = 1e300;
 
@@ -104,7 +103,7 @@ Axis LogAxis(double low, double high) {
 }
 
 struct PlotArea {
-  int left, top, right, bottom;
+  double left, top, right, bottom;
 
   double X(const Axis& axis, double value) const {
     return left + axis.Fraction(value) * (right - left);
@@ -114,50 +113,57 @@ struct PlotArea {
   }
 };
 
-void DrawAxes(Image& plot, const PlotArea& area, const Axis& x_axis,
-              const Axis& y_axis) {
-  for (const Tick& tick : y_axis.ticks) {
-    const int y = static_cast<int>(std::lround(area.Y(y_axis, tick.value)));
-    DrawRectangle(plot, area.left, y, area.right - area.left, 1, kGridLine);
-    DrawText(plot, area.left - 10 - TextWidth(tick.text, kTextScale),
-             y - kTextScale * kCapitalHeight / 2, tick.text, kTextScale,
-             kMuted);
-  }
-  for (const Tick& tick : x_axis.ticks) {
-    const int x = static_cast<int>(std::lround(area.X(x_axis, tick.value)));
-    DrawRectangle(plot, x, area.bottom, 1, 7, kAxis);
-    const int width = TextWidth(tick.text, kTextScale);
-    DrawText(plot, std::min(x - width / 2, plot.width - width - 4),
-             area.bottom + 14, tick.text, kTextScale, kMuted);
-  }
-  DrawRectangle(plot, area.left, area.bottom, area.right - area.left + 1, 1,
-                kAxis);
+// From the middle of a line of numbers or small letters to its base line.
+double MiddleToBaseline() { return 0.36 * kTextSize; }
+
+double LineHeight(double size) {
+  return Canvas::Ascent(size) + Canvas::Descent(size);
 }
 
-void DrawLegend(Image& plot, const PlotArea& area,
+void DrawAxes(Canvas& plot, const PlotArea& area, const Axis& x_axis,
+              const Axis& y_axis) {
+  for (const Tick& tick : y_axis.ticks) {
+    const double y = std::round(area.Y(y_axis, tick.value));
+    plot.Rectangle(area.left, y, area.right - area.left, 1, kGridLine);
+    plot.Text(area.left - 10, y + MiddleToBaseline(), tick.text, kTextSize,
+              kMuted, TextAlign::kRight);
+  }
+  for (const Tick& tick : x_axis.ticks) {
+    const double x = std::round(area.X(x_axis, tick.value));
+    plot.Rectangle(x, area.bottom, 1, 7, kAxis);
+    const double half = Canvas::TextWidth(tick.text, kTextSize) / 2;
+    plot.Text(std::min(x, plot.width() - half - 4),
+              area.bottom + 10 + Canvas::Ascent(kTextSize), tick.text,
+              kTextSize, kMuted, TextAlign::kCenter);
+  }
+  plot.Rectangle(area.left, area.bottom, area.right - area.left + 1, 1, kAxis);
+}
+
+void DrawLegend(Canvas& plot, const PlotArea& area,
                 const std::vector<LineSeries>& series) {
-  constexpr int kSwatch = 30;
-  int widest = 0;
+  constexpr double kSwatch = 30;
+  const double height = LineHeight(kTextSize);
+  double widest = 0;
   int entries = 0;
   for (const LineSeries& line : series) {
     if (line.name.empty()) continue;
-    widest = std::max(widest, TextWidth(line.name, kTextScale));
+    widest = std::max(widest, Canvas::TextWidth(line.name, kTextSize));
     ++entries;
   }
   if (entries == 0) return;
-  const int x = area.right - 14 - kSwatch - 10 - widest;
-  int y = area.top + 12;
-  DrawRectangle(plot, x - 10, y - 8, kSwatch + widest + 30,
-                entries * (kTextHeight + 8) + 6, {255, 255, 255});
+  const double x = area.right - 14 - kSwatch - 10 - widest;
+  double y = area.top + 12;
+  plot.Rectangle(x - 10, y - 8, kSwatch + widest + 30,
+                 entries * (height + 6) + 10, {255, 255, 255});
   for (const LineSeries& line : series) {
     if (line.name.empty()) continue;
-    const double middle = y + kTextScale * kCapitalHeight / 2.0;
-    const Point ends[] = {{static_cast<double>(x), middle},
-                          {static_cast<double>(x + kSwatch), middle}};
-    DrawPolyline(plot, ends, line.width, line.opacity, 0, plot.height,
-                 kPalette[line.color % std::size(kPalette)]);
-    DrawText(plot, x + kSwatch + 10, y, line.name, kTextScale, kInk);
-    y += kTextHeight + 8;
+    const double middle = y + height / 2;
+    const Point ends[] = {{x, middle}, {x + kSwatch, middle}};
+    plot.Polyline(ends, line.width, line.opacity, 0, plot.height(),
+                  kPalette[line.color % std::size(kPalette)]);
+    plot.Text(x + kSwatch + 10, middle + MiddleToBaseline(), line.name,
+              kTextSize, kInk);
+    y += height + 6;
   }
 }
 
@@ -203,28 +209,30 @@ absl::StatusOr<Image> DrawLinePlot(const std::vector<LineSeries>& series,
   const Axis y_axis =
       options.log_y ? LogAxis(y_low, y_high)
                     : LinearAxis(y_low, y_high, options.height / 70, true);
-  int numbers_width = 0;
+  double numbers_width = 0;
   for (const Tick& tick : y_axis.ticks) {
-    numbers_width = std::max(numbers_width, TextWidth(tick.text, kTextScale));
+    numbers_width =
+        std::max(numbers_width, Canvas::TextWidth(tick.text, kTextSize));
   }
+  const double text_height = LineHeight(kTextSize);
   PlotArea area{kMargin + numbers_width + 10, kMargin,
-                options.width - kMargin - 8,
-                options.height - kMargin - kTextHeight - 10};
-  if (!options.title.empty()) area.top += kTitleScale * kGlyphHeight + 12;
-  if (!options.y_label.empty()) area.top += kTextHeight + 14;
-  if (!options.x_label.empty()) area.bottom -= kTextHeight + 8;
+                options.width - kMargin - 8.0,
+                options.height - kMargin - text_height - 10};
+  if (!options.title.empty()) area.top += LineHeight(kTitleSize) + 8;
+  if (!options.y_label.empty()) area.top += text_height + 12;
+  if (!options.x_label.empty()) area.bottom -= text_height + 6;
+  // Grid lines and the axes are sharp on whole pixels only.
+  area = {std::round(area.left), std::round(area.top), std::round(area.right),
+          std::round(area.bottom)};
 
-  Image plot = FilledImage(options.width, options.height, 3, 255);
-  DrawText(plot, kMargin, kMargin, options.title, kTitleScale, kInk);
-  if (!options.y_label.empty()) {
-    DrawText(plot, kMargin, area.top - kTextHeight - 16, options.y_label,
-             kTextScale, kMuted);
-  }
-  DrawText(
-      plot,
-      (area.left + area.right - TextWidth(options.x_label, kTextScale)) / 2,
-      options.height - kMargin - kTextHeight + 6, options.x_label, kTextScale,
-      kMuted);
+  Canvas plot(options.width, options.height);
+  plot.Text(kMargin, kMargin + Canvas::Ascent(kTitleSize), options.title,
+            kTitleSize, kInk);
+  plot.Text(kMargin, area.top - 12 - Canvas::Descent(kTextSize),
+            options.y_label, kTextSize, kMuted);
+  plot.Text((area.left + area.right) / 2,
+            options.height - kMargin - Canvas::Descent(kTextSize) + 8,
+            options.x_label, kTextSize, kMuted, TextAlign::kCenter);
   DrawAxes(plot, area, x_axis, y_axis);
 
   for (const LineSeries& line : series) {
@@ -235,13 +243,13 @@ absl::StatusOr<Image> DrawLinePlot(const std::vector<LineSeries>& series,
             {area.X(x_axis, line.x[i]), area.Y(y_axis, on_axis(line.y[i]))});
         continue;
       }
-      DrawPolyline(plot, run, line.width, line.opacity, area.top,
-                   area.bottom + 1, kPalette[line.color % std::size(kPalette)]);
+      plot.Polyline(run, line.width, line.opacity, area.top, area.bottom + 1,
+                    kPalette[line.color % std::size(kPalette)]);
       run.clear();
     }
   }
   DrawLegend(plot, area, series);
-  return plot;
+  return plot.ToImage();
 }
 
 std::vector<double> MovingAverage(std::span<const double> values, int window) {

@@ -113,18 +113,4 @@ Image ResizeAndCrop(const Image& image, int width, int height) {
   return Resample(image, columns, rows, width, height);
 }
 
-Image Magnify(const Image& image, int factor) {
-  CHECK(IsValid(image));
-  CHECK_GT(factor, 0);
-  Image result = FilledImage(image.width * factor, image.height * factor,
-                             image.channels, 0);
-  for (int y = 0; y < result.height; ++y) {
-    for (int x = 0; x < result.width; ++x) {
-      std::copy_n(image.At(x / factor, y / factor), image.channels,
-                  result.At(x, y));
-    }
-  }
-  return result;
-}
-
 }  // namespace trireme

@@ -17,9 +17,6 @@ Image Resize(const Image& image, int width, int height);
 // overhangs at both sides alike.
 Image ResizeAndCrop(const Image& image, int width, int height);
 
-// Each pixel becomes a square of factor x factor.
-Image Magnify(const Image& image, int factor);
-
 }  // namespace trireme
 
 #endif  // TRIREME_MODELS_IMAGE_RESIZE_H_

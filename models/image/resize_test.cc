@@ -85,12 +85,5 @@ TEST(ResizeTest, ExtremeShapesWork) {
   EXPECT_GT(*square.At(3, 3), 100);
 }
 
-TEST(ResizeTest, MagnifyRepeatsPixels) {
-  const Image image = Picture(2, 1, 1, [](int x, int) { return 100 + x; });
-  const Image large = Magnify(image, 2);
-  EXPECT_EQ(large.pixels,
-            (std::vector<uint8_t>{100, 100, 101, 101, 100, 100, 101, 101}));
-}
-
 }  // namespace
 }  // namespace trireme
