@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "google/protobuf/text_format.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
@@ -23,7 +24,7 @@ int64_t WorldSizeOf(const GridCase& grid) {
   if (!stage_ranks.empty()) {
     return std::accumulate(stage_ranks.begin(), stage_ranks.end(), int64_t{0});
   }
-  return int64_t{grid.tp} * grid.cp * grid.pp * grid.dp;
+  return grid.ranks();
 }
 
 }  // namespace
@@ -120,45 +121,47 @@ Plan PlanOf(const GridCase& grid) {
   return *resolved;
 }
 
-std::string GridCase::Name() const {
-  std::string name =
-      fmt::format("tp{}_cp{}_pp{}_dp{}_{}", tp, cp, pp, dp, DTypeName(dtype));
-  if (text != Text::kNone) name += text == Text::kCross ? "_cross" : "_joint";
-  if (height != 8) name += fmt::format("_height{}", height);
-  if (layers != 4) name += fmt::format("_layers{}", layers);
-  if (heads != 8) name += fmt::format("_heads{}", heads);
-  if (batch != 8) name += fmt::format("_batch{}", batch);
-  if (positions != Dit::ROPE) name += "_" + Dit::Positions_Name(positions);
-  if (!qk_norm) name += "_plainqk";
-  if (plan.has_microbatches()) {
-    name += fmt::format("_mb{}", plan.microbatches());
-  }
-  if (plan.schedule() != Plan::SCHEDULE_UNSPECIFIED) {
-    name += "_" + Plan::Schedule_Name(plan.schedule());
-  }
-  if (plan.has_chunks_per_rank()) {
-    name += fmt::format("_chunks{}", plan.chunks_per_rank());
-  }
-  if (plan.has_microbatch_group()) {
-    name += fmt::format("_group{}", plan.microbatch_group());
-  }
+std::vector<std::string> GridCase::Features() const {
+  std::vector<std::string> features = {
+      fmt::format("tp{}", tp), fmt::format("cp{}", cp), fmt::format("pp{}", pp),
+      fmt::format("dp{}", dp), std::string(DTypeName(dtype))};
+  const auto add = [&features](bool present, std::string feature) {
+    if (present) features.push_back(std::move(feature));
+  };
+  add(text != Text::kNone, text == Text::kCross ? "cross" : "joint");
+  add(height != 8, fmt::format("height{}", height));
+  add(layers != 4, fmt::format("layers{}", layers));
+  add(heads != 8, fmt::format("heads{}", heads));
+  add(batch != 8, fmt::format("batch{}", batch));
+  add(positions != Dit::ROPE, Dit::Positions_Name(positions));
+  add(!qk_norm, "plainqk");
+  add(plan.has_microbatches(), fmt::format("mb{}", plan.microbatches()));
+  add(plan.schedule() != Plan::SCHEDULE_UNSPECIFIED,
+      Plan::Schedule_Name(plan.schedule()));
+  add(plan.has_chunks_per_rank(),
+      fmt::format("chunks{}", plan.chunks_per_rank()));
+  add(plan.has_microbatch_group(),
+      fmt::format("group{}", plan.microbatch_group()));
+  std::string stages = "stages";
   for (const Plan::Stage& stage : plan.stages()) {
-    name += fmt::format("_{}", stage.blocks());
+    stages += fmt::format("_{}", stage.blocks());
   }
-  if (plan.sequence_parallel()) name += "_sp";
-  if (plan.has_ulysses()) name += fmt::format("_ulysses{}", plan.ulysses());
-  if (plan.recompute() != Plan::RECOMPUTE_UNSPECIFIED) {
-    name += "_" + Plan::Recompute_Name(plan.recompute());
-  }
-  if (plan.has_recompute_blocks()) {
-    name += fmt::format("{}", plan.recompute_blocks());
-  }
-  if (plan.sharding() != Plan::SHARDING_UNSPECIFIED) {
-    name += "_" + Plan::Sharding_Name(plan.sharding());
-  }
-  if (plan.has_shard_group()) name += fmt::format("_of{}", plan.shard_group());
-  if (plan.bf16_gradient_messages()) name += "_bf16wire";
-  return name;
+  add(plan.stages_size() > 0, stages);
+  add(plan.sequence_parallel(), "sp");
+  add(plan.has_ulysses(), fmt::format("ulysses{}", plan.ulysses()));
+  add(plan.recompute() != Plan::RECOMPUTE_UNSPECIFIED,
+      Plan::Recompute_Name(plan.recompute()));
+  add(plan.has_recompute_blocks(),
+      fmt::format("blocks{}", plan.recompute_blocks()));
+  add(plan.sharding() != Plan::SHARDING_UNSPECIFIED,
+      Plan::Sharding_Name(plan.sharding()));
+  add(plan.has_shard_group(), fmt::format("of{}", plan.shard_group()));
+  add(plan.bf16_gradient_messages(), "bf16wire");
+  return features;
+}
+
+std::string GridCase::Name() const {
+  return fmt::format("{}", fmt::join(Features(), "_"));
 }
 
 Plan PlanFromText(const char* text) {
@@ -179,7 +182,7 @@ GridRecord Record(const GridCase& grid, const FactoryWrapper& wrap) {
   const Plan plan = PlanOf(grid);
   std::mutex mutex;
   GridRecord result;
-  RunThreadRanks(static_cast<int>(grid.tp * grid.cp * grid.pp * grid.dp),
+  RunThreadRanks(static_cast<int>(grid.ranks()),
                  [&](CommunicatorFactory& factory, int rank) {
                    CpuDevice device(int64_t{1} << 40);
                    const std::unique_ptr<CommunicatorFactory> wrapped =

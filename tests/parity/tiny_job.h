@@ -41,8 +41,11 @@ struct GridCase {
   // it says otherwise.
   Plan plan;
 
-  // Of letters, digits and underscores.
+  // What it is made of: its sizes, and what it changes.
+  std::vector<std::string> Features() const;
+  // Its features; of letters, digits and underscores.
   std::string Name() const;
+  int64_t ranks() const { return int64_t{tp} * cp * pp * dp; }
 };
 
 // A plan's fields as text.
