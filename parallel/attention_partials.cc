@@ -1,19 +1,11 @@
 #include "parallel/attention_partials.h"
 
-#include <algorithm>
-#include <cmath>
-#include <limits>
 #include <utility>
 
-#include "runtime/core/log.h"
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
 namespace {
-
-// Below this many elements the start of a parallel region costs more than it
-// brings.
-constexpr int64_t kParallelElements = 1 << 14;
 
 DType ComputeDType(DType dtype) {
   return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
@@ -23,57 +15,6 @@ Tensor WithDType(Tensor x, DType dtype, std::string_view label) {
   return x.dtype() == dtype ? x : Cast(x, dtype, label);
 }
 
-// The factors of the two parts in their merger; sets `log_sum_exp` to Lₙ.
-template <typename A>
-std::pair<A, A> MergeWeights(A& log_sum_exp, A other) {
-  const A largest = std::max(log_sum_exp, other);
-  if (largest == -std::numeric_limits<A>::infinity()) return {A{1}, A{0}};
-  const A merged =
-      largest + std::log1p(std::exp(std::min(log_sum_exp, other) - largest));
-  const std::pair<A, A> weights{std::exp(log_sum_exp - merged),
-                                std::exp(other - merged)};
-  log_sum_exp = merged;
-  return weights;
-}
-
-// Both are unrounded.
-void Merge(const AttentionResult& part, const AttentionResult& into) {
-  const Shape& lse = into.log_sum_exp.shape();  // [b, heads, s]
-  CHECK_EQ(part.log_sum_exp.shape(), lse);
-  CHECK_EQ(part.out.shape(), into.out.shape());
-  if (into.out.device().dry()) return;
-  const int64_t heads = lse.dim(1);
-  const int64_t tokens = lse.dim(2);
-  const int64_t head_dim = into.out.dim(-1) / heads;
-  const int64_t rows = lse.dim(0) * tokens;
-  CHECK(part.out.dtype() == into.out.dtype()) << part.out.dtype();
-  CHECK(part.out.dtype() == ComputeDType(part.out.dtype()));
-  const auto merge = [&]<typename A>(A) {
-    const A* part_out = part.out.data<A>();
-    const A* part_lse = part.log_sum_exp.data<A>();
-    A* out = into.out.data<A>();
-    A* lse = into.log_sum_exp.data<A>();
-#pragma omp parallel for schedule(static) if (rows * heads * head_dim >= \
-                                              kParallelElements)
-    for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t head = 0; head < heads; ++head) {
-        const int64_t at =
-            (row / tokens * heads + head) * tokens + row % tokens;
-        const auto [weight, part_weight] = MergeWeights(lse[at], part_lse[at]);
-        const int64_t begin = (row * heads + head) * head_dim;
-        for (int64_t i = begin; i < begin + head_dim; ++i) {
-          out[i] = out[i] * weight + part_out[i] * part_weight;
-        }
-      }
-    }
-  };
-  if (part.out.dtype() == DType::kFloat64) {
-    merge(double{});
-  } else {
-    merge(float{});
-  }
-}
-
 }  // namespace
 
 void AttentionMerger::Add(AttentionResult part) {
@@ -81,7 +22,7 @@ void AttentionMerger::Add(AttentionResult part) {
     merged_ = std::move(part);
     return;
   }
-  Merge(part, merged_);
+  MergeAttention(part, merged_);
 }
 
 AttentionResult AttentionMerger::Take(DType dtype) {
@@ -124,7 +65,7 @@ AttentionResult AttentionGather::Wait() {
         part_.out.CopyFrom(part.out);
         part_.log_sum_exp.CopyFrom(part.log_sum_exp);
       } else {
-        Merge(part, part_);
+        MergeAttention(part, part_);
       }
     }
     gathered_ = Tensor();

@@ -1,8 +1,5 @@
 // Attention in parts: over disjoint sets of keys, whose outputs are merged by
-// their log-sum-exp, and whose query gradients are summed.
-//
-// For parts (o, L) and (o', L'):  Lₙ = log(eᴸ + eᴸ'),
-// oₙ = o·e^(L−Lₙ) + o'·e^(L'−Lₙ). A part without keys (L = −∞) counts nothing.
+// their log-sum-exp (MergeAttention), and whose query gradients are summed.
 // Parts and sums are in the compute type (fp32; fp64 for fp64): results are
 // rounded once, at the end.
 

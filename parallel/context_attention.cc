@@ -10,7 +10,7 @@
 #include "parallel/ring_attention.h"
 #include "runtime/core/log.h"
 #include "runtime/ops/attention.h"
-#include "runtime/ops/pointwise.h"
+#include "runtime/ops/copy.h"
 
 namespace trireme {
 namespace {
@@ -136,7 +136,7 @@ class LocalAttention {
     if (!sums.dq.defined() || !sums.dkv.defined()) gradient.FillZero();
     const auto write = [&](GradientSum& sum, int64_t column) {
       if (sum.defined()) {
-        WriteColumns(sum.Take(qkv.dtype()), column, gradient);
+        WriteSlice(sum.Take(qkv.dtype()), -1, column, gradient);
       }
     };
     write(sums.dq, 0);

@@ -1,29 +1,19 @@
 #include "parallel/head_exchange.h"
 
-#include <cstring>
-
 #include "parallel/dim_collectives.h"
 #include "runtime/core/log.h"
+#include "runtime/ops/copy.h"
 
 namespace trireme {
 namespace {
 
 // x seen as [rows, columns, ..] → [columns, rows, ..], in the given shape.
-Tensor SwapRowsAndColumns(const Tensor& x, int64_t rows, int64_t columns,
-                          const Shape& shape, MemoryCategory category) {
+Tensor Swapped(const Tensor& x, int64_t rows, int64_t columns,
+               const Shape& shape, MemoryCategory category) {
   if (rows == 1 || columns == 1) return x.Reshape(shape);
   const Tensor y =
       Tensor::Empty(x.device(), shape, x.dtype(), category, "head exchange");
-  CHECK_EQ(x.num_elements(), y.num_elements());
-  if (x.device().dry()) return y;
-  const int64_t run = x.bytes() / (rows * columns);
-  const char* from = static_cast<const char*>(x.raw_data());
-  char* to = static_cast<char*>(y.raw_data());
-  for (int64_t column = 0; column < columns; ++column) {
-    for (int64_t row = 0; row < rows; ++row, to += run) {
-      std::memcpy(to, from + (row * columns + column) * run, run);
-    }
-  }
+  SwapRowsAndColumns(x, rows, columns, y);
   return y;
 }
 
@@ -46,17 +36,15 @@ Tensor ExchangeHeadsForTokens(Communicator& group, const Tensor& x, int parts,
   const int64_t width = x.dim(2) / ranks;
   CHECK_EQ(x.dim(2) % (parts * ranks), 0) << x.shape();
   // What arrives of a single sample is the result itself.
-  const Tensor received =
-      AllToAll(group,
-               SwapRowsAndColumns(x, batch * tokens * parts, ranks,
-                                  {ranks, batch, tokens, width},
-                                  MemoryCategory::kCommunication),
-               name,
-               batch == 1 ? MemoryCategory::kActivations
-                          : MemoryCategory::kCommunication);
-  return SwapRowsAndColumns(received, ranks, batch,
-                            {batch, ranks * tokens, width},
-                            MemoryCategory::kActivations);
+  const Tensor received = AllToAll(
+      group,
+      Swapped(x, batch * tokens * parts, ranks, {ranks, batch, tokens, width},
+              MemoryCategory::kCommunication),
+      name,
+      batch == 1 ? MemoryCategory::kActivations
+                 : MemoryCategory::kCommunication);
+  return Swapped(received, ranks, batch, {batch, ranks * tokens, width},
+                 MemoryCategory::kActivations);
 }
 
 Tensor ExchangeTokensForHeads(Communicator& group, const Tensor& x, int parts,
@@ -66,14 +54,13 @@ Tensor ExchangeTokensForHeads(Communicator& group, const Tensor& x, int parts,
   const int64_t batch = x.dim(0), tokens = x.dim(1) / ranks;
   const int64_t width = x.dim(2);
   CHECK_EQ(x.dim(1) % ranks, 0) << x.shape();
-  const Tensor received = AllToAll(
-      group,
-      SwapRowsAndColumns(x, batch, ranks, {ranks, batch, tokens, width},
-                         MemoryCategory::kCommunication),
-      name, MemoryCategory::kCommunication);
-  return SwapRowsAndColumns(received, ranks, batch * tokens * parts,
-                            {batch, tokens, ranks * width},
-                            MemoryCategory::kActivations);
+  const Tensor received =
+      AllToAll(group,
+               Swapped(x, batch, ranks, {ranks, batch, tokens, width},
+                       MemoryCategory::kCommunication),
+               name, MemoryCategory::kCommunication);
+  return Swapped(received, ranks, batch * tokens * parts,
+                 {batch, tokens, ranks * width}, MemoryCategory::kActivations);
 }
 
 Tensor TakeHeads(const Communicator& group, const Tensor& x, int parts) {

@@ -7,6 +7,7 @@
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/status.h"
+#include "runtime/ops/copy.h"
 
 namespace trireme {
 namespace {
@@ -51,25 +52,24 @@ std::string Describe(const std::vector<TensorPart>& parts) {
   return list.dump();
 }
 
-// `local` holds elements [begin, end) of the shard.
-void CopyRuns(const Tensor& whole, const Tensor& local,
-              const std::vector<ShardedDim>& shards, int64_t begin, int64_t end,
-              bool into_whole) {
-  if (whole.device().dry() || local.device().dry()) return;
-  const int64_t size = DTypeSize(whole.dtype());
-  char* whole_data = static_cast<char*>(whole.raw_data());
-  char* local_data = static_cast<char*>(local.raw_data());
+// Copies between the logical tensor and `local`, which holds elements [begin,
+// end) of a shard of it.
+void CopyShard(const Tensor& whole, const Tensor& local,
+               const std::vector<ShardedDim>& shards, int64_t begin,
+               int64_t end, bool into_whole) {
+  std::vector<ElementRun> runs;
   ForEachLocalRun(whole.shape(), shards,
                   [&](int64_t local_at, int64_t global_at, int64_t count) {
                     const int64_t first = std::max(local_at, begin);
                     const int64_t last = std::min(local_at + count, end);
                     if (first >= last) return;
-                    char* a = local_data + (first - begin) * size;
-                    char* b =
-                        whole_data + (global_at + first - local_at) * size;
-                    std::memcpy(into_whole ? b : a, into_whole ? a : b,
-                                (last - first) * size);
+                    const int64_t in_whole = global_at + first - local_at;
+                    const int64_t in_local = first - begin;
+                    runs.push_back({.from = into_whole ? in_local : in_whole,
+                                    .to = into_whole ? in_whole : in_local,
+                                    .count = last - first});
                   });
+  CopyRuns(runs, into_whole ? local : whole, into_whole ? whole : local);
 }
 
 }  // namespace
@@ -77,8 +77,8 @@ void CopyRuns(const Tensor& whole, const Tensor& local,
 void CopyPart(const Tensor& whole, const TensorPart& part) {
   CHECK(whole.dtype() == part.local.dtype());
   CHECK_EQ(whole.shape(), part.global_shape);
-  CopyRuns(whole, part.local, part.shards, part.begin, part.end,
-           /*into_whole=*/false);
+  CopyShard(whole, part.local, part.shards, part.begin, part.end,
+            /*into_whole=*/false);
 }
 
 absl::StatusOr<LogicalGather> LogicalGather::Create(
@@ -208,8 +208,8 @@ void LogicalGather::Run(
                      info.name)
             .Wait();
       }
-      CopyRuns(whole, local, source.shards, source.begin, source.end,
-               /*into_whole=*/true);
+      CopyShard(whole, local, source.shards, source.begin, source.end,
+                /*into_whole=*/true);
     }
     visit(info, whole);
   }

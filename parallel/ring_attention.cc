@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "fmt/format.h"
-#include "runtime/ops/pointwise.h"
+#include "runtime/ops/copy.h"
 
 namespace trireme {
 namespace {
@@ -22,11 +21,10 @@ Tensor EmptyMessage(const Tensor& like) {
 
 Tensor RingAttention::KeyCounts(Device& device, int64_t batch, int64_t tokens,
                                 int rank) const {
-  const std::vector<int32_t> counts(
-      batch, static_cast<int32_t>(std::clamp<int64_t>(
-                 valid_tokens_ - rank * tokens, 0, tokens)));
-  return Tensor::FromValues<int32_t>(
-      device, {batch}, counts, MemoryCategory::kActivations, "key counts");
+  const int64_t count =
+      std::clamp<int64_t>(valid_tokens_ - rank * tokens, 0, tokens);
+  return Full(device, {batch}, DType::kInt32, static_cast<double>(count),
+              MemoryCategory::kActivations, "key counts");
 }
 
 template <typename Visit>
@@ -35,7 +33,7 @@ void RingAttention::VisitBlocks(const Tensor& qkv, int tag,
   const int ranks = ring_.size();
   const int64_t width = qkv.dim(-1) / 3;
   Tensor held;  // contiguous keys and values; this rank's own lie in qkv
-  if (ranks > 1) held = CopyColumns(qkv, width, 3 * width);
+  if (ranks > 1) held = CopySlice(qkv, -1, width, 3 * width);
   for (int step = 0; step < ranks; ++step) {
     Tensor arriving;
     Event sent, received;

@@ -6,6 +6,8 @@
 #include "fmt/format.h"
 #include "parallel/recompute.h"
 #include "parallel/transitions.h"
+#include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"
 
@@ -37,18 +39,16 @@ std::vector<double> TokenPositions(const DitConfig& config, TokenRange range) {
 // the second the row; in each, sines then cosines.
 Tensor SinCosTable(Device& device, const DitConfig& config, TokenRange range,
                    DType dtype) {
+  const Shape shape{range.count, config.hidden};
   if (device.dry()) {
-    return Cast(
-        Tensor::Empty(device, {range.count, config.hidden}, DType::kFloat32,
-                      MemoryCategory::kParameters, "position table"),
-        dtype, "position table");
+    return Cast(Tensor::Empty(device, shape, DType::kFloat32,
+                              MemoryCategory::kParameters, "position table"),
+                dtype, "position table");
   }
   const int64_t quarter = config.hidden / 4;
-  const Tensor table =
-      Tensor::Empty(device, {range.count, config.hidden}, DType::kFloat32,
-                    MemoryCategory::kParameters, "position table");
-  float* value = table.data<float>();
-  for (int64_t i = 0; value != nullptr && i < range.count; ++i) {
+  std::vector<float> values;
+  values.reserve(shape.num_elements());
+  for (int64_t i = 0; i < range.count; ++i) {
     const int64_t token = range.begin + i;
     const int64_t coordinates[2] = {token % config.columns(),
                                     token / config.columns()};
@@ -58,22 +58,15 @@ Tensor SinCosTable(Device& device, const DitConfig& config, TokenRange range,
           const double angle =
               coordinate *
               std::pow(kMaxPeriod, -static_cast<double>(k) / quarter);
-          *value++ =
-              static_cast<float>(cosine ? std::cos(angle) : std::sin(angle));
+          values.push_back(
+              static_cast<float>(cosine ? std::cos(angle) : std::sin(angle)));
         }
       }
     }
   }
-  return Cast(table, dtype, "position table");
-}
-
-// counts + offset, for int32 counts.
-Tensor AddToCounts(const Tensor& counts, int32_t offset) {
-  const Tensor result = counts.Clone("key counts");
-  if (int32_t* values = result.data<int32_t>()) {
-    for (int64_t i = 0; i < result.num_elements(); ++i) values[i] += offset;
-  }
-  return result;
+  return Cast(Upload<float>(device, shape, values, MemoryCategory::kParameters,
+                            "position table"),
+              dtype, "position table");
 }
 
 // Everything that a microbatch brings in is split over dp by sample.
@@ -255,15 +248,14 @@ DitState DitPart::RunBlocks(ForwardContext& context, DitState state,
   constants.tokens = tokens_;
   constants.context_parallel = context_parallel_;
   if (tokens_.has_padding()) {
-    const std::vector<int32_t> counts(state.x.value().dim(0),
-                                      static_cast<int32_t>(tokens_.tokens));
-    constants.image_counts = Tensor::FromValues<int32_t>(
-        context.tape.device(), {state.x.value().dim(0)}, counts);
+    constants.image_counts =
+        Full(context.tape.device(), {state.x.value().dim(0)}, DType::kInt32,
+             static_cast<double>(tokens_.tokens));
   }
   constants.text_counts = text_counts;
   if (config_.joint_text()) {
-    constants.joint_counts =
-        AddToCounts(text_counts, static_cast<int32_t>(config_.tokens()));
+    constants.joint_counts = AddOffset(
+        text_counts, static_cast<int32_t>(config_.tokens()), "key counts");
   }
   const int64_t recomputed =
       options_.recompute.kind == BlockRecompute::Kind::kFull

@@ -1,9 +1,9 @@
 #include "models/dit/token_layout.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "runtime/core/log.h"
+#include "runtime/ops/copy.h"
 
 namespace trireme {
 
@@ -36,16 +36,13 @@ Tensor LocalTokens(const Tensor& whole, const TokenLayout& layout) {
   const Tensor local = Tensor::Zeros(
       whole.device(), {whole.dim(0), layout.local.count, whole.dim(2)},
       whole.dtype(), MemoryCategory::kActivations, "local tokens");
-  if (whole.device().dry()) return local;
-  const int64_t token_bytes = whole.dim(2) * DTypeSize(whole.dtype());
-  const int64_t bytes = layout.valid_local() * token_bytes;
-  const char* from = static_cast<const char*>(whole.raw_data()) +
-                     layout.local.begin * token_bytes;
-  char* to = static_cast<char*>(local.raw_data());
-  for (int64_t i = 0; i < whole.dim(0) && bytes > 0; ++i) {
-    std::memcpy(to + i * layout.local.count * token_bytes,
-                from + i * layout.tokens * token_bytes, bytes);
-  }
+  const int64_t width = whole.dim(2);
+  CopyStrided({.outer = whole.dim(0),
+               .run = layout.valid_local() * width,
+               .from = {.offset = layout.local.begin * width,
+                        .outer = layout.tokens * width},
+               .to = {.outer = layout.local.count * width}},
+              whole, local);
   return local;
 }
 

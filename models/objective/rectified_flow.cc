@@ -1,11 +1,14 @@
 #include "models/objective/rectified_flow.h"
 
 #include <cmath>
-#include <span>
+#include <vector>
 
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
+#include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/pointwise.h"
+#include "runtime/ops/random.h"
 
 namespace trireme {
 namespace {
@@ -18,10 +21,19 @@ RandomStream StreamOf(uint64_t seed, const ImageBatch& batch, int64_t i,
                        .purpose = purpose});
 }
 
-bool Dropped(const RectifiedFlowConfig& config, uint64_t seed,
-             const ImageBatch& batch, int64_t i) {
-  return StreamOf(seed, batch, i, RandomPurpose::kConditionDrop).Uniform(0) <
-         config.condition_drop;
+// 1 where a sample's conditions are dropped; uint8 [n].
+Tensor DroppedSamples(const RectifiedFlowConfig& config, uint64_t seed,
+                      const ImageBatch& batch) {
+  const Tensor& like =
+      batch.labels.defined() ? batch.labels : batch.text_counts;
+  std::vector<uint8_t> dropped;
+  for (int64_t i = 0; i < batch.size(); ++i) {
+    dropped.push_back(
+        StreamOf(seed, batch, i, RandomPurpose::kConditionDrop).Uniform(0) <
+        config.condition_drop);
+  }
+  return Upload<uint8_t>(like.device(), {batch.size()}, dropped,
+                         MemoryCategory::kActivations, "dropped conditions");
 }
 
 double SampleSigma(const RectifiedFlowConfig& config, uint64_t seed,
@@ -90,39 +102,28 @@ NoisedBatch AddNoise(const RectifiedFlowConfig& config, uint64_t seed,
                      DType dtype) {
   Device& device = batch.pixels.device();
   const int64_t n = batch.size();
-  const int64_t elements = batch.pixels.num_elements() / n;
   const DType sigma_dtype =
       dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   const Tensor x = Tensor::Empty(device, batch.pixels.shape(), DType::kFloat32,
                                  MemoryCategory::kActivations, "noised batch");
   const Tensor target = Tensor::EmptyLike(x, "flow target");
-  const Tensor sigmas = Tensor::Empty(device, {n}, DType::kFloat32,
-                                      MemoryCategory::kActivations, "sigmas");
-  NoisedBatch result;
-  if (batch.labels.defined()) result.labels = batch.labels.Clone("labels");
-  result.text_counts = DropTextCounts(config, seed, batch);
-  if (!device.dry()) {
-    const float* pixels = batch.pixels.data<float>();
-#pragma omp parallel for
-    for (int64_t i = 0; i < n; ++i) {
-      const auto sigma =
-          static_cast<float>(SampleSigma(config, seed, batch, i));
-      sigmas.data<float>()[i] = sigma;
-      // The noise is made where the target goes, then turned into both.
-      const std::span<float> noise(target.data<float>() + i * elements,
-                                   elements);
-      float* noised = x.data<float>() + i * elements;
-      const float* clean = pixels + i * elements;
-      StreamOf(seed, batch, i, RandomPurpose::kNoise).FillNormal(0, noise);
-      for (int64_t e = 0; e < elements; ++e) {
-        noised[e] = (1.0f - sigma) * clean[e] + sigma * noise[e];
-        noise[e] -= clean[e];
-      }
-      if (result.labels.defined() && Dropped(config, seed, batch, i)) {
-        result.labels.data<int32_t>()[i] = dropped_label;
-      }
-    }
+  std::vector<float> sigma_values;
+  std::vector<RandomStream> noise;
+  for (int64_t i = 0; i < n; ++i) {
+    sigma_values.push_back(
+        static_cast<float>(SampleSigma(config, seed, batch, i)));
+    noise.push_back(StreamOf(seed, batch, i, RandomPurpose::kNoise));
   }
+  const Tensor sigmas = Upload<float>(device, {n}, sigma_values,
+                                      MemoryCategory::kActivations, "sigmas");
+  AddFlowNoise(noise, batch.pixels, sigmas, x, target);
+  NoisedBatch result;
+  if (batch.labels.defined()) {
+    result.labels =
+        MaskedFill(batch.labels, DroppedSamples(config, seed, batch),
+                   dropped_label, "labels");
+  }
+  result.text_counts = DropTextCounts(config, seed, batch);
   const auto in = [](const Tensor& tensor, DType wanted) {
     return tensor.dtype() == wanted ? tensor : Cast(tensor, wanted);
   };
@@ -135,13 +136,8 @@ NoisedBatch AddNoise(const RectifiedFlowConfig& config, uint64_t seed,
 Tensor DropTextCounts(const RectifiedFlowConfig& config, uint64_t seed,
                       const ImageBatch& batch) {
   if (!batch.text_counts.defined()) return Tensor();
-  const Tensor counts = batch.text_counts.Clone("text counts");
-  if (int32_t* values = counts.data<int32_t>()) {
-    for (int64_t i = 0; i < batch.size(); ++i) {
-      if (Dropped(config, seed, batch, i)) values[i] = 0;
-    }
-  }
-  return counts;
+  return MaskedFill(batch.text_counts, DroppedSamples(config, seed, batch), 0,
+                    "text counts");
 }
 
 }  // namespace trireme

@@ -4,7 +4,7 @@
 
 #include "runtime/autograd/functions.h"
 #include "runtime/ops/attention.h"
-#include "runtime/ops/pointwise.h"
+#include "runtime/ops/copy.h"
 
 namespace trireme {
 namespace {
@@ -219,13 +219,27 @@ Variable CrossAttention(Tape& tape, const Variable& q, const Variable& kv,
       });
 }
 
+namespace {
+
+// The values of packed[b, s, 3·heads·head_dim].
+void CopyValues(const Tensor& packed, const Tensor& to) {
+  const int64_t row = packed.dim(-1);
+  const RunPlaces values{.offset = row / 3 * 2, .outer = row};
+  CopyStrided({.outer = packed.num_elements() / row,
+               .run = row / 3,
+               .from = values,
+               .to = values},
+              packed, to);
+}
+
+}  // namespace
+
 Variable NormHeads(Tape& tape, const Variable& qkv, int64_t head_dim,
                    const HeadNorms& norms) {
   if (norms.empty()) return qkv;
   const Tensor& x = qkv.value();
-  const int64_t width = x.dim(-1) / 3;
   Tensor y = Tensor::EmptyLike(x, "normed qkv");
-  WriteColumns(CopyColumns(x, 2 * width, 3 * width), 2 * width, y);
+  CopyValues(x, y);
   Tensor q_rstd = HeadsNormRopeForward(
       PackedHeads(x, 3, 0, head_dim), ValueOf(norms.q_weight), norms.rope,
       norms.eps, PackedHeads(y, 3, 0, head_dim));
@@ -234,12 +248,12 @@ Variable NormHeads(Tape& tape, const Variable& qkv, int64_t head_dim,
       norms.eps, PackedHeads(y, 3, 1, head_dim));
   return tape.Record(
       "norm heads", {qkv}, WeightsOf(norms), std::move(y), {x, q_rstd, k_rstd},
-      [head_dim, width, kept = KeptNorms(norms)](Tape::Gradients& gradients) {
+      [head_dim, kept = KeptNorms(norms)](Tape::Gradients& gradients) {
         const HeadNorms norms = kept.get();
         const Tensor dy = gradients.TakeOutput();
         const Tensor& x = gradients.Saved(0);
         const Tensor dx = EmptyLikeGradient(x);
-        WriteColumns(CopyColumns(dy, 2 * width, 3 * width), 2 * width, dx);
+        CopyValues(dy, dx);
         HeadNormGradients norm_grads(gradients, norms);
         HeadsNormRopeBackward(
             PackedHeads(x, 3, 0, head_dim), ValueOf(norms.q_weight), norms.rope,

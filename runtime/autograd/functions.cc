@@ -1,9 +1,9 @@
 #include "runtime/autograd/functions.h"
 
-#include <cstring>
 #include <memory>
 #include <utility>
 
+#include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
@@ -229,7 +229,7 @@ std::vector<Variable> SplitColumns(Tape& tape, const Variable& x, int parts) {
   CHECK_EQ(width * parts, x.value().dim(-1));
   std::vector<Tensor> outputs;
   for (int i = 0; i < parts; ++i) {
-    outputs.push_back(CopyColumns(x.value(), i * width, (i + 1) * width));
+    outputs.push_back(CopySlice(x.value(), -1, i * width, (i + 1) * width));
   }
   return tape.RecordMany(
       "split", {x}, {}, std::move(outputs), {},
@@ -240,31 +240,17 @@ std::vector<Variable> SplitColumns(Tape& tape, const Variable& x, int parts) {
                           "split gradient");
         for (int i = 0; i < parts; ++i) {
           if (gradients.Output(i).defined()) {
-            WriteColumns(gradients.Output(i), i * width, dx);
+            WriteSlice(gradients.Output(i), -1, i * width, dx);
           }
         }
         gradients.Accumulate(0, dx);
       });
 }
 
-namespace {
-
-// [b, s, h] seen as [b, s·h], so that a range of tokens is a range of columns.
-Tensor TokensAsColumns(const Tensor& x) { return x.Reshape({x.dim(0), -1}); }
-
-}  // namespace
-
 Variable MaskTokens(Tape& tape, const Variable& x, int64_t valid) {
   const auto masked = [valid](const Tensor& from) {
     const Tensor to = from.Clone("masked tokens");
-    if (to.device().dry()) return to;
-    const int64_t row_bytes =
-        to.shape().elements_after(1) * DTypeSize(to.dtype());
-    char* data = static_cast<char*>(to.raw_data());
-    for (int64_t i = 0; i < to.dim(0); ++i) {
-      std::memset(data + (i * to.dim(1) + valid) * row_bytes, 0,
-                  (to.dim(1) - valid) * row_bytes);
-    }
+    ZeroSlice(to, 1, valid, to.dim(1));
     return to;
   };
   return tape.Record("mask", {x}, {}, masked(x.value()), {},
@@ -281,41 +267,31 @@ Variable ConcatTokens(Tape& tape, const Variable& first,
   shape.set_dim(1, a.dim(1) + b.dim(1));
   Tensor y = Tensor::Empty(tape.device(), shape, a.dtype(),
                            MemoryCategory::kActivations, "concat");
-  const int64_t boundary = a.dim(1) * a.dim(2);
-  WriteColumns(TokensAsColumns(a), 0, TokensAsColumns(y));
-  WriteColumns(TokensAsColumns(b), boundary, TokensAsColumns(y));
-  return tape.Record(
-      "concat", {first, second}, {}, std::move(y), {},
-      [a_shape = a.shape(), b_shape = b.shape(),
-       boundary](Tape::Gradients& gradients) {
-        const Tensor dy = TokensAsColumns(gradients.TakeOutput());
-        if (gradients.Needs(0)) {
-          gradients.Accumulate(0,
-                               CopyColumns(dy, 0, boundary).Reshape(a_shape));
-        }
-        if (gradients.Needs(1)) {
-          gradients.Accumulate(
-              1, CopyColumns(dy, boundary, dy.dim(1)).Reshape(b_shape));
-        }
-      });
+  WriteSlice(a, 1, 0, y);
+  WriteSlice(b, 1, a.dim(1), y);
+  return tape.Record("concat", {first, second}, {}, std::move(y), {},
+                     [boundary = a.dim(1)](Tape::Gradients& gradients) {
+                       const Tensor dy = gradients.TakeOutput();
+                       if (gradients.Needs(0)) {
+                         gradients.Accumulate(0, CopySlice(dy, 1, 0, boundary));
+                       }
+                       if (gradients.Needs(1)) {
+                         gradients.Accumulate(
+                             1, CopySlice(dy, 1, boundary, dy.dim(1)));
+                       }
+                     });
 }
 
 Variable SliceTokens(Tape& tape, const Variable& x, int64_t begin,
                      int64_t end) {
-  const int64_t width = x.value().dim(2);
-  Shape shape = x.value().shape();
-  shape.set_dim(1, end - begin);
-  Tensor y = CopyColumns(TokensAsColumns(x.value()), begin * width, end * width)
-                 .Reshape(shape);
   return tape.Record(
-      "slice", {x}, {}, std::move(y), {},
-      [begin, width,
-       input_shape = x.value().shape()](Tape::Gradients& gradients) {
+      "slice", {x}, {}, CopySlice(x.value(), 1, begin, end), {},
+      [begin, input_shape = x.value().shape()](Tape::Gradients& gradients) {
         const Tensor dy = gradients.TakeOutput();
         const Tensor dx =
             Tensor::Zeros(dy.device(), input_shape, dy.dtype(),
                           MemoryCategory::kActivations, "slice gradient");
-        WriteColumns(TokensAsColumns(dy), begin * width, TokensAsColumns(dx));
+        WriteSlice(dy, 1, begin, dx);
         gradients.Accumulate(0, dx);
       });
 }

@@ -3,26 +3,21 @@
 #include <cmath>
 
 #include "runtime/core/log.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/random.h"
 
 namespace trireme {
 namespace {
 
-double InitialValue(const Initializer& initializer, const RandomStream& random,
-                    int64_t index) {
-  switch (initializer.kind) {
-    case Initializer::Kind::kZeros:
-      return 0.0;
-    case Initializer::Kind::kOnes:
-      return 1.0;
-    case Initializer::Kind::kNormal:
-      return initializer.stddev * random.Normal(index);
-    case Initializer::Kind::kXavierUniform: {
-      const double bound = std::sqrt(
-          6.0 / static_cast<double>(initializer.fan_in + initializer.fan_out));
-      return bound * (2.0 * random.Uniform(index) - 1.0);
-    }
-  }
-  return 0.0;
+// Where elements of the logical tensor lie in this rank's part.
+std::vector<ElementRun> LocalRuns(const Parameter& parameter) {
+  std::vector<ElementRun> runs;
+  ForEachLocalRun(
+      parameter.global_shape, parameter.shards,
+      [&](int64_t local, int64_t global, int64_t count) {
+        runs.push_back({.from = global, .to = local, .count = count});
+      });
+  return runs;
 }
 
 }  // namespace
@@ -43,22 +38,26 @@ int64_t Parameter::local_elements() const {
 
 void InitializeParameter(uint64_t seed, Parameter& parameter) {
   if (parameter.value.device().dry()) return;
-  const RandomStream random({.seed = seed,
-                             .sample = StableHash(parameter.name),
-                             .purpose = RandomPurpose::kInitialization});
-  DispatchFloating(parameter.value.dtype(), [&](auto element) {
-    using T = decltype(element);
-    T* values = parameter.value.data<T>();
-    ForEachLocalRun(parameter.global_shape, parameter.shards,
-                    [&](int64_t local, int64_t global, int64_t count) {
-                      for (int64_t i = 0; i < count; ++i) {
-                        const double value = InitialValue(parameter.initializer,
-                                                          random, global + i);
-                        values[local + i] =
-                            static_cast<T>(static_cast<float>(value));
-                      }
-                    });
-  });
+  const Initializer& initializer = parameter.initializer;
+  const auto random = [&](Distribution distribution, double scale) {
+    const RandomStream stream({.seed = seed,
+                               .sample = StableHash(parameter.name),
+                               .purpose = RandomPurpose::kInitialization});
+    FillRandom(stream, distribution, scale, LocalRuns(parameter),
+               parameter.value);
+  };
+  switch (initializer.kind) {
+    case Initializer::Kind::kZeros:
+      return Fill(parameter.value, 0.0);
+    case Initializer::Kind::kOnes:
+      return Fill(parameter.value, 1.0);
+    case Initializer::Kind::kNormal:
+      return random(Distribution::kNormal, initializer.stddev);
+    case Initializer::Kind::kXavierUniform:
+      return random(Distribution::kUniform,
+                    std::sqrt(6.0 / static_cast<double>(initializer.fan_in +
+                                                        initializer.fan_out)));
+  }
 }
 
 }  // namespace trireme

@@ -1,11 +1,9 @@
 #include "runtime/autograd/tensor_functions.h"
 
-#include <algorithm>
-#include <span>
 #include <utility>
-#include <vector>
 
 #include "runtime/core/log.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/pointwise.h"
@@ -19,32 +17,14 @@ DType SumTypeOf(const Tensor& x) {
   return x.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
-Tensor OneElement(Device& device, DType dtype, double value) {
-  if (dtype == DType::kFloat64) {
-    return Tensor::FromValues<double>(device, {1}, std::span(&value, 1));
-  }
-  const auto rounded = static_cast<float>(value);
-  return Tensor::FromValues<float>(device, {1}, std::span(&rounded, 1));
-}
-
-// 0 on a dry device, as are all results that are read back.
-double ValueOf(const Tensor& one_element) {
-  if (one_element.device().dry()) return 0;
-  return one_element.dtype() == DType::kFloat64
-             ? one_element.data<double>()[0]
-             : static_cast<double>(one_element.data<float>()[0]);
+Tensor OneElement(const Tensor& x, double value) {
+  return Full(x.device(), {1}, SumTypeOf(x), value);
 }
 
 // A tensor of x's shape and dtype whose elements are all `value`.
 Tensor FilledLike(const Tensor& x, double value) {
-  const Tensor filled = Tensor::EmptyLike(x, "gradient of a sum");
-  if (x.device().dry()) return filled;
-  DispatchFloating(x.dtype(), [&]<typename T>(T) {
-    T* data = filled.data<T>();
-    std::fill(data, data + filled.num_elements(),
-              T(static_cast<ComputeType<T>>(value)));
-  });
-  return filled;
+  return Full(x.device(), x.shape(), x.dtype(), value,
+              MemoryCategory::kActivations, "gradient of a sum");
 }
 
 Tensor InType(const Tensor& x, DType dtype) {
@@ -58,18 +38,6 @@ Tensor ScatterSum(const Tensor& rows, const Tensor& indices, int64_t count) {
                     MemoryCategory::kActivations, "scattered rows");
   ScatterAddRows(rows, indices, sums);
   return InType(sums, rows.dtype());
-}
-
-// x[b, h] repeated: [b, tokens, h].
-Tensor RepeatOverTokens(const Tensor& x, int64_t tokens) {
-  std::vector<int32_t> sample;
-  sample.reserve(x.dim(0) * tokens);
-  for (int64_t b = 0; b < x.dim(0); ++b) {
-    sample.insert(sample.end(), tokens, static_cast<int32_t>(b));
-  }
-  const Tensor indices =
-      Tensor::FromValues<int32_t>(x.device(), {x.dim(0) * tokens}, sample);
-  return GatherRows(x, indices).Reshape({x.dim(0), tokens, x.dim(1)});
 }
 
 int64_t MatricesIn(const Tensor& x) {
@@ -148,9 +116,8 @@ Variable Softmax(Tape& tape, const Variable& x) {
 
 Variable Sum(Tape& tape, const Variable& x) {
   return tape.Record(
-      "sum", {x}, {},
-      OneElement(tape.device(), SumTypeOf(x.value()), Sum(x.value())),
-      {x.value()}, [](Tape::Gradients& gradients) {
+      "sum", {x}, {}, OneElement(x.value(), Sum(x.value())), {x.value()},
+      [](Tape::Gradients& gradients) {
         gradients.Accumulate(
             0, FilledLike(gradients.Saved(0), ValueOf(gradients.TakeOutput())));
       });
@@ -158,8 +125,7 @@ Variable Sum(Tape& tape, const Variable& x) {
 
 Variable SumOfSquares(Tape& tape, const Variable& x) {
   return tape.Record(
-      "sum of squares", {x}, {},
-      OneElement(tape.device(), SumTypeOf(x.value()), SumOfSquares(x.value())),
+      "sum of squares", {x}, {}, OneElement(x.value(), SumOfSquares(x.value())),
       {x.value()}, [](Tape::Gradients& gradients) {
         gradients.Accumulate(
             0, Scale(gradients.Saved(0), 2 * ValueOf(gradients.TakeOutput())));

@@ -29,6 +29,33 @@ std::array<double, 2> NormalPair(uint32_t a, uint32_t b) {
   return {radius * std::cos(angle), radius * std::sin(angle)};
 }
 
+using Words = std::array<uint32_t, 4>;
+using Values = std::array<double, 4>;
+
+template <typename F>
+Values Map(const Words& words, F&& f) {
+  return {f(words[0]), f(words[1]), f(words[2]), f(words[3])};
+}
+
+Values NormalsOf(const Words& words) {
+  const auto [a, b] = NormalPair(words[0], words[1]);
+  const auto [c, d] = NormalPair(words[2], words[3]);
+  return {a, b, c, d};
+}
+
+template <typename T, typename F>
+void FillByBlocks(const RandomStream& stream, uint64_t first, std::span<T> out,
+                  F&& values_of) {
+  size_t done = 0;
+  while (done < out.size()) {
+    const uint64_t index = first + done;
+    const Values values = values_of(stream.Block(index / 4));
+    for (uint64_t i = index % 4; i < 4 && done < out.size(); ++i) {
+      out[done++] = static_cast<T>(values[i]);
+    }
+  }
+}
+
 }  // namespace
 
 RandomStream::RandomStream(const RandomKey& key) {
@@ -70,28 +97,24 @@ double RandomStream::Normal(uint64_t index) const {
 }
 
 void RandomStream::FillNormal(uint64_t first, std::span<float> out) const {
-  size_t done = 0;
-  while (done < out.size()) {
-    const uint64_t index = first + done;
-    const std::array<uint32_t, 4> words = Block(index / 4);
-    std::array<double, 4> normals;
-    for (int pair = 0; pair < 2; ++pair) {
-      const auto values = NormalPair(words[2 * pair], words[2 * pair + 1]);
-      normals[2 * pair] = values[0];
-      normals[2 * pair + 1] = values[1];
-    }
-    for (uint64_t i = index % 4; i < 4 && done < out.size(); ++i) {
-      out[done++] = static_cast<float>(normals[i]);
-    }
-  }
+  FillByBlocks(*this, first, out, NormalsOf);
+}
+
+void RandomStream::FillNormal(uint64_t first, std::span<double> out) const {
+  FillByBlocks(*this, first, out, NormalsOf);
 }
 
 void RandomStream::FillUniform(uint64_t first, std::span<float> out) const {
-  for (size_t i = 0; i < out.size(); ++i) {
-    // 24 bits: rounding to float must not give 1.
-    const uint64_t index = first + i;
-    out[i] = static_cast<float>((Block(index / 4)[index % 4] >> 8) * 0x1p-24);
-  }
+  // 24 bits: rounding to float must not give 1.
+  FillByBlocks(*this, first, out, [](const Words& words) {
+    return Map(words, [](uint32_t word) { return (word >> 8) * 0x1p-24; });
+  });
+}
+
+void RandomStream::FillUniform(uint64_t first, std::span<double> out) const {
+  FillByBlocks(*this, first, out, [](const Words& words) {
+    return Map(words, [](uint32_t word) { return word * 0x1p-32; });
+  });
 }
 
 uint64_t StableHash(std::string_view name) {

@@ -52,9 +52,12 @@ class RandomStream {
   double Uniform(uint64_t index) const;
   double Normal(uint64_t index) const;
 
-  // Fills out[i] with element first + i.
+  // Fills out[i] with element first + i, a block of Philox at a time. The
+  // doubles are Normal(first + i) and Uniform(first + i).
   void FillNormal(uint64_t first, std::span<float> out) const;
+  void FillNormal(uint64_t first, std::span<double> out) const;
   void FillUniform(uint64_t first, std::span<float> out) const;
+  void FillUniform(uint64_t first, std::span<double> out) const;
 
  private:
   std::array<uint32_t, 2> key_;

@@ -112,9 +112,14 @@ TEST(RandomStreamTest, FillsAgreeWithSingleElementsFromAnyStart) {
       std::vector<float> normals(n), uniforms(n);
       stream.FillNormal(first, normals);
       stream.FillUniform(first, uniforms);
+      std::vector<double> wide_normals(n), wide_uniforms(n);
+      stream.FillNormal(first, wide_normals);
+      stream.FillUniform(first, wide_uniforms);
       for (size_t i = 0; i < n; ++i) {
         EXPECT_EQ(normals[i], static_cast<float>(stream.Normal(first + i)))
             << first << " + " << i;
+        EXPECT_EQ(wide_normals[i], stream.Normal(first + i));
+        EXPECT_EQ(wide_uniforms[i], stream.Uniform(first + i));
         // 24 of the 32 bits.
         EXPECT_NEAR(uniforms[i], stream.Uniform(first + i), 0x1p-24);
         EXPECT_LE(uniforms[i], stream.Uniform(first + i));

@@ -77,7 +77,9 @@ AttentionOperands Operands(const HeadsView& q, const HeadsView& k,
   return {Pointer(q),
           Pointer(k),
           Pointer(v),
-          key_counts == nullptr ? nullptr : key_counts->data<int32_t>(),
+          key_counts == nullptr
+              ? nullptr
+              : static_cast<const int32_t*>(key_counts->raw_data()),
           DensePointer(result.out),
           result.log_sum_exp.raw_data()};
 }
@@ -110,6 +112,28 @@ AttentionResult AttentionForward(const HeadsView& q, const HeadsView& k,
   if (device.dry()) return result;
   AttentionForwardCpu(problem, operands, workspace.raw_data());
   return result;
+}
+
+void MergeAttention(const AttentionResult& part, const AttentionResult& into) {
+  const Shape& shape = into.log_sum_exp.shape();  // [b, heads, s]
+  CHECK_EQ(part.log_sum_exp.shape(), shape);
+  CHECK_EQ(part.out.shape(), into.out.shape());
+  const DType dtype = into.out.dtype();
+  CHECK(dtype == ComputeDType(dtype)) << dtype;
+  for (const Tensor* tensor :
+       {&part.out, &part.log_sum_exp, &into.log_sum_exp}) {
+    CHECK_EQ(tensor->dtype(), dtype);
+  }
+  if (into.out.device().dry()) return;
+  MergeAttentionCpu({.dtype = dtype,
+                     .batch = shape.dim(0),
+                     .heads = shape.dim(1),
+                     .tokens = shape.dim(2),
+                     .head_dim = into.out.dim(-1) / shape.dim(1),
+                     .part_out = part.out.raw_data(),
+                     .part_log_sum_exp = part.log_sum_exp.raw_data(),
+                     .out = into.out.raw_data(),
+                     .log_sum_exp = into.log_sum_exp.raw_data()});
 }
 
 void AttentionBackward(const HeadsView& q, const HeadsView& k,

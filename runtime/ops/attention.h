@@ -30,6 +30,11 @@ AttentionResult AttentionForward(
     const Tensor* key_counts = nullptr,
     AttentionOutput output = AttentionOutput::kRounded);
 
+// Merges `part`, over other keys, into `into`; both unrounded and of one shape.
+// For parts (o, L) and (o', L'):  Lₙ = log(eᴸ + eᴸ'),
+// oₙ = o·e^(L−Lₙ) + o'·e^(L'−Lₙ). A part without keys (L = −∞) counts nothing.
+void MergeAttention(const AttentionResult& part, const AttentionResult& into);
+
 // Writes (=) the gradients into dq, dk and dv, views shaped as q, k and v, all
 // three in their dtype or all in the compute type. Masked keys get zeros.
 void AttentionBackward(const HeadsView& q, const HeadsView& k,

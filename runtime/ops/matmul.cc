@@ -131,8 +131,9 @@ void AccumulateColumnSums(const Tensor& x, const Tensor& out) {
       << out.dtype();
   if (x.device().dry() || x.num_elements() == 0) return;
   DispatchFloating(x.dtype(), [&]<typename T>(T) {
-    AddColumnSums(x.data<T>(), x.num_elements() / columns, columns,
-                  out.data<ComputeType<T>>());
+    AddColumnSums(static_cast<const T*>(x.raw_data()),
+                  x.num_elements() / columns, columns,
+                  static_cast<ComputeType<T>*>(out.raw_data()));
   });
 }
 

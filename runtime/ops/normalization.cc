@@ -2,8 +2,10 @@
 
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "runtime/core/log.h"
+#include "runtime/device/host.h"
 #include "runtime/ops/cpu/heads_norm_kernels.h"
 #include "runtime/ops/cpu/normalization_kernels.h"
 #include "runtime/ops/pointwise.h"
@@ -167,12 +169,10 @@ RopeTable MakeRopeTable(Device& device, std::span<const int64_t> axis_dims,
     CHECK_EQ(channels % 2, 0);
     half += channels / 2;
   }
-  std::vector<double> cosines, sines;
+  const Shape shape{tokens, half};
   // A dry device has no use for values.
-  const int64_t computed = device.dry() ? 0 : tokens;
-  cosines.reserve(computed * half);
-  sines.reserve(computed * half);
-  for (int64_t token = 0; token < computed; ++token) {
+  std::vector<double> cosines, sines;
+  for (int64_t token = 0; token < tokens && !device.dry(); ++token) {
     for (int64_t axis = 0; axis < axes; ++axis) {
       for (int64_t i = 0; i < axis_dims[axis] / 2; ++i) {
         const double frequency =
@@ -184,22 +184,18 @@ RopeTable MakeRopeTable(Device& device, std::span<const int64_t> axis_dims,
       }
     }
   }
-  const auto table = [&](const std::vector<double>& values) {
-    const Tensor exact =
-        device.dry() ? Tensor::Empty(device, {tokens, half}, DType::kFloat64,
-                                     MemoryCategory::kParameters, "rope table")
-                     : Tensor::FromValues<double>(
-                           device, {tokens, half}, values,
-                           MemoryCategory::kParameters, "rope table");
-    if (compute_dtype == DType::kFloat64) return exact;
-    Tensor rounded = Tensor::Empty(device, exact.shape(), compute_dtype,
-                                   MemoryCategory::kParameters, "rope table");
-    if (!device.dry()) {
-      for (int64_t i = 0; i < tokens * half; ++i) {
-        rounded.data<float>()[i] = static_cast<float>(values[i]);
+  const auto table = [&](std::span<const double> values) {
+    const auto upload = [&]<typename T>(T) {
+      if (device.dry()) {
+        return Tensor::Empty(device, shape, compute_dtype,
+                             MemoryCategory::kParameters, "rope table");
       }
-    }
-    return rounded;
+      return Upload<T>(device, shape,
+                       std::vector<T>(values.begin(), values.end()),
+                       MemoryCategory::kParameters, "rope table");
+    };
+    return compute_dtype == DType::kFloat64 ? upload(double{})
+                                            : upload(float{});
   };
   return {table(cosines), table(sines)};
 }

@@ -1,8 +1,5 @@
 #include "runtime/ops/pointwise.h"
 
-#include <algorithm>
-#include <cstring>
-
 #include "runtime/core/log.h"
 #include "runtime/ops/cpu/pointwise_kernels.h"
 
@@ -145,44 +142,6 @@ GatedResidualGradients GatedResidualBackward(const Tensor& gate,
       y.dtype(), y.dim(0), y.dim(1), y.dim(2), gate.raw_data(), y.raw_data(),
       grad_out.raw_data(), result.gate.raw_data(), result.y.raw_data());
   return result;
-}
-
-Tensor CopyColumns(const Tensor& x, int64_t begin, int64_t end) {
-  CHECK(0 <= begin && begin <= end && end <= x.dim(-1))
-      << "columns [" << begin << ", " << end << ") of " << x.shape();
-  Shape shape = x.shape();
-  shape.set_dim(-1, end - begin);
-  Tensor y = Tensor::Empty(x.device(), shape, x.dtype(),
-                           MemoryCategory::kActivations, "columns");
-  if (x.device().dry()) return y;
-  const int64_t size = DTypeSize(x.dtype());
-  const int64_t stride = x.dim(-1) * size;
-  const int64_t run = (end - begin) * size;
-  const char* from = static_cast<const char*>(x.raw_data()) + begin * size;
-  char* to = static_cast<char*>(y.raw_data());
-  const int64_t rows = x.num_elements() / std::max<int64_t>(x.dim(-1), 1);
-  for (int64_t row = 0; row < rows; ++row) {
-    std::memcpy(to + row * run, from + row * stride, run);
-  }
-  return y;
-}
-
-void WriteColumns(const Tensor& source, int64_t begin, const Tensor& target) {
-  CHECK_EQ(source.dtype(), target.dtype());
-  CHECK(0 <= begin && begin + source.dim(-1) <= target.dim(-1));
-  // Of the target: an empty source has no rows to tell.
-  const int64_t rows =
-      target.num_elements() / std::max<int64_t>(target.dim(-1), 1);
-  CHECK_EQ(rows * source.dim(-1), source.num_elements());
-  if (target.device().dry()) return;
-  const int64_t size = DTypeSize(source.dtype());
-  const int64_t stride = target.dim(-1) * size;
-  const int64_t run = source.dim(-1) * size;
-  const char* from = static_cast<const char*>(source.raw_data());
-  char* to = static_cast<char*>(target.raw_data()) + begin * size;
-  for (int64_t row = 0; row < rows; ++row) {
-    std::memcpy(to + row * stride, from + row * run, run);
-  }
 }
 
 }  // namespace trireme

@@ -47,11 +47,6 @@ GatedResidualGradients GatedResidualBackward(const Tensor& gate,
                                              const Tensor& y,
                                              const Tensor& grad_out);
 
-// Columns [begin, end) of the last dim, as a new tensor; and the inverse:
-// target[.., begin:end] = source.
-Tensor CopyColumns(const Tensor& x, int64_t begin, int64_t end);
-void WriteColumns(const Tensor& source, int64_t begin, const Tensor& target);
-
 }  // namespace trireme
 
 #endif  // TRIREME_RUNTIME_OPS_POINTWISE_H_

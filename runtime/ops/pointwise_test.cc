@@ -134,22 +134,6 @@ TEST_P(PointwiseTest, GatedResidual) {
   ExpectNear(back.gate, gate_back, "gradient of the gate");
 }
 
-TEST_P(PointwiseTest, ColumnsComeBackWhereTheyWere) {
-  const int64_t n = width(), middle = n / 2;
-  const Tensor x = operands_({2, 3, n});
-  const std::vector<double> xs = Doubles(x);
-  const Tensor left = CopyColumns(x, 0, middle);
-  const Tensor right = CopyColumns(x, middle, n);
-  EXPECT_EQ(right.shape(), (Shape{2, 3, n - middle}));
-  for (int64_t row = 0; row < 6; ++row) {
-    EXPECT_EQ(Doubles(right)[row * (n - middle)], xs[row * n + middle]);
-  }
-  const Tensor joined = Tensor::Zeros(device_, x.shape(), dtype());
-  WriteColumns(right, middle, joined);
-  WriteColumns(left, 0, joined);
-  EXPECT_EQ(Doubles(joined), xs);
-}
-
 INSTANTIATE_TEST_SUITE_P(
     TypesAndTails, PointwiseTest,
     testing::Combine(testing::ValuesIn(kFloatingTypes),
@@ -308,13 +292,6 @@ std::vector<OpCase> OpCases() {
          const Tensor x = in(shape), gate = in({3, 385}), y = in(shape);
          const GatedResidualGradients back = GatedResidualBackward(gate, y, x);
          return {GatedResidualForward(x, gate, y), back.gate, back.y};
-       }},
-      {"Columns",
-       [=](Operands& in) -> std::vector<Tensor> {
-         const Tensor x = in(shape);
-         const Tensor columns = CopyColumns(x, 5, 130);
-         WriteColumns(columns, 200, x);
-         return {columns, x};
        }},
   };
 }

@@ -1,9 +1,9 @@
 #include "runtime/ops/reduction.h"
 
-#include <algorithm>
-#include <cmath>
-
 #include "runtime/core/log.h"
+#include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/cpu/cross_entropy_kernels.h"
 #include "runtime/ops/cpu/reduction_kernels.h"
 
 namespace trireme {
@@ -14,18 +14,11 @@ double Reduce(const Tensor& x, ScalarReduction reduction) {
   return ReduceKernel(x.dtype(), reduction, x.num_elements(), x.raw_data());
 }
 
+// One element in the compute type.
 Tensor ScalarLike(const Tensor& x, double value, std::string_view label) {
-  const bool wide = x.dtype() == DType::kFloat64;
-  Tensor scalar =
-      Tensor::Empty(x.device(), {1}, wide ? DType::kFloat64 : DType::kFloat32,
-                    MemoryCategory::kActivations, label);
-  if (x.device().dry()) return scalar;
-  if (wide) {
-    *scalar.data<double>() = value;
-  } else {
-    *scalar.data<float>() = static_cast<float>(value);
-  }
-  return scalar;
+  return Full(x.device(), {1},
+              x.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32,
+              value, MemoryCategory::kActivations, label);
 }
 
 void CheckSame(const Tensor& a, const Tensor& b) {
@@ -35,26 +28,14 @@ void CheckSame(const Tensor& a, const Tensor& b) {
 
 int64_t Rows(const Tensor& x) { return x.num_elements() / x.dim(-1); }
 
-// Calls f(row, highest logit, log of the sum of exponentials) for each row with
-// a label, in fp64: classes are few, and losses are compared across grids.
-template <typename T, typename F>
-void ForEachLabelledRow(const Tensor& logits, const Tensor& labels, F&& f) {
-  const int64_t classes = logits.dim(-1);
-  const int32_t* label = labels.data<int32_t>();
-  for (int64_t row = 0; row < Rows(logits); ++row) {
-    if (label[row] < 0) continue;
-    CHECK_LT(label[row], classes);
-    const T* x = logits.data<T>() + row * classes;
-    double highest = static_cast<double>(x[0]);
-    for (int64_t i = 1; i < classes; ++i) {
-      highest = std::max(highest, static_cast<double>(x[i]));
-    }
-    double sum = 0;
-    for (int64_t i = 0; i < classes; ++i) {
-      sum += std::exp(static_cast<double>(x[i]) - highest);
-    }
-    f(row, label[row], highest + std::log(sum));
-  }
+CrossEntropyArguments ArgumentsOf(const Tensor& logits, const Tensor& labels) {
+  CHECK_EQ(labels.num_elements(), Rows(logits));
+  CHECK_EQ(labels.dtype(), DType::kInt32);
+  return {.dtype = logits.dtype(),
+          .rows = Rows(logits),
+          .classes = logits.dim(-1),
+          .logits = logits.raw_data(),
+          .labels = static_cast<const int32_t*>(labels.raw_data())};
 }
 
 }  // namespace
@@ -78,6 +59,14 @@ double MaxAbs(const Tensor& x) { return Reduce(x, ScalarReduction::kMaxAbs); }
 
 bool AllFinite(const Tensor& x) {
   return Reduce(x, ScalarReduction::kNonFinite) == 0;
+}
+
+double ValueOf(const Tensor& one_element) {
+  CHECK_EQ(one_element.num_elements(), 1);
+  if (one_element.device().dry()) return 0;
+  return DispatchFloating(one_element.dtype(), [&]<typename T>(T) {
+    return static_cast<double>(Download<T>(one_element).front());
+  });
 }
 
 Tensor SoftmaxForward(const Tensor& x) {
@@ -129,43 +118,24 @@ Tensor SquaredErrorBackward(const Tensor& prediction, const Tensor& target,
 }
 
 Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels) {
-  CHECK_EQ(labels.num_elements(), Rows(logits));
-  double sum = 0;
-  if (!logits.device().dry()) {
-    DispatchFloating(logits.dtype(), [&](auto element) {
-      using T = decltype(element);
-      ForEachLabelledRow<T>(
-          logits, labels, [&](int64_t row, int32_t label, double log_sum) {
-            sum +=
-                log_sum - static_cast<double>(
-                              logits.data<T>()[row * logits.dim(-1) + label]);
-          });
-    });
-  }
+  const CrossEntropyArguments arguments = ArgumentsOf(logits, labels);
+  const Tensor row_losses =
+      Tensor::Empty(logits.device(), {arguments.rows}, DType::kFloat64,
+                    MemoryCategory::kWorkspace, "cross entropy");
+  const double sum =
+      logits.device().dry()
+          ? 0
+          : CrossEntropySumKernel(arguments,
+                                  static_cast<double*>(row_losses.raw_data()));
   return ScalarLike(logits, sum, "cross entropy");
 }
 
 Tensor CrossEntropyBackward(const Tensor& logits, const Tensor& labels,
                             double factor) {
-  CHECK_EQ(labels.num_elements(), Rows(logits));
+  const CrossEntropyArguments arguments = ArgumentsOf(logits, labels);
   Tensor dx = Tensor::EmptyLike(logits, "cross entropy gradient");
-  dx.FillZero();
   if (logits.device().dry()) return dx;
-  const int64_t classes = logits.dim(-1);
-  DispatchFloating(logits.dtype(), [&](auto element) {
-    using T = decltype(element);
-    ForEachLabelledRow<T>(
-        logits, labels, [&](int64_t row, int32_t label, double log_sum) {
-          const T* x = logits.data<T>() + row * classes;
-          T* out = dx.data<T>() + row * classes;
-          for (int64_t i = 0; i < classes; ++i) {
-            const double probability =
-                std::exp(static_cast<double>(x[i]) - log_sum);
-            out[i] = static_cast<T>(static_cast<ComputeType<T>>(
-                factor * (probability - (i == label ? 1.0 : 0.0))));
-          }
-        });
-  });
+  CrossEntropyBackwardKernel(arguments, factor, dx.raw_data());
   return dx;
 }
 

@@ -22,6 +22,8 @@ std::vector<double> BlockSumsOfSquares(const Tensor& x, int64_t block);
 double MaxAbs(const Tensor& x);
 // True if no element is infinite or NaN.
 bool AllFinite(const Tensor& x);
+// Of a tensor of one floating element.
+double ValueOf(const Tensor& one_element);
 
 // Softmax over the last dim; dx = y∘(dy − Σ dy∘y).
 Tensor SoftmaxForward(const Tensor& x);

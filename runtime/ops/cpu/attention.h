@@ -66,6 +66,22 @@ void AttentionBackwardCpu(const AttentionProblem& problem,
                           const AttentionOperands& operands,
                           const AttentionGradients& gradients, void* workspace);
 
+// out[batch, tokens, heads, head_dim] and log_sum_exp[batch, heads, tokens] of
+// the compute type.
+struct AttentionMergeArguments {
+  DType dtype = DType::kFloat32;
+  int64_t batch = 0;
+  int64_t heads = 0;
+  int64_t tokens = 0;
+  int64_t head_dim = 0;
+  const void* part_out = nullptr;
+  const void* part_log_sum_exp = nullptr;
+  void* out = nullptr;
+  void* log_sum_exp = nullptr;
+};
+
+void MergeAttentionCpu(const AttentionMergeArguments& arguments);
+
 }  // namespace trireme
 
 #endif  // TRIREME_RUNTIME_OPS_CPU_ATTENTION_H_
