@@ -4,14 +4,18 @@
 
 #include <algorithm>
 
+#include "runtime/core/control_groups.h"
+
 namespace trireme {
 
 int64_t MemoryLimit(const Job& job, int local_ranks) {
   if (job.has_memory_limit_bytes()) {
     return static_cast<int64_t>(job.memory_limit_bytes());
   }
-  const int64_t total = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) *
-                        static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
+  const int64_t machine = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) *
+                          static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
+  const int64_t total =
+      std::min(machine, LimitsOfControlGroups().memory_bytes.value_or(machine));
   return total / 4 * 3 / std::max(local_ranks, 1);
 }
 

@@ -9,8 +9,9 @@
 
 namespace trireme {
 
-// The job's memory_limit_bytes, or three quarters of the machine's memory
-// divided among its ranks.
+// The job's memory_limit_bytes, or three quarters of what this process may have
+// of the machine's memory (all of it, or what its control group allows),
+// divided among the machine's ranks.
 int64_t MemoryLimit(const Job& job, int local_ranks);
 
 }  // namespace trireme
