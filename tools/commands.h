@@ -29,7 +29,8 @@ Command ClusterCommand();
 Command ProfileCommand();
 Command RehearseCommand();
 
-// Prints "trireme NAME: message" to standard error; returns 1.
+// Prints "trireme NAME: message" to standard error. The exit status: 2 if the
+// command line is wrong (the message begins with an option), else 1.
 int Fail(const std::string& command, const absl::Status& status);
 
 }  // namespace trireme

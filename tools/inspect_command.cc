@@ -230,9 +230,9 @@ absl::Status InspectJob(const std::string& path) {
   ASSIGN_OR_RETURN(JobFile file, LoadJobFile(path, {}, {}));
   TrainOptions options;
   options.job = file.job;
-  const auto text = DescribeRun(options, 1);
-  RETURN_IF_ERROR(file.locations.Locate(text.status()));
-  fmt::print("{}", *text);
+  const auto run = DescribeRun(options, 1);
+  RETURN_IF_ERROR(file.locations.Locate(run.status()));
+  fmt::print("{}", run->text);
   return absl::OkStatus();
 }
 

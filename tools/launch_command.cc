@@ -11,65 +11,87 @@
 #include <vector>
 
 #include "fmt/format.h"
-#include "fmt/ranges.h"
 #include "runtime/core/status.h"
+#include "scheduler/plan.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
+#include "trainer/job_file.h"
 
 namespace trireme {
 namespace {
 
 constexpr char kName[] = "launch";
 
-int Run(const ParsedCommand& arguments, int, char**) {
-  std::optional<int64_t> ranks;
+// What the ranks are to read is read here first: a mistake is then told once.
+// The number of ranks, where the command line gives none, is the plan's.
+absl::StatusOr<std::optional<int64_t>> CheckFiles(
+    const ParsedCommand& arguments) {
+  std::optional<int64_t> ranks, steps;
   if (arguments.Has("ranks")) {
-    const absl::StatusOr<int64_t> given = arguments.GetInt("ranks");
-    if (!given.ok()) return Fail(kName, given.status());
-    ranks = *given;
+    ASSIGN_OR_RETURN(ranks, arguments.GetInt("ranks"));
   }
-  const absl::StatusOr<RankStart> start =
-      StartOf(ranks, arguments.Has("hosts") ? arguments.Get("hosts") : "");
-  if (!start.ok()) return Fail(kName, start.status());
-  const absl::StatusOr<std::string> program = ThisProgram();
-  if (!program.ok()) return Fail(kName, program.status());
-  const std::string& self = *program;
-  std::vector<std::string> command = start->command;
-  for (const char* part : {self.c_str(), "train"}) command.emplace_back(part);
-  command.push_back(arguments.positionals()[0]);
+  if (arguments.Has("steps")) {
+    ASSIGN_OR_RETURN(steps, arguments.GetInt("steps"));
+  }
+  RETURN_IF_ERROR(
+      LoadJobFile(arguments.positionals()[0], arguments.All("set"), steps)
+          .status());
+  if (!arguments.Has("plan")) return ranks;
+  ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
+  if (ranks.has_value() || arguments.Has("hosts")) return ranks;
+  const absl::StatusOr<int64_t> of_plan = RanksOf(plan.plan);
+  RETURN_IF_ERROR(plan.locations.Locate(of_plan.status()));
+  return *of_plan;
+}
+
+// What train is to be given of what launch was.
+std::vector<std::string> TrainArguments(const ParsedCommand& arguments,
+                                        bool dry_run) {
+  std::vector<std::string> command = {"train", arguments.positionals()[0]};
   for (const char* option : {"plan", "steps", "out"}) {
     if (!arguments.Has(option)) continue;
-    command.push_back(fmt::format("--{}", option));
-    command.push_back(arguments.Get(option));
+    command.push_back(fmt::format("--{}={}", option, arguments.Get(option)));
   }
   for (const std::string& assignment : arguments.All("set")) {
     command.push_back("--set=" + assignment);
   }
+  if (dry_run) {
+    command.emplace_back("--dry_run");
+    return command;
+  }
   // mpirun gives its ranks a terminal even where it has none itself.
-  command.push_back(isatty(STDOUT_FILENO) == 1 ? "--progress=bar"
-                                               : "--progress=lines");
+  command.emplace_back(isatty(STDOUT_FILENO) == 1 ? "--progress=bar"
+                                                  : "--progress=lines");
   for (const char* flag : {"resume", "trace"}) {
     if (arguments.Has(flag)) command.push_back(fmt::format("--{}", flag));
   }
+  return command;
+}
+
+int Run(const ParsedCommand& arguments, int, char**) {
+  const absl::StatusOr<std::optional<int64_t>> ranks = CheckFiles(arguments);
+  if (!ranks.ok()) return Fail(kName, ranks.status());
+  const absl::StatusOr<RankStart> start =
+      StartOf(*ranks, arguments.Given("hosts"));
+  if (!start.ok()) return Fail(kName, start.status());
+  const absl::StatusOr<std::string> self = ThisProgram();
+  if (!self.ok()) return Fail(kName, self.status());
+  std::vector<std::string> command = start->command;
+  command.push_back(*self);
+  const std::vector<std::string> train =
+      TrainArguments(arguments, /*dry_run=*/false);
+  command.insert(command.end(), train.begin(), train.end());
   if (arguments.Has("dry_run")) {
     for (const auto& [name, value] : start->environment) {
       const char* own = std::getenv(name.c_str());
-      fmt::print("{}={} \\\n", name, own != nullptr ? own : value);
+      fmt::print("{}={} \\\n", name, ShellText({own != nullptr ? own : value}));
     }
-    fmt::print("  {}\n\n", fmt::join(command, " "));
+    fmt::print("  {}\n\n", ShellText(command));
     std::fflush(stdout);
     // The ranks' own account of it, from one process.
-    command = {self, "train", arguments.positionals()[0], "--dry_run",
-               fmt::format("--ranks={}", start->ranks)};
-    if (arguments.Has("plan")) {
-      command.push_back("--plan=" + arguments.Get("plan"));
-    }
-    if (arguments.Has("steps")) {
-      command.push_back("--steps=" + arguments.Get("steps"));
-    }
-    for (const std::string& assignment : arguments.All("set")) {
-      command.push_back("--set=" + assignment);
-    }
+    command = TrainArguments(arguments, /*dry_run=*/true);
+    command.insert(command.begin(), *self);
+    command.push_back(fmt::format("--ranks={}", start->ranks));
   }
   return Fail(kName, Become(std::move(command), start->environment));
 }
@@ -84,8 +106,8 @@ Command LaunchCommand() {
        .options =
            {{.name = "ranks",
              .value = "N",
-             .help = "processes (default: one a processor); their threads "
-                     "share the processors"},
+             .help = "processes (default: the plan's, or one a processor); "
+                     "their threads share the processors"},
             {.name = "hosts",
              .value = "LIST",
              .help = "machines and their ranks, as a:4,b:4, reached by ssh "

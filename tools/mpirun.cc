@@ -1,16 +1,22 @@
 #include "tools/mpirun.h"
 
+#include <omp.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <numeric>
+#include <set>
+#include <string_view>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "runtime/core/processors.h"
@@ -21,39 +27,69 @@ namespace trireme {
 namespace {
 
 constexpr int64_t kMostRanks = 4096;
+constexpr char kThreads[] = "OMP_NUM_THREADS";
 
-// What `ranks` ranks that share a machine need.
-Environment EnvironmentFor(int64_t ranks, int processors, bool several_hosts) {
-  Environment environment = {
-      {"OMP_NUM_THREADS",
-       fmt::format("{}", std::max<int64_t>(1, processors / ranks))},
+// What ranks need wherever they run.
+Environment CommonEnvironment() {
+  return {
       // Threads that spin would take the processor from other ranks.
       {"OMP_WAIT_POLICY", "passive"},
       // hwloc, looking for graphics, asks for X displays at localhost, which
       // takes seconds where that name does not resolve.
       {"HWLOC_COMPONENTS", "-gl"},
-      {"OMPI_MCA_btl", several_hosts ? "self,vader,tcp" : "self,vader"},
       // Containers often forbid the copy from process to process.
       {"OMPI_MCA_btl_vader_single_copy_mechanism", "none"},
   };
+}
+
+// What `ranks` ranks that share this machine need.
+Environment EnvironmentHere(int64_t ranks, int processors) {
+  Environment environment = CommonEnvironment();
+  environment.emplace_back(
+      kThreads, fmt::format("{}", std::max<int64_t>(1, processors / ranks)));
+  environment.emplace_back("OMPI_MCA_btl", "self,vader");
   if (ranks > processors) {
     environment.emplace_back("OMPI_MCA_mpi_yield_when_idle", "1");
   }
   return environment;
 }
 
+// What ranks on other machines need, whose processors this one does not know:
+// each rank finds out its own share of them.
+Environment EnvironmentOnHosts() {
+  Environment environment = CommonEnvironment();
+  environment.emplace_back("OMPI_MCA_btl", "self,vader,tcp");
+  // Without it OpenMPI asks for "node1" where node1.example.com is meant.
+  environment.emplace_back("OMPI_MCA_orte_keep_fqdn_hostnames", "1");
+  return environment;
+}
+
+// A machine's name or address, perhaps after "user@".
+bool NamesHost(const std::string& text) {
+  return !text.empty() && text.front() != '-' &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) {
+           return std::isalnum(c) != 0 || c == '.' || c == '-' || c == '_' ||
+                  c == '@';
+         });
+}
+
 // The ranks of each of "a:4,b:4".
 absl::StatusOr<std::vector<int64_t>> RanksOfHosts(const std::string& hosts) {
   std::vector<int64_t> ranks;
+  std::set<std::string> names;
   for (const auto host : absl::StrSplit(hosts, ',')) {
     const std::vector<std::string> parts = absl::StrSplit(host, ':');
     int64_t count = 0;
-    if (parts.size() != 2 || parts[0].empty() || parts[0].front() == '-' ||
+    if (parts.size() != 2 || !NamesHost(parts[0]) ||
         !absl::SimpleAtoi(parts[1], &count) || count < 1 ||
         count > kMostRanks) {
       return InvalidArgument(
           "--hosts: found '{}', expected NAME:RANKS, separated by commas",
           std::string(host));
+    }
+    if (!names.insert(parts[0]).second) {
+      return InvalidArgument("--hosts: found '{}' twice, expected it once",
+                             parts[0]);
     }
     ranks.push_back(count);
   }
@@ -63,11 +99,11 @@ absl::StatusOr<std::vector<int64_t>> RanksOfHosts(const std::string& hosts) {
 }  // namespace
 
 absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
-                                  const std::string& hosts) {
+                                  const std::optional<std::string>& hosts) {
   const int processors = AvailableProcessors();
   std::vector<int64_t> by_host = {ranks.value_or(processors)};
-  if (!hosts.empty()) {
-    ASSIGN_OR_RETURN(by_host, RanksOfHosts(hosts));
+  if (hosts.has_value()) {
+    ASSIGN_OR_RETURN(by_host, RanksOfHosts(*hosts));
   }
   const int64_t sum =
       std::accumulate(by_host.begin(), by_host.end(), int64_t{0});
@@ -80,17 +116,20 @@ absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
   }
   RankStart start;
   start.ranks = static_cast<int>(sum);
-  start.environment =
-      EnvironmentFor(*std::max_element(by_host.begin(), by_host.end()),
-                     processors, !hosts.empty());
+  start.environment = hosts.has_value() ? EnvironmentOnHosts()
+                                        : EnvironmentHere(sum, processors);
   start.command = {"mpirun",    "-np",  fmt::format("{}", sum),
                    "--bind-to", "none", "--oversubscribe"};
-  if (!hosts.empty()) {
+  if (hosts.has_value()) {
     start.command.insert(start.command.end(),
-                         {"--host", hosts, "--map-by", "slot"});
+                         {"--host", *hosts, "--map-by", "slot"});
     // mpirun hands on its own settings only.
+    std::vector<std::string> handed_on;
     for (const auto& [name, value] : start.environment) {
-      if (absl::StartsWith(name, "OMPI_")) continue;
+      if (!absl::StartsWith(name, "OMPI_")) handed_on.push_back(name);
+    }
+    if (std::getenv(kThreads) != nullptr) handed_on.emplace_back(kThreads);
+    for (const std::string& name : handed_on) {
       start.command.insert(start.command.end(), {"-x", name});
     }
   }
@@ -99,7 +138,33 @@ absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
   return start;
 }
 
-bool UnderMpirun() { return std::getenv("OMPI_COMM_WORLD_RANK") != nullptr; }
+bool UnderMpirun() { return RankUnderMpirun().has_value(); }
+
+std::optional<std::string> RankUnderMpirun() {
+  const char* rank = std::getenv("OMPI_COMM_WORLD_RANK");
+  if (rank == nullptr) return std::nullopt;
+  return rank;
+}
+
+void UseThreadsOf(const ProcessorShare& share) {
+  if (std::getenv(kThreads) == nullptr) omp_set_num_threads(share.threads);
+}
+
+std::string ShellText(const std::vector<std::string>& command) {
+  std::vector<std::string> words;
+  for (const std::string& part : command) {
+    const bool plain =
+        !part.empty() && std::all_of(part.begin(), part.end(), [](char c) {
+          return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+                 std::string_view("_-./:,=+@%").find(c) !=
+                     std::string_view::npos;
+        });
+    words.push_back(plain ? part
+                          : fmt::format("'{}'", absl::StrReplaceAll(
+                                                    part, {{"'", "'\\''"}})));
+  }
+  return absl::StrJoin(words, " ");
+}
 
 absl::StatusOr<std::string> ThisProgram() {
   std::error_code error;

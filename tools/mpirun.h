@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "runtime/core/processors.h"
 
 namespace trireme {
 
@@ -26,15 +27,23 @@ struct RankStart {
 };
 
 // What it takes to start `ranks` ranks (none given: one for each processor, or
-// as `hosts` says). `hosts`: empty for this machine, or machines that mpirun
+// as `hosts` says). `hosts`: absent for this machine, or machines that mpirun
 // reaches (by ssh, or by the agent in OMPI_MCA_plm_rsh_agent) with their ranks,
-// in order: "a:4,b:4". Machines are taken to have as many processors as this
-// one. Errors: InvalidArgument naming the option.
+// in order: "a:4,b:4". Errors: InvalidArgument naming the option.
 absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
-                                  const std::string& hosts);
+                                  const std::optional<std::string>& hosts);
 
 // Whether mpirun started this process.
 bool UnderMpirun();
+// Its rank then.
+std::optional<std::string> RankUnderMpirun();
+
+// Computes with the rank's share of the processors, unless OMP_NUM_THREADS says
+// otherwise.
+void UseThreadsOf(const ProcessorShare& share);
+
+// A command as a POSIX shell takes it.
+std::string ShellText(const std::vector<std::string>& command);
 
 // This program's file.
 absl::StatusOr<std::string> ThisProgram();

@@ -32,9 +32,8 @@ absl::Status StartRanks(const ParsedCommand& arguments) {
   if (arguments.Has("ranks")) {
     ASSIGN_OR_RETURN(ranks, arguments.GetInt("ranks"));
   }
-  ASSIGN_OR_RETURN(
-      const RankStart start,
-      StartOf(ranks, arguments.Has("hosts") ? arguments.Get("hosts") : ""));
+  ASSIGN_OR_RETURN(const RankStart start,
+                   StartOf(ranks, arguments.Given("hosts")));
   ASSIGN_OR_RETURN(const std::string self, ThisProgram());
   std::vector<std::string> command = start.command;
   command.insert(command.end(), {self, kName, "--out=" + arguments.Get("out")});
@@ -92,6 +91,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   }
   const auto world = MpiWorld::Create(&argc, &argv);
   if (!world.ok()) return Fail(kName, world.status());
+  UseThreadsOf((*world)->processor_share());
   const absl::Status status = Profile(arguments, **world);
   if (status.ok()) return 0;
   const int result = Fail(kName, status);

@@ -60,9 +60,8 @@ absl::StatusOr<RehearseOptions> OptionsOf(const ParsedCommand& arguments) {
 // Starts this command again, as many ranks as the cluster has devices.
 absl::Status StartRanks(const ParsedCommand& arguments, int64_t ranks) {
   ASSIGN_OR_RETURN(const std::string self, ThisProgram());
-  ASSIGN_OR_RETURN(
-      const RankStart start,
-      StartOf(ranks, arguments.Has("hosts") ? arguments.Get("hosts") : ""));
+  ASSIGN_OR_RETURN(const RankStart start,
+                   StartOf(ranks, arguments.Given("hosts")));
   std::vector<std::string> command = start.command;
   command.insert(command.end(), {self, kName, arguments.positionals()[0]});
   for (const char* option : {"plan", "cluster", "steps", "out"}) {
@@ -111,6 +110,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   }
   const auto world = MpiWorld::Create(&argc, &argv);
   if (!world.ok()) return Fail(kName, world.status());
+  UseThreadsOf((*world)->processor_share());
   const absl::Status status = RunRank(arguments, *options, **world);
   if (status.ok()) return 0;
   const int result = Fail(kName, status);

@@ -3,14 +3,16 @@
 #include <omp.h>
 
 #include <chrono>
-#include <cstdlib>
+#include <cstdio>
 #include <memory>
 #include <optional>
 
 #include "fmt/format.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
+#include "scheduler/plan.h"
 #include "tools/commands.h"
+#include "tools/mpirun.h"
 #include "trainer/job_file.h"
 #include "trainer/train.h"
 
@@ -22,6 +24,12 @@ constexpr char kName[] = "train";
 absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
                                        FieldLocations& job_locations,
                                        FieldLocations& plan_locations) {
+  if (arguments.Has("ranks") && !arguments.Has("dry_run")) {
+    return InvalidArgument(
+        "--ranks: found without --dry_run, expected with it; `trireme launch "
+        "--ranks {}` trains on so many",
+        arguments.Get("ranks"));
+  }
   TrainOptions options;
   std::optional<int64_t> steps;
   if (arguments.Has("steps")) {
@@ -47,8 +55,18 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
                              progress);
     }
     options.progress_bar = progress == "bar";
+  } else if (UnderMpirun()) {
+    // Its ranks have a terminal even where it has none itself.
+    options.progress_bar = false;
   }
   return options;
+}
+
+// Those given, else the plan's.
+absl::StatusOr<int64_t> RanksToAssume(const ParsedCommand& arguments,
+                                      const TrainOptions& options) {
+  if (arguments.Has("ranks")) return arguments.GetInt("ranks");
+  return options.plan.has_value() ? RanksOf(*options.plan) : 1;
 }
 
 int Run(const ParsedCommand& arguments, int argc, char** argv) {
@@ -60,22 +78,22 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
     return plan_locations.Locate(job_locations.Locate(status));
   };
   if (arguments.Has("dry_run")) {
-    const absl::StatusOr<int64_t> ranks = arguments.GetInt("ranks");
-    if (!ranks.ok()) return Fail(kName, ranks.status());
-    const absl::StatusOr<std::string> text = DescribeRun(*options, *ranks);
-    if (!text.ok()) return Fail(kName, locate(text.status()));
-    fmt::print("{}", *text);
-    return 0;
+    const absl::StatusOr<int64_t> ranks = RanksToAssume(arguments, *options);
+    if (!ranks.ok()) return Fail(kName, locate(ranks.status()));
+    const absl::StatusOr<RunDescription> run = DescribeRun(*options, *ranks);
+    if (!run.ok()) return Fail(kName, locate(run.status()));
+    fmt::print("{}", run->text);
+    std::fflush(stdout);
+    return run->fits.ok() ? 0 : Fail(kName, locate(run->fits));
   }
   MpiWorldOptions world_options;
   world_options.deadline = std::chrono::milliseconds(
       static_cast<int64_t>(options->job.communication_deadline_s() * 1000));
   const auto world = MpiWorld::Create(&argc, &argv, world_options);
   if (!world.ok()) return Fail(kName, world.status());
-  if (std::getenv("OMP_NUM_THREADS") == nullptr) {
-    omp_set_num_threads((*world)->threads_per_rank());
-  }
-  options->local_ranks = (*world)->local_size();
+  UseThreadsOf((*world)->processor_share());
+  options->share = (*world)->processor_share();
+  options->share.threads = omp_get_max_threads();
   const absl::Status status = Train(*options, **world);
   if (!status.ok()) {
     Fail(kName, locate(status));
@@ -115,8 +133,8 @@ Command TrainCommand() {
              .help = "prints model, plan and each rank's memory, and ends"},
             {.name = "ranks",
              .value = "N",
-             .default_value = "1",
-             .help = "ranks to assume with --dry_run"}},
+             .help = "ranks to assume with --dry_run (default: the plan's, "
+                     "or 1)"}},
        .example = "trireme train examples/fashion_mnist.textproto --steps 100"},
       Run};
 }

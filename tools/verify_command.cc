@@ -30,6 +30,7 @@
 #include "trainer/memory_limit.h"
 #include "trainer/parity.h"
 #include "trainer/plan_matrix.h"
+#include "trainer/rank_model.h"
 #include "trainer/skip_reference.h"
 
 namespace trireme {
@@ -103,6 +104,9 @@ absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
       ResolvePlanToExecute(plan.plan, PlanContextOf(v.setup, *ranks));
   RETURN_IF_ERROR(plan.locations.Locate(resolved.status()));
   v.plan = *resolved;
+  // A model that the plan cannot run is refused before anything is computed.
+  RETURN_IF_ERROR(plan.locations.Locate(
+      RankModel::PredictMemory(v.setup, v.plan, /*rank=*/0).status()));
   if (v.plan.has_skip()) return v;
   // The reference cuts each replica's batch into the same microbatches.
   Plan one;
@@ -282,6 +286,14 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   world_options.deadline = DeadlineOf(v.job);
   const auto world = MpiWorld::Create(&argc, &argv, world_options);
   if (!world.ok()) return Fail(kName, world.status());
+  const int64_t world_size = (*world)->world_size();
+  if (world_size > 1 && world_size != NumRanks(v.plan)) {
+    Fail(kName, InvalidArgument(
+                    "plan.grid: found {} ranks, expected mpirun's {}, or one "
+                    "process, whose threads they are then",
+                    NumRanks(v.plan), world_size));
+    MpiWorld::Abort(1);
+  }
   if ((*world)->world_size() == 1 && NumRanks(v.plan) > kMostThreadRanks) {
     return Fail(kName,
                 InvalidArgument("plan.grid: found {} ranks, expected at most "
@@ -299,9 +311,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
         RecordGridOnThreads(v.setup, v.plan, source, v.steps, threads),
         static_cast<int>(*rows));
   }
-  if (std::getenv("OMP_NUM_THREADS") == nullptr) {
-    omp_set_num_threads((*world)->threads_per_rank());
-  }
+  UseThreadsOf((*world)->processor_share());
   const absl::StatusOr<GridRecord> reference =
       RecordReferenceOnRankZero(v, device, source, **world);
   const auto record =

@@ -57,16 +57,22 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
   return text;
 }
 
-absl::StatusOr<std::string> DescribeMemory(const TrainingSetup& setup,
-                                           const Plan& plan) {
-  const int ranks = static_cast<int>(NumRanks(plan));
+absl::StatusOr<std::vector<MemoryStatistics>> PredictMemoryOfRanks(
+    const TrainingSetup& setup, const Plan& plan) {
+  std::vector<MemoryStatistics> memory(NumRanks(plan));
+  for (size_t rank = 0; rank < memory.size(); ++rank) {
+    ASSIGN_OR_RETURN(memory[rank], RankModel::PredictMemory(
+                                       setup, plan, static_cast<int>(rank)));
+  }
+  return memory;
+}
+
+std::string DescribeMemory(const std::vector<MemoryStatistics>& memory) {
   std::string text = "rank        peak  at the peak\n";
-  for (int rank = 0; rank < ranks; ++rank) {
-    ASSIGN_OR_RETURN(const MemoryStatistics memory,
-                     RankModel::PredictMemory(setup, plan, rank));
-    text +=
-        fmt::format("{:>4}  {:>10}  {}\n", rank, BytesText(memory.peak_bytes),
-                    MemoryText(memory.at_peak_by_category));
+  for (size_t rank = 0; rank < memory.size(); ++rank) {
+    text += fmt::format("{:>4}  {:>10}  {}\n", rank,
+                        BytesText(memory[rank].peak_bytes),
+                        MemoryText(memory[rank].at_peak_by_category));
   }
   return text;
 }

@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "runtime/device/device.h"
 #include "scheduler/plan.pb.h"
 #include "trainer/job.h"
 #include "trainer/training_setup.h"
@@ -21,10 +23,13 @@ int64_t CountParameters(const TrainingSetup& setup);
 std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
                           const DataSummary& data);
 
-// The exact memory of every rank of the plan, by category, from a dry step of
-// each. Errors: a plan or model that cannot run.
-absl::StatusOr<std::string> DescribeMemory(const TrainingSetup& setup,
-                                           const Plan& plan);
+// The exact memory of every rank of the plan, from a dry step of each. Errors:
+// a plan or model that cannot run.
+absl::StatusOr<std::vector<MemoryStatistics>> PredictMemoryOfRanks(
+    const TrainingSetup& setup, const Plan& plan);
+
+// The peaks of ranks 0, 1, ..., by category.
+std::string DescribeMemory(const std::vector<MemoryStatistics>& memory);
 
 }  // namespace trireme
 

@@ -20,9 +20,9 @@
 #include <vector>
 
 #include "parallel/executor.h"
+#include "runtime/core/processors.h"
 #include "runtime/device/device.h"
 #include "scheduler/cost_model.h"
-#include "trainer/processor_share.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {

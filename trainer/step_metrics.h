@@ -14,8 +14,8 @@
 
 #include "absl/status/status.h"
 #include "nlohmann/json.hpp"
+#include "runtime/core/processors.h"
 #include "runtime/device/device.h"
-#include "trainer/processor_share.h"
 #include "trainer/rank_model.h"
 #include "trainer/simulated_step.h"
 

@@ -28,7 +28,6 @@
 #include "trainer/job.h"
 #include "trainer/memory_deviation.h"
 #include "trainer/memory_limit.h"
-#include "trainer/processor_share.h"
 #include "trainer/rank_model.h"
 #include "trainer/run_folder.h"
 #include "trainer/step_metrics.h"
@@ -179,7 +178,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   std::string explanation;
   ASSIGN_OR_RETURN(Plan plan,
                    PlanOf(options, setup, factory.world_size(), explanation));
-  const int64_t limit = MemoryLimit(job, options.local_ranks);
+  const int64_t limit = MemoryLimit(job, options.share.ranks);
   CpuDevice device(limit);
   ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> model,
                    RankModel::Build(setup, plan, device, factory));
@@ -220,8 +219,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                      model->local_batch(), model->reads_pixels(),
                      model->reads_text_counts());
   Communicator& world = model->context().communicators().world();
-  StepMetricsCollector collector(
-      *model, device, FindProcessorShare(world, device, options.local_ranks));
+  StepMetricsCollector collector(*model, device, options.share);
   // Of the steps, before a checkpoint takes some.
   MemoryStatistics memory;
   bool saved = false;
@@ -302,8 +300,8 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> DescribeRun(const TrainOptions& options,
-                                        int64_t ranks) {
+absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,
+                                           int64_t ranks) {
   Job job = options.job;
   ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> dataset,
                    OpenDataset(job.data()));
@@ -311,9 +309,24 @@ absl::StatusOr<std::string> DescribeRun(const TrainOptions& options,
   ASSIGN_OR_RETURN(const TrainingSetup setup, ResolveJob(job, data));
   std::string explanation;
   ASSIGN_OR_RETURN(const Plan plan, PlanOf(options, setup, ranks, explanation));
-  ASSIGN_OR_RETURN(const std::string memory, DescribeMemory(setup, plan));
+  ASSIGN_OR_RETURN(const std::vector<MemoryStatistics> memory,
+                   PredictMemoryOfRanks(setup, plan));
   if (!explanation.empty()) explanation += "\n";
-  return explanation + DescribeSetup(setup, plan, data) + memory;
+  RunDescription description;
+  description.text =
+      explanation + DescribeSetup(setup, plan, data) + DescribeMemory(memory);
+  // Without the field the limit is that of the machine where it will run.
+  if (!job.has_memory_limit_bytes()) return description;
+  const int64_t limit = MemoryLimit(job, /*local_ranks=*/1);
+  description.text += fmt::format("limit  {:>10}\n", BytesText(limit));
+  for (size_t rank = 0; rank < memory.size(); ++rank) {
+    if (memory[rank].peak_bytes <= limit || !description.fits.ok()) continue;
+    description.fits = ResourceExhausted(
+        "memory_limit_bytes: found {}, expected at least the {} that rank {} "
+        "would need",
+        BytesText(limit), BytesText(memory[rank].peak_bytes), rank);
+  }
+  return description;
 }
 
 }  // namespace trireme

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/core/processors.h"
 #include "scheduler/plan.pb.h"
 #include "trainer/job.pb.h"
 
@@ -29,18 +30,25 @@ struct TrainOptions {
   bool trace = false;
   // A bar that redraws itself; absent: if standard output is a terminal.
   std::optional<bool> progress_bar;
-  // Ranks on this machine, which share its memory.
-  int local_ranks = 1;
+  // Of this machine, whose ranks share its memory, too.
+  ProcessorShare share;
 };
 
 // Collective. Errors are this rank's own: the caller prints the status and
 // ends the whole job, since others may be waiting for this rank.
 absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory);
 
-// What the run would be on `ranks` ranks: model, FLOPs, plan, and the exact
-// memory of each rank. Needs one process; nothing is trained or written.
-absl::StatusOr<std::string> DescribeRun(const TrainOptions& options,
-                                        int64_t ranks);
+struct RunDescription {
+  // Model, FLOPs, plan, and the exact memory of each rank.
+  std::string text;
+  // An error if a rank would need more than the job's memory_limit_bytes.
+  absl::Status fits;
+};
+
+// What the run would be on `ranks` ranks. Needs one process; nothing is trained
+// or written.
+absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,
+                                           int64_t ranks);
 
 }  // namespace trireme
 

@@ -135,6 +135,22 @@ expect_in inspect.txt "4 ranks"
 "$trireme" inspect run/plan.textproto > inspect.txt
 expect_in inspect.txt "ClipGradients"
 
+echo "== help, and launch's account of what it would do"
+"$trireme" help train > help.txt
+expect_in help.txt "Usage: trireme train JOB"
+"$trireme" --version > version.txt
+expect_in version.txt "trireme "
+# The plan's ranks, in words that a shell reads as they are.
+"$trireme" launch job.textproto --plan plan.textproto --dry_run \
+  --set 'name=my run' > dry.txt
+expect_in dry.txt "-np 4"
+expect_in dry.txt "'--set=name=my run'"
+status=0
+"$trireme" train job.textproto --dry_run --set memory_limit_bytes=100000 \
+  > dry.txt 2>&1 || status=$?
+((status == 1)) || fail "status $status of what does not fit: $(cat dry.txt)"
+expect_in dry.txt "memory_limit_bytes: found 97.7 KiB, expected at least the"
+
 echo "== mistakes are told with file, line, field, found, expected"
 expect_error() { # expect_error TEXT COMMAND...
   local text=$1
@@ -149,6 +165,23 @@ expect_error "heads.textproto:1: model.dit.hidden: found 32, expected a multiple
   "$trireme" train heads.textproto --out never
 expect_error "did you mean 'sample'?" "$trireme" smaple run
 expect_error "already holds a run" "$trireme" train job.textproto --out run
+expect_error "--ranks: found without --dry_run" \
+  "$trireme" train job.textproto --out never --ranks 2
+# Once, not once a rank.
+expect_error "model.dit.hidden: found 32, expected a multiple of the 5 heads" \
+  "$trireme" launch heads.textproto --ranks 3 --out never
+(($(grep -c "multiple of the 5 heads" error.txt) == 1)) || fail "$(cat error.txt)"
+# Each of these once ended verify with a stack trace.
+echo 'grid { pp: 2 } microbatches: 4 skip { }' > skip.textproto
+expect_error "plan.skip: found a model with joint text attention" \
+  "$trireme" verify job.textproto --plan skip.textproto \
+  --set model.dit.text.tokens=4 --set model.dit.text.width=8 \
+  --set model.dit.text.attention=JOINT
+expect_error "plan.grid: found 4 ranks, expected mpirun's 3" \
+  env OMP_NUM_THREADS=1 OMPI_MCA_btl=self,vader HWLOC_COMPONENTS=-gl \
+  OMPI_MCA_btl_vader_single_copy_mechanism=none mpirun --allow-run-as-root \
+  --oversubscribe --bind-to none -np 3 "$trireme" verify job.textproto \
+  --plan plan.textproto
 expect_error "global_batch" "$trireme" train job.textproto --set global_batch=0
 cat > three.textproto <<'PLAN'
 grid { tp: 3 }

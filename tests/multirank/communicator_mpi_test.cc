@@ -32,7 +32,7 @@ TEST(MpiWorldTest, KnowsItsMachine) {
   ASSERT_TRUE(world.ok()) << world.status();
   EXPECT_EQ((*world)->local_size(), (*world)->world_size());
   EXPECT_EQ((*world)->local_rank(), (*world)->world_rank());
-  EXPECT_GE((*world)->threads_per_rank(), 1);
+  EXPECT_GE((*world)->processor_share().threads, 1);
 }
 
 // Else the tests of pipelines without buffers would prove nothing.

@@ -56,6 +56,10 @@ absl::Status CheckPositionals(const CommandSpec& spec,
     const PositionalSpec& positional = spec.positionals[i];
     repeated = repeated || positional.repeated;
     if (positional.required && i >= found.size()) {
+      if (found.empty()) {
+        return InvalidArgument("{}: found no argument, expected {} ({})",
+                               spec.name, positional.name, positional.help);
+      }
       return InvalidArgument(
           "{}: found {} argument{}, expected {} as well ({})", spec.name,
           found.size(), found.size() == 1 ? "" : "s", positional.name,
@@ -131,6 +135,11 @@ std::string ParsedCommand::Get(std::string_view name) const {
   const std::string& default_value = DefaultOf(name);
   const auto found = values_.find(name);
   return found == values_.end() ? default_value : found->second.back();
+}
+
+std::optional<std::string> ParsedCommand::Given(std::string_view name) const {
+  if (!Has(name)) return std::nullopt;
+  return Get(name);
 }
 
 absl::StatusOr<int64_t> ParsedCommand::GetInt(std::string_view name) const {

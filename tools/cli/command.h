@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,6 +49,8 @@ class ParsedCommand {
   bool Has(std::string_view name) const;
   // The (last) value given, else the option's default.
   std::string Get(std::string_view name) const;
+  // The (last) value given; nothing if there is none.
+  std::optional<std::string> Given(std::string_view name) const;
   // InvalidArgument if Get(name) is not wholly such a number.
   absl::StatusOr<int64_t> GetInt(std::string_view name) const;
   absl::StatusOr<double> GetDouble(std::string_view name) const;

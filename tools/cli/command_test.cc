@@ -81,7 +81,7 @@ TEST(Command, NamesTheNearestOptionOrAll) {
 
 TEST(Command, SaysWhatIsMissingOrTooMuch) {
   EXPECT_EQ(ErrorOf(Train(), {}),
-            "train: found 0 arguments, expected JOB as well (the job's file)");
+            "train: found no argument, expected JOB (the job's file)");
   EXPECT_EQ(ErrorOf(Train(), {"a", "b"}),
             "train: found 'b', expected at most 1 argument");
   EXPECT_EQ(ErrorOf(Train(), {"a", "--steps"}),

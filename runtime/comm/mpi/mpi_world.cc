@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "runtime/comm/collective.h"
@@ -13,6 +12,7 @@
 #include "runtime/comm/mpi/mpi_communicator.h"
 #include "runtime/comm/mpi/watchdog.h"
 #include "runtime/comm/single.h"
+#include "runtime/core/control_groups.h"
 #include "runtime/core/log.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
@@ -49,20 +49,18 @@ MpiWorld::MpiWorld(bool finalize, const MpiWorldOptions& options)
   CheckMpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0,
                                MPI_INFO_NULL, &machine),
            "finding the ranks of this machine");
+  int local_size = 1;
   MPI_Comm_rank(machine, &local_rank_);
-  MPI_Comm_size(machine, &local_size_);
-  // Ranks that are bound to processors of their own see only those; others
-  // share what they see.
-  const int allowed = AvailableProcessors();
-  int sum_allowed = allowed;
-  CheckMpi(
-      MPI_Allreduce(MPI_IN_PLACE, &sum_allowed, 1, MPI_INT, MPI_SUM, machine),
-      "counting processors");
+  MPI_Comm_size(machine, &local_size);
+  std::vector<ProcessorSet> allowed(local_size);
+  allowed[local_rank_] = AllowedProcessors();
+  CheckMpi(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, allowed.data(),
+                         sizeof(ProcessorSet), MPI_BYTE, machine),
+           "counting processors");
   MPI_Comm_free(&machine);
-  const bool shared =
-      sum_allowed > static_cast<int>(std::thread::hardware_concurrency());
-  threads_per_rank_ = shared ? std::max(1, allowed / local_size_) : allowed;
-  const bool crowded = shared && allowed < local_size_;
+  share_ =
+      ShareProcessors(allowed, local_rank_, LimitsOfControlGroups().processors);
+  const bool crowded = share_.processors < share_.ranks;
   engine_ = std::make_shared<MpiEngine>(world_rank_, options.deadline, crowded,
                                         options.synchronous_sends);
   if (world_size_ > 1) {

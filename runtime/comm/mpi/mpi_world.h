@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/core/processors.h"
 
 namespace trireme {
 
@@ -43,10 +44,9 @@ class MpiWorld final : public CommunicatorFactory {
   int world_size() const override { return world_size_; }
   // Among the ranks on this machine.
   int local_rank() const { return local_rank_; }
-  int local_size() const { return local_size_; }
-  // How many threads this rank should compute with: its share of the
-  // processors that it may use.
-  int threads_per_rank() const { return threads_per_rank_; }
+  int local_size() const { return share_.ranks; }
+  // What this rank has of the processors that those ranks may use.
+  const ProcessorShare& processor_share() const { return share_; }
 
   using CommunicatorFactory::Create;
   std::unique_ptr<Communicator> Create(std::span<const int> ranks,
@@ -63,8 +63,7 @@ class MpiWorld final : public CommunicatorFactory {
   int world_rank_ = 0;
   int world_size_ = 1;
   int local_rank_ = 0;
-  int local_size_ = 1;
-  int threads_per_rank_ = 1;
+  ProcessorShare share_;
   std::shared_ptr<MpiEngine> engine_;
   // None for a world of one.
   std::unique_ptr<MpiWatchdog> watchdog_;
