@@ -18,21 +18,21 @@
 namespace trireme {
 namespace {
 
-// Gathers the parts and writes them to `path` on rank 0 (null elsewhere).
+// Gathers the parts and writes them into `file` of rank 0's checkpoint (null
+// elsewhere).
 absl::Status WriteParts(RankModel& model, std::vector<TensorPart> parts,
-                        const std::string& path) {
+                        CheckpointWriter* checkpoint, const std::string& file) {
   ASSIGN_OR_RETURN(LogicalGather gather,
                    LogicalGather::Create(model.context(), std::move(parts)));
-  const bool leader = model.context().communicators().world().rank() == 0;
   absl::Status status;
   std::unique_ptr<SafetensorsWriter> writer;
-  if (leader) {
+  if (checkpoint != nullptr) {
     std::vector<SafetensorsEntry> entries;
     for (const LogicalTensorInfo& info : gather.tensors()) {
       entries.push_back({info.name, info.dtype, info.shape});
     }
-    auto created =
-        SafetensorsWriter::Create(path, std::move(entries), {{"format", "pt"}});
+    auto created = SafetensorsWriter::Create(
+        checkpoint->PathOf(file), std::move(entries), {{"format", "pt"}});
     status = created.status();
     if (created.ok()) {
       writer = *std::move(created);
@@ -50,8 +50,10 @@ absl::Status WriteParts(RankModel& model, std::vector<TensorPart> parts,
       status = writer->Append(info.name, whole.raw_data(), whole.bytes());
     }
   });
-  if (leader && status.ok()) status = writer->Commit();
-  return status;
+  if (checkpoint == nullptr || !status.ok()) return status;
+  ASSIGN_OR_RETURN(CheckpointFile written, writer->Commit());
+  checkpoint->Add(file, std::move(written));
+  return absl::OkStatus();
 }
 
 // Rank 0's verdict for everyone.
@@ -146,8 +148,8 @@ absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
   }
   RETURN_IF_ERROR(Agree(model, status));
   const auto write = [&](std::vector<TensorPart> parts, const char* file) {
-    const absl::Status written = WriteParts(
-        model, std::move(parts), leader ? checkpoint->PathOf(file) : "");
+    const absl::Status written =
+        WriteParts(model, std::move(parts), checkpoint.get(), file);
     if (status.ok()) status = written;
   };
   write(model.MasterParts(), kWeightsFile);

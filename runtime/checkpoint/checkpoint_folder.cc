@@ -18,7 +18,6 @@
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
-#include "xxhash.h"
 
 namespace trireme {
 namespace {
@@ -50,19 +49,14 @@ absl::StatusOr<CheckpointFile> Examine(const std::string& path, bool sync) {
   if (sync && fsync(fileno(file.get())) != 0) {
     return SystemError("sync", path, errno);
   }
-  const std::unique_ptr<XXH64_state_t, decltype(&XXH64_freeState)> state(
-      XXH64_createState(), &XXH64_freeState);
-  XXH64_reset(state.get(), 0);
+  Checksum checksum;
   std::vector<char> buffer(kReadBytes);
-  CheckpointFile result;
   size_t count = 0;
   while ((count = fread(buffer.data(), 1, buffer.size(), file.get())) > 0) {
-    XXH64_update(state.get(), buffer.data(), count);
-    result.bytes += static_cast<int64_t>(count);
+    checksum.Update({buffer.data(), count});
   }
   if (ferror(file.get()) != 0) return SystemError("read", path, errno);
-  result.xxh64 = fmt::format("{:016x}", XXH64_digest(state.get()));
-  return result;
+  return checksum.Result();
 }
 
 std::string NameOfStep(int64_t step) {
@@ -231,6 +225,10 @@ absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(
   return writer;
 }
 
+void CheckpointWriter::Add(const std::string& file, CheckpointFile known) {
+  known_[file] = std::move(known);
+}
+
 absl::Status CheckpointWriter::Commit(
     const std::map<std::string, std::string>& metadata,
     int64_t consumed_samples) {
@@ -243,8 +241,12 @@ absl::Status CheckpointWriter::Commit(
                    ListDirectory(partial_));
   for (const std::string& name : names) {
     if (name == kManifest) continue;  // of a Commit that failed
-    ASSIGN_OR_RETURN(const CheckpointFile file,
-                     Examine(PathOf(name), /*sync=*/true));
+    CheckpointFile file;
+    if (const auto known = known_.find(name); known != known_.end()) {
+      file = known->second;
+    } else {
+      ASSIGN_OR_RETURN(file, Examine(PathOf(name), /*sync=*/true));
+    }
     manifest["files"][name] = {{"bytes", file.bytes}, {"xxh64", file.xxh64}};
   }
   std::string text;

@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "runtime/checkpoint/checksum.h"
 
 namespace trireme {
 
@@ -31,6 +32,9 @@ class CheckpointWriter {
   std::string PathOf(const std::string& file) const {
     return partial_ + "/" + file;
   }
+  // What is known of a file since it was written and synced; Commit reads
+  // others to find out.
+  void Add(const std::string& file, CheckpointFile known);
   // Writes the manifest of all files there are and gives the folder its name,
   // replacing an older checkpoint of the same step. Files lie in the folder
   // itself, not in folders of their own.
@@ -44,11 +48,7 @@ class CheckpointWriter {
   int64_t step_;
   std::string final_;
   std::string partial_;
-};
-
-struct CheckpointFile {
-  int64_t bytes = 0;
-  std::string xxh64;
+  std::map<std::string, CheckpointFile> known_;
 };
 
 struct Manifest {

@@ -68,6 +68,17 @@ TEST_F(CheckpointFolderTest, WhatIsCommittedIsReadAndVerified) {
   EXPECT_TRUE(VerifyChecksums(PathOf(100)).ok());
 }
 
+// A file whose checksum was taken while it was written is not read again.
+TEST_F(CheckpointFolderTest, WhatIsKnownOfAFileIsTaken) {
+  auto writer = CheckpointWriter::Create(folder_, 7).value();
+  ASSERT_TRUE(WriteFileAtomically(writer->PathOf("weights"), "abc").ok());
+  writer->Add("weights", {.bytes = 3, .xxh64 = "0123456789abcdef"});
+  ASSERT_TRUE(writer->Commit({}, 56).ok());
+  EXPECT_THAT(MessageOf(VerifyChecksums(PathOf(7))),
+              HasSubstr("found checksum 44bc2cf5ad770999, expected "
+                        "0123456789abcdef"));
+}
+
 TEST_F(CheckpointFolderTest, NobodyReadsAnUnfinishedOne) {
   EXPECT_TRUE(absl::IsNotFound(LatestCheckpoint(folder_).status()));
   Save(100, "old");

@@ -16,7 +16,9 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/log.h"
 #include "runtime/core/nearest_name.h"
@@ -72,7 +74,9 @@ int64_t BytesOf(const SafetensorsEntry& entry) {
 // The text of a hostile header as an error may show it.
 std::string Shortened(const std::string& text) {
   constexpr size_t kLongest = 200;
-  return text.size() <= kLongest ? text : text.substr(0, kLongest) + "...";
+  // Control characters would reach the terminal.
+  return absl::Utf8SafeCEscape(absl::string_view(text).substr(0, kLongest)) +
+         (text.size() <= kLongest ? "" : "...");
 }
 
 // A non-negative integer that fits, or nothing.
@@ -140,9 +144,10 @@ absl::StatusOr<SafetensorsFile::Entry> ParseEntry(const Json& value,
   const std::string name = value["dtype"].get<std::string>();
   const std::optional<DType> dtype = FromFormatName(name);
   if (!dtype.has_value()) {
-    return DataLoss(
-        "found dtype '{}', expected F32, BF16, F64, I32, I64, BOOL or U8",
-        Shortened(name));
+    std::vector<std::string_view> known;
+    for (const NamedDType& entry : kDTypes) known.push_back(entry.name);
+    return DataLoss("found dtype '{}', expected one of {}", Shortened(name),
+                    fmt::join(known, ", "));
   }
   entry.dtype = *dtype;
   const Json& shape = value["shape"];
@@ -234,38 +239,57 @@ absl::StatusOr<std::string> HeaderText(
 
 }  // namespace
 
+bool ComesBefore(const SafetensorsEntry& a, const SafetensorsEntry& b) {
+  const size_t rank_a = RankOf(a.dtype);
+  const size_t rank_b = RankOf(b.dtype);
+  return rank_a != rank_b ? rank_a > rank_b : a.name < b.name;
+}
+
 absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
     const std::string& path, std::vector<SafetensorsEntry> entries,
     const std::map<std::string, std::string>& metadata) {
-  std::sort(entries.begin(), entries.end(),
-            [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
-              const size_t rank_a = RankOf(a.dtype);
-              const size_t rank_b = RankOf(b.dtype);
-              return rank_a != rank_b ? rank_a > rank_b : a.name < b.name;
-            });
+  std::sort(entries.begin(), entries.end(), &ComesBefore);
   const absl::StatusOr<std::string> text = HeaderText(entries, metadata);
   RETURN_IF_ERROR(WithContext(text.status(), path));
   const uint64_t length = text->size();
   ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
-  RETURN_IF_ERROR(file.Append(
-      std::string_view(reinterpret_cast<const char*>(&length), kLengthBytes)));
-  RETURN_IF_ERROR(file.Append(*text));
-  return std::unique_ptr<SafetensorsWriter>(
+  std::unique_ptr<SafetensorsWriter> writer(
       new SafetensorsWriter(std::move(file), std::move(entries)));
+  RETURN_IF_ERROR(writer->Write(
+      std::string_view(reinterpret_cast<const char*>(&length), kLengthBytes)));
+  RETURN_IF_ERROR(writer->Write(*text));
+  writer->SkipComplete();
+  return writer;
+}
+
+absl::Status SafetensorsWriter::Write(std::string_view bytes) {
+  checksum_.Update(bytes);
+  return file_.Append(bytes);
+}
+
+void SafetensorsWriter::SkipComplete() {
+  while (next_ < entries_.size() && written_ == BytesOf(entries_[next_])) {
+    ++next_;
+    written_ = 0;
+  }
 }
 
 absl::Status SafetensorsWriter::Append(const std::string& name,
                                        const void* data, int64_t bytes) {
+  // An empty tensor was passed over.
+  if (bytes == 0) return absl::OkStatus();
   CHECK_LT(next_, entries_.size());
   CHECK_EQ(entries_[next_].name, name);
-  CHECK_EQ(BytesOf(entries_[next_]), bytes);
-  ++next_;
-  return file_.Append(std::string_view(static_cast<const char*>(data), bytes));
+  CHECK_LE(written_ + bytes, BytesOf(entries_[next_]));
+  written_ += bytes;
+  SkipComplete();
+  return Write(std::string_view(static_cast<const char*>(data), bytes));
 }
 
-absl::Status SafetensorsWriter::Commit() {
+absl::StatusOr<CheckpointFile> SafetensorsWriter::Commit() {
   CHECK_EQ(next_, entries_.size());
-  return file_.Commit();
+  RETURN_IF_ERROR(file_.Commit());
+  return checksum_.Result();
 }
 
 absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(

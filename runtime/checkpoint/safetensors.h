@@ -2,7 +2,7 @@
 // {name: {dtype, shape, data_offsets: [begin, end]}, "__metadata__": {..}}
 // padded with spaces to a multiple of 8, then the tensors, row-major, without
 // holes. The writer's order is that of the reference implementation: I64, F64,
-// F32, I32, BF16, U8, BOOL (descending element size), then name.
+// F32, I32, F16, BF16, U8, BOOL (descending element size), then name.
 //
 // Files are hostile until validated: header of at most 100 MB, known dtypes,
 // sizes that multiply without overflow, spans that cover the data exactly, no
@@ -21,10 +21,12 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "runtime/checkpoint/checksum.h"
 #include "runtime/core/dtype.h"
 #include "runtime/core/file.h"
 #include "runtime/core/shape.h"
@@ -38,6 +40,9 @@ struct SafetensorsEntry {
   Shape shape;
 };
 
+// Whether the writer has `a` before `b`.
+bool ComesBefore(const SafetensorsEntry& a, const SafetensorsEntry& b);
+
 // Writes one tensor after the other, so that a file larger than memory can be
 // written; the file gets its name when it is whole.
 class SafetensorsWriter {
@@ -49,17 +54,24 @@ class SafetensorsWriter {
 
   // In the order in which Append must follow.
   const std::vector<SafetensorsEntry>& entries() const { return entries_; }
-  // Errors of the caller (order, size) are CHECKed.
+  // The next bytes of a tensor, which may come in pieces. Errors of the caller
+  // (order, size) are CHECKed.
   absl::Status Append(const std::string& name, const void* data, int64_t bytes);
-  absl::Status Commit();
+  // Size and checksum of the whole file, which is on the disk then.
+  absl::StatusOr<CheckpointFile> Commit();
 
  private:
   SafetensorsWriter(AtomicFile file, std::vector<SafetensorsEntry> entries)
       : file_(std::move(file)), entries_(std::move(entries)) {}
+  absl::Status Write(std::string_view bytes);
+  // Passes over tensors whose bytes are complete.
+  void SkipComplete();
 
   AtomicFile file_;
+  Checksum checksum_;
   std::vector<SafetensorsEntry> entries_;
   size_t next_ = 0;
+  int64_t written_ = 0;  // bytes of the next tensor
 };
 
 // A file mapped into memory, validated as a whole when it is opened.

@@ -97,16 +97,32 @@ TEST_F(SafetensorsTest, WritesTheReferenceImplementationsBytes) {
   auto writer =
       SafetensorsWriter::Create(path_, entries, (*golden)->metadata()).value();
   for (const SafetensorsEntry& entry : writer->entries()) {
+    // In two pieces.
     const auto data = (*golden)->Data(entry.name).value();
-    ASSERT_TRUE(
-        writer
-            ->Append(entry.name, data.data(), static_cast<int64_t>(data.size()))
-            .ok());
+    const size_t half = data.size() / 2;
+    for (const auto piece : {data.first(half), data.subspan(half)}) {
+      ASSERT_TRUE(writer
+                      ->Append(entry.name, piece.data(),
+                               static_cast<int64_t>(piece.size()))
+                      .ok());
+    }
   }
   EXPECT_FALSE(fs::exists(path_)) << "the name is for the whole file only";
-  ASSERT_TRUE(writer->Commit().ok());
-  EXPECT_EQ(ReadFile(path_, kMaxBytes).value(),
-            ReadFile(kGolden, kMaxBytes).value());
+  const auto written = writer->Commit();
+  ASSERT_TRUE(written.ok());
+  const std::string bytes = ReadFile(path_, kMaxBytes).value();
+  EXPECT_EQ(bytes, ReadFile(kGolden, kMaxBytes).value());
+  Checksum checksum;
+  checksum.Update(bytes);
+  EXPECT_EQ(*written, checksum.Result());
+}
+
+// A name must not be able to write to a terminal.
+TEST_F(SafetensorsTest, AHostileNameIsEscapedInErrors) {
+  EXPECT_THAT(OpenError(R"({"a\u001b[2Jb":{"dtype":"F7","shape":[1],)"
+                        R"("data_offsets":[0,4]}})",
+                        4),
+              HasSubstr("tensor 'a\\033[2Jb'"));
 }
 
 TEST_F(SafetensorsTest, AFileWithoutTensorsIsAFile) {
@@ -200,8 +216,11 @@ TEST_F(SafetensorsTest, RefusesHeadersThatAreNoHeader) {
 }
 
 TEST_F(SafetensorsTest, RefusesImpossibleTensors) {
-  EXPECT_THAT(OpenError(Header(R"("F7")", "[2]", "[0,8]"), 8),
-              HasSubstr("tensor 'w': found dtype 'F7', expected F32"));
+  EXPECT_THAT(
+      OpenError(Header(R"("F7")", "[2]", "[0,8]"), 8),
+      HasSubstr(
+          "tensor 'w': found dtype 'F7', expected one of BOOL, U8, BF16, F16, "
+          "I32, F32, F64, I64"));
   EXPECT_NE(OpenError(Header("5", "[2]", "[0,8]"), 8), "");
   for (const char* shape :
        {"[-2]", "[2.0]", R"(["2"])", "[null]", "[1e3]", "2", "{}",
