@@ -48,7 +48,7 @@ absl::StatusOr<std::optional<int64_t>> CheckFiles(
 std::vector<std::string> TrainArguments(const ParsedCommand& arguments,
                                         bool dry_run) {
   std::vector<std::string> command = {"train", arguments.positionals()[0]};
-  for (const char* option : {"plan", "steps", "out"}) {
+  for (const char* option : {"plan", "steps", "out", "allow"}) {
     if (!arguments.Has(option)) continue;
     command.push_back(fmt::format("--{}={}", option, arguments.Get(option)));
   }
@@ -125,7 +125,12 @@ Command LaunchCommand() {
              .help = "the run's folder (default: runs/ and the job's name)"},
             {.name = "resume",
              .help = "goes on from the newest checkpoint in the folder"},
-            {.name = "trace", .help = "writes Chrome traces of steps 2 to 4"},
+            {.name = "allow",
+             .value = "FIELDS",
+             .help = "with --resume: fields, separated by commas, in which the "
+                     "job may differ from the run's"},
+            {.name = "trace",
+             .help = "writes Chrome traces of the second to fourth step"},
             {.name = "dry_run",
              .help = "prints the command, the plan and each rank's memory"}},
        .example = "trireme launch examples/fashion_mnist.textproto --ranks 4"},

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
@@ -47,6 +48,13 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
   options.out = arguments.Has("out") ? arguments.Get("out")
                                      : "runs/" + options.job.name();
   options.resume = arguments.Has("resume");
+  if (arguments.Has("allow")) {
+    if (!options.resume) {
+      return InvalidArgument(
+          "--allow: found without --resume, expected with it");
+    }
+    options.allow = absl::StrSplit(arguments.Get("allow"), ',');
+  }
   options.trace = arguments.Has("trace");
   if (arguments.Has("progress")) {
     const std::string progress = arguments.Get("progress");
@@ -125,10 +133,15 @@ Command TrainCommand() {
              .help = "the run's folder (default: runs/ and the job's name)"},
             {.name = "resume",
              .help = "goes on from the newest checkpoint in the folder"},
+            {.name = "allow",
+             .value = "FIELDS",
+             .help = "with --resume: fields, separated by commas, in which the "
+                     "job may differ from the run's"},
             {.name = "progress",
              .value = "FORM",
              .help = "bar or lines (default: by whether this is a terminal)"},
-            {.name = "trace", .help = "writes Chrome traces of steps 2 to 4"},
+            {.name = "trace",
+             .help = "writes Chrome traces of the second to fourth step"},
             {.name = "dry_run",
              .help = "prints model, plan and each rank's memory, and ends"},
             {.name = "ranks",

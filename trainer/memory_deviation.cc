@@ -7,6 +7,12 @@
 
 namespace trireme {
 
+namespace {
+
+constexpr double kLeastBytes = 1 << 20;
+
+}  // namespace
+
 MemoryDeviation LargestMemoryDeviation(const MemoryStatistics& measured,
                                        const MemoryStatistics& predicted,
                                        Communicator& world, Device& device) {
@@ -18,7 +24,7 @@ MemoryDeviation LargestMemoryDeviation(const MemoryStatistics& measured,
     const auto expected = static_cast<double>(predicted.peak_by_category[i]);
     const auto found = static_cast<double>(measured.peak_by_category[i]);
     own[i] = std::abs(found - expected) /
-             std::max({expected, 1e-3 * predicted.peak_bytes, 1.0});
+             std::max({expected, 1e-3 * predicted.peak_bytes, kLeastBytes});
   }
   const Tensor all = Tensor::FromValues<double>(
       device, {static_cast<int64_t>(shares.size())}, shares,

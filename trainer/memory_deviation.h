@@ -10,7 +10,7 @@ namespace trireme {
 
 struct MemoryDeviation {
   // |measured - predicted| / predicted of a category's peak; a category that is
-  // less than a thousandth of the rank's peak counts as such a thousandth.
+  // less than 1 MiB, or than a thousandth of the rank's peak, counts as that.
   double share = 0;
   int rank = 0;
   MemoryCategory category = MemoryCategory::kParameters;

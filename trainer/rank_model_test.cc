@@ -235,11 +235,11 @@ TEST(MemoryDeviation, NamesTheWorstRankAndCategory) {
   RunThreadRanks(2, [&](CommunicatorFactory& factory, int rank) {
     CpuDevice device(1 << 20);
     MemoryStatistics predicted;
-    predicted.peak_bytes = 1 << 20;
-    predicted.peak_by_category.fill(1 << 18);
+    predicted.peak_bytes = 1 << 24;
+    predicted.peak_by_category.fill(1 << 22);
     MemoryStatistics measured = predicted;
     const auto gradients = static_cast<size_t>(MemoryCategory::kGradients);
-    if (rank == 1) measured.peak_by_category[gradients] += 1 << 13;
+    if (rank == 1) measured.peak_by_category[gradients] += 1 << 17;
     const std::array everyone = {0, 1};
     const auto world = factory.Create(everyone, "world");
     const MemoryDeviation worst =

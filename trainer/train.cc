@@ -1,15 +1,17 @@
 #include "trainer/train.h"
 
+#include <bit>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "fmt/format.h"
 #include "models/image/decode.h"
-#include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/median.h"
@@ -29,7 +31,9 @@
 #include "trainer/memory_deviation.h"
 #include "trainer/memory_limit.h"
 #include "trainer/rank_model.h"
+#include "trainer/resume.h"
 #include "trainer/run_folder.h"
+#include "trainer/skipped_steps.h"
 #include "trainer/step_metrics.h"
 
 namespace trireme {
@@ -37,9 +41,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The steps that --trace records: after the first, which warms caches up.
+// The steps that --trace records, counted from the run's first here: after
+// that one, which warms caches up.
 constexpr int64_t kFirstTracedStep = 2;
 constexpr int64_t kLastTracedStep = 4;
+
+// The last checkpoint has no next one to make up for it.
+constexpr int kLastSaveAttempts = 3;
+constexpr std::chrono::seconds kBeforeNextAttempt(10);
 
 // Of a category's peak from its prediction; more is a defect.
 constexpr double kMaxMemoryDeviation = 0.01;
@@ -117,19 +126,63 @@ class RunLog {
   std::unique_ptr<ProgressReporter> progress_;
 };
 
-absl::Status PrepareFolder(const RunFolder& folder, bool resume) {
+// Refuses to begin in a folder that holds another run, or files of someone
+// else's under the names that a run's have.
+absl::Status CheckFolder(const RunFolder& folder, bool resume) {
   std::error_code error;
-  if (!resume && fs::exists(folder.metrics(), error)) {
+  if (fs::exists(folder.metrics(), error)) {
+    if (resume) return absl::OkStatus();
     return FailedPrecondition(
         "{} already holds a run; expected a new folder (--out), or --resume to "
         "go on with it",
         folder.root());
   }
+  for (const std::string& path : {folder.job(), folder.plan()}) {
+    if (!fs::exists(path, error)) continue;
+    return FailedPrecondition(
+        "{} is there, but no run; expected a new folder (--out), whose {} this "
+        "would become",
+        path, fs::path(path).filename().string());
+  }
+  return absl::OkStatus();
+}
+
+// Makes the run's folder; `step`: what is done of the run.
+absl::Status PrepareFolder(const RunFolder& folder, const Job& job,
+                           const Plan& plan, int64_t step) {
   for (const std::string& path : {folder.root(), folder.checkpoints(),
                                   folder.samples(), folder.tensorboard()}) {
     RETURN_IF_ERROR(MakeDirectories(path));
   }
-  return absl::OkStatus();
+  RETURN_IF_ERROR(KeepBeside(folder.job(), PrintTextProto(job), step));
+  RETURN_IF_ERROR(KeepBeside(folder.plan(), PrintTextProto(plan), step));
+  RETURN_IF_ERROR(WriteTextProtoFile(job, folder.job()));
+  return WriteTextProtoFile(plan, folder.plan());
+}
+
+// Saves the state after `step`. The weights are as good as before if that
+// fails: training goes on then, and the next checkpoint is tried in its turn.
+// Collective over the world. Errors: the last checkpoint cannot be written; out
+// of memory.
+absl::Status Save(RankModel& model, const RunFolder& folder, const Job& job,
+                  int64_t step) {
+  const bool leader = model.context().communicators().world().rank() == 0;
+  const bool last = step == static_cast<int64_t>(job.steps());
+  for (int attempt = 1;; ++attempt) {
+    const absl::Status saved = SaveCheckpoint(model, folder.checkpoints(), step,
+                                              job.checkpoint().keep());
+    RETURN_IF_ERROR(model.context().device().status());
+    if (saved.ok() || (last && attempt == kLastSaveAttempts)) return saved;
+    if (leader) {
+      LOG(ERROR) << "step " << step
+                 << ": NO CHECKPOINT was written: " << MessageOf(saved)
+                 << (last ? "; tries again in 10 s"
+                          : "; training goes on, and the next one is tried in "
+                            "its turn");
+    }
+    if (!last) return absl::OkStatus();
+    std::this_thread::sleep_for(kBeforeNextAttempt);
+  }
 }
 
 // What whoever wrote the plan expected, beside what was measured; empty where
@@ -171,6 +224,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   const bool leader = factory.world_rank() == 0;
   const RunFolder folder(options.out);
   Job job = options.job;
+  if (leader) RETURN_IF_ERROR(CheckFolder(folder, options.resume));
   ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> dataset,
                    OpenDataset(job.data()));
   const DataSummary data{dataset->size(), dataset->num_classes()};
@@ -178,27 +232,30 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   std::string explanation;
   ASSIGN_OR_RETURN(Plan plan,
                    PlanOf(options, setup, factory.world_size(), explanation));
+  std::optional<ResumePoint> resumed;
+  if (options.resume) {
+    ASSIGN_OR_RETURN(resumed, FindResumePoint(folder, job, options.allow));
+  }
+  const int64_t first_step = resumed.has_value() ? resumed->step + 1 : 1;
+  const auto steps = static_cast<int64_t>(job.steps());
+  if (first_step > steps) {
+    if (leader) {
+      fmt::print("nothing to do: all {} steps are done ({})\n", steps,
+                 resumed->checkpoint);
+    }
+    return absl::OkStatus();
+  }
   const int64_t limit = MemoryLimit(job, options.share.ranks);
   CpuDevice device(limit);
   ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> model,
                    RankModel::Build(setup, plan, device, factory));
 
-  int64_t first_step = 1;
-  if (options.resume) {
-    const absl::StatusOr<std::string> latest =
-        LatestCheckpoint(folder.checkpoints());
-    if (latest.ok()) {
-      ASSIGN_OR_RETURN(const int64_t step, LoadCheckpoint(*model, *latest));
-      first_step = step + 1;
-    } else if (!absl::IsNotFound(latest.status())) {
-      return latest.status();
-    }
+  if (resumed.has_value()) {
+    RETURN_IF_ERROR(LoadCheckpoint(*model, resumed->checkpoint).status());
   }
   std::unique_ptr<RunLog> log;
   if (leader) {
-    RETURN_IF_ERROR(PrepareFolder(folder, options.resume));
-    RETURN_IF_ERROR(WriteTextProtoFile(job, folder.job()));
-    RETURN_IF_ERROR(WriteTextProtoFile(plan, folder.plan()));
+    RETURN_IF_ERROR(PrepareFolder(folder, job, plan, first_step - 1));
     ASSIGN_OR_RETURN(
         log, RunLog::Open(folder, job, first_step, options.progress_bar));
     if (!explanation.empty()) fmt::print("{}\n", explanation);
@@ -231,7 +288,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   int64_t skipped_samples = 0;
   std::vector<TraceEvent> trace;
   std::vector<double> step_seconds;
-  const auto steps = static_cast<int64_t>(job.steps());
+  SkippedSteps skipped_steps(model->loss_scaler().state().skipped_steps);
   const auto every = static_cast<int64_t>(job.checkpoint().every());
   for (int64_t step = first_step; step <= steps; ++step) {
     const auto start = std::chrono::steady_clock::now();
@@ -241,7 +298,8 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     step_options.step = step;
     step_options.learning_rate = setup.learning_rate.At(step);
     step_options.processor_threads = collector.processor_threads();
-    if (options.trace && step >= kFirstTracedStep && step <= kLastTracedStep) {
+    const int64_t nth = step - first_step + 1;
+    if (options.trace && nth >= kFirstTracedStep && nth <= kLastTracedStep) {
       step_options.trace = &trace;
     }
     ASSIGN_OR_RETURN(const GlobalStepResult result,
@@ -257,10 +315,18 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     // The first step warms up.
     if (leader && step > first_step) step_seconds.push_back(metrics.step_s);
     RETURN_IF_ERROR(CheckFinite(metrics));
+    RETURN_IF_ERROR(skipped_steps.Note(step, result.skipped_steps,
+                                       result.loss_scale, step == steps));
+    // The first of a row, then ever more rarely.
+    if (leader &&
+        std::has_single_bit(static_cast<uint64_t>(skipped_steps.in_a_row()))) {
+      LOG(WARNING) << "step " << step << " was left out: its gradients "
+                   << "overflowed at a loss scale of " << result.loss_scale
+                   << " (" << result.skipped_steps << " steps so far)";
+    }
     if (step == steps || (every > 0 && step % every == 0)) {
       saved = true;
-      RETURN_IF_ERROR(SaveCheckpoint(*model, folder.checkpoints(), step,
-                                     job.checkpoint().keep()));
+      RETURN_IF_ERROR(Save(*model, folder, job, step));
     }
   }
   if (options.trace) {

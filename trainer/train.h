@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -26,7 +27,11 @@ struct TrainOptions {
   // Goes on from the newest checkpoint in `out`. Without it, a folder that
   // already holds a run is an error.
   bool resume = false;
-  // Writes a Chrome trace of steps 2 to 4 into the run's folder.
+  // Fields of the job that may differ from the run's nevertheless (CheckSameRun
+  // in trainer/resume.h).
+  std::vector<std::string> allow;
+  // Writes a Chrome trace of the run's second to fourth step, counted from
+  // where it begins or goes on, into the run's folder.
   bool trace = false;
   // A bar that redraws itself; absent: if standard output is a terminal.
   std::optional<bool> progress_bar;

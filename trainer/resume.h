@@ -1,0 +1,55 @@
+// Where a run goes on, and whether it may under the job that it is given now.
+
+#ifndef TRIREME_TRAINER_RESUME_H_
+#define TRIREME_TRAINER_RESUME_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "trainer/job.pb.h"
+#include "trainer/run_folder.h"
+
+namespace trireme {
+
+struct JobDifference {
+  std::string field;  // "model.dit.positions"
+  std::string run;    // its value in the run's job, as text format writes it
+  std::string now;
+};
+
+// The fields in which two resolved jobs differ and a run must not: those of
+// model, objective, data, precision, seed and the weights' average. Rates,
+// steps, batch, and what is only reported or saved may change.
+std::vector<JobDifference> DifferencesThatMatter(const Job& run,
+                                                 const Job& now);
+
+// An error that lists what differs and matters, but for the `allowed` fields
+// ("seed", or "model" for all of it). Errors: an allowed name that is no field.
+absl::Status CheckSameRun(const Job& run, const Job& now,
+                          const std::vector<std::string>& allowed);
+
+struct ResumePoint {
+  std::string checkpoint;  // its folder
+  int64_t step = 0;
+};
+
+// The newest whole checkpoint of the run; nothing if there is none yet. `now`:
+// the job as resolved. Errors: a job of another run, or of fewer steps than are
+// done.
+absl::StatusOr<std::optional<ResumePoint>> FindResumePoint(
+    const RunFolder& folder, const Job& now,
+    const std::vector<std::string>& allowed);
+
+// Renames a run's file (its job or plan) that is to have another content from
+// `step` on: job.textproto is kept as job.until_step_00000030.textproto.
+// Nothing happens if the content is the same or there is no such file.
+absl::Status KeepBeside(const std::string& path, const std::string& content,
+                        int64_t step);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_RESUME_H_

@@ -1,0 +1,176 @@
+// The life of a run in one process: what it leaves in its folder, how it goes
+// on, and what it refuses.
+
+#include "trainer/train.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "fmt/format.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "models/image/encode.h"
+#include "runtime/comm/single.h"
+#include "runtime/core/file.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+#include "trainer/config/textproto.h"
+#include "trainer/job.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr int64_t kMaxBytes = 1 << 20;
+
+class TrainTest : public ::testing::Test {
+ protected:
+  TrainTest()
+      : root_(fmt::format(
+            "{}/train_{}", testing::TempDir(),
+            testing::UnitTest::GetInstance()->current_test_info()->name())) {
+    fs::remove_all(root_);
+    fs::create_directories(root_ + "/pictures/a");
+    for (int i = 0; i < 4; ++i) {
+      const Image image = {.width = 8,
+                           .height = 8,
+                           .channels = 1,
+                           .pixels = std::vector<uint8_t>(64, 60 * i)};
+      CHECK_OK(WritePng(fmt::format("{}/pictures/a/{}.png", root_, i), image));
+    }
+    options_.out = root_ + "/run";
+    options_.progress_bar = false;
+    const std::string text = fmt::format(
+        R"(name: "run"
+           model {{ dit {{ hidden: 8 layers: 1 heads: 1 patch: 4 }} }}
+           data {{ image_folder {{ path: "{}/pictures" }}
+                  resolution: 8 channels: 1 }}
+           global_batch: 2
+           steps: 4
+           optimizer {{ ema_decay: 0.5 }}
+           sample {{ at_end: false }}
+           precision: FP32)",
+        root_);
+    CHECK_OK(ParseTextProto(text, "job", &options_.job).status());
+  }
+  ~TrainTest() override { fs::remove_all(root_); }
+
+  absl::Status Run() {
+    TrainOptions options = options_;
+    RETURN_IF_ERROR(FillJobDefaults(options.job));
+    SingleWorld world;
+    return Train(options, world);
+  }
+  std::string Path(const std::string& file) const {
+    return options_.out + "/" + file;
+  }
+  int64_t Lines(const std::string& file) const {
+    const std::string text = ReadFile(Path(file), kMaxBytes).value_or("");
+    return std::count(text.begin(), text.end(), '\n');
+  }
+
+  std::string root_;
+  TrainOptions options_;
+};
+
+TEST_F(TrainTest, AnotherModelOrSeedIsRefusedOnResume) {
+  ASSERT_TRUE(Run().ok());
+  options_.resume = true;
+  options_.job.set_steps(6);
+  options_.job.set_seed(3);
+  options_.job.mutable_model()->mutable_dit()->set_positions(Dit::SINCOS);
+  EXPECT_THAT(MessageOf(Run()),
+              AllOf(HasSubstr("model.dit.positions: ROPE in the run"),
+                    HasSubstr("seed: 0 in the run, 3 now")));
+  EXPECT_EQ(Lines("metrics.jsonl"), 4);
+
+  options_.allow = {"seed", "model.dit.positions"};
+  EXPECT_TRUE(Run().ok());
+  EXPECT_EQ(Lines("metrics.jsonl"), 6);
+  // What the first steps were trained with is still told.
+  EXPECT_THAT(
+      ReadFile(Path("job.until_step_00000004.textproto"), kMaxBytes).value(),
+      AllOf(HasSubstr("ROPE"), HasSubstr("steps: 4")));
+}
+
+TEST_F(TrainTest, StepsThatAreDoneAreNotDoneAgain) {
+  ASSERT_TRUE(Run().ok());
+  options_.resume = true;
+  const fs::file_time_type before = fs::last_write_time(Path("job.textproto"));
+  EXPECT_TRUE(Run().ok());
+  EXPECT_EQ(fs::last_write_time(Path("job.textproto")), before);
+  options_.job.set_steps(3);
+  EXPECT_THAT(MessageOf(Run()),
+              HasSubstr("steps: found 3, expected at least the 4 of"));
+}
+
+TEST_F(TrainTest, FilesOfSomeoneElseAreNotReplaced) {
+  fs::create_directories(options_.out);
+  for (const char* file : {"job.textproto", "plan.textproto"}) {
+    ASSERT_TRUE(WriteFileAtomically(Path(file), "# mine").ok());
+    for (const bool resume : {false, true}) {
+      options_.resume = resume;
+      EXPECT_THAT(MessageOf(Run()), HasSubstr(Path(file) + " is there"));
+    }
+    EXPECT_EQ(ReadFile(Path(file), 10).value(), "# mine");
+    fs::remove(Path(file));
+  }
+  options_.resume = false;
+  EXPECT_TRUE(Run().ok());
+}
+
+TEST_F(TrainTest, TracesCountFromWhereTheRunGoesOn) {
+  ASSERT_TRUE(Run().ok());
+  options_.resume = true;
+  options_.trace = true;
+  options_.job.set_steps(7);
+  ASSERT_TRUE(Run().ok());
+  EXPECT_THAT(ReadFile(Path("trace/rank_0.json"), kMaxBytes).value(),
+              HasSubstr("Forward"));
+}
+
+// The disk is full until the second step is done: no file may grow beyond what
+// the run's small ones need.
+TEST_F(TrainTest, ACheckpointThatCannotBeWrittenIsTriedAgain) {
+  options_.job.mutable_checkpoint()->set_every(1);
+  options_.job.mutable_checkpoint()->set_keep(0);
+  options_.job.set_steps(20);
+  options_.job.mutable_model()->mutable_dit()->set_hidden(64);
+  signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit full = before;
+  full.rlim_cur = 100'000;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &full), 0);
+  std::thread cleaner([&] {
+    while (Lines("metrics.jsonl") < 2) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    setrlimit(RLIMIT_FSIZE, &before);
+  });
+  const absl::Status status = Run();
+  cleaner.join();
+  EXPECT_TRUE(status.ok()) << MessageOf(status);
+  EXPECT_FALSE(fs::exists(Path("checkpoints/step_00000001")));
+  EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000020/manifest.json")));
+}
+
+TEST_F(TrainTest, ARunThatNeverTakesAStepFails) {
+  options_.job.set_precision(Job::FP16);
+  options_.job.mutable_loss_scaling()->set_initial(1e30);
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("none of them was taken"));
+  EXPECT_FALSE(fs::exists(Path("checkpoints/step_00000004")));
+}
+
+}  // namespace
+}  // namespace trireme
