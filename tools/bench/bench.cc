@@ -84,8 +84,10 @@ absl::Status Main() {
     AddFractionsOfMemcpy(setting, &figures);
     AddGemmFraction(setting, &figures);
   }
+  // What was measured here is reported whether or not there is a peer.
+  absl::Status peer;
   if (absl::GetFlag(FLAGS_peer)) {
-    RETURN_IF_ERROR(AddPeer(absl::GetFlag(FLAGS_bench_dir), threads, &figures));
+    peer = AddPeer(absl::GetFlag(FLAGS_bench_dir), threads, &figures);
   }
   // What follows from the measurements, which are already printed.
   for (const auto& [key, value] : figures) {
@@ -93,7 +95,8 @@ absl::Status Main() {
   }
   AddKeysWithoutThreads(threads.back(), &figures);
   const std::string json = absl::GetFlag(FLAGS_json);
-  return json.empty() ? absl::OkStatus() : WriteJson(figures, json);
+  if (!json.empty()) RETURN_IF_ERROR(WriteJson(figures, json));
+  return peer;
 }
 
 }  // namespace

@@ -42,6 +42,13 @@ absl::Status AddPeer(const std::string& folder, const std::vector<int>& threads,
   if (!result.is_object()) {
     return Internal("{}: expected a JSON object, found '{}'", command, output);
   }
+  if (const auto missing = result.find("not_measured");
+      missing != result.end()) {
+    for (const auto& [key, reason] : missing->items()) {
+      fmt::print("{:<60} not measured: {}\n", "pytorch." + key,
+                 reason.is_string() ? reason.get<std::string>() : "");
+    }
+  }
   // dtype.threads.step_s of the fastest way, dtype.threads.way.step_s of each.
   for (const auto& [key, value] : result.items()) {
     const std::vector<std::string> parts = absl::StrSplit(key, '.');

@@ -1,22 +1,28 @@
 """The training step of DiT-S/2 in PyTorch, to compare Trireme's with.
 
     peer_dit.py [--threads 1,2] [--dtypes bf16,fp32] [--seconds 10]
+                [--budget 60]
 
 Prints one JSON object: for each dtype and thread count the median seconds of a
-step in each of the ways a PyTorch user has (eager or torch.compile, and for bf16
-autocast or bf16 weights with fp32 masters), and in the fastest of them. The
-model is the one that //tools/bench trains: hidden 384, 12 layers, 6 heads,
-32x32x4 latents in patches of 2, batch 8, adaLN-zero, RMS-normalised queries and
-keys, 2-D RoPE, class and time conditioning, rectified-flow loss, AdamW,
-gradients clipped to norm 1.
+step in each of the ways a PyTorch user has (eager or torch.compile, and for
+bf16 autocast or bf16 weights with fp32 masters), and in the fastest of them.
+Each way has --budget seconds, of which it measures --seconds: on a processor
+without bf16 instructions a step can take minutes. "not_measured" says why of
+those that did no step in that time. The model is the one that //tools/bench
+trains: hidden 384, 12 layers, 6 heads, 32x32x4 latents in patches of 2, batch
+8, adaLN-zero, RMS-normalised queries and keys, 2-D RoPE, class and time
+conditioning, rectified-flow loss, AdamW, gradients clipped to norm 1.
 """
 
 import argparse
 import json
 import math
+import os
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 HIDDEN, LAYERS, HEADS, GRID, PATCH, CHANNELS = 384, 12, 6, 16, 2, 4
@@ -27,6 +33,7 @@ VARIANTS = {
         "autocast", "autocast compile", "masters", "masters compile"
     ],
 }
+WARM_UP = 3
 
 
 def build():
@@ -120,7 +127,7 @@ def build():
 
 
 def measure(variant, threads, seconds):
-    """Seconds of each step after warming up."""
+    """Prints the seconds of each step, those that warm up included."""
     import torch
     from torch.nn import functional as F
     torch.set_num_threads(threads)
@@ -163,15 +170,46 @@ def measure(variant, threads, seconds):
             with torch.no_grad():
                 torch._foreach_copy_(parameters, masters)
 
-    for _ in range(3):
-        step()
-    times = []
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(times) < 3:
+    done = 0
+    until = math.inf
+    while time.perf_counter() < until or done < 2 * WARM_UP:
+        if done == WARM_UP:
+            until = time.perf_counter() + seconds
         begin = time.perf_counter()
         step()
-        times.append(time.perf_counter() - begin)
-    return times
+        print(time.perf_counter() - begin, flush=True)
+        done += 1
+
+
+def times_of(command, budget):
+    """The numbers that a command prints, a line each, within so many seconds,
+    and why there are no more."""
+    with tempfile.TemporaryFile("w+") as output, \
+            tempfile.TemporaryFile("w+") as errors:
+        # Compilers that it starts end with it.
+        child = subprocess.Popen(command, stdout=output, stderr=errors,
+                                 start_new_session=True)
+        reason = ""
+        try:
+            if child.wait(budget) != 0:
+                errors.seek(0)
+                lines = errors.read().strip().splitlines()
+                reason = (f"status {child.returncode}: "
+                          f"{lines[-1] if lines else 'no message'}")
+        except subprocess.TimeoutExpired:
+            reason = f"ended after {budget:g} s"
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        child.wait()
+        output.seek(0)
+        return [float(line) for line in output.read().split()], reason
+
+
+def median_of(times):
+    """Of the steps that do not warm up; with fewer, the last."""
+    return statistics.median(times[WARM_UP:] or times[-1:])
 
 
 def main():
@@ -179,41 +217,38 @@ def main():
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--dtypes", default="bf16,fp32")
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--budget", type=float, default=60)
     parser.add_argument("--variant", help="measure only this, in this process")
     options = parser.parse_args()
     if options.variant:
-        times = measure(options.variant, int(options.threads), options.seconds)
-        print(json.dumps(times))
+        measure(options.variant, int(options.threads), options.seconds)
         return
-    import torch
-    result = {"torch": torch.__version__}
+    result, not_measured = {}, {}
     for dtype in options.dtypes.split(","):
         for threads in options.threads.split(","):
             key = f"{dtype}.threads{threads}"
             best = None
             for variant in VARIANTS[dtype]:
-                try:
-                    output = subprocess.run(
-                        [sys.executable, __file__, "--variant", variant,
-                         "--threads", threads, "--seconds",
-                         str(options.seconds)],
-                        check=True, capture_output=True, text=True,
-                        timeout=240).stdout
-                except (subprocess.CalledProcessError,
-                        subprocess.TimeoutExpired) as error:
-                    print(f"{dtype} {variant}: {error}", file=sys.stderr)
+                times, reason = times_of(
+                    [sys.executable, __file__, "--variant", variant,
+                     "--threads", threads, "--seconds", str(options.seconds)],
+                    options.budget)
+                name = f"{key}.{variant.replace(' ', '_')}"
+                if not times:
+                    not_measured[name] = reason or "no step"
+                    print(f"{dtype}, {threads} threads, {variant}: NOT MEASURED"
+                          f" ({reason})", file=sys.stderr, flush=True)
                     continue
-                median = statistics.median(json.loads(output))
-                print(f"{dtype}, {threads} threads, {variant}: {median:.3f} s",
-                      file=sys.stderr)
-                name = variant.replace(" ", "_")
-                result[f"{key}.{name}.step_s"] = median
+                median = median_of(times)
+                print(f"{dtype}, {threads} threads, {variant}: {median:.3f} s"
+                      f" ({len(times)} steps{', ' * bool(reason)}{reason})",
+                      file=sys.stderr, flush=True)
+                result[f"{name}.step_s"] = median
                 if best is None or median < best[0]:
                     best = median, variant
-            if best is None:
-                sys.exit(f"nothing works for {dtype}")
-            result[f"{key}.step_s"], result[f"{key}.variant"] = best
-    print(json.dumps(result))
+            if best is not None:
+                result[f"{key}.step_s"], result[f"{key}.variant"] = best
+    print(json.dumps({**result, "not_measured": not_measured}))
 
 
 if __name__ == "__main__":
