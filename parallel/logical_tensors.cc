@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
+#include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
 #include "runtime/ops/copy.h"
 
 namespace trireme {
@@ -52,33 +55,75 @@ std::string Describe(const std::vector<TensorPart>& parts) {
   return list.dump();
 }
 
-// Copies between the logical tensor and `local`, which holds elements [begin,
-// end) of a shard of it.
-void CopyShard(const Tensor& whole, const Tensor& local,
-               const std::vector<ShardedDim>& shards, int64_t begin,
-               int64_t end, bool into_whole) {
-  std::vector<ElementRun> runs;
-  ForEachLocalRun(whole.shape(), shards,
-                  [&](int64_t local_at, int64_t global_at, int64_t count) {
-                    const int64_t first = std::max(local_at, begin);
-                    const int64_t last = std::min(local_at + count, end);
-                    if (first >= last) return;
-                    const int64_t in_whole = global_at + first - local_at;
-                    const int64_t in_local = first - begin;
-                    runs.push_back({.from = into_whole ? in_local : in_whole,
-                                    .to = into_whole ? in_whole : in_local,
-                                    .count = last - first});
-                  });
-  CopyRuns(runs, into_whole ? local : whole, into_whole ? whole : local);
+// Elements [begin, end) of a whole tensor or of a shard, row-major.
+struct Range {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+// Calls visit(local, global, count) for each run of elements that lies in
+// `local` of the shard and in `global` of the whole; both count from the
+// begin of their range.
+template <typename Visit>
+void ForEachRun(const Shape& shape, const std::vector<ShardedDim>& shards,
+                Range local, Range global, Visit visit) {
+  ForEachLocalRun(
+      shape, shards, [&](int64_t local_at, int64_t global_at, int64_t count) {
+        const int64_t shift = global_at - local_at;
+        const int64_t first =
+            std::max({local_at, local.begin, global.begin - shift});
+        const int64_t last =
+            std::min({local_at + count, local.end, global.end - shift});
+        if (first >= last) return;
+        visit(first - local.begin, first + shift - global.begin, last - first);
+      });
+}
+
+// The elements of `local`, counted from its begin, that lie in `global`: they
+// are neighbours in the shard, too.
+Range Within(const Shape& shape, const std::vector<ShardedDim>& shards,
+             Range local, Range global) {
+  Range range;
+  ForEachRun(shape, shards, local, global,
+             [&](int64_t at, int64_t /*global*/, int64_t count) {
+               if (range.end == 0) range.begin = at;
+               range.end = at + count;
+             });
+  return range;
+}
+
+constexpr int64_t kPieceBytes = 4 << 20;
+
+// Calls visit(range) for the pieces of a tensor, in order.
+template <typename Visit>
+void ForEachPiece(const Shape& shape, DType dtype, Visit visit) {
+  const int64_t elements = kPieceBytes / DTypeSize(dtype);
+  for (int64_t begin = 0; begin < shape.num_elements(); begin += elements) {
+    visit(Range{begin, std::min(begin + elements, shape.num_elements())});
+  }
+}
+
+SafetensorsEntry EntryOf(const TensorPart& part) {
+  return {part.name, part.local.dtype(), part.global_shape};
+}
+
+const std::byte* BytesOf(const Tensor& tensor) {
+  return static_cast<const std::byte*>(tensor.raw_data());
 }
 
 }  // namespace
 
-void CopyPart(const Tensor& whole, const TensorPart& part) {
-  CHECK(whole.dtype() == part.local.dtype());
-  CHECK_EQ(whole.shape(), part.global_shape);
-  CopyShard(whole, part.local, part.shards, part.begin, part.end,
-            /*into_whole=*/false);
+void CopyPart(std::span<const std::byte> whole, const TensorPart& part) {
+  const int64_t size = DTypeSize(part.local.dtype());
+  const int64_t elements = part.global_shape.num_elements();
+  CHECK_EQ(static_cast<int64_t>(whole.size()), elements * size);
+  auto* const local = static_cast<std::byte*>(part.local.raw_data());
+  if (local == nullptr) return;
+  ForEachRun(part.global_shape, part.shards, {part.begin, part.end},
+             {0, elements}, [&](int64_t to, int64_t from, int64_t count) {
+               std::memcpy(local + to * size, whole.data() + from * size,
+                           count * size);
+             });
 }
 
 absl::StatusOr<LogicalGather> LogicalGather::Create(
@@ -86,6 +131,10 @@ absl::StatusOr<LogicalGather> LogicalGather::Create(
   std::erase_if(parts, [&](const TensorPart& part) {
     return !Sends(part, context.grid());
   });
+  std::sort(parts.begin(), parts.end(),
+            [](const TensorPart& a, const TensorPart& b) {
+              return ComesBefore(EntryOf(a), EntryOf(b));
+            });
   LogicalGather gather(context, std::move(parts));
   Communicator& world = context.communicators().world();
   Device& device = context.device();
@@ -122,6 +171,8 @@ absl::StatusOr<LogicalGather> LogicalGather::Create(
               0, kTextTag, "tensor list")
         .Wait();
   }
+  if (status.ok()) status = gather.CheckCovered();
+  std::sort(gather.tensors_.begin(), gather.tensors_.end(), &ComesBefore);
   const int32_t failed = status.ok() ? 0 : 1;
   const Tensor verdict = Tensor::FromValues<int32_t>(
       device, {1}, std::span<const int32_t>(&failed, 1),
@@ -153,7 +204,7 @@ absl::Status LogicalGather::AddRemote(int rank,
                              shard[3].get<int>()});
       parts *= part.shards.back().parts;
     }
-    LogicalTensorInfo info;
+    SafetensorsEntry info;
     info.name = entry["name"].get<std::string>();
     info.shape = Shape(entry["shape"].get<std::vector<int64_t>>());
     info.dtype = static_cast<DType>(entry["dtype"].get<int>());
@@ -171,48 +222,104 @@ absl::Status LogicalGather::AddRemote(int rank,
   return absl::OkStatus();
 }
 
-void LogicalGather::Reorder(const std::vector<std::string>& names) {
-  CHECK_EQ(names.size(), tensors_.size());
-  std::map<std::string, LogicalTensorInfo> by_name;
-  for (LogicalTensorInfo& info : tensors_) by_name[info.name] = info;
-  for (size_t i = 0; i < names.size(); ++i) tensors_[i] = by_name.at(names[i]);
+absl::Status LogicalGather::CheckCovered() const {
+  for (const SafetensorsEntry& tensor : tensors_) {
+    int64_t elements = 0;
+    for (const RemotePart& part : sources_.at(tensor.name)) {
+      elements += part.end - part.begin;
+    }
+    if (elements != tensor.shape.num_elements()) {
+      return FailedPrecondition(
+          "tensor '{}': the ranks bring {} elements, expected the {} of {}",
+          tensor.name, elements, tensor.shape.num_elements(),
+          tensor.shape.ToString());
+    }
+  }
+  return absl::OkStatus();
 }
 
-void LogicalGather::Run(
-    const std::function<void(const LogicalTensorInfo&, const Tensor&)>& visit) {
+void LogicalGather::SendParts() {
   Communicator& world = context_->communicators().world();
-  if (world.rank() != 0) {
-    std::vector<Event> sends;
-    int index = 0;
-    for (const TensorPart& part : parts_) {
-      sends.push_back(
-          world.Send(part.local, 0, kFirstPartTag + index++, part.name));
-    }
-    for (Event& send : sends) send.Wait();
-    return;
+  int tag = kFirstPartTag;
+  for (const TensorPart& part : parts_) {
+    const Tensor flat = part.local.Reshape({-1});
+    ForEachPiece(part.global_shape, part.local.dtype(), [&](Range piece) {
+      const Range range =
+          Within(part.global_shape, part.shards, {part.begin, part.end}, piece);
+      if (range.end == 0) return;
+      AwaitPatiently(
+          world.Send(flat.Slice(range.begin, range.end), 0, tag, part.name),
+          part.name);
+    });
+    ++tag;
   }
-  for (const LogicalTensorInfo& info : tensors_) {
-    const Tensor whole =
-        Tensor::Empty(context_->device(), info.shape, info.dtype,
-                      MemoryCategory::kCommunication, "gathered tensor");
-    for (const RemotePart& source : sources_.at(info.name)) {
-      Tensor local;
-      if (source.rank == 0) {
-        local = parts_[source.index].local;
-      } else {
-        local = Tensor::Empty(context_->device(), {source.end - source.begin},
-                              info.dtype, MemoryCategory::kCommunication,
-                              "gathered part");
-        world
-            .Receive(local, source.rank, kFirstPartTag + source.index,
-                     info.name)
-            .Wait();
+}
+
+void LogicalGather::AssembleParts(const VisitPiece& visit) {
+  Communicator& world = context_->communicators().world();
+  CpuDevice host(2 * kPieceBytes + Device::kAlignment);
+  for (const SafetensorsEntry& tensor : tensors_) {
+    ForEachPiece(tensor.shape, tensor.dtype, [&](Range piece) {
+      const Tensor assembled = Tensor::Empty(
+          host, {piece.end - piece.begin}, tensor.dtype,
+          MemoryCategory::kCommunication, "piece of a gathered tensor");
+      for (const RemotePart& source : sources_.at(tensor.name)) {
+        const Range local = {source.begin, source.end};
+        const Range range = Within(tensor.shape, source.shards, local, piece);
+        if (range.end == 0) continue;
+        Tensor part;
+        if (source.rank == 0) {
+          part = parts_[source.index].local.Reshape({-1}).Slice(range.begin,
+                                                                range.end);
+        } else {
+          part = Tensor::Empty(host, {range.end - range.begin}, tensor.dtype,
+                               MemoryCategory::kCommunication, "gathered part");
+          world
+              .Receive(part, source.rank, kFirstPartTag + source.index,
+                       tensor.name)
+              .Wait();
+        }
+        std::vector<ElementRun> runs;
+        ForEachRun(
+            tensor.shape, source.shards, local, piece,
+            [&](int64_t at, int64_t global, int64_t count) {
+              runs.push_back(
+                  {.from = at - range.begin, .to = global, .count = count});
+            });
+        CopyRuns(runs, part, assembled);
       }
-      CopyShard(whole, local, source.shards, source.begin, source.end,
-                /*into_whole=*/true);
-    }
-    visit(info, whole);
+      visit(tensor,
+            {BytesOf(assembled), static_cast<size_t>(assembled.bytes())});
+    });
   }
+}
+
+void LogicalGather::RunInPieces(const VisitPiece& visit) {
+  if (context_->communicators().world().rank() == 0) {
+    AssembleParts(visit);
+  } else {
+    SendParts();
+  }
+}
+
+void LogicalGather::Run(const VisitWhole& visit) {
+  CpuDevice host(std::numeric_limits<int64_t>::max());
+  Tensor whole;
+  int64_t done = 0;
+  RunInPieces([&](const SafetensorsEntry& tensor,
+                  std::span<const std::byte> piece) {
+    if (done == 0) {
+      whole = Tensor::Empty(host, tensor.shape, tensor.dtype,
+                            MemoryCategory::kCommunication, "gathered tensor");
+    }
+    std::memcpy(static_cast<std::byte*>(whole.raw_data()) + done, piece.data(),
+                piece.size());
+    done += static_cast<int64_t>(piece.size());
+    if (done < whole.bytes()) return;
+    visit(tensor, whole);
+    whole = Tensor();
+    done = 0;
+  });
 }
 
 }  // namespace trireme

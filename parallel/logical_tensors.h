@@ -3,19 +3,22 @@
 //
 // Parts are found by name. Of ranks that hold the same part (replicas over dp,
 // parameters that tp does not shard) the one at coordinate 0 sends it. World
-// rank 0 assembles one logical tensor at a time, so that no more than one is
-// ever whole in memory.
+// rank 0 assembles tensors in pieces of a few MiB of its host's memory, so that
+// a checkpoint takes no memory worth mentioning from any rank.
 
 #ifndef TRIREME_PARALLEL_LOGICAL_TENSORS_H_
 #define TRIREME_PARALLEL_LOGICAL_TENSORS_H_
 
+#include <cstddef>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "parallel/context.h"
+#include "runtime/checkpoint/safetensors.h"
 
 namespace trireme {
 
@@ -33,29 +36,29 @@ struct TensorPart {
   int data_shards = 1;
 };
 
-struct LogicalTensorInfo {
-  std::string name;
-  Shape shape;
-  DType dtype = DType::kFloat32;
-};
-
 class LogicalGather {
  public:
   // Collective over the world. Errors (the same on all ranks): parts of one
-  // name that do not fit together.
+  // name that do not fit together or leave some of the tensor out.
   static absl::StatusOr<LogicalGather> Create(ParallelContext& context,
                                               std::vector<TensorPart> parts);
 
-  // What Run will visit, by name; empty but on world rank 0.
-  const std::vector<LogicalTensorInfo>& tensors() const { return tensors_; }
+  // What will be visited, in the order of a safetensors file; empty but on
+  // world rank 0.
+  const std::vector<SafetensorsEntry>& tensors() const { return tensors_; }
 
-  // Makes Run visit in this order of names (all of them). Rank 0 only.
-  void Reorder(const std::vector<std::string>& names);
+  // The elements of one tensor that follow those of the last call.
+  using VisitPiece = std::function<void(const SafetensorsEntry&,
+                                        std::span<const std::byte> piece)>;
+  using VisitWhole =
+      std::function<void(const SafetensorsEntry&, const Tensor& whole)>;
 
-  // Collective over the world. Calls `visit` on world rank 0 for each tensor
-  // in the order of tensors().
-  void Run(const std::function<void(const LogicalTensorInfo&,
-                                    const Tensor& whole)>& visit);
+  // Collective over the world. Calls `visit` on world rank 0 for each piece of
+  // each tensor, in the order of tensors(). It may take its time: the others
+  // wait without a deadline.
+  void RunInPieces(const VisitPiece& visit);
+  // The same for whole tensors, one at a time in the host's memory.
+  void Run(const VisitWhole& visit);
 
  private:
   struct RemotePart {
@@ -69,15 +72,20 @@ class LogicalGather {
   LogicalGather(ParallelContext& context, std::vector<TensorPart> parts)
       : context_(&context), parts_(std::move(parts)) {}
   absl::Status AddRemote(int rank, const std::string& description);
+  // Whether the parts of each tensor are all of it.
+  absl::Status CheckCovered() const;
+  void SendParts();
+  void AssembleParts(const VisitPiece& visit);
 
   ParallelContext* context_;
-  std::vector<TensorPart> parts_;  // those that this rank sends
-  std::vector<LogicalTensorInfo> tensors_;
+  // Those that this rank sends, in the order of tensors_.
+  std::vector<TensorPart> parts_;
+  std::vector<SafetensorsEntry> tensors_;
   std::map<std::string, std::vector<RemotePart>> sources_;
 };
 
-// Copies this rank's part out of a whole tensor of the same dtype.
-void CopyPart(const Tensor& whole, const TensorPart& part);
+// Copies this rank's part out of the bytes of a whole tensor of the same dtype.
+void CopyPart(std::span<const std::byte> whole, const TensorPart& part);
 
 }  // namespace trireme
 

@@ -10,12 +10,12 @@
 #include <numeric>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "fmt/format.h"
 #include "runtime/comm/mpi/mpi_world.h"
+#include "runtime/comm/patience.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
@@ -152,8 +152,8 @@ absl::StatusOr<GridRecord> RecordReference(const Verification& v,
   return RecordGrid(v.setup, v.reference, device, single, source, v.steps);
 }
 
-// Rank 0 computes the reference while the others, with nothing to do, ask
-// whether it has: unlike a wait, asking has no deadline.
+// Rank 0 computes the reference, for which the others wait however long it
+// takes.
 absl::StatusOr<GridRecord> RecordReferenceOnRankZero(const Verification& v,
                                                      Device& device,
                                                      const BatchSource& source,
@@ -161,17 +161,12 @@ absl::StatusOr<GridRecord> RecordReferenceOnRankZero(const Verification& v,
   std::vector<int> ranks(world.world_size());
   std::iota(ranks.begin(), ranks.end(), 0);
   const std::unique_ptr<Communicator> all = world.Create(ranks, "verify");
-  const Tensor nothing = Tensor::Zeros(device, {1}, DType::kFloat32);
   absl::StatusOr<GridRecord> reference = GridRecord();
   if (world.world_rank() == 0) {
     all->SetActivity("the reference");
     reference = RecordReference(v, device, source);
   }
-  Event done = all->AllReduce(nothing, ReduceOp::kSum, "reference is there");
-  while (!done.Test()) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  done.Wait();
+  AwaitAllPatiently(*all, "the reference");
   return reference;
 }
 

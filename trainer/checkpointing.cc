@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "parallel/logical_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/checkpoint/safetensors.h"
+#include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
 #include "trainer/run_folder.h"
 
@@ -27,29 +29,19 @@ absl::Status WriteParts(RankModel& model, std::vector<TensorPart> parts,
   absl::Status status;
   std::unique_ptr<SafetensorsWriter> writer;
   if (checkpoint != nullptr) {
-    std::vector<SafetensorsEntry> entries;
-    for (const LogicalTensorInfo& info : gather.tensors()) {
-      entries.push_back({info.name, info.dtype, info.shape});
-    }
     auto created = SafetensorsWriter::Create(
-        checkpoint->PathOf(file), std::move(entries), {{"format", "pt"}});
+        checkpoint->PathOf(file), gather.tensors(), {{"format", "pt"}});
     status = created.status();
-    if (created.ok()) {
-      writer = *std::move(created);
-      // Tensors come in the order in which the file wants them.
-      std::vector<std::string> order;
-      for (const SafetensorsEntry& entry : writer->entries()) {
-        order.push_back(entry.name);
-      }
-      gather.Reorder(order);
-    }
+    if (created.ok()) writer = *std::move(created);
   }
   // The gather is collective: it runs to its end also after a failed write.
-  gather.Run([&](const LogicalTensorInfo& info, const Tensor& whole) {
-    if (status.ok()) {
-      status = writer->Append(info.name, whole.raw_data(), whole.bytes());
-    }
-  });
+  gather.RunInPieces(
+      [&](const SafetensorsEntry& tensor, std::span<const std::byte> piece) {
+        if (status.ok()) {
+          status = writer->Append(tensor.name, piece.data(),
+                                  static_cast<int64_t>(piece.size()));
+        }
+      });
   if (checkpoint == nullptr || !status.ok()) return status;
   ASSIGN_OR_RETURN(CheckpointFile written, writer->Commit());
   checkpoint->Add(file, std::move(written));
@@ -79,14 +71,14 @@ absl::Status ReadParts(const std::string& path,
   if (parts.empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
   for (const TensorPart& part : parts) {
-    ASSIGN_OR_RETURN(const Tensor whole,
-                     ReadTensor(*file, part.name, part.local.device(),
-                                MemoryCategory::kWorkspace));
-    if (whole.shape() != part.global_shape ||
-        whole.dtype() != part.local.dtype()) {
+    // The file is mapped: of a whole tensor only what is copied is read.
+    ASSIGN_OR_RETURN(const std::span<const std::byte> whole,
+                     file->Data(part.name));
+    const SafetensorsFile::Entry& found = file->tensors().at(part.name);
+    if (found.shape != part.global_shape || found.dtype != part.local.dtype()) {
       return FailedPrecondition(
           "{}: tensor '{}': found {} {}, expected {} {}", path, part.name,
-          DTypeName(whole.dtype()), whole.shape().ToString(),
+          DTypeName(found.dtype), found.shape.ToString(),
           DTypeName(part.local.dtype()), part.global_shape.ToString());
     }
     CopyPart(whole, part);
@@ -146,10 +138,14 @@ absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
     status = created.status();
     if (created.ok()) checkpoint = *std::move(created);
   }
+  // Out of memory there is nothing to save.
+  if (status.ok()) status = model.context().device().status();
   RETURN_IF_ERROR(Agree(model, status));
   const auto write = [&](std::vector<TensorPart> parts, const char* file) {
     const absl::Status written =
         WriteParts(model, std::move(parts), checkpoint.get(), file);
+    // Rank 0 may take longer to write than any deadline.
+    AwaitAllPatiently(model.context().communicators().world(), file);
     if (status.ok()) status = written;
   };
   write(model.MasterParts(), kWeightsFile);
@@ -161,6 +157,7 @@ absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
                                 step * model.setup().global_batch);
     if (status.ok()) status = PruneCheckpoints(folder, keep);
   }
+  AwaitAllPatiently(model.context().communicators().world(), "checkpoint");
   return Agree(model, status);
 }
 
@@ -183,8 +180,10 @@ absl::StatusOr<int64_t> LoadCheckpoint(RankModel& model,
     return manifest.step;
   };
   const absl::StatusOr<int64_t> step = read();
+  AwaitAllPatiently(model.context().communicators().world(), checkpoint);
   RETURN_IF_ERROR(Agree(model, step.status()));
   model.SyncValues();
+  RETURN_IF_ERROR(Agree(model, model.context().device().status()));
   return *step;
 }
 

@@ -79,7 +79,7 @@ absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
     ASSIGN_OR_RETURN(
         LogicalGather gather,
         LogicalGather::Create(model->context(), model->GradientParts()));
-    gather.Run([&](const LogicalTensorInfo& info, const Tensor& whole) {
+    gather.Run([&](const SafetensorsEntry& info, const Tensor& whole) {
       entry.gradients.push_back({info.name, ToDoubles(whole)});
       for (double& value : entry.gradients.back().values) {
         value /= result.loss_scale;

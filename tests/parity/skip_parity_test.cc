@@ -81,7 +81,7 @@ std::map<std::string, std::vector<double>> ParametersAfter(const GridCase& grid,
         auto gather =
             LogicalGather::Create((*model)->context(), (*model)->MasterParts());
         CHECK_OK(gather.status());
-        gather->Run([&](const LogicalTensorInfo& info, const Tensor& whole) {
+        gather->Run([&](const SafetensorsEntry& info, const Tensor& whole) {
           const std::lock_guard lock(mutex);
           parameters[info.name] = ToDoubles(whole);
         });
