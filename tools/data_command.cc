@@ -2,7 +2,9 @@
 
 #include <unistd.h>
 
+#include <filesystem>
 #include <memory>
+#include <system_error>
 
 #include "fmt/format.h"
 #include "models/data/idx.h"
@@ -24,7 +26,24 @@ absl::StatusOr<std::unique_ptr<Dataset>> Open(const ParsedCommand& arguments) {
   return OpenImageFolder(source);
 }
 
+// Shards among the pictures would be taken for some of them.
+absl::Status CheckApart(const std::string& source, const std::string& out) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path from = fs::weakly_canonical(fs::absolute(source), error);
+  const fs::path to = fs::weakly_canonical(fs::absolute(out), error);
+  const fs::path below = to.lexically_relative(from);
+  if (below.empty() || *below.begin() == "..") return absl::OkStatus();
+  return InvalidArgument(
+      "OUT: found {}, which is within {}, expected a folder "
+      "outside of it",
+      out, source);
+}
+
 int Run(const ParsedCommand& arguments, int, char**) {
+  const absl::Status apart =
+      CheckApart(arguments.positionals()[0], arguments.positionals()[1]);
+  if (!apart.ok()) return Fail(kName, apart);
   const auto dataset = Open(arguments);
   if (!dataset.ok()) return Fail(kName, dataset.status());
   const auto per_shard = arguments.GetInt("samples_per_shard");

@@ -5,13 +5,16 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "fmt/format.h"
+#include "models/image/encode.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/core/median.h"
@@ -47,19 +50,25 @@ std::string FlopFormula() {
       BlocksTrainingFlopsFormula(Text::kJoint));
 }
 
+// A file's text, which could write anything to a terminal.
+std::string Printable(const std::string& text) {
+  return absl::Utf8SafeCEscape(text);
+}
+
 absl::Status InspectSafetensors(const std::string& path) {
   ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
   int64_t bytes = 0, elements = 0;
   for (const auto& [name, entry] : file->tensors()) {
-    fmt::print("{:<44} {:<5} {:<20} {:>12}\n", name, DTypeName(entry.dtype),
-               entry.shape.ToString(), BytesText(entry.bytes));
+    fmt::print("{:<44} {:<5} {:<20} {:>12}\n", Printable(name),
+               DTypeName(entry.dtype), entry.shape.ToString(),
+               BytesText(entry.bytes));
     bytes += entry.bytes;
     elements += entry.shape.num_elements();
   }
   fmt::print("{} tensors, {} elements, {}\n", file->tensors().size(), elements,
              BytesText(bytes));
   for (const auto& [key, value] : file->metadata()) {
-    fmt::print("{}: {}\n", key, value);
+    fmt::print("{}: {}\n", Printable(key), Printable(value));
   }
   return absl::OkStatus();
 }
@@ -84,41 +93,49 @@ double NumberOr(const nlohmann::json& object, const std::string& key,
              : otherwise;
 }
 
-// Where the median step's time went, and the share of the peak. The first step
-// warms up and is left out where there are others.
+// Where the steps' time went, and the share of the peak. The first step warms
+// up and is left out where there are others.
 void PrintSpeed(const std::vector<nlohmann::json>& entries,
                 std::optional<int64_t> ranks,
                 std::optional<double> peak_flops) {
-  const auto median =
-      [&](const std::function<double(const nlohmann::json&)>& value) {
-        std::vector<double> values;
-        for (size_t i = entries.size() > 1 ? 1 : 0; i < entries.size(); ++i) {
-          values.push_back(value(entries[i]));
-        }
-        return Median(std::move(values));
-      };
-  const double step =
-      median([](const auto& entry) { return NumberOr(entry, "step_s", 0); });
-  const double flops = median([](const auto& entry) {
+  using Value = std::function<double(const nlohmann::json&)>;
+  const auto values = [&](const Value& value) {
+    std::vector<double> values;
+    for (size_t i = entries.size() > 1 ? 1 : 0; i < entries.size(); ++i) {
+      values.push_back(value(entries[i]));
+    }
+    return values;
+  };
+  // Medians of the causes would not add up to the step's.
+  const auto mean = [&](const Value& value) {
+    const std::vector<double> all = values(value);
+    return std::accumulate(all.begin(), all.end(), 0.0) /
+           static_cast<double>(all.size());
+  };
+  const Value step_s = [](const auto& entry) {
+    return NumberOr(entry, "step_s", 0);
+  };
+  const double flops = Median(values([](const auto& entry) {
     return NumberOr(entry, "model_flops_per_s", 0);
-  });
-  fmt::print("median step {:.4g} s, {:.4g} model FLOP/s\n", step, flops);
+  }));
+  fmt::print("median step {:.4g} s, {:.4g} model FLOP/s\n",
+             Median(values(step_s)), flops);
+  const double step = mean(step_s);
   if (entries.back().contains("exposed_s") && step > 0) {
-    fmt::print("  {:<10} {:>9.4f} s {:>5.1f} %\n", "compute",
-               median([](const auto& entry) {
-                 return NumberOr(entry, "compute_s", 0);
-               }),
-               100 / step * median([](const auto& entry) {
-                 return NumberOr(entry, "compute_s", 0);
-               }));
-    for (const auto& [cause, unused] : entries.back()["exposed_s"].items()) {
-      const double seconds = median([&](const auto& entry) {
-        return entry.contains("exposed_s")
-                   ? NumberOr(entry["exposed_s"], cause, 0)
-                   : 0;
-      });
+    fmt::print("of the mean step, {:.4g} s:\n", step);
+    const auto print = [&](const std::string& cause, double seconds) {
       fmt::print("  {:<10} {:>9.4f} s {:>5.1f} %\n", cause, seconds,
                  100 * seconds / step);
+    };
+    print("compute", mean([](const auto& entry) {
+            return NumberOr(entry, "compute_s", 0);
+          }));
+    for (const auto& [cause, unused] : entries.back()["exposed_s"].items()) {
+      print(cause, mean([&, name = cause](const auto& entry) {
+              return entry.contains("exposed_s")
+                         ? NumberOr(entry["exposed_s"], name, 0)
+                         : 0;
+            }));
     }
   }
   if (peak_flops.has_value() && ranks.has_value()) {
@@ -263,6 +280,9 @@ absl::Status Inspect(const std::string& path,
     return absl::OkStatus();
   }
   if (ends_with(".safetensors")) return InspectSafetensors(path);
+  if (ends_with("manifest.json")) {
+    return InspectCheckpoint(fs::path(path).parent_path());
+  }
   if (ends_with("metrics.jsonl")) {
     return InspectMetrics(path, std::nullopt, peak_flops);
   }
@@ -290,9 +310,14 @@ int Run(const ParsedCommand& arguments, int, char**) {
     }
     peak_flops = value;
   }
-  const absl::Status status = arguments.Has("plot")
-                                  ? PlotLoss(path, arguments.Get("plot"))
-                                  : Inspect(path, peak_flops);
+  absl::Status status;
+  if (arguments.Has("plot")) {
+    const std::string plot = arguments.Get("plot");
+    status = CheckReplaces(plot, arguments.Has("overwrite"));
+    if (status.ok()) status = PlotLoss(path, plot);
+  } else {
+    status = Inspect(path, peak_flops);
+  }
   return status.ok() ? 0 : Fail(kName, status);
 }
 
@@ -306,6 +331,8 @@ Command InspectCommand() {
            .options = {{.name = "plot",
                         .value = "PNG",
                         .help = "draws the loss curve of a run's folder"},
+                       {.name = "overwrite",
+                        .help = "also where PNG is not this program's"},
                        {.name = "peak_flops",
                         .value = "FLOPS",
                         .help = "one rank's dense peak FLOP/s, for a run's MFU "

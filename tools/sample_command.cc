@@ -1,23 +1,42 @@
 // trireme sample: pictures from a run.
 
 #include <filesystem>
+#include <system_error>
 
 #include "fmt/format.h"
+#include "models/image/encode.h"
 #include "runtime/core/status.h"
 #include "tools/commands.h"
 #include "trainer/draw_samples.h"
+#include "trainer/run_folder.h"
 
 namespace trireme {
 namespace {
 
 constexpr char kName[] = "sample";
 
+// Real pictures vote by threes for the class of a drawn one.
+constexpr int64_t kLeastEvaluated = 3;
+
 absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
   DrawOptions options;
   options.run = arguments.positionals()[0];
   options.out = arguments.Get("out");
+  if (!options.out.ends_with(".png")) {
+    return InvalidArgument(
+        "--out: found '{}', expected a name that ends in .png", options.out);
+  }
+  RETURN_IF_ERROR(CheckReplaces(options.out, arguments.Has("overwrite")));
   if (arguments.Has("checkpoint")) {
     options.checkpoint = arguments.Get("checkpoint");
+    // A name alone is one of the run's.
+    std::error_code error;
+    const std::string of_run =
+        RunFolder(options.run).checkpoints() + "/" + *options.checkpoint;
+    if (!std::filesystem::exists(*options.checkpoint, error) &&
+        std::filesystem::exists(of_run, error)) {
+      options.checkpoint = of_run;
+    }
   }
   if (arguments.Has("solver")) {
     const std::string solver = arguments.Get("solver");
@@ -49,6 +68,10 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
   options.seed = static_cast<uint64_t>(seed);
   ASSIGN_OR_RETURN(options.max_rows, bounded("rows", 1, 1000));
   ASSIGN_OR_RETURN(options.evaluate, bounded("evaluate", 0, 100000));
+  if (options.evaluate > 0 && options.evaluate < kLeastEvaluated) {
+    return InvalidArgument("--evaluate: found {}, expected 0 or at least {}",
+                           options.evaluate, kLeastEvaluated);
+  }
   options.ema = !arguments.Has("no_ema");
   return options;
 }
@@ -93,7 +116,12 @@ Command SampleCommand() {
              .value = "FILE",
              .default_value = "samples.png",
              .help = "PNG: a labelled grid, a row a class"},
-            {.name = "checkpoint", .value = "DIR", .help = "one of the run's"},
+            {.name = "overwrite",
+             .help = "also where FILE is not this program's"},
+            {.name = "checkpoint",
+             .value = "DIR",
+             .help =
+                 "one of the run's, as step_00001200, or any other's folder"},
             {.name = "solver",
              .value = "NAME",
              .help = "euler or heun (default: the job's)"},

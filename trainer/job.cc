@@ -1,9 +1,11 @@
 #include "trainer/job.h"
 
 #include <algorithm>
+#include <string>
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "models/data/webdataset.h"
 #include "runtime/core/status.h"
 #include "scheduler/transformer_flops.h"
@@ -131,9 +133,25 @@ absl::Status FillLossScaling(LossScaling& scaling) {
   return CheckRange("loss_scaling.hysteresis", scaling.hysteresis(), 1, 1e6);
 }
 
+// The name is a folder's and comes into logs and terminals.
+absl::Status CheckName(const std::string& name) {
+  constexpr size_t kMostBytes = 200;
+  const bool plain = std::none_of(
+      name.begin(), name.end(),
+      [](unsigned char c) { return c < 0x20 || c == 0x7f || c == '/'; });
+  if (plain && name != "." && name != ".." && name.size() <= kMostBytes) {
+    return absl::OkStatus();
+  }
+  return InvalidArgument(
+      "name: found '{}', expected the name of a folder: at most {} bytes, no "
+      "'/' and no control characters",
+      absl::Utf8SafeCEscape(name.substr(0, kMostBytes)), kMostBytes);
+}
+
 }  // namespace
 
 absl::Status FillJobDefaults(Job& job) {
+  RETURN_IF_ERROR(CheckName(job.name()));
   if (job.model().family_case() == Model::FAMILY_NOT_SET) {
     return InvalidArgument("model: found no family, expected dit");
   }

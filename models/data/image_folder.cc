@@ -1,12 +1,15 @@
 #include "models/data/image_folder.h"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "models/data/sample_files.h"
 #include "models/data/text_tokens.h"
 #include "models/image/decode.h"
@@ -28,10 +31,19 @@ bool IsPicture(const fs::path& path) {
   return !ending.empty() && IsImageEnding(ending.substr(1));
 }
 
+// Pictures by their ending, but of a format that is not read here.
+bool IsForeignPicture(const fs::path& path) {
+  constexpr std::array<std::string_view, 8> kEndings = {
+      ".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jp2", ".jxl"};
+  const std::string ending = absl::AsciiStrToLower(path.extension().native());
+  return std::find(kEndings.begin(), kEndings.end(), ending) != kEndings.end();
+}
+
 // What lies in a folder, sorted by name: file systems list in any order.
 struct Listing {
   std::vector<std::string> pictures;
   std::vector<std::string> folders;
+  int64_t foreign = 0;
 };
 
 absl::StatusOr<Listing> List(const fs::path& folder) {
@@ -45,6 +57,8 @@ absl::StatusOr<Listing> List(const fs::path& folder) {
       listing.folders.push_back(entry->path().filename());
     } else if (entry->is_regular_file(type_error) && IsPicture(entry->path())) {
       listing.pictures.push_back(entry->path().filename());
+    } else if (IsForeignPicture(entry->path())) {
+      ++listing.foreign;
     }
   }
   if (error) {
@@ -125,9 +139,16 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenImageFolder(
   ASSIGN_OR_RETURN(const Listing top, List(folder));
   std::vector<ImageFolder::Entry> entries;
   std::vector<std::string> class_names;
+  int64_t foreign = top.foreign, nested = 0;
+  std::string empty;
   for (const std::string& name : top.folders) {
     ASSIGN_OR_RETURN(const Listing listing, List(fs::path(folder) / name));
-    if (listing.pictures.empty()) continue;
+    foreign += listing.foreign;
+    nested += static_cast<int64_t>(listing.folders.size());
+    if (listing.pictures.empty()) {
+      empty += (empty.empty() ? "" : ", ") + name;
+      continue;
+    }
     const auto class_id = static_cast<int>(class_names.size());
     class_names.push_back(name);
     for (const std::string& picture : listing.pictures) {
@@ -147,6 +168,18 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenImageFolder(
         "{}: no picture; expected .png, .jpg, .jpeg or .webp files in one "
         "subfolder a class",
         folder);
+  }
+  if (foreign > 0) {
+    LOG(WARNING) << folder << ": " << foreign << " pictures are left out that "
+                 << "are neither PNG nor JPEG nor WebP";
+  }
+  if (nested > 0) {
+    LOG(WARNING) << folder << ": " << nested << " folders within class folders "
+                 << "are left out; a class has its pictures in one folder";
+  }
+  if (!empty.empty() && !class_names.empty()) {
+    LOG(WARNING) << folder << ": folders without a picture are no classes, and "
+                 << "have no number: " << absl::Utf8SafeCEscape(empty);
   }
   return std::make_unique<ImageFolder>(folder, std::move(entries),
                                        std::move(class_names));

@@ -111,6 +111,44 @@ TEST(CodecTest, JpegKeepsThePictureNearly) {
   }
 }
 
+// A phone that was held upright stores what its sensor saw, lying.
+TEST(CodecTest, JpegIsTurnedAsItsExifSays) {
+  Image image = FilledImage(16, 8, 1, 10);
+  for (int y = 0; y < 8; ++y) {
+    for (int x = 8; x < 16; ++x) *image.At(x, y) = 240;
+  }
+  std::string jpeg = EncodeJpeg(image);
+  // Orientation 6: the first row is the picture's right side.
+  const std::string exif(
+      "\xff\xe1\0\x22"
+      "Exif\0\0MM\0\x2a\0\0\0\x08\0\x01"
+      "\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
+      36);
+  jpeg.insert(2, exif);
+  const Image turned = DecodeImage(jpeg).value();
+  EXPECT_EQ(turned.width, 8);
+  EXPECT_EQ(turned.height, 16);
+  EXPECT_LT(*turned.At(4, 2), 60);
+  EXPECT_GT(*turned.At(4, 13), 190);
+}
+
+// What this program drew may be drawn again; what it did not must be given.
+TEST(CodecTest, PngOfOthersAreNotReplacedUnasked) {
+  const std::string path = testing::TempDir() + "/codec_test.png";
+  const Image image = FilledImage(4, 4, 3, 9);
+  std::remove(path.c_str());
+  EXPECT_TRUE(CheckReplaces(path, /*overwrite=*/false).ok());
+  ASSERT_TRUE(WritePng(path, image).ok());
+  EXPECT_TRUE(CheckReplaces(path, /*overwrite=*/false).ok());
+  // Another program's has no mark.
+  std::string bytes = EncodePng(image).value();
+  bytes.replace(bytes.find("trireme"), 7, "painter");
+  ASSERT_TRUE(WriteFileAtomically(path, bytes).ok());
+  EXPECT_TRUE(
+      absl::IsFailedPrecondition(CheckReplaces(path, /*overwrite=*/false)));
+  EXPECT_TRUE(CheckReplaces(path, /*overwrite=*/true).ok());
+}
+
 TEST(CodecTest, CmykJpegBecomesRgb) {
   // Inverted, as Adobe writes it: cyan paper, half the light.
   std::vector<uint8_t> cmyk;

@@ -7,6 +7,7 @@
 #include <jpeglib.h>
 
 #include "models/image/codecs.h"
+#include "models/image/orientation.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -43,6 +44,7 @@ class JpegReader {
     if (setjmp(jump_)) return false;
     jpeg_create_decompress(&decompress_);
     decompress_.progress = &progress_;
+    jpeg_save_markers(&decompress_, JPEG_APP0 + 1, 0xffff);
     jpeg_mem_src(&decompress_,
                  reinterpret_cast<const unsigned char*>(bytes.data()),
                  bytes.size());
@@ -70,6 +72,17 @@ class JpegReader {
     }
     jpeg_start_decompress(&decompress_);
     return true;
+  }
+
+  // As its EXIF says, after the header was read.
+  int orientation() const {
+    for (const jpeg_marker_struct* marker = decompress_.marker_list;
+         marker != nullptr; marker = marker->next) {
+      const int orientation = ExifOrientation(
+          {reinterpret_cast<const char*>(marker->data), marker->data_length});
+      if (orientation != 1) return orientation;
+    }
+    return 1;
   }
 
   int components() const { return decompress_.output_components; }
@@ -145,7 +158,7 @@ absl::StatusOr<Image> DecodeJpeg(std::string_view bytes,
   const size_t row_bytes = static_cast<size_t>(image.width) * components;
   if (components != 4) {
     if (!reader.ReadRows(image.pixels.data(), row_bytes)) return reader.Error();
-    return image;
+    return Upright(image, reader.orientation());
   }
   std::vector<uint8_t> cmyk(row_bytes * image.height);
   if (!reader.ReadRows(cmyk.data(), row_bytes)) return reader.Error();
@@ -156,7 +169,7 @@ absl::StatusOr<Image> DecodeJpeg(std::string_view bytes,
           Product(cmyk[4 * i + c] ^ flip, cmyk[4 * i + 3] ^ flip);
     }
   }
-  return image;
+  return Upright(image, reader.orientation());
 }
 
 }  // namespace trireme

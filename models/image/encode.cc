@@ -1,12 +1,42 @@
 #include "models/image/encode.h"
 
 #include <png.h>
+#include <zlib.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string_view>
+#include <system_error>
 
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
+namespace {
+
+// The signature and the header's chunk, after which others may come.
+constexpr size_t kAfterHeader = 8 + 25;
+
+// A chunk (libpng.org/pub/png/spec/1.2, 3.2, 4.2.3): length, type, keyword and
+// text, checksum of type and content.
+std::string SoftwareChunk() {
+  constexpr std::string_view kContent("tEXtSoftware\0trireme", 20);
+  const auto big_endian = [](uint32_t number) {
+    std::string bytes;
+    for (int shift = 24; shift >= 0; shift -= 8) {
+      bytes += static_cast<char>(number >> shift & 0xff);
+    }
+    return bytes;
+  };
+  const auto* content = reinterpret_cast<const Bytef*>(kContent.data());
+  return big_endian(kContent.size() - 4) + std::string(kContent) +
+         big_endian(static_cast<uint32_t>(
+             crc32(0, content, static_cast<uInt>(kContent.size()))));
+}
+
+}  // namespace
 
 absl::StatusOr<std::string> EncodePng(const Image& image) {
   CHECK(IsValid(image));
@@ -26,7 +56,24 @@ absl::StatusOr<std::string> EncodePng(const Image& image) {
                     image.height, description.message);
   }
   bytes.resize(size);
+  bytes.insert(kAfterHeader, SoftwareChunk());
   return bytes;
+}
+
+absl::Status CheckReplaces(const std::string& path, bool overwrite) {
+  std::error_code error;
+  if (overwrite || !std::filesystem::exists(path, error)) {
+    return absl::OkStatus();
+  }
+  const std::string mark = SoftwareChunk();
+  std::string begin(kAfterHeader + mark.size(), '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  if (file && begin.ends_with(mark)) return absl::OkStatus();
+  return FailedPrecondition(
+      "{}: found a file that this program did not draw; expected another name, "
+      "or --overwrite",
+      path);
 }
 
 absl::Status WritePng(const std::string& path, const Image& image) {

@@ -114,6 +114,11 @@ expect_in inspect.txt "all checksums agree"
 "$trireme" inspect run/checkpoints/step_00000006/model.safetensors > tensors.txt
 expect_in tensors.txt "blocks.3.attention.qkv.weight"
 "$trireme" inspect run --plot loss.png
+"$trireme" inspect run --plot loss.png
+"$trireme" inspect run/checkpoints/step_00000006/manifest.json > inspect.txt
+expect_in inspect.txt "all checksums agree"
+"$trireme" sample run --checkpoint step_00000003 --out three.png > sample.txt
+expect_in sample.txt "run/checkpoints/step_00000003"
 
 echo "== verify"
 cat > plan.textproto <<'PLAN'
@@ -190,6 +195,18 @@ expect_error "tp" "$trireme" train job.textproto --plan three.textproto \
   --dry_run --ranks 3
 expect_error "did you mean 'optimizer.learning_rate'?" \
   "$trireme" train job.textproto --set learning_rate=3
+expect_error "name: found '../x', expected the name of a folder" \
+  "$trireme" train job.textproto --set name=../x
+expect_error "OUT: found shards, which is within shards" \
+  "$trireme" data shards shards
+echo mine > mine.png
+expect_error "mine.png: found a file that this program did not draw" \
+  "$trireme" inspect run --plot mine.png
+expect_error "mine.png: found a file that this program did not draw" \
+  "$trireme" sample run --out mine.png
+[[ $(cat mine.png) == mine ]] || fail "mine.png was overwritten"
+printf '\xef\xbb\xbf' | cat - job.textproto > marked.textproto
+"$trireme" train marked.textproto --dry_run > dry.txt
 # Each of these once ended the program.
 for row in \
   "model.dit.mlp_ratio=0.001 found 0.001, which leaves an MLP" \

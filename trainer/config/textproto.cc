@@ -95,7 +95,10 @@ absl::StatusOr<FieldLocations> ParseTextProto(std::string_view text,
 
 absl::StatusOr<FieldLocations> ParseTextProtoFile(const std::string& path,
                                                   Message* message) {
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostBytes));
+  ASSIGN_OR_RETURN(std::string text, ReadFile(path, kMostBytes));
+  // Editors of Windows begin files with the mark of UTF-8.
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
   if (path.ends_with(".json")) return ParseJson(text, path, message);
   return ParseTextProto(text, path, message);
 }
