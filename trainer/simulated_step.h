@@ -45,8 +45,10 @@ class StepSimulator {
   }
 
   // Of a step with these costs on this rank and `before_s` before it (reading
-  // of the batch). Collective over the world. None for a partial pipeline, what
-  // whose order implies is not told from its messages, and on a dry device.
+  // of the batch). Collective over the world; the result is rank 0's, none on
+  // others. None either for a partial pipeline, what whose order implies is not
+  // told from its messages, and on a dry device; nor where a cost was measured
+  // that none can be, which is logged.
   std::optional<SimulatedStep> Simulate(const StepCosts& costs,
                                         double before_s) const;
 

@@ -58,7 +58,14 @@ std::vector<std::pair<std::string, double>> ToScalars(
       {"speed/step_s", metrics.step_s},
       {"speed/samples_per_s", metrics.samples_per_s()},
       {"speed/model_flops_per_s", metrics.model_flops_per_s()},
-      {"data/skipped_samples", static_cast<double>(metrics.skipped_samples)}};
+      {"data/skipped_samples", static_cast<double>(metrics.skipped_samples)},
+      {"exposed_s/compute", metrics.compute_s}};
+  for (int i = 0; i < kNumMemoryCategories; ++i) {
+    const auto category = static_cast<MemoryCategory>(i);
+    scalars.emplace_back(
+        "peak_bytes/" + std::string(MemoryCategoryName(category)),
+        static_cast<double>(metrics.peak_bytes[i]));
+  }
   if (metrics.simulated_s.has_value()) {
     scalars.emplace_back("speed/simulated_s", *metrics.simulated_s);
   }
@@ -104,7 +111,8 @@ double StepMetricsCollector::ExposedSince(
 
 StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
                                           double data_s, double step_s,
-                                          int64_t skipped_samples) {
+                                          int64_t skipped_samples,
+                                          bool simulate) {
   ParallelContext& context = model_.context();
   Communicator& world = context.communicators().world();
   const StepTimes& times = result.times;
@@ -139,8 +147,9 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   Event max = world.AllReduce(maxima, ReduceOp::kMax, "metrics");
   sum.Wait();
   max.Wait();
-  const std::optional<SimulatedStep> simulated =
-      simulator_.Simulate(times.costs, data_s);
+  std::optional<SimulatedStep> simulated;
+  if (simulate) simulated = simulator_.Simulate(times.costs, data_s);
+  if (simulated.has_value()) bubble_s_ = simulated->bubble_s;
 
   StepMetrics metrics;
   metrics.loss = result.loss;
@@ -158,8 +167,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   };
   if (simulated.has_value()) metrics.simulated_s = simulated->step_s;
   // Of what was measured, at most all is bubble.
-  const double implied =
-      std::min(simulated.has_value() ? simulated->bubble_s : 0, mean(kWait));
+  const double implied = std::min(bubble_s_, mean(kWait));
   metrics.exposed_s = {{"data", mean(kData)},          {"tp", mean(kTensor)},
                        {"cp", mean(kContext)},         {"bubble", implied},
                        {"pp", mean(kWait) - implied},  {"dp", mean(kGradients)},

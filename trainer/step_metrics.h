@@ -46,7 +46,8 @@ struct StepMetrics {
   // time), "pp" (the rest of the wait for other stages), "dp", "optimizer".
   std::map<std::string, double> exposed_s;
   // The step that the simulator gives for the measured costs of its
-  // instructions (simulated_step.h); none for a partial pipeline.
+  // instructions (simulated_step.h); none for a partial pipeline, nor where it
+  // was not asked.
   std::optional<double> simulated_s;
 
   double samples_per_s() const {
@@ -84,11 +85,15 @@ class StepMetricsCollector {
   // StepOptions::processor_threads of the steps whose figures it gathers.
   int processor_threads() const { return simulator_.processor_threads(); }
 
-  // Collective over the world. data_s: this rank's wait for its batch; step_s:
-  // the whole step; skipped_samples: this rank's, 0 where another rank of its
-  // replica counts them.
+  // Collective over the world; complete on rank 0. data_s: this rank's wait for
+  // its batch; step_s: the whole step; skipped_samples: this rank's, 0 where
+  // another rank of its replica counts them. `simulate`: also what the
+  // simulator says of the step, which takes a while for many microbatches;
+  // without it there is no simulated_s, and the bubble is as long as in the
+  // last simulated step.
   StepMetrics Collect(const GlobalStepResult& result, double data_s,
-                      double step_s, int64_t skipped_samples);
+                      double step_s, int64_t skipped_samples,
+                      bool simulate = true);
 
  private:
   // Seconds of each cause since the last call, from the communicators.
@@ -100,6 +105,7 @@ class StepMetricsCollector {
   StepSimulator simulator_;
   double exposed_tensor_before_ = 0;
   double exposed_context_before_ = 0;
+  double bubble_s_ = 0;
 };
 
 }  // namespace trireme

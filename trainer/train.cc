@@ -289,6 +289,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   std::vector<TraceEvent> trace;
   std::vector<double> step_seconds;
   SkippedSteps skipped_steps(model->loss_scaler().state().skipped_steps);
+  const auto log_every = static_cast<int64_t>(job.log().every());
   const auto every = static_cast<int64_t>(job.checkpoint().every());
   for (int64_t step = first_step; step <= steps; ++step) {
     const auto start = std::chrono::steady_clock::now();
@@ -305,9 +306,10 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     ASSIGN_OR_RETURN(const GlobalStepResult result,
                      model->Step(batch, step_options));
     if (!saved) memory = device.Statistics();
-    StepMetrics metrics =
-        collector.Collect(result, data_s, SecondsSince(start),
-                          counts_skipped ? reader.skipped() : 0);
+    StepMetrics metrics = collector.Collect(
+        result, data_s, SecondsSince(start),
+        counts_skipped ? reader.skipped() : 0,
+        step == first_step || step == steps || step % log_every == 0);
     skipped_samples = metrics.skipped_samples;
     metrics.step = step;
     metrics.learning_rate = step_options.learning_rate;

@@ -47,7 +47,7 @@ def metrics_of(trireme, job, overrides, ranks, plan):
         (path / "plan.textproto").write_text(plan)
         command = [trireme, "launch", job, "--ranks", str(ranks), "--plan",
                    str(path / "plan.textproto"), "--steps", str(STEPS),
-                   "--out", str(path / "run")]
+                   "--out", str(path / "run"), "--set", "log.every=1"]
         for override in overrides:
             command += ["--set", override]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
