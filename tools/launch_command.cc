@@ -11,16 +11,29 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "runtime/core/processors.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
+#include "trainer/job.h"
 #include "trainer/job_file.h"
 
 namespace trireme {
 namespace {
 
 constexpr char kName[] = "launch";
+
+// The most ranks, up to one a processor, for which there is a default plan.
+absl::StatusOr<int64_t> RanksOfDefaultPlan(JobFile& file) {
+  // The data set is for the ranks to open; the rule does not ask how many
+  // classes it has.
+  const auto setup = ResolveJob(file.job, {.samples = 1, .classes = 1});
+  RETURN_IF_ERROR(file.locations.Locate(setup.status()));
+  int64_t ranks = AvailableProcessors();
+  while (ranks > 1 && !DefaultPlan(PlanContextOf(*setup, ranks)).ok()) --ranks;
+  return ranks;
+}
 
 // What the ranks are to read is read here first: a mistake is then told once.
 // The number of ranks, where the command line gives none, is the plan's.
@@ -33,12 +46,17 @@ absl::StatusOr<std::optional<int64_t>> CheckFiles(
   if (arguments.Has("steps")) {
     ASSIGN_OR_RETURN(steps, arguments.GetInt("steps"));
   }
-  RETURN_IF_ERROR(
-      LoadJobFile(arguments.positionals()[0], arguments.All("set"), steps)
-          .status());
-  if (!arguments.Has("plan")) return ranks;
+  ASSIGN_OR_RETURN(JobFile job, LoadJobFile(arguments.positionals()[0],
+                                            arguments.All("set"), steps));
+  const bool given = ranks.has_value() || arguments.Has("hosts");
+  if (!arguments.Has("plan")) {
+    if (!given) {
+      ASSIGN_OR_RETURN(ranks, RanksOfDefaultPlan(job));
+    }
+    return ranks;
+  }
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
-  if (ranks.has_value() || arguments.Has("hosts")) return ranks;
+  if (given) return ranks;
   const absl::StatusOr<int64_t> of_plan = RanksOf(plan.plan);
   RETURN_IF_ERROR(plan.locations.Locate(of_plan.status()));
   return *of_plan;
@@ -106,8 +124,9 @@ Command LaunchCommand() {
        .options =
            {{.name = "ranks",
              .value = "N",
-             .help = "processes (default: the plan's, or one a processor); "
-                     "their threads share the processors"},
+             .help = "processes (default: the plan's, or as many as there are "
+                     "processors and the job can be split into); their threads "
+                     "share the processors"},
             {.name = "hosts",
              .value = "LIST",
              .help = "machines and their ranks, as a:4,b:4, reached by ssh "
