@@ -277,9 +277,6 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                      model->reads_text_counts());
   Communicator& world = model->context().communicators().world();
   StepMetricsCollector collector(*model, device, options.share);
-  // Of the steps, before a checkpoint takes some.
-  MemoryStatistics memory;
-  bool saved = false;
   // Of each replica's ranks, all of which read the same samples, one.
   const ProcessGrid& grid = model->grid();
   const bool counts_skipped = grid.coordinate(Axis::kTensor) == 0 &&
@@ -305,7 +302,6 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     }
     ASSIGN_OR_RETURN(const GlobalStepResult result,
                      model->Step(batch, step_options));
-    if (!saved) memory = device.Statistics();
     StepMetrics metrics = collector.Collect(
         result, data_s, SecondsSince(start),
         counts_skipped ? reader.skipped() : 0,
@@ -327,7 +323,6 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                    << " (" << result.skipped_steps << " steps so far)";
     }
     if (step == steps || (every > 0 && step % every == 0)) {
-      saved = true;
       RETURN_IF_ERROR(Save(*model, folder, job, step));
     }
   }
@@ -337,6 +332,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
         trace,
         fmt::format("{}/rank_{}.json", folder.trace(), factory.world_rank())));
   }
+  const MemoryStatistics memory = device.Statistics();
   const MemoryStatistics& predicted = model->predicted_memory();
   const MemoryDeviation deviation =
       LargestMemoryDeviation(memory, predicted, world, device);

@@ -21,8 +21,10 @@
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
+#include "scheduler/plan.h"
 #include "trainer/config/textproto.h"
 #include "trainer/job.h"
+#include "trainer/rank_model.h"
 
 namespace trireme {
 namespace {
@@ -163,6 +165,24 @@ TEST_F(TrainTest, ACheckpointThatCannotBeWrittenIsTriedAgain) {
   EXPECT_TRUE(status.ok()) << MessageOf(status);
   EXPECT_FALSE(fs::exists(Path("checkpoints/step_00000001")));
   EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000020/manifest.json")));
+}
+
+// A step of few tokens needs little beside the model's state, less than the
+// largest tensor is.
+TEST_F(TrainTest, CheckpointsAreWrittenAndReadWithinTheStepsMemory) {
+  options_.job.mutable_model()->mutable_dit()->set_hidden(256);
+  Job job = options_.job;
+  ASSERT_TRUE(FillJobDefaults(job).ok());
+  const TrainingSetup setup = ResolveJob(job, {4, 1}).value();
+  const Plan plan = DefaultPlan(PlanContextOf(setup, 1)).value().plan;
+  options_.job.set_memory_limit_bytes(
+      RankModel::PredictMemory(setup, plan, 0).value().peak_bytes);
+  ASSERT_TRUE(Run().ok());
+  options_.job.set_steps(6);
+  options_.resume = true;
+  const absl::Status status = Run();
+  EXPECT_TRUE(status.ok()) << MessageOf(status);
+  EXPECT_EQ(Lines("metrics.jsonl"), 6);
 }
 
 TEST_F(TrainTest, ARunThatNeverTakesAStepFails) {
