@@ -14,6 +14,7 @@
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/comm/patience.h"
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "trainer/run_folder.h"
 
@@ -155,7 +156,13 @@ absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
   if (leader && status.ok()) {
     status = checkpoint->Commit(ScalerMetadata(model.loss_scaler()),
                                 step * model.setup().global_batch);
-    if (status.ok()) status = PruneCheckpoints(folder, keep);
+    if (status.ok()) {
+      // The new one is there all the same.
+      const absl::Status pruned = PruneCheckpoints(folder, keep);
+      if (!pruned.ok()) {
+        LOG(WARNING) << "an older checkpoint stays: " << MessageOf(pruned);
+      }
+    }
   }
   AwaitAllPatiently(model.context().communicators().world(), "checkpoint");
   return Agree(model, status);
