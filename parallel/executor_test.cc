@@ -51,6 +51,10 @@ Plan PlanOf(const Setting& run) {
   plan.mutable_grid()->set_dp(run.dp);
   plan.set_schedule(run.schedule);
   plan.set_microbatch_size(kMicrobatch);
+  using Level = DataSharding::Level;
+  plan.set_sharding(run.sharding == Level::kGradients    ? Plan::GRADIENTS
+                    : run.sharding == Level::kParameters ? Plan::PARAMETERS
+                                                         : Plan::REPLICATED);
   const absl::StatusOr<Plan> resolved =
       ResolvePlan(plan, {.world_size = run.ranks(),
                          .global_batch = kBatch,
