@@ -1,5 +1,6 @@
-// A Chunk: consecutive blocks of a model that one rank runs as one pipeline
-// stage. What the executor needs to know of a model, and all it knows.
+// A Chunk: consecutive units (embedding, blocks, head) of a model that one rank
+// runs as one pipeline stage. What the executor needs to know of a model, and
+// all it knows.
 
 #ifndef TRIREME_PARALLEL_CHUNK_H_
 #define TRIREME_PARALLEL_CHUNK_H_
@@ -12,32 +13,38 @@
 
 namespace trireme {
 
-struct TensorSpec {
+// One of the tensors that a microbatch carries from unit to unit.
+struct BoundarySpec {
   Shape shape;
   DType dtype = DType::kFloat32;
+  // The same on both sides of a hop between stages (x whole over tp;
+  // conditioning Replicate, its gradient still a part of a sum).
+  AxisStates states;
 };
 
 class Chunk {
  public:
   virtual ~Chunk() = default;
 
-  // What one microbatch brings from the previous stage; empty for the first
-  // stage, which reads the batch itself.
-  virtual std::vector<TensorSpec> InputSpecs() const = 0;
-  // What Forward returns: the next stage's InputSpecs, or one scalar.
-  virtual std::vector<TensorSpec> OutputSpecs() const = 0;
+  // Units are numbered from 0 in the order in which they run.
+  virtual int num_units() const = 0;
 
-  // True for the last stage: Forward returns one scalar, the microbatch's
-  // local loss sum, whose backward seeds itself.
-  virtual bool computes_loss() const = 0;
+  // What one microbatch carries into `unit`, or, for num_units(), out of the
+  // chunk. Empty where a model begins, which reads the batch itself, and where
+  // it ends.
+  virtual std::vector<BoundarySpec> Boundary(int unit) const = 0;
 
-  // Runs the chunk on microbatch `microbatch` of the step's local batch.
-  // A tensor that crosses a hop has the same axis states on both sides (x whole
-  // over tp; conditioning Replicate, its gradient still a part of a sum). A
-  // pure function of inputs, batch and parameters.
-  virtual std::vector<ShardedVariable> Forward(
-      ForwardContext& context, int64_t microbatch,
-      const std::vector<Variable>& inputs) = 0;
+  // True for a unit of which only the inputs are kept for backward, which then
+  // runs it again.
+  virtual bool Recomputes(int unit) const = 0;
+
+  // Runs `unit` on microbatch `microbatch` of the step's local batch and
+  // returns what Boundary(unit + 1) says; losses are added to the objective
+  // where they are made (AddLoss). Uses the parameters of this unit only. A
+  // pure function of state, batch and parameters.
+  virtual std::vector<ShardedVariable> RunUnit(
+      ForwardContext& context, int64_t microbatch, int unit,
+      std::vector<ShardedVariable> state) = 0;
 };
 
 }  // namespace trireme

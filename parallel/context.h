@@ -9,8 +9,6 @@
 #include "absl/status/status.h"
 #include "parallel/axis_state.h"
 #include "parallel/communicators.h"
-#include "parallel/emulated_compute.h"
-#include "parallel/parameter_residency.h"
 #include "parallel/process_grid.h"
 #include "runtime/autograd/parameter.h"
 
@@ -22,30 +20,35 @@ struct ParallelOptions {
   bool sequence_parallel = false;
 };
 
+// Where a rank's parameters live: values and gradients where they are computed
+// with; master weights, moments and averages where the optimizer runs. The two
+// may be one device.
+struct ParameterHome {
+  Device& compute;
+  Device& master;
+
+  bool divided() const { return &compute != &master; }
+};
+
 class ParallelContext {
  public:
-  // All three outlive the context.
+  // All outlive the context.
   ParallelContext(Device& device, const ProcessGrid& grid,
                   Communicators& communicators, ParallelOptions options = {})
-      : device_(device),
+      : ParallelContext(ParameterHome{device, device}, grid, communicators,
+                        options) {}
+  ParallelContext(const ParameterHome& home, const ProcessGrid& grid,
+                  Communicators& communicators, ParallelOptions options = {})
+      : home_(home),
         grid_(grid),
         communicators_(communicators),
         options_(options) {}
 
-  Device& device() const { return device_; }
+  Device& device() const { return home_.compute; }
+  const ParameterHome& parameter_home() const { return home_; }
   const ProcessGrid& grid() const { return grid_; }
   Communicators& communicators() const { return communicators_; }
   const ParallelOptions& options() const { return options_; }
-
-  // Null: all parameters are always there. Outlives its use.
-  ParameterResidency* residency() const { return residency_; }
-  void set_residency(ParameterResidency* residency) { residency_ = residency; }
-
-  // Null, but where computation is emulated. Outlives its use.
-  EmulatedCompute* emulated_compute() const { return emulated_compute_; }
-  void set_emulated_compute(EmulatedCompute* compute) {
-    emulated_compute_ = compute;
-  }
 
   // Records that the model breaks a rule of axis_state.h. The first refusal
   // stays; computation goes on (on meaningless values), and whoever builds the
@@ -61,17 +64,15 @@ class ParallelContext {
   void UseParameter(Parameter& parameter, const AxisStates& states);
 
  private:
-  Device& device_;
+  ParameterHome home_;
   const ProcessGrid& grid_;
   Communicators& communicators_;
   ParallelOptions options_;
-  ParameterResidency* residency_ = nullptr;
-  EmulatedCompute* emulated_compute_ = nullptr;
   absl::Status status_;
   std::unordered_map<const Parameter*, AxisSet> uses_;
 };
 
-// One forward pass of one microbatch.
+// The part of a microbatch's forward that one tape records.
 struct ForwardContext {
   Tape& tape;
   ParallelContext& parallel;

@@ -6,8 +6,8 @@
 #ifndef TRIREME_PARALLEL_EMULATED_COMPUTE_H_
 #define TRIREME_PARALLEL_EMULATED_COMPUTE_H_
 
-#include <cstdint>
-#include <unordered_map>
+#include <map>
+#include <utility>
 
 namespace trireme {
 
@@ -20,10 +20,12 @@ struct UnitSeconds {
 
 class EmulatedCompute {
  public:
-  // Units without figures take no time.
-  void SetUnit(int unit, const UnitSeconds& seconds) { units_[unit] = seconds; }
-  UnitSeconds Unit(int unit) const {
-    const auto found = units_.find(unit);
+  // A unit of one of the rank's chunks; those without figures take no time.
+  void SetUnit(int chunk, int unit, const UnitSeconds& seconds) {
+    units_[{chunk, unit}] = seconds;
+  }
+  UnitSeconds Unit(int chunk, int unit) const {
+    const auto found = units_.find({chunk, unit});
     return found == units_.end() ? UnitSeconds() : found->second;
   }
   // Of the optimizer, for each parameter that this rank updates.
@@ -35,7 +37,7 @@ class EmulatedCompute {
   void Elapse(double seconds);
 
  private:
-  std::unordered_map<int, UnitSeconds> units_;
+  std::map<std::pair<int, int>, UnitSeconds> units_;
   double update_seconds_ = 0;
   double late_ = 0;
 };

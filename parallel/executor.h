@@ -3,7 +3,7 @@
 //
 // Compute runs in list order on the calling thread. Receives are posted when
 // their instruction comes and awaited by the instruction that depends on them;
-// sends and gradient reductions stay in flight. One tape per (microbatch,
+// sends and gradient reductions stay in flight. One ChunkPass per (microbatch,
 // chunk), released by its backward.
 
 #ifndef TRIREME_PARALLEL_EXECUTOR_H_
@@ -11,18 +11,18 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
-#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "parallel/chunk.h"
+#include "parallel/chunk_pass.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/optimizer.h"
-#include "parallel/parameter_shards.h"
 #include "parallel/pipeline_messages.h"
-#include "parallel/step_clock.h"
+#include "parallel/step_ledger.h"
+#include "parallel/unit_store.h"
 #include "scheduler/program.h"
 #include "scheduler/trace.h"
 
@@ -32,7 +32,7 @@ namespace trireme {
 struct ExecutorChunk {
   Chunk* chunk = nullptr;
   GradientReducer* reducer = nullptr;
-  ParameterShards* shards = nullptr;
+  UnitStore* units = nullptr;
   // Of the chunk's bucket 0 among the optimizer's buckets.
   int first_bucket = 0;
   // Of the reduced gradients, before they are clipped: what makes the sum over
@@ -56,55 +56,15 @@ struct StepOptions {
   std::vector<TraceEvent>* trace = nullptr;
 };
 
-// A chunk's instructions in a step, all microbatches together; with the
-// collectives inside, without the wait for other stages. A whole backward
-// counts as its input half.
-struct ChunkCosts {
-  double forward = 0;
-  double backward_input = 0;
-  double backward_weight = 0;
-  double update = 0;
-};
-
-// What a step's instructions cost this rank, in seconds of the step's clock:
-// what the simulator is given.
-struct StepCosts {
-  std::vector<ChunkCosts> chunks;
-  // Before the first instruction: gradients are zeroed.
-  double begin = 0;
-  // Until the gradients are reduced, from the end of the last backward.
-  double reduction = 0;
-  double clip = 0;
-  // Until all ranks are there to clip, in wall time: on the last of them what
-  // the sum of the norm itself takes.
-  double clip_wait = 0;
-};
-
-// Where a step's time went on this rank, in seconds. The step is forward,
-// backward, optimizer, pipeline_wait and gradient_wait.
-struct StepTimes {
-  double step = 0;
-  double forward = 0;
-  double backward = 0;
-  // Zeroing of gradients, their norm, and updates.
-  double optimizer = 0;
-  // For other stages: for their messages, and for the slowest of them before
-  // clipping and at the step's end. Bubble and exposed transfer.
-  double pipeline_wait = 0;
-  // For gradient reductions after the last backward; without a pipeline also
-  // for the slowest rank before clipping and at the step's end.
-  double gradient_wait = 0;
-  // For gathers of parameters and for gradient reductions inside forward and
-  // backward, whose times include it.
-  double sharding_wait = 0;
-  StepCosts costs;
-};
-
 struct StepResult {
-  // This rank's part of the loss sum over all ranks; 0 without the last stage.
-  double local_loss = 0;
+  // By the losses' names, this rank's part of Σ weight·loss over all
+  // microbatches and ranks; without those that no unit of this rank adds.
+  std::map<std::string, double> losses;
   double gradient_norm = 0;
   StepTimes times;
+
+  // This rank's part of the objective.
+  double local_loss() const;
 };
 
 class Executor {
@@ -113,6 +73,10 @@ class Executor {
   // (scheduler/skip/skip_program.h) that is the logical rank. All outlive it.
   Executor(ParallelContext& context, const Program& program, int pipeline_rank,
            std::vector<ExecutorChunk> chunks, Optimizer* optimizer);
+
+  // From now on computation takes `compute`'s times. For models on a dry
+  // device. Outlives its use.
+  void set_emulated_compute(EmulatedCompute* compute) { emulated_ = compute; }
 
   // One step. An error of the device (out of memory) ends it at once; the
   // caller must then end the job, since other ranks wait for this one.
@@ -123,51 +87,47 @@ class Executor {
   void AwaitAll(Event event, StepTimes& times) const;
 
  private:
-  // A chunk's run of one microbatch between forward and backward.
-  struct Pass {
-    std::unique_ptr<Tape> tape;
-    std::vector<Variable> inputs;
-    std::vector<Variable> outputs;
-  };
   using Key = std::pair<int, int>;  // microbatch, chunk
 
-  // A forward or backward of one of this rank's chunks.
-  struct ChunkPass {
-    ParameterShards* shards = nullptr;
-    PassDirection direction = PassDirection::kForward;
-  };
-  // From a chunk's first computation of a pass to its last its shards look
-  // after its parameters.
-  class Residency;
-  // The pass that an instruction is, if it is one.
-  std::optional<ChunkPass> PassOf(const Instruction& instruction) const;
-  // The pass that follows instruction `index`, if any does.
-  std::optional<ChunkPass> PassAfter(size_t index) const;
-  void Run(size_t index, const StepOptions& options, StepResult& result);
-  // Books what an instruction took, without its wait for messages.
-  void Book(const Instruction& instruction, const StepClock::Span& spent,
-            StepTimes& times) const;
-  // Books a wait for the slowest rank of the model.
-  void BookWaitForAll(double seconds, StepTimes& times) const;
-  void ClipGradients(const StepOptions& options, StepResult& result);
-  void Forward(const Instruction& instruction, StepResult& result);
-  void Backward(const Instruction& instruction,
-                Tape::WeightGradients weight_gradients);
+  // Whether the step's list of instructions waits for other stages.
+  bool has_pipeline() const {
+    return context_.grid().size(Axis::kPipeline) > 1;
+  }
+  // The unit that the first pass after instruction `index` begins with.
+  StoredUnit UnitAfter(size_t index) const;
+  void Run(size_t index, const StepOptions& options, StepLedger& ledger);
+  void Forward(size_t index, double loss_scale, StepLedger& ledger);
+  void Backward(size_t index, Tape::WeightGradients weight_gradients,
+                StepLedger& ledger);
   void BackwardWeight(const Instruction& instruction);
   void Receive(const Instruction& instruction);
-  std::vector<Tensor> Await(PipelineMessages::Arrival arrival);
+  void ClipGradients(double loss_scale, StepLedger& ledger);
+  void Update(const Instruction& instruction, const StepOptions& options);
+  // What came for a pass, once it is there; empty where nothing was to come.
+  std::vector<Tensor> Await(Payload payload, const Instruction& instruction,
+                            StepLedger& ledger);
+  void AddLosses(const std::vector<Tape::Loss>& losses);
+  // Reads the step's losses back from the device.
+  std::map<std::string, double> TakeLosses();
+
+  // Σ loss, on the device in fp64, and the weight it counts with.
+  struct LossSum {
+    Tensor sum;
+    double weight = 1;
+  };
 
   ParallelContext& context_;
   const Program& program_;
   int pipeline_rank_;
   std::vector<ExecutorChunk> chunks_;
   Optimizer* optimizer_;
+  EmulatedCompute* emulated_ = nullptr;
 
   // Of the step in progress.
-  StepClock clock_;
-  StepClock::Span waited_;  // for messages
-  std::map<Key, Pass> passes_;
+  std::map<Key, ChunkPass> passes_;
   PipelineMessages messages_;
+  std::map<std::string, LossSum> losses_;
+  double gradient_norm_ = 0;
 };
 
 }  // namespace trireme

@@ -1,5 +1,6 @@
 #include "parallel/functional.h"
 
+#include <algorithm>
 #include <initializer_list>
 #include <string_view>
 #include <utility>
@@ -65,13 +66,13 @@ void UseHeadNorms(ForwardContext& context, const HeadNorms& norms,
   }
 }
 
-// What a unit's backward takes, before any of its gradients is there.
-void ElapseBackward(EmulatedCompute& compute, int unit,
-                    Tape::Gradients& gradients) {
-  const UnitSeconds seconds = compute.Unit(unit);
-  compute.Elapse(seconds.backward_input);
-  gradients.AlongWeightGradients(
-      [&compute, seconds] { compute.Elapse(seconds.backward_weight); });
+// Whether this rank's value is part of a sum over all ranks: of ranks that hold
+// the same value only the first counts.
+bool CountsOnce(const AxisStates& states, const ProcessGrid& grid) {
+  return std::all_of(kAllAxes.begin(), kAllAxes.end(), [&](Axis axis) {
+    return axis == Axis::kPipeline || grid.coordinate(axis) == 0 ||
+           states[axis].kind == Kind::kPartial;
+  });
 }
 
 }  // namespace
@@ -84,39 +85,6 @@ ShardedVariable Add(ForwardContext& context, const ShardedVariable& a,
 
 ShardedVariable Fork(ForwardContext& context, const ShardedVariable& x) {
   return {Reshape(context.tape, x.variable, x.value().shape()), x.states};
-}
-
-ShardedVariable BeginUnit(ForwardContext& context, const ShardedVariable& x,
-                          int unit) {
-  ParameterResidency* residency = context.parallel.residency();
-  if (residency == nullptr) return x;
-  residency->Acquire(unit, PassDirection::kForward);
-  // Runs after all of the unit's backward.
-  return {context.tape.Record("begin unit", {x.variable}, {}, x.value(), {},
-                              [residency, unit](Tape::Gradients& gradients) {
-                                residency->Release(unit);
-                                gradients.Accumulate(0, gradients.TakeOutput());
-                              }),
-          x.states};
-}
-
-ShardedVariable EndUnit(ForwardContext& context, const ShardedVariable& x,
-                        int unit) {
-  ParameterResidency* residency = context.parallel.residency();
-  if (residency == nullptr) return x;
-  EmulatedCompute* compute = context.parallel.emulated_compute();
-  if (compute != nullptr) compute->Elapse(compute->Unit(unit).forward);
-  residency->Release(unit);
-  // Runs before all of the unit's backward.
-  return {context.tape.Record(
-              "end unit", {x.variable}, {}, x.value(), {},
-              [residency, compute, unit](Tape::Gradients& gradients) {
-                residency->Acquire(unit, PassDirection::kBackward);
-                if (compute != nullptr)
-                  ElapseBackward(*compute, unit, gradients);
-                gradients.Accumulate(0, gradients.TakeOutput());
-              }),
-          x.states};
 }
 
 ShardedVariable AddConstant(ForwardContext& context, const ShardedVariable& x,
@@ -264,7 +232,7 @@ ShardedVariable EmbeddingLookup(ForwardContext& context, Parameter& table,
 
 ShardedVariable SquaredErrorLoss(ForwardContext& context,
                                  const ShardedVariable& prediction,
-                                 const Tensor& target, double factor) {
+                                 const Tensor& target) {
   AxisStates states = Combine(context, "squared error", {&prediction});
   for (const Axis axis : kAllAxes) {
     if (states[axis].kind == Kind::kReplicate) {
@@ -275,8 +243,22 @@ ShardedVariable SquaredErrorLoss(ForwardContext& context,
     }
     if (states[axis].kind == Kind::kShard) states[axis] = AxisState::Partial();
   }
-  return {SquaredErrorLoss(context.tape, prediction.variable, target, factor),
-          states};
+  return {SquaredErrorLoss(context.tape, prediction.variable, target), states};
+}
+
+void AddLoss(ForwardContext& context, const ShardedVariable& scalar,
+             double weight, std::string name) {
+  for (const Axis axis : kAllAxes) {
+    const AxisState state = scalar.states[axis];
+    if (state.kind == Kind::kPartial || state.kind == Kind::kInvariant) {
+      continue;
+    }
+    context.parallel.Refuse(FailedPrecondition(
+        "loss '{}' is {} over {}; expected Partial or Invariant", name,
+        state.ToString(), AxisName(axis)));
+  }
+  if (!CountsOnce(scalar.states, context.parallel.grid())) name.clear();
+  context.tape.AddLoss(scalar.variable, weight, std::move(name));
 }
 
 }  // namespace trireme

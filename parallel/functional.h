@@ -13,6 +13,7 @@
 #ifndef TRIREME_PARALLEL_FUNCTIONAL_H_
 #define TRIREME_PARALLEL_FUNCTIONAL_H_
 
+#include <string>
 #include <vector>
 
 #include "parallel/axis_state.h"
@@ -26,13 +27,6 @@ ShardedVariable Add(ForwardContext& context, const ShardedVariable& a,
 // x itself. The gradients of the result's uses are added to each other first,
 // then to those of x's other uses: fixes the order of a sum.
 ShardedVariable Fork(ForwardContext& context, const ShardedVariable& x);
-// x itself, at the beginning and the end of what uses a unit's parameters: they
-// are acquired between the two, in forward and in backward
-// (parameter_residency.h).
-ShardedVariable BeginUnit(ForwardContext& context, const ShardedVariable& x,
-                          int unit);
-ShardedVariable EndUnit(ForwardContext& context, const ShardedVariable& x,
-                        int unit);
 // y = x + table[s, h].
 ShardedVariable AddConstant(ForwardContext& context, const ShardedVariable& x,
                             const Tensor& table);
@@ -89,10 +83,17 @@ ShardedVariable EmbeddingLookup(ForwardContext& context, Parameter& table,
                                 const Tensor& indices,
                                 const AxisStates& states);
 // Σ (prediction − target)²: complete on every axis that the prediction is
-// Invariant on, a part of the global sum on the axes it is sharded over.
+// Invariant on, a part of the global sum on the axes it is sharded over. For
+// AddLoss and for nothing else.
 ShardedVariable SquaredErrorLoss(ForwardContext& context,
                                  const ShardedVariable& prediction,
-                                 const Tensor& target, double factor);
+                                 const Tensor& target);
+// Adds weight·scalar to the objective, from any unit: a scalar that is Partial
+// over an axis is its ranks' sum, one that is Invariant counts once; Replicate
+// and Shard are refused. Every rank that computes the scalar calls this; all
+// with the same weight and name (Tape::AddLoss).
+void AddLoss(ForwardContext& context, const ShardedVariable& scalar,
+             double weight, std::string name);
 
 }  // namespace trireme
 

@@ -42,7 +42,6 @@ GradientReducer::GradientReducer(ParallelContext& context,
     State& state = states_[b];
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
       position_[bucket.parameters[i]] = static_cast<int>(i);
-      bucket.parameters[i]->trainable = true;
     }
     if (transient()) {
       state.shard = Tensor::Zeros(context.device(), {bucket.shard_elements()},

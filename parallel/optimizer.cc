@@ -35,41 +35,43 @@ Optimizer::Optimizer(ParallelContext& context, const OptimizerOptions& options,
                      uint64_t seed,
                      std::vector<std::vector<OwnedParameter>> owned)
     : context_(context), options_(options), owned_(std::move(owned)) {
-  Device& device = context.device();
   for (std::vector<OwnedParameter>& bucket : owned_) {
-    for (OwnedParameter& part : bucket) {
-      const Parameter& parameter = *part.parameter;
-      const DType dtype = AccumulatorDType(parameter);
-      const auto zeros = [&] {
-        return Tensor::Zeros(device, part.value.shape(), dtype,
-                             MemoryCategory::kOptimizer, parameter.name);
-      };
-      if (parameter.dtype == dtype) {
-        part.master = part.value;
-      } else {
-        // The initial values once more, before rounding to bf16.
-        part.master = zeros();
-        Parameter exact = parameter;
-        const bool whole = part.range.size() == parameter.local_elements();
-        exact.value =
-            whole ? part.master
-                  : Tensor::Empty(
-                        device,
-                        LocalShape(parameter.global_shape, parameter.shards),
-                        dtype, MemoryCategory::kWorkspace, "initial values");
-        InitializeParameter(seed, exact);
-        if (!whole) {
-          part.master.CopyFrom(exact.value.Reshape({-1}).Slice(part.range.begin,
-                                                               part.range.end));
-        }
-      }
-      part.m = zeros();
-      part.v = zeros();
-      if (options.ema_decay > 0) {
-        part.ema = zeros();
-        part.ema.CopyFrom(part.master);
-      }
+    for (OwnedParameter& part : bucket) MakeState(part, seed);
+  }
+}
+
+void Optimizer::MakeState(OwnedParameter& part, uint64_t seed) const {
+  const ParameterHome& home = context_.parameter_home();
+  const Parameter& parameter = *part.parameter;
+  const DType dtype = AccumulatorDType(parameter);
+  const auto zeros = [&] {
+    return Tensor::Zeros(home.master, part.value.shape(), dtype,
+                         MemoryCategory::kOptimizer, parameter.name);
+  };
+  if (parameter.dtype == dtype && !home.divided()) {
+    part.master = part.value;
+  } else {
+    // The initial values once more, before rounding to bf16.
+    part.master = zeros();
+    Parameter exact = parameter;
+    const bool whole = part.range.size() == parameter.local_elements();
+    exact.value =
+        whole ? part.master
+              : Tensor::Empty(
+                    home.master,
+                    LocalShape(parameter.global_shape, parameter.shards), dtype,
+                    MemoryCategory::kWorkspace, "initial values");
+    InitializeParameter(seed, exact);
+    if (!whole) {
+      part.master.CopyFrom(
+          exact.value.Reshape({-1}).Slice(part.range.begin, part.range.end));
     }
+  }
+  part.m = zeros();
+  part.v = zeros();
+  if (options_.ema_decay > 0) {
+    part.ema = zeros();
+    part.ema.CopyFrom(part.master);
   }
 }
 
@@ -108,11 +110,19 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
   if (skip_) return;
   const double ema_decay =
       std::min(options_.ema_decay, (1.0 + step) / (10.0 + step));
-  EmulatedCompute* const compute = context_.emulated_compute();
+  const ParameterHome& home = context_.parameter_home();
   for (OwnedParameter& part : owned_[bucket]) {
-    if (compute != nullptr) {
-      compute->Elapse(compute->update_seconds() *
-                      static_cast<double>(part.value.num_elements()));
+    Tensor gradient = part.gradient;
+    Tensor value = part.value;
+    if (home.divided()) {
+      const auto on_master = [&home](const Tensor& tensor) {
+        return Tensor::Empty(home.master, tensor.shape(), tensor.dtype(),
+                             MemoryCategory::kWorkspace, "update");
+      };
+      gradient = on_master(part.gradient);
+      gradient.CopyFrom(part.gradient);
+      value = value.dtype() == part.master.dtype() ? part.master
+                                                   : on_master(part.value);
     }
     AdamWStep(
         {.learning_rate = learning_rate,
@@ -122,7 +132,8 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
          .weight_decay = part.parameter->decay ? options_.weight_decay : 0.0,
          .step = step,
          .gradient_scale = gradient_scale_},
-        part.gradient, part.master, part.m, part.v, part.value);
+        gradient, part.master, part.m, part.v, value);
+    if (home.divided()) part.value.CopyFrom(value);
     if (part.ema.defined()) EmaStep(ema_decay, part.master, part.ema);
   }
 }
@@ -130,8 +141,10 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
 void Optimizer::SyncValues() {
   for (std::vector<OwnedParameter>& bucket : owned_) {
     for (OwnedParameter& part : bucket) {
-      if (part.master.dtype() == part.value.dtype()) continue;
-      part.value.CopyFrom(Cast(part.master, part.value.dtype()));
+      const bool cast = part.master.dtype() != part.value.dtype();
+      if (!cast && !context_.parameter_home().divided()) continue;
+      part.value.CopyFrom(cast ? Cast(part.master, part.value.dtype())
+                               : part.master);
     }
   }
 }

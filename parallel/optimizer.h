@@ -1,6 +1,8 @@
 // AdamW on one rank's parameters: master weights and moments in fp32 (fp64 in
 // fp64 runs), the global gradient norm, clipping, and the moving average of
-// the weights.
+// the weights. It runs on the ParameterHome's master device; where that is
+// another than the values', an update brings the gradient there and the new
+// value back.
 
 #ifndef TRIREME_PARALLEL_OPTIMIZER_H_
 #define TRIREME_PARALLEL_OPTIMIZER_H_
@@ -34,7 +36,9 @@ struct OwnedParameter {
   Tensor value;     // what forward reads
   Tensor gradient;  // the reduced one
   // Filled in by the optimizer.
-  Tensor master;  // shares value's storage unless that is of less precision
+  // Shares value's storage unless that is of less precision or on another
+  // device.
+  Tensor master;
   Tensor m;
   Tensor v;
   Tensor ema;  // undefined without an average
@@ -67,6 +71,9 @@ class Optimizer {
   void SyncValues();
 
  private:
+  // Masters, moments and the average.
+  void MakeState(OwnedParameter& part, uint64_t seed) const;
+
   ParallelContext& context_;
   OptimizerOptions options_;
   std::vector<std::vector<OwnedParameter>> owned_;

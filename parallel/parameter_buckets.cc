@@ -50,6 +50,7 @@ ParameterBuckets::ParameterBuckets(
   std::map<std::pair<AxisSet, int>, int> open;
   for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
     Parameter& parameter = **it;
+    if (!parameter.trainable) continue;
     const int64_t elements = RoundUp(parameter.local_elements(), kShardGranule);
     const int64_t element_bytes = DTypeSize(AccumulatorDType(parameter));
     const std::pair key(parameter.gradient_sum_axes,

@@ -1,4 +1,5 @@
-// The parameters of one chunk in flat buckets: what one collective moves.
+// The parameters of one chunk that train, in flat buckets: what one collective
+// moves.
 //
 // Buckets fill in the order in which backward finishes parameters (the reverse
 // of creation), up to a byte limit; parameters that are summed over different

@@ -1,7 +1,5 @@
 #include "parallel/parameter_shards.h"
 
-#include <iterator>
-
 #include "fmt/format.h"
 
 namespace trireme {
@@ -59,7 +57,7 @@ Tensor ParameterShards::OwnedValue(int bucket, int i) const {
   return parameter.value.Reshape({-1}).Slice(owned.begin, owned.end);
 }
 
-void ParameterShards::StartGather(int bucket) {
+void ParameterShards::Publish(int bucket) {
   // Sharded parameters are gathered when they are used.
   if (transient()) return;
   State& state = states_[bucket];
@@ -80,7 +78,8 @@ void ParameterShards::PointValues(int bucket) {
 }
 
 void ParameterShards::Fetch(int unit) {
-  for (const int b : units_.at(unit)) {
+  if (!transient()) return;
+  for (const int b : units_[unit]) {
     State& state = states_[b];
     if (state.gathered) continue;
     state.gathered = true;
@@ -93,59 +92,23 @@ void ParameterShards::Fetch(int unit) {
   }
 }
 
-void ParameterShards::FetchFirst(PassDirection direction) {
-  if (!transient() || units_.empty()) return;
-  ahead_ = direction == PassDirection::kForward ? units_.begin()->first
-                                                : units_.rbegin()->first;
-  Fetch(*ahead_);
-}
-
-void ParameterShards::BeginPass(PassDirection direction, ParameterShards* next,
-                                PassDirection next_direction) {
-  direction_ = direction;
-  next_ = next;
-  next_direction_ = next_direction;
-  ahead_.reset();
-}
-
-void ParameterShards::Acquire(int unit, PassDirection direction) {
-  const auto at = units_.find(unit);
-  if (at == units_.end()) return;
-  if (transient()) Fetch(unit);
-  for (const int b : at->second) {
+void ParameterShards::Bring(int unit) {
+  Fetch(unit);
+  for (const int b : units_[unit]) {
     states_[b].gather.Wait();
     if (transient()) PointValues(b);
-  }
-  if (!transient()) return;
-  const bool forward = direction == PassDirection::kForward;
-  const auto last = forward ? std::prev(units_.end()) : units_.begin();
-  if (at != last) {
-    Fetch((forward ? std::next(at) : std::prev(at))->first);
-  } else if (direction == direction_ && next_ != nullptr) {
-    // Not where a backward runs its last unit's forward again.
-    next_->FetchFirst(next_direction_);
   }
 }
 
 void ParameterShards::Drop(int unit) {
-  for (const int b : units_.at(unit)) {
+  if (!transient()) return;
+  for (const int b : units_[unit]) {
     State& state = states_[b];
     if (!state.gathered) continue;
     state.gather.Wait();
     state.flat = Tensor();
     state.gathered = false;
     PointValues(b);
-  }
-}
-
-void ParameterShards::Release(int unit) {
-  if (transient() && units_.contains(unit) && ahead_ != unit) Drop(unit);
-}
-
-void ParameterShards::ReleaseAll() {
-  if (!transient()) return;
-  for (const auto& [unit, unused] : units_) {
-    if (ahead_ != unit) Drop(unit);
   }
 }
 

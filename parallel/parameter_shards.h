@@ -15,18 +15,17 @@
 
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <set>
 #include <vector>
 
 #include "parallel/context.h"
 #include "parallel/parameter_buckets.h"
-#include "parallel/parameter_residency.h"
+#include "parallel/unit_store.h"
 #include "runtime/comm/communicator.h"
 
 namespace trireme {
 
-class ParameterShards final : public ParameterResidency {
+class ParameterShards final : public UnitStore {
  public:
   // Moves the parameters' values into flat buckets, or makes the initial values
   // of this rank's shard where they have none (ParameterStore without
@@ -38,17 +37,12 @@ class ParameterShards final : public ParameterResidency {
   // owns a range, in the parameter's shape where it owns all.
   Tensor OwnedValue(int bucket, int i) const;
 
-  // After the update of what this rank owns of the bucket.
-  void StartGather(int bucket);
-
-  // A forward or backward of the chunk begins. While its last unit is in use,
-  // the first unit of the pass that comes after it is fetched: one of `next`
-  // (null: none comes), which may be this.
-  void BeginPass(PassDirection direction, ParameterShards* next,
-                 PassDirection next_direction);
-  void Acquire(int unit, PassDirection direction) override;
-  void Release(int unit) override;
-  void ReleaseAll() override;
+  // Values that stay are brought by waiting for their last gather.
+  void Fetch(int unit) override;
+  void Bring(int unit) override;
+  void Drop(int unit) override;
+  // Gathers the bucket's shards, where values stay.
+  void Publish(int bucket) override;
 
  private:
   struct State {
@@ -62,22 +56,12 @@ class ParameterShards final : public ParameterResidency {
     return buckets_.sharding().level == DataSharding::Level::kParameters;
   }
   void PointValues(int bucket);
-  void Fetch(int unit);
-  // The unit that a pass in this direction begins with stays until then.
-  void FetchFirst(PassDirection direction);
-  void Drop(int unit);
 
   ParallelContext& context_;
   const ParameterBuckets& buckets_;
   std::vector<State> states_;
   // The buckets of each unit.
   std::map<int, std::set<int>> units_;
-  // The pass in progress, and the one after it.
-  PassDirection direction_ = PassDirection::kForward;
-  ParameterShards* next_ = nullptr;
-  PassDirection next_direction_ = PassDirection::kForward;
-  // Fetched for the pass to come.
-  std::optional<int> ahead_;
 };
 
 }  // namespace trireme

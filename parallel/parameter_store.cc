@@ -8,7 +8,8 @@ namespace trireme {
 
 Parameter& ParameterStore::Create(std::string name, const Shape& global_shape,
                                   std::vector<ShardedDim> shards,
-                                  const Initializer& initializer, bool decay) {
+                                  const Initializer& initializer, bool decay,
+                                  bool trainable) {
   for (const auto& existing : parameters_)
     CHECK(existing->name != name) << name;
   auto parameter = std::make_unique<Parameter>();
@@ -19,7 +20,8 @@ Parameter& ParameterStore::Create(std::string name, const Shape& global_shape,
   parameter->decay = decay;
   parameter->dtype = dtype_;
   parameter->unit = unit_;
-  if (allocate_) {
+  parameter->trainable = trainable;
+  if (allocate_ || !trainable) {
     parameter->value =
         Tensor::Empty(device_, LocalShape(global_shape, parameter->shards),
                       dtype_, MemoryCategory::kParameters, parameter->name);

@@ -17,24 +17,22 @@ namespace trireme {
 class ParameterStore {
  public:
   // `dtype`: of the values that forward reads. Without `allocate` parameters
-  // have no values of their own (ParameterShards). Units are numbered from
-  // `first_unit`. The device outlives the store.
+  // that train have no values of their own (ParameterShards). The device
+  // outlives the store.
   ParameterStore(Device& device, DType dtype, uint64_t seed,
-                 bool allocate = true, int first_unit = 0)
-      : device_(device),
-        dtype_(dtype),
-        seed_(seed),
-        allocate_(allocate),
-        unit_(first_unit - 1) {}
+                 bool allocate = true)
+      : device_(device), dtype_(dtype), seed_(seed), allocate_(allocate) {}
 
-  // What is created from here on is one unit; returns its number.
-  int BeginUnit() { return ++unit_; }
+  // What is created from here on is the chunk's next unit.
+  void BeginUnit() { ++unit_; }
 
   // Allocates this rank's part and writes its initial values. Names are
-  // unique within a model.
+  // unique within a model. Without `trainable` it keeps its values
+  // (Parameter::trainable).
   Parameter& Create(std::string name, const Shape& global_shape,
                     std::vector<ShardedDim> shards,
-                    const Initializer& initializer, bool decay);
+                    const Initializer& initializer, bool decay,
+                    bool trainable = true);
 
   const std::vector<std::unique_ptr<Parameter>>& parameters() const {
     return parameters_;
@@ -47,7 +45,7 @@ class ParameterStore {
   DType dtype_;
   uint64_t seed_;
   bool allocate_;
-  int unit_;
+  int unit_ = -1;
   std::vector<std::unique_ptr<Parameter>> parameters_;
 };
 

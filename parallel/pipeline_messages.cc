@@ -10,17 +10,14 @@
 namespace trireme {
 namespace {
 
-// More tensors than ever cross one hop; a factor of message tags.
-constexpr int kMaxTensorsPerHop = 8;
-static_assert(kMaxMicrobatchesTimesStages * 2 * kMaxTensorsPerHop - 1 <=
+static_assert(kMaxMicrobatchesTimesStages * 2 - 1 <=
               std::numeric_limits<int>::max());
 
-int MessageTag(const Program& program, const Instruction& instruction,
-               int tensor) {
-  const int message =
-      (instruction.microbatch * program.num_stages() + instruction.hop) * 2 +
-      (instruction.payload == Payload::kGradient ? 1 : 0);
-  return message * kMaxTensorsPerHop + tensor;
+// Of all tensors of one message: those of equal tags arrive in the order in
+// which they were sent, however many cross a hop.
+int MessageTag(const Program& program, const Instruction& instruction) {
+  return (instruction.microbatch * program.num_stages() + instruction.hop) * 2 +
+         (instruction.payload == Payload::kGradient ? 1 : 0);
 }
 
 }  // namespace
@@ -61,31 +58,27 @@ void PipelineMessages::Send(const Instruction& instruction) {
       context_.communicators().PipelineSend(instruction.peer);
   Departure departure;
   departure.tensors = std::move(outgoing.mapped());
+  const int tag = MessageTag(program_, instruction);
   for (const Tensor& tensor : departure.tensors) {
-    const int index = static_cast<int>(departure.events.size());
-    departure.events.push_back(channel.Send(
-        tensor, Communicators::kReceiver,
-        MessageTag(program_, instruction, index), ToText(instruction)));
+    departure.events.push_back(channel.Send(tensor, Communicators::kReceiver,
+                                            tag, ToText(instruction)));
   }
   sends_.push_back(std::move(departure));
 }
 
 void PipelineMessages::Receive(const Instruction& instruction,
-                               const std::vector<TensorSpec>& specs) {
+                               const std::vector<BoundarySpec>& specs) {
   Communicator& channel =
       context_.communicators().PipelineReceive(instruction.peer);
   Arrival arrival;
-  int index = 0;
-  for (const TensorSpec& spec : specs) {
-    CHECK_LT(index, kMaxTensorsPerHop);
+  const int tag = MessageTag(program_, instruction);
+  for (const BoundarySpec& spec : specs) {
     Tensor tensor =
         Tensor::Empty(context_.device(), spec.shape, spec.dtype,
                       MemoryCategory::kActivations, "received activation");
-    arrival.events.push_back(channel.Receive(
-        tensor, Communicators::kSender,
-        MessageTag(program_, instruction, index), ToText(instruction)));
+    arrival.events.push_back(channel.Receive(tensor, Communicators::kSender,
+                                             tag, ToText(instruction)));
     arrival.tensors.push_back(std::move(tensor));
-    ++index;
   }
   arrived_.emplace(
       Key(instruction.payload, instruction.microbatch, instruction.chunk),

@@ -37,7 +37,7 @@ class PipelineMessages {
   void Send(const Instruction& instruction);
   // Tensors of `specs`, the Send's on the other side.
   void Receive(const Instruction& instruction,
-               const std::vector<TensorSpec>& specs);
+               const std::vector<BoundarySpec>& specs);
   // What came for a pass of the chunk; none where nothing was to come.
   std::optional<Arrival> Take(Payload payload, int microbatch, int chunk);
 

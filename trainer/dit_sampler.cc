@@ -61,9 +61,8 @@ Tensor DitSampler::Velocity(const Tensor& x, double sigma,
   inputs.sigmas =
       in(Tensor::FromValues<float>(device_, {x.dim(0)}, sigmas),
          setup_.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32);
-  const DitState state =
-      part_->RunBlocks(context, part_->Embed(context, inputs), text_counts);
-  const Tensor prediction = part_->Head(context, state).value();
+  const Tensor prediction =
+      part_->Predict(context, inputs, text_counts).value();
   return Unpatchify(in(prediction, DType::kFloat32), setup_.model.patch,
                     image.channels, image.height, image.width);
 }

@@ -8,11 +8,11 @@
 
 #include "models/dit/dit.h"
 #include "models/dit/dit_chunk.h"
+#include "parallel/chunk_pass.h"
 #include "parallel/communicators.h"
 #include "parallel/context.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
-#include "runtime/autograd/tape.h"
 #include "runtime/comm/collective.h"
 #include "runtime/comm/dry.h"
 #include "runtime/core/log.h"
@@ -67,7 +67,6 @@ class DryChunk {
     const DType gradients =
         setup.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
     for (const auto& parameter : store_.parameters()) {
-      parameter->trainable = true;
       parameter->grad =
           Tensor::Zeros(device_, parameter->value.shape(), gradients);
     }
@@ -77,37 +76,20 @@ class DryChunk {
   ChunkFigures Run(bool deferred) {
     const int64_t before = Now();
     device_.ResetPeak();
-    Tape tape(device_);
-    ForwardContext forward{tape, context_};
-    std::vector<Variable> inputs, outputs;
-    for (const TensorSpec& spec : chunk_.InputSpecs()) {
-      inputs.push_back(
-          tape.Leaf(Tensor::Empty(device_, spec.shape, spec.dtype)));
-    }
-    for (ShardedVariable& output : chunk_.Forward(forward, 0, inputs)) {
-      outputs.push_back(std::move(output.variable));
-    }
+    AllResident store;
+    ChunkPass pass(context_, chunk_, store, /*microbatch=*/0);
+    pass.Forward(EmptyBoundary(device_, chunk_.Boundary(0)));
     CHECK_OK(context_.status());
     const int64_t peak_forward = device_.Statistics().peak_bytes;
-    // The executor, too, keeps a pass's inputs and outputs until its backward.
     figures_.memory.activation_bytes = Now() - before;
     const int64_t kept = Now();
-    std::vector<Tensor> seeds(outputs.size());
     device_.ResetPeak();
-    if (!part_.has_head()) {
-      for (size_t i = 0; i < outputs.size(); ++i) {
-        seeds[i] = Tensor::EmptyLike(outputs[i].value());
-      }
-    }
-    tape.Backward(outputs, seeds,
+    pass.Backward(EmptyBoundary(device_, chunk_.Boundary(chunk_.num_units())),
                   deferred ? Tape::WeightGradients::kDeferred
                            : Tape::WeightGradients::kImmediate);
     const int64_t peak_backward = device_.Statistics().peak_bytes;
-    outputs.clear();
-    inputs.clear();
-    seeds.clear();
     figures_.memory.deferred_bytes = deferred ? Now() - before : 0;
-    if (deferred) tape.RunWeightGradients();
+    if (deferred) pass.BackwardWeight();
     figures_.transient_bytes = std::max(peak_forward, peak_backward) - kept;
     return figures_;
   }

@@ -11,11 +11,11 @@
 #include "gtest/gtest.h"
 #include "models/dit/dit.h"
 #include "models/dit/dit_chunk.h"
+#include "parallel/chunk_pass.h"
 #include "parallel/communicators.h"
 #include "parallel/context.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
-#include "runtime/autograd/tape.h"
 #include "runtime/comm/dry.h"
 #include "runtime/comm/forwarding_testing.h"
 #include "runtime/core/log.h"
@@ -178,7 +178,6 @@ class PlannerModelTest : public testing::TestWithParam<Case> {
                  {.blocks = {.first = first, .end = end},
                   .sequence_parallel = c.sequence_parallel});
     for (const auto& parameter : store.parameters()) {
-      parameter->trainable = true;
       parameter->grad =
           Tensor::Zeros(device, parameter->value.shape(), DType::kFloat32);
     }
@@ -187,7 +186,7 @@ class PlannerModelTest : public testing::TestWithParam<Case> {
                           .global_batch = kMicrobatch});
     if (message_bytes != nullptr) {
       *message_bytes = 0;
-      for (const TensorSpec& spec : chunk.InputSpecs()) {
+      for (const BoundarySpec& spec : chunk.Boundary(0)) {
         *message_bytes += spec.shape.num_elements() * DTypeSize(spec.dtype);
       }
     }
@@ -207,25 +206,13 @@ class PlannerModelTest : public testing::TestWithParam<Case> {
           DType::kFloat32);
     }
     chunk.set_batch(batch);
-    Tape tape(device);
-    ForwardContext context{tape, parallel};
-    std::vector<Variable> inputs;
-    for (const TensorSpec& spec : chunk.InputSpecs()) {
-      inputs.push_back(
-          tape.Leaf(Tensor::Empty(device, spec.shape, spec.dtype)));
-    }
-    const std::vector<ShardedVariable> outputs =
-        chunk.Forward(context, 0, inputs);
+    AllResident all;
+    ChunkPass pass(parallel, chunk, all, /*microbatch=*/0);
+    pass.Forward(EmptyBoundary(device, chunk.Boundary(0)));
     CHECK_OK(parallel.status());
     forward = std::exchange(counts, {});
-    std::vector<Variable> variables;
-    std::vector<Tensor> gradients;
-    for (const ShardedVariable& output : outputs) {
-      variables.push_back(output.variable);
-      gradients.push_back(part.has_head() ? Tensor()
-                                          : Tensor::EmptyLike(output.value()));
-    }
-    tape.Backward(variables, gradients, Tape::WeightGradients::kImmediate);
+    pass.Backward(EmptyBoundary(device, chunk.Boundary(chunk.num_units())),
+                  Tape::WeightGradients::kImmediate);
     backward = counts;
   }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "parallel/chunk_pass.h"
 #include "runtime/comm/dry.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -17,12 +18,7 @@
 #include "trainer/plan_translation.h"
 
 namespace trireme {
-namespace {
-
-// Units of a rank's chunks have numbers of their own.
-constexpr int kUnitsPerChunk = 1 << 20;
-
-}  // namespace
+namespace {}  // namespace
 
 absl::StatusOr<RankModel::SumAxes> RankModel::ProbeSumAxes(
     const TrainingSetup& setup, const Plan& plan, int rank) {
@@ -33,14 +29,10 @@ absl::StatusOr<RankModel::SumAxes> RankModel::ProbeSumAxes(
   model.SetBatch(model.DryBatch());
   SumAxes sum_axes;
   for (const Part& part : model.parts_) {
-    Tape tape(device);
-    ForwardContext context{tape, *model.context_};
-    std::vector<Variable> inputs;
-    for (const TensorSpec& spec : part.chunk->InputSpecs()) {
-      inputs.push_back(
-          tape.Leaf(Tensor::Empty(device, spec.shape, spec.dtype)));
-    }
-    part.chunk->Forward(context, model.first_microbatch_, inputs);
+    AllResident store;
+    ChunkPass pass(*model.context_, *part.chunk, store,
+                   model.first_microbatch_);
+    pass.Forward(EmptyBoundary(device, part.chunk->Boundary(0)));
     RETURN_IF_ERROR(model.context_->status());
     std::vector<AxisSet>& of_chunk = sum_axes.emplace_back();
     for (const auto& parameter : part.store->parameters()) {
@@ -157,8 +149,7 @@ absl::Status RankModel::BuildParts(Device& device, CommunicatorFactory& factory,
     Part part;
     part.store = std::make_unique<ParameterStore>(
         device, setup_.dtype, setup_.seed,
-        allocate || plan_.sharding() != Plan::PARAMETERS,
-        static_cast<int>(parts_.size()) * kUnitsPerChunk);
+        allocate || plan_.sharding() != Plan::PARAMETERS);
     part.model =
         std::make_unique<DitPart>(*part.store, *grid_, setup_.model, options);
     part.chunk = std::make_unique<DitChunk>(
@@ -222,7 +213,7 @@ absl::Status RankModel::BuildTraining(const SumAxes& sum_axes) {
                                                      contributions[i], timing);
     chunks.push_back({.chunk = part.chunk.get(),
                       .reducer = part.reducer.get(),
-                      .shards = part.shards.get(),
+                      .units = part.shards.get(),
                       .first_bucket = static_cast<int>(owned.size())});
     for (int b = 0; b < part.buckets->size(); ++b) {
       const ParameterBucket& bucket = (*part.buckets)[b];
@@ -307,7 +298,6 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,
   CHECK_EQ(local_batch.size(), local_batch_);
   SetBatch(local_batch);
   const double scale = loss_scaler_.state().scale;
-  for (const Part& part : parts_) part.chunk->set_loss_scale(scale);
   StepOptions scaled = options;
   // Steps that were left out do not count in Adam's bias correction.
   scaled.step = options.step - loss_scaler_.state().skipped_steps;
@@ -315,7 +305,7 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,
   ASSIGN_OR_RETURN(const StepResult step, executor_->RunStep(scaled));
   // All ranks have the same norm, and so the same scale.
   loss_scaler_.Update(std::isfinite(step.gradient_norm));
-  const double local = step.local_loss * parts_.front().chunk->loss_factor();
+  const double local = step.local_loss();
   const Tensor loss = Tensor::FromValues<double>(
       context_->device(), {1}, std::span<const double>(&local, 1),
       MemoryCategory::kCommunication, "loss");
@@ -359,30 +349,27 @@ ImageBatch RankModel::DryBatch() const {
 
 void RankModel::EmulateCompute(const DeviceArithmetic& seconds,
                                EmulatedCompute& compute) {
-  const auto set = [&compute](int unit, const ArithmeticSeconds& times) {
-    compute.SetUnit(
-        unit, {.forward = times.forward_s,
-               .backward_input = times.backward_s - times.backward_weight_s,
-               .backward_weight = times.backward_weight_s});
-  };
-  for (const Part& part : parts_) {
-    const DitPart& model = *part.model;
-    if (model.has_embedding()) set(model.embedding_unit(), seconds.embedding);
-    // Blocks that are run again take their forward's time once more.
-    ArithmeticSeconds again = seconds.block;
-    again.backward_s += again.forward_s;
-    const BlockRecompute recompute = RecomputeOf(plan_);
-    int64_t block = 0;
-    for (const int unit : model.block_units()) {
-      const bool runs_again = recompute.kind == BlockRecompute::Kind::kFull &&
-                              block < recompute.blocks;
-      set(unit, runs_again ? again : seconds.block);
-      ++block;
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const DitPart& model = *parts_[i].model;
+    const DitChunk& chunk = *parts_[i].chunk;
+    for (int unit = 0; unit < chunk.num_units(); ++unit) {
+      ArithmeticSeconds times = seconds.block;
+      if (model.has_embedding() && unit == 0) {
+        times = seconds.embedding;
+      } else if (model.has_head() && unit == chunk.num_units() - 1) {
+        times = seconds.head;
+      }
+      // A unit that is run again takes its forward's time once more.
+      if (chunk.Recomputes(unit)) times.backward_s += times.forward_s;
+      compute.SetUnit(
+          static_cast<int>(i), unit,
+          {.forward = times.forward_s,
+           .backward_input = times.backward_s - times.backward_weight_s,
+           .backward_weight = times.backward_weight_s});
     }
-    if (model.has_head()) set(model.head_unit(), seconds.head);
   }
   compute.set_update_seconds(seconds.update_s);
-  context_->set_emulated_compute(&compute);
+  executor_->set_emulated_compute(&compute);
 }
 
 std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
@@ -424,7 +411,7 @@ void RankModel::SyncValues() {
   optimizer_->SyncValues();
   for (const Part& part : parts_) {
     for (int bucket = 0; bucket < part.buckets->size(); ++bucket) {
-      part.shards->StartGather(bucket);
+      part.shards->Publish(bucket);
     }
   }
 }

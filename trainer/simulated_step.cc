@@ -50,7 +50,7 @@ std::vector<double> StepSimulator::Reduced(const std::vector<double>& values,
 }
 
 double StepSimulator::SendAndReceive(
-    int peer, const std::vector<TensorSpec>& specs) const {
+    int peer, const std::vector<BoundarySpec>& specs) const {
   using Clock = std::chrono::steady_clock;
   double fastest = std::numeric_limits<double>::infinity();
   for (int i = 0; i < kMessages; ++i) {
@@ -63,20 +63,20 @@ double StepSimulator::SendAndReceive(
   return fastest;
 }
 
-void StepSimulator::ReceiveAndSend(int peer,
-                                   const std::vector<TensorSpec>& specs) const {
+void StepSimulator::ReceiveAndSend(
+    int peer, const std::vector<BoundarySpec>& specs) const {
   for (int i = 0; i < kMessages; ++i) {
     Exchange(peer, specs, /*send=*/false);
     Exchange(peer, specs, /*send=*/true);
   }
 }
 
-void StepSimulator::Exchange(int peer, const std::vector<TensorSpec>& specs,
+void StepSimulator::Exchange(int peer, const std::vector<BoundarySpec>& specs,
                              bool send) const {
   Communicators& communicators = model_.context().communicators();
   std::vector<Tensor> tensors;
   std::vector<Event> events;
-  for (const TensorSpec& spec : specs) {
+  for (const BoundarySpec& spec : specs) {
     const Tensor& tensor = tensors.emplace_back(
         Tensor::Zeros(model_.context().device(), spec.shape, spec.dtype,
                       MemoryCategory::kActivations, "measured message"));
@@ -104,10 +104,11 @@ void StepSimulator::MeasureLinks() {
     if (below.rank == above.rank || measured[up]) continue;
     measured[up] = measured[down] = true;
     if (own == below.rank) {
+      const Chunk& sender = model_.chunk(below.chunk);
       link_s_[up] = link_s_[down] =
-          SendAndReceive(above.rank, model_.chunk(below.chunk).OutputSpecs());
+          SendAndReceive(above.rank, sender.Boundary(sender.num_units()));
     } else if (own == above.rank) {
-      ReceiveAndSend(below.rank, model_.chunk(above.chunk).InputSpecs());
+      ReceiveAndSend(below.rank, model_.chunk(above.chunk).Boundary(0));
     }
   }
   link_s_ = Reduced(link_s_, ReduceOp::kMax);

@@ -59,10 +59,10 @@ class StepSimulator {
   void MeasureLinks();
   // There and back between this rank and a neighbouring stage's, which has the
   // other of the two calls. Seconds of one way.
-  double SendAndReceive(int peer, const std::vector<TensorSpec>& specs) const;
-  void ReceiveAndSend(int peer, const std::vector<TensorSpec>& specs) const;
+  double SendAndReceive(int peer, const std::vector<BoundarySpec>& specs) const;
+  void ReceiveAndSend(int peer, const std::vector<BoundarySpec>& specs) const;
   // One message from or to the peer.
-  void Exchange(int peer, const std::vector<TensorSpec>& specs,
+  void Exchange(int peer, const std::vector<BoundarySpec>& specs,
                 bool send) const;
   // Sums or maxima over the world of a few figures.
   std::vector<double> Reduced(const std::vector<double>& values,

@@ -8,6 +8,7 @@
 
 #include "models/dit/dit.h"
 #include "models/dit/dit_chunk.h"
+#include "parallel/chunk_pass.h"
 #include "parallel/communicators.h"
 #include "parallel/context.h"
 #include "parallel/loss_scaler.h"
@@ -49,14 +50,13 @@ class SkipReference {
     const double scale = loss_scaler_.state().scale;
     for (const auto& stage : stages_) {
       stage->chunk->set_batch(batch);
-      stage->chunk->set_loss_scale(scale);
       for (const auto& parameter : stage->store.parameters()) {
         parameter->grad.FillZero();
       }
     }
     GridRecord::Step record;
     for (int m = 0; m < plan_.skip().paths_size(); ++m) {
-      record.loss += RunMicrobatch(m);
+      record.loss += RunMicrobatch(m, scale);
     }
     RETURN_IF_ERROR(device_.status());
     RETURN_IF_ERROR(context_.status());
@@ -94,7 +94,6 @@ class SkipReference {
                         .microbatch_size = plan_.microbatch_size(),
                         .global_batch = setup_.global_batch});
     for (const auto& parameter : stage->store.parameters()) {
-      parameter->trainable = true;
       parameter->grad = Tensor::Zeros(device_, parameter->value.shape(),
                                       AccumulatorDType(*parameter));
     }
@@ -129,28 +128,29 @@ class SkipReference {
   }
 
   // Forward along the path and backward; returns its part of the loss.
-  double RunMicrobatch(int m) {
+  double RunMicrobatch(int m, double loss_scale) {
     std::vector<int> route;
     for (const uint32_t rank : plan_.skip().paths(m).ranks()) {
       route.push_back(static_cast<int>(StageOfRank(plan_, rank)));
     }
     route.push_back(static_cast<int>(stages_.size()) - 1);
-    Tape tape(device_);
-    ForwardContext context{tape, context_};
-    std::vector<Variable> state;
+    AllResident store;
+    std::vector<ChunkPass> passes;
+    std::vector<Tensor> state;
     for (const int stage : route) {
-      std::vector<Variable> outputs;
-      for (ShardedVariable& output :
-           stages_[stage]->chunk->Forward(context, m, state)) {
-        outputs.push_back(std::move(output.variable));
-      }
-      state = std::move(outputs);
+      ChunkPass& pass =
+          passes.emplace_back(context_, *stages_[stage]->chunk, store, m);
+      pass.set_loss_scale(loss_scale);
+      state = pass.Forward(std::move(state));
     }
-    CHECK_EQ(state.size(), size_t{1});
-    const double loss =
-        Sum(state[0].value()) * stages_.back()->chunk->loss_factor();
-    tape.Backward(state, std::vector<Tensor>(1),
-                  Tape::WeightGradients::kImmediate);
+    double loss = 0;
+    for (const Tape::Loss& part : passes.back().losses()) {
+      loss += Sum(part.value) * part.weight;
+    }
+    for (auto pass = passes.rbegin(); pass != passes.rend(); ++pass) {
+      state =
+          pass->Backward(std::move(state), Tape::WeightGradients::kImmediate);
+    }
     return loss;
   }
 

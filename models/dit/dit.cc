@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "fmt/format.h"
-#include "parallel/recompute.h"
 #include "parallel/transitions.h"
 #include "runtime/device/host.h"
 #include "runtime/ops/copy.h"
@@ -100,6 +99,8 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
                  const DitConfig& config, const DitPartOptions& options)
     : config_(config),
       options_(options),
+      device_(store.device()),
+      dtype_(store.dtype()),
       context_parallel_(grid.size(Axis::kContext) > 1),
       tokens_(LayOutTokens(config.tokens(), grid, /*over_context=*/true,
                            options.sequence_parallel)),
@@ -119,7 +120,7 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
                           compute);
   }
   if (options.embedding.value_or(options.blocks.first == 0)) {
-    embedding_unit_ = store.BeginUnit();
+    store.BeginUnit();
     embedding_ = std::make_shared<Embedding>(Embedding{
         ReplicatedLinear(store, "patch_embedding", config.patch_channels(), h),
         ReplicatedLinear(store, "time_embedding.in", kTimeChannels, h,
@@ -143,7 +144,7 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
     }
   }
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {
-    block_units_.push_back(store.BeginUnit());
+    store.BeginUnit();
     blocks_.push_back(std::make_unique<DitBlock>(
         store, grid, fmt::format("blocks.{}", i), config,
         options.recompute.kind == BlockRecompute::Kind::kSelective
@@ -152,7 +153,7 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
         /*last=*/i + 1 == config.layers));
   }
   if (options.head.value_or(options.blocks.end == config.layers)) {
-    head_unit_ = store.BeginUnit();
+    store.BeginUnit();
     head_ = std::make_shared<FinalLayer>(
         FinalLayer{AdaptiveModulation(store, grid, "final.modulation", h, 2),
                    ReplicatedLinear(
@@ -165,14 +166,8 @@ DitState DitPart::Embed(ForwardContext& context,
                         const DitInputs& inputs) const {
   CHECK(has_embedding());
   DitState state;
-  // The batch has no gradient: the executor releases the unit after backward.
-  if (ParameterResidency* residency = context.parallel.residency()) {
-    residency->Acquire(embedding_unit_, PassDirection::kForward);
-  }
   state.x = embedding_->patches.Forward(
-      context,
-      {Variable(LocalTokens(inputs.patches, tokens_)),
-       TokenStates(/*over_context=*/true, options_.sequence_parallel)});
+      context, {Variable(LocalTokens(inputs.patches, tokens_)), TokenStates()});
   if (embedding_->position_table.defined()) {
     state.x = AddConstant(context, state.x, embedding_->position_table);
   }
@@ -195,26 +190,32 @@ DitState DitPart::Embed(ForwardContext& context,
                               AxisState::Replicate());
   }
   if (embedding_->text != nullptr) {
-    state.text = embedding_->text->Forward(
+    AxisStates states = TextStates();
+    const AxisState over_context = states[Axis::kContext];
+    states[Axis::kContext] = AxisState::Invariant();
+    state.text = Transition(
         context,
-        {Variable(LocalTokens(inputs.text, text_tokens_)),
-         TokenStates(/*over_context=*/false,
-                     options_.sequence_parallel && config_.joint_text())});
-    if (context_parallel_) {
-      state.text = Transition(context, state.text, Axis::kContext,
-                              AxisState::Replicate());
-    }
+        embedding_->text->Forward(
+            context,
+            {Variable(LocalTokens(inputs.text, text_tokens_)), states}),
+        Axis::kContext, over_context);
   }
-  state.x = EndUnit(context, state.x, embedding_unit_);
   return state;
 }
 
-AxisStates DitPart::TokenStates(bool over_context, bool over_tensor) const {
+AxisStates DitPart::TokenStates() const {
   AxisStates states = BatchStates();
-  if (over_context && context_parallel_) {
-    states[Axis::kContext] = AxisState::Shard(1);
+  if (context_parallel_) states[Axis::kContext] = AxisState::Shard(1);
+  if (options_.sequence_parallel) states[Axis::kTensor] = AxisState::Shard(1);
+  return states;
+}
+
+AxisStates DitPart::TextStates() const {
+  AxisStates states = BatchStates();
+  if (context_parallel_) states[Axis::kContext] = AxisState::Replicate();
+  if (options_.sequence_parallel && config_.joint_text()) {
+    states[Axis::kTensor] = AxisState::Shard(1);
   }
-  if (over_tensor) states[Axis::kTensor] = AxisState::Shard(1);
   return states;
 }
 
@@ -225,84 +226,62 @@ AxisStates DitPart::SharedStates() const {
   return states;
 }
 
-DitState DitPart::Receive(const std::vector<Variable>& inputs) const {
-  DitState state;
-  state.x = {inputs[0],
-             TokenStates(/*over_context=*/true, options_.sequence_parallel)};
-  state.silu_c = {inputs[1], SharedStates()};
-  if (config_.text_tokens > 0) {
-    state.text = {inputs[2], TokenStates(/*over_context=*/false,
-                                         options_.sequence_parallel &&
-                                             config_.joint_text())};
-    if (context_parallel_) {
-      state.text.states[Axis::kContext] = AxisState::Replicate();
-    }
+std::vector<BoundarySpec> DitPart::Boundary(int block, int64_t b) const {
+  const int64_t h = config_.hidden;
+  std::vector<BoundarySpec> specs = {
+      {{b, tokens_.local.count, h}, dtype_, TokenStates()},
+      {{b, h}, dtype_, SharedStates()}};
+  // The model's last block gives no text in joint form.
+  const bool text_ends =
+      config_.joint_text() && options_.blocks.first + block == config_.layers;
+  if (config_.text_tokens > 0 && !text_ends) {
+    specs.push_back({{b, text_tokens_.local.count, h}, dtype_, TextStates()});
   }
-  return state;
+  return specs;
 }
 
-DitState DitPart::RunBlocks(ForwardContext& context, DitState state,
-                            const Tensor& text_counts) const {
+DitConstants DitPart::Constants(int64_t b, const Tensor& text_counts) const {
   DitConstants constants;
   constants.rope = rope_;
   constants.tokens = tokens_;
   constants.context_parallel = context_parallel_;
   if (tokens_.has_padding()) {
-    constants.image_counts =
-        Full(context.tape.device(), {state.x.value().dim(0)}, DType::kInt32,
-             static_cast<double>(tokens_.tokens));
+    constants.image_counts = Full(device_, {b}, DType::kInt32,
+                                  static_cast<double>(tokens_.tokens));
   }
   constants.text_counts = text_counts;
   if (config_.joint_text()) {
     constants.joint_counts = AddOffset(
         text_counts, static_cast<int32_t>(config_.tokens()), "key counts");
   }
-  const int64_t recomputed =
-      options_.recompute.kind == BlockRecompute::Kind::kFull
-          ? options_.recompute.blocks
-          : 0;
-  for (int64_t i = 0; i < static_cast<int64_t>(blocks_.size()); ++i) {
-    const auto& block = blocks_[i];
-    const bool with_text = state.text.variable.defined();
-    const auto run = [block = block.get(), constants, with_text](
-                         ForwardContext& inner,
-                         const std::vector<ShardedVariable>& inputs) {
-      DitState local;
-      local.x = inputs[0];
-      local.silu_c = inputs[1];
-      if (with_text) local.text = inputs[2];
-      block->Forward(inner, constants, local);
-      std::vector<ShardedVariable> outputs = {local.x};
-      if (local.text.variable.defined()) outputs.push_back(local.text);
-      return outputs;
-    };
-    const int unit = block_units_[i];
-    std::vector<ShardedVariable> inputs = {BeginUnit(context, state.x, unit),
-                                           state.silu_c};
-    if (with_text) inputs.push_back(state.text);
-    std::vector<ShardedVariable> outputs =
-        i < recomputed ? Recompute(context, "block", inputs, run)
-                       : run(context, inputs);
-    state.x = EndUnit(context, outputs[0], unit);
-    // Cross-attention reads the text and leaves it as it is; joint attention
-    // returns it, except from the last block.
-    if (config_.joint_text()) {
-      state.text = outputs.size() > 1 ? outputs[1] : ShardedVariable();
-    }
+  return constants;
+}
+
+void DitPart::RunBlock(ForwardContext& context, int block,
+                       const DitConstants& constants, DitState& state) const {
+  blocks_[block]->Forward(context, constants, state);
+}
+
+ShardedVariable DitPart::Predict(ForwardContext& context,
+                                 const DitInputs& inputs,
+                                 const Tensor& text_counts) const {
+  CHECK(has_embedding() && has_head());
+  DitState state = Embed(context, inputs);
+  const DitConstants constants = Constants(inputs.patches.dim(0), text_counts);
+  for (int i = 0; i < num_blocks(); ++i) {
+    RunBlock(context, i, constants, state);
   }
-  return state;
+  return Head(context, state);
 }
 
 ShardedVariable DitPart::Head(ForwardContext& context,
                               const DitState& state) const {
   CHECK(has_head());
-  const ShardedVariable x = BeginUnit(context, state.x, head_unit_);
   const std::vector<ShardedVariable> modulation =
       head_->modulation.Forward(context, state.silu_c);
-  ShardedVariable prediction = head_->linear.Forward(
-      context, NormModulate(context, NormKind::kLayer, x, modulation[1],
+  const ShardedVariable prediction = head_->linear.Forward(
+      context, NormModulate(context, NormKind::kLayer, state.x, modulation[1],
                             modulation[0], kNormEps));
-  prediction = EndUnit(context, prediction, head_unit_);
   if (!tokens_.has_padding()) return prediction;
   return MaskTokens(context, prediction, tokens_.valid_local());
 }

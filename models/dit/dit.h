@@ -17,6 +17,7 @@
 #include "models/dit/dit_block.h"
 #include "models/dit/dit_config.h"
 #include "models/dit/token_layout.h"
+#include "parallel/chunk.h"
 #include "parallel/context.h"
 #include "parallel/parameter_store.h"
 
@@ -69,40 +70,51 @@ class DitPart {
   const TokenLayout& tokens() const { return tokens_; }
   const TokenLayout& text_tokens() const { return text_tokens_; }
   const DitConfig& config() const { return config_; }
-  // The parameters' units; embedding and head only where they are here.
-  int embedding_unit() const { return embedding_unit_; }
-  const std::vector<int>& block_units() const { return block_units_; }
-  int head_unit() const { return head_unit_; }
+  int num_blocks() const { return static_cast<int>(blocks_.size()); }
+  // Whether only the inputs of the part's block i are kept for backward.
+  bool recomputes(int block) const {
+    return options_.recompute.kind == BlockRecompute::Kind::kFull &&
+           block < options_.recompute.blocks;
+  }
+
+  // What is carried into the part's block i, or out of the last: x, silu(c)
+  // and, where there is still a use for it, text; of b samples.
+  std::vector<BoundarySpec> Boundary(int block, int64_t b) const;
 
   // The inputs are whole; the state holds this rank's tokens.
   DitState Embed(ForwardContext& context, const DitInputs& inputs) const;
-  // The state from what the stage before sent: x, silu(c) and, with text, text.
-  DitState Receive(const std::vector<Variable>& inputs) const;
+  // What blocks read of a microbatch of b samples beside the state.
   // text_counts: int32 [b], undefined without text.
-  DitState RunBlocks(ForwardContext& context, DitState state,
-                     const Tensor& text_counts) const;
+  DitConstants Constants(int64_t b, const Tensor& text_counts) const;
+  // The part's block i.
+  void RunBlock(ForwardContext& context, int block,
+                const DitConstants& constants, DitState& state) const;
   // → [b, local tokens, patch²·channels], zeros as padding.
   ShardedVariable Head(ForwardContext& context, const DitState& state) const;
+  // A whole model's prediction.
+  ShardedVariable Predict(ForwardContext& context, const DitInputs& inputs,
+                          const Tensor& text_counts) const;
 
  private:
   struct Embedding;
   struct FinalLayer;
 
-  // The states of tokens and of what is the same for all tokens.
-  AxisStates TokenStates(bool over_context, bool over_tensor) const;
+  // The states of image tokens, of text tokens, and of what is the same for all
+  // tokens.
+  AxisStates TokenStates() const;
+  AxisStates TextStates() const;
   AxisStates SharedStates() const;
 
   DitConfig config_;
   DitPartOptions options_;
+  Device& device_;
+  DType dtype_;
   bool context_parallel_;
   TokenLayout tokens_;
   TokenLayout text_tokens_;
   RopeTable rope_;
   std::shared_ptr<Embedding> embedding_;
   std::vector<std::unique_ptr<DitBlock>> blocks_;
-  int embedding_unit_ = 0;
-  std::vector<int> block_units_;
-  int head_unit_ = 0;
   std::shared_ptr<FinalLayer> head_;
 };
 

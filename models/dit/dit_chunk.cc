@@ -6,28 +6,42 @@
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
-std::vector<TensorSpec> DitChunk::BoundarySpecs() const {
-  const DitConfig& config = part_.config();
-  const int64_t b = options_.microbatch_size;
-  const int64_t h = config.hidden;
-  std::vector<TensorSpec> specs = {
-      {{b, part_.tokens().local.count, h}, options_.dtype},
-      {{b, h}, options_.dtype}};
-  if (config.text_tokens > 0) {
-    specs.push_back({{b, part_.text_tokens().local.count, h}, options_.dtype});
-  }
-  return specs;
+namespace {
+
+DitState ToState(std::vector<ShardedVariable> tensors) {
+  DitState state;
+  state.x = std::move(tensors[0]);
+  state.silu_c = std::move(tensors[1]);
+  if (tensors.size() > 2) state.text = std::move(tensors[2]);
+  return state;
 }
 
-std::vector<TensorSpec> DitChunk::InputSpecs() const {
-  return part_.has_embedding() ? std::vector<TensorSpec>() : BoundarySpecs();
+std::vector<ShardedVariable> ToTensors(DitState state) {
+  std::vector<ShardedVariable> tensors;
+  tensors.push_back(std::move(state.x));
+  tensors.push_back(std::move(state.silu_c));
+  if (state.text.variable.defined()) tensors.push_back(std::move(state.text));
+  return tensors;
 }
 
-std::vector<TensorSpec> DitChunk::OutputSpecs() const {
-  if (!part_.has_head()) return BoundarySpecs();
-  return {
-      {{1},
-       options_.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32}};
+}  // namespace
+
+int DitChunk::num_units() const {
+  return part_.num_blocks() + (part_.has_embedding() ? 1 : 0) +
+         (part_.has_head() ? 1 : 0);
+}
+
+std::vector<BoundarySpec> DitChunk::Boundary(int unit) const {
+  const bool begins = part_.has_embedding() && unit == 0;
+  const bool ends = part_.has_head() && unit == num_units();
+  if (begins || ends) return {};
+  return part_.Boundary(unit - (part_.has_embedding() ? 1 : 0),
+                        options_.microbatch_size);
+}
+
+bool DitChunk::Recomputes(int unit) const {
+  const int block = unit - (part_.has_embedding() ? 1 : 0);
+  return block >= 0 && block < part_.num_blocks() && part_.recomputes(block);
 }
 
 double DitChunk::loss_factor() const {
@@ -36,49 +50,70 @@ double DitChunk::loss_factor() const {
                                    image.height * image.width);
 }
 
-std::vector<ShardedVariable> DitChunk::Forward(
-    ForwardContext& context, int64_t microbatch,
-    const std::vector<Variable>& inputs) {
-  const DitConfig& config = part_.config();
+ImageBatch DitChunk::Microbatch(int64_t microbatch) const {
   const int64_t b = options_.microbatch_size;
   const int64_t first = (microbatch - options_.first_microbatch) * b;
-  const ImageBatch batch = batch_.Slice(first, first + b);
-  DitState state;
-  Tensor text_counts;
-  Tensor target;
-  if (part_.has_embedding() || part_.has_head()) {
-    NoisedBatch noised =
-        AddNoise(options_.flow, options_.seed, batch,
-                 static_cast<int32_t>(config.classes), options_.dtype);
-    text_counts = noised.text_counts;
-    if (part_.has_embedding()) {
-      DitInputs first;
-      first.patches = Patchify(noised.x, config.patch);
-      first.sigmas = noised.sigmas;
-      if (config.classes > 0) first.labels = noised.labels;
-      if (config.text_tokens > 0) {
-        first.text = batch.text.dtype() == options_.dtype
-                         ? batch.text
-                         : Cast(batch.text, options_.dtype);
-      }
-      state = part_.Embed(context, first);
-    }
-    if (part_.has_head()) {
-      target =
-          LocalTokens(Patchify(noised.target, config.patch), part_.tokens());
-    }
-  } else {
-    text_counts = DropTextCounts(options_.flow, options_.seed, batch);
+  return batch_.Slice(first, first + b);
+}
+
+NoisedBatch DitChunk::Noised(int64_t microbatch) const {
+  return AddNoise(options_.flow, options_.seed, Microbatch(microbatch),
+                  static_cast<int32_t>(part_.config().classes), options_.dtype);
+}
+
+const DitConstants& DitChunk::Constants(int64_t microbatch) {
+  if (shared_.microbatch != microbatch) shared_ = {.microbatch = microbatch};
+  if (!shared_.constants.has_value()) {
+    shared_.constants = part_.Constants(
+        options_.microbatch_size,
+        DropTextCounts(options_.flow, options_.seed, Microbatch(microbatch)));
   }
-  if (!part_.has_embedding()) state = part_.Receive(inputs);
-  state = part_.RunBlocks(context, std::move(state), text_counts);
+  return *shared_.constants;
+}
+
+DitState DitChunk::Embed(ForwardContext& context, int64_t microbatch) {
+  const DitConfig& config = part_.config();
+  NoisedBatch noised = Noised(microbatch);
   if (part_.has_head()) {
-    return {SquaredErrorLoss(context, part_.Head(context, state), target,
-                             loss_factor() * loss_scale_)};
+    shared_ = {.microbatch = microbatch};
+    shared_.target =
+        LocalTokens(Patchify(noised.target, config.patch), part_.tokens());
   }
-  std::vector<ShardedVariable> outputs = {state.x, state.silu_c};
-  if (config.text_tokens > 0) outputs.push_back(state.text);
-  return outputs;
+  DitInputs inputs;
+  inputs.patches = Patchify(noised.x, config.patch);
+  inputs.sigmas = noised.sigmas;
+  if (config.classes > 0) inputs.labels = noised.labels;
+  if (config.text_tokens > 0) {
+    const Tensor text = Microbatch(microbatch).text;
+    inputs.text =
+        text.dtype() == options_.dtype ? text : Cast(text, options_.dtype);
+  }
+  return part_.Embed(context, inputs);
+}
+
+std::vector<ShardedVariable> DitChunk::RunUnit(
+    ForwardContext& context, int64_t microbatch, int unit,
+    std::vector<ShardedVariable> state) {
+  if (part_.has_embedding() && unit == 0) {
+    return ToTensors(Embed(context, microbatch));
+  }
+  DitState local = ToState(std::move(state));
+  const int block = unit - (part_.has_embedding() ? 1 : 0);
+  if (block < part_.num_blocks()) {
+    part_.RunBlock(context, block, Constants(microbatch), local);
+    return ToTensors(std::move(local));
+  }
+  Tensor target;
+  if (shared_.microbatch == microbatch) target = std::move(shared_.target);
+  if (!target.defined()) {
+    target =
+        LocalTokens(Patchify(Noised(microbatch).target, part_.config().patch),
+                    part_.tokens());
+  }
+  AddLoss(context,
+          SquaredErrorLoss(context, part_.Head(context, local), target),
+          loss_factor(), "loss");
+  return {};
 }
 
 }  // namespace trireme

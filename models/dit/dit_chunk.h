@@ -1,11 +1,12 @@
-// A DiT part as a pipeline chunk under the rectified-flow objective: turns
-// microbatches of pictures into the first stage's inputs, passes (x, silu(c),
-// text) between stages, and ends in the loss.
+// A DiT part as a pipeline chunk under the rectified-flow objective: its units
+// are the embedding, which turns a microbatch of pictures into tokens, blocks,
+// which pass (x, silu(c), text) on, and the head, which ends in the loss.
 
 #ifndef TRIREME_MODELS_DIT_DIT_CHUNK_H_
 #define TRIREME_MODELS_DIT_DIT_CHUNK_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "models/dit/dit.h"
@@ -34,28 +35,39 @@ class DitChunk final : public Chunk {
 
   // The local batch of the step to come: microbatches × microbatch_size
   // samples. Stages without embedding or head read the text counts only.
-  void set_batch(ImageBatch batch) { batch_ = std::move(batch); }
+  void set_batch(ImageBatch batch) {
+    batch_ = std::move(batch);
+    shared_ = {};
+  }
 
-  // The factor of all gradients, not of the loss.
-  void set_loss_scale(double scale) { loss_scale_ = scale; }
+  int num_units() const override;
+  std::vector<BoundarySpec> Boundary(int unit) const override;
+  bool Recomputes(int unit) const override;
+  std::vector<ShardedVariable> RunUnit(
+      ForwardContext& context, int64_t microbatch, int unit,
+      std::vector<ShardedVariable> state) override;
 
-  std::vector<TensorSpec> InputSpecs() const override;
-  std::vector<TensorSpec> OutputSpecs() const override;
-  bool computes_loss() const override { return part_.has_head(); }
-  std::vector<ShardedVariable> Forward(
-      ForwardContext& context, int64_t microbatch,
-      const std::vector<Variable>& inputs) override;
-
-  // The loss sum of Forward times this is this rank's part of the mean.
+  // The weight of the squared error's sum in the objective.
   double loss_factor() const;
 
  private:
-  std::vector<TensorSpec> BoundarySpecs() const;
+  ImageBatch Microbatch(int64_t microbatch) const;
+  NoisedBatch Noised(int64_t microbatch) const;
+  DitState Embed(ForwardContext& context, int64_t microbatch);
+  const DitConstants& Constants(int64_t microbatch);
 
   const DitPart& part_;
   DitChunkOptions options_;
   ImageBatch batch_;
-  double loss_scale_ = 1;
+  // What the units of one microbatch share, so that it is computed once: kept
+  // for the microbatch that ran last.
+  struct Shared {
+    int64_t microbatch = -1;
+    std::optional<DitConstants> constants;
+    // From the embedding until the head has read it.
+    Tensor target;
+  };
+  Shared shared_;
 };
 
 }  // namespace trireme

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "parallel/chunk_pass.h"
 #include "parallel/communicators.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
@@ -41,7 +42,6 @@ class DitChunkTest : public testing::Test {
       for (int64_t i = 0; i < parameter->value.num_elements(); ++i) {
         values[i] = 0.3 * random.Normal(i);
       }
-      parameter->trainable = true;
       parameter->grad =
           Tensor::Zeros(device_, parameter->value.shape(), DType::kFloat64);
     }
@@ -70,28 +70,29 @@ class DitChunkTest : public testing::Test {
                  static_cast<int32_t>(config_.classes), DType::kFloat64);
     Tape tape(device_, Tape::Mode::kInference);
     ForwardContext context{tape, parallel_};
-    const DitState state = part_->RunBlocks(
-        context,
-        part_->Embed(context, {.patches = Patchify(noised.x, 2),
-                               .sigmas = noised.sigmas,
-                               .labels = noised.labels}),
-        Tensor());
-    return SquaredErrorSum(part_->Head(context, state).value(),
-                           Patchify(noised.target, 2))
+    const ShardedVariable prediction =
+        part_->Predict(context,
+                       {.patches = Patchify(noised.x, 2),
+                        .sigmas = noised.sigmas,
+                        .labels = noised.labels},
+                       Tensor());
+    return SquaredErrorSum(prediction.value(), Patchify(noised.target, 2))
         .ToVector<double>()[0];
   }
 
   // The loss sum of a microbatch; adds its gradients.
-  double Train(DitChunk& chunk, int64_t microbatch) {
-    Tape tape(device_);
-    ForwardContext context{tape, parallel_};
-    const Variable outputs[] = {
-        chunk.Forward(context, microbatch, {})[0].variable};
-    const double loss = outputs[0].value().ToVector<double>()[0];
-    const Tensor seeds[] = {Tensor()};
-    tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate);
+  double Train(DitChunk& chunk, int64_t microbatch, double loss_scale = 1) {
+    ChunkPass pass(parallel_, chunk, all_resident_, microbatch);
+    pass.set_loss_scale(loss_scale);
+    pass.Forward({});
+    pass.Backward({}, Tape::WeightGradients::kImmediate);
     CHECK_OK(parallel_.status());
-    return loss;
+    return LossOf(pass);
+  }
+
+  static double LossOf(const ChunkPass& pass) {
+    CHECK_EQ(pass.losses().size(), size_t{1});
+    return Sum(pass.losses()[0].value);
   }
 
   // Of all parameters, and back to zero.
@@ -109,6 +110,7 @@ class DitChunkTest : public testing::Test {
   ProcessGrid grid_;
   Communicators communicators_{world_, grid_};
   ParallelContext parallel_{device_, grid_, communicators_};
+  AllResident all_resident_;
   DitConfig config_;
   std::unique_ptr<ParameterStore> store_;
   std::unique_ptr<DitPart> part_;
@@ -149,8 +151,7 @@ TEST_F(DitChunkTest, LossScaleMultipliesGradientsNotTheLoss) {
   const double loss = Train(chunk, 0);
   const double norm = TakeGradientNorm();
   EXPECT_GT(norm, 0);
-  chunk.set_loss_scale(1024);
-  EXPECT_EQ(Train(chunk, 0), loss);
+  EXPECT_EQ(Train(chunk, 0, /*loss_scale=*/1024), loss);
   EXPECT_DOUBLE_EQ(TakeGradientNorm(), 1024 * norm);
 }
 
@@ -173,25 +174,24 @@ TEST_F(DitChunkTest, TwoStagesGiveTheLossOfOne) {
   DitChunk first(first_part, options_), last(last_part, options_);
   first.set_batch(batch_);
   last.set_batch(batch_);
-  EXPECT_FALSE(first.computes_loss());
-  EXPECT_TRUE(first.InputSpecs().empty());
-  Tape tape(device_, Tape::Mode::kInference);
-  ForwardContext context{tape, parallel_};
-  const std::vector<TensorSpec> sent = first.OutputSpecs();
-  const std::vector<TensorSpec> expected = last.InputSpecs();
-  std::vector<Variable> messages;
-  for (const ShardedVariable& output : first.Forward(context, 1, {})) {
-    const size_t i = messages.size();
-    ASSERT_LT(i, expected.size());
-    EXPECT_EQ(output.value().shape(), sent[i].shape);
+  EXPECT_EQ(first.num_units(), 2);
+  EXPECT_TRUE(first.Boundary(0).empty());
+  EXPECT_TRUE(last.Boundary(last.num_units()).empty());
+  const std::vector<BoundarySpec> sent = first.Boundary(first.num_units());
+  const std::vector<BoundarySpec> expected = last.Boundary(0);
+  ASSERT_EQ(sent.size(), expected.size());
+  for (size_t i = 0; i < sent.size(); ++i) {
     EXPECT_EQ(sent[i].shape, expected[i].shape);
     EXPECT_EQ(sent[i].dtype, expected[i].dtype);
-    messages.push_back(output.variable);
+    EXPECT_EQ(sent[i].states, expected[i].states);
   }
-  EXPECT_EQ(messages.size(), expected.size());
-  EXPECT_NEAR(
-      last.Forward(context, 1, messages)[0].value().ToVector<double>()[0],
-      ExpectedLoss(kMicrobatch, 2 * kMicrobatch), 1e-9);
+  ChunkPass first_pass(parallel_, first, all_resident_, /*microbatch=*/1);
+  ChunkPass last_pass(parallel_, last, all_resident_, /*microbatch=*/1);
+  EXPECT_TRUE(last_pass.Forward(first_pass.Forward({})).empty());
+  CHECK_OK(parallel_.status());
+  EXPECT_TRUE(first_pass.losses().empty());
+  EXPECT_NEAR(LossOf(last_pass), ExpectedLoss(kMicrobatch, 2 * kMicrobatch),
+              1e-9);
 }
 
 }  // namespace

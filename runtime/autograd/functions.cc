@@ -31,11 +31,17 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
              {.transpose_b = true, .label = weight.name});
   std::vector<Parameter*> parameters = {&weight};
   if (bias != nullptr) parameters.push_back(bias);
+  // Only the weight's gradient reads the input.
+  std::function<Tensor()> recipe;
+  Tensor kept;
+  if (weight.trainable) {
+    recipe = x.recipe();
+    if (!recipe) kept = x.value();
+  }
   return tape.Record(
-      "linear", {x}, parameters, std::move(y),
-      {x.recipe() ? Tensor() : x.value()},
+      "linear", {x}, parameters, std::move(y), {std::move(kept)},
       [&weight, bias, exchange,
-       recipe = x.recipe()](Tape::Gradients& gradients) {
+       recipe = std::move(recipe)](Tape::Gradients& gradients) {
         const Tensor dy = gradients.TakeOutput();
         std::function<Tensor()> input = recipe;
         if (!input) input = [kept = gradients.Saved(0)] { return kept; };
@@ -309,25 +315,25 @@ Variable EmbeddingLookup(Tape& tape, Parameter& table, const Tensor& indices) {
 }
 
 Variable SquaredErrorLoss(Tape& tape, const Variable& prediction,
-                          const Tensor& target, double factor) {
-  return tape.Record("squared error", {prediction}, {},
-                     SquaredErrorSum(prediction.value(), target),
-                     {prediction.value(), target},
-                     [factor](Tape::Gradients& gradients) {
-                       gradients.Accumulate(
-                           0, SquaredErrorBackward(gradients.Saved(0),
-                                                   gradients.Saved(1), factor));
-                     });
+                          const Tensor& target) {
+  return tape.Record(
+      "squared error", {prediction}, {},
+      SquaredErrorSum(prediction.value(), target), {prediction.value(), target},
+      [](Tape::Gradients& gradients) {
+        gradients.Accumulate(
+            0, SquaredErrorBackward(gradients.Saved(0), gradients.Saved(1),
+                                    gradients.LossGradient()));
+      });
 }
 
 Variable CrossEntropyLoss(Tape& tape, const Variable& logits,
-                          const Tensor& labels, double factor) {
+                          const Tensor& labels) {
   return tape.Record(
       "cross entropy", {logits}, {}, CrossEntropySum(logits.value(), labels),
-      {logits.value(), labels}, [factor](Tape::Gradients& gradients) {
+      {logits.value(), labels}, [](Tape::Gradients& gradients) {
         gradients.Accumulate(
             0, CrossEntropyBackward(gradients.Saved(0), gradients.Saved(1),
-                                    factor));
+                                    gradients.LossGradient()));
       });
 }
 

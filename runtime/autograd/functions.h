@@ -110,13 +110,12 @@ Variable NormHeads(Tape& tape, const Variable& qkv, int64_t head_dim,
 // out[n, h] = table[indices[n]].
 Variable EmbeddingLookup(Tape& tape, Parameter& table, const Tensor& indices);
 
-// Σ (prediction − target)², as a scalar; backward seeds itself with the
-// gradient of factor·Σ.
+// Σ (prediction − target)², as a scalar for Tape::AddLoss and for nothing else.
 Variable SquaredErrorLoss(Tape& tape, const Variable& prediction,
-                          const Tensor& target, double factor);
+                          const Tensor& target);
 // Σ cross-entropy, likewise.
 Variable CrossEntropyLoss(Tape& tape, const Variable& logits,
-                          const Tensor& labels, double factor);
+                          const Tensor& labels);
 
 }  // namespace trireme
 

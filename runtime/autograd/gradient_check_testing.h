@@ -52,9 +52,8 @@ class GradientCheck : public testing::Test {
       for (Parameter* parameter : parameters) parameter->grad.FillZero();
       const Variable y = f(tape, leaves);
       const Tensor weights = Random(y.value().shape(), 1234);
-      const Tensor seeds[] = {weights.Clone()};
       const Variable outputs[] = {y};
-      tape.Backward(outputs, seeds, mode);
+      tape.Backward(outputs, {weights.Clone()}, mode);
       tape.RunWeightGradients();
       for (size_t i = 0; i < inputs.size(); ++i) {
         const Tensor gradient = tape.TakeGradient(leaves[i]);
@@ -68,16 +67,14 @@ class GradientCheck : public testing::Test {
     }
   }
 
-  // The same for a loss, which seeds its backward with the gradient of
-  // factor·f(inputs).
+  // The same for the gradients of a loss, factor·f(inputs).
   void CheckLoss(const Function& f, double factor,
                  const std::vector<Tensor>& inputs) {
     Tape tape(device_);
     std::vector<Variable> leaves;
     for (const Tensor& input : inputs) leaves.push_back(tape.Leaf(input));
-    const Variable outputs[] = {f(tape, leaves)};
-    const Tensor seeds[] = {Tensor()};
-    tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate);
+    tape.AddLoss(f(tape, leaves), factor, "loss");
+    tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
     const std::vector<double> weight = {factor};
     const Tensor weights = Tensor::FromValues<double>(device_, {1}, weight);
     for (size_t i = 0; i < inputs.size(); ++i) {

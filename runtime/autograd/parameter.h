@@ -1,4 +1,4 @@
-// A trainable tensor of a model: this rank's part of one logical tensor.
+// A tensor of weights of a model: this rank's part of one logical tensor.
 //
 // The logical tensor has a name and a global shape that no process grid
 // changes; `shards` tells which of its dims are split over which axes. The
@@ -52,8 +52,9 @@ struct Parameter {
   int unit = 0;
 
   Tensor value;  // local shape; undefined while it is not gathered
-  // Whether gradients are wanted: set when training is built.
-  bool trainable = false;
+  // Set at creation. False: it keeps its initial or loaded values; no gradient,
+  // no moments and nothing that only its gradient would read are kept for it.
+  bool trainable = true;
   // Local shape, fp32 or fp64. Where gradients are sharded, defined only while
   // a backward adds to it.
   Tensor grad;

@@ -1,6 +1,7 @@
 #include "runtime/autograd/tape.h"
 
 #include "runtime/core/log.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
@@ -31,9 +32,21 @@ void Tape::Gradients::Accumulate(int input, Tensor gradient) {
   if (slot >= 0) tape_.AccumulateInto(slot, std::move(gradient));
 }
 
-bool Tape::Gradients::deferred() const {
-  return tape_.weight_gradients_ == WeightGradients::kDeferred;
+double Tape::Gradients::LossGradient() const {
+  const Node& node = tape_.nodes_[node_];
+  CHECK_EQ(node.outputs.size(), size_t{1});
+  double gradient = 0;
+  bool found = false;
+  for (const LossSeed& seed : tape_.seeds_) {
+    if (seed.slot != node.outputs[0]) continue;
+    gradient += seed.gradient;
+    found = true;
+  }
+  CHECK(found) << "'" << node.name << "' was not added to the objective";
+  return gradient;
 }
+
+bool Tape::Gradients::deferred() const { return tape_.queue_.deferred(); }
 
 Tensor Tape::Gradients::NewContribution(const Parameter* parameter) const {
   if (parameter == nullptr || !parameter->trainable) return Tensor();
@@ -55,11 +68,8 @@ void Tape::Gradients::AddContribution(Parameter* parameter,
 void Tape::Gradients::AddWeightGradient(Parameter& parameter,
                                         std::function<void()> compute,
                                         std::function<void()> prepare) {
-  tape_.AddWeightGradient(parameter, std::move(compute), std::move(prepare));
-}
-
-void Tape::Gradients::AlongWeightGradients(std::function<void()> work) {
-  tape_.AlongWeightGradients(std::move(work));
+  if (!parameter.trainable) return;
+  tape_.queue_.Add(parameter, std::move(compute), std::move(prepare));
 }
 
 int Tape::NewSlot() {
@@ -88,16 +98,15 @@ std::vector<Variable> Tape::RecordMany(std::string_view name,
                                        std::vector<Tensor> outputs,
                                        std::vector<Tensor> saved,
                                        BackwardFunction backward) {
-  bool needs_gradient = false;
+  std::erase_if(parameters, [](const Parameter* parameter) {
+    return !parameter->trainable;
+  });
+  bool needs_gradient = !parameters.empty();
   for (const Variable& input : inputs) {
     needs_gradient = needs_gradient || input.requires_grad();
   }
-  if (recording() || count_uses_) {
-    for (Parameter* parameter : parameters) {
-      if (!parameter->trainable) continue;
-      needs_gradient = true;
-      if (parent_ == nullptr) ++uses_[parameter];
-    }
+  if (expects_contributions_) {
+    for (Parameter* parameter : parameters) queue_.Expect(*parameter);
   }
   std::vector<Variable> results;
   if (!recording() || !needs_gradient) {
@@ -112,6 +121,7 @@ std::vector<Variable> Tape::RecordMany(std::string_view name,
     node.outputs.push_back(slot);
     results.push_back(Variable(std::move(output), slot));
   }
+  node.parameters = std::move(parameters);
   node.saved = std::move(saved);
   node.backward = std::move(backward);
   nodes_.push_back(std::move(node));
@@ -123,7 +133,7 @@ std::vector<Variable> Tape::Checkpoint(std::string_view name,
                                        Block block) {
   if (!recording()) return block(*this, inputs);
   Tape forward(device_, Mode::kInference);
-  forward.count_uses_ = true;
+  forward.expects_contributions_ = true;
   std::vector<Variable> constants;
   std::vector<Tensor> saved;
   for (const Variable& input : inputs) {
@@ -134,91 +144,123 @@ std::vector<Variable> Tape::Checkpoint(std::string_view name,
   for (const Variable& output : block(forward, constants)) {
     outputs.push_back(output.value());
   }
+  // The replay's are not taken: a loss is reported once.
+  for (Loss& loss : forward.losses_) losses_.push_back(std::move(loss));
   std::vector<Parameter*> parameters;
-  for (const auto& [parameter, count] : forward.uses_) {
+  for (const auto& [parameter, count] : forward.queue_.expected()) {
     parameters.insert(parameters.end(), count, parameter);
   }
   const int count = static_cast<int>(inputs.size());
-  return RecordMany(
+  const size_t before = nodes_.size();
+  std::vector<Variable> results = RecordMany(
       name, std::move(inputs), std::move(parameters), std::move(outputs),
       std::move(saved),
       [this, block = std::move(block), count](Gradients& gradients) {
-        Tape replay(device_, Mode::kRecord);
-        replay.parent_ = parent_ == nullptr ? this : parent_;
+        Tape replay(device_, queue_);
+        replay.expects_contributions_ = false;
+        replay.loss_scale_ = loss_scale_;
         std::vector<Variable> leaves;
         for (int i = 0; i < count; ++i) {
           leaves.push_back(gradients.Needs(i) ? replay.Leaf(gradients.Saved(i))
                                               : Variable(gradients.Saved(i)));
         }
-        const std::vector<Variable> results = block(replay, leaves);
         std::vector<Variable> reached;
         std::vector<Tensor> seeds;
-        for (size_t i = 0; i < results.size(); ++i) {
-          Tensor seed = gradients.TakeOutput(static_cast<int>(i));
-          if (!seed.defined() || !results[i].requires_grad()) continue;
-          reached.push_back(results[i]);
+        int output = 0;
+        for (const Variable& result : block(replay, leaves)) {
+          Tensor seed = gradients.TakeOutput(output++);
+          if (!result.requires_grad()) continue;
+          reached.push_back(result.WithoutValue());
           seeds.push_back(std::move(seed));
         }
-        replay.Backward(reached, seeds, weight_gradients_);
+        replay.Backward(reached, std::move(seeds),
+                        queue_.deferred() ? WeightGradients::kDeferred
+                                          : WeightGradients::kImmediate);
         for (int i = 0; i < count; ++i) {
           if (!gradients.Needs(i)) continue;
           Tensor gradient = replay.TakeGradient(leaves[i]);
           if (gradient.defined()) gradients.Accumulate(i, std::move(gradient));
         }
       });
+  if (forward.adds_losses_) {
+    adds_losses_ = true;
+    if (nodes_.size() > before) nodes_.back().adds_losses = true;
+  }
+  return results;
+}
+
+void Tape::AddLoss(const Variable& scalar, double weight, std::string name) {
+  CHECK_EQ(scalar.value().num_elements(), 1) << name;
+  adds_losses_ = true;
+  if (!name.empty()) {
+    losses_.push_back({std::move(name), scalar.value(), weight});
+  }
+  if (!scalar.requires_grad()) return;
+  seeds_.push_back(
+      {scalar.slot_, weight * loss_scale_, scalar.value().dtype()});
 }
 
 void Tape::Backward(std::span<const Variable> outputs,
-                    std::span<const Tensor> gradients,
+                    std::vector<Tensor> gradients,
                     WeightGradients weight_gradients) {
-  CHECK(recording());
   CHECK_EQ(outputs.size(), gradients.size());
-  weight_gradients_ = weight_gradients;
-  std::vector<bool> seeded(gradients_.size(), false);
+  queue_.set_deferred(weight_gradients == WeightGradients::kDeferred);
+  // Outputs that get no gradient, and what only they come from.
+  std::vector<bool> unwanted(gradients_.size(), false);
   for (size_t i = 0; i < outputs.size(); ++i) {
-    CHECK(outputs[i].requires_grad()) << "output " << i << " is a constant";
-    seeded[outputs[i].slot_] = true;
-    if (gradients[i].defined()) {
-      CHECK_EQ(gradients[i].shape(), outputs[i].value().shape());
-      AccumulateInto(outputs[i].slot_, gradients[i]);
+    const Variable& output = outputs[i];
+    CHECK(output.requires_grad()) << "output " << i << " is a constant";
+    if (!gradients[i].defined()) {
+      unwanted[output.slot_] = true;
+      continue;
     }
+    if (output.defined()) {
+      CHECK_EQ(gradients[i].shape(), output.value().shape());
+    }
+    AccumulateInto(output.slot_, std::move(gradients[i]));
+  }
+  for (const LossSeed& seed : seeds_) {
+    AccumulateInto(seed.slot, Full(device_, {1}, seed.dtype, seed.gradient));
   }
   for (int i = static_cast<int>(nodes_.size()) - 1; i >= 0; --i) {
     Node& node = nodes_[i];
-    bool reached = false;
+    bool reached = node.adds_losses;
+    bool excused = true;
     for (int slot : node.outputs) {
-      reached = reached || seeded[slot] || gradients_[slot].defined();
+      reached = reached || gradients_[slot].defined();
+      excused = excused && unwanted[slot];
     }
-    CHECK(reached) << "no gradient reaches the output of '" << node.name
+    if (reached) {
+      RunNode(i);
+      continue;
+    }
+    CHECK(excused) << "no gradient reaches the output of '" << node.name
                    << "': an op's result is unused";
-    Gradients view(*this, i);
-    node.backward(view);
-    for (int slot : node.outputs) gradients_[slot] = Tensor();
-    // Frees what was saved, and what the closure captured.
-    node.saved.clear();
-    node.backward = nullptr;
+    for (int slot : node.inputs) {
+      if (slot >= 0) unwanted[slot] = true;
+    }
+    SkipNode(node);
   }
   nodes_.clear();
+  seeds_.clear();
 }
 
-void Tape::RunWeightGradients() {
-  // One is prepared ahead of the one that is computed.
-  size_t prepared = 0;
-  const auto prepare_next = [&] {
-    while (prepared < deferred_.size()) {
-      const WeightGradient& next = deferred_[prepared++];
-      if (!next.prepare) continue;
-      next.prepare();
-      return;
-    }
-  };
-  prepare_next();
-  for (WeightGradient& gradient : deferred_) {
-    if (gradient.prepare) prepare_next();
-    RunWeightGradient(gradient);
-    gradient = {};
+void Tape::RunNode(int index) {
+  Node& node = nodes_[index];
+  Gradients view(*this, index);
+  node.backward(view);
+  for (int slot : node.outputs) gradients_[slot] = Tensor();
+  // Frees what was saved, and what the closure captured.
+  node.saved.clear();
+  node.backward = nullptr;
+}
+
+void Tape::SkipNode(Node& node) {
+  for (Parameter* parameter : node.parameters) {
+    queue_.Add(*parameter, [] {});
   }
-  deferred_.clear();
+  node.saved.clear();
+  node.backward = nullptr;
 }
 
 Tensor Tape::TakeGradient(const Variable& leaf) {
@@ -236,51 +278,6 @@ std::vector<std::pair<std::string, int64_t>> Tape::SavedBytes() const {
     result.emplace_back(node.name, bytes);
   }
   return result;
-}
-
-void Tape::AddWeightGradient(Parameter& parameter,
-                             std::function<void()> compute,
-                             std::function<void()> prepare) {
-  if (parent_ != nullptr) {
-    parent_->AddWeightGradient(parameter, std::move(compute),
-                               std::move(prepare));
-    return;
-  }
-  if (!parameter.trainable) return;
-  QueueWeightGradient({&parameter, std::move(compute), std::move(prepare)});
-}
-
-void Tape::AlongWeightGradients(std::function<void()> work) {
-  if (parent_ != nullptr) {
-    parent_->AlongWeightGradients(std::move(work));
-    return;
-  }
-  QueueWeightGradient({nullptr, std::move(work)});
-}
-
-void Tape::QueueWeightGradient(WeightGradient gradient) {
-  if (weight_gradients_ == WeightGradients::kDeferred) {
-    deferred_.push_back(std::move(gradient));
-  } else {
-    if (gradient.prepare) gradient.prepare();
-    RunWeightGradient(gradient);
-  }
-}
-
-void Tape::PrepareGradient(Parameter& parameter) {
-  if (parameter.trainable && gradient_needed_) gradient_needed_(parameter);
-}
-
-void Tape::RunWeightGradient(const WeightGradient& gradient) {
-  if (gradient.parameter == nullptr) {
-    gradient.compute();
-    return;
-  }
-  PrepareGradient(*gradient.parameter);
-  gradient.compute();
-  const int left = --uses_.at(gradient.parameter);
-  CHECK_GE(left, 0) << gradient.parameter->name;
-  if (left == 0 && gradient_ready_) gradient_ready_(*gradient.parameter);
 }
 
 void Tape::AccumulateInto(int slot, Tensor gradient) {

@@ -5,10 +5,11 @@
 // tensors as soon as it has run. What a tape answers for:
 //
 //  - Zero-bubble schedules: the gradients of weights are queued as closures
-//    owned by this tape. Backward(kDeferred) computes input gradients only;
-//    RunWeightGradients() does the rest. Both orders give the same bits.
-//  - Many microbatches in flight: one tape each, nothing shared but the
-//    parameters' gradient accumulators.
+//    (weight_gradient_queue.h). Backward(kDeferred) computes input gradients
+//    only; RunWeightGradients() does the rest. Both orders give the same bits.
+//  - Many microbatches in flight: tapes of their own each, nothing shared but
+//    the parameters' gradient accumulators.
+//  - Losses: any op's scalar may be added to the objective, where it is made.
 //  - Recompute: Checkpoint() keeps a block's inputs only and records the block
 //    again in backward. Random numbers are counter-based, so the second run is
 //    bit for bit the first.
@@ -23,13 +24,15 @@
 #define TRIREME_RUNTIME_AUTOGRAD_TAPE_H_
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
-#include <unordered_map>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "runtime/autograd/parameter.h"
+#include "runtime/autograd/weight_gradient_queue.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {
@@ -44,6 +47,9 @@ class Variable {
   const Tensor& value() const { return value_; }
   bool defined() const { return value_.defined(); }
   bool requires_grad() const { return slot_ >= 0; }
+  // The place on the tape alone: where a gradient goes in or comes out after
+  // the value has gone on to another stage.
+  Variable WithoutValue() const { return Variable(Tensor(), slot_); }
 
   // How to make the value again, for ops that would otherwise keep it for
   // their backward; null: it must be kept.
@@ -69,7 +75,13 @@ class Tape {
     kInference,
   };
   enum class WeightGradients { kImmediate, kDeferred };
-  using GradientReady = std::function<void(Parameter&)>;
+
+  // A scalar that was added to the objective.
+  struct Loss {
+    std::string name;
+    Tensor value;  // one element
+    double weight = 1;
+  };
 
   // What a node's closure sees while backward runs it.
   class Gradients {
@@ -88,6 +100,10 @@ class Tape {
     // then Accumulate a sum that contains it.
     Tensor TakePending(int input);
     void Accumulate(int input, Tensor gradient);
+    // The gradient of the node's only output, a scalar, where all that flows
+    // into it is what AddLoss seeds: a number that is known without reading
+    // it back from the device. For ops whose kernel makes a loss's gradient.
+    double LossGradient() const;
     // Whether weight gradients are queued.
     bool deferred() const;
     // For ops whose pass over the input's gradient makes a parameter's too:
@@ -98,14 +114,10 @@ class Tape {
     Tensor NewContribution(const Parameter* parameter) const;
     void AddContribution(Parameter* parameter, const Tensor& contribution);
     // Queues (or runs) `compute`, which adds this use's contribution to
-    // parameter.grad. It must own the tensors it reads. Skipped if the
-    // parameter is not trainable. `prepare`, if given, starts what `compute`
-    // then waits for (a collective): where gradients are queued it runs before
-    // the one ahead of it that has a `prepare` too, so that it goes on behind.
+    // parameter.grad, as WeightGradientQueue::Add says. It must own the tensors
+    // it reads. Skipped if the parameter is not trainable.
     void AddWeightGradient(Parameter& parameter, std::function<void()> compute,
                            std::function<void()> prepare = nullptr);
-    // Queues (or runs) what belongs to the weight gradients without being one.
-    void AlongWeightGradients(std::function<void()> work);
 
    private:
     friend class Tape;
@@ -118,7 +130,10 @@ class Tape {
       std::function<std::vector<Variable>(Tape&, std::span<const Variable>)>;
 
   explicit Tape(Device& device, Mode mode = Mode::kRecord)
-      : device_(device), mode_(mode) {}
+      : Tape(device, mode, std::make_unique<WeightGradientQueue>()) {}
+  // Records a part of what `queue`'s microbatch does. The queue outlives it.
+  Tape(Device& device, WeightGradientQueue& queue)
+      : device_(device), mode_(Mode::kRecord), queue_(queue) {}
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
@@ -145,25 +160,30 @@ class Tape {
   std::vector<Variable> Checkpoint(std::string_view name,
                                    std::vector<Variable> inputs, Block block);
 
-  // Runs all nodes in reverse from the given output gradients (undefined: the
-  // op makes its own, as a loss does). Once per tape.
+  // Adds weight·scalar (one element, fp32 or fp64) to the objective: backward
+  // begins there too. It is reported by its name (empty: not at all), once also
+  // under a checkpoint.
+  void AddLoss(const Variable& scalar, double weight, std::string name);
+  // A factor of the gradients of all losses that are added from now on, not of
+  // the losses (loss_scaler.h).
+  void set_loss_scale(double scale) { loss_scale_ = scale; }
+  // What AddLoss added since the last call.
+  std::vector<Loss> TakeLosses() { return std::move(losses_); }
+
+  // Runs all nodes in reverse from the losses and the given output gradients,
+  // which are moved in (undefined: none flows into that output; what only such
+  // outputs come from is left out). Once per tape. An op whose result nobody
+  // uses is a programming error.
   void Backward(std::span<const Variable> outputs,
-                std::span<const Tensor> gradients,
+                std::vector<Tensor> gradients,
                 WeightGradients weight_gradients);
   // Runs what Backward(kDeferred) queued, in order.
-  void RunWeightGradients();
+  void RunWeightGradients() { queue_.Run(); }
 
   // The gradient that arrived at a leaf, moved out; undefined if none did.
   Tensor TakeGradient(const Variable& leaf);
 
-  // Called before parameter.grad is added to.
-  void set_gradient_needed(GradientReady callback) {
-    gradient_needed_ = std::move(callback);
-  }
-  // Called once per parameter after this tape's last contribution to it.
-  void set_gradient_ready(GradientReady callback) {
-    gradient_ready_ = std::move(callback);
-  }
+  WeightGradientQueue& queue() { return queue_; }
 
   // Bytes of the tensors that nodes hold for backward; shared storage counts
   // once per node. (name, bytes) per node, in order.
@@ -174,38 +194,43 @@ class Tape {
     std::string name;
     std::vector<int> inputs;  // slots, −1 for constants
     std::vector<int> outputs;
+    std::vector<Parameter*> parameters;  // trainable ones
     std::vector<Tensor> saved;
     BackwardFunction backward;
+    // Its backward has something to do though nothing flows into its outputs.
+    bool adds_losses = false;
   };
-  struct WeightGradient {
-    Parameter* parameter = nullptr;  // null: not a gradient
-    std::function<void()> compute;
-    std::function<void()> prepare = nullptr;
+  // Where a loss was added to the objective.
+  struct LossSeed {
+    int slot = 0;
+    double gradient = 0;
+    DType dtype = DType::kFloat32;
   };
 
+  Tape(Device& device, Mode mode, std::unique_ptr<WeightGradientQueue> queue)
+      : device_(device), mode_(mode), own_(std::move(queue)), queue_(*own_) {}
+
   int NewSlot();
-  void AddWeightGradient(Parameter& parameter, std::function<void()> compute,
-                         std::function<void()> prepare);
-  void AlongWeightGradients(std::function<void()> work);
-  void QueueWeightGradient(WeightGradient gradient);
-  void RunWeightGradient(const WeightGradient& gradient);
-  void PrepareGradient(Parameter& parameter);
   void AccumulateInto(int slot, Tensor gradient);
+  // Runs the node's part of backward, and frees what it saved.
+  void RunNode(int index);
+  // Leaves it out: its parameters get nothing from it.
+  void SkipNode(Node& node);
 
   Device& device_;
   Mode mode_;
-  // While a checkpointed block is replayed: the tape it belongs to, which owns
-  // the weight gradients.
-  Tape* parent_ = nullptr;
+  std::unique_ptr<WeightGradientQueue> own_;  // null: another's
+  WeightGradientQueue& queue_;
+  // Whether recorded ops announce their contributions to the queue: not where a
+  // checkpointed block is replayed, whose first run did, and of inference only
+  // that first run.
+  bool expects_contributions_ = mode_ == Mode::kRecord;
   std::vector<Node> nodes_;
   std::vector<Tensor> gradients_;  // by slot
-  WeightGradients weight_gradients_ = WeightGradients::kImmediate;
-  std::vector<WeightGradient> deferred_;
-  // Contributions that are still to come, per parameter.
-  std::unordered_map<Parameter*, int> uses_;
-  bool count_uses_ = false;  // in kInference, for Checkpoint
-  GradientReady gradient_needed_;
-  GradientReady gradient_ready_;
+  double loss_scale_ = 1;
+  std::vector<Loss> losses_;
+  std::vector<LossSeed> seeds_;
+  bool adds_losses_ = false;
 };
 
 }  // namespace trireme

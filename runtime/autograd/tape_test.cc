@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "runtime/autograd/functions.h"
+#include "runtime/autograd/tensor_functions.h"
 #include "runtime/device/cpu_device.h"
 
 namespace trireme {
@@ -63,7 +64,7 @@ class TapeTest : public testing::Test {
   Result Finish(Tape& tape, const Variable& leaf, const Variable& y,
                 Tape::WeightGradients mode) {
     const Variable outputs[] = {y};
-    const Tensor seeds[] = {Input(77)};
+    const std::vector<Tensor> seeds = {Input(77)};
     tape.Backward(outputs, seeds, mode);
     tape.RunWeightGradients();
     return {
@@ -107,7 +108,7 @@ TEST_F(TapeTest, QueuedGradientsArePreparedOneAhead) {
         });
   };
   const Variable outputs[] = {op(op(op(leaf, 0), 1), 0)};
-  const Tensor seeds[] = {Input(77)};
+  const std::vector<Tensor> seeds = {Input(77)};
   tape.Backward(outputs, seeds, Tape::WeightGradients::kDeferred);
   EXPECT_TRUE(order.empty());
   tape.RunWeightGradients();
@@ -134,13 +135,13 @@ TEST_F(TapeTest, InterleavedMicrobatchesEqualSeparateOnes) {
 TEST_F(TapeTest, TellsWhenAParameterIsComplete) {
   std::vector<std::string> ready;
   Tape tape(device_);
-  tape.set_gradient_ready(
+  tape.queue().set_ready(
       [&](Parameter& parameter) { ready.push_back(parameter.name); });
   const Variable leaf = tape.Leaf(Input(5));
   // w0 is used twice: complete only after its earlier use ran backward.
   Variable y = Layer(tape, Layer(tape, Layer(tape, leaf, 0), 1), 0);
   const Variable outputs[] = {y};
-  const Tensor seeds[] = {Input(77)};
+  const std::vector<Tensor> seeds = {Input(77)};
   tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate);
   EXPECT_EQ(ready, (std::vector<std::string>{"w1", "w0"}));
 }
@@ -148,7 +149,7 @@ TEST_F(TapeTest, TellsWhenAParameterIsComplete) {
 TEST_F(TapeTest, RecomputeTellsCompletionOnceToo) {
   std::map<std::string, int> ready;
   Tape tape(device_);
-  tape.set_gradient_ready(
+  tape.queue().set_ready(
       [&](Parameter& parameter) { ++ready[parameter.name]; });
   const Variable leaf = tape.Leaf(Input(5));
   Finish(tape, leaf, Forward(tape, leaf, true),
@@ -186,7 +187,8 @@ TEST_F(TapeTest, FreesWhatItSavedAndDryRunsCountTheSame) {
       const Variable y = Activate(tape, Activation::kSilu,
                                   Linear(tape, leaf, weight, nullptr));
       const Variable outputs[] = {y};
-      const Tensor seeds[] = {Tensor::Zeros(device, {64, 8}, DType::kFloat32)};
+      const std::vector<Tensor> seeds = {
+          Tensor::Zeros(device, {64, 8}, DType::kFloat32)};
       tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate);
     }
     EXPECT_EQ(device.Statistics().current_bytes,
@@ -204,9 +206,95 @@ TEST_F(TapeTest, UnusedResultsAreAProgrammingError) {
   const Variable used = Layer(tape, leaf, 0);
   Layer(tape, leaf, 1);
   const Variable outputs[] = {used};
-  const Tensor seeds[] = {Input(77)};
+  const std::vector<Tensor> seeds = {Input(77)};
   EXPECT_DEATH(tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate),
                "no gradient reaches");
+}
+
+// An output that nothing flows into is not a forgotten one: what only it comes
+// from is left out, and its parameters are done.
+TEST_F(TapeTest, OutputsWithoutAGradientAreLeftOut) {
+  std::vector<std::string> ready;
+  for (Parameter& weight : weights_) weight.grad.FillZero();
+  Tape tape(device_);
+  tape.queue().set_ready(
+      [&](Parameter& parameter) { ready.push_back(parameter.name); });
+  const Variable leaf = tape.Leaf(Input(5));
+  const Variable outputs[] = {Layer(tape, leaf, 0).WithoutValue(),
+                              Layer(tape, leaf, 1).WithoutValue(),
+                              leaf.WithoutValue()};
+  tape.Backward(outputs, {Input(77), Tensor(), Tensor()},
+                Tape::WeightGradients::kImmediate);
+  EXPECT_EQ(ready, (std::vector<std::string>{"w1", "w0"}));
+  EXPECT_NE(weights_[0].grad.ToVector<float>(), std::vector<float>(64));
+  EXPECT_EQ(weights_[1].grad.ToVector<float>(), std::vector<float>(64));
+}
+
+// Several tapes of one microbatch: a parameter is complete when all are done.
+TEST_F(TapeTest, TapesThatShareAQueueCompleteParametersTogether) {
+  std::vector<std::string> ready;
+  WeightGradientQueue queue;
+  queue.set_ready(
+      [&](Parameter& parameter) { ready.push_back(parameter.name); });
+  Tape first(device_, queue), second(device_, queue);
+  const Variable first_leaf = first.Leaf(Input(5));
+  const Variable y = Layer(first, first_leaf, 0);
+  const Variable second_leaf = second.Leaf(y.value());
+  const Variable outputs[] = {Layer(second, second_leaf, 0)};
+  second.Backward(outputs, {Input(77)}, Tape::WeightGradients::kImmediate);
+  EXPECT_TRUE(ready.empty());
+  const Variable inner[] = {y};
+  first.Backward(inner, {second.TakeGradient(second_leaf)},
+                 Tape::WeightGradients::kImmediate);
+  EXPECT_EQ(ready, (std::vector<std::string>{"w0"}));
+}
+
+// A loss is reported once and felt once, whether what makes it is run again or
+// not, and whatever the loss scale is.
+TEST_F(TapeTest, LossesBeginWhereTheyAreMade) {
+  const auto gradients = [&](bool recompute, double scale) {
+    for (Parameter& weight : weights_) weight.grad.FillZero();
+    Tape tape(device_);
+    tape.set_loss_scale(scale);
+    const Variable leaf = tape.Leaf(Input(5));
+    const auto block = [this](Tape& inner, std::span<const Variable> inputs) {
+      const Variable y = Layer(inner, inputs[0], 0);
+      inner.AddLoss(SumOfSquares(inner, y), 0.5, "squares");
+      return std::vector<Variable>{Layer(inner, y, 1)};
+    };
+    const Variable outputs[] = {
+        recompute ? tape.Checkpoint("block", {leaf}, block)[0]
+                  : block(tape, std::vector<Variable>{leaf})[0]};
+    tape.Backward(outputs, {Tensor()}, Tape::WeightGradients::kImmediate);
+    const std::vector<Tape::Loss> losses = tape.TakeLosses();
+    EXPECT_EQ(losses.size(), 1u);
+    EXPECT_EQ(losses[0].name, "squares");
+    EXPECT_EQ(losses[0].weight, 0.5);
+    // Nothing flows into the block's own result.
+    EXPECT_EQ(weights_[1].grad.ToVector<float>(), std::vector<float>(64));
+    return std::pair(weights_[0].grad.ToVector<float>(),
+                     losses[0].value.ToVector<float>());
+  };
+  const auto base = gradients(false, 1);
+  EXPECT_NE(base.first, std::vector<float>(64));
+  EXPECT_EQ(gradients(true, 1), base);
+  const auto scaled = gradients(true, 4);
+  EXPECT_EQ(scaled.second, base.second);
+  for (size_t i = 0; i < 64; ++i) {
+    EXPECT_EQ(scaled.first[i], 4 * base.first[i]);
+  }
+}
+
+// Fine-tuning a part of a model: the rest costs no activations.
+TEST_F(TapeTest, WeightsThatDoNotTrainKeepNoInput) {
+  const auto saved = [&](bool trainable) {
+    weights_[0].trainable = trainable;
+    Tape tape(device_);
+    Linear(tape, tape.Leaf(Input(5)), weights_[0], nullptr);
+    return tape.SavedBytes().front().second;
+  };
+  EXPECT_EQ(saved(true), 4 * 8 * 4);
+  EXPECT_EQ(saved(false), 0);
 }
 
 TEST(ParameterTest, EveryGridStartsFromTheSameLogicalValues) {

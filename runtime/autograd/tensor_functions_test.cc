@@ -149,7 +149,7 @@ TEST_F(TensorFunctionsTest, RunOnADryDevice) {
   const Variable y = Sum(
       tape, SumTokens(tape, Softmax(tape, MatMul(tape, x, x, false, true))));
   const Variable outputs[] = {SumOfSquares(tape, y)};
-  const Tensor seeds[] = {Tensor::Empty(dry, {1}, DType::kFloat32)};
+  const std::vector<Tensor> seeds = {Tensor::Empty(dry, {1}, DType::kFloat32)};
   tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate);
   EXPECT_EQ(tape.TakeGradient(x).shape(), (Shape{2, 4, 4}));
 }

@@ -126,7 +126,6 @@ TEST_P(DitGolden, PredictionLossAndEveryGradient) {
       const Tensor weight = Golden("weights." + parameter->name);
       ASSERT_EQ(weight.shape(), parameter->global_shape) << parameter->name;
       parameter->value.CopyFrom(Cast(weight, dtype));
-      parameter->trainable = true;
       parameter->grad = Tensor::Zeros(device_, weight.shape(), dtype);
     }
 
@@ -140,21 +139,18 @@ TEST_P(DitGolden, PredictionLossAndEveryGradient) {
     }
     Tape tape(device_);
     ForwardContext context{tape, parallel};
-    const DitState state =
-        part.RunBlocks(context, part.Embed(context, inputs), text_counts);
-    const ShardedVariable prediction = part.Head(context, state);
+    const ShardedVariable prediction =
+        part.Predict(context, inputs, text_counts);
     ExpectGolden(prediction.value(), variant.name + ".y");
 
     const Tensor target = Input("target");
     const double factor = 1.0 / static_cast<double>(target.num_elements());
-    const ShardedVariable loss =
-        SquaredErrorLoss(context, prediction, target, factor);
+    const ShardedVariable loss = SquaredErrorLoss(context, prediction, target);
     ExpectGolden(Scale(loss.value(), factor), variant.name + ".loss");
     CHECK_OK(parallel.status());
 
-    const Variable outputs[] = {loss.variable};
-    const Tensor seeds[] = {Tensor()};
-    tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate);
+    AddLoss(context, loss, factor, "loss");
+    tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
     std::set<std::string> compared;
     for (const auto& parameter : store.parameters()) {
       const std::string name = variant.name + ".grad." + parameter->name;

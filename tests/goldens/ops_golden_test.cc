@@ -74,7 +74,7 @@ class OpsGolden : public testing::Test {
     }
     const Variable outputs[] = {f(tape, leaves)};
     ExpectGolden(outputs[0].value(), op + ".y");
-    const Tensor seeds[] = {Golden(op + ".dy")};
+    const std::vector<Tensor> seeds = {Golden(op + ".dy")};
     tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate);
     for (size_t i = 0; i < inputs.size(); ++i) {
       ExpectGolden(tape.TakeGradient(leaves[i]), op + ".d" + inputs[i]);

@@ -9,12 +9,12 @@
 
 #include "models/dit/dit.h"
 #include "models/dit/dit_chunk.h"
+#include "parallel/chunk_pass.h"
 #include "parallel/communicators.h"
 #include "parallel/context.h"
 #include "parallel/parameter_buckets.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
-#include "runtime/autograd/tape.h"
 #include "runtime/comm/stand_in.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -109,7 +109,6 @@ class PieceRunner {
                        .microbatch_size = split.microbatch_size,
                        .global_batch = setup.global_batch}) {
     for (const auto& parameter : store_.parameters()) {
-      parameter->trainable = true;
       parameter->grad = Tensor::Zeros(device, parameter->value.shape(),
                                       AccumulatorDType(*parameter));
     }
@@ -118,29 +117,23 @@ class PieceRunner {
 
   // One microbatch.
   PieceSeconds Run() {
-    Tape tape(device_);
-    ForwardContext context{tape, context_};
-    std::vector<Variable> inputs;
-    for (const TensorSpec& spec : chunk_.InputSpecs()) {
-      inputs.push_back(
-          tape.Leaf(Tensor::Zeros(device_, spec.shape, spec.dtype)));
-    }
-    std::vector<Tensor> gradients;
-    for (const TensorSpec& spec : chunk_.OutputSpecs()) {
-      gradients.push_back(chunk_.computes_loss()
-                              ? Tensor()
-                              : Tensor::Zeros(device_, spec.shape, spec.dtype));
-    }
+    const auto zeros = [this](int unit) {
+      std::vector<Tensor> tensors =
+          EmptyBoundary(device_, chunk_.Boundary(unit));
+      for (const Tensor& tensor : tensors) tensor.FillZero();
+      return tensors;
+    };
+    AllResident store;
+    ChunkPass pass(context_, chunk_, store, /*microbatch=*/0);
+    std::vector<Tensor> inputs = zeros(0);
+    std::vector<Tensor> gradients = zeros(chunk_.num_units());
     PieceSeconds seconds;
     ComputeClock clock(communicators_);
-    std::vector<Variable> outputs;
-    for (ShardedVariable& output : chunk_.Forward(context, 0, inputs)) {
-      outputs.push_back(std::move(output.variable));
-    }
+    pass.Forward(std::move(inputs));
     seconds.forward_s = clock.Lap();
-    tape.Backward(outputs, gradients, Tape::WeightGradients::kDeferred);
+    pass.Backward(std::move(gradients), Tape::WeightGradients::kDeferred);
     const double input_s = clock.Lap();
-    tape.RunWeightGradients();
+    pass.BackwardWeight();
     seconds.backward_weight_s = clock.Lap();
     seconds.backward_s = input_s + seconds.backward_weight_s;
     return seconds;

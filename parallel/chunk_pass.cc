@@ -1,0 +1,146 @@
+#include "parallel/chunk_pass.h"
+
+#include <iterator>
+#include <utility>
+
+#include "parallel/recompute.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+
+std::vector<Tensor> ChunkPass::Forward(std::vector<Tensor> inputs,
+                                       const StoredUnit& next) {
+  const std::vector<BoundarySpec> specs = chunk_.Boundary(0);
+  CHECK_EQ(inputs.size(), specs.size());
+  std::vector<ShardedVariable> state;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    state.push_back({Variable(std::move(inputs[i])), specs[i].states});
+  }
+  inputs.clear();
+  const int last = chunk_.num_units() - 1;
+  for (int unit = 0; unit <= last; ++unit) {
+    const StoredUnit ahead = unit < last ? StoredUnit{&store_, unit + 1} : next;
+    store_.Bring(unit);
+    FetchAhead(ahead);
+    Unit& record = units_.emplace_back();
+    record.tape = std::make_unique<Tape>(context_.device(), *queue_);
+    record.tape->set_loss_scale(loss_scale_);
+    for (ShardedVariable& tensor : state) {
+      // What another stage sent wants a gradient: it is not known here whether
+      // anything in front of it does.
+      tensor.variable = unit == 0 || tensor.variable.requires_grad()
+                            ? record.tape->Leaf(tensor.value())
+                            : Variable(tensor.value());
+      record.inputs.push_back(tensor.variable.WithoutValue());
+    }
+    state = RunUnit(*record.tape, unit, std::move(state));
+    CheckBoundary(unit + 1, state);
+    for (const ShardedVariable& tensor : state) {
+      record.outputs.push_back(tensor.variable.WithoutValue());
+    }
+    std::vector<Tape::Loss> losses = record.tape->TakeLosses();
+    std::move(losses.begin(), losses.end(), std::back_inserter(losses_));
+    if (emulated_ != nullptr) {
+      emulated_->Elapse(emulated_->Unit(chunk_index_, unit).forward);
+    }
+    DropAfter(unit, ahead);
+  }
+  std::vector<Tensor> outputs;
+  for (const ShardedVariable& tensor : state) outputs.push_back(tensor.value());
+  return outputs;
+}
+
+std::vector<ShardedVariable> ChunkPass::RunUnit(
+    Tape& tape, int unit, std::vector<ShardedVariable> state) {
+  ForwardContext context{tape, context_};
+  if (!chunk_.Recomputes(unit)) {
+    return chunk_.RunUnit(context, microbatch_, unit, std::move(state));
+  }
+  return Recompute(context, "unit", state,
+                   [this, unit](ForwardContext& inner,
+                                const std::vector<ShardedVariable>& inputs) {
+                     return chunk_.RunUnit(inner, microbatch_, unit, inputs);
+                   });
+}
+
+void ChunkPass::CheckBoundary(int unit,
+                              const std::vector<ShardedVariable>& state) {
+  const std::vector<BoundarySpec> specs = chunk_.Boundary(unit);
+  CHECK_EQ(state.size(), specs.size()) << "boundary before unit " << unit;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const Tensor& value = state[i].value();
+    if (value.shape() == specs[i].shape && value.dtype() == specs[i].dtype &&
+        state[i].states == specs[i].states) {
+      continue;
+    }
+    context_.Refuse(FailedPrecondition(
+        "tensor {} before unit {} is {} of shape {} ({}); expected {} of shape "
+        "{} ({})",
+        i, unit, DTypeName(value.dtype()), value.shape().ToString(),
+        state[i].states.ToString(), DTypeName(specs[i].dtype),
+        specs[i].shape.ToString(), specs[i].states.ToString()));
+  }
+}
+
+std::vector<Tensor> ChunkPass::Backward(std::vector<Tensor> gradients,
+                                        Tape::WeightGradients weight_gradients,
+                                        const StoredUnit& next) {
+  CHECK(!units_.empty()) << "a backward without its forward";
+  queue_->set_deferred(weight_gradients == Tape::WeightGradients::kDeferred);
+  for (int unit = static_cast<int>(units_.size()) - 1; unit >= 0; --unit) {
+    const StoredUnit ahead = unit > 0 ? StoredUnit{&store_, unit - 1} : next;
+    store_.Bring(unit);
+    FetchAhead(ahead);
+    if (emulated_ != nullptr) {
+      const UnitSeconds seconds = emulated_->Unit(chunk_index_, unit);
+      emulated_->Elapse(seconds.backward_input);
+      queue_->AddWork([compute = emulated_, seconds] {
+        compute->Elapse(seconds.backward_weight);
+      });
+    }
+    Unit& record = units_.back();
+    CHECK_EQ(gradients.size(), record.outputs.size());
+    std::vector<Variable> reached;
+    std::vector<Tensor> seeds;
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      if (!record.outputs[i].requires_grad()) continue;
+      reached.push_back(record.outputs[i]);
+      seeds.push_back(std::move(gradients[i]));
+    }
+    gradients.clear();
+    record.tape->Backward(reached, std::move(seeds), weight_gradients);
+    for (const Variable& input : record.inputs) {
+      gradients.push_back(
+          input.requires_grad() ? record.tape->TakeGradient(input) : Tensor());
+    }
+    units_.pop_back();
+    DropAfter(unit, ahead);
+  }
+  const std::vector<BoundarySpec> specs = chunk_.Boundary(0);
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    if (gradients[i].defined()) continue;
+    gradients[i] =
+        Tensor::Zeros(context_.device(), specs[i].shape, specs[i].dtype);
+  }
+  return gradients;
+}
+
+std::vector<Tensor> EmptyBoundary(Device& device,
+                                  const std::vector<BoundarySpec>& specs) {
+  std::vector<Tensor> tensors;
+  for (const BoundarySpec& spec : specs) {
+    tensors.push_back(Tensor::Empty(device, spec.shape, spec.dtype));
+  }
+  return tensors;
+}
+
+void ChunkPass::FetchAhead(const StoredUnit& next) {
+  if (next.store != nullptr) next.store->Fetch(next.unit);
+}
+
+void ChunkPass::DropAfter(int unit, const StoredUnit& next) {
+  if (next != StoredUnit{&store_, unit}) store_.Drop(unit);
+}
+
+}  // namespace trireme

@@ -1,0 +1,95 @@
+// One microbatch's way through a chunk and back: the loop over its units.
+//
+// Each unit has a tape of its own, whose leaves are what came from the unit
+// before; backward hands the gradients of those leaves to that unit's tape.
+// Between forward and backward a pass holds tapes and places on them: a tensor
+// that crosses a boundary stays only where an op saved it.
+
+#ifndef TRIREME_PARALLEL_CHUNK_PASS_H_
+#define TRIREME_PARALLEL_CHUNK_PASS_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "parallel/chunk.h"
+#include "parallel/context.h"
+#include "parallel/emulated_compute.h"
+#include "parallel/unit_store.h"
+#include "runtime/autograd/tape.h"
+
+namespace trireme {
+
+class ChunkPass {
+ public:
+  // All outlive the pass.
+  ChunkPass(ParallelContext& context, Chunk& chunk, UnitStore& store,
+            int64_t microbatch)
+      : context_(context),
+        chunk_(chunk),
+        store_(store),
+        microbatch_(microbatch) {}
+
+  // Where the gradients of the parameters go; see its callbacks.
+  WeightGradientQueue& queue() { return *queue_; }
+  // Before Forward: a factor of all gradients, not of the losses.
+  void set_loss_scale(double scale) { loss_scale_ = scale; }
+  // Before Forward: units take these times (emulated_compute.h).
+  void set_emulated_compute(EmulatedCompute* compute, int chunk) {
+    emulated_ = compute;
+    chunk_index_ = chunk;
+  }
+
+  // Runs all units on `inputs`, the chunk's Boundary(0), and returns its last
+  // Boundary. While the last unit runs, `next` is fetched: what runs after it;
+  // if that is the last unit itself, it stays.
+  std::vector<Tensor> Forward(std::vector<Tensor> inputs,
+                              const StoredUnit& next = {});
+  // From the gradients of what Forward returned (undefined: none) to those of
+  // its inputs, all of them defined.
+  std::vector<Tensor> Backward(std::vector<Tensor> gradients,
+                               Tape::WeightGradients weight_gradients,
+                               const StoredUnit& next = {});
+  // What Backward(kDeferred) left.
+  void BackwardWeight() { queue_->Run(); }
+
+  // What units added to the objective in Forward.
+  const std::vector<Tape::Loss>& losses() const { return losses_; }
+
+ private:
+  struct Unit {
+    std::unique_ptr<Tape> tape;
+    // Places of what came in and went out; constants have none.
+    std::vector<Variable> inputs;
+    std::vector<Variable> outputs;
+  };
+
+  std::vector<ShardedVariable> RunUnit(Tape& tape, int unit,
+                                       std::vector<ShardedVariable> state);
+  // Refuses the model unless `state` is what Boundary(unit) says.
+  void CheckBoundary(int unit, const std::vector<ShardedVariable>& state);
+  void FetchAhead(const StoredUnit& next);
+  void DropAfter(int unit, const StoredUnit& next);
+
+  ParallelContext& context_;
+  Chunk& chunk_;
+  UnitStore& store_;
+  int64_t microbatch_;
+  // Apart, so that callbacks and tapes find it where a pass is moved to.
+  std::unique_ptr<WeightGradientQueue> queue_ =
+      std::make_unique<WeightGradientQueue>();
+  double loss_scale_ = 1;
+  EmulatedCompute* emulated_ = nullptr;
+  int chunk_index_ = 0;
+  std::vector<Unit> units_;
+  std::vector<Tape::Loss> losses_;
+};
+
+// Tensors of the specs, uninitialised: what a pass is given that only counts or
+// times.
+std::vector<Tensor> EmptyBoundary(Device& device,
+                                  const std::vector<BoundarySpec>& specs);
+
+}  // namespace trireme
+
+#endif  // TRIREME_PARALLEL_CHUNK_PASS_H_

@@ -1,0 +1,49 @@
+// Who sees to it that a unit's parameters have their values on this rank while
+// the unit runs, wherever they are in between: the seam for whatever keeps them
+// elsewhere (on other ranks, on the host).
+
+#ifndef TRIREME_PARALLEL_UNIT_STORE_H_
+#define TRIREME_PARALLEL_UNIT_STORE_H_
+
+namespace trireme {
+
+// The units are those of one chunk. Whoever runs them calls, for each forward
+// and each backward of a unit, Bring before and Drop after; Fetch says which
+// unit it will bring next.
+class UnitStore {
+ public:
+  virtual ~UnitStore() = default;
+
+  // Starts to bring the unit's values, behind what runs meanwhile. Harmless
+  // where they are here or on their way.
+  virtual void Fetch(int unit) = 0;
+  // Returns once the unit's values are there: Parameter::value holds them.
+  virtual void Bring(int unit) = 0;
+  // The values are not read until the next Bring.
+  virtual void Drop(int unit) = 0;
+
+  // The optimizer has updated what this rank owns of the chunk's gradient
+  // bucket `bucket`: starts to hand it to whoever else reads it.
+  virtual void Publish(int bucket) = 0;
+};
+
+// All values are on the device from beginning to end.
+class AllResident final : public UnitStore {
+ public:
+  void Fetch(int) override {}
+  void Bring(int) override {}
+  void Drop(int) override {}
+  void Publish(int) override {}
+};
+
+// A unit, and who brings it; null: none.
+struct StoredUnit {
+  UnitStore* store = nullptr;
+  int unit = 0;
+
+  friend bool operator==(const StoredUnit&, const StoredUnit&) = default;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_PARALLEL_UNIT_STORE_H_
