@@ -18,11 +18,11 @@ std::set<int> PowersOfTwoAnd(int most) {
 }
 
 // One operation of a kind, as a rank of a group takes part in it.
-class Operation {
+class ProfiledCollective {
  public:
   // `bytes`: about, in whole slices.
-  Operation(CollectiveKind kind, int64_t bytes, Device& device,
-            Communicator& group)
+  ProfiledCollective(CollectiveKind kind, int64_t bytes, Device& device,
+                     Communicator& group)
       : kind_(kind), group_(group) {
     const int64_t slice = std::max<int64_t>(1, bytes / 4 / group.size());
     whole_ = Buffer(device, slice * group.size());
@@ -60,7 +60,7 @@ class Operation {
 // How often to repeat an operation; the same on all ranks of its group. Runs it
 // once.
 int Repetitions(const CollectiveProfileOptions& options,
-                const Operation& operation, Device& device,
+                const ProfiledCollective& operation, Device& device,
                 Communicator& group) {
   const double once_s = SecondsOf([&] { operation.Run(); });
   const Tensor slowest = Tensor::FromValues<double>(
@@ -142,7 +142,7 @@ std::vector<CollectiveMeasurement> MeasureCollectives(
       const auto time = [&](int64_t bytes) -> Timing {
         world.Barrier("profile collective");
         if (own == nullptr) return {};
-        const Operation operation(kind, bytes, device, *own);
+        const ProfiledCollective operation(kind, bytes, device, *own);
         const int repetitions = Repetitions(options, operation, device, *own);
         const std::vector<double> times =
             TimesOf(repetitions, [&] { operation.Run(); });
