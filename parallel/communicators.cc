@@ -7,6 +7,7 @@
 
 #include "fmt/format.h"
 #include "runtime/comm/collective.h"
+#include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 
 namespace trireme {
@@ -78,6 +79,11 @@ Communicators::Communicators(CommunicatorFactory& factory,
   model_ = create(grid.Group(kModelAxes), "model", Progress::kWhileWaiting);
 
   CreateChannels(create, grid, options);
+  if (factory.imagined())
+    alone_ = std::make_unique<SingleCommunicator>("alone");
+  control_ = std::make_unique<Control>(alone_ ? *alone_ : *world_);
+  model_shards_control_ =
+      std::make_unique<Control>(alone_ ? *alone_ : *model_shards_);
 }
 
 void Communicators::CreateChannels(const Creator& create,

@@ -18,6 +18,7 @@
 
 #include "parallel/process_grid.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/comm/control.h"
 #include "runtime/core/axis.h"
 
 namespace trireme {
@@ -66,9 +67,12 @@ class Communicators {
   Communicator& ContextRing() { return *context_ring_; }
   // The ranks that together hold one replica of the model (all axes but dp).
   Communicator& model() { return *model_; }
-  // Everyone, by world rank (not by place in the grid): losses, barriers,
-  // checkpoints, control.
+  // Everyone, by world rank (not by place in the grid): checkpoints, barriers.
   Communicator& world() { return *world_; }
+  // Plain values over world() and over model_shards(). Where the other ranks
+  // are imagined, this rank's alone.
+  Control& control() { return *control_; }
+  Control& model_shards_control() { return *model_shards_control_; }
   // Messages between this rank and the rank of pipeline coordinate `peer` with
   // the same other coordinates; one communicator per pair and direction.
   // Adjacent stages only (and last-first, for interleaving). With
@@ -108,6 +112,10 @@ class Communicators {
   std::unique_ptr<Communicator> context_ring_;
   std::unique_ptr<Communicator> model_;
   std::unique_ptr<Communicator> world_;
+  // In place of a world whose other ranks are imagined.
+  std::unique_ptr<Communicator> alone_;
+  std::unique_ptr<Control> control_;
+  std::unique_ptr<Control> model_shards_control_;
   std::map<int, std::unique_ptr<Communicator>> pipeline_send_;
   std::map<int, std::unique_ptr<Communicator>> pipeline_receive_;
 };

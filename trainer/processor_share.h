@@ -3,8 +3,7 @@
 #ifndef TRIREME_TRAINER_PROCESSOR_SHARE_H_
 #define TRIREME_TRAINER_PROCESSOR_SHARE_H_
 
-#include "runtime/comm/communicator.h"
-#include "runtime/device/device.h"
+#include "runtime/comm/control.h"
 
 namespace trireme {
 
@@ -22,10 +21,8 @@ struct ProcessorShare {
 };
 
 // Of this host, with `local_ranks` of the job on it. Hosts are taken to be
-// alike: a processor counts that any rank of the world may run on. Collective;
-// `device` holds its few bytes.
-ProcessorShare FindProcessorShare(Communicator& world, Device& device,
-                                  int local_ranks);
+// alike: a processor counts that any rank of the world may run on. Collective.
+ProcessorShare FindProcessorShare(Control& control, int local_ranks);
 
 }  // namespace trireme
 

@@ -198,7 +198,7 @@ TEST(StepMetrics, ShowEveryCauseOnce) {
   result.times.gradient_wait = 7;
   result.times.sharding_wait = 3;
   result.times.costs.chunks.resize(1);
-  StepMetricsCollector collector(model, rank.device);
+  StepMetricsCollector collector(model);
   const StepMetrics metrics = collector.Collect(result, 1, 128, 5);
   EXPECT_DOUBLE_EQ(metrics.compute_s, 16 + 32 - 3);
   EXPECT_EQ(metrics.exposed_s,
@@ -216,7 +216,6 @@ TEST(StepMetrics, ShowEveryCauseOnce) {
 // Rank 1's gradients were promised to be smaller.
 TEST(MemoryDeviation, NamesTheWorstRankAndCategory) {
   RunThreadRanks(2, [&](CommunicatorFactory& factory, int rank) {
-    CpuDevice device(1 << 20);
     MemoryStatistics predicted;
     predicted.peak_bytes = 1 << 20;
     predicted.peak_by_category.fill(1 << 18);
@@ -225,8 +224,9 @@ TEST(MemoryDeviation, NamesTheWorstRankAndCategory) {
     if (rank == 1) measured.peak_by_category[gradients] += 1 << 13;
     const std::array everyone = {0, 1};
     const auto world = factory.Create(everyone, "world");
+    Control control(*world);
     const MemoryDeviation worst =
-        LargestMemoryDeviation(measured, predicted, *world, device);
+        LargestMemoryDeviation(measured, predicted, control);
     EXPECT_DOUBLE_EQ(worst.share, 1.0 / 32);
     EXPECT_EQ(worst.rank, 1);
     EXPECT_EQ(worst.category, MemoryCategory::kGradients);

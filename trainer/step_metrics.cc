@@ -106,14 +106,14 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
                                           double data_s, double step_s,
                                           int64_t skipped_samples) {
   ParallelContext& context = model_.context();
-  Communicator& world = context.communicators().world();
+  Control& control = context.communicators().control();
   const StepTimes& times = result.times;
   const double tensor =
       ExposedSince({"tp activations", "tp backward"}, exposed_tensor_before_);
   const double context_parallel = ExposedSince(
       {"cp activations", "cp heads", "cp ring"}, exposed_context_before_);
   // After the causes come the computation and the skipped samples.
-  const std::array<double, kCauses + 2> causes = {
+  std::array<double, kCauses + 2> sums = {
       data_s,
       tensor,
       context_parallel,
@@ -123,22 +123,13 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       times.forward + times.backward - tensor - context_parallel -
           times.sharding_wait,
       static_cast<double>(skipped_samples)};
-  const Tensor sums =
-      Tensor::FromValues<double>(device_, {kCauses + 2}, causes,
-                                 MemoryCategory::kCommunication, "metrics");
   const MemoryStatistics memory = context.device().Statistics();
-  std::array<double, kNumMemoryCategories + 1> highest;
+  std::array<double, kNumMemoryCategories + 1> maxima;
   for (int i = 0; i < kNumMemoryCategories; ++i) {
-    highest[i] = static_cast<double>(memory.peak_by_category[i]);
+    maxima[i] = static_cast<double>(memory.peak_by_category[i]);
   }
-  highest.back() = step_s;
-  const Tensor maxima =
-      Tensor::FromValues<double>(device_, {kNumMemoryCategories + 1}, highest,
-                                 MemoryCategory::kCommunication, "metrics");
-  Event sum = world.AllReduce(sums, ReduceOp::kSum, "metrics");
-  Event max = world.AllReduce(maxima, ReduceOp::kMax, "metrics");
-  sum.Wait();
-  max.Wait();
+  maxima.back() = step_s;
+  control.SumAndMax(sums, maxima, "metrics");
   const std::optional<SimulatedStep> simulated =
       simulator_.Simulate(times.costs, data_s);
 
@@ -152,10 +143,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   metrics.samples = model_.setup().global_batch;
   metrics.model_flops = DitTrainingFlops(model_.setup().model) *
                         static_cast<double>(metrics.samples);
-  if (device_.dry()) return metrics;
-  const auto mean = [&](int i) {
-    return sums.data<double>()[i] / world.size();
-  };
+  const auto mean = [&](int i) { return sums[i] / control.size(); };
   if (simulated.has_value()) metrics.simulated_s = simulated->step_s;
   // Of what was measured, at most all is bubble.
   const double implied =
@@ -165,12 +153,11 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
                        {"pp", mean(kWait) - implied},  {"dp", mean(kGradients)},
                        {"optimizer", mean(kOptimizer)}};
   metrics.compute_s = mean(kCauses);
-  metrics.skipped_samples =
-      static_cast<int64_t>(sums.data<double>()[kCauses + 1]);
+  metrics.skipped_samples = static_cast<int64_t>(sums[kCauses + 1]);
   for (int i = 0; i < kNumMemoryCategories; ++i) {
-    metrics.peak_bytes[i] = static_cast<int64_t>(maxima.data<double>()[i]);
+    metrics.peak_bytes[i] = static_cast<int64_t>(maxima[i]);
   }
-  metrics.step_s = maxima.data<double>()[kNumMemoryCategories];
+  metrics.step_s = maxima.back();
   return metrics;
 }
 

@@ -75,11 +75,10 @@ absl::Status CheckFinite(const StepMetrics& metrics);
 // Gathers a step's figures from all ranks, in a few small reductions.
 class StepMetricsCollector {
  public:
-  // Collective over the world. `device`: where the reductions take place. Both
-  // outlive the collector.
-  StepMetricsCollector(RankModel& model, Device& device,
-                       const ProcessorShare& share = {})
-      : model_(model), device_(device), simulator_(model, device, share) {}
+  // Collective over the world. `model` outlives the collector.
+  explicit StepMetricsCollector(RankModel& model,
+                                const ProcessorShare& share = {})
+      : model_(model), simulator_(model, share) {}
 
   // StepOptions::processor_threads of the steps whose figures it gathers.
   int processor_threads() const { return simulator_.processor_threads(); }
@@ -96,7 +95,6 @@ class StepMetricsCollector {
                       double& before) const;
 
   RankModel& model_;
-  Device& device_;
   StepSimulator simulator_;
   double exposed_tensor_before_ = 0;
   double exposed_context_before_ = 0;

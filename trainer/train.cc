@@ -219,9 +219,9 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   BatchReader reader(*dataset, job, setup, model->first_sample(),
                      model->local_batch(), model->reads_pixels(),
                      model->reads_text_counts());
-  Communicator& world = model->context().communicators().world();
+  Control& control = model->context().communicators().control();
   StepMetricsCollector collector(
-      *model, device, FindProcessorShare(world, device, options.local_ranks));
+      *model, FindProcessorShare(control, options.local_ranks));
   // Of the steps, before a checkpoint takes some.
   MemoryStatistics memory;
   bool saved = false;
@@ -273,7 +273,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   }
   const MemoryStatistics& predicted = model->predicted_memory();
   const MemoryDeviation deviation =
-      LargestMemoryDeviation(memory, predicted, world, device);
+      LargestMemoryDeviation(memory, predicted, control);
   if (leader) {
     RETURN_IF_ERROR(log->Finish());
     if (job.sample().at_end()) {

@@ -258,9 +258,8 @@ std::vector<NodePieceSeconds> TimePieces(const TrainingSetup& setup,
           TimePiece(setup, split, piece, repetitions, device);
       const PieceSeconds seconds = own.ok() ? *own : PieceSeconds();
       const std::vector<std::vector<double>> rows =
-          GatherRows(device, world,
-                     {seconds.forward_s, seconds.backward_s,
-                      seconds.backward_weight_s, seconds.spread});
+          GatherRows(world, {seconds.forward_s, seconds.backward_s,
+                             seconds.backward_weight_s, seconds.spread});
       if (world.rank() != 0) continue;
       for (int node = 0; node <= node_of.back(); ++node) {
         std::vector<PieceSeconds> ranks;
