@@ -4,12 +4,15 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <numeric>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "fmt/format.h"
 #include "models/image/decode.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/comm/control.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/median.h"
@@ -20,6 +23,7 @@
 #include "runtime/telemetry/tensorboard.h"
 #include "scheduler/plan.h"
 #include "scheduler/trace.h"
+#include "trainer/agreement.h"
 #include "trainer/batches.h"
 #include "trainer/checkpointing.h"
 #include "trainer/config/textproto.h"
@@ -52,6 +56,14 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
+// What a rank reads before it does anything with others.
+struct Preparation {
+  std::unique_ptr<Dataset> dataset;
+  TrainingSetup setup;
+  Plan plan;
+  std::string explanation;
+};
+
 absl::StatusOr<Plan> PlanOf(const TrainOptions& options,
                             const TrainingSetup& setup, int64_t ranks,
                             std::string& explanation) {
@@ -61,6 +73,26 @@ absl::StatusOr<Plan> PlanOf(const TrainOptions& options,
   ASSIGN_OR_RETURN(DefaultedPlan defaulted, DefaultPlan(context));
   explanation = defaulted.explanation;
   return defaulted.plan;
+}
+
+// Resolves `job`.
+absl::StatusOr<Preparation> Prepare(const TrainOptions& options, int64_t ranks,
+                                    Job& job) {
+  Preparation prepared;
+  ASSIGN_OR_RETURN(prepared.dataset, OpenDataset(job.data()));
+  const Dataset& dataset = *prepared.dataset;
+  ASSIGN_OR_RETURN(prepared.setup,
+                   ResolveJob(job, {dataset.size(), dataset.num_classes()}));
+  ASSIGN_OR_RETURN(prepared.plan, PlanOf(options, prepared.setup, ranks,
+                                         prepared.explanation));
+  return prepared;
+}
+
+// A group of everyone, before there is a grid.
+std::unique_ptr<Communicator> Everyone(CommunicatorFactory& factory) {
+  std::vector<int> ranks(factory.world_size());
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return factory.Create(ranks, "agreement");
 }
 
 // What rank 0 writes as the run goes on.
@@ -172,13 +204,16 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   const bool leader = factory.world_rank() == 0;
   const RunFolder folder(options.out);
   Job job = options.job;
-  ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> dataset,
-                   OpenDataset(job.data()));
-  const DataSummary data{dataset->size(), dataset->num_classes()};
-  ASSIGN_OR_RETURN(const TrainingSetup setup, ResolveJob(job, data));
-  std::string explanation;
-  ASSIGN_OR_RETURN(Plan plan,
-                   PlanOf(options, setup, factory.world_size(), explanation));
+  const std::unique_ptr<Communicator> everyone = Everyone(factory);
+  Control agreement(*everyone);
+  const absl::StatusOr<Preparation> prepared =
+      Prepare(options, factory.world_size(), job);
+  RETURN_IF_ERROR(agreement.Agree(prepared.status(), "preparing the job"));
+  const Dataset& dataset = *prepared->dataset;
+  const TrainingSetup& setup = prepared->setup;
+  const Plan& plan = prepared->plan;
+  const DataSummary data{dataset.size(), dataset.num_classes()};
+  RETURN_IF_ERROR(AgreeOnJob(agreement, job, plan, dataset));
   const int64_t limit = MemoryLimit(job, options.local_ranks);
   CpuDevice device(limit);
   ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> model,
@@ -186,13 +221,23 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
 
   int64_t first_step = 1;
   if (options.resume) {
-    const absl::StatusOr<std::string> latest =
-        LatestCheckpoint(folder.checkpoints());
-    if (latest.ok()) {
-      ASSIGN_OR_RETURN(const int64_t step, LoadCheckpoint(*model, *latest));
+    std::optional<std::string> chosen;
+    absl::Status status;
+    if (leader) {
+      const absl::StatusOr<std::string> latest =
+          LatestCheckpoint(folder.checkpoints());
+      if (latest.ok()) {
+        chosen = *latest;
+      } else if (!absl::IsNotFound(latest.status())) {
+        status = latest.status();
+      }
+    }
+    RETURN_IF_ERROR(agreement.Agree(status, "choosing a checkpoint"));
+    ASSIGN_OR_RETURN(
+        chosen, AgreeOnCheckpoint(agreement, folder.checkpoints(), chosen));
+    if (chosen.has_value()) {
+      ASSIGN_OR_RETURN(const int64_t step, LoadCheckpoint(*model, *chosen));
       first_step = step + 1;
-    } else if (!absl::IsNotFound(latest.status())) {
-      return latest.status();
     }
   }
   std::unique_ptr<RunLog> log;
@@ -202,7 +247,9 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     RETURN_IF_ERROR(WriteTextProtoFile(plan, folder.plan()));
     ASSIGN_OR_RETURN(
         log, RunLog::Open(folder, job, first_step, options.progress_bar));
-    if (!explanation.empty()) fmt::print("{}\n", explanation);
+    if (!prepared->explanation.empty()) {
+      fmt::print("{}\n", prepared->explanation);
+    }
     fmt::print("{}", DescribeSetup(setup, plan, data));
     fmt::print("memory {} predicted on rank 0, limit {}\nrun    {}\n",
                BytesText(model->predicted_memory().peak_bytes),
@@ -216,7 +263,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     std::fflush(stdout);
   }
 
-  BatchReader reader(*dataset, job, setup, model->first_sample(),
+  BatchReader reader(dataset, job, setup, model->first_sample(),
                      model->local_batch(), model->reads_pixels(),
                      model->reads_text_counts());
   Control& control = model->context().communicators().control();

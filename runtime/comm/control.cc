@@ -148,8 +148,9 @@ absl::Status Control::Agree(const absl::Status& own, std::string_view name) {
   int64_t failed = own.ok() ? 0 : 1;
   Max(std::span(&failed, 1), name);
   if (failed == 0) return absl::OkStatus();
+  if (size() == 1) return own;
   const std::vector<std::string> messages = AllGather(MessageOf(own), name);
-  if (!own.ok()) return own;
+  if (!own.ok()) return WithContext(own, fmt::format("rank {}", rank()));
   // An OK status has no message; a failed one might have an empty one.
   const auto first =
       std::find_if(messages.begin(), messages.end(),

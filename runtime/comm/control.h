@@ -50,8 +50,9 @@ class Control {
   std::vector<std::string> AllGather(const std::string& own,
                                      std::string_view name);
 
-  // OK where all ranks are. Otherwise an error on every rank: its own, or where
-  // it has none that of the first rank that has one, with the rank's name.
+  // OK where all ranks are. Otherwise an error on every rank, with the name of
+  // the rank that met it: its own, or where it has none that of the first rank
+  // that has one.
   absl::Status Agree(const absl::Status& own, std::string_view name);
 
  private:

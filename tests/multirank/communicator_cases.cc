@@ -494,7 +494,8 @@ void ControlAgreesOnTheFirstError(CommunicatorFactory& factory) {
       fails ? NotFound("no such file") : absl::OkStatus(), "verdict");
   EXPECT_EQ(
       MessageOf(verdict),
-      fails ? "no such file" : fmt::format("rank {}: no such file", last));
+      last == 0 ? "no such file" : fmt::format("rank {}: no such file", last));
+  EXPECT_EQ(absl::IsNotFound(verdict), fails);
 }
 
 }  // namespace
