@@ -13,7 +13,7 @@ namespace {
 
 // kWait is all the wait for other stages; it is split into bubble and messages
 // after the sums.
-enum Cause { kData, kTensor, kContext, kWait, kGradients, kOptimizer, kCauses };
+enum Share { kData, kTensor, kContext, kWait, kGradients, kOptimizer, kShares };
 
 }  // namespace
 
@@ -89,16 +89,9 @@ absl::Status CheckFinite(const StepMetrics& metrics) {
   return absl::OkStatus();
 }
 
-double StepMetricsCollector::ExposedSince(
-    std::initializer_list<std::string_view> purposes, double& before) const {
-  double now = 0;
-  for (const auto& [purpose, statistics] :
-       model_.context().communicators().Statistics()) {
-    if (std::find(purposes.begin(), purposes.end(), purpose) !=
-        purposes.end()) {
-      now += statistics.exposed_seconds;
-    }
-  }
+double StepMetricsCollector::ExposedSince(Cause cause, double& before) const {
+  const double now =
+      model_.context().communicators().Statistics(cause).exposed_seconds;
   return now - std::exchange(before, now);
 }
 
@@ -108,12 +101,11 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   ParallelContext& context = model_.context();
   Control& control = context.communicators().control();
   const StepTimes& times = result.times;
-  const double tensor =
-      ExposedSince({"tp activations", "tp backward"}, exposed_tensor_before_);
-  const double context_parallel = ExposedSince(
-      {"cp activations", "cp heads", "cp ring"}, exposed_context_before_);
+  const double tensor = ExposedSince(Cause::kTensor, exposed_tensor_before_);
+  const double context_parallel =
+      ExposedSince(Cause::kContext, exposed_context_before_);
   // After the causes come the computation and the skipped samples.
-  std::array<double, kCauses + 2> sums = {
+  std::array<double, kShares + 2> sums = {
       data_s,
       tensor,
       context_parallel,
@@ -152,8 +144,8 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
                        {"cp", mean(kContext)},         {"bubble", implied},
                        {"pp", mean(kWait) - implied},  {"dp", mean(kGradients)},
                        {"optimizer", mean(kOptimizer)}};
-  metrics.compute_s = mean(kCauses);
-  metrics.skipped_samples = static_cast<int64_t>(sums[kCauses + 1]);
+  metrics.compute_s = mean(kShares);
+  metrics.skipped_samples = static_cast<int64_t>(sums[kShares + 1]);
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     metrics.peak_bytes[i] = static_cast<int64_t>(maxima[i]);
   }

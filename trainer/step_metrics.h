@@ -4,16 +4,15 @@
 #define TRIREME_TRAINER_STEP_METRICS_H_
 
 #include <cstdint>
-#include <initializer_list>
 #include <map>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "nlohmann/json.hpp"
+#include "parallel/communicators.h"
 #include "runtime/device/device.h"
 #include "trainer/processor_share.h"
 #include "trainer/rank_model.h"
@@ -91,8 +90,7 @@ class StepMetricsCollector {
 
  private:
   // Seconds of each cause since the last call, from the communicators.
-  double ExposedSince(std::initializer_list<std::string_view> purposes,
-                      double& before) const;
+  double ExposedSince(Cause cause, double& before) const;
 
   RankModel& model_;
   StepSimulator simulator_;

@@ -72,10 +72,7 @@ class ComputeClock {
     Lap();
   }
   double Lap() {
-    double exposed = 0;
-    for (const auto& [name, statistics] : communicators_.Statistics()) {
-      exposed += statistics.exposed_seconds;
-    }
+    const double exposed = communicators_.Statistics().exposed_seconds;
     const auto now = std::chrono::steady_clock::now();
     const double seconds = std::chrono::duration<double>(now - start_).count() -
                            (exposed - exposed_);
