@@ -1,147 +1,106 @@
 #include "parallel/communicators.h"
 
-#include <array>
+#include <algorithm>
 #include <numeric>
-#include <string>
-#include <string_view>
 
 #include "fmt/format.h"
 #include "runtime/comm/collective.h"
+#include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 
 namespace trireme {
 namespace {
 
+using Keep = GroupSpec::Cut::Keep;
+
 constexpr std::array kGradientAxes = {Axis::kTensor, Axis::kContext,
                                       Axis::kData};
 
-std::string NameOf(std::string_view purpose, std::span<const int> ranks) {
-  return fmt::format("{} [{}]", purpose, RanksText(ranks));
-}
-
-void Add(std::map<std::string, CommunicationStatistics>& sums,
-         const Communicator& communicator) {
-  // The purpose is the name up to the ranks.
-  const std::string_view name = communicator.name();
-  CommunicationStatistics& sum =
-      sums[std::string(name.substr(0, name.find(" [")))];
-  const CommunicationStatistics statistics = communicator.Statistics();
-  sum.calls += statistics.calls;
-  sum.sent_bytes += statistics.sent_bytes;
-  sum.exposed_seconds += statistics.exposed_seconds;
-}
-
 }  // namespace
+
+std::vector<int> RanksOf(const GroupSpec& spec, const ProcessGrid& grid) {
+  std::vector<int> ranks = grid.Group(spec.axes);
+  if (!spec.cut.has_value()) return ranks;
+  const auto& [axis, size, keep] = *spec.cut;
+  CHECK_EQ(grid.size(axis) % size, 0) << spec.purpose;
+  const auto part = [&, size = size, keep = keep](int coordinate) {
+    return keep == Keep::kRun ? coordinate / size : coordinate % size;
+  };
+  const int own = part(grid.coordinate(axis));
+  std::erase_if(ranks, [&, axis = axis](int rank) {
+    const GridPoint point = grid.PointOf(grid.LogicalRankOfWorldRank(rank));
+    return part(point[axis]) != own;
+  });
+  return ranks;
+}
 
 Communicators::Communicators(CommunicatorFactory& factory,
                              const ProcessGrid& grid,
                              const CommunicatorOptions& options) {
   CHECK_EQ(factory.world_rank(), grid.world_rank());
   CHECK_EQ(factory.world_size(), grid.num_ranks());
-  const Creator create = [&](std::span<const int> ranks,
-                             std::string_view purpose, Progress progress) {
-    return factory.Create(ranks, NameOf(purpose, ranks), progress);
-  };
-
-  // The order of creation is one order for all ranks: a rank that skips the
-  // groups it is not in cannot wait in a circle with others.
-  // In the job's own order, which no placement changes: its rank 0 leads.
+  // By world rank: the job's rank 0 leads, whatever the placement.
   std::vector<int> everyone(grid.num_ranks());
   std::iota(everyone.begin(), everyone.end(), 0);
-  world_ = create(everyone, "world", Progress::kWhileWaiting);
-  for (Axis axis : kAllAxes) {
-    const std::vector<int> group = grid.Group(std::span(&axis, 1));
-    const int at = static_cast<int>(axis);
-    // Activations are waited for at once: latency counts.
-    axes_[at] = create(group, fmt::format("{} activations", AxisName(axis)),
-                       Progress::kWhileWaiting);
+  world_ = Create(factory, everyone, "world", Cause::kControl,
+                  Progress::kWhileWaiting);
+  CreateGroups(factory, grid, options);
+  CreateChannels(factory, grid, options);
+  if (factory.imagined()) {
+    alone_ = std::make_unique<SingleCommunicator>("alone");
   }
-  constexpr Axis kTensor = Axis::kTensor;
-  tensor_backward_ = create(grid.Group(std::span(&kTensor, 1)), "tp backward",
-                            Progress::kBackground);
-  CreateGradientGroups(create, grid, options.shard_group);
-  constexpr Axis kContext = Axis::kContext;
-  const std::vector<int> context = grid.Group(std::span(&kContext, 1));
-  const int cp = grid.size(kContext);
-  CHECK_EQ(cp % options.ulysses, 0);
-  const int u = grid.coordinate(kContext) % options.ulysses;
-  const int r = grid.coordinate(kContext) / options.ulysses;
-  std::vector<int> exchange(context.begin() + r * options.ulysses,
-                            context.begin() + (r + 1) * options.ulysses);
-  std::vector<int> ring;
-  for (int i = u; i < cp; i += options.ulysses) ring.push_back(context[i]);
-  context_ulysses_ = create(exchange, "cp heads", Progress::kWhileWaiting);
+  control_ = std::make_unique<Control>(alone_ ? *alone_ : *world_);
+  model_shards_control_ =
+      std::make_unique<Control>(alone_ ? *alone_ : *model_shards_);
+}
+
+Communicator* Communicators::Create(CommunicatorFactory& factory,
+                                    std::span<const int> ranks,
+                                    std::string_view purpose, Cause cause,
+                                    Progress progress) {
+  members_.push_back(
+      {factory.Create(ranks, fmt::format("{} [{}]", purpose, RanksText(ranks)),
+                      progress),
+       cause});
+  return members_.back().communicator.get();
+}
+
+void Communicators::CreateGroups(CommunicatorFactory& factory,
+                                 const ProcessGrid& grid,
+                                 const CommunicatorOptions& options) {
+  const auto make = [&](const GroupSpec& spec) {
+    return Create(factory, RanksOf(spec, grid), spec.purpose, spec.cause,
+                  spec.progress);
+  };
+  // Activations are waited for at once: latency counts.
+  tensor_ = make({.purpose = "tp activations",
+                  .axes = {Axis::kTensor},
+                  .cause = Cause::kTensor});
+  tensor_backward_ = make({.purpose = "tp backward",
+                           .axes = {Axis::kTensor},
+                           .cause = Cause::kTensor,
+                           .progress = Progress::kBackground});
+  context_ = make({.purpose = "cp activations",
+                   .axes = {Axis::kContext},
+                   .cause = Cause::kContext});
+  const auto context_part = [&](Keep keep) {
+    return GroupSpec::Cut{Axis::kContext, options.ulysses, keep};
+  };
+  context_ulysses_ = make({.purpose = "cp heads",
+                           .axes = {Axis::kContext},
+                           .cut = context_part(Keep::kRun),
+                           .cause = Cause::kContext});
   // Keys and values travel behind the attention to those before them.
-  context_ring_ = create(ring, "cp ring", Progress::kBackground);
-  constexpr std::array kModelAxes = {Axis::kTensor, Axis::kContext,
-                                     Axis::kExpert, Axis::kPipeline};
-  model_ = create(grid.Group(kModelAxes), "model", Progress::kWhileWaiting);
+  context_ring_ = make({.purpose = "cp ring",
+                        .axes = {Axis::kContext},
+                        .cut = context_part(Keep::kPlace),
+                        .cause = Cause::kContext,
+                        .progress = Progress::kBackground});
 
-  CreateChannels(create, grid, options);
-}
-
-void Communicators::CreateChannels(const Creator& create,
-                                   const ProcessGrid& grid,
-                                   const CommunicatorOptions& options) {
-  if (options.channels.has_value()) {
-    const int own = grid.logical_rank();
-    for (const auto& [sender, receiver] : *options.channels) {
-      if (own != sender && own != receiver) continue;
-      const std::array ranks = {grid.WorldRankOf(sender),
-                                grid.WorldRankOf(receiver)};
-      auto& to_peer = own == sender ? pipeline_send_ : pipeline_receive_;
-      to_peer[own == sender ? receiver : sender] =
-          create(ranks, "pp messages", Progress::kBackground);
-    }
-    return;
-  }
-  // A stage computes on while what it sent is on its way.
-  const int stages = grid.size(Axis::kPipeline);
-  const int stage = grid.coordinate(Axis::kPipeline);
-  const auto connect = [&](int sender, int receiver) {
-    if (stage != sender && stage != receiver) return;
-    const std::array ranks = {grid.Neighbour(Axis::kPipeline, sender),
-                              grid.Neighbour(Axis::kPipeline, receiver)};
-    auto& to_peer = stage == sender ? pipeline_send_ : pipeline_receive_;
-    to_peer[stage == sender ? receiver : sender] =
-        create(ranks, "pp messages", Progress::kBackground);
+  // What moves gradients and parameters goes on behind backward and forward.
+  const auto data_part = [&](Keep keep) {
+    return GroupSpec::Cut{Axis::kData, options.shard_group, keep};
   };
-  // Of two stages, the pair (1, 0) is the pair (0, 1).
-  const int pairs = stages > 2 ? stages : stages - 1;
-  for (int first = 0; first < pairs; ++first) {
-    const int second = (first + 1) % stages;
-    connect(first, second);
-    connect(second, first);
-  }
-}
-
-size_t Communicators::SetIndex(const AxisSet& axes) {
-  size_t index = 0;
-  for (size_t bit = 0; bit < kGradientAxes.size(); ++bit) {
-    if (axes.contains(kGradientAxes[bit])) index |= size_t{1} << bit;
-  }
-  return index;
-}
-
-void Communicators::CreateGradientGroups(const Creator& create,
-                                         const ProcessGrid& grid,
-                                         int shard_group) {
-  CHECK_EQ(grid.size(Axis::kData) % shard_group, 0);
-  // The group over `axes`, of which only the ranks stay whose dp coordinate
-  // agrees with this rank's in `key`.
-  const auto filtered = [&](const std::vector<Axis>& axes, auto key) {
-    std::vector<int> ranks;
-    for (const int rank : grid.Group(axes)) {
-      const GridPoint point = grid.PointOf(grid.LogicalRankOfWorldRank(rank));
-      if (key(point[Axis::kData]) == key(grid.coordinate(Axis::kData))) {
-        ranks.push_back(rank);
-      }
-    }
-    return ranks;
-  };
-  const auto group_of = [&](int dp) { return dp / shard_group; };
-  const auto place_in_group = [&](int dp) { return dp % shard_group; };
-  // They go on behind backward and forward.
   for (size_t index = 0; index < gradients_.size(); ++index) {
     std::vector<Axis> axes;
     std::vector<std::string_view> names;
@@ -151,59 +110,113 @@ void Communicators::CreateGradientGroups(const Creator& create,
       names.push_back(AxisName(kGradientAxes[bit]));
     }
     const std::string name = fmt::format("{}", fmt::join(names, "+"));
-    gradients_[index] =
-        create(grid.Group(axes), name + " gradients", Progress::kBackground);
+    gradients_[index] = make({.purpose = name + " gradients",
+                              .axes = axes,
+                              .cause = Cause::kGradients,
+                              .progress = Progress::kBackground});
     if (index >= replicas_.size()) continue;
     axes.push_back(Axis::kData);
-    replicas_[index] =
-        create(filtered(axes, place_in_group), name + " replica gradients",
-               Progress::kBackground);
+    replicas_[index] = make({.purpose = name + " replica gradients",
+                             .axes = axes,
+                             .cut = data_part(Keep::kPlace),
+                             .cause = Cause::kGradients,
+                             .progress = Progress::kBackground});
   }
-  const std::vector<int> shards = filtered({Axis::kData}, group_of);
-  shard_gradients_ =
-      create(shards, "dp shard gradients", Progress::kBackground);
-  shard_parameters_ = create(shards, "dp parameters", Progress::kBackground);
+  shard_gradients_ = make({.purpose = "dp shard gradients",
+                           .axes = {Axis::kData},
+                           .cut = data_part(Keep::kRun),
+                           .cause = Cause::kGradients,
+                           .progress = Progress::kBackground});
+  shard_parameters_ = make({.purpose = "dp parameters",
+                            .axes = {Axis::kData},
+                            .cut = data_part(Keep::kRun),
+                            .cause = Cause::kParameters,
+                            .progress = Progress::kBackground});
   // Where stages have unlike numbers of ranks no groups hold the model once
   // each: everyone is in one, and the first replica of each stage counts.
-  const std::vector<Axis> all(kAllAxes.begin(), kAllAxes.end());
-  model_shards_ =
-      create(grid.stages_alike() ? filtered(all, group_of) : grid.Group(all),
-             "model shards", Progress::kWhileWaiting);
+  GroupSpec model_shards = {.purpose = "model shards",
+                            .axes = {kGridAxes.begin(), kGridAxes.end()}};
+  if (grid.stages_alike()) model_shards.cut = data_part(Keep::kRun);
+  model_shards_ = make(model_shards);
+}
+
+void Communicators::CreateChannels(CommunicatorFactory& factory,
+                                   const ProcessGrid& grid,
+                                   const CommunicatorOptions& options) {
+  // From `sender` to `receiver`, which this rank's `own` may be one of. A rank
+  // computes on while what it sent is on its way.
+  const auto connect = [&](int own, int sender, int receiver, auto rank_of) {
+    if (own != sender && own != receiver) return;
+    const std::array ranks = {rank_of(sender), rank_of(receiver)};
+    auto& to_peer = own == sender ? pipeline_send_ : pipeline_receive_;
+    to_peer[own == sender ? receiver : sender] = Create(
+        factory, ranks, "pp messages", Cause::kPipeline, Progress::kBackground);
+  };
+  if (options.channels.has_value()) {
+    for (const auto& [sender, receiver] : *options.channels) {
+      connect(grid.logical_rank(), sender, receiver,
+              [&](int rank) { return grid.WorldRankOf(rank); });
+    }
+    return;
+  }
+  const int stages = grid.size(Axis::kPipeline);
+  const int stage = grid.coordinate(Axis::kPipeline);
+  const auto rank_of = [&](int of) {
+    return grid.Neighbour(Axis::kPipeline, of);
+  };
+  // Of two stages, the pair (1, 0) is the pair (0, 1).
+  const int pairs = stages > 2 ? stages : stages - 1;
+  for (int first = 0; first < pairs; ++first) {
+    const int second = (first + 1) % stages;
+    connect(stage, first, second, rank_of);
+    connect(stage, second, first, rank_of);
+  }
+}
+
+Communicator& Communicators::ForAxis(Axis axis) {
+  CHECK(axis == Axis::kTensor || axis == Axis::kContext)
+      << "no group moves activations over " << axis;
+  return axis == Axis::kTensor ? *tensor_ : *context_;
+}
+
+Communicator& Communicators::ForReplicas(const AxisSet& axes) {
+  const size_t index = SetIndex(axes);
+  CHECK_LT(index, replicas_.size()) << "replicas over dp are all of dp";
+  return *replicas_[index];
+}
+
+size_t Communicators::SetIndex(const AxisSet& axes) {
+  size_t index = 0;
+  AxisSet left = axes;
+  for (size_t bit = 0; bit < kGradientAxes.size(); ++bit) {
+    if (axes.contains(kGradientAxes[bit])) index |= size_t{1} << bit;
+    left.erase(kGradientAxes[bit]);
+  }
+  for (const Axis axis : kAllAxes) {
+    CHECK(!left.contains(axis)) << "no group sums gradients over " << axis;
+  }
+  return index;
+}
+
+CommunicationStatistics Communicators::Statistics() const {
+  CommunicationStatistics sum;
+  for (const Member& member : members_) {
+    sum += member.communicator->Statistics();
+  }
+  return sum;
+}
+
+CommunicationStatistics Communicators::Statistics(Cause cause) const {
+  CommunicationStatistics sum;
+  for (const Member& member : members_) {
+    if (member.cause == cause) sum += member.communicator->Statistics();
+  }
+  return sum;
 }
 
 double Communicators::ExposedParameterSeconds() const {
-  double seconds = shard_gradients_->Statistics().exposed_seconds +
-                   shard_parameters_->Statistics().exposed_seconds;
-  for (const auto& communicator : gradients_) {
-    seconds += communicator->Statistics().exposed_seconds;
-  }
-  for (const auto& communicator : replicas_) {
-    seconds += communicator->Statistics().exposed_seconds;
-  }
-  return seconds;
-}
-
-std::map<std::string, CommunicationStatistics> Communicators::Statistics()
-    const {
-  std::map<std::string, CommunicationStatistics> sums;
-  for (const auto& communicator : axes_) Add(sums, *communicator);
-  Add(sums, *tensor_backward_);
-  for (const auto& communicator : gradients_) Add(sums, *communicator);
-  for (const auto& communicator : replicas_) Add(sums, *communicator);
-  Add(sums, *shard_gradients_);
-  Add(sums, *shard_parameters_);
-  Add(sums, *model_shards_);
-  Add(sums, *context_ulysses_);
-  Add(sums, *context_ring_);
-  Add(sums, *model_);
-  Add(sums, *world_);
-  for (const auto& [peer, communicator] : pipeline_send_) {
-    Add(sums, *communicator);
-  }
-  for (const auto& [peer, communicator] : pipeline_receive_) {
-    Add(sums, *communicator);
-  }
-  return sums;
+  return Statistics(Cause::kGradients).exposed_seconds +
+         Statistics(Cause::kParameters).exposed_seconds;
 }
 
 }  // namespace trireme

@@ -6,7 +6,6 @@
 #define TRIREME_PARALLEL_COMMUNICATORS_H_
 
 #include <array>
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -18,9 +17,44 @@
 
 #include "parallel/process_grid.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/comm/control.h"
 #include "runtime/core/axis.h"
 
 namespace trireme {
+
+// What a group's traffic and waits are counted as.
+enum class Cause {
+  kTensor,      // activations and their gradients over tp
+  kContext,     // the same over cp
+  kGradients,   // sums of parameters' gradients
+  kParameters,  // gathers of sharded parameters
+  kPipeline,    // messages between stages
+  kControl,     // norms, losses, checkpoints
+};
+
+// A group of ranks that somebody needs, as data.
+struct GroupSpec {
+  // Of the ranks of a group over several axes those whose coordinates on one of
+  // them are alike in one part: c / size (a run of neighbours) or c % size (the
+  // ranks at one place of all runs). The size divides the axis.
+  struct Cut {
+    enum class Keep { kRun, kPlace };
+    Axis axis = Axis::kData;
+    int size = 1;
+    Keep keep = Keep::kRun;
+  };
+
+  // "tp activations": with the ranks, the communicator's name.
+  std::string purpose;
+  // The axes along which its ranks differ.
+  std::vector<Axis> axes;
+  std::optional<Cut> cut = std::nullopt;
+  Cause cause = Cause::kControl;
+  Progress progress = Progress::kWhileWaiting;
+};
+
+// World ranks of this rank's group, in the order of their logical ranks.
+std::vector<int> RanksOf(const GroupSpec& spec, const ProcessGrid& grid);
 
 struct CommunicatorOptions {
   int ulysses = 1;      // divides cp: see ContextUlysses()
@@ -37,14 +71,15 @@ class Communicators {
   Communicators(CommunicatorFactory& factory, const ProcessGrid& grid,
                 const CommunicatorOptions& options = {});
 
-  // Activations and their gradients along one axis (the ranks that differ from
+  // Activations and their gradients along tp or cp (the ranks that differ from
   // this one in `axis` only, in order of their coordinate).
-  Communicator& ForAxis(Axis axis) { return *axes_[static_cast<int>(axis)]; }
+  Communicator& ForAxis(Axis axis);
   // Of tp, what travels behind a product of the backward: the gradient of a
   // column-parallel layer's input, and the input gathered once more.
   Communicator& TensorBackward() { return *tensor_backward_; }
   // Parameter gradients over a set of axes out of tp, cp and dp (in order of
-  // logical rank), for use while activations are in flight.
+  // logical rank), for use while activations are in flight. Another axis is a
+  // mistake in the model.
   Communicator& ForGradients(const AxisSet& axes) {
     return *gradients_[SetIndex(axes)];
   }
@@ -54,9 +89,7 @@ class Communicators {
   Communicator& ShardParameters() { return *shard_parameters_; }
   // Ranks that hold the same shard, over a set of axes out of tp and cp: those
   // of one dp % shard_group.
-  Communicator& ForReplicas(const AxisSet& axes) {
-    return *replicas_[SetIndex(axes)];
-  }
+  Communicator& ForReplicas(const AxisSet& axes);
   // The ranks that together hold each shard of the model once; everyone where
   // stages have unlike numbers of ranks.
   Communicator& model_shards() { return *model_shards_; }
@@ -64,11 +97,12 @@ class Communicators {
   // exchange heads, those of equal u pass keys and values around a ring.
   Communicator& ContextUlysses() { return *context_ulysses_; }
   Communicator& ContextRing() { return *context_ring_; }
-  // The ranks that together hold one replica of the model (all axes but dp).
-  Communicator& model() { return *model_; }
-  // Everyone, by world rank (not by place in the grid): losses, barriers,
-  // checkpoints, control.
+  // Everyone, by world rank (not by place in the grid): checkpoints, barriers.
   Communicator& world() { return *world_; }
+  // Plain values over world() and over model_shards(). Where the other ranks
+  // are imagined, this rank's alone.
+  Control& control() { return *control_; }
+  Control& model_shards_control() { return *model_shards_control_; }
   // Messages between this rank and the rank of pipeline coordinate `peer` with
   // the same other coordinates; one communicator per pair and direction.
   // Adjacent stages only (and last-first, for interleaving). With
@@ -81,35 +115,51 @@ class Communicators {
   static constexpr int kSender = 0;
   static constexpr int kReceiver = 1;
 
-  // Sums over all communicators of a purpose, by its name ("tp activations").
-  std::map<std::string, CommunicationStatistics> Statistics() const;
+  // Sums over all communicators, and over those of a cause.
+  CommunicationStatistics Statistics() const;
+  CommunicationStatistics Statistics(Cause cause) const;
   // Seconds for which this rank has been blocked on what parameters and their
-  // gradients move: ForGradients, ForReplicas, ShardGroup, ShardParameters.
+  // gradients move.
   double ExposedParameterSeconds() const;
 
  private:
-  std::array<std::unique_ptr<Communicator>, kNumAxes> axes_;
-  std::unique_ptr<Communicator> tensor_backward_;
-  using Creator = std::function<std::unique_ptr<Communicator>(
-      std::span<const int>, std::string_view, Progress)>;
-  void CreateChannels(const Creator& create, const ProcessGrid& grid,
+  // Makes communicators, in one order on all ranks: a rank that skips the
+  // groups it is not in cannot wait in a circle with others.
+  Communicator* Create(CommunicatorFactory& factory, std::span<const int> ranks,
+                       std::string_view purpose, Cause cause,
+                       Progress progress);
+  void CreateGroups(CommunicatorFactory& factory, const ProcessGrid& grid,
+                    const CommunicatorOptions& options);
+  void CreateChannels(CommunicatorFactory& factory, const ProcessGrid& grid,
                       const CommunicatorOptions& options);
-  void CreateGradientGroups(const Creator& create, const ProcessGrid& grid,
-                            int shard_group);
 
   // By set: bit 0 tp, bit 1 cp, bit 2 dp.
   static size_t SetIndex(const AxisSet& axes);
-  std::array<std::unique_ptr<Communicator>, 8> gradients_;
-  std::array<std::unique_ptr<Communicator>, 4> replicas_;
-  std::unique_ptr<Communicator> shard_gradients_;
-  std::unique_ptr<Communicator> shard_parameters_;
-  std::unique_ptr<Communicator> model_shards_;
-  std::unique_ptr<Communicator> context_ulysses_;
-  std::unique_ptr<Communicator> context_ring_;
-  std::unique_ptr<Communicator> model_;
-  std::unique_ptr<Communicator> world_;
-  std::map<int, std::unique_ptr<Communicator>> pipeline_send_;
-  std::map<int, std::unique_ptr<Communicator>> pipeline_receive_;
+
+  struct Member {
+    std::unique_ptr<Communicator> communicator;
+    Cause cause;
+  };
+  std::vector<Member> members_;
+  // Of members_.
+  Communicator* world_ = nullptr;
+  Communicator* tensor_ = nullptr;
+  Communicator* tensor_backward_ = nullptr;
+  Communicator* context_ = nullptr;
+  Communicator* context_ulysses_ = nullptr;
+  Communicator* context_ring_ = nullptr;
+  std::array<Communicator*, 8> gradients_{};
+  std::array<Communicator*, 4> replicas_{};
+  Communicator* shard_gradients_ = nullptr;
+  Communicator* shard_parameters_ = nullptr;
+  Communicator* model_shards_ = nullptr;
+  std::map<int, Communicator*> pipeline_send_;
+  std::map<int, Communicator*> pipeline_receive_;
+
+  // In place of a world whose other ranks are imagined.
+  std::unique_ptr<Communicator> alone_;
+  std::unique_ptr<Control> control_;
+  std::unique_ptr<Control> model_shards_control_;
 };
 
 }  // namespace trireme

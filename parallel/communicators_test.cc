@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "runtime/comm/dry.h"
+#include "runtime/comm/single.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/device/cpu_device.h"
 
@@ -38,7 +39,7 @@ TEST(CommunicatorsTest, EveryPurposeReachesItsRanks) {
               static_cast<float>((1 << base) + (2 << base)));
     EXPECT_EQ(Sum(communicators.TensorBackward(), device, value),
               static_cast<float>((1 << base) + (2 << base)));
-    EXPECT_EQ(communicators.Statistics().at("tp backward").calls, 1);
+    EXPECT_EQ(communicators.Statistics(Cause::kTensor).calls, 2);
     const auto set = [](std::initializer_list<Axis> axes) {
       AxisSet result;
       for (const Axis axis : axes) result.insert(axis);
@@ -56,12 +57,14 @@ TEST(CommunicatorsTest, EveryPurposeReachesItsRanks) {
               static_cast<float>((1 << rank) + (1 << (rank ^ 2))));
     EXPECT_EQ(Sum(communicators.model_shards(), device, value),
               rank & 2 ? 0b11001100 : 0b00110011);
-    EXPECT_EQ(Sum(communicators.model(), device, value),
-              rank & 2 ? 0b11001100 : 0b00110011);
     EXPECT_EQ(Sum(communicators.world(), device, value), 255);
     EXPECT_EQ(communicators.ForAxis(Axis::kContext).size(), 1);
-    EXPECT_EQ(communicators.Statistics().at("world").calls, 1);
-    EXPECT_EQ(communicators.Statistics().at("dp gradients").sent_bytes, 4);
+    // Sums of four bytes over dp, over tp and dp, and over copies of shards.
+    EXPECT_EQ(communicators.Statistics(Cause::kGradients).sent_bytes,
+              4 + 6 + 4);
+    double loss = value;
+    communicators.control().Sum(std::span<double>(&loss, 1), "loss");
+    EXPECT_EQ(loss, 255);
   });
 }
 
@@ -125,8 +128,25 @@ TEST(CommunicatorsTest, AnyRankOfALargeWorldCanBeMadeDry) {
   communicators.ForAxis(Axis::kTensor)
       .AllReduce(data, ReduceOp::kSum, "sum")
       .Wait();
-  EXPECT_EQ(communicators.Statistics().at("tp activations").sent_bytes,
+  EXPECT_EQ(communicators.Statistics(Cause::kTensor).sent_bytes,
             2 * 3200 * 7 / 8);
+  // Of values that ranks agree on, there are only this rank's.
+  double loss = 3;
+  communicators.control().Sum(std::span<double>(&loss, 1), "loss");
+  EXPECT_EQ(loss, 3);
+}
+
+// Ignored, a sum over experts would be taken over the wrong ranks.
+TEST(CommunicatorsDeathTest, NoGroupIsMadeUpForAnotherAxis) {
+  const ProcessGrid grid;
+  SingleWorld world;
+  Communicators communicators(world, grid);
+  AxisSet axes;
+  axes.insert(Axis::kExpert);
+  EXPECT_DEATH(communicators.ForGradients(axes),
+               "no group sums gradients over ep");
+  EXPECT_DEATH(communicators.ForAxis(Axis::kData),
+               "no group moves activations over dp");
 }
 
 }  // namespace

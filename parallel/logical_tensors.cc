@@ -17,9 +17,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Tags of the description's length and text; parts follow.
-constexpr int kLengthTag = 0;
-constexpr int kTextTag = 1;
+// Of a part's message, before its index; Control's have others.
 constexpr int kFirstPartTag = 2;
 
 bool Sends(const TensorPart& part, const ProcessGrid& grid) {
@@ -136,53 +134,16 @@ absl::StatusOr<LogicalGather> LogicalGather::Create(
               return ComesBefore(EntryOf(a), EntryOf(b));
             });
   LogicalGather gather(context, std::move(parts));
-  Communicator& world = context.communicators().world();
-  Device& device = context.device();
-  const std::string own = Describe(gather.parts_);
+  Control& control = context.communicators().control();
+  const std::vector<std::string> lists =
+      control.Gather(Describe(gather.parts_), "tensor lists");
   absl::Status status;
-  if (world.rank() == 0) {
-    status = gather.AddRemote(0, own);
-    for (int rank = 1; rank < world.size(); ++rank) {
-      const Tensor length = Tensor::Zeros(device, {1}, DType::kInt64,
-                                          MemoryCategory::kCommunication);
-      world.Receive(length, rank, kLengthTag, "tensor list length").Wait();
-      const Tensor text =
-          Tensor::Empty(device, {*length.data<int64_t>()}, DType::kUint8,
-                        MemoryCategory::kCommunication, "tensor list");
-      world.Receive(text, rank, kTextTag, "tensor list").Wait();
-      const std::vector<uint8_t> bytes = text.ToVector<uint8_t>();
-      if (status.ok()) {
-        status =
-            gather.AddRemote(rank, std::string(bytes.begin(), bytes.end()));
-      }
-    }
-  } else {
-    const int64_t size = static_cast<int64_t>(own.size());
-    world
-        .Send(Tensor::FromValues<int64_t>(device, {1},
-                                          std::span<const int64_t>(&size, 1),
-                                          MemoryCategory::kCommunication),
-              0, kLengthTag, "tensor list length")
-        .Wait();
-    const std::vector<uint8_t> bytes(own.begin(), own.end());
-    world
-        .Send(Tensor::FromValues<uint8_t>(device, {size}, bytes,
-                                          MemoryCategory::kCommunication),
-              0, kTextTag, "tensor list")
-        .Wait();
+  for (size_t rank = 0; rank < lists.size() && status.ok(); ++rank) {
+    status = gather.AddRemote(static_cast<int>(rank), lists[rank]);
   }
   if (status.ok()) status = gather.CheckCovered();
   std::sort(gather.tensors_.begin(), gather.tensors_.end(), &ComesBefore);
-  const int32_t failed = status.ok() ? 0 : 1;
-  const Tensor verdict = Tensor::FromValues<int32_t>(
-      device, {1}, std::span<const int32_t>(&failed, 1),
-      MemoryCategory::kCommunication);
-  world.Broadcast(verdict, 0, "tensor list verdict").Wait();
-  if (*verdict.data<int32_t>() != 0) {
-    return world.rank() == 0
-               ? status
-               : FailedPrecondition("rank 0 refused the ranks' tensors");
-  }
+  RETURN_IF_ERROR(control.Agree(status, "tensor list verdict"));
   return gather;
 }
 

@@ -88,15 +88,8 @@ double Optimizer::ClipGradients(double loss_scale) {
       }
     }
   }
-  const Tensor total = Tensor::FromValues<double>(
-      context_.device(), {static_cast<int64_t>(sum.words().size())},
-      sum.words(), MemoryCategory::kCommunication, "gradient norm");
-  context_.communicators()
-      .model_shards()
-      .AllReduce(total, ReduceOp::kSum, "gradient norm")
-      .Wait();
-  if (context_.device().dry()) return 0;
-  std::copy_n(total.data<double>(), sum.words().size(), sum.words().begin());
+  context_.communicators().model_shards_control().Sum(sum.words(),
+                                                      "gradient norm");
   const double norm = std::sqrt(sum.Total()) / loss_scale;
   gradient_scale_ = options_.clip_norm > 0
                         ? std::min(1.0, options_.clip_norm / (norm + 1e-6))

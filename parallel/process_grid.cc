@@ -51,10 +51,16 @@ absl::StatusOr<ProcessGrid> ProcessGrid::Create(const GridSizes& sizes,
       return InvalidArgument("grid: {} is {}, expected at least 1",
                              AxisName(axis), extents[axis]);
     }
+    if (axis == Axis::kExpert) continue;
     ranks *= extents[axis];
     if (ranks > kMaxRanks) {
       return InvalidArgument("grid: more than {} ranks", kMaxRanks);
     }
+  }
+  if (ranks / extents[Axis::kPipeline] % sizes.ep != 0) {
+    return InvalidArgument(
+        "grid: ep is {}, expected a divisor of the {} ranks of a stage",
+        sizes.ep, ranks / extents[Axis::kPipeline]);
   }
 
   ASSIGN_OR_RETURN(std::vector<int> stage_begin, StageBegins(sizes));
@@ -115,7 +121,8 @@ GridPoint ProcessGrid::PointOf(int logical_rank) const {
     point[Axis::kData] = logical_rank - *(after - 1);
     return point;
   }
-  for (Axis axis : kAllAxes) {
+  point[Axis::kExpert] = logical_rank % stage_size() % sizes_[Axis::kExpert];
+  for (const Axis axis : kGridAxes) {
     point[axis] = logical_rank % sizes_[axis];
     logical_rank /= sizes_[axis];
   }
@@ -133,7 +140,7 @@ int ProcessGrid::LogicalRankOf(const GridPoint& point) const {
   }
   int rank = 0;
   int stride = 1;
-  for (Axis axis : kAllAxes) {
+  for (const Axis axis : kGridAxes) {
     CHECK(point[axis] >= 0 && point[axis] < sizes_[axis])
         << axis << " coordinate " << point[axis] << " of " << sizes_[axis];
     rank += stride * point[axis];
@@ -163,22 +170,23 @@ std::vector<int> ProcessGrid::Group(std::span<const Axis> axes) const {
   const auto varies = [&](Axis axis) {
     return std::find(axes.begin(), axes.end(), axis) != axes.end();
   };
+  CHECK(!varies(Axis::kExpert)) << "experts have a grid of their own";
   if (!stages_alike()) {
     std::vector<int> group;
     for (int rank = 0; rank < num_ranks(); ++rank) {
       const GridPoint point = PointOf(rank);
       const bool inside =
-          std::all_of(kAllAxes.begin(), kAllAxes.end(), [&](Axis axis) {
+          std::all_of(kGridAxes.begin(), kGridAxes.end(), [&](Axis axis) {
             return varies(axis) || point[axis] == point_[axis];
           });
       if (inside) group.push_back(placement_[rank]);
     }
     return group;
   }
-  // Grows axis by axis; kAllAxes is the order of logical ranks.
+  // Grows axis by axis.
   std::vector<int> logical = {0};
   int stride = 1;
-  for (Axis axis : kAllAxes) {
+  for (const Axis axis : kGridAxes) {
     const int begin = varies(axis) ? 0 : point_[axis];
     const int end = varies(axis) ? sizes_[axis] : begin + 1;
     std::vector<int> grown;
@@ -193,10 +201,25 @@ std::vector<int> ProcessGrid::Group(std::span<const Axis> axes) const {
   return logical;
 }
 
-int ProcessGrid::GroupRank(std::span<const Axis> axes) const {
-  const std::vector<int> group = Group(axes);
-  return static_cast<int>(std::find(group.begin(), group.end(), world_rank()) -
-                          group.begin());
+std::vector<int> ProcessGrid::ExpertGroup() const {
+  const int ep = sizes_[Axis::kExpert];
+  std::vector<int> group;
+  const int first = logical_rank_ - coordinate(Axis::kExpert);
+  for (int rank = first; rank < first + ep; ++rank) {
+    group.push_back(placement_[rank]);
+  }
+  return group;
+}
+
+std::vector<int> ProcessGrid::ExpertReplicas() const {
+  const int ranks = stage_size();
+  const int begin = logical_rank_ - logical_rank_ % ranks;
+  std::vector<int> group;
+  for (int rank = begin + coordinate(Axis::kExpert); rank < begin + ranks;
+       rank += sizes_[Axis::kExpert]) {
+    group.push_back(placement_[rank]);
+  }
+  return group;
 }
 
 std::string ProcessGrid::ToString() const {
@@ -209,7 +232,7 @@ std::string ProcessGrid::ToString() const {
     return fmt::format("stages of {} ranks ({} ranks)", fmt::join(ranks, "+"),
                        num_ranks());
   }
-  for (Axis axis : kAllAxes) {
+  for (const Axis axis : kGridAxes) {
     if (sizes_[axis] == 1) continue;
     text += fmt::format("{}{} {}", text.empty() ? "" : " x ", AxisName(axis),
                         sizes_[axis]);

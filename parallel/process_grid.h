@@ -1,14 +1,18 @@
-// The grid of ranks: axes tp, cp, ep, dp, pp (Megatron's default order, the
+// The grid of ranks: axes tp, cp, dp, pp (Megatron's default order, the
 // leftmost varies fastest), and the placement of its points on the job's ranks.
 //
-//   logical rank = tp + TP·(cp + CP·(ep + EP·(dp + DP·pp)))
-//   world rank   = placement[logical rank]
+//   rank of its stage = tp + TP·(cp + CP·dp)
+//   logical rank      = rank of its stage + TP·CP·DP·pp
+//   world rank        = placement[logical rank]
 //
-// The ep axis is a factor of data parallelism: to a dense layer its ranks are
-// more data-parallel replicas, to an expert layer they hold different experts.
-// A Plan of `dp` replicas with experts over `ep` ranks is the grid {EP = ep,
-// DP = dp / ep}, and its ranks are numbered as the Plan numbers them. Without
-// experts EP = 1.
+// Experts are laid out on a second grid over the ranks of a stage (Megatron's
+// "parallel folding"), so that EP divides TP·CP·DP and adds no ranks:
+//
+//   rank of its stage = ep + EP·replica
+//
+// The ranks of one replica hold every expert of the stage once; those of one ep
+// hold the same experts, over which gradients of experts are summed. Dense
+// layers do not see the second grid. Without experts EP = 1.
 //
 // A partial pipeline's stages may have unlike numbers of ranks (GridSizes::
 // stage_ranks): logical ranks are then numbered stage by stage, and the size of
@@ -28,6 +32,10 @@
 #include "runtime/core/axis.h"
 
 namespace trireme {
+
+// The axes of the first grid, in the order of logical ranks.
+inline constexpr std::array kGridAxes = {Axis::kTensor, Axis::kContext,
+                                         Axis::kData, Axis::kPipeline};
 
 // One number per axis: sizes of a grid, or a point of it.
 struct GridPoint {
@@ -53,9 +61,9 @@ class ProcessGrid {
  public:
   // The grid as seen by `world_rank`. `placement[logical rank]` is a world
   // rank: a permutation of all of them, or empty for the identity. Errors: a
-  // size below 1, stage_ranks that do not fit the sizes, a grid of more than
-  // 2^20 ranks, a placement that is no permutation, a world rank outside the
-  // grid.
+  // size below 1, an ep that does not divide a stage's ranks, stage_ranks that
+  // do not fit the sizes, a grid of more than 2^20 ranks, a placement that is
+  // no permutation, a world rank outside the grid.
   static absl::StatusOr<ProcessGrid> Create(const GridSizes& sizes,
                                             std::span<const int> placement,
                                             int world_rank);
@@ -86,16 +94,24 @@ class ProcessGrid {
   // round, so that coordinate(axis) + 1 and − 1 are the neighbours on a ring.
   int Neighbour(Axis axis, int coordinate) const;
 
-  // World ranks of the group that shares this rank's coordinates on all axes
-  // but the given ones, in the order of their logical ranks.
+  // World ranks of the group that shares this rank's coordinates on all axes of
+  // the first grid but the given ones, in the order of their logical ranks.
   std::vector<int> Group(std::span<const Axis> axes) const;
-  // The position of this rank in Group(axes).
-  int GroupRank(std::span<const Axis> axes) const;
+  // The ranks of this rank's stage that hold every expert once with it, and
+  // those that hold the same experts.
+  std::vector<int> ExpertGroup() const;
+  std::vector<int> ExpertReplicas() const;
 
-  // "tp 2 x dp 2 (4 ranks)"; axes of size 1 are left out.
+  // "tp 2 x dp 2 (4 ranks)"; axes of size 1 are left out, as is ep.
   std::string ToString() const;
 
  private:
+  // Ranks of a stage; 1 where stages are unlike, which have no experts.
+  int stage_size() const {
+    return sizes_[Axis::kTensor] * sizes_[Axis::kContext] *
+           (stages_alike() ? sizes_[Axis::kData] : 1);
+  }
+
   ProcessGrid(GridPoint sizes, std::vector<int> stage_begin,
               std::vector<int> placement, std::vector<int> logical_ranks,
               int logical_rank);

@@ -14,7 +14,6 @@ using testing::HasSubstr;
 
 constexpr Axis kTp = Axis::kTensor;
 constexpr Axis kCp = Axis::kContext;
-constexpr Axis kEp = Axis::kExpert;
 constexpr Axis kDp = Axis::kData;
 constexpr Axis kPp = Axis::kPipeline;
 
@@ -42,45 +41,66 @@ TEST(ProcessGridTest, TensorVariesFastestAndPipelineSlowest) {
   EXPECT_THAT(grid.Group(std::vector{kDp}), ElementsAre(5, 7));
   EXPECT_THAT(grid.Group(std::vector{kPp}), ElementsAre(1, 5));
   EXPECT_THAT(grid.Group(std::vector{kTp, kPp}), ElementsAre(0, 1, 4, 5));
-  EXPECT_EQ(grid.GroupRank(std::vector{kTp, kPp}), 3);
   EXPECT_EQ(grid.ToString(), "tp 2 x dp 2 x pp 2 (8 ranks)");
 }
 
 // The order in which axes are named must not change who is rank 0.
 TEST(ProcessGridTest, AGroupDoesNotDependOnTheOrderOfAxes) {
-  const ProcessGrid grid =
-      Grid({.tp = 2, .cp = 3, .ep = 2, .dp = 2, .pp = 2}, 31);
-  EXPECT_EQ(grid.Group(std::vector{kDp, kCp, kEp}),
-            grid.Group(std::vector{kCp, kEp, kDp}));
-  EXPECT_EQ(grid.Group(std::vector{kDp, kCp, kEp}).size(), 12u);
+  const ProcessGrid grid = Grid({.tp = 2, .cp = 3, .dp = 2, .pp = 2}, 15);
+  EXPECT_EQ(grid.Group(std::vector{kDp, kCp}),
+            grid.Group(std::vector{kCp, kDp}));
+  EXPECT_EQ(grid.Group(std::vector{kDp, kCp}).size(), 6u);
+}
+
+// ep divides tp·cp·dp: two replicas of six experts' ranks in each stage, of
+// which each spans dense ranks of all three axes.
+TEST(ProcessGridTest, ExpertsHaveAGridOfTheirOwnOverAStage) {
+  const GridSizes sizes = {.tp = 2, .cp = 1, .ep = 3, .dp = 3, .pp = 2};
+  EXPECT_THAT(Grid(sizes, 1).ExpertGroup(), ElementsAre(0, 1, 2));
+  EXPECT_THAT(Grid(sizes, 1).ExpertReplicas(), ElementsAre(1, 4));
+  EXPECT_THAT(Grid(sizes, 10).ExpertGroup(), ElementsAre(9, 10, 11));
+  EXPECT_THAT(Grid(sizes, 10).ExpertReplicas(), ElementsAre(7, 10));
+  EXPECT_EQ(Grid(sizes, 10).coordinate(Axis::kExpert), 1);
+  EXPECT_EQ(Grid(sizes, 10).num_ranks(), 12);
+  // What dense layers see does not depend on it.
+  EXPECT_EQ(Grid(sizes, 10).Group(std::vector{kTp, kDp}),
+            Grid({.tp = 2, .dp = 3, .pp = 2}, 10).Group(std::vector{kTp, kDp}));
+  EXPECT_THAT(ErrorOf({.tp = 2, .ep = 4, .dp = 3}, {}, 0),
+              HasSubstr("ep is 4, expected a divisor of the 6 ranks"));
 }
 
 // A rank in two groups of one kind, or in none, hangs the job at its start.
 TEST(ProcessGridTest, GroupsOfEverySubsetOfAxesPartitionTheRanks) {
-  const GridSizes sizes = {.tp = 2, .cp = 3, .ep = 2, .dp = 2, .pp = 2};
+  const GridSizes sizes = {.tp = 2, .cp = 3, .ep = 4, .dp = 2, .pp = 2};
+  constexpr int kRanks = 24;
   std::vector<int> placement;
-  for (int i = 0; i < 48; ++i) placement.push_back((i * 7) % 48);
-  for (int subset = 0; subset < 32; ++subset) {
-    std::vector<Axis> axes;
-    for (Axis axis : kAllAxes) {
-      if (subset >> static_cast<int>(axis) & 1) axes.push_back(axis);
-    }
+  for (int i = 0; i < kRanks; ++i) placement.push_back((i * 7) % kRanks);
+  const auto expect_partition = [&](auto group_of) {
     std::set<int> seen;
     std::set<std::vector<int>> groups;
-    for (int rank = 0; rank < 48; ++rank) {
-      const ProcessGrid grid = Grid(sizes, rank, placement);
-      const std::vector<int> group = grid.Group(axes);
-      EXPECT_EQ(group.at(grid.GroupRank(axes)), rank);
+    for (int rank = 0; rank < kRanks; ++rank) {
+      const std::vector<int> group = group_of(Grid(sizes, rank, placement));
+      EXPECT_THAT(group, testing::Contains(rank));
       if (groups.insert(group).second) seen.insert(group.begin(), group.end());
     }
-    EXPECT_EQ(seen.size(), 48u);
-    EXPECT_EQ(groups.size() * groups.begin()->size(), 48u);
+    EXPECT_EQ(seen.size(), size_t{kRanks});
+    EXPECT_EQ(groups.size() * groups.begin()->size(), size_t{kRanks});
+  };
+  for (int subset = 0; subset < 16; ++subset) {
+    std::vector<Axis> axes;
+    for (size_t i = 0; i < kGridAxes.size(); ++i) {
+      if (subset >> i & 1) axes.push_back(kGridAxes[i]);
+    }
+    expect_partition([&](const ProcessGrid& grid) { return grid.Group(axes); });
   }
+  expect_partition([](const ProcessGrid& grid) { return grid.ExpertGroup(); });
+  expect_partition(
+      [](const ProcessGrid& grid) { return grid.ExpertReplicas(); });
 }
 
 TEST(ProcessGridTest, LogicalRanksAndPointsAreInverse) {
   const ProcessGrid grid =
-      Grid({.tp = 2, .cp = 3, .ep = 1, .dp = 2, .pp = 4}, 0);
+      Grid({.tp = 2, .cp = 3, .ep = 4, .dp = 2, .pp = 4}, 0);
   for (int rank = 0; rank < grid.num_ranks(); ++rank) {
     EXPECT_EQ(grid.LogicalRankOf(grid.PointOf(rank)), rank);
   }
@@ -113,7 +133,7 @@ TEST(ProcessGridTest, StagesMayHaveUnlikeNumbersOfRanks) {
     EXPECT_EQ(grid->size(kData), static_cast<int>(stages[stage].size()));
     EXPECT_EQ(stages[stage][grid->coordinate(kData)], rank);
     EXPECT_EQ(grid->LogicalRankOf(grid->PointOf(rank)), rank);
-    EXPECT_EQ(grid->Group(kAllAxes).size(), size_t{7});
+    EXPECT_EQ(grid->Group(kGridAxes).size(), size_t{7});
   }
   EXPECT_FALSE(
       ProcessGrid::Create({.dp = 2, .pp = 3, .stage_ranks = {3, 2, 2}}, {}, 0)

@@ -14,7 +14,7 @@ trap 'rm -rf "$TMPDIR"' EXIT
 export TMPDIR
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-export OMPI_MCA_btl=self,vader
+export OMPI_MCA_btl=${OMPI_MCA_btl:-self,vader}
 # Containers often forbid the copy from process to process (ptrace), and have
 # little /dev/shm.
 export OMPI_MCA_btl_vader_single_copy_mechanism=none

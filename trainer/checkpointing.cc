@@ -49,22 +49,10 @@ absl::Status WriteParts(RankModel& model, std::vector<TensorPart> parts,
   return absl::OkStatus();
 }
 
-// Rank 0's verdict for everyone.
+// One verdict for everyone.
 absl::Status Agree(RankModel& model, const absl::Status& status) {
-  ParallelContext& context = model.context();
-  const int32_t failed = status.ok() ? 0 : 1;
-  const Tensor verdict = Tensor::FromValues<int32_t>(
-      context.device(), {1}, std::span<const int32_t>(&failed, 1),
-      MemoryCategory::kCommunication, "checkpoint verdict");
-  context.communicators()
-      .world()
-      .AllReduce(verdict, ReduceOp::kMax, "checkpoint verdict")
-      .Wait();
-  if (!status.ok()) return status;
-  if (*verdict.data<int32_t>() != 0) {
-    return Unavailable("another rank could not write or read the checkpoint");
-  }
-  return absl::OkStatus();
+  return model.context().communicators().control().Agree(status,
+                                                         "checkpoint verdict");
 }
 
 absl::Status ReadParts(const std::string& path,

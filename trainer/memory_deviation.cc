@@ -15,22 +15,18 @@ constexpr double kLeastBytes = 1 << 20;
 
 MemoryDeviation LargestMemoryDeviation(const MemoryStatistics& measured,
                                        const MemoryStatistics& predicted,
-                                       Communicator& world, Device& device) {
+                                       Control& control) {
   std::vector<double> shares(
-      static_cast<size_t>(world.size()) * kNumMemoryCategories, 0.0);
+      static_cast<size_t>(control.size()) * kNumMemoryCategories, 0.0);
   double* own =
-      &shares[static_cast<size_t>(world.rank()) * kNumMemoryCategories];
+      &shares[static_cast<size_t>(control.rank()) * kNumMemoryCategories];
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     const auto expected = static_cast<double>(predicted.peak_by_category[i]);
     const auto found = static_cast<double>(measured.peak_by_category[i]);
     own[i] = std::abs(found - expected) /
              std::max({expected, 1e-3 * predicted.peak_bytes, kLeastBytes});
   }
-  const Tensor all = Tensor::FromValues<double>(
-      device, {static_cast<int64_t>(shares.size())}, shares,
-      MemoryCategory::kCommunication, "memory deviations");
-  world.AllReduce(all, ReduceOp::kMax, "memory deviations").Wait();
-  shares = all.ToVector<double>();
+  control.Max(std::span(shares), "memory deviations");
   const auto worst = std::max_element(shares.begin(), shares.end());
   const auto at = static_cast<int>(worst - shares.begin());
   return {.share = *worst,

@@ -3,7 +3,7 @@
 #ifndef TRIREME_TRAINER_MEMORY_DEVIATION_H_
 #define TRIREME_TRAINER_MEMORY_DEVIATION_H_
 
-#include "runtime/comm/communicator.h"
+#include "runtime/comm/control.h"
 #include "runtime/device/device.h"
 
 namespace trireme {
@@ -16,11 +16,10 @@ struct MemoryDeviation {
   MemoryCategory category = MemoryCategory::kParameters;
 };
 
-// The largest of all ranks and categories. Collective over the world; `device`
-// holds its few bytes.
+// The largest of all ranks and categories. Collective.
 MemoryDeviation LargestMemoryDeviation(const MemoryStatistics& measured,
                                        const MemoryStatistics& predicted,
-                                       Communicator& world, Device& device);
+                                       Control& control);
 
 }  // namespace trireme
 

@@ -34,82 +34,47 @@ using Group = BlockCollective::Group;
 // (group, kind, bytes) → how often.
 using Counts = std::map<std::tuple<Group, Kind, int64_t>, int>;
 
+Group GroupOf(const std::string& name) {
+  if (name.starts_with("tp activations") || name.starts_with("tp backward")) {
+    return Group::kTensor;
+  }
+  if (name.starts_with("cp activations")) return Group::kContext;
+  if (name.starts_with("cp heads")) return Group::kHeads;
+  EXPECT_TRUE(name.starts_with("cp ring")) << name;
+  return Group::kRing;
+}
+
 // Counts what is asked of communicators for activations.
-class Recorder final : public ForwardingCommunicator {
- public:
-  Recorder(std::unique_ptr<Communicator> inner, Counts& counts)
-      : ForwardingCommunicator(std::move(inner)), counts_(counts) {}
-
-  Event AllReduce(const Tensor& data, ReduceOp op,
-                  std::string_view operation) override {
-    Count(Kind::kAllReduce, data);
-    return ForwardingCommunicator::AllReduce(data, op, operation);
-  }
-  Event ReduceScatter(const Tensor& input, const Tensor& output,
-                      std::string_view operation) override {
-    Count(Kind::kReduceScatter, input);
-    return ForwardingCommunicator::ReduceScatter(input, output, operation);
-  }
-  Event AllGather(const Tensor& input, const Tensor& output,
-                  std::string_view operation) override {
-    Count(Kind::kAllGather, output);
-    return ForwardingCommunicator::AllGather(input, output, operation);
-  }
-  Event AllToAll(const Tensor& input, const Tensor& output,
-                 std::string_view operation) override {
-    Count(Kind::kAllToAll, input);
-    return ForwardingCommunicator::AllToAll(input, output, operation);
-  }
-  Event AllToAllV(const Tensor& input, std::span<const int64_t> send_rows,
-                  const Tensor& output, std::span<const int64_t> receive_rows,
-                  std::string_view operation) override {
-    ADD_FAILURE() << "all-to-all of unequal slices: " << operation;
-    return ForwardingCommunicator::AllToAllV(input, send_rows, output,
-                                             receive_rows, operation);
-  }
-  Event Broadcast(const Tensor& data, int root,
-                  std::string_view operation) override {
-    ADD_FAILURE() << "broadcast: " << operation;
-    return ForwardingCommunicator::Broadcast(data, root, operation);
-  }
-  Event Send(const Tensor& data, int to, int tag,
-             std::string_view operation) override {
-    Count(Kind::kRingStep, data);
-    return ForwardingCommunicator::Send(data, to, tag, operation);
-  }
-
- private:
-  void Count(Kind kind, const Tensor& data) {
-    const Group group = name().starts_with("tp activations")   ? Group::kTensor
-                        : name().starts_with("tp backward")    ? Group::kTensor
-                        : name().starts_with("cp activations") ? Group::kContext
-                        : name().starts_with("cp heads")       ? Group::kHeads
-                                                               : Group::kRing;
-    EXPECT_TRUE(group != Group::kRing || name().starts_with("cp ring"))
-        << name();
-    if (size() > 1) ++counts_[{group, kind, data.bytes()}];
-  }
-
-  Counts& counts_;
-};
-
-class RecordingWorld final : public CommunicatorFactory {
- public:
-  RecordingWorld(int size, Counts& counts) : inner_(0, size), counts_(counts) {}
-  int world_rank() const override { return inner_.world_rank(); }
-  int world_size() const override { return inner_.world_size(); }
-  using CommunicatorFactory::Create;
-  std::unique_ptr<Communicator> Create(std::span<const int> ranks,
-                                       std::string_view name,
-                                       Progress progress) override {
-    return std::make_unique<Recorder>(inner_.Create(ranks, name, progress),
-                                      counts_);
-  }
-
- private:
-  DryWorld inner_;
-  Counts& counts_;
-};
+Interceptor RecorderInto(Counts& counts) {
+  return [&counts](Communicator& inner, Operation operation) {
+    const auto count = [&](Kind kind, const Tensor& data) {
+      if (inner.size() == 1) return;
+      ++counts[{GroupOf(inner.name()), kind, data.bytes()}];
+    };
+    switch (operation.kind) {
+      case Operation::Kind::kAllReduce:
+        count(Kind::kAllReduce, operation.input);
+        break;
+      case Operation::Kind::kReduceScatter:
+        count(Kind::kReduceScatter, operation.input);
+        break;
+      case Operation::Kind::kAllGather:
+        count(Kind::kAllGather, operation.output);
+        break;
+      case Operation::Kind::kAllToAll:
+        count(Kind::kAllToAll, operation.input);
+        break;
+      case Operation::Kind::kSend:
+        count(Kind::kRingStep, operation.input);
+        break;
+      case Operation::Kind::kReceive:
+        break;
+      default:
+        ADD_FAILURE() << OperationText(operation);
+    }
+    return inner.Run(std::move(operation));
+  };
+}
 
 enum class Text { kNone, kCross, kJoint };
 
@@ -166,7 +131,8 @@ class PlannerModelTest : public testing::TestWithParam<Case> {
            int64_t* message_bytes = nullptr) {
     const Case& c = GetParam();
     Counts counts;
-    RecordingWorld world(c.tp * c.cp, counts);
+    DryWorld dry(0, c.tp * c.cp);
+    ForwardingWorld world(dry, RecorderInto(counts));
     const auto grid = ProcessGrid::Create({.tp = c.tp, .cp = c.cp}, {}, 0);
     CHECK_OK(grid.status());
     Communicators communicators(world, *grid, {.ulysses = c.ulysses});

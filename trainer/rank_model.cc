@@ -305,16 +305,13 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,
   ASSIGN_OR_RETURN(const StepResult step, executor_->RunStep(scaled));
   // All ranks have the same norm, and so the same scale.
   loss_scaler_.Update(std::isfinite(step.gradient_norm));
-  const double local = step.local_loss();
-  const Tensor loss = Tensor::FromValues<double>(
-      context_->device(), {1}, std::span<const double>(&local, 1),
-      MemoryCategory::kCommunication, "loss");
+  double loss = step.local_loss();
   GlobalStepResult result;
   result.times = step.times;
-  executor_->AwaitAll(
-      context_->communicators().world().AllReduce(loss, ReduceOp::kSum, "loss"),
-      result.times);
-  if (!context_->device().dry()) result.loss = *loss.data<double>();
+  executor_->AwaitAll(context_->communicators().control().StartSum(
+                          std::span<double>(&loss, 1), "loss"),
+                      result.times);
+  result.loss = loss;
   result.gradient_norm = step.gradient_norm;
   result.loss_scale = scale;
   result.skipped_steps = loss_scaler_.state().skipped_steps;

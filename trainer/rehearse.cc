@@ -69,7 +69,7 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
           : PlanCoster(shape, cluster, options.plan, traits).ArithmeticOn(node),
       compute);
 
-  StepMetricsCollector collector(*model, payloads);
+  StepMetricsCollector collector(*model);
   for (int64_t step = 0; step <= options.steps; ++step) {
     model->context().communicators().world().Barrier("step");
     const auto start = std::chrono::steady_clock::now();

@@ -1,6 +1,7 @@
 #include "trainer/simulated_step.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -30,23 +31,9 @@ double BucketSeconds(double exposed, double backward, int buckets) {
 
 }  // namespace
 
-StepSimulator::StepSimulator(RankModel& model, Device& device,
-                             const ProcessorShare& share)
-    : model_(model), device_(device), share_(share) {
+StepSimulator::StepSimulator(RankModel& model, const ProcessorShare& share)
+    : model_(model), share_(share) {
   if (!model.partial()) MeasureLinks();
-}
-
-std::vector<double> StepSimulator::Reduced(const std::vector<double>& values,
-                                           ReduceOp op) const {
-  const Tensor tensor = Tensor::FromValues<double>(
-      device_, {static_cast<int64_t>(values.size())}, values,
-      MemoryCategory::kCommunication, "metrics");
-  model_.context()
-      .communicators()
-      .world()
-      .AllReduce(tensor, op, "metrics")
-      .Wait();
-  return device_.dry() ? values : tensor.ToVector<double>();
 }
 
 double StepSimulator::SendAndReceive(
@@ -111,7 +98,7 @@ void StepSimulator::MeasureLinks() {
       ReceiveAndSend(below.rank, model_.chunk(above.chunk).Boundary(0));
     }
   }
-  link_s_ = Reduced(link_s_, ReduceOp::kMax);
+  model_.context().communicators().control().Max(std::span(link_s_), "links");
 }
 
 std::optional<SimulatedStep> StepSimulator::Simulate(const StepCosts& costs,
@@ -134,12 +121,11 @@ std::optional<SimulatedStep> StepSimulator::Simulate(const StepCosts& costs,
   own_figures[kReduction] = costs.reduction;
   own_figures[kClip] = costs.clip;
   own_figures[kBefore] = costs.begin;
-  sums = Reduced(sums, ReduceOp::kSum);
   // The last rank to come to the norm waits least.
-  const std::vector<double> most =
-      Reduced({-costs.clip_wait, before_s}, ReduceOp::kMax);
-  if (device_.dry()) return std::nullopt;
-  if (model_.context().communicators().world().rank() != 0) return std::nullopt;
+  std::array most = {-costs.clip_wait, before_s};
+  Control& control = model_.context().communicators().control();
+  control.SumAndMax(sums, most, "costs");
+  if (control.rank() != 0) return std::nullopt;
 
   const double siblings =
       static_cast<double>(model_.grid().num_ranks()) / program.num_ranks();

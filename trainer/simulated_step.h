@@ -21,7 +21,6 @@
 
 #include "parallel/executor.h"
 #include "runtime/core/processors.h"
-#include "runtime/device/device.h"
 #include "scheduler/cost_model.h"
 #include "trainer/rank_model.h"
 
@@ -36,8 +35,8 @@ struct SimulatedStep {
 class StepSimulator {
  public:
   // Sends messages over the model's links to measure them: collective over the
-  // world. `device`: where figures are summed. Both outlive the simulator.
-  StepSimulator(RankModel& model, Device& device, const ProcessorShare& share);
+  // world. `model` outlives the simulator.
+  StepSimulator(RankModel& model, const ProcessorShare& share);
 
   // StepOptions::processor_threads of the steps that it is to simulate.
   int processor_threads() const {
@@ -47,8 +46,8 @@ class StepSimulator {
   // Of a step with these costs on this rank and `before_s` before it (reading
   // of the batch). Collective over the world; the result is rank 0's, none on
   // others. None either for a partial pipeline, what whose order implies is not
-  // told from its messages, and on a dry device; nor where a cost was measured
-  // that none can be, which is logged.
+  // told from its messages; nor where a cost was measured that none can be,
+  // which is logged.
   std::optional<SimulatedStep> Simulate(const StepCosts& costs,
                                         double before_s) const;
 
@@ -64,12 +63,8 @@ class StepSimulator {
   // One message from or to the peer.
   void Exchange(int peer, const std::vector<BoundarySpec>& specs,
                 bool send) const;
-  // Sums or maxima over the world of a few figures.
-  std::vector<double> Reduced(const std::vector<double>& values,
-                              ReduceOp op) const;
 
   RankModel& model_;
-  Device& device_;
   const ProcessorShare share_;
   // link_s_[sender * stages + receiver] of pipeline ranks; 0 where none is.
   std::vector<double> link_s_;

@@ -13,7 +13,7 @@ namespace {
 
 // kWait is all the wait for other stages; it is split into bubble and messages
 // after the sums.
-enum Cause { kData, kTensor, kContext, kWait, kGradients, kOptimizer, kCauses };
+enum Share { kData, kTensor, kContext, kWait, kGradients, kOptimizer, kShares };
 
 }  // namespace
 
@@ -96,16 +96,9 @@ absl::Status CheckFinite(const StepMetrics& metrics) {
   return absl::OkStatus();
 }
 
-double StepMetricsCollector::ExposedSince(
-    std::initializer_list<std::string_view> purposes, double& before) const {
-  double now = 0;
-  for (const auto& [purpose, statistics] :
-       model_.context().communicators().Statistics()) {
-    if (std::find(purposes.begin(), purposes.end(), purpose) !=
-        purposes.end()) {
-      now += statistics.exposed_seconds;
-    }
-  }
+double StepMetricsCollector::ExposedSince(Cause cause, double& before) const {
+  const double now =
+      model_.context().communicators().Statistics(cause).exposed_seconds;
   return now - std::exchange(before, now);
 }
 
@@ -114,14 +107,13 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
                                           int64_t skipped_samples,
                                           bool simulate) {
   ParallelContext& context = model_.context();
-  Communicator& world = context.communicators().world();
+  Control& control = context.communicators().control();
   const StepTimes& times = result.times;
-  const double tensor =
-      ExposedSince({"tp activations", "tp backward"}, exposed_tensor_before_);
-  const double context_parallel = ExposedSince(
-      {"cp activations", "cp heads", "cp ring"}, exposed_context_before_);
+  const double tensor = ExposedSince(Cause::kTensor, exposed_tensor_before_);
+  const double context_parallel =
+      ExposedSince(Cause::kContext, exposed_context_before_);
   // After the causes come the computation and the skipped samples.
-  const std::array<double, kCauses + 2> causes = {
+  std::array<double, kShares + 2> sums = {
       data_s,
       tensor,
       context_parallel,
@@ -131,22 +123,13 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       times.forward + times.backward - tensor - context_parallel -
           times.sharding_wait,
       static_cast<double>(skipped_samples)};
-  const Tensor sums =
-      Tensor::FromValues<double>(device_, {kCauses + 2}, causes,
-                                 MemoryCategory::kCommunication, "metrics");
   const MemoryStatistics memory = context.device().Statistics();
-  std::array<double, kNumMemoryCategories + 1> highest;
+  std::array<double, kNumMemoryCategories + 1> maxima;
   for (int i = 0; i < kNumMemoryCategories; ++i) {
-    highest[i] = static_cast<double>(memory.peak_by_category[i]);
+    maxima[i] = static_cast<double>(memory.peak_by_category[i]);
   }
-  highest.back() = step_s;
-  const Tensor maxima =
-      Tensor::FromValues<double>(device_, {kNumMemoryCategories + 1}, highest,
-                                 MemoryCategory::kCommunication, "metrics");
-  Event sum = world.AllReduce(sums, ReduceOp::kSum, "metrics");
-  Event max = world.AllReduce(maxima, ReduceOp::kMax, "metrics");
-  sum.Wait();
-  max.Wait();
+  maxima.back() = step_s;
+  control.SumAndMax(sums, maxima, "metrics");
   std::optional<SimulatedStep> simulated;
   if (simulate) simulated = simulator_.Simulate(times.costs, data_s);
   if (simulated.has_value()) bubble_s_ = simulated->bubble_s;
@@ -161,10 +144,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   metrics.samples = model_.setup().global_batch;
   metrics.model_flops = DitTrainingFlops(model_.setup().model) *
                         static_cast<double>(metrics.samples);
-  if (device_.dry()) return metrics;
-  const auto mean = [&](int i) {
-    return sums.data<double>()[i] / world.size();
-  };
+  const auto mean = [&](int i) { return sums[i] / control.size(); };
   if (simulated.has_value()) metrics.simulated_s = simulated->step_s;
   // Of what was measured, at most all is bubble.
   const double implied = std::min(bubble_s_, mean(kWait));
@@ -172,13 +152,12 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
                        {"cp", mean(kContext)},         {"bubble", implied},
                        {"pp", mean(kWait) - implied},  {"dp", mean(kGradients)},
                        {"optimizer", mean(kOptimizer)}};
-  metrics.compute_s = mean(kCauses);
-  metrics.skipped_samples =
-      static_cast<int64_t>(sums.data<double>()[kCauses + 1]);
+  metrics.compute_s = mean(kShares);
+  metrics.skipped_samples = static_cast<int64_t>(sums[kShares + 1]);
   for (int i = 0; i < kNumMemoryCategories; ++i) {
-    metrics.peak_bytes[i] = static_cast<int64_t>(maxima.data<double>()[i]);
+    metrics.peak_bytes[i] = static_cast<int64_t>(maxima[i]);
   }
-  metrics.step_s = maxima.data<double>()[kNumMemoryCategories];
+  metrics.step_s = maxima.back();
   return metrics;
 }
 

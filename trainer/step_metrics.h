@@ -4,16 +4,15 @@
 #define TRIREME_TRAINER_STEP_METRICS_H_
 
 #include <cstdint>
-#include <initializer_list>
 #include <map>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "nlohmann/json.hpp"
+#include "parallel/communicators.h"
 #include "runtime/core/processors.h"
 #include "runtime/device/device.h"
 #include "trainer/rank_model.h"
@@ -76,11 +75,10 @@ absl::Status CheckFinite(const StepMetrics& metrics);
 // Gathers a step's figures from all ranks, in a few small reductions.
 class StepMetricsCollector {
  public:
-  // Collective over the world. `device`: where the reductions take place. Both
-  // outlive the collector.
-  StepMetricsCollector(RankModel& model, Device& device,
-                       const ProcessorShare& share = {})
-      : model_(model), device_(device), simulator_(model, device, share) {}
+  // Collective over the world. `model` outlives the collector.
+  explicit StepMetricsCollector(RankModel& model,
+                                const ProcessorShare& share = {})
+      : model_(model), simulator_(model, share) {}
 
   // StepOptions::processor_threads of the steps whose figures it gathers.
   int processor_threads() const { return simulator_.processor_threads(); }
@@ -97,11 +95,9 @@ class StepMetricsCollector {
 
  private:
   // Seconds of each cause since the last call, from the communicators.
-  double ExposedSince(std::initializer_list<std::string_view> purposes,
-                      double& before) const;
+  double ExposedSince(Cause cause, double& before) const;
 
   RankModel& model_;
-  Device& device_;
   StepSimulator simulator_;
   double exposed_tensor_before_ = 0;
   double exposed_context_before_ = 0;

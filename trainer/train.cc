@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -12,6 +13,8 @@
 
 #include "fmt/format.h"
 #include "models/image/decode.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/comm/control.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/median.h"
@@ -22,6 +25,7 @@
 #include "runtime/telemetry/tensorboard.h"
 #include "scheduler/plan.h"
 #include "scheduler/trace.h"
+#include "trainer/agreement.h"
 #include "trainer/batches.h"
 #include "trainer/checkpointing.h"
 #include "trainer/config/textproto.h"
@@ -60,6 +64,14 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
+// What a rank reads before it does anything with others.
+struct Preparation {
+  std::unique_ptr<Dataset> dataset;
+  TrainingSetup setup;
+  Plan plan;
+  std::string explanation;
+};
+
 absl::StatusOr<Plan> PlanOf(const TrainOptions& options,
                             const TrainingSetup& setup, int64_t ranks,
                             std::string& explanation) {
@@ -69,6 +81,26 @@ absl::StatusOr<Plan> PlanOf(const TrainOptions& options,
   ASSIGN_OR_RETURN(DefaultedPlan defaulted, DefaultPlan(context));
   explanation = defaulted.explanation;
   return defaulted.plan;
+}
+
+// Resolves `job`.
+absl::StatusOr<Preparation> Prepare(const TrainOptions& options, int64_t ranks,
+                                    Job& job) {
+  Preparation prepared;
+  ASSIGN_OR_RETURN(prepared.dataset, OpenDataset(job.data()));
+  const Dataset& dataset = *prepared.dataset;
+  ASSIGN_OR_RETURN(prepared.setup,
+                   ResolveJob(job, {dataset.size(), dataset.num_classes()}));
+  ASSIGN_OR_RETURN(prepared.plan, PlanOf(options, prepared.setup, ranks,
+                                         prepared.explanation));
+  return prepared;
+}
+
+// A group of everyone, before there is a grid.
+std::unique_ptr<Communicator> Everyone(CommunicatorFactory& factory) {
+  std::vector<int> ranks(factory.world_size());
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return factory.Create(ranks, "agreement");
 }
 
 // What rank 0 writes as the run goes on.
@@ -224,24 +256,39 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   const bool leader = factory.world_rank() == 0;
   const RunFolder folder(options.out);
   Job job = options.job;
-  if (leader) RETURN_IF_ERROR(CheckFolder(folder, options.resume));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> dataset,
-                   OpenDataset(job.data()));
-  const DataSummary data{dataset->size(), dataset->num_classes()};
-  ASSIGN_OR_RETURN(const TrainingSetup setup, ResolveJob(job, data));
-  std::string explanation;
-  ASSIGN_OR_RETURN(Plan plan,
-                   PlanOf(options, setup, factory.world_size(), explanation));
-  std::optional<ResumePoint> resumed;
+  const std::unique_ptr<Communicator> everyone = Everyone(factory);
+  Control agreement(*everyone);
+  const auto prepare = [&]() -> absl::StatusOr<Preparation> {
+    if (leader) RETURN_IF_ERROR(CheckFolder(folder, options.resume));
+    return Prepare(options, factory.world_size(), job);
+  };
+  const absl::StatusOr<Preparation> prepared = prepare();
+  RETURN_IF_ERROR(agreement.Agree(prepared.status(), "preparing the job"));
+  const Dataset& dataset = *prepared->dataset;
+  const TrainingSetup& setup = prepared->setup;
+  const Plan& plan = prepared->plan;
+  const DataSummary data{dataset.size(), dataset.num_classes()};
+  RETURN_IF_ERROR(AgreeOnJob(agreement, job, plan, dataset));
+  std::optional<std::string> checkpoint;
+  int64_t first_step = 1;
   if (options.resume) {
-    ASSIGN_OR_RETURN(resumed, FindResumePoint(folder, job, options.allow));
+    absl::StatusOr<std::optional<ResumePoint>> found = std::nullopt;
+    if (leader) found = FindResumePoint(folder, job, options.allow);
+    RETURN_IF_ERROR(agreement.Agree(found.status(), "choosing a checkpoint"));
+    if (found->has_value()) checkpoint = (*found)->checkpoint;
+    ASSIGN_OR_RETURN(
+        checkpoint,
+        AgreeOnCheckpoint(agreement, folder.checkpoints(), checkpoint));
+    if (checkpoint.has_value()) {
+      ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(*checkpoint));
+      first_step = manifest.step + 1;
+    }
   }
-  const int64_t first_step = resumed.has_value() ? resumed->step + 1 : 1;
   const auto steps = static_cast<int64_t>(job.steps());
   if (first_step > steps) {
     if (leader) {
       fmt::print("nothing to do: all {} steps are done ({})\n", steps,
-                 resumed->checkpoint);
+                 *checkpoint);
     }
     return absl::OkStatus();
   }
@@ -250,15 +297,17 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> model,
                    RankModel::Build(setup, plan, device, factory));
 
-  if (resumed.has_value()) {
-    RETURN_IF_ERROR(LoadCheckpoint(*model, resumed->checkpoint).status());
+  if (checkpoint.has_value()) {
+    RETURN_IF_ERROR(LoadCheckpoint(*model, *checkpoint).status());
   }
   std::unique_ptr<RunLog> log;
   if (leader) {
     RETURN_IF_ERROR(PrepareFolder(folder, job, plan, first_step - 1));
     ASSIGN_OR_RETURN(
         log, RunLog::Open(folder, job, first_step, options.progress_bar));
-    if (!explanation.empty()) fmt::print("{}\n", explanation);
+    if (!prepared->explanation.empty()) {
+      fmt::print("{}\n", prepared->explanation);
+    }
     fmt::print("{}", DescribeSetup(setup, plan, data));
     fmt::print("memory {} predicted on rank 0, limit {}\nrun    {}\n",
                BytesText(model->predicted_memory().peak_bytes),
@@ -272,11 +321,11 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     std::fflush(stdout);
   }
 
-  BatchReader reader(*dataset, job, setup, model->first_sample(),
+  BatchReader reader(dataset, job, setup, model->first_sample(),
                      model->local_batch(), model->reads_pixels(),
                      model->reads_text_counts());
-  Communicator& world = model->context().communicators().world();
-  StepMetricsCollector collector(*model, device, options.share);
+  Control& control = model->context().communicators().control();
+  StepMetricsCollector collector(*model, options.share);
   // Of each replica's ranks, all of which read the same samples, one.
   const ProcessGrid& grid = model->grid();
   const bool counts_skipped = grid.coordinate(Axis::kTensor) == 0 &&
@@ -335,7 +384,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   const MemoryStatistics memory = device.Statistics();
   const MemoryStatistics& predicted = model->predicted_memory();
   const MemoryDeviation deviation =
-      LargestMemoryDeviation(memory, predicted, world, device);
+      LargestMemoryDeviation(memory, predicted, control);
   if (leader) {
     RETURN_IF_ERROR(log->Finish());
     if (job.sample().at_end()) {

@@ -37,6 +37,10 @@ class Dataset {
   virtual int64_t num_classes() const = 0;
   virtual std::string class_name(int64_t class_id) const = 0;
 
+  // A checksum of what names the samples and of their order, the same wherever
+  // the data set is the same. 0 where samples have no names.
+  virtual uint64_t IndexHash() const { return 0; }
+
   // Reads and decodes sample `index`. An error concerns this sample alone and
   // names its file: whoever asked may go on with others.
   virtual absl::StatusOr<Sample> Read(int64_t index) const = 0;

@@ -20,6 +20,7 @@ class DatasetShare : public Dataset {
   std::string class_name(int64_t class_id) const override {
     return whole_->class_name(class_id);
   }
+  uint64_t IndexHash() const override { return whole_->IndexHash(); }
   absl::StatusOr<Sample> Read(int64_t index) const override {
     CHECK(index >= 0 && index < size()) << index;
     return whole_->Read(IndexInWhole(index));

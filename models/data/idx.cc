@@ -11,6 +11,7 @@
 
 #include "fmt/format.h"
 #include "runtime/core/log.h"
+#include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -129,6 +130,12 @@ class IdxDataset : public Dataset {
   std::string class_name(int64_t class_id) const override {
     CHECK(class_id >= 0 && class_id < num_classes()) << class_id;
     return class_names_[class_id];
+  }
+
+  uint64_t IndexHash() const override {
+    return StableHash(
+        std::string_view(reinterpret_cast<const char*>(labels_.bytes.data()),
+                         labels_.bytes.size()));
   }
 
   absl::StatusOr<Sample> Read(int64_t index) const override {

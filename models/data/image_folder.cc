@@ -15,6 +15,7 @@
 #include "models/image/decode.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
+#include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -92,6 +93,13 @@ class ImageFolder : public Dataset {
   std::string class_name(int64_t class_id) const override {
     CHECK(class_id >= 0 && class_id < num_classes()) << class_id;
     return class_names_[class_id];
+  }
+  uint64_t IndexHash() const override {
+    std::string index;
+    for (const Entry& entry : entries_) {
+      index += fmt::format("{} {}\n", entry.class_id, entry.path);
+    }
+    return StableHash(index);
   }
 
   absl::StatusOr<Sample> Read(int64_t index) const override {

@@ -14,6 +14,7 @@
 #include "models/image/decode.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
+#include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -55,6 +56,15 @@ class WebDataset : public Dataset {
         entries_(std::move(entries)),
         class_names_(std::move(class_names)) {}
 
+  uint64_t IndexHash() const override {
+    std::string index;
+    for (const Entry& entry : entries_) {
+      index +=
+          fmt::format("{} {} {} {} {} {}\n", entry.shard, entry.class_id,
+                      entry.image, entry.caption, entry.json, entry.tokens);
+    }
+    return StableHash(index);
+  }
   int64_t size() const override {
     return static_cast<int64_t>(entries_.size());
   }

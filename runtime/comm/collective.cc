@@ -20,7 +20,7 @@ constexpr int64_t kMinMessageElements = 2048;
 // Elements that the local reduction keeps in its accumulators.
 constexpr int64_t kReduceBlock = 512;
 
-class HeldStaging final : public Event::Operation {
+class HeldStaging final : public Event::Work {
  public:
   explicit HeldStaging(Tensor staging) : staging_(std::move(staging)) {}
   void Wait() override {}
@@ -82,21 +82,7 @@ void ReduceOf(std::span<const void* const> sources, void* out, int64_t count,
   }
 }
 
-void CheckSlices(std::string_view kind, const Tensor& whole,
-                 const Tensor& slice, int size, std::string_view name) {
-  CHECK(whole.dtype() == slice.dtype())
-      << OperationText(kind, name) << ": " << whole.dtype() << " and "
-      << slice.dtype();
-  CHECK_EQ(whole.num_elements(), slice.num_elements() * size)
-      << OperationText(kind, name) << ": " << whole.shape() << " is not "
-      << size << " slices of " << slice.shape();
-}
-
 }  // namespace
-
-std::string OperationText(std::string_view kind, std::string_view name) {
-  return fmt::format("{} '{}'", kind, name);
-}
 
 std::string RanksText(std::span<const int> ranks) {
   if (ranks.size() > 2 &&
@@ -117,58 +103,6 @@ int RankInGroup(int world_rank, std::span<const int> ranks,
   CHECK(self != ranks.end()) << "rank " << world_rank << " is not in '" << name
                              << "' of ranks " << RanksText(ranks);
   return static_cast<int>(self - ranks.begin());
-}
-
-void CheckReduceScatter(const Tensor& input, const Tensor& output, int size,
-                        std::string_view name) {
-  CheckSlices("reduce-scatter", input, output, size, name);
-}
-
-void CheckAllGather(const Tensor& input, const Tensor& output, int size,
-                    std::string_view name) {
-  CheckSlices("all-gather", output, input, size, name);
-}
-
-void CheckAllToAll(const Tensor& input, const Tensor& output, int size,
-                   std::string_view name) {
-  CheckSlices("all-to-all", input, output, 1, name);
-  CHECK_EQ(input.num_elements() % size, 0)
-      << OperationText("all-to-all", name) << ": " << input.shape()
-      << " has no " << size << " equal slices";
-}
-
-void CheckAllToAllV(const Tensor& input, std::span<const int64_t> send_rows,
-                    const Tensor& output, std::span<const int64_t> receive_rows,
-                    int size, std::string_view name) {
-  const std::string text = OperationText("all-to-all-v", name);
-  const auto rows_of = [&](std::span<const int64_t> rows) {
-    CHECK_EQ(rows.size(), static_cast<size_t>(size)) << text;
-    int64_t sum = 0;
-    for (int64_t count : rows) {
-      CHECK_GE(count, 0) << text;
-      sum += count;
-    }
-    return sum;
-  };
-  CHECK(input.dtype() == output.dtype()) << text;
-  CHECK_EQ(input.shape().elements_after(0), output.shape().elements_after(0))
-      << text << ": rows of " << input.shape() << " and " << output.shape();
-  CHECK_EQ(rows_of(send_rows), input.dim(0)) << text;
-  CHECK_EQ(rows_of(receive_rows), output.dim(0)) << text;
-}
-
-void CheckPeer(int peer, int rank, int size, std::string_view name) {
-  CHECK(peer >= 0 && peer < size && peer != rank)
-      << "message '" << name << "' between rank " << rank << " and rank "
-      << peer << " in a group of " << size;
-}
-
-int64_t AllReduceSentBytes(int64_t full_bytes, int size) {
-  return 2 * full_bytes * (size - 1) / size;
-}
-
-int64_t SlicesSentBytes(int64_t full_bytes, int size) {
-  return full_bytes * (size - 1) / size;
 }
 
 ReductionSegments ReductionSegments::Of(int64_t elements, DType dtype,
@@ -223,16 +157,15 @@ void Reduce(std::span<const void* const> sources, void* out, int64_t count,
   LOG(FATAL) << "no reduction of " << dtype;
 }
 
-CommunicationStatistics TrafficCounter::Get() const {
-  return {.calls = calls_.load(std::memory_order_relaxed),
-          .sent_bytes = sent_bytes_.load(std::memory_order_relaxed),
-          .exposed_seconds = 1e-9 * static_cast<double>(exposed_ns_.load(
-                                        std::memory_order_relaxed))};
-}
-
-Event DryEvent(Tensor staging) {
-  if (!staging.defined()) return Event();
-  return Event(std::make_shared<HeldStaging>(std::move(staging)));
+Event DryEvent(const Operation& operation, int size) {
+  if (operation.kind != Operation::Kind::kAllReduce &&
+      operation.kind != Operation::Kind::kReduceScatter) {
+    return Event();
+  }
+  const Tensor& input = operation.input;
+  return Event(std::make_shared<HeldStaging>(
+      ReductionSegments::Of(input.num_elements(), input.dtype(), size)
+          .MakeStaging(input, size)));
 }
 
 }  // namespace trireme

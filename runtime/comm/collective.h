@@ -1,6 +1,5 @@
-// What the implementations of Communicator share: checks of arguments, ring
-// volumes, the segments that reductions are cut into with their staging
-// memory, and the local reduction.
+// What the implementations of Communicator share: the segments that reductions
+// are cut into with their staging memory, and the local reduction.
 //
 // Reductions everywhere run as "exchange slices, reduce in rank order, gather":
 // each element is reduced by one rank only, in the compute type and in rank
@@ -10,7 +9,6 @@
 #ifndef TRIREME_RUNTIME_COMM_COLLECTIVE_H_
 #define TRIREME_RUNTIME_COMM_COLLECTIVE_H_
 
-#include <atomic>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -21,9 +19,6 @@
 
 namespace trireme {
 
-// "all-reduce 'dp gradient bucket 3'".
-std::string OperationText(std::string_view kind, std::string_view name);
-
 // "0-3", "0, 2, 4".
 std::string RanksText(std::span<const int> ranks);
 
@@ -31,24 +26,6 @@ std::string RanksText(std::span<const int> ranks);
 // CHECKs that it has one.
 int RankInGroup(int world_rank, std::span<const int> ranks,
                 std::string_view name);
-
-// CHECK the arguments of an operation in a group of `size`.
-void CheckReduceScatter(const Tensor& input, const Tensor& output, int size,
-                        std::string_view name);
-void CheckAllGather(const Tensor& input, const Tensor& output, int size,
-                    std::string_view name);
-void CheckAllToAll(const Tensor& input, const Tensor& output, int size,
-                   std::string_view name);
-void CheckAllToAllV(const Tensor& input, std::span<const int64_t> send_rows,
-                    const Tensor& output, std::span<const int64_t> receive_rows,
-                    int size, std::string_view name);
-void CheckPeer(int peer, int rank, int size, std::string_view name);
-
-// The bytes that one rank of `size` sends in a ring algorithm; `full_bytes` is
-// the size of the whole (for all-reduce: the tensor; for reduce-scatter, and
-// all-to-all: the input; for all-gather: the output).
-int64_t AllReduceSentBytes(int64_t full_bytes, int size);
-int64_t SlicesSentBytes(int64_t full_bytes, int size);
 
 // How a reduction is cut. Rank j owns elements [j·owned, (j+1)·owned) of the
 // tensor (clipped to its end); segment k covers elements [k·length,
@@ -82,27 +59,9 @@ struct ReductionSegments {
 void Reduce(std::span<const void* const> sources, void* out, int64_t count,
             DType dtype, ReduceOp op);
 
-// CommunicationStatistics that several threads may add to.
-class TrafficCounter {
- public:
-  void CountCall(int64_t sent_bytes) {
-    calls_.fetch_add(1, std::memory_order_relaxed);
-    sent_bytes_.fetch_add(sent_bytes, std::memory_order_relaxed);
-  }
-  void CountExposed(int64_t nanoseconds) {
-    exposed_ns_.fetch_add(nanoseconds, std::memory_order_relaxed);
-  }
-  CommunicationStatistics Get() const;
-
- private:
-  std::atomic<int64_t> calls_ = 0;
-  std::atomic<int64_t> sent_bytes_ = 0;
-  std::atomic<int64_t> exposed_ns_ = 0;
-};
-
-// An operation on a dry device: nothing moves, but its staging memory counts
-// until Wait, as on a real one.
-Event DryEvent(Tensor staging);
+// What an operation on a dry device is: nothing moves, but the staging memory
+// of a reduction counts until Wait, as on a real one.
+Event DryEvent(const Operation& operation, int size);
 
 }  // namespace trireme
 

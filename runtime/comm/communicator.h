@@ -15,106 +15,147 @@
 // ranks, which says who waits for whom in what (comm/hang_table.h). Deadlines
 // are generous (default 10 minutes).
 //
-// Implementations: comm/mpi (processes), comm/threads (N ranks as threads of
-// one process: unit tests of parallel code), comm/single (a group of one),
-// comm/dry (any group, without its other ranks, for dry devices) and
-// comm/stand_in (the same on real devices, for timing one rank).
+// The public methods check arguments, count traffic and then start the
+// operation: all that an implementation overrides is Start. There are comm/mpi
+// (processes), comm/threads (N ranks as threads of one process: unit tests of
+// parallel code), comm/single (a group of one), comm/dry (any group, without
+// its other ranks, for dry devices) and comm/stand_in (the same on real
+// devices, for timing one rank).
 
 #ifndef TRIREME_RUNTIME_COMM_COMMUNICATOR_H_
 #define TRIREME_RUNTIME_COMM_COMMUNICATOR_H_
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
+#include "runtime/comm/event.h"
+#include "runtime/comm/operation.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {
 
-enum class ReduceOp { kSum, kMax };
-
-// A handle on an operation in flight. Default-constructed = already done.
-class Event {
- public:
-  class Operation {
-   public:
-    virtual ~Operation() = default;
-    virtual void Wait() = 0;
-    // Makes progress without blocking; true when done.
-    virtual bool Test() = 0;
-  };
-
-  Event() = default;
-  explicit Event(std::shared_ptr<Operation> operation)
-      : operation_(std::move(operation)) {}
-  void Wait() {
-    if (operation_) operation_->Wait();
-    operation_.reset();
-  }
-  bool Test() { return !operation_ || operation_->Test(); }
-
- private:
-  std::shared_ptr<Operation> operation_;
-};
-
-// Bytes and calls since the start, as sent by this rank (ring algorithms'
-// volume: all-reduce 2(n−1)/n, gather and scatter (n−1)/n of the full size).
-struct CommunicationStatistics {
-  int64_t calls = 0;
-  int64_t sent_bytes = 0;
-  // Time that Wait() spent blocked.
-  double exposed_seconds = 0;
-};
-
 class Communicator {
  public:
   virtual ~Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
 
   // This process's rank in the group, and the group's size.
-  virtual int rank() const = 0;
-  virtual int size() const = 0;
-  // Group and purpose, e.g. "tp[0-1] activations".
-  virtual std::string_view name() const = 0;
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  // Group and purpose, e.g. "tp activations [0-1]".
+  const std::string& name() const { return name_; }
 
   // In place. Sums are formed in rank order, those of bf16 in fp32 with one
   // rounding at the end: the result is the same on every rank and in every
   // run, bit for bit.
-  virtual Event AllReduce(const Tensor& data, ReduceOp op,
-                          std::string_view name) = 0;
+  Event AllReduce(const Tensor& data, ReduceOp op, std::string_view name) {
+    return Run({.kind = Operation::Kind::kAllReduce,
+                .name = name,
+                .input = data,
+                .output = data,
+                .reduce = op});
+  }
   // input[size·n, ..] → output[n, ..]: rank i gets the sum of slice i.
-  virtual Event ReduceScatter(const Tensor& input, const Tensor& output,
-                              std::string_view name) = 0;
+  Event ReduceScatter(const Tensor& input, const Tensor& output,
+                      std::string_view name) {
+    return Run({.kind = Operation::Kind::kReduceScatter,
+                .name = name,
+                .input = input,
+                .output = output});
+  }
   // input[n, ..] → output[size·n, ..], rank i's input at slice i.
-  virtual Event AllGather(const Tensor& input, const Tensor& output,
-                          std::string_view name) = 0;
+  Event AllGather(const Tensor& input, const Tensor& output,
+                  std::string_view name) {
+    return Run({.kind = Operation::Kind::kAllGather,
+                .name = name,
+                .input = input,
+                .output = output});
+  }
   // Slice j of input goes to rank j; slice i of output comes from rank i.
-  virtual Event AllToAll(const Tensor& input, const Tensor& output,
-                         std::string_view name) = 0;
+  Event AllToAll(const Tensor& input, const Tensor& output,
+                 std::string_view name) {
+    return Run({.kind = Operation::Kind::kAllToAll,
+                .name = name,
+                .input = input,
+                .output = output});
+  }
   // As AllToAll with given counts of leading-dim rows.
-  virtual Event AllToAllV(const Tensor& input,
-                          std::span<const int64_t> send_rows,
-                          const Tensor& output,
-                          std::span<const int64_t> receive_rows,
-                          std::string_view name) = 0;
-  virtual Event Broadcast(const Tensor& data, int root,
-                          std::string_view name) = 0;
-  // Messages between two ranks match by tag and, among equal tags, by order.
-  virtual Event Send(const Tensor& data, int to, int tag,
-                     std::string_view name) = 0;
-  virtual Event Receive(const Tensor& data, int from, int tag,
-                        std::string_view name) = 0;
-  virtual void Barrier(std::string_view name) = 0;
+  Event AllToAllV(const Tensor& input, std::span<const int64_t> send_rows,
+                  const Tensor& output, std::span<const int64_t> receive_rows,
+                  std::string_view name) {
+    return Run({.kind = Operation::Kind::kAllToAllV,
+                .name = name,
+                .input = input,
+                .output = output,
+                .send_rows = send_rows,
+                .receive_rows = receive_rows});
+  }
+  Event Broadcast(const Tensor& data, int root, std::string_view name) {
+    return Run({.kind = Operation::Kind::kBroadcast,
+                .name = name,
+                .input = data,
+                .output = data,
+                .root = root});
+  }
+  // Messages between two ranks match by tag, from 0 to max_tag(), and, among
+  // equal tags, by order.
+  Event Send(const Tensor& data, int to, int tag, std::string_view name) {
+    return Run({.kind = Operation::Kind::kSend,
+                .name = name,
+                .input = data,
+                .peer = to,
+                .tag = tag});
+  }
+  Event Receive(const Tensor& data, int from, int tag, std::string_view name) {
+    return Run({.kind = Operation::Kind::kReceive,
+                .name = name,
+                .output = data,
+                .peer = from,
+                .tag = tag});
+  }
+  // Returns when all ranks are there.
+  void Barrier(std::string_view name) {
+    Run({.kind = Operation::Kind::kBarrier, .name = name}).Wait();
+  }
 
-  virtual CommunicationStatistics Statistics() const = 0;
+  // Any of the above, as a value: CHECKs its arguments, counts it, starts it.
+  Event Run(Operation operation);
+
+  CommunicationStatistics Statistics() const { return traffic_->Get(); }
+
+  // The largest tag that messages may have.
+  virtual int max_tag() const { return std::numeric_limits<int>::max(); }
 
   // For the table of a hang: what this process does from now on, beside
   // communication ("Forward mb=3 chunk=0"). The last call on any communicator
   // of the process counts.
   virtual void SetActivity(std::string_view /*activity*/) {}
+
+ protected:
+  Communicator(int rank, int size, std::string_view name);
+
+  // Of this communicator; Event::Wait counts into it by itself.
+  TrafficCounter& traffic() { return *traffic_; }
+
+ private:
+  // Starts what Run has checked and counted. The tensors stay alive until the
+  // result's Wait returns.
+  virtual Event Start(Operation operation) = 0;
+
+  void Check(const Operation& operation) const;
+  int64_t SentBytes(const Operation& operation) const;
+
+  const int rank_;
+  const int size_;
+  const std::string name_;
+  // Events may outlive their communicator.
+  const std::shared_ptr<TrafficCounter> traffic_ =
+      std::make_shared<TrafficCounter>();
 };
 
 // Who moves the data of operations in flight.
@@ -135,6 +176,9 @@ class CommunicatorFactory {
   virtual ~CommunicatorFactory() = default;
   virtual int world_rank() const = 0;
   virtual int world_size() const = 0;
+  // There are no other ranks, whatever the world's size: this one's
+  // communicators only count (comm/dry) or make up what others would send.
+  virtual bool imagined() const { return false; }
   virtual std::unique_ptr<Communicator> Create(std::span<const int> ranks,
                                                std::string_view name,
                                                Progress progress) = 0;

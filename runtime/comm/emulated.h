@@ -23,6 +23,7 @@ class EmulatedWorld final : public CommunicatorFactory {
 
   int world_rank() const override { return inner_.world_rank(); }
   int world_size() const override { return inner_.world_size(); }
+  bool imagined() const override { return inner_.imagined(); }
   using CommunicatorFactory::Create;
   std::unique_ptr<Communicator> Create(std::span<const int> ranks,
                                        std::string_view name,

@@ -1,11 +1,10 @@
 // What tests put between a model and its communicators, to watch or to disturb
-// them: a communicator that passes everything on. Tests override what they are
-// about.
+// them: communicators that pass every operation through a function.
 
 #ifndef TRIREME_RUNTIME_COMM_FORWARDING_TESTING_H_
 #define TRIREME_RUNTIME_COMM_FORWARDING_TESTING_H_
 
-#include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -15,57 +14,53 @@
 
 namespace trireme {
 
-class ForwardingCommunicator : public Communicator {
- public:
-  explicit ForwardingCommunicator(std::unique_ptr<Communicator> inner)
-      : inner_(std::move(inner)) {}
+// Gets each operation instead of the real communicator `inner`, and carries it
+// out, changed or not, by inner.Run.
+using Interceptor =
+    std::function<Event(Communicator& inner, Operation operation)>;
 
-  int rank() const override { return inner_->rank(); }
-  int size() const override { return inner_->size(); }
-  std::string_view name() const override { return inner_->name(); }
-  Event AllReduce(const Tensor& data, ReduceOp op,
-                  std::string_view name) override {
-    return inner_->AllReduce(data, op, name);
-  }
-  Event ReduceScatter(const Tensor& input, const Tensor& output,
-                      std::string_view name) override {
-    return inner_->ReduceScatter(input, output, name);
-  }
-  Event AllGather(const Tensor& input, const Tensor& output,
-                  std::string_view name) override {
-    return inner_->AllGather(input, output, name);
-  }
-  Event AllToAll(const Tensor& input, const Tensor& output,
-                 std::string_view name) override {
-    return inner_->AllToAll(input, output, name);
-  }
-  Event AllToAllV(const Tensor& input, std::span<const int64_t> send_rows,
-                  const Tensor& output, std::span<const int64_t> receive_rows,
-                  std::string_view name) override {
-    return inner_->AllToAllV(input, send_rows, output, receive_rows, name);
-  }
-  Event Broadcast(const Tensor& data, int root,
-                  std::string_view name) override {
-    return inner_->Broadcast(data, root, name);
-  }
-  Event Send(const Tensor& data, int to, int tag,
-             std::string_view name) override {
-    return inner_->Send(data, to, tag, name);
-  }
-  Event Receive(const Tensor& data, int from, int tag,
-                std::string_view name) override {
-    return inner_->Receive(data, from, tag, name);
-  }
-  void Barrier(std::string_view name) override { inner_->Barrier(name); }
-  CommunicationStatistics Statistics() const override {
-    return inner_->Statistics();
-  }
+class ForwardingCommunicator final : public Communicator {
+ public:
+  ForwardingCommunicator(std::unique_ptr<Communicator> inner,
+                         Interceptor intercept)
+      : Communicator(inner->rank(), inner->size(), inner->name()),
+        inner_(std::move(inner)),
+        intercept_(std::move(intercept)) {}
+
+  int max_tag() const override { return inner_->max_tag(); }
   void SetActivity(std::string_view activity) override {
     inner_->SetActivity(activity);
   }
 
  private:
+  Event Start(Operation operation) override {
+    return intercept_(*inner_, std::move(operation));
+  }
+
   const std::unique_ptr<Communicator> inner_;
+  const Interceptor intercept_;
+};
+
+// All communicators of `real`, which outlives it, with an interceptor.
+class ForwardingWorld final : public CommunicatorFactory {
+ public:
+  ForwardingWorld(CommunicatorFactory& real, Interceptor intercept)
+      : real_(real), intercept_(std::move(intercept)) {}
+
+  int world_rank() const override { return real_.world_rank(); }
+  int world_size() const override { return real_.world_size(); }
+  bool imagined() const override { return real_.imagined(); }
+  using CommunicatorFactory::Create;
+  std::unique_ptr<Communicator> Create(std::span<const int> ranks,
+                                       std::string_view name,
+                                       Progress progress) override {
+    return std::make_unique<ForwardingCommunicator>(
+        real_.Create(ranks, name, progress), intercept_);
+  }
+
+ private:
+  CommunicatorFactory& real_;
+  const Interceptor intercept_;
 };
 
 }  // namespace trireme

@@ -15,6 +15,26 @@ double SecondsSince(WaitRegistry::Clock::time_point since) {
 
 }  // namespace
 
+OperationNote NoteOf(const Operation& operation, int communicator,
+                     std::span<const int> ranks, int64_t sequence) {
+  using Kind = Operation::Kind;
+  OperationNote note;
+  note.text = OperationText(operation);
+  note.communicator = communicator;
+  // What ranks bring to a barrier or an all-to-all-v may differ.
+  if (operation.kind != Kind::kBarrier && operation.kind != Kind::kAllToAllV) {
+    note.bytes = operation.data().bytes();
+  }
+  if (operation.message()) {
+    note.peer = ranks[operation.peer];
+    note.tag = operation.tag;
+    note.sends = operation.kind == Kind::kSend;
+  } else {
+    note.sequence = sequence;
+  }
+  return note;
+}
+
 WaitRegistry::WaitRegistry(int world_rank)
     : world_rank_(world_rank), activity_since_(Clock::now()) {}
 

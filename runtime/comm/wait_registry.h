@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "runtime/comm/hang_report.h"
+#include "runtime/comm/operation.h"
 
 namespace trireme {
 
@@ -43,6 +44,11 @@ struct OperationNote {
 
   bool collective() const { return sequence >= 0; }
 };
+
+// Of an operation of the registry's communicator `communicator`, whose world
+// ranks by group rank are `ranks`; a collective is its `sequence`-th.
+OperationNote NoteOf(const Operation& operation, int communicator,
+                     std::span<const int> ranks, int64_t sequence);
 
 class WaitRegistry {
  public:

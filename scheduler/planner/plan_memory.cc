@@ -9,11 +9,10 @@ namespace trireme {
 
 int64_t CommunicatorsOf(const Plan& plan) {
   const Plan::Grid& grid = plan.grid();
-  // Everybody, and along each axis.
+  // Everybody, and activations over tp and cp.
   int64_t count = GridSize(grid) > 1 ? 1 : 0;
-  for (const uint32_t size : {grid.tp(), grid.cp(), grid.dp(), grid.pp()}) {
-    count += size > 1 ? 1 : 0;
-  }
+  count += grid.tp() > 1 ? 1 : 0;
+  count += grid.cp() > 1 ? 1 : 0;
   // What tp sends behind a product of the backward.
   count += grid.tp() > 1 ? 1 : 0;
   // Gradients over every set of tp, cp and dp, and of copies of shards over
@@ -35,8 +34,7 @@ int64_t CommunicatorsOf(const Plan& plan) {
   count += sharers > 1 ? 2 : 0;
   const int64_t model = int64_t{grid.tp()} * grid.cp() * grid.pp();
   count += model * sharers > 1 ? 1 : 0;
-  // The whole model; heads and rings of context parallelism.
-  count += model > 1 ? 1 : 0;
+  // Heads and rings of context parallelism.
   count += plan.ulysses() > 1 ? 1 : 0;
   count += grid.cp() / plan.ulysses() > 1 ? 1 : 0;
   // Messages up and down, with the stages on both sides.

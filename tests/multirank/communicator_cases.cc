@@ -8,8 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "fmt/format.h"
 #include "gtest/gtest.h"
+#include "runtime/comm/control.h"
 #include "runtime/comm/dry.h"
+#include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 
 namespace trireme {
@@ -436,10 +439,72 @@ void DryRunsPredictMemoryAndTraffic(CommunicatorFactory& factory) {
   }
 }
 
+void ControlReducesPlainValues(CommunicatorFactory& factory) {
+  const auto world = World(factory);
+  Control control(*world);
+  const int n = world->size();
+  const double own = world->rank() + 1;
+  std::vector<double> sums = {own, -own};
+  std::vector<double> maxima = {own, -own};
+  control.SumAndMax(sums, maxima, "figures");
+  EXPECT_EQ(sums, (std::vector<double>{n * (n + 1) / 2.0, -n * (n + 1) / 2.0}));
+  EXPECT_EQ(maxima, (std::vector<double>{1.0 * n, -1.0}));
+  // More than a double holds exactly.
+  int64_t large = (int64_t{1} << 62) + world->rank();
+  control.Max(std::span(&large, 1), "large");
+  EXPECT_EQ(large, (int64_t{1} << 62) + n - 1);
+  std::vector<double> later = {own};
+  Event event = control.StartSum(later, "later");
+  event.Wait();
+  EXPECT_EQ(later[0], n * (n + 1) / 2.0);
+}
+
+// Texts of every length, none included, end up with whom they belong to.
+void ControlGathersTexts(CommunicatorFactory& factory) {
+  const auto world = World(factory);
+  Control control(*world);
+  const auto text_of = [](int rank) { return std::string(100 * rank, 'a'); };
+  std::vector<std::string> expected;
+  for (int rank = 0; rank < world->size(); ++rank) {
+    expected.push_back(text_of(rank));
+  }
+  EXPECT_EQ(control.AllGather(text_of(world->rank()), "texts"), expected);
+  const std::vector<std::string> gathered =
+      control.Gather(text_of(world->rank()), "texts");
+  if (world->rank() == 0) {
+    EXPECT_EQ(gathered, expected);
+  } else {
+    EXPECT_TRUE(gathered.empty());
+  }
+  for (const std::string& sent : {std::string("of rank 0"), std::string()}) {
+    std::string text = world->rank() == 0 ? sent : "own";
+    control.Broadcast(text, "text");
+    EXPECT_EQ(text, sent);
+  }
+}
+
+// A rank's error reaches all; who has none of its own hears whose it is.
+void ControlAgreesOnTheFirstError(CommunicatorFactory& factory) {
+  const auto world = World(factory);
+  Control control(*world);
+  EXPECT_TRUE(control.Agree(absl::OkStatus(), "verdict").ok());
+  const int last = world->size() - 1;
+  const bool fails = world->rank() == last;
+  const absl::Status verdict = control.Agree(
+      fails ? NotFound("no such file") : absl::OkStatus(), "verdict");
+  EXPECT_EQ(
+      MessageOf(verdict),
+      last == 0 ? "no such file" : fmt::format("rank {}: no such file", last));
+  EXPECT_EQ(absl::IsNotFound(verdict), fails);
+}
+
 }  // namespace
 
 std::span<const CommunicatorCase> CommunicatorCases() {
   static constexpr CommunicatorCase kCases[] = {
+      {"ControlReducesPlainValues", ControlReducesPlainValues},
+      {"ControlGathersTexts", ControlGathersTexts},
+      {"ControlAgreesOnTheFirstError", ControlAgreesOnTheFirstError},
       {"AllReduceSumsEverySizeAndType", AllReduceSumsEverySizeAndType},
       {"Bf16IsRoundedOnce", Bf16IsRoundedOnce},
       {"SumsAreTheSameBitsOnEveryRank", SumsAreTheSameBitsOnEveryRank},

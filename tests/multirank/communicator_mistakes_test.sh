@@ -26,4 +26,16 @@ expect deadlock "^verdict: ranks wait for one another in a circle: 0 in receive 
 expect missing "deadline .* (all-reduce 'bucket 2'|receive 'activation 7') on 'pair'"
 expect size "receive 'activation 7': rank 0 sent 32 bytes, expected 64"
 expect long "receive 'activation 7'.*truncated"
+expect tag "send 'activation 7': tag -1, expected 0 to [0-9]+"
+
+# What is too long must not be written past the receive's buffer: transports
+# that let one process write into another's memory do so by themselves.
+for transport in self,vader self,tcp; do
+  export OMPI_MCA_btl=$transport
+  expect overrun "receive 'activation 7'.*truncated"
+  if "$mpi_run" 2 "$program" overrun 2>&1 | grep -F "written past the end"; then
+    echo "overrun over $transport"
+    failed=1
+  fi
+done
 exit "$failed"

@@ -19,71 +19,92 @@
 namespace trireme {
 namespace {
 
+using Kind = Operation::Kind;
+
 struct Fault {
-  enum class Kind {
-    // The all-reduce is left out: every rank keeps its own part.
-    kForget,
-    // The sum counts every rank as often as there are ranks.
-    kScale,
-  };
-  Kind kind = Kind::kForget;
   // Of the communicator's name.
   std::string_view prefix;
-  // Part of the operation's name.
+  // The operations that go wrong: their kind, and part of their name.
+  Kind kind = Kind::kAllReduce;
   std::string_view operation;
 };
 
-class FaultyCommunicator final : public ForwardingCommunicator {
- public:
-  FaultyCommunicator(std::unique_ptr<Communicator> real, const Fault& fault)
-      : ForwardingCommunicator(std::move(real)), fault_(fault) {}
+// What a faulty operation does instead of what it should.
+using FaultyRun = Event (*)(Communicator& inner, Operation operation);
 
-  Event AllReduce(const Tensor& data, ReduceOp op,
-                  std::string_view operation) override {
-    const bool faulty =
-        name().starts_with(fault_.prefix) &&
-        operation.find(fault_.operation) != std::string_view::npos;
-    if (faulty && fault_.kind == Fault::Kind::kForget) return Event();
-    Event event = ForwardingCommunicator::AllReduce(data, op, operation);
-    if (faulty) {
-      event.Wait();
-      data.CopyFrom(Scale(data, size()));
+// The operation is left out: every rank goes on with its own part, or with
+// whatever the memory holds.
+Event Forget(Communicator& inner, Operation operation) {
+  const Tensor& output = operation.output;
+  const Tensor& input = operation.input;
+  switch (operation.kind) {
+    case Kind::kReduceScatter: {
+      const int64_t rows = output.dim(0);
+      output.CopyFrom(
+          input.Slice(inner.rank() * rows, (inner.rank() + 1) * rows));
+      break;
     }
-    return event;
+    case Kind::kAllGather: {
+      const int64_t rows = input.dim(0);
+      for (int i = 0; i < inner.size(); ++i) {
+        const Tensor slice = output.Slice(i * rows, (i + 1) * rows);
+        if (slice.raw_data() != input.raw_data()) slice.CopyFrom(input);
+      }
+      break;
+    }
+    case Kind::kAllToAll:
+      output.CopyFrom(input);
+      break;
+    default:
+      break;
   }
-
- private:
-  const Fault fault_;
-};
-
-class FaultyFactory final : public CommunicatorFactory {
- public:
-  FaultyFactory(CommunicatorFactory& real, const Fault& fault)
-      : real_(real), fault_(fault) {}
-
-  int world_rank() const override { return real_.world_rank(); }
-  int world_size() const override { return real_.world_size(); }
-  std::unique_ptr<Communicator> Create(std::span<const int> ranks,
-                                       std::string_view name,
-                                       Progress progress) override {
-    return std::make_unique<FaultyCommunicator>(
-        real_.Create(ranks, name, progress), fault_);
-  }
-
- private:
-  CommunicatorFactory& real_;
-  Fault fault_;
-};
-
-ParityReport ReportWith(const GridCase& grid, const Fault& fault) {
-  return Compare(Record(OneRank(grid)),
-                 Record(grid, [&fault](CommunicatorFactory& real) {
-                   return std::make_unique<FaultyFactory>(real, fault);
-                 }));
+  return Event();
 }
 
-void ExpectSeen(const GridCase& grid, const Fault& fault) {
-  const ParityReport report = ReportWith(grid, fault);
+// What arrives is `size` times what it should be: a sum that counts every rank
+// as often as there are ranks.
+Event ScaleBySize(Communicator& inner, Operation operation) {
+  const Tensor output = operation.output;
+  inner.Run(std::move(operation)).Wait();
+  output.CopyFrom(Scale(output, inner.size()));
+  return Event();
+}
+
+// A message arrives as zeros.
+Event Lose(Communicator& inner, Operation operation) {
+  const Tensor output = operation.output;
+  inner.Run(std::move(operation)).Wait();
+  output.FillZero();
+  return Event();
+}
+
+ParityReport ReportWith(const GridCase& grid, const Fault& fault,
+                        FaultyRun run) {
+  return Compare(
+      Record(OneRank(grid)), Record(grid, [&](CommunicatorFactory& real) {
+        return std::make_unique<ForwardingWorld>(
+            real, [&](Communicator& inner, Operation operation) {
+              const bool faulty =
+                  operation.kind == fault.kind && inner.size() > 1 &&
+                  inner.name().starts_with(fault.prefix) &&
+                  operation.name.find(fault.operation) != std::string::npos;
+              return faulty ? run(inner, std::move(operation))
+                            : inner.Run(std::move(operation));
+            });
+      }));
+}
+
+void ExpectSeen(const GridCase& grid, const Fault& fault,
+                FaultyRun run = Forget) {
+  const ParityReport report = ReportWith(grid, fault, run);
+  EXPECT_FALSE(Within(report, ToleranceOf(grid.dtype)))
+      << fault.operation << " over " << fault.prefix << " of " << grid.Name();
+}
+
+// A fault in gradients only, which the first step's loss does not show.
+void ExpectSeenInGradients(const GridCase& grid, const Fault& fault,
+                           FaultyRun run = Forget) {
+  const ParityReport report = ReportWith(grid, fault, run);
   EXPECT_FALSE(Within(report, ToleranceOf(grid.dtype)))
       << fault.operation << " over " << fault.prefix << " of " << grid.Name();
   EXPECT_NEAR(report.losses[0], report.reference_losses[0], 1e-12);
@@ -91,32 +112,57 @@ void ExpectSeen(const GridCase& grid, const Fault& fault) {
 
 TEST(PlantedFaultTest, WithoutAFaultTheWrapperChangesNothing) {
   const GridCase grid{.tp = 2, .pp = 2, .dp = 2};
-  const ParityReport report =
-      ReportWith(grid, {Fault::Kind::kForget, "none", "none"});
+  const ParityReport report = ReportWith(grid, {.prefix = "none"}, Forget);
   EXPECT_TRUE(Within(report, ToleranceOf(grid.dtype)));
 }
 
 // Gradients of head-norm scales and, with sequence parallelism, of all that is
 // applied to local tokens are parts of a sum over tp.
 TEST(PlantedFaultTest, AForgottenSumOfReplicatedParametersIsSeen) {
-  const Fault fault{Fault::Kind::kForget, "tp", "gradient bucket"};
-  ExpectSeen({.tp = 2}, fault);
-  ExpectSeen({.tp = 2, .plan = PlanFromText("sequence_parallel: true")}, fault);
+  const Fault fault{"tp", Kind::kAllReduce, "gradient bucket"};
+  ExpectSeenInGradients({.tp = 2}, fault);
+  ExpectSeenInGradients(
+      {.tp = 2, .plan = PlanFromText("sequence_parallel: true")}, fault);
 }
 
 TEST(PlantedFaultTest, AForgottenSumOfInputGradientsIsSeen) {
-  ExpectSeen({.tp = 2}, {Fault::Kind::kForget, "tp", "input gradient"});
+  ExpectSeenInGradients({.tp = 2}, {"tp", Kind::kAllReduce, "input gradient"});
 }
 
 TEST(PlantedFaultTest, AForgottenSumOverReplicasIsSeen) {
-  const Fault fault{Fault::Kind::kForget, "dp", "gradient bucket"};
-  ExpectSeen({.dp = 2}, fault);
-  ExpectSeen({.pp = 2, .dp = 2}, fault);
+  const Fault fault{"dp", Kind::kAllReduce, "gradient bucket"};
+  ExpectSeenInGradients({.dp = 2}, fault);
+  ExpectSeenInGradients({.pp = 2, .dp = 2}, fault);
 }
 
 TEST(PlantedFaultTest, AScaleByTpIsSeen) {
-  ExpectSeen({.tp = 2}, {Fault::Kind::kScale, "tp", "input gradient"});
-  ExpectSeen({.tp = 2}, {Fault::Kind::kScale, "tp", "Invariant to Replicate"});
+  for (const char* operation : {"input gradient", "Invariant to Replicate"}) {
+    ExpectSeenInGradients({.tp = 2}, {"tp", Kind::kAllReduce, operation},
+                          ScaleBySize);
+  }
+}
+
+TEST(PlantedFaultTest, FaultsOfSequenceParallelismAreSeen) {
+  const GridCase grid{.tp = 2, .plan = PlanFromText("sequence_parallel: true")};
+  ExpectSeen(grid, {"tp activations", Kind::kReduceScatter, ""});
+  ExpectSeen(grid, {"tp activations", Kind::kAllGather, ""});
+}
+
+TEST(PlantedFaultTest, FaultsOfContextParallelismAreSeen) {
+  ExpectSeen({.cp = 2}, {"cp ring", Kind::kReceive, ""}, Lose);
+  ExpectSeen({.cp = 2, .plan = PlanFromText("ulysses: 2")},
+             {"cp heads", Kind::kAllToAll, ""});
+}
+
+TEST(PlantedFaultTest, FaultsOfShardedReplicasAreSeen) {
+  const GridCase grid{.dp = 2, .plan = PlanFromText("sharding: PARAMETERS")};
+  ExpectSeenInGradients(grid, {"dp", Kind::kReduceScatter, ""});
+  ExpectSeen(grid, {"dp parameters", Kind::kAllGather, ""});
+}
+
+TEST(PlantedFaultTest, LostMessagesBetweenStagesAreSeen) {
+  ExpectSeen({.pp = 2}, {"pp", Kind::kReceive, "activation"}, Lose);
+  ExpectSeenInGradients({.pp = 2}, {"pp", Kind::kReceive, "gradient"}, Lose);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "fmt/format.h"
+#include "runtime/comm/control.h"
 #include "trainer/profile/profile_statistics.h"
 
 namespace trireme {
@@ -18,11 +19,11 @@ std::set<int> PowersOfTwoAnd(int most) {
 }
 
 // One operation of a kind, as a rank of a group takes part in it.
-class Operation {
+class ProfiledCollective {
  public:
   // `bytes`: about, in whole slices.
-  Operation(CollectiveKind kind, int64_t bytes, Device& device,
-            Communicator& group)
+  ProfiledCollective(CollectiveKind kind, int64_t bytes, Device& device,
+                     Communicator& group)
       : kind_(kind), group_(group) {
     const int64_t slice = std::max<int64_t>(1, bytes / 4 / group.size());
     whole_ = Buffer(device, slice * group.size());
@@ -60,14 +61,10 @@ class Operation {
 // How often to repeat an operation; the same on all ranks of its group. Runs it
 // once.
 int Repetitions(const CollectiveProfileOptions& options,
-                const Operation& operation, Device& device,
-                Communicator& group) {
-  const double once_s = SecondsOf([&] { operation.Run(); });
-  const Tensor slowest = Tensor::FromValues<double>(
-      device, {1}, {{once_s}}, MemoryCategory::kCommunication, "profile");
-  group.AllReduce(slowest, ReduceOp::kMax, "profile").Wait();
-  return RepetitionsWithin(options.most_s, slowest.ToVector<double>().front(),
-                           options.repetitions);
+                const ProfiledCollective& operation, Communicator& group) {
+  double once_s = SecondsOf([&] { operation.Run(); });
+  Control(group).Max(std::span(&once_s, 1), "profile");
+  return RepetitionsWithin(options.most_s, once_s, options.repetitions);
 }
 
 struct Timing {
@@ -142,8 +139,8 @@ std::vector<CollectiveMeasurement> MeasureCollectives(
       const auto time = [&](int64_t bytes) -> Timing {
         world.Barrier("profile collective");
         if (own == nullptr) return {};
-        const Operation operation(kind, bytes, device, *own);
-        const int repetitions = Repetitions(options, operation, device, *own);
+        const ProfiledCollective operation(kind, bytes, device, *own);
+        const int repetitions = Repetitions(options, operation, *own);
         const std::vector<double> times =
             TimesOf(repetitions, [&] { operation.Run(); });
         return {static_cast<double>(operation.bytes()), Median(times),
@@ -152,9 +149,8 @@ std::vector<CollectiveMeasurement> MeasureCollectives(
       const Timing small = time(options.small_bytes);
       const Timing large = time(options.large_bytes);
       const std::vector<std::vector<double>> rows =
-          GatherRows(device, world,
-                     {small.bytes, small.median_s, large.bytes, large.median_s,
-                      large.spread});
+          GatherRows(world, {small.bytes, small.median_s, large.bytes,
+                             large.median_s, large.spread});
       if (rank != 0) continue;
       // A group is as slow as its slowest rank.
       const std::vector<int>* slowest = nullptr;

@@ -254,11 +254,11 @@ LinkMeasurements MeasureLinks(const LinkProfileOptions& options, Device& device,
   std::vector<LinkTimes> own(world.size()), alone(nodes), together(nodes);
   profiler.InsideNodes(own);
   profiler.BetweenNodes(alone, together);
-  const auto inside = GatherRows(device, world, Flat(own));
-  const auto single = GatherRows(device, world, Flat(alone));
-  const auto shared = GatherRows(device, world, Flat(together));
+  const auto inside = GatherRows(world, Flat(own));
+  const auto single = GatherRows(world, Flat(alone));
+  const auto shared = GatherRows(world, Flat(together));
   const auto to_all =
-      GatherRows(device, world, {nodes > 2 ? profiler.ToAllNodes() : 0});
+      GatherRows(world, {nodes > 2 ? profiler.ToAllNodes() : 0});
   LinkMeasurements measured;
   if (world.rank() != 0) return measured;
   auto& links = measured.links;

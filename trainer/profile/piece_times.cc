@@ -72,10 +72,7 @@ class ComputeClock {
     Lap();
   }
   double Lap() {
-    double exposed = 0;
-    for (const auto& [name, statistics] : communicators_.Statistics()) {
-      exposed += statistics.exposed_seconds;
-    }
+    const double exposed = communicators_.Statistics().exposed_seconds;
     const auto now = std::chrono::steady_clock::now();
     const double seconds = std::chrono::duration<double>(now - start_).count() -
                            (exposed - exposed_);
@@ -251,9 +248,8 @@ std::vector<NodePieceSeconds> TimePieces(const TrainingSetup& setup,
           TimePiece(setup, split, piece, repetitions, device);
       const PieceSeconds seconds = own.ok() ? *own : PieceSeconds();
       const std::vector<std::vector<double>> rows =
-          GatherRows(device, world,
-                     {seconds.forward_s, seconds.backward_s,
-                      seconds.backward_weight_s, seconds.spread});
+          GatherRows(world, {seconds.forward_s, seconds.backward_s,
+                             seconds.backward_weight_s, seconds.spread});
       if (world.rank() != 0) continue;
       for (int node = 0; node <= node_of.back(); ++node) {
         std::vector<PieceSeconds> ranks;

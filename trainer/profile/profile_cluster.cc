@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "runtime/comm/control.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/pointwise.h"
@@ -23,7 +24,6 @@
 namespace trireme {
 namespace {
 
-constexpr int64_t kNameBytes = 64;
 constexpr int64_t kMatrixSide = 1024;
 constexpr int64_t kElementwiseBytes = 64 << 20;
 
@@ -57,27 +57,6 @@ double CopyRate(Device& device, int repetitions) {
   const Tensor to = Tensor::Zeros(device, shape, DType::kFloat32);
   return kElementwiseBytes /
          MedianSeconds(repetitions, [&] { to.CopyFrom(from); });
-}
-
-std::vector<std::string> GatherHosts(Device& device, Communicator& world,
-                                     const std::string& host) {
-  std::vector<uint8_t> own(kNameBytes, 0);
-  std::copy_n(host.begin(), std::min<size_t>(host.size(), kNameBytes - 1),
-              own.begin());
-  const Tensor input = Tensor::FromValues<uint8_t>(
-      device, {1, kNameBytes}, own, MemoryCategory::kCommunication, "hosts");
-  const Tensor all =
-      Tensor::Empty(device, {world.size(), kNameBytes}, DType::kUint8,
-                    MemoryCategory::kCommunication, "hosts");
-  world.AllGather(input, all, "hosts").Wait();
-  const std::vector<uint8_t> flat = all.ToVector<uint8_t>();
-  std::vector<std::string> hosts;
-  hosts.reserve(world.size());
-  for (int rank = 0; rank < world.size(); ++rank) {
-    const auto begin = flat.begin() + rank * kNameBytes;
-    hosts.emplace_back(begin, std::find(begin, begin + kNameBytes, 0));
-  }
-  return hosts;
 }
 
 Cluster::Link LinkOf(const LinkMeasurement& measured) {
@@ -190,7 +169,7 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   const std::unique_ptr<Communicator> world =
       factory.Create(everyone, "profile");
   const std::vector<std::string> hosts =
-      GatherHosts(device, *world, options.host);
+      Control(*world).AllGather(options.host, "hosts");
   std::vector<int> node_of(ranks, 0);
   for (int i = 1; i < ranks; ++i) {
     node_of[i] = node_of[i - 1] + (hosts[i] != hosts[i - 1] ? 1 : 0);
@@ -208,14 +187,13 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   for (const int node : node_of) ++counts[node];
 
   world->Barrier("profile");
-  const std::vector<std::vector<double>> rates =
-      GatherRows(device, *world,
-                 {GemmRate(device, DType::kBFloat16, options.repetitions),
-                  GemmRate(device, DType::kFloat32, options.repetitions),
-                  GemmRate(device, DType::kFloat64, options.repetitions),
-                  ElementwiseRate(device, options.repetitions),
-                  static_cast<double>(options.memory_bytes),
-                  CopyRate(device, options.repetitions)});
+  const std::vector<std::vector<double>> rates = GatherRows(
+      *world, {GemmRate(device, DType::kBFloat16, options.repetitions),
+               GemmRate(device, DType::kFloat32, options.repetitions),
+               GemmRate(device, DType::kFloat64, options.repetitions),
+               ElementwiseRate(device, options.repetitions),
+               static_cast<double>(options.memory_bytes),
+               CopyRate(device, options.repetitions)});
 
   std::vector<NodePieceSeconds> pieces;
   if (options.job != nullptr) {
@@ -228,9 +206,8 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
 
   const ProcessMemory own_memory = MeasureProcessMemory(device, factory);
   const std::vector<std::vector<double>> process_memory =
-      GatherRows(device, *world,
-                 {static_cast<double>(own_memory.reserved_bytes),
-                  static_cast<double>(own_memory.communicator_bytes)});
+      GatherRows(*world, {static_cast<double>(own_memory.reserved_bytes),
+                          static_cast<double>(own_memory.communicator_bytes)});
 
   const LinkMeasurements measurements =
       MeasureLinks(options.links, device, *world, node_of);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "runtime/comm/control.h"
+
 namespace trireme {
 
 double Spread(const std::vector<double>& values) {
@@ -29,21 +31,16 @@ int RepetitionsWithin(double within_s, double once_s, int most) {
       std::clamp<double>(within_s / once_s, std::min(3, most), most));
 }
 
-std::vector<std::vector<double>> GatherRows(Device& device, Communicator& world,
+std::vector<std::vector<double>> GatherRows(Communicator& world,
                                             const std::vector<double>& own) {
-  const auto count = static_cast<int64_t>(own.size());
-  const Tensor input = Tensor::FromValues<double>(
-      device, {1, count}, own, MemoryCategory::kCommunication, "profile");
-  const Tensor all =
-      Tensor::Empty(device, {world.size(), count}, DType::kFloat64,
-                    MemoryCategory::kCommunication, "profile");
-  world.AllGather(input, all, "profile").Wait();
-  const std::vector<double> flat = all.ToVector<double>();
+  const size_t count = own.size();
+  std::vector<double> all(count * world.size(), 0.0);
+  std::copy(own.begin(), own.end(), all.begin() + count * world.rank());
+  Control(world).Sum(all, "profile");
   std::vector<std::vector<double>> rows;
-  rows.reserve(world.size());
   for (int rank = 0; rank < world.size(); ++rank) {
-    rows.emplace_back(flat.begin() + rank * count,
-                      flat.begin() + (rank + 1) * count);
+    const auto row = all.begin() + count * rank;
+    rows.emplace_back(row, row + count);
   }
   return rows;
 }

@@ -9,7 +9,6 @@
 
 #include "runtime/comm/communicator.h"
 #include "runtime/core/median.h"
-#include "runtime/device/device.h"
 
 namespace trireme {
 
@@ -26,7 +25,7 @@ std::vector<double> TimesOf(int repetitions, const std::function<void()>& run);
 int RepetitionsWithin(double within_s, double once_s, int most);
 
 // rows[rank]: every rank's values, as many from each. Collective.
-std::vector<std::vector<double>> GatherRows(Device& device, Communicator& world,
+std::vector<std::vector<double>> GatherRows(Communicator& world,
                                             const std::vector<double>& own);
 
 }  // namespace trireme

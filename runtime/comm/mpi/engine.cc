@@ -20,6 +20,7 @@ MpiEngine::MpiEngine(int world_rank, std::chrono::nanoseconds deadline,
     : deadline_(deadline),
       crowded_(crowded),
       synchronous_sends_(synchronous_sends),
+      max_tag_(LargestMpiTag()),
       registry_(world_rank) {}
 
 MpiEngine::~MpiEngine() {

@@ -56,7 +56,7 @@ class MpiTask {
 class MpiEngine {
  public:
   // `crowded`: there are more ranks than processors on this machine.
-  // `synchronous_sends`: MpiWorldOptions.
+  // `synchronous_sends`: MpiWorldOptions. After MPI_Init.
   MpiEngine(int world_rank, std::chrono::nanoseconds deadline, bool crowded,
             bool synchronous_sends);
   // Every task is done by then.
@@ -69,6 +69,8 @@ class MpiEngine {
   WaitRegistry& registry() { return registry_; }
   std::chrono::nanoseconds deadline() const { return deadline_; }
   bool synchronous_sends() const { return synchronous_sends_; }
+  // MPI's own, which differs by transport.
+  int max_tag() const { return max_tag_; }
 
   void Start(std::shared_ptr<MpiTask> task);
   void Wait(const MpiTask& task);
@@ -131,6 +133,7 @@ class MpiEngine {
   const std::chrono::nanoseconds deadline_;
   const bool crowded_;
   const bool synchronous_sends_;
+  const int max_tag_;
   WaitRegistry registry_;
   std::mutex mutex_;
   // The thread that holds mutex_ has failed and does nothing more.

@@ -21,6 +21,15 @@ std::string MpiErrorText(int result) {
   return std::string(text, length);
 }
 
+int LargestMpiTag() {
+  const int* largest = nullptr;
+  int found = 0;
+  CheckMpi(MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &largest, &found),
+           "finding the largest tag");
+  CHECK(found);
+  return *largest;
+}
+
 void AbortJob(std::string_view message) {
   LOG(ERROR) << message;
   MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);

@@ -22,6 +22,9 @@ void CheckMpi(int result, std::string_view what);
 // Prints and ends all ranks with a non-zero status.
 [[noreturn]] void AbortJob(std::string_view message);
 
+// The largest tag that messages may have, at least 32767.
+int LargestMpiTag();
+
 // MPI's text of an error.
 std::string MpiErrorText(int result);
 

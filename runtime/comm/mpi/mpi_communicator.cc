@@ -1,6 +1,5 @@
 #include "runtime/comm/mpi/mpi_communicator.h"
 
-#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -9,6 +8,8 @@
 namespace trireme {
 namespace {
 
+using Kind = Operation::Kind;
+
 // MPI guarantees 32768 tags, which is this many collectives times their kinds
 // and each one's own tags. They come round again; messages with one tag keep
 // their order.
@@ -16,18 +17,25 @@ constexpr int kCollectivesByTag = 1024;
 constexpr int kKinds = 8;
 static_assert(kCollectivesByTag * kKinds * ReductionOperation::kTags == 32768);
 
-class MpiEvent final : public Event::Operation {
+// Messages of different kinds never meet: ranks that disagree about a
+// collective hang, which is reported, instead of taking one another's data.
+int TagOf(const Operation& operation, int64_t sequence) {
+  constexpr int kMaxReduction = static_cast<int>(Kind::kBarrier) + 1;
+  static_assert(kMaxReduction < kKinds);
+  const int kind =
+      operation.kind == Kind::kAllReduce && operation.reduce == ReduceOp::kMax
+          ? kMaxReduction
+          : static_cast<int>(operation.kind);
+  const int turn = static_cast<int>(sequence % kCollectivesByTag);
+  return (turn * kKinds + kind) * ReductionOperation::kTags;
+}
+
+class MpiEvent final : public Event::Work {
  public:
   explicit MpiEvent(std::shared_ptr<MpiOperation> operation)
       : operation_(std::move(operation)) {}
 
-  void Wait() override {
-    const auto begin = std::chrono::steady_clock::now();
-    operation_->group()->engine->Wait(*operation_);
-    operation_->group()->traffic.CountExposed(
-        std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin)
-            .count());
-  }
+  void Wait() override { operation_->group()->engine->Wait(*operation_); }
   bool Test() override {
     return operation_->group()->engine->Test(*operation_);
   }
@@ -43,220 +51,119 @@ char* Bytes(const Tensor& tensor) {
 }  // namespace
 
 MpiCommunicator::MpiCommunicator(std::shared_ptr<MpiGroup> group)
-    : group_(std::move(group)) {}
+    : Communicator(group->rank, group->size(), group->name),
+      group_(std::move(group)) {}
 
 MpiCommunicator::~MpiCommunicator() { group_->Close(); }
 
-Event MpiCommunicator::Start(std::shared_ptr<MpiOperation> operation) {
-  group_->engine->Start(operation);
-  return Event(std::make_shared<MpiEvent>(std::move(operation)));
+Event MpiCommunicator::Start(Operation operation) {
+  if (operation.dry()) return DryEvent(operation, size());
+  const int64_t sequence = operation.message() ? -1 : next_sequence_++;
+  OperationNote note = NoteOf(operation, group_->id, group_->ranks, sequence);
+  std::shared_ptr<MpiOperation> task =
+      Make(std::move(operation), std::move(note));
+  group_->engine->Start(task);
+  return Event(std::make_shared<MpiEvent>(std::move(task)));
 }
 
-std::string_view MpiCommunicator::KindName(Kind kind) {
-  switch (kind) {
-    case Kind::kAllReduceSum:
-      return "all-reduce";
-    case Kind::kAllReduceMax:
-      return "all-reduce max";
-    case Kind::kReduceScatter:
-      return "reduce-scatter";
-    case Kind::kAllGather:
-      return "all-gather";
-    case Kind::kAllToAll:
-      return "all-to-all";
-    case Kind::kAllToAllV:
-      return "all-to-all-v";
-    case Kind::kBroadcast:
-      return "broadcast";
-    case Kind::kBarrier:
-      return "barrier";
+std::shared_ptr<MpiOperation> MpiCommunicator::Make(Operation operation,
+                                                    OperationNote note) {
+  const auto transfer = [&](MPI_Comm communicator, int tag,
+                            std::vector<Transfer> transfers) {
+    return std::make_shared<TransferOperation>(
+        group_, std::move(note), communicator, tag, std::move(transfers),
+        std::vector<Tensor>{std::move(operation.input),
+                            std::move(operation.output)});
+  };
+  if (operation.message()) {
+    const bool sends = operation.kind == Kind::kSend;
+    const Tensor& data = operation.data();
+    return transfer(
+        group_->communicator, operation.tag,
+        {Transfer{sends, data.raw_data(), data.bytes(), operation.peer}});
   }
-  return "?";
+  const int tag = TagOf(operation, note.sequence);
+  switch (operation.kind) {
+    case Kind::kAllReduce:
+    case Kind::kReduceScatter: {
+      const Tensor& input = operation.input;
+      const auto segments =
+          ReductionSegments::Of(input.num_elements(), input.dtype(), size());
+      Tensor staging = segments.MakeStaging(input, size());
+      return std::make_shared<ReductionOperation>(
+          group_, std::move(note), tag, std::move(operation.input),
+          std::move(operation.output),
+          /*gather=*/operation.kind == Kind::kAllReduce, operation.reduce,
+          segments, std::move(staging));
+    }
+    case Kind::kAllGather:
+      return transfer(group_->collectives, tag, Gather(operation));
+    case Kind::kAllToAll:
+    case Kind::kAllToAllV:
+      return transfer(group_->collectives, tag, Exchange(operation));
+    case Kind::kBroadcast:
+      return std::make_shared<BroadcastOperation>(group_, std::move(note), tag,
+                                                  std::move(operation.input),
+                                                  operation.root);
+    default:
+      return std::make_shared<BarrierOperation>(group_, std::move(note));
+  }
 }
 
-// Messages of different kinds never meet: ranks that disagree about a
-// collective hang, which is reported, instead of taking one another's data.
-int MpiCommunicator::TagOf(Kind kind, const OperationNote& note) {
-  const int turn = static_cast<int>(note.sequence % kCollectivesByTag);
-  return (turn * kKinds + static_cast<int>(kind)) * ReductionOperation::kTags;
-}
-
-OperationNote MpiCommunicator::Collective(Kind kind, std::string_view name,
-                                          int64_t bytes) {
-  return {.text = OperationText(KindName(kind), name),
-          .communicator = group_->id,
-          .bytes = bytes,
-          .sequence = next_sequence_++};
-}
-
-OperationNote MpiCommunicator::Message(bool sends, std::string_view name,
-                                       const Tensor& data, int peer,
-                                       int tag) const {
-  return {.text = OperationText(sends ? "send" : "receive", name),
-          .communicator = group_->id,
-          .bytes = data.bytes(),
-          .peer = group_->ranks[peer],
-          .tag = tag,
-          .sends = sends};
-}
-
-Event MpiCommunicator::Reduction(Kind kind, std::string_view name,
-                                 const Tensor& input, const Tensor& output,
-                                 bool gather, ReduceOp op, int64_t sent_bytes) {
-  group_->traffic.CountCall(sent_bytes);
-  const auto segments =
-      ReductionSegments::Of(input.num_elements(), input.dtype(), size());
-  Tensor staging = segments.MakeStaging(input, size());
-  if (input.device().dry()) return DryEvent(std::move(staging));
-  OperationNote note = Collective(kind, name, input.bytes());
-  const int tag = TagOf(kind, note);
-  return Start(std::make_shared<ReductionOperation>(
-      group_, std::move(note), tag, input, output, gather, op, segments,
-      std::move(staging)));
-}
-
-Event MpiCommunicator::AllReduce(const Tensor& data, ReduceOp op,
-                                 std::string_view name) {
-  return Reduction(
-      op == ReduceOp::kSum ? Kind::kAllReduceSum : Kind::kAllReduceMax, name,
-      data, data, /*gather=*/true, op,
-      AllReduceSentBytes(data.bytes(), size()));
-}
-
-Event MpiCommunicator::ReduceScatter(const Tensor& input, const Tensor& output,
-                                     std::string_view name) {
-  CheckReduceScatter(input, output, size(), name);
-  return Reduction(Kind::kReduceScatter, name, input, output, /*gather=*/false,
-                   ReduceOp::kSum, SlicesSentBytes(input.bytes(), size()));
-}
-
-Event MpiCommunicator::AllGather(const Tensor& input, const Tensor& output,
-                                 std::string_view name) {
-  CheckAllGather(input, output, size(), name);
-  group_->traffic.CountCall(SlicesSentBytes(output.bytes(), size()));
-  if (input.device().dry()) return Event();
+std::vector<MpiCommunicator::Transfer> MpiCommunicator::Gather(
+    const Operation& operation) const {
+  const Tensor& input = operation.input;
+  char* output = Bytes(operation.output);
   const int64_t bytes = input.bytes();
   std::vector<Transfer> transfers;
   for (int i = 1; i < size(); ++i) {
     const int peer = (rank() + i) % size();
-    transfers.push_back({false, Bytes(output) + peer * bytes, bytes, peer});
+    transfers.push_back({false, output + peer * bytes, bytes, peer});
   }
   for (int i = 1; i < size(); ++i) {
     const int peer = (rank() + size() - i) % size();
     transfers.push_back({true, input.raw_data(), bytes, peer});
   }
-  char* own = Bytes(output) + rank() * bytes;
+  char* own = output + rank() * bytes;
   if (own != Bytes(input) && bytes > 0) {
     std::memcpy(own, input.raw_data(), bytes);
   }
-  OperationNote note = Collective(Kind::kAllGather, name, bytes);
-  const int tag = TagOf(Kind::kAllGather, note);
-  return Start(std::make_shared<TransferOperation>(
-      group_, std::move(note), group_->collectives, tag, std::move(transfers),
-      std::vector<Tensor>{input, output}));
+  return transfers;
 }
 
-Event MpiCommunicator::Exchange(Kind kind, OperationNote note,
-                                const Tensor& input,
-                                std::span<const int64_t> send_bytes,
-                                const Tensor& output,
-                                std::span<const int64_t> receive_bytes) {
+std::vector<MpiCommunicator::Transfer> MpiCommunicator::Exchange(
+    const Operation& operation) const {
+  const Tensor& input = operation.input;
+  const int64_t row_bytes =
+      input.shape().elements_after(0) * DTypeSize(input.dtype());
+  const auto bytes_of = [&](std::span<const int64_t> rows, int peer) {
+    return rows.empty() ? input.bytes() / size() : rows[peer] * row_bytes;
+  };
+  const auto sent = [&](int peer) {
+    return bytes_of(operation.send_rows, peer);
+  };
+  const auto received = [&](int peer) {
+    return bytes_of(operation.receive_rows, peer);
+  };
   std::vector<Transfer> transfers;
   char* from = Bytes(input);
-  char* to = Bytes(output);
+  char* to = Bytes(operation.output);
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) {
-      CHECK_EQ(send_bytes[peer], receive_bytes[peer]) << note.text;
-      if (send_bytes[peer] > 0) std::memcpy(to, from, send_bytes[peer]);
+      CHECK_EQ(sent(peer), received(peer)) << OperationText(operation);
+      if (sent(peer) > 0) std::memcpy(to, from, sent(peer));
     } else {
-      transfers.push_back({false, to, receive_bytes[peer], peer});
+      transfers.push_back({false, to, received(peer), peer});
     }
-    from += send_bytes[peer];
-    to += receive_bytes[peer];
+    from += sent(peer);
+    to += received(peer);
   }
   from = Bytes(input);
   for (int peer = 0; peer < size(); ++peer) {
-    if (peer != rank()) {
-      transfers.push_back({true, from, send_bytes[peer], peer});
-    }
-    from += send_bytes[peer];
+    if (peer != rank()) transfers.push_back({true, from, sent(peer), peer});
+    from += sent(peer);
   }
-  const int tag = TagOf(kind, note);
-  return Start(std::make_shared<TransferOperation>(
-      group_, std::move(note), group_->collectives, tag, std::move(transfers),
-      std::vector<Tensor>{input, output}));
-}
-
-Event MpiCommunicator::AllToAll(const Tensor& input, const Tensor& output,
-                                std::string_view name) {
-  CheckAllToAll(input, output, size(), name);
-  group_->traffic.CountCall(SlicesSentBytes(input.bytes(), size()));
-  if (input.device().dry()) return Event();
-  const std::vector<int64_t> bytes(size(), input.bytes() / size());
-  return Exchange(Kind::kAllToAll,
-                  Collective(Kind::kAllToAll, name, input.bytes()), input,
-                  bytes, output, bytes);
-}
-
-Event MpiCommunicator::AllToAllV(const Tensor& input,
-                                 std::span<const int64_t> send_rows,
-                                 const Tensor& output,
-                                 std::span<const int64_t> receive_rows,
-                                 std::string_view name) {
-  CheckAllToAllV(input, send_rows, output, receive_rows, size(), name);
-  const int64_t row_bytes =
-      input.shape().elements_after(0) * DTypeSize(input.dtype());
-  group_->traffic.CountCall((input.dim(0) - send_rows[rank()]) * row_bytes);
-  if (input.device().dry()) return Event();
-  std::vector<int64_t> send_bytes;
-  for (int64_t rows : send_rows) send_bytes.push_back(rows * row_bytes);
-  std::vector<int64_t> receive_bytes;
-  for (int64_t rows : receive_rows) receive_bytes.push_back(rows * row_bytes);
-  return Exchange(Kind::kAllToAllV,
-                  Collective(Kind::kAllToAllV, name, /*bytes=*/-1), input,
-                  send_bytes, output, receive_bytes);
-}
-
-Event MpiCommunicator::Broadcast(const Tensor& data, int root,
-                                 std::string_view name) {
-  CHECK(root >= 0 && root < size()) << OperationText("broadcast", name);
-  group_->traffic.CountCall(rank() == root ? data.bytes() : 0);
-  if (data.device().dry()) return Event();
-  OperationNote note = Collective(Kind::kBroadcast, name, data.bytes());
-  const int tag = TagOf(Kind::kBroadcast, note);
-  return Start(std::make_shared<BroadcastOperation>(group_, std::move(note),
-                                                    tag, data, root));
-}
-
-Event MpiCommunicator::Send(const Tensor& data, int to, int tag,
-                            std::string_view name) {
-  CheckPeer(to, rank(), size(), name);
-  group_->traffic.CountCall(data.bytes());
-  if (data.device().dry()) return Event();
-  return Start(std::make_shared<TransferOperation>(
-      group_, Message(/*sends=*/true, name, data, to, tag),
-      group_->communicator, tag,
-      std::vector<Transfer>{{true, data.raw_data(), data.bytes(), to}},
-      std::vector<Tensor>{data}));
-}
-
-Event MpiCommunicator::Receive(const Tensor& data, int from, int tag,
-                               std::string_view name) {
-  CheckPeer(from, rank(), size(), name);
-  group_->traffic.CountCall(0);
-  if (data.device().dry()) return Event();
-  return Start(std::make_shared<TransferOperation>(
-      group_, Message(/*sends=*/false, name, data, from, tag),
-      group_->communicator, tag,
-      std::vector<Transfer>{{false, data.raw_data(), data.bytes(), from}},
-      std::vector<Tensor>{data}));
-}
-
-void MpiCommunicator::Barrier(std::string_view name) {
-  group_->traffic.CountCall(0);
-  Start(std::make_shared<BarrierOperation>(
-            group_, Collective(Kind::kBarrier, name, /*bytes=*/-1)))
-      .Wait();
+  return transfers;
 }
 
 }  // namespace trireme

@@ -19,6 +19,20 @@
 
 namespace trireme {
 
+namespace {
+
+// A receive of OpenMPI's into which a longer message comes is cut off with an
+// error where the message is copied; where its transport lets the sender or the
+// receiver copy straight between processes (CMA, RDMA over TCP) the rest is
+// written past the receive's buffer. Who has set these has decided otherwise.
+void CutOffLongMessages() {
+  constexpr int kKeep = 0;
+  setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", kKeep);
+  setenv("OMPI_MCA_btl_tcp_flags", "send", kKeep);
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<MpiWorld>> MpiWorld::Create(
     int* argc, char*** argv, const MpiWorldOptions& options) {
   int initialized = 0;
@@ -27,6 +41,7 @@ absl::StatusOr<std::unique_ptr<MpiWorld>> MpiWorld::Create(
   if (initialized) {
     MPI_Query_thread(&provided);
   } else {
+    CutOffLongMessages();
     MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided);
   }
   // The engine makes one MPI call at a time, from any thread.

@@ -45,7 +45,6 @@ struct MpiGroup {
   const bool background;
   // In the engine's registry.
   const int id;
-  TrafficCounter traffic;
   MPI_Comm communicator = MPI_COMM_NULL;
   // For messages inside collectives, which then never meet Send and Receive.
   MPI_Comm collectives = MPI_COMM_NULL;

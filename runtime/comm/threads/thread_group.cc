@@ -11,7 +11,7 @@
 namespace trireme {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Kind = Operation::Kind;
 using Parts = std::vector<std::shared_ptr<ThreadOperation>>;
 
 char* Bytes(const Tensor& tensor) {
@@ -24,21 +24,23 @@ void Copy(char* to, const char* from, int64_t bytes) {
 
 void AllReduceParts(const Parts& parts) {
   std::vector<const void*> sources;
-  for (const auto& part : parts) sources.push_back(part->input.raw_data());
-  const Tensor& first = parts[0]->input;
-  Reduce(sources, first.raw_data(), first.num_elements(), first.dtype(),
-         parts[0]->reduce);
   for (const auto& part : parts) {
-    Copy(Bytes(part->input), Bytes(first), first.bytes());
+    sources.push_back(part->operation.input.raw_data());
+  }
+  const Tensor& first = parts[0]->operation.input;
+  Reduce(sources, first.raw_data(), first.num_elements(), first.dtype(),
+         parts[0]->operation.reduce);
+  for (const auto& part : parts) {
+    Copy(Bytes(part->operation.input), Bytes(first), first.bytes());
   }
 }
 
 void ReduceScatterParts(const Parts& parts) {
   for (size_t i = 0; i < parts.size(); ++i) {
-    const Tensor& output = parts[i]->output;
+    const Tensor& output = parts[i]->operation.output;
     std::vector<const void*> sources;
     for (const auto& part : parts) {
-      sources.push_back(Bytes(part->input) + i * output.bytes());
+      sources.push_back(Bytes(part->operation.input) + i * output.bytes());
     }
     Reduce(sources, output.raw_data(), output.num_elements(), output.dtype(),
            ReduceOp::kSum);
@@ -48,21 +50,22 @@ void ReduceScatterParts(const Parts& parts) {
 void AllGatherParts(const Parts& parts) {
   for (const auto& to : parts) {
     for (size_t i = 0; i < parts.size(); ++i) {
-      const Tensor& input = parts[i]->input;
-      Copy(Bytes(to->output) + i * input.bytes(), Bytes(input), input.bytes());
+      const Tensor& input = parts[i]->operation.input;
+      Copy(Bytes(to->operation.output) + i * input.bytes(), Bytes(input),
+           input.bytes());
     }
   }
 }
 
 void AllToAllParts(const Parts& parts) {
   for (size_t j = 0; j < parts.size(); ++j) {
-    char* to = Bytes(parts[j]->output);
+    char* to = Bytes(parts[j]->operation.output);
     for (const auto& from : parts) {
-      const char* source = Bytes(from->input);
+      const char* source = Bytes(from->operation.input);
       for (size_t k = 0; k < j; ++k) source += from->send_bytes[k];
       CHECK_EQ(from->send_bytes[j], parts[j]->receive_bytes[from->rank])
-          << from->text << ": bytes from rank " << from->rank << " to rank "
-          << j << ", as each of them says";
+          << from->note->text << ": bytes from rank " << from->rank
+          << " to rank " << j << ", as each of them says";
       Copy(to, source, from->send_bytes[j]);
       to += from->send_bytes[j];
     }
@@ -70,37 +73,41 @@ void AllToAllParts(const Parts& parts) {
 }
 
 void BroadcastParts(const Parts& parts) {
-  const Tensor& root = parts[parts[0]->root]->input;
+  const Tensor& root = parts[parts[0]->operation.root]->operation.input;
   for (const auto& part : parts) {
-    Copy(Bytes(part->input), Bytes(root), root.bytes());
+    Copy(Bytes(part->operation.input), Bytes(root), root.bytes());
   }
 }
 
 void Execute(const Parts& parts) {
-  switch (parts[0]->kind) {
-    case CollectiveKind::kAllReduce:
+  switch (parts[0]->operation.kind) {
+    case Kind::kAllReduce:
       return AllReduceParts(parts);
-    case CollectiveKind::kReduceScatter:
+    case Kind::kReduceScatter:
       return ReduceScatterParts(parts);
-    case CollectiveKind::kAllGather:
+    case Kind::kAllGather:
       return AllGatherParts(parts);
-    case CollectiveKind::kAllToAll:
+    case Kind::kAllToAll:
+    case Kind::kAllToAllV:
       return AllToAllParts(parts);
-    case CollectiveKind::kBroadcast:
+    case Kind::kBroadcast:
       return BroadcastParts(parts);
-    case CollectiveKind::kBarrier:
+    case Kind::kBarrier:
       return;
+    case Kind::kSend:
+    case Kind::kReceive:
+      LOG(FATAL) << "messages meet in pairs";
   }
 }
 
 // True where two ranks' parts may belong to one collective.
-bool Match(const ThreadOperation& a, const ThreadOperation& b) {
+bool Match(const Operation& a, const Operation& b) {
   if (a.kind != b.kind || a.reduce != b.reduce || a.root != b.root) {
     return false;
   }
-  if (a.kind == CollectiveKind::kBarrier) return true;
+  if (a.kind == Kind::kBarrier) return true;
   return a.input.dtype() == b.input.dtype() &&
-         (a.kind == CollectiveKind::kAllToAll ||
+         (a.kind == Kind::kAllToAllV ||
           a.input.num_elements() == b.input.num_elements());
 }
 
@@ -120,11 +127,7 @@ std::string ThreadWorldState::Table() const {
   return HangTable(reports);
 }
 
-void ThreadOperation::Wait() {
-  const auto begin = Clock::now();
-  group->Wait(*this);
-  traffic->CountExposed(std::chrono::nanoseconds(Clock::now() - begin).count());
-}
+void ThreadOperation::Wait() { group->Wait(*this); }
 
 bool ThreadOperation::Test() { return group->Test(*this); }
 
@@ -136,7 +139,7 @@ ThreadGroup::ThreadGroup(std::shared_ptr<ThreadWorldState> world,
 
 void ThreadGroup::Start(const std::shared_ptr<ThreadOperation>& operation) {
   std::lock_guard lock(world_->mutex);
-  if (operation->message) {
+  if (operation->operation.message()) {
     StartMessage(operation);
   } else {
     StartCollective(operation);
@@ -148,11 +151,11 @@ void ThreadGroup::StartCollective(
   Parts& parts = collectives_[operation->sequence];
   parts.resize(size());
   for (const auto& other : parts) {
-    CHECK(!other || Match(*other, *operation))
+    CHECK(!other || Match(other->operation, operation->operation))
         << "ranks of '" << name_ << "' disagree about collective "
         << operation->sequence << ": rank " << other->rank << " runs "
-        << other->text << ", rank " << operation->rank << " runs "
-        << operation->text << "\n"
+        << other->note->text << ", rank " << operation->rank << " runs "
+        << operation->note->text << "\n"
         << world_->Table();
   }
   parts[operation->rank] = operation;
@@ -165,25 +168,27 @@ void ThreadGroup::StartCollective(
 
 void ThreadGroup::StartMessage(
     const std::shared_ptr<ThreadOperation>& operation) {
+  const Operation& own = operation->operation;
   const auto other = std::find_if(
       messages_.begin(), messages_.end(), [&](const auto& candidate) {
-        return candidate->sends != operation->sends &&
-               candidate->tag == operation->tag &&
-               candidate->rank == operation->peer &&
-               candidate->peer == operation->rank;
+        const Operation& that = candidate->operation;
+        return that.kind != own.kind && that.tag == own.tag &&
+               candidate->rank == own.peer && that.peer == operation->rank;
       });
   if (other == messages_.end()) {
     messages_.push_back(operation);
     return;
   }
-  const ThreadOperation& sender = operation->sends ? *operation : **other;
-  const ThreadOperation& receiver = operation->sends ? **other : *operation;
-  CHECK(sender.input.dtype() == receiver.output.dtype() &&
-        sender.input.num_elements() == receiver.output.num_elements())
-      << "'" << name_ << "': " << sender.text << " of " << sender.input.shape()
-      << " " << sender.input.dtype() << " meets " << receiver.text << " of "
-      << receiver.output.shape() << " " << receiver.output.dtype();
-  Copy(Bytes(receiver.output), Bytes(sender.input), sender.input.bytes());
+  const bool sends = own.kind == Kind::kSend;
+  const ThreadOperation& sender = sends ? *operation : **other;
+  const ThreadOperation& receiver = sends ? **other : *operation;
+  const Tensor& from = sender.operation.input;
+  const Tensor& to = receiver.operation.output;
+  CHECK(from.dtype() == to.dtype() && from.num_elements() == to.num_elements())
+      << "'" << name_ << "': " << sender.note->text << " of " << from.shape()
+      << " " << from.dtype() << " meets " << receiver.note->text << " of "
+      << to.shape() << " " << to.dtype();
+  Copy(Bytes(to), Bytes(from), from.bytes());
   operation->done = true;
   (*other)->done = true;
   messages_.erase(other);
@@ -191,7 +196,7 @@ void ThreadGroup::StartMessage(
 }
 
 std::vector<int> ThreadGroup::Missing(const ThreadOperation& operation) const {
-  if (operation.message) return {operation.peer};
+  if (operation.operation.message()) return {operation.operation.peer};
   const auto found = collectives_.find(operation.sequence);
   std::vector<int> missing;
   for (int rank = 0; rank < size(); ++rank) {
@@ -205,7 +210,7 @@ std::vector<int> ThreadGroup::Missing(const ThreadOperation& operation) const {
 std::string ThreadGroup::WaitText(const ThreadOperation& operation) const {
   return fmt::format(
       "rank {} of '{}' (world ranks {}) waits in {} for rank(s) {}",
-      operation.rank, name_, RanksText(ranks_), operation.text,
+      operation.rank, name_, RanksText(ranks_), operation.note->text,
       RanksText(Missing(operation)));
 }
 

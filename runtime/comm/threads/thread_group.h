@@ -36,40 +36,20 @@ struct ThreadWorldState {
   std::vector<bool> returned;
 };
 
-enum class CollectiveKind {
-  kAllReduce,
-  kReduceScatter,
-  kAllGather,
-  kAllToAll,
-  kBroadcast,
-  kBarrier,
-};
+class ThreadGroup;
 
 // One rank's part in an operation. Its rank waits for it and owns its tensors.
-class ThreadGroup;
-struct ThreadOperation final : Event::Operation {
+struct ThreadOperation final : Event::Work {
   void Wait() override;
   bool Test() override;
 
   std::shared_ptr<ThreadGroup> group;
-  std::shared_ptr<TrafficCounter> traffic;
   int rank = 0;
-  std::string text;
-  std::shared_ptr<const OperationNote> note;
-
+  Operation operation;
   // Collectives: where this rank meets the others.
-  CollectiveKind kind = CollectiveKind::kBarrier;
   int64_t sequence = 0;
-  ReduceOp reduce = ReduceOp::kSum;
-  int root = 0;
-  // Messages.
-  bool message = false;
-  bool sends = false;
-  int peer = 0;
-  int tag = 0;
-
-  Tensor input;
-  Tensor output;
+  std::shared_ptr<const OperationNote> note;
+  // A reduction's, as large as on other communicators.
   Tensor staging;
   // All-to-all: the bytes to and from each rank.
   std::vector<int64_t> send_bytes;

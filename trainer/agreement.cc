@@ -1,0 +1,203 @@
+#include "trainer/agreement.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "fmt/format.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
+#include "google/protobuf/text_format.h"
+#include "nlohmann/json.hpp"
+#include "runtime/core/file.h"
+#include "runtime/core/log.h"
+#include "runtime/core/philox.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::TextFormat;
+
+// Names and values in a fixed order: of fields those that are set.
+using Facts = std::vector<std::pair<std::string, std::string>>;
+
+constexpr int64_t kMaxManifestBytes = int64_t{64} << 20;
+
+void AddFields(const Message& message, const std::string& prefix,
+               Facts& facts) {
+  const auto* reflection = message.GetReflection();
+  std::vector<const FieldDescriptor*> fields;
+  reflection->ListFields(message, &fields);
+  for (const FieldDescriptor* field : fields) {
+    const std::string name = prefix + field->name();
+    if (!field->is_repeated() &&
+        field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      AddFields(reflection->GetMessage(message, field), name + ".", facts);
+      continue;
+    }
+    const int count =
+        field->is_repeated() ? reflection->FieldSize(message, field) : 1;
+    for (int i = 0; i < count; ++i) {
+      std::string value;
+      TextFormat::PrintFieldValueToString(
+          message, field, field->is_repeated() ? i : -1, &value);
+      facts.emplace_back(
+          field->is_repeated() ? fmt::format("{}({})", name, i) : name,
+          std::move(value));
+    }
+  }
+}
+
+void AddDataset(const Dataset& dataset, Facts& facts) {
+  facts.emplace_back("data set: samples", fmt::format("{}", dataset.size()));
+  facts.emplace_back("data set: classes",
+                     fmt::format("{}", dataset.num_classes()));
+  for (int64_t i = 0; i < dataset.num_classes(); ++i) {
+    facts.emplace_back(fmt::format("data set: class {}", i),
+                       dataset.class_name(i));
+  }
+  facts.emplace_back("data set: checksum of its index",
+                     fmt::format("{:016x}", dataset.IndexHash()));
+}
+
+absl::Status Compare(const Facts& found, const Facts& expected) {
+  const std::map<std::string, std::string> by_name(found.begin(), found.end());
+  const auto differ = [](const std::string& name, const std::string& value,
+                         const std::string& wanted) {
+    return FailedPrecondition("{}: found {}, expected {}, as on rank 0", name,
+                              value, wanted);
+  };
+  for (const auto& [name, value] : expected) {
+    const auto own = by_name.find(name);
+    if (own == by_name.end()) return differ(name, "nothing", value);
+    if (own->second != value) return differ(name, own->second, value);
+  }
+  const std::map<std::string, std::string> theirs(expected.begin(),
+                                                  expected.end());
+  for (const auto& [name, value] : found) {
+    if (!theirs.contains(name)) return differ(name, value, "nothing");
+  }
+  return absl::OkStatus();
+}
+
+// A hash that a double holds exactly.
+double HashOf(std::span<const int64_t> samples) {
+  const std::string_view bytes(reinterpret_cast<const char*>(samples.data()),
+                               samples.size_bytes());
+  return static_cast<double>(StableHash(bytes) >> 12);
+}
+
+}  // namespace
+
+absl::Status AgreeOnJob(Control& control, const Job& job, const Plan& plan,
+                        const Dataset& dataset) {
+  Facts facts;
+  AddFields(job, "job.", facts);
+  AddFields(plan, "plan.", facts);
+  AddDataset(dataset, facts);
+  std::string text =
+      nlohmann::json(facts).dump(-1, ' ', /*ensure_ascii=*/false,
+                                 nlohmann::json::error_handler_t::replace);
+  control.Broadcast(text, "rank 0's job");
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  CHECK(json.is_array()) << text;
+  return control.Agree(control.rank() == 0 ? absl::OkStatus()
+                                           : Compare(facts, json.get<Facts>()),
+                       "comparing the ranks' jobs");
+}
+
+absl::StatusOr<std::optional<std::string>> AgreeOnCheckpoint(
+    Control& control, const std::string& folder,
+    const std::optional<std::string>& chosen) {
+  const auto manifest_of = [](const std::string& checkpoint) {
+    return ReadFile(checkpoint + "/manifest.json", kMaxManifestBytes);
+  };
+  // The folder's name, a line's end, and the manifest, which has the checksums
+  // of all files.
+  std::string choice;
+  absl::Status status;
+  if (control.rank() == 0 && chosen.has_value()) {
+    const absl::StatusOr<std::string> manifest = manifest_of(*chosen);
+    status = manifest.status();
+    if (status.ok()) {
+      choice = fmt::format("{}\n{}",
+                           std::filesystem::path(*chosen).filename().string(),
+                           *manifest);
+    }
+  }
+  RETURN_IF_ERROR(control.Agree(status, "rank 0's checkpoint"));
+  control.Broadcast(choice, "rank 0's checkpoint");
+  if (choice.empty()) return std::nullopt;
+  const size_t end = choice.find('\n');
+  const std::string checkpoint = folder + "/" + choice.substr(0, end);
+  if (control.rank() != 0) {
+    const absl::StatusOr<std::string> manifest = manifest_of(checkpoint);
+    if (!manifest.ok()) {
+      status = WithContext(manifest.status(), "rank 0's checkpoint");
+    } else if (*manifest != choice.substr(end + 1)) {
+      status = FailedPrecondition(
+          "{}/manifest.json: found another checkpoint of that step, expected "
+          "rank 0's",
+          checkpoint);
+    }
+  }
+  RETURN_IF_ERROR(control.Agree(status, "comparing checkpoints"));
+  return checkpoint;
+}
+
+absl::Status AgreeOnSamples(Control& control, std::span<const int64_t> used,
+                            int64_t first, int64_t global_batch,
+                            int64_t slices) {
+  CHECK_EQ(global_batch % slices, 0);
+  const int64_t count = global_batch / slices;
+  CHECK(first % count == 0 && used.size() % count == 0) << first;
+  constexpr double kNone = -std::numeric_limits<double>::infinity();
+  // Of each slice the largest hash and the negative of the smallest.
+  std::vector<double> bounds(2 * slices, kNone);
+  for (size_t begin = 0; begin < used.size(); begin += count) {
+    const int64_t slice = (first + static_cast<int64_t>(begin)) / count;
+    const double hash = HashOf(used.subspan(begin, count));
+    bounds[2 * slice] = hash;
+    bounds[2 * slice + 1] = -hash;
+  }
+  std::vector<double> of_all = bounds;
+  control.Max(std::span(of_all), "consumed samples");
+  bool agreed = true;
+  for (int64_t slice = 0; slice < slices; ++slice) {
+    // Of a slice that no rank has there is nothing to compare.
+    if (of_all[2 * slice] == kNone) continue;
+    agreed = agreed && of_all[2 * slice] == -of_all[2 * slice + 1];
+  }
+  if (agreed) return absl::OkStatus();
+  // Everyone knows by now; who differs from whom takes another exchange.
+  const std::vector<std::string> lists = control.AllGather(
+      nlohmann::json{{"first", first},
+                     {"used", std::vector<int64_t>(used.begin(), used.end())}}
+          .dump(),
+      "consumed samples of all");
+  std::map<int64_t, std::pair<int, int64_t>> seen;
+  for (int rank = 0; rank < control.size(); ++rank) {
+    const auto list = nlohmann::json::parse(lists[rank]);
+    int64_t place = list["first"];
+    for (const int64_t sample : list["used"]) {
+      const auto [entry, is_new] = seen.try_emplace(place, rank, sample);
+      if (!is_new && entry->second.second != sample) {
+        return FailedPrecondition(
+            "rank {} used sample {} at place {} of the batch, where rank {} "
+            "used {}; expected the same data on all ranks",
+            rank, sample, place, entry->second.first, entry->second.second);
+      }
+      ++place;
+    }
+  }
+  return FailedPrecondition(
+      "the ranks used unlike samples, expected the same data on all ranks");
+}
+
+}  // namespace trireme
