@@ -90,12 +90,6 @@ struct PlanRings {
   friend bool operator==(const PlanRings&, const PlanRings&) = default;
 };
 
-// Of one pipeline rank: as PlanRings has them.
-struct StageRings {
-  RingCost reduction;
-  RingCost shards;
-};
-
 // The slowest group of each kind that the ranks of one stage of one replica
 // form; one member where there is none.
 struct BlockRings {
@@ -120,28 +114,6 @@ struct DeviceArithmetic {
   ArithmeticSeconds head;
   // Of the optimizer, for one parameter.
   double update_s = 0;
-};
-
-// Seconds of one microbatch on the ranks of one stage of one replica, with the
-// collectives of tensor and context parallelism.
-struct ReplicaSeconds {
-  // With the plan's recomputation, where that is of all blocks.
-  ArithmeticSeconds block;
-  ArithmeticSeconds embedding;
-  ArithmeticSeconds head;
-  int32_t slowest_node = 0;
-};
-
-// What follows the last backward of a stage.
-struct StageEnd {
-  int32_t buckets = 1;
-  // Of each bucket; and of one without any bytes.
-  double reduce_s = 0;
-  double gather_s = 0;
-  double reduce_latency_s = 0;
-  double gather_latency_s = 0;
-  // That each rank updates.
-  double parameters = 0;
 };
 
 // Measured times relative to what FLOPs and rates give.
@@ -184,17 +156,6 @@ class PlanCoster {
   // pipeline rank is as slow as the slowest of its devices over all replicas.
   PartitionCosts BlockTimes() const;
 
-  // Of parts of the plan, where its placement has them now: that may change
-  // too, for these alone. They do not depend on rings().
-  StageRings RingsOfStage(int32_t pp) const;
-  ReplicaSeconds SecondsOfReplica(int32_t replica, int32_t pp) const;
-  LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
-  // A block's seconds with what sharded gradients and parameters add.
-  ArithmeticSeconds WithSharding(const ArithmeticSeconds& block,
-                                 const RingCost& shards) const;
-  // Of so many blocks as the plan's stage has now.
-  StageEnd EndOfStage(int32_t stage, const StageRings& rings) const;
-
  private:
   struct BlockTime {
     double forward_s = 0;
@@ -212,9 +173,9 @@ class PlanCoster {
       std::array<std::optional<MeasuredCorrection>, kNumModelPieces>>;
 
   PlanRings MakeRings() const;
-  // Adds what groups occupy; null: nobody asks.
-  StageRings MakeStageRings(int32_t pp, std::map<int32_t, double>* occupied,
-                            std::map<int32_t, double>* shards_occupied) const;
+  // Appends one pipeline rank's rings and channels.
+  void AddStageRings(int32_t pp, PlanRings& rings) const;
+  LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
   // Of rank `i` of the stage.
   int32_t NodeOf(int32_t i, int32_t pp) const;
   int32_t Physical(int64_t tp, int64_t cp, int64_t dp, int64_t pp) const;

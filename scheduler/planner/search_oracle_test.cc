@@ -123,20 +123,5 @@ TEST(SearchOracle, NothingThatFitsElsewhereIsMuchFaster) {
   }
 }
 
-// Millions of pairs of a candidate and a placement, too many to simulate. What
-// the search leaves out it leaves out by bounds (placement_filter_test.cc), and
-// says so only when no pair is left.
-TEST(SearchOracle, IsCompleteOnTheLargestClusters) {
-  for (const std::vector<uint32_t>& devices :
-       std::vector<std::vector<uint32_t>>{
-           {2, 2, 2, 2}, {4, 2, 1, 1}, {2, 2, 1, 1, 1, 1}}) {
-    SCOPED_TRACE(testing::Message() << devices.size() << " nodes");
-    const absl::StatusOr<PlanReport> report =
-        MakePlan(UnlikeCluster(devices, 1));
-    ASSERT_TRUE(report.ok()) << report.status();
-    EXPECT_TRUE(report->complete);
-  }
-}
-
 }  // namespace
 }  // namespace trireme
