@@ -68,8 +68,7 @@ class SkipTraffic {
 // thread at a time.
 class SkipDispatcher {
  public:
-  // The instance must outlive this object; its groups and transfer times may
-  // change between runs, its sizes may not.
+  // The instance must outlive this object.
   explicit SkipDispatcher(const SkipInstance& instance);
 
   // paths[m] of any microbatches (not only of all), keys[3 m + kind]: kind 0
