@@ -1,4 +1,4 @@
-#include "scheduler/planner/closed_forms.h"
+#include "tools/bench/published/closed_forms.h"
 
 #include <algorithm>
 #include <numeric>

@@ -1,4 +1,4 @@
-#include "scheduler/planner/megatron_h100_table.h"
+#include "tools/bench/published/megatron_h100_table.h"
 
 #include <cmath>
 

@@ -1,9 +1,9 @@
-#include "scheduler/planner/megatron_table.h"
+#include "tools/bench/published/megatron_table.h"
 
 #include <cmath>
 
 #include "gtest/gtest.h"
-#include "scheduler/planner/megatron_h100_table.h"
+#include "tools/bench/published/megatron_h100_table.h"
 
 namespace trireme {
 namespace {

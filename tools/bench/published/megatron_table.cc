@@ -1,4 +1,4 @@
-#include "scheduler/planner/megatron_table.h"
+#include "tools/bench/published/megatron_table.h"
 
 #include <algorithm>
 #include <cmath>

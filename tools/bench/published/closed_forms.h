@@ -4,8 +4,8 @@
 // Symbols: p stages, n microbatches, f and b seconds of one microbatch forward
 // and backward on a stage, C = f + b, c seconds of one message between stages.
 
-#ifndef TRIREME_SCHEDULER_PLANNER_CLOSED_FORMS_H_
-#define TRIREME_SCHEDULER_PLANNER_CLOSED_FORMS_H_
+#ifndef TRIREME_TOOLS_BENCH_PUBLISHED_CLOSED_FORMS_H_
+#define TRIREME_TOOLS_BENCH_PUBLISHED_CLOSED_FORMS_H_
 
 #include <cstdint>
 #include <vector>
@@ -38,4 +38,4 @@ double EqualStagesStepSeconds(int64_t stages, int64_t microbatches,
 
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_PLANNER_CLOSED_FORMS_H_
+#endif  // TRIREME_TOOLS_BENCH_PUBLISHED_CLOSED_FORMS_H_
