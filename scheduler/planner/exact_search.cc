@@ -29,8 +29,7 @@ absl::StatusOr<ExactSearchResult> ExactSearch::Run(
     }
     ASSIGN_OR_RETURN(plans[i],
                      UncutPlan(model_, cluster_, global_batch_, candidates[i]));
-    order.emplace_back(
-        ArithmeticLowerBound(model_, cluster_, plans[i], traits_), i);
+    order.emplace_back(ArithmeticLowerBound(model_, cluster_, plans[i]), i);
   }
   std::sort(order.begin(), order.end());
   result_ = {};
@@ -61,10 +60,8 @@ absl::Status ExactSearch::SearchCandidate(size_t index, Plan plan) {
   for (const auto& [bound_s, i] : order) {
     if (!CanWin(bound_s) || work_ > options_.max_work) break;
     PlaceAt(placements[i], plan);
-    RETURN_IF_ERROR(
-        cutter_.Cut(PlanCoster(model_, cluster_, plan, traits_), plan));
-    ASSIGN_OR_RETURN(Estimate estimate,
-                     EstimatePlan(model_, cluster_, plan, traits_));
+    RETURN_IF_ERROR(cutter_.Cut(PlanCoster(model_, cluster_, plan), plan));
+    ASSIGN_OR_RETURN(Estimate estimate, EstimatePlan(model_, cluster_, plan));
     for (const auto& list : estimate.program.ranks) {
       work_ += static_cast<int64_t>(list.size() * plan.grid().dp());
     }
@@ -79,7 +76,7 @@ absl::Status ExactSearch::SearchCandidate(size_t index, Plan plan) {
 
 absl::StatusOr<double> ExactSearch::BoundOf(Plan& plan) {
   work_ += kCostingWork * cluster_.num_ranks();
-  const PlanCoster coster(model_, cluster_, plan, traits_);
+  const PlanCoster coster(model_, cluster_, plan);
   RETURN_IF_ERROR(cutter_.Cut(coster, plan));
   double bound_s = 0;
   const auto dp = static_cast<int32_t>(plan.grid().dp());

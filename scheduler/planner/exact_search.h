@@ -47,12 +47,10 @@ class ExactSearch {
  public:
   // All must outlive the object.
   ExactSearch(const ModelShape& model, const ClusterModel& cluster,
-              int64_t global_batch, const RuntimeTraits& traits,
-              const ExactSearchOptions& options)
+              int64_t global_batch, const ExactSearchOptions& options)
       : model_(model),
         cluster_(cluster),
         global_batch_(global_batch),
-        traits_(traits),
         options_(options) {}
 
   // `step_s`: of the plan found so far; infinite: none. Looks at candidates
@@ -72,7 +70,6 @@ class ExactSearch {
   const ModelShape& model_;
   const ClusterModel& cluster_;
   const int64_t global_batch_;
-  const RuntimeTraits& traits_;
   const ExactSearchOptions options_;
   StageCutter cutter_;
   double step_s_ = 0;  // of the best so far

@@ -28,31 +28,11 @@
 
 namespace trireme {
 
-// How a runtime behaves where runtimes differ.
-struct RuntimeTraits {
-  // Gradients of finished buckets are reduced behind the last backward; else
-  // all at its end.
-  bool overlap_gradients = true;
-  // Without sequence parallelism each of the tp ranks still sends only its
-  // share of a message between stages, and the receivers gather it.
-  bool scatter_messages = false;
-  // Senders wait until a message between stages has arrived before they go on
-  // computing; else messages travel behind compute.
-  bool blocking_messages = false;
-  // Input gradients of tensor-parallel layers are reduced while the weights'
-  // are computed. Our processors' communicators for them move data only while
-  // they are waited for.
-  bool overlap_tensor_parallel = false;
-  // Keys and values of ring attention travel behind attention.
-  bool overlap_ring_attention = true;
-};
-
 // Seconds of one microbatch on a chunk, forward and backward, by cause; what is
 // left of the chunk's time is arithmetic that had to be done.
 struct ChunkParts {
   double tp_s = 0;
   double cp_s = 0;
-  double pp_s = 0;  // blocking messages
   double dp_s = 0;  // PARAMETERS sharding
   double recompute_s = 0;
 };
@@ -134,7 +114,7 @@ class PlanCoster {
   // the coster; the plan's stages may change their blocks meanwhile. `rings`:
   // of a like plan, or null.
   PlanCoster(const ModelShape& model, const ClusterModel& cluster,
-             const Plan& plan, const RuntimeTraits& traits,
+             const Plan& plan,
              std::shared_ptr<const PlanRings> rings = nullptr);
 
   const std::shared_ptr<const PlanRings>& rings() const { return rings_; }
@@ -227,7 +207,7 @@ class PlanCoster {
   int64_t ChunkActivationBytes(int32_t stage) const;
   // What the reductions and gathers of a stage's buckets take and occupy.
   void ChargeReductions(int32_t stage, PlanCosts& costs) const;
-  // Makes room in the chunks of one replica for what messages cost them.
+  // The links between neighbouring pipeline ranks of one replica.
   void ChargeMessages(int32_t replica, PlanCosts& costs) const;
   // The costs of a stage's units, whose sums are the chunk's.
   void DivideIntoUnits(int32_t replica, int32_t stage, const StageTimes& times,
@@ -246,7 +226,6 @@ class PlanCoster {
   const ModelShape& model_;
   const ClusterModel& cluster_;
   const Plan& plan_;
-  const RuntimeTraits& traits_;
   const BlockSplit split_;
   const int32_t tp_, cp_, dp_, pp_;
   const std::vector<StageLocation> stages_;

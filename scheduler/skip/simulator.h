@@ -80,8 +80,6 @@ class SkipDispatcher {
   double makespan_s() const { return makespan_s_; }
   // Mean over microbatches of the end of the last backward.
   double mean_end_s() const { return mean_end_s_; }
-  // [microbatch].
-  const std::vector<double>& end_s() const { return end_s_; }
   const std::vector<std::vector<SkipTask>>& order() const { return order_; }
 
  private:

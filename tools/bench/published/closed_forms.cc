@@ -7,6 +7,23 @@
 
 namespace trireme {
 
+ClosedFormInput ClosedFormOf(const Plan& plan, const PlanCosts& costs) {
+  ClosedFormInput input;
+  input.microbatches = plan.microbatches();
+  for (const std::vector<ChunkCost>& chunks : costs.cost.chunks) {
+    double& stage_s = input.stage_s.emplace_back();
+    for (const ChunkCost& chunk : chunks) {
+      stage_s += chunk.forward_s + chunk.backward_s;
+    }
+  }
+  // Both formulas charge the first stage's reduction.
+  for (const ChunkCost& chunk : costs.cost.chunks.front()) {
+    input.data_parallel_s += (chunk.reduce_s + chunk.gather_s) *
+                             static_cast<double>(costs.buckets.front());
+  }
+  return input;
+}
+
 double AmpStepSeconds(const ClosedFormInput& input) {
   CHECK(!input.stage_s.empty());
   const double largest =

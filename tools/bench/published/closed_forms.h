@@ -10,6 +10,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "scheduler/plan.pb.h"
+#include "scheduler/planner/plan_costs.h"
+
 namespace trireme {
 
 struct ClosedFormInput {
@@ -21,6 +24,9 @@ struct ClosedFormInput {
   // T_DP: the whole gradient reduction, taken as exposed.
   double data_parallel_s = 0;
 };
+
+// Of a plan whose messages are part of its chunks' times.
+ClosedFormInput ClosedFormOf(const Plan& plan, const PlanCosts& costs);
 
 // AMP (Li et al., 2022): (n − 1)·max C + ΣC + T_PP + T_DP. Each hop is counted
 // once a step.

@@ -7,10 +7,10 @@
 #include <string>
 
 #include "fmt/format.h"
-#include "tools/bench/published/skippipe_instance.h"
-#include "tools/bench/published/skippipe_runs.h"
 #include "scheduler/skip/search.h"
 #include "scheduler/skip/validator.h"
+#include "tools/bench/published/skippipe_instance.h"
+#include "tools/bench/published/skippipe_runs.h"
 
 namespace trireme {
 namespace {
@@ -32,7 +32,8 @@ constexpr Case kCases[] = {
 
 int Main(int argc, char** argv) {
   const std::string file =
-      argc > 1 ? argv[1] : "tools/bench/published/testdata/skippipe_20_nodes.json";
+      argc > 1 ? argv[1]
+               : "tools/bench/published/testdata/skippipe_20_nodes.json";
   const auto published = ReadPublishedInstance(file);
   if (!published.ok()) {
     fmt::print(stderr, "{}\n", published.status().ToString());
@@ -67,8 +68,7 @@ int Main(int argc, char** argv) {
       fmt::print("{:34} {}\n", row.name, result.status().ToString());
       continue;
     }
-    const absl::Status valid =
-        ValidateSkipSchedule(instance, result->schedule);
+    const absl::Status valid = ValidateSkipSchedule(instance, result->schedule);
     if (!valid.ok()) {
       fmt::print(stderr, "{}: {}\n", row.name, valid.ToString());
       return 1;
@@ -76,8 +76,7 @@ int Main(int argc, char** argv) {
     fmt::print("{:34} {:8.2f} {:8.2f} {:8.2f} {:6.1f}% {:8.2f} {:8.2f}\n",
                row.name, result->greedy_makespan_s, result->makespan_s,
                result->lower_bound_s, 100 * result->gap(),
-               PathsLowerBound(instance, result->schedule.paths),
-               seconds);
+               PathsLowerBound(instance, result->schedule.paths), seconds);
   }
   return 0;
 }

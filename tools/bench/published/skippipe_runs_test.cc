@@ -11,7 +11,8 @@
 namespace trireme {
 namespace {
 
-constexpr char kFile[] = "tools/bench/published/testdata/skippipe_20_nodes.json";
+constexpr char kFile[] =
+    "tools/bench/published/testdata/skippipe_20_nodes.json";
 
 PublishedInstance Published() {
   auto published = ReadPublishedInstance(kFile);
