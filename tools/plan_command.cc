@@ -222,9 +222,8 @@ absl::Status MakeAndPrint(const ParsedCommand& arguments) {
              input.model.measured.empty()
                  ? "by FLOPs and rates (`trireme profile --job` measures it)"
                  : "as measured for this job");
-  fmt::print("{}\n{}{}\n{}\n{}", PlanTable(report), MemoryTable(chosen),
-             OffloadText(input, chosen), VerdictSummary(input, report),
-             ComparisonText(chosen));
+  fmt::print("{}\n{}{}\n{}", PlanTable(report), MemoryTable(chosen),
+             OffloadText(input, chosen), VerdictSummary(input, report));
   if (arguments.Has("why")) {
     ASSIGN_OR_RETURN(const WhyQuery query, ParseWhy(arguments.Get("why")));
     ASSIGN_OR_RETURN(const std::string answer, Why(input, report, query));

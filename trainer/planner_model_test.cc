@@ -226,8 +226,7 @@ TEST_P(PlannerModelTest, MessagesAreThoseOfTheChunks) {
   Counts forward, backward;
   int64_t bytes = 0;
   Run(1, 2, forward, backward, &bytes);
-  EXPECT_EQ(MessageBytes(ModelShapeOf(setup_), Split(), /*scatter=*/false),
-            bytes);
+  EXPECT_EQ(MessageBytes(ModelShapeOf(setup_), Split()), bytes);
 }
 
 std::vector<Case> Cases() {

@@ -43,8 +43,7 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
   UseMeasuredTimes(cluster, shape);
   // A unit sleeps once in each direction: no collective inside it has anything
   // to run behind.
-  const RuntimeTraits traits = {.overlap_tensor_parallel = false,
-                                .overlap_ring_attention = false};
+  shape.hides_collectives = false;
   Rehearsal rehearsal;
   if (options.plan.has_skip()) {
     ASSIGN_OR_RETURN(const SkipEstimate predicted,
@@ -52,7 +51,7 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
     rehearsal.predicted.step_s = predicted.step_s;
   } else {
     ASSIGN_OR_RETURN(rehearsal.predicted,
-                     EstimatePlan(shape, cluster, options.plan, traits));
+                     EstimatePlan(shape, cluster, options.plan));
   }
 
   CpuDevice device(cluster.DeviceOfNode(node).memory_bytes,
@@ -66,7 +65,7 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
   model->EmulateCompute(
       options.plan.has_skip()
           ? SkipArithmeticOn(shape, cluster, options.plan, node)
-          : PlanCoster(shape, cluster, options.plan, traits).ArithmeticOn(node),
+          : PlanCoster(shape, cluster, options.plan).ArithmeticOn(node),
       compute);
 
   StepMetricsCollector collector(*model);

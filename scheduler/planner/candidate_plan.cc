@@ -95,7 +95,6 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
     plan.set_recompute_blocks(
         static_cast<uint32_t>(candidate.recompute_blocks));
   }
-  plan.set_bf16_gradient_messages(candidate.bf16_gradient_messages);
   if (candidate.offload) {
     RETURN_IF_ERROR(CheckHostLinks(cluster));
     Plan::Offload& offload = *plan.mutable_offload();
@@ -118,13 +117,12 @@ void PlaceAt(const std::vector<int32_t>& physical, Plan& plan) {
 absl::StatusOr<Plan> PlanOfCandidate(const ModelShape& model,
                                      const ClusterModel& cluster,
                                      int64_t global_batch,
-                                     const RuntimeTraits& traits,
                                      const Candidate& candidate,
                                      const std::vector<int32_t>& physical) {
   ASSIGN_OR_RETURN(Plan plan,
                    UncutPlan(model, cluster, global_batch, candidate));
   if (!physical.empty()) PlaceAt(physical, plan);
-  const PlanCoster coster(model, cluster, plan, traits);
+  const PlanCoster coster(model, cluster, plan);
   StageCutter cutter;
   RETURN_IF_ERROR(cutter.Cut(coster, plan));
   return plan;

@@ -48,7 +48,6 @@ void PlaceAt(const std::vector<int32_t>& physical, Plan& plan);
 absl::StatusOr<Plan> PlanOfCandidate(const ModelShape& model,
                                      const ClusterModel& cluster,
                                      int64_t global_batch,
-                                     const RuntimeTraits& traits,
                                      const Candidate& candidate,
                                      const std::vector<int32_t>& physical = {});
 

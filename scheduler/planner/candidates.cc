@@ -237,7 +237,6 @@ std::string ToText(const Candidate& candidate) {
   if (candidate.microbatch_group > 0) {
     text += fmt::format(", groups of {}", candidate.microbatch_group);
   }
-  if (candidate.bf16_gradient_messages) text += ", bf16 gradient messages";
   if (candidate.offload) text += ", offload";
   if (candidate.resident_units > 0) {
     text += fmt::format(" but for {} block{}", candidate.resident_units,

@@ -67,7 +67,6 @@ struct Candidate {
   int32_t shard_group = 0;
   int32_t microbatch_group = 0;
   int32_t recompute_blocks = 0;  // of each stage; with FULL
-  bool bf16_gradient_messages = false;
   bool offload = false;
   // With offload; 0: by ChooseResidentUnits, once the candidate is costed.
   int32_t resident_units = 0;

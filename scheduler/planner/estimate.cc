@@ -33,7 +33,6 @@ StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
     for (const ChunkParts& chunk : costs.parts[pp]) {
       rank.tp_s += n * chunk.tp_s;
       rank.cp_s += n * chunk.cp_s;
-      rank.pp_s += n * chunk.pp_s;
       rank.dp_s += n * chunk.dp_s;
       rank.recompute_s += n * chunk.recompute_s;
     }
@@ -58,41 +57,11 @@ StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
   return parts;
 }
 
-ClosedFormInput ClosedFormOf(const Plan& plan, const PlanCosts& costs) {
-  ClosedFormInput input;
-  input.microbatches = plan.microbatches();
-  const size_t ranks = costs.cost.chunks.size();
-  for (size_t pp = 0; pp < ranks; ++pp) {
-    double stage = 0, reduce = 0;
-    for (const ChunkCost& chunk : costs.cost.chunks[pp]) {
-      stage += chunk.forward_s + chunk.backward_s;
-      reduce += chunk.reduce_s + chunk.gather_s;
-    }
-    input.stage_s.push_back(stage);
-    // Both formulas charge the first stage's reduction.
-    if (pp == 0) {
-      input.data_parallel_s =
-          reduce * static_cast<double>(costs.buckets.front());
-    }
-    // Blocking messages are in the stages' times.
-    if (pp + 1 == ranks || costs.cost.links.empty()) continue;
-    for (const size_t at : {pp * ranks + pp + 1, (pp + 1) * ranks + pp}) {
-      const LinkCost& link = costs.cost.links[at];
-      input.messages_s +=
-          link.latency_s +
-          static_cast<double>(costs.cost.chunks[pp][0].message_bytes) /
-              link.bytes_per_s;
-    }
-  }
-  return input;
-}
-
 }  // namespace
 
 absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
                                       const ClusterModel& cluster,
-                                      const Plan& plan,
-                                      const RuntimeTraits& traits) {
+                                      const Plan& plan) {
   RETURN_IF_ERROR(CheckModelShape(model));
   if (GridSize(plan.grid()) != cluster.num_ranks()) {
     return InvalidArgument(
@@ -100,13 +69,27 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
         GridSize(plan.grid()), cluster.num_ranks());
   }
   if (plan.has_offload()) RETURN_IF_ERROR(CheckHostLinks(cluster));
-  const PlanCoster coster(model, cluster, plan, traits);
-  Estimate estimate;
+  return EstimateOfCosts(model, cluster, plan,
+                         CostsOfReplicas(model, cluster, plan));
+}
+
+std::vector<PlanCosts> CostsOfReplicas(const ModelShape& model,
+                                       const ClusterModel& cluster,
+                                       const Plan& plan) {
+  const PlanCoster coster(model, cluster, plan);
   std::vector<PlanCosts> costs;
   for (int32_t replica = 0; replica < static_cast<int32_t>(plan.grid().dp());
        ++replica) {
     costs.push_back(coster.CostsOf(replica));
   }
+  return costs;
+}
+
+absl::StatusOr<Estimate> EstimateOfCosts(const ModelShape& model,
+                                         const ClusterModel& cluster,
+                                         const Plan& plan,
+                                         const std::vector<PlanCosts>& costs) {
+  Estimate estimate;
   ASSIGN_OR_RETURN(
       estimate.program,
       CompilePlan(plan, {.buckets_per_stage = costs.front().buckets}));
@@ -148,7 +131,6 @@ absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
     estimate.host_overflow =
         WorstHostOverflow(cluster, plan, slowest.host_bytes);
   }
-  estimate.closed_form = ClosedFormOf(plan, slowest);
   const double batch = static_cast<double>(plan.grid().dp()) *
                        plan.microbatches() * plan.microbatch_size();
   estimate.samples_per_s = batch / estimate.step_s;

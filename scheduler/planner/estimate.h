@@ -9,7 +9,6 @@
 #include "absl/status/statusor.h"
 #include "scheduler/memory.h"
 #include "scheduler/plan.pb.h"
-#include "scheduler/planner/closed_forms.h"
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/host_memory.h"
 #include "scheduler/planner/model_shape.h"
@@ -57,8 +56,6 @@ struct Estimate {
   HostOverflow host_overflow;
   // What the Program's instructions hold, and the limits: for ValidateMemory.
   MemoryModel memory;
-  // What other estimators would take as their input.
-  ClosedFormInput closed_form;
   // Of the slowest replica.
   int32_t replica = 0;
   Program program;
@@ -71,8 +68,17 @@ struct Estimate {
 // ranks as the cluster. Errors: those of CompilePlan and Simulate.
 absl::StatusOr<Estimate> EstimatePlan(const ModelShape& model,
                                       const ClusterModel& cluster,
-                                      const Plan& plan,
-                                      const RuntimeTraits& traits = {});
+                                      const Plan& plan);
+
+// The same of costs at hand, one of each replica: for whoever knows a plan to
+// cost otherwise than PlanCoster does.
+absl::StatusOr<Estimate> EstimateOfCosts(const ModelShape& model,
+                                         const ClusterModel& cluster,
+                                         const Plan& plan,
+                                         const std::vector<PlanCosts>& costs);
+std::vector<PlanCosts> CostsOfReplicas(const ModelShape& model,
+                                       const ClusterModel& cluster,
+                                       const Plan& plan);
 
 // The pipeline rank that passes its limit by most, if any does: by so much.
 struct Overflow {

@@ -208,9 +208,9 @@ TEST(Estimate, ReductionsOfStagesOnOneNodeQueueForItsCard) {
   Plan plan = PlanOf({.dp = 2, .pp = 2});
   plan.set_placement(1, 2);
   plan.set_placement(2, 1);
-  const RuntimeTraits traits = {.overlap_gradients = false};
+  plan.set_gradient_bucket_bytes(uint64_t{1} << 40);  // one bucket
   const auto reductions = [&](Estimate& estimate) {
-    absl::StatusOr<Estimate> found = EstimatePlan(Dit(), cluster, plan, traits);
+    absl::StatusOr<Estimate> found = EstimatePlan(Dit(), cluster, plan);
     EXPECT_TRUE(found.ok()) << found.status();
     estimate = *std::move(found);
     std::vector<Interval> times;
@@ -241,6 +241,23 @@ TEST(Estimate, ReductionsOfStagesOnOneNodeQueueForItsCard) {
               1e-9);
 }
 
+// The runtime moves what tensor parallelism sums in backward while it computes
+// weight gradients: only what takes longer than they do is to be seen.
+TEST(Estimate, TensorParallelSumsHideBehindWeightGradients) {
+  const ClusterModel cluster = Nodes(1, 2);
+  const Plan plan = PlanOf({.tp = 2});
+  ModelShape model = Dit();
+  const absl::StatusOr<Estimate> hidden = EstimatePlan(model, cluster, plan);
+  model.hides_collectives = false;
+  const absl::StatusOr<Estimate> seen = EstimatePlan(model, cluster, plan);
+  ASSERT_TRUE(hidden.ok() && seen.ok());
+  // Two of a block's four sums are of backward.
+  EXPECT_GT(hidden->parts.tp_s, 0.45 * seen->parts.tp_s);
+  EXPECT_LT(hidden->parts.tp_s, 0.55 * seen->parts.tp_s);
+  EXPECT_NEAR(seen->step_s - hidden->step_s,
+              seen->parts.tp_s - hidden->parts.tp_s, 1e-9);
+}
+
 TEST(Estimate, MeasuredBlocksOverrideTheArithmetic) {
   const ClusterModel cluster = Nodes(1, 1);
   ModelShape model = Dit();
@@ -256,12 +273,11 @@ TEST(Estimate, MeasuredBlocksOverrideTheArithmetic) {
 // what the measurement says of one says the same of the others.
 TEST(Estimate, TheNearestMeasurementScalesOtherSplits) {
   const ClusterModel cluster = Nodes(1, 4);
-  const RuntimeTraits traits;
   auto block = [&](const ModelShape& model, const Split& split) {
     Plan rest;
     rest.set_microbatch_size(1);
     const Plan plan = PlanOf(split, rest);
-    return PlanCoster(model, cluster, plan, traits).ArithmeticOn(0).block;
+    return PlanCoster(model, cluster, plan).ArithmeticOn(0).block;
   };
   const Split whole = {.dp = 4}, halves = {.tp = 2, .dp = 2};
   ModelShape model = Dit();

@@ -6,7 +6,6 @@
 #include "runtime/core/status.h"
 #include "scheduler/planner/lower_bounds.h"
 #include "scheduler/planner/node_assignments.h"
-#include "scheduler/planner/placement_filter.h"
 #include "scheduler/planner/plan_costs.h"
 
 namespace trireme {
@@ -14,8 +13,6 @@ namespace {
 
 // Of costing one rank of a placement, in instructions.
 constexpr int64_t kCostingWork = 20;
-// Of a bound of PlacementFilter, likewise.
-constexpr int64_t kFilterWork = 8;
 
 }  // namespace
 
@@ -32,8 +29,7 @@ absl::StatusOr<ExactSearchResult> ExactSearch::Run(
     }
     ASSIGN_OR_RETURN(plans[i],
                      UncutPlan(model_, cluster_, global_batch_, candidates[i]));
-    order.emplace_back(
-        ArithmeticLowerBound(model_, cluster_, plans[i], traits_), i);
+    order.emplace_back(ArithmeticLowerBound(model_, cluster_, plans[i]), i);
   }
   std::sort(order.begin(), order.end());
   result_ = {};
@@ -48,7 +44,11 @@ absl::StatusOr<ExactSearchResult> ExactSearch::Run(
 }
 
 absl::Status ExactSearch::SearchCandidate(size_t index, Plan plan) {
-  const std::vector<std::vector<int32_t>> placements = PlacementsOf(plan);
+  const auto tp = static_cast<int32_t>(plan.grid().tp());
+  std::vector<std::vector<int32_t>> placements;
+  NodeAssignments(cluster_, tp).ForEach([&](const std::vector<int32_t>& nodes) {
+    placements.push_back(PhysicalRanks(cluster_, tp, nodes));
+  });
   std::vector<std::pair<double, size_t>> order;
   for (size_t i = 0; i < placements.size(); ++i) {
     if (work_ > options_.max_work) return absl::OkStatus();
@@ -60,10 +60,8 @@ absl::Status ExactSearch::SearchCandidate(size_t index, Plan plan) {
   for (const auto& [bound_s, i] : order) {
     if (!CanWin(bound_s) || work_ > options_.max_work) break;
     PlaceAt(placements[i], plan);
-    RETURN_IF_ERROR(
-        cutter_.Cut(PlanCoster(model_, cluster_, plan, traits_), plan));
-    ASSIGN_OR_RETURN(Estimate estimate,
-                     EstimatePlan(model_, cluster_, plan, traits_));
+    RETURN_IF_ERROR(cutter_.Cut(PlanCoster(model_, cluster_, plan), plan));
+    ASSIGN_OR_RETURN(Estimate estimate, EstimatePlan(model_, cluster_, plan));
     for (const auto& list : estimate.program.ranks) {
       work_ += static_cast<int64_t>(list.size() * plan.grid().dp());
     }
@@ -78,7 +76,7 @@ absl::Status ExactSearch::SearchCandidate(size_t index, Plan plan) {
 
 absl::StatusOr<double> ExactSearch::BoundOf(Plan& plan) {
   work_ += kCostingWork * cluster_.num_ranks();
-  const PlanCoster coster(model_, cluster_, plan, traits_);
+  const PlanCoster coster(model_, cluster_, plan);
   RETURN_IF_ERROR(cutter_.Cut(coster, plan));
   double bound_s = 0;
   const auto dp = static_cast<int32_t>(plan.grid().dp());
@@ -95,32 +93,6 @@ absl::StatusOr<double> ExactSearch::BoundOf(Plan& plan) {
     }
   }
   return bound_s;
-}
-
-std::vector<std::vector<int32_t>> ExactSearch::PlacementsOf(const Plan& plan) {
-  const Plan::Grid& grid = plan.grid();
-  const auto tp = static_cast<int32_t>(grid.tp());
-  std::vector<std::vector<int32_t>> placements;
-  const auto add = [&](const std::vector<int32_t>& nodes) {
-    placements.push_back(PhysicalRanks(cluster_, tp, nodes));
-  };
-  NodeAssignments assignments(cluster_, tp);
-  if (!CanFilterPlacements(cluster_, plan)) {
-    assignments.ForEach(add);
-    return placements;
-  }
-  RingsByNodes& rings =
-      rings_[{grid.tp(), grid.cp(), grid.dp(), grid.pp(), plan.shard_group()}];
-  PlacementFilter filter(model_, cluster_, plan, traits_,
-                         step_s_ / (1 + options_.tolerance), rings);
-  assignments.ForEach(
-      [&](const std::vector<int32_t>& nodes) {
-        return work_ + kFilterWork * filter.work() <= options_.max_work &&
-               filter.Keeps(nodes);
-      },
-      add);
-  work_ += kFilterWork * filter.work();
-  return placements;
 }
 
 }  // namespace trireme

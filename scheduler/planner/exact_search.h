@@ -2,19 +2,16 @@
 // much faster than the plan found so far, or the one that is.
 //
 // Candidates and their placements are left out only where a lower bound shows
-// that they cannot be: candidates by arithmetic alone, placements by how their
-// first ranks are placed (placement_filter.h), and then by where all ranks are
-// and how the blocks are cut for it (lower_bounds.h). All others are simulated.
+// that they cannot be (lower_bounds.h): candidates by arithmetic alone,
+// placements by where the ranks are and how the blocks are cut for it. All
+// others are simulated, until the budget of work is used up.
 
 #ifndef TRIREME_SCHEDULER_PLANNER_EXACT_SEARCH_H_
 #define TRIREME_SCHEDULER_PLANNER_EXACT_SEARCH_H_
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -24,14 +21,13 @@
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/estimate.h"
 #include "scheduler/planner/model_shape.h"
-#include "scheduler/planner/placed_stages.h"
 
 namespace trireme {
 
 struct ExactSearchOptions {
   // Clusters of more devices are not searched.
   int64_t max_devices = 8;
-  // Of simulation and costing (PlacedSteps::work), and of bounds likewise.
+  // Of simulation and costing (PlacedSteps::work).
   int64_t max_work = 200'000'000;
   // What is faster by no more than this share is not looked for.
   double tolerance = 0.01;
@@ -51,12 +47,10 @@ class ExactSearch {
  public:
   // All must outlive the object.
   ExactSearch(const ModelShape& model, const ClusterModel& cluster,
-              int64_t global_batch, const RuntimeTraits& traits,
-              const ExactSearchOptions& options)
+              int64_t global_batch, const ExactSearchOptions& options)
       : model_(model),
         cluster_(cluster),
         global_batch_(global_batch),
-        traits_(traits),
         options_(options) {}
 
   // `step_s`: of the plan found so far; infinite: none. Looks at candidates
@@ -69,8 +63,6 @@ class ExactSearch {
   absl::Status SearchCandidate(size_t index, Plan plan);
   // Of the plan where it is; infinite where it cannot fit.
   absl::StatusOr<double> BoundOf(Plan& plan);
-  // Of those that the filter keeps.
-  std::vector<std::vector<int32_t>> PlacementsOf(const Plan& plan);
   bool CanWin(double bound_s) const {
     return bound_s * (1 + options_.tolerance) < step_s_;
   }
@@ -78,11 +70,8 @@ class ExactSearch {
   const ModelShape& model_;
   const ClusterModel& cluster_;
   const int64_t global_batch_;
-  const RuntimeTraits& traits_;
   const ExactSearchOptions options_;
   StageCutter cutter_;
-  // By grid and shard group.
-  std::map<std::array<uint32_t, 5>, RingsByNodes> rings_;
   double step_s_ = 0;  // of the best so far
   int64_t work_ = 0;
   ExactSearchResult result_;

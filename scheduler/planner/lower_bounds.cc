@@ -237,9 +237,8 @@ double PlacedStepLowerBound(const Plan& plan, const PlanCosts& costs) {
 }
 
 double ArithmeticLowerBound(const ModelShape& model,
-                            const ClusterModel& cluster, const Plan& plan,
-                            const RuntimeTraits& traits) {
-  const PlanCoster coster(model, cluster, plan, traits);
+                            const ClusterModel& cluster, const Plan& plan) {
+  const PlanCoster coster(model, cluster, plan);
   const auto pp = static_cast<int32_t>(plan.grid().pp());
   const double n = plan.microbatches();
   // Of a microbatch through the whole model on each device; and of the three

@@ -27,8 +27,7 @@ double PlacedStepLowerBound(const Plan& plan, const PlanCosts& costs);
 // Over all placements and cuts of the plan, by arithmetic alone: unlike devices
 // are shared out as suits the pipeline best.
 double ArithmeticLowerBound(const ModelShape& model,
-                            const ClusterModel& cluster, const Plan& plan,
-                            const RuntimeTraits& traits);
+                            const ClusterModel& cluster, const Plan& plan);
 
 // Bytes on pipeline rank `pp` at its peak by the number of microbatches that
 // the schedule keeps alive; a little less than the simulated peak, which also

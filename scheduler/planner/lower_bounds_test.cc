@@ -18,12 +18,10 @@ TEST(LowerBounds, AreBelowTheSimulation) {
   for (const std::vector<uint32_t>& devices :
        std::vector<std::vector<uint32_t>>{
            {4}, {2, 2}, {2, 1, 1}, {1, 1, 1, 1, 1, 1}}) {
-    for (const RuntimeTraits& traits :
-         {RuntimeTraits(), RuntimeTraits{.overlap_gradients = false,
-                           .scatter_messages = true,
-                           .blocking_messages = true}}) {
+    for (const bool hides_collectives : {true, false}) {
       PlannerInput input = UnlikeCluster(devices, 7);
       input.global_batch = 24;
+      input.model.hides_collectives = hides_collectives;
       // Unlike in the shares of embedding, blocks and head as well.
       Cluster::Device& other = *input.cluster.add_devices();
       other = input.cluster.devices(0);
@@ -46,14 +44,13 @@ TEST(LowerBounds, AreBelowTheSimulation) {
             .ForEach([&](const std::vector<int32_t>& nodes) {
               if (visited++ % 97 != 0) return;
               const auto plan = PlanOfCandidate(
-                  input.model, *cluster, input.global_batch, traits, candidate,
+                  input.model, *cluster, input.global_batch, candidate,
                   PhysicalRanks(*cluster, candidate.tp, nodes));
               ASSERT_TRUE(plan.ok()) << plan.status();
-              const auto estimate =
-                  EstimatePlan(input.model, *cluster, *plan, traits);
+              const auto estimate = EstimatePlan(input.model, *cluster, *plan);
               ASSERT_TRUE(estimate.ok()) << estimate.status();
               const double step_s = estimate->step_s * (1 + 1e-12);
-              const PlanCoster coster(input.model, *cluster, *plan, traits);
+              const PlanCoster coster(input.model, *cluster, *plan);
               for (int32_t dp = 0; dp < candidate.dp; ++dp) {
                 const PlanCosts costs = coster.CostsOf(dp);
                 const double placed = PlacedStepLowerBound(*plan, costs);
@@ -67,9 +64,8 @@ TEST(LowerBounds, AreBelowTheSimulation) {
                       << ToText(candidate);
                 }
               }
-              ASSERT_LE(
-                  ArithmeticLowerBound(input.model, *cluster, *plan, traits),
-                  step_s)
+              ASSERT_LE(ArithmeticLowerBound(input.model, *cluster, *plan),
+                        step_s)
                   << ToText(candidate);
             });
         if (HasFatalFailure()) return;

@@ -34,13 +34,6 @@ double MlpRatio(const ModelShape& model) {
          static_cast<double>(model.hidden);
 }
 
-// Score elements of a microbatch on one rank.
-double Scores(const ModelShape& model, const BlockSplit& split) {
-  const auto s = static_cast<double>(SequenceLength(model));
-  return static_cast<double>(model.heads * split.microbatch_size) * s * s /
-         static_cast<double>(split.tp * split.cp);
-}
-
 TransformerSizes SizesOf(const ModelShape& model) {
   return {.layers = model.layers,
           .hidden = model.hidden,
@@ -50,33 +43,9 @@ TransformerSizes SizesOf(const ModelShape& model) {
           .text = model.text};
 }
 
-double LogitFlops(const ModelShape& model) {
-  return 2.0 * static_cast<double>(model.tokens) *
-         static_cast<double>(model.hidden) *
-         static_cast<double>(model.vocabulary);
-}
-
 int64_t ToBytes(double bytes) { return std::llround(bytes); }
 
 }  // namespace
-
-ModelShape GptShape(std::string name, int64_t layers, int64_t hidden,
-                    int64_t heads, int64_t tokens, int64_t vocabulary) {
-  ModelShape model;
-  model.name = std::move(name);
-  model.layers = layers;
-  model.hidden = hidden;
-  model.mlp_hidden = 4 * hidden;
-  model.heads = heads;
-  model.tokens = tokens;
-  model.dropout = true;
-  model.unfused_attention = true;
-  model.vocabulary = vocabulary;
-  // Positions.
-  model.embedding_parameters = tokens * hidden;
-  model.gradient_bytes = 2;
-  return model;
-}
 
 absl::Status CheckModelShape(const ModelShape& model) {
   static constexpr int64_t kMax = int64_t{1} << 31;
@@ -91,7 +60,6 @@ absl::Status CheckModelShape(const ModelShape& model) {
   RETURN_IF_ERROR(check("heads", model.heads, 1));
   RETURN_IF_ERROR(check("tokens", model.tokens, 1));
   RETURN_IF_ERROR(check("text_tokens", model.text_tokens, 0));
-  RETURN_IF_ERROR(check("vocabulary", model.vocabulary, 0));
   if (model.element_bytes != 2 && model.element_bytes != 4 &&
       model.element_bytes != 8) {
     return InvalidArgument(
@@ -184,43 +152,25 @@ int64_t BlockParameters(const ModelShape& model) {
   return BlockParametersPerRank(model, 1);
 }
 
-int64_t EmbeddingParameters(const ModelShape& model) {
-  return model.embedding_parameters + model.vocabulary * model.hidden;
-}
-
-int64_t HeadParameters(const ModelShape& model) {
-  return model.head_parameters;
-}
-
 int64_t ModelParameters(const ModelShape& model) {
-  return model.layers * BlockParameters(model) + EmbeddingParameters(model) +
-         HeadParameters(model);
-}
-
-double HeadFlops(const ModelShape& model) {
-  return model.head_flops + LogitFlops(model);
+  return model.layers * BlockParameters(model) + model.embedding_parameters +
+         model.head_parameters;
 }
 
 double ModelTrainingFlops(const ModelShape& model) {
-  return BlocksTrainingFlops(SizesOf(model)) + 3 * LogitFlops(model);
+  return BlocksTrainingFlops(SizesOf(model));
 }
 
 double ElementwiseBytes(const ModelShape& model, const BlockSplit& split) {
   // In units of one [tokens, h] activation, reads and writes: two norms 2 each
-  // (modulation rides along), two residual sums 3 each (gates ride along), a
-  // mask of one byte for each dropout ...
-  const double outside =
-      4 + 6 +
-      (model.dropout ? 2.0 / static_cast<double>(model.element_bytes) : 0.0);
+  // (modulation rides along), two residual sums 3 each (gates ride along) ...
+  const double outside = 4 + 6;
   // ... queries, keys, values and output in and out of attention's layout 8,
   // and the activation function.
   const double inside = 8 + 2 * MlpRatio(model) + (model.qk_norm ? 4 : 0);
   const Unit unit = UnitOf(model, split);
-  double elements = outside * unit.outside + inside * unit.inside;
-  // Scores: written, half of them (causal) through softmax, through dropout
-  // (with a mask of one byte), read.
-  if (model.unfused_attention) elements += 6 * Scores(model, split);
-  return elements * static_cast<double>(model.element_bytes);
+  return (outside * unit.outside + inside * unit.inside) *
+         static_cast<double>(model.element_bytes);
 }
 
 int64_t ActivationBytes(const ModelShape& model, const BlockSplit& split,
@@ -238,7 +188,6 @@ int64_t ActivationBytes(const ModelShape& model, const BlockSplit& split,
   // and output, of which SELECTIVE drops the latter.
   double inside = 4 + (selective ? 1 : 2) * ratio + (model.qk_norm ? 2 : 0);
   double bytes = (outside * unit.outside + inside * unit.inside) * e;
-  if (model.dropout) bytes += 2 * unit.outside;  // masks of one byte
   if (model.text == ModelShape::Text::kCross) {
     // Normed query input, queries, output and its gate; keys and values.
     const double keys =
@@ -247,10 +196,6 @@ int64_t ActivationBytes(const ModelShape& model, const BlockSplit& split,
         static_cast<double>(split.tp);
     bytes +=
         e * ((selective ? 1 : 2) * unit.outside + 2 * unit.inside + 2 * keys);
-  }
-  // Probabilities before and after dropout, and its mask.
-  if (model.unfused_attention && !selective) {
-    bytes += (2 * e + 1) * Scores(model, split);
   }
   return ToBytes(bytes);
 }
@@ -269,12 +214,9 @@ int64_t BoundaryBytes(const ModelShape& model, const BlockSplit& split) {
                  static_cast<double>(model.element_bytes));
 }
 
-int64_t MessageBytes(const ModelShape& model, const BlockSplit& split,
-                     bool scatter) {
+int64_t MessageBytes(const ModelShape& model, const BlockSplit& split) {
   const RankTokens tokens = TokensOnRank(model, split);
-  int64_t rows = scatter && !split.sequence_parallel
-                     ? CeilDivide(tokens.image, split.tp)
-                     : tokens.image_between;
+  int64_t rows = tokens.image_between;
   if (HasConditioning(model)) ++rows;
   if (model.text != ModelShape::Text::kNone) rows += tokens.text_between;
   return split.microbatch_size * rows * model.hidden * model.element_bytes;

@@ -1,6 +1,5 @@
 // A transformer as the planner sees it: sizes only, no tensors. The trainer
-// fills one from its model's configuration; GPT presets exist for comparison
-// with published runs.
+// fills one from its model's configuration.
 //
 // Units: FLOPs and bytes of one *sample* where not said otherwise; a matrix
 // product of [m, k] by [k, n] is 2mkn FLOPs. Sources: Korthikanti et al.,
@@ -73,14 +72,8 @@ struct ModelShape {
   int64_t modulation_parameters = 0;
   // RMS norms on queries and keys keep two more activations.
   bool qk_norm = false;
-  // Dropout after attention and MLP keeps masks.
-  bool dropout = false;
-  // Attention keeps and moves whole score matrices (no fused kernel).
-  bool unfused_attention = false;
-  // 0: none. Both ends of a language model: table [V, h] and logits.
-  int64_t vocabulary = 0;
   // Parameters and forward FLOPs of what lies before the first block and after
-  // the last one, beside the vocabulary.
+  // the last one.
   int64_t embedding_parameters = 0;
   double embedding_flops = 0;
   int64_t head_parameters = 0;
@@ -93,6 +86,10 @@ struct ModelShape {
   // weight and two moments; no master where weights are fp32 already).
   int64_t gradient_bytes = 4;
   int64_t optimizer_bytes = 12;
+  // Whether collectives inside blocks run behind products and attention, as
+  // far as those take as long. The blocks of a rehearsal sleep, which hides
+  // nothing.
+  bool hides_collectives = true;
   std::vector<MeasuredPiece> measured;
   // Memory of the model's parts, in place of the formulas below; null, and
   // nothing for a split that the model cannot have: none is known. `deferred`:
@@ -101,11 +98,6 @@ struct ModelShape {
       const BlockSplit& split, Plan::Recompute recompute, bool deferred)>
       measured_memory;
 };
-
-// GPT of `layers` blocks with MLPs of 4 h, dropout, unfused attention, fp16:
-// how Megatron-LM's published runs were.
-ModelShape GptShape(std::string name, int64_t layers, int64_t hidden,
-                    int64_t heads, int64_t tokens, int64_t vocabulary);
 
 // InvalidArgument with the field's name where a size makes no sense.
 absl::Status CheckModelShape(const ModelShape& model);
@@ -146,13 +138,9 @@ int64_t BlockParameters(const ModelShape& model);
 // Of the whole model.
 int64_t ModelParameters(const ModelShape& model);
 // Forward and backward (3 times forward) over one sample: the FLOPs of MFU, as
-// published runs count them. The blocks (transformer_flops.h) and a language
-// model's logits; neither embedding_flops nor head_flops, nor recomputation.
+// published runs count them: the blocks (transformer_flops.h), neither
+// embedding_flops nor head_flops, nor recomputation.
 double ModelTrainingFlops(const ModelShape& model);
-// Forward FLOPs before the first and after the last block, with the vocabulary.
-double HeadFlops(const ModelShape& model);
-int64_t EmbeddingParameters(const ModelShape& model);
-int64_t HeadParameters(const ModelShape& model);
 
 // Parameters of a block on one rank: matrices are sharded over tp, norms not.
 int64_t BlockParametersPerRank(const ModelShape& model, int64_t tp);
@@ -170,11 +158,9 @@ int64_t DeferredWeightBytes(const ModelShape& model, const BlockSplit& split);
 
 // The hidden states of one microbatch as they lie on one rank between blocks.
 int64_t BoundaryBytes(const ModelShape& model, const BlockSplit& split);
-// The message from stage to stage: the hidden states, of which a rank of tp
-// sends its share even without sequence parallelism where `scatter`; and, where
-// the model has them, the conditioning and the text.
-int64_t MessageBytes(const ModelShape& model, const BlockSplit& split,
-                     bool scatter);
+// The message from stage to stage: the hidden states and, where the model has
+// them, the conditioning and the text.
+int64_t MessageBytes(const ModelShape& model, const BlockSplit& split);
 
 }  // namespace trireme
 

@@ -25,13 +25,6 @@ double Units(const ModelShape& model, const BlockSplit& split,
 }
 
 TEST(ModelShape, FlopsAreThoseOfThePapers) {
-  const ModelShape gpt = GptShape("g", 80, 12288, 96, 2048, 51200);
-  const double l = 80, h = 12288, s = 2048, v = 51200;
-  EXPECT_NEAR(ModelTrainingFlops(gpt) /
-                  (72 * l * s * h * h * (1 + s / (6 * h) + v / (12 * l * h))),
-              1, 1e-12);
-  EXPECT_NEAR(static_cast<double>(ModelParameters(gpt)), 145.6e9, 0.5e9);
-
   ModelShape dit = Dit();
   EXPECT_DOUBLE_EQ(ModelTrainingFlops(dit),
                    3.0 * 4 * (24.0 * 128 * 64 * 64 + 4.0 * 128 * 128 * 64));
@@ -48,21 +41,21 @@ TEST(ModelShape, FlopsAreThoseOfThePapers) {
   const double blocks = ModelTrainingFlops(dit);
   dit.embedding_flops = dit.head_flops = 1e9;
   EXPECT_DOUBLE_EQ(ModelTrainingFlops(dit), blocks);
-  EXPECT_DOUBLE_EQ(HeadFlops(dit), 1e9);
 }
 
 // Korthikanti et al., table 2, and a DiT's block by the same count: too little
 // here is an out-of-memory error in the middle of a run.
 TEST(ModelShape, ActivationBytesAreThoseOfTheLiterature) {
-  const ModelShape gpt = GptShape("g", 2, 1024, 16, 256, 1000);
-  const double scores = 5.0 * 16 * 256 / 1024;
+  // Of the table's 34 units two are masks of dropout, which we do not have.
+  ModelShape plain = Dit();
+  plain.modulation_parameters = 0;
   const BlockSplit one = {.microbatch_size = 3};
-  EXPECT_DOUBLE_EQ(Units(gpt, one, Plan::NONE), 34 + scores);
-  EXPECT_DOUBLE_EQ(Units(gpt, {.tp = 4}, Plan::NONE),
-                   10 + 24.0 / 4 + scores / 4);
-  EXPECT_DOUBLE_EQ(Units(gpt, {.tp = 4, .sequence_parallel = true}, Plan::NONE),
-                   (34 + scores) / 4);
-  EXPECT_DOUBLE_EQ(Units(gpt, one, Plan::FULL), 2);
+  EXPECT_DOUBLE_EQ(Units(plain, one, Plan::NONE), 34 - 2);
+  EXPECT_DOUBLE_EQ(Units(plain, {.tp = 4}, Plan::NONE), 10 - 2 + 24.0 / 4);
+  EXPECT_DOUBLE_EQ(
+      Units(plain, {.tp = 4, .sequence_parallel = true}, Plan::NONE),
+      (34.0 - 2) / 4);
+  EXPECT_DOUBLE_EQ(Units(plain, one, Plan::FULL), 2);
 
   ModelShape dit = Dit();
   EXPECT_DOUBLE_EQ(Units(dit, one, Plan::NONE), 36);

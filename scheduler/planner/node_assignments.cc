@@ -5,6 +5,7 @@
 #include "runtime/core/log.h"
 
 namespace trireme {
+
 std::vector<int32_t> UnitsPerNode(const ClusterModel& cluster,
                                   int32_t unit_ranks) {
   std::vector<int32_t> units;
@@ -29,34 +30,26 @@ NodeAssignments::NodeAssignments(const ClusterModel& cluster,
 
 int64_t NodeAssignments::Count(int64_t limit) {
   int64_t count = 0;
-  Descend([] { return true; }, [&] { return ++count <= limit; });
+  Descend([&] { return ++count <= limit; });
   return count;
 }
 
 void NodeAssignments::ForEach(
     const std::function<void(const std::vector<int32_t>&)>& visit) {
-  ForEach([](const std::vector<int32_t>&) { return true; }, visit);
+  Descend([&] {
+    visit(nodes_);
+    return true;
+  });
 }
 
-void NodeAssignments::ForEach(
-    const std::function<bool(const std::vector<int32_t>&)>& keeps,
-    const std::function<void(const std::vector<int32_t>&)>& visit) {
-  Descend([&] { return keeps(nodes_); },
-          [&] {
-            visit(nodes_);
-            return true;
-          });
-}
-
-bool NodeAssignments::Descend(const std::function<bool()>& keeps,
-                              const std::function<bool()>& visit) {
+bool NodeAssignments::Descend(const std::function<bool()>& visit) {
   if (static_cast<int32_t>(nodes_.size()) == units_) return visit();
   bool goes_on = true;
   for (size_t node = 0; node < room_.size() && goes_on; ++node) {
     if (room_[node] == 0 || HasEmptyTwin(node)) continue;
     --room_[node];
     nodes_.push_back(static_cast<int32_t>(node));
-    if (keeps()) goes_on = Descend(keeps, visit);
+    goes_on = Descend(visit);
     nodes_.pop_back();
     ++room_[node];
   }

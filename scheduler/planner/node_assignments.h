@@ -29,15 +29,9 @@ class NodeAssignments {
   // nodes[unit], in a fixed order.
   void ForEach(const std::function<void(const std::vector<int32_t>&)>& visit);
 
-  // The same without those that begin with nodes of which `keeps` is false. It
-  // is asked after each unit, about all nodes so far: depth first.
-  void ForEach(const std::function<bool(const std::vector<int32_t>&)>& keeps,
-               const std::function<void(const std::vector<int32_t>&)>& visit);
-
  private:
   // False where a visit has had enough.
-  bool Descend(const std::function<bool()>& keeps,
-               const std::function<bool()>& visit);
+  bool Descend(const std::function<bool()>& visit);
   bool HasEmptyTwin(size_t node) const;
 
   const std::vector<int32_t> full_;  // units that each node has room for

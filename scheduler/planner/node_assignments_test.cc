@@ -33,25 +33,5 @@ TEST(NodeAssignments, AreAllOrders) {
   }
 }
 
-// Leaving out what begins in some way leaves out nothing else.
-TEST(NodeAssignments, LeaveOutWhatBeginsOtherwise) {
-  const auto cluster = ResolveCluster(UnlikeCluster({2, 2, 1}, 1).cluster);
-  ASSERT_TRUE(cluster.ok()) << cluster.status();
-  // Of the first two units and of all.
-  const auto keeps = [](const Nodes& nodes) {
-    return nodes != Nodes{1, 0} && nodes != Nodes{0, 1, 1, 2, 0};
-  };
-  std::vector<Nodes> expected;
-  NodeAssignments assignments(*cluster, 1);
-  assignments.ForEach([&](const Nodes& nodes) {
-    if (keeps({nodes[0], nodes[1]}) && keeps(nodes)) expected.push_back(nodes);
-  });
-  std::vector<Nodes> visited;
-  assignments.ForEach(keeps,
-                      [&](const Nodes& nodes) { visited.push_back(nodes); });
-  EXPECT_EQ(visited, expected);
-  EXPECT_EQ(visited.size(), 30 - 6 - 1);
-}
-
 }  // namespace
 }  // namespace trireme

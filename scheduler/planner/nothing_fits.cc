@@ -48,11 +48,11 @@ absl::Status NothingFits(const PlannerInput& input, const ClusterModel& cluster,
         input.model.layers, input.model.heads, input.model.tokens,
         input.global_batch, cluster.num_ranks());
   }
-  ASSIGN_OR_RETURN(const Plan plan,
-                   PlanOfCandidate(input.model, cluster, input.global_batch,
-                                   input.traits, *nearest));
+  ASSIGN_OR_RETURN(
+      const Plan plan,
+      PlanOfCandidate(input.model, cluster, input.global_batch, *nearest));
   ASSIGN_OR_RETURN(const Estimate estimate,
-                   EstimatePlan(input.model, cluster, plan, input.traits));
+                   EstimatePlan(input.model, cluster, plan));
   const absl::Status memory = ValidateMemory(estimate.program, estimate.memory);
   return ResourceExhausted(
       "planner: found no plan that fits the devices' memory, expected one; "

@@ -79,11 +79,11 @@ PlanReport Planned(const PlannerInput& input) {
 Estimate Estimated(const PlannerInput& input, const Candidate& candidate) {
   const auto cluster = ResolveCluster(input.cluster);
   EXPECT_TRUE(cluster.ok()) << cluster.status();
-  const auto plan = PlanOfCandidate(input.model, *cluster, input.global_batch,
-                                    input.traits, candidate);
+  const auto plan =
+      PlanOfCandidate(input.model, *cluster, input.global_batch, candidate);
   EXPECT_TRUE(plan.ok()) << plan.status();
   absl::StatusOr<Estimate> estimate =
-      EstimatePlan(input.model, *cluster, *plan, input.traits);
+      EstimatePlan(input.model, *cluster, *plan);
   EXPECT_TRUE(estimate.ok()) << estimate.status();
   return estimate.ok() ? *std::move(estimate) : Estimate();
 }
@@ -212,10 +212,10 @@ TEST(Offload, AsManyUnitsStayAsHideTheCopies) {
                                                                 copy_s);
     const auto cluster = ResolveCluster(input.cluster);
     ASSERT_TRUE(cluster.ok());
-    const auto plan = PlanOfCandidate(input.model, *cluster, 1, input.traits,
-                                      Offloaded(2, 1));
+    const auto plan =
+        PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
     ASSERT_TRUE(plan.ok()) << plan.status();
-    const PlanCoster coster(input.model, *cluster, *plan, input.traits);
+    const PlanCoster coster(input.model, *cluster, *plan);
     const int32_t chosen = ChooseResidentUnits(*plan, coster.CostsOf(0));
     // The next step's first units come in behind nothing here.
     const auto exposed_s = [&](int32_t resident) {
@@ -233,13 +233,10 @@ TEST(Offload, AsManyUnitsStayAsHideTheCopies) {
   input.cluster.mutable_devices(0)->set_to_device_bytes_per_s(
       2 * kBlock / (1.95 * BlockForwardSeconds(1)));
   const auto cluster = ResolveCluster(input.cluster);
-  const auto plan =
-      PlanOfCandidate(input.model, *cluster, 1, input.traits, Offloaded(2, 1));
-  EXPECT_EQ(
-      ChooseResidentUnits(
-          *plan,
-          PlanCoster(input.model, *cluster, *plan, input.traits).CostsOf(0)),
-      13);
+  const auto plan = PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
+  EXPECT_EQ(ChooseResidentUnits(
+                *plan, PlanCoster(input.model, *cluster, *plan).CostsOf(0)),
+            13);
 }
 
 TEST(Offload, WhereFewerFitFewerStay) {
@@ -344,8 +341,7 @@ TEST(Offload, SensitivityNamesTheHostsLink) {
   ASSERT_TRUE(cluster.ok());
   Candidate candidate = Offloaded(2, 1);
   candidate.recompute = Plan::NONE;
-  const auto plan =
-      PlanOfCandidate(input.model, *cluster, 1, input.traits, candidate);
+  const auto plan = PlanOfCandidate(input.model, *cluster, 1, candidate);
   ASSERT_TRUE(plan.ok()) << plan.status();
   const auto links = Sensitivities(input, *plan);
   ASSERT_TRUE(links.ok()) << links.status();

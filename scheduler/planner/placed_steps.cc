@@ -23,7 +23,7 @@ constexpr double kImprovement = 1 - 1e-9;
 
 void PlacedSteps::CostReplicas(const std::vector<int32_t>& physical) {
   plan_.mutable_placement()->Assign(physical.begin(), physical.end());
-  const PlanCoster coster(model_, cluster_, plan_, traits_);
+  const PlanCoster coster(model_, cluster_, plan_);
   const auto dp = static_cast<int32_t>(plan_.grid().dp());
   const auto inner =
       static_cast<int32_t>(plan_.grid().tp() * plan_.grid().cp());

@@ -26,8 +26,8 @@ class PlacedSteps {
  public:
   // `plan` is resolved. All but it must outlive the object.
   PlacedSteps(const ModelShape& model, const ClusterModel& cluster,
-              const Plan& plan, const RuntimeTraits& traits)
-      : model_(model), cluster_(cluster), traits_(traits), plan_(plan) {}
+              const Plan& plan)
+      : model_(model), cluster_(cluster), plan_(plan) {}
 
   // What EstimatePlan gives for the plan with this placement.
   absl::StatusOr<double> StepOf(const std::vector<int32_t>& physical);
@@ -42,7 +42,6 @@ class PlacedSteps {
 
   const ModelShape& model_;
   const ClusterModel& cluster_;
-  const RuntimeTraits& traits_;
   Plan plan_;
   Program program_;
   std::vector<int32_t> physical_;

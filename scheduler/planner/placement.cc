@@ -169,9 +169,8 @@ std::vector<int32_t> NodeChain(const ClusterModel& cluster) {
 }
 
 Placement PlaceRanks(const ModelShape& model, const ClusterModel& cluster,
-                     const Plan& plan, const RuntimeTraits& traits,
-                     const PlacementOptions& options) {
-  PlacementCosts costs(model, cluster, plan, traits);
+                     const Plan& plan, const PlacementOptions& options) {
+  PlacementCosts costs(model, cluster, plan);
   std::vector<int32_t> in_order(cluster.num_nodes());
   std::iota(in_order.begin(), in_order.end(), 0);
   std::vector<int32_t> units(costs.num_units());
@@ -185,8 +184,7 @@ Placement PlaceRanks(const ModelShape& model, const ClusterModel& cluster,
   // Chains pass many that are hardly worse than the best.
   Best best(std::clamp(options.keep, 1,
                        result.exhaustive ? options.keep : kMostOfChains));
-  result.initial_cost_s = costs.Set(first);
-  best.Offer(result.initial_cost_s, first);
+  best.Offer(costs.Set(first), first);
   if (result.exhaustive) {
     assignments.ForEach([&](const std::vector<int32_t>& nodes) {
       best.Offer(costs.Set(nodes), nodes);
@@ -219,18 +217,6 @@ Placement PlaceRanks(const ModelShape& model, const ClusterModel& cluster,
   result.ranked.push_back(PhysicalRanks(cluster, costs.unit_ranks(), first));
   result.unit_ranks = costs.unit_ranks();
   return result;
-}
-
-double PlacementCost(const ModelShape& model, const ClusterModel& cluster,
-                     const Plan& plan, const RuntimeTraits& traits,
-                     const std::vector<int32_t>& physical) {
-  PlacementCosts costs(model, cluster, plan, traits);
-  std::vector<int32_t> nodes(costs.num_units());
-  const size_t unit_ranks = physical.size() / nodes.size();
-  for (size_t unit = 0; unit < nodes.size(); ++unit) {
-    nodes[unit] = cluster.node_of_rank[physical[unit * unit_ranks]];
-  }
-  return costs.Set(nodes);
 }
 
 }  // namespace trireme

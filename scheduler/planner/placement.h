@@ -47,21 +47,14 @@ struct Placement {
   std::vector<std::vector<int32_t>> ranked;
   // So many successive logical ranks stay together.
   int32_t unit_ranks = 1;
-  // Seconds by the cost above, and those of the start with the ranks in order.
+  // Seconds by the cost above.
   double cost_s = 0;
-  double initial_cost_s = 0;
   bool exhaustive = false;
 };
 
 // `plan` must be resolved; its own placement is ignored. Deterministic.
 Placement PlaceRanks(const ModelShape& model, const ClusterModel& cluster,
-                     const Plan& plan, const RuntimeTraits& traits,
-                     const PlacementOptions& options);
-
-// The cost of a given placement.
-double PlacementCost(const ModelShape& model, const ClusterModel& cluster,
-                     const Plan& plan, const RuntimeTraits& traits,
-                     const std::vector<int32_t>& physical);
+                     const Plan& plan, const PlacementOptions& options);
 
 // The nodes in an order in which neighbours have fast links: from node 0 always
 // on to the one with the fastest slower direction.

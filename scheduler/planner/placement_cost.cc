@@ -9,8 +9,7 @@
 namespace trireme {
 
 PlacementCosts::PlacementCosts(const ModelShape& model,
-                               const ClusterModel& cluster, const Plan& plan,
-                               const RuntimeTraits& traits)
+                               const ClusterModel& cluster, const Plan& plan)
     : cluster_(cluster),
       dp_(static_cast<int32_t>(plan.grid().dp())),
       pp_(static_cast<int32_t>(plan.grid().pp())),
@@ -31,7 +30,7 @@ PlacementCosts::PlacementCosts(const ModelShape& model,
   for (int64_t rank = 0; rank < cluster.num_ranks(); ++rank) {
     in_order.add_placement(static_cast<uint32_t>(rank));
   }
-  const PlanCoster coster(model, cluster, in_order, traits);
+  const PlanCoster coster(model, cluster, in_order);
   const PlanCosts costs = coster.CostsOf(0);
   double slowest = 0;
   arithmetic_s_.resize(cluster.devices.size(), std::vector<double>(pp_, 0.0));
@@ -66,8 +65,7 @@ PlacementCosts::PlacementCosts(const ModelShape& model,
                             static_cast<double>(model.element_bytes));
   }
   const BlockSplit split = SplitOf(plan);
-  message_bytes_ =
-      static_cast<double>(MessageBytes(model, split, traits.scatter_messages));
+  message_bytes_ = static_cast<double>(MessageBytes(model, split));
   round_trips_ = std::ceil(microbatches_ / pp_) * plan.chunks_per_rank();
   if (parts_ > 1) {
     const double blocks =

@@ -17,7 +17,7 @@ namespace trireme {
 class PlacementCosts {
  public:
   PlacementCosts(const ModelShape& model, const ClusterModel& cluster,
-                 const Plan& plan, const RuntimeTraits& traits);
+                 const Plan& plan);
 
   // Units are numbered as logical ranks are: (tp and) cp fastest, dp, pp.
   int32_t num_units() const { return units_per_stage_ * pp_; }

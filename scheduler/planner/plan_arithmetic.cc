@@ -13,8 +13,6 @@ namespace {
 // activation functions read two tensors and write one, sums only pass gradients
 // on, a softmax reads two.
 constexpr double kBackwardElementwise = 1.5;
-// Reads and writes of the logits in the loss and its gradient, in fp32.
-constexpr double kLogitPasses = 6;
 
 // How unlike two ways to divide a microbatch are: by how many doublings.
 double Distance(const MeasuredPiece& measured, const BlockSplit& split) {
@@ -92,15 +90,9 @@ ArithmeticSeconds PlanCoster::FormulaOf(ModelPiece piece,
                        static_cast<double>(split.tp * split.cp);
   const double boundary =
       2.0 * static_cast<double>(BoundaryBytes(model_, split));
-  double forward = 0;
-  if (piece == ModelPiece::kEmbedding) {
-    forward = seconds(model_.embedding_flops * share, boundary);
-  } else {
-    const double logits = static_cast<double>(model_.tokens) *
-                          static_cast<double>(model_.vocabulary);
-    forward = seconds(HeadFlops(model_) * share,
-                      logits * share * kLogitPasses * 4 / 2 + boundary);
-  }
+  const double flops = piece == ModelPiece::kEmbedding ? model_.embedding_flops
+                                                       : model_.head_flops;
+  const double forward = seconds(flops * share, boundary);
   return {.forward_s = forward, .backward_s = 2 * forward};
 }
 

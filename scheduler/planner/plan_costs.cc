@@ -56,12 +56,10 @@ double SecondsOnce(const BlockCollective& collective, const BlockRings& rings) {
 }  // namespace
 
 PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
-                       const Plan& plan, const RuntimeTraits& traits,
-                       std::shared_ptr<const PlanRings> rings)
+                       const Plan& plan, std::shared_ptr<const PlanRings> rings)
     : model_(model),
       cluster_(cluster),
       plan_(plan),
-      traits_(traits),
       split_(SplitOf(plan)),
       tp_(static_cast<int32_t>(plan.grid().tp())),
       cp_(static_cast<int32_t>(plan.grid().cp())),
@@ -96,14 +94,13 @@ void PlanCoster::AddCollectives(const std::vector<BlockCollective>& collectives,
     const double once = SecondsOnce(collective, rings);
     double forward = collective.forward * once;
     double backward = collective.backward * once;
-    if (collective.behind == Behind::kAttention &&
-        traits_.overlap_ring_attention) {
+    if (collective.behind == Behind::kAttention && model_.hides_collectives) {
       forward_ring_s += forward;
       backward_ring_s += backward;
       continue;
     }
-    if (collective.behind == Behind::kProduct &&
-        traits_.overlap_tensor_parallel && !puts_off) {
+    if (collective.behind == Behind::kProduct && model_.hides_collectives &&
+        !puts_off) {
       const double product_s =
           weights_s * collective.product_flops / all_products;
       backward = collective.backward * Exposed(once, product_s);
@@ -229,7 +226,7 @@ int32_t PlanCoster::BucketsOf(int32_t stage) const {
   if (plan_.has_offload()) {
     return static_cast<int32_t>(plan_.stages(stage).blocks());
   }
-  if (dp_ * cp_ == 1 || !traits_.overlap_gradients) return 1;
+  if (dp_ * cp_ == 1) return 1;
   const auto bucket = static_cast<int64_t>(plan_.gradient_bucket_bytes());
   const int64_t wanted = CeilDivide(StageParameters(stage) * 4, bucket);
   return static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, kMaxBuckets));
@@ -301,8 +298,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
                                         HeadCollectives(model_, split_));
     }
     chunk.backward_input_s = chunk.backward_s - chunk.backward_weight_s;
-    chunk.message_bytes =
-        MessageBytes(model_, split_, traits_.scatter_messages);
+    chunk.message_bytes = MessageBytes(model_, split_);
 
     ChargeReductions(stage, result);
     chunk.update_s = UpdateSeconds(

@@ -28,31 +28,11 @@
 
 namespace trireme {
 
-// How a runtime behaves where runtimes differ.
-struct RuntimeTraits {
-  // Gradients of finished buckets are reduced behind the last backward; else
-  // all at its end.
-  bool overlap_gradients = true;
-  // Without sequence parallelism each of the tp ranks still sends only its
-  // share of a message between stages, and the receivers gather it.
-  bool scatter_messages = false;
-  // Senders wait until a message between stages has arrived before they go on
-  // computing; else messages travel behind compute.
-  bool blocking_messages = false;
-  // Input gradients of tensor-parallel layers are reduced while the weights'
-  // are computed. Our processors' communicators for them move data only while
-  // they are waited for.
-  bool overlap_tensor_parallel = false;
-  // Keys and values of ring attention travel behind attention.
-  bool overlap_ring_attention = true;
-};
-
 // Seconds of one microbatch on a chunk, forward and backward, by cause; what is
 // left of the chunk's time is arithmetic that had to be done.
 struct ChunkParts {
   double tp_s = 0;
   double cp_s = 0;
-  double pp_s = 0;  // blocking messages
   double dp_s = 0;  // PARAMETERS sharding
   double recompute_s = 0;
 };
@@ -90,12 +70,6 @@ struct PlanRings {
   friend bool operator==(const PlanRings&, const PlanRings&) = default;
 };
 
-// Of one pipeline rank: as PlanRings has them.
-struct StageRings {
-  RingCost reduction;
-  RingCost shards;
-};
-
 // The slowest group of each kind that the ranks of one stage of one replica
 // form; one member where there is none.
 struct BlockRings {
@@ -122,28 +96,6 @@ struct DeviceArithmetic {
   double update_s = 0;
 };
 
-// Seconds of one microbatch on the ranks of one stage of one replica, with the
-// collectives of tensor and context parallelism.
-struct ReplicaSeconds {
-  // With the plan's recomputation, where that is of all blocks.
-  ArithmeticSeconds block;
-  ArithmeticSeconds embedding;
-  ArithmeticSeconds head;
-  int32_t slowest_node = 0;
-};
-
-// What follows the last backward of a stage.
-struct StageEnd {
-  int32_t buckets = 1;
-  // Of each bucket; and of one without any bytes.
-  double reduce_s = 0;
-  double gather_s = 0;
-  double reduce_latency_s = 0;
-  double gather_latency_s = 0;
-  // That each rank updates.
-  double parameters = 0;
-};
-
 // Measured times relative to what FLOPs and rates give.
 struct MeasuredCorrection {
   double forward = 1;
@@ -162,7 +114,7 @@ class PlanCoster {
   // the coster; the plan's stages may change their blocks meanwhile. `rings`:
   // of a like plan, or null.
   PlanCoster(const ModelShape& model, const ClusterModel& cluster,
-             const Plan& plan, const RuntimeTraits& traits,
+             const Plan& plan,
              std::shared_ptr<const PlanRings> rings = nullptr);
 
   const std::shared_ptr<const PlanRings>& rings() const { return rings_; }
@@ -184,17 +136,6 @@ class PlanCoster {
   // pipeline rank is as slow as the slowest of its devices over all replicas.
   PartitionCosts BlockTimes() const;
 
-  // Of parts of the plan, where its placement has them now: that may change
-  // too, for these alone. They do not depend on rings().
-  StageRings RingsOfStage(int32_t pp) const;
-  ReplicaSeconds SecondsOfReplica(int32_t replica, int32_t pp) const;
-  LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
-  // A block's seconds with what sharded gradients and parameters add.
-  ArithmeticSeconds WithSharding(const ArithmeticSeconds& block,
-                                 const RingCost& shards) const;
-  // Of so many blocks as the plan's stage has now.
-  StageEnd EndOfStage(int32_t stage, const StageRings& rings) const;
-
  private:
   struct BlockTime {
     double forward_s = 0;
@@ -212,9 +153,9 @@ class PlanCoster {
       std::array<std::optional<MeasuredCorrection>, kNumModelPieces>>;
 
   PlanRings MakeRings() const;
-  // Adds what groups occupy; null: nobody asks.
-  StageRings MakeStageRings(int32_t pp, std::map<int32_t, double>* occupied,
-                            std::map<int32_t, double>* shards_occupied) const;
+  // Appends one pipeline rank's rings and channels.
+  void AddStageRings(int32_t pp, PlanRings& rings) const;
+  LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
   // Of rank `i` of the stage.
   int32_t NodeOf(int32_t i, int32_t pp) const;
   int32_t Physical(int64_t tp, int64_t cp, int64_t dp, int64_t pp) const;
@@ -266,7 +207,7 @@ class PlanCoster {
   int64_t ChunkActivationBytes(int32_t stage) const;
   // What the reductions and gathers of a stage's buckets take and occupy.
   void ChargeReductions(int32_t stage, PlanCosts& costs) const;
-  // Makes room in the chunks of one replica for what messages cost them.
+  // The links between neighbouring pipeline ranks of one replica.
   void ChargeMessages(int32_t replica, PlanCosts& costs) const;
   // The costs of a stage's units, whose sums are the chunk's.
   void DivideIntoUnits(int32_t replica, int32_t stage, const StageTimes& times,
@@ -285,7 +226,6 @@ class PlanCoster {
   const ModelShape& model_;
   const ClusterModel& cluster_;
   const Plan& plan_;
-  const RuntimeTraits& traits_;
   const BlockSplit split_;
   const int32_t tp_, cp_, dp_, pp_;
   const std::vector<StageLocation> stages_;

@@ -69,14 +69,10 @@ int64_t PlanCoster::StageParameters(int32_t stage) const {
   int64_t parameters = plan_.stages(stage).blocks() * BlockParametersOnRank();
   const int32_t last = static_cast<int32_t>(stages_.size()) - 1;
   if (stage == 0) {
-    parameters += CeilDivide(EmbeddingParameters(model_), split_.tp);
+    parameters += CeilDivide(model_.embedding_parameters, split_.tp);
   }
   if (stage == last) {
-    parameters += CeilDivide(HeadParameters(model_), split_.tp);
-    // The output shares the embedding's table, of which it has a copy.
-    if (stage != 0) {
-      parameters += CeilDivide(model_.vocabulary * model_.hidden, split_.tp);
-    }
+    parameters += CeilDivide(model_.head_parameters, split_.tp);
   }
   return parameters;
 }
@@ -113,10 +109,8 @@ int64_t PlanCoster::ChunkActivationBytes(int32_t stage) const {
   int64_t bytes = of_blocks;
   if (stage == 0) bytes += BoundaryBytes(model_, split_);
   if (stage + 1 == static_cast<int32_t>(stages_.size())) {
-    // Input of the last norm and of the head; logits in fp32.
-    bytes += 2 * BoundaryBytes(model_, split_) +
-             4 * model_.tokens * split_.microbatch_size *
-                 CeilDivide(model_.vocabulary, split_.tp) / split_.cp;
+    // Input of the last norm and of the head.
+    bytes += 2 * BoundaryBytes(model_, split_);
   }
   return bytes;
 }
@@ -180,8 +174,7 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
         chunk.deferred_weight_bytes += parts_->head.deferred_bytes;
       }
     }
-    const int64_t message =
-        MessageBytes(model_, split_, traits_.scatter_messages);
+    const int64_t message = MessageBytes(model_, split_);
     chunk.activation_message_bytes = message;
     chunk.gradient_message_bytes = message;
     if (memory.chunks.size() <= static_cast<size_t>(stages_[stage].chunk)) {

@@ -49,60 +49,17 @@ LinkCost PlanCoster::HopOf(int32_t replica, int32_t from_pp,
 
 void PlanCoster::ChargeMessages(int32_t replica, PlanCosts& costs) const {
   CostModel& cost = costs.cost;
-  // Each neighbour pair of pipeline ranks, both ways; a chunk's successor may
-  // be on the rank itself.
   cost.links.resize(static_cast<size_t>(pp_) * pp_);
-  BlockSplit whole = split_;
-  whole.sequence_parallel = false;
-  const bool scatters =
-      traits_.scatter_messages && tp_ > 1 && !split_.sequence_parallel;
-  auto chunk_of = [&](int32_t stage) {
-    const auto [rank, chunk] = stages_[stage];
-    return std::pair(&cost.chunks[rank][chunk], &costs.parts[rank][chunk]);
-  };
-  for (int32_t hop = 0; hop + 1 < static_cast<int32_t>(stages_.size()); ++hop) {
+  for (size_t hop = 0; hop + 1 < stages_.size(); ++hop) {
     const int32_t below = stages_[hop].rank;
     const int32_t above = stages_[hop + 1].rank;
+    // A chunk's successor may be on the rank itself.
     if (below == above) continue;
-    for (const bool up : {true, false}) {
-      const int32_t from = up ? below : above;
-      const int32_t to = up ? above : below;
+    for (const auto& [from, to] :
+         {std::pair(below, above), std::pair(above, below)}) {
       LinkCost& link = cost.links[static_cast<size_t>(from) * pp_ + to];
       if (std::isinf(link.bytes_per_s)) link = HopOf(replica, from, to);
-      if (scatters) {
-        const auto [chunk, parts] = chunk_of(up ? hop + 1 : hop);
-        const double seconds = RingsOf(replica, to)
-                                   .tensor.AllGather(static_cast<double>(
-                                       BoundaryBytes(model_, whole)));
-        if (up) {
-          chunk->forward_s += seconds;
-        } else {
-          chunk->backward_s += seconds;
-          chunk->backward_input_s += seconds;
-        }
-        parts->tp_s += seconds;
-      }
-      if (traits_.blocking_messages) {
-        const auto [chunk, parts] = chunk_of(up ? hop : hop + 1);
-        const double seconds =
-            link.latency_s + static_cast<double>(MessageBytes(
-                                 model_, split_, traits_.scatter_messages)) /
-                                 link.bytes_per_s;
-        if (up) {
-          chunk->forward_s += seconds;
-        } else {
-          chunk->backward_s += seconds;
-          chunk->backward_input_s += seconds;
-        }
-        parts->pp_s += seconds;
-      }
     }
-  }
-  if (!traits_.blocking_messages) return;
-  // They arrive with the end of the chunk that sends them.
-  cost.links.clear();
-  for (std::vector<ChunkCost>& chunks : cost.chunks) {
-    for (ChunkCost& chunk : chunks) chunk.message_bytes = 0;
   }
 }
 

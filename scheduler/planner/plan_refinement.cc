@@ -92,7 +92,7 @@ absl::StatusOr<int64_t> PlanRefinement::Place(const PlacementOptions& placement,
   int64_t used = 0;
   Plan plan = ranked.plan;
   for (int turn = 0; turn < kPlacingTurns; ++turn) {
-    PlacedSteps steps(model_, cluster_, plan, traits_);
+    PlacedSteps steps(model_, cluster_, plan);
     PlacementOptions options = placement;
     // As many as a half of the work can simulate.
     options.keep = static_cast<int32_t>(std::clamp<int64_t>(
@@ -100,8 +100,7 @@ absl::StatusOr<int64_t> PlanRefinement::Place(const PlacementOptions& placement,
             std::max<int64_t>(1, InstructionsOf(ranked.estimate.program)),
         options.keep,
         std::max<int64_t>(options.keep, options.exhaustive_limit)));
-    const Placement found =
-        PlaceRanks(model_, cluster_, plan, traits_, options);
+    const Placement found = PlaceRanks(model_, cluster_, plan, options);
     std::vector<std::vector<int32_t>> starts = found.ranked;
     starts.emplace_back(plan.placement().begin(), plan.placement().end());
     ASSIGN_OR_RETURN(const RefinedPlacement refined,
@@ -111,8 +110,7 @@ absl::StatusOr<int64_t> PlanRefinement::Place(const PlacementOptions& placement,
     PlaceAt(refined.physical, plan);
     RETURN_IF_ERROR(TakeIfFaster(plan, ranked));
     const auto uncut = plan.SerializeAsString();
-    RETURN_IF_ERROR(
-        cutter_.Cut(PlanCoster(model_, cluster_, plan, traits_), plan));
+    RETURN_IF_ERROR(cutter_.Cut(PlanCoster(model_, cluster_, plan), plan));
     // The cut goes with this placement already.
     if (plan.SerializeAsString() == uncut) break;
     RETURN_IF_ERROR(TakeIfFaster(plan, ranked));
@@ -122,8 +120,7 @@ absl::StatusOr<int64_t> PlanRefinement::Place(const PlacementOptions& placement,
 
 absl::Status PlanRefinement::TakeIfFaster(const Plan& plan,
                                           RankedPlan& ranked) const {
-  ASSIGN_OR_RETURN(Estimate estimate,
-                   EstimatePlan(model_, cluster_, plan, traits_));
+  ASSIGN_OR_RETURN(Estimate estimate, EstimatePlan(model_, cluster_, plan));
   if (estimate.step_s < ranked.estimate.step_s && Fits(estimate)) {
     ranked.plan = plan;
     ranked.estimate = std::move(estimate);

@@ -33,11 +33,8 @@ class PlanRefinement {
  public:
   // Model and cluster must outlive the object.
   PlanRefinement(const ModelShape& model, const ClusterModel& cluster,
-                 int64_t global_batch, const RuntimeTraits& traits)
-      : model_(model),
-        cluster_(cluster),
-        global_batch_(global_batch),
-        traits_(traits) {}
+                 int64_t global_batch)
+      : model_(model), cluster_(cluster), global_batch_(global_batch) {}
 
   // Looks for a better placement, and on unlike devices, where the best cut
   // depends on it, for the cut that goes with it, in turns. `work`: that it may
@@ -56,7 +53,6 @@ class PlanRefinement {
   const ModelShape& model_;
   const ClusterModel& cluster_;
   const int64_t global_batch_;
-  const RuntimeTraits traits_;
   StageCutter cutter_;
 };
 

@@ -35,29 +35,22 @@ PlanRings PlanCoster::MakeRings() const {
                                                     device.communicator_bytes);
     }
     rings.limit_bytes.push_back(limit);
-    std::map<int32_t, double> occupied, shards_occupied;
-    const StageRings stage = MakeStageRings(pp, &occupied, &shards_occupied);
-    rings.reduction.push_back(stage.reduction);
-    rings.shards.push_back(stage.shards);
-    rings.reduction_channels.push_back(ChannelsOf(occupied));
-    rings.shard_channels.push_back(ChannelsOf(shards_occupied));
+    AddStageRings(pp, rings);
   }
   return rings;
 }
 
-StageRings PlanCoster::MakeStageRings(
-    int32_t pp, std::map<int32_t, double>* occupied,
-    std::map<int32_t, double>* shards_occupied) const {
+void PlanCoster::AddStageRings(int32_t pp, PlanRings& rings) const {
+  std::map<int32_t, double> occupied, shards_occupied;  // seconds a byte
   const auto occupy = [&](const std::vector<int32_t>& group,
-                          std::map<int32_t, double>* s_per_byte) {
-    if (s_per_byte == nullptr || !cluster_.shares_network) return;
-    AddOccupied(cluster_, group, *s_per_byte);
+                          std::map<int32_t, double>& s_per_byte) {
+    if (cluster_.shares_network) AddOccupied(cluster_, group, s_per_byte);
   };
   std::vector<int64_t> flows(cluster_.num_nodes());
   for (int32_t i = 0; i < tp_ * cp_ * dp_; ++i) ++flows[NodeOf(i, pp)];
   const int64_t most = *std::max_element(flows.begin(), flows.end());
   // Gradients are also summed over cp: one group of dp · cp.
-  StageRings slowest;
+  RingCost reduction, shards;
   for (int32_t tp = 0; tp < tp_; ++tp) {
     std::vector<int32_t> group;
     for (int32_t dp = 0; dp < dp_; ++dp) {
@@ -67,9 +60,8 @@ StageRings PlanCoster::MakeStageRings(
     }
     const RingCost ring = RingOf(cluster_, group, most);
     occupy(group, occupied);
-    if (tp == 0 ||
-        ring.ReduceScatter(1e9) > slowest.reduction.ReduceScatter(1e9)) {
-      slowest.reduction = ring;
+    if (tp == 0 || ring.ReduceScatter(1e9) > reduction.ReduceScatter(1e9)) {
+      reduction = ring;
     }
     // Shards are spread over dp alone; the ranks of cp hold copies.
     const auto shard = static_cast<int32_t>(plan_.shard_group());
@@ -81,13 +73,14 @@ StageRings PlanCoster::MakeStageRings(
         }
         const RingCost part = RingOf(cluster_, sharers, most);
         occupy(sharers, shards_occupied);
-        if (part.ReduceScatter(1e9) > slowest.shards.ReduceScatter(1e9)) {
-          slowest.shards = part;
-        }
+        if (part.ReduceScatter(1e9) > shards.ReduceScatter(1e9)) shards = part;
       }
     }
   }
-  return slowest;
+  rings.reduction.push_back(reduction);
+  rings.shards.push_back(shards);
+  rings.reduction_channels.push_back(ChannelsOf(occupied));
+  rings.shard_channels.push_back(ChannelsOf(shards_occupied));
 }
 
 int32_t PlanCoster::NodeOf(int32_t i, int32_t pp) const {

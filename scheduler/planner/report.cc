@@ -6,7 +6,6 @@
 
 #include "fmt/format.h"
 #include "scheduler/plan.h"
-#include "scheduler/planner/closed_forms.h"
 
 namespace trireme {
 namespace {
@@ -170,17 +169,6 @@ std::string SensitivityTable(const PlannerInput& input,
                     fmt::format("+{:.2f} %", 100 * link.growth)});
   }
   return Table(rows, 0);
-}
-
-std::string ComparisonText(const RankedPlan& plan) {
-  const double exact = plan.estimate.step_s;
-  auto line = [exact](double seconds) {
-    return fmt::format("{:.4g} s ({:+.1f} %)", seconds,
-                       100 * (seconds / exact - 1));
-  };
-  return fmt::format("Simulated {:.4g} s; AMP's formula {}, Pipette's {}\n",
-                     exact, line(AmpStepSeconds(plan.estimate.closed_form)),
-                     line(PipetteStepSeconds(plan.estimate.closed_form)));
 }
 
 }  // namespace trireme

@@ -31,9 +31,6 @@ std::string SensitivityTable(const PlannerInput& input,
                              const std::vector<LinkSensitivity>& links,
                              size_t most = 10);
 
-// The plan's step by AMP's and Pipette's formulas beside the simulation.
-std::string ComparisonText(const RankedPlan& plan);
-
 }  // namespace trireme
 
 #endif  // TRIREME_SCHEDULER_PLANNER_REPORT_H_

@@ -53,7 +53,7 @@ class Search {
                                           node.slowdown == first.slowdown;
                                  })),
         ranks_(ChainedRanks(cluster)),
-        refinement_(input.model, cluster, input.global_batch, input.traits) {}
+        refinement_(input.model, cluster, input.global_batch) {}
 
   absl::StatusOr<PlanReport> Run() {
     CandidateSpace space = input_.options.space;
@@ -107,7 +107,7 @@ class Search {
         rings_[std::tuple(best_case, grid.tp(), grid.cp(), grid.dp(), grid.pp(),
                           plan.shard_group())];
     PlanCoster coster(input_.model, best_case ? best_case_ : cluster_, plan,
-                      input_.traits, rings);
+                      rings);
     rings = coster.rings();
     return coster;
   }
@@ -220,8 +220,8 @@ class Search {
   absl::StatusOr<Estimate> FittedEstimate(Candidate& candidate) {
     while (true) {
       ASSIGN_OR_RETURN(const Plan plan, PlanOf(candidate));
-      ASSIGN_OR_RETURN(Estimate estimate, EstimatePlan(input_.model, cluster_,
-                                                       plan, input_.traits));
+      ASSIGN_OR_RETURN(Estimate estimate,
+                       EstimatePlan(input_.model, cluster_, plan));
       if (candidate.resident_units <= 1 || WorstOverflow(estimate).bytes <= 0) {
         return estimate;
       }
@@ -245,9 +245,8 @@ class Search {
       Candidate& candidate = report_.candidates[index];
       RankedPlan ranked;
       ASSIGN_OR_RETURN(ranked.plan, PlanOf(candidate));
-      ASSIGN_OR_RETURN(
-          ranked.estimate,
-          EstimatePlan(input_.model, cluster_, ranked.plan, input_.traits));
+      ASSIGN_OR_RETURN(ranked.estimate,
+                       EstimatePlan(input_.model, cluster_, ranked.plan));
       if (cluster_.num_nodes() > 1 && (i < placed || !promised)) {
         const auto shares = static_cast<int64_t>(i < placed ? placed - i : 1);
         ASSIGN_OR_RETURN(const int64_t work,
@@ -285,7 +284,7 @@ class Search {
       return absl::OkStatus();
     }
     ExactSearch search(input_.model, cluster_, input_.global_batch,
-                       input_.traits, input_.options.exact);
+                       input_.options.exact);
     const double step_s = report_.best.empty()
                               ? std::numeric_limits<double>::infinity()
                               : report_.best.front().estimate.step_s;

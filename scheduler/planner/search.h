@@ -53,7 +53,6 @@ struct PlannerInput {
   ModelShape model;
   Cluster cluster;
   int64_t global_batch = 1;
-  RuntimeTraits traits;
   PlannerOptions options;
 };
 

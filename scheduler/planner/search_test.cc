@@ -125,8 +125,8 @@ TEST(Search, MeasuredTimesMoveTheCut) {
     const auto cluster = ResolveCluster(input.cluster);
     EXPECT_TRUE(cluster.ok()) << cluster.status();
     UseMeasuredTimes(*cluster, input.model);
-    const auto plan = PlanOfCandidate(input.model, *cluster, input.global_batch,
-                                      input.traits, candidate);
+    const auto plan =
+        PlanOfCandidate(input.model, *cluster, input.global_batch, candidate);
     EXPECT_TRUE(plan.ok()) << plan.status();
     for (const auto& stage : plan->stages()) blocks.push_back(stage.blocks());
     return blocks;
@@ -265,8 +265,8 @@ TEST(Search, StagesOnASlowNodeAreSmaller) {
   const absl::StatusOr<ClusterModel> cluster = ResolveCluster(input.cluster);
   ASSERT_TRUE(cluster.ok()) << cluster.status();
   const Candidate pipeline = {.pp = 4};
-  const absl::StatusOr<Plan> cut = PlanOfCandidate(
-      input.model, *cluster, input.global_batch, input.traits, pipeline);
+  const absl::StatusOr<Plan> cut =
+      PlanOfCandidate(input.model, *cluster, input.global_batch, pipeline);
   ASSERT_TRUE(cut.ok()) << cut.status();
   Plan even = *cut;
   for (Plan::Stage& stage : *even.mutable_stages()) stage.set_blocks(6);

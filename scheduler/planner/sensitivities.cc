@@ -67,12 +67,12 @@ absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
     const PlannerInput& input, const Plan& plan) {
   ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
   ASSIGN_OR_RETURN(const Estimate base,
-                   EstimatePlan(input.model, cluster, plan, input.traits));
+                   EstimatePlan(input.model, cluster, plan));
   std::vector<LinkSensitivity> result;
   auto probe = [&](int32_t from, int32_t to,
                    const ClusterModel& slower) -> absl::Status {
     ASSIGN_OR_RETURN(const Estimate estimate,
-                     EstimatePlan(input.model, slower, plan, input.traits));
+                     EstimatePlan(input.model, slower, plan));
     const double growth = estimate.step_s / base.step_s - 1;
     if (growth > 1e-9) result.push_back({from, to, growth});
     return absl::OkStatus();

@@ -86,7 +86,6 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
   CHECK_EQ(NumRanks(plan), cluster.num_ranks());
   const auto stages = static_cast<int64_t>(plan.grid().pp());
   const Plan column = ColumnOf(plan);
-  const RuntimeTraits traits;
   std::vector<RingCost> rings;
   int64_t columns = 0;
   for (int64_t stage = 0; stage < stages; ++stage) {
@@ -115,7 +114,7 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
           cluster.DeviceOfNode(of_column.node_of_rank.back()).memory_bytes);
     }
     const PlanCosts found =
-        PlanCoster(model, of_column, column, traits,
+        PlanCoster(model, of_column, column,
                    std::make_shared<const PlanRings>(std::move(plan_rings)))
             .CostsOf(/*replica=*/0);
     for (int64_t stage = 0; stage <= stages; ++stage) {
@@ -155,8 +154,7 @@ DeviceArithmetic SkipArithmeticOn(const ModelShape& model,
   const Plan column = ColumnOf(plan);
   ClusterModel alone = cluster;
   alone.node_of_rank.assign(column.grid().pp(), node);
-  const RuntimeTraits traits;
-  return PlanCoster(model, alone, column, traits).ArithmeticOn(node);
+  return PlanCoster(model, alone, column).ArithmeticOn(node);
 }
 
 }  // namespace trireme

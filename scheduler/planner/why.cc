@@ -196,7 +196,7 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
       return fmt::format(
           "UNSUPPORTED({})",
           MessageOf(PlanOfCandidate(input.model, *cluster, input.global_batch,
-                                    input.traits, candidate)
+                                    candidate)
                         .status()));
     }
     case VerdictCode::kPending:

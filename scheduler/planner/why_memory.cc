@@ -82,10 +82,10 @@ std::string SizeText(int64_t bytes) {
 absl::StatusOr<Estimate> EstimateOf(const PlannerInput& input,
                                     const ClusterModel& cluster,
                                     const Candidate& candidate) {
-  ASSIGN_OR_RETURN(const Plan plan,
-                   PlanOfCandidate(input.model, cluster, input.global_batch,
-                                   input.traits, candidate));
-  return EstimatePlan(input.model, cluster, plan, input.traits);
+  ASSIGN_OR_RETURN(
+      const Plan plan,
+      PlanOfCandidate(input.model, cluster, input.global_batch, candidate));
+  return EstimatePlan(input.model, cluster, plan);
 }
 
 std::string MemoryText(const PlannerInput& input, const Candidate& candidate) {

@@ -1,5 +1,6 @@
 // The best schedule of a small instance, by branch and bound over paths and
-// orders. Exponential: for up to about six microbatches.
+// orders: the oracle of the search's tests. Exponential: for up to about six
+// microbatches.
 //
 // Paths are chosen microbatch by microbatch, those of one data node in
 // ascending order, within what visits of stages and nodes allow and as long as

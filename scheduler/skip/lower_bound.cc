@@ -113,45 +113,18 @@ class DataNodeAlone {
   int64_t visited_ = 0;
 };
 
-// The shortest absences over any path_length - 1 other nodes.
-void ShortenByAnyNodes(const SkipInstance& instance, NodePath& path,
-                       Absence& absence) {
-  if (static_cast<int32_t>(path.size()) == instance.path_length) {
-    Shorten(instance, path, absence);
-    return;
-  }
-  for (int32_t node = 0; node < instance.num_nodes(); ++node) {
-    if (std::count(path.begin(), path.end(), node) > 0) continue;
-    path.push_back(node);
-    ShortenByAnyNodes(instance, path, absence);
-    path.pop_back();
-  }
-}
-
 }  // namespace
 
-double SkipLowerBound(const SkipInstance& instance, bool free_groups) {
-  if (!free_groups) {
-    double bound = 0;
-    for (const int32_t node : instance.groups[0]) {
-      Absence absence;
-      for (const CandidatePath& candidate : CandidatePaths(instance, node)) {
-        Shorten(instance, candidate.path, absence);
-      }
-      bound = std::max(bound, DataNodeAlone(instance, node, absence).Bound());
-    }
-    return bound;
-  }
-  // The data nodes are at best those of the lowest bounds.
-  std::vector<double> bounds;
-  for (int32_t node = 0; node < instance.num_nodes(); ++node) {
+double SkipLowerBound(const SkipInstance& instance) {
+  double bound = 0;
+  for (const int32_t node : instance.groups[0]) {
     Absence absence;
-    NodePath path = {node};
-    ShortenByAnyNodes(instance, path, absence);
-    bounds.push_back(DataNodeAlone(instance, node, absence).Bound());
+    for (const CandidatePath& candidate : CandidatePaths(instance, node)) {
+      Shorten(instance, candidate.path, absence);
+    }
+    bound = std::max(bound, DataNodeAlone(instance, node, absence).Bound());
   }
-  std::sort(bounds.begin(), bounds.end());
-  return bounds[instance.num_data_nodes() - 1];
+  return bound;
 }
 
 double PathsLowerBound(const SkipInstance& instance,

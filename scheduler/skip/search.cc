@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <utility>
 
 #include "runtime/core/status.h"
-#include "scheduler/skip/exact.h"
 #include "scheduler/skip/search_moves.h"
 #include "scheduler/skip/search_start.h"
 #include "scheduler/skip/search_state.h"
@@ -24,30 +22,25 @@ constexpr double kTolerance = 1e-9;
 class Search {
  public:
   Search(const SkipInstance& instance, const SkipSearchOptions& options)
-      : instance_(instance), options_(options), state_(instance, options.seed) {
+      : options_(options), state_(instance, options.seed) {
     result_.makespan_s = std::numeric_limits<double>::infinity();
-    result_.lower_bound_s = SkipLowerBound(instance, options.free_groups);
+    result_.lower_bound_s = SkipLowerBound(instance);
   }
 
   absl::StatusOr<SkipSearchResult> Run() {
     for (int32_t restart = 0; restart < options_.restarts; ++restart) {
       // Every other run begins, and goes on for a while, with one path for
       // each data node.
-      const bool coarse =
-          restart % 2 == 1 && StartByDataNode(instance_.groups, state_);
-      const bool started =
-          coarse || StartGreedily(instance_.groups, restart > 0, state_);
+      const bool coarse = restart % 2 == 1 && StartByDataNode(state_);
+      const bool started = coarse || StartGreedily(restart > 0, state_);
       if (started) Keep();
-      if (restart == 0) {
-        result_.greedy_makespan_s = result_.makespan_s;
-        RETURN_IF_ERROR(TryExactly());
-        if (AtBound()) break;
-      }
       if (!started) {
         return NotFound(
             "skip search: found no greedy start, expected paths that keep the "
             "constraints");
       }
+      if (restart == 0) result_.greedy_makespan_s = result_.makespan_s;
+      if (AtBound()) break;
       Anneal(options_.evaluations * (restart + 1) / options_.restarts, coarse);
       if (AtBound()) break;
     }
@@ -65,36 +58,8 @@ class Search {
   void Keep() {
     const SkipDispatcher& last = state_.dispatcher();
     if (last.makespan_s() >= result_.makespan_s) return;
-    result_.instance = state_.instance();
     result_.schedule = {state_.choice().paths, last.order()};
     result_.makespan_s = last.makespan_s();
-  }
-
-  // Small instances with given groups: the best schedule, or proof that what
-  // was found is the best.
-  absl::Status TryExactly() {
-    if (options_.free_groups || options_.exact_limit <= 0 ||
-        instance_.num_microbatches() > kExactMicrobatches) {
-      return absl::OkStatus();
-    }
-    // Where messages wait for one another no schedule is faster than where they
-    // do not.
-    SkipInstance uncontended = instance_;
-    uncontended.links.clear();
-    const bool found = !result_.schedule.paths.empty();
-    absl::StatusOr<ExactResult> exact = SolveSkipExactly(
-        uncontended, options_.exact_limit, found ? &result_.schedule : nullptr);
-    if (absl::IsResourceExhausted(exact.status())) return absl::OkStatus();
-    RETURN_IF_ERROR(exact.status());
-    result_.lower_bound_s = std::max(result_.lower_bound_s, exact->makespan_s);
-    ASSIGN_OR_RETURN(const SkipTimes times,
-                     TimeSkipSchedule(instance_, exact->schedule));
-    if (times.makespan_s < result_.makespan_s) {
-      result_.instance = instance_;
-      result_.schedule = std::move(exact->schedule);
-      result_.makespan_s = times.makespan_s;
-    }
-    return absl::OkStatus();
   }
 
   void Anneal(int64_t last_evaluation, bool coarse) {
@@ -109,7 +74,7 @@ class Search {
       const double temperature = first * std::pow(ratio, progress);
       const bool timed = coarse && progress < kCoarseShare
                              ? ChangeWholeBlocks(state_)
-                             : ChangeAnything(state_, options_.free_groups);
+                             : ChangeAnything(state_);
       if (timed) {
         const double cost = state_.Cost();
         if (cost <=
@@ -126,7 +91,6 @@ class Search {
     }
   }
 
-  const SkipInstance& instance_;
   const SkipSearchOptions& options_;
   SearchState state_;
   SkipSearchResult result_;

@@ -1,14 +1,11 @@
-// Paths and orders of an instance. Small ones with given groups are solved
-// exactly where the proof is short enough (exact.h). Others: greedy list
-// scheduling (search_start.h), then large-neighbourhood search by simulated
-// annealing. A step (search_moves.h) takes a few microbatches out and puts them
-// back on other paths, exchanges nodes between paths, changes which of two
-// tasks a node prefers or, where groups are free, exchanges two nodes between
-// groups; each is timed by simulating the whole step (tens of microseconds for
-// 30 microbatches).
+// Paths and orders of an instance: greedy list scheduling (search_start.h), then
+// large-neighbourhood search by simulated annealing. A step (search_moves.h)
+// takes a few microbatches out and puts them back on other paths, exchanges
+// nodes between paths or changes which of two tasks a node prefers; each is
+// timed by simulating the whole step (tens of microseconds for 30
+// microbatches).
 //
-// Deterministic for a seed: the effort is counted in simulations and partial
-// schedules.
+// Deterministic for a seed: the effort is counted in simulations.
 
 #ifndef TRIREME_SCHEDULER_SKIP_SEARCH_H_
 #define TRIREME_SCHEDULER_SKIP_SEARCH_H_
@@ -22,34 +19,23 @@
 
 namespace trireme {
 
-// Instances with more microbatches are not tried exactly.
-constexpr int32_t kExactMicrobatches = 6;
-
 struct SkipSearchOptions {
   uint64_t seed = 1;
   // Simulations in all. These take about 3 s on one core for the published
-  // instance of 20 nodes and 30 microbatches, twice that with free groups.
+  // instance of 20 nodes and 30 microbatches.
   int64_t evaluations = 150'000;
   // Annealing runs that share them, each from its own greedy start.
   int32_t restarts = 2;
-  // Also choose the groups: their sizes stay.
-  bool free_groups = false;
-  // Partial schedules and choices of paths that the exact solver may look at
-  // (some tenths of a second); 0: it is not asked.
-  int64_t exact_limit = 300'000;
 };
 
 struct SkipSearchResult {
-  // With the groups chosen.
-  SkipInstance instance;
   SkipSchedule schedule;
   double makespan_s = 0;
   // Of the greedy start of the first run.
   double greedy_makespan_s = 0;
-  // SkipLowerBound, or what the exact solver has proved; the search ends where
-  // it is met.
+  // SkipLowerBound; the search ends where it is met.
   double lower_bound_s = 0;
-  // No schedule with these groups (any groups, where they were free) is faster.
+  // No schedule is faster.
   bool proven = false;
 
   // By how much at most the best schedule is faster, as a part of the bound.
@@ -65,9 +51,8 @@ absl::StatusOr<SkipSearchResult> SearchSkipSchedule(
 // forwards, losses and backwards in the best order, with its slots and rests,
 // each microbatch being away between them for as long as on the fastest paths
 // alone. At least the heaviest data node's load and the longest of the data
-// nodes' fastest solo paths, and much more where slots are few. With
-// `free_groups`, whatever the groups.
-double SkipLowerBound(const SkipInstance& instance, bool free_groups);
+// nodes' fastest solo paths, and much more where slots are few.
+double SkipLowerBound(const SkipInstance& instance);
 
 // The plain bound: max(heaviest node load, longest solo path of a microbatch)
 // of given paths.

@@ -117,14 +117,6 @@ class Moves {
     return true;
   }
 
-  bool ExchangeGroups() {
-    const int32_t u = static_cast<int32_t>(state_.Below(instance_.num_nodes()));
-    const int32_t v = static_cast<int32_t>(state_.Below(instance_.num_nodes()));
-    if (state_.stage_of()[u] == state_.stage_of()[v]) return false;
-    state_.ExchangeInGroups(u, v);
-    return true;
-  }
-
  private:
   int32_t AnyMicrobatch() {
     return static_cast<int32_t>(state_.Below(paths_.size()));
@@ -159,17 +151,15 @@ class Moves {
 
 }  // namespace
 
-bool ChangeAnything(SearchState& state, bool free_groups) {
+bool ChangeAnything(SearchState& state) {
   Moves moves(state);
   const uint64_t draw = state.Below(100);
-  if (free_groups && draw < 20) return moves.ExchangeGroups();
   if (draw < 35) return moves.ChangeKeys();
   if (draw < 55) return moves.Reorder();
   if (draw < 73) return moves.ExchangeNodes();
   if (draw < 80) return moves.ExchangeBlocks();
   if (draw < 85) return moves.ExchangeTails();
-  // A repair after groups have changed must list all paths anew.
-  if (draw < (free_groups ? 98 : 95)) return moves.ReplaceByPeer();
+  if (draw < 95) return moves.ReplaceByPeer();
   return moves.DestroyAndRepair();
 }
 

@@ -8,10 +8,9 @@
 namespace trireme {
 
 // Changes the choice a little, at random: preferences of nodes, the order or
-// the nodes of paths, some microbatches' paths altogether or, with
-// `free_groups`, the groups. False if the change breaks a constraint; whoever
+// the nodes of paths, or some microbatches' paths altogether. False if the change breaks a constraint; whoever
 // called then sets the choice back.
-bool ChangeAnything(SearchState& state, bool free_groups);
+bool ChangeAnything(SearchState& state);
 
 // Changes that keep all microbatches of a data node on one path.
 bool ChangeWholeBlocks(SearchState& state);

@@ -43,9 +43,8 @@ bool AnyVisited(const SearchState& state, const NodePath& path) {
   });
 }
 
-bool StartByDataNode(const std::vector<std::vector<int32_t>>& groups,
-                     bool exclusive, SearchState& state) {
-  state.Clear(groups);
+bool StartByDataNode(bool exclusive, SearchState& state) {
+  state.Clear();
   SearchState::Choice& choice = state.choice();
   const SkipInstance& instance = state.instance();
   choice.paths.resize(instance.num_microbatches());
@@ -85,12 +84,11 @@ bool StartByDataNode(const std::vector<std::vector<int32_t>>& groups,
 
 }  // namespace
 
-bool StartGreedily(const std::vector<std::vector<int32_t>>& groups,
-                   bool shuffled, SearchState& state) {
+bool StartGreedily(bool shuffled, SearchState& state) {
   const SkipInstance& instance = state.instance();
   const int32_t microbatches = instance.num_microbatches();
   for (int32_t attempt = 0; attempt < kAttempts; ++attempt) {
-    state.Clear(groups);
+    state.Clear();
     std::vector<int32_t> turn;
     for (int32_t i = 0; i < instance.microbatches_per_data_node; ++i) {
       for (int32_t d = 0; d < instance.num_data_nodes(); ++d) {
@@ -118,10 +116,9 @@ bool StartGreedily(const std::vector<std::vector<int32_t>>& groups,
   return false;
 }
 
-bool StartByDataNode(const std::vector<std::vector<int32_t>>& groups,
-                     SearchState& state) {
-  return StartByDataNode(groups, /*exclusive=*/true, state) ||
-         StartByDataNode(groups, /*exclusive=*/false, state);
+bool StartByDataNode(SearchState& state) {
+  return StartByDataNode(/*exclusive=*/true, state) ||
+         StartByDataNode(/*exclusive=*/false, state);
 }
 
 }  // namespace trireme

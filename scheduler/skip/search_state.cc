@@ -16,7 +16,8 @@ SearchState::SearchState(const SkipInstance& instance, uint64_t seed)
       random_(seed),
       dispatcher_(instance_),
       visits_per_stage_(VisitsPerStage(instance)),
-      live_(LiveStages(instance)) {
+      live_(LiveStages(instance)),
+      stage_of_(StageOfNodes(instance)) {
   int64_t codes = 1;
   for (int32_t i = 0; i < instance.path_length; ++i) {
     codes *= instance.num_stages();
@@ -30,44 +31,11 @@ SearchState::SearchState(const SkipInstance& instance, uint64_t seed)
     }
     legal_[code] = true;
   }
-  GroupsChanged();
 }
 
-void SearchState::GroupsChanged() {
-  stage_of_ = StageOfNodes(instance_);
-  candidates_.clear();
-}
-
-void SearchState::Clear(const std::vector<std::vector<int32_t>>& groups) {
-  instance_.groups = groups;
-  GroupsChanged();
+void SearchState::Clear() {
   choice_ = Choice();
-  choice_.groups = groups;
   CountVisits();
-}
-
-void SearchState::Set(const Choice& choice) {
-  const bool regrouped = choice_.groups != choice.groups;
-  choice_ = choice;
-  if (!regrouped) return;
-  instance_.groups = choice_.groups;
-  GroupsChanged();
-}
-
-void SearchState::ExchangeInGroups(int32_t u, int32_t v) {
-  for (auto* lists : {&choice_.groups, &choice_.paths}) {
-    for (std::vector<int32_t>& list : *lists) {
-      for (int32_t& node : list) {
-        if (node == u) {
-          node = v;
-        } else if (node == v) {
-          node = u;
-        }
-      }
-    }
-  }
-  instance_.groups = choice_.groups;
-  GroupsChanged();
 }
 
 double SearchState::Cost() {

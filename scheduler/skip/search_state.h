@@ -1,5 +1,5 @@
 // What a search for paths changes and measures: the paths of all microbatches,
-// what nodes prefer, the groups, and the step that these make.
+// what nodes prefer, and the step that these make.
 
 #ifndef TRIREME_SCHEDULER_SKIP_SEARCH_STATE_H_
 #define TRIREME_SCHEDULER_SKIP_SEARCH_STATE_H_
@@ -20,25 +20,22 @@ class SearchState {
   struct Choice {
     std::vector<NodePath> paths;  // [microbatch]
     std::vector<double> keys;     // as SkipDispatcher::Run takes them
-    std::vector<std::vector<int32_t>> groups;
     double cost = 0;
   };
 
+  // The instance must outlive this object.
   SearchState(const SkipInstance& instance, uint64_t seed);
   SearchState(const SearchState&) = delete;
   SearchState& operator=(const SearchState&) = delete;
 
-  // With the groups of the choice.
   const SkipInstance& instance() const { return instance_; }
   const std::vector<int32_t>& stage_of() const { return stage_of_; }
   const std::vector<int32_t>& node_visits() const { return node_visits_; }
   Choice& choice() { return choice_; }
 
-  // Begins anew: no paths, these groups.
-  void Clear(const std::vector<std::vector<int32_t>>& groups);
-  void Set(const Choice& choice);
-  // Two nodes take each other's place in the groups and on all paths.
-  void ExchangeInGroups(int32_t u, int32_t v);
+  // Begins anew, without paths.
+  void Clear();
+  void Set(const Choice& choice) { choice_ = choice; }
 
   // Simulates the choice. What the search makes small: the makespan and, so
   // that changes which help all but the last microbatch are seen, the mean end
@@ -67,15 +64,13 @@ class SearchState {
   void Shuffle(std::vector<int32_t>& items);
 
  private:
-  void GroupsChanged();
-
-  SkipInstance instance_;
+  const SkipInstance& instance_;
   std::mt19937_64 random_;
   SkipDispatcher dispatcher_;
   int32_t visits_per_stage_;
   std::vector<bool> live_;   // [stage]
   std::vector<bool> legal_;  // [stages as digits]
-  std::vector<int32_t> stage_of_;
+  const std::vector<int32_t> stage_of_;
   std::vector<std::vector<CandidatePath>> candidates_;  // [data node], lazily
   std::vector<int32_t> node_visits_;
   std::vector<int32_t> stage_visits_;

@@ -5,22 +5,18 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/skip/exact.h"
-#include "scheduler/skip/instance_json.h"
 #include "scheduler/skip/validator.h"
 
 namespace trireme {
 namespace {
 
-constexpr char kFile[] = "scheduler/skip/testdata/skippipe_20_nodes.json";
-
 SkipSearchResult Search(const SkipInstance& instance,
                         const SkipSearchOptions& options) {
   const auto result = SearchSkipSchedule(instance, options);
   EXPECT_TRUE(result.ok()) << result.status();
-  const absl::Status valid =
-      ValidateSkipSchedule(result->instance, result->schedule);
+  const absl::Status valid = ValidateSkipSchedule(instance, result->schedule);
   EXPECT_TRUE(valid.ok()) << valid;
-  const auto times = TimeSkipSchedule(result->instance, result->schedule);
+  const auto times = TimeSkipSchedule(instance, result->schedule);
   EXPECT_NEAR(times->makespan_s, result->makespan_s, 1e-9);
   EXPECT_GE(result->makespan_s, result->lower_bound_s * (1 - 1e-9));
   return *result;
@@ -46,7 +42,7 @@ TEST(SkipSearchTest, FindsTheOptimumOfSmallInstances) {
       const auto exact = SolveSkipExactly(instance, 50'000'000);
       ASSERT_TRUE(exact.ok()) << exact.status();
       const SkipSearchResult found =
-          Search(instance, {.evaluations = 20'000, .exact_limit = 0});
+          Search(instance, {.evaluations = 20'000});
       EXPECT_NEAR(found.makespan_s, exact->makespan_s, 1e-6)
           << "slots " << slots << " length " << length;
       EXPECT_LE(found.lower_bound_s, exact->makespan_s + 1e-9);
@@ -63,29 +59,16 @@ SkipInstance Meeting() {
   return instance;
 }
 
-// Whoever plans a few microbatches is told that nothing is faster.
-TEST(SkipSearchTest, ProvesTheOptimumOfSmallInstances) {
+// The bound may be far below: the search then gives its best and the gap.
+TEST(SkipSearchTest, FindsTheOptimumAboveTheBound) {
   const SkipInstance instance = Meeting();
   const auto exact = SolveSkipExactly(instance, 50'000'000);
   ASSERT_TRUE(exact.ok()) << exact.status();
-  EXPECT_LT(SkipLowerBound(instance, false), exact->makespan_s - 1);
-  const SkipSearchResult found = Search(instance, {.evaluations = 100});
-  EXPECT_TRUE(found.proven);
+  EXPECT_LT(SkipLowerBound(instance), exact->makespan_s - 1);
+  const SkipSearchResult found = Search(instance, {.evaluations = 5000});
   EXPECT_NEAR(found.makespan_s, exact->makespan_s, 1e-9);
-  EXPECT_NEAR(found.gap(), 0, 1e-12);
-}
-
-// Where the proof is too long, the search's answer and its gap to the bound.
-TEST(SkipSearchTest, FallsBackWhereTheProofIsTooLong) {
-  SkipInstance instance = Meeting();
-  const SkipSearchResult limited =
-      Search(instance, {.evaluations = 5000, .exact_limit = 10});
-  EXPECT_FALSE(limited.proven);
-  EXPECT_GT(limited.gap(), 0);
-  instance.microbatches_per_data_node = 4;
-  const SkipSearchResult many = Search(instance, {.evaluations = 5000});
-  EXPECT_FALSE(many.proven);
-  EXPECT_GT(many.gap(), 0);
+  EXPECT_FALSE(found.proven);
+  EXPECT_GT(found.gap(), 0);
 }
 
 // Three microbatches cannot all start where one may.
@@ -96,49 +79,16 @@ TEST(SkipSearchTest, KnowsThatThereAreNoPaths) {
             absl::StatusCode::kNotFound);
 }
 
-// The published schedule takes 33.31 s. With its groups nothing beats 33.13 s,
-// which the search finds; with groups of its own it is much faster.
-TEST(SkipSearchTest, BeatsThePublishedSchedule) {
-  const auto published = ReadPublishedInstance(kFile);
-  ASSERT_TRUE(published.ok()) << published.status();
-  const SkipSearchResult given = Search(published->instance, {});
-  EXPECT_LT(given.makespan_s, published->skippipe_s);
-  EXPECT_NEAR(given.makespan_s, given.lower_bound_s, 1e-6);
-  SkipSearchOptions options;
-  options.evaluations = 20'000;
-  options.free_groups = true;
-  const SkipSearchResult own = Search(published->instance, options);
-  EXPECT_LT(own.makespan_s, given.makespan_s - 1);
-}
-
-// The same with the evident typo mended: never slower, and with groups of its
-// own the search uses what the mended link gives.
-TEST(SkipSearchTest, BeatsThePublishedScheduleOnTheMendedNetwork) {
-  const auto published = ReadPublishedInstance(kFile);
-  ASSERT_TRUE(published.ok()) << published.status();
-  SkipInstance mended = published->instance;
-  mended.transfer_s = published->mended_transfer_s;
-  const SkipSearchResult given = Search(mended, {.evaluations = 60'000});
-  EXPECT_LT(given.makespan_s, published->skippipe_s);
-  const SkipSearchResult own =
-      Search(mended, {.evaluations = 20'000, .free_groups = true});
-  EXPECT_LT(own.makespan_s, given.makespan_s - 1);
-}
-
-TEST(SkipSearchTest, IsDeterministicForASeed) {
-  const auto published = ReadPublishedInstance(kFile);
-  ASSERT_TRUE(published.ok()) << published.status();
+// One seed gives one schedule, and others give others.
+TEST(SkipSearchTest, TheSeedDecides) {
+  SkipInstance instance = Meeting();
+  instance.microbatches_per_data_node = 6;
   SkipSearchOptions options;
   options.evaluations = 2'000;
-  options.free_groups = true;
-  const SkipSearchResult a = Search(published->instance, options);
-  const SkipSearchResult b = Search(published->instance, options);
-  EXPECT_EQ(a.schedule.paths, b.schedule.paths);
-  EXPECT_EQ(a.schedule.order, b.schedule.order);
-  EXPECT_EQ(a.makespan_s, b.makespan_s);
+  const SkipSearchResult a = Search(instance, options);
+  EXPECT_EQ(Search(instance, options).schedule.order, a.schedule.order);
   options.seed = 2;
-  EXPECT_NE(Search(published->instance, options).schedule.paths,
-            a.schedule.paths);
+  EXPECT_NE(Search(instance, options).schedule.order, a.schedule.order);
 }
 
 TEST(SkipSearchTest, RefusesWhatCannotBeBalanced) {

@@ -68,8 +68,7 @@ class SkipTraffic {
 // thread at a time.
 class SkipDispatcher {
  public:
-  // The instance must outlive this object; its groups and transfer times may
-  // change between runs, its sizes may not.
+  // The instance must outlive this object.
   explicit SkipDispatcher(const SkipInstance& instance);
 
   // paths[m] of any microbatches (not only of all), keys[3 m + kind]: kind 0
@@ -81,8 +80,6 @@ class SkipDispatcher {
   double makespan_s() const { return makespan_s_; }
   // Mean over microbatches of the end of the last backward.
   double mean_end_s() const { return mean_end_s_; }
-  // [microbatch].
-  const std::vector<double>& end_s() const { return end_s_; }
   const std::vector<std::vector<SkipTask>>& order() const { return order_; }
 
  private:

@@ -249,17 +249,4 @@ void SetSkipSchedule(const SkipSchedule& schedule, Plan& plan) {
   }
 }
 
-bool VisitsAllInOrder(const Plan& plan) {
-  return std::all_of(
-      plan.skip().paths().begin(), plan.skip().paths().end(),
-      [&](const Plan::Skip::Path& path) {
-        return path.ranks_size() == static_cast<int>(plan.grid().pp()) &&
-               std::is_sorted(path.ranks().begin(), path.ranks().end(),
-                              [&](uint32_t a, uint32_t b) {
-                                return StageOfRank(plan, a) <
-                                       StageOfRank(plan, b);
-                              });
-      });
-}
-
 }  // namespace trireme

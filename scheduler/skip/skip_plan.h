@@ -43,10 +43,6 @@ absl::StatusOr<SkipSchedule> SkipScheduleOf(const Plan& plan);
 // Writes paths and orders into the plan.
 void SetSkipSchedule(const SkipSchedule& schedule, Plan& plan);
 
-// Whether every microbatch visits all stages in the model's order, so that the
-// same function is trained as without `skip`.
-bool VisitsAllInOrder(const Plan& plan);
-
 }  // namespace trireme
 
 #endif  // TRIREME_SCHEDULER_SKIP_SKIP_PLAN_H_

@@ -1,4 +1,4 @@
-#include "scheduler/skip/instance_json.h"
+#include "tools/bench/published/skippipe_instance.h"
 
 #include <algorithm>
 #include <fstream>

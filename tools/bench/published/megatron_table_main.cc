@@ -3,8 +3,8 @@
 
 #include <cstdio>
 
-#include "scheduler/planner/megatron_h100_table.h"
-#include "scheduler/planner/megatron_table.h"
+#include "tools/bench/published/megatron_h100_table.h"
+#include "tools/bench/published/megatron_table.h"
 
 int main() {
   const auto table = trireme::MakeMegatronTable();

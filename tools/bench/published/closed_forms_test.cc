@@ -1,7 +1,7 @@
 // The simulator against formulas, and how far other systems' formulas are from
 // it: what a user gains from exact simulation.
 
-#include "scheduler/planner/closed_forms.h"
+#include "tools/bench/published/closed_forms.h"
 
 #include <vector>
 

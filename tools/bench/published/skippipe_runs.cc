@@ -1,9 +1,9 @@
-#include "scheduler/skip/published_runs.h"
+#include "tools/bench/published/skippipe_runs.h"
 
 #include <cstdint>
 
 #include "runtime/core/status.h"
-#include "scheduler/skip/published_simulator.h"
+#include "tools/bench/published/skippipe_simulator.h"
 
 namespace trireme {
 namespace {

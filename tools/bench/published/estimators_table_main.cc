@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "fmt/format.h"
-#include "scheduler/planner/closed_forms.h"
 #include "scheduler/schedule_interleaved.h"
 #include "scheduler/schedule_one_f_one_b.h"
 #include "scheduler/schedule_zero_bubble.h"
 #include "scheduler/simulator.h"
+#include "tools/bench/published/closed_forms.h"
 
 namespace trireme {
 namespace {

@@ -1,16 +1,16 @@
 // Prints the published runs of the published 20-node instance again, and what
 // the search makes of it, with the processor time it takes:
-//   skip_bench [FILE] [EVALUATIONS]
+//   skippipe [FILE] [EVALUATIONS]
 
 #include <cstdlib>
 #include <ctime>
 #include <string>
 
 #include "fmt/format.h"
-#include "scheduler/skip/instance_json.h"
-#include "scheduler/skip/published_runs.h"
 #include "scheduler/skip/search.h"
 #include "scheduler/skip/validator.h"
+#include "tools/bench/published/skippipe_instance.h"
+#include "tools/bench/published/skippipe_runs.h"
 
 namespace trireme {
 namespace {
@@ -18,26 +18,22 @@ namespace {
 struct Case {
   const char* name;
   bool mended;
-  bool free_groups;
   // Every node outside group 0 serves as many microbatches as its peers, as
   // in the published plans.
   bool even_nodes;
 };
 
 constexpr Case kCases[] = {
-    {"given groups, even nodes", false, false, true},
-    {"given groups", false, false, false},
-    {"own groups, even nodes", false, true, true},
-    {"own groups", false, true, false},
-    {"mended, given groups, even nodes", true, false, true},
-    {"mended, given groups", true, false, false},
-    {"mended, own groups, even nodes", true, true, true},
-    {"mended, own groups", true, true, false},
+    {"even nodes", false, true},
+    {"any nodes", false, false},
+    {"mended, even nodes", true, true},
+    {"mended, any nodes", true, false},
 };
 
 int Main(int argc, char** argv) {
   const std::string file =
-      argc > 1 ? argv[1] : "scheduler/skip/testdata/skippipe_20_nodes.json";
+      argc > 1 ? argv[1]
+               : "tools/bench/published/testdata/skippipe_20_nodes.json";
   const auto published = ReadPublishedInstance(file);
   if (!published.ok()) {
     fmt::print(stderr, "{}\n", published.status().ToString());
@@ -63,7 +59,6 @@ int Main(int argc, char** argv) {
     if (row.mended) instance.transfer_s = published->mended_transfer_s;
     if (!row.even_nodes) instance.max_visits_per_node = 0;
     SkipSearchOptions options;
-    options.free_groups = row.free_groups;
     if (argc > 2) options.evaluations = std::atoll(argv[2]);
     const std::clock_t start = std::clock();
     const auto result = SearchSkipSchedule(instance, options);
@@ -73,8 +68,7 @@ int Main(int argc, char** argv) {
       fmt::print("{:34} {}\n", row.name, result.status().ToString());
       continue;
     }
-    const absl::Status valid =
-        ValidateSkipSchedule(result->instance, result->schedule);
+    const absl::Status valid = ValidateSkipSchedule(instance, result->schedule);
     if (!valid.ok()) {
       fmt::print(stderr, "{}: {}\n", row.name, valid.ToString());
       return 1;
@@ -82,8 +76,7 @@ int Main(int argc, char** argv) {
     fmt::print("{:34} {:8.2f} {:8.2f} {:8.2f} {:6.1f}% {:8.2f} {:8.2f}\n",
                row.name, result->greedy_makespan_s, result->makespan_s,
                result->lower_bound_s, 100 * result->gap(),
-               PathsLowerBound(result->instance, result->schedule.paths),
-               seconds);
+               PathsLowerBound(instance, result->schedule.paths), seconds);
   }
   return 0;
 }

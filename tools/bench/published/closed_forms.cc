@@ -1,4 +1,4 @@
-#include "scheduler/planner/closed_forms.h"
+#include "tools/bench/published/closed_forms.h"
 
 #include <algorithm>
 #include <numeric>
@@ -6,6 +6,23 @@
 #include "runtime/core/log.h"
 
 namespace trireme {
+
+ClosedFormInput ClosedFormOf(const Plan& plan, const PlanCosts& costs) {
+  ClosedFormInput input;
+  input.microbatches = plan.microbatches();
+  for (const std::vector<ChunkCost>& chunks : costs.cost.chunks) {
+    double& stage_s = input.stage_s.emplace_back();
+    for (const ChunkCost& chunk : chunks) {
+      stage_s += chunk.forward_s + chunk.backward_s;
+    }
+  }
+  // Both formulas charge the first stage's reduction.
+  for (const ChunkCost& chunk : costs.cost.chunks.front()) {
+    input.data_parallel_s += (chunk.reduce_s + chunk.gather_s) *
+                             static_cast<double>(costs.buckets.front());
+  }
+  return input;
+}
 
 double AmpStepSeconds(const ClosedFormInput& input) {
   CHECK(!input.stage_s.empty());

@@ -1,4 +1,4 @@
-#include "scheduler/planner/megatron_h100_table.h"
+#include "tools/bench/published/megatron_h100_table.h"
 
 #include <cmath>
 
@@ -8,6 +8,7 @@
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/estimate.h"
 #include "scheduler/planner/model_shape.h"
+#include "tools/bench/published/gpt.h"
 
 namespace trireme {
 namespace {
@@ -21,13 +22,14 @@ constexpr int64_t kTp = 8;
 constexpr int64_t kPp = 6;
 constexpr int64_t kGlobalBatch = 1152;
 
-ModelShape Gpt177B() {
-  ModelShape model =
-      GptShape("177B", kLayers, kHidden, kHeads, kTokens, kVocabulary);
-  model.dropout = false;
-  model.unfused_attention = false;
-  model.gradient_bytes = 4;
-  return model;
+Gpt Gpt177B() {
+  return {.name = "177B",
+          .layers = kLayers,
+          .hidden = kHidden,
+          .heads = kHeads,
+          .tokens = kTokens,
+          .vocabulary = kVocabulary,
+          .gradient_bytes = 4};
 }
 
 absl::StatusOr<Plan> PlanOf(const H100Run& run, int64_t layers_per_chunk) {
@@ -60,9 +62,13 @@ absl::StatusOr<double> PredictH100Mfu(const H100Run& run,
                                     .network_efficiency = constants.network}));
   ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(described));
   ASSIGN_OR_RETURN(const Plan plan, PlanOf(run, layers_per_chunk));
+  const Gpt gpt = Gpt177B();
+  const ModelShape model = GptShape(gpt, kPp);
+  std::vector<PlanCosts> costs = CostsOfReplicas(model, cluster, plan);
+  for (PlanCosts& replica : costs) ChargeGpt(gpt, cluster, plan, replica);
   ASSIGN_OR_RETURN(const Estimate estimate,
-                   EstimatePlan(Gpt177B(), cluster, plan));
-  return estimate.mfu;
+                   EstimateOfCosts(model, cluster, plan, costs));
+  return estimate.mfu * GptTrainingFlops(gpt) / ModelTrainingFlops(model);
 }
 
 absl::StatusOr<H100Table> MakeH100Table(const Efficiencies& constants) {

@@ -14,8 +14,8 @@
 // each GPU. Collectives of tp are not overlapped in the prediction, the
 // published runs overlap them in part.
 
-#ifndef TRIREME_SCHEDULER_PLANNER_MEGATRON_H100_TABLE_H_
-#define TRIREME_SCHEDULER_PLANNER_MEGATRON_H100_TABLE_H_
+#ifndef TRIREME_TOOLS_BENCH_PUBLISHED_MEGATRON_H100_TABLE_H_
+#define TRIREME_TOOLS_BENCH_PUBLISHED_MEGATRON_H100_TABLE_H_
 
 #include <array>
 #include <cstdint>
@@ -23,7 +23,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "scheduler/planner/megatron_table.h"
+#include "tools/bench/published/megatron_table.h"
 
 namespace trireme {
 
@@ -57,4 +57,4 @@ std::string ToText(const H100Table& table);
 
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_PLANNER_MEGATRON_H100_TABLE_H_
+#endif  // TRIREME_TOOLS_BENCH_PUBLISHED_MEGATRON_H100_TABLE_H_

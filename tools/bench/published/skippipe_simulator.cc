@@ -1,4 +1,4 @@
-#include "scheduler/skip/published_simulator.h"
+#include "tools/bench/published/skippipe_simulator.h"
 
 #include <algorithm>
 #include <cmath>

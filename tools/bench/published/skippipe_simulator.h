@@ -9,8 +9,8 @@
 // Source: gensyn-ai/skippipe (MIT), schedulers/com_sym.py and
 // create_schedule.py, commit 7f20d8a.
 
-#ifndef TRIREME_SCHEDULER_SKIP_PUBLISHED_SIMULATOR_H_
-#define TRIREME_SCHEDULER_SKIP_PUBLISHED_SIMULATOR_H_
+#ifndef TRIREME_TOOLS_BENCH_PUBLISHED_SKIPPIPE_SIMULATOR_H_
+#define TRIREME_TOOLS_BENCH_PUBLISHED_SKIPPIPE_SIMULATOR_H_
 
 #include <cstdint>
 #include <vector>
@@ -38,4 +38,4 @@ absl::StatusOr<double> SimulateAsPublished(
 
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_SKIP_PUBLISHED_SIMULATOR_H_
+#endif  // TRIREME_TOOLS_BENCH_PUBLISHED_SKIPPIPE_SIMULATOR_H_

@@ -1,4 +1,4 @@
-#include "scheduler/planner/megatron_table.h"
+#include "tools/bench/published/megatron_table.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +9,8 @@
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/estimate.h"
 #include "scheduler/planner/model_shape.h"
+#include "tools/bench/published/closed_forms.h"
+#include "tools/bench/published/gpt.h"
 
 namespace trireme {
 namespace {
@@ -33,6 +35,8 @@ absl::StatusOr<Plan> PlanOf(const MegatronRun& run) {
   grid.set_dp(run.gpus / (run.tp * run.pp));
   plan.set_microbatch_size(run.microbatch);
   plan.set_recompute(Plan::FULL);
+  // Gradients are reduced all at once, after the last backward.
+  plan.set_gradient_bucket_bytes(uint64_t{1} << 50);
   if (run.layers_per_chunk > 0) {
     plan.set_schedule(Plan::INTERLEAVED);
     plan.set_chunks_per_rank(run.layers / run.pp / run.layers_per_chunk);
@@ -76,22 +80,28 @@ absl::StatusOr<MegatronPrediction> PredictRun(const MegatronRun& run,
                                     .network_efficiency = constants.network}));
   ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(described));
   ASSIGN_OR_RETURN(const Plan plan, PlanOf(run));
-  const ModelShape model = GptShape(run.name, run.layers, run.hidden, run.heads,
-                                    kTokens, kVocabulary);
-  // As Megatron-LM was then: gradients are reduced after the last backward,
-  // messages are scattered over the tensor-parallel ranks and waited for.
-  const RuntimeTraits traits = {.overlap_gradients = false,
-                                .scatter_messages = true,
-                                .blocking_messages = true};
-  ASSIGN_OR_RETURN(const Estimate estimate,
-                   EstimatePlan(model, cluster, plan, traits));
+  const Gpt gpt = {.name = run.name,
+                   .layers = run.layers,
+                   .hidden = run.hidden,
+                   .heads = run.heads,
+                   .tokens = kTokens,
+                   .vocabulary = kVocabulary,
+                   .megatron_2021 = true};
+  const ModelShape model = GptShape(gpt, run.pp);
+  // All replicas are alike.
+  PlanCosts costs = PlanCoster(model, cluster, plan).CostsOf(0);
+  ChargeGpt(gpt, cluster, plan, costs);
+  ASSIGN_OR_RETURN(
+      const Estimate estimate,
+      EstimateOfCosts(model, cluster, plan,
+                      std::vector<PlanCosts>(plan.grid().dp(), costs)));
+  const ClosedFormInput closed_form = ClosedFormOf(plan, costs);
   auto tflops = [&](double step_s) {
     return PublishedFlops(run) / step_s / static_cast<double>(run.gpus) / 1e12;
   };
-  return MegatronPrediction{
-      .simulated = tflops(estimate.step_s),
-      .amp = tflops(AmpStepSeconds(estimate.closed_form)),
-      .pipette = tflops(PipetteStepSeconds(estimate.closed_form))};
+  return MegatronPrediction{.simulated = tflops(estimate.step_s),
+                            .amp = tflops(AmpStepSeconds(closed_form)),
+                            .pipette = tflops(PipetteStepSeconds(closed_form))};
 }
 
 absl::StatusOr<Efficiencies> CalibrateOnMegatron(

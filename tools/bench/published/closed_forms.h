@@ -4,11 +4,14 @@
 // Symbols: p stages, n microbatches, f and b seconds of one microbatch forward
 // and backward on a stage, C = f + b, c seconds of one message between stages.
 
-#ifndef TRIREME_SCHEDULER_PLANNER_CLOSED_FORMS_H_
-#define TRIREME_SCHEDULER_PLANNER_CLOSED_FORMS_H_
+#ifndef TRIREME_TOOLS_BENCH_PUBLISHED_CLOSED_FORMS_H_
+#define TRIREME_TOOLS_BENCH_PUBLISHED_CLOSED_FORMS_H_
 
 #include <cstdint>
 #include <vector>
+
+#include "scheduler/plan.pb.h"
+#include "scheduler/planner/plan_costs.h"
 
 namespace trireme {
 
@@ -21,6 +24,9 @@ struct ClosedFormInput {
   // T_DP: the whole gradient reduction, taken as exposed.
   double data_parallel_s = 0;
 };
+
+// Of a plan whose messages are part of its chunks' times.
+ClosedFormInput ClosedFormOf(const Plan& plan, const PlanCosts& costs);
 
 // AMP (Li et al., 2022): (n − 1)·max C + ΣC + T_PP + T_DP. Each hop is counted
 // once a step.
@@ -38,4 +44,4 @@ double EqualStagesStepSeconds(int64_t stages, int64_t microbatches,
 
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_PLANNER_CLOSED_FORMS_H_
+#endif  // TRIREME_TOOLS_BENCH_PUBLISHED_CLOSED_FORMS_H_

@@ -4,13 +4,13 @@
 // The paths of the run with hop counts were not published; it is not among
 // these.
 
-#ifndef TRIREME_SCHEDULER_SKIP_PUBLISHED_RUNS_H_
-#define TRIREME_SCHEDULER_SKIP_PUBLISHED_RUNS_H_
+#ifndef TRIREME_TOOLS_BENCH_PUBLISHED_SKIPPIPE_RUNS_H_
+#define TRIREME_TOOLS_BENCH_PUBLISHED_SKIPPIPE_RUNS_H_
 
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "scheduler/skip/instance_json.h"
+#include "tools/bench/published/skippipe_instance.h"
 
 namespace trireme {
 
@@ -27,4 +27,4 @@ absl::StatusOr<std::vector<PublishedRun>> SimulatePublishedRuns(
 
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_SKIP_PUBLISHED_RUNS_H_
+#endif  // TRIREME_TOOLS_BENCH_PUBLISHED_SKIPPIPE_RUNS_H_

@@ -7,8 +7,8 @@
 // inside a node and links between nodes reach. The other seven rows are
 // predictions.
 
-#ifndef TRIREME_SCHEDULER_PLANNER_MEGATRON_TABLE_H_
-#define TRIREME_SCHEDULER_PLANNER_MEGATRON_TABLE_H_
+#ifndef TRIREME_TOOLS_BENCH_PUBLISHED_MEGATRON_TABLE_H_
+#define TRIREME_TOOLS_BENCH_PUBLISHED_MEGATRON_TABLE_H_
 
 #include <array>
 #include <cstdint>
@@ -85,4 +85,4 @@ std::string ToText(const MegatronTable& table);
 
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_PLANNER_MEGATRON_TABLE_H_
+#endif  // TRIREME_TOOLS_BENCH_PUBLISHED_MEGATRON_TABLE_H_

@@ -2,8 +2,8 @@
 // skippipe_20_nodes.json shows the fields. Errors: NotFound, or InvalidArgument
 // with the file and the missing field; the types of fields are trusted.
 
-#ifndef TRIREME_SCHEDULER_SKIP_INSTANCE_JSON_H_
-#define TRIREME_SCHEDULER_SKIP_INSTANCE_JSON_H_
+#ifndef TRIREME_TOOLS_BENCH_PUBLISHED_SKIPPIPE_INSTANCE_H_
+#define TRIREME_TOOLS_BENCH_PUBLISHED_SKIPPIPE_INSTANCE_H_
 
 #include <string>
 #include <vector>
@@ -34,4 +34,4 @@ absl::StatusOr<PublishedInstance> ReadPublishedInstance(
 
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_SKIP_INSTANCE_JSON_H_
+#endif  // TRIREME_TOOLS_BENCH_PUBLISHED_SKIPPIPE_INSTANCE_H_
