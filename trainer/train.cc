@@ -176,6 +176,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                    OpenDataset(job.data()));
   const DataSummary data{dataset->size(), dataset->num_classes()};
   ASSIGN_OR_RETURN(const TrainingSetup setup, ResolveJob(job, data));
+  RETURN_IF_ERROR(CheckFields(*dataset, DitFields(setup.model, true, true)));
   std::string explanation;
   ASSIGN_OR_RETURN(Plan plan,
                    PlanOf(options, setup, factory.world_size(), explanation));
@@ -185,12 +186,17 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                    RankModel::Build(setup, plan, device, factory));
 
   int64_t first_step = 1;
+  // What decides which samples come next: not the step, as the batch may have
+  // had another size before.
+  int64_t consumed_samples = 0;
   if (options.resume) {
     const absl::StatusOr<std::string> latest =
         LatestCheckpoint(folder.checkpoints());
     if (latest.ok()) {
-      ASSIGN_OR_RETURN(const int64_t step, LoadCheckpoint(*model, *latest));
-      first_step = step + 1;
+      ASSIGN_OR_RETURN(const TrainingProgress progress,
+                       LoadCheckpoint(*model, *latest));
+      first_step = progress.step + 1;
+      consumed_samples = progress.consumed_samples;
     } else if (!absl::IsNotFound(latest.status())) {
       return latest.status();
     }
@@ -216,10 +222,15 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     std::fflush(stdout);
   }
 
-  BatchReader reader(*dataset, job, setup, model->first_sample(),
-                     model->local_batch(), model->reads_pixels(),
-                     model->reads_text_counts());
   Communicator& world = model->context().communicators().world();
+  BatchReader reader(*dataset,
+                     {.seed = setup.seed,
+                      .global_batch = setup.global_batch,
+                      .first = model->first_sample(),
+                      .count = model->local_batch(),
+                      .fields = model->fields(),
+                      .threads = static_cast<int>(job.data().decode_threads())},
+                     ExchangeOver(world, device));
   StepMetricsCollector collector(
       *model, device, FindProcessorShare(world, device, options.local_ranks));
   // Of the steps, before a checkpoint takes some.
@@ -237,7 +248,9 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   const auto every = static_cast<int64_t>(job.checkpoint().every());
   for (int64_t step = first_step; step <= steps; ++step) {
     const auto start = std::chrono::steady_clock::now();
-    ASSIGN_OR_RETURN(const ImageBatch batch, reader.Read(device, step));
+    ASSIGN_OR_RETURN(const Batch batch,
+                     reader.Read(device, step, consumed_samples));
+    consumed_samples += setup.global_batch;
     const double data_s = SecondsSince(start);
     StepOptions step_options;
     step_options.step = step;
@@ -261,7 +274,8 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     RETURN_IF_ERROR(CheckFinite(metrics));
     if (step == steps || (every > 0 && step % every == 0)) {
       saved = true;
-      RETURN_IF_ERROR(SaveCheckpoint(*model, folder.checkpoints(), step,
+      RETURN_IF_ERROR(SaveCheckpoint(*model, folder.checkpoints(),
+                                     {step, consumed_samples},
                                      job.checkpoint().keep()));
     }
   }
@@ -309,6 +323,7 @@ absl::StatusOr<std::string> DescribeRun(const TrainOptions& options,
                    OpenDataset(job.data()));
   const DataSummary data{dataset->size(), dataset->num_classes()};
   ASSIGN_OR_RETURN(const TrainingSetup setup, ResolveJob(job, data));
+  RETURN_IF_ERROR(CheckFields(*dataset, DitFields(setup.model, true, true)));
   std::string explanation;
   ASSIGN_OR_RETURN(const Plan plan, PlanOf(options, setup, ranks, explanation));
   ASSIGN_OR_RETURN(const std::string memory, DescribeMemory(setup, plan));

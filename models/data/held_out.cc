@@ -20,9 +20,10 @@ class DatasetShare : public Dataset {
   std::string class_name(int64_t class_id) const override {
     return whole_->class_name(class_id);
   }
-  absl::StatusOr<Sample> Read(int64_t index) const override {
+  absl::StatusOr<Sample> ReadParts(int64_t index,
+                                   const SampleParts& parts) const override {
     CHECK(index >= 0 && index < size()) << index;
-    return whole_->Read(IndexInWhole(index));
+    return whole_->ReadParts(IndexInWhole(index), parts);
   }
 
  private:

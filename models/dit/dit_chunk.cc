@@ -6,6 +6,34 @@
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
+
+std::vector<FieldSpec> DitFields(const DitConfig& config, bool embedding,
+                                 bool head) {
+  const ImageSpec& image = config.image;
+  const auto tokens = static_cast<double>(config.text_tokens);
+  std::vector<FieldSpec> fields;
+  if (embedding || head) {
+    fields.push_back({.name = kPixelsField,
+                      .shape = {image.channels, image.height, image.width},
+                      .job_field = "data.resolution"});
+  }
+  if (embedding && config.classes > 0) {
+    fields.push_back({.name = kLabelField, .dtype = DType::kInt32});
+  }
+  if (config.text_tokens > 0) {
+    fields.push_back({.name = kTextCountField,
+                      .dtype = DType::kInt32,
+                      .typical = tokens,
+                      .job_field = "model.dit.text.tokens"});
+    if (embedding) {
+      fields.push_back({.name = kTextField,
+                        .shape = {config.text_tokens, config.text_width},
+                        .job_field = "model.dit.text.width"});
+    }
+  }
+  return fields;
+}
+
 std::vector<TensorSpec> DitChunk::BoundarySpecs() const {
   const DitConfig& config = part_.config();
   const int64_t b = options_.microbatch_size;
@@ -42,7 +70,7 @@ std::vector<ShardedVariable> DitChunk::Forward(
   const DitConfig& config = part_.config();
   const int64_t b = options_.microbatch_size;
   const int64_t first = (microbatch - options_.first_microbatch) * b;
-  const ImageBatch batch = batch_.Slice(first, first + b);
+  const Batch batch = batch_.Slice(first, first + b);
   DitState state;
   Tensor text_counts;
   Tensor target;
@@ -57,9 +85,9 @@ std::vector<ShardedVariable> DitChunk::Forward(
       first.sigmas = noised.sigmas;
       if (config.classes > 0) first.labels = noised.labels;
       if (config.text_tokens > 0) {
-        first.text = batch.text.dtype() == options_.dtype
-                         ? batch.text
-                         : Cast(batch.text, options_.dtype);
+        const Tensor& text = batch[kTextField];
+        first.text =
+            text.dtype() == options_.dtype ? text : Cast(text, options_.dtype);
       }
       state = part_.Embed(context, first);
     }

@@ -26,6 +26,11 @@ struct DitChunkOptions {
   int64_t global_batch = 1;
 };
 
+// What chunks of the model read of a batch: the embedding pixels, labels and
+// text, the head pixels, all blocks the number of text tokens.
+std::vector<FieldSpec> DitFields(const DitConfig& config, bool embedding,
+                                 bool head);
+
 class DitChunk final : public Chunk {
  public:
   // Both outlive the chunk.
@@ -33,8 +38,8 @@ class DitChunk final : public Chunk {
       : part_(part), options_(options) {}
 
   // The local batch of the step to come: microbatches × microbatch_size
-  // samples. Stages without embedding or head read the text counts only.
-  void set_batch(ImageBatch batch) { batch_ = std::move(batch); }
+  // samples, with the chunk's fields.
+  void set_batch(Batch batch) { batch_ = std::move(batch); }
 
   // The factor of all gradients, not of the loss.
   void set_loss_scale(double scale) { loss_scale_ = scale; }
@@ -54,7 +59,7 @@ class DitChunk final : public Chunk {
 
   const DitPart& part_;
   DitChunkOptions options_;
-  ImageBatch batch_;
+  Batch batch_;
   double loss_scale_ = 1;
 };
 
