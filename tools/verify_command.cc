@@ -14,6 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "fmt/format.h"
+#include "models/dit/dit_chunk.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/comm/patience.h"
 #include "runtime/comm/single.h"
@@ -118,9 +119,15 @@ absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
 // Both runs read the same samples, whatever slice of the batch they want.
 BatchSource SourceOf(const Verification& v) {
   return [&v](Device& device, int64_t step, int64_t first, int64_t count) {
-    BatchReader reader(*v.dataset, v.job, v.setup, first, count,
-                       /*reads_pixels=*/true, /*reads_text=*/true);
-    return reader.Read(device, step);
+    BatchReader reader(
+        *v.dataset,
+        {.seed = v.setup.seed,
+         .global_batch = v.setup.global_batch,
+         .first = first,
+         .count = count,
+         .fields = DitFields(v.setup.model, true, true),
+         .threads = static_cast<int>(v.job.data().decode_threads())});
+    return reader.Read(device, step, (step - 1) * v.setup.global_batch);
   };
 }
 

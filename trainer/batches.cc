@@ -6,6 +6,7 @@
 #include "models/data/idx.h"
 #include "models/data/image_folder.h"
 #include "models/data/webdataset.h"
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -62,59 +63,70 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOut(const Data& data) {
   return dataset;
 }
 
-BatchReader::BatchReader(const Dataset& dataset, const Job& job,
-                         const TrainingSetup& setup, int64_t first,
-                         int64_t count, bool reads_pixels, bool reads_text)
-    : setup_(setup), first_(first), count_(count), reads_pixels_(reads_pixels) {
-  if (!reads_pixels && !reads_text) return;
-  LoaderOptions options;
-  options.seed = setup.seed;
-  options.global_batch = setup.global_batch;
-  options.first = first;
-  options.count = count;
-  options.resolution = static_cast<int>(setup.model.image.height);
-  options.channels = static_cast<int>(setup.model.image.channels);
-  options.text_tokens = static_cast<int>(setup.model.text_tokens);
-  options.text_width = static_cast<int>(setup.model.text_width);
-  options.threads = static_cast<int>(job.data().decode_threads());
-  loader_ = std::make_unique<DataLoader>(dataset, options);
-}
+BatchReader::BatchReader(const Dataset& dataset, const LoaderOptions& options,
+                         UnreadableExchange exchange)
+    : options_(options),
+      exchange_(std::move(exchange)),
+      loader_(dataset, options) {}
 
-absl::StatusOr<ImageBatch> BatchReader::Read(Device& device, int64_t step) {
-  ImageBatch batch;
+absl::StatusOr<Batch> BatchReader::Read(Device& device, int64_t step,
+                                        uint64_t position) {
+  if (position != next_position_) loader_.Seek(position);
+  next_position_ = position + options_.global_batch;
+  ASSIGN_OR_RETURN(LoadedBatch read, loader_.Next());
+  while (exchange_ != nullptr) {
+    const std::vector<int64_t> unreadable = exchange_(loader_.TakeUnreadable());
+    if (unreadable.empty()) break;
+    RETURN_IF_ERROR(loader_.Replace(unreadable, read));
+  }
+  Batch batch;
   batch.step = step;
-  if (loader_ == nullptr) {
-    for (int64_t i = 0; i < count_; ++i) {
-      batch.sample_indices.push_back((step - 1) * setup_.global_batch + first_ +
-                                     i);
-    }
-    return batch;
+  batch.samples = std::move(read.positions);
+  for (size_t f = 0; f < options_.fields.size(); ++f) {
+    const FieldSpec& spec = options_.fields[f];
+    batch.fields[spec.name].values = std::visit(
+        [&]<typename T>(const std::vector<T>& values) {
+          return Tensor::FromValues<T>(device, spec.ShapeOf(options_.count),
+                                       values, MemoryCategory::kActivations,
+                                       "batch");
+        },
+        read.fields[f]);
   }
-  if (step != next_step_) loader_->SeekStep(step);
-  next_step_ = step + 1;
-  ASSIGN_OR_RETURN(const Batch read, loader_->Next());
-  batch.sample_indices = read.sample_indices;
-  const DitConfig& model = setup_.model;
-  if (reads_pixels_) {
-    batch.pixels = Tensor::FromValues<float>(
-        device,
-        {count_, model.image.channels, model.image.height, model.image.width},
-        read.pixels, MemoryCategory::kActivations, "batch");
-    if (model.classes > 0) {
-      batch.labels = Tensor::FromValues<int32_t>(device, {count_}, read.labels);
-    }
-  }
-  if (model.text_tokens > 0) {
-    batch.text_counts =
-        Tensor::FromValues<int32_t>(device, {count_}, read.text_counts);
-    batch.text = Tensor::FromValues<float>(
-        device, {count_, model.text_tokens, model.text_width}, read.text);
-  }
+  consumed_ = std::move(read.indices);
   return batch;
 }
 
-int64_t BatchReader::skipped() const {
-  return loader_ == nullptr ? 0 : loader_->skipped();
+UnreadableExchange ExchangeOver(Communicator& world, Device& device) {
+  return [&world, &device](const std::vector<int64_t>& own) {
+    const auto upload = [&](std::span<const int32_t> values) {
+      return Tensor::FromValues<int32_t>(
+          device, {static_cast<int64_t>(values.size())}, values,
+          MemoryCategory::kCommunication, "unreadable samples");
+    };
+    // Every rank sends as many, half indices: a tensor holds no 64-bit ones.
+    const auto count = static_cast<int32_t>(own.size());
+    const Tensor most = upload({&count, 1});
+    world.AllReduce(most, ReduceOp::kMax, "unreadable samples").Wait();
+    const int64_t slots = device.dry() ? 0 : *most.data<int32_t>();
+    std::vector<int64_t> all;
+    if (slots == 0) return all;
+    std::vector<int32_t> halves(2 * slots, -1);
+    for (size_t i = 0; i < own.size(); ++i) {
+      halves[2 * i] = static_cast<int32_t>(own[i] >> 32);
+      halves[2 * i + 1] = static_cast<int32_t>(own[i]);
+    }
+    const Tensor gathered =
+        Tensor::Empty(device, {world.size() * 2 * slots}, DType::kInt32,
+                      MemoryCategory::kCommunication, "unreadable samples");
+    world.AllGather(upload(halves), gathered, "unreadable samples").Wait();
+    const std::vector<int32_t> found = gathered.ToVector<int32_t>();
+    for (size_t i = 0; i < found.size(); i += 2) {
+      if (found[i] < 0) continue;
+      all.push_back(int64_t{found[i]} << 32 |
+                    static_cast<uint32_t>(found[i + 1]));
+    }
+    return all;
+  };
 }
 
 }  // namespace trireme

@@ -4,14 +4,17 @@
 #define TRIREME_TRAINER_BATCHES_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "models/batch.h"
 #include "models/data/dataset.h"
 #include "models/data/loader.h"
-#include "models/objective/rectified_flow.h"
+#include "runtime/comm/communicator.h"
 #include "trainer/job.pb.h"
-#include "trainer/training_setup.h"
 
 namespace trireme {
 
@@ -22,28 +25,41 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const Data& data);
 // What the job does not train on (Data.held_out); null if there is no such.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOut(const Data& data);
 
+// Turns the samples that this rank found unreadable, by index, into those that
+// any rank has found. Collective over the ranks.
+using UnreadableExchange =
+    std::function<std::vector<int64_t>(const std::vector<int64_t>& own)>;
+
+// Over a communicator, with messages on the device; both outlive the result.
+UnreadableExchange ExchangeOver(Communicator& world, Device& device);
+
+// This rank's part of every batch, as tensors.
 class BatchReader {
  public:
-  // Samples [first, first + count) of every global batch. Ranks that need
-  // neither pixels nor text read nothing. The data set outlives the reader.
-  BatchReader(const Dataset& dataset, const Job& job,
-              const TrainingSetup& setup, int64_t first, int64_t count,
-              bool reads_pixels, bool reads_text);
+  // The data set outlives the reader. With an exchange a sample that one rank
+  // cannot read is replaced alike on all.
+  BatchReader(const Dataset& dataset, const LoaderOptions& options,
+              UnreadableExchange exchange = nullptr);
 
-  // The batch of step `step` (from 1), on `device`. Steps in order are
-  // decoded ahead in the background.
-  absl::StatusOr<ImageBatch> Read(Device& device, int64_t step);
+  // The batch of step `step` (from 1) on `device`: of the samples that the job
+  // consumes from `position` on. Batches in order are decoded ahead in the
+  // background. Collective where there is an exchange.
+  absl::StatusOr<Batch> Read(Device& device, int64_t step, uint64_t position);
+
+  // The samples of the last batch by their index in the data set, with those
+  // that took the place of unreadable ones: the same on all ranks that compute
+  // on the same samples, whatever they read of them.
+  std::span<const int64_t> consumed() const { return consumed_; }
 
   // Samples that could not be decoded so far.
-  int64_t skipped() const;
+  int64_t skipped() const { return loader_.skipped(); }
 
  private:
-  TrainingSetup setup_;
-  int64_t first_;
-  int64_t count_;
-  bool reads_pixels_;
-  std::unique_ptr<DataLoader> loader_;
-  int64_t next_step_ = 1;
+  LoaderOptions options_;
+  UnreadableExchange exchange_;
+  DataLoader loader_;
+  uint64_t next_position_ = 0;
+  std::vector<int64_t> consumed_;
 };
 
 }  // namespace trireme

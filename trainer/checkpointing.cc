@@ -118,12 +118,12 @@ absl::Status RestoreScaler(const std::string& checkpoint,
 }  // namespace
 
 absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
-                            int64_t step, int64_t keep) {
+                            const TrainingProgress& progress, int64_t keep) {
   const bool leader = model.context().communicators().world().rank() == 0;
   std::unique_ptr<CheckpointWriter> checkpoint;
   absl::Status status;
   if (leader) {
-    auto created = CheckpointWriter::Create(folder, step);
+    auto created = CheckpointWriter::Create(folder, progress.step);
     status = created.status();
     if (created.ok()) checkpoint = *std::move(created);
   }
@@ -143,7 +143,7 @@ absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
   if (model.setup().optimizer.ema_decay > 0) write(model.EmaParts(), kEmaFile);
   if (leader && status.ok()) {
     status = checkpoint->Commit(ScalerMetadata(model.loss_scaler()),
-                                step * model.setup().global_batch);
+                                progress.consumed_samples);
     if (status.ok()) {
       // The new one is there all the same.
       const absl::Status pruned = PruneCheckpoints(folder, keep);
@@ -156,10 +156,10 @@ absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
   return Agree(model, status);
 }
 
-absl::StatusOr<int64_t> LoadCheckpoint(RankModel& model,
-                                       const std::string& checkpoint) {
+absl::StatusOr<TrainingProgress> LoadCheckpoint(RankModel& model,
+                                                const std::string& checkpoint) {
   const bool leader = model.context().communicators().world().rank() == 0;
-  const auto read = [&]() -> absl::StatusOr<int64_t> {
+  const auto read = [&]() -> absl::StatusOr<TrainingProgress> {
     ASSIGN_OR_RETURN(const auto manifest, ReadManifest(checkpoint));
     RETURN_IF_ERROR(
         RestoreScaler(checkpoint, manifest.metadata, model.loss_scaler()));
@@ -172,14 +172,14 @@ absl::StatusOr<int64_t> LoadCheckpoint(RankModel& model,
     RETURN_IF_ERROR(ReadParts(checkpoint + "/" + kSecondMomentFile,
                               model.MomentParts(/*second=*/true)));
     RETURN_IF_ERROR(ReadParts(checkpoint + "/" + kEmaFile, model.EmaParts()));
-    return manifest.step;
+    return TrainingProgress{manifest.step, manifest.consumed_samples};
   };
-  const absl::StatusOr<int64_t> step = read();
+  const absl::StatusOr<TrainingProgress> progress = read();
   AwaitAllPatiently(model.context().communicators().world(), checkpoint);
-  RETURN_IF_ERROR(Agree(model, step.status()));
+  RETURN_IF_ERROR(Agree(model, progress.status()));
   model.SyncValues();
   RETURN_IF_ERROR(Agree(model, model.context().device().status()));
-  return *step;
+  return progress;
 }
 
 }  // namespace trireme

@@ -14,15 +14,22 @@
 
 namespace trireme {
 
-// Writes the state after `step`. Collective over the world; rank 0 writes.
+// How far a run has come.
+struct TrainingProgress {
+  int64_t step = 0;
+  // In all steps: the position of the next sample in the order of consumption.
+  int64_t consumed_samples = 0;
+};
+
+// Writes the state at `progress`. Collective over the world; rank 0 writes.
 // The same status on every rank. `keep`: newest checkpoints kept, 0 = all.
 absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
-                            int64_t step, int64_t keep);
+                            const TrainingProgress& progress, int64_t keep);
 
-// Reads this rank's parts from a complete checkpoint and returns its step.
-// Collective over the world; every rank reads the files itself.
-absl::StatusOr<int64_t> LoadCheckpoint(RankModel& model,
-                                       const std::string& checkpoint);
+// Reads this rank's parts from a complete checkpoint and returns its
+// progress. Collective over the world; every rank reads the files itself.
+absl::StatusOr<TrainingProgress> LoadCheckpoint(RankModel& model,
+                                                const std::string& checkpoint);
 
 }  // namespace trireme
 

@@ -70,7 +70,10 @@ class DryChunk {
       parameter->grad =
           Tensor::Zeros(device_, parameter->value.shape(), gradients);
     }
-    chunk_.set_batch(Batch());
+    chunk_.set_batch(EmptyBatch(
+        device_,
+        DitFields(setup.model, part_.has_embedding(), part_.has_head()),
+        split.microbatch_size));
   }
 
   ChunkFigures Run(bool deferred) {
@@ -114,27 +117,6 @@ class DryChunk {
   }
 
   int64_t Now() const { return device_.Statistics().current_bytes; }
-
-  ImageBatch Batch() {
-    const ImageSpec& image = setup_.model.image;
-    const int64_t b = split_.microbatch_size;
-    ImageBatch batch;
-    batch.step = 1;
-    batch.sample_indices.assign(b, 0);
-    batch.pixels =
-        Tensor::Empty(device_, {b, image.channels, image.height, image.width},
-                      DType::kFloat32);
-    if (setup_.model.classes > 0) {
-      batch.labels = Tensor::Empty(device_, {b}, DType::kInt32);
-    }
-    if (setup_.model.text_tokens > 0) {
-      batch.text_counts = Tensor::Empty(device_, {b}, DType::kInt32);
-      batch.text = Tensor::Empty(
-          device_, {b, setup_.model.text_tokens, setup_.model.text_width},
-          DType::kFloat32);
-    }
-    return batch;
-  }
 
   const TrainingSetup& setup_;
   const BlockSplit split_;

@@ -66,7 +66,7 @@ absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
   GridRecord record;
   for (int64_t step = 1; step <= steps; ++step) {
     ASSIGN_OR_RETURN(
-        const ImageBatch batch,
+        const Batch batch,
         source(device, step, model->first_sample(), model->local_batch()));
     StepOptions options;
     options.step = step;

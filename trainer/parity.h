@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "models/objective/rectified_flow.h"
+#include "models/batch.h"
 #include "runtime/comm/communicator.h"
 #include "scheduler/plan.pb.h"
 #include "trainer/training_setup.h"
@@ -29,7 +29,7 @@
 namespace trireme {
 
 // The samples [first, first + count) of step `step` (from 1), on `device`.
-using BatchSource = std::function<absl::StatusOr<ImageBatch>(
+using BatchSource = std::function<absl::StatusOr<Batch>(
     Device& device, int64_t step, int64_t first, int64_t count)>;
 
 // What one run left behind, on world rank 0.

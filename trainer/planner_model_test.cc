@@ -156,22 +156,9 @@ class PlannerModelTest : public testing::TestWithParam<Case> {
         *message_bytes += spec.shape.num_elements() * DTypeSize(spec.dtype);
       }
     }
-    ImageBatch batch;
-    batch.step = 1;
-    batch.sample_indices.assign(kMicrobatch, 0);
-    const ImageSpec& image = setup_.model.image;
-    batch.pixels = Tensor::Empty(
-        device, {kMicrobatch, image.channels, image.height, image.width},
-        DType::kFloat32);
-    batch.labels = Tensor::Empty(device, {kMicrobatch}, DType::kInt32);
-    if (setup_.model.text_tokens > 0) {
-      batch.text_counts = Tensor::Empty(device, {kMicrobatch}, DType::kInt32);
-      batch.text = Tensor::Empty(
-          device,
-          {kMicrobatch, setup_.model.text_tokens, setup_.model.text_width},
-          DType::kFloat32);
-    }
-    chunk.set_batch(batch);
+    chunk.set_batch(EmptyBatch(
+        device, DitFields(setup_.model, part.has_embedding(), part.has_head()),
+        kMicrobatch));
     AllResident all;
     ChunkPass pass(parallel, chunk, all, /*microbatch=*/0);
     pass.Forward(EmptyBoundary(device, chunk.Boundary(0)));

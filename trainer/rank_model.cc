@@ -186,7 +186,7 @@ bool RankModel::has_head() const {
                      [](const Part& part) { return part.model->has_head(); });
 }
 
-void RankModel::SetBatch(const ImageBatch& batch) {
+void RankModel::SetBatch(const Batch& batch) {
   for (const Part& part : parts_) part.chunk->set_batch(batch);
 }
 
@@ -293,7 +293,7 @@ absl::Status RankModel::CompilePartial(std::vector<ExecutorChunk>& chunks) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,
+absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
                                                  const StepOptions& options) {
   CHECK_EQ(local_batch.size(), local_batch_);
   SetBatch(local_batch);
@@ -318,30 +318,8 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const ImageBatch& local_batch,
   return result;
 }
 
-ImageBatch RankModel::DryBatch() const {
-  const ImageSpec& image = setup_.model.image;
-  Device& device = context_->device();
-  ImageBatch batch;
-  batch.step = 1;
-  batch.sample_indices.assign(local_batch_, 0);
-  if (reads_pixels()) {
-    batch.pixels = Tensor::Empty(
-        device, {local_batch_, image.channels, image.height, image.width},
-        DType::kFloat32, MemoryCategory::kActivations, "batch");
-    if (setup_.model.classes > 0) {
-      batch.labels = Tensor::Empty(device, {local_batch_}, DType::kInt32);
-    }
-  }
-  if (setup_.model.text_tokens > 0) {
-    batch.text_counts = Tensor::Empty(device, {local_batch_}, DType::kInt32);
-    if (has_embedding()) {
-      batch.text = Tensor::Empty(
-          device,
-          {local_batch_, setup_.model.text_tokens, setup_.model.text_width},
-          DType::kFloat32);
-    }
-  }
-  return batch;
+std::vector<FieldSpec> RankModel::fields() const {
+  return DitFields(setup_.model, has_embedding(), has_head());
 }
 
 void RankModel::EmulateCompute(const DeviceArithmetic& seconds,

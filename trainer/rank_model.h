@@ -62,17 +62,18 @@ class RankModel {
   // The samples of the global batch that this rank's replica computes.
   int64_t first_sample() const { return first_sample_; }
   int64_t local_batch() const { return local_batch_; }
-  // False on stages that read no pictures and no text: their batch needs only
-  // step and sample indices.
-  bool reads_pixels() const { return has_embedding() || has_head(); }
-  bool reads_text_counts() const { return setup_.model.text_tokens > 0; }
+  // What this rank reads of them.
+  std::vector<FieldSpec> fields() const;
 
   // Trains on the local batch. Collective over the world.
-  absl::StatusOr<GlobalStepResult> Step(const ImageBatch& local_batch,
+  absl::StatusOr<GlobalStepResult> Step(const Batch& local_batch,
                                         const StepOptions& options);
 
-  // A batch of the right shapes on the model's device, for steps on a dry one.
-  ImageBatch DryBatch() const;
+  // A batch of this rank's fields on the model's device, for steps on a dry
+  // one.
+  Batch DryBatch() const {
+    return EmptyBatch(context_->device(), fields(), local_batch_);
+  }
   // From now on computation takes `compute`'s time for the units, which take
   // what `seconds` says. For models on a dry device. `compute` outlives it.
   void EmulateCompute(const DeviceArithmetic& seconds,
@@ -130,7 +131,7 @@ class RankModel {
   absl::Status BuildParts(Device& device, CommunicatorFactory& factory,
                           bool allocate);
   absl::Status BuildTraining(const SumAxes& sum_axes);
-  void SetBatch(const ImageBatch& batch);
+  void SetBatch(const Batch& batch);
   // The stage of each of this rank's chunks.
   std::vector<int32_t> StagesOfRank() const;
   // Places, communicators and batch, from the plan.

@@ -68,13 +68,14 @@ struct OneRank {
   absl::StatusOr<std::unique_ptr<RankModel>> built;
 };
 
-ImageBatch GrayBatch(Device& device, int64_t n) {
-  ImageBatch batch;
+Batch GrayBatch(Device& device, int64_t n) {
+  Batch batch;
   batch.step = 1;
-  for (int64_t i = 0; i < n; ++i) batch.sample_indices.push_back(i);
-  batch.pixels = Tensor::Zeros(device, {n, 1, 16, 16}, DType::kFloat32,
-                               MemoryCategory::kActivations, "batch");
-  batch.labels = Tensor::Zeros(device, {n}, DType::kInt32);
+  for (int64_t i = 0; i < n; ++i) batch.samples.push_back(i);
+  batch.fields[kPixelsField].values =
+      Tensor::Zeros(device, {n, 1, 16, 16}, DType::kFloat32,
+                    MemoryCategory::kActivations, "batch");
+  batch.fields[kLabelField].values = Tensor::Zeros(device, {n}, DType::kInt32);
   return batch;
 }
 
@@ -291,7 +292,7 @@ TEST(RankModelTest, TrainingOnOneBatchLowersItsLoss) {
   OneRank rank(setup);
   ASSERT_TRUE(rank.built.ok());
   RankModel& model = rank.model();
-  const ImageBatch batch = GrayBatch(rank.device, 8);
+  const Batch batch = GrayBatch(rank.device, 8);
   double first = 0, last = 0;
   for (int64_t step = 1; step <= 40; ++step) {
     const auto result =
@@ -312,7 +313,7 @@ TEST(RankModelTest, OverflowInFp16SkipsTheStepAndHalvesTheScale) {
   OneRank rank(setup);
   ASSERT_TRUE(rank.built.ok());
   RankModel& model = rank.model();
-  const ImageBatch batch = GrayBatch(rank.device, 8);
+  const Batch batch = GrayBatch(rank.device, 8);
   const std::vector<float> before =
       model.MasterParts().front().local.ToVector<float>();
   const auto first = model.Step(batch, {.step = 1, .learning_rate = 1e-2});

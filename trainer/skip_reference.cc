@@ -46,7 +46,7 @@ class SkipReference {
     BuildOptimizer();
   }
 
-  absl::StatusOr<GridRecord::Step> Step(const ImageBatch& batch, int64_t step) {
+  absl::StatusOr<GridRecord::Step> Step(const Batch& batch, int64_t step) {
     const double scale = loss_scaler_.state().scale;
     for (const auto& stage : stages_) {
       stage->chunk->set_batch(batch);
@@ -203,7 +203,7 @@ absl::StatusOr<GridRecord> RecordSkipReference(const TrainingSetup& setup,
   SkipReference reference(setup, plan, device);
   GridRecord record;
   for (int64_t step = 1; step <= steps; ++step) {
-    ASSIGN_OR_RETURN(const ImageBatch batch,
+    ASSIGN_OR_RETURN(const Batch batch,
                      source(device, step, 0, setup.global_batch));
     ASSIGN_OR_RETURN(GridRecord::Step entry, reference.Step(batch, step));
     record.steps.push_back(std::move(entry));

@@ -91,6 +91,8 @@ absl::StatusOr<Preparation> Prepare(const TrainOptions& options, int64_t ranks,
   const Dataset& dataset = *prepared.dataset;
   ASSIGN_OR_RETURN(prepared.setup,
                    ResolveJob(job, {dataset.size(), dataset.num_classes()}));
+  RETURN_IF_ERROR(
+      CheckFields(dataset, DitFields(prepared.setup.model, true, true)));
   ASSIGN_OR_RETURN(prepared.plan, PlanOf(options, prepared.setup, ranks,
                                          prepared.explanation));
   return prepared;
@@ -197,16 +199,16 @@ absl::Status PrepareFolder(const RunFolder& folder, const Job& job,
 // Collective over the world. Errors: the last checkpoint cannot be written; out
 // of memory.
 absl::Status Save(RankModel& model, const RunFolder& folder, const Job& job,
-                  int64_t step) {
+                  const TrainingProgress& progress) {
   const bool leader = model.context().communicators().world().rank() == 0;
-  const bool last = step == static_cast<int64_t>(job.steps());
+  const bool last = progress.step == static_cast<int64_t>(job.steps());
   for (int attempt = 1;; ++attempt) {
-    const absl::Status saved = SaveCheckpoint(model, folder.checkpoints(), step,
-                                              job.checkpoint().keep());
+    const absl::Status saved = SaveCheckpoint(
+        model, folder.checkpoints(), progress, job.checkpoint().keep());
     RETURN_IF_ERROR(model.context().device().status());
     if (saved.ok() || (last && attempt == kLastSaveAttempts)) return saved;
     if (leader) {
-      LOG(ERROR) << "step " << step
+      LOG(ERROR) << "step " << progress.step
                  << ": NO CHECKPOINT was written: " << MessageOf(saved)
                  << (last ? "; tries again in 10 s"
                           : "; training goes on, and the next one is tried in "
@@ -297,8 +299,13 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> model,
                    RankModel::Build(setup, plan, device, factory));
 
+  // What decides which samples come next: not the step, as the batch may have
+  // had another size before.
+  int64_t consumed_samples = 0;
   if (checkpoint.has_value()) {
-    RETURN_IF_ERROR(LoadCheckpoint(*model, *checkpoint).status());
+    ASSIGN_OR_RETURN(const TrainingProgress progress,
+                     LoadCheckpoint(*model, *checkpoint));
+    consumed_samples = progress.consumed_samples;
   }
   std::unique_ptr<RunLog> log;
   if (leader) {
@@ -321,10 +328,16 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     std::fflush(stdout);
   }
 
-  BatchReader reader(dataset, job, setup, model->first_sample(),
-                     model->local_batch(), model->reads_pixels(),
-                     model->reads_text_counts());
   Control& control = model->context().communicators().control();
+  BatchReader reader(
+      dataset,
+      {.seed = setup.seed,
+       .global_batch = setup.global_batch,
+       .first = model->first_sample(),
+       .count = model->local_batch(),
+       .fields = model->fields(),
+       .threads = static_cast<int>(job.data().decode_threads())},
+      ExchangeOver(model->context().communicators().world(), device));
   StepMetricsCollector collector(*model, options.share);
   // Of each replica's ranks, all of which read the same samples, one.
   const ProcessGrid& grid = model->grid();
@@ -339,7 +352,12 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   const auto every = static_cast<int64_t>(job.checkpoint().every());
   for (int64_t step = first_step; step <= steps; ++step) {
     const auto start = std::chrono::steady_clock::now();
-    ASSIGN_OR_RETURN(const ImageBatch batch, reader.Read(device, step));
+    ASSIGN_OR_RETURN(const Batch batch,
+                     reader.Read(device, step, consumed_samples));
+    RETURN_IF_ERROR(AgreeOnSamples(control, reader.consumed(),
+                                   model->first_sample(), setup.global_batch,
+                                   plan.grid().dp()));
+    consumed_samples += setup.global_batch;
     const double data_s = SecondsSince(start);
     StepOptions step_options;
     step_options.step = step;
@@ -372,7 +390,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                    << " (" << result.skipped_steps << " steps so far)";
     }
     if (step == steps || (every > 0 && step % every == 0)) {
-      RETURN_IF_ERROR(Save(*model, folder, job, step));
+      RETURN_IF_ERROR(Save(*model, folder, job, {step, consumed_samples}));
     }
   }
   if (options.trace) {
@@ -420,6 +438,7 @@ absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,
                    OpenDataset(job.data()));
   const DataSummary data{dataset->size(), dataset->num_classes()};
   ASSIGN_OR_RETURN(const TrainingSetup setup, ResolveJob(job, data));
+  RETURN_IF_ERROR(CheckFields(*dataset, DitFields(setup.model, true, true)));
   std::string explanation;
   ASSIGN_OR_RETURN(const Plan plan, PlanOf(options, setup, ranks, explanation));
   ASSIGN_OR_RETURN(const std::vector<MemoryStatistics> memory,

@@ -25,6 +25,14 @@ struct Sample {
   int text_width = 0;
 };
 
+// What of a sample to read beside its key and class.
+struct SampleParts {
+  bool image = false;
+  bool text = false;  // text_tokens and their sizes
+  bool caption = false;
+};
+inline constexpr SampleParts kWholeSample = {true, true, true};
+
 // A finite, ordered set of samples. Immutable once opened; every method may be
 // called by several threads at once.
 class Dataset {
@@ -41,9 +49,14 @@ class Dataset {
   // the data set is the same. 0 where samples have no names.
   virtual uint64_t IndexHash() const { return 0; }
 
-  // Reads and decodes sample `index`. An error concerns this sample alone and
-  // names its file: whoever asked may go on with others.
-  virtual absl::StatusOr<Sample> Read(int64_t index) const = 0;
+  // Reads and decodes those parts of sample `index`; files of others are not
+  // opened. An error concerns this sample alone and names its file: whoever
+  // asked may go on with others.
+  virtual absl::StatusOr<Sample> ReadParts(int64_t index,
+                                           const SampleParts& parts) const = 0;
+  absl::StatusOr<Sample> Read(int64_t index) const {
+    return ReadParts(index, kWholeSample);
+  }
 };
 
 }  // namespace trireme

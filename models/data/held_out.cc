@@ -21,9 +21,10 @@ class DatasetShare : public Dataset {
     return whole_->class_name(class_id);
   }
   uint64_t IndexHash() const override { return whole_->IndexHash(); }
-  absl::StatusOr<Sample> Read(int64_t index) const override {
+  absl::StatusOr<Sample> ReadParts(int64_t index,
+                                   const SampleParts& parts) const override {
     CHECK(index >= 0 && index < size()) << index;
-    return whole_->Read(IndexInWhole(index));
+    return whole_->ReadParts(IndexInWhole(index), parts);
   }
 
  private:

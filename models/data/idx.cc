@@ -138,17 +138,19 @@ class IdxDataset : public Dataset {
                          labels_.bytes.size()));
   }
 
-  absl::StatusOr<Sample> Read(int64_t index) const override {
+  absl::StatusOr<Sample> ReadParts(int64_t index,
+                                   const SampleParts& parts) const override {
     CHECK(index >= 0 && index < size()) << index;
     Sample sample;
+    sample.class_id = labels_.bytes[index];
+    sample.key = fmt::format("{:08}", index);
+    if (!parts.image) return sample;
     const auto height = static_cast<int>(images_.sizes[1]);
     const auto width = static_cast<int>(images_.sizes[2]);
     sample.image = FilledImage(width, height, 1, 0);
     const int64_t pixels = int64_t{height} * width;
     std::copy_n(images_.bytes.begin() + index * pixels, pixels,
                 sample.image.pixels.begin());
-    sample.class_id = labels_.bytes[index];
-    sample.key = fmt::format("{:08}", index);
     return sample;
   }
 

@@ -102,37 +102,41 @@ class ImageFolder : public Dataset {
     return StableHash(index);
   }
 
-  absl::StatusOr<Sample> Read(int64_t index) const override {
+  absl::StatusOr<Sample> ReadParts(int64_t index,
+                                   const SampleParts& parts) const override {
     CHECK(index >= 0 && index < size()) << index;
     const Entry& entry = entries_[index];
     const fs::path path = fs::path(folder_) / entry.path;
     Sample sample;
     sample.key = entry.path;
     sample.class_id = entry.class_id;
-    ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kMaxImageBytes));
-    absl::StatusOr<Image> image = DecodeImage(bytes);
-    if (!image.ok()) return WithContext(image.status(), path.native());
-    sample.image = *std::move(image);
-    RETURN_IF_ERROR(ReadText(path, sample));
+    if (parts.image) {
+      ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kMaxImageBytes));
+      absl::StatusOr<Image> image = DecodeImage(bytes);
+      if (!image.ok()) return WithContext(image.status(), path.native());
+      sample.image = *std::move(image);
+    }
+    if (parts.caption) RETURN_IF_ERROR(ReadCaption(path, sample));
+    if (parts.text) RETURN_IF_ERROR(ReadText(path, sample));
     return sample;
   }
 
  private:
-  static absl::Status ReadText(fs::path path, Sample& sample) {
+  static absl::Status ReadCaption(fs::path path, Sample& sample) {
     std::error_code error;
     path.replace_extension(".txt");
-    if (fs::exists(path, error)) {
-      ASSIGN_OR_RETURN(const std::string text,
-                       ReadFile(path, kMaxCaptionBytes));
-      sample.caption = ParseCaption(text);
-    }
-    path.replace_extension(".tokens");
-    if (fs::exists(path, error)) {
-      ASSIGN_OR_RETURN(const std::string bytes,
-                       ReadFile(path, kMaxTokensBytes));
-      return WithContext(ParseTextTokens(bytes, sample), path.native());
-    }
+    if (!fs::exists(path, error)) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxCaptionBytes));
+    sample.caption = ParseCaption(text);
     return absl::OkStatus();
+  }
+
+  static absl::Status ReadText(fs::path path, Sample& sample) {
+    std::error_code error;
+    path.replace_extension(".tokens");
+    if (!fs::exists(path, error)) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kMaxTokensBytes));
+    return WithContext(ParseTextTokens(bytes, sample), path.native());
   }
 
   std::string folder_;

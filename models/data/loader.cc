@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "models/image/resize.h"
-#include "models/image/transform.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 
@@ -24,14 +22,12 @@ bool IsPowerOfTen(size_t n) {
 DataLoader::DataLoader(const Dataset& dataset, const LoaderOptions& options)
     : dataset_(dataset),
       options_(options),
+      parts_(PartsOf(options.fields)),
       order_(options.seed, dataset.size()) {
   CHECK(options.first >= 0 && options.count >= 0 &&
         options.first + options.count <= options.global_batch)
       << options.first << " + " << options.count << " of "
       << options.global_batch;
-  CHECK_GT(options.resolution, 0);
-  CHECK(options.channels == 1 || options.channels == 3) << options.channels;
-  CHECK(options.text_tokens >= 0 && options.text_width >= 0);
   CHECK(options.threads >= 1 && options.prefetch >= 1);
   for (int i = 0; i < options.threads; ++i) {
     threads_.emplace_back([this] { Work(); });
@@ -51,27 +47,49 @@ DataLoader::~DataLoader() {
   }
 }
 
-absl::StatusOr<Batch> DataLoader::Next() {
+absl::StatusOr<LoadedBatch> DataLoader::Next() {
   std::unique_lock lock(mutex_);
-  if (pending_.empty()) pending_.push_back(NewPending(next_step_++));
+  if (pending_.empty()) pending_.push_back(NewPending());
   work_.notify_all();
   const std::shared_ptr<Pending> front = pending_.front();
   finished_.wait(lock, [&] { return front->done == options_.count; });
   pending_.pop_front();
   lock.unlock();
   work_.notify_all();
-  if (!front->status.ok()) return front->status;
+  RETURN_IF_ERROR(front->status);
+  // Some may have become known as unreadable since they were read.
+  RETURN_IF_ERROR(Refresh(front->batch));
   return std::move(front->batch);
 }
 
-void DataLoader::SeekStep(int64_t step) {
-  CHECK_GE(step, 1);
+void DataLoader::Seek(uint64_t position) {
   {
     const std::lock_guard lock(mutex_);
     pending_.clear();
-    next_step_ = step;
+    next_position_ = position;
   }
   work_.notify_all();
+}
+
+std::vector<int64_t> DataLoader::TakeUnreadable() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(found_, {});
+}
+
+absl::Status DataLoader::Replace(std::span<const int64_t> unreadable,
+                                 LoadedBatch& batch) {
+  {
+    const std::lock_guard lock(mutex_);
+    unreadable_.insert(unreadable.begin(), unreadable.end());
+  }
+  return Refresh(batch);
+}
+
+absl::Status DataLoader::Refresh(LoadedBatch& batch) {
+  for (int64_t i = 0; i < options_.count; ++i) {
+    if (KnownUnreadable(batch.indices[i])) RETURN_IF_ERROR(Fill(batch, i));
+  }
+  return absl::OkStatus();
 }
 
 int64_t DataLoader::skipped() const {
@@ -107,40 +125,37 @@ std::shared_ptr<DataLoader::Pending> DataLoader::Claim(int64_t& element) {
       pending_.size() >= static_cast<size_t>(options_.prefetch)) {
     return nullptr;
   }
-  pending_.push_back(NewPending(next_step_++));
+  pending_.push_back(NewPending());
   element = pending_.back()->claimed++;
   return pending_.back();
 }
 
-std::shared_ptr<DataLoader::Pending> DataLoader::NewPending(
-    int64_t step) const {
+std::shared_ptr<DataLoader::Pending> DataLoader::NewPending() {
   auto pending = std::make_shared<Pending>();
-  Batch& batch = pending->batch;
-  batch.step = step;
-  const auto n = static_cast<size_t>(options_.count);
-  const size_t side = options_.resolution;
-  batch.sample_indices.resize(n);
-  for (size_t i = 0; i < n; ++i) {
-    batch.sample_indices[i] =
-        static_cast<uint64_t>(step - 1) * options_.global_batch +
-        options_.first + i;
+  LoadedBatch& batch = pending->batch;
+  for (int64_t i = 0; i < options_.count; ++i) {
+    batch.positions.push_back(next_position_ + options_.first + i);
   }
-  batch.pixels.resize(n * options_.channels * side * side);
-  batch.labels.resize(n);
-  batch.text.resize(n * options_.text_tokens * options_.text_width);
-  batch.text_counts.resize(n);
+  next_position_ += options_.global_batch;
+  batch.indices.resize(options_.count);
+  for (const FieldSpec& spec : options_.fields) {
+    batch.fields.push_back(ZeroValues(spec, options_.count));
+  }
   return pending;
 }
 
-absl::Status DataLoader::Fill(Batch& batch, int64_t element) {
-  const uint64_t position = batch.sample_indices[element];
+absl::Status DataLoader::Fill(LoadedBatch& batch, int64_t element) {
+  const uint64_t position = batch.positions[element];
   for (int64_t attempt = 0; attempt < dataset_.size(); ++attempt) {
     const int64_t index = order_.Replacement(position, attempt);
     if (KnownUnreadable(index)) continue;
-    absl::StatusOr<Sample> sample = dataset_.Read(index);
-    const absl::Status status =
-        sample.ok() ? FillFrom(*sample, batch, element) : sample.status();
-    if (status.ok()) return status;
+    absl::Status job_error;
+    const absl::Status status = FillFrom(index, batch, element, job_error);
+    RETURN_IF_ERROR(job_error);
+    if (status.ok()) {
+      batch.indices[element] = index;
+      return status;
+    }
     RecordUnreadable(index, status);
     const std::lock_guard lock(mutex_);
     if (stopping_) return absl::CancelledError("the loader is closing");
@@ -150,35 +165,21 @@ absl::Status DataLoader::Fill(Batch& batch, int64_t element) {
                   dataset_.size(), MessageOf(first_error_));
 }
 
-absl::Status DataLoader::FillFrom(Sample& sample, Batch& batch,
-                                  int64_t element) const {
+absl::Status DataLoader::FillFrom(int64_t index, LoadedBatch& batch,
+                                  int64_t element,
+                                  absl::Status& job_error) const {
+  if (options_.fields.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Sample sample, dataset_.ReadParts(index, parts_));
   const int64_t classes = dataset_.num_classes();
   if (sample.class_id < -1 || (classes > 0 && sample.class_id >= classes)) {
     return InvalidArgument("{}: class {}, expected 0 to {}", sample.key,
                            sample.class_id, classes - 1);
   }
-  if (options_.text_tokens > 0 && sample.text_count > 0) {
-    if (sample.text_width != options_.text_width) {
-      return InvalidArgument("{}: text states of width {}, expected {}",
-                             sample.key, sample.text_width,
-                             options_.text_width);
-    }
-    const int count = std::min(sample.text_count, options_.text_tokens);
-    std::copy_n(sample.text_tokens.begin(),
-                static_cast<size_t>(count) * options_.text_width,
-                batch.text.begin() +
-                    element * options_.text_tokens * options_.text_width);
-    batch.text_counts[element] = count;
+  for (size_t f = 0; f < options_.fields.size(); ++f) {
+    const FieldSpec& spec = options_.fields[f];
+    job_error.Update(
+        ReaderOf(spec).read(sample, spec, element, batch.fields[f]));
   }
-  Image& image = sample.image;
-  // Gray before scaling: a third of the work.
-  if (options_.channels == 1) image = WithChannels(image, 1);
-  image = WithChannels(
-      ResizeAndCrop(image, options_.resolution, options_.resolution),
-      options_.channels);
-  const size_t size = image.pixels.size();
-  ToFloat(image, std::span(batch.pixels).subspan(element * size, size));
-  batch.labels[element] = sample.class_id;
   return absl::OkStatus();
 }
 
@@ -190,6 +191,7 @@ bool DataLoader::KnownUnreadable(int64_t index) const {
 void DataLoader::RecordUnreadable(int64_t index, const absl::Status& error) {
   const std::lock_guard lock(mutex_);
   if (!unreadable_.insert(index).second) return;
+  found_.push_back(index);
   if (first_error_.ok()) first_error_ = error;
   const size_t count = unreadable_.size();
   if (count <= kNamed) {

@@ -1,14 +1,17 @@
 // One rank's part of every batch, decoded ahead by background threads.
 //
-// Steps count from 1. Element j of step s is the sample at position
-// (s−1)·global_batch + j in the order of consumption (sample_order.h); this
-// rank reads elements first … first+count−1. What a batch holds is therefore a
-// pure function of (data set, seed, step), whatever the grid, the number of
-// threads or the step that training resumed at.
+// Samples have positions in the order of consumption (sample_order.h). A batch
+// of the job takes the next `global_batch` of them; this rank reads those
+// first … first+count−1 of it. What a batch holds is a pure function of (data
+// set, seed, position), whatever the grid, the number of threads, the batch
+// size or where training resumed.
 //
-// A sample that cannot be read is skipped, counted and named in the log; the
-// next one in the epoch's order that can be read takes its place. A data set
-// without one readable sample is an error.
+// In the place of a sample that cannot be read comes the next in the epoch's
+// order that can: a pure function of the position and the set of unreadable
+// samples. Ranks that read other parts of the same samples find other ones
+// unreadable; they exchange what they found (TakeUnreadable, Replace) before
+// they use a batch. Unreadable samples are counted and named in the log; a data
+// set without one readable sample is an error.
 
 #ifndef TRIREME_MODELS_DATA_LOADER_H_
 #define TRIREME_MODELS_DATA_LOADER_H_
@@ -25,6 +28,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/data/dataset.h"
+#include "models/data/field_readers.h"
 #include "models/data/sample_order.h"
 
 namespace trireme {
@@ -35,25 +39,18 @@ struct LoaderOptions {
   int64_t global_batch = 1;
   int64_t first = 0;
   int64_t count = 1;
-  // Pictures are scaled and cropped to [channels, resolution, resolution].
-  int resolution = 1;
-  int channels = 3;
-  // Text states per sample: longer sequences are cut, shorter ones padded
-  // with zeros. 0 tokens: text is not read.
-  int text_tokens = 0;
-  int text_width = 0;
+  // What is read of each sample. None: no sample is opened, only told which
+  // ones they are.
+  std::vector<FieldSpec> fields;
   int threads = 1;
   // Batches decoded ahead.
   int prefetch = 2;
 };
 
-struct Batch {
-  int64_t step = 0;
-  std::vector<uint64_t> sample_indices;  // [n], positions in the order
-  std::vector<float> pixels;             // [n, c, h, w] in [−1, 1]
-  std::vector<int32_t> labels;           // [n]; −1 without class
-  std::vector<float> text;               // [n, tokens, width]
-  std::vector<int32_t> text_counts;      // [n], tokens that are not padding
+struct LoadedBatch {
+  std::vector<uint64_t> positions;  // [count]
+  std::vector<int64_t> indices;     // [count], in the data set: those read
+  std::vector<FieldValues> fields;  // in the order of LoaderOptions::fields
 };
 
 class DataLoader {
@@ -65,20 +62,29 @@ class DataLoader {
   DataLoader(const DataLoader&) = delete;
   DataLoader& operator=(const DataLoader&) = delete;
 
-  // The next step's batch; waits for it. One caller at a time.
-  absl::StatusOr<Batch> Next();
+  // The next batch; waits for it. One caller at a time. Errors: nothing can be
+  // read, a sample that does not fit the fields.
+  absl::StatusOr<LoadedBatch> Next();
 
-  // Makes `step` >= 1 the next one; what was decoded ahead is dropped.
-  void SeekStep(int64_t step);
+  // Makes `position` the first of the next batch of the job; what was decoded
+  // ahead is dropped.
+  void Seek(uint64_t position);
 
-  // Distinct samples that this loader found unreadable so far.
+  // The samples that this loader found unreadable since the last call, by
+  // index.
+  std::vector<int64_t> TakeUnreadable();
+  // Counts samples as unreadable from now on, also in what is decoded ahead,
+  // and reads others in their place in `batch`. That may find new ones.
+  absl::Status Replace(std::span<const int64_t> unreadable, LoadedBatch& batch);
+
+  // Distinct samples that are known to be unreadable so far.
   int64_t skipped() const;
 
  private:
   // A batch being filled: threads claim elements in order and write disjoint
   // parts. A seek leaves the threads that still write with their copy.
   struct Pending {
-    Batch batch;
+    LoadedBatch batch;
     int64_t claimed = 0;
     int64_t done = 0;
     absl::Status status;
@@ -87,23 +93,31 @@ class DataLoader {
   void Work();
   // The next element to decode, or null: nothing to do.
   std::shared_ptr<Pending> Claim(int64_t& element);
-  std::shared_ptr<Pending> NewPending(int64_t step) const;
-  absl::Status Fill(Batch& batch, int64_t element);
-  absl::Status FillFrom(Sample& sample, Batch& batch, int64_t element) const;
+  // The batch from next_position_ on, which moves to the one after.
+  std::shared_ptr<Pending> NewPending();
+  absl::Status Fill(LoadedBatch& batch, int64_t element);
+  // Reads sample `index` into the element. `job_error`: of another kind than
+  // damage of this sample.
+  absl::Status FillFrom(int64_t index, LoadedBatch& batch, int64_t element,
+                        absl::Status& job_error) const;
+  // Reads others in the place of samples that are known to be unreadable.
+  absl::Status Refresh(LoadedBatch& batch);
   // True where `index` is already known to be unreadable.
   bool KnownUnreadable(int64_t index) const;
   void RecordUnreadable(int64_t index, const absl::Status& error);
 
   const Dataset& dataset_;
   const LoaderOptions options_;
+  const SampleParts parts_;
   const SampleOrder order_;
 
   mutable std::mutex mutex_;  // Guards what follows.
   std::condition_variable work_;
   std::condition_variable finished_;
-  std::deque<std::shared_ptr<Pending>> pending_;  // Consecutive steps.
-  int64_t next_step_ = 1;                         // The first not in pending_.
+  std::deque<std::shared_ptr<Pending>> pending_;  // Consecutive batches.
+  uint64_t next_position_ = 0;                    // The first not in pending_.
   std::set<int64_t> unreadable_;
+  std::vector<int64_t> found_;  // Of those, what TakeUnreadable gives.
   absl::Status first_error_;
   bool stopping_ = false;
 

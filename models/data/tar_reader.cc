@@ -84,13 +84,14 @@ int64_t TarReader::Skip(archive* /*tar*/, void* self, int64_t request) {
 }
 
 absl::Status TarReader::Error() const {
-  const char* reason = archive_error_string(archive_);
-  return DataLoss(
-      "{}: near byte {}: {} (expected a tar file that is not "
-      "compressed)",
-      file_,
-      start_ + std::max<int64_t>(0, archive_read_header_position(archive_)),
-      reason != nullptr ? reason : "damaged");
+  const char* text = archive_error_string(archive_);
+  const char* const reason = text != nullptr ? text : "damaged";
+  if (last_header_ < 0) {
+    return DataLoss("{}: {} (expected a tar file that is not compressed)",
+                    file_, reason);
+  }
+  return DataLoss("{}: after the member at byte {}, of {} bytes: {}", file_,
+                  last_header_, file_bytes_, reason);
 }
 
 absl::StatusOr<std::optional<TarMember>> TarReader::Next() {
@@ -99,7 +100,15 @@ absl::StatusOr<std::optional<TarMember>> TarReader::Next() {
     archive_entry* entry = nullptr;
     const int result = archive_read_next_header(archive_, &entry);
     const int64_t position = archive_read_header_position(archive_);
-    if (result == ARCHIVE_EOF) return std::nullopt;
+    if (result == ARCHIVE_EOF) {
+      // At the block of zeros if there is one, else at the file's end.
+      if (last_header_ < 0 || start_ + position < file_bytes_) {
+        return std::nullopt;
+      }
+      return DataLoss(
+          "{}: ends at byte {} without an end-of-archive block: it is cut off",
+          file_, file_bytes_);
+    }
     if (result == ARCHIVE_RETRY) {
       ++damaged_headers_;
       // libarchive goes on with the next block; should it not, stop.
@@ -109,6 +118,7 @@ absl::StatusOr<std::optional<TarMember>> TarReader::Next() {
     }
     if (result != ARCHIVE_OK && result != ARCHIVE_WARN) return Error();
     last_position = position;
+    last_header_ = start_ + position;
     // Links, folders and devices have no place in a shard.
     if (archive_entry_filetype(entry) != AE_IFREG ||
         archive_entry_hardlink(entry) != nullptr ||

@@ -38,7 +38,8 @@ class TarReader {
 
   // The next regular file, or nothing at the end. Headers with a wrong checksum
   // are passed over (see damaged_headers). DataLoss: what follows cannot be
-  // read.
+  // read, or the file ends without the block of zeros that ends an archive: it
+  // was cut between two members.
   absl::StatusOr<std::optional<TarMember>> Next();
 
   // The content of the member that Next gave last. Errors: longer than
@@ -64,6 +65,7 @@ class TarReader {
   archive* archive_;
   std::vector<char> buffer_;
   int64_t damaged_headers_ = 0;
+  int64_t last_header_ = -1;  // of the last member found, in the file
 };
 
 }  // namespace trireme

@@ -77,19 +77,26 @@ class WebDataset : public Dataset {
     return class_names_.at(class_id);
   }
 
-  absl::StatusOr<Sample> Read(int64_t index) const override {
+  absl::StatusOr<Sample> ReadParts(int64_t index,
+                                   const SampleParts& parts) const override {
     CHECK(index >= 0 && index < size()) << index;
     const Entry& entry = entries_[index];
     Sample sample;
-    std::string path;
-    ASSIGN_OR_RETURN(const std::string bytes,
-                     ReadMember(entry, entry.image, kMaxImageBytes, path));
-    sample.key = shards_[entry.shard] + ":" + path;
-    absl::StatusOr<Image> image = DecodeImage(bytes);
-    if (!image.ok()) return WithContext(image.status(), sample.key);
-    sample.image = *std::move(image);
+    if (parts.image) {
+      std::string path;
+      ASSIGN_OR_RETURN(const std::string bytes,
+                       ReadMember(entry, entry.image, kMaxImageBytes, path));
+      sample.key = shards_[entry.shard] + ":" + path;
+      absl::StatusOr<Image> image = DecodeImage(bytes);
+      if (!image.ok()) return WithContext(image.status(), sample.key);
+      sample.image = *std::move(image);
+    } else {
+      sample.key = fmt::format("{}: the sample at byte {}",
+                               shards_[entry.shard], entry.image);
+    }
     RETURN_IF_ERROR(WithContext(ReadClass(entry, sample), sample.key));
-    RETURN_IF_ERROR(ReadText(entry, sample));
+    if (parts.caption) RETURN_IF_ERROR(ReadCaption(entry, sample));
+    if (parts.text) RETURN_IF_ERROR(ReadText(entry, sample));
     return sample;
   }
 
@@ -127,7 +134,7 @@ class WebDataset : public Dataset {
     return absl::OkStatus();
   }
 
-  absl::Status ReadText(const Entry& entry, Sample& sample) const {
+  absl::Status ReadCaption(const Entry& entry, Sample& sample) const {
     std::string path;
     if (entry.caption != kNone) {
       ASSIGN_OR_RETURN(
@@ -143,7 +150,12 @@ class WebDataset : public Dataset {
       }
       sample.caption = *std::move(caption);
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadText(const Entry& entry, Sample& sample) const {
     if (entry.tokens == kNone) return absl::OkStatus();
+    std::string path;
     ASSIGN_OR_RETURN(const std::string tokens,
                      ReadMember(entry, entry.tokens, kMaxTokensBytes, path));
     return WithContext(ParseTextTokens(tokens, sample),

@@ -6,6 +6,34 @@
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
+
+std::vector<FieldSpec> DitFields(const DitConfig& config, bool embedding,
+                                 bool head) {
+  const ImageSpec& image = config.image;
+  const auto tokens = static_cast<double>(config.text_tokens);
+  std::vector<FieldSpec> fields;
+  if (embedding || head) {
+    fields.push_back({.name = kPixelsField,
+                      .shape = {image.channels, image.height, image.width},
+                      .job_field = "data.resolution"});
+  }
+  if (embedding && config.classes > 0) {
+    fields.push_back({.name = kLabelField, .dtype = DType::kInt32});
+  }
+  if (config.text_tokens > 0) {
+    fields.push_back({.name = kTextCountField,
+                      .dtype = DType::kInt32,
+                      .typical = tokens,
+                      .job_field = "model.dit.text.tokens"});
+    if (embedding) {
+      fields.push_back({.name = kTextField,
+                        .shape = {config.text_tokens, config.text_width},
+                        .job_field = "model.dit.text.width"});
+    }
+  }
+  return fields;
+}
+
 namespace {
 
 DitState ToState(std::vector<ShardedVariable> tensors) {
@@ -50,7 +78,7 @@ double DitChunk::loss_factor() const {
                                    image.height * image.width);
 }
 
-ImageBatch DitChunk::Microbatch(int64_t microbatch) const {
+Batch DitChunk::Microbatch(int64_t microbatch) const {
   const int64_t b = options_.microbatch_size;
   const int64_t first = (microbatch - options_.first_microbatch) * b;
   return batch_.Slice(first, first + b);
@@ -84,7 +112,7 @@ DitState DitChunk::Embed(ForwardContext& context, int64_t microbatch) {
   inputs.sigmas = noised.sigmas;
   if (config.classes > 0) inputs.labels = noised.labels;
   if (config.text_tokens > 0) {
-    const Tensor text = Microbatch(microbatch).text;
+    const Tensor text = Microbatch(microbatch)[kTextField];
     inputs.text =
         text.dtype() == options_.dtype ? text : Cast(text, options_.dtype);
   }

@@ -27,6 +27,11 @@ struct DitChunkOptions {
   int64_t global_batch = 1;
 };
 
+// What chunks of the model read of a batch: the embedding pixels, labels and
+// text, the head pixels, all blocks the number of text tokens.
+std::vector<FieldSpec> DitFields(const DitConfig& config, bool embedding,
+                                 bool head);
+
 class DitChunk final : public Chunk {
  public:
   // Both outlive the chunk.
@@ -34,8 +39,8 @@ class DitChunk final : public Chunk {
       : part_(part), options_(options) {}
 
   // The local batch of the step to come: microbatches × microbatch_size
-  // samples. Stages without embedding or head read the text counts only.
-  void set_batch(ImageBatch batch) {
+  // samples, with the chunk's fields.
+  void set_batch(Batch batch) {
     batch_ = std::move(batch);
     shared_ = {};
   }
@@ -51,14 +56,14 @@ class DitChunk final : public Chunk {
   double loss_factor() const;
 
  private:
-  ImageBatch Microbatch(int64_t microbatch) const;
+  Batch Microbatch(int64_t microbatch) const;
   NoisedBatch Noised(int64_t microbatch) const;
   DitState Embed(ForwardContext& context, int64_t microbatch);
   const DitConstants& Constants(int64_t microbatch);
 
   const DitPart& part_;
   DitChunkOptions options_;
-  ImageBatch batch_;
+  Batch batch_;
   // What the units of one microbatch share, so that it is computed once: kept
   // for the microbatch that ran last.
   struct Shared {

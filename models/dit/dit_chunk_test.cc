@@ -55,12 +55,13 @@ class DitChunkTest : public testing::Test {
     random.FillNormal(0, pixels);
     std::vector<int32_t> labels;
     for (int64_t i = 0; i < kSamples; ++i) {
-      batch_.sample_indices.push_back(40 + i);
+      batch_.samples.push_back(40 + i);
       labels.push_back(static_cast<int32_t>(i % 3));
     }
-    batch_.pixels =
+    batch_.fields[kPixelsField].values =
         Tensor::FromValues<float>(device_, {kSamples, 2, 4, 6}, pixels);
-    batch_.labels = Tensor::FromValues<int32_t>(device_, {kSamples}, labels);
+    batch_.fields[kLabelField].values =
+        Tensor::FromValues<int32_t>(device_, {kSamples}, labels);
   }
 
   // The loss sum of the samples [begin, end), step by step.
@@ -115,7 +116,7 @@ class DitChunkTest : public testing::Test {
   std::unique_ptr<ParameterStore> store_;
   std::unique_ptr<DitPart> part_;
   DitChunkOptions options_;
-  ImageBatch batch_;
+  Batch batch_;
 };
 
 // A microbatch that took others' samples would train on some twice.

@@ -13,19 +13,19 @@
 namespace trireme {
 namespace {
 
-RandomStream StreamOf(uint64_t seed, const ImageBatch& batch, int64_t i,
+RandomStream StreamOf(uint64_t seed, const Batch& batch, int64_t i,
                       RandomPurpose purpose) {
   return RandomStream({.seed = seed,
                        .step = static_cast<uint64_t>(batch.step),
-                       .sample = batch.sample_indices[i],
+                       .sample = batch.samples[i],
                        .purpose = purpose});
 }
 
 // 1 where a sample's conditions are dropped; uint8 [n].
 Tensor DroppedSamples(const RectifiedFlowConfig& config, uint64_t seed,
-                      const ImageBatch& batch) {
+                      const Batch& batch) {
   const Tensor& like =
-      batch.labels.defined() ? batch.labels : batch.text_counts;
+      batch[batch.Has(kLabelField) ? kLabelField : kTextCountField];
   std::vector<uint8_t> dropped;
   for (int64_t i = 0; i < batch.size(); ++i) {
     dropped.push_back(
@@ -37,7 +37,7 @@ Tensor DroppedSamples(const RectifiedFlowConfig& config, uint64_t seed,
 }
 
 double SampleSigma(const RectifiedFlowConfig& config, uint64_t seed,
-                   const ImageBatch& batch, int64_t i) {
+                   const Batch& batch, int64_t i) {
   const double normal =
       StreamOf(seed, batch, i, RandomPurpose::kTime).Normal(0);
   const double logit = config.logit_mean + config.logit_stddev * normal;
@@ -82,29 +82,14 @@ double ShiftSigma(double sigma, double shift) {
   return shift * sigma / (1.0 + (shift - 1.0) * sigma);
 }
 
-ImageBatch ImageBatch::Slice(int64_t begin, int64_t end) const {
-  ImageBatch part;
-  part.step = step;
-  part.sample_indices.assign(sample_indices.begin() + begin,
-                             sample_indices.begin() + end);
-  const auto slice = [&](const Tensor& tensor) {
-    return tensor.defined() ? tensor.Slice(begin, end) : Tensor();
-  };
-  part.pixels = slice(pixels);
-  part.labels = slice(labels);
-  part.text = slice(text);
-  part.text_counts = slice(text_counts);
-  return part;
-}
-
 NoisedBatch AddNoise(const RectifiedFlowConfig& config, uint64_t seed,
-                     const ImageBatch& batch, int32_t dropped_label,
-                     DType dtype) {
-  Device& device = batch.pixels.device();
+                     const Batch& batch, int32_t dropped_label, DType dtype) {
+  const Tensor& clean = batch[kPixelsField];
+  Device& device = clean.device();
   const int64_t n = batch.size();
   const DType sigma_dtype =
       dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-  const Tensor x = Tensor::Empty(device, batch.pixels.shape(), DType::kFloat32,
+  const Tensor x = Tensor::Empty(device, clean.shape(), DType::kFloat32,
                                  MemoryCategory::kActivations, "noised batch");
   const Tensor target = Tensor::EmptyLike(x, "flow target");
   std::vector<float> sigma_values;
@@ -116,11 +101,11 @@ NoisedBatch AddNoise(const RectifiedFlowConfig& config, uint64_t seed,
   }
   const Tensor sigmas = Upload<float>(device, {n}, sigma_values,
                                       MemoryCategory::kActivations, "sigmas");
-  AddFlowNoise(noise, batch.pixels, sigmas, x, target);
+  AddFlowNoise(noise, clean, sigmas, x, target);
   NoisedBatch result;
-  if (batch.labels.defined()) {
+  if (batch.Has(kLabelField)) {
     result.labels =
-        MaskedFill(batch.labels, DroppedSamples(config, seed, batch),
+        MaskedFill(batch[kLabelField], DroppedSamples(config, seed, batch),
                    dropped_label, "labels");
   }
   result.text_counts = DropTextCounts(config, seed, batch);
@@ -134,10 +119,10 @@ NoisedBatch AddNoise(const RectifiedFlowConfig& config, uint64_t seed,
 }
 
 Tensor DropTextCounts(const RectifiedFlowConfig& config, uint64_t seed,
-                      const ImageBatch& batch) {
-  if (!batch.text_counts.defined()) return Tensor();
-  return MaskedFill(batch.text_counts, DroppedSamples(config, seed, batch), 0,
-                    "text counts");
+                      const Batch& batch) {
+  if (!batch.Has(kTextCountField)) return Tensor();
+  return MaskedFill(batch[kTextCountField], DroppedSamples(config, seed, batch),
+                    0, "text counts");
 }
 
 }  // namespace trireme

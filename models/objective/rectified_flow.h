@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "models/batch.h"
 #include "models/model.pb.h"
 #include "runtime/device/tensor.h"
 
@@ -31,20 +32,6 @@ struct RectifiedFlowConfig {
 absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
     const RectifiedFlow& flow);
 
-// A batch of pictures with their conditions, as the data loader gives it.
-struct ImageBatch {
-  int64_t step = 0;
-  // Position of each sample in the order of consumption; [n].
-  std::vector<uint64_t> sample_indices;
-  Tensor pixels;       // fp32 [n, c, H, W] in [−1, 1]
-  Tensor labels;       // int32 [n]; undefined without classes
-  Tensor text;         // fp32 [n, tokens, width]; undefined without text
-  Tensor text_counts;  // int32 [n]
-
-  int64_t size() const { return static_cast<int64_t>(sample_indices.size()); }
-  ImageBatch Slice(int64_t begin, int64_t end) const;
-};
-
 // What the network sees of a batch, and what it must predict.
 struct NoisedBatch {
   Tensor x;            // compute dtype [n, c, H, W]
@@ -55,13 +42,12 @@ struct NoisedBatch {
 };
 
 NoisedBatch AddNoise(const RectifiedFlowConfig& config, uint64_t seed,
-                     const ImageBatch& batch, int32_t dropped_label,
-                     DType dtype);
+                     const Batch& batch, int32_t dropped_label, DType dtype);
 
 // The condition drops alone: labels and text counts as AddNoise gives them
 // (stages that read nothing else need the counts).
 Tensor DropTextCounts(const RectifiedFlowConfig& config, uint64_t seed,
-                      const ImageBatch& batch);
+                      const Batch& batch);
 
 // sigma·shift / (1 + (shift−1)·sigma).
 double ShiftSigma(double sigma, double shift);

@@ -22,24 +22,26 @@ class RectifiedFlowTest : public testing::Test {
  protected:
   // Samples first, first + 1, ... of one picture element each (or more), with
   // labels 0 to 9 and 1 to 5 text tokens.
-  ImageBatch Batch(int64_t n, int64_t elements = 1, float pixel = 0,
-                   int64_t step = 1) {
-    ImageBatch batch;
+  Batch MakeBatch(int64_t n, int64_t elements = 1, float pixel = 0,
+                  int64_t step = 1) {
+    Batch batch;
     batch.step = step;
     std::vector<int32_t> labels, counts;
     for (int64_t i = 0; i < n; ++i) {
-      batch.sample_indices.push_back(100 + i);
+      batch.samples.push_back(100 + i);
       labels.push_back(static_cast<int32_t>(i % 10));
       counts.push_back(static_cast<int32_t>(i % 5 + 1));
     }
-    batch.pixels = Tensor::FromValues<float>(
+    batch.fields[kPixelsField].values = Tensor::FromValues<float>(
         device_, {n, 1, 1, elements}, std::vector<float>(n * elements, pixel));
-    batch.labels = Tensor::FromValues<int32_t>(device_, {n}, labels);
-    batch.text_counts = Tensor::FromValues<int32_t>(device_, {n}, counts);
+    batch.fields[kLabelField].values =
+        Tensor::FromValues<int32_t>(device_, {n}, labels);
+    batch.fields[kTextCountField].values =
+        Tensor::FromValues<int32_t>(device_, {n}, counts);
     return batch;
   }
 
-  NoisedBatch Noised(const RectifiedFlowConfig& config, const ImageBatch& batch,
+  NoisedBatch Noised(const RectifiedFlowConfig& config, const Batch& batch,
                      uint64_t seed = 7) {
     return AddNoise(config, seed, batch, kDroppedLabel, DType::kFloat32);
   }
@@ -74,7 +76,8 @@ TEST_F(RectifiedFlowTest, TimesAreLogitNormalAndShifted) {
         RectifiedFlowConfig{.logit_mean = -0.5, .logit_stddev = 1.3},
         RectifiedFlowConfig{.logit_mean = 0.2, .shift = 3}}) {
     std::vector<double> logits;
-    for (float sigma : Noised(config, Batch(kMany)).sigmas.ToVector<float>()) {
+    for (float sigma :
+         Noised(config, MakeBatch(kMany)).sigmas.ToVector<float>()) {
       ASSERT_GT(sigma, 0);
       ASSERT_LT(sigma, 1);
       logits.push_back(Logit(sigma));
@@ -102,7 +105,7 @@ TEST(ShiftSigmaTest, KeepsTheEndsAndMovesTheRest) {
 TEST_F(RectifiedFlowTest, TargetIsNoiseLessPixels) {
   constexpr int64_t kElements = 50;
   constexpr float kPixel = 0.75f;
-  const ImageBatch batch = Batch(kMany / kElements, kElements, kPixel);
+  const Batch batch = MakeBatch(kMany / kElements, kElements, kPixel);
   const NoisedBatch noised = Noised({}, batch);
   const auto x = noised.x.ToVector<float>();
   const auto target = noised.target.ToVector<float>();
@@ -119,9 +122,9 @@ TEST_F(RectifiedFlowTest, TargetIsNoiseLessPixels) {
 
 // Guidance needs a model of pictures without condition.
 TEST_F(RectifiedFlowTest, DropsConditionsAtTheirRate) {
-  const ImageBatch batch = Batch(kMany);
-  const auto labels = batch.labels.ToVector<int32_t>();
-  const auto counts = batch.text_counts.ToVector<int32_t>();
+  const Batch batch = MakeBatch(kMany);
+  const auto labels = batch[kLabelField].ToVector<int32_t>();
+  const auto counts = batch[kTextCountField].ToVector<int32_t>();
   for (const double rate : {0.0, 0.1, 0.4, 1.0}) {
     const RectifiedFlowConfig config{.condition_drop = rate};
     const NoisedBatch noised = Noised(config, batch);
@@ -155,7 +158,7 @@ TEST_F(RectifiedFlowTest, DropsConditionsAtTheirRate) {
 // in other ways.
 TEST_F(RectifiedFlowTest, ASampleIsTheSameInEverySplit) {
   constexpr int64_t kSamples = 12;
-  const ImageBatch batch = Batch(kSamples, 6, 0.5f);
+  const Batch batch = MakeBatch(kSamples, 6, 0.5f);
   const RectifiedFlowConfig config{.condition_drop = 0.5};
   const NoisedBatch whole = Noised(config, batch);
   for (const int64_t ranks : {2, 3, 12}) {
@@ -177,20 +180,20 @@ TEST_F(RectifiedFlowTest, ASampleIsTheSameInEverySplit) {
 }
 
 TEST_F(RectifiedFlowTest, EveryStepSampleAndSeedHasItsOwnNumbers) {
-  const NoisedBatch first = Noised({}, Batch(2, 4));
+  const NoisedBatch first = Noised({}, MakeBatch(2, 4));
   const auto noise = first.target.ToVector<float>();
   const auto sigmas = first.sigmas.ToVector<float>();
   EXPECT_NE(noise[0], noise[4]);
   EXPECT_NE(sigmas[0], sigmas[1]);
-  for (const NoisedBatch& other : {Noised({}, Batch(2, 4, 0, /*step=*/2)),
-                                   Noised({}, Batch(2, 4), /*seed=*/8)}) {
+  for (const NoisedBatch& other : {Noised({}, MakeBatch(2, 4, 0, /*step=*/2)),
+                                   Noised({}, MakeBatch(2, 4), /*seed=*/8)}) {
     EXPECT_NE(other.target.ToVector<float>(), noise);
     EXPECT_NE(other.sigmas.ToVector<float>(), sigmas);
   }
 }
 
 TEST_F(RectifiedFlowTest, OtherTypesHoldTheSameNumbers) {
-  const ImageBatch batch = Batch(3, 4, 0.5f);
+  const Batch batch = MakeBatch(3, 4, 0.5f);
   const NoisedBatch single = Noised({}, batch);
   const NoisedBatch twice =
       AddNoise({}, 7, batch, kDroppedLabel, DType::kFloat64);

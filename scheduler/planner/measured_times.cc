@@ -50,8 +50,8 @@ Cluster::ModelTimes SizesOf(const ModelShape& model) {
   times.set_text_tokens(model.text_tokens);
   times.set_dtype(model.dtype);
   times.set_block_parameters(BlockParameters(model));
-  times.set_embedding_parameters(EmbeddingParameters(model));
-  times.set_head_parameters(HeadParameters(model));
+  times.set_embedding_parameters(model.embedding_parameters);
+  times.set_head_parameters(model.head_parameters);
   return times;
 }
 

@@ -18,6 +18,9 @@
 namespace trireme {
 namespace {
 
+// More than the steps' batches of now: earlier ones may have been larger.
+constexpr int64_t kConsumedSamples = 1000;
+
 // Trains steps [first, last] of the tiny job under the grid, after loading
 // `load` if it is not empty, and saves to `save` if that is not empty. Returns
 // the losses.
@@ -40,7 +43,10 @@ std::map<int64_t, double> Train(const GridCase& grid, int64_t first,
         if (!load.empty()) {
           const auto latest = LatestCheckpoint(load);
           CHECK_OK(latest.status());
-          CHECK_OK(LoadCheckpoint(**model, *latest).status());
+          const auto progress = LoadCheckpoint(**model, *latest);
+          CHECK_OK(progress.status());
+          CHECK_EQ(progress->step, first - 1);
+          CHECK_EQ(progress->consumed_samples, kConsumedSamples);
         }
         for (int64_t step = first; step <= last; ++step) {
           const auto batch = RandomBatches(setup)(
@@ -52,7 +58,7 @@ std::map<int64_t, double> Train(const GridCase& grid, int64_t first,
           if (rank == 0) losses[step] = result->loss;
         }
         if (save.empty()) return;
-        CHECK_OK(SaveCheckpoint(**model, save, last, 0));
+        CHECK_OK(SaveCheckpoint(**model, save, {last, kConsumedSamples}, 0));
       });
   return losses;
 }

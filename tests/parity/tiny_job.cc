@@ -60,10 +60,10 @@ TrainingSetup SetupOf(const GridCase& grid) {
 
 BatchSource RandomBatches(const TrainingSetup& setup) {
   return [setup](Device& device, int64_t step, int64_t first,
-                 int64_t count) -> absl::StatusOr<ImageBatch> {
+                 int64_t count) -> absl::StatusOr<Batch> {
     const ImageSpec& image = setup.model.image;
     const int64_t elements = image.channels * image.height * image.width;
-    ImageBatch batch;
+    Batch batch;
     batch.step = step;
     std::vector<float> pixels(count * elements);
     std::vector<int32_t> labels(count);
@@ -73,7 +73,7 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
     std::vector<int32_t> text_counts(count);
     for (int64_t i = 0; i < count; ++i) {
       const uint64_t sample = (step - 1) * setup.global_batch + first + i;
-      batch.sample_indices.push_back(sample);
+      batch.samples.push_back(sample);
       const RandomStream random({.seed = 99, .sample = sample});
       random.FillNormal(
           0, std::span<float>(pixels.data() + i * elements, elements));
@@ -87,14 +87,15 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
                                               (setup.model.text_tokens + 1));
       }
     }
-    batch.pixels = Tensor::FromValues<float>(
+    batch.fields[kPixelsField].values = Tensor::FromValues<float>(
         device, {count, image.channels, image.height, image.width}, pixels);
-    batch.labels = Tensor::FromValues<int32_t>(device, {count}, labels);
+    batch.fields[kLabelField].values =
+        Tensor::FromValues<int32_t>(device, {count}, labels);
     if (setup.model.text_tokens > 0) {
-      batch.text = Tensor::FromValues<float>(
+      batch.fields[kTextField].values = Tensor::FromValues<float>(
           device, {count, setup.model.text_tokens, setup.model.text_width},
           text);
-      batch.text_counts =
+      batch.fields[kTextCountField].values =
           Tensor::FromValues<int32_t>(device, {count}, text_counts);
     }
     return batch;

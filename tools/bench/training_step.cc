@@ -33,15 +33,16 @@ absl::StatusOr<TrainingSetup> Setup(DType dtype) {
   return setup;
 }
 
-ImageBatch RandomBatch(Device& device) {
-  ImageBatch batch;
-  batch.sample_indices.resize(kBatch);
-  std::iota(batch.sample_indices.begin(), batch.sample_indices.end(), 0);
-  batch.pixels =
+Batch RandomBatch(Device& device) {
+  Batch batch;
+  batch.samples.resize(kBatch);
+  std::iota(batch.samples.begin(), batch.samples.end(), 0);
+  batch.fields[kPixelsField].values =
       RandomTensor(device, {kBatch, kChannels, kSide, kSide}, DType::kFloat32);
   std::vector<int32_t> labels(kBatch);
   std::iota(labels.begin(), labels.end(), 0);
-  batch.labels = Tensor::FromValues<int32_t>(device, {kBatch}, labels);
+  batch.fields[kLabelField].values =
+      Tensor::FromValues<int32_t>(device, {kBatch}, labels);
   return batch;
 }
 
@@ -78,7 +79,7 @@ class Training {
 
   SingleWorld world_;
   std::unique_ptr<RankModel> model_;
-  ImageBatch batch_;
+  Batch batch_;
   int64_t step_ = 0;
 };
 

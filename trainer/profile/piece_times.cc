@@ -41,29 +41,6 @@ DitPartOptions PartOf(const TrainingSetup& setup, const PieceSplit& split,
   return options;
 }
 
-// Black pictures, whole texts.
-ImageBatch BatchOf(const TrainingSetup& setup, int64_t samples,
-                   Device& device) {
-  const ImageSpec& image = setup.model.image;
-  ImageBatch batch;
-  batch.step = 1;
-  batch.sample_indices.resize(samples);
-  batch.pixels = Tensor::Zeros(
-      device, {samples, image.channels, image.height, image.width},
-      DType::kFloat32);
-  if (setup.model.classes > 0) {
-    batch.labels = Tensor::Zeros(device, {samples}, DType::kInt32);
-  }
-  const int64_t tokens = setup.model.text_tokens;
-  if (tokens > 0) {
-    const std::vector<int32_t> counts(samples, static_cast<int32_t>(tokens));
-    batch.text_counts = Tensor::FromValues<int32_t>(device, {samples}, counts);
-    batch.text = Tensor::Zeros(
-        device, {samples, tokens, setup.model.text_width}, DType::kFloat32);
-  }
-  return batch;
-}
-
 // Seconds since the last call, without what communicators took meanwhile.
 class ComputeClock {
  public:
@@ -109,7 +86,9 @@ class PieceRunner {
       parameter->grad = Tensor::Zeros(device, parameter->value.shape(),
                                       AccumulatorDType(*parameter));
     }
-    chunk_.set_batch(BatchOf(setup, split.microbatch_size, device));
+    chunk_.set_batch(TypicalBatch(
+        device, DitFields(setup.model, part_.has_embedding(), part_.has_head()),
+        split.microbatch_size));
   }
 
   // One microbatch.

@@ -1,0 +1,88 @@
+#include "models/batch.h"
+
+#include <functional>
+#include <utility>
+
+#include "runtime/core/log.h"
+
+namespace trireme {
+namespace {
+
+Batch MakeBatch(std::span<const FieldSpec> fields, int64_t samples,
+                const std::function<Tensor(const FieldSpec&, int64_t)>& make) {
+  Batch batch;
+  batch.step = 1;
+  batch.samples.assign(samples, 0);
+  for (const FieldSpec& spec : fields) {
+    Field field;
+    for (int64_t i = 0; spec.max_rows > 0 && i <= samples; ++i) {
+      field.offsets.push_back(i * spec.max_rows);
+    }
+    field.values =
+        make(spec, spec.max_rows > 0 ? samples * spec.max_rows : samples);
+    batch.fields.emplace(spec.name, std::move(field));
+  }
+  return batch;
+}
+
+template <typename T>
+Tensor Filled(Device& device, const Shape& shape, double value) {
+  const std::vector<T> values(shape.num_elements(), static_cast<T>(value));
+  return Tensor::FromValues<T>(device, shape, values,
+                               MemoryCategory::kActivations, "batch");
+}
+
+}  // namespace
+
+Shape FieldSpec::ShapeOf(int64_t rows) const {
+  Shape all;
+  all.push_back(rows);
+  for (const int64_t extent : shape.dims()) all.push_back(extent);
+  return all;
+}
+
+const Tensor& Batch::operator[](std::string_view field) const {
+  const auto found = fields.find(field);
+  CHECK(found != fields.end()) << "the batch has no field " << field;
+  return found->second.values;
+}
+
+Batch Batch::Slice(int64_t begin, int64_t end) const {
+  CHECK(0 <= begin && begin <= end && end <= size()) << begin << " " << end;
+  Batch part;
+  part.step = step;
+  part.samples.assign(samples.begin() + begin, samples.begin() + end);
+  for (const auto& [name, field] : fields) {
+    Field& slice = part.fields[name];
+    if (field.offsets.empty()) {
+      slice.values = field.values.Slice(begin, end);
+      continue;
+    }
+    const int64_t first_row = field.offsets[begin];
+    slice.values = field.values.Slice(first_row, field.offsets[end]);
+    for (int64_t i = begin; i <= end; ++i) {
+      slice.offsets.push_back(field.offsets[i] - first_row);
+    }
+  }
+  return part;
+}
+
+Batch EmptyBatch(Device& device, std::span<const FieldSpec> fields,
+                 int64_t samples) {
+  return MakeBatch(fields, samples, [&](const FieldSpec& spec, int64_t rows) {
+    return Tensor::Empty(device, spec.ShapeOf(rows), spec.dtype,
+                         MemoryCategory::kActivations, "batch");
+  });
+}
+
+Batch TypicalBatch(Device& device, std::span<const FieldSpec> fields,
+                   int64_t samples) {
+  return MakeBatch(fields, samples, [&](const FieldSpec& spec, int64_t rows) {
+    const Shape shape = spec.ShapeOf(rows);
+    return spec.dtype == DType::kInt32
+               ? Filled<int32_t>(device, shape, spec.typical)
+               : Filled<float>(device, shape, spec.typical);
+  });
+}
+
+}  // namespace trireme

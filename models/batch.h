@@ -1,0 +1,73 @@
+// A batch: named fields of some samples, as data sets fill them and objectives
+// and models read them. A field is dense, with elements of one shape a sample,
+// or ragged, with any number of rows a sample.
+
+#ifndef TRIREME_MODELS_BATCH_H_
+#define TRIREME_MODELS_BATCH_H_
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/device/tensor.h"
+
+namespace trireme {
+
+// What a data set can fill (models/data/field_readers.h).
+inline constexpr char kPixelsField[] = "pixels";  // fp32 [c, h, w] in [−1, 1]
+inline constexpr char kLabelField[] = "label";    // int32; −1 without a class
+inline constexpr char kTextField[] = "text";      // fp32 [tokens, width]
+inline constexpr char kTextCountField[] = "text_count";  // int32 of kTextField
+
+struct FieldSpec {
+  std::string name;
+  DType dtype = DType::kFloat32;
+  // Of one sample; of one row where the field is ragged.
+  Shape shape;
+  // 0: dense. Otherwise the most rows of one sample, for which a dry batch has
+  // room.
+  int64_t max_rows = 0;
+  // A value that every element may have where only sizes and times matter.
+  double typical = 0;
+  // The field of the job that sets the shape, for errors.
+  std::string job_field;
+
+  // Of `rows` samples (or rows) together.
+  Shape ShapeOf(int64_t rows) const;
+};
+
+struct Field {
+  Tensor values;  // [samples, ..] or, ragged, [rows of all samples, ..]
+  // Ragged: sample i has rows [offsets[i], offsets[i + 1]). Empty: dense.
+  std::vector<int64_t> offsets;
+};
+
+struct Batch {
+  int64_t step = 0;  // from 1
+  // Each sample's position in the order of consumption: what keys its random
+  // numbers.
+  std::vector<uint64_t> samples;
+  std::map<std::string, Field, std::less<>> fields;
+
+  int64_t size() const { return static_cast<int64_t>(samples.size()); }
+  bool Has(std::string_view field) const { return fields.contains(field); }
+  // The field's values; CHECKs that it is there.
+  const Tensor& operator[](std::string_view field) const;
+  // Samples [begin, end). Shares the values.
+  Batch Slice(int64_t begin, int64_t end) const;
+};
+
+// Fields of the right sizes without values, for dry devices; ragged ones with
+// as many rows as there may be.
+Batch EmptyBatch(Device& device, std::span<const FieldSpec> fields,
+                 int64_t samples);
+// The same with the fields' typical values.
+Batch TypicalBatch(Device& device, std::span<const FieldSpec> fields,
+                   int64_t samples);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_BATCH_H_

@@ -1,0 +1,129 @@
+#include "models/data/field_readers.h"
+
+#include <algorithm>
+#include <array>
+
+#include "models/image/resize.h"
+#include "models/image/transform.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+// Samples that CheckFields reads at most.
+constexpr int64_t kMostChecked = 64;
+
+absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
+                        int64_t index, FieldValues& values) {
+  const auto channels = static_cast<int>(spec.shape.dim(0));
+  const auto height = static_cast<int>(spec.shape.dim(1));
+  const auto width = static_cast<int>(spec.shape.dim(2));
+  // Gray before scaling: a third of the work.
+  const Image& source = sample.image;
+  const Image scaled =
+      channels == 1
+          ? ResizeAndCrop(WithChannels(source, 1), width, height)
+          : WithChannels(ResizeAndCrop(source, width, height), channels);
+  const size_t size = scaled.pixels.size();
+  ToFloat(scaled, std::span(std::get<std::vector<float>>(values))
+                      .subspan(index * size, size));
+  return absl::OkStatus();
+}
+
+absl::Status ReadLabel(const Sample& sample, const FieldSpec& /*spec*/,
+                       int64_t index, FieldValues& values) {
+  std::get<std::vector<int32_t>>(values)[index] = sample.class_id;
+  return absl::OkStatus();
+}
+
+// Longer sequences are cut, shorter ones padded with zeros.
+absl::Status ReadText(const Sample& sample, const FieldSpec& spec,
+                      int64_t index, FieldValues& values) {
+  const int64_t tokens = spec.shape.dim(0), width = spec.shape.dim(1);
+  if (sample.text_count > 0 && sample.text_width != width) {
+    return InvalidArgument(
+        "{}: found {}, expected {}, the width of the text states of {}",
+        spec.job_field, width, sample.text_width, sample.key);
+  }
+  const int64_t read = std::min<int64_t>(sample.text_count, tokens) * width;
+  const auto padding = std::copy_n(
+      sample.text_tokens.begin(), read,
+      std::get<std::vector<float>>(values).begin() + index * tokens * width);
+  std::fill_n(padding, tokens * width - read, 0.0F);
+  return absl::OkStatus();
+}
+
+absl::Status ReadTextCount(const Sample& sample, const FieldSpec& spec,
+                           int64_t index, FieldValues& values) {
+  // The field's typical value is the number of tokens of a whole text.
+  std::get<std::vector<int32_t>>(values)[index] =
+      std::min(sample.text_count, static_cast<int>(spec.typical));
+  return absl::OkStatus();
+}
+
+struct Row {
+  FieldReader reader;
+  DType dtype;
+  int rank;
+};
+
+constexpr std::array<Row, 4> kReaders = {{
+    {{kPixelsField, {.image = true}, ReadPixels}, DType::kFloat32, 3},
+    {{kLabelField, {}, ReadLabel}, DType::kInt32, 0},
+    {{kTextField, {.text = true}, ReadText}, DType::kFloat32, 2},
+    {{kTextCountField, {.text = true}, ReadTextCount}, DType::kInt32, 0},
+}};
+
+}  // namespace
+
+const FieldReader& ReaderOf(const FieldSpec& spec) {
+  const auto row = std::find_if(
+      kReaders.begin(), kReaders.end(),
+      [&](const Row& known) { return known.reader.name == spec.name; });
+  CHECK(row != kReaders.end()) << "no data set fills the field " << spec.name;
+  CHECK(spec.dtype == row->dtype && spec.shape.rank() == row->rank &&
+        spec.max_rows == 0)
+      << spec.name << " of " << spec.dtype << " " << spec.shape;
+  return row->reader;
+}
+
+SampleParts PartsOf(std::span<const FieldSpec> fields) {
+  SampleParts parts;
+  for (const FieldSpec& spec : fields) {
+    const SampleParts& needed = ReaderOf(spec).parts;
+    parts.image = parts.image || needed.image;
+    parts.text = parts.text || needed.text;
+    parts.caption = parts.caption || needed.caption;
+  }
+  return parts;
+}
+
+FieldValues ZeroValues(const FieldSpec& spec, int64_t samples) {
+  const int64_t elements = samples * spec.shape.num_elements();
+  if (spec.dtype == DType::kInt32) return std::vector<int32_t>(elements);
+  return std::vector<float>(elements);
+}
+
+absl::Status CheckFields(const Dataset& dataset,
+                         std::span<const FieldSpec> fields) {
+  const SampleParts parts = PartsOf(fields);
+  const int64_t most = std::min(kMostChecked, dataset.size());
+  for (int64_t i = 0; i < most; ++i) {
+    const absl::StatusOr<Sample> sample = dataset.ReadParts(i, parts);
+    if (!sample.ok()) continue;
+    for (const FieldSpec& spec : fields) {
+      FieldValues values = ZeroValues(spec, 1);
+      RETURN_IF_ERROR(ReaderOf(spec).read(*sample, spec, 0, values));
+    }
+    if (!parts.text || sample->text_count > 0) return absl::OkStatus();
+  }
+  if (parts.text) {
+    LOG(WARNING) << "none of the first " << most
+                 << " samples has text states, which the model reads: samples "
+                    "without them are trained without text";
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace trireme
