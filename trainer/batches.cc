@@ -1,5 +1,7 @@
 #include "trainer/batches.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "models/data/held_out.h"
@@ -96,36 +98,19 @@ absl::StatusOr<Batch> BatchReader::Read(Device& device, int64_t step,
   return batch;
 }
 
-UnreadableExchange ExchangeOver(Communicator& world, Device& device) {
-  return [&world, &device](const std::vector<int64_t>& own) {
-    const auto upload = [&](std::span<const int32_t> values) {
-      return Tensor::FromValues<int32_t>(
-          device, {static_cast<int64_t>(values.size())}, values,
-          MemoryCategory::kCommunication, "unreadable samples");
-    };
-    // Every rank sends as many, half indices: a tensor holds no 64-bit ones.
-    const auto count = static_cast<int32_t>(own.size());
-    const Tensor most = upload({&count, 1});
-    world.AllReduce(most, ReduceOp::kMax, "unreadable samples").Wait();
-    const int64_t slots = device.dry() ? 0 : *most.data<int32_t>();
-    std::vector<int64_t> all;
-    if (slots == 0) return all;
-    std::vector<int32_t> halves(2 * slots, -1);
-    for (size_t i = 0; i < own.size(); ++i) {
-      halves[2 * i] = static_cast<int32_t>(own[i] >> 32);
-      halves[2 * i + 1] = static_cast<int32_t>(own[i]);
-    }
-    const Tensor gathered =
-        Tensor::Empty(device, {world.size() * 2 * slots}, DType::kInt32,
-                      MemoryCategory::kCommunication, "unreadable samples");
-    world.AllGather(upload(halves), gathered, "unreadable samples").Wait();
-    const std::vector<int32_t> found = gathered.ToVector<int32_t>();
-    for (size_t i = 0; i < found.size(); i += 2) {
-      if (found[i] < 0) continue;
-      all.push_back(int64_t{found[i]} << 32 |
-                    static_cast<uint32_t>(found[i + 1]));
-    }
-    return all;
+UnreadableExchange ExchangeOver(Control& control) {
+  return [&control](const std::vector<int64_t>& own) {
+    auto most = static_cast<int64_t>(own.size());
+    control.Max(std::span(&most, 1), "unreadable samples");
+    std::vector<int64_t> found;
+    if (most == 0) return found;
+    // Every rank fills slots of its own.
+    std::vector<int64_t> slots(most * control.size(), -1);
+    std::copy(own.begin(), own.end(), slots.begin() + most * control.rank());
+    control.Max(std::span(slots), "unreadable samples");
+    std::copy_if(slots.begin(), slots.end(), std::back_inserter(found),
+                 [](int64_t index) { return index >= 0; });
+    return found;
   };
 }
 

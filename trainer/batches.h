@@ -13,7 +13,7 @@
 #include "models/batch.h"
 #include "models/data/dataset.h"
 #include "models/data/loader.h"
-#include "runtime/comm/communicator.h"
+#include "runtime/comm/control.h"
 #include "trainer/job.pb.h"
 
 namespace trireme {
@@ -30,8 +30,8 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOut(const Data& data);
 using UnreadableExchange =
     std::function<std::vector<int64_t>(const std::vector<int64_t>& own)>;
 
-// Over a communicator, with messages on the device; both outlive the result.
-UnreadableExchange ExchangeOver(Communicator& world, Device& device);
+// Over the ranks of `control`, which outlives the result.
+UnreadableExchange ExchangeOver(Control& control);
 
 // This rank's part of every batch, as tensors.
 class BatchReader {

@@ -64,10 +64,11 @@ TEST(BatchReaderTest, ReadsARanksFieldsAloneAndTheSameSamplesOnEveryRank) {
     CpuDevice device(int64_t{1} << 28);
     const int ranks[] = {0, 1, 2};
     const auto world = factory.Create(ranks, "world");
+    Control control(*world);
     BatchReader reader(
         dataset,
         {.global_batch = 12, .first = 0, .count = 12, .fields = fields[rank]},
-        ExchangeOver(*world, device));
+        ExchangeOver(control));
     for (int64_t step = 1; step <= 5; ++step) {
       const int64_t before = device.Statistics().current_bytes;
       const auto batch = reader.Read(device, step, 12 * (step - 1));

@@ -330,15 +330,14 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   }
 
   Control& control = model->context().communicators().control();
-  BatchReader reader(
-      dataset,
-      {.seed = setup.seed,
-       .global_batch = setup.global_batch,
-       .first = model->first_sample(),
-       .count = model->local_batch(),
-       .fields = model->fields(),
-       .threads = static_cast<int>(job.data().decode_threads())},
-      ExchangeOver(model->context().communicators().world(), device));
+  BatchReader reader(dataset,
+                     {.seed = setup.seed,
+                      .global_batch = setup.global_batch,
+                      .first = model->first_sample(),
+                      .count = model->local_batch(),
+                      .fields = model->fields(),
+                      .threads = static_cast<int>(job.data().decode_threads())},
+                     ExchangeOver(control));
   StepMetricsCollector collector(*model, options.share);
   // Of each replica's ranks, all of which read the same samples, one.
   const ProcessGrid& grid = model->grid();
