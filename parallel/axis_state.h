@@ -17,6 +17,7 @@
 //   Partial   → Invariant   all-reduce       ⇄  nothing        (Megatron's g)
 //   Shard     → Invariant   all-gather       ⇄  slice
 //   Shard     → Replicate   all-gather       ⇄  reduce-scatter
+//   Shard(i)  → Shard(j)    all-to-all       ⇄  all-to-all
 //   Partial   → Shard       reduce-scatter   ⇄  all-gather
 //   Invariant → Shard       slice            ⇄  all-gather
 //   Replicate → Shard       slice            ⇄  place among zeros

@@ -3,13 +3,18 @@
 
 #include "parallel/axis_state.h"
 
+#include <numeric>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "gtest/gtest.h"
+#include "parallel/dim_collectives.h"
 #include "parallel/functional.h"
 #include "parallel/layers.h"
 #include "parallel/transitions.h"
 #include "runtime/comm/dry.h"
+#include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 
@@ -129,6 +134,43 @@ TEST_P(AxisStateTest, ALegalBlockIsNotRefused) {
   EXPECT_TRUE(parallel_.status().ok()) << Refusal();
   EXPECT_EQ(y.states[Axis::kTensor], AxisState::Invariant());
   EXPECT_EQ(y.value().shape(), (Shape{2, 4, 8}));
+}
+
+// Every rank ends up with its slice of the other dim, and gradients go back.
+TEST(TransitionTest, FromOneShardedDimToAnother) {
+  constexpr int kRanks = 2;
+  const Shape whole = {2, 4, 6};
+  std::vector<float> values(whole.num_elements());
+  std::iota(values.begin(), values.end(), 0.0f);
+  RunThreadRanks(kRanks, [&](CommunicatorFactory& factory, int rank) {
+    CpuDevice device(1 << 24);
+    const auto grid = ProcessGrid::Create({.tp = kRanks}, {}, rank);
+    ASSERT_TRUE(grid.ok()) << grid.status();
+    Communicators communicators(factory, *grid);
+    ParallelContext parallel(device, *grid, communicators);
+    const Tensor full = Tensor::FromValues<float>(
+        device, whole, std::span<const float>(values));
+    const auto slice = [&](int dim) {
+      return SliceDim(full, dim, kRanks, rank);
+    };
+    for (const auto [from, to] :
+         {std::pair(1, 2), std::pair(2, 1), std::pair(1, 0)}) {
+      Tape tape(device);
+      ForwardContext context{tape, parallel};
+      ShardedVariable x{tape.Leaf(slice(from)), {}};
+      x.states[Axis::kTensor] = AxisState::Shard(from);
+      const ShardedVariable y =
+          Transition(context, x, Axis::kTensor, AxisState::Shard(to));
+      EXPECT_EQ(y.states[Axis::kTensor], AxisState::Shard(to));
+      EXPECT_EQ(y.value().shape(), slice(to).shape());
+      EXPECT_EQ(y.value().ToVector<float>(), slice(to).ToVector<float>());
+      tape.Backward(std::vector{y.variable}, std::vector{slice(to)},
+                    Tape::WeightGradients::kImmediate);
+      EXPECT_EQ(tape.TakeGradient(x.variable).ToVector<float>(),
+                slice(from).ToVector<float>());
+    }
+    EXPECT_TRUE(parallel.status().ok()) << parallel.status();
+  });
 }
 
 }  // namespace

@@ -11,6 +11,16 @@ Shape WithDim(Shape shape, int dim, int64_t size) {
   return shape;
 }
 
+// x seen as [rows, columns, ..] → [columns, rows, ..], in the given shape.
+Tensor Swapped(const Tensor& x, int64_t rows, int64_t columns,
+               const Shape& shape, MemoryCategory category) {
+  if (rows == 1 || columns == 1) return x.Reshape(shape);
+  const Tensor y =
+      Tensor::Empty(x.device(), shape, x.dtype(), category, "exchanged slices");
+  SwapRowsAndColumns(x, rows, columns, y);
+  return y;
+}
+
 }  // namespace
 
 PendingTensor StartGather(Communicator& group, const Tensor& local, int dim,
@@ -50,6 +60,27 @@ PendingTensor StartReduceScatter(Communicator& group, const Tensor& full,
   const int64_t elements = local.num_elements();
   return {local, group.ReduceScatter(stacked.Reshape({n, elements}),
                                      local.Reshape({1, elements}), name)};
+}
+
+Tensor ExchangeSlices(Communicator& group, const Tensor& local, int from_dim,
+                      int to_dim, std::string_view name) {
+  const int64_t n = group.size();
+  CHECK_EQ(local.dim(to_dim) % n, 0) << local.shape();
+  const Shape slice = WithDim(local.shape(), to_dim, local.dim(to_dim) / n);
+  const Shape stacked = {n, slice.num_elements()};
+  const Tensor sent = Swapped(local, local.shape().elements_before(to_dim), n,
+                              stacked, MemoryCategory::kCommunication);
+  // Where nothing lies before the slices what arrives is the result itself.
+  const int64_t before = slice.elements_before(from_dim);
+  const Tensor received =
+      Tensor::Empty(local.device(), stacked, local.dtype(),
+                    before == 1 ? MemoryCategory::kActivations
+                                : MemoryCategory::kCommunication,
+                    "exchanged slices");
+  group.AllToAll(sent, received, name).Wait();
+  return Swapped(received, n, before,
+                 WithDim(slice, from_dim, slice.dim(from_dim) * n),
+                 MemoryCategory::kActivations);
 }
 
 Tensor SliceDim(const Tensor& full, int dim, int parts, int index) {

@@ -18,6 +18,13 @@ PendingTensor StartGather(Communicator& group, const Tensor& local, int dim,
 PendingTensor StartReduceScatter(Communicator& group, const Tensor& full,
                                  int dim, std::string_view name);
 
+// The ranks hold slices of `from_dim` and are to hold slices of `to_dim`: each
+// keeps 1/n of its slice and gets the same share of the others'. Its own
+// inverse with the dims exchanged, and its own conjugate. Bytes sent per rank:
+// (n−1)/n of the slice.
+Tensor ExchangeSlices(Communicator& group, const Tensor& local, int from_dim,
+                      int to_dim, std::string_view name);
+
 // Slice `index` of `parts` equal slices of `dim`, copied.
 Tensor SliceDim(const Tensor& full, int dim, int parts, int index);
 // Zeros but for slice `index` of `parts`, which is `local`.

@@ -18,7 +18,7 @@ bool IsLegal(Kind from, Kind to) {
     case Kind::kPartial:
       return to == Kind::kInvariant || to == Kind::kShard;
     case Kind::kShard:
-      return to == Kind::kInvariant || to == Kind::kReplicate;
+      return to != Kind::kPartial;
     case Kind::kReplicate:
       return to == Kind::kShard;
   }
@@ -82,6 +82,16 @@ ShardedVariable Transition(ForwardContext& context, const ShardedVariable& x,
           gradients.Accumulate(
               0, StartGather(group, gradients.TakeOutput(), dim, name).Wait());
         });
+  }
+  if (from.kind == Kind::kShard && to.kind == Kind::kShard) {
+    const int before = from.dim;
+    const int after = to.dim;
+    return record(ExchangeSlices(group, x.value(), before, after, name),
+                  [&group, before, after, name](Tape::Gradients& gradients) {
+                    gradients.Accumulate(
+                        0, ExchangeSlices(group, gradients.TakeOutput(), after,
+                                          before, name));
+                  });
   }
   if (from.kind == Kind::kShard && to.kind == Kind::kReplicate) {
     const int dim = from.dim;

@@ -13,7 +13,7 @@ namespace trireme {
 
 // Brings x to state `to` on `axis`. Blocks until the collective is done. Bytes
 // per rank on a ring of n, for a full tensor of B bytes: all-reduce
-// 2B(n−1)/n; all-gather and reduce-scatter B(n−1)/n.
+// 2B(n−1)/n; all-gather and reduce-scatter B(n−1)/n; all-to-all B(n−1)/n².
 ShardedVariable Transition(ForwardContext& context, const ShardedVariable& x,
                            Axis axis, AxisState to);
 
