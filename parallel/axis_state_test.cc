@@ -153,7 +153,7 @@ TEST(TransitionTest, FromOneShardedDimToAnother) {
     const auto slice = [&](int dim) {
       return SliceDim(full, dim, kRanks, rank);
     };
-    for (const auto [from, to] :
+    for (const auto& [from, to] :
          {std::pair(1, 2), std::pair(2, 1), std::pair(1, 0)}) {
       Tape tape(device);
       ForwardContext context{tape, parallel};
