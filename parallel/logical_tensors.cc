@@ -218,7 +218,8 @@ void LogicalGather::SendParts() {
 
 void LogicalGather::AssembleParts(const VisitPiece& visit) {
   Communicator& world = context_->communicators().world();
-  CpuDevice host(2 * kPieceBytes + Device::kAlignment);
+  // It holds two pieces at most.
+  CpuDevice host(std::numeric_limits<int64_t>::max());
   for (const SafetensorsEntry& tensor : tensors_) {
     ForEachPiece(tensor.shape, tensor.dtype, [&](Range piece) {
       const Tensor assembled = Tensor::Empty(

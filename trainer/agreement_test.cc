@@ -32,7 +32,9 @@ class NamedDataset final : public Dataset {
   int64_t num_classes() const override { return 1; }
   std::string class_name(int64_t) const override { return class_name_; }
   uint64_t IndexHash() const override { return index_hash_; }
-  absl::StatusOr<Sample> Read(int64_t) const override { return Sample(); }
+  absl::StatusOr<Sample> ReadParts(int64_t, const SampleParts&) const override {
+    return Sample();
+  }
 
  private:
   const int64_t size_;

@@ -164,7 +164,8 @@ class RunLog {
 // else's under the names that a run's have.
 absl::Status CheckFolder(const RunFolder& folder, bool resume) {
   std::error_code error;
-  if (fs::exists(folder.metrics(), error)) {
+  if (fs::exists(folder.metrics(), error) ||
+      fs::exists(folder.checkpoints(), error)) {
     if (resume) return absl::OkStatus();
     return FailedPrecondition(
         "{} already holds a run; expected a new folder (--out), or --resume to "

@@ -148,6 +148,8 @@ absl::StatusOr<Image> DecodeJpeg(std::string_view bytes,
   JpegReader reader;
   if (!reader.ReadHeader(bytes)) return reader.Error();
   RETURN_IF_ERROR(CheckImageSize(reader.width(), reader.height(), limits));
+  // Markers are gone once all rows are read.
+  const int orientation = reader.orientation();
   if (!reader.Start()) return reader.Error();
   const int components = reader.components();
   if (components != 1 && components != 3 && components != 4) {
@@ -158,7 +160,7 @@ absl::StatusOr<Image> DecodeJpeg(std::string_view bytes,
   const size_t row_bytes = static_cast<size_t>(image.width) * components;
   if (components != 4) {
     if (!reader.ReadRows(image.pixels.data(), row_bytes)) return reader.Error();
-    return Upright(image, reader.orientation());
+    return Upright(image, orientation);
   }
   std::vector<uint8_t> cmyk(row_bytes * image.height);
   if (!reader.ReadRows(cmyk.data(), row_bytes)) return reader.Error();
@@ -169,7 +171,7 @@ absl::StatusOr<Image> DecodeJpeg(std::string_view bytes,
           Product(cmyk[4 * i + c] ^ flip, cmyk[4 * i + 3] ^ flip);
     }
   }
-  return Upright(image, reader.orientation());
+  return Upright(image, orientation);
 }
 
 }  // namespace trireme

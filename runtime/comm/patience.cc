@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
+#include <limits>
 #include <thread>
 
 #include "runtime/core/log.h"
@@ -38,7 +40,8 @@ void AwaitPatiently(Event event, std::string_view what) {
 }
 
 void AwaitAllPatiently(Communicator& group, std::string_view what) {
-  CpuDevice host(Device::kAlignment);
+  // The sum's own buffers come from it, too.
+  CpuDevice host(std::numeric_limits<int64_t>::max());
   const Tensor nothing =
       Tensor::Zeros(host, {1}, DType::kFloat32, MemoryCategory::kCommunication);
   AwaitPatiently(group.AllReduce(nothing, ReduceOp::kSum, what), what);

@@ -86,8 +86,7 @@ SkipInstance RoutedInstance(const ModelShape& model,
                                                       chunks[1].cost.backward_s
                                                 : 0);
   }
-  const auto bytes = static_cast<double>(
-      MessageBytes(model, SplitOf(plan), /*scatter=*/false));
+  const auto bytes = static_cast<double>(MessageBytes(model, SplitOf(plan)));
   instance.links.assign(nodes, std::vector<SkipLink>(nodes));
   for (int32_t from = 0; from < nodes; ++from) {
     for (int32_t to = 0; to < nodes; ++to) {

@@ -19,7 +19,9 @@ class TenSamples final : public Dataset {
   int64_t size() const override { return 10; }
   int64_t num_classes() const override { return 0; }
   std::string class_name(int64_t) const override { return ""; }
-  absl::StatusOr<Sample> Read(int64_t) const override { return Sample(); }
+  absl::StatusOr<Sample> ReadParts(int64_t, const SampleParts&) const override {
+    return Sample();
+  }
 };
 
 TEST(AgreementTest, EveryRankHearsWhichOneHasAnotherJob) {

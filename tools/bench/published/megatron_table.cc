@@ -36,7 +36,7 @@ absl::StatusOr<Plan> PlanOf(const MegatronRun& run) {
   plan.set_microbatch_size(run.microbatch);
   plan.set_recompute(Plan::FULL);
   // Gradients are reduced all at once, after the last backward.
-  plan.set_gradient_bucket_bytes(uint64_t{1} << 50);
+  plan.set_gradient_bucket_bytes(uint64_t{1} << 40);
   if (run.layers_per_chunk > 0) {
     plan.set_schedule(Plan::INTERLEAVED);
     plan.set_chunks_per_rank(run.layers / run.pp / run.layers_per_chunk);
