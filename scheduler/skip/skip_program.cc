@@ -340,6 +340,7 @@ absl::StatusOr<SkipProgram> BuildSkipProgram(const SkipInstance& instance,
   for (int32_t node = 0; node < instance.num_nodes(); ++node) {
     NodeBuilder(instance, schedule, times, node, result).Build();
   }
+  RETURN_IF_ERROR(ValidateSkipProgram(instance, schedule.paths, result));
   return result;
 }
 
