@@ -252,15 +252,46 @@ absl::StatusOr<Simulation> SimulatedReplica::Finish() {
   return std::move(result_);
 }
 
+double SimulatedReplica::LastGather(int32_t rank) const {
+  const std::vector<Instruction>& list = program_.program->ranks[rank];
+  const auto first_forward = [&](int32_t chunk) {
+    const auto at = std::find_if(
+        list.begin(), list.end(), [&](const Instruction& instruction) {
+          return instruction.kind == InstructionKind::kForward &&
+                 instruction.chunk == chunk;
+        });
+    return at == list.end()
+               ? Interval{0, 0}
+               : times_.Of(rank, static_cast<int32_t>(at - list.begin()));
+  };
+  double last = 0;
+  // Gathers follow the step's ClipGradients.
+  for (auto i = static_cast<int32_t>(list.size()) - 1;
+       i >= 0 && list[i].kind != InstructionKind::kClipGradients; --i) {
+    if (list[i].kind != InstructionKind::kGatherParameters) continue;
+    const int32_t chunk = list[i].chunk;
+    const Interval forward = first_forward(chunk);
+    // Bucket 0 has the chunk's last layers.
+    const double buckets = program_.buckets[program_.first_chunk[rank] + chunk];
+    const double used_s = forward.start_s + (forward.end_s - forward.start_s) *
+                                                (buckets - 1 - list[i].bucket) /
+                                                buckets;
+    last = std::max(last, times_.Of(rank, i).end_s - used_s);
+  }
+  return last;
+}
+
 void SimulatedReplica::FinishTimes() {
   result_.step_s = links_.LastArrival();
   std::vector<double> own_ends;
   for (size_t rank = 0; rank < states_.size(); ++rank) {
-    const RankState& state = states_[rank];
-    own_ends.push_back(
-        std::max(*std::max_element(state.free_s.begin(), state.free_s.end()),
-                 collectives_.LastEnd(static_cast<int32_t>(rank))));
-    result_.step_s = std::max(result_.step_s, own_ends.back());
+    double end = LastGather(static_cast<int32_t>(rank));
+    for (const Resource resource : {Resource::kCompute, Resource::kCopyIn,
+                                    Resource::kCopyOut, Resource::kHost}) {
+      end = std::max(end, states_[rank].FreeAt(resource));
+    }
+    own_ends.push_back(end);
+    result_.step_s = std::max(result_.step_s, end);
   }
   for (size_t rank = 0; rank < states_.size(); ++rank) {
     RankTime& time = result_.ranks[rank];

@@ -204,7 +204,8 @@ class NarrowOnes {
 
   void Add(double x, double width, InstructionKind kind,
            const std::string& colour) {
-    if (count_ > 0 && (colour != colour_ || x > end_ + kTogether)) Draw();
+    const bool apart = colour != colour_ || x > end_ + kTogether || x < begin_;
+    if (count_ > 0 && apart) Draw();
     if (count_ == 0) {
       begin_ = x;
       kind_ = kind;
@@ -235,6 +236,15 @@ class NarrowOnes {
   InstructionKind kind_ = InstructionKind::kForward;
   std::string colour_;
 };
+
+// What goes on behind the next step is drawn where that of the step before is.
+std::vector<Interval> WithinAStep(const Interval& interval, double step_s) {
+  if (interval.end_s <= step_s) return {interval};
+  std::vector<Interval> parts = {
+      {std::max(0.0, interval.start_s - step_s), interval.end_s - step_s}};
+  if (interval.start_s < step_s) parts.push_back({interval.start_s, step_s});
+  return parts;
+}
 
 // Below its compute, from top to bottom.
 std::vector<Resource> SubLanesOf(const Program& program) {
@@ -291,40 +301,42 @@ std::string TimelineSvg(const Program& program, const Simulation& simulation,
     std::map<Resource, NarrowOnes> narrow;
     for (size_t i = 0; i < list.size(); ++i) {
       const Instruction& instruction = list[i];
-      const Interval& interval = simulation.times[rank][i];
-      const double width = (interval.end_s - interval.start_s) * scale;
-      const Resource resource = instruction.resource;
-      const bool compute = resource == Resource::kCompute;
-      const auto sub_lane =
-          std::find(sub_lanes.begin(), sub_lanes.end(), resource);
-      const bool message = instruction.kind == InstructionKind::kSend ||
-                           instruction.kind == InstructionKind::kRecv;
-      if (message || (!compute && sub_lane == sub_lanes.end())) continue;
-      const double top =
-          compute ? y
-                  : y + kLane + 1 +
-                        kSubLane *
-                            static_cast<double>(sub_lane - sub_lanes.begin());
-      const double height = compute ? kLane : kSubLane;
-      const double x = kLeft + interval.start_s * scale;
-      const std::string colour =
-          ColourOf(instruction.kind, instruction.microbatch);
-      if (width < kNarrowest) {
-        narrow.try_emplace(resource, svg, top, height)
-            .first->second.Add(x, width, instruction.kind, colour);
-        continue;
-      }
-      // A hair of white between neighbours.
-      const double inset = width > 3 ? 0.5 : 0;
-      svg.Titled(x, top, width - inset, height, colour, ToText(instruction));
-      if (compute && instruction.microbatch >= 0 && width > 16) {
-        const bool light = instruction.kind == InstructionKind::kForward;
-        svg.Text(x + width / 2, y + kLane / 2 + 4,
-                 std::to_string(instruction.microbatch), "middle",
-                 light ? "fill=\"#2b2f36\" font-size=\"11\" "
-                         "pointer-events=\"none\""
-                       : "fill=\"white\" font-size=\"11\" "
-                         "pointer-events=\"none\"");
+      for (const Interval& interval :
+           WithinAStep(simulation.times[rank][i], simulation.step_s)) {
+        const double width = (interval.end_s - interval.start_s) * scale;
+        const Resource resource = instruction.resource;
+        const bool compute = resource == Resource::kCompute;
+        const auto sub_lane =
+            std::find(sub_lanes.begin(), sub_lanes.end(), resource);
+        const bool message = instruction.kind == InstructionKind::kSend ||
+                             instruction.kind == InstructionKind::kRecv;
+        if (message || (!compute && sub_lane == sub_lanes.end())) continue;
+        const double top =
+            compute ? y
+                    : y + kLane + 1 +
+                          kSubLane *
+                              static_cast<double>(sub_lane - sub_lanes.begin());
+        const double height = compute ? kLane : kSubLane;
+        const double x = kLeft + interval.start_s * scale;
+        const std::string colour =
+            ColourOf(instruction.kind, instruction.microbatch);
+        if (width < kNarrowest) {
+          narrow.try_emplace(resource, svg, top, height)
+              .first->second.Add(x, width, instruction.kind, colour);
+          continue;
+        }
+        // A hair of white between neighbours.
+        const double inset = width > 3 ? 0.5 : 0;
+        svg.Titled(x, top, width - inset, height, colour, ToText(instruction));
+        if (compute && instruction.microbatch >= 0 && width > 16) {
+          const bool light = instruction.kind == InstructionKind::kForward;
+          svg.Text(x + width / 2, y + kLane / 2 + 4,
+                   std::to_string(instruction.microbatch), "middle",
+                   light ? "fill=\"#2b2f36\" font-size=\"11\" "
+                           "pointer-events=\"none\""
+                         : "fill=\"white\" font-size=\"11\" "
+                           "pointer-events=\"none\"");
+        }
       }
     }
   }
