@@ -205,16 +205,15 @@ class PipelineBound {
     return std::max(up, down) + InputSeconds(ChunkOf(stage)) + EndBelow(stage);
   }
 
-  // After clipping: updates follow each other, and each is followed by its
-  // gather.
+  // After clipping updates follow each other. Gathers may be hidden behind the
+  // next step's forwards.
   double UpdateSeconds(int32_t rank) const {
-    double updates = 0, gathers = 0;
+    double updates = 0;
     for (size_t stage = 0; stage < stages_.size(); ++stage) {
       if (stages_[stage].rank != rank) continue;
       updates += costs_.buckets[stage] * ChunkOf(stage).update_s;
-      gathers += costs_.buckets[stage] * ChunkOf(stage).gather_s;
     }
-    return std::max(updates, gathers);
+    return updates;
   }
 
   const Plan& plan_;
@@ -297,6 +296,21 @@ double ArithmeticLowerBound(const ModelShape& model,
   return std::max(shared_out, n * largest);
 }
 
+namespace {
+
+// Those that are nowhere lower than either.
+std::vector<RateShare> HigherShares(const std::vector<RateShare>& a,
+                                    const std::vector<RateShare>& b) {
+  const bool alike =
+      std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                 [](const RateShare& x, const RateShare& y) {
+                   return x.flops == y.flops && x.share == y.share;
+                 });
+  return alike ? a : std::vector<RateShare>();
+}
+
+}  // namespace
+
 // The cluster with the fastest device on every node and the fastest link
 // between every two: no placement on the real one is faster.
 ClusterModel BestCase(const ClusterModel& cluster) {
@@ -328,6 +342,11 @@ ClusterModel BestCase(const ClusterModel& cluster) {
         std::max(device.achieved_fp64_flops, its.achieved_fp64_flops);
     device.memory_bytes_per_s =
         std::max(device.memory_bytes_per_s, its.memory_bytes_per_s);
+    device.launch_s = std::min(device.launch_s, its.launch_s);
+    device.product_shares =
+        HigherShares(device.product_shares, its.product_shares);
+    device.attention_shares =
+        HigherShares(device.attention_shares, its.attention_shares);
     device.to_device_bytes_per_s =
         std::max(device.to_device_bytes_per_s, its.to_device_bytes_per_s);
     device.to_host_bytes_per_s =

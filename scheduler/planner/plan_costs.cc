@@ -149,7 +149,9 @@ void PlanCoster::AddSharding(const RingCost& ring, BlockTime& time) const {
                            static_cast<double>(model_.element_bytes))
           : 0;
   const double scatter = ring.ReduceScatter(
-      parameters * (plan_.bf16_gradient_messages() ? 2.0 : 4.0));
+      parameters * (plan_.bf16_gradient_messages()
+                        ? 2.0
+                        : static_cast<double>(model_.gradient_bytes)));
   const double forward = Exposed(gather, time.forward_s);
   const double backward = Exposed(gather + scatter, time.backward_s);
   time.forward_s += forward;
@@ -315,7 +317,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     chunk.message_bytes = MessageBytes(model_, split_);
 
     ChargeReductions(stage, result);
-    chunk.update_s = UpdateSeconds(
+    chunk.update_s = BucketUpdateSeconds(
         OwnParameters(stage) / static_cast<double>(result.buckets[stage]),
         node);
   }
