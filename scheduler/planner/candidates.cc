@@ -72,11 +72,6 @@ class Enumerator {
     if (model_.mlp_hidden % candidate.tp != 0) {
       return Refuse(candidate, VerdictCode::kIndivisible, Dimension::kMlp);
     }
-    const int64_t parts =
-        int64_t{candidate.cp} * (candidate.tp > 1 ? candidate.tp : 1);
-    if (model_.tokens % parts != 0) {
-      return Refuse(candidate, VerdictCode::kIndivisible, Dimension::kTokens);
-    }
     if (candidate.pp > model_.layers) {
       return Refuse(candidate, VerdictCode::kTooFewBlocks);
     }
@@ -105,16 +100,11 @@ class Enumerator {
 
   void AddSchedules(Candidate candidate) {
     const int64_t local = global_batch_ / candidate.dp;
-    for (int32_t size = 1; size <= space_.max_microbatch_size; size *= 2) {
+    const int32_t most = candidate.pp == 1
+                             ? space_.max_microbatch_size_without_stages
+                             : space_.max_microbatch_size;
+    for (const int32_t size : Divisors(local, most)) {
       candidate.microbatch_size = size;
-      if (local < size) {
-        Refuse(candidate, VerdictCode::kBatchTooSmall);
-        break;
-      }
-      if (local % size != 0) {
-        Refuse(candidate, VerdictCode::kIndivisible, Dimension::kGlobalBatch);
-        break;
-      }
       const int64_t microbatches = local / size;
       if (candidate.pp == 1) {
         candidate.schedule = Plan::ONE_F_ONE_B;

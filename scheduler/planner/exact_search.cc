@@ -65,7 +65,7 @@ absl::Status ExactSearch::SearchCandidate(size_t index, Plan plan) {
     for (const auto& list : estimate.program.ranks) {
       work_ += static_cast<int64_t>(list.size() * plan.grid().dp());
     }
-    if (estimate.step_s >= step_s_ || !Fits(estimate)) continue;
+    if (!IsFaster(estimate.step_s, step_s_) || !Fits(estimate)) continue;
     step_s_ = estimate.step_s;
     result_.plan = plan;
     result_.estimate = std::move(estimate);

@@ -6,6 +6,7 @@
 #include "gtest/gtest.h"
 #include "scheduler/planner/candidate_plan.h"
 #include "scheduler/planner/estimate.h"
+#include "scheduler/planner/likely_seconds.h"
 #include "scheduler/planner/node_assignments.h"
 #include "scheduler/planner/unlike_clusters.h"
 #include "scheduler/schedules/schedule.h"
@@ -22,6 +23,8 @@ TEST(LowerBounds, AreBelowTheSimulation) {
     for (const bool hides_collectives : {true, false}) {
       PlannerInput input = UnlikeCluster(devices, 7);
       input.global_batch = 24;
+      input.options.space.max_microbatch_size = 4;
+      input.options.space.max_microbatch_size_without_stages = 4;
       input.model.hides_collectives = hides_collectives;
       // Unlike in the shares of embedding, blocks and head as well.
       Cluster::Device& other = *input.cluster.add_devices();
@@ -77,6 +80,22 @@ TEST(LowerBounds, AreBelowTheSimulation) {
       EXPECT_GT(tightest, 0.99);
     }
   }
+}
+
+// Buckets belong to stages, of which a rank may have several.
+TEST(LikelySeconds, CountsTheBucketsOfEveryStage) {
+  const PlannerInput input = UnlikeCluster({2, 2}, 7);
+  const auto cluster = ResolveCluster(input.cluster);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  const auto plan = PlanOfCandidate(
+      input.model, *cluster, 24,
+      {.dp = 2, .pp = 2, .chunks = 2, .schedule = Plan::INTERLEAVED});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  PlanCosts costs = PlanCoster(input.model, *cluster, *plan).CostsOf(0);
+  ASSERT_EQ(costs.buckets.size(), size_t{4});
+  const double before = LikelySeconds(*plan, costs);
+  costs.buckets[3] += 1000;
+  EXPECT_GT(LikelySeconds(*plan, costs), before);
 }
 
 }  // namespace

@@ -258,6 +258,26 @@ TEST(Offload, WhereFewerFitFewerStay) {
   EXPECT_GT(best.estimate.parts.copy_s, 0.1 * best.estimate.step_s);
 }
 
+// Looking again, now at plans that offload, repeats no refusal.
+TEST(Offload, NoRefusalIsListedTwice) {
+  PlannerInput input = Input();
+  Cluster::Node& second = *input.cluster.add_nodes();
+  second = input.cluster.nodes(0);
+  second.set_name("other");
+  input.cluster.mutable_default_link()->set_bytes_per_s(1e9);
+  input.model.layers = 40;
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  EXPECT_TRUE(report.best.front().plan.has_offload());
+  EXPECT_EQ(std::count_if(report.candidates.begin(), report.candidates.end(),
+                          [](const Candidate& candidate) {
+                            return candidate.tp == 2 &&
+                                   candidate.verdict ==
+                                       VerdictCode::kTpCrossesNode;
+                          }),
+            1);
+}
+
 TEST(Offload, WhatTheHostCannotHoldIsRefused) {
   PlannerInput input = Input();
   input.cluster.mutable_nodes(0)->set_host_memory_bytes(40'000'000'000);
@@ -297,6 +317,14 @@ TEST(Offload, WherePlansFitNoneWithItIsFaster) {
   EXPECT_EQ(both.best.front().plan.SerializeAsString(),
             report.best.front().plan.SerializeAsString());
   EXPECT_GT(both.candidates.size(), report.candidates.size());
+  // A kind of device that no node has need not be known.
+  Cluster::Device& unused = *input.cluster.add_devices();
+  unused = input.cluster.devices(0);
+  unused.set_name("unused");
+  unused.clear_to_device_bytes_per_s();
+  const auto other = Why(input, report, {.offload = true});
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(other->find("UNSUPPORTED"), std::string::npos) << *other;
   // Copies of unknown rate are no copies for nothing.
   input.cluster.mutable_devices(0)->clear_to_device_bytes_per_s();
   const auto unknown = Why(input, report, {.offload = true});

@@ -43,6 +43,13 @@ int64_t CommunicatorsOf(const Plan& plan) {
   return count;
 }
 
+int64_t MemoryLimitOn(const ClusterModel& cluster, const Plan& plan,
+                      int32_t node) {
+  const ClusterDevice& device = cluster.DeviceOfNode(node);
+  return device.memory_bytes -
+         CommunicatorsOf(plan) * device.communicator_bytes;
+}
+
 void PlanCoster::MeasureParts() {
   if (!model_.measured_memory) return;
   const bool deferred = ScheduleOf(plan_).splits_backward;

@@ -122,7 +122,7 @@ absl::StatusOr<int64_t> PlanRefinement::Place(const PlacementOptions& placement,
 absl::Status PlanRefinement::TakeIfFaster(const Plan& plan,
                                           RankedPlan& ranked) const {
   ASSIGN_OR_RETURN(Estimate estimate, EstimatePlan(model_, cluster_, plan));
-  if (estimate.step_s < ranked.estimate.step_s && Fits(estimate)) {
+  if (IsFaster(estimate.step_s, ranked.estimate.step_s) && Fits(estimate)) {
     ranked.plan = plan;
     ranked.estimate = std::move(estimate);
   }

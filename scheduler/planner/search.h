@@ -18,6 +18,8 @@
 #define TRIREME_SCHEDULER_PLANNER_SEARCH_H_
 
 #include <cstdint>
+#include <functional>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -30,6 +32,13 @@
 #include "scheduler/planner/plan_refinement.h"
 
 namespace trireme {
+
+// How far a search is, in candidates.
+struct SearchProgress {
+  std::string_view phase;
+  int64_t done = 0;
+  int64_t total = 0;
+};
 
 struct PlannerOptions {
   CandidateSpace space;
@@ -45,6 +54,8 @@ struct PlannerOptions {
   ExactSearchOptions exact;
   // Simulate every candidate that may fit, whatever the bounds say.
   bool exhaustive = false;
+  // Called for each candidate of each phase; null: nobody asks.
+  std::function<void(const SearchProgress&)> progress;
 };
 
 struct PlannerInput {

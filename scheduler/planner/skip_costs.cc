@@ -104,7 +104,7 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
                            std::min(i, RanksOfStage(plan, holder) - 1);
       of_column.node_of_rank.push_back(NodeOf(cluster, plan, rank));
       plan_rings.limit_bytes.push_back(
-          cluster.DeviceOfNode(of_column.node_of_rank.back()).memory_bytes);
+          MemoryLimitOn(cluster, plan, of_column.node_of_rank.back()));
     }
     const PlanCosts found =
         PlanCoster(model, of_column, column,

@@ -24,8 +24,6 @@ std::string_view DimensionText(Dimension dimension) {
       return "attention heads";
     case Dimension::kMlp:
       return "channels of the MLP";
-    case Dimension::kTokens:
-      return "tokens";
     case Dimension::kGlobalBatch:
       return "global batch";
     case Dimension::kMicrobatches:
@@ -194,14 +192,8 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
           "TP_CROSSES_NODE(tp {} does not divide every node's devices)",
           candidate.tp);
     case VerdictCode::kBatchTooSmall:
-      return candidate.dp > input.global_batch
-                 ? fmt::format("BATCH_TOO_SMALL({} samples for dp {})",
-                               input.global_batch, candidate.dp)
-                 : fmt::format(
-                       "BATCH_TOO_SMALL({} samples of a replica for a "
-                       "microbatch of {})",
-                       input.global_batch / candidate.dp,
-                       candidate.microbatch_size);
+      return fmt::format("BATCH_TOO_SMALL({} samples for dp {})",
+                         input.global_batch, candidate.dp);
     case VerdictCode::kTooFewBlocks:
       return fmt::format("TOO_FEW_BLOCKS({} for {} stages)", input.model.layers,
                          candidate.pp * candidate.chunks);
