@@ -41,9 +41,6 @@ class SimulatedCollectives {
   // It enters them.
   void Enter(int32_t rank, double start_s);
 
-  // When the last one of the rank has ended, or 0.
-  double LastEnd(int32_t rank) const { return ranks_[rank].free_s; }
-
  private:
   struct Collective {
     int32_t index = 0;

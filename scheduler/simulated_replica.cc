@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/core/status.h"
+#include "scheduler/instruction_kinds.h"
 #include "scheduler/simulated_memory.h"
 #include "scheduler/validator.h"
 
@@ -11,50 +12,6 @@ namespace trireme {
 namespace {
 
 using Kind = SimulatedInstruction::Kind;
-
-double DurationOf(InstructionKind kind, const ChunkCost& chunk) {
-  switch (kind) {
-    case InstructionKind::kForward:
-      return chunk.forward_s;
-    case InstructionKind::kBackward:
-      return chunk.backward_s;
-    case InstructionKind::kBackwardInput:
-      return chunk.backward_input_s;
-    case InstructionKind::kBackwardWeight:
-      return chunk.backward_weight_s;
-    case InstructionKind::kReduceGradients:
-      return chunk.reduce_s;
-    case InstructionKind::kGatherParameters:
-      return chunk.gather_s;
-    case InstructionKind::kUpdate:
-      return chunk.update_s;
-    case InstructionKind::kSaveActivation:
-      return chunk.save_activation_s;
-    case InstructionKind::kLoadActivation:
-      return chunk.load_activation_s;
-    default:
-      return 0;
-  }
-}
-
-double DurationOf(InstructionKind kind, const UnitCost& unit) {
-  switch (kind) {
-    case InstructionKind::kForward:
-      return unit.forward_s;
-    case InstructionKind::kBackward:
-      return unit.backward_s;
-    case InstructionKind::kFetch:
-      return unit.fetch_s;
-    case InstructionKind::kRelease:
-      return unit.release_s;
-    case InstructionKind::kSaveGradients:
-      return unit.save_gradients_s;
-    case InstructionKind::kUpdate:
-      return unit.update_s;
-    default:
-      return 0;
-  }
-}
 
 }  // namespace
 
@@ -71,18 +28,22 @@ SimulatedReplica::SimulatedReplica(const SimulatedProgram& program,
       links_(program, cost, number, times_, shared),
       collectives_(cost, number, times_, shared),
       states_(program.lists.size()) {
-  const auto add_all_kinds = [this](const auto& costs) {
-    for (int32_t kind = 0; kind < SimulatedProgram::kCostKinds; ++kind) {
-      durations_.push_back(
-          DurationOf(static_cast<InstructionKind>(kind), costs));
+  const auto add_all_kinds = [this](const auto& costs, auto seconds) {
+    for (const KindTraits& kind : kKindTraits) {
+      const auto member = kind.*seconds;
+      durations_.push_back(member == nullptr ? 0 : costs.*member);
     }
   };
   for (const std::vector<ChunkCost>& chunks : cost.chunks) {
-    for (const ChunkCost& chunk : chunks) add_all_kinds(chunk);
+    for (const ChunkCost& chunk : chunks) {
+      add_all_kinds(chunk, &KindTraits::chunk_s);
+    }
   }
   for (const std::vector<ChunkCost>& chunks : cost.chunks) {
     for (const ChunkCost& chunk : chunks) {
-      for (const UnitCost& unit : chunk.units) add_all_kinds(unit);
+      for (const UnitCost& unit : chunk.units) {
+        add_all_kinds(unit, &KindTraits::unit_s);
+      }
     }
   }
   for (int32_t i = 0; i < cost.processors; ++i) processors_free_s_.push(0);
@@ -291,15 +252,46 @@ absl::StatusOr<Simulation> SimulatedReplica::Finish() {
   return std::move(result_);
 }
 
+double SimulatedReplica::LastGather(int32_t rank) const {
+  const std::vector<Instruction>& list = program_.program->ranks[rank];
+  const auto first_forward = [&](int32_t chunk) {
+    const auto at = std::find_if(
+        list.begin(), list.end(), [&](const Instruction& instruction) {
+          return instruction.kind == InstructionKind::kForward &&
+                 instruction.chunk == chunk;
+        });
+    return at == list.end()
+               ? Interval{0, 0}
+               : times_.Of(rank, static_cast<int32_t>(at - list.begin()));
+  };
+  double last = 0;
+  // Gathers follow the step's ClipGradients.
+  for (auto i = static_cast<int32_t>(list.size()) - 1;
+       i >= 0 && list[i].kind != InstructionKind::kClipGradients; --i) {
+    if (list[i].kind != InstructionKind::kGatherParameters) continue;
+    const int32_t chunk = list[i].chunk;
+    const Interval forward = first_forward(chunk);
+    // Bucket 0 has the chunk's last layers.
+    const double buckets = program_.buckets[program_.first_chunk[rank] + chunk];
+    const double used_s = forward.start_s + (forward.end_s - forward.start_s) *
+                                                (buckets - 1 - list[i].bucket) /
+                                                buckets;
+    last = std::max(last, times_.Of(rank, i).end_s - used_s);
+  }
+  return last;
+}
+
 void SimulatedReplica::FinishTimes() {
   result_.step_s = links_.LastArrival();
   std::vector<double> own_ends;
   for (size_t rank = 0; rank < states_.size(); ++rank) {
-    const RankState& state = states_[rank];
-    own_ends.push_back(
-        std::max(*std::max_element(state.free_s.begin(), state.free_s.end()),
-                 collectives_.LastEnd(static_cast<int32_t>(rank))));
-    result_.step_s = std::max(result_.step_s, own_ends.back());
+    double end = LastGather(static_cast<int32_t>(rank));
+    for (const Resource resource : {Resource::kCompute, Resource::kCopyIn,
+                                    Resource::kCopyOut, Resource::kHost}) {
+      end = std::max(end, states_[rank].FreeAt(resource));
+    }
+    own_ends.push_back(end);
+    result_.step_s = std::max(result_.step_s, end);
   }
   for (size_t rank = 0; rank < states_.size(); ++rank) {
     RankTime& time = result_.ranks[rank];

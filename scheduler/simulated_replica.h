@@ -90,6 +90,9 @@ class SimulatedReplica {
   void CountIdle(int32_t rank, int32_t latest, double idle);
   // The channels that the rank's next instruction passes, a collective.
   std::span<const ChannelTime> ChannelsOfNext(int32_t rank) const;
+  // By when the step must have begun again, or later, so that no forward waits
+  // for the parameters that the rank gathers at its end.
+  double LastGather(int32_t rank) const;
   void FinishTimes();
   MemoryBytes PeakInTime(int32_t rank) const;
 

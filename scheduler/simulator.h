@@ -58,6 +58,9 @@ struct RankTime {
 };
 
 struct Simulation {
+  // From one step's start to the next one's, as steps follow one another:
+  // gathers of parameters go on behind the next step's forwards until these use
+  // them (rule 8 of program.h), and may end after it.
   double step_s = 0;
   // times[rank][index]. Of Send and Recv: the message's, from leaving to
   // arriving.

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "scheduler/schedule_gpipe.h"
-#include "scheduler/schedule_one_f_one_b.h"
+#include "scheduler/schedules/gpipe.h"
+#include "scheduler/schedules/one_f_one_b.h"
 #include "scheduler/simulator.h"
 
 namespace trireme {
@@ -146,7 +146,44 @@ TEST(SimulatorChannels, GathersQueueForTheCardToo) {
     end = std::max(end, times[1].end_s);
   }
   EXPECT_DOUBLE_EQ(end, 10);
-  EXPECT_DOUBLE_EQ(result.step_s, 10);
+  // A rank needs the parameters of its chunk's second bucket when its forward
+  // is half over, 1/2 and 3/2 into the step.
+  double needed = 6;
+  for (const int32_t rank : {0, 1}) {
+    const std::vector<Interval> times =
+        TimesOf(two.program, result, rank, InstructionKind::kGatherParameters);
+    needed = std::max(
+        {needed, times[0].end_s - rank, times[1].end_s - (rank + 0.5)});
+  }
+  EXPECT_DOUBLE_EQ(result.step_s, needed);
+}
+
+// As the executor does: a gather is waited for where its parameters are used.
+TEST(SimulatorChannels, AGatherHidesBehindTheNextForward) {
+  const auto simulated = [](int32_t ranks, double gather_s) {
+    const Program program = Build(OneFOneBOrder(ranks, 2), 2, 1);
+    return Simulated(program, UniformCost(program, {.forward_s = 4,
+                                                    .backward_s = 8,
+                                                    .gather_s = gather_s,
+                                                    .update_s = 1}));
+  };
+  // Of one bucket the first use is at once: two microbatches, the update, the
+  // gather.
+  EXPECT_DOUBLE_EQ(simulated(1, 2).step_s, 27);
+  // The second stage's first forward is 4 s later.
+  EXPECT_DOUBLE_EQ(simulated(2, 0).step_s, 37);
+  EXPECT_DOUBLE_EQ(simulated(2, 2).step_s, 39);
+  EXPECT_DOUBLE_EQ(simulated(2, 2).ranks[0].exposed_other_s, 2);
+  EXPECT_DOUBLE_EQ(simulated(2, 2).ranks[1].exposed_other_s, 0);
+
+  // Of eight buckets all but the first are used later.
+  const Program program = Build(OneFOneBOrder(1, 2), 2, 8);
+  EXPECT_DOUBLE_EQ(Simulated(program, UniformCost(program, {.forward_s = 4,
+                                                            .backward_s = 8,
+                                                            .gather_s = 0.25,
+                                                            .update_s = 0.125}))
+                       .step_s,
+                   25);
 }
 
 // Channels that nobody else passes change nothing, on any rank.

@@ -6,19 +6,21 @@
 #include "runtime/core/status.h"
 #include "scheduler/planner/cluster.h"
 #include "tools/commands.h"
-#include "trainer/config/textproto.h"
+#include "trainer/config/written_file.h"
 
 namespace trireme {
 namespace {
 
 constexpr char kName[] = "cluster";
+constexpr char kWriter[] = "cluster describe";
 
 absl::Status Describe(const ParsedCommand& arguments) {
   if (arguments.positionals()[0] != "describe") {
     return InvalidArgument("found '{}', expected 'describe'",
                            arguments.positionals()[0]);
   }
-  ClusterPreset preset;
+  ClusterPreset preset = {.launch_s = kUsualLaunchSeconds,
+                          .ramp_s = kUsualRampSeconds};
   preset.device = arguments.Get("device");
   preset.network = arguments.Get("network");
   ASSIGN_OR_RETURN(preset.nodes, arguments.GetInt("nodes"));
@@ -26,7 +28,10 @@ absl::Status Describe(const ParsedCommand& arguments) {
                    arguments.GetInt("devices_per_node"));
   ASSIGN_OR_RETURN(const Cluster cluster, DescribeCluster(preset));
   const std::string out = arguments.Get("out");
-  RETURN_IF_ERROR(WriteTextProtoFile(cluster, out));
+  if (!arguments.Has("overwrite")) {
+    RETURN_IF_ERROR(CheckReplaceable(out, kWriter));
+  }
+  RETURN_IF_ERROR(WriteMarkedFile(cluster, kWriter, out));
   fmt::print("{} x {} {} over {}: {}\n", preset.nodes, preset.devices_per_node,
              preset.device, preset.network, out);
   return absl::OkStatus();
@@ -66,7 +71,9 @@ Command ClusterCommand() {
                    {.name = "out",
                     .value = "FILE",
                     .default_value = "cluster.textproto",
-                    .help = "the cluster; edit it for what-ifs"}},
+                    .help = "the cluster; edit it for what-ifs"},
+                   {.name = "overwrite",
+                    .help = "replaces what --out names, whoever wrote it"}},
        .example = "trireme cluster describe --device A100 --nodes 4 "
                   "--network hdr --out cluster.textproto"},
       Run};

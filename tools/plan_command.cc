@@ -1,6 +1,10 @@
 // trireme plan: the fastest plan for a job on a cluster, and why not another.
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
 #include <map>
 #include <optional>
 #include <string>
@@ -17,13 +21,18 @@
 #include "scheduler/planner/measured_times.h"
 #include "scheduler/planner/report.h"
 #include "scheduler/planner/search.h"
+#include "scheduler/planner/sensitivities.h"
 #include "scheduler/planner/skip_route.h"
+#include "scheduler/planner/subsets.h"
 #include "scheduler/planner/what_if.h"
+#include "scheduler/planner/why.h"
+#include "scheduler/planner/why_query.h"
 #include "scheduler/simulator.h"
 #include "scheduler/trace.h"
 #include "tools/commands.h"
 #include "trainer/batches.h"
-#include "trainer/config/textproto.h"
+#include "trainer/cluster_file.h"
+#include "trainer/config/written_file.h"
 #include "trainer/dry_memory.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
@@ -34,72 +43,89 @@ namespace {
 
 constexpr char kName[] = "plan";
 
-// "tp=4,pp=2,schedule=ZB_V".
-absl::StatusOr<WhyQuery> ParseWhy(const std::string& text) {
-  WhyQuery query;
-  for (const auto view : absl::StrSplit(text, ',')) {
-    const std::vector<std::string> parts = absl::StrSplit(view, '=');
-    const std::string& name = parts[0];
-    const std::string value = parts.size() == 2 ? parts[1] : "";
-    int32_t number = 0;
-    const bool is_number = absl::SimpleAtoi(value, &number) && number > 0;
-    bool flag = false;
-    const bool is_flag = absl::SimpleAtob(value, &flag);
-    const std::map<std::string, std::optional<int32_t>*> numbers = {
-        {"tp", &query.tp},
-        {"cp", &query.cp},
-        {"ulysses", &query.ulysses},
-        {"pp", &query.pp},
-        {"dp", &query.dp},
-        {"ep", &query.ep},
-        {"chunks", &query.chunks},
-        {"microbatch_size", &query.microbatch_size}};
-    const auto field = numbers.find(name);
-    Plan::Schedule schedule;
-    Plan::Sharding sharding;
-    Plan::Recompute recompute;
-    if (field != numbers.end() && is_number) {
-      *field->second = number;
-    } else if (name == "sequence_parallel" && is_flag) {
-      query.sequence_parallel = flag;
-    } else if (name == "offload" && is_flag) {
-      query.offload = flag;
-    } else if (name == "schedule" && Plan::Schedule_Parse(value, &schedule)) {
-      query.schedule = schedule;
-    } else if (name == "sharding" && Plan::Sharding_Parse(value, &sharding)) {
-      query.sharding = sharding;
-    } else if (name == "recompute" &&
-               Plan::Recompute_Parse(value, &recompute)) {
-      query.recompute = recompute;
+// Says how far a search is: on a terminal in one line, else now and then.
+class ProgressLine {
+ public:
+  ~ProgressLine() {
+    if (on_terminal_ && shown_) fmt::print(stderr, "\r{:{}}\r", "", kWidth);
+  }
+
+  void Show(const SearchProgress& progress) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_ < (on_terminal_ ? std::chrono::milliseconds(200)
+                                    : std::chrono::seconds(10))) {
+      return;
+    }
+    last_ = now;
+    shown_ = true;
+    const std::string text = fmt::format("{}: {} of {}", progress.phase,
+                                         progress.done, progress.total);
+    if (on_terminal_) {
+      fmt::print(stderr, "\r{:{}}", text, kWidth);
+      std::fflush(stderr);
     } else {
-      return InvalidArgument(
-          "--why: found '{}', expected FIELD=VALUE with tp, cp, ulysses, pp, "
-          "dp, ep, chunks, microbatch_size, sequence_parallel, offload, "
-          "schedule, sharding or recompute, separated by commas",
-          std::string(view));
+      fmt::print(stderr, "{}\n", text);
     }
   }
-  return query;
+
+ private:
+  static constexpr int kWidth = 60;
+  const bool on_terminal_ = isatty(STDERR_FILENO) == 1;
+  std::chrono::steady_clock::time_point last_ =
+      std::chrono::steady_clock::now();
+  bool shown_ = false;
+};
+
+// What a plan that was asked for is written to; none: nothing is written, as
+// questions are only answered.
+std::optional<std::string> PlanPathOf(const ParsedCommand& arguments) {
+  const bool asks = arguments.Has("why") || arguments.Has("what_if") ||
+                    arguments.Has("sensitivity");
+  if (asks && !arguments.Has("out")) return std::nullopt;
+  return arguments.Get("out");
+}
+
+// Before minutes of search: that all that is to be written can be.
+absl::Status CheckOutputs(const ParsedCommand& arguments) {
+  const std::optional<std::string> out = PlanPathOf(arguments);
+  if (out.has_value() && !arguments.Has("overwrite")) {
+    RETURN_IF_ERROR(CheckReplaceable(*out, kName));
+  }
+  std::vector<std::string> others;
+  if (arguments.Has("verdicts")) others.push_back(arguments.Get("verdicts"));
+  if (arguments.Has("charts")) {
+    others.push_back(arguments.Get("charts") + "timeline.svg");
+  }
+  for (const std::string& path : others) {
+    // Destroyed at once, it leaves nothing.
+    RETURN_IF_ERROR(AtomicFile::Create(path).status());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRouting(const ParsedCommand& arguments) {
+  const bool routes = arguments.Has("route");
+  if (!routes && arguments.Has("without")) {
+    return InvalidArgument(
+        "--without: found no --route, expected one: it keeps the paths of a "
+        "partial pipeline from ranks");
+  }
+  for (const char* option :
+       {"best", "why", "offload", "verdicts", "sensitivity", "charts"}) {
+    if (routes && arguments.Has(option)) {
+      return InvalidArgument(
+          "--{}: found with --route, expected without: it is about the search "
+          "among plans",
+          option);
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
-  if (!arguments.Has("cluster")) {
-    return InvalidArgument(
-        "expected --cluster FILE (`trireme cluster describe` writes one)");
-  }
   PlannerInput input;
-  // No field of a job has parentheses in its path.
-  std::vector<std::string> overrides = arguments.All("set");
-  const auto first_edit = std::stable_partition(
-      overrides.begin(), overrides.end(), [](const std::string& assignment) {
-        return !assignment.starts_with("link(") &&
-               !assignment.starts_with("node(");
-      });
-  std::vector<std::string> edits = arguments.All("what_if");
-  edits.insert(edits.end(), first_edit, overrides.end());
-  overrides.erase(first_edit, overrides.end());
-  ASSIGN_OR_RETURN(JobFile job,
-                   LoadJobFile(arguments.positionals()[0], overrides, {}));
+  ASSIGN_OR_RETURN(JobFile job, LoadJobFile(arguments.positionals()[0],
+                                            arguments.All("set"), {}));
   ASSIGN_OR_RETURN(const auto dataset, OpenDataset(job.job.data()));
   const auto setup =
       ResolveJob(job.job, {dataset->size(), dataset->num_classes()});
@@ -107,10 +133,14 @@ absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
   input.model = ModelShapeOf(*setup);
   MeasureMemoryOf(*setup, input.model);
   input.global_batch = setup->global_batch;
-  RETURN_IF_ERROR(
-      ParseTextProtoFile(arguments.Get("cluster"), &input.cluster).status());
-  for (const std::string& edit : edits) {
-    RETURN_IF_ERROR(ApplyWhatIf(edit, input.cluster));
+  ASSIGN_OR_RETURN(input.cluster, LoadCluster(arguments.Get("cluster")));
+  ASSIGN_OR_RETURN(const std::string changes,
+                   ApplyWhatIfs(arguments.All("what_if"), input.cluster));
+  fmt::print("{}", changes);
+  if (arguments.Has("only")) {
+    ASSIGN_OR_RETURN(const DeviceSubset subset,
+                     ParseSubset(input.cluster, arguments.Get("only")));
+    input.cluster = OnlyDevices(input.cluster, subset);
   }
   ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
   UseMeasuredTimes(cluster, input.model);
@@ -132,6 +162,17 @@ absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
   }
   input.options.space.offload = choice->second;
   return input;
+}
+
+absl::Status WritePlan(const ParsedCommand& arguments, const Plan& plan) {
+  const std::optional<std::string> out = PlanPathOf(arguments);
+  if (!out.has_value()) {
+    fmt::print("no plan is written, as this was a question (--out FILE)\n");
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(WriteMarkedFile(plan, kName, *out));
+  fmt::print("plan: {}\n", *out);
+  return absl::OkStatus();
 }
 
 // "3,5".
@@ -203,61 +244,86 @@ absl::Status RouteAndPrint(const ParsedCommand& arguments,
                Plan::Schedule_Name(whole.schedule()), ordinary.step_s);
   }
   *routed.plan.mutable_predicted() = PredictionOf(estimate);
-  RETURN_IF_ERROR(WriteTextProtoFile(routed.plan, arguments.Get("out")));
-  fmt::print("plan: {}\n", arguments.Get("out"));
-  return absl::OkStatus();
+  return WritePlan(arguments, routed.plan);
+}
+
+absl::Status WriteCharts(const ParsedCommand& arguments,
+                         const RankedPlan& chosen) {
+  if (!arguments.Has("charts")) return absl::OkStatus();
+  const Estimate& estimate = chosen.estimate;
+  const std::string prefix = arguments.Get("charts");
+  const std::string title = Summary(chosen.plan);
+  RETURN_IF_ERROR(WriteFileAtomically(
+      prefix + "timeline.svg",
+      TimelineSvg(estimate.program, estimate.simulation, title)));
+  RETURN_IF_ERROR(WriteFileAtomically(
+      prefix + "memory.svg", MemorySvg(estimate.peak, estimate.limit, title)));
+  return WriteChromeTraceFile(
+      SimulationTrace(estimate.program, estimate.simulation),
+      prefix + "trace.json");
+}
+
+// Why no run can carry the plan out; OK where one can.
+absl::Status CheckCanRun(const PlannerInput& input, const Plan& plan) {
+  return ResolvePlanToExecute(plan, {.world_size = GridSize(plan.grid()),
+                                     .global_batch = input.global_batch,
+                                     .mlp_hidden = input.model.mlp_hidden,
+                                     .num_blocks = input.model.layers,
+                                     .heads = input.model.heads})
+      .status();
 }
 
 absl::Status MakeAndPrint(const ParsedCommand& arguments) {
-  ASSIGN_OR_RETURN(const PlannerInput input, InputOf(arguments));
-  if (arguments.Has("route")) return RouteAndPrint(arguments, input);
-  if (arguments.Has("without")) {
-    return InvalidArgument(
-        "--without: found no --route, expected one: it keeps the paths of a "
-        "partial pipeline from ranks");
+  RETURN_IF_ERROR(CheckRouting(arguments));
+  RETURN_IF_ERROR(CheckOutputs(arguments));
+  std::optional<WhyQuery> query;
+  if (arguments.Has("why")) {
+    ASSIGN_OR_RETURN(query, ParseWhyQuery(arguments.Get("why")));
   }
-  ASSIGN_OR_RETURN(const PlanReport report, MakePlan(input));
-  const RankedPlan& chosen = report.best.front();
+  ASSIGN_OR_RETURN(PlannerInput input, InputOf(arguments));
+  if (arguments.Has("route")) return RouteAndPrint(arguments, input);
+  std::optional<ProgressLine> progress(std::in_place);
+  input.options.progress = [&](const SearchProgress& now) {
+    progress->Show(now);
+  };
+  const absl::StatusOr<PlanReport> report = MakePlan(input);
+  progress.reset();
+  input.options.progress = nullptr;
+  RETURN_IF_ERROR(report.status());
+  const RankedPlan& chosen = report->best.front();
+  const absl::Status can_run = CheckCanRun(input, chosen.plan);
+  if (!can_run.ok()) {
+    fmt::print("NO RUN CAN CARRY THIS PLAN OUT: {}\n\n", MessageOf(can_run));
+  }
   fmt::print("compute: {}\n\n",
              input.model.measured.empty()
                  ? "by FLOPs and rates (`trireme profile --job` measures it)"
                  : "as measured for this job");
-  fmt::print("{}\n{}{}\n{}", PlanTable(report), MemoryTable(chosen),
-             OffloadText(input, chosen), VerdictSummary(input, report));
-  if (arguments.Has("why")) {
-    ASSIGN_OR_RETURN(const WhyQuery query, ParseWhy(arguments.Get("why")));
-    ASSIGN_OR_RETURN(const std::string answer, Why(input, report, query));
-    fmt::print("\n{}\n", answer);
+  fmt::print("{}\n{}{}\n{}\n", PlanTable(*report), MemoryTable(chosen),
+             OffloadText(input, chosen), VerdictSummary(input, *report));
+  if (query.has_value()) {
+    ASSIGN_OR_RETURN(const std::string answer, Why(input, *report, *query));
+    fmt::print("{}\n", answer);
   }
   if (arguments.Has("verdicts")) {
     RETURN_IF_ERROR(WriteFileAtomically(arguments.Get("verdicts"),
-                                        VerdictsCsv(report.candidates)));
+                                        VerdictsCsv(report->candidates)));
   }
   if (arguments.Has("sensitivity")) {
     ASSIGN_OR_RETURN(const std::vector<LinkSensitivity> links,
                      Sensitivities(input, chosen.plan));
-    fmt::print("\n{}", SensitivityTable(input, links));
+    fmt::print("{}\n", SensitivityTable(input, links));
   }
-  const std::string out = arguments.Get("out");
-  RETURN_IF_ERROR(WriteTextProtoFile(chosen.plan, out));
-  fmt::print("plan: {}\n", out);
-  if (arguments.Has("trace")) {
-    RETURN_IF_ERROR(WriteChromeTraceFile(
-        SimulationTrace(chosen.estimate.program, chosen.estimate.simulation),
-        arguments.Get("trace")));
+  ASSIGN_OR_RETURN(const SubsetReport subsets,
+                   FasterSubsets(input, chosen.estimate.step_s));
+  fmt::print("{}", SubsetText(input, subsets, chosen.estimate.step_s));
+  RETURN_IF_ERROR(WriteCharts(arguments, chosen));
+  if (!can_run.ok() && !arguments.Has("offload") && !arguments.Has("out")) {
+    return FailedPrecondition(
+        "found no plan that fits the devices and that a run can carry out; "
+        "nothing is written (--out FILE writes the plan above)");
   }
-  if (arguments.Has("charts")) {
-    const std::string prefix = arguments.Get("charts");
-    const std::string title = Summary(chosen.plan);
-    RETURN_IF_ERROR(
-        WriteFileAtomically(prefix + "timeline.svg",
-                            TimelineSvg(chosen.estimate.program,
-                                        chosen.estimate.simulation, title)));
-    RETURN_IF_ERROR(WriteFileAtomically(
-        prefix + "memory.svg",
-        MemorySvg(chosen.estimate.peak, chosen.estimate.limit, title)));
-  }
-  return absl::OkStatus();
+  return WritePlan(arguments, chosen.plan);
 }
 
 int Run(const ParsedCommand& arguments, int, char**) {
@@ -274,11 +340,17 @@ Command PlanCommand() {
        .positionals = {{.name = "JOB", .help = "job file"}},
        .options = {{.name = "cluster",
                     .value = "FILE",
-                    .help = "the hardware (`trireme cluster describe`)"},
+                    .default_value = "cluster.textproto",
+                    .help = "the hardware (`trireme profile` measures it, "
+                            "`trireme cluster describe` knows some)"},
                    {.name = "out",
                     .value = "FILE",
                     .default_value = "plan.textproto",
-                    .help = "the plan, for `trireme launch --plan`"},
+                    .help = "the plan, for `trireme launch --plan`; questions "
+                            "(--why, --what_if, --sensitivity) write one only "
+                            "where this is given"},
+                   {.name = "overwrite",
+                    .help = "replaces what --out names, whoever wrote it"},
                    {.name = "best",
                     .value = "K",
                     .default_value = "5",
@@ -289,9 +361,10 @@ Command PlanCommand() {
                    {.name = "offload",
                     .value = "WHEN",
                     .default_value = "needed",
-                    .help = "plans whose blocks stream in from the host: only "
-                            "where nothing else fits (needed), never, beside "
-                            "the others (too), or nothing else (only)"},
+                    .help = "plans whose blocks stream in from the host, which "
+                            "no run can carry out yet: only where nothing else "
+                            "fits (needed), never, beside the others (too), or "
+                            "nothing else (only)"},
                    {.name = "verdicts",
                     .value = "FILE",
                     .help = "writes every plan considered and its verdict as "
@@ -301,10 +374,13 @@ Command PlanCommand() {
                     .help = "changes the cluster first, as "
                             "link(2,3).bandwidth/=10 or node(0).slowdown=1.5",
                     .repeated = true},
+                   {.name = "only",
+                    .value = "NODE,..",
+                    .help = "plans for these nodes of the cluster, as a,b:4 "
+                            "(all devices of a and four of b)"},
                    {.name = "set",
                     .value = "FIELD=VALUE",
-                    .help = "overrides a field of the job, or of the cluster "
-                            "as --what_if",
+                    .help = "overrides a field of the job",
                     .repeated = true},
                    {.name = "route",
                     .value = "FILE",
@@ -316,12 +392,11 @@ Command PlanCommand() {
                             "(none of the first stage)"},
                    {.name = "sensitivity",
                     .help = "how much each link matters to the chosen plan"},
-                   {.name = "trace",
-                    .value = "FILE",
-                    .help = "Chrome trace of the predicted step"},
                    {.name = "charts",
                     .value = "PREFIX",
-                    .help = "writes PREFIXtimeline.svg and PREFIXmemory.svg"}},
+                    .help = "the predicted step: PREFIXtimeline.svg, "
+                            "PREFIXmemory.svg and PREFIXtrace.json, a Chrome "
+                            "trace"}},
        .example = "trireme plan examples/fashion_mnist.textproto --cluster "
                   "cluster.textproto --why tp=4"},
       Run};

@@ -15,7 +15,7 @@
 #include "tools/commands.h"
 #include "tools/mpirun.h"
 #include "trainer/batches.h"
-#include "trainer/config/textproto.h"
+#include "trainer/config/written_file.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
 #include "trainer/memory_limit.h"
@@ -26,8 +26,15 @@ namespace {
 
 constexpr char kName[] = "profile";
 
+// What was measured before may have taken an hour.
+absl::Status CheckOutput(const ParsedCommand& arguments) {
+  if (arguments.Has("overwrite")) return absl::OkStatus();
+  return CheckReplaceable(arguments.Get("out"), /*command=*/"");
+}
+
 // Starts this command again as ranks.
 absl::Status StartRanks(const ParsedCommand& arguments) {
+  RETURN_IF_ERROR(CheckOutput(arguments));
   std::optional<int64_t> ranks;
   if (arguments.Has("ranks")) {
     ASSIGN_OR_RETURN(ranks, arguments.GetInt("ranks"));
@@ -41,6 +48,7 @@ absl::Status StartRanks(const ParsedCommand& arguments) {
   for (const std::string& assignment : arguments.All("set")) {
     command.push_back("--set=" + assignment);
   }
+  if (arguments.Has("overwrite")) command.emplace_back("--overwrite");
   return Become(std::move(command), start.environment);
 }
 
@@ -67,6 +75,7 @@ absl::StatusOr<ProfiledJob> JobOf(const ParsedCommand& arguments) {
 }
 
 absl::Status Profile(const ParsedCommand& arguments, MpiWorld& world) {
+  if (world.world_rank() == 0) RETURN_IF_ERROR(CheckOutput(arguments));
   std::array<char, 64> host{};
   if (gethostname(host.data(), host.size() - 1) != 0) {
     return Unavailable("cannot read this machine's name");
@@ -80,7 +89,8 @@ absl::Status Profile(const ParsedCommand& arguments, MpiWorld& world) {
   ASSIGN_OR_RETURN(const ClusterProfile profile,
                    ProfileCluster(options, device, world));
   if (world.world_rank() != 0) return absl::OkStatus();
-  RETURN_IF_ERROR(WriteTextProtoFile(profile.cluster, arguments.Get("out")));
+  RETURN_IF_ERROR(
+      WriteMarkedFile(profile.cluster, kName, arguments.Get("out")));
   fmt::print("{}{}\n", profile.report, arguments.Get("out"));
   return absl::OkStatus();
 }
@@ -124,7 +134,8 @@ Command ProfileCommand() {
                    {.name = "out",
                     .value = "FILE",
                     .default_value = "cluster.textproto",
-                    .help = "the cluster"}},
+                    .help = "the cluster"},
+                   {.name = "overwrite", .help = "replaces what --out names"}},
        .example = "trireme profile --hosts a:8,b:8 --job job.textproto "
                   "--out cluster.textproto"},
       Run};

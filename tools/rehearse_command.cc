@@ -16,6 +16,7 @@
 #include "tools/commands.h"
 #include "tools/mpirun.h"
 #include "trainer/batches.h"
+#include "trainer/cluster_file.h"
 #include "trainer/config/textproto.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
@@ -28,9 +29,6 @@ namespace {
 constexpr char kName[] = "rehearse";
 
 absl::StatusOr<RehearseOptions> OptionsOf(const ParsedCommand& arguments) {
-  for (const char* needed : {"plan", "cluster"}) {
-    if (!arguments.Has(needed)) return InvalidArgument("expected --{}", needed);
-  }
   RehearseOptions options;
   ASSIGN_OR_RETURN(JobFile job, LoadJobFile(arguments.positionals()[0],
                                             arguments.All("set"), {}));
@@ -39,9 +37,8 @@ absl::StatusOr<RehearseOptions> OptionsOf(const ParsedCommand& arguments) {
       ResolveJob(job.job, {dataset->size(), dataset->num_classes()});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   options.setup = *setup;
-  Cluster cluster;
-  RETURN_IF_ERROR(
-      ParseTextProtoFile(arguments.Get("cluster"), &cluster).status());
+  ASSIGN_OR_RETURN(const Cluster cluster,
+                   LoadCluster(arguments.Get("cluster")));
   ASSIGN_OR_RETURN(options.cluster, ResolveCluster(cluster));
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
   const auto resolved = ResolvePlanToExecute(
@@ -125,26 +122,31 @@ Command RehearseCommand() {
       {.name = kName,
        .summary = "runs a plan's messages for real, its computation in sleep",
        .positionals = {{.name = "JOB", .help = "job file"}},
-       .options =
-           {{.name = "plan", .value = "FILE", .help = "the plan to rehearse"},
-            {.name = "cluster",
-             .value = "FILE",
-             .help = "the devices to stand in for; one rank each"},
-            {.name = "hosts",
-             .value = "LIST",
-             .help = "machines and their ranks, as a:4,b:4 (default: all on "
-                     "this one)"},
-            {.name = "set",
-             .value = "FIELD=VALUE",
-             .help = "overrides a field of the job",
-             .repeated = true},
-            {.name = "steps",
-             .value = "N",
-             .default_value = "5",
-             .help = "steps to measure"},
-            {.name = "out",
-             .value = "DIR",
-             .help = "writes metrics.jsonl, the plan and Chrome traces"}},
+       .options = {{.name = "plan",
+                    .value = "FILE",
+                    .default_value = "plan.textproto",
+                    .help = "the plan to rehearse"},
+                   {.name = "cluster",
+                    .value = "FILE",
+                    .default_value = "cluster.textproto",
+                    .help = "the devices to stand in for; one rank each"},
+                   {.name = "hosts",
+                    .value = "LIST",
+                    .help =
+                        "machines and their ranks, as a:4,b:4 (default: all on "
+                        "this one)"},
+                   {.name = "set",
+                    .value = "FIELD=VALUE",
+                    .help = "overrides a field of the job",
+                    .repeated = true},
+                   {.name = "steps",
+                    .value = "N",
+                    .default_value = "5",
+                    .help = "steps to measure"},
+                   {.name = "out",
+                    .value = "DIR",
+                    .help =
+                        "writes metrics.jsonl, the plan and Chrome traces"}},
        .example = "trireme rehearse examples/fashion_mnist.textproto --plan "
                   "plan.textproto --cluster cluster.textproto"},
       Run};

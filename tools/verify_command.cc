@@ -304,7 +304,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   }
   CpuDevice device(MemoryLimit(v.job, (*world)->local_size()));
   if ((*world)->world_size() == 1) {
-    const ThreadRankOptions threads = ThreadOptions(v, GridSize(v.plan.grid()));
+    const ThreadRankOptions threads = ThreadOptions(v, NumRanks(v.plan));
     if (threads.threads_per_rank > 0) {
       omp_set_num_threads(threads.threads_per_rank);
     }

@@ -12,6 +12,7 @@
 #include "scheduler/plan.pb.h"
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/model_shape.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 
@@ -32,7 +33,7 @@ enum class VerdictCode : uint8_t {
   kIndivisible,
   // Tensor-parallel ranks would not share a node.
   kTpCrossesNode,
-  // Fewer samples than replicas, or than a microbatch has.
+  // Fewer samples than replicas.
   kBatchTooSmall,
   // Fewer blocks than stages.
   kTooFewBlocks,
@@ -46,7 +47,6 @@ enum class Dimension : uint8_t {
   kNone,
   kHeads,
   kMlp,
-  kTokens,
   kGlobalBatch,
   kMicrobatches,
 };
@@ -91,9 +91,7 @@ enum class OffloadSearch : uint8_t {
 };
 
 struct CandidateSpace {
-  std::vector<Plan::Schedule> schedules = {Plan::ONE_F_ONE_B, Plan::INTERLEAVED,
-                                           Plan::ZB_H1, Plan::ZB_V,
-                                           Plan::GPIPE};
+  std::vector<Plan::Schedule> schedules = AllScheduleIds();
   std::vector<Plan::Sharding> shardings = {Plan::REPLICATED, Plan::OPTIMIZER,
                                            Plan::GRADIENTS, Plan::PARAMETERS};
   std::vector<Plan::Recompute> recomputes = {Plan::NONE, Plan::SELECTIVE,
@@ -102,7 +100,10 @@ struct CandidateSpace {
   int32_t max_cp = 8;
   int32_t max_pp = 128;
   int32_t max_chunks = 4;
+  // Sizes are the divisors of a replica's batch. Only stages gain from many
+  // small microbatches.
   int32_t max_microbatch_size = 16;
+  int32_t max_microbatch_size_without_stages = 64;
   // kWhereNothingFits is the search's to carry out: enumerated as kNever.
   OffloadSearch offload = OffloadSearch::kWhereNothingFits;
 };

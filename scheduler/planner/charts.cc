@@ -204,7 +204,8 @@ class NarrowOnes {
 
   void Add(double x, double width, InstructionKind kind,
            const std::string& colour) {
-    if (count_ > 0 && (colour != colour_ || x > end_ + kTogether)) Draw();
+    const bool apart = colour != colour_ || x > end_ + kTogether || x < begin_;
+    if (count_ > 0 && apart) Draw();
     if (count_ == 0) {
       begin_ = x;
       kind_ = kind;
@@ -235,6 +236,15 @@ class NarrowOnes {
   InstructionKind kind_ = InstructionKind::kForward;
   std::string colour_;
 };
+
+// What goes on behind the next step is drawn where that of the step before is.
+std::vector<Interval> WithinAStep(const Interval& interval, double step_s) {
+  if (interval.end_s <= step_s) return {interval};
+  std::vector<Interval> parts = {
+      {std::max(0.0, interval.start_s - step_s), interval.end_s - step_s}};
+  if (interval.start_s < step_s) parts.push_back({interval.start_s, step_s});
+  return parts;
+}
 
 // Below its compute, from top to bottom.
 std::vector<Resource> SubLanesOf(const Program& program) {
@@ -291,40 +301,42 @@ std::string TimelineSvg(const Program& program, const Simulation& simulation,
     std::map<Resource, NarrowOnes> narrow;
     for (size_t i = 0; i < list.size(); ++i) {
       const Instruction& instruction = list[i];
-      const Interval& interval = simulation.times[rank][i];
-      const double width = (interval.end_s - interval.start_s) * scale;
-      const Resource resource = instruction.resource;
-      const bool compute = resource == Resource::kCompute;
-      const auto sub_lane =
-          std::find(sub_lanes.begin(), sub_lanes.end(), resource);
-      const bool message = instruction.kind == InstructionKind::kSend ||
-                           instruction.kind == InstructionKind::kRecv;
-      if (message || (!compute && sub_lane == sub_lanes.end())) continue;
-      const double top =
-          compute ? y
-                  : y + kLane + 1 +
-                        kSubLane *
-                            static_cast<double>(sub_lane - sub_lanes.begin());
-      const double height = compute ? kLane : kSubLane;
-      const double x = kLeft + interval.start_s * scale;
-      const std::string colour =
-          ColourOf(instruction.kind, instruction.microbatch);
-      if (width < kNarrowest) {
-        narrow.try_emplace(resource, svg, top, height)
-            .first->second.Add(x, width, instruction.kind, colour);
-        continue;
-      }
-      // A hair of white between neighbours.
-      const double inset = width > 3 ? 0.5 : 0;
-      svg.Titled(x, top, width - inset, height, colour, ToText(instruction));
-      if (compute && instruction.microbatch >= 0 && width > 16) {
-        const bool light = instruction.kind == InstructionKind::kForward;
-        svg.Text(x + width / 2, y + kLane / 2 + 4,
-                 std::to_string(instruction.microbatch), "middle",
-                 light ? "fill=\"#2b2f36\" font-size=\"11\" "
-                         "pointer-events=\"none\""
-                       : "fill=\"white\" font-size=\"11\" "
-                         "pointer-events=\"none\"");
+      for (const Interval& interval :
+           WithinAStep(simulation.times[rank][i], simulation.step_s)) {
+        const double width = (interval.end_s - interval.start_s) * scale;
+        const Resource resource = instruction.resource;
+        const bool compute = resource == Resource::kCompute;
+        const auto sub_lane =
+            std::find(sub_lanes.begin(), sub_lanes.end(), resource);
+        const bool message = instruction.kind == InstructionKind::kSend ||
+                             instruction.kind == InstructionKind::kRecv;
+        if (message || (!compute && sub_lane == sub_lanes.end())) continue;
+        const double top =
+            compute ? y
+                    : y + kLane + 1 +
+                          kSubLane *
+                              static_cast<double>(sub_lane - sub_lanes.begin());
+        const double height = compute ? kLane : kSubLane;
+        const double x = kLeft + interval.start_s * scale;
+        const std::string colour =
+            ColourOf(instruction.kind, instruction.microbatch);
+        if (width < kNarrowest) {
+          narrow.try_emplace(resource, svg, top, height)
+              .first->second.Add(x, width, instruction.kind, colour);
+          continue;
+        }
+        // A hair of white between neighbours.
+        const double inset = width > 3 ? 0.5 : 0;
+        svg.Titled(x, top, width - inset, height, colour, ToText(instruction));
+        if (compute && instruction.microbatch >= 0 && width > 16) {
+          const bool light = instruction.kind == InstructionKind::kForward;
+          svg.Text(x + width / 2, y + kLane / 2 + 4,
+                   std::to_string(instruction.microbatch), "middle",
+                   light ? "fill=\"#2b2f36\" font-size=\"11\" "
+                           "pointer-events=\"none\""
+                         : "fill=\"white\" font-size=\"11\" "
+                           "pointer-events=\"none\"");
+        }
       }
     }
   }
@@ -339,15 +351,12 @@ std::string MemorySvg(const std::vector<MemoryBytes>& peak,
   const double pitch = kLane + kGap;
   const double bottom = kTop + pitch * static_cast<double>(lanes.size()) - kGap;
   Svg svg(bottom + 52, title);
-  constexpr std::array<std::pair<const char*, const char*>, 6> kCategories = {
-      {{"#3b6fb6", "parameters"},
-       {"#79a7dc", "gradients"},
-       {"#2f8f6b", "optimizer"},
-       {"#e0913a", "activations"},
-       {"#b9597f", "communication"},
-       {"#8d939c", "workspace"}}};
-  std::vector<std::pair<std::string, std::string>> legend(kCategories.begin(),
-                                                          kCategories.end());
+  constexpr std::array<const char*, kMemoryCategories.size()> kColours = {
+      "#3b6fb6", "#79a7dc", "#2f8f6b", "#e0913a", "#b9597f", "#8d939c"};
+  std::vector<std::pair<std::string, std::string>> legend;
+  for (size_t i = 0; i < kColours.size(); ++i) {
+    legend.emplace_back(kColours[i], kMemoryCategories[i].name);
+  }
   legend.emplace_back("#c22f2f", "device's limit");
   svg.Legend(48, legend);
   double largest = 1;
@@ -371,17 +380,14 @@ std::string MemorySvg(const std::vector<MemoryBytes>& peak,
     svg.Text(kLeft - 10, y + kLane / 2 + 4, fmt::format("rank {}", rank),
              "end");
     const MemoryBytes& bytes = peak[rank];
-    const std::array<int64_t, 6> parts = {
-        bytes.parameters,  bytes.gradients,     bytes.optimizer,
-        bytes.activations, bytes.communication, bytes.workspace};
     double x = kLeft;
-    for (size_t i = 0; i < parts.size(); ++i) {
-      const double gigabytes = static_cast<double>(parts[i]) / 1e9;
+    for (size_t i = 0; i < kColours.size(); ++i) {
+      const auto& [name, member] = kMemoryCategories[i];
+      const double gigabytes = static_cast<double>(bytes.*member) / 1e9;
       const double width = gigabytes / range * kPlot;
       if (width >= kNarrowest) {
-        svg.Titled(
-            x, y, width, kLane, kCategories[i].first,
-            fmt::format("{} {:.2f} GB", kCategories[i].second, gigabytes));
+        svg.Titled(x, y, width, kLane, kColours[i],
+                   fmt::format("{} {:.2f} GB", name, gigabytes));
       }
       x += width;
     }

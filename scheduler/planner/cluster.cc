@@ -1,6 +1,7 @@
 #include "scheduler/planner/cluster.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <string_view>
@@ -45,6 +46,27 @@ absl::StatusOr<ClusterLink> ResolveLink(std::string_view field,
                                                : kInfinity};
 }
 
+absl::StatusOr<std::vector<RateShare>> ResolveShares(
+    const std::string& field,
+    const google::protobuf::RepeatedPtrField<Cluster::Device::RateShare>&
+        shares) {
+  std::vector<RateShare> resolved;
+  for (int i = 0; i < shares.size(); ++i) {
+    const std::string entry = fmt::format("{}[{}]", field, i);
+    const double least = resolved.empty() ? 0 : resolved.back().flops;
+    if (!(shares[i].flops() > least) || !std::isfinite(shares[i].flops())) {
+      return FieldError(entry + ".flops", shares[i].flops(),
+                        fmt::format("more than {}", least));
+    }
+    if (!(shares[i].share() > 0 && shares[i].share() <= 1)) {
+      return FieldError(entry + ".share", shares[i].share(),
+                        "more than 0, at most 1");
+    }
+    resolved.push_back({shares[i].flops(), shares[i].share()});
+  }
+  return resolved;
+}
+
 absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
                                             const Cluster::Device& device) {
   auto name = [&](std::string_view part) {
@@ -81,6 +103,22 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
         name("reserved_bytes"), device.reserved_bytes(),
         fmt::format("less than memory_bytes, {}", device.memory_bytes()));
   }
+  for (const auto& [part, achieved, peak] :
+       {std::tuple("achieved_bf16_flops", device.achieved_bf16_flops(),
+                   device.peak_bf16_flops()),
+        std::tuple("achieved_fp32_flops", device.achieved_fp32_flops(),
+                   device.peak_fp32_flops())}) {
+    if (achieved <= peak) continue;
+    return FieldError(name(part), achieved,
+                      fmt::format("at most the peak, {}", peak));
+  }
+  RETURN_IF_ERROR(CheckNotNegative(name("launch_s"), device.launch_s()));
+  ASSIGN_OR_RETURN(
+      const std::vector<RateShare> product_shares,
+      ResolveShares(name("product_shares"), device.product_shares()));
+  ASSIGN_OR_RETURN(
+      const std::vector<RateShare> attention_shares,
+      ResolveShares(name("attention_shares"), device.attention_shares()));
   auto achieved = [](double value, double peak) {
     return value > 0 ? value : kDefaultGemmEfficiency * peak;
   };
@@ -104,7 +142,11 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
       .memory_bytes_per_s = device.memory_bytes_per_s(),
       .to_device_bytes_per_s = device.to_device_bytes_per_s(),
       .to_host_bytes_per_s = device.to_host_bytes_per_s(),
-      .communicator_bytes = static_cast<int64_t>(device.communicator_bytes())};
+      .communicator_bytes = static_cast<int64_t>(device.communicator_bytes()),
+      .launch_s = device.launch_s(),
+      .product_shares = product_shares,
+      .attention_shares =
+          attention_shares.empty() ? product_shares : attention_shares};
 }
 
 CollectiveKind KindOf(Cluster::CollectiveTime::Kind kind) {
@@ -125,9 +167,11 @@ absl::Status ResolveCollectives(const Cluster& cluster, ClusterModel& model) {
   for (int i = 0; i < cluster.collective_times_size(); ++i) {
     const Cluster::CollectiveTime& time = cluster.collective_times(i);
     const std::string field = fmt::format("collective_times[{}]", i);
-    if (time.nodes() < 1 || time.nodes() > static_cast<uint32_t>(kMaxNodes)) {
-      return FieldError(field + ".nodes", time.nodes(),
-                        fmt::format("1 to {}", kMaxNodes));
+    if (time.nodes() < 1 ||
+        time.nodes() > static_cast<uint32_t>(cluster.nodes_size())) {
+      return FieldError(
+          field + ".nodes", time.nodes(),
+          fmt::format("1 to {}, the nodes", cluster.nodes_size()));
     }
     const uint32_t least = time.nodes() > 1 ? 1 : 2;
     if (time.ranks_per_node() < least ||
@@ -179,9 +223,14 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
     return FieldError("nodes", fmt::format("{} nodes", cluster.nodes_size()),
                       fmt::format("1 to {}", kMaxNodes));
   }
+  absl::flat_hash_set<std::string> names;
   for (int i = 0; i < cluster.nodes_size(); ++i) {
     const Cluster::Node& node = cluster.nodes(i);
     const std::string field = fmt::format("nodes[{}]", i);
+    if (!node.name().empty() && !names.insert(node.name()).second) {
+      return FieldError(field + ".name", node.name(),
+                        "a name that no earlier node has");
+    }
     const auto device = device_of_name.find(node.device());
     if (device == device_of_name.end()) {
       return FieldError(field + ".device", fmt::format("\"{}\"", node.device()),
@@ -227,6 +276,13 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
 absl::Status CheckModelTimes(const Cluster& cluster, ClusterModel& model) {
   for (int i = 0; i < cluster.model_times_size(); ++i) {
     const Cluster::ModelTimes& times = cluster.model_times(i);
+    constexpr std::array<std::string_view, 4> kDtypes = {"bf16", "fp16", "fp32",
+                                                         "fp64"};
+    if (std::find(kDtypes.begin(), kDtypes.end(), times.dtype()) ==
+        kDtypes.end()) {
+      return FieldError(fmt::format("model_times[{}].dtype", i), times.dtype(),
+                        fmt::format("one of {}", fmt::join(kDtypes, ", ")));
+    }
     for (int j = 0; j < times.pieces_size(); ++j) {
       const Cluster::PieceTime& piece = times.pieces(j);
       const std::string field = fmt::format("model_times[{}].pieces[{}]", i, j);
@@ -260,6 +316,19 @@ absl::Status CheckModelTimes(const Cluster& cluster, ClusterModel& model) {
   return absl::OkStatus();
 }
 
+double ShareAt(const std::vector<RateShare>& shares, double flops) {
+  if (shares.empty()) return 1;
+  const auto above = std::upper_bound(
+      shares.begin(), shares.end(), flops,
+      [](double value, const RateShare& point) { return value < point.flops; });
+  if (above == shares.begin()) return shares.front().share;
+  if (above == shares.end()) return shares.back().share;
+  const RateShare& a = *(above - 1);
+  const double part =
+      std::log(flops / a.flops) / std::log(above->flops / a.flops);
+  return a.share * std::pow(above->share / a.share, part);
+}
+
 }  // namespace
 
 double ClusterDevice::PeakFlops(int64_t element_bytes) const {
@@ -270,6 +339,24 @@ double ClusterDevice::PeakFlops(int64_t element_bytes) const {
 double ClusterDevice::AchievedFlops(int64_t element_bytes) const {
   if (element_bytes == 8) return achieved_fp64_flops;
   return element_bytes == 4 ? achieved_fp32_flops : achieved_bf16_flops;
+}
+
+double ClusterDevice::ProductSeconds(double flops,
+                                     int64_t element_bytes) const {
+  if (flops == 0) return 0;
+  return std::max(launch_s, flops / AchievedFlops(element_bytes) /
+                                ShareAt(product_shares, flops));
+}
+
+double ClusterDevice::AttentionSeconds(double flops,
+                                       int64_t element_bytes) const {
+  if (flops == 0) return 0;
+  return std::max(launch_s, flops / AchievedFlops(element_bytes) /
+                                ShareAt(attention_shares, flops));
+}
+
+double ClusterDevice::ElementwiseSeconds(double bytes) const {
+  return std::max(launch_s, bytes / memory_bytes_per_s);
 }
 
 double ClusterLink::BytesPerSecond(int64_t flows) const {

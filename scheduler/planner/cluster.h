@@ -73,6 +73,12 @@ struct ClusterNode {
   int64_t host_memory_bytes = 0;  // 0: unknown
 };
 
+// Of the achieved FLOP/s, what one kernel of so many FLOPs reaches.
+struct RateShare {
+  double flops = 0;
+  double share = 1;
+};
+
 struct ClusterDevice {
   std::string name;
   double peak_bf16_flops = 0;
@@ -87,10 +93,19 @@ struct ClusterDevice {
   double to_device_bytes_per_s = 0;
   double to_host_bytes_per_s = 0;
   int64_t communicator_bytes = 0;  // each
+  double launch_s = 0;             // no kernel takes less
+  // By FLOPs; empty: all kernels reach the whole rate.
+  std::vector<RateShare> product_shares;
+  std::vector<RateShare> attention_shares;
 
   // FLOP/s in elements of 2, 4 or 8 bytes.
   double PeakFlops(int64_t element_bytes) const;
   double AchievedFlops(int64_t element_bytes) const;
+  // Seconds of one matrix product, one attention, and one kernel that only
+  // reads and writes.
+  double ProductSeconds(double flops, int64_t element_bytes) const;
+  double AttentionSeconds(double flops, int64_t element_bytes) const;
+  double ElementwiseSeconds(double bytes) const;
 };
 
 // Every field has its value.
@@ -159,7 +174,16 @@ struct ClusterPreset {
   double memory_efficiency = 0.85;
   double link_efficiency = 0.84;
   double network_efficiency = 0.9;
+  // What it takes to start a kernel, and for how much longer a product takes
+  // than at its full rate, while its first tiles come in and its last leave.
+  double launch_s = 0;
+  double ramp_s = 0;
 };
+
+// By order of magnitude what kernels take at least on such devices, and small
+// products more; data sheets do not say.
+inline constexpr double kUsualLaunchSeconds = 4e-6;
+inline constexpr double kUsualRampSeconds = 1e-5;
 
 absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset);
 

@@ -114,6 +114,19 @@ absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset) {
   kind.set_to_device_bytes_per_s(host_link);
   kind.set_to_host_bytes_per_s(host_link);
   kind.set_reserved_bytes(kReservedBytes);
+  if (preset.launch_s < 0 || preset.ramp_s < 0) {
+    return FieldError("launch_s and ramp_s", preset.launch_s, "at least 0");
+  }
+  kind.set_launch_s(preset.launch_s);
+  if (preset.ramp_s > 0) {
+    // Half of the rate is reached by what takes as long as the ramp.
+    const double half = preset.ramp_s * kind.achieved_bf16_flops();
+    for (const double times : {0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0}) {
+      Cluster::Device::RateShare& point = *kind.add_product_shares();
+      point.set_flops(half * times);
+      point.set_share(times / (1 + times));
+    }
+  }
   for (int64_t i = 0; i < preset.nodes; ++i) {
     Cluster::Node& node = *cluster.add_nodes();
     node.set_name(fmt::format("node{}", i));

@@ -72,6 +72,27 @@ TEST(Cluster, OneSlowDirectionMakesItsNodesUnlike) {
   EXPECT_FALSE(NodesAreAlike(*model, 1, 3));
 }
 
+// A kernel that is short takes as long as its launch, one that is small does
+// not reach the rate of large ones.
+TEST(Cluster, SmallKernelsAreSlow) {
+  const Cluster cluster = Described({.device = "H100",
+                                     .launch_s = kUsualLaunchSeconds,
+                                     .ramp_s = kUsualRampSeconds});
+  const auto model = ResolveCluster(cluster);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const ClusterDevice& device = model->devices[0];
+  const double rate = device.AchievedFlops(2);
+  EXPECT_EQ(device.ElementwiseSeconds(1), device.launch_s);
+  EXPECT_NEAR(device.ElementwiseSeconds(1e9), 1e9 / device.memory_bytes_per_s,
+              1e-12);
+  // As long as its work and the ramp.
+  for (const double work_s : {3e-6, 1e-5, 1e-4, 1e-3}) {
+    EXPECT_NEAR(device.ProductSeconds(work_s * rate, 2), work_s + 1e-5,
+                0.15 * (work_s + 1e-5));
+  }
+  EXPECT_EQ(device.ProductSeconds(0, 2), 0);
+}
+
 // A file that a user wrote is refused with the field's name, never used.
 TEST(Cluster, ErrorsNameTheField) {
   struct Case {
@@ -104,10 +125,42 @@ TEST(Cluster, ErrorsNameTheField) {
          time.set_bytes_per_s(1);
          *c.add_collective_times() = c.collective_times(0);
        }},
+      {"cluster.collective_times[0].nodes: ",
+       [](Cluster& c) {
+         Cluster::CollectiveTime& time = *c.add_collective_times();
+         time.set_nodes(9);
+         time.set_ranks_per_node(2);
+         time.set_bytes_per_s(1);
+       }},
+      {"cluster.nodes[1].name: ",
+       [](Cluster& c) { c.mutable_nodes(1)->set_name(c.nodes(0).name()); }},
+      {"cluster.devices[0].achieved_bf16_flops: ",
+       [](Cluster& c) {
+         Cluster::Device& device = *c.mutable_devices(0);
+         device.set_achieved_bf16_flops(1.1 * device.peak_bf16_flops());
+       }},
+      {"cluster.model_times[0].dtype: ",
+       [](Cluster& c) { c.add_model_times()->set_dtype("int3"); }},
       {"cluster.devices[0].peak_bf16_flops: ",
        [](Cluster& c) {
          c.mutable_devices(0)->set_peak_bf16_flops(
              std::numeric_limits<double>::quiet_NaN());
+       }},
+      {"cluster.devices[0].product_shares[1].flops: ",
+       [](Cluster& c) {
+         for (int i = 0; i < 2; ++i) {
+           Cluster::Device::RateShare& point =
+               *c.mutable_devices(0)->add_product_shares();
+           point.set_flops(1e9);
+           point.set_share(0.5);
+         }
+       }},
+      {"cluster.devices[0].attention_shares[0].share: ",
+       [](Cluster& c) {
+         Cluster::Device::RateShare& point =
+             *c.mutable_devices(0)->add_attention_shares();
+         point.set_flops(1);
+         point.set_share(1.5);
        }},
       {"cluster.devices[0].reserved_bytes: ",
        [](Cluster& c) {
@@ -122,10 +175,16 @@ TEST(Cluster, ErrorsNameTheField) {
       {"cluster.devices[1].name: ",
        [](Cluster& c) { *c.add_devices() = c.devices(0); }},
       {"cluster.model_times[0].pieces[0].device: ",
-       [](Cluster& c) { c.add_model_times()->add_pieces(); }},
+       [](Cluster& c) {
+         Cluster::ModelTimes& times = *c.add_model_times();
+         times.set_dtype("bf16");
+         times.add_pieces();
+       }},
       {"cluster.model_times[0].pieces[0].forward_s: ",
        [](Cluster& c) {
-         Cluster::PieceTime& piece = *c.add_model_times()->add_pieces();
+         Cluster::ModelTimes& times = *c.add_model_times();
+         times.set_dtype("bf16");
+         Cluster::PieceTime& piece = *times.add_pieces();
          piece.set_device(c.devices(0).name());
          piece.set_tp(1);
          piece.set_cp(1);

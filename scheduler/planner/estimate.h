@@ -80,6 +80,9 @@ std::vector<PlanCosts> CostsOfReplicas(const ModelShape& model,
                                        const ClusterModel& cluster,
                                        const Plan& plan);
 
+// Whether step `a` is shorter than step `b` by more than rounding.
+inline bool IsFaster(double a, double b) { return a < b * (1 - 1e-9); }
+
 // The pipeline rank that passes its limit by most, if any does: by so much.
 struct Overflow {
   int32_t pp = -1;

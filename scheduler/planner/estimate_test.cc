@@ -196,6 +196,77 @@ TEST(Estimate, TheSlowestReplicaSetsTheStep) {
   EXPECT_EQ(slow.replica, 1);
 }
 
+// DiT-S/2 at 256 pixels: 580 GFLOPs a step of 16 samples, which an H100 would
+// do in a millisecond if its kernels were large.
+TEST(Estimate, AStepOfASmallModelIsNotAMatterOfMicroseconds) {
+  const absl::StatusOr<Cluster> described =
+      DescribeCluster({.device = "H100",
+                       .nodes = 1,
+                       .devices_per_node = 1,
+                       .launch_s = kUsualLaunchSeconds,
+                       .ramp_s = kUsualRampSeconds});
+  ASSERT_TRUE(described.ok()) << described.status();
+  const absl::StatusOr<ClusterModel> cluster = ResolveCluster(*described);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  ModelShape model;
+  model.layers = 12;
+  model.hidden = 384;
+  model.mlp_hidden = 1536;
+  model.heads = 6;
+  model.tokens = 256;
+  const auto step_s = [&](int64_t microbatch_size) {
+    Plan plan;
+    plan.set_microbatch_size(microbatch_size);
+    const auto resolved = ResolvePlan(
+        plan,
+        {.world_size = 1, .global_batch = 16, .num_blocks = 12, .heads = 6});
+    EXPECT_TRUE(resolved.ok()) << resolved.status();
+    const auto estimate = EstimatePlan(model, *cluster, *resolved);
+    EXPECT_TRUE(estimate.ok()) << estimate.status();
+    return estimate.ok() ? estimate->step_s : 0;
+  };
+  EXPECT_GT(step_s(16), 2e-3);
+  EXPECT_LT(step_s(16), 10e-3);
+  // One sample at a time the same work takes many more kernels.
+  EXPECT_GT(step_s(1), 5 * step_s(16));
+}
+
+// However many replicas meet in the network's cards.
+TEST(Estimate, ASlowReplicaIsSeenAmongMany) {
+  absl::StatusOr<Cluster> described = DescribeCluster(
+      {.nodes = 3, .devices_per_node = 32, .network = "ethernet-100"});
+  ASSERT_TRUE(described.ok()) << described.status();
+  // Shared, but fast enough for gradients not to be all that counts.
+  for (Cluster::Node& node : *described->mutable_nodes()) {
+    node.set_card_bytes_per_s(1000 * node.card_bytes_per_s());
+  }
+  absl::StatusOr<ClusterModel> cluster = ResolveCluster(*described);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  // Replicas 16 to 47 have their second stage on node 2.
+  const Plan plan = PlanOf({.dp = 48, .pp = 2});
+  const double even = Estimated(*cluster, plan).step_s;
+  cluster->nodes[2].slowdown = 3;
+  const Estimate slow = Estimated(*cluster, plan);
+  EXPECT_GT(slow.step_s, 1.4 * even);
+  EXPECT_GE(slow.replica, 16);
+}
+
+// Sharded gradients are reduced in the precision that they have.
+TEST(Estimate, GradientsOfFp64TakeTwiceTheTraffic) {
+  const ClusterModel cluster = Nodes(8, 1);
+  Plan sharded;
+  sharded.set_sharding(Plan::GRADIENTS);
+  const Plan plan = PlanOf({.dp = 8}, sharded);
+  ModelShape model = Dit();
+  const auto reductions = [&](int64_t gradient_bytes) {
+    model.gradient_bytes = gradient_bytes;
+    const auto estimate = EstimatePlan(model, cluster, plan);
+    EXPECT_TRUE(estimate.ok()) << estimate.status();
+    return estimate->parts.dp_s;
+  };
+  EXPECT_GT(reductions(8), 1.5 * reductions(4));
+}
+
 // Two stages on each of two nodes of one network card: their reductions cross
 // the same cards, and the step pays for both.
 TEST(Estimate, ReductionsOfStagesOnOneNodeQueueForItsCard) {

@@ -9,7 +9,8 @@
 namespace trireme {
 
 absl::Status CheckHostLinks(const ClusterModel& cluster) {
-  for (size_t i = 0; i < cluster.devices.size(); ++i) {
+  for (const ClusterNode& node : cluster.nodes) {
+    const int32_t i = node.device;
     const ClusterDevice& device = cluster.devices[i];
     for (const auto& [name, rate] :
          {std::pair("to_device_bytes_per_s", device.to_device_bytes_per_s),

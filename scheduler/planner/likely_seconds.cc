@@ -1,8 +1,10 @@
 #include "scheduler/planner/likely_seconds.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "scheduler/planner/lower_bounds.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 
@@ -19,18 +21,17 @@ double LikelySeconds(const Plan& plan, const PlanCosts& costs) {
                  plan.chunks_per_rank();
     }
   }
-  double exposed = 0;
-  for (size_t pp = 0; pp < ranks; ++pp) {
-    double rank = 0;
-    for (const ChunkCost& chunk : costs.cost.chunks[pp]) {
-      const double reduce =
-          static_cast<double>(costs.buckets[pp]) * chunk.reduce_s;
-      rank += std::max(chunk.reduce_s, reduce - chunk.backward_s) +
-              static_cast<double>(costs.buckets[pp]) * chunk.gather_s;
-    }
-    exposed = std::max(exposed, rank);
+  std::vector<double> exposed(ranks, 0.0);
+  const std::vector<StageLocation> stages = StagesOf(plan);
+  for (size_t stage = 0; stage < stages.size(); ++stage) {
+    const auto [pp, index] = stages[stage];
+    const ChunkCost& chunk = costs.cost.chunks[pp][index];
+    const auto buckets = static_cast<double>(costs.buckets[stage]);
+    exposed[pp] +=
+        std::max(chunk.reduce_s, buckets * chunk.reduce_s - chunk.backward_s) +
+        std::max(0.0, buckets * chunk.gather_s - chunk.forward_s);
   }
-  return seconds + exposed;
+  return seconds + *std::max_element(exposed.begin(), exposed.end());
 }
 
 }  // namespace trireme

@@ -5,7 +5,7 @@
 #include <limits>
 #include <vector>
 
-#include "scheduler/compile.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 
@@ -39,8 +39,7 @@ double CopySeconds(const Plan& plan, const PlanCosts& costs) {
 
 double StepLowerBound(const Plan& plan, const PlanCosts& costs) {
   const std::vector<StageLocation> stages = StagesOf(plan);
-  const bool halves =
-      plan.schedule() == Plan::ZB_H1 || plan.schedule() == Plan::ZB_V;
+  const bool halves = ScheduleOf(plan).splits_backward;
   std::vector<double> work(plan.grid().pp(), 0.0);
   std::vector<double> update(plan.grid().pp(), 0.0);
   for (size_t stage = 0; stage < stages.size(); ++stage) {
@@ -78,12 +77,13 @@ double ReductionTail(const ChunkCost& chunk, double last_s, int32_t buckets) {
 // The bound of one pipeline with its messages.
 class PipelineBound {
  public:
-  PipelineBound(const Plan& plan, const PlanCosts& costs)
+  PipelineBound(const Plan& plan, const PlanCosts& costs,
+                const std::vector<int32_t>& in_flight)
       : plan_(plan),
         costs_(costs),
         stages_(StagesOf(plan)),
-        halves_(plan.schedule() == Plan::ZB_H1 ||
-                plan.schedule() == Plan::ZB_V),
+        in_flight_(in_flight),
+        halves_(ScheduleOf(plan).splits_backward),
         n_(plan.microbatches()),
         forward_path_(stages_.size(), 0.0),
         backward_path_(stages_.size(), 0.0) {
@@ -172,12 +172,10 @@ class PipelineBound {
     const double start = forward_path_[stage];
     double end = std::max(start + work + TailOf(rank),
                           start + without_weights + EndBelow(stage));
-    if (plan_.schedule() == Plan::ONE_F_ONE_B ||
-        plan_.schedule() == Plan::ZB_H1) {
-      // At most so many microbatches are between here and the last stage: the
-      // next waits until one is back.
-      const size_t in_flight = stages_.size() - stage;
-      const double trips = std::ceil(n_ / static_cast<double>(in_flight));
+    if (plan_.chunks_per_rank() == 1) {
+      // Of those between here and the last stage one must be back before the
+      // next leaves.
+      const double trips = std::ceil(n_ / in_flight_[rank]);
       end = std::max(end, start + trips * RoundTrip(stage) + EndBelow(stage));
     }
     return end;
@@ -207,21 +205,21 @@ class PipelineBound {
     return std::max(up, down) + InputSeconds(ChunkOf(stage)) + EndBelow(stage);
   }
 
-  // After clipping: updates follow each other, and each is followed by its
-  // gather.
+  // After clipping updates follow each other. Gathers may be hidden behind the
+  // next step's forwards.
   double UpdateSeconds(int32_t rank) const {
-    double updates = 0, gathers = 0;
+    double updates = 0;
     for (size_t stage = 0; stage < stages_.size(); ++stage) {
       if (stages_[stage].rank != rank) continue;
       updates += costs_.buckets[stage] * ChunkOf(stage).update_s;
-      gathers += costs_.buckets[stage] * ChunkOf(stage).gather_s;
     }
-    return std::max(updates, gathers);
+    return updates;
   }
 
   const Plan& plan_;
   const PlanCosts& costs_;
   const std::vector<StageLocation> stages_;
+  const std::vector<int32_t>& in_flight_;
   const bool halves_;
   const double n_;
   // From the step's start until a stage's input can be there, and from the end
@@ -232,8 +230,9 @@ class PipelineBound {
 
 }  // namespace
 
-double PlacedStepLowerBound(const Plan& plan, const PlanCosts& costs) {
-  return PipelineBound(plan, costs).Seconds();
+double PlacedStepLowerBound(const Plan& plan, const PlanCosts& costs,
+                            const std::vector<int32_t>& in_flight) {
+  return PipelineBound(plan, costs, in_flight).Seconds();
 }
 
 double ArithmeticLowerBound(const ModelShape& model,
@@ -267,8 +266,7 @@ double ArithmeticLowerBound(const ModelShape& model,
   // first microbatch passes those before it, and the last one those on its way
   // back: with unlike devices this holds for each replica alone.
   const bool waits =
-      (plan.schedule() == Plan::ONE_F_ONE_B ||
-       plan.schedule() == Plan::GPIPE) &&
+      plan.chunks_per_rank() == 1 && !ScheduleOf(plan).splits_backward &&
       (plan.grid().dp() == 1 || whole_s.front() == whole_s.back());
   const size_t devices_per_stage = whole_s.size() / pp;
   const auto slowest = [&](const std::vector<double>& seconds, int32_t stage) {
@@ -297,6 +295,21 @@ double ArithmeticLowerBound(const ModelShape& model,
   }
   return std::max(shared_out, n * largest);
 }
+
+namespace {
+
+// Those that are nowhere lower than either.
+std::vector<RateShare> HigherShares(const std::vector<RateShare>& a,
+                                    const std::vector<RateShare>& b) {
+  const bool alike =
+      std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                 [](const RateShare& x, const RateShare& y) {
+                   return x.flops == y.flops && x.share == y.share;
+                 });
+  return alike ? a : std::vector<RateShare>();
+}
+
+}  // namespace
 
 // The cluster with the fastest device on every node and the fastest link
 // between every two: no placement on the real one is faster.
@@ -329,6 +342,11 @@ ClusterModel BestCase(const ClusterModel& cluster) {
         std::max(device.achieved_fp64_flops, its.achieved_fp64_flops);
     device.memory_bytes_per_s =
         std::max(device.memory_bytes_per_s, its.memory_bytes_per_s);
+    device.launch_s = std::min(device.launch_s, its.launch_s);
+    device.product_shares =
+        HigherShares(device.product_shares, its.product_shares);
+    device.attention_shares =
+        HigherShares(device.attention_shares, its.attention_shares);
     device.to_device_bytes_per_s =
         std::max(device.to_device_bytes_per_s, its.to_device_bytes_per_s);
     device.to_host_bytes_per_s =

@@ -6,8 +6,10 @@
 #include "gtest/gtest.h"
 #include "scheduler/planner/candidate_plan.h"
 #include "scheduler/planner/estimate.h"
+#include "scheduler/planner/likely_seconds.h"
 #include "scheduler/planner/node_assignments.h"
 #include "scheduler/planner/unlike_clusters.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -21,6 +23,8 @@ TEST(LowerBounds, AreBelowTheSimulation) {
     for (const bool hides_collectives : {true, false}) {
       PlannerInput input = UnlikeCluster(devices, 7);
       input.global_batch = 24;
+      input.options.space.max_microbatch_size = 4;
+      input.options.space.max_microbatch_size_without_stages = 4;
       input.model.hides_collectives = hides_collectives;
       // Unlike in the shares of embedding, blocks and head as well.
       Cluster::Device& other = *input.cluster.add_devices();
@@ -51,15 +55,18 @@ TEST(LowerBounds, AreBelowTheSimulation) {
               ASSERT_TRUE(estimate.ok()) << estimate.status();
               const double step_s = estimate->step_s * (1 + 1e-12);
               const PlanCoster coster(input.model, *cluster, *plan);
+              const std::vector<int32_t> in_flight =
+                  MostInFlight(OrderOf(*plan));
               for (int32_t dp = 0; dp < candidate.dp; ++dp) {
                 const PlanCosts costs = coster.CostsOf(dp);
-                const double placed = PlacedStepLowerBound(*plan, costs);
+                const double placed =
+                    PlacedStepLowerBound(*plan, costs, in_flight);
                 ASSERT_LE(StepLowerBound(*plan, costs), step_s)
                     << ToText(candidate);
                 ASSERT_LE(placed, step_s) << ToText(candidate);
                 tightest = std::max(tightest, placed / step_s);
                 for (int32_t pp = 0; pp < candidate.pp; ++pp) {
-                  ASSERT_LE(PeakLowerBound(*plan, costs, pp),
+                  ASSERT_LE(PeakLowerBound(*plan, costs, pp, in_flight[pp]),
                             estimate->peak[pp].total())
                       << ToText(candidate);
                 }
@@ -73,6 +80,22 @@ TEST(LowerBounds, AreBelowTheSimulation) {
       EXPECT_GT(tightest, 0.99);
     }
   }
+}
+
+// Buckets belong to stages, of which a rank may have several.
+TEST(LikelySeconds, CountsTheBucketsOfEveryStage) {
+  const PlannerInput input = UnlikeCluster({2, 2}, 7);
+  const auto cluster = ResolveCluster(input.cluster);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  const auto plan = PlanOfCandidate(
+      input.model, *cluster, 24,
+      {.dp = 2, .pp = 2, .chunks = 2, .schedule = Plan::INTERLEAVED});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  PlanCosts costs = PlanCoster(input.model, *cluster, *plan).CostsOf(0);
+  ASSERT_EQ(costs.buckets.size(), size_t{4});
+  const double before = LikelySeconds(*plan, costs);
+  costs.buckets[3] += 1000;
+  EXPECT_GT(LikelySeconds(*plan, costs), before);
 }
 
 }  // namespace

@@ -11,6 +11,9 @@
 #include "scheduler/planner/report.h"
 #include "scheduler/planner/resident_units.h"
 #include "scheduler/planner/search.h"
+#include "scheduler/planner/sensitivities.h"
+#include "scheduler/planner/why.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -216,7 +219,8 @@ TEST(Offload, AsManyUnitsStayAsHideTheCopies) {
         PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
     ASSERT_TRUE(plan.ok()) << plan.status();
     const PlanCoster coster(input.model, *cluster, *plan);
-    const int32_t chosen = ChooseResidentUnits(*plan, coster.CostsOf(0));
+    const int32_t chosen =
+        ChooseResidentUnits(coster.CostsOf(0), MostInFlight(OrderOf(*plan)));
     // The next step's first units come in behind nothing here.
     const auto exposed_s = [&](int32_t resident) {
       return Estimated(input, Offloaded(resident, 1)).parts.copy_s -
@@ -234,9 +238,10 @@ TEST(Offload, AsManyUnitsStayAsHideTheCopies) {
       2 * kBlock / (1.95 * BlockForwardSeconds(1)));
   const auto cluster = ResolveCluster(input.cluster);
   const auto plan = PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
-  EXPECT_EQ(ChooseResidentUnits(
-                *plan, PlanCoster(input.model, *cluster, *plan).CostsOf(0)),
-            13);
+  EXPECT_EQ(
+      ChooseResidentUnits(PlanCoster(input.model, *cluster, *plan).CostsOf(0),
+                          MostInFlight(OrderOf(*plan))),
+      13);
 }
 
 TEST(Offload, WhereFewerFitFewerStay) {
@@ -251,6 +256,26 @@ TEST(Offload, WhereFewerFitFewerStay) {
   EXPECT_LT(best.plan.offload().resident_units(), 24u);
   EXPECT_TRUE(Fits(best.estimate));
   EXPECT_GT(best.estimate.parts.copy_s, 0.1 * best.estimate.step_s);
+}
+
+// Looking again, now at plans that offload, repeats no refusal.
+TEST(Offload, NoRefusalIsListedTwice) {
+  PlannerInput input = Input();
+  Cluster::Node& second = *input.cluster.add_nodes();
+  second = input.cluster.nodes(0);
+  second.set_name("other");
+  input.cluster.mutable_default_link()->set_bytes_per_s(1e9);
+  input.model.layers = 40;
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  EXPECT_TRUE(report.best.front().plan.has_offload());
+  EXPECT_EQ(std::count_if(report.candidates.begin(), report.candidates.end(),
+                          [](const Candidate& candidate) {
+                            return candidate.tp == 2 &&
+                                   candidate.verdict ==
+                                       VerdictCode::kTpCrossesNode;
+                          }),
+            1);
 }
 
 TEST(Offload, WhatTheHostCannotHoldIsRefused) {
@@ -292,6 +317,14 @@ TEST(Offload, WherePlansFitNoneWithItIsFaster) {
   EXPECT_EQ(both.best.front().plan.SerializeAsString(),
             report.best.front().plan.SerializeAsString());
   EXPECT_GT(both.candidates.size(), report.candidates.size());
+  // A kind of device that no node has need not be known.
+  Cluster::Device& unused = *input.cluster.add_devices();
+  unused = input.cluster.devices(0);
+  unused.set_name("unused");
+  unused.clear_to_device_bytes_per_s();
+  const auto other = Why(input, report, {.offload = true});
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(other->find("UNSUPPORTED"), std::string::npos) << *other;
   // Copies of unknown rate are no copies for nothing.
   input.cluster.mutable_devices(0)->clear_to_device_bytes_per_s();
   const auto unknown = Why(input, report, {.offload = true});

@@ -7,6 +7,7 @@
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "scheduler/compile.h"
+#include "scheduler/planner/estimate.h"
 #include "scheduler/planner/replica_groups.h"
 #include "scheduler/simulator.h"
 
@@ -15,9 +16,6 @@ namespace {
 
 // Of one rank of a placement, in instructions.
 constexpr int64_t kCostingWork = 20;
-
-// Less is rounding.
-constexpr double kImprovement = 1 - 1e-9;
 
 }  // namespace
 
@@ -100,7 +98,7 @@ absl::StatusOr<RefinedPlacement> RefinePlacement(
   const auto improves =
       [&](const std::vector<int32_t>& moved) -> absl::StatusOr<bool> {
     ASSIGN_OR_RETURN(const double step_s, steps.StepOf(moved));
-    if (step_s >= best.step_s * kImprovement) return false;
+    if (!IsFaster(step_s, best.step_s)) return false;
     best = {moved, step_s};
     return true;
   };

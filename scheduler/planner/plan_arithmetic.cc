@@ -1,5 +1,7 @@
 // What arithmetic on a plan's ranks takes, without communication.
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -13,6 +15,24 @@ namespace {
 // activation functions read two tensors and write one, sums only pass gradients
 // on, a softmax reads two.
 constexpr double kBackwardElementwise = 1.5;
+
+// Kernels of a block's forward that only read and write: two norms, two
+// residual sums, an activation function, positions. Their bytes are taken to be
+// alike.
+constexpr int kBlockKernels = 6;
+// Of the embedding's, and of the head's: conditioning, norm, loss.
+constexpr int kEndKernels = 3;
+
+// FLOPs of a block's matrix products on one rank: queries, keys and values in
+// one, attention's output, and the MLP's two. Those of text are shared out
+// among them.
+std::array<double, 4> BlockProducts(const ModelShape& model,
+                                    const BlockSplit& split) {
+  const auto h = static_cast<double>(model.hidden);
+  const auto m = static_cast<double>(model.mlp_hidden);
+  const double all = ProductFlopsOnRank(model, split) / (4 * h + 2 * m);
+  return {3 * h * all, h * all, m * all, m * all};
+}
 
 // How unlike two ways to divide a microbatch are: by how many doublings.
 double Distance(const MeasuredPiece& measured, const BlockSplit& split) {
@@ -74,17 +94,26 @@ PlanCoster::Corrections PlanCoster::MakeCorrections() const {
 ArithmeticSeconds PlanCoster::FormulaOf(ModelPiece piece,
                                         const BlockSplit& split,
                                         const ClusterDevice& device) const {
-  auto seconds = [&](double flops, double bytes) {
-    return flops / device.AchievedFlops(model_.element_bytes) +
-           bytes / device.memory_bytes_per_s;
+  const auto elementwise_s = [&](int kernels, double bytes) {
+    return kernels * device.ElementwiseSeconds(bytes / kernels);
   };
   if (piece == ModelPiece::kBlock) {
     const double moved = ElementwiseBytes(model_, split);
-    const double products = ProductFlopsOnRank(model_, split);
-    const double flops = products + AttentionFlopsOnRank(model_, split);
-    return {.forward_s = seconds(flops, moved),
-            .backward_s = seconds(2 * flops, kBackwardElementwise * moved),
-            .backward_weight_s = seconds(products, 0)};
+    double products_s = 0;
+    for (const double flops : BlockProducts(model_, split)) {
+      products_s += device.ProductSeconds(flops, model_.element_bytes);
+    }
+    const double attention = AttentionFlopsOnRank(model_, split);
+    // A backward has two products for each of the forward's, as large.
+    return {
+        .forward_s = products_s +
+                     device.AttentionSeconds(attention, model_.element_bytes) +
+                     elementwise_s(kBlockKernels, moved),
+        .backward_s =
+            2 * products_s +
+            device.AttentionSeconds(2 * attention, model_.element_bytes) +
+            elementwise_s(kBlockKernels, kBackwardElementwise * moved),
+        .backward_weight_s = products_s};
   }
   const double share = static_cast<double>(split.microbatch_size) /
                        static_cast<double>(split.tp * split.cp);
@@ -92,7 +121,9 @@ ArithmeticSeconds PlanCoster::FormulaOf(ModelPiece piece,
       2.0 * static_cast<double>(BoundaryBytes(model_, split));
   const double flops = piece == ModelPiece::kEmbedding ? model_.embedding_flops
                                                        : model_.head_flops;
-  const double forward = seconds(flops * share, boundary);
+  const double forward =
+      device.ProductSeconds(flops * share, model_.element_bytes) +
+      elementwise_s(kEndKernels, boundary);
   return {.forward_s = forward, .backward_s = 2 * forward};
 }
 
@@ -119,6 +150,12 @@ double PlanCoster::UpdateSeconds(double parameters, int32_t node) const {
       static_cast<double>(model_.element_bytes + model_.gradient_bytes +
                           2 * model_.optimizer_bytes);
   return ElementwiseSeconds(parameters * bytes, node);
+}
+
+double PlanCoster::BucketUpdateSeconds(double parameters, int32_t node) const {
+  return std::max(
+      UpdateSeconds(parameters, node),
+      cluster_.DeviceOfNode(node).launch_s * cluster_.nodes[node].slowdown);
 }
 
 double PlanCoster::ElementwiseSeconds(double bytes, int32_t node) const {

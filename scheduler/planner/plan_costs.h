@@ -108,6 +108,15 @@ struct MeasuredCorrection {
 // (parallel/communicators.h).
 int64_t CommunicatorsOf(const Plan& plan);
 
+// Buckets of so many bytes of gradients, as plans reduce them.
+int32_t BucketsOfGradients(const Plan& plan, int64_t gradient_bytes);
+
+Plan::MemoryBytes ToProto(const MemoryBytes& bytes);
+
+// What is left of the memory of one of the node's devices beside them.
+int64_t MemoryLimitOn(const ClusterModel& cluster, const Plan& plan,
+                      int32_t node);
+
 class PlanCoster {
  public:
   // `plan`: resolved, and with as many ranks as the cluster. All must outlive
@@ -177,6 +186,8 @@ class PlanCoster {
   ArithmeticSeconds SecondsOf(ModelPiece piece, int32_t node) const;
   double ElementwiseSeconds(double bytes, int32_t node) const;
   double UpdateSeconds(double parameters, int32_t node) const;
+  // In one kernel.
+  double BucketUpdateSeconds(double parameters, int32_t node) const;
   bool ShardsParameters() const { return plan_.sharding() == Plan::PARAMETERS; }
   // Whole gradients live for one backward only and are scattered after each.
   bool ShardsGradients() const { return plan_.sharding() >= Plan::GRADIENTS; }

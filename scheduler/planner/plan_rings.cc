@@ -29,10 +29,7 @@ PlanRings PlanCoster::MakeRings() const {
   for (int32_t pp = 0; pp < pp_; ++pp) {
     int64_t limit = std::numeric_limits<int64_t>::max();
     for (int32_t i = 0; i < tp_ * cp_ * dp_; ++i) {
-      const ClusterDevice& device = cluster_.DeviceOfNode(NodeOf(i, pp));
-      limit =
-          std::min(limit, device.memory_bytes - CommunicatorsOf(plan_) *
-                                                    device.communicator_bytes);
+      limit = std::min(limit, MemoryLimitOn(cluster_, plan_, NodeOf(i, pp)));
     }
     rings.limit_bytes.push_back(limit);
     AddStageRings(pp, rings);

@@ -1,7 +1,10 @@
 #include "scheduler/planner/replica_groups.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
+
+#include "scheduler/instruction_kinds.h"
 
 namespace trireme {
 namespace {
@@ -9,6 +12,39 @@ namespace {
 // More replicas that meet in channels are stood for by so many, which then
 // occupy the channels longer.
 constexpr size_t kMostTogether = 16;
+
+// Of one microbatch through a replica alone.
+double PassSeconds(const CostModel& cost) {
+  double seconds = 0;
+  for (const std::vector<ChunkCost>& chunks : cost.chunks) {
+    for (const ChunkCost& chunk : chunks) {
+      seconds += chunk.forward_s + chunk.backward_s;
+    }
+  }
+  for (const LinkCost& link : cost.links) {
+    seconds +=
+        link.latency_s +
+        static_cast<double>(cost.chunks[0][0].message_bytes) / link.bytes_per_s;
+  }
+  return seconds;
+}
+
+// The slowest replica first, then in turn one of each kind, of which replicas
+// are that take as long.
+std::vector<int32_t> EachKindFirst(const std::vector<PlanCosts>& costs,
+                                   const std::vector<int32_t>& group) {
+  std::map<double, std::vector<int32_t>, std::greater<>> kinds;
+  for (const int32_t replica : group) {
+    kinds[PassSeconds(costs[replica].cost)].push_back(replica);
+  }
+  std::vector<int32_t> ordered;
+  for (size_t turn = 0; ordered.size() < group.size(); ++turn) {
+    for (const auto& [seconds, replicas] : kinds) {
+      if (turn < replicas.size()) ordered.push_back(replicas[turn]);
+    }
+  }
+  return ordered;
+}
 
 }  // namespace
 
@@ -38,6 +74,7 @@ std::vector<std::vector<int32_t>> ReplicasTogether(
   std::erase_if(groups, [](const auto& group) { return group.empty(); });
   for (std::vector<int32_t>& group : groups) {
     std::sort(group.begin(), group.end());
+    if (group.size() > kMostTogether) group = EachKindFirst(costs, group);
   }
   return groups;
 }
@@ -79,11 +116,14 @@ std::vector<double> FiguresOf(const std::vector<CostModel>& together) {
   for (const CostModel& cost : together) {
     for (const auto& chunks : cost.chunks) {
       for (const ChunkCost& chunk : chunks) {
-        figures.insert(
-            figures.end(),
-            {chunk.forward_s, chunk.backward_s, chunk.backward_input_s,
-             chunk.backward_weight_s, chunk.reduce_s, chunk.gather_s,
-             chunk.update_s, static_cast<double>(chunk.message_bytes)});
+        figures.push_back(static_cast<double>(chunk.message_bytes));
+        for (const KindTraits& kind : kKindTraits) {
+          if (kind.chunk_s != nullptr) figures.push_back(chunk.*kind.chunk_s);
+          if (kind.unit_s == nullptr) continue;
+          for (const UnitCost& unit : chunk.units) {
+            figures.push_back(unit.*kind.unit_s);
+          }
+        }
         for (const auto* channels :
              {&chunk.reduce_channels, &chunk.gather_channels}) {
           figures.push_back(static_cast<double>(channels->size()));

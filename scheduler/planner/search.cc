@@ -17,9 +17,11 @@
 #include "scheduler/planner/host_memory.h"
 #include "scheduler/planner/likely_seconds.h"
 #include "scheduler/planner/lower_bounds.h"
+#include "scheduler/planner/memory_fit.h"
 #include "scheduler/planner/nothing_fits.h"
 #include "scheduler/planner/plan_refinement.h"
 #include "scheduler/planner/resident_units.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -75,14 +77,25 @@ class Search {
   // Those of `space`, beside those before, of which none fits.
   absl::Status Consider(const CandidateSpace& space) {
     const size_t first = report_.candidates.size();
-    const std::vector<Candidate> more =
-        EnumerateCandidates(input_.model, cluster_, input_.global_batch, space);
-    report_.candidates.insert(report_.candidates.end(), more.begin(),
-                              more.end());
+    for (const Candidate& candidate : EnumerateCandidates(
+             input_.model, cluster_, input_.global_batch, space)) {
+      // What no plan can have was refused the first time.
+      const bool known = first > 0 &&
+                         candidate.verdict != VerdictCode::kPending &&
+                         candidate.verdict != VerdictCode::kUnsupported;
+      if (!known) report_.candidates.push_back(candidate);
+    }
     RETURN_IF_ERROR(Bound(first));
     RETURN_IF_ERROR(SimulatePromising());
     RETURN_IF_ERROR(PlaceBest());
     return SearchExactly();
+  }
+
+  void Report(std::string_view phase, size_t done, size_t total) const {
+    if (!input_.options.progress) return;
+    input_.options.progress({.phase = phase,
+                             .done = static_cast<int64_t>(done),
+                             .total = static_cast<int64_t>(total)});
   }
 
   absl::StatusOr<Plan> UncutPlanOf(const Candidate& candidate) const {
@@ -92,8 +105,15 @@ class Search {
     return plan;
   }
 
-  absl::StatusOr<Plan> PlanOf(const Candidate& candidate) {
+  absl::StatusOr<Plan> PlanOf(size_t index) {
+    const Candidate& candidate = report_.candidates[index];
     ASSIGN_OR_RETURN(Plan plan, UncutPlanOf(candidate));
+    const auto fitted = fitted_.find(index);
+    if (fitted != fitted_.end()) {
+      *plan.mutable_placement() = fitted->second.placement();
+      *plan.mutable_stages() = fitted->second.stages();
+      return plan;
+    }
     const PlanCoster coster = CosterOf(plan);
     RETURN_IF_ERROR(cutter_.Cut(coster, plan));
     return plan;
@@ -116,6 +136,7 @@ class Search {
     order_.clear();
     bounds_.resize(report_.candidates.size(), 0.0);
     for (size_t i = first; i < report_.candidates.size(); ++i) {
+      Report("costing candidates", i, report_.candidates.size());
       Candidate& candidate = report_.candidates[i];
       if (candidate.verdict != VerdictCode::kPending) continue;
       absl::StatusOr<Plan> found = UncutPlanOf(candidate);
@@ -127,8 +148,9 @@ class Search {
       const PlanCoster coster = CosterOf(plan);
       RETURN_IF_ERROR(cutter_.Cut(coster, plan));
       PlanCosts costs = coster.CostsOf(0);
+      const std::vector<int32_t>& in_flight = in_flight_.Of(plan);
       if (candidate.offload) {
-        candidate.resident_units = ChooseResidentUnits(plan, costs);
+        candidate.resident_units = ChooseResidentUnits(costs, in_flight);
         plan.mutable_offload()->set_resident_units(
             static_cast<uint32_t>(candidate.resident_units));
         const HostOverflow host =
@@ -139,16 +161,22 @@ class Search {
           continue;
         }
       }
-      for (int32_t pp = 0; pp < candidate.pp; ++pp) {
-        const int64_t over = PeakLowerBound(plan, costs, pp) -
-                             costs.memory.ranks[pp].limit_bytes;
-        if (over > candidate.over_bytes) {
-          candidate.verdict = VerdictCode::kOutOfMemory;
-          candidate.over_bytes = over;
-          candidate.pp_rank = pp;
+      Overflow overflow = LeastOverflow(plan, costs, in_flight);
+      if (overflow.bytes > 0) {
+        const MemoryFit fit(input_.model, cluster_, in_flight);
+        ASSIGN_OR_RETURN(const bool fits,
+                         fit.Fit(ranks_, cutter_, plan, costs));
+        if (fits) {
+          fitted_.emplace(i, plan);
+          overflow = {};
         }
       }
-      if (candidate.verdict != VerdictCode::kPending) continue;
+      if (overflow.bytes > 0) {
+        candidate.verdict = VerdictCode::kOutOfMemory;
+        candidate.over_bytes = overflow.bytes;
+        candidate.pp_rank = overflow.pp;
+        continue;
+      }
       order_.emplace_back(LikelySeconds(plan, costs), i);
       ASSIGN_OR_RETURN(candidate.step_s, BoundOf(candidate, plan, costs));
       bounds_[i] = candidate.step_s;
@@ -188,16 +216,18 @@ class Search {
 
   absl::Status SimulatePromising() {
     int64_t instructions = 0;
+    size_t looked_at = 0;
     for (const auto& [likely, index] : order_) {
+      Report("simulating candidates", looked_at++, order_.size());
       Candidate& candidate = report_.candidates[index];
       if (!input_.options.exhaustive) {
         if (instructions > input_.options.max_instructions) break;
         if (static_cast<int32_t>(fastest_.size()) >= input_.options.placed &&
-            candidate.step_s > WorstKept()) {
+            IsFaster(WorstKept(), candidate.step_s)) {
           continue;
         }
       }
-      ASSIGN_OR_RETURN(const Estimate estimate, FittedEstimate(candidate));
+      ASSIGN_OR_RETURN(const Estimate estimate, FittedEstimate(index));
       instructions += InstructionsOf(estimate.program);
       ++report_.simulated;
       candidate.simulated = true;
@@ -210,22 +240,43 @@ class Search {
         continue;
       }
       fastest_.emplace_back(candidate.step_s, index);
-      std::sort(fastest_.begin(), fastest_.end());
+      SortBySpeed(fastest_);
     }
     return absl::OkStatus();
   }
 
   // With fewer units on the device where what the bound leaves out (messages,
   // and when which unit is there) is too much.
-  absl::StatusOr<Estimate> FittedEstimate(Candidate& candidate) {
+  absl::StatusOr<Estimate> FittedEstimate(size_t index) {
+    Candidate& candidate = report_.candidates[index];
     while (true) {
-      ASSIGN_OR_RETURN(const Plan plan, PlanOf(candidate));
+      ASSIGN_OR_RETURN(const Plan plan, PlanOf(index));
       ASSIGN_OR_RETURN(Estimate estimate,
                        EstimatePlan(input_.model, cluster_, plan));
       if (candidate.resident_units <= 1 || WorstOverflow(estimate).bytes <= 0) {
         return estimate;
       }
       --candidate.resident_units;
+    }
+  }
+
+  // Fastest first, of steps and candidates. Where only rounding tells steps
+  // apart, larger microbatches come first: the fewer kernels do the same work.
+  void SortBySpeed(std::vector<std::pair<double, size_t>>& steps) const {
+    std::sort(steps.begin(), steps.end());
+    const auto size_of = [&](const std::pair<double, size_t>& step) {
+      return report_.candidates[step.second].microbatch_size;
+    };
+    auto first = steps.begin();
+    while (first != steps.end()) {
+      const double least = first->first;
+      const auto last = std::find_if(
+          first, steps.end(),
+          [least](const auto& step) { return IsFaster(least, step.first); });
+      std::stable_sort(first, last, [&](const auto& a, const auto& b) {
+        return size_of(a) > size_of(b);
+      });
+      first = last;
     }
   }
 
@@ -236,6 +287,7 @@ class Search {
     double best = std::numeric_limits<double>::infinity();
     placing_work_ = input_.options.max_placing_work;
     for (size_t i = 0; i < fastest_.size(); ++i) {
+      Report("placing plans", i, std::max(placed, report_.best.size()));
       // Beyond the promised number only what may still come out ahead.
       const size_t index = fastest_[i].second;
       const bool promised =
@@ -244,7 +296,7 @@ class Search {
       if (!promised && bounds_[index] >= best) continue;
       Candidate& candidate = report_.candidates[index];
       RankedPlan ranked;
-      ASSIGN_OR_RETURN(ranked.plan, PlanOf(candidate));
+      ASSIGN_OR_RETURN(ranked.plan, PlanOf(index));
       ASSIGN_OR_RETURN(ranked.estimate,
                        EstimatePlan(input_.model, cluster_, ranked.plan));
       if (cluster_.num_nodes() > 1 && (i < placed || !promised)) {
@@ -288,6 +340,7 @@ class Search {
     const double step_s = report_.best.empty()
                               ? std::numeric_limits<double>::infinity()
                               : report_.best.front().estimate.step_s;
+    Report("searching exactly", 0, report_.candidates.size());
     ASSIGN_OR_RETURN(ExactSearchResult found,
                      search.Run(report_.candidates, step_s));
     report_.complete = found.complete;
@@ -317,19 +370,18 @@ class Search {
     return absl::OkStatus();
   }
 
-  // Fastest first. Ties keep the order in which candidates are enumerated.
   void Rank() {
-    std::vector<size_t> ranking(report_.best.size());
-    for (size_t i = 0; i < ranking.size(); ++i) ranking[i] = i;
-    std::sort(ranking.begin(), ranking.end(), [&](size_t a, size_t b) {
-      return std::tuple(report_.best[a].estimate.step_s, chosen_[a]) <
-             std::tuple(report_.best[b].estimate.step_s, chosen_[b]);
-    });
+    std::vector<std::pair<double, size_t>> ranking;
+    for (size_t i = 0; i < chosen_.size(); ++i) {
+      ranking.emplace_back(report_.best[i].estimate.step_s, chosen_[i]);
+    }
+    SortBySpeed(ranking);
     std::vector<RankedPlan> best;
     std::vector<size_t> chosen;
-    for (const size_t i : ranking) {
-      best.push_back(std::move(report_.best[i]));
-      chosen.push_back(chosen_[i]);
+    for (const auto& [step_s, index] : ranking) {
+      const auto at = std::find(chosen_.begin(), chosen_.end(), index);
+      best.push_back(std::move(report_.best[at - chosen_.begin()]));
+      chosen.push_back(index);
     }
     report_.best = std::move(best);
     chosen_ = std::move(chosen);
@@ -356,11 +408,15 @@ class Search {
   const bool nodes_alike_;  // but for the links between them
   const std::vector<int32_t> ranks_;
   StageCutter cutter_;
+  InFlightCounts in_flight_;
   PlanRefinement refinement_;
   std::map<std::tuple<bool, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>,
            std::shared_ptr<const PlanRings>>
       rings_;
   std::vector<double> bounds_;  // of each candidate's step
+  // Of candidates that do not fit with their ranks in order and cut by time:
+  // plans that do.
+  std::map<size_t, Plan> fitted_;
   PlanReport report_;
   std::vector<std::pair<double, size_t>> order_;    // likely time, candidate
   std::vector<std::pair<double, size_t>> fastest_;  // simulated, sorted

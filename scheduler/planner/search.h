@@ -18,8 +18,8 @@
 #define TRIREME_SCHEDULER_PLANNER_SEARCH_H_
 
 #include <cstdint>
-#include <optional>
-#include <string>
+#include <functional>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -32,6 +32,13 @@
 #include "scheduler/planner/plan_refinement.h"
 
 namespace trireme {
+
+// How far a search is, in candidates.
+struct SearchProgress {
+  std::string_view phase;
+  int64_t done = 0;
+  int64_t total = 0;
+};
 
 struct PlannerOptions {
   CandidateSpace space;
@@ -47,6 +54,8 @@ struct PlannerOptions {
   ExactSearchOptions exact;
   // Simulate every candidate that may fit, whatever the bounds say.
   bool exhaustive = false;
+  // Called for each candidate of each phase; null: nobody asks.
+  std::function<void(const SearchProgress&)> progress;
 };
 
 struct PlannerInput {
@@ -71,48 +80,6 @@ struct PlanReport {
 // where no candidate fits the devices' memory, with the one that comes nearest;
 // NotFound where none can be divided as the devices are.
 absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input);
-
-// The verdict in words. Of a plan out of memory also its largest item and the
-// nearest change of one field that makes it fit.
-std::string VerdictText(const PlannerInput& input, const PlanReport& report,
-                        const Candidate& candidate);
-
-// Which candidates a question is about; fields left out match all.
-struct WhyQuery {
-  std::optional<int32_t> tp, cp, ulysses, pp, dp, chunks, microbatch_size;
-  std::optional<bool> sequence_parallel;
-  // What the planner does not look for; answered with the reason.
-  std::optional<int32_t> ep;
-  std::optional<bool> offload;
-  std::optional<Plan::Schedule> schedule;
-  std::optional<Plan::Sharding> sharding;
-  std::optional<Plan::Recompute> recompute;
-};
-// Why not those: the verdict of the fastest of them, and how many there are of
-// each verdict. Where none was considered, the answer is about the plan that
-// has the given fields and the chosen plan's others, costed and simulated with
-// its ranks in order.
-absl::StatusOr<std::string> Why(const PlannerInput& input,
-                                const PlanReport& report,
-                                const WhyQuery& query);
-
-// How much a link matters to a plan.
-struct LinkSensitivity {
-  // A card that all of a node's devices share, to every other node.
-  static constexpr int32_t kAllNodes = -1;
-  // Copies both ways between a node's devices and its host.
-  static constexpr int32_t kHost = -2;
-
-  int32_t from = 0;  // nodes; equal: the links inside
-  int32_t to = 0;
-  // Relative growth of the step where the link has half its rate.
-  double growth = 0;
-};
-// Of every link between and inside nodes that the plan uses, of the shared
-// cards and, with offload, of copies to and from hosts, largest first; those
-// without effect are left out.
-absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
-    const PlannerInput& input, const Plan& plan);
 
 }  // namespace trireme
 

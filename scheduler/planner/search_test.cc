@@ -7,6 +7,8 @@
 #include "scheduler/planner/candidate_plan.h"
 #include "scheduler/planner/collectives.h"
 #include "scheduler/planner/measured_times.h"
+#include "scheduler/planner/sensitivities.h"
+#include "scheduler/planner/why.h"
 
 namespace trireme {
 namespace {
@@ -112,6 +114,25 @@ TEST(Search, IsDeterministic) {
   const PlanReport b = Planned(input);
   EXPECT_EQ(a.best.front().plan.SerializeAsString(),
             b.best.front().plan.SerializeAsString());
+}
+
+// On one device every microbatch size computes the same in the same time, but
+// for rounding, which must not choose the smallest kernels.
+TEST(Search, OfStepsThatTieTheLargestMicrobatchIsChosen) {
+  PlannerInput input = Input({.nodes = 1, .devices_per_node = 1}, 24);
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  EXPECT_EQ(report.best.front().candidate.microbatch_size, 24);
+  // Of those that fit.
+  int64_t peak = 0;
+  for (const MemoryBytes& rank : report.best.front().estimate.peak) {
+    peak = std::max(peak, rank.total());
+  }
+  Cluster::Device& device = *input.cluster.mutable_devices(0);
+  device.set_memory_bytes(device.reserved_bytes() + peak - 1);
+  const PlanReport tight = Planned(input);
+  ASSERT_FALSE(tight.best.empty());
+  EXPECT_EQ(tight.best.front().candidate.microbatch_size, 12);
 }
 
 // What a profile measured decides how many blocks each stage has: else the
@@ -221,9 +242,9 @@ TEST(Search, WhyNamesTheReason) {
   EXPECT_NE(why({.tp = 8}).find("TP_CROSSES_NODE"), std::string::npos);
   EXPECT_NE(why({.recompute = Plan::FULL}).find("DOMINATED("),
             std::string::npos);
-  EXPECT_NE(
-      why({.pp = 1, .dp = 8, .microbatch_size = 4}).find("BATCH_TOO_SMALL"),
-      std::string::npos);
+  EXPECT_NE(why({.pp = 1, .dp = 8, .microbatch_size = 4})
+                .find("UNSUPPORTED(plan.microbatch_size: "),
+            std::string::npos);
   // Nobody considers these; whoever asks is told nevertheless.
   EXPECT_NE(why({.tp = 3}).find("UNSUPPORTED(plan.grid"), std::string::npos);
   EXPECT_NE(why({.ep = 2}).find("UNSUPPORTED(plan.grid.ep: found 2"),

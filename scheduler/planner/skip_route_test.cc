@@ -139,6 +139,17 @@ TEST(SkipRoute, CountsMemoryAndRefusesWhatDoesNotFit) {
   EXPECT_NE(refused.message().find("(1 fewer)"), std::string::npos) << refused;
 }
 
+// Communicators take memory that nothing else can have.
+TEST(SkipRoute, CommunicatorsLeaveLessMemory) {
+  ClusterModel cluster = FarNode();
+  const auto before = EstimateSkipPlan(Model(), cluster, FourStagesOfTwo());
+  ASSERT_TRUE(before.ok()) << before.status();
+  cluster.devices[0].communicator_bytes = 1 << 20;
+  const auto after = EstimateSkipPlan(Model(), cluster, FourStagesOfTwo());
+  ASSERT_TRUE(after.ok()) << after.status();
+  EXPECT_LE(after->limit[0], before->limit[0] - (2 << 20));
+}
+
 // A rank is lost: nothing goes there, nor to a stage all of whose ranks are.
 TEST(SkipRoute, GoesAroundRanksThatAreLost) {
   const ClusterModel cluster = FarNode();

@@ -15,9 +15,15 @@ struct CandidatePath {
   double solo_s = 0;
 };
 
-// All that the rules allow from `data_node`, the fastest alone first.
-std::vector<CandidatePath> CandidatePaths(const SkipInstance& instance,
-                                          int32_t data_node);
+struct CandidateList {
+  std::vector<CandidatePath> paths;  // the fastest alone first
+  // None was left out.
+  bool all = true;
+};
+
+// Those that the rules allow from `data_node`; of very many the fastest, of
+// bounded number and time.
+CandidateList CandidatePaths(const SkipInstance& instance, int32_t data_node);
 
 }  // namespace trireme
 

@@ -27,7 +27,7 @@ class Solver {
         node_visits_(instance.num_nodes(), 0),
         node_load_s_(instance.num_nodes(), 0) {
     for (const int32_t node : instance.groups[0]) {
-      candidates_.push_back(CandidatePaths(instance, node));
+      candidates_.push_back(CandidatePaths(instance, node).paths);
     }
     const int32_t microbatches = instance.num_microbatches();
     done_.assign(microbatches, 0);

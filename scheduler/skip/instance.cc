@@ -5,56 +5,6 @@
 #include "runtime/core/status.h"
 
 namespace trireme {
-namespace {
-
-class StagePathEnumerator {
- public:
-  StagePathEnumerator(int32_t num_stages, int32_t path_length,
-                      const SkipRules& rules)
-      : num_stages_(num_stages), path_length_(path_length), rules_(rules) {}
-
-  std::vector<std::vector<int32_t>> Run() {
-    path_ = {0};
-    Extend(0, 0, 0);
-    return std::move(found_);
-  }
-
- private:
-  void Extend(int32_t frontier, int32_t swaps, int32_t distance) {
-    if (static_cast<int32_t>(path_.size()) == path_length_) {
-      found_.push_back(path_);
-      return;
-    }
-    for (int32_t stage = 1; stage < num_stages_; ++stage) {
-      if (std::count(path_.begin(), path_.end(), stage) > 0) continue;
-      const int32_t back = frontier - stage;
-      if (back > 0) {
-        if (back > rules_.max_swap_distance || swaps + 1 > rules_.max_swaps ||
-            distance + back > rules_.max_total_swap_distance) {
-          continue;
-        }
-      } else if (-back > rules_.max_forward_jump) {
-        continue;
-      }
-      path_.push_back(stage);
-      if (back > 0) {
-        Extend(frontier, swaps + 1, distance + back);
-      } else {
-        Extend(stage, swaps, distance);
-      }
-      path_.pop_back();
-    }
-  }
-
-  int32_t num_stages_;
-  int32_t path_length_;
-  SkipRules rules_;
-  std::vector<int32_t> path_;
-  std::vector<std::vector<int32_t>> found_;
-};
-
-}  // namespace
-
 int32_t DataNodeOf(const SkipInstance& instance, int32_t microbatch) {
   return instance.groups[0][microbatch / instance.microbatches_per_data_node];
 }
@@ -127,6 +77,10 @@ absl::Status CheckInstance(const SkipInstance& instance) {
       return InvalidArgument("transfer_s[{}]: found {}, expected at least 0",
                              node, *std::min_element(row.begin(), row.end()));
     }
+  }
+  if (instance.num_stages() > kMaxSkipStages) {
+    return InvalidArgument("groups: found {} stages, expected at most {}",
+                           instance.num_stages(), kMaxSkipStages);
   }
   if (instance.path_length < 2 ||
       instance.path_length > instance.num_stages()) {
@@ -214,10 +168,24 @@ double SoloSeconds(const SkipInstance& instance, const NodePath& path) {
   return seconds;
 }
 
-std::vector<std::vector<int32_t>> LegalStagePaths(int32_t num_stages,
-                                                  int32_t path_length,
-                                                  const SkipRules& rules) {
-  return StagePathEnumerator(num_stages, path_length, rules).Run();
+bool VisitStage(const SkipRules& rules, int32_t stage, StageVisits& visits) {
+  if ((visits.visited >> stage & 1) != 0) return false;
+  StageVisits after = visits;
+  after.visited |= uint64_t{1} << stage;
+  const int32_t back = visits.frontier - stage;
+  if (back > 0) {
+    ++after.swaps;
+    after.distance += back;
+    if (back > rules.max_swap_distance || after.swaps > rules.max_swaps ||
+        after.distance > rules.max_total_swap_distance) {
+      return false;
+    }
+  } else {
+    if (-back > rules.max_forward_jump) return false;
+    after.frontier = stage;
+  }
+  visits = after;
+  return true;
 }
 
 }  // namespace trireme

@@ -23,6 +23,9 @@
 
 namespace trireme {
 
+// Visited stages are bits of a word.
+inline constexpr int32_t kMaxSkipStages = 64;
+
 // Which orders of stages a path may take (CC3). The frontier is the highest
 // stage visited so far. Going to an unvisited stage below it is a swap, of
 // distance frontier - stage; going above it is a forward jump.
@@ -135,11 +138,16 @@ inline bool IsBackwardTask(int32_t path_length, int32_t task) {
 // + 2 sum(d), the edge back to the data node included.
 double SoloSeconds(const SkipInstance& instance, const NodePath& path);
 
-// Sequences of stages 0, s_1, ... of length path_length that the rules allow,
-// in lexicographic order.
-std::vector<std::vector<int32_t>> LegalStagePaths(int32_t num_stages,
-                                                  int32_t path_length,
-                                                  const SkipRules& rules);
+// The stages that a path has visited so far, as the rules see them; the first
+// is 0.
+struct StageVisits {
+  uint64_t visited = 1;  // a bit for each
+  int32_t frontier = 0;
+  int32_t swaps = 0;
+  int32_t distance = 0;
+};
+// Goes on to another stage, if the rules allow that.
+bool VisitStage(const SkipRules& rules, int32_t stage, StageVisits& visits);
 
 }  // namespace trireme
 

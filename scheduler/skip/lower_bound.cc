@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "scheduler/skip/candidate_paths.h"
@@ -31,6 +32,43 @@ void Shorten(const SkipInstance& instance, const NodePath& path,
   }
   absence.forward_s = std::min(absence.forward_s, here.forward_s);
   absence.backward_s = std::min(absence.backward_s, here.backward_s);
+}
+
+// Over any nodes of path_length - 1 stages, each other than the one before: no
+// path is away for less.
+Absence LeastAbsence(const SkipInstance& instance, int32_t data_node) {
+  const std::vector<int32_t> stage_of = StageOfNodes(instance);
+  const auto least = [&](bool forward) {
+    // [node]: seconds until a path of so many stops has ended there.
+    std::vector<double> seconds(instance.num_nodes(),
+                                std::numeric_limits<double>::infinity());
+    seconds[data_node] = 0;
+    const auto transfer = [&](int32_t from, int32_t to) {
+      return forward ? instance.transfer_s[from][to]
+                     : instance.transfer_s[to][from];
+    };
+    for (int32_t stop = 1; stop < instance.path_length; ++stop) {
+      std::vector<double> next(instance.num_nodes(),
+                               std::numeric_limits<double>::infinity());
+      for (int32_t to = 0; to < instance.num_nodes(); ++to) {
+        if (stage_of[to] == 0 || IsIdle(instance, to)) continue;
+        const double own_s =
+            forward ? instance.forward_s[to] : BackwardSeconds(instance, to);
+        for (int32_t from = 0; from < instance.num_nodes(); ++from) {
+          if (stage_of[from] == stage_of[to]) continue;
+          next[to] =
+              std::min(next[to], seconds[from] + transfer(from, to) + own_s);
+        }
+      }
+      seconds = std::move(next);
+    }
+    double shortest = std::numeric_limits<double>::infinity();
+    for (int32_t node = 0; node < instance.num_nodes(); ++node) {
+      shortest = std::min(shortest, seconds[node] + transfer(node, data_node));
+    }
+    return shortest;
+  };
+  return {.forward_s = least(true), .backward_s = least(false)};
 }
 
 // The best that a data node could do if its microbatches met no other
@@ -119,9 +157,11 @@ double SkipLowerBound(const SkipInstance& instance) {
   double bound = 0;
   for (const int32_t node : instance.groups[0]) {
     Absence absence;
-    for (const CandidatePath& candidate : CandidatePaths(instance, node)) {
+    const CandidateList candidates = CandidatePaths(instance, node);
+    for (const CandidatePath& candidate : candidates.paths) {
       Shorten(instance, candidate.path, absence);
     }
+    if (!candidates.all) absence = LeastAbsence(instance, node);
     bound = std::max(bound, DataNodeAlone(instance, node, absence).Bound());
   }
   return bound;

@@ -1,5 +1,6 @@
 #include "scheduler/skip/search_state.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -17,21 +18,7 @@ SearchState::SearchState(const SkipInstance& instance, uint64_t seed)
       dispatcher_(instance_),
       visits_per_stage_(VisitsPerStage(instance)),
       live_(LiveStages(instance)),
-      stage_of_(StageOfNodes(instance)) {
-  int64_t codes = 1;
-  for (int32_t i = 0; i < instance.path_length; ++i) {
-    codes *= instance.num_stages();
-  }
-  legal_.assign(codes, false);
-  for (const auto& stages : LegalStagePaths(
-           instance.num_stages(), instance.path_length, instance.rules)) {
-    int64_t code = 0;
-    for (const int32_t stage : stages) {
-      code = code * instance.num_stages() + stage;
-    }
-    legal_[code] = true;
-  }
-}
+      stage_of_(StageOfNodes(instance)) {}
 
 void SearchState::Clear() {
   choice_ = Choice();
@@ -47,17 +34,16 @@ double SearchState::Cost() {
 }
 
 bool SearchState::Legal(const NodePath& path) const {
-  int64_t code = 0;
-  for (const int32_t node : path) {
-    code = code * instance_.num_stages() + stage_of_[node];
-  }
-  return legal_[code];
+  StageVisits visits;
+  return std::all_of(path.begin() + 1, path.end(), [&](int32_t node) {
+    return VisitStage(instance_.rules, stage_of_[node], visits);
+  });
 }
 
 const std::vector<CandidatePath>& SearchState::CandidatesOf(int32_t m) {
   if (candidates_.empty()) {
     for (const int32_t node : instance_.groups[0]) {
-      candidates_.push_back(CandidatePaths(instance_, node));
+      candidates_.push_back(CandidatePaths(instance_, node).paths);
     }
   }
   return candidates_[m / instance_.microbatches_per_data_node];

@@ -68,8 +68,7 @@ class SearchState {
   std::mt19937_64 random_;
   SkipDispatcher dispatcher_;
   int32_t visits_per_stage_;
-  std::vector<bool> live_;   // [stage]
-  std::vector<bool> legal_;  // [stages as digits]
+  std::vector<bool> live_;  // [stage]
   const std::vector<int32_t> stage_of_;
   std::vector<std::vector<CandidatePath>> candidates_;  // [data node], lazily
   std::vector<int32_t> node_visits_;

@@ -162,5 +162,33 @@ TEST(SkipPlan, StagesAreCutByWork) {
   EXPECT_EQ(SkipStages(8, {1, 3}, 2), (std::vector<int64_t>{2, 6}));
 }
 
+// However many paths there are: 16 stages of which a microbatch visits 12, with
+// swaps, have more than memory could list.
+TEST(SkipPlan, LargePipelinesAreSearchedInBoundedMemory) {
+  Plan plan;
+  plan.mutable_grid()->set_pp(16);
+  plan.mutable_grid()->set_dp(2);
+  plan.set_microbatches(15);
+  plan.mutable_skip()->set_stages_per_microbatch(12);
+  plan.mutable_skip()->set_swaps(true);
+  const auto resolved = ResolvePlan(
+      plan, {.world_size = 32, .global_batch = 30, .num_blocks = 16});
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->skip().paths_size(), 30);
+}
+
+TEST(SkipPlan, MoreStagesThanBitsAreRefused) {
+  Plan plan;
+  plan.mutable_grid()->set_pp(65);
+  plan.set_microbatches(64);
+  plan.mutable_skip()->set_stages_per_microbatch(60);
+  const auto resolved = ResolvePlan(
+      plan, {.world_size = 65, .global_batch = 64, .num_blocks = 65});
+  ASSERT_FALSE(resolved.ok());
+  EXPECT_NE(resolved.status().message().find("65 stages, expected at most 64"),
+            std::string::npos)
+      << resolved.status();
+}
+
 }  // namespace
 }  // namespace trireme

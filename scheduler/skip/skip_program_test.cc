@@ -54,7 +54,8 @@ SkipSchedule RandomSchedule(const SkipInstance& instance,
   SkipSchedule schedule;
   std::vector<double> keys;
   for (int32_t m = 0; m < instance.num_microbatches(); ++m) {
-    const auto candidates = CandidatePaths(instance, DataNodeOf(instance, m));
+    const auto candidates =
+        CandidatePaths(instance, DataNodeOf(instance, m)).paths;
     schedule.paths.push_back(candidates[random() % candidates.size()].path);
     for (int32_t kind = 0; kind < 3; ++kind) keys.push_back(random());
   }

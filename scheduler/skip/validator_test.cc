@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/core/status.h"
+#include "scheduler/skip/candidate_paths.h"
 
 namespace trireme {
 namespace {
@@ -119,17 +120,30 @@ TEST(SkipValidatorTest, ReportsCollisionsAndEarlyStarts) {
               HasSubstr("when its message arrives"));
 }
 
+// As many paths as the rules allow orders of stages, of one node each.
+size_t CountOrders(int32_t stages, int32_t path_length, int32_t max_swaps) {
+  SkipInstance instance;
+  for (int32_t stage = 0; stage < stages; ++stage) {
+    instance.groups.push_back({stage});
+    instance.forward_s.push_back(1);
+  }
+  instance.transfer_s.assign(stages, std::vector<double>(stages, 0.1));
+  instance.path_length = path_length;
+  instance.microbatches_per_data_node = 1;
+  instance.rules.max_swaps = max_swaps;
+  const CandidateList candidates = CandidatePaths(instance, 0);
+  EXPECT_TRUE(candidates.all);
+  return candidates.paths.size();
+}
+
 // The published counts of legal orders without and with swaps.
 TEST(SkipInstanceTest, CountsLegalStageOrders) {
-  const SkipRules swaps;
-  SkipRules none;
-  none.max_swaps = 0;
-  EXPECT_EQ(LegalStagePaths(6, 4, none).size(), 10);
-  EXPECT_EQ(LegalStagePaths(6, 4, swaps).size(), 22);
-  EXPECT_EQ(LegalStagePaths(6, 6, none).size(), 1);
-  EXPECT_EQ(LegalStagePaths(6, 6, swaps).size(), 8);
-  EXPECT_EQ(LegalStagePaths(8, 6, none).size(), 21);
-  EXPECT_EQ(LegalStagePaths(8, 6, swaps).size(), 111);
+  EXPECT_EQ(CountOrders(6, 4, 0), 10);
+  EXPECT_EQ(CountOrders(6, 4, 2), 22);
+  EXPECT_EQ(CountOrders(6, 6, 0), 1);
+  EXPECT_EQ(CountOrders(6, 6, 2), 8);
+  EXPECT_EQ(CountOrders(8, 6, 0), 21);
+  EXPECT_EQ(CountOrders(8, 6, 2), 111);
 }
 
 }  // namespace

@@ -35,18 +35,41 @@ echo "== cluster"
 expect_in cluster.textproto 'name: "A100"'
 
 echo "== plan, why, what if"
-"$trireme" plan job.textproto --cluster cluster.textproto --best 3 \
-  --why tp=2,pp=2 --sensitivity --what_if 'link(0,1).bandwidth/=10' \
-  --charts chart_ --trace trace.json > plan.txt
+"$trireme" plan job.textproto --best 3 --why tp=2,pp=2 --sensitivity \
+  --what_if 'link(0,1).bandwidth/=10' --charts chart_ > plan.txt
 expect_in plan.txt "CHOSEN"
 expect_in plan.txt "samples/s"
+expect_in plan.txt "what if link(0,1).bandwidth/=10: 2.25e+10 -> 2.25e+09 B/s"
 expect_in chart_timeline.svg "<svg"
 expect_in chart_memory.svg "<svg"
-python3 -c 'import json; json.load(open("trace.json"))'
+python3 -c 'import json; json.load(open("chart_trace.json"))'
+[[ ! -e plan.textproto ]] || fail "a question wrote a plan"
+"$trireme" plan job.textproto > plan.txt
 cp plan.textproto first.textproto
-"$trireme" plan job.textproto --cluster cluster.textproto --best 3 \
-  --set 'link(0,1).bandwidth/=10' > again.txt
+"$trireme" plan job.textproto > again.txt
 cmp plan.textproto first.textproto || fail "two plans for one question"
+"$trireme" plan job.textproto --why tp=4 > why.txt
+if grep -q "INDIVISIBLE(tokens)" why.txt; then fail "tokens: $(cat why.txt)"; fi
+
+echo "== what a person wrote or measured is kept"
+echo "# mine" >> plan.textproto
+if "$trireme" plan job.textproto > plan.txt 2> error.txt; then fail "mine"; fi
+expect_in error.txt "plan.textproto there already"
+"$trireme" plan job.textproto --overwrite > plan.txt
+cmp plan.textproto first.textproto || fail "not overwritten"
+cp cluster.textproto mine.textproto
+echo "# mine" >> mine.textproto
+for command in "cluster describe" profile; do
+  # shellcheck disable=SC2086
+  if "$trireme" $command --out mine.textproto > out.txt 2> error.txt; then
+    fail "$command over an edited cluster"
+  fi
+  expect_in error.txt "mine.textproto there already"
+done
+"$trireme" cluster describe --device A100 --nodes 2 --devices_per_node 2 \
+  --network hdr --out cluster.json > cluster.txt
+"$trireme" plan job.textproto --cluster cluster.json --out plan.json > plan.txt
+"$trireme" train job.textproto --plan plan.json --ranks 4 --dry_run > dry.txt
 
 echo "== the plan runs"
 "$trireme" launch job.textproto --ranks 4 --plan plan.textproto --out run \
@@ -57,6 +80,9 @@ echo "== paths around a lost rank, and the job goes on without it"
 echo 'grid { pp: 4 } skip { stages_per_microbatch: 3 }' > skip.textproto
 "$trireme" plan job.textproto --cluster cluster.textproto \
   --route skip.textproto --without 2 --out routed.textproto > routed.txt
+if "$trireme" plan job.textproto --route skip.textproto --charts a_ \
+  2> error.txt; then fail "charts of a route"; fi
+expect_in error.txt "--charts: found with --route"
 expect_in routed.txt "memory of the fullest rank"
 expect_in routed.textproto "paths {"
 if grep -E 'ranks: \[[^]]*\b2\b' routed.textproto; then fail "rank 2 visited"; fi
@@ -77,6 +103,14 @@ echo "== a plan that offloads: made, explained, not run"
   --charts offload_ --out offload.textproto > offload.txt
 expect_in offload.txt "stay on a device; devices wait"
 expect_in offload_timeline.svg "copy in"
+expect_in offload.txt "NO RUN CAN CARRY THIS PLAN OUT: "
+rm plan.textproto
+if "$trireme" plan job.textproto --cluster desk.textproto \
+  --set model.dit.hidden=2048 --set model.dit.layers=48 \
+  > plan.txt 2> error.txt; then fail "a plan that cannot run"; fi
+expect_in plan.txt "NO RUN CAN CARRY THIS PLAN OUT: "
+expect_in error.txt "nothing is written"
+[[ ! -e plan.textproto ]] || fail "a plan that cannot run was written"
 "$trireme" plan job.textproto --cluster desk.textproto --why offload=true \
   > plan.txt
 expect_in plan.txt "evaluated: DOMINATED(by"
@@ -86,8 +120,10 @@ expect_in error.txt "offload.textproto:"
 expect_in error.txt "cannot carry them out yet"
 
 echo "== mistakes"
-if "$trireme" plan job.textproto 2> error.txt; then fail "no cluster"; fi
-expect_in error.txt "--cluster"
+if "$trireme" plan job.textproto --cluster none.textproto 2> error.txt; then
+  fail "no cluster"
+fi
+expect_in error.txt "--cluster: found no none.textproto"
 if "$trireme" plan job.textproto --cluster cluster.textproto \
   --why tp=x > /dev/null 2> error.txt; then fail "tp=x"; fi
 expect_in error.txt "tp=x"
@@ -102,5 +138,6 @@ expect_in error.txt "A99"
 sed -i 's/count: 2/count: 0/' cluster.textproto
 if "$trireme" plan job.textproto --cluster cluster.textproto \
   2> error.txt; then fail "no devices"; fi
+expect_in error.txt "cluster.textproto:"
 expect_in error.txt "count"
 echo "all as expected"

@@ -55,7 +55,7 @@ class Laboratory:
         """The measured cluster's file, and what was printed."""
         path = os.path.join(self._folder, "measured.textproto")
         printed = self.run("profile", "--hosts", self._network.hosts, "--out",
-                           path)
+                           path, "--overwrite")
         return path, printed
 
     def emulated(self, measured):

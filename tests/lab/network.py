@@ -29,7 +29,7 @@ def why_not():
     try:
         with Network([1, 1], lambda source, target: 1e8):
             return None
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         return f"no namespaces or traffic control: {detail.strip()}"
 

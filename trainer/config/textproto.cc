@@ -69,6 +69,17 @@ absl::StatusOr<FieldLocations> ParseJson(const std::string& text,
   return FieldLocations(name, message->GetDescriptor(), checked.lines);
 }
 
+std::string PrintJson(const Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  options.preserve_proto_field_names = true;
+  std::string text;
+  const auto status =
+      google::protobuf::util::MessageToJsonString(message, &text, options);
+  CHECK(status.ok()) << message.GetDescriptor()->full_name();
+  return text;
+}
+
 }  // namespace
 
 absl::StatusOr<FieldLocations> ParseTextProto(std::string_view text,
@@ -115,7 +126,9 @@ std::string PrintTextProto(const Message& message) {
 
 absl::Status WriteTextProtoFile(const Message& message,
                                 const std::string& path) {
-  return WriteFileAtomically(path, PrintTextProto(message));
+  return WriteFileAtomically(path, path.ends_with(".json")
+                                       ? PrintJson(message)
+                                       : PrintTextProto(message));
 }
 
 }  // namespace trireme

@@ -44,7 +44,8 @@ absl::Status ApplyOverride(const std::string& assignment,
 // Stable text, as a file would hold it.
 std::string PrintTextProto(const google::protobuf::Message& message);
 
-// That text, written beside `path`, synced and renamed.
+// That text, or JSON where `path` ends in .json, written beside it, synced and
+// renamed.
 absl::Status WriteTextProtoFile(const google::protobuf::Message& message,
                                 const std::string& path);
 

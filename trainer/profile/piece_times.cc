@@ -167,12 +167,11 @@ std::vector<PieceSplit> SplitsToTime(const TrainingSetup& setup, int ranks,
   const DitConfig& model = setup.model;
   std::vector<PieceSplit> ways = {{}};
   for (int tp = 2; tp <= in_node; tp *= 2) {
-    if (model.heads % tp != 0 || model.tokens() % tp != 0) break;
+    if (model.heads % tp != 0 || model.mlp_hidden % tp != 0) break;
     ways.push_back({.tp = tp});
     ways.push_back({.tp = tp, .sequence_parallel = true});
   }
   for (int cp = 2; cp <= ranks; cp *= 2) {
-    if (model.tokens() % cp != 0) break;
     ways.push_back({.cp = cp});
   }
   std::vector<PieceSplit> splits;

@@ -25,19 +25,24 @@ namespace trireme {
 namespace {
 
 constexpr int64_t kMatrixSide = 1024;
+// Of smaller products, which do not reach the rate of that one.
+constexpr std::array<int64_t, 4> kSmallSides = {32, 64, 128, 256};
 constexpr int64_t kElementwiseBytes = 64 << 20;
+constexpr double kUnsteadySpread = 0.5;
 
 double MedianSeconds(int repetitions, const std::function<void()>& run) {
   return Median(TimesOf(repetitions, run));
 }
 
-double GemmRate(Device& device, DType dtype, int repetitions) {
-  const Shape shape = {kMatrixSide, kMatrixSide};
-  const Tensor a = Tensor::Zeros(device, shape, dtype);
-  const Tensor b = Tensor::Zeros(device, shape, dtype);
-  const double side = kMatrixSide;
-  return 2 * side * side * side /
-         MedianSeconds(repetitions, [&] { MatMul(a, b); });
+double ProductFlops(int64_t side) {
+  const auto n = static_cast<double>(side);
+  return 2 * n * n * n;
+}
+
+double GemmRate(Device& device, DType dtype, int64_t side, int repetitions) {
+  const Tensor a = Tensor::Zeros(device, {side, side}, dtype);
+  const Tensor b = Tensor::Zeros(device, {side, side}, dtype);
+  return ProductFlops(side) / MedianSeconds(repetitions, [&] { MatMul(a, b); });
 }
 
 // Two reads and a write.
@@ -157,6 +162,26 @@ absl::Status AddCollectives(const std::vector<CollectiveMeasurement>& measured,
   return absl::OkStatus();
 }
 
+// A warning where repetitions of one measurement differ too much to plan by.
+std::string UnsteadyText(const Cluster& cluster) {
+  int measured = 0, unsteady = 0;
+  const auto look = [&](const auto& measurement) {
+    ++measured;
+    unsteady += measurement.spread() > kUnsteadySpread ? 1 : 0;
+  };
+  for (const auto& link : cluster.links()) look(link.link());
+  for (const auto& time : cluster.collective_times()) look(time);
+  for (const auto& times : cluster.model_times()) {
+    for (const auto& piece : times.pieces()) look(piece);
+  }
+  if (unsteady == 0) return "";
+  return fmt::format(
+      "WARNING: {} of {} measurements differ by more than {:.0f} % from "
+      "repetition to repetition: what else runs on these machines makes plans "
+      "by this profile unreliable\n",
+      unsteady, measured, 100 * kUnsteadySpread);
+}
+
 }  // namespace
 
 absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
@@ -188,12 +213,20 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
 
   world->Barrier("profile");
   const std::vector<std::vector<double>> rates = GatherRows(
-      *world, {GemmRate(device, DType::kBFloat16, options.repetitions),
-               GemmRate(device, DType::kFloat32, options.repetitions),
-               GemmRate(device, DType::kFloat64, options.repetitions),
-               ElementwiseRate(device, options.repetitions),
-               static_cast<double>(options.memory_bytes),
-               CopyRate(device, options.repetitions)});
+      *world,
+      {GemmRate(device, DType::kBFloat16, kMatrixSide, options.repetitions),
+       GemmRate(device, DType::kFloat32, kMatrixSide, options.repetitions),
+       GemmRate(device, DType::kFloat64, kMatrixSide, options.repetitions),
+       ElementwiseRate(device, options.repetitions),
+       static_cast<double>(options.memory_bytes),
+       CopyRate(device, options.repetitions)});
+  std::vector<double> own_small_rates;
+  for (const int64_t side : kSmallSides) {
+    own_small_rates.push_back(
+        GemmRate(device, DType::kFloat32, side, options.repetitions));
+  }
+  const std::vector<std::vector<double>> small_rates =
+      GatherRows(*world, own_small_rates);
 
   std::vector<NodePieceSeconds> pieces;
   if (options.job != nullptr) {
@@ -250,6 +283,19 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
     kind.set_to_device_bytes_per_s(Median(copies));
     kind.set_to_host_bytes_per_s(Median(copies));
     kind.set_memory_bytes_per_s(Median(memory));
+    const auto add_share = [&](int64_t side, double share) {
+      Cluster::Device::RateShare& point = *kind.add_product_shares();
+      point.set_flops(ProductFlops(side));
+      point.set_share(std::min(1.0, share));
+    };
+    for (size_t i = 0; i < kSmallSides.size(); ++i) {
+      std::vector<double> small;
+      for (int j = 0; j < ranks; ++j) {
+        if (node_of[j] == node) small.push_back(small_rates[j][i]);
+      }
+      add_share(kSmallSides[i], Median(small) / Median(fp32));
+    }
+    add_share(kMatrixSide, 1);
     Cluster::Node& entry = *profile.cluster.add_nodes();
     entry.set_name(hosts[first]);
     entry.set_device(kind.name());
@@ -297,6 +343,7 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   }
   RETURN_IF_ERROR(AddCollectives(collectives, counts, profile));
   if (options.job != nullptr) AddPieceTimes(*options.job, pieces, profile);
+  profile.report += UnsteadyText(profile.cluster);
   return profile;
 }
 

@@ -115,6 +115,10 @@ TEST(ProfileCluster, TimesEveryPieceOfAJobForEverySplit) {
       PieceSplit{.tp = 2, .sequence_parallel = true, .microbatch_size = 8}));
   EXPECT_TRUE(std::count(splits.begin(), splits.end(), PieceSplit{.cp = 4}));
   EXPECT_FALSE(std::count(splits.begin(), splits.end(), PieceSplit{.tp = 4}));
+  // Whatever the number of tokens: sequences are padded.
+  TrainingSetup odd = job;
+  odd.model.image.height = odd.model.image.width = 7 * odd.model.patch;
+  EXPECT_EQ(SplitsToTime(odd, 4, 2), splits);
   // Of both nodes.
   EXPECT_EQ(UseMeasuredTimes(*cluster, shape),
             static_cast<int64_t>(2 * kNumModelPieces * splits.size()));
