@@ -5,53 +5,10 @@
 #include "runtime/core/status.h"
 #include "scheduler/offload_pass.h"
 #include "scheduler/program_builder.h"
-#include "scheduler/schedule_gpipe.h"
-#include "scheduler/schedule_interleaved.h"
-#include "scheduler/schedule_one_f_one_b.h"
-#include "scheduler/schedule_zero_bubble.h"
+#include "scheduler/schedules/schedule.h"
 #include "scheduler/validator.h"
 
 namespace trireme {
-namespace {
-
-absl::StatusOr<ComputeOrder> OrderOf(const Plan& plan) {
-  const auto num_ranks = static_cast<int32_t>(plan.grid().pp());
-  const auto microbatches = static_cast<int32_t>(plan.microbatches());
-  switch (plan.schedule()) {
-    case Plan::GPIPE:
-      return GPipeOrder(num_ranks, microbatches);
-    case Plan::ONE_F_ONE_B:
-      return OneFOneBOrder(num_ranks, microbatches);
-    case Plan::INTERLEAVED:
-      return InterleavedOrder(
-          num_ranks, static_cast<int32_t>(plan.chunks_per_rank()), microbatches,
-          static_cast<int32_t>(plan.microbatch_group()));
-    case Plan::ZB_H1:
-      return ZeroBubbleH1Order(num_ranks, microbatches);
-    case Plan::ZB_V:
-      return ZeroBubbleVOrder(num_ranks, microbatches);
-    default:
-      return InvalidArgument("plan.schedule: found {}, expected a schedule",
-                             static_cast<int>(plan.schedule()));
-  }
-}
-
-}  // namespace
-
-std::vector<StageLocation> StagesOf(const Plan& plan) {
-  const auto num_ranks = static_cast<int32_t>(plan.grid().pp());
-  std::vector<StageLocation> stages(plan.stages_size());
-  for (int32_t stage = 0; stage < static_cast<int32_t>(stages.size());
-       ++stage) {
-    const int32_t chunk = stage / num_ranks;
-    const int32_t rank = stage % num_ranks;
-    const bool mirrored = plan.schedule() == Plan::ZB_V && chunk == 1;
-    stages[stage] = {.rank = mirrored ? num_ranks - 1 - rank : rank,
-                     .chunk = chunk};
-  }
-  return stages;
-}
-
 absl::StatusOr<Program> CompilePlan(const Plan& plan,
                                     const CompileOptions& options) {
   if (plan.has_skip()) {
@@ -98,12 +55,15 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
         "buckets_per_stage: found others than the stages' blocks, expected "
         "those, as the plan offloads them one by one");
   }
-  ASSIGN_OR_RETURN(const ComputeOrder order, OrderOf(plan));
+  if (FindSchedule(plan.schedule()) == nullptr) {
+    return InvalidArgument("plan.schedule: found {}, expected a schedule",
+                           static_cast<int>(plan.schedule()));
+  }
   // Whoever shards parameters gathers them where they are used.
   const bool gather_parameters =
       plan.grid().dp() > 1 && (plan.sharding() == Plan::OPTIMIZER ||
                                plan.sharding() == Plan::GRADIENTS);
-  Program program = BuildProgram(order, StagesOf(plan), microbatches,
+  Program program = BuildProgram(OrderOf(plan), StagesOf(plan), microbatches,
                                  std::move(buckets), gather_parameters);
   if (plan.has_offload()) {
     program = OffloadUnits(

@@ -20,10 +20,6 @@ struct CompileOptions {
   std::vector<int32_t> buckets_per_stage;
 };
 
-// Where the stages of a resolved plan run: chunk k of rank r is stage k·pp + r;
-// with ZB_V chunk 1 of rank r is stage 2·pp − 1 − r.
-std::vector<StageLocation> StagesOf(const Plan& plan);
-
 // The validated Program of one step of `plan`, which must be resolved and
 // valid (ResolvePlan). Errors: InvalidArgument for an unresolved plan or
 // options that do not fit it.

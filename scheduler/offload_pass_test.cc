@@ -6,9 +6,9 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/program_builder.h"
-#include "scheduler/schedule_gpipe.h"
-#include "scheduler/schedule_interleaved.h"
-#include "scheduler/schedule_one_f_one_b.h"
+#include "scheduler/schedules/gpipe.h"
+#include "scheduler/schedules/interleaved.h"
+#include "scheduler/schedules/one_f_one_b.h"
 #include "scheduler/simulator.h"
 #include "scheduler/validator.h"
 

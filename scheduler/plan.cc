@@ -4,6 +4,7 @@
 
 #include "fmt/format.h"
 #include "runtime/core/log.h"
+#include "scheduler/schedules/schedule.h"
 #include "scheduler/stage_ranks.h"
 
 namespace trireme {
@@ -18,12 +19,10 @@ std::vector<int64_t> EvenStages(int64_t num_blocks, int64_t num_stages) {
 }
 
 std::vector<int64_t> BlocksOfRanks(const Plan& plan) {
-  const int64_t pp = plan.grid().pp();
-  std::vector<int64_t> blocks(pp, 0);
-  for (int64_t stage = 0; stage < plan.stages_size(); ++stage) {
-    const int64_t rank = stage % pp;
-    const bool mirrored = plan.schedule() == Plan::ZB_V && stage >= pp;
-    blocks[mirrored ? pp - 1 - rank : rank] += plan.stages(stage).blocks();
+  std::vector<int64_t> blocks(plan.grid().pp(), 0);
+  const std::vector<StageLocation> stages = StagesOf(plan);
+  for (size_t stage = 0; stage < stages.size(); ++stage) {
+    blocks[stages[stage].rank] += plan.stages(static_cast<int>(stage)).blocks();
   }
   return blocks;
 }

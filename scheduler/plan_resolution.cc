@@ -3,6 +3,7 @@
 #include "fmt/format.h"
 #include "runtime/core/log.h"
 #include "scheduler/plan_validation.h"
+#include "scheduler/schedules/schedule.h"
 #include "scheduler/skip/skip_plan.h"
 #include "scheduler/stage_ranks.h"
 
@@ -149,13 +150,14 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
     resolved.set_schedule(Plan::ONE_F_ONE_B);
   }
   RETURN_IF_ERROR(ResolveMicrobatches(resolved, context.global_batch));
-  const bool interleaved = resolved.schedule() == Plan::INTERLEAVED;
-  if (!resolved.has_chunks_per_rank()) {
-    resolved.set_chunks_per_rank(
-        interleaved || HasFixedChunks(resolved.schedule()) ? 2 : 1);
-  }
-  if (interleaved && !resolved.has_microbatch_group()) {
-    resolved.set_microbatch_group(grid.pp());
+  // What is no schedule ValidateSchedule refuses.
+  if (const Schedule* schedule = FindSchedule(resolved.schedule())) {
+    if (!resolved.has_chunks_per_rank()) {
+      resolved.set_chunks_per_rank(schedule->default_chunks);
+    }
+    if (schedule->groups_microbatches && !resolved.has_microbatch_group()) {
+      resolved.set_microbatch_group(grid.pp());
+    }
   }
   // Before a list of stages is made.
   RETURN_IF_ERROR(ValidateSchedule(resolved));

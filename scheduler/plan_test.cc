@@ -139,8 +139,8 @@ TEST(Plan, OffloadFitsOneReplicaWithWholeBackwards) {
             "gradients leave the device before they could be reduced");
   EXPECT_EQ(
       ErrorOf("grid { pp: 2 } schedule: ZB_H1 offload { }", two),
-      "plan.offload: found schedule ZB_H1, expected GPIPE, ONE_F_ONE_B or "
-      "INTERLEAVED: a unit's gradients leave when its backward is done");
+      "plan.offload: found schedule ZB_H1, expected ONE_F_ONE_B, INTERLEAVED or "
+      "GPIPE: a unit's gradients leave when its backward is done");
   EXPECT_EQ(ErrorOf("grid { pp: 2 } sharding: OPTIMIZER offload { }", two),
             "plan.offload: found sharding OPTIMIZER, expected REPLICATED, as "
             "there is one replica");

@@ -1,16 +1,17 @@
 #include "scheduler/plan_validation.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
+#include <vector>
 
 #include "fmt/format.h"
+#include "scheduler/schedules/schedule.h"
 #include "scheduler/skip/skip_plan.h"
 #include "scheduler/stage_ranks.h"
 
 namespace trireme {
 namespace {
-
-constexpr int64_t kMaxChunksPerRank = 1024;
 
 absl::Status ValidateStageRanks(const Plan& plan, const PlanContext& context) {
   const auto& stage_ranks = plan.skip().stage_ranks();
@@ -68,9 +69,18 @@ absl::Status ValidatePlacement(const Plan& plan, int64_t world_size) {
   return absl::OkStatus();
 }
 
-bool IsSchedule(const Plan& plan) {
-  return plan.schedule() != Plan::SCHEDULE_UNSPECIFIED &&
-         Plan::Schedule_IsValid(plan.schedule());
+// "GPIPE, ONE_F_ONE_B or INTERLEAVED": the names of those for which `chosen`.
+std::string ScheduleNames(const std::function<bool(const Schedule&)>& chosen,
+                          std::string_view last_by) {
+  std::vector<std::string> names;
+  for (const Schedule& schedule : AllSchedules()) {
+    if (chosen(schedule)) names.push_back(Plan::Schedule_Name(schedule.id));
+  }
+  const std::string last = names.back();
+  names.pop_back();
+  return names.empty()
+             ? last
+             : fmt::format("{} {} {}", fmt::join(names, ", "), last_by, last);
 }
 
 absl::Status ValidateStages(const Plan& plan, int64_t num_blocks) {
@@ -176,12 +186,14 @@ absl::Status ValidateOffload(const Plan& plan) {
         fmt::format("sharding {}", Plan::Sharding_Name(plan.sharding())),
         "REPLICATED, as there is one replica");
   }
-  if (plan.schedule() == Plan::ZB_H1 || plan.schedule() == Plan::ZB_V) {
+  if (ScheduleOf(plan).splits_backward) {
     return PlanFieldError(
         "offload",
         fmt::format("schedule {}", Plan::Schedule_Name(plan.schedule())),
-        "GPIPE, ONE_F_ONE_B or INTERLEAVED: a unit's gradients leave when its "
-        "backward is done");
+        fmt::format(
+            "{}: a unit's gradients leave when its backward is done",
+            ScheduleNames([](const Schedule& s) { return !s.splits_backward; },
+                          "or")));
   }
   const std::vector<int64_t> blocks = BlocksOfRanks(plan);
   const int64_t most = *std::max_element(blocks.begin(), blocks.end());
@@ -203,8 +215,6 @@ std::array<NamedAxis, 5> AxesOf(const Plan::Grid& grid) {
            {"dp", grid.dp()},
            {"pp", grid.pp()}}};
 }
-
-bool HasFixedChunks(Plan::Schedule schedule) { return schedule == Plan::ZB_V; }
 
 std::string DivisorOfBatch(const Plan::Grid& grid, int64_t global_batch) {
   return fmt::format("a divisor of {}, the global batch of {} over dp {}",
@@ -275,29 +285,33 @@ absl::Status ValidateGrid(const Plan& plan, const PlanContext& context) {
 }
 
 absl::Status ValidateSchedule(const Plan& plan) {
-  if (!IsSchedule(plan)) {
-    return PlanFieldError("schedule", static_cast<int>(plan.schedule()),
-                          "GPIPE, ONE_F_ONE_B, INTERLEAVED, ZB_H1 or ZB_V");
+  const Schedule* schedule = FindSchedule(plan.schedule());
+  if (schedule == nullptr) {
+    return PlanFieldError(
+        "schedule", static_cast<int>(plan.schedule()),
+        ScheduleNames([](const Schedule&) { return true; }, "or"));
   }
   const std::string name = Plan::Schedule_Name(plan.schedule());
   const int64_t chunks = plan.chunks_per_rank();
-  if (chunks < 1 || chunks > kMaxChunksPerRank) {
-    return PlanFieldError("chunks_per_rank", chunks,
-                          fmt::format("1 to {}", kMaxChunksPerRank));
-  }
-  if (HasFixedChunks(plan.schedule()) && chunks != 2) {
-    return PlanFieldError("chunks_per_rank", chunks,
-                          fmt::format("2 with schedule {}", name));
-  }
-  if (!HasFixedChunks(plan.schedule()) &&
-      plan.schedule() != Plan::INTERLEAVED && chunks != 1) {
+  if (chunks < schedule->least_chunks || chunks > schedule->most_chunks) {
+    const bool one = schedule->most_chunks == 1;
     return PlanFieldError(
         "chunks_per_rank", chunks,
-        fmt::format("1 with schedule {} (INTERLEAVED and ZB_V "
-                    "have several)",
-                    name));
+        fmt::format("{} with schedule {}{}",
+                    schedule->least_chunks == schedule->most_chunks
+                        ? fmt::format("{}", schedule->most_chunks)
+                        : fmt::format("{} to {}", schedule->least_chunks,
+                                      schedule->most_chunks),
+                    name,
+                    one ? fmt::format(" ({} have several)",
+                                      ScheduleNames(
+                                          [](const Schedule& s) {
+                                            return s.most_chunks > 1;
+                                          },
+                                          "and"))
+                        : ""));
   }
-  if (plan.schedule() != Plan::INTERLEAVED) {
+  if (!schedule->groups_microbatches) {
     if (plan.has_microbatch_group()) {
       return PlanFieldError("microbatch_group", plan.microbatch_group(),
                             fmt::format("none with schedule {}", name));

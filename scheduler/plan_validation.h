@@ -30,9 +30,6 @@ using NamedAxis = std::pair<std::string_view, uint32_t>;
 
 std::array<NamedAxis, 5> AxesOf(const Plan::Grid& grid);
 
-// Schedules whose number of chunks is theirs to say.
-bool HasFixedChunks(Plan::Schedule schedule);
-
 // "a divisor of 8, the global batch of 32 over dp 4".
 std::string DivisorOfBatch(const Plan::Grid& grid, int64_t global_batch);
 

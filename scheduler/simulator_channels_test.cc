@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "scheduler/schedule_gpipe.h"
-#include "scheduler/schedule_one_f_one_b.h"
+#include "scheduler/schedules/gpipe.h"
+#include "scheduler/schedules/one_f_one_b.h"
 #include "scheduler/simulator.h"
 
 namespace trireme {

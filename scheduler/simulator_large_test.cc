@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "scheduler/schedule_one_f_one_b.h"
+#include "scheduler/schedules/one_f_one_b.h"
 #include "scheduler/simulator.h"
 
 namespace trireme {

@@ -7,7 +7,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/offload_pass.h"
 #include "scheduler/program_builder.h"
-#include "scheduler/schedule_one_f_one_b.h"
+#include "scheduler/schedules/one_f_one_b.h"
 #include "scheduler/validator.h"
 
 namespace trireme {

@@ -5,8 +5,8 @@
 
 #include "gtest/gtest.h"
 #include "runtime/core/status.h"
-#include "scheduler/schedule_gpipe.h"
-#include "scheduler/schedule_one_f_one_b.h"
+#include "scheduler/schedules/gpipe.h"
+#include "scheduler/schedules/one_f_one_b.h"
 
 namespace trireme {
 namespace {

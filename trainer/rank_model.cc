@@ -12,6 +12,7 @@
 #include "runtime/device/cpu_device.h"
 #include "scheduler/compile.h"
 #include "scheduler/plan.h"
+#include "scheduler/schedules/schedule.h"
 #include "scheduler/skip/skip_plan.h"
 #include "scheduler/skip/skip_program.h"
 #include "scheduler/stage_ranks.h"

@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "runtime/core/status.h"
-#include "scheduler/compile.h"
 #include "scheduler/plan.h"
 #include "scheduler/planner/host_memory.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -42,8 +42,8 @@ absl::Status StageCutter::Cut(const PlanCoster& coster, Plan& plan) {
     relative = static_cast<double>(slowness.back()) / 100;
   }
   const auto key =
-      std::tuple(plan.stages_size(), plan.grid().pp(),
-                 plan.schedule() == Plan::ZB_V, embedding, head, slowness);
+      std::tuple(plan.stages_size(), plan.grid().pp(), ScheduleOf(plan).layout,
+                 embedding, head, slowness);
   auto found = cuts_.find(key);
   if (found == cuts_.end()) {
     costs.blocks.assign(costs.blocks.size(), 1.0);

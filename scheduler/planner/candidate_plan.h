@@ -15,6 +15,7 @@
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/model_shape.h"
 #include "scheduler/planner/plan_costs.h"
+#include "scheduler/schedules/schedule.h"
 #include "scheduler/stage_partition.h"
 
 namespace trireme {
@@ -27,9 +28,9 @@ class StageCutter {
   absl::Status Cut(const PlanCoster& coster, Plan& plan);
 
  private:
-  std::map<
-      std::tuple<int, uint32_t, bool, int64_t, int64_t, std::vector<int64_t>>,
-      std::vector<int64_t>>
+  std::map<std::tuple<int, uint32_t, StageLayout, int64_t, int64_t,
+                      std::vector<int64_t>>,
+           std::vector<int64_t>>
       cuts_;
 };
 

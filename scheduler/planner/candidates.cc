@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fmt/format.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -121,16 +122,18 @@ class Enumerator {
         AddMemoryChoices(candidate);
         continue;
       }
-      for (const Plan::Schedule schedule : space_.schedules) {
-        candidate.schedule = schedule;
-        const bool interleaved = schedule == Plan::INTERLEAVED;
-        const int32_t least = interleaved || schedule == Plan::ZB_V ? 2 : 1;
-        const int32_t most = interleaved ? space_.max_chunks : least;
+      for (const Plan::Schedule id : space_.schedules) {
+        candidate.schedule = id;
+        const Schedule& schedule = *FindSchedule(id);
+        const int32_t least = schedule.default_chunks;
+        const int32_t most =
+            std::max(least, std::min(schedule.most_chunks, space_.max_chunks));
         for (int32_t chunks = least; chunks <= most; ++chunks) {
           candidate.chunks = chunks;
           if (int64_t{chunks} * candidate.pp > model_.layers) {
             Refuse(candidate, VerdictCode::kTooFewBlocks);
-          } else if (interleaved && microbatches % candidate.pp != 0) {
+          } else if (schedule.groups_microbatches &&
+                     microbatches % candidate.pp != 0) {
             Refuse(candidate, VerdictCode::kIndivisible,
                    Dimension::kMicrobatches);
           } else {
@@ -155,8 +158,7 @@ class Enumerator {
           if (space_.offload != OffloadSearch::kOnly) {
             result_.push_back(candidate);
           }
-          const bool halves = candidate.schedule == Plan::ZB_H1 ||
-                              candidate.schedule == Plan::ZB_V;
+          const bool halves = FindSchedule(candidate.schedule)->splits_backward;
           if (Offloads() && !halves && candidate.dp == 1 && candidate.cp == 1) {
             candidate.offload = true;
             result_.push_back(candidate);

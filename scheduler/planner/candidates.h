@@ -12,6 +12,7 @@
 #include "scheduler/plan.pb.h"
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/model_shape.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 
@@ -91,9 +92,7 @@ enum class OffloadSearch : uint8_t {
 };
 
 struct CandidateSpace {
-  std::vector<Plan::Schedule> schedules = {Plan::ONE_F_ONE_B, Plan::INTERLEAVED,
-                                           Plan::ZB_H1, Plan::ZB_V,
-                                           Plan::GPIPE};
+  std::vector<Plan::Schedule> schedules = AllScheduleIds();
   std::vector<Plan::Sharding> shardings = {Plan::REPLICATED, Plan::OPTIMIZER,
                                            Plan::GRADIENTS, Plan::PARAMETERS};
   std::vector<Plan::Recompute> recomputes = {Plan::NONE, Plan::SELECTIVE,

@@ -78,15 +78,16 @@ absl::StatusOr<double> ExactSearch::BoundOf(Plan& plan) {
   work_ += kCostingWork * cluster_.num_ranks();
   const PlanCoster coster(model_, cluster_, plan);
   RETURN_IF_ERROR(cutter_.Cut(coster, plan));
+  const std::vector<int32_t>& in_flight = in_flight_.Of(plan);
   double bound_s = 0;
   const auto dp = static_cast<int32_t>(plan.grid().dp());
   for (int32_t replica = 0; replica < dp; ++replica) {
     const PlanCosts costs = coster.CostsOf(replica);
-    bound_s = std::max(bound_s, PlacedStepLowerBound(plan, costs));
+    bound_s = std::max(bound_s, PlacedStepLowerBound(plan, costs, in_flight));
     if (!CanWin(bound_s)) break;
     if (replica > 0) continue;  // all replicas need the same memory
     for (size_t pp = 0; pp < costs.memory.ranks.size(); ++pp) {
-      if (PeakLowerBound(plan, costs, static_cast<int32_t>(pp)) >
+      if (PeakLowerBound(plan, costs, static_cast<int32_t>(pp), in_flight[pp]) >
           costs.memory.ranks[pp].limit_bytes) {
         return std::numeric_limits<double>::infinity();
       }

@@ -21,6 +21,7 @@
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/estimate.h"
 #include "scheduler/planner/model_shape.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 
@@ -72,6 +73,7 @@ class ExactSearch {
   const int64_t global_batch_;
   const ExactSearchOptions options_;
   StageCutter cutter_;
+  InFlightCounts in_flight_;
   double step_s_ = 0;  // of the best so far
   int64_t work_ = 0;
   ExactSearchResult result_;

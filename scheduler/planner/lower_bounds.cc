@@ -5,7 +5,7 @@
 #include <limits>
 #include <vector>
 
-#include "scheduler/compile.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 
@@ -39,8 +39,7 @@ double CopySeconds(const Plan& plan, const PlanCosts& costs) {
 
 double StepLowerBound(const Plan& plan, const PlanCosts& costs) {
   const std::vector<StageLocation> stages = StagesOf(plan);
-  const bool halves =
-      plan.schedule() == Plan::ZB_H1 || plan.schedule() == Plan::ZB_V;
+  const bool halves = ScheduleOf(plan).splits_backward;
   std::vector<double> work(plan.grid().pp(), 0.0);
   std::vector<double> update(plan.grid().pp(), 0.0);
   for (size_t stage = 0; stage < stages.size(); ++stage) {
@@ -78,12 +77,13 @@ double ReductionTail(const ChunkCost& chunk, double last_s, int32_t buckets) {
 // The bound of one pipeline with its messages.
 class PipelineBound {
  public:
-  PipelineBound(const Plan& plan, const PlanCosts& costs)
+  PipelineBound(const Plan& plan, const PlanCosts& costs,
+                const std::vector<int32_t>& in_flight)
       : plan_(plan),
         costs_(costs),
         stages_(StagesOf(plan)),
-        halves_(plan.schedule() == Plan::ZB_H1 ||
-                plan.schedule() == Plan::ZB_V),
+        in_flight_(in_flight),
+        halves_(ScheduleOf(plan).splits_backward),
         n_(plan.microbatches()),
         forward_path_(stages_.size(), 0.0),
         backward_path_(stages_.size(), 0.0) {
@@ -172,12 +172,10 @@ class PipelineBound {
     const double start = forward_path_[stage];
     double end = std::max(start + work + TailOf(rank),
                           start + without_weights + EndBelow(stage));
-    if (plan_.schedule() == Plan::ONE_F_ONE_B ||
-        plan_.schedule() == Plan::ZB_H1) {
-      // At most so many microbatches are between here and the last stage: the
-      // next waits until one is back.
-      const size_t in_flight = stages_.size() - stage;
-      const double trips = std::ceil(n_ / static_cast<double>(in_flight));
+    if (plan_.chunks_per_rank() == 1) {
+      // Of those between here and the last stage one must be back before the
+      // next leaves.
+      const double trips = std::ceil(n_ / in_flight_[rank]);
       end = std::max(end, start + trips * RoundTrip(stage) + EndBelow(stage));
     }
     return end;
@@ -222,6 +220,7 @@ class PipelineBound {
   const Plan& plan_;
   const PlanCosts& costs_;
   const std::vector<StageLocation> stages_;
+  const std::vector<int32_t>& in_flight_;
   const bool halves_;
   const double n_;
   // From the step's start until a stage's input can be there, and from the end
@@ -232,8 +231,9 @@ class PipelineBound {
 
 }  // namespace
 
-double PlacedStepLowerBound(const Plan& plan, const PlanCosts& costs) {
-  return PipelineBound(plan, costs).Seconds();
+double PlacedStepLowerBound(const Plan& plan, const PlanCosts& costs,
+                            const std::vector<int32_t>& in_flight) {
+  return PipelineBound(plan, costs, in_flight).Seconds();
 }
 
 double ArithmeticLowerBound(const ModelShape& model,
@@ -267,8 +267,7 @@ double ArithmeticLowerBound(const ModelShape& model,
   // first microbatch passes those before it, and the last one those on its way
   // back: with unlike devices this holds for each replica alone.
   const bool waits =
-      (plan.schedule() == Plan::ONE_F_ONE_B ||
-       plan.schedule() == Plan::GPIPE) &&
+      plan.chunks_per_rank() == 1 && !ScheduleOf(plan).splits_backward &&
       (plan.grid().dp() == 1 || whole_s.front() == whole_s.back());
   const size_t devices_per_stage = whole_s.size() / pp;
   const auto slowest = [&](const std::vector<double>& seconds, int32_t stage) {

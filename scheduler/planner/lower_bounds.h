@@ -5,6 +5,7 @@
 #define TRIREME_SCHEDULER_PLANNER_LOWER_BOUNDS_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "scheduler/plan.pb.h"
 #include "scheduler/planner/cluster.h"
@@ -21,23 +22,25 @@ namespace trireme {
 double StepLowerBound(const Plan& plan, const PlanCosts& costs);
 
 // The same of the plan where it is: messages, reductions and gathers take their
-// time too. Still alone on links that replicas share.
-double PlacedStepLowerBound(const Plan& plan, const PlanCosts& costs);
+// time too. Still alone on links that replicas share. `in_flight`: MostInFlight
+// of the plan's order.
+double PlacedStepLowerBound(const Plan& plan, const PlanCosts& costs,
+                            const std::vector<int32_t>& in_flight);
 
 // Over all placements and cuts of the plan, by arithmetic alone: unlike devices
 // are shared out as suits the pipeline best.
 double ArithmeticLowerBound(const ModelShape& model,
                             const ClusterModel& cluster, const Plan& plan);
 
-// Bytes on pipeline rank `pp` at its peak by the number of microbatches that
-// the schedule keeps alive; a little less than the simulated peak, which also
-// counts messages.
-int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp);
+// Bytes on pipeline rank `pp` at its peak, of whose microbatches so many are in
+// flight; a little less than the simulated peak, which also counts messages.
+int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp,
+                       int32_t in_flight);
 
 // The same, of which a plan with offload needs so much beside the blocks that
 // stream through.
-int64_t PeakBytesBesideUnits(const Plan& plan, const PlanCosts& costs,
-                             int32_t pp);
+int64_t PeakBytesBesideUnits(const PlanCosts& costs, int32_t pp,
+                             int32_t in_flight);
 
 // The cluster with the fastest device on every node and the fastest link
 // between every two: no placement on the real one is faster.

@@ -8,6 +8,7 @@
 #include "scheduler/planner/estimate.h"
 #include "scheduler/planner/node_assignments.h"
 #include "scheduler/planner/unlike_clusters.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -51,15 +52,18 @@ TEST(LowerBounds, AreBelowTheSimulation) {
               ASSERT_TRUE(estimate.ok()) << estimate.status();
               const double step_s = estimate->step_s * (1 + 1e-12);
               const PlanCoster coster(input.model, *cluster, *plan);
+              const std::vector<int32_t> in_flight =
+                  MostInFlight(OrderOf(*plan));
               for (int32_t dp = 0; dp < candidate.dp; ++dp) {
                 const PlanCosts costs = coster.CostsOf(dp);
-                const double placed = PlacedStepLowerBound(*plan, costs);
+                const double placed =
+                    PlacedStepLowerBound(*plan, costs, in_flight);
                 ASSERT_LE(StepLowerBound(*plan, costs), step_s)
                     << ToText(candidate);
                 ASSERT_LE(placed, step_s) << ToText(candidate);
                 tightest = std::max(tightest, placed / step_s);
                 for (int32_t pp = 0; pp < candidate.pp; ++pp) {
-                  ASSERT_LE(PeakLowerBound(*plan, costs, pp),
+                  ASSERT_LE(PeakLowerBound(*plan, costs, pp, in_flight[pp]),
                             estimate->peak[pp].total())
                       << ToText(candidate);
                 }

@@ -11,6 +11,7 @@
 #include "scheduler/planner/report.h"
 #include "scheduler/planner/resident_units.h"
 #include "scheduler/planner/search.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -216,7 +217,8 @@ TEST(Offload, AsManyUnitsStayAsHideTheCopies) {
         PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
     ASSERT_TRUE(plan.ok()) << plan.status();
     const PlanCoster coster(input.model, *cluster, *plan);
-    const int32_t chosen = ChooseResidentUnits(*plan, coster.CostsOf(0));
+    const int32_t chosen =
+        ChooseResidentUnits(coster.CostsOf(0), MostInFlight(OrderOf(*plan)));
     // The next step's first units come in behind nothing here.
     const auto exposed_s = [&](int32_t resident) {
       return Estimated(input, Offloaded(resident, 1)).parts.copy_s -
@@ -234,9 +236,10 @@ TEST(Offload, AsManyUnitsStayAsHideTheCopies) {
       2 * kBlock / (1.95 * BlockForwardSeconds(1)));
   const auto cluster = ResolveCluster(input.cluster);
   const auto plan = PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
-  EXPECT_EQ(ChooseResidentUnits(
-                *plan, PlanCoster(input.model, *cluster, *plan).CostsOf(0)),
-            13);
+  EXPECT_EQ(
+      ChooseResidentUnits(PlanCoster(input.model, *cluster, *plan).CostsOf(0),
+                          MostInFlight(OrderOf(*plan))),
+      13);
 }
 
 TEST(Offload, WhereFewerFitFewerStay) {

@@ -7,37 +7,19 @@
 
 namespace trireme {
 
-int64_t PeakBytesBesideUnits(const Plan& plan, const PlanCosts& costs,
-                             int32_t pp) {
+int64_t PeakBytesBesideUnits(const PlanCosts& costs, int32_t pp,
+                             int32_t in_flight) {
   const RankMemory& memory = costs.memory.ranks[pp];
-  const int64_t p = plan.grid().pp();
-  const int64_t n = plan.microbatches();
-  const int64_t v = plan.chunks_per_rank();
-  // Live microbatches, counted over all chunks.
-  int64_t live = 0;
-  switch (plan.schedule()) {
-    case Plan::GPIPE:
-      live = n;
-      break;
-    case Plan::INTERLEAVED:
-      live = std::min<int64_t>(
-          n * v, (v - 1) * plan.microbatch_group() + 2 * (p - 1 - pp) + 1);
-      break;
-    case Plan::ZB_V:
-      live = std::min(n, p);
-      break;
-    default:
-      live = std::min(n, p - pp);
-  }
   int64_t least = memory.chunks.front().activation_bytes;
   for (const ChunkMemory& chunk : memory.chunks) {
     least = std::min(least, chunk.activation_bytes);
   }
-  return memory.always.total() + live * least;
+  return memory.always.total() + in_flight * least;
 }
 
-int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp) {
-  const int64_t beside = PeakBytesBesideUnits(plan, costs, pp);
+int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp,
+                       int32_t in_flight) {
+  const int64_t beside = PeakBytesBesideUnits(costs, pp, in_flight);
   if (!plan.has_offload()) return beside;
   // Every place is taken when the step starts, and one is by the unit that
   // computes when most activations are there.

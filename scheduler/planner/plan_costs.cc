@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "runtime/core/log.h"
-#include "scheduler/compile.h"
 #include "scheduler/plan.h"
 #include "scheduler/planner/collectives.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -80,8 +80,7 @@ void PlanCoster::AddCollectives(const std::vector<BlockCollective>& collectives,
                                 const BlockRings& rings, bool recomputed,
                                 BlockTime& time) const {
   using Behind = BlockCollective::Behind;
-  const bool puts_off =
-      plan_.schedule() == Plan::ZB_H1 || plan_.schedule() == Plan::ZB_V;
+  const bool puts_off = ScheduleOf(plan_).splits_backward;
   const double products = ProductFlopsOnRank(model_, split_);
   const double attention_flops = AttentionFlopsOnRank(model_, split_);
   const double attention_s =

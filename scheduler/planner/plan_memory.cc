@@ -4,6 +4,7 @@
 
 #include "scheduler/plan.h"
 #include "scheduler/planner/plan_costs.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 
@@ -44,8 +45,7 @@ int64_t CommunicatorsOf(const Plan& plan) {
 
 void PlanCoster::MeasureParts() {
   if (!model_.measured_memory) return;
-  const bool deferred =
-      plan_.schedule() == Plan::ZB_H1 || plan_.schedule() == Plan::ZB_V;
+  const bool deferred = ScheduleOf(plan_).splits_backward;
   parts_ = model_.measured_memory(split_, plan_.recompute(), deferred);
   parts_kept_ = plan_.has_recompute_blocks()
                     ? model_.measured_memory(split_, Plan::NONE, deferred)

@@ -8,6 +8,7 @@
 #include "scheduler/plan.h"
 #include "scheduler/planner/placed_steps.h"
 #include "scheduler/planner/plan_costs.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -68,7 +69,7 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
         [](Plan& plan, uint32_t value) { plan.set_recompute_blocks(value); }));
   }
   for (int32_t factor = 2;
-       factor <= 4 && ranked.plan.schedule() == Plan::INTERLEAVED;
+       factor <= 4 && ScheduleOf(ranked.plan).groups_microbatches;
        factor *= 2) {
     RETURN_IF_ERROR(attempt(
         &Candidate::microbatch_group, factor * pp,

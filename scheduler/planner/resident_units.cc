@@ -24,7 +24,8 @@ int32_t FewestThatHide(int32_t n, double compute_s, double copy_s) {
 
 }  // namespace
 
-int32_t ChooseResidentUnits(const Plan& plan, const PlanCosts& costs) {
+int32_t ChooseResidentUnits(const PlanCosts& costs,
+                            const std::vector<int32_t>& in_flight) {
   int32_t hide = 1, all = 0;
   int64_t fit = std::numeric_limits<int32_t>::max();
   for (size_t pp = 0; pp < costs.cost.chunks.size(); ++pp) {
@@ -46,7 +47,7 @@ int32_t ChooseResidentUnits(const Plan& plan, const PlanCosts& costs) {
     // Of places that are taken when most activations are there.
     const int64_t left =
         costs.memory.ranks[pp].limit_bytes -
-        PeakBytesBesideUnits(plan, costs, static_cast<int32_t>(pp));
+        PeakBytesBesideUnits(costs, static_cast<int32_t>(pp), in_flight[pp]);
     // A rank with no more units holds them all.
     if (left < units * unit_bytes) fit = std::min(fit, left / unit_bytes);
   }

@@ -13,7 +13,8 @@ namespace trireme {
 // Of each pipeline rank: the fewest with which copies hide behind compute, or
 // where these do not fit the most that do; at least 1. `costs`: of the plan
 // with any number.
-int32_t ChooseResidentUnits(const Plan& plan, const PlanCosts& costs);
+int32_t ChooseResidentUnits(const PlanCosts& costs,
+                            const std::vector<int32_t>& in_flight);
 
 }  // namespace trireme
 

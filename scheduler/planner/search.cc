@@ -20,6 +20,7 @@
 #include "scheduler/planner/nothing_fits.h"
 #include "scheduler/planner/plan_refinement.h"
 #include "scheduler/planner/resident_units.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -127,8 +128,9 @@ class Search {
       const PlanCoster coster = CosterOf(plan);
       RETURN_IF_ERROR(cutter_.Cut(coster, plan));
       PlanCosts costs = coster.CostsOf(0);
+      const std::vector<int32_t>& in_flight = in_flight_.Of(plan);
       if (candidate.offload) {
-        candidate.resident_units = ChooseResidentUnits(plan, costs);
+        candidate.resident_units = ChooseResidentUnits(costs, in_flight);
         plan.mutable_offload()->set_resident_units(
             static_cast<uint32_t>(candidate.resident_units));
         const HostOverflow host =
@@ -140,7 +142,7 @@ class Search {
         }
       }
       for (int32_t pp = 0; pp < candidate.pp; ++pp) {
-        const int64_t over = PeakLowerBound(plan, costs, pp) -
+        const int64_t over = PeakLowerBound(plan, costs, pp, in_flight[pp]) -
                              costs.memory.ranks[pp].limit_bytes;
         if (over > candidate.over_bytes) {
           candidate.verdict = VerdictCode::kOutOfMemory;
@@ -356,6 +358,7 @@ class Search {
   const bool nodes_alike_;  // but for the links between them
   const std::vector<int32_t> ranks_;
   StageCutter cutter_;
+  InFlightCounts in_flight_;
   PlanRefinement refinement_;
   std::map<std::tuple<bool, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>,
            std::shared_ptr<const PlanRings>>

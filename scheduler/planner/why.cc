@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "scheduler/planner/candidate_plan.h"
 #include "scheduler/planner/search.h"
 #include "scheduler/planner/why_parts.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -41,6 +43,17 @@ std::string Unsupported(const WhyQuery& query) {
   return "";
 }
 
+// `chosen` where its ranks may have so many chunks, else one whose may.
+Plan::Schedule ScheduleWithChunks(int32_t chunks, Plan::Schedule chosen) {
+  const auto may_have = [chunks](const Schedule& schedule) {
+    return chunks <= schedule.most_chunks;
+  };
+  if (may_have(*FindSchedule(chosen))) return chosen;
+  const auto schedules = AllSchedules();
+  const auto found = std::find_if(schedules.begin(), schedules.end(), may_have);
+  return found == schedules.end() ? chosen : found->id;
+}
+
 // The plan that a question means where none of those considered matches: the
 // chosen plan's fields, with the given ones.
 Candidate MeantBy(const WhyQuery& query, const Candidate& chosen,
@@ -71,11 +84,10 @@ Candidate MeantBy(const WhyQuery& query, const Candidate& chosen,
   meant.ulysses = query.ulysses.value_or(
       meant.cp % chosen.ulysses == 0 ? chosen.ulysses : 1);
   meant.schedule = query.schedule.value_or(
-      query.chunks.value_or(1) > 1 ? Plan::INTERLEAVED : chosen.schedule);
-  meant.chunks = query.chunks.value_or(meant.schedule == Plan::INTERLEAVED ||
-                                               meant.schedule == Plan::ZB_V
-                                           ? std::max(2, chosen.chunks)
-                                           : 1);
+      ScheduleWithChunks(query.chunks.value_or(1), chosen.schedule));
+  const Schedule& schedule = *FindSchedule(meant.schedule);
+  meant.chunks = query.chunks.value_or(
+      std::clamp(chosen.chunks, schedule.default_chunks, schedule.most_chunks));
   meant.microbatch_size =
       query.microbatch_size.value_or(chosen.microbatch_size);
   meant.sharding = query.sharding.value_or(chosen.sharding);

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "scheduler/planner/search.h"
-#include "scheduler/schedule_one_f_one_b.h"
+#include "scheduler/schedules/one_f_one_b.h"
 #include "scheduler/simulator.h"
 
 namespace trireme {

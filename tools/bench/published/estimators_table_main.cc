@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "fmt/format.h"
-#include "scheduler/schedule_interleaved.h"
-#include "scheduler/schedule_one_f_one_b.h"
-#include "scheduler/schedule_zero_bubble.h"
+#include "scheduler/schedules/interleaved.h"
+#include "scheduler/schedules/one_f_one_b.h"
+#include "scheduler/schedules/zero_bubble_h1.h"
 #include "scheduler/simulator.h"
 #include "tools/bench/published/closed_forms.h"
 

@@ -3,8 +3,8 @@
 #include <numeric>
 #include <vector>
 
-#include "scheduler/compile.h"
 #include "scheduler/planner/collectives.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {

@@ -1,4 +1,4 @@
-#include "scheduler/schedule_one_f_one_b.h"
+#include "scheduler/schedules/one_f_one_b.h"
 
 #include <algorithm>
 

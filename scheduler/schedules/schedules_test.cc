@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "scheduler/compile.h"
 #include "scheduler/plan.h"
+#include "scheduler/schedules/schedule.h"
 #include "scheduler/simulator.h"
 
 namespace trireme {
@@ -219,6 +221,42 @@ TEST(Schedules, AllAreDeadlockFreeAndAccumulateInOrder) {
           }
         }
       }
+    }
+  }
+}
+
+// Bounds on memory refuse plans by these counts without simulating them.
+TEST(Schedules, WhatIsInFlightIsWhatTheSimulatorFindsAlive) {
+  for (const Schedule& schedule : AllSchedules()) {
+    for (const uint32_t p : {1, 2, 5}) {
+      for (const uint32_t m : {p, 3 * p}) {
+        const Plan plan = PlanOf(schedule.id, p, m, schedule.default_chunks);
+        EXPECT_EQ(MostInFlight(OrderOf(plan)),
+                  Simulated(plan, {}).peak_live_activations)
+            << Summary(plan);
+        InFlightCounts counts;
+        EXPECT_EQ(counts.Of(plan), MostInFlight(OrderOf(plan)));
+      }
+    }
+  }
+}
+
+// A row that forgets what its order does would put costs in the wrong place.
+TEST(Schedules, RowsSayWhatTheirOrdersDo) {
+  for (int id = Plan::Schedule_MIN + 1; id <= Plan::Schedule_MAX; ++id) {
+    const Schedule* schedule = FindSchedule(static_cast<Plan::Schedule>(id));
+    ASSERT_NE(schedule, nullptr) << id;
+    const Plan plan = PlanOf(schedule->id, 3, 6, schedule->default_chunks);
+    EXPECT_EQ(plan.has_microbatch_group(), schedule->groups_microbatches);
+    for (const auto& steps : OrderOf(plan)) {
+      std::set<int32_t> chunks;
+      for (const ComputeStep& step : steps) {
+        chunks.insert(step.chunk);
+        EXPECT_EQ(step.kind == InstructionKind::kBackward,
+                  step.kind != InstructionKind::kForward &&
+                      !schedule->splits_backward);
+      }
+      EXPECT_EQ(chunks.size(), plan.chunks_per_rank());
     }
   }
 }

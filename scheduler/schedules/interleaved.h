@@ -8,8 +8,8 @@
 // of one microbatch, the bubble is (p − 1)·T/v; rank r holds
 // min(m·v, (v − 1)·g + 2(p − 1 − r) + 1) chunks' activations at most.
 
-#ifndef TRIREME_SCHEDULER_SCHEDULE_INTERLEAVED_H_
-#define TRIREME_SCHEDULER_SCHEDULE_INTERLEAVED_H_
+#ifndef TRIREME_SCHEDULER_SCHEDULES_INTERLEAVED_H_
+#define TRIREME_SCHEDULER_SCHEDULES_INTERLEAVED_H_
 
 #include <cstdint>
 
@@ -23,4 +23,4 @@ ComputeOrder InterleavedOrder(int32_t num_ranks, int32_t chunks,
 
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_SCHEDULE_INTERLEAVED_H_
+#endif  // TRIREME_SCHEDULER_SCHEDULES_INTERLEAVED_H_

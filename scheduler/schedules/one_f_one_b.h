@@ -4,8 +4,8 @@
 // T = forward + backward each rank idles (p - 1) T a step; rank r holds
 // min(m, p - r) activations.
 
-#ifndef TRIREME_SCHEDULER_SCHEDULE_ONE_F_ONE_B_H_
-#define TRIREME_SCHEDULER_SCHEDULE_ONE_F_ONE_B_H_
+#ifndef TRIREME_SCHEDULER_SCHEDULES_ONE_F_ONE_B_H_
+#define TRIREME_SCHEDULER_SCHEDULES_ONE_F_ONE_B_H_
 
 #include <cstdint>
 
@@ -17,4 +17,4 @@ ComputeOrder OneFOneBOrder(int32_t num_ranks, int32_t microbatches);
 
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_SCHEDULE_ONE_F_ONE_B_H_
+#endif  // TRIREME_SCHEDULER_SCHEDULES_ONE_F_ONE_B_H_

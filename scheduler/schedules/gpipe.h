@@ -6,8 +6,8 @@
 // idle time is the same, and gradients accumulate in the order of every other
 // schedule, so results are equal bit for bit.
 
-#ifndef TRIREME_SCHEDULER_SCHEDULE_GPIPE_H_
-#define TRIREME_SCHEDULER_SCHEDULE_GPIPE_H_
+#ifndef TRIREME_SCHEDULER_SCHEDULES_GPIPE_H_
+#define TRIREME_SCHEDULER_SCHEDULES_GPIPE_H_
 
 #include <cstdint>
 
@@ -19,4 +19,4 @@ ComputeOrder GPipeOrder(int32_t num_ranks, int32_t microbatches);
 
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_SCHEDULE_GPIPE_H_
+#endif  // TRIREME_SCHEDULER_SCHEDULES_GPIPE_H_

@@ -1,4 +1,4 @@
-#include "scheduler/schedule_interleaved.h"
+#include "scheduler/schedules/interleaved.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "scheduler/schedule_gpipe.h"
+#include "scheduler/schedules/gpipe.h"
 
 namespace trireme {
 
