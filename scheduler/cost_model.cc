@@ -5,6 +5,7 @@
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
+#include "scheduler/instruction_kinds.h"
 
 namespace trireme {
 namespace {
@@ -47,18 +48,17 @@ absl::Status CheckCost(const Program& program, const CostModel& cost) {
           cost.chunks[rank].size(), chunks_on[rank]);
     }
     for (const ChunkCost& chunk : cost.chunks[rank]) {
-      for (const double seconds :
-           {chunk.forward_s, chunk.backward_s, chunk.backward_input_s,
-            chunk.backward_weight_s, chunk.reduce_s, chunk.gather_s,
-            chunk.update_s, chunk.save_activation_s, chunk.load_activation_s}) {
-        RETURN_IF_ERROR(CheckSeconds(fmt::format("rank {}", rank), seconds));
-      }
-      for (const UnitCost& unit : chunk.units) {
-        for (const double seconds :
-             {unit.forward_s, unit.backward_s, unit.fetch_s, unit.release_s,
-              unit.save_gradients_s, unit.update_s}) {
+      for (const KindTraits& kind : kKindTraits) {
+        if (kind.chunk_s != nullptr) {
           RETURN_IF_ERROR(
-              CheckSeconds(fmt::format("unit of rank {}", rank), seconds));
+              CheckSeconds(fmt::format("{} of rank {}", kind.name, rank),
+                           chunk.*kind.chunk_s));
+        }
+        if (kind.unit_s == nullptr) continue;
+        for (const UnitCost& unit : chunk.units) {
+          RETURN_IF_ERROR(CheckSeconds(
+              fmt::format("{} of a unit of rank {}", kind.name, rank),
+              unit.*kind.unit_s));
         }
       }
       for (const auto* channels :

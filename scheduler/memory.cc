@@ -6,26 +6,42 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "scheduler/instruction_kinds.h"
 
 namespace trireme {
 namespace {
 
-int64_t MessageBytes(const Instruction& recv, const RankMemory& memory) {
-  const ChunkMemory& chunk = memory.chunks[recv.chunk];
-  return recv.payload == Payload::kActivation ? chunk.activation_message_bytes
-                                              : chunk.gradient_message_bytes;
-}
-
-// Of a compute instruction: its unit's, or the chunk's.
-int64_t ActivationBytes(const Instruction& instruction,
-                        const RankMemory& memory) {
-  const ChunkMemory& chunk = memory.chunks[instruction.chunk];
-  return instruction.unit < 0 ? chunk.activation_bytes
-                              : chunk.units[instruction.unit].activation_bytes;
-}
-
-int64_t ParameterBytes(const Unit& unit, const RankMemory& memory) {
+int64_t UnitBytes(const Unit& unit, const RankMemory& memory) {
   return memory.chunks[unit.chunk].units[unit.unit].parameter_bytes;
+}
+
+int64_t BytesOf(Held held, const Instruction& instruction,
+                const RankMemory& memory) {
+  if (held == Held::kNothing) return 0;
+  const ChunkMemory& chunk = memory.chunks[instruction.chunk];
+  switch (held) {
+    case Held::kActivations:
+      return instruction.unit < 0
+                 ? chunk.activation_bytes
+                 : chunk.units[instruction.unit].activation_bytes;
+    case Held::kDeferredWeights:
+      return chunk.deferred_weight_bytes;
+    case Held::kUnitParameters:
+      return UnitBytes({instruction.chunk, instruction.unit}, memory);
+    case Held::kMessage:
+      return instruction.payload == Payload::kActivation
+                 ? chunk.activation_message_bytes
+                 : chunk.gradient_message_bytes;
+    case Held::kNothing:
+      break;
+  }
+  return 0;
+}
+
+void Add(Held held, int64_t bytes, MemoryChange& change) {
+  (held == Held::kUnitParameters ? change.parameters
+   : held == Held::kMessage      ? change.communication
+                                 : change.activations) += bytes;
 }
 
 }  // namespace
@@ -53,69 +69,38 @@ MemoryBytes HeldAtStart(const Program& program, int32_t rank,
   MemoryBytes held = memory.always;
   if (!program.offload.has_value()) return held;
   for (const Unit& unit : program.offload->at_start[rank]) {
-    held.parameters += ParameterBytes(unit, memory);
+    held.parameters += UnitBytes(unit, memory);
   }
   return held;
 }
 
 int32_t LiveChange(const Instruction& instruction) {
   if (instruction.unit > 0) return 0;
-  switch (instruction.kind) {
-    case InstructionKind::kForward:
-      return 1;
-    case InstructionKind::kBackward:
-    case InstructionKind::kBackwardInput:
-      return -1;
-    default:
-      return 0;
-  }
+  const KindTraits& traits = TraitsOf(instruction.kind);
+  return (traits.takes == Held::kActivations ? 1 : 0) -
+         (traits.frees == Held::kActivations ? 1 : 0);
 }
 
 MemoryChange ChangeAtStart(const Instruction& instruction,
                            const RankMemory& memory) {
+  const Held takes = TraitsOf(instruction.kind).takes;
   MemoryChange change;
-  if (instruction.kind == InstructionKind::kForward) {
-    change.activations = ActivationBytes(instruction, memory);
-  } else if (instruction.kind == InstructionKind::kFetch) {
-    change.parameters =
-        ParameterBytes({instruction.chunk, instruction.unit}, memory);
-  } else if (instruction.kind == InstructionKind::kRecv) {
-    change.communication = MessageBytes(instruction, memory);
-  }
+  Add(takes, BytesOf(takes, instruction, memory), change);
   return change;
 }
 
 MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
                          const RankMemory& memory) {
   const Instruction& instruction = list[index];
+  const KindTraits& traits = TraitsOf(instruction.kind);
   MemoryChange change;
-  switch (instruction.kind) {
-    case InstructionKind::kForward:
-      break;
-    case InstructionKind::kBackward:
-      change.activations = -ActivationBytes(instruction, memory);
-      break;
-    case InstructionKind::kBackwardInput:
-      change.activations =
-          memory.chunks[instruction.chunk].deferred_weight_bytes -
-          memory.chunks[instruction.chunk].activation_bytes;
-      break;
-    case InstructionKind::kBackwardWeight:
-      change.activations =
-          -memory.chunks[instruction.chunk].deferred_weight_bytes;
-      return change;
-    case InstructionKind::kRelease:
-      change.parameters =
-          -ParameterBytes({instruction.chunk, instruction.unit}, memory);
-      return change;
-    default:
-      return change;
-  }
-  // A forward or backward has read its message.
+  Add(traits.frees, -BytesOf(traits.frees, instruction, memory), change);
+  Add(traits.leaves, BytesOf(traits.leaves, instruction, memory), change);
+  if (!traits.reads_messages) return change;
   for (const int32_t dependency : instruction.depends_on) {
-    if (list[dependency].kind == InstructionKind::kRecv) {
-      change.communication -= MessageBytes(list[dependency], memory);
-    }
+    const Held read = TraitsOf(list[dependency].kind).takes;
+    if (read != Held::kMessage) continue;
+    Add(read, -BytesOf(read, list[dependency], memory), change);
   }
   return change;
 }

@@ -4,43 +4,12 @@
 
 #include "fmt/format.h"
 #include "runtime/core/log.h"
+#include "scheduler/instruction_kinds.h"
 
 namespace trireme {
 
 std::string_view InstructionKindName(InstructionKind kind) {
-  switch (kind) {
-    case InstructionKind::kForward:
-      return "Forward";
-    case InstructionKind::kBackward:
-      return "Backward";
-    case InstructionKind::kBackwardInput:
-      return "BackwardInput";
-    case InstructionKind::kBackwardWeight:
-      return "BackwardWeight";
-    case InstructionKind::kSend:
-      return "Send";
-    case InstructionKind::kRecv:
-      return "Recv";
-    case InstructionKind::kReduceGradients:
-      return "ReduceGradients";
-    case InstructionKind::kGatherParameters:
-      return "GatherParameters";
-    case InstructionKind::kClipGradients:
-      return "ClipGradients";
-    case InstructionKind::kUpdate:
-      return "Update";
-    case InstructionKind::kSaveGradients:
-      return "SaveGradients";
-    case InstructionKind::kFetch:
-      return "Fetch";
-    case InstructionKind::kRelease:
-      return "Release";
-    case InstructionKind::kSaveActivation:
-      return "SaveActivation";
-    case InstructionKind::kLoadActivation:
-      return "LoadActivation";
-  }
-  return "unknown";
+  return TraitsOf(kind).name;
 }
 
 std::string_view PayloadName(Payload payload) {
@@ -141,14 +110,22 @@ std::string ToText(const Program& program) {
   return text;
 }
 
-Instruction MakeCompute(InstructionKind kind, int32_t microbatch,
-                        int32_t chunk) {
-  CHECK(kind == InstructionKind::kForward ||
-        kind == InstructionKind::kBackward ||
-        kind == InstructionKind::kBackwardInput ||
-        kind == InstructionKind::kBackwardWeight);
+namespace {
+
+Instruction Make(InstructionKind kind, Operand operand) {
+  CHECK(TraitsOf(kind).operand == operand);
   Instruction instruction;
   instruction.kind = kind;
+  instruction.resource = TraitsOf(kind).resource;
+  return instruction;
+}
+
+}  // namespace
+
+Instruction MakeCompute(InstructionKind kind, int32_t microbatch,
+                        int32_t chunk) {
+  CHECK(TraitsOf(kind).resource == Resource::kCompute);
+  Instruction instruction = Make(kind, Operand::kMicrobatch);
   instruction.microbatch = microbatch;
   instruction.chunk = chunk;
   return instruction;
@@ -157,12 +134,9 @@ Instruction MakeCompute(InstructionKind kind, int32_t microbatch,
 Instruction MakeMessage(InstructionKind kind, Payload payload,
                         int32_t microbatch, int32_t hop, int32_t peer,
                         int32_t chunk) {
-  CHECK(kind == InstructionKind::kSend || kind == InstructionKind::kRecv);
   CHECK(payload != Payload::kNone);
-  Instruction instruction;
-  instruction.kind = kind;
+  Instruction instruction = Make(kind, Operand::kMessage);
   instruction.payload = payload;
-  instruction.resource = Resource::kCommunication;
   instruction.microbatch = microbatch;
   instruction.chunk = chunk;
   instruction.hop = hop;
@@ -171,34 +145,20 @@ Instruction MakeMessage(InstructionKind kind, Payload payload,
 }
 
 Instruction MakeBucket(InstructionKind kind, int32_t chunk, int32_t bucket) {
-  CHECK(kind == InstructionKind::kReduceGradients ||
-        kind == InstructionKind::kGatherParameters ||
-        kind == InstructionKind::kUpdate);
-  Instruction instruction;
-  instruction.kind = kind;
-  instruction.resource = kind == InstructionKind::kUpdate
-                             ? Resource::kCompute
-                             : Resource::kCommunication;
+  Instruction instruction = Make(kind, Operand::kBucket);
   instruction.chunk = chunk;
   instruction.bucket = bucket;
   return instruction;
 }
 
 Instruction MakeClipGradients() {
-  Instruction instruction;
-  instruction.kind = InstructionKind::kClipGradients;
-  return instruction;
+  return Make(InstructionKind::kClipGradients, Operand::kNothing);
 }
 
 Instruction MakeUnitCopy(InstructionKind kind, Unit unit, int32_t microbatch) {
-  CHECK(kind == InstructionKind::kFetch || kind == InstructionKind::kRelease ||
-        kind == InstructionKind::kSaveGradients);
-  Instruction instruction;
-  instruction.kind = kind;
-  instruction.resource = kind == InstructionKind::kFetch ? Resource::kCopyIn
-                         : kind == InstructionKind::kRelease
-                             ? Resource::kHost
-                             : Resource::kCopyOut;
+  CHECK(TraitsOf(kind).unit == UnitOperand::kAlways);
+  Instruction instruction =
+      Make(kind, microbatch < 0 ? Operand::kNothing : Operand::kMicrobatch);
   instruction.microbatch = microbatch;
   instruction.chunk = unit.chunk;
   instruction.unit = unit.unit;

@@ -1,5 +1,5 @@
 // A Program: for every pipeline rank the ordered list of instructions of one
-// training step. Generators (schedule_*.h) write it, the validator proves it,
+// training step. Generators (schedules/) write it, the validator proves it,
 // the simulator times it and the Executor runs it.
 //
 // One list per *pipeline rank*. All ranks that differ only in their tensor,
@@ -65,6 +65,7 @@
 
 namespace trireme {
 
+// instruction_kinds.h says of each what it has, costs and holds.
 enum class InstructionKind : uint8_t {
   // Run chunk on microbatch; keeps activations for the backward.
   kForward,
@@ -89,9 +90,6 @@ enum class InstructionKind : uint8_t {
   // Bring a unit's parameters to the device, drop them from it.
   kFetch,
   kRelease,
-  // Move the activations of (microbatch, unit) to the host, and back.
-  kSaveActivation,
-  kLoadActivation,
 };
 
 // What a message carries.
@@ -117,12 +115,12 @@ struct Instruction {
   InstructionKind kind = InstructionKind::kForward;
   Payload payload = Payload::kNone;  // Send, Recv
   Resource resource = Resource::kCompute;
-  int32_t microbatch = -1;  // compute, messages, activations
+  int32_t microbatch = -1;  // compute, messages, SaveGradients
   int32_t chunk = -1;       // all but ClipGradients
   int32_t hop = -1;         // Send, Recv
   int32_t peer = -1;        // Send, Recv: pipeline rank
   int32_t bucket = -1;      // Reduce, Gather, Update
-  // Fetch, Release, Save, Load; with offload also compute and Update.
+  // Fetch, Release, SaveGradients; with offload also compute and Update.
   int32_t unit = -1;
   // Indices in the same list, each below this instruction's own.
   absl::InlinedVector<int32_t, 4> depends_on;

@@ -29,15 +29,8 @@ void AddLinks(const Program& program, SimulatedProgram& result) {
 
 // Whether all later instructions of the list wait for it to end.
 bool EndsBeforeLater(const Instruction& instruction) {
-  switch (instruction.kind) {
-    case InstructionKind::kSend:
-    case InstructionKind::kRecv:
-      return false;
-    case InstructionKind::kClipGradients:
-      return true;
-    default:
-      return instruction.resource == Resource::kCompute;
-  }
+  return TraitsOf(instruction.kind).operand != Operand::kMessage &&
+         instruction.resource == Resource::kCompute;
 }
 
 int32_t DependencyOf(const std::vector<Instruction>& list,

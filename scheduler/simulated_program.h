@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "scheduler/instruction_kinds.h"
 #include "scheduler/program.h"
 
 namespace trireme {
@@ -76,15 +77,14 @@ struct SimulatedProgram {
   }
   // Where the cost of a chunk's instructions of one kind lies, and behind those
   // of all chunks that of a unit's.
-  static constexpr int32_t kCostKinds =
-      static_cast<int32_t>(InstructionKind::kLoadActivation) + 1;
   int32_t CostIndex(int32_t rank, const Instruction& instruction) const {
     const int32_t chunk = first_chunk[rank] + instruction.chunk;
     const int32_t place =
         instruction.unit < 0
             ? chunk
             : first_chunk.back() + first_unit[chunk] + instruction.unit;
-    return place * kCostKinds + static_cast<int32_t>(instruction.kind);
+    return place * static_cast<int32_t>(kNumInstructionKinds) +
+           static_cast<int32_t>(instruction.kind);
   }
 };
 

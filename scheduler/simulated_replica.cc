@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/core/status.h"
+#include "scheduler/instruction_kinds.h"
 #include "scheduler/simulated_memory.h"
 #include "scheduler/validator.h"
 
@@ -11,50 +12,6 @@ namespace trireme {
 namespace {
 
 using Kind = SimulatedInstruction::Kind;
-
-double DurationOf(InstructionKind kind, const ChunkCost& chunk) {
-  switch (kind) {
-    case InstructionKind::kForward:
-      return chunk.forward_s;
-    case InstructionKind::kBackward:
-      return chunk.backward_s;
-    case InstructionKind::kBackwardInput:
-      return chunk.backward_input_s;
-    case InstructionKind::kBackwardWeight:
-      return chunk.backward_weight_s;
-    case InstructionKind::kReduceGradients:
-      return chunk.reduce_s;
-    case InstructionKind::kGatherParameters:
-      return chunk.gather_s;
-    case InstructionKind::kUpdate:
-      return chunk.update_s;
-    case InstructionKind::kSaveActivation:
-      return chunk.save_activation_s;
-    case InstructionKind::kLoadActivation:
-      return chunk.load_activation_s;
-    default:
-      return 0;
-  }
-}
-
-double DurationOf(InstructionKind kind, const UnitCost& unit) {
-  switch (kind) {
-    case InstructionKind::kForward:
-      return unit.forward_s;
-    case InstructionKind::kBackward:
-      return unit.backward_s;
-    case InstructionKind::kFetch:
-      return unit.fetch_s;
-    case InstructionKind::kRelease:
-      return unit.release_s;
-    case InstructionKind::kSaveGradients:
-      return unit.save_gradients_s;
-    case InstructionKind::kUpdate:
-      return unit.update_s;
-    default:
-      return 0;
-  }
-}
 
 }  // namespace
 
@@ -71,18 +28,22 @@ SimulatedReplica::SimulatedReplica(const SimulatedProgram& program,
       links_(program, cost, number, times_, shared),
       collectives_(cost, number, times_, shared),
       states_(program.lists.size()) {
-  const auto add_all_kinds = [this](const auto& costs) {
-    for (int32_t kind = 0; kind < SimulatedProgram::kCostKinds; ++kind) {
-      durations_.push_back(
-          DurationOf(static_cast<InstructionKind>(kind), costs));
+  const auto add_all_kinds = [this](const auto& costs, auto seconds) {
+    for (const KindTraits& kind : kKindTraits) {
+      const auto member = kind.*seconds;
+      durations_.push_back(member == nullptr ? 0 : costs.*member);
     }
   };
   for (const std::vector<ChunkCost>& chunks : cost.chunks) {
-    for (const ChunkCost& chunk : chunks) add_all_kinds(chunk);
+    for (const ChunkCost& chunk : chunks) {
+      add_all_kinds(chunk, &KindTraits::chunk_s);
+    }
   }
   for (const std::vector<ChunkCost>& chunks : cost.chunks) {
     for (const ChunkCost& chunk : chunks) {
-      for (const UnitCost& unit : chunk.units) add_all_kinds(unit);
+      for (const UnitCost& unit : chunk.units) {
+        add_all_kinds(unit, &KindTraits::unit_s);
+      }
     }
   }
   for (int32_t i = 0; i < cost.processors; ++i) processors_free_s_.push(0);

@@ -10,6 +10,7 @@
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
+#include "scheduler/instruction_kinds.h"
 
 namespace trireme {
 namespace {
@@ -90,73 +91,47 @@ absl::Status ValidateStages(const Program& program) {
 }
 
 bool IsMessage(const Instruction& instruction) {
-  return instruction.kind == InstructionKind::kSend ||
-         instruction.kind == InstructionKind::kRecv;
-}
-
-bool HasUnit(const Program& program, InstructionKind kind) {
-  switch (kind) {
-    case InstructionKind::kForward:
-    case InstructionKind::kBackward:
-    case InstructionKind::kUpdate:
-      return program.offload.has_value();
-    case InstructionKind::kSaveGradients:
-    case InstructionKind::kFetch:
-    case InstructionKind::kRelease:
-    case InstructionKind::kSaveActivation:
-    case InstructionKind::kLoadActivation:
-      return true;
-    default:
-      return false;
-  }
+  return TraitsOf(instruction.kind).operand == Operand::kMessage;
 }
 
 // The fields that the kind has are in range.
 absl::Status ValidateFields(const Program& program, int32_t rank, int32_t index,
                             const std::vector<int32_t>& stage_of,
                             const Instruction& instruction) {
+  const KindTraits& traits = TraitsOf(instruction.kind);
   auto check = [&](std::string_view field, int32_t value, int32_t end) {
     return CheckRange(program, rank, index, field, value, end);
   };
+  if (!traits.has_chunk) return absl::OkStatus();
   const int32_t chunks = static_cast<int32_t>(stage_of.size());
-  if (instruction.kind == InstructionKind::kClipGradients) {
-    return absl::OkStatus();
-  }
   RETURN_IF_ERROR(check("chunk", instruction.chunk, chunks));
-  const int32_t units = program.UnitsOf(stage_of[instruction.chunk]);
-  if (HasUnit(program, instruction.kind)) {
-    RETURN_IF_ERROR(check("unit", instruction.unit, units));
+  const int32_t stage = stage_of[instruction.chunk];
+  if (traits.unit == UnitOperand::kAlways ||
+      (traits.unit == UnitOperand::kWithOffload &&
+       program.offload.has_value())) {
+    RETURN_IF_ERROR(check("unit", instruction.unit, program.UnitsOf(stage)));
   } else if (instruction.unit >= 0) {
     return InstructionError(program, rank, index,
                             fmt::format("unit {}", instruction.unit), "none");
   }
-  switch (instruction.kind) {
-    case InstructionKind::kForward:
-    case InstructionKind::kBackward:
-    case InstructionKind::kBackwardInput:
-    case InstructionKind::kBackwardWeight:
-    case InstructionKind::kSaveGradients:
-    case InstructionKind::kSaveActivation:
-    case InstructionKind::kLoadActivation:
-      return check("microbatch", instruction.microbatch, program.microbatches);
-    case InstructionKind::kSend:
-    case InstructionKind::kRecv:
-      RETURN_IF_ERROR(
-          check("microbatch", instruction.microbatch, program.microbatches));
-      RETURN_IF_ERROR(check("hop", instruction.hop, program.num_stages() - 1));
-      if (instruction.payload == Payload::kNone) {
-        return InstructionError(program, rank, index, "no payload",
-                                "activation or gradient");
-      }
-      return check("peer", instruction.peer, program.num_ranks());
-    case InstructionKind::kReduceGradients:
-    case InstructionKind::kGatherParameters:
-    case InstructionKind::kUpdate:
-      return check("bucket", instruction.bucket,
-                   program.buckets[stage_of[instruction.chunk]]);
-    default:
+  switch (traits.operand) {
+    case Operand::kNothing:
       return absl::OkStatus();
+    case Operand::kBucket:
+      return check("bucket", instruction.bucket, program.buckets[stage]);
+    case Operand::kMicrobatch:
+    case Operand::kMessage:
+      break;
   }
+  RETURN_IF_ERROR(
+      check("microbatch", instruction.microbatch, program.microbatches));
+  if (traits.operand == Operand::kMicrobatch) return absl::OkStatus();
+  RETURN_IF_ERROR(check("hop", instruction.hop, program.num_stages() - 1));
+  if (instruction.payload == Payload::kNone) {
+    return InstructionError(program, rank, index, "no payload",
+                            "activation or gradient");
+  }
+  return check("peer", instruction.peer, program.num_ranks());
 }
 
 // Messages of one payload from one rank to another, by number: lane times

@@ -9,28 +9,15 @@
 #include "absl/container/flat_hash_map.h"
 #include "fmt/format.h"
 #include "runtime/core/status.h"
+#include "scheduler/instruction_kinds.h"
 #include "scheduler/validator.h"
 
 namespace trireme {
 namespace {
 
-// May follow an Update.
-bool MayFollowUpdate(InstructionKind kind) {
-  switch (kind) {
-    case InstructionKind::kUpdate:
-    case InstructionKind::kGatherParameters:
-    case InstructionKind::kFetch:
-    case InstructionKind::kRelease:
-      return true;
-    default:
-      return false;
-  }
-}
-
 bool IsBackward(InstructionKind kind) {
-  return kind == InstructionKind::kBackward ||
-         kind == InstructionKind::kBackwardInput ||
-         kind == InstructionKind::kBackwardWeight;
+  const Held frees = TraitsOf(kind).frees;
+  return frees == Held::kActivations || frees == Held::kDeferredWeights;
 }
 
 bool DependsOn(const Instruction& instruction, int32_t index) {
@@ -82,7 +69,7 @@ class EndOfStep {
 
   absl::Status Visit(int32_t index) {
     const Instruction& instruction = list_[index];
-    if (any_update_ && !MayFollowUpdate(instruction.kind)) {
+    if (any_update_ && !TraitsOf(instruction.kind).may_follow_update) {
       return Error(index, "it after an Update",
                    "only updates, parameter gathers and unit copies there");
     }

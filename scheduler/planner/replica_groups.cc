@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "scheduler/instruction_kinds.h"
+
 namespace trireme {
 namespace {
 
@@ -79,11 +81,14 @@ std::vector<double> FiguresOf(const std::vector<CostModel>& together) {
   for (const CostModel& cost : together) {
     for (const auto& chunks : cost.chunks) {
       for (const ChunkCost& chunk : chunks) {
-        figures.insert(
-            figures.end(),
-            {chunk.forward_s, chunk.backward_s, chunk.backward_input_s,
-             chunk.backward_weight_s, chunk.reduce_s, chunk.gather_s,
-             chunk.update_s, static_cast<double>(chunk.message_bytes)});
+        figures.push_back(static_cast<double>(chunk.message_bytes));
+        for (const KindTraits& kind : kKindTraits) {
+          if (kind.chunk_s != nullptr) figures.push_back(chunk.*kind.chunk_s);
+          if (kind.unit_s == nullptr) continue;
+          for (const UnitCost& unit : chunk.units) {
+            figures.push_back(unit.*kind.unit_s);
+          }
+        }
         for (const auto* channels :
              {&chunk.reduce_channels, &chunk.gather_channels}) {
           figures.push_back(static_cast<double>(channels->size()));
