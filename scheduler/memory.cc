@@ -47,18 +47,14 @@ void Add(Held held, int64_t bytes, MemoryChange& change) {
 }  // namespace
 
 std::string ToText(const MemoryBytes& bytes) {
-  std::array<std::pair<int64_t, std::string_view>, 6> parts = {
-      {{bytes.parameters, "parameters"},
-       {bytes.gradients, "gradients"},
-       {bytes.optimizer, "optimizer"},
-       {bytes.activations, "activations"},
-       {bytes.communication, "communication"},
-       {bytes.workspace, "workspace"}}};
-  std::stable_sort(
-      parts.begin(), parts.end(),
-      [](const auto& a, const auto& b) { return a.first > b.first; });
+  auto parts = kMemoryCategories;
+  std::stable_sort(parts.begin(), parts.end(),
+                   [&](const MemoryCategory& a, const MemoryCategory& b) {
+                     return bytes.*a.bytes > bytes.*b.bytes;
+                   });
   std::vector<std::string> texts;
-  for (const auto& [value, name] : parts) {
+  for (const auto& [name, member] : parts) {
+    const int64_t value = bytes.*member;
     if (value != 0) texts.push_back(fmt::format("{} {}", name, value));
   }
   return fmt::format("{} bytes ({})", bytes.total(), fmt::join(texts, ", "));

@@ -4,8 +4,10 @@
 #ifndef TRIREME_SCHEDULER_MEMORY_H_
 #define TRIREME_SCHEDULER_MEMORY_H_
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "scheduler/program.h"
@@ -21,11 +23,28 @@ struct MemoryBytes {
   int64_t communication = 0;
   int64_t workspace = 0;
 
-  int64_t total() const {
-    return parameters + gradients + optimizer + activations + communication +
-           workspace;
-  }
+  int64_t total() const;
 };
+
+struct MemoryCategory {
+  std::string_view name;
+  int64_t MemoryBytes::*bytes = nullptr;
+};
+inline constexpr std::array<MemoryCategory, 6> kMemoryCategories = {
+    {{"parameters", &MemoryBytes::parameters},
+     {"gradients", &MemoryBytes::gradients},
+     {"optimizer", &MemoryBytes::optimizer},
+     {"activations", &MemoryBytes::activations},
+     {"communication", &MemoryBytes::communication},
+     {"workspace", &MemoryBytes::workspace}}};
+
+inline int64_t MemoryBytes::total() const {
+  int64_t sum = 0;
+  for (const MemoryCategory& category : kMemoryCategories) {
+    sum += this->*category.bytes;
+  }
+  return sum;
+}
 
 // "1234 bytes (parameters 1000, activations 234)", largest first.
 std::string ToText(const MemoryBytes& bytes);

@@ -1,5 +1,6 @@
 #include "scheduler/program.h"
 
+#include <algorithm>
 #include <iterator>
 
 #include "fmt/format.h"
@@ -61,6 +62,12 @@ std::vector<int32_t> StagesOnRank(const Program& program, int32_t rank) {
     if (at.rank == rank) stage_of[at.chunk] = stage;
   }
   return stage_of;
+}
+
+bool DependsOn(const Instruction& instruction, int32_t index) {
+  const auto& depends_on = instruction.depends_on;
+  return std::find(depends_on.begin(), depends_on.end(), index) !=
+         depends_on.end();
 }
 
 std::string ToText(const Instruction& instruction) {

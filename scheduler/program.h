@@ -187,6 +187,9 @@ int32_t ChunksOnRank(const Program& program, int32_t rank);
 // The stage of each of the rank's chunks: result[chunk].
 std::vector<int32_t> StagesOnRank(const Program& program, int32_t rank);
 
+// Whether instruction `index` of the list is among its dependencies.
+bool DependsOn(const Instruction& instruction, int32_t index);
+
 // One instruction without its dependencies:
 // "Send activation mb=3 hop=0 to=1 chunk=0".
 std::string ToText(const Instruction& instruction);

@@ -20,13 +20,6 @@ bool IsBackward(InstructionKind kind) {
   return frees == Held::kActivations || frees == Held::kDeferredWeights;
 }
 
-bool DependsOn(const Instruction& instruction, int32_t index) {
-  for (const int32_t dependency : instruction.depends_on) {
-    if (dependency == index) return true;
-  }
-  return false;
-}
-
 // Reductions, clipping and updates of one rank.
 class EndOfStep {
  public:

@@ -14,12 +14,6 @@ namespace {
 
 constexpr int32_t kNone = -1;
 
-bool DependsOn(const Instruction& instruction, int32_t index) {
-  const auto& depends_on = instruction.depends_on;
-  return std::find(depends_on.begin(), depends_on.end(), index) !=
-         depends_on.end();
-}
-
 // The units of one rank as its list runs.
 class RankResidency {
  public:

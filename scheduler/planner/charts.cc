@@ -339,15 +339,12 @@ std::string MemorySvg(const std::vector<MemoryBytes>& peak,
   const double pitch = kLane + kGap;
   const double bottom = kTop + pitch * static_cast<double>(lanes.size()) - kGap;
   Svg svg(bottom + 52, title);
-  constexpr std::array<std::pair<const char*, const char*>, 6> kCategories = {
-      {{"#3b6fb6", "parameters"},
-       {"#79a7dc", "gradients"},
-       {"#2f8f6b", "optimizer"},
-       {"#e0913a", "activations"},
-       {"#b9597f", "communication"},
-       {"#8d939c", "workspace"}}};
-  std::vector<std::pair<std::string, std::string>> legend(kCategories.begin(),
-                                                          kCategories.end());
+  constexpr std::array<const char*, kMemoryCategories.size()> kColours = {
+      "#3b6fb6", "#79a7dc", "#2f8f6b", "#e0913a", "#b9597f", "#8d939c"};
+  std::vector<std::pair<std::string, std::string>> legend;
+  for (size_t i = 0; i < kColours.size(); ++i) {
+    legend.emplace_back(kColours[i], kMemoryCategories[i].name);
+  }
   legend.emplace_back("#c22f2f", "device's limit");
   svg.Legend(48, legend);
   double largest = 1;
@@ -371,17 +368,14 @@ std::string MemorySvg(const std::vector<MemoryBytes>& peak,
     svg.Text(kLeft - 10, y + kLane / 2 + 4, fmt::format("rank {}", rank),
              "end");
     const MemoryBytes& bytes = peak[rank];
-    const std::array<int64_t, 6> parts = {
-        bytes.parameters,  bytes.gradients,     bytes.optimizer,
-        bytes.activations, bytes.communication, bytes.workspace};
     double x = kLeft;
-    for (size_t i = 0; i < parts.size(); ++i) {
-      const double gigabytes = static_cast<double>(parts[i]) / 1e9;
+    for (size_t i = 0; i < kColours.size(); ++i) {
+      const auto& [name, member] = kMemoryCategories[i];
+      const double gigabytes = static_cast<double>(bytes.*member) / 1e9;
       const double width = gigabytes / range * kPlot;
       if (width >= kNarrowest) {
-        svg.Titled(
-            x, y, width, kLane, kCategories[i].first,
-            fmt::format("{} {:.2f} GB", kCategories[i].second, gigabytes));
+        svg.Titled(x, y, width, kLane, kColours[i],
+                   fmt::format("{} {:.2f} GB", name, gigabytes));
       }
       x += width;
     }

@@ -199,4 +199,30 @@ void AddOccupied(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
   }
 }
 
+double ClipSeconds(const std::vector<RingCost>& rings, int64_t num_ranks) {
+  double latency_s = 0;
+  for (const RingCost& ring : rings) {
+    latency_s =
+        std::max({latency_s, ring.network_latency_s, ring.node_latency_s});
+  }
+  const auto ranks = static_cast<double>(std::max<int64_t>(1, num_ranks));
+  return 2 * latency_s * std::ceil(std::log2(ranks));
+}
+
+std::array<Channel, 2> SharedChannels(const ClusterModel& cluster, int32_t from,
+                                      int32_t to) {
+  std::array<Channel, 2> channels;
+  if (from == to) return channels;
+  const double link = cluster.LinkBetweenNodes(from, to).shared_bytes_per_s;
+  const double card = cluster.nodes[from].card_bytes_per_s;
+  if (std::isfinite(link)) {
+    channels[0] = {.number = cluster.LinkChannel(from, to),
+                   .s_per_byte = 1 / link};
+  }
+  if (std::isfinite(card)) {
+    channels[1] = {.number = cluster.CardChannel(from), .s_per_byte = 1 / card};
+  }
+  return channels;
+}
+
 }  // namespace trireme

@@ -74,6 +74,15 @@ struct RingCost {
 RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
                 int64_t flows_per_node);
 
+// An all-reduce of one number over all ranks by a tree, whose steps take the
+// longest latency of these groups.
+double ClipSeconds(const std::vector<RingCost>& rings, int64_t num_ranks);
+
+// What each byte from one node to another occupies of the link and the card
+// that others send over too; without a number where they are not shared.
+std::array<Channel, 2> SharedChannels(const ClusterModel& cluster, int32_t from,
+                                      int32_t to);
+
 // Adds to s_per_byte[channel] (ClusterModel::CardChannel) for how long each
 // byte of a reduce-scatter or an all-gather of the group occupies the shared
 // cards and links that it passes: what leaves a node, over their rate.

@@ -160,15 +160,8 @@ Plan::Prediction PredictionOf(const Plan& plan, const Estimate& estimate) {
   Plan::Prediction predicted;
   predicted.set_step_s(estimate.step_s);
   for (int64_t rank = 0; rank < GridSize(plan.grid()); ++rank) {
-    const MemoryBytes& peak =
-        estimate.peak[CoordinatesOf(plan.grid(), rank).pp];
-    Plan::MemoryBytes& bytes = *predicted.add_peak_bytes();
-    bytes.set_parameters(peak.parameters);
-    bytes.set_gradients(peak.gradients);
-    bytes.set_optimizer(peak.optimizer);
-    bytes.set_activations(peak.activations);
-    bytes.set_communication(peak.communication);
-    bytes.set_workspace(peak.workspace);
+    *predicted.add_peak_bytes() =
+        ToProto(estimate.peak[CoordinatesOf(plan.grid(), rank).pp]);
   }
   return predicted;
 }

@@ -55,6 +55,23 @@ double SecondsOnce(const BlockCollective& collective, const BlockRings& rings) {
 
 }  // namespace
 
+int32_t BucketsOfGradients(const Plan& plan, int64_t gradient_bytes) {
+  const auto bucket = static_cast<int64_t>(plan.gradient_bucket_bytes());
+  return static_cast<int32_t>(
+      std::clamp<int64_t>(CeilDivide(gradient_bytes, bucket), 1, kMaxBuckets));
+}
+
+Plan::MemoryBytes ToProto(const MemoryBytes& bytes) {
+  Plan::MemoryBytes proto;
+  proto.set_parameters(bytes.parameters);
+  proto.set_gradients(bytes.gradients);
+  proto.set_optimizer(bytes.optimizer);
+  proto.set_activations(bytes.activations);
+  proto.set_communication(bytes.communication);
+  proto.set_workspace(bytes.workspace);
+  return proto;
+}
+
 PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
                        const Plan& plan, std::shared_ptr<const PlanRings> rings)
     : model_(model),
@@ -226,9 +243,7 @@ int32_t PlanCoster::BucketsOf(int32_t stage) const {
     return static_cast<int32_t>(plan_.stages(stage).blocks());
   }
   if (dp_ * cp_ == 1) return 1;
-  const auto bucket = static_cast<int64_t>(plan_.gradient_bucket_bytes());
-  const int64_t wanted = CeilDivide(StageParameters(stage) * 4, bucket);
-  return static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, kMaxBuckets));
+  return BucketsOfGradients(plan_, StageParameters(stage) * 4);
 }
 
 double PlanCoster::OwnParameters(int32_t stage) const {
@@ -311,14 +326,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
       DivideIntoUnits(replica, stage, stage_times[stage], result);
     }
   }
-  // A scalar's all-reduce by a tree.
-  double latency = 0;
-  for (const RingCost& ring : rings_->reduction) {
-    latency = std::max({latency, ring.network_latency_s, ring.node_latency_s});
-  }
-  result.cost.clip_s = 2 * latency *
-                       std::ceil(std::log2(static_cast<double>(
-                           std::max<int64_t>(1, cluster_.num_ranks()))));
+  result.cost.clip_s = ClipSeconds(rings_->reduction, cluster_.num_ranks());
   return result;
 }
 

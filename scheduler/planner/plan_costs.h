@@ -108,6 +108,11 @@ struct MeasuredCorrection {
 // (parallel/communicators.h).
 int64_t CommunicatorsOf(const Plan& plan);
 
+// Buckets of so many bytes of gradients, as plans reduce them.
+int32_t BucketsOfGradients(const Plan& plan, int64_t gradient_bytes);
+
+Plan::MemoryBytes ToProto(const MemoryBytes& bytes);
+
 class PlanCoster {
  public:
   // `plan`: resolved, and with as many ranks as the cluster. All must outlive

@@ -31,17 +31,9 @@ LinkCost PlanCoster::HopOf(int32_t replica, int32_t from_pp,
                                    : cluster_.BytesPerSecond(from, to, flows);
     if (rate >= slowest.bytes_per_s) continue;
     slowest.bytes_per_s = rate;
-    slowest.channels = {};
-    if (from == to) continue;
-    const auto together = static_cast<double>(flows);
-    if (std::isfinite(link.shared_bytes_per_s)) {
-      slowest.channels[0] = {.number = cluster_.LinkChannel(from, to),
-                             .s_per_byte = together / link.shared_bytes_per_s};
-    }
-    const double card = cluster_.nodes[from].card_bytes_per_s;
-    if (std::isfinite(card)) {
-      slowest.channels[1] = {.number = cluster_.CardChannel(from),
-                             .s_per_byte = together / card};
+    slowest.channels = SharedChannels(cluster_, from, to);
+    for (Channel& channel : slowest.channels) {
+      channel.s_per_byte *= static_cast<double>(flows);
     }
   }
   return slowest;

@@ -74,17 +74,20 @@ std::string PlanTable(const PlanReport& report) {
 }
 
 std::string MemoryTable(const RankedPlan& plan) {
-  std::vector<std::vector<std::string>> rows = {
-      {"pipeline rank", "parameters", "gradients", "optimizer", "activations",
-       "communication", "workspace", "peak GB", "limit GB", "free GB"}};
+  std::vector<std::vector<std::string>> rows = {{"pipeline rank"}};
+  for (const MemoryCategory& category : kMemoryCategories) {
+    rows.front().emplace_back(category.name);
+  }
+  rows.front().insert(rows.front().end(), {"peak GB", "limit GB", "free GB"});
   for (size_t pp = 0; pp < plan.estimate.peak.size(); ++pp) {
     const MemoryBytes& peak = plan.estimate.peak[pp];
     const int64_t limit = plan.estimate.limit[pp];
-    rows.push_back({std::to_string(pp), Gigabytes(peak.parameters),
-                    Gigabytes(peak.gradients), Gigabytes(peak.optimizer),
-                    Gigabytes(peak.activations), Gigabytes(peak.communication),
-                    Gigabytes(peak.workspace), Gigabytes(peak.total()),
-                    Gigabytes(limit), Gigabytes(limit - peak.total())});
+    std::vector<std::string>& row = rows.emplace_back(1, std::to_string(pp));
+    for (const MemoryCategory& category : kMemoryCategories) {
+      row.push_back(Gigabytes(peak.*category.bytes));
+    }
+    row.insert(row.end(), {Gigabytes(peak.total()), Gigabytes(limit),
+                           Gigabytes(limit - peak.total())});
   }
   return Table(rows, rows.front().size());
 }

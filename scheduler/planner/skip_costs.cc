@@ -1,7 +1,6 @@
 #include "scheduler/planner/skip_costs.h"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <utility>
 
@@ -13,9 +12,6 @@
 
 namespace trireme {
 namespace {
-
-// As in an ordinary plan.
-constexpr int64_t kMaxBuckets = 32;
 
 int32_t NodeOf(const ClusterModel& cluster, const Plan& plan, int64_t rank) {
   return cluster.node_of_rank[PhysicalRankOf(plan, rank)];
@@ -54,13 +50,10 @@ SkipChunkCost InBuckets(const ModelShape& model, const Plan& plan,
                         const ChunkCost& cost, const RankMemory& memory,
                         const RingCost& ring) {
   const int64_t gradient_bytes = memory.always.gradients;
-  const auto bucket = static_cast<int64_t>(plan.gradient_bucket_bytes());
-  const int64_t wanted =
-      (gradient_bytes / model.gradient_bytes * 4 + bucket - 1) / bucket;
   SkipChunkCost chunk = {.cost = cost};
   if (ring.members > 1) {
     chunk.buckets =
-        static_cast<int32_t>(std::clamp<int64_t>(wanted, 1, kMaxBuckets));
+        BucketsOfGradients(plan, gradient_bytes / model.gradient_bytes * 4);
   }
   chunk.cost.reduce_s = ring.AllReduce(static_cast<double>(gradient_bytes) /
                                        static_cast<double>(chunk.buckets));
@@ -137,14 +130,7 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
     const bool reduces = rings[StageOfRank(plan, rank)].members > 1;
     cost.memory.always.communication = reduces ? 2 * largest : 0;
   }
-  // A scalar's all-reduce by a tree.
-  double latency_s = 0;
-  for (const RingCost& ring : rings) {
-    latency_s =
-        std::max({latency_s, ring.network_latency_s, ring.node_latency_s});
-  }
-  costs.clip_s = 2 * latency_s *
-                 std::ceil(std::log2(static_cast<double>(cluster.num_ranks())));
+  costs.clip_s = ClipSeconds(rings, cluster.num_ranks());
   return costs;
 }
 

@@ -165,13 +165,7 @@ Plan::Prediction PredictionOf(const SkipEstimate& estimate) {
   Plan::Prediction predicted;
   predicted.set_step_s(estimate.step_s);
   for (const MemoryBytes& peak : estimate.peak) {
-    Plan::MemoryBytes& bytes = *predicted.add_peak_bytes();
-    bytes.set_parameters(peak.parameters);
-    bytes.set_gradients(peak.gradients);
-    bytes.set_optimizer(peak.optimizer);
-    bytes.set_activations(peak.activations);
-    bytes.set_communication(peak.communication);
-    bytes.set_workspace(peak.workspace);
+    *predicted.add_peak_bytes() = ToProto(peak);
   }
   return predicted;
 }

@@ -1,11 +1,12 @@
 #include "scheduler/planner/skip_route.h"
 
 #include <algorithm>
-#include <cmath>
+#include <array>
 #include <map>
 
 #include "runtime/core/status.h"
 #include "scheduler/plan.h"
+#include "scheduler/planner/collectives.h"
 #include "scheduler/planner/skip_costs.h"
 #include "scheduler/skip/skip_plan.h"
 #include "scheduler/stage_ranks.h"
@@ -19,13 +20,10 @@ SkipLink LinkOf(const ClusterModel& cluster, int32_t from, int32_t to,
   const ClusterLink& link = cluster.LinkBetweenNodes(from, to);
   if (from == to) return {.busy_s = bytes / link.bytes_per_s};
   SkipLink occupied = {.busy_s = bytes / cluster.BytesPerSecond(from, to, 1)};
-  if (std::isfinite(link.shared_bytes_per_s)) {
-    occupied.channels[0] = {.number = cluster.num_nodes() * (from + 1) + to,
-                            .busy_s = bytes / link.shared_bytes_per_s};
-  }
-  const double card = cluster.nodes[from].card_bytes_per_s;
-  if (std::isfinite(card)) {
-    occupied.channels[1] = {.number = from, .busy_s = bytes / card};
+  const std::array<Channel, 2> shared = SharedChannels(cluster, from, to);
+  for (size_t i = 0; i < shared.size(); ++i) {
+    occupied.channels[i] = {.number = shared[i].number,
+                            .busy_s = bytes * shared[i].s_per_byte};
   }
   return occupied;
 }

@@ -99,16 +99,13 @@ std::string MemoryText(const PlannerInput& input, const Candidate& candidate) {
       EstimateOf(input, *cluster, candidate);
   if (estimate.ok()) {
     const MemoryBytes& peak = estimate->peak[candidate.pp_rank];
-    const std::array<std::pair<int64_t, const char*>, 6> items = {
-        {{peak.parameters, "parameters"},
-         {peak.gradients, "gradients"},
-         {peak.optimizer, "optimizer"},
-         {peak.activations, "activations"},
-         {peak.communication, "communication"},
-         {peak.workspace, "workspace"}}};
-    const auto largest = *std::max_element(items.begin(), items.end());
-    text += fmt::format("; largest: {} {} of {}", largest.second,
-                        SizeText(largest.first), SizeText(peak.total()));
+    const MemoryCategory& largest = *std::max_element(
+        kMemoryCategories.begin(), kMemoryCategories.end(),
+        [&](const MemoryCategory& a, const MemoryCategory& b) {
+          return peak.*a.bytes < peak.*b.bytes;
+        });
+    text += fmt::format("; largest: {} {} of {}", largest.name,
+                        SizeText(peak.*largest.bytes), SizeText(peak.total()));
   }
   for (const auto& [fix, changed] : Fixes(input, candidate)) {
     const absl::StatusOr<Estimate> fixed = EstimateOf(input, *cluster, changed);

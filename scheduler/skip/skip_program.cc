@@ -221,12 +221,6 @@ class NodeWork {
     return InstructionError(program_, node_, index, found, expected);
   }
 
-  bool DependsOn(int32_t index, int32_t other) const {
-    const auto& depends_on = list_[index].depends_on;
-    return other != kNone && std::find(depends_on.begin(), depends_on.end(),
-                                       other) != depends_on.end();
-  }
-
   // Which of its path's tasks the microbatch has here: the forward's number,
   // or -1.
   int32_t PositionHere(int32_t microbatch) const {
@@ -257,11 +251,12 @@ class NodeWork {
       computed_[base + task] = index;
     }
     if (!forward &&
-        !DependsOn(index, head ? head_forward_ : computed_[base + position])) {
+        !DependsOn(list_[index],
+                   head ? head_forward_ : computed_[base + position])) {
       return Error(index, "no dependency on its forward", "one");
     }
     const bool reads = task > 0 && !(head && !forward);
-    if (reads && !DependsOn(index, received_[base + task])) {
+    if (reads && !DependsOn(list_[index], received_[base + task])) {
       return Error(index, "no dependency on its message", "one");
     }
     return absl::OkStatus();
@@ -288,7 +283,7 @@ class NodeWork {
     }
     entry = index;
     const size_t slot = static_cast<size_t>(message.microbatch) * tasks_ + here;
-    if (send && !DependsOn(index, computed_[slot])) {
+    if (send && !DependsOn(list_[index], computed_[slot])) {
       return Error(index, "no dependency on what it sends", "one");
     }
     return absl::OkStatus();
