@@ -11,6 +11,8 @@
 #include "scheduler/planner/report.h"
 #include "scheduler/planner/resident_units.h"
 #include "scheduler/planner/search.h"
+#include "scheduler/planner/sensitivities.h"
+#include "scheduler/planner/why.h"
 #include "scheduler/schedules/schedule.h"
 
 namespace trireme {

@@ -6,6 +6,7 @@
 
 #include "fmt/format.h"
 #include "scheduler/plan.h"
+#include "scheduler/planner/why.h"
 
 namespace trireme {
 namespace {

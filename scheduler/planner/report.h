@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "scheduler/planner/search.h"
+#include "scheduler/planner/sensitivities.h"
 
 namespace trireme {
 

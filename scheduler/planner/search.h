@@ -18,8 +18,6 @@
 #define TRIREME_SCHEDULER_PLANNER_SEARCH_H_
 
 #include <cstdint>
-#include <optional>
-#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -71,48 +69,6 @@ struct PlanReport {
 // where no candidate fits the devices' memory, with the one that comes nearest;
 // NotFound where none can be divided as the devices are.
 absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input);
-
-// The verdict in words. Of a plan out of memory also its largest item and the
-// nearest change of one field that makes it fit.
-std::string VerdictText(const PlannerInput& input, const PlanReport& report,
-                        const Candidate& candidate);
-
-// Which candidates a question is about; fields left out match all.
-struct WhyQuery {
-  std::optional<int32_t> tp, cp, ulysses, pp, dp, chunks, microbatch_size;
-  std::optional<bool> sequence_parallel;
-  // What the planner does not look for; answered with the reason.
-  std::optional<int32_t> ep;
-  std::optional<bool> offload;
-  std::optional<Plan::Schedule> schedule;
-  std::optional<Plan::Sharding> sharding;
-  std::optional<Plan::Recompute> recompute;
-};
-// Why not those: the verdict of the fastest of them, and how many there are of
-// each verdict. Where none was considered, the answer is about the plan that
-// has the given fields and the chosen plan's others, costed and simulated with
-// its ranks in order.
-absl::StatusOr<std::string> Why(const PlannerInput& input,
-                                const PlanReport& report,
-                                const WhyQuery& query);
-
-// How much a link matters to a plan.
-struct LinkSensitivity {
-  // A card that all of a node's devices share, to every other node.
-  static constexpr int32_t kAllNodes = -1;
-  // Copies both ways between a node's devices and its host.
-  static constexpr int32_t kHost = -2;
-
-  int32_t from = 0;  // nodes; equal: the links inside
-  int32_t to = 0;
-  // Relative growth of the step where the link has half its rate.
-  double growth = 0;
-};
-// Of every link between and inside nodes that the plan uses, of the shared
-// cards and, with offload, of copies to and from hosts, largest first; those
-// without effect are left out.
-absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
-    const PlannerInput& input, const Plan& plan);
 
 }  // namespace trireme
 

@@ -7,6 +7,8 @@
 #include "scheduler/planner/candidate_plan.h"
 #include "scheduler/planner/collectives.h"
 #include "scheduler/planner/measured_times.h"
+#include "scheduler/planner/sensitivities.h"
+#include "scheduler/planner/why.h"
 
 namespace trireme {
 namespace {

@@ -1,4 +1,4 @@
-// How much each link matters to a plan.
+#include "scheduler/planner/sensitivities.h"
 
 #include <algorithm>
 #include <cmath>

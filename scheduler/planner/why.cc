@@ -1,5 +1,9 @@
+#include "scheduler/planner/why.h"
+
 #include <algorithm>
 #include <map>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 

@@ -11,6 +11,7 @@
 #include "scheduler/planner/cluster.h"
 #include "scheduler/planner/estimate.h"
 #include "scheduler/planner/search.h"
+#include "scheduler/planner/why.h"
 
 namespace trireme {
 
