@@ -180,18 +180,19 @@ TEST(DeviceTest, DryDeviceCountsWithoutMemory) {
 }
 
 TEST(DeviceTest, FreedBlocksAreReusedAndGivenBackBeforeTheLimit) {
-  CpuDevice device(16 * kKib);
+  CpuDevice device(160 * kKib);
   const void* freed = nullptr;
   {
-    const Tensor block = Kib(device, 10);
+    const Tensor block = Kib(device, 100);
     freed = block.raw_data();
   }
   {
-    const Tensor again = Kib(device, 10);
+    // A smaller block takes its front.
+    const Tensor again = Kib(device, 68);
     EXPECT_EQ(again.raw_data(), freed);
   }
-  // 10 KiB are cached; a block of another size fits all the same.
-  const Tensor other = Kib(device, 12);
+  // 100 KiB are kept; a block that does not fit there fits all the same.
+  const Tensor other = Kib(device, 120);
   EXPECT_TRUE(device.status().ok()) << device.status();
   EXPECT_NE(other.raw_data(), nullptr);
 }

@@ -15,9 +15,11 @@
 
 namespace trireme {
 
-// The elements where they lie; none on a dry device. CHECKs the type.
+// The elements where they lie, on a device of the host; none on a dry device.
+// CHECKs the type.
 template <typename T>
 std::span<T> HostView(const Tensor& tensor) {
+  CHECK(tensor.device().on_host()) << tensor.device().name();
   CHECK(DTypeOf<T>() == tensor.dtype()) << "tensor is " << tensor.dtype();
   T* const data = static_cast<T*>(tensor.raw_data());
   return {data,

@@ -1,8 +1,7 @@
 #include "runtime/ops/attention.h"
 
 #include "runtime/core/log.h"
-#include "runtime/ops/cpu/attention.h"
-#include "runtime/ops/cpu/gemm.h"
+#include "runtime/ops/kernels.h"
 
 namespace trireme {
 namespace {
@@ -67,7 +66,6 @@ AttentionProblem Problem(const HeadsView& q, const HeadsView& k,
   problem.head_dim = q.head_dim;
   problem.scale = scale;
   problem.masked = key_counts != nullptr;
-  problem.threads = AvailableThreads();
   return problem;
 }
 
@@ -108,9 +106,10 @@ AttentionResult AttentionForward(const HeadsView& q, const HeadsView& k,
       MemoryCategory::kActivations, "attention log-sum-exp");
   const AttentionOperands operands = Operands(q, k, v, key_counts, result);
   const Tensor workspace = Workspace(
-      device, AttentionForwardWorkspace(problem, operands), "attention scores");
-  if (device.dry()) return result;
-  AttentionForwardCpu(problem, operands, workspace.raw_data());
+      device, device.kernels().attention.forward_workspace(problem, operands),
+      "attention scores");
+  device.kernels().attention.forward(device.stream(), problem, operands,
+                                     workspace.raw_data());
   return result;
 }
 
@@ -124,16 +123,17 @@ void MergeAttention(const AttentionResult& part, const AttentionResult& into) {
        {&part.out, &part.log_sum_exp, &into.log_sum_exp}) {
     CHECK_EQ(tensor->dtype(), dtype);
   }
-  if (into.out.device().dry()) return;
-  MergeAttentionCpu({.dtype = dtype,
-                     .batch = shape.dim(0),
-                     .heads = shape.dim(1),
-                     .tokens = shape.dim(2),
-                     .head_dim = into.out.dim(-1) / shape.dim(1),
-                     .part_out = part.out.raw_data(),
-                     .part_log_sum_exp = part.log_sum_exp.raw_data(),
-                     .out = into.out.raw_data(),
-                     .log_sum_exp = into.log_sum_exp.raw_data()});
+  Device& device = into.out.device();
+  device.kernels().attention.merge(
+      device.stream(), {.dtype = dtype,
+                        .batch = shape.dim(0),
+                        .heads = shape.dim(1),
+                        .tokens = shape.dim(2),
+                        .head_dim = into.out.dim(-1) / shape.dim(1),
+                        .part_out = part.out.raw_data(),
+                        .part_log_sum_exp = part.log_sum_exp.raw_data(),
+                        .out = into.out.raw_data(),
+                        .log_sum_exp = into.log_sum_exp.raw_data()});
 }
 
 void AttentionBackward(const HeadsView& q, const HeadsView& k,
@@ -156,11 +156,13 @@ void AttentionBackward(const HeadsView& q, const HeadsView& k,
   const AttentionOperands operands = Operands(q, k, v, key_counts, forward);
   const AttentionGradients gradients = {DensePointer(grad_out), Pointer(dq),
                                         Pointer(dk), Pointer(dv)};
-  const Tensor workspace = Workspace(
-      device, AttentionBackwardWorkspace(problem, operands, gradients),
-      "attention scores");
-  if (device.dry()) return;
-  AttentionBackwardCpu(problem, operands, gradients, workspace.raw_data());
+  const Tensor workspace =
+      Workspace(device,
+                device.kernels().attention.backward_workspace(problem, operands,
+                                                              gradients),
+                "attention scores");
+  device.kernels().attention.backward(device.stream(), problem, operands,
+                                      gradients, workspace.raw_data());
 }
 
 }  // namespace trireme

@@ -310,7 +310,7 @@ TEST(Attention, SmallBlocksGiveTheSame) {
         RandomTensor(device, in.query.shape(), DType::kFloat64, 3);
     const Gradients want = Backward(shape, in, grad_out, 0.5);
 
-    AttentionProblem problem;
+    CpuAttentionProblem problem;
     problem.dtype = DType::kFloat64;
     problem.batch = shape.batch;
     problem.heads = shape.heads;

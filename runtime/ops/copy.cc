@@ -1,7 +1,7 @@
 #include "runtime/ops/copy.h"
 
 #include "runtime/core/log.h"
-#include "runtime/ops/cpu/copy_kernels.h"
+#include "runtime/ops/kernels.h"
 
 namespace trireme {
 namespace {
@@ -46,8 +46,9 @@ void CopyStrided(const StridedCopy& copy, const Tensor& source,
   if (Empty(copy)) return;
   CheckInside(copy, copy.from, source);
   CheckInside(copy, copy.to, target);
-  if (target.device().dry()) return;
-  CopyStridedKernel(target.dtype(), copy, source.raw_data(), target.raw_data());
+  Device& device = target.device();
+  device.kernels().copy.strided(device.stream(), target.dtype(), copy,
+                                source.raw_data(), target.raw_data());
 }
 
 void CopyRuns(std::span<const ElementRun> runs, const Tensor& source,
@@ -60,8 +61,11 @@ void CopyRuns(std::span<const ElementRun> runs, const Tensor& source,
         << run.count << " elements from " << run.from << " of "
         << source.shape() << " to " << run.to << " of " << target.shape();
   }
-  if (source.device().dry() || target.device().dry()) return;
-  CopyRunsKernel(target.dtype(), runs, source.raw_data(), target.raw_data());
+  // Copies between a dry tensor and a real one are those of a run that is
+  // ending for want of memory.
+  Device& device = source.device().dry() ? source.device() : target.device();
+  device.kernels().copy.runs(device.stream(), target.dtype(), runs,
+                             source.raw_data(), target.raw_data());
 }
 
 Tensor CopySlice(const Tensor& x, int dim, int64_t begin, int64_t end,
@@ -94,8 +98,10 @@ void ZeroSlice(const Tensor& target, int dim, int64_t begin, int64_t end) {
   CheckSlice(target, dim, begin, end);
   StridedCopy copy = SliceCopy(target.shape(), dim, end - begin);
   copy.to = SlicePlaces(target.shape(), dim, begin);
-  if (Empty(copy) || target.device().dry()) return;
-  CopyStridedKernel(target.dtype(), copy, nullptr, target.raw_data());
+  if (Empty(copy)) return;
+  Device& device = target.device();
+  device.kernels().copy.strided(device.stream(), target.dtype(), copy, nullptr,
+                                target.raw_data());
 }
 
 void SwapRowsAndColumns(const Tensor& x, int64_t rows, int64_t columns,
@@ -128,8 +134,9 @@ Tensor RepeatOverTokens(const Tensor& x, int64_t tokens,
 }
 
 void Fill(const Tensor& target, double value) {
-  if (target.device().dry()) return;
-  FillKernel(target.dtype(), target.num_elements(), value, target.raw_data());
+  Device& device = target.device();
+  device.kernels().copy.fill(device.stream(), target.dtype(),
+                             target.num_elements(), value, target.raw_data());
 }
 
 Tensor Full(Device& device, const Shape& shape, DType dtype, double value,
@@ -142,10 +149,10 @@ Tensor Full(Device& device, const Shape& shape, DType dtype, double value,
 Tensor AddOffset(const Tensor& x, int32_t offset, std::string_view label) {
   CHECK_EQ(x.dtype(), DType::kInt32);
   const Tensor y = Tensor::EmptyLike(x, label);
-  if (x.device().dry()) return y;
-  AddOffsetKernel(x.num_elements(), offset,
-                  static_cast<const int32_t*>(x.raw_data()),
-                  static_cast<int32_t*>(y.raw_data()));
+  Device& device = x.device();
+  device.kernels().copy.add_offset(device.stream(), x.num_elements(), offset,
+                                   static_cast<const int32_t*>(x.raw_data()),
+                                   static_cast<int32_t*>(y.raw_data()));
   return y;
 }
 
@@ -155,11 +162,12 @@ Tensor MaskedFill(const Tensor& x, const Tensor& mask, int32_t value,
   CHECK_EQ(mask.dtype(), DType::kUint8);
   CHECK_EQ(mask.num_elements(), x.num_elements());
   const Tensor y = Tensor::EmptyLike(x, label);
-  if (x.device().dry()) return y;
-  MaskedFillKernel(x.num_elements(), value,
-                   static_cast<const int32_t*>(x.raw_data()),
-                   static_cast<const uint8_t*>(mask.raw_data()),
-                   static_cast<int32_t*>(y.raw_data()));
+  Device& device = x.device();
+  device.kernels().copy.masked_fill(
+      device.stream(), x.num_elements(), value,
+      static_cast<const int32_t*>(x.raw_data()),
+      static_cast<const uint8_t*>(mask.raw_data()),
+      static_cast<int32_t*>(y.raw_data()));
   return y;
 }
 

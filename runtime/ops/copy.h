@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "runtime/device/tensor.h"
-#include "runtime/ops/strided_copy.h"
+#include "runtime/ops/kernels/copy.h"
 
 namespace trireme {
 

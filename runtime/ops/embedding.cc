@@ -1,7 +1,7 @@
 #include "runtime/ops/embedding.h"
 
 #include "runtime/core/log.h"
-#include "runtime/ops/cpu/embedding_kernels.h"
+#include "runtime/ops/kernels.h"
 
 namespace trireme {
 namespace {
@@ -26,8 +26,9 @@ Tensor GatherRows(const Tensor& table, const Tensor& indices) {
   Tensor out =
       Tensor::Empty(table.device(), {lookup.count, lookup.width}, table.dtype(),
                     MemoryCategory::kActivations, "embedding");
-  if (table.device().dry()) return out;
-  GatherRowsKernel(table.dtype(), lookup, table.raw_data(), out.raw_data());
+  Device& device = table.device();
+  device.kernels().embedding.gather_rows(device.stream(), table.dtype(), lookup,
+                                         table.raw_data(), out.raw_data());
   return out;
 }
 
@@ -37,8 +38,9 @@ void ScatterAddRows(const Tensor& rows, const Tensor& indices,
   CHECK_EQ(rows.dim(-1), lookup.width);
   CHECK_EQ(rows.num_elements(), lookup.count * lookup.width);
   CHECK_EQ(table.dtype(), ComputeDType(rows.dtype()));
-  if (table.device().dry()) return;
-  ScatterAddRowsKernel(rows.dtype(), lookup, rows.raw_data(), table.raw_data());
+  Device& device = table.device();
+  device.kernels().embedding.scatter_add_rows(
+      device.stream(), rows.dtype(), lookup, rows.raw_data(), table.raw_data());
 }
 
 Tensor TimestepEmbedding(const Tensor& times, int64_t channels,
@@ -47,9 +49,10 @@ Tensor TimestepEmbedding(const Tensor& times, int64_t channels,
   const int64_t n = times.num_elements();
   Tensor out = Tensor::Empty(times.device(), {n, channels}, dtype,
                              MemoryCategory::kActivations, "time embedding");
-  if (times.device().dry()) return out;
-  TimestepEmbeddingKernel(times.dtype(), dtype, n, channels, max_period,
-                          times.raw_data(), out.raw_data());
+  Device& device = times.device();
+  device.kernels().embedding.timestep_embedding(
+      device.stream(), times.dtype(), dtype, n, channels, max_period,
+      times.raw_data(), out.raw_data());
   return out;
 }
 
@@ -68,8 +71,9 @@ Tensor Patchify(const Tensor& x, int64_t patch) {
                     {a.batch, a.height / patch * (a.width / patch),
                      patch * patch * a.channels},
                     x.dtype(), MemoryCategory::kActivations, "patches");
-  if (x.device().dry()) return tokens;
-  PatchifyKernel(a, x.raw_data(), tokens.raw_data());
+  Device& device = x.device();
+  device.kernels().embedding.patchify(device.stream(), a, x.raw_data(),
+                                      tokens.raw_data());
   return tokens;
 }
 
@@ -80,14 +84,15 @@ Tensor Unpatchify(const Tensor& tokens, int64_t patch, int64_t channels,
   Tensor x =
       Tensor::Empty(tokens.device(), {batch, channels, height, width},
                     tokens.dtype(), MemoryCategory::kActivations, "pictures");
-  if (tokens.device().dry()) return x;
-  UnpatchifyKernel({.dtype = tokens.dtype(),
-                    .batch = batch,
-                    .channels = channels,
-                    .height = height,
-                    .width = width,
-                    .patch = patch},
-                   tokens.raw_data(), x.raw_data());
+  Device& device = tokens.device();
+  device.kernels().embedding.unpatchify(device.stream(),
+                                        {.dtype = tokens.dtype(),
+                                         .batch = batch,
+                                         .channels = channels,
+                                         .height = height,
+                                         .width = width,
+                                         .patch = patch},
+                                        tokens.raw_data(), x.raw_data());
   return x;
 }
 

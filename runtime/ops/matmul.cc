@@ -1,8 +1,7 @@
 #include "runtime/ops/matmul.h"
 
 #include "runtime/core/log.h"
-#include "runtime/ops/cpu/gemm.h"
-#include "runtime/ops/cpu/gemm_kernels.h"
+#include "runtime/ops/kernels.h"
 
 namespace trireme {
 namespace {
@@ -30,19 +29,18 @@ Matrices AsMatrices(const Tensor& x, bool transpose) {
 
 void RunGemm(const GemmSpec& spec, const Tensor& a, const Tensor& b,
              const Tensor* bias, const Tensor& out, std::string_view label) {
-  const Gemm& gemm = PreparedGemm(spec);
   Device& device = out.device();
+  GemmOperands operands = {
+      .a = a.raw_data(), .b = b.raw_data(), .out = out.raw_data()};
+  if (bias != nullptr) operands.bias = bias->raw_data();
   Tensor workspace;
-  void* scratch = nullptr;
-  if (gemm.workspace_bytes() > 0) {
-    workspace = Tensor::Empty(device, {gemm.workspace_bytes()}, DType::kUint8,
+  const int64_t workspace_bytes = device.kernels().gemm.workspace_bytes(spec);
+  if (workspace_bytes > 0) {
+    workspace = Tensor::Empty(device, {workspace_bytes}, DType::kUint8,
                               MemoryCategory::kWorkspace, label);
-    scratch = workspace.raw_data();
+    operands.workspace = workspace.raw_data();
   }
-  if (device.dry()) return;
-  gemm.Run(a.raw_data(), b.raw_data(),
-           bias == nullptr ? nullptr : bias->raw_data(), out.raw_data(),
-           scratch);
+  device.kernels().gemm.run(device.stream(), spec, operands);
 }
 
 }  // namespace
@@ -85,7 +83,6 @@ Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias,
   spec.out_dtype = out_dtype;
   spec.bias = bias != nullptr;
   spec.activation = options.activation;
-  spec.threads = AvailableThreads();
   if (bias != nullptr) {
     CHECK(bias->dtype() == b.dtype()) << bias->dtype();
     CHECK_EQ(bias->num_elements(), spec.n);
@@ -119,7 +116,6 @@ void MatMulAccumulate(const Tensor& a, const Tensor& b,
   spec.dtype = a.dtype();
   spec.out_dtype = out.dtype();
   spec.accumulate = true;
-  spec.threads = AvailableThreads();
   RunGemm(spec, a, b, nullptr, out, options.label);
 }
 
@@ -129,12 +125,11 @@ void AccumulateColumnSums(const Tensor& x, const Tensor& out) {
   CHECK(out.dtype() ==
         (x.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32))
       << out.dtype();
-  if (x.device().dry() || x.num_elements() == 0) return;
-  DispatchFloating(x.dtype(), [&]<typename T>(T) {
-    AddColumnSums(static_cast<const T*>(x.raw_data()),
-                  x.num_elements() / columns, columns,
-                  static_cast<ComputeType<T>*>(out.raw_data()));
-  });
+  if (x.num_elements() == 0) return;
+  Device& device = x.device();
+  device.kernels().reduction.add_column_sums(
+      device.stream(), x.dtype(), x.num_elements() / columns, columns,
+      x.raw_data(), out.raw_data());
 }
 
 }  // namespace trireme

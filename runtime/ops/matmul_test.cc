@@ -5,12 +5,14 @@
 #include <omp.h>
 
 #include <cmath>
+#include <memory>
 #include <numbers>
 #include <tuple>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/ops/cpu/gemm.h"
 #include "runtime/ops/ops_testing.h"
 
 namespace trireme {
@@ -272,6 +274,28 @@ TEST(AccumulateColumnSums, AddsEveryRow) {
       ExpectProduct(out, want, rows);
     }
   }
+}
+
+// Lengths that vary do not pile up kernels, and none goes while it is held.
+TEST(PreparedGemm, KeepsABoundedNumberOfProducts) {
+  CpuGemmSpec spec;
+  spec.dtype = spec.out_dtype = DType::kFloat64;
+  spec.n = spec.k = 2;
+  spec.a = spec.b = spec.out = {0, 2, 1};
+  spec.m = 1;
+  const std::shared_ptr<const Gemm> held = PreparedGemm(spec);
+  EXPECT_EQ(PreparedGemm(spec), held);
+  spec.m = 2;
+  const std::weak_ptr<const Gemm> dropped = PreparedGemm(spec);
+  for (spec.m = 3; spec.m < 3 + kMaxPreparedGemms; ++spec.m) {
+    PreparedGemm(spec);
+  }
+  EXPECT_TRUE(dropped.expired());
+  const double a[2] = {2, 3}, b[4] = {1, 10, 100, 1000};
+  double out[2];
+  held->Run(a, b, nullptr, out, nullptr);
+  EXPECT_EQ(out[0], 302);
+  EXPECT_EQ(out[1], 3020);
 }
 
 }  // namespace

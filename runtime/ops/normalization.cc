@@ -6,8 +6,7 @@
 
 #include "runtime/core/log.h"
 #include "runtime/device/host.h"
-#include "runtime/ops/cpu/heads_norm_kernels.h"
-#include "runtime/ops/cpu/normalization_kernels.h"
+#include "runtime/ops/kernels.h"
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
@@ -76,13 +75,14 @@ NormResult NormModulateForward(NormKind kind, const Tensor& x,
     CHECK(scale->dtype() == x.dtype() && shift->dtype() == x.dtype());
   }
   NormResult result = EmptyResult(kind, x);
-  if (x.device().dry()) return result;
+  Device& device = x.device();
   NormArguments arguments = ArgumentsOf(kind, x, x.dim(0), result);
   arguments.eps = eps;
   arguments.scale_offset = 1;
   arguments.scale = DataOf(scale);
   arguments.shift = DataOf(shift);
-  NormForwardKernel(arguments, result.out.raw_data());
+  device.kernels().norm.forward(device.stream(), arguments,
+                                result.out.raw_data());
   return result;
 }
 
@@ -101,18 +101,20 @@ NormModulateGradients NormModulateBackward(NormKind kind, const Tensor& x,
   }
   const void* add = add_to_x.defined() ? add_to_x.raw_data() : nullptr;
   gradients.x = GradientTarget(x, add_to_x);
-  if (x.device().dry()) return gradients;
+  Device& device = x.device();
   NormArguments arguments = ArgumentsOf(kind, x, x.dim(0), forward);
   arguments.scale_offset = 1;
   arguments.scale = DataOf(scale);
-  NormBackwardKernel(arguments, grad_out.raw_data(), add,
-                     gradients.x.raw_data(),
-                     sums.defined() ? sums.raw_data() : nullptr);
+  device.kernels().norm.backward(
+      device.stream(), arguments, grad_out.raw_data(), add,
+      gradients.x.raw_data(), sums.defined() ? sums.raw_data() : nullptr);
   if (scale != nullptr) {
-    NormSumBlocksKernel(arguments, sums.raw_data(), 0, /*accumulate=*/false,
-                        gradients.scale.raw_data());
-    NormSumBlocksKernel(arguments, sums.raw_data(), 1, /*accumulate=*/false,
-                        gradients.shift.raw_data());
+    device.kernels().norm.sum_blocks(device.stream(), arguments,
+                                     sums.raw_data(), 0, /*accumulate=*/false,
+                                     gradients.scale.raw_data());
+    device.kernels().norm.sum_blocks(device.stream(), arguments,
+                                     sums.raw_data(), 1, /*accumulate=*/false,
+                                     gradients.shift.raw_data());
   }
   return gradients;
 }
@@ -123,12 +125,13 @@ NormResult NormAffineForward(NormKind kind, const Tensor& x,
   CHECK_EQ(weight.num_elements(), x.dim(-1));
   CHECK_EQ(weight.dtype(), x.dtype());
   NormResult result = EmptyResult(kind, x);
-  if (x.device().dry()) return result;
+  Device& device = x.device();
   NormArguments arguments = ArgumentsOf(kind, x, 1, result);
   arguments.eps = eps;
   arguments.scale = weight.raw_data();
   arguments.shift = DataOf(bias);
-  NormForwardKernel(arguments, result.out.raw_data());
+  device.kernels().norm.forward(device.stream(), arguments,
+                                result.out.raw_data());
   return result;
 }
 
@@ -143,17 +146,19 @@ Tensor NormAffineBackward(NormKind kind, const Tensor& x,
   }
   const void* add = add_to_x.defined() ? add_to_x.raw_data() : nullptr;
   Tensor dx = GradientTarget(x, add_to_x);
-  if (x.device().dry()) return dx;
+  Device& device = x.device();
   NormArguments arguments = ArgumentsOf(kind, x, 1, forward);
   arguments.scale = weight.raw_data();
-  NormBackwardKernel(arguments, grad_out.raw_data(), add, dx.raw_data(),
-                     sums.defined() ? sums.raw_data() : nullptr);
+  device.kernels().norm.backward(device.stream(), arguments,
+                                 grad_out.raw_data(), add, dx.raw_data(),
+                                 sums.defined() ? sums.raw_data() : nullptr);
   const Tensor* targets[2] = {grad_weight, grad_bias};
   for (int which = 0; which < 2; ++which) {
     if (targets[which] == nullptr) continue;
     CHECK_EQ(targets[which]->dtype(), ComputeDType(x));
-    NormSumBlocksKernel(arguments, sums.raw_data(), which, /*accumulate=*/true,
-                        targets[which]->raw_data());
+    device.kernels().norm.sum_blocks(
+        device.stream(), arguments, sums.raw_data(), which, /*accumulate=*/true,
+        targets[which]->raw_data());
   }
   return dx;
 }
@@ -247,10 +252,11 @@ Tensor HeadsNormRopeForward(const HeadsView& x, const Tensor* weight,
                          ComputeDType(x.tensor), MemoryCategory::kActivations,
                          "head norm rstd");
   }
-  if (x.tensor.device().dry()) return rstd;
+  Device& device = x.tensor.device();
   HeadsNormArguments arguments = HeadsArguments(x, weight, rope, rstd);
   arguments.eps = eps;
-  HeadsNormRopeForwardKernel(arguments, out.tensor.raw_data(), LayoutOf(out));
+  device.kernels().norm.heads_forward(device.stream(), arguments,
+                                      out.tensor.raw_data(), LayoutOf(out));
   return rstd;
 }
 
@@ -266,11 +272,11 @@ void HeadsNormRopeBackward(const HeadsView& x, const Tensor* weight,
     CHECK(weight != nullptr);
     sums = PartialSums(x.tensor, 1, rows, 1, x.head_dim);
   }
-  if (x.tensor.device().dry()) return;
-  HeadsNormRopeBackwardKernel(HeadsArguments(x, weight, rope, rstd),
-                              grad_out.tensor.raw_data(), LayoutOf(grad_out),
-                              dx.tensor.raw_data(), LayoutOf(dx),
-                              sums.defined() ? sums.raw_data() : nullptr);
+  Device& device = x.tensor.device();
+  device.kernels().norm.heads_backward(
+      device.stream(), HeadsArguments(x, weight, rope, rstd),
+      grad_out.tensor.raw_data(), LayoutOf(grad_out), dx.tensor.raw_data(),
+      LayoutOf(dx), sums.defined() ? sums.raw_data() : nullptr);
   if (grad_weight == nullptr) return;
   CHECK_EQ(grad_weight->dtype(), ComputeDType(x.tensor));
   // The blocks in order, as one more block sum of a single group.

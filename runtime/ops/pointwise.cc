@@ -1,7 +1,7 @@
 #include "runtime/ops/pointwise.h"
 
 #include "runtime/core/log.h"
-#include "runtime/ops/cpu/pointwise_kernels.h"
+#include "runtime/ops/kernels.h"
 
 namespace trireme {
 namespace {
@@ -21,9 +21,10 @@ void CheckSampleRows(const Tensor& x, const Tensor& per_sample) {
 
 Tensor ActivationForward(Activation activation, const Tensor& x) {
   Tensor y = Tensor::EmptyLike(x, "activation function");
-  if (x.device().dry()) return y;
-  ActivationForwardKernel(x.dtype(), activation, x.num_elements(), x.raw_data(),
-                          y.raw_data());
+  Device& device = x.device();
+  device.kernels().pointwise.activation_forward(device.stream(), x.dtype(),
+                                                activation, x.num_elements(),
+                                                x.raw_data(), y.raw_data());
   return y;
 }
 
@@ -31,9 +32,10 @@ Tensor ActivationBackward(Activation activation, const Tensor& x,
                           const Tensor& grad_out) {
   CheckSame(x, grad_out);
   Tensor dx = Tensor::EmptyLike(x, "activation function gradient");
-  if (x.device().dry()) return dx;
-  ActivationBackwardKernel(x.dtype(), activation, x.num_elements(),
-                           x.raw_data(), grad_out.raw_data(), dx.raw_data());
+  Device& device = x.device();
+  device.kernels().pointwise.activation_backward(
+      device.stream(), x.dtype(), activation, x.num_elements(), x.raw_data(),
+      grad_out.raw_data(), dx.raw_data());
   return dx;
 }
 
@@ -43,10 +45,11 @@ Tensor SwiGluForward(const Tensor& x) {
   shape.set_dim(-1, x.dim(-1) / 2);
   Tensor y = Tensor::Empty(x.device(), shape, x.dtype(),
                            MemoryCategory::kActivations, "swiglu");
-  if (x.device().dry()) return y;
+  Device& device = x.device();
   const int64_t width = y.dim(-1);
-  SwiGluForwardKernel(x.dtype(), y.num_elements() / width, width, x.raw_data(),
-                      y.raw_data());
+  device.kernels().pointwise.swiglu_forward(device.stream(), x.dtype(),
+                                            y.num_elements() / width, width,
+                                            x.raw_data(), y.raw_data());
   return y;
 }
 
@@ -54,56 +57,62 @@ Tensor SwiGluBackward(const Tensor& x, const Tensor& grad_out) {
   CHECK_EQ(x.num_elements(), 2 * grad_out.num_elements());
   CHECK_EQ(x.dtype(), grad_out.dtype());
   Tensor dx = Tensor::EmptyLike(x, "swiglu gradient");
-  if (x.device().dry()) return dx;
+  Device& device = x.device();
   const int64_t width = grad_out.dim(-1);
-  SwiGluBackwardKernel(x.dtype(), grad_out.num_elements() / width, width,
-                       x.raw_data(), grad_out.raw_data(), dx.raw_data());
+  device.kernels().pointwise.swiglu_backward(
+      device.stream(), x.dtype(), grad_out.num_elements() / width, width,
+      x.raw_data(), grad_out.raw_data(), dx.raw_data());
   return dx;
 }
 
 Tensor Add(const Tensor& a, const Tensor& b) {
   CheckSame(a, b);
   Tensor y = Tensor::EmptyLike(a, "sum");
-  if (a.device().dry()) return y;
-  AddKernel(a.dtype(), a.num_elements(), a.raw_data(), b.raw_data(),
-            y.raw_data());
+  Device& device = a.device();
+  device.kernels().pointwise.add(device.stream(), a.dtype(), a.num_elements(),
+                                 a.raw_data(), b.raw_data(), y.raw_data());
   return y;
 }
 
 Tensor Multiply(const Tensor& a, const Tensor& b) {
   CheckSame(a, b);
   Tensor y = Tensor::EmptyLike(a, "product");
-  if (a.device().dry()) return y;
-  MultiplyKernel(a.dtype(), a.num_elements(), a.raw_data(), b.raw_data(),
-                 y.raw_data());
+  Device& device = a.device();
+  device.kernels().pointwise.multiply(device.stream(), a.dtype(),
+                                      a.num_elements(), a.raw_data(),
+                                      b.raw_data(), y.raw_data());
   return y;
 }
 
 Tensor Scale(const Tensor& a, double factor) {
   Tensor y = Tensor::EmptyLike(a, "scaled");
-  if (a.device().dry()) return y;
-  ScaleKernel(a.dtype(), a.num_elements(), factor, a.raw_data(), y.raw_data());
+  Device& device = a.device();
+  device.kernels().pointwise.scale(device.stream(), a.dtype(), a.num_elements(),
+                                   factor, a.raw_data(), y.raw_data());
   return y;
 }
 
 void AddInPlace(const Tensor& source, const Tensor& target, double factor) {
   CHECK_EQ(source.num_elements(), target.num_elements());
-  if (target.device().dry()) return;
-  AddInPlaceKernel(source.dtype(), target.dtype(), target.num_elements(),
-                   factor, source.raw_data(), target.raw_data());
+  Device& device = target.device();
+  device.kernels().pointwise.add_in_place(
+      device.stream(), source.dtype(), target.dtype(), target.num_elements(),
+      factor, source.raw_data(), target.raw_data());
 }
 
 void ScaleInPlace(const Tensor& target, double factor) {
-  if (target.device().dry()) return;
-  ScaleKernel(target.dtype(), target.num_elements(), factor, target.raw_data(),
-              target.raw_data());
+  Device& device = target.device();
+  device.kernels().pointwise.scale(device.stream(), target.dtype(),
+                                   target.num_elements(), factor,
+                                   target.raw_data(), target.raw_data());
 }
 
 Tensor Cast(const Tensor& x, DType dtype, std::string_view label) {
   Tensor y = Tensor::Empty(x.device(), x.shape(), dtype,
                            MemoryCategory::kActivations, label);
-  if (x.device().dry()) return y;
-  CastKernel(x.dtype(), dtype, x.num_elements(), x.raw_data(), y.raw_data());
+  Device& device = x.device();
+  device.kernels().pointwise.cast(device.stream(), x.dtype(), dtype,
+                                  x.num_elements(), x.raw_data(), y.raw_data());
   return y;
 }
 
@@ -112,9 +121,10 @@ Tensor AddBroadcast(const Tensor& x, const Tensor& b) {
   const int64_t width = b.num_elements();
   CHECK_EQ(x.num_elements() % width, 0) << x.shape() << " + " << b.shape();
   Tensor y = Tensor::EmptyLike(x, "sum");
-  if (x.device().dry()) return y;
-  AddBroadcastKernel(x.dtype(), x.num_elements() / width, width, x.raw_data(),
-                     b.raw_data(), y.raw_data());
+  Device& device = x.device();
+  device.kernels().pointwise.add_broadcast(
+      device.stream(), x.dtype(), x.num_elements() / width, width, x.raw_data(),
+      b.raw_data(), y.raw_data());
   return y;
 }
 
@@ -123,10 +133,10 @@ Tensor GatedResidualForward(const Tensor& x, const Tensor& gate,
   CheckSame(x, y);
   CheckSampleRows(x, gate);
   Tensor out = Tensor::EmptyLike(x, "gated residual");
-  if (x.device().dry()) return out;
-  GatedResidualForwardKernel(x.dtype(), x.dim(0), x.dim(1), x.dim(2),
-                             x.raw_data(), gate.raw_data(), y.raw_data(),
-                             out.raw_data());
+  Device& device = x.device();
+  device.kernels().pointwise.gated_residual_forward(
+      device.stream(), x.dtype(), x.dim(0), x.dim(1), x.dim(2), x.raw_data(),
+      gate.raw_data(), y.raw_data(), out.raw_data());
   return out;
 }
 
@@ -137,10 +147,11 @@ GatedResidualGradients GatedResidualBackward(const Tensor& gate,
   CheckSampleRows(y, gate);
   GatedResidualGradients result{Tensor::EmptyLike(gate, "gate gradient"),
                                 Tensor::EmptyLike(y, "gated gradient")};
-  if (y.device().dry()) return result;
-  GatedResidualBackwardKernel(
-      y.dtype(), y.dim(0), y.dim(1), y.dim(2), gate.raw_data(), y.raw_data(),
-      grad_out.raw_data(), result.gate.raw_data(), result.y.raw_data());
+  Device& device = y.device();
+  device.kernels().pointwise.gated_residual_backward(
+      device.stream(), y.dtype(), y.dim(0), y.dim(1), y.dim(2), gate.raw_data(),
+      y.raw_data(), grad_out.raw_data(), result.gate.raw_data(),
+      result.y.raw_data());
   return result;
 }
 

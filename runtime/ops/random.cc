@@ -1,7 +1,7 @@
 #include "runtime/ops/random.h"
 
 #include "runtime/core/log.h"
-#include "runtime/ops/cpu/random_kernels.h"
+#include "runtime/ops/kernels.h"
 
 namespace trireme {
 namespace {
@@ -18,9 +18,9 @@ void FillRandom(const RandomStream& stream, Distribution distribution,
           run.to + run.count <= target.num_elements())
         << run.count << " elements to " << run.to << " of " << target.shape();
   }
-  if (target.device().dry()) return;
-  FillRandomKernel(target.dtype(), stream, distribution, scale, runs,
-                   target.raw_data());
+  Device& device = target.device();
+  device.kernels().random.fill(device.stream(), target.dtype(), stream,
+                               distribution, scale, runs, target.raw_data());
 }
 
 void AddFlowNoise(std::span<const RandomStream> streams, const Tensor& clean,
@@ -35,13 +35,14 @@ void AddFlowNoise(std::span<const RandomStream> streams, const Tensor& clean,
   for (const Tensor* tensor : {&noised, &target}) {
     CHECK_EQ(tensor->shape(), clean.shape());
   }
-  if (clean.device().dry()) return;
-  AddFlowNoiseKernel({.streams = streams,
-                      .elements = clean.shape().elements_after(0),
-                      .clean = Floats(clean),
-                      .sigmas = Floats(sigmas),
-                      .noised = Floats(noised),
-                      .target = Floats(target)});
+  Device& device = clean.device();
+  device.kernels().random.add_flow_noise(
+      device.stream(), {.streams = streams,
+                        .elements = clean.shape().elements_after(0),
+                        .clean = Floats(clean),
+                        .sigmas = Floats(sigmas),
+                        .noised = Floats(noised),
+                        .target = Floats(target)});
 }
 
 }  // namespace trireme

@@ -8,8 +8,7 @@
 
 #include "runtime/core/philox.h"
 #include "runtime/device/tensor.h"
-#include "runtime/ops/random_fill.h"
-#include "runtime/ops/strided_copy.h"
+#include "runtime/ops/kernels/random.h"
 
 namespace trireme {
 

@@ -3,15 +3,15 @@
 #include "runtime/core/log.h"
 #include "runtime/device/host.h"
 #include "runtime/ops/copy.h"
-#include "runtime/ops/cpu/cross_entropy_kernels.h"
-#include "runtime/ops/cpu/reduction_kernels.h"
+#include "runtime/ops/kernels.h"
 
 namespace trireme {
 namespace {
 
 double Reduce(const Tensor& x, ScalarReduction reduction) {
-  if (x.device().dry()) return 0;
-  return ReduceKernel(x.dtype(), reduction, x.num_elements(), x.raw_data());
+  Device& device = x.device();
+  return device.kernels().reduction.reduce(
+      device.stream(), x.dtype(), reduction, x.num_elements(), x.raw_data());
 }
 
 // One element in the compute type.
@@ -48,10 +48,12 @@ double SumOfSquares(const Tensor& x) {
 
 std::vector<double> BlockSumsOfSquares(const Tensor& x, int64_t block) {
   CHECK_GT(block, 0);
-  if (x.device().dry()) return {};
+  Device& device = x.device();
+  if (device.dry()) return {};
   std::vector<double> sums((x.num_elements() + block - 1) / block);
-  BlockSumsOfSquaresKernel(x.dtype(), x.num_elements(), block, x.raw_data(),
-                           sums.data());
+  device.kernels().reduction.block_sums_of_squares(device.stream(), x.dtype(),
+                                                   x.num_elements(), block,
+                                                   x.raw_data(), sums.data());
   return sums;
 }
 
@@ -71,18 +73,20 @@ double ValueOf(const Tensor& one_element) {
 
 Tensor SoftmaxForward(const Tensor& x) {
   Tensor y = Tensor::EmptyLike(x, "softmax");
-  if (x.device().dry()) return y;
-  SoftmaxForwardKernel(x.dtype(), Rows(x), x.dim(-1), x.raw_data(),
-                       y.raw_data());
+  Device& device = x.device();
+  device.kernels().reduction.softmax_forward(device.stream(), x.dtype(),
+                                             Rows(x), x.dim(-1), x.raw_data(),
+                                             y.raw_data());
   return y;
 }
 
 Tensor SoftmaxBackward(const Tensor& y, const Tensor& grad_out) {
   CheckSame(y, grad_out);
   Tensor dx = Tensor::EmptyLike(y, "softmax gradient");
-  if (y.device().dry()) return dx;
-  SoftmaxBackwardKernel(y.dtype(), Rows(y), y.dim(-1), y.raw_data(),
-                        grad_out.raw_data(), dx.raw_data());
+  Device& device = y.device();
+  device.kernels().reduction.softmax_backward(
+      device.stream(), y.dtype(), Rows(y), y.dim(-1), y.raw_data(),
+      grad_out.raw_data(), dx.raw_data());
   return dx;
 }
 
@@ -90,19 +94,19 @@ Tensor SumTokens(const Tensor& x) {
   CHECK_EQ(x.rank(), 3);
   Tensor out = Tensor::Empty(x.device(), {x.dim(0), x.dim(2)}, x.dtype(),
                              MemoryCategory::kActivations, "sum over tokens");
-  if (x.device().dry()) return out;
-  SumTokensKernel(x.dtype(), x.dim(0), x.dim(1), x.dim(2), x.raw_data(),
-                  out.raw_data());
+  Device& device = x.device();
+  device.kernels().reduction.sum_tokens(device.stream(), x.dtype(), x.dim(0),
+                                        x.dim(1), x.dim(2), x.raw_data(),
+                                        out.raw_data());
   return out;
 }
 
 Tensor SquaredErrorSum(const Tensor& prediction, const Tensor& target) {
   CheckSame(prediction, target);
-  const double sum =
-      prediction.device().dry()
-          ? 0
-          : SquaredErrorKernel(prediction.dtype(), prediction.num_elements(),
-                               prediction.raw_data(), target.raw_data());
+  Device& device = prediction.device();
+  const double sum = device.kernels().reduction.squared_error(
+      device.stream(), prediction.dtype(), prediction.num_elements(),
+      prediction.raw_data(), target.raw_data());
   return ScalarLike(prediction, sum, "squared error");
 }
 
@@ -110,10 +114,10 @@ Tensor SquaredErrorBackward(const Tensor& prediction, const Tensor& target,
                             double factor) {
   CheckSame(prediction, target);
   Tensor dx = Tensor::EmptyLike(prediction, "squared error gradient");
-  if (prediction.device().dry()) return dx;
-  SquaredErrorBackwardKernel(prediction.dtype(), prediction.num_elements(),
-                             factor, prediction.raw_data(), target.raw_data(),
-                             dx.raw_data());
+  Device& device = prediction.device();
+  device.kernels().reduction.squared_error_backward(
+      device.stream(), prediction.dtype(), prediction.num_elements(), factor,
+      prediction.raw_data(), target.raw_data(), dx.raw_data());
   return dx;
 }
 
@@ -122,11 +126,9 @@ Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels) {
   const Tensor row_losses =
       Tensor::Empty(logits.device(), {arguments.rows}, DType::kFloat64,
                     MemoryCategory::kWorkspace, "cross entropy");
-  const double sum =
-      logits.device().dry()
-          ? 0
-          : CrossEntropySumKernel(arguments,
-                                  static_cast<double*>(row_losses.raw_data()));
+  Device& device = logits.device();
+  const double sum = device.kernels().reduction.cross_entropy(
+      device.stream(), arguments, static_cast<double*>(row_losses.raw_data()));
   return ScalarLike(logits, sum, "cross entropy");
 }
 
@@ -134,8 +136,9 @@ Tensor CrossEntropyBackward(const Tensor& logits, const Tensor& labels,
                             double factor) {
   const CrossEntropyArguments arguments = ArgumentsOf(logits, labels);
   Tensor dx = Tensor::EmptyLike(logits, "cross entropy gradient");
-  if (logits.device().dry()) return dx;
-  CrossEntropyBackwardKernel(arguments, factor, dx.raw_data());
+  Device& device = logits.device();
+  device.kernels().reduction.cross_entropy_backward(device.stream(), arguments,
+                                                    factor, dx.raw_data());
   return dx;
 }
 

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "runtime/core/log.h"
-#include "runtime/optim/adamw_kernels.h"
+#include "runtime/ops/kernels.h"
 
 namespace trireme {
 
@@ -19,32 +19,34 @@ void AdamWStep(const AdamWOptions& options, const Tensor& grad,
   }
   CHECK(!IsHalf(master.dtype()));
   CHECK_GE(options.step, 1);
-  if (master.device().dry()) return;
+  Device& device = master.device();
   const double t = static_cast<double>(options.step);
-  AdamWKernel({.dtype = master.dtype(),
-               .value_dtype = value.dtype(),
-               .n = n,
-               .learning_rate = options.learning_rate,
-               .beta1 = options.beta1,
-               .beta2 = options.beta2,
-               .eps = options.eps,
-               .weight_decay = options.weight_decay,
-               .correction1 = 1.0 / (1.0 - std::pow(options.beta1, t)),
-               .correction2 = 1.0 / (1.0 - std::pow(options.beta2, t)),
-               .gradient_scale = options.gradient_scale,
-               .grad = grad.raw_data(),
-               .master = master.raw_data(),
-               .m = m.raw_data(),
-               .v = v.raw_data(),
-               .value = value.raw_data()});
+  device.kernels().optimizer.adamw(
+      device.stream(), {.dtype = master.dtype(),
+                        .value_dtype = value.dtype(),
+                        .n = n,
+                        .learning_rate = options.learning_rate,
+                        .beta1 = options.beta1,
+                        .beta2 = options.beta2,
+                        .eps = options.eps,
+                        .weight_decay = options.weight_decay,
+                        .correction1 = 1.0 / (1.0 - std::pow(options.beta1, t)),
+                        .correction2 = 1.0 / (1.0 - std::pow(options.beta2, t)),
+                        .gradient_scale = options.gradient_scale,
+                        .grad = grad.raw_data(),
+                        .master = master.raw_data(),
+                        .m = m.raw_data(),
+                        .v = v.raw_data(),
+                        .value = value.raw_data()});
 }
 
 void EmaStep(double decay, const Tensor& master, const Tensor& average) {
   CHECK_EQ(master.num_elements(), average.num_elements());
   CHECK_EQ(master.dtype(), average.dtype());
-  if (master.device().dry()) return;
-  EmaKernel(master.dtype(), master.num_elements(), decay, master.raw_data(),
-            average.raw_data());
+  Device& device = master.device();
+  device.kernels().optimizer.ema(device.stream(), master.dtype(),
+                                 master.num_elements(), decay,
+                                 master.raw_data(), average.raw_data());
 }
 
 }  // namespace trireme

@@ -12,7 +12,8 @@ class Backward {
  public:
   using A = ComputeType<T>;
 
-  Backward(const AttentionProblem& problem, const AttentionOperands& operands,
+  Backward(const CpuAttentionProblem& problem,
+           const AttentionOperands& operands,
            const AttentionGradients& gradients)
       : problem_(problem),
         operands_(operands),
@@ -21,14 +22,13 @@ class Backward {
     for (int64_t rows : QueryExtents(problem, blocks_)) {
       for (int64_t columns : KeyExtents(problem, blocks_)) {
         for (bool first : {true, false}) {
-          for (const GemmSpec& spec :
+          for (const CpuGemmSpec& spec :
                {Scores(rows, columns, operands.q, operands.k),
                 Scores(rows, columns, gradients.out, operands.v),
                 KeyGradient(rows, columns, gradients.out, first),
                 KeyGradient(rows, columns, operands.q, first),
                 QueryGradient(rows, columns, first)}) {
-            gemm_bytes_ =
-                std::max(gemm_bytes_, PreparedGemm(spec).workspace_bytes());
+            products_.Add(spec);
           }
         }
       }
@@ -87,21 +87,21 @@ class Backward {
     b.dk = cutter.Cut<A>(blocks_.keys * problem_.head_dim);
     b.dv = cutter.Cut<A>(blocks_.keys * problem_.head_dim);
     b.delta = cutter.Cut<A>(problem_.queries);
-    b.gemm = cutter.Cut<char>(gemm_bytes_);
+    b.gemm = cutter.Cut<char>(products_.workspace_bytes());
     return b;
   }
 
-  GemmSpec Base() const {
-    GemmSpec spec;
+  CpuGemmSpec Base() const {
+    CpuGemmSpec spec;
     spec.dtype = DTypeOf<T>();
     spec.out_dtype = DTypeOf<A>();
     return spec;
   }
 
   // Q·Kᵀ or dO·Vᵀ.
-  GemmSpec Scores(int64_t rows, int64_t columns, const HeadsPointer& a,
-                  const HeadsPointer& b) const {
-    GemmSpec spec = Base();
+  CpuGemmSpec Scores(int64_t rows, int64_t columns, const HeadsPointer& a,
+                     const HeadsPointer& b) const {
+    CpuGemmSpec spec = Base();
     spec.m = rows;
     spec.n = columns;
     spec.k = problem_.head_dim;
@@ -112,9 +112,9 @@ class Backward {
   }
 
   // Pᵀ·dO or dSᵀ·Q.
-  GemmSpec KeyGradient(int64_t rows, int64_t columns, const HeadsPointer& b,
-                       bool first) const {
-    GemmSpec spec = Base();
+  CpuGemmSpec KeyGradient(int64_t rows, int64_t columns, const HeadsPointer& b,
+                          bool first) const {
+    CpuGemmSpec spec = Base();
     spec.m = columns;
     spec.n = problem_.head_dim;
     spec.k = rows;
@@ -126,8 +126,8 @@ class Backward {
   }
 
   // dS·K.
-  GemmSpec QueryGradient(int64_t rows, int64_t columns, bool first) const {
-    GemmSpec spec = Base();
+  CpuGemmSpec QueryGradient(int64_t rows, int64_t columns, bool first) const {
+    CpuGemmSpec spec = Base();
     spec.m = rows;
     spec.n = problem_.head_dim;
     spec.k = columns;
@@ -176,7 +176,7 @@ class Backward {
   }
 
   void RunHead(int64_t sample, int64_t head, const Buffers& buffers) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     const int64_t count = p.masked ? operands_.key_counts[sample] : p.keys;
     const int64_t query_row = sample * p.queries;
     const int64_t key_row = sample * p.keys;
@@ -213,7 +213,7 @@ class Backward {
   void RunBlock(int64_t sample, int64_t head, int64_t query, int64_t rows,
                 int64_t key, int64_t columns, int64_t valid,
                 const Buffers& buffers) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     const int64_t query_row = sample * p.queries + query;
     const int64_t key_row = sample * p.keys + key;
     const T* q = HeadRow<T>(operands_.q, query_row, head, p.head_dim);
@@ -222,8 +222,9 @@ class Backward {
     const T* grad_out = HeadRow<T>(gradients_.out, query_row, head, p.head_dim);
     const A* log_sum_exp = static_cast<const A*>(operands_.log_sum_exp) +
                            (sample * p.heads + head) * p.queries + query;
-    auto run = [&](const GemmSpec& spec, const void* a, const void* b, A* out) {
-      PreparedGemm(spec).Run(a, b, nullptr, out, buffers.gemm);
+    auto run = [&](const CpuGemmSpec& spec, const void* a, const void* b,
+                   A* out) {
+      products_.Of(spec).Run(a, b, nullptr, out, buffers.gemm);
     };
     run(Scores(rows, columns, operands_.q, operands_.k), q, k, buffers.scores);
     run(Scores(rows, columns, gradients_.out, operands_.v), grad_out, v,
@@ -240,17 +241,17 @@ class Backward {
         buffers.dq + query * p.head_dim);
   }
 
-  const AttentionProblem& problem_;
+  const CpuAttentionProblem& problem_;
   const AttentionOperands& operands_;
   const AttentionGradients& gradients_;
   const AttentionBlocks blocks_;
-  int64_t gemm_bytes_ = 0;
+  AttentionProducts products_;
   int64_t thread_bytes_ = 0;
 };
 
 }  // namespace
 
-int64_t AttentionBackwardWorkspace(const AttentionProblem& problem,
+int64_t AttentionBackwardWorkspace(const CpuAttentionProblem& problem,
                                    const AttentionOperands& operands,
                                    const AttentionGradients& gradients) {
   if (HasBFloat16Attention(problem)) {
@@ -261,7 +262,7 @@ int64_t AttentionBackwardWorkspace(const AttentionProblem& problem,
   });
 }
 
-void AttentionBackwardCpu(const AttentionProblem& problem,
+void AttentionBackwardCpu(const CpuAttentionProblem& problem,
                           const AttentionOperands& operands,
                           const AttentionGradients& gradients,
                           void* workspace) {

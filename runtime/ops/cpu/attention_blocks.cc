@@ -2,7 +2,7 @@
 
 namespace trireme {
 
-std::vector<int64_t> KeyExtents(const AttentionProblem& problem,
+std::vector<int64_t> KeyExtents(const CpuAttentionProblem& problem,
                                 const AttentionBlocks& blocks) {
   std::vector<int64_t> extents = {blocks.keys};
   if (problem.keys % blocks.keys != 0) {
@@ -19,7 +19,7 @@ std::vector<int64_t> KeyExtents(const AttentionProblem& problem,
   return extents;
 }
 
-std::vector<int64_t> QueryExtents(const AttentionProblem& problem,
+std::vector<int64_t> QueryExtents(const CpuAttentionProblem& problem,
                                   const AttentionBlocks& blocks) {
   std::vector<int64_t> extents = {blocks.queries};
   if (problem.queries % blocks.queries != 0) {

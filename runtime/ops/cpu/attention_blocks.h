@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
-#include "runtime/device/device.h"
+#include "absl/container/flat_hash_map.h"
+#include "runtime/device/arena.h"
 #include "runtime/ops/cpu/attention.h"
 #include "runtime/ops/cpu/attention_kernels.h"
 #include "runtime/ops/cpu/gemm.h"
@@ -21,7 +23,7 @@ struct AttentionBlocks {
   int64_t queries;
   int64_t keys;
 
-  AttentionBlocks(const AttentionProblem& problem, int64_t bytes_per_score) {
+  AttentionBlocks(const CpuAttentionProblem& problem, int64_t bytes_per_score) {
     constexpr int64_t kMaxKeys = 512;
     constexpr int64_t kGranule = 16;
     const int64_t scores =
@@ -43,10 +45,31 @@ inline int64_t MultipliedKeys(int64_t key_count, int64_t keys) {
 }
 
 // Every extent that a block of keys (of queries) may have.
-std::vector<int64_t> KeyExtents(const AttentionProblem& problem,
+std::vector<int64_t> KeyExtents(const CpuAttentionProblem& problem,
                                 const AttentionBlocks& blocks);
-std::vector<int64_t> QueryExtents(const AttentionProblem& problem,
+std::vector<int64_t> QueryExtents(const CpuAttentionProblem& problem,
                                   const AttentionBlocks& blocks);
+
+// The products of a pass, prepared before its threads start: they look them up
+// without a lock.
+class AttentionProducts {
+ public:
+  void Add(const CpuGemmSpec& spec) {
+    const std::shared_ptr<const Gemm>& gemm =
+        gemms_.try_emplace(spec, PreparedGemm(spec)).first->second;
+    workspace_bytes_ = std::max(workspace_bytes_, gemm->workspace_bytes());
+  }
+
+  // Of a product that was added.
+  const Gemm& Of(const CpuGemmSpec& spec) const { return *gemms_.at(spec); }
+
+  // The most that one of them needs.
+  int64_t workspace_bytes() const { return workspace_bytes_; }
+
+ private:
+  absl::flat_hash_map<CpuGemmSpec, std::shared_ptr<const Gemm>> gemms_;
+  int64_t workspace_bytes_ = 0;
+};
 
 // The element of `head` of row `row` of a tensor of heads.
 template <typename T>
@@ -65,8 +88,8 @@ class WorkspaceCutter {
   T* Cut(int64_t count) {
     char* at = base_ == nullptr ? nullptr : base_ + bytes_;
     const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
-    bytes_ += (bytes + Device::kAlignment - 1) / Device::kAlignment *
-              Device::kAlignment;
+    bytes_ +=
+        (bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
     return reinterpret_cast<T*>(at);
   }
 

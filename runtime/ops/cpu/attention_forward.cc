@@ -14,18 +14,17 @@ class Forward {
  public:
   using A = ComputeType<T>;
 
-  Forward(const AttentionProblem& problem, const AttentionOperands& operands)
+  Forward(const CpuAttentionProblem& problem, const AttentionOperands& operands)
       : problem_(problem),
         operands_(operands),
         blocks_(problem, kWide ? sizeof(A) : sizeof(A) + sizeof(T)),
         out_pitch_(ScorePitch(problem.head_dim)) {
     for (int64_t rows : QueryExtents(problem, blocks_)) {
       for (int64_t columns : KeyExtents(problem, blocks_)) {
-        for (const GemmSpec& spec :
+        for (const CpuGemmSpec& spec :
              {Scores(rows, columns), Values(rows, columns, true),
               Values(rows, columns, false)}) {
-          gemm_bytes_ =
-              std::max(gemm_bytes_, PreparedGemm(spec).workspace_bytes());
+          products_.Add(spec);
         }
       }
     }
@@ -37,7 +36,7 @@ class Forward {
   int64_t workspace_bytes() const { return thread_bytes_ * problem_.threads; }
 
   void Run(void* workspace) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     const int64_t query_blocks =
         (p.queries + blocks_.queries - 1) / blocks_.queries;
     const int64_t items = p.batch * p.heads * query_blocks;
@@ -81,20 +80,20 @@ class Forward {
     b.out = cutter.Cut<A>(blocks_.queries * out_pitch_);
     b.maxima = cutter.Cut<A>(blocks_.queries);
     b.sums = cutter.Cut<A>(blocks_.queries);
-    b.gemm = cutter.Cut<char>(gemm_bytes_);
+    b.gemm = cutter.Cut<char>(products_.workspace_bytes());
     return b;
   }
 
-  GemmSpec Base() const {
-    GemmSpec spec;
+  CpuGemmSpec Base() const {
+    CpuGemmSpec spec;
     spec.dtype = DTypeOf<T>();
     spec.out_dtype = DTypeOf<A>();
     return spec;
   }
 
   // Q·Kᵀ.
-  GemmSpec Scores(int64_t rows, int64_t columns) const {
-    GemmSpec spec = Base();
+  CpuGemmSpec Scores(int64_t rows, int64_t columns) const {
+    CpuGemmSpec spec = Base();
     spec.m = rows;
     spec.n = columns;
     spec.k = problem_.head_dim;
@@ -105,8 +104,8 @@ class Forward {
   }
 
   // P·V, added to the earlier blocks'.
-  GemmSpec Values(int64_t rows, int64_t columns, bool first) const {
-    GemmSpec spec = Base();
+  CpuGemmSpec Values(int64_t rows, int64_t columns, bool first) const {
+    CpuGemmSpec spec = Base();
     spec.m = rows;
     spec.n = problem_.head_dim;
     spec.k = columns;
@@ -119,7 +118,7 @@ class Forward {
 
   void RunBlock(int64_t sample, int64_t head, int64_t begin, int64_t rows,
                 const Buffers& buffers) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     const int64_t count = p.masked ? operands_.key_counts[sample] : p.keys;
     CHECK(count >= 0 && count <= p.keys)
         << "key_counts[" << sample << "] is " << count << " of " << p.keys;
@@ -132,7 +131,7 @@ class Forward {
     for (int64_t key = 0; key < count; key += blocks_.keys) {
       const int64_t columns = std::min(blocks_.keys, multiplied - key);
       const int64_t key_row = sample * p.keys + key;
-      PreparedGemm(Scores(rows, columns))
+      products_.Of(Scores(rows, columns))
           .Run(HeadRow<T>(operands_.q, first_row, head, p.head_dim),
                HeadRow<T>(operands_.k, key_row, head, p.head_dim), nullptr,
                buffers.scores, buffers.gemm);
@@ -140,7 +139,7 @@ class Forward {
           rows, ScorePitch(columns), std::min(columns, count - key),
           static_cast<A>(p.scale), buffers.scores, buffers.p, buffers.maxima,
           buffers.sums, buffers.out, out_pitch_});
-      PreparedGemm(Values(rows, columns, key == 0))
+      products_.Of(Values(rows, columns, key == 0))
           .Run(buffers.p, HeadRow<T>(operands_.v, key_row, head, p.head_dim),
                nullptr, buffers.out, buffers.gemm);
     }
@@ -173,17 +172,17 @@ class Forward {
                               buffers.sums, out, operands_.out.row_stride});
   }
 
-  const AttentionProblem& problem_;
+  const CpuAttentionProblem& problem_;
   const AttentionOperands& operands_;
   const AttentionBlocks blocks_;
   const int64_t out_pitch_;
-  int64_t gemm_bytes_ = 0;
+  AttentionProducts products_;
   int64_t thread_bytes_ = 0;
 };
 
 }  // namespace
 
-int64_t AttentionForwardWorkspace(const AttentionProblem& problem,
+int64_t AttentionForwardWorkspace(const CpuAttentionProblem& problem,
                                   const AttentionOperands& operands) {
   if (HasBFloat16Attention(problem)) {
     return BFloat16AttentionForwardWorkspace(problem);
@@ -193,7 +192,7 @@ int64_t AttentionForwardWorkspace(const AttentionProblem& problem,
   });
 }
 
-void AttentionForwardCpu(const AttentionProblem& problem,
+void AttentionForwardCpu(const CpuAttentionProblem& problem,
                          const AttentionOperands& operands, void* workspace) {
   if (HasBFloat16Attention(problem)) {
     BFloat16AttentionForward(problem, operands, workspace);

@@ -32,7 +32,7 @@ struct Blocks {
   int64_t pitch;    // of scores
   int64_t width;    // of rows of head_dim sums
 
-  explicit Blocks(const AttentionProblem& p)
+  explicit Blocks(const CpuAttentionProblem& p)
       : keys(std::min(p.keys, kMostKeys)),
         pitch(ScorePitch(keys)),
         width(ScorePitch(p.head_dim)) {
@@ -100,7 +100,7 @@ dot::TileOut Sums(float* data, int64_t pitch, bool adds) {
 // What both passes know of a problem.
 class Pass {
  protected:
-  Pass(const AttentionProblem& problem, const AttentionOperands& operands)
+  Pass(const CpuAttentionProblem& problem, const AttentionOperands& operands)
       : problem_(problem), operands_(operands), blocks_(problem) {}
 
   int64_t KeyCount(int64_t sample) const {
@@ -152,7 +152,7 @@ class Pass {
     }
   }
 
-  const AttentionProblem problem_;
+  const CpuAttentionProblem problem_;
   const AttentionOperands operands_;
   const Blocks blocks_;
 };

@@ -12,15 +12,15 @@
 namespace trireme {
 
 // Whether this processor, and the kernel, are made for the problem.
-bool HasBFloat16Attention(const AttentionProblem& problem);
+bool HasBFloat16Attention(const CpuAttentionProblem& problem);
 
-int64_t BFloat16AttentionForwardWorkspace(const AttentionProblem& problem);
-void BFloat16AttentionForward(const AttentionProblem& problem,
+int64_t BFloat16AttentionForwardWorkspace(const CpuAttentionProblem& problem);
+void BFloat16AttentionForward(const CpuAttentionProblem& problem,
                               const AttentionOperands& operands,
                               void* workspace);
 
-int64_t BFloat16AttentionBackwardWorkspace(const AttentionProblem& problem);
-void BFloat16AttentionBackward(const AttentionProblem& problem,
+int64_t BFloat16AttentionBackwardWorkspace(const CpuAttentionProblem& problem);
+void BFloat16AttentionBackward(const CpuAttentionProblem& problem,
                                const AttentionOperands& operands,
                                const AttentionGradients& gradients,
                                void* workspace);

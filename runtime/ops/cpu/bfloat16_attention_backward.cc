@@ -32,7 +32,7 @@ namespace {
 // of keys (the outer loop), all in fp32.
 class Backward : public Pass {
  public:
-  Backward(const AttentionProblem& problem, const AttentionOperands& operands,
+  Backward(const CpuAttentionProblem& problem, const AttentionOperands& operands,
            const AttentionGradients& gradients)
       : Pass(problem, operands), gradients_(gradients) {}
 
@@ -43,7 +43,7 @@ class Backward : public Pass {
   }
 
   void Run(void* workspace) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     const int64_t bytes = thread_bytes();
     ForItems(p.batch * p.heads, [&](int64_t thread, int64_t item, bool more) {
       WorkspaceCutter cutter(static_cast<char*>(workspace) + thread * bytes);
@@ -97,7 +97,7 @@ class Backward : public Pass {
   }
 
   void Coming(int64_t sample, int64_t head, ComingRows& coming) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     for (const HeadsPointer& heads : {gradients_.out, operands_.out}) {
       coming.Add(heads, sample * p.queries, p.queries, head, p.head_dim);
     }
@@ -109,7 +109,7 @@ class Backward : public Pass {
 
   // What this head will write.
   void Written(int64_t sample, int64_t head, ComingRows& coming) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     if (p.unrounded) return;
     coming.Add(gradients_.k, sample * p.keys, p.keys, head, p.head_dim);
     coming.Add(gradients_.v, sample * p.keys, p.keys, head, p.head_dim);
@@ -118,7 +118,7 @@ class Backward : public Pass {
 
   void RunHead(int64_t sample, int64_t head, ComingRows& coming,
                const Buffers& b) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     const int64_t count = KeyCount(sample);
     const int64_t query_row = sample * p.queries;
     const int64_t key_row = sample * p.keys;
@@ -159,7 +159,7 @@ class Backward : public Pass {
   void RunBlock(int64_t sample, int64_t head, int64_t query, int64_t rows,
                 int64_t columns, bool later_keys, ComingRows& coming,
                 const Buffers& b) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     const int64_t row = sample * p.queries + query;
     const int64_t pitch = ScorePitch(columns);
     Scores(operands_.q, row, head, rows, b.keys_by_column, columns, b.scores,
@@ -231,11 +231,11 @@ class Backward : public Pass {
 
 }  // namespace
 
-int64_t BFloat16AttentionBackwardWorkspace(const AttentionProblem& problem) {
+int64_t BFloat16AttentionBackwardWorkspace(const CpuAttentionProblem& problem) {
   return Backward(problem, {}, {}).thread_bytes() * problem.threads;
 }
 
-void BFloat16AttentionBackward(const AttentionProblem& problem,
+void BFloat16AttentionBackward(const CpuAttentionProblem& problem,
                                const AttentionOperands& operands,
                                const AttentionGradients& gradients,
                                void* workspace) {

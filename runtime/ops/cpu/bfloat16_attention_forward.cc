@@ -33,7 +33,7 @@ namespace {
 
 class Forward : public Pass {
  public:
-  Forward(const AttentionProblem& problem, const AttentionOperands& operands)
+  Forward(const CpuAttentionProblem& problem, const AttentionOperands& operands)
       : Pass(problem, operands),
         covered_(std::min(problem.queries, kMostQueries)) {}
 
@@ -44,7 +44,7 @@ class Forward : public Pass {
   }
 
   void Run(void* workspace) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     const int64_t bytes = thread_bytes();
     const int64_t parts = (p.queries + covered_ - 1) / covered_;
     ForItems(p.batch * p.heads * parts, [&](int64_t thread, int64_t item,
@@ -83,7 +83,7 @@ class Forward : public Pass {
   }
 
   void Coming(int64_t item, int64_t parts, ComingRows& coming) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     const int64_t sample = item / parts / p.heads;
     const int64_t head = item / parts % p.heads;
     for (const HeadsPointer& heads : {operands_.k, operands_.v}) {
@@ -96,7 +96,7 @@ class Forward : public Pass {
 
   void RunItem(int64_t sample, int64_t head, int64_t query, int64_t rows,
                ComingRows& coming, const Buffers& b) const {
-    const AttentionProblem& p = problem_;
+    const CpuAttentionProblem& p = problem_;
     const int64_t count = KeyCount(sample);
     const int64_t first_row = sample * p.queries + query;
     std::fill_n(b.maxima, rows, -std::numeric_limits<float>::infinity());
@@ -153,11 +153,11 @@ class Forward : public Pass {
 
 }  // namespace
 
-int64_t BFloat16AttentionForwardWorkspace(const AttentionProblem& problem) {
+int64_t BFloat16AttentionForwardWorkspace(const CpuAttentionProblem& problem) {
   return Forward(problem, {}).thread_bytes() * problem.threads;
 }
 
-void BFloat16AttentionForward(const AttentionProblem& problem,
+void BFloat16AttentionForward(const CpuAttentionProblem& problem,
                               const AttentionOperands& operands,
                               void* workspace) {
   Forward(problem, operands).Run(workspace);
@@ -169,7 +169,7 @@ void BFloat16AttentionForward(const AttentionProblem& problem,
 
 namespace trireme {
 
-bool HasBFloat16Attention(const AttentionProblem& problem) {
+bool HasBFloat16Attention(const CpuAttentionProblem& problem) {
   return UsesBFloat16Dots() && problem.dtype == DType::kBFloat16 &&
          problem.head_dim % 2 == 0;
 }

@@ -14,7 +14,7 @@
 #include <cstring>
 
 #include "runtime/core/log.h"
-#include "runtime/device/device.h"
+#include "runtime/device/arena.h"
 #include "runtime/ops/cpu/bfloat16_dot.h"
 
 // All that follows is reached only where UsesBFloat16Dots(). Headers are
@@ -45,7 +45,7 @@ int64_t RoundUp(int64_t x, int64_t granule) {
 
 class BFloat16Gemm final : public Gemm {
  public:
-  explicit BFloat16Gemm(const GemmSpec& spec)
+  explicit BFloat16Gemm(const CpuGemmSpec& spec)
       : spec_(spec),
         rounds_(spec.out_dtype == DType::kBFloat16),
         block_k_(rounds_ ? spec.k : std::min(spec.k, kLongestBlock)),
@@ -54,9 +54,9 @@ class BFloat16Gemm final : public Gemm {
             std::max<int64_t>(1, kBlockBytes / (2 * block_k_) / dot::kPanel) *
                 dot::kPanel)),
         packs_a_(spec.a.column != 1) {
-    b_bytes_ = RoundUp(2 * block_k_ * block_n_, Device::kAlignment);
+    b_bytes_ = RoundUp(2 * block_k_ * block_n_, Arena::kAlignment);
     a_bytes_ =
-        packs_a_ ? RoundUp(2 * block_k_ * kGroupRows, Device::kAlignment) : 0;
+        packs_a_ ? RoundUp(2 * block_k_ * kGroupRows, Arena::kAlignment) : 0;
   }
 
   int64_t workspace_bytes() const override {
@@ -65,7 +65,7 @@ class BFloat16Gemm final : public Gemm {
 
   void Run(const void* a, const void* b, const void* bias, void* out,
            void* workspace) const override {
-    const GemmSpec& s = spec_;
+    const CpuGemmSpec& s = spec_;
 #pragma omp parallel num_threads(s.threads) if (s.threads > 1)
     {
       char* own = static_cast<char*>(workspace) + b_bytes_ +
@@ -187,7 +187,7 @@ class BFloat16Gemm final : public Gemm {
             0, (std::min(bytes, first + share) - first + kStep - 1) / kStep)};
   }
 
-  const GemmSpec spec_;
+  const CpuGemmSpec spec_;
   const bool rounds_;
   const int64_t block_k_;
   const int64_t block_n_;
@@ -203,7 +203,7 @@ class BFloat16Gemm final : public Gemm {
 
 namespace trireme {
 
-std::unique_ptr<Gemm> MakeBFloat16Gemm(const GemmSpec& spec) {
+std::unique_ptr<Gemm> MakeBFloat16Gemm(const CpuGemmSpec& spec) {
   const bool made_for =
       spec.dtype == DType::kBFloat16 && spec.k % 2 == 0 &&
       spec.activation == Activation::kNone &&

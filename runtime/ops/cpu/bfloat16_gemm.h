@@ -14,7 +14,7 @@
 namespace trireme {
 
 // Null where this processor, or the kernel, is not made for the product.
-std::unique_ptr<Gemm> MakeBFloat16Gemm(const GemmSpec& spec);
+std::unique_ptr<Gemm> MakeBFloat16Gemm(const CpuGemmSpec& spec);
 
 }  // namespace trireme
 

@@ -23,8 +23,8 @@
 namespace trireme {
 namespace {
 
-GemmSpec Spec(int64_t m, int64_t n, int64_t k) {
-  GemmSpec spec;
+CpuGemmSpec Spec(int64_t m, int64_t n, int64_t k) {
+  CpuGemmSpec spec;
   spec.m = m;
   spec.n = n;
   spec.k = k;
@@ -36,39 +36,39 @@ GemmSpec Spec(int64_t m, int64_t n, int64_t k) {
   return spec;
 }
 
-GemmSpec WithColumnsOfA(GemmSpec spec) {
+CpuGemmSpec WithColumnsOfA(CpuGemmSpec spec) {
   spec.a = {spec.m * spec.k, 1, spec.m};
   return spec;
 }
-GemmSpec WithColumnsOfB(GemmSpec spec) {
+CpuGemmSpec WithColumnsOfB(CpuGemmSpec spec) {
   spec.b = {spec.k * spec.n, 1, spec.k};
   return spec;
 }
-GemmSpec Unrounded(GemmSpec spec) {
+CpuGemmSpec Unrounded(CpuGemmSpec spec) {
   spec.out_dtype = DType::kFloat32;
   return spec;
 }
-GemmSpec Accumulating(GemmSpec spec) {
+CpuGemmSpec Accumulating(CpuGemmSpec spec) {
   spec.accumulate = true;
   return Unrounded(spec);
 }
-GemmSpec WithBias(GemmSpec spec) {
+CpuGemmSpec WithBias(CpuGemmSpec spec) {
   spec.bias = true;
   return spec;
 }
-GemmSpec Batched(GemmSpec spec, int64_t batch) {
+CpuGemmSpec Batched(CpuGemmSpec spec, int64_t batch) {
   spec.batch = batch;
   return spec;
 }
 // Rows of the result within longer rows, like heads.
-GemmSpec IntoWiderRows(GemmSpec spec) {
+CpuGemmSpec IntoWiderRows(CpuGemmSpec spec) {
   spec.out.row += 24;
   spec.out.batch = spec.m * spec.out.row;
   return spec;
 }
 
-std::vector<GemmSpec> Products() {
-  std::vector<GemmSpec> specs;
+std::vector<CpuGemmSpec> Products() {
+  std::vector<CpuGemmSpec> specs;
   // Whole tiles; parts of tiles, of vectors, of groups of rows and of pairs of
   // vectors; a single row, column, pair.
   for (const auto& [m, n, k] :
@@ -79,8 +79,8 @@ std::vector<GemmSpec> Products() {
                                            {130, 97, 34},
                                            {200, 33, 130},
                                            {3, 80, 18}}) {
-    const GemmSpec spec = Spec(m, n, k);
-    for (const GemmSpec& layout :
+    const CpuGemmSpec spec = Spec(m, n, k);
+    for (const CpuGemmSpec& layout :
          {spec, WithColumnsOfB(spec), WithColumnsOfA(spec)}) {
       specs.push_back(WithBias(layout));
       specs.push_back(Accumulating(layout));
@@ -97,12 +97,12 @@ std::vector<GemmSpec> Products() {
   return specs;
 }
 
-using MakeGemm = std::unique_ptr<Gemm> (*)(const GemmSpec&);
+using MakeGemm = std::unique_ptr<Gemm> (*)(const CpuGemmSpec&);
 
 class BFloat16Products : public testing::Test {
  protected:
   // What the kernels make of random operands, on one thread and on three.
-  void ExpectRight(MakeGemm make, GemmSpec spec) {
+  void ExpectRight(MakeGemm make, CpuGemmSpec spec) {
     SCOPED_TRACE(spec.ToString());
     const Tensor a = RandomTensor(device_, {spec.batch * spec.m * spec.k},
                                   DType::kBFloat16, 1);
@@ -141,7 +141,7 @@ class BFloat16Products : public testing::Test {
 
  private:
   // Also what lies between the rows, which nobody may touch.
-  static std::vector<double> Expected(const GemmSpec& spec,
+  static std::vector<double> Expected(const CpuGemmSpec& spec,
                                       const std::vector<double>& a,
                                       const std::vector<double>& b,
                                       const std::vector<double>& bias,
@@ -170,22 +170,23 @@ class BFloat16Products : public testing::Test {
 };
 
 TEST_F(BFloat16Products, OfOneDnnAreRight) {
-  for (const GemmSpec& spec : Products()) ExpectRight(MakeOneDnnGemm, spec);
+  for (const CpuGemmSpec& spec : Products()) ExpectRight(MakeOneDnnGemm, spec);
 }
 
 TEST_F(BFloat16Products, OfDotsAreRight) {
   if (!UsesBFloat16Dots()) GTEST_SKIP() << "not this processor's best";
-  for (const GemmSpec& spec : Products()) ExpectRight(MakeBFloat16Gemm, spec);
+  for (const CpuGemmSpec& spec : Products())
+    ExpectRight(MakeBFloat16Gemm, spec);
 }
 
 // What the kernel cannot do falls to oneDNN rather than coming out wrong.
 TEST_F(BFloat16Products, OfOddLengthOrWithActivationAreLeftToOneDnn) {
   EXPECT_EQ(MakeBFloat16Gemm(Spec(16, 16, 3)), nullptr);
-  GemmSpec activated = Spec(16, 16, 4);
+  CpuGemmSpec activated = Spec(16, 16, 4);
   activated.activation = Activation::kSilu;
   EXPECT_EQ(MakeBFloat16Gemm(activated), nullptr);
   EXPECT_EQ(MakeBFloat16Gemm(Spec(16, 16, 1 << 14)), nullptr);
-  GemmSpec single = Spec(16, 16, 4);
+  CpuGemmSpec single = Spec(16, 16, 4);
   single.dtype = single.out_dtype = DType::kFloat32;
   EXPECT_EQ(MakeBFloat16Gemm(single), nullptr);
 }

@@ -6,8 +6,7 @@
 #include <cstdint>
 #include <span>
 
-#include "runtime/core/dtype.h"
-#include "runtime/ops/strided_copy.h"
+#include "runtime/ops/kernels/copy.h"
 
 namespace trireme {
 

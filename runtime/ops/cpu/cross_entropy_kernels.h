@@ -7,17 +7,9 @@
 
 #include <cstdint>
 
-#include "runtime/core/dtype.h"
+#include "runtime/ops/kernels/reduction.h"
 
 namespace trireme {
-
-struct CrossEntropyArguments {
-  DType dtype = DType::kFloat32;
-  int64_t rows = 0;
-  int64_t classes = 0;
-  const void* logits = nullptr;
-  const int32_t* labels = nullptr;
-};
 
 // The sum over rows, added in their order. row_losses: [rows], overwritten.
 double CrossEntropySumKernel(const CrossEntropyArguments& arguments,

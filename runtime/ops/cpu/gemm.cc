@@ -17,24 +17,44 @@
 namespace trireme {
 namespace {
 
-// Problems seen so far. A job has some tens of them; none is ever dropped.
+// Problems seen so far. A job has some tens of them; variable lengths make
+// more, of which those that were not asked for the longest are dropped.
 class GemmCache {
  public:
-  const Gemm& Get(const GemmSpec& spec) {
+  std::shared_ptr<const Gemm> Get(const CpuGemmSpec& spec) {
     std::lock_guard<std::mutex> lock(mutex_);
-    std::unique_ptr<Gemm>& gemm = gemms_[spec];
-    if (gemm == nullptr) gemm = MakeBFloat16Gemm(spec);
-    if (gemm == nullptr) {
-      gemm = spec.dtype == DType::kFloat64 ? MakeFp64Gemm(spec)
-                                           : MakeOneDnnGemm(spec);
-    }
-    return *gemm;
+    Entry& entry = entries_[spec];
+    entry.last_use = ++uses_;
+    if (entry.gemm != nullptr) return entry.gemm;
+    entry.gemm = Make(spec);
+    std::shared_ptr<const Gemm> gemm = entry.gemm;
+    if (static_cast<int64_t>(entries_.size()) > kMaxPreparedGemms) DropOldest();
+    return gemm;
   }
 
  private:
+  struct Entry {
+    std::shared_ptr<const Gemm> gemm;
+    int64_t last_use = 0;
+  };
+
+  static std::shared_ptr<const Gemm> Make(const CpuGemmSpec& spec) {
+    std::unique_ptr<Gemm> gemm = MakeBFloat16Gemm(spec);
+    if (gemm != nullptr) return gemm;
+    return spec.dtype == DType::kFloat64 ? MakeFp64Gemm(spec)
+                                         : MakeOneDnnGemm(spec);
+  }
+
+  void DropOldest() {
+    entries_.erase(std::min_element(
+        entries_.begin(), entries_.end(), [](const auto& a, const auto& b) {
+          return a.second.last_use < b.second.last_use;
+        }));
+  }
+
   std::mutex mutex_;
-  std::unordered_map<GemmSpec, std::unique_ptr<Gemm>, absl::Hash<GemmSpec>>
-      gemms_;
+  std::unordered_map<CpuGemmSpec, Entry, absl::Hash<CpuGemmSpec>> entries_;
+  int64_t uses_ = 0;
 };
 
 std::string StridesText(const MatrixStrides& s) {
@@ -43,7 +63,7 @@ std::string StridesText(const MatrixStrides& s) {
 
 }  // namespace
 
-std::string GemmSpec::ToString() const {
+std::string CpuGemmSpec::ToString() const {
   return fmt::format(
       "gemm batch {} m {} n {} k {}, {} to {}, strides a {} b {} out {}, bias "
       "{}, activation {}, accumulate {}, threads {}",
@@ -52,7 +72,7 @@ std::string GemmSpec::ToString() const {
       accumulate, threads);
 }
 
-const Gemm& PreparedGemm(const GemmSpec& spec) {
+std::shared_ptr<const Gemm> PreparedGemm(const CpuGemmSpec& spec) {
   CHECK(spec.batch > 0 && spec.m > 0 && spec.n > 0 && spec.k > 0)
       << spec.ToString();
   CHECK(IsFloating(spec.dtype)) << spec.ToString();

@@ -25,13 +25,13 @@ double Activate(Activation activation, double x) {
 
 class Fp64Gemm final : public Gemm {
  public:
-  explicit Fp64Gemm(const GemmSpec& spec) : spec_(spec) {}
+  explicit Fp64Gemm(const CpuGemmSpec& spec) : spec_(spec) {}
 
   int64_t workspace_bytes() const override { return 0; }
 
   void Run(const void* a, const void* b, const void* bias, void* out,
            void*) const override {
-    const GemmSpec& s = spec_;
+    const CpuGemmSpec& s = spec_;
     for (int64_t i = 0; i < s.batch; ++i) {
       double* to = static_cast<double*>(out) + i * s.out.batch;
       Multiply(static_cast<const double*>(a) + i * s.a.batch,
@@ -49,7 +49,7 @@ class Fp64Gemm final : public Gemm {
 
  private:
   void Multiply(const double* a, const double* b, double* out) const {
-    const GemmSpec& s = spec_;
+    const CpuGemmSpec& s = spec_;
     const bool transpose_a = s.a.column != 1;
     const bool transpose_b = s.b.column != 1;
     // A single row (column) may have any stride; BLAS wants a plausible one.
@@ -63,12 +63,12 @@ class Fp64Gemm final : public Gemm {
                 std::max(s.out.row, s.n));
   }
 
-  const GemmSpec spec_;
+  const CpuGemmSpec spec_;
 };
 
 }  // namespace
 
-std::unique_ptr<Gemm> MakeFp64Gemm(const GemmSpec& spec) {
+std::unique_ptr<Gemm> MakeFp64Gemm(const CpuGemmSpec& spec) {
   // OpenBLAS has threads of its own, beside OpenMP's: keep it to the caller's.
   static const bool single_threaded = [] {
     openblas_set_num_threads(1);

@@ -10,7 +10,7 @@
 
 namespace trireme {
 
-std::unique_ptr<Gemm> MakeFp64Gemm(const GemmSpec& spec);
+std::unique_ptr<Gemm> MakeFp64Gemm(const CpuGemmSpec& spec);
 
 }  // namespace trireme
 

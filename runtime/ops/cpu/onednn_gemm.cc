@@ -9,7 +9,7 @@
 #include <span>
 
 #include "runtime/core/log.h"
-#include "runtime/device/device.h"
+#include "runtime/device/arena.h"
 #include "runtime/ops/cpu/gemm_kernels.h"
 
 namespace trireme {
@@ -39,8 +39,8 @@ memory::data_type DataType(DType dtype) {
 }
 
 int64_t Aligned(int64_t bytes) {
-  return (bytes + Device::kAlignment - 1) / Device::kAlignment *
-         Device::kAlignment;
+  return (bytes + Arena::kAlignment - 1) / Arena::kAlignment *
+         Arena::kAlignment;
 }
 
 // Sets the calling thread's OpenMP thread count for a scope: oneDNN plans its
@@ -67,7 +67,7 @@ constexpr int64_t kMaxPackedBytes = int64_t{16} << 20;
 
 class OneDnnGemm final : public Gemm {
  public:
-  explicit OneDnnGemm(const GemmSpec& spec) : spec_(spec) {
+  explicit OneDnnGemm(const CpuGemmSpec& spec) : spec_(spec) {
     const ScopedThreads threads(spec.threads);
     const int64_t b_batch = spec.b.batch == 0 ? 1 : spec.batch;
     a_ = Matrix(spec.batch, spec.m, spec.k, spec.a, spec.dtype);
@@ -159,7 +159,7 @@ class OneDnnGemm final : public Gemm {
     const void* data;
   };
 
-  static bool MayPack(const GemmSpec& spec) {
+  static bool MayPack(const CpuGemmSpec& spec) {
     return spec.dtype == DType::kBFloat16 && spec.batch == 1 &&
            spec.m * spec.n * spec.k >= kMinPackedWork &&
            spec.k * spec.n * DTypeSize(spec.dtype) <= kMaxPackedBytes;
@@ -194,7 +194,7 @@ class OneDnnGemm final : public Gemm {
             {strides.batch, strides.row, strides.column}};
   }
 
-  const GemmSpec spec_;
+  const CpuGemmSpec spec_;
   memory::desc a_, b_, bias_, out_;
   dnnl::matmul::primitive_desc descriptor_;
   bool packs_ = false;
@@ -211,7 +211,7 @@ class OneDnnGemm final : public Gemm {
 template <typename T>
 class WideningGemm final : public Gemm {
  public:
-  explicit WideningGemm(const GemmSpec& spec)
+  explicit WideningGemm(const CpuGemmSpec& spec)
       : spec_(spec), wide_(Widened(spec)) {
     const int64_t b_batch = spec.b.batch == 0 ? 1 : spec.batch;
     a_at_ = Aligned(wide_.workspace_bytes());
@@ -226,7 +226,7 @@ class WideningGemm final : public Gemm {
 
   void Run(const void* a, const void* b, const void* bias, void* out,
            void* workspace) const override {
-    const GemmSpec& s = spec_;
+    const CpuGemmSpec& s = spec_;
     char* base = static_cast<char*>(workspace);
     auto floats = [&](int64_t at) {
       return reinterpret_cast<float*>(base + at);
@@ -262,8 +262,8 @@ class WideningGemm final : public Gemm {
                             : MatrixStrides{batch, 1, rows};
   }
 
-  static GemmSpec Widened(const GemmSpec& spec) {
-    GemmSpec wide = spec;
+  static CpuGemmSpec Widened(const CpuGemmSpec& spec) {
+    CpuGemmSpec wide = spec;
     wide.dtype = DType::kFloat32;
     wide.a = Dense(spec.a, spec.m, spec.k);
     wide.b = Dense(spec.b, spec.k, spec.n);
@@ -289,14 +289,14 @@ class WideningGemm final : public Gemm {
     }
   }
 
-  const GemmSpec spec_;
+  const CpuGemmSpec spec_;
   const OneDnnGemm wide_;
   int64_t a_at_, b_at_, bias_at_, out_at_, workspace_bytes_;
 };
 
 }  // namespace
 
-std::unique_ptr<Gemm> MakeOneDnnGemm(const GemmSpec& spec) {
+std::unique_ptr<Gemm> MakeOneDnnGemm(const CpuGemmSpec& spec) {
   if (spec.dtype == DType::kBFloat16 && !HasBFloat16()) {
     return std::make_unique<WideningGemm<BFloat16>>(spec);
   }

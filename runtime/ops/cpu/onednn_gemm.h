@@ -12,7 +12,7 @@
 
 namespace trireme {
 
-std::unique_ptr<Gemm> MakeOneDnnGemm(const GemmSpec& spec);
+std::unique_ptr<Gemm> MakeOneDnnGemm(const CpuGemmSpec& spec);
 
 }  // namespace trireme
 

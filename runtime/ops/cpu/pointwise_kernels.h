@@ -6,8 +6,7 @@
 
 #include <cstdint>
 
-#include "runtime/core/dtype.h"
-#include "runtime/ops/activation.h"
+#include "runtime/ops/kernels/pointwise.h"
 
 namespace trireme {
 

@@ -5,11 +5,9 @@
 
 #include <cstdint>
 
-#include "runtime/core/dtype.h"
+#include "runtime/ops/kernels/reduction.h"
 
 namespace trireme {
-
-enum class ScalarReduction { kSum, kSumOfSquares, kMaxAbs, kNonFinite };
 
 // Over n elements: lanes in the compute type within blocks of 4096, blocks in
 // fp64, in order. kNonFinite counts.

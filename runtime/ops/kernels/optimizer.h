@@ -1,11 +1,12 @@
-// CPU kernels behind runtime/optim/adamw.h.
+// Kernels of runtime/optim/adamw.h.
 
-#ifndef TRIREME_RUNTIME_OPTIM_ADAMW_KERNELS_H_
-#define TRIREME_RUNTIME_OPTIM_ADAMW_KERNELS_H_
+#ifndef TRIREME_RUNTIME_OPS_KERNELS_OPTIMIZER_H_
+#define TRIREME_RUNTIME_OPS_KERNELS_OPTIMIZER_H_
 
 #include <cstdint>
 
 #include "runtime/core/dtype.h"
+#include "runtime/device/stream.h"
 
 namespace trireme {
 
@@ -28,12 +29,14 @@ struct AdamWArguments {
   void* v = nullptr;
   void* value = nullptr;
 };
-void AdamWKernel(const AdamWArguments& arguments);
 
-// average += (1 − decay)·(x − average).
-void EmaKernel(DType dtype, int64_t n, double decay, const void* x,
-               void* average);
+struct OptimizerKernels {
+  void (*adamw)(Stream&, const AdamWArguments&);
+  // average += (1 − decay)·(x − average).
+  void (*ema)(Stream&, DType, int64_t n, double decay, const void* x,
+              void* average);
+};
 
 }  // namespace trireme
 
-#endif  // TRIREME_RUNTIME_OPTIM_ADAMW_KERNELS_H_
+#endif  // TRIREME_RUNTIME_OPS_KERNELS_OPTIMIZER_H_

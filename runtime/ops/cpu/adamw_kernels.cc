@@ -1,9 +1,9 @@
-#include "runtime/optim/adamw_kernels.h"
+#include "runtime/ops/cpu/adamw_kernels.h"
 
 #include "runtime/ops/cpu/parallel_rows.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "runtime/optim/adamw_kernels.cc"
+#define HWY_TARGET_INCLUDE "runtime/ops/cpu/adamw_kernels.cc"
 #include "hwy/foreach_target.h"
 #include "runtime/ops/cpu/simd-inl.h"
 

@@ -1,0 +1,136 @@
+#include "runtime/ops/cpu/cpu_kernels.h"
+
+#include "runtime/ops/cpu/adamw_kernels.h"
+#include "runtime/ops/cpu/attention.h"
+#include "runtime/ops/cpu/copy_kernels.h"
+#include "runtime/ops/cpu/cross_entropy_kernels.h"
+#include "runtime/ops/cpu/embedding_kernels.h"
+#include "runtime/ops/cpu/gemm.h"
+#include "runtime/ops/cpu/gemm_kernels.h"
+#include "runtime/ops/cpu/heads_norm_kernels.h"
+#include "runtime/ops/cpu/normalization_kernels.h"
+#include "runtime/ops/cpu/pointwise_kernels.h"
+#include "runtime/ops/cpu/random_kernels.h"
+#include "runtime/ops/cpu/reduction_kernels.h"
+
+namespace trireme {
+namespace {
+
+// A kernel as the table has it: the host's stream has nothing to order.
+template <auto kKernel>
+struct OnHost;
+template <typename Result, typename... Arguments,
+          Result (*kKernel)(Arguments...)>
+struct OnHost<kKernel> {
+  static Result Run(Stream&, Arguments... arguments) {
+    return kKernel(arguments...);
+  }
+};
+
+CpuGemmSpec WithThreads(const GemmSpec& spec) {
+  return {spec, AvailableThreads()};
+}
+
+int64_t GemmWorkspace(const GemmSpec& spec) {
+  return PreparedGemm(WithThreads(spec))->workspace_bytes();
+}
+
+void RunGemm(const GemmSpec& spec, const GemmOperands& operands) {
+  PreparedGemm(WithThreads(spec))
+      ->Run(operands.a, operands.b, operands.bias, operands.out,
+            operands.workspace);
+}
+
+CpuAttentionProblem WithThreads(const AttentionProblem& problem) {
+  return {problem, AvailableThreads()};
+}
+
+int64_t ForwardWorkspace(const AttentionProblem& problem,
+                         const AttentionOperands& operands) {
+  return AttentionForwardWorkspace(WithThreads(problem), operands);
+}
+
+void AttentionForward(const AttentionProblem& problem,
+                      const AttentionOperands& operands, void* workspace) {
+  AttentionForwardCpu(WithThreads(problem), operands, workspace);
+}
+
+int64_t BackwardWorkspace(const AttentionProblem& problem,
+                          const AttentionOperands& operands,
+                          const AttentionGradients& gradients) {
+  return AttentionBackwardWorkspace(WithThreads(problem), operands, gradients);
+}
+
+void AttentionBackward(const AttentionProblem& problem,
+                       const AttentionOperands& operands,
+                       const AttentionGradients& gradients, void* workspace) {
+  AttentionBackwardCpu(WithThreads(problem), operands, gradients, workspace);
+}
+
+void AddColumnSumsKernel(DType dtype, int64_t rows, int64_t columns,
+                         const void* x, void* out) {
+  DispatchFloating(dtype, [&]<typename T>(T) {
+    AddColumnSums(static_cast<const T*>(x), rows, columns,
+                  static_cast<ComputeType<T>*>(out));
+  });
+}
+
+}  // namespace
+
+const Kernels& CpuKernels() {
+  static constexpr Kernels kKernels = {
+      .attention = {.forward_workspace = ForwardWorkspace,
+                    .forward = OnHost<&AttentionForward>::Run,
+                    .backward_workspace = BackwardWorkspace,
+                    .backward = OnHost<&AttentionBackward>::Run,
+                    .merge = OnHost<&MergeAttentionCpu>::Run},
+      .copy = {.strided = OnHost<&CopyStridedKernel>::Run,
+               .runs = OnHost<&CopyRunsKernel>::Run,
+               .fill = OnHost<&FillKernel>::Run,
+               .add_offset = OnHost<&AddOffsetKernel>::Run,
+               .masked_fill = OnHost<&MaskedFillKernel>::Run},
+      .embedding = {.gather_rows = OnHost<&GatherRowsKernel>::Run,
+                    .scatter_add_rows = OnHost<&ScatterAddRowsKernel>::Run,
+                    .timestep_embedding = OnHost<&TimestepEmbeddingKernel>::Run,
+                    .patchify = OnHost<&PatchifyKernel>::Run,
+                    .unpatchify = OnHost<&UnpatchifyKernel>::Run},
+      .gemm = {.workspace_bytes = GemmWorkspace, .run = OnHost<&RunGemm>::Run},
+      .norm = {.forward = OnHost<&NormForwardKernel>::Run,
+               .backward = OnHost<&NormBackwardKernel>::Run,
+               .sum_blocks = OnHost<&NormSumBlocksKernel>::Run,
+               .heads_forward = OnHost<&HeadsNormRopeForwardKernel>::Run,
+               .heads_backward = OnHost<&HeadsNormRopeBackwardKernel>::Run},
+      .optimizer = {.adamw = OnHost<&AdamWKernel>::Run,
+                    .ema = OnHost<&EmaKernel>::Run},
+      .pointwise = {.activation_forward = OnHost<&ActivationForwardKernel>::Run,
+                    .activation_backward =
+                        OnHost<&ActivationBackwardKernel>::Run,
+                    .swiglu_forward = OnHost<&SwiGluForwardKernel>::Run,
+                    .swiglu_backward = OnHost<&SwiGluBackwardKernel>::Run,
+                    .add = OnHost<&AddKernel>::Run,
+                    .multiply = OnHost<&MultiplyKernel>::Run,
+                    .scale = OnHost<&ScaleKernel>::Run,
+                    .add_in_place = OnHost<&AddInPlaceKernel>::Run,
+                    .cast = OnHost<&CastKernel>::Run,
+                    .add_broadcast = OnHost<&AddBroadcastKernel>::Run,
+                    .gated_residual_forward =
+                        OnHost<&GatedResidualForwardKernel>::Run,
+                    .gated_residual_backward =
+                        OnHost<&GatedResidualBackwardKernel>::Run},
+      .random = {.fill = OnHost<&FillRandomKernel>::Run,
+                 .add_flow_noise = OnHost<&AddFlowNoiseKernel>::Run},
+      .reduction = {
+          .reduce = OnHost<&ReduceKernel>::Run,
+          .block_sums_of_squares = OnHost<&BlockSumsOfSquaresKernel>::Run,
+          .softmax_forward = OnHost<&SoftmaxForwardKernel>::Run,
+          .softmax_backward = OnHost<&SoftmaxBackwardKernel>::Run,
+          .sum_tokens = OnHost<&SumTokensKernel>::Run,
+          .squared_error = OnHost<&SquaredErrorKernel>::Run,
+          .squared_error_backward = OnHost<&SquaredErrorBackwardKernel>::Run,
+          .cross_entropy = OnHost<&CrossEntropySumKernel>::Run,
+          .cross_entropy_backward = OnHost<&CrossEntropyBackwardKernel>::Run,
+          .add_column_sums = OnHost<&AddColumnSumsKernel>::Run}};
+  return kKernels;
+}
+
+}  // namespace trireme

@@ -1,0 +1,293 @@
+#include "runtime/ops/dry_kernels.h"
+
+namespace trireme {
+namespace {
+
+int64_t ComputeSize(DType dtype) { return dtype == DType::kFloat64 ? 8 : 4; }
+
+// `tensors` of n elements each.
+void CountBytes(Stream& stream, DType dtype, int64_t n, int64_t tensors) {
+  stream.Count({.bytes = n * tensors * DTypeSize(dtype)});
+}
+
+// What one of attention's two products takes, forward.
+int64_t ScoreFlops(const AttentionProblem& p) {
+  return 2 * p.batch * p.heads * p.queries * p.keys * p.head_dim;
+}
+
+int64_t QueryElements(const AttentionProblem& p) {
+  return p.batch * p.heads * p.queries * p.head_dim;
+}
+
+int64_t KeyElements(const AttentionProblem& p) {
+  return p.batch * p.heads * p.keys * p.head_dim;
+}
+
+int64_t OutputSize(const AttentionProblem& p) {
+  return p.unrounded ? ComputeSize(p.dtype) : DTypeSize(p.dtype);
+}
+
+AttentionKernels DryAttention(const AttentionKernels& twin) {
+  AttentionKernels kernels = twin;
+  kernels.forward = [](Stream& stream, const AttentionProblem& p,
+                       const AttentionOperands&, void*) {
+    stream.Count(
+        {.product_flops = 2 * ScoreFlops(p),
+         .bytes = (QueryElements(p) + 2 * KeyElements(p)) * DTypeSize(p.dtype) +
+                  QueryElements(p) * OutputSize(p)});
+  };
+  kernels.backward = [](Stream& stream, const AttentionProblem& p,
+                        const AttentionOperands&, const AttentionGradients&,
+                        void*) {
+    // Of q, k, v, the output and its gradient those of q, k and v.
+    stream.Count(
+        {.product_flops = 4 * ScoreFlops(p),
+         .bytes =
+             (3 * QueryElements(p) + 2 * KeyElements(p)) * DTypeSize(p.dtype) +
+             (QueryElements(p) + 2 * KeyElements(p)) * OutputSize(p)});
+  };
+  kernels.merge = [](Stream& stream, const AttentionMergeArguments& a) {
+    CountBytes(stream, a.dtype, a.batch * a.heads * a.tokens * (a.head_dim + 1),
+               3);
+  };
+  return kernels;
+}
+
+CopyKernels DryCopy() {
+  return {
+      .strided =
+          [](Stream& stream, DType dtype, const StridedCopy& copy, const void*,
+             void*) {
+            CountBytes(stream, dtype, copy.outer * copy.inner * copy.run, 2);
+          },
+      .runs =
+          [](Stream& stream, DType dtype, std::span<const ElementRun> runs,
+             const void*, void*) {
+            for (const ElementRun& run : runs) {
+              CountBytes(stream, dtype, run.count, 2);
+            }
+          },
+      .fill = [](Stream& stream, DType dtype, int64_t n, double,
+                 void*) { CountBytes(stream, dtype, n, 1); },
+      .add_offset = [](Stream& stream, int64_t n, int32_t, const int32_t*,
+                       int32_t*) { CountBytes(stream, DType::kInt32, n, 2); },
+      .masked_fill = [](Stream& stream, int64_t n, int32_t, const int32_t*,
+                        const uint8_t*,
+                        int32_t*) { CountBytes(stream, DType::kInt32, n, 2); }};
+}
+
+EmbeddingKernels DryEmbedding() {
+  return {.gather_rows =
+              [](Stream& stream, DType dtype, const RowIndices& lookup,
+                 const void*, void*) {
+                CountBytes(stream, dtype, lookup.count * lookup.width, 2);
+              },
+          .scatter_add_rows =
+              [](Stream& stream, DType dtype, const RowIndices& lookup,
+                 const void*, void*) {
+                const int64_t n = lookup.count * lookup.width;
+                stream.Count(
+                    {.bytes = n * (DTypeSize(dtype) + 2 * ComputeSize(dtype))});
+              },
+          .timestep_embedding =
+              [](Stream& stream, DType, DType dtype, int64_t n,
+                 int64_t channels, double, const void*,
+                 void*) { CountBytes(stream, dtype, n * channels, 1); },
+          .patchify =
+              [](Stream& stream, const PatchArguments& a, const void*, void*) {
+                CountBytes(stream, a.dtype,
+                           a.batch * a.channels * a.height * a.width, 2);
+              },
+          .unpatchify =
+              [](Stream& stream, const PatchArguments& a, const void*, void*) {
+                CountBytes(stream, a.dtype,
+                           a.batch * a.channels * a.height * a.width, 2);
+              }};
+}
+
+// A batch stride of 0 shares one matrix.
+int64_t Matrices(const GemmSpec& spec, const MatrixStrides& strides) {
+  return strides.batch == 0 ? 1 : spec.batch;
+}
+
+GemmKernels DryGemm(const GemmKernels& twin) {
+  GemmKernels kernels = twin;
+  kernels.run = [](Stream& stream, const GemmSpec& s, const GemmOperands&) {
+    const int64_t read = Matrices(s, s.a) * s.m * s.k +
+                         Matrices(s, s.b) * s.k * s.n + (s.bias ? s.n : 0);
+    const int64_t written = s.batch * s.m * s.n * (s.accumulate ? 2 : 1);
+    stream.Count({.product_flops = 2 * s.batch * s.m * s.n * s.k,
+                  .bytes = read * DTypeSize(s.dtype) +
+                           written * DTypeSize(s.out_dtype)});
+  };
+  return kernels;
+}
+
+int64_t Elements(const NormArguments& a) {
+  return a.groups * a.rows_per_group * a.width;
+}
+
+int64_t Elements(const HeadsNormArguments& a) {
+  return a.batch * a.tokens * a.heads * a.head_dim;
+}
+
+NormKernels DryNorm() {
+  return {
+      .forward = [](Stream& stream, const NormArguments& a,
+                    void*) { CountBytes(stream, a.dtype, Elements(a), 2); },
+      .backward = [](Stream& stream, const NormArguments& a, const void*,
+                     const void*, void*,
+                     void*) { CountBytes(stream, a.dtype, Elements(a), 3); },
+      .sum_blocks =
+          [](Stream& stream, const NormArguments& a, const void*, int, bool,
+             void*) {
+            stream.Count(
+                {.bytes = a.groups * NormBlocksPerGroup(a.rows_per_group) *
+                          a.width * ComputeSize(a.dtype)});
+          },
+      .heads_forward =
+          [](Stream& stream, const HeadsNormArguments& a, void*,
+             const HeadsLayout&) {
+            CountBytes(stream, a.dtype, Elements(a), 2);
+          },
+      .heads_backward =
+          [](Stream& stream, const HeadsNormArguments& a, const void*,
+             const HeadsLayout&, void*, const HeadsLayout&,
+             void*) { CountBytes(stream, a.dtype, Elements(a), 3); }};
+}
+
+OptimizerKernels DryOptimizer() {
+  return {.adamw =
+              [](Stream& stream, const AdamWArguments& a) {
+                // The gradient is read; three more are read and written.
+                stream.Count({.bytes = a.n * (7 * DTypeSize(a.dtype) +
+                                              DTypeSize(a.value_dtype))});
+              },
+          .ema = [](Stream& stream, DType dtype, int64_t n, double, const void*,
+                    void*) { CountBytes(stream, dtype, n, 3); }};
+}
+
+PointwiseKernels DryPointwise() {
+  return {
+      .activation_forward = [](Stream& stream, DType dtype, Activation,
+                               int64_t n, const void*,
+                               void*) { CountBytes(stream, dtype, n, 2); },
+      .activation_backward = [](Stream& stream, DType dtype, Activation,
+                                int64_t n, const void*, const void*,
+                                void*) { CountBytes(stream, dtype, n, 3); },
+      .swiglu_forward =
+          [](Stream& stream, DType dtype, int64_t rows, int64_t width,
+             const void*,
+             void*) { CountBytes(stream, dtype, rows * width, 3); },
+      .swiglu_backward =
+          [](Stream& stream, DType dtype, int64_t rows, int64_t width,
+             const void*, const void*,
+             void*) { CountBytes(stream, dtype, rows * width, 5); },
+      .add = [](Stream& stream, DType dtype, int64_t n, const void*,
+                const void*, void*) { CountBytes(stream, dtype, n, 3); },
+      .multiply = [](Stream& stream, DType dtype, int64_t n, const void*,
+                     const void*, void*) { CountBytes(stream, dtype, n, 3); },
+      .scale = [](Stream& stream, DType dtype, int64_t n, double, const void*,
+                  void*) { CountBytes(stream, dtype, n, 2); },
+      .add_in_place =
+          [](Stream& stream, DType source, DType target, int64_t n, double,
+             const void*, void*) {
+            stream.Count(
+                {.bytes = n * (DTypeSize(source) + 2 * DTypeSize(target))});
+          },
+      .cast =
+          [](Stream& stream, DType from, DType to, int64_t n, const void*,
+             void*) {
+            stream.Count({.bytes = n * (DTypeSize(from) + DTypeSize(to))});
+          },
+      .add_broadcast =
+          [](Stream& stream, DType dtype, int64_t rows, int64_t width,
+             const void*, const void*,
+             void*) { CountBytes(stream, dtype, rows * width, 2); },
+      .gated_residual_forward =
+          [](Stream& stream, DType dtype, int64_t batch, int64_t tokens,
+             int64_t width, const void*, const void*, const void*,
+             void*) { CountBytes(stream, dtype, batch * tokens * width, 3); },
+      .gated_residual_backward =
+          [](Stream& stream, DType dtype, int64_t batch, int64_t tokens,
+             int64_t width, const void*, const void*, const void*, void*,
+             void*) { CountBytes(stream, dtype, batch * tokens * width, 3); }};
+}
+
+RandomKernels DryRandom() {
+  return {.fill =
+              [](Stream& stream, DType dtype, const RandomStream&, Distribution,
+                 double, std::span<const ElementRun> runs, void*) {
+                for (const ElementRun& run : runs) {
+                  CountBytes(stream, dtype, run.count, 1);
+                }
+              },
+          .add_flow_noise =
+              [](Stream& stream, const FlowNoiseArguments& a) {
+                CountBytes(stream, DType::kFloat32,
+                           static_cast<int64_t>(a.streams.size()) * a.elements,
+                           3);
+              }};
+}
+
+ReductionKernels DryReduction() {
+  return {
+      .reduce =
+          [](Stream& stream, DType dtype, ScalarReduction, int64_t n,
+             const void*) {
+            CountBytes(stream, dtype, n, 1);
+            return 0.0;
+          },
+      .block_sums_of_squares = [](Stream& stream, DType dtype, int64_t n,
+                                  int64_t, const void*,
+                                  double*) { CountBytes(stream, dtype, n, 1); },
+      .softmax_forward =
+          [](Stream& stream, DType dtype, int64_t rows, int64_t width,
+             const void*,
+             void*) { CountBytes(stream, dtype, rows * width, 2); },
+      .softmax_backward =
+          [](Stream& stream, DType dtype, int64_t rows, int64_t width,
+             const void*, const void*,
+             void*) { CountBytes(stream, dtype, rows * width, 3); },
+      .sum_tokens =
+          [](Stream& stream, DType dtype, int64_t batch, int64_t tokens,
+             int64_t width, const void*,
+             void*) { CountBytes(stream, dtype, batch * tokens * width, 1); },
+      .squared_error =
+          [](Stream& stream, DType dtype, int64_t n, const void*, const void*) {
+            CountBytes(stream, dtype, n, 2);
+            return 0.0;
+          },
+      .squared_error_backward = [](Stream& stream, DType dtype, int64_t n,
+                                   double, const void*, const void*,
+                                   void*) { CountBytes(stream, dtype, n, 3); },
+      .cross_entropy =
+          [](Stream& stream, const CrossEntropyArguments& a, double*) {
+            CountBytes(stream, a.dtype, a.rows * a.classes, 1);
+            return 0.0;
+          },
+      .cross_entropy_backward =
+          [](Stream& stream, const CrossEntropyArguments& a, double, void*) {
+            CountBytes(stream, a.dtype, a.rows * a.classes, 2);
+          },
+      .add_column_sums =
+          [](Stream& stream, DType dtype, int64_t rows, int64_t columns,
+             const void*,
+             void*) { CountBytes(stream, dtype, rows * columns, 1); }};
+}
+
+}  // namespace
+
+Kernels DryKernels(const Kernels& twin) {
+  return {.attention = DryAttention(twin.attention),
+          .copy = DryCopy(),
+          .embedding = DryEmbedding(),
+          .gemm = DryGemm(twin.gemm),
+          .norm = DryNorm(),
+          .optimizer = DryOptimizer(),
+          .pointwise = DryPointwise(),
+          .random = DryRandom(),
+          .reduction = DryReduction()};
+}
+
+}  // namespace trireme

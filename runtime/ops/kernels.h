@@ -1,0 +1,34 @@
+// What a device computes with: a table of plain functions for each family of
+// ops. An op checks its operands, makes its result and calls the table of the
+// tensors' device with plain structs; a backend is one such table.
+
+#ifndef TRIREME_RUNTIME_OPS_KERNELS_H_
+#define TRIREME_RUNTIME_OPS_KERNELS_H_
+
+#include "runtime/ops/kernels/attention.h"
+#include "runtime/ops/kernels/copy.h"
+#include "runtime/ops/kernels/embedding.h"
+#include "runtime/ops/kernels/gemm.h"
+#include "runtime/ops/kernels/norm.h"
+#include "runtime/ops/kernels/optimizer.h"
+#include "runtime/ops/kernels/pointwise.h"
+#include "runtime/ops/kernels/random.h"
+#include "runtime/ops/kernels/reduction.h"
+
+namespace trireme {
+
+struct Kernels {
+  AttentionKernels attention;
+  CopyKernels copy;
+  EmbeddingKernels embedding;
+  GemmKernels gemm;
+  NormKernels norm;
+  OptimizerKernels optimizer;
+  PointwiseKernels pointwise;
+  RandomKernels random;
+  ReductionKernels reduction;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_OPS_KERNELS_H_
