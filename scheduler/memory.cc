@@ -49,7 +49,7 @@ void Add(Held held, int64_t bytes, MemoryChange& change) {
 std::string ToText(const MemoryBytes& bytes) {
   auto parts = kMemoryCategories;
   std::stable_sort(parts.begin(), parts.end(),
-                   [&](const MemoryCategory& a, const MemoryCategory& b) {
+                   [&](const MemoryBytesOf& a, const MemoryBytesOf& b) {
                      return bytes.*a.bytes > bytes.*b.bytes;
                    });
   std::vector<std::string> texts;

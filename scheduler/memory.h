@@ -26,11 +26,11 @@ struct MemoryBytes {
   int64_t total() const;
 };
 
-struct MemoryCategory {
+struct MemoryBytesOf {
   std::string_view name;
   int64_t MemoryBytes::*bytes = nullptr;
 };
-inline constexpr std::array<MemoryCategory, 6> kMemoryCategories = {
+inline constexpr std::array<MemoryBytesOf, 6> kMemoryCategories = {
     {{"parameters", &MemoryBytes::parameters},
      {"gradients", &MemoryBytes::gradients},
      {"optimizer", &MemoryBytes::optimizer},
@@ -40,7 +40,7 @@ inline constexpr std::array<MemoryCategory, 6> kMemoryCategories = {
 
 inline int64_t MemoryBytes::total() const {
   int64_t sum = 0;
-  for (const MemoryCategory& category : kMemoryCategories) {
+  for (const MemoryBytesOf& category : kMemoryCategories) {
     sum += this->*category.bytes;
   }
   return sum;

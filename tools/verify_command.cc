@@ -14,7 +14,6 @@
 
 #include "absl/strings/match.h"
 #include "fmt/format.h"
-#include "models/dit/dit_chunk.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/comm/patience.h"
 #include "runtime/comm/single.h"
@@ -125,7 +124,7 @@ BatchSource SourceOf(const Verification& v) {
          .global_batch = v.setup.global_batch,
          .first = first,
          .count = count,
-         .fields = DitFields(v.setup.model, true, true),
+         .fields = AllFields(*v.setup.family),
          .threads = static_cast<int>(v.job.data().decode_threads())});
     return reader.Read(device, step, (step - 1) * v.setup.global_batch);
   };

@@ -4,12 +4,12 @@
 #include <memory>
 
 #include "fmt/format.h"
-#include "models/dit/dit.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan.h"
 #include "scheduler/stage_ranks.h"
 #include "scheduler/transformer_flops.h"
+#include "trainer/model_shape_of.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {
@@ -28,8 +28,9 @@ int64_t CountParameters(const TrainingSetup& setup) {
   CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
   ParameterStore store(device, setup.dtype, setup.seed);
   const ProcessGrid grid;
-  const DitPart part(store, grid, setup.model,
-                     {.blocks = {0, setup.model.layers}});
+  const StepInputs inputs;
+  const auto chunk = setup.family->Build(
+      {.blocks = {0, setup.family->Shape().layers}}, store, grid, inputs);
   int64_t count = 0;
   for (const auto& parameter : store.parameters()) {
     count += parameter->global_shape.num_elements();
@@ -39,18 +40,15 @@ int64_t CountParameters(const TrainingSetup& setup) {
 
 std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
                           const DataSummary& data) {
-  const DitConfig& model = setup.model;
-  std::string text = fmt::format(
-      "model  DiT: {} layers, width {}, {} heads, {} tokens; {}parameters in "
-      "{}\n",
-      model.layers, model.hidden, model.heads, model.tokens(),
-      Short(static_cast<double>(CountParameters(setup))),
-      DTypeName(setup.dtype));
+  const ModelShape shape = ModelShapeOf(setup);
+  std::string text =
+      fmt::format("model  {}; {}parameters in {}\n", setup.family->Describe(),
+                  Short(static_cast<double>(CountParameters(setup))),
+                  DTypeName(setup.dtype));
   text += fmt::format(
       "flops  {}FLOP per sample, forward and backward: {}; modulation "
       "excluded\n",
-      Short(DitTrainingFlops(model)),
-      BlocksTrainingFlopsFormula(TextOf(model)));
+      Short(ModelTrainingFlops(shape)), BlocksTrainingFlopsFormula(shape.text));
   text += fmt::format("data   {} samples in {} classes\n", data.samples,
                       data.classes);
   text += fmt::format("plan   {}\n", Summary(plan));

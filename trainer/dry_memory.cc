@@ -6,17 +6,14 @@
 #include <utility>
 #include <vector>
 
-#include "models/dit/dit.h"
-#include "models/dit/dit_chunk.h"
 #include "parallel/chunk_pass.h"
-#include "parallel/communicators.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
 #include "runtime/comm/collective.h"
 #include "runtime/comm/dry.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
+#include "trainer/local_model.h"
+#include "trainer/plan_translation.h"
 
 namespace trireme {
 namespace {
@@ -39,55 +36,40 @@ class DryChunk {
  public:
   DryChunk(const TrainingSetup& setup, const BlockSplit& split,
            Plan::Recompute recompute, const BlockRange& blocks)
-      : setup_(setup),
-        split_(split),
-        device_(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry),
+      : device_(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry),
         world_(0, static_cast<int>(split.tp * split.cp)),
-        grid_(GridOf(split)),
-        communicators_(world_, grid_,
-                       {.ulysses = static_cast<int>(split.ulysses)}),
-        context_(device_, grid_, communicators_,
-                 {.sequence_parallel = split.sequence_parallel}),
-        store_(device_, setup.dtype, setup.seed),
-        part_(store_, grid_, setup.model,
-              {.blocks = blocks,
-               .recompute = RecomputeOf(recompute),
-               .sequence_parallel = split.sequence_parallel}),
-        chunk_(part_, {.flow = setup.flow,
-                       .seed = setup.seed,
-                       .dtype = setup.dtype,
-                       .microbatch_size = split.microbatch_size,
-                       .global_batch = split.microbatch_size}) {
+        model_(setup, GridOf(split), world_,
+               {.ulysses = static_cast<int>(split.ulysses)},
+               {{{.blocks = blocks,
+                  .recompute = RecomputeOf(recompute),
+                  .sequence_parallel = split.sequence_parallel,
+                  .microbatch_size = split.microbatch_size}}},
+               device_) {
     int64_t bytes = 0;
-    for (const auto& parameter : store_.parameters()) {
+    for (const auto& parameter : model_.part().store->parameters()) {
       figures_.memory.parameters += parameter->value.num_elements();
       bytes += parameter->value.bytes();
     }
-    figures_.memory.constant_bytes = device_.Statistics().current_bytes - bytes;
-    const DType gradients =
-        setup.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-    for (const auto& parameter : store_.parameters()) {
-      parameter->grad =
-          Tensor::Zeros(device_, parameter->value.shape(), gradients);
-    }
-    chunk_.set_batch(EmptyBatch(
-        device_,
-        DitFields(setup.model, part_.has_embedding(), part_.has_head()),
-        split.microbatch_size));
+    figures_.memory.constant_bytes = Now() - bytes;
+    model_.MakeGradients();
+    model_.inputs().Set(
+        EmptyBatch(device_, model_.Fields(), split.microbatch_size),
+        *setup.objective);
   }
 
   ChunkFigures Run(bool deferred) {
     const int64_t before = Now();
     device_.ResetPeak();
     AllResident store;
-    ChunkPass pass(context_, chunk_, store, /*microbatch=*/0);
-    pass.Forward(EmptyBoundary(device_, chunk_.Boundary(0)));
-    CHECK_OK(context_.status());
+    Chunk& chunk = *model_.part().chunk;
+    ChunkPass pass(model_.context(), chunk, store, /*microbatch=*/0);
+    pass.Forward(EmptyBoundary(device_, chunk.Boundary(0)));
+    CHECK_OK(model_.status());
     const int64_t peak_forward = device_.Statistics().peak_bytes;
     figures_.memory.activation_bytes = Now() - before;
     const int64_t kept = Now();
     device_.ResetPeak();
-    pass.Backward(EmptyBoundary(device_, chunk_.Boundary(chunk_.num_units())),
+    pass.Backward(EmptyBoundary(device_, chunk.Boundary(chunk.num_units())),
                   deferred ? Tape::WeightGradients::kDeferred
                            : Tape::WeightGradients::kImmediate);
     const int64_t peak_backward = device_.Statistics().peak_bytes;
@@ -106,28 +88,11 @@ class DryChunk {
     return *std::move(grid);
   }
 
-  static BlockRecompute RecomputeOf(Plan::Recompute recompute) {
-    BlockRecompute result;
-    if (recompute == Plan::SELECTIVE) {
-      result.kind = BlockRecompute::Kind::kSelective;
-    } else if (recompute == Plan::FULL) {
-      result.kind = BlockRecompute::Kind::kFull;
-    }
-    return result;
-  }
-
   int64_t Now() const { return device_.Statistics().current_bytes; }
 
-  const TrainingSetup& setup_;
-  const BlockSplit split_;
   CpuDevice device_;
   DryWorld world_;
-  const ProcessGrid grid_;
-  Communicators communicators_;
-  ParallelContext context_;
-  ParameterStore store_;
-  DitPart part_;
-  DitChunk chunk_;
+  LocalModel model_;
   ChunkFigures figures_;
 };
 
@@ -139,7 +104,7 @@ MeasuredMemory MeasureMemory(const TrainingSetup& setup,
   // A longer model of the same blocks, so that there are blocks between the
   // embedding and the head.
   TrainingSetup longer = setup;
-  longer.model.layers = 6;
+  longer.family = setup.family->WithBlocks(6);
   const auto run = [&](int64_t first, int64_t end) {
     return DryChunk(longer, split, recompute, {.first = first, .end = end})
         .Run(deferred);
@@ -180,7 +145,7 @@ void MeasureMemoryOf(const TrainingSetup& setup, ModelShape& shape) {
                               const BlockSplit& split,
                               Plan::Recompute recompute,
                               bool deferred) -> std::optional<MeasuredMemory> {
-    const DitConfig& model = setup.model;
+    const ModelShape model = setup.family->Shape();
     if (model.hidden % split.tp != 0 || model.mlp_hidden % split.tp != 0 ||
         model.heads % (split.tp * split.ulysses) != 0) {
       return std::nullopt;

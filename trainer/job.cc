@@ -7,6 +7,7 @@
 
 #include "absl/strings/escaping.h"
 #include "models/data/webdataset.h"
+#include "models/resolve.h"
 #include "runtime/core/status.h"
 #include "scheduler/transformer_flops.h"
 #include "trainer/model_shape_of.h"
@@ -33,19 +34,23 @@ absl::Status CheckWhole(std::string_view field, uint64_t found, uint64_t low,
 
 // What no machine computes, so that sizes in bytes, over all layers and all
 // that backward needs, stay in 64 bits.
-absl::Status CheckActivations(const DitConfig& model, int64_t global_batch) {
+absl::Status CheckActivations(const ModelFamily& family, int64_t global_batch) {
   constexpr double kMost = 0x1p52;
-  const double tokens = static_cast<double>(model.tokens() + model.text_tokens);
-  const double width =
-      static_cast<double>(std::max({model.hidden, model.mlp_hidden,
-                                    model.patch_channels(), model.text_width}));
+  const ModelShape shape = family.Shape();
+  const double tokens = static_cast<double>(shape.tokens + shape.text_tokens);
+  double width = static_cast<double>(std::max(shape.hidden, shape.mlp_hidden));
+  // What the embedding reads may be wider than the blocks.
+  for (const FieldSpec& field : AllFields(family)) {
+    width = std::max(width,
+                     static_cast<double>(field.shape.num_elements()) / tokens);
+  }
   const double found = static_cast<double>(global_batch) *
-                       static_cast<double>(model.layers) * tokens * width;
+                       static_cast<double>(shape.layers) * tokens * width;
   if (found <= kMost) return absl::OkStatus();
   return InvalidArgument(
       "global_batch: found {} samples x {} layers x {:.0f} tokens x {:.0f} "
       "channels = {:.2g} activations, expected at most {:.2g}",
-      global_batch, model.layers, tokens, width, found, kMost);
+      global_batch, shape.layers, tokens, width, found, kMost);
 }
 
 absl::Status FillOptimizer(OptimizerConfig& optimizer) {
@@ -155,7 +160,7 @@ absl::Status FillJobDefaults(Job& job) {
   if (job.model().family_case() == Model::FAMILY_NOT_SET) {
     return InvalidArgument("model: found no family, expected dit");
   }
-  job.mutable_objective()->mutable_rectified_flow();
+  job.mutable_objective();
   RETURN_IF_ERROR(FillData(*job.mutable_data()));
   RETURN_IF_ERROR(CheckRange("global_batch", job.global_batch(), 1, 1 << 24));
   RETURN_IF_ERROR(CheckRange("steps", job.steps(), 1, 1e9));
@@ -186,25 +191,19 @@ absl::Status FillJobDefaults(Job& job) {
   return FillSample(*job.mutable_sample());
 }
 
-ImageSpec ImageSpecOf(const Job& job) {
-  return {.channels = job.data().channels(),
-          .height = job.data().resolution(),
-          .width = job.data().resolution()};
-}
-
 absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   TrainingSetup setup;
-  Dit& dit = *job.mutable_model()->mutable_dit();
-  ASSIGN_OR_RETURN(setup.model,
-                   ResolveDit(dit, ImageSpecOf(job), data.classes));
-  RETURN_IF_ERROR(CheckActivations(setup.model, job.global_batch()));
-  FillDit(setup.model, dit);
-  RectifiedFlow& flow = *job.mutable_objective()->mutable_rectified_flow();
-  ASSIGN_OR_RETURN(setup.flow, ResolveRectifiedFlow(flow));
-  flow.set_logit_mean(setup.flow.logit_mean);
-  flow.set_logit_stddev(setup.flow.logit_stddev);
-  flow.set_shift(setup.flow.shift);
-  flow.set_condition_drop(setup.flow.condition_drop);
+  ASSIGN_OR_RETURN(
+      setup.family,
+      ResolveModel(*job.mutable_model(), {.channels = job.data().channels(),
+                                          .resolution = job.data().resolution(),
+                                          .classes = data.classes}));
+  RETURN_IF_ERROR(CheckActivations(*setup.family, job.global_batch()));
+  ASSIGN_OR_RETURN(const ResolvedObjective objective,
+                   ResolveObjective(*job.mutable_objective(), job.seed(),
+                                    job.global_batch()));
+  setup.objective = objective.training;
+  setup.sampling_shift = objective.sampling_shift;
   const OptimizerConfig& optimizer = job.optimizer();
   setup.optimizer = {.beta1 = optimizer.beta1(),
                      .beta2 = optimizer.beta2(),
@@ -255,9 +254,9 @@ PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size) {
   costs.head = shape.head_flops;
   return {.world_size = world_size,
           .global_batch = setup.global_batch,
-          .mlp_hidden = setup.model.mlp_hidden,
-          .num_blocks = setup.model.layers,
-          .heads = setup.model.heads,
+          .mlp_hidden = shape.mlp_hidden,
+          .num_blocks = shape.layers,
+          .heads = shape.heads,
           .costs = std::move(costs)};
 }
 

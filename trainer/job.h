@@ -31,9 +31,6 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data);
 // What a plan for the job must fit; stages are cut by matrix-product FLOPs.
 PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size);
 
-// Square pictures of the job's resolution and channels.
-ImageSpec ImageSpecOf(const Job& job);
-
 }  // namespace trireme
 
 #endif  // TRIREME_TRAINER_JOB_H_

@@ -24,16 +24,20 @@ BlockRange BlocksOfStage(const Plan& plan, int stage) {
   return range;
 }
 
-BlockRecompute RecomputeOf(const Plan& plan) {
-  BlockRecompute recompute;
-  if (plan.recompute() == Plan::SELECTIVE) {
-    recompute.kind = BlockRecompute::Kind::kSelective;
-  } else if (plan.recompute() == Plan::FULL) {
-    recompute.kind = BlockRecompute::Kind::kFull;
-    if (plan.has_recompute_blocks()) {
-      recompute.blocks = plan.recompute_blocks();
-    }
+BlockRecompute RecomputeOf(Plan::Recompute recompute) {
+  switch (recompute) {
+    case Plan::SELECTIVE:
+      return {.kind = BlockRecompute::Kind::kSelective};
+    case Plan::FULL:
+      return {.kind = BlockRecompute::Kind::kFull};
+    default:
+      return {};
   }
+}
+
+BlockRecompute RecomputeOf(const Plan& plan) {
+  BlockRecompute recompute = RecomputeOf(plan.recompute());
+  if (plan.has_recompute_blocks()) recompute.blocks = plan.recompute_blocks();
   return recompute;
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "models/dit/dit.h"
+#include "models/family.h"
 #include "parallel/data_sharding.h"
 #include "parallel/process_grid.h"
 #include "scheduler/plan.pb.h"
@@ -17,6 +17,8 @@ namespace trireme {
 
 // All plans are resolved.
 BlockRange BlocksOfStage(const Plan& plan, int stage);
+// Of all blocks.
+BlockRecompute RecomputeOf(Plan::Recompute recompute);
 BlockRecompute RecomputeOf(const Plan& plan);
 DataSharding ShardingOf(const Plan& plan);
 // As seen from one rank of the world.

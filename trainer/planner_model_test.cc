@@ -9,12 +9,9 @@
 
 #include "fmt/format.h"
 #include "gtest/gtest.h"
-#include "models/dit/dit.h"
-#include "models/dit/dit_chunk.h"
+#include "models/dit/dit_family.h"
+#include "models/objective/rectified_flow.h"
 #include "parallel/chunk_pass.h"
-#include "parallel/communicators.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
 #include "runtime/comm/dry.h"
 #include "runtime/comm/forwarding_testing.h"
@@ -22,6 +19,7 @@
 #include "runtime/device/cpu_device.h"
 #include "scheduler/planner/block_collectives.h"
 #include "scheduler/planner/model_shape.h"
+#include "trainer/local_model.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/training_setup.h"
 
@@ -101,19 +99,22 @@ constexpr int64_t kMicrobatch = 3;
 class PlannerModelTest : public testing::TestWithParam<Case> {
  protected:
   PlannerModelTest() {
-    setup_.model.hidden = 32;
-    setup_.model.layers = 3;
-    setup_.model.heads = 8;
-    setup_.model.mlp_hidden = 96;
-    setup_.model.classes = 10;
-    setup_.model.image = {
-        .channels = 1, .height = GetParam().height, .width = 8};
+    DitConfig config;
+    config.hidden = 32;
+    config.layers = 3;
+    config.heads = 8;
+    config.mlp_hidden = 96;
+    config.classes = 10;
+    config.image = {.channels = 1, .height = GetParam().height, .width = 8};
     if (GetParam().text != Text::kNone) {
-      setup_.model.text_tokens = 5;
-      setup_.model.text_width = 6;
-      setup_.model.text_attention =
+      config.text_tokens = 5;
+      config.text_width = 6;
+      config.text_attention =
           GetParam().text == Text::kCross ? Dit::CROSS : Dit::JOINT;
     }
+    setup_.family = MakeDitFamily(config);
+    setup_.objective = std::make_shared<RectifiedFlowObjective>(
+        RectifiedFlowConfig(), /*seed=*/0, kMicrobatch);
     setup_.dtype = DType::kBFloat16;
   }
 
@@ -135,34 +136,26 @@ class PlannerModelTest : public testing::TestWithParam<Case> {
     ForwardingWorld world(dry, RecorderInto(counts));
     const auto grid = ProcessGrid::Create({.tp = c.tp, .cp = c.cp}, {}, 0);
     CHECK_OK(grid.status());
-    Communicators communicators(world, *grid, {.ulysses = c.ulysses});
     CpuDevice device(int64_t{1} << 40, CpuDevice::Mode::kDry);
-    ParallelContext parallel(device, *grid, communicators,
-                             {.sequence_parallel = c.sequence_parallel});
-    ParameterStore store(device, setup_.dtype, /*seed=*/1);
-    DitPart part(store, *grid, setup_.model,
-                 {.blocks = {.first = first, .end = end},
-                  .sequence_parallel = c.sequence_parallel});
-    for (const auto& parameter : store.parameters()) {
-      parameter->grad =
-          Tensor::Zeros(device, parameter->value.shape(), DType::kFloat32);
-    }
-    DitChunk chunk(part, {.dtype = setup_.dtype,
-                          .microbatch_size = kMicrobatch,
-                          .global_batch = kMicrobatch});
+    LocalModel model(setup_, *grid, world, {.ulysses = c.ulysses},
+                     {{{.blocks = {.first = first, .end = end},
+                        .sequence_parallel = c.sequence_parallel,
+                        .microbatch_size = kMicrobatch}}},
+                     device);
+    model.MakeGradients();
+    model.inputs().Set(EmptyBatch(device, model.Fields(), kMicrobatch),
+                       *setup_.objective);
+    Chunk& chunk = *model.part().chunk;
     if (message_bytes != nullptr) {
       *message_bytes = 0;
       for (const BoundarySpec& spec : chunk.Boundary(0)) {
         *message_bytes += spec.shape.num_elements() * DTypeSize(spec.dtype);
       }
     }
-    chunk.set_batch(EmptyBatch(
-        device, DitFields(setup_.model, part.has_embedding(), part.has_head()),
-        kMicrobatch));
     AllResident all;
-    ChunkPass pass(parallel, chunk, all, /*microbatch=*/0);
+    ChunkPass pass(model.context(), chunk, all, /*microbatch=*/0);
     pass.Forward(EmptyBoundary(device, chunk.Boundary(0)));
-    CHECK_OK(parallel.status());
+    CHECK_OK(model.status());
     forward = std::exchange(counts, {});
     pass.Backward(EmptyBoundary(device, chunk.Boundary(chunk.num_units())),
                   Tape::WeightGradients::kImmediate);

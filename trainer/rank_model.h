@@ -13,10 +13,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "models/dit/dit.h"
-#include "models/dit/dit_chunk.h"
-#include "parallel/communicators.h"
-#include "parallel/context.h"
 #include "parallel/executor.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/logical_tensors.h"
@@ -24,13 +20,12 @@
 #include "parallel/optimizer.h"
 #include "parallel/parameter_buckets.h"
 #include "parallel/parameter_shards.h"
-#include "parallel/parameter_store.h"
-#include "parallel/process_grid.h"
 #include "runtime/comm/communicator.h"
 #include "scheduler/plan.pb.h"
 #include "scheduler/planner/plan_costs.h"
 #include "scheduler/program.h"
-#include "scheduler/skip/simulator.h"
+#include "trainer/local_model.h"
+#include "trainer/plan_layout.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {
@@ -60,10 +55,10 @@ class RankModel {
       const TrainingSetup& setup, const Plan& plan, int rank);
 
   // The samples of the global batch that this rank's replica computes.
-  int64_t first_sample() const { return first_sample_; }
-  int64_t local_batch() const { return local_batch_; }
+  int64_t first_sample() const { return layout_.first_sample; }
+  int64_t local_batch() const { return layout_.local_batch; }
   // What this rank reads of them.
-  std::vector<FieldSpec> fields() const;
+  std::vector<FieldSpec> fields() const { return local_.Fields(); }
 
   // Trains on the local batch. Collective over the world.
   absl::StatusOr<GlobalStepResult> Step(const Batch& local_batch,
@@ -72,7 +67,7 @@ class RankModel {
   // A batch of this rank's fields on the model's device, for steps on a dry
   // one.
   Batch DryBatch() const {
-    return EmptyBatch(context_->device(), fields(), local_batch_);
+    return EmptyBatch(local_.device(), fields(), local_batch());
   }
   // From now on computation takes `compute`'s time for the units, which take
   // what `seconds` says. For models on a dry device. `compute` outlives it.
@@ -92,28 +87,22 @@ class RankModel {
   // After masters were written: refreshes what forward reads.
   void SyncValues();
 
-  ParallelContext& context() { return *context_; }
+  ParallelContext& context() { return local_.context(); }
   const TrainingSetup& setup() const { return setup_; }
-  const ProcessGrid& grid() const { return *grid_; }
+  const ProcessGrid& grid() const { return local_.grid(); }
   const Program& program() const { return *program_; }
   // By its index in the Program.
-  const Chunk& chunk(int i) const { return *parts_[i].chunk; }
+  const Chunk& chunk(int i) const { return *local_.parts()[i].chunk; }
   // Microbatches visit some of the stages only (Plan.skip).
   bool partial() const { return plan_.has_skip(); }
 
  private:
-  // One of this rank's chunks of the model.
-  struct Part {
-    std::unique_ptr<ParameterStore> store;
-    std::unique_ptr<DitPart> model;
-    std::unique_ptr<DitChunk> chunk;
+  // What one chunk of this rank has for training.
+  struct Training {
     std::unique_ptr<ParameterBuckets> buckets;
     std::unique_ptr<GradientReducer> reducer;
     std::unique_ptr<ParameterShards> shards;
   };
-
-  RankModel(const TrainingSetup& setup, const Plan& plan)
-      : setup_(setup), plan_(plan), loss_scaler_(setup.loss_scale) {}
 
   // The axes of each parameter's gradient sum, by chunk and position.
   using SumAxes = std::vector<std::vector<AxisSet>>;
@@ -126,48 +115,30 @@ class RankModel {
   // that breaks a sharding rule.
   static absl::StatusOr<SumAxes> ProbeSumAxes(const TrainingSetup& setup,
                                               const Plan& plan, int rank);
-  // The model with its parameters. Without `allocate` these have no values
-  // where the plan shards them (BuildTraining makes them).
-  absl::Status BuildParts(Device& device, CommunicatorFactory& factory,
-                          bool allocate);
+  static absl::StatusOr<std::unique_ptr<RankModel>> Create(
+      const TrainingSetup& setup, const Plan& plan, Device& device,
+      CommunicatorFactory& factory, const SumAxes& sum_axes);
+  // The model with its parameters; what trains it comes by BuildTraining.
+  RankModel(const TrainingSetup& setup, const Plan& plan, PlanLayout layout,
+            Device& device, CommunicatorFactory& factory);
   absl::Status BuildTraining(const SumAxes& sum_axes);
-  void SetBatch(const Batch& batch);
-  // The stage of each of this rank's chunks.
-  std::vector<int32_t> StagesOfRank() const;
-  // Places, communicators and batch, from the plan.
-  absl::Status BuildGrid(Device& device, CommunicatorFactory& factory);
-  // What the rank's chunks are of the model.
-  std::vector<DitPartOptions> PartOptions() const;
   // The Program, and what its chunks are to an executor.
   absl::Status CompileOrdinary();
   absl::Status CompilePartial(std::vector<ExecutorChunk>& chunks);
-  // Of a partial pipeline: whether a microbatch comes to each rank of this
-  // rank's stage.
-  bool AllReplicasVisited() const;
-  // How often each of the rank's chunks runs in a step.
-  std::vector<int> ContributionsOfChunks() const;
-  bool has_embedding() const;
-  bool has_head() const;
   // Each parameter that this rank owns some of, with the given tensor of it.
   std::vector<TensorPart> Parts(Tensor OwnedParameter::*tensor);
 
   TrainingSetup setup_;
   Plan plan_;
-  std::unique_ptr<ProcessGrid> grid_;
-  std::unique_ptr<Communicators> communicators_;
-  std::unique_ptr<ParallelContext> context_;
-  std::vector<Part> parts_;  // by chunk
+  PlanLayout layout_;
+  LocalModel local_;
+  std::vector<Training> training_;  // by chunk
   LossScaler loss_scaler_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Program> program_;
   std::unique_ptr<Executor> executor_;
   MemoryStatistics predicted_;
   SumAxes sum_axes_;
-  // Absent in an ordinary pipeline.
-  std::unique_ptr<SkipSchedule> skip_;
-  int64_t first_microbatch_ = 0;
-  int64_t first_sample_ = 0;
-  int64_t local_batch_ = 0;
 };
 
 }  // namespace trireme

@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "models/dit/dit_family.h"
+#include "models/objective/rectified_flow.h"
 #include "runtime/comm/forwarding_testing.h"
 #include "runtime/comm/single.h"
 #include "runtime/comm/threads/thread_world.h"
@@ -27,13 +29,17 @@ namespace trireme {
 namespace {
 
 TrainingSetup SmallSetup() {
+  DitConfig config;
+  config.hidden = 32;
+  config.layers = 2;
+  config.heads = 4;
+  config.mlp_hidden = 128;
+  config.classes = 10;
+  config.image = {.channels = 1, .height = 16, .width = 16};
   TrainingSetup setup;
-  setup.model.hidden = 32;
-  setup.model.layers = 2;
-  setup.model.heads = 4;
-  setup.model.mlp_hidden = 128;
-  setup.model.classes = 10;
-  setup.model.image = {.channels = 1, .height = 16, .width = 16};
+  setup.family = MakeDitFamily(config);
+  setup.objective = std::make_shared<RectifiedFlowObjective>(
+      RectifiedFlowConfig(), /*seed=*/0, /*global_batch=*/8);
   setup.optimizer.ema_decay = 0.99;
   setup.global_batch = 8;
   return setup;
@@ -42,8 +48,8 @@ TrainingSetup SmallSetup() {
 Plan Resolved(const Plan& plan, const TrainingSetup& setup, int64_t ranks) {
   return *ResolvePlan(plan, {.world_size = ranks,
                              .global_batch = setup.global_batch,
-                             .num_blocks = setup.model.layers,
-                             .heads = setup.model.heads});
+                             .num_blocks = setup.family->Shape().layers,
+                             .heads = setup.family->Shape().heads});
 }
 
 Plan SmallPlan(const TrainingSetup& setup, Plan::Recompute recompute) {
@@ -276,7 +282,7 @@ TEST(RankModelTest, RefusesAJobThatDoesNotFitBeforeItStarts) {
 
 TEST(RankModelTest, RecomputeNeedsLessMemory) {
   TrainingSetup setup = SmallSetup();
-  setup.model.layers = 6;
+  setup.family = setup.family->WithBlocks(6);
   OneRank kept(setup), recomputed(setup, Plan::FULL);
   ASSERT_TRUE(kept.built.ok() && recomputed.built.ok());
   EXPECT_LT(recomputed.model().predicted_memory().peak_bytes,

@@ -3,6 +3,8 @@
 #include <mutex>
 
 #include "gtest/gtest.h"
+#include "models/dit/dit_family.h"
+#include "models/objective/rectified_flow.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "scheduler/plan.h"
 #include "trainer/job.h"
@@ -36,13 +38,17 @@ ClusterModel TwoDevices(int64_t memory_bytes) {
 RehearseOptions Options(const Plan& plan,
                         int64_t memory_bytes = int64_t{1} << 30) {
   RehearseOptions options;
-  options.setup.model.image = {.channels = 1, .height = 8, .width = 8};
-  options.setup.model.patch = 2;
-  options.setup.model.hidden = 32;
-  options.setup.model.heads = 2;
-  options.setup.model.mlp_hidden = 128;
-  options.setup.model.layers = 4;
-  options.setup.model.classes = 3;
+  DitConfig config;
+  config.image = {.channels = 1, .height = 8, .width = 8};
+  config.patch = 2;
+  config.hidden = 32;
+  config.heads = 2;
+  config.mlp_hidden = 128;
+  config.layers = 4;
+  config.classes = 3;
+  options.setup.family = MakeDitFamily(config);
+  options.setup.objective = std::make_shared<RectifiedFlowObjective>(
+      RectifiedFlowConfig(), /*seed=*/0, /*global_batch=*/1);
   options.setup.global_batch = 4;
   options.cluster = TwoDevices(memory_bytes);
   const auto resolved = ResolvePlan(plan, PlanContextOf(options.setup, 2));

@@ -15,6 +15,7 @@ class RunFolder {
   const std::string& root() const { return root_; }
   std::string job() const { return root_ + "/job.textproto"; }
   std::string plan() const { return root_ + "/plan.textproto"; }
+  std::string classes() const { return root_ + "/classes.txt"; }
   std::string metrics() const { return root_ + "/metrics.jsonl"; }
   std::string tensorboard() const { return root_ + "/tensorboard"; }
   std::string checkpoints() const { return root_ + "/checkpoints"; }

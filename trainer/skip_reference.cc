@@ -6,14 +6,9 @@
 #include <utility>
 #include <vector>
 
-#include "models/dit/dit.h"
-#include "models/dit/dit_chunk.h"
 #include "parallel/chunk_pass.h"
-#include "parallel/communicators.h"
-#include "parallel/context.h"
 #include "parallel/loss_scaler.h"
 #include "parallel/optimizer.h"
-#include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
@@ -21,6 +16,7 @@
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
 #include "scheduler/stage_ranks.h"
+#include "trainer/local_model.h"
 
 namespace trireme {
 namespace {
@@ -30,27 +26,18 @@ class SkipReference {
   SkipReference(const TrainingSetup& setup, const Plan& plan, Device& device)
       : setup_(setup),
         plan_(plan),
-        device_(device),
-        communicators_(world_, grid_),
-        context_(device, grid_, communicators_),
+        model_(setup, ProcessGrid(), world_, {}, StagesOf(plan), device),
         loss_scaler_(setup.loss_scale) {
-    BlockRange blocks;
-    for (const Plan::Stage& stage : plan.stages()) {
-      blocks.end = blocks.first + stage.blocks();
-      AddStage({.blocks = blocks, .head = false});
-      blocks.first = blocks.end;
-    }
-    // The head, which every path ends in.
-    AddStage({.blocks = blocks, .head = true});
+    model_.MakeGradients();
     CountVisits();
     BuildOptimizer();
   }
 
   absl::StatusOr<GridRecord::Step> Step(const Batch& batch, int64_t step) {
     const double scale = loss_scaler_.state().scale;
-    for (const auto& stage : stages_) {
-      stage->chunk->set_batch(batch);
-      for (const auto& parameter : stage->store.parameters()) {
+    model_.inputs().Set(batch, *setup_.objective);
+    for (const LocalModel::Part& stage : model_.parts()) {
+      for (const auto& parameter : stage.store->parameters()) {
         parameter->grad.FillZero();
       }
     }
@@ -58,13 +45,12 @@ class SkipReference {
     for (int m = 0; m < plan_.skip().paths_size(); ++m) {
       record.loss += RunMicrobatch(m, scale);
     }
-    RETURN_IF_ERROR(device_.status());
-    RETURN_IF_ERROR(context_.status());
+    RETURN_IF_ERROR(model_.status());
     ScaleGradients();
     record.gradient_norm = optimizer_->ClipGradients(scale);
     const int64_t counted = step - loss_scaler_.state().skipped_steps;
     loss_scaler_.Update(std::isfinite(record.gradient_norm));
-    for (size_t s = 0; s < stages_.size(); ++s) {
+    for (size_t s = 0; s < model_.parts().size(); ++s) {
       if (visits_[s] == 0) continue;
       optimizer_->Update(static_cast<int>(s), counted,
                          setup_.learning_rate.At(step));
@@ -74,34 +60,24 @@ class SkipReference {
   }
 
  private:
-  struct Stage {
-    Stage(Device& device, const TrainingSetup& setup)
-        : store(device, setup.dtype, setup.seed) {}
-    ParameterStore store;
-    std::unique_ptr<DitPart> part;
-    std::unique_ptr<DitChunk> chunk;
-  };
-
-  void AddStage(const DitPartOptions& options) {
-    auto stage = std::make_unique<Stage>(device_, setup_);
-    stage->part =
-        std::make_unique<DitPart>(stage->store, grid_, setup_.model, options);
-    stage->chunk = std::make_unique<DitChunk>(
-        *stage->part,
-        DitChunkOptions{.flow = setup_.flow,
-                        .seed = setup_.seed,
-                        .dtype = setup_.dtype,
-                        .microbatch_size = plan_.microbatch_size(),
-                        .global_batch = setup_.global_batch});
-    for (const auto& parameter : stage->store.parameters()) {
-      parameter->grad = Tensor::Zeros(device_, parameter->value.shape(),
-                                      AccumulatorDType(*parameter));
+  // In the model's order, then the head, which every path ends in.
+  static std::vector<ChunkRequest> StagesOf(const Plan& plan) {
+    std::vector<ChunkRequest> stages;
+    BlockRange blocks;
+    for (const Plan::Stage& stage : plan.stages()) {
+      blocks.end = blocks.first + stage.blocks();
+      stages.push_back({.blocks = blocks, .head = false});
+      blocks.first = blocks.end;
     }
-    stages_.push_back(std::move(stage));
+    stages.push_back({.blocks = blocks, .head = true});
+    for (ChunkRequest& stage : stages) {
+      stage.microbatch_size = plan.microbatch_size();
+    }
+    return stages;
   }
 
   void CountVisits() {
-    visits_.assign(stages_.size(), 0);
+    visits_.assign(model_.parts().size(), 0);
     for (const Plan::Skip::Path& path : plan_.skip().paths()) {
       for (const uint32_t rank : path.ranks()) {
         ++visits_[StageOfRank(plan_, rank)];
@@ -112,9 +88,9 @@ class SkipReference {
 
   void BuildOptimizer() {
     std::vector<std::vector<OwnedParameter>> owned;
-    for (const auto& stage : stages_) {
+    for (const LocalModel::Part& stage : model_.parts()) {
       std::vector<OwnedParameter>& of_stage = owned.emplace_back();
-      for (const auto& parameter : stage->store.parameters()) {
+      for (const auto& parameter : stage.store->parameters()) {
         OwnedParameter entry;
         entry.parameter = parameter.get();
         entry.range = {0, parameter->local_elements()};
@@ -123,7 +99,7 @@ class SkipReference {
         of_stage.push_back(std::move(entry));
       }
     }
-    optimizer_ = std::make_unique<Optimizer>(context_, setup_.optimizer,
+    optimizer_ = std::make_unique<Optimizer>(model_.context(), setup_.optimizer,
                                              setup_.seed, std::move(owned));
   }
 
@@ -133,13 +109,13 @@ class SkipReference {
     for (const uint32_t rank : plan_.skip().paths(m).ranks()) {
       route.push_back(static_cast<int>(StageOfRank(plan_, rank)));
     }
-    route.push_back(static_cast<int>(stages_.size()) - 1);
+    route.push_back(static_cast<int>(model_.parts().size()) - 1);
     AllResident store;
     std::vector<ChunkPass> passes;
     std::vector<Tensor> state;
     for (const int stage : route) {
-      ChunkPass& pass =
-          passes.emplace_back(context_, *stages_[stage]->chunk, store, m);
+      ChunkPass& pass = passes.emplace_back(
+          model_.context(), *model_.parts()[stage].chunk, store, m);
       pass.set_loss_scale(loss_scale);
       state = pass.Forward(std::move(state));
     }
@@ -157,19 +133,19 @@ class SkipReference {
   // A backward's gradients are parts of a mean over all microbatches.
   void ScaleGradients() {
     if (plan_.skip().divisor() != Plan::Skip::VISITS) return;
-    for (size_t s = 0; s < stages_.size(); ++s) {
+    for (size_t s = 0; s < model_.parts().size(); ++s) {
       if (visits_[s] == 0) continue;
       const double factor =
           static_cast<double>(plan_.skip().paths_size()) / visits_[s];
-      for (const auto& parameter : stages_[s]->store.parameters()) {
+      for (const auto& parameter : model_.parts()[s].store->parameters()) {
         parameter->grad.CopyFrom(Scale(parameter->grad, factor));
       }
     }
   }
 
   void AddGradients(double scale, GridRecord::Step& record) const {
-    for (const auto& stage : stages_) {
-      for (const auto& parameter : stage->store.parameters()) {
+    for (const LocalModel::Part& stage : model_.parts()) {
+      for (const auto& parameter : stage.store->parameters()) {
         record.gradients.push_back(
             {parameter->name, ToDoubles(parameter->grad)});
         for (double& value : record.gradients.back().values) value /= scale;
@@ -181,14 +157,9 @@ class SkipReference {
 
   TrainingSetup setup_;
   Plan plan_;
-  Device& device_;
   SingleWorld world_;
-  ProcessGrid grid_;
-  Communicators communicators_;
-  ParallelContext context_;
+  LocalModel model_;
   LossScaler loss_scaler_;
-  // In the model's order, then the head.
-  std::vector<std::unique_ptr<Stage>> stages_;
   std::vector<int> visits_;
   std::unique_ptr<Optimizer> optimizer_;
 };

@@ -142,7 +142,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
     metrics.skipped_steps = result.skipped_steps;
   }
   metrics.samples = model_.setup().global_batch;
-  metrics.model_flops = DitTrainingFlops(model_.setup().model) *
+  metrics.model_flops = ModelTrainingFlops(model_.setup().family->Shape()) *
                         static_cast<double>(metrics.samples);
   const auto mean = [&](int i) { return sums[i] / control.size(); };
   if (simulated.has_value()) metrics.simulated_s = simulated->step_s;

@@ -33,7 +33,7 @@ struct StepMetrics {
   // Of the slowest rank, batch reading included.
   double step_s = 0;
   int64_t samples = 0;
-  // Matrix-product FLOPs of the model (DitTrainingFlops), not of recompute.
+  // Matrix-product FLOPs of the model (ModelTrainingFlops), not of recompute.
   double model_flops = 0;
   // Of the rank that holds most, by category.
   MemoryByCategory peak_bytes{};

@@ -28,6 +28,7 @@
 #include "trainer/agreement.h"
 #include "trainer/batches.h"
 #include "trainer/checkpointing.h"
+#include "trainer/class_names.h"
 #include "trainer/config/textproto.h"
 #include "trainer/describe.h"
 #include "trainer/draw_samples.h"
@@ -91,8 +92,7 @@ absl::StatusOr<Preparation> Prepare(const TrainOptions& options, int64_t ranks,
   const Dataset& dataset = *prepared.dataset;
   ASSIGN_OR_RETURN(prepared.setup,
                    ResolveJob(job, {dataset.size(), dataset.num_classes()}));
-  RETURN_IF_ERROR(
-      CheckFields(dataset, DitFields(prepared.setup.model, true, true)));
+  RETURN_IF_ERROR(CheckFields(dataset, AllFields(*prepared.setup.family)));
   ASSIGN_OR_RETURN(prepared.plan, PlanOf(options, prepared.setup, ranks,
                                          prepared.explanation));
   return prepared;
@@ -311,6 +311,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   std::unique_ptr<RunLog> log;
   if (leader) {
     RETURN_IF_ERROR(PrepareFolder(folder, job, plan, first_step - 1));
+    RETURN_IF_ERROR(WriteClassNames(folder, ClassNamesOf(dataset)));
     ASSIGN_OR_RETURN(
         log, RunLog::Open(folder, job, first_step, options.progress_bar));
     if (!prepared->explanation.empty()) {
@@ -438,7 +439,7 @@ absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,
                    OpenDataset(job.data()));
   const DataSummary data{dataset->size(), dataset->num_classes()};
   ASSIGN_OR_RETURN(const TrainingSetup setup, ResolveJob(job, data));
-  RETURN_IF_ERROR(CheckFields(*dataset, DitFields(setup.model, true, true)));
+  RETURN_IF_ERROR(CheckFields(*dataset, AllFields(*setup.family)));
   std::string explanation;
   ASSIGN_OR_RETURN(const Plan plan, PlanOf(options, setup, ranks, explanation));
   ASSIGN_OR_RETURN(const std::vector<MemoryStatistics> memory,

@@ -5,9 +5,10 @@
 #define TRIREME_TRAINER_TRAINING_SETUP_H_
 
 #include <cstdint>
+#include <memory>
 
-#include "models/dit/dit_config.h"
-#include "models/objective/rectified_flow.h"
+#include "models/family.h"
+#include "models/objective/objective.h"
 #include "parallel/loss_scaler.h"
 #include "parallel/optimizer.h"
 #include "runtime/core/dtype.h"
@@ -26,8 +27,9 @@ struct LearningRateSchedule {
 };
 
 struct TrainingSetup {
-  DitConfig model;
-  RectifiedFlowConfig flow;
+  std::shared_ptr<const ModelFamily> family;
+  std::shared_ptr<const Objective> objective;
+  double sampling_shift = 1;  // SamplerOptions::shift
   OptimizerOptions optimizer;
   LearningRateSchedule learning_rate;
   DType dtype = DType::kBFloat16;

@@ -14,7 +14,6 @@ namespace trireme {
 namespace {
 
 constexpr double kNormEps = 1e-6;
-constexpr int64_t kTimeChannels = 256;
 constexpr double kTimeScale = 1000.0;
 constexpr double kMaxPeriod = 10000.0;
 constexpr Initializer kSmallNormal = {.kind = Initializer::Kind::kNormal,
@@ -96,7 +95,7 @@ struct DitPart::FinalLayer {
 };
 
 DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
-                 const DitConfig& config, const DitPartOptions& options)
+                 const DitConfig& config, const ChunkRequest& options)
     : config_(config),
       options_(options),
       device_(store.device()),
@@ -119,11 +118,11 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
                           TokenPositions(config, tokens_.attention), kMaxPeriod,
                           compute);
   }
-  if (options.embedding.value_or(options.blocks.first == 0)) {
+  if (options.has_embedding()) {
     store.BeginUnit();
     embedding_ = std::make_shared<Embedding>(Embedding{
         ReplicatedLinear(store, "patch_embedding", config.patch_channels(), h),
-        ReplicatedLinear(store, "time_embedding.in", kTimeChannels, h,
+        ReplicatedLinear(store, "time_embedding.in", kDitTimeChannels, h,
                          {.initializer = kSmallNormal}),
         ReplicatedLinear(store, "time_embedding.out", h, h,
                          {.initializer = kSmallNormal})});
@@ -152,7 +151,7 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
             : Keep::kValue,
         /*last=*/i + 1 == config.layers));
   }
-  if (options.head.value_or(options.blocks.end == config.layers)) {
+  if (options.has_head(config.layers)) {
     store.BeginUnit();
     head_ = std::make_shared<FinalLayer>(
         FinalLayer{AdaptiveModulation(store, grid, "final.modulation", h, 2),
@@ -172,7 +171,7 @@ DitState DitPart::Embed(ForwardContext& context,
     state.x = AddConstant(context, state.x, embedding_->position_table);
   }
   const Tensor sinusoid =
-      TimestepEmbedding(Scale(inputs.sigmas, kTimeScale), kTimeChannels,
+      TimestepEmbedding(Scale(inputs.sigmas, kTimeScale), kDitTimeChannels,
                         kMaxPeriod, inputs.patches.dtype());
   ShardedVariable c = embedding_->time_out.Forward(
       context,

@@ -9,7 +9,6 @@
 #ifndef TRIREME_MODELS_DIT_DIT_H_
 #define TRIREME_MODELS_DIT_DIT_H_
 
-#include <limits>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -17,11 +16,15 @@
 #include "models/dit/dit_block.h"
 #include "models/dit/dit_config.h"
 #include "models/dit/token_layout.h"
+#include "models/family.h"
 #include "parallel/chunk.h"
 #include "parallel/context.h"
 #include "parallel/parameter_store.h"
 
 namespace trireme {
+
+// Of the embedding of a scalar time.
+inline constexpr int64_t kDitTimeChannels = 256;
 
 // What the first stage reads of one microbatch; compute dtype unless said.
 struct DitInputs {
@@ -31,38 +34,10 @@ struct DitInputs {
   Tensor text;     // [b, n, text_width]; undefined without text
 };
 
-// Blocks [first_block, end_block) of the model.
-struct BlockRange {
-  int64_t first = 0;
-  int64_t end = 0;
-};
-
-// What blocks drop after forward and make again in backward.
-struct BlockRecompute {
-  enum class Kind {
-    kNone,
-    // Modulated norms and activation functions.
-    kSelective,
-    // All but the block's inputs, in the first `blocks` blocks of the part.
-    kFull,
-  };
-  Kind kind = Kind::kNone;
-  int64_t blocks = std::numeric_limits<int64_t>::max();
-};
-
-struct DitPartOptions {
-  BlockRange blocks;
-  // Whether the part embeds and ends the model. Default: where its blocks do.
-  std::optional<bool> embedding;
-  std::optional<bool> head;
-  BlockRecompute recompute;
-  bool sequence_parallel = false;
-};
-
 class DitPart {
  public:
   DitPart(ParameterStore& store, const ProcessGrid& grid,
-          const DitConfig& config, const DitPartOptions& options);
+          const DitConfig& config, const ChunkRequest& options);
 
   bool has_embedding() const { return embedding_ != nullptr; }
   bool has_head() const { return head_ != nullptr; }
@@ -106,7 +81,7 @@ class DitPart {
   AxisStates SharedStates() const;
 
   DitConfig config_;
-  DitPartOptions options_;
+  ChunkRequest options_;
   Device& device_;
   DType dtype_;
   bool context_parallel_;

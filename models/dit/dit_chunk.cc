@@ -6,34 +6,6 @@
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
-
-std::vector<FieldSpec> DitFields(const DitConfig& config, bool embedding,
-                                 bool head) {
-  const ImageSpec& image = config.image;
-  const auto tokens = static_cast<double>(config.text_tokens);
-  std::vector<FieldSpec> fields;
-  if (embedding || head) {
-    fields.push_back({.name = kPixelsField,
-                      .shape = {image.channels, image.height, image.width},
-                      .job_field = "data.resolution"});
-  }
-  if (embedding && config.classes > 0) {
-    fields.push_back({.name = kLabelField, .dtype = DType::kInt32});
-  }
-  if (config.text_tokens > 0) {
-    fields.push_back({.name = kTextCountField,
-                      .dtype = DType::kInt32,
-                      .typical = tokens,
-                      .job_field = "model.dit.text.tokens"});
-    if (embedding) {
-      fields.push_back({.name = kTextField,
-                        .shape = {config.text_tokens, config.text_width},
-                        .job_field = "model.dit.text.width"});
-    }
-  }
-  return fields;
-}
-
 namespace {
 
 DitState ToState(std::vector<ShardedVariable> tensors) {
@@ -55,92 +27,98 @@ std::vector<ShardedVariable> ToTensors(DitState state) {
 }  // namespace
 
 int DitChunk::num_units() const {
-  return part_.num_blocks() + (part_.has_embedding() ? 1 : 0) +
-         (part_.has_head() ? 1 : 0);
+  return part_->num_blocks() + (part_->has_embedding() ? 1 : 0) +
+         (part_->has_head() ? 1 : 0);
 }
 
 std::vector<BoundarySpec> DitChunk::Boundary(int unit) const {
-  const bool begins = part_.has_embedding() && unit == 0;
-  const bool ends = part_.has_head() && unit == num_units();
+  const bool begins = part_->has_embedding() && unit == 0;
+  const bool ends = part_->has_head() && unit == num_units();
   if (begins || ends) return {};
-  return part_.Boundary(unit - (part_.has_embedding() ? 1 : 0),
-                        options_.microbatch_size);
+  return part_->Boundary(unit - (part_->has_embedding() ? 1 : 0),
+                         microbatch_size());
 }
 
 bool DitChunk::Recomputes(int unit) const {
-  const int block = unit - (part_.has_embedding() ? 1 : 0);
-  return block >= 0 && block < part_.num_blocks() && part_.recomputes(block);
-}
-
-double DitChunk::loss_factor() const {
-  const ImageSpec& image = part_.config().image;
-  return 1.0 / static_cast<double>(options_.global_batch * image.channels *
-                                   image.height * image.width);
+  const int block = unit - (part_->has_embedding() ? 1 : 0);
+  return block >= 0 && block < part_->num_blocks() && part_->recomputes(block);
 }
 
 Batch DitChunk::Microbatch(int64_t microbatch) const {
-  const int64_t b = options_.microbatch_size;
-  const int64_t first = (microbatch - options_.first_microbatch) * b;
-  return batch_.Slice(first, first + b);
+  const int64_t b = microbatch_size();
+  const int64_t first = (microbatch - request_.first_microbatch) * b;
+  return inputs_.batch().Slice(first, first + b);
 }
 
-NoisedBatch DitChunk::Noised(int64_t microbatch) const {
-  return AddNoise(options_.flow, options_.seed, Microbatch(microbatch),
-                  static_cast<int32_t>(part_.config().classes), options_.dtype);
+ModelInputs DitChunk::Prepare(int64_t microbatch) const {
+  return inputs_.objective().Prepare(Microbatch(microbatch), kPixelsField,
+                                     dtype_);
+}
+
+DitChunk::Shared& DitChunk::SharedOf(int64_t microbatch) {
+  if (shared_.microbatch != microbatch ||
+      shared_.version != inputs_.version()) {
+    shared_ = {.version = inputs_.version(), .microbatch = microbatch};
+  }
+  return shared_;
 }
 
 const DitConstants& DitChunk::Constants(int64_t microbatch) {
-  if (shared_.microbatch != microbatch) shared_ = {.microbatch = microbatch};
-  if (!shared_.constants.has_value()) {
-    shared_.constants = part_.Constants(
-        options_.microbatch_size,
-        DropTextCounts(options_.flow, options_.seed, Microbatch(microbatch)));
+  Shared& shared = SharedOf(microbatch);
+  if (!shared.constants.has_value()) {
+    Tensor text_counts;
+    if (part_->config().text_tokens > 0) {
+      text_counts = inputs_.objective().Condition(Microbatch(microbatch),
+                                                  kTextCountField, /*none=*/0);
+    }
+    shared.constants = part_->Constants(microbatch_size(), text_counts);
   }
-  return *shared_.constants;
+  return *shared.constants;
+}
+
+Tensor DitChunk::LayOut(const Tensor& target) const {
+  if (!target.defined()) return target;
+  return LocalTokens(Patchify(target, part_->config().patch), part_->tokens());
 }
 
 DitState DitChunk::Embed(ForwardContext& context, int64_t microbatch) {
-  const DitConfig& config = part_.config();
-  NoisedBatch noised = Noised(microbatch);
-  if (part_.has_head()) {
-    shared_ = {.microbatch = microbatch};
-    shared_.target =
-        LocalTokens(Patchify(noised.target, config.patch), part_.tokens());
+  const DitConfig& config = part_->config();
+  const ModelInputs prepared = Prepare(microbatch);
+  if (part_->has_head()) {
+    SharedOf(microbatch).target = LayOut(prepared.target);
   }
+  const Batch batch = Microbatch(microbatch);
   DitInputs inputs;
-  inputs.patches = Patchify(noised.x, config.patch);
-  inputs.sigmas = noised.sigmas;
-  if (config.classes > 0) inputs.labels = noised.labels;
-  if (config.text_tokens > 0) {
-    const Tensor text = Microbatch(microbatch)[kTextField];
-    inputs.text =
-        text.dtype() == options_.dtype ? text : Cast(text, options_.dtype);
+  inputs.patches = Patchify(prepared.x, config.patch);
+  inputs.sigmas = prepared.times;
+  if (config.classes > 0) {
+    inputs.labels = inputs_.objective().Condition(
+        batch, kLabelField, static_cast<int32_t>(config.classes));
   }
-  return part_.Embed(context, inputs);
+  if (config.text_tokens > 0) {
+    const Tensor& text = batch[kTextField];
+    inputs.text = text.dtype() == dtype_ ? text : Cast(text, dtype_);
+  }
+  return part_->Embed(context, inputs);
 }
 
 std::vector<ShardedVariable> DitChunk::RunUnit(
     ForwardContext& context, int64_t microbatch, int unit,
     std::vector<ShardedVariable> state) {
-  if (part_.has_embedding() && unit == 0) {
+  if (part_->has_embedding() && unit == 0) {
     return ToTensors(Embed(context, microbatch));
   }
   DitState local = ToState(std::move(state));
-  const int block = unit - (part_.has_embedding() ? 1 : 0);
-  if (block < part_.num_blocks()) {
-    part_.RunBlock(context, block, Constants(microbatch), local);
+  const int block = unit - (part_->has_embedding() ? 1 : 0);
+  if (block < part_->num_blocks()) {
+    part_->RunBlock(context, block, Constants(microbatch), local);
     return ToTensors(std::move(local));
   }
-  Tensor target;
-  if (shared_.microbatch == microbatch) target = std::move(shared_.target);
-  if (!target.defined()) {
-    target =
-        LocalTokens(Patchify(Noised(microbatch).target, part_.config().patch),
-                    part_.tokens());
-  }
-  AddLoss(context,
-          SquaredErrorLoss(context, part_.Head(context, local), target),
-          loss_factor(), "loss");
+  Tensor target = std::move(SharedOf(microbatch).target);
+  if (!target.defined()) target = LayOut(Prepare(microbatch).target);
+  const ImageSpec& image = part_->config().image;
+  inputs_.objective().AddLosses(context, part_->Head(context, local), target,
+                                image.channels * image.height * image.width);
   return {};
 }
 

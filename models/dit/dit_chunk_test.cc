@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "models/objective/rectified_flow.h"
 #include "parallel/chunk_pass.h"
 #include "parallel/communicators.h"
 #include "runtime/comm/single.h"
@@ -33,8 +34,8 @@ class DitChunkTest : public testing::Test {
     config_.classes = 3;
     config_.image = {.channels = 2, .height = 4, .width = 6};
     store_ = std::make_unique<ParameterStore>(device_, DType::kFloat64, 1);
-    part_ = std::make_unique<DitPart>(*store_, grid_, config_,
-                                      DitPartOptions{.blocks = {0, 2}});
+    part_ = std::make_shared<DitPart>(*store_, grid_, config_,
+                                      ChunkRequest{.blocks = {0, 2}});
     // A head of zeros predicts zeros whatever it sees.
     const RandomStream random({.seed = 3});
     for (const auto& parameter : store_->parameters()) {
@@ -45,11 +46,7 @@ class DitChunkTest : public testing::Test {
       parameter->grad =
           Tensor::Zeros(device_, parameter->value.shape(), DType::kFloat64);
     }
-    options_.flow.condition_drop = 0.5;
-    options_.seed = 11;
-    options_.dtype = DType::kFloat64;
-    options_.microbatch_size = kMicrobatch;
-    options_.global_batch = 4 * kSamples;
+    request_.microbatch_size = kMicrobatch;
     batch_.step = 5;
     std::vector<float> pixels(kSamples * 48);
     random.FillNormal(0, pixels);
@@ -66,17 +63,18 @@ class DitChunkTest : public testing::Test {
 
   // The loss sum of the samples [begin, end), step by step.
   double ExpectedLoss(int64_t begin, int64_t end) {
-    const NoisedBatch noised =
-        AddNoise(options_.flow, options_.seed, batch_.Slice(begin, end),
-                 static_cast<int32_t>(config_.classes), DType::kFloat64);
+    const Batch samples = batch_.Slice(begin, end);
+    const ModelInputs noised =
+        objective_.Prepare(samples, kPixelsField, DType::kFloat64);
     Tape tape(device_, Tape::Mode::kInference);
     ForwardContext context{tape, parallel_};
-    const ShardedVariable prediction =
-        part_->Predict(context,
-                       {.patches = Patchify(noised.x, 2),
-                        .sigmas = noised.sigmas,
-                        .labels = noised.labels},
-                       Tensor());
+    const ShardedVariable prediction = part_->Predict(
+        context,
+        {.patches = Patchify(noised.x, 2),
+         .sigmas = noised.times,
+         .labels = objective_.Condition(samples, kLabelField,
+                                        static_cast<int32_t>(config_.classes))},
+        Tensor());
     return SquaredErrorSum(prediction.value(), Patchify(noised.target, 2))
         .ToVector<double>()[0];
   }
@@ -114,16 +112,19 @@ class DitChunkTest : public testing::Test {
   AllResident all_resident_;
   DitConfig config_;
   std::unique_ptr<ParameterStore> store_;
-  std::unique_ptr<DitPart> part_;
-  DitChunkOptions options_;
+  std::shared_ptr<DitPart> part_;
+  ChunkRequest request_;
+  RectifiedFlowObjective objective_{
+      {.condition_drop = 0.5}, /*seed=*/11, /*global_batch=*/4 * kSamples};
+  StepInputs inputs_;
   Batch batch_;
 };
 
 // A microbatch that took others' samples would train on some twice.
 TEST_F(DitChunkTest, MicrobatchesTakeTheirSamplesInOrder) {
-  options_.first_microbatch = 7;
-  DitChunk chunk(*part_, options_);
-  chunk.set_batch(batch_);
+  request_.first_microbatch = 7;
+  DitChunk chunk(part_, request_, DType::kFloat64, inputs_);
+  inputs_.Set(batch_, objective_);
   for (int64_t i = 0; i < kSamples / kMicrobatch; ++i) {
     EXPECT_NEAR(Train(chunk, 7 + i),
                 ExpectedLoss(i * kMicrobatch, (i + 1) * kMicrobatch), 1e-9);
@@ -132,23 +133,26 @@ TEST_F(DitChunkTest, MicrobatchesTakeTheirSamplesInOrder) {
 
 // The loss is a mean over the whole job's batch, however it is cut.
 TEST_F(DitChunkTest, LossIsAMeanOverTheGlobalBatch) {
-  DitChunk small(*part_, options_);
-  small.set_batch(batch_);
-  EXPECT_DOUBLE_EQ(small.loss_factor(), 1.0 / (4 * kSamples * 2 * 4 * 6));
+  DitChunk small(part_, request_, DType::kFloat64, inputs_);
+  inputs_.Set(batch_, objective_);
+  ChunkPass pass(parallel_, small, all_resident_, /*microbatch=*/0);
+  pass.Forward({});
+  EXPECT_DOUBLE_EQ(pass.losses().at(0).weight,
+                   1.0 / (4 * kSamples * 2 * 4 * 6));
   double sum = 0;
   for (int64_t i = 0; i < kSamples / kMicrobatch; ++i) sum += Train(small, i);
   const double norm = TakeGradientNorm();
 
-  options_.microbatch_size = kSamples;
-  DitChunk whole(*part_, options_);
-  whole.set_batch(batch_);
+  request_.microbatch_size = kSamples;
+  DitChunk whole(part_, request_, DType::kFloat64, inputs_);
+  inputs_.Set(batch_, objective_);
   EXPECT_NEAR(Train(whole, 0), sum, 1e-9);
   EXPECT_NEAR(TakeGradientNorm(), norm, 1e-10 * norm);
 }
 
 TEST_F(DitChunkTest, LossScaleMultipliesGradientsNotTheLoss) {
-  DitChunk chunk(*part_, options_);
-  chunk.set_batch(batch_);
+  DitChunk chunk(part_, request_, DType::kFloat64, inputs_);
+  inputs_.Set(batch_, objective_);
   const double loss = Train(chunk, 0);
   const double norm = TakeGradientNorm();
   EXPECT_GT(norm, 0);
@@ -161,8 +165,16 @@ TEST_F(DitChunkTest, LossScaleMultipliesGradientsNotTheLoss) {
 TEST_F(DitChunkTest, TwoStagesGiveTheLossOfOne) {
   ParameterStore first_store(device_, DType::kFloat64, 1);
   ParameterStore last_store(device_, DType::kFloat64, 1);
-  const DitPart first_part(first_store, grid_, config_, {.blocks = {0, 1}});
-  const DitPart last_part(last_store, grid_, config_, {.blocks = {1, 2}});
+  const ChunkRequest first_request = {.blocks = {0, 1},
+                                      .microbatch_size = kMicrobatch};
+  const ChunkRequest last_request = {.blocks = {1, 2},
+                                     .microbatch_size = kMicrobatch};
+  DitChunk first(
+      std::make_shared<DitPart>(first_store, grid_, config_, first_request),
+      first_request, DType::kFloat64, inputs_);
+  DitChunk last(
+      std::make_shared<DitPart>(last_store, grid_, config_, last_request),
+      last_request, DType::kFloat64, inputs_);
   for (ParameterStore* store : {&first_store, &last_store}) {
     for (const auto& parameter : store->parameters()) {
       for (const auto& of_whole : store_->parameters()) {
@@ -172,9 +184,7 @@ TEST_F(DitChunkTest, TwoStagesGiveTheLossOfOne) {
       }
     }
   }
-  DitChunk first(first_part, options_), last(last_part, options_);
-  first.set_batch(batch_);
-  last.set_batch(batch_);
+  inputs_.Set(batch_, objective_);
   EXPECT_EQ(first.num_units(), 2);
   EXPECT_TRUE(first.Boundary(0).empty());
   EXPECT_TRUE(last.Boundary(last.num_units()).empty());

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "parallel/functional.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
@@ -23,16 +24,14 @@ RandomStream StreamOf(uint64_t seed, const Batch& batch, int64_t i,
 
 // 1 where a sample's conditions are dropped; uint8 [n].
 Tensor DroppedSamples(const RectifiedFlowConfig& config, uint64_t seed,
-                      const Batch& batch) {
-  const Tensor& like =
-      batch[batch.Has(kLabelField) ? kLabelField : kTextCountField];
+                      const Batch& batch, Device& device) {
   std::vector<uint8_t> dropped;
   for (int64_t i = 0; i < batch.size(); ++i) {
     dropped.push_back(
         StreamOf(seed, batch, i, RandomPurpose::kConditionDrop).Uniform(0) <
         config.condition_drop);
   }
-  return Upload<uint8_t>(like.device(), {batch.size()}, dropped,
+  return Upload<uint8_t>(device, {batch.size()}, dropped,
                          MemoryCategory::kActivations, "dropped conditions");
 }
 
@@ -78,17 +77,23 @@ absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
   return config;
 }
 
+void FillRectifiedFlow(const RectifiedFlowConfig& config, RectifiedFlow& flow) {
+  flow.set_logit_mean(config.logit_mean);
+  flow.set_logit_stddev(config.logit_stddev);
+  flow.set_shift(config.shift);
+  flow.set_condition_drop(config.condition_drop);
+}
+
 double ShiftSigma(double sigma, double shift) {
   return shift * sigma / (1.0 + (shift - 1.0) * sigma);
 }
 
-NoisedBatch AddNoise(const RectifiedFlowConfig& config, uint64_t seed,
-                     const Batch& batch, int32_t dropped_label, DType dtype) {
-  const Tensor& clean = batch[kPixelsField];
+ModelInputs RectifiedFlowObjective::Prepare(const Batch& batch,
+                                            std::string_view field,
+                                            DType dtype) const {
+  const Tensor& clean = batch[field];
   Device& device = clean.device();
   const int64_t n = batch.size();
-  const DType sigma_dtype =
-      dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   const Tensor x = Tensor::Empty(device, clean.shape(), DType::kFloat32,
                                  MemoryCategory::kActivations, "noised batch");
   const Tensor target = Tensor::EmptyLike(x, "flow target");
@@ -96,33 +101,36 @@ NoisedBatch AddNoise(const RectifiedFlowConfig& config, uint64_t seed,
   std::vector<RandomStream> noise;
   for (int64_t i = 0; i < n; ++i) {
     sigma_values.push_back(
-        static_cast<float>(SampleSigma(config, seed, batch, i)));
-    noise.push_back(StreamOf(seed, batch, i, RandomPurpose::kNoise));
+        static_cast<float>(SampleSigma(config_, seed_, batch, i)));
+    noise.push_back(StreamOf(seed_, batch, i, RandomPurpose::kNoise));
   }
   const Tensor sigmas = Upload<float>(device, {n}, sigma_values,
                                       MemoryCategory::kActivations, "sigmas");
   AddFlowNoise(noise, clean, sigmas, x, target);
-  NoisedBatch result;
-  if (batch.Has(kLabelField)) {
-    result.labels =
-        MaskedFill(batch[kLabelField], DroppedSamples(config, seed, batch),
-                   dropped_label, "labels");
-  }
-  result.text_counts = DropTextCounts(config, seed, batch);
   const auto in = [](const Tensor& tensor, DType wanted) {
     return tensor.dtype() == wanted ? tensor : Cast(tensor, wanted);
   };
-  result.x = in(x, dtype);
-  result.target = in(target, dtype);
-  result.sigmas = in(sigmas, sigma_dtype);
-  return result;
+  return {.x = in(x, dtype),
+          .times = in(sigmas, dtype == DType::kFloat64 ? DType::kFloat64
+                                                       : DType::kFloat32),
+          .target = in(target, dtype)};
 }
 
-Tensor DropTextCounts(const RectifiedFlowConfig& config, uint64_t seed,
-                      const Batch& batch) {
-  if (!batch.Has(kTextCountField)) return Tensor();
-  return MaskedFill(batch[kTextCountField], DroppedSamples(config, seed, batch),
-                    0, "text counts");
+Tensor RectifiedFlowObjective::Condition(const Batch& batch,
+                                         std::string_view field,
+                                         int32_t none) const {
+  const Tensor& condition = batch[field];
+  return MaskedFill(
+      condition, DroppedSamples(config_, seed_, batch, condition.device()),
+      none, "condition");
+}
+
+void RectifiedFlowObjective::AddLosses(ForwardContext& context,
+                                       const ShardedVariable& prediction,
+                                       const Tensor& target,
+                                       int64_t elements) const {
+  AddLoss(context, SquaredErrorLoss(context, prediction, target),
+          1.0 / static_cast<double>(global_batch_ * elements), "loss");
 }
 
 }  // namespace trireme

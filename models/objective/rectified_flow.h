@@ -3,7 +3,7 @@
 //
 //   sigma = sigmoid(mean + stddev·N(0,1)), then shifted;
 //   x = (1−sigma)·x0 + sigma·noise;  the network predicts u = noise − x0;
-//   loss = mean |u_θ − u|².
+//   loss = Σ |u_θ − u|² / (samples of the step · elements of a sample).
 //
 // Every number is keyed by (seed, step, global sample index), so that the
 // same sample gets the same noise on every grid and after every resume.
@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "models/batch.h"
 #include "models/model.pb.h"
+#include "models/objective/objective.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {
@@ -32,22 +33,28 @@ struct RectifiedFlowConfig {
 absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
     const RectifiedFlow& flow);
 
-// What the network sees of a batch, and what it must predict.
-struct NoisedBatch {
-  Tensor x;            // compute dtype [n, c, H, W]
-  Tensor target;       // compute dtype [n, c, H, W]
-  Tensor sigmas;       // fp32 (fp64 for fp64) [n]
-  Tensor labels;       // int32 [n]; dropped ones are `dropped_label`
-  Tensor text_counts;  // int32 [n]; 0 where dropped
+// Writes the resolved values back, so that a run's job file shows them.
+void FillRectifiedFlow(const RectifiedFlowConfig& config, RectifiedFlow& flow);
+
+class RectifiedFlowObjective final : public Objective {
+ public:
+  // `global_batch`: samples of a step over the whole job.
+  RectifiedFlowObjective(const RectifiedFlowConfig& config, uint64_t seed,
+                         int64_t global_batch)
+      : config_(config), seed_(seed), global_batch_(global_batch) {}
+
+  ModelInputs Prepare(const Batch& microbatch, std::string_view field,
+                      DType dtype) const override;
+  Tensor Condition(const Batch& microbatch, std::string_view field,
+                   int32_t none) const override;
+  void AddLosses(ForwardContext& context, const ShardedVariable& prediction,
+                 const Tensor& target, int64_t elements) const override;
+
+ private:
+  RectifiedFlowConfig config_;
+  uint64_t seed_;
+  int64_t global_batch_;
 };
-
-NoisedBatch AddNoise(const RectifiedFlowConfig& config, uint64_t seed,
-                     const Batch& batch, int32_t dropped_label, DType dtype);
-
-// The condition drops alone: labels and text counts as AddNoise gives them
-// (stages that read nothing else need the counts).
-Tensor DropTextCounts(const RectifiedFlowConfig& config, uint64_t seed,
-                      const Batch& batch);
 
 // sigma·shift / (1 + (shift−1)·sigma).
 double ShiftSigma(double sigma, double shift);

@@ -41,9 +41,17 @@ class RectifiedFlowTest : public testing::Test {
     return batch;
   }
 
-  NoisedBatch Noised(const RectifiedFlowConfig& config, const Batch& batch,
-                     uint64_t seed = 7) {
-    return AddNoise(config, seed, batch, kDroppedLabel, DType::kFloat32);
+  ModelInputs Noised(const RectifiedFlowConfig& config, const Batch& batch,
+                     uint64_t seed = 7, DType dtype = DType::kFloat32) {
+    return RectifiedFlowObjective(config, seed, batch.size())
+        .Prepare(batch, kPixelsField, dtype);
+  }
+  std::vector<int32_t> Condition(const RectifiedFlowConfig& config,
+                                 const Batch& batch, const char* field,
+                                 int32_t none) {
+    return RectifiedFlowObjective(config, /*seed=*/7, batch.size())
+        .Condition(batch, field, none)
+        .ToVector<int32_t>();
   }
 
   CpuDevice device_{int64_t{1} << 28};
@@ -77,7 +85,7 @@ TEST_F(RectifiedFlowTest, TimesAreLogitNormalAndShifted) {
         RectifiedFlowConfig{.logit_mean = 0.2, .shift = 3}}) {
     std::vector<double> logits;
     for (float sigma :
-         Noised(config, MakeBatch(kMany)).sigmas.ToVector<float>()) {
+         Noised(config, MakeBatch(kMany)).times.ToVector<float>()) {
       ASSERT_GT(sigma, 0);
       ASSERT_LT(sigma, 1);
       logits.push_back(Logit(sigma));
@@ -106,10 +114,10 @@ TEST_F(RectifiedFlowTest, TargetIsNoiseLessPixels) {
   constexpr int64_t kElements = 50;
   constexpr float kPixel = 0.75f;
   const Batch batch = MakeBatch(kMany / kElements, kElements, kPixel);
-  const NoisedBatch noised = Noised({}, batch);
+  const ModelInputs noised = Noised({}, batch);
   const auto x = noised.x.ToVector<float>();
   const auto target = noised.target.ToVector<float>();
-  const auto sigmas = noised.sigmas.ToVector<float>();
+  const auto sigmas = noised.times.ToVector<float>();
   std::vector<double> noise;
   for (size_t i = 0; i < x.size(); ++i) {
     noise.push_back(double{target[i]} + kPixel);
@@ -127,10 +135,10 @@ TEST_F(RectifiedFlowTest, DropsConditionsAtTheirRate) {
   const auto counts = batch[kTextCountField].ToVector<int32_t>();
   for (const double rate : {0.0, 0.1, 0.4, 1.0}) {
     const RectifiedFlowConfig config{.condition_drop = rate};
-    const NoisedBatch noised = Noised(config, batch);
-    const auto sigmas = noised.sigmas.ToVector<float>();
-    const auto seen = noised.labels.ToVector<int32_t>();
-    const auto texts = noised.text_counts.ToVector<int32_t>();
+    const ModelInputs noised = Noised(config, batch);
+    const auto sigmas = noised.times.ToVector<float>();
+    const auto seen = Condition(config, batch, kLabelField, kDroppedLabel);
+    const auto texts = Condition(config, batch, kTextCountField, 0);
     int64_t dropped = 0;
     double logits = 0;
     for (int64_t i = 0; i < kMany; ++i) {
@@ -150,7 +158,6 @@ TEST_F(RectifiedFlowTest, DropsConditionsAtTheirRate) {
       const auto count = static_cast<double>(dropped);
       EXPECT_NEAR(logits / count, 0, 4 / std::sqrt(count));
     }
-    EXPECT_EQ(DropTextCounts(config, 7, batch).ToVector<int32_t>(), texts);
   }
 }
 
@@ -160,53 +167,54 @@ TEST_F(RectifiedFlowTest, ASampleIsTheSameInEverySplit) {
   constexpr int64_t kSamples = 12;
   const Batch batch = MakeBatch(kSamples, 6, 0.5f);
   const RectifiedFlowConfig config{.condition_drop = 0.5};
-  const NoisedBatch whole = Noised(config, batch);
+  const ModelInputs whole = Noised(config, batch);
+  const auto labels = Condition(config, batch, kLabelField, kDroppedLabel);
   for (const int64_t ranks : {2, 3, 12}) {
     const int64_t share = kSamples / ranks;
     for (int64_t rank = 0; rank < ranks; ++rank) {
       const int64_t begin = rank * share, end = begin + share;
-      const NoisedBatch part = Noised(config, batch.Slice(begin, end));
+      const ModelInputs part = Noised(config, batch.Slice(begin, end));
       const auto expect_part = [&]<typename T>(T, const Tensor& got,
                                                const Tensor& all) {
         EXPECT_EQ(got.ToVector<T>(), all.Slice(begin, end).ToVector<T>());
       };
       expect_part(float{}, part.x, whole.x);
       expect_part(float{}, part.target, whole.target);
-      expect_part(float{}, part.sigmas, whole.sigmas);
-      expect_part(int32_t{}, part.labels, whole.labels);
-      expect_part(int32_t{}, part.text_counts, whole.text_counts);
+      expect_part(float{}, part.times, whole.times);
+      EXPECT_EQ(
+          Condition(config, batch.Slice(begin, end), kLabelField,
+                    kDroppedLabel),
+          std::vector<int32_t>(labels.begin() + begin, labels.begin() + end));
     }
   }
 }
 
 TEST_F(RectifiedFlowTest, EveryStepSampleAndSeedHasItsOwnNumbers) {
-  const NoisedBatch first = Noised({}, MakeBatch(2, 4));
+  const ModelInputs first = Noised({}, MakeBatch(2, 4));
   const auto noise = first.target.ToVector<float>();
-  const auto sigmas = first.sigmas.ToVector<float>();
+  const auto sigmas = first.times.ToVector<float>();
   EXPECT_NE(noise[0], noise[4]);
   EXPECT_NE(sigmas[0], sigmas[1]);
-  for (const NoisedBatch& other : {Noised({}, MakeBatch(2, 4, 0, /*step=*/2)),
+  for (const ModelInputs& other : {Noised({}, MakeBatch(2, 4, 0, /*step=*/2)),
                                    Noised({}, MakeBatch(2, 4), /*seed=*/8)}) {
     EXPECT_NE(other.target.ToVector<float>(), noise);
-    EXPECT_NE(other.sigmas.ToVector<float>(), sigmas);
+    EXPECT_NE(other.times.ToVector<float>(), sigmas);
   }
 }
 
 TEST_F(RectifiedFlowTest, OtherTypesHoldTheSameNumbers) {
   const Batch batch = MakeBatch(3, 4, 0.5f);
-  const NoisedBatch single = Noised({}, batch);
-  const NoisedBatch twice =
-      AddNoise({}, 7, batch, kDroppedLabel, DType::kFloat64);
+  const ModelInputs single = Noised({}, batch);
+  const ModelInputs twice = Noised({}, batch, 7, DType::kFloat64);
   const auto expected = single.x.ToVector<float>();
   EXPECT_EQ(twice.x.ToVector<double>(),
             std::vector<double>(expected.begin(), expected.end()));
-  EXPECT_EQ(twice.sigmas.dtype(), DType::kFloat64);
-  const NoisedBatch half =
-      AddNoise({}, 7, batch, kDroppedLabel, DType::kBFloat16);
+  EXPECT_EQ(twice.times.dtype(), DType::kFloat64);
+  const ModelInputs half = Noised({}, batch, 7, DType::kBFloat16);
   EXPECT_EQ(half.x.dtype(), DType::kBFloat16);
   EXPECT_EQ(half.target.dtype(), DType::kBFloat16);
   // Times are never rounded to 8 bits.
-  EXPECT_EQ(half.sigmas.ToVector<float>(), single.sigmas.ToVector<float>());
+  EXPECT_EQ(half.times.ToVector<float>(), single.times.ToVector<float>());
 }
 
 TEST(ResolveRectifiedFlowTest, DefaultsAndErrorsThatNameTheField) {

@@ -76,7 +76,7 @@ std::string PlanTable(const PlanReport& report) {
 
 std::string MemoryTable(const RankedPlan& plan) {
   std::vector<std::vector<std::string>> rows = {{"pipeline rank"}};
-  for (const MemoryCategory& category : kMemoryCategories) {
+  for (const MemoryBytesOf& category : kMemoryCategories) {
     rows.front().emplace_back(category.name);
   }
   rows.front().insert(rows.front().end(), {"peak GB", "limit GB", "free GB"});
@@ -84,7 +84,7 @@ std::string MemoryTable(const RankedPlan& plan) {
     const MemoryBytes& peak = plan.estimate.peak[pp];
     const int64_t limit = plan.estimate.limit[pp];
     std::vector<std::string>& row = rows.emplace_back(1, std::to_string(pp));
-    for (const MemoryCategory& category : kMemoryCategories) {
+    for (const MemoryBytesOf& category : kMemoryCategories) {
       row.push_back(Gigabytes(peak.*category.bytes));
     }
     row.insert(row.end(), {Gigabytes(peak.total()), Gigabytes(limit),

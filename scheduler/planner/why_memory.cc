@@ -99,11 +99,11 @@ std::string MemoryText(const PlannerInput& input, const Candidate& candidate) {
       EstimateOf(input, *cluster, candidate);
   if (estimate.ok()) {
     const MemoryBytes& peak = estimate->peak[candidate.pp_rank];
-    const MemoryCategory& largest = *std::max_element(
-        kMemoryCategories.begin(), kMemoryCategories.end(),
-        [&](const MemoryCategory& a, const MemoryCategory& b) {
-          return peak.*a.bytes < peak.*b.bytes;
-        });
+    const MemoryBytesOf& largest =
+        *std::max_element(kMemoryCategories.begin(), kMemoryCategories.end(),
+                          [&](const MemoryBytesOf& a, const MemoryBytesOf& b) {
+                            return peak.*a.bytes < peak.*b.bytes;
+                          });
     text += fmt::format("; largest: {} {} of {}", largest.name,
                         SizeText(peak.*largest.bytes), SizeText(peak.total()));
   }

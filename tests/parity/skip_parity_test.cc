@@ -210,10 +210,11 @@ TEST(SkipTest, StagesOfUnlikeNumbersOfRanksEqualTheMaskedModel) {
     setup.global_batch = 12;
     Plan plan = PlanFromText(skip);
     plan.set_gradient_bucket_bytes(16 << 10);
-    const auto resolved = ResolvePlan(plan, {.world_size = 7,
-                                             .global_batch = 12,
-                                             .num_blocks = setup.model.layers,
-                                             .heads = setup.model.heads});
+    const auto resolved =
+        ResolvePlan(plan, {.world_size = 7,
+                           .global_batch = 12,
+                           .num_blocks = setup.family->Shape().layers,
+                           .heads = setup.family->Shape().heads});
     ASSERT_TRUE(resolved.ok()) << resolved.status();
     const auto ranks =
         RecordGridOnThreads(setup, *resolved, RandomBatches(setup), kSteps);

@@ -8,6 +8,8 @@
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "google/protobuf/text_format.h"
+#include "models/dit/dit_family.h"
+#include "models/objective/rectified_flow.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"
@@ -18,6 +20,8 @@ namespace trireme {
 namespace {
 
 constexpr int64_t kSteps = 3;
+
+constexpr int64_t kTextWidth = 6;
 
 int64_t WorldSizeOf(const GridCase& grid) {
   const auto& stage_ranks = grid.plan.skip().stage_ranks();
@@ -30,21 +34,22 @@ int64_t WorldSizeOf(const GridCase& grid) {
 }  // namespace
 
 TrainingSetup SetupOf(const GridCase& grid) {
-  TrainingSetup setup;
-  setup.model.hidden = 4 * grid.heads;
-  setup.model.layers = grid.layers;
-  setup.model.heads = grid.heads;
-  setup.model.mlp_hidden = 8 * grid.heads;
-  setup.model.positions = grid.positions;
-  setup.model.qk_norm = grid.qk_norm;
-  setup.model.classes = 10;
-  setup.model.image = {.channels = 2, .height = grid.height, .width = 8};
+  DitConfig config;
+  config.hidden = 4 * grid.heads;
+  config.layers = grid.layers;
+  config.heads = grid.heads;
+  config.mlp_hidden = 8 * grid.heads;
+  config.positions = grid.positions;
+  config.qk_norm = grid.qk_norm;
+  config.classes = 10;
+  config.image = {.channels = 2, .height = grid.height, .width = 8};
   if (grid.text != Text::kNone) {
-    setup.model.text_tokens = 5;
-    setup.model.text_width = 6;
-    setup.model.text_attention =
-        grid.text == Text::kCross ? Dit::CROSS : Dit::JOINT;
+    config.text_tokens = 5;
+    config.text_width = kTextWidth;
+    config.text_attention = grid.text == Text::kCross ? Dit::CROSS : Dit::JOINT;
   }
+  TrainingSetup setup;
+  setup.family = MakeDitFamily(config);
   setup.learning_rate.peak = 2e-3;
   // Adam turns the rounding noise of vanishing gradients into whole steps; a
   // larger eps leaves noise small.
@@ -55,20 +60,23 @@ TrainingSetup SetupOf(const GridCase& grid) {
                       .initial = 1024};
   setup.seed = 7;
   setup.global_batch = grid.batch;
+  setup.objective = std::make_shared<RectifiedFlowObjective>(
+      RectifiedFlowConfig(), setup.seed, setup.global_batch);
   return setup;
 }
 
 BatchSource RandomBatches(const TrainingSetup& setup) {
   return [setup](Device& device, int64_t step, int64_t first,
                  int64_t count) -> absl::StatusOr<Batch> {
-    const ImageSpec& image = setup.model.image;
-    const int64_t elements = image.channels * image.height * image.width;
+    const FieldSpec image = setup.family->samples();
+    const int64_t elements = image.shape.num_elements();
+    const ModelShape shape = setup.family->Shape();
+    const int64_t text_width = shape.text_tokens > 0 ? kTextWidth : 0;
     Batch batch;
     batch.step = step;
     std::vector<float> pixels(count * elements);
     std::vector<int32_t> labels(count);
-    const int64_t text_elements =
-        setup.model.text_tokens * setup.model.text_width;
+    const int64_t text_elements = shape.text_tokens * text_width;
     std::vector<float> text(count * text_elements);
     std::vector<int32_t> text_counts(count);
     for (int64_t i = 0; i < count; ++i) {
@@ -80,21 +88,20 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
       random.FillNormal(
           elements,
           std::span<float>(text.data() + i * text_elements, text_elements));
-      labels[i] =
-          static_cast<int32_t>(random.Bits(100000) % setup.model.classes);
-      if (setup.model.text_tokens > 0) {
-        text_counts[i] = static_cast<int32_t>(random.Bits(200000) %
-                                              (setup.model.text_tokens + 1));
+      labels[i] = static_cast<int32_t>(random.Bits(100000) %
+                                       setup.family->num_classes());
+      if (shape.text_tokens > 0) {
+        text_counts[i] =
+            static_cast<int32_t>(random.Bits(200000) % (shape.text_tokens + 1));
       }
     }
-    batch.fields[kPixelsField].values = Tensor::FromValues<float>(
-        device, {count, image.channels, image.height, image.width}, pixels);
+    batch.fields[kPixelsField].values =
+        Tensor::FromValues<float>(device, image.ShapeOf(count), pixels);
     batch.fields[kLabelField].values =
         Tensor::FromValues<int32_t>(device, {count}, labels);
-    if (setup.model.text_tokens > 0) {
+    if (shape.text_tokens > 0) {
       batch.fields[kTextField].values = Tensor::FromValues<float>(
-          device, {count, setup.model.text_tokens, setup.model.text_width},
-          text);
+          device, {count, shape.text_tokens, text_width}, text);
       batch.fields[kTextCountField].values =
           Tensor::FromValues<int32_t>(device, {count}, text_counts);
     }
@@ -116,8 +123,8 @@ Plan PlanOf(const GridCase& grid) {
   const absl::StatusOr<Plan> resolved =
       ResolvePlan(plan, {.world_size = WorldSizeOf(grid),
                          .global_batch = setup.global_batch,
-                         .num_blocks = setup.model.layers,
-                         .heads = setup.model.heads});
+                         .num_blocks = setup.family->Shape().layers,
+                         .heads = setup.family->Shape().heads});
   CHECK_OK(resolved.status());
   return *resolved;
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "models/model.pb.h"
 #include "runtime/comm/communicator.h"
 #include "scheduler/plan.pb.h"
 #include "trainer/parity.h"

@@ -9,7 +9,7 @@
 
 #include "benchmark/benchmark.h"
 #include "fmt/format.h"
-#include "models/dit/dit_config.h"
+#include "models/resolve.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan.h"
@@ -23,11 +23,16 @@ namespace {
 constexpr int64_t kBatch = 8, kChannels = 4, kSide = 32, kClasses = 1000;
 
 absl::StatusOr<TrainingSetup> Setup(DType dtype) {
-  Dit dit;
-  dit.set_preset(Dit::S);
+  Model model;
+  model.mutable_dit()->set_preset(Dit::S);
   TrainingSetup setup;
-  ASSIGN_OR_RETURN(setup.model,
-                   ResolveDit(dit, {kChannels, kSide, kSide}, kClasses));
+  ASSIGN_OR_RETURN(setup.family, ResolveModel(model, {.channels = kChannels,
+                                                      .resolution = kSide,
+                                                      .classes = kClasses}));
+  ObjectiveConfig objective;
+  ASSIGN_OR_RETURN(const ResolvedObjective resolved,
+                   ResolveObjective(objective, /*seed=*/0, kBatch));
+  setup.objective = resolved.training;
   setup.dtype = dtype;
   setup.global_batch = kBatch;
   return setup;
@@ -55,8 +60,8 @@ class Training {
     ASSIGN_OR_RETURN(const TrainingSetup setup, Setup(dtype));
     PlanContext context;
     context.global_batch = kBatch;
-    context.num_blocks = setup.model.layers;
-    context.heads = setup.model.heads;
+    context.num_blocks = setup.family->Shape().layers;
+    context.heads = setup.family->Shape().heads;
     ASSIGN_OR_RETURN(const Plan plan, ResolvePlan(Plan(), context));
     ASSIGN_OR_RETURN(training->model_,
                      RankModel::Build(setup, plan, device, training->world_));
@@ -72,7 +77,7 @@ class Training {
     return model_->Step(batch_, options).status();
   }
 
-  const DitConfig& config() const { return model_->setup().model; }
+  ModelShape shape() const { return model_->setup().family->Shape(); }
 
  private:
   Training() = default;
@@ -97,7 +102,7 @@ absl::Status Run(benchmark::State& state, const BenchSetting& setting) {
   };
   state.counters["samples_per_s"] = rate(kBatch);
   state.counters["gflops"] =
-      rate(kBatch * DitTrainingFlops(training->config()) * 1e-9);
+      rate(kBatch * ModelTrainingFlops(training->shape()) * 1e-9);
   state.counters["peak_bytes"] =
       static_cast<double>(setting.device->Statistics().peak_bytes);
   return absl::OkStatus();

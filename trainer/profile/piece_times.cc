@@ -7,17 +7,13 @@
 #include <memory>
 #include <utility>
 
-#include "models/dit/dit.h"
-#include "models/dit/dit_chunk.h"
 #include "parallel/chunk_pass.h"
 #include "parallel/communicators.h"
-#include "parallel/context.h"
-#include "parallel/parameter_buckets.h"
-#include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
 #include "runtime/comm/stand_in.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
+#include "trainer/local_model.h"
 #include "trainer/profile/profile_statistics.h"
 
 namespace trireme {
@@ -27,10 +23,10 @@ constexpr int kLargestMicrobatch = 8;
 constexpr std::array<ModelPiece, kNumModelPieces> kPieces = {
     ModelPiece::kBlock, ModelPiece::kEmbedding, ModelPiece::kHead};
 
-DitPartOptions PartOf(const TrainingSetup& setup, const PieceSplit& split,
-                      ModelPiece piece) {
-  DitPartOptions options;
-  const int64_t layers = setup.model.layers;
+ChunkRequest PartOf(const TrainingSetup& setup, const PieceSplit& split,
+                    ModelPiece piece) {
+  ChunkRequest options;
+  const int64_t layers = setup.family->Shape().layers;
   options.embedding = piece == ModelPiece::kEmbedding;
   options.head = piece == ModelPiece::kHead;
   if (piece == ModelPiece::kBlock) options.blocks = {.first = 0, .end = 1};
@@ -38,6 +34,7 @@ DitPartOptions PartOf(const TrainingSetup& setup, const PieceSplit& split,
     options.blocks = {.first = layers, .end = layers};
   }
   options.sequence_parallel = split.sequence_parallel;
+  options.microbatch_size = split.microbatch_size;
   return options;
 }
 
@@ -69,42 +66,30 @@ class PieceRunner {
  public:
   PieceRunner(const TrainingSetup& setup, const PieceSplit& split,
               ModelPiece piece, const ProcessGrid& grid, Device& device)
-      : device_(device),
-        grid_(grid),
-        world_(0, grid.num_ranks()),
-        communicators_(world_, grid_),
-        context_(device, grid_, communicators_,
-                 {.sequence_parallel = split.sequence_parallel}),
-        store_(device, setup.dtype, setup.seed),
-        part_(store_, grid_, setup.model, PartOf(setup, split, piece)),
-        chunk_(part_, {.flow = setup.flow,
-                       .seed = setup.seed,
-                       .dtype = setup.dtype,
-                       .microbatch_size = split.microbatch_size,
-                       .global_batch = setup.global_batch}) {
-    for (const auto& parameter : store_.parameters()) {
-      parameter->grad = Tensor::Zeros(device, parameter->value.shape(),
-                                      AccumulatorDType(*parameter));
-    }
-    chunk_.set_batch(TypicalBatch(
-        device, DitFields(setup.model, part_.has_embedding(), part_.has_head()),
-        split.microbatch_size));
+      : world_(0, grid.num_ranks()),
+        model_(setup, grid, world_, {}, {{PartOf(setup, split, piece)}},
+               device) {
+    model_.MakeGradients();
+    model_.inputs().Set(
+        TypicalBatch(device, model_.Fields(), split.microbatch_size),
+        *setup.objective);
   }
 
   // One microbatch.
   PieceSeconds Run() {
-    const auto zeros = [this](int unit) {
+    Chunk& chunk = *model_.part().chunk;
+    const auto zeros = [&](int unit) {
       std::vector<Tensor> tensors =
-          EmptyBoundary(device_, chunk_.Boundary(unit));
+          EmptyBoundary(model_.device(), chunk.Boundary(unit));
       for (const Tensor& tensor : tensors) tensor.FillZero();
       return tensors;
     };
     AllResident store;
-    ChunkPass pass(context_, chunk_, store, /*microbatch=*/0);
+    ChunkPass pass(model_.context(), chunk, store, /*microbatch=*/0);
     std::vector<Tensor> inputs = zeros(0);
-    std::vector<Tensor> gradients = zeros(chunk_.num_units());
+    std::vector<Tensor> gradients = zeros(chunk.num_units());
     PieceSeconds seconds;
-    ComputeClock clock(communicators_);
+    ComputeClock clock(model_.communicators());
     pass.Forward(std::move(inputs));
     seconds.forward_s = clock.Lap();
     pass.Backward(std::move(gradients), Tape::WeightGradients::kDeferred);
@@ -115,20 +100,11 @@ class PieceRunner {
     return seconds;
   }
 
-  absl::Status status() const {
-    RETURN_IF_ERROR(context_.status());
-    return device_.status();
-  }
+  absl::Status status() const { return model_.status(); }
 
  private:
-  Device& device_;
-  const ProcessGrid grid_;
   StandInWorld world_;
-  Communicators communicators_;
-  ParallelContext context_;
-  ParameterStore store_;
-  DitPart part_;
-  DitChunk chunk_;
+  LocalModel model_;
 };
 
 // Bytes that a microbatch through the piece needs.
@@ -164,7 +140,7 @@ PieceSeconds MedianOf(const std::vector<PieceSeconds>& times) {
 
 std::vector<PieceSplit> SplitsToTime(const TrainingSetup& setup, int ranks,
                                      int in_node) {
-  const DitConfig& model = setup.model;
+  const ModelShape model = setup.family->Shape();
   std::vector<PieceSplit> ways = {{}};
   for (int tp = 2; tp <= in_node; tp *= 2) {
     if (model.heads % tp != 0 || model.mlp_hidden % tp != 0) break;

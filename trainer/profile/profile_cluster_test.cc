@@ -8,6 +8,8 @@
 #include <tuple>
 
 #include "gtest/gtest.h"
+#include "models/dit/dit_family.h"
+#include "models/objective/rectified_flow.h"
 #include "parallel/communicators.h"
 #include "parallel/process_grid.h"
 #include "runtime/comm/stand_in.h"
@@ -87,14 +89,18 @@ TEST(ProfileCluster, MakesAClusterThatThePlannerTakes) {
 }
 
 TrainingSetup TinyJob() {
+  DitConfig config;
+  config.image = {.channels = 1, .height = 16, .width = 16};
+  config.patch = 2;
+  config.hidden = 64;
+  config.heads = 4;
+  config.mlp_hidden = 256;
+  config.layers = 2;
+  config.classes = 3;
   TrainingSetup setup;
-  setup.model.image = {.channels = 1, .height = 16, .width = 16};
-  setup.model.patch = 2;
-  setup.model.hidden = 64;
-  setup.model.heads = 4;
-  setup.model.mlp_hidden = 256;
-  setup.model.layers = 2;
-  setup.model.classes = 3;
+  setup.family = MakeDitFamily(config);
+  setup.objective = std::make_shared<RectifiedFlowObjective>(
+      RectifiedFlowConfig(), /*seed=*/0, /*global_batch=*/8);
   setup.dtype = DType::kFloat32;
   setup.global_batch = 8;
   return setup;

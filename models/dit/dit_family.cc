@@ -1,0 +1,125 @@
+#include "models/dit/dit_family.h"
+
+#include <utility>
+
+#include "fmt/format.h"
+#include "models/dit/dit.h"
+#include "models/dit/dit_chunk.h"
+#include "runtime/core/log.h"
+#include "runtime/ops/embedding.h"
+
+namespace trireme {
+namespace {
+
+class DitFamily final : public ModelFamily {
+ public:
+  explicit DitFamily(const DitConfig& config) : config_(config) {}
+
+  std::string Describe() const override {
+    return fmt::format("DiT: {} layers, width {}, {} heads, {} tokens",
+                       config_.layers, config_.hidden, config_.heads,
+                       config_.tokens());
+  }
+
+  ModelShape Shape() const override {
+    const int64_t h = config_.hidden;
+    ModelShape shape;
+    shape.name = "DiT";
+    shape.layers = config_.layers;
+    shape.hidden = h;
+    shape.mlp_hidden = config_.mlp_hidden;
+    shape.heads = config_.heads;
+    shape.tokens = config_.tokens();
+    shape.text_tokens = config_.text_tokens;
+    shape.text = TextOf(config_);
+    shape.modulation_parameters = 6 * h * (h + 1);
+    shape.qk_norm = config_.qk_norm;
+    shape.embedding_parameters =
+        (config_.patch_channels() + 1) * h + (kDitTimeChannels + 1) * h +
+        (h + 1) * h + (config_.classes > 0 ? (config_.classes + 1) * h : 0) +
+        (config_.text_tokens > 0 ? config_.text_width + 1 : 0) * h;
+    shape.embedding_flops =
+        2.0 *
+        static_cast<double>(config_.tokens() * config_.patch_channels() * h +
+                            kDitTimeChannels * h + h * h +
+                            config_.text_tokens * config_.text_width * h);
+    shape.head_parameters =
+        2 * h * (h + 1) + (h + 1) * config_.patch_channels();
+    shape.head_flops = 2.0 * static_cast<double>(config_.tokens() * h *
+                                                 config_.patch_channels());
+    return shape;
+  }
+
+  bool blocks_alike() const override { return !config_.joint_text(); }
+
+  std::shared_ptr<const ModelFamily> WithBlocks(int64_t blocks) const override {
+    DitConfig config = config_;
+    config.layers = blocks;
+    return MakeDitFamily(config);
+  }
+
+  FieldSpec samples() const override {
+    const ImageSpec& image = config_.image;
+    return {.name = kPixelsField,
+            .shape = {image.channels, image.height, image.width},
+            .job_field = "data.resolution"};
+  }
+
+  // The embedding reads pixels, labels and text, the head pixels, all blocks
+  // the number of text tokens.
+  std::vector<FieldSpec> Fields(const ChunkRequest& request) const override {
+    const bool embedding = request.has_embedding();
+    std::vector<FieldSpec> fields;
+    if (embedding || request.has_head(config_.layers)) {
+      fields.push_back(samples());
+    }
+    if (embedding && config_.classes > 0) {
+      fields.push_back({.name = kLabelField, .dtype = DType::kInt32});
+    }
+    if (config_.text_tokens == 0) return fields;
+    fields.push_back({.name = kTextCountField,
+                      .dtype = DType::kInt32,
+                      .typical = static_cast<double>(config_.text_tokens),
+                      .job_field = "model.dit.text.tokens"});
+    if (embedding) {
+      fields.push_back({.name = kTextField,
+                        .shape = {config_.text_tokens, config_.text_width},
+                        .job_field = "model.dit.text.width"});
+    }
+    return fields;
+  }
+
+  int64_t num_classes() const override { return config_.classes; }
+
+  std::optional<int32_t> NoCondition(std::string_view field) const override {
+    // The table's last row is that of no class.
+    if (field == kLabelField) return static_cast<int32_t>(config_.classes);
+    if (field == kTextCountField) return 0;
+    return std::nullopt;
+  }
+
+  std::unique_ptr<Chunk> Build(const ChunkRequest& request,
+                               ParameterStore& store, const ProcessGrid& grid,
+                               const StepInputs& inputs) const override {
+    return std::make_unique<DitChunk>(
+        std::make_shared<DitPart>(store, grid, config_, request), request,
+        store.dtype(), inputs);
+  }
+
+  Tensor ToSamples(const Tensor& prediction) const override {
+    const ImageSpec& image = config_.image;
+    return Unpatchify(prediction, config_.patch, image.channels, image.height,
+                      image.width);
+  }
+
+ private:
+  DitConfig config_;
+};
+
+}  // namespace
+
+std::shared_ptr<const ModelFamily> MakeDitFamily(const DitConfig& config) {
+  return std::make_shared<DitFamily>(config);
+}
+
+}  // namespace trireme

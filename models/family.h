@@ -1,0 +1,131 @@
+// A model family, resolved from a job: what the trainer, the planner and the
+// sampler know of a model. A family is a folder under models/ with one of these
+// and a row in models/resolve.cc; docs/adding.md walks through it.
+
+#ifndef TRIREME_MODELS_FAMILY_H_
+#define TRIREME_MODELS_FAMILY_H_
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "models/batch.h"
+#include "models/objective/objective.h"
+#include "parallel/chunk.h"
+#include "parallel/parameter_store.h"
+#include "parallel/process_grid.h"
+#include "scheduler/planner/model_shape.h"
+
+namespace trireme {
+
+// Blocks [first, end) of a model.
+struct BlockRange {
+  int64_t first = 0;
+  int64_t end = 0;
+};
+
+// What blocks drop after forward and make again in backward.
+struct BlockRecompute {
+  enum class Kind {
+    kNone,
+    // Modulated norms and activation functions.
+    kSelective,
+    // All but the block's inputs, in the first `blocks` blocks of the chunk.
+    kFull,
+  };
+  Kind kind = Kind::kNone;
+  int64_t blocks = std::numeric_limits<int64_t>::max();
+};
+
+// One of a rank's chunks of a model, and the microbatches that it runs on.
+struct ChunkRequest {
+  BlockRange blocks;
+  // Whether the chunk embeds and ends the model. Default: where its blocks do.
+  std::optional<bool> embedding;
+  std::optional<bool> head;
+  BlockRecompute recompute;
+  bool sequence_parallel = false;
+  // 0: the whole local batch, whatever its size.
+  int64_t microbatch_size = 1;
+  // Number of the local batch's first microbatch.
+  int64_t first_microbatch = 0;
+
+  bool has_embedding() const { return embedding.value_or(blocks.first == 0); }
+  // `num_blocks`: the model's.
+  bool has_head(int64_t num_blocks) const {
+    return head.value_or(blocks.end == num_blocks);
+  }
+};
+
+// What all chunks of a rank compute on: set before each step.
+class StepInputs {
+ public:
+  // The local batch, with the fields of the chunks, and what is learnt from it.
+  // The objective outlives its use.
+  void Set(Batch batch, const Objective& objective) {
+    batch_ = std::move(batch);
+    objective_ = &objective;
+    ++version_;
+  }
+  const Batch& batch() const { return batch_; }
+  const Objective& objective() const { return *objective_; }
+  // Another one after each Set: what was made of the batch is out of date.
+  int64_t version() const { return version_; }
+
+ private:
+  Batch batch_;
+  const Objective* objective_ = nullptr;
+  int64_t version_ = 0;
+};
+
+// Immutable; one a job.
+class ModelFamily {
+ public:
+  virtual ~ModelFamily() = default;
+
+  // Name and sizes, for people: "DiT: 12 layers, width 384, ...".
+  virtual std::string Describe() const = 0;
+  // As the planner sees it, but for what precision and optimizer decide
+  // (trainer/model_shape_of.h).
+  virtual ModelShape Shape() const = 0;
+  // False: the last block is unlike the others, so that none may be left out
+  // (Plan.skip).
+  virtual bool blocks_alike() const = 0;
+  // The same with another number of blocks.
+  virtual std::shared_ptr<const ModelFamily> WithBlocks(
+      int64_t blocks) const = 0;
+
+  // What the model learns to make; fp32.
+  virtual FieldSpec samples() const = 0;
+  // What the chunk's units read of a batch.
+  virtual std::vector<FieldSpec> Fields(const ChunkRequest& request) const = 0;
+  // The number of classes that condition it; 0: none do.
+  virtual int64_t num_classes() const = 0;
+  // What a field holds of a sample without a condition; absent: the field is no
+  // condition that can be left out.
+  virtual std::optional<int32_t> NoCondition(std::string_view field) const = 0;
+
+  // The chunk with its parameters in `store`, whose type it computes in. The
+  // head hands its prediction to the inputs' objective (Objective::AddLosses)
+  // with this rank's part of the target. Store and inputs outlive the chunk.
+  virtual std::unique_ptr<Chunk> Build(const ChunkRequest& request,
+                                       ParameterStore& store,
+                                       const ProcessGrid& grid,
+                                       const StepInputs& inputs) const = 0;
+  // From the prediction of the whole model on one rank, as Build's head gives
+  // it, to samples [n, ..].
+  virtual Tensor ToSamples(const Tensor& prediction) const = 0;
+};
+
+// All fields of the whole model.
+inline std::vector<FieldSpec> AllFields(const ModelFamily& family) {
+  return family.Fields({.blocks = {0, family.Shape().layers}});
+}
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_FAMILY_H_

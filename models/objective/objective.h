@@ -1,0 +1,50 @@
+// What a model learns from a batch: which inputs it is given, what its outputs
+// are compared with, and the losses.
+//
+// Every random number is keyed by (seed, step, sample), so that a sample is
+// treated alike on every grid and after every resume.
+
+#ifndef TRIREME_MODELS_OBJECTIVE_OBJECTIVE_H_
+#define TRIREME_MODELS_OBJECTIVE_OBJECTIVE_H_
+
+#include <cstdint>
+#include <string_view>
+
+#include "models/batch.h"
+#include "parallel/context.h"
+#include "runtime/device/tensor.h"
+
+namespace trireme {
+
+// What a model is given of the samples that it learns to make, and what it is
+// to predict.
+struct ModelInputs {
+  Tensor x;       // of the field's shape, in the model's type
+  Tensor times;   // [n], fp32 (fp64 for fp64)
+  Tensor target;  // as x; undefined where nothing is learnt
+};
+
+class Objective {
+ public:
+  virtual ~Objective() = default;
+
+  // From the samples in `field` (fp32) of the microbatch. `dtype`: the model's.
+  virtual ModelInputs Prepare(const Batch& microbatch, std::string_view field,
+                              DType dtype) const = 0;
+
+  // The condition in `field` (int32 [n]), with `none` for the samples that are
+  // trained without their conditions. A sample loses all of them or none.
+  virtual Tensor Condition(const Batch& microbatch, std::string_view field,
+                           int32_t none) const = 0;
+
+  // Adds the losses of a prediction to the step's, as parts of a mean over the
+  // whole job's batch (AddLoss). `target` is laid out as this rank's part of
+  // the prediction is; a sample has `elements` of them over all ranks.
+  virtual void AddLosses(ForwardContext& context,
+                         const ShardedVariable& prediction,
+                         const Tensor& target, int64_t elements) const = 0;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_OBJECTIVE_OBJECTIVE_H_

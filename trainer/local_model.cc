@@ -1,0 +1,64 @@
+#include "trainer/local_model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+
+LocalModel::LocalModel(const TrainingSetup& setup, const ProcessGrid& grid,
+                       CommunicatorFactory& factory,
+                       const CommunicatorOptions& communicators,
+                       std::span<const ChunkRequest> chunks, Device& device,
+                       bool allocate)
+    : family_(setup.family),
+      grid_(grid),
+      communicators_(factory, grid_, communicators),
+      context_(device, grid_, communicators_,
+               {.sequence_parallel =
+                    !chunks.empty() && chunks.front().sequence_parallel}) {
+  for (const ChunkRequest& request : chunks) {
+    Part part;
+    part.request = request;
+    part.store = std::make_unique<ParameterStore>(device, setup.dtype,
+                                                  setup.seed, allocate);
+    part.chunk = family_->Build(request, *part.store, grid_, inputs_);
+    parts_.push_back(std::move(part));
+  }
+}
+
+void LocalModel::MakeGradients() {
+  for (const Part& part : parts_) {
+    for (const auto& parameter : part.store->parameters()) {
+      parameter->grad = Tensor::Zeros(device(), parameter->value.shape(),
+                                      AccumulatorDType(*parameter));
+    }
+  }
+}
+
+std::vector<FieldSpec> LocalModel::Fields() const {
+  std::vector<FieldSpec> fields;
+  for (const Part& part : parts_) {
+    for (FieldSpec& spec : family_->Fields(part.request)) {
+      const bool known = std::any_of(
+          fields.begin(), fields.end(),
+          [&](const FieldSpec& other) { return other.name == spec.name; });
+      if (!known) fields.push_back(std::move(spec));
+    }
+  }
+  return fields;
+}
+
+const LocalModel::Part& LocalModel::part() const {
+  CHECK_EQ(parts_.size(), size_t{1});
+  return parts_.front();
+}
+
+absl::Status LocalModel::status() const {
+  RETURN_IF_ERROR(context_.status());
+  return device().status();
+}
+
+}  // namespace trireme

@@ -1,0 +1,71 @@
+// One rank's chunks of a model with all they run on: device, grid,
+// communicators, parameters. What trains, measures, predicts or samples builds
+// its model with this.
+
+#ifndef TRIREME_TRAINER_LOCAL_MODEL_H_
+#define TRIREME_TRAINER_LOCAL_MODEL_H_
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "models/family.h"
+#include "parallel/communicators.h"
+#include "parallel/context.h"
+#include "parallel/parameter_store.h"
+#include "parallel/process_grid.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/device/device.h"
+#include "trainer/training_setup.h"
+
+namespace trireme {
+
+class LocalModel {
+ public:
+  struct Part {
+    ChunkRequest request;
+    std::unique_ptr<ParameterStore> store;
+    std::unique_ptr<Chunk> chunk;
+  };
+
+  // Collective over the factory's world. Without `allocate` parameters that
+  // train have no values (ParameterShards makes them). Device, factory and the
+  // setup's family outlive the model.
+  LocalModel(const TrainingSetup& setup, const ProcessGrid& grid,
+             CommunicatorFactory& factory,
+             const CommunicatorOptions& communicators,
+             std::span<const ChunkRequest> chunks, Device& device,
+             bool allocate = true);
+  LocalModel(const LocalModel&) = delete;
+  LocalModel& operator=(const LocalModel&) = delete;
+
+  // Gives every parameter a gradient of zeros, for whoever runs without a
+  // reducer.
+  void MakeGradients();
+
+  // What the chunks read of a batch, each field once.
+  std::vector<FieldSpec> Fields() const;
+  // Before the chunks run.
+  StepInputs& inputs() { return inputs_; }
+
+  Device& device() const { return context_.device(); }
+  const ProcessGrid& grid() const { return grid_; }
+  Communicators& communicators() { return communicators_; }
+  ParallelContext& context() { return context_; }
+  const std::vector<Part>& parts() const { return parts_; }
+  // The only part.
+  const Part& part() const;
+  absl::Status status() const;
+
+ private:
+  std::shared_ptr<const ModelFamily> family_;
+  ProcessGrid grid_;
+  Communicators communicators_;
+  ParallelContext context_;
+  StepInputs inputs_;
+  std::vector<Part> parts_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_LOCAL_MODEL_H_
