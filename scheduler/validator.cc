@@ -136,7 +136,7 @@ absl::Status ValidateFields(const Program& program, int32_t rank, int32_t index,
 
 // Messages of one payload from one rank to another, by number: lane times
 // microbatches plus microbatch, in the order of the lists.
-struct Channel {
+struct MessageQueue {
   std::tuple<int32_t, int32_t, Payload> key;  // sender, receiver
   std::vector<int32_t> sends, receives;
 };
@@ -149,7 +149,7 @@ int32_t LaneOf(const Program& program, Payload payload, int32_t hop) {
 // The channels between the stages, in the order of their keys; result[lane] is
 // the channel that the lane is part of.
 std::vector<int32_t> ChannelsOf(const Program& program,
-                                std::vector<Channel>& channels) {
+                                std::vector<MessageQueue>& channels) {
   std::map<std::tuple<int32_t, int32_t, Payload>, std::vector<int32_t>> lanes;
   for (int32_t hop = 0; hop + 1 < program.num_stages(); ++hop) {
     const int32_t below = program.stages[hop].rank;
@@ -165,14 +165,14 @@ std::vector<int32_t> ChannelsOf(const Program& program,
     for (const int32_t lane : of_channel) {
       channel_of_lane[lane] = static_cast<int32_t>(channels.size());
     }
-    Channel& channel = channels.emplace_back();
+    MessageQueue& channel = channels.emplace_back();
     channel.key = key;
   }
   return channel_of_lane;
 }
 
 // Where message `k` of the channel is in its sender's or its receiver's list.
-int32_t IndexOf(const Program& program, const Channel& channel,
+int32_t IndexOf(const Program& program, const MessageQueue& channel,
                 InstructionKind kind, size_t k) {
   const auto [from, to, payload] = channel.key;
   const bool sends = kind == InstructionKind::kSend;
@@ -188,7 +188,7 @@ int32_t IndexOf(const Program& program, const Channel& channel,
 }
 
 // The first difference between its sends and its receives.
-absl::Status ChannelError(const Program& program, const Channel& channel) {
+absl::Status ChannelError(const Program& program, const MessageQueue& channel) {
   const auto [from, to, payload] = channel.key;
   const std::vector<int32_t>& sends = channel.sends;
   const std::vector<int32_t>& receives = channel.receives;
@@ -260,7 +260,7 @@ absl::Status ValidateStructure(const Program& program) {
 }
 
 absl::Status ValidateMessages(const Program& program) {
-  std::vector<Channel> channels;
+  std::vector<MessageQueue> channels;
   const std::vector<int32_t> channel_of_lane = ChannelsOf(program, channels);
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
     const std::vector<Instruction>& list = program.ranks[rank];
@@ -282,12 +282,12 @@ absl::Status ValidateMessages(const Program& program) {
                         message.hop, here.rank, here.chunk, there.rank));
       }
       const int32_t lane = LaneOf(program, message.payload, message.hop);
-      Channel& channel = channels[channel_of_lane[lane]];
+      MessageQueue& channel = channels[channel_of_lane[lane]];
       (sends ? channel.sends : channel.receives)
           .push_back(lane * program.microbatches + message.microbatch);
     }
   }
-  for (const Channel& channel : channels) {
+  for (const MessageQueue& channel : channels) {
     if (channel.sends != channel.receives) {
       return ChannelError(program, channel);
     }
