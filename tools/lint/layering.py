@@ -1,7 +1,8 @@
 """Checks that #include lines respect the house: layering.py [ROOT].
 
-A folder includes itself and folders on lower floors only (FLOORS), and some
-libraries' headers are confined to the folders that wrap them (CONFINED).
+A folder includes itself and folders on lower floors only (FLOORS), some
+libraries' headers are confined to the folders that wrap them (CONFINED), and
+elements of tensors to the code that may touch them (CONFINED_WORDS).
 Prints each violation as FILE:LINE: TEXT and fails when there is one.
 """
 
@@ -39,6 +40,18 @@ CONFINED = [
      "runtime/core only"),
 ]
 
+# (what the code says, paths that may say it, why)
+CONFINED_WORDS = [
+    (re.compile(r"\b(raw_data|HostView)\b"),
+     # logical_tensors.cc copies between files' bytes and tensors.
+     re.compile(r"runtime/(device|ops|optim|comm|checkpoint)/|"
+                r"parallel/logical_tensors\.cc$|tests/|tools/bench/|"
+                r".*_test(ing)?\.(cc|h)$"),
+     "elements are reached where they lie by kernels and messages only; "
+     "elsewhere by Upload and Download (runtime/device/host.h)"),
+]
+
+COMMENT = re.compile(r"//.*")
 SOURCE = re.compile(r"\.(cc|h|cu|cuh)$")
 INCLUDE = re.compile(r'\s*#\s*include\s*(["<])([^">]+)[">]')
 
@@ -51,6 +64,10 @@ def violations(path, text):
     found = []
     folder = path.split("/")[0]
     for number, line in enumerate(text.splitlines(), start=1):
+        for words, allowed, why in CONFINED_WORDS:
+            said = words.search(COMMENT.sub("", line))
+            if said and not allowed.match(path):
+                found.append((number, f"says {said.group(1)}: {why}"))
         match = INCLUDE.match(line)
         if not match:
             continue

@@ -45,6 +45,15 @@ class LayeringTest(unittest.TestCase):
             self.assertEqual(lines("runtime/ops/matmul.h", text), [1])
             self.assertEqual(lines("models/dit.cc", text), [1])
 
+    def test_elements_are_touched_by_kernels_and_messages_only(self):
+        for text in ("float* x = tensor.raw_data();", "HostView<int>(x)[0] = 1;"):
+            self.assertEqual(lines("runtime/ops/copy.cc", text), [])
+            self.assertEqual(lines("runtime/comm/single.cc", text), [])
+            self.assertEqual(lines("parallel/layers_test.cc", text), [])
+            self.assertEqual(lines("parallel/layers.cc", text), [1])
+            self.assertEqual(lines("runtime/autograd/tape.cc", text), [1])
+        self.assertEqual(lines("parallel/layers.cc", "// Not raw_data."), [])
+
     def test_scheduler_uses_of_runtime_its_core_only(self):
         for header in ("runtime/device/tensor.h", "runtime/comm/communicator.h",
                        "runtime/telemetry/progress.h"):
