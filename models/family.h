@@ -18,7 +18,7 @@
 #include "parallel/chunk.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
-#include "scheduler/planner/model_shape.h"
+#include "scheduler/pieces/model_shape.h"
 
 namespace trireme {
 

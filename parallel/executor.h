@@ -1,5 +1,5 @@
 // Runs a rank's list of a Program for real: the executor of the "What an
-// executor must do" of scheduler/program.h.
+// executor must do" of scheduler/program/program.h.
 //
 // Compute runs in list order on the calling thread. Receives are posted when
 // their instruction comes and awaited by the instruction that depends on them;
@@ -23,8 +23,8 @@
 #include "parallel/pipeline_messages.h"
 #include "parallel/step_ledger.h"
 #include "parallel/unit_store.h"
-#include "scheduler/program.h"
-#include "scheduler/trace.h"
+#include "scheduler/program/program.h"
+#include "scheduler/simulator/trace.h"
 
 namespace trireme {
 
@@ -70,7 +70,7 @@ struct StepResult {
 class Executor {
  public:
   // `pipeline_rank`: whose list of the Program to run. In a partial pipeline
-  // (scheduler/skip/skip_program.h) that is the logical rank. All outlive it.
+  // (scheduler/partial/program.h) that is the logical rank. All outlive it.
   Executor(ParallelContext& context, const Program& program, int pipeline_rank,
            std::vector<ExecutorChunk> chunks, Optimizer* optimizer);
 

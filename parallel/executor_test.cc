@@ -16,8 +16,8 @@
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
-#include "scheduler/compile.h"
-#include "scheduler/plan.h"
+#include "scheduler/plan/plan.h"
+#include "scheduler/program/compile.h"
 
 namespace trireme {
 namespace {

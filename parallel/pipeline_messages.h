@@ -14,7 +14,7 @@
 #include "parallel/chunk.h"
 #include "parallel/context.h"
 #include "runtime/comm/communicator.h"
-#include "scheduler/program.h"
+#include "scheduler/program/program.h"
 
 namespace trireme {
 

@@ -3,7 +3,7 @@
     proto_cc_library(name = "plan_cc_proto", srcs = ["plan.proto"])
 
 Files import one another by their path from the workspace's root, and C++
-includes "scheduler/plan.pb.h" (with `grpc = True` also "plan.grpc.pb.h").
+includes "scheduler/plan/plan.pb.h" (with `grpc = True` also "plan.grpc.pb.h").
 """
 
 _SourcesInfo = provider(

@@ -4,7 +4,7 @@
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
-#include "scheduler/planner/cluster.h"
+#include "scheduler/cluster/cluster.h"
 #include "tools/commands.h"
 #include "trainer/config/written_file.h"
 

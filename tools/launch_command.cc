@@ -13,7 +13,7 @@
 #include "fmt/format.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
-#include "scheduler/plan.h"
+#include "scheduler/plan/plan.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
 #include "trainer/job.h"

@@ -11,7 +11,7 @@
 #include "fmt/format.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
-#include "scheduler/plan.h"
+#include "scheduler/plan/plan.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
 #include "trainer/job_file.h"

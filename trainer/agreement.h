@@ -18,7 +18,7 @@
 #include "absl/status/statusor.h"
 #include "models/data/dataset.h"
 #include "runtime/comm/control.h"
-#include "scheduler/plan.pb.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/job.pb.h"
 
 namespace trireme {

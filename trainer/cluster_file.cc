@@ -1,7 +1,7 @@
 #include "trainer/cluster_file.h"
 
 #include "runtime/core/status.h"
-#include "scheduler/planner/cluster.h"
+#include "scheduler/cluster/cluster.h"
 #include "trainer/config/textproto.h"
 
 namespace trireme {

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "scheduler/cluster.pb.h"
+#include "scheduler/cluster/cluster.pb.h"
 
 namespace trireme {
 

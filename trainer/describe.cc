@@ -6,9 +6,9 @@
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
-#include "scheduler/plan.h"
-#include "scheduler/stage_ranks.h"
-#include "scheduler/transformer_flops.h"
+#include "scheduler/pieces/transformer_flops.h"
+#include "scheduler/plan/plan.h"
+#include "scheduler/plan/stage_ranks.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/rank_model.h"
 

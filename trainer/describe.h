@@ -10,7 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/device/device.h"
-#include "scheduler/plan.pb.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/job.h"
 #include "trainer/training_setup.h"
 

@@ -9,9 +9,9 @@
 #include <mutex>
 #include <tuple>
 
-#include "scheduler/plan.pb.h"
-#include "scheduler/planner/measured_memory.h"
-#include "scheduler/planner/model_shape.h"
+#include "scheduler/pieces/measured_memory.h"
+#include "scheduler/pieces/model_shape.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {

@@ -9,7 +9,7 @@
 #include "models/data/webdataset.h"
 #include "models/resolve.h"
 #include "runtime/core/status.h"
-#include "scheduler/transformer_flops.h"
+#include "scheduler/pieces/transformer_flops.h"
 #include "trainer/model_shape_of.h"
 
 namespace trireme {

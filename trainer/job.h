@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
-#include "scheduler/plan.h"
+#include "scheduler/plan/plan.h"
 #include "trainer/job.pb.h"
 #include "trainer/training_setup.h"
 

@@ -3,7 +3,7 @@
 #ifndef TRIREME_TRAINER_MODEL_SHAPE_OF_H_
 #define TRIREME_TRAINER_MODEL_SHAPE_OF_H_
 
-#include "scheduler/planner/model_shape.h"
+#include "scheduler/pieces/model_shape.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {

@@ -11,7 +11,7 @@
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
-#include "scheduler/stage_ranks.h"
+#include "scheduler/plan/stage_ranks.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {

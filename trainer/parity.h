@@ -23,7 +23,7 @@
 #include "absl/status/statusor.h"
 #include "models/batch.h"
 #include "runtime/comm/communicator.h"
-#include "scheduler/plan.pb.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {

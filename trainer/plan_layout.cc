@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "runtime/core/status.h"
-#include "scheduler/skip/skip_plan.h"
-#include "scheduler/stage_ranks.h"
+#include "scheduler/partial/plan.h"
+#include "scheduler/plan/stage_ranks.h"
 #include "trainer/plan_translation.h"
 
 namespace trireme {

@@ -12,8 +12,8 @@
 #include "models/family.h"
 #include "parallel/communicators.h"
 #include "parallel/process_grid.h"
-#include "scheduler/plan.pb.h"
-#include "scheduler/skip/simulator.h"
+#include "scheduler/partial/timing.h"
+#include "scheduler/plan/plan.pb.h"
 
 namespace trireme {
 

@@ -10,12 +10,12 @@
 #include "runtime/comm/dry.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
-#include "scheduler/compile.h"
-#include "scheduler/plan.h"
+#include "scheduler/partial/plan.h"
+#include "scheduler/partial/program.h"
+#include "scheduler/plan/plan.h"
+#include "scheduler/plan/stage_ranks.h"
+#include "scheduler/program/compile.h"
 #include "scheduler/schedules/schedule.h"
-#include "scheduler/skip/skip_plan.h"
-#include "scheduler/skip/skip_program.h"
-#include "scheduler/stage_ranks.h"
 #include "trainer/plan_translation.h"
 
 namespace trireme {

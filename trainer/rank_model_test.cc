@@ -21,7 +21,7 @@
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
-#include "scheduler/plan.h"
+#include "scheduler/plan/plan.h"
 #include "trainer/memory_deviation.h"
 #include "trainer/step_metrics.h"
 

@@ -16,10 +16,10 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
-#include "scheduler/plan.pb.h"
-#include "scheduler/planner/cluster.h"
-#include "scheduler/planner/estimate.h"
-#include "scheduler/trace.h"
+#include "scheduler/cluster/cluster.h"
+#include "scheduler/costs/estimate.h"
+#include "scheduler/plan/plan.pb.h"
+#include "scheduler/simulator/trace.h"
 #include "trainer/step_metrics.h"
 #include "trainer/training_setup.h"
 

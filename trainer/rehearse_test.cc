@@ -6,7 +6,7 @@
 #include "models/dit/dit_family.h"
 #include "models/objective/rectified_flow.h"
 #include "runtime/comm/threads/thread_world.h"
-#include "scheduler/plan.h"
+#include "scheduler/plan/plan.h"
 #include "trainer/job.h"
 
 namespace trireme {

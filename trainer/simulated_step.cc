@@ -8,8 +8,8 @@
 
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
-#include "scheduler/program.h"
-#include "scheduler/simulator.h"
+#include "scheduler/program/program.h"
+#include "scheduler/simulator/simulator.h"
 
 namespace trireme {
 namespace {

@@ -21,7 +21,7 @@
 
 #include "parallel/executor.h"
 #include "runtime/core/processors.h"
-#include "scheduler/cost_model.h"
+#include "scheduler/simulator/cost_model.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {

@@ -15,7 +15,7 @@
 #include "runtime/core/status.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
-#include "scheduler/stage_ranks.h"
+#include "scheduler/plan/stage_ranks.h"
 #include "trainer/local_model.h"
 
 namespace trireme {

@@ -11,7 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/device/device.h"
-#include "scheduler/plan.pb.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/parity.h"
 #include "trainer/training_setup.h"
 

@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/core/processors.h"
-#include "scheduler/plan.pb.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/job.pb.h"
 
 namespace trireme {

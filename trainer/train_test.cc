@@ -21,7 +21,7 @@
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
-#include "scheduler/plan.h"
+#include "scheduler/plan/plan.h"
 #include "trainer/config/textproto.h"
 #include "trainer/job.h"
 #include "trainer/rank_model.h"

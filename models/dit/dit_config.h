@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/model.pb.h"
-#include "scheduler/transformer_flops.h"
+#include "scheduler/pieces/transformer_flops.h"
 
 namespace trireme {
 
@@ -56,8 +56,8 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
 void FillDit(const DitConfig& config, Dit& dit);
 
 // Matrix-product FLOPs of forward and backward over one sample, as
-// scheduler/transformer_flops.h counts them: without embeddings, head and
-// modulations.
+// scheduler/pieces/transformer_flops.h counts them: without embeddings, head
+// and modulations.
 double DitTrainingFlops(const DitConfig& config);
 // How the model's text enters that count.
 TransformerSizes::Text TextOf(const DitConfig& config);

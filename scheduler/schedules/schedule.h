@@ -11,9 +11,9 @@
 #include <tuple>
 #include <vector>
 
-#include "scheduler/plan.pb.h"
-#include "scheduler/program.h"
-#include "scheduler/program_builder.h"
+#include "scheduler/plan/plan.pb.h"
+#include "scheduler/program/program.h"
+#include "scheduler/program/program_builder.h"
 
 namespace trireme {
 

@@ -12,10 +12,10 @@
 
 #include "fmt/format.h"
 #include "gtest/gtest.h"
-#include "scheduler/compile.h"
-#include "scheduler/plan.h"
+#include "scheduler/plan/plan.h"
+#include "scheduler/program/compile.h"
 #include "scheduler/schedules/schedule.h"
-#include "scheduler/simulator.h"
+#include "scheduler/simulator/simulator.h"
 
 namespace trireme {
 namespace {

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "scheduler/program_builder.h"
+#include "scheduler/program/program_builder.h"
 
 namespace trireme {
 

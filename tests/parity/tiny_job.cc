@@ -14,7 +14,7 @@
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"
 #include "runtime/device/cpu_device.h"
-#include "scheduler/plan.h"
+#include "scheduler/plan/plan.h"
 
 namespace trireme {
 namespace {

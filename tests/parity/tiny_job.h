@@ -12,7 +12,7 @@
 
 #include "models/model.pb.h"
 #include "runtime/comm/communicator.h"
-#include "scheduler/plan.pb.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/parity.h"
 
 namespace trireme {

@@ -8,9 +8,9 @@
 #include <cstdlib>
 #include <vector>
 
-#include "scheduler/planner/search.h"
 #include "scheduler/schedules/one_f_one_b.h"
-#include "scheduler/simulator.h"
+#include "scheduler/search/search.h"
+#include "scheduler/simulator/simulator.h"
 
 namespace trireme {
 namespace {

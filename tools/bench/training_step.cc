@@ -12,7 +12,7 @@
 #include "models/resolve.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/status.h"
-#include "scheduler/plan.h"
+#include "scheduler/plan/plan.h"
 #include "tools/bench/random.h"
 #include "trainer/rank_model.h"
 #include "trainer/training_setup.h"

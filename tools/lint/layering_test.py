@@ -13,7 +13,7 @@ class LayeringTest(unittest.TestCase):
         self.assertEqual(
             lines("parallel/linear.cc", '#include "parallel/linear.h"\n'
                   '#include "runtime/core/tensor.h"\n'
-                  '#include "scheduler/plan.pb.h"\n'
+                  '#include "scheduler/plan/plan.pb.h"\n'
                   "#include <vector>\n"), [])
 
     def test_higher_floors_are_violations_with_their_line(self):
@@ -58,17 +58,17 @@ class LayeringTest(unittest.TestCase):
         for header in ("runtime/device/tensor.h", "runtime/comm/communicator.h",
                        "runtime/telemetry/progress.h"):
             text = f'#include "{header}"'
-            self.assertEqual(lines("scheduler/compile.cc", text), [1])
-            self.assertEqual(lines("scheduler/planner/search.cc", text), [1])
+            self.assertEqual(lines("scheduler/program/compile.cc", text), [1])
+            self.assertEqual(lines("scheduler/search/search.cc", text), [1])
             self.assertEqual(lines("parallel/executor.cc", text), [])
-        self.assertEqual(lines("scheduler/compile.cc",
+        self.assertEqual(lines("scheduler/program/compile.cc",
                                '#include "runtime/core/status.h"'), [])
 
     def test_runtime_is_free_of_protobuf(self):
-        for header in ("google/protobuf/message.h", "scheduler/plan.pb.h"):
+        for header in ("google/protobuf/message.h", "scheduler/plan/plan.pb.h"):
             text = f'#include "{header}"'
             self.assertNotEqual(lines("runtime/core/status.h", text), [])
-            self.assertEqual(lines("scheduler/plan.cc", text), [])
+            self.assertEqual(lines("scheduler/plan/plan.cc", text), [])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "runtime/core/status.h"
-#include "scheduler/plan.pb.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/config/textproto.h"
 #include "trainer/job.pb.h"
 

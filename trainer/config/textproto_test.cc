@@ -7,7 +7,7 @@
 #include "google/protobuf/util/message_differencer.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
-#include "scheduler/plan.pb.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/job.pb.h"
 
 namespace trireme {

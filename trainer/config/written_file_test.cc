@@ -6,7 +6,7 @@
 
 #include "google/protobuf/util/message_differencer.h"
 #include "runtime/core/file.h"
-#include "scheduler/plan.pb.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/config/textproto.h"
 
 namespace trireme {

@@ -10,7 +10,7 @@
 
 #include "runtime/comm/communicator.h"
 #include "runtime/device/device.h"
-#include "scheduler/planner/cluster.h"
+#include "scheduler/cluster/cluster.h"
 
 namespace trireme {
 

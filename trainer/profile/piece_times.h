@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/device.h"
-#include "scheduler/planner/model_shape.h"
+#include "scheduler/pieces/model_shape.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/device.h"
-#include "scheduler/cluster.pb.h"
+#include "scheduler/cluster/cluster.pb.h"
 #include "trainer/profile/collective_profile.h"
 #include "trainer/profile/link_profile.h"
 #include "trainer/training_setup.h"

@@ -10,8 +10,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "scheduler/plan.pb.h"
-#include "scheduler/planner/plan_costs.h"
+#include "scheduler/costs/plan_costs.h"
+#include "scheduler/plan/plan.pb.h"
 
 namespace trireme {
 

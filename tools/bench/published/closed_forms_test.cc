@@ -7,7 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/schedules/one_f_one_b.h"
-#include "scheduler/simulator.h"
+#include "scheduler/simulator/simulator.h"
 
 namespace trireme {
 namespace {

@@ -11,7 +11,7 @@
 #include "scheduler/schedules/interleaved.h"
 #include "scheduler/schedules/one_f_one_b.h"
 #include "scheduler/schedules/zero_bubble_h1.h"
-#include "scheduler/simulator.h"
+#include "scheduler/simulator/simulator.h"
 #include "tools/bench/published/closed_forms.h"
 
 namespace trireme {

@@ -3,7 +3,7 @@
 #include <numeric>
 #include <vector>
 
-#include "scheduler/planner/collectives.h"
+#include "scheduler/cluster/collectives.h"
 #include "scheduler/schedules/schedule.h"
 
 namespace trireme {

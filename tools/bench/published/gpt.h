@@ -11,10 +11,10 @@
 #include <cstdint>
 #include <string>
 
-#include "scheduler/plan.pb.h"
-#include "scheduler/planner/cluster.h"
-#include "scheduler/planner/model_shape.h"
-#include "scheduler/planner/plan_costs.h"
+#include "scheduler/cluster/cluster.h"
+#include "scheduler/costs/plan_costs.h"
+#include "scheduler/pieces/model_shape.h"
+#include "scheduler/plan/plan.pb.h"
 
 namespace trireme {
 

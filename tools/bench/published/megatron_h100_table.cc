@@ -4,10 +4,10 @@
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
-#include "scheduler/plan.h"
-#include "scheduler/planner/cluster.h"
-#include "scheduler/planner/estimate.h"
-#include "scheduler/planner/model_shape.h"
+#include "scheduler/cluster/cluster.h"
+#include "scheduler/costs/estimate.h"
+#include "scheduler/pieces/model_shape.h"
+#include "scheduler/plan/plan.h"
 #include "tools/bench/published/gpt.h"
 
 namespace trireme {

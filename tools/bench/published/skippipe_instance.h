@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "scheduler/skip/instance.h"
+#include "scheduler/partial/instance.h"
 
 namespace trireme {
 

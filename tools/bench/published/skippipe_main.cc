@@ -7,8 +7,8 @@
 #include <string>
 
 #include "fmt/format.h"
-#include "scheduler/skip/search.h"
-#include "scheduler/skip/validator.h"
+#include "scheduler/partial/search.h"
+#include "scheduler/partial/validator.h"
 #include "tools/bench/published/skippipe_instance.h"
 #include "tools/bench/published/skippipe_runs.h"
 

@@ -4,8 +4,8 @@
 #include "tools/bench/published/skippipe_runs.h"
 
 #include "gtest/gtest.h"
-#include "scheduler/skip/search.h"
-#include "scheduler/skip/validator.h"
+#include "scheduler/partial/search.h"
+#include "scheduler/partial/validator.h"
 #include "tools/bench/published/skippipe_instance.h"
 
 namespace trireme {

@@ -1,0 +1,441 @@
+#include "scheduler/cluster/cluster.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <string_view>
+#include <tuple>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "runtime/core/status.h"
+#include "scheduler/cluster/fields.h"
+
+namespace trireme {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kDefaultGemmEfficiency = 0.7;
+constexpr double kDefaultHostMemoryRate = 50e9;
+constexpr uint64_t kMaxRanks = 1 << 20;
+constexpr uint64_t kMaxMemoryBytes = uint64_t{1} << 50;
+
+absl::Status CheckPositive(std::string_view field, double value) {
+  if (value > 0 && std::isfinite(value)) return absl::OkStatus();
+  return FieldError(field, value, "a positive number");
+}
+
+absl::Status CheckNotNegative(std::string_view field, double value) {
+  if (value >= 0 && std::isfinite(value)) return absl::OkStatus();
+  return FieldError(field, value, "a number of at least 0");
+}
+
+absl::StatusOr<ClusterLink> ResolveLink(std::string_view field,
+                                        const Cluster::Link& link) {
+  RETURN_IF_ERROR(
+      CheckNotNegative(fmt::format("{}.latency_s", field), link.latency_s()));
+  RETURN_IF_ERROR(
+      CheckPositive(fmt::format("{}.bytes_per_s", field), link.bytes_per_s()));
+  RETURN_IF_ERROR(CheckNotNegative(fmt::format("{}.shared_bytes_per_s", field),
+                                   link.shared_bytes_per_s()));
+  return ClusterLink{.latency_s = link.latency_s(),
+                     .bytes_per_s = link.bytes_per_s(),
+                     .shared_bytes_per_s = link.shared_bytes_per_s() > 0
+                                               ? link.shared_bytes_per_s()
+                                               : kInfinity};
+}
+
+absl::StatusOr<std::vector<RateShare>> ResolveShares(
+    const std::string& field,
+    const google::protobuf::RepeatedPtrField<Cluster::Device::RateShare>&
+        shares) {
+  std::vector<RateShare> resolved;
+  for (int i = 0; i < shares.size(); ++i) {
+    const std::string entry = fmt::format("{}[{}]", field, i);
+    const double least = resolved.empty() ? 0 : resolved.back().flops;
+    if (!(shares[i].flops() > least) || !std::isfinite(shares[i].flops())) {
+      return FieldError(entry + ".flops", shares[i].flops(),
+                        fmt::format("more than {}", least));
+    }
+    if (!(shares[i].share() > 0 && shares[i].share() <= 1)) {
+      return FieldError(entry + ".share", shares[i].share(),
+                        "more than 0, at most 1");
+    }
+    resolved.push_back({shares[i].flops(), shares[i].share()});
+  }
+  return resolved;
+}
+
+absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
+                                            const Cluster::Device& device) {
+  auto name = [&](std::string_view part) {
+    return fmt::format("{}.{}", field, part);
+  };
+  RETURN_IF_ERROR(
+      CheckPositive(name("peak_bf16_flops"), device.peak_bf16_flops()));
+  RETURN_IF_ERROR(
+      CheckPositive(name("peak_fp32_flops"), device.peak_fp32_flops()));
+  RETURN_IF_ERROR(CheckNotNegative(name("achieved_bf16_flops"),
+                                   device.achieved_bf16_flops()));
+  RETURN_IF_ERROR(CheckNotNegative(name("achieved_fp32_flops"),
+                                   device.achieved_fp32_flops()));
+  RETURN_IF_ERROR(
+      CheckNotNegative(name("peak_fp64_flops"), device.peak_fp64_flops()));
+  RETURN_IF_ERROR(CheckNotNegative(name("achieved_fp64_flops"),
+                                   device.achieved_fp64_flops()));
+  RETURN_IF_ERROR(
+      CheckPositive(name("memory_bytes_per_s"), device.memory_bytes_per_s()));
+  RETURN_IF_ERROR(CheckNotNegative(name("to_device_bytes_per_s"),
+                                   device.to_device_bytes_per_s()));
+  RETURN_IF_ERROR(CheckNotNegative(name("to_host_bytes_per_s"),
+                                   device.to_host_bytes_per_s()));
+  if (device.communicator_bytes() > kMaxMemoryBytes) {
+    return FieldError(name("communicator_bytes"), device.communicator_bytes(),
+                      fmt::format("0 to {}", kMaxMemoryBytes));
+  }
+  if (device.memory_bytes() < 1 || device.memory_bytes() > kMaxMemoryBytes) {
+    return FieldError(name("memory_bytes"), device.memory_bytes(),
+                      fmt::format("1 to {}", kMaxMemoryBytes));
+  }
+  if (device.reserved_bytes() >= device.memory_bytes()) {
+    return FieldError(
+        name("reserved_bytes"), device.reserved_bytes(),
+        fmt::format("less than memory_bytes, {}", device.memory_bytes()));
+  }
+  for (const auto& [part, achieved, peak] :
+       {std::tuple("achieved_bf16_flops", device.achieved_bf16_flops(),
+                   device.peak_bf16_flops()),
+        std::tuple("achieved_fp32_flops", device.achieved_fp32_flops(),
+                   device.peak_fp32_flops())}) {
+    if (achieved <= peak) continue;
+    return FieldError(name(part), achieved,
+                      fmt::format("at most the peak, {}", peak));
+  }
+  RETURN_IF_ERROR(CheckNotNegative(name("launch_s"), device.launch_s()));
+  ASSIGN_OR_RETURN(
+      const std::vector<RateShare> product_shares,
+      ResolveShares(name("product_shares"), device.product_shares()));
+  ASSIGN_OR_RETURN(
+      const std::vector<RateShare> attention_shares,
+      ResolveShares(name("attention_shares"), device.attention_shares()));
+  auto achieved = [](double value, double peak) {
+    return value > 0 ? value : kDefaultGemmEfficiency * peak;
+  };
+  const double achieved_fp32 =
+      achieved(device.achieved_fp32_flops(), device.peak_fp32_flops());
+  return ClusterDevice{
+      .name = device.name(),
+      .peak_bf16_flops = device.peak_bf16_flops(),
+      .peak_fp32_flops = device.peak_fp32_flops(),
+      .achieved_bf16_flops =
+          achieved(device.achieved_bf16_flops(), device.peak_bf16_flops()),
+      .achieved_fp32_flops = achieved_fp32,
+      .peak_fp64_flops = device.peak_fp64_flops() > 0
+                             ? device.peak_fp64_flops()
+                             : device.peak_fp32_flops() / 2,
+      .achieved_fp64_flops = device.achieved_fp64_flops() > 0
+                                 ? device.achieved_fp64_flops()
+                                 : achieved_fp32 / 2,
+      .memory_bytes =
+          static_cast<int64_t>(device.memory_bytes() - device.reserved_bytes()),
+      .memory_bytes_per_s = device.memory_bytes_per_s(),
+      .to_device_bytes_per_s = device.to_device_bytes_per_s(),
+      .to_host_bytes_per_s = device.to_host_bytes_per_s(),
+      .communicator_bytes = static_cast<int64_t>(device.communicator_bytes()),
+      .launch_s = device.launch_s(),
+      .product_shares = product_shares,
+      .attention_shares =
+          attention_shares.empty() ? product_shares : attention_shares};
+}
+
+CollectiveKind KindOf(Cluster::CollectiveTime::Kind kind) {
+  switch (kind) {
+    case Cluster::CollectiveTime::REDUCE_SCATTER:
+      return CollectiveKind::kReduceScatter;
+    case Cluster::CollectiveTime::ALL_GATHER:
+      return CollectiveKind::kAllGather;
+    case Cluster::CollectiveTime::ALL_TO_ALL:
+      return CollectiveKind::kAllToAll;
+    default:
+      return CollectiveKind::kAllReduce;
+  }
+}
+
+absl::Status ResolveCollectives(const Cluster& cluster, ClusterModel& model) {
+  absl::flat_hash_set<std::tuple<int, uint32_t, uint32_t>> given;
+  for (int i = 0; i < cluster.collective_times_size(); ++i) {
+    const Cluster::CollectiveTime& time = cluster.collective_times(i);
+    const std::string field = fmt::format("collective_times[{}]", i);
+    if (time.nodes() < 1 ||
+        time.nodes() > static_cast<uint32_t>(cluster.nodes_size())) {
+      return FieldError(
+          field + ".nodes", time.nodes(),
+          fmt::format("1 to {}, the nodes", cluster.nodes_size()));
+    }
+    const uint32_t least = time.nodes() > 1 ? 1 : 2;
+    if (time.ranks_per_node() < least ||
+        time.ranks_per_node() > kMaxDevicesPerNode) {
+      return FieldError(field + ".ranks_per_node", time.ranks_per_node(),
+                        fmt::format("{} to {}", least, kMaxDevicesPerNode));
+    }
+    RETURN_IF_ERROR(CheckNotNegative(field + ".latency_s", time.latency_s()));
+    RETURN_IF_ERROR(CheckPositive(field + ".bytes_per_s", time.bytes_per_s()));
+    RETURN_IF_ERROR(
+        CheckNotNegative(field + ".links_latency_s", time.links_latency_s()));
+    RETURN_IF_ERROR(CheckNotNegative(field + ".links_bytes_per_s",
+                                     time.links_bytes_per_s()));
+    const std::tuple key(static_cast<int>(time.kind()), time.nodes(),
+                         time.ranks_per_node());
+    if (!given.insert(key).second) {
+      return FieldError(
+          field,
+          fmt::format("{} of {} x {} ranks",
+                      Cluster::CollectiveTime::Kind_Name(time.kind()),
+                      time.nodes(), time.ranks_per_node()),
+          "a kind and shape that no earlier entry has");
+    }
+    MeasuredCollective& entry = model.collective_times.emplace_back();
+    entry.kind = KindOf(time.kind());
+    entry.nodes = static_cast<int32_t>(time.nodes());
+    entry.ranks_per_node = static_cast<int32_t>(time.ranks_per_node());
+    entry.seconds = {time.latency_s(), 1 / time.bytes_per_s()};
+    if (time.links_bytes_per_s() > 0) {
+      entry.by_links = {time.links_latency_s(), 1 / time.links_bytes_per_s()};
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
+  absl::flat_hash_map<std::string, int32_t> device_of_name;
+  for (int i = 0; i < cluster.devices_size(); ++i) {
+    const std::string field = fmt::format("devices[{}]", i);
+    ASSIGN_OR_RETURN(ClusterDevice device,
+                     ResolveDevice(field, cluster.devices(i)));
+    if (!device_of_name.try_emplace(device.name, i).second) {
+      return FieldError(field + ".name", device.name,
+                        "a name that no earlier device has");
+    }
+    model.devices.push_back(std::move(device));
+  }
+  if (cluster.nodes_size() < 1 || cluster.nodes_size() > kMaxNodes) {
+    return FieldError("nodes", fmt::format("{} nodes", cluster.nodes_size()),
+                      fmt::format("1 to {}", kMaxNodes));
+  }
+  absl::flat_hash_set<std::string> names;
+  for (int i = 0; i < cluster.nodes_size(); ++i) {
+    const Cluster::Node& node = cluster.nodes(i);
+    const std::string field = fmt::format("nodes[{}]", i);
+    if (!node.name().empty() && !names.insert(node.name()).second) {
+      return FieldError(field + ".name", node.name(),
+                        "a name that no earlier node has");
+    }
+    const auto device = device_of_name.find(node.device());
+    if (device == device_of_name.end()) {
+      return FieldError(field + ".device", fmt::format("\"{}\"", node.device()),
+                        "the name of an entry of devices");
+    }
+    if (node.count() < 1 || node.count() > kMaxDevicesPerNode ||
+        model.node_of_rank.size() + node.count() > kMaxRanks) {
+      return FieldError(field + ".count", node.count(),
+                        fmt::format("1 to {}, and at most {} over all nodes",
+                                    kMaxDevicesPerNode, kMaxRanks));
+    }
+    RETURN_IF_ERROR(CheckNotNegative(field + ".slowdown", node.slowdown()));
+    RETURN_IF_ERROR(
+        CheckNotNegative(field + ".card_bytes_per_s", node.card_bytes_per_s()));
+    RETURN_IF_ERROR(CheckNotNegative(field + ".host_memory_bytes_per_s",
+                                     node.host_memory_bytes_per_s()));
+    if (node.host_memory_bytes() > kMaxMemoryBytes) {
+      return FieldError(field + ".host_memory_bytes", node.host_memory_bytes(),
+                        fmt::format("0 to {}", kMaxMemoryBytes));
+    }
+    ClusterNode resolved = {
+        .name = node.name().empty() ? fmt::format("node{}", i) : node.name(),
+        .device = device->second,
+        .count = static_cast<int32_t>(node.count()),
+        .first_rank = static_cast<int32_t>(model.node_of_rank.size()),
+        .slowdown = node.slowdown() > 0 ? node.slowdown() : 1.0,
+        .card_bytes_per_s =
+            node.card_bytes_per_s() > 0 ? node.card_bytes_per_s() : kInfinity,
+        .host_memory_bytes_per_s = node.host_memory_bytes_per_s() > 0
+                                       ? node.host_memory_bytes_per_s()
+                                       : kDefaultHostMemoryRate,
+        .host_memory_bytes = static_cast<int64_t>(node.host_memory_bytes())};
+    if (node.count() > 1) {
+      ASSIGN_OR_RETURN(resolved.link,
+                       ResolveLink(field + ".link", node.link()));
+    }
+    model.node_of_rank.insert(model.node_of_rank.end(), node.count(), i);
+    model.nodes.push_back(std::move(resolved));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckModelTimes(const Cluster& cluster, ClusterModel& model) {
+  for (int i = 0; i < cluster.model_times_size(); ++i) {
+    const Cluster::ModelTimes& times = cluster.model_times(i);
+    constexpr std::array<std::string_view, 4> kDtypes = {"bf16", "fp16", "fp32",
+                                                         "fp64"};
+    if (std::find(kDtypes.begin(), kDtypes.end(), times.dtype()) ==
+        kDtypes.end()) {
+      return FieldError(fmt::format("model_times[{}].dtype", i), times.dtype(),
+                        fmt::format("one of {}", fmt::join(kDtypes, ", ")));
+    }
+    for (int j = 0; j < times.pieces_size(); ++j) {
+      const Cluster::PieceTime& piece = times.pieces(j);
+      const std::string field = fmt::format("model_times[{}].pieces[{}]", i, j);
+      const bool known =
+          std::any_of(model.devices.begin(), model.devices.end(),
+                      [&](const auto& d) { return d.name == piece.device(); });
+      if (!known) {
+        return FieldError(field + ".device",
+                          fmt::format("\"{}\"", piece.device()),
+                          "the name of an entry of devices");
+      }
+      for (const auto& [name, parts] :
+           {std::pair("tp", piece.tp()), std::pair("cp", piece.cp()),
+            std::pair("microbatch_size", piece.microbatch_size())}) {
+        if (parts < 1 || parts > kMaxRanks) {
+          return FieldError(fmt::format("{}.{}", field, name), parts,
+                            fmt::format("1 to {}", kMaxRanks));
+        }
+      }
+      RETURN_IF_ERROR(CheckPositive(field + ".forward_s", piece.forward_s()));
+      RETURN_IF_ERROR(CheckPositive(field + ".backward_s", piece.backward_s()));
+      if (!(piece.backward_weight_s() >= 0 &&
+            piece.backward_weight_s() <= piece.backward_s())) {
+        return FieldError(
+            field + ".backward_weight_s", piece.backward_weight_s(),
+            fmt::format("0 to the whole backward, {}", piece.backward_s()));
+      }
+    }
+    model.model_times.push_back(times);
+  }
+  return absl::OkStatus();
+}
+
+double ShareAt(const std::vector<RateShare>& shares, double flops) {
+  if (shares.empty()) return 1;
+  const auto above = std::upper_bound(
+      shares.begin(), shares.end(), flops,
+      [](double value, const RateShare& point) { return value < point.flops; });
+  if (above == shares.begin()) return shares.front().share;
+  if (above == shares.end()) return shares.back().share;
+  const RateShare& a = *(above - 1);
+  const double part =
+      std::log(flops / a.flops) / std::log(above->flops / a.flops);
+  return a.share * std::pow(above->share / a.share, part);
+}
+
+}  // namespace
+
+double ClusterDevice::PeakFlops(int64_t element_bytes) const {
+  if (element_bytes == 8) return peak_fp64_flops;
+  return element_bytes == 4 ? peak_fp32_flops : peak_bf16_flops;
+}
+
+double ClusterDevice::AchievedFlops(int64_t element_bytes) const {
+  if (element_bytes == 8) return achieved_fp64_flops;
+  return element_bytes == 4 ? achieved_fp32_flops : achieved_bf16_flops;
+}
+
+double ClusterDevice::ProductSeconds(double flops,
+                                     int64_t element_bytes) const {
+  if (flops == 0) return 0;
+  return std::max(launch_s, flops / AchievedFlops(element_bytes) /
+                                ShareAt(product_shares, flops));
+}
+
+double ClusterDevice::AttentionSeconds(double flops,
+                                       int64_t element_bytes) const {
+  if (flops == 0) return 0;
+  return std::max(launch_s, flops / AchievedFlops(element_bytes) /
+                                ShareAt(attention_shares, flops));
+}
+
+double ClusterDevice::ElementwiseSeconds(double bytes) const {
+  return std::max(launch_s, bytes / memory_bytes_per_s);
+}
+
+double ClusterLink::BytesPerSecond(int64_t flows) const {
+  return std::min(bytes_per_s, shared_bytes_per_s / static_cast<double>(flows));
+}
+
+double ClusterModel::BytesPerSecond(int32_t from, int32_t to,
+                                    int64_t flows) const {
+  return std::min(LinkBetweenNodes(from, to).BytesPerSecond(flows),
+                  nodes[from].card_bytes_per_s / static_cast<double>(flows));
+}
+
+absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
+  ClusterModel model;
+  model.direct_collectives = cluster.collectives() == Cluster::DIRECT;
+  RETURN_IF_ERROR(ResolveCollectives(cluster, model));
+  RETURN_IF_ERROR(ResolveNodes(cluster, model));
+  RETURN_IF_ERROR(CheckModelTimes(cluster, model));
+  const auto nodes = static_cast<size_t>(model.num_nodes());
+  ClusterLink default_link;
+  if (cluster.has_default_link()) {
+    ASSIGN_OR_RETURN(default_link,
+                     ResolveLink("default_link", cluster.default_link()));
+  }
+  model.node_links.assign(nodes * nodes, default_link);
+  absl::flat_hash_set<size_t> given;
+  for (int i = 0; i < cluster.links_size(); ++i) {
+    const Cluster::NodeLink& link = cluster.links(i);
+    const std::string field = fmt::format("links[{}]", i);
+    if (link.from() >= nodes || link.to() >= nodes ||
+        link.from() == link.to()) {
+      return FieldError(field, fmt::format("{} to {}", link.from(), link.to()),
+                        fmt::format("two different nodes below {}", nodes));
+    }
+    const size_t at = link.from() * nodes + link.to();
+    if (!given.insert(at).second) {
+      return FieldError(field, fmt::format("{} to {}", link.from(), link.to()),
+                        "a pair that no earlier entry names");
+    }
+    ASSIGN_OR_RETURN(model.node_links[at],
+                     ResolveLink(field + ".link", link.link()));
+  }
+  if (!cluster.has_default_link() && given.size() < nodes * (nodes - 1)) {
+    return FieldError("default_link", "none",
+                      fmt::format("one, as links gives only {} of {} pairs",
+                                  given.size(), nodes * (nodes - 1)));
+  }
+  const auto shared = [](double bytes_per_s) {
+    return std::isfinite(bytes_per_s);
+  };
+  model.shares_network =
+      std::any_of(model.nodes.begin(), model.nodes.end(),
+                  [&](const auto& n) { return shared(n.card_bytes_per_s); }) ||
+      std::any_of(model.node_links.begin(), model.node_links.end(),
+                  [&](const auto& l) { return shared(l.shared_bytes_per_s); });
+  return model;
+}
+
+bool NodesAreAlike(const ClusterModel& cluster, int32_t a, int32_t b) {
+  const ClusterNode& first = cluster.nodes[a];
+  const ClusterNode& second = cluster.nodes[b];
+  if (first.device != second.device || first.count != second.count ||
+      first.link != second.link || first.slowdown != second.slowdown ||
+      first.card_bytes_per_s != second.card_bytes_per_s ||
+      first.host_memory_bytes_per_s != second.host_memory_bytes_per_s ||
+      first.host_memory_bytes != second.host_memory_bytes) {
+    return false;
+  }
+  auto link = [&](int32_t from, int32_t to) -> const ClusterLink& {
+    return cluster.LinkBetweenNodes(from, to);
+  };
+  if (a == b) return true;
+  if (link(a, b) != link(b, a)) return false;
+  for (int32_t other = 0; other < cluster.num_nodes(); ++other) {
+    if (other == a || other == b) continue;
+    if (link(a, other) != link(b, other)) return false;
+    if (link(other, a) != link(other, b)) return false;
+  }
+  return true;
+}
+
+}  // namespace trireme

@@ -1,0 +1,206 @@
+#include "scheduler/cluster/cluster.h"
+
+#include <functional>
+
+#include "gtest/gtest.h"
+
+namespace trireme {
+namespace {
+
+Cluster Described(const ClusterPreset& preset) {
+  const absl::StatusOr<Cluster> cluster = DescribeCluster(preset);
+  EXPECT_TRUE(cluster.ok()) << cluster.status();
+  return cluster.ok() ? *cluster : Cluster();
+}
+
+TEST(Cluster, EveryPresetResolves) {
+  for (const char* device : {"A100", "H100", "H200", "B200"}) {
+    for (const char* network :
+         {"hdr", "ndr", "xdr", "ethernet-25", "ethernet-100", "ethernet-400"}) {
+      const Cluster cluster =
+          Described({.device = device, .nodes = 3, .network = network});
+      const absl::StatusOr<ClusterModel> model = ResolveCluster(cluster);
+      ASSERT_TRUE(model.ok()) << model.status();
+      EXPECT_EQ(model->num_ranks(), 24);
+      EXPECT_EQ(model->node_of_rank[8], 1);
+      EXPECT_TRUE(NodesAreAlike(*model, 0, 2));
+      EXPECT_GT(model->LinkBetweenNodes(1, 1).bytes_per_s,
+                model->LinkBetweenNodes(0, 1).bytes_per_s);
+    }
+  }
+  EXPECT_FALSE(DescribeCluster({.device = "A1000"}).ok());
+}
+
+// What a plan with offload goes by.
+TEST(Cluster, HostsHaveARateAndWhereItIsKnownASize) {
+  const auto a100 = ResolveCluster(Described({.devices_per_node = 4}));
+  ASSERT_TRUE(a100.ok()) << a100.status();
+  // Half a DGX: 1 TB, eight channels of DDR4-3200, of which 85 % are reached.
+  EXPECT_EQ(a100->nodes[0].host_memory_bytes, 1'000'000'000'000);
+  EXPECT_NEAR(a100->nodes[0].host_memory_bytes_per_s, 0.85 * 8 * 25.6e9, 1);
+  Cluster desk = Described({.device = "RTX4090", .devices_per_node = 1});
+  const auto known = ResolveCluster(desk);
+  ASSERT_TRUE(known.ok()) << known.status();
+  EXPECT_EQ(known->nodes[0].host_memory_bytes, 0);
+  EXPECT_NEAR(known->nodes[0].host_memory_bytes_per_s, 0.85 * 2 * 44.8e9, 1);
+  EXPECT_NEAR(known->devices[0].to_device_bytes_per_s, 0.84 * 32e9, 1);
+  desk.mutable_nodes(0)->clear_host_memory_bytes_per_s();
+  EXPECT_EQ(ResolveCluster(desk)->nodes[0].host_memory_bytes_per_s, 50e9);
+}
+
+// Eight devices behind one card get an eighth of it each.
+TEST(Cluster, ASharedCardIsDivided) {
+  const ClusterLink shared = {
+      .latency_s = 0, .bytes_per_s = 10, .shared_bytes_per_s = 16};
+  EXPECT_EQ(shared.BytesPerSecond(1), 10);
+  EXPECT_EQ(shared.BytesPerSecond(8), 2);
+}
+
+TEST(Cluster, OneSlowDirectionMakesItsNodesUnlike) {
+  Cluster cluster = Described({.nodes = 4});
+  Cluster::NodeLink& link = *cluster.add_links();
+  link.set_from(1);
+  link.set_to(3);
+  *link.mutable_link() = cluster.default_link();
+  link.mutable_link()->set_bytes_per_s(1e9);
+  const absl::StatusOr<ClusterModel> model = ResolveCluster(cluster);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->LinkBetweenNodes(1, 3).bytes_per_s, 1e9);
+  EXPECT_GT(model->LinkBetweenNodes(3, 1).bytes_per_s, 1e9);
+  EXPECT_TRUE(NodesAreAlike(*model, 0, 2));
+  EXPECT_FALSE(NodesAreAlike(*model, 0, 1));
+  EXPECT_FALSE(NodesAreAlike(*model, 1, 3));
+}
+
+// A kernel that is short takes as long as its launch, one that is small does
+// not reach the rate of large ones.
+TEST(Cluster, SmallKernelsAreSlow) {
+  const Cluster cluster = Described({.device = "H100",
+                                     .launch_s = kUsualLaunchSeconds,
+                                     .ramp_s = kUsualRampSeconds});
+  const auto model = ResolveCluster(cluster);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const ClusterDevice& device = model->devices[0];
+  const double rate = device.AchievedFlops(2);
+  EXPECT_EQ(device.ElementwiseSeconds(1), device.launch_s);
+  EXPECT_NEAR(device.ElementwiseSeconds(1e9), 1e9 / device.memory_bytes_per_s,
+              1e-12);
+  // As long as its work and the ramp.
+  for (const double work_s : {3e-6, 1e-5, 1e-4, 1e-3}) {
+    EXPECT_NEAR(device.ProductSeconds(work_s * rate, 2), work_s + 1e-5,
+                0.15 * (work_s + 1e-5));
+  }
+  EXPECT_EQ(device.ProductSeconds(0, 2), 0);
+}
+
+// A file that a user wrote is refused with the field's name, never used.
+TEST(Cluster, ErrorsNameTheField) {
+  struct Case {
+    const char* field;
+    std::function<void(Cluster&)> edit;
+  };
+  const Case cases[] = {
+      {"cluster.nodes: ", [](Cluster& c) { c.clear_nodes(); }},
+      {"cluster.nodes[1].device: ",
+       [](Cluster& c) { c.mutable_nodes(1)->set_device("V100"); }},
+      {"cluster.nodes[0].count: ",
+       [](Cluster& c) { c.mutable_nodes(0)->set_count(0); }},
+      {"cluster.nodes[0].link.bytes_per_s: ",
+       [](Cluster& c) { c.mutable_nodes(0)->clear_link(); }},
+      {"cluster.collective_times[0].nodes: ",
+       [](Cluster& c) { c.add_collective_times(); }},
+      {"cluster.collective_times[0].ranks_per_node: ",
+       [](Cluster& c) { c.add_collective_times()->set_nodes(1); }},
+      {"cluster.collective_times[0].bytes_per_s: ",
+       [](Cluster& c) {
+         Cluster::CollectiveTime& time = *c.add_collective_times();
+         time.set_nodes(2);
+         time.set_ranks_per_node(1);
+       }},
+      {"cluster.collective_times[1]: ",
+       [](Cluster& c) {
+         Cluster::CollectiveTime& time = *c.add_collective_times();
+         time.set_nodes(2);
+         time.set_ranks_per_node(1);
+         time.set_bytes_per_s(1);
+         *c.add_collective_times() = c.collective_times(0);
+       }},
+      {"cluster.collective_times[0].nodes: ",
+       [](Cluster& c) {
+         Cluster::CollectiveTime& time = *c.add_collective_times();
+         time.set_nodes(9);
+         time.set_ranks_per_node(2);
+         time.set_bytes_per_s(1);
+       }},
+      {"cluster.nodes[1].name: ",
+       [](Cluster& c) { c.mutable_nodes(1)->set_name(c.nodes(0).name()); }},
+      {"cluster.devices[0].achieved_bf16_flops: ",
+       [](Cluster& c) {
+         Cluster::Device& device = *c.mutable_devices(0);
+         device.set_achieved_bf16_flops(1.1 * device.peak_bf16_flops());
+       }},
+      {"cluster.model_times[0].dtype: ",
+       [](Cluster& c) { c.add_model_times()->set_dtype("int3"); }},
+      {"cluster.devices[0].peak_bf16_flops: ",
+       [](Cluster& c) {
+         c.mutable_devices(0)->set_peak_bf16_flops(
+             std::numeric_limits<double>::quiet_NaN());
+       }},
+      {"cluster.devices[0].product_shares[1].flops: ",
+       [](Cluster& c) {
+         for (int i = 0; i < 2; ++i) {
+           Cluster::Device::RateShare& point =
+               *c.mutable_devices(0)->add_product_shares();
+           point.set_flops(1e9);
+           point.set_share(0.5);
+         }
+       }},
+      {"cluster.devices[0].attention_shares[0].share: ",
+       [](Cluster& c) {
+         Cluster::Device::RateShare& point =
+             *c.mutable_devices(0)->add_attention_shares();
+         point.set_flops(1);
+         point.set_share(1.5);
+       }},
+      {"cluster.devices[0].reserved_bytes: ",
+       [](Cluster& c) {
+         c.mutable_devices(0)->set_reserved_bytes(uint64_t{1} << 60);
+       }},
+      {"cluster.nodes[0].host_memory_bytes_per_s: ",
+       [](Cluster& c) { c.mutable_nodes(0)->set_host_memory_bytes_per_s(-1); }},
+      {"cluster.nodes[1].host_memory_bytes: ",
+       [](Cluster& c) {
+         c.mutable_nodes(1)->set_host_memory_bytes(uint64_t{1} << 60);
+       }},
+      {"cluster.devices[1].name: ",
+       [](Cluster& c) { *c.add_devices() = c.devices(0); }},
+      {"cluster.model_times[0].pieces[0].device: ",
+       [](Cluster& c) {
+         Cluster::ModelTimes& times = *c.add_model_times();
+         times.set_dtype("bf16");
+         times.add_pieces();
+       }},
+      {"cluster.model_times[0].pieces[0].forward_s: ",
+       [](Cluster& c) {
+         Cluster::ModelTimes& times = *c.add_model_times();
+         times.set_dtype("bf16");
+         Cluster::PieceTime& piece = *times.add_pieces();
+         piece.set_device(c.devices(0).name());
+         piece.set_tp(1);
+         piece.set_cp(1);
+         piece.set_microbatch_size(1);
+       }},
+      {"cluster.default_link: ", [](Cluster& c) { c.clear_default_link(); }},
+      {"cluster.links[0]: ", [](Cluster& c) { c.add_links()->set_from(7); }},
+  };
+  for (const Case& test : cases) {
+    Cluster cluster = Described({.nodes = 2});
+    test.edit(cluster);
+    const absl::StatusOr<ClusterModel> model = ResolveCluster(cluster);
+    ASSERT_FALSE(model.ok()) << test.field;
+    EXPECT_EQ(model.status().message().find(test.field), 0u) << model.status();
+  }
+}
+
+}  // namespace
+}  // namespace trireme

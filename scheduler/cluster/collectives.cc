@@ -1,0 +1,228 @@
+#include "scheduler/cluster/collectives.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace trireme {
+namespace {
+
+// A group's nodes in the order in which it first reaches them, and how many of
+// its members each has.
+struct GroupNodes {
+  std::vector<int32_t> nodes;
+  std::vector<int64_t> counts;
+};
+
+GroupNodes NodesOf(const ClusterModel& cluster,
+                   const std::vector<int32_t>& ranks) {
+  GroupNodes group;
+  auto& [nodes, counts] = group;
+  for (const int32_t rank : ranks) {
+    const int32_t node = cluster.node_of_rank[rank];
+    // The last one is the likely one.
+    const auto found = std::find(nodes.rbegin(), nodes.rend(), node);
+    if (found == nodes.rend()) {
+      nodes.push_back(node);
+      counts.push_back(1);
+    } else {
+      ++counts[nodes.rend() - found - 1];
+    }
+  }
+  return group;
+}
+
+// A reduce-scatter (or an all-gather) around rings, of the whole tensor.
+CollectiveSeconds RingSeconds(const RingCost& ring) {
+  CollectiveSeconds seconds;
+  const auto i = static_cast<double>(ring.members_per_node);
+  const auto o = static_cast<double>(ring.nodes);
+  seconds.latency_s =
+      (i - 1) * ring.node_latency_s + (o - 1) * ring.network_latency_s;
+  seconds.s_per_byte = (i - 1) / i * ring.node_s_per_byte +
+                       (o - 1) / o / i * ring.network_s_per_byte;
+  return seconds;
+}
+
+CollectiveSeconds AllToAllSeconds(const RingCost& ring) {
+  const auto k = static_cast<double>(ring.members);
+  const auto inside = static_cast<double>(ring.members_per_node - 1);
+  const double outside = k - 1 - inside;
+  CollectiveSeconds seconds;
+  if (inside > 0) {
+    seconds = {ring.node_latency_s, inside / k * ring.node_s_per_byte};
+  }
+  if (outside > 0) {
+    seconds.latency_s = std::max(seconds.latency_s, ring.network_latency_s);
+    seconds.s_per_byte =
+        std::max(seconds.s_per_byte, outside / k * ring.network_s_per_byte);
+  }
+  return seconds;
+}
+
+// The measured shape that says most about a group's; null: none does.
+const MeasuredCollective* NearestMeasured(const ClusterModel& cluster,
+                                          CollectiveKind kind,
+                                          const RingCost& ring) {
+  const MeasuredCollective* nearest = nullptr;
+  double least = std::numeric_limits<double>::infinity();
+  for (const MeasuredCollective& entry : cluster.collective_times) {
+    // Networks say nothing about the insides of nodes.
+    if (entry.kind != kind || (entry.nodes == 1) != (ring.nodes == 1)) continue;
+    if (entry.nodes == ring.nodes &&
+        entry.ranks_per_node == ring.members_per_node) {
+      return &entry;
+    }
+    const double away =
+        std::abs(std::log2(static_cast<double>(entry.nodes) /
+                           static_cast<double>(ring.nodes))) +
+        std::abs(std::log2(static_cast<double>(entry.ranks_per_node) /
+                           static_cast<double>(ring.members_per_node)));
+    if (away < least) {
+      least = away;
+      nearest = &entry;
+    }
+  }
+  return nearest;
+}
+
+void CorrectByMeasurements(const ClusterModel& cluster, RingCost& ring) {
+  for (const CollectiveKind kind : kCollectiveKinds) {
+    const MeasuredCollective* measured = NearestMeasured(cluster, kind, ring);
+    if (measured == nullptr) continue;
+    CollectiveSeconds& seconds = ring.seconds[static_cast<size_t>(kind)];
+    if (measured->by_links.s_per_byte <= 0) {
+      seconds = measured->seconds;
+      continue;
+    }
+    seconds.latency_s =
+        std::max(0.0, measured->seconds.latency_s + seconds.latency_s -
+                          measured->by_links.latency_s);
+    seconds.s_per_byte *=
+        measured->seconds.s_per_byte / measured->by_links.s_per_byte;
+  }
+}
+
+}  // namespace
+
+double RingCost::RingStep(double bytes) const {
+  if (members < 2) return 0;
+  return nodes > 1 ? network_latency_s + bytes * network_s_per_byte
+                   : node_latency_s + bytes * node_s_per_byte;
+}
+
+RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
+                int64_t flows_per_node) {
+  RingCost ring;
+  ring.members = static_cast<int64_t>(ranks.size());
+  if (ranks.size() < 2) return ring;
+  const auto [nodes, counts] = NodesOf(cluster, ranks);
+  ring.nodes = static_cast<int64_t>(nodes.size());
+  const int64_t flows = std::max<int64_t>(1, flows_per_node);
+  ring.members_per_node = *std::min_element(counts.begin(), counts.end());
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (counts[i] > 1) {
+      const ClusterLink& link = cluster.nodes[nodes[i]].link;
+      ring.node_latency_s = std::max(ring.node_latency_s, link.latency_s);
+      ring.node_s_per_byte =
+          std::max(ring.node_s_per_byte, 1 / link.BytesPerSecond(counts[i]));
+    }
+    if (nodes.size() == 1) continue;
+    const ClusterLink& link =
+        cluster.LinkBetweenNodes(nodes[i], nodes[(i + 1) % nodes.size()]);
+    ring.network_latency_s = std::max(ring.network_latency_s, link.latency_s);
+    ring.network_s_per_byte =
+        std::max(ring.network_s_per_byte,
+                 1 / cluster.BytesPerSecond(
+                         nodes[i], nodes[(i + 1) % nodes.size()], flows));
+  }
+  CollectiveSeconds slices = RingSeconds(ring);
+  if (cluster.direct_collectives) {
+    slices = {std::max(ring.node_latency_s, ring.network_latency_s), 0};
+    const auto k = static_cast<double>(ring.members);
+    for (size_t a = 0; a < nodes.size(); ++a) {
+      const double inside =
+          static_cast<double>(counts[a] - 1) / k /
+          cluster.nodes[nodes[a]].link.BytesPerSecond(counts[a]);
+      // Over each link, and all of it through the card.
+      double outside = (k - static_cast<double>(counts[a])) / k *
+                       static_cast<double>(flows) /
+                       cluster.nodes[nodes[a]].card_bytes_per_s;
+      for (size_t b = 0; b < nodes.size(); ++b) {
+        if (a == b) continue;
+        const ClusterLink& link = cluster.LinkBetweenNodes(nodes[a], nodes[b]);
+        outside = std::max(outside, static_cast<double>(counts[b]) / k /
+                                        link.BytesPerSecond(flows));
+      }
+      slices.s_per_byte = std::max({slices.s_per_byte, inside, outside});
+    }
+  }
+  for (const CollectiveKind kind : kCollectiveKinds) {
+    ring.seconds[static_cast<size_t>(kind)] = slices;
+  }
+  ring.seconds[static_cast<size_t>(CollectiveKind::kAllReduce)] = {
+      2 * slices.latency_s, 2 * slices.s_per_byte};
+  ring.seconds[static_cast<size_t>(CollectiveKind::kAllToAll)] =
+      AllToAllSeconds(ring);
+  CorrectByMeasurements(cluster, ring);
+  return ring;
+}
+
+void AddOccupied(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
+                 std::map<int32_t, double>& s_per_byte) {
+  const auto [nodes, counts] = NodesOf(cluster, ranks);
+  if (nodes.size() < 2) return;
+  const auto members = static_cast<double>(ranks.size());
+  const auto o = static_cast<double>(nodes.size());
+  // What one byte of the tensor sends from node a to node b.
+  const auto add = [&](size_t a, size_t b, double share) {
+    const int32_t from = nodes[a];
+    const int32_t to = nodes[b];
+    const double card = cluster.nodes[from].card_bytes_per_s;
+    if (std::isfinite(card)) {
+      s_per_byte[cluster.CardChannel(from)] += share / card;
+    }
+    const double link = cluster.LinkBetweenNodes(from, to).shared_bytes_per_s;
+    if (std::isfinite(link)) {
+      s_per_byte[cluster.LinkChannel(from, to)] += share / link;
+    }
+  };
+  for (size_t a = 0; a < nodes.size(); ++a) {
+    if (!cluster.direct_collectives) {
+      add(a, (a + 1) % nodes.size(), (o - 1) / o);
+      continue;
+    }
+    for (size_t b = 0; b < nodes.size(); ++b) {
+      if (a == b) continue;
+      add(a, b, static_cast<double>(counts[a] * counts[b]) / members);
+    }
+  }
+}
+
+double ClipSeconds(const std::vector<RingCost>& rings, int64_t num_ranks) {
+  double latency_s = 0;
+  for (const RingCost& ring : rings) {
+    latency_s =
+        std::max({latency_s, ring.network_latency_s, ring.node_latency_s});
+  }
+  const auto ranks = static_cast<double>(std::max<int64_t>(1, num_ranks));
+  return 2 * latency_s * std::ceil(std::log2(ranks));
+}
+
+std::array<Channel, 2> SharedChannels(const ClusterModel& cluster, int32_t from,
+                                      int32_t to) {
+  std::array<Channel, 2> channels;
+  if (from == to) return channels;
+  const double link = cluster.LinkBetweenNodes(from, to).shared_bytes_per_s;
+  const double card = cluster.nodes[from].card_bytes_per_s;
+  if (std::isfinite(link)) {
+    channels[0] = {.number = cluster.LinkChannel(from, to),
+                   .s_per_byte = 1 / link};
+  }
+  if (std::isfinite(card)) {
+    channels[1] = {.number = cluster.CardChannel(from), .s_per_byte = 1 / card};
+  }
+  return channels;
+}
+
+}  // namespace trireme

@@ -1,0 +1,27 @@
+// What a Cluster's fields may hold, and how what they may not is told.
+
+#ifndef TRIREME_SCHEDULER_CLUSTER_FIELDS_H_
+#define TRIREME_SCHEDULER_CLUSTER_FIELDS_H_
+
+#include <cstdint>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+
+inline constexpr int kMaxNodes = 4096;
+inline constexpr uint64_t kMaxDevicesPerNode = 1024;
+
+// "cluster.nodes[3].count: found 0, expected 1 to 1024".
+template <typename Found>
+absl::Status FieldError(std::string_view field, const Found& found,
+                        std::string_view expected) {
+  return InvalidArgument("cluster.{}: found {}, expected {}", field, found,
+                         expected);
+}
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_CLUSTER_FIELDS_H_

@@ -1,0 +1,382 @@
+#include "scheduler/costs/estimate.h"
+
+#include "gtest/gtest.h"
+#include "scheduler/cluster/collectives.h"
+#include "scheduler/plan/plan.h"
+
+namespace trireme {
+namespace {
+
+ModelShape Dit() {
+  ModelShape model;
+  model.layers = 16;
+  model.hidden = 2048;
+  model.mlp_hidden = 8192;
+  model.heads = 16;
+  model.tokens = 4096;
+  model.modulation_parameters = 6 * 2048 * 2048;
+  return model;
+}
+
+ClusterModel Nodes(int64_t nodes, int64_t devices) {
+  const absl::StatusOr<Cluster> cluster =
+      DescribeCluster({.nodes = nodes, .devices_per_node = devices});
+  EXPECT_TRUE(cluster.ok()) << cluster.status();
+  absl::StatusOr<ClusterModel> model = ResolveCluster(*cluster);
+  EXPECT_TRUE(model.ok()) << model.status();
+  return *std::move(model);
+}
+
+struct Split {
+  uint32_t tp = 1, cp = 1, dp = 1, pp = 1;
+  uint32_t microbatches = 8;
+};
+
+Plan PlanOf(const Split& split, const Plan& rest = {}) {
+  Plan plan = rest;
+  plan.mutable_grid()->set_tp(split.tp);
+  plan.mutable_grid()->set_cp(split.cp);
+  plan.mutable_grid()->set_dp(split.dp);
+  plan.mutable_grid()->set_pp(split.pp);
+  plan.set_microbatches(split.microbatches);
+  const absl::StatusOr<Plan> resolved = ResolvePlan(
+      plan, {.world_size = split.tp * split.cp * split.dp * split.pp,
+             .global_batch = int64_t{split.dp} * split.microbatches,
+             .num_blocks = 16,
+             .heads = 16});
+  EXPECT_TRUE(resolved.ok()) << resolved.status();
+  return *resolved;
+}
+
+Estimate Estimated(const ClusterModel& cluster, const Plan& plan) {
+  absl::StatusOr<Estimate> estimate = EstimatePlan(Dit(), cluster, plan);
+  EXPECT_TRUE(estimate.ok()) << estimate.status();
+  return estimate.ok() ? *std::move(estimate) : Estimate();
+}
+
+// Only measuring finds what a loaded machine's collectives take.
+TEST(Collectives, MeasuredOnesCorrectTheFormulas) {
+  const std::vector<int32_t> inside = {0, 1, 2, 3}, across = {0, 1, 8, 9};
+  ClusterModel cluster = Nodes(2, 8);
+  auto by_links = [&](const std::vector<int32_t>& ranks, CollectiveKind kind) {
+    return RingOf(cluster, ranks, 8).SecondsOf(kind);
+  };
+  const CollectiveSeconds scatter =
+      by_links(inside, CollectiveKind::kReduceScatter);
+  const CollectiveSeconds reduce = by_links(across, CollectiveKind::kAllReduce);
+  cluster.collective_times = {{CollectiveKind::kReduceScatter,
+                               1,
+                               4,
+                               {3e-3, 5 * scatter.s_per_byte},
+                               scatter},
+                              {CollectiveKind::kAllReduce,
+                               2,
+                               2,
+                               {4e-3, 7 * reduce.s_per_byte},
+                               reduce}};
+  EXPECT_NEAR(RingOf(cluster, inside, 8).ReduceScatter(2e6),
+              3e-3 + 5 * 2e6 * scatter.s_per_byte, 1e-12);
+  EXPECT_NEAR(RingOf(cluster, across, 8).AllReduce(2e6),
+              4e-3 + 7 * 2e6 * reduce.s_per_byte, 1e-12);
+  // Each kind for itself, networks and insides of nodes too.
+  for (const CollectiveKind kind :
+       {CollectiveKind::kAllGather, CollectiveKind::kAllReduce}) {
+    EXPECT_EQ(RingOf(cluster, inside, 8).SecondsOf(kind).Of(2e6),
+              RingOf(Nodes(2, 8), inside, 8).SecondsOf(kind).Of(2e6));
+  }
+  // Another shape's rate is off by as much as the nearest one's.
+  const std::vector<int32_t> pair = {0, 1};
+  EXPECT_NEAR(RingOf(cluster, pair, 8)
+                  .SecondsOf(CollectiveKind::kReduceScatter)
+                  .s_per_byte,
+              5 * RingOf(Nodes(2, 8), pair, 8)
+                      .SecondsOf(CollectiveKind::kReduceScatter)
+                      .s_per_byte,
+              1e-20);
+  // A link that a what-if slows down slows down what was measured over it.
+  cluster.nodes[0].link.bytes_per_s /= 2;
+  cluster.nodes[0].link.latency_s += 1e-3;
+  EXPECT_NEAR(RingOf(cluster, inside, 8).ReduceScatter(2e6),
+              3e-3 + 3e-3 + 10 * 2e6 * scatter.s_per_byte, 1e-12);
+  cluster.node_links[1].bytes_per_s /= 1e3;
+  EXPECT_GT(RingOf(cluster, across, 8).AllReduce(2e6),
+            4e-3 + 1e3 * 2e6 * reduce.s_per_byte);
+}
+
+TEST(Collectives, RingsAreTheUsualFormulas) {
+  const ClusterModel one = Nodes(1, 8);
+  const ClusterLink& link = one.nodes[0].link;
+  const RingCost ring = RingOf(one, {0, 1, 2, 3}, 4);
+  EXPECT_NEAR(ring.AllReduce(1e9),
+              2 * (3 * link.latency_s + 0.75e9 / link.bytes_per_s), 1e-12);
+  EXPECT_EQ(RingOf(one, {5}, 1).AllReduce(1e9), 0);
+
+  const ClusterModel two = Nodes(2, 4);
+  const ClusterLink& network = two.LinkBetweenNodes(0, 1);
+  EXPECT_NEAR(RingOf(two, {0, 1, 4, 5}, 4).ReduceScatter(1e9),
+              two.nodes[0].link.latency_s +
+                  0.5e9 / two.nodes[0].link.bytes_per_s + network.latency_s +
+                  0.25e9 / network.bytes_per_s,
+              1e-12);
+}
+
+// One device, no communication: time is FLOPs over rate, and MFU says so.
+TEST(Estimate, OneDeviceTakesItsArithmetic) {
+  const ClusterModel cluster = Nodes(1, 1);
+  const Estimate estimate = Estimated(cluster, PlanOf({}));
+  const double least =
+      8 * ModelTrainingFlops(Dit()) / cluster.devices[0].achieved_bf16_flops;
+  EXPECT_GT(estimate.step_s, least);
+  EXPECT_LT(estimate.step_s, 1.5 * least);
+  EXPECT_NEAR(estimate.mfu,
+              8 * ModelTrainingFlops(Dit()) / estimate.step_s / 312e12, 1e-12);
+  EXPECT_EQ(estimate.parts.tp_s + estimate.parts.pp_s + estimate.parts.dp_s, 0);
+}
+
+TEST(Estimate, PartsSumToTheStepAndNameTheirCause) {
+  const ClusterModel cluster = Nodes(2, 4);
+  Plan sharded;
+  sharded.set_sharding(Plan::OPTIMIZER);
+  for (const Split& split :
+       {Split{.tp = 8}, Split{.cp = 8}, Split{.dp = 8}, Split{.pp = 8},
+        Split{.tp = 2, .dp = 2, .pp = 2}}) {
+    const Estimate estimate = Estimated(cluster, PlanOf(split, sharded));
+    EXPECT_NEAR(estimate.parts.total(), estimate.step_s,
+                1e-9 * estimate.step_s);
+    EXPECT_EQ(estimate.parts.tp_s > 0, split.tp > 1);
+    EXPECT_EQ(estimate.parts.cp_s > 0, split.cp > 1);
+    EXPECT_EQ(estimate.parts.bubble_s > 1e-6, split.pp > 1);
+    EXPECT_EQ(estimate.parts.dp_s > 0, split.dp > 1 || split.cp > 1);
+    EXPECT_GT(estimate.parts.compute_s, 0);
+    EXPECT_GT(estimate.parts.optimizer_s, 0);
+  }
+}
+
+TEST(Estimate, ShardingMovesMemoryAndTraffic) {
+  const ClusterModel cluster = Nodes(1, 8);
+  int64_t last = 0;
+  for (const Plan::Sharding sharding :
+       {Plan::PARAMETERS, Plan::GRADIENTS, Plan::OPTIMIZER, Plan::REPLICATED}) {
+    Plan plan;
+    plan.set_sharding(sharding);
+    const Estimate estimate = Estimated(cluster, PlanOf({.dp = 8}, plan));
+    EXPECT_GT(estimate.peak[0].total(), last);
+    last = estimate.peak[0].total();
+    const int64_t parameters = estimate.peak[0].parameters;
+    const int64_t whole = 2 * ModelParameters(Dit());
+    EXPECT_EQ(parameters, sharding == Plan::PARAMETERS ? whole / 8 : whole);
+  }
+}
+
+TEST(Estimate, RecomputationTradesTimeForMemory) {
+  const ClusterModel cluster = Nodes(1, 1);
+  double step = 0;
+  int64_t activations = std::numeric_limits<int64_t>::max();
+  for (const Plan::Recompute recompute :
+       {Plan::NONE, Plan::SELECTIVE, Plan::FULL}) {
+    Plan plan;
+    plan.set_recompute(recompute);
+    const Estimate estimate = Estimated(cluster, PlanOf({}, plan));
+    EXPECT_GT(estimate.step_s, step);
+    EXPECT_LT(estimate.peak[0].activations, activations);
+    EXPECT_EQ(estimate.parts.recompute_s > 0, recompute != Plan::NONE);
+    step = estimate.step_s;
+    activations = estimate.peak[0].activations;
+  }
+}
+
+// A slow node slows only the pipelines that cross it, but the step is theirs.
+TEST(Estimate, TheSlowestReplicaSetsTheStep) {
+  ClusterModel cluster = Nodes(4, 1);
+  const Plan plan = PlanOf({.dp = 2, .pp = 2});
+  const double even = Estimated(cluster, plan).step_s;
+  cluster.nodes[3].slowdown = 1.5;
+  const Estimate slow = Estimated(cluster, plan);
+  EXPECT_GT(slow.step_s, 1.3 * even);
+  EXPECT_EQ(slow.replica, 1);
+}
+
+// DiT-S/2 at 256 pixels: 580 GFLOPs a step of 16 samples, which an H100 would
+// do in a millisecond if its kernels were large.
+TEST(Estimate, AStepOfASmallModelIsNotAMatterOfMicroseconds) {
+  const absl::StatusOr<Cluster> described =
+      DescribeCluster({.device = "H100",
+                       .nodes = 1,
+                       .devices_per_node = 1,
+                       .launch_s = kUsualLaunchSeconds,
+                       .ramp_s = kUsualRampSeconds});
+  ASSERT_TRUE(described.ok()) << described.status();
+  const absl::StatusOr<ClusterModel> cluster = ResolveCluster(*described);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  ModelShape model;
+  model.layers = 12;
+  model.hidden = 384;
+  model.mlp_hidden = 1536;
+  model.heads = 6;
+  model.tokens = 256;
+  const auto step_s = [&](int64_t microbatch_size) {
+    Plan plan;
+    plan.set_microbatch_size(microbatch_size);
+    const auto resolved = ResolvePlan(
+        plan,
+        {.world_size = 1, .global_batch = 16, .num_blocks = 12, .heads = 6});
+    EXPECT_TRUE(resolved.ok()) << resolved.status();
+    const auto estimate = EstimatePlan(model, *cluster, *resolved);
+    EXPECT_TRUE(estimate.ok()) << estimate.status();
+    return estimate.ok() ? estimate->step_s : 0;
+  };
+  EXPECT_GT(step_s(16), 2e-3);
+  EXPECT_LT(step_s(16), 10e-3);
+  // One sample at a time the same work takes many more kernels.
+  EXPECT_GT(step_s(1), 5 * step_s(16));
+}
+
+// However many replicas meet in the network's cards.
+TEST(Estimate, ASlowReplicaIsSeenAmongMany) {
+  absl::StatusOr<Cluster> described = DescribeCluster(
+      {.nodes = 3, .devices_per_node = 32, .network = "ethernet-100"});
+  ASSERT_TRUE(described.ok()) << described.status();
+  // Shared, but fast enough for gradients not to be all that counts.
+  for (Cluster::Node& node : *described->mutable_nodes()) {
+    node.set_card_bytes_per_s(1000 * node.card_bytes_per_s());
+  }
+  absl::StatusOr<ClusterModel> cluster = ResolveCluster(*described);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  // Replicas 16 to 47 have their second stage on node 2.
+  const Plan plan = PlanOf({.dp = 48, .pp = 2});
+  const double even = Estimated(*cluster, plan).step_s;
+  cluster->nodes[2].slowdown = 3;
+  const Estimate slow = Estimated(*cluster, plan);
+  EXPECT_GT(slow.step_s, 1.4 * even);
+  EXPECT_GE(slow.replica, 16);
+}
+
+// Sharded gradients are reduced in the precision that they have.
+TEST(Estimate, GradientsOfFp64TakeTwiceTheTraffic) {
+  const ClusterModel cluster = Nodes(8, 1);
+  Plan sharded;
+  sharded.set_sharding(Plan::GRADIENTS);
+  const Plan plan = PlanOf({.dp = 8}, sharded);
+  ModelShape model = Dit();
+  const auto reductions = [&](int64_t gradient_bytes) {
+    model.gradient_bytes = gradient_bytes;
+    const auto estimate = EstimatePlan(model, cluster, plan);
+    EXPECT_TRUE(estimate.ok()) << estimate.status();
+    return estimate->parts.dp_s;
+  };
+  EXPECT_GT(reductions(8), 1.5 * reductions(4));
+}
+
+// Two stages on each of two nodes of one network card: their reductions cross
+// the same cards, and the step pays for both.
+TEST(Estimate, ReductionsOfStagesOnOneNodeQueueForItsCard) {
+  const absl::StatusOr<Cluster> described = DescribeCluster(
+      {.nodes = 2, .devices_per_node = 2, .network = "ethernet-25"});
+  ASSERT_TRUE(described.ok()) << described.status();
+  const absl::StatusOr<ClusterModel> resolved = ResolveCluster(*described);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  ClusterModel cluster = *resolved;
+  Plan plan = PlanOf({.dp = 2, .pp = 2});
+  plan.set_placement(1, 2);
+  plan.set_placement(2, 1);
+  plan.set_gradient_bucket_bytes(uint64_t{1} << 40);  // one bucket
+  const auto reductions = [&](Estimate& estimate) {
+    absl::StatusOr<Estimate> found = EstimatePlan(Dit(), cluster, plan);
+    EXPECT_TRUE(found.ok()) << found.status();
+    estimate = *std::move(found);
+    std::vector<Interval> times;
+    for (const int32_t pp : {0, 1}) {
+      const std::vector<Instruction>& list = estimate.program.ranks[pp];
+      for (size_t i = 0; i < list.size(); ++i) {
+        if (list[i].kind == InstructionKind::kReduceGradients) {
+          times.push_back(estimate.simulation.times[pp][i]);
+        }
+      }
+    }
+    return times;
+  };
+  Estimate estimate;
+  const std::vector<Interval> queued = reductions(estimate);
+  ASSERT_EQ(queued.size(), 2u);
+  // The last stage is the first to have its gradients. Latencies are not the
+  // card's.
+  const double ring_s = queued[1].end_s - queued[1].start_s;
+  EXPECT_NEAR(queued[0].start_s, queued[1].end_s, 1e-3 * ring_s);
+  const double step_s = estimate.step_s;
+
+  cluster.shares_network = false;
+  const std::vector<Interval> alone = reductions(estimate);
+  EXPECT_DOUBLE_EQ(alone[1].start_s, queued[1].start_s);
+  EXPECT_LT(alone[0].start_s, alone[1].end_s);
+  EXPECT_NEAR(step_s - estimate.step_s, queued[0].start_s - alone[0].start_s,
+              1e-9);
+}
+
+// The runtime moves what tensor parallelism sums in backward while it computes
+// weight gradients: only what takes longer than they do is to be seen.
+TEST(Estimate, TensorParallelSumsHideBehindWeightGradients) {
+  const ClusterModel cluster = Nodes(1, 2);
+  const Plan plan = PlanOf({.tp = 2});
+  ModelShape model = Dit();
+  const absl::StatusOr<Estimate> hidden = EstimatePlan(model, cluster, plan);
+  model.hides_collectives = false;
+  const absl::StatusOr<Estimate> seen = EstimatePlan(model, cluster, plan);
+  ASSERT_TRUE(hidden.ok() && seen.ok());
+  // Two of a block's four sums are of backward.
+  EXPECT_GT(hidden->parts.tp_s, 0.45 * seen->parts.tp_s);
+  EXPECT_LT(hidden->parts.tp_s, 0.55 * seen->parts.tp_s);
+  EXPECT_NEAR(seen->step_s - hidden->step_s,
+              seen->parts.tp_s - hidden->parts.tp_s, 1e-9);
+}
+
+TEST(Estimate, MeasuredBlocksOverrideTheArithmetic) {
+  const ClusterModel cluster = Nodes(1, 1);
+  ModelShape model = Dit();
+  model.measured.push_back(
+      {.device = "A100", .forward_s = 0.5, .backward_s = 1.0});
+  const absl::StatusOr<Estimate> estimate =
+      EstimatePlan(model, cluster, PlanOf({}));
+  ASSERT_TRUE(estimate.ok()) << estimate.status();
+  EXPECT_NEAR(estimate->step_s, 8 * 16 * 1.5, 0.5);
+}
+
+// Plans whose split was not measured are compared with those whose split was:
+// what the measurement says of one says the same of the others.
+TEST(Estimate, TheNearestMeasurementScalesOtherSplits) {
+  const ClusterModel cluster = Nodes(1, 4);
+  auto block = [&](const ModelShape& model, const Split& split) {
+    Plan rest;
+    rest.set_microbatch_size(1);
+    const Plan plan = PlanOf(split, rest);
+    return PlanCoster(model, cluster, plan).ArithmeticOn(0).block;
+  };
+  const Split whole = {.dp = 4}, halves = {.tp = 2, .dp = 2};
+  ModelShape model = Dit();
+  const ArithmeticSeconds one = block(model, whole);
+  const ArithmeticSeconds two = block(model, halves);
+  model.measured = {{.device = "A100",
+                     .forward_s = 3 * one.forward_s,
+                     .backward_s = 2 * one.backward_s,
+                     .backward_weight_s = one.backward_s}};
+  EXPECT_NEAR(block(model, whole).forward_s, 3 * one.forward_s, 1e-12);
+  EXPECT_NEAR(block(model, halves).forward_s, 3 * two.forward_s, 1e-12);
+  EXPECT_NEAR(block(model, halves).backward_s, 2 * two.backward_s, 1e-12);
+  EXPECT_NEAR(block(model, halves).backward_weight_s, two.backward_s, 1e-12);
+  // The nearest one counts.
+  model.measured.push_back({.device = "A100",
+                            .tp = 4,
+                            .forward_s = two.forward_s,
+                            .backward_s = two.backward_s});
+  model.measured.push_back({.device = "A100",
+                            .tp = 2,
+                            .forward_s = 5 * two.forward_s,
+                            .backward_s = two.backward_s});
+  EXPECT_NEAR(block(model, halves).forward_s, 5 * two.forward_s, 1e-12);
+  EXPECT_NEAR(block(model, whole).forward_s, 3 * one.forward_s, 1e-12);
+  // Other devices are not like this one.
+  for (MeasuredPiece& piece : model.measured) piece.device = "B200";
+  EXPECT_NEAR(block(model, halves).forward_s, two.forward_s, 1e-12);
+}
+
+}  // namespace
+}  // namespace trireme

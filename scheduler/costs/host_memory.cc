@@ -1,0 +1,54 @@
+#include "scheduler/costs/host_memory.h"
+
+#include <utility>
+
+#include "fmt/format.h"
+#include "scheduler/cluster/fields.h"
+#include "scheduler/plan/plan.h"
+
+namespace trireme {
+
+absl::Status CheckHostLinks(const ClusterModel& cluster) {
+  for (const ClusterNode& node : cluster.nodes) {
+    const int32_t i = node.device;
+    const ClusterDevice& device = cluster.devices[i];
+    for (const auto& [name, rate] :
+         {std::pair("to_device_bytes_per_s", device.to_device_bytes_per_s),
+          std::pair("to_host_bytes_per_s", device.to_host_bytes_per_s)}) {
+      if (rate > 0) continue;
+      return FieldError(
+          fmt::format("devices[{}].{}", i, name), "none",
+          "the rate of copies (`trireme profile` measures it): a plan with "
+          "offload depends on it");
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<int64_t> HostBytesOfNodes(const ClusterModel& cluster,
+                                      const Plan& plan,
+                                      const std::vector<int64_t>& host_bytes) {
+  std::vector<int64_t> of_nodes(cluster.num_nodes(), 0);
+  if (host_bytes.empty()) return of_nodes;
+  for (int64_t rank = 0; rank < GridSize(plan.grid()); ++rank) {
+    of_nodes[cluster.node_of_rank[PhysicalRankOf(plan, rank)]] +=
+        host_bytes[CoordinatesOf(plan.grid(), rank).pp];
+  }
+  return of_nodes;
+}
+
+HostOverflow WorstHostOverflow(const ClusterModel& cluster, const Plan& plan,
+                               const std::vector<int64_t>& host_bytes) {
+  HostOverflow worst;
+  const std::vector<int64_t> of_nodes =
+      HostBytesOfNodes(cluster, plan, host_bytes);
+  for (int32_t node = 0; node < cluster.num_nodes(); ++node) {
+    const int64_t limit = cluster.nodes[node].host_memory_bytes;
+    if (limit > 0 && of_nodes[node] - limit > worst.bytes) {
+      worst = {node, of_nodes[node] - limit};
+    }
+  }
+  return worst;
+}
+
+}  // namespace trireme

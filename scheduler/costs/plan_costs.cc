@@ -1,0 +1,335 @@
+#include "scheduler/costs/plan_costs.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "runtime/core/log.h"
+#include "scheduler/cluster/collectives.h"
+#include "scheduler/plan/plan.h"
+#include "scheduler/schedules/schedule.h"
+
+namespace trireme {
+namespace {
+
+// More would only slow the simulation down.
+constexpr int64_t kMaxBuckets = 32;
+
+// What a communication of `seconds` behind `hidden_behind` seconds of compute
+// leaves to see.
+double Exposed(double seconds, double hidden_behind) {
+  return std::max(0.0, seconds - hidden_behind);
+}
+
+double SecondsOnce(const BlockCollective& collective, const BlockRings& rings) {
+  const RingCost* ring = nullptr;
+  switch (collective.group) {
+    case BlockCollective::Group::kTensor:
+      ring = &rings.tensor;
+      break;
+    case BlockCollective::Group::kContext:
+      ring = &rings.context;
+      break;
+    case BlockCollective::Group::kHeads:
+      ring = &rings.heads;
+      break;
+    case BlockCollective::Group::kRing:
+      ring = &rings.ring;
+      break;
+  }
+  const auto bytes = static_cast<double>(collective.bytes);
+  switch (collective.kind) {
+    case BlockCollective::Kind::kAllReduce:
+      return ring->AllReduce(bytes);
+    case BlockCollective::Kind::kReduceScatter:
+      return ring->ReduceScatter(bytes);
+    case BlockCollective::Kind::kAllGather:
+      return ring->AllGather(bytes);
+    case BlockCollective::Kind::kAllToAll:
+      return ring->AllToAll(bytes);
+    case BlockCollective::Kind::kRingStep:
+      break;
+  }
+  return ring->RingStep(bytes);
+}
+
+}  // namespace
+
+int32_t BucketsOfGradients(const Plan& plan, int64_t gradient_bytes) {
+  const auto bucket = static_cast<int64_t>(plan.gradient_bucket_bytes());
+  return static_cast<int32_t>(
+      std::clamp<int64_t>(CeilDivide(gradient_bytes, bucket), 1, kMaxBuckets));
+}
+
+Plan::MemoryBytes ToProto(const MemoryBytes& bytes) {
+  Plan::MemoryBytes proto;
+  proto.set_parameters(bytes.parameters);
+  proto.set_gradients(bytes.gradients);
+  proto.set_optimizer(bytes.optimizer);
+  proto.set_activations(bytes.activations);
+  proto.set_communication(bytes.communication);
+  proto.set_workspace(bytes.workspace);
+  return proto;
+}
+
+PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
+                       const Plan& plan, std::shared_ptr<const PlanRings> rings)
+    : model_(model),
+      cluster_(cluster),
+      plan_(plan),
+      split_(SplitOf(plan)),
+      tp_(static_cast<int32_t>(plan.grid().tp())),
+      cp_(static_cast<int32_t>(plan.grid().cp())),
+      dp_(static_cast<int32_t>(plan.grid().dp())),
+      pp_(static_cast<int32_t>(plan.grid().pp())),
+      stages_(StagesOf(plan)),
+      block_collectives_(BlockCollectives(model, split_)),
+      corrections_(MakeCorrections()),
+      rings_(std::move(rings)) {
+  CHECK_EQ(GridSize(plan.grid()), cluster.num_ranks());
+  if (rings_ == nullptr) {
+    rings_ = std::make_shared<const PlanRings>(MakeRings());
+  }
+  MeasureParts();
+}
+
+void PlanCoster::AddCollectives(const std::vector<BlockCollective>& collectives,
+                                const BlockRings& rings, bool recomputed,
+                                BlockTime& time) const {
+  using Behind = BlockCollective::Behind;
+  const bool puts_off = ScheduleOf(plan_).splits_backward;
+  const double products = ProductFlopsOnRank(model_, split_);
+  const double attention_flops = AttentionFlopsOnRank(model_, split_);
+  const double attention_s =
+      time.forward_s * attention_flops / (products + attention_flops);
+  const double weights_s = time.backward_weight_s;
+  const double all_products = BlockFlops(model_) - AttentionFlops(model_);
+  // Behind attention, which hides what it takes.
+  double forward_ring_s = 0, backward_ring_s = 0;
+  for (const BlockCollective& collective : collectives) {
+    const double once = SecondsOnce(collective, rings);
+    double forward = collective.forward * once;
+    double backward = collective.backward * once;
+    if (collective.behind == Behind::kAttention && model_.hides_collectives) {
+      forward_ring_s += forward;
+      backward_ring_s += backward;
+      continue;
+    }
+    if (collective.behind == Behind::kProduct && model_.hides_collectives &&
+        !puts_off) {
+      const double product_s =
+          weights_s * collective.product_flops / all_products;
+      backward = collective.backward * Exposed(once, product_s);
+    }
+    if (puts_off && collective.for_weight_gradient) {
+      time.backward_weight_s += backward;
+    }
+    if (recomputed) backward += forward;
+    time.forward_s += forward;
+    time.backward_s += backward;
+    (collective.group == BlockCollective::Group::kTensor ? time.parts.tp_s
+                                                         : time.parts.cp_s) +=
+        forward + backward;
+  }
+  const double forward = Exposed(forward_ring_s, attention_s);
+  const double backward =
+      Exposed(backward_ring_s, 2 * attention_s) + (recomputed ? forward : 0);
+  time.forward_s += forward;
+  time.backward_s += backward;
+  time.parts.cp_s += forward + backward;
+}
+
+void PlanCoster::AddSharding(const RingCost& ring, BlockTime& time) const {
+  if (!ShardsGradients()) return;
+  const auto parameters =
+      static_cast<double>(BlockParametersPerRank(model_, tp_));
+  const double gather =
+      ShardsParameters()
+          ? ring.AllGather(parameters *
+                           static_cast<double>(model_.element_bytes))
+          : 0;
+  const double scatter = ring.ReduceScatter(
+      parameters * (plan_.bf16_gradient_messages()
+                        ? 2.0
+                        : static_cast<double>(model_.gradient_bytes)));
+  const double forward = Exposed(gather, time.forward_s);
+  const double backward = Exposed(gather + scatter, time.backward_s);
+  time.forward_s += forward;
+  time.backward_s += backward;
+  time.parts.dp_s += forward + backward;
+}
+
+int32_t PlanCoster::SlowestNode(int32_t replica, int32_t pp) const {
+  int32_t slowest = -1, last = -1;
+  double largest = 0;
+  for (int32_t cp = 0; cp < cp_; ++cp) {
+    for (int32_t tp = 0; tp < tp_; ++tp) {
+      const int32_t node = cluster_.node_of_rank[Physical(tp, cp, replica, pp)];
+      if (node == last) continue;
+      last = node;
+      const double seconds = ArithmeticOfBlock(node, false).forward_s;
+      if (slowest < 0 || seconds > largest) {
+        slowest = node;
+        largest = seconds;
+      }
+    }
+  }
+  return slowest;
+}
+
+PlanCoster::BlockTime PlanCoster::TimeOfBlock(int32_t replica, int32_t pp,
+                                              bool recomputed,
+                                              const BlockRings& rings) const {
+  BlockTime time = ArithmeticOfBlock(SlowestNode(replica, pp), recomputed);
+  AddCollectives(block_collectives_, rings, recomputed, time);
+  AddSharding(rings_->shards[pp], time);
+  return time;
+}
+
+std::pair<double, double> PlanCoster::BlocksOf(int32_t stage) const {
+  const int64_t blocks = plan_.stages(stage).blocks();
+  int64_t recomputed = plan_.recompute() == Plan::FULL ? blocks : 0;
+  if (plan_.has_recompute_blocks()) {
+    recomputed = std::min<int64_t>(recomputed, plan_.recompute_blocks());
+  }
+  return {static_cast<double>(recomputed),
+          static_cast<double>(blocks - recomputed)};
+}
+
+PartitionCosts PlanCoster::BlockTimes() const {
+  const bool recomputed = plan_.recompute() == Plan::FULL;
+  std::vector<double> arithmetic(cluster_.num_nodes());
+  bool alike = true;
+  for (int32_t node = 0; node < cluster_.num_nodes(); ++node) {
+    const BlockTime time = ArithmeticOfBlock(node, recomputed);
+    arithmetic[node] = time.forward_s + time.backward_s;
+    alike = alike && arithmetic[node] == arithmetic[0];
+  }
+  // The slowest node of each pipeline rank.
+  std::vector<int32_t> slowest(pp_, 0);
+  for (int32_t logical = 0; logical < tp_ * cp_ * dp_ * pp_ && !alike;
+       ++logical) {
+    const int32_t pp = logical / (tp_ * cp_ * dp_);
+    const int32_t node = cluster_.node_of_rank[PhysicalRankOf(plan_, logical)];
+    if (logical % (tp_ * cp_ * dp_) == 0 ||
+        arithmetic[node] > arithmetic[slowest[pp]]) {
+      slowest[pp] = node;
+    }
+  }
+  const BlockRings rings = RingsOf(0, 0);
+  std::vector<double> blocks;
+  int32_t fastest = 0;
+  for (int32_t pp = 0; pp < (alike ? 1 : pp_); ++pp) {
+    BlockTime block = ArithmeticOfBlock(slowest[pp], recomputed);
+    AddCollectives(block_collectives_, rings, recomputed, block);
+    AddSharding(rings_->shards[pp], block);
+    blocks.push_back(block.forward_s + block.backward_s);
+    if (blocks[pp] < blocks[fastest]) fastest = pp;
+  }
+  PartitionCosts costs;
+  costs.blocks.assign(model_.layers, blocks[fastest]);
+  const auto whole = [&](ModelPiece piece) {
+    const ArithmeticSeconds seconds = SecondsOf(piece, slowest[fastest]);
+    return seconds.forward_s + seconds.backward_s;
+  };
+  costs.embedding = whole(ModelPiece::kEmbedding);
+  costs.head = whole(ModelPiece::kHead);
+  for (size_t pp = 0; pp < blocks.size() && !alike; ++pp) {
+    costs.slowness.push_back(blocks[pp] / blocks[fastest]);
+  }
+  return costs;
+}
+
+int32_t PlanCoster::BucketsOf(int32_t stage) const {
+  if (plan_.has_offload()) {
+    return static_cast<int32_t>(plan_.stages(stage).blocks());
+  }
+  if (dp_ * cp_ == 1) return 1;
+  return BucketsOfGradients(plan_, StageParameters(stage) * 4);
+}
+
+double PlanCoster::OwnParameters(int32_t stage) const {
+  const auto sharers = static_cast<double>(
+      plan_.sharding() == Plan::REPLICATED ? 1 : plan_.shard_group());
+  return static_cast<double>(StageParameters(stage)) / sharers;
+}
+
+PlanCosts PlanCoster::CostsOf(int32_t replica) const {
+  PlanCosts result;
+  const auto num_stages = static_cast<int32_t>(stages_.size());
+  for (int32_t stage = 0; stage < num_stages; ++stage) {
+    result.buckets.push_back(BucketsOf(stage));
+  }
+  result.cost.chunks.resize(pp_);
+  result.parts.resize(pp_);
+  const bool full = plan_.recompute() == Plan::FULL;
+  std::vector<BlockTime> kept, again;
+  std::vector<BlockRings> rings;
+  for (int32_t pp = 0; pp < pp_; ++pp) {
+    rings.push_back(RingsOf(replica, pp));
+    kept.push_back(TimeOfBlock(replica, pp, false, rings[pp]));
+    again.push_back(full ? TimeOfBlock(replica, pp, true, rings[pp])
+                         : kept.back());
+    result.cost.chunks[pp].resize(plan_.chunks_per_rank());
+    result.parts[pp].resize(plan_.chunks_per_rank());
+    result.memory.ranks.push_back(MemoryOf(pp, result.buckets));
+    result.reduction_bytes.push_back(ReductionBytes(pp));
+  }
+  std::vector<StageTimes> stage_times(num_stages);
+  for (int32_t stage = 0; stage < num_stages; ++stage) {
+    const auto [pp, index] = stages_[stage];
+    const int32_t node = SlowestNode(replica, pp);
+    ChunkCost& chunk = result.cost.chunks[pp][index];
+    ChunkParts& parts = result.parts[pp][index];
+    const auto add = [&](double count, const BlockTime& time) {
+      chunk.forward_s += count * time.forward_s;
+      chunk.backward_s += count * time.backward_s;
+      chunk.backward_weight_s += count * time.backward_weight_s;
+      parts.tp_s += count * time.parts.tp_s;
+      parts.cp_s += count * time.parts.cp_s;
+      parts.dp_s += count * time.parts.dp_s;
+      parts.recompute_s += count * time.parts.recompute_s;
+    };
+    const auto [recomputed, others] = BlocksOf(stage);
+    add(recomputed, again[pp]);
+    add(others, kept[pp]);
+    const auto add_end = [&](const ArithmeticSeconds& seconds,
+                             const std::vector<BlockCollective>& collectives) {
+      BlockTime end;
+      end.forward_s = seconds.forward_s;
+      end.backward_s = seconds.backward_s;
+      end.backward_weight_s = seconds.backward_weight_s;
+      AddCollectives(collectives, rings[pp], /*recomputed=*/false, end);
+      add(1, end);
+      return end;
+    };
+    stage_times[stage] = {.again = again[pp], .kept = kept[pp]};
+    if (stage == 0) {
+      stage_times[stage].embedding =
+          add_end(SecondsOf(ModelPiece::kEmbedding, node),
+                  EmbeddingCollectives(model_, split_));
+    }
+    if (stage == num_stages - 1) {
+      stage_times[stage].head = add_end(SecondsOf(ModelPiece::kHead, node),
+                                        HeadCollectives(model_, split_));
+    }
+    chunk.backward_input_s = chunk.backward_s - chunk.backward_weight_s;
+    chunk.message_bytes = MessageBytes(model_, split_);
+
+    ChargeReductions(stage, result);
+    chunk.update_s = BucketUpdateSeconds(
+        OwnParameters(stage) / static_cast<double>(result.buckets[stage]),
+        node);
+  }
+  ChargeMessages(replica, result);
+  if (plan_.has_offload()) {
+    result.host_bytes.assign(pp_, 0);
+    for (int32_t stage = 0; stage < num_stages; ++stage) {
+      DivideIntoUnits(replica, stage, stage_times[stage], result);
+    }
+  }
+  result.cost.clip_s = ClipSeconds(rings_->reduction, cluster_.num_ranks());
+  return result;
+}
+
+}  // namespace trireme

@@ -1,0 +1,252 @@
+// What every instruction of a plan costs in time and memory on a cluster: the
+// bridge from (Plan, ModelShape, ClusterModel) to the simulator's CostModel and
+// MemoryModel.
+//
+// Collectives of tp and cp, and the parameter gathers of PARAMETERS sharding,
+// happen inside a chunk's forward and backward; their exposed seconds are part
+// of the chunk's and are also reported by cause.
+
+#ifndef TRIREME_SCHEDULER_COSTS_PLAN_COSTS_H_
+#define TRIREME_SCHEDULER_COSTS_PLAN_COSTS_H_
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "scheduler/cluster/cluster.h"
+#include "scheduler/cluster/collectives.h"
+#include "scheduler/pieces/block_collectives.h"
+#include "scheduler/pieces/model_shape.h"
+#include "scheduler/plan/plan.pb.h"
+#include "scheduler/plan/stage_partition.h"
+#include "scheduler/program/memory.h"
+#include "scheduler/simulator/cost_model.h"
+
+namespace trireme {
+
+// Seconds of one microbatch on a chunk, forward and backward, by cause; what is
+// left of the chunk's time is arithmetic that had to be done.
+struct ChunkParts {
+  double tp_s = 0;
+  double cp_s = 0;
+  double dp_s = 0;  // PARAMETERS sharding
+  double recompute_s = 0;
+};
+
+// Of one data-parallel replica.
+struct PlanCosts {
+  CostModel cost;
+  MemoryModel memory;
+  // parts[pipeline rank][chunk].
+  std::vector<std::vector<ChunkParts>> parts;
+  // Of each stage.
+  std::vector<int32_t> buckets;
+  // Of each pipeline rank when the last backward is over: what reductions of
+  // all its buckets need.
+  std::vector<int64_t> reduction_bytes;
+  // Of each pipeline rank's processes: what offload keeps on their host. Empty
+  // without it.
+  std::vector<int64_t> host_bytes;
+};
+
+// What depends on the grid, its placement and the shard group alone, for each
+// pipeline rank: plans that share them can share it.
+struct PlanRings {
+  // The slowest data-parallel group (of dp·cp ranks), and the slowest group
+  // that shares shards.
+  std::vector<RingCost> reduction;
+  std::vector<RingCost> shards;
+  // What one byte of a reduce-scatter over all groups of either kind occupies
+  // of shared cards and links; the byte is of one group's tensor.
+  std::vector<std::vector<Channel>> reduction_channels;
+  std::vector<std::vector<Channel>> shard_channels;
+  // Memory of the smallest device.
+  std::vector<int64_t> limit_bytes;
+
+  friend bool operator==(const PlanRings&, const PlanRings&) = default;
+};
+
+// The slowest group of each kind that the ranks of one stage of one replica
+// form; one member where there is none.
+struct BlockRings {
+  RingCost tensor;
+  RingCost context;
+  RingCost heads;
+  RingCost ring;
+};
+
+// Seconds of one microbatch on one device, without communication.
+struct ArithmeticSeconds {
+  double forward_s = 0;
+  double backward_s = 0;
+  // Of the backward, what can be put off.
+  double backward_weight_s = 0;
+};
+
+struct DeviceArithmetic {
+  ArithmeticSeconds embedding;
+  // Without recomputation that runs a whole block again.
+  ArithmeticSeconds block;
+  ArithmeticSeconds head;
+  // Of the optimizer, for one parameter.
+  double update_s = 0;
+};
+
+// Measured times relative to what FLOPs and rates give.
+struct MeasuredCorrection {
+  double forward = 1;
+  double backward = 1;
+  // Of the backward, what can be put off.
+  double weight_share = 0;
+};
+
+// Communicators of at least two members that each rank has in a plan, at most
+// (parallel/communicators.h).
+int64_t CommunicatorsOf(const Plan& plan);
+
+// Buckets of so many bytes of gradients, as plans reduce them.
+int32_t BucketsOfGradients(const Plan& plan, int64_t gradient_bytes);
+
+Plan::MemoryBytes ToProto(const MemoryBytes& bytes);
+
+// What is left of the memory of one of the node's devices beside them.
+int64_t MemoryLimitOn(const ClusterModel& cluster, const Plan& plan,
+                      int32_t node);
+
+class PlanCoster {
+ public:
+  // `plan`: resolved, and with as many ranks as the cluster. All must outlive
+  // the coster; the plan's stages may change their blocks meanwhile. `rings`:
+  // of a like plan, or null.
+  PlanCoster(const ModelShape& model, const ClusterModel& cluster,
+             const Plan& plan,
+             std::shared_ptr<const PlanRings> rings = nullptr);
+
+  const std::shared_ptr<const PlanRings>& rings() const { return rings_; }
+
+  // Of data-parallel replica `replica`. Its parts that depend only on the
+  // stage (memory, gradient reduction) are the worst of all replicas'.
+  PlanCosts CostsOf(int32_t replica) const;
+
+  // On one of the node's devices.
+  DeviceArithmetic ArithmeticOn(int32_t node) const;
+
+  // Forward and backward of one microbatch through all blocks, embedding and
+  // head of a pipeline rank, on one of the node's devices, without
+  // communication.
+  double StageArithmetic(int32_t node, int32_t pp) const;
+
+  // Time of each block, embedding and head on the fastest pipeline rank as the
+  // plan is placed, and how much slower the others are, for cutting stages. A
+  // pipeline rank is as slow as the slowest of its devices over all replicas.
+  PartitionCosts BlockTimes() const;
+
+ private:
+  struct BlockTime {
+    double forward_s = 0;
+    double backward_s = 0;
+    double backward_weight_s = 0;
+    ChunkParts parts;
+  };
+  // Blocks that run again in backward and others, and both ends of the model
+  // where the stage has them.
+  struct StageTimes {
+    BlockTime again, kept, embedding, head;
+  };
+  // By device and piece; empty where nothing was measured.
+  using Corrections = std::vector<
+      std::array<std::optional<MeasuredCorrection>, kNumModelPieces>>;
+
+  PlanRings MakeRings() const;
+  // Appends one pipeline rank's rings and channels.
+  void AddStageRings(int32_t pp, PlanRings& rings) const;
+  LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
+  // Of rank `i` of the stage.
+  int32_t NodeOf(int32_t i, int32_t pp) const;
+  int32_t Physical(int64_t tp, int64_t cp, int64_t dp, int64_t pp) const;
+  BlockRings RingsOf(int32_t replica, int32_t pp) const;
+  // Compute and communication of one block on the ranks of (replica, pp).
+  BlockTime TimeOfBlock(int32_t replica, int32_t pp, bool recomputed,
+                        const BlockRings& rings) const;
+  // The node of (replica, pp) whose devices take longest.
+  int32_t SlowestNode(int32_t replica, int32_t pp) const;
+  // How many of a stage's blocks run again in backward, and how many do not.
+  std::pair<double, double> BlocksOf(int32_t stage) const;
+  // Arithmetic of one block on one node's devices.
+  BlockTime ArithmeticOfBlock(int32_t node, bool recomputed) const;
+  Corrections MakeCorrections() const;
+  // By FLOPs, bytes and the device's rates.
+  ArithmeticSeconds FormulaOf(ModelPiece piece, const BlockSplit& split,
+                              const ClusterDevice& device) const;
+  // On one of the node's devices, by what was measured where it was.
+  ArithmeticSeconds SecondsOf(ModelPiece piece, int32_t node) const;
+  double ElementwiseSeconds(double bytes, int32_t node) const;
+  double UpdateSeconds(double parameters, int32_t node) const;
+  // In one kernel.
+  double BucketUpdateSeconds(double parameters, int32_t node) const;
+  bool ShardsParameters() const { return plan_.sharding() == Plan::PARAMETERS; }
+  // Whole gradients live for one backward only and are scattered after each.
+  bool ShardsGradients() const { return plan_.sharding() >= Plan::GRADIENTS; }
+  // Makes room in `time`, which is arithmetic alone, for the collectives.
+  void AddCollectives(const std::vector<BlockCollective>& collectives,
+                      const BlockRings& rings, bool recomputed,
+                      BlockTime& time) const;
+  // And for those of sharded gradients and parameters.
+  void AddSharding(const RingCost& ring, BlockTime& time) const;
+  int32_t BucketsOf(int32_t stage) const;
+  // That each rank of the stage updates.
+  double OwnParameters(int32_t stage) const;
+  // Of one bucket.
+  struct BucketBytes {
+    double gradients = 0;
+    double weights = 0;
+  };
+  struct BucketSeconds {
+    double reduce_s = 0;
+    double gather_s = 0;
+  };
+  BucketBytes BucketBytesOf(int32_t stage, int32_t buckets) const;
+  BucketSeconds ReductionOf(const BucketBytes& bytes, const RingCost& reduction,
+                            const RingCost& shards) const;
+  // Of sharded states, of which several ranks hold each part.
+  bool SumsShardCopies() const;
+  int64_t StageParameters(int32_t stage) const;
+  int64_t ChunkActivationBytes(int32_t stage) const;
+  // What the reductions and gathers of a stage's buckets take and occupy.
+  void ChargeReductions(int32_t stage, PlanCosts& costs) const;
+  // The links between neighbouring pipeline ranks of one replica.
+  void ChargeMessages(int32_t replica, PlanCosts& costs) const;
+  // The costs of a stage's units, whose sums are the chunk's.
+  void DivideIntoUnits(int32_t replica, int32_t stage, const StageTimes& times,
+                       PlanCosts& costs) const;
+  // Of a stage's blocks, how many keep less than everything for backward.
+  int64_t DroppingBlocks(int32_t stage) const;
+  int64_t BlockParametersOnRank() const;
+  int64_t BlockActivationBytes(bool dropped) const;
+  // From a rank whose blocks are all on the device to one that offloads them.
+  void OffloadMemory(int32_t pp, RankMemory& memory) const;
+  // Of the plan's kind of recomputation, and without any.
+  void MeasureParts();
+  int64_t ReductionBytes(int32_t pp) const;
+  RankMemory MemoryOf(int32_t pp, const std::vector<int32_t>& buckets) const;
+
+  const ModelShape& model_;
+  const ClusterModel& cluster_;
+  const Plan& plan_;
+  const BlockSplit split_;
+  const int32_t tp_, cp_, dp_, pp_;
+  const std::vector<StageLocation> stages_;
+  const std::vector<BlockCollective> block_collectives_;
+  const Corrections corrections_;
+  std::shared_ptr<const PlanRings> rings_;
+  // Absent where the model has no measured memory.
+  std::optional<MeasuredMemory> parts_, parts_kept_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_COSTS_PLAN_COSTS_H_

@@ -1,0 +1,96 @@
+// What the reduction of a plan's gradients and the gathers of its parameters
+// take, and for how long they occupy the shared cards and links they pass.
+
+#include <algorithm>
+#include <map>
+#include <vector>
+
+#include "scheduler/costs/plan_costs.h"
+
+namespace trireme {
+namespace {
+
+using BusySeconds = std::map<int32_t, double>;
+
+void Add(const std::vector<Channel>& channels, double bytes,
+         BusySeconds& busy_s) {
+  for (const Channel& channel : channels) {
+    busy_s[channel.number] += bytes * channel.s_per_byte;
+  }
+}
+
+// A collective that was measured may take less than its links' figures give: it
+// is not in the way for longer than it takes.
+std::vector<ChannelTime> TimesOf(const BusySeconds& busy_s, double seconds) {
+  std::vector<ChannelTime> times;
+  for (const auto& [number, busy] : busy_s) {
+    times.push_back({.number = number, .busy_s = std::min(busy, seconds)});
+  }
+  return times;
+}
+
+}  // namespace
+
+PlanCoster::BucketBytes PlanCoster::BucketBytesOf(int32_t stage,
+                                                  int32_t buckets) const {
+  const auto parameters = static_cast<double>(StageParameters(stage));
+  const auto count = static_cast<double>(buckets);
+  const double gradient = plan_.bf16_gradient_messages()
+                              ? 2.0
+                              : static_cast<double>(model_.gradient_bytes);
+  return {.gradients = parameters * gradient / count,
+          .weights =
+              parameters * static_cast<double>(model_.element_bytes) / count};
+}
+
+bool PlanCoster::SumsShardCopies() const {
+  return plan_.sharding() != Plan::REPLICATED &&
+         (plan_.shard_group() < plan_.grid().dp() || cp_ > 1);
+}
+
+PlanCoster::BucketSeconds PlanCoster::ReductionOf(
+    const BucketBytes& bytes, const RingCost& reduction,
+    const RingCost& shards) const {
+  if (plan_.sharding() == Plan::REPLICATED) {
+    return {.reduce_s = reduction.AllReduce(bytes.gradients)};
+  }
+  BucketSeconds seconds;
+  // GRADIENTS and PARAMETERS have been reduced inside each backward.
+  if (!ShardsGradients()) {
+    seconds.reduce_s = shards.ReduceScatter(bytes.gradients);
+  }
+  if (!ShardsParameters()) seconds.gather_s = shards.AllGather(bytes.weights);
+  if (SumsShardCopies()) {
+    seconds.reduce_s += reduction.AllReduce(
+        bytes.gradients / static_cast<double>(plan_.shard_group()));
+  }
+  return seconds;
+}
+
+void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
+  const auto [pp, index] = stages_[stage];
+  ChunkCost& chunk = costs.cost.chunks[pp][index];
+  const BucketBytes bytes = BucketBytesOf(stage, costs.buckets[stage]);
+  const BucketSeconds seconds =
+      ReductionOf(bytes, rings_->reduction[pp], rings_->shards[pp]);
+  chunk.reduce_s = seconds.reduce_s;
+  chunk.gather_s = seconds.gather_s;
+  // An all-reduce is a reduce-scatter and an all-gather.
+  const std::vector<Channel>& all = rings_->reduction_channels[pp];
+  const std::vector<Channel>& shards = rings_->shard_channels[pp];
+  BusySeconds reduce_busy_s, gather_busy_s;
+  if (plan_.sharding() == Plan::REPLICATED) {
+    Add(all, 2 * bytes.gradients, reduce_busy_s);
+  } else {
+    if (!ShardsGradients()) Add(shards, bytes.gradients, reduce_busy_s);
+    if (!ShardsParameters()) Add(shards, bytes.weights, gather_busy_s);
+    if (SumsShardCopies()) {
+      Add(all, 2 * bytes.gradients / static_cast<double>(plan_.shard_group()),
+          reduce_busy_s);
+    }
+  }
+  chunk.reduce_channels = TimesOf(reduce_busy_s, chunk.reduce_s);
+  chunk.gather_channels = TimesOf(gather_busy_s, chunk.gather_s);
+}
+
+}  // namespace trireme

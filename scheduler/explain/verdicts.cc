@@ -1,0 +1,243 @@
+#include "scheduler/explain/verdicts.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "fmt/format.h"
+#include "runtime/core/status.h"
+#include "scheduler/explain/verdict_parts.h"
+#include "scheduler/plan/plan.h"
+#include "scheduler/schedules/schedule.h"
+#include "scheduler/search/candidate_plan.h"
+#include "scheduler/search/search.h"
+
+namespace trireme {
+namespace {
+
+std::string_view DimensionText(Dimension dimension) {
+  switch (dimension) {
+    case Dimension::kHeads:
+      return "attention heads";
+    case Dimension::kMlp:
+      return "channels of the MLP";
+    case Dimension::kGlobalBatch:
+      return "global batch";
+    case Dimension::kMicrobatches:
+      return "microbatches";
+    case Dimension::kNone:
+      break;
+  }
+  return "";
+}
+
+// What no plan can have yet, if the query asks for it.
+std::string Unsupported(const WhyQuery& query) {
+  if (query.ep.value_or(1) != 1) {
+    return fmt::format(
+        "UNSUPPORTED(plan.grid.ep: found {}, expected 1: models have no "
+        "experts and the runtime no expert parallelism)",
+        *query.ep);
+  }
+  return "";
+}
+
+// `chosen` where its ranks may have so many chunks, else one whose may.
+Plan::Schedule ScheduleWithChunks(int32_t chunks, Plan::Schedule chosen) {
+  const auto may_have = [chunks](const Schedule& schedule) {
+    return chunks <= schedule.most_chunks;
+  };
+  if (may_have(*FindSchedule(chosen))) return chosen;
+  const auto schedules = AllSchedules();
+  const auto found = std::find_if(schedules.begin(), schedules.end(), may_have);
+  return found == schedules.end() ? chosen : found->id;
+}
+
+// The plan that a question means where none of those considered matches: the
+// chosen plan's fields, with the given ones.
+Candidate MeantBy(const WhyQuery& query, const Candidate& chosen,
+                  int64_t devices) {
+  Candidate meant = chosen;
+  meant.tp = query.tp.value_or(chosen.tp);
+  meant.cp = query.cp.value_or(chosen.cp);
+  meant.pp = query.pp.value_or(chosen.pp);
+  const auto left = [&](int32_t taken) {
+    return devices % taken == 0 ? static_cast<int32_t>(devices / taken) : 1;
+  };
+  // Data parallelism takes the devices that are left; then what was not asked
+  // for gives way.
+  meant.dp = query.dp.value_or(left(meant.tp * meant.cp * meant.pp));
+  const auto fits = [&] {
+    return int64_t{meant.tp} * meant.cp * meant.pp * meant.dp == devices;
+  };
+  if (!fits() && !query.pp.has_value()) {
+    meant.pp = left(meant.tp * meant.cp * meant.dp);
+  }
+  if (!fits() && !query.cp.has_value()) {
+    meant.cp = 1;
+    if (!query.pp.has_value()) meant.pp = left(meant.tp * meant.dp);
+  }
+  if (!fits() && !query.dp.has_value()) {
+    meant.dp = left(meant.tp * meant.cp * meant.pp);
+  }
+  meant.ulysses = query.ulysses.value_or(
+      meant.cp % chosen.ulysses == 0 ? chosen.ulysses : 1);
+  meant.schedule = query.schedule.value_or(
+      ScheduleWithChunks(query.chunks.value_or(1), chosen.schedule));
+  const Schedule& schedule = *FindSchedule(meant.schedule);
+  meant.chunks = query.chunks.value_or(
+      std::clamp(chosen.chunks, schedule.default_chunks, schedule.most_chunks));
+  meant.microbatch_size =
+      query.microbatch_size.value_or(chosen.microbatch_size);
+  meant.sharding = query.sharding.value_or(chosen.sharding);
+  meant.recompute = query.recompute.value_or(chosen.recompute);
+  meant.sequence_parallel = query.sequence_parallel.value_or(
+      meant.tp > 1 && chosen.sequence_parallel);
+  meant.shard_group = meant.microbatch_group = meant.recompute_blocks = 0;
+  meant.offload = false;
+  meant.resident_units = 0;
+  meant.verdict = VerdictCode::kPending;
+  return meant;
+}
+
+// Costs a plan that was not enumerated.
+absl::StatusOr<std::string> Evaluated(const PlannerInput& input,
+                                      const PlanReport& report,
+                                      const WhyQuery& query) {
+  ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
+  const RankedPlan& best = report.best.front();
+  Candidate meant = MeantBy(query, best.candidate, cluster.num_ranks());
+  const std::string head =
+      ToText(meant) + "\n  not among the plans considered; evaluated: ";
+  const absl::StatusOr<Estimate> estimate = EstimateOf(input, cluster, meant);
+  if (!estimate.ok()) {
+    return head +
+           fmt::format("UNSUPPORTED({})\n", MessageOf(estimate.status()));
+  }
+  meant.simulated = true;
+  meant.step_s = estimate->step_s;
+  const Overflow overflow = WorstOverflow(*estimate);
+  if (overflow.bytes > 0) {
+    meant.verdict = VerdictCode::kOutOfMemory;
+    meant.over_bytes = overflow.bytes;
+    meant.pp_rank = overflow.pp;
+  } else if (meant.step_s < best.estimate.step_s) {
+    return head +
+           fmt::format("{:.4g} s, faster than the chosen plan's {:.4g} s\n",
+                       meant.step_s, best.estimate.step_s);
+  } else {
+    meant.verdict = VerdictCode::kDominated;
+  }
+  return head + VerdictText(input, report, meant) + "\n";
+}
+
+}  // namespace
+
+bool Matches(const Candidate& candidate, const WhyQuery& query) {
+  auto same = [](const auto& wanted, const auto& value) {
+    return !wanted.has_value() || *wanted == value;
+  };
+  return same(query.tp, candidate.tp) && same(query.cp, candidate.cp) &&
+         same(query.ulysses, candidate.ulysses) &&
+         same(query.sequence_parallel, candidate.sequence_parallel) &&
+         same(query.pp, candidate.pp) && same(query.dp, candidate.dp) &&
+         same(query.chunks, candidate.chunks) &&
+         same(query.microbatch_size, candidate.microbatch_size) &&
+         same(query.schedule, candidate.schedule) &&
+         same(query.sharding, candidate.sharding) &&
+         same(query.recompute, candidate.recompute) &&
+         same(query.offload, candidate.offload);
+}
+
+// Which of two candidates answers a question better.
+bool Nearer(const Candidate& a, const Candidate& b) {
+  auto rank = [](const Candidate& c) {
+    const bool memory = c.verdict == VerdictCode::kOutOfMemory ||
+                        c.verdict == VerdictCode::kHostOutOfMemory;
+    return memory ? 1 : c.step_s > 0 ? 0 : 2;
+  };
+  if (rank(a) != rank(b)) return rank(a) < rank(b);
+  if (rank(a) == 1) return a.over_bytes < b.over_bytes;
+  if (a.simulated != b.simulated) return a.simulated;
+  return a.step_s < b.step_s;
+}
+
+std::string VerdictText(const PlannerInput& input, const PlanReport& report,
+                        const Candidate& candidate) {
+  const RankedPlan& best = report.best.front();
+  const double slower = 100 * (candidate.step_s / best.estimate.step_s - 1);
+  switch (candidate.verdict) {
+    case VerdictCode::kChosen:
+      return fmt::format("CHOSEN: {:.4g} s", best.estimate.step_s);
+    case VerdictCode::kDominated:
+      return fmt::format("DOMINATED(by {}, {} {:.1f} %)",
+                         ToText(best.candidate),
+                         candidate.simulated ? "by" : "by at least", slower);
+    case VerdictCode::kUnlikely:
+      return fmt::format(
+          "UNLIKELY(not simulated, as likelier plans used the budget: takes at "
+          "least {:.4g} s, the chosen {:.4g} s)",
+          candidate.step_s, best.estimate.step_s);
+    case VerdictCode::kOutOfMemory:
+      return MemoryText(input, candidate);
+    case VerdictCode::kHostOutOfMemory:
+      return HostMemoryText(input, candidate);
+    case VerdictCode::kIndivisible:
+      return fmt::format("INDIVISIBLE({})", DimensionText(candidate.dimension));
+    case VerdictCode::kTpCrossesNode:
+      return fmt::format(
+          "TP_CROSSES_NODE(tp {} does not divide every node's devices)",
+          candidate.tp);
+    case VerdictCode::kBatchTooSmall:
+      return fmt::format("BATCH_TOO_SMALL({} samples for dp {})",
+                         input.global_batch, candidate.dp);
+    case VerdictCode::kTooFewBlocks:
+      return fmt::format("TOO_FEW_BLOCKS({} for {} stages)", input.model.layers,
+                         candidate.pp * candidate.chunks);
+    case VerdictCode::kUnsupported: {
+      const absl::StatusOr<ClusterModel> cluster =
+          ResolveCluster(input.cluster);
+      if (!cluster.ok()) break;
+      return fmt::format(
+          "UNSUPPORTED({})",
+          MessageOf(PlanOfCandidate(input.model, *cluster, input.global_batch,
+                                    candidate)
+                        .status()));
+    }
+    case VerdictCode::kPending:
+      break;
+  }
+  return std::string(VerdictCodeName(candidate.verdict));
+}
+
+absl::StatusOr<std::string> Why(const PlannerInput& input,
+                                const PlanReport& report,
+                                const WhyQuery& query) {
+  const std::string unsupported = Unsupported(query);
+  if (!unsupported.empty()) return unsupported + "\n";
+  const Candidate* nearest = nullptr;
+  std::map<VerdictCode, int64_t> counts;
+  for (const Candidate& candidate : report.candidates) {
+    if (!Matches(candidate, query)) continue;
+    ++counts[candidate.verdict];
+    if (nearest == nullptr || Nearer(candidate, *nearest)) {
+      nearest = &candidate;
+    }
+  }
+  if (nearest == nullptr) {
+    return query.offload.value_or(false) ? WhyNotOffload(input, report, query)
+                                         : Evaluated(input, report, query);
+  }
+  std::vector<std::string> parts;
+  for (const auto& [code, count] : counts) {
+    parts.push_back(fmt::format("{} {}", count, VerdictCodeName(code)));
+  }
+  return fmt::format("{}\n  {}\n  of such plans: {}\n", ToText(*nearest),
+                     VerdictText(input, report, *nearest),
+                     fmt::join(parts, ", "));
+}
+
+}  // namespace trireme

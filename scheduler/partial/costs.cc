@@ -1,0 +1,146 @@
+#include "scheduler/partial/costs.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "runtime/core/log.h"
+#include "scheduler/cluster/collectives.h"
+#include "scheduler/costs/plan_costs.h"
+#include "scheduler/plan/plan.h"
+#include "scheduler/plan/stage_ranks.h"
+
+namespace trireme {
+namespace {
+
+int32_t NodeOf(const ClusterModel& cluster, const Plan& plan, int64_t rank) {
+  return cluster.node_of_rank[PhysicalRankOf(plan, rank)];
+}
+
+// The reduction of a stage's gradients among its ranks.
+RingCost RingOfStage(const ClusterModel& cluster, const Plan& plan,
+                     int64_t stage) {
+  std::vector<int32_t> group;
+  std::vector<int64_t> flows(cluster.num_nodes(), 0);
+  const int64_t first = FirstRankOfStage(plan, stage);
+  for (int64_t i = 0; i < RanksOfStage(plan, stage); ++i) {
+    group.push_back(static_cast<int32_t>(PhysicalRankOf(plan, first + i)));
+    ++flows[cluster.node_of_rank[group.back()]];
+  }
+  return RingOf(cluster, group, *std::max_element(flows.begin(), flows.end()));
+}
+
+// A pipeline of one rank a stage, with the head as a stage of its own.
+Plan ColumnOf(const Plan& plan) {
+  Plan column = plan;
+  column.clear_skip();
+  column.mutable_grid()->set_dp(1);
+  column.mutable_grid()->set_pp(plan.grid().pp() + 1);
+  column.add_stages();
+  column.set_shard_group(1);
+  column.clear_placement();
+  for (uint32_t rank = 0; rank < column.grid().pp(); ++rank) {
+    column.add_placement(rank);
+  }
+  return column;
+}
+
+// The chunk with its gradients in buckets that the ring reduces.
+SkipChunkCost InBuckets(const ModelShape& model, const Plan& plan,
+                        const ChunkCost& cost, const RankMemory& memory,
+                        const RingCost& ring) {
+  const int64_t gradient_bytes = memory.always.gradients;
+  SkipChunkCost chunk = {.cost = cost};
+  if (ring.members > 1) {
+    chunk.buckets =
+        BucketsOfGradients(plan, gradient_bytes / model.gradient_bytes * 4);
+  }
+  chunk.cost.reduce_s = ring.AllReduce(static_cast<double>(gradient_bytes) /
+                                       static_cast<double>(chunk.buckets));
+  chunk.cost.update_s /= chunk.buckets;
+  return chunk;
+}
+
+// What a rank holds that has two chunks.
+RankMemory Together(const RankMemory& a, const RankMemory& b) {
+  RankMemory both = a;
+  both.chunks.push_back(b.chunks.front());
+  both.always.parameters += b.always.parameters;
+  both.always.gradients += b.always.gradients;
+  both.always.optimizer += b.always.optimizer;
+  both.always.workspace = std::max(a.always.workspace, b.always.workspace);
+  return both;
+}
+
+}  // namespace
+
+SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
+                      const Plan& plan) {
+  CHECK_EQ(NumRanks(plan), cluster.num_ranks());
+  const auto stages = static_cast<int64_t>(plan.grid().pp());
+  const Plan column = ColumnOf(plan);
+  std::vector<RingCost> rings;
+  int64_t columns = 0;
+  for (int64_t stage = 0; stage < stages; ++stage) {
+    rings.push_back(RingOfStage(cluster, plan, stage));
+    columns = std::max(columns, RanksOfStage(plan, stage));
+  }
+  rings.push_back(rings.front());
+
+  SkipCosts costs;
+  costs.ranks.resize(NumRanks(plan));
+  ClusterModel of_column = cluster;
+  for (int64_t i = 0; i < columns; ++i) {
+    PlanRings plan_rings = {.reduction = rings};
+    plan_rings.shards.resize(stages + 1);
+    plan_rings.reduction_channels.resize(stages + 1);
+    plan_rings.shard_channels.resize(stages + 1);
+    of_column.node_of_rank.clear();
+    for (int64_t stage = 0; stage <= stages; ++stage) {
+      // The head is with the first stage; a stage with fewer ranks is looked
+      // at several times.
+      const int64_t holder = stage % stages;
+      const int64_t rank = FirstRankOfStage(plan, holder) +
+                           std::min(i, RanksOfStage(plan, holder) - 1);
+      of_column.node_of_rank.push_back(NodeOf(cluster, plan, rank));
+      plan_rings.limit_bytes.push_back(
+          MemoryLimitOn(cluster, plan, of_column.node_of_rank.back()));
+    }
+    const PlanCosts found =
+        PlanCoster(model, of_column, column,
+                   std::make_shared<const PlanRings>(std::move(plan_rings)))
+            .CostsOf(/*replica=*/0);
+    for (int64_t stage = 0; stage <= stages; ++stage) {
+      const int64_t holder = stage % stages;
+      if (i >= RanksOfStage(plan, holder)) continue;
+      const RankMemory& memory = found.memory.ranks[stage];
+      SkipRankCost& rank = costs.ranks[FirstRankOfStage(plan, holder) + i];
+      rank.chunks.push_back(InBuckets(
+          model, plan, found.cost.chunks[stage].front(), memory, rings[stage]));
+      rank.memory = stage == stages ? Together(rank.memory, memory) : memory;
+    }
+  }
+  for (int64_t rank = 0; rank < NumRanks(plan); ++rank) {
+    SkipRankCost& cost = costs.ranks[rank];
+    // Two buckets under way at most, where there is anybody to send them to.
+    int64_t largest = 0;
+    for (const SkipChunkCost& chunk : cost.chunks) {
+      largest = std::max(largest, cost.memory.always.gradients / chunk.buckets);
+    }
+    const bool reduces = rings[StageOfRank(plan, rank)].members > 1;
+    cost.memory.always.communication = reduces ? 2 * largest : 0;
+  }
+  costs.clip_s = ClipSeconds(rings, cluster.num_ranks());
+  return costs;
+}
+
+DeviceArithmetic SkipArithmeticOn(const ModelShape& model,
+                                  const ClusterModel& cluster, const Plan& plan,
+                                  int32_t node) {
+  const Plan column = ColumnOf(plan);
+  ClusterModel alone = cluster;
+  alone.node_of_rank.assign(column.grid().pp(), node);
+  return PlanCoster(model, alone, column).ArithmeticOn(node);
+}
+
+}  // namespace trireme

@@ -1,0 +1,173 @@
+// When the step of a partial pipeline ends, and what its ranks hold.
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/core/status.h"
+#include "scheduler/partial/costs.h"
+#include "scheduler/partial/plan.h"
+#include "scheduler/partial/program.h"
+#include "scheduler/partial/route.h"
+#include "scheduler/plan/stage_ranks.h"
+
+namespace trireme {
+namespace {
+
+class StepEnd {
+ public:
+  StepEnd(const Plan& plan, const SkipInstance& instance,
+          const SkipSchedule& schedule, const SkipTimes& times,
+          const SkipCosts& costs)
+      : plan_(plan),
+        instance_(instance),
+        schedule_(schedule),
+        times_(times),
+        costs_(costs) {}
+
+  double Seconds() const {
+    double clipped = times_.makespan_s;
+    for (int32_t stage = 0; stage < instance_.num_stages(); ++stage) {
+      clipped = std::max(clipped, ReducedAt(stage));
+    }
+    clipped += costs_.clip_s;
+    double step = clipped;
+    for (size_t rank = 0; rank < costs_.ranks.size(); ++rank) {
+      // A stage without visits takes no update.
+      const int64_t stage = StageOfRank(plan_, static_cast<int64_t>(rank));
+      if (!AnyVisited(static_cast<int32_t>(stage))) continue;
+      double end = clipped;
+      for (const SkipChunkCost& chunk : costs_.ranks[rank].chunks) {
+        end += chunk.buckets * chunk.cost.update_s;
+      }
+      step = std::max(step, end);
+    }
+    return step;
+  }
+
+ private:
+  bool AnyVisited(int32_t stage) const {
+    const std::vector<int32_t>& group = instance_.groups[stage];
+    return std::any_of(group.begin(), group.end(), [this](int32_t rank) {
+      return !schedule_.order[rank].empty();
+    });
+  }
+
+  bool AllVisited(int32_t stage) const {
+    const std::vector<int32_t>& group = instance_.groups[stage];
+    return std::none_of(group.begin(), group.end(), [this](int32_t rank) {
+      return schedule_.order[rank].empty();
+    });
+  }
+
+  double EndOf(const SkipTask& at) const {
+    return StartOf(at) +
+           TaskSeconds(instance_, schedule_.paths[at.microbatch], at.task);
+  }
+
+  double StartOf(const SkipTask& at) const {
+    return times_
+        .start_s[at.microbatch * instance_.tasks_per_microbatch() + at.task];
+  }
+
+  // When bucket b of the rank's chunk can be reduced.
+  double ReadyAt(int32_t rank, int32_t chunk, int32_t bucket,
+                 bool when_complete) const {
+    const std::vector<SkipTask>& order = schedule_.order[rank];
+    if (order.empty()) return 0;
+    if (!when_complete) return EndOf(order.back());
+    // The chunk's last backward: the head's is in the loss.
+    const auto last =
+        std::find_if(order.rbegin(), order.rend(), [&](const SkipTask& task) {
+          return chunk == 1 ? task.task == instance_.path_length
+                            : IsBackwardTask(instance_.path_length, task.task);
+        });
+    const int32_t buckets = costs_.ranks[rank].chunks[chunk].buckets;
+    const double start = StartOf(*last);
+    return start + (bucket + 1.0) / buckets * (EndOf(*last) - start);
+  }
+
+  // When all gradients of the stage's ranks are summed.
+  double ReducedAt(int32_t stage) const {
+    const std::vector<int32_t>& group = instance_.groups[stage];
+    const bool when_complete = AllVisited(stage);
+    const std::vector<SkipChunkCost>& chunks =
+        costs_.ranks[group.front()].chunks;
+    double end = 0;
+    // The head's come first.
+    for (auto chunk = static_cast<int32_t>(chunks.size()) - 1; chunk >= 0;
+         --chunk) {
+      for (int32_t bucket = 0; bucket < chunks[chunk].buckets; ++bucket) {
+        for (const int32_t rank : group) {
+          end = std::max(end, ReadyAt(rank, chunk, bucket, when_complete));
+        }
+        end += chunks[chunk].cost.reduce_s;
+      }
+    }
+    return end;
+  }
+
+  const Plan& plan_;
+  const SkipInstance& instance_;
+  const SkipSchedule& schedule_;
+  const SkipTimes& times_;
+  const SkipCosts& costs_;
+};
+
+// One for each holding, as BuildSkipProgram wants them.
+std::vector<int32_t> BucketsOf(const SkipCosts& costs) {
+  std::vector<int32_t> buckets;
+  for (const SkipRankCost& rank : costs.ranks) {
+    for (const SkipChunkCost& chunk : rank.chunks) {
+      buckets.push_back(chunk.buckets);
+    }
+  }
+  return buckets;
+}
+
+}  // namespace
+
+absl::StatusOr<SkipEstimate> EstimateSkipPlan(const ModelShape& model,
+                                              const ClusterModel& cluster,
+                                              const Plan& plan) {
+  const SkipInstance instance = RoutedInstance(model, cluster, plan);
+  const SkipCosts costs = SkipCostsOf(model, cluster, plan);
+  ASSIGN_OR_RETURN(const SkipSchedule schedule, SkipScheduleOf(plan));
+  ASSIGN_OR_RETURN(const SkipTimes times, TimeSkipSchedule(instance, schedule));
+  SkipEstimate estimate;
+  estimate.paths_s = times.makespan_s;
+  estimate.step_s = StepEnd(plan, instance, schedule, times, costs).Seconds();
+  ASSIGN_OR_RETURN(const SkipProgram compiled,
+                   BuildSkipProgram(instance, schedule, BucketsOf(costs)));
+  for (size_t rank = 0; rank < costs.ranks.size(); ++rank) {
+    const RankMemory& memory = costs.ranks[rank].memory;
+    estimate.peak.push_back(
+        PeakInListOrder(compiled.program, static_cast<int32_t>(rank), memory)
+            .at_peak);
+    estimate.limit.push_back(memory.limit_bytes);
+  }
+  return estimate;
+}
+
+absl::Status CheckSkipMemory(const SkipEstimate& estimate) {
+  for (size_t rank = 0; rank < estimate.peak.size(); ++rank) {
+    const int64_t over = estimate.peak[rank].total() - estimate.limit[rank];
+    if (estimate.limit[rank] == 0 || over <= 0) continue;
+    return ResourceExhausted(
+        "plan: found a peak of {} on rank {}, expected at most its device's {} "
+        "bytes ({} fewer); fewer slots, a smaller microbatch_size or recompute "
+        "FULL need less",
+        ToText(estimate.peak[rank]), rank, estimate.limit[rank], over);
+  }
+  return absl::OkStatus();
+}
+
+Plan::Prediction PredictionOf(const SkipEstimate& estimate) {
+  Plan::Prediction predicted;
+  predicted.set_step_s(estimate.step_s);
+  for (const MemoryBytes& peak : estimate.peak) {
+    *predicted.add_peak_bytes() = ToProto(peak);
+  }
+  return predicted;
+}
+
+}  // namespace trireme

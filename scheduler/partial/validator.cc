@@ -1,0 +1,203 @@
+#include "scheduler/partial/validator.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+// Slack for sums of doubles.
+constexpr double kTolerance = 1e-9;
+
+absl::Status ValidatePath(const SkipInstance& instance,
+                          const std::vector<int32_t>& stage_of,
+                          int32_t microbatch, const NodePath& path) {
+  if (static_cast<int32_t>(path.size()) != instance.path_length) {
+    return InvalidArgument(
+        "microbatch {}: found a path of {} nodes, expected {}", microbatch,
+        path.size(), instance.path_length);
+  }
+  const int32_t data_node = DataNodeOf(instance, microbatch);
+  if (path[0] != data_node) {
+    return InvalidArgument(
+        "microbatch {} node {}: found it first, expected its data node {}",
+        microbatch, path[0], data_node);
+  }
+  int32_t frontier = 0;
+  int32_t swaps = 0;
+  int32_t distance = 0;
+  std::set<int32_t> visited = {0};
+  for (size_t i = 1; i < path.size(); ++i) {
+    if (path[i] < 0 || path[i] >= instance.num_nodes()) {
+      return InvalidArgument("microbatch {}: found node {}, expected 0 to {}",
+                             microbatch, path[i], instance.num_nodes() - 1);
+    }
+    const int32_t stage = stage_of[path[i]];
+    if (!visited.insert(stage).second) {
+      return InvalidArgument(
+          "microbatch {} node {}: found stage {} again, expected each stage "
+          "at most once",
+          microbatch, path[i], stage);
+    }
+    const int32_t back = frontier - stage;
+    if (back > 0) {
+      ++swaps;
+      distance += back;
+    }
+    if (back > instance.rules.max_swap_distance ||
+        distance > instance.rules.max_total_swap_distance ||
+        swaps > instance.rules.max_swaps) {
+      return InvalidArgument(
+          "microbatch {} node {}: found swap {} of distance {} (in all {}), "
+          "expected at most {} of at most {} (in all {})",
+          microbatch, path[i], swaps, back, distance, instance.rules.max_swaps,
+          instance.rules.max_swap_distance,
+          instance.rules.max_total_swap_distance);
+    }
+    if (-back > instance.rules.max_forward_jump) {
+      return InvalidArgument(
+          "microbatch {} node {}: found a forward jump of {}, expected at "
+          "most {}",
+          microbatch, path[i], -back, instance.rules.max_forward_jump);
+    }
+    frontier = std::max(frontier, stage);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateOrder(const SkipInstance& instance,
+                           const SkipSchedule& schedule, int32_t node) {
+  std::set<std::pair<int32_t, int32_t>> expected;
+  for (size_t m = 0; m < schedule.paths.size(); ++m) {
+    for (int32_t task = 0; task < instance.tasks_per_microbatch(); ++task) {
+      if (TaskNode(schedule.paths[m], task) == node) {
+        expected.insert({static_cast<int32_t>(m), task});
+      }
+    }
+  }
+  int32_t held = 0;
+  for (const auto& [microbatch, task] : schedule.order[node]) {
+    if (expected.erase({microbatch, task}) == 0) {
+      return InvalidArgument(
+          "microbatch {} node {}: found task {}, expected each task that its "
+          "path (and the mirrored backward) brings there once",
+          microbatch, node, task);
+    }
+    if (IsBackwardTask(instance.path_length, task)) --held;
+    if (!IsForwardTask(instance.path_length, task)) continue;
+    ++held;
+    if (instance.slots_per_node > 0 && held > instance.slots_per_node) {
+      return InvalidArgument(
+          "microbatch {} node {}: found {} microbatches held at its forward, "
+          "expected at most {}",
+          microbatch, node, held, instance.slots_per_node);
+    }
+  }
+  if (expected.empty()) return absl::OkStatus();
+  return InvalidArgument("microbatch {} node {}: found no task {}, expected it",
+                         expected.begin()->first, node,
+                         expected.begin()->second);
+}
+
+}  // namespace
+
+absl::Status ValidateSkipPaths(const SkipInstance& instance,
+                               const std::vector<NodePath>& paths) {
+  RETURN_IF_ERROR(CheckInstance(instance));
+  if (static_cast<int32_t>(paths.size()) != instance.num_microbatches()) {
+    return InvalidArgument(
+        "paths: found {}, expected one for each of the {} "
+        "microbatches",
+        paths.size(), instance.num_microbatches());
+  }
+  const std::vector<int32_t> stage_of = StageOfNodes(instance);
+  std::vector<int32_t> stage_visits(instance.num_stages(), 0);
+  std::vector<int32_t> node_visits(instance.num_nodes(), 0);
+  for (size_t m = 0; m < paths.size(); ++m) {
+    RETURN_IF_ERROR(
+        ValidatePath(instance, stage_of, static_cast<int32_t>(m), paths[m]));
+    for (const int32_t node : paths[m]) {
+      if (IsIdle(instance, node)) {
+        return InvalidArgument(
+            "microbatch {} node {}: found it on the path, expected no visit: "
+            "it is idle",
+            m, node);
+      }
+      ++stage_visits[stage_of[node]];
+      if (++node_visits[node] > instance.max_visits_per_node &&
+          instance.max_visits_per_node > 0) {
+        return InvalidArgument(
+            "microbatch {} node {}: found visit {}, expected at most {}", m,
+            node, node_visits[node], instance.max_visits_per_node);
+      }
+    }
+  }
+  if (!instance.equal_stage_visits) return absl::OkStatus();
+  const std::vector<bool> live = LiveStages(instance);
+  int32_t first = 1;
+  while (!live[first]) ++first;
+  for (int32_t stage = first + 1; stage < instance.num_stages(); ++stage) {
+    if (live[stage] && stage_visits[stage] != stage_visits[first]) {
+      return InvalidArgument(
+          "stage {}: found {} visits, expected {} as in stage {}", stage,
+          stage_visits[stage], stage_visits[first], first);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateSkipSchedule(const SkipInstance& instance,
+                                  const SkipSchedule& schedule) {
+  RETURN_IF_ERROR(ValidateSkipPaths(instance, schedule.paths));
+  if (static_cast<int32_t>(schedule.order.size()) != instance.num_nodes()) {
+    return InvalidArgument("order: found {} nodes, expected {}",
+                           schedule.order.size(), instance.num_nodes());
+  }
+  for (int32_t node = 0; node < instance.num_nodes(); ++node) {
+    RETURN_IF_ERROR(ValidateOrder(instance, schedule, node));
+  }
+  return TimeSkipSchedule(instance, schedule).status();
+}
+
+absl::Status ValidateSkipTimes(const SkipInstance& instance,
+                               const SkipSchedule& schedule,
+                               const SkipTimes& times) {
+  const int32_t tasks = instance.tasks_per_microbatch();
+  auto start_of = [&](const SkipTask& at) {
+    return times.start_s[at.microbatch * tasks + at.task];
+  };
+  auto end_of = [&](const SkipTask& at) {
+    return start_of(at) +
+           TaskSeconds(instance, schedule.paths[at.microbatch], at.task);
+  };
+  for (int32_t node = 0; node < instance.num_nodes(); ++node) {
+    double free_s = 0;
+    for (const SkipTask& at : schedule.order[node]) {
+      if (start_of(at) < free_s - kTolerance) {
+        return InvalidArgument(
+            "microbatch {} node {}: found task {} starting at {} s, expected "
+            "not before {} s, when the node is free",
+            at.microbatch, node, at.task, start_of(at), free_s);
+      }
+      free_s = end_of(at) + instance.gap_s;
+      if (at.task == 0) continue;
+      const SkipTask before = {at.microbatch, at.task - 1};
+      const int32_t from = TaskNode(schedule.paths[at.microbatch], before.task);
+      const double arrival = end_of(before) + instance.transfer_s[from][node];
+      if (start_of(at) < arrival - kTolerance) {
+        return InvalidArgument(
+            "microbatch {} node {}: found task {} starting at {} s, expected "
+            "not before {} s, when its message arrives",
+            at.microbatch, node, at.task, start_of(at), arrival);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace trireme

@@ -1,0 +1,360 @@
+#include "scheduler/plan/validation.h"
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include "fmt/format.h"
+#include "scheduler/partial/plan.h"
+#include "scheduler/plan/stage_ranks.h"
+#include "scheduler/schedules/schedule.h"
+
+namespace trireme {
+namespace {
+
+absl::Status ValidateStageRanks(const Plan& plan, const PlanContext& context) {
+  const auto& stage_ranks = plan.skip().stage_ranks();
+  const Plan::Grid& grid = plan.grid();
+  if (grid.tp() != 1 || grid.cp() != 1) {
+    return PlanFieldError("skip.stage_ranks",
+                          fmt::format("tp {} and cp {}", grid.tp(), grid.cp()),
+                          "1 each");
+  }
+  if (stage_ranks.size() != static_cast<int>(grid.pp())) {
+    return PlanFieldError(
+        "skip.stage_ranks", fmt::format("{} entries", stage_ranks.size()),
+        fmt::format("one for each of grid.pp, {}", grid.pp()));
+  }
+  int64_t sum = 0;
+  for (const uint32_t ranks : stage_ranks) {
+    if (ranks < 1) {
+      return PlanFieldError("skip.stage_ranks", ranks, "at least 1 each");
+    }
+    sum += ranks;
+  }
+  if (sum != context.world_size) {
+    return PlanFieldError(
+        "skip.stage_ranks", fmt::format("{} in all", sum),
+        fmt::format("a sum of {}, the job's ranks", context.world_size));
+  }
+  if (stage_ranks[0] != grid.dp()) {
+    return PlanFieldError("skip.stage_ranks",
+                          fmt::format("{} first", stage_ranks[0]),
+                          fmt::format("grid.dp, {}", grid.dp()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidatePlacement(const Plan& plan, int64_t world_size) {
+  if (plan.placement_size() != world_size) {
+    return PlanFieldError(
+        "placement", fmt::format("{} entries", plan.placement_size()),
+        fmt::format("{}, one per rank (or none)", world_size));
+  }
+  std::vector<bool> taken(world_size, false);
+  for (int i = 0; i < plan.placement_size(); ++i) {
+    const int64_t physical = plan.placement(i);
+    const std::string field = fmt::format("placement[{}]", i);
+    if (physical >= world_size) {
+      return PlanFieldError(field, physical,
+                            fmt::format("a rank below {}", world_size));
+    }
+    if (taken[physical]) {
+      return PlanFieldError(field, physical,
+                            "a rank that no earlier entry names");
+    }
+    taken[physical] = true;
+  }
+  return absl::OkStatus();
+}
+
+// "GPIPE, ONE_F_ONE_B or INTERLEAVED": the names of those for which `chosen`.
+std::string ScheduleNames(const std::function<bool(const Schedule&)>& chosen,
+                          std::string_view last_by) {
+  std::vector<std::string> names;
+  for (const Schedule& schedule : AllSchedules()) {
+    if (chosen(schedule)) names.push_back(Plan::Schedule_Name(schedule.id));
+  }
+  const std::string last = names.back();
+  names.pop_back();
+  return names.empty()
+             ? last
+             : fmt::format("{} {} {}", fmt::join(names, ", "), last_by, last);
+}
+
+absl::Status ValidateStages(const Plan& plan, int64_t num_blocks) {
+  const int64_t expected =
+      static_cast<int64_t>(plan.grid().pp()) * plan.chunks_per_rank();
+  if (plan.stages_size() != expected) {
+    return PlanFieldError(
+        "stages", fmt::format("{} stages", plan.stages_size()),
+        plan.chunks_per_rank() == 1
+            ? fmt::format("{}, one per pipeline rank (grid.pp)", expected)
+            : fmt::format("{}: grid.pp {} * chunks_per_rank {}", expected,
+                          plan.grid().pp(), plan.chunks_per_rank()));
+  }
+  uint64_t sum = 0;
+  for (int i = 0; i < plan.stages_size(); ++i) {
+    if (plan.stages(i).blocks() < 1) {
+      return PlanFieldError(fmt::format("stages[{}].blocks", i), 0,
+                            "at least 1");
+    }
+    sum += plan.stages(i).blocks();
+  }
+  if (sum != static_cast<uint64_t>(num_blocks)) {
+    return PlanFieldError("stages", fmt::format("{} blocks in all", sum),
+                          fmt::format("the model's {} blocks", num_blocks));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateSharding(const Plan& plan, const PlanContext& context) {
+  const Plan::Grid& grid = plan.grid();
+  const int64_t ulysses = plan.ulysses();
+  if (ulysses < 1 || grid.cp() % ulysses != 0) {
+    return PlanFieldError("ulysses", ulysses,
+                          fmt::format("a divisor of grid.cp, {}", grid.cp()));
+  }
+  if (ulysses > 1 && context.heads % (ulysses * grid.tp()) != 0) {
+    return PlanFieldError(
+        "ulysses", ulysses,
+        fmt::format("grid.tp, {}, times ulysses to divide the model's {} "
+                    "attention heads",
+                    grid.tp(), context.heads));
+  }
+  if (!Plan::Sharding_IsValid(plan.sharding()) ||
+      plan.sharding() == Plan::SHARDING_UNSPECIFIED) {
+    return PlanFieldError("sharding", static_cast<int>(plan.sharding()),
+                          "REPLICATED, OPTIMIZER, GRADIENTS or PARAMETERS");
+  }
+  const int64_t group = plan.shard_group();
+  if (group < 1 || grid.dp() % group != 0) {
+    return PlanFieldError("shard_group", group,
+                          fmt::format("a divisor of grid.dp, {}", grid.dp()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateRecompute(const Plan& plan) {
+  if (!Plan::Recompute_IsValid(plan.recompute()) ||
+      plan.recompute() == Plan::RECOMPUTE_UNSPECIFIED) {
+    return PlanFieldError("recompute", static_cast<int>(plan.recompute()),
+                          "NONE, SELECTIVE or FULL");
+  }
+  if (plan.has_recompute_blocks() && plan.recompute() != Plan::FULL) {
+    return PlanFieldError("recompute_blocks", plan.recompute_blocks(),
+                          fmt::format("none with recompute {}",
+                                      Plan::Recompute_Name(plan.recompute())));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateMicrobatches(const Plan& plan, int64_t global_batch) {
+  const int64_t local_batch = global_batch / plan.grid().dp();
+  const int64_t count = plan.microbatches();
+  const int64_t size = plan.microbatch_size();
+  if (count < 1 || local_batch % count != 0) {
+    return PlanFieldError("microbatches", count,
+                          DivisorOfBatch(plan.grid(), global_batch));
+  }
+  if (size != local_batch / count) {
+    return PlanFieldError(
+        "microbatch_size", size,
+        fmt::format("{}: global batch {} = dp {} * microbatches {} * {}",
+                    local_batch / count, global_batch, plan.grid().dp(), count,
+                    local_batch / count));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateOffload(const Plan& plan) {
+  if (!plan.has_offload()) return absl::OkStatus();
+  const Plan::Grid& grid = plan.grid();
+  if (plan.has_skip()) {
+    return PlanFieldError("offload", "a partial pipeline (skip)", "none");
+  }
+  if (grid.dp() != 1 || grid.cp() != 1) {
+    return PlanFieldError(
+        "offload",
+        fmt::format("grid.dp {} and grid.cp {}", grid.dp(), grid.cp()),
+        "1 each: gradients leave the device before they could be reduced");
+  }
+  if (plan.sharding() != Plan::REPLICATED) {
+    return PlanFieldError(
+        "offload",
+        fmt::format("sharding {}", Plan::Sharding_Name(plan.sharding())),
+        "REPLICATED, as there is one replica");
+  }
+  if (ScheduleOf(plan).splits_backward) {
+    return PlanFieldError(
+        "offload",
+        fmt::format("schedule {}", Plan::Schedule_Name(plan.schedule())),
+        fmt::format(
+            "{}: a unit's gradients leave when its backward is done",
+            ScheduleNames([](const Schedule& s) { return !s.splits_backward; },
+                          "or")));
+  }
+  const std::vector<int64_t> blocks = BlocksOfRanks(plan);
+  const int64_t most = *std::max_element(blocks.begin(), blocks.end());
+  const int64_t resident = plan.offload().resident_units();
+  if (resident < 1 || resident > most) {
+    return PlanFieldError(
+        "offload.resident_units", resident,
+        fmt::format("1 to {}, the most blocks of a pipeline rank", most));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::array<NamedAxis, 5> AxesOf(const Plan::Grid& grid) {
+  return {{{"tp", grid.tp()},
+           {"cp", grid.cp()},
+           {"ep", grid.ep()},
+           {"dp", grid.dp()},
+           {"pp", grid.pp()}}};
+}
+
+std::string DivisorOfBatch(const Plan::Grid& grid, int64_t global_batch) {
+  return fmt::format("a divisor of {}, the global batch of {} over dp {}",
+                     global_batch / grid.dp(), global_batch, grid.dp());
+}
+
+absl::Status ValidateContext(const PlanContext& context) {
+  static constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
+  auto check = [](std::string_view name, int64_t value, int64_t smallest) {
+    if (value >= smallest && value <= kMax) return absl::OkStatus();
+    return InvalidArgument("{}: found {}, expected {} to {}", name, value,
+                           smallest, kMax);
+  };
+  RETURN_IF_ERROR(check("ranks", context.world_size, 1));
+  RETURN_IF_ERROR(check("global batch", context.global_batch, 1));
+  RETURN_IF_ERROR(check("blocks of the model", context.num_blocks, 1));
+  RETURN_IF_ERROR(check("attention heads", context.heads, 0));
+  return check("width of the MLP", context.mlp_hidden, 0);
+}
+
+absl::Status ValidateGrid(const Plan& plan, const PlanContext& context) {
+  const Plan::Grid& grid = plan.grid();
+  for (const auto& [name, size] : AxesOf(grid)) {
+    if (size < 1 || size > context.world_size) {
+      return PlanFieldError(
+          fmt::format("grid.{}", name), size,
+          fmt::format("1 to the job's {} ranks", context.world_size));
+    }
+  }
+  if (grid.ep() != 1) {
+    return PlanFieldError("grid.ep", grid.ep(),
+                          "1 (the runtime has no expert parallelism)");
+  }
+  const bool alike = plan.skip().stage_ranks().empty();
+  if (!alike) RETURN_IF_ERROR(ValidateStageRanks(plan, context));
+  // Multiplied one by one and left as soon as it is too large, so that it
+  // cannot overflow.
+  int64_t size = 1;
+  for (const uint32_t axis : {grid.tp(), grid.cp(), grid.dp(), grid.pp()}) {
+    if (size <= context.world_size) size *= axis;
+  }
+  if (alike && size != context.world_size) {
+    return PlanFieldError(
+        "grid",
+        fmt::format("tp {} * cp {} * dp {} * pp {}", grid.tp(), grid.cp(),
+                    grid.dp(), grid.pp()),
+        fmt::format("a product of {}, the job's ranks", context.world_size));
+  }
+  if (context.heads > 0 && context.heads % grid.tp() != 0) {
+    return PlanFieldError(
+        "grid.tp", grid.tp(),
+        fmt::format("a divisor of the model's {} attention heads",
+                    context.heads));
+  }
+  if (context.mlp_hidden > 0 && context.mlp_hidden % grid.tp() != 0) {
+    return PlanFieldError(
+        "grid.tp", grid.tp(),
+        fmt::format("a divisor of the width of the model's MLP, "
+                    "{}",
+                    context.mlp_hidden));
+  }
+  if (context.global_batch % grid.dp() != 0) {
+    return PlanFieldError("grid.dp", grid.dp(),
+                          fmt::format("a divisor of the global batch of {}",
+                                      context.global_batch));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateSchedule(const Plan& plan) {
+  const Schedule* schedule = FindSchedule(plan.schedule());
+  if (schedule == nullptr) {
+    return PlanFieldError(
+        "schedule", static_cast<int>(plan.schedule()),
+        ScheduleNames([](const Schedule&) { return true; }, "or"));
+  }
+  const std::string name = Plan::Schedule_Name(plan.schedule());
+  const int64_t chunks = plan.chunks_per_rank();
+  if (chunks < schedule->least_chunks || chunks > schedule->most_chunks) {
+    const bool one = schedule->most_chunks == 1;
+    return PlanFieldError(
+        "chunks_per_rank", chunks,
+        fmt::format("{} with schedule {}{}",
+                    schedule->least_chunks == schedule->most_chunks
+                        ? fmt::format("{}", schedule->most_chunks)
+                        : fmt::format("{} to {}", schedule->least_chunks,
+                                      schedule->most_chunks),
+                    name,
+                    one ? fmt::format(" ({} have several)",
+                                      ScheduleNames(
+                                          [](const Schedule& s) {
+                                            return s.most_chunks > 1;
+                                          },
+                                          "and"))
+                        : ""));
+  }
+  if (!schedule->groups_microbatches) {
+    if (plan.has_microbatch_group()) {
+      return PlanFieldError("microbatch_group", plan.microbatch_group(),
+                            fmt::format("none with schedule {}", name));
+    }
+    return absl::OkStatus();
+  }
+  const int64_t pp = plan.grid().pp();
+  const int64_t group = plan.microbatch_group();
+  if (group < pp) {
+    return PlanFieldError("microbatch_group", group,
+                          fmt::format("at least grid.pp, {}", pp));
+  }
+  const int64_t rest = plan.microbatches() % group;
+  if (rest != 0 && rest < pp) {
+    return PlanFieldError(
+        "microbatches", plan.microbatches(),
+        fmt::format("a multiple of microbatch_group, {}, or a rest of at least "
+                    "grid.pp, {}",
+                    group, pp));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
+  RETURN_IF_ERROR(ValidateContext(context));
+  if (plan.version() != kPlanVersion) {
+    return PlanFieldError("version", plan.version(),
+                          fmt::format("{}", kPlanVersion));
+  }
+  RETURN_IF_ERROR(ValidateGrid(plan, context));
+  RETURN_IF_ERROR(ValidatePlacement(plan, context.world_size));
+  RETURN_IF_ERROR(ValidateMicrobatches(plan, context.global_batch));
+  RETURN_IF_ERROR(ValidateSchedule(plan));
+  RETURN_IF_ERROR(ValidateStages(plan, context.num_blocks));
+  RETURN_IF_ERROR(ValidateSharding(plan, context));
+  RETURN_IF_ERROR(ValidateRecompute(plan));
+  RETURN_IF_ERROR(ValidateOffload(plan));
+  if (plan.gradient_bucket_bytes() < 4 ||
+      plan.gradient_bucket_bytes() > kMaxBucketBytes) {
+    return PlanFieldError("gradient_bucket_bytes", plan.gradient_bucket_bytes(),
+                          fmt::format("4 to {} bytes", kMaxBucketBytes));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace trireme

@@ -1,0 +1,130 @@
+#include "scheduler/program/memory.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include "fmt/format.h"
+#include "scheduler/program/instruction_kinds.h"
+
+namespace trireme {
+namespace {
+
+int64_t UnitBytes(const Unit& unit, const RankMemory& memory) {
+  return memory.chunks[unit.chunk].units[unit.unit].parameter_bytes;
+}
+
+int64_t BytesOf(Held held, const Instruction& instruction,
+                const RankMemory& memory) {
+  if (held == Held::kNothing) return 0;
+  const ChunkMemory& chunk = memory.chunks[instruction.chunk];
+  switch (held) {
+    case Held::kActivations:
+      return instruction.unit < 0
+                 ? chunk.activation_bytes
+                 : chunk.units[instruction.unit].activation_bytes;
+    case Held::kDeferredWeights:
+      return chunk.deferred_weight_bytes;
+    case Held::kUnitParameters:
+      return UnitBytes({instruction.chunk, instruction.unit}, memory);
+    case Held::kMessage:
+      return instruction.payload == Payload::kActivation
+                 ? chunk.activation_message_bytes
+                 : chunk.gradient_message_bytes;
+    case Held::kNothing:
+      break;
+  }
+  return 0;
+}
+
+void Add(Held held, int64_t bytes, MemoryChange& change) {
+  (held == Held::kUnitParameters ? change.parameters
+   : held == Held::kMessage      ? change.communication
+                                 : change.activations) += bytes;
+}
+
+}  // namespace
+
+std::string ToText(const MemoryBytes& bytes) {
+  auto parts = kMemoryCategories;
+  std::stable_sort(parts.begin(), parts.end(),
+                   [&](const MemoryBytesOf& a, const MemoryBytesOf& b) {
+                     return bytes.*a.bytes > bytes.*b.bytes;
+                   });
+  std::vector<std::string> texts;
+  for (const auto& [name, member] : parts) {
+    const int64_t value = bytes.*member;
+    if (value != 0) texts.push_back(fmt::format("{} {}", name, value));
+  }
+  return fmt::format("{} bytes ({})", bytes.total(), fmt::join(texts, ", "));
+}
+
+MemoryBytes HeldAtStart(const Program& program, int32_t rank,
+                        const RankMemory& memory) {
+  MemoryBytes held = memory.always;
+  if (!program.offload.has_value()) return held;
+  for (const Unit& unit : program.offload->at_start[rank]) {
+    held.parameters += UnitBytes(unit, memory);
+  }
+  return held;
+}
+
+int32_t LiveChange(const Instruction& instruction) {
+  if (instruction.unit > 0) return 0;
+  const KindTraits& traits = TraitsOf(instruction.kind);
+  return (traits.takes == Held::kActivations ? 1 : 0) -
+         (traits.frees == Held::kActivations ? 1 : 0);
+}
+
+MemoryChange ChangeAtStart(const Instruction& instruction,
+                           const RankMemory& memory) {
+  const Held takes = TraitsOf(instruction.kind).takes;
+  MemoryChange change;
+  Add(takes, BytesOf(takes, instruction, memory), change);
+  return change;
+}
+
+MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
+                         const RankMemory& memory) {
+  const Instruction& instruction = list[index];
+  const KindTraits& traits = TraitsOf(instruction.kind);
+  MemoryChange change;
+  Add(traits.frees, -BytesOf(traits.frees, instruction, memory), change);
+  Add(traits.leaves, BytesOf(traits.leaves, instruction, memory), change);
+  if (!traits.reads_messages) return change;
+  for (const int32_t dependency : instruction.depends_on) {
+    const Held read = TraitsOf(list[dependency].kind).takes;
+    if (read != Held::kMessage) continue;
+    Add(read, -BytesOf(read, list[dependency], memory), change);
+  }
+  return change;
+}
+
+RankPeak PeakInListOrder(const Program& program, int32_t rank,
+                         const RankMemory& memory) {
+  const std::vector<Instruction>& list = program.ranks[rank];
+  RankPeak peak;
+  peak.at_peak = HeldAtStart(program, rank, memory);
+  MemoryBytes now = peak.at_peak;
+  int32_t live = 0;
+  for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
+    const MemoryChange start = ChangeAtStart(list[i], memory);
+    now.parameters += start.parameters;
+    now.activations += start.activations;
+    now.communication += start.communication;
+    if (now.total() > peak.at_peak.total()) {
+      peak.at_peak = now;
+      peak.instruction = i;
+    }
+    live += LiveChange(list[i]);
+    peak.live_activations = std::max(peak.live_activations, live);
+    const MemoryChange end = ChangeAtEnd(list, i, memory);
+    now.parameters += end.parameters;
+    now.activations += end.activations;
+    now.communication += end.communication;
+  }
+  return peak;
+}
+
+}  // namespace trireme

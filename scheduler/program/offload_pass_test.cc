@@ -1,0 +1,264 @@
+#include "scheduler/program/offload_pass.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "scheduler/program/program_builder.h"
+#include "scheduler/program/validator.h"
+#include "scheduler/schedules/gpipe.h"
+#include "scheduler/schedules/interleaved.h"
+#include "scheduler/schedules/one_f_one_b.h"
+#include "scheduler/simulator/simulator.h"
+
+namespace trireme {
+namespace {
+
+// One device with so many units, of which `resident` are on it at once.
+Program OneDevice(int32_t units, int32_t resident, int32_t microbatches = 1) {
+  return OffloadUnits(BuildProgram(OneFOneBOrder(1, microbatches),
+                                   OneStagePerRank(1), microbatches, {units}),
+                      resident);
+}
+
+CostModel UnitCosts(const Program& program, const UnitCost& cost) {
+  CostModel model;
+  model.chunks.resize(program.ranks.size());
+  for (size_t stage = 0; stage < program.stages.size(); ++stage) {
+    model.chunks[program.stages[stage].rank].push_back(
+        {.units = std::vector<UnitCost>(program.offload->units[stage], cost)});
+  }
+  return model;
+}
+
+Simulation Simulated(const Program& program, const CostModel& cost,
+                     const MemoryModel* memory = nullptr) {
+  const absl::Status valid = ValidateProgram(program);
+  EXPECT_TRUE(valid.ok()) << valid;
+  const absl::StatusOr<Simulation> result = Simulate(program, cost, memory);
+  EXPECT_TRUE(result.ok()) << result.status();
+  if (!result.ok()) return {};
+  for (const RankTime& rank : result->ranks) {
+    EXPECT_NEAR(rank.compute_s + rank.bubble_s + rank.exposed_message_s +
+                    rank.exposed_other_s + rank.exposed_copy_s +
+                    rank.exposed_host_s + rank.processor_wait_s,
+                result->step_s, 1e-9 * result->step_s);
+  }
+  return *result;
+}
+
+// How many instructions of the kind the rank has before it clips.
+int64_t CountBeforeClip(const Program& program, int32_t rank,
+                        InstructionKind kind) {
+  int64_t count = 0;
+  for (const Instruction& instruction : program.ranks[rank]) {
+    if (instruction.kind == InstructionKind::kClipGradients) break;
+    count += instruction.kind == kind;
+  }
+  return count;
+}
+
+// When forward and backward of all units are through.
+double PassSeconds(const Program& program, const Simulation& simulation) {
+  const std::vector<Instruction>& list = program.ranks[0];
+  double end = 0;
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (list[i].kind != InstructionKind::kBackward) continue;
+    end = std::max(end, simulation.times[0][i].end_s);
+  }
+  return end;
+}
+
+// 24 units, forward 1, backward 2: 72 where copies hide. A place that is
+// refilled as soon as its unit is through hides a copy of 0.9 behind two
+// places; where the link is the bottleneck, places buy time.
+TEST(OffloadPass, APassTakesWhatTheModelOfSuperpipelineSays) {
+  const auto pass = [](int32_t resident, double copy_s) {
+    const Program program = OneDevice(24, resident);
+    return PassSeconds(
+        program, Simulated(program, UnitCosts(program, {.forward_s = 1,
+                                                        .backward_s = 2,
+                                                        .fetch_s = copy_s})));
+  };
+  EXPECT_NEAR(pass(2, 0.9), 72.0, 1e-9);
+  EXPECT_NEAR(pass(24, 0.9), 72.0, 1e-9);
+  EXPECT_NEAR(pass(2, 2), 94.0, 1e-9);
+  EXPECT_NEAR(pass(8, 2), 82.0, 1e-9);
+  EXPECT_NEAR(pass(16, 2), 72.0, 1e-9);
+  // With one place a copy never runs beside compute: all but the two units at
+  // the ends come in twice.
+  EXPECT_NEAR(pass(1, 0.9), 72.0 + 2 * 23 * 0.9, 1e-9);
+}
+
+TEST(OffloadPass, AMicrobatchCopiesEachUnitThatDoesNotStayTwice) {
+  for (const int32_t resident : {1, 2, 3, 8, 23, 24}) {
+    for (const int32_t microbatches : {1, 2, 5}) {
+      const Program program = OneDevice(24, resident, microbatches);
+      EXPECT_TRUE(ValidateProgram(program).ok());
+      EXPECT_EQ(CountBeforeClip(program, 0, InstructionKind::kFetch),
+                2 * (24 - resident) * microbatches)
+          << resident << " " << microbatches;
+      EXPECT_EQ(CountBeforeClip(program, 0, InstructionKind::kSaveGradients),
+                24 * microbatches);
+    }
+  }
+}
+
+// A unit of q bf16 parameters is copied in 2 q / B seconds and computes b
+// tokens in 2 q b / F: from b = F / B tokens on its copies hide.
+TEST(OffloadPass, CopiesHideFromTheBreakEvenTokensOn) {
+  const double flops = 400e12, link = 50e9, parameters = 100e6;
+  const auto exposed_share = [&](double tokens) {
+    const double forward_s = 2 * parameters * tokens / flops;
+    const Program program = OneDevice(100, 2);
+    const Simulation simulation = Simulated(
+        program, UnitCosts(program, {.forward_s = forward_s,
+                                     .backward_s = 2 * forward_s,
+                                     .fetch_s = 2 * parameters / link}));
+    return PassSeconds(program, simulation) / (100 * 3 * forward_s) - 1;
+  };
+  EXPECT_NEAR(exposed_share(8000), 0, 1e-9);
+  EXPECT_NEAR(exposed_share(16000), 0, 1e-9);
+  EXPECT_GT(exposed_share(7500), 0.02);
+  // Half as many tokens: the forward takes as long as its copies, twice what
+  // it computes, and the backward just hides them.
+  EXPECT_NEAR(exposed_share(4000), 1.0 / 3, 0.01);
+}
+
+// 10 billion parameters, recomputation, 400 TFLOP/s, 50 GB/s each way, Adam at
+// 28 bytes a parameter over 200 GB/s: forward, backward and optimizer one after
+// the other, each as long as its work or its copies.
+TEST(OffloadPass, AStepIsForwardBackwardAndHostOptimizer) {
+  const double parameters = 10e9, flops = 4e14, link = 50e9, host = 200e9;
+  const int32_t units = 200;
+  const auto step_s = [&](double tokens) {
+    const double forward_s = 2 * parameters * tokens / flops / units;
+    const Program program = OneDevice(units, 2);
+    return Simulated(
+               program,
+               UnitCosts(program,
+                         {.forward_s = forward_s,
+                          .backward_s = 3 * forward_s,
+                          .fetch_s = 2 * parameters / link / units,
+                          .save_gradients_s = 2 * parameters / link / units,
+                          .update_s = 28 * parameters / host / units}))
+        .step_s;
+  };
+  EXPECT_NEAR(step_s(4096), 2.4, 0.05);
+  EXPECT_NEAR(step_s(16384), 4.7, 0.05);
+  EXPECT_NEAR(step_s(65536), 14.5, 0.05);
+}
+
+// Idle time behind copies and behind the host's optimizer is told apart.
+TEST(OffloadPass, IdleTimeIsBookedByItsCause) {
+  const Program program = OneDevice(24, 2);
+  const Simulation simulation = Simulated(
+      program,
+      UnitCosts(
+          program,
+          {.forward_s = 1, .backward_s = 2, .fetch_s = 2, .update_s = 0.5}));
+  const RankTime& rank = simulation.ranks[0];
+  EXPECT_NEAR(rank.compute_s, 72, 1e-9);
+  // 94 for the pass; the two first units come back behind their updates.
+  EXPECT_NEAR(rank.exposed_host_s, 24 * 0.5, 1e-9);
+  EXPECT_NEAR(rank.exposed_copy_s, 94 - 72, 1e-9);
+  EXPECT_NEAR(simulation.step_s, 94 + 12, 1e-9);
+}
+
+// Gradients that leave more slowly than backwards make them hold these up.
+TEST(OffloadPass, ABackwardWaitsForAGradientBuffer) {
+  const Program program = OneDevice(24, 24);
+  const Simulation simulation = Simulated(
+      program,
+      UnitCosts(program,
+                {.forward_s = 1, .backward_s = 2, .save_gradients_s = 3}));
+  // The first backward ends at 26; from then on gradients leave without pause.
+  EXPECT_NEAR(simulation.step_s, 24 + 2 + 24 * 3, 1e-9);
+  // The last backward starts when the gradients of the last but two have left.
+  EXPECT_NEAR(PassSeconds(program, simulation), 24 + 2 + 22 * 3 + 2, 1e-9);
+}
+
+TEST(OffloadPass, ADeviceHoldsAsManyUnitsAsThePlanSays) {
+  const int32_t units = 12;
+  for (const int32_t resident : {1, 2, 5, 12}) {
+    const Program program = OneDevice(units, resident, 3);
+    MemoryModel memory;
+    memory.ranks.push_back(
+        {.always = {.parameters = 7},
+         .chunks = {
+             {.activation_bytes = units * 10,
+              .units = std::vector<UnitMemory>(
+                  units, {.parameter_bytes = 1000, .activation_bytes = 10})}}});
+    const Simulation simulation = Simulated(
+        program,
+        UnitCosts(program, {.forward_s = 1, .backward_s = 2, .fetch_s = 1.5}),
+        &memory);
+    EXPECT_EQ(simulation.peak_memory[0].parameters, resident * 1000 + 7);
+    EXPECT_EQ(simulation.peak_memory[0].activations, units * 10);
+    EXPECT_EQ(simulation.peak_live_activations[0], 1);
+    const RankPeak in_order = PeakInListOrder(program, 0, memory.ranks[0]);
+    EXPECT_EQ(in_order.at_peak.total(), simulation.peak_memory[0].total());
+    EXPECT_EQ(in_order.live_activations, 1);
+    memory.ranks[0].limit_bytes = in_order.at_peak.total();
+    EXPECT_TRUE(ValidateMemory(program, memory).ok());
+    --memory.ranks[0].limit_bytes;
+    EXPECT_EQ(ValidateMemory(program, memory).code(),
+              absl::StatusCode::kResourceExhausted);
+  }
+}
+
+// Every schedule with whole backwards, ranks with several chunks and with fewer
+// units than places.
+TEST(OffloadPass, PipelinesOfEveryScheduleStayValid) {
+  for (const int32_t resident : {1, 2, 4, 9}) {
+    for (const int32_t ranks : {1, 2, 4}) {
+      const int32_t microbatches = 2 * ranks;
+      std::vector<int32_t> buckets(ranks);
+      for (int32_t rank = 0; rank < ranks; ++rank) buckets[rank] = 1 + rank;
+      for (const bool gpipe : {true, false}) {
+        const Program program = OffloadUnits(
+            BuildProgram(gpipe ? GPipeOrder(ranks, microbatches)
+                               : OneFOneBOrder(ranks, microbatches),
+                         OneStagePerRank(ranks), microbatches, buckets),
+            resident);
+        const absl::Status valid = ValidateProgram(program);
+        EXPECT_TRUE(valid.ok()) << valid;
+      }
+      std::vector<StageLocation> stages;
+      for (const int32_t chunk : {0, 1}) {
+        for (int32_t rank = 0; rank < ranks; ++rank) {
+          stages.push_back({.rank = rank, .chunk = chunk});
+        }
+      }
+      const Program program = OffloadUnits(
+          BuildProgram(InterleavedOrder(ranks, 2, microbatches, ranks), stages,
+                       microbatches, std::vector<int32_t>(2 * ranks, 3)),
+          resident);
+      const absl::Status valid = ValidateProgram(program);
+      EXPECT_TRUE(valid.ok()) << valid;
+    }
+  }
+}
+
+// Stages of a pipeline stream beside one another: with copies that hide, a
+// pipeline takes what it takes without offload.
+TEST(OffloadPass, APipelineTakesAsLongAsWithoutWhereCopiesHide) {
+  const int32_t ranks = 4, microbatches = 8, units = 6;
+  const Program program = OffloadUnits(
+      BuildProgram(GPipeOrder(ranks, microbatches), OneStagePerRank(ranks),
+                   microbatches, std::vector<int32_t>(ranks, units)),
+      2);
+  const Simulation simulation = Simulated(
+      program,
+      UnitCosts(program, {.forward_s = 1, .backward_s = 2, .fetch_s = 0.9}));
+  double end = 0;
+  for (size_t i = 0; i < program.ranks[0].size(); ++i) {
+    if (program.ranks[0][i].kind != InstructionKind::kBackward) continue;
+    end = std::max(end, simulation.times[0][i].end_s);
+  }
+  EXPECT_NEAR(end, (microbatches + ranks - 1) * units * 3, 1e-9);
+}
+
+}  // namespace
+}  // namespace trireme

@@ -1,0 +1,341 @@
+#include "scheduler/program/validator.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "fmt/format.h"
+#include "runtime/core/status.h"
+#include "scheduler/program/instruction_kinds.h"
+
+namespace trireme {
+namespace {
+
+absl::Status CheckRange(const Program& program, int32_t rank, int32_t index,
+                        std::string_view field, int32_t value, int32_t end) {
+  if (value >= 0 && value < end) return absl::OkStatus();
+  return InstructionError(program, rank, index,
+                          fmt::format("{} {}", field, value),
+                          fmt::format("0 to {}", end - 1));
+}
+
+absl::Status ValidateStages(const Program& program) {
+  const size_t stages = program.stages.size();
+  if (program.ranks.empty() || stages == 0 || program.microbatches < 1) {
+    return InvalidArgument(
+        "program: found {} ranks, {} stages and {} microbatches, expected at "
+        "least 1 of each",
+        program.ranks.size(), stages, program.microbatches);
+  }
+  if (static_cast<int64_t>(stages) * program.microbatches >
+      kMaxMicrobatchesTimesStages) {
+    return InvalidArgument(
+        "program: found {} stages and {} microbatches, expected a product of "
+        "at most {}",
+        stages, program.microbatches, kMaxMicrobatchesTimesStages);
+  }
+  if (program.offload.has_value()) {
+    const Offload& offload = *program.offload;
+    if (offload.units != program.buckets || offload.resident_units < 1 ||
+        offload.at_start.size() != program.ranks.size()) {
+      return InvalidArgument(
+          "program.offload: found units of {} stages, {} resident units and {} "
+          "ranks at the start, expected a unit for each bucket of {} stages, "
+          "at "
+          "least 1 and {} ranks",
+          offload.units.size(), offload.resident_units, offload.at_start.size(),
+          stages, program.ranks.size());
+    }
+  }
+  if (program.buckets.size() != stages) {
+    return InvalidArgument(
+        "program.buckets: found {} entries, expected one per stage: {}",
+        program.buckets.size(), stages);
+  }
+  std::map<std::pair<int32_t, int32_t>, size_t> taken;
+  for (size_t stage = 0; stage < stages; ++stage) {
+    const StageLocation& at = program.stages[stage];
+    if (at.rank < 0 || at.rank >= program.num_ranks() || at.chunk < 0 ||
+        at.chunk >= static_cast<int32_t>(stages)) {
+      return InvalidArgument(
+          "program.stages[{}]: found rank {} chunk {}, expected a rank below "
+          "{} and a chunk below {}",
+          stage, at.rank, at.chunk, program.num_ranks(), stages);
+    }
+    const auto [other, free] = taken.insert({{at.rank, at.chunk}, stage});
+    if (!free) {
+      return InvalidArgument(
+          "program.stages[{}]: found rank {} chunk {}, which is stage {}; "
+          "expected another",
+          stage, at.rank, at.chunk, other->second);
+    }
+  }
+  // The chunks of a rank must be 0, 1, ... without a gap: in the map's order
+  // they follow one another.
+  int32_t rank = -1;
+  int32_t next = 0;
+  for (const auto& [at, stage] : taken) {
+    if (at.first != rank) next = 0;
+    rank = at.first;
+    if (at.second != next) {
+      return InvalidArgument("program.stages[{}]: found chunk {}, expected {}",
+                             stage, at.second, next);
+    }
+    ++next;
+  }
+  return absl::OkStatus();
+}
+
+bool IsMessage(const Instruction& instruction) {
+  return TraitsOf(instruction.kind).operand == Operand::kMessage;
+}
+
+// The fields that the kind has are in range.
+absl::Status ValidateFields(const Program& program, int32_t rank, int32_t index,
+                            const std::vector<int32_t>& stage_of,
+                            const Instruction& instruction) {
+  const KindTraits& traits = TraitsOf(instruction.kind);
+  auto check = [&](std::string_view field, int32_t value, int32_t end) {
+    return CheckRange(program, rank, index, field, value, end);
+  };
+  if (!traits.has_chunk) return absl::OkStatus();
+  const int32_t chunks = static_cast<int32_t>(stage_of.size());
+  RETURN_IF_ERROR(check("chunk", instruction.chunk, chunks));
+  const int32_t stage = stage_of[instruction.chunk];
+  if (traits.unit == UnitOperand::kAlways ||
+      (traits.unit == UnitOperand::kWithOffload &&
+       program.offload.has_value())) {
+    RETURN_IF_ERROR(check("unit", instruction.unit, program.UnitsOf(stage)));
+  } else if (instruction.unit >= 0) {
+    return InstructionError(program, rank, index,
+                            fmt::format("unit {}", instruction.unit), "none");
+  }
+  switch (traits.operand) {
+    case Operand::kNothing:
+      return absl::OkStatus();
+    case Operand::kBucket:
+      return check("bucket", instruction.bucket, program.buckets[stage]);
+    case Operand::kMicrobatch:
+    case Operand::kMessage:
+      break;
+  }
+  RETURN_IF_ERROR(
+      check("microbatch", instruction.microbatch, program.microbatches));
+  if (traits.operand == Operand::kMicrobatch) return absl::OkStatus();
+  RETURN_IF_ERROR(check("hop", instruction.hop, program.num_stages() - 1));
+  if (instruction.payload == Payload::kNone) {
+    return InstructionError(program, rank, index, "no payload",
+                            "activation or gradient");
+  }
+  return check("peer", instruction.peer, program.num_ranks());
+}
+
+// Messages of one payload from one rank to another, by number: lane times
+// microbatches plus microbatch, in the order of the lists.
+struct MessageQueue {
+  std::tuple<int32_t, int32_t, Payload> key;  // sender, receiver
+  std::vector<int32_t> sends, receives;
+};
+
+// A hop and a direction.
+int32_t LaneOf(const Program& program, Payload payload, int32_t hop) {
+  return payload == Payload::kGradient ? program.num_stages() + hop : hop;
+}
+
+// The channels between the stages, in the order of their keys; result[lane] is
+// the channel that the lane is part of.
+std::vector<int32_t> ChannelsOf(const Program& program,
+                                std::vector<MessageQueue>& channels) {
+  std::map<std::tuple<int32_t, int32_t, Payload>, std::vector<int32_t>> lanes;
+  for (int32_t hop = 0; hop + 1 < program.num_stages(); ++hop) {
+    const int32_t below = program.stages[hop].rank;
+    const int32_t above = program.stages[hop + 1].rank;
+    for (const Payload payload : {Payload::kActivation, Payload::kGradient}) {
+      const bool up = payload == Payload::kActivation;
+      lanes[{up ? below : above, up ? above : below, payload}].push_back(
+          LaneOf(program, payload, hop));
+    }
+  }
+  std::vector<int32_t> channel_of_lane(2 * program.stages.size(), -1);
+  for (const auto& [key, of_channel] : lanes) {
+    for (const int32_t lane : of_channel) {
+      channel_of_lane[lane] = static_cast<int32_t>(channels.size());
+    }
+    MessageQueue& channel = channels.emplace_back();
+    channel.key = key;
+  }
+  return channel_of_lane;
+}
+
+// Where message `k` of the channel is in its sender's or its receiver's list.
+int32_t IndexOf(const Program& program, const MessageQueue& channel,
+                InstructionKind kind, size_t k) {
+  const auto [from, to, payload] = channel.key;
+  const bool sends = kind == InstructionKind::kSend;
+  const std::vector<Instruction>& list = program.ranks[sends ? from : to];
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (list[i].kind != kind || list[i].payload != payload ||
+        list[i].peer != (sends ? to : from)) {
+      continue;
+    }
+    if (k-- == 0) return static_cast<int32_t>(i);
+  }
+  return -1;
+}
+
+// The first difference between its sends and its receives.
+absl::Status ChannelError(const Program& program, const MessageQueue& channel) {
+  const auto [from, to, payload] = channel.key;
+  const std::vector<int32_t>& sends = channel.sends;
+  const std::vector<int32_t>& receives = channel.receives;
+  const auto [send_at, receive_at] = std::mismatch(
+      sends.begin(), sends.end(), receives.begin(), receives.end());
+  const size_t k = send_at - sends.begin();
+  const int32_t send = IndexOf(program, channel, InstructionKind::kSend, k);
+  const int32_t receive = IndexOf(program, channel, InstructionKind::kRecv, k);
+  if (receive_at == receives.end()) {
+    return InstructionError(
+        program, from, send,
+        fmt::format("{} sends but {} receives on rank {}", sends.size(), k, to),
+        "a receive for each send");
+  }
+  if (send_at == sends.end()) {
+    return InstructionError(program, to, receive,
+                            fmt::format("{} receives but {} sends on rank {}",
+                                        receives.size(), k, from),
+                            "a send for each receive");
+  }
+  const Instruction& sent = program.ranks[from][send];
+  const Instruction& received = program.ranks[to][receive];
+  return InstructionError(
+      program, to, receive,
+      fmt::format("mb={} hop={} as message {} of the channel",
+                  received.microbatch, received.hop, k),
+      fmt::format("mb={} hop={}, as {} has it", sent.microbatch, sent.hop,
+                  Describe(program, from, send)));
+}
+
+}  // namespace
+
+std::string Describe(const Program& program, int32_t rank, int32_t index) {
+  return fmt::format("rank {} instruction {} '{}'", rank, index,
+                     ToText(program.ranks[rank][index]));
+}
+
+absl::Status InstructionError(const Program& program, int32_t rank,
+                              int32_t index, std::string_view found,
+                              std::string_view expected) {
+  return InvalidArgument("{}: found {}, expected {}",
+                         Describe(program, rank, index), found, expected);
+}
+
+absl::Status ValidateStructure(const Program& program) {
+  RETURN_IF_ERROR(ValidateStages(program));
+  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+    const std::vector<Instruction>& list = program.ranks[rank];
+    const std::vector<int32_t> stage_of = StagesOnRank(program, rank);
+    for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
+      RETURN_IF_ERROR(ValidateFields(program, rank, i, stage_of, list[i]));
+      for (const int32_t dependency : list[i].depends_on) {
+        if (dependency < 0 || dependency >= i) {
+          return InstructionError(
+              program, rank, i,
+              fmt::format("a dependency on instruction {}", dependency),
+              "dependencies on instructions before it (a cycle otherwise)");
+        }
+        if (list[dependency].kind == InstructionKind::kSend) {
+          return InstructionError(
+              program, rank, i,
+              fmt::format("a dependency on the send at {}", dependency),
+              "dependencies on anything but sends");
+        }
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateMessages(const Program& program) {
+  std::vector<MessageQueue> channels;
+  const std::vector<int32_t> channel_of_lane = ChannelsOf(program, channels);
+  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+    const std::vector<Instruction>& list = program.ranks[rank];
+    for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
+      const Instruction& message = list[i];
+      if (!IsMessage(message)) continue;
+      // Activations go from stage hop to hop + 1, gradients back.
+      const bool sends = message.kind == InstructionKind::kSend;
+      const bool up = (message.payload == Payload::kActivation) == sends;
+      const StageLocation& here = program.stages[message.hop + (up ? 0 : 1)];
+      const StageLocation& there = program.stages[message.hop + (up ? 1 : 0)];
+      if (here.rank != rank || here.chunk != message.chunk ||
+          there.rank != message.peer || there.rank == rank) {
+        return InstructionError(
+            program, rank, i,
+            fmt::format("hop {} between it and rank {}", message.hop,
+                        message.peer),
+            fmt::format("hop {} to join rank {} chunk {} and rank {}, apart",
+                        message.hop, here.rank, here.chunk, there.rank));
+      }
+      const int32_t lane = LaneOf(program, message.payload, message.hop);
+      MessageQueue& channel = channels[channel_of_lane[lane]];
+      (sends ? channel.sends : channel.receives)
+          .push_back(lane * program.microbatches + message.microbatch);
+    }
+  }
+  for (const MessageQueue& channel : channels) {
+    if (channel.sends != channel.receives) {
+      return ChannelError(program, channel);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateProgram(const Program& program) {
+  RETURN_IF_ERROR(ValidateStructure(program));
+  RETURN_IF_ERROR(ValidateMessages(program));
+  RETURN_IF_ERROR(ValidateWork(program));
+  RETURN_IF_ERROR(ValidateEndOfStep(program));
+  RETURN_IF_ERROR(ValidateResidency(program));
+  return ValidateProgress(program);
+}
+
+absl::Status CheckMemoryModel(const Program& program,
+                              const MemoryModel& memory) {
+  if (memory.ranks.size() != program.ranks.size()) {
+    return InvalidArgument("memory model: found {} ranks, expected {}",
+                           memory.ranks.size(), program.ranks.size());
+  }
+  std::vector<size_t> chunks_on(program.ranks.size(), 0);
+  for (const StageLocation& at : program.stages) ++chunks_on[at.rank];
+  for (size_t rank = 0; rank < program.ranks.size(); ++rank) {
+    if (memory.ranks[rank].chunks.size() == chunks_on[rank]) continue;
+    return InvalidArgument(
+        "memory model of rank {}: found {} chunks, expected {}", rank,
+        memory.ranks[rank].chunks.size(), chunks_on[rank]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateMemory(const Program& program, const MemoryModel& memory) {
+  RETURN_IF_ERROR(CheckMemoryModel(program, memory));
+  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+    const RankMemory& model = memory.ranks[rank];
+    const RankPeak peak = PeakInListOrder(program, rank, model);
+    const int64_t total = peak.at_peak.total();
+    if (model.limit_bytes == 0 || total <= model.limit_bytes) continue;
+    const std::string where = program.ranks[rank].empty()
+                                  ? fmt::format("rank {}", rank)
+                                  : Describe(program, rank, peak.instruction);
+    return ResourceExhausted(
+        "{}: found a peak of {}, expected at most {}: {} too many", where,
+        ToText(peak.at_peak), model.limit_bytes, total - model.limit_bytes);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace trireme

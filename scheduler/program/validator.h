@@ -1,0 +1,64 @@
+// Proof, before anything runs, that a Program can run and does the whole step:
+//
+//  - indices are in range, and dependencies point backwards;
+//  - on every channel (sender, receiver, payload) sends and receives are as
+//    many and in the same order, and cross the hop that they name;
+//  - every microbatch goes forward and backward exactly once on every stage (so
+//    its activations are freed once), each reading its own message;
+//  - every bucket is reduced once after its last backward, clipped after that,
+//    and updated once after that; nothing but updates, parameter gathers and
+//    unit copies follows an update;
+//  - where units are offloaded (validator_residency.cc), each is on the device
+//    when it computes, in one of as many places as there are, its gradients
+//    leave before their buffer is needed again and before clipping, and the
+//    step ends with the units on the device that it started with, updated;
+//  - no deadlock, even where each Send blocks until its Recv is posted and each
+//    instruction until all it depends on has ended. This also rules out cycles
+//    through several ranks.
+//
+// Errors are InvalidArgument and name the rank, the instruction (index and
+// text), what was found and what was expected. Pure; any thread.
+
+#ifndef TRIREME_SCHEDULER_PROGRAM_VALIDATOR_H_
+#define TRIREME_SCHEDULER_PROGRAM_VALIDATOR_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "scheduler/program/memory.h"
+#include "scheduler/program/program.h"
+
+namespace trireme {
+
+absl::Status ValidateProgram(const Program& program);
+
+// That no rank passes its limit. ResourceExhausted with the rank, the
+// instruction, the split by category and by how much. The Program must be
+// valid.
+absl::Status ValidateMemory(const Program& program, const MemoryModel& memory);
+
+// That the model has the Program's ranks and chunks.
+absl::Status CheckMemoryModel(const Program& program,
+                              const MemoryModel& memory);
+
+// The parts of ValidateProgram, which checks them in this order; each relies on
+// those before it.
+absl::Status ValidateStructure(const Program& program);
+absl::Status ValidateMessages(const Program& program);
+absl::Status ValidateWork(const Program& program);
+absl::Status ValidateEndOfStep(const Program& program);
+absl::Status ValidateResidency(const Program& program);
+absl::Status ValidateProgress(const Program& program);
+
+// "rank 1 instruction 7 'Forward mb=2 chunk=0'".
+std::string Describe(const Program& program, int32_t rank, int32_t index);
+// "rank 1 instruction 7 '...': found ..., expected ...".
+absl::Status InstructionError(const Program& program, int32_t rank,
+                              int32_t index, std::string_view found,
+                              std::string_view expected);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PROGRAM_VALIDATOR_H_

@@ -1,0 +1,248 @@
+// ValidateResidency: what is on the devices of a Program with offload.
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fmt/format.h"
+#include "runtime/core/status.h"
+#include "scheduler/program/validator.h"
+
+namespace trireme {
+namespace {
+
+constexpr int32_t kNone = -1;
+
+// The units of one rank as its list runs.
+class RankResidency {
+ public:
+  RankResidency(const Program& program, int32_t rank)
+      : program_(program),
+        rank_(rank),
+        list_(program.ranks[rank]),
+        stage_of_(StagesOnRank(program, rank)),
+        places_(program.offload->resident_units) {
+    for (const int32_t stage : stage_of_) {
+      units_.emplace_back(program.offload->units[stage]);
+    }
+  }
+
+  absl::Status Validate() {
+    for (const Unit& unit : program_.offload->at_start[rank_]) {
+      RETURN_IF_ERROR(Start(unit));
+    }
+    for (int32_t i = 0; i < static_cast<int32_t>(list_.size()); ++i) {
+      RETURN_IF_ERROR(Visit(i));
+    }
+    return CheckEnd();
+  }
+
+ private:
+  struct UnitState {
+    bool at_start = false;
+    bool resident = false;
+    int32_t fetched = kNone;  // what brought it, if it was not there
+    int32_t used = kNone;     // last compute or Fetch since it is there
+    int32_t updated = kNone;
+    int32_t saved = kNone;
+  };
+
+  absl::Status Error(int32_t index, std::string_view found,
+                     std::string_view expected) const {
+    return InstructionError(program_, rank_, index, found, expected);
+  }
+
+  absl::Status Start(const Unit& unit) {
+    const bool exists =
+        unit.chunk >= 0 && unit.chunk < static_cast<int32_t>(units_.size()) &&
+        unit.unit >= 0 &&
+        unit.unit < static_cast<int32_t>(units_[unit.chunk].size());
+    if (!exists || units_[unit.chunk][unit.unit].resident || places_ == 0) {
+      return InvalidArgument(
+          "rank {} at the start: found chunk {} unit {} on the device, "
+          "expected at most {} units of it, each once",
+          rank_, unit.chunk, unit.unit, program_.offload->resident_units);
+    }
+    UnitState& state = units_[unit.chunk][unit.unit];
+    state.at_start = state.resident = true;
+    --places_;
+    return absl::OkStatus();
+  }
+
+  absl::Status Visit(int32_t index) {
+    const Instruction& instruction = list_[index];
+    switch (instruction.kind) {
+      case InstructionKind::kForward:
+        return VisitCompute(index, instruction);
+      case InstructionKind::kBackward:
+        RETURN_IF_ERROR(VisitCompute(index, instruction));
+        return VisitBackward(index, instruction);
+      case InstructionKind::kSaveGradients:
+        return VisitSave(index, instruction);
+      case InstructionKind::kFetch:
+        return VisitFetch(index, instruction);
+      case InstructionKind::kRelease:
+        return VisitRelease(index, instruction);
+      case InstructionKind::kClipGradients:
+        return VisitClip(index, instruction);
+      case InstructionKind::kUpdate:
+        StateOf(instruction).updated = index;
+        return absl::OkStatus();
+      default:
+        return absl::OkStatus();
+    }
+  }
+
+  UnitState& StateOf(const Instruction& instruction) {
+    return units_[instruction.chunk][instruction.unit];
+  }
+
+  absl::Status VisitCompute(int32_t index, const Instruction& instruction) {
+    UnitState& unit = StateOf(instruction);
+    if (!unit.resident) {
+      return Error(index, "its unit not on the device", "a Fetch before it");
+    }
+    if (unit.fetched != kNone && !DependsOn(instruction, unit.fetched)) {
+      return Error(index, "no dependency on its unit's Fetch",
+                   fmt::format("one on instruction {}", unit.fetched));
+    }
+    unit.used = index;
+    return absl::OkStatus();
+  }
+
+  // Its gradients need a buffer.
+  absl::Status VisitBackward(int32_t index, const Instruction& instruction) {
+    backwards_.push_back(index);
+    saved_.push_back(kNone);
+    if (backwards_.size() <= Offload::kGradientBuffers) return absl::OkStatus();
+    const size_t before = backwards_.size() - 1 - Offload::kGradientBuffers;
+    if (saved_[before] != kNone && DependsOn(instruction, saved_[before])) {
+      return absl::OkStatus();
+    }
+    return Error(index, "no dependency that frees a buffer for its gradients",
+                 fmt::format("one on the SaveGradients of instruction {}",
+                             backwards_[before]));
+  }
+
+  absl::Status VisitSave(int32_t index, const Instruction& instruction) {
+    for (size_t i = backwards_.size(); i-- > 0;) {
+      const Instruction& backward = list_[backwards_[i]];
+      if (backward.chunk != instruction.chunk ||
+          backward.unit != instruction.unit ||
+          backward.microbatch != instruction.microbatch) {
+        continue;
+      }
+      if (saved_[i] != kNone || !DependsOn(instruction, backwards_[i])) break;
+      saved_[i] = index;
+      StateOf(instruction).saved = index;
+      return absl::OkStatus();
+    }
+    return Error(index, "no Backward that it depends on and alone saves",
+                 "one of the same microbatch and unit before it");
+  }
+
+  absl::Status VisitFetch(int32_t index, const Instruction& instruction) {
+    UnitState& unit = StateOf(instruction);
+    if (unit.resident) {
+      return Error(index, "its unit on the device already",
+                   "a Release of it before");
+    }
+    if (unit.updated != kNone && !DependsOn(instruction, unit.updated)) {
+      return Error(index, "no dependency on its unit's Update",
+                   fmt::format("one on instruction {}", unit.updated));
+    }
+    const auto freed = std::find_if(
+        released_.begin(), released_.end(),
+        [&](int32_t release) { return DependsOn(instruction, release); });
+    if (freed != released_.end()) {
+      released_.erase(freed);
+    } else if (places_ > 0) {
+      --places_;
+    } else {
+      return Error(index, "no place on the device for its unit",
+                   fmt::format("a dependency on the Release of one of the {} "
+                               "units there",
+                               program_.offload->resident_units));
+    }
+    unit.resident = true;
+    unit.fetched = unit.used = index;
+    return absl::OkStatus();
+  }
+
+  absl::Status VisitRelease(int32_t index, const Instruction& instruction) {
+    UnitState& unit = StateOf(instruction);
+    if (!unit.resident) {
+      return Error(index, "its unit not on the device", "a unit that is");
+    }
+    if (unit.used != kNone && !DependsOn(instruction, unit.used)) {
+      return Error(index, "no dependency on its unit's last use",
+                   fmt::format("one on instruction {}", unit.used));
+    }
+    unit.resident = false;
+    unit.fetched = unit.used = kNone;
+    released_.push_back(index);
+    return absl::OkStatus();
+  }
+
+  absl::Status VisitClip(int32_t index, const Instruction& instruction) {
+    for (size_t i = 0; i < backwards_.size(); ++i) {
+      if (saved_[i] != kNone) continue;
+      return Error(index,
+                   fmt::format("no SaveGradients of instruction {} before it",
+                               backwards_[i]),
+                   "the gradients of every backward on the host");
+    }
+    for (const std::vector<UnitState>& chunk : units_) {
+      for (const UnitState& unit : chunk) {
+        if (unit.saved == kNone || DependsOn(instruction, unit.saved)) continue;
+        return Error(index, "no dependency on a unit's last SaveGradients",
+                     fmt::format("one on instruction {}", unit.saved));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckEnd() const {
+    for (size_t chunk = 0; chunk < units_.size(); ++chunk) {
+      for (size_t i = 0; i < units_[chunk].size(); ++i) {
+        const UnitState& unit = units_[chunk][i];
+        const bool fresh = unit.resident && unit.fetched > unit.updated;
+        if (unit.at_start ? fresh : !unit.resident) continue;
+        return InvalidArgument(
+            "rank {} at the end: found chunk {} unit {} {}, expected on the "
+            "device what the next step starts with, fetched after its Update, "
+            "and nothing else",
+            rank_, chunk, i,
+            !unit.resident  ? "not on the device"
+            : unit.at_start ? "as it was before its Update"
+                            : "on the device");
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  const Program& program_;
+  const int32_t rank_;
+  const std::vector<Instruction>& list_;
+  const std::vector<int32_t> stage_of_;
+  std::vector<std::vector<UnitState>> units_;  // [chunk][unit]
+  // Never taken so far; and Releases whose places nothing has taken yet.
+  int32_t places_;
+  std::vector<int32_t> released_;
+  // Every Backward, and its SaveGradients.
+  std::vector<int32_t> backwards_;
+  std::vector<int32_t> saved_;
+};
+
+}  // namespace
+
+absl::Status ValidateResidency(const Program& program) {
+  if (!program.offload.has_value()) return absl::OkStatus();
+  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+    RETURN_IF_ERROR(RankResidency(program, rank).Validate());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace trireme

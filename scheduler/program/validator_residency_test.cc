@@ -1,0 +1,157 @@
+// What the validator finds in Programs whose units do not stay on the device.
+
+#include <algorithm>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "runtime/core/status.h"
+#include "scheduler/program/offload_pass.h"
+#include "scheduler/program/program_builder.h"
+#include "scheduler/program/validator.h"
+#include "scheduler/schedules/one_f_one_b.h"
+
+namespace trireme {
+namespace {
+
+// Four units, of which two are on the device at once; one microbatch.
+Program Offloaded() {
+  return OffloadUnits(
+      BuildProgram(OneFOneBOrder(1, 1), OneStagePerRank(1), 1, {4}), 2);
+}
+
+int32_t Find(const Program& program, const std::string& text) {
+  const std::vector<Instruction>& list = program.ranks[0];
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (ToText(list[i]) == text) return static_cast<int32_t>(i);
+  }
+  ADD_FAILURE() << "no " << text << " in\n" << ToText(program);
+  return 0;
+}
+
+void Forget(Program& program, int32_t index, int32_t dependency) {
+  auto& depends_on = program.ranks[0][index].depends_on;
+  const auto at = std::find(depends_on.begin(), depends_on.end(), dependency);
+  ASSERT_NE(at, depends_on.end());
+  depends_on.erase(at);
+}
+
+void ExpectError(const Program& program, const std::string& part) {
+  const absl::Status status = ValidateProgram(program);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(MessageOf(status).find(part), std::string::npos)
+      << MessageOf(status) << "\nlacks: " << part;
+}
+
+constexpr char kForward2[] = "Forward mb=0 chunk=0 unit=2";
+constexpr char kFetch2[] = "Fetch chunk=0 unit=2";
+constexpr char kRelease0[] = "Release chunk=0 unit=0";
+constexpr char kSave3[] = "SaveGradients mb=0 chunk=0 unit=3";
+
+TEST(Residency, AUnitThatIsNotFetchedIsFound) {
+  Program program = Offloaded();
+  // Another comes in its place.
+  program.ranks[0][Find(program, kFetch2)].unit = 0;
+  ExpectError(program, "'Forward mb=0 chunk=0 unit=2': found its unit not on");
+}
+
+TEST(Residency, AUnitThatIsUsedBeforeItHasArrivedIsFound) {
+  Program program = Offloaded();
+  Forget(program, Find(program, kForward2), Find(program, kFetch2));
+  ExpectError(program, "found no dependency on its unit's Fetch");
+}
+
+TEST(Residency, AUnitThatIsDroppedWhileItIsUsedIsFound) {
+  Program program = Offloaded();
+  Forget(program, Find(program, kRelease0),
+         Find(program, "Forward mb=0 chunk=0 unit=0"));
+  ExpectError(program, "found no dependency on its unit's last use");
+}
+
+TEST(Residency, AUnitTooManyIsFound) {
+  Program program = Offloaded();
+  Forget(program, Find(program, kFetch2), Find(program, kRelease0));
+  ExpectError(program, "'Fetch chunk=0 unit=2': found no place on the device");
+}
+
+TEST(Residency, AUnitThatIsFetchedTwiceIsFound) {
+  Program program = Offloaded();
+  program.ranks[0][Find(program, kFetch2)].unit = 1;
+  ExpectError(program,
+              "'Fetch chunk=0 unit=1': found its unit on the device already");
+}
+
+TEST(Residency, AReleaseOfWhatIsNotThereIsFound) {
+  Program program = Offloaded();
+  program.ranks[0][Find(program, kRelease0)].unit = 3;
+  ExpectError(program,
+              "'Release chunk=0 unit=3': found its unit not on the device");
+}
+
+TEST(Residency, MoreUnitsAtTheStartThanPlacesAreFound) {
+  Program program = Offloaded();
+  program.offload->at_start[0].push_back({.chunk = 0, .unit = 3});
+  ExpectError(program, "rank 0 at the start: found chunk 0 unit 3");
+}
+
+TEST(Residency, ParametersFromBeforeTheUpdateAreFound) {
+  Program program = Offloaded();
+  const int32_t update = Find(program, "Update chunk=0 bucket=3 unit=0");
+  const int32_t fetch = update + 1;
+  ASSERT_EQ(ToText(program.ranks[0][fetch]), "Fetch chunk=0 unit=0");
+  Forget(program, fetch, update);
+  ExpectError(program, "found no dependency on its unit's Update");
+}
+
+TEST(Residency, ADeviceWithoutTheNextStepsUnitsIsFound) {
+  Program program = Offloaded();
+  program.offload->at_start[0].pop_back();
+  ExpectError(program, "found its unit not on the device");
+  program = Offloaded();
+  // The last instructions: updates of units that do not stay.
+  std::vector<Instruction>& list = program.ranks[0];
+  const int32_t fetch = Find(program, "Update chunk=0 bucket=2 unit=1") + 1;
+  ASSERT_EQ(ToText(list[fetch]), "Fetch chunk=0 unit=1");
+  list.erase(list.begin() + fetch);
+  ExpectError(program, "rank 0 at the end: found chunk 0 unit 1 not on");
+}
+
+TEST(Residency, GradientsThatStayOnTheDeviceAreFound) {
+  Program program = Offloaded();
+  const int32_t save = Find(program, kSave3);
+  program.ranks[0][save].unit = 2;
+  ExpectError(program,
+              "'SaveGradients mb=0 chunk=0 unit=2': found no Backward");
+}
+
+TEST(Residency, GradientsThatAreOverwrittenAreFound) {
+  Program program = Offloaded();
+  // Two buffers: the third backward takes that of the first.
+  Forget(program, Find(program, "Backward mb=0 chunk=0 unit=1"),
+         Find(program, kSave3));
+  ExpectError(program, "found no dependency that frees a buffer");
+}
+
+TEST(Residency, ClippingBeforeTheGradientsAreThereIsFound) {
+  Program program = Offloaded();
+  Forget(program, Find(program, "ClipGradients"),
+         Find(program, "SaveGradients mb=0 chunk=0 unit=0"));
+  ExpectError(program, "found no dependency on a unit's last SaveGradients");
+}
+
+TEST(Residency, UnitsInTheWrongOrderAreFound) {
+  Program program = Offloaded();
+  program.ranks[0][Find(program, "Forward mb=0 chunk=0 unit=1")].unit = 0;
+  ExpectError(program, "found unit 0, expected unit 1 next");
+}
+
+TEST(Residency, AUnitThatTheChunkDoesNotHaveIsFound) {
+  Program program = Offloaded();
+  program.ranks[0][Find(program, kFetch2)].unit = 4;
+  ExpectError(program, "found unit 4, expected 0 to 3");
+  program = Offloaded();
+  program.offload.reset();
+  ExpectError(program, "found unit 0, expected none");
+}
+
+}  // namespace
+}  // namespace trireme

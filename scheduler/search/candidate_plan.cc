@@ -1,0 +1,131 @@
+#include "scheduler/search/candidate_plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "runtime/core/status.h"
+#include "scheduler/costs/host_memory.h"
+#include "scheduler/plan/plan.h"
+#include "scheduler/schedules/schedule.h"
+
+namespace trireme {
+namespace {
+
+// Blocks cost 1 each.
+double LargestRank(const PartitionCosts& costs,
+                   const std::vector<StageLocation>& stages,
+                   const std::vector<int64_t>& cut) {
+  std::vector<double> ranks(stages.size(), 0.0);
+  for (size_t i = 0; i < stages.size(); ++i) {
+    ranks[stages[i].rank] += static_cast<double>(cut[i]);
+  }
+  ranks[stages.front().rank] += costs.embedding;
+  ranks[stages.back().rank] += costs.head;
+  for (size_t i = 0; i < costs.slowness.size(); ++i) {
+    ranks[i] *= costs.slowness[i];
+  }
+  return *std::max_element(ranks.begin(), ranks.end());
+}
+
+}  // namespace
+
+absl::Status StageCutter::Cut(const PlanCoster& coster, Plan& plan) {
+  PartitionCosts costs = coster.BlockTimes();
+  const double block = costs.blocks.front();
+  // To a hundredth of a block, so that like candidates share the cut.
+  const int64_t embedding = std::llround(100 * costs.embedding / block);
+  const int64_t head = std::llround(100 * costs.head / block);
+  std::vector<int64_t> slowness;
+  for (double& relative : costs.slowness) {
+    slowness.push_back(std::llround(100 * relative));
+    relative = static_cast<double>(slowness.back()) / 100;
+  }
+  const auto key =
+      std::tuple(plan.stages_size(), plan.grid().pp(), ScheduleOf(plan).layout,
+                 embedding, head, slowness);
+  auto found = cuts_.find(key);
+  if (found == cuts_.end()) {
+    costs.blocks.assign(costs.blocks.size(), 1.0);
+    costs.embedding = static_cast<double>(embedding) / 100;
+    costs.head = static_cast<double>(head) / 100;
+    const std::vector<StageLocation> stages = StagesOf(plan);
+    ASSIGN_OR_RETURN(std::vector<int64_t> cut, PartitionStages(costs, stages));
+    // Exact for one stage per rank; with several an even cut may be better.
+    std::vector<int64_t> even =
+        EvenStages(static_cast<int64_t>(costs.blocks.size()),
+                   static_cast<int64_t>(stages.size()));
+    if (LargestRank(costs, stages, even) < LargestRank(costs, stages, cut)) {
+      cut = std::move(even);
+    }
+    found = cuts_.emplace(key, std::move(cut)).first;
+  }
+  plan.clear_stages();
+  for (const int64_t blocks : found->second) {
+    plan.add_stages()->set_blocks(static_cast<uint32_t>(blocks));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
+                               const ClusterModel& cluster,
+                               int64_t global_batch,
+                               const Candidate& candidate) {
+  Plan plan;
+  Plan::Grid& grid = *plan.mutable_grid();
+  grid.set_tp(candidate.tp);
+  grid.set_cp(candidate.cp);
+  grid.set_dp(candidate.dp);
+  grid.set_pp(candidate.pp);
+  plan.set_schedule(candidate.schedule);
+  plan.set_chunks_per_rank(candidate.chunks);
+  plan.set_microbatch_size(candidate.microbatch_size);
+  plan.set_ulysses(candidate.ulysses);
+  plan.set_sequence_parallel(candidate.sequence_parallel);
+  plan.set_sharding(candidate.sharding);
+  plan.set_recompute(candidate.recompute);
+  if (candidate.shard_group > 0) {
+    plan.set_shard_group(static_cast<uint32_t>(candidate.shard_group));
+  }
+  if (candidate.microbatch_group > 0) {
+    plan.set_microbatch_group(
+        static_cast<uint32_t>(candidate.microbatch_group));
+  }
+  if (candidate.recompute_blocks > 0) {
+    plan.set_recompute_blocks(
+        static_cast<uint32_t>(candidate.recompute_blocks));
+  }
+  if (candidate.offload) {
+    RETURN_IF_ERROR(CheckHostLinks(cluster));
+    Plan::Offload& offload = *plan.mutable_offload();
+    if (candidate.resident_units > 0) {
+      offload.set_resident_units(
+          static_cast<uint32_t>(candidate.resident_units));
+    }
+  }
+  return ResolvePlan(plan, {.world_size = cluster.num_ranks(),
+                            .global_batch = global_batch,
+                            .mlp_hidden = model.mlp_hidden,
+                            .num_blocks = model.layers,
+                            .heads = model.heads});
+}
+
+void PlaceAt(const std::vector<int32_t>& physical, Plan& plan) {
+  plan.mutable_placement()->Assign(physical.begin(), physical.end());
+}
+
+absl::StatusOr<Plan> PlanOfCandidate(const ModelShape& model,
+                                     const ClusterModel& cluster,
+                                     int64_t global_batch,
+                                     const Candidate& candidate,
+                                     const std::vector<int32_t>& physical) {
+  ASSIGN_OR_RETURN(Plan plan,
+                   UncutPlan(model, cluster, global_batch, candidate));
+  if (!physical.empty()) PlaceAt(physical, plan);
+  const PlanCoster coster(model, cluster, plan);
+  StageCutter cutter;
+  RETURN_IF_ERROR(cutter.Cut(coster, plan));
+  return plan;
+}
+
+}  // namespace trireme

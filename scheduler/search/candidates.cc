@@ -1,0 +1,257 @@
+#include "scheduler/search/candidates.h"
+
+#include <algorithm>
+
+#include "fmt/format.h"
+#include "scheduler/schedules/schedule.h"
+
+namespace trireme {
+namespace {
+
+std::vector<int32_t> Divisors(int64_t n, int64_t largest) {
+  std::vector<int32_t> divisors;
+  for (int64_t d = 1; d <= std::min(n, largest); ++d) {
+    if (n % d == 0) divisors.push_back(static_cast<int32_t>(d));
+  }
+  return divisors;
+}
+
+class Enumerator {
+ public:
+  Enumerator(const ModelShape& model, const ClusterModel& cluster,
+             int64_t global_batch, const CandidateSpace& space)
+      : model_(model),
+        cluster_(cluster),
+        global_batch_(global_batch),
+        space_(space) {}
+
+  std::vector<Candidate> Run() {
+    const int64_t world = cluster_.num_ranks();
+    for (const int32_t tp : Divisors(world, space_.max_tp)) {
+      for (const int32_t cp : Divisors(world / tp, space_.max_cp)) {
+        for (const int32_t pp : Divisors(world / tp / cp, space_.max_pp)) {
+          Candidate grid;
+          grid.offload = space_.offload == OffloadSearch::kOnly;
+          grid.tp = tp;
+          grid.cp = cp;
+          grid.pp = pp;
+          grid.dp = static_cast<int32_t>(world / tp / cp / pp);
+          AddGrid(grid);
+        }
+      }
+    }
+    return std::move(result_);
+  }
+
+ private:
+  void Refuse(Candidate candidate, VerdictCode code,
+              Dimension dimension = Dimension::kNone) {
+    candidate.verdict = code;
+    candidate.dimension = dimension;
+    result_.push_back(candidate);
+  }
+
+  bool Offloads() const {
+    return space_.offload == OffloadSearch::kToo ||
+           space_.offload == OffloadSearch::kOnly;
+  }
+
+  bool TpStaysInNodes(int32_t tp) const {
+    return std::all_of(
+        cluster_.nodes.begin(), cluster_.nodes.end(),
+        [tp](const ClusterNode& node) { return node.count % tp == 0; });
+  }
+
+  void AddGrid(Candidate candidate) {
+    if (!TpStaysInNodes(candidate.tp)) {
+      return Refuse(candidate, VerdictCode::kTpCrossesNode);
+    }
+    if (model_.heads % candidate.tp != 0) {
+      return Refuse(candidate, VerdictCode::kIndivisible, Dimension::kHeads);
+    }
+    if (model_.mlp_hidden % candidate.tp != 0) {
+      return Refuse(candidate, VerdictCode::kIndivisible, Dimension::kMlp);
+    }
+    if (candidate.pp > model_.layers) {
+      return Refuse(candidate, VerdictCode::kTooFewBlocks);
+    }
+    if (candidate.dp > global_batch_) {
+      return Refuse(candidate, VerdictCode::kBatchTooSmall);
+    }
+    if (global_batch_ % candidate.dp != 0) {
+      return Refuse(candidate, VerdictCode::kIndivisible,
+                    Dimension::kGlobalBatch);
+    }
+    if (Offloads() && (candidate.dp > 1 || candidate.cp > 1)) {
+      Candidate offloaded = candidate;
+      offloaded.offload = true;
+      Refuse(offloaded, VerdictCode::kUnsupported);
+      if (space_.offload == OffloadSearch::kOnly) return;
+    }
+    for (const int32_t ulysses : Divisors(candidate.cp, candidate.cp)) {
+      candidate.ulysses = ulysses;
+      if (ulysses > 1 && model_.heads % (candidate.tp * ulysses) != 0) {
+        Refuse(candidate, VerdictCode::kIndivisible, Dimension::kHeads);
+        continue;
+      }
+      AddSchedules(candidate);
+    }
+  }
+
+  void AddSchedules(Candidate candidate) {
+    const int64_t local = global_batch_ / candidate.dp;
+    const int32_t most = candidate.pp == 1
+                             ? space_.max_microbatch_size_without_stages
+                             : space_.max_microbatch_size;
+    for (const int32_t size : Divisors(local, most)) {
+      candidate.microbatch_size = size;
+      const int64_t microbatches = local / size;
+      if (candidate.pp == 1) {
+        candidate.schedule = Plan::ONE_F_ONE_B;
+        candidate.chunks = 1;
+        AddMemoryChoices(candidate);
+        continue;
+      }
+      for (const Plan::Schedule id : space_.schedules) {
+        candidate.schedule = id;
+        const Schedule& schedule = *FindSchedule(id);
+        const int32_t least = schedule.default_chunks;
+        const int32_t most =
+            std::max(least, std::min(schedule.most_chunks, space_.max_chunks));
+        for (int32_t chunks = least; chunks <= most; ++chunks) {
+          candidate.chunks = chunks;
+          if (int64_t{chunks} * candidate.pp > model_.layers) {
+            Refuse(candidate, VerdictCode::kTooFewBlocks);
+          } else if (schedule.groups_microbatches &&
+                     microbatches % candidate.pp != 0) {
+            Refuse(candidate, VerdictCode::kIndivisible,
+                   Dimension::kMicrobatches);
+          } else {
+            AddMemoryChoices(candidate);
+          }
+        }
+      }
+    }
+  }
+
+  void AddMemoryChoices(Candidate candidate) {
+    for (const Plan::Sharding sharding : space_.shardings) {
+      // Nothing to shard over.
+      if (candidate.dp == 1 && sharding != Plan::REPLICATED) continue;
+      candidate.sharding = sharding;
+      for (const bool sequence : {false, true}) {
+        if (sequence && candidate.tp == 1) continue;
+        candidate.sequence_parallel = sequence;
+        for (const Plan::Recompute recompute : space_.recomputes) {
+          candidate.recompute = recompute;
+          candidate.offload = false;
+          if (space_.offload != OffloadSearch::kOnly) {
+            result_.push_back(candidate);
+          }
+          const bool halves = FindSchedule(candidate.schedule)->splits_backward;
+          if (Offloads() && !halves && candidate.dp == 1 && candidate.cp == 1) {
+            candidate.offload = true;
+            result_.push_back(candidate);
+          }
+        }
+      }
+    }
+  }
+
+  const ModelShape& model_;
+  const ClusterModel& cluster_;
+  const int64_t global_batch_;
+  const CandidateSpace& space_;
+  std::vector<Candidate> result_;
+};
+
+}  // namespace
+
+std::string_view VerdictCodeName(VerdictCode code) {
+  switch (code) {
+    case VerdictCode::kPending:
+      return "PENDING";
+    case VerdictCode::kChosen:
+      return "CHOSEN";
+    case VerdictCode::kDominated:
+      return "DOMINATED";
+    case VerdictCode::kUnlikely:
+      return "UNLIKELY";
+    case VerdictCode::kOutOfMemory:
+      return "OOM";
+    case VerdictCode::kHostOutOfMemory:
+      return "HOST_OOM";
+    case VerdictCode::kIndivisible:
+      return "INDIVISIBLE";
+    case VerdictCode::kTpCrossesNode:
+      return "TP_CROSSES_NODE";
+    case VerdictCode::kBatchTooSmall:
+      return "BATCH_TOO_SMALL";
+    case VerdictCode::kTooFewBlocks:
+      return "TOO_FEW_BLOCKS";
+    case VerdictCode::kUnsupported:
+      return "UNSUPPORTED";
+  }
+  return "?";
+}
+
+std::vector<Candidate> EnumerateCandidates(const ModelShape& model,
+                                           const ClusterModel& cluster,
+                                           int64_t global_batch,
+                                           const CandidateSpace& space) {
+  return Enumerator(model, cluster, global_batch, space).Run();
+}
+
+std::string ToText(const Candidate& candidate) {
+  std::string text = fmt::format("tp {} x cp {} x pp {} x dp {}", candidate.tp,
+                                 candidate.cp, candidate.pp, candidate.dp);
+  if (candidate.cp > 1) {
+    text += candidate.ulysses == 1 ? " (ring)"
+            : candidate.ulysses == candidate.cp
+                ? " (heads exchanged)"
+                : fmt::format(" (heads exchanged by {})", candidate.ulysses);
+  }
+  text += fmt::format(", {}", Plan::Schedule_Name(candidate.schedule));
+  if (candidate.chunks > 1) {
+    text += fmt::format(" of {} chunks", candidate.chunks);
+  }
+  text += fmt::format(", {}{}, {} per microbatch, recompute {}",
+                      Plan::Sharding_Name(candidate.sharding),
+                      candidate.sequence_parallel ? ", sequence parallel" : "",
+                      candidate.microbatch_size,
+                      Plan::Recompute_Name(candidate.recompute));
+  if (candidate.recompute_blocks > 0) {
+    text += fmt::format(" of {} blocks a stage", candidate.recompute_blocks);
+  }
+  if (candidate.shard_group > 0) {
+    text += fmt::format(", shards over {}", candidate.shard_group);
+  }
+  if (candidate.microbatch_group > 0) {
+    text += fmt::format(", groups of {}", candidate.microbatch_group);
+  }
+  if (candidate.offload) text += ", offload";
+  if (candidate.resident_units > 0) {
+    text += fmt::format(" but for {} block{}", candidate.resident_units,
+                        candidate.resident_units == 1 ? "" : "s");
+  }
+  return text;
+}
+
+std::string VerdictsCsv(const std::vector<Candidate>& candidates) {
+  std::string csv =
+      "tp,cp,ulysses,dp,pp,schedule,chunks,microbatch_size,sharding,"
+      "sequence_parallel,recompute,resident_units,verdict,simulated,step_s,"
+      "over_bytes\n";
+  for (const Candidate& c : candidates) {
+    csv += fmt::format(
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{:.6g},{}\n", c.tp, c.cp,
+        c.ulysses, c.dp, c.pp, Plan::Schedule_Name(c.schedule), c.chunks,
+        c.microbatch_size, Plan::Sharding_Name(c.sharding), c.sequence_parallel,
+        Plan::Recompute_Name(c.recompute),
+        c.offload ? std::to_string(c.resident_units) : "",
+        VerdictCodeName(c.verdict), c.simulated, c.step_s, c.over_bytes);
+  }
+  return csv;
+}
+
+}  // namespace trireme

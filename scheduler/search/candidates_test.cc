@@ -1,0 +1,65 @@
+#include "scheduler/search/candidates.h"
+
+#include <algorithm>
+#include <set>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace trireme {
+namespace {
+
+// What the README's demo trains: 49 tokens.
+ModelShape SmallImages() {
+  ModelShape model;
+  model.layers = 4;
+  model.hidden = 128;
+  model.mlp_hidden = 512;
+  model.heads = 4;
+  model.tokens = 49;
+  return model;
+}
+
+std::vector<Candidate> Candidates(int64_t devices, int64_t global_batch) {
+  const absl::StatusOr<Cluster> cluster =
+      DescribeCluster({.nodes = 1, .devices_per_node = devices});
+  EXPECT_TRUE(cluster.ok()) << cluster.status();
+  const absl::StatusOr<ClusterModel> model = ResolveCluster(*cluster);
+  EXPECT_TRUE(model.ok()) << model.status();
+  return EnumerateCandidates(SmallImages(), *model, global_batch, {});
+}
+
+// The runtime pads sequences that do not divide, and tensor parallelism alone
+// does not cut them.
+TEST(Candidates, AnyNumberOfTokensCanBeSplit) {
+  std::set<std::pair<int32_t, int32_t>> pending;
+  for (const Candidate& candidate : Candidates(4, 64)) {
+    if (candidate.verdict == VerdictCode::kPending) {
+      pending.emplace(candidate.tp, candidate.cp);
+    }
+  }
+  for (const auto& split :
+       {std::pair(4, 1), std::pair(1, 4), std::pair(2, 2)}) {
+    EXPECT_TRUE(pending.contains(split)) << split.first << " " << split.second;
+  }
+}
+
+TEST(Candidates, MicrobatchesHaveEverySizeThatDividesAReplicasBatch) {
+  const auto sizes = [](int64_t global_batch, int32_t pp) {
+    std::set<int32_t> found;
+    for (const Candidate& candidate : Candidates(2, global_batch)) {
+      if (candidate.tp == 1 && candidate.cp == 1 && candidate.pp == pp &&
+          candidate.verdict == VerdictCode::kPending) {
+        found.insert(candidate.microbatch_size);
+      }
+    }
+    return found;
+  };
+  // Two replicas of 9 and of 24 samples, and one of 24.
+  EXPECT_EQ(sizes(18, 1), (std::set<int32_t>{1, 3, 9}));
+  EXPECT_EQ(sizes(48, 1), (std::set<int32_t>{1, 2, 3, 4, 6, 8, 12, 24}));
+  EXPECT_EQ(sizes(24, 2), (std::set<int32_t>{1, 2, 3, 4, 6, 8, 12}));
+}
+
+}  // namespace
+}  // namespace trireme

@@ -1,0 +1,102 @@
+#include "scheduler/search/lower_bounds.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "scheduler/costs/estimate.h"
+#include "scheduler/placement/node_assignments.h"
+#include "scheduler/schedules/schedule.h"
+#include "scheduler/search/candidate_plan.h"
+#include "scheduler/search/likely_seconds.h"
+#include "scheduler/search/unlike_clusters.h"
+
+namespace trireme {
+namespace {
+
+// The search discards plans by these bounds: one above the truth would discard
+// the best plan. Every candidate, at a few placements each.
+TEST(LowerBounds, AreBelowTheSimulation) {
+  for (const std::vector<uint32_t>& devices :
+       std::vector<std::vector<uint32_t>>{
+           {4}, {2, 2}, {2, 1, 1}, {1, 1, 1, 1, 1, 1}}) {
+    for (const bool hides_collectives : {true, false}) {
+      PlannerInput input = UnlikeCluster(devices, 7);
+      input.global_batch = 24;
+      input.options.space.max_microbatch_size = 4;
+      input.options.space.max_microbatch_size_without_stages = 4;
+      input.model.hides_collectives = hides_collectives;
+      // Unlike in the shares of embedding, blocks and head as well.
+      Cluster::Device& other = *input.cluster.add_devices();
+      other = input.cluster.devices(0);
+      other.set_name("other");
+      other.set_achieved_bf16_flops(other.achieved_bf16_flops() / 4);
+      input.cluster.mutable_nodes(0)->set_device("other");
+      // Copies that hide and copies that do not, in and out.
+      input.cluster.mutable_devices(0)->set_to_device_bytes_per_s(2e9);
+      input.cluster.mutable_devices(1)->set_to_host_bytes_per_s(2e9);
+      input.options.space.offload = OffloadSearch::kToo;
+      const auto cluster = ResolveCluster(input.cluster);
+      ASSERT_TRUE(cluster.ok()) << cluster.status();
+      double tightest = 0;
+      for (const Candidate& candidate :
+           EnumerateCandidates(input.model, *cluster, input.global_batch,
+                               input.options.space)) {
+        if (candidate.verdict != VerdictCode::kPending) continue;
+        int visited = 0;
+        NodeAssignments(*cluster, candidate.tp)
+            .ForEach([&](const std::vector<int32_t>& nodes) {
+              if (visited++ % 97 != 0) return;
+              const auto plan = PlanOfCandidate(
+                  input.model, *cluster, input.global_batch, candidate,
+                  PhysicalRanks(*cluster, candidate.tp, nodes));
+              ASSERT_TRUE(plan.ok()) << plan.status();
+              const auto estimate = EstimatePlan(input.model, *cluster, *plan);
+              ASSERT_TRUE(estimate.ok()) << estimate.status();
+              const double step_s = estimate->step_s * (1 + 1e-12);
+              const PlanCoster coster(input.model, *cluster, *plan);
+              const std::vector<int32_t> in_flight =
+                  MostInFlight(OrderOf(*plan));
+              for (int32_t dp = 0; dp < candidate.dp; ++dp) {
+                const PlanCosts costs = coster.CostsOf(dp);
+                const double placed =
+                    PlacedStepLowerBound(*plan, costs, in_flight);
+                ASSERT_LE(StepLowerBound(*plan, costs), step_s)
+                    << ToText(candidate);
+                ASSERT_LE(placed, step_s) << ToText(candidate);
+                tightest = std::max(tightest, placed / step_s);
+                for (int32_t pp = 0; pp < candidate.pp; ++pp) {
+                  ASSERT_LE(PeakLowerBound(*plan, costs, pp, in_flight[pp]),
+                            estimate->peak[pp].total())
+                      << ToText(candidate);
+                }
+              }
+              ASSERT_LE(ArithmeticLowerBound(input.model, *cluster, *plan),
+                        step_s)
+                  << ToText(candidate);
+            });
+        if (HasFatalFailure()) return;
+      }
+      EXPECT_GT(tightest, 0.99);
+    }
+  }
+}
+
+// Buckets belong to stages, of which a rank may have several.
+TEST(LikelySeconds, CountsTheBucketsOfEveryStage) {
+  const PlannerInput input = UnlikeCluster({2, 2}, 7);
+  const auto cluster = ResolveCluster(input.cluster);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  const auto plan = PlanOfCandidate(
+      input.model, *cluster, 24,
+      {.dp = 2, .pp = 2, .chunks = 2, .schedule = Plan::INTERLEAVED});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  PlanCosts costs = PlanCoster(input.model, *cluster, *plan).CostsOf(0);
+  ASSERT_EQ(costs.buckets.size(), size_t{4});
+  const double before = LikelySeconds(*plan, costs);
+  costs.buckets[3] += 1000;
+  EXPECT_GT(LikelySeconds(*plan, costs), before);
+}
+
+}  // namespace
+}  // namespace trireme

@@ -1,0 +1,66 @@
+#include "scheduler/search/nothing_fits.h"
+
+#include <string>
+
+#include "fmt/format.h"
+#include "runtime/core/status.h"
+#include "scheduler/costs/estimate.h"
+#include "scheduler/program/validator.h"
+#include "scheduler/search/candidate_plan.h"
+
+namespace trireme {
+namespace {
+
+constexpr double kGigabyte = 1e9;
+
+}  // namespace
+
+absl::Status NothingFits(const PlannerInput& input, const ClusterModel& cluster,
+                         const std::vector<Candidate>& candidates) {
+  const auto nearest_of = [&](VerdictCode verdict) {
+    const Candidate* nearest = nullptr;
+    for (const Candidate& candidate : candidates) {
+      if (candidate.verdict == verdict &&
+          (nearest == nullptr || candidate.over_bytes < nearest->over_bytes)) {
+        nearest = &candidate;
+      }
+    }
+    return nearest;
+  };
+  const Candidate* nearest = nearest_of(VerdictCode::kOutOfMemory);
+  const Candidate* on_host = nearest_of(VerdictCode::kHostOutOfMemory);
+  const std::string hosts =
+      on_host == nullptr
+          ? ""
+          : fmt::format("; with offload over a host's memory by {:.1f} GB: {}",
+                        static_cast<double>(on_host->over_bytes) / kGigabyte,
+                        ToText(*on_host));
+  if (nearest == nullptr && on_host != nullptr) {
+    return ResourceExhausted(
+        "planner: found no plan that fits devices and hosts, expected one{}",
+        hosts);
+  }
+  if (nearest == nullptr) {
+    return NotFound(
+        "planner: found no way to divide {} layers, {} heads, {} tokens and "
+        "a "
+        "global batch of {} over {} devices, expected one",
+        input.model.layers, input.model.heads, input.model.tokens,
+        input.global_batch, cluster.num_ranks());
+  }
+  ASSIGN_OR_RETURN(
+      const Plan plan,
+      PlanOfCandidate(input.model, cluster, input.global_batch, *nearest));
+  ASSIGN_OR_RETURN(const Estimate estimate,
+                   EstimatePlan(input.model, cluster, plan));
+  const absl::Status memory = ValidateMemory(estimate.program, estimate.memory);
+  return ResourceExhausted(
+      "planner: found no plan that fits the devices' memory, expected one; "
+      "nearest, over by at least {:.1f} GB: {}{}{}",
+      static_cast<double>(nearest->over_bytes) / kGigabyte, ToText(*nearest),
+      memory.ok() ? ""
+                  : fmt::format(": pipeline {}", std::string(memory.message())),
+      hosts);
+}
+
+}  // namespace trireme

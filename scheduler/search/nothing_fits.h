@@ -1,0 +1,23 @@
+// What is said where no candidate can be the plan.
+
+#ifndef TRIREME_SCHEDULER_SEARCH_NOTHING_FITS_H_
+#define TRIREME_SCHEDULER_SEARCH_NOTHING_FITS_H_
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "scheduler/cluster/cluster.h"
+#include "scheduler/search/candidates.h"
+#include "scheduler/search/search.h"
+
+namespace trireme {
+
+// ResourceExhausted with the candidate that comes nearest to fitting, on its
+// devices and on its hosts; NotFound where none can be divided as the devices
+// are.
+absl::Status NothingFits(const PlannerInput& input, const ClusterModel& cluster,
+                         const std::vector<Candidate>& candidates);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_SEARCH_NOTHING_FITS_H_

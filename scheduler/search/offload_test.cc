@@ -1,0 +1,419 @@
+// Plans whose blocks stream in from the host: what they take and hold, when
+// the search turns to them, and what it says of them.
+
+#include <algorithm>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "scheduler/explain/charts.h"
+#include "scheduler/explain/sensitivities.h"
+#include "scheduler/explain/tables.h"
+#include "scheduler/explain/verdicts.h"
+#include "scheduler/plan/plan.h"
+#include "scheduler/schedules/schedule.h"
+#include "scheduler/search/candidate_plan.h"
+#include "scheduler/search/resident_units.h"
+#include "scheduler/search/search.h"
+
+namespace trireme {
+namespace {
+
+// Of the device and its host.
+constexpr double kFlops = 100e12;
+constexpr double kToDevice = 20e9;
+constexpr double kToHost = 25e9;
+constexpr double kHostMemory = 70e9;
+
+constexpr int64_t kLayers = 24;
+constexpr int64_t kHidden = 3072;
+constexpr int64_t kTokens = 4096;
+// Without biases and norms, which are a thousandth.
+constexpr double kBlock = 12.0 * kHidden * kHidden;
+
+// 2.7 billion parameters: 49 GB of weights, gradients and optimizer.
+ModelShape LargeModel() {
+  ModelShape model;
+  model.name = "DiT";
+  model.layers = kLayers;
+  model.hidden = kHidden;
+  model.mlp_hidden = 4 * kHidden;
+  model.heads = 24;
+  model.tokens = kTokens;
+  return model;
+}
+
+// One device of 24 GB, which moves element-wise data in no time.
+Cluster OneDevice() {
+  Cluster cluster;
+  Cluster::Device& device = *cluster.add_devices();
+  device.set_name("small");
+  device.set_peak_bf16_flops(kFlops);
+  device.set_peak_fp32_flops(kFlops);
+  device.set_achieved_bf16_flops(kFlops);
+  device.set_memory_bytes(24'000'000'000);
+  device.set_memory_bytes_per_s(1e18);
+  device.set_to_device_bytes_per_s(kToDevice);
+  device.set_to_host_bytes_per_s(kToHost);
+  Cluster::Node& node = *cluster.add_nodes();
+  node.set_name("desk");
+  node.set_device("small");
+  node.set_count(1);
+  node.set_host_memory_bytes_per_s(kHostMemory);
+  return cluster;
+}
+
+PlannerInput Input() {
+  return {.model = LargeModel(), .cluster = OneDevice(), .global_batch = 16};
+}
+
+// FLOPs of one sample's forward through one block: products with weights, and
+// attention.
+double BlockForwardSeconds(double samples) {
+  return samples * (2 * kBlock * kTokens + 4.0 * kTokens * kTokens * kHidden) /
+         kFlops;
+}
+
+PlanReport Planned(const PlannerInput& input) {
+  absl::StatusOr<PlanReport> report = MakePlan(input);
+  EXPECT_TRUE(report.ok()) << report.status();
+  return report.ok() ? *std::move(report) : PlanReport();
+}
+
+Estimate Estimated(const PlannerInput& input, const Candidate& candidate) {
+  const auto cluster = ResolveCluster(input.cluster);
+  EXPECT_TRUE(cluster.ok()) << cluster.status();
+  const auto plan =
+      PlanOfCandidate(input.model, *cluster, input.global_batch, candidate);
+  EXPECT_TRUE(plan.ok()) << plan.status();
+  absl::StatusOr<Estimate> estimate =
+      EstimatePlan(input.model, *cluster, *plan);
+  EXPECT_TRUE(estimate.ok()) << estimate.status();
+  return estimate.ok() ? *std::move(estimate) : Estimate();
+}
+
+Candidate Offloaded(int32_t resident_units, int32_t microbatch_size) {
+  return {.microbatch_size = microbatch_size,
+          .recompute = Plan::FULL,
+          .offload = true,
+          .resident_units = resident_units};
+}
+
+// Somebody with one small card wants to fine-tune a model that does not fit it.
+TEST(Offload, AModelTooLargeForItsDeviceIsOffloaded) {
+  const PlannerInput input = Input();
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  const RankedPlan& best = report.best.front();
+  ASSERT_TRUE(best.plan.has_offload());
+  EXPECT_TRUE(Fits(best.estimate));
+  // Copies hide behind a forward that takes as long as they do, from about
+  // F / B = 5,000 tokens on; then a microbatch takes its arithmetic, and the
+  // optimizer on the host follows.
+  const double samples = best.plan.microbatch_size();
+  EXPECT_GE(BlockForwardSeconds(samples), 2 * kBlock / kToDevice);
+  const double forwards =
+      best.plan.recompute() == Plan::FULL && !best.plan.has_recompute_blocks()
+          ? 4
+          : 3;
+  const double arithmetic =
+      16 / samples * kLayers * forwards * BlockForwardSeconds(samples);
+  const double host = 28 * kLayers * kBlock / kHostMemory;
+  if (!best.plan.has_recompute_blocks()) {
+    EXPECT_NEAR(best.estimate.step_s, arithmetic + host,
+                0.03 * (arithmetic + host));
+  }
+  EXPECT_NEAR(best.estimate.parts.optimizer_s, host, 0.02 * host);
+  EXPECT_NEAR(best.estimate.parts.total(), best.estimate.step_s, 1e-9);
+  EXPECT_LT(best.estimate.parts.copy_s, 0.03 * best.estimate.step_s);
+  // 18 bytes a parameter.
+  EXPECT_NEAR(static_cast<double>(best.estimate.host_bytes[0]),
+              18 * kLayers * kBlock, 0.01 * 18 * kLayers * kBlock);
+  // Both halves of the answer: why nothing else, and what it costs.
+  const std::string summary = VerdictSummary(input, report);
+  EXPECT_NE(summary.find("OOM"), std::string::npos) << summary;
+  EXPECT_NE(summary.find("CHOSEN"), std::string::npos) << summary;
+  const std::string text = OffloadText(input, best);
+  EXPECT_NE(text.find("for copies"), std::string::npos) << text;
+  EXPECT_NE(text.find("host desk: 48."), std::string::npos) << text;
+  EXPECT_NE(PlanTable(report).find("copies"), std::string::npos);
+  const auto resident = Why(input, report, {.offload = false});
+  ASSERT_TRUE(resident.ok());
+  EXPECT_NE(resident->find("OOM("), std::string::npos) << *resident;
+}
+
+// Superpipeline's timing model where the link holds it up: forward 1, backward
+// 2, copy 2 gives 94, 82 and 72 with 2, 8 and 16 of 24 units on the device.
+TEST(Offload, AStepBehindASlowLinkFollowsTheModelOfSuperpipeline) {
+  PlannerInput input = Input();
+  input.global_batch = 1;
+  const double forward_s = BlockForwardSeconds(1);
+  Cluster::Device& device = *input.cluster.mutable_devices(0);
+  device.set_to_device_bytes_per_s(2 * kBlock / (2 * forward_s));
+  device.set_to_host_bytes_per_s(1e15);
+  for (const auto& [resident, units] :
+       {std::pair(2, 94.0), std::pair(8, 82.0), std::pair(16, 72.0)}) {
+    Candidate candidate = Offloaded(resident, 1);
+    candidate.recompute = Plan::NONE;
+    const Estimate estimate = Estimated(input, candidate);
+    const double host = 28 * kLayers * kBlock / kHostMemory;
+    EXPECT_NEAR(estimate.step_s, units * forward_s + host,
+                0.01 * estimate.step_s)
+        << resident;
+    EXPECT_NEAR(estimate.parts.copy_s, (units - 72) * forward_s,
+                0.01 * estimate.step_s)
+        << resident;
+  }
+}
+
+// Gradients leave in fp32, and from the second microbatch on are added on the
+// host, which reads two values and writes one.
+TEST(Offload, SlowGradientsHoldBackwardsUp) {
+  PlannerInput input = Input();
+  input.global_batch = 2;
+  input.cluster.mutable_devices(0)->set_to_host_bytes_per_s(2e9);
+  const Estimate slow_link = Estimated(input, Offloaded(2, 2));
+  EXPECT_NEAR(slow_link.step_s,
+              kLayers * (BlockForwardSeconds(2) + 4 * kBlock / 2e9) +
+                  28 * kLayers * kBlock / kHostMemory,
+              0.03 * slow_link.step_s);
+  input = Input();
+  input.global_batch = 2;
+  input.cluster.mutable_nodes(0)->set_host_memory_bytes_per_s(3e9);
+  const Estimate slow_host = Estimated(input, Offloaded(2, 1));
+  EXPECT_NEAR(slow_host.step_s,
+              kLayers * (2 * BlockForwardSeconds(1) + 2 * 12 * kBlock / 3e9) +
+                  28 * kLayers * kBlock / 3e9,
+              0.03 * slow_host.step_s);
+}
+
+TEST(Offload, ADeviceHoldsItsUnitsActivationsAndTwoUnitsGradients) {
+  const PlannerInput input = Input();
+  for (const int32_t resident : {2, 5, 24}) {
+    const MemoryBytes peak =
+        Estimated(input, Offloaded(resident, 1)).peak.front();
+    EXPECT_NEAR(static_cast<double>(peak.parameters), resident * 2 * kBlock,
+                0.01 * resident * 2 * kBlock);
+    EXPECT_NEAR(static_cast<double>(peak.gradients), 2 * 4 * kBlock,
+                0.01 * 8 * kBlock);
+    EXPECT_EQ(peak.optimizer, 0);
+    // With FULL recomputation a block keeps its input, in bf16.
+    EXPECT_NEAR(static_cast<double>(peak.activations),
+                (kLayers + 3) * 2.0 * kTokens * kHidden,
+                0.1 * kLayers * 2 * kTokens * kHidden);
+  }
+}
+
+// As few as hide the copies; one fewer does not.
+TEST(Offload, AsManyUnitsStayAsHideTheCopies) {
+  PlannerInput input = Input();
+  input.cluster.mutable_devices(0)->set_to_host_bytes_per_s(1e15);
+  input.cluster.mutable_nodes(0)->set_host_memory_bytes_per_s(1e15);
+  input.global_batch = 1;
+  for (const double relative : {0.5, 1.2, 1.95, 6.0, 100.0}) {
+    const double copy_s = relative * BlockForwardSeconds(1);
+    input.cluster.mutable_devices(0)->set_to_device_bytes_per_s(2 * kBlock /
+                                                                copy_s);
+    const auto cluster = ResolveCluster(input.cluster);
+    ASSERT_TRUE(cluster.ok());
+    const auto plan =
+        PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const PlanCoster coster(input.model, *cluster, *plan);
+    const int32_t chosen =
+        ChooseResidentUnits(coster.CostsOf(0), MostInFlight(OrderOf(*plan)));
+    // The next step's first units come in behind nothing here.
+    const auto exposed_s = [&](int32_t resident) {
+      return Estimated(input, Offloaded(resident, 1)).parts.copy_s -
+             resident * copy_s;
+    };
+    EXPECT_NEAR(exposed_s(chosen), 0,
+                0.02 * BlockForwardSeconds(1) + 0.002 * chosen * copy_s)
+        << relative;
+    EXPECT_GT(exposed_s(chosen - 1), 0.1 * BlockForwardSeconds(1)) << relative;
+    EXPECT_GE(chosen, 2);
+  }
+  // Copies as long as nearly two forwards: of 24 units 11 come in while 22
+  // compute.
+  input.cluster.mutable_devices(0)->set_to_device_bytes_per_s(
+      2 * kBlock / (1.95 * BlockForwardSeconds(1)));
+  const auto cluster = ResolveCluster(input.cluster);
+  const auto plan = PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
+  EXPECT_EQ(
+      ChooseResidentUnits(PlanCoster(input.model, *cluster, *plan).CostsOf(0),
+                          MostInFlight(OrderOf(*plan))),
+      13);
+}
+
+TEST(Offload, WhereFewerFitFewerStay) {
+  PlannerInput input = Input();
+  // Copies that hide with nearly all units only.
+  input.cluster.mutable_devices(0)->set_to_device_bytes_per_s(0.1e9);
+  input.cluster.mutable_devices(0)->set_memory_bytes(6'000'000'000);
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  const RankedPlan& best = report.best.front();
+  ASSERT_TRUE(best.plan.has_offload());
+  EXPECT_LT(best.plan.offload().resident_units(), 24u);
+  EXPECT_TRUE(Fits(best.estimate));
+  EXPECT_GT(best.estimate.parts.copy_s, 0.1 * best.estimate.step_s);
+}
+
+// Looking again, now at plans that offload, repeats no refusal.
+TEST(Offload, NoRefusalIsListedTwice) {
+  PlannerInput input = Input();
+  Cluster::Node& second = *input.cluster.add_nodes();
+  second = input.cluster.nodes(0);
+  second.set_name("other");
+  input.cluster.mutable_default_link()->set_bytes_per_s(1e9);
+  input.model.layers = 40;
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  EXPECT_TRUE(report.best.front().plan.has_offload());
+  EXPECT_EQ(std::count_if(report.candidates.begin(), report.candidates.end(),
+                          [](const Candidate& candidate) {
+                            return candidate.tp == 2 &&
+                                   candidate.verdict ==
+                                       VerdictCode::kTpCrossesNode;
+                          }),
+            1);
+}
+
+TEST(Offload, WhatTheHostCannotHoldIsRefused) {
+  PlannerInput input = Input();
+  input.cluster.mutable_nodes(0)->set_host_memory_bytes(40'000'000'000);
+  const absl::StatusOr<PlanReport> none = MakePlan(input);
+  ASSERT_EQ(none.status().code(), absl::StatusCode::kResourceExhausted)
+      << none.status();
+  EXPECT_NE(none.status().message().find("over a host's memory by 8."),
+            std::string::npos)
+      << none.status();
+  // Said of each candidate, too.
+  input.model.layers = 8;
+  input.cluster.mutable_nodes(0)->set_host_memory_bytes(10'000'000'000);
+  const PlanReport report = Planned(input);
+  const auto why = Why(input, report, {.offload = true});
+  ASSERT_TRUE(why.ok()) << why.status();
+  EXPECT_NE(why->find("over a host's memory by 6."), std::string::npos) << *why;
+}
+
+// Asking does not find a reason to offload where there is none.
+TEST(Offload, WherePlansFitNoneWithItIsFaster) {
+  PlannerInput input = Input();
+  input.model.layers = 8;
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  EXPECT_FALSE(report.best.front().plan.has_offload());
+  for (const Candidate& candidate : report.candidates) {
+    EXPECT_FALSE(candidate.offload);
+  }
+  const auto why = Why(input, report, {.offload = true});
+  ASSERT_TRUE(why.ok()) << why.status();
+  for (const char* part : {"offload but for", "evaluated: DOMINATED(by tp 1",
+                           "s for copies and", "for the host's optimizer"}) {
+    EXPECT_NE(why->find(part), std::string::npos) << part << ": " << *why;
+  }
+  input.options.space.offload = OffloadSearch::kToo;
+  const PlanReport both = Planned(input);
+  EXPECT_EQ(both.best.front().plan.SerializeAsString(),
+            report.best.front().plan.SerializeAsString());
+  EXPECT_GT(both.candidates.size(), report.candidates.size());
+  // A kind of device that no node has need not be known.
+  Cluster::Device& unused = *input.cluster.add_devices();
+  unused = input.cluster.devices(0);
+  unused.set_name("unused");
+  unused.clear_to_device_bytes_per_s();
+  const auto other = Why(input, report, {.offload = true});
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(other->find("UNSUPPORTED"), std::string::npos) << *other;
+  // Copies of unknown rate are no copies for nothing.
+  input.cluster.mutable_devices(0)->clear_to_device_bytes_per_s();
+  const auto unknown = Why(input, report, {.offload = true});
+  ASSERT_TRUE(unknown.ok());
+  EXPECT_EQ(unknown->find("UNSUPPORTED(cluster.devices[0].to_device_bytes_per_s"
+                          ": found none"),
+            0u)
+      << *unknown;
+}
+
+// Stages on several devices stream beside one another, and share the host.
+TEST(Offload, PipelineRanksShareTheHostsMemory) {
+  PlannerInput input = Input();
+  input.model.layers = 48;
+  Cluster::Node& node = *input.cluster.mutable_nodes(0);
+  node.set_count(2);
+  node.mutable_link()->set_latency_s(1e-6);
+  node.mutable_link()->set_bytes_per_s(100e9);
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  const RankedPlan& best = report.best.front();
+  ASSERT_TRUE(best.plan.has_offload());
+  EXPECT_EQ(best.plan.grid().tp() * best.plan.grid().pp(), 2u);
+  // Each updates a half, at half of the rate.
+  const double host = 28 * 48 * kBlock / kHostMemory;
+  EXPECT_NEAR(best.estimate.parts.optimizer_s, host, 0.05 * host);
+  EXPECT_NEAR(static_cast<double>(best.estimate.host_bytes[0]),
+              18 * 48 * kBlock, 0.01 * 18 * 48 * kBlock);
+  // Replicas' gradients could not be reduced; whoever asks is told.
+  const auto why = Why(input, report, {.dp = 2, .offload = true});
+  ASSERT_TRUE(why.ok()) << why.status();
+  EXPECT_NE(why->find("UNSUPPORTED(plan.offload: found grid.dp 2"),
+            std::string::npos)
+      << *why;
+}
+
+// Whoever looks for what holds an offloaded step up must find it in the list.
+TEST(Offload, SensitivityNamesTheHostsLink) {
+  PlannerInput input = Input();
+  input.global_batch = 1;
+  const double forward_s = BlockForwardSeconds(1);
+  // A copy in takes two forwards, with half of the rate four.
+  Cluster::Device& device = *input.cluster.mutable_devices(0);
+  device.set_to_device_bytes_per_s(2 * kBlock / (2 * forward_s));
+  device.set_to_host_bytes_per_s(1e15);
+  const auto cluster = ResolveCluster(input.cluster);
+  ASSERT_TRUE(cluster.ok());
+  Candidate candidate = Offloaded(2, 1);
+  candidate.recompute = Plan::NONE;
+  const auto plan = PlanOfCandidate(input.model, *cluster, 1, candidate);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const auto links = Sensitivities(input, *plan);
+  ASSERT_TRUE(links.ok()) << links.status();
+  ASSERT_EQ(links->size(), 1u);
+  EXPECT_EQ(links->front().to, LinkSensitivity::kHost);
+  // 22 copies into a forward and 22 into a backward: 94 before, and then
+  // 1 + 22 * 4 + 1 for the forward and 2 + 22 * 4 + 2 for the backward.
+  const double host = 28 * kLayers * kBlock / kHostMemory;
+  EXPECT_NEAR(links->front().growth,
+              (90 + 92 - 94) * forward_s / (94 * forward_s + host), 0.01);
+  EXPECT_NE(SensitivityTable(input, *links).find("desk to its host and back"),
+            std::string::npos);
+}
+
+TEST(Offload, TheTimelineHasLanesForCopies) {
+  PlannerInput input = Input();
+  const Estimate estimate = Estimated(input, Offloaded(2, 4));
+  const std::string offloaded =
+      TimelineSvg(estimate.program, estimate.simulation, "");
+  for (const char* part :
+       {"copy in", "copy out", "<title>Fetch chunk=0 unit=2</title>",
+        "<title>SaveGradients mb=0 chunk=0 unit=3</title>",
+        "<title>Update chunk=0 bucket=0 unit=23</title>"}) {
+    EXPECT_NE(offloaded.find(part), std::string::npos) << part;
+  }
+  // Copies too short to be seen one by one are drawn together.
+  input.global_batch *= 64;
+  const Estimate longer = Estimated(input, Offloaded(2, 4));
+  const std::string many = TimelineSvg(longer.program, longer.simulation, "");
+  EXPECT_EQ(many.find("<title>Fetch chunk=0"), std::string::npos);
+  EXPECT_NE(many.find(" times Fetch</title>"), std::string::npos);
+  input.model.layers = 8;
+  Candidate resident;
+  resident.microbatch_size = 4;
+  const Estimate without = Estimated(input, resident);
+  EXPECT_EQ(
+      TimelineSvg(without.program, without.simulation, "").find("copy in"),
+      std::string::npos);
+}
+
+}  // namespace
+}  // namespace trireme

@@ -1,0 +1,331 @@
+#include "scheduler/simulator/replica.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/core/status.h"
+#include "scheduler/program/instruction_kinds.h"
+#include "scheduler/program/validator.h"
+#include "scheduler/simulator/peak.h"
+
+namespace trireme {
+namespace {
+
+using Kind = SimulatedInstruction::Kind;
+
+}  // namespace
+
+SimulatedReplica::SimulatedReplica(const SimulatedProgram& program,
+                                   const CostModel& cost,
+                                   const MemoryModel* memory, int32_t number,
+                                   SimulatedShared& shared)
+    : program_(program),
+      cost_(cost),
+      memory_(memory),
+      number_(number),
+      shared_(shared),
+      times_(program),
+      links_(program, cost, number, times_, shared),
+      collectives_(cost, number, times_, shared),
+      states_(program.lists.size()) {
+  const auto add_all_kinds = [this](const auto& costs, auto seconds) {
+    for (const KindTraits& kind : kKindTraits) {
+      const auto member = kind.*seconds;
+      durations_.push_back(member == nullptr ? 0 : costs.*member);
+    }
+  };
+  for (const std::vector<ChunkCost>& chunks : cost.chunks) {
+    for (const ChunkCost& chunk : chunks) {
+      add_all_kinds(chunk, &KindTraits::chunk_s);
+    }
+  }
+  for (const std::vector<ChunkCost>& chunks : cost.chunks) {
+    for (const ChunkCost& chunk : chunks) {
+      for (const UnitCost& unit : chunk.units) {
+        add_all_kinds(unit, &KindTraits::unit_s);
+      }
+    }
+  }
+  for (int32_t i = 0; i < cost.processors; ++i) processors_free_s_.push(0);
+  result_.ranks.resize(program.lists.size());
+}
+
+void SimulatedReplica::Advance(int32_t rank) {
+  RankState& state = states_[rank];
+  const std::vector<SimulatedInstruction>& list = program_.lists[rank];
+  const auto size = static_cast<int32_t>(list.size());
+  for (; state.next < size; ++state.next) {
+    const SimulatedInstruction& instruction = list[state.next];
+    if (!Known(rank, instruction)) return;
+    switch (instruction.kind) {
+      case Kind::kSend:
+        links_.Send(instruction.operand, ReadinessOf(rank, instruction).time_s);
+        break;
+      case Kind::kRecv:
+        links_.Post(instruction.operand, state.compute_s());
+        break;
+      case Kind::kClip:
+        // The rank that comes last goes on with all.
+        if (!MeetAtClip(rank, instruction)) return;
+        break;
+      case Kind::kRun: {
+        const Readiness ready = ReadinessOf(rank, instruction);
+        if (cost_.processors > 0 &&
+            instruction.resource == Resource::kCompute &&
+            durations_[instruction.operand] > 0) {
+          shared_.Wait(SimulatedShared::Waiting::Kind::kRank, ready.time_s,
+                       number_, rank);
+          return;
+        }
+        if (instruction.resource == Resource::kCommunication &&
+            collectives_.Manages(rank)) {
+          collectives_.Issue(rank, state.next, ready.time_s,
+                             durations_[instruction.operand],
+                             ChannelsOfNext(rank));
+          break;
+        }
+        Run(rank, instruction, ready);
+      }
+    }
+  }
+}
+
+void SimulatedReplica::Occupy(int32_t rank) {
+  RankState& state = states_[rank];
+  const SimulatedInstruction& instruction = program_.lists[rank][state.next];
+  Readiness ready = ReadinessOf(rank, instruction);
+  const double wait = std::max(0.0, processors_free_s_.top() - ready.time_s);
+  processors_free_s_.pop();
+  result_.ranks[rank].processor_wait_s += wait;
+  CountIdle(rank, ready.latest, ready.time_s - state.compute_s());
+  ready = {.time_s = ready.time_s + wait};
+  Run(rank, instruction, ready);
+  processors_free_s_.push(state.compute_s());
+  ++state.next;
+  Advance(rank);
+}
+
+bool SimulatedReplica::Known(int32_t rank,
+                             const SimulatedInstruction& instruction) {
+  const auto known = [&](int32_t dependency) {
+    if (times_.Known(rank, dependency)) return true;
+    times_.Wait(rank, dependency);
+    return false;
+  };
+  if (instruction.dependency >= 0) return known(instruction.dependency);
+  if (instruction.dependency == SimulatedInstruction::kNone) return true;
+  const Instruction& full = program_.program->ranks[rank][states_[rank].next];
+  return std::all_of(full.depends_on.begin(), full.depends_on.end(), known);
+}
+
+SimulatedReplica::Readiness SimulatedReplica::ReadinessOf(
+    int32_t rank, const SimulatedInstruction& instruction) const {
+  if (instruction.dependency == SimulatedInstruction::kSeveral) {
+    return ReadinessOfSeveral(rank);
+  }
+  Readiness ready = {.time_s = states_[rank].compute_s()};
+  if (instruction.dependency >= 0) {
+    const double end = times_.Of(rank, instruction.dependency).end_s;
+    if (end > ready.time_s) ready = {end, instruction.dependency};
+  }
+  return ready;
+}
+
+SimulatedReplica::Readiness SimulatedReplica::ReadinessOfSeveral(
+    int32_t rank) const {
+  const Instruction& instruction =
+      program_.program->ranks[rank][states_[rank].next];
+  Readiness ready;
+  if (instruction.kind != InstructionKind::kReduceGradients) {
+    ready.time_s = states_[rank].compute_s();
+  }
+  for (const int32_t dependency : instruction.depends_on) {
+    const double end = ReadyAt(rank, instruction, dependency);
+    if (end > ready.time_s) ready = {end, dependency};
+  }
+  return ready;
+}
+
+// When the dependency lets the instruction start.
+double SimulatedReplica::ReadyAt(int32_t rank, const Instruction& instruction,
+                                 int32_t dependency) const {
+  const Interval& interval = times_.Of(rank, dependency);
+  const Instruction& other = program_.program->ranks[rank][dependency];
+  if (instruction.kind != InstructionKind::kReduceGradients ||
+      other.resource != Resource::kCompute ||
+      other.chunk != instruction.chunk) {
+    return interval.end_s;
+  }
+  const double buckets =
+      program_.buckets[program_.first_chunk[rank] + instruction.chunk];
+  return interval.start_s + (instruction.bucket + 1) / buckets *
+                                (interval.end_s - interval.start_s);
+}
+
+// True when all ranks are there.
+bool SimulatedReplica::MeetAtClip(int32_t rank,
+                                  const SimulatedInstruction& clip) {
+  RankState& state = states_[rank];
+  RankTime& time = result_.ranks[rank];
+  if (!shared_.ClipKnown()) {
+    const Readiness ready = ReadinessOf(rank, clip);
+    CountIdle(rank, ready.latest, ready.time_s - state.compute_s());
+    // Where it starts is known when the last rank has come.
+    times_.SetStart(rank, state.next, ready.time_s);
+    if (!shared_.ArriveAtClip(number_, rank, ready.time_s)) return false;
+  }
+  const double start = shared_.ClipStart();
+  time.bubble_s += start - times_.Of(rank, state.next).start_s;
+  time.compute_s += cost_.clip_s;
+  times_.Set(rank, state.next, {start, start + cost_.clip_s});
+  state.FreeAt(Resource::kCompute) = start + cost_.clip_s;
+  return true;
+}
+
+std::span<const ChannelTime> SimulatedReplica::ChannelsOfNext(
+    int32_t rank) const {
+  const Instruction& next = program_.program->ranks[rank][states_[rank].next];
+  const ChunkCost& chunk = cost_.chunks[rank][next.chunk];
+  if (next.kind == InstructionKind::kReduceGradients) {
+    return chunk.reduce_channels;
+  }
+  if (next.kind == InstructionKind::kGatherParameters) {
+    return chunk.gather_channels;
+  }
+  return {};
+}
+
+void SimulatedReplica::Run(int32_t rank,
+                           const SimulatedInstruction& instruction,
+                           const Readiness& ready) {
+  RankState& state = states_[rank];
+  const double duration = durations_[instruction.operand];
+  double& free = state.FreeAt(instruction.resource);
+  const double start = std::max(ready.time_s, free);
+  if (instruction.resource == Resource::kCompute) {
+    CountIdle(rank, ready.latest, start - free);
+    result_.ranks[rank].compute_s += duration;
+  }
+  free = start + duration;
+  times_.Set(rank, state.next, {start, free});
+}
+
+// Books `idle` seconds before a compute instruction that waited for
+// instruction `latest` of its list.
+void SimulatedReplica::CountIdle(int32_t rank, int32_t latest, double idle) {
+  if (latest < 0 || idle <= 0) return;
+  RankTime& time = result_.ranks[rank];
+  const SimulatedInstruction& other = program_.lists[rank][latest];
+  if (other.kind != Kind::kRecv) {
+    (other.resource == Resource::kCopyIn || other.resource == Resource::kCopyOut
+         ? time.exposed_copy_s
+     : other.resource == Resource::kHost ? time.exposed_host_s
+                                         : time.exposed_other_s) += idle;
+    return;
+  }
+  const double on_the_way =
+      times_.Of(rank, latest).end_s - links_.SentAt(other.operand);
+  const double exposed = std::min(idle, on_the_way);
+  time.exposed_message_s += exposed;
+  time.bubble_s += idle - exposed;
+}
+
+absl::StatusOr<Simulation> SimulatedReplica::Finish() {
+  const Program& program = *program_.program;
+  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+    const int32_t next = states_[rank].next;
+    if (next < static_cast<int32_t>(program.ranks[rank].size())) {
+      return InvalidArgument(
+          "{}: found it blocked for ever, expected a Program that "
+          "ValidateProgram accepts",
+          Describe(program, rank, next));
+    }
+  }
+  FinishTimes();
+  result_.peak_live_activations = program_.peak_live_activations;
+  if (memory_ != nullptr) {
+    for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+      result_.peak_memory.push_back(PeakInTime(rank));
+    }
+  }
+  result_.times = times_.Take();
+  return std::move(result_);
+}
+
+double SimulatedReplica::LastGather(int32_t rank) const {
+  const std::vector<Instruction>& list = program_.program->ranks[rank];
+  const auto first_forward = [&](int32_t chunk) {
+    const auto at = std::find_if(
+        list.begin(), list.end(), [&](const Instruction& instruction) {
+          return instruction.kind == InstructionKind::kForward &&
+                 instruction.chunk == chunk;
+        });
+    return at == list.end()
+               ? Interval{0, 0}
+               : times_.Of(rank, static_cast<int32_t>(at - list.begin()));
+  };
+  double last = 0;
+  // Gathers follow the step's ClipGradients.
+  for (auto i = static_cast<int32_t>(list.size()) - 1;
+       i >= 0 && list[i].kind != InstructionKind::kClipGradients; --i) {
+    if (list[i].kind != InstructionKind::kGatherParameters) continue;
+    const int32_t chunk = list[i].chunk;
+    const Interval forward = first_forward(chunk);
+    // Bucket 0 has the chunk's last layers.
+    const double buckets = program_.buckets[program_.first_chunk[rank] + chunk];
+    const double used_s = forward.start_s + (forward.end_s - forward.start_s) *
+                                                (buckets - 1 - list[i].bucket) /
+                                                buckets;
+    last = std::max(last, times_.Of(rank, i).end_s - used_s);
+  }
+  return last;
+}
+
+void SimulatedReplica::FinishTimes() {
+  result_.step_s = links_.LastArrival();
+  std::vector<double> own_ends;
+  for (size_t rank = 0; rank < states_.size(); ++rank) {
+    double end = LastGather(static_cast<int32_t>(rank));
+    for (const Resource resource : {Resource::kCompute, Resource::kCopyIn,
+                                    Resource::kCopyOut, Resource::kHost}) {
+      end = std::max(end, states_[rank].FreeAt(resource));
+    }
+    own_ends.push_back(end);
+    result_.step_s = std::max(result_.step_s, end);
+  }
+  for (size_t rank = 0; rank < states_.size(); ++rank) {
+    RankTime& time = result_.ranks[rank];
+    RankState& state = states_[rank];
+    // What runs on when its compute is over: the host, then copies behind it,
+    // then communication.
+    double end = state.compute_s();
+    const auto extend = [&end](double until) {
+      const double added = std::max(0.0, until - end);
+      end += added;
+      return added;
+    };
+    time.exposed_host_s += extend(state.FreeAt(Resource::kHost));
+    time.exposed_copy_s += extend(std::max(state.FreeAt(Resource::kCopyIn),
+                                           state.FreeAt(Resource::kCopyOut)));
+    time.exposed_other_s += extend(own_ends[rank]);
+    time.bubble_s += result_.step_s - own_ends[rank];
+  }
+}
+
+MemoryBytes SimulatedReplica::PeakInTime(int32_t rank) const {
+  const std::vector<SimulatedInstruction>& list = program_.lists[rank];
+  std::vector<Interval> held;
+  held.reserve(list.size());
+  for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
+    held.push_back(times_.Of(rank, i));
+    const SimulatedInstruction& instruction = list[i];
+    if (instruction.kind == Kind::kRecv) {
+      held.back().start_s = links_.PostedAt(instruction.operand);
+    } else if (instruction.kind == Kind::kSend) {
+      held.back().start_s = links_.SentAt(instruction.operand);
+    }
+  }
+  return SimulatedPeak(*program_.program, rank, held, *memory_);
+}
+
+}  // namespace trireme

@@ -1,0 +1,54 @@
+#include "scheduler/simulator/trace.h"
+
+#include <fstream>
+#include <sstream>
+
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace trireme {
+namespace {
+
+const std::vector<TraceEvent> kEvents = {
+    {"Forward mb=0", "compute", 0, "compute", 0, 1500, {{"instruction", "0"}}},
+    {"quote \" and \xff", "communication", 1, "to 0", 2000001, 1, {}},
+    {"Backward mb=0", "compute", 0, "compute", 1500, 3000, {}},
+};
+
+TEST(Trace, IsJsonWithOneTrackForEachRankAndResource) {
+  std::ostringstream out;
+  WriteChromeTrace(kEvents, out);
+  const nlohmann::json trace = nlohmann::json::parse(out.str());
+  std::vector<nlohmann::json> spans;
+  std::vector<std::string> names;
+  for (const nlohmann::json& event : trace["traceEvents"]) {
+    if (event["ph"] == "X") {
+      spans.push_back(event);
+    } else {
+      names.push_back(event["args"]["name"]);
+    }
+  }
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"rank 0", "compute", "rank 1", "to 0"}));
+  ASSERT_EQ(spans.size(), 3u);
+  EXPECT_EQ(spans[0]["dur"], 1.5);  // microseconds
+  EXPECT_EQ(spans[0]["args"]["instruction"], "0");
+  EXPECT_EQ(spans[1]["ts"], 2000.001);
+  EXPECT_EQ(spans[1]["pid"], 1);
+  EXPECT_EQ(spans[2]["tid"], spans[0]["tid"]);
+}
+
+TEST(Trace, TheFileAppearsWholeOrNotAtAll) {
+  const std::string folder = testing::TempDir();
+  const std::string path = folder + "/trace_test.json";
+  ASSERT_TRUE(WriteChromeTraceFile(kEvents, path).ok());
+  std::ifstream file(path);
+  EXPECT_EQ(nlohmann::json::parse(file)["traceEvents"].size(), 7u);
+  const absl::Status status =
+      WriteChromeTraceFile(kEvents, folder + "/no_such_folder/trace.json");
+  EXPECT_FALSE(status.ok());
+  EXPECT_NE(status.ToString().find("no_such_folder"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace trireme
