@@ -5,6 +5,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/partial/plan.h"
 #include "scheduler/plan/stage_ranks.h"
+#include "scheduler/schedules/schedule.h"
 #include "trainer/plan_translation.h"
 
 namespace trireme {

@@ -206,10 +206,10 @@ TEST(Search, MemoryDecidesAndSaysSo) {
   Cluster::Device& device = *input.cluster.mutable_devices(0);
   device.set_memory_bytes(device.reserved_bytes() + peak - 1);
   const PlanReport tight = Planned(input);
-  EXPECT_GE(tight.best.front().estimate.step_s,
-            roomy.best.front().estimate.step_s);
+  EXPECT_FALSE(IsFaster(tight.best.front().estimate.step_s,
+                        roomy.best.front().estimate.step_s));
   for (size_t pp = 0; pp < tight.best.front().estimate.peak.size(); ++pp) {
-    EXPECT_LE(tight.best.front().estimate.peak[pp].total(), int64_t{7} << 30);
+    EXPECT_LT(tight.best.front().estimate.peak[pp].total(), peak);
   }
   const absl::StatusOr<std::string> why = Why(
       input, tight, {.tp = 1, .cp = 1, .pp = 1, .sharding = Plan::REPLICATED});
