@@ -70,12 +70,27 @@ Event ScaleBySize(Communicator& inner, Operation operation) {
   return Event();
 }
 
-// A message arrives as zeros.
+// A message arrives, but as zeros. What is received must not be waited for
+// before others are sent what they wait for.
+class LostMessage final : public Event::Work {
+ public:
+  LostMessage(Event event, Tensor data)
+      : event_(std::move(event)), data_(std::move(data)) {}
+  void Wait() override {
+    event_.Wait();
+    data_.FillZero();
+  }
+  bool Test() override { return event_.Test(); }
+
+ private:
+  Event event_;
+  const Tensor data_;
+};
+
 Event Lose(Communicator& inner, Operation operation) {
   const Tensor output = operation.output;
-  inner.Run(std::move(operation)).Wait();
-  output.FillZero();
-  return Event();
+  return Event(
+      std::make_shared<LostMessage>(inner.Run(std::move(operation)), output));
 }
 
 ParityReport ReportWith(const GridCase& grid, const Fault& fault,
