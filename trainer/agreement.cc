@@ -66,6 +66,12 @@ void AddDataset(const Dataset& dataset, Facts& facts) {
                      fmt::format("{:016x}", dataset.IndexHash()));
 }
 
+Facts FactsOf(const std::string& text) {
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  CHECK(json.is_array()) << text;
+  return json.get<Facts>();
+}
+
 absl::Status Compare(const Facts& found, const Facts& expected) {
   const std::map<std::string, std::string> by_name(found.begin(), found.end());
   const auto differ = [](const std::string& name, const std::string& value,
@@ -101,14 +107,14 @@ absl::Status AgreeOnJob(Control& control, const Job& job, const Plan& plan,
   AddFields(job, "job.", facts);
   AddFields(plan, "plan.", facts);
   AddDataset(dataset, facts);
-  std::string text =
+  // Names of classes may be any bytes: both sides compare what JSON makes of
+  // them.
+  const std::string own =
       nlohmann::json(facts).dump(-1, ' ', /*ensure_ascii=*/false,
                                  nlohmann::json::error_handler_t::replace);
-  control.Broadcast(text, "rank 0's job");
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  CHECK(json.is_array()) << text;
-  return control.Agree(control.rank() == 0 ? absl::OkStatus()
-                                           : Compare(facts, json.get<Facts>()),
+  std::string expected = own;
+  control.Broadcast(expected, "rank 0's job");
+  return control.Agree(Compare(FactsOf(own), FactsOf(expected)),
                        "comparing the ranks' jobs");
 }
 

@@ -83,6 +83,12 @@ std::vector<absl::Status> StatusesWith(
 }
 
 TEST(AgreementTest, RanksThatWereStartedAlikeAgree) {
+  const auto odd = std::make_shared<NamedDataset>(100, 7, "\xff not UTF-8");
+  for (const absl::Status& status : StatusesOf([&](Control&control, int) {
+         return AgreeOnJob(control, Job(), Plan(), *odd);
+       })) {
+    EXPECT_TRUE(status.ok()) << status;
+  }
   for (const absl::Status& status : StatusesWith([](Started&) {})) {
     EXPECT_TRUE(status.ok()) << status;
   }
