@@ -120,6 +120,10 @@ class Rank {
         optimizer_.get());
   }
 
+  // Not before all ranks have taken part in what this one has begun: its
+  // tensors go with its device.
+  ~Rank() { communicators_.world().Barrier("end of a test"); }
+
   StepResult Train(int64_t step) {
     const absl::StatusOr<StepResult> result =
         executor_->RunStep({.step = step, .learning_rate = 0.01});
