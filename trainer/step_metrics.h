@@ -28,7 +28,7 @@ struct StepMetrics {
   // With fp16: the scale of the loss, and the steps left out so far.
   std::optional<double> loss_scale;
   int64_t skipped_steps = 0;
-  // Unreadable ones so far, counted by each replica that came upon them.
+  // Unreadable ones so far.
   int64_t skipped_samples = 0;
   // Of the slowest rank, batch reading included.
   double step_s = 0;
@@ -84,8 +84,8 @@ class StepMetricsCollector {
   int processor_threads() const { return simulator_.processor_threads(); }
 
   // Collective over the world; complete on rank 0. data_s: this rank's wait for
-  // its batch; step_s: the whole step; skipped_samples: this rank's, 0 where
-  // another rank of its replica counts them. `simulate`: also what the
+  // its batch; step_s: the whole step; skipped_samples: 0 but on the rank
+  // that counts for all. `simulate`: also what the
   // simulator says of the step, which takes a while for many microbatches;
   // without it there is no simulated_s, and the bubble is as long as in the
   // last simulated step.

@@ -340,11 +340,6 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                       .threads = static_cast<int>(job.data().decode_threads())},
                      ExchangeOver(control));
   StepMetricsCollector collector(*model, options.share);
-  // Of each replica's ranks, all of which read the same samples, one.
-  const ProcessGrid& grid = model->grid();
-  const bool counts_skipped = grid.coordinate(Axis::kTensor) == 0 &&
-                              grid.coordinate(Axis::kContext) == 0 &&
-                              grid.coordinate(Axis::kPipeline) == 0;
   int64_t skipped_samples = 0;
   std::vector<TraceEvent> trace;
   std::vector<double> step_seconds;
@@ -371,8 +366,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
     ASSIGN_OR_RETURN(const GlobalStepResult result,
                      model->Step(batch, step_options));
     StepMetrics metrics = collector.Collect(
-        result, data_s, SecondsSince(start),
-        counts_skipped ? reader.skipped() : 0,
+        result, data_s, SecondsSince(start), leader ? reader.skipped() : 0,
         step == first_step || step == steps || step % log_every == 0);
     skipped_samples = metrics.skipped_samples;
     metrics.step = step;
