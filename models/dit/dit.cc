@@ -245,8 +245,8 @@ DitConstants DitPart::Constants(int64_t b, const Tensor& text_counts) const {
   constants.tokens = tokens_;
   constants.context_parallel = context_parallel_;
   if (tokens_.has_padding()) {
-    constants.image_counts = Full(device_, {b}, DType::kInt32,
-                                  static_cast<double>(tokens_.tokens));
+    constants.image_counts =
+        Full(device_, {b}, DType::kInt32, static_cast<double>(tokens_.tokens));
   }
   constants.text_counts = text_counts;
   if (config_.joint_text()) {

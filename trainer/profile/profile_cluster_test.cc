@@ -88,9 +88,10 @@ TEST(ProfileCluster, MakesAClusterThatThePlannerTakes) {
   }
 }
 
-TrainingSetup TinyJob() {
+// Of square pictures, which have patches of 2 pixels.
+TrainingSetup TinyJob(int64_t side = 16) {
   DitConfig config;
-  config.image = {.channels = 1, .height = 16, .width = 16};
+  config.image = {.channels = 1, .height = side, .width = side};
   config.patch = 2;
   config.hidden = 64;
   config.heads = 4;
@@ -122,9 +123,7 @@ TEST(ProfileCluster, TimesEveryPieceOfAJobForEverySplit) {
   EXPECT_TRUE(std::count(splits.begin(), splits.end(), PieceSplit{.cp = 4}));
   EXPECT_FALSE(std::count(splits.begin(), splits.end(), PieceSplit{.tp = 4}));
   // Whatever the number of tokens: sequences are padded.
-  TrainingSetup odd = job;
-  odd.model.image.height = odd.model.image.width = 7 * odd.model.patch;
-  EXPECT_EQ(SplitsToTime(odd, 4, 2), splits);
+  EXPECT_EQ(SplitsToTime(TinyJob(/*side=*/14), 4, 2), splits);
   // Of both nodes.
   EXPECT_EQ(UseMeasuredTimes(*cluster, shape),
             static_cast<int64_t>(2 * kNumModelPieces * splits.size()));
