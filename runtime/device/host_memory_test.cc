@@ -123,7 +123,7 @@ TEST(HostMemory, RandomSizesStayWithinABound) {
     live += bytes;
     most = std::max(most, live);
   }
-  EXPECT_LE(memory.slab_bytes(), most + most / 2);
+  EXPECT_LE(memory.slab_bytes(), 2 * most);
   for (const Held& last : held) memory.Free(last.block, last.bytes);
 }
 
