@@ -165,16 +165,17 @@ TEST(SkipPlan, StagesAreCutByWork) {
 // However many paths there are: 16 stages of which a microbatch visits 12, with
 // swaps, have more than memory could list.
 TEST(SkipPlan, LargePipelinesAreSearchedInBoundedMemory) {
-  Plan plan;
-  plan.mutable_grid()->set_pp(16);
-  plan.mutable_grid()->set_dp(2);
-  plan.set_microbatches(15);
-  plan.mutable_skip()->set_stages_per_microbatch(12);
-  plan.mutable_skip()->set_swaps(true);
-  const auto resolved = ResolvePlan(
-      plan, {.world_size = 32, .global_batch = 30, .num_blocks = 16});
-  ASSERT_TRUE(resolved.ok()) << resolved.status();
-  EXPECT_EQ(resolved->skip().paths_size(), 30);
+  for (const bool swaps : {false, true}) {
+    Plan plan;
+    plan.mutable_grid()->set_pp(16);
+    plan.set_microbatches(15);
+    plan.mutable_skip()->set_stages_per_microbatch(12);
+    plan.mutable_skip()->set_swaps(swaps);
+    const auto resolved = ResolvePlan(
+        plan, {.world_size = 16, .global_batch = 15, .num_blocks = 16});
+    ASSERT_TRUE(resolved.ok()) << resolved.status();
+    EXPECT_EQ(resolved->skip().paths_size(), 15);
+  }
 }
 
 TEST(SkipPlan, MoreStagesThanBitsAreRefused) {

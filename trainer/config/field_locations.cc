@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -60,11 +61,9 @@ absl::Status FieldLocations::Locate(const absl::Status& status) const {
   if (status.ok() || root_ == nullptr) return status;
   const std::string message = MessageOf(status);
   std::string_view path = LeadingPath(message);
-  // Plans are often spoken of from outside: "plan.grid.tp".
-  constexpr std::string_view kPlan = "plan.";
-  if (root_->name() == "Plan" && path.starts_with(kPlan)) {
-    path.remove_prefix(kPlan.size());
-  }
+  // Plans and clusters are often spoken of from outside: "plan.grid.tp".
+  const std::string root = absl::AsciiStrToLower(root_->name()) + ".";
+  if (path.starts_with(root)) path.remove_prefix(root.size());
   const std::string first(path.substr(0, path.find_first_of(".[")));
   if (root_->FindFieldByName(first) == nullptr) return status;
   for (; !path.empty(); path = Parent(path)) {

@@ -27,7 +27,8 @@ class FieldLocations {
   void NoteOverride(const std::string& assignment);
 
   // If the message begins with the path of a field of the root message (as
-  // "grid.tp: found ...", or "plan.grid.tp: ..." for a Plan), the same status
+  // "grid.tp: found ...", or "plan.grid.tp: ..." for a Plan,
+  // "cluster.nodes[0].count: ..." for a Cluster), the same status
   // with "file:line: " in front: the line of the field, or of its nearest
   // parent that was set. "file: " if none was; "--set ASSIGNMENT: " if it was
   // set so. Any other status is returned unchanged.
