@@ -120,9 +120,9 @@ Tensor RectifiedFlowObjective::Condition(const Batch& batch,
                                          std::string_view field,
                                          int32_t none) const {
   const Tensor& condition = batch[field];
-  return MaskedFill(
-      condition, DroppedSamples(config_, seed_, batch, condition.device()),
-      none, "condition");
+  return MaskedFill(condition,
+                    DroppedSamples(config_, seed_, batch, condition.device()),
+                    none, "condition");
 }
 
 void RectifiedFlowObjective::AddLosses(ForwardContext& context,

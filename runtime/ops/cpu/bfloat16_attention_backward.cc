@@ -32,7 +32,8 @@ namespace {
 // of keys (the outer loop), all in fp32.
 class Backward : public Pass {
  public:
-  Backward(const CpuAttentionProblem& problem, const AttentionOperands& operands,
+  Backward(const CpuAttentionProblem& problem,
+           const AttentionOperands& operands,
            const AttentionGradients& gradients)
       : Pass(problem, operands), gradients_(gradients) {}
 
