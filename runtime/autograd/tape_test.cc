@@ -250,16 +250,19 @@ TEST_F(TapeTest, TapesThatShareAQueueCompleteParametersTogether) {
 }
 
 // A loss is reported once and felt once, whether what makes it is run again or
-// not, and whatever the loss scale is.
+// not, and whatever the loss scale is; its gradient is in proportion to its
+// weight.
 TEST_F(TapeTest, LossesBeginWhereTheyAreMade) {
-  const auto gradients = [&](bool recompute, double scale) {
+  const auto gradients = [&](bool recompute, double scale,
+                             double weight = 0.5) {
     for (Parameter& weight : weights_) weight.grad.FillZero();
     Tape tape(device_);
     tape.set_loss_scale(scale);
     const Variable leaf = tape.Leaf(Input(5));
-    const auto block = [this](Tape& inner, std::span<const Variable> inputs) {
+    const auto block = [this, weight](Tape& inner,
+                                      std::span<const Variable> inputs) {
       const Variable y = Layer(inner, inputs[0], 0);
-      inner.AddLoss(SumOfSquares(inner, y), 0.5, "squares");
+      inner.AddLoss(SumOfSquares(inner, y), weight, "squares");
       return std::vector<Variable>{Layer(inner, y, 1)};
     };
     const Variable outputs[] = {
@@ -269,7 +272,7 @@ TEST_F(TapeTest, LossesBeginWhereTheyAreMade) {
     const std::vector<Tape::Loss> losses = tape.TakeLosses();
     EXPECT_EQ(losses.size(), 1u);
     EXPECT_EQ(losses[0].name, "squares");
-    EXPECT_EQ(losses[0].weight, 0.5);
+    EXPECT_EQ(losses[0].weight, weight);
     // Nothing flows into the block's own result.
     EXPECT_EQ(weights_[1].grad.ToVector<float>(), std::vector<float>(64));
     return std::pair(weights_[0].grad.ToVector<float>(),
@@ -280,8 +283,11 @@ TEST_F(TapeTest, LossesBeginWhereTheyAreMade) {
   EXPECT_EQ(gradients(true, 1), base);
   const auto scaled = gradients(true, 4);
   EXPECT_EQ(scaled.second, base.second);
+  const auto heavy = gradients(false, 1, /*weight=*/2);
+  EXPECT_EQ(heavy.second, base.second);
   for (size_t i = 0; i < 64; ++i) {
     EXPECT_EQ(scaled.first[i], 4 * base.first[i]);
+    EXPECT_EQ(heavy.first[i], 4 * base.first[i]);
   }
 }
 

@@ -229,9 +229,8 @@ std::string SubsetText(const PlannerInput& input, const SubsetReport& report,
                        double step_s) {
   if (report.tried == 0) return "";
   if (report.faster.empty()) {
-    return fmt::format(
-        "None of {} subsets of the devices that were tried is faster.\n",
-        report.tried);
+    return fmt::format("No subset of the devices is faster ({} tried).\n",
+                       report.tried);
   }
   std::string text;
   const size_t shown = std::min(kMostShown, report.faster.size());
