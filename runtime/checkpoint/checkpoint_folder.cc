@@ -28,6 +28,7 @@ using Json = nlohmann::json;
 constexpr char kManifest[] = "manifest.json";
 constexpr char kPrefix[] = "step_";
 constexpr char kPartial[] = ".partial";
+constexpr char kAside[] = ".aside";
 constexpr int kVersion = 1;
 constexpr int64_t kMaxManifestBytes = 16 << 20;
 constexpr size_t kReadBytes = 1 << 20;
@@ -63,37 +64,28 @@ std::string NameOfStep(int64_t step) {
   return fmt::format("{}{:08}", kPrefix, step);
 }
 
-// The step that NameOfStep gave this name; nothing for any other name.
-std::optional<int64_t> StepOfName(const std::string& name) {
-  constexpr size_t kPrefixLength = sizeof(kPrefix) - 1;
-  constexpr size_t kMostDigits = 18;
-  if (name.rfind(kPrefix, 0) != 0) return std::nullopt;
-  const std::string digits = name.substr(kPrefixLength);
-  if (digits.empty() || digits.size() > kMostDigits ||
-      digits.find_first_not_of("0123456789") != std::string::npos) {
-    return std::nullopt;
-  }
-  const int64_t step = std::stoll(digits);
-  if (NameOfStep(step) != name) return std::nullopt;
-  return step;
-}
-
-// The steps of the complete checkpoints in `folder`, ascending. None, if there
-// is no such folder yet.
-absl::StatusOr<std::vector<int64_t>> CompleteSteps(const std::string& folder) {
+// The steps of the checkpoints in `folder`, ascending, those without a manifest
+// too. None, if there is no such folder yet.
+absl::StatusOr<std::vector<int64_t>> Steps(const std::string& folder) {
   std::vector<int64_t> steps;
   const absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder);
   if (absl::IsNotFound(names.status())) return steps;
   RETURN_IF_ERROR(names.status());
   for (const std::string& name : *names) {
     const std::optional<int64_t> step = StepOfName(name);
-    std::error_code error;
-    if (step.has_value() &&
-        fs::exists(fs::path(folder) / name / kManifest, error)) {
-      steps.push_back(*step);
-    }
+    if (step.has_value()) steps.push_back(*step);
   }
   std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+// Those with a manifest.
+absl::StatusOr<std::vector<int64_t>> CompleteSteps(const std::string& folder) {
+  ASSIGN_OR_RETURN(std::vector<int64_t> steps, Steps(folder));
+  std::erase_if(steps, [&](int64_t step) {
+    std::error_code error;
+    return !fs::exists(fs::path(folder) / NameOfStep(step) / kManifest, error);
+  });
   return steps;
 }
 
@@ -296,6 +288,55 @@ absl::StatusOr<std::string> LatestCheckpoint(const std::string& folder) {
   ASSIGN_OR_RETURN(const std::vector<int64_t> steps, CompleteSteps(folder));
   if (steps.empty()) return NotFound("{}: no complete checkpoint", folder);
   return folder + "/" + NameOfStep(steps.back());
+}
+
+std::optional<int64_t> StepOfName(const std::string& name) {
+  constexpr size_t kPrefixLength = sizeof(kPrefix) - 1;
+  constexpr size_t kMostDigits = 18;
+  if (name.rfind(kPrefix, 0) != 0) return std::nullopt;
+  const std::string digits = name.substr(kPrefixLength);
+  if (digits.empty() || digits.size() > kMostDigits ||
+      digits.find_first_not_of("0123456789") != std::string::npos) {
+    return std::nullopt;
+  }
+  const int64_t step = std::stoll(digits);
+  if (NameOfStep(step) != name) return std::nullopt;
+  return step;
+}
+
+absl::StatusOr<WholeCheckpoint> FindWholeCheckpoint(
+    const std::string& folder, std::optional<int64_t> step) {
+  std::vector<int64_t> steps;
+  if (step.has_value()) {
+    steps = {*step};
+  } else {
+    ASSIGN_OR_RETURN(steps, Steps(folder));
+  }
+  WholeCheckpoint found;
+  std::string damage;
+  for (auto next = steps.rbegin(); next != steps.rend(); ++next) {
+    found.path = folder + "/" + NameOfStep(*next);
+    const absl::Status status = VerifyChecksums(found.path);
+    if (status.ok()) {
+      ASSIGN_OR_RETURN(found.manifest, ReadManifest(found.path));
+      return found;
+    }
+    damage += "\n  " + MessageOf(status);
+    found.damaged.push_back(status);
+  }
+  if (damage.empty()) return NotFound("{}: no checkpoint", folder);
+  return DataLoss("{}: found no whole checkpoint:{}", folder, damage);
+}
+
+absl::Status SetLaterCheckpointsAside(const std::string& folder, int64_t step) {
+  ASSIGN_OR_RETURN(const std::vector<int64_t> steps, Steps(folder));
+  for (const int64_t later : steps) {
+    if (later <= step) continue;
+    const std::string path = folder + "/" + NameOfStep(later);
+    RETURN_IF_ERROR(RemoveFolder(path + kAside));
+    RETURN_IF_ERROR(Rename(path, path + kAside));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status PruneCheckpoints(const std::string& folder, int64_t keep) {

@@ -12,7 +12,9 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -67,6 +69,29 @@ absl::Status VerifyChecksums(const std::string& checkpoint);
 // The complete checkpoint of the highest step. NotFound if there is none;
 // another error if `folder` cannot be read.
 absl::StatusOr<std::string> LatestCheckpoint(const std::string& folder);
+
+// The step of a checkpoint's folder by its name, "step_00000100"; nothing for
+// other names.
+std::optional<int64_t> StepOfName(const std::string& name);
+
+struct WholeCheckpoint {
+  std::string path;
+  Manifest manifest;
+  // What is wrong with each newer one.
+  std::vector<absl::Status> damaged;
+};
+
+// Reads the newest checkpoint, or that of `step`, and where it is damaged those
+// before it, until the files of one agree with their checksums. Errors:
+// NotFound, there is none; DataLoss, none is whole, with what is wrong with
+// each.
+absl::StatusOr<WholeCheckpoint> FindWholeCheckpoint(
+    const std::string& folder, std::optional<int64_t> step = std::nullopt);
+
+// Renames what there is of steps after `step`, from which a run goes on, to
+// step_00000100.aside; what had that name is removed. The run's new checkpoints
+// then are its newest.
+absl::Status SetLaterCheckpointsAside(const std::string& folder, int64_t step);
 
 // Removes all but the `keep` newest complete checkpoints; 0 keeps all.
 absl::Status PruneCheckpoints(const std::string& folder, int64_t keep);

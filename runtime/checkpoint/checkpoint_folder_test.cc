@@ -230,6 +230,35 @@ TEST_F(CheckpointFolderTest, PruningKeepsTheNewest) {
       ElementsAre("step_00000010", "step_00000020", "step_00000030.partial"));
 }
 
+TEST_F(CheckpointFolderTest, WhatIsDamagedGivesWayToTheNewestWholeOne) {
+  EXPECT_TRUE(absl::IsNotFound(FindWholeCheckpoint(folder_).status()));
+  for (const int64_t step : {1, 2, 3, 4}) Save(step, "x");
+  EXPECT_EQ(FindWholeCheckpoint(folder_)->manifest.step, 4);
+  std::filesystem::remove(PathOf(4) + "/manifest.json");
+  ASSERT_TRUE(WriteFileAtomically(PathOf(3) + "/weights", "y").ok());
+  const WholeCheckpoint found = FindWholeCheckpoint(folder_).value();
+  EXPECT_EQ(found.path, PathOf(2));
+  ASSERT_EQ(found.damaged.size(), 2u);
+  EXPECT_THAT(MessageOf(found.damaged[0]), HasSubstr("manifest.json"));
+  EXPECT_THAT(MessageOf(found.damaged[1]), HasSubstr("found checksum"));
+
+  EXPECT_EQ(FindWholeCheckpoint(folder_, 1)->path, PathOf(1));
+  EXPECT_THAT(MessageOf(FindWholeCheckpoint(folder_, 3).status()),
+              HasSubstr("found no whole checkpoint:"));
+}
+
+TEST_F(CheckpointFolderTest, WhatARunLeavesBehindStaysAside) {
+  for (const int64_t step : {1, 2, 3}) Save(step, "x");
+  ASSERT_TRUE(SetLaterCheckpointsAside(folder_, 1).ok());
+  EXPECT_EQ(LatestCheckpoint(folder_).value(), PathOf(1));
+  Save(2, "y");
+  ASSERT_TRUE(SetLaterCheckpointsAside(folder_, 1).ok());
+  EXPECT_THAT(ListDirectory(folder_).value(),
+              ElementsAre("step_00000001", "step_00000002.aside",
+                          "step_00000003.aside"));
+  EXPECT_EQ(ReadFile(PathOf(2) + ".aside/weights", 10).value(), "y");
+}
+
 TEST_F(CheckpointFolderTest, MetadataThatIsNoTextIsAnErrorAndMayBeRetried) {
   const auto writer = CheckpointWriter::Create(folder_, 3).value();
   EXPECT_TRUE(absl::IsInvalidArgument(writer->Commit({{"a", "\xff"}}, 0)));
