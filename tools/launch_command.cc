@@ -66,7 +66,7 @@ absl::StatusOr<std::optional<int64_t>> CheckFiles(
 std::vector<std::string> TrainArguments(const ParsedCommand& arguments,
                                         bool dry_run) {
   std::vector<std::string> command = {"train", arguments.positionals()[0]};
-  for (const char* option : {"plan", "steps", "out", "allow"}) {
+  for (const char* option : {"plan", "steps", "out", "checkpoint", "allow"}) {
     if (!arguments.Has(option)) continue;
     command.push_back(fmt::format("--{}={}", option, arguments.Get(option)));
   }
@@ -144,6 +144,11 @@ Command LaunchCommand() {
              .help = "the run's folder (default: runs/ and the job's name)"},
             {.name = "resume",
              .help = "goes on from the newest checkpoint in the folder"},
+            {.name = "checkpoint",
+             .value = "NAME",
+             .help = "with --resume: the checkpoint to go on from, as "
+                     "step_00000100 (default: the newest whole one); later "
+                     "ones are set aside"},
             {.name = "allow",
              .value = "FIELDS",
              .help = "with --resume: fields, separated by commas, in which the "

@@ -4,13 +4,16 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <optional>
 
 #include "absl/strings/str_split.h"
 #include "fmt/format.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
+#include "runtime/core/stop_signals.h"
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
@@ -54,6 +57,16 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
           "--allow: found without --resume, expected with it");
     }
     options.allow = absl::StrSplit(arguments.Get("allow"), ',');
+  }
+  if (arguments.Has("checkpoint")) {
+    const std::string name = arguments.Get("checkpoint");
+    options.from_step = StepOfName(name);
+    if (!options.resume || !options.from_step.has_value()) {
+      return InvalidArgument(
+          "--checkpoint: found '{}'{}, expected one of the run's checkpoints, "
+          "as step_00000100, with --resume",
+          name, options.resume ? "" : " without --resume");
+    }
   }
   options.trace = arguments.Has("trace");
   if (arguments.Has("progress")) {
@@ -102,14 +115,29 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   UseThreadsOf((*world)->processor_share());
   options->share = (*world)->processor_share();
   options->share.threads = omp_get_max_threads();
-  const absl::Status status = Train(*options, **world);
-  if (!status.ok()) {
-    Fail(kName, locate(status));
+  // From here on: while MPI starts there is nothing to save.
+  const StopSignals signals;
+  bool told = (*world)->world_rank() != 0;
+  options->orders = [&] {
+    const int signal = signals.received();
+    if (signal != 0 && !told) {
+      fmt::print(stderr, "{}: saves, then ends; once more ends at once\n",
+                 strsignal(signal));
+      told = true;
+    }
+    return Orders{.stop = signal != 0};
+  };
+  const absl::StatusOr<RunEnd> end = Train(*options, **world);
+  if (!end.ok()) {
+    Fail(kName, locate(end.status()));
     // Others may be waiting for this rank: all end together.
     if ((*world)->world_size() > 1) MpiWorld::Abort(1);
     return 1;
   }
-  return 0;
+  // mpirun takes a status for a failure, and says so at length; launch, which
+  // started it, knows better.
+  return *end == RunEnd::kStopped && !UnderMpirun() ? 128 + signals.received()
+                                                    : 0;
 }
 
 }  // namespace
@@ -133,6 +161,11 @@ Command TrainCommand() {
              .help = "the run's folder (default: runs/ and the job's name)"},
             {.name = "resume",
              .help = "goes on from the newest checkpoint in the folder"},
+            {.name = "checkpoint",
+             .value = "NAME",
+             .help = "with --resume: the checkpoint to go on from, as "
+                     "step_00000100 (default: the newest whole one); later "
+                     "ones are set aside"},
             {.name = "allow",
              .value = "FIELDS",
              .help = "with --resume: fields, separated by commas, in which the "

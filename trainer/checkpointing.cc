@@ -158,13 +158,10 @@ absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
 
 absl::StatusOr<TrainingProgress> LoadCheckpoint(RankModel& model,
                                                 const std::string& checkpoint) {
-  const bool leader = model.context().communicators().world().rank() == 0;
   const auto read = [&]() -> absl::StatusOr<TrainingProgress> {
     ASSIGN_OR_RETURN(const auto manifest, ReadManifest(checkpoint));
     RETURN_IF_ERROR(
         RestoreScaler(checkpoint, manifest.metadata, model.loss_scaler()));
-    // A flipped bit in a weight would train on unseen.
-    if (leader) RETURN_IF_ERROR(VerifyChecksums(checkpoint));
     RETURN_IF_ERROR(
         ReadParts(checkpoint + "/" + kWeightsFile, model.MasterParts()));
     RETURN_IF_ERROR(ReadParts(checkpoint + "/" + kFirstMomentFile,

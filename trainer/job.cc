@@ -176,6 +176,8 @@ absl::Status FillJobDefaults(Job& job) {
         Job::Precision_Name(job.precision()));
   }
   if (!job.checkpoint().has_every()) job.mutable_checkpoint()->set_every(0);
+  if (!job.checkpoint().has_every_minutes())
+    job.mutable_checkpoint()->set_every_minutes(30);
   if (!job.checkpoint().has_keep()) job.mutable_checkpoint()->set_keep(2);
   if (!job.log().has_every()) job.mutable_log()->set_every(10);
   RETURN_IF_ERROR(CheckRange("log.every", job.log().every(), 1, 1e9));

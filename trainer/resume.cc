@@ -14,6 +14,7 @@
 #include "google/protobuf/text_format.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/core/file.h"
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "trainer/config/textproto.h"
 
@@ -148,20 +149,23 @@ absl::Status CheckSameRun(const Job& run, const Job& now,
 
 absl::StatusOr<std::optional<ResumePoint>> FindResumePoint(
     const RunFolder& folder, const Job& now,
-    const std::vector<std::string>& allowed) {
-  const absl::StatusOr<std::string> latest =
-      LatestCheckpoint(folder.checkpoints());
-  if (absl::IsNotFound(latest.status())) return std::nullopt;
-  RETURN_IF_ERROR(latest.status());
-  ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(*latest));
+    const std::vector<std::string>& allowed, std::optional<int64_t> step) {
+  const absl::StatusOr<WholeCheckpoint> found =
+      FindWholeCheckpoint(folder.checkpoints(), step);
+  if (absl::IsNotFound(found.status())) return std::nullopt;
+  RETURN_IF_ERROR(found.status());
+  for (const absl::Status& damage : found->damaged) {
+    LOG(ERROR) << "A DAMAGED CHECKPOINT is passed over for " << found->path
+               << ": " << MessageOf(damage);
+  }
   Job run;
   RETURN_IF_ERROR(ParseTextProtoFile(folder.job(), &run).status());
   RETURN_IF_ERROR(WithContext(CheckSameRun(run, now, allowed), folder.root()));
-  if (manifest.step > static_cast<int64_t>(now.steps())) {
+  if (found->manifest.step > static_cast<int64_t>(now.steps())) {
     return InvalidArgument("steps: found {}, expected at least the {} of {}",
-                           now.steps(), manifest.step, *latest);
+                           now.steps(), found->manifest.step, found->path);
   }
-  return ResumePoint{.checkpoint = *latest, .step = manifest.step};
+  return ResumePoint{.checkpoint = found->path, .step = found->manifest.step};
 }
 
 absl::Status KeepBeside(const std::string& path, const std::string& content,

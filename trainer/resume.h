@@ -37,12 +37,13 @@ struct ResumePoint {
   int64_t step = 0;
 };
 
-// The newest whole checkpoint of the run; nothing if there is none yet. `now`:
-// the job as resolved. Errors: a job of another run, or of fewer steps than are
-// done.
+// The newest whole checkpoint of the run, or that of `step`; nothing if there
+// is none yet. Reads all of it; what is damaged is logged. `now`: the job as
+// resolved. Errors: a job of another run, or of fewer steps than are done;
+// checkpoints of which none is whole.
 absl::StatusOr<std::optional<ResumePoint>> FindResumePoint(
     const RunFolder& folder, const Job& now,
-    const std::vector<std::string>& allowed);
+    const std::vector<std::string>& allowed, std::optional<int64_t> step);
 
 // Renames a run's file (its job or plan) that is to have another content from
 // `step` on: job.textproto is kept as job.until_step_00000030.textproto.

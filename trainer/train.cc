@@ -1,5 +1,6 @@
 #include "trainer/train.h"
 
+#include <array>
 #include <bit>
 #include <chrono>
 #include <cstdio>
@@ -15,7 +16,9 @@
 #include "models/image/decode.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/control.h"
+#include "runtime/comm/patience.h"
 #include "runtime/core/file.h"
+#include "runtime/core/folder_lock.h"
 #include "runtime/core/log.h"
 #include "runtime/core/median.h"
 #include "runtime/core/status.h"
@@ -196,13 +199,12 @@ absl::Status PrepareFolder(const RunFolder& folder, const Job& job,
 }
 
 // Saves the state after `step`. The weights are as good as before if that
-// fails: training goes on then, and the next checkpoint is tried in its turn.
-// Collective over the world. Errors: the last checkpoint cannot be written; out
-// of memory.
+// fails: training goes on then, and the next checkpoint is tried in its turn,
+// but for the `last`. Collective over the world. Errors: the last checkpoint
+// cannot be written; out of memory.
 absl::Status Save(RankModel& model, const RunFolder& folder, const Job& job,
-                  const TrainingProgress& progress) {
+                  const TrainingProgress& progress, bool last) {
   const bool leader = model.context().communicators().world().rank() == 0;
-  const bool last = progress.step == static_cast<int64_t>(job.steps());
   for (int attempt = 1;; ++attempt) {
     const absl::Status saved = SaveCheckpoint(
         model, folder.checkpoints(), progress, job.checkpoint().keep());
@@ -218,6 +220,31 @@ absl::Status Save(RankModel& model, const RunFolder& folder, const Job& job,
     if (!last) return absl::OkStatus();
     std::this_thread::sleep_for(kBeforeNextAttempt);
   }
+}
+
+// When the next checkpoint is due by the clock, which is rank 0's.
+class SaveClock {
+ public:
+  // 0: never.
+  explicit SaveClock(uint32_t minutes) : interval_(minutes) {}
+
+  bool Due() const {
+    return interval_.count() > 0 &&
+           std::chrono::steady_clock::now() - last_ >= interval_;
+  }
+  void Saved() { last_ = std::chrono::steady_clock::now(); }
+
+ private:
+  const std::chrono::minutes interval_;
+  std::chrono::steady_clock::time_point last_ =
+      std::chrono::steady_clock::now();
+};
+
+// One set of orders for all ranks: those that any of them was given.
+Orders AgreeOnOrders(Control& control, const Orders& own) {
+  std::array<int64_t, 2> any = {own.save, own.stop};
+  control.Max(any, "orders");
+  return {.save = any[0] != 0, .stop = any[1] != 0};
 }
 
 // What whoever wrote the plan expected, beside what was measured; empty where
@@ -255,15 +282,25 @@ absl::Status DrawAtEnd(const RunFolder& folder, int64_t step, RunLog& log) {
 
 }  // namespace
 
-absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
+absl::StatusOr<RunEnd> Train(const TrainOptions& options,
+                             CommunicatorFactory& factory) {
   const bool leader = factory.world_rank() == 0;
   const RunFolder folder(options.out);
+  std::optional<FolderLock> lock;
   Job job = options.job;
   const std::unique_ptr<Communicator> everyone = Everyone(factory);
   Control agreement(*everyone);
   const auto prepare = [&]() -> absl::StatusOr<Preparation> {
     if (leader) RETURN_IF_ERROR(CheckFolder(folder, options.resume));
-    return Prepare(options, factory.world_size(), job);
+    ASSIGN_OR_RETURN(Preparation made,
+                     Prepare(options, factory.world_size(), job));
+    if (leader) {
+      // Nothing is made in a folder before everything else is in order; behind
+      // the lock a run that has just ended is seen.
+      ASSIGN_OR_RETURN(lock, FolderLock::Acquire(folder.root()));
+      RETURN_IF_ERROR(CheckFolder(folder, options.resume));
+    }
+    return made;
   };
   const absl::StatusOr<Preparation> prepared = prepare();
   RETURN_IF_ERROR(agreement.Agree(prepared.status(), "preparing the job"));
@@ -276,7 +313,11 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   int64_t first_step = 1;
   if (options.resume) {
     absl::StatusOr<std::optional<ResumePoint>> found = std::nullopt;
-    if (leader) found = FindResumePoint(folder, job, options.allow);
+    if (leader) {
+      found = FindResumePoint(folder, job, options.allow, options.from_step);
+    }
+    // Rank 0 reads all of a checkpoint, which takes what it takes.
+    AwaitAllPatiently(*everyone, "choosing a checkpoint");
     RETURN_IF_ERROR(agreement.Agree(found.status(), "choosing a checkpoint"));
     if (found->has_value()) checkpoint = (*found)->checkpoint;
     ASSIGN_OR_RETURN(
@@ -293,7 +334,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
       fmt::print("nothing to do: all {} steps are done ({})\n", steps,
                  *checkpoint);
     }
-    return absl::OkStatus();
+    return RunEnd::kAllSteps;
   }
   const int64_t limit = MemoryLimit(job, options.share.ranks);
   CpuDevice device(limit);
@@ -311,6 +352,8 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   std::unique_ptr<RunLog> log;
   if (leader) {
     RETURN_IF_ERROR(PrepareFolder(folder, job, plan, first_step - 1));
+    RETURN_IF_ERROR(
+        SetLaterCheckpointsAside(folder.checkpoints(), first_step - 1));
     RETURN_IF_ERROR(WriteClassNames(folder, ClassNamesOf(dataset)));
     ASSIGN_OR_RETURN(
         log, RunLog::Open(folder, job, first_step, options.progress_bar));
@@ -346,7 +389,10 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
   SkippedSteps skipped_steps(model->loss_scaler().state().skipped_steps);
   const auto log_every = static_cast<int64_t>(job.log().every());
   const auto every = static_cast<int64_t>(job.checkpoint().every());
-  for (int64_t step = first_step; step <= steps; ++step) {
+  SaveClock save_clock(job.checkpoint().every_minutes());
+  bool stopped = false;
+  int64_t step = first_step;
+  for (; step <= steps && !stopped; ++step) {
     const auto start = std::chrono::steady_clock::now();
     ASSIGN_OR_RETURN(const Batch batch,
                      reader.Read(device, step, consumed_samples));
@@ -384,10 +430,18 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                    << "overflowed at a loss scale of " << result.loss_scale
                    << " (" << result.skipped_steps << " steps so far)";
     }
-    if (step == steps || (every > 0 && step % every == 0)) {
-      RETURN_IF_ERROR(Save(*model, folder, job, {step, consumed_samples}));
+    Orders orders = options.orders ? options.orders() : Orders();
+    orders.save |= leader && save_clock.Due();
+    orders = AgreeOnOrders(control, orders);
+    stopped = orders.stop && step < steps;
+    if (step == steps || orders.stop || orders.save ||
+        (every > 0 && step % every == 0)) {
+      RETURN_IF_ERROR(Save(*model, folder, job, {step, consumed_samples},
+                           /*last=*/stopped || step == steps));
+      save_clock.Saved();
     }
   }
+  const int64_t last_step = step - 1;
   if (options.trace) {
     RETURN_IF_ERROR(MakeDirectories(folder.trace()));
     RETURN_IF_ERROR(WriteChromeTraceFile(
@@ -400,9 +454,14 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
       LargestMemoryDeviation(memory, predicted, control);
   if (leader) {
     RETURN_IF_ERROR(log->Finish());
-    if (job.sample().at_end()) {
+    if (stopped) {
+      fmt::print(
+          "stopped after step {} of {}, as ordered; --resume goes on from "
+          "there\n",
+          last_step, steps);
+    } else if (job.sample().at_end()) {
       // The weights are saved: what cannot be drawn now can be later.
-      const absl::Status drawn = DrawAtEnd(folder, steps, *log);
+      const absl::Status drawn = DrawAtEnd(folder, last_step, *log);
       if (!drawn.ok()) LOG(WARNING) << "drew nothing: " << MessageOf(drawn);
     }
     fmt::print("memory {} measured on rank 0, {} predicted ({})\n",
@@ -423,7 +482,7 @@ absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory) {
                  skipped_samples);
     }
   }
-  return absl::OkStatus();
+  return stopped ? RunEnd::kStopped : RunEnd::kAllSteps;
 }
 
 absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,

@@ -5,6 +5,7 @@
 #define TRIREME_TRAINER_TRAIN_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,15 +19,23 @@
 
 namespace trireme {
 
+// What may be asked of a run while it trains; done after the step at hand.
+struct Orders {
+  bool save = false;
+  // Saves, then ends.
+  bool stop = false;
+};
+
 struct TrainOptions {
   // With defaults filled (FillJobDefaults) and overrides applied.
   Job job;
   // As the user wrote it; absent: the default rule of DefaultPlan.
   std::optional<Plan> plan;
   std::string out;
-  // Goes on from the newest checkpoint in `out`. Without it, a folder that
-  // already holds a run is an error.
+  // Goes on from the newest whole checkpoint in `out`, or from that of
+  // `from_step`. Without it, a folder that already holds a run is an error.
   bool resume = false;
+  std::optional<int64_t> from_step;
   // Fields of the job that may differ from the run's nevertheless (CheckSameRun
   // in trainer/resume.h).
   std::vector<std::string> allow;
@@ -37,11 +46,21 @@ struct TrainOptions {
   std::optional<bool> progress_bar;
   // Of this machine, whose ranks share its memory, too.
   ProcessorShare share;
+  // Asked after each step; what one rank is ordered all do. An order is carried
+  // out once for each time that it is given. Absent: nobody orders anything.
+  std::function<Orders()> orders;
+};
+
+enum class RunEnd {
+  kAllSteps,
+  // As ordered, behind a checkpoint to go on from.
+  kStopped,
 };
 
 // Collective. Errors are this rank's own: the caller prints the status and
 // ends the whole job, since others may be waiting for this rank.
-absl::Status Train(const TrainOptions& options, CommunicatorFactory& factory);
+absl::StatusOr<RunEnd> Train(const TrainOptions& options,
+                             CommunicatorFactory& factory);
 
 struct RunDescription {
   // Model, FLOPs, plan, and the exact memory of each rank.

@@ -71,7 +71,9 @@ class TrainTest : public ::testing::Test {
     TrainOptions options = options_;
     RETURN_IF_ERROR(FillJobDefaults(options.job));
     SingleWorld world;
-    return Train(options, world);
+    const absl::StatusOr<RunEnd> end = Train(options, world);
+    if (end.ok()) end_ = *end;
+    return end.status();
   }
   std::string Path(const std::string& file) const {
     return options_.out + "/" + file;
@@ -83,6 +85,7 @@ class TrainTest : public ::testing::Test {
 
   std::string root_;
   TrainOptions options_;
+  RunEnd end_ = RunEnd::kAllSteps;
 };
 
 TEST_F(TrainTest, AnotherModelOrSeedIsRefusedOnResume) {
@@ -114,6 +117,82 @@ TEST_F(TrainTest, StepsThatAreDoneAreNotDoneAgain) {
   options_.job.set_steps(3);
   EXPECT_THAT(MessageOf(Run()),
               HasSubstr("steps: found 3, expected at least the 4 of"));
+}
+
+TEST_F(TrainTest, AnOrderToStopSavesAndGoesOnToTheSameBits) {
+  ASSERT_TRUE(Run().ok());
+  const std::string whole = options_.out;
+  options_.out = root_ + "/stopped";
+  int asked = 0;
+  options_.orders = [&] { return Orders{.stop = ++asked == 3}; };
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(end_, RunEnd::kStopped);
+  EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000003/manifest.json")));
+  EXPECT_EQ(Lines("metrics.jsonl"), 3);
+  options_.resume = true;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(end_, RunEnd::kAllSteps);
+  for (const char* file : {"model", "ema", "adam_m", "adam_v"}) {
+    const std::string name =
+        fmt::format("checkpoints/step_00000004/{}.safetensors", file);
+    EXPECT_EQ(ReadFile(Path(name), kMaxBytes).value(),
+              ReadFile(whole + "/" + name, kMaxBytes).value())
+        << file;
+  }
+}
+
+TEST_F(TrainTest, AnOrderToSaveWritesOneCheckpointMore) {
+  int asked = 0;
+  options_.orders = [&] { return Orders{.save = ++asked == 2}; };
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(end_, RunEnd::kAllSteps);
+  EXPECT_FALSE(fs::exists(Path("checkpoints/step_00000001")));
+  EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000002/manifest.json")));
+  EXPECT_FALSE(fs::exists(Path("checkpoints/step_00000003")));
+}
+
+TEST_F(TrainTest, ADamagedCheckpointGivesWayToTheOneBefore) {
+  options_.job.mutable_checkpoint()->set_every(1);
+  options_.job.mutable_checkpoint()->set_keep(0);
+  ASSERT_TRUE(Run().ok());
+  const std::string model = Path("checkpoints/step_00000004/model.safetensors");
+  const std::string whole = ReadFile(model, kMaxBytes).value();
+  std::string damaged = whole;
+  damaged.back() ^= 1;
+  ASSERT_TRUE(WriteFileAtomically(model, damaged).ok());
+  options_.resume = true;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(Lines("metrics.jsonl"), 4);
+  EXPECT_EQ(ReadFile(model, kMaxBytes).value(), whole);
+  EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000004.aside")));
+
+  options_.from_step = 2;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(ReadFile(model, kMaxBytes).value(), whole);
+}
+
+TEST_F(TrainTest, CheckpointsOfWhichNoneIsWholeAreNotTrainedOver) {
+  ASSERT_TRUE(Run().ok());
+  fs::remove(Path("checkpoints/step_00000004/manifest.json"));
+  options_.resume = true;
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("found no whole checkpoint"));
+  EXPECT_EQ(Lines("metrics.jsonl"), 4);
+}
+
+TEST_F(TrainTest, AFolderHasOneRunAtATime) {
+  std::string second;
+  options_.orders = [&] {
+    TrainOptions options = options_;
+    options.orders = nullptr;
+    options.resume = true;
+    CHECK_OK(FillJobDefaults(options.job));
+    SingleWorld world;
+    second = MessageOf(Train(options, world).status());
+    return Orders();
+  };
+  ASSERT_TRUE(Run().ok());
+  EXPECT_THAT(second, HasSubstr("is in use by process"));
+  EXPECT_EQ(Lines("metrics.jsonl"), 4);
 }
 
 TEST_F(TrainTest, FilesOfSomeoneElseAreNotReplaced) {
