@@ -28,6 +28,10 @@ Command PlanCommand();
 Command ClusterCommand();
 Command ProfileCommand();
 Command RehearseCommand();
+Command StatusCommand();
+Command WatchCommand();
+Command CheckpointCommand();
+Command StopCommand();
 
 // Prints "trireme NAME: message" to standard error. The exit status: 2 if the
 // command line is wrong (the message begins with an option), else 1.

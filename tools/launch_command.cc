@@ -11,13 +11,17 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
+#include "tools/supervise.h"
+#include "trainer/coordinator/coordinator_server.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
+#include "trainer/run_folder.h"
 
 namespace trireme {
 namespace {
@@ -35,11 +39,17 @@ absl::StatusOr<int64_t> RanksOfDefaultPlan(JobFile& file) {
   return ranks;
 }
 
+struct Launch {
+  // Where the command line gives none, the plan's; nothing with --hosts.
+  std::optional<int64_t> ranks;
+  std::string folder;  // the run's
+};
+
 // What the ranks are to read is read here first: a mistake is then told once.
-// The number of ranks, where the command line gives none, is the plan's.
-absl::StatusOr<std::optional<int64_t>> CheckFiles(
-    const ParsedCommand& arguments) {
-  std::optional<int64_t> ranks, steps;
+absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
+  Launch launch;
+  std::optional<int64_t>& ranks = launch.ranks;
+  std::optional<int64_t> steps;
   if (arguments.Has("ranks")) {
     ASSIGN_OR_RETURN(ranks, arguments.GetInt("ranks"));
   }
@@ -48,18 +58,20 @@ absl::StatusOr<std::optional<int64_t>> CheckFiles(
   }
   ASSIGN_OR_RETURN(JobFile job, LoadJobFile(arguments.positionals()[0],
                                             arguments.All("set"), steps));
+  launch.folder = OutFolder(arguments.Given("out"), job.job);
   const bool given = ranks.has_value() || arguments.Has("hosts");
   if (!arguments.Has("plan")) {
     if (!given) {
       ASSIGN_OR_RETURN(ranks, RanksOfDefaultPlan(job));
     }
-    return ranks;
+    return launch;
   }
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
-  if (given) return ranks;
+  if (given) return launch;
   const absl::StatusOr<int64_t> of_plan = RanksOf(plan.plan);
   RETURN_IF_ERROR(plan.locations.Locate(of_plan.status()));
-  return *of_plan;
+  ranks = *of_plan;
+  return launch;
 }
 
 // What train is to be given of what launch was.
@@ -86,32 +98,71 @@ std::vector<std::string> TrainArguments(const ParsedCommand& arguments,
   return command;
 }
 
+// Prints what would be run, then the ranks' own account of it.
+int PrintDryRun(const ParsedCommand& arguments, const RankStart& start,
+                const std::vector<std::string>& command,
+                const std::string& self) {
+  for (const auto& [name, value] : start.environment) {
+    const char* own = std::getenv(name.c_str());
+    fmt::print("{}={} \\\n", name, ShellText({own != nullptr ? own : value}));
+  }
+  fmt::print("  {}\n\n", ShellText(command));
+  std::fflush(stdout);
+  // One process speaks for all.
+  std::vector<std::string> account = TrainArguments(arguments, true);
+  account.insert(account.begin(), self);
+  account.push_back(fmt::format("--ranks={}", start.ranks));
+  return Fail(kName, Become(std::move(account), start.environment));
+}
+
+// After an end that was not asked for.
+void PrintWayOn(const std::string& folder) {
+  const absl::StatusOr<std::string> newest =
+      LatestCheckpoint(RunFolder(folder).checkpoints());
+  if (newest.ok()) {
+    fmt::print(stderr,
+               "trireme launch: the newest checkpoint is {}; --resume goes on "
+               "from it\n",
+               *newest);
+  }
+}
+
 int Run(const ParsedCommand& arguments, int, char**) {
-  const absl::StatusOr<std::optional<int64_t>> ranks = CheckFiles(arguments);
-  if (!ranks.ok()) return Fail(kName, ranks.status());
-  const absl::StatusOr<RankStart> start =
-      StartOf(*ranks, arguments.Given("hosts"));
+  const absl::StatusOr<Launch> launch = CheckFiles(arguments);
+  if (!launch.ok()) return Fail(kName, launch.status());
+  absl::StatusOr<RankStart> start =
+      StartOf(launch->ranks, arguments.Given("hosts"));
   if (!start.ok()) return Fail(kName, start.status());
   const absl::StatusOr<std::string> self = ThisProgram();
   if (!self.ok()) return Fail(kName, self.status());
   std::vector<std::string> command = start->command;
+  if (arguments.Has("hosts")) {
+    command.insert(command.end(),
+                   {"-x", kEndpointVariable, "-x", kTokenVariable});
+  }
   command.push_back(*self);
   const std::vector<std::string> train =
       TrainArguments(arguments, /*dry_run=*/false);
   command.insert(command.end(), train.begin(), train.end());
   if (arguments.Has("dry_run")) {
-    for (const auto& [name, value] : start->environment) {
-      const char* own = std::getenv(name.c_str());
-      fmt::print("{}={} \\\n", name, ShellText({own != nullptr ? own : value}));
-    }
-    fmt::print("  {}\n\n", ShellText(command));
-    std::fflush(stdout);
-    // The ranks' own account of it, from one process.
-    command = TrainArguments(arguments, /*dry_run=*/true);
-    command.insert(command.begin(), *self);
-    command.push_back(fmt::format("--ranks={}", start->ranks));
+    return PrintDryRun(arguments, *start, command, *self);
   }
-  return Fail(kName, Become(std::move(command), start->environment));
+  JobWatch watch(launch->folder, JobWatch::Clock::now());
+  // Before any thread, so that each of them leaves the signals to it.
+  const SignalQueue signals;
+  const auto server = CoordinatorServer::Start(watch, arguments.Get("listen"));
+  if (!server.ok()) return Fail(kName, server.status());
+  const CoordinatorAddress& address = (*server)->address();
+  setenv(kEndpointVariable, address.endpoint.c_str(), /*overwrite=*/1);
+  setenv(kTokenVariable, address.token.c_str(), /*overwrite=*/1);
+  const absl::StatusOr<int> status =
+      Supervise(std::move(command), start->environment, signals, watch);
+  // Where rank 0 could not.
+  RemoveAddress(address, launch->folder);
+  if (!status.ok()) return Fail(kName, status.status());
+  const bool trained = watch.Status(JobWatch::Clock::now()).steps_size() > 0;
+  if (*status != 0 && trained) PrintWayOn(launch->folder);
+  return *status;
 }
 
 }  // namespace
@@ -131,6 +182,12 @@ Command LaunchCommand() {
              .value = "LIST",
              .help = "machines and their ranks, as a:4,b:4, reached by ssh "
                      "(default: this one)"},
+            {.name = "listen",
+             .value = "ADDRESS:PORT",
+             .default_value = "127.0.0.1:0",
+             .help = "where ranks report and `trireme status`, `watch`, "
+                     "`checkpoint` and `stop` ask; with --hosts an address "
+                     "that the hosts reach; port 0: any free one"},
             {.name = "plan",
              .value = "FILE",
              .help = "what runs where; without it a simple rule decides"},

@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <optional>
 
@@ -12,12 +11,15 @@
 #include "fmt/format.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/mpi/mpi_world.h"
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/core/stop_signals.h"
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
+#include "trainer/coordinator/rank_reporter.h"
 #include "trainer/job_file.h"
+#include "trainer/run_folder.h"
 #include "trainer/train.h"
 
 namespace trireme {
@@ -48,8 +50,7 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
     plan_locations = plan.locations;
     options.plan = plan.plan;
   }
-  options.out = arguments.Has("out") ? arguments.Get("out")
-                                     : "runs/" + options.job.name();
+  options.out = OutFolder(arguments.Given("out"), options.job);
   options.resume = arguments.Has("resume");
   if (arguments.Has("allow")) {
     if (!options.resume) {
@@ -117,17 +118,36 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   options->share.threads = omp_get_max_threads();
   // From here on: while MPI starts there is nothing to save.
   const StopSignals signals;
+  const std::optional<CoordinatorAddress> coordinator = AddressInEnvironment();
+  std::optional<RankReporter> reporter;
+  if (coordinator.has_value()) {
+    reporter.emplace(*coordinator, (*world)->world_rank(),
+                     (*world)->world_size());
+    // The folder is this run's by then, and others find the launch there.
+    bool written = (*world)->world_rank() != 0;
+    options->listener = [&, written](const StepMetrics& metrics,
+                                     int64_t steps) mutable {
+      reporter->Note(metrics, steps);
+      if (written) return;
+      written = true;
+      const absl::Status status = WriteAddress(*coordinator, options->out);
+      if (!status.ok()) LOG(WARNING) << MessageOf(status);
+    };
+  }
   bool told = (*world)->world_rank() != 0;
   options->orders = [&] {
     const int signal = signals.received();
     if (signal != 0 && !told) {
-      fmt::print(stderr, "{}: saves, then ends; once more ends at once\n",
-                 strsignal(signal));
+      fmt::print(stderr, "asked to stop: saves, then ends (signal {})\n",
+                 signal);
       told = true;
     }
-    return Orders{.stop = signal != 0};
+    Orders orders = reporter.has_value() ? reporter->Take() : Orders();
+    orders.stop |= signal != 0;
+    return orders;
   };
   const absl::StatusOr<RunEnd> end = Train(*options, **world);
+  if (reporter.has_value()) reporter->End(end.status());
   if (!end.ok()) {
     Fail(kName, locate(end.status()));
     // Others may be waiting for this rank: all end together.
@@ -136,8 +156,10 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   }
   // mpirun takes a status for a failure, and says so at length; launch, which
   // started it, knows better.
-  return *end == RunEnd::kStopped && !UnderMpirun() ? 128 + signals.received()
-                                                    : 0;
+  const int signal = signals.received();
+  return *end == RunEnd::kStopped && signal != 0 && !UnderMpirun()
+             ? 128 + signal
+             : 0;
 }
 
 }  // namespace

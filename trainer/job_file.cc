@@ -54,6 +54,10 @@ absl::StatusOr<JobFile> LoadJobFile(const std::string& path,
   return file;
 }
 
+std::string OutFolder(const std::optional<std::string>& out, const Job& job) {
+  return out.value_or("runs/" + job.name());
+}
+
 absl::StatusOr<PlanFile> LoadPlanFile(const std::string& path) {
   PlanFile file;
   ASSIGN_OR_RETURN(file.locations, ParseTextProtoFile(path, &file.plan));

@@ -29,6 +29,9 @@ absl::StatusOr<JobFile> LoadJobFile(const std::string& path,
                                     const std::vector<std::string>& overrides,
                                     std::optional<int64_t> steps);
 
+// Where a job's run lies: `out`, or by default runs/ and the job's name.
+std::string OutFolder(const std::optional<std::string>& out, const Job& job);
+
 struct PlanFile {
   Plan plan;
   FieldLocations locations;

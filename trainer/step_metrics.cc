@@ -112,6 +112,8 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   const double tensor = ExposedSince(Cause::kTensor, exposed_tensor_before_);
   const double context_parallel =
       ExposedSince(Cause::kContext, exposed_context_before_);
+  const double own_compute_s = times.forward + times.backward - tensor -
+                               context_parallel - times.sharding_wait;
   // After the causes come the computation and the skipped samples.
   std::array<double, kShares + 2> sums = {
       data_s,
@@ -120,8 +122,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       times.pipeline_wait,
       times.gradient_wait + times.sharding_wait,
       times.optimizer,
-      times.forward + times.backward - tensor - context_parallel -
-          times.sharding_wait,
+      own_compute_s,
       static_cast<double>(skipped_samples)};
   const MemoryStatistics memory = context.device().Statistics();
   std::array<double, kNumMemoryCategories + 1> maxima;
@@ -153,6 +154,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
                        {"pp", mean(kWait) - implied},  {"dp", mean(kGradients)},
                        {"optimizer", mean(kOptimizer)}};
   metrics.compute_s = mean(kShares);
+  metrics.own_compute_s = own_compute_s;
   metrics.skipped_samples = static_cast<int64_t>(sums[kShares + 1]);
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     metrics.peak_bytes[i] = static_cast<int64_t>(maxima[i]);

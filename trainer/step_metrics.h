@@ -40,6 +40,8 @@ struct StepMetrics {
   // Mean over ranks of the seconds spent in forward and backward, without the
   // collectives' waits inside; with exposed_s it makes up the mean step.
   double compute_s = 0;
+  // This rank's.
+  double own_compute_s = 0;
   // Mean over ranks of the seconds that each cause kept a rank from computing:
   // "data", "tp", "cp", "bubble" (what the schedule implies if messages took no
   // time), "pp" (the rest of the wait for other stages), "dp", "optimizer".

@@ -418,6 +418,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     metrics.step = step;
     metrics.learning_rate = step_options.learning_rate;
     if (leader) RETURN_IF_ERROR(log->Write(metrics));
+    if (options.listener) options.listener(metrics, steps);
     // The first step warms up.
     if (leader && step > first_step) step_seconds.push_back(metrics.step_s);
     RETURN_IF_ERROR(CheckFinite(metrics));

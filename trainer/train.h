@@ -16,6 +16,7 @@
 #include "runtime/core/processors.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/job.pb.h"
+#include "trainer/step_metrics.h"
 
 namespace trireme {
 
@@ -49,6 +50,9 @@ struct TrainOptions {
   // Asked after each step; what one rank is ordered all do. An order is carried
   // out once for each time that it is given. Absent: nobody orders anything.
   std::function<Orders()> orders;
+  // Told each step's figures, which are complete on rank 0, and the number of
+  // steps. Absent: nobody listens.
+  std::function<void(const StepMetrics&, int64_t steps)> listener;
 };
 
 enum class RunEnd {

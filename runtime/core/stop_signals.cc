@@ -17,6 +17,8 @@ static_assert(std::atomic<int>::is_always_lock_free);
 void Note(int signal) {
   int none = 0;
   if (first_signal.compare_exchange_strong(none, signal)) return;
+  // Linux tells of a parent's death once for each of its threads.
+  if (signal == SIGUSR1) return;
   std::signal(signal, SIG_DFL);
   std::raise(signal);
 }

@@ -10,7 +10,8 @@
 namespace trireme {
 
 // While it exists the first such signal is noted instead of ending the process;
-// a second one ends it at once, as without. One at a time in a process.
+// a second one ends it at once, as without, unless it is SIGUSR1, which may
+// come several times for one reason. One at a time in a process.
 class StopSignals {
  public:
   StopSignals();

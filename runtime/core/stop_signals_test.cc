@@ -12,6 +12,8 @@ TEST(StopSignalsTest, TheFirstIsNoted) {
   EXPECT_EQ(signals.received(), 0);
   std::raise(SIGTERM);
   EXPECT_EQ(signals.received(), SIGTERM);
+  std::raise(SIGUSR1);
+  EXPECT_EQ(signals.received(), SIGTERM);
 }
 
 TEST(StopSignalsDeathTest, ASecondOneEndsTheProcess) {

@@ -1,0 +1,113 @@
+#!/bin/bash
+# A job's life on two processes of this machine: watched, told to save and to
+# stop, interrupted, left by its launch, and given up where mpirun hangs.
+# Usage: life_test.sh PATH_TO_TRIREME
+set -euo pipefail
+trireme=$PWD/$1
+work=$(mktemp -d /tmp/trireme.XXXXXX)
+cleanup() {
+  pkill -KILL -f "$work" 2> /dev/null || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+cd "$work"
+export TMPDIR=$work
+
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+expect_in() { # expect_in FILE TEXT
+  grep -qF -- "$2" "$1" || fail "no '$2' in: $(cat "$1")"
+}
+wait_for() { # wait_for SECONDS COMMAND...
+  local i
+  for ((i = 0; i < 10 * $1; ++i)); do
+    if "${@:2}" > /dev/null 2>&1; then return; fi
+    sleep 0.1
+  done
+  fail "waited $1 s for: ${*:2}"
+}
+newest() { # newest RUN: the step of its newest checkpoint
+  local name
+  name=$(ls "$1/checkpoints" | grep -E '^step_[0-9]+$' | tail -n 1)
+  echo $((10#${name#step_}))
+}
+
+"$trireme" data /usr/share/datasets/fashion-mnist "$work/shards" --idx \
+  --split test > data.txt
+cat > job.textproto <<JOB
+model { dit { hidden: 32 layers: 2 heads: 4 patch: 7 } }
+data { webdataset { paths: "$work/shards" } resolution: 28 channels: 1 }
+global_batch: 8
+steps: 1000000
+checkpoint { keep: 0 }
+sample { at_end: false }
+precision: FP32
+JOB
+launch=("$trireme" launch "$work/job.textproto" --ranks 2)
+
+echo "== status, checkpoint, stop"
+"${launch[@]}" --out run > run.txt 2>&1 &
+wait_for 60 "$trireme" status run
+"$trireme" status run > status.txt
+expect_in status.txt "of 1000000"
+expect_in status.txt "ranks   2 of 2 on 1 host"
+"$trireme" checkpoint run > order.txt
+wait_for 20 bash -c 'test -s run/checkpoints/step_*/manifest.json'
+"$trireme" stop run > order.txt
+wait || fail "a run that was told to stop: $(cat run.txt)"
+expect_in run.txt "as ordered"
+steps=$(wc -l < run/metrics.jsonl)
+[[ $(newest run) == "$steps" ]] || fail "$steps steps, saved $(newest run)"
+if "$trireme" status run > status.txt 2>&1; then fail "$(cat status.txt)"; fi
+expect_in status.txt "no launch of it is running"
+
+echo "== a second launch leaves a running one alone; SIGTERM saves"
+"${launch[@]}" --out run --resume > run.txt 2>&1 &
+first=$!
+wait_for 60 "$trireme" status run
+if "${launch[@]}" --out run --resume > second.txt 2>&1; then
+  fail "two runs in one folder"
+fi
+expect_in second.txt "is in use by process"
+"$trireme" status run > status.txt
+kill -TERM "$first"
+status=0
+wait "$first" || status=$?
+((status == 143)) || fail "status $status after SIGTERM: $(cat run.txt)"
+expect_in run.txt "--resume goes on from"
+after=$(wc -l < run/metrics.jsonl)
+((after > steps)) || fail "no step after the resume"
+[[ $(newest run) == "$after" ]] || fail "$after steps, saved $(newest run)"
+
+echo "== a launch that is killed: its ranks save and end"
+"${launch[@]}" --out left > left.txt 2>&1 &
+first=$!
+wait_for 60 "$trireme" status left
+kill -KILL "$first"
+wait "$first" || true
+wait_for 30 grep -q "as ordered" left.txt
+[[ $(newest left) == "$(wc -l < left/metrics.jsonl)" ]] || fail "not saved"
+
+echo "== an mpirun that outlives its ranks is ended"
+mkdir bin
+cat > bin/mpirun <<'SCRIPT'
+#!/bin/bash
+# One rank, which dies; then nothing that would listen to anyone.
+trap '' TERM USR1
+while [[ $1 != */trireme* ]]; do shift; done
+"$@" &
+sleep 5
+kill -KILL $!
+sleep 1000
+SCRIPT
+chmod +x bin/mpirun
+begin=$SECONDS
+status=0
+PATH=$work/bin:$PATH "$trireme" launch "$work/job.textproto" --ranks 1 \
+  --out dead > dead.txt 2>&1 || status=$?
+((status == 1)) || fail "status $status: $(cat dead.txt)"
+((SECONDS - begin < 60)) || fail "took $((SECONDS - begin)) s"
+expect_in dead.txt "has been silent for"
+expect_in dead.txt "it is ended"

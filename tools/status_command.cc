@@ -1,0 +1,114 @@
+// trireme status, watch, checkpoint, stop: what a run that was launched is
+// doing, and what it is to do.
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <thread>
+
+#include "fmt/format.h"
+#include "runtime/core/status.h"
+#include "tools/commands.h"
+#include "trainer/coordinator/coordinator_client.h"
+#include "trainer/coordinator/status_text.h"
+
+namespace trireme {
+namespace {
+
+constexpr std::chrono::seconds kRedraw(1);
+// Upwards from the last drawing, and away with it.
+constexpr char kClear[] = "\x1b[H\x1b[2J";
+
+const PositionalSpec kRun = {.name = "RUN", .help = "the run's folder"};
+
+absl::StatusOr<JobStatus> StatusOf(const std::string& run) {
+  ASSIGN_OR_RETURN(const CoordinatorAddress address, ReadAddress(run));
+  return CoordinatorClient(address).GetStatus();
+}
+
+absl::Status Tell(const std::string& run, Order::Kind kind) {
+  ASSIGN_OR_RETURN(const CoordinatorAddress address, ReadAddress(run));
+  return CoordinatorClient(address).GiveOrder(kind);
+}
+
+int RunStatus(const ParsedCommand& arguments, int, char**) {
+  const auto status = StatusOf(arguments.positionals()[0]);
+  if (!status.ok()) return Fail("status", status.status());
+  fmt::print("{}", StatusText(*status));
+  return 0;
+}
+
+int RunWatch(const ParsedCommand& arguments, int, char**) {
+  const std::string run = arguments.positionals()[0];
+  const absl::StatusOr<CoordinatorAddress> address = ReadAddress(run);
+  if (!address.ok()) return Fail("watch", address.status());
+  CoordinatorClient client(*address);
+  const bool terminal = isatty(STDOUT_FILENO) == 1;
+  absl::StatusOr<JobStatus> status = client.GetStatus();
+  if (!status.ok()) return Fail("watch", status.status());
+  for (; status.ok(); status = client.GetStatus()) {
+    fmt::print("{}{}", terminal ? kClear : "", StatusText(*status));
+    std::fflush(stdout);
+    std::this_thread::sleep_for(kRedraw);
+    if (!terminal) fmt::print("\n");
+  }
+  // The launch ended, and its coordinator with it.
+  fmt::print("ended\n");
+  return 0;
+}
+
+int RunCheckpoint(const ParsedCommand& arguments, int, char**) {
+  const absl::Status status = Tell(arguments.positionals()[0], Order::SAVE);
+  if (!status.ok()) return Fail("checkpoint", status);
+  fmt::print("ordered; it is written after the step at hand\n");
+  return 0;
+}
+
+int RunStop(const ParsedCommand& arguments, int, char**) {
+  const absl::Status status = Tell(arguments.positionals()[0], Order::STOP);
+  if (!status.ok()) return Fail("stop", status);
+  fmt::print("ordered; the run saves after the step at hand, then ends\n");
+  return 0;
+}
+
+}  // namespace
+
+Command StatusCommand() {
+  return {{.name = "status",
+           .summary = "shows what a launched run is doing",
+           .positionals = {kRun},
+           .options = {},
+           .example = "trireme status runs/fashion_mnist"},
+          RunStatus};
+}
+
+Command WatchCommand() {
+  return {{.name = "watch",
+           .summary = "shows a launched run until it ends, once a second",
+           .positionals = {kRun},
+           .options = {},
+           .example = "trireme watch runs/fashion_mnist"},
+          RunWatch};
+}
+
+Command CheckpointCommand() {
+  return {{.name = "checkpoint",
+           .summary = "has a launched run write a checkpoint now",
+           .positionals = {kRun},
+           .options = {},
+           .example = "trireme checkpoint runs/fashion_mnist"},
+          RunCheckpoint};
+}
+
+Command StopCommand() {
+  return {{.name = "stop",
+           .summary = "has a launched run write a checkpoint and end",
+           .positionals = {kRun},
+           .options = {},
+           .example = "trireme stop runs/fashion_mnist"},
+          RunStop};
+}
+
+}  // namespace trireme

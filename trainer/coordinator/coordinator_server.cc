@@ -1,0 +1,106 @@
+#include "trainer/coordinator/coordinator_server.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string_view>
+#include <utility>
+
+#include "fmt/format.h"
+#include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+constexpr int kMaxMessageBytes = 1 << 20;
+
+// Takes as long for any guess.
+bool Equal(std::string_view a, std::string_view b) {
+  if (a.size() != b.size()) return false;
+  unsigned char difference = 0;
+  for (size_t i = 0; i < a.size(); ++i) difference |= a[i] ^ b[i];
+  return difference == 0;
+}
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  return {static_cast<grpc::StatusCode>(status.code()), MessageOf(status)};
+}
+
+}  // namespace
+
+class CoordinatorServer::Service : public Coordinator::Service {
+ public:
+  Service(JobWatch& watch, std::string token)
+      : watch_(watch), authorization_("Bearer " + std::move(token)) {}
+
+  grpc::Status Report(grpc::ServerContext* context, const RankReport* report,
+                      OrdersSoFar* orders) override {
+    if (!Knows(*context)) return Refusal();
+    const absl::StatusOr<OrdersSoFar> so_far =
+        watch_.Report(*report, JobWatch::Clock::now());
+    if (!so_far.ok()) return ToGrpc(so_far.status());
+    *orders = *so_far;
+    return grpc::Status::OK;
+  }
+
+  grpc::Status GetStatus(grpc::ServerContext* context, const StatusRequest*,
+                         JobStatus* status) override {
+    if (!Knows(*context)) return Refusal();
+    *status = watch_.Status(JobWatch::Clock::now());
+    return grpc::Status::OK;
+  }
+
+  grpc::Status GiveOrder(grpc::ServerContext* context, const Order* order,
+                         OrderReply*) override {
+    if (!Knows(*context)) return Refusal();
+    return ToGrpc(watch_.GiveOrder(order->kind()));
+  }
+
+ private:
+  bool Knows(const grpc::ServerContext& context) const {
+    const auto& metadata = context.client_metadata();
+    const auto found = metadata.find("authorization");
+    return found != metadata.end() &&
+           Equal({found->second.data(), found->second.size()}, authorization_);
+  }
+  static grpc::Status Refusal() {
+    return {grpc::StatusCode::UNAUTHENTICATED, "expected the job's token"};
+  }
+
+  JobWatch& watch_;
+  const std::string authorization_;
+};
+
+CoordinatorServer::CoordinatorServer() = default;
+
+CoordinatorServer::~CoordinatorServer() {
+  if (server_ != nullptr) {
+    server_->Shutdown(std::chrono::system_clock::now() +
+                      std::chrono::seconds(1));
+  }
+}
+
+absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
+    JobWatch& watch, const std::string& listen) {
+  std::unique_ptr<CoordinatorServer> server(new CoordinatorServer);
+  ASSIGN_OR_RETURN(server->address_.token, NewToken());
+  server->service_ = std::make_unique<Service>(watch, server->address_.token);
+  int port = 0;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(server->service_.get());
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  server->server_ = builder.BuildAndStart();
+  if (server->server_ == nullptr || port == 0) {
+    return InvalidArgument(
+        "--listen: found '{}', expected an address of this machine and a free "
+        "port, as 127.0.0.1:0",
+        listen);
+  }
+  server->address_.endpoint =
+      fmt::format("{}:{}", listen.substr(0, listen.rfind(':')), port);
+  return server;
+}
+
+}  // namespace trireme

@@ -1,0 +1,39 @@
+// The coordinator of a job: a gRPC service in the process that launched it.
+
+#ifndef TRIREME_TRAINER_COORDINATOR_COORDINATOR_SERVER_H_
+#define TRIREME_TRAINER_COORDINATOR_COORDINATOR_SERVER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "trainer/coordinator/coordinator_client.h"
+#include "trainer/coordinator/job_watch.h"
+
+namespace trireme {
+
+class CoordinatorServer {
+ public:
+  // Serves from threads of its own until destroyed. `listen`: a host or address
+  // and a port, 0 for any free one; who is to reach it must reach that.
+  // `watch` outlives it. A call without the job's token is refused and told
+  // nothing. Errors: an address that cannot be listened at.
+  static absl::StatusOr<std::unique_ptr<CoordinatorServer>> Start(
+      JobWatch& watch, const std::string& listen);
+  ~CoordinatorServer();
+
+  const CoordinatorAddress& address() const { return address_; }
+
+ private:
+  class Service;
+
+  CoordinatorServer();
+
+  CoordinatorAddress address_;
+  std::unique_ptr<Service> service_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_COORDINATOR_COORDINATOR_SERVER_H_

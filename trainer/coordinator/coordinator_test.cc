@@ -1,0 +1,199 @@
+// What a launch knows of its ranks and they of it, over the service and
+// without.
+
+#include <sys/stat.h>
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+#include "trainer/coordinator/coordinator_client.h"
+#include "trainer/coordinator/coordinator_server.h"
+#include "trainer/coordinator/job_watch.h"
+#include "trainer/coordinator/rank_reporter.h"
+#include "trainer/coordinator/status_text.h"
+
+namespace trireme {
+namespace {
+
+using std::chrono::seconds;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+RankReport ReportOf(int rank, RankReport::State state) {
+  RankReport report;
+  report.set_rank(rank);
+  report.set_world_size(4);
+  report.set_host("a");
+  report.set_process(100 + rank);
+  report.set_state(state);
+  return report;
+}
+
+TEST(JobWatchTest, KnowsWhoIsSilentAndWhenNobodySpeaks) {
+  const JobWatch::Clock::time_point start{};
+  JobWatch watch("run", start);
+  EXPECT_EQ(watch.AllSilentFor(start + seconds(60)), std::nullopt);
+  for (int rank : {0, 1, 2}) {
+    ASSERT_TRUE(watch.Report(ReportOf(rank, RankReport::TRAINING), start).ok());
+  }
+  ASSERT_TRUE(
+      watch.Report(ReportOf(0, RankReport::TRAINING), start + seconds(5)).ok());
+  ASSERT_TRUE(
+      watch.Report(ReportOf(1, RankReport::ENDED), start + seconds(1)).ok());
+  const auto silent = watch.NewlySilent(start + seconds(6), seconds(3));
+  ASSERT_THAT(silent, SizeIs(1));
+  EXPECT_EQ(silent[0].rank(), 2);
+  EXPECT_THAT(watch.NewlySilent(start + seconds(6), seconds(3)), IsEmpty())
+      << "told once";
+  EXPECT_EQ(watch.AllSilentFor(start + seconds(6)), seconds(1));
+  // It speaks again, and may fall silent again.
+  ASSERT_TRUE(
+      watch.Report(ReportOf(2, RankReport::TRAINING), start + seconds(7)).ok());
+  EXPECT_THAT(watch.NewlySilent(start + seconds(11), seconds(3)), SizeIs(2));
+}
+
+TEST(JobWatchTest, ARankOutsideOfItsWorldIsRefused) {
+  JobWatch watch("run", {});
+  for (const int rank : {-1, 4}) {
+    EXPECT_FALSE(watch.Report(ReportOf(rank, RankReport::TRAINING), {}).ok());
+  }
+  EXPECT_EQ(watch.Status({}).ranks_size(), 0);
+}
+
+class CoordinatorTest : public ::testing::Test {
+ protected:
+  CoordinatorTest()
+      : watch_("run", JobWatch::Clock::now()),
+        server_(CoordinatorServer::Start(watch_, "127.0.0.1:0").value()) {}
+
+  JobWatch watch_;
+  std::unique_ptr<CoordinatorServer> server_;
+};
+
+TEST_F(CoordinatorTest, OrdersReachRankZeroOnce) {
+  RankReporter first(server_->address(), 0, 2);
+  RankReporter second(server_->address(), 1, 2);
+  CoordinatorClient person(server_->address());
+  ASSERT_TRUE(person.GiveOrder(Order::SAVE).ok());
+  ASSERT_TRUE(person.GiveOrder(Order::STOP).ok());
+  bool saved = false, stopped = false;
+  for (int i = 0; i < 100 && !(saved && stopped); ++i) {
+    const Orders orders = first.Take();
+    saved |= orders.save;
+    stopped |= orders.stop;
+    EXPECT_FALSE(second.Take().stop);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  EXPECT_TRUE(saved && stopped);
+  EXPECT_FALSE(first.Take().stop);
+}
+
+TEST_F(CoordinatorTest, AStepIsSeenByWhoAsks) {
+  RankReporter reporter(server_->address(), 0, 1);
+  StepMetrics metrics;
+  metrics.step = 7;
+  metrics.loss = 0.5;
+  metrics.compute_s = metrics.own_compute_s = 0.9;
+  metrics.exposed_s = {{"tp", 0.1}};
+  metrics.step_s = 1;
+  reporter.Note(metrics, 10);
+  reporter.End(absl::OkStatus());
+  const JobStatus status =
+      CoordinatorClient(server_->address()).GetStatus().value();
+  ASSERT_EQ(status.ranks_size(), 1);
+  EXPECT_EQ(status.ranks(0).report().state(), RankReport::ENDED);
+  ASSERT_GE(status.steps_size(), 1);
+  EXPECT_THAT(StatusText(status),
+              AllOf(HasSubstr("step 7 of 10 (70 %), 0:03 left"),
+                    HasSubstr("compute 90%, tp 10%")));
+}
+
+TEST_F(CoordinatorTest, WithoutTheTokenNothingIsToldOrDone) {
+  CoordinatorAddress wrong = server_->address();
+  wrong.token.back() = wrong.token.back() == '0' ? '1' : '0';
+  for (const std::string& token : {wrong.token, std::string()}) {
+    CoordinatorClient stranger({wrong.endpoint, token});
+    EXPECT_TRUE(absl::IsUnauthenticated(stranger.GetStatus().status()));
+    EXPECT_TRUE(absl::IsUnauthenticated(stranger.GiveOrder(Order::STOP)));
+    EXPECT_TRUE(absl::IsUnauthenticated(
+        stranger.Report(ReportOf(0, RankReport::FAILED)).status()));
+  }
+  const JobStatus status = watch_.Status(JobWatch::Clock::now());
+  EXPECT_EQ(status.orders().stops(), 0);
+  EXPECT_EQ(status.ranks_size(), 0);
+}
+
+TEST_F(CoordinatorTest, OnlyItsOwnerReadsTheToken) {
+  const std::string run = testing::TempDir() + "/coordinator_test";
+  std::filesystem::remove_all(run);
+  EXPECT_THAT(MessageOf(ReadAddress(run).status()),
+              HasSubstr("no such folder"));
+  ASSERT_TRUE(WriteAddress(server_->address(), run).ok());
+  struct stat info {};
+  ASSERT_EQ(stat((run + "/coordinator.json").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+  EXPECT_EQ(ReadAddress(run)->endpoint, server_->address().endpoint);
+  RemoveAddress({"127.0.0.1:1", "another"}, run);
+  EXPECT_TRUE(ReadAddress(run).ok()) << "another launch removed it";
+  RemoveAddress(server_->address(), run);
+  EXPECT_THAT(MessageOf(ReadAddress(run).status()),
+              HasSubstr("no launch of it is running"));
+}
+
+TEST(CoordinatorServerTest, AnAddressThatIsNoneIsAnError) {
+  JobWatch watch("run", {});
+  EXPECT_THAT(
+      MessageOf(CoordinatorServer::Start(watch, "nowhere.invalid:1").status()),
+      HasSubstr("--listen: found 'nowhere.invalid:1'"));
+}
+
+TEST(StatusTextTest, FitsEightyColumnsAndNamesWhoIsSlowOrSilent) {
+  JobStatus status;
+  status.set_folder("runs/fashion_mnist");
+  status.set_age_s(3723);
+  for (int rank = 0; rank < 8; ++rank) {
+    RankStatus& entry = *status.add_ranks();
+    *entry.mutable_report() = ReportOf(rank, RankReport::TRAINING);
+    entry.mutable_report()->set_world_size(8);
+    entry.mutable_report()->set_steps(1000);
+    entry.mutable_report()->set_own_compute_s(rank == 3 ? 2.0 : 1.0);
+    entry.set_silent_s(rank == 5 ? 12 : 0.1);
+  }
+  for (int step = 1; step <= 200; ++step) {
+    StepFigures& figures = *status.add_steps();
+    figures.set_step(step);
+    figures.set_loss(1.0 / step);
+    figures.set_step_s(1.25);
+    figures.set_compute_s(1);
+    for (const char* cause :
+         {"data", "tp", "cp", "bubble", "pp", "dp", "optimizer"}) {
+      (*figures.mutable_exposed_s())[cause] = 0.1;
+    }
+  }
+  const std::string text = StatusText(status);
+  EXPECT_THAT(text,
+              AllOf(HasSubstr("launched 1:02:03 ago"),
+                    HasSubstr("step 200 of 1000 (20 %), 16:40 left"),
+                    HasSubstr("rank 3 (a, process 103)"),
+                    HasSubstr("computes 2 s a step, the median 1 s"),
+                    HasSubstr("rank 5 (a, process 105)"),
+                    HasSubstr("silent for 12 s"), Not(HasSubstr("rank 4"))));
+  for (const auto line : absl::StrSplit(text, '\n')) {
+    int columns = 0;
+    for (const char byte : line) columns += (byte & 0xC0) != 0x80;
+    EXPECT_LE(columns, 80) << std::string(line);
+  }
+}
+
+}  // namespace
+}  // namespace trireme

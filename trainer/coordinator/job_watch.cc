@@ -1,0 +1,97 @@
+#include "trainer/coordinator/job_watch.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+// As many as a picture of their losses is wide.
+constexpr size_t kMostSteps = 200;
+
+double Seconds(JobWatch::Clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+bool IsOver(const RankReport& report) {
+  return report.state() == RankReport::ENDED ||
+         report.state() == RankReport::FAILED;
+}
+
+}  // namespace
+
+JobWatch::JobWatch(std::string folder, Clock::time_point now)
+    : folder_(std::move(folder)), begin_(now) {}
+
+absl::StatusOr<OrdersSoFar> JobWatch::Report(const RankReport& report,
+                                             Clock::time_point now) {
+  if (report.rank() < 0 || report.rank() >= report.world_size()) {
+    return InvalidArgument("rank: found {}, expected 0 to {}", report.rank(),
+                           report.world_size() - 1);
+  }
+  const std::lock_guard lock(mutex_);
+  Rank& rank = ranks_[report.rank()];
+  rank = {.report = report, .heard = now};
+  if (report.has_figures()) {
+    steps_.push_back(report.figures());
+    if (steps_.size() > kMostSteps) steps_.pop_front();
+    rank.report.clear_figures();
+  }
+  return orders_;
+}
+
+absl::Status JobWatch::GiveOrder(Order::Kind kind) {
+  const std::lock_guard lock(mutex_);
+  switch (kind) {
+    case Order::SAVE:
+      orders_.set_saves(orders_.saves() + 1);
+      return absl::OkStatus();
+    case Order::STOP:
+      orders_.set_stops(orders_.stops() + 1);
+      return absl::OkStatus();
+    default:
+      return InvalidArgument("kind: found {}, expected SAVE or STOP",
+                             static_cast<int>(kind));
+  }
+}
+
+JobStatus JobWatch::Status(Clock::time_point now) const {
+  const std::lock_guard lock(mutex_);
+  JobStatus status;
+  status.set_folder(folder_);
+  status.set_age_s(Seconds(now - begin_));
+  for (const auto& [number, rank] : ranks_) {
+    RankStatus& entry = *status.add_ranks();
+    *entry.mutable_report() = rank.report;
+    entry.set_silent_s(Seconds(now - rank.heard));
+  }
+  *status.mutable_steps() = {steps_.begin(), steps_.end()};
+  *status.mutable_orders() = orders_;
+  return status;
+}
+
+std::optional<JobWatch::Clock::duration> JobWatch::AllSilentFor(
+    Clock::time_point now) const {
+  const std::lock_guard lock(mutex_);
+  if (ranks_.empty()) return std::nullopt;
+  Clock::time_point last = begin_;
+  for (const auto& [number, rank] : ranks_) last = std::max(last, rank.heard);
+  return now - last;
+}
+
+std::vector<RankReport> JobWatch::NewlySilent(Clock::time_point now,
+                                              Clock::duration limit) {
+  const std::lock_guard lock(mutex_);
+  std::vector<RankReport> silent;
+  for (auto& [number, rank] : ranks_) {
+    if (rank.called_silent || IsOver(rank.report) || now - rank.heard <= limit)
+      continue;
+    rank.called_silent = true;
+    silent.push_back(rank.report);
+  }
+  return silent;
+}
+
+}  // namespace trireme

@@ -1,0 +1,63 @@
+// What the process that launched a job knows of it: the last report of each
+// rank, the last steps, and the orders that people gave.
+
+#ifndef TRIREME_TRAINER_COORDINATOR_JOB_WATCH_H_
+#define TRIREME_TRAINER_COORDINATOR_JOB_WATCH_H_
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "trainer/coordinator/coordinator.pb.h"
+
+namespace trireme {
+
+// Thread-safe.
+class JobWatch {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // `folder`: the run's.
+  JobWatch(std::string folder, Clock::time_point now);
+
+  // Errors: a rank outside of its world.
+  absl::StatusOr<OrdersSoFar> Report(const RankReport& report,
+                                     Clock::time_point now);
+  absl::Status GiveOrder(Order::Kind kind);
+  JobStatus Status(Clock::time_point now) const;
+
+  // How long nobody of those who have reported has done so, or since all that
+  // did have ended: then there is nothing left to wait for. Nothing before the
+  // first report.
+  std::optional<Clock::duration> AllSilentFor(Clock::time_point now) const;
+
+  // The ranks that have come to be silent for longer than `limit` since the
+  // last call, other than by ending.
+  std::vector<RankReport> NewlySilent(Clock::time_point now,
+                                      Clock::duration limit);
+
+ private:
+  struct Rank {
+    RankReport report;
+    Clock::time_point heard;
+    bool called_silent = false;
+  };
+
+  const std::string folder_;
+  const Clock::time_point begin_;
+  mutable std::mutex mutex_;
+  std::map<int32_t, Rank> ranks_;
+  std::deque<StepFigures> steps_;
+  OrdersSoFar orders_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_COORDINATOR_JOB_WATCH_H_

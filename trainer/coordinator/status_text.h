@@ -1,0 +1,18 @@
+// A job's state for people, in lines of at most 80 columns.
+
+#ifndef TRIREME_TRAINER_COORDINATOR_STATUS_TEXT_H_
+#define TRIREME_TRAINER_COORDINATOR_STATUS_TEXT_H_
+
+#include <string>
+
+#include "trainer/coordinator/coordinator.pb.h"
+
+namespace trireme {
+
+// How far it is and how long it will take, loss, speed, where the time goes,
+// memory, the ranks that compute longest and those that are silent.
+std::string StatusText(const JobStatus& status);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_COORDINATOR_STATUS_TEXT_H_
