@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -27,15 +29,12 @@ namespace trireme {
 namespace {
 
 constexpr char kName[] = "launch";
+constexpr int64_t kMostSeconds = 1'000'000;
 
 // The most ranks, up to one a processor, for which there is a default plan.
-absl::StatusOr<int64_t> RanksOfDefaultPlan(JobFile& file) {
-  // The data set is for the ranks to open; the rule does not ask how many
-  // classes it has.
-  const auto setup = ResolveJob(file.job, {.samples = 1, .classes = 1});
-  RETURN_IF_ERROR(file.locations.Locate(setup.status()));
+int64_t RanksOfDefaultPlan(const TrainingSetup& setup) {
   int64_t ranks = AvailableProcessors();
-  while (ranks > 1 && !DefaultPlan(PlanContextOf(*setup, ranks)).ok()) --ranks;
+  while (ranks > 1 && !DefaultPlan(PlanContextOf(setup, ranks)).ok()) --ranks;
   return ranks;
 }
 
@@ -59,11 +58,13 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(JobFile job, LoadJobFile(arguments.positionals()[0],
                                             arguments.All("set"), steps));
   launch.folder = OutFolder(arguments.Given("out"), job.job);
+  // The data set is for the ranks to open; what is checked here does not ask
+  // how many classes it has.
+  const auto setup = ResolveJob(job.job, {.samples = 1, .classes = 1});
+  RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   const bool given = ranks.has_value() || arguments.Has("hosts");
   if (!arguments.Has("plan")) {
-    if (!given) {
-      ASSIGN_OR_RETURN(ranks, RanksOfDefaultPlan(job));
-    }
+    if (!given) ranks = RanksOfDefaultPlan(*setup);
     return launch;
   }
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
@@ -115,6 +116,56 @@ int PrintDryRun(const ParsedCommand& arguments, const RankStart& start,
   return Fail(kName, Become(std::move(account), start.environment));
 }
 
+struct Limits {
+  std::chrono::seconds lost_after{0};
+  int64_t restarts = 0;
+};
+
+absl::StatusOr<Limits> LimitsOf(const ParsedCommand& arguments) {
+  Limits limits;
+  ASSIGN_OR_RETURN(const int64_t seconds, arguments.GetInt("lost_after_s"));
+  ASSIGN_OR_RETURN(limits.restarts, arguments.GetInt("restarts"));
+  if (seconds < 0 || seconds > kMostSeconds) {
+    return InvalidArgument("--lost_after_s: found {}, expected 0 to {}",
+                           seconds, kMostSeconds);
+  }
+  if (limits.restarts < 0) {
+    return InvalidArgument("--restarts: found {}, expected 0 or more",
+                           limits.restarts);
+  }
+  limits.lost_after = std::chrono::seconds(seconds);
+  return limits;
+}
+
+// Starts the ranks, and again where some of them were lost. Returns the exit
+// status.
+int RunToTheEnd(std::vector<std::string> command,
+                const Environment& environment, const SignalQueue& signals,
+                const Limits& limits, JobWatch& watch) {
+  int64_t furthest = 0, in_vain = 0;
+  for (;;) {
+    watch.Begin();
+    const absl::StatusOr<SupervisedEnd> end =
+        Supervise(command, environment, signals, limits.lost_after, watch);
+    if (!end.ok()) return Fail(kName, end.status());
+    const bool worth =
+        watch.last_step() > 0 && (end->lost || watch.WorthRestarting());
+    if (end->status == 0 || end->asked || !worth) return end->status;
+    in_vain = watch.last_step() > furthest ? 1 : in_vain + 1;
+    furthest = std::max(furthest, watch.last_step());
+    if (in_vain > limits.restarts) return end->status;
+    fmt::print(stderr,
+               "trireme launch: ranks were lost after step {}; starts again "
+               "from the newest checkpoint (attempt {} of {} without a new "
+               "step)\n",
+               watch.last_step(), in_vain, limits.restarts);
+    if (std::find(command.begin(), command.end(), "--resume") ==
+        command.end()) {
+      command.emplace_back("--resume");
+    }
+  }
+}
+
 // After an end that was not asked for.
 void PrintWayOn(const std::string& folder) {
   const absl::StatusOr<std::string> newest =
@@ -147,6 +198,8 @@ int Run(const ParsedCommand& arguments, int, char**) {
   if (arguments.Has("dry_run")) {
     return PrintDryRun(arguments, *start, command, *self);
   }
+  const absl::StatusOr<Limits> limits = LimitsOf(arguments);
+  if (!limits.ok()) return Fail(kName, limits.status());
   JobWatch watch(launch->folder, JobWatch::Clock::now());
   // Before any thread, so that each of them leaves the signals to it.
   const SignalQueue signals;
@@ -155,14 +208,12 @@ int Run(const ParsedCommand& arguments, int, char**) {
   const CoordinatorAddress& address = (*server)->address();
   setenv(kEndpointVariable, address.endpoint.c_str(), /*overwrite=*/1);
   setenv(kTokenVariable, address.token.c_str(), /*overwrite=*/1);
-  const absl::StatusOr<int> status =
-      Supervise(std::move(command), start->environment, signals, watch);
+  const int status = RunToTheEnd(std::move(command), start->environment,
+                                 signals, *limits, watch);
   // Where rank 0 could not.
   RemoveAddress(address, launch->folder);
-  if (!status.ok()) return Fail(kName, status.status());
-  const bool trained = watch.Status(JobWatch::Clock::now()).steps_size() > 0;
-  if (*status != 0 && trained) PrintWayOn(launch->folder);
-  return *status;
+  if (status != 0 && watch.last_step() > 0) PrintWayOn(launch->folder);
+  return status;
 }
 
 }  // namespace
@@ -210,6 +261,16 @@ Command LaunchCommand() {
              .value = "FIELDS",
              .help = "with --resume: fields, separated by commas, in which the "
                      "job may differ from the run's"},
+            {.name = "restarts",
+             .value = "N",
+             .default_value = "3",
+             .help = "times in a row that ranks are started again from the "
+                     "newest checkpoint after some were lost, without a new "
+                     "step in between"},
+            {.name = "lost_after_s",
+             .value = "SECONDS",
+             .default_value = "20",
+             .help = "a rank that is silent for so long is lost; 0: none is"},
             {.name = "trace",
              .help = "writes Chrome traces of the second to fourth step"},
             {.name = "dry_run",

@@ -93,9 +93,11 @@ int SignalQueue::Next(std::chrono::milliseconds wait) const {
   return static_cast<int>(info.ssi_signo);
 }
 
-absl::StatusOr<int> Supervise(std::vector<std::string> mpirun,
-                              const Environment& environment,
-                              const SignalQueue& signals, JobWatch& watch) {
+absl::StatusOr<SupervisedEnd> Supervise(std::vector<std::string> mpirun,
+                                        const Environment& environment,
+                                        const SignalQueue& signals,
+                                        std::chrono::seconds lost_after,
+                                        JobWatch& watch) {
   for (const auto& [name, value] : environment) {
     setenv(name.c_str(), value.c_str(), /*overwrite=*/0);
   }
@@ -120,9 +122,13 @@ absl::StatusOr<int> Supervise(std::vector<std::string> mpirun,
     }
     int status = 0;
     if (waitpid(child, &status, WNOHANG) == child) {
-      if (given_up) return 1;
-      if (asked != 0) return 128 + asked;
-      return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+      const int own =
+          WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+      return SupervisedEnd{.status = asked != 0 ? 128 + asked
+                                     : given_up ? 1
+                                                : own,
+                           .asked = asked != 0,
+                           .lost = given_up};
     }
     const Clock::time_point now = Clock::now();
     for (const RankReport& rank : watch.NewlySilent(now, kSilent)) {
@@ -132,16 +138,30 @@ absl::StatusOr<int> Supervise(std::vector<std::string> mpirun,
                  rank.rank(), rank.host(), rank.process(), kSilent.count(),
                  rank.step());
     }
+    if (kill_at.has_value()) {
+      if (now > *kill_at) kill(-child, SIGKILL);
+      continue;
+    }
     const std::optional<Clock::duration> silent = watch.AllSilentFor(now);
-    if (silent.has_value() && *silent > kAllSilent && !kill_at.has_value()) {
+    const std::optional<RankReport> lost =
+        lost_after.count() > 0 ? watch.AnySilentFor(now, lost_after)
+                               : std::nullopt;
+    if (lost.has_value()) {
+      fmt::print(
+          stderr,
+          "trireme launch: rank {} on {} is lost: it has been silent for "
+          "{} s; all ranks are ended\n",
+          lost->rank(), lost->host(), lost_after.count());
+    } else if (silent.has_value() && *silent > kAllSilent) {
       fmt::print(stderr,
                  "trireme launch: no rank has reported for {} s, but mpirun "
                  "goes on: it is ended\n",
                  kAllSilent.count());
-      given_up = true;
-      end();
+    } else {
+      continue;
     }
-    if (kill_at.has_value() && now > *kill_at) kill(-child, SIGKILL);
+    given_up = true;
+    end();
   }
 }
 

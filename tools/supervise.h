@@ -33,17 +33,28 @@ class SignalQueue {
   int descriptor_ = -1;
 };
 
-// Runs mpirun to its end and returns this program's exit status: its own, or
-// 128 + the signal by which it was asked to stop.
+struct SupervisedEnd {
+  // What this program's is to be: mpirun's, or 128 + the signal by which it was
+  // asked to stop.
+  int status = 0;
+  bool asked = false;
+  // Ranks were silent, and the others were ended.
+  bool lost = false;
+};
+
+// Runs mpirun to its end.
 //
 // SIGTERM and SIGINT (Ctrl-C) ask the ranks to save and end, a second one ends
 // them at once. Should this process be killed, mpirun hears of it, and the
-// ranks save and end. Where all ranks are silent, mpirun is waiting for what
-// will not come, a host that is cut off, say: it is ended, and the status is 1.
-// Errors: mpirun cannot be run.
-absl::StatusOr<int> Supervise(std::vector<std::string> mpirun,
-                              const Environment& environment,
-                              const SignalQueue& signals, JobWatch& watch);
+// ranks save and end. A rank that has been silent for `lost_after` (0: for any
+// time) is stopped or cut off, and all of them are where mpirun waits for what
+// will not come: either ends mpirun, with status 1. Errors: mpirun cannot be
+// run.
+absl::StatusOr<SupervisedEnd> Supervise(std::vector<std::string> mpirun,
+                                        const Environment& environment,
+                                        const SignalQueue& signals,
+                                        std::chrono::seconds lost_after,
+                                        JobWatch& watch);
 
 }  // namespace trireme
 

@@ -90,6 +90,37 @@ wait "$first" || true
 wait_for 30 grep -q "as ordered" left.txt
 [[ $(newest left) == "$(wc -l < left/metrics.jsonl)" ]] || fail "not saved"
 
+echo "== a rank that is killed, and one that is stopped: started again, to the"
+echo "   same bits as without"
+process_of_rank() { # process_of_rank RANK RUN
+  local process
+  for process in /proc/[0-9]*; do
+    if grep -zqx "OMPI_COMM_WORLD_RANK=$1" "$process/environ" 2> /dev/null &&
+      grep -zqx -- "--out=$2" "$process/cmdline" 2> /dev/null; then
+      echo "${process#/proc/}"
+      return
+    fi
+  done
+  return 1
+}
+more=(--steps 400 --set checkpoint.every=20 --set checkpoint.keep=1)
+"${launch[@]}" "${more[@]}" --out whole > whole.txt
+"${launch[@]}" "${more[@]}" --lost_after_s 6 --out hurt > hurt.txt 2>&1 &
+first=$!
+for signal in KILL STOP; do
+  wait_for 60 test -s hurt/coordinator.json
+  process=$(process_of_rank 1 hurt)
+  rm hurt/coordinator.json # another one comes with the next start
+  kill "-$signal" "$process"
+  wait_for 60 bash -c "! kill -0 $process"
+done
+wait "$first" || fail "was not brought to its end: $(cat hurt.txt)"
+(($(grep -c "ranks were lost" hurt.txt) == 2)) || fail "$(cat hurt.txt)"
+expect_in hurt.txt "rank 1 on"
+for file in model adam_m adam_v; do
+  cmp {whole,hurt}/checkpoints/step_00000400/$file.safetensors
+done
+
 echo "== an mpirun that outlives its ranks is ended"
 mkdir bin
 cat > bin/mpirun <<'SCRIPT'
@@ -106,7 +137,7 @@ chmod +x bin/mpirun
 begin=$SECONDS
 status=0
 PATH=$work/bin:$PATH "$trireme" launch "$work/job.textproto" --ranks 1 \
-  --out dead > dead.txt 2>&1 || status=$?
+  --restarts 0 --out dead > dead.txt 2>&1 || status=$?
 ((status == 1)) || fail "status $status: $(cat dead.txt)"
 ((SECONDS - begin < 60)) || fail "took $((SECONDS - begin)) s"
 expect_in dead.txt "has been silent for"

@@ -62,6 +62,30 @@ TEST(JobWatchTest, KnowsWhoIsSilentAndWhenNobodySpeaks) {
   EXPECT_THAT(watch.NewlySilent(start + seconds(11), seconds(3)), SizeIs(2));
 }
 
+TEST(JobWatchTest, WhatFailsForAReasonOfItsOwnIsNotStartedAgain) {
+  JobWatch watch("run", {});
+  EXPECT_FALSE(watch.WorthRestarting());
+  ASSERT_TRUE(watch.Report(ReportOf(0, RankReport::PREPARING), {}).ok());
+  EXPECT_FALSE(watch.WorthRestarting()) << "a mistake would come again";
+  ASSERT_TRUE(watch.Report(ReportOf(0, RankReport::TRAINING), {}).ok());
+  EXPECT_TRUE(watch.WorthRestarting());
+  ASSERT_TRUE(watch.Report(ReportOf(1, RankReport::FAILED), {}).ok());
+  EXPECT_FALSE(watch.WorthRestarting());
+  watch.Begin();
+  EXPECT_FALSE(watch.WorthRestarting()) << "nothing is known of the new ones";
+}
+
+TEST(JobWatchTest, StepsThatAreDoneAgainAreListedOnce) {
+  JobWatch watch("run", {});
+  RankReport report = ReportOf(0, RankReport::TRAINING);
+  for (const int step : {1, 2, 3, 2, 3, 4}) {
+    report.mutable_figures()->set_step(step);
+    ASSERT_TRUE(watch.Report(report, {}).ok());
+  }
+  EXPECT_EQ(watch.Status({}).steps_size(), 4);
+  EXPECT_EQ(watch.last_step(), 4);
+}
+
 TEST(JobWatchTest, ARankOutsideOfItsWorldIsRefused) {
   JobWatch watch("run", {});
   for (const int rank : {-1, 4}) {

@@ -25,6 +25,11 @@ bool IsOver(const RankReport& report) {
 JobWatch::JobWatch(std::string folder, Clock::time_point now)
     : folder_(std::move(folder)), begin_(now) {}
 
+void JobWatch::Begin() {
+  const std::lock_guard lock(mutex_);
+  ranks_.clear();
+}
+
 absl::StatusOr<OrdersSoFar> JobWatch::Report(const RankReport& report,
                                              Clock::time_point now) {
   if (report.rank() < 0 || report.rank() >= report.world_size()) {
@@ -35,6 +40,10 @@ absl::StatusOr<OrdersSoFar> JobWatch::Report(const RankReport& report,
   Rank& rank = ranks_[report.rank()];
   rank = {.report = report, .heard = now};
   if (report.has_figures()) {
+    // A job that was started again does some of its steps again.
+    while (!steps_.empty() && steps_.back().step() >= report.figures().step()) {
+      steps_.pop_back();
+    }
     steps_.push_back(report.figures());
     if (steps_.size() > kMostSteps) steps_.pop_front();
     rank.report.clear_figures();
@@ -79,6 +88,30 @@ std::optional<JobWatch::Clock::duration> JobWatch::AllSilentFor(
   Clock::time_point last = begin_;
   for (const auto& [number, rank] : ranks_) last = std::max(last, rank.heard);
   return now - last;
+}
+
+std::optional<RankReport> JobWatch::AnySilentFor(Clock::time_point now,
+                                                 Clock::duration limit) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [number, rank] : ranks_) {
+    if (!IsOver(rank.report) && now - rank.heard > limit) return rank.report;
+  }
+  return std::nullopt;
+}
+
+bool JobWatch::WorthRestarting() const {
+  const std::lock_guard lock(mutex_);
+  bool trained = false;
+  for (const auto& [number, rank] : ranks_) {
+    if (rank.report.state() == RankReport::FAILED) return false;
+    trained |= rank.report.state() == RankReport::TRAINING;
+  }
+  return trained;
+}
+
+int64_t JobWatch::last_step() const {
+  const std::lock_guard lock(mutex_);
+  return steps_.empty() ? 0 : steps_.back().step();
 }
 
 std::vector<RankReport> JobWatch::NewlySilent(Clock::time_point now,

@@ -27,6 +27,9 @@ class JobWatch {
   // `folder`: the run's.
   JobWatch(std::string folder, Clock::time_point now);
 
+  // The ranks are started (again): none has reported yet.
+  void Begin();
+
   // Errors: a rank outside of its world.
   absl::StatusOr<OrdersSoFar> Report(const RankReport& report,
                                      Clock::time_point now);
@@ -37,6 +40,16 @@ class JobWatch {
   // did have ended: then there is nothing left to wait for. Nothing before the
   // first report.
   std::optional<Clock::duration> AllSilentFor(Clock::time_point now) const;
+
+  // A rank that has been silent for longer than `limit`, other than by ending.
+  std::optional<RankReport> AnySilentFor(Clock::time_point now,
+                                         Clock::duration limit) const;
+
+  // Whether the ranks have come to be in the midst of training since they
+  // began, and none has failed for a reason of its own, which would come again.
+  bool WorthRestarting() const;
+  // The last step that was reported.
+  int64_t last_step() const;
 
   // The ranks that have come to be silent for longer than `limit` since the
   // last call, other than by ending.
