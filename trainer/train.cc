@@ -185,6 +185,13 @@ absl::Status CheckFolder(const RunFolder& folder, bool resume) {
   return absl::OkStatus();
 }
 
+// The run's lock, behind which one that has just ended is seen.
+absl::StatusOr<FolderLock> Lock(const RunFolder& folder, bool resume) {
+  ASSIGN_OR_RETURN(FolderLock lock, FolderLock::Acquire(folder.root()));
+  RETURN_IF_ERROR(CheckFolder(folder, resume));
+  return lock;
+}
+
 // Makes the run's folder; `step`: what is done of the run.
 absl::Status PrepareFolder(const RunFolder& folder, const Job& job,
                            const Plan& plan, int64_t step) {
@@ -294,11 +301,10 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     if (leader) RETURN_IF_ERROR(CheckFolder(folder, options.resume));
     ASSIGN_OR_RETURN(Preparation made,
                      Prepare(options, factory.world_size(), job));
-    if (leader) {
-      // Nothing is made in a folder before everything else is in order; behind
-      // the lock a run that has just ended is seen.
-      ASSIGN_OR_RETURN(lock, FolderLock::Acquire(folder.root()));
-      RETURN_IF_ERROR(CheckFolder(folder, options.resume));
+    // A folder that is not there yet is made last, when all is in order.
+    std::error_code error;
+    if (leader && fs::exists(folder.root(), error)) {
+      ASSIGN_OR_RETURN(lock, Lock(folder, options.resume));
     }
     return made;
   };
@@ -351,6 +357,9 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   }
   std::unique_ptr<RunLog> log;
   if (leader) {
+    if (!lock.has_value()) {
+      ASSIGN_OR_RETURN(lock, Lock(folder, options.resume));
+    }
     RETURN_IF_ERROR(PrepareFolder(folder, job, plan, first_step - 1));
     RETURN_IF_ERROR(
         SetLaterCheckpointsAside(folder.checkpoints(), first_step - 1));
