@@ -18,16 +18,16 @@ GroupNodes NodesOf(const ClusterModel& cluster,
                    const std::vector<int32_t>& ranks) {
   GroupNodes group;
   auto& [nodes, counts] = group;
+  // Of each node of the cluster where it is among the group's.
+  std::vector<int32_t> place_of(cluster.num_nodes(), -1);
   for (const int32_t rank : ranks) {
     const int32_t node = cluster.node_of_rank[rank];
-    // The last one is the likely one.
-    const auto found = std::find(nodes.rbegin(), nodes.rend(), node);
-    if (found == nodes.rend()) {
+    if (place_of[node] < 0) {
+      place_of[node] = static_cast<int32_t>(nodes.size());
       nodes.push_back(node);
-      counts.push_back(1);
-    } else {
-      ++counts[nodes.rend() - found - 1];
+      counts.push_back(0);
     }
+    ++counts[place_of[node]];
   }
   return group;
 }

@@ -14,9 +14,14 @@ LinkCost PlanCoster::HopOf(int32_t replica, int32_t from_pp,
   const int32_t first = tp_ * cp_ * replica;
   const int32_t end = first + tp_ * cp_;
   LinkCost slowest;
+  int32_t last_from = -1, last_to = -1;
   for (int32_t i = first; i < end; ++i) {
     const int32_t from = NodeOf(i, from_pp);
     const int32_t to = NodeOf(i, to_pp);
+    // Most ranks send between the same nodes as the one before them.
+    if (from == last_from && to == last_to) continue;
+    last_from = from;
+    last_to = to;
     const ClusterLink& link = cluster_.LinkBetweenNodes(from, to);
     slowest.latency_s = std::max(slowest.latency_s, link.latency_s);
     // The replica's own ranks send together; with those of others they queue.

@@ -55,13 +55,12 @@ absl::Status ValidatePlacement(const Plan& plan, int64_t world_size) {
   std::vector<bool> taken(world_size, false);
   for (int i = 0; i < plan.placement_size(); ++i) {
     const int64_t physical = plan.placement(i);
-    const std::string field = fmt::format("placement[{}]", i);
     if (physical >= world_size) {
-      return PlanFieldError(field, physical,
+      return PlanFieldError(fmt::format("placement[{}]", i), physical,
                             fmt::format("a rank below {}", world_size));
     }
     if (taken[physical]) {
-      return PlanFieldError(field, physical,
+      return PlanFieldError(fmt::format("placement[{}]", i), physical,
                             "a rank that no earlier entry names");
     }
     taken[physical] = true;

@@ -54,26 +54,21 @@ absl::StatusOr<bool> MemoryFit::Fit(const std::vector<int32_t>& ranks,
   const bool moves = plan.chunks_per_rank() == 1;
   if (!placed_anew && !(moves && FitsTogether(plan, costs, in_flight_)))
     return false;
-  if (placed_anew) {
-    RETURN_IF_ERROR(cutter.Cut(PlanCoster(model_, cluster_, fitted), fitted));
-  }
-  PlanCosts fitted_costs = CostsOf(fitted);
+  const PlanCoster coster(model_, cluster_, fitted);
+  if (placed_anew) RETURN_IF_ERROR(cutter.Cut(coster, fitted));
+  PlanCosts fitted_costs = coster.CostsOf(0);
   const auto fits = [&] {
     return LeastOverflow(fitted, fitted_costs, in_flight_).bytes <= 0;
   };
   for (int move = 0; moves && move < kMostMoves && !fits(); ++move) {
     if (!FitsTogether(fitted, fitted_costs, in_flight_)) break;
     if (!MoveBlock(fitted_costs, fitted)) break;
-    fitted_costs = CostsOf(fitted);
+    fitted_costs = coster.CostsOf(0);
   }
   if (!fits()) return false;
   plan = std::move(fitted);
   costs = std::move(fitted_costs);
   return true;
-}
-
-PlanCosts MemoryFit::CostsOf(const Plan& plan) const {
-  return PlanCoster(model_, cluster_, plan).CostsOf(0);
 }
 
 bool MemoryFit::PlaceByNeed(const std::vector<int32_t>& ranks,

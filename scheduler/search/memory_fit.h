@@ -39,7 +39,6 @@ class MemoryFit {
                            PlanCosts& costs) const;
 
  private:
-  PlanCosts CostsOf(const Plan& plan) const;
   // False where that changes nothing.
   bool PlaceByNeed(const std::vector<int32_t>& ranks, const PlanCosts& costs,
                    Plan& plan) const;
