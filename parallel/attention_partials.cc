@@ -77,7 +77,7 @@ AttentionResult AttentionGather::Wait() {
 AttentionPartGradients AttentionPartBackward(
     const HeadsView& q, const HeadsView& k, const HeadsView& v,
     const AttentionResult& forward, const Tensor& grad_out, double scale,
-    const Tensor* key_counts) {
+    const AttentionMask& mask) {
   const auto empty = [](const HeadsView& like, int64_t parts) {
     return Tensor::Empty(
         like.tensor.device(),
@@ -86,7 +86,7 @@ AttentionPartGradients AttentionPartBackward(
         "attention gradient");
   };
   AttentionPartGradients part{empty(q, 1), empty(k, 2)};
-  AttentionBackward(q, k, v, forward, grad_out, scale, key_counts,
+  AttentionBackward(q, k, v, forward, grad_out, scale, mask,
                     PackedHeads(part.q, 1, 0, q.head_dim),
                     PackedHeads(part.key_value, 2, 0, q.head_dim),
                     PackedHeads(part.key_value, 2, 1, q.head_dim));

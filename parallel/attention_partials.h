@@ -48,13 +48,13 @@ class AttentionGather {
 // unrounded.
 struct AttentionPartGradients {
   Tensor q;          // [b, s_q, heads·head_dim]
-  Tensor key_value;  // [b, s_k, 2·heads·head_dim]
+  Tensor key_value;  // [b, s_k, 2·key heads·head_dim]
 };
 // See AttentionBackward; grad_out is the gradient of the merged output.
 AttentionPartGradients AttentionPartBackward(
     const HeadsView& q, const HeadsView& k, const HeadsView& v,
     const AttentionResult& forward, const Tensor& grad_out, double scale,
-    const Tensor* key_counts);
+    const AttentionMask& mask);
 
 // A sum of gradients in the compute type.
 class GradientSum {

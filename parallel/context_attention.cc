@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -17,8 +18,8 @@ namespace {
 
 // Attention on this rank's heads and ring block, after the exchange of heads.
 struct LocalInputs {
-  Tensor image_qkv;    // [b, s, 3·h]
-  Tensor text_qkv;     // [b, n, 3·h] or undefined
+  Tensor image_qkv;
+  Tensor text_qkv;     // or undefined
   Tensor text_counts;  // or undefined
 };
 
@@ -35,11 +36,12 @@ struct LocalGradients {
 class LocalAttention {
  public:
   LocalAttention(const ContextGroups& groups, int64_t head_dim,
-                 int64_t valid_tokens)
+                 const RingMask& mask, int64_t queries_per_key)
       : ring_group_(*groups.ring),
         scale_(1 / std::sqrt(static_cast<double>(head_dim))),
         head_dim_(head_dim),
-        ring_(ring_group_, scale_, head_dim, valid_tokens) {}
+        queries_per_key_(queries_per_key),
+        ring_(ring_group_, scale_, head_dim, mask, queries_per_key) {}
 
   LocalOutputs Forward(const LocalInputs& in) const {
     std::optional<AttentionGather> text;
@@ -112,10 +114,9 @@ class LocalAttention {
 
   AttentionResult Attend(const Tensor& queries, const Tensor& keys,
                          const Tensor& counts) const {
-    return AttentionForward(PackedHeads(queries, 3, 0, head_dim_),
-                            PackedHeads(keys, 3, 1, head_dim_),
-                            PackedHeads(keys, 3, 2, head_dim_), scale_,
-                            counts.defined() ? &counts : nullptr,
+    const QkvHeads from = Heads(queries);
+    const QkvHeads to = Heads(keys);
+    return AttentionForward(from.q, to.k, to.v, scale_, {.key_counts = counts},
                             AttentionOutput::kUnrounded);
   }
 
@@ -123,15 +124,19 @@ class LocalAttention {
                     const AttentionResult& forward, const Tensor& grad_out,
                     const Tensor& counts, GradientSum& dq,
                     GradientSum& dkv) const {
+    const QkvHeads from = Heads(queries);
+    const QkvHeads to = Heads(keys);
     AttentionPartGradients part = AttentionPartBackward(
-        PackedHeads(queries, 3, 0, head_dim_),
-        PackedHeads(keys, 3, 1, head_dim_), PackedHeads(keys, 3, 2, head_dim_),
-        forward, grad_out, scale_, counts.defined() ? &counts : nullptr);
+        from.q, to.k, to.v, forward, grad_out, scale_, {.key_counts = counts});
     dq.Add(std::move(part.q));
     dkv.Add(std::move(part.key_value));
   }
 
-  static Tensor Pack(Sums sums, const Tensor& qkv) {
+  QkvHeads Heads(const Tensor& qkv) const {
+    return PackedQkv(qkv, head_dim_, queries_per_key_);
+  }
+
+  Tensor Pack(Sums sums, const Tensor& qkv) const {
     const Tensor gradient = Tensor::EmptyLike(qkv, "attention gradient");
     if (!sums.dq.defined() || !sums.dkv.defined()) gradient.FillZero();
     const auto write = [&](GradientSum& sum, int64_t column) {
@@ -140,14 +145,52 @@ class LocalAttention {
       }
     };
     write(sums.dq, 0);
-    write(sums.dkv, qkv.dim(2) / 3);
+    write(sums.dkv, qkv.dim(2) / (queries_per_key_ + 2) * queries_per_key_);
     return gradient;
   }
 
   Communicator& ring_group_;
   double scale_;
   int64_t head_dim_;
+  int64_t queries_per_key_;
   RingAttention ring_;
+};
+
+// The exchange of heads of packed q, k and v. With as many heads of keys as of
+// queries the three are equal parts, which travel as they lie.
+class HeadSpread {
+ public:
+  HeadSpread(Communicator& ulysses, int64_t queries_per_key)
+      : ulysses_(ulysses),
+        queries_per_key_(queries_per_key),
+        parts_(queries_per_key == 1 ? 3 : 1) {}
+
+  Tensor Exchange(const Tensor& qkv, std::string_view name) const {
+    return ExchangeHeadsForTokens(ulysses_, ByRank(qkv), parts_, name);
+  }
+  Tensor ExchangeBack(const Tensor& qkv, std::string_view name) const {
+    return ByPart(ExchangeTokensForHeads(ulysses_, qkv, parts_, name));
+  }
+  Tensor Take(const Tensor& qkv) const {
+    return TakeHeads(ulysses_, ByRank(qkv), parts_);
+  }
+  Tensor Spread(const Tensor& qkv) const {
+    return ByPart(SpreadHeads(ulysses_, qkv, parts_));
+  }
+
+ private:
+  Tensor ByRank(const Tensor& qkv) const {
+    return parts_ == 3 ? qkv
+                       : OrderedByRank(qkv, queries_per_key_, ulysses_.size());
+  }
+  Tensor ByPart(const Tensor& qkv) const {
+    return parts_ == 3 ? qkv
+                       : OrderedByPart(qkv, queries_per_key_, ulysses_.size());
+  }
+
+  Communicator& ulysses_;
+  int64_t queries_per_key_;
+  int parts_;
 };
 
 }  // namespace
@@ -155,27 +198,37 @@ class LocalAttention {
 ContextAttentionOutputs ContextAttention(Tape& tape,
                                          const ContextGroups& groups,
                                          const ContextAttentionInputs& inputs,
-                                         int64_t head_dim, int64_t valid_tokens,
-                                         const Tensor* text_counts) {
+                                         int64_t head_dim,
+                                         const ContextAttentionKeys& keys,
+                                         int64_t queries_per_key) {
   Communicator& ulysses = *groups.ulysses;
   const Tensor& image_qkv = inputs.image_qkv.value();
   const bool with_text = inputs.text_qkv.defined();
-  CHECK_EQ(image_qkv.dim(2) % (3 * head_dim * ulysses.size()), 0)
+  CHECK_EQ(
+      image_qkv.dim(2) % ((queries_per_key + 2) * head_dim * ulysses.size()), 0)
       << "heads of " << image_qkv.shape() << " over " << ulysses.size()
       << " ranks";
-  CHECK_GT(valid_tokens, 0);
-  CHECK_LE(valid_tokens,
-           image_qkv.dim(1) * ulysses.size() * groups.ring->size());
+  const int64_t all_tokens =
+      image_qkv.dim(1) * ulysses.size() * groups.ring->size();
+  CHECK_GT(keys.valid_tokens, 0);
+  CHECK_LE(keys.valid_tokens, all_tokens);
+  CHECK(!with_text || (!keys.causal && keys.sequences == nullptr));
+  if (keys.sequences != nullptr) {
+    CHECK_EQ(keys.sequences->front(), 0);
+    CHECK_EQ(keys.sequences->back(), all_tokens);
+  }
+  const HeadSpread heads(ulysses, queries_per_key);
 
   LocalInputs in;
-  in.image_qkv =
-      ExchangeHeadsForTokens(ulysses, image_qkv, 3, "ulysses q, k, v");
+  in.image_qkv = heads.Exchange(image_qkv, "ulysses q, k, v");
   if (with_text) {
     CHECK_EQ(inputs.text_qkv.value().dim(2), image_qkv.dim(2));
-    in.text_qkv = TakeHeads(ulysses, inputs.text_qkv.value(), 3);
-    if (text_counts != nullptr) in.text_counts = *text_counts;
+    in.text_qkv = heads.Take(inputs.text_qkv.value());
+    in.text_counts = keys.text_counts;
   }
-  const LocalAttention attention(groups, head_dim, valid_tokens);
+  const LocalAttention attention(
+      groups, head_dim, {keys.valid_tokens, keys.causal, keys.sequences},
+      queries_per_key);
   const LocalOutputs out = attention.Forward(in);
 
   std::vector<Variable> variables{inputs.image_qkv};
@@ -190,7 +243,7 @@ ContextAttentionOutputs ContextAttention(Tape& tape,
       "context attention", std::move(variables), {}, std::move(outputs),
       {in.image_qkv, in.text_qkv, in.text_counts, out.image.out,
        out.image.log_sum_exp, out.text.out, out.text.log_sum_exp},
-      [&ulysses, attention, with_text](Tape::Gradients& gradients) {
+      [&ulysses, heads, attention, with_text](Tape::Gradients& gradients) {
         const LocalInputs in{gradients.Saved(0), gradients.Saved(1),
                              gradients.Saved(2)};
         const LocalOutputs forward{{gradients.Saved(3), gradients.Saved(4)},
@@ -206,10 +259,9 @@ ContextAttentionOutputs ContextAttention(Tape& tape,
         LocalGradients local =
             attention.Backward(in, forward, image_grad, text_grad);
         gradients.Accumulate(
-            0, ExchangeTokensForHeads(ulysses, local.image_qkv, 3,
-                                      "ulysses q, k, v gradient"));
+            0, heads.ExchangeBack(local.image_qkv, "ulysses q, k, v gradient"));
         if (with_text && gradients.Needs(1)) {
-          gradients.Accumulate(1, SpreadHeads(ulysses, local.text_qkv, 3));
+          gradients.Accumulate(1, heads.Spread(local.text_qkv));
         }
       });
   ContextAttentionOutputs result;

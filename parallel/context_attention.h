@@ -23,6 +23,7 @@
 
 #include "runtime/autograd/tape.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/ops/attention.h"
 
 namespace trireme {
 
@@ -32,12 +33,12 @@ struct ContextGroups {
   Communicator* ring = nullptr;     // r
 };
 
-// q, k and v one after the other, normed and rotated, each of this rank's
-// heads: a multiple of U.
+// q, k and v as PackedQkv says, normed and rotated, of this rank's heads: those
+// of keys a multiple of U.
 struct ContextAttentionInputs {
-  Variable image_qkv;  // [b, s, 3·heads·head_dim], this rank's chunk
-  // [b, n, 3·heads·head_dim], the same on every rank, or undefined. Replicate
-  // over the ranks: its gradients are the parts of a sum.
+  Variable image_qkv;  // [b, s, (heads + 2·key heads)·head_dim], its chunk
+  // [b, n, (heads + 2·key heads)·head_dim], the same on every rank, or
+  // undefined. Replicate over the ranks: its gradients are the parts of a sum.
   Variable text_qkv;
 };
 
@@ -48,16 +49,27 @@ struct ContextAttentionOutputs {
   Variable text;
 };
 
-// Softmax attention of scale 1/√head_dim over the first `valid_tokens` (> 0) of
-// all ranks' image tokens and, in sample i, the first text_counts[i] text
-// tokens (int32 [b]; null: all). Padding tokens attend like any others: who
-// uses their outputs decides what flows back. Collective over both groups, in
+// What tokens attend to. Padding tokens attend like any others: who uses their
+// outputs decides what flows back.
+struct ContextAttentionKeys {
+  int64_t valid_tokens = 0;  // > 0: the first of all ranks' image tokens
+  // int32 [b]: in sample i, the first text_counts[i] text tokens; undefined:
+  // all.
+  Tensor text_counts;
+  // Without text: tokens see no later token, and none of another sequence. The
+  // sequences' offsets are over the tokens of all ranks, padding included.
+  bool causal = false;
+  SequenceOffsets sequences;
+};
+
+// Softmax attention of scale 1/√head_dim. Collective over both groups, in
 // forward and in backward.
 ContextAttentionOutputs ContextAttention(Tape& tape,
                                          const ContextGroups& groups,
                                          const ContextAttentionInputs& inputs,
-                                         int64_t head_dim, int64_t valid_tokens,
-                                         const Tensor* text_counts = nullptr);
+                                         int64_t head_dim,
+                                         const ContextAttentionKeys& keys,
+                                         int64_t queries_per_key = 1);
 
 }  // namespace trireme
 

@@ -66,7 +66,9 @@ void ExpectReference(const ContextCase& shape, const ContextUses& uses = {}) {
   SCOPED_TRACE(testing::Message()
                << shape.dtype << " ulysses " << shape.ulysses << " ring "
                << shape.ring << " valid " << shape.valid << " of "
-               << shape.tokens() << " text " << shape.text);
+               << shape.tokens() << " text " << shape.text
+               << " queries per key " << shape.queries_per_key << " causal "
+               << shape.causal << " sequences " << shape.sequences.size());
   const ContextProblem problem(shape);
   std::vector<ContextResults> ranks(shape.ranks());
   RunThreadRanks(shape.ranks(), [&](CommunicatorFactory& factory, int rank) {
@@ -166,6 +168,45 @@ TEST_P(ContextAttentionTest, InTrainingPrecisions) {
   ExpectReference(shape);
 }
 
+TEST_P(ContextAttentionTest, OfQueriesThatShareKeys) {
+  ContextCase shape = Shape();
+  shape.batch = 2;
+  shape.chunk = 3;
+  shape.valid = shape.tokens() - 1;
+  shape.queries_per_key = 3;
+  ExpectReference(shape);
+  shape.text = 4;
+  shape.text_counts = {4, 1};
+  ExpectReference(shape);
+}
+
+TEST_P(ContextAttentionTest, OfCausalTokens) {
+  ContextCase shape = Shape();
+  shape.batch = 2;
+  shape.chunk = 5;
+  shape.valid = shape.tokens() - 2;
+  shape.causal = true;
+  for (const DType dtype : {DType::kFloat64, DType::kBFloat16}) {
+    shape.dtype = dtype;
+    ExpectReference(shape);
+  }
+}
+
+// Sequences of a ragged batch, which begin and end inside of ranks' chunks, and
+// of which some ranks see none of the others'.
+TEST_P(ContextAttentionTest, OfPackedSequences) {
+  ContextCase shape = Shape();
+  shape.chunk = 6;
+  shape.valid = shape.tokens();
+  const int64_t tokens = shape.tokens();
+  shape.sequences = {0, 2, 2, tokens / 2 + 1, tokens - 1, tokens};
+  shape.queries_per_key = 2;
+  for (const bool causal : {false, true}) {
+    shape.causal = causal;
+    ExpectReference(shape);
+  }
+}
+
 // The last block of a model drops its text tokens.
 TEST_P(ContextAttentionTest, WithOneOutputUnused) {
   ContextCase shape = Shape();
@@ -180,6 +221,7 @@ TEST_P(ContextAttentionTest, WithOneOutputUnused) {
 
 // A plan's memory and traffic are those of the run.
 TEST_P(ContextAttentionTest, DryRunsCountTheSameMemoryAndTraffic) {
+  std::vector<ContextCase> cases;
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     ContextCase shape = Shape();
     shape.batch = 2;
@@ -188,6 +230,15 @@ TEST_P(ContextAttentionTest, DryRunsCountTheSameMemoryAndTraffic) {
     shape.text = 5;
     shape.text_counts = {5, 2};
     shape.dtype = dtype;
+    cases.push_back(shape);
+    shape.text = 0;
+    shape.text_counts.clear();
+    shape.queries_per_key = 2;
+    shape.causal = true;
+    shape.sequences = {0, 7, shape.tokens()};
+    cases.push_back(shape);
+  }
+  for (const ContextCase& shape : cases) {
     const ContextProblem problem(shape);
     RunThreadRanks(shape.ranks(), [&](CommunicatorFactory& factory, int rank) {
       CpuDevice device(int64_t{1} << 30);
@@ -209,6 +260,23 @@ TEST_P(ContextAttentionTest, DryRunsCountTheSameMemoryAndTraffic) {
         EXPECT_EQ(real.sent_bytes, dry.sent_bytes);
       }
     });
+  }
+}
+
+// A plan's FLOPs: of a causal ring of four blocks each rank computes those
+// before its own, and half of its own.
+TEST(ContextAttention, CausalRingsComputeNoLaterBlock) {
+  ContextCase shape{.ring = 4, .batch = 2, .chunk = 8, .valid = 32};
+  shape.causal = true;
+  for (int rank = 0; rank < 4; ++rank) {
+    CpuDevice device(int64_t{1} << 30, CpuDevice::Mode::kDry);
+    DryWorld world(rank, 4);
+    const ContextRankGroups groups(world, shape);
+    RunContextRank(device, groups, rank, shape, ContextProblem(shape), {});
+    const int64_t pairs = rank * 8 * 8 + 8 * 9 / 2;
+    // Two products of 2 FLOPs forward, four backward.
+    EXPECT_EQ(device.stream().counted().product_flops,
+              6 * 2 * shape.batch * pairs * kWidth);
   }
 }
 

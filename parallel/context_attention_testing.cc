@@ -1,6 +1,8 @@
 #include "parallel/context_attention_testing.h"
 
-#include <optional>
+#include <algorithm>
+#include <memory>
+#include <utility>
 
 #include "runtime/autograd/functions.h"
 #include "runtime/core/philox.h"
@@ -61,17 +63,18 @@ Tensor Counts(Device& device, const std::vector<int32_t>& counts) {
 }  // namespace
 
 ContextProblem::ContextProblem(const ContextCase& shape)
-    : image_qkv(Random(shape, shape.tokens(), 3 * kWidth, 1)),
-      text_qkv(Random(shape, shape.text, 3 * kWidth, 2)),
-      image_seed(Random(shape, shape.tokens(), kWidth, 3)),
-      text_seed(Random(shape, shape.text, kWidth, 4)) {
+    : image_qkv(Random(shape, shape.tokens(), shape.qkv_width(), 1)),
+      text_qkv(Random(shape, shape.text, shape.qkv_width(), 2)),
+      image_seed(Random(shape, shape.tokens(), shape.out_width(), 3)),
+      text_seed(Random(shape, shape.text, shape.out_width(), 4)) {
   for (int64_t i = 0; i < shape.batch; ++i) {
     for (int64_t token = shape.valid; token < shape.tokens(); ++token) {
       // Padding that is not masked would rule every softmax.
-      for (int64_t j = 0; j < 3 * kWidth; ++j) {
+      for (int64_t j = 0; j < shape.qkv_width(); ++j) {
         image_qkv.at(i, token, j) *= 64;
       }
-      for (int64_t j = 0; j < kWidth; ++j) image_seed.at(i, token, j) = 0;
+      for (int64_t j = 0; j < shape.out_width(); ++j)
+        image_seed.at(i, token, j) = 0;
     }
   }
 }
@@ -93,7 +96,15 @@ ContextResults ReferenceResults(const ContextCase& shape,
   std::vector<Tensor> seeds;
   ContextResults results;
   if (shape.text == 0) {
-    outputs = {SelfAttention(tape, image, kHeadDim, {})};
+    AttentionMask mask;
+    if (shape.causal) mask.diagonal = 0;
+    if (!shape.sequences.empty()) {
+      auto offsets = std::make_shared<std::vector<int64_t>>(shape.sequences);
+      for (int64_t& offset : *offsets) offset = std::min(offset, shape.valid);
+      mask.query_offsets = mask.key_offsets = std::move(offsets);
+    }
+    outputs = {
+        SelfAttention(tape, image, kHeadDim, {}, mask, shape.queries_per_key)};
     seeds = {real(problem.image_seed)};
     results.image = ToArray(outputs[0].value());
     tape.Backward(outputs, seeds, Tape::WeightGradients::kImmediate);
@@ -108,8 +119,9 @@ ContextResults ReferenceResults(const ContextCase& shape,
         (shape.text_counts.empty() ? shape.text : shape.text_counts[i])));
   }
   const Tensor count_tensor = Counts(device, counts);
-  const Variable joint = SelfAttention(tape, ConcatTokens(tape, image, text),
-                                       kHeadDim, {}, &count_tensor);
+  const Variable joint =
+      SelfAttention(tape, ConcatTokens(tape, image, text), kHeadDim, {},
+                    {.key_counts = count_tensor}, shape.queries_per_key);
   outputs = {SliceTokens(tape, joint, 0, shape.valid),
              SliceTokens(tape, joint, shape.valid, shape.valid + shape.text)};
   seeds = {real(problem.image_seed), tensor(problem.text_seed)};
@@ -150,15 +162,20 @@ ContextResults RunContextRank(Device& device, const ContextRankGroups& groups,
   Tape tape(device);
   ContextAttentionInputs inputs;
   inputs.image_qkv = tape.Leaf(local(problem.image_qkv));
-  std::optional<Tensor> counts;
+  ContextAttentionKeys keys{.valid_tokens = shape.valid,
+                            .causal = shape.causal};
+  if (!shape.sequences.empty()) {
+    keys.sequences = std::make_shared<std::vector<int64_t>>(shape.sequences);
+  }
   if (shape.text > 0) {
     inputs.text_qkv =
         tape.Leaf(ToTensor(device, shape, problem.text_qkv, shape.dtype));
-    if (!shape.text_counts.empty()) counts = Counts(device, shape.text_counts);
+    if (!shape.text_counts.empty()) {
+      keys.text_counts = Counts(device, shape.text_counts);
+    }
   }
-  const ContextAttentionOutputs out =
-      ContextAttention(tape, groups.get(), inputs, kHeadDim, shape.valid,
-                       counts ? &*counts : nullptr);
+  const ContextAttentionOutputs out = ContextAttention(
+      tape, groups.get(), inputs, kHeadDim, keys, shape.queries_per_key);
   ContextResults results;
   results.image = ToArray(out.image.value());
   std::vector<Variable> outputs;

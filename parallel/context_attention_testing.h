@@ -15,7 +15,7 @@
 namespace trireme {
 
 constexpr int64_t kHeadDim = 4;
-constexpr int64_t kHeads = 4;
+constexpr int64_t kHeads = 4;  // of keys
 constexpr int64_t kWidth = kHeads * kHeadDim;
 
 struct ContextCase {
@@ -27,9 +27,14 @@ struct ContextCase {
   int64_t text = 0;
   std::vector<int32_t> text_counts;  // empty: all
   DType dtype = DType::kFloat64;
+  int64_t queries_per_key = 1;
+  bool causal = false;
+  std::vector<int64_t> sequences;  // offsets, empty: one sequence
 
   int ranks() const { return ulysses * ring; }
   int64_t tokens() const { return chunk * ranks(); }
+  int64_t out_width() const { return queries_per_key * kWidth; }
+  int64_t qkv_width() const { return out_width() + 2 * kWidth; }
 };
 
 // A host array [batch, tokens, width].

@@ -5,7 +5,6 @@
 #include <string_view>
 #include <utility>
 
-#include "parallel/context_attention.h"
 #include "parallel/transitions.h"
 #include "runtime/core/status.h"
 
@@ -155,21 +154,21 @@ ShardedVariable SliceTokens(ForwardContext& context, const ShardedVariable& x,
 
 ShardedVariable SelfAttention(ForwardContext& context,
                               const ShardedVariable& qkv, int64_t head_dim,
-                              const HeadNorms& norms,
-                              const Tensor* key_counts) {
+                              const HeadNorms& norms, const AttentionMask& mask,
+                              int64_t queries_per_key) {
   const AxisStates states =
       Combine(context, "self-attention", {&qkv}, kTokensDim);
   UseHeadNorms(context, norms, states);
-  return {
-      SelfAttention(context.tape, qkv.variable, head_dim, norms, key_counts),
-      states};
+  return {SelfAttention(context.tape, qkv.variable, head_dim, norms, mask,
+                        queries_per_key),
+          states};
 }
 
 ShardedVariable CrossAttention(ForwardContext& context,
                                const ShardedVariable& q,
                                const ShardedVariable& kv, int64_t head_dim,
                                const HeadNorms& norms,
-                               const Tensor* key_counts) {
+                               const AttentionMask& mask) {
   const AxisStates states = Combine(context, "cross-attention", {&q, &kv});
   Combine(context, "cross-attention", {&kv}, kTokensDim);
   for (const auto& [weight, operand] :
@@ -179,16 +178,16 @@ ShardedVariable CrossAttention(ForwardContext& context,
     }
   }
   return {CrossAttention(context.tape, q.variable, kv.variable, head_dim, norms,
-                         key_counts),
+                         mask),
           states};
 }
 
 JointAttentionResult JointAttention(ForwardContext& context,
                                     const ShardedVariable& image_qkv,
                                     const ShardedVariable* text_qkv,
-                                    int64_t head_dim, int64_t valid_tokens,
-                                    const Tensor* text_counts,
-                                    bool text_output) {
+                                    int64_t head_dim,
+                                    const ContextAttentionKeys& keys,
+                                    bool text_output, int64_t queries_per_key) {
   // Over cp the tokens may be sharded: that is what the ring is for.
   ShardedVariable on_rank = image_qkv;
   on_rank.states[Axis::kContext] = AxisState::Invariant();
@@ -203,7 +202,7 @@ JointAttentionResult JointAttention(ForwardContext& context,
   ContextAttentionOutputs outputs = ContextAttention(
       context.tape,
       {&communicators.ContextUlysses(), &communicators.ContextRing()}, inputs,
-      head_dim, valid_tokens, text_counts);
+      head_dim, keys, queries_per_key);
   JointAttentionResult result;
   result.image = {std::move(outputs.image), image_qkv.states};
   if (text_output) {
@@ -217,10 +216,13 @@ JointAttentionResult JointAttention(ForwardContext& context,
 }
 
 ShardedVariable NormHeads(ForwardContext& context, const ShardedVariable& qkv,
-                          int64_t head_dim, const HeadNorms& norms) {
+                          int64_t head_dim, const HeadNorms& norms,
+                          int64_t queries_per_key) {
   const AxisStates states = Combine(context, "head norms", {&qkv});
   UseHeadNorms(context, norms, states);
-  return {NormHeads(context.tape, qkv.variable, head_dim, norms), states};
+  return {
+      NormHeads(context.tape, qkv.variable, head_dim, norms, queries_per_key),
+      states};
 }
 
 ShardedVariable EmbeddingLookup(ForwardContext& context, Parameter& table,

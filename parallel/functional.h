@@ -18,6 +18,7 @@
 
 #include "parallel/axis_state.h"
 #include "parallel/context.h"
+#include "parallel/context_attention.h"
 #include "runtime/autograd/functions.h"
 
 namespace trireme {
@@ -55,13 +56,14 @@ ShardedVariable SliceTokens(ForwardContext& context, const ShardedVariable& x,
 ShardedVariable SelfAttention(ForwardContext& context,
                               const ShardedVariable& qkv, int64_t head_dim,
                               const HeadNorms& norms,
-                              const Tensor* key_counts = nullptr);
+                              const AttentionMask& mask = {},
+                              int64_t queries_per_key = 1);
 // Mixes the tokens of kv only: q may be sharded along its own.
 ShardedVariable CrossAttention(ForwardContext& context,
                                const ShardedVariable& q,
                                const ShardedVariable& kv, int64_t head_dim,
                                const HeadNorms& norms,
-                               const Tensor* key_counts = nullptr);
+                               const AttentionMask& mask = {});
 struct JointAttentionResult {
   ShardedVariable image;
   ShardedVariable text;  // undefined where it is not wanted
@@ -69,15 +71,17 @@ struct JointAttentionResult {
 // Attention of image tokens and, where there is text, text tokens to each
 // other, all heads normed and rotated before (NormHeads). Over cp image_qkv is
 // Shard(1) and text_qkv, which every rank holds, Replicate
-// (parallel/context_attention.h). `valid_tokens` and text_counts as there.
+// (parallel/context_attention.h). What is attended to as there.
 JointAttentionResult JointAttention(ForwardContext& context,
                                     const ShardedVariable& image_qkv,
                                     const ShardedVariable* text_qkv,
-                                    int64_t head_dim, int64_t valid_tokens,
-                                    const Tensor* text_counts = nullptr,
-                                    bool text_output = false);
+                                    int64_t head_dim,
+                                    const ContextAttentionKeys& keys,
+                                    bool text_output = false,
+                                    int64_t queries_per_key = 1);
 ShardedVariable NormHeads(ForwardContext& context, const ShardedVariable& qkv,
-                          int64_t head_dim, const HeadNorms& norms);
+                          int64_t head_dim, const HeadNorms& norms,
+                          int64_t queries_per_key = 1);
 // `states` are those of the indices.
 ShardedVariable EmbeddingLookup(ForwardContext& context, Parameter& table,
                                 const Tensor& indices,

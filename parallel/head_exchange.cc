@@ -2,8 +2,48 @@
 
 #include "parallel/dim_collectives.h"
 #include "runtime/core/log.h"
+#include "runtime/ops/copy.h"
 
 namespace trireme {
+namespace {
+
+enum class Order { kByPart, kByRank };
+
+Tensor Reordered(const Tensor& qkv, int64_t queries_per_key, int64_t ranks,
+                 Order to) {
+  if (ranks == 1) return qkv;
+  const int64_t row = qkv.dim(-1);
+  CHECK_EQ(row % ((queries_per_key + 2) * ranks), 0) << qkv.shape();
+  const int64_t key_run = row / ((queries_per_key + 2) * ranks);
+  const Tensor result = Tensor::EmptyLike(qkv, "q, k, v by rank");
+  int64_t begin = 0;  // of the part in a rank's columns
+  for (const int64_t run : {queries_per_key * key_run, key_run, key_run}) {
+    const RunPlaces by_part{
+        .offset = begin * ranks, .outer = row, .inner = run};
+    const RunPlaces by_rank{
+        .offset = begin, .outer = row, .inner = row / ranks};
+    CopyStrided({.outer = qkv.num_elements() / row,
+                 .inner = ranks,
+                 .run = run,
+                 .from = to == Order::kByRank ? by_part : by_rank,
+                 .to = to == Order::kByRank ? by_rank : by_part},
+                qkv, result);
+    begin += run;
+  }
+  return result;
+}
+
+}  // namespace
+
+Tensor OrderedByRank(const Tensor& qkv, int64_t queries_per_key,
+                     int64_t ranks) {
+  return Reordered(qkv, queries_per_key, ranks, Order::kByRank);
+}
+
+Tensor OrderedByPart(const Tensor& qkv, int64_t queries_per_key,
+                     int64_t ranks) {
+  return Reordered(qkv, queries_per_key, ranks, Order::kByPart);
+}
 
 Tensor ExchangeHeadsForTokens(Communicator& group, const Tensor& x, int parts,
                               std::string_view name) {

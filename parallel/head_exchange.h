@@ -3,8 +3,9 @@
 // all U ranks' tokens. The other way is its inverse and its conjugate.
 //
 // Packed tensors hold `parts` equal column blocks (q, k and v), each of them
-// whole heads. The number of heads is a multiple of U. Bytes sent per rank:
-// (U−1)/U of the tensor.
+// whole heads. The number of heads is a multiple of U. Where q has more heads
+// than k and v, OrderedByRank makes one such block of the three. Bytes sent per
+// rank: (U−1)/U of the tensor.
 
 #ifndef TRIREME_PARALLEL_HEAD_EXCHANGE_H_
 #define TRIREME_PARALLEL_HEAD_EXCHANGE_H_
@@ -29,6 +30,12 @@ Tensor TakeHeads(const Communicator& group, const Tensor& x, int parts);
 Tensor SpreadHeads(const Communicator& group, const Tensor& x, int parts);
 // [b, n, h/U] of every rank → [b, n, h] on all.
 Tensor GatherHeads(Communicator& group, const Tensor& x, std::string_view name);
+
+// qkv[b, s, (g + 2)·h], g = queries_per_key (PackedQkv), with what each of
+// `ranks` ranks gets of its heads, packed alike, one after the other.
+Tensor OrderedByRank(const Tensor& qkv, int64_t queries_per_key, int64_t ranks);
+// The inverse.
+Tensor OrderedByPart(const Tensor& qkv, int64_t queries_per_key, int64_t ranks);
 
 }  // namespace trireme
 

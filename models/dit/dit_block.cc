@@ -37,7 +37,7 @@ JointAttentionResult AttendOnRank(ForwardContext& context,
                                   bool text_output) {
   const ShardedVariable attended =
       SelfAttention(context, ConcatTokens(context, image_qkv, text_qkv),
-                    head_dim, HeadNorms(), &counts);
+                    head_dim, HeadNorms(), {.key_counts = counts});
   const int64_t boundary = image_qkv.value().dim(1);
   JointAttentionResult result;
   result.image = SliceTokens(context, attended, 0, boundary);
@@ -151,12 +151,11 @@ void DitBlock::Forward(ForwardContext& context, const DitConstants& constants,
   const ShardedVariable attended =
       constants.context_parallel
           ? JointAttention(context, NormHeads(context, qkv, head_dim, norms),
-                           nullptr, head_dim, constants.tokens.tokens)
+                           nullptr, head_dim,
+                           {.valid_tokens = constants.tokens.tokens})
                 .image
           : SelfAttention(context, qkv, head_dim, norms,
-                          constants.image_counts.defined()
-                              ? &constants.image_counts
-                              : nullptr);
+                          {.key_counts = constants.image_counts});
   state.x = image_.Project(context, state.x, attended, modulation);
   if (cross_ != nullptr) state.x = CrossAttend(context, constants, state);
   state.x = image_.Mlp(context, state.x, modulation);
@@ -170,10 +169,10 @@ ShardedVariable DitBlock::CrossAttend(ForwardContext& context,
            cross_->norm_bias, kNormEps);
   const HeadNorms norms{
       .q_weight = cross_->q_norm, .k_weight = cross_->k_norm, .eps = kNormEps};
-  const ShardedVariable attended =
-      CrossAttention(context, cross_->q.Forward(context, n),
-                     cross_->kv.Forward(context, state.text),
-                     config_.head_dim(), norms, &constants.text_counts);
+  const ShardedVariable attended = CrossAttention(
+      context, cross_->q.Forward(context, n),
+      cross_->kv.Forward(context, state.text), config_.head_dim(), norms,
+      {.key_counts = constants.text_counts});
   return Add(context, state.x, cross_->projection.Forward(context, attended));
 }
 
@@ -196,7 +195,8 @@ void DitBlock::JointForward(ForwardContext& context,
   const JointAttentionResult attended =
       constants.context_parallel || constants.tokens.has_padding()
           ? JointAttention(context, image_qkv, &text_qkv, head_dim,
-                           constants.tokens.tokens, &constants.text_counts,
+                           {.valid_tokens = constants.tokens.tokens,
+                            .text_counts = constants.text_counts},
                            /*text_output=*/!last_)
           : AttendOnRank(context, image_qkv, text_qkv, head_dim,
                          constants.joint_counts, /*text_output=*/!last_);

@@ -1,6 +1,8 @@
 // Attention nodes of functions.h.
 
 #include <cmath>
+#include <tuple>
+#include <utility>
 
 #include "runtime/autograd/functions.h"
 #include "runtime/ops/attention.h"
@@ -13,7 +15,8 @@ double AttentionScale(int64_t head_dim) {
   return 1.0 / std::sqrt(static_cast<double>(head_dim));
 }
 
-// q and k after norm and rotation, in one buffer [b, s, 2·heads·head_dim].
+// q and k after norm and rotation, one after the other in a buffer
+// [b, s, (heads + key heads)·head_dim].
 struct NormedHeads {
   Tensor buffer;  // undefined if there is nothing to do
   HeadsView q;
@@ -26,16 +29,27 @@ const Tensor* ValueOf(const Parameter* parameter) {
   return parameter == nullptr ? nullptr : &parameter->value;
 }
 
+// The two parts of a buffer of NormedHeads, shaped like q and k.
+std::pair<HeadsView, HeadsView> PartsLike(const Tensor& buffer,
+                                          const HeadsView& q,
+                                          const HeadsView& k) {
+  HeadsView q_part = PackedHeads(buffer, 1, 0, q.head_dim);
+  HeadsView k_part = q_part;
+  q_part.heads = q.heads;
+  k_part.heads = k.heads;
+  k_part.offset = q.heads * q.head_dim;
+  return {std::move(q_part), std::move(k_part)};
+}
+
 NormedHeads ApplyHeadNorms(const HeadsView& q, const HeadsView& k,
                            const HeadNorms& norms) {
   if (norms.empty()) return {Tensor(), q, k, Tensor(), Tensor()};
   CHECK_EQ(q.tokens, k.tokens);
   NormedHeads result;
   result.buffer = Tensor::Empty(
-      q.tensor.device(), {q.batch, q.tokens, 2 * q.heads * q.head_dim},
+      q.tensor.device(), {q.batch, q.tokens, (q.heads + k.heads) * q.head_dim},
       q.tensor.dtype(), MemoryCategory::kActivations, "attention q, k");
-  result.q = PackedHeads(result.buffer, 2, 0, q.head_dim);
-  result.k = PackedHeads(result.buffer, 2, 1, q.head_dim);
+  std::tie(result.q, result.k) = PartsLike(result.buffer, q, k);
   result.q_rstd = HeadsNormRopeForward(q, ValueOf(norms.q_weight), norms.rope,
                                        norms.eps, result.q);
   result.k_rstd = HeadsNormRopeForward(k, ValueOf(norms.k_weight), norms.rope,
@@ -99,44 +113,34 @@ Tensor EmptyLikeGradient(const Tensor& like) {
 }  // namespace
 
 Variable SelfAttention(Tape& tape, const Variable& qkv, int64_t head_dim,
-                       const HeadNorms& norms, const Tensor* key_counts) {
+                       const HeadNorms& norms, const AttentionMask& mask,
+                       int64_t queries_per_key) {
   const double scale = AttentionScale(head_dim);
   AttentionResult forward;
   {
-    const NormedHeads heads =
-        ApplyHeadNorms(PackedHeads(qkv.value(), 3, 0, head_dim),
-                       PackedHeads(qkv.value(), 3, 1, head_dim), norms);
-    forward = AttentionForward(heads.q, heads.k,
-                               PackedHeads(qkv.value(), 3, 2, head_dim), scale,
-                               key_counts);
+    const QkvHeads given = PackedQkv(qkv.value(), head_dim, queries_per_key);
+    const NormedHeads heads = ApplyHeadNorms(given.q, given.k, norms);
+    forward = AttentionForward(heads.q, heads.k, given.v, scale, mask);
   }
-  Tensor counts;
-  if (key_counts != nullptr) counts = *key_counts;
   return tape.Record(
       "self-attention", {qkv}, WeightsOf(norms), forward.out,
-      {qkv.value(), forward.out, forward.log_sum_exp, counts},
-      [head_dim, scale, kept = KeptNorms(norms)](Tape::Gradients& gradients) {
+      {qkv.value(), forward.out, forward.log_sum_exp},
+      [head_dim, queries_per_key, scale, mask,
+       kept = KeptNorms(norms)](Tape::Gradients& gradients) {
         const HeadNorms norms = kept.get();
         const Tensor& qkv = gradients.Saved(0);
         const AttentionResult saved{gradients.Saved(1), gradients.Saved(2)};
-        const Tensor& counts = gradients.Saved(3);
-        const HeadsView q = PackedHeads(qkv, 3, 0, head_dim);
-        const HeadsView k = PackedHeads(qkv, 3, 1, head_dim);
-        const HeadsView v = PackedHeads(qkv, 3, 2, head_dim);
+        const auto [q, k, v] = PackedQkv(qkv, head_dim, queries_per_key);
         const Tensor dqkv = EmptyLikeGradient(qkv);
-        const HeadsView dq = PackedHeads(dqkv, 3, 0, head_dim);
-        const HeadsView dk = PackedHeads(dqkv, 3, 1, head_dim);
-        const HeadsView dv = PackedHeads(dqkv, 3, 2, head_dim);
+        const auto [dq, dk, dv] = PackedQkv(dqkv, head_dim, queries_per_key);
         const NormedHeads heads = ApplyHeadNorms(q, k, norms);
         NormedHeads grads{Tensor(), dq, dk, Tensor(), Tensor()};
         if (heads.buffer.defined()) {
           grads.buffer = EmptyLikeGradient(heads.buffer);
-          grads.q = PackedHeads(grads.buffer, 2, 0, head_dim);
-          grads.k = PackedHeads(grads.buffer, 2, 1, head_dim);
+          std::tie(grads.q, grads.k) = PartsLike(grads.buffer, q, k);
         }
         AttentionBackward(heads.q, heads.k, v, saved, gradients.TakeOutput(),
-                          scale, counts.defined() ? &counts : nullptr, grads.q,
-                          grads.k, dv);
+                          scale, mask, grads.q, grads.k, dv);
         if (heads.buffer.defined()) {
           HeadNormGradients norm_grads(gradients, norms);
           HeadsNormRopeBackward(q, ValueOf(norms.q_weight), norms.rope,
@@ -151,7 +155,7 @@ Variable SelfAttention(Tape& tape, const Variable& qkv, int64_t head_dim,
 
 Variable CrossAttention(Tape& tape, const Variable& q, const Variable& kv,
                         int64_t head_dim, const HeadNorms& norms,
-                        const Tensor* key_counts) {
+                        const AttentionMask& mask) {
   CHECK(norms.rope == nullptr) << "cross-attention is not rotated";
   const double scale = AttentionScale(head_dim);
   const auto normed = [eps = norms.eps](const HeadsView& x,
@@ -170,18 +174,15 @@ Variable CrossAttention(Tape& tape, const Variable& q, const Variable& kv,
     forward = AttentionForward(
         normed(PackedHeads(q.value(), 1, 0, head_dim), norms.q_weight, q_rstd),
         normed(PackedHeads(kv.value(), 2, 0, head_dim), norms.k_weight, k_rstd),
-        PackedHeads(kv.value(), 2, 1, head_dim), scale, key_counts);
+        PackedHeads(kv.value(), 2, 1, head_dim), scale, mask);
   }
-  Tensor counts;
-  if (key_counts != nullptr) counts = *key_counts;
   return tape.Record(
       "cross-attention", {q, kv}, WeightsOf(norms), forward.out,
-      {q.value(), kv.value(), forward.out, forward.log_sum_exp, counts},
-      [head_dim, scale, norms, normed](Tape::Gradients& gradients) {
+      {q.value(), kv.value(), forward.out, forward.log_sum_exp},
+      [head_dim, scale, mask, norms, normed](Tape::Gradients& gradients) {
         const Tensor& q_value = gradients.Saved(0);
         const Tensor& kv_value = gradients.Saved(1);
         const AttentionResult saved{gradients.Saved(2), gradients.Saved(3)};
-        const Tensor& counts = gradients.Saved(4);
         const HeadsView q = PackedHeads(q_value, 1, 0, head_dim);
         const HeadsView k = PackedHeads(kv_value, 2, 0, head_dim);
         Tensor q_rstd, k_rstd;
@@ -200,10 +201,10 @@ Variable CrossAttention(Tape& tape, const Variable& q, const Variable& kv,
           dk_normed =
               PackedHeads(EmptyLikeGradient(k_normed.tensor), 1, 0, head_dim);
         }
-        AttentionBackward(
-            q_normed, k_normed, PackedHeads(kv_value, 2, 1, head_dim), saved,
-            gradients.TakeOutput(), scale, counts.defined() ? &counts : nullptr,
-            dq_normed, dk_normed, PackedHeads(dkv, 2, 1, head_dim));
+        AttentionBackward(q_normed, k_normed,
+                          PackedHeads(kv_value, 2, 1, head_dim), saved,
+                          gradients.TakeOutput(), scale, mask, dq_normed,
+                          dk_normed, PackedHeads(dkv, 2, 1, head_dim));
         HeadNormGradients norm_grads(gradients, norms);
         if (norms.q_weight != nullptr) {
           HeadsNormRopeBackward(q, &norms.q_weight->value, nullptr, q_rstd,
@@ -221,12 +222,14 @@ Variable CrossAttention(Tape& tape, const Variable& q, const Variable& kv,
 
 namespace {
 
-// The values of packed[b, s, 3·heads·head_dim].
-void CopyValues(const Tensor& packed, const Tensor& to) {
+// The values of qkv, which end its rows.
+void CopyValues(const Tensor& packed, int64_t queries_per_key,
+                const Tensor& to) {
   const int64_t row = packed.dim(-1);
-  const RunPlaces values{.offset = row / 3 * 2, .outer = row};
+  const int64_t width = row / (queries_per_key + 2);
+  const RunPlaces values{.offset = row - width, .outer = row};
   CopyStrided({.outer = packed.num_elements() / row,
-               .run = row / 3,
+               .run = width,
                .from = values,
                .to = values},
               packed, to);
@@ -235,34 +238,36 @@ void CopyValues(const Tensor& packed, const Tensor& to) {
 }  // namespace
 
 Variable NormHeads(Tape& tape, const Variable& qkv, int64_t head_dim,
-                   const HeadNorms& norms) {
+                   const HeadNorms& norms, int64_t queries_per_key) {
   if (norms.empty()) return qkv;
   const Tensor& x = qkv.value();
   Tensor y = Tensor::EmptyLike(x, "normed qkv");
-  CopyValues(x, y);
-  Tensor q_rstd = HeadsNormRopeForward(
-      PackedHeads(x, 3, 0, head_dim), ValueOf(norms.q_weight), norms.rope,
-      norms.eps, PackedHeads(y, 3, 0, head_dim));
-  Tensor k_rstd = HeadsNormRopeForward(
-      PackedHeads(x, 3, 1, head_dim), ValueOf(norms.k_weight), norms.rope,
-      norms.eps, PackedHeads(y, 3, 1, head_dim));
+  CopyValues(x, queries_per_key, y);
+  const QkvHeads heads = PackedQkv(x, head_dim, queries_per_key);
+  const QkvHeads normed = PackedQkv(y, head_dim, queries_per_key);
+  Tensor q_rstd = HeadsNormRopeForward(heads.q, ValueOf(norms.q_weight),
+                                       norms.rope, norms.eps, normed.q);
+  Tensor k_rstd = HeadsNormRopeForward(heads.k, ValueOf(norms.k_weight),
+                                       norms.rope, norms.eps, normed.k);
   return tape.Record(
       "norm heads", {qkv}, WeightsOf(norms), std::move(y), {x, q_rstd, k_rstd},
-      [head_dim, kept = KeptNorms(norms)](Tape::Gradients& gradients) {
+      [head_dim, queries_per_key,
+       kept = KeptNorms(norms)](Tape::Gradients& gradients) {
         const HeadNorms norms = kept.get();
         const Tensor dy = gradients.TakeOutput();
         const Tensor& x = gradients.Saved(0);
         const Tensor dx = EmptyLikeGradient(x);
-        CopyValues(dy, dx);
+        CopyValues(dy, queries_per_key, dx);
+        const QkvHeads heads = PackedQkv(x, head_dim, queries_per_key);
+        const QkvHeads slopes = PackedQkv(dy, head_dim, queries_per_key);
+        const QkvHeads grads = PackedQkv(dx, head_dim, queries_per_key);
         HeadNormGradients norm_grads(gradients, norms);
-        HeadsNormRopeBackward(
-            PackedHeads(x, 3, 0, head_dim), ValueOf(norms.q_weight), norms.rope,
-            gradients.Saved(1), PackedHeads(dy, 3, 0, head_dim),
-            PackedHeads(dx, 3, 0, head_dim), norm_grads.q());
-        HeadsNormRopeBackward(
-            PackedHeads(x, 3, 1, head_dim), ValueOf(norms.k_weight), norms.rope,
-            gradients.Saved(2), PackedHeads(dy, 3, 1, head_dim),
-            PackedHeads(dx, 3, 1, head_dim), norm_grads.k());
+        HeadsNormRopeBackward(heads.q, ValueOf(norms.q_weight), norms.rope,
+                              gradients.Saved(1), slopes.q, grads.q,
+                              norm_grads.q());
+        HeadsNormRopeBackward(heads.k, ValueOf(norms.k_weight), norms.rope,
+                              gradients.Saved(2), slopes.k, grads.k,
+                              norm_grads.k());
         norm_grads.Add();
         gradients.Accumulate(0, dx);
       });

@@ -13,6 +13,7 @@
 
 #include "runtime/autograd/tape.h"
 #include "runtime/comm/pending_tensor.h"
+#include "runtime/ops/attention.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/normalization.h"
 
@@ -89,23 +90,25 @@ struct HeadNorms {
   bool empty() const { return q_weight == nullptr && rope == nullptr; }
 };
 
-// Self-attention over qkv[b, s, 3·heads·head_dim] (q, k, v one after the
-// other): head norms, rotation and attention as one node that keeps qkv, the
-// output and the log-sum-exp, and makes q and k again in backward. Scale
-// 1/√head_dim. key_counts: see AttentionForward. → [b, s, heads·head_dim].
+// Self-attention over qkv[b, s, (heads + 2·key heads)·head_dim] (q, k, v one
+// after the other; `queries_per_key` heads of q for each of k and v): head
+// norms, rotation and attention as one node that keeps qkv, the output and the
+// log-sum-exp, and makes q and k again in backward. Scale 1/√head_dim.
+// → [b, s, heads·head_dim].
 Variable SelfAttention(Tape& tape, const Variable& qkv, int64_t head_dim,
-                       const HeadNorms& norms,
-                       const Tensor* key_counts = nullptr);
+                       const HeadNorms& norms, const AttentionMask& mask = {},
+                       int64_t queries_per_key = 1);
 
-// q[b, s, heads·head_dim] attends to kv[b, n, 2·heads·head_dim]. No rotation.
+// q[b, s, heads·head_dim] attends to kv[b, n, 2·key heads·head_dim]. No
+// rotation.
 Variable CrossAttention(Tape& tape, const Variable& q, const Variable& kv,
                         int64_t head_dim, const HeadNorms& norms,
-                        const Tensor* key_counts = nullptr);
+                        const AttentionMask& mask = {});
 
 // Normalises and rotates q and k of a packed qkv, copies v: what joint
 // attention does to each stream before the two are concatenated.
 Variable NormHeads(Tape& tape, const Variable& qkv, int64_t head_dim,
-                   const HeadNorms& norms);
+                   const HeadNorms& norms, int64_t queries_per_key = 1);
 
 // out[n, h] = table[indices[n]].
 Variable EmbeddingLookup(Tape& tape, Parameter& table, const Tensor& indices);

@@ -97,14 +97,39 @@ TEST_F(FunctionsTest, SelfAttentionWithNormsRotationAndMask) {
         return SelfAttention(
             tape, x[0], 4,
             {.q_weight = &q_norm, .k_weight = &k_norm, .rope = &rope},
-            &key_counts);
+            {.key_counts = key_counts});
       },
       {Random({2, 3, 24}, 3)}, {&q_norm, &k_norm});
+  Check([&](Tape& tape,
+            const auto& x) { return SelfAttention(tape, x[0], 4, {}); },
+        {Random({2, 3, 24}, 3)}, {});
+}
+
+TEST_F(FunctionsTest, SelfAttentionOfQueriesThatShareKeysInSequences) {
+  Parameter q_norm = MakeParameter({4}, 1);
+  Parameter k_norm = MakeParameter({4}, 2);
+  const int64_t axis_dims[] = {4};
+  const std::vector<double> positions = {0, 1, 2, 0, 1};
+  const RopeTable rope =
+      MakeRopeTable(device_, axis_dims, positions, 100.0, DType::kFloat64);
+  const SequenceOffsets offsets =
+      std::make_shared<std::vector<int64_t>>(std::vector<int64_t>{0, 3, 5});
+  const HeadNorms norms{
+      .q_weight = &q_norm, .k_weight = &k_norm, .rope = &rope};
+  // Two heads of keys, four of queries.
   Check(
       [&](Tape& tape, const auto& x) {
-        return SelfAttention(tape, x[0], 4, {}, nullptr);
+        return SelfAttention(
+            tape, x[0], 4, norms,
+            {.diagonal = 0, .query_offsets = offsets, .key_offsets = offsets},
+            /*queries_per_key=*/2);
       },
-      {Random({2, 3, 24}, 3)}, {});
+      {Random({1, 5, 32}, 3)}, {&q_norm, &k_norm});
+  Check(
+      [&](Tape& tape, const auto& x) {
+        return NormHeads(tape, x[0], 4, norms, /*queries_per_key=*/2);
+      },
+      {Random({1, 5, 32}, 3)}, {&q_norm, &k_norm});
 }
 
 TEST_F(FunctionsTest, NormedHeadsGiveTheFusedAttention) {
@@ -134,9 +159,22 @@ TEST_F(FunctionsTest, CrossAttentionWithMask) {
       [&](Tape& tape, const auto& x) {
         return CrossAttention(tape, x[0], x[1], 4,
                               {.q_weight = &q_norm, .k_weight = &k_norm},
-                              &key_counts);
+                              {.key_counts = key_counts});
       },
       {Random({2, 3, 8}, 3), Random({2, 5, 16}, 4)}, {&q_norm, &k_norm});
+}
+
+TEST_F(FunctionsTest, CrossAttentionOfQueriesThatShareKeysInSequences) {
+  const auto offsets = [](std::vector<int64_t> values) {
+    return std::make_shared<std::vector<int64_t>>(std::move(values));
+  };
+  Check(
+      [&](Tape& tape, const auto& x) {
+        return CrossAttention(tape, x[0], x[1], 4, {},
+                              {.query_offsets = offsets({0, 1, 3}),
+                               .key_offsets = offsets({0, 4, 5})});
+      },
+      {Random({1, 3, 16}, 3), Random({1, 5, 16}, 4)}, {});
 }
 
 TEST_F(FunctionsTest, EmbeddingAddsRepeatedRows) {

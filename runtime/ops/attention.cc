@@ -1,14 +1,16 @@
 #include "runtime/ops/attention.h"
 
+#include <algorithm>
+
 #include "runtime/core/log.h"
 #include "runtime/ops/kernels.h"
 
 namespace trireme {
 namespace {
 
-void CheckShape(const HeadsView& view, const HeadsView& like) {
+void CheckShape(const HeadsView& view, const HeadsView& like, int64_t heads) {
   CHECK_EQ(view.batch, like.batch);
-  CHECK_EQ(view.heads, like.heads);
+  CHECK_EQ(view.heads, heads);
   CHECK_EQ(view.head_dim, like.head_dim);
   CHECK_GE(view.row_stride, view.heads * view.head_dim);
   CHECK_LE(view.offset + (view.batch * view.tokens - 1) * view.row_stride +
@@ -16,17 +18,17 @@ void CheckShape(const HeadsView& view, const HeadsView& like) {
            view.tensor.num_elements());
 }
 
-void CheckView(const HeadsView& view, const HeadsView& like) {
+void CheckView(const HeadsView& view, const HeadsView& like, int64_t heads) {
   CHECK(view.tensor.dtype() == like.tensor.dtype())
       << view.tensor.dtype() << " vs. " << like.tensor.dtype();
-  CheckShape(view, like);
+  CheckShape(view, like, heads);
 }
 
 void CheckGradient(const HeadsView& gradient, const HeadsView& of,
                    DType dtype) {
   CHECK(gradient.tensor.dtype() == dtype)
       << gradient.tensor.dtype() << " vs. " << dtype;
-  CheckShape(gradient, of);
+  CheckShape(gradient, of, of.heads);
   CHECK_EQ(gradient.tokens, of.tokens);
 }
 
@@ -43,41 +45,58 @@ HeadsPointer Pointer(const HeadsView& view) {
 // out[b, s, heads·head_dim].
 HeadsPointer DensePointer(const Tensor& x) { return {x.raw_data(), x.dim(-1)}; }
 
+void CheckOffsets(const SequenceOffsets& offsets, int64_t tokens) {
+  CHECK(offsets != nullptr && !offsets->empty());
+  CHECK_EQ(offsets->front(), 0);
+  CHECK_EQ(offsets->back(), tokens);
+  CHECK(std::is_sorted(offsets->begin(), offsets->end()));
+}
+
 AttentionProblem Problem(const HeadsView& q, const HeadsView& k,
                          const HeadsView& v, double scale,
-                         const Tensor* key_counts) {
-  CheckView(q, q);
-  CheckView(k, q);
-  CheckView(v, k);
+                         const AttentionMask& mask) {
+  CheckView(q, q, q.heads);
+  CheckView(k, q, k.heads);
+  CheckView(v, k, k.heads);
   CHECK_EQ(v.tokens, k.tokens);
-  CHECK(q.batch > 0 && q.heads > 0 && q.tokens > 0 && k.tokens > 0 &&
+  CHECK(q.batch > 0 && k.heads > 0 && q.tokens > 0 && k.tokens > 0 &&
         q.head_dim > 0);
+  CHECK_EQ(q.heads % k.heads, 0) << "heads of queries and of keys";
   CHECK_GT(scale, 0);
-  if (key_counts != nullptr) {
-    CHECK(key_counts->dtype() == DType::kInt32) << key_counts->dtype();
-    CHECK_EQ(key_counts->num_elements(), q.batch);
+  if (mask.key_counts.defined()) {
+    CHECK(mask.key_counts.dtype() == DType::kInt32) << mask.key_counts.dtype();
+    CHECK_EQ(mask.key_counts.num_elements(), q.batch);
+  }
+  if (mask.query_offsets != nullptr || mask.key_offsets != nullptr) {
+    CheckOffsets(mask.query_offsets, q.tokens);
+    CheckOffsets(mask.key_offsets, k.tokens);
+    CHECK_EQ(mask.query_offsets->size(), mask.key_offsets->size());
   }
   AttentionProblem problem;
   problem.dtype = q.tensor.dtype();
   problem.batch = q.batch;
   problem.heads = q.heads;
+  problem.key_heads = k.heads;
   problem.queries = q.tokens;
   problem.keys = k.tokens;
   problem.head_dim = q.head_dim;
   problem.scale = scale;
-  problem.masked = key_counts != nullptr;
+  problem.masked = mask.key_counts.defined();
+  problem.diagonal = mask.diagonal;
+  problem.query_offsets = mask.query_offsets;
+  problem.key_offsets = mask.key_offsets;
   return problem;
 }
 
 AttentionOperands Operands(const HeadsView& q, const HeadsView& k,
-                           const HeadsView& v, const Tensor* key_counts,
+                           const HeadsView& v, const AttentionMask& mask,
                            const AttentionResult& result) {
   return {Pointer(q),
           Pointer(k),
           Pointer(v),
-          key_counts == nullptr
-              ? nullptr
-              : static_cast<const int32_t*>(key_counts->raw_data()),
+          mask.key_counts.defined()
+              ? static_cast<const int32_t*>(mask.key_counts.raw_data())
+              : nullptr,
           DensePointer(result.out),
           result.log_sum_exp.raw_data()};
 }
@@ -91,9 +110,9 @@ Tensor Workspace(Device& device, int64_t bytes, std::string_view label) {
 
 AttentionResult AttentionForward(const HeadsView& q, const HeadsView& k,
                                  const HeadsView& v, double scale,
-                                 const Tensor* key_counts,
+                                 const AttentionMask& mask,
                                  AttentionOutput output) {
-  AttentionProblem problem = Problem(q, k, v, scale, key_counts);
+  AttentionProblem problem = Problem(q, k, v, scale, mask);
   problem.unrounded = output == AttentionOutput::kUnrounded;
   Device& device = q.tensor.device();
   AttentionResult result;
@@ -104,7 +123,7 @@ AttentionResult AttentionForward(const HeadsView& q, const HeadsView& k,
   result.log_sum_exp = Tensor::Empty(
       device, {q.batch, q.heads, q.tokens}, ComputeDType(problem.dtype),
       MemoryCategory::kActivations, "attention log-sum-exp");
-  const AttentionOperands operands = Operands(q, k, v, key_counts, result);
+  const AttentionOperands operands = Operands(q, k, v, mask, result);
   const Tensor workspace = Workspace(
       device, device.kernels().attention.forward_workspace(problem, operands),
       "attention scores");
@@ -139,9 +158,9 @@ void MergeAttention(const AttentionResult& part, const AttentionResult& into) {
 void AttentionBackward(const HeadsView& q, const HeadsView& k,
                        const HeadsView& v, const AttentionResult& forward,
                        const Tensor& grad_out, double scale,
-                       const Tensor* key_counts, const HeadsView& dq,
+                       const AttentionMask& mask, const HeadsView& dq,
                        const HeadsView& dk, const HeadsView& dv) {
-  AttentionProblem problem = Problem(q, k, v, scale, key_counts);
+  AttentionProblem problem = Problem(q, k, v, scale, mask);
   const DType gradient = dq.tensor.dtype();
   CHECK(gradient == problem.dtype || gradient == ComputeDType(problem.dtype))
       << gradient;
@@ -153,7 +172,7 @@ void AttentionBackward(const HeadsView& q, const HeadsView& k,
       << grad_out.shape() << " vs. " << forward.out.shape();
   CHECK(grad_out.dtype() == problem.dtype) << grad_out.dtype();
   Device& device = q.tensor.device();
-  const AttentionOperands operands = Operands(q, k, v, key_counts, forward);
+  const AttentionOperands operands = Operands(q, k, v, mask, forward);
   const AttentionGradients gradients = {DensePointer(grad_out), Pointer(dq),
                                         Pointer(dk), Pointer(dv)};
   const Tensor workspace =

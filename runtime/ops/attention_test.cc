@@ -7,6 +7,8 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -21,14 +23,57 @@ namespace {
 struct Case {
   int64_t batch, heads, queries, keys, head_dim;
   std::vector<int32_t> key_counts;  // empty: all keys
+  int64_t queries_per_key = 1;
+  std::optional<int64_t> diagonal = {};
+  std::vector<int64_t> query_offsets = {};  // empty: one sequence
+  std::vector<int64_t> key_offsets = {};
+
+  int64_t key_heads() const { return heads / queries_per_key; }
+
+  bool Sees(int64_t sample, int64_t query, int64_t key) const {
+    if (!key_counts.empty() && key >= key_counts[sample]) return false;
+    if (diagonal.has_value() && key > query + *diagonal) return false;
+    for (size_t n = 0; n + 1 < query_offsets.size(); ++n) {
+      if (query_offsets[n] <= query && query < query_offsets[n + 1]) {
+        return key_offsets[n] <= key && key < key_offsets[n + 1];
+      }
+    }
+    return true;
+  }
 };
+
+// What tells cases apart in a failure.
+testing::Message Named(DType dtype, const Case& shape) {
+  return testing::Message()
+         << dtype << " queries " << shape.queries << " keys " << shape.keys
+         << " queries per key " << shape.queries_per_key << " diagonal "
+         << shape.diagonal.value_or(shape.keys) << " sequences "
+         << shape.query_offsets.size();
+}
 
 const std::vector<Case>& Cases() {
   static const auto& cases = *new std::vector<Case>{
-      {1, 1, 1, 1, 1, {}},           {2, 3, 5, 7, 4, {}},
-      {1, 2, 33, 17, 24, {}},        {2, 2, 64, 64, 64, {}},
-      {1, 1, 20, 600, 8, {}},        {3, 2, 10, 12, 8, {12, 1, 0}},
-      {2, 1, 70, 530, 16, {77, 513}}};
+      {1, 1, 1, 1, 1, {}},
+      {2, 3, 5, 7, 4, {}},
+      {1, 2, 33, 17, 24, {}},
+      {2, 2, 64, 64, 64, {}},
+      {1, 1, 20, 600, 8, {}},
+      {3, 2, 10, 12, 8, {12, 1, 0}},
+      {2, 1, 70, 530, 16, {77, 513}},
+      // Grouped queries.
+      {2, 4, 9, 11, 8, {}, 2},
+      {1, 6, 33, 70, 4, {65}, 3},
+      {2, 3, 5, 7, 8, {7, 0}, 3},
+      // Causal: whole, shifted either way, beyond every key.
+      {2, 2, 150, 150, 8, {}, 1, 0},
+      {1, 1, 70, 700, 8, {}, 1, 600},
+      {1, 2, 100, 30, 4, {}, 1, -20},
+      {1, 1, 5, 9, 4, {}, 1, 20},
+      {2, 4, 130, 130, 8, {130, 67}, 2, 0},
+      // Sequences, some of them empty, which straddle blocks and granules.
+      {2, 2, 30, 30, 8, {}, 1, {}, {0, 7, 7, 20, 30}, {0, 7, 7, 20, 30}},
+      {1, 2, 20, 80, 8, {}, 2, {}, {0, 5, 12, 20}, {0, 70, 70, 80}},
+      {1, 1, 600, 600, 8, {}, 1, 0, {0, 90, 530, 600}, {0, 90, 530, 600}}};
   return cases;
 }
 
@@ -50,43 +95,48 @@ struct Inputs {
             device, {shape.batch, shape.queries, shape.heads * shape.head_dim},
             dtype, 1)),
         key_value(RandomTensor(
-            device, {shape.batch, shape.keys, 2 * shape.heads * shape.head_dim},
+            device,
+            {shape.batch, shape.keys, 2 * shape.key_heads() * shape.head_dim},
             dtype, 2)),
         q(PackedHeads(query, 1, 0, shape.head_dim)),
         k(PackedHeads(key_value, 2, 0, shape.head_dim)),
         v(PackedHeads(key_value, 2, 1, shape.head_dim)) {
     if (!shape.key_counts.empty()) {
-      counts =
+      mask.key_counts =
           Tensor::FromValues<int32_t>(device, {shape.batch}, shape.key_counts);
+    }
+    mask.diagonal = shape.diagonal;
+    if (!shape.query_offsets.empty()) {
+      mask.query_offsets =
+          std::make_shared<std::vector<int64_t>>(shape.query_offsets);
+      mask.key_offsets =
+          std::make_shared<std::vector<int64_t>>(shape.key_offsets);
     }
   }
 
-  const Tensor* key_counts() const {
-    return counts.defined() ? &counts : nullptr;
-  }
-
-  Tensor query, key_value, counts;
+  Tensor query, key_value;
+  AttentionMask mask;
   HeadsView q, k, v;
 };
 
 void ExpectDefinition(const Case& shape, const Inputs& in, double scale,
                       const AttentionResult& result, double tolerance) {
   for (int64_t b = 0; b < shape.batch; ++b) {
-    const int64_t count =
-        shape.key_counts.empty() ? shape.keys : shape.key_counts[b];
     for (int64_t h = 0; h < shape.heads; ++h) {
+      const int64_t key_head = h / shape.queries_per_key;
       for (int64_t i = 0; i < shape.queries; ++i) {
-        std::vector<double> p(count);
+        std::vector<double> p(shape.keys);
         double sum = 0;
-        for (int64_t j = 0; j < count; ++j) {
+        for (int64_t j = 0; j < shape.keys; ++j) {
+          if (!shape.Sees(b, i, j)) continue;
           double score = 0;
           for (int64_t c = 0; c < shape.head_dim; ++c) {
-            score += At(in.q, b, i, h, c) * At(in.k, b, j, h, c);
+            score += At(in.q, b, i, h, c) * At(in.k, b, j, key_head, c);
           }
           sum += p[j] = std::exp(scale * score);
         }
         const int64_t row = (b * shape.heads + h) * shape.queries + i;
-        if (count == 0) {
+        if (sum == 0) {
           EXPECT_EQ(At(result.log_sum_exp, row),
                     -std::numeric_limits<double>::infinity());
         } else {
@@ -94,8 +144,8 @@ void ExpectDefinition(const Case& shape, const Inputs& in, double scale,
         }
         for (int64_t c = 0; c < shape.head_dim; ++c) {
           double want = 0;
-          for (int64_t j = 0; j < count; ++j) {
-            want += p[j] / sum * At(in.v, b, j, h, c);
+          for (int64_t j = 0; j < shape.keys && sum > 0; ++j) {
+            want += p[j] / sum * At(in.v, b, j, key_head, c);
           }
           const int64_t at =
               ((b * shape.queries + i) * shape.heads + h) * shape.head_dim + c;
@@ -125,13 +175,12 @@ TEST(Attention, IsSoftmaxOfScoresTimesValues) {
   for (DType dtype :
        {DType::kBFloat16, DType::kFloat16, DType::kFloat32, DType::kFloat64}) {
     for (const Case& shape : Cases()) {
-      SCOPED_TRACE(testing::Message() << dtype << " keys " << shape.keys);
+      SCOPED_TRACE(Named(dtype, shape));
       const Inputs in(device, shape, dtype);
       const double scale = 1 / std::sqrt(shape.head_dim);
-      ExpectDefinition(
-          shape, in, scale,
-          AttentionForward(in.q, in.k, in.v, scale, in.key_counts()),
-          Tolerance(dtype));
+      ExpectDefinition(shape, in, scale,
+                       AttentionForward(in.q, in.k, in.v, scale, in.mask),
+                       Tolerance(dtype));
     }
   }
 }
@@ -146,7 +195,7 @@ TEST(Attention, LargeScoresDoNotOverflow) {
 // Σ weights∘attention, whose gradient with respect to the output is `weights`.
 double Loss(const Inputs& in, const Tensor& weights, double scale) {
   const AttentionResult result =
-      AttentionForward(in.q, in.k, in.v, scale, in.key_counts());
+      AttentionForward(in.q, in.k, in.v, scale, in.mask);
   double sum = 0;
   for (int64_t i = 0; i < weights.num_elements(); ++i) {
     sum += At(weights, i) * At(result.out, i);
@@ -161,10 +210,10 @@ struct Gradients {
 Gradients Backward(const Case& shape, const Inputs& in, const Tensor& grad_out,
                    double scale) {
   const AttentionResult forward =
-      AttentionForward(in.q, in.k, in.v, scale, in.key_counts());
+      AttentionForward(in.q, in.k, in.v, scale, in.mask);
   Gradients result{Tensor::EmptyLike(in.query),
                    Tensor::EmptyLike(in.key_value)};
-  AttentionBackward(in.q, in.k, in.v, forward, grad_out, scale, in.key_counts(),
+  AttentionBackward(in.q, in.k, in.v, forward, grad_out, scale, in.mask,
                     PackedHeads(result.query, 1, 0, shape.head_dim),
                     PackedHeads(result.key_value, 2, 0, shape.head_dim),
                     PackedHeads(result.key_value, 2, 1, shape.head_dim));
@@ -193,7 +242,7 @@ void ExpectFiniteDifferences(const Inputs& in, const Tensor& x,
 TEST(Attention, GradientsMatchFiniteDifferences) {
   CpuDevice device(int64_t{1} << 30);
   for (const Case& shape : Cases()) {
-    SCOPED_TRACE(testing::Message() << "keys " << shape.keys);
+    SCOPED_TRACE(Named(DType::kFloat64, shape));
     const Inputs in(device, shape, DType::kFloat64);
     const Tensor weights =
         RandomTensor(device, in.query.shape(), DType::kFloat64, 3);
@@ -209,7 +258,7 @@ TEST(Attention, NarrowGradientsMatchDoublePrecision) {
   CpuDevice device(int64_t{1} << 30);
   for (DType dtype : {DType::kBFloat16, DType::kFloat32}) {
     for (const Case& shape : Cases()) {
-      SCOPED_TRACE(testing::Message() << dtype << " keys " << shape.keys);
+      SCOPED_TRACE(Named(dtype, shape));
       const Inputs narrow(device, shape, dtype);
       Inputs wide(device, shape, DType::kFloat64);
       for (auto [from, to] : {std::pair(narrow.query, wide.query),
@@ -246,9 +295,9 @@ TEST(Attention, UnroundedResultsRoundToTheRoundedOnes) {
     const Inputs in(device, shape, DType::kBFloat16);
     const double scale = 0.7;
     const AttentionResult rounded =
-        AttentionForward(in.q, in.k, in.v, scale, in.key_counts());
+        AttentionForward(in.q, in.k, in.v, scale, in.mask);
     const AttentionResult unrounded = AttentionForward(
-        in.q, in.k, in.v, scale, in.key_counts(), AttentionOutput::kUnrounded);
+        in.q, in.k, in.v, scale, in.mask, AttentionOutput::kUnrounded);
     ASSERT_EQ(unrounded.out.dtype(), DType::kFloat32);
     const Tensor again = Cast(unrounded.out, DType::kBFloat16);
     for (int64_t at = 0; at < again.num_elements(); ++at) {
@@ -260,8 +309,8 @@ TEST(Attention, UnroundedResultsRoundToTheRoundedOnes) {
     const auto gradients = [&](DType dtype) {
       const Tensor dq = Tensor::Empty(device, in.query.shape(), dtype);
       const Tensor dkv = Tensor::Empty(device, in.key_value.shape(), dtype);
-      AttentionBackward(in.q, in.k, in.v, rounded, grad_out, scale,
-                        in.key_counts(), PackedHeads(dq, 1, 0, shape.head_dim),
+      AttentionBackward(in.q, in.k, in.v, rounded, grad_out, scale, in.mask,
+                        PackedHeads(dq, 1, 0, shape.head_dim),
                         PackedHeads(dkv, 2, 0, shape.head_dim),
                         PackedHeads(dkv, 2, 1, shape.head_dim));
       return std::vector<Tensor>{dq, dkv};
@@ -302,9 +351,11 @@ TEST(Attention, ResultsDoNotDependOnThreads) {
 // and of keys give what one block gives.
 TEST(Attention, SmallBlocksGiveTheSame) {
   CpuDevice device(int64_t{1} << 30);
-  for (const std::vector<int32_t>& counts :
-       {std::vector<int32_t>{}, std::vector<int32_t>{100, 33}}) {
-    const Case shape{2, 2, 75, 110, 8, counts};
+  const std::vector<int64_t> queries = {0, 40, 75}, keys = {0, 37, 110};
+  for (const Case& shape :
+       {Case{2, 2, 75, 110, 8, {}}, Case{2, 2, 75, 110, 8, {100, 33}},
+        Case{2, 2, 75, 110, 8, {}, 2, 20},
+        Case{2, 4, 75, 110, 8, {100, 33}, 2, {}, queries, keys}}) {
     const Inputs in(device, shape, DType::kFloat64);
     const Tensor grad_out =
         RandomTensor(device, in.query.shape(), DType::kFloat64, 3);
@@ -314,11 +365,15 @@ TEST(Attention, SmallBlocksGiveTheSame) {
     problem.dtype = DType::kFloat64;
     problem.batch = shape.batch;
     problem.heads = shape.heads;
+    problem.key_heads = shape.key_heads();
     problem.queries = shape.queries;
     problem.keys = shape.keys;
     problem.head_dim = shape.head_dim;
     problem.scale = 0.5;
-    problem.masked = !counts.empty();
+    problem.masked = !shape.key_counts.empty();
+    problem.diagonal = in.mask.diagonal;
+    problem.query_offsets = in.mask.query_offsets;
+    problem.key_offsets = in.mask.key_offsets;
     problem.threads = 2;
     problem.block_bytes = 32 * 32 * 16;
     auto pointer = [](const HeadsView& view) {
@@ -333,7 +388,7 @@ TEST(Attention, SmallBlocksGiveTheSame) {
     const AttentionOperands operands{pointer(in.q),
                                      pointer(in.k),
                                      pointer(in.v),
-                                     counts.empty() ? nullptr : counts.data(),
+                                     shape.key_counts.data(),
                                      {out.raw_data(), out.dim(-1)},
                                      log_sum_exp.raw_data()};
     const AttentionGradients gradients{
@@ -358,33 +413,54 @@ TEST(Attention, SmallBlocksGiveTheSame) {
   }
 }
 
+// Nothing of a block that no query sees is read: its values may be anything.
+TEST(Attention, BlocksWithoutVisibleKeysAreSkipped) {
+  CpuDevice device(int64_t{1} << 30);
+  const Case shape{1, 1, 128, 1024, 8, {}, 1, 0};
+  const Inputs in(device, shape, DType::kFloat32);
+  for (int64_t at = 128 * 16; at < in.key_value.num_elements(); ++at) {
+    in.key_value.data<float>()[at] = std::numeric_limits<float>::quiet_NaN();
+  }
+  const Tensor grad_out =
+      RandomTensor(device, in.query.shape(), DType::kFloat32, 3);
+  const Gradients gradients = Backward(shape, in, grad_out, 0.3);
+  for (const Tensor& x : {AttentionForward(in.q, in.k, in.v, 0.3, in.mask).out,
+                          gradients.query, gradients.key_value}) {
+    for (float value : x.ToVector<float>()) ASSERT_TRUE(std::isfinite(value));
+  }
+}
+
 TEST(Attention, DryRunCountsTheSameBytes) {
-  auto run = [](CpuDevice& device, DType dtype, bool masked) {
+  auto run = [](CpuDevice& device, DType dtype, bool masked, bool causal) {
     const int64_t s = 300, heads = 2, head_dim = 24;
     const Tensor qkv =
         Tensor::Zeros(device, {2, s, 3 * heads * head_dim}, dtype);
     const Tensor counts = Tensor::Zeros(device, {2}, DType::kInt32);
-    const Tensor* key_counts = masked ? &counts : nullptr;
+    AttentionMask mask;
+    if (masked) mask.key_counts = counts;
+    if (causal) mask.diagonal = 0;
     auto part = [&](const Tensor& x, int64_t index) {
       return PackedHeads(x, 3, index, head_dim);
     };
-    const AttentionResult forward = AttentionForward(
-        part(qkv, 0), part(qkv, 1), part(qkv, 2), 0.1, key_counts);
+    const AttentionResult forward =
+        AttentionForward(part(qkv, 0), part(qkv, 1), part(qkv, 2), 0.1, mask);
     const Tensor grad = Tensor::EmptyLike(qkv);
     AttentionBackward(part(qkv, 0), part(qkv, 1), part(qkv, 2), forward,
-                      forward.out, 0.1, key_counts, part(grad, 0),
-                      part(grad, 1), part(grad, 2));
+                      forward.out, 0.1, mask, part(grad, 0), part(grad, 1),
+                      part(grad, 2));
     return device.Statistics();
   };
   for (DType dtype :
        {DType::kBFloat16, DType::kFloat16, DType::kFloat32, DType::kFloat64}) {
     for (bool masked : {false, true}) {
-      CpuDevice real(int64_t{1} << 30);
-      CpuDevice dry(int64_t{1} << 30, CpuDevice::Mode::kDry);
-      const MemoryStatistics a = run(real, dtype, masked);
-      const MemoryStatistics b = run(dry, dtype, masked);
-      EXPECT_EQ(a.peak_bytes, b.peak_bytes) << dtype;
-      EXPECT_EQ(a.peak_by_category, b.peak_by_category) << dtype;
+      for (bool causal : {false, true}) {
+        CpuDevice real(int64_t{1} << 30);
+        CpuDevice dry(int64_t{1} << 30, CpuDevice::Mode::kDry);
+        const MemoryStatistics a = run(real, dtype, masked, causal);
+        const MemoryStatistics b = run(dry, dtype, masked, causal);
+        EXPECT_EQ(a.peak_bytes, b.peak_bytes) << dtype;
+        EXPECT_EQ(a.peak_by_category, b.peak_by_category) << dtype;
+      }
     }
   }
 }

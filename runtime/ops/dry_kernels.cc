@@ -12,7 +12,7 @@ void CountBytes(Stream& stream, DType dtype, int64_t n, int64_t tensors) {
 
 // What one of attention's two products takes, forward.
 int64_t ScoreFlops(const AttentionProblem& p) {
-  return 2 * p.batch * p.heads * p.queries * p.keys * p.head_dim;
+  return 2 * p.batch * p.heads * p.VisiblePairs() * p.head_dim;
 }
 
 int64_t QueryElements(const AttentionProblem& p) {
@@ -20,7 +20,7 @@ int64_t QueryElements(const AttentionProblem& p) {
 }
 
 int64_t KeyElements(const AttentionProblem& p) {
-  return p.batch * p.heads * p.keys * p.head_dim;
+  return p.batch * p.key_heads * p.keys * p.head_dim;
 }
 
 int64_t OutputSize(const AttentionProblem& p) {

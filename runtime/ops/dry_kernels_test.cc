@@ -57,9 +57,30 @@ TEST_F(DryKernelsTest, AttentionIsTwoProductsForwardAndFourBackward) {
             2 * product);
   EXPECT_EQ(WorkOf([&] {
               AttentionBackward(part(0), part(1), part(2), result, result.out,
-                                1, nullptr, part(0), part(1), part(2));
+                                1, {}, part(0), part(1), part(2));
             }).product_flops,
             4 * product);
+}
+
+// A mask's work is that of the scores which it leaves; keys with fewer heads
+// are fewer bytes.
+TEST_F(DryKernelsTest, AttentionCountsWhatItsMaskLeaves) {
+  const int64_t tokens = 6, heads = 4, head_dim = 8;
+  const Tensor qkv = Empty({1, tokens, (heads + 2 * 2) * head_dim});
+  const QkvHeads parts = PackedQkv(qkv, head_dim, 2);
+  const auto work_of = [&](const AttentionMask& mask) {
+    return WorkOf(
+        [&] { AttentionForward(parts.q, parts.k, parts.v, 1, mask); });
+  };
+  const int64_t pair = 2 * 2 * heads * head_dim;
+  EXPECT_EQ(work_of({}).product_flops, 36 * pair);
+  EXPECT_EQ(work_of({.diagonal = 0}).product_flops, 21 * pair);
+  const SequenceOffsets offsets =
+      std::make_shared<std::vector<int64_t>>(std::vector<int64_t>{0, 2, 6});
+  const AttentionMask sequences{.query_offsets = offsets,
+                                .key_offsets = offsets};
+  EXPECT_EQ(work_of(sequences).product_flops, (4 + 16) * pair);
+  EXPECT_EQ(work_of({}).bytes, 2 * tokens * head_dim * (heads + 2 * 2 + heads));
 }
 
 TEST_F(DryKernelsTest, PointwiseOpsMoveBytesOnly) {

@@ -36,6 +36,22 @@ inline HeadsView PackedHeads(const Tensor& packed, int64_t parts, int64_t index,
   return view;
 }
 
+// q, k and v one after the other in packed[b, s, (g + 2)·key_heads·head_dim],
+// with g = queries_per_key heads of q for each one of k and v.
+struct QkvHeads {
+  HeadsView q, k, v;
+};
+
+inline QkvHeads PackedQkv(const Tensor& packed, int64_t head_dim,
+                          int64_t queries_per_key = 1) {
+  const int64_t parts = queries_per_key + 2;
+  QkvHeads heads{PackedHeads(packed, parts, 0, head_dim),
+                 PackedHeads(packed, parts, queries_per_key, head_dim),
+                 PackedHeads(packed, parts, queries_per_key + 1, head_dim)};
+  heads.q.heads *= queries_per_key;
+  return heads;
+}
+
 }  // namespace trireme
 
 #endif  // TRIREME_RUNTIME_OPS_HEADS_VIEW_H_

@@ -118,14 +118,15 @@ TEST_F(OpsGolden, Attention) {
   for (const std::string op : {"attention_all", "attention_counts"}) {
     const Tensor qkv = Golden(op + ".qkv");
     const Tensor key_counts = Golden(op + ".key_counts");
-    const Tensor* counts = op == "attention_all" ? nullptr : &key_counts;
+    const AttentionMask mask{.key_counts =
+                                 op == "attention_all" ? Tensor() : key_counts};
     const HeadsView q = PackedHeads(qkv, 3, 0, kHeadDim);
     const HeadsView k = PackedHeads(qkv, 3, 1, kHeadDim);
     const HeadsView v = PackedHeads(qkv, 3, 2, kHeadDim);
-    const AttentionResult forward = AttentionForward(q, k, v, scale, counts);
+    const AttentionResult forward = AttentionForward(q, k, v, scale, mask);
     ExpectGolden(forward.out, op + ".y");
     const Tensor dqkv = Zeros(qkv);
-    AttentionBackward(q, k, v, forward, Golden(op + ".dy"), scale, counts,
+    AttentionBackward(q, k, v, forward, Golden(op + ".dy"), scale, mask,
                       PackedHeads(dqkv, 3, 0, kHeadDim),
                       PackedHeads(dqkv, 3, 1, kHeadDim),
                       PackedHeads(dqkv, 3, 2, kHeadDim));
@@ -145,10 +146,11 @@ TEST_F(OpsGolden, BatchedMatMul) {
 
 TEST_F(OpsGolden, CrossAttention) {
   const Tensor key_counts = Golden("cross_attention.key_counts");
-  ExpectGoldenFunction(
-      "cross_attention", {"q", "kv"}, [&](Tape& tape, const auto& x) {
-        return CrossAttention(tape, x[0], x[1], 12, {}, &key_counts);
-      });
+  ExpectGoldenFunction("cross_attention", {"q", "kv"},
+                       [&](Tape& tape, const auto& x) {
+                         return CrossAttention(tape, x[0], x[1], 12, {},
+                                               {.key_counts = key_counts});
+                       });
 }
 
 TEST_F(OpsGolden, NormModulate) {

@@ -81,7 +81,7 @@ void RunAttention(benchmark::State& state, const BenchSetting& setting,
   for (auto _ : state) {
     if (backward) {
       AttentionBackward(part(qkv, 0), part(qkv, 1), part(qkv, 2), result,
-                        result.out, scale, nullptr, part(gradient, 0),
+                        result.out, scale, {}, part(gradient, 0),
                         part(gradient, 1), part(gradient, 2));
     } else {
       result =

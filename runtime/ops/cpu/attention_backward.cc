@@ -5,8 +5,11 @@
 namespace trireme {
 namespace {
 
-// Gradients are summed in the compute type: dk and dv over blocks of queries
-// (the inner loop), dq over blocks of keys (the outer loop).
+// Gradients are summed in the compute type: dk and dv over the query heads of a
+// key head and their blocks of queries (the inner loops), dq over blocks of
+// keys (the outer loop). Where queries differ in the keys that they see, a
+// block adds to some of the rows of dk and dv only, and sums begin at zero
+// instead.
 template <typename T>
 class Backward {
  public:
@@ -41,7 +44,7 @@ class Backward {
   int64_t workspace_bytes() const { return thread_bytes_ * problem_.threads; }
 
   void Run(void* workspace) const {
-    const int64_t items = problem_.batch * problem_.heads;
+    const int64_t items = problem_.batch * problem_.key_heads;
     const int64_t thread_count = std::min<int64_t>(problem_.threads, items);
 #pragma omp parallel for schedule(static) \
     num_threads(thread_count) if (thread_count > 1)
@@ -51,7 +54,8 @@ class Backward {
       const Buffers buffers = Cut(cutter);
       const int64_t end = (thread + 1) * items / thread_count;
       for (int64_t item = thread * items / thread_count; item < end; ++item) {
-        RunHead(item / problem_.heads, item % problem_.heads, buffers);
+        RunKeyHead(item / problem_.key_heads, item % problem_.key_heads,
+                   buffers);
       }
     }
   }
@@ -64,10 +68,11 @@ class Backward {
     A* dp;
     T* p;
     T* ds;
-    A* dq;     // [queries, head_dim]
-    A* dk;     // [blocks_.keys, head_dim]
-    A* dv;     // [blocks_.keys, head_dim]
-    A* delta;  // [queries]
+    A* dq;             // [queries_per_key, queries, head_dim]
+    A* dk;             // [blocks_.keys, head_dim]
+    A* dv;             // [blocks_.keys, head_dim]
+    A* delta;          // [queries_per_key, queries]
+    KeyRange* ranges;  // of rows, in a block
     void* gemm;
   };
 
@@ -83,10 +88,12 @@ class Backward {
       b.p = cutter.Cut<T>(scores);
       b.ds = cutter.Cut<T>(scores);
     }
-    b.dq = cutter.Cut<A>(problem_.queries * problem_.head_dim);
+    const int64_t queries = problem_.queries_per_key() * problem_.queries;
+    b.dq = cutter.Cut<A>(queries * problem_.head_dim);
     b.dk = cutter.Cut<A>(blocks_.keys * problem_.head_dim);
     b.dv = cutter.Cut<A>(blocks_.keys * problem_.head_dim);
-    b.delta = cutter.Cut<A>(problem_.queries);
+    b.delta = cutter.Cut<A>(queries);
+    b.ranges = cutter.Cut<KeyRange>(problem_.ranged() ? blocks_.queries : 0);
     b.gemm = cutter.Cut<char>(products_.workspace_bytes());
     return b;
   }
@@ -175,50 +182,81 @@ class Backward {
     }
   }
 
-  void RunHead(int64_t sample, int64_t head, const Buffers& buffers) const {
+  void RunKeyHead(int64_t sample, int64_t key_head,
+                  const Buffers& buffers) const {
     const CpuAttentionProblem& p = problem_;
     const int64_t count = p.masked ? operands_.key_counts[sample] : p.keys;
     const int64_t query_row = sample * p.queries;
     const int64_t key_row = sample * p.keys;
-    if (count == 0) {
-      StoreZeros(p.queries, gradients_.q, query_row, head);
-    } else {
-      RowDots(
-          RowPairs<T>{p.queries, p.head_dim,
-                      HeadRow<T>(gradients_.out, query_row, head, p.head_dim),
-                      gradients_.out.row_stride,
-                      HeadRow<T>(operands_.out, query_row, head, p.head_dim),
-                      operands_.out.row_stride},
-          buffers.delta);
-    }
-    const int64_t multiplied =
-        p.masked ? MultipliedKeys(count, p.keys) : p.keys;
-    for (int64_t key = 0; key < count; key += blocks_.keys) {
-      const int64_t columns = std::min(blocks_.keys, multiplied - key);
-      for (int64_t query = 0; query < p.queries; query += blocks_.queries) {
-        RunBlock(sample, head, query,
-                 std::min(blocks_.queries, p.queries - query), key, columns,
-                 std::min(columns, count - key), buffers);
+    const int64_t group = p.queries_per_key();
+    for (int64_t member = 0; member < group; ++member) {
+      const int64_t head = key_head * group + member;
+      if (count == 0) {
+        StoreZeros(p.queries, gradients_.q, query_row, head);
+      } else {
+        RowDots(
+            RowPairs<T>{p.queries, p.head_dim,
+                        HeadRow<T>(gradients_.out, query_row, head, p.head_dim),
+                        gradients_.out.row_stride,
+                        HeadRow<T>(operands_.out, query_row, head, p.head_dim),
+                        operands_.out.row_stride},
+            buffers.delta + member * p.queries);
       }
-      Store(buffers.dk, columns, gradients_.k, key_row + key, head);
-      Store(buffers.dv, columns, gradients_.v, key_row + key, head);
     }
-    if (count > 0) {
-      Store(buffers.dq, p.queries, gradients_.q, query_row, head);
+    if (p.ranged()) {
+      std::fill_n(buffers.dq, group * p.queries * p.head_dim, A{0});
     }
-    StoreZeros(p.keys - multiplied, gradients_.k, key_row + multiplied, head);
-    StoreZeros(p.keys - multiplied, gradients_.v, key_row + multiplied, head);
+    int64_t stored = 0;
+    for (int64_t key = 0; key < count; key += blocks_.keys) {
+      if (p.ranged()) {
+        std::fill_n(buffers.dk, blocks_.keys * p.head_dim, A{0});
+        std::fill_n(buffers.dv, blocks_.keys * p.head_dim, A{0});
+      }
+      for (int64_t member = 0; member < group; ++member) {
+        for (int64_t query = 0; query < p.queries; query += blocks_.queries) {
+          RunBlock({sample, key_head, member, query,
+                    std::min(blocks_.queries, p.queries - query), key, count},
+                   buffers);
+        }
+      }
+      const KeyRange all = MultipliedKeys(p, blocks_, {0, count}, key);
+      Store(buffers.dk, all.end - key, gradients_.k, key_row + key, key_head);
+      Store(buffers.dv, all.end - key, gradients_.v, key_row + key, key_head);
+      stored = all.end;
+    }
+    for (int64_t member = 0; count > 0 && member < group; ++member) {
+      Store(buffers.dq + member * p.queries * p.head_dim, p.queries,
+            gradients_.q, query_row, key_head * group + member);
+    }
+    StoreZeros(p.keys - stored, gradients_.k, key_row + stored, key_head);
+    StoreZeros(p.keys - stored, gradients_.v, key_row + stored, key_head);
   }
 
-  void RunBlock(int64_t sample, int64_t head, int64_t query, int64_t rows,
-                int64_t key, int64_t columns, int64_t valid,
-                const Buffers& buffers) const {
+  // Queries [query, query + rows) of one query head against the block of keys
+  // that begins at `key`.
+  struct Block {
+    int64_t sample;
+    int64_t key_head;
+    int64_t member;  // of the key head's query heads
+    int64_t query;
+    int64_t rows;
+    int64_t key;
+    int64_t key_count;
+  };
+
+  void RunBlock(const Block& block, const Buffers& buffers) const {
     const CpuAttentionProblem& p = problem_;
+    const auto& [sample, key_head, member, query, rows, key, key_count] = block;
+    const KeyRange keys = MultipliedKeys(
+        p, blocks_, VisibleToBlock(p, query, rows, key_count), key);
+    const int64_t columns = keys.end - keys.begin;
+    if (columns == 0) return;
+    const int64_t head = key_head * p.queries_per_key() + member;
     const int64_t query_row = sample * p.queries + query;
-    const int64_t key_row = sample * p.keys + key;
+    const int64_t key_row = sample * p.keys + keys.begin;
     const T* q = HeadRow<T>(operands_.q, query_row, head, p.head_dim);
-    const T* k = HeadRow<T>(operands_.k, key_row, head, p.head_dim);
-    const T* v = HeadRow<T>(operands_.v, key_row, head, p.head_dim);
+    const T* k = HeadRow<T>(operands_.k, key_row, key_head, p.head_dim);
+    const T* v = HeadRow<T>(operands_.v, key_row, key_head, p.head_dim);
     const T* grad_out = HeadRow<T>(gradients_.out, query_row, head, p.head_dim);
     const A* log_sum_exp = static_cast<const A*>(operands_.log_sum_exp) +
                            (sample * p.heads + head) * p.queries + query;
@@ -229,16 +267,24 @@ class Backward {
     run(Scores(rows, columns, operands_.q, operands_.k), q, k, buffers.scores);
     run(Scores(rows, columns, gradients_.out, operands_.v), grad_out, v,
         buffers.dp);
+    if (p.ranged()) {
+      SetRowRanges(p, query, rows, key_count, keys, buffers.ranges);
+    }
+    const int64_t at = member * p.queries + query;
     SoftmaxGradient(SoftmaxGradientBlock<T>{
-        rows, ScorePitch(columns), valid, static_cast<A>(p.scale),
-        buffers.scores, buffers.dp, log_sum_exp, buffers.delta + query,
-        buffers.p, buffers.ds});
-    run(KeyGradient(rows, columns, gradients_.out, query == 0), buffers.p,
-        grad_out, buffers.dv);
-    run(KeyGradient(rows, columns, operands_.q, query == 0), buffers.ds, q,
-        buffers.dk);
-    run(QueryGradient(rows, columns, key == 0), buffers.ds, k,
-        buffers.dq + query * p.head_dim);
+        rows, ScorePitch(columns), std::min(columns, key_count - keys.begin),
+        p.ranged() ? buffers.ranges : nullptr, static_cast<A>(p.scale),
+        buffers.scores, buffers.dp, log_sum_exp, buffers.delta + at, buffers.p,
+        buffers.ds});
+    const bool first_queries = !p.ranged() && member == 0 && query == 0;
+    const bool first_keys = !p.ranged() && key == 0;
+    const int64_t sums = (keys.begin - key) * p.head_dim;
+    run(KeyGradient(rows, columns, gradients_.out, first_queries), buffers.p,
+        grad_out, buffers.dv + sums);
+    run(KeyGradient(rows, columns, operands_.q, first_queries), buffers.ds, q,
+        buffers.dk + sums);
+    run(QueryGradient(rows, columns, first_keys), buffers.ds, k,
+        buffers.dq + at * p.head_dim);
   }
 
   const CpuAttentionProblem& problem_;

@@ -17,6 +17,12 @@
 
 namespace trireme {
 
+// Where samples or queries differ in the keys that they see, the columns of a
+// block begin and end at multiples of this, so that there are few shapes of
+// products; blocks of such queries are no longer, so that what lies outside
+// their keys is skipped.
+inline constexpr int64_t kMaskGranule = 64;
+
 // Sizes of blocks of queries and keys. `bytes_per_score` is what one score
 // takes in all the buffers of a pass.
 struct AttentionBlocks {
@@ -31,18 +37,25 @@ struct AttentionBlocks {
     keys = std::min({problem.keys, kMaxKeys, scores / kGranule});
     if (keys < problem.keys) keys = keys / kGranule * kGranule;
     queries = std::min(problem.queries, scores / ScorePitch(keys));
+    if (problem.ranged()) queries = std::min(queries, kMaskGranule);
     if (queries < problem.queries) queries = queries / kGranule * kGranule;
   }
 };
 
-// Masked samples multiply a few more keys than they attend to, so that there
-// are few shapes of products.
-inline constexpr int64_t kMaskGranule = 64;
+// What queries [begin, begin + rows) of a sample with `key_count` keys see.
+KeyRange VisibleToBlock(const CpuAttentionProblem& problem, int64_t begin,
+                        int64_t rows, int64_t key_count);
 
-inline int64_t MultipliedKeys(int64_t key_count, int64_t keys) {
-  return std::min((key_count + kMaskGranule - 1) / kMaskGranule * kMaskGranule,
-                  keys);
-}
+// The keys that are multiplied of the block that begins at `key`, for queries
+// that see `visible`: empty, or all of `visible` there and a few more.
+KeyRange MultipliedKeys(const CpuAttentionProblem& problem,
+                        const AttentionBlocks& blocks, const KeyRange& visible,
+                        int64_t key);
+
+// ranges[row] = what query begin + row sees of `keys`, relative to their begin.
+void SetRowRanges(const CpuAttentionProblem& problem, int64_t begin,
+                  int64_t rows, int64_t key_count, const KeyRange& keys,
+                  KeyRange* ranges);
 
 // Every extent that a block of keys (of queries) may have.
 std::vector<int64_t> KeyExtents(const CpuAttentionProblem& problem,

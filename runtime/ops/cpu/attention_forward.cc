@@ -65,6 +65,7 @@ class Forward {
     A* out;
     A* maxima;
     A* sums;
+    KeyRange* ranges;  // of rows, in a block
     void* gemm;
   };
 
@@ -80,6 +81,7 @@ class Forward {
     b.out = cutter.Cut<A>(blocks_.queries * out_pitch_);
     b.maxima = cutter.Cut<A>(blocks_.queries);
     b.sums = cutter.Cut<A>(blocks_.queries);
+    b.ranges = cutter.Cut<KeyRange>(problem_.ranged() ? blocks_.queries : 0);
     b.gemm = cutter.Cut<char>(products_.workspace_bytes());
     return b;
   }
@@ -126,50 +128,57 @@ class Forward {
     A* log_sum_exp = static_cast<A*>(operands_.log_sum_exp) +
                      (sample * p.heads + head) * p.queries + begin;
     std::fill_n(buffers.maxima, rows, -std::numeric_limits<A>::infinity());
-    const int64_t multiplied =
-        p.masked ? MultipliedKeys(count, p.keys) : p.keys;
-    for (int64_t key = 0; key < count; key += blocks_.keys) {
-      const int64_t columns = std::min(blocks_.keys, multiplied - key);
-      const int64_t key_row = sample * p.keys + key;
+    const int64_t key_head = head / p.queries_per_key();
+    const KeyRange visible = VisibleToBlock(p, begin, rows, count);
+    bool first = true;
+    for (int64_t key = visible.begin / blocks_.keys * blocks_.keys;
+         key < visible.end; key += blocks_.keys) {
+      const KeyRange keys = MultipliedKeys(p, blocks_, visible, key);
+      const int64_t columns = keys.end - keys.begin;
+      if (columns == 0) continue;
+      const int64_t key_row = sample * p.keys + keys.begin;
       products_.Of(Scores(rows, columns))
           .Run(HeadRow<T>(operands_.q, first_row, head, p.head_dim),
-               HeadRow<T>(operands_.k, key_row, head, p.head_dim), nullptr,
+               HeadRow<T>(operands_.k, key_row, key_head, p.head_dim), nullptr,
                buffers.scores, buffers.gemm);
+      if (p.ranged()) {
+        SetRowRanges(p, begin, rows, count, keys, buffers.ranges);
+      }
       OnlineSoftmax(OnlineSoftmaxBlock<T>{
-          rows, ScorePitch(columns), std::min(columns, count - key),
-          static_cast<A>(p.scale), buffers.scores, buffers.p, buffers.maxima,
-          buffers.sums, buffers.out, out_pitch_});
-      products_.Of(Values(rows, columns, key == 0))
-          .Run(buffers.p, HeadRow<T>(operands_.v, key_row, head, p.head_dim),
-               nullptr, buffers.out, buffers.gemm);
+          rows, ScorePitch(columns), std::min(columns, count - keys.begin),
+          p.ranged() ? buffers.ranges : nullptr, static_cast<A>(p.scale),
+          buffers.scores, buffers.p, buffers.maxima, buffers.sums, buffers.out,
+          out_pitch_});
+      products_.Of(Values(rows, columns, first))
+          .Run(buffers.p,
+               HeadRow<T>(operands_.v, key_row, key_head, p.head_dim), nullptr,
+               buffers.out, buffers.gemm);
+      first = false;
     }
+    // A row that saw no key has the sum 0 of values.
     for (int64_t row = 0; row < rows; ++row) {
-      log_sum_exp[row] =
-          count == 0 ? -std::numeric_limits<A>::infinity()
-                     : buffers.maxima[row] + std::log(buffers.sums[row]);
-      buffers.sums[row] = 1 / buffers.sums[row];
+      const A maximum = buffers.maxima[row];
+      const bool none = maximum == -std::numeric_limits<A>::infinity();
+      log_sum_exp[row] = none ? maximum : maximum + std::log(buffers.sums[row]);
+      buffers.sums[row] = none ? A{0} : 1 / buffers.sums[row];
     }
+    if (first) std::fill_n(buffers.out, rows * out_pitch_, A{0});
     if (p.unrounded) {
-      WriteRows<A>(first_row, head, count, rows, buffers);
+      WriteRows<A>(first_row, head, rows, buffers);
     } else {
-      WriteRows<T>(first_row, head, count, rows, buffers);
+      WriteRows<T>(first_row, head, rows, buffers);
     }
   }
 
   // Output rows from their sums and the inverses of the sums' weights.
   template <typename Out>
-  void WriteRows(int64_t first_row, int64_t head, int64_t count, int64_t rows,
+  void WriteRows(int64_t first_row, int64_t head, int64_t rows,
                  const Buffers& buffers) const {
     const int64_t head_dim = problem_.head_dim;
-    Out* out = HeadRow<Out>(operands_.out, first_row, head, head_dim);
-    if (count == 0) {
-      for (int64_t row = 0; row < rows; ++row) {
-        std::fill_n(out + row * operands_.out.row_stride, head_dim, Out{});
-      }
-      return;
-    }
-    ScaleRows(ScaledRows<Out>{rows, head_dim, buffers.out, out_pitch_,
-                              buffers.sums, out, operands_.out.row_stride});
+    ScaleRows(
+        ScaledRows<Out>{rows, head_dim, buffers.out, out_pitch_, buffers.sums,
+                        HeadRow<Out>(operands_.out, first_row, head, head_dim),
+                        operands_.out.row_stride});
   }
 
   const CpuAttentionProblem& problem_;

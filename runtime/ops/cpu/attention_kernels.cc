@@ -25,10 +25,16 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 inline int64_t Lanes() { return static_cast<int64_t>(hn::Lanes(Floats())); }
 
-// Lanes of `valid` columns from `column` on.
-inline hn::Mask<Floats> ValidLanes(int64_t column, int64_t valid) {
+// Lanes of the columns from `column` on that come before `end`.
+inline hn::Mask<Floats> LanesBefore(int64_t column, int64_t end) {
   return hn::FirstN(Floats(), static_cast<size_t>(std::clamp<int64_t>(
-                                  valid - column, 0, Lanes())));
+                                  end - column, 0, Lanes())));
+}
+
+// Lanes that lie in the range.
+inline hn::Mask<Floats> ValidLanes(int64_t column, const KeyRange& range) {
+  return hn::AndNot(LanesBefore(column, range.begin),
+                    LanesBefore(column, range.end));
 }
 
 constexpr float kLog2E = 1.44269504f;
@@ -95,23 +101,28 @@ HWY_INLINE void ForWriting(T* p, F&& f) {
   f(p);
 }
 
-// The largest of row[valid].
-inline float RowMaximum(const float* row, int64_t valid) {
+// The largest of row's range.
+inline float RowMaximum(const float* row, const KeyRange& range) {
   const Floats d;
   const int64_t lanes = Lanes();
   auto m0 = hn::Set(d, kMinusInfinity);
   auto m1 = m0, m2 = m0, m3 = m0;
-  int64_t i = 0;
-  for (; i + 4 * lanes <= valid; i += 4 * lanes) {
+  const auto masked = [&](int64_t i) HWY_ATTR {
+    return hn::IfThenElse(ValidLanes(i, range), LoadFloats(row + i),
+                          hn::Set(d, kMinusInfinity));
+  };
+  int64_t i = range.begin / lanes * lanes;
+  if (i < range.begin) {
+    m0 = masked(i);
+    i += lanes;
+  }
+  for (; i + 4 * lanes <= range.end; i += 4 * lanes) {
     m0 = hn::Max(m0, LoadFloats(row + i));
     m1 = hn::Max(m1, LoadFloats(row + i + lanes));
     m2 = hn::Max(m2, LoadFloats(row + i + 2 * lanes));
     m3 = hn::Max(m3, LoadFloats(row + i + 3 * lanes));
   }
-  for (; i < valid; i += lanes) {
-    m0 = hn::Max(m0, hn::IfThenElse(ValidLanes(i, valid), LoadFloats(row + i),
-                                    hn::Set(d, kMinusInfinity)));
-  }
+  for (; i < range.end; i += lanes) m0 = hn::Max(m0, masked(i));
   return hn::GetLane(
       hn::MaxOfLanes(d, hn::Max(hn::Max(m0, m1), hn::Max(m2, m3))));
 }
@@ -120,20 +131,34 @@ template <typename T, typename Written>
 void OnlineSoftmaxRows(const OnlineSoftmaxBlock<T>& block, Written* written) {
   const Floats d;
   const int64_t lanes = Lanes();
-  const int64_t full = block.valid / lanes * lanes;
   const auto scale = hn::Set(d, block.scale * kLog2E);
   for (int64_t row = 0; row < block.rows; ++row) {
+    const KeyRange range = RowRange(block, row);
     const float* scores = block.scores + row * block.pitch;
+    Written* p = written + row * block.pitch;
+    if (range.end <= range.begin) {
+      for (int64_t i = 0; i < block.pitch; i += lanes) {
+        StoreScores(hn::Zero(d), p + i);
+      }
+      continue;
+    }
     const float before = block.maxima[row];
     const float maximum =
-        std::max(before, RowMaximum(scores, block.valid) * block.scale);
+        std::max(before, RowMaximum(scores, range) * block.scale);
 
-    Written* p = written + row * block.pitch;
     const auto shift = hn::Set(d, -maximum * kLog2E);
     auto sums = hn::Zero(d);
     auto more_sums = hn::Zero(d);
+    const auto masked = [&](int64_t i) HWY_ATTR {
+      const auto e = hn::IfThenElseZero(
+          ValidLanes(i, range),
+          PowerOfTwo(hn::MulAdd(LoadFloats(scores + i), scale, shift)));
+      sums = hn::Add(sums, e);
+      StoreScores(e, p + i);
+    };
     int64_t i = 0;
-    for (; i + 2 * lanes <= full; i += 2 * lanes) {
+    for (; i < range.begin; i += lanes) masked(i);
+    for (; i + 2 * lanes <= range.end; i += 2 * lanes) {
       const auto a =
           PowerOfTwo(hn::MulAdd(LoadFloats(scores + i), scale, shift));
       const auto b =
@@ -142,13 +167,7 @@ void OnlineSoftmaxRows(const OnlineSoftmaxBlock<T>& block, Written* written) {
       more_sums = hn::Add(more_sums, b);
       StoreScores(a, b, p + i);
     }
-    for (; i < block.pitch; i += lanes) {
-      const auto e = hn::IfThenElseZero(
-          ValidLanes(i, block.valid),
-          PowerOfTwo(hn::MulAdd(LoadFloats(scores + i), scale, shift)));
-      sums = hn::Add(sums, e);
-      StoreScores(e, p + i);
-    }
+    for (; i < block.pitch; i += lanes) masked(i);
     const float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(sums, more_sums)));
 
     block.maxima[row] = maximum;
@@ -182,11 +201,11 @@ template <typename T, typename Written>
 void SoftmaxGradientRows(const SoftmaxGradientBlock<T>& block, Written* p) {
   const Floats d;
   const int64_t lanes = Lanes();
-  const int64_t full = block.valid / lanes * lanes;
   auto* ds = static_cast<Written*>(block.ds);
   const auto power_scale = hn::Set(d, block.scale * kLog2E);
   const auto scale = hn::Set(d, block.scale);
   for (int64_t row = 0; row < block.rows; ++row) {
+    const KeyRange range = RowRange(block, row);
     const int64_t at = row * block.pitch;
     const auto shift = hn::Set(d, -block.log_sum_exp[row] * kLog2E);
     // scale·(dp − delta) = scale·dp + offset.
@@ -199,8 +218,16 @@ void SoftmaxGradientRows(const SoftmaxGradientBlock<T>& block, Written* p) {
       return hn::Mul(probability,
                      hn::MulAdd(LoadFloats(block.dp + at + i), scale, offset));
     };
+    const auto masked = [&](int64_t i) HWY_ATTR {
+      const auto valid = ValidLanes(i, range);
+      const auto a = probability(i);
+      const auto da = gradient(a, i);
+      StoreScores(hn::IfThenElseZero(valid, a), p + at + i);
+      StoreScores(hn::IfThenElseZero(valid, da), ds + at + i);
+    };
     int64_t i = 0;
-    for (; i + 2 * lanes <= full; i += 2 * lanes) {
+    for (; i < std::min(range.begin, block.pitch); i += lanes) masked(i);
+    for (; i + 2 * lanes <= range.end; i += 2 * lanes) {
       const auto a = probability(i);
       const auto b = probability(i + lanes);
       const auto da = gradient(a, i);
@@ -208,13 +235,7 @@ void SoftmaxGradientRows(const SoftmaxGradientBlock<T>& block, Written* p) {
       StoreScores(a, b, p + at + i);
       StoreScores(da, db, ds + at + i);
     }
-    for (; i < block.pitch; i += lanes) {
-      const auto valid = ValidLanes(i, block.valid);
-      const auto a = probability(i);
-      const auto da = gradient(a, i);
-      StoreScores(hn::IfThenElseZero(valid, a), p + at + i);
-      StoreScores(hn::IfThenElseZero(valid, da), ds + at + i);
-    }
+    for (; i < block.pitch; i += lanes) masked(i);
   }
 }
 
@@ -302,18 +323,24 @@ void OnlineSoftmax(const OnlineSoftmaxBlock<double>& block) {
   for (int64_t row = 0; row < block.rows; ++row) {
     const double* scores = block.scores + row * block.pitch;
     const double before = block.maxima[row];
+    const KeyRange range = RowRange(block, row);
+    double* p = block.p + row * block.pitch;
+    if (range.end <= range.begin) {
+      std::fill_n(p, block.pitch, 0.0);
+      continue;
+    }
     double maximum = before;
-    for (int64_t i = 0; i < block.valid; ++i) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
       maximum = std::max(maximum, scores[i] * block.scale);
     }
     const double rescale = std::exp(before - maximum);
     double sum = before == -std::numeric_limits<double>::infinity()
                      ? 0
                      : block.sums[row] * rescale;
-    double* p = block.p + row * block.pitch;
     for (int64_t i = 0; i < block.pitch; ++i) {
-      p[i] =
-          i < block.valid ? std::exp(scores[i] * block.scale - maximum) : 0.0;
+      p[i] = i >= range.begin && i < range.end
+                 ? std::exp(scores[i] * block.scale - maximum)
+                 : 0.0;
       sum += p[i];
     }
     block.maxima[row] = maximum;
@@ -339,16 +366,16 @@ void SoftmaxGradient(const SoftmaxGradientBlock<float>& block) {
 
 void SoftmaxGradient(const SoftmaxGradientBlock<double>& block) {
   for (int64_t row = 0; row < block.rows; ++row) {
+    const KeyRange range = RowRange(block, row);
     for (int64_t i = 0; i < block.pitch; ++i) {
       const int64_t at = row * block.pitch + i;
+      const bool valid = i >= range.begin && i < range.end;
       const double dp = block.dp[at];
-      const double p = i < block.valid
-                           ? std::exp(block.scale * block.scores[at] -
-                                      block.log_sum_exp[row])
-                           : 0.0;
+      const double p = valid ? std::exp(block.scale * block.scores[at] -
+                                        block.log_sum_exp[row])
+                             : 0.0;
       block.p[at] = p;
-      block.ds[at] =
-          i < block.valid ? block.scale * p * (dp - block.delta[row]) : 0.0;
+      block.ds[at] = valid ? block.scale * p * (dp - block.delta[row]) : 0.0;
     }
   }
 }

@@ -3,8 +3,9 @@
 //
 // Blocks of scores are [rows, columns] with `columns` rounded up to
 // kScoreColumns (a "pitch"): no loop has a scalar tail, and whatever lies
-// beyond the `valid` columns becomes probability 0. For float and double,
-// probabilities may overwrite the scores.
+// beyond the `valid` columns, or outside ranges[row] where there are ranges,
+// becomes probability 0. For float and double, probabilities may overwrite the
+// scores.
 
 #ifndef TRIREME_RUNTIME_OPS_CPU_ATTENTION_KERNELS_H_
 #define TRIREME_RUNTIME_OPS_CPU_ATTENTION_KERNELS_H_
@@ -12,6 +13,7 @@
 #include <cstdint>
 
 #include "runtime/core/dtype.h"
+#include "runtime/ops/kernels/attention.h"
 
 namespace trireme {
 
@@ -22,18 +24,25 @@ inline int64_t ScorePitch(int64_t columns) {
   return (columns + kScoreColumns - 1) / kScoreColumns * kScoreColumns;
 }
 
+// The columns of a row of a block that count.
+template <typename Block>
+KeyRange RowRange(const Block& block, int64_t row) {
+  return block.ranges == nullptr ? KeyRange{0, block.valid} : block.ranges[row];
+}
+
 // One more block of keys of a softmax over rows. On entry row r has seen scores
 // with the maximum maxima[r] (−inf before the first block), the sum sums[r] of
 // their exponentials relative to it, and the weighted values out[r, out_pitch];
 // on return p holds this block's exponentials relative to the new maximum, and
-// the others are rescaled to it.
+// the others are rescaled to it. A row whose range is empty stays as it was.
 template <typename T>
 struct OnlineSoftmaxBlock {
   using A = ComputeType<T>;
   int64_t rows;
   int64_t pitch;
-  int64_t valid;  // at least 1
-  A scale;        // positive
+  int64_t valid;           // at least 1
+  const KeyRange* ranges;  // [rows], null: [0, valid) for each
+  A scale;                 // positive
   const A* scores;
   T* p;
   A* maxima;
@@ -55,6 +64,7 @@ struct SoftmaxGradientBlock {
   int64_t rows;
   int64_t pitch;
   int64_t valid;
+  const KeyRange* ranges;  // see OnlineSoftmaxBlock
   A scale;
   const A* scores;
   const A* dp;

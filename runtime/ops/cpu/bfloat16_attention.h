@@ -11,7 +11,8 @@
 
 namespace trireme {
 
-// Whether this processor, and the kernel, are made for the problem.
+// Whether this processor, and the kernel, are made for the problem: as many
+// heads of keys as of queries, whose keys differ by counts alone.
 bool HasBFloat16Attention(const CpuAttentionProblem& problem);
 
 int64_t BFloat16AttentionForwardWorkspace(const CpuAttentionProblem& problem);

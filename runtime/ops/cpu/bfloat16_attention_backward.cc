@@ -171,8 +171,8 @@ class Backward : public Pass {
         static_cast<const float*>(operands_.log_sum_exp) +
         (sample * p.heads + head) * p.queries + query;
     SoftmaxGradient(SoftmaxGradientBlock<BFloat16>{
-        rows, pitch, columns, static_cast<float>(p.scale), b.scores, b.dp,
-        log_sum_exp, b.delta + query, b.p, b.ds});
+        rows, pitch, columns, /*ranges=*/nullptr, static_cast<float>(p.scale),
+        b.scores, b.dp, log_sum_exp, b.delta + query, b.p, b.ds});
     PackByRows(Row(gradients_.out, row, head), gradients_.out.row_stride, rows,
                p.head_dim, b.grad_out_by_row);
     PackByRows(Row(operands_.q, row, head), operands_.q.row_stride, rows,

@@ -113,8 +113,9 @@ class Forward : public Pass {
                b.scores, coming);
         float* out = b.out + row * blocks_.width;
         OnlineSoftmax(OnlineSoftmaxBlock<BFloat16>{
-            block, ScorePitch(columns), columns, static_cast<float>(p.scale),
-            b.scores, b.p, b.maxima + row, b.sums + row, out, blocks_.width});
+            block, ScorePitch(columns), columns, /*ranges=*/nullptr,
+            static_cast<float>(p.scale), b.scores, b.p, b.maxima + row,
+            b.sums + row, out, blocks_.width});
         Weighted(dot::TiledA::Rows(b.p, ScorePitch(columns)), block, b.values,
                  columns, out, key > 0);
       }
@@ -171,7 +172,8 @@ namespace trireme {
 
 bool HasBFloat16Attention(const CpuAttentionProblem& problem) {
   return UsesBFloat16Dots() && problem.dtype == DType::kBFloat16 &&
-         problem.head_dim % 2 == 0;
+         problem.head_dim % 2 == 0 && problem.heads == problem.key_heads &&
+         !problem.ranged();
 }
 
 }  // namespace trireme

@@ -3,25 +3,78 @@
 #ifndef TRIREME_RUNTIME_OPS_KERNELS_ATTENTION_H_
 #define TRIREME_RUNTIME_OPS_KERNELS_ATTENTION_H_
 
+#include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
 
 #include "runtime/core/dtype.h"
 #include "runtime/device/stream.h"
 
 namespace trireme {
 
+// Where packed sequences begin, and where the last one ends: from 0 to the
+// number of tokens, never falling.
+using SequenceOffsets = std::shared_ptr<const std::vector<int64_t>>;
+
+// Keys [begin, end).
+struct KeyRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
 struct AttentionProblem {
   DType dtype = DType::kFloat32;
   int64_t batch = 0;
-  int64_t heads = 0;
+  int64_t heads = 0;      // of queries
+  int64_t key_heads = 0;  // each of heads/key_heads successive query heads
   int64_t queries = 0;
   int64_t keys = 0;
   int64_t head_dim = 0;
   double scale = 1;
   bool masked = false;  // keys beyond a sample's count are left out
+  // See AttentionMask.
+  std::optional<int64_t> diagonal;
+  SequenceOffsets query_offsets, key_offsets;
   // What a pass writes (out; the gradients of q, k and v) is in the compute
   // type.
   bool unrounded = false;
+
+  int64_t queries_per_key() const { return heads / key_heads; }
+
+  // Whether queries of a sample differ in the keys that they see.
+  bool ranged() const {
+    return diagonal.has_value() || query_offsets != nullptr;
+  }
+
+  // The keys that a query sees, before the sample's count. Neither end falls
+  // from one query to the next.
+  KeyRange VisibleKeys(int64_t query) const {
+    KeyRange range{0, keys};
+    if (query_offsets != nullptr) {
+      const auto after =
+          std::upper_bound(query_offsets->begin(), query_offsets->end(), query);
+      const int64_t sequence = after - query_offsets->begin() - 1;
+      range = {(*key_offsets)[sequence], (*key_offsets)[sequence + 1]};
+    }
+    if (diagonal.has_value()) {
+      range.end =
+          std::max(range.begin, std::min(range.end, query + *diagonal + 1));
+    }
+    return range;
+  }
+
+  // The scores of one head of one sample that count, before counts of keys.
+  int64_t VisiblePairs() const {
+    if (!ranged()) return queries * keys;
+    int64_t pairs = 0;
+    for (int64_t query = 0; query < queries; ++query) {
+      const KeyRange range = VisibleKeys(query);
+      pairs += range.end - range.begin;
+    }
+    return pairs;
+  }
 };
 
 // Element (sample, token, head, channel) lies at
