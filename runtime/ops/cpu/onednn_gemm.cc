@@ -11,6 +11,7 @@
 #include "runtime/core/log.h"
 #include "runtime/device/arena.h"
 #include "runtime/ops/cpu/gemm_kernels.h"
+#include "runtime/ops/cpu/parallel_rows.h"
 
 namespace trireme {
 namespace {
@@ -227,6 +228,7 @@ class WideningGemm final : public Gemm {
   void Run(const void* a, const void* b, const void* bias, void* out,
            void* workspace) const override {
     const CpuGemmSpec& s = spec_;
+    const ScopedThreads threads(s.threads);
     char* base = static_cast<char*>(workspace);
     auto floats = [&](int64_t at) {
       return reinterpret_cast<float*>(base + at);
@@ -239,12 +241,11 @@ class WideningGemm final : public Gemm {
     wide_.Run(floats(a_at_), floats(b_at_), floats(bias_at_),
               RoundsResult() ? floats(out_at_) : out, workspace);
     if (!RoundsResult()) return;
-    for (int64_t i = 0; i < s.batch; ++i) {
-      for (int64_t row = 0; row < s.m; ++row) {
-        RoundRow(floats(out_at_) + (i * s.m + row) * s.n, s.n,
-                 static_cast<T*>(out) + i * s.out.batch + row * s.out.row);
-      }
-    }
+    ForRows(s.batch * s.m, s.n, [&](int64_t row) {
+      RoundRow(floats(out_at_) + row * s.n, s.n,
+               static_cast<T*>(out) + row / s.m * s.out.batch +
+                   row % s.m * s.out.row);
+    });
   }
 
  private:
@@ -274,18 +275,27 @@ class WideningGemm final : public Gemm {
     return wide;
   }
 
-  static void Widen(const void* from, const MatrixStrides& strides,
-                    int64_t batch, int64_t rows, int64_t columns, float* to) {
+  void Widen(const void* from, const MatrixStrides& strides, int64_t batch,
+             int64_t rows, int64_t columns, float* to) const {
     const auto* data = static_cast<const T*>(from);
     const bool row_major = strides.column == 1;
     const int64_t lines = row_major ? rows : columns;
     const int64_t length = row_major ? columns : rows;
     const int64_t stride = row_major ? strides.row : strides.column;
-    for (int64_t i = 0; i < batch; ++i) {
-      for (int64_t line = 0; line < lines; ++line) {
-        WidenRow(data + i * strides.batch + line * stride, length,
-                 to + (i * lines + line) * length);
-      }
+    ForRows(batch * lines, length, [&](int64_t line) {
+      WidenRow(data + line / lines * strides.batch + line % lines * stride,
+               length, to + line * length);
+    });
+  }
+
+  // On the product's threads. A product of one thread may lie in a parallel
+  // region, and begins none.
+  template <typename F>
+  void ForRows(int64_t rows, int64_t columns, F&& f) const {
+    if (spec_.threads > 1) {
+      ParallelRows(rows, columns, f);
+    } else {
+      for (int64_t row = 0; row < rows; ++row) f(row);
     }
   }
 
