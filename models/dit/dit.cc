@@ -1,11 +1,10 @@
 #include "models/dit/dit.h"
 
-#include <cmath>
 #include <utility>
 
 #include "fmt/format.h"
+#include "models/transformer/position_table.h"
 #include "parallel/transitions.h"
-#include "runtime/device/host.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"
@@ -31,40 +30,6 @@ std::vector<double> TokenPositions(const DitConfig& config, TokenRange range) {
     positions.push_back(static_cast<double>(column));
   }
   return positions;
-}
-
-// The fixed table of DiT: the first half of the channels encodes the column,
-// the second the row; in each, sines then cosines.
-Tensor SinCosTable(Device& device, const DitConfig& config, TokenRange range,
-                   DType dtype) {
-  const Shape shape{range.count, config.hidden};
-  if (device.dry()) {
-    return Cast(Tensor::Empty(device, shape, DType::kFloat32,
-                              MemoryCategory::kParameters, "position table"),
-                dtype, "position table");
-  }
-  const int64_t quarter = config.hidden / 4;
-  std::vector<float> values;
-  values.reserve(shape.num_elements());
-  for (int64_t i = 0; i < range.count; ++i) {
-    const int64_t token = range.begin + i;
-    const int64_t coordinates[2] = {token % config.columns(),
-                                    token / config.columns()};
-    for (const int64_t coordinate : coordinates) {
-      for (const bool cosine : {false, true}) {
-        for (int64_t k = 0; k < quarter; ++k) {
-          const double angle =
-              coordinate *
-              std::pow(kMaxPeriod, -static_cast<double>(k) / quarter);
-          values.push_back(
-              static_cast<float>(cosine ? std::cos(angle) : std::sin(angle)));
-        }
-      }
-    }
-  }
-  return Cast(Upload<float>(device, shape, values, MemoryCategory::kParameters,
-                            "position table"),
-              dtype, "position table");
 }
 
 // Everything that a microbatch brings in is split over dp by sample.
@@ -139,7 +104,8 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
     }
     if (config.positions == Dit::SINCOS) {
       embedding_->position_table =
-          SinCosTable(device, config, tokens_.local, store.dtype());
+          SinCosTable(device, config.hidden,
+                      TokenPositions(config, tokens_.local), store.dtype());
     }
   }
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {

@@ -15,8 +15,8 @@
 
 #include "models/dit/dit_block.h"
 #include "models/dit/dit_config.h"
-#include "models/dit/token_layout.h"
 #include "models/family.h"
+#include "models/transformer/token_layout.h"
 #include "parallel/chunk.h"
 #include "parallel/context.h"
 #include "parallel/parameter_store.h"

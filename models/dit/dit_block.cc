@@ -6,117 +6,26 @@
 namespace trireme {
 namespace {
 
-constexpr double kNormEps = 1e-6;
-
-// Positions of the modulations, as in the reference implementation.
-enum ModulationPart {
-  kAttentionShift,
-  kAttentionScale,
-  kAttentionGate,
-  kMlpShift,
-  kMlpScale,
-  kMlpGate,
-  kModulationParts
-};
-// Of a stream that only gives keys and values.
-constexpr int kKeysOnlyParts = 2;
-
-Parameter* HeadNormWeight(ParameterStore& store, const DitConfig& config,
-                          const std::string& name) {
-  if (!config.qk_norm) return nullptr;
-  return &store.Create(name + ".weight", {config.head_dim()}, {},
-                       {.kind = Initializer::Kind::kOnes}, /*decay=*/false);
-}
-
-// Joint attention of whole sequences, as one: image tokens first, so that
-// masked text tokens are the last keys.
-JointAttentionResult AttendOnRank(ForwardContext& context,
-                                  const ShardedVariable& image_qkv,
-                                  const ShardedVariable& text_qkv,
-                                  int64_t head_dim, const Tensor& counts,
-                                  bool text_output) {
-  const ShardedVariable attended =
-      SelfAttention(context, ConcatTokens(context, image_qkv, text_qkv),
-                    head_dim, HeadNorms(), {.key_counts = counts});
-  const int64_t boundary = image_qkv.value().dim(1);
-  JointAttentionResult result;
-  result.image = SliceTokens(context, attended, 0, boundary);
-  if (text_output) {
-    result.text =
-        SliceTokens(context, attended, boundary, attended.value().dim(1));
-  }
-  return result;
+StreamSizes SizesOf(const DitConfig& config) {
+  return {.hidden = config.hidden,
+          .head_dim = config.head_dim(),
+          .mlp_hidden = config.mlp_hidden,
+          .qk_norm = config.qk_norm};
 }
 
 }  // namespace
-
-DitStream::DitStream(ParameterStore& store, const ProcessGrid& grid,
-                     const std::string& name, const DitConfig& config,
-                     Keep keep, bool to_keys_only)
-    : keep_(keep),
-      modulation_(store, grid, name + ".modulation", config.hidden,
-                  to_keys_only ? kKeysOnlyParts : kModulationParts),
-      qkv_(store, grid, name + ".attention.qkv", config.hidden,
-           3 * config.hidden, {.parts = 3}) {
-  q_norm_ = HeadNormWeight(store, config, name + ".attention.q_norm");
-  k_norm_ = HeadNormWeight(store, config, name + ".attention.k_norm");
-  if (to_keys_only) return;
-  projection_ = std::make_unique<RowParallelLinear>(
-      store, grid, name + ".attention.out", config.hidden, config.hidden);
-  mlp_in_ = std::make_unique<ColumnParallelLinear>(
-      store, grid, name + ".mlp.in", config.hidden, config.mlp_hidden);
-  mlp_out_ = std::make_unique<RowParallelLinear>(
-      store, grid, name + ".mlp.out", config.mlp_hidden, config.hidden);
-}
-
-ShardedVariable DitStream::Qkv(ForwardContext& context,
-                               const ShardedVariable& x,
-                               const ShardedVariable& silu_c,
-                               std::vector<ShardedVariable>& modulation) const {
-  modulation = modulation_.Forward(context, silu_c);
-  const ShardedVariable n =
-      NormModulate(context, NormKind::kLayer, x, modulation[kAttentionScale],
-                   modulation[kAttentionShift], kNormEps, keep_);
-  return qkv_.Forward(context, n);
-}
-
-HeadNorms DitStream::head_norms(const RopeTable* rope) const {
-  return {.q_weight = q_norm_,
-          .k_weight = k_norm_,
-          .rope = rope != nullptr && rope->cos.defined() ? rope : nullptr,
-          .eps = kNormEps};
-}
-
-ShardedVariable DitStream::Project(
-    ForwardContext& context, const ShardedVariable& x,
-    const ShardedVariable& attended,
-    const std::vector<ShardedVariable>& modulation) const {
-  return GatedResidual(context, x, modulation[kAttentionGate],
-                       projection_->Forward(context, attended));
-}
-
-ShardedVariable DitStream::Mlp(
-    ForwardContext& context, const ShardedVariable& x,
-    const std::vector<ShardedVariable>& modulation) const {
-  const ShardedVariable n =
-      NormModulate(context, NormKind::kLayer, x, modulation[kMlpScale],
-                   modulation[kMlpShift], kNormEps, keep_);
-  const ShardedVariable inner = Activate(context, Activation::kGeluTanh,
-                                         mlp_in_->Forward(context, n), keep_);
-  return GatedResidual(context, x, modulation[kMlpGate],
-                       mlp_out_->Forward(context, inner));
-}
 
 DitBlock::DitBlock(ParameterStore& store, const ProcessGrid& grid,
                    const std::string& name, const DitConfig& config, Keep keep,
                    bool last)
     : config_(config),
-      image_(store, grid, name, config, keep, /*to_keys_only=*/false),
+      image_(store, grid, name, SizesOf(config), keep, /*to_keys_only=*/false),
       last_(last) {
   const int64_t h = config.hidden;
   if (config.joint_text()) {
-    text_ = std::make_unique<DitStream>(store, grid, name + ".text", config,
-                                        keep, /*to_keys_only=*/last);
+    text_ = std::make_unique<ModulatedStream>(store, grid, name + ".text",
+                                              SizesOf(config), keep,
+                                              /*to_keys_only=*/last);
   }
   if (config.cross_text()) {
     const std::string prefix = name + ".cross";
@@ -132,8 +41,8 @@ DitBlock::DitBlock(ParameterStore& store, const ProcessGrid& grid,
                      ColumnParallelLinear(store, grid, prefix + ".kv", h, 2 * h,
                                           {.parts = 2}),
                      RowParallelLinear(store, grid, prefix + ".out", h, h)});
-    cross_->q_norm = HeadNormWeight(store, config, prefix + ".q_norm");
-    cross_->k_norm = HeadNormWeight(store, config, prefix + ".k_norm");
+    cross_->q_norm = CreateHeadNorm(store, SizesOf(config), prefix + ".q_norm");
+    cross_->k_norm = CreateHeadNorm(store, SizesOf(config), prefix + ".k_norm");
   }
 }
 
@@ -166,9 +75,10 @@ ShardedVariable DitBlock::CrossAttend(ForwardContext& context,
                                       const DitState& state) const {
   const ShardedVariable n =
       Norm(context, NormKind::kLayer, state.x, cross_->norm_weight,
-           cross_->norm_bias, kNormEps);
-  const HeadNorms norms{
-      .q_weight = cross_->q_norm, .k_weight = cross_->k_norm, .eps = kNormEps};
+           cross_->norm_bias, kStreamNormEps);
+  const HeadNorms norms{.q_weight = cross_->q_norm,
+                        .k_weight = cross_->k_norm,
+                        .eps = kStreamNormEps};
   const ShardedVariable attended = CrossAttention(
       context, cross_->q.Forward(context, n),
       cross_->kv.Forward(context, state.text), config_.head_dim(), norms,
@@ -198,8 +108,9 @@ void DitBlock::JointForward(ForwardContext& context,
                            {.valid_tokens = constants.tokens.tokens,
                             .text_counts = constants.text_counts},
                            /*text_output=*/!last_)
-          : AttendOnRank(context, image_qkv, text_qkv, head_dim,
-                         constants.joint_counts, /*text_output=*/!last_);
+          : JointAttentionOnRank(context, image_qkv, text_qkv, head_dim,
+                                 constants.joint_counts,
+                                 /*text_output=*/!last_);
   state.x = image_.Project(context, state.x, attended.image, image_modulation);
   state.x = image_.Mlp(context, state.x, image_modulation);
   if (last_) {

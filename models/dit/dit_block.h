@@ -19,7 +19,8 @@
 #include <string>
 
 #include "models/dit/dit_config.h"
-#include "models/dit/token_layout.h"
+#include "models/transformer/modulated_stream.h"
+#include "models/transformer/token_layout.h"
 #include "parallel/functional.h"
 #include "parallel/layers.h"
 
@@ -47,39 +48,6 @@ struct DitConstants {
   // together for joint attention. Undefined without text.
   Tensor text_counts;
   Tensor joint_counts;
-};
-
-// Attention and MLP weights of one stream of tokens.
-class DitStream {
- public:
-  // `keep`: of norms and activations. `to_keys_only`: the stream is read by the
-  // attention but its own result is not used (the text of the last block): no
-  // output projection, no MLP.
-  DitStream(ParameterStore& store, const ProcessGrid& grid,
-            const std::string& name, const DitConfig& config, Keep keep,
-            bool to_keys_only);
-
-  // Modulated norm and qkv; sets `modulation` for the rest of the block.
-  ShardedVariable Qkv(ForwardContext& context, const ShardedVariable& x,
-                      const ShardedVariable& silu_c,
-                      std::vector<ShardedVariable>& modulation) const;
-  HeadNorms head_norms(const RopeTable* rope) const;
-  // x + gate·projection(attended).
-  ShardedVariable Project(ForwardContext& context, const ShardedVariable& x,
-                          const ShardedVariable& attended,
-                          const std::vector<ShardedVariable>& modulation) const;
-  ShardedVariable Mlp(ForwardContext& context, const ShardedVariable& x,
-                      const std::vector<ShardedVariable>& modulation) const;
-
- private:
-  Keep keep_;
-  AdaptiveModulation modulation_;
-  ColumnParallelLinear qkv_;
-  Parameter* q_norm_ = nullptr;
-  Parameter* k_norm_ = nullptr;
-  std::unique_ptr<RowParallelLinear> projection_;
-  std::unique_ptr<ColumnParallelLinear> mlp_in_;
-  std::unique_ptr<RowParallelLinear> mlp_out_;
 };
 
 class DitBlock {
@@ -111,8 +79,8 @@ class DitBlock {
   };
 
   DitConfig config_;
-  DitStream image_;
-  std::unique_ptr<DitStream> text_;
+  ModulatedStream image_;
+  std::unique_ptr<ModulatedStream> text_;
   std::unique_ptr<CrossWeights> cross_;
   bool last_;
 };

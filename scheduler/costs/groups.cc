@@ -81,8 +81,7 @@ void PlanCoster::AddStageRings(int32_t pp, PlanRings& rings) const {
 }
 
 int32_t PlanCoster::NodeOf(int32_t i, int32_t pp) const {
-  return cluster_
-      .node_of_rank[plan_.placement().Get(i + tp_ * cp_ * dp_ * pp)];
+  return cluster_.node_of_rank[plan_.placement().Get(i + tp_ * cp_ * dp_ * pp)];
 }
 
 int32_t PlanCoster::Physical(int64_t tp, int64_t cp, int64_t dp,

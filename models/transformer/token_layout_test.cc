@@ -1,7 +1,7 @@
 // Which tokens each rank holds: a token held twice or never is a wrong picture
 // without any error.
 
-#include "models/dit/token_layout.h"
+#include "models/transformer/token_layout.h"
 
 #include <vector>
 

@@ -1,4 +1,4 @@
-#include "models/dit/token_layout.h"
+#include "models/transformer/token_layout.h"
 
 #include <algorithm>
 

@@ -5,8 +5,8 @@
 // its end so that the chunks are equal; padding is masked as keys and in the
 // loss, so that it changes nothing.
 
-#ifndef TRIREME_MODELS_DIT_TOKEN_LAYOUT_H_
-#define TRIREME_MODELS_DIT_TOKEN_LAYOUT_H_
+#ifndef TRIREME_MODELS_TRANSFORMER_TOKEN_LAYOUT_H_
+#define TRIREME_MODELS_TRANSFORMER_TOKEN_LAYOUT_H_
 
 #include <cstdint>
 
@@ -42,4 +42,4 @@ Tensor LocalTokens(const Tensor& whole, const TokenLayout& layout);
 
 }  // namespace trireme
 
-#endif  // TRIREME_MODELS_DIT_TOKEN_LAYOUT_H_
+#endif  // TRIREME_MODELS_TRANSFORMER_TOKEN_LAYOUT_H_

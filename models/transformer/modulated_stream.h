@@ -1,0 +1,86 @@
+// One stream of tokens of a diffusion transformer with adaLN-zero modulation:
+// the weights of its part in attention and of its MLP.
+//
+//   n = norm(x)·(1 + scale₁) + shift₁;   q, k, v = W·n + b
+//   x += gate₁ · projection(attention(..));
+//   n = norm(x)·(1 + scale₂) + shift₂;   x += gate₂ · mlp(n)
+//
+// Which streams meet in an attention is the block's affair. Sources: Peebles
+// and Xie, "Scalable diffusion models with transformers"; Esser et al.,
+// "Scaling rectified flow transformers".
+
+#ifndef TRIREME_MODELS_TRANSFORMER_MODULATED_STREAM_H_
+#define TRIREME_MODELS_TRANSFORMER_MODULATED_STREAM_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/functional.h"
+#include "parallel/layers.h"
+
+namespace trireme {
+
+// Of norms before modulations and of head norms.
+inline constexpr double kStreamNormEps = 1e-6;
+
+struct StreamSizes {
+  int64_t hidden = 0;
+  int64_t head_dim = 0;
+  int64_t mlp_hidden = 0;
+  // RMS norms of each head's queries and keys.
+  bool qk_norm = true;
+};
+
+// The weight of such a norm; null without qk_norm.
+Parameter* CreateHeadNorm(ParameterStore& store, const StreamSizes& sizes,
+                          const std::string& name);
+
+// Joint attention of two streams' queries, keys and values [b, s, 3·h], heads
+// normed and rotated before (NormHeads), whose tokens this rank holds all: as
+// one sequence with the image first, so that masked text tokens are the last
+// keys. `counts`: int32 [b], of image and text tokens together. For other
+// layouts of tokens see JointAttention.
+JointAttentionResult JointAttentionOnRank(ForwardContext& context,
+                                          const ShardedVariable& image_qkv,
+                                          const ShardedVariable& text_qkv,
+                                          int64_t head_dim,
+                                          const Tensor& counts,
+                                          bool text_output);
+
+class ModulatedStream {
+ public:
+  // `keep`: of norms and activations. `to_keys_only`: the stream is read by the
+  // attention but its own result is not used (the text of the last block): no
+  // output projection, no MLP.
+  ModulatedStream(ParameterStore& store, const ProcessGrid& grid,
+                  const std::string& name, const StreamSizes& sizes, Keep keep,
+                  bool to_keys_only, int further_modulations = 0);
+
+  // Modulated norm and qkv; sets `modulation` for the rest of the block.
+  ShardedVariable Qkv(ForwardContext& context, const ShardedVariable& x,
+                      const ShardedVariable& silu_c,
+                      std::vector<ShardedVariable>& modulation) const;
+  HeadNorms head_norms(const RopeTable* rope) const;
+  // x + gate·projection(attended).
+  ShardedVariable Project(ForwardContext& context, const ShardedVariable& x,
+                          const ShardedVariable& attended,
+                          const std::vector<ShardedVariable>& modulation) const;
+  // x + gate·mlp(norm(x)·(1 + scale) + shift).
+  ShardedVariable Mlp(ForwardContext& context, const ShardedVariable& x,
+                      const std::vector<ShardedVariable>& modulation) const;
+
+ private:
+  Keep keep_;
+  AdaptiveModulation modulation_;
+  ColumnParallelLinear qkv_;
+  Parameter* q_norm_ = nullptr;
+  Parameter* k_norm_ = nullptr;
+  std::unique_ptr<RowParallelLinear> projection_;
+  std::unique_ptr<ColumnParallelLinear> mlp_in_;
+  std::unique_ptr<RowParallelLinear> mlp_out_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_TRANSFORMER_MODULATED_STREAM_H_
