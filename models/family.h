@@ -13,8 +13,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "models/batch.h"
 #include "models/objective/objective.h"
+#include "models/weights/name_table.h"
 #include "parallel/chunk.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
@@ -116,6 +118,9 @@ class ModelFamily {
                                        ParameterStore& store,
                                        const ProcessGrid& grid,
                                        const StepInputs& inputs) const = 0;
+  // Names and places of its parameters in the ecosystem's files. Errors: why no
+  // class there computes what this model does.
+  virtual absl::StatusOr<NameTable> Names() const = 0;
   // From the prediction of the whole model on one rank, as Build's head gives
   // it, to samples [n, ..].
   virtual Tensor ToSamples(const Tensor& prediction) const = 0;

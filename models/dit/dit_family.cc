@@ -6,6 +6,7 @@
 #include "models/dit/dit.h"
 #include "models/dit/dit_chunk.h"
 #include "runtime/core/log.h"
+#include "runtime/core/status.h"
 #include "runtime/ops/embedding.h"
 
 namespace trireme {
@@ -104,6 +105,12 @@ class DitFamily final : public ModelFamily {
     return std::make_unique<DitChunk>(
         std::make_shared<DitPart>(store, grid, config_, request), request,
         store.dtype(), inputs);
+  }
+
+  absl::StatusOr<NameTable> Names() const override {
+    return FailedPrecondition(
+        "model.dit: diffusers has no class that computes a DiT with one "
+        "conditioning for all blocks");
   }
 
   Tensor ToSamples(const Tensor& prediction) const override {
