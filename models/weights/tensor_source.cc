@@ -1,0 +1,125 @@
+#include "models/weights/tensor_source.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "runtime/checkpoint/safetensors.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
+#include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/pointwise.h"
+
+namespace trireme {
+namespace {
+
+// Elements that are converted at a time.
+constexpr int64_t kPieceElements = 1 << 18;
+
+template <typename T>
+void Widen(std::span<const std::byte> bytes, int64_t begin,
+           std::span<double> values) {
+  const std::byte* at = bytes.data() + begin * sizeof(T);
+  for (double& value : values) {
+    T element;
+    std::memcpy(&element, at, sizeof(T));
+    at += sizeof(T);
+    if constexpr (std::is_same_v<T, double>) {
+      value = element;
+    } else {
+      value = static_cast<float>(element);
+    }
+  }
+}
+
+class CheckpointTensors final : public TensorSource {
+ public:
+  explicit CheckpointTensors(std::unique_ptr<SafetensorsFile> file)
+      : file_(std::move(file)) {}
+
+  absl::Status Check(const std::string& name,
+                     const Shape& shape) const override {
+    RETURN_IF_ERROR(file_->Data(name).status());
+    const SafetensorsFile::Entry& found = file_->tensors().at(name);
+    if (found.shape == shape && IsFloating(found.dtype)) {
+      return absl::OkStatus();
+    }
+    return FailedPrecondition(
+        "{}: tensor '{}': found {} {}, expected numbers of shape {}",
+        file_->path(), name, DTypeName(found.dtype), found.shape.ToString(),
+        shape.ToString());
+  }
+
+  void Read(const std::string& name, int64_t begin,
+            std::span<double> values) const override {
+    ReadElements(file_->tensors().at(name).dtype, *file_->Data(name), begin,
+                 values);
+  }
+
+ private:
+  std::unique_ptr<SafetensorsFile> file_;
+};
+
+void ReadPart(const TensorSource& source, const TensorPart& part) {
+  const Tensor flat = part.local.Reshape({-1});
+  CpuDevice host(std::numeric_limits<int64_t>::max());
+  const bool wide = part.local.dtype() == DType::kFloat64;
+  ForEachLocalRun(
+      part.global_shape, part.shards,
+      [&](int64_t local, int64_t global, int64_t count) {
+        const int64_t end = std::min(local + count, part.end);
+        for (int64_t first = std::max(local, part.begin); first < end;
+             first += kPieceElements) {
+          const int64_t size = std::min(kPieceElements, end - first);
+          std::vector<double> values(size);
+          source.Read(part.name, global + first - local, values);
+          const Tensor piece =
+              wide ? Upload<double>(host, {size}, values)
+                   : Upload<float>(
+                         host, {size},
+                         std::vector<float>(values.begin(), values.end()));
+          const ElementRun run{.to = first - part.begin, .count = size};
+          CopyRuns({&run, 1}, Cast(piece, part.local.dtype()), flat);
+        }
+      });
+}
+
+}  // namespace
+
+void ReadElements(DType dtype, std::span<const std::byte> bytes, int64_t begin,
+                  std::span<double> values) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return Widen<float>(bytes, begin, values);
+    case DType::kBFloat16:
+      return Widen<BFloat16>(bytes, begin, values);
+    case DType::kFloat16:
+      return Widen<Float16>(bytes, begin, values);
+    case DType::kFloat64:
+      return Widen<double>(bytes, begin, values);
+    default:
+      LOG(FATAL) << "weights of " << dtype;
+  }
+}
+
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpointTensors(
+    const std::string& path) {
+  ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(path));
+  return std::make_unique<CheckpointTensors>(std::move(file));
+}
+
+absl::Status ReadParts(const TensorSource& source,
+                       std::span<const TensorPart> parts) {
+  for (const TensorPart& part : parts) {
+    RETURN_IF_ERROR(source.Check(part.name, part.global_shape));
+  }
+  for (const TensorPart& part : parts) ReadPart(source, part);
+  return absl::OkStatus();
+}
+
+}  // namespace trireme

@@ -1,0 +1,183 @@
+// People bring folders of other programs, and damaged ones; what is written
+// here must be what others, and this program, read.
+
+#include "models/weights/weight_folder.h"
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+
+// q, k and v apart, a convolution, scale before shift.
+NameTable Table(const std::string& config = R"({"width": 4})") {
+  NameTable table("TinyTransformer", config);
+  const std::vector<NamedShape> qkv = {{"attn.to_q.weight", {4, 4}},
+                                       {"attn.to_k.weight", {4, 4}},
+                                       {"attn.to_v.weight", {4, 4}}};
+  table.AddSplit({"qkv.weight", {3, 4, 4}}, qkv);
+  table.AddPermuted({"patches.weight", {4, 12}}, {4, 2, 2, 3}, {0, 3, 1, 2},
+                    {"proj.weight", {4, 3, 2, 2}});
+  const int parts[] = {1, 0};
+  table.AddReordered({"modulation.bias", {2, 4}}, parts,
+                     {"norm_out.linear.bias", {8}});
+  table.CheckComplete();
+  return table;
+}
+
+// Element i of each parameter is i + 0.5.
+class Counting final : public TensorSource {
+ public:
+  absl::Status Check(const std::string&, const Shape&) const override {
+    return absl::OkStatus();
+  }
+  void Read(const std::string&, int64_t begin,
+            std::span<double> values) const override {
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = static_cast<double>(begin) + static_cast<double>(i) + 0.5;
+    }
+  }
+};
+
+class WeightFolderTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "/" +
+              testing::UnitTest::GetInstance()->current_test_info()->name();
+    fs::remove_all(folder_);
+  }
+  void Write(const WeightFolderOptions& options = {}) {
+    const absl::Status written =
+        WriteWeightFolder(folder_, Table(), Counting(), options);
+    ASSERT_TRUE(written.ok()) << MessageOf(written);
+  }
+  std::string ErrorOf(NameTable table) {
+    const auto source = OpenWeightFolder(folder_, std::move(table));
+    return source.ok() ? "" : MessageOf(source.status());
+  }
+
+  std::string folder_;
+};
+
+void ExpectCounting(const TensorSource& source) {
+  const NameTable table = Table();
+  for (const NamedShape& parameter : table.parameters()) {
+    ASSERT_TRUE(source.Check(parameter.name, parameter.shape).ok());
+    // From the middle, as a rank with a shard reads.
+    const int64_t size = parameter.shape.num_elements();
+    for (const int64_t begin : {int64_t{0}, size / 2 - 1}) {
+      std::vector<double> values(size - begin);
+      source.Read(parameter.name, begin, values);
+      for (int64_t i = begin; i < size; ++i) {
+        ASSERT_EQ(values[i - begin], static_cast<double>(i) + 0.5)
+            << parameter.name << " " << i;
+      }
+    }
+  }
+}
+
+TEST_F(WeightFolderTest, WhatIsWrittenIsRead) {
+  for (const DType dtype :
+       {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
+    fs::remove_all(folder_);
+    Write({.dtype = dtype});
+    const auto source = OpenWeightFolder(folder_, Table());
+    ASSERT_TRUE(source.ok()) << MessageOf(source.status());
+    ExpectCounting(**source);
+  }
+}
+
+TEST_F(WeightFolderTest, PartsOfARankAreItsOwn) {
+  Write();
+  const auto source = OpenWeightFolder(folder_, Table());
+  ASSERT_TRUE(source.ok()) << MessageOf(source.status());
+  CpuDevice device(1 << 20);
+  // The second half of each of q, k and v.
+  const TensorPart part{
+      .name = "qkv.weight",
+      .global_shape = {3, 4, 4},
+      .shards = {{Axis::kTensor, 1, 2, 1}},
+      .local = Tensor::Zeros(device, {3, 2, 4}, DType::kBFloat16),
+      .end = 24};
+  ASSERT_TRUE(ReadParts(**source, {&part, 1}).ok());
+  const std::vector<BFloat16> local = part.local.ToVector<BFloat16>();
+  for (int i = 0; i < 24; ++i) {
+    EXPECT_EQ(static_cast<float>(local[i]),
+              static_cast<float>(i / 8 * 16 + 8 + i % 8) + 0.5F);
+  }
+}
+
+TEST_F(WeightFolderTest, ShardsHaveAnIndexAndAreTheSameWhenWrittenAgain) {
+  const WeightFolderOptions options{.max_shard_bytes = 150};
+  Write(options);
+  const std::string transformer = folder_ + "/transformer/";
+  ASSERT_TRUE(fs::exists(transformer +
+                         "diffusion_pytorch_model.safetensors.index.json"));
+  const auto source = OpenWeightFolder(folder_, Table());
+  ASSERT_TRUE(source.ok()) << MessageOf(source.status());
+  ExpectCounting(**source);
+  const std::string again = folder_ + "_again";
+  fs::remove_all(again);
+  ASSERT_TRUE(WriteWeightFolder(again, Table(), **source, options).ok());
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(transformer)) {
+    const std::string copy =
+        again + "/transformer/" + entry.path().filename().string();
+    EXPECT_EQ(*ReadFile(entry.path().string(), 1 << 20),
+              *ReadFile(copy, 1 << 20));
+    ++files;
+  }
+  EXPECT_EQ(files, 6);
+  // A shard gone astray is named.
+  fs::remove(transformer +
+             "diffusion_pytorch_model-00002-of-00004.safetensors");
+  EXPECT_NE(ErrorOf(Table()).find("00002-of-00004"), std::string::npos);
+}
+
+TEST_F(WeightFolderTest, OtherModelsAreRefusedByName) {
+  Write();
+  EXPECT_NE(ErrorOf(Table(R"({"width": 8})")).find("width: found 4, expected"),
+            std::string::npos);
+  NameTable other("OtherTransformer", "{}");
+  EXPECT_NE(ErrorOf(other).find("expected \"OtherTransformer\""),
+            std::string::npos);
+  NameTable more = Table();
+  more.Add({"extra", {2}}, {"extra.weight", {2}});
+  EXPECT_NE(ErrorOf(more).find("no tensor 'extra.weight'"), std::string::npos);
+  NameTable fewer("TinyTransformer", "{}");
+  fewer.Add({"patches.weight", {4, 12}}, {"proj.weight", {4, 3, 2, 2}});
+  EXPECT_NE(ErrorOf(fewer).find("which no TinyTransformer has"),
+            std::string::npos);
+  NameTable misshapen("TinyTransformer", "{}");
+  misshapen.Add({"patches.weight", {4, 12}}, {"proj.weight", {4, 12}});
+  EXPECT_NE(ErrorOf(misshapen).find("expected numbers of shape [4, 12]"),
+            std::string::npos);
+}
+
+TEST_F(WeightFolderTest, NothingIsOverwritten) {
+  Write();
+  const absl::Status again =
+      WriteWeightFolder(folder_, Table(), Counting(), {});
+  EXPECT_NE(MessageOf(again).find("expected a new folder"), std::string::npos);
+}
+
+TEST_F(WeightFolderTest, BrokenFilesAreErrors) {
+  Write();
+  const std::string config = folder_ + "/transformer/config.json";
+  for (const char* text : {"", "[]", "{\"_class_name\": 3}", "{"}) {
+    fs::remove(config);
+    ASSERT_TRUE(WriteFileAtomically(config, text).ok());
+    EXPECT_NE(ErrorOf(Table()), "") << text;
+  }
+}
+
+}  // namespace
+}  // namespace trireme
