@@ -270,11 +270,28 @@ std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
 }
 
 std::vector<TensorPart> RankModel::MasterParts() {
-  return Parts(&OwnedParameter::master);
+  std::vector<TensorPart> parts = Parts(&OwnedParameter::master);
+  AddParametersThatDoNotTrain(parts);
+  return parts;
 }
 
 std::vector<TensorPart> RankModel::EmaParts() {
-  return Parts(&OwnedParameter::ema);
+  std::vector<TensorPart> parts = Parts(&OwnedParameter::ema);
+  if (setup_.optimizer.ema_decay > 0) AddParametersThatDoNotTrain(parts);
+  return parts;
+}
+
+void RankModel::AddParametersThatDoNotTrain(std::vector<TensorPart>& parts) {
+  for (const LocalModel::Part& part : local_.parts()) {
+    for (const auto& parameter : part.store->parameters()) {
+      if (parameter->trainable) continue;
+      parts.push_back({.name = parameter->name,
+                       .global_shape = parameter->global_shape,
+                       .shards = parameter->shards,
+                       .local = parameter->value,
+                       .end = parameter->local_elements()});
+    }
+  }
 }
 
 std::vector<TensorPart> RankModel::MomentParts(bool second) {

@@ -78,6 +78,7 @@ class RankModel {
   const MemoryStatistics& predicted_memory() const { return predicted_; }
 
   // This rank's parts of the logical tensors, for checkpoints and comparisons.
+  // Of parameters that do not train, masters and averages are their values.
   std::vector<TensorPart> MasterParts();
   std::vector<TensorPart> EmaParts();
   std::vector<TensorPart> MomentParts(bool second);
@@ -127,6 +128,7 @@ class RankModel {
   absl::Status CompilePartial(std::vector<ExecutorChunk>& chunks);
   // Each parameter that this rank owns some of, with the given tensor of it.
   std::vector<TensorPart> Parts(Tensor OwnedParameter::*tensor);
+  void AddParametersThatDoNotTrain(std::vector<TensorPart>& parts);
 
   TrainingSetup setup_;
   Plan plan_;
