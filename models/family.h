@@ -121,8 +121,8 @@ class ModelFamily {
   // Names and places of its parameters in the ecosystem's files. Errors: why no
   // class there computes what this model does.
   virtual absl::StatusOr<NameTable> Names() const = 0;
-  // From the prediction of the whole model on one rank, as Build's head gives
-  // it, to samples [n, ..].
+  // From the prediction as Build's head gives it, with all tokens and any
+  // padding behind them, to samples [n, ..].
   virtual Tensor ToSamples(const Tensor& prediction) const = 0;
 };
 

@@ -5,8 +5,10 @@
 
 #include "fmt/format.h"
 #include "models/image/encode.h"
+#include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
 #include "tools/commands.h"
+#include "tools/mpirun.h"
 #include "trainer/draw_samples.h"
 #include "trainer/run_folder.h"
 
@@ -76,11 +78,20 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
   return options;
 }
 
-int Run(const ParsedCommand& arguments, int, char**) {
-  const auto options = OptionsOf(arguments);
+int Run(const ParsedCommand& arguments, int argc, char** argv) {
+  auto options = OptionsOf(arguments);
   if (!options.ok()) return Fail(kName, options.status());
-  const auto report = DrawSamples(*options);
-  if (!report.ok()) return Fail(kName, report.status());
+  const auto world = MpiWorld::Create(&argc, &argv, MpiWorldOptions());
+  if (!world.ok()) return Fail(kName, world.status());
+  UseThreadsOf((*world)->processor_share());
+  options->local_ranks = (*world)->processor_share().ranks;
+  const auto report = DrawSamples(*options, **world);
+  if (!report.ok()) {
+    // All ranks have the same error.
+    if ((*world)->world_rank() != 0) return 1;
+    return Fail(kName, report.status());
+  }
+  if ((*world)->world_rank() != 0) return 0;
   fmt::print("{} pictures from {} in {}\n", report->pictures,
              report->checkpoint, options->out);
   if (report->distance.has_value()) {
@@ -109,7 +120,8 @@ int Run(const ParsedCommand& arguments, int, char**) {
 Command SampleCommand() {
   return {
       {.name = kName,
-       .summary = "draws pictures from a run's newest checkpoint",
+       .summary = "draws pictures from a run's newest checkpoint, alone or "
+                  "under mpirun on as many ranks as the run's plan",
        .positionals = {{.name = "RUN_DIR", .help = "a run's folder"}},
        .options =
            {{.name = "out",

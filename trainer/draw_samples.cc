@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -16,9 +17,14 @@
 #include "models/image/transform.h"
 #include "models/metrics/nearest_neighbor.h"
 #include "models/metrics/sliced_wasserstein.h"
+#include "models/weights/tensor_source.h"
+#include "nlohmann/json.hpp"
 #include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/comm/control.h"
+#include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
+#include "scheduler/plan/plan.h"
 #include "trainer/batches.h"
 #include "trainer/class_names.h"
 #include "trainer/config/textproto.h"
@@ -29,6 +35,8 @@
 
 namespace trireme {
 namespace {
+
+using Json = nlohmann::json;
 
 // Real pictures and their labels, as the network sees them.
 struct RealPictures {
@@ -71,7 +79,6 @@ struct Loaded {
   // Null where the run tells its classes and nothing else is needed.
   std::unique_ptr<Dataset> dataset;
   std::vector<std::string> class_names;
-  std::string checkpoint;
 };
 
 bool ReadsText(const ModelFamily& family) {
@@ -104,12 +111,56 @@ absl::StatusOr<Loaded> LoadRun(const DrawOptions& options) {
                      ResolveJob(loaded.job, {loaded.dataset->size(),
                                              loaded.dataset->num_classes()}));
   }
-  if (options.checkpoint.has_value()) {
-    loaded.checkpoint = *options.checkpoint;
-  } else {
-    ASSIGN_OR_RETURN(loaded.checkpoint, LatestCheckpoint(folder.checkpoints()));
-  }
   return loaded;
+}
+
+// The folder of the checkpoint to draw from, which rank 0 chooses and checks.
+absl::StatusOr<std::string> ChooseCheckpoint(Communicator& everyone,
+                                             Control& control,
+                                             const DrawOptions& options) {
+  const std::string folder = RunFolder(options.run).checkpoints();
+  absl::StatusOr<std::string> chosen = "";
+  if (control.rank() == 0) {
+    chosen = options.checkpoint.has_value() ? *options.checkpoint
+                                            : LatestCheckpoint(folder);
+    if (chosen.ok()) {
+      const absl::Status whole = VerifyChecksums(*chosen);
+      if (!whole.ok()) chosen = whole;
+    }
+  }
+  // Rank 0 reads all of a checkpoint, which takes what it takes.
+  AwaitAllPatiently(everyone, "choosing a checkpoint");
+  RETURN_IF_ERROR(control.Agree(chosen.status(), "choosing a checkpoint"));
+  control.Broadcast(*chosen, "rank 0's checkpoint");
+  return chosen;
+}
+
+absl::StatusOr<Plan> PlanToDrawUnder(const DrawOptions& options,
+                                     const TrainingSetup& setup,
+                                     int64_t ranks) {
+  if (ranks == 1) return ResolvePlan(Plan(), PlanContextOf(setup, 1));
+  Plan plan;
+  const std::string path = RunFolder(options.run).plan();
+  RETURN_IF_ERROR(ParseTextProtoFile(path, &plan).status());
+  ASSIGN_OR_RETURN(const int64_t expected, RanksOf(plan));
+  if (ranks != expected) {
+    return InvalidArgument(
+        "{}: found a plan for {} ranks, but {} draw; "
+        "expected one rank, or as many as the plan's",
+        path, expected, ranks);
+  }
+  return ResolvePlan(plan, PlanContextOf(setup, ranks));
+}
+
+SamplerOptions SamplingOf(const SampleConfig& config,
+                          const TrainingSetup& setup) {
+  SamplerOptions sampling;
+  sampling.solver = config.solver() == SampleConfig::HEUN ? FlowSolver::kHeun
+                                                          : FlowSolver::kEuler;
+  sampling.steps = config.steps();
+  sampling.guidance = config.guidance();
+  sampling.shift = setup.sampling_shift;
+  return sampling;
 }
 
 // What a picture is drawn for: the class and text of a sample.
@@ -220,9 +271,40 @@ std::vector<Sample> SamplesOf(const std::vector<Prompt>& prompts,
   return samples;
 }
 
-absl::Status Evaluate(const Loaded& loaded, const SamplerOptions& sampling,
-                      int64_t count, uint64_t seed, Sampler& sampler,
-                      DrawReport& report) {
+// Rank 0's prompts, on every rank: what each is drawn for, without its name.
+absl::StatusOr<std::vector<Sample>> Share(
+    Communicator& everyone, Control& control,
+    const absl::StatusOr<std::vector<Sample>>& prompts) {
+  // Rank 0 reads samples until it has a prompt for each row.
+  AwaitAllPatiently(everyone, "choosing prompts");
+  RETURN_IF_ERROR(control.Agree(prompts.status(), "choosing prompts"));
+  std::string packed;
+  if (control.rank() == 0) {
+    Json list = Json::array();
+    for (const Sample& sample : *prompts) {
+      list.push_back({sample.class_id, sample.text_tokens, sample.text_count,
+                      sample.text_width});
+    }
+    const std::vector<uint8_t> bytes = Json::to_cbor(list);
+    packed.assign(bytes.begin(), bytes.end());
+  }
+  control.Broadcast(packed, "prompts");
+  if (control.rank() == 0) return *prompts;
+  std::vector<Sample> samples;
+  for (const Json& entry : Json::from_cbor(packed)) {
+    Sample& sample = samples.emplace_back();
+    sample.class_id = entry[0].get<int>();
+    sample.text_tokens = entry[1].get<std::vector<float>>();
+    sample.text_count = entry[2].get<int>();
+    sample.text_width = entry[3].get<int>();
+  }
+  return samples;
+}
+
+// Compares what was drawn for `prompts` with real pictures.
+absl::Status Evaluate(const Loaded& loaded, int64_t count,
+                      const std::vector<Sample>& prompts,
+                      const std::vector<float>& generated, DrawReport& report) {
   const FieldSpec drawn = loaded.setup.family->samples();
   const int64_t elements = drawn.shape.num_elements();
   ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> held_out,
@@ -235,21 +317,13 @@ absl::Status Evaluate(const Loaded& loaded, const SamplerOptions& sampling,
                    held_out != nullptr
                        ? ReadReal(*held_out, drawn, 0, count)
                        : ReadReal(*loaded.dataset, drawn, count, count));
-  ASSIGN_OR_RETURN(const std::vector<Prompt> prompts,
-                   EvaluationPrompts(loaded, count));
-  SamplerOptions plain = sampling;
-  plain.guidance = 1;
-  ASSIGN_OR_RETURN(const std::vector<float> generated,
-                   sampler.Draw(plain, seed + 1, SamplesOf(prompts, 1)));
   ASSIGN_OR_RETURN(report.distance,
                    SlicedWasserstein(generated, test.pixels, elements));
   ASSIGN_OR_RETURN(report.floor,
                    SlicedWasserstein(train.pixels, test.pixels, elements));
   if (loaded.setup.family->num_classes() > 0) {
     std::vector<int32_t> labels;
-    for (const Prompt& prompt : prompts) {
-      labels.push_back(prompt.sample.class_id);
-    }
+    for (const Sample& prompt : prompts) labels.push_back(prompt.class_id);
     ASSIGN_OR_RETURN(report.class_accuracy,
                      NearestNeighborAccuracy({train.pixels, train.labels},
                                              {generated, labels}, elements));
@@ -257,36 +331,11 @@ absl::Status Evaluate(const Loaded& loaded, const SamplerOptions& sampling,
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options) {
-  ASSIGN_OR_RETURN(const Loaded loaded, LoadRun(options));
-  const SampleConfig& defaults = loaded.job.sample();
-  SamplerOptions sampling;
-  sampling.solver = options.solver.value_or(
-      defaults.solver() == SampleConfig::HEUN ? FlowSolver::kHeun
-                                              : FlowSolver::kEuler);
-  sampling.steps = options.steps.value_or(defaults.steps());
-  sampling.guidance = options.guidance.value_or(defaults.guidance());
-  sampling.shift = loaded.setup.sampling_shift;
-  const int64_t per_row = options.per_class.value_or(defaults.per_class());
-
-  RETURN_IF_ERROR(VerifyChecksums(loaded.checkpoint));
-  CpuDevice device(MemoryLimit(loaded.job, /*local_ranks=*/1));
-  Sampler sampler(loaded.setup, device);
-  std::error_code error;
-  const std::string ema = loaded.checkpoint + "/" + kEmaFile;
-  const bool use_ema = options.ema && std::filesystem::exists(ema, error);
-  RETURN_IF_ERROR(sampler.LoadWeights(
-      use_ema ? ema : loaded.checkpoint + "/" + kWeightsFile));
-
-  ASSIGN_OR_RETURN(const std::vector<Prompt> rows,
-                   RowPrompts(loaded, options.max_rows));
-  const int64_t count = per_row * static_cast<int64_t>(rows.size());
-  ASSIGN_OR_RETURN(
-      const std::vector<float> pictures,
-      sampler.Draw(sampling, options.seed, SamplesOf(rows, per_row)));
-  const Shape image = loaded.setup.family->samples().shape;
+// Writes the grid of `per_row` pictures a row.
+absl::Status WriteGrid(const std::string& path, const ModelFamily& family,
+                       const std::vector<Prompt>& rows, int64_t per_row,
+                       std::span<const float> pictures) {
+  const Shape image = family.samples().shape;
   const int64_t elements = image.num_elements();
   std::vector<LabelGridRow> grid;
   for (size_t row = 0; row < rows.size(); ++row) {
@@ -294,22 +343,108 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options) {
     for (int64_t i = 0; i < per_row; ++i) {
       const int64_t at = static_cast<int64_t>(row) * per_row + i;
       grid.back().images.push_back(FromFloat(
-          std::span<const float>(pictures).subspan(at * elements, elements),
+          pictures.subspan(at * elements, elements),
           static_cast<int>(image.dim(2)), static_cast<int>(image.dim(1)),
           static_cast<int>(image.dim(0))));
     }
   }
   ASSIGN_OR_RETURN(const Image picture, DrawLabelGrid(grid, {}));
-  RETURN_IF_ERROR(WritePng(options.out, picture));
+  return WritePng(path, picture);
+}
 
+}  // namespace
+
+absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
+                                       CommunicatorFactory& factory) {
+  std::vector<int> ranks(factory.world_size());
+  std::iota(ranks.begin(), ranks.end(), 0);
+  const std::unique_ptr<Communicator> everyone =
+      factory.Create(ranks, "drawing");
+  Control control(*everyone);
+  const bool leader = control.rank() == 0;
+  const absl::StatusOr<Loaded> loaded = LoadRun(options);
+  RETURN_IF_ERROR(control.Agree(loaded.status(), "opening the run"));
   DrawReport report;
-  report.checkpoint = loaded.checkpoint;
-  report.pictures = count;
-  if (options.evaluate > 0) {
-    RETURN_IF_ERROR(Evaluate(loaded, sampling, options.evaluate, options.seed,
-                             sampler, report));
+  ASSIGN_OR_RETURN(report.checkpoint,
+                   ChooseCheckpoint(*everyone, control, options));
+  const absl::StatusOr<Plan> plan =
+      PlanToDrawUnder(options, loaded->setup, factory.world_size());
+  RETURN_IF_ERROR(control.Agree(plan.status(), "the plan to draw under"));
+
+  SamplerOptions sampling = SamplingOf(loaded->job.sample(), loaded->setup);
+  sampling.solver = options.solver.value_or(sampling.solver);
+  sampling.steps = options.steps.value_or(sampling.steps);
+  sampling.guidance = options.guidance.value_or(sampling.guidance);
+  const int64_t per_row =
+      options.per_class.value_or(loaded->job.sample().per_class());
+
+  CpuDevice device(MemoryLimit(loaded->job, options.local_ranks));
+  const absl::StatusOr<std::unique_ptr<Sampler>> created =
+      Sampler::Create(loaded->setup, *plan, device, factory);
+  RETURN_IF_ERROR(control.Agree(created.status(), "building the model"));
+  Sampler& sampler = **created;
+  std::error_code error;
+  const std::string ema = report.checkpoint + "/" + kEmaFile;
+  const bool use_ema = options.ema && std::filesystem::exists(ema, error);
+  const auto source = OpenCheckpointTensors(
+      use_ema ? ema : report.checkpoint + "/" + kWeightsFile);
+  RETURN_IF_ERROR(control.Agree(source.status(), "opening the weights"));
+  RETURN_IF_ERROR(sampler.LoadWeights(**source));
+
+  absl::StatusOr<std::vector<Prompt>> rows = std::vector<Prompt>();
+  if (leader) rows = RowPrompts(*loaded, options.max_rows);
+  ASSIGN_OR_RETURN(
+      const std::vector<Sample> prompts,
+      Share(*everyone, control,
+            rows.ok() ? SamplesOf(*rows, per_row)
+                      : absl::StatusOr<std::vector<Sample>>(rows.status())));
+  ASSIGN_OR_RETURN(const std::vector<float> pictures,
+                   sampler.Draw(sampling, options.seed, prompts));
+  report.pictures = static_cast<int64_t>(prompts.size());
+  report.peak_bytes = device.Statistics().peak_bytes;
+  absl::Status status;
+  if (leader) {
+    status =
+        WriteGrid(options.out, *loaded->setup.family, *rows, per_row, pictures);
   }
+  RETURN_IF_ERROR(control.Agree(status, "writing the pictures"));
+  if (options.evaluate == 0) return report;
+
+  absl::StatusOr<std::vector<Sample>> asked = std::vector<Sample>();
+  if (leader) {
+    const auto evaluated = EvaluationPrompts(*loaded, options.evaluate);
+    if (evaluated.ok()) {
+      asked = SamplesOf(*evaluated, 1);
+    } else {
+      asked = evaluated.status();
+    }
+  }
+  ASSIGN_OR_RETURN(const std::vector<Sample> shared,
+                   Share(*everyone, control, asked));
+  SamplerOptions plain = sampling;
+  plain.guidance = 1;
+  ASSIGN_OR_RETURN(const std::vector<float> generated,
+                   sampler.Draw(plain, options.seed + 1, shared));
+  if (leader) {
+    status = Evaluate(*loaded, options.evaluate, shared, generated, report);
+  }
+  AwaitAllPatiently(*everyone, "comparing with real pictures");
+  RETURN_IF_ERROR(control.Agree(status, "comparing with real pictures"));
   return report;
+}
+
+absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(
+    const Job& job, const TrainingSetup& setup, const Plan& plan, int rank) {
+  // Of a model with text and no classes as many captions as there are; a batch
+  // is full with fewer.
+  const int64_t most = DrawOptions().max_rows;
+  const int64_t rows = setup.family->num_classes() > 0
+                           ? std::min(setup.family->num_classes(), most)
+                       : ReadsText(*setup.family) ? most
+                                                  : 1;
+  return Sampler::PredictMemory(setup, plan, rank,
+                                SamplingOf(job.sample(), setup),
+                                rows * job.sample().per_class());
 }
 
 }  // namespace trireme

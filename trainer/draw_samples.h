@@ -10,7 +10,11 @@
 
 #include "absl/status/statusor.h"
 #include "models/sampling/flow_sampler.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/device/device.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/job.pb.h"
+#include "trainer/training_setup.h"
 
 namespace trireme {
 
@@ -32,6 +36,8 @@ struct DrawOptions {
   // Pictures drawn, without guidance, to measure the distance to real ones; 0 =
   // none.
   int64_t evaluate = 0;
+  // Ranks on this machine, which share its memory.
+  int local_ranks = 1;
 };
 
 struct DrawReport {
@@ -47,12 +53,23 @@ struct DrawReport {
   // Share of generated pictures whose three nearest training pictures vote
   // for the class they were drawn for.
   std::optional<double> class_accuracy;
+  // This rank's most memory.
+  int64_t peak_bytes = 0;
 };
 
-// Draws a labelled grid, a row a class (or a caption), and writes it. Needs one
-// process. Errors: no such run, no complete checkpoint in it, files that do not
-// fit.
-absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options);
+// Draws a labelled grid, a row a class (or a caption), and world rank 0 writes
+// it. Collective over the factory's world, which is of one rank or of as many
+// as the run's plan, under which they draw then; every rank reads its part of
+// the checkpoint. The report is whole on rank 0. Errors, the same on all ranks:
+// no such run, no complete checkpoint in it, files that do not fit, another
+// number of ranks.
+absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
+                                       CommunicatorFactory& factory);
+
+// The memory that `rank` needs to draw a run's samples when its training ends,
+// if nothing of the training is left by then.
+absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(
+    const Job& job, const TrainingSetup& setup, const Plan& plan, int rank);
 
 }  // namespace trireme
 

@@ -1,16 +1,26 @@
 #include "trainer/sampler.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <limits>
+#include <string>
 #include <utility>
 #include <variant>
 
 #include "models/data/field_readers.h"
 #include "models/objective/objective.h"
+#include "parallel/transitions.h"
 #include "runtime/autograd/tape.h"
-#include "runtime/checkpoint/safetensors.h"
+#include "runtime/comm/dry.h"
+#include "runtime/comm/patience.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
 #include "runtime/ops/pointwise.h"
+#include "scheduler/plan/plan.h"
+#include "scheduler/schedules/schedule.h"
+#include "trainer/plan_translation.h"
 
 namespace trireme {
 namespace {
@@ -18,6 +28,9 @@ namespace {
 // Samples per forward pass: enough to fill the processor, few enough that
 // activations stay small.
 constexpr int64_t kSampleBatch = 40;
+
+// Of all messages between stages: those of one pair match by their order.
+constexpr int kTag = 0;
 
 Tensor In(const Tensor& tensor, DType dtype) {
   return tensor.dtype() == dtype ? tensor : Cast(tensor, dtype);
@@ -42,10 +55,16 @@ class Evaluation final : public Objective {
                    int32_t /*none*/) const override {
     return batch[field];
   }
-  void AddLosses(ForwardContext& /*context*/, const ShardedVariable& prediction,
+  void AddLosses(ForwardContext& context, const ShardedVariable& prediction,
                  const Tensor& /*target*/,
                  int64_t /*elements*/) const override {
-    prediction_ = prediction.value();
+    // Tokens are cut over cp, and each part of them over tp.
+    ShardedVariable whole = prediction;
+    for (const Axis axis : {Axis::kTensor, Axis::kContext}) {
+      if (whole.states[axis].kind != AxisState::Kind::kShard) continue;
+      whole = Transition(context, whole, axis, AxisState::Invariant());
+    }
+    prediction_ = whole.value();
   }
 
  private:
@@ -62,28 +81,186 @@ Tensor ToTensor(Device& device, const FieldSpec& spec, int64_t samples,
       values);
 }
 
+// The layout of a plan as it is drawn under: each chunk runs on a whole batch
+// and keeps nothing.
+absl::StatusOr<PlanLayout> LayOutSampling(const Plan& plan,
+                                          const ModelFamily& family, int rank) {
+  ASSIGN_OR_RETURN(PlanLayout layout, LayOutPlan(plan, family, rank));
+  for (ChunkRequest& chunk : layout.chunks) {
+    chunk.microbatch_size = 0;
+    chunk.recompute = {};
+  }
+  return layout;
+}
+
+std::string BytesOf(const std::vector<float>& values) {
+  return {reinterpret_cast<const char*>(values.data()),
+          values.size() * sizeof(float)};
+}
+
+bool ShardsParameters(const Plan& plan) {
+  return plan.sharding() == Plan::PARAMETERS;
+}
+
 }  // namespace
 
-Sampler::Sampler(const TrainingSetup& setup, Device& device)
-    : setup_(setup),
-      model_(setup, ProcessGrid(), world_, {},
-             {{{.blocks = {0, setup.family->Shape().layers},
-                .microbatch_size = 0}}},
-             device) {}
-
-absl::Status Sampler::LoadWeights(const std::string& path) {
-  ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
-  for (const auto& parameter : model_.part().store->parameters()) {
-    ASSIGN_OR_RETURN(const Tensor whole,
-                     ReadTensor(*file, parameter->name, model_.device()));
-    if (whole.shape() != parameter->global_shape) {
-      return FailedPrecondition("{}: tensor '{}' has shape {}, expected {}",
-                                path, parameter->name, whole.shape().ToString(),
-                                parameter->global_shape.ToString());
-    }
-    parameter->value.CopyFrom(In(whole, parameter->value.dtype()));
+absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Create(
+    const TrainingSetup& setup, const Plan& plan, Device& device,
+    CommunicatorFactory& factory) {
+  if (plan.skip().stage_ranks_size() > 0) {
+    return FailedPrecondition(
+        "plan.skip.stage_ranks: found stages of unlike numbers of ranks, "
+        "expected as many ranks in each to draw samples");
   }
-  return model_.status();
+  Plan whole = plan;
+  whole.clear_skip();
+  ASSIGN_OR_RETURN(PlanLayout layout,
+                   LayOutSampling(whole, *setup.family, factory.world_rank()));
+  std::unique_ptr<Sampler> sampler(
+      new Sampler(setup, whole, std::move(layout), device, factory));
+  RETURN_IF_ERROR(sampler->model_.status());
+  return sampler;
+}
+
+Sampler::Sampler(const TrainingSetup& setup, const Plan& plan,
+                 PlanLayout layout, Device& device,
+                 CommunicatorFactory& factory)
+    : setup_(setup),
+      plan_(plan),
+      layout_(std::move(layout)),
+      model_(setup, layout_.grid, factory, layout_.communicators,
+             layout_.chunks, device, /*allocate=*/!ShardsParameters(plan)) {
+  for (const LocalModel::Part& part : model_.parts()) {
+    Weights& weights = weights_.emplace_back();
+    if (!ShardsParameters(plan)) {
+      weights.store = std::make_unique<AllResident>();
+      continue;
+    }
+    weights.buckets = std::make_unique<ParameterBuckets>(
+        model_.context(), part.store->parameters(),
+        static_cast<int64_t>(plan.gradient_bucket_bytes()), ShardingOf(plan));
+    auto shards = std::make_unique<ParameterShards>(
+        model_.context(), *weights.buckets, setup.seed);
+    weights.shards = shards.get();
+    weights.store = std::move(shards);
+  }
+}
+
+absl::StatusOr<MemoryStatistics> Sampler::PredictMemory(
+    const TrainingSetup& setup, const Plan& plan, int rank,
+    const SamplerOptions& options, int64_t samples) {
+  CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
+  DryWorld world(rank, static_cast<int>(GridSize(plan.grid())));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Sampler> sampler,
+                   Create(setup, plan, device, world));
+  // Heun's second slope comes in all steps but the last: two take what all do.
+  SamplerOptions few_steps = options;
+  few_steps.steps = std::min<int64_t>(options.steps, 2);
+  // No later round has more.
+  const auto replicas = static_cast<int64_t>(plan.grid().dp());
+  std::vector<Sample> prompts(std::min(samples, replicas * kSampleBatch));
+  for (Sample& prompt : prompts) prompt.class_id = 0;
+  RETURN_IF_ERROR(sampler->Draw(few_steps, /*seed=*/0, prompts).status());
+  return device.Statistics();
+}
+
+std::vector<TensorPart> Sampler::WeightParts() {
+  std::vector<TensorPart> parts;
+  const auto add = [&](const Parameter& parameter, const Tensor& local,
+                       ElementRange range) {
+    parts.push_back({.name = parameter.name,
+                     .global_shape = parameter.global_shape,
+                     .shards = parameter.shards,
+                     .local = local,
+                     .begin = range.begin,
+                     .end = range.end});
+  };
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    for (const auto& parameter : model_.parts()[i].store->parameters()) {
+      if (weights_[i].shards == nullptr || !parameter->trainable) {
+        add(*parameter, parameter->value, {0, parameter->local_elements()});
+      }
+    }
+    if (weights_[i].shards == nullptr) continue;
+    const ParameterBuckets& buckets = *weights_[i].buckets;
+    for (int b = 0; b < buckets.size(); ++b) {
+      for (size_t p = 0; p < buckets[b].parameters.size(); ++p) {
+        const int at = static_cast<int>(p);
+        const ElementRange range = buckets[b].Owned(at);
+        if (range.size() == 0) continue;
+        add(*buckets[b].parameters[p], weights_[i].shards->OwnedValue(b, at),
+            range);
+      }
+    }
+  }
+  return parts;
+}
+
+absl::Status Sampler::LoadWeights(const TensorSource& source) {
+  absl::Status status = ReadParts(source, WeightParts());
+  if (status.ok()) status = model_.status();
+  // Reading takes one rank longer than another.
+  AwaitAllPatiently(model_.communicators().world(), "weights to draw with");
+  return control().Agree(status, "weights to draw with");
+}
+
+std::vector<ShardedVariable> Sampler::RunChunk(
+    int chunk, std::vector<ShardedVariable> state) {
+  Chunk& units = *model_.parts()[chunk].chunk;
+  UnitStore& store = *weights_[chunk].store;
+  Tape tape(model_.device(), Tape::Mode::kInference);
+  ForwardContext context{tape, model_.context()};
+  for (int unit = 0; unit < units.num_units(); ++unit) {
+    store.Bring(unit);
+    state = units.RunUnit(context, /*microbatch=*/0, unit, std::move(state));
+    store.Drop(unit);
+  }
+  return state;
+}
+
+std::vector<ShardedVariable> Sampler::Receive(int from, const Chunk& chunk) {
+  Communicator& channel = model_.communicators().PipelineReceive(from);
+  std::vector<ShardedVariable> state;
+  for (const BoundarySpec& spec : chunk.Boundary(0)) {
+    const Tensor tensor =
+        Tensor::Empty(model_.device(), spec.shape, spec.dtype,
+                      MemoryCategory::kActivations, "received activation");
+    channel.Receive(tensor, Communicators::kSender, kTag, "sampled activation")
+        .Wait();
+    state.push_back({Variable(tensor), spec.states});
+  }
+  return state;
+}
+
+void Sampler::Send(int to, const std::vector<ShardedVariable>& state) {
+  Communicator& channel = model_.communicators().PipelineSend(to);
+  for (const ShardedVariable& tensor : state) {
+    channel
+        .Send(tensor.value(), Communicators::kReceiver, kTag,
+              "sampled activation")
+        .Wait();
+  }
+}
+
+Tensor Sampler::PassAround(Tensor velocity, const Shape& shape) {
+  const int ranks = model_.grid().size(Axis::kPipeline);
+  const int own = model_.grid().coordinate(Axis::kPipeline);
+  const int last = StagesOf(plan_).back().rank;
+  const int position = (own - last + ranks) % ranks;
+  if (position > 0) {
+    velocity = Tensor::Empty(model_.device(), shape, DType::kFloat32);
+    model_.communicators()
+        .PipelineReceive((own + ranks - 1) % ranks)
+        .Receive(velocity, Communicators::kSender, kTag, "velocity")
+        .Wait();
+  }
+  if (position < ranks - 1) {
+    model_.communicators()
+        .PipelineSend((own + 1) % ranks)
+        .Send(velocity, Communicators::kReceiver, kTag, "velocity")
+        .Wait();
+  }
+  return velocity;
 }
 
 Tensor Sampler::Velocity(const Tensor& x, double time, Batch batch) {
@@ -91,65 +268,114 @@ Tensor Sampler::Velocity(const Tensor& x, double time, Batch batch) {
   Tensor prediction;
   const Evaluation evaluation(time, prediction);
   model_.inputs().Set(std::move(batch), evaluation);
-  Tape tape(model_.device(), Tape::Mode::kInference);
-  ForwardContext context{tape, model_.context()};
+  const std::vector<StageLocation> stages = StagesOf(plan_);
+  const int own = model_.grid().coordinate(Axis::kPipeline);
   std::vector<ShardedVariable> state;
-  for (int unit = 0; unit < model_.part().chunk->num_units(); ++unit) {
-    state = model_.part().chunk->RunUnit(context, /*microbatch=*/0, unit,
-                                         std::move(state));
+  for (size_t stage = 0; stage < stages.size(); ++stage) {
+    if (stages[stage].rank != own) continue;
+    const int chunk = stages[stage].chunk;
+    if (stage > 0 && stages[stage - 1].rank != own) {
+      state = Receive(stages[stage - 1].rank, *model_.parts()[chunk].chunk);
+    }
+    state = RunChunk(chunk, std::move(state));
+    if (stage + 1 < stages.size() && stages[stage + 1].rank != own) {
+      Send(stages[stage + 1].rank, state);
+      state.clear();
+    }
   }
-  return setup_.family->ToSamples(In(prediction, DType::kFloat32));
+  Tensor velocity;
+  if (prediction.defined()) {
+    velocity = setup_.family->ToSamples(In(prediction, DType::kFloat32));
+  }
+  return PassAround(std::move(velocity), x.shape());
+}
+
+absl::StatusOr<Sampler::Conditions> Sampler::ConditionsOf(
+    std::span<const Sample> prompts) {
+  const ModelFamily& family = *setup_.family;
+  const auto n = static_cast<int64_t>(prompts.size());
+  Conditions conditions;
+  conditions.with.samples.assign(n, 0);
+  conditions.without.samples = conditions.with.samples;
+  for (const FieldSpec& spec : AllFields(family)) {
+    if (spec.name == family.samples().name) continue;
+    FieldValues values = ZeroValues(spec, n);
+    for (int64_t i = 0; i < n; ++i) {
+      RETURN_IF_ERROR(ReaderOf(spec).read(prompts[i], spec, i, values));
+    }
+    Tensor& with = conditions.with.fields[spec.name].values;
+    with = ToTensor(model_.device(), spec, n, values);
+    const std::optional<int32_t> none = family.NoCondition(spec.name);
+    if (none.has_value()) values = std::vector<int32_t>(n, *none);
+    conditions.without.fields[spec.name].values =
+        none.has_value() ? ToTensor(model_.device(), spec, n, values) : with;
+  }
+  return conditions;
+}
+
+std::vector<float> Sampler::Integrate(const SamplerOptions& options,
+                                      uint64_t seed, int64_t begin,
+                                      const Conditions& conditions) {
+  const FieldSpec drawn = setup_.family->samples();
+  const int64_t elements = drawn.shape.num_elements();
+  const int64_t n = conditions.with.size();
+  std::vector<float> noise(n * elements);
+  for (int64_t i = 0; i < n; ++i) {
+    RandomStream({.seed = seed,
+                  .sample = static_cast<uint64_t>(begin + i),
+                  .purpose = RandomPurpose::kSampling})
+        .FillNormal(0, std::span<float>(noise.data() + i * elements, elements));
+  }
+  const Tensor start =
+      Tensor::FromValues<float>(model_.device(), drawn.ShapeOf(n), noise);
+  const Tensor result = SampleFlow(
+      options,
+      [&](const Tensor& x, double time, bool conditional) {
+        return Velocity(x, time,
+                        conditional ? conditions.with : conditions.without);
+      },
+      start);
+  return result.ToVector<float>();
 }
 
 absl::StatusOr<std::vector<float>> Sampler::Draw(
     const SamplerOptions& options, uint64_t seed,
     std::span<const Sample> prompts) {
-  const ModelFamily& family = *setup_.family;
-  const FieldSpec drawn = family.samples();
-  const int64_t elements = drawn.shape.num_elements();
+  const ProcessGrid& grid = model_.grid();
+  const int replicas = grid.size(Axis::kData);
+  const int replica = grid.coordinate(Axis::kData);
+  const bool speaks = grid.coordinate(Axis::kTensor) == 0 &&
+                      grid.coordinate(Axis::kContext) == 0 &&
+                      grid.coordinate(Axis::kPipeline) == 0;
+  const int64_t elements = setup_.family->samples().shape.num_elements();
   const auto count = static_cast<int64_t>(prompts.size());
-  std::vector<float> samples;
-  samples.reserve(count * elements);
-  for (int64_t begin = 0; begin < count; begin += kSampleBatch) {
+  std::vector<float> samples(count * elements);
+  for (int64_t round = 0; round < count; round += replicas * kSampleBatch) {
+    // A replica without samples of its own draws others' again, since replicas
+    // gather sharded parameters together.
+    const int64_t own = round + replica * kSampleBatch;
+    const int64_t begin = own < count ? own : round;
     const int64_t n = std::min(kSampleBatch, count - begin);
-    std::vector<float> noise(n * elements);
-    for (int64_t i = 0; i < n; ++i) {
-      RandomStream({.seed = seed,
-                    .sample = static_cast<uint64_t>(begin + i),
-                    .purpose = RandomPurpose::kSampling})
-          .FillNormal(0,
-                      std::span<float>(noise.data() + i * elements, elements));
+    const absl::StatusOr<Conditions> conditions =
+        ConditionsOf(prompts.subspan(begin, n));
+    RETURN_IF_ERROR(control().Agree(conditions.status(), "prompts"));
+    const std::vector<float> drawn =
+        Integrate(options, seed, begin, *conditions);
+    RETURN_IF_ERROR(control().Agree(model_.status(), "drawn samples"));
+    const std::string first = std::to_string(begin * elements) + " ";
+    const std::vector<std::string> parts = control().Gather(
+        speaks && own < count ? first + BytesOf(drawn) : "", "drawn samples");
+    // By world rank, whose order need not be that of the replicas.
+    for (const std::string_view part : parts) {
+      if (part.empty()) continue;
+      const size_t space = part.find(' ');
+      int64_t at = 0;
+      std::from_chars(part.data(), part.data() + space, at);
+      const std::string_view values = part.substr(space + 1);
+      std::memcpy(samples.data() + at, values.data(), values.size());
     }
-    Batch with, without;
-    with.samples.assign(n, 0);
-    without.samples = with.samples;
-    for (const FieldSpec& spec : AllFields(family)) {
-      if (spec.name == drawn.name) continue;
-      FieldValues values = ZeroValues(spec, n);
-      for (int64_t i = 0; i < n; ++i) {
-        RETURN_IF_ERROR(
-            ReaderOf(spec).read(prompts[begin + i], spec, i, values));
-      }
-      with.fields[spec.name].values =
-          ToTensor(model_.device(), spec, n, values);
-      const std::optional<int32_t> none = family.NoCondition(spec.name);
-      if (none.has_value()) values = std::vector<int32_t>(n, *none);
-      without.fields[spec.name].values =
-          none.has_value() ? ToTensor(model_.device(), spec, n, values)
-                           : with.fields[spec.name].values;
-    }
-    const Tensor start =
-        Tensor::FromValues<float>(model_.device(), drawn.ShapeOf(n), noise);
-    const Tensor result = SampleFlow(
-        options,
-        [&](const Tensor& x, double time, bool conditional) {
-          return Velocity(x, time, conditional ? with : without);
-        },
-        start);
-    RETURN_IF_ERROR(model_.status());
-    const std::vector<float> values = result.ToVector<float>();
-    samples.insert(samples.end(), values.begin(), values.end());
   }
+  if (control().rank() != 0) samples.clear();
   return samples;
 }
 

@@ -1,46 +1,96 @@
-// Draws samples from a trained model on one rank.
+// Draws samples from a trained model under a plan: a model that needs several
+// ranks is drawn from by as many. Microbatches go through the pipeline one
+// after the other; data-parallel replicas draw different samples.
 
 #ifndef TRIREME_TRAINER_SAMPLER_H_
 #define TRIREME_TRAINER_SAMPLER_H_
 
 #include <cstdint>
+#include <memory>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/data/dataset.h"
 #include "models/sampling/flow_sampler.h"
-#include "runtime/comm/single.h"
+#include "models/weights/tensor_source.h"
+#include "parallel/parameter_buckets.h"
+#include "parallel/parameter_shards.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/local_model.h"
+#include "trainer/plan_layout.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {
 
 class Sampler {
  public:
-  // The device outlives the sampler.
-  Sampler(const TrainingSetup& setup, Device& device);
+  // `plan` is resolved and valid for the setup; of a partial pipeline samples
+  // visit all stages. Collective over the factory's world. Device and factory
+  // outlive the sampler. Errors: out of memory; a partial pipeline whose stages
+  // have unlike numbers of ranks.
+  static absl::StatusOr<std::unique_ptr<Sampler>> Create(
+      const TrainingSetup& setup, const Plan& plan, Device& device,
+      CommunicatorFactory& factory);
 
-  // Reads every parameter from a safetensors file of logical tensors. Errors
-  // name the file and the tensor that is missing or has another shape.
-  absl::Status LoadWeights(const std::string& path);
+  // The memory that `rank` needs to draw `samples`, from a dry run.
+  static absl::StatusOr<MemoryStatistics> PredictMemory(
+      const TrainingSetup& setup, const Plan& plan, int rank,
+      const SamplerOptions& options, int64_t samples);
+
+  // Reads this rank's parts of every parameter. Collective over the world; the
+  // same status on every rank.
+  absl::Status LoadWeights(const TensorSource& source);
 
   // One sample for each prompt, whose class and text are what it is drawn for:
-  // fp32 [n, ..] of the shape that the model learns, one after the other.
-  // Sample i's noise depends on (seed, i) only. Errors: a prompt that does not
-  // fit the model; out of memory.
+  // fp32 [n, ..] of the shape that the model learns, one after the other; on
+  // world rank 0, empty elsewhere. Sample i's noise depends on (seed, i) only.
+  // Collective over the world, with the same arguments. Errors: a prompt that
+  // does not fit the model; out of memory.
   absl::StatusOr<std::vector<float>> Draw(const SamplerOptions& options,
                                           uint64_t seed,
                                           std::span<const Sample> prompts);
 
+  // Whatever else the ranks agree on.
+  Control& control() { return model_.communicators().control(); }
+
  private:
+  // What one chunk's units read their parameters from.
+  struct Weights {
+    std::unique_ptr<ParameterBuckets> buckets;
+    std::unique_ptr<UnitStore> store;
+    // Of `store`, where the plan shards parameters.
+    ParameterShards* shards = nullptr;
+  };
+
+  Sampler(const TrainingSetup& setup, const Plan& plan, PlanLayout layout,
+          Device& device, CommunicatorFactory& factory);
+
+  std::vector<TensorPart> WeightParts();
+  // What a model is evaluated with, but for the samples themselves.
+  struct Conditions {
+    Batch with;
+    Batch without;
+  };
+  absl::StatusOr<Conditions> ConditionsOf(std::span<const Sample> prompts);
+  // Samples from number `begin` on, on each rank of the replica.
+  std::vector<float> Integrate(const SamplerOptions& options, uint64_t seed,
+                               int64_t begin, const Conditions& conditions);
   Tensor Velocity(const Tensor& x, double time, Batch batch);
+  // Runs the units of the chunk on what came from the chunk before.
+  std::vector<ShardedVariable> RunChunk(int chunk,
+                                        std::vector<ShardedVariable> state);
+  std::vector<ShardedVariable> Receive(int from, const Chunk& chunk);
+  void Send(int to, const std::vector<ShardedVariable>& state);
+  // The prediction of the last stage on every rank of the pipeline.
+  Tensor PassAround(Tensor velocity, const Shape& shape);
 
   TrainingSetup setup_;
-  SingleWorld world_;
+  Plan plan_;
+  PlanLayout layout_;
   LocalModel model_;
+  std::vector<Weights> weights_;  // by chunk
 };
 
 }  // namespace trireme

@@ -276,14 +276,40 @@ std::string PromiseText(const Plan& plan, int logical_rank, int64_t peak_bytes,
   return text;
 }
 
-// What the trained model draws, beside the metrics that led to it.
-absl::Status DrawAtEnd(const RunFolder& folder, int64_t step, RunLog& log) {
+// What a rank needs to draw when training ends, 0 if nothing is to be drawn.
+// Error: more than `limit`.
+absl::Status PredictDrawing(const Job& job, const TrainingSetup& setup,
+                            const Plan& plan, int rank, int64_t limit,
+                            int64_t& bytes) {
+  if (!job.sample().at_end()) return absl::OkStatus();
+  const absl::StatusOr<MemoryStatistics> predicted =
+      PredictMemoryOfDrawing(job, setup, plan, rank);
+  // A plan under which nothing can be drawn may train all the same.
+  if (!predicted.ok()) return absl::OkStatus();
+  bytes = predicted->peak_bytes;
+  if (bytes <= limit) return absl::OkStatus();
+  return ResourceExhausted(
+      "sample.at_end: to draw when training ends, rank {} would need {} of its "
+      "limit of {}, expected less: raise memory_limit_bytes, use a larger tp "
+      "or pp, or set at_end: false",
+      rank, BytesText(bytes), BytesText(limit));
+}
+
+// What the trained model draws, beside the metrics that led to it. Collective
+// over the world; `log` is null but on rank 0.
+absl::Status DrawAtEnd(const RunFolder& folder, int64_t step, int local_ranks,
+                       CommunicatorFactory& factory, int64_t predicted_bytes,
+                       RunLog* log) {
   DrawOptions options;
   options.run = folder.root();
   options.out = fmt::format("{}/step_{:08}.png", folder.samples(), step);
-  ASSIGN_OR_RETURN(const DrawReport report, DrawSamples(options));
-  RETURN_IF_ERROR(log.AddPicture("samples", step, options.out));
-  fmt::print("drew   {} pictures: {}\n", report.pictures, options.out);
+  options.local_ranks = local_ranks;
+  ASSIGN_OR_RETURN(const DrawReport report, DrawSamples(options, factory));
+  if (log == nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(log->AddPicture("samples", step, options.out));
+  fmt::print("drew   {} pictures: {}; memory {} on rank 0, {} predicted\n",
+             report.pictures, options.out, BytesText(report.peak_bytes),
+             BytesText(predicted_bytes));
   return absl::OkStatus();
 }
 
@@ -344,7 +370,11 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   }
   const int64_t limit = MemoryLimit(job, options.share.ranks);
   CpuDevice device(limit);
-  ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> model,
+  int64_t drawing_bytes = 0;
+  const absl::Status drawable = PredictDrawing(
+      job, setup, plan, factory.world_rank(), limit, drawing_bytes);
+  RETURN_IF_ERROR(agreement.Agree(drawable, "memory to draw samples"));
+  ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
                    RankModel::Build(setup, plan, device, factory));
 
   // What decides which samples come next: not the step, as the batch may have
@@ -382,103 +412,115 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     std::fflush(stdout);
   }
 
-  Control& control = model->context().communicators().control();
-  BatchReader reader(dataset,
-                     {.seed = setup.seed,
-                      .global_batch = setup.global_batch,
-                      .first = model->first_sample(),
-                      .count = model->local_batch(),
-                      .fields = model->fields(),
-                      .threads = static_cast<int>(job.data().decode_threads())},
-                     ExchangeOver(control));
-  StepMetricsCollector collector(*model, options.share);
   int64_t skipped_samples = 0;
   std::vector<TraceEvent> trace;
   std::vector<double> step_seconds;
-  SkippedSteps skipped_steps(model->loss_scaler().state().skipped_steps);
-  const auto log_every = static_cast<int64_t>(job.log().every());
-  const auto every = static_cast<int64_t>(job.checkpoint().every());
-  SaveClock save_clock(job.checkpoint().every_minutes());
   bool stopped = false;
-  int64_t step = first_step;
-  for (; step <= steps && !stopped; ++step) {
-    const auto start = std::chrono::steady_clock::now();
-    ASSIGN_OR_RETURN(const Batch batch,
-                     reader.Read(device, step, consumed_samples));
-    RETURN_IF_ERROR(AgreeOnSamples(control, reader.consumed(),
-                                   model->first_sample(), setup.global_batch,
-                                   plan.grid().dp()));
-    consumed_samples += setup.global_batch;
-    const double data_s = SecondsSince(start);
-    StepOptions step_options;
-    step_options.step = step;
-    step_options.learning_rate = setup.learning_rate.At(step);
-    step_options.processor_threads = collector.processor_threads();
-    const int64_t nth = step - first_step + 1;
-    if (options.trace && nth >= kFirstTracedStep && nth <= kLastTracedStep) {
-      step_options.trace = &trace;
+  int64_t last_step = 0;
+  MemoryStatistics memory;
+  MemoryDeviation deviation;
+  const MemoryStatistics predicted = model->predicted_memory();
+  const int logical_rank = model->grid().logical_rank();
+  {
+    Control& control = model->context().communicators().control();
+    BatchReader reader(
+        dataset,
+        {.seed = setup.seed,
+         .global_batch = setup.global_batch,
+         .first = model->first_sample(),
+         .count = model->local_batch(),
+         .fields = model->fields(),
+         .threads = static_cast<int>(job.data().decode_threads())},
+        ExchangeOver(control));
+    StepMetricsCollector collector(*model, options.share);
+    SkippedSteps skipped_steps(model->loss_scaler().state().skipped_steps);
+    const auto log_every = static_cast<int64_t>(job.log().every());
+    const auto every = static_cast<int64_t>(job.checkpoint().every());
+    SaveClock save_clock(job.checkpoint().every_minutes());
+    int64_t step = first_step;
+    for (; step <= steps && !stopped; ++step) {
+      const auto start = std::chrono::steady_clock::now();
+      ASSIGN_OR_RETURN(const Batch batch,
+                       reader.Read(device, step, consumed_samples));
+      RETURN_IF_ERROR(AgreeOnSamples(control, reader.consumed(),
+                                     model->first_sample(), setup.global_batch,
+                                     plan.grid().dp()));
+      consumed_samples += setup.global_batch;
+      const double data_s = SecondsSince(start);
+      StepOptions step_options;
+      step_options.step = step;
+      step_options.learning_rate = setup.learning_rate.At(step);
+      step_options.processor_threads = collector.processor_threads();
+      const int64_t nth = step - first_step + 1;
+      if (options.trace && nth >= kFirstTracedStep && nth <= kLastTracedStep) {
+        step_options.trace = &trace;
+      }
+      ASSIGN_OR_RETURN(const GlobalStepResult result,
+                       model->Step(batch, step_options));
+      StepMetrics metrics = collector.Collect(
+          result, data_s, SecondsSince(start), leader ? reader.skipped() : 0,
+          step == first_step || step == steps || step % log_every == 0);
+      skipped_samples = metrics.skipped_samples;
+      metrics.step = step;
+      metrics.learning_rate = step_options.learning_rate;
+      if (leader) RETURN_IF_ERROR(log->Write(metrics));
+      if (options.listener) options.listener(metrics, steps);
+      // The first step warms up.
+      if (leader && step > first_step) step_seconds.push_back(metrics.step_s);
+      RETURN_IF_ERROR(CheckFinite(metrics));
+      RETURN_IF_ERROR(skipped_steps.Note(step, result.skipped_steps,
+                                         result.loss_scale, step == steps));
+      // The first of a row, then ever more rarely.
+      if (leader && std::has_single_bit(
+                        static_cast<uint64_t>(skipped_steps.in_a_row()))) {
+        LOG(WARNING) << "step " << step << " was left out: its gradients "
+                     << "overflowed at a loss scale of " << result.loss_scale
+                     << " (" << result.skipped_steps << " steps so far)";
+      }
+      Orders orders = options.orders ? options.orders() : Orders();
+      orders.save |= leader && save_clock.Due();
+      orders = AgreeOnOrders(control, orders);
+      stopped = orders.stop && step < steps;
+      if (step == steps || orders.stop || orders.save ||
+          (every > 0 && step % every == 0)) {
+        RETURN_IF_ERROR(Save(*model, folder, job, {step, consumed_samples},
+                             /*last=*/stopped || step == steps));
+        save_clock.Saved();
+      }
     }
-    ASSIGN_OR_RETURN(const GlobalStepResult result,
-                     model->Step(batch, step_options));
-    StepMetrics metrics = collector.Collect(
-        result, data_s, SecondsSince(start), leader ? reader.skipped() : 0,
-        step == first_step || step == steps || step % log_every == 0);
-    skipped_samples = metrics.skipped_samples;
-    metrics.step = step;
-    metrics.learning_rate = step_options.learning_rate;
-    if (leader) RETURN_IF_ERROR(log->Write(metrics));
-    if (options.listener) options.listener(metrics, steps);
-    // The first step warms up.
-    if (leader && step > first_step) step_seconds.push_back(metrics.step_s);
-    RETURN_IF_ERROR(CheckFinite(metrics));
-    RETURN_IF_ERROR(skipped_steps.Note(step, result.skipped_steps,
-                                       result.loss_scale, step == steps));
-    // The first of a row, then ever more rarely.
-    if (leader &&
-        std::has_single_bit(static_cast<uint64_t>(skipped_steps.in_a_row()))) {
-      LOG(WARNING) << "step " << step << " was left out: its gradients "
-                   << "overflowed at a loss scale of " << result.loss_scale
-                   << " (" << result.skipped_steps << " steps so far)";
+    last_step = step - 1;
+    if (options.trace) {
+      RETURN_IF_ERROR(MakeDirectories(folder.trace()));
+      RETURN_IF_ERROR(WriteChromeTraceFile(
+          trace, fmt::format("{}/rank_{}.json", folder.trace(),
+                             factory.world_rank())));
     }
-    Orders orders = options.orders ? options.orders() : Orders();
-    orders.save |= leader && save_clock.Due();
-    orders = AgreeOnOrders(control, orders);
-    stopped = orders.stop && step < steps;
-    if (step == steps || orders.stop || orders.save ||
-        (every > 0 && step % every == 0)) {
-      RETURN_IF_ERROR(Save(*model, folder, job, {step, consumed_samples},
-                           /*last=*/stopped || step == steps));
-      save_clock.Saved();
+    memory = device.Statistics();
+    deviation = LargestMemoryDeviation(memory, predicted, control);
+  }
+  // Its state is saved: what draws gets its memory.
+  model.reset();
+  if (leader) RETURN_IF_ERROR(log->Finish());
+  if (leader && stopped) {
+    fmt::print(
+        "stopped after step {} of {}, as ordered; --resume goes on from "
+        "there\n",
+        last_step, steps);
+  }
+  if (!stopped && job.sample().at_end()) {
+    // What cannot be drawn now can be later.
+    const absl::Status drawn = DrawAtEnd(folder, last_step, options.share.ranks,
+                                         factory, drawing_bytes, log.get());
+    if (leader && !drawn.ok()) {
+      LOG(WARNING) << "drew nothing: " << MessageOf(drawn);
     }
   }
-  const int64_t last_step = step - 1;
-  if (options.trace) {
-    RETURN_IF_ERROR(MakeDirectories(folder.trace()));
-    RETURN_IF_ERROR(WriteChromeTraceFile(
-        trace,
-        fmt::format("{}/rank_{}.json", folder.trace(), factory.world_rank())));
-  }
-  const MemoryStatistics memory = device.Statistics();
-  const MemoryStatistics& predicted = model->predicted_memory();
-  const MemoryDeviation deviation =
-      LargestMemoryDeviation(memory, predicted, control);
   if (leader) {
-    RETURN_IF_ERROR(log->Finish());
-    if (stopped) {
-      fmt::print(
-          "stopped after step {} of {}, as ordered; --resume goes on from "
-          "there\n",
-          last_step, steps);
-    } else if (job.sample().at_end()) {
-      // The weights are saved: what cannot be drawn now can be later.
-      const absl::Status drawn = DrawAtEnd(folder, last_step, *log);
-      if (!drawn.ok()) LOG(WARNING) << "drew nothing: " << MessageOf(drawn);
-    }
     fmt::print("memory {} measured on rank 0, {} predicted ({})\n",
                BytesText(memory.peak_bytes), BytesText(predicted.peak_bytes),
                MemoryText(memory.at_peak_by_category));
-    fmt::print("{}", PromiseText(plan, model->grid().logical_rank(),
-                                 memory.peak_bytes, Median(step_seconds)));
+    fmt::print("{}", PromiseText(plan, logical_rank, memory.peak_bytes,
+                                 Median(step_seconds)));
     // Loading a checkpoint took some, too.
     if (first_step == 1) {
       fmt::print(

@@ -115,8 +115,8 @@ class DitFamily final : public ModelFamily {
 
   Tensor ToSamples(const Tensor& prediction) const override {
     const ImageSpec& image = config_.image;
-    return Unpatchify(prediction, config_.patch, image.channels, image.height,
-                      image.width);
+    return Unpatchify(WithoutPadding(prediction, config_.tokens()),
+                      config_.patch, image.channels, image.height, image.width);
   }
 
  private:

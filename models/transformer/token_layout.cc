@@ -46,4 +46,9 @@ Tensor LocalTokens(const Tensor& whole, const TokenLayout& layout) {
   return local;
 }
 
+Tensor WithoutPadding(const Tensor& x, int64_t tokens) {
+  if (x.dim(1) == tokens) return x;
+  return CopySlice(x, 1, 0, tokens, "tokens");
+}
+
 }  // namespace trireme

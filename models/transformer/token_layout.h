@@ -40,6 +40,10 @@ TokenLayout LayOutTokens(int64_t tokens, const ProcessGrid& grid,
 // This rank's tokens of whole[b, s, f]: [b, local, f], zeros as padding.
 Tensor LocalTokens(const Tensor& whole, const TokenLayout& layout);
 
+// The first `tokens` of x [b, s, h], s at least as many: what ranks together
+// hold, without the padding.
+Tensor WithoutPadding(const Tensor& x, int64_t tokens);
+
 }  // namespace trireme
 
 #endif  // TRIREME_MODELS_TRANSFORMER_TOKEN_LAYOUT_H_

@@ -121,6 +121,19 @@ expect_in inspect.txt "all checksums agree"
 "$trireme" sample run --checkpoint step_00000003 --out three.png > sample.txt
 expect_in sample.txt "run/checkpoints/step_00000003"
 
+expect_in launch.txt "drew   20 pictures: run/samples/step_00000006.png; memory"
+# Each replica draws as one rank does: no bit differs.
+"$trireme" sample half --out one.png --seed 1 --steps 2 > sample.txt
+mpirun --allow-run-as-root --oversubscribe -n 2 "$trireme" sample half \
+  --out two.png --seed 1 --steps 2 > sample.txt
+expect_in sample.txt "20 pictures from half/checkpoints/step_00000006 in two.png"
+cmp one.png two.png || fail "two ranks draw other pictures than one"
+if mpirun --allow-run-as-root --oversubscribe -n 3 "$trireme" sample run \
+  --out three.png > sample.txt 2>&1; then
+  fail "three ranks drew under a plan for four"
+fi
+expect_in sample.txt "found a plan for 4 ranks, but 3 draw"
+
 echo "== verify"
 cat > plan.textproto <<'PLAN'
 grid { tp: 2 pp: 2 }
