@@ -51,6 +51,9 @@ absl::StatusOr<JobFile> LoadJobFile(const std::string& path,
   }
   RETURN_IF_ERROR(file.locations.Locate(FillJobDefaults(file.job)));
   MakePathsAbsolute(*file.job.mutable_data());
+  if (!file.job.init().weights().empty()) {
+    MakeAbsolute(*file.job.mutable_init()->mutable_weights());
+  }
   return file;
 }
 

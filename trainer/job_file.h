@@ -22,7 +22,7 @@ struct JobFile {
 };
 
 // `overrides`: field=value assignments, applied in order after the file.
-// `steps`: replaces the job's. Paths of data are relative to the current folder
+// `steps`: replaces the job's. Paths are relative to the current folder
 // and absolute in the result, which a run keeps for any. Errors have file,
 // line, field, found, expected.
 absl::StatusOr<JobFile> LoadJobFile(const std::string& path,

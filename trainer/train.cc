@@ -35,6 +35,7 @@
 #include "trainer/config/textproto.h"
 #include "trainer/describe.h"
 #include "trainer/draw_samples.h"
+#include "trainer/initial_weights.h"
 #include "trainer/job.h"
 #include "trainer/memory_deviation.h"
 #include "trainer/memory_limit.h"
@@ -384,6 +385,9 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     ASSIGN_OR_RETURN(const TrainingProgress progress,
                      LoadCheckpoint(*model, *checkpoint));
     consumed_samples = progress.consumed_samples;
+  } else if (!job.init().weights().empty()) {
+    RETURN_IF_ERROR(
+        LoadInitialWeights(*model, job.init().weights(), job.init().ema()));
   }
   std::unique_ptr<RunLog> log;
   if (leader) {

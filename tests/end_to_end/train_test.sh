@@ -134,6 +134,24 @@ if mpirun --allow-run-as-root --oversubscribe -n 3 "$trireme" sample run \
 fi
 expect_in sample.txt "found a plan for 4 ranks, but 3 draw"
 
+echo "== a run that starts from another's weights, on any grid"
+for ranks in 4 2; do
+  "$trireme" launch job.textproto --ranks $ranks --steps 1 --out tuned$ranks \
+    --set init.weights=run/checkpoints/step_00000006 > tuned.txt
+done
+python3 - <<'PYTHON'
+import json
+first, four, two = (json.loads(open(f"{run}/metrics.jsonl").readline())["loss"]
+                    for run in ("run", "tuned4", "tuned2"))
+assert abs(four - two) < 1e-4 * two, (four, two)
+assert four < first, (four, first)
+PYTHON
+if "$trireme" train job.textproto --steps 1 --out tuned \
+  --set init.weights=shards > tuned.txt 2>&1; then
+  fail "started from a folder without weights"
+fi
+expect_in tuned.txt "found neither a checkpoint"
+
 echo "== verify"
 cat > plan.textproto <<'PLAN'
 grid { tp: 2 pp: 2 }

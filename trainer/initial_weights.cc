@@ -1,0 +1,54 @@
+#include "trainer/initial_weights.h"
+
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "models/weights/weight_folder.h"
+#include "runtime/comm/patience.h"
+#include "runtime/core/status.h"
+#include "trainer/run_folder.h"
+
+namespace trireme {
+
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeights(
+    const std::string& path, bool ema, const ModelFamily& family) {
+  std::error_code error;
+  if (std::filesystem::exists(path + "/" + kWeightsFile, error)) {
+    return OpenCheckpointTensors(path + "/" + (ema ? kEmaFile : kWeightsFile));
+  }
+  if (!IsWeightFolder(path)) {
+    return NotFound(
+        "{}: found neither a checkpoint ({}) nor a folder of weights "
+        "(model_index.json or config.json)",
+        path, kWeightsFile);
+  }
+  if (ema) {
+    return InvalidArgument(
+        "{}: found a folder of weights, which has no moving average, expected "
+        "a checkpoint",
+        path);
+  }
+  ASSIGN_OR_RETURN(NameTable table, family.Names());
+  return OpenWeightFolder(path, std::move(table));
+}
+
+absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
+                                bool ema) {
+  const auto read = [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const auto source,
+                     OpenWeights(path, ema, *model.setup().family));
+    RETURN_IF_ERROR(ReadParts(*source, model.MasterParts()));
+    return ReadParts(*source, model.EmaParts());
+  };
+  const absl::Status status = WithContext(read(), "init.weights");
+  Communicators& communicators = model.context().communicators();
+  // Reading takes one rank longer than another.
+  AwaitAllPatiently(communicators.world(), "initial weights");
+  RETURN_IF_ERROR(communicators.control().Agree(status, "initial weights"));
+  model.SyncValues();
+  return communicators.control().Agree(model.context().device().status(),
+                                       "initial weights");
+}
+
+}  // namespace trireme
