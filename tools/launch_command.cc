@@ -20,6 +20,7 @@
 #include "tools/commands.h"
 #include "tools/mpirun.h"
 #include "tools/supervise.h"
+#include "tools/training_options.h"
 #include "trainer/coordinator/coordinator_server.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
@@ -76,26 +77,10 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
 }
 
 // What train is to be given of what launch was.
-std::vector<std::string> TrainArguments(const ParsedCommand& arguments,
-                                        bool dry_run) {
+std::vector<std::string> TrainArguments(const ParsedCommand& arguments) {
   std::vector<std::string> command = {"train", arguments.positionals()[0]};
-  for (const char* option : {"plan", "steps", "out", "checkpoint", "allow"}) {
-    if (!arguments.Has(option)) continue;
-    command.push_back(fmt::format("--{}={}", option, arguments.Get(option)));
-  }
-  for (const std::string& assignment : arguments.All("set")) {
-    command.push_back("--set=" + assignment);
-  }
-  if (dry_run) {
-    command.emplace_back("--dry_run");
-    return command;
-  }
-  // mpirun gives its ranks a terminal even where it has none itself.
-  command.emplace_back(isatty(STDOUT_FILENO) == 1 ? "--progress=bar"
-                                                  : "--progress=lines");
-  for (const char* flag : {"resume", "trace"}) {
-    if (arguments.Has(flag)) command.push_back(fmt::format("--{}", flag));
-  }
+  const std::vector<std::string> given = GivenTrainingOptions(arguments);
+  command.insert(command.end(), given.begin(), given.end());
   return command;
 }
 
@@ -110,8 +95,9 @@ int PrintDryRun(const ParsedCommand& arguments, const RankStart& start,
   fmt::print("  {}\n\n", ShellText(command));
   std::fflush(stdout);
   // One process speaks for all.
-  std::vector<std::string> account = TrainArguments(arguments, true);
+  std::vector<std::string> account = TrainArguments(arguments);
   account.insert(account.begin(), self);
+  account.emplace_back("--dry_run");
   account.push_back(fmt::format("--ranks={}", start.ranks));
   return Fail(kName, Become(std::move(account), start.environment));
 }
@@ -159,10 +145,11 @@ int RunToTheEnd(std::vector<std::string> command,
                "from the newest checkpoint (attempt {} of {} without a new "
                "step)\n",
                watch.last_step(), in_vain, limits.restarts);
-    if (std::find(command.begin(), command.end(), "--resume") ==
-        command.end()) {
-      command.emplace_back("--resume");
-    }
+    // From the newest, also where the first start was told of another one.
+    std::erase_if(command, [](const std::string& argument) {
+      return argument == "--resume" || argument.starts_with("--checkpoint=");
+    });
+    command.emplace_back("--resume");
   }
 }
 
@@ -192,9 +179,11 @@ int Run(const ParsedCommand& arguments, int, char**) {
                    {"-x", kEndpointVariable, "-x", kTokenVariable});
   }
   command.push_back(*self);
-  const std::vector<std::string> train =
-      TrainArguments(arguments, /*dry_run=*/false);
+  const std::vector<std::string> train = TrainArguments(arguments);
   command.insert(command.end(), train.begin(), train.end());
+  // mpirun gives its ranks a terminal even where it has none itself.
+  command.emplace_back(isatty(STDOUT_FILENO) == 1 ? "--progress=bar"
+                                                  : "--progress=lines");
   if (arguments.Has("dry_run")) {
     return PrintDryRun(arguments, *start, command, *self);
   }
@@ -219,62 +208,42 @@ int Run(const ParsedCommand& arguments, int, char**) {
 }  // namespace
 
 Command LaunchCommand() {
+  std::vector<OptionSpec> options = {
+      {.name = "ranks",
+       .value = "N",
+       .help = "processes (default: the plan's, or as many as there are "
+               "processors and the job can be split into); their threads "
+               "share the processors"},
+      {.name = "hosts",
+       .value = "LIST",
+       .help = "machines and their ranks, as a:4,b:4, reached by ssh "
+               "(default: this one)"},
+      {.name = "listen",
+       .value = "ADDRESS:PORT",
+       .default_value = "127.0.0.1:0",
+       .help = "where ranks report and `trireme status`, `watch`, "
+               "`checkpoint` and `stop` ask; with --hosts an address by which "
+               "they reach this machine, else only its own ranks report; port "
+               "0: any free one"},
+      {.name = "restarts",
+       .value = "N",
+       .default_value = "3",
+       .help = "times in a row that ranks are started again from the newest "
+               "checkpoint after some were lost, without a new step in "
+               "between"},
+      {.name = "lost_after_s",
+       .value = "SECONDS",
+       .default_value = "20",
+       .help = "a rank that is silent for so long is lost; 0: none is"},
+      {.name = "dry_run",
+       .help = "prints the command, the plan and each rank's memory"}};
+  const std::vector<OptionSpec> shared = TrainingOptions();
+  options.insert(options.begin() + 2, shared.begin(), shared.end());
   return {
       {.name = kName,
        .summary = "trains a job on several ranks, here or on several machines",
        .positionals = {{.name = "JOB", .help = "job file (textproto or JSON)"}},
-       .options =
-           {{.name = "ranks",
-             .value = "N",
-             .help = "processes (default: the plan's, or as many as there are "
-                     "processors and the job can be split into); their threads "
-                     "share the processors"},
-            {.name = "hosts",
-             .value = "LIST",
-             .help = "machines and their ranks, as a:4,b:4, reached by ssh "
-                     "(default: this one)"},
-            {.name = "listen",
-             .value = "ADDRESS:PORT",
-             .default_value = "127.0.0.1:0",
-             .help = "where ranks report and `trireme status`, `watch`, "
-                     "`checkpoint` and `stop` ask; with --hosts an address "
-                     "that the hosts reach; port 0: any free one"},
-            {.name = "plan",
-             .value = "FILE",
-             .help = "what runs where; without it a simple rule decides"},
-            {.name = "set",
-             .value = "FIELD=VALUE",
-             .help = "overrides a field of the job",
-             .repeated = true},
-            {.name = "steps", .value = "N", .help = "optimizer steps"},
-            {.name = "out",
-             .value = "DIR",
-             .help = "the run's folder (default: runs/ and the job's name)"},
-            {.name = "resume",
-             .help = "goes on from the newest checkpoint in the folder"},
-            {.name = "checkpoint",
-             .value = "NAME",
-             .help = "with --resume: the checkpoint to go on from, as "
-                     "step_00000100 (default: the newest whole one); later "
-                     "ones are set aside"},
-            {.name = "allow",
-             .value = "FIELDS",
-             .help = "with --resume: fields, separated by commas, in which the "
-                     "job may differ from the run's"},
-            {.name = "restarts",
-             .value = "N",
-             .default_value = "3",
-             .help = "times in a row that ranks are started again from the "
-                     "newest checkpoint after some were lost, without a new "
-                     "step in between"},
-            {.name = "lost_after_s",
-             .value = "SECONDS",
-             .default_value = "20",
-             .help = "a rank that is silent for so long is lost; 0: none is"},
-            {.name = "trace",
-             .help = "writes Chrome traces of the second to fourth step"},
-            {.name = "dry_run",
-             .help = "prints the command, the plan and each rank's memory"}},
+       .options = std::move(options),
        .example = "trireme launch examples/fashion_mnist.textproto --ranks 4"},
       Run};
 }

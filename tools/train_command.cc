@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_split.h"
 #include "fmt/format.h"
@@ -17,6 +19,7 @@
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
+#include "tools/training_options.h"
 #include "trainer/coordinator/rank_reporter.h"
 #include "trainer/job_file.h"
 #include "trainer/run_folder.h"
@@ -165,44 +168,22 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
 }  // namespace
 
 Command TrainCommand() {
+  std::vector<OptionSpec> options = TrainingOptions();
+  options.insert(
+      options.end(),
+      {{.name = "progress",
+        .value = "FORM",
+        .help = "bar or lines (default: by whether this is a terminal)"},
+       {.name = "dry_run",
+        .help = "prints model, plan and each rank's memory, and ends"},
+       {.name = "ranks",
+        .value = "N",
+        .help = "ranks to assume with --dry_run (default: the plan's, or 1)"}});
   return {
       {.name = kName,
        .summary = "trains a job as one rank, under mpirun or alone",
        .positionals = {{.name = "JOB", .help = "job file (textproto or JSON)"}},
-       .options =
-           {{.name = "plan",
-             .value = "FILE",
-             .help = "what runs where; without it a simple rule decides"},
-            {.name = "set",
-             .value = "FIELD=VALUE",
-             .help = "overrides a field of the job",
-             .repeated = true},
-            {.name = "steps", .value = "N", .help = "optimizer steps"},
-            {.name = "out",
-             .value = "DIR",
-             .help = "the run's folder (default: runs/ and the job's name)"},
-            {.name = "resume",
-             .help = "goes on from the newest checkpoint in the folder"},
-            {.name = "checkpoint",
-             .value = "NAME",
-             .help = "with --resume: the checkpoint to go on from, as "
-                     "step_00000100 (default: the newest whole one); later "
-                     "ones are set aside"},
-            {.name = "allow",
-             .value = "FIELDS",
-             .help = "with --resume: fields, separated by commas, in which the "
-                     "job may differ from the run's"},
-            {.name = "progress",
-             .value = "FORM",
-             .help = "bar or lines (default: by whether this is a terminal)"},
-            {.name = "trace",
-             .help = "writes Chrome traces of the second to fourth step"},
-            {.name = "dry_run",
-             .help = "prints model, plan and each rank's memory, and ends"},
-            {.name = "ranks",
-             .value = "N",
-             .help = "ranks to assume with --dry_run (default: the plan's, "
-                     "or 1)"}},
+       .options = std::move(options),
        .example = "trireme train examples/fashion_mnist.textproto --steps 100"},
       Run};
 }

@@ -50,8 +50,9 @@ launch=("$trireme" launch "$work/job.textproto" --ranks 2)
 echo "== status, checkpoint, stop"
 "${launch[@]}" --out run > run.txt 2>&1 &
 wait_for 60 "$trireme" status run
+# Steps come with the next report.
+wait_for 10 bash -c "'$trireme' status run | grep -q 'of 1000000'"
 "$trireme" status run > status.txt
-expect_in status.txt "of 1000000"
 expect_in status.txt "ranks   2 of 2 on 1 host"
 "$trireme" checkpoint run > order.txt
 wait_for 20 bash -c 'test -s run/checkpoints/step_*/manifest.json'
@@ -103,7 +104,7 @@ process_of_rank() { # process_of_rank RANK RUN
   done
   return 1
 }
-more=(--steps 400 --set checkpoint.every=20 --set checkpoint.keep=1)
+more=(--steps 400 --set checkpoint.every=20)
 "${launch[@]}" "${more[@]}" --out whole > whole.txt
 "${launch[@]}" "${more[@]}" --lost_after_s 6 --out hurt > hurt.txt 2>&1 &
 first=$!
@@ -120,6 +121,18 @@ expect_in hurt.txt "rank 1 on"
 for file in model adam_m adam_v; do
   cmp {whole,hurt}/checkpoints/step_00000400/$file.safetensors
 done
+
+echo "== sent back to an older checkpoint, then hurt: not sent back again"
+"${launch[@]}" "${more[@]}" --out hurt --resume --checkpoint step_00000100 \
+  > back.txt 2>&1 &
+first=$!
+wait_for 60 test -e hurt/checkpoints/step_00000200.aside
+wait_for 60 test -e hurt/checkpoints/step_00000200
+kill -KILL "$(process_of_rank 1 hurt)"
+wait "$first" || fail "was not brought to its end: $(cat back.txt)"
+expect_in back.txt "ranks were lost"
+(($(grep -c "resumed after step 100" back.txt) == 1)) || fail "$(cat back.txt)"
+cmp {whole,hurt}/checkpoints/step_00000400/model.safetensors
 
 echo "== an mpirun that outlives its ranks is ended"
 mkdir bin
