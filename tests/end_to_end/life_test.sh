@@ -2,24 +2,13 @@
 # A job's life on two processes of this machine: watched, told to save and to
 # stop, interrupted, left by its launch, and given up where mpirun hangs.
 # Usage: life_test.sh PATH_TO_TRIREME
-set -euo pipefail
-trireme=$PWD/$1
-work=$(mktemp -d /tmp/trireme.XXXXXX)
+source "$(dirname "$0")/testing.sh" "$1"
 cleanup() {
   pkill -KILL -f "$work" 2> /dev/null || true
   rm -rf "$work"
 }
 trap cleanup EXIT
-cd "$work"
-export TMPDIR=$work
 
-fail() {
-  echo "FAILED: $*" >&2
-  exit 1
-}
-expect_in() { # expect_in FILE TEXT
-  grep -qF -- "$2" "$1" || fail "no '$2' in: $(cat "$1")"
-}
 wait_for() { # wait_for SECONDS COMMAND...
   local i
   for ((i = 0; i < 10 * $1; ++i)); do
@@ -49,6 +38,7 @@ launch=("$trireme" launch "$work/job.textproto" --ranks 2)
 
 echo "== status, checkpoint, stop"
 "${launch[@]}" --out run > run.txt 2>&1 &
+first=$!
 wait_for 60 "$trireme" status run
 # Steps come with the next report.
 wait_for 10 bash -c "'$trireme' status run | grep -q 'of 1000000'"
@@ -56,8 +46,10 @@ wait_for 10 bash -c "'$trireme' status run | grep -q 'of 1000000'"
 expect_in status.txt "ranks   2 of 2 on 1 host"
 "$trireme" checkpoint run > order.txt
 wait_for 20 bash -c 'test -s run/checkpoints/step_*/manifest.json'
+"$trireme" watch run > watch.txt &
 "$trireme" stop run > order.txt
-wait || fail "a run that was told to stop: $(cat run.txt)"
+wait "$first" || fail "a run that was told to stop: $(cat run.txt)"
+wait_for 20 grep -qx "ended" watch.txt
 expect_in run.txt "as ordered"
 steps=$(wc -l < run/metrics.jsonl)
 [[ $(newest run) == "$steps" ]] || fail "$steps steps, saved $(newest run)"
@@ -93,17 +85,6 @@ wait_for 30 grep -q "as ordered" left.txt
 
 echo "== a rank that is killed, and one that is stopped: started again, to the"
 echo "   same bits as without"
-process_of_rank() { # process_of_rank RANK RUN
-  local process
-  for process in /proc/[0-9]*; do
-    if grep -zqx "OMPI_COMM_WORLD_RANK=$1" "$process/environ" 2> /dev/null &&
-      grep -zqx -- "--out=$2" "$process/cmdline" 2> /dev/null; then
-      echo "${process#/proc/}"
-      return
-    fi
-  done
-  return 1
-}
 more=(--steps 400 --set checkpoint.every=20)
 "${launch[@]}" "${more[@]}" --out whole > whole.txt
 "${launch[@]}" "${more[@]}" --lost_after_s 6 --out hurt > hurt.txt 2>&1 &

@@ -2,20 +2,7 @@
 # From known hardware to a plan that runs: describe a cluster, plan a job on it,
 # ask why and what if, train under the plan, and mistakes.
 # Usage: plan_test.sh PATH_TO_TRIREME
-set -euo pipefail
-trireme=$PWD/$1
-work=$(mktemp -d /tmp/trireme.XXXXXX)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-export TMPDIR=$work
-
-fail() {
-  echo "FAILED: $*" >&2
-  exit 1
-}
-expect_in() { # expect_in FILE TEXT
-  grep -qF -- "$2" "$1" || fail "no '$2' in: $(cat "$1")"
-}
+source "$(dirname "$0")/testing.sh" "$1"
 
 cat > job.textproto <<'JOB'
 model { dit { hidden: 32 layers: 4 heads: 4 patch: 7 } }

@@ -1,17 +1,7 @@
 #!/bin/bash
 # A job conditioned on text: shards with precomputed tokens, trained on one rank
 # and on four, verified, sampled. Usage: text_test.sh PATH_TO_TRIREME
-set -euo pipefail
-trireme=$PWD/$1
-work=$(mktemp -d /tmp/trireme.XXXXXX)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-export TMPDIR=$work
-
-fail() {
-  echo "FAILED: $*" >&2
-  exit 1
-}
+source "$(dirname "$0")/testing.sh" "$1"
 
 # Pictures of one grey each, which their text alone tells: a sequence of one to
 # four tokens of width 8.

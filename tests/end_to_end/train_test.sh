@@ -2,20 +2,7 @@
 # What a user does, end to end, on four processes of this machine: launch,
 # resume under another plan, sample, verify, convert, inspect, and mistakes.
 # Usage: train_test.sh PATH_TO_TRIREME
-set -euo pipefail
-trireme=$PWD/$1
-work=$(mktemp -d /tmp/trireme.XXXXXX)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-export TMPDIR=$work
-
-fail() {
-  echo "FAILED: $*" >&2
-  exit 1
-}
-expect_in() { # expect_in FILE TEXT
-  grep -qF -- "$2" "$1" || fail "no '$2' in: $(cat "$1")"
-}
+source "$(dirname "$0")/testing.sh" "$1"
 
 cat > job.textproto <<'JOB'
 model { dit { hidden: 32 layers: 4 heads: 4 patch: 7 } }
@@ -82,14 +69,7 @@ for ((i = 0; i < 300; ++i)); do
   sleep 0.1
 done
 [[ -s hung/metrics.jsonl ]] || fail "no first step: $(cat hung.txt)"
-stopped=
-for process in /proc/[0-9]*; do
-  if grep -zqx OMPI_COMM_WORLD_RANK=2 "$process/environ" 2> /dev/null &&
-    grep -zqx "TMPDIR=$work" "$process/environ"; then
-    stopped=${process#/proc/}
-  fi
-done
-[[ -n $stopped ]] || fail "no process of rank 2"
+stopped=$(process_of_rank 2 hung) || fail "no process of rank 2"
 # mpirun gives each rank a process group of its own.
 trap 'kill -KILL "-$stopped" 2> /dev/null || true; rm -rf "$work"' EXIT
 kill -STOP "$stopped"
@@ -189,12 +169,6 @@ status=0
 expect_in dry.txt "memory_limit_bytes: found 97.7 KiB, expected at least the"
 
 echo "== mistakes are told with file, line, field, found, expected"
-expect_error() { # expect_error TEXT COMMAND...
-  local text=$1
-  shift
-  if "$@" > error.txt 2>&1; then fail "succeeded: $*"; fi
-  expect_in error.txt "$text"
-}
 sed 's/hidden: 32/hiden: 32/' job.textproto > typo.textproto
 expect_error "did you mean 'hidden'?" "$trireme" train typo.textproto
 sed 's/heads: 4/heads: 5/' job.textproto > heads.textproto
@@ -284,6 +258,9 @@ PYTHON
 "$trireme" train job.textproto --out half --resume --steps 7 > damaged.txt 2>&1
 expect_in damaged.txt "adam_v.safetensors: found checksum"
 expect_in damaged.txt "resumed after step 3"
+mv half/checkpoints/step_00000006.aside damaged
+expect_error "/damaged/adam_v.safetensors: found checksum" \
+  "$trireme" train job.textproto --out never --set init.weights=damaged
 expect_error "memory_limit_bytes" "$trireme" train job.textproto --out never \
   --set memory_limit_bytes=100000
 [[ ! -e never ]] || fail "a refused run left a folder"
