@@ -26,8 +26,9 @@ struct TrainingProgress {
 absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
                             const TrainingProgress& progress, int64_t keep);
 
-// Reads this rank's parts from a complete checkpoint and returns its
-// progress. Collective over the world; every rank reads the files itself.
+// Reads this rank's parts from a checkpoint that was found whole
+// (FindWholeCheckpoint) and returns its progress. Collective over the world;
+// every rank reads the files itself.
 absl::StatusOr<TrainingProgress> LoadCheckpoint(RankModel& model,
                                                 const std::string& checkpoint);
 

@@ -5,16 +5,24 @@
 #include <utility>
 
 #include "models/weights/weight_folder.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
 #include "trainer/run_folder.h"
 
 namespace trireme {
+namespace {
+
+bool IsCheckpoint(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path + "/" + kWeightsFile, error);
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeights(
     const std::string& path, bool ema, const ModelFamily& family) {
-  std::error_code error;
-  if (std::filesystem::exists(path + "/" + kWeightsFile, error)) {
+  if (IsCheckpoint(path)) {
     return OpenCheckpointTensors(path + "/" + (ema ? kEmaFile : kWeightsFile));
   }
   if (!IsWeightFolder(path)) {
@@ -41,8 +49,14 @@ absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
     RETURN_IF_ERROR(ReadParts(*source, model.MasterParts()));
     return ReadParts(*source, model.EmaParts());
   };
-  const absl::Status status = WithContext(read(), "init.weights");
   Communicators& communicators = model.context().communicators();
+  absl::Status status;
+  // A flipped bit in a weight would train on unseen; one rank looks for all.
+  if (communicators.world().rank() == 0 && IsCheckpoint(path)) {
+    status = VerifyChecksums(path);
+  }
+  if (status.ok()) status = read();
+  status = WithContext(status, "init.weights");
   // Reading takes one rank longer than another.
   AwaitAllPatiently(communicators.world(), "initial weights");
   RETURN_IF_ERROR(communicators.control().Agree(status, "initial weights"));

@@ -22,7 +22,8 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeights(
     const std::string& path, bool ema, const ModelFamily& family);
 
 // Gives a model, and its moving average, these weights: each rank reads its
-// parts. Collective over the world; the same status on every rank.
+// parts, and rank 0 all of a checkpoint, whose checksums it compares.
+// Collective over the world; the same status on every rank.
 absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
                                 bool ema);
 
