@@ -174,7 +174,8 @@ int Run(const ParsedCommand& arguments, int, char**) {
   const absl::StatusOr<std::string> self = ThisProgram();
   if (!self.ok()) return Fail(kName, self.status());
   std::vector<std::string> command = start->command;
-  if (arguments.Has("hosts")) {
+  // Elsewhere 127.0.0.1 is someone else, whom the token is not for.
+  if (arguments.Has("hosts") && arguments.Has("listen")) {
     command.insert(command.end(),
                    {"-x", kEndpointVariable, "-x", kTokenVariable});
   }

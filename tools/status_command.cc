@@ -23,7 +23,7 @@ constexpr char kClear[] = "\x1b[H\x1b[2J";
 
 const PositionalSpec kRun = {.name = "RUN", .help = "the run's folder"};
 
-absl::StatusOr<JobStatus> StatusOf(const std::string& run) {
+absl::StatusOr<JobStatus> StatusOfRun(const std::string& run) {
   ASSIGN_OR_RETURN(const CoordinatorAddress address, ReadAddress(run));
   return CoordinatorClient(address).GetStatus();
 }
@@ -34,7 +34,7 @@ absl::Status Tell(const std::string& run, Order::Kind kind) {
 }
 
 int RunStatus(const ParsedCommand& arguments, int, char**) {
-  const auto status = StatusOf(arguments.positionals()[0]);
+  const auto status = StatusOfRun(arguments.positionals()[0]);
   if (!status.ok()) return Fail("status", status.status());
   fmt::print("{}", StatusText(*status));
   return 0;
@@ -54,7 +54,10 @@ int RunWatch(const ParsedCommand& arguments, int, char**) {
     std::this_thread::sleep_for(kRedraw);
     if (!terminal) fmt::print("\n");
   }
-  // The launch ended, and its coordinator with it.
+  // A launch that ends takes its address away; one that is there but does not
+  // answer may be in trouble.
+  std::this_thread::sleep_for(kRedraw);
+  if (ReadAddress(run).ok()) return Fail("watch", status.status());
   fmt::print("ended\n");
   return 0;
 }

@@ -83,6 +83,13 @@ CoordinatorServer::~CoordinatorServer() {
 
 absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
     JobWatch& watch, const std::string& listen) {
+  for (const char* anywhere : {"0.0.0.0:", "[::]:", "*:"}) {
+    if (!listen.starts_with(anywhere)) continue;
+    return InvalidArgument(
+        "--listen: found '{}', by which no one finds this machine; expected "
+        "the address that others reach it by",
+        listen);
+  }
   std::unique_ptr<CoordinatorServer> server(new CoordinatorServer);
   ASSIGN_OR_RETURN(server->address_.token, NewToken());
   server->service_ = std::make_unique<Service>(watch, server->address_.token);

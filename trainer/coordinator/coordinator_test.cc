@@ -176,9 +176,11 @@ TEST_F(CoordinatorTest, OnlyItsOwnerReadsTheToken) {
 
 TEST(CoordinatorServerTest, AnAddressThatIsNoneIsAnError) {
   JobWatch watch("run", {});
-  EXPECT_THAT(
-      MessageOf(CoordinatorServer::Start(watch, "nowhere.invalid:1").status()),
-      HasSubstr("--listen: found 'nowhere.invalid:1'"));
+  for (const std::string listen :
+       {"nowhere.invalid:1", "0.0.0.0:0", "[::]:0", "*:0"}) {
+    EXPECT_THAT(MessageOf(CoordinatorServer::Start(watch, listen).status()),
+                HasSubstr("--listen: found '" + listen + "'"));
+  }
 }
 
 TEST(StatusTextTest, FitsEightyColumnsAndNamesWhoIsSlowOrSilent) {
