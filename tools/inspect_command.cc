@@ -27,7 +27,7 @@
 #include "trainer/config/textproto.h"
 #include "trainer/job_file.h"
 #include "trainer/plot_loss.h"
-#include "trainer/run_folder.h"
+#include "trainer/run/run_folder.h"
 #include "trainer/train.h"
 
 namespace trireme {

@@ -24,7 +24,7 @@
 #include "trainer/coordinator/coordinator_server.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
-#include "trainer/run_folder.h"
+#include "trainer/run/run_folder.h"
 
 namespace trireme {
 namespace {

@@ -21,7 +21,7 @@
 #include "trainer/job.h"
 #include "trainer/job_file.h"
 #include "trainer/rehearse.h"
-#include "trainer/run_folder.h"
+#include "trainer/run/run_folder.h"
 
 namespace trireme {
 namespace {

@@ -9,8 +9,8 @@
 #include "runtime/core/status.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
-#include "trainer/draw_samples.h"
-#include "trainer/run_folder.h"
+#include "trainer/run/run_folder.h"
+#include "trainer/sampling/draw_samples.h"
 
 namespace trireme {
 namespace {

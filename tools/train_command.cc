@@ -22,7 +22,7 @@
 #include "tools/training_options.h"
 #include "trainer/coordinator/rank_reporter.h"
 #include "trainer/job_file.h"
-#include "trainer/run_folder.h"
+#include "trainer/run/run_folder.h"
 #include "trainer/train.h"
 
 namespace trireme {

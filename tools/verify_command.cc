@@ -28,10 +28,10 @@
 #include "trainer/job.h"
 #include "trainer/job_file.h"
 #include "trainer/memory_limit.h"
-#include "trainer/parity.h"
-#include "trainer/plan_matrix.h"
 #include "trainer/rank_model.h"
-#include "trainer/skip_reference.h"
+#include "trainer/verification/parity.h"
+#include "trainer/verification/plan_matrix.h"
+#include "trainer/verification/skip_reference.h"
 
 namespace trireme {
 namespace {

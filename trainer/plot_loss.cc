@@ -9,7 +9,7 @@
 #include "models/image/line_plot.h"
 #include "runtime/core/status.h"
 #include "runtime/telemetry/metrics_log.h"
-#include "trainer/run_folder.h"
+#include "trainer/run/run_folder.h"
 
 namespace trireme {
 

@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "fmt/format.h"
-#include "models/image/decode.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/control.h"
 #include "runtime/comm/patience.h"
@@ -23,25 +22,23 @@
 #include "runtime/core/median.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
-#include "runtime/telemetry/metrics_log.h"
-#include "runtime/telemetry/progress.h"
-#include "runtime/telemetry/tensorboard.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/simulator/trace.h"
 #include "trainer/agreement.h"
 #include "trainer/batches.h"
-#include "trainer/checkpointing.h"
-#include "trainer/class_names.h"
-#include "trainer/config/textproto.h"
 #include "trainer/describe.h"
-#include "trainer/draw_samples.h"
-#include "trainer/initial_weights.h"
 #include "trainer/job.h"
 #include "trainer/memory_deviation.h"
 #include "trainer/memory_limit.h"
 #include "trainer/rank_model.h"
-#include "trainer/resume.h"
-#include "trainer/run_folder.h"
+#include "trainer/run/begin.h"
+#include "trainer/run/checkpointing.h"
+#include "trainer/run/class_names.h"
+#include "trainer/run/initial_weights.h"
+#include "trainer/run/resume.h"
+#include "trainer/run/run_folder.h"
+#include "trainer/run/run_log.h"
+#include "trainer/sampling/draw_samples.h"
 #include "trainer/skipped_steps.h"
 #include "trainer/step_metrics.h"
 
@@ -61,8 +58,6 @@ constexpr std::chrono::seconds kBeforeNextAttempt(10);
 
 // Of a category's peak from its prediction; more is a defect.
 constexpr double kMaxMemoryDeviation = 0.01;
-
-constexpr int64_t kMaxPictureBytes = 256 << 20;
 
 double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
@@ -107,103 +102,6 @@ std::unique_ptr<Communicator> Everyone(CommunicatorFactory& factory) {
   std::vector<int> ranks(factory.world_size());
   std::iota(ranks.begin(), ranks.end(), 0);
   return factory.Create(ranks, "agreement");
-}
-
-// What rank 0 writes as the run goes on.
-class RunLog {
- public:
-  static absl::StatusOr<std::unique_ptr<RunLog>> Open(const RunFolder& folder,
-                                                      const Job& job,
-                                                      int64_t first_step,
-                                                      std::optional<bool> bar) {
-    std::unique_ptr<RunLog> log(new RunLog(job));
-    ASSIGN_OR_RETURN(log->metrics_,
-                     MetricsLog::Open(folder.metrics(), first_step - 1));
-    ASSIGN_OR_RETURN(log->tensorboard_, TensorboardWriter::Create(
-                                            folder.tensorboard(), first_step));
-    RETURN_IF_ERROR(log->tensorboard_->AddText(
-        "job", first_step, fmt::format("```\n{}```\n", job.Utf8DebugString())));
-    log->progress_ = std::make_unique<ProgressReporter>(
-        ProgressOptions{.total = job.steps(),
-                        .first = first_step,
-                        .line_every = job.log().every(),
-                        .terminal = bar});
-    return log;
-  }
-
-  absl::Status Write(const StepMetrics& metrics) {
-    RETURN_IF_ERROR(metrics_->Append(ToJson(metrics)));
-    for (const auto& [tag, value] : ToScalars(metrics)) {
-      RETURN_IF_ERROR(tensorboard_->AddScalar(tag, metrics.step, value));
-    }
-    progress_->Update(metrics.step, metrics.loss, metrics.samples_per_s());
-    return absl::OkStatus();
-  }
-
-  // A PNG file, for TensorBoard.
-  absl::Status AddPicture(std::string_view tag, int64_t step,
-                          const std::string& path) {
-    ASSIGN_OR_RETURN(const std::string png, ReadFile(path, kMaxPictureBytes));
-    ASSIGN_OR_RETURN(const Image image, DecodeImage(png));
-    RETURN_IF_ERROR(tensorboard_->AddImage(tag, step, image.width, image.height,
-                                           image.channels, png));
-    return tensorboard_->Flush();
-  }
-
-  absl::Status Finish() {
-    progress_->Finish();
-    return tensorboard_->Flush();
-  }
-
- private:
-  explicit RunLog(const Job& job) : job_(job) {}
-
-  Job job_;
-  std::unique_ptr<MetricsLog> metrics_;
-  std::unique_ptr<TensorboardWriter> tensorboard_;
-  std::unique_ptr<ProgressReporter> progress_;
-};
-
-// Refuses to begin in a folder that holds another run, or files of someone
-// else's under the names that a run's have.
-absl::Status CheckFolder(const RunFolder& folder, bool resume) {
-  std::error_code error;
-  if (fs::exists(folder.metrics(), error) ||
-      fs::exists(folder.checkpoints(), error)) {
-    if (resume) return absl::OkStatus();
-    return FailedPrecondition(
-        "{} already holds a run; expected a new folder (--out), or --resume to "
-        "go on with it",
-        folder.root());
-  }
-  for (const std::string& path : {folder.job(), folder.plan()}) {
-    if (!fs::exists(path, error)) continue;
-    return FailedPrecondition(
-        "{} is there, but no run; expected a new folder (--out), whose {} this "
-        "would become",
-        path, fs::path(path).filename().string());
-  }
-  return absl::OkStatus();
-}
-
-// The run's lock, behind which one that has just ended is seen.
-absl::StatusOr<FolderLock> Lock(const RunFolder& folder, bool resume) {
-  ASSIGN_OR_RETURN(FolderLock lock, FolderLock::Acquire(folder.root()));
-  RETURN_IF_ERROR(CheckFolder(folder, resume));
-  return lock;
-}
-
-// Makes the run's folder; `step`: what is done of the run.
-absl::Status PrepareFolder(const RunFolder& folder, const Job& job,
-                           const Plan& plan, int64_t step) {
-  for (const std::string& path : {folder.root(), folder.checkpoints(),
-                                  folder.samples(), folder.tensorboard()}) {
-    RETURN_IF_ERROR(MakeDirectories(path));
-  }
-  RETURN_IF_ERROR(KeepBeside(folder.job(), PrintTextProto(job), step));
-  RETURN_IF_ERROR(KeepBeside(folder.plan(), PrintTextProto(plan), step));
-  RETURN_IF_ERROR(WriteTextProtoFile(job, folder.job()));
-  return WriteTextProtoFile(plan, folder.plan());
 }
 
 // Saves the state after `step`. The weights are as good as before if that
@@ -325,13 +223,13 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   const std::unique_ptr<Communicator> everyone = Everyone(factory);
   Control agreement(*everyone);
   const auto prepare = [&]() -> absl::StatusOr<Preparation> {
-    if (leader) RETURN_IF_ERROR(CheckFolder(folder, options.resume));
+    if (leader) RETURN_IF_ERROR(CheckRunFolder(folder, options.resume));
     ASSIGN_OR_RETURN(Preparation made,
                      Prepare(options, factory.world_size(), job));
     // A folder that is not there yet is made last, when all is in order.
     std::error_code error;
     if (leader && fs::exists(folder.root(), error)) {
-      ASSIGN_OR_RETURN(lock, Lock(folder, options.resume));
+      ASSIGN_OR_RETURN(lock, LockRunFolder(folder, options.resume));
     }
     return made;
   };
@@ -392,9 +290,9 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   std::unique_ptr<RunLog> log;
   if (leader) {
     if (!lock.has_value()) {
-      ASSIGN_OR_RETURN(lock, Lock(folder, options.resume));
+      ASSIGN_OR_RETURN(lock, LockRunFolder(folder, options.resume));
     }
-    RETURN_IF_ERROR(PrepareFolder(folder, job, plan, first_step - 1));
+    RETURN_IF_ERROR(WriteRunFolder(folder, job, plan, first_step - 1));
     RETURN_IF_ERROR(
         SetLaterCheckpointsAside(folder.checkpoints(), first_step - 1));
     RETURN_IF_ERROR(WriteClassNames(folder, ClassNamesOf(dataset)));

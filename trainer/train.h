@@ -38,7 +38,7 @@ struct TrainOptions {
   bool resume = false;
   std::optional<int64_t> from_step;
   // Fields of the job that may differ from the run's nevertheless (CheckSameRun
-  // in trainer/resume.h).
+  // in trainer/run/resume.h).
   std::vector<std::string> allow;
   // Writes a Chrome trace of the run's second to fourth step, counted from
   // where it begins or goes on, into the run's folder.

@@ -9,8 +9,8 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/parity.h"
-#include "trainer/skip_reference.h"
+#include "trainer/verification/parity.h"
+#include "trainer/verification/skip_reference.h"
 
 namespace trireme {
 namespace {

@@ -13,7 +13,7 @@
 #include "runtime/core/philox.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/sampler.h"
+#include "trainer/sampling/sampler.h"
 
 namespace trireme {
 namespace {

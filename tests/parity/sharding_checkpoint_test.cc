@@ -12,8 +12,8 @@
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/checkpointing.h"
 #include "trainer/rank_model.h"
+#include "trainer/run/checkpointing.h"
 
 namespace trireme {
 namespace {

@@ -21,7 +21,7 @@
 #include "tests/parity/tiny_job.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/rank_model.h"
-#include "trainer/skip_reference.h"
+#include "trainer/verification/skip_reference.h"
 
 namespace trireme {
 namespace {

@@ -13,7 +13,7 @@
 #include "models/model.pb.h"
 #include "runtime/comm/communicator.h"
 #include "scheduler/plan/plan.pb.h"
-#include "trainer/parity.h"
+#include "trainer/verification/parity.h"
 
 namespace trireme {
 

@@ -1,8 +1,8 @@
 // Where a run's weights start: from random numbers, a checkpoint of this
 // program, or a folder of the ecosystem's.
 
-#ifndef TRIREME_TRAINER_INITIAL_WEIGHTS_H_
-#define TRIREME_TRAINER_INITIAL_WEIGHTS_H_
+#ifndef TRIREME_TRAINER_RUN_INITIAL_WEIGHTS_H_
+#define TRIREME_TRAINER_RUN_INITIAL_WEIGHTS_H_
 
 #include <memory>
 #include <string>
@@ -29,4 +29,4 @@ absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_INITIAL_WEIGHTS_H_
+#endif  // TRIREME_TRAINER_RUN_INITIAL_WEIGHTS_H_

@@ -2,8 +2,8 @@
 // allow on up to so many ranks, on each grid every parallel mode, and modes
 // together.
 
-#ifndef TRIREME_TRAINER_PLAN_MATRIX_H_
-#define TRIREME_TRAINER_PLAN_MATRIX_H_
+#ifndef TRIREME_TRAINER_VERIFICATION_PLAN_MATRIX_H_
+#define TRIREME_TRAINER_VERIFICATION_PLAN_MATRIX_H_
 
 #include <cstdint>
 #include <map>
@@ -43,4 +43,4 @@ PlanMatrix MakePlanMatrix(const PlanContext& context, int64_t max_ranks);
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_PLAN_MATRIX_H_
+#endif  // TRIREME_TRAINER_VERIFICATION_PLAN_MATRIX_H_

@@ -2,8 +2,8 @@
 // ranks is drawn from by as many. Microbatches go through the pipeline one
 // after the other; data-parallel replicas draw different samples.
 
-#ifndef TRIREME_TRAINER_SAMPLER_H_
-#define TRIREME_TRAINER_SAMPLER_H_
+#ifndef TRIREME_TRAINER_SAMPLING_SAMPLER_H_
+#define TRIREME_TRAINER_SAMPLING_SAMPLER_H_
 
 #include <cstdint>
 #include <memory>
@@ -95,4 +95,4 @@ class Sampler {
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_SAMPLER_H_
+#endif  // TRIREME_TRAINER_SAMPLING_SAMPLER_H_

@@ -1,4 +1,4 @@
-#include "trainer/checkpointing.h"
+#include "trainer/run/checkpointing.h"
 
 #include <cmath>
 #include <map>
@@ -16,7 +16,7 @@
 #include "runtime/comm/patience.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
-#include "trainer/run_folder.h"
+#include "trainer/run/run_folder.h"
 
 namespace trireme {
 namespace {

@@ -11,8 +11,8 @@
 // The floor keeps parameters whose true gradient vanishes (the bias of k under
 // softmax) from being judged by their rounding noise.
 
-#ifndef TRIREME_TRAINER_PARITY_H_
-#define TRIREME_TRAINER_PARITY_H_
+#ifndef TRIREME_TRAINER_VERIFICATION_PARITY_H_
+#define TRIREME_TRAINER_VERIFICATION_PARITY_H_
 
 #include <chrono>
 #include <cstdint>
@@ -120,4 +120,4 @@ std::string ParityText(const ParityReport& report,
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_PARITY_H_
+#endif  // TRIREME_TRAINER_VERIFICATION_PARITY_H_

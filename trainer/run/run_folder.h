@@ -1,7 +1,7 @@
 // Where everything of a run lies. See docs/running.md.
 
-#ifndef TRIREME_TRAINER_RUN_FOLDER_H_
-#define TRIREME_TRAINER_RUN_FOLDER_H_
+#ifndef TRIREME_TRAINER_RUN_RUN_FOLDER_H_
+#define TRIREME_TRAINER_RUN_RUN_FOLDER_H_
 
 #include <string>
 #include <utility>
@@ -34,4 +34,4 @@ inline constexpr char kSecondMomentFile[] = "adam_v.safetensors";
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_RUN_FOLDER_H_
+#endif  // TRIREME_TRAINER_RUN_RUN_FOLDER_H_

@@ -1,4 +1,4 @@
-#include "trainer/draw_samples.h"
+#include "trainer/sampling/draw_samples.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -26,12 +26,12 @@
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan/plan.h"
 #include "trainer/batches.h"
-#include "trainer/class_names.h"
 #include "trainer/config/textproto.h"
 #include "trainer/job.h"
 #include "trainer/memory_limit.h"
-#include "trainer/run_folder.h"
-#include "trainer/sampler.h"
+#include "trainer/run/class_names.h"
+#include "trainer/run/run_folder.h"
+#include "trainer/sampling/sampler.h"
 
 namespace trireme {
 namespace {

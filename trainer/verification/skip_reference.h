@@ -4,16 +4,16 @@
 // reduction of gradients is used: forward, backward, a division by visits, the
 // optimizer.
 
-#ifndef TRIREME_TRAINER_SKIP_REFERENCE_H_
-#define TRIREME_TRAINER_SKIP_REFERENCE_H_
+#ifndef TRIREME_TRAINER_VERIFICATION_SKIP_REFERENCE_H_
+#define TRIREME_TRAINER_VERIFICATION_SKIP_REFERENCE_H_
 
 #include <cstdint>
 
 #include "absl/status/statusor.h"
 #include "runtime/device/device.h"
 #include "scheduler/plan/plan.pb.h"
-#include "trainer/parity.h"
 #include "trainer/training_setup.h"
+#include "trainer/verification/parity.h"
 
 namespace trireme {
 
@@ -26,4 +26,4 @@ absl::StatusOr<GridRecord> RecordSkipReference(const TrainingSetup& setup,
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_SKIP_REFERENCE_H_
+#endif  // TRIREME_TRAINER_VERIFICATION_SKIP_REFERENCE_H_

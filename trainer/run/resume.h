@@ -1,7 +1,7 @@
 // Where a run goes on, and whether it may under the job that it is given now.
 
-#ifndef TRIREME_TRAINER_RESUME_H_
-#define TRIREME_TRAINER_RESUME_H_
+#ifndef TRIREME_TRAINER_RUN_RESUME_H_
+#define TRIREME_TRAINER_RUN_RESUME_H_
 
 #include <cstdint>
 #include <optional>
@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "trainer/job.pb.h"
-#include "trainer/run_folder.h"
+#include "trainer/run/run_folder.h"
 
 namespace trireme {
 
@@ -53,4 +53,4 @@ absl::Status KeepBeside(const std::string& path, const std::string& content,
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_RESUME_H_
+#endif  // TRIREME_TRAINER_RUN_RESUME_H_

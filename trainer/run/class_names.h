@@ -1,8 +1,8 @@
 // The classes that a run is conditioned on, kept in its folder: with them it
 // can be sampled where its training data are not.
 
-#ifndef TRIREME_TRAINER_CLASS_NAMES_H_
-#define TRIREME_TRAINER_CLASS_NAMES_H_
+#ifndef TRIREME_TRAINER_RUN_CLASS_NAMES_H_
+#define TRIREME_TRAINER_RUN_CLASS_NAMES_H_
 
 #include <string>
 #include <vector>
@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/data/dataset.h"
-#include "trainer/run_folder.h"
+#include "trainer/run/run_folder.h"
 
 namespace trireme {
 
@@ -26,4 +26,4 @@ absl::StatusOr<std::vector<std::string>> ReadClassNames(
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_CLASS_NAMES_H_
+#endif  // TRIREME_TRAINER_RUN_CLASS_NAMES_H_

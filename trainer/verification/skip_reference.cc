@@ -1,4 +1,4 @@
-#include "trainer/skip_reference.h"
+#include "trainer/verification/skip_reference.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "trainer/sampler.h"
+#include "trainer/sampling/sampler.h"
 
 #include <algorithm>
 #include <charconv>

@@ -1,4 +1,4 @@
-#include "trainer/plan_matrix.h"
+#include "trainer/verification/plan_matrix.h"
 
 #include <algorithm>
 #include <set>

@@ -1,7 +1,7 @@
 // `trireme verify --ranks N` misses no grid and no mode that a plan can say: a
 // fault in a mode that the list lacks would go unseen.
 
-#include "trainer/plan_matrix.h"
+#include "trainer/verification/plan_matrix.h"
 
 #include <algorithm>
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "trainer/class_names.h"
+#include "trainer/run/class_names.h"
 
 #include <algorithm>
 #include <cstdint>

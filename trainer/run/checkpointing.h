@@ -2,8 +2,8 @@
 // average, both Adam moments) as safetensors and the manifest. Nothing in it
 // depends on the grid: a run may go on under another plan.
 
-#ifndef TRIREME_TRAINER_CHECKPOINTING_H_
-#define TRIREME_TRAINER_CHECKPOINTING_H_
+#ifndef TRIREME_TRAINER_RUN_CHECKPOINTING_H_
+#define TRIREME_TRAINER_RUN_CHECKPOINTING_H_
 
 #include <cstdint>
 #include <string>
@@ -34,4 +34,4 @@ absl::StatusOr<TrainingProgress> LoadCheckpoint(RankModel& model,
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_CHECKPOINTING_H_
+#endif  // TRIREME_TRAINER_RUN_CHECKPOINTING_H_

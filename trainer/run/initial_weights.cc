@@ -1,4 +1,4 @@
-#include "trainer/initial_weights.h"
+#include "trainer/run/initial_weights.h"
 
 #include <filesystem>
 #include <system_error>
@@ -8,7 +8,7 @@
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
-#include "trainer/run_folder.h"
+#include "trainer/run/run_folder.h"
 
 namespace trireme {
 namespace {

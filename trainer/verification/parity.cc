@@ -1,4 +1,4 @@
-#include "trainer/parity.h"
+#include "trainer/verification/parity.h"
 
 #include <omp.h>
 

@@ -1,8 +1,8 @@
 // Pictures from a finished (or running) run, and how far they are from real
 // ones.
 
-#ifndef TRIREME_TRAINER_DRAW_SAMPLES_H_
-#define TRIREME_TRAINER_DRAW_SAMPLES_H_
+#ifndef TRIREME_TRAINER_SAMPLING_DRAW_SAMPLES_H_
+#define TRIREME_TRAINER_SAMPLING_DRAW_SAMPLES_H_
 
 #include <cstdint>
 #include <optional>
@@ -73,4 +73,4 @@ absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(
 
 }  // namespace trireme
 
-#endif  // TRIREME_TRAINER_DRAW_SAMPLES_H_
+#endif  // TRIREME_TRAINER_SAMPLING_DRAW_SAMPLES_H_

@@ -1,0 +1,50 @@
+// What a run writes as it goes on: metrics.jsonl, TensorBoard's files, and the
+// lines that a person watches.
+
+#ifndef TRIREME_TRAINER_RUN_RUN_LOG_H_
+#define TRIREME_TRAINER_RUN_RUN_LOG_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "runtime/telemetry/metrics_log.h"
+#include "runtime/telemetry/progress.h"
+#include "runtime/telemetry/tensorboard.h"
+#include "trainer/job.pb.h"
+#include "trainer/run/run_folder.h"
+#include "trainer/step_metrics.h"
+
+namespace trireme {
+
+// World rank 0's.
+class RunLog {
+ public:
+  // From `first_step` on: metrics of later steps that are there are dropped.
+  // `bar`: a bar that redraws itself; absent, if standard output is a terminal.
+  static absl::StatusOr<std::unique_ptr<RunLog>> Open(const RunFolder& folder,
+                                                      const Job& job,
+                                                      int64_t first_step,
+                                                      std::optional<bool> bar);
+
+  absl::Status Write(const StepMetrics& metrics);
+  // A PNG file, for TensorBoard.
+  absl::Status AddPicture(std::string_view tag, int64_t step,
+                          const std::string& path);
+  absl::Status Finish();
+
+ private:
+  RunLog() = default;
+
+  std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<TensorboardWriter> tensorboard_;
+  std::unique_ptr<ProgressReporter> progress_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_RUN_RUN_LOG_H_
