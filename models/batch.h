@@ -21,6 +21,7 @@ inline constexpr char kPixelsField[] = "pixels";  // fp32 [c, h, w] in [−1, 1]
 inline constexpr char kLabelField[] = "label";    // int32; −1 without a class
 inline constexpr char kTextField[] = "text";      // fp32 [tokens, width]
 inline constexpr char kTextCountField[] = "text_count";  // int32 of kTextField
+inline constexpr char kPooledTextField[] = "text_pooled";  // fp32 [width]
 
 struct FieldSpec {
   std::string name;

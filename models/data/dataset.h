@@ -23,12 +23,14 @@ struct Sample {
   std::vector<float> text_tokens;
   int text_count = 0;
   int text_width = 0;
+  // One precomputed vector for the whole text; empty without.
+  std::vector<float> text_pooled;
 };
 
 // What of a sample to read beside its key and class.
 struct SampleParts {
   bool image = false;
-  bool text = false;  // text_tokens and their sizes
+  bool text = false;  // text_tokens and their sizes, text_pooled
   bool caption = false;
 };
 inline constexpr SampleParts kWholeSample = {true, true, true};

@@ -62,17 +62,35 @@ absl::Status ReadTextCount(const Sample& sample, const FieldSpec& spec,
   return absl::OkStatus();
 }
 
+// Zeros for a sample without.
+absl::Status ReadPooledText(const Sample& sample, const FieldSpec& spec,
+                            int64_t index, FieldValues& values) {
+  const int64_t width = spec.shape.dim(0);
+  const auto found = static_cast<int64_t>(sample.text_pooled.size());
+  if (found > 0 && found != width) {
+    return InvalidArgument(
+        "{}: found {}, expected {}, the width of the pooled text of {}",
+        spec.job_field, width, found, sample.key);
+  }
+  const auto end =
+      std::copy(sample.text_pooled.begin(), sample.text_pooled.end(),
+                std::get<std::vector<float>>(values).begin() + index * width);
+  std::fill_n(end, width - found, 0.0F);
+  return absl::OkStatus();
+}
+
 struct Row {
   FieldReader reader;
   DType dtype;
   int rank;
 };
 
-constexpr std::array<Row, 4> kReaders = {{
+constexpr std::array<Row, 5> kReaders = {{
     {{kPixelsField, {.image = true}, ReadPixels}, DType::kFloat32, 3},
     {{kLabelField, {}, ReadLabel}, DType::kInt32, 0},
     {{kTextField, {.text = true}, ReadText}, DType::kFloat32, 2},
     {{kTextCountField, {.text = true}, ReadTextCount}, DType::kInt32, 0},
+    {{kPooledTextField, {.text = true}, ReadPooledText}, DType::kFloat32, 1},
 }};
 
 }  // namespace

@@ -132,11 +132,18 @@ class ImageFolder : public Dataset {
   }
 
   static absl::Status ReadText(fs::path path, Sample& sample) {
-    std::error_code error;
-    path.replace_extension(".tokens");
-    if (!fs::exists(path, error)) return absl::OkStatus();
-    ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kMaxTokensBytes));
-    return WithContext(ParseTextTokens(bytes, sample), path.native());
+    using Parse = absl::Status (*)(std::string_view, Sample&);
+    for (const auto& [ending, parse] :
+         {std::pair<const char*, Parse>(".tokens", ParseTextTokens),
+          std::pair<const char*, Parse>(".pooled", ParsePooledText)}) {
+      std::error_code error;
+      path.replace_extension(ending);
+      if (!fs::exists(path, error)) continue;
+      ASSIGN_OR_RETURN(const std::string bytes,
+                       ReadFile(path, kMaxTokensBytes));
+      RETURN_IF_ERROR(WithContext(parse(bytes, sample), path.native()));
+    }
+    return absl::OkStatus();
   }
 
   std::string folder_;

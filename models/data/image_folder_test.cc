@@ -75,8 +75,11 @@ TEST_F(ImageFolderTest, CaptionsAndTextStatesLieBesideThePicture) {
   text.text_count = 2;
   text.text_width = 3;
   WriteText("c/x.tokens", SerializeTextTokens(text));
+  text.text_pooled = {7, 8};
+  WriteText("c/x.pooled", SerializePooledText(text));
   const auto sample = (*OpenImageFolder(folder_))->Read(0);
   ASSERT_TRUE(sample.ok()) << sample.status();
+  EXPECT_EQ(sample->text_pooled, text.text_pooled);
   EXPECT_EQ(sample->caption, "a gray picture");
   EXPECT_EQ(sample->text_tokens, text.text_tokens);
   EXPECT_EQ(sample->text_count, 2);
@@ -119,6 +122,11 @@ TEST(TextTokensTest, HostileHeadersAreRefused) {
   EXPECT_TRUE(absl::IsInvalidArgument(ParseTextTokens(nan, sample)));
   EXPECT_TRUE(absl::IsDataLoss(ParseTextTokens(nan.substr(0, 11), sample)));
   EXPECT_TRUE(sample.text_tokens.empty());
+  sample.text_tokens = {1, 2};
+  sample.text_count = 2;
+  sample.text_width = 1;
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      ParsePooledText(SerializeTextTokens(sample), sample)));
 }
 
 }  // namespace

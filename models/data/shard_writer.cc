@@ -130,6 +130,7 @@ absl::StatusOr<EncodedSample> EncodeSample(const Sample& sample) {
   encoded.class_id = sample.class_id;
   encoded.caption = sample.caption;
   if (sample.text_count > 0) encoded.tokens = SerializeTextTokens(sample);
+  if (!sample.text_pooled.empty()) encoded.pooled = SerializePooledText(sample);
   absl::Status fits = CheckBytes("picture", encoded.picture, kMaxImageBytes);
   fits.Update(CheckBytes("caption", encoded.caption, kMaxCaptionBytes));
   fits.Update(CheckBytes("text states", encoded.tokens, kMaxTokensBytes));
@@ -146,6 +147,7 @@ absl::Status ShardWriter::Add(const EncodedSample& sample) {
   }
   if (!sample.caption.empty()) tar_.Add(stem + ".txt", sample.caption);
   if (!sample.tokens.empty()) tar_.Add(stem + ".tokens", sample.tokens);
+  if (!sample.pooled.empty()) tar_.Add(stem + ".pooled", sample.pooled);
   ++samples_;
   ++in_shard_;
   if (in_shard_ == options_.samples_per_shard ||

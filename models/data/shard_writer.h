@@ -45,6 +45,7 @@ struct EncodedSample {
   int64_t class_id = -1;
   std::string caption;
   std::string tokens;  // SerializeTextTokens; empty: none
+  std::string pooled;  // SerializePooledText; empty: none
 };
 
 // Errors: a picture, caption or text states that reading a shard would refuse.

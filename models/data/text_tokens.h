@@ -23,6 +23,11 @@ absl::Status ParseTextTokens(std::string_view bytes, Sample& sample);
 
 std::string SerializeTextTokens(const Sample& sample);
 
+// The same for the pooled vector, a file of one token. Errors: another number
+// of tokens, too.
+absl::Status ParsePooledText(std::string_view bytes, Sample& sample);
+std::string SerializePooledText(const Sample& sample);
+
 }  // namespace trireme
 
 #endif  // TRIREME_MODELS_DATA_TEXT_TOKENS_H_

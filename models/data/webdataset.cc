@@ -36,6 +36,7 @@ struct Entry {
   int64_t caption = kNone;
   int64_t json = kNone;
   int64_t tokens = kNone;
+  int64_t pooled = kNone;
 };
 
 // "a/b/0001.seg.png" is the field "seg.png" of the sample "a/b/0001".
@@ -62,6 +63,11 @@ class WebDataset : public Dataset {
       index +=
           fmt::format("{} {} {} {} {} {}\n", entry.shard, entry.class_id,
                       entry.image, entry.caption, entry.json, entry.tokens);
+    }
+    // Sets without pooled text keep the hash that runs have written down.
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      if (entries_[i].pooled == kNone) continue;
+      index += fmt::format("pooled {} {}\n", i, entries_[i].pooled);
     }
     return StableHash(index);
   }
@@ -154,12 +160,18 @@ class WebDataset : public Dataset {
   }
 
   absl::Status ReadText(const Entry& entry, Sample& sample) const {
-    if (entry.tokens == kNone) return absl::OkStatus();
-    std::string path;
-    ASSIGN_OR_RETURN(const std::string tokens,
-                     ReadMember(entry, entry.tokens, kMaxTokensBytes, path));
-    return WithContext(ParseTextTokens(tokens, sample),
-                       shards_[entry.shard] + ":" + path);
+    using Parse = absl::Status (*)(std::string_view, Sample&);
+    for (const auto& [member, parse] :
+         {std::pair<int64_t, Parse>(entry.tokens, ParseTextTokens),
+          std::pair<int64_t, Parse>(entry.pooled, ParsePooledText)}) {
+      if (member == kNone) continue;
+      std::string path;
+      ASSIGN_OR_RETURN(const std::string bytes,
+                       ReadMember(entry, member, kMaxTokensBytes, path));
+      RETURN_IF_ERROR(
+          WithContext(parse(bytes, sample), shards_[entry.shard] + ":" + path));
+    }
+    return absl::OkStatus();
   }
 
   std::vector<std::string> shards_;
@@ -182,6 +194,8 @@ void AddMember(const TarMember& member, std::string_view field,
     set_once(entry.json);
   } else if (field == "tokens") {
     set_once(entry.tokens);
+  } else if (field == "pooled") {
+    set_once(entry.pooled);
   } else if (field == "cls" && entry.class_id == kNoClass) {
     const absl::StatusOr<std::string> text =
         reader.ReadContent(member, kMaxClassBytes);

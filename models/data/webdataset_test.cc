@@ -97,6 +97,7 @@ TEST_F(WebDatasetTest, WrittenShardsGiveTheSamplesBackAndTheSameBytesAgain) {
         sample.text_count = 2;
         sample.text_width = 1;
         sample.text_tokens = {1.0F * i, -1.0F};
+        sample.text_pooled = {2.0F * i, 3.0F, 4.0F};
       }
       ASSERT_TRUE(writer->Add(*EncodeSample(sample)).ok());
     }
@@ -119,6 +120,7 @@ TEST_F(WebDatasetTest, WrittenShardsGiveTheSamplesBackAndTheSameBytesAgain) {
     if (i % 2 == 1) {
       EXPECT_EQ(sample->caption, fmt::format("picture {}", i));
       EXPECT_EQ(sample->text_tokens, (std::vector<float>{1.0F * i, -1}));
+      EXPECT_EQ(sample->text_pooled, (std::vector<float>{2.0F * i, 3, 4}));
     }
   }
   for (const std::string name :
