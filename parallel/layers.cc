@@ -163,31 +163,63 @@ RowParallelLinear::RowParallelLinear(ParameterStore& store,
                             TensorShard(grid, options.parts == 1 ? 1 : 2))),
       bias_(CreateBias(store, name, out, options, {})) {}
 
-ShardedVariable RowParallelLinear::Forward(ForwardContext& context,
+bool RowParallelLinear::Takes(ForwardContext& context,
+                              const ShardedVariable& x) const {
+  return Expect(context, ShardedAlongLast(x, Axis::kTensor), *weight_, x,
+                "Shard(last) over tp");
+}
+
+ShardedVariable RowParallelLinear::Product(ForwardContext& context,
                                            const ShardedVariable& x) const {
-  if (!Expect(context, ShardedAlongLast(x, Axis::kTensor), *weight_, x,
-              "Shard(last) over tp")) {
-    return Placeholder(context, x,
-                       weight_->value.num_elements() / weight_->value.dim(-1),
-                       AxisState::Invariant());
-  }
   context.parallel.UseParameter(*weight_, x.states);
-  Communicator& group = context.parallel.communicators().ForAxis(Axis::kTensor);
   // One rank adds the bias in the product's epilogue.
-  const bool whole = group.size() == 1;
+  const bool whole =
+      context.parallel.communicators().ForAxis(Axis::kTensor).size() == 1;
   ShardedVariable y{
       Linear(context.tape, x.variable, *weight_, whole ? bias_ : nullptr),
       x.states};
   y.states[Axis::kTensor] = AxisState::Partial();
+  return y;
+}
+
+ShardedVariable RowParallelLinear::Reduce(ForwardContext& context,
+                                          ShardedVariable y) const {
   y = Transition(context, y, Axis::kTensor,
                  context.parallel.options().sequence_parallel
                      ? TokenShard()
                      : AxisState::Invariant());
   if (bias_ != nullptr) {
     context.parallel.UseParameter(*bias_, y.states);
-    if (!whole) y.variable = AddParameter(context.tape, y.variable, *bias_);
+    if (context.parallel.communicators().ForAxis(Axis::kTensor).size() > 1) {
+      y.variable = AddParameter(context.tape, y.variable, *bias_);
+    }
   }
   return y;
+}
+
+ShardedVariable RowParallelLinear::Forward(ForwardContext& context,
+                                           const ShardedVariable& x) const {
+  if (!Takes(context, x)) {
+    return Placeholder(context, x,
+                       weight_->value.num_elements() / weight_->value.dim(-1),
+                       AxisState::Invariant());
+  }
+  return Reduce(context, Product(context, x));
+}
+
+ShardedVariable RowParallelLinear::ForwardSum(
+    ForwardContext& context, const ShardedVariable& x,
+    const RowParallelLinear& other, const ShardedVariable& other_x) const {
+  CHECK(other.bias_ == nullptr) << other.weight_->name;
+  if (!Takes(context, x) || !other.Takes(context, other_x)) {
+    return Placeholder(context, x,
+                       weight_->value.num_elements() / weight_->value.dim(-1),
+                       AxisState::Invariant());
+  }
+  ShardedVariable y = Product(context, x);
+  y.variable =
+      Add(context.tape, y.variable, other.Product(context, other_x).variable);
+  return Reduce(context, std::move(y));
 }
 
 AdaptiveModulation::AdaptiveModulation(ParameterStore& store,

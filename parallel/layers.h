@@ -71,8 +71,21 @@ class RowParallelLinear {
                     const LinearOptions& options = {});
   ShardedVariable Forward(ForwardContext& context,
                           const ShardedVariable& x) const;
+  // This layer's result for x and another's, which has no bias, for other_x:
+  // their sum, reduced over tp as one.
+  ShardedVariable ForwardSum(ForwardContext& context, const ShardedVariable& x,
+                             const RowParallelLinear& other,
+                             const ShardedVariable& other_x) const;
 
  private:
+  // Whether the layer takes such an input; refuses it if not.
+  bool Takes(ForwardContext& context, const ShardedVariable& x) const;
+  // Partial over tp; with the bias where tp is 1.
+  ShardedVariable Product(ForwardContext& context,
+                          const ShardedVariable& x) const;
+  // From the product, or a sum of products, to the result.
+  ShardedVariable Reduce(ForwardContext& context, ShardedVariable y) const;
+
   Parameter* weight_;
   Parameter* bias_ = nullptr;
 };
