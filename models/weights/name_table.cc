@@ -116,6 +116,11 @@ void NameTable::AddPiece(WeightPiece piece) {
   pieces_.push_back(std::move(piece));
 }
 
+void NameTable::AddConstant(ConstantTensor constant) {
+  DeclareTensor(constant.tensor);
+  constants_.push_back(std::move(constant));
+}
+
 void NameTable::CheckComplete() const {
   std::map<std::string, std::vector<Span>> of_parameters;
   std::map<std::string, std::vector<Span>> of_tensors;
@@ -125,6 +130,10 @@ void NameTable::CheckComplete() const {
         {piece.parameter_begin, piece.parameter_begin + size});
     of_tensors[piece.tensor].push_back(
         {piece.tensor_begin, piece.tensor_begin + size});
+  }
+  for (const ConstantTensor& constant : constants_) {
+    of_tensors[constant.tensor.name].push_back(
+        {0, constant.tensor.shape.num_elements()});
   }
   CheckCovered(parameters_, std::move(of_parameters));
   CheckCovered(tensors_, std::move(of_tensors));

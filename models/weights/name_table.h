@@ -12,12 +12,14 @@
 //   transposes, patch    a piece with an order of dims
 //     layouts of
 //     convolutions, heads interleaved with q, k, v
-// Every element of every tensor is in exactly one piece.
+// Every element of every tensor is in exactly one piece. What a file holds
+// beside the parameters, a class can compute: constants.
 
 #ifndef TRIREME_MODELS_WEIGHTS_NAME_TABLE_H_
 #define TRIREME_MODELS_WEIGHTS_NAME_TABLE_H_
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -43,6 +45,14 @@ struct WeightPiece {
   // The tensor lays out view's dims in this order, outermost first: its dim i
   // is view's dim order[i]. Empty: as the parameter does.
   std::vector<int> order;
+};
+
+// A tensor of the files that is no parameter: the class makes it, and this
+// model what it needs of it.
+struct ConstantTensor {
+  NamedShape tensor;
+  // Its element i, counted row by row. Threads may call it together.
+  std::function<double(int64_t i)> element;
 };
 
 class NameTable {
@@ -76,6 +86,8 @@ class NameTable {
   void DeclareTensor(const NamedShape& tensor);
   void AddPiece(WeightPiece piece);
 
+  void AddConstant(ConstantTensor constant);
+
   // CHECKs that pieces lie in what is declared and cover each element of each
   // parameter and tensor once. Whoever made the table calls it at the end.
   void CheckComplete() const;
@@ -85,6 +97,8 @@ class NameTable {
   const std::vector<NamedShape>& parameters() const { return parameters_; }
   const std::vector<NamedShape>& tensors() const { return tensors_; }
   const std::vector<WeightPiece>& pieces() const { return pieces_; }
+  // Their tensors are among tensors().
+  const std::vector<ConstantTensor>& constants() const { return constants_; }
 
  private:
   std::string class_name_;
@@ -92,6 +106,7 @@ class NameTable {
   std::vector<NamedShape> parameters_;
   std::vector<NamedShape> tensors_;
   std::vector<WeightPiece> pieces_;
+  std::vector<ConstantTensor> constants_;
 };
 
 // Where element i of a piece, counted as the parameter lays it out, lies in the

@@ -1,6 +1,7 @@
 #include "models/weights/weight_folder.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -32,6 +33,10 @@ constexpr char kStem[] = "diffusion_pytorch_model";
 constexpr int64_t kMaxJsonBytes = 100 << 20;
 // Elements that are converted at a time.
 constexpr int64_t kPieceElements = 1 << 18;
+// Of a constant: elements that are compared, at even distances, and by how much
+// a file's may differ, whose numbers are between −1 and 1 and may have 8 bits.
+constexpr int64_t kComparedElements = 1 << 12;
+constexpr double kConstantTolerance = 0.01;
 
 bool Exists(const std::string& path) {
   std::error_code error;
@@ -97,7 +102,8 @@ class WeightFolder final : public TensorSource {
   absl::Status Open() {
     RETURN_IF_ERROR(CheckConfig());
     RETURN_IF_ERROR(OpenFiles());
-    return CheckTensors();
+    RETURN_IF_ERROR(CheckTensors());
+    return CheckConstants();
   }
 
   absl::Status Check(const std::string& name,
@@ -215,6 +221,29 @@ class WeightFolder final : public TensorSource {
     return absl::OkStatus();
   }
 
+  // A file with other constants belongs to a model that computes something
+  // else.
+  absl::Status CheckConstants() const {
+    for (const auto& [tensor, element] : table_.constants()) {
+      const SafetensorsFile& file = *holders_.at(tensor.name);
+      const int64_t size = tensor.shape.num_elements();
+      const int64_t compared = std::min(size, kComparedElements);
+      for (int64_t k = 0; k < compared; ++k) {
+        const int64_t i = k * (size / compared);
+        double found = 0;
+        ReadElements(file.tensors().at(tensor.name).dtype,
+                     *file.Data(tensor.name), i, std::span(&found, 1));
+        const double expected = element(i);
+        if (std::abs(found - expected) <= kConstantTolerance) continue;
+        return FailedPrecondition(
+            "{}: tensor '{}': found {} at element {}, expected {:.6f}, which "
+            "a {} computes",
+            file.path(), tensor.name, found, i, expected, table_.class_name());
+      }
+    }
+    return absl::OkStatus();
+  }
+
   std::string Nearest(const std::string& name) const {
     std::vector<std::string> names;
     for (const auto& [tensor, file] : holders_) names.push_back(tensor);
@@ -279,18 +308,29 @@ absl::Status Append(SafetensorsWriter& writer, const SafetensorsEntry& entry,
 
 absl::Status WriteShard(const std::string& path,
                         const std::vector<SafetensorsEntry>& entries,
-                        const Pieces& of_tensors, const TensorSource& source) {
+                        const NameTable& table, const Pieces& of_tensors,
+                        const TensorSource& source) {
   ASSIGN_OR_RETURN(const auto writer, SafetensorsWriter::Create(
                                           path, entries, {{"format", "pt"}}));
   for (const SafetensorsEntry& entry : writer->entries()) {
     const int64_t size = entry.shape.num_elements();
+    const auto constant =
+        std::find_if(table.constants().begin(), table.constants().end(),
+                     [&entry](const ConstantTensor& candidate) {
+                       return candidate.tensor.name == entry.name;
+                     });
     for (int64_t begin = 0; begin < size; begin += kPieceElements) {
       std::vector<double> values(std::min(kPieceElements, size - begin));
-      ReadThrough(
-          of_tensors.at(entry.name), begin, values,
-          [&](const std::string& parameter, int64_t at, std::span<double> run) {
-            source.Read(parameter, at, run);
-          });
+      if (constant != table.constants().end()) {
+        for (size_t i = 0; i < values.size(); ++i) {
+          values[i] = constant->element(begin + static_cast<int64_t>(i));
+        }
+      } else {
+        ReadThrough(
+            of_tensors.at(entry.name), begin, values,
+            [&](const std::string& parameter, int64_t at,
+                std::span<double> run) { source.Read(parameter, at, run); });
+      }
       RETURN_IF_ERROR(Append(*writer, entry, values));
     }
   }
@@ -351,8 +391,8 @@ absl::Status WriteWeightFolder(const std::string& folder,
                                  ? WholeFile()
                                  : fmt::format("{}-{:05}-of-{:05}.safetensors",
                                                kStem, i + 1, shards.size());
-    RETURN_IF_ERROR(
-        WriteShard(of_transformer + "/" + name, shards[i], of_tensors, source));
+    RETURN_IF_ERROR(WriteShard(of_transformer + "/" + name, shards[i], table,
+                               of_tensors, source));
     for (const SafetensorsEntry& entry : shards[i]) {
       map[entry.name] = name;
       total += entry.shape.num_elements() * DTypeSize(entry.dtype);

@@ -29,6 +29,8 @@ NameTable Table(const std::string& config = R"({"width": 4})") {
   const int parts[] = {1, 0};
   table.AddReordered({"modulation.bias", {2, 4}}, parts,
                      {"norm_out.linear.bias", {8}});
+  table.AddConstant({.tensor = {"pos_embed", {2, 3}},
+                     .element = [](int64_t i) { return i / 6.0; }});
   table.CheckComplete();
   return table;
 }
