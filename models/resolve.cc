@@ -1,6 +1,7 @@
 #include "models/resolve.h"
 
 #include "models/dit/dit_family.h"
+#include "models/mmdit/mmdit_family.h"
 #include "models/objective/rectified_flow.h"
 #include "runtime/core/status.h"
 
@@ -19,10 +20,17 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
       FillDit(config, *model.mutable_dit());
       return MakeDitFamily(config);
     }
+    case Model::kMmdit: {
+      ASSIGN_OR_RETURN(
+          const MmditConfig config,
+          ResolveMmdit(model.mmdit(), data.channels, data.resolution));
+      FillMmdit(config, *model.mutable_mmdit());
+      return MakeMmditFamily(config);
+    }
     case Model::FAMILY_NOT_SET:
       break;
   }
-  return InvalidArgument("model: found no family, expected dit");
+  return InvalidArgument("model: found no family, expected dit or mmdit");
 }
 
 absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,

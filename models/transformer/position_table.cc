@@ -14,6 +14,15 @@ constexpr double kMaxPeriod = 10000.0;
 
 }  // namespace
 
+float SinCosElement(int64_t width, double row, double column, int64_t channel) {
+  const int64_t quarter = width / 4;
+  const double angle =
+      (channel < width / 2 ? column : row) *
+      std::pow(kMaxPeriod, -static_cast<double>(channel % quarter) / quarter);
+  const bool cosine = channel / quarter % 2 == 1;
+  return static_cast<float>(cosine ? std::cos(angle) : std::sin(angle));
+}
+
 Tensor SinCosTable(Device& device, int64_t width,
                    std::span<const double> coordinates, DType dtype) {
   CHECK_EQ(width % 4, 0);
@@ -24,20 +33,12 @@ Tensor SinCosTable(Device& device, int64_t width,
                               MemoryCategory::kParameters, "position table"),
                 dtype, "position table");
   }
-  const int64_t quarter = width / 4;
   std::vector<float> values;
   values.reserve(shape.num_elements());
   for (size_t i = 0; i < coordinates.size(); i += 2) {
-    for (const double coordinate : {coordinates[i + 1], coordinates[i]}) {
-      for (const bool cosine : {false, true}) {
-        for (int64_t k = 0; k < quarter; ++k) {
-          const double angle =
-              coordinate *
-              std::pow(kMaxPeriod, -static_cast<double>(k) / quarter);
-          values.push_back(
-              static_cast<float>(cosine ? std::cos(angle) : std::sin(angle)));
-        }
-      }
+    for (int64_t channel = 0; channel < width; ++channel) {
+      values.push_back(
+          SinCosElement(width, coordinates[i], coordinates[i + 1], channel));
     }
   }
   return Cast(Upload<float>(device, shape, values, MemoryCategory::kParameters,

@@ -18,6 +18,9 @@ namespace trireme {
 Tensor SinCosTable(Device& device, int64_t width,
                    std::span<const double> coordinates, DType dtype);
 
+// One element of such a table, rounded to fp32, of the token at (row, column).
+float SinCosElement(int64_t width, double row, double column, int64_t channel);
+
 }  // namespace trireme
 
 #endif  // TRIREME_MODELS_TRANSFORMER_POSITION_TABLE_H_

@@ -9,6 +9,7 @@
 #include "fmt/ranges.h"
 #include "google/protobuf/text_format.h"
 #include "models/dit/dit_family.h"
+#include "models/mmdit/mmdit_family.h"
 #include "models/objective/rectified_flow.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
@@ -21,7 +22,11 @@ namespace {
 
 constexpr int64_t kSteps = 3;
 
+constexpr int64_t kTextTokens = 5;
 constexpr int64_t kTextWidth = 6;
+constexpr int64_t kPooledWidth = 3;
+constexpr int64_t kChannels = 2;
+constexpr int64_t kWidth = 8;
 
 int64_t WorldSizeOf(const GridCase& grid) {
   const auto& stage_ranks = grid.plan.skip().stage_ranks();
@@ -31,9 +36,30 @@ int64_t WorldSizeOf(const GridCase& grid) {
   return grid.ranks();
 }
 
-}  // namespace
+std::shared_ptr<const ModelFamily> MmditOf(const GridCase& grid) {
+  MmditConfig config;
+  config.hidden = 4 * grid.heads;
+  config.dual_layers = grid.layers - grid.single_layers;
+  config.single_layers = grid.single_layers;
+  config.heads = grid.heads;
+  config.mlp_hidden = 8 * grid.heads;
+  config.positions = grid.positions == Dit::ROPE ? Mmdit::ROPE : Mmdit::SINCOS;
+  config.rope_axes = {0, 2, 2};
+  config.position_table = 6;
+  config.position_base = 3;
+  config.qk_norm = grid.qk_norm;
+  config.text_tokens = kTextTokens;
+  config.text_width = kTextWidth;
+  config.pooled_width = kPooledWidth;
+  config.guidance = 2.5;
+  config.image_attention_layers = grid.image_attention_layers;
+  config.channels = kChannels;
+  config.height = grid.height;
+  config.width = kWidth;
+  return MakeMmditFamily(config);
+}
 
-TrainingSetup SetupOf(const GridCase& grid) {
+std::shared_ptr<const ModelFamily> DitOf(const GridCase& grid) {
   DitConfig config;
   config.hidden = 4 * grid.heads;
   config.layers = grid.layers;
@@ -42,14 +68,21 @@ TrainingSetup SetupOf(const GridCase& grid) {
   config.positions = grid.positions;
   config.qk_norm = grid.qk_norm;
   config.classes = 10;
-  config.image = {.channels = 2, .height = grid.height, .width = 8};
+  config.image = {
+      .channels = kChannels, .height = grid.height, .width = kWidth};
   if (grid.text != Text::kNone) {
-    config.text_tokens = 5;
+    config.text_tokens = kTextTokens;
     config.text_width = kTextWidth;
     config.text_attention = grid.text == Text::kCross ? Dit::CROSS : Dit::JOINT;
   }
+  return MakeDitFamily(config);
+}
+
+}  // namespace
+
+TrainingSetup SetupOf(const GridCase& grid) {
   TrainingSetup setup;
-  setup.family = MakeDitFamily(config);
+  setup.family = grid.mmdit ? MmditOf(grid) : DitOf(grid);
   setup.learning_rate.peak = 2e-3;
   // Adam turns the rounding noise of vanishing gradients into whole steps; a
   // larger eps leaves noise small.
@@ -79,6 +112,7 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
     const int64_t text_elements = shape.text_tokens * text_width;
     std::vector<float> text(count * text_elements);
     std::vector<int32_t> text_counts(count);
+    std::vector<float> pooled(count * kPooledWidth);
     for (int64_t i = 0; i < count; ++i) {
       const uint64_t sample = (step - 1) * setup.global_batch + first + i;
       batch.samples.push_back(sample);
@@ -88,8 +122,13 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
       random.FillNormal(
           elements,
           std::span<float>(text.data() + i * text_elements, text_elements));
-      labels[i] = static_cast<int32_t>(random.Bits(100000) %
-                                       setup.family->num_classes());
+      random.FillNormal(
+          300000,
+          std::span<float>(pooled.data() + i * kPooledWidth, kPooledWidth));
+      if (setup.family->num_classes() > 0) {
+        labels[i] = static_cast<int32_t>(random.Bits(100000) %
+                                         setup.family->num_classes());
+      }
       if (shape.text_tokens > 0) {
         text_counts[i] =
             static_cast<int32_t>(random.Bits(200000) % (shape.text_tokens + 1));
@@ -104,6 +143,8 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
           device, {count, shape.text_tokens, text_width}, text);
       batch.fields[kTextCountField].values =
           Tensor::FromValues<int32_t>(device, {count}, text_counts);
+      batch.fields[kPooledTextField].values =
+          Tensor::FromValues<float>(device, {count, kPooledWidth}, pooled);
     }
     return batch;
   };
@@ -143,6 +184,9 @@ std::vector<std::string> GridCase::Features() const {
   add(batch != 8, fmt::format("batch{}", batch));
   add(positions != Dit::ROPE, Dit::Positions_Name(positions));
   add(!qk_norm, "plainqk");
+  add(mmdit, fmt::format("mmdit_single{}", single_layers));
+  add(image_attention_layers > 0,
+      fmt::format("imageattention{}", image_attention_layers));
   add(plan.has_microbatches(), fmt::format("mb{}", plan.microbatches()));
   add(plan.schedule() != Plan::SCHEDULE_UNSPECIFIED,
       Plan::Schedule_Name(plan.schedule()));

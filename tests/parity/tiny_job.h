@@ -1,4 +1,5 @@
-// A tiny DiT job under any plan, for tests that compare one grid with another.
+// A tiny DiT or MMDiT job under any plan, for tests that compare one grid with
+// another.
 
 #ifndef TRIREME_TESTS_PARITY_TINY_JOB_H_
 #define TRIREME_TESTS_PARITY_TINY_JOB_H_
@@ -36,6 +37,11 @@ struct GridCase {
   int64_t batch = 8;
   Dit::Positions positions = Dit::ROPE;
   bool qk_norm = true;
+  // An MMDiT, with joint text: the last `single_layers` blocks are single, the
+  // picture attends to itself as well in the first `image_attention_layers`.
+  bool mmdit = false;
+  int64_t single_layers = 2;
+  int64_t image_attention_layers = 0;
   // Of all gradients together; 1 clips nothing here.
   double clip_norm = 1;
   // The rest of the plan: the grid comes from above; buckets are small unless

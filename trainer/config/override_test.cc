@@ -110,9 +110,9 @@ TEST(Override, NamesTheNearestFieldAndValue) {
   EXPECT_EQ(ErrorOf("learning_rate=3"),
             "--set learning_rate=3: unknown field 'learning_rate' in "
             "trireme.Job; did you mean 'optimizer.learning_rate'?");
-  EXPECT_EQ(ErrorOf("model.hiden=3"),
-            "--set model.hiden=3: unknown field 'hiden' in trireme.Model; did "
-            "you mean 'model.dit.hidden'?");
+  EXPECT_EQ(ErrorOf("model.layrs=3"),
+            "--set model.layrs=3: unknown field 'layrs' in trireme.Model; did "
+            "you mean 'model.dit.layers'?");
   EXPECT_EQ(ErrorOf("evry=3"),
             "--set evry=3: unknown field 'evry' in trireme.Job; did you mean "
             "'checkpoint.every' or 'log.every'?");

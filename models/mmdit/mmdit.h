@@ -1,0 +1,97 @@
+// One rank's part of an MMDiT: a range of blocks, with the embedders if it
+// starts the model and the head if it ends it.
+//
+//   x = patches·W + b (+ sin-cos table);  text = states·W + b;
+//   c = mlp(sinusoid(1000·sigma)) + mlp(pooled text)
+//       (+ mlp(sinusoid(1000·guidance)));  blocks;
+//   head: norm(x)·(1 + scale) + shift, then a zero-initialised linear to
+//   patch²·channels.
+
+#ifndef TRIREME_MODELS_MMDIT_MMDIT_H_
+#define TRIREME_MODELS_MMDIT_MMDIT_H_
+
+#include <memory>
+#include <vector>
+
+#include "models/family.h"
+#include "models/mmdit/mmdit_block.h"
+#include "models/mmdit/mmdit_config.h"
+#include "models/transformer/token_layout.h"
+#include "parallel/chunk.h"
+#include "parallel/context.h"
+#include "parallel/parameter_store.h"
+
+namespace trireme {
+
+// Of the embedding of a scalar, time or guidance.
+inline constexpr int64_t kMmditTimeChannels = 256;
+
+// What the first stage reads of one microbatch; compute dtype unless said.
+struct MmditInputs {
+  Tensor patches;      // [b, s, patch²·channels]
+  Tensor sigmas;       // [b], fp32 (fp64 for fp64)
+  Tensor guidance;     // [b], as sigmas; undefined without
+  Tensor text;         // [b, n, text_width]
+  Tensor pooled;       // [b, pooled_width]
+  Tensor text_counts;  // int32 [b]; of a sample with 0, pooled counts nothing
+};
+
+class MmditPart {
+ public:
+  MmditPart(ParameterStore& store, const ProcessGrid& grid,
+            const MmditConfig& config, const ChunkRequest& options);
+
+  bool has_embedding() const { return embedding_ != nullptr; }
+  bool has_head() const { return head_ != nullptr; }
+  // This rank's tokens of the picture.
+  const TokenLayout& tokens() const { return tokens_; }
+  const MmditConfig& config() const { return config_; }
+  int num_blocks() const { return static_cast<int>(blocks_.size()); }
+  // Whether only the inputs of the part's block i are kept for backward.
+  bool recomputes(int block) const {
+    return options_.recompute.kind == BlockRecompute::Kind::kFull &&
+           block < options_.recompute.blocks;
+  }
+
+  // What is carried into the part's block i, or out of the last: x, silu(c)
+  // and, but out of the model's last block, text; of b samples.
+  std::vector<BoundarySpec> Boundary(int block, int64_t b) const;
+
+  // The inputs are whole; the state holds this rank's tokens.
+  MmditState Embed(ForwardContext& context, const MmditInputs& inputs) const;
+  // text_counts: int32 [b].
+  MmditConstants Constants(const Tensor& text_counts) const;
+  // The part's block i.
+  void RunBlock(ForwardContext& context, int block,
+                const MmditConstants& constants, MmditState& state) const;
+  // → [b, local tokens, patch²·channels], zeros as padding.
+  ShardedVariable Head(ForwardContext& context, const MmditState& state) const;
+  // A whole model's prediction.
+  ShardedVariable Predict(ForwardContext& context,
+                          const MmditInputs& inputs) const;
+
+ private:
+  struct Embedding;
+  struct FinalLayer;
+
+  // The states of image tokens, of text tokens, and of what is the same for all
+  // tokens.
+  AxisStates TokenStates() const;
+  AxisStates TextStates() const;
+  AxisStates SharedStates() const;
+
+  MmditConfig config_;
+  ChunkRequest options_;
+  DType dtype_;
+  bool context_parallel_;
+  TokenLayout tokens_;
+  TokenLayout text_tokens_;
+  RopeTable rope_;
+  std::shared_ptr<Embedding> embedding_;
+  std::vector<std::unique_ptr<MmditBlock>> blocks_;
+  std::shared_ptr<FinalLayer> head_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_MMDIT_MMDIT_H_

@@ -1,0 +1,61 @@
+// Sizes of an MMDiT, resolved: every field has its value.
+
+#ifndef TRIREME_MODELS_MMDIT_MMDIT_CONFIG_H_
+#define TRIREME_MODELS_MMDIT_MMDIT_CONFIG_H_
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "models/model.pb.h"
+
+namespace trireme {
+
+struct MmditConfig {
+  int64_t hidden = 0;
+  int64_t dual_layers = 0;
+  int64_t single_layers = 0;
+  int64_t heads = 0;
+  int64_t patch = 2;
+  int64_t mlp_hidden = 0;
+  bool qk_norm = true;
+  Mmdit::Positions positions = Mmdit::ROPE;
+  std::array<int64_t, 3> rope_axes = {};  // even; they sum to head_dim()
+  int64_t position_table = 192;
+  int64_t position_base = 64;
+  int64_t text_tokens = 0;
+  int64_t text_width = 0;
+  int64_t pooled_width = 0;
+  std::optional<double> guidance;
+  int64_t image_attention_layers = 0;
+  // Of the pictures that it works on.
+  int64_t channels = 1;
+  int64_t height = 0;
+  int64_t width = 0;
+
+  int64_t layers() const { return dual_layers + single_layers; }
+  int64_t head_dim() const { return hidden / heads; }
+  int64_t rows() const { return height / patch; }
+  int64_t columns() const { return width / patch; }
+  int64_t tokens() const { return rows() * columns(); }
+  int64_t patch_channels() const { return patch * patch * channels; }
+  // Of SINCOS: what lies between two neighbours of the table.
+  double position_step() const {
+    return static_cast<double>(position_base) /
+           static_cast<double>(position_table);
+  }
+};
+
+// Fills presets and defaults for square pictures of `resolution` pixels a side.
+// Errors name the field ("model.mmdit.hidden"), what was found and what was
+// expected.
+absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
+                                         int64_t resolution);
+
+// Writes the resolved sizes back, so that a run's job file shows them.
+void FillMmdit(const MmditConfig& config, Mmdit& mmdit);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_MMDIT_MMDIT_CONFIG_H_
