@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 namespace trireme {
 
@@ -16,6 +17,8 @@ struct Work {
   int64_t product_flops = 0;
   // Operands read and results written, each once.
   int64_t bytes = 0;
+  // Whether its products are attention's.
+  bool attention = false;
 };
 
 // The host's kernels run as they are called: its stream has nothing to order.
@@ -26,8 +29,11 @@ class Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
-  // By the kernels of a dry device, which do nothing else.
+  // By the kernels of a dry device, which do nothing else. Each is added to
+  // `list`, if there is one, which outlives its use by one thread.
+  void ListKernels(std::vector<Work>* list) { list_ = list; }
   void Count(const Work& work) {
+    if (list_ != nullptr) list_->push_back(work);
     product_flops_.fetch_add(work.product_flops, std::memory_order_relaxed);
     bytes_.fetch_add(work.bytes, std::memory_order_relaxed);
   }
@@ -39,6 +45,7 @@ class Stream {
  private:
   std::atomic<int64_t> product_flops_ = 0;
   std::atomic<int64_t> bytes_ = 0;
+  std::vector<Work>* list_ = nullptr;
 };
 
 }  // namespace trireme

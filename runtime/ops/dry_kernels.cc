@@ -34,7 +34,8 @@ AttentionKernels DryAttention(const AttentionKernels& twin) {
     stream.Count(
         {.product_flops = 2 * ScoreFlops(p),
          .bytes = (QueryElements(p) + 2 * KeyElements(p)) * DTypeSize(p.dtype) +
-                  QueryElements(p) * OutputSize(p)});
+                  QueryElements(p) * OutputSize(p),
+         .attention = true});
   };
   kernels.backward = [](Stream& stream, const AttentionProblem& p,
                         const AttentionOperands&, const AttentionGradients&,
@@ -44,7 +45,8 @@ AttentionKernels DryAttention(const AttentionKernels& twin) {
         {.product_flops = 4 * ScoreFlops(p),
          .bytes =
              (3 * QueryElements(p) + 2 * KeyElements(p)) * DTypeSize(p.dtype) +
-             (QueryElements(p) + 2 * KeyElements(p)) * OutputSize(p)});
+             (QueryElements(p) + 2 * KeyElements(p)) * OutputSize(p),
+         .attention = true});
   };
   kernels.merge = [](Stream& stream, const AttentionMergeArguments& a) {
     CountBytes(stream, a.dtype, a.batch * a.heads * a.tokens * (a.head_dim + 1),
