@@ -94,12 +94,6 @@ class ModelFamily {
   // As the planner sees it, but for what precision and optimizer decide
   // (trainer/model_shape_of.h).
   virtual ModelShape Shape() const = 0;
-  // False: the last block is unlike the others, so that none may be left out
-  // (Plan.skip).
-  virtual bool blocks_alike() const = 0;
-  // The same with another number of blocks.
-  virtual std::shared_ptr<const ModelFamily> WithBlocks(
-      int64_t blocks) const = 0;
 
   // What the model learns to make; fp32.
   virtual FieldSpec samples() const = 0;

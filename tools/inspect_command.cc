@@ -20,7 +20,6 @@
 #include "runtime/core/median.h"
 #include "runtime/core/status.h"
 #include "runtime/telemetry/metrics_log.h"
-#include "scheduler/pieces/transformer_flops.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/program/compile.h"
 #include "tools/commands.h"
@@ -35,20 +34,9 @@ namespace {
 
 constexpr char kName[] = "inspect";
 
-// A run's metrics do not say which of the three its model is.
-std::string FlopFormula() {
-  using Text = TransformerSizes::Text;
-  return fmt::format(
-      "model FLOPs of a sample with s picture tokens, n text tokens, width h "
-      "and MLP width f:\n"
-      "  without text     {}\n"
-      "  with cross text  {}\n"
-      "  with joint text  {}\n"
-      "(modulation, embeddings, head and recompute are not counted)",
-      BlocksTrainingFlopsFormula(Text::kNone),
-      BlocksTrainingFlopsFormula(Text::kCross),
-      BlocksTrainingFlopsFormula(Text::kJoint));
-}
+constexpr std::string_view kModelFlops =
+    "model FLOPs are those of the blocks' products, forward and backward; "
+    "embeddings, head and recompute are not counted";
 
 // A file's text, which could write anything to a terminal.
 std::string Printable(const std::string& text) {
@@ -143,12 +131,12 @@ void PrintSpeed(const std::vector<nlohmann::json>& entries,
         "MFU {:.1f} % = model FLOP/s / (ranks x peak) = {:.4g} / ({} x "
         "{:.4g}); {}\n",
         100 * flops / (static_cast<double>(*ranks) * *peak_flops), flops,
-        *ranks, *peak_flops, FlopFormula());
+        *ranks, *peak_flops, kModelFlops);
   } else {
     fmt::print(
         "MFU = model FLOP/s / (ranks x peak FLOP/s of one rank's device: "
         "--peak_flops); {}\n",
-        FlopFormula());
+        kModelFlops);
   }
 }
 

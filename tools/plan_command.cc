@@ -33,7 +33,6 @@
 #include "trainer/batches.h"
 #include "trainer/cluster_file.h"
 #include "trainer/config/written_file.h"
-#include "trainer/dry_memory.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
 #include "trainer/model_shape_of.h"
@@ -131,7 +130,6 @@ absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
       ResolveJob(job.job, {dataset->size(), dataset->num_classes()});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   input.model = ModelShapeOf(*setup);
-  MeasureMemoryOf(*setup, input.model);
   input.global_batch = setup->global_batch;
   ASSIGN_OR_RETURN(input.cluster, LoadCluster(arguments.Get("cluster")));
   ASSIGN_OR_RETURN(const std::string changes,

@@ -6,7 +6,7 @@
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
-#include "scheduler/pieces/transformer_flops.h"
+#include "scheduler/pieces/transformer_pieces.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/plan/stage_ranks.h"
 #include "trainer/model_shape_of.h"
@@ -46,9 +46,9 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
                   Short(static_cast<double>(CountParameters(setup))),
                   DTypeName(setup.dtype));
   text += fmt::format(
-      "flops  {}FLOP per sample, forward and backward: {}; modulation "
-      "excluded\n",
-      Short(ModelTrainingFlops(shape)), BlocksTrainingFlopsFormula(shape.text));
+      "flops  {}FLOP per sample: products of the blocks, forward and "
+      "backward\n",
+      Short(ModelTrainingFlops(shape)));
   text += fmt::format("data   {} samples in {} classes\n", data.samples,
                       data.classes);
   text += fmt::format("plan   {}\n", Summary(plan));

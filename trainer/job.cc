@@ -9,7 +9,7 @@
 #include "models/data/webdataset.h"
 #include "models/resolve.h"
 #include "runtime/core/status.h"
-#include "scheduler/pieces/transformer_flops.h"
+#include "scheduler/pieces/transformer_pieces.h"
 #include "trainer/model_shape_of.h"
 
 namespace trireme {
@@ -243,17 +243,14 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
 
 PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size) {
   const ModelShape shape = ModelShapeOf(setup);
-  const TransformerSizes sizes = {.layers = shape.layers,
-                                  .hidden = shape.hidden,
-                                  .mlp_hidden = shape.mlp_hidden,
-                                  .tokens = shape.tokens,
-                                  .text_tokens = shape.text_tokens,
-                                  .text = shape.text};
+  const ModelPieces pieces = PiecesOf(shape, {}, Plan::NONE, false);
   PartitionCosts costs;
-  costs.blocks.assign(shape.layers, BlockForwardFlops(sizes));
-  costs.blocks.back() = BlockForwardFlops(sizes, /*last=*/true);
-  costs.embedding = shape.embedding_flops;
-  costs.head = shape.head_flops;
+  for (const BlockRun& run : BlockRunsOf(shape)) {
+    costs.blocks.insert(costs.blocks.end(), run.count,
+                        ProductFlops(pieces.blocks[run.kind].kernels.forward));
+  }
+  costs.embedding = ProductFlops(pieces.embedding.kernels.forward);
+  costs.head = ProductFlops(pieces.head.kernels.forward);
   return {.world_size = world_size,
           .global_batch = setup.global_batch,
           .mlp_hidden = shape.mlp_hidden,

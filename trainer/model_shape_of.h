@@ -8,6 +8,8 @@
 
 namespace trireme {
 
+// With recorded_pieces (trainer/recorded_pieces.h), which runs each split once
+// and keeps what it found.
 ModelShape ModelShapeOf(const TrainingSetup& setup);
 
 }  // namespace trireme

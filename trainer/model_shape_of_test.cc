@@ -2,9 +2,17 @@
 
 #include "trainer/model_shape_of.h"
 
+#include <memory>
+#include <string>
+#include <utility>
+
 #include "gtest/gtest.h"
 #include "models/dit/dit_config.h"
 #include "models/dit/dit_family.h"
+#include "models/mmdit/mmdit_config.h"
+#include "models/mmdit/mmdit_family.h"
+#include "models/objective/rectified_flow.h"
+#include "scheduler/pieces/transformer_pieces.h"
 #include "trainer/describe.h"
 
 namespace trireme {
@@ -12,48 +20,139 @@ namespace {
 
 DitConfig ConfigWith(int64_t text_tokens, Dit::TextAttention attention) {
   DitConfig config;
-  config.hidden = 96;
-  config.layers = 12;
-  config.heads = 6;
-  config.mlp_hidden = 384;
+  config.hidden = 48;
+  config.layers = 3;
+  config.heads = 4;
+  config.mlp_hidden = 80;
   config.classes = 10;
-  config.image = {.channels = 4, .height = 16, .width = 16};
+  config.image = {.channels = 3, .height = 12, .width = 8};
   config.text_tokens = text_tokens;
-  config.text_width = 40;
+  config.text_width = 10;
   config.text_attention = attention;
   return config;
 }
 
-TrainingSetup SetupOf(const DitConfig& config) {
+TrainingSetup SetupOf(std::shared_ptr<const ModelFamily> family) {
   TrainingSetup setup;
-  setup.family = MakeDitFamily(config);
+  setup.family = std::move(family);
+  setup.objective = std::make_shared<RectifiedFlowObjective>(
+      RectifiedFlowConfig(), /*seed=*/0, /*global_batch=*/1);
   return setup;
 }
 
-// `trireme plan` and `trireme inspect` print MFUs that can be compared.
-TEST(ModelShapeOf, PlannerAndTrainerCountTheSameFlops) {
-  for (const DitConfig& config :
-       {ConfigWith(0, Dit::CROSS), ConfigWith(9, Dit::CROSS),
-        ConfigWith(9, Dit::JOINT)}) {
-    const double flops = DitTrainingFlops(config);
-    EXPECT_GT(flops, 0);
-    EXPECT_EQ(ModelTrainingFlops(ModelShapeOf(SetupOf(config))), flops);
+MmditConfig MmditOf(Mmdit::Preset preset) {
+  Mmdit mmdit;
+  mmdit.set_preset(preset);
+  if (preset == Mmdit::TINY) {
+    mmdit.mutable_text()->set_tokens(5);
+    mmdit.mutable_text()->set_width(6);
+    mmdit.mutable_text()->set_pooled_width(7);
+  }
+  const auto config = ResolveMmdit(mmdit, /*channels=*/16, /*resolution=*/32);
+  EXPECT_TRUE(config.ok()) << config.status();
+  return *config;
+}
+
+// A matrix product of [m, k] by [k, n].
+struct Product {
+  int64_t m, k, n;
+};
+
+double Flops(const std::vector<Product>& products) {
+  double sum = 0;
+  for (const auto& [m, k, n] : products) {
+    sum += 2.0 * static_cast<double>(m * k * n);
+  }
+  return sum;
+}
+
+// Of `rows` tokens: what a stream does with them beside the attention.
+std::vector<Product> Stream(int64_t rows, int64_t h, int64_t f) {
+  return {{rows, h, 3 * h}, {rows, h, h}, {rows, h, f}, {rows, f, h}};
+}
+
+double TrainingFlopsOf(const DitConfig& config) {
+  return ModelTrainingFlops(ModelShapeOf(SetupOf(MakeDitFamily(config))));
+}
+
+// Wrong model FLOPs are a wrong MFU, and stages cut in the wrong place.
+TEST(ModelShapeOf, FlopsAreThoseOfTheBlocksProducts) {
+  const int64_t s = 24, n = 7, h = 48, f = 80;
+  const double modulation = Flops({{1, h, 6 * h}});
+  const double plain = Flops(Stream(s, h, f)) + Flops({{s, h, s}, {s, s, h}});
+  EXPECT_DOUBLE_EQ(TrainingFlopsOf(ConfigWith(0, Dit::CROSS)),
+                   3 * 3 * (plain + modulation));
+
+  const double cross = Flops({{s, h, h}, {n, h, 2 * h}, {s, h, h}}) +
+                       Flops({{s, h, n}, {s, n, h}});
+  EXPECT_DOUBLE_EQ(TrainingFlopsOf(ConfigWith(n, Dit::CROSS)),
+                   3 * 3 * (plain + cross + modulation));
+
+  const double joint = Flops(Stream(s, h, f)) + Flops(Stream(n, h, f)) +
+                       Flops({{s + n, h, s + n}, {s + n, s + n, h}});
+  // The last block reads the text as keys and values and does not change it;
+  // the little that its attention computes of it is not in this formula.
+  const double last = Flops(Stream(s, h, f)) + Flops({{n, h, 2 * h}}) +
+                      Flops({{s, h, s + n}, {s, s + n, h}});
+  const double found = TrainingFlopsOf(ConfigWith(n, Dit::JOINT));
+  EXPECT_NEAR(
+      found / (3 * (2 * (joint + 2 * modulation) + last + 2 * modulation)), 1,
+      0.02);
+}
+
+// The paper's Gflops count a multiplication and its addition as one, and what
+// is beside the blocks, which is below 1 %.
+TEST(ModelShapeOf, FlopsAreThoseOfThePublishedModels) {
+  struct Published {
+    Dit::Preset preset;
+    double gflops;
+  };
+  for (const auto& [preset, gflops] :
+       {Published{Dit::S, 6.06}, Published{Dit::B, 23.01},
+        Published{Dit::L, 80.71}, Published{Dit::XL, 118.64}}) {
+    Dit dit;
+    dit.set_preset(preset);
+    const auto config = ResolveDit(
+        dit, {.channels = 4, .height = 32, .width = 32}, /*classes=*/1000);
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_NEAR(TrainingFlopsOf(*config) / 3 / 2 * 1e-9 / gflops, 1, 0.01)
+        << Dit::Preset_Name(preset);
   }
 }
 
-// Too few parameters are a plan that does not fit; the planner rounds up: it
-// takes the last block of joint text to be like the others.
+// Too few parameters are a plan that does not fit.
 TEST(ModelShapeOf, PlannerCountsTheModelsParameters) {
-  for (const DitConfig& config :
-       {ConfigWith(0, Dit::CROSS), ConfigWith(9, Dit::CROSS),
-        ConfigWith(9, Dit::JOINT)}) {
-    const double planned =
-        static_cast<double>(ModelParameters(ModelShapeOf(SetupOf(config))));
-    const double real = static_cast<double>(CountParameters(SetupOf(config)));
-    const bool joint = config.joint_text();
-    EXPECT_NEAR(planned / real, 1, joint ? 0.04 : 0.005)
-        << config.text_tokens << " " << config.text_attention;
+  const std::pair<std::string, std::shared_ptr<const ModelFamily>> families[] =
+      {{"class", MakeDitFamily(ConfigWith(0, Dit::CROSS))},
+       {"cross text", MakeDitFamily(ConfigWith(9, Dit::CROSS))},
+       {"joint text", MakeDitFamily(ConfigWith(9, Dit::JOINT))},
+       {"SD3.5 medium", MakeMmditFamily(MmditOf(Mmdit::SD35_MEDIUM))},
+       {"FLUX.1", MakeMmditFamily(MmditOf(Mmdit::FLUX1_DEV))},
+       {"tiny MMDiT", MakeMmditFamily(MmditOf(Mmdit::TINY))}};
+  for (const auto& [name, family] : families) {
+    const TrainingSetup setup = SetupOf(family);
+    EXPECT_EQ(ModelParameters(ModelShapeOf(setup)), CountParameters(setup))
+        << name;
   }
+}
+
+// Blocks of two kinds that are costed as one cut stages in the wrong place.
+TEST(ModelShapeOf, SingleBlocksAreNotDualOnes) {
+  const ModelShape flux =
+      ModelShapeOf(SetupOf(MakeMmditFamily(MmditOf(Mmdit::FLUX1_DEV))));
+  ASSERT_EQ(flux.block_runs.size(), 3u);
+  EXPECT_EQ(flux.block_runs[0].count, 19);
+  EXPECT_EQ(flux.block_runs[1].count, 37);
+  const ModelPieces pieces = PiecesOf(flux, {}, Plan::NONE, false);
+  // A dual block has parameters for two streams (18 h^2 each with its
+  // modulation), a single one 15 h^2 for both.
+  const double h = 3072;
+  EXPECT_NEAR(static_cast<double>(pieces.blocks[0].parameters) / (h * h), 36,
+              0.1);
+  EXPECT_NEAR(static_cast<double>(pieces.blocks[1].parameters) / (h * h), 15,
+              0.1);
+  // Text and picture still are two tensors between them.
+  EXPECT_GT(pieces.blocks[1].message_bytes, 0);
 }
 
 }  // namespace

@@ -39,10 +39,13 @@ absl::StatusOr<PlanLayout> LayOutPlan(const Plan& plan,
   layout.first_sample = layout.local_batch * grid.coordinate(Axis::kData);
   int64_t first_microbatch = 0;
   if (plan.has_skip()) {
-    if (!family.blocks_alike()) {
+    const int32_t kinds = NumBlockKinds(family.Shape());
+    if (kinds > 1) {
       return InvalidArgument(
-          "plan.skip: found a model with joint text attention, expected one "
-          "whose last block is like all others");
+          "plan.skip: found a model with {} kinds of blocks, expected one "
+          "whose "
+          "blocks are all alike",
+          kinds);
     }
     ASSIGN_OR_RETURN(layout.skip, SkipScheduleOf(plan));
     layout.communicators.channels = SkipChannels(*layout.skip);

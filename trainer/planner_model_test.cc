@@ -1,7 +1,8 @@
-// What the planner believes of the model's layers against the layers.
+// The recorded pieces of a model against what is known of a DiT by formulas.
 
+#include <cstdint>
 #include <map>
-#include <memory>
+#include <ostream>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -11,68 +12,15 @@
 #include "gtest/gtest.h"
 #include "models/dit/dit_family.h"
 #include "models/objective/rectified_flow.h"
-#include "parallel/chunk_pass.h"
-#include "parallel/process_grid.h"
-#include "runtime/comm/dry.h"
-#include "runtime/comm/forwarding_testing.h"
-#include "runtime/core/log.h"
-#include "runtime/device/cpu_device.h"
-#include "scheduler/pieces/block_collectives.h"
-#include "scheduler/pieces/model_shape.h"
-#include "trainer/local_model.h"
+#include "scheduler/pieces/transformer_pieces.h"
 #include "trainer/model_shape_of.h"
+#include "trainer/recorded_pieces.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {
 namespace {
 
-using Kind = BlockCollective::Kind;
-using Group = BlockCollective::Group;
-
-// (group, kind, bytes) → how often.
-using Counts = std::map<std::tuple<Group, Kind, int64_t>, int>;
-
-Group GroupOf(const std::string& name) {
-  if (name.starts_with("tp activations") || name.starts_with("tp backward")) {
-    return Group::kTensor;
-  }
-  if (name.starts_with("cp activations")) return Group::kContext;
-  if (name.starts_with("cp heads")) return Group::kHeads;
-  EXPECT_TRUE(name.starts_with("cp ring")) << name;
-  return Group::kRing;
-}
-
-// Counts what is asked of communicators for activations.
-Interceptor RecorderInto(Counts& counts) {
-  return [&counts](Communicator& inner, Operation operation) {
-    const auto count = [&](Kind kind, const Tensor& data) {
-      if (inner.size() == 1) return;
-      ++counts[{GroupOf(inner.name()), kind, data.bytes()}];
-    };
-    switch (operation.kind) {
-      case Operation::Kind::kAllReduce:
-        count(Kind::kAllReduce, operation.input);
-        break;
-      case Operation::Kind::kReduceScatter:
-        count(Kind::kReduceScatter, operation.input);
-        break;
-      case Operation::Kind::kAllGather:
-        count(Kind::kAllGather, operation.output);
-        break;
-      case Operation::Kind::kAllToAll:
-        count(Kind::kAllToAll, operation.input);
-        break;
-      case Operation::Kind::kSend:
-        count(Kind::kRingStep, operation.input);
-        break;
-      case Operation::Kind::kReceive:
-        break;
-      default:
-        ADD_FAILURE() << OperationText(operation);
-    }
-    return inner.Run(std::move(operation));
-  };
-}
+using Behind = PieceCollective::Behind;
 
 enum class Text { kNone, kCross, kJoint };
 
@@ -101,7 +49,7 @@ class PlannerModelTest : public testing::TestWithParam<Case> {
   PlannerModelTest() {
     DitConfig config;
     config.hidden = 32;
-    config.layers = 3;
+    config.layers = 5;
     config.heads = 8;
     config.mlp_hidden = 96;
     config.classes = 10;
@@ -126,87 +74,117 @@ class PlannerModelTest : public testing::TestWithParam<Case> {
             .microbatch_size = kMicrobatch};
   }
 
-  // Runs one microbatch through blocks [first, end) on rank 0 of the grid.
-  // `message_bytes`: of what a chunk of them receives.
-  void Run(int64_t first, int64_t end, Counts& forward, Counts& backward,
-           int64_t* message_bytes = nullptr) {
-    const Case& c = GetParam();
-    Counts counts;
-    DryWorld dry(0, c.tp * c.cp);
-    ForwardingWorld world(dry, RecorderInto(counts));
-    const auto grid = ProcessGrid::Create({.tp = c.tp, .cp = c.cp}, {}, 0);
-    CHECK_OK(grid.status());
-    CpuDevice device(int64_t{1} << 40, CpuDevice::Mode::kDry);
-    LocalModel model(setup_, *grid, world, {.ulysses = c.ulysses},
-                     {{{.blocks = {.first = first, .end = end},
-                        .sequence_parallel = c.sequence_parallel,
-                        .microbatch_size = kMicrobatch}}},
-                     device);
-    model.MakeGradients();
-    model.inputs().Set(EmptyBatch(device, model.Fields(), kMicrobatch),
-                       *setup_.objective);
-    Chunk& chunk = *model.part().chunk;
-    if (message_bytes != nullptr) {
-      *message_bytes = 0;
-      for (const BoundarySpec& spec : chunk.Boundary(0)) {
-        *message_bytes += spec.shape.num_elements() * DTypeSize(spec.dtype);
-      }
-    }
-    AllResident all;
-    ChunkPass pass(model.context(), chunk, all, /*microbatch=*/0);
-    pass.Forward(EmptyBoundary(device, chunk.Boundary(0)));
-    CHECK_OK(model.status());
-    forward = std::exchange(counts, {});
-    pass.Backward(EmptyBoundary(device, chunk.Boundary(chunk.num_units())),
-                  Tape::WeightGradients::kImmediate);
-    backward = counts;
+  ModelPieces Recorded(bool deferred = false,
+                       Plan::Recompute recompute = Plan::NONE) const {
+    return RecordPieces(setup_, Split(), recompute, deferred);
+  }
+  ModelPieces ByFormulas() const {
+    ModelShape shape = ModelShapeOf(setup_);
+    shape.modulation_parameters = 6 * shape.hidden * (shape.hidden + 1);
+    return TransformerPieces(shape, Split(), Plan::NONE);
   }
 
   TrainingSetup setup_;
 };
 
-void Add(const std::vector<BlockCollective>& list, Counts& forward,
-         Counts& backward) {
-  for (const BlockCollective& collective : list) {
-    const std::tuple key(collective.group, collective.kind, collective.bytes);
-    if (collective.forward > 0) forward[key] += collective.forward;
-    if (collective.backward > 0) backward[key] += collective.backward;
+struct Count {
+  int forward = 0;
+  int backward = 0;
+
+  friend bool operator==(const Count&, const Count&) = default;
+  friend void PrintTo(const Count& count, std::ostream* out) {
+    *out << count.forward << " forward, " << count.backward << " backward";
   }
+};
+
+// By group, kind and bytes.
+using Counts = std::map<std::tuple<int, int, int64_t>, Count>;
+
+Counts CountsOf(const std::vector<PieceCollective>& list) {
+  Counts counts;
+  for (const PieceCollective& collective : list) {
+    Count& count =
+        counts[{static_cast<int>(collective.group),
+                static_cast<int>(collective.kind), collective.bytes}];
+    count.forward += collective.forward;
+    count.backward += collective.backward;
+  }
+  return counts;
+}
+
+// What is hidden of all, in shares of the products and in ring steps.
+std::pair<double, int> HiddenOf(const std::vector<PieceCollective>& list) {
+  double products = 0;
+  int steps = 0;
+  for (const PieceCollective& collective : list) {
+    if (collective.behind == Behind::kProduct) {
+      products += collective.backward * collective.product_share;
+    }
+    if (collective.behind == Behind::kAttention &&
+        collective.kind == PieceCollective::Kind::kRingStep) {
+      steps += collective.forward + collective.backward;
+    }
+  }
+  return {products, steps};
 }
 
 // A collective that the planner does not know of makes every plan with it look
 // faster than it is.
-TEST_P(PlannerModelTest, CollectivesAreThoseOfTheLayers) {
-  const ModelShape shape = ModelShapeOf(setup_);
-  // Blocks alone; with the embedding; the head, with a block, whose own is
-  // taken from the first.
-  Counts forward, backward, planned_forward, planned_backward;
-  Run(1, 2, forward, backward);
-  Add(BlockCollectives(shape, Split()), planned_forward, planned_backward);
-  EXPECT_EQ(forward, planned_forward);
-  EXPECT_EQ(backward, planned_backward);
-
-  Run(0, 1, forward, backward);
-  Add(EmbeddingCollectives(shape, Split()), planned_forward, planned_backward);
-  EXPECT_EQ(forward, planned_forward);
-  EXPECT_EQ(backward, planned_backward);
-
-  // The last block of joint text is another one.
-  if (GetParam().text == Text::kJoint) return;
-  planned_forward.clear();
-  planned_backward.clear();
-  Run(2, 3, forward, backward);
-  Add(BlockCollectives(shape, Split()), planned_forward, planned_backward);
-  Add(HeadCollectives(shape, Split()), planned_forward, planned_backward);
-  EXPECT_EQ(forward, planned_forward);
-  EXPECT_EQ(backward, planned_backward);
+TEST_P(PlannerModelTest, CollectivesAreThoseOfTheFormulas) {
+  const ModelPieces recorded = Recorded();
+  const ModelPieces expected = ByFormulas();
+  EXPECT_EQ(CountsOf(recorded.blocks[0].collectives),
+            CountsOf(expected.blocks[0].collectives));
+  EXPECT_EQ(CountsOf(recorded.embedding.collectives),
+            CountsOf(expected.embedding.collectives));
+  EXPECT_EQ(CountsOf(recorded.chunk.collectives), Counts());
+  EXPECT_EQ(CountsOf(recorded.head.collectives),
+            CountsOf(expected.head.collectives));
 }
 
-TEST_P(PlannerModelTest, MessagesAreThoseOfTheChunks) {
-  Counts forward, backward;
-  int64_t bytes = 0;
-  Run(1, 2, forward, backward, &bytes);
-  EXPECT_EQ(MessageBytes(ModelShapeOf(setup_), Split()), bytes);
+// One that is taken for hidden, and is not, does too.
+TEST_P(PlannerModelTest, WhatHidesThemIsThatOfTheFormulas) {
+  const auto [products, steps] = HiddenOf(Recorded().blocks[0].collectives);
+  const auto [expected, expected_steps] =
+      HiddenOf(ByFormulas().blocks[0].collectives);
+  // The formulas leave out the modulations.
+  EXPECT_NEAR(products, expected, 0.1 * expected);
+  EXPECT_EQ(steps, expected_steps);
+}
+
+// Recomputation and weight gradients that are put off move collectives, and
+// add none.
+TEST_P(PlannerModelTest, EveryPassOrderHasTheSameCollectives) {
+  const Counts once = CountsOf(Recorded().blocks[0].collectives);
+  EXPECT_EQ(CountsOf(Recorded(/*deferred=*/true).blocks[0].collectives), once);
+  EXPECT_EQ(CountsOf(Recorded(false, Plan::FULL).blocks[0].collectives), once);
+}
+
+TEST_P(PlannerModelTest, MessagesAndParametersAreThoseOfTheFormulas) {
+  const ModelPieces recorded = Recorded();
+  const ModelPieces expected = ByFormulas();
+  EXPECT_EQ(recorded.blocks[0].message_bytes, expected.blocks[0].message_bytes);
+  // The formulas leave out the weights of the heads' norms.
+  EXPECT_NEAR(static_cast<double>(recorded.blocks[0].parameters) /
+                  static_cast<double>(expected.blocks[0].parameters),
+              1, 0.02);
+}
+
+// The time of a block is that of its products: they are what is multiplied.
+TEST_P(PlannerModelTest, ProductsAreThoseOfTheFormulas) {
+  const PieceKernels recorded = Recorded().blocks[0].kernels;
+  const PieceKernels expected = ByFormulas().blocks[0].kernels;
+  const auto products = [](const std::vector<PieceKernel>& kernels) {
+    return ProductFlops(kernels) - AttentionFlops(kernels);
+  };
+  // Modulations, and tokens that fill up: 4 beside 20.
+  const double most = GetParam().height == 10 ? 0.5 : 0.25;
+  EXPECT_NEAR(products(recorded.forward) / products(expected.forward), 1, most);
+  EXPECT_NEAR(
+      AttentionFlops(recorded.forward) / AttentionFlops(expected.forward), 1,
+      most);
+  EXPECT_NEAR(products(recorded.backward_weight) / products(recorded.forward),
+              1, 0.01);
 }
 
 std::vector<Case> Cases() {

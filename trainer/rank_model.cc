@@ -226,17 +226,21 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
 
 void RankModel::EmulateCompute(const DeviceArithmetic& seconds,
                                EmulatedCompute& compute) {
-  const int64_t num_blocks = setup_.family->Shape().layers;
+  const ModelShape shape = setup_.family->Shape();
   for (size_t i = 0; i < local_.parts().size(); ++i) {
     const LocalModel::Part& part = local_.parts()[i];
     const int units = part.chunk->num_units();
     for (int unit = 0; unit < units; ++unit) {
-      ArithmeticSeconds times = seconds.block;
+      ModelPiece piece = ModelPiece::kHead;
       if (part.request.has_embedding() && unit == 0) {
-        times = seconds.embedding;
-      } else if (part.request.has_head(num_blocks) && unit == units - 1) {
-        times = seconds.head;
+        piece = ModelPiece::kEmbedding;
+      } else if (!part.request.has_head(shape.layers) || unit < units - 1) {
+        const int64_t block = part.request.blocks.first + unit -
+                              (part.request.has_embedding() ? 1 : 0);
+        piece = {ModelPiece::kBlock,
+                 BlockRunsIn(shape, block, block + 1).front().kind};
       }
+      ArithmeticSeconds times = seconds.Of(piece);
       // A unit that is run again takes its forward's time once more.
       if (part.chunk->Recomputes(unit)) times.backward_s += times.forward_s;
       compute.SetUnit(

@@ -28,10 +28,10 @@
 namespace trireme {
 namespace {
 
-TrainingSetup SmallSetup() {
+TrainingSetup SmallSetup(int64_t layers = 2) {
   DitConfig config;
   config.hidden = 32;
-  config.layers = 2;
+  config.layers = layers;
   config.heads = 4;
   config.mlp_hidden = 128;
   config.classes = 10;
@@ -281,8 +281,7 @@ TEST(RankModelTest, RefusesAJobThatDoesNotFitBeforeItStarts) {
 }
 
 TEST(RankModelTest, RecomputeNeedsLessMemory) {
-  TrainingSetup setup = SmallSetup();
-  setup.family = setup.family->WithBlocks(6);
+  const TrainingSetup setup = SmallSetup(/*layers=*/6);
   OneRank kept(setup), recomputed(setup, Plan::FULL);
   ASSERT_TRUE(kept.built.ok() && recomputed.built.ok());
   EXPECT_LT(recomputed.model().predicted_memory().peak_bytes,

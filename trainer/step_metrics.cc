@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "runtime/core/status.h"
+#include "scheduler/pieces/transformer_pieces.h"
+#include "trainer/model_shape_of.h"
 
 namespace trireme {
 namespace {
@@ -96,6 +98,12 @@ absl::Status CheckFinite(const StepMetrics& metrics) {
   return absl::OkStatus();
 }
 
+StepMetricsCollector::StepMetricsCollector(RankModel& model,
+                                           const ProcessorShare& share)
+    : model_(model),
+      simulator_(model, share),
+      flops_per_sample_(ModelTrainingFlops(ModelShapeOf(model.setup()))) {}
+
 double StepMetricsCollector::ExposedSince(Cause cause, double& before) const {
   const double now =
       model_.context().communicators().Statistics(cause).exposed_seconds;
@@ -143,8 +151,8 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
     metrics.skipped_steps = result.skipped_steps;
   }
   metrics.samples = model_.setup().global_batch;
-  metrics.model_flops = ModelTrainingFlops(model_.setup().family->Shape()) *
-                        static_cast<double>(metrics.samples);
+  metrics.model_flops =
+      flops_per_sample_ * static_cast<double>(metrics.samples);
   const auto mean = [&](int i) { return sums[i] / control.size(); };
   if (simulated.has_value()) metrics.simulated_s = simulated->step_s;
   // Of what was measured, at most all is bubble.

@@ -79,8 +79,7 @@ class StepMetricsCollector {
  public:
   // Collective over the world. `model` outlives the collector.
   explicit StepMetricsCollector(RankModel& model,
-                                const ProcessorShare& share = {})
-      : model_(model), simulator_(model, share) {}
+                                const ProcessorShare& share = {});
 
   // StepOptions::processor_threads of the steps whose figures it gathers.
   int processor_threads() const { return simulator_.processor_threads(); }
@@ -101,6 +100,7 @@ class StepMetricsCollector {
 
   RankModel& model_;
   StepSimulator simulator_;
+  const double flops_per_sample_;
   double exposed_tensor_before_ = 0;
   double exposed_context_before_ = 0;
   double bubble_s_ = 0;

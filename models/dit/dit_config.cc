@@ -152,15 +152,6 @@ void FillDit(const DitConfig& config, Dit& dit) {
   }
 }
 
-double DitTrainingFlops(const DitConfig& config) {
-  return BlocksTrainingFlops({.layers = config.layers,
-                              .hidden = config.hidden,
-                              .mlp_hidden = config.mlp_hidden,
-                              .tokens = config.tokens(),
-                              .text_tokens = config.text_tokens,
-                              .text = TextOf(config)});
-}
-
 TransformerSizes::Text TextOf(const DitConfig& config) {
   if (config.cross_text()) return TransformerSizes::Text::kCross;
   if (config.joint_text()) return TransformerSizes::Text::kJoint;

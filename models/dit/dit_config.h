@@ -55,11 +55,7 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
 // Writes the resolved sizes back, so that a run's job file shows them.
 void FillDit(const DitConfig& config, Dit& dit);
 
-// Matrix-product FLOPs of forward and backward over one sample, as
-// scheduler/pieces/transformer_flops.h counts them: without embeddings, head
-// and modulations.
-double DitTrainingFlops(const DitConfig& config);
-// How the model's text enters that count.
+// As the planner names how text enters.
 TransformerSizes::Text TextOf(const DitConfig& config);
 
 }  // namespace trireme

@@ -33,30 +33,12 @@ class DitFamily final : public ModelFamily {
     shape.tokens = config_.tokens();
     shape.text_tokens = config_.text_tokens;
     shape.text = TextOf(config_);
-    shape.modulation_parameters = 6 * h * (h + 1);
-    shape.qk_norm = config_.qk_norm;
-    shape.embedding_parameters =
-        (config_.patch_channels() + 1) * h + (kDitTimeChannels + 1) * h +
-        (h + 1) * h + (config_.classes > 0 ? (config_.classes + 1) * h : 0) +
-        (config_.text_tokens > 0 ? config_.text_width + 1 : 0) * h;
-    shape.embedding_flops =
-        2.0 *
-        static_cast<double>(config_.tokens() * config_.patch_channels() * h +
-                            kDitTimeChannels * h + h * h +
-                            config_.text_tokens * config_.text_width * h);
-    shape.head_parameters =
-        2 * h * (h + 1) + (h + 1) * config_.patch_channels();
-    shape.head_flops = 2.0 * static_cast<double>(config_.tokens() * h *
-                                                 config_.patch_channels());
+    // The last block reads joint text and does not change it.
+    if (config_.joint_text() && config_.layers > 1) {
+      shape.block_runs = {{.kind = 0, .count = config_.layers - 1},
+                          {.kind = 1, .count = 1}};
+    }
     return shape;
-  }
-
-  bool blocks_alike() const override { return !config_.joint_text(); }
-
-  std::shared_ptr<const ModelFamily> WithBlocks(int64_t blocks) const override {
-    DitConfig config = config_;
-    config.layers = blocks;
-    return MakeDitFamily(config);
   }
 
   FieldSpec samples() const override {

@@ -12,10 +12,6 @@
 namespace trireme {
 namespace {
 
-int64_t MlpParameters(int64_t in, int64_t hidden) {
-  return (in + 1) * hidden + (hidden + 1) * hidden;
-}
-
 class MmditFamily final : public ModelFamily {
  public:
   explicit MmditFamily(const MmditConfig& config) : config_(config) {}
@@ -28,8 +24,6 @@ class MmditFamily final : public ModelFamily {
         config_.heads, config_.tokens(), config_.text_tokens);
   }
 
-  // As if all blocks were dual ones: a single block has as many products per
-  // token and half of the parameters.
   ModelShape Shape() const override {
     const int64_t h = config_.hidden;
     ModelShape shape;
@@ -41,37 +35,20 @@ class MmditFamily final : public ModelFamily {
     shape.tokens = config_.tokens();
     shape.text_tokens = config_.text_tokens;
     shape.text = ModelShape::Text::kJoint;
-    shape.modulation_parameters = 6 * h * (h + 1);
-    shape.qk_norm = config_.qk_norm;
-    const int64_t scalars = config_.guidance.has_value() ? 2 : 1;
-    shape.embedding_parameters =
-        (config_.patch_channels() + 1) * h + (config_.text_width + 1) * h +
-        scalars * MlpParameters(kMmditTimeChannels, h) +
-        MlpParameters(config_.pooled_width, h);
-    shape.embedding_flops =
-        2.0 *
-        static_cast<double>(config_.tokens() * config_.patch_channels() * h +
-                            config_.text_tokens * config_.text_width * h +
-                            scalars * (kMmditTimeChannels + h) * h +
-                            (config_.pooled_width + h) * h);
-    shape.head_parameters =
-        2 * h * (h + 1) + (h + 1) * config_.patch_channels();
-    shape.head_flops = 2.0 * static_cast<double>(config_.tokens() * h *
-                                                 config_.patch_channels());
+    // Dual ones with and without the picture's own attention, single ones, and
+    // the last one, which gives no text.
+    for (int64_t i = 0; i < shape.layers; ++i) {
+      const bool as_the_one_before = i > 0 && i + 1 < shape.layers &&
+                                     i != config_.dual_layers &&
+                                     i != config_.image_attention_layers;
+      if (as_the_one_before) {
+        ++shape.block_runs.back().count;
+      } else {
+        const auto kind = static_cast<int32_t>(shape.block_runs.size());
+        shape.block_runs.push_back({.kind = kind, .count = 1});
+      }
+    }
     return shape;
-  }
-
-  bool blocks_alike() const override { return false; }
-
-  // Both kinds remain, in the same proportion as far as `blocks` allows it.
-  std::shared_ptr<const ModelFamily> WithBlocks(int64_t blocks) const override {
-    MmditConfig config = config_;
-    config.dual_layers = std::clamp<int64_t>(
-        blocks * config_.dual_layers / config_.layers(), 1, blocks);
-    config.single_layers = blocks - config.dual_layers;
-    config.image_attention_layers =
-        std::min(config.image_attention_layers, config.dual_layers);
-    return MakeMmditFamily(config);
   }
 
   FieldSpec samples() const override {

@@ -1,37 +1,35 @@
 // What arithmetic on a plan's ranks takes, without communication.
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
-#include <string>
+#include <vector>
 
 #include "scheduler/costs/plan_costs.h"
+#include "scheduler/pieces/transformer_pieces.h"
 
 namespace trireme {
 namespace {
 
-// What element-wise backwards move relative to their forwards: norms and
-// activation functions read two tensors and write one, sums only pass gradients
-// on, a softmax reads two.
-constexpr double kBackwardElementwise = 1.5;
-
-// Kernels of a block's forward that only read and write: two norms, two
-// residual sums, an activation function, positions. Their bytes are taken to be
-// alike.
-constexpr int kBlockKernels = 6;
-// Of the embedding's, and of the head's: conditioning, norm, loss.
-constexpr int kEndKernels = 3;
-
-// FLOPs of a block's matrix products on one rank: queries, keys and values in
-// one, attention's output, and the MLP's two. Those of text are shared out
-// among them.
-std::array<double, 4> BlockProducts(const ModelShape& model,
-                                    const BlockSplit& split) {
-  const auto h = static_cast<double>(model.hidden);
-  const auto m = static_cast<double>(model.mlp_hidden);
-  const double all = ProductFlopsOnRank(model, split) / (4 * h + 2 * m);
-  return {3 * h * all, h * all, m * all, m * all};
+double SecondsOf(const std::vector<PieceKernel>& kernels,
+                 const ClusterDevice& device, int64_t element_bytes) {
+  double seconds = 0;
+  for (const PieceKernel& kernel : kernels) {
+    double once = 0;
+    switch (kernel.kind) {
+      case PieceKernel::Kind::kProduct:
+        once = std::max(device.ProductSeconds(kernel.flops, element_bytes),
+                        kernel.bytes / device.memory_bytes_per_s);
+        break;
+      case PieceKernel::Kind::kAttention:
+        once = device.AttentionSeconds(kernel.flops, element_bytes);
+        break;
+      case PieceKernel::Kind::kElementwise:
+        once = device.ElementwiseSeconds(kernel.bytes);
+    }
+    seconds += kernel.count * once;
+  }
+  return seconds;
 }
 
 // How unlike two ways to divide a microbatch are: by how many doublings.
@@ -50,97 +48,83 @@ double Seconds(const MeasuredPiece& measured) {
 
 }  // namespace
 
-// For each device and piece, from the measured split nearest to the plan's; for
-// a device without a name, of the fastest device's.
-PlanCoster::Corrections PlanCoster::MakeCorrections() const {
-  if (model_.measured.empty()) return {};
-  Corrections corrections(cluster_.devices.size());
-  for (size_t device = 0; device < corrections.size(); ++device) {
-    std::array<double, kNumModelPieces> distance;
-    distance.fill(std::numeric_limits<double>::infinity());
-    std::array<const MeasuredPiece*, kNumModelPieces> nearest{};
-    for (const MeasuredPiece& measured : model_.measured) {
-      const std::string& name = cluster_.devices[device].name;
-      if (!name.empty() && measured.device != name) continue;
-      const auto piece = static_cast<size_t>(measured.piece);
-      const double away = Distance(measured, split_);
-      if (away > distance[piece]) continue;
-      if (away == distance[piece] &&
-          Seconds(measured) >= Seconds(*nearest[piece])) {
-        continue;
-      }
-      distance[piece] = away;
-      nearest[piece] = &measured;
-    }
-    for (size_t piece = 0; piece < nearest.size(); ++piece) {
-      if (nearest[piece] == nullptr) continue;
-      const MeasuredPiece& measured = *nearest[piece];
-      BlockSplit split = split_;
-      split.tp = measured.tp;
-      split.cp = measured.cp;
-      split.microbatch_size = measured.microbatch_size;
-      split.sequence_parallel = measured.sequence_parallel;
-      const ArithmeticSeconds formula =
-          FormulaOf(measured.piece, split, cluster_.devices[device]);
-      corrections[device][piece] = MeasuredCorrection{
-          .forward = measured.forward_s / formula.forward_s,
-          .backward = measured.backward_s / formula.backward_s,
-          .weight_share = measured.backward_weight_s / measured.backward_s};
-    }
-  }
-  return corrections;
-}
-
-ArithmeticSeconds PlanCoster::FormulaOf(ModelPiece piece,
-                                        const BlockSplit& split,
+// By the kernels and the device's rates.
+ArithmeticSeconds PlanCoster::ByKernels(const PieceKernels& kernels,
                                         const ClusterDevice& device) const {
-  const auto elementwise_s = [&](int kernels, double bytes) {
-    return kernels * device.ElementwiseSeconds(bytes / kernels);
-  };
-  if (piece == ModelPiece::kBlock) {
-    const double moved = ElementwiseBytes(model_, split);
-    double products_s = 0;
-    for (const double flops : BlockProducts(model_, split)) {
-      products_s += device.ProductSeconds(flops, model_.element_bytes);
-    }
-    const double attention = AttentionFlopsOnRank(model_, split);
-    // A backward has two products for each of the forward's, as large.
-    return {
-        .forward_s = products_s +
-                     device.AttentionSeconds(attention, model_.element_bytes) +
-                     elementwise_s(kBlockKernels, moved),
-        .backward_s =
-            2 * products_s +
-            device.AttentionSeconds(2 * attention, model_.element_bytes) +
-            elementwise_s(kBlockKernels, kBackwardElementwise * moved),
-        .backward_weight_s = products_s};
-  }
-  const double share = static_cast<double>(split.microbatch_size) /
-                       static_cast<double>(split.tp * split.cp);
-  const double boundary =
-      2.0 * static_cast<double>(BoundaryBytes(model_, split));
-  const double flops = piece == ModelPiece::kEmbedding ? model_.embedding_flops
-                                                       : model_.head_flops;
-  const double forward =
-      device.ProductSeconds(flops * share, model_.element_bytes) +
-      elementwise_s(kEndKernels, boundary);
-  return {.forward_s = forward, .backward_s = 2 * forward};
+  const double weight_s =
+      trireme::SecondsOf(kernels.backward_weight, device, model_.element_bytes);
+  return {.forward_s =
+              trireme::SecondsOf(kernels.forward, device, model_.element_bytes),
+          .backward_s = trireme::SecondsOf(kernels.backward_input, device,
+                                           model_.element_bytes) +
+                        weight_s,
+          .backward_weight_s = weight_s};
 }
 
-ArithmeticSeconds PlanCoster::SecondsOf(ModelPiece piece, int32_t node) const {
-  ArithmeticSeconds time =
-      FormulaOf(piece, split_, cluster_.DeviceOfNode(node));
+// Times of a piece are scaled as those are of the measured split nearest to the
+// plan's; a device without a name takes the fastest device's.
+const MeasuredPiece* PlanCoster::NearestMeasured(
+    const ModelPiece& piece, const ClusterDevice& device) const {
+  double distance = std::numeric_limits<double>::infinity();
+  const MeasuredPiece* nearest = nullptr;
+  for (const MeasuredPiece& measured : model_.measured) {
+    if (measured.piece != piece) continue;
+    if (!device.name.empty() && measured.device != device.name) continue;
+    const double away = Distance(measured, split_);
+    if (away > distance ||
+        (away == distance && Seconds(measured) >= Seconds(*nearest))) {
+      continue;
+    }
+    distance = away;
+    nearest = &measured;
+  }
+  return nearest;
+}
+
+std::vector<std::vector<ArithmeticSeconds>> PlanCoster::TimePieces() const {
+  const std::vector<ModelPiece> pieces = PiecesIn(model_);
+  std::vector<std::vector<ArithmeticSeconds>> seconds;
+  for (const ClusterDevice& device : cluster_.devices) {
+    seconds.emplace_back();
+    for (const ModelPiece& piece : pieces) {
+      const PieceKernels& kernels = FiguresOf(pieces_kept_, piece).kernels;
+      ArithmeticSeconds time = ByKernels(kernels, device);
+      if (plan_.recompute() != Plan::NONE) {
+        const ArithmeticSeconds whole =
+            ByKernels(FiguresOf(pieces_, piece).kernels, device);
+        time.again_s = std::max(0.0, whole.backward_s - time.backward_s);
+      }
+      if (const MeasuredPiece* measured = NearestMeasured(piece, device)) {
+        BlockSplit split = split_;
+        split.tp = measured->tp;
+        split.cp = measured->cp;
+        split.microbatch_size = measured->microbatch_size;
+        split.sequence_parallel = measured->sequence_parallel;
+        const ModelPieces of_split = PiecesOf(model_, split, Plan::NONE,
+                                              /*deferred=*/false);
+        const ArithmeticSeconds expected =
+            ByKernels(FiguresOf(of_split, piece).kernels, device);
+        const double forward = measured->forward_s / expected.forward_s;
+        time.forward_s *= forward;
+        time.again_s *= forward;
+        time.backward_s *= measured->backward_s / expected.backward_s;
+        time.backward_weight_s = time.backward_s * measured->backward_weight_s /
+                                 measured->backward_s;
+      }
+      seconds.back().push_back(time);
+    }
+  }
+  return seconds;
+}
+
+ArithmeticSeconds PlanCoster::SecondsOf(const ModelPiece& piece,
+                                        int32_t node) const {
+  ArithmeticSeconds time = seconds_[cluster_.nodes[node].device][piece.index()];
   const double slowdown = cluster_.nodes[node].slowdown;
   time.forward_s *= slowdown;
   time.backward_s *= slowdown;
   time.backward_weight_s *= slowdown;
-  if (corrections_.empty()) return time;
-  const std::optional<MeasuredCorrection>& correction =
-      corrections_[cluster_.nodes[node].device][static_cast<size_t>(piece)];
-  if (!correction.has_value()) return time;
-  time.forward_s *= correction->forward;
-  time.backward_s *= correction->backward;
-  time.backward_weight_s = time.backward_s * correction->weight_share;
+  time.again_s *= slowdown;
   return time;
 }
 
@@ -164,44 +148,59 @@ double PlanCoster::ElementwiseSeconds(double bytes, int32_t node) const {
 }
 
 DeviceArithmetic PlanCoster::ArithmeticOn(int32_t node) const {
-  const BlockTime block = ArithmeticOfBlock(node, /*recomputed=*/false);
-  return {.embedding = SecondsOf(ModelPiece::kEmbedding, node),
-          .block = {block.forward_s, block.backward_s, block.backward_weight_s},
-          .head = SecondsOf(ModelPiece::kHead, node),
-          .update_s = UpdateSeconds(1, node)};
+  DeviceArithmetic arithmetic;
+  for (const ModelPiece& piece : PiecesIn(model_)) {
+    arithmetic.pieces.push_back(SecondsOf(piece, node));
+    if (plan_.recompute() == Plan::SELECTIVE) {
+      arithmetic.pieces.back().backward_s += arithmetic.pieces.back().again_s;
+    }
+  }
+  arithmetic.update_s = UpdateSeconds(1, node);
+  return arithmetic;
 }
 
-PlanCoster::BlockTime PlanCoster::ArithmeticOfBlock(int32_t node,
+PlanCoster::BlockTime PlanCoster::ArithmeticOfBlock(int32_t node, int32_t kind,
                                                     bool recomputed) const {
-  const ArithmeticSeconds seconds = SecondsOf(ModelPiece::kBlock, node);
+  const ArithmeticSeconds seconds = SecondsOf({ModelPiece::kBlock, kind}, node);
   BlockTime time;
   time.forward_s = seconds.forward_s;
   time.backward_s = seconds.backward_s;
   time.backward_weight_s = seconds.backward_weight_s;
-  if (plan_.recompute() == Plan::SELECTIVE) {
-    // Norms and the activation function again: half of what a forward moves.
-    time.parts.recompute_s =
-        ElementwiseSeconds(ElementwiseBytes(model_, split_) / 2, node);
-  } else if (recomputed) {
-    time.parts.recompute_s = time.forward_s;
+  if (recomputed || plan_.recompute() == Plan::SELECTIVE) {
+    time.parts.recompute_s = seconds.again_s;
+    time.backward_s += seconds.again_s;
   }
-  time.backward_s += time.parts.recompute_s;
   return time;
 }
 
+double PlanCoster::ArithmeticOfModel(int32_t node, bool recomputed) const {
+  double seconds = 0;
+  for (const BlockRun& run : BlockRunsOf(model_)) {
+    const BlockTime time = ArithmeticOfBlock(node, run.kind, recomputed);
+    seconds +=
+        static_cast<double>(run.count) * (time.forward_s + time.backward_s);
+  }
+  return seconds;
+}
+
 double PlanCoster::StageArithmetic(int32_t node, int32_t pp) const {
-  const BlockTime kept = ArithmeticOfBlock(node, /*recomputed=*/false);
-  const BlockTime again = ArithmeticOfBlock(node, /*recomputed=*/true);
-  const auto whole = [&](ModelPiece piece) {
+  const auto whole = [&](const ModelPiece& piece) {
     const ArithmeticSeconds seconds = SecondsOf(piece, node);
     return seconds.forward_s + seconds.backward_s;
   };
   double seconds = 0;
   for (size_t stage = 0; stage < stages_.size(); ++stage) {
     if (stages_[stage].rank != pp) continue;
-    const auto [recomputed, others] = BlocksOf(static_cast<int32_t>(stage));
-    seconds += recomputed * (again.forward_s + again.backward_s) +
-               others * (kept.forward_s + kept.backward_s);
+    for (const StageBlocks& blocks : BlocksOf(static_cast<int32_t>(stage))) {
+      const auto add = [&](int64_t count, bool recomputed) {
+        if (count == 0) return;
+        const BlockTime time = ArithmeticOfBlock(node, blocks.kind, recomputed);
+        seconds +=
+            static_cast<double>(count) * (time.forward_s + time.backward_s);
+      };
+      add(blocks.again, true);
+      add(blocks.kept, false);
+    }
     if (stage == 0) seconds += whole(ModelPiece::kEmbedding);
     if (stage + 1 == stages_.size()) seconds += whole(ModelPiece::kHead);
   }

@@ -2,6 +2,7 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/cluster/collectives.h"
+#include "scheduler/pieces/transformer_pieces.h"
 #include "scheduler/plan/plan.h"
 
 namespace trireme {
@@ -348,7 +349,9 @@ TEST(Estimate, TheNearestMeasurementScalesOtherSplits) {
     Plan rest;
     rest.set_microbatch_size(1);
     const Plan plan = PlanOf(split, rest);
-    return PlanCoster(model, cluster, plan).ArithmeticOn(0).block;
+    return PlanCoster(model, cluster, plan)
+        .ArithmeticOn(0)
+        .Of(ModelPiece::kBlock);
   };
   const Split whole = {.dp = 4}, halves = {.tp = 2, .dp = 2};
   ModelShape model = Dit();

@@ -102,9 +102,7 @@ BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
     return RingOf(cluster_, group, flows);
   };
   // Compared by what travels between blocks.
-  const auto bytes = static_cast<double>(split_.microbatch_size *
-                                         TokensOnRank(model_, split_).image *
-                                         model_.hidden * model_.element_bytes);
+  const auto bytes = static_cast<double>(message_bytes());
   const auto take_slower = [&](const std::vector<int32_t>& group,
                                RingCost& slowest) {
     const RingCost ring = ring_of(group);

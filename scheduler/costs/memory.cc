@@ -50,74 +50,58 @@ int64_t MemoryLimitOn(const ClusterModel& cluster, const Plan& plan,
          CommunicatorsOf(plan) * device.communicator_bytes;
 }
 
-void PlanCoster::MeasureParts() {
-  if (!model_.measured_memory) return;
-  const bool deferred = ScheduleOf(plan_).splits_backward;
-  parts_ = model_.measured_memory(split_, plan_.recompute(), deferred);
-  parts_kept_ = plan_.has_recompute_blocks()
-                    ? model_.measured_memory(split_, Plan::NONE, deferred)
-                    : parts_;
-}
-
-int64_t PlanCoster::BlockParametersOnRank() const {
-  return parts_.has_value() ? parts_->block.parameters
-                            : BlockParametersPerRank(model_, split_.tp);
-}
-
 int64_t PlanCoster::StageParameters(int32_t stage) const {
-  if (parts_.has_value()) {
-    int64_t parameters = plan_.stages(stage).blocks() * BlockParametersOnRank();
-    if (stage == 0) parameters += parts_->embedding.parameters;
-    if (stage + 1 == static_cast<int32_t>(stages_.size())) {
-      parameters += parts_->head.parameters;
-    }
-    return parameters;
+  int64_t parameters = 0;
+  for (const StageBlocks& blocks : BlocksOf(stage)) {
+    parameters += blocks.count() * pieces_.blocks[blocks.kind].parameters;
   }
-  int64_t parameters = plan_.stages(stage).blocks() * BlockParametersOnRank();
-  const int32_t last = static_cast<int32_t>(stages_.size()) - 1;
-  if (stage == 0) {
-    parameters += CeilDivide(model_.embedding_parameters, split_.tp);
-  }
-  if (stage == last) {
-    parameters += CeilDivide(model_.head_parameters, split_.tp);
+  if (stage == 0) parameters += pieces_.embedding.parameters;
+  if (stage + 1 == static_cast<int32_t>(stages_.size())) {
+    parameters += pieces_.head.parameters;
   }
   return parameters;
 }
 
-int64_t PlanCoster::DroppingBlocks(int32_t stage) const {
-  const int64_t blocks = plan_.stages(stage).blocks();
-  const int64_t dropped = plan_.recompute() == Plan::NONE ? 0 : blocks;
-  return plan_.has_recompute_blocks()
-             ? std::min<int64_t>(dropped, plan_.recompute_blocks())
-             : dropped;
+std::vector<PlanCoster::StageBlocks> PlanCoster::DroppingBlocksOf(
+    int32_t stage) const {
+  const int64_t all = plan_.stages(stage).blocks();
+  if (plan_.recompute() == Plan::NONE) return Divide(stage, 0);
+  return Divide(stage, plan_.has_recompute_blocks()
+                           ? std::min<int64_t>(all, plan_.recompute_blocks())
+                           : all);
 }
 
-int64_t PlanCoster::BlockActivationBytes(bool dropped) const {
-  if (parts_.has_value()) {
-    return (dropped ? parts_ : parts_kept_)->block.activation_bytes;
+const PieceFigures& PlanCoster::FirstBlockOf(int32_t stage) const {
+  int64_t first = 0;
+  for (int32_t before = 0; before < stage; ++before) {
+    first += plan_.stages(before).blocks();
   }
-  return ActivationBytes(model_, split_,
-                         dropped ? plan_.recompute() : Plan::NONE);
+  // A stage that only has the head receives what the last block gives.
+  first = std::min(first, model_.layers - 1);
+  return pieces_.blocks[BlockRunsIn(model_, first, first + 1).front().kind];
+}
+
+int64_t PlanCoster::message_bytes() const {
+  int64_t largest = 0;
+  for (const PieceFigures& block : pieces_.blocks) {
+    largest = std::max(largest, block.message_bytes);
+  }
+  return largest;
+}
+
+int64_t PlanCoster::BlockActivationBytes(int32_t kind, bool dropped) const {
+  return (dropped ? pieces_ : pieces_kept_).blocks[kind].activation_bytes;
 }
 
 int64_t PlanCoster::ChunkActivationBytes(int32_t stage) const {
-  const int64_t blocks = plan_.stages(stage).blocks();
-  const int64_t dropped = DroppingBlocks(stage);
-  const int64_t of_blocks = dropped * BlockActivationBytes(true) +
-                            (blocks - dropped) * BlockActivationBytes(false);
-  if (parts_.has_value()) {
-    int64_t bytes = parts_->chunk.activation_bytes + of_blocks;
-    if (stage == 0) bytes += parts_->embedding.activation_bytes;
-    if (stage + 1 == static_cast<int32_t>(stages_.size())) {
-      bytes += parts_->head.activation_bytes;
-    }
-    return bytes;
+  int64_t bytes = pieces_.chunk.activation_bytes;
+  for (const StageBlocks& blocks : DroppingBlocksOf(stage)) {
+    bytes += blocks.again * BlockActivationBytes(blocks.kind, true) +
+             blocks.kept * BlockActivationBytes(blocks.kind, false);
   }
-  int64_t bytes = of_blocks;
-  if (stage == 0) bytes += BoundaryBytes(model_, split_);
+  if (stage == 0) bytes += pieces_.embedding.activation_bytes;
   if (stage + 1 == static_cast<int32_t>(stages_.size())) {
-    // Input of the last norm and of the head.
-    bytes += 2 * BoundaryBytes(model_, split_);
+    bytes += pieces_.head.activation_bytes;
   }
   return bytes;
 }
@@ -127,10 +111,7 @@ int64_t PlanCoster::ReductionBytes(int32_t pp) const {
                               ? rings_->reduction[pp].members
                               : rings_->shards[pp].members;
   // GRADIENTS and PARAMETERS reduce while other activations are there.
-  if (!parts_.has_value() || members < 2 ||
-      plan_.sharding() >= Plan::GRADIENTS) {
-    return 0;
-  }
+  if (members < 2 || plan_.sharding() >= Plan::GRADIENTS) return 0;
   const auto bucket = static_cast<int64_t>(plan_.gradient_bucket_bytes());
   int64_t bytes = 0;
   for (int32_t stage = 0; stage < static_cast<int32_t>(stages_.size());
@@ -140,7 +121,7 @@ int64_t PlanCoster::ReductionBytes(int32_t pp) const {
     const int64_t gradients = StageParameters(stage) * model_.gradient_bytes;
     const int64_t buckets = CeilDivide(gradients, bucket);
     bytes += std::min(gradients / members * (members - 1),
-                      buckets * parts_->reduction_bytes);
+                      buckets * pieces_.reduction_bytes);
   }
   return bytes;
 }
@@ -149,9 +130,9 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
                                 const std::vector<int32_t>& buckets) const {
   RankMemory memory;
   const int64_t group = plan_.shard_group();
-  int64_t parameters = 0, bucket_bytes = 0;
-  for (int32_t stage = 0; stage < static_cast<int32_t>(stages_.size());
-       ++stage) {
+  const auto num_stages = static_cast<int32_t>(stages_.size());
+  int64_t parameters = 0, bucket_bytes = 0, largest_block = 0;
+  for (int32_t stage = 0; stage < num_stages; ++stage) {
     if (stages_[stage].rank != pp) continue;
     const int64_t here = StageParameters(stage);
     parameters += here;
@@ -159,31 +140,30 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
         std::max(bucket_bytes, here * model_.gradient_bytes / buckets[stage]);
     ChunkMemory chunk;
     chunk.activation_bytes = ChunkActivationBytes(stage);
-    chunk.deferred_weight_bytes =
-        plan_.stages(stage).blocks() *
-        (parts_.has_value() ? parts_->block.deferred_bytes
-                            : DeferredWeightBytes(model_, split_));
-    if (parts_.has_value()) {
-      memory.always.parameters +=
-          parts_->chunk.constant_bytes +
-          plan_.stages(stage).blocks() * parts_->block.constant_bytes;
-      memory.always.workspace =
-          std::max(memory.always.workspace, parts_->transient_bytes);
-      chunk.deferred_weight_bytes += parts_->chunk.deferred_bytes;
-      if (stage == 0) {
-        memory.always.parameters += parts_->embedding.constant_bytes;
-        chunk.deferred_weight_bytes += parts_->embedding.deferred_bytes;
-      }
-      if (stage + 1 == static_cast<int32_t>(stages_.size())) {
-        memory.always.parameters += parts_->head.constant_bytes;
-        memory.always.workspace =
-            std::max(memory.always.workspace, parts_->head_transient_bytes);
-        chunk.deferred_weight_bytes += parts_->head.deferred_bytes;
-      }
+    chunk.deferred_weight_bytes = pieces_.chunk.deferred_bytes;
+    int64_t constants = pieces_.chunk.constant_bytes;
+    int64_t transient = 0;
+    for (const StageBlocks& blocks : BlocksOf(stage)) {
+      const PieceFigures& block = pieces_.blocks[blocks.kind];
+      chunk.deferred_weight_bytes += blocks.count() * block.deferred_bytes;
+      constants += blocks.count() * block.constant_bytes;
+      transient = std::max(transient, block.transient_bytes);
+      largest_block = std::max(largest_block, block.parameters);
     }
-    const int64_t message = MessageBytes(model_, split_);
-    chunk.activation_message_bytes = message;
-    chunk.gradient_message_bytes = message;
+    if (stage == 0) {
+      constants += pieces_.embedding.constant_bytes;
+      chunk.deferred_weight_bytes += pieces_.embedding.deferred_bytes;
+    }
+    if (stage + 1 == num_stages) {
+      constants += pieces_.head.constant_bytes;
+      transient = std::max(transient, pieces_.head.transient_bytes);
+      chunk.deferred_weight_bytes += pieces_.head.deferred_bytes;
+    }
+    memory.always.parameters += constants;
+    memory.always.workspace = std::max(memory.always.workspace, transient);
+    chunk.activation_message_bytes = FirstBlockOf(stage).message_bytes;
+    chunk.gradient_message_bytes =
+        FirstBlockOf(std::min(stage + 1, num_stages - 1)).message_bytes;
     if (memory.chunks.size() <= static_cast<size_t>(stages_[stage].chunk)) {
       memory.chunks.resize(stages_[stage].chunk + 1);
     }
@@ -200,30 +180,16 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
       shard(parameters * model_.optimizer_bytes, Plan::OPTIMIZER);
   if (rings_->reduction[pp].members > 1)
     always.communication += 2 * bucket_bytes;
-  BlockSplit whole = split_;
-  whole.sequence_parallel = false;
-  if (split_.sequence_parallel && !parts_.has_value()) {
-    always.communication += 2 * BoundaryBytes(model_, whole);
-  }
   if (plan_.sharding() >= Plan::GRADIENTS) {
     // Beside the shards a block's whole gradients, of which about half are on
     // their way already.
-    const int64_t block = BlockParametersPerRank(model_, split_.tp);
-    const int64_t gradients = block * model_.gradient_bytes / 2;
+    const int64_t gradients = largest_block * model_.gradient_bytes / 2;
     if (plan_.sharding() == Plan::PARAMETERS) {
       // The block at work and the one that is gathered ahead.
-      always.communication = 2 * block * model_.element_bytes +
+      always.communication = 2 * largest_block * model_.element_bytes +
                              std::max(2 * bucket_bytes, gradients);
     } else {
       always.communication += gradients;
-    }
-  }
-  if (!parts_.has_value()) {
-    // Gradients inside one block, and what it computes again.
-    always.workspace = DeferredWeightBytes(model_, split_);
-    if (plan_.recompute() != Plan::NONE) {
-      always.workspace += ActivationBytes(model_, split_, Plan::NONE) -
-                          ActivationBytes(model_, split_, plan_.recompute());
     }
   }
   if (plan_.has_offload()) OffloadMemory(pp, memory);

@@ -8,6 +8,7 @@
 // written, beside the copy of the next.
 
 #include <algorithm>
+#include <vector>
 
 #include "scheduler/costs/plan_costs.h"
 
@@ -21,35 +22,39 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
   const ClusterDevice& device = cluster_.DeviceOfNode(node);
   const double host_bytes_per_s =
       cluster_.nodes[node].host_memory_bytes_per_s / cluster_.nodes[node].count;
-  const int64_t block = BlockParametersOnRank();
-  const auto parameters = static_cast<double>(block);
-  const auto gradients =
-      parameters * static_cast<double>(model_.gradient_bytes);
   // Where weights are bf16, the optimizer's state has a copy to update.
   const int64_t master = model_.element_bytes > 2 ? model_.element_bytes : 0;
   const double updated = static_cast<double>(
       model_.gradient_bytes + 2 * (model_.optimizer_bytes + master));
-  UnitCost unit;
-  unit.fetch_s = parameters * static_cast<double>(model_.element_bytes) /
-                 device.to_device_bytes_per_s;
-  unit.save_gradients_s = gradients / device.to_host_bytes_per_s;
-  if (plan_.microbatches() > 1) {
-    unit.save_gradients_s =
-        std::max(unit.save_gradients_s, 3 * gradients / host_bytes_per_s);
-  }
-  unit.update_s = parameters * updated / host_bytes_per_s;
-
   ChunkCost& chunk = costs.cost.chunks[pp][index];
-  const auto blocks = static_cast<size_t>(plan_.stages(stage).blocks());
-  const auto recomputed = static_cast<size_t>(BlocksOf(stage).first);
-  double forward = 0, backward = 0;
-  for (size_t i = 0; i < blocks; ++i) {
-    const BlockTime& time = i < recomputed ? times.again : times.kept;
-    unit.forward_s = time.forward_s;
-    unit.backward_s = time.backward_s;
-    chunk.units.push_back(unit);
-    forward += unit.forward_s;
-    backward += unit.backward_s;
+  double forward = 0, backward = 0, update_s = 0;
+  int64_t on_host = 0;
+  for (const StageBlocks& blocks : BlocksOf(stage)) {
+    const int64_t block = pieces_.blocks[blocks.kind].parameters;
+    const auto parameters = static_cast<double>(block);
+    const double gradients =
+        parameters * static_cast<double>(model_.gradient_bytes);
+    UnitCost unit;
+    unit.fetch_s = parameters * static_cast<double>(model_.element_bytes) /
+                   device.to_device_bytes_per_s;
+    unit.save_gradients_s = gradients / device.to_host_bytes_per_s;
+    if (plan_.microbatches() > 1) {
+      unit.save_gradients_s =
+          std::max(unit.save_gradients_s, 3 * gradients / host_bytes_per_s);
+    }
+    unit.update_s = parameters * updated / host_bytes_per_s;
+    update_s = std::max(update_s, unit.update_s);
+    on_host += blocks.count() * block;
+    for (int64_t i = 0; i < blocks.count(); ++i) {
+      const BlockTime& time = i < blocks.again
+                                  ? times.blocks->again[blocks.kind]
+                                  : times.blocks->kept[blocks.kind];
+      unit.forward_s = time.forward_s;
+      unit.backward_s = time.backward_s;
+      chunk.units.push_back(unit);
+      forward += unit.forward_s;
+      backward += unit.backward_s;
+    }
   }
   chunk.units.front().forward_s += times.embedding.forward_s;
   chunk.units.back().backward_s += times.head.backward_s;
@@ -59,36 +64,44 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
   chunk.units.front().backward_s +=
       std::max(0.0, chunk.backward_s - backward - times.head.backward_s);
   // The embedding's and head's own update, on the device, is over before.
-  chunk.update_s = unit.update_s;
+  chunk.update_s = update_s;
   costs.host_bytes[pp] +=
-      static_cast<int64_t>(blocks) * block *
+      on_host *
       (model_.element_bytes + model_.gradient_bytes + model_.optimizer_bytes);
 }
 
 void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {
-  const int64_t block = BlockParametersOnRank();
-  int64_t blocks = 0;
+  int64_t parameters = 0, buffered = 0;
+  std::vector<int64_t> of_blocks;
   for (int32_t stage = 0; stage < static_cast<int32_t>(stages_.size());
        ++stage) {
     if (stages_[stage].rank != pp) continue;
-    const int64_t here = plan_.stages(stage).blocks();
-    blocks += here;
     ChunkMemory& chunk = memory.chunks[stages_[stage].chunk];
     int64_t of_ends = chunk.activation_bytes;
-    for (int64_t i = 0; i < here; ++i) {
-      const int64_t bytes = BlockActivationBytes(i < DroppingBlocks(stage));
-      of_ends -= bytes;
-      chunk.units.push_back({.parameter_bytes = block * model_.element_bytes,
-                             .activation_bytes = bytes});
+    for (const StageBlocks& blocks : DroppingBlocksOf(stage)) {
+      const int64_t block = pieces_.blocks[blocks.kind].parameters;
+      parameters += blocks.count() * block;
+      of_blocks.insert(of_blocks.end(), blocks.count(), block);
+      for (int64_t i = 0; i < blocks.count(); ++i) {
+        const int64_t bytes =
+            BlockActivationBytes(blocks.kind, i < blocks.again);
+        of_ends -= bytes;
+        chunk.units.push_back({.parameter_bytes = block * model_.element_bytes,
+                               .activation_bytes = bytes});
+      }
     }
     // What embedding and head keep, from the first unit on.
     chunk.units.front().activation_bytes += of_ends;
   }
-  memory.always.parameters -= blocks * block * model_.element_bytes;
-  memory.always.optimizer -= blocks * block * model_.optimizer_bytes;
-  memory.always.gradients -=
-      std::max<int64_t>(0, blocks - Offload::kGradientBuffers) * block *
-      model_.gradient_bytes;
+  // Gradients of the largest units are in the buffers.
+  std::sort(of_blocks.rbegin(), of_blocks.rend());
+  for (size_t i = 0; i < of_blocks.size() && i < Offload::kGradientBuffers;
+       ++i) {
+    buffered += of_blocks[i];
+  }
+  memory.always.parameters -= parameters * model_.element_bytes;
+  memory.always.optimizer -= parameters * model_.optimizer_bytes;
+  memory.always.gradients -= (parameters - buffered) * model_.gradient_bytes;
 }
 
 }  // namespace trireme

@@ -6,6 +6,7 @@
 
 #include "runtime/core/log.h"
 #include "scheduler/cluster/collectives.h"
+#include "scheduler/pieces/transformer_pieces.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/schedules/schedule.h"
 
@@ -21,33 +22,33 @@ double Exposed(double seconds, double hidden_behind) {
   return std::max(0.0, seconds - hidden_behind);
 }
 
-double SecondsOnce(const BlockCollective& collective, const BlockRings& rings) {
+double SecondsOnce(const PieceCollective& collective, const BlockRings& rings) {
   const RingCost* ring = nullptr;
   switch (collective.group) {
-    case BlockCollective::Group::kTensor:
+    case PieceCollective::Group::kTensor:
       ring = &rings.tensor;
       break;
-    case BlockCollective::Group::kContext:
+    case PieceCollective::Group::kContext:
       ring = &rings.context;
       break;
-    case BlockCollective::Group::kHeads:
+    case PieceCollective::Group::kHeads:
       ring = &rings.heads;
       break;
-    case BlockCollective::Group::kRing:
+    case PieceCollective::Group::kRing:
       ring = &rings.ring;
       break;
   }
   const auto bytes = static_cast<double>(collective.bytes);
   switch (collective.kind) {
-    case BlockCollective::Kind::kAllReduce:
+    case PieceCollective::Kind::kAllReduce:
       return ring->AllReduce(bytes);
-    case BlockCollective::Kind::kReduceScatter:
+    case PieceCollective::Kind::kReduceScatter:
       return ring->ReduceScatter(bytes);
-    case BlockCollective::Kind::kAllGather:
+    case PieceCollective::Kind::kAllGather:
       return ring->AllGather(bytes);
-    case BlockCollective::Kind::kAllToAll:
+    case PieceCollective::Kind::kAllToAll:
       return ring->AllToAll(bytes);
-    case BlockCollective::Kind::kRingStep:
+    case PieceCollective::Kind::kRingStep:
       break;
   }
   return ring->RingStep(bytes);
@@ -83,30 +84,35 @@ PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
       dp_(static_cast<int32_t>(plan.grid().dp())),
       pp_(static_cast<int32_t>(plan.grid().pp())),
       stages_(StagesOf(plan)),
-      block_collectives_(BlockCollectives(model, split_)),
-      corrections_(MakeCorrections()),
+      pieces_(PiecesOf(model, split_, plan.recompute(),
+                       ScheduleOf(plan).splits_backward)),
+      pieces_kept_(plan.recompute() != Plan::NONE
+                       ? PiecesOf(model, split_, Plan::NONE,
+                                  ScheduleOf(plan).splits_backward)
+                       : pieces_),
+      seconds_(TimePieces()),
       rings_(std::move(rings)) {
   CHECK_EQ(GridSize(plan.grid()), cluster.num_ranks());
   if (rings_ == nullptr) {
     rings_ = std::make_shared<const PlanRings>(MakeRings());
   }
-  MeasureParts();
 }
 
-void PlanCoster::AddCollectives(const std::vector<BlockCollective>& collectives,
+void PlanCoster::AddCollectives(const PieceFigures& piece,
                                 const BlockRings& rings, bool recomputed,
                                 BlockTime& time) const {
-  using Behind = BlockCollective::Behind;
+  using Behind = PieceCollective::Behind;
+  if (piece.collectives.empty()) return;
   const bool puts_off = ScheduleOf(plan_).splits_backward;
-  const double products = ProductFlopsOnRank(model_, split_);
-  const double attention_flops = AttentionFlopsOnRank(model_, split_);
-  const double attention_s =
-      time.forward_s * attention_flops / (products + attention_flops);
+  const double attention_flops = AttentionFlops(piece.kernels.forward);
+  const double attention_s = attention_flops == 0
+                                 ? 0
+                                 : time.forward_s * attention_flops /
+                                       ProductFlops(piece.kernels.forward);
   const double weights_s = time.backward_weight_s;
-  const double all_products = BlockFlops(model_) - AttentionFlops(model_);
   // Behind attention, which hides what it takes.
   double forward_ring_s = 0, backward_ring_s = 0;
-  for (const BlockCollective& collective : collectives) {
+  for (const PieceCollective& collective : piece.collectives) {
     const double once = SecondsOnce(collective, rings);
     double forward = collective.forward * once;
     double backward = collective.backward * once;
@@ -117,9 +123,8 @@ void PlanCoster::AddCollectives(const std::vector<BlockCollective>& collectives,
     }
     if (collective.behind == Behind::kProduct && model_.hides_collectives &&
         !puts_off) {
-      const double product_s =
-          weights_s * collective.product_flops / all_products;
-      backward = collective.backward * Exposed(once, product_s);
+      backward = collective.backward *
+                 Exposed(once, weights_s * collective.product_share);
     }
     if (puts_off && collective.for_weight_gradient) {
       time.backward_weight_s += backward;
@@ -127,7 +132,7 @@ void PlanCoster::AddCollectives(const std::vector<BlockCollective>& collectives,
     if (recomputed) backward += forward;
     time.forward_s += forward;
     time.backward_s += backward;
-    (collective.group == BlockCollective::Group::kTensor ? time.parts.tp_s
+    (collective.group == PieceCollective::Group::kTensor ? time.parts.tp_s
                                                          : time.parts.cp_s) +=
         forward + backward;
   }
@@ -139,10 +144,10 @@ void PlanCoster::AddCollectives(const std::vector<BlockCollective>& collectives,
   time.parts.cp_s += forward + backward;
 }
 
-void PlanCoster::AddSharding(const RingCost& ring, BlockTime& time) const {
+void PlanCoster::AddSharding(const PieceFigures& piece, const RingCost& ring,
+                             BlockTime& time) const {
   if (!ShardsGradients()) return;
-  const auto parameters =
-      static_cast<double>(BlockParametersPerRank(model_, tp_));
+  const auto parameters = static_cast<double>(piece.parameters);
   const double gather =
       ShardsParameters()
           ? ring.AllGather(parameters *
@@ -167,7 +172,7 @@ int32_t PlanCoster::SlowestNode(int32_t replica, int32_t pp) const {
       const int32_t node = cluster_.node_of_rank[Physical(tp, cp, replica, pp)];
       if (node == last) continue;
       last = node;
-      const double seconds = ArithmeticOfBlock(node, false).forward_s;
+      const double seconds = ArithmeticOfModel(node, false);
       if (slowest < 0 || seconds > largest) {
         slowest = node;
         largest = seconds;
@@ -178,31 +183,43 @@ int32_t PlanCoster::SlowestNode(int32_t replica, int32_t pp) const {
 }
 
 PlanCoster::BlockTime PlanCoster::TimeOfBlock(int32_t replica, int32_t pp,
-                                              bool recomputed,
+                                              int32_t kind, bool recomputed,
                                               const BlockRings& rings) const {
-  BlockTime time = ArithmeticOfBlock(SlowestNode(replica, pp), recomputed);
-  AddCollectives(block_collectives_, rings, recomputed, time);
-  AddSharding(rings_->shards[pp], time);
+  BlockTime time =
+      ArithmeticOfBlock(SlowestNode(replica, pp), kind, recomputed);
+  AddCollectives(pieces_.blocks[kind], rings, recomputed, time);
+  AddSharding(pieces_.blocks[kind], rings_->shards[pp], time);
   return time;
 }
 
-std::pair<double, double> PlanCoster::BlocksOf(int32_t stage) const {
-  const int64_t blocks = plan_.stages(stage).blocks();
-  int64_t recomputed = plan_.recompute() == Plan::FULL ? blocks : 0;
-  if (plan_.has_recompute_blocks()) {
-    recomputed = std::min<int64_t>(recomputed, plan_.recompute_blocks());
+std::vector<PlanCoster::StageBlocks> PlanCoster::Divide(int32_t stage,
+                                                        int64_t first) const {
+  int64_t begin = 0;
+  for (int32_t before = 0; before < stage; ++before) {
+    begin += plan_.stages(before).blocks();
   }
-  return {static_cast<double>(recomputed),
-          static_cast<double>(blocks - recomputed)};
+  std::vector<StageBlocks> blocks;
+  for (const BlockRun& run :
+       BlockRunsIn(model_, begin, begin + plan_.stages(stage).blocks())) {
+    const int64_t again = std::min(first, run.count);
+    first -= again;
+    blocks.push_back(
+        {.kind = run.kind, .again = again, .kept = run.count - again});
+  }
+  return blocks;
 }
 
-PartitionCosts PlanCoster::BlockTimes() const {
+std::vector<PlanCoster::StageBlocks> PlanCoster::BlocksOf(int32_t stage) const {
+  if (plan_.recompute() != Plan::FULL) return Divide(stage, 0);
+  return DroppingBlocksOf(stage);
+}
+
+PartitionCosts PlanCoster::PartsToCut() const {
   const bool recomputed = plan_.recompute() == Plan::FULL;
   std::vector<double> arithmetic(cluster_.num_nodes());
   bool alike = true;
   for (int32_t node = 0; node < cluster_.num_nodes(); ++node) {
-    const BlockTime time = ArithmeticOfBlock(node, recomputed);
-    arithmetic[node] = time.forward_s + time.backward_s;
+    arithmetic[node] = ArithmeticOfModel(node, recomputed);
     alike = alike && arithmetic[node] == arithmetic[0];
   }
   // The slowest node of each pipeline rank.
@@ -217,25 +234,39 @@ PartitionCosts PlanCoster::BlockTimes() const {
     }
   }
   const BlockRings rings = RingsOf(0, 0);
-  std::vector<double> blocks;
+  const std::vector<BlockRun> runs = BlockRunsOf(model_);
+  // Of each pipeline rank, by kind, and of all of the model's blocks.
+  std::vector<std::vector<double>> blocks;
+  std::vector<double> all;
   int32_t fastest = 0;
   for (int32_t pp = 0; pp < (alike ? 1 : pp_); ++pp) {
-    BlockTime block = ArithmeticOfBlock(slowest[pp], recomputed);
-    AddCollectives(block_collectives_, rings, recomputed, block);
-    AddSharding(rings_->shards[pp], block);
-    blocks.push_back(block.forward_s + block.backward_s);
-    if (blocks[pp] < blocks[fastest]) fastest = pp;
+    blocks.emplace_back();
+    for (size_t kind = 0; kind < pieces_.blocks.size(); ++kind) {
+      BlockTime block = ArithmeticOfBlock(
+          slowest[pp], static_cast<int32_t>(kind), recomputed);
+      AddCollectives(pieces_.blocks[kind], rings, recomputed, block);
+      AddSharding(pieces_.blocks[kind], rings_->shards[pp], block);
+      blocks[pp].push_back(block.forward_s + block.backward_s);
+    }
+    all.push_back(0);
+    for (const BlockRun& run : runs) {
+      all[pp] += static_cast<double>(run.count) * blocks[pp][run.kind];
+    }
+    if (all[pp] < all[fastest]) fastest = pp;
   }
   PartitionCosts costs;
-  costs.blocks.assign(model_.layers, blocks[fastest]);
-  const auto whole = [&](ModelPiece piece) {
+  for (const BlockRun& run : runs) {
+    costs.blocks.insert(costs.blocks.end(), run.count,
+                        blocks[fastest][run.kind]);
+  }
+  const auto whole = [&](const ModelPiece& piece) {
     const ArithmeticSeconds seconds = SecondsOf(piece, slowest[fastest]);
     return seconds.forward_s + seconds.backward_s;
   };
   costs.embedding = whole(ModelPiece::kEmbedding);
   costs.head = whole(ModelPiece::kHead);
-  for (size_t pp = 0; pp < blocks.size() && !alike; ++pp) {
-    costs.slowness.push_back(blocks[pp] / blocks[fastest]);
+  for (size_t pp = 0; pp < all.size() && !alike; ++pp) {
+    costs.slowness.push_back(all[pp] / all[fastest]);
   }
   return costs;
 }
@@ -262,14 +293,19 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
   }
   result.cost.chunks.resize(pp_);
   result.parts.resize(pp_);
-  const bool full = plan_.recompute() == Plan::FULL;
-  std::vector<BlockTime> kept, again;
+  std::vector<BlockTimes> blocks(pp_);
   std::vector<BlockRings> rings;
   for (int32_t pp = 0; pp < pp_; ++pp) {
     rings.push_back(RingsOf(replica, pp));
-    kept.push_back(TimeOfBlock(replica, pp, false, rings[pp]));
-    again.push_back(full ? TimeOfBlock(replica, pp, true, rings[pp])
-                         : kept.back());
+    for (size_t i = 0; i < pieces_.blocks.size(); ++i) {
+      const auto kind = static_cast<int32_t>(i);
+      blocks[pp].kept.push_back(
+          TimeOfBlock(replica, pp, kind, false, rings[pp]));
+      blocks[pp].again.push_back(
+          plan_.recompute() == Plan::FULL
+              ? TimeOfBlock(replica, pp, kind, true, rings[pp])
+              : blocks[pp].kept.back());
+    }
     result.cost.chunks[pp].resize(plan_.chunks_per_rank());
     result.parts[pp].resize(plan_.chunks_per_rank());
     result.memory.ranks.push_back(MemoryOf(pp, result.buckets));
@@ -281,7 +317,8 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     const int32_t node = SlowestNode(replica, pp);
     ChunkCost& chunk = result.cost.chunks[pp][index];
     ChunkParts& parts = result.parts[pp][index];
-    const auto add = [&](double count, const BlockTime& time) {
+    const auto add = [&](int64_t times, const BlockTime& time) {
+      const auto count = static_cast<double>(times);
       chunk.forward_s += count * time.forward_s;
       chunk.backward_s += count * time.backward_s;
       chunk.backward_weight_s += count * time.backward_weight_s;
@@ -290,31 +327,31 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
       parts.dp_s += count * time.parts.dp_s;
       parts.recompute_s += count * time.parts.recompute_s;
     };
-    const auto [recomputed, others] = BlocksOf(stage);
-    add(recomputed, again[pp]);
-    add(others, kept[pp]);
-    const auto add_end = [&](const ArithmeticSeconds& seconds,
-                             const std::vector<BlockCollective>& collectives) {
+    for (const StageBlocks& of_stage : BlocksOf(stage)) {
+      add(of_stage.again, blocks[pp].again[of_stage.kind]);
+      add(of_stage.kept, blocks[pp].kept[of_stage.kind]);
+    }
+    const auto add_end = [&](const ModelPiece& piece) {
+      const ArithmeticSeconds seconds = SecondsOf(piece, node);
       BlockTime end;
       end.forward_s = seconds.forward_s;
       end.backward_s = seconds.backward_s;
       end.backward_weight_s = seconds.backward_weight_s;
-      AddCollectives(collectives, rings[pp], /*recomputed=*/false, end);
+      AddCollectives(FiguresOf(pieces_, piece), rings[pp],
+                     /*recomputed=*/false, end);
       add(1, end);
       return end;
     };
-    stage_times[stage] = {.again = again[pp], .kept = kept[pp]};
+    stage_times[stage].blocks = &blocks[pp];
     if (stage == 0) {
-      stage_times[stage].embedding =
-          add_end(SecondsOf(ModelPiece::kEmbedding, node),
-                  EmbeddingCollectives(model_, split_));
+      stage_times[stage].embedding = add_end(ModelPiece::kEmbedding);
     }
     if (stage == num_stages - 1) {
-      stage_times[stage].head = add_end(SecondsOf(ModelPiece::kHead, node),
-                                        HeadCollectives(model_, split_));
+      stage_times[stage].head = add_end(ModelPiece::kHead);
     }
     chunk.backward_input_s = chunk.backward_s - chunk.backward_weight_s;
-    chunk.message_bytes = MessageBytes(model_, split_);
+    chunk.message_bytes =
+        FirstBlockOf(std::min(stage + 1, num_stages - 1)).message_bytes;
 
     ChargeReductions(stage, result);
     chunk.update_s = BucketUpdateSeconds(

@@ -9,17 +9,14 @@
 #ifndef TRIREME_SCHEDULER_COSTS_PLAN_COSTS_H_
 #define TRIREME_SCHEDULER_COSTS_PLAN_COSTS_H_
 
-#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
-#include <utility>
 #include <vector>
 
 #include "scheduler/cluster/cluster.h"
 #include "scheduler/cluster/collectives.h"
-#include "scheduler/pieces/block_collectives.h"
+#include "scheduler/pieces/model_pieces.h"
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.pb.h"
 #include "scheduler/plan/stage_partition.h"
@@ -82,26 +79,23 @@ struct BlockRings {
 // Seconds of one microbatch on one device, without communication.
 struct ArithmeticSeconds {
   double forward_s = 0;
+  // Without what is computed again.
   double backward_s = 0;
   // Of the backward, what can be put off.
   double backward_weight_s = 0;
+  // What the plan's recomputation adds to the backward of a piece that does it.
+  double again_s = 0;
 };
 
 struct DeviceArithmetic {
-  ArithmeticSeconds embedding;
-  // Without recomputation that runs a whole block again.
-  ArithmeticSeconds block;
-  ArithmeticSeconds head;
+  // By ModelPiece::index; without recomputation that runs a whole block again.
+  std::vector<ArithmeticSeconds> pieces;
   // Of the optimizer, for one parameter.
   double update_s = 0;
-};
 
-// Measured times relative to what FLOPs and rates give.
-struct MeasuredCorrection {
-  double forward = 1;
-  double backward = 1;
-  // Of the backward, what can be put off.
-  double weight_share = 0;
+  const ArithmeticSeconds& Of(const ModelPiece& piece) const {
+    return pieces[piece.index()];
+  }
 };
 
 // Communicators of at least two members that each rank has in a plan, at most
@@ -128,6 +122,9 @@ class PlanCoster {
 
   const std::shared_ptr<const PlanRings>& rings() const { return rings_; }
 
+  // Of the largest message between stages.
+  int64_t message_bytes() const;
+
   // Of data-parallel replica `replica`. Its parts that depend only on the
   // stage (memory, gradient reduction) are the worst of all replicas'.
   PlanCosts CostsOf(int32_t replica) const;
@@ -143,7 +140,7 @@ class PlanCoster {
   // Time of each block, embedding and head on the fastest pipeline rank as the
   // plan is placed, and how much slower the others are, for cutting stages. A
   // pipeline rank is as slow as the slowest of its devices over all replicas.
-  PartitionCosts BlockTimes() const;
+  PartitionCosts PartsToCut() const;
 
  private:
   struct BlockTime {
@@ -152,14 +149,22 @@ class PlanCoster {
     double backward_weight_s = 0;
     ChunkParts parts;
   };
-  // Blocks that run again in backward and others, and both ends of the model
-  // where the stage has them.
-  struct StageTimes {
-    BlockTime again, kept, embedding, head;
+  // By kind: blocks that run again in backward, and others.
+  struct BlockTimes {
+    std::vector<BlockTime> again, kept;
   };
-  // By device and piece; empty where nothing was measured.
-  using Corrections = std::vector<
-      std::array<std::optional<MeasuredCorrection>, kNumModelPieces>>;
+  // And both ends of the model where the stage has them.
+  struct StageTimes {
+    const BlockTimes* blocks = nullptr;
+    BlockTime embedding, head;
+  };
+  // Consecutive blocks of a stage: the first of them run again in backward.
+  struct StageBlocks {
+    int32_t kind = 0;
+    int64_t again = 0;
+    int64_t kept = 0;
+    int64_t count() const { return again + kept; }
+  };
 
   PlanRings MakeRings() const;
   // Appends one pipeline rank's rings and channels.
@@ -170,20 +175,29 @@ class PlanCoster {
   int32_t Physical(int64_t tp, int64_t cp, int64_t dp, int64_t pp) const;
   BlockRings RingsOf(int32_t replica, int32_t pp) const;
   // Compute and communication of one block on the ranks of (replica, pp).
-  BlockTime TimeOfBlock(int32_t replica, int32_t pp, bool recomputed,
-                        const BlockRings& rings) const;
+  BlockTime TimeOfBlock(int32_t replica, int32_t pp, int32_t kind,
+                        bool recomputed, const BlockRings& rings) const;
   // The node of (replica, pp) whose devices take longest.
   int32_t SlowestNode(int32_t replica, int32_t pp) const;
-  // How many of a stage's blocks run again in backward, and how many do not.
-  std::pair<double, double> BlocksOf(int32_t stage) const;
-  // Arithmetic of one block on one node's devices.
-  BlockTime ArithmeticOfBlock(int32_t node, bool recomputed) const;
-  Corrections MakeCorrections() const;
-  // By FLOPs, bytes and the device's rates.
-  ArithmeticSeconds FormulaOf(ModelPiece piece, const BlockSplit& split,
+  // A stage's blocks in order.
+  std::vector<StageBlocks> BlocksOf(int32_t stage) const;
+  // The same for those that keep less than everything for backward.
+  std::vector<StageBlocks> DroppingBlocksOf(int32_t stage) const;
+  std::vector<StageBlocks> Divide(int32_t stage, int64_t first) const;
+  // Of the first block of a stage.
+  const PieceFigures& FirstBlockOf(int32_t stage) const;
+  // Arithmetic of one block on one node's devices, and of all of the model's.
+  BlockTime ArithmeticOfBlock(int32_t node, int32_t kind,
+                              bool recomputed) const;
+  double ArithmeticOfModel(int32_t node, bool recomputed) const;
+  ArithmeticSeconds ByKernels(const PieceKernels& kernels,
                               const ClusterDevice& device) const;
+  const MeasuredPiece* NearestMeasured(const ModelPiece& piece,
+                                       const ClusterDevice& device) const;
+  // By device and ModelPiece::index.
+  std::vector<std::vector<ArithmeticSeconds>> TimePieces() const;
   // On one of the node's devices, by what was measured where it was.
-  ArithmeticSeconds SecondsOf(ModelPiece piece, int32_t node) const;
+  ArithmeticSeconds SecondsOf(const ModelPiece& piece, int32_t node) const;
   double ElementwiseSeconds(double bytes, int32_t node) const;
   double UpdateSeconds(double parameters, int32_t node) const;
   // In one kernel.
@@ -192,11 +206,11 @@ class PlanCoster {
   // Whole gradients live for one backward only and are scattered after each.
   bool ShardsGradients() const { return plan_.sharding() >= Plan::GRADIENTS; }
   // Makes room in `time`, which is arithmetic alone, for the collectives.
-  void AddCollectives(const std::vector<BlockCollective>& collectives,
-                      const BlockRings& rings, bool recomputed,
-                      BlockTime& time) const;
+  void AddCollectives(const PieceFigures& piece, const BlockRings& rings,
+                      bool recomputed, BlockTime& time) const;
   // And for those of sharded gradients and parameters.
-  void AddSharding(const RingCost& ring, BlockTime& time) const;
+  void AddSharding(const PieceFigures& piece, const RingCost& ring,
+                   BlockTime& time) const;
   int32_t BucketsOf(int32_t stage) const;
   // That each rank of the stage updates.
   double OwnParameters(int32_t stage) const;
@@ -223,14 +237,9 @@ class PlanCoster {
   // The costs of a stage's units, whose sums are the chunk's.
   void DivideIntoUnits(int32_t replica, int32_t stage, const StageTimes& times,
                        PlanCosts& costs) const;
-  // Of a stage's blocks, how many keep less than everything for backward.
-  int64_t DroppingBlocks(int32_t stage) const;
-  int64_t BlockParametersOnRank() const;
-  int64_t BlockActivationBytes(bool dropped) const;
+  int64_t BlockActivationBytes(int32_t kind, bool dropped) const;
   // From a rank whose blocks are all on the device to one that offloads them.
   void OffloadMemory(int32_t pp, RankMemory& memory) const;
-  // Of the plan's kind of recomputation, and without any.
-  void MeasureParts();
   int64_t ReductionBytes(int32_t pp) const;
   RankMemory MemoryOf(int32_t pp, const std::vector<int32_t>& buckets) const;
 
@@ -240,11 +249,10 @@ class PlanCoster {
   const BlockSplit split_;
   const int32_t tp_, cp_, dp_, pp_;
   const std::vector<StageLocation> stages_;
-  const std::vector<BlockCollective> block_collectives_;
-  const Corrections corrections_;
+  // Under the plan's recomputation, and without any.
+  const ModelPieces pieces_, pieces_kept_;
+  const std::vector<std::vector<ArithmeticSeconds>> seconds_;
   std::shared_ptr<const PlanRings> rings_;
-  // Absent where the model has no measured memory.
-  std::optional<MeasuredMemory> parts_, parts_kept_;
 };
 
 }  // namespace trireme

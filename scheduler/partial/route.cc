@@ -86,7 +86,8 @@ SkipInstance RoutedInstance(const ModelShape& model,
                                                       chunks[1].cost.backward_s
                                                 : 0);
   }
-  const auto bytes = static_cast<double>(MessageBytes(model, SplitOf(plan)));
+  const auto bytes = static_cast<double>(
+      costs.ranks.front().chunks.front().cost.message_bytes);
   instance.links.assign(nodes, std::vector<SkipLink>(nodes));
   for (int32_t from = 0; from < nodes; ++from) {
     for (int32_t to = 0; to < nodes; ++to) {

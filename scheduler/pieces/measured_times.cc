@@ -1,6 +1,9 @@
 #include "scheduler/pieces/measured_times.h"
 
+#include <cstdint>
 #include <tuple>
+
+#include "scheduler/pieces/transformer_pieces.h"
 
 namespace trireme {
 namespace {
@@ -12,26 +15,29 @@ auto SharedSizes(const Cluster::ModelTimes& times) {
                     times.dtype());
 }
 
+// 0: no such piece.
 uint64_t ParametersOf(const Cluster::ModelTimes& times,
-                      Cluster::PieceTime::Piece piece) {
+                      Cluster::PieceTime::Piece piece, uint32_t kind) {
   switch (piece) {
     case Cluster::PieceTime::EMBEDDING:
       return times.embedding_parameters();
     case Cluster::PieceTime::HEAD:
       return times.head_parameters();
     default:
-      return times.block_parameters();
+      return kind < static_cast<uint32_t>(times.block_parameters_size())
+                 ? times.block_parameters(static_cast<int>(kind))
+                 : 0;
   }
 }
 
-ModelPiece PieceOf(Cluster::PieceTime::Piece piece) {
-  switch (piece) {
+ModelPiece PieceOf(const Cluster::PieceTime& time) {
+  switch (time.piece()) {
     case Cluster::PieceTime::EMBEDDING:
       return ModelPiece::kEmbedding;
     case Cluster::PieceTime::HEAD:
       return ModelPiece::kHead;
     default:
-      return ModelPiece::kBlock;
+      return {ModelPiece::kBlock, static_cast<int32_t>(time.block_kind())};
   }
 }
 
@@ -49,9 +55,12 @@ Cluster::ModelTimes SizesOf(const ModelShape& model) {
                                                : Cluster::ModelTimes::NONE);
   times.set_text_tokens(model.text_tokens);
   times.set_dtype(model.dtype);
-  times.set_block_parameters(BlockParameters(model));
-  times.set_embedding_parameters(model.embedding_parameters);
-  times.set_head_parameters(model.head_parameters);
+  const ModelPieces pieces = PiecesOf(model, {}, Plan::NONE, false);
+  for (const PieceFigures& block : pieces.blocks) {
+    times.add_block_parameters(block.parameters);
+  }
+  times.set_embedding_parameters(pieces.embedding.parameters);
+  times.set_head_parameters(pieces.head.parameters);
   return times;
 }
 
@@ -62,12 +71,12 @@ int64_t UseMeasuredTimes(const ClusterModel& cluster, ModelShape& model) {
   for (const Cluster::ModelTimes& times : cluster.model_times) {
     if (SharedSizes(times) != SharedSizes(wanted)) continue;
     for (const Cluster::PieceTime& piece : times.pieces()) {
-      if (ParametersOf(times, piece.piece()) !=
-          ParametersOf(wanted, piece.piece())) {
+      if (ParametersOf(times, piece.piece(), piece.block_kind()) !=
+          ParametersOf(wanted, piece.piece(), piece.block_kind())) {
         continue;
       }
       model.measured.push_back(
-          {.piece = PieceOf(piece.piece()),
+          {.piece = PieceOf(piece),
            .device = piece.device(),
            .tp = piece.tp(),
            .cp = piece.cp(),

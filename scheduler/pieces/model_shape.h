@@ -18,15 +18,29 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "scheduler/pieces/measured_memory.h"
+#include "scheduler/pieces/model_pieces.h"
 #include "scheduler/pieces/transformer_flops.h"
 #include "scheduler/plan/plan.pb.h"
 
 namespace trireme {
 
-// The pieces of a model that have costs of their own.
-enum class ModelPiece { kBlock, kEmbedding, kHead };
-inline constexpr size_t kNumModelPieces = 3;
+// A piece of a model that has costs of its own.
+struct ModelPiece {
+  enum Kind : uint8_t { kEmbedding, kHead, kBlock };
+
+  ModelPiece(Kind of_kind, int32_t of_blocks = 0)
+      : kind(of_kind), block_kind(of_blocks) {}
+
+  // 0, 1, 2...: the embedding, the head, and each kind of block.
+  size_t index() const {
+    return static_cast<size_t>(kind) + static_cast<size_t>(block_kind);
+  }
+
+  friend bool operator==(const ModelPiece&, const ModelPiece&) = default;
+
+  Kind kind;
+  int32_t block_kind;
+};
 
 // Measured seconds of one piece on one kind of device. Overrides what FLOPs and
 // rates give for this split; what they give for others is scaled as the nearest
@@ -45,6 +59,9 @@ struct MeasuredPiece {
   double backward_weight_s = 0;
 };
 
+const PieceFigures& FiguresOf(const ModelPieces& pieces,
+                              const ModelPiece& piece);
+
 // How one microbatch of a block is divided and kept.
 struct BlockSplit {
   int64_t tp = 1;
@@ -54,11 +71,19 @@ struct BlockSplit {
   int64_t microbatch_size = 1;
 };
 
+// Consecutive blocks of one kind.
+struct BlockRun {
+  int32_t kind = 0;
+  int64_t count = 0;
+};
+
 struct ModelShape {
   using Text = TransformerSizes::Text;
 
   std::string name;
   int64_t layers = 0;
+  // Together `layers`. Empty: all blocks are alike.
+  std::vector<BlockRun> block_runs;
   int64_t hidden = 0;
   int64_t mlp_hidden = 0;
   int64_t heads = 0;
@@ -91,76 +116,33 @@ struct ModelShape {
   // nothing.
   bool hides_collectives = true;
   std::vector<MeasuredPiece> measured;
-  // Memory of the model's parts, in place of the formulas below; null, and
-  // nothing for a split that the model cannot have: none is known. `deferred`:
-  // weight gradients are put off. A pure function.
-  std::function<std::optional<MeasuredMemory>(
+  // The model's pieces as they were run, in place of transformer_pieces.h;
+  // null, and nothing for a split that the model cannot have: none is known.
+  // `deferred`: weight gradients are put off. A pure function.
+  std::function<std::optional<ModelPieces>(
       const BlockSplit& split, Plan::Recompute recompute, bool deferred)>
-      measured_memory;
+      recorded_pieces;
 };
 
 // InvalidArgument with the field's name where a size makes no sense.
 absl::Status CheckModelShape(const ModelShape& model);
 
-// Tokens of one sample that a block's self-attention and MLP work on.
-int64_t SequenceLength(const ModelShape& model);
-
 BlockSplit SplitOf(const Plan& plan);
 
-// Tokens of one sample on one rank of a block, padding included: where channels
-// are sharded over tp, and between those layers, where sequence parallelism
-// shards tokens instead. Every rank of cp holds the whole text.
-struct RankTokens {
-  int64_t image = 0;
-  int64_t image_between = 0;
-  int64_t text = 0;
-  int64_t text_between = 0;
-};
-RankTokens TokensOnRank(const ModelShape& model, const BlockSplit& split);
-
-// Whether a vector for each sample (time, class) modulates every block, from
-// which each block makes its own scales and shifts.
-bool HasConditioning(const ModelShape& model);
+// Kinds are numbered from 0.
+int32_t NumBlockKinds(const ModelShape& model);
+// By index.
+std::vector<ModelPiece> PiecesIn(const ModelShape& model);
+// The model's blocks in order; one run where block_runs is empty.
+std::vector<BlockRun> BlockRunsOf(const ModelShape& model);
+// The first block of the kind's longest run.
+int64_t FirstBlockOf(const ModelShape& model, int32_t kind);
+// Those of blocks [first, end).
+std::vector<BlockRun> BlockRunsIn(const ModelShape& model, int64_t first,
+                                  int64_t end);
 
 // Rounded up, for positive numbers.
 inline int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Forward FLOPs of one block over one sample, as transformer_flops.h counts
-// them for a block that is not the last.
-double BlockFlops(const ModelShape& model);
-// Of attention's products of queries with keys and of weights with values.
-double AttentionFlops(const ModelShape& model);
-// Those of one microbatch on one rank: of the products with weights, and of
-// attention's.
-double ProductFlopsOnRank(const ModelShape& model, const BlockSplit& split);
-double AttentionFlopsOnRank(const ModelShape& model, const BlockSplit& split);
-int64_t BlockParameters(const ModelShape& model);
-// Of the whole model.
-int64_t ModelParameters(const ModelShape& model);
-// Forward and backward (3 times forward) over one sample: the FLOPs of MFU, as
-// published runs count them: the blocks (transformer_flops.h), neither
-// embedding_flops nor head_flops, nor recomputation.
-double ModelTrainingFlops(const ModelShape& model);
-
-// Parameters of a block on one rank: matrices are sharded over tp, norms not.
-int64_t BlockParametersPerRank(const ModelShape& model, int64_t tp);
-
-// What one block's element-wise kernels read and write in one forward of a
-// microbatch on one rank.
-double ElementwiseBytes(const ModelShape& model, const BlockSplit& split);
-
-// Activations that one block keeps from forward to backward, per microbatch and
-// rank.
-int64_t ActivationBytes(const ModelShape& model, const BlockSplit& split,
-                        Plan::Recompute recompute);
-// Of those, what the weight gradients still need after the input gradients.
-int64_t DeferredWeightBytes(const ModelShape& model, const BlockSplit& split);
-
-// The hidden states of one microbatch as they lie on one rank between blocks.
-int64_t BoundaryBytes(const ModelShape& model, const BlockSplit& split);
-// The message from stage to stage: the hidden states and, where the model has
-// them, the conditioning and the text.
-int64_t MessageBytes(const ModelShape& model, const BlockSplit& split);
 
 }  // namespace trireme
 

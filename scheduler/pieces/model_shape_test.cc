@@ -1,6 +1,7 @@
 #include "scheduler/pieces/model_shape.h"
 
 #include "gtest/gtest.h"
+#include "scheduler/pieces/transformer_pieces.h"
 
 namespace trireme {
 namespace {

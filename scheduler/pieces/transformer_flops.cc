@@ -43,19 +43,4 @@ double BlocksTrainingFlops(const TransformerSizes& sizes) {
               BlockForwardFlops(sizes, /*last=*/true));
 }
 
-std::string_view BlocksTrainingFlopsFormula(TransformerSizes::Text text) {
-  switch (text) {
-    case TransformerSizes::Text::kCross:
-      return "3 x layers x (8 s h^2 + 4 s h f + 4 s^2 h + 4 s h^2 + 4 n h^2 + "
-             "4 s n h)";
-    case TransformerSizes::Text::kJoint:
-      return "3 x (layers - 1) x (8 (s + n) h^2 + 4 (s + n) h f + "
-             "4 (s + n)^2 h) + 3 x (8 s h^2 + 4 n h^2 + 4 s h f + "
-             "4 s (s + n) h)";
-    case TransformerSizes::Text::kNone:
-      break;
-  }
-  return "3 x layers x (8 s h^2 + 4 s h f + 4 s^2 h)";
-}
-
 }  // namespace trireme

@@ -1,5 +1,5 @@
-// Matrix-product FLOPs of a transformer's blocks: the one count that planner,
-// trainer and benchmarks share, so that their MFUs mean the same.
+// Matrix-product FLOPs of a transformer's blocks by formulas, as published runs
+// count them.
 //
 // A product of [m, k] by [k, n] is 2mkn FLOPs. With s tokens, width h, MLP
 // width f and n text tokens, the forward of one block over one sample is
@@ -18,7 +18,6 @@
 #define TRIREME_SCHEDULER_PIECES_TRANSFORMER_FLOPS_H_
 
 #include <cstdint>
-#include <string_view>
 
 namespace trireme {
 
@@ -39,8 +38,6 @@ double BlockForwardFlops(const TransformerSizes& sizes, bool last = false);
 double AttentionForwardFlops(const TransformerSizes& sizes, bool last = false);
 // Forward and backward (3 times forward) of all blocks over one sample.
 double BlocksTrainingFlops(const TransformerSizes& sizes);
-// What BlocksTrainingFlops counts, as text for people.
-std::string_view BlocksTrainingFlopsFormula(TransformerSizes::Text text);
 
 }  // namespace trireme
 

@@ -65,7 +65,7 @@ PlacementCosts::PlacementCosts(const ModelShape& model,
                             static_cast<double>(model.element_bytes));
   }
   const BlockSplit split = SplitOf(plan);
-  message_bytes_ = static_cast<double>(MessageBytes(model, split));
+  message_bytes_ = static_cast<double>(coster.message_bytes());
   round_trips_ = std::ceil(microbatches_ / pp_) * plan.chunks_per_rank();
   if (parts_ > 1) {
     const double blocks =

@@ -31,7 +31,7 @@ double LargestRank(const PartitionCosts& costs,
 }  // namespace
 
 absl::Status StageCutter::Cut(const PlanCoster& coster, Plan& plan) {
-  PartitionCosts costs = coster.BlockTimes();
+  PartitionCosts costs = coster.PartsToCut();
   const double block = costs.blocks.front();
   // To a hundredth of a block, so that like candidates share the cut.
   const int64_t embedding = std::llround(100 * costs.embedding / block);

@@ -244,20 +244,26 @@ double ArithmeticLowerBound(const ModelShape& model,
   // pieces the shares, which unlike devices have differently.
   std::vector<double> whole_s, block_s;
   double embedding = 1, head = 1, blocks = 1;
+  const int32_t kinds = NumBlockKinds(model);
   for (int32_t node = 0; node < cluster.num_nodes(); ++node) {
     double whole = 0;
     for (int32_t i = 0; i < pp; ++i) whole += coster.StageArithmetic(node, i);
     const DeviceArithmetic pieces = coster.ArithmeticOn(node);
-    const double first =
-        pieces.embedding.forward_s + pieces.embedding.backward_s;
-    const double last = pieces.head.forward_s + pieces.head.backward_s;
+    const auto seconds_of = [&](const ModelPiece& piece) {
+      return pieces.Of(piece).forward_s + pieces.Of(piece).backward_s;
+    };
+    const double first = seconds_of(ModelPiece::kEmbedding);
+    const double last = seconds_of(ModelPiece::kHead);
     embedding = std::min(embedding, first / whole);
     head = std::min(head, last / whole);
     blocks = std::min(blocks, (whole - first - last) / whole);
-    const auto layers = static_cast<double>(model.layers);
+    // Blocks may be unlike: as if all were the fastest.
+    double block = (whole - first - last) / static_cast<double>(model.layers);
+    for (int32_t kind = 0; kind < kinds && kinds > 1; ++kind) {
+      block = std::min(block, seconds_of({ModelPiece::kBlock, kind}));
+    }
     whole_s.insert(whole_s.end(), cluster.nodes[node].count, whole);
-    block_s.insert(block_s.end(), cluster.nodes[node].count,
-                   (whole - first - last) / layers);
+    block_s.insert(block_s.end(), cluster.nodes[node].count, block);
   }
   std::sort(whole_s.begin(), whole_s.end());
   std::sort(block_s.begin(), block_s.end());

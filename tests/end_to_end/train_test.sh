@@ -184,7 +184,7 @@ expect_error "model.dit.hidden: found 32, expected a multiple of the 5 heads" \
 (($(grep -c "multiple of the 5 heads" error.txt) == 1)) || fail "$(cat error.txt)"
 # Each of these once ended verify with a stack trace.
 echo 'grid { pp: 2 } microbatches: 4 skip { }' > skip.textproto
-expect_error "plan.skip: found a model with joint text attention" \
+expect_error "plan.skip: found a model with 2 kinds of blocks" \
   "$trireme" verify job.textproto --plan skip.textproto \
   --set model.dit.text.tokens=4 --set model.dit.text.width=8 \
   --set model.dit.text.attention=JOINT

@@ -14,7 +14,6 @@
 #include "scheduler/cluster/cluster.h"
 #include "scheduler/costs/estimate.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/dry_memory.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/rank_model.h"
 
@@ -91,8 +90,7 @@ TEST_P(MemoryTest, ThePlannersPeakIsTheDryStepsWithinFourPercent) {
   const TrainingSetup setup = SetupOf(grid);
   const Plan plan = PlanOf(grid);
   const int ranks = static_cast<int>(grid.tp * grid.cp * grid.pp * grid.dp);
-  ModelShape shape = ModelShapeOf(setup);
-  MeasureMemoryOf(setup, shape);
+  const ModelShape shape = ModelShapeOf(setup);
   const auto described = DescribeCluster({.devices_per_node = ranks});
   CHECK_OK(described.status());
   const auto cluster = ResolveCluster(*described);

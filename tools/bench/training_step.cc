@@ -12,8 +12,10 @@
 #include "models/resolve.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/status.h"
+#include "scheduler/pieces/transformer_pieces.h"
 #include "scheduler/plan/plan.h"
 #include "tools/bench/random.h"
+#include "trainer/model_shape_of.h"
 #include "trainer/rank_model.h"
 #include "trainer/training_setup.h"
 
@@ -77,7 +79,7 @@ class Training {
     return model_->Step(batch_, options).status();
   }
 
-  ModelShape shape() const { return model_->setup().family->Shape(); }
+  ModelShape shape() const { return ModelShapeOf(model_->setup()); }
 
  private:
   Training() = default;

@@ -1,7 +1,6 @@
 #include "trainer/profile/piece_times.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <limits>
 #include <memory>
@@ -20,16 +19,16 @@ namespace trireme {
 namespace {
 
 constexpr int kLargestMicrobatch = 8;
-constexpr std::array<ModelPiece, kNumModelPieces> kPieces = {
-    ModelPiece::kBlock, ModelPiece::kEmbedding, ModelPiece::kHead};
-
 ChunkRequest PartOf(const TrainingSetup& setup, const PieceSplit& split,
-                    ModelPiece piece) {
+                    const ModelPiece& piece) {
   ChunkRequest options;
   const int64_t layers = setup.family->Shape().layers;
   options.embedding = piece == ModelPiece::kEmbedding;
   options.head = piece == ModelPiece::kHead;
-  if (piece == ModelPiece::kBlock) options.blocks = {.first = 0, .end = 1};
+  if (piece.kind == ModelPiece::kBlock) {
+    const int64_t first = FirstBlockOf(setup.family->Shape(), piece.block_kind);
+    options.blocks = {.first = first, .end = first + 1};
+  }
   if (piece == ModelPiece::kHead) {
     options.blocks = {.first = layers, .end = layers};
   }
@@ -65,7 +64,7 @@ class ComputeClock {
 class PieceRunner {
  public:
   PieceRunner(const TrainingSetup& setup, const PieceSplit& split,
-              ModelPiece piece, const ProcessGrid& grid, Device& device)
+              const ModelPiece& piece, const ProcessGrid& grid, Device& device)
       : world_(0, grid.num_ranks()),
         model_(setup, grid, world_, {}, {{PartOf(setup, split, piece)}},
                device) {
@@ -109,7 +108,8 @@ class PieceRunner {
 
 // Bytes that a microbatch through the piece needs.
 absl::StatusOr<int64_t> BytesOf(const TrainingSetup& setup,
-                                const PieceSplit& split, ModelPiece piece,
+                                const PieceSplit& split,
+                                const ModelPiece& piece,
                                 const ProcessGrid& grid) {
   CpuDevice dry(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
   PieceRunner runner(setup, split, piece, grid, dry);
@@ -163,7 +163,7 @@ std::vector<PieceSplit> SplitsToTime(const TrainingSetup& setup, int ranks,
 
 absl::StatusOr<PieceSeconds> TimePiece(const TrainingSetup& setup,
                                        const PieceSplit& split,
-                                       ModelPiece piece, int repetitions,
+                                       const ModelPiece& piece, int repetitions,
                                        Device& device) {
   ASSIGN_OR_RETURN(const ProcessGrid grid,
                    ProcessGrid::Create({.tp = split.tp, .cp = split.cp}, {},
@@ -195,8 +195,9 @@ std::vector<NodePieceSeconds> TimePieces(const TrainingSetup& setup,
                                          Communicator& world,
                                          std::span<const int> node_of) {
   std::vector<NodePieceSeconds> found;
+  const std::vector<ModelPiece> pieces = PiecesIn(setup.family->Shape());
   for (const PieceSplit& split : splits) {
-    for (const ModelPiece piece : kPieces) {
+    for (const ModelPiece& piece : pieces) {
       world.Barrier("profile piece");
       const absl::StatusOr<PieceSeconds> own =
           TimePiece(setup, split, piece, repetitions, device);

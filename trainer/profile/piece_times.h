@@ -47,7 +47,7 @@ struct PieceSeconds {
 // has not enough room.
 absl::StatusOr<PieceSeconds> TimePiece(const TrainingSetup& setup,
                                        const PieceSplit& split,
-                                       ModelPiece piece, int repetitions,
+                                       const ModelPiece& piece, int repetitions,
                                        Device& device);
 
 // Times of all splits and pieces, of the ranks' medians the median by node.

@@ -75,7 +75,7 @@ Cluster::Link LinkOf(const LinkMeasurement& measured) {
   return link;
 }
 
-Cluster::PieceTime::Piece PieceOf(ModelPiece piece) {
+Cluster::PieceTime::Piece PieceOf(ModelPiece::Kind piece) {
   switch (piece) {
     case ModelPiece::kEmbedding:
       return Cluster::PieceTime::EMBEDDING;
@@ -94,7 +94,8 @@ void AddPieceTimes(const TrainingSetup& job,
   times = SizesOf(ModelShapeOf(job));
   for (const auto& [node, split, piece, seconds] : found) {
     Cluster::PieceTime& entry = *times.add_pieces();
-    entry.set_piece(PieceOf(piece));
+    entry.set_piece(PieceOf(piece.kind));
+    entry.set_block_kind(piece.block_kind);
     entry.set_device(profile.cluster.devices(node).name());
     entry.set_tp(split.tp);
     entry.set_cp(split.cp);

@@ -126,7 +126,7 @@ TEST(ProfileCluster, TimesEveryPieceOfAJobForEverySplit) {
   EXPECT_EQ(SplitsToTime(TinyJob(/*side=*/14), 4, 2), splits);
   // Of both nodes.
   EXPECT_EQ(UseMeasuredTimes(*cluster, shape),
-            static_cast<int64_t>(2 * kNumModelPieces * splits.size()));
+            static_cast<int64_t>(2 * PiecesIn(shape).size() * splits.size()));
   for (const MeasuredPiece& piece : shape.measured) {
     EXPECT_GT(piece.forward_s, 0);
     EXPECT_GT(piece.backward_s, 0);
@@ -140,7 +140,7 @@ TEST(ProfileCluster, TimesEveryPieceOfAJobForEverySplit) {
     timed.emplace(time.device(), time.piece(), time.tp(), time.cp(),
                   time.sequence_parallel(), time.microbatch_size());
   }
-  EXPECT_EQ(timed.size(), 2 * kNumModelPieces * splits.size());
+  EXPECT_EQ(timed.size(), 2 * PiecesIn(shape).size() * splits.size());
   // Another model's times are of no use.
   shape.mlp_hidden *= 2;
   EXPECT_EQ(UseMeasuredTimes(*cluster, shape), 0);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "scheduler/cluster/collectives.h"
+#include "scheduler/pieces/transformer_pieces.h"
 #include "scheduler/schedules/schedule.h"
 
 namespace trireme {

@@ -1,0 +1,111 @@
+// What one microbatch of a model's pieces holds, sends and gathers on one rank
+// under one split. Whoever can run the model records it without its arithmetic
+// (trainer/recorded_pieces.h); transformer_pieces.h has formulas.
+
+#ifndef TRIREME_SCHEDULER_PIECES_MODEL_PIECES_H_
+#define TRIREME_SCHEDULER_PIECES_MODEL_PIECES_H_
+
+#include <cstdint>
+#include <vector>
+
+namespace trireme {
+
+// A collective of tensor or context parallelism inside a piece's forward or
+// backward.
+struct PieceCollective {
+  enum class Kind : uint8_t {
+    kAllReduce,
+    kReduceScatter,
+    kAllGather,
+    kAllToAll,
+    // To the next rank of the ring.
+    kRingStep,
+  };
+  enum class Group : uint8_t {
+    kTensor,
+    // All ranks of cp; those that exchange heads; those of one ring.
+    kContext,
+    kHeads,
+    kRing,
+  };
+  // What the devices compute meanwhile, where the runtime can do both.
+  enum class Behind : uint8_t {
+    kNothing,
+    // One of the backward's products.
+    kProduct,
+    kAttention,
+  };
+
+  Group group = Group::kTensor;
+  Kind kind = Kind::kAllReduce;
+  // Of the whole tensor; of one rank's for kAllToAll; sent for kRingStep.
+  int64_t bytes = 0;
+  // How often for one microbatch. What backward computes again is not counted.
+  // Negative in a head: its block does not do what other blocks do.
+  int32_t forward = 0;
+  int32_t backward = 0;
+  Behind behind = Behind::kNothing;
+  // Of kProduct: its FLOPs over those of all weight gradients of a block.
+  double product_share = 0;
+  // The backward's belong to the weight gradients, and are put off with them.
+  bool for_weight_gradient = false;
+
+  friend bool operator==(const PieceCollective&,
+                         const PieceCollective&) = default;
+};
+
+// A kernel of a piece, as often as one pass over one microbatch has it.
+struct PieceKernel {
+  enum class Kind : uint8_t { kProduct, kAttention, kElementwise };
+
+  Kind kind = Kind::kElementwise;
+  // Of each: FLOPs of its products, and bytes read and written (0: whatever
+  // goes with the FLOPs).
+  double flops = 0;
+  double bytes = 0;
+  // Negative where the piece does not do what others do.
+  int32_t count = 1;
+};
+
+struct PieceKernels {
+  std::vector<PieceKernel> forward;
+  // Without the gradients of weights, which can be put off.
+  std::vector<PieceKernel> backward_input;
+  std::vector<PieceKernel> backward_weight;
+};
+
+struct PieceFigures {
+  int64_t parameters = 0;  // elements on this rank
+  // Tables beside the parameters, as of positions.
+  int64_t constant_bytes = 0;
+  // Kept from forward to backward.
+  int64_t activation_bytes = 0;
+  // Kept after the input gradients where weight gradients are put off.
+  int64_t deferred_bytes = 0;
+  // The most that a pass through a chunk with this piece holds above what it
+  // keeps.
+  int64_t transient_bytes = 0;
+  // What a chunk that begins with this block receives from the one before.
+  int64_t message_bytes = 0;
+  PieceKernels kernels;
+  std::vector<PieceCollective> collectives;
+};
+
+struct ModelPieces {
+  // What a chunk has beside its pieces; it includes its input.
+  PieceFigures chunk;
+  // By kind (ModelShape::block_runs).
+  std::vector<PieceFigures> blocks;
+  PieceFigures embedding;
+  PieceFigures head;
+  // The most that one reduction of gradients needs to arrive in.
+  int64_t reduction_bytes = 0;
+};
+
+// Of matrix products, attention's among them.
+double ProductFlops(const std::vector<PieceKernel>& kernels);
+double AttentionFlops(const std::vector<PieceKernel>& kernels);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_PIECES_MODEL_PIECES_H_
