@@ -43,6 +43,22 @@ StepCause CauseOf(InstructionKind kind) {
   }
 }
 
+// What the host does itself, it does between calls to the compute stream.
+StreamKind StreamOf(Resource resource) {
+  switch (resource) {
+    case Resource::kCompute:
+    case Resource::kHost:
+      return StreamKind::kCompute;
+    case Resource::kCommunication:
+      return StreamKind::kCommunication;
+    case Resource::kCopyIn:
+      return StreamKind::kCopyIn;
+    case Resource::kCopyOut:
+      return StreamKind::kCopyOut;
+  }
+  return StreamKind::kCompute;
+}
+
 }  // namespace
 
 double StepResult::local_loss() const {
@@ -71,12 +87,13 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
     for (const ExecutorChunk& chunk : chunks_) chunk.reducer->BeginStep();
   });
   const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
+  issued_.assign(list.size(), Event());
   for (size_t i = 0; i < list.size(); ++i) {
     const Instruction& instruction = list[i];
     const int64_t start_ns = NowNs();
     context_.communicators().world().SetActivity(ToText(instruction));
     ledger.Measure(CauseOf(instruction.kind), instruction.chunk,
-                   [&] { Run(i, options, ledger); });
+                   [&] { Issue(i, options, ledger); });
     if (absl::Status status = context_.device().status(); !status.ok()) {
       return WithContext(status, fmt::format("step {}, {}", options.step,
                                              ToText(instruction)));
@@ -109,6 +126,20 @@ void Executor::AwaitAll(Event event, StepTimes& times) const {
   times.pipeline_wait += wait.pipeline_wait;
   times.gradient_wait += wait.gradient_wait;
   times.step += wait.pipeline_wait + wait.gradient_wait;
+}
+
+void Executor::Issue(size_t index, const StepOptions& options,
+                     StepLedger& ledger) {
+  const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
+  const StreamKind kind = StreamOf(list[index].resource);
+  const StreamScope scope(context_.device(), kind);
+  Stream& stream = context_.device().stream();
+  for (const int32_t dependency : list[index].depends_on) {
+    if (StreamOf(list[dependency].resource) == kind) continue;
+    Event(issued_[dependency]).Wait(stream);
+  }
+  Run(index, options, ledger);
+  issued_[index] = stream.Record();
 }
 
 void Executor::Run(size_t index, const StepOptions& options,

@@ -1,10 +1,11 @@
 // Runs a rank's list of a Program for real: the executor of the "What an
 // executor must do" of scheduler/program/program.h.
 //
-// Compute runs in list order on the calling thread. Receives are posted when
-// their instruction comes and awaited by the instruction that depends on them;
-// sends and gradient reductions stay in flight. One ChunkPass per (microbatch,
-// chunk), released by its backward.
+// Each instruction is issued on the stream of its resource, after the events of
+// what it depends on; on a device whose only stream is the host's, compute runs
+// as it is issued. Receives are posted when their instruction comes and awaited
+// by the instruction that depends on them; sends and gradient reductions stay
+// in flight. One ChunkPass per (microbatch, chunk), released by its backward.
 
 #ifndef TRIREME_PARALLEL_EXECUTOR_H_
 #define TRIREME_PARALLEL_EXECUTOR_H_
@@ -95,6 +96,8 @@ class Executor {
   }
   // The unit that the first pass after instruction `index` begins with.
   StoredUnit UnitAfter(size_t index) const;
+  // Runs an instruction on its stream.
+  void Issue(size_t index, const StepOptions& options, StepLedger& ledger);
   void Run(size_t index, const StepOptions& options, StepLedger& ledger);
   void Forward(size_t index, double loss_scale, StepLedger& ledger);
   void Backward(size_t index, Tape::WeightGradients weight_gradients,
@@ -123,7 +126,8 @@ class Executor {
   Optimizer* optimizer_;
   EmulatedCompute* emulated_ = nullptr;
 
-  // Of the step in progress.
+  // Of the step in progress. By instruction: when its stream has come so far.
+  std::vector<Event> issued_;
   std::map<Key, ChunkPass> passes_;
   PipelineMessages messages_;
   std::map<std::string, LossSum> losses_;

@@ -117,6 +117,7 @@ void CopyPart(std::span<const std::byte> whole, const TensorPart& part) {
   CHECK_EQ(static_cast<int64_t>(whole.size()), elements * size);
   auto* const local = static_cast<std::byte*>(part.local.raw_data());
   if (local == nullptr) return;
+  part.local.device().Synchronize();
   ForEachRun(part.global_shape, part.shards, {part.begin, part.end},
              {0, elements}, [&](int64_t to, int64_t from, int64_t count) {
                std::memcpy(local + to * size, whole.data() + from * size,

@@ -64,7 +64,7 @@ class RecordingWorld::Flight final : public Event::Work {
   void Wait() override {
     world_.recorded_[index_].flops_behind =
         world_.device_.stream().counted().product_flops - started_;
-    inner_.Wait();
+    inner_.Synchronize();
   }
   bool Test() override { return inner_.Test(); }
 

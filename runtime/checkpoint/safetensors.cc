@@ -393,6 +393,7 @@ absl::StatusOr<Tensor> ReadTensor(const SafetensorsFile& file,
                     file.path(), name);
   }
   if (!device.dry() && !data.empty()) {
+    device.Synchronize();
     std::memcpy(tensor.raw_data(), data.data(), data.size());
   }
   return tensor;

@@ -150,8 +150,21 @@ int64_t Communicator::SentBytes(const Operation& operation) const {
 Event Communicator::Run(Operation operation) {
   Check(operation);
   traffic_->CountCall(SentBytes(operation));
+  const auto blocked_ns =
+      std::shared_ptr<std::atomic<int64_t>>(traffic_, &traffic_->exposed_ns());
+  if (operation.kind == Kind::kBarrier) {
+    Event event = Start(std::move(operation));
+    event.CountInto(blocked_ns);
+    return event;
+  }
+  Device& device = operation.data().device();
+  Stream& communication = device.stream(StreamKind::kCommunication);
+  device.stream().Record().Wait(communication);
+  const StreamScope scope(device, StreamKind::kCommunication);
   Event event = Start(std::move(operation));
-  event.CountInto(traffic_);
+  if (!event.in_flight()) event = communication.Record();
+  event.set_device(device);
+  event.CountInto(blocked_ns);
   return event;
 }
 

@@ -1,8 +1,10 @@
 // Communicators: collectives and messages over a group of ranks.
 //
-// Every operation is asynchronous: it returns an Event, and its tensors may
-// not be touched before Event::Wait() returns. The communicator keeps them
-// alive until then, and its destructor completes what nobody waited for. All
+// Every operation is asynchronous: it returns an Event. It begins after what
+// the current stream of its tensors' device was given before, and only what is
+// given to streams that have waited for the event comes after it: nothing else
+// may touch its tensors. The communicator keeps them alive until then, and its
+// destructor completes what nobody waited for. All
 // ranks of a group issue the same collectives in the same order. One
 // communicator serves one (group, purpose), so that collectives of different
 // purposes never have to agree on an order between them.
@@ -32,8 +34,9 @@
 #include <string>
 #include <string_view>
 
-#include "runtime/comm/event.h"
 #include "runtime/comm/operation.h"
+#include "runtime/comm/traffic.h"
+#include "runtime/device/event.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {
@@ -120,7 +123,7 @@ class Communicator {
   }
   // Returns when all ranks are there.
   void Barrier(std::string_view name) {
-    Run({.kind = Operation::Kind::kBarrier, .name = name}).Wait();
+    Run({.kind = Operation::Kind::kBarrier, .name = name}).Synchronize();
   }
 
   // Any of the above, as a value: CHECKs its arguments, counts it, starts it.
@@ -143,8 +146,10 @@ class Communicator {
   TrafficCounter& traffic() { return *traffic_; }
 
  private:
-  // Starts what Run has checked and counted. The tensors stay alive until the
-  // result's Wait returns.
+  // Starts what Run has checked and counted. The current stream is the
+  // device's for communication: what touches the tensors is launched on it,
+  // and a result that is not in flight means done in its order. The tensors
+  // stay alive until the result's Wait returns.
   virtual Event Start(Operation operation) = 0;
 
   void Check(const Operation& operation) const;

@@ -31,7 +31,7 @@ class ReducedValues final : public Event::Work {
         values_(values) {}
 
   void Wait() override {
-    reduction_.Wait();
+    reduction_.Synchronize();
     std::memcpy(values_, staged_.raw_data(), staged_.bytes());
   }
   bool Test() override { return reduction_.Test(); }
@@ -67,23 +67,23 @@ Event Control::StartReduce(std::span<T> values, ReduceOp op,
 }
 
 void Control::Sum(std::span<double> values, std::string_view name) {
-  StartReduce(values, ReduceOp::kSum, name).Wait();
+  StartReduce(values, ReduceOp::kSum, name).Synchronize();
 }
 
 void Control::Max(std::span<double> values, std::string_view name) {
-  StartReduce(values, ReduceOp::kMax, name).Wait();
+  StartReduce(values, ReduceOp::kMax, name).Synchronize();
 }
 
 void Control::Max(std::span<int64_t> values, std::string_view name) {
-  StartReduce(values, ReduceOp::kMax, name).Wait();
+  StartReduce(values, ReduceOp::kMax, name).Synchronize();
 }
 
 void Control::SumAndMax(std::span<double> sums, std::span<double> maxima,
                         std::string_view name) {
   Event sum = StartReduce(sums, ReduceOp::kSum, name);
   Event max = StartReduce(maxima, ReduceOp::kMax, name);
-  sum.Wait();
-  max.Wait();
+  sum.Synchronize();
+  max.Synchronize();
 }
 
 Event Control::StartSum(std::span<double> values, std::string_view name) {
@@ -95,10 +95,10 @@ void Control::Broadcast(std::string& text, std::string_view name) {
                                       MemoryCategory::kCommunication, name);
   auto* const size = static_cast<int64_t*>(length.raw_data());
   *size = static_cast<int64_t>(text.size());
-  group_.Broadcast(length, 0, name).Wait();
+  group_.Broadcast(length, 0, name).Synchronize();
   const Tensor bytes = Bytes(*size, name);
   if (rank() == 0) CopyIn(text, bytes);
-  group_.Broadcast(bytes, 0, name).Wait();
+  group_.Broadcast(bytes, 0, name).Synchronize();
   if (rank() != 0) text = TextOf(bytes, *size);
 }
 
@@ -116,13 +116,13 @@ std::vector<std::string> Control::Gather(const std::string& own,
   if (rank() != 0) {
     const Tensor bytes = Bytes(lengths[rank()], name);
     CopyIn(own, bytes);
-    group_.Send(bytes, 0, kTextTag, name).Wait();
+    group_.Send(bytes, 0, kTextTag, name).Synchronize();
     return {};
   }
   std::vector<std::string> texts = {own};
   for (int from = 1; from < size(); ++from) {
     const Tensor bytes = Bytes(lengths[from], name);
-    group_.Receive(bytes, from, kTextTag, name).Wait();
+    group_.Receive(bytes, from, kTextTag, name).Synchronize();
     texts.push_back(TextOf(bytes, lengths[from]));
   }
   return texts;
@@ -135,7 +135,7 @@ std::vector<std::string> Control::AllGather(const std::string& own,
   const Tensor mine = Bytes(longest, name);
   CopyIn(own, mine);
   const Tensor all = Bytes(longest * size(), name);
-  group_.AllGather(mine, all, name).Wait();
+  group_.AllGather(mine, all, name).Synchronize();
   std::vector<std::string> texts;
   for (int from = 0; from < size(); ++from) {
     texts.push_back(

@@ -36,7 +36,7 @@ void AwaitPatiently(Event event, std::string_view what) {
         << " minutes for '" << what << "'";
     remark = now + kBetweenRemarks;
   }
-  event.Wait();
+  event.Synchronize();
 }
 
 void AwaitAllPatiently(Communicator& group, std::string_view what) {

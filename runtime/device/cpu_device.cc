@@ -7,19 +7,16 @@
 #include "runtime/ops/dry_kernels.h"
 
 namespace trireme {
-namespace {
 
-Device::KernelTables Tables() {
+Device::KernelTables CpuKernelTables() {
   static const Kernels dry = DryKernels(CpuKernels());
   return {.real = CpuKernels(), .dry = dry};
 }
-
-}  // namespace
 
 CpuDevice::CpuDevice(int64_t limit_bytes, Mode mode)
     : Device(mode == Mode::kDry ? "dry cpu" : "cpu", /*on_host=*/true,
              limit_bytes,
              mode == Mode::kDry ? nullptr : std::make_unique<HostMemory>(),
-             Tables()) {}
+             CpuKernelTables()) {}
 
 }  // namespace trireme

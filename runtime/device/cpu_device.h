@@ -16,6 +16,9 @@ class CpuDevice final : public Device {
   explicit CpuDevice(int64_t limit_bytes, Mode mode = Mode::kReal);
 };
 
+// What devices of the host compute with.
+Device::KernelTables CpuKernelTables();
+
 }  // namespace trireme
 
 #endif  // TRIREME_RUNTIME_DEVICE_CPU_DEVICE_H_

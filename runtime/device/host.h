@@ -15,13 +15,12 @@
 
 namespace trireme {
 
-// The elements where they lie, on a device of the host; none on a dry device.
-// CHECKs the type.
+// The elements where they lie, on a device of the host, once its streams are
+// done; none on a dry device. CHECKs the type.
 template <typename T>
 std::span<T> HostView(const Tensor& tensor) {
   CHECK(tensor.device().on_host()) << tensor.device().name();
-  CHECK(DTypeOf<T>() == tensor.dtype()) << "tensor is " << tensor.dtype();
-  T* const data = static_cast<T*>(tensor.raw_data());
+  T* const data = tensor.data<T>();
   return {data,
           data == nullptr ? 0 : static_cast<size_t>(tensor.num_elements())};
 }
@@ -34,8 +33,11 @@ Tensor Upload(Device& device, const Shape& shape, std::span<const T> values,
   CHECK_EQ(static_cast<int64_t>(values.size()), shape.num_elements());
   const Tensor tensor =
       Tensor::Empty(device, shape, DTypeOf<T>(), category, label);
-  const std::span<T> elements = HostView<T>(tensor);
-  std::copy_n(values.begin(), elements.size(), elements.begin());
+  CHECK(device.on_host()) << device.name();
+  // Nothing that the device was given before uses new memory.
+  if (auto* const data = static_cast<T*>(tensor.raw_data())) {
+    std::copy(values.begin(), values.end(), data);
+  }
   return tensor;
 }
 

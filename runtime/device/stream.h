@@ -1,14 +1,24 @@
 // The order in which a device works through what it is given, and the account
-// of it.
+// of it. A device has one stream for each resource of a Program; work of
+// different streams is ordered by events alone.
 
 #ifndef TRIREME_RUNTIME_DEVICE_STREAM_H_
 #define TRIREME_RUNTIME_DEVICE_STREAM_H_
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <utility>
 #include <vector>
 
+#include "runtime/device/event.h"
+
 namespace trireme {
+
+// As scheduler/program/program.h names its resources.
+enum class StreamKind { kCompute, kCommunication, kCopyIn, kCopyOut };
+
+inline constexpr int kNumStreams = 4;
 
 // What kernels were asked for.
 struct Work {
@@ -21,13 +31,32 @@ struct Work {
   bool attention = false;
 };
 
-// The host's kernels run as they are called: its stream has nothing to order.
-// Counting is thread-safe.
+// The host's own stream: what it is given is done when the call returns, and
+// there is nothing to order. An asynchronous device's streams override the
+// rest. Thread-safe.
 class Stream {
  public:
-  Stream() = default;
+  Stream() : Stream(/*synchronous=*/true) {}
+  virtual ~Stream() = default;
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
+
+  // Whether work is done when Launch returns.
+  bool synchronous() const { return synchronous_; }
+  // Runs `work` on the host, in the stream's order; what it captures lives
+  // until it has run.
+  template <typename F>
+  void Launch(F work) {
+    if (synchronous_) {
+      work();
+    } else {
+      Enqueue(std::move(work));
+    }
+  }
+  // Done when all that the stream was given before is.
+  virtual Event Record() { return Event(); }
+  // Blocks the host for the same.
+  void Synchronize() { Record().Synchronize(); }
 
   // By the kernels of a dry device, which do nothing else. Each is added to
   // `list`, if there is one, which outlives its use by one thread.
@@ -42,7 +71,14 @@ class Stream {
             bytes_.load(std::memory_order_relaxed)};
   }
 
+ protected:
+  explicit Stream(bool synchronous) : synchronous_(synchronous) {}
+
  private:
+  // Of asynchronous streams.
+  virtual void Enqueue(std::function<void()> work) { work(); }
+
+  const bool synchronous_;
   std::atomic<int64_t> product_flops_ = 0;
   std::atomic<int64_t> bytes_ = 0;
   std::vector<Work>* list_ = nullptr;

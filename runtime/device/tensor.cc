@@ -92,11 +92,18 @@ void Tensor::CopyFrom(const Tensor& source) const {
   CHECK(source.dtype() == dtype_);
   CHECK_EQ(source.num_elements(), num_elements());
   if (device().dry() || source.device().dry()) return;
-  std::memcpy(raw_data(), source.raw_data(), bytes());
+  Stream& stream = source.device().stream();
+  device().stream().Record().Wait(stream);
+  stream.Launch([to = raw_data(), from = source.raw_data(), size = bytes()] {
+    std::memcpy(to, from, size);
+  });
+  stream.Record().Wait(device().stream());
 }
 
 void Tensor::FillZero() const {
-  if (!device().dry()) std::memset(raw_data(), 0, bytes());
+  if (device().dry()) return;
+  device().stream().Launch(
+      [data = raw_data(), size = bytes()] { std::memset(data, 0, size); });
 }
 
 }  // namespace trireme

@@ -48,12 +48,15 @@ class Tensor {
   int64_t bytes() const { return num_elements() * DTypeSize(dtype_); }
   Device& device() const;
 
-  // The elements; null on a dry device. CHECKs the type.
+  // The elements for the host, once the device is done with what it was given;
+  // null on a dry device. CHECKs the type.
   template <typename T>
   T* data() const {
     CHECK(DTypeOf<T>() == dtype_) << "tensor is " << dtype_;
+    device().Synchronize();
     return static_cast<T*>(raw_data());
   }
+  // Where the elements lie, for work of the device's streams.
   void* raw_data() const;
   template <typename T>
   std::vector<T> ToVector() const {
@@ -92,7 +95,10 @@ Tensor Tensor::FromValues(Device& device, const Shape& shape,
                           std::string_view label) {
   CHECK_EQ(static_cast<int64_t>(values.size()), shape.num_elements());
   Tensor tensor = Empty(device, shape, DTypeOf<T>(), category, label);
-  if (T* out = tensor.data<T>()) std::copy(values.begin(), values.end(), out);
+  // Nothing that the device was given before uses new memory.
+  if (auto* const out = static_cast<T*>(tensor.raw_data())) {
+    std::copy(values.begin(), values.end(), out);
+  }
   return tensor;
 }
 

@@ -64,8 +64,10 @@ void CopyRuns(std::span<const ElementRun> runs, const Tensor& source,
   // Copies between a dry tensor and a real one are those of a run that is
   // ending for want of memory.
   Device& device = source.device().dry() ? source.device() : target.device();
+  source.device().stream().Record().Wait(target.device().stream());
   device.kernels().copy.runs(device.stream(), target.dtype(), runs,
                              source.raw_data(), target.raw_data());
+  target.device().stream().Record().Wait(source.device().stream());
 }
 
 Tensor CopySlice(const Tensor& x, int dim, int64_t begin, int64_t end,

@@ -225,9 +225,10 @@ RandomKernels DryRandom() {
                 }
               },
           .add_flow_noise =
-              [](Stream& stream, const FlowNoiseArguments& a) {
+              [](Stream& stream, std::span<const RandomStream> streams,
+                 const FlowNoiseArguments& a) {
                 CountBytes(stream, DType::kFloat32,
-                           static_cast<int64_t>(a.streams.size()) * a.elements,
+                           static_cast<int64_t>(streams.size()) * a.elements,
                            3);
               }};
 }

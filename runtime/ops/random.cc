@@ -37,12 +37,12 @@ void AddFlowNoise(std::span<const RandomStream> streams, const Tensor& clean,
   }
   Device& device = clean.device();
   device.kernels().random.add_flow_noise(
-      device.stream(), {.streams = streams,
-                        .elements = clean.shape().elements_after(0),
-                        .clean = Floats(clean),
-                        .sigmas = Floats(sigmas),
-                        .noised = Floats(noised),
-                        .target = Floats(target)});
+      device.stream(), streams,
+      {.elements = clean.shape().elements_after(0),
+       .clean = Floats(clean),
+       .sigmas = Floats(sigmas),
+       .noised = Floats(noised),
+       .target = Floats(target)});
 }
 
 }  // namespace trireme

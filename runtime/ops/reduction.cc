@@ -54,6 +54,7 @@ std::vector<double> BlockSumsOfSquares(const Tensor& x, int64_t block) {
   device.kernels().reduction.block_sums_of_squares(device.stream(), x.dtype(),
                                                    x.num_elements(), block,
                                                    x.raw_data(), sums.data());
+  device.stream().Synchronize();
   return sums;
 }
 

@@ -47,7 +47,10 @@ void CheckGradient(const Tensor& x, const Tensor& dy) {
 Tensor SplitNormSquares(const Tensor& x) {
   Tensor squares = RowSums(x);
   if (x.device().dry()) return squares;
-  SplitNormSquares(ArgumentsOf(x), static_cast<double*>(squares.raw_data()));
+  x.device().stream().Launch([arguments = ArgumentsOf(x),
+                              sums = static_cast<double*>(squares.raw_data())] {
+    SplitNormSquares(arguments, sums);
+  });
   return squares;
 }
 
@@ -57,7 +60,9 @@ Tensor SplitNormForward(const SplitNorm& norm, const Tensor& x,
   SplitNormArguments arguments = ArgumentsOf(norm, x, squares);
   arguments.weight = weight.raw_data();
   Tensor y = Tensor::EmptyLike(x, "split norm");
-  if (!x.device().dry()) SplitNormForward(arguments, y.raw_data());
+  if (x.device().dry()) return y;
+  x.device().stream().Launch(
+      [arguments, out = y.raw_data()] { SplitNormForward(arguments, out); });
   return y;
 }
 
@@ -68,8 +73,10 @@ Tensor SplitNormDots(const Tensor& x, const Tensor& weight, const Tensor& dy) {
   arguments.weight = weight.raw_data();
   Tensor dots = RowSums(x);
   if (x.device().dry()) return dots;
-  SplitNormDots(arguments, dy.raw_data(),
-                static_cast<double*>(dots.raw_data()));
+  x.device().stream().Launch([arguments, gradient = dy.raw_data(),
+                              sums = static_cast<double*>(dots.raw_data())] {
+    SplitNormDots(arguments, gradient, sums);
+  });
   return dots;
 }
 
@@ -82,8 +89,12 @@ Tensor SplitNormBackward(const SplitNorm& norm, const Tensor& x,
   arguments.weight = weight.raw_data();
   Tensor dx = Tensor::EmptyLike(x, "split norm gradient");
   if (x.device().dry()) return dx;
-  SplitNormBackward(arguments, dy.raw_data(),
-                    static_cast<const double*>(dots.raw_data()), dx.raw_data());
+  x.device().stream().Launch(
+      [arguments, gradient = dy.raw_data(),
+       sums = static_cast<const double*>(dots.raw_data()),
+       out = dx.raw_data()] {
+        SplitNormBackward(arguments, gradient, sums, out);
+      });
   return dx;
 }
 
@@ -93,8 +104,11 @@ void SplitNormWeightGradient(const SplitNorm& norm, const Tensor& x,
   CheckGradient(x, dy);
   CHECK_EQ(weight_gradient.num_elements(), x.dim(-1));
   if (x.device().dry()) return;
-  SplitNormWeightGradient(ArgumentsOf(norm, x, squares), dy.raw_data(),
-                          weight_gradient.raw_data());
+  x.device().stream().Launch([arguments = ArgumentsOf(norm, x, squares),
+                              gradient = dy.raw_data(),
+                              out = weight_gradient.raw_data()] {
+    SplitNormWeightGradient(arguments, gradient, out);
+  });
 }
 
 }  // namespace trireme

@@ -48,6 +48,14 @@ char* Bytes(const Tensor& tensor) {
   return static_cast<char*>(tensor.raw_data());
 }
 
+// What a rank has for itself.
+void CopyOwn(const Operation& operation, const char* from, char* to,
+             int64_t bytes) {
+  if (from == to || bytes == 0) return;
+  operation.data().device().stream().Launch(
+      [from, to, bytes] { std::memcpy(to, from, bytes); });
+}
+
 }  // namespace
 
 MpiCommunicator::MpiCommunicator(std::shared_ptr<MpiGroup> group)
@@ -59,10 +67,18 @@ MpiCommunicator::~MpiCommunicator() { group_->Close(); }
 Event MpiCommunicator::Start(Operation operation) {
   if (operation.dry()) return DryEvent(operation, size());
   const int64_t sequence = operation.message() ? -1 : next_sequence_++;
+  Stream* const stream = operation.kind == Kind::kBarrier
+                             ? nullptr
+                             : &operation.data().device().stream();
   OperationNote note = NoteOf(operation, group_->id, group_->ranks, sequence);
   std::shared_ptr<MpiOperation> task =
       Make(std::move(operation), std::move(note));
-  group_->engine->Start(task);
+  const auto start = [engine = group_->engine, task] { engine->Start(task); };
+  if (stream == nullptr) {
+    start();
+  } else {
+    stream->Launch(start);
+  }
   return Event(std::make_shared<MpiEvent>(std::move(task)));
 }
 
@@ -124,10 +140,7 @@ std::vector<MpiCommunicator::Transfer> MpiCommunicator::Gather(
     const int peer = (rank() + size() - i) % size();
     transfers.push_back({true, input.raw_data(), bytes, peer});
   }
-  char* own = output + rank() * bytes;
-  if (own != Bytes(input) && bytes > 0) {
-    std::memcpy(own, input.raw_data(), bytes);
-  }
+  CopyOwn(operation, Bytes(input), output + rank() * bytes, bytes);
   return transfers;
 }
 
@@ -151,7 +164,7 @@ std::vector<MpiCommunicator::Transfer> MpiCommunicator::Exchange(
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) {
       CHECK_EQ(sent(peer), received(peer)) << OperationText(operation);
-      if (sent(peer) > 0) std::memcpy(to, from, sent(peer));
+      CopyOwn(operation, from, to, sent(peer));
     } else {
       transfers.push_back({false, to, received(peer), peer});
     }

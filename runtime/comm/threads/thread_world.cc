@@ -65,9 +65,12 @@ class ThreadCommunicator final : public Communicator {
       default:
         break;
     }
+    Stream& stream = operation.kind == Kind::kBarrier
+                         ? host_
+                         : operation.data().device().stream();
     part->operation = std::move(operation);
     registry().Started(part->note);
-    group_->Start(part);
+    stream.Launch([group = group_, part] { group->Start(part); });
     return Event(std::move(part));
   }
 
@@ -75,6 +78,8 @@ class ThreadCommunicator final : public Communicator {
   // In the rank's registry.
   const int id_;
   int64_t next_sequence_ = 0;
+  // Of barriers, which no device takes part in.
+  Stream host_;
 };
 
 // The groups of a world: the n-th call of every rank with the same ranks and

@@ -1,5 +1,10 @@
 #include "runtime/ops/cpu/cpu_kernels.h"
 
+#include <span>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
 #include "runtime/ops/cpu/adamw_kernels.h"
 #include "runtime/ops/cpu/attention.h"
 #include "runtime/ops/cpu/copy_kernels.h"
@@ -16,14 +21,36 @@
 namespace trireme {
 namespace {
 
-// A kernel as the table has it: the host's stream has nothing to order.
+// What an argument becomes until its kernel runs: callers keep what spans point
+// to only until the op returns.
+template <typename T>
+T Kept(const T& argument) {
+  return argument;
+}
+template <typename T>
+std::vector<T> Kept(std::span<const T> argument) {
+  return {argument.begin(), argument.end()};
+}
+
+// A kernel as the table has it: run by the stream, at once by the host's own.
+// One that returns a number is waited for.
 template <auto kKernel>
 struct OnHost;
 template <typename Result, typename... Arguments,
           Result (*kKernel)(Arguments...)>
 struct OnHost<kKernel> {
-  static Result Run(Stream&, Arguments... arguments) {
-    return kKernel(arguments...);
+  static Result Run(Stream& stream, Arguments... arguments) {
+    if (stream.synchronous()) return kKernel(arguments...);
+    if constexpr (std::is_void_v<Result>) {
+      stream.Launch([kept = std::make_tuple(Kept(arguments)...)] {
+        std::apply(kKernel, kept);
+      });
+    } else {
+      Result result = {};
+      stream.Launch([&] { result = kKernel(arguments...); });
+      stream.Synchronize();
+      return result;
+    }
   }
 };
 

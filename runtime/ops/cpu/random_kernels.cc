@@ -49,9 +49,10 @@ void FillRandomKernel(DType dtype, const RandomStream& stream,
   });
 }
 
-void AddFlowNoiseKernel(const FlowNoiseArguments& a) {
+void AddFlowNoiseKernel(std::span<const RandomStream> streams,
+                        const FlowNoiseArguments& a) {
   const int64_t pieces = (a.elements + kPiece - 1) / kPiece;
-  const auto samples = static_cast<int64_t>(a.streams.size());
+  const auto samples = static_cast<int64_t>(streams.size());
 #pragma omp parallel for collapse(2) schedule(static)
   for (int64_t sample = 0; sample < samples; ++sample) {
     for (int64_t piece = 0; piece < pieces; ++piece) {
@@ -63,7 +64,7 @@ void AddFlowNoiseKernel(const FlowNoiseArguments& a) {
       float* noised = a.noised + at;
       // The noise is made where the target goes, then turned into both.
       float* noise = a.target + at;
-      a.streams[sample].FillNormal(
+      streams[sample].FillNormal(
           first, std::span<float>(noise, static_cast<size_t>(count)));
       for (int64_t i = 0; i < count; ++i) {
         noised[i] = (1.0f - sigma) * clean[i] + sigma * noise[i];

@@ -14,7 +14,8 @@ void FillRandomKernel(DType dtype, const RandomStream& stream,
                       Distribution distribution, double scale,
                       std::span<const ElementRun> runs, void* to);
 
-void AddFlowNoiseKernel(const FlowNoiseArguments& arguments);
+void AddFlowNoiseKernel(std::span<const RandomStream> streams,
+                        const FlowNoiseArguments& arguments);
 
 }  // namespace trireme
 

@@ -19,7 +19,6 @@ enum class Distribution {
 };
 
 struct FlowNoiseArguments {
-  std::span<const RandomStream> streams;
   int64_t elements = 0;  // of a sample
   const float* clean = nullptr;
   const float* sigmas = nullptr;
@@ -30,7 +29,9 @@ struct FlowNoiseArguments {
 struct RandomKernels {
   void (*fill)(Stream&, DType, const RandomStream&, Distribution, double scale,
                std::span<const ElementRun>, void* to);
-  void (*add_flow_noise)(Stream&, const FlowNoiseArguments&);
+  // One stream for each sample.
+  void (*add_flow_noise)(Stream&, std::span<const RandomStream> streams,
+                         const FlowNoiseArguments&);
 };
 
 }  // namespace trireme

@@ -1,13 +1,11 @@
-// A handle on an operation in flight, and what is counted of operations.
+// What is counted of a communicator's operations.
 
-#ifndef TRIREME_RUNTIME_COMM_EVENT_H_
-#define TRIREME_RUNTIME_COMM_EVENT_H_
+#ifndef TRIREME_RUNTIME_COMM_TRAFFIC_H_
+#define TRIREME_RUNTIME_COMM_TRAFFIC_H_
 
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <memory>
-#include <utility>
 
 namespace trireme {
 
@@ -16,7 +14,7 @@ namespace trireme {
 struct CommunicationStatistics {
   int64_t calls = 0;
   int64_t sent_bytes = 0;
-  // Time that Event::Wait() spent blocked.
+  // Time that streams and the host were blocked by events of operations.
   double exposed_seconds = 0;
 
   CommunicationStatistics& operator+=(const CommunicationStatistics& other) {
@@ -37,6 +35,8 @@ class TrafficCounter {
   void CountExposed(std::chrono::nanoseconds time) {
     exposed_ns_.fetch_add(time.count(), std::memory_order_relaxed);
   }
+  // What events add to; see Event::CountInto.
+  std::atomic<int64_t>& exposed_ns() { return exposed_ns_; }
   CommunicationStatistics Get() const {
     return {.calls = calls_.load(std::memory_order_relaxed),
             .sent_bytes = sent_bytes_.load(std::memory_order_relaxed),
@@ -50,44 +50,6 @@ class TrafficCounter {
   std::atomic<int64_t> exposed_ns_ = 0;
 };
 
-// Default-constructed = already done.
-class Event {
- public:
-  // What an implementation has in flight.
-  class Work {
-   public:
-    virtual ~Work() = default;
-    virtual void Wait() = 0;
-    // Makes progress without blocking; true when done.
-    virtual bool Test() = 0;
-  };
-
-  Event() = default;
-  explicit Event(std::shared_ptr<Work> work) : work_(std::move(work)) {}
-
-  // Blocks until the operation is done.
-  void Wait() {
-    if (!work_) return;
-    const auto begin = std::chrono::steady_clock::now();
-    work_->Wait();
-    if (traffic_) {
-      traffic_->CountExposed(std::chrono::steady_clock::now() - begin);
-    }
-    work_.reset();
-    traffic_.reset();
-  }
-  bool Test() { return !work_ || work_->Test(); }
-
-  // From now on the time that Wait blocks is counted there.
-  void CountInto(std::shared_ptr<TrafficCounter> traffic) {
-    if (work_) traffic_ = std::move(traffic);
-  }
-
- private:
-  std::shared_ptr<Work> work_;
-  std::shared_ptr<TrafficCounter> traffic_;
-};
-
 }  // namespace trireme
 
-#endif  // TRIREME_RUNTIME_COMM_EVENT_H_
+#endif  // TRIREME_RUNTIME_COMM_TRAFFIC_H_
