@@ -229,18 +229,21 @@ GridCase OneRank(const GridCase& grid) {
   return reference;
 }
 
-GridRecord Record(const GridCase& grid, const FactoryWrapper& wrap) {
+GridRecord Record(const GridCase& grid, const FactoryWrapper& wrap,
+                  const DeviceMaker& device) {
   const TrainingSetup setup = SetupOf(grid);
   const Plan plan = PlanOf(grid);
   std::mutex mutex;
   GridRecord result;
   RunThreadRanks(static_cast<int>(grid.ranks()),
                  [&](CommunicatorFactory& factory, int rank) {
-                   CpuDevice device(int64_t{1} << 40);
+                   const std::unique_ptr<Device> own =
+                       device ? device(rank)
+                              : std::make_unique<CpuDevice>(int64_t{1} << 40);
                    const std::unique_ptr<CommunicatorFactory> wrapped =
                        wrap ? wrap(factory) : nullptr;
                    absl::StatusOr<GridRecord> record = RecordGrid(
-                       setup, plan, device, wrapped ? *wrapped : factory,
+                       setup, plan, *own, wrapped ? *wrapped : factory,
                        RandomBatches(setup), kSteps);
                    CHECK_OK(record.status());
                    const std::lock_guard lock(mutex);

@@ -71,7 +71,10 @@ BatchSource RandomBatches(const TrainingSetup& setup);
 // given, makes the factory that the job uses from the real one.
 using FactoryWrapper =
     std::function<std::unique_ptr<CommunicatorFactory>(CommunicatorFactory&)>;
-GridRecord Record(const GridCase& grid, const FactoryWrapper& wrap = nullptr);
+// Each rank's device is `device`'s, if given.
+using DeviceMaker = std::function<std::unique_ptr<Device>(int rank)>;
+GridRecord Record(const GridCase& grid, const FactoryWrapper& wrap = nullptr,
+                  const DeviceMaker& device = nullptr);
 
 // Records of OneRank, one for all cases of a job.
 class References {

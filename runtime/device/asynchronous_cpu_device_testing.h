@@ -1,0 +1,36 @@
+// The host processor as a device that works like a GPU: every stream runs on a
+// thread of its own, in an order among them that a seed disturbs, and nothing
+// but events holds it to the order of the host's calls. What forgets to wait
+// for an event computes something else here.
+//
+// Memory holds NaN until it is written and again as soon as it is freed, in the
+// order of the stream that was current when the host freed it; what work of
+// streams still holds when the host lets go is freed once every stream has
+// passed. The thread that makes the device drives it.
+
+#ifndef TRIREME_RUNTIME_DEVICE_ASYNCHRONOUS_CPU_DEVICE_TESTING_H_
+#define TRIREME_RUNTIME_DEVICE_ASYNCHRONOUS_CPU_DEVICE_TESTING_H_
+
+#include <cstdint>
+
+#include "runtime/device/device.h"
+
+namespace trireme {
+
+class AsynchronousCpuDevice final : public Device {
+ public:
+  enum class FreedMemory {
+    kPoisoned,
+    // Also out of reach until much more has been freed: the first touch of it
+    // ends the process. Every block takes whole pages.
+    kProtected,
+  };
+
+  AsynchronousCpuDevice(int64_t limit_bytes, uint64_t seed,
+                        FreedMemory freed = FreedMemory::kPoisoned);
+  ~AsynchronousCpuDevice() override;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_DEVICE_ASYNCHRONOUS_CPU_DEVICE_TESTING_H_

@@ -1,0 +1,96 @@
+// Training on a device whose streams overtake one another wherever no event
+// forbids it gives, bit for bit, what it gives on a device of one stream. What
+// forgets an event computes with NaN or with values of before.
+//
+// At check-in every case runs under a seed of its own; `./dev test
+// --config=full` runs each under 20.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "runtime/device/asynchronous_cpu_device_testing.h"
+#include "tests/parity/covering.h"
+#include "tests/parity/grids.h"
+#include "tests/parity/tiny_job.h"
+
+namespace trireme {
+namespace {
+
+constexpr int64_t kLimitBytes = int64_t{1} << 40;
+constexpr int kMaxRanks = 8;
+
+struct SeededCase {
+  GridCase grid;
+  int first_seed = 0;
+};
+
+std::vector<SeededCase> Seeded(const std::vector<GridCase>& grids,
+                               int first_seed) {
+  std::vector<SeededCase> cases;
+  for (const GridCase& grid : grids) cases.push_back({grid, first_seed++});
+  return cases;
+}
+
+using FreedMemory = AsynchronousCpuDevice::FreedMemory;
+
+DeviceMaker Asynchronous(int seed, FreedMemory freed) {
+  return [=](int rank) {
+    return std::make_unique<AsynchronousCpuDevice>(
+        kLimitBytes, static_cast<uint64_t>(seed * kMaxRanks + rank), freed);
+  };
+}
+
+std::vector<GridCase> MmditGrids() {
+  std::vector<GridCase> cases;
+  for (const int64_t single_layers : {2, 0}) {
+    const GridCase mmdit{.mmdit = true,
+                         .single_layers = single_layers,
+                         .image_attention_layers = single_layers == 0 ? 2 : 0};
+    GridCase& pipeline = cases.emplace_back(mmdit);
+    pipeline.tp = pipeline.pp = 2;
+    pipeline.plan = PlanFromText("sequence_parallel: true recompute: FULL");
+    GridCase& context = cases.emplace_back(mmdit);
+    context.cp = 4;
+    context.height = 6;
+    context.plan = PlanFromText("ulysses: 2");
+  }
+  return cases;
+}
+
+class AsynchronousParityTest : public testing::TestWithParam<SeededCase> {};
+
+TEST_P(AsynchronousParityTest, EventsAloneKeepEveryBit) {
+  const GridCase& grid = GetParam().grid;
+  const GridRecord reference = Record(grid);
+  const int seeds = TestsEveryCase() ? 20 : 1;
+  for (int i = 0; i < seeds; ++i) {
+    const int seed = GetParam().first_seed + i;
+    const FreedMemory freed =
+        seed % 4 == 0 ? FreedMemory::kProtected : FreedMemory::kPoisoned;
+    const ParityReport report =
+        Compare(reference, Record(grid, nullptr, Asynchronous(seed, freed)));
+    EXPECT_TRUE(report.bitwise) << "seed " << seed << "\n"
+                                << ParityText(report, {}, 5);
+  }
+}
+
+std::string NameOf(const testing::TestParamInfo<SeededCase>& info) {
+  return info.param.grid.Name();
+}
+
+INSTANTIATE_TEST_SUITE_P(Fp32, AsynchronousParityTest,
+                         testing::ValuesIn(Seeded(Fp32Grids(), 0)), NameOf);
+
+INSTANTIATE_TEST_SUITE_P(Grids, AsynchronousParityTest,
+                         testing::ValuesIn(Seeded(Selected(AllGrids()), 100)),
+                         NameOf);
+
+INSTANTIATE_TEST_SUITE_P(Mmdit, AsynchronousParityTest,
+                         testing::ValuesIn(Seeded(MmditGrids(), 300)), NameOf);
+
+}  // namespace
+}  // namespace trireme
