@@ -162,7 +162,9 @@ Event Communicator::Run(Operation operation) {
   device.stream().Record().Wait(communication);
   const StreamScope scope(device, StreamKind::kCommunication);
   Event event = Start(std::move(operation));
-  if (!event.in_flight()) event = communication.Record();
+  Event launched = communication.Record();
+  if (launched.in_flight()) launched_ = launched;
+  if (!event.in_flight()) event = std::move(launched);
   event.set_device(device);
   event.CountInto(blocked_ns);
   return event;

@@ -142,6 +142,10 @@ class Communicator {
  protected:
   Communicator(int rank, int size, std::string_view name);
 
+  // Blocks until what Start has launched on a stream so far has run. For
+  // destructors, which complete what was started.
+  void AwaitLaunched() { launched_.Synchronize(); }
+
   // Of this communicator; Event::Wait counts into it by itself.
   TrafficCounter& traffic() { return *traffic_; }
 
@@ -158,6 +162,9 @@ class Communicator {
   const int rank_;
   const int size_;
   const std::string name_;
+  // Of the stream that the last operation was launched on, where that works
+  // beside the host.
+  Event launched_;
   // Events may outlive their communicator.
   const std::shared_ptr<TrafficCounter> traffic_ =
       std::make_shared<TrafficCounter>();

@@ -1,11 +1,13 @@
 #include "tests/multirank/communicator_cases.h"
 
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <memory>
 #include <numeric>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "fmt/format.h"
@@ -13,6 +15,7 @@
 #include "runtime/comm/control.h"
 #include "runtime/comm/dry.h"
 #include "runtime/core/status.h"
+#include "runtime/device/asynchronous_cpu_device_testing.h"
 #include "runtime/device/cpu_device.h"
 
 namespace trireme {
@@ -271,6 +274,22 @@ void MessagesMatchByTagAndThenByOrder(CommunicatorFactory& factory) {
   }
 }
 
+// A device may go right after the communicator, however late the others are.
+void DestructorsCompleteWhatNobodyWaitedFor(CommunicatorFactory& factory) {
+  const auto late = [](Device& device, const Communicator& world) {
+    if (world.rank() > 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    return Values<float>(device, world.rank(), 1000);
+  };
+  CpuDevice device(kLimitBytes);
+  const auto world = World(factory);
+  world->AllReduce(late(device, *world), ReduceOp::kSum, "gradients");
+  AsynchronousCpuDevice streams(kLimitBytes, world->rank());
+  const auto other = World(factory);
+  other->AllReduce(late(streams, *other), ReduceOp::kSum, "gradients");
+}
+
 // A pipeline's steady state: everybody sends before anybody receives.
 void SendsToEachOtherDoNotBlock(CommunicatorFactory& factory) {
   const auto world = World(factory, Progress::kBackground);
@@ -522,6 +541,8 @@ std::span<const CommunicatorCase> CommunicatorCases() {
       {"GroupsAreIndependent", GroupsAreIndependent},
       {"BarrierWaitsForAll", BarrierWaitsForAll},
       {"DroppedEventsKeepTheirTensors", DroppedEventsKeepTheirTensors},
+      {"DestructorsCompleteWhatNobodyWaitedFor",
+       DestructorsCompleteWhatNobodyWaitedFor},
       {"DryRunsPredictMemoryAndTraffic", DryRunsPredictMemoryAndTraffic},
   };
   return kCases;

@@ -62,7 +62,10 @@ MpiCommunicator::MpiCommunicator(std::shared_ptr<MpiGroup> group)
     : Communicator(group->rank, group->size(), group->name),
       group_(std::move(group)) {}
 
-MpiCommunicator::~MpiCommunicator() { group_->Close(); }
+MpiCommunicator::~MpiCommunicator() {
+  AwaitLaunched();
+  group_->Close();
+}
 
 Event MpiCommunicator::Start(Operation operation) {
   if (operation.dry()) return DryEvent(operation, size());

@@ -14,6 +14,8 @@ namespace {
 using Kind = Operation::Kind;
 using Parts = std::vector<std::shared_ptr<ThreadOperation>>;
 
+constexpr std::chrono::seconds kDrainDeadline(10);
+
 char* Bytes(const Tensor& tensor) {
   return static_cast<char*>(tensor.raw_data());
 }
@@ -214,20 +216,34 @@ std::string ThreadGroup::WaitText(const ThreadOperation& operation) const {
       RanksText(Missing(operation)));
 }
 
+bool ThreadGroup::Abandoned(const ThreadOperation& operation) const {
+  const std::vector<int> missing = Missing(operation);
+  return std::any_of(missing.begin(), missing.end(),
+                     [&](int rank) { return world_->returned[ranks_[rank]]; });
+}
+
+void ThreadGroup::Drain(int rank) {
+  std::unique_lock lock(world_->mutex);
+  const auto under_way = [&](const std::shared_ptr<ThreadOperation>& part) {
+    return part && part->rank == rank && !Abandoned(*part);
+  };
+  world_->changed.wait_for(lock, kDrainDeadline, [&] {
+    return std::none_of(messages_.begin(), messages_.end(), under_way) &&
+           std::none_of(collectives_.begin(), collectives_.end(),
+                        [&](const auto& collective) {
+                          return under_way(collective.second[rank]);
+                        });
+  });
+}
+
 void ThreadGroup::Wait(const ThreadOperation& operation) {
   std::unique_lock lock(world_->mutex);
-  const auto abandoned = [&] {
-    if (operation.done) return false;
-    const std::vector<int> missing = Missing(operation);
-    return std::any_of(missing.begin(), missing.end(), [&](int rank) {
-      return world_->returned[ranks_[rank]];
-    });
-  };
   if (operation.done) return;
   const WaitRegistry::Wait wait(registry(operation.rank), operation.note,
                                 world_->deadline);
-  const bool in_time = world_->changed.wait_for(
-      lock, world_->deadline, [&] { return operation.done || abandoned(); });
+  const bool in_time = world_->changed.wait_for(lock, world_->deadline, [&] {
+    return operation.done || Abandoned(operation);
+  });
   CHECK(in_time) << "deadline of " << world_->deadline.count()
                  << " ms passed: " << WaitText(operation) << "\n"
                  << world_->Table();

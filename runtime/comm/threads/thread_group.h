@@ -74,6 +74,10 @@ class ThreadGroup {
   void Start(const std::shared_ptr<ThreadOperation>& operation);
   void Wait(const ThreadOperation& operation);
   bool Test(const ThreadOperation& operation);
+  // Waits for the rank's operations that nobody waited for, but not for long,
+  // and not for ranks that have returned: where one gives up on an error they
+  // will never be done.
+  void Drain(int rank);
 
  private:
   using Parts = std::vector<std::shared_ptr<ThreadOperation>>;
@@ -83,6 +87,8 @@ class ThreadGroup {
   // Ranks of the group that the operation still needs.
   std::vector<int> Missing(const ThreadOperation& operation) const;
   std::string WaitText(const ThreadOperation& operation) const;
+  // Whether a rank that it still needs has returned.
+  bool Abandoned(const ThreadOperation& operation) const;
 
   const std::shared_ptr<ThreadWorldState> world_;
   const std::vector<int> ranks_;

@@ -20,7 +20,11 @@ class ThreadCommunicator final : public Communicator {
       : Communicator(rank, group->size(), group->name()),
         group_(std::move(group)),
         id_(registry().AddCommunicator(group_->name(), group_->ranks())) {}
-  ~ThreadCommunicator() override { registry().RemoveCommunicator(id_); }
+  ~ThreadCommunicator() override {
+    AwaitLaunched();
+    group_->Drain(rank());
+    registry().RemoveCommunicator(id_);
+  }
 
   void SetActivity(std::string_view activity) override {
     registry().SetActivity(activity);
