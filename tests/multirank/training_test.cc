@@ -3,25 +3,36 @@
 // Pipelines, which promise not to need buffers, run with synchronous sends too.
 
 #include <chrono>
+#include <cstdint>
+#include <memory>
 #include <string>
 
 #include "gtest/gtest.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
+#include "runtime/device/asynchronous_cpu_device_testing.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
 namespace {
 
-void ExpectParity(const GridCase& grid, const MpiWorldOptions& options) {
+void ExpectParity(const GridCase& grid, const MpiWorldOptions& options,
+                  bool asynchronous = false) {
   int argc = 0;
   char** argv = nullptr;
   const auto world = MpiWorld::Create(&argc, &argv, options);
   ASSERT_TRUE(world.ok()) << MessageOf(world.status());
   const TrainingSetup setup = SetupOf(grid);
-  CpuDevice device(int64_t{1} << 32);
-  const auto record = RecordGrid(setup, PlanOf(grid), device, **world,
+  constexpr int64_t kLimitBytes = int64_t{1} << 32;
+  std::unique_ptr<Device> device;
+  if (asynchronous) {
+    device = std::make_unique<AsynchronousCpuDevice>(kLimitBytes,
+                                                     (*world)->world_rank());
+  } else {
+    device = std::make_unique<CpuDevice>(kLimitBytes);
+  }
+  const auto record = RecordGrid(setup, PlanOf(grid), *device, **world,
                                  RandomBatches(setup), /*steps=*/3);
   ASSERT_TRUE(record.ok()) << MessageOf(record.status());
   if ((*world)->world_rank() != 0) return;
@@ -35,6 +46,23 @@ class TrainingTest : public testing::TestWithParam<GridCase> {};
 TEST_P(TrainingTest, LossesAndGradientsEqualOneRank) {
   ExpectParity(GetParam(), {});
 }
+
+// Messages that streams post and wait for.
+class AsynchronousTest : public testing::TestWithParam<GridCase> {};
+
+TEST_P(AsynchronousTest, LossesAndGradientsEqualOneRank) {
+  ExpectParity(GetParam(), {}, /*asynchronous=*/true);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Grids, AsynchronousTest,
+    testing::Values(
+        GridCase{.tp = 2, .pp = 2}, GridCase{.tp = 2, .dp = 2},
+        GridCase{.cp = 4, .plan = PlanFromText("ulysses: 2")},
+        GridCase{.pp = 2, .dp = 2, .plan = PlanFromText("sharding: OPTIMIZER")},
+        GridCase{.dp = 4,
+                 .plan = PlanFromText("sharding: PARAMETERS shard_group: 2")}),
+    [](const auto& info) { return info.param.Name(); });
 
 class SynchronousSendsTest : public testing::TestWithParam<GridCase> {};
 
