@@ -33,6 +33,9 @@ struct FieldSpec {
   int64_t max_rows = 0;
   // A value that every element may have where only sizes and times matter.
   double typical = 0;
+  // Text is made of the sample's caption (models/data/byte_text.h), not read
+  // as an encoder's states.
+  bool from_caption = false;
   // The field of the job that sets the shape, for errors.
   std::string job_field;
 

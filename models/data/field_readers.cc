@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "models/data/byte_text.h"
 #include "models/image/resize.h"
 #include "models/image/transform.h"
 #include "runtime/core/log.h"
@@ -79,26 +80,67 @@ absl::Status ReadPooledText(const Sample& sample, const FieldSpec& spec,
   return absl::OkStatus();
 }
 
+// The element `index` of a field of vectors or matrices.
+std::span<float> Element(const FieldSpec& spec, int64_t index,
+                         FieldValues& values) {
+  const auto size = static_cast<size_t>(spec.shape.num_elements());
+  return std::span(std::get<std::vector<float>>(values))
+      .subspan(index * size, size);
+}
+
+absl::Status ReadCaption(const Sample& sample, const FieldSpec& spec,
+                         int64_t index, FieldValues& values) {
+  FillByteText(sample.caption, spec.shape.dim(0), Element(spec, index, values));
+  return absl::OkStatus();
+}
+
+absl::Status ReadCaptionCount(const Sample& sample, const FieldSpec& spec,
+                              int64_t index, FieldValues& values) {
+  const std::string_view text =
+      ByteTextOf(sample.caption, static_cast<int64_t>(spec.typical));
+  std::get<std::vector<int32_t>>(values)[index] =
+      static_cast<int32_t>(text.size());
+  return absl::OkStatus();
+}
+
+absl::Status ReadPooledCaption(const Sample& sample, const FieldSpec& spec,
+                               int64_t index, FieldValues& values) {
+  FillPooledByteText(sample.caption, Element(spec, index, values));
+  return absl::OkStatus();
+}
+
 struct Row {
   FieldReader reader;
   DType dtype;
   int rank;
+  bool from_caption = false;
 };
 
-constexpr std::array<Row, 5> kReaders = {{
+constexpr std::array<Row, 8> kReaders = {{
     {{kPixelsField, {.image = true}, ReadPixels}, DType::kFloat32, 3},
     {{kLabelField, {}, ReadLabel}, DType::kInt32, 0},
     {{kTextField, {.text = true}, ReadText}, DType::kFloat32, 2},
     {{kTextCountField, {.text = true}, ReadTextCount}, DType::kInt32, 0},
     {{kPooledTextField, {.text = true}, ReadPooledText}, DType::kFloat32, 1},
+    {{kTextField, {.caption = true}, ReadCaption}, DType::kFloat32, 2, true},
+    {{kTextCountField, {.caption = true}, ReadCaptionCount},
+     DType::kInt32,
+     0,
+     true},
+    {{kPooledTextField, {.caption = true}, ReadPooledCaption},
+     DType::kFloat32,
+     1,
+     true},
 }};
 
 }  // namespace
 
 const FieldReader& ReaderOf(const FieldSpec& spec) {
-  const auto row = std::find_if(
-      kReaders.begin(), kReaders.end(),
-      [&](const Row& known) { return known.reader.name == spec.name; });
+  const auto row =
+      std::find_if(kReaders.begin(), kReaders.end(), [&](const Row& known) {
+        return known.reader.name == spec.name &&
+               known.from_caption == spec.from_caption;
+      });
   CHECK(row != kReaders.end()) << "no data set fills the field " << spec.name;
   CHECK(spec.dtype == row->dtype && spec.shape.rank() == row->rank &&
         spec.max_rows == 0)
@@ -134,7 +176,14 @@ absl::Status CheckFields(const Dataset& dataset,
       FieldValues values = ZeroValues(spec, 1);
       RETURN_IF_ERROR(ReaderOf(spec).read(*sample, spec, 0, values));
     }
-    if (!parts.text || sample->text_count > 0) return absl::OkStatus();
+    const bool has_text = (!parts.text || sample->text_count > 0) &&
+                          (!parts.caption || !sample->caption.empty());
+    if (has_text) return absl::OkStatus();
+  }
+  if (parts.caption) {
+    LOG(WARNING) << "none of the first " << most
+                 << " samples has a caption, which the model reads: samples "
+                    "without one are trained without text";
   }
   if (parts.text) {
     LOG(WARNING) << "none of the first " << most

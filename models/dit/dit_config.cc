@@ -3,6 +3,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "models/data/byte_text.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -129,6 +130,12 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
     config.text_tokens = dit.text().tokens();
     config.text_width = dit.text().width();
     RETURN_IF_ERROR(CheckRange("text.tokens", config.text_tokens, 1, 1 << 16));
+    config.text_bytes = dit.text().has_bytes();
+    if (config.text_bytes) {
+      RETURN_IF_ERROR(CheckRange("text.tokens", config.text_tokens, 1, 4096));
+      RETURN_IF_ERROR(CheckRange("text.width", config.text_width, 0, 0));
+      config.text_width = ByteTextWidth(config.text_tokens);
+    }
     RETURN_IF_ERROR(CheckRange("text.width", config.text_width, 1, kMaxHidden));
     if (dit.text().attention() != Dit::TEXT_ATTENTION_UNSPECIFIED) {
       config.text_attention = dit.text().attention();

@@ -31,6 +31,7 @@ struct DitConfig {
   double class_table_stddev = 0.5;
   int64_t text_tokens = 0;  // 0: no text
   int64_t text_width = 0;
+  bool text_bytes = false;  // of the caption itself
   Dit::TextAttention text_attention = Dit::CROSS;
   ImageSpec image;
 

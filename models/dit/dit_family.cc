@@ -63,10 +63,12 @@ class DitFamily final : public ModelFamily {
     fields.push_back({.name = kTextCountField,
                       .dtype = DType::kInt32,
                       .typical = static_cast<double>(config_.text_tokens),
+                      .from_caption = config_.text_bytes,
                       .job_field = "model.dit.text.tokens"});
     if (embedding) {
       fields.push_back({.name = kTextField,
                         .shape = {config_.text_tokens, config_.text_width},
+                        .from_caption = config_.text_bytes,
                         .job_field = "model.dit.text.width"});
     }
     return fields;

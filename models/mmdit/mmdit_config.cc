@@ -4,6 +4,7 @@
 #include <numeric>
 #include <string_view>
 
+#include "models/data/byte_text.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -143,6 +144,14 @@ absl::Status ResolveText(const Mmdit& mmdit, MmditConfig& config) {
   if (text.width() > 0) config.text_width = text.width();
   if (text.pooled_width() > 0) config.pooled_width = text.pooled_width();
   RETURN_IF_ERROR(CheckRange("text.tokens", config.text_tokens, 1, 1 << 16));
+  config.text_bytes = text.has_bytes();
+  if (config.text_bytes) {
+    RETURN_IF_ERROR(CheckRange("text.tokens", config.text_tokens, 1, 4096));
+    RETURN_IF_ERROR(CheckRange("text.width", text.width(), 0, 0));
+    RETURN_IF_ERROR(CheckRange("text.pooled_width", text.pooled_width(), 0, 0));
+    config.text_width = ByteTextWidth(config.text_tokens);
+    config.pooled_width = kByteValues;
+  }
   RETURN_IF_ERROR(CheckRange("text.width", config.text_width, 1, kMaxHidden));
   return CheckRange("text.pooled_width", config.pooled_width, 1, kMaxHidden);
 }
@@ -235,8 +244,12 @@ void FillMmdit(const MmditConfig& config, Mmdit& mmdit) {
     mmdit.set_position_base(config.position_base);
   }
   mmdit.mutable_text()->set_tokens(config.text_tokens);
-  mmdit.mutable_text()->set_width(config.text_width);
-  mmdit.mutable_text()->set_pooled_width(config.pooled_width);
+  if (config.text_bytes) {
+    mmdit.mutable_text()->mutable_bytes();
+  } else {
+    mmdit.mutable_text()->set_width(config.text_width);
+    mmdit.mutable_text()->set_pooled_width(config.pooled_width);
+  }
   if (config.guidance.has_value()) mmdit.set_guidance(*config.guidance);
   mmdit.set_image_attention_layers(config.image_attention_layers);
 }

@@ -27,6 +27,7 @@ struct MmditConfig {
   int64_t text_tokens = 0;
   int64_t text_width = 0;
   int64_t pooled_width = 0;
+  bool text_bytes = false;  // of the caption itself
   std::optional<double> guidance;
   int64_t image_attention_layers = 0;
   // Of the pictures that it works on.

@@ -68,13 +68,16 @@ class MmditFamily final : public ModelFamily {
     fields.push_back({.name = kTextCountField,
                       .dtype = DType::kInt32,
                       .typical = static_cast<double>(config_.text_tokens),
+                      .from_caption = config_.text_bytes,
                       .job_field = "model.mmdit.text.tokens"});
     if (embedding) {
       fields.push_back({.name = kTextField,
                         .shape = {config_.text_tokens, config_.text_width},
+                        .from_caption = config_.text_bytes,
                         .job_field = "model.mmdit.text.width"});
       fields.push_back({.name = kPooledTextField,
                         .shape = {config_.pooled_width},
+                        .from_caption = config_.text_bytes,
                         .job_field = "model.mmdit.text.pooled_width"});
     }
     return fields;

@@ -92,6 +92,71 @@ PYTHON
     fail "$(cat sample.txt)"
 done
 
+echo "== captions without an encoder"
+cat > bytes.textproto <<'JOB'
+model {
+  mmdit {
+    hidden: 32 dual_layers: 1 single_layers: 1 heads: 4 patch: 4
+    text { tokens: 8 bytes { } }
+  }
+}
+data {
+  webdataset { paths: "shards" }
+  resolution: 8
+  channels: 1
+}
+global_batch: 32
+steps: 120
+optimizer { learning_rate: 1e-2 }
+objective { rectified_flow { } }
+sample { steps: 8 guidance: 1 per_class: 4 prompts: "grey 0" prompts: "grey 3" }
+precision: FP32
+JOB
+echo 'grid { tp: 2 }' > two.textproto
+"$trireme" launch bytes.textproto --ranks 2 --plan two.textproto \
+  --out bytes > bytes.txt || fail "$(cat bytes.txt)"
+[[ -s bytes/samples/step_00000120.png ]] || fail "$(cat bytes.txt)"
+for level in 0 3; do
+  "$trireme" sample bytes --prompt "grey $level" --out grey-$level.png
+done
+# What the caption says is what is seen: dark, then bright.
+python3 - <<'PYTHON'
+import struct, zlib
+
+def brightness(path):
+    data, at, packed = open(path, "rb").read(), 8, b""
+    while at < len(data):
+        size, kind = struct.unpack(">I4s", data[at:at + 8])
+        body = data[at + 8:at + 8 + size]
+        if kind == b"IHDR":
+            width, height, depth, color = struct.unpack(">IIBB", body[:10])
+        if kind == b"IDAT":
+            packed += body
+        at += size + 12
+    channels = {0: 1, 2: 3}[color]
+    raw, stride = zlib.decompress(packed), width * channels
+    total, above = 0, bytes(stride)
+    for y in range(height):
+        kind, *row = raw[y * (stride + 1):(y + 1) * (stride + 1)]
+        for x in range(stride):
+            left = row[x - channels] if x >= channels else 0
+            corner = above[x - channels] if x >= channels else 0
+            up = above[x]
+            paeth = min((left, up, corner),
+                        key=lambda v: abs(left + up - corner - v))
+            row[x] = (row[x] + [0, left, up, (left + up) // 2, paeth][kind]) % 256
+        total, above = total + sum(row), row
+    return total / (height * stride)
+
+dark, bright = brightness("grey-0.png"), brightness("grey-3.png")
+print(f"grey 0 is {dark:.0f} bright, grey 3 {bright:.0f}")
+assert bright > dark + 20, (dark, bright)
+PYTHON
+expect_error "prompts: found 1, expected none for a model that reads an encoder" \
+  "$trireme" sample CROSS-1 --prompt "grey 1" --out refused.png
+expect_error "model.mmdit.text.width: found 8" \
+  "$trireme" train bytes.textproto --set model.mmdit.text.width=8 --out refused
+
 echo "== every kind of plan for two streams, on up to 8 ranks"
 "$trireme" verify JOINT.textproto --ranks 8 --steps 2 --rows 1 \
   --set global_batch=8 > matrix.txt || fail "$(cat matrix.txt)"

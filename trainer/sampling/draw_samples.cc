@@ -5,6 +5,8 @@
 #include <functional>
 #include <memory>
 #include <numeric>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -81,11 +83,16 @@ struct Loaded {
   std::vector<std::string> class_names;
 };
 
+// Null: it reads none.
+std::optional<FieldSpec> TextFieldOf(const ModelFamily& family) {
+  for (const FieldSpec& spec : AllFields(family)) {
+    if (spec.name == kTextField) return spec;
+  }
+  return std::nullopt;
+}
+
 bool ReadsText(const ModelFamily& family) {
-  const std::vector<FieldSpec> fields = AllFields(family);
-  return std::any_of(fields.begin(), fields.end(), [](const FieldSpec& spec) {
-    return spec.name == kTextField;
-  });
+  return TextFieldOf(family).has_value();
 }
 
 absl::StatusOr<Loaded> LoadRun(const DrawOptions& options) {
@@ -226,11 +233,38 @@ absl::StatusOr<std::vector<Prompt>> SamplePrompts(
   return prompts;
 }
 
-// A row a class; of models with text only a row a caption, of the first
-// samples; of others one row.
-absl::StatusOr<std::vector<Prompt>> RowPrompts(const Loaded& loaded,
-                                               int64_t most) {
+// A row a caption that was asked for.
+absl::StatusOr<std::vector<Prompt>> CaptionPrompts(
+    const ModelFamily& family, const std::vector<std::string>& captions) {
+  const std::optional<FieldSpec> text = TextFieldOf(family);
+  if (!text.has_value() || !text->from_caption) {
+    return InvalidArgument(
+        "prompts: found {}, expected none for a model that {}", captions.size(),
+        text.has_value() ? "reads an encoder's states of text, not the text "
+                           "itself"
+                         : "reads no text");
+  }
+  std::vector<Prompt> prompts;
+  for (const std::string& caption : captions) {
+    Prompt& prompt = prompts.emplace_back();
+    prompt.name = prompt.sample.caption = caption;
+    if (family.num_classes() > 0) {
+      return InvalidArgument(
+          "prompts: found {}, expected none for a model that is conditioned by "
+          "classes as well",
+          captions.size());
+    }
+  }
+  return prompts;
+}
+
+// A row a prompt; else a row a class; of models with text only a row a caption,
+// of the first samples; of others one row.
+absl::StatusOr<std::vector<Prompt>> RowPrompts(
+    const Loaded& loaded, const std::vector<std::string>& captions,
+    int64_t most) {
   const ModelFamily& family = *loaded.setup.family;
+  if (!captions.empty()) return CaptionPrompts(family, captions);
   if (family.num_classes() > 0) return ClassPrompts(loaded, most);
   if (!ReadsText(family)) return std::vector<Prompt>(1);
   return SamplePrompts(loaded, most, [](int64_t i) { return i; });
@@ -282,8 +316,9 @@ absl::StatusOr<std::vector<Sample>> Share(
   if (control.rank() == 0) {
     Json list = Json::array();
     for (const Sample& sample : *prompts) {
-      list.push_back({sample.class_id, sample.text_tokens, sample.text_count,
-                      sample.text_width});
+      list.push_back({sample.class_id, sample.caption, sample.text_tokens,
+                      sample.text_count, sample.text_width,
+                      sample.text_pooled});
     }
     const std::vector<uint8_t> bytes = Json::to_cbor(list);
     packed.assign(bytes.begin(), bytes.end());
@@ -294,9 +329,11 @@ absl::StatusOr<std::vector<Sample>> Share(
   for (const Json& entry : Json::from_cbor(packed)) {
     Sample& sample = samples.emplace_back();
     sample.class_id = entry[0].get<int>();
-    sample.text_tokens = entry[1].get<std::vector<float>>();
-    sample.text_count = entry[2].get<int>();
-    sample.text_width = entry[3].get<int>();
+    sample.caption = entry[1].get<std::string>();
+    sample.text_tokens = entry[2].get<std::vector<float>>();
+    sample.text_count = entry[3].get<int>();
+    sample.text_width = entry[4].get<int>();
+    sample.text_pooled = entry[5].get<std::vector<float>>();
   }
   return samples;
 }
@@ -392,7 +429,13 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   RETURN_IF_ERROR(sampler.LoadWeights(**source));
 
   absl::StatusOr<std::vector<Prompt>> rows = std::vector<Prompt>();
-  if (leader) rows = RowPrompts(*loaded, options.max_rows);
+  if (leader) {
+    const auto& of_job = loaded->job.sample().prompts();
+    const std::vector<std::string> captions(of_job.begin(), of_job.end());
+    rows = RowPrompts(*loaded,
+                      options.prompts.empty() ? captions : options.prompts,
+                      options.max_rows);
+  }
   ASSIGN_OR_RETURN(
       const std::vector<Sample> prompts,
       Share(*everyone, control,
@@ -438,7 +481,9 @@ absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(
   // Of a model with text and no classes as many captions as there are; a batch
   // is full with fewer.
   const int64_t most = DrawOptions().max_rows;
-  const int64_t rows = setup.family->num_classes() > 0
+  const int64_t rows = job.sample().prompts_size() > 0
+                           ? job.sample().prompts_size()
+                       : setup.family->num_classes() > 0
                            ? std::min(setup.family->num_classes(), most)
                        : ReadsText(*setup.family) ? most
                                                   : 1;

@@ -28,6 +28,8 @@ struct DrawOptions {
   std::optional<int64_t> steps;
   std::optional<double> guidance;
   std::optional<int64_t> per_class;
+  // Captions to draw for. Empty: the job's.
+  std::vector<std::string> prompts;
   // Of the grid: the first classes, or captions.
   int64_t max_rows = 20;
   uint64_t seed = 0;
