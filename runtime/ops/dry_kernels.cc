@@ -1,5 +1,7 @@
 #include "runtime/ops/dry_kernels.h"
 
+#include <numeric>
+
 namespace trireme {
 namespace {
 
@@ -121,6 +123,24 @@ GemmKernels DryGemm(const GemmKernels& twin) {
     stream.Count({.product_flops = 2 * s.batch * s.m * s.n * s.k,
                   .bytes = read * DTypeSize(s.dtype) +
                            written * DTypeSize(s.out_dtype)});
+  };
+  return kernels;
+}
+
+GroupedGemmKernels DryGroupedGemm(const GroupedGemmKernels& twin) {
+  GroupedGemmKernels kernels = twin;
+  kernels.run = [](Stream& stream, const GroupedGemmSpec& s,
+                   const GroupedGemmOperands&) {
+    const int64_t rows =
+        std::accumulate(s.counts.begin(), s.counts.end(), int64_t{0});
+    const int64_t weights = static_cast<int64_t>(s.counts.size()) * s.n * s.k;
+    // Sums are read and written.
+    const int64_t weight_bytes =
+        weights *
+        (s.accumulate ? 2 * ComputeSize(s.dtype) : DTypeSize(s.dtype));
+    stream.Count(
+        {.product_flops = 2 * rows * s.n * s.k,
+         .bytes = rows * (s.n + s.k) * DTypeSize(s.dtype) + weight_bytes});
   };
   return kernels;
 }
@@ -279,6 +299,53 @@ ReductionKernels DryReduction() {
              void*) { CountBytes(stream, dtype, rows * columns, 1); }};
 }
 
+RoutingKernels DryRouting() {
+  return {
+      .top_k =
+          [](Stream& stream, DType dtype, const ColumnChoice& c, const void*,
+             int32_t*) {
+            CountBytes(stream, dtype, c.rows * c.columns, 1);
+            CountBytes(stream, DType::kInt32, c.rows * c.k, 1);
+          },
+      .select_columns =
+          [](Stream& stream, DType dtype, const ColumnChoice& c, const int32_t*,
+             const void*, void*) {
+            CountBytes(stream, dtype, c.rows * c.k, 2);
+            CountBytes(stream, DType::kInt32, c.rows * c.k, 1);
+          },
+      .place_columns =
+          [](Stream& stream, DType dtype, const ColumnChoice& c, const int32_t*,
+             const void*, void*) {
+            CountBytes(stream, dtype, c.rows * (c.k + c.columns), 1);
+            CountBytes(stream, DType::kInt32, c.rows * c.k, 1);
+          },
+      .sort_routes =
+          [](Stream& stream, const RouteSort& s) {
+            const int64_t routes = s.tokens * s.k;
+            for (int64_t g = 0; g < s.groups; ++g) {
+              s.counts[g] = routes / s.groups + (g < routes % s.groups ? 1 : 0);
+            }
+            CountBytes(stream, DType::kInt32, routes, 4);
+          },
+      .count_routes =
+          [](Stream& stream, DType, int64_t samples, int64_t routes, int64_t,
+             const int32_t*,
+             void*) { CountBytes(stream, DType::kInt32, samples * routes, 1); },
+      .sum_rows =
+          [](Stream& stream, DType dtype, int64_t tokens, int64_t k,
+             int64_t width, const int32_t*, const void*,
+             void*) { CountBytes(stream, dtype, tokens * (k + 1) * width, 1); },
+      .scale_rows = [](Stream& stream, DType dtype, int64_t rows, int64_t width,
+                       const void*, const void*,
+                       void*) { CountBytes(stream, dtype, rows * width, 2); },
+      .row_dots = [](Stream& stream, DType dtype, int64_t rows, int64_t width,
+                     const void*, const void*,
+                     void*) { CountBytes(stream, dtype, rows * width, 2); },
+      .log_sum_exp = [](Stream& stream, DType dtype, int64_t rows,
+                        int64_t width, const void*,
+                        void*) { CountBytes(stream, dtype, rows * width, 1); }};
+}
+
 }  // namespace
 
 Kernels DryKernels(const Kernels& twin) {
@@ -286,11 +353,13 @@ Kernels DryKernels(const Kernels& twin) {
           .copy = DryCopy(),
           .embedding = DryEmbedding(),
           .gemm = DryGemm(twin.gemm),
+          .grouped_gemm = DryGroupedGemm(twin.grouped_gemm),
           .norm = DryNorm(),
           .optimizer = DryOptimizer(),
           .pointwise = DryPointwise(),
           .random = DryRandom(),
-          .reduction = DryReduction()};
+          .reduction = DryReduction(),
+          .routing = DryRouting()};
 }
 
 }  // namespace trireme

@@ -9,11 +9,13 @@
 #include "runtime/ops/kernels/copy.h"
 #include "runtime/ops/kernels/embedding.h"
 #include "runtime/ops/kernels/gemm.h"
+#include "runtime/ops/kernels/grouped_gemm.h"
 #include "runtime/ops/kernels/norm.h"
 #include "runtime/ops/kernels/optimizer.h"
 #include "runtime/ops/kernels/pointwise.h"
 #include "runtime/ops/kernels/random.h"
 #include "runtime/ops/kernels/reduction.h"
+#include "runtime/ops/kernels/routing.h"
 
 namespace trireme {
 
@@ -22,11 +24,13 @@ struct Kernels {
   CopyKernels copy;
   EmbeddingKernels embedding;
   GemmKernels gemm;
+  GroupedGemmKernels grouped_gemm;
   NormKernels norm;
   OptimizerKernels optimizer;
   PointwiseKernels pointwise;
   RandomKernels random;
   ReductionKernels reduction;
+  RoutingKernels routing;
 };
 
 }  // namespace trireme

@@ -12,11 +12,13 @@
 #include "runtime/ops/cpu/embedding_kernels.h"
 #include "runtime/ops/cpu/gemm.h"
 #include "runtime/ops/cpu/gemm_kernels.h"
+#include "runtime/ops/cpu/grouped_gemm.h"
 #include "runtime/ops/cpu/heads_norm_kernels.h"
 #include "runtime/ops/cpu/normalization_kernels.h"
 #include "runtime/ops/cpu/pointwise_kernels.h"
 #include "runtime/ops/cpu/random_kernels.h"
 #include "runtime/ops/cpu/reduction_kernels.h"
+#include "runtime/ops/cpu/routing_kernels.h"
 
 namespace trireme {
 namespace {
@@ -122,6 +124,8 @@ const Kernels& CpuKernels() {
                     .patchify = OnHost<&PatchifyKernel>::Run,
                     .unpatchify = OnHost<&UnpatchifyKernel>::Run},
       .gemm = {.workspace_bytes = GemmWorkspace, .run = OnHost<&RunGemm>::Run},
+      .grouped_gemm = {.workspace_bytes = GroupedGemmWorkspace,
+                       .run = OnHost<&RunGroupedGemm>::Run},
       .norm = {.forward = OnHost<&NormForwardKernel>::Run,
                .backward = OnHost<&NormBackwardKernel>::Run,
                .sum_blocks = OnHost<&NormSumBlocksKernel>::Run,
@@ -146,17 +150,26 @@ const Kernels& CpuKernels() {
                         OnHost<&GatedResidualBackwardKernel>::Run},
       .random = {.fill = OnHost<&FillRandomKernel>::Run,
                  .add_flow_noise = OnHost<&AddFlowNoiseKernel>::Run},
-      .reduction = {
-          .reduce = OnHost<&ReduceKernel>::Run,
-          .block_sums_of_squares = OnHost<&BlockSumsOfSquaresKernel>::Run,
-          .softmax_forward = OnHost<&SoftmaxForwardKernel>::Run,
-          .softmax_backward = OnHost<&SoftmaxBackwardKernel>::Run,
-          .sum_tokens = OnHost<&SumTokensKernel>::Run,
-          .squared_error = OnHost<&SquaredErrorKernel>::Run,
-          .squared_error_backward = OnHost<&SquaredErrorBackwardKernel>::Run,
-          .cross_entropy = OnHost<&CrossEntropySumKernel>::Run,
-          .cross_entropy_backward = OnHost<&CrossEntropyBackwardKernel>::Run,
-          .add_column_sums = OnHost<&AddColumnSumsKernel>::Run}};
+      .reduction =
+          {.reduce = OnHost<&ReduceKernel>::Run,
+           .block_sums_of_squares = OnHost<&BlockSumsOfSquaresKernel>::Run,
+           .softmax_forward = OnHost<&SoftmaxForwardKernel>::Run,
+           .softmax_backward = OnHost<&SoftmaxBackwardKernel>::Run,
+           .sum_tokens = OnHost<&SumTokensKernel>::Run,
+           .squared_error = OnHost<&SquaredErrorKernel>::Run,
+           .squared_error_backward = OnHost<&SquaredErrorBackwardKernel>::Run,
+           .cross_entropy = OnHost<&CrossEntropySumKernel>::Run,
+           .cross_entropy_backward = OnHost<&CrossEntropyBackwardKernel>::Run,
+           .add_column_sums = OnHost<&AddColumnSumsKernel>::Run},
+      .routing = {.top_k = OnHost<&TopKKernel>::Run,
+                  .select_columns = OnHost<&SelectColumnsKernel>::Run,
+                  .place_columns = OnHost<&PlaceColumnsKernel>::Run,
+                  .sort_routes = OnHost<&SortRoutesKernel>::Run,
+                  .count_routes = OnHost<&CountRoutesKernel>::Run,
+                  .sum_rows = OnHost<&SumRowsKernel>::Run,
+                  .scale_rows = OnHost<&ScaleRowsKernel>::Run,
+                  .row_dots = OnHost<&RowDotsKernel>::Run,
+                  .log_sum_exp = OnHost<&LogSumExpKernel>::Run}};
   return kKernels;
 }
 

@@ -1,0 +1,245 @@
+#include "runtime/ops/cpu/grouped_gemm.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "runtime/core/log.h"
+#include "runtime/device/arena.h"
+#include "runtime/ops/cpu/gemm.h"
+
+namespace trireme {
+namespace {
+
+// Rows that one thread multiplies at a time; the last ones of a group are
+// padded. Kernels sum rows of their last tile in another order where it is not
+// full, and other kernels are for other sizes: a row has the same bits in every
+// place because all blocks are alike and tiles of 4, 6, 8, 16 and 24 rows fill
+// them.
+constexpr int64_t kBlock = 96;
+// Rows of a sum's result that one thread computes at a time.
+constexpr int64_t kSlab = 256;
+
+DType ComputeDType(DType dtype) {
+  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+}
+
+int64_t Aligned(int64_t bytes) {
+  return (bytes + Arena::kAlignment - 1) / Arena::kAlignment *
+         Arena::kAlignment;
+}
+
+// Rows [begin, begin + rows) of all, at most kBlock.
+struct Block {
+  int64_t group = 0;
+  int64_t begin = 0;
+  int64_t rows = 0;
+
+  bool padded() const { return rows < kBlock; }
+};
+
+std::vector<Block> BlocksOf(std::span<const int64_t> counts) {
+  std::vector<Block> blocks;
+  int64_t begin = 0;
+  for (size_t group = 0; group < counts.size(); ++group) {
+    const int64_t end = begin + counts[group];
+    while (begin < end) {
+      const int64_t rows = std::min(end - begin, kBlock);
+      blocks.push_back({static_cast<int64_t>(group), begin, rows});
+      begin += rows;
+    }
+  }
+  return blocks;
+}
+
+// The product of one block, or, accumulating, what it adds to `slab` rows of
+// the result.
+CpuGemmSpec BlockSpec(const GroupedGemmSpec& spec, int64_t slab) {
+  CpuGemmSpec block;
+  block.dtype = spec.dtype;
+  block.threads = 1;
+  if (spec.accumulate) {
+    block.m = slab;
+    block.n = spec.k;
+    block.k = kBlock;
+    block.a = {0, 1, spec.n};
+    block.b = {0, spec.k, 1};
+    block.out_dtype = ComputeDType(spec.dtype);
+    block.accumulate = true;
+  } else {
+    block.m = kBlock;
+    block.n = spec.n;
+    block.k = spec.k;
+    block.a = {0, spec.k, 1};
+    block.b = spec.transpose ? MatrixStrides{0, 1, spec.k}
+                             : MatrixStrides{0, spec.n, 1};
+    block.out_dtype = spec.dtype;
+  }
+  block.out = {0, block.n, 1};
+  return block;
+}
+
+// The prepared products of a spec.
+class BlockProducts {
+ public:
+  explicit BlockProducts(const GroupedGemmSpec& spec) {
+    if (!spec.accumulate) {
+      whole_ = PreparedGemm(BlockSpec(spec, 0));
+      return;
+    }
+    if (spec.n >= kSlab) whole_ = PreparedGemm(BlockSpec(spec, kSlab));
+    if (spec.n % kSlab > 0) {
+      rest_ = PreparedGemm(BlockSpec(spec, spec.n % kSlab));
+    }
+  }
+
+  const Gemm& whole() const { return *whole_; }
+  // Of a slab of that many rows.
+  const Gemm& OfSlab(int64_t rows) const {
+    return rows == kSlab ? *whole_ : *rest_;
+  }
+  // Of one thread.
+  int64_t workspace_bytes() const {
+    int64_t bytes = 0;
+    for (const Gemm* gemm : {whole_.get(), rest_.get()}) {
+      if (gemm != nullptr) bytes = std::max(bytes, gemm->workspace_bytes());
+    }
+    return Aligned(bytes);
+  }
+
+ private:
+  std::shared_ptr<const Gemm> whole_;
+  std::shared_ptr<const Gemm> rest_;
+};
+
+// Where the workspace has the padded last block of each group.
+struct Padding {
+  int64_t x_bytes = 0;
+  int64_t y_bytes = 0;  // of the result, or of the other operand
+
+  explicit Padding(const GroupedGemmSpec& spec)
+      : x_bytes(Aligned(kBlock * spec.k * DTypeSize(spec.dtype))),
+        y_bytes(Aligned(kBlock * spec.n * DTypeSize(spec.dtype))) {}
+  int64_t bytes() const { return x_bytes + y_bytes; }
+};
+
+// The block's rows of `from`, then zeros.
+void Pad(const Block& block, int64_t row_bytes, const void* from,
+         std::byte* to) {
+  std::memcpy(to, static_cast<const std::byte*>(from) + block.begin * row_bytes,
+              block.rows * row_bytes);
+  std::memset(to + block.rows * row_bytes, 0,
+              (kBlock - block.rows) * row_bytes);
+}
+
+struct Workspace {
+  std::byte* padding;
+  std::byte* products;
+  int64_t of_thread;
+
+  void* OfThread() const { return products + omp_get_thread_num() * of_thread; }
+};
+
+void RunProducts(const GroupedGemmSpec& spec, const GroupedGemmOperands& o,
+                 const std::vector<Block>& blocks,
+                 const BlockProducts& products, const Workspace& workspace) {
+  const Padding padding(spec);
+  const int64_t size = DTypeSize(spec.dtype);
+  const int64_t x_row = spec.k * size;
+  const int64_t y_row = spec.n * size;
+  const auto num_blocks = static_cast<int64_t>(blocks.size());
+  const int threads = AvailableThreads();
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (int64_t i = 0; i < num_blocks; ++i) {
+    const Block& block = blocks[i];
+    const auto* weights = static_cast<const std::byte*>(o.weights) +
+                          block.group * spec.n * spec.k * size;
+    const auto* x = static_cast<const std::byte*>(o.x) + block.begin * x_row;
+    auto* out = static_cast<std::byte*>(o.out) + block.begin * y_row;
+    std::byte* const x_padded =
+        workspace.padding + block.group * padding.bytes();
+    std::byte* const out_padded = x_padded + padding.x_bytes;
+    if (block.padded()) Pad(block, x_row, o.x, x_padded);
+    products.whole().Run(block.padded() ? x_padded : x, weights, nullptr,
+                         block.padded() ? out_padded : out,
+                         workspace.OfThread());
+    if (block.padded()) std::memcpy(out, out_padded, block.rows * y_row);
+  }
+}
+
+void RunSums(const GroupedGemmSpec& spec, const GroupedGemmOperands& o,
+             const std::vector<Block>& blocks, const BlockProducts& products,
+             const Workspace& workspace) {
+  const Padding padding(spec);
+  const int64_t size = DTypeSize(spec.dtype);
+  const int64_t x_row = spec.k * size;
+  const int64_t y_row = spec.n * size;
+  for (const Block& block : blocks) {
+    if (!block.padded()) continue;
+    std::byte* const at = workspace.padding + block.group * padding.bytes();
+    Pad(block, x_row, o.x, at);
+    Pad(block, y_row, o.y, at + padding.x_bytes);
+  }
+  // The first block of each group; the last entry is the end.
+  std::vector<size_t> first(spec.counts.size() + 1, blocks.size());
+  for (size_t i = blocks.size(); i-- > 0;) first[blocks[i].group] = i;
+  for (size_t group = spec.counts.size(); group-- > 0;) {
+    if (spec.counts[group] == 0) first[group] = first[group + 1];
+  }
+  const int64_t slabs = (spec.n + kSlab - 1) / kSlab;
+  const auto tasks = static_cast<int64_t>(spec.counts.size()) * slabs;
+  const int threads = AvailableThreads();
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (int64_t task = 0; task < tasks; ++task) {
+    const int64_t group = task / slabs;
+    const int64_t begin = task % slabs * kSlab;
+    const int64_t rows = std::min(kSlab, spec.n - begin);
+    auto* out =
+        static_cast<std::byte*>(o.out) +
+        (group * spec.n + begin) * spec.k * DTypeSize(ComputeDType(spec.dtype));
+    for (size_t i = first[group]; i < first[group + 1]; ++i) {
+      const Block& block = blocks[i];
+      const std::byte* x =
+          static_cast<const std::byte*>(o.x) + block.begin * x_row;
+      const std::byte* y =
+          static_cast<const std::byte*>(o.y) + block.begin * y_row;
+      if (block.padded()) {
+        x = workspace.padding + group * padding.bytes();
+        y = x + padding.x_bytes;
+      }
+      products.OfSlab(rows).Run(y + begin * size, x, nullptr, out,
+                                workspace.OfThread());
+    }
+  }
+}
+
+}  // namespace
+
+int64_t GroupedGemmWorkspace(const GroupedGemmSpec& spec) {
+  return Padding(spec).bytes() * static_cast<int64_t>(spec.counts.size()) +
+         BlockProducts(spec).workspace_bytes() * AvailableThreads();
+}
+
+void RunGroupedGemm(const GroupedGemmSpec& spec,
+                    const GroupedGemmOperands& operands) {
+  const std::vector<Block> blocks = BlocksOf(spec.counts);
+  if (blocks.empty()) return;
+  const BlockProducts products(spec);
+  auto* const begin = static_cast<std::byte*>(operands.workspace);
+  const Workspace workspace = {
+      .padding = begin,
+      .products = begin + Padding(spec).bytes() *
+                              static_cast<int64_t>(spec.counts.size()),
+      .of_thread = products.workspace_bytes()};
+  if (spec.accumulate) {
+    RunSums(spec, operands, blocks, products, workspace);
+  } else {
+    RunProducts(spec, operands, blocks, products, workspace);
+  }
+}
+
+}  // namespace trireme

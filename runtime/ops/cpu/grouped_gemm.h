@@ -1,0 +1,22 @@
+// The grouped products of runtime/ops/kernels/grouped_gemm.h on the host.
+//
+// Groups are cut into blocks of a fixed number of rows, the last of each group
+// padded with zeros, so that one prepared product does however groups change.
+// Threads share blocks; of sums over rows they share the result's rows.
+
+#ifndef TRIREME_RUNTIME_OPS_CPU_GROUPED_GEMM_H_
+#define TRIREME_RUNTIME_OPS_CPU_GROUPED_GEMM_H_
+
+#include <cstdint>
+
+#include "runtime/ops/kernels/grouped_gemm.h"
+
+namespace trireme {
+
+int64_t GroupedGemmWorkspace(const GroupedGemmSpec& spec);
+void RunGroupedGemm(const GroupedGemmSpec& spec,
+                    const GroupedGemmOperands& operands);
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_OPS_CPU_GROUPED_GEMM_H_

@@ -1,0 +1,193 @@
+#include "runtime/ops/cpu/routing_kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "runtime/core/log.h"
+#include "runtime/ops/cpu/parallel_rows.h"
+
+namespace trireme {
+namespace {
+
+template <typename T>
+ComputeType<T> Wide(T x) {
+  return static_cast<ComputeType<T>>(x);
+}
+
+int32_t ColumnAt(const ColumnChoice& choice, const int32_t* indices,
+                 int64_t i) {
+  const int32_t column = indices[i];
+  CHECK(column >= 0 && column < choice.columns)
+      << "column " << column << " of " << choice.columns;
+  return column;
+}
+
+}  // namespace
+
+void TopKKernel(DType dtype, const ColumnChoice& choice, const void* x,
+                int32_t* indices) {
+  DispatchFloating(dtype, [&]<typename T>(T) {
+    using C = ComputeType<T>;
+    ParallelRows(choice.rows, choice.columns * choice.k, [&](int64_t row) {
+      const T* from = static_cast<const T*>(x) + row * choice.columns;
+      int32_t* chosen = indices + row * choice.k;
+      // Insertion into the sorted choices: a later column moves ahead of
+      // strictly smaller ones only.
+      int64_t filled = 0;
+      const auto value = [&](int64_t column) {
+        const C wide = Wide(from[column]);
+        return std::isnan(wide) ? -std::numeric_limits<C>::infinity() : wide;
+      };
+      for (int64_t column = 0; column < choice.columns; ++column) {
+        int64_t at = filled;
+        while (at > 0 && value(column) > value(chosen[at - 1])) --at;
+        if (at == choice.k) continue;
+        filled = std::min(filled + 1, choice.k);
+        std::copy_backward(chosen + at, chosen + filled - 1, chosen + filled);
+        chosen[at] = static_cast<int32_t>(column);
+      }
+    });
+  });
+}
+
+void SelectColumnsKernel(DType dtype, const ColumnChoice& choice,
+                         const int32_t* indices, const void* x, void* y) {
+  DispatchFloating(dtype, [&]<typename T>(T) {
+    ParallelRows(choice.rows, choice.k, [&](int64_t row) {
+      const T* from = static_cast<const T*>(x) + row * choice.columns;
+      for (int64_t i = row * choice.k; i < (row + 1) * choice.k; ++i) {
+        static_cast<T*>(y)[i] = from[ColumnAt(choice, indices, i)];
+      }
+    });
+  });
+}
+
+void PlaceColumnsKernel(DType dtype, const ColumnChoice& choice,
+                        const int32_t* indices, const void* y, void* x) {
+  DispatchFloating(dtype, [&]<typename T>(T) {
+    ParallelRows(choice.rows, choice.columns, [&](int64_t row) {
+      T* to = static_cast<T*>(x) + row * choice.columns;
+      std::fill_n(to, choice.columns, T{});
+      for (int64_t i = row * choice.k; i < (row + 1) * choice.k; ++i) {
+        to[ColumnAt(choice, indices, i)] = static_cast<const T*>(y)[i];
+      }
+    });
+  });
+}
+
+// A counting sort: stable, and in one pass over the routes.
+void SortRoutesKernel(const RouteSort& sort) {
+  const int64_t n = sort.tokens * sort.k;
+  std::fill_n(sort.counts, sort.groups, int64_t{0});
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t group = sort.group[i];
+    CHECK(group >= -1 && group < sort.groups)
+        << "group " << group << " of " << sort.groups;
+    if (group >= 0) ++sort.counts[group];
+  }
+  std::vector<int64_t> next(sort.groups, 0);
+  for (int64_t g = 1; g < sort.groups; ++g) {
+    next[g] = next[g - 1] + sort.counts[g - 1];
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t group = sort.group[i];
+    sort.places[i] = -1;
+    if (group < 0) continue;
+    const int64_t row = next[group]++;
+    sort.places[i] = static_cast<int32_t>(row);
+    sort.routes[row] = static_cast<int32_t>(i);
+    sort.token[row] = static_cast<int32_t>(i / sort.k);
+  }
+}
+
+void CountRoutesKernel(DType dtype, int64_t samples, int64_t routes,
+                       int64_t groups, const int32_t* group, void* counts) {
+  DispatchFloating(dtype, [&]<typename T>(T) {
+    using C = ComputeType<T>;
+    ParallelRows(samples, routes, [&](int64_t sample) {
+      C* of_sample = static_cast<C*>(counts) + sample * groups;
+      std::fill_n(of_sample, groups, C{0});
+      for (int64_t i = sample * routes; i < (sample + 1) * routes; ++i) {
+        CHECK_LT(group[i], groups);
+        if (group[i] >= 0) of_sample[group[i]] += 1;
+      }
+    });
+  });
+}
+
+void SumRowsKernel(DType dtype, int64_t tokens, int64_t k, int64_t width,
+                   const int32_t* places, const void* rows, void* y) {
+  DispatchFloating(dtype, [&]<typename T>(T) {
+    using C = ComputeType<T>;
+    ParallelRows(tokens, k * width, [&](int64_t token) {
+      // A part of the columns at a time, so that their sums stay in registers.
+      constexpr int64_t kColumns = 64;
+      for (int64_t begin = 0; begin < width; begin += kColumns) {
+        const int64_t count = std::min(kColumns, width - begin);
+        C sums[kColumns] = {};
+        for (int64_t j = 0; j < k; ++j) {
+          const int32_t place = places[token * k + j];
+          if (place < 0) continue;
+          const T* from = static_cast<const T*>(rows) + place * width + begin;
+          for (int64_t i = 0; i < count; ++i) sums[i] += Wide(from[i]);
+        }
+        T* to = static_cast<T*>(y) + token * width + begin;
+        for (int64_t i = 0; i < count; ++i) to[i] = static_cast<T>(sums[i]);
+      }
+    });
+  });
+}
+
+void ScaleRowsKernel(DType dtype, int64_t rows, int64_t width,
+                     const void* factors, const void* x, void* y) {
+  DispatchFloating(dtype, [&]<typename T>(T) {
+    using C = ComputeType<T>;
+    ParallelRows(rows, width, [&](int64_t row) {
+      const C factor = static_cast<const C*>(factors)[row];
+      for (int64_t i = row * width; i < (row + 1) * width; ++i) {
+        static_cast<T*>(y)[i] =
+            static_cast<T>(factor * Wide(static_cast<const T*>(x)[i]));
+      }
+    });
+  });
+}
+
+void RowDotsKernel(DType dtype, int64_t rows, int64_t width, const void* a,
+                   const void* b, void* dots) {
+  DispatchFloating(dtype, [&]<typename T>(T) {
+    using C = ComputeType<T>;
+    ParallelRows(rows, width, [&](int64_t row) {
+      const T* left = static_cast<const T*>(a) + row * width;
+      const T* right = static_cast<const T*>(b) + row * width;
+      double sum = 0;
+      for (int64_t i = 0; i < width; ++i) {
+        sum += static_cast<double>(Wide(left[i])) *
+               static_cast<double>(Wide(right[i]));
+      }
+      static_cast<C*>(dots)[row] = static_cast<C>(sum);
+    });
+  });
+}
+
+void LogSumExpKernel(DType dtype, int64_t rows, int64_t width, const void* x,
+                     void* y) {
+  DispatchFloating(dtype, [&]<typename T>(T) {
+    ParallelRows(rows, width, [&](int64_t row) {
+      const T* from = static_cast<const T*>(x) + row * width;
+      double largest = -std::numeric_limits<double>::infinity();
+      for (int64_t i = 0; i < width; ++i) {
+        largest = std::max(largest, static_cast<double>(Wide(from[i])));
+      }
+      double sum = 0;
+      for (int64_t i = 0; i < width; ++i) {
+        sum += std::exp(static_cast<double>(Wide(from[i])) - largest);
+      }
+      static_cast<T*>(y)[row] =
+          static_cast<T>(static_cast<ComputeType<T>>(largest + std::log(sum)));
+    });
+  });
+}
+
+}  // namespace trireme

@@ -1,0 +1,76 @@
+#include "runtime/ops/grouped_matmul.h"
+
+#include <numeric>
+
+#include "runtime/core/log.h"
+#include "runtime/ops/kernels.h"
+
+namespace trireme {
+namespace {
+
+void CheckCounts(const Tensor& x, std::span<const int64_t> counts,
+                 int64_t groups) {
+  CHECK_EQ(x.rank(), 2);
+  CHECK_EQ(static_cast<int64_t>(counts.size()), groups);
+  const int64_t rows =
+      std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  CHECK(rows == x.dim(0) || (x.device().dry() && rows < x.dim(0)))
+      << rows << " rows in groups, of " << x.shape();
+}
+
+void Run(Device& device, const GroupedGemmSpec& spec,
+         GroupedGemmOperands operands) {
+  Tensor workspace;
+  const int64_t bytes = device.kernels().grouped_gemm.workspace_bytes(spec);
+  if (bytes > 0) {
+    workspace = Tensor::Empty(device, {bytes}, DType::kUint8,
+                              MemoryCategory::kWorkspace, "grouped product");
+    operands.workspace = workspace.raw_data();
+  }
+  device.kernels().grouped_gemm.run(device.stream(), spec, operands);
+}
+
+}  // namespace
+
+Tensor GroupedMatMul(const Tensor& x, const Tensor& weights,
+                     std::span<const int64_t> counts, bool transpose) {
+  CHECK_EQ(weights.rank(), 3);
+  CHECK(x.dtype() == weights.dtype());
+  CheckCounts(x, counts, weights.dim(0));
+  const int64_t n = weights.dim(transpose ? 1 : 2);
+  const int64_t k = weights.dim(transpose ? 2 : 1);
+  CHECK_EQ(x.dim(1), k) << x.shape() << " times " << weights.shape();
+  const Tensor y =
+      Tensor::Empty(x.device(), {x.dim(0), n}, x.dtype(),
+                    MemoryCategory::kActivations, "grouped product");
+  Run(x.device(),
+      {.transpose = transpose,
+       .n = n,
+       .k = k,
+       .counts = counts,
+       .dtype = x.dtype()},
+      {.x = x.raw_data(), .weights = weights.raw_data(), .out = y.raw_data()});
+  return y;
+}
+
+void GroupedMatMulAccumulate(const Tensor& y, const Tensor& x,
+                             std::span<const int64_t> counts,
+                             const Tensor& out) {
+  CHECK_EQ(out.rank(), 3);
+  CHECK(x.dtype() == y.dtype());
+  CHECK(out.dtype() ==
+        (x.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32));
+  CheckCounts(x, counts, out.dim(0));
+  CHECK_EQ(x.dim(0), y.dim(0));
+  CHECK_EQ(y.dim(1), out.dim(1));
+  CHECK_EQ(x.dim(1), out.dim(2));
+  Run(x.device(),
+      {.accumulate = true,
+       .n = y.dim(1),
+       .k = x.dim(1),
+       .counts = counts,
+       .dtype = x.dtype()},
+      {.x = x.raw_data(), .y = y.raw_data(), .out = out.raw_data()});
+}
+
+}  // namespace trireme

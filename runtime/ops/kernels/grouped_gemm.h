@@ -1,0 +1,44 @@
+// Kernels of runtime/ops/grouped_matmul.h. Shapes are checked by the caller.
+
+#ifndef TRIREME_RUNTIME_OPS_KERNELS_GROUPED_GEMM_H_
+#define TRIREME_RUNTIME_OPS_KERNELS_GROUPED_GEMM_H_
+
+#include <cstdint>
+#include <span>
+
+#include "runtime/core/dtype.h"
+#include "runtime/device/stream.h"
+
+namespace trireme {
+
+// Rows of x[rows, k] in groups of `counts` each, one after the other, and a
+// matrix for each group.
+struct GroupedGemmSpec {
+  // out[rows, n] of each group g is x·Wg, with Wg [k, n] ([n, k] transposed);
+  // or, accumulating, out[g][n, k] += yᵀ·x, with y[rows, n].
+  bool transpose = false;
+  bool accumulate = false;
+  int64_t n = 0;
+  int64_t k = 0;
+  std::span<const int64_t> counts;  // of the host
+  DType dtype = DType::kFloat32;    // sums are in its compute type
+};
+
+struct GroupedGemmOperands {
+  const void* x = nullptr;
+  const void* y = nullptr;        // read if accumulating
+  const void* weights = nullptr;  // read if not
+  void* out = nullptr;
+  void* workspace = nullptr;
+};
+
+struct GroupedGemmKernels {
+  // Depends on the number of groups, not on their rows.
+  int64_t (*workspace_bytes)(const GroupedGemmSpec&);
+  // A row's bits depend on neither the other rows nor its place.
+  void (*run)(Stream&, const GroupedGemmSpec&, const GroupedGemmOperands&);
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_OPS_KERNELS_GROUPED_GEMM_H_
