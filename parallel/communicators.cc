@@ -132,11 +132,20 @@ void Communicators::CreateGroups(CommunicatorFactory& factory,
                             .cut = data_part(Keep::kRun),
                             .cause = Cause::kParameters,
                             .progress = Progress::kBackground});
-  // Where stages have unlike numbers of ranks no groups hold the model once
-  // each: everyone is in one, and the first replica of each stage counts.
+  if (grid.size(Axis::kExpert) > 1) {
+    experts_ = Create(factory, grid.ExpertGroup(), "ep tokens", Cause::kExperts,
+                      Progress::kWhileWaiting);
+    expert_gradients_ =
+        Create(factory, grid.ExpertReplicas(), "expert gradients",
+               Cause::kGradients, Progress::kBackground);
+  }
+  // Where stages have unlike numbers of ranks, or experts lie across dp, no
+  // groups hold the model once each: everyone is in one, and the first copy of
+  // each part counts.
+  holds_replicas_ = !grid.stages_alike() || grid.size(Axis::kExpert) > 1;
   GroupSpec model_shards = {.purpose = "model shards",
                             .axes = {kGridAxes.begin(), kGridAxes.end()}};
-  if (grid.stages_alike()) model_shards.cut = data_part(Keep::kRun);
+  if (!holds_replicas_) model_shards.cut = data_part(Keep::kRun);
   model_shards_ = make(model_shards);
 }
 
@@ -177,6 +186,16 @@ Communicator& Communicators::ForAxis(Axis axis) {
   CHECK(axis == Axis::kTensor || axis == Axis::kContext)
       << "no group moves activations over " << axis;
   return axis == Axis::kTensor ? *tensor_ : *context_;
+}
+
+Communicator& Communicators::ExpertGroup() const {
+  CHECK(experts_ != nullptr) << "ep is 1";
+  return *experts_;
+}
+
+Communicator& Communicators::ExpertGradients() const {
+  CHECK(expert_gradients_ != nullptr) << "ep is 1";
+  return *expert_gradients_;
 }
 
 Communicator& Communicators::ForReplicas(const AxisSet& axes) {

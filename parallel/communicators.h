@@ -26,6 +26,7 @@ namespace trireme {
 enum class Cause {
   kTensor,      // activations and their gradients over tp
   kContext,     // the same over cp
+  kExperts,     // tokens' rows to experts and back
   kGradients,   // sums of parameters' gradients
   kParameters,  // gathers of sharded parameters
   kPipeline,    // messages between stages
@@ -83,6 +84,11 @@ class Communicators {
   Communicator& ForGradients(const AxisSet& axes) {
     return *gradients_[SetIndex(axes)];
   }
+  // Of the expert grid, where ep > 1 (CHECKed): the ranks that hold every
+  // expert once, in order of their ep coordinate, for rows of tokens; and those
+  // that hold the same experts, for sums of the experts' gradients.
+  Communicator& ExpertGroup() const;
+  Communicator& ExpertGradients() const;
   // Data-parallel ranks that share shards: of one dp / shard_group. One
   // communicator for gradients, one for parameters.
   Communicator& ShardGroup() { return *shard_gradients_; }
@@ -91,7 +97,7 @@ class Communicators {
   // of one dp % shard_group.
   Communicator& ForReplicas(const AxisSet& axes);
   // The ranks that together hold each shard of the model once; everyone where
-  // stages have unlike numbers of ranks.
+  // no run of ranks does (holds_replicas).
   Communicator& model_shards() { return *model_shards_; }
   // The context-parallel ranks in two factors, u + ulysses·r: those of equal r
   // exchange heads, those of equal u pass keys and values around a ring.
@@ -99,6 +105,10 @@ class Communicators {
   Communicator& ContextRing() { return *context_ring_; }
   // Everyone, by world rank (not by place in the grid): checkpoints, barriers.
   Communicator& world() { return *world_; }
+  // model_shards() is everyone and has several copies of what is held whole:
+  // where stages have unlike numbers of ranks, or experts lie across replicas
+  // of other parameters. Of copies the first counts (shard_copies.h).
+  bool holds_replicas() const { return holds_replicas_; }
   // Plain values over world() and over model_shards(). Where the other ranks
   // are imagined, this rank's alone.
   Control& control() { return *control_; }
@@ -150,9 +160,12 @@ class Communicators {
   Communicator* context_ring_ = nullptr;
   std::array<Communicator*, 8> gradients_{};
   std::array<Communicator*, 4> replicas_{};
+  Communicator* experts_ = nullptr;
+  Communicator* expert_gradients_ = nullptr;
   Communicator* shard_gradients_ = nullptr;
   Communicator* shard_parameters_ = nullptr;
   Communicator* model_shards_ = nullptr;
+  bool holds_replicas_ = false;
   std::map<int, Communicator*> pipeline_send_;
   std::map<int, Communicator*> pipeline_receive_;
 

@@ -69,8 +69,9 @@ void UseHeadNorms(ForwardContext& context, const HeadNorms& norms,
 // the same value only the first counts.
 bool CountsOnce(const AxisStates& states, const ProcessGrid& grid) {
   return std::all_of(kAllAxes.begin(), kAllAxes.end(), [&](Axis axis) {
-    return axis == Axis::kPipeline || grid.coordinate(axis) == 0 ||
-           states[axis].kind == Kind::kPartial;
+    // The expert grid lies over the same ranks once more.
+    return axis == Axis::kPipeline || axis == Axis::kExpert ||
+           grid.coordinate(axis) == 0 || states[axis].kind == Kind::kPartial;
   });
 }
 

@@ -35,15 +35,15 @@ GradientReducer::GradientReducer(ParallelContext& context,
       contributions_(contributions),
       timing_(timing),
       states_(buckets.size()) {
-  CHECK(timing == Timing::kWhenComplete || !transient());
   CHECK(timing == Timing::kInOrder || contributions > 0);
   for (int b = 0; b < buckets_.size(); ++b) {
     const ParameterBucket& bucket = buckets_[b];
     State& state = states_[b];
+    CHECK(timing == Timing::kWhenComplete || !transient(b));
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
       position_[bucket.parameters[i]] = static_cast<int>(i);
     }
-    if (transient()) {
+    if (transient(b)) {
       state.shard = Tensor::Zeros(context.device(), {bucket.shard_elements()},
                                   AccumulatorDType(*bucket.parameters[0]),
                                   MemoryCategory::kGradients,
@@ -74,11 +74,11 @@ void GradientReducer::PointGradients(int bucket) {
 
 void GradientReducer::BeginStep() {
   for (State& state : states_) {
-    (transient() ? state.shard : state.flat).FillZero();
+    const int bucket = static_cast<int>(&state - states_.data());
+    (transient(bucket) ? state.shard : state.flat).FillZero();
     state.finished = false;
     state.rest_started = false;
-    const size_t parameters =
-        buckets_[static_cast<int>(&state - states_.data())].parameters.size();
+    const size_t parameters = buckets_[bucket].parameters.size();
     state.missing.assign(parameters, contributions_);
     state.contributed.assign(parameters, false);
   }
@@ -101,7 +101,7 @@ void GradientReducer::Contribute(Parameter& parameter) {
   state.contributed[i] = true;
   const bool last = std::all_of(state.missing.begin(), state.missing.end(),
                                 [](int missing) { return missing == 0; });
-  if (transient()) {
+  if (transient(bucket)) {
     if (std::all_of(state.contributed.begin(), state.contributed.end(),
                     [](bool contributed) { return contributed; })) {
       StartTravel(bucket);
@@ -112,14 +112,14 @@ void GradientReducer::Contribute(Parameter& parameter) {
 }
 
 void GradientReducer::StartSum(int bucket) {
-  if (buckets_.sharding().level != DataSharding::Level::kReplicated ||
-      buckets_.sharding().bf16_messages) {
+  const DataSharding& sharding = buckets_[bucket].sharding;
+  if (sharding.level != DataSharding::Level::kReplicated ||
+      sharding.bf16_messages) {
     StartTravel(bucket);
     return;
   }
   State& state = states_[bucket];
-  Communicator& group =
-      context_.communicators().ForGradients(buckets_[bucket].axes);
+  Communicator& group = SumGroup(context_.communicators(), buckets_[bucket]);
   if (group.size() > 1) {
     state.reduction = group.AllReduce(
         state.flat, ReduceOp::kSum, fmt::format("gradient bucket {}", bucket));
@@ -127,8 +127,8 @@ void GradientReducer::StartSum(int bucket) {
 }
 
 Communicator& GradientReducer::ShardGroup(int bucket) const {
-  return buckets_.sharding().level == DataSharding::Level::kReplicated
-             ? context_.communicators().ForGradients(buckets_[bucket].axes)
+  return buckets_[bucket].sharding.level == DataSharding::Level::kReplicated
+             ? SumGroup(context_.communicators(), buckets_[bucket])
              : context_.communicators().ShardGroup();
 }
 
@@ -137,7 +137,7 @@ PendingTensor GradientReducer::StartShardSum(int bucket, const Tensor& flat) {
   const int64_t part = flat.num_elements() / group.size();
   const std::string name = fmt::format("gradient bucket {}", bucket);
   const Tensor rows = flat.Reshape({group.size(), part});
-  if (buckets_.sharding().bf16_messages) {
+  if (buckets_[bucket].sharding.bf16_messages) {
     const Tensor sent = Cast(rows, DType::kBFloat16);
     const Tensor received =
         Tensor::Empty(flat.device(), rows.shape(), DType::kBFloat16,
@@ -156,7 +156,7 @@ void GradientReducer::StartTravel(int bucket) {
   FinishTravel();
   State& state = states_[bucket];
   travel_ = {bucket, state.flat, StartShardSum(bucket, state.flat)};
-  if (transient()) {
+  if (transient(bucket)) {
     state.flat = Tensor();
     PointGradients(bucket);
     state.contributed.assign(state.contributed.size(), false);
@@ -168,9 +168,9 @@ void GradientReducer::FinishTravel() {
   Travel travel = *std::exchange(travel_, std::nullopt);
   State& state = states_[travel.bucket];
   const Tensor sum = travel.sum.Wait();
-  if (transient()) {
+  if (transient(travel.bucket)) {
     AddInPlace(sum, state.shard);
-  } else if (buckets_.sharding().bf16_messages) {
+  } else if (buckets_[travel.bucket].sharding.bf16_messages) {
     // Else the sum is in place.
     Communicator& group = ShardGroup(travel.bucket);
     const int64_t part = state.flat.num_elements() / group.size();
@@ -184,7 +184,7 @@ bool GradientReducer::Complete(int bucket) const {
   const State& state = states_[bucket];
   return std::all_of(state.missing.begin(), state.missing.end(),
                      [](int missing) { return missing == 0; }) &&
-         !(transient() && state.flat.defined());
+         !(transient(bucket) && state.flat.defined());
 }
 
 void GradientReducer::Start(int bucket) {
@@ -198,7 +198,7 @@ void GradientReducer::Start(int bucket) {
   }
   if (timing_ == Timing::kInOrder) StartSum(bucket);
   // Contributions of two microbatches never meet: see Tape's AddContribution.
-  CHECK(!transient() || !state.flat.defined()) << "bucket " << bucket;
+  CHECK(!transient(bucket) || !state.flat.defined()) << "bucket " << bucket;
   if (travel_.has_value() && travel_->bucket == bucket) FinishTravel();
 }
 
@@ -206,7 +206,7 @@ void GradientReducer::StartRest(int bucket) {
   State& state = states_[bucket];
   CHECK(!std::exchange(state.rest_started, true));
   const ParameterBucket& layout = buckets_[bucket];
-  const DataSharding& sharding = buckets_.sharding();
+  const DataSharding& sharding = layout.sharding;
   const std::string name = fmt::format("gradient bucket {}", bucket);
   if (sharding.level == DataSharding::Level::kReplicated) {
     Communicator& group = ShardGroup(bucket);
@@ -222,9 +222,9 @@ void GradientReducer::StartRest(int bucket) {
   rest.erase(Axis::kData);
   Communicator& group = context_.communicators().ForReplicas(rest);
   if (group.size() > 1) {
-    state.reduction =
-        group.AllReduce(transient() ? state.shard : layout.Shard(state.flat),
-                        ReduceOp::kSum, name);
+    state.reduction = group.AllReduce(
+        transient(bucket) ? state.shard : layout.Shard(state.flat),
+        ReduceOp::kSum, name);
   }
 }
 
@@ -235,14 +235,15 @@ void GradientReducer::Wait(int bucket) {
 
 void GradientReducer::Scale(int bucket, double factor) {
   const State& state = states_[bucket];
-  ScaleInPlace(transient() ? state.shard : buckets_[bucket].Shard(state.flat),
-               factor);
+  ScaleInPlace(
+      transient(bucket) ? state.shard : buckets_[bucket].Shard(state.flat),
+      factor);
 }
 
 Tensor GradientReducer::OwnedGradient(int bucket, int i) const {
   const State& state = states_[bucket];
   return buckets_[bucket].OwnedInShard(
-      transient() ? state.shard : buckets_[bucket].Shard(state.flat), i);
+      transient(bucket) ? state.shard : buckets_[bucket].Shard(state.flat), i);
 }
 
 }  // namespace trireme

@@ -93,8 +93,8 @@ class GradientReducer {
 
   // Of a whole bucket that is complete.
   void StartSum(int bucket);
-  bool transient() const {
-    return buckets_.sharding().level >= DataSharding::Level::kGradients;
+  bool transient(int bucket) const {
+    return buckets_[bucket].sharding.level >= DataSharding::Level::kGradients;
   }
   Tensor NewFlat(int bucket) const;
   void PointGradients(int bucket);

@@ -7,6 +7,7 @@
 
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
+#include "parallel/shard_copies.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -19,18 +20,6 @@ using Json = nlohmann::json;
 
 // Of a part's message, before its index; Control's have others.
 constexpr int kFirstPartTag = 2;
-
-bool Sends(const TensorPart& part, const ProcessGrid& grid) {
-  if (grid.coordinate(Axis::kData) >= part.data_shards) return false;
-  for (const Axis axis : {Axis::kTensor, Axis::kContext, Axis::kExpert}) {
-    bool sharded = false;
-    for (const ShardedDim& shard : part.shards) {
-      sharded = sharded || shard.axis == axis;
-    }
-    if (!sharded && grid.coordinate(axis) != 0) return false;
-  }
-  return true;
-}
 
 std::string Describe(const std::vector<TensorPart>& parts) {
   Json list = Json::array();
@@ -128,7 +117,7 @@ void CopyPart(std::span<const std::byte> whole, const TensorPart& part) {
 absl::StatusOr<LogicalGather> LogicalGather::Create(
     ParallelContext& context, std::vector<TensorPart> parts) {
   std::erase_if(parts, [&](const TensorPart& part) {
-    return !Sends(part, context.grid());
+    return !IsFirstCopy(part.shards, context.grid(), part.data_shards);
   });
   std::sort(parts.begin(), parts.end(),
             [](const TensorPart& a, const TensorPart& b) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "parallel/exact_sum.h"
+#include "parallel/shard_copies.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
 #include "runtime/optim/adamw.h"
@@ -12,21 +13,14 @@
 namespace trireme {
 namespace {
 
-bool ShardedOver(const Parameter& parameter, Axis axis) {
-  return std::any_of(
-      parameter.shards.begin(), parameter.shards.end(),
-      [axis](const ShardedDim& shard) { return shard.axis == axis; });
-}
-
-// True if this rank is the one that counts the parameter's elements.
-bool Counts(const Parameter& parameter, const ProcessGrid& grid) {
-  for (const Axis axis : {Axis::kTensor, Axis::kContext, Axis::kExpert}) {
-    if (!ShardedOver(parameter, axis) && grid.coordinate(axis) != 0) {
-      return false;
-    }
-  }
-  // Communicators::model_shards is then everyone, replicas included.
-  return grid.stages_alike() || grid.coordinate(Axis::kData) == 0;
+// True if this rank is the one that counts the part's elements among those of
+// Communicators::model_shards.
+bool Counts(const OwnedParameter& part, const ParallelContext& context) {
+  const ProcessGrid& grid = context.grid();
+  return IsFirstCopy(part.parameter->shards, grid,
+                     context.communicators().holds_replicas()
+                         ? part.data_shards
+                         : grid.size(Axis::kData));
 }
 
 }  // namespace
@@ -79,7 +73,7 @@ double Optimizer::ClipGradients(double loss_scale) {
   ExactSum sum;
   for (const std::vector<OwnedParameter>& bucket : owned_) {
     for (const OwnedParameter& part : bucket) {
-      if (Counts(*part.parameter, context_.grid())) {
+      if (Counts(part, context_)) {
         // By blocks that no shard cuts: the norm's bits depend on no layout.
         for (const double squares :
              BlockSumsOfSquares(part.gradient, kShardGranule)) {

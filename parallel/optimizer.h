@@ -33,6 +33,8 @@ struct OptimizerOptions {
 struct OwnedParameter {
   Parameter* parameter = nullptr;
   ElementRange range;
+  // Data-parallel ranks of coordinates below this own all ranges.
+  int data_shards = 1;
   Tensor value;     // what forward reads
   Tensor gradient;  // the reduced one
   // Filled in by the optimizer.

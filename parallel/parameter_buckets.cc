@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 #include <utility>
 
+#include "parallel/shard_copies.h"
 #include "runtime/core/log.h"
 
 namespace trireme {
@@ -43,18 +45,18 @@ Tensor ParameterBucket::OwnedInShard(const Tensor& shard_buffer, int i) const {
 ParameterBuckets::ParameterBuckets(
     ParallelContext& context,
     const std::vector<std::unique_ptr<Parameter>>& parameters,
-    int64_t bucket_bytes, const DataSharding& sharding)
-    : sharding_(sharding) {
+    int64_t bucket_bytes, const DataSharding& sharding) {
   const bool by_unit = sharding.level == DataSharding::Level::kParameters;
-  // The bucket being filled, for each set of axes (and unit).
-  std::map<std::pair<AxisSet, int>, int> open;
+  // The bucket being filled, for each set of axes (and unit), experts apart.
+  std::map<std::tuple<AxisSet, bool, int>, int> open;
   for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
     Parameter& parameter = **it;
     if (!parameter.trainable) continue;
     const int64_t elements = RoundUp(parameter.local_elements(), kShardGranule);
     const int64_t element_bytes = DTypeSize(AccumulatorDType(parameter));
-    const std::pair key(parameter.gradient_sum_axes,
-                        by_unit ? parameter.unit : 0);
+    const bool experts = ShardedOver(parameter.shards, Axis::kExpert);
+    const std::tuple key(parameter.gradient_sum_axes, experts,
+                         by_unit ? parameter.unit : 0);
     const auto found = open.find(key);
     const bool fits =
         found != open.end() &&
@@ -64,6 +66,13 @@ ParameterBuckets::ParameterBuckets(
       open[key] = size();
       ParameterBucket bucket;
       bucket.axes = parameter.gradient_sum_axes;
+      bucket.experts = experts;
+      bucket.sharding = sharding;
+      // ep divides them instead.
+      if (experts) {
+        bucket.sharding.level = DataSharding::Level::kReplicated;
+        bucket.sharding.group = 1;
+      }
       buckets_.push_back(std::move(bucket));
     }
     const int at = open[key];
@@ -74,15 +83,20 @@ ParameterBuckets::ParameterBuckets(
     bucket_of_[&parameter] = at;
   }
   for (ParameterBucket& bucket : buckets_) {
-    bucket.shards = sharding.ShardsAt(DataSharding::Level::kOptimizer);
+    bucket.shards = bucket.sharding.ShardsAt(DataSharding::Level::kOptimizer);
     bucket.shard = context.grid().coordinate(Axis::kData) % bucket.shards;
     // bf16 messages cut replicated buckets too, over all ranks of the sum.
-    const int cuts =
-        sharding.bf16_messages && bucket.shards == 1
-            ? context.communicators().ForGradients(bucket.axes).size()
-            : bucket.shards;
+    const int cuts = sharding.bf16_messages && bucket.shards == 1
+                         ? SumGroup(context.communicators(), bucket).size()
+                         : bucket.shards;
     bucket.elements = RoundUp(bucket.elements, kShardGranule * cuts);
   }
+}
+
+Communicator& SumGroup(Communicators& communicators,
+                       const ParameterBucket& bucket) {
+  return bucket.experts ? communicators.ExpertGradients()
+                        : communicators.ForGradients(bucket.axes);
 }
 
 DType AccumulatorDType(const Parameter& parameter) {

@@ -3,10 +3,11 @@
 //
 // Buckets fill in the order in which backward finishes parameters (the reverse
 // of creation), up to a byte limit; parameters that are summed over different
-// axes go into different buckets, and so do those of different units where
-// parameters are sharded. A bucket's flat buffer is cut into as many equal
-// shards as ranks share it: rank i owns shard i, and with it a range of each
-// parameter's elements, which begins at a multiple of kShardGranule.
+// axes go into different buckets, as do experts that ep divides, and those of
+// different units where parameters are sharded. A bucket's flat buffer is cut
+// into as many equal shards as ranks share it: rank i owns shard i, and with it
+// a range of each parameter's elements, which begins at a multiple of
+// kShardGranule.
 
 #ifndef TRIREME_PARALLEL_PARAMETER_BUCKETS_H_
 #define TRIREME_PARALLEL_PARAMETER_BUCKETS_H_
@@ -38,7 +39,11 @@ struct ParameterBucket {
   std::vector<Parameter*> parameters;
   std::vector<int64_t> offsets;  // of each in the flat buffer
   AxisSet axes;                  // over which its gradients are summed
-  int64_t elements = 0;          // of the flat buffer, padding included
+  // Its parameters are sharded over ep: of the ranks along `axes`, those that
+  // hold the same experts share it, each of them whole.
+  bool experts = false;
+  DataSharding sharding;
+  int64_t elements = 0;  // of the flat buffer, padding included
   int shards = 1;
   int shard = 0;  // this rank's
 
@@ -60,7 +65,6 @@ class ParameterBuckets {
                    const std::vector<std::unique_ptr<Parameter>>& parameters,
                    int64_t bucket_bytes, const DataSharding& sharding);
 
-  const DataSharding& sharding() const { return sharding_; }
   int size() const { return static_cast<int>(buckets_.size()); }
   const ParameterBucket& operator[](int i) const { return buckets_[i]; }
   int BucketOf(const Parameter& parameter) const {
@@ -68,10 +72,13 @@ class ParameterBuckets {
   }
 
  private:
-  DataSharding sharding_;
   std::vector<ParameterBucket> buckets_;
   std::unordered_map<const Parameter*, int> bucket_of_;
 };
+
+// The ranks over which the bucket's gradients are summed.
+Communicator& SumGroup(Communicators& communicators,
+                       const ParameterBucket& bucket);
 
 // fp64 for fp64 parameters, else fp32: gradients, master weights and moments.
 DType AccumulatorDType(const Parameter& parameter);

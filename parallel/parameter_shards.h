@@ -52,8 +52,8 @@ class ParameterShards final : public UnitStore {
     bool gathered = true;  // or on its way
   };
 
-  bool transient() const {
-    return buckets_.sharding().level == DataSharding::Level::kParameters;
+  bool transient(int bucket) const {
+    return buckets_[bucket].sharding.level == DataSharding::Level::kParameters;
   }
   void PointValues(int bucket);
 

@@ -97,6 +97,10 @@ class ProcessGrid {
   // World ranks of the group that shares this rank's coordinates on all axes of
   // the first grid but the given ones, in the order of their logical ranks.
   std::vector<int> Group(std::span<const Axis> axes) const;
+  // Which of the copies of a stage's experts this rank has a part of.
+  int expert_replica() const {
+    return logical_rank_ % stage_size() / sizes_[Axis::kExpert];
+  }
   // The ranks of this rank's stage that hold every expert once with it, and
   // those that hold the same experts.
   std::vector<int> ExpertGroup() const;

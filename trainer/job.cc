@@ -256,6 +256,7 @@ PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size) {
           .mlp_hidden = shape.mlp_hidden,
           .num_blocks = shape.layers,
           .heads = shape.heads,
+          .experts = shape.experts,
           .costs = std::move(costs)};
 }
 

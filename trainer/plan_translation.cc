@@ -67,6 +67,7 @@ absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank) {
   GridSizes sizes;
   sizes.tp = static_cast<int>(plan.grid().tp());
   sizes.cp = static_cast<int>(plan.grid().cp());
+  sizes.ep = static_cast<int>(plan.grid().ep());
   sizes.dp = static_cast<int>(plan.grid().dp());
   sizes.pp = static_cast<int>(plan.grid().pp());
   sizes.stage_ranks.assign(plan.skip().stage_ranks().begin(),

@@ -151,6 +151,7 @@ absl::Status RankModel::BuildTraining(const SumAxes& sum_axes) {
         entry.gradient =
             part.reducer->OwnedGradient(b, p).Reshape(entry.value.shape());
         of_bucket.push_back(std::move(entry));
+        entry.data_shards = bucket.shards;
       }
     }
   }
@@ -266,8 +267,7 @@ std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
                        .local = owned.*tensor,
                        .begin = owned.range.begin,
                        .end = owned.range.end,
-                       .data_shards = ShardingOf(plan_).ShardsAt(
-                           DataSharding::Level::kOptimizer)});
+                       .data_shards = owned.data_shards});
     }
   }
   return parts;

@@ -38,8 +38,8 @@ std::string_view DimensionText(Dimension dimension) {
 std::string Unsupported(const WhyQuery& query) {
   if (query.ep.value_or(1) != 1) {
     return fmt::format(
-        "UNSUPPORTED(plan.grid.ep: found {}, expected 1: models have no "
-        "experts and the runtime no expert parallelism)",
+        "UNSUPPORTED(plan.grid.ep: found {}, expected 1: the planner costs "
+        "models without experts only)",
         *query.ep);
   }
   return "";

@@ -95,6 +95,8 @@ struct ModelShape {
   // the two streams of kJoint); 0: none. Their products act on one vector per
   // sample and cost no FLOPs here.
   int64_t modulation_parameters = 0;
+  // Of a mixture in place of MLPs; 0: none.
+  int64_t experts = 0;
   // RMS norms on queries and keys keep two more activations.
   bool qk_norm = false;
   // Parameters and forward FLOPs of what lies before the first block and after

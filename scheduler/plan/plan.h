@@ -32,6 +32,8 @@ struct PlanContext {
   int64_t num_blocks = 1;
   // Attention heads, which tp must divide; 0 if the model has none.
   int64_t heads = 0;
+  // Experts of a mixture, which ep must divide; 0 if the model has none.
+  int64_t experts = 0;
   // In any unit. Where given, stages that a plan leaves out are cut by them,
   // one for each rank (with several, and in a partial pipeline, evenly).
   std::optional<PartitionCosts> costs = std::nullopt;

@@ -114,6 +114,21 @@ TEST(Plan, ParallelModesThatDoNotFitAreRefused) {
             "NONE");
 }
 
+TEST(Plan, ExpertsAreDividedAmongTheRanksOfAStage) {
+  PlanContext context = kContext;
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 2 }", context),
+            "plan.grid.ep: found 2, expected 1, since the model has no "
+            "experts");
+  context.experts = 12;
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 8 }", context),
+            "plan.grid.ep: found 8, expected a divisor of the model's 12 "
+            "experts and of the 8 ranks of a stage");
+  EXPECT_EQ(ErrorOf("grid { dp: 4 pp: 2 ep: 3 }", context),
+            "plan.grid.ep: found 3, expected a divisor of the model's 12 "
+            "experts and of the 4 ranks of a stage");
+  EXPECT_TRUE(ResolvePlan(Parse("grid { dp: 8 ep: 4 }"), context).ok());
+}
+
 TEST(Plan, OffloadFitsOneReplicaWithWholeBackwards) {
   const PlanContext two = {
       .world_size = 2, .global_batch = 8, .num_blocks = 7, .heads = 4};

@@ -231,6 +231,7 @@ absl::Status ValidateContext(const PlanContext& context) {
   RETURN_IF_ERROR(check("global batch", context.global_batch, 1));
   RETURN_IF_ERROR(check("blocks of the model", context.num_blocks, 1));
   RETURN_IF_ERROR(check("attention heads", context.heads, 0));
+  RETURN_IF_ERROR(check("experts", context.experts, 0));
   return check("width of the MLP", context.mlp_hidden, 0);
 }
 
@@ -242,10 +243,6 @@ absl::Status ValidateGrid(const Plan& plan, const PlanContext& context) {
           fmt::format("grid.{}", name), size,
           fmt::format("1 to the job's {} ranks", context.world_size));
     }
-  }
-  if (grid.ep() != 1) {
-    return PlanFieldError("grid.ep", grid.ep(),
-                          "1 (the runtime has no expert parallelism)");
   }
   const bool alike = plan.skip().stage_ranks().empty();
   if (!alike) RETURN_IF_ERROR(ValidateStageRanks(plan, context));
@@ -261,6 +258,23 @@ absl::Status ValidateGrid(const Plan& plan, const PlanContext& context) {
         fmt::format("tp {} * cp {} * dp {} * pp {}", grid.tp(), grid.cp(),
                     grid.dp(), grid.pp()),
         fmt::format("a product of {}, the job's ranks", context.world_size));
+  }
+  if (grid.ep() != 1) {
+    if (context.experts == 0) {
+      return PlanFieldError("grid.ep", grid.ep(),
+                            "1, since the model has no experts");
+    }
+    if (!alike) {
+      return PlanFieldError("grid.ep", grid.ep(), "1 with skip.stage_ranks");
+    }
+    const int64_t stage = size / grid.pp();
+    if (stage % grid.ep() != 0 || context.experts % grid.ep() != 0) {
+      return PlanFieldError(
+          "grid.ep", grid.ep(),
+          fmt::format("a divisor of the model's {} experts and of the {} ranks "
+                      "of a stage",
+                      context.experts, stage));
+    }
   }
   if (context.heads > 0 && context.heads % grid.tp() != 0) {
     return PlanFieldError(

@@ -428,6 +428,12 @@ class Search {
 
 absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input) {
   RETURN_IF_ERROR(CheckModelShape(input.model));
+  if (input.model.experts > 0) {
+    return Unimplemented(
+        "model.experts: found {}, expected 0: models with experts are not "
+        "costed; give their plan to `trireme train --plan`",
+        input.model.experts);
+  }
   if (input.global_batch < 1) {
     return InvalidArgument("global batch: found {}, expected at least 1",
                            input.global_batch);
