@@ -61,12 +61,6 @@ StreamKind StreamOf(Resource resource) {
 
 }  // namespace
 
-double StepResult::local_loss() const {
-  double sum = 0;
-  for (const auto& [name, loss] : losses) sum += loss;
-  return sum;
-}
-
 Executor::Executor(ParallelContext& context, const Program& program,
                    int pipeline_rank, std::vector<ExecutorChunk> chunks,
                    Optimizer* optimizer)

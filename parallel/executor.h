@@ -63,9 +63,6 @@ struct StepResult {
   std::map<std::string, double> losses;
   double gradient_norm = 0;
   StepTimes times;
-
-  // This rank's part of the objective.
-  double local_loss() const;
 };
 
 class Executor {

@@ -317,7 +317,8 @@ TEST(ExecutorTest, MastersMayLiveOnAnotherDevice) {
           std::vector<double> losses, norms;
           for (int i = 0; i < kSteps; ++i) {
             const StepResult result = rank.Train(i + 1);
-            losses.push_back(result.local_loss());
+            double& loss = losses.emplace_back(0);
+            for (const auto& [name, part] : result.losses) loss += part;
             norms.push_back(result.gradient_norm);
           }
           if (index != 0) return;

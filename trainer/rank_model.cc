@@ -5,6 +5,8 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "parallel/chunk_pass.h"
 #include "runtime/comm/dry.h"
@@ -19,7 +21,7 @@
 #include "trainer/plan_translation.h"
 
 namespace trireme {
-absl::StatusOr<RankModel::SumAxes> RankModel::ProbeSumAxes(
+absl::StatusOr<RankModel::Probe> RankModel::ProbeForward(
     const TrainingSetup& setup, const Plan& plan, int rank) {
   CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
   DryWorld world(rank, static_cast<int>(NumRanks(plan)));
@@ -29,30 +31,32 @@ absl::StatusOr<RankModel::SumAxes> RankModel::ProbeSumAxes(
                    layout.chunks, device);
   model.inputs().Set(EmptyBatch(device, model.Fields(), layout.local_batch),
                      *setup.objective);
-  SumAxes sum_axes;
+  Probe probe;
   for (const LocalModel::Part& part : model.parts()) {
     AllResident store;
     ChunkPass pass(model.context(), *part.chunk, store,
                    part.request.first_microbatch);
     pass.Forward(EmptyBoundary(device, part.chunk->Boundary(0)));
     RETURN_IF_ERROR(model.context().status());
-    std::vector<AxisSet>& of_chunk = sum_axes.emplace_back();
+    std::vector<AxisSet>& of_chunk = probe.sum_axes.emplace_back();
     for (const auto& parameter : part.store->parameters()) {
       of_chunk.push_back(parameter->gradient_sum_axes);
     }
+    for (const Tape::Loss& loss : pass.losses()) probe.losses.insert(loss.name);
   }
-  return sum_axes;
+  return probe;
 }
 
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Create(
     const TrainingSetup& setup, const Plan& plan, Device& device,
-    CommunicatorFactory& factory, const SumAxes& sum_axes) {
+    CommunicatorFactory& factory, const Probe& probe) {
   ASSIGN_OR_RETURN(PlanLayout layout,
                    LayOutPlan(plan, *setup.family, factory.world_rank()));
   std::unique_ptr<RankModel> model(
       new RankModel(setup, plan, std::move(layout), device, factory));
   RETURN_IF_ERROR(device.status());
-  RETURN_IF_ERROR(model->BuildTraining(sum_axes));
+  RETURN_IF_ERROR(model->BuildTraining(probe));
+  model->AgreeOnLosses(probe.losses);
   return model;
 }
 
@@ -71,13 +75,13 @@ RankModel::RankModel(const TrainingSetup& setup, const Plan& plan,
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
     const TrainingSetup& setup, const Plan& plan, Device& dry_device,
     int rank) {
-  ASSIGN_OR_RETURN(SumAxes sum_axes, ProbeSumAxes(setup, plan, rank));
+  ASSIGN_OR_RETURN(Probe probe, ProbeForward(setup, plan, rank));
   DryWorld world(rank, static_cast<int>(NumRanks(plan)));
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
-                   Create(setup, plan, dry_device, world, sum_axes));
+                   Create(setup, plan, dry_device, world, probe));
   RETURN_IF_ERROR(model->Step(model->DryBatch(), {.step = 1}).status());
   RETURN_IF_ERROR(model->context().status());
-  model->sum_axes_ = std::move(sum_axes);
+  model->probe_ = std::move(probe);
   return model;
 }
 
@@ -108,12 +112,12 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
   }
 
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
-                   Create(setup, plan, device, factory, dry->sum_axes_));
+                   Create(setup, plan, device, factory, dry->probe_));
   model->predicted_ = predicted;
   return model;
 }
 
-absl::Status RankModel::BuildTraining(const SumAxes& sum_axes) {
+absl::Status RankModel::BuildTraining(const Probe& probe) {
   std::vector<std::vector<OwnedParameter>> owned;
   std::vector<ExecutorChunk> chunks;
   const std::vector<int> contributions = layout_.Contributions(plan_);
@@ -125,7 +129,7 @@ absl::Status RankModel::BuildTraining(const SumAxes& sum_axes) {
     Training& part = training_.emplace_back();
     const auto& parameters = local_.parts()[i].store->parameters();
     for (size_t j = 0; j < parameters.size(); ++j) {
-      parameters[j]->gradient_sum_axes = sum_axes[i][j];
+      parameters[j]->gradient_sum_axes = probe.sum_axes[i][j];
     }
     part.buckets = std::make_unique<ParameterBuckets>(
         context(), parameters,
@@ -147,11 +151,11 @@ absl::Status RankModel::BuildTraining(const SumAxes& sum_axes) {
         OwnedParameter entry;
         entry.parameter = bucket.parameters[p];
         entry.range = range;
+        entry.data_shards = bucket.shards;
         entry.value = part.shards->OwnedValue(b, p);
         entry.gradient =
             part.reducer->OwnedGradient(b, p).Reshape(entry.value.shape());
         of_bucket.push_back(std::move(entry));
-        entry.data_shards = bucket.shards;
       }
     }
   }
@@ -200,6 +204,17 @@ absl::Status RankModel::CompilePartial(std::vector<ExecutorChunk>& chunks) {
   return absl::OkStatus();
 }
 
+void RankModel::AgreeOnLosses(const std::set<std::string>& own) {
+  std::set<std::string> all = own;
+  for (const std::string& text : context().communicators().control().AllGather(
+           absl::StrJoin(own, "\n"), "names of losses")) {
+    const std::vector<std::string> names =
+        absl::StrSplit(text, '\n', absl::SkipEmpty());
+    all.insert(names.begin(), names.end());
+  }
+  loss_names_.assign(all.begin(), all.end());
+}
+
 absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
                                                  const StepOptions& options) {
   CHECK_EQ(local_batch.size(), layout_.local_batch);
@@ -212,13 +227,20 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
   ASSIGN_OR_RETURN(const StepResult step, executor_->RunStep(scaled));
   // All ranks have the same norm, and so the same scale.
   loss_scaler_.Update(std::isfinite(step.gradient_norm));
-  double loss = step.local_loss();
   GlobalStepResult result;
+  std::vector<double> sums;
+  for (const std::string& name : loss_names_) {
+    const auto own = step.losses.find(name);
+    sums.push_back(own == step.losses.end() ? 0 : own->second);
+  }
   result.times = step.times;
   executor_->AwaitAll(context().communicators().control().StartSum(
-                          std::span<double>(&loss, 1), "loss"),
+                          std::span<double>(sums), "losses"),
                       result.times);
-  result.loss = loss;
+  for (size_t i = 0; i < sums.size(); ++i) {
+    result.losses[loss_names_[i]] = sums[i];
+    result.loss += sums[i];
+  }
   result.gradient_norm = step.gradient_norm;
   result.loss_scale = scale;
   result.skipped_steps = loss_scaler_.state().skipped_steps;

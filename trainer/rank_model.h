@@ -9,7 +9,10 @@
 #ifndef TRIREME_TRAINER_RANK_MODEL_H_
 #define TRIREME_TRAINER_RANK_MODEL_H_
 
+#include <map>
 #include <memory>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -33,6 +36,8 @@ namespace trireme {
 // The loss and gradient norm of a step, the same on every rank.
 struct GlobalStepResult {
   double loss = 0;
+  // What it is the sum of, by the losses' names.
+  std::map<std::string, double> losses;
   double gradient_norm = 0;
   double loss_scale = 1;
   int64_t skipped_steps = 0;  // so far
@@ -105,24 +110,30 @@ class RankModel {
     std::unique_ptr<ParameterShards> shards;
   };
 
-  // The axes of each parameter's gradient sum, by chunk and position.
-  using SumAxes = std::vector<std::vector<AxisSet>>;
+  // What one forward shows.
+  struct Probe {
+    // The axes of each parameter's gradient sum, by chunk and position.
+    std::vector<std::vector<AxisSet>> sum_axes;
+    std::set<std::string> losses;
+  };
 
-  // Makes the share on a dry device and runs a step of it. Has sum_axes_.
+  // Makes the share on a dry device and runs a step of it. Has probe_.
   static absl::StatusOr<std::unique_ptr<RankModel>> DryRun(
       const TrainingSetup& setup, const Plan& plan, Device& dry_device,
       int rank);
   // One forward without gradients, on a dry device of its own: refuses a model
   // that breaks a sharding rule.
-  static absl::StatusOr<SumAxes> ProbeSumAxes(const TrainingSetup& setup,
-                                              const Plan& plan, int rank);
+  static absl::StatusOr<Probe> ProbeForward(const TrainingSetup& setup,
+                                            const Plan& plan, int rank);
   static absl::StatusOr<std::unique_ptr<RankModel>> Create(
       const TrainingSetup& setup, const Plan& plan, Device& device,
-      CommunicatorFactory& factory, const SumAxes& sum_axes);
+      CommunicatorFactory& factory, const Probe& probe);
   // The model with its parameters; what trains it comes by BuildTraining.
   RankModel(const TrainingSetup& setup, const Plan& plan, PlanLayout layout,
             Device& device, CommunicatorFactory& factory);
-  absl::Status BuildTraining(const SumAxes& sum_axes);
+  absl::Status BuildTraining(const Probe& probe);
+  // Of the names of this rank's losses makes those of all. Collective.
+  void AgreeOnLosses(const std::set<std::string>& own);
   // The Program, and what its chunks are to an executor.
   absl::Status CompileOrdinary();
   absl::Status CompilePartial(std::vector<ExecutorChunk>& chunks);
@@ -140,7 +151,8 @@ class RankModel {
   std::unique_ptr<Program> program_;
   std::unique_ptr<Executor> executor_;
   MemoryStatistics predicted_;
-  SumAxes sum_axes_;
+  Probe probe_;
+  std::vector<std::string> loss_names_;
 };
 
 }  // namespace trireme

@@ -212,6 +212,7 @@ TEST(StepMetrics, ShowEveryCauseOnce) {
             (std::map<std::string, double>{{"data", 1},
                                            {"tp", 0},
                                            {"cp", 0},
+                                           {"ep", 0},
                                            {"bubble", 0},
                                            {"pp", 8},
                                            {"dp", 7 + 3},

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "models/objective/objective.h"
 #include "runtime/core/status.h"
 #include "scheduler/pieces/transformer_pieces.h"
 #include "trainer/model_shape_of.h"
@@ -15,7 +16,16 @@ namespace {
 
 // kWait is all the wait for other stages; it is split into bubble and messages
 // after the sums.
-enum Share { kData, kTensor, kContext, kWait, kGradients, kOptimizer, kShares };
+enum Share {
+  kData,
+  kTensor,
+  kContext,
+  kExperts,
+  kWait,
+  kGradients,
+  kOptimizer,
+  kShares
+};
 
 }  // namespace
 
@@ -41,6 +51,7 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
       {"peak_bytes", peak},
       {"compute_s", metrics.compute_s},
       {"exposed_s", exposed}};
+  for (const auto& [name, loss] : metrics.auxiliary_losses) json[name] = loss;
   if (metrics.simulated_s.has_value()) {
     json["simulated_s"] = *metrics.simulated_s;
   }
@@ -67,6 +78,9 @@ std::vector<std::pair<std::string, double>> ToScalars(
     scalars.emplace_back(
         "peak_bytes/" + std::string(MemoryCategoryName(category)),
         static_cast<double>(metrics.peak_bytes[i]));
+  }
+  for (const auto& [name, loss] : metrics.auxiliary_losses) {
+    scalars.emplace_back("train/" + name, loss);
   }
   if (metrics.simulated_s.has_value()) {
     scalars.emplace_back("speed/simulated_s", *metrics.simulated_s);
@@ -120,13 +134,15 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   const double tensor = ExposedSince(Cause::kTensor, exposed_tensor_before_);
   const double context_parallel =
       ExposedSince(Cause::kContext, exposed_context_before_);
+  const double experts = ExposedSince(Cause::kExperts, exposed_experts_before_);
   const double own_compute_s = times.forward + times.backward - tensor -
-                               context_parallel - times.sharding_wait;
+                               context_parallel - experts - times.sharding_wait;
   // After the causes come the computation and the skipped samples.
   std::array<double, kShares + 2> sums = {
       data_s,
       tensor,
       context_parallel,
+      experts,
       times.pipeline_wait,
       times.gradient_wait + times.sharding_wait,
       times.optimizer,
@@ -145,6 +161,8 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
 
   StepMetrics metrics;
   metrics.loss = result.loss;
+  metrics.auxiliary_losses = result.losses;
+  metrics.auxiliary_losses.erase(kObjectiveLoss);
   metrics.gradient_norm = result.gradient_norm;
   if (model_.setup().loss_scale.enabled) {
     metrics.loss_scale = result.loss_scale;
@@ -157,10 +175,11 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   if (simulated.has_value()) metrics.simulated_s = simulated->step_s;
   // Of what was measured, at most all is bubble.
   const double implied = std::min(bubble_s_, mean(kWait));
-  metrics.exposed_s = {{"data", mean(kData)},          {"tp", mean(kTensor)},
-                       {"cp", mean(kContext)},         {"bubble", implied},
-                       {"pp", mean(kWait) - implied},  {"dp", mean(kGradients)},
-                       {"optimizer", mean(kOptimizer)}};
+  metrics.exposed_s = {
+      {"data", mean(kData)},    {"tp", mean(kTensor)},
+      {"cp", mean(kContext)},   {"ep", mean(kExperts)},
+      {"bubble", implied},      {"pp", mean(kWait) - implied},
+      {"dp", mean(kGradients)}, {"optimizer", mean(kOptimizer)}};
   metrics.compute_s = mean(kShares);
   metrics.own_compute_s = own_compute_s;
   metrics.skipped_samples = static_cast<int64_t>(sums[kShares + 1]);

@@ -23,6 +23,8 @@ namespace trireme {
 struct StepMetrics {
   int64_t step = 0;
   double loss = 0;
+  // What it contains beside the objective's ("loss"), by name.
+  std::map<std::string, double> auxiliary_losses;
   double gradient_norm = 0;
   double learning_rate = 0;
   // With fp16: the scale of the loss, and the steps left out so far.
@@ -43,8 +45,9 @@ struct StepMetrics {
   // This rank's.
   double own_compute_s = 0;
   // Mean over ranks of the seconds that each cause kept a rank from computing:
-  // "data", "tp", "cp", "bubble" (what the schedule implies if messages took no
-  // time), "pp" (the rest of the wait for other stages), "dp", "optimizer".
+  // "data", "tp", "cp", "ep", "bubble" (what the schedule implies if messages
+  // took no time), "pp" (the rest of the wait for other stages), "dp",
+  // "optimizer".
   std::map<std::string, double> exposed_s;
   // The step that the simulator gives for the measured costs of its
   // instructions (simulated_step.h); none for a partial pipeline, nor where it
@@ -59,7 +62,8 @@ struct StepMetrics {
   }
 };
 
-// {"step": .., "loss": .., "grad_norm": .., "lr": .., "step_s": ..,
+// {"step": .., "loss": .., auxiliary losses, "grad_norm": .., "lr": ..,
+// "step_s": ..,
 //  "samples_per_s": .., "model_flops_per_s": .., "skipped_samples": ..,
 //  "peak_bytes": {..}, "compute_s": .., "exposed_s": {..}}, "simulated_s" where
 // there is one, and with fp16 "loss_scale" and "skipped_steps"
@@ -103,6 +107,7 @@ class StepMetricsCollector {
   const double flops_per_sample_;
   double exposed_tensor_before_ = 0;
   double exposed_context_before_ = 0;
+  double exposed_experts_before_ = 0;
   double bubble_s_ = 0;
 };
 

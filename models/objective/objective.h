@@ -24,6 +24,9 @@ struct ModelInputs {
   Tensor target;  // as x; undefined where nothing is learnt
 };
 
+// The name of an objective's own loss (AddLoss).
+inline constexpr char kObjectiveLoss[] = "loss";
+
 class Objective {
  public:
   virtual ~Objective() = default;

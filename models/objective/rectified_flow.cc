@@ -130,7 +130,7 @@ void RectifiedFlowObjective::AddLosses(ForwardContext& context,
                                        const Tensor& target,
                                        int64_t elements) const {
   AddLoss(context, SquaredErrorLoss(context, prediction, target),
-          1.0 / static_cast<double>(global_batch_ * elements), "loss");
+          1.0 / static_cast<double>(global_batch_ * elements), kObjectiveLoss);
 }
 
 }  // namespace trireme

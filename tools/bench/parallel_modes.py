@@ -37,7 +37,7 @@ MODES = [
     (4, "pp 4, ZB-V", "grid { pp: 4 } schedule: ZB_V microbatches: 16"),
     (4, "dp 4, ZeRO-3", "grid { dp: 4 } sharding: PARAMETERS"),
 ]
-CAUSES = ("tp", "cp", "pp", "bubble", "dp", "optimizer")
+CAUSES = ("tp", "cp", "ep", "pp", "bubble", "dp", "optimizer")
 STEPS, WARM_UP = 18, 2
 
 
