@@ -1,0 +1,40 @@
+// The differentiable ops of a mixture of experts that no other layer has: one
+// node each, by the rules of runtime/autograd/functions.h.
+
+#ifndef TRIREME_MOE_ROUTE_FUNCTIONS_H_
+#define TRIREME_MOE_ROUTE_FUNCTIONS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "moe/moe_config.h"
+#include "runtime/autograd/functions.h"
+#include "runtime/autograd/tape.h"
+
+namespace trireme {
+
+// logits[t, E] = x[t, h]·Wᵀ, computed in fp32 (fp64 for fp64) and kept so.
+Variable RouterLogits(Tape& tape, const Variable& x, Parameter& weight);
+
+// y[t, j] = x[t, indices[t, j]].
+Variable SelectColumns(Tape& tape, const Variable& x, const Tensor& indices);
+
+// y[t, 1] = log Σ exp x[t, n].
+Variable LogSumExp(Tape& tape, const Variable& x);
+
+// y[r, out] = x[r, in]·weight[g]ᵀ for the rows of each group g. The weight's
+// local shape is [groups, out, in] or [groups, parts, out/parts, in]. Keeps x,
+// or its recipe.
+Variable GroupedLinear(Tape& tape, const Variable& x, Parameter& weight,
+                       const std::vector<int64_t>& counts);
+
+// y[r, n] = weights[r]·SwiGLU(x[r, 2n]) or weights[r]·GELU(x[r, n]). Keeps x
+// and the weights only: what comes after is linear in the weights, so that the
+// experts' results need not be kept for the weights' gradient. `keep`: of y.
+Variable WeightedActivation(Tape& tape, MoeConfig::ExpertKind kind,
+                            const Variable& x, const Variable& weights,
+                            Keep keep);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MOE_ROUTE_FUNCTIONS_H_
