@@ -15,6 +15,7 @@ constexpr double kLeastBytes = 1 << 20;
 
 MemoryDeviation LargestMemoryDeviation(const MemoryStatistics& measured,
                                        const MemoryStatistics& predicted,
+                                       MemoryPrediction kind,
                                        Control& control) {
   std::vector<double> shares(
       static_cast<size_t>(control.size()) * kNumMemoryCategories, 0.0);
@@ -23,7 +24,9 @@ MemoryDeviation LargestMemoryDeviation(const MemoryStatistics& measured,
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     const auto expected = static_cast<double>(predicted.peak_by_category[i]);
     const auto found = static_cast<double>(measured.peak_by_category[i]);
-    own[i] = std::abs(found - expected) /
+    const double excess = found - expected;
+    own[i] = (kind == MemoryPrediction::kBound ? std::max(excess, 0.0)
+                                               : std::abs(excess)) /
              std::max({expected, 1e-3 * predicted.peak_bytes, kLeastBytes});
   }
   control.Max(std::span(shares), "memory deviations");

@@ -8,8 +8,17 @@
 
 namespace trireme {
 
+// What a prediction says of what will be measured.
+enum class MemoryPrediction {
+  kExact,
+  // No more than that. Of experts that ep divides a rank has as many rows as
+  // are routed to its own.
+  kBound
+};
+
 struct MemoryDeviation {
-  // |measured - predicted| / predicted of a category's peak; a category that is
+  // |measured - predicted| / predicted of a category's peak, of a bound where
+  // it was passed; a category that is
   // less than 1 MiB, or than a thousandth of the rank's peak, counts as that.
   double share = 0;
   int rank = 0;
@@ -19,7 +28,7 @@ struct MemoryDeviation {
 // The largest of all ranks and categories. Collective.
 MemoryDeviation LargestMemoryDeviation(const MemoryStatistics& measured,
                                        const MemoryStatistics& predicted,
-                                       Control& control);
+                                       MemoryPrediction kind, Control& control);
 
 }  // namespace trireme
 

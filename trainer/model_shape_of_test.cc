@@ -45,8 +45,7 @@ MmditConfig MmditOf(Mmdit::Preset preset) {
   mmdit.set_preset(preset);
   if (preset == Mmdit::TINY) {
     mmdit.mutable_text()->set_tokens(5);
-    mmdit.mutable_text()->set_width(6);
-    mmdit.mutable_text()->set_pooled_width(7);
+    mmdit.mutable_text()->mutable_bytes();
   }
   const auto config = ResolveMmdit(mmdit, /*channels=*/16, /*resolution=*/32);
   EXPECT_TRUE(config.ok()) << config.status();
@@ -98,6 +97,25 @@ TEST(ModelShapeOf, FlopsAreThoseOfTheBlocksProducts) {
   EXPECT_NEAR(
       found / (3 * (2 * (joint + 2 * modulation) + last + 2 * modulation)), 1,
       0.02);
+}
+
+// Of four blocks two have experts: a router, the two SwiGLUs of each token and
+// one for all.
+TEST(ModelShapeOf, FlopsAreThoseOfTheExpertsOfATokenAndNoOthers) {
+  DitConfig config = ConfigWith(0, Dit::CROSS);
+  config.layers = 4;
+  config.moe = {
+      .experts = 6, .top_k = 2, .expert_hidden = 20, .shared_hidden = 16};
+  config.moe_every = 2;
+  const int64_t s = 24, h = 48, f = 80;
+  const double attention =
+      Flops({{s, h, 3 * h}, {s, h, h}, {s, h, s}, {s, s, h}});
+  const double mlp = Flops({{s, h, f}, {s, f, h}});
+  const double experts = Flops({{s, h, 6}, {s, h, 2 * 16}, {s, 16, h}}) +
+                         2 * Flops({{s, h, 2 * 20}, {s, 20, h}});
+  const double modulations = Flops({{1, h, 6 * h}});
+  EXPECT_DOUBLE_EQ(TrainingFlopsOf(config),
+                   3 * (4 * (attention + modulations) + 2 * mlp + 2 * experts));
 }
 
 // The paper's Gflops count a multiplication and its addition as one, and what

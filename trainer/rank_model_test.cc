@@ -230,14 +230,22 @@ TEST(MemoryDeviation, NamesTheWorstRankAndCategory) {
     MemoryStatistics measured = predicted;
     const auto gradients = static_cast<size_t>(MemoryCategory::kGradients);
     if (rank == 1) measured.peak_by_category[gradients] += 1 << 17;
+    // A bound may stay unused.
+    const auto activations = static_cast<size_t>(MemoryCategory::kActivations);
+    MemoryStatistics bound = predicted;
+    bound.peak_by_category[activations] += 1 << 20;
     const std::array everyone = {0, 1};
     const auto world = factory.Create(everyone, "world");
     Control control(*world);
-    const MemoryDeviation worst =
-        LargestMemoryDeviation(measured, predicted, control);
-    EXPECT_DOUBLE_EQ(worst.share, 1.0 / 32);
-    EXPECT_EQ(worst.rank, 1);
-    EXPECT_EQ(worst.category, MemoryCategory::kGradients);
+    const MemoryDeviation worst = LargestMemoryDeviation(
+        measured, predicted, MemoryPrediction::kExact, control);
+    const MemoryDeviation worst_of_bound = LargestMemoryDeviation(
+        measured, bound, MemoryPrediction::kBound, control);
+    for (const MemoryDeviation& found : {worst, worst_of_bound}) {
+      EXPECT_DOUBLE_EQ(found.share, 1.0 / 32);
+      EXPECT_EQ(found.rank, 1);
+      EXPECT_EQ(found.category, MemoryCategory::kGradients);
+    }
   });
 }
 

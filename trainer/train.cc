@@ -321,6 +321,9 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   int64_t last_step = 0;
   MemoryStatistics memory;
   MemoryDeviation deviation;
+  const MemoryPrediction prediction = plan.grid().ep() > 1
+                                          ? MemoryPrediction::kBound
+                                          : MemoryPrediction::kExact;
   const MemoryStatistics predicted = model->predicted_memory();
   const int logical_rank = model->grid().logical_rank();
   {
@@ -398,7 +401,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                              factory.world_rank())));
     }
     memory = device.Statistics();
-    deviation = LargestMemoryDeviation(memory, predicted, control);
+    deviation = LargestMemoryDeviation(memory, predicted, prediction, control);
   }
   // Its state is saved: what draws gets its memory.
   model.reset();
@@ -425,11 +428,13 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                                  Median(step_seconds)));
     // Loading a checkpoint took some, too.
     if (first_step == 1) {
-      fmt::print(
-          "memory {}at most {:.2f} % off the prediction: {} of rank {}\n",
-          deviation.share > kMaxMemoryDeviation ? "WARNING: " : "",
-          100 * deviation.share, MemoryCategoryName(deviation.category),
-          deviation.rank);
+      fmt::print("memory {}at most {:.2f} % {}: {} of rank {}\n",
+                 deviation.share > kMaxMemoryDeviation ? "WARNING: " : "",
+                 100 * deviation.share,
+                 prediction == MemoryPrediction::kBound
+                     ? "above what any routing needs"
+                     : "off the prediction",
+                 MemoryCategoryName(deviation.category), deviation.rank);
     }
     if (skipped_samples > 0) {
       fmt::print("{} samples could not be read and were skipped\n",

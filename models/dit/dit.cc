@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "fmt/format.h"
 #include "models/transformer/position_table.h"
 #include "parallel/transitions.h"
 #include "runtime/ops/copy.h"
@@ -111,11 +110,10 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {
     store.BeginUnit();
     blocks_.push_back(std::make_unique<DitBlock>(
-        store, grid, fmt::format("blocks.{}", i), config,
+        store, grid, i, config,
         options.recompute.kind == BlockRecompute::Kind::kSelective
             ? Keep::kRecipe
-            : Keep::kValue,
-        /*last=*/i + 1 == config.layers));
+            : Keep::kValue));
   }
   if (options.has_head(config.layers)) {
     store.BeginUnit();
@@ -205,11 +203,15 @@ std::vector<BoundarySpec> DitPart::Boundary(int block, int64_t b) const {
   return specs;
 }
 
-DitConstants DitPart::Constants(int64_t b, const Tensor& text_counts) const {
+DitConstants DitPart::Constants(int64_t b, const Tensor& text_counts,
+                                int64_t global_batch) const {
   DitConstants constants;
   constants.rope = rope_;
   constants.tokens = tokens_;
   constants.context_parallel = context_parallel_;
+  constants.routed = {.valid = tokens_.valid_local(),
+                      .of_sample = config_.tokens(),
+                      .global_batch = global_batch};
   if (tokens_.has_padding()) {
     constants.image_counts =
         Full(device_, {b}, DType::kInt32, static_cast<double>(tokens_.tokens));
@@ -232,7 +234,8 @@ ShardedVariable DitPart::Predict(ForwardContext& context,
                                  const Tensor& text_counts) const {
   CHECK(has_embedding() && has_head());
   DitState state = Embed(context, inputs);
-  const DitConstants constants = Constants(inputs.patches.dim(0), text_counts);
+  const DitConstants constants =
+      Constants(inputs.patches.dim(0), text_counts, /*global_batch=*/0);
   for (int i = 0; i < num_blocks(); ++i) {
     RunBlock(context, i, constants, state);
   }

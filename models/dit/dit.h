@@ -59,8 +59,10 @@ class DitPart {
   // The inputs are whole; the state holds this rank's tokens.
   DitState Embed(ForwardContext& context, const DitInputs& inputs) const;
   // What blocks read of a microbatch of b samples beside the state.
-  // text_counts: int32 [b], undefined without text.
-  DitConstants Constants(int64_t b, const Tensor& text_counts) const;
+  // text_counts: int32 [b], undefined without text. global_batch: see
+  // Objective.
+  DitConstants Constants(int64_t b, const Tensor& text_counts,
+                         int64_t global_batch) const;
   // The part's block i.
   void RunBlock(ForwardContext& context, int block,
                 const DitConstants& constants, DitState& state) const;

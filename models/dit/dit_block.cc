@@ -3,6 +3,8 @@
 #include <utility>
 #include <vector>
 
+#include "fmt/format.h"
+
 namespace trireme {
 namespace {
 
@@ -13,19 +15,28 @@ StreamSizes SizesOf(const DitConfig& config) {
           .qk_norm = config.qk_norm};
 }
 
+StreamSizes ImageSizesOf(const DitConfig& config, int64_t block) {
+  StreamSizes sizes = SizesOf(config);
+  if (config.has_experts(block)) sizes.moe = config.moe;
+  return sizes;
+}
+
+std::string BlockName(int64_t index) { return fmt::format("blocks.{}", index); }
+
 }  // namespace
 
 DitBlock::DitBlock(ParameterStore& store, const ProcessGrid& grid,
-                   const std::string& name, const DitConfig& config, Keep keep,
-                   bool last)
+                   int64_t index, const DitConfig& config, Keep keep)
     : config_(config),
-      image_(store, grid, name, SizesOf(config), keep, /*to_keys_only=*/false),
-      last_(last) {
+      image_(store, grid, BlockName(index), ImageSizesOf(config, index), keep,
+             /*to_keys_only=*/false),
+      last_(index + 1 == config.layers) {
   const int64_t h = config.hidden;
+  const std::string name = BlockName(index);
   if (config.joint_text()) {
     text_ = std::make_unique<ModulatedStream>(store, grid, name + ".text",
                                               SizesOf(config), keep,
-                                              /*to_keys_only=*/last);
+                                              /*to_keys_only=*/last_);
   }
   if (config.cross_text()) {
     const std::string prefix = name + ".cross";
@@ -67,7 +78,7 @@ void DitBlock::Forward(ForwardContext& context, const DitConstants& constants,
                           {.key_counts = constants.image_counts});
   state.x = image_.Project(context, state.x, attended, modulation);
   if (cross_ != nullptr) state.x = CrossAttend(context, constants, state);
-  state.x = image_.Mlp(context, state.x, modulation);
+  state.x = image_.Mlp(context, state.x, modulation, constants.routed);
 }
 
 ShardedVariable DitBlock::CrossAttend(ForwardContext& context,
@@ -112,7 +123,7 @@ void DitBlock::JointForward(ForwardContext& context,
                                  constants.joint_counts,
                                  /*text_output=*/!last_);
   state.x = image_.Project(context, state.x, attended.image, image_modulation);
-  state.x = image_.Mlp(context, state.x, image_modulation);
+  state.x = image_.Mlp(context, state.x, image_modulation, constants.routed);
   if (last_) {
     state.text = ShardedVariable();
     return;

@@ -41,6 +41,8 @@ struct DitConstants {
   RopeTable rope;  // undefined tensors without ROPE
   TokenLayout tokens;
   bool context_parallel = false;
+  // The tokens that experts are given, of a microbatch's samples.
+  MoeTokens routed;
   // int32 [b]: the picture's tokens, where padding follows them; else
   // undefined.
   Tensor image_counts;
@@ -52,10 +54,9 @@ struct DitConstants {
 
 class DitBlock {
  public:
-  // `last`: of the whole model.
-  DitBlock(ParameterStore& store, const ProcessGrid& grid,
-           const std::string& name, const DitConfig& config, Keep keep,
-           bool last);
+  // Block `index` of the whole model.
+  DitBlock(ParameterStore& store, const ProcessGrid& grid, int64_t index,
+           const DitConfig& config, Keep keep);
 
   // Replaces state.x (and state.text in joint form).
   void Forward(ForwardContext& context, const DitConstants& constants,

@@ -71,7 +71,8 @@ const DitConstants& DitChunk::Constants(int64_t microbatch) {
       text_counts = inputs_.objective().Condition(Microbatch(microbatch),
                                                   kTextCountField, /*none=*/0);
     }
-    shared.constants = part_->Constants(microbatch_size(), text_counts);
+    shared.constants = part_->Constants(microbatch_size(), text_counts,
+                                        inputs_.objective().global_batch());
   }
   return *shared.constants;
 }

@@ -4,9 +4,11 @@
 #define TRIREME_MODELS_DIT_DIT_CONFIG_H_
 
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "models/model.pb.h"
+#include "moe/moe_config.h"
 #include "scheduler/pieces/transformer_flops.h"
 
 namespace trireme {
@@ -34,7 +36,13 @@ struct DitConfig {
   bool text_bytes = false;  // of the caption itself
   Dit::TextAttention text_attention = Dit::CROSS;
   ImageSpec image;
+  std::optional<MoeConfig> moe;
+  int64_t moe_every = 1;
 
+  // Whether the block has experts in place of its MLP.
+  bool has_experts(int64_t block) const {
+    return moe.has_value() && (block + 1) % moe_every == 0;
+  }
   int64_t head_dim() const { return hidden / heads; }
   int64_t rows() const { return image.height / patch; }
   int64_t columns() const { return image.width / patch; }

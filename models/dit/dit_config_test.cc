@@ -84,5 +84,51 @@ TEST(ResolveDitTest, ErrorsNameTheField) {
             "a multiple of 4 channels for positions ROPE");
 }
 
+TEST(ResolveDitTest, ExpertsHaveDefaultsAndAreWrittenBack) {
+  const ImageSpec image = {.channels = 1, .height = 28, .width = 28};
+  Dit dit;
+  dit.set_preset(Dit::S);
+  dit.mutable_moe()->set_experts(8);
+  const auto resolved = ResolveDit(dit, image, 10);
+  CHECK_OK(resolved.status());
+  EXPECT_EQ(resolved->moe->top_k, 2);
+  EXPECT_EQ(resolved->moe->expert_hidden, resolved->mlp_hidden);
+  EXPECT_EQ(resolved->moe->balance_weight, 0.01);
+  dit.mutable_moe()->set_every(3);
+  dit.mutable_moe()->set_expert(Dit::MixtureOfExperts::GELU);
+  dit.mutable_moe()->set_normalize(true);
+  Dit filled;
+  FillDit(*ResolveDit(dit, image, 10), filled);
+  const auto again = ResolveDit(filled, image, 10);
+  CHECK_OK(again.status());
+  EXPECT_EQ(again->moe->kind, MoeConfig::ExpertKind::kGelu);
+  EXPECT_TRUE(again->moe->normalize);
+  EXPECT_FALSE(again->has_experts(1));
+  EXPECT_TRUE(again->has_experts(2));
+}
+
+TEST(ResolveDitTest, ErrorsNameTheFieldOfExperts) {
+  const auto message = [](const Dit& dit) {
+    return std::string(
+        ResolveDit(dit, {.channels = 1, .height = 28, .width = 28}, 10)
+            .status()
+            .message());
+  };
+  Dit dit;
+  dit.set_preset(Dit::S);
+  Dit::MixtureOfExperts& moe = *dit.mutable_moe();
+  EXPECT_EQ(message(dit), "model.dit.moe.experts: found 0, expected 1 to 4096");
+  moe.set_experts(4);
+  moe.set_top_k(5);
+  EXPECT_EQ(message(dit), "model.dit.moe.top_k: found 5, expected 1 to 4");
+  moe.set_top_k(2);
+  moe.set_every(13);
+  EXPECT_EQ(message(dit), "model.dit.moe.every: found 13, expected 1 to 12");
+  moe.set_every(1);
+  moe.set_z_loss(-1);
+  EXPECT_EQ(message(dit),
+            "model.dit.moe.z_loss: found -1, expected 0 to 1000000");
+}
+
 }  // namespace
 }  // namespace trireme

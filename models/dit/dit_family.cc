@@ -1,6 +1,8 @@
 #include "models/dit/dit_family.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "fmt/format.h"
 #include "models/dit/dit.h"
@@ -17,9 +19,14 @@ class DitFamily final : public ModelFamily {
   explicit DitFamily(const DitConfig& config) : config_(config) {}
 
   std::string Describe() const override {
-    return fmt::format("DiT: {} layers, width {}, {} heads, {} tokens",
-                       config_.layers, config_.hidden, config_.heads,
-                       config_.tokens());
+    std::string text = fmt::format(
+        "DiT: {} layers, width {}, {} heads, {} tokens", config_.layers,
+        config_.hidden, config_.heads, config_.tokens());
+    if (config_.moe.has_value()) {
+      text += fmt::format(", {} experts, {} of them for each token",
+                          config_.moe->experts, config_.moe->top_k);
+    }
+    return text;
   }
 
   ModelShape Shape() const override {
@@ -30,13 +37,23 @@ class DitFamily final : public ModelFamily {
     shape.hidden = h;
     shape.mlp_hidden = config_.mlp_hidden;
     shape.heads = config_.heads;
+    shape.experts = config_.moe.has_value() ? config_.moe->experts : 0;
     shape.tokens = config_.tokens();
     shape.text_tokens = config_.text_tokens;
     shape.text = TextOf(config_);
-    // The last block reads joint text and does not change it.
-    if (config_.joint_text() && config_.layers > 1) {
-      shape.block_runs = {{.kind = 0, .count = config_.layers - 1},
-                          {.kind = 1, .count = 1}};
+    // With and without experts; the last block reads joint text and does not
+    // change it.
+    std::vector<std::pair<bool, bool>> kinds;
+    for (int64_t i = 0; i < config_.layers; ++i) {
+      const std::pair kind(config_.has_experts(i),
+                           config_.joint_text() && i + 1 == config_.layers);
+      auto known = std::find(kinds.begin(), kinds.end(), kind);
+      if (known == kinds.end()) known = kinds.insert(known, kind);
+      const auto number = static_cast<int32_t>(known - kinds.begin());
+      if (shape.block_runs.empty() || shape.block_runs.back().kind != number) {
+        shape.block_runs.push_back({.kind = number});
+      }
+      ++shape.block_runs.back().count;
     }
     return shape;
   }

@@ -40,6 +40,10 @@ class Objective {
   virtual Tensor Condition(const Batch& microbatch, std::string_view field,
                            int32_t none) const = 0;
 
+  // Samples of a step over the whole job, over which losses are means; 0:
+  // nothing is learnt, and no block adds a loss.
+  virtual int64_t global_batch() const = 0;
+
   // Adds the losses of a prediction to the step's, as parts of a mean over the
   // whole job's batch (AddLoss). `target` is laid out as this rank's part of
   // the prediction is; a sample has `elements` of them over all ranks.

@@ -47,6 +47,7 @@ class RectifiedFlowObjective final : public Objective {
                       DType dtype) const override;
   Tensor Condition(const Batch& microbatch, std::string_view field,
                    int32_t none) const override;
+  int64_t global_batch() const override { return global_batch_; }
   void AddLosses(ForwardContext& context, const ShardedVariable& prediction,
                  const Tensor& target, int64_t elements) const override;
 

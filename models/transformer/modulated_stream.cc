@@ -59,6 +59,11 @@ ModulatedStream::ModulatedStream(ParameterStore& store, const ProcessGrid& grid,
   if (to_keys_only) return;
   projection_ = std::make_unique<RowParallelLinear>(
       store, grid, name + ".attention.out", sizes.hidden, sizes.hidden);
+  if (sizes.moe.has_value()) {
+    experts_ = std::make_unique<MoeLayer>(store, grid, name + ".moe",
+                                          sizes.hidden, *sizes.moe, keep);
+    return;
+  }
   mlp_in_ = std::make_unique<ColumnParallelLinear>(
       store, grid, name + ".mlp.in", sizes.hidden, sizes.mlp_hidden);
   mlp_out_ = std::make_unique<RowParallelLinear>(
@@ -93,10 +98,15 @@ ShardedVariable ModulatedStream::Project(
 
 ShardedVariable ModulatedStream::Mlp(
     ForwardContext& context, const ShardedVariable& x,
-    const std::vector<ShardedVariable>& modulation) const {
+    const std::vector<ShardedVariable>& modulation,
+    const MoeTokens& routed) const {
   const ShardedVariable n =
       NormModulate(context, NormKind::kLayer, x, modulation[kMlpScale],
                    modulation[kMlpShift], kStreamNormEps, keep_);
+  if (experts_ != nullptr) {
+    return GatedResidual(context, x, modulation[kMlpGate],
+                         experts_->Forward(context, n, routed));
+  }
   const ShardedVariable inner = Activate(context, Activation::kGeluTanh,
                                          mlp_in_->Forward(context, n), keep_);
   return GatedResidual(context, x, modulation[kMlpGate],

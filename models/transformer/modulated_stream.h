@@ -13,9 +13,11 @@
 #define TRIREME_MODELS_TRANSFORMER_MODULATED_STREAM_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "moe/moe_layer.h"
 #include "parallel/functional.h"
 #include "parallel/layers.h"
 
@@ -30,6 +32,8 @@ struct StreamSizes {
   int64_t mlp_hidden = 0;
   // RMS norms of each head's queries and keys.
   bool qk_norm = true;
+  // A mixture of experts in place of the MLP.
+  std::optional<MoeConfig> moe = std::nullopt;
 };
 
 // The weight of such a norm; null without qk_norm.
@@ -66,9 +70,10 @@ class ModulatedStream {
   ShardedVariable Project(ForwardContext& context, const ShardedVariable& x,
                           const ShardedVariable& attended,
                           const std::vector<ShardedVariable>& modulation) const;
-  // x + gate·mlp(norm(x)·(1 + scale) + shift).
+  // x + gate·mlp(norm(x)·(1 + scale) + shift). Experts read `routed`.
   ShardedVariable Mlp(ForwardContext& context, const ShardedVariable& x,
-                      const std::vector<ShardedVariable>& modulation) const;
+                      const std::vector<ShardedVariable>& modulation,
+                      const MoeTokens& routed = {}) const;
 
  private:
   Keep keep_;
@@ -79,6 +84,7 @@ class ModulatedStream {
   std::unique_ptr<RowParallelLinear> projection_;
   std::unique_ptr<ColumnParallelLinear> mlp_in_;
   std::unique_ptr<RowParallelLinear> mlp_out_;
+  std::unique_ptr<MoeLayer> experts_;
 };
 
 }  // namespace trireme

@@ -158,6 +158,35 @@ INSTANTIATE_TEST_SUITE_P(
         GridCase{.pp = 2, .dp = 2, .dtype = DType::kFloat16}),
     [](const auto& info) { return info.param.Name(); });
 
+constexpr MoeConfig kExperts = {
+    .experts = 4, .top_k = 2, .expert_hidden = 24, .balance_weight = 0.1};
+
+// Where a rank has all experts, tokens take the same memory however they are
+// routed.
+TEST(MemoryOfExpertsTest, OneRanksExpertsTakeWhatIsPredicted) {
+  const std::vector<RankMemory> memory =
+      Measured({.dp = 2, .layers = 12, .moe = kExperts});
+  for (const auto& [predicted, measured] : memory) {
+    EXPECT_NEAR(static_cast<double>(measured.peak_bytes),
+                static_cast<double>(predicted.peak_bytes),
+                0.01 * static_cast<double>(predicted.peak_bytes));
+  }
+}
+
+// A job that was accepted does not run out of memory because its tokens came to
+// like one rank's experts.
+TEST(MemoryOfExpertsTest, NoRoutingPassesThePredictionOfDividedExperts) {
+  const std::vector<RankMemory> memory =
+      Measured({.dp = 4, .ep = 4, .layers = 12, .moe = kExperts});
+  for (const auto& [predicted, measured] : memory) {
+    EXPECT_LT(measured.peak_bytes, predicted.peak_bytes);
+    for (int i = 0; i < kNumMemoryCategories; ++i) {
+      EXPECT_LE(measured.peak_by_category[i], predicted.peak_by_category[i])
+          << MemoryCategoryName(static_cast<MemoryCategory>(i));
+    }
+  }
+}
+
 // The memory column of docs/parallelism.md, measured: how many microbatches'
 // activations a rank holds at its peak.
 TEST(MemoryOfSchedulesTest, RanksHoldAsManyMicrobatchesAsTheFormulasSay) {

@@ -68,6 +68,7 @@ std::shared_ptr<const ModelFamily> DitOf(const GridCase& grid) {
   config.positions = grid.positions;
   config.qk_norm = grid.qk_norm;
   config.classes = 10;
+  config.moe = grid.moe;
   config.image = {
       .channels = kChannels, .height = grid.height, .width = kWidth};
   if (grid.text != Text::kNone) {
@@ -157,6 +158,7 @@ Plan PlanOf(const GridCase& grid) {
   plan.mutable_grid()->set_cp(grid.cp);
   plan.mutable_grid()->set_pp(grid.pp);
   plan.mutable_grid()->set_dp(grid.dp);
+  plan.mutable_grid()->set_ep(grid.ep);
   // Small enough that there are several buckets.
   if (!plan.has_gradient_bucket_bytes()) {
     plan.set_gradient_bucket_bytes(16 << 10);
@@ -165,7 +167,8 @@ Plan PlanOf(const GridCase& grid) {
       ResolvePlan(plan, {.world_size = WorldSizeOf(grid),
                          .global_batch = setup.global_batch,
                          .num_blocks = setup.family->Shape().layers,
-                         .heads = setup.family->Shape().heads});
+                         .heads = setup.family->Shape().heads,
+                         .experts = setup.family->Shape().experts});
   CHECK_OK(resolved.status());
   return *resolved;
 }
@@ -187,6 +190,13 @@ std::vector<std::string> GridCase::Features() const {
   add(mmdit, fmt::format("mmdit_single{}", single_layers));
   add(image_attention_layers > 0,
       fmt::format("imageattention{}", image_attention_layers));
+  add(ep != 1, fmt::format("ep{}", ep));
+  if (moe.has_value()) {
+    features.push_back(fmt::format("experts{}of{}", moe->top_k, moe->experts));
+    add(moe->kind == MoeConfig::ExpertKind::kGelu, "gelu");
+    add(moe->shared_hidden > 0, "shared");
+    add(moe->normalize, "normalized");
+  }
   add(plan.has_microbatches(), fmt::format("mb{}", plan.microbatches()));
   add(plan.schedule() != Plan::SCHEDULE_UNSPECIFIED,
       Plan::Schedule_Name(plan.schedule()));
@@ -225,6 +235,7 @@ Plan PlanFromText(const char* text) {
 GridCase OneRank(const GridCase& grid) {
   GridCase reference = grid;
   reference.tp = reference.cp = reference.pp = reference.dp = 1;
+  reference.ep = 1;
   reference.plan.Clear();
   return reference;
 }

@@ -8,10 +8,12 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "models/model.pb.h"
+#include "moe/moe_config.h"
 #include "runtime/comm/communicator.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/verification/parity.h"
@@ -26,6 +28,7 @@ struct GridCase {
   uint32_t cp = 1;
   uint32_t pp = 1;
   uint32_t dp = 1;
+  uint32_t ep = 1;
   DType dtype = DType::kFloat64;
   Text text = Text::kNone;
   // The picture's height in pixels; half as many rows of four tokens.
@@ -44,6 +47,8 @@ struct GridCase {
   int64_t image_attention_layers = 0;
   // Of all gradients together; 1 clips nothing here.
   double clip_norm = 1;
+  // In place of MLPs.
+  std::optional<MoeConfig> moe;
   // The rest of the plan: the grid comes from above; buckets are small unless
   // it says otherwise.
   Plan plan;

@@ -55,6 +55,7 @@ class Evaluation final : public Objective {
                    int32_t /*none*/) const override {
     return batch[field];
   }
+  int64_t global_batch() const override { return 0; }
   void AddLosses(ForwardContext& context, const ShardedVariable& prediction,
                  const Tensor& /*target*/,
                  int64_t /*elements*/) const override {

@@ -1,0 +1,93 @@
+// A mixture of experts gives the losses and gradients of one rank however its
+// tokens and experts lie: experts over the ranks of tp, cp and dp, with
+// pipelines, recompute and shared optimizer state.
+
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/parity/tiny_job.h"
+
+namespace trireme {
+namespace {
+
+constexpr MoeConfig kExperts = {.experts = 4,
+                                .top_k = 2,
+                                .expert_hidden = 24,
+                                .balance_weight = 0.1,
+                                .z_weight = 0.01};
+
+MoeConfig WithShared() {
+  MoeConfig config = kExperts;
+  config.kind = MoeConfig::ExpertKind::kGelu;
+  config.shared_hidden = 16;
+  config.normalize = true;
+  return config;
+}
+
+class MoeParityTest : public testing::TestWithParam<GridCase> {
+ protected:
+  static void TearDownTestSuite() { references_ = {}; }
+  inline static References references_;
+};
+
+TEST_P(MoeParityTest, LossesAndGradientsEqualOneRank) {
+  const GridCase grid = GetParam();
+  const ParityReport report = Compare(references_.Of(grid), Record(grid));
+  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
+  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+}
+
+std::vector<GridCase> Grids() {
+  std::vector<GridCase> cases;
+  const auto add = [&](GridCase grid, const char* plan = "") {
+    if (!grid.moe.has_value()) grid.moe = kExperts;
+    grid.layers = grid.pp > 1 ? 4 : 2;
+    grid.plan = PlanFromText(plan);
+    cases.push_back(grid);
+  };
+  add({}, "microbatches: 4");
+  add({.tp = 2});
+  add({.dp = 2});
+  add({.dp = 2, .ep = 2});
+  add({.dp = 4, .ep = 2}, "microbatches: 2");
+  add({.tp = 2, .ep = 2});
+  add({.tp = 2, .ep = 2, .moe = WithShared()}, "sequence_parallel: true");
+  // 3 x 4 tokens, which 8 ranks do not share evenly.
+  add({.tp = 8, .ep = 4, .height = 6});
+  // 3 x 4 tokens over cp 8: the last ranks route padding only.
+  add({.cp = 8, .ep = 4, .height = 6});
+  add({.tp = 2, .cp = 2, .ep = 4, .text = Text::kJoint},
+      "sequence_parallel: true recompute: FULL");
+  add({.tp = 2, .dp = 2, .ep = 4}, "sharding: OPTIMIZER");
+  add({.dp = 4, .ep = 2}, "sharding: GRADIENTS shard_group: 2");
+  add({.tp = 2, .dp = 2, .ep = 2, .moe = WithShared()}, "sharding: PARAMETERS");
+  add({.dp = 2, .moe = WithShared()}, "sharding: PARAMETERS");
+  add({.pp = 2, .dp = 2, .ep = 2}, "schedule: ZB_H1 recompute: SELECTIVE");
+  add({.pp = 2, .dp = 2, .ep = 2}, "schedule: INTERLEAVED");
+  add({.cp = 2, .pp = 2, .dp = 2, .ep = 4}, "schedule: ZB_V recompute: FULL");
+  add({.dp = 4, .ep = 4, .dtype = DType::kFloat32});
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, MoeParityTest, testing::ValuesIn(Grids()),
+                         [](const auto& info) { return info.param.Name(); });
+
+// Where an expert lies may not show in what it computes.
+TEST(MoeBitsTest, FirstLossHasTheSameBitsOnEveryEp) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    std::vector<double> losses;
+    for (const uint32_t ep : {1, 2, 4}) {
+      losses.push_back(
+          Record(
+              {.dp = 4, .ep = ep, .dtype = dtype, .layers = 2, .moe = kExperts})
+              .steps[0]
+              .loss);
+    }
+    EXPECT_EQ(losses[0], losses[1]) << DTypeName(dtype);
+    EXPECT_EQ(losses[0], losses[2]) << DTypeName(dtype);
+  }
+}
+
+}  // namespace
+}  // namespace trireme
