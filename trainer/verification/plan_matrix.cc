@@ -92,6 +92,7 @@ class Builder {
             grid.set_dp(dp);
             grid.set_pp(pp);
             AddGrid(grid);
+            if (context_.experts > 0) AddExpertGrids(grid);
           }
         }
       }
@@ -131,6 +132,15 @@ class Builder {
   void AddChanged(Plan plan, const Change& change) {
     change(plan);
     Add(plan);
+  }
+
+  void AddExpertGrids(Plan::Grid grid) {
+    const uint32_t ranks = grid.tp() * grid.cp() * grid.dp();
+    for (uint32_t ep = 2; ep <= ranks; ++ep) {
+      if (ranks % ep != 0 || context_.experts % ep != 0) continue;
+      grid.set_ep(ep);
+      AddGrid(grid);
+    }
   }
 
   void AddGrid(const Plan::Grid& grid) {

@@ -31,7 +31,8 @@ struct PlanMatrix {
   std::map<std::string, int64_t> left_out;
 };
 
-// Plans of 1 to `max_ranks` ranks: all grids tp x cp x pp x dp, each with one
+// Plans of 1 to `max_ranks` ranks: all grids tp x cp x pp x dp, of models with
+// experts with every ep that divides them as well, each with one
 // mode after another changed (accumulation, sequence parallelism, head
 // exchange, each schedule, uneven stages, three chunks a rank, larger groups of
 // microbatches, each sharding over all replicas and over groups of them, bf16

@@ -48,6 +48,27 @@ TEST(PlanMatrixTest, HasEveryGridThatTheModelAndTheBatchAllow) {
   EXPECT_EQ(grids.size(), expected);
 }
 
+TEST(PlanMatrixTest, DividesExpertsOnEveryGridThatCan) {
+  PlanContext context = kTiny;
+  EXPECT_FALSE(Any(MakePlanMatrix(context, 4),
+                   [](const Plan& plan) { return plan.grid().ep() > 1; }));
+  context.experts = 2;
+  const PlanMatrix matrix = MakePlanMatrix(context, 4);
+  std::set<std::tuple<uint32_t, uint32_t, uint32_t, uint32_t>> grids;
+  for (const PlanMatrix::Entry& entry : matrix.entries) {
+    const Plan::Grid& grid = entry.plan.grid();
+    if (grid.ep() == 1) continue;
+    EXPECT_EQ(grid.ep(), 2);
+    EXPECT_EQ(grid.tp() * grid.cp() * grid.dp() % 2, 0);
+    grids.emplace(grid.tp(), grid.cp(), grid.pp(), grid.dp());
+  }
+  using Grid = std::tuple<uint32_t, uint32_t, uint32_t, uint32_t>;
+  for (const Grid& grid : {Grid{2, 1, 1, 1}, Grid{1, 2, 1, 1}, Grid{1, 1, 1, 2},
+                           Grid{2, 1, 1, 2}, Grid{1, 1, 2, 2}}) {
+    EXPECT_TRUE(grids.contains(grid));
+  }
+}
+
 TEST(PlanMatrixTest, HasNoPlanTwice) {
   const PlanMatrix matrix = MakePlanMatrix(kTiny, 8);
   std::set<std::string> plans;
