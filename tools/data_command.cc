@@ -1,15 +1,24 @@
-// trireme data: converts a data set into WebDataset shards.
+// trireme data: converts a data set into shards: pictures into WebDataset's,
+// meshes into a cache of shapes.
 
 #include <unistd.h>
 
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 #include <system_error>
+#include <vector>
 
 #include "fmt/format.h"
 #include "models/data/idx.h"
 #include "models/data/image_folder.h"
 #include "models/data/shard_writer.h"
+#include "models/image/encode.h"
+#include "models/image/label_grid.h"
+#include "models/shape/shape_cache.h"
+#include "models/shape/shape_cache_writer.h"
+#include "models/shape/shape_source.h"
 #include "runtime/core/status.h"
 #include "tools/commands.h"
 
@@ -40,47 +49,151 @@ absl::Status CheckApart(const std::string& source, const std::string& out) {
       out, source);
 }
 
-int Run(const ParsedCommand& arguments, int, char**) {
-  const absl::Status apart =
-      CheckApart(arguments.positionals()[0], arguments.positionals()[1]);
-  if (!apart.ok()) return Fail(kName, apart);
-  const auto dataset = Open(arguments);
-  if (!dataset.ok()) return Fail(kName, dataset.status());
-  const auto per_shard = arguments.GetInt("samples_per_shard");
-  if (!per_shard.ok()) return Fail(kName, per_shard.status());
-  if (*per_shard < 1) {
-    return Fail(kName, InvalidArgument("--samples_per_shard: found {}, "
-                                       "expected at least 1",
-                                       *per_shard));
-  }
-  const int64_t total = (*dataset)->size();
+// On a terminal one line that grows, elsewhere ten.
+std::function<void(int64_t)> ProgressOf(int64_t total, const char* things) {
   const bool terminal = isatty(STDOUT_FILENO) == 1;
-  const int64_t every = terminal ? std::max<int64_t>(total / 200, 1)
-                                 : std::max<int64_t>(total / 10, 1);
-  const auto summary = WriteShards(
-      **dataset,
-      {.folder = arguments.positionals()[1], .samples_per_shard = *per_shard},
-      [&](int64_t done) {
-        if (done % every != 0 && done != total) return;
-        fmt::print("{}{}/{} samples{}", terminal ? "\r" : "", done, total,
-                   terminal && done != total ? "" : "\n");
-        std::fflush(stdout);
-      });
-  if (!summary.ok()) return Fail(kName, summary.status());
+  const int64_t every = std::max<int64_t>(total / (terminal ? 200 : 10), 1);
+  return [=, shown = int64_t{0}](int64_t done) mutable {
+    if (done / every == shown && done != total) return;
+    shown = done / every;
+    fmt::print("{}{}/{} {}{}", terminal ? "\r" : "", done, total, things,
+               terminal && done != total ? "" : "\n");
+    std::fflush(stdout);
+  };
+}
+
+absl::StatusOr<int64_t> AtLeastOne(const ParsedCommand& arguments,
+                                   const char* option, int64_t most) {
+  ASSIGN_OR_RETURN(const int64_t value, arguments.GetInt(option));
+  if (value < 1 || value > most) {
+    return InvalidArgument("--{}: found {}, expected 1 to {}", option, value,
+                           most);
+  }
+  return value;
+}
+
+absl::Status WritePictures(const ParsedCommand& arguments) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> dataset, Open(arguments));
+  ASSIGN_OR_RETURN(const int64_t per_shard,
+                   AtLeastOne(arguments, "samples_per_shard", 1000000));
+  ASSIGN_OR_RETURN(const ShardSummary summary,
+                   WriteShards(*dataset,
+                               {.folder = arguments.positionals()[1],
+                                .samples_per_shard = per_shard},
+                               ProgressOf(dataset->size(), "samples")));
   fmt::print("{} samples in {} shards in {}; {} skipped as unreadable\n",
-             summary->samples, summary->shards, arguments.positionals()[1],
-             summary->skipped);
-  return 0;
+             summary.samples, summary.shards, arguments.positionals()[1],
+             summary.skipped);
+  return absl::OkStatus();
+}
+
+void PrintReport(const ShapeSource& source, const ShapeCacheSummary& summary) {
+  constexpr size_t kNamed = 10;
+  for (const auto& [rule, shapes] : summary.by_sign_rule) {
+    fmt::print("  {} with inside and outside by {}\n", shapes, rule);
+  }
+  if (summary.repaired_shapes > 0) {
+    fmt::print("  {} repaired: {} triangles that were none dropped\n",
+               summary.repaired_shapes, summary.repaired_triangles);
+  }
+  std::map<std::string, std::vector<const RefusedShape*>> by_reason;
+  for (const RefusedShape& refused : summary.refused) {
+    by_reason[refused.reason].push_back(&refused);
+  }
+  for (const auto& [reason, refused] : by_reason) {
+    fmt::print("{} refused: {}\n", refused.size(), reason);
+    for (size_t i = 0; i < std::min(refused.size(), kNamed); ++i) {
+      fmt::print("  {}\n", refused[i]->message);
+    }
+    if (refused.size() > kNamed) {
+      fmt::print("  and {} more, in index.json\n", refused.size() - kNamed);
+    }
+  }
+  for (const auto& [archive, message] : source.refused_archives) {
+    fmt::print("archive refused: {}\n", message);
+  }
+}
+
+// A row a class, of the first shapes of each.
+absl::Status DrawViews(const std::string& folder, const std::string& path) {
+  constexpr size_t kColumns = 12;
+  ASSIGN_OR_RETURN(const ShapeCache cache, ShapeCache::Open(folder));
+  std::map<int64_t, LabelGridRow> rows;
+  for (int64_t i = 0; i < cache.size(); ++i) {
+    const int64_t class_id = cache.record(i).class_id;
+    LabelGridRow& row = rows[class_id];
+    if (class_id >= 0) row.name = cache.class_names()[class_id];
+    if (row.images.size() == kColumns) continue;
+    const auto view = cache.Read(i).view;
+    Image image{cache.view_side(), cache.view_side(), 3, {}};
+    image.pixels.assign(view.begin(), view.end());
+    row.images.push_back(std::move(image));
+  }
+  std::vector<LabelGridRow> listed;
+  for (auto& [class_id, row] : rows) listed.push_back(std::move(row));
+  ASSIGN_OR_RETURN(const Image picture, DrawLabelGrid(listed, {.magnify = 1}));
+  return WritePng(path, picture);
+}
+
+absl::Status WriteShapes(const ParsedCommand& arguments) {
+  ShapeCacheOptions options{.folder = arguments.positionals()[1]};
+  ASSIGN_OR_RETURN(options.points,
+                   AtLeastOne(arguments, "points", int64_t{1} << 24));
+  options.uniform_points = (options.points + 1) / 2;
+  ASSIGN_OR_RETURN(options.shapes_per_shard,
+                   AtLeastOne(arguments, "shapes_per_shard", 4096));
+  ASSIGN_OR_RETURN(const int64_t cells, arguments.GetInt("shell_cells"));
+  if (cells < 32 || cells > 512 || cells % 2 != 0) {
+    return InvalidArgument(
+        "--shell_cells: found {}, expected an even number from 32 to 512",
+        cells);
+  }
+  options.shell_cells = static_cast<int>(cells);
+  const auto picture = arguments.Given("picture");
+  if (picture.has_value()) {
+    RETURN_IF_ERROR(CheckReplaces(*picture, arguments.Has("overwrite")));
+  }
+  ASSIGN_OR_RETURN(const ShapeSource source,
+                   FindShapes(arguments.positionals()[0]));
+  ASSIGN_OR_RETURN(
+      const ShapeCacheSummary summary,
+      WriteShapeCache(
+          source, options,
+          ProgressOf(static_cast<int64_t>(source.shapes.size()), "shapes")));
+  fmt::print("{} of {} shapes in {} shards in {}\n", summary.shapes,
+             source.shapes.size(), summary.shards - summary.elsewhere,
+             options.folder);
+  PrintReport(source, summary);
+  if (summary.elsewhere > 0) {
+    fmt::print("{} more shards are being written by other processes\n",
+               summary.elsewhere);
+    return absl::OkStatus();
+  }
+  if (!picture.has_value()) return absl::OkStatus();
+  return DrawViews(options.folder, *picture);
+}
+
+int Run(const ParsedCommand& arguments, int, char**) {
+  absl::Status status =
+      CheckApart(arguments.positionals()[0], arguments.positionals()[1]);
+  if (status.ok()) {
+    status = arguments.Has("shapes") ? WriteShapes(arguments)
+                                     : WritePictures(arguments);
+  }
+  return status.ok() ? 0 : Fail(kName, status);
 }
 
 }  // namespace
 
 Command DataCommand() {
   return {{.name = kName,
-           .summary = "converts a folder or IDX set into WebDataset shards",
+           .summary = "converts pictures into WebDataset shards, or meshes "
+                      "into a cache of shapes",
            .positionals = {{.name = "SOURCE",
-                            .help = "image folder (a subfolder a class), or a "
-                                    "folder of IDX files with --idx"},
+                            .help = "image folder (a subfolder a class), a "
+                                    "folder of IDX files with --idx, or a "
+                                    "mesh, archive or folder of them with "
+                                    "--shapes"},
                            {.name = "OUT", .help = "folder for the shards"}},
            .options = {{.name = "idx", .help = "SOURCE holds IDX files"},
                        {.name = "split",
@@ -94,7 +207,29 @@ Command DataCommand() {
                        {.name = "samples_per_shard",
                         .value = "N",
                         .default_value = "1000",
-                        .help = "pictures in one tar file"}},
+                        .help = "pictures in one tar file"},
+                       {.name = "shapes",
+                        .help = "SOURCE holds meshes (.obj, .ply, .stl, .off, "
+                                ".glb, also in .zip and .sh3f); several "
+                                "processes may fill one OUT at once"},
+                       {.name = "points",
+                        .value = "N",
+                        .default_value = "20480",
+                        .help = "of each shape, on its surface and near it; "
+                                "half as many anywhere"},
+                       {.name = "shapes_per_shard",
+                        .value = "N",
+                        .default_value = "32",
+                        .help = "shapes in one file"},
+                       {.name = "shell_cells",
+                        .value = "N",
+                        .default_value = "128",
+                        .help = "a side of the grid that closes open surfaces"},
+                       {.name = "picture",
+                        .value = "FILE",
+                        .help = "PNG: a row a class of the shapes cached"},
+                       {.name = "overwrite",
+                        .help = "also where FILE is not this program's"}},
            .example =
                "trireme data /usr/share/datasets/fashion-mnist shards --idx"},
           Run};

@@ -1,0 +1,209 @@
+#include "models/shape/shape_cache.h"
+
+#include <map>
+
+#include "nlohmann/json.hpp"
+#include "runtime/core/file.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kMaxIndexBytes = int64_t{256} << 20;
+
+template <typename T>
+std::span<const T> RowOf(const SafetensorsFile& file, const char* name,
+                         int64_t row, int64_t count) {
+  const auto bytes = file.Data(name);
+  CHECK_OK(bytes.status());
+  return std::span(reinterpret_cast<const T*>(bytes->data()) + row * count,
+                   static_cast<size_t>(count));
+}
+
+absl::Status CheckTensor(const SafetensorsFile& file, const char* name,
+                         DType dtype, const Shape& shape) {
+  const auto found = file.tensors().find(name);
+  if (found == file.tensors().end()) {
+    return DataLoss("{}: no tensor '{}'", file.path(), name);
+  }
+  if (found->second.dtype != dtype || found->second.shape != shape) {
+    return DataLoss("{}: tensor '{}' of shape {}, expected {}", file.path(),
+                    name, found->second.shape.ToString(), shape.ToString());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string SerializeRecords(const std::vector<ShapeRecord>& records) {
+  json list = json::array();
+  for (const ShapeRecord& record : records) {
+    list.push_back({{"name", record.name},
+                    {"class", record.class_id},
+                    {"caption", record.caption},
+                    {"sign", record.sign_rule},
+                    {"triangles", record.triangles},
+                    {"repaired", record.repaired}});
+  }
+  // Names are those of strangers' files: what is no UTF-8 is replaced.
+  return list.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+absl::StatusOr<std::vector<ShapeRecord>> ParseRecords(std::string_view text) {
+  const json list = json::parse(text, nullptr, false);
+  if (!list.is_array()) return DataLoss("expected a list of shapes");
+  std::vector<ShapeRecord> records;
+  for (const json& item : list) {
+    const auto has = [&](const char* field, bool number) {
+      return item.is_object() && item.contains(field) &&
+             (number ? item[field].is_number_integer()
+                     : item[field].is_string());
+    };
+    if (!has("name", false) || !has("class", true) || !has("caption", false) ||
+        !has("sign", false) || !has("triangles", true) ||
+        !has("repaired", true)) {
+      return DataLoss("shape {} lacks a field", records.size());
+    }
+    records.push_back({item["name"], item["class"], item["caption"],
+                       item["sign"], item["triangles"], item["repaired"]});
+  }
+  return records;
+}
+
+absl::StatusOr<ShapeCache> ShapeCache::Open(const std::string& folder) {
+  const std::string path = folder + "/index.json";
+  const auto text = ReadFile(path, kMaxIndexBytes);
+  if (!text.ok()) {
+    return NotFound(
+        "{}: expected a shape cache, whose index.json comes when all of it is "
+        "written (trireme data --shapes)",
+        MessageOf(text.status()));
+  }
+  const json index = json::parse(*text, nullptr, false);
+  const auto number = [&](const char* field) -> int64_t {
+    return index.is_object() && index.contains(field) &&
+                   index[field].is_number_integer()
+               ? index[field].get<int64_t>()
+               : -1;
+  };
+  ShapeCache cache;
+  cache.points_ = number("points");
+  cache.uniform_points_ = number("uniform_points");
+  cache.view_side_ = static_cast<int>(number("view_side"));
+  if (cache.points_ < 1 || cache.uniform_points_ < 1 || cache.view_side_ < 1 ||
+      !index.contains("classes") || !index["classes"].is_array() ||
+      !index.contains("shards") || !index["shards"].is_array()) {
+    return DataLoss("{}: no index of a shape cache", path);
+  }
+  for (const json& name : index["classes"]) {
+    if (!name.is_string()) return DataLoss("{}: a class without a name", path);
+    cache.class_names_.push_back(name);
+  }
+  for (const json& shard : index["shards"]) {
+    if (!shard.is_object() || !shard.contains("file") ||
+        !shard["file"].is_string() || !shard.contains("shapes") ||
+        !shard["shapes"].is_number_integer()) {
+      return DataLoss("{}: a shard without its file or its shapes", path);
+    }
+    const std::string name = shard["file"];
+    if (name.find('/') != std::string::npos) {
+      return DataLoss("{}: shard '{}' is in another folder", path, name);
+    }
+    RETURN_IF_ERROR(cache.AddShard(folder + "/" + name, shard["shapes"]));
+  }
+  if (cache.size() == 0) return NotFound("{}: no shape in it", folder);
+  return cache;
+}
+
+absl::Status ShapeCache::AddShard(const std::string& path, int64_t shapes) {
+  ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(path));
+  const auto listed = file->metadata().find("shapes");
+  if (listed == file->metadata().end()) {
+    return DataLoss("{}: no list of shapes in its metadata", path);
+  }
+  const auto records = ParseRecords(listed->second);
+  if (!records.ok()) return WithContext(records.status(), path);
+  if (static_cast<int64_t>(records->size()) != shapes) {
+    return DataLoss("{}: {} shapes, expected {} as in the index", path,
+                    records->size(), shapes);
+  }
+  if (shapes == 0) return absl::OkStatus();
+  namespace names = shape_tensors;
+  const Shape points{shapes, points_, 3};
+  const Shape uniform{shapes, uniform_points_, 3};
+  const std::pair<const char*, Shape> floats[] = {
+      {names::kSurfacePoints, points},
+      {names::kSurfaceNormals, points},
+      {names::kNearPoints, points},
+      {names::kNearDistances, Shape{shapes, points_}},
+      {names::kUniformPoints, uniform},
+      {names::kUniformDistances, Shape{shapes, uniform_points_}}};
+  for (const auto& [name, shape] : floats) {
+    RETURN_IF_ERROR(CheckTensor(*file, name, DType::kFloat32, shape));
+  }
+  RETURN_IF_ERROR(CheckTensor(*file, names::kViews, DType::kUint8,
+                              Shape{shapes, view_side_, view_side_, 3}));
+  RETURN_IF_ERROR(
+      CheckTensor(*file, names::kIconEnds, DType::kInt64, Shape{shapes}));
+  ASSIGN_OR_RETURN(const auto icons, file->Data(names::kIcons));
+  int64_t end = 0;
+  for (const int64_t next :
+       RowOf<int64_t>(*file, names::kIconEnds, 0, shapes)) {
+    if (next < end || next > static_cast<int64_t>(icons.size())) {
+      return DataLoss("{}: an icon that ends at byte {} of {}", path, next,
+                      icons.size());
+    }
+    end = next;
+  }
+  for (int64_t row = 0; row < shapes; ++row) {
+    const ShapeRecord& record = (*records)[row];
+    if (record.class_id < -1 ||
+        record.class_id >= static_cast<int64_t>(class_names_.size())) {
+      return DataLoss("{}: {} is of class {} of {}", path, record.name,
+                      record.class_id, class_names_.size());
+    }
+    places_.emplace_back(shards_.size(), row);
+    records_.push_back(record);
+  }
+  shards_.push_back(std::move(file));
+  return absl::OkStatus();
+}
+
+const ShapeRecord& ShapeCache::record(int64_t index) const {
+  CHECK(index >= 0 && index < size()) << index;
+  return records_[index];
+}
+
+CachedShape ShapeCache::Read(int64_t index) const {
+  CHECK(index >= 0 && index < size()) << index;
+  const auto [shard, row] = places_[index];
+  const SafetensorsFile& file = *shards_[shard];
+  namespace names = shape_tensors;
+  CachedShape shape;
+  shape.surface_points =
+      RowOf<Vector3f>(file, names::kSurfacePoints, row, points_);
+  shape.surface_normals =
+      RowOf<Vector3f>(file, names::kSurfaceNormals, row, points_);
+  shape.near_points = RowOf<Vector3f>(file, names::kNearPoints, row, points_);
+  shape.near_distances =
+      RowOf<float>(file, names::kNearDistances, row, points_);
+  shape.uniform_points =
+      RowOf<Vector3f>(file, names::kUniformPoints, row, uniform_points_);
+  shape.uniform_distances =
+      RowOf<float>(file, names::kUniformDistances, row, uniform_points_);
+  shape.view = RowOf<uint8_t>(file, names::kViews, row,
+                              int64_t{view_side_} * view_side_ * 3);
+  const int64_t begin =
+      row == 0 ? 0 : RowOf<int64_t>(file, names::kIconEnds, row - 1, 1)[0];
+  const int64_t end = RowOf<int64_t>(file, names::kIconEnds, row, 1)[0];
+  const auto icons = file.Data(names::kIcons);
+  CHECK_OK(icons.status());
+  shape.icon = {reinterpret_cast<const char*>(icons->data()) + begin,
+                static_cast<size_t>(end - begin)};
+  return shape;
+}
+
+}  // namespace trireme

@@ -1,0 +1,90 @@
+// A folder of shapes ready to train from: points on each surface and signed
+// distances about it (docs/formats/shape_cache.md). Read-only; written by
+// shape_cache_writer.h.
+
+#ifndef TRIREME_MODELS_SHAPE_SHAPE_CACHE_H_
+#define TRIREME_MODELS_SHAPE_SHAPE_CACHE_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/shape/vector3.h"
+#include "runtime/checkpoint/safetensors.h"
+
+namespace trireme {
+
+// The names of a shard's tensors, each [shapes, …] but for the icons.
+namespace shape_tensors {
+inline constexpr char kSurfacePoints[] = "surface_points";    // F32 [s, n, 3]
+inline constexpr char kSurfaceNormals[] = "surface_normals";  // F32 [s, n, 3]
+inline constexpr char kNearPoints[] = "near_points";          // F32 [s, n, 3]
+inline constexpr char kNearDistances[] = "near_distances";    // F32 [s, n]
+inline constexpr char kUniformPoints[] = "uniform_points";    // F32 [s, u, 3]
+inline constexpr char kUniformDistances[] = "uniform_distances";  // F32 [s, u]
+inline constexpr char kViews[] = "views";         // U8 [s, side, side, 3]
+inline constexpr char kIcons[] = "icons";         // U8, one file after another
+inline constexpr char kIconEnds[] = "icon_ends";  // I64 [s], bytes of kIcons
+}  // namespace shape_tensors
+
+// What is known of a shape beside its points.
+struct ShapeRecord {
+  std::string name;
+  int64_t class_id = -1;  // −1: none
+  std::string caption;
+  std::string sign_rule;  // NameOf(SignRule)
+  int64_t triangles = 0;  // after repair
+  int64_t repaired = 0;   // triangles that were none
+};
+
+// A shape's points, as they lie in the file. Distances are negative inside.
+struct CachedShape {
+  std::span<const Vector3f> surface_points;
+  std::span<const Vector3f> surface_normals;
+  std::span<const Vector3f> near_points;
+  std::span<const float> near_distances;
+  std::span<const Vector3f> uniform_points;
+  std::span<const float> uniform_distances;
+  std::span<const uint8_t> view;  // [side, side, 3], a picture of the surface
+  std::string_view icon;          // a picture's file, or empty
+};
+
+// Immutable once opened; any thread. The files are mapped, not read.
+class ShapeCache {
+ public:
+  // Errors: no index (a cache whose writing has not ended), a file that is
+  // damaged or is not as the index says; they name the file.
+  static absl::StatusOr<ShapeCache> Open(const std::string& folder);
+
+  int64_t size() const { return static_cast<int64_t>(places_.size()); }
+  const std::vector<std::string>& class_names() const { return class_names_; }
+  int view_side() const { return view_side_; }
+
+  const ShapeRecord& record(int64_t index) const;
+  CachedShape Read(int64_t index) const;
+
+ private:
+  absl::Status AddShard(const std::string& path, int64_t shapes);
+
+  std::vector<std::unique_ptr<const SafetensorsFile>> shards_;
+  std::vector<std::pair<int32_t, int32_t>> places_;  // shard, row
+  std::vector<ShapeRecord> records_;
+  std::vector<std::string> class_names_;
+  int64_t points_ = 0;
+  int64_t uniform_points_ = 0;
+  int view_side_ = 0;
+};
+
+// A shard's list of shapes, as its metadata has it.
+std::string SerializeRecords(const std::vector<ShapeRecord>& records);
+// Errors: not such a list.
+absl::StatusOr<std::vector<ShapeRecord>> ParseRecords(std::string_view json);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_SHAPE_SHAPE_CACHE_H_

@@ -1,0 +1,232 @@
+#include "models/shape/shape_cache.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "models/shape/mesh_writer.h"
+#include "models/shape/shape_cache_writer.h"
+#include "models/shape/shape_source.h"
+#include "models/shape/shapes_testing.h"
+#include "runtime/core/file.h"
+#include "runtime/core/folder_lock.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+
+void WriteZip(const std::string& path,
+              const std::vector<std::pair<std::string, std::string>>& files) {
+  archive* zip = archive_write_new();
+  archive_write_set_format_zip(zip);
+  ASSERT_EQ(archive_write_open_filename(zip, path.c_str()), ARCHIVE_OK);
+  for (const auto& [name, content] : files) {
+    archive_entry* entry = archive_entry_new();
+    archive_entry_set_pathname(entry, name.c_str());
+    archive_entry_set_size(entry, static_cast<int64_t>(content.size()));
+    archive_entry_set_filetype(entry, AE_IFREG);
+    archive_entry_set_perm(entry, 0644);
+    ASSERT_EQ(archive_write_header(zip, entry), ARCHIVE_OK);
+    archive_write_data(zip, content.data(), content.size());
+    archive_entry_free(entry);
+  }
+  archive_write_free(zip);
+}
+
+class ShapeCacheTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = testing::TempDir() + "/" +
+            testing::UnitTest::GetInstance()->current_test_info()->name();
+    fs::remove_all(root_);
+    source_ = root_ + "/source";
+    options_.folder = root_ + "/cache";
+    fs::create_directories(source_ + "/round");
+    fs::create_directories(source_ + "/square");
+    fs::create_directories(source_ + "/bad");
+    Write("round/torus.glb", EncodeGlb(TorusMesh(0.6, 0.2, 32, 16)));
+    Write("round/sphere.ply", EncodePly(SphereMesh(3000, 24, 12)));
+    Write("square/box.obj", EncodeObj(BoxMesh({0, 0, 0}, {1, 2, 1})));
+  }
+
+  void Write(const std::string& name, const std::string& content) {
+    ASSERT_TRUE(WriteFileAtomically(source_ + "/" + name, content).ok());
+  }
+
+  absl::StatusOr<ShapeCacheSummary> WriteCache() {
+    ASSIGN_OR_RETURN(const ShapeSource source, FindShapes(source_));
+    return WriteShapeCache(source, options_);
+  }
+
+  std::string root_;
+  std::string source_;
+  ShapeCacheOptions options_ = {
+      .points = 256,
+      .uniform_points = 128,
+      .shapes_per_shard = 2,
+      .shell_cells = 32,
+      .view_side = 16,
+      .limits = {
+          .max_file_bytes = 1 << 20, .memory_bytes = 256 << 20, .seconds = 5}};
+};
+
+TEST_F(ShapeCacheTest, ShapesComeBackWithTheirDistances) {
+  const auto summary = WriteCache();
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->shapes, 3);
+  EXPECT_EQ(summary->shards, 2);
+  EXPECT_TRUE(summary->refused.empty());
+  const auto cache = ShapeCache::Open(options_.folder);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  ASSERT_EQ(cache->size(), 3);
+  EXPECT_EQ(cache->class_names(),
+            (std::vector<std::string>{"round", "square"}));
+  EXPECT_EQ(cache->record(0).name, "round/sphere.ply");
+  EXPECT_EQ(cache->record(2).class_id, 1);
+  EXPECT_EQ(cache->record(0).sign_rule, "pseudo_normal");
+  // The sphere of 3 km, normalised to a radius of 0.95.
+  const CachedShape sphere = cache->Read(0);
+  ASSERT_EQ(sphere.near_points.size(), 256u);
+  ASSERT_EQ(sphere.uniform_points.size(), 128u);
+  for (size_t i = 0; i < 256; ++i) {
+    EXPECT_NEAR(Length(sphere.surface_points[i]), 0.95, 0.02);
+    EXPECT_GT(Dot(sphere.surface_points[i], sphere.surface_normals[i]), 0.9);
+    EXPECT_NEAR(sphere.near_distances[i], Length(sphere.near_points[i]) - 0.95,
+                0.02);
+  }
+  for (size_t i = 0; i < 128; ++i) {
+    EXPECT_NEAR(sphere.uniform_distances[i],
+                Length(sphere.uniform_points[i]) - 0.95, 0.02);
+  }
+}
+
+TEST_F(ShapeCacheTest, EveryRefusedMeshIsNamedWithItsReason) {
+  Write("bad/empty.obj", "");
+  Write("bad/line.obj", "v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n");
+  Write("bad/long.obj", std::string(2 << 20, '#'));
+  Write("bad/notes.txt", "no mesh");
+  Write("square/with_nan.obj",
+        EncodeObj(BoxMesh({0, 0, 0}, {1, 1, 1})) + "v nan 0 0\nf 1 2 9\n");
+  const auto summary = WriteCache();
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->shapes, 4);
+  EXPECT_EQ(summary->repaired_shapes, 1);
+  EXPECT_EQ(summary->repaired_triangles, 1);
+  std::vector<std::pair<std::string, std::string>> refused;
+  for (const RefusedShape& shape : summary->refused) {
+    refused.emplace_back(shape.name, shape.reason);
+  }
+  EXPECT_EQ(refused, (std::vector<std::pair<std::string, std::string>>{
+                         {"bad/empty.obj", "damaged"},
+                         {"bad/line.obj", "no surface"},
+                         {"bad/long.obj", "over a limit"}}));
+  EXPECT_TRUE(ShapeCache::Open(options_.folder).ok());
+}
+
+TEST_F(ShapeCacheTest, AnInterruptedCacheGoesOnToTheSameBytes) {
+  ASSERT_TRUE(WriteCache().ok());
+  const std::string shard = options_.folder + "/shapes-000001.safetensors";
+  const auto first = ReadFile(shard, 1 << 30);
+  const auto kept =
+      fs::last_write_time(options_.folder + "/shapes-000000.safetensors");
+  fs::remove(shard);
+  fs::remove(options_.folder + "/index.json");
+  EXPECT_EQ(ShapeCache::Open(options_.folder).status().code(),
+            absl::StatusCode::kNotFound);
+  // While another process has the missing shard there is no index.
+  {
+    const auto lock = FolderLock::Acquire(options_.folder + "/.claims/000001");
+    ASSERT_TRUE(lock.ok());
+    const auto summary = WriteCache();
+    ASSERT_TRUE(summary.ok());
+    EXPECT_EQ(summary->elsewhere, 1);
+    EXPECT_FALSE(fs::exists(options_.folder + "/index.json"));
+  }
+  const auto summary = WriteCache();
+  ASSERT_TRUE(summary.ok());
+  EXPECT_EQ(summary->elsewhere, 0);
+  EXPECT_EQ(*ReadFile(shard, 1 << 30), *first);
+  EXPECT_EQ(fs::last_write_time(options_.folder + "/shapes-000000.safetensors"),
+            kept);
+}
+
+TEST_F(ShapeCacheTest, OtherOptionsOrShapesAreRefusedByName) {
+  ASSERT_TRUE(WriteCache().ok());
+  options_.seed = 1;
+  const auto other_seed = WriteCache();
+  EXPECT_NE(MessageOf(other_seed.status()).find("seed: found 0, expected 1"),
+            std::string::npos)
+      << other_seed.status();
+  options_.seed = 0;
+  Write("square/cube.obj", EncodeObj(BoxMesh({0, 0, 0}, {1, 1, 1})));
+  const auto other_shapes = WriteCache();
+  EXPECT_EQ(other_shapes.status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(ShapeCacheTest, ArchivesOfFurnitureGiveNamesCategoriesAndLicences) {
+  fs::remove_all(source_);
+  fs::create_directories(source_);
+  WriteZip(source_ + "/lamps.sh3f",
+           {{"LICENSE.TXT", "as you like"},
+            {"PluginFurnitureCatalog.properties",
+             "# a comment\nid=x\nname#1=Lampe \\u00e0 pied\n"
+             "category#1=Lights\nmodel#1=/a/lamp.obj\nicon#1=/a/lamp.png\n"
+             "name#2=Bomb\ncategory#2=Lights\nmodel#2=/a/bomb.obj\n"
+             "name#3=Gone\ncategory#3=Lights\nmodel#3=/a/gone.obj\n"},
+            {"a/lamp.obj", EncodeObj(SphereMesh(1, 12, 6))},
+            {"a/lamp.png", "icon"},
+            {"a/bomb.obj", std::string(8 << 20, ' ')},
+            {"../../escape.obj", EncodeObj(SphereMesh(1, 12, 6))}});
+  WriteZip(source_ + "/plain.zip",
+           {{"chairs/box.obj", EncodeObj(BoxMesh({0, 0, 0}, {1, 1, 1}))}});
+  ASSERT_TRUE(WriteFileAtomically(source_ + "/broken.zip", "PK").ok());
+  const auto source = FindShapes(source_);
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_EQ(source->refused_archives.size(), 1u);
+  const auto summary = WriteShapeCache(*source, options_);
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->shapes, 2);
+  ASSERT_EQ(summary->refused.size(), 2u);
+  EXPECT_EQ(summary->refused[0].reason, "over a limit");
+  EXPECT_EQ(summary->refused[1].reason, "not there");
+  const auto cache = ShapeCache::Open(options_.folder);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  EXPECT_EQ(cache->record(0).name, "lamps.sh3f:a/lamp.obj");
+  EXPECT_EQ(cache->record(0).caption, "Lampe \u00e0 pied");
+  EXPECT_EQ(cache->class_names(),
+            (std::vector<std::string>{"Lights", "chairs"}));
+  EXPECT_EQ(cache->Read(0).icon, "icon");
+  EXPECT_EQ(cache->Read(1).icon, "");
+  EXPECT_EQ(*ReadFile(options_.folder + "/licenses/lamps.sh3f.txt", 1000),
+            "== LICENSE.TXT\nas you like\n");
+}
+
+TEST_F(ShapeCacheTest, DamagedCachesAreErrors) {
+  ASSERT_TRUE(WriteCache().ok());
+  const std::string shard = options_.folder + "/shapes-000000.safetensors";
+  const std::string good = *ReadFile(shard, 1 << 30);
+  for (const size_t length : {size_t{0}, size_t{100}, good.size() - 4}) {
+    ASSERT_TRUE(WriteFileAtomically(shard, good.substr(0, length)).ok());
+    EXPECT_FALSE(ShapeCache::Open(options_.folder).ok()) << length;
+  }
+  ASSERT_TRUE(WriteFileAtomically(shard, good).ok());
+  const std::string index = options_.folder + "/index.json";
+  for (const char* text : {"", "{}", "[]", "{\"points\":1}"}) {
+    ASSERT_TRUE(WriteFileAtomically(index, text).ok());
+    EXPECT_FALSE(ShapeCache::Open(options_.folder).ok()) << text;
+  }
+  EXPECT_FALSE(FindShapes(root_ + "/nothing").ok());
+  EXPECT_FALSE(FindShapes(options_.folder).ok());
+}
+
+}  // namespace
+}  // namespace trireme

@@ -1,0 +1,348 @@
+#include "models/shape/shape_cache_writer.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+#include "runtime/checkpoint/safetensors.h"
+#include "runtime/core/file.h"
+#include "runtime/core/folder_lock.h"
+#include "runtime/core/philox.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int64_t kMaxPlanBytes = int64_t{64} << 20;
+
+std::string Dump(const json& value) {
+  return value.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+std::string ShardName(int64_t shard) {
+  return fmt::format("shapes-{:06}.safetensors", shard);
+}
+
+// The bytes of a shard's tensors as they grow, by name.
+class ShardTensors {
+ public:
+  template <typename T>
+  void Append(const char* name, const std::vector<T>& values) {
+    bytes_[name].append(reinterpret_cast<const char*>(values.data()),
+                        values.size() * sizeof(T));
+  }
+  void Append(const char* name, const std::string& bytes) {
+    bytes_[name] += bytes;
+  }
+  const std::string& bytes(const std::string& name) { return bytes_[name]; }
+
+ private:
+  std::map<std::string, std::string> bytes_;
+};
+
+json RefusedJson(const std::vector<RefusedShape>& refused) {
+  json list = json::array();
+  for (const RefusedShape& shape : refused) {
+    list.push_back({{"name", shape.name},
+                    {"reason", shape.reason},
+                    {"message", shape.message}});
+  }
+  return list;
+}
+
+std::vector<RefusedShape> ParseRefused(const std::string& text) {
+  std::vector<RefusedShape> refused;
+  const json list = json::parse(text, nullptr, false);
+  if (!list.is_array()) return refused;
+  for (const json& item : list) {
+    if (!item.is_object()) continue;
+    refused.push_back({item.value("name", ""), item.value("reason", ""),
+                       item.value("message", "")});
+  }
+  return refused;
+}
+
+absl::Status WriteShard(const std::string& path,
+                        const ShapeCacheOptions& options,
+                        const std::vector<PreparedShape>& shapes,
+                        const std::vector<RefusedShape>& refused) {
+  namespace names = shape_tensors;
+  ShardTensors tensors;
+  std::vector<ShapeRecord> records;
+  std::vector<int64_t> icon_ends;
+  int64_t icon_bytes = 0;
+  for (const PreparedShape& shape : shapes) {
+    records.push_back(shape.record);
+    tensors.Append(names::kSurfacePoints, shape.surface_points);
+    tensors.Append(names::kSurfaceNormals, shape.surface_normals);
+    tensors.Append(names::kNearPoints, shape.near_points);
+    tensors.Append(names::kNearDistances, shape.near_distances);
+    tensors.Append(names::kUniformPoints, shape.uniform_points);
+    tensors.Append(names::kUniformDistances, shape.uniform_distances);
+    tensors.Append(names::kViews, shape.view.pixels);
+    tensors.Append(names::kIcons, shape.icon);
+    icon_bytes += static_cast<int64_t>(shape.icon.size());
+    icon_ends.push_back(icon_bytes);
+  }
+  tensors.Append(names::kIconEnds, icon_ends);
+  const auto count = static_cast<int64_t>(shapes.size());
+  const Shape points{count, options.points, 3};
+  const Shape uniform{count, options.uniform_points, 3};
+  std::vector<SafetensorsEntry> entries;
+  if (count > 0) {
+    entries = {
+        {names::kSurfacePoints, DType::kFloat32, points},
+        {names::kSurfaceNormals, DType::kFloat32, points},
+        {names::kNearPoints, DType::kFloat32, points},
+        {names::kNearDistances, DType::kFloat32, {count, options.points}},
+        {names::kUniformPoints, DType::kFloat32, uniform},
+        {names::kUniformDistances,
+         DType::kFloat32,
+         {count, options.uniform_points}},
+        {names::kViews,
+         DType::kUint8,
+         {count, options.view_side, options.view_side, 3}},
+        {names::kIcons, DType::kUint8, {icon_bytes}},
+        {names::kIconEnds, DType::kInt64, {count}}};
+  }
+  ASSIGN_OR_RETURN(
+      auto writer,
+      SafetensorsWriter::Create(
+          path, entries,
+          {{"format", "trireme.shapes"},
+           {"shapes", SerializeRecords(records)},
+           {"refused", RefusedJson(refused).dump(
+                           -1, ' ', false, json::error_handler_t::replace)}}));
+  for (const SafetensorsEntry& entry : writer->entries()) {
+    const std::string& bytes = tensors.bytes(entry.name);
+    RETURN_IF_ERROR(writer->Append(entry.name, bytes.data(),
+                                   static_cast<int64_t>(bytes.size())));
+  }
+  return writer->Commit().status();
+}
+
+class Writer {
+ public:
+  Writer(const ShapeSource& source, const ShapeCacheOptions& options,
+         const std::function<void(int64_t)>& progress)
+      : source_(source), options_(options), progress_(progress) {
+    std::set<std::string> classes;
+    for (const ShapeEntry& entry : source.shapes) {
+      if (!entry.class_name.empty()) classes.insert(entry.class_name);
+    }
+    classes_.assign(classes.begin(), classes.end());
+  }
+
+  // What the cache is of, which all that write to it must agree on; the first
+  // one writes it down.
+  absl::Status AgreeOnPlan() {
+    RETURN_IF_ERROR(MakeDirectories(options_.folder));
+    const std::string path = options_.folder + "/source.json";
+    std::string names;
+    for (const ShapeEntry& entry : source_.shapes) names += entry.name + "\n";
+    const json plan = {
+        {"shapes", source_.shapes.size()},
+        {"names_hash", fmt::format("{:016x}", StableHash(names))},
+        {"points", options_.points},
+        {"uniform_points", options_.uniform_points},
+        {"shapes_per_shard", options_.shapes_per_shard},
+        {"seed", options_.seed},
+        {"shell_cells", options_.shell_cells},
+        {"view_side", options_.view_side}};
+    std::error_code error;
+    if (!fs::exists(path, error)) {
+      RETURN_IF_ERROR(WriteFileAtomically(path, Dump(plan)));
+    }
+    ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxPlanBytes));
+    const json found = json::parse(text, nullptr, false);
+    for (const auto& [field, expected] : plan.items()) {
+      if (found.is_object() && found.contains(field) &&
+          found[field] == expected) {
+        continue;
+      }
+      return FailedPrecondition(
+          "{}: {}: found {}, expected {}: the cache is of other shapes or "
+          "options; give it a folder of its own",
+          path, field,
+          found.is_object() && found.contains(field) ? found[field].dump()
+                                                     : "nothing",
+          expected.dump());
+    }
+    return WriteLicenses();
+  }
+
+  absl::Status WriteShards() {
+    for (int64_t shard = 0; shard < shards(); ++shard) {
+      RETURN_IF_ERROR(ClaimAndWrite(shard));
+    }
+    return absl::OkStatus();
+  }
+
+  // Counts what the shards hold; writes the index if none is missing.
+  absl::StatusOr<ShapeCacheSummary> Finish() {
+    ShapeCacheSummary summary;
+    summary.shards = shards();
+    json files = json::array();
+    for (int64_t shard = 0; shard < shards(); ++shard) {
+      std::error_code error;
+      if (!fs::exists(PathOf(shard), error)) {
+        ++summary.elsewhere;
+        continue;
+      }
+      ASSIGN_OR_RETURN(const int64_t shapes, Count(PathOf(shard), summary));
+      files.push_back({{"file", ShardName(shard)}, {"shapes", shapes}});
+    }
+    if (summary.elsewhere > 0) return summary;
+    if (summary.shapes == 0) {
+      return NotFound(
+          "none of {} shapes can be used; the first: {}", source_.shapes.size(),
+          summary.refused.empty() ? "" : summary.refused[0].message);
+    }
+    const json index = {{"shapes", summary.shapes},
+                        {"points", options_.points},
+                        {"uniform_points", options_.uniform_points},
+                        {"view_side", options_.view_side},
+                        {"classes", classes_},
+                        {"shards", files},
+                        {"sign_rules", summary.by_sign_rule},
+                        {"repaired_shapes", summary.repaired_shapes},
+                        {"repaired_triangles", summary.repaired_triangles},
+                        {"refused", RefusedJson(summary.refused)},
+                        {"refused_archives", source_.refused_archives}};
+    RETURN_IF_ERROR(
+        WriteFileAtomically(options_.folder + "/index.json", Dump(index)));
+    return summary;
+  }
+
+ private:
+  int64_t count() const { return static_cast<int64_t>(source_.shapes.size()); }
+  int64_t shards() const {
+    return (count() + options_.shapes_per_shard - 1) /
+           options_.shapes_per_shard;
+  }
+  std::string PathOf(int64_t shard) const {
+    return options_.folder + "/" + ShardName(shard);
+  }
+
+  absl::Status WriteLicenses() {
+    if (source_.licenses.empty()) return absl::OkStatus();
+    const std::string folder = options_.folder + "/licenses";
+    RETURN_IF_ERROR(MakeDirectories(folder));
+    for (const auto& [archive, text] : source_.licenses) {
+      // An archive's name below the source, as one name.
+      std::string name = archive;
+      std::replace(name.begin(), name.end(), '/', '_');
+      RETURN_IF_ERROR(WriteFileAtomically(folder + "/" + name + ".txt", text));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ClaimAndWrite(int64_t shard) {
+    const int64_t first = shard * options_.shapes_per_shard;
+    const int64_t last = std::min(first + options_.shapes_per_shard, count());
+    const auto is_there = [&] {
+      std::error_code error;
+      return fs::exists(PathOf(shard), error);
+    };
+    const std::string claim =
+        fmt::format("{}/.claims/{:06}", options_.folder, shard);
+    if (!is_there()) {
+      const auto lock = FolderLock::Acquire(claim);
+      // Another process has it.
+      if (absl::IsFailedPrecondition(lock.status())) return absl::OkStatus();
+      RETURN_IF_ERROR(lock.status());
+      // It may have been written since.
+      if (!is_there()) RETURN_IF_ERROR(Write(shard, first, last));
+      std::error_code error;
+      fs::remove_all(claim, error);
+    }
+    Progress(last - first - std::exchange(told_, 0));
+    return absl::OkStatus();
+  }
+
+  absl::Status Write(int64_t shard, int64_t first, int64_t last) {
+    std::vector<absl::StatusOr<PreparedShape>> prepared(
+        last - first, absl::UnknownError("not prepared"));
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t i = first; i < last; ++i) {
+      prepared[i - first] = PrepareShape(source_.shapes[i], options_);
+#pragma omp critical
+      {
+        ++told_;
+        Progress(1);
+      }
+    }
+    std::vector<PreparedShape> shapes;
+    std::vector<RefusedShape> refused;
+    for (int64_t i = first; i < last; ++i) {
+      auto& shape = prepared[i - first];
+      const ShapeEntry& entry = source_.shapes[i];
+      if (!shape.ok()) {
+        refused.push_back({entry.name, RefusalName(shape.status().code()),
+                           MessageOf(shape.status())});
+        continue;
+      }
+      if (!entry.class_name.empty()) {
+        shape->record.class_id =
+            std::lower_bound(classes_.begin(), classes_.end(),
+                             entry.class_name) -
+            classes_.begin();
+      }
+      shapes.push_back(*std::move(shape));
+    }
+    return WriteShard(PathOf(shard), options_, shapes, refused);
+  }
+
+  static absl::StatusOr<int64_t> Count(const std::string& path,
+                                       ShapeCacheSummary& summary) {
+    ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
+    const auto metadata = [&](const char* name) {
+      const auto found = file->metadata().find(name);
+      return found == file->metadata().end() ? "" : found->second;
+    };
+    const auto records = ParseRecords(metadata("shapes"));
+    if (!records.ok()) return WithContext(records.status(), path);
+    for (const ShapeRecord& record : *records) {
+      ++summary.shapes;
+      ++summary.by_sign_rule[record.sign_rule];
+      summary.repaired_shapes += record.repaired > 0;
+      summary.repaired_triangles += record.repaired;
+    }
+    for (RefusedShape& refused : ParseRefused(metadata("refused"))) {
+      summary.refused.push_back(std::move(refused));
+    }
+    return static_cast<int64_t>(records->size());
+  }
+
+  void Progress(int64_t more) {
+    done_ += more;
+    if (progress_ && more > 0) progress_(done_);
+  }
+
+  const ShapeSource& source_;
+  const ShapeCacheOptions& options_;
+  const std::function<void(int64_t)>& progress_;
+  std::vector<std::string> classes_;
+  int64_t done_ = 0;
+  int64_t told_ = 0;  // of the shard at hand
+};
+
+}  // namespace
+
+absl::StatusOr<ShapeCacheSummary> WriteShapeCache(
+    const ShapeSource& source, const ShapeCacheOptions& options,
+    const std::function<void(int64_t)>& progress) {
+  Writer writer(source, options, progress);
+  RETURN_IF_ERROR(writer.AgreeOnPlan());
+  RETURN_IF_ERROR(writer.WriteShards());
+  return writer.Finish();
+}
+
+}  // namespace trireme

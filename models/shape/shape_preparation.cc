@@ -1,0 +1,70 @@
+// From a mesh's file to the points of a cache.
+
+#include <utility>
+
+#include "models/shape/mesh.h"
+#include "models/shape/point_samples.h"
+#include "models/shape/renderer.h"
+#include "models/shape/shape_cache_writer.h"
+#include "models/shape/shape_field.h"
+#include "runtime/core/philox.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+
+absl::StatusOr<PreparedShape> PrepareShape(const ShapeEntry& entry,
+                                           const ShapeCacheOptions& options) {
+  ASSIGN_OR_RETURN(Mesh mesh, ReadShape(entry, options.limits));
+  const auto repairs = RepairMesh(mesh);
+  if (!repairs.ok()) return WithContext(repairs.status(), entry.name);
+  NormalizeMesh(mesh);
+  PreparedShape shape;
+  shape.record = {.name = entry.name,
+                  .caption = entry.caption,
+                  .triangles = static_cast<int64_t>(mesh.triangles.size()),
+                  .repaired = repairs->triangles()};
+  const auto field =
+      ShapeField::Create(std::move(mesh), {.shell_cells = options.shell_cells});
+  if (!field.ok()) return WithContext(field.status(), entry.name);
+  shape.record.sign_rule = NameOf(field->rule());
+
+  const auto stream = [&](uint16_t layer) {
+    return RandomStream({.seed = options.seed,
+                         .sample = StableHash(entry.name),
+                         .layer = layer,
+                         .purpose = RandomPurpose::kSampling});
+  };
+  SurfaceSamples surface =
+      SampleSurface(field->surface(), options.points, stream(0));
+  shape.surface_points = std::move(surface.points);
+  shape.surface_normals = std::move(surface.normals);
+  shape.near_points =
+      NearSurfacePoints(field->surface(), options.points, stream(1));
+  shape.near_distances.resize(shape.near_points.size());
+  field->Distances(shape.near_points, shape.near_distances);
+  shape.uniform_points = UniformPoints(options.uniform_points, stream(2));
+  shape.uniform_distances.resize(shape.uniform_points.size());
+  field->Distances(shape.uniform_points, shape.uniform_distances);
+  shape.view =
+      RenderMesh(field->surface(), {.side = options.view_side, .sky_rays = 8});
+  // A shape is none the worse for an icon that cannot be read.
+  shape.icon = ReadIcon(entry).value_or("");
+  return shape;
+}
+
+std::string RefusalName(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kResourceExhausted:
+      return "over a limit";
+    case absl::StatusCode::kDataLoss:
+      return "damaged";
+    case absl::StatusCode::kInvalidArgument:
+      return "no surface";
+    case absl::StatusCode::kNotFound:
+      return "not there";
+    default:
+      return "other";
+  }
+}
+
+}  // namespace trireme

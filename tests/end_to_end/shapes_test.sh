@@ -1,0 +1,98 @@
+#!/bin/bash
+# Meshes into a cache of shapes: bad files, two processes at once, a second call.
+# Usage: shapes_test.sh PATH_TO_TRIREME
+source "$(dirname "$0")/testing.sh" "$1"
+
+python3 - <<'PYTHON'
+import math, os, struct
+
+os.makedirs("meshes/round")
+os.makedirs("meshes/square")
+
+def obj(path, vertices, faces):
+    with open(path, "w") as out:
+        for v in vertices:
+            out.write("v %r %r %r\n" % tuple(v))
+        for f in faces:
+            out.write("f " + " ".join(str(i + 1) for i in f) + "\n")
+
+corners = [(x, y, z) for z in (0, 1) for y in (0, 1) for x in (0, 1)]
+sides = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2),
+         (1, 3, 7, 5)]
+obj("meshes/square/box.obj", corners, sides)
+obj("meshes/square/kilometres.obj",
+    [(1000 * x, 3000 * y, 1000 * z) for x, y, z in corners], sides)
+obj("meshes/square/lidless.obj", corners, sides[:3] + sides[4:])
+obj("meshes/square/nan.obj", corners + [(float("nan"), 0, 0)],
+    sides + [(0, 1, 8)])
+for tube in (0.1, 0.2, 0.3):
+    n, m = 24, 12
+    vertices = [((1 + tube * math.cos(2 * math.pi * j / m)) *
+                 math.cos(2 * math.pi * i / n),
+                 tube * math.sin(2 * math.pi * j / m),
+                 (1 + tube * math.cos(2 * math.pi * j / m)) *
+                 math.sin(2 * math.pi * i / n))
+                for i in range(n) for j in range(m)]
+    faces = [(i * m + j, i * m + (j + 1) % m,
+              (i + 1) % n * m + (j + 1) % m, (i + 1) % n * m + j)
+             for i in range(n) for j in range(m)]
+    obj("meshes/round/torus_%.1f.obj" % tube, vertices, faces)
+with open("meshes/points.obj", "w") as out:
+    out.write("v 0 0 0\nv 1 0 0\n")
+with open("meshes/claims.ply", "wb") as out:
+    out.write(b"ply\nformat binary_little_endian 1.0\n"
+              b"element vertex 100000000\nproperty float x\nproperty float y\n"
+              b"property float z\nelement face 100000000\n"
+              b"property list uchar int vertex_indices\nend_header\n0000")
+node = b'{"asset":{"version":"2.0"},"scene":0,"scenes":[{"nodes":[0]}],' \
+       b'"nodes":[{"children":[0]}]}'
+node += b" " * (-len(node) % 4)
+with open("meshes/circle.glb", "wb") as out:
+    out.write(b"glTF" + struct.pack("<III", 2, 20 + len(node), len(node)) +
+              b"JSON" + node)
+with open("meshes/LICENSE", "w") as out:
+    out.write("do as you like\n")
+PYTHON
+
+options=(--shapes --points 512 --shapes_per_shard 3 --shell_cells 48)
+"$trireme" data meshes cache "${options[@]}" > first.txt &
+first=$!
+"$trireme" data meshes cache "${options[@]}" > second.txt
+wait "$first"
+# Whichever was last has written the index; a third finds all done.
+"$trireme" data meshes cache "${options[@]}" --picture views.png > third.txt
+expect_in third.txt "7 of 10 shapes in 4 shards in cache"
+expect_in third.txt "6 with inside and outside by pseudo_normal"
+expect_in third.txt "1 with inside and outside by flood_fill"
+expect_in third.txt "1 repaired: 1 triangles that were none dropped"
+expect_in third.txt "circle.glb: "
+expect_in third.txt "claims.ply: "
+expect_in third.txt "points.obj: "
+expect_in cache/licenses/folder.txt "do as you like"
+[[ $(head -c 4 views.png) == $'\x89PNG' ]] || fail "no picture"
+[[ -z $(ls cache/.claims) ]] || fail "claims are left: $(ls cache/.claims)"
+
+# One process alone: the same bytes.
+"$trireme" data meshes alone "${options[@]}" > alone.txt
+for file in index.json shapes-00000{0,1,2,3}.safetensors; do
+  cmp "cache/$file" "alone/$file" || fail "$file differs"
+done
+
+expect_error "points: found 512, expected 256" \
+  "$trireme" data meshes cache --shapes --points 256 --shapes_per_shard 3 \
+  --shell_cells 48
+expect_error "--shell_cells: found 7" \
+  "$trireme" data meshes other --shapes --shell_cells 7
+expect_error "nowhere: expected a mesh, a zip archive or a folder" \
+  "$trireme" data nowhere other --shapes
+mkdir empty
+expect_error "empty: no mesh in it" "$trireme" data empty other --shapes
+mkdir hopeless
+cp meshes/points.obj hopeless
+expect_error "none of 1 shapes can be used" \
+  "$trireme" data hopeless other --shapes
+expect_error "which is within meshes" \
+  "$trireme" data meshes meshes/cache --shapes
+echo "views" > mine.png
+expect_error "did not draw" \
+  "$trireme" data meshes cache "${options[@]}" --picture mine.png
