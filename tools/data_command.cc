@@ -96,6 +96,12 @@ void PrintReport(const ShapeSource& source, const ShapeCacheSummary& summary) {
     fmt::print("  {} repaired: {} triangles that were none dropped\n",
                summary.repaired_shapes, summary.repaired_triangles);
   }
+  if (summary.worst_mosaic_error > 0) {
+    fmt::print(
+        "  mosaics are {:.5f} from the distance near the surface, {:.5f} at "
+        "worst ({})\n",
+        summary.mosaic_error, summary.worst_mosaic_error, summary.worst_mosaic);
+  }
   std::map<std::string, std::vector<const RefusedShape*>> by_reason;
   for (const RefusedShape& refused : summary.refused) {
     by_reason[refused.reason].push_back(&refused);
@@ -149,6 +155,17 @@ absl::Status WriteShapes(const ParsedCommand& arguments) {
         cells);
   }
   options.shell_cells = static_cast<int>(cells);
+  ASSIGN_OR_RETURN(const int64_t grids, arguments.GetInt("mosaic_grids"));
+  ASSIGN_OR_RETURN(const int64_t resolution,
+                   arguments.GetInt("mosaic_resolution"));
+  if (grids < 0 || grids > 4096 || resolution < 2 || resolution > 16) {
+    return InvalidArgument(
+        "--mosaic_grids, --mosaic_resolution: found {} and {}, expected 0 to "
+        "4096 and 2 to 16",
+        grids, resolution);
+  }
+  options.mosaic.grids = static_cast<int>(grids);
+  options.mosaic.resolution = static_cast<int>(resolution);
   const auto picture = arguments.Given("picture");
   if (picture.has_value()) {
     RETURN_IF_ERROR(CheckReplaces(*picture, arguments.Has("overwrite")));
@@ -225,6 +242,15 @@ Command DataCommand() {
                         .value = "N",
                         .default_value = "128",
                         .help = "a side of the grid that closes open surfaces"},
+                       {.name = "mosaic_grids",
+                        .value = "N",
+                        .default_value = "0",
+                        .help = "also fits so many small grids to each shape "
+                                "(Mosaic-SDF)"},
+                       {.name = "mosaic_resolution",
+                        .value = "K",
+                        .default_value = "7",
+                        .help = "values a side of such a grid"},
                        {.name = "picture",
                         .value = "FILE",
                         .help = "PNG: a row a class of the shapes cached"},

@@ -46,7 +46,9 @@ std::string SerializeRecords(const std::vector<ShapeRecord>& records) {
                     {"caption", record.caption},
                     {"sign", record.sign_rule},
                     {"triangles", record.triangles},
-                    {"repaired", record.repaired}});
+                    {"repaired", record.repaired},
+                    {"mosaic_error", record.mosaic_error},
+                    {"mosaic_coverage", record.mosaic_coverage}});
   }
   // Names are those of strangers' files: what is no UTF-8 is replaced.
   return list.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -59,16 +61,17 @@ absl::StatusOr<std::vector<ShapeRecord>> ParseRecords(std::string_view text) {
   for (const json& item : list) {
     const auto has = [&](const char* field, bool number) {
       return item.is_object() && item.contains(field) &&
-             (number ? item[field].is_number_integer()
-                     : item[field].is_string());
+             (number ? item[field].is_number() : item[field].is_string());
     };
     if (!has("name", false) || !has("class", true) || !has("caption", false) ||
         !has("sign", false) || !has("triangles", true) ||
-        !has("repaired", true)) {
+        !has("repaired", true) || !has("mosaic_error", true) ||
+        !has("mosaic_coverage", true)) {
       return DataLoss("shape {} lacks a field", records.size());
     }
     records.push_back({item["name"], item["class"], item["caption"],
-                       item["sign"], item["triangles"], item["repaired"]});
+                       item["sign"], item["triangles"], item["repaired"],
+                       item["mosaic_error"], item["mosaic_coverage"]});
   }
   return records;
 }
@@ -93,7 +96,10 @@ absl::StatusOr<ShapeCache> ShapeCache::Open(const std::string& folder) {
   cache.points_ = number("points");
   cache.uniform_points_ = number("uniform_points");
   cache.view_side_ = static_cast<int>(number("view_side"));
+  cache.mosaic_grids_ = static_cast<int>(number("mosaic_grids"));
+  cache.mosaic_resolution_ = static_cast<int>(number("mosaic_resolution"));
   if (cache.points_ < 1 || cache.uniform_points_ < 1 || cache.view_side_ < 1 ||
+      cache.mosaic_grids_ < 0 || cache.mosaic_resolution_ < 0 ||
       !index.contains("classes") || !index["classes"].is_array() ||
       !index.contains("shards") || !index["shards"].is_array()) {
     return DataLoss("{}: no index of a shape cache", path);
@@ -143,6 +149,10 @@ absl::Status ShapeCache::AddShard(const std::string& path, int64_t shapes) {
       {names::kUniformDistances, Shape{shapes, uniform_points_}}};
   for (const auto& [name, shape] : floats) {
     RETURN_IF_ERROR(CheckTensor(*file, name, DType::kFloat32, shape));
+  }
+  if (mosaic_grids_ > 0) {
+    RETURN_IF_ERROR(CheckTensor(*file, names::kMosaics, DType::kFloat32,
+                                {shapes, mosaic_grids_, mosaic_width()}));
   }
   RETURN_IF_ERROR(CheckTensor(*file, names::kViews, DType::kUint8,
                               Shape{shapes, view_side_, view_side_, 3}));
@@ -194,6 +204,10 @@ CachedShape ShapeCache::Read(int64_t index) const {
       RowOf<Vector3f>(file, names::kUniformPoints, row, uniform_points_);
   shape.uniform_distances =
       RowOf<float>(file, names::kUniformDistances, row, uniform_points_);
+  if (mosaic_grids_ > 0) {
+    shape.mosaic = RowOf<float>(file, names::kMosaics, row,
+                                mosaic_grids_ * mosaic_width());
+  }
   shape.view = RowOf<uint8_t>(file, names::kViews, row,
                               int64_t{view_side_} * view_side_ * 3);
   const int64_t begin =

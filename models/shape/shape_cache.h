@@ -27,6 +27,8 @@ inline constexpr char kNearPoints[] = "near_points";          // F32 [s, n, 3]
 inline constexpr char kNearDistances[] = "near_distances";    // F32 [s, n]
 inline constexpr char kUniformPoints[] = "uniform_points";    // F32 [s, u, 3]
 inline constexpr char kUniformDistances[] = "uniform_distances";  // F32 [s, u]
+// F32 [s, grids, 4 + k³], where it was asked for (MosaicTokens).
+inline constexpr char kMosaics[] = "mosaics";
 inline constexpr char kViews[] = "views";         // U8 [s, side, side, 3]
 inline constexpr char kIcons[] = "icons";         // U8, one file after another
 inline constexpr char kIconEnds[] = "icon_ends";  // I64 [s], bytes of kIcons
@@ -40,6 +42,10 @@ struct ShapeRecord {
   std::string sign_rule;  // NameOf(SignRule)
   int64_t triangles = 0;  // after repair
   int64_t repaired = 0;   // triangles that were none
+  // Of its mosaic, if there is one: mean |F − sdf| near the surface, and the
+  // share of the surface that a cube covers.
+  double mosaic_error = 0;
+  double mosaic_coverage = 0;
 };
 
 // A shape's points, as they lie in the file. Distances are negative inside.
@@ -50,6 +56,7 @@ struct CachedShape {
   std::span<const float> near_distances;
   std::span<const Vector3f> uniform_points;
   std::span<const float> uniform_distances;
+  std::span<const float> mosaic;  // tokens; empty without
   std::span<const uint8_t> view;  // [side, side, 3], a picture of the surface
   std::string_view icon;          // a picture's file, or empty
 };
@@ -64,6 +71,9 @@ class ShapeCache {
   int64_t size() const { return static_cast<int64_t>(places_.size()); }
   const std::vector<std::string>& class_names() const { return class_names_; }
   int view_side() const { return view_side_; }
+  // 0 and 0 without mosaics.
+  int mosaic_grids() const { return mosaic_grids_; }
+  int mosaic_resolution() const { return mosaic_resolution_; }
 
   const ShapeRecord& record(int64_t index) const;
   CachedShape Read(int64_t index) const;
@@ -78,6 +88,13 @@ class ShapeCache {
   int64_t points_ = 0;
   int64_t uniform_points_ = 0;
   int view_side_ = 0;
+  int mosaic_grids_ = 0;
+  int mosaic_resolution_ = 0;
+
+  int64_t mosaic_width() const {
+    const int64_t k = mosaic_resolution_;
+    return 4 + k * k * k;
+  }
 };
 
 // A shard's list of shapes, as its metadata has it.

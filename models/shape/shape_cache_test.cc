@@ -11,6 +11,7 @@
 
 #include "gtest/gtest.h"
 #include "models/shape/mesh_writer.h"
+#include "models/shape/mosaic_sdf.h"
 #include "models/shape/shape_cache_writer.h"
 #include "models/shape/shape_source.h"
 #include "models/shape/shapes_testing.h"
@@ -79,6 +80,7 @@ class ShapeCacheTest : public testing::Test {
 };
 
 TEST_F(ShapeCacheTest, ShapesComeBackWithTheirDistances) {
+  options_.mosaic = {.grids = 40, .resolution = 4, .steps = 10, .points = 64};
   const auto summary = WriteCache();
   ASSERT_TRUE(summary.ok()) << summary.status();
   EXPECT_EQ(summary->shapes, 3);
@@ -101,6 +103,17 @@ TEST_F(ShapeCacheTest, ShapesComeBackWithTheirDistances) {
     EXPECT_GT(Dot(sphere.surface_points[i], sphere.surface_normals[i]), 0.9);
     EXPECT_NEAR(sphere.near_distances[i], Length(sphere.near_points[i]) - 0.95,
                 0.02);
+  }
+  const auto mosaic =
+      MosaicFromTokens(sphere.mosaic, cache->mosaic_resolution());
+  ASSERT_TRUE(mosaic.ok()) << mosaic.status();
+  EXPECT_EQ(mosaic->size(), 40);
+  EXPECT_EQ(cache->record(0).mosaic_coverage, 1);
+  EXPECT_LT(cache->record(0).mosaic_error, 0.02);
+  const MosaicField field(*mosaic);
+  for (size_t i = 0; i < 256; ++i) {
+    EXPECT_NEAR(field.At(sphere.near_points[i]), sphere.near_distances[i],
+                0.05);
   }
   for (size_t i = 0; i < 128; ++i) {
     EXPECT_NEAR(sphere.uniform_distances[i],

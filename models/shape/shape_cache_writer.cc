@@ -86,6 +86,7 @@ absl::Status WriteShard(const std::string& path,
     tensors.Append(names::kNearDistances, shape.near_distances);
     tensors.Append(names::kUniformPoints, shape.uniform_points);
     tensors.Append(names::kUniformDistances, shape.uniform_distances);
+    tensors.Append(names::kMosaics, shape.mosaic);
     tensors.Append(names::kViews, shape.view.pixels);
     tensors.Append(names::kIcons, shape.icon);
     icon_bytes += static_cast<int64_t>(shape.icon.size());
@@ -111,6 +112,13 @@ absl::Status WriteShard(const std::string& path,
          {count, options.view_side, options.view_side, 3}},
         {names::kIcons, DType::kUint8, {icon_bytes}},
         {names::kIconEnds, DType::kInt64, {count}}};
+    if (options.mosaic.grids > 0) {
+      const int64_t width =
+          static_cast<int64_t>(shapes[0].mosaic.size()) / options.mosaic.grids;
+      entries.push_back({names::kMosaics,
+                         DType::kFloat32,
+                         {count, options.mosaic.grids, width}});
+    }
   }
   ASSIGN_OR_RETURN(
       auto writer,
@@ -155,7 +163,9 @@ class Writer {
         {"shapes_per_shard", options_.shapes_per_shard},
         {"seed", options_.seed},
         {"shell_cells", options_.shell_cells},
-        {"view_side", options_.view_side}};
+        {"view_side", options_.view_side},
+        {"mosaic_grids", options_.mosaic.grids},
+        {"mosaic_resolution", options_.mosaic.resolution}};
     std::error_code error;
     if (!fs::exists(path, error)) {
       RETURN_IF_ERROR(WriteFileAtomically(path, Dump(plan)));
@@ -209,6 +219,9 @@ class Writer {
                         {"points", options_.points},
                         {"uniform_points", options_.uniform_points},
                         {"view_side", options_.view_side},
+                        {"mosaic_grids", options_.mosaic.grids},
+                        {"mosaic_resolution", options_.mosaic.resolution},
+                        {"mosaic_error", summary.mosaic_error},
                         {"classes", classes_},
                         {"shards", files},
                         {"sign_rules", summary.by_sign_rule},
@@ -314,6 +327,12 @@ class Writer {
       ++summary.by_sign_rule[record.sign_rule];
       summary.repaired_shapes += record.repaired > 0;
       summary.repaired_triangles += record.repaired;
+      summary.mosaic_error += (record.mosaic_error - summary.mosaic_error) /
+                              static_cast<double>(summary.shapes);
+      if (record.mosaic_error > summary.worst_mosaic_error) {
+        summary.worst_mosaic_error = record.mosaic_error;
+        summary.worst_mosaic = record.name;
+      }
     }
     for (RefusedShape& refused : ParseRefused(metadata("refused"))) {
       summary.refused.push_back(std::move(refused));

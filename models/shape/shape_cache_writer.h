@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "models/image/image.h"
 #include "models/shape/mesh_reader.h"
+#include "models/shape/mosaic_sdf.h"
 #include "models/shape/shape_cache.h"
 #include "models/shape/shape_source.h"
 
@@ -28,6 +29,8 @@ struct ShapeCacheOptions {
   // Of open surfaces (OuterShell).
   int shell_cells = 128;
   int view_side = 96;
+  // Of each shape's mosaic; 0 grids: none.
+  MosaicFitOptions mosaic = {.grids = 0};
   MeshReadLimits limits;
 };
 
@@ -40,6 +43,7 @@ struct PreparedShape {
   std::vector<float> near_distances;
   std::vector<Vector3f> uniform_points;
   std::vector<float> uniform_distances;
+  std::vector<float> mosaic;  // tokens
   Image view;
   std::string icon;
 };
@@ -64,6 +68,10 @@ struct ShapeCacheSummary {
   std::map<std::string, int64_t> by_sign_rule;
   int64_t repaired_shapes = 0;
   int64_t repaired_triangles = 0;
+  // Over the shapes with a mosaic: the mean of their errors, and the worst.
+  double mosaic_error = 0;
+  double worst_mosaic_error = 0;
+  std::string worst_mosaic;
   std::vector<RefusedShape> refused;
   int64_t shards = 0;
   // Shards that other processes are writing: the last to end writes the index.

@@ -16,6 +16,7 @@ namespace {
 constexpr double kWhole = 0.1;
 // Of the points so many may be elsewhere: a small hole's surroundings.
 constexpr double kMostBetween = 0.01;
+constexpr double kOnSurface = 1e-6;
 
 double AngleAt(const Vector3d& at, const Vector3d& b, const Vector3d& c) {
   const Vector3d to_b = b - at;
@@ -116,17 +117,25 @@ bool ShapeField::IsInside(const ClosestPoint& closest,
   return Dot(point.As<double>() - closest.point, normal) < 0;
 }
 
-float ShapeField::Distance(const Vector3f& point) const {
+SignedDistance ShapeField::At(const Vector3f& point) const {
   const ClosestPoint closest = scene_.Closest(point);
-  const auto distance = static_cast<float>(closest.distance);
-  return IsInside(closest, point) ? -distance : distance;
+  const double sign = IsInside(closest, point) ? -1 : 1;
+  // On the surface itself the way to it is rounding.
+  const Vector3d gradient =
+      closest.distance > kOnSurface
+          ? (point.As<double>() - closest.point) * (sign / closest.distance)
+          : Normalized(
+                ScaledNormal(*mesh_, mesh_->triangles[closest.triangle]));
+  return {static_cast<float>(sign * closest.distance), gradient.As<float>()};
 }
 
 void ShapeField::Distances(std::span<const Vector3f> points,
                            std::span<float> values) const {
   CHECK_EQ(points.size(), values.size());
 #pragma omp parallel for schedule(dynamic, 256)
-  for (size_t i = 0; i < points.size(); ++i) values[i] = Distance(points[i]);
+  for (size_t i = 0; i < points.size(); ++i) {
+    values[i] = At(points[i]).distance;
+  }
 }
 
 }  // namespace trireme

@@ -43,6 +43,11 @@ SignRule ChooseSignRule(const Mesh& mesh, int samples = 512);
 // within ±0.95. Memory: 5 bytes a grid point and marching cubes'.
 absl::StatusOr<Mesh> OuterShell(const Mesh& mesh, int cells);
 
+struct SignedDistance {
+  float distance = 0;  // negative inside
+  Vector3f gradient;   // of length 1
+};
+
 struct ShapeFieldOptions {
   // For kFloodFill.
   int shell_cells = 128;
@@ -56,8 +61,7 @@ class ShapeField {
   static absl::StatusOr<ShapeField> Create(
       Mesh mesh, const ShapeFieldOptions& options = {});
 
-  // Negative inside.
-  float Distance(const Vector3f& point) const;
+  SignedDistance At(const Vector3f& point) const;
   void Distances(std::span<const Vector3f> points,
                  std::span<float> values) const;
 

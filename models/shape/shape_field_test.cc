@@ -80,7 +80,11 @@ TEST(ShapeFieldTest, ABoxHasTheDistanceOfItsFormula) {
   ASSERT_TRUE(field.ok()) << field.status();
   EXPECT_EQ(field->rule(), SignRule::kPseudoNormal);
   for (const Vector3f& point : UniformPoints(1000, Stream(3))) {
-    EXPECT_NEAR(field->Distance(point), BoxDistance(point, 0.5), 1e-6);
+    const SignedDistance found = field->At(point);
+    EXPECT_NEAR(found.distance, BoxDistance(point, 0.5), 1e-6);
+    // A step along the gradient is one of the distance.
+    const Vector3f ahead = point + found.gradient * 1e-3f;
+    EXPECT_NEAR(BoxDistance(ahead, 0.5) - BoxDistance(point, 0.5), 1e-3, 1e-5);
   }
 }
 
@@ -91,8 +95,8 @@ TEST(ShapeFieldTest, PseudoNormalAndWindingNumberAgree) {
   ASSERT_TRUE(field.ok());
   EXPECT_EQ(field->rule(), SignRule::kPseudoNormal);
   for (const Vector3f& point : UniformPoints(3000, Stream(4))) {
-    EXPECT_EQ(field->Distance(point) < 0,
-              ExactWindingNumber(torus, point) > 0.5);
+    EXPECT_EQ(
+        field->At(point).distance<0, ExactWindingNumber(torus, point)> 0.5);
   }
 }
 
@@ -106,10 +110,10 @@ TEST(ShapeFieldTest, PartsThatOverlapOrFaceInwardsAreSolid) {
   const auto field = ShapeField::Create(parts);
   ASSERT_TRUE(field.ok());
   EXPECT_EQ(field->rule(), SignRule::kWindingNumber);
-  EXPECT_LT(field->Distance({0.45f, 0, 0}), 0);
-  EXPECT_LT(field->Distance({0.1f, 0, 0}), 0);
-  EXPECT_LT(field->Distance({-0.6f, 0, 0}), 0);
-  EXPECT_GT(field->Distance({-0.1f, 0, 0}), 0);
+  EXPECT_LT(field->At({0.45f, 0, 0}).distance, 0);
+  EXPECT_LT(field->At({0.1f, 0, 0}).distance, 0);
+  EXPECT_LT(field->At({-0.6f, 0, 0}).distance, 0);
+  EXPECT_GT(field->At({-0.1f, 0, 0}).distance, 0);
 }
 
 // A box without its lid is a vessel: its walls are solid, what it holds is not;
@@ -126,10 +130,10 @@ TEST(ShapeFieldTest, OpenSurfacesBecomeSolidShells) {
   EXPECT_EQ(field->rule(), SignRule::kFloodFill);
   EXPECT_TRUE(TopologyOf(field->surface()).Manifold());
   EXPECT_EQ(TopologyOf(field->surface()).EulerCharacteristic(), 2);
-  EXPECT_LT(field->Distance({0.6f, 0, 0}), 0);
-  EXPECT_LT(field->Distance({0, -0.6f, 0}), 0);
-  EXPECT_GT(field->Distance({0, 0, 0}), 0.3);
-  EXPECT_GT(field->Distance({0, 0.6f, 0}), 0.3);
+  EXPECT_LT(field->At({0.6f, 0, 0}).distance, 0);
+  EXPECT_LT(field->At({0, -0.6f, 0}).distance, 0);
+  EXPECT_GT(field->At({0, 0, 0}).distance, 0.3);
+  EXPECT_GT(field->At({0, 0.6f, 0}).distance, 0.3);
 
   // The same box, all sides there, but of triangles that look anyhow.
   Mesh muddled = BoxMesh({-0.6f, -0.6f, -0.6f}, {0.6f, 0.6f, 0.6f});
@@ -141,7 +145,7 @@ TEST(ShapeFieldTest, OpenSurfacesBecomeSolidShells) {
   EXPECT_EQ(solid->rule(), SignRule::kFloodFill);
   const double thickness = std::sqrt(3.0) / 64;
   for (const Vector3f& point : UniformPoints(200, Stream(5))) {
-    EXPECT_NEAR(solid->Distance(point), BoxDistance(point, 0.6) - thickness,
+    EXPECT_NEAR(solid->At(point).distance, BoxDistance(point, 0.6) - thickness,
                 0.02);
   }
 }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "models/shape/mesh.h"
+#include "models/shape/mosaic_sdf.h"
 #include "models/shape/point_samples.h"
 #include "models/shape/renderer.h"
 #include "models/shape/shape_cache_writer.h"
@@ -45,6 +46,12 @@ absl::StatusOr<PreparedShape> PrepareShape(const ShapeEntry& entry,
   shape.uniform_points = UniformPoints(options.uniform_points, stream(2));
   shape.uniform_distances.resize(shape.uniform_points.size());
   field->Distances(shape.uniform_points, shape.uniform_distances);
+  if (options.mosaic.grids > 0) {
+    const MosaicFit fit = FitMosaic(*field, options.mosaic, stream(3));
+    shape.mosaic = MosaicTokens(fit.mosaic);
+    shape.record.mosaic_error = fit.last_error;
+    shape.record.mosaic_coverage = fit.coverage;
+  }
   shape.view =
       RenderMesh(field->surface(), {.side = options.view_side, .sky_rays = 8});
   // A shape is none the worse for an icon that cannot be read.

@@ -81,6 +81,11 @@ done
 expect_error "points: found 512, expected 256" \
   "$trireme" data meshes cache --shapes --points 256 --shapes_per_shard 3 \
   --shell_cells 48
+"$trireme" data meshes/round/torus_0.3.obj mosaics --shapes --points 64 --shell_cells 48 \
+  --mosaic_grids 64 --mosaic_resolution 5 > mosaics.txt
+expect_in mosaics.txt "from the distance near the surface"
+expect_error "found 64 and 1, expected 0 to 4096 and 2 to 16" \
+  "$trireme" data meshes other --shapes --mosaic_grids 64 --mosaic_resolution 1
 expect_error "--shell_cells: found 7" \
   "$trireme" data meshes other --shapes --shell_cells 7
 expect_error "nowhere: expected a mesh, a zip archive or a folder" \
