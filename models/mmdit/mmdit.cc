@@ -43,14 +43,15 @@ RopeTable MakeRope(Device& device, const MmditConfig& config, TokenRange range,
 // table, which pictures of every size share.
 std::vector<double> TableCoordinates(const MmditConfig& config,
                                      TokenRange range) {
-  const double step = config.position_step();
   const int64_t top = (config.position_table - config.rows()) / 2;
   const int64_t left = (config.position_table - config.columns()) / 2;
   std::vector<double> coordinates;
   for (int64_t i = 0; i < range.count; ++i) {
     const int64_t token = range.begin + i;
-    coordinates.push_back((top + token / config.columns()) * step);
-    coordinates.push_back((left + token % config.columns()) * step);
+    coordinates.push_back(
+        config.position_coordinate(top + token / config.columns()));
+    coordinates.push_back(
+        config.position_coordinate(left + token % config.columns()));
   }
   return coordinates;
 }

@@ -41,10 +41,12 @@ struct MmditConfig {
   int64_t columns() const { return width / patch; }
   int64_t tokens() const { return rows() * columns(); }
   int64_t patch_channels() const { return patch * patch * channels; }
-  // Of SINCOS: what lies between two neighbours of the table.
-  double position_step() const {
-    return static_cast<double>(position_base) /
-           static_cast<double>(position_table);
+  // Of SINCOS: where row or column i of the table lies, in fp32, as diffusers
+  // has it: its files hold the table.
+  double position_coordinate(int64_t i) const {
+    return static_cast<float>(i) /
+           static_cast<float>(static_cast<double>(position_table) /
+                              static_cast<double>(position_base));
   }
 };
 

@@ -152,10 +152,13 @@ class Names {
     const int64_t side = config_.position_table;
     table_.AddConstant(
         {.tensor = {"pos_embed.pos_embed", {1, side * side, h_}},
-         .element = [h = h_, side, step = config_.position_step()](int64_t i) {
+         .element = [config = config_](int64_t i) {
+           const int64_t h = config.hidden;
            const int64_t token = i / h;
-           return SinCosElement(h, token / side * step, token % side * step,
-                                i % h);
+           return SinCosElement(
+               h, config.position_coordinate(token / config.position_table),
+               config.position_coordinate(token % config.position_table),
+               i % h);
          }});
   }
 
