@@ -1,11 +1,40 @@
 #include "models/resolve.h"
 
+#include <string>
+#include <vector>
+
+#include "fmt/format.h"
 #include "models/dit/dit_family.h"
+#include "models/mmdit/mmdit_classes.h"
 #include "models/mmdit/mmdit_family.h"
 #include "models/objective/rectified_flow.h"
+#include "models/weights/weight_folder.h"
+#include "nlohmann/json.hpp"
 #include "runtime/core/status.h"
 
 namespace trireme {
+namespace {
+
+constexpr int64_t kMaxChannels = 1 << 16;
+
+// The classes of all families.
+std::vector<ModelClass> Classes() {
+  const std::span<const ModelClass> mmdit = MmditClasses();
+  return {mmdit.begin(), mmdit.end()};
+}
+
+absl::StatusOr<ModelClass> ClassNamed(const TransformerConfig& config) {
+  std::vector<std::string_view> names;
+  for (const ModelClass& model_class : Classes()) {
+    if (model_class.name == config.class_name) return model_class;
+    names.push_back(model_class.name);
+  }
+  return FailedPrecondition("{}: _class_name: found \"{}\", expected {}",
+                            config.path, config.class_name,
+                            fmt::join(names, " or "));
+}
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     Model& model, const DataFormat& data) {
@@ -31,6 +60,28 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
       break;
   }
   return InvalidArgument("model: found no family, expected dit or mmdit");
+}
+
+absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
+  ASSIGN_OR_RETURN(const TransformerConfig config,
+                   ReadTransformerConfig(folder));
+  ASSIGN_OR_RETURN(const ModelClass model_class, ClassNamed(config));
+  ASSIGN_OR_RETURN(const nlohmann::json arguments,
+                   CompleteArguments(config.path, *config.json, model_class));
+  DescribedModel described = model_class.read(arguments);
+  if (described.data.channels < 1 || described.data.channels > kMaxChannels) {
+    return FailedPrecondition("{}: in_channels: found {}, expected 1 to {}",
+                              config.path, arguments["in_channels"].dump(),
+                              kMaxChannels);
+  }
+  const auto family = ResolveModel(described.model, described.data);
+  RETURN_IF_ERROR(WithContext(family.status(), config.path));
+  const absl::StatusOr<NameTable> table = (*family)->Names();
+  RETURN_IF_ERROR(WithContext(table.status(), config.path));
+  RETURN_IF_ERROR(CompareArguments(config.path, arguments,
+                                   nlohmann::json::parse(table->config()),
+                                   "of a model that is known here"));
+  return described;
 }
 
 absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,

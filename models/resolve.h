@@ -6,25 +6,28 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
+#include "models/data_format.h"
 #include "models/family.h"
 #include "models/model.pb.h"
 #include "models/objective/objective.h"
+#include "models/weights/model_class.h"
 
 namespace trireme {
-
-// What the data give a model.
-struct DataFormat {
-  int64_t channels = 1;
-  int64_t resolution = 0;  // side of the square pictures
-  int64_t classes = 0;     // 0: samples have none
-};
 
 // Fills the model's defaults in and resolves it. Errors name the field as the
 // job writes it ("model.dit.hidden"), what was found and what was expected.
 absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     Model& model, const DataFormat& data);
+
+// The model of a folder of weights (models/weights/weight_folder.h), by its
+// config.json, with its defaults filled in, and the pictures that it works on
+// (latents of a side and text of a length that its class does not say).
+// Errors name the file: a class or a field that is unknown, values that no
+// model of ours has.
+absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder);
 
 // The objective of a job, and how its models are sampled.
 struct ResolvedObjective {

@@ -1,19 +1,17 @@
 #include "models/mmdit/mmdit_names.h"
 
-#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "fmt/format.h"
+#include "models/mmdit/mmdit_classes.h"
 #include "models/transformer/position_table.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/status.h"
 
 namespace trireme {
 namespace {
-
-using Json = nlohmann::json;
 
 constexpr int64_t kTimeChannels = 256;
 
@@ -24,8 +22,9 @@ class Names {
       : config_(config),
         h_(config.hidden),
         flux_(flux),
-        table_(flux ? "FluxTransformer2DModel" : "SD3Transformer2DModel",
-               (flux ? FluxConfig(config) : Sd3Config(config)).dump()) {}
+        table_(std::string(MmditClassOf(config).name),
+               MmditClassArguments(config).dump(),
+               std::string(MmditClassOf(config).arguments)) {}
 
   NameTable Make() && {
     Embeddings();
@@ -38,39 +37,6 @@ class Names {
   }
 
  private:
-  static Json FluxConfig(const MmditConfig& config) {
-    return {{"patch_size", 1},
-            {"in_channels", config.patch_channels()},
-            {"num_layers", config.dual_layers},
-            {"num_single_layers", config.single_layers},
-            {"attention_head_dim", config.head_dim()},
-            {"num_attention_heads", config.heads},
-            {"joint_attention_dim", config.text_width},
-            {"pooled_projection_dim", config.pooled_width},
-            {"guidance_embeds", config.guidance.has_value()},
-            {"axes_dims_rope", config.rope_axes}};
-  }
-
-  static Json Sd3Config(const MmditConfig& config) {
-    std::vector<int64_t> dual_attention(config.image_attention_layers);
-    std::iota(dual_attention.begin(), dual_attention.end(), 0);
-    Json json = {{"sample_size", config.position_base * config.patch},
-                 {"patch_size", config.patch},
-                 {"in_channels", config.channels},
-                 {"out_channels", config.channels},
-                 {"num_layers", config.dual_layers},
-                 {"attention_head_dim", config.head_dim()},
-                 {"num_attention_heads", config.heads},
-                 {"joint_attention_dim", config.text_width},
-                 {"caption_projection_dim", config.hidden},
-                 {"pooled_projection_dim", config.pooled_width},
-                 {"pos_embed_max_size", config.position_table},
-                 {"dual_attention_layers", dual_attention},
-                 {"qk_norm", nullptr}};
-    if (config.qk_norm) json["qk_norm"] = "rms_norm";
-    return json;
-  }
-
   void Linear(const std::string& ours, const std::string& theirs, int64_t in,
               int64_t out) {
     table_.Add({ours + ".weight", {out, in}}, {theirs + ".weight", {out, in}});

@@ -58,9 +58,12 @@ struct ConstantTensor {
 class NameTable {
  public:
   // `class_name` and `config`: of transformer/config.json, _class_name and the
-  // JSON object of the constructor's arguments.
-  NameTable(std::string class_name, std::string config)
-      : class_name_(std::move(class_name)), config_(std::move(config)) {}
+  // JSON object of all of the constructor's arguments. `defaults`: what those
+  // are that a file leaves out, likewise.
+  NameTable(std::string class_name, std::string config, std::string defaults)
+      : class_name_(std::move(class_name)),
+        config_(std::move(config)),
+        defaults_(std::move(defaults)) {}
 
   // The tensor is the parameter, element by element; its shape may be another
   // one of as many elements.
@@ -94,6 +97,7 @@ class NameTable {
 
   const std::string& class_name() const { return class_name_; }
   const std::string& config() const { return config_; }
+  const std::string& defaults() const { return defaults_; }
   const std::vector<NamedShape>& parameters() const { return parameters_; }
   const std::vector<NamedShape>& tensors() const { return tensors_; }
   const std::vector<WeightPiece>& pieces() const { return pieces_; }
@@ -103,6 +107,7 @@ class NameTable {
  private:
   std::string class_name_;
   std::string config_;
+  std::string defaults_;
   std::vector<NamedShape> parameters_;
   std::vector<NamedShape> tensors_;
   std::vector<WeightPiece> pieces_;

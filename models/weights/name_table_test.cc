@@ -32,7 +32,7 @@ std::vector<int64_t> InTensor(const NameTable& table,
 using Values = std::vector<int64_t>;
 
 TEST(NameTableTest, FusedTensorsComeApart) {
-  NameTable table("Model", "{}");
+  NameTable table("Model", "{}", "{}");
   const std::vector<NamedShape> tensors = {{"q", {2}}, {"k", {2}}, {"v", {2}}};
   table.AddSplit({"qkv", {3, 2}}, tensors);
   table.CheckComplete();
@@ -41,7 +41,7 @@ TEST(NameTableTest, FusedTensorsComeApart) {
 }
 
 TEST(NameTableTest, HalvesChangePlaces) {
-  NameTable table("Model", "{}");
+  NameTable table("Model", "{}", "{}");
   const int parts[] = {1, 0};
   const NamedShape tensor{"scale_shift", {4}};
   table.AddReordered({"shift_scale", {2, 2}}, parts, tensor);
@@ -51,7 +51,7 @@ TEST(NameTableTest, HalvesChangePlaces) {
 
 TEST(NameTableTest, PatchesOfAConvolutionHaveChannelsFirst) {
   // Ours: [1, rows 2, columns 2 · channels 3]; theirs: [1, 3, 2, 2].
-  NameTable table("Model", "{}");
+  NameTable table("Model", "{}", "{}");
   const NamedShape tensor{"conv", {1, 3, 2, 2}};
   table.AddPermuted({"patches", {1, 12}}, {1, 2, 2, 3}, {0, 3, 1, 2}, tensor);
   table.CheckComplete();
@@ -67,7 +67,7 @@ TEST(NameTableTest, PatchesOfAConvolutionHaveChannelsFirst) {
 
 TEST(NameTableTest, NeighboursThatStayNeighboursAreOneRun) {
   // Heads interleaved with q, k, v: [3, heads 2, 4] and [heads, 3, 4].
-  NameTable table("Model", "{}");
+  NameTable table("Model", "{}", "{}");
   table.AddPermuted({"qkv", {3, 8}}, {3, 2, 4}, {1, 0, 2}, {"fused", {6, 4}});
   table.CheckComplete();
   const PiecePosition second_head = PositionInTensor(table.pieces()[0], 4);
@@ -76,7 +76,7 @@ TEST(NameTableTest, NeighboursThatStayNeighboursAreOneRun) {
 }
 
 TEST(NameTableDeathTest, WhatIsLeftOutIsNamed) {
-  NameTable table("Model", "{}");
+  NameTable table("Model", "{}", "{}");
   table.DeclareParameter({"weight", {2, 2}});
   table.DeclareTensor({"half", {2}});
   table.AddPiece({.parameter = "weight", .tensor = "half", .view = {2}});

@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/checkpoint/safetensors.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -35,6 +34,22 @@ void Widen(std::span<const std::byte> bytes, int64_t begin,
       value = static_cast<float>(element);
     }
   }
+}
+
+template <typename T>
+absl::Status AppendAs(SafetensorsWriter& writer, const std::string& name,
+                      std::span<const double> values) {
+  std::vector<T> elements;
+  elements.reserve(values.size());
+  for (const double value : values) {
+    if constexpr (std::is_same_v<T, double>) {
+      elements.push_back(value);
+    } else {
+      elements.push_back(T(static_cast<float>(value)));
+    }
+  }
+  return writer.Append(name, elements.data(),
+                       static_cast<int64_t>(elements.size() * sizeof(T)));
 }
 
 class CheckpointTensors final : public TensorSource {
@@ -104,6 +119,21 @@ void ReadElements(DType dtype, std::span<const std::byte> bytes, int64_t begin,
       return Widen<double>(bytes, begin, values);
     default:
       LOG(FATAL) << "weights of " << dtype;
+  }
+}
+
+absl::Status AppendNumbers(SafetensorsWriter& writer,
+                           const SafetensorsEntry& entry,
+                           std::span<const double> values) {
+  switch (entry.dtype) {
+    case DType::kFloat16:
+      return AppendAs<Float16>(writer, entry.name, values);
+    case DType::kBFloat16:
+      return AppendAs<BFloat16>(writer, entry.name, values);
+    case DType::kFloat64:
+      return AppendAs<double>(writer, entry.name, values);
+    default:
+      return AppendAs<float>(writer, entry.name, values);
   }
 }
 

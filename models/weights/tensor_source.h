@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "parallel/logical_tensors.h"
+#include "runtime/checkpoint/safetensors.h"
 #include "runtime/core/dtype.h"
 #include "runtime/core/shape.h"
 
@@ -43,6 +44,10 @@ absl::Status ReadParts(const TensorSource& source,
 // Elements of a file's tensor, from the index `begin` on.
 void ReadElements(DType dtype, std::span<const std::byte> bytes, int64_t begin,
                   std::span<double> values);
+// The next elements of the entry's tensor, rounded to its type.
+absl::Status AppendNumbers(SafetensorsWriter& writer,
+                           const SafetensorsEntry& entry,
+                           std::span<const double> values);
 
 }  // namespace trireme
 

@@ -10,11 +10,12 @@
 // A transformer's folder may also stand alone. Numbers are F32, F16 or BF16 (or
 // F64). What is read is hostile until validated; errors name the file, and of
 // tensors that are unknown, missing or of another shape the first.
+// models/weights/write_weight_folder.h writes them.
 
 #ifndef TRIREME_MODELS_WEIGHTS_WEIGHT_FOLDER_H_
 #define TRIREME_MODELS_WEIGHTS_WEIGHT_FOLDER_H_
 
-#include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -22,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "models/weights/name_table.h"
 #include "models/weights/tensor_source.h"
+#include "nlohmann/json_fwd.hpp"
 #include "runtime/core/dtype.h"
 
 namespace trireme {
@@ -30,24 +32,35 @@ namespace trireme {
 // config.json.
 bool IsWeightFolder(const std::string& folder);
 
-// The parameters of the table, from a folder of its class and configuration.
-// The files are mapped: a rank reads the bytes of its parts.
-absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeightFolder(
-    const std::string& folder, NameTable table);
+// What transformer/config.json says.
+struct TransformerConfig {
+  std::string path;
+  std::string class_name;
+  // The whole object, shared so that it need not be known here.
+  std::shared_ptr<const nlohmann::json> json;
+};
+absl::StatusOr<TransformerConfig> ReadTransformerConfig(
+    const std::string& folder);
 
-struct WeightFolderOptions {
+// Where a folder keeps a tensor, and in which type.
+struct StoredTensor {
+  std::string file;
   DType dtype = DType::kFloat32;
-  // A shard takes no further tensor that would make it larger; one tensor may.
-  int64_t max_shard_bytes = 10'000'000'000;
 };
 
-// Writes the table's tensors, made of the source's parameters, into the new
-// folder `folder`: one that OpenWeightFolder reads. Errors: the folder is
-// there, the source's, the disk's.
-absl::Status WriteWeightFolder(const std::string& folder,
-                               const NameTable& table,
-                               const TensorSource& source,
-                               const WeightFolderOptions& options);
+struct WeightFolder {
+  // As the files have them.
+  std::shared_ptr<const TensorSource> files;
+  // The parameters of the table. The files are mapped: a rank reads the bytes
+  // of its parts.
+  std::unique_ptr<TensorSource> parameters;
+  // All of the table's, which `files` has.
+  std::map<std::string, StoredTensor> tensors;
+};
+
+// Errors: a folder of another class or configuration than the table's.
+absl::StatusOr<WeightFolder> OpenWeightFolder(const std::string& folder,
+                                              const NameTable& table);
 
 }  // namespace trireme
 

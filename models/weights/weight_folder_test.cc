@@ -1,13 +1,12 @@
 // People bring folders of other programs, and damaged ones; what is written
 // here must be what others, and this program, read.
 
-#include "models/weights/weight_folder.h"
-
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "models/weights/write_weight_folder.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -17,9 +16,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr char kConfig[] = R"({"width": 4})";
+
 // q, k and v apart, a convolution, scale before shift.
-NameTable Table(const std::string& config = R"({"width": 4})") {
-  NameTable table("TinyTransformer", config);
+NameTable Table(const std::string& config = kConfig) {
+  NameTable table("TinyTransformer", config, kConfig);
   const std::vector<NamedShape> qkv = {{"attn.to_q.weight", {4, 4}},
                                        {"attn.to_k.weight", {4, 4}},
                                        {"attn.to_v.weight", {4, 4}}};
@@ -57,12 +58,12 @@ class WeightFolderTest : public testing::Test {
     fs::remove_all(folder_);
   }
   void Write(const WeightFolderOptions& options = {}) {
-    const absl::Status written =
-        WriteWeightFolder(folder_, Table(), Counting(), options);
+    const absl::Status written = WriteWeightFolder(
+        folder_, Table(), std::make_shared<Counting>(), options);
     ASSERT_TRUE(written.ok()) << MessageOf(written);
   }
-  std::string ErrorOf(NameTable table) {
-    const auto source = OpenWeightFolder(folder_, std::move(table));
+  std::string ErrorOf(const NameTable& table) {
+    const auto source = OpenWeightFolder(folder_, table);
     return source.ok() ? "" : MessageOf(source.status());
   }
 
@@ -91,15 +92,15 @@ TEST_F(WeightFolderTest, WhatIsWrittenIsRead) {
        {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
     fs::remove_all(folder_);
     Write({.dtype = dtype});
-    const auto source = OpenWeightFolder(folder_, Table());
+    auto source = OpenWeightFolder(folder_, Table());
     ASSERT_TRUE(source.ok()) << MessageOf(source.status());
-    ExpectCounting(**source);
+    ExpectCounting(*source->parameters);
   }
 }
 
 TEST_F(WeightFolderTest, PartsOfARankAreItsOwn) {
   Write();
-  const auto source = OpenWeightFolder(folder_, Table());
+  auto source = OpenWeightFolder(folder_, Table());
   ASSERT_TRUE(source.ok()) << MessageOf(source.status());
   CpuDevice device(1 << 20);
   // The second half of each of q, k and v.
@@ -109,7 +110,7 @@ TEST_F(WeightFolderTest, PartsOfARankAreItsOwn) {
       .shards = {{Axis::kTensor, 1, 2, 1}},
       .local = Tensor::Zeros(device, {3, 2, 4}, DType::kBFloat16),
       .end = 24};
-  ASSERT_TRUE(ReadParts(**source, {&part, 1}).ok());
+  ASSERT_TRUE(ReadParts(*source->parameters, {&part, 1}).ok());
   const std::vector<BFloat16> local = part.local.ToVector<BFloat16>();
   for (int i = 0; i < 24; ++i) {
     EXPECT_EQ(static_cast<float>(local[i]),
@@ -123,12 +124,16 @@ TEST_F(WeightFolderTest, ShardsHaveAnIndexAndAreTheSameWhenWrittenAgain) {
   const std::string transformer = folder_ + "/transformer/";
   ASSERT_TRUE(fs::exists(transformer +
                          "diffusion_pytorch_model.safetensors.index.json"));
-  const auto source = OpenWeightFolder(folder_, Table());
+  auto source = OpenWeightFolder(folder_, Table());
   ASSERT_TRUE(source.ok()) << MessageOf(source.status());
-  ExpectCounting(**source);
+  ExpectCounting(*source->parameters);
   const std::string again = folder_ + "_again";
   fs::remove_all(again);
-  ASSERT_TRUE(WriteWeightFolder(again, Table(), **source, options).ok());
+  // As the first has them, without being told their size.
+  ASSERT_TRUE(
+      WriteWeightFolder(again, Table(), std::move(source->parameters),
+                        {.like = source->tensors, .constants = source->files})
+          .ok());
   int files = 0;
   for (const auto& entry : fs::directory_iterator(transformer)) {
     const std::string copy =
@@ -148,17 +153,17 @@ TEST_F(WeightFolderTest, OtherModelsAreRefusedByName) {
   Write();
   EXPECT_NE(ErrorOf(Table(R"({"width": 8})")).find("width: found 4, expected"),
             std::string::npos);
-  NameTable other("OtherTransformer", "{}");
+  NameTable other("OtherTransformer", "{}", "{}");
   EXPECT_NE(ErrorOf(other).find("expected \"OtherTransformer\""),
             std::string::npos);
   NameTable more = Table();
   more.Add({"extra", {2}}, {"extra.weight", {2}});
   EXPECT_NE(ErrorOf(more).find("no tensor 'extra.weight'"), std::string::npos);
-  NameTable fewer("TinyTransformer", "{}");
+  NameTable fewer("TinyTransformer", kConfig, kConfig);
   fewer.Add({"patches.weight", {4, 12}}, {"proj.weight", {4, 3, 2, 2}});
   EXPECT_NE(ErrorOf(fewer).find("which no TinyTransformer has"),
             std::string::npos);
-  NameTable misshapen("TinyTransformer", "{}");
+  NameTable misshapen("TinyTransformer", kConfig, kConfig);
   misshapen.Add({"patches.weight", {4, 12}}, {"proj.weight", {4, 12}});
   EXPECT_NE(ErrorOf(misshapen).find("expected numbers of shape [4, 12]"),
             std::string::npos);
@@ -167,7 +172,7 @@ TEST_F(WeightFolderTest, OtherModelsAreRefusedByName) {
 TEST_F(WeightFolderTest, NothingIsOverwritten) {
   Write();
   const absl::Status again =
-      WriteWeightFolder(folder_, Table(), Counting(), {});
+      WriteWeightFolder(folder_, Table(), std::make_shared<Counting>(), {});
   EXPECT_NE(MessageOf(again).find("expected a new folder"), std::string::npos);
 }
 

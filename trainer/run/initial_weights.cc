@@ -37,8 +37,9 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeights(
         "a checkpoint",
         path);
   }
-  ASSIGN_OR_RETURN(NameTable table, family.Names());
-  return OpenWeightFolder(path, std::move(table));
+  ASSIGN_OR_RETURN(const NameTable table, family.Names());
+  ASSIGN_OR_RETURN(WeightFolder folder, OpenWeightFolder(path, table));
+  return std::move(folder.parameters);
 }
 
 absl::Status LoadInitialWeights(RankModel& model, const std::string& path,

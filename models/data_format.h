@@ -1,0 +1,18 @@
+// What the data give a model.
+
+#ifndef TRIREME_MODELS_DATA_FORMAT_H_
+#define TRIREME_MODELS_DATA_FORMAT_H_
+
+#include <cstdint>
+
+namespace trireme {
+
+struct DataFormat {
+  int64_t channels = 1;
+  int64_t resolution = 0;  // side of the square pictures
+  int64_t classes = 0;     // 0: samples have none
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_DATA_FORMAT_H_

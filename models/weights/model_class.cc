@@ -1,0 +1,88 @@
+#include "models/weights/model_class.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+#include "runtime/core/nearest_name.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+
+bool IsWhole(const Json& value) {
+  return value.is_number_unsigned() && value.get<uint64_t>() <= kMost;
+}
+
+// What a value must be where the default is `standard`; empty if it is.
+std::string Expected(const Json& value, const Json& standard) {
+  if (standard.is_number()) {
+    return IsWhole(value) ? "" : fmt::format("a whole number up to {}", kMost);
+  }
+  if (standard.is_boolean()) return value.is_boolean() ? "" : "true or false";
+  if (standard.is_array()) {
+    return value.is_array() && std::all_of(value.begin(), value.end(), &IsWhole)
+               ? ""
+               : "a list of whole numbers";
+  }
+  return value.is_null() || value.is_string() || IsWhole(value)
+             ? ""
+             : "null, a name or a whole number";
+}
+
+void FillOutChannels(Json& arguments) {
+  const auto found = arguments.find("out_channels");
+  if (found != arguments.end() && found->is_null()) {
+    *found = arguments.value("in_channels", Json());
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Json> CompleteArguments(const std::string& path,
+                                       const Json& config,
+                                       const ModelClass& model_class) {
+  Json arguments = Json::parse(model_class.arguments);
+  std::vector<std::string> names;
+  for (const auto& [name, standard] : arguments.items()) names.push_back(name);
+  for (const auto& [name, value] : config.items()) {
+    // What a library notes of itself: _class_name, _diffusers_version, ...
+    if (name.starts_with('_')) continue;
+    const auto argument = arguments.find(name);
+    if (argument == arguments.end()) {
+      const std::string nearest = NearestName(name, names);
+      return FailedPrecondition(
+          "{}: found field '{}', which no {} has{}", path, name,
+          model_class.name,
+          nearest.empty() ? "" : fmt::format(" (nearest: '{}')", nearest));
+    }
+    const std::string expected = Expected(value, *argument);
+    if (!expected.empty()) {
+      return FailedPrecondition("{}: {}: found {}, expected {}", path, name,
+                                value.dump(), expected);
+    }
+    *argument = value;
+  }
+  return arguments;
+}
+
+absl::Status CompareArguments(const std::string& path, Json found,
+                              Json expected, std::string_view why) {
+  FillOutChannels(found);
+  FillOutChannels(expected);
+  for (const auto& [name, value] : expected.items()) {
+    if (found.at(name) == value) continue;
+    return FailedPrecondition("{}: {}: found {}, expected {} {}", path, name,
+                              found.at(name).dump(), value.dump(), why);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace trireme

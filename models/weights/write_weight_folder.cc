@@ -1,0 +1,164 @@
+#include "models/weights/write_weight_folder.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "fmt/format.h"
+#include "models/weights/translated_tensors.h"
+#include "models/weights/weight_folder_files.h"
+#include "nlohmann/json.hpp"
+#include "runtime/checkpoint/safetensors.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int64_t kDefaultShardBytes = 10'000'000'000;
+// Elements that are converted at a time.
+constexpr int64_t kPieceElements = 1 << 18;
+
+struct Shard {
+  std::string file;
+  std::vector<SafetensorsEntry> entries;
+};
+
+DType TypeOf(const std::string& tensor, const WeightFolderOptions& options) {
+  if (options.dtype.has_value()) return *options.dtype;
+  const auto like = options.like.find(tensor);
+  return like != options.like.end() ? like->second.dtype : DType::kFloat32;
+}
+
+int64_t BytesOf(const SafetensorsEntry& entry) {
+  return entry.shape.num_elements() * DTypeSize(entry.dtype);
+}
+
+std::vector<Shard> ShardsLike(const std::map<std::string, StoredTensor>& like,
+                              const std::vector<SafetensorsEntry>& entries) {
+  std::map<std::string, Shard> by_file;
+  for (const SafetensorsEntry& entry : entries) {
+    const std::string& file = like.at(entry.name).file;
+    by_file[file].file = file;
+    by_file[file].entries.push_back(entry);
+  }
+  std::vector<Shard> shards;
+  for (auto& [file, shard] : by_file) shards.push_back(std::move(shard));
+  return shards;
+}
+
+std::vector<Shard> CutIntoShards(const std::vector<SafetensorsEntry>& entries,
+                                 int64_t max_bytes) {
+  std::vector<Shard> shards(1);
+  int64_t bytes = 0;
+  for (const SafetensorsEntry& entry : entries) {
+    if (bytes + BytesOf(entry) > max_bytes && !shards.back().entries.empty()) {
+      shards.emplace_back();
+      bytes = 0;
+    }
+    bytes += BytesOf(entry);
+    shards.back().entries.push_back(entry);
+  }
+  for (size_t i = 0; i < shards.size(); ++i) {
+    shards[i].file = shards.size() == 1
+                         ? kWholeWeights
+                         : fmt::format("{}-{:05}-of-{:05}.safetensors",
+                                       kWeightsStem, i + 1, shards.size());
+  }
+  return shards;
+}
+
+std::vector<Shard> ShardsOf(const NameTable& table,
+                            const WeightFolderOptions& options) {
+  std::vector<SafetensorsEntry> entries;
+  for (const NamedShape& tensor : table.tensors()) {
+    entries.push_back(
+        {tensor.name, TypeOf(tensor.name, options), tensor.shape});
+  }
+  if (!options.like.empty() && !options.max_shard_bytes.has_value()) {
+    return ShardsLike(options.like, entries);
+  }
+  return CutIntoShards(entries,
+                       options.max_shard_bytes.value_or(kDefaultShardBytes));
+}
+
+absl::Status WriteShard(const std::string& path, const Shard& shard,
+                        const TensorSource& tensors) {
+  ASSIGN_OR_RETURN(
+      const auto writer,
+      SafetensorsWriter::Create(path, shard.entries, {{"format", "pt"}}));
+  for (const SafetensorsEntry& entry : writer->entries()) {
+    const int64_t size = entry.shape.num_elements();
+    for (int64_t begin = 0; begin < size; begin += kPieceElements) {
+      std::vector<double> values(std::min(kPieceElements, size - begin));
+      tensors.Read(entry.name, begin, values);
+      RETURN_IF_ERROR(AppendNumbers(*writer, entry, values));
+    }
+  }
+  return writer->Commit().status();
+}
+
+absl::Status WriteJson(const std::string& path, const Json& json) {
+  // As Python writes it: other characters than ASCII's escaped.
+  return WriteFileAtomically(
+      path, json.dump(/*indent=*/2, ' ', /*ensure_ascii=*/true) + "\n");
+}
+
+absl::Status WriteIndex(const std::string& path,
+                        const std::vector<Shard>& shards) {
+  Json map = Json::object();
+  int64_t total = 0;
+  for (const Shard& shard : shards) {
+    for (const SafetensorsEntry& entry : shard.entries) {
+      map[entry.name] = shard.file;
+      total += BytesOf(entry);
+    }
+  }
+  return WriteJson(
+      path, {{"metadata", {{"total_size", total}}}, {"weight_map", map}});
+}
+
+}  // namespace
+
+absl::Status WriteWeightFolder(const std::string& folder,
+                               const NameTable& table,
+                               std::shared_ptr<const TensorSource> parameters,
+                               const WeightFolderOptions& options) {
+  std::error_code error;
+  if (std::filesystem::exists(folder, error)) {
+    return FailedPrecondition("{}: is there, expected a new folder", folder);
+  }
+  for (const NamedShape& parameter : table.parameters()) {
+    RETURN_IF_ERROR(parameters->Check(parameter.name, parameter.shape));
+  }
+  const std::string of_transformer =
+      fmt::format("{}/{}/", folder, kTransformerFolder);
+  RETURN_IF_ERROR(MakeDirectories(of_transformer));
+  const auto tensors =
+      TensorsOf(table, std::move(parameters), options.constants, folder);
+  const std::vector<Shard> shards = ShardsOf(table, options);
+  for (const Shard& shard : shards) {
+    RETURN_IF_ERROR(WriteShard(of_transformer + shard.file, shard, *tensors));
+  }
+  if (shards.size() > 1 || shards.front().file != kWholeWeights) {
+    RETURN_IF_ERROR(WriteIndex(of_transformer + kWeightsIndex, shards));
+  }
+  Json config = Json::parse(table.config());
+  if (options.notes != nullptr) {
+    for (const auto& [name, value] : options.notes->items()) {
+      if (name.starts_with('_')) config[name] = value;
+    }
+  }
+  config[kClassName] = table.class_name();
+  RETURN_IF_ERROR(WriteJson(of_transformer + kConfigFile, config));
+  // Last: without it the folder is none.
+  return WriteJson(folder + "/" + kPipelineFile,
+                   {{kClassName, "DiffusionPipeline"},
+                    {kTransformerFolder, {"diffusers", table.class_name()}}});
+}
+
+}  // namespace trireme
