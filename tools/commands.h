@@ -23,6 +23,7 @@ Command LaunchCommand();
 Command VerifyCommand();
 Command SampleCommand();
 Command DataCommand();
+Command ConvertCommand();
 Command InspectCommand();
 Command PlanCommand();
 Command ClusterCommand();
