@@ -22,6 +22,9 @@ inline constexpr char kLabelField[] = "label";    // int32; −1 without a class
 inline constexpr char kTextField[] = "text";      // fp32 [tokens, width]
 inline constexpr char kTextCountField[] = "text_count";  // int32 of kTextField
 inline constexpr char kPooledTextField[] = "text_pooled";  // fp32 [width]
+// What only evaluations fill: where a model is told a scale of guidance, each
+// sample's instead of the model's own.
+inline constexpr char kGuidanceField[] = "guidance";  // fp32
 
 struct FieldSpec {
   std::string name;

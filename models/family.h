@@ -84,6 +84,22 @@ class StepInputs {
   int64_t version_ = 0;
 };
 
+// Sizes that a model is evaluated at, where they are not the job's.
+struct InputSizes {
+  int64_t height = 0;  // of pictures
+  int64_t width = 0;
+  int64_t text_tokens = 0;  // 0: there is no text
+};
+
+// How the class of Names() is called.
+struct ClassCall {
+  // Its timestep of the time 1.
+  double timestep_scale = 1000;
+  // The side of the patches that it is given as tokens, channels outermost,
+  // with their places as img_ids; 0: it is given pictures.
+  int64_t packed_patch = 0;
+};
+
 // Immutable; one a job.
 class ModelFamily {
  public:
@@ -115,6 +131,11 @@ class ModelFamily {
   // Names and places of its parameters in the ecosystem's files. Errors: why no
   // class there computes what this model does.
   virtual absl::StatusOr<NameTable> Names() const = 0;
+  virtual ClassCall Call() const { return {}; }
+  // The same model, with the same parameters, at other sizes. Errors name the
+  // size as the class does (hidden_states, encoder_hidden_states).
+  virtual absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
+      const InputSizes& sizes) const = 0;
   // From the prediction as Build's head gives it, with all tokens and any
   // padding behind them, to samples [n, ..].
   virtual Tensor ToSamples(const Tensor& prediction) const = 0;

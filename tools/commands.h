@@ -22,6 +22,7 @@ Command TrainCommand();
 Command LaunchCommand();
 Command VerifyCommand();
 Command SampleCommand();
+Command ForwardCommand();
 Command DataCommand();
 Command ConvertCommand();
 Command InspectCommand();

@@ -130,7 +130,10 @@ DitState DitPart::Embed(ForwardContext& context,
   CHECK(has_embedding());
   DitState state;
   state.x = embedding_->patches.Forward(
-      context, {Variable(LocalTokens(inputs.patches, tokens_)), TokenStates()});
+      context, inputs.watch(context, kPixelsField,
+                            {Variable(LocalTokens(inputs.patches, tokens_)),
+                             TokenStates()},
+                            tokens_.local.begin));
   if (embedding_->position_table.defined()) {
     state.x = AddConstant(context, state.x, embedding_->position_table);
   }
@@ -160,7 +163,10 @@ DitState DitPart::Embed(ForwardContext& context,
         context,
         embedding_->text->Forward(
             context,
-            {Variable(LocalTokens(inputs.text, text_tokens_)), states}),
+            inputs.watch(
+                context, kTextField,
+                {Variable(LocalTokens(inputs.text, text_tokens_)), states},
+                text_tokens_.local.begin)),
         Axis::kContext, over_context);
   }
   return state;

@@ -16,6 +16,7 @@
 #include "models/dit/dit_block.h"
 #include "models/dit/dit_config.h"
 #include "models/family.h"
+#include "models/input_gradients.h"
 #include "models/transformer/token_layout.h"
 #include "parallel/chunk.h"
 #include "parallel/context.h"
@@ -32,6 +33,7 @@ struct DitInputs {
   Tensor sigmas;   // [b], fp32 (fp64 for fp64)
   Tensor labels;   // int32 [b]; `classes` = no class. Undefined without.
   Tensor text;     // [b, n, text_width]; undefined without text
+  InputWatch watch;
 };
 
 class DitPart {

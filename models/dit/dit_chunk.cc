@@ -100,6 +100,9 @@ DitState DitChunk::Embed(ForwardContext& context, int64_t microbatch) {
     const Tensor& text = batch[kTextField];
     inputs.text = text.dtype() == dtype_ ? text : Cast(text, dtype_);
   }
+  inputs.watch = {.gradients = inputs_.objective().input_gradients(),
+                  .first_sample = (microbatch - request_.first_microbatch) *
+                                  microbatch_size()};
   return part_->Embed(context, inputs);
 }
 

@@ -114,6 +114,28 @@ class DitFamily final : public ModelFamily {
         "conditioning for all blocks");
   }
 
+  absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
+      const InputSizes& sizes) const override {
+    const int64_t patch = config_.patch;
+    if (sizes.height < patch || sizes.width < patch ||
+        sizes.height % patch != 0 || sizes.width % patch != 0) {
+      return InvalidArgument(
+          "hidden_states: found pictures of {} x {}, expected multiples of the "
+          "patches' {}",
+          sizes.height, sizes.width, patch);
+    }
+    if ((sizes.text_tokens > 0) != (config_.text_tokens > 0)) {
+      return InvalidArgument(
+          "encoder_hidden_states: found {} tokens, expected {}",
+          sizes.text_tokens, config_.text_tokens > 0 ? "some" : "none");
+    }
+    DitConfig config = config_;
+    config.image.height = sizes.height;
+    config.image.width = sizes.width;
+    config.text_tokens = sizes.text_tokens;
+    return MakeDitFamily(config);
+  }
+
   Tensor ToSamples(const Tensor& prediction) const override {
     const ImageSpec& image = config_.image;
     return Unpatchify(WithoutPadding(prediction, config_.tokens()),

@@ -86,10 +86,10 @@ struct ConditionMlp {
         second(store, name + ".out", hidden, hidden,
                {.initializer = kSmallNormal}) {}
 
-  ShardedVariable Forward(ForwardContext& context, const Tensor& x) const {
-    return second.Forward(context,
-                          Activate(context, Activation::kSilu,
-                                   first.Forward(context, BatchConstant(x))));
+  ShardedVariable Forward(ForwardContext& context,
+                          const ShardedVariable& x) const {
+    return second.Forward(context, Activate(context, Activation::kSilu,
+                                            first.Forward(context, x)));
   }
 
   ReplicatedLinear first;
@@ -179,21 +179,26 @@ MmditState MmditPart::Embed(ForwardContext& context,
   CHECK(has_embedding());
   MmditState state;
   state.x = embedding_->patches.Forward(
-      context, {Variable(LocalTokens(inputs.patches, tokens_)), TokenStates()});
+      context, inputs.watch(context, kPixelsField,
+                            {Variable(LocalTokens(inputs.patches, tokens_)),
+                             TokenStates()},
+                            tokens_.local.begin));
   if (embedding_->position_table.defined()) {
     state.x = AddConstant(context, state.x, embedding_->position_table);
   }
-  ShardedVariable c =
-      embedding_->time.Forward(context, Sinusoid(inputs.sigmas, dtype_));
+  ShardedVariable c = embedding_->time.Forward(
+      context, BatchConstant(Sinusoid(inputs.sigmas, dtype_)));
   if (embedding_->guidance != nullptr) {
     c = Add(context, c,
-            embedding_->guidance->Forward(context,
-                                          Sinusoid(inputs.guidance, dtype_)));
+            embedding_->guidance->Forward(
+                context, BatchConstant(Sinusoid(inputs.guidance, dtype_))));
   }
   c = Add(context, c,
           embedding_->pooled.Forward(
-              context, WithoutEmptyTexts(inputs.pooled, inputs.text_counts,
-                                         config_.text_tokens)));
+              context, inputs.watch(context, kPooledTextField,
+                                    BatchConstant(WithoutEmptyTexts(
+                                        inputs.pooled, inputs.text_counts,
+                                        config_.text_tokens)))));
   state.silu_c = Transition(context, Activate(context, Activation::kSilu, c),
                             Axis::kTensor, AxisState::Replicate());
   if (context_parallel_) {
@@ -206,7 +211,11 @@ MmditState MmditPart::Embed(ForwardContext& context,
   state.text = Transition(
       context,
       embedding_->text.Forward(
-          context, {Variable(LocalTokens(inputs.text, text_tokens_)), states}),
+          context,
+          inputs.watch(
+              context, kTextField,
+              {Variable(LocalTokens(inputs.text, text_tokens_)), states},
+              text_tokens_.local.begin)),
       Axis::kContext, over_context);
   return state;
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "models/family.h"
+#include "models/input_gradients.h"
 #include "models/mmdit/mmdit_block.h"
 #include "models/mmdit/mmdit_config.h"
 #include "models/transformer/token_layout.h"
@@ -34,6 +35,7 @@ struct MmditInputs {
   Tensor text;         // [b, n, text_width]
   Tensor pooled;       // [b, pooled_width]
   Tensor text_counts;  // int32 [b]; of a sample with 0, pooled counts nothing
+  InputWatch watch;
 };
 
 class MmditPart {

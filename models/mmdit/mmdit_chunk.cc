@@ -98,9 +98,15 @@ MmditState MmditChunk::Embed(ForwardContext& context, int64_t microbatch) {
                      .pooled = typed(batch[kPooledTextField]),
                      .text_counts = Constants(microbatch).text_counts};
   if (config.guidance.has_value()) {
-    inputs.guidance = Full(prepared.times.device(), prepared.times.shape(),
-                           prepared.times.dtype(), *config.guidance);
+    inputs.guidance =
+        batch.Has(kGuidanceField)
+            ? batch[kGuidanceField]
+            : Full(prepared.times.device(), prepared.times.shape(),
+                   prepared.times.dtype(), *config.guidance);
   }
+  inputs.watch = {.gradients = inputs_.objective().input_gradients(),
+                  .first_sample = (microbatch - request_.first_microbatch) *
+                                  microbatch_size()};
   return part_->Embed(context, inputs);
 }
 

@@ -1,5 +1,6 @@
 #include "models/mmdit/mmdit_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <string_view>
@@ -17,6 +18,7 @@ constexpr int64_t kMaxLayers = 1 << 12;
 constexpr int64_t kMaxHeadDim = 1024;
 // Of one sample, picture and text. Tables are made for each.
 constexpr int64_t kMaxTokens = 1 << 20;
+constexpr int64_t kMaxTextTokens = 1 << 16;
 constexpr double kMaxGuidance = 1000;
 
 // The sizes of the published models, from the configurations of their weights
@@ -143,7 +145,8 @@ absl::Status ResolveText(const Mmdit& mmdit, MmditConfig& config) {
   if (text.tokens() > 0) config.text_tokens = text.tokens();
   if (text.width() > 0) config.text_width = text.width();
   if (text.pooled_width() > 0) config.pooled_width = text.pooled_width();
-  RETURN_IF_ERROR(CheckRange("text.tokens", config.text_tokens, 1, 1 << 16));
+  RETURN_IF_ERROR(
+      CheckRange("text.tokens", config.text_tokens, 1, kMaxTextTokens));
   config.text_bytes = text.has_bytes();
   if (config.text_bytes) {
     RETURN_IF_ERROR(CheckRange("text.tokens", config.text_tokens, 1, 4096));
@@ -223,6 +226,37 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
   RETURN_IF_ERROR(ResolvePositions(mmdit, config));
   RETURN_IF_ERROR(ResolveText(mmdit, config));
   return config;
+}
+
+absl::Status CheckMmditSizes(const MmditConfig& config) {
+  const int64_t patch = config.patch;
+  if (config.height < patch || config.width < patch ||
+      config.height % patch != 0 || config.width % patch != 0) {
+    return InvalidArgument(
+        "hidden_states: found pictures of {} x {}, expected multiples of the "
+        "patches' {}",
+        config.height, config.width, patch);
+  }
+  const int64_t longest = std::max(config.rows(), config.columns());
+  if (config.positions == Mmdit::SINCOS && longest > config.position_table) {
+    return InvalidArgument(
+        "hidden_states: found {} patches along a side, expected at most the "
+        "{} of the table of positions",
+        longest, config.position_table);
+  }
+  // No product of what was checked above overflows: rows and columns are of a
+  // tensor that is there.
+  if (config.tokens() > kMaxTokens) {
+    return InvalidArgument(
+        "hidden_states: found {} tokens, expected at most {}", config.tokens(),
+        kMaxTokens);
+  }
+  if (config.text_tokens < 1 || config.text_tokens > kMaxTextTokens) {
+    return InvalidArgument(
+        "encoder_hidden_states: found {} tokens, expected 1 to {}",
+        config.text_tokens, kMaxTextTokens);
+  }
+  return absl::OkStatus();
 }
 
 void FillMmdit(const MmditConfig& config, Mmdit& mmdit) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/model.pb.h"
 
@@ -55,6 +56,10 @@ struct MmditConfig {
 // expected.
 absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
                                          int64_t resolution);
+
+// Whether a resolved model can be evaluated on pictures and text of its height,
+// width and text_tokens. Errors name them as diffusers' classes do.
+absl::Status CheckMmditSizes(const MmditConfig& config);
 
 // Writes the resolved sizes back, so that a run's job file shows them.
 void FillMmdit(const MmditConfig& config, Mmdit& mmdit);

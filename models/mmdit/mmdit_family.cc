@@ -7,6 +7,7 @@
 #include "models/mmdit/mmdit_chunk.h"
 #include "models/mmdit/mmdit_names.h"
 #include "models/transformer/token_layout.h"
+#include "runtime/core/status.h"
 #include "runtime/ops/embedding.h"
 
 namespace trireme {
@@ -100,6 +101,21 @@ class MmditFamily final : public ModelFamily {
 
   absl::StatusOr<NameTable> Names() const override {
     return MmditNames(config_);
+  }
+
+  ClassCall Call() const override {
+    if (config_.positions != Mmdit::ROPE) return {};
+    return {.timestep_scale = 1, .packed_patch = config_.patch};
+  }
+
+  absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
+      const InputSizes& sizes) const override {
+    MmditConfig config = config_;
+    config.height = sizes.height;
+    config.width = sizes.width;
+    config.text_tokens = sizes.text_tokens;
+    RETURN_IF_ERROR(CheckMmditSizes(config));
+    return MakeMmditFamily(config);
   }
 
   Tensor ToSamples(const Tensor& prediction) const override {

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "models/batch.h"
+#include "models/input_gradients.h"
 #include "parallel/context.h"
 #include "runtime/device/tensor.h"
 
@@ -43,6 +44,8 @@ class Objective {
   // Samples of a step over the whole job, over which losses are means; 0:
   // nothing is learnt, and no block adds a loss.
   virtual int64_t global_batch() const = 0;
+  // Where the gradients of the model's inputs go; null: nobody asks for them.
+  virtual InputGradients* input_gradients() const { return nullptr; }
 
   // Adds the losses of a prediction to the step's, as parts of a mean over the
   // whole job's batch (AddLoss). `target` is laid out as this rank's part of

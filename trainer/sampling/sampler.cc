@@ -9,8 +9,6 @@
 #include <variant>
 
 #include "models/data/field_readers.h"
-#include "models/objective/objective.h"
-#include "parallel/transitions.h"
 #include "runtime/autograd/tape.h"
 #include "runtime/comm/dry.h"
 #include "runtime/comm/patience.h"
@@ -21,6 +19,7 @@
 #include "scheduler/plan/plan.h"
 #include "scheduler/schedules/schedule.h"
 #include "trainer/plan_translation.h"
+#include "trainer/sampling/evaluation.h"
 
 namespace trireme {
 namespace {
@@ -31,47 +30,6 @@ constexpr int64_t kSampleBatch = 40;
 
 // Of all messages between stages: those of one pair match by their order.
 constexpr int kTag = 0;
-
-Tensor In(const Tensor& tensor, DType dtype) {
-  return tensor.dtype() == dtype ? tensor : Cast(tensor, dtype);
-}
-
-// Gives a model what it is to be evaluated at, and keeps what it predicts.
-class Evaluation final : public Objective {
- public:
-  Evaluation(double time, Tensor& prediction)
-      : time_(static_cast<float>(time)), prediction_(prediction) {}
-
-  ModelInputs Prepare(const Batch& batch, std::string_view field,
-                      DType dtype) const override {
-    const std::vector<float> times(batch.size(), time_);
-    Device& device = batch[field].device();
-    return {.x = In(batch[field], dtype),
-            .times = In(
-                Tensor::FromValues<float>(device, {batch.size()}, times),
-                dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32)};
-  }
-  Tensor Condition(const Batch& batch, std::string_view field,
-                   int32_t /*none*/) const override {
-    return batch[field];
-  }
-  int64_t global_batch() const override { return 0; }
-  void AddLosses(ForwardContext& context, const ShardedVariable& prediction,
-                 const Tensor& /*target*/,
-                 int64_t /*elements*/) const override {
-    // Tokens are cut over cp, and each part of them over tp.
-    ShardedVariable whole = prediction;
-    for (const Axis axis : {Axis::kTensor, Axis::kContext}) {
-      if (whole.states[axis].kind != AxisState::Kind::kShard) continue;
-      whole = Transition(context, whole, axis, AxisState::Invariant());
-    }
-    prediction_ = whole.value();
-  }
-
- private:
-  float time_;
-  Tensor& prediction_;
-};
 
 Tensor ToTensor(Device& device, const FieldSpec& spec, int64_t samples,
                 const FieldValues& values) {
@@ -266,8 +224,18 @@ Tensor Sampler::PassAround(Tensor velocity, const Shape& shape) {
 
 Tensor Sampler::Velocity(const Tensor& x, double time, Batch batch) {
   batch.fields[setup_.family->samples().name].values = x;
+  const std::vector<float> values(batch.size(), static_cast<float>(time));
+  const Tensor times =
+      Tensor::FromValues<float>(model_.device(), {batch.size()}, values);
+  batch.fields[kTimeField].values =
+      setup_.dtype == DType::kFloat64 ? Cast(times, DType::kFloat64) : times;
+  return Evaluate(std::move(batch));
+}
+
+Tensor Sampler::Evaluate(Batch batch) {
+  const Shape shape = batch[setup_.family->samples().name].shape();
   Tensor prediction;
-  const Evaluation evaluation(time, prediction);
+  const Evaluation evaluation(prediction);
   model_.inputs().Set(std::move(batch), evaluation);
   const std::vector<StageLocation> stages = StagesOf(plan_);
   const int own = model_.grid().coordinate(Axis::kPipeline);
@@ -284,11 +252,19 @@ Tensor Sampler::Velocity(const Tensor& x, double time, Batch batch) {
       state.clear();
     }
   }
-  Tensor velocity;
+  Tensor samples;
   if (prediction.defined()) {
-    velocity = setup_.family->ToSamples(In(prediction, DType::kFloat32));
+    samples = setup_.family->ToSamples(prediction.dtype() == DType::kFloat32
+                                           ? prediction
+                                           : Cast(prediction, DType::kFloat32));
   }
-  return PassAround(std::move(velocity), x.shape());
+  return PassAround(std::move(samples), shape);
+}
+
+absl::StatusOr<std::vector<float>> Sampler::Predict(Batch batch) {
+  const Tensor prediction = Evaluate(std::move(batch));
+  RETURN_IF_ERROR(control().Agree(model_.status(), "predictions"));
+  return prediction.ToVector<float>();
 }
 
 absl::StatusOr<Sampler::Conditions> Sampler::ConditionsOf(

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/batch.h"
 #include "models/data/dataset.h"
 #include "models/sampling/flow_sampler.h"
 #include "models/weights/tensor_source.h"
@@ -52,6 +53,12 @@ class Sampler {
                                           uint64_t seed,
                                           std::span<const Sample> prompts);
 
+  // What the model predicts: fp32, of the samples' shape, on every rank.
+  // `batch` has the family's fields, of as many samples as there may be, and
+  // the times of each (kTimeField). Collective over the world, with the same
+  // batch; every replica evaluates all of it. Errors: out of memory.
+  absl::StatusOr<std::vector<float>> Predict(Batch batch);
+
   // Whatever else the ranks agree on.
   Control& control() { return model_.communicators().control(); }
 
@@ -78,6 +85,7 @@ class Sampler {
   std::vector<float> Integrate(const SamplerOptions& options, uint64_t seed,
                                int64_t begin, const Conditions& conditions);
   Tensor Velocity(const Tensor& x, double time, Batch batch);
+  Tensor Evaluate(Batch batch);
   // Runs the units of the chunk on what came from the chunk before.
   std::vector<ShardedVariable> RunChunk(int chunk,
                                         std::vector<ShardedVariable> state);

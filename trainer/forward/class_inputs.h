@@ -1,0 +1,65 @@
+// What a transformer is evaluated at, as files have it, with the names and
+// layouts of the ecosystem's classes:
+//
+//   hidden_states          [n, c, h, w], or packed patches [n, tokens, c·p·p]
+//                          with img_ids [tokens, 3]: 0, row, column
+//   timestep               [n]
+//   encoder_hidden_states  [n, text tokens, width]; txt_ids, if given, zeros
+//   pooled_projections     [n, width]
+//   guidance               [n]
+//   class_labels           integers [n]
+//   cotangent              as hidden_states, for gradients
+//
+// Values are F32, F16, BF16 or F64, numbers of classes and ids also I32 or I64.
+
+#ifndef TRIREME_TRAINER_FORWARD_CLASS_INPUTS_H_
+#define TRIREME_TRAINER_FORWARD_CLASS_INPUTS_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/batch.h"
+#include "models/family.h"
+#include "runtime/core/shape.h"
+#include "runtime/device/device.h"
+
+namespace trireme {
+
+inline constexpr char kCotangentField[] = "cotangent";
+
+// A field's values on the host, sample by sample.
+struct HostField {
+  Shape shape;  // [n, ..]
+  std::vector<double> values;
+};
+
+struct ClassInputs {
+  // The model at these sizes.
+  std::shared_ptr<const ModelFamily> family;
+  int64_t samples = 0;
+  // By the names that families read (models/batch.h), kTimeField and, where
+  // gradients are wanted, kCotangentField.
+  std::map<std::string, HostField> fields;
+};
+
+// Errors name the file, the tensor, what was found and what was expected.
+absl::StatusOr<ClassInputs> ReadClassInputs(const std::string& path,
+                                            const ModelFamily& family,
+                                            bool cotangent);
+
+// Samples [begin, end) on the device.
+Batch BatchOf(const ClassInputs& inputs, Device& device, int64_t begin,
+              int64_t end);
+
+// What the class calls a field; empty: nothing that has a gradient.
+std::string ClassNameOf(const std::string& field);
+// Pictures [n, c, h, w] as the class has them.
+HostField AsClassHas(const HostField& pictures, const ClassCall& call);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_FORWARD_CLASS_INPUTS_H_

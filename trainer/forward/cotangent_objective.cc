@@ -1,0 +1,54 @@
+#include "trainer/forward/cotangent_objective.h"
+
+#include "parallel/functional.h"
+#include "runtime/ops/pointwise.h"
+#include "trainer/forward/class_inputs.h"
+#include "trainer/sampling/evaluation.h"
+
+namespace trireme {
+
+ModelInputs CotangentObjective::Prepare(const Batch& batch,
+                                        std::string_view field,
+                                        DType dtype) const {
+  const auto typed = [dtype](const Tensor& x) {
+    return x.dtype() == dtype ? x : Cast(x, dtype);
+  };
+  const Tensor x = typed(batch[field]);
+  return {
+      .x = x,
+      .times = batch.Has(kTimeField)
+                   ? batch[kTimeField]
+                   : Tensor::Empty(x.device(), {batch.size()}, DType::kFloat64),
+      .target = batch.Has(kCotangentField) ? typed(batch[kCotangentField])
+                                           : Tensor::EmptyLike(x)};
+}
+
+Tensor CotangentObjective::Condition(const Batch& batch, std::string_view field,
+                                     int32_t /*none*/) const {
+  return batch[field];
+}
+
+void CotangentObjective::AddLosses(ForwardContext& context,
+                                   const ShardedVariable& prediction,
+                                   const Tensor& target,
+                                   int64_t /*elements*/) const {
+  ShardedVariable sum = {.variable = {}, .states = prediction.states};
+  for (const Axis axis : kAllAxes) {
+    if (sum.states[axis].kind == AxisState::Kind::kShard) {
+      sum.states[axis] = AxisState::Partial();
+    }
+  }
+  // Only its gradient is asked for, not the sum itself.
+  const Tensor nothing = Tensor::Zeros(
+      target.device(), {1},
+      target.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32);
+  sum.variable = context.tape.Record(
+      "product with the cotangent", {prediction.variable}, {}, nothing,
+      {target}, [](Tape::Gradients& gradients) {
+        gradients.Accumulate(
+            0, Scale(gradients.Saved(0), gradients.LossGradient()));
+      });
+  AddLoss(context, sum, 1.0, "product with the cotangent");
+}
+
+}  // namespace trireme

@@ -1,0 +1,37 @@
+// Evaluates a model instead of training it: it is given samples as they are, at
+// given times.
+
+#ifndef TRIREME_TRAINER_SAMPLING_EVALUATION_H_
+#define TRIREME_TRAINER_SAMPLING_EVALUATION_H_
+
+#include <cstdint>
+#include <string_view>
+
+#include "models/objective/objective.h"
+
+namespace trireme {
+
+// Each sample's time, of any floating type.
+inline constexpr char kTimeField[] = "time";
+
+class Evaluation final : public Objective {
+ public:
+  // `prediction` becomes what the head predicts, whole in its tokens, which may
+  // have padding behind them.
+  explicit Evaluation(Tensor& prediction) : prediction_(prediction) {}
+
+  ModelInputs Prepare(const Batch& batch, std::string_view field,
+                      DType dtype) const override;
+  Tensor Condition(const Batch& batch, std::string_view field,
+                   int32_t none) const override;
+  int64_t global_batch() const override { return 0; }
+  void AddLosses(ForwardContext& context, const ShardedVariable& prediction,
+                 const Tensor& target, int64_t elements) const override;
+
+ private:
+  Tensor& prediction_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_SAMPLING_EVALUATION_H_
