@@ -1,0 +1,133 @@
+"""Folders of weights and inputs out of tests/goldens/mmdit.safetensors, and the
+comparison of what `trireme forward` makes of them with what diffusers did.
+
+  weights_files.py make GOLDENS VARIANT FOLDER   FOLDER/transformer, inputs
+  weights_files.py compare GOLDENS VARIANT OUTPUT ONE_RANKS_OUTPUT
+
+Needs nothing but Python.
+"""
+
+import json
+import pathlib
+import struct
+import sys
+
+PATCH = 2
+CONFIGS = {
+    "sd35": {"_class_name": "SD3Transformer2DModel", "sample_size": 8,
+             "patch_size": 2, "in_channels": 2, "out_channels": 2,
+             "num_layers": 2, "attention_head_dim": 8,
+             "num_attention_heads": 2, "joint_attention_dim": 6,
+             "caption_projection_dim": 16, "pooled_projection_dim": 5,
+             "pos_embed_max_size": 6, "qk_norm": "rms_norm",
+             "dual_attention_layers": [0]},
+    "flux": {"_class_name": "FluxTransformer2DModel", "patch_size": 1,
+             "in_channels": 8, "out_channels": None, "num_layers": 1,
+             "num_single_layers": 2, "attention_head_dim": 8,
+             "num_attention_heads": 2, "joint_attention_dim": 6,
+             "pooled_projection_dim": 5, "guidance_embeds": True,
+             "axes_dims_rope": [4, 2, 2]},
+}
+
+
+def read(path):
+    data = pathlib.Path(path).read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + length])
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        code = {"F32": "f", "F64": "d"}[entry["dtype"]]
+        begin, end = (8 + length + at for at in entry["data_offsets"])
+        tensors[name] = (entry["shape"], list(struct.unpack(
+            f"<{(end - begin) // struct.calcsize(code)}{code}",
+            data[begin:end])))
+    return tensors
+
+
+def write(path, tensors):
+    header, data = {}, b""
+    for name, (shape, values) in tensors.items():
+        packed = struct.pack(f"<{len(values)}f", *values)
+        header[name] = {"dtype": "F32", "shape": shape,
+                        "data_offsets": [len(data), len(data) + len(packed)]}
+        data += packed
+    text = json.dumps(header).encode()
+    pathlib.Path(path).write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def packed(tensor):
+    """Pictures as FLUX has them: patches as tokens, channels outermost."""
+    (n, c, h, w), values = tensor
+    rows, columns = h // PATCH, w // PATCH
+    result = [values[((i * c + k) * h + row * PATCH + p) * w
+                     + column * PATCH + q]
+              for i in range(n) for row in range(rows)
+              for column in range(columns) for k in range(c)
+              for p in range(PATCH) for q in range(PATCH)]
+    return [n, rows * columns, c * PATCH * PATCH], result
+
+
+def as_class_has(variant, tensor):
+    return packed(tensor) if variant == "flux" else tensor
+
+
+def make(goldens, variant, folder):
+    transformer = pathlib.Path(folder) / "transformer"
+    transformer.mkdir(parents=True)
+    prefix = variant + ".weights."
+    write(transformer / "diffusion_pytorch_model.safetensors",
+          {name.removeprefix(prefix): tensor
+           for name, tensor in sorted(goldens.items())
+           if name.startswith(prefix)})
+    (transformer / "config.json").write_text(json.dumps(CONFIGS[variant]))
+    (pathlib.Path(folder) / "model_index.json").write_text(json.dumps(
+        {"_class_name": "DiffusionPipeline",
+         "transformer": ["diffusers", CONFIGS[variant]["_class_name"]]}))
+    shape, y = goldens[variant + ".y"]
+    target = goldens["inputs.target"][1]
+    # The gradient of the mean squared error.
+    cotangent = shape, [2 * (a - b) / len(y) for a, b in zip(y, target)]
+    n, sigmas = goldens["inputs.sigmas"]
+    inputs = {"hidden_states": as_class_has(variant, goldens["inputs.x"]),
+              "encoder_hidden_states": goldens["inputs.text"],
+              "pooled_projections": goldens["inputs.pooled"],
+              "cotangent": as_class_has(variant, cotangent)}
+    if variant == "flux":
+        rows, columns = shape[2] // PATCH, shape[3] // PATCH
+        inputs["timestep"] = n, sigmas
+        inputs["guidance"] = goldens["inputs.guidance"]
+        inputs["img_ids"] = [rows * columns, 3], [
+            float(x) for row in range(rows) for column in range(columns)
+            for x in (0, row, column)]
+    else:
+        inputs["timestep"] = n, [1000 * sigma for sigma in sigmas]
+    write(pathlib.Path(folder) / "inputs.safetensors", inputs)
+
+
+def compare(goldens, variant, output, one):
+    found, of_one_rank = read(output), read(one)
+    expected = {"gradient." + name.removeprefix(variant + ".grad."): tensor
+                for name, tensor in goldens.items()
+                if name.startswith(variant + ".grad.")}
+    expected["sample"] = as_class_has(variant, goldens[variant + ".y"])
+    # The goldens have no gradients of inputs.
+    for name in ("hidden_states", "encoder_hidden_states",
+                 "pooled_projections"):
+        expected["gradient." + name] = of_one_rank["gradient." + name]
+        assert any(of_one_rank["gradient." + name][1]), name
+    assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+    for name, (shape, values) in expected.items():
+        assert found[name][0] == shape, (name, found[name][0], shape)
+        largest = max(map(abs, values))
+        error = max(abs(a - b) for a, b in zip(values, found[name][1]))
+        assert error <= 2e-6 * largest, (name, error, largest)
+
+
+def main():
+    command, goldens, variant, *paths = sys.argv[1:]
+    {"make": make, "compare": compare}[command](read(goldens), variant, *paths)
+
+
+if __name__ == "__main__":
+    main()
