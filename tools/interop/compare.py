@@ -1,0 +1,308 @@
+"""Compares Trireme with diffusers on tiny transformers drawn from a seed.
+
+  compare.py TRIREME [--seed N] [--cases N] [--family NAME] [--keep FOLDER]
+
+For each configuration diffusers makes weights, inputs, outputs and gradients;
+then
+
+  outputs     `trireme forward` on the folder, on one rank and under a random
+              plan of up to 4 ranks, within 1e-5
+  gradients   of every parameter and every input of states, within 1e-4
+  round trip  the folder converted to a run and back, and folder to folder,
+              equal byte for byte
+  back        what Trireme wrote, loaded by diffusers, gives the same
+
+An error is the norm of the difference over the norm of diffusers' tensor; of a
+gradient over at least 1e-2 of what an average tensor of its size has, since the
+true gradient of some (the bias of keys) is 0 and what is computed is the
+rounding of its summands. The sinusoids of times, which diffusers makes of fp32
+angles with errors of up to 6e-5, are made in fp64 there, too. Ends with a table
+of the worst and a non-zero status if anything is outside.
+"""
+
+import argparse
+import filecmp
+import json
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+
+import torch
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+from safetensors.torch import load_file, save_file
+
+OUTPUT_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-4
+FLOOR = 1e-2
+MOST_RANKS = 4
+
+
+class Sinusoids(torch.nn.Module):
+    """As Timesteps of diffusers, cosines first, of fp64 angles."""
+
+    def forward(self, times):
+        frequencies = 10000.0**(-torch.arange(128).double() / 128)
+        angles = times[:, None].double() * frequencies
+        return torch.cat([angles.cos(), angles.sin()], -1).float()
+
+
+class Case:
+    """A model of diffusers, what it is evaluated at, and what comes of it."""
+
+    def __init__(self, model, inputs, layers, heads):
+        model.time_text_embed.time_proj = Sinusoids()
+        self.model, self.inputs = model, inputs
+        self.layers, self.heads = layers, heads
+        self.samples = inputs["hidden_states"].shape[0]
+
+
+def draw_times(n):
+    """In [0, 1), and exact in fp32 when multiplied by 1000."""
+    return torch.randint(0, 1024, (n,)) / 1024
+
+
+def draw_sd3(rng):
+    heads = rng.choice([1, 2, 4])
+    head_dim = rng.choice([4, 8, 16])
+    layers, patch = rng.randint(1, 4), rng.choice([1, 2])
+    channels, width, pooled = rng.randint(1, 4), rng.randint(3, 20), \
+        rng.randint(3, 20)
+    table = rng.randint(4, 8)
+    model = SD3Transformer2DModel(
+        sample_size=patch * rng.randint(2, 6), patch_size=patch,
+        in_channels=channels, out_channels=channels, num_layers=layers,
+        attention_head_dim=head_dim, num_attention_heads=heads,
+        joint_attention_dim=width, caption_projection_dim=heads * head_dim,
+        pooled_projection_dim=pooled, pos_embed_max_size=table,
+        dual_attention_layers=tuple(range(rng.randint(0, layers))),
+        qk_norm=rng.choice([None, "rms_norm"]))
+    n, text = rng.choice([1, 2, 4]), rng.randint(1, 7)
+    inputs = {
+        "hidden_states": torch.randn(n, channels, patch * rng.randint(1, table),
+                                     patch * rng.randint(1, table)),
+        "encoder_hidden_states": torch.randn(n, text, width),
+        "pooled_projections": torch.randn(n, pooled),
+        "timestep": 1000 * draw_times(n)}
+    return Case(model, inputs, layers, heads)
+
+
+def draw_flux(rng):
+    heads = rng.choice([1, 2, 4])
+    axes = rng.choice([(2, 2, 4), (4, 2, 2), (0, 4, 4), (4, 6, 6)])
+    dual, single = rng.randint(1, 3), rng.randint(1, 3)
+    channels, width, pooled = rng.choice([3, 4, 8]), rng.randint(3, 20), \
+        rng.randint(3, 20)
+    guidance = rng.choice([True, False])
+    model = FluxTransformer2DModel(
+        patch_size=1, in_channels=channels, num_layers=dual,
+        num_single_layers=single, attention_head_dim=sum(axes),
+        num_attention_heads=heads, joint_attention_dim=width,
+        pooled_projection_dim=pooled, guidance_embeds=guidance,
+        axes_dims_rope=axes)
+    n, text = rng.choice([1, 2, 4]), rng.randint(1, 7)
+    rows, columns = rng.randint(1, 5), rng.randint(1, 5)
+    grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    inputs = {
+        "hidden_states": torch.randn(n, rows * columns, channels),
+        "encoder_hidden_states": torch.randn(n, text, width),
+        "pooled_projections": torch.randn(n, pooled),
+        "timestep": draw_times(n),
+        "img_ids": torch.cat([torch.zeros(rows * columns, 1), grid], 1),
+        "txt_ids": torch.zeros(text, 3)}
+    if guidance:
+        inputs["guidance"] = 1 + 4 * draw_times(n)
+    return Case(model, inputs, dual + single, heads)
+
+
+FAMILIES = {"sd3": draw_sd3, "flux": draw_flux}
+
+
+def fill(model):
+    """Weights as far from their starts as training takes them."""
+    for name, parameter in model.named_parameters():
+        fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
+        noise = torch.randn_like(parameter) * min(0.5, fan_in**-0.5)
+        is_norm = parameter.dim() == 1 and ".norm_" in name
+        parameter.data = 1 + noise / 3 if is_norm else noise
+
+
+def evaluate(model, inputs):
+    """Output and gradients, by the names that Trireme gives them."""
+    states = ("hidden_states", "encoder_hidden_states", "pooled_projections")
+    arguments = {name: value.clone().requires_grad_(name in states)
+                 for name, value in inputs.items() if name != "cotangent"}
+    model.zero_grad()
+    output = model(**arguments).sample
+    (output * inputs["cotangent"]).sum().backward()
+    result = {"sample": output.detach()}
+    of_inputs = {name: arguments[name] for name in states}
+    for name, value in [*of_inputs.items(), *model.named_parameters()]:
+        # Of a part that the output does not depend on there is none.
+        result["gradient." + name] = (torch.zeros_like(value)
+                                      if value.grad is None else value.grad)
+    return result
+
+
+def divisors(n, most):
+    return [d for d in range(1, most + 1) if n % d == 0]
+
+
+def draw_plan(rng, case):
+    """The text of a plan of 2 to 4 ranks; no rank is left without a part."""
+    while True:
+        tp = rng.choice(divisors(case.heads, MOST_RANKS))
+        dp = rng.choice(divisors(case.samples, MOST_RANKS))
+        cp = rng.choice([1, 2])
+        pp = rng.randint(1, min(case.layers, MOST_RANKS))
+        if 1 < tp * dp * cp * pp <= MOST_RANKS:
+            break
+        if case.heads == case.samples == case.layers == 1:
+            cp, tp, dp, pp = 2, 1, 1, 1
+            break
+    text = f"grid {{ tp: {tp} cp: {cp} dp: {dp} pp: {pp} }}\n"
+    local = case.samples // dp
+    text += f"microbatch_size: {rng.choice(divisors(local, local))}\n"
+    if tp > 1 and rng.random() < 0.5:
+        text += "sequence_parallel: true\n"
+    if dp > 1:
+        text += f"sharding: {rng.choice(['OPTIMIZER', 'PARAMETERS'])}\n"
+    text += f"recompute: {rng.choice(['NONE', 'SELECTIVE', 'FULL'])}\n"
+    return text
+
+
+class Comparison:
+    def __init__(self, trireme):
+        self.trireme = trireme
+        self.worst = {"output": 0.0, "gradient": 0.0}
+        self.failures = []
+
+    def run(self, *arguments):
+        done = subprocess.run([self.trireme, *map(str, arguments)],
+                              capture_output=True, text=True, timeout=300)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr.strip() or done.stdout.strip())
+
+    def compare(self, label, expected, found):
+        """Keeps the worst errors, and names what is outside."""
+        if expected.keys() != found.keys():
+            self.fail(label, f"tensors {expected.keys() ^ found.keys()}")
+            return
+        gradients = [value for name, value in expected.items()
+                     if name.startswith("gradient.")]
+        size = sum(value.numel() for value in gradients)
+        total = sum(value.double().square().sum() for value in gradients)
+        for name, value in expected.items():
+            kind = "output" if name == "sample" else "gradient"
+            norm = value.double().norm()
+            if kind == "gradient":
+                floor = FLOOR * (total * value.numel() / size).sqrt()
+                norm = max(norm, floor)
+            error = ((found[name].double() - value.double()).norm()
+                     / norm.clamp_min(1e-30)).item()
+            self.worst[kind] = max(self.worst[kind], error)
+            tolerance = (OUTPUT_TOLERANCE if kind == "output"
+                         else GRADIENT_TOLERANCE)
+            # A number that is none is outside, too.
+            if not error <= tolerance:
+                self.fail(label, f"{name}: {error:.2e}")
+
+    def fail(self, label, what):
+        self.failures.append(f"{label}: {what}")
+        print(f"  DIFFERENT  {what}")
+
+    def same_files(self, label, one, other):
+        names = sorted(path.name for path in one.iterdir())
+        if names != sorted(path.name for path in other.iterdir()):
+            self.fail(label, f"files of {one} and {other}")
+        for name in names:
+            if not filecmp.cmp(one / name, other / name, shallow=False):
+                self.fail(label, f"{other / name} differs from {one / name}")
+
+    def check(self, label, case, plan, shard_bytes, folder):
+        """Everything about one case, in a folder of its own."""
+        fill(case.model)
+        with torch.no_grad():
+            output = case.model(**case.inputs).sample
+        case.inputs["cotangent"] = torch.randn_like(output)
+        expected = evaluate(case.model, case.inputs)
+        theirs = folder / "theirs" / "transformer"
+        case.model.save_pretrained(theirs, max_shard_size=shard_bytes)
+        save_file({name: value.contiguous()
+                   for name, value in case.inputs.items()},
+                  folder / "inputs.safetensors")
+        (folder / "plan.textproto").write_text(plan)
+        out = folder / "outputs.safetensors"
+        for options in ([], ["--plan", folder / "plan.textproto"]):
+            self.run("forward", theirs, "--inputs",
+                     folder / "inputs.safetensors", "--out", out,
+                     "--gradients", *options)
+            self.compare(label, expected, load_file(out))
+        self.run("convert", theirs, folder / "copy", "--to", "weights")
+        self.same_files(label, theirs, folder / "copy" / "transformer")
+        self.run("convert", theirs, folder / "run")
+        self.run("convert", folder / "run", folder / "back")
+        back = type(case.model).from_pretrained(folder / "back",
+                                                subfolder="transformer")
+        back.time_text_embed.time_proj = Sinusoids()
+        for name, value in case.model.state_dict().items():
+            if not torch.equal(value, back.state_dict()[name]):
+                self.fail(label, f"{name} is another one after a round trip")
+        # PyTorch's own rounding depends on where tensors lie in memory.
+        self.compare(label, expected, evaluate(back, case.inputs))
+        written = json.loads(
+            (folder / "back/transformer/config.json").read_text())
+        original = json.loads((theirs / "config.json").read_text())
+        # A run does not keep what a library notes of itself.
+        original = {name: value for name, value in original.items()
+                    if name == "_class_name" or not name.startswith("_")}
+        if written != original:
+            self.fail(label, f"config.json {written}, expected {original}")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("trireme")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", type=int, default=20, help="a family")
+    parser.add_argument("--family", choices=FAMILIES)
+    parser.add_argument("--keep", type=pathlib.Path,
+                        help="where the files stay (default: nowhere)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    comparison = Comparison(arguments.trireme)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = arguments.keep or pathlib.Path(temporary)
+        families = [arguments.family] if arguments.family else FAMILIES
+        count = 0
+        for family in families:
+            for i in range(arguments.cases):
+                seed = f"{arguments.seed} {family} {i}"
+                rng = random.Random(seed)
+                torch.manual_seed(rng.getrandbits(63))
+                case = FAMILIES[family](rng)
+                plan = draw_plan(rng, case)
+                shard_bytes = rng.choice([10**9, 20_000])
+                print(f"{family} {i}: {' '.join(plan.split())}", flush=True)
+                folder = root / f"{family}_{i}"
+                folder.mkdir(parents=True)
+                try:
+                    comparison.check(f"{family} {i}", case, plan, shard_bytes,
+                                     folder)
+                except (RuntimeError, subprocess.TimeoutExpired) as error:
+                    comparison.fail(f"{family} {i}", str(error))
+                count += 1
+    print(f"{count} configurations, each on one rank and under a plan: worst "
+          f"output {comparison.worst['output']:.1e} (at most "
+          f"{OUTPUT_TOLERANCE:.0e}), gradient "
+          f"{comparison.worst['gradient']:.1e} (at most "
+          f"{GRADIENT_TOLERANCE:.0e}), relative; "
+          f"{len(comparison.failures)} differences")
+    for failure in comparison.failures:
+        print("  " + failure)
+    return 1 if comparison.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
