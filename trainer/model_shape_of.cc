@@ -1,27 +1,13 @@
 #include "trainer/model_shape_of.h"
 
-#include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <tuple>
 #include <utility>
 
 #include "models/objective/rectified_flow.h"
 #include "trainer/recorded_pieces.h"
 
 namespace trireme {
-namespace {
-
-// By split, recomputation and whether weight gradients are put off.
-struct RecordedPieces {
-  using Key = std::tuple<int64_t, int64_t, int64_t, bool, int64_t, int, bool>;
-
-  std::mutex mutex;
-  std::map<Key, ModelPieces> by_key;
-};
-
-}  // namespace
 
 ModelShape ModelShapeOf(const TrainingSetup& setup) {
   ModelShape shape = setup.family->Shape();
@@ -39,25 +25,17 @@ ModelShape ModelShapeOf(const TrainingSetup& setup) {
     recording.objective = std::make_shared<RectifiedFlowObjective>(
         RectifiedFlowConfig(), /*seed=*/0, /*global_batch=*/1);
   }
-  shape.recorded_pieces = [setup = std::move(recording), hidden = shape.hidden,
-                           mlp_hidden = shape.mlp_hidden, heads = shape.heads,
-                           recorded = std::make_shared<RecordedPieces>()](
-                              const BlockSplit& split,
-                              Plan::Recompute recompute,
-                              bool deferred) -> std::optional<ModelPieces> {
+  shape.recorded_pieces =
+      [hidden = shape.hidden, mlp_hidden = shape.mlp_hidden,
+       heads = shape.heads,
+       recorder = std::make_shared<PieceRecorder>(std::move(recording))](
+          const BlockSplit& split, Plan::Recompute recompute,
+          bool deferred) -> std::optional<ModelPieces> {
     if (hidden % split.tp != 0 || mlp_hidden % split.tp != 0 ||
         heads % (split.tp * split.ulysses) != 0) {
       return std::nullopt;
     }
-    const RecordedPieces::Key key(
-        split.tp, split.cp, split.ulysses, split.sequence_parallel,
-        split.microbatch_size, static_cast<int>(recompute), deferred);
-    const std::lock_guard lock(recorded->mutex);
-    const auto found = recorded->by_key.find(key);
-    if (found != recorded->by_key.end()) return found->second;
-    return recorded->by_key
-        .emplace(key, RecordPieces(setup, split, recompute, deferred))
-        .first->second;
+    return recorder->Record(split, recompute, deferred);
   };
   return shape;
 }

@@ -76,7 +76,7 @@ class PlannerModelTest : public testing::TestWithParam<Case> {
 
   ModelPieces Recorded(bool deferred = false,
                        Plan::Recompute recompute = Plan::NONE) const {
-    return RecordPieces(setup_, Split(), recompute, deferred);
+    return PieceRecorder(setup_).Record(Split(), recompute, deferred);
   }
   ModelPieces ByFormulas() const {
     ModelShape shape = ModelShapeOf(setup_);

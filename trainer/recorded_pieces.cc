@@ -254,14 +254,28 @@ class PieceRuns {
 
 }  // namespace
 
-ModelPieces RecordPieces(const TrainingSetup& setup, const BlockSplit& split,
-                         Plan::Recompute recompute, bool deferred) {
-  const PieceRuns runs(setup, split, recompute, deferred);
+const ModelPieces& PieceRecorder::Record(const BlockSplit& split,
+                                         Plan::Recompute recompute,
+                                         bool deferred) {
+  const std::lock_guard lock(mutex_);
+  return RecordLocked(split, recompute, deferred);
+}
+
+const ModelPieces& PieceRecorder::RecordLocked(const BlockSplit& split,
+                                               Plan::Recompute recompute,
+                                               bool deferred) {
+  const Key key(split.tp, split.cp, split.ulysses, split.sequence_parallel,
+                split.microbatch_size, static_cast<int>(recompute), deferred);
+  const auto found = recorded_.find(key);
+  if (found != recorded_.end()) return found->second;
+
+  const PieceRuns runs(setup_, split, recompute, deferred);
   // Where the gradients of weights can be told from others.
-  const PieceRuns parted(setup, split, recompute, /*deferred=*/true);
-  const auto figures_of = [&](const Pair& pair, const Pair& in_parts) {
+  const ModelPieces* const parted =
+      deferred ? nullptr : &RecordLocked(split, recompute, true);
+  const auto figures_of = [&](const Pair& pair, const PieceFigures* in_parts) {
     PieceFigures figures = Difference(pair.with.memory, pair.without.memory);
-    figures.kernels = in_parts.Kernels();
+    figures.kernels = in_parts == nullptr ? pair.Kernels() : in_parts->kernels;
     const double weight_flops =
         deferred ? 0 : ProductFlops(figures.kernels.backward_weight);
     figures.collectives =
@@ -273,7 +287,7 @@ ModelPieces RecordPieces(const TrainingSetup& setup, const BlockSplit& split,
   for (int32_t kind = 0; kind < kinds; ++kind) {
     const Pair pair = runs.OfBlock(kind);
     pieces.blocks.push_back(
-        figures_of(pair, deferred ? pair : parted.OfBlock(kind)));
+        figures_of(pair, parted == nullptr ? nullptr : &parted->blocks[kind]));
     const int64_t alike = runs.AlikeFrom(FirstBlockOf(runs.shape(), kind));
     if (alike > 1 && pieces.chunk.activation_bytes == 0) {
       pieces.chunk = pair.with.memory;
@@ -290,15 +304,15 @@ ModelPieces RecordPieces(const TrainingSetup& setup, const BlockSplit& split,
     alone.collectives = std::move(block.collectives);
     block = std::move(alone);
   }
-  const Pair embedding = runs.OfEmbedding(), head = runs.OfHead();
-  pieces.embedding =
-      figures_of(embedding, deferred ? embedding : parted.OfEmbedding());
-  pieces.head = figures_of(head, deferred ? head : parted.OfHead());
+  pieces.embedding = figures_of(
+      runs.OfEmbedding(), parted == nullptr ? nullptr : &parted->embedding);
+  pieces.head =
+      figures_of(runs.OfHead(), parted == nullptr ? nullptr : &parted->head);
   // When the embedding runs, the chunk holds nothing yet.
   pieces.embedding.transient_bytes = 0;
   if (recompute == Plan::FULL) {
     // What backward computes again is no collective of its own.
-    const ModelPieces once = RecordPieces(setup, split, Plan::NONE, deferred);
+    const ModelPieces& once = RecordLocked(split, Plan::NONE, deferred);
     for (int32_t kind = 0; kind < kinds; ++kind) {
       pieces.blocks[kind].collectives = once.blocks[kind].collectives;
     }
@@ -312,7 +326,7 @@ ModelPieces RecordPieces(const TrainingSetup& setup, const BlockSplit& split,
       ReductionSegments::Of(kLong, DType::kFloat32, /*size=*/2)
           .MakeStaging(gradients, /*size=*/2)
           .bytes();
-  return pieces;
+  return recorded_.emplace(key, std::move(pieces)).first->second;
 }
 
 }  // namespace trireme
