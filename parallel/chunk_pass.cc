@@ -11,22 +11,30 @@ namespace trireme {
 
 std::vector<Tensor> ChunkPass::Forward(std::vector<Tensor> inputs,
                                        const StoredUnit& next) {
+  EnterForward(std::move(inputs));
+  ForwardUnits(0, chunk_.num_units(), next);
+  return LeaveForward();
+}
+
+void ChunkPass::EnterForward(std::vector<Tensor> inputs) {
   const std::vector<BoundarySpec> specs = chunk_.Boundary(0);
   CHECK_EQ(inputs.size(), specs.size());
-  std::vector<ShardedVariable> state;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    state.push_back({Variable(std::move(inputs[i])), specs[i].states});
+    state_.push_back({Variable(std::move(inputs[i])), specs[i].states});
   }
-  inputs.clear();
-  const int last = chunk_.num_units() - 1;
-  for (int unit = 0; unit <= last; ++unit) {
-    const StoredUnit ahead = unit < last ? StoredUnit{&store_, unit + 1} : next;
+}
+
+void ChunkPass::ForwardUnits(int begin, int end, const StoredUnit& next) {
+  CHECK_EQ(static_cast<size_t>(begin), units_.size());
+  for (int unit = begin; unit < end; ++unit) {
+    const StoredUnit ahead =
+        unit + 1 < end ? StoredUnit{&store_, unit + 1} : next;
     store_.Bring(unit);
     FetchAhead(ahead);
     Unit& record = units_.emplace_back();
     record.tape = std::make_unique<Tape>(context_.device(), *queue_);
     record.tape->set_loss_scale(loss_scale_);
-    for (ShardedVariable& tensor : state) {
+    for (ShardedVariable& tensor : state_) {
       // What another stage sent wants a gradient: it is not known here whether
       // anything in front of it does.
       tensor.variable = unit == 0 || tensor.variable.requires_grad()
@@ -34,9 +42,9 @@ std::vector<Tensor> ChunkPass::Forward(std::vector<Tensor> inputs,
                             : Variable(tensor.value());
       record.inputs.push_back(tensor.variable.WithoutValue());
     }
-    state = RunUnit(*record.tape, unit, std::move(state));
-    CheckBoundary(unit + 1, state);
-    for (const ShardedVariable& tensor : state) {
+    state_ = RunUnit(*record.tape, unit, std::move(state_));
+    CheckBoundary(unit + 1, state_);
+    for (const ShardedVariable& tensor : state_) {
       record.outputs.push_back(tensor.variable.WithoutValue());
     }
     std::vector<Tape::Loss> losses = record.tape->TakeLosses();
@@ -46,8 +54,14 @@ std::vector<Tensor> ChunkPass::Forward(std::vector<Tensor> inputs,
     }
     DropAfter(unit, ahead);
   }
+}
+
+std::vector<Tensor> ChunkPass::LeaveForward() {
   std::vector<Tensor> outputs;
-  for (const ShardedVariable& tensor : state) outputs.push_back(tensor.value());
+  for (const ShardedVariable& tensor : state_) {
+    outputs.push_back(tensor.value());
+  }
+  state_.clear();
   return outputs;
 }
 
@@ -86,11 +100,26 @@ void ChunkPass::CheckBoundary(int unit,
 std::vector<Tensor> ChunkPass::Backward(std::vector<Tensor> gradients,
                                         Tape::WeightGradients weight_gradients,
                                         const StoredUnit& next) {
+  EnterBackward(std::move(gradients), weight_gradients);
+  BackwardUnits(0, static_cast<int>(units_.size()), next);
+  return LeaveBackward();
+}
+
+void ChunkPass::EnterBackward(std::vector<Tensor> gradients,
+                              Tape::WeightGradients weight_gradients) {
   CHECK(!units_.empty()) << "a backward without its forward";
+  gradients_ = std::move(gradients);
+  weight_gradients_ = weight_gradients;
   queue_->set_deferred(weight_gradients == Tape::WeightGradients::kDeferred);
-  for (int unit = static_cast<int>(units_.size()) - 1; unit >= 0; --unit) {
-    const StoredUnit ahead = unit > 0 ? StoredUnit{&store_, unit - 1} : next;
+}
+
+void ChunkPass::BackwardUnits(int begin, int end, const StoredUnit& next) {
+  CHECK_EQ(static_cast<size_t>(end), units_.size());
+  for (int unit = end - 1; unit >= begin; --unit) {
+    const StoredUnit ahead =
+        unit > begin ? StoredUnit{&store_, unit - 1} : next;
     store_.Bring(unit);
+    store_.PrepareGradients(unit);
     FetchAhead(ahead);
     if (emulated_ != nullptr) {
       const UnitSeconds seconds = emulated_->Unit(chunk_index_, unit);
@@ -100,30 +129,33 @@ std::vector<Tensor> ChunkPass::Backward(std::vector<Tensor> gradients,
       });
     }
     Unit& record = units_.back();
-    CHECK_EQ(gradients.size(), record.outputs.size());
+    CHECK_EQ(gradients_.size(), record.outputs.size());
     std::vector<Variable> reached;
     std::vector<Tensor> seeds;
-    for (size_t i = 0; i < gradients.size(); ++i) {
+    for (size_t i = 0; i < gradients_.size(); ++i) {
       if (!record.outputs[i].requires_grad()) continue;
       reached.push_back(record.outputs[i]);
-      seeds.push_back(std::move(gradients[i]));
+      seeds.push_back(std::move(gradients_[i]));
     }
-    gradients.clear();
-    record.tape->Backward(reached, std::move(seeds), weight_gradients);
+    gradients_.clear();
+    record.tape->Backward(reached, std::move(seeds), weight_gradients_);
     for (const Variable& input : record.inputs) {
-      gradients.push_back(
+      gradients_.push_back(
           input.requires_grad() ? record.tape->TakeGradient(input) : Tensor());
     }
     units_.pop_back();
     DropAfter(unit, ahead);
   }
+}
+
+std::vector<Tensor> ChunkPass::LeaveBackward() {
   const std::vector<BoundarySpec> specs = chunk_.Boundary(0);
-  for (size_t i = 0; i < gradients.size(); ++i) {
-    if (gradients[i].defined()) continue;
-    gradients[i] =
+  for (size_t i = 0; i < gradients_.size(); ++i) {
+    if (gradients_[i].defined()) continue;
+    gradients_[i] =
         Tensor::Zeros(context_.device(), specs[i].shape, specs[i].dtype);
   }
-  return gradients;
+  return std::exchange(gradients_, {});
 }
 
 std::vector<Tensor> EmptyBoundary(Device& device,

@@ -1,4 +1,5 @@
-// One microbatch's way through a chunk and back: the loop over its units.
+// One microbatch's way through a chunk and back: the loop over its units, in
+// one go or in runs of them.
 //
 // Each unit has a tape of its own, whose leaves are what came from the unit
 // before; backward hands the gradients of those leaves to that unit's tape.
@@ -50,6 +51,16 @@ class ChunkPass {
   std::vector<Tensor> Backward(std::vector<Tensor> gradients,
                                Tape::WeightGradients weight_gradients,
                                const StoredUnit& next = {});
+
+  // The same in parts: Enter with what Forward or Backward takes, units
+  // [begin, end) from where the last call ended, Leave with what it returns.
+  void EnterForward(std::vector<Tensor> inputs);
+  void ForwardUnits(int begin, int end, const StoredUnit& next = {});
+  std::vector<Tensor> LeaveForward();
+  void EnterBackward(std::vector<Tensor> gradients,
+                     Tape::WeightGradients weight_gradients);
+  void BackwardUnits(int begin, int end, const StoredUnit& next = {});
+  std::vector<Tensor> LeaveBackward();
   // What Backward(kDeferred) left.
   void BackwardWeight() { queue_->Run(); }
 
@@ -82,6 +93,10 @@ class ChunkPass {
   EmulatedCompute* emulated_ = nullptr;
   int chunk_index_ = 0;
   std::vector<Unit> units_;
+  // Between two units: what one returned, or the gradients that it gave.
+  std::vector<ShardedVariable> state_;
+  std::vector<Tensor> gradients_;
+  Tape::WeightGradients weight_gradients_ = Tape::WeightGradients::kImmediate;
   std::vector<Tape::Loss> losses_;
 };
 

@@ -36,11 +36,13 @@ StepCause CauseOf(InstructionKind kind) {
     case InstructionKind::kUpdate:
       return StepCause::kUpdate;
     case InstructionKind::kGatherParameters:
+    case InstructionKind::kFetch:
+    case InstructionKind::kRelease:
       return StepCause::kGatherParameters;
-    default:
-      CHECK(false) << "no generator emits " << InstructionKindName(kind);
-      return StepCause::kBegin;
+    case InstructionKind::kSaveGradients:
+      return StepCause::kReduceGradients;
   }
+  return StepCause::kBegin;
 }
 
 // What the host does itself, it does between calls to the compute stream.
@@ -122,6 +124,28 @@ void Executor::AwaitAll(Event event, StepTimes& times) const {
   times.step += wait.pipeline_wait + wait.gradient_wait;
 }
 
+bool Executor::ReadsOnHost(const Instruction& instruction) const {
+  if (!program_.offload.has_value()) return false;
+  // Offloaded gradients are summed over ranks, clipped and used there.
+  return instruction.kind == InstructionKind::kReduceGradients ||
+         instruction.kind == InstructionKind::kClipGradients ||
+         instruction.kind == InstructionKind::kUpdate;
+}
+
+ProgramUnit Executor::UnitsOf(const Instruction& instruction) const {
+  const ExecutorChunk& chunk = chunks_[instruction.chunk];
+  if (instruction.unit >= 0) return chunk.program_units[instruction.unit];
+  return {.begin = 0, .end = chunk.chunk->num_units()};
+}
+
+std::vector<int> Executor::BucketsOf(const Instruction& instruction) const {
+  const std::vector<ProgramUnit>& units =
+      chunks_[instruction.chunk].program_units;
+  if (units.empty()) return {instruction.bucket};
+  // Buckets are in the order of the backward.
+  return units[units.size() - 1 - instruction.bucket].buckets;
+}
+
 void Executor::Issue(size_t index, const StepOptions& options,
                      StepLedger& ledger) {
   const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
@@ -129,8 +153,11 @@ void Executor::Issue(size_t index, const StepOptions& options,
   const StreamScope scope(context_.device(), kind);
   Stream& stream = context_.device().stream();
   for (const int32_t dependency : list[index].depends_on) {
-    if (StreamOf(list[dependency].resource) == kind) continue;
-    Event(issued_[dependency]).Wait(stream);
+    if (ReadsOnHost(list[index])) {
+      Event(issued_[dependency]).Synchronize();
+    } else if (StreamOf(list[dependency].resource) != kind) {
+      Event(issued_[dependency]).Wait(stream);
+    }
   }
   Run(index, options, ledger);
   issued_[index] = stream.Record();
@@ -166,7 +193,9 @@ void Executor::Run(size_t index, const StepOptions& options,
       Receive(instruction);
       break;
     case InstructionKind::kReduceGradients:
-      chunk->reducer->Start(instruction.bucket);
+      for (const int bucket : BucketsOf(instruction)) {
+        chunk->reducer->Start(bucket);
+      }
       break;
     case InstructionKind::kClipGradients:
       ClipGradients(options.loss_scale, ledger);
@@ -177,7 +206,10 @@ void Executor::Run(size_t index, const StepOptions& options,
     case InstructionKind::kGatherParameters:
       chunk->units->Publish(instruction.bucket);
       break;
-    default:  // CauseOf has refused it
+    case InstructionKind::kFetch:
+    case InstructionKind::kRelease:
+    case InstructionKind::kSaveGradients:
+      Copy(instruction);
       break;
   }
   // Forward and backward only: the wait before clipping is gradient_wait.
@@ -188,7 +220,21 @@ void Executor::Run(size_t index, const StepOptions& options,
   }
 }
 
+void Executor::Copy(const Instruction& instruction) {
+  UnitStore& store = *chunks_[instruction.chunk].units;
+  const ProgramUnit units = UnitsOf(instruction);
+  for (int unit = units.begin; unit < units.end; ++unit) {
+    if (instruction.kind == InstructionKind::kFetch) store.Fetch(unit);
+    if (instruction.kind == InstructionKind::kRelease) store.Release(unit);
+    if (instruction.kind == InstructionKind::kSaveGradients) {
+      store.SaveGradients(unit);
+    }
+  }
+}
+
 StoredUnit Executor::UnitAfter(size_t index) const {
+  // Else the Program says what is fetched when.
+  if (program_.offload.has_value()) return {};
   const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
   for (size_t i = index + 1; i < list.size(); ++i) {
     switch (list[i].kind) {
@@ -223,23 +269,28 @@ std::vector<Tensor> Executor::Await(Payload payload,
 void Executor::Forward(size_t index, double loss_scale, StepLedger& ledger) {
   const Instruction& instruction = program_.ranks[pipeline_rank_][index];
   const ExecutorChunk& chunk = chunks_[instruction.chunk];
+  const ProgramUnit units = UnitsOf(instruction);
   ChunkPass& pass =
       passes_
           .try_emplace(Key(instruction.microbatch, instruction.chunk), context_,
                        *chunk.chunk, *chunk.units, instruction.microbatch)
           .first->second;
-  pass.set_loss_scale(loss_scale);
-  if (emulated_ != nullptr) {
-    pass.set_emulated_compute(emulated_, instruction.chunk);
+  if (units.begin == 0) {
+    pass.set_loss_scale(loss_scale);
+    if (emulated_ != nullptr) {
+      pass.set_emulated_compute(emulated_, instruction.chunk);
+    }
+    pass.queue().set_needed([reducer = chunk.reducer](Parameter& parameter) {
+      reducer->Prepare(parameter);
+    });
+    pass.queue().set_ready([reducer = chunk.reducer](Parameter& parameter) {
+      reducer->Contribute(parameter);
+    });
+    pass.EnterForward(Await(Payload::kActivation, instruction, ledger));
   }
-  pass.queue().set_needed([reducer = chunk.reducer](Parameter& parameter) {
-    reducer->Prepare(parameter);
-  });
-  pass.queue().set_ready([reducer = chunk.reducer](Parameter& parameter) {
-    reducer->Contribute(parameter);
-  });
-  std::vector<Tensor> outputs = pass.Forward(
-      Await(Payload::kActivation, instruction, ledger), UnitAfter(index));
+  pass.ForwardUnits(units.begin, units.end, UnitAfter(index));
+  if (units.end < chunk.chunk->num_units()) return;
+  std::vector<Tensor> outputs = pass.LeaveForward();
   AddLosses(pass.losses());
   if (!outputs.empty()) {
     messages_.Deliver(instruction, Payload::kActivation, std::move(outputs));
@@ -250,9 +301,15 @@ void Executor::Backward(size_t index, Tape::WeightGradients weight_gradients,
                         StepLedger& ledger) {
   const Instruction& instruction = program_.ranks[pipeline_rank_][index];
   const Key key(instruction.microbatch, instruction.chunk);
-  std::vector<Tensor> gradients =
-      passes_.at(key).Backward(Await(Payload::kGradient, instruction, ledger),
-                               weight_gradients, UnitAfter(index));
+  const ProgramUnit units = UnitsOf(instruction);
+  ChunkPass& pass = passes_.at(key);
+  if (units.end == chunks_[instruction.chunk].chunk->num_units()) {
+    pass.EnterBackward(Await(Payload::kGradient, instruction, ledger),
+                       weight_gradients);
+  }
+  pass.BackwardUnits(units.begin, units.end, UnitAfter(index));
+  if (units.begin > 0) return;
+  std::vector<Tensor> gradients = pass.LeaveBackward();
   if (!gradients.empty()) {
     messages_.Deliver(instruction, Payload::kGradient, std::move(gradients));
   }
@@ -299,15 +356,16 @@ void Executor::ClipGradients(double loss_scale, StepLedger& ledger) {
 
 void Executor::Update(const Instruction& instruction,
                       const StepOptions& options) {
-  const int bucket =
-      chunks_[instruction.chunk].first_bucket + instruction.bucket;
-  if (emulated_ != nullptr) {
-    for (const OwnedParameter& part : optimizer_->owned()[bucket]) {
-      emulated_->Elapse(emulated_->update_seconds() *
-                        static_cast<double>(part.value.num_elements()));
+  for (const int b : BucketsOf(instruction)) {
+    const int bucket = chunks_[instruction.chunk].first_bucket + b;
+    if (emulated_ != nullptr) {
+      for (const OwnedParameter& part : optimizer_->owned()[bucket]) {
+        emulated_->Elapse(emulated_->update_seconds() *
+                          static_cast<double>(part.value.num_elements()));
+      }
     }
+    optimizer_->Update(bucket, options.step, options.learning_rate);
   }
-  optimizer_->Update(bucket, options.step, options.learning_rate);
 }
 
 void Executor::AddLosses(const std::vector<Tape::Loss>& losses) {

@@ -29,11 +29,23 @@
 
 namespace trireme {
 
+// What a Program with offload calls a unit of a chunk: a block, with the
+// embedding before the first and the head after the last.
+struct ProgramUnit {
+  // Units of the chunk: [begin, end).
+  int begin = 0;
+  int end = 0;
+  // The reducer's buckets of their parameters.
+  std::vector<int> buckets;
+};
+
 // One chunk of this rank, by its index in the Program.
 struct ExecutorChunk {
   Chunk* chunk = nullptr;
   GradientReducer* reducer = nullptr;
   UnitStore* units = nullptr;
+  // Of a Program with offload; else empty.
+  std::vector<ProgramUnit> program_units;
   // Of the chunk's bucket 0 among the optimizer's buckets.
   int first_bucket = 0;
   // Of the reduced gradients, before they are clipped: what makes the sum over
@@ -93,6 +105,12 @@ class Executor {
   }
   // The unit that the first pass after instruction `index` begins with.
   StoredUnit UnitAfter(size_t index) const;
+  // Whether the host itself needs what the instruction depends on.
+  bool ReadsOnHost(const Instruction& instruction) const;
+  // The chunk's units that Forward or Backward runs.
+  ProgramUnit UnitsOf(const Instruction& instruction) const;
+  // The reducer's buckets that the Program calls one.
+  std::vector<int> BucketsOf(const Instruction& instruction) const;
   // Runs an instruction on its stream.
   void Issue(size_t index, const StepOptions& options, StepLedger& ledger);
   void Run(size_t index, const StepOptions& options, StepLedger& ledger);
@@ -101,6 +119,8 @@ class Executor {
                 StepLedger& ledger);
   void BackwardWeight(const Instruction& instruction);
   void Receive(const Instruction& instruction);
+  // Fetch, Release and SaveGradients.
+  void Copy(const Instruction& instruction);
   void ClipGradients(double loss_scale, StepLedger& ledger);
   void Update(const Instruction& instruction, const StepOptions& options);
   // What came for a pass, once it is there; empty where nothing was to come.

@@ -45,20 +45,20 @@ GradientReducer::GradientReducer(ParallelContext& context,
     }
     if (transient(b)) {
       state.shard = Tensor::Zeros(context.device(), {bucket.shard_elements()},
-                                  AccumulatorDType(*bucket.parameters[0]),
+                                  AccumulatorDType(bucket.parameters[0]->dtype),
                                   MemoryCategory::kGradients,
                                   fmt::format("gradient shard {}", b));
     } else {
       state.flat = NewFlat(b);
-      PointGradients(b);
+      if (in_place(b)) PointGradients(b);
     }
   }
   BeginStep();
 }
 
 Tensor GradientReducer::NewFlat(int bucket) const {
-  return Tensor::Zeros(context_.device(), {buckets_[bucket].elements},
-                       AccumulatorDType(*buckets_[bucket].parameters[0]),
+  return Tensor::Zeros(*buckets_[bucket].device, {buckets_[bucket].elements},
+                       AccumulatorDType(buckets_[bucket].parameters[0]->dtype),
                        MemoryCategory::kGradients,
                        fmt::format("gradient bucket {}", bucket));
 }
@@ -75,7 +75,8 @@ void GradientReducer::PointGradients(int bucket) {
 void GradientReducer::BeginStep() {
   for (State& state : states_) {
     const int bucket = static_cast<int>(&state - states_.data());
-    (transient(bucket) ? state.shard : state.flat).FillZero();
+    if (in_place(bucket))
+      (transient(bucket) ? state.shard : state.flat).FillZero();
     state.finished = false;
     state.rest_started = false;
     const size_t parameters = buckets_[bucket].parameters.size();
@@ -185,6 +186,13 @@ bool GradientReducer::Complete(int bucket) const {
   return std::all_of(state.missing.begin(), state.missing.end(),
                      [](int missing) { return missing == 0; }) &&
          !(transient(bucket) && state.flat.defined());
+}
+
+bool GradientReducer::Untouched(int bucket) const {
+  const std::vector<int>& missing = states_[bucket].missing;
+  return std::all_of(missing.begin(), missing.end(), [this](int contributions) {
+    return contributions == contributions_;
+  });
 }
 
 void GradientReducer::Start(int bucket) {

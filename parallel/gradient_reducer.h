@@ -41,7 +41,8 @@ class GradientReducer {
     // backward.
     kWhenComplete,
     // In Start(): where some ranks of the group have no contributions, and so
-    // no backward. Not where gradients are sharded.
+    // no backward, or where backward adds to them elsewhere (SaveGradients).
+    // Not where gradients are sharded.
     kInOrder,
   };
 
@@ -55,7 +56,8 @@ class GradientReducer {
     return buckets_[bucket].parameters;
   }
 
-  // Zeroes the accumulators and forgets the last step.
+  // Zeroes the accumulators and forgets the last step. Those on another device
+  // than the parameters' are overwritten by what first comes to them.
   void BeginStep();
   // Makes Parameter::grad ready to be added to.
   void Prepare(Parameter& parameter);
@@ -67,6 +69,12 @@ class GradientReducer {
   void Wait(int bucket);
   // Multiplies the reduced gradients of what this rank owns of the bucket.
   void Scale(int bucket, double factor);
+
+  // Whether no contribution to the bucket has come in the step.
+  bool Untouched(int bucket) const;
+
+  // What contributions to the bucket are added to, where it is whole.
+  const Tensor& Accumulators(int bucket) const { return states_[bucket].flat; }
 
   // The reduced gradient of what this rank owns of the bucket's parameter i.
   Tensor OwnedGradient(int bucket, int i) const;
@@ -95,6 +103,10 @@ class GradientReducer {
   void StartSum(int bucket);
   bool transient(int bucket) const {
     return buckets_[bucket].sharding.level >= DataSharding::Level::kGradients;
+  }
+  // Whether backward adds to the accumulators themselves.
+  bool in_place(int bucket) const {
+    return buckets_[bucket].device == &context_.device();
   }
   Tensor NewFlat(int bucket) const;
   void PointGradients(int bucket);

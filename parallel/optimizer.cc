@@ -37,9 +37,10 @@ Optimizer::Optimizer(ParallelContext& context, const OptimizerOptions& options,
 void Optimizer::MakeState(OwnedParameter& part, uint64_t seed) const {
   const ParameterHome& home = context_.parameter_home();
   const Parameter& parameter = *part.parameter;
-  const DType dtype = AccumulatorDType(parameter);
+  const DType dtype = AccumulatorDType(parameter.dtype);
+  Device& device = home.divided() ? home.master : part.value.device();
   const auto zeros = [&] {
-    return Tensor::Zeros(home.master, part.value.shape(), dtype,
+    return Tensor::Zeros(device, part.value.shape(), dtype,
                          MemoryCategory::kOptimizer, parameter.name);
   };
   if (parameter.dtype == dtype && !home.divided()) {
@@ -50,11 +51,11 @@ void Optimizer::MakeState(OwnedParameter& part, uint64_t seed) const {
     Parameter exact = parameter;
     const bool whole = part.range.size() == parameter.local_elements();
     exact.value =
-        whole ? part.master
-              : Tensor::Empty(
-                    home.master,
-                    LocalShape(parameter.global_shape, parameter.shards), dtype,
-                    MemoryCategory::kWorkspace, "initial values");
+        whole
+            ? part.master
+            : Tensor::Empty(
+                  device, LocalShape(parameter.global_shape, parameter.shards),
+                  dtype, MemoryCategory::kWorkspace, "initial values");
     InitializeParameter(seed, exact);
     if (!whole) {
       part.master.CopyFrom(

@@ -1,8 +1,8 @@
 // AdamW on one rank's parameters: master weights and moments in fp32 (fp64 in
 // fp64 runs), the global gradient norm, clipping, and the moving average of
-// the weights. It runs on the ParameterHome's master device; where that is
-// another than the values', an update brings the gradient there and the new
-// value back.
+// the weights. It runs where the gradient lies, or on the ParameterHome's
+// master device; where that is another than the values', an update brings the
+// gradient there and the new value back.
 
 #ifndef TRIREME_PARALLEL_OPTIMIZER_H_
 #define TRIREME_PARALLEL_OPTIMIZER_H_

@@ -45,15 +45,16 @@ Tensor ParameterBucket::OwnedInShard(const Tensor& shard_buffer, int i) const {
 ParameterBuckets::ParameterBuckets(
     ParallelContext& context,
     const std::vector<std::unique_ptr<Parameter>>& parameters,
-    int64_t bucket_bytes, const DataSharding& sharding) {
-  const bool by_unit = sharding.level == DataSharding::Level::kParameters;
+    int64_t bucket_bytes, const DataSharding& sharding, const UnitHome& home) {
+  const bool by_unit = sharding.level == DataSharding::Level::kParameters ||
+                       home.device != nullptr;
   // The bucket being filled, for each set of axes (and unit), experts apart.
   std::map<std::tuple<AxisSet, bool, int>, int> open;
   for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
     Parameter& parameter = **it;
     if (!parameter.trainable) continue;
     const int64_t elements = RoundUp(parameter.local_elements(), kShardGranule);
-    const int64_t element_bytes = DTypeSize(AccumulatorDType(parameter));
+    const int64_t element_bytes = DTypeSize(AccumulatorDType(parameter.dtype));
     const bool experts = ShardedOver(parameter.shards, Axis::kExpert);
     const std::tuple key(parameter.gradient_sum_axes, experts,
                          by_unit ? parameter.unit : 0);
@@ -73,6 +74,8 @@ ParameterBuckets::ParameterBuckets(
         bucket.sharding.level = DataSharding::Level::kReplicated;
         bucket.sharding.group = 1;
       }
+      bucket.device =
+          home.Has(parameter.unit) ? home.device : &context.device();
       buckets_.push_back(std::move(bucket));
     }
     const int at = open[key];
@@ -99,8 +102,8 @@ Communicator& SumGroup(Communicators& communicators,
                         : communicators.ForGradients(bucket.axes);
 }
 
-DType AccumulatorDType(const Parameter& parameter) {
-  return parameter.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+DType AccumulatorDType(DType values) {
+  return values == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
 }  // namespace trireme

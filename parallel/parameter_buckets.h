@@ -35,6 +35,18 @@ struct ElementRange {
   int64_t size() const { return end - begin; }
 };
 
+// Units [begin, end) of a chunk that are on the device only while it computes
+// with them; else they are at home.
+struct UnitHome {
+  Device* device = nullptr;  // null: no unit is
+  int begin = 0;
+  int end = 0;
+
+  bool Has(int unit) const {
+    return device != nullptr && unit >= begin && unit < end;
+  }
+};
+
 struct ParameterBucket {
   std::vector<Parameter*> parameters;
   std::vector<int64_t> offsets;  // of each in the flat buffer
@@ -46,6 +58,8 @@ struct ParameterBucket {
   int64_t elements = 0;  // of the flat buffer, padding included
   int shards = 1;
   int shard = 0;  // this rank's
+  // Where its gradients are summed and its optimizer runs.
+  Device* device = nullptr;
 
   int64_t shard_elements() const { return elements / shards; }
   // What this rank owns of parameters[i]; empty where its shard holds nothing
@@ -60,10 +74,12 @@ struct ParameterBucket {
 
 class ParameterBuckets {
  public:
-  // The parameters' gradient_sum_axes must be known.
+  // The parameters' gradient_sum_axes must be known. Buckets of units that have
+  // a home hold parameters of one unit each.
   ParameterBuckets(ParallelContext& context,
                    const std::vector<std::unique_ptr<Parameter>>& parameters,
-                   int64_t bucket_bytes, const DataSharding& sharding);
+                   int64_t bucket_bytes, const DataSharding& sharding,
+                   const UnitHome& home = {});
 
   int size() const { return static_cast<int>(buckets_.size()); }
   const ParameterBucket& operator[](int i) const { return buckets_[i]; }
@@ -80,8 +96,8 @@ class ParameterBuckets {
 Communicator& SumGroup(Communicators& communicators,
                        const ParameterBucket& bucket);
 
-// fp64 for fp64 parameters, else fp32: gradients, master weights and moments.
-DType AccumulatorDType(const Parameter& parameter);
+// Of gradients, master weights and moments: fp64 for fp64 values, else fp32.
+DType AccumulatorDType(DType values);
 
 }  // namespace trireme
 

@@ -8,8 +8,8 @@
 namespace trireme {
 
 // The units are those of one chunk. Whoever runs them calls, for each forward
-// and each backward of a unit, Bring before and Drop after; Fetch says which
-// unit it will bring next.
+// and each backward of a unit, Bring before and Drop after, and before a
+// backward PrepareGradients; Fetch says which unit it will bring next.
 class UnitStore {
  public:
   virtual ~UnitStore() = default;
@@ -25,6 +25,17 @@ class UnitStore {
   // The optimizer has updated what this rank owns of the chunk's gradient
   // bucket `bucket`: starts to hand it to whoever else reads it.
   virtual void Publish(int bucket) = 0;
+
+  // Of units that take turns on the device (a Program with offload), when the
+  // Program says so. What the current stream was given before is the last to
+  // use the unit's values until its next Fetch.
+  virtual void Release(int /*unit*/) {}
+  // Parameter::grad is there to be added to: what other microbatches have left
+  // there in the step, or zero.
+  virtual void PrepareGradients(int /*unit*/) {}
+  // Starts to take Parameter::grad off the device, after what the current
+  // stream has waited for; it is not there any more when this returns.
+  virtual void SaveGradients(int /*unit*/) {}
 };
 
 // All values are on the device from beginning to end.

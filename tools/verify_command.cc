@@ -100,8 +100,7 @@ absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
   const auto ranks = RanksOf(plan.plan);
   RETURN_IF_ERROR(plan.locations.Locate(ranks.status()));
-  const auto resolved =
-      ResolvePlanToExecute(plan.plan, PlanContextOf(v.setup, *ranks));
+  const auto resolved = ResolvePlan(plan.plan, PlanContextOf(v.setup, *ranks));
   RETURN_IF_ERROR(plan.locations.Locate(resolved.status()));
   v.plan = *resolved;
   // A model that the plan cannot run is refused before anything is computed.

@@ -12,6 +12,10 @@ int64_t MemoryLimit(const Job& job, int local_ranks) {
   if (job.has_memory_limit_bytes()) {
     return static_cast<int64_t>(job.memory_limit_bytes());
   }
+  return HostMemoryLimit(local_ranks);
+}
+
+int64_t HostMemoryLimit(int local_ranks) {
   const int64_t machine = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) *
                           static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
   const int64_t total =

@@ -13,6 +13,8 @@ namespace trireme {
 // of the machine's memory (all of it, or what its control group allows),
 // divided among the machine's ranks.
 int64_t MemoryLimit(const Job& job, int local_ranks);
+// The latter, whatever the job says: what a rank may have of the host's memory.
+int64_t HostMemoryLimit(int local_ranks);
 
 }  // namespace trireme
 

@@ -49,11 +49,12 @@ absl::StatusOr<RankModel::Probe> RankModel::ProbeForward(
 
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Create(
     const TrainingSetup& setup, const Plan& plan, Device& device,
-    CommunicatorFactory& factory, const Probe& probe) {
+    CommunicatorFactory& factory, const Probe& probe,
+    int64_t home_limit_bytes) {
   ASSIGN_OR_RETURN(PlanLayout layout,
                    LayOutPlan(plan, *setup.family, factory.world_rank()));
-  std::unique_ptr<RankModel> model(
-      new RankModel(setup, plan, std::move(layout), device, factory));
+  std::unique_ptr<RankModel> model(new RankModel(
+      setup, plan, std::move(layout), device, factory, home_limit_bytes));
   RETURN_IF_ERROR(device.status());
   RETURN_IF_ERROR(model->BuildTraining(probe));
   model->AgreeOnLosses(probe.losses);
@@ -62,14 +63,19 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Create(
 
 RankModel::RankModel(const TrainingSetup& setup, const Plan& plan,
                      PlanLayout layout, Device& device,
-                     CommunicatorFactory& factory)
+                     CommunicatorFactory& factory, int64_t home_limit_bytes)
     : setup_(setup),
       plan_(plan),
       layout_(std::move(layout)),
-      // What the plan shards is made by ParameterShards.
+      offload_(plan.has_offload() ? std::make_unique<RankOffload>(
+                                        plan, setup.family->Shape().layers,
+                                        home_limit_bytes, device.dry())
+                                  : nullptr),
+      // What the plan shards or offloads is made by ParameterShards and
+      // OffloadedUnits.
       local_(setup, layout_.grid, factory, layout_.communicators,
              layout_.chunks, device,
-             /*allocate=*/plan.sharding() != Plan::PARAMETERS),
+             /*allocate=*/plan.sharding() != Plan::PARAMETERS && !offload_),
       loss_scaler_(setup.loss_scale) {}
 
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
@@ -78,7 +84,8 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
   ASSIGN_OR_RETURN(Probe probe, ProbeForward(setup, plan, rank));
   DryWorld world(rank, static_cast<int>(NumRanks(plan)));
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
-                   Create(setup, plan, dry_device, world, probe));
+                   Create(setup, plan, dry_device, world, probe,
+                          std::numeric_limits<int64_t>::max()));
   RETURN_IF_ERROR(model->Step(model->DryBatch(), {.step = 1}).status());
   RETURN_IF_ERROR(model->context().status());
   model->probe_ = std::move(probe);
@@ -94,7 +101,7 @@ absl::StatusOr<MemoryStatistics> RankModel::PredictMemory(
 
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
     const TrainingSetup& setup, const Plan& plan, Device& device,
-    CommunicatorFactory& factory) {
+    CommunicatorFactory& factory, int64_t host_limit_bytes) {
   CpuDevice dry_device(std::numeric_limits<int64_t>::max(),
                        CpuDevice::Mode::kDry);
   ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> dry,
@@ -111,37 +118,79 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
         MemoryText(predicted.at_peak_by_category));
   }
 
-  ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
-                   Create(setup, plan, device, factory, dry->probe_));
+  const MemoryStatistics at_home = dry->host_memory();
+  const int64_t home_limit =
+      host_limit_bytes - (device.on_host() ? predicted.peak_bytes : 0);
+  if (plan.has_offload() && at_home.peak_bytes > home_limit) {
+    return ResourceExhausted(
+        "rank {} ({}) would need {} of host memory, of which {} are left: {}. "
+        "To fit: use fewer ranks on this machine or no offload",
+        factory.world_rank(), dry->grid().ToString(),
+        BytesText(at_home.peak_bytes),
+        BytesText(std::max<int64_t>(0, home_limit)),
+        MemoryText(at_home.at_peak_by_category));
+  }
+
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<RankModel> model,
+      Create(setup, plan, device, factory, dry->probe_, home_limit));
   model->predicted_ = predicted;
   return model;
 }
 
-absl::Status RankModel::BuildTraining(const Probe& probe) {
-  std::vector<std::vector<OwnedParameter>> owned;
-  std::vector<ExecutorChunk> chunks;
+void RankModel::BuildParts(const Probe& probe) {
+  const std::vector<LocalModel::Part>& parts = local_.parts();
   const std::vector<int> contributions = layout_.Contributions(plan_);
   const GradientReducer::Timing timing =
-      partial() && !layout_.AllReplicasVisited()
+      offload_ || (partial() && !layout_.AllReplicasVisited())
           ? GradientReducer::Timing::kInOrder
           : GradientReducer::Timing::kWhenComplete;
-  for (size_t i = 0; i < local_.parts().size(); ++i) {
-    Training& part = training_.emplace_back();
-    const auto& parameters = local_.parts()[i].store->parameters();
+  std::vector<const ParameterBuckets*> buckets;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const auto& parameters = parts[i].store->parameters();
     for (size_t j = 0; j < parameters.size(); ++j) {
       parameters[j]->gradient_sum_axes = probe.sum_axes[i][j];
     }
+    Training& part = training_.emplace_back();
     part.buckets = std::make_unique<ParameterBuckets>(
         context(), parameters,
-        static_cast<int64_t>(plan_.gradient_bucket_bytes()), ShardingOf(plan_));
-    part.shards = std::make_unique<ParameterShards>(context(), *part.buckets,
-                                                    setup_.seed);
+        static_cast<int64_t>(plan_.gradient_bucket_bytes()), ShardingOf(plan_),
+        offload_ ? offload_->HomeOf(parts[i]) : UnitHome());
+    buckets.push_back(part.buckets.get());
+  }
+  if (offload_) {
+    offload_->MakeBuffers(parts, buckets, context().device(), setup_.dtype);
+  }
+  for (size_t i = 0; i < parts.size(); ++i) {
+    Training& part = training_[i];
+    if (!offload_) {
+      part.shards = std::make_unique<ParameterShards>(context(), *part.buckets,
+                                                      setup_.seed);
+    }
     part.reducer = std::make_unique<GradientReducer>(context(), *part.buckets,
                                                      contributions[i], timing);
-    chunks.push_back({.chunk = local_.parts()[i].chunk.get(),
-                      .reducer = part.reducer.get(),
-                      .units = part.shards.get(),
-                      .first_bucket = static_cast<int>(owned.size())});
+    if (offload_) {
+      part.offloaded = offload_->MakeUnits(context(), *part.buckets,
+                                           *part.reducer, setup_.seed);
+    }
+  }
+}
+
+absl::Status RankModel::BuildTraining(const Probe& probe) {
+  BuildParts(probe);
+  std::vector<std::vector<OwnedParameter>> owned;
+  std::vector<ExecutorChunk> chunks;
+  for (size_t i = 0; i < training_.size(); ++i) {
+    const Training& part = training_[i];
+    ExecutorChunk& chunk = chunks.emplace_back();
+    chunk.chunk = local_.parts()[i].chunk.get();
+    chunk.reducer = part.reducer.get();
+    chunk.units = &part.units();
+    chunk.first_bucket = static_cast<int>(owned.size());
+    if (offload_) {
+      chunk.program_units =
+          offload_->ProgramUnits(local_.parts()[i], *part.buckets);
+    }
     for (int b = 0; b < part.buckets->size(); ++b) {
       const ParameterBucket& bucket = (*part.buckets)[b];
       std::vector<OwnedParameter>& of_bucket = owned.emplace_back();
@@ -152,7 +201,7 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
         entry.parameter = bucket.parameters[p];
         entry.range = range;
         entry.data_shards = bucket.shards;
-        entry.value = part.shards->OwnedValue(b, p);
+        entry.value = part.OwnedValue(b, p);
         entry.gradient =
             part.reducer->OwnedGradient(b, p).Reshape(entry.value.shape());
         of_bucket.push_back(std::move(entry));
@@ -165,14 +214,30 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
   executor_ =
       std::make_unique<Executor>(context(), *program_, layout_.pipeline_rank(),
                                  std::move(chunks), optimizer_.get());
+  if (offload_) {
+    FetchFirstUnits();
+    RETURN_IF_ERROR(offload_->home().status());
+  }
   return context().device().status();
+}
+
+void RankModel::FetchFirstUnits() {
+  for (const Unit& unit :
+       program_->offload->at_start[layout_.pipeline_rank()]) {
+    const int first = offload_->HomeOf(local_.parts()[unit.chunk]).begin;
+    training_[unit.chunk].units().Fetch(first + unit.unit);
+  }
 }
 
 absl::Status RankModel::CompileOrdinary() {
   CompileOptions options;
-  options.buckets_per_stage.assign(plan_.stages_size(), 1);
-  for (size_t i = 0; i < training_.size(); ++i) {
-    options.buckets_per_stage[layout_.stages[i]] = training_[i].buckets->size();
+  // Where the plan offloads, a block is a bucket.
+  if (!offload_) {
+    options.buckets_per_stage.assign(plan_.stages_size(), 1);
+    for (size_t i = 0; i < training_.size(); ++i) {
+      options.buckets_per_stage[layout_.stages[i]] =
+          training_[i].buckets->size();
+    }
   }
   ASSIGN_OR_RETURN(Program program, CompilePlan(plan_, options));
   program_ = std::make_unique<Program>(std::move(program));
@@ -278,6 +343,7 @@ void RankModel::EmulateCompute(const DeviceArithmetic& seconds,
 }
 
 std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
+  context().device().Synchronize();
   std::vector<TensorPart> parts;
   for (const std::vector<OwnedParameter>& bucket : optimizer_->owned()) {
     for (const OwnedParameter& owned : bucket) {
@@ -332,7 +398,7 @@ void RankModel::SyncValues() {
   optimizer_->SyncValues();
   for (const Training& part : training_) {
     for (int bucket = 0; bucket < part.buckets->size(); ++bucket) {
-      part.shards->Publish(bucket);
+      part.units().Publish(bucket);
     }
   }
 }

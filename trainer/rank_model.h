@@ -9,6 +9,8 @@
 #ifndef TRIREME_TRAINER_RANK_MODEL_H_
 #define TRIREME_TRAINER_RANK_MODEL_H_
 
+#include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <set>
@@ -16,6 +18,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "offload/offloaded_units.h"
 #include "parallel/executor.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/logical_tensors.h"
@@ -29,6 +32,7 @@
 #include "scheduler/program/program.h"
 #include "trainer/local_model.h"
 #include "trainer/plan_layout.h"
+#include "trainer/rank_offload.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {
@@ -47,12 +51,15 @@ struct GlobalStepResult {
 class RankModel {
  public:
   // `plan` is resolved and valid for the setup. Collective over the factory's
-  // world. device and factory outlive the result. Errors: a plan that does not
-  // compile, a model that cannot be sharded so, a peak above the device's
-  // limit (with the largest holders and the nearest fix).
+  // world. device and factory outlive the result. A plan with offload keeps the
+  // blocks in at most `host_limit_bytes` of host memory, what a device of the
+  // host takes included. Errors: a plan that does not compile, a model that
+  // cannot be sharded so, a peak above a limit (with the largest holders and
+  // the nearest fix).
   static absl::StatusOr<std::unique_ptr<RankModel>> Build(
       const TrainingSetup& setup, const Plan& plan, Device& device,
-      CommunicatorFactory& factory);
+      CommunicatorFactory& factory,
+      int64_t host_limit_bytes = std::numeric_limits<int64_t>::max());
 
   // The memory of one step on `rank` of the plan, from a dry step alone.
   // Errors: as Build, but for the limit.
@@ -81,9 +88,15 @@ class RankModel {
 
   // Predicted by the dry step.
   const MemoryStatistics& predicted_memory() const { return predicted_; }
+  // What the blocks of a plan with offload take of the host's memory; zero
+  // without.
+  MemoryStatistics host_memory() const {
+    return offload_ ? offload_->home().Statistics() : MemoryStatistics();
+  }
 
   // This rank's parts of the logical tensors, for checkpoints and comparisons.
-  // Of parameters that do not train, masters and averages are their values.
+  // Nothing that the device was given before uses them any more. Of parameters
+  // that do not train, masters and averages are their values.
   std::vector<TensorPart> MasterParts();
   std::vector<TensorPart> EmaParts();
   std::vector<TensorPart> MomentParts(bool second);
@@ -107,7 +120,18 @@ class RankModel {
   struct Training {
     std::unique_ptr<ParameterBuckets> buckets;
     std::unique_ptr<GradientReducer> reducer;
+    // One of the two: where the plan offloads, the latter.
     std::unique_ptr<ParameterShards> shards;
+    std::unique_ptr<OffloadedUnits> offloaded;
+
+    UnitStore& units() const {
+      if (offloaded) return *offloaded;
+      return *shards;
+    }
+    Tensor OwnedValue(int bucket, int i) const {
+      return offloaded ? offloaded->OwnedValue(bucket, i)
+                       : shards->OwnedValue(bucket, i);
+    }
   };
 
   // What one forward shows.
@@ -127,13 +151,19 @@ class RankModel {
                                             const Plan& plan, int rank);
   static absl::StatusOr<std::unique_ptr<RankModel>> Create(
       const TrainingSetup& setup, const Plan& plan, Device& device,
-      CommunicatorFactory& factory, const Probe& probe);
+      CommunicatorFactory& factory, const Probe& probe,
+      int64_t home_limit_bytes);
   // The model with its parameters; what trains it comes by BuildTraining.
   RankModel(const TrainingSetup& setup, const Plan& plan, PlanLayout layout,
-            Device& device, CommunicatorFactory& factory);
+            Device& device, CommunicatorFactory& factory,
+            int64_t home_limit_bytes);
   absl::Status BuildTraining(const Probe& probe);
   // Of the names of this rank's losses makes those of all. Collective.
   void AgreeOnLosses(const std::set<std::string>& own);
+  // What each part of the model has for training, but for the optimizer.
+  void BuildParts(const Probe& probe);
+  // To the device what the Program expects there when a step starts.
+  void FetchFirstUnits();
   // The Program, and what its chunks are to an executor.
   absl::Status CompileOrdinary();
   absl::Status CompilePartial(std::vector<ExecutorChunk>& chunks);
@@ -144,6 +174,7 @@ class RankModel {
   TrainingSetup setup_;
   Plan plan_;
   PlanLayout layout_;
+  std::unique_ptr<RankOffload> offload_;  // null where the plan has none
   LocalModel local_;
   std::vector<Training> training_;  // by chunk
   LossScaler loss_scaler_;

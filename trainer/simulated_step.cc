@@ -103,8 +103,9 @@ void StepSimulator::MeasureLinks() {
 
 std::optional<SimulatedStep> StepSimulator::Simulate(const StepCosts& costs,
                                                      double before_s) const {
-  if (model_.partial()) return std::nullopt;
   const Program& program = model_.program();
+  // Of offloaded units no times are measured apart.
+  if (model_.partial() || program.offload.has_value()) return std::nullopt;
   const int own = model_.grid().coordinate(Axis::kPipeline);
   const size_t first_of_ranks = program.stages.size() * kStageFigures;
   std::vector<double> sums(first_of_ranks + program.ranks.size() * kRankFigures,

@@ -76,8 +76,7 @@ absl::StatusOr<Plan> PlanOf(const TrainOptions& options,
                             const TrainingSetup& setup, int64_t ranks,
                             std::string& explanation) {
   const PlanContext context = PlanContextOf(setup, ranks);
-  if (options.plan.has_value())
-    return ResolvePlanToExecute(*options.plan, context);
+  if (options.plan.has_value()) return ResolvePlan(*options.plan, context);
   ASSIGN_OR_RETURN(DefaultedPlan defaulted, DefaultPlan(context));
   explanation = defaulted.explanation;
   return defaulted.plan;
@@ -274,7 +273,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
       job, setup, plan, factory.world_rank(), limit, drawing_bytes);
   RETURN_IF_ERROR(agreement.Agree(drawable, "memory to draw samples"));
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
-                   RankModel::Build(setup, plan, device, factory));
+                   RankModel::Build(setup, plan, device, factory,
+                                    HostMemoryLimit(options.share.ranks)));
 
   // What decides which samples come next: not the step, as the batch may have
   // had another size before.
@@ -305,6 +305,10 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     fmt::print("memory {} predicted on rank 0, limit {}\nrun    {}\n",
                BytesText(model->predicted_memory().peak_bytes),
                BytesText(limit), folder.root());
+    if (plan.has_offload()) {
+      fmt::print("host   {} of rank 0's blocks\n",
+                 BytesText(model->host_memory().peak_bytes));
+    }
     if (first_step > 1) {
       fmt::print("resumed after step {}\n", first_step - 1);
     } else if (options.resume) {

@@ -3,9 +3,9 @@
 // A copy takes bytes over the rate that each of a node's devices has while the
 // others copy too. On the host an optimizer step reads gradient, weight and
 // moments and writes the latter two back (28 bytes a parameter in fp32), at the
-// rate of the node's memory, which its devices' processes share. Gradients of
-// one microbatch are added to those before it there: two values read, one
-// written, beside the copy of the next.
+// rate of the node's memory, which its devices' processes share. Where there
+// are several microbatches, a gradient buffer that leaves has come in as well:
+// each adds to what those before it left.
 
 #include <algorithm>
 #include <vector>
@@ -39,8 +39,7 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
                    device.to_device_bytes_per_s;
     unit.save_gradients_s = gradients / device.to_host_bytes_per_s;
     if (plan_.microbatches() > 1) {
-      unit.save_gradients_s =
-          std::max(unit.save_gradients_s, 3 * gradients / host_bytes_per_s);
+      unit.save_gradients_s += gradients / device.to_device_bytes_per_s;
     }
     unit.update_s = parameters * updated / host_bytes_per_s;
     update_s = std::max(update_s, unit.update_s);

@@ -204,19 +204,6 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
   return resolved;
 }
 
-absl::StatusOr<Plan> ResolvePlanToExecute(const Plan& plan,
-                                          const PlanContext& context) {
-  ASSIGN_OR_RETURN(Plan resolved, ResolvePlan(plan, context));
-  if (resolved.has_offload()) {
-    return PlanFieldError(
-        "offload",
-        fmt::format("resident_units {}", resolved.offload().resident_units()),
-        "none: the planner can make and simulate such plans, but this program "
-        "cannot carry them out yet");
-  }
-  return resolved;
-}
-
 absl::StatusOr<DefaultedPlan> DefaultPlan(const PlanContext& context) {
   RETURN_IF_ERROR(ValidateContext(context));
   constexpr std::array<std::pair<int64_t, int64_t>, 4> kTpPp = {

@@ -47,11 +47,6 @@ absl::StatusOr<int64_t> RanksOf(const Plan& plan);
 // out any field.
 absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context);
 
-// The same, of a plan that is to be carried out: what only the planner and the
-// simulator know of (offload) is refused.
-absl::StatusOr<Plan> ResolvePlanToExecute(const Plan& plan,
-                                          const PlanContext& context);
-
 // OK if the resolved plan `plan` (no field left out) fits `context`.
 absl::Status ValidatePlan(const Plan& plan, const PlanContext& context);
 

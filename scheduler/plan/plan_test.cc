@@ -163,20 +163,6 @@ TEST(Plan, OffloadFitsOneReplicaWithWholeBackwards) {
             "plan.offload: found a partial pipeline (skip), expected none");
 }
 
-// Training it as if nothing were offloaded would end in a lack of memory.
-TEST(Plan, OffloadIsNotCarriedOutYet) {
-  const PlanContext one = {
-      .world_size = 1, .global_batch = 8, .num_blocks = 7, .heads = 4};
-  const Plan offloaded = Parse("offload { resident_units: 3 }");
-  const absl::StatusOr<Plan> plan = ResolvePlanToExecute(offloaded, one);
-  EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(plan.status().message(),
-            "plan.offload: found resident_units 3, expected none: the planner "
-            "can make and simulate such plans, but this program cannot carry "
-            "them out yet");
-  EXPECT_TRUE(ResolvePlanToExecute(Plan(), one).ok());
-}
-
 TEST(Plan, ErrorsNameFieldFoundAndExpected) {
   EXPECT_EQ(ErrorOf("grid { tp: 2 }", kContext),
             "plan.grid: found tp 2 * cp 1 * dp 1 * pp 1, expected a product of "

@@ -32,7 +32,8 @@ struct UnitCost {
   double backward_s = 0;
   double fetch_s = 0;
   double release_s = 0;
-  // Until a microbatch's gradients are on the host and added there.
+  // Until a microbatch's gradients are on the host, what they were added to
+  // having come from there.
   double save_gradients_s = 0;
   // On the host.
   double update_s = 0;

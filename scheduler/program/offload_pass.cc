@@ -150,6 +150,12 @@ class RankPass {
           ReleaseLast();
           ends.push_back(Append(std::move(instruction)));
           break;
+        case InstructionKind::kReduceGradients:
+          // The same holds for the sums over ranks.
+          instruction.depends_on.push_back(last_save_[order_.NumberOf(
+              instruction.chunk, UnitOfBucket(instruction))]);
+          ends.push_back(Append(std::move(instruction)));
+          break;
         case InstructionKind::kUpdate:
           ends.push_back(Update(std::move(instruction)));
           break;
@@ -225,9 +231,14 @@ class RankPass {
     }
   }
 
+  int32_t UnitOfBucket(const Instruction& instruction) const {
+    return program_.buckets[stages_[instruction.chunk]] - 1 -
+           instruction.bucket;
+  }
+
   // On the host; then what the next step starts with comes back.
   int32_t Update(Instruction update) {
-    update.unit = program_.buckets[stages_[update.chunk]] - 1 - update.bucket;
+    update.unit = UnitOfBucket(update);
     update.resource = Resource::kHost;
     const int32_t unit = order_.NumberOf(update.chunk, update.unit);
     const int32_t updated = Append(std::move(update));

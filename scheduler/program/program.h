@@ -38,8 +38,9 @@
 //    unit's parameters into a free place on the device, and Release drops them,
 //    which frees the place once all it depends on has ended; weights do not
 //    change within a step and are never copied back. SaveGradients copies what
-//    one Backward of a unit left to the host, where it is added to what is
-//    there, and so frees the buffer. Update runs on the host, on one unit.
+//    one Backward of a unit left to the host and so frees the buffer; the next
+//    Backward of the unit in the step goes on from there. Update runs on the
+//    host, on one unit, and so do ReduceGradients and ClipGradients.
 // 8. At the end of the list wait for everything outstanding but
 //    GatherParameters, which goes on behind the next step's forward: whoever
 //    first uses the bucket's parameters waits for it.

@@ -105,6 +105,18 @@ std::vector<GridCase> AllGrids() {
                        .plan = PlanFromText(plan)});
     }
   }
+  // Blocks that stream through the device.
+  for (const Text text : {Text::kNone, Text::kJoint}) {
+    cases.push_back({.text = text,
+                     .plan = PlanFromText(
+                         "microbatches: 4 offload { resident_units: 2 }")});
+    cases.push_back(
+        {.tp = 2,
+         .pp = 2,
+         .text = text,
+         .plan = PlanFromText(
+             "sequence_parallel: true offload { resident_units: 1 }")});
+  }
   // Other embeddings of positions, and queries and keys without their norm.
   for (const bool sincos : {true, false}) {
     const Dit::Positions positions = sincos ? Dit::SINCOS : Dit::ROPE;

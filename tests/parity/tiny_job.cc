@@ -219,6 +219,8 @@ std::vector<std::string> GridCase::Features() const {
       Plan::Sharding_Name(plan.sharding()));
   add(plan.has_shard_group(), fmt::format("of{}", plan.shard_group()));
   add(plan.bf16_gradient_messages(), "bf16wire");
+  add(plan.has_offload(),
+      fmt::format("offload{}", plan.offload().resident_units()));
   return features;
 }
 

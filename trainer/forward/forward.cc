@@ -56,9 +56,8 @@ absl::StatusOr<Prepared> Prepare(const ForwardOptions& options, int64_t ranks) {
   // The step that makes gradients changes nothing.
   setup.optimizer.clip_norm = 0;
   setup.optimizer.ema_decay = 0;
-  ASSIGN_OR_RETURN(prepared.plan,
-                   ResolvePlanToExecute(options.plan.value_or(Plan()),
-                                        PlanContextOf(setup, ranks)));
+  ASSIGN_OR_RETURN(prepared.plan, ResolvePlan(options.plan.value_or(Plan()),
+                                              PlanContextOf(setup, ranks)));
   return prepared;
 }
 

@@ -115,7 +115,7 @@ class Builder {
     PlanContext context = context_;
     const Plan::Grid& grid = plan.grid();
     context.world_size = int64_t{grid.tp()} * grid.cp() * grid.pp() * grid.dp();
-    const absl::StatusOr<Plan> resolved = ResolvePlanToExecute(plan, context);
+    const absl::StatusOr<Plan> resolved = ResolvePlan(plan, context);
     if (!resolved.ok()) {
       ++left_out_[std::string(resolved.status().message())];
       return false;

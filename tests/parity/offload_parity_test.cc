@@ -1,0 +1,219 @@
+// Blocks that stream through the device train as if all of them were there: bit
+// for bit, however many places they have, also where nothing but events orders
+// copies and compute.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/comm/threads/thread_world.h"
+#include "runtime/core/file.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+#include "runtime/device/asynchronous_cpu_device_testing.h"
+#include "runtime/device/cpu_device.h"
+#include "tests/parity/covering.h"
+#include "tests/parity/tiny_job.h"
+#include "trainer/rank_model.h"
+#include "trainer/run/checkpointing.h"
+
+namespace trireme {
+namespace {
+
+constexpr int64_t kLimitBytes = int64_t{1} << 40;
+constexpr int kMaxRanks = 8;
+
+GridCase Offloaded(GridCase grid, uint32_t resident_units) {
+  grid.plan.mutable_offload()->set_resident_units(resident_units);
+  return grid;
+}
+
+std::vector<GridCase> Cases() {
+  std::vector<GridCase> cases;
+  const auto add = [&](GridCase grid, const char* plan,
+                       std::vector<uint32_t> resident_units) {
+    grid.plan = PlanFromText(plan);
+    for (const uint32_t resident : resident_units) {
+      cases.push_back(Offloaded(grid, resident));
+    }
+  };
+  const GridCase fp32{.dtype = DType::kFloat32};
+  add(fp32, "microbatches: 1", {1, 2, 4});
+  add(fp32, "microbatches: 4", {1, 2, 3, 4});
+  add(fp32, "microbatches: 2 recompute: FULL", {2});
+  add({.dtype = DType::kBFloat16}, "microbatches: 2", {1, 2});
+  add({.dtype = DType::kFloat16}, "microbatches: 2", {2});
+  add({.dtype = DType::kFloat32, .clip_norm = 1e-3}, "microbatches: 2", {2});
+  add({.tp = 2, .dtype = DType::kFloat32, .text = Text::kJoint},
+      "sequence_parallel: true microbatches: 2", {1, 2});
+  add({.pp = 2, .dtype = DType::kFloat32, .layers = 5}, "", {1, 2});
+  add({.pp = 2, .dtype = DType::kFloat32}, "schedule: GPIPE", {1});
+  // One block a chunk: its backwards follow one another.
+  add({.pp = 2, .dtype = DType::kFloat32},
+      "schedule: INTERLEAVED microbatches: 4", {1, 2});
+  add({.pp = 2, .dtype = DType::kBFloat16, .layers = 8},
+      "schedule: INTERLEAVED", {1, 3});
+  add({.tp = 2, .pp = 2, .text = Text::kCross}, "recompute: SELECTIVE", {1});
+  return cases;
+}
+
+class OffloadParityTest : public testing::TestWithParam<GridCase> {
+ protected:
+  GridRecord Resident() const {
+    GridCase grid = GetParam();
+    grid.plan.clear_offload();
+    return Record(grid);
+  }
+};
+
+TEST_P(OffloadParityTest, ChangesNoBit) {
+  const ParityReport report = Compare(Resident(), Record(GetParam()));
+  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+}
+
+TEST_P(OffloadParityTest, EventsAloneOrderTheCopies) {
+  const GridRecord resident = Resident();
+  const int seeds = TestsEveryCase() ? 200 : 2;
+  for (int seed = 0; seed < seeds; ++seed) {
+    const DeviceMaker device = [seed](int rank) {
+      return std::make_unique<AsynchronousCpuDevice>(
+          kLimitBytes, static_cast<uint64_t>(seed * kMaxRanks + rank));
+    };
+    const ParityReport report =
+        Compare(resident, Record(GetParam(), nullptr, device));
+    EXPECT_TRUE(report.bitwise) << "seed " << seed << "\n"
+                                << ParityText(report, {}, 5);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Plans, OffloadParityTest, testing::ValuesIn(Cases()),
+                         [](const auto& info) { return info.param.Name(); });
+
+// Two steps of the job on one rank.
+struct Run {
+  MemoryStatistics predicted;
+  MemoryStatistics device;
+  MemoryStatistics host;
+};
+
+absl::StatusOr<Run> RunOnOneRank(const GridCase& grid, int64_t device_bytes,
+                                 int64_t host_bytes) {
+  const TrainingSetup setup = SetupOf(grid);
+  absl::StatusOr<Run> run;
+  RunThreadRanks(1, [&](CommunicatorFactory& factory, int) {
+    run = [&]() -> absl::StatusOr<Run> {
+      CpuDevice device(device_bytes);
+      ASSIGN_OR_RETURN(
+          const std::unique_ptr<RankModel> model,
+          RankModel::Build(setup, PlanOf(grid), device, factory, host_bytes));
+      for (int64_t step = 1; step <= 2; ++step) {
+        ASSIGN_OR_RETURN(
+            const Batch batch,
+            RandomBatches(setup)(device, step, 0, model->local_batch()));
+        RETURN_IF_ERROR(
+            model->Step(batch, {.step = step, .learning_rate = 1e-3}).status());
+      }
+      return Run{model->predicted_memory(), device.Statistics(),
+                 model->host_memory()};
+    }();
+  });
+  return run;
+}
+
+// Wide enough that a block is more than what passes through it.
+GridCase Wide() {
+  return {.dtype = DType::kFloat32,
+          .layers = 12,
+          .heads = 32,
+          .plan = PlanFromText("microbatch_size: 1 recompute: FULL")};
+}
+
+TEST(OffloadMemoryTest, ADeviceHoldsWhatWasPredictedAndNotAByteMore) {
+  const auto resident = RunOnOneRank(Wide(), kLimitBytes, kLimitBytes);
+  ASSERT_TRUE(resident.ok()) << resident.status();
+  EXPECT_EQ(resident->host.peak_bytes, 0);
+  int64_t before = 0;
+  for (const uint32_t places : {1, 2, 6}) {
+    const GridCase grid = Offloaded(Wide(), places);
+    const auto run = RunOnOneRank(grid, kLimitBytes, kLimitBytes);
+    ASSERT_TRUE(run.ok()) << run.status();
+    const int64_t peak = run->device.peak_bytes;
+    EXPECT_EQ(peak, run->predicted.peak_bytes);
+    EXPECT_GT(peak, before);
+    EXPECT_LT(peak, resident->device.peak_bytes / 2);
+    before = peak;
+    // The host holds what the device would have: values, gradients, moments.
+    const int64_t host = run->host.peak_bytes;
+    EXPECT_GT(host, resident->device.peak_bytes / 2);
+
+    EXPECT_TRUE(RunOnOneRank(grid, peak, peak + host).ok());
+    EXPECT_EQ(RunOnOneRank(grid, peak - 1, kLimitBytes).status().code(),
+              absl::StatusCode::kResourceExhausted);
+    const absl::Status status =
+        RunOnOneRank(grid, peak, peak + host - 1).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_NE(MessageOf(status).find("of host memory"), std::string::npos)
+        << status;
+  }
+}
+
+// Trains steps [first, last] after loading `load`, if it is not empty, and
+// saves to `save`, if that is not.
+std::map<int64_t, double> Train(const GridCase& grid, int64_t first,
+                                int64_t last, const std::string& load,
+                                const std::string& save) {
+  const TrainingSetup setup = [&] {
+    TrainingSetup with_average = SetupOf(grid);
+    with_average.optimizer.ema_decay = 0.9;
+    return with_average;
+  }();
+  std::map<int64_t, double> losses;
+  RunThreadRanks(1, [&](CommunicatorFactory& factory, int) {
+    AsynchronousCpuDevice device(kLimitBytes, /*seed=*/1);
+    const auto model = RankModel::Build(setup, PlanOf(grid), device, factory);
+    CHECK_OK(model.status());
+    if (!load.empty()) {
+      const auto latest = LatestCheckpoint(load);
+      CHECK_OK(latest.status());
+      CHECK_OK(LoadCheckpoint(**model, *latest).status());
+    }
+    for (int64_t step = first; step <= last; ++step) {
+      const auto batch =
+          RandomBatches(setup)(device, step, 0, (*model)->local_batch());
+      CHECK_OK(batch.status());
+      const auto result =
+          (*model)->Step(*batch, {.step = step, .learning_rate = 1e-3});
+      CHECK_OK(result.status());
+      losses[step] = result->loss;
+    }
+    if (save.empty()) return;
+    CHECK_OK(SaveCheckpoint(**model, save, {last, 8}, 0));
+  });
+  return losses;
+}
+
+TEST(OffloadCheckpointTest, RunsGoOnWithAndWithoutOffload) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    const GridCase resident{.dtype = dtype};
+    const GridCase offloaded = Offloaded(resident, 2);
+    const std::map<int64_t, double> whole = Train(resident, 1, 4, "", "");
+    for (const GridCase& before : {resident, offloaded}) {
+      for (const GridCase& after : {resident, offloaded}) {
+        const std::string folder =
+            testing::TempDir() + "/" + before.Name() + "_to_" + after.Name();
+        CHECK_OK(MakeDirectories(folder));
+        Train(before, 1, 2, "", folder);
+        for (const auto& [step, loss] : Train(after, 3, 4, folder, "")) {
+          EXPECT_EQ(loss, whole.at(step)) << folder << " step " << step;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace trireme

@@ -1,0 +1,68 @@
+#include "trainer/rank_offload.h"
+
+#include <algorithm>
+
+#include "scheduler/program/program.h"
+
+namespace trireme {
+
+RankOffload::RankOffload(const Plan& plan, int64_t num_blocks,
+                         int64_t limit_bytes, bool dry)
+    : num_blocks_(num_blocks),
+      resident_units_(static_cast<int>(plan.offload().resident_units())),
+      home_(limit_bytes, dry ? CpuDevice::Mode::kDry : CpuDevice::Mode::kReal) {
+}
+
+UnitHome RankOffload::HomeOf(const LocalModel::Part& part) {
+  return {.device = &home_,
+          .begin = part.request.has_embedding() ? 1 : 0,
+          .end = part.chunk->num_units() -
+                 (part.request.has_head(num_blocks_) ? 1 : 0)};
+}
+
+std::vector<ProgramUnit> RankOffload::ProgramUnits(
+    const LocalModel::Part& part, const ParameterBuckets& buckets) {
+  const UnitHome home = HomeOf(part);
+  std::vector<ProgramUnit> units;
+  for (int block = home.begin; block < home.end; ++block) {
+    ProgramUnit& unit = units.emplace_back();
+    unit.begin = block == home.begin ? 0 : block;
+    unit.end = block + 1 == home.end ? part.chunk->num_units() : block + 1;
+    for (int b = 0; b < buckets.size(); ++b) {
+      const int of_bucket = buckets[b].parameters[0]->unit;
+      if (of_bucket >= unit.begin && of_bucket < unit.end) {
+        unit.buckets.push_back(b);
+      }
+    }
+  }
+  return units;
+}
+
+void RankOffload::MakeBuffers(
+    const std::vector<LocalModel::Part>& parts,
+    const std::vector<const ParameterBuckets*>& buckets, Device& device,
+    DType dtype) {
+  int blocks = 0;
+  int64_t elements = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const UnitHome home = HomeOf(parts[i]);
+    blocks += home.end - home.begin;
+    elements = std::max(elements, LargestUnit(*buckets[i], device));
+  }
+  places_ = std::make_unique<DeviceBuffers>(
+      device, std::min(resident_units_, blocks), elements, dtype,
+      MemoryCategory::kParameters, "place of a block's parameters");
+  gradient_buffers_ = std::make_unique<DeviceBuffers>(
+      device, std::min<int>(Offload::kGradientBuffers, blocks), elements,
+      AccumulatorDType(dtype), MemoryCategory::kGradients,
+      "gradients of a block");
+}
+
+std::unique_ptr<OffloadedUnits> RankOffload::MakeUnits(
+    ParallelContext& context, const ParameterBuckets& buckets,
+    const GradientReducer& reducer, uint64_t seed) {
+  return std::make_unique<OffloadedUnits>(context, buckets, reducer, *places_,
+                                          *gradient_buffers_, seed);
+}
+
+}  // namespace trireme

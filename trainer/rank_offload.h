@@ -1,0 +1,57 @@
+// What a rank has beyond its chunks where its plan offloads the blocks: their
+// home in the host's memory and the buffers that they take turns in on the
+// device.
+
+#ifndef TRIREME_TRAINER_RANK_OFFLOAD_H_
+#define TRIREME_TRAINER_RANK_OFFLOAD_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "offload/device_buffers.h"
+#include "offload/offloaded_units.h"
+#include "parallel/executor.h"
+#include "parallel/parameter_buckets.h"
+#include "runtime/device/cpu_device.h"
+#include "scheduler/plan/plan.pb.h"
+#include "trainer/local_model.h"
+
+namespace trireme {
+
+class RankOffload {
+ public:
+  // `plan` has offload, of a model of `num_blocks` blocks. The home holds at
+  // most `limit_bytes`; it only counts where the device is `dry`.
+  RankOffload(const Plan& plan, int64_t num_blocks, int64_t limit_bytes,
+              bool dry);
+
+  // The blocks of a part: embedding and head stay on the device.
+  UnitHome HomeOf(const LocalModel::Part& part);
+  std::vector<ProgramUnit> ProgramUnits(const LocalModel::Part& part,
+                                        const ParameterBuckets& buckets);
+
+  // Before MakeUnits, for all parts of the rank and their buckets: what its
+  // blocks share on the device.
+  void MakeBuffers(const std::vector<LocalModel::Part>& parts,
+                   const std::vector<const ParameterBuckets*>& buckets,
+                   Device& device, DType dtype);
+  // Outlived by this.
+  std::unique_ptr<OffloadedUnits> MakeUnits(ParallelContext& context,
+                                            const ParameterBuckets& buckets,
+                                            const GradientReducer& reducer,
+                                            uint64_t seed);
+
+  const Device& home() const { return home_; }
+
+ private:
+  const int64_t num_blocks_;
+  const int resident_units_;
+  CpuDevice home_;
+  std::unique_ptr<DeviceBuffers> places_;
+  std::unique_ptr<DeviceBuffers> gradient_buffers_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_RANK_OFFLOAD_H_
