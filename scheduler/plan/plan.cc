@@ -74,6 +74,7 @@ std::string Summary(const Plan& plan) {
       plan.microbatches(), plan.microbatches() == 1 ? "" : "es",
       plan.microbatch_size(), plan.microbatch_size() == 1 ? "" : "s",
       fmt::join(blocks, "+"));
+  if (grid.ep() > 1) text += fmt::format(", experts over ep {}", grid.ep());
   if (plan.chunks_per_rank() > 1) {
     text += fmt::format(", {} a rank", plan.chunks_per_rank());
   }

@@ -126,7 +126,9 @@ TEST(Plan, ExpertsAreDividedAmongTheRanksOfAStage) {
   EXPECT_EQ(ErrorOf("grid { dp: 4 pp: 2 ep: 3 }", context),
             "plan.grid.ep: found 3, expected a divisor of the model's 12 "
             "experts and of the 4 ranks of a stage");
-  EXPECT_TRUE(ResolvePlan(Parse("grid { dp: 8 ep: 4 }"), context).ok());
+  const auto plan = ResolvePlan(Parse("grid { dp: 8 ep: 4 }"), context);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_NE(Summary(*plan).find(", experts over ep 4"), std::string::npos);
 }
 
 TEST(Plan, OffloadFitsOneReplicaWithWholeBackwards) {
