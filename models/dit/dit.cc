@@ -11,7 +11,6 @@
 namespace trireme {
 namespace {
 
-constexpr double kNormEps = 1e-6;
 constexpr double kTimeScale = 1000.0;
 constexpr double kMaxPeriod = 10000.0;
 constexpr Initializer kSmallNormal = {.kind = Initializer::Kind::kNormal,
@@ -31,17 +30,6 @@ std::vector<double> TokenPositions(const DitConfig& config, TokenRange range) {
   return positions;
 }
 
-// Everything that a microbatch brings in is split over dp by sample.
-AxisStates BatchStates() {
-  AxisStates states;
-  states[Axis::kData] = AxisState::Shard(0);
-  return states;
-}
-
-ShardedVariable BatchConstant(const Tensor& value) {
-  return {Variable(value), BatchStates()};
-}
-
 }  // namespace
 
 struct DitPart::Embedding {
@@ -53,24 +41,14 @@ struct DitPart::Embedding {
   Tensor position_table;
 };
 
-struct DitPart::FinalLayer {
-  AdaptiveModulation modulation;
-  ReplicatedLinear linear;
-};
-
 DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
                  const DitConfig& config, const ChunkRequest& options)
     : config_(config),
       options_(options),
       device_(store.device()),
       dtype_(store.dtype()),
-      context_parallel_(grid.size(Axis::kContext) > 1),
-      tokens_(LayOutTokens(config.tokens(), grid, /*over_context=*/true,
-                           options.sequence_parallel)),
-      // Every rank of cp holds the whole text.
-      text_tokens_(
-          LayOutTokens(config.text_tokens, grid, /*over_context=*/false,
-                       options.sequence_parallel && config.joint_text())) {
+      layout_(grid, config.tokens(), config.text_tokens,
+              options.sequence_parallel, config.joint_text()) {
   const int64_t h = config.hidden;
   Device& device = store.device();
   const DType compute =
@@ -79,8 +57,8 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
     const int64_t per_axis = config.head_dim() / 2;
     const int64_t axis_dims[2] = {per_axis, per_axis};
     rope_ = MakeRopeTable(device, axis_dims,
-                          TokenPositions(config, tokens_.attention), kMaxPeriod,
-                          compute);
+                          TokenPositions(config, layout_.tokens().attention),
+                          kMaxPeriod, compute);
   }
   if (options.has_embedding()) {
     store.BeginUnit();
@@ -102,9 +80,9 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
           store, "text_embedding", config.text_width, h);
     }
     if (config.positions == Dit::SINCOS) {
-      embedding_->position_table =
-          SinCosTable(device, config.hidden,
-                      TokenPositions(config, tokens_.local), store.dtype());
+      embedding_->position_table = SinCosTable(
+          device, config.hidden, TokenPositions(config, layout_.tokens().local),
+          store.dtype());
     }
   }
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {
@@ -117,23 +95,21 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
   }
   if (options.has_head(config.layers)) {
     store.BeginUnit();
-    head_ = std::make_shared<FinalLayer>(
-        FinalLayer{AdaptiveModulation(store, grid, "final.modulation", h, 2),
-                   ReplicatedLinear(
-                       store, "final.linear", h, config.patch_channels(),
-                       {.initializer = {.kind = Initializer::Kind::kZeros}})});
+    head_ =
+        std::make_shared<FinalLayer>(store, grid, h, config.patch_channels());
   }
 }
 
-DitState DitPart::Embed(ForwardContext& context,
-                        const DitInputs& inputs) const {
+StreamState DitPart::Embed(ForwardContext& context,
+                           const DitInputs& inputs) const {
   CHECK(has_embedding());
-  DitState state;
+  StreamState state;
   state.x = embedding_->patches.Forward(
-      context, inputs.watch(context, kPixelsField,
-                            {Variable(LocalTokens(inputs.patches, tokens_)),
-                             TokenStates()},
-                            tokens_.local.begin));
+      context,
+      inputs.watch(context, kPixelsField,
+                   {Variable(LocalTokens(inputs.patches, layout_.tokens())),
+                    layout_.TokenStates()},
+                   layout_.tokens().local.begin));
   if (embedding_->position_table.defined()) {
     state.x = AddConstant(context, state.x, embedding_->position_table);
   }
@@ -149,78 +125,64 @@ DitState DitPart::Embed(ForwardContext& context,
             EmbeddingLookup(context, *embedding_->class_table, inputs.labels,
                             BatchStates()));
   }
-  state.silu_c = Transition(context, Activate(context, Activation::kSilu, c),
-                            Axis::kTensor, AxisState::Replicate());
-  if (context_parallel_) {
-    state.silu_c = Transition(context, state.silu_c, Axis::kContext,
-                              AxisState::Replicate());
-  }
+  state.silu_c = layout_.Conditioning(context, c);
   if (embedding_->text != nullptr) {
-    AxisStates states = TextStates();
-    const AxisState over_context = states[Axis::kContext];
-    states[Axis::kContext] = AxisState::Invariant();
-    state.text = Transition(
-        context,
-        embedding_->text->Forward(
-            context,
-            inputs.watch(
-                context, kTextField,
-                {Variable(LocalTokens(inputs.text, text_tokens_)), states},
-                text_tokens_.local.begin)),
-        Axis::kContext, over_context);
+    state.text = layout_.EmbedText(
+        context, *embedding_->text,
+        inputs.watch(context, kTextField, layout_.TextInput(inputs.text),
+                     layout_.text_tokens().local.begin));
   }
   return state;
 }
 
-AxisStates DitPart::TokenStates() const {
-  AxisStates states = BatchStates();
-  if (context_parallel_) states[Axis::kContext] = AxisState::Shard(1);
-  if (options_.sequence_parallel) states[Axis::kTensor] = AxisState::Shard(1);
-  return states;
-}
-
-AxisStates DitPart::TextStates() const {
-  AxisStates states = BatchStates();
-  if (context_parallel_) states[Axis::kContext] = AxisState::Replicate();
-  if (options_.sequence_parallel && config_.joint_text()) {
-    states[Axis::kTensor] = AxisState::Shard(1);
-  }
-  return states;
-}
-
-AxisStates DitPart::SharedStates() const {
-  AxisStates states = BatchStates();
-  states[Axis::kTensor] = AxisState::Replicate();
-  if (context_parallel_) states[Axis::kContext] = AxisState::Replicate();
-  return states;
-}
-
 std::vector<BoundarySpec> DitPart::Boundary(int block, int64_t b) const {
-  const int64_t h = config_.hidden;
-  std::vector<BoundarySpec> specs = {
-      {{b, tokens_.local.count, h}, dtype_, TokenStates()},
-      {{b, h}, dtype_, SharedStates()}};
   // The model's last block gives no text in joint form.
   const bool text_ends =
       config_.joint_text() && options_.blocks.first + block == config_.layers;
-  if (config_.text_tokens > 0 && !text_ends) {
-    specs.push_back({{b, text_tokens_.local.count, h}, dtype_, TextStates()});
+  return layout_.Boundary(b, config_.hidden, dtype_,
+                          config_.text_tokens > 0 && !text_ends);
+}
+
+DitConstants DitPart::ConstantsOf(const Batch& microbatch,
+                                  const Objective& objective) const {
+  Tensor text_counts;
+  if (config_.text_tokens > 0) {
+    text_counts = objective.Condition(microbatch, kTextCountField, /*none=*/0);
   }
-  return specs;
+  return Constants(microbatch.size(), text_counts, objective.global_batch());
+}
+
+DitInputs DitPart::InputsOf(const Batch& microbatch,
+                            const ModelInputs& prepared,
+                            const Objective& objective,
+                            const DitConstants& /*constants*/) const {
+  DitInputs inputs;
+  inputs.patches = Patchify(prepared.x, config_.patch);
+  inputs.sigmas = prepared.times;
+  if (config_.classes > 0) {
+    inputs.labels = objective.Condition(microbatch, kLabelField,
+                                        static_cast<int32_t>(config_.classes));
+  }
+  if (config_.text_tokens > 0) {
+    const Tensor& text = microbatch[kTextField];
+    inputs.text = text.dtype() == dtype_ ? text : Cast(text, dtype_);
+  }
+  return inputs;
 }
 
 DitConstants DitPart::Constants(int64_t b, const Tensor& text_counts,
                                 int64_t global_batch) const {
   DitConstants constants;
   constants.rope = rope_;
-  constants.tokens = tokens_;
-  constants.context_parallel = context_parallel_;
-  constants.routed = {.valid = tokens_.valid_local(),
+  const TokenLayout& tokens = layout_.tokens();
+  constants.tokens = tokens;
+  constants.context_parallel = layout_.context_parallel();
+  constants.routed = {.valid = tokens.valid_local(),
                       .of_sample = config_.tokens(),
                       .global_batch = global_batch};
-  if (tokens_.has_padding()) {
+  if (tokens.has_padding()) {
     constants.image_counts =
-        Full(device_, {b}, DType::kInt32, static_cast<double>(tokens_.tokens));
+        Full(device_, {b}, DType::kInt32, static_cast<double>(tokens.tokens));
   }
   constants.text_counts = text_counts;
   if (config_.joint_text()) {
@@ -231,7 +193,8 @@ DitConstants DitPart::Constants(int64_t b, const Tensor& text_counts,
 }
 
 void DitPart::RunBlock(ForwardContext& context, int block,
-                       const DitConstants& constants, DitState& state) const {
+                       const DitConstants& constants,
+                       StreamState& state) const {
   blocks_[block]->Forward(context, constants, state);
 }
 
@@ -239,7 +202,7 @@ ShardedVariable DitPart::Predict(ForwardContext& context,
                                  const DitInputs& inputs,
                                  const Tensor& text_counts) const {
   CHECK(has_embedding() && has_head());
-  DitState state = Embed(context, inputs);
+  StreamState state = Embed(context, inputs);
   const DitConstants constants =
       Constants(inputs.patches.dim(0), text_counts, /*global_batch=*/0);
   for (int i = 0; i < num_blocks(); ++i) {
@@ -249,15 +212,9 @@ ShardedVariable DitPart::Predict(ForwardContext& context,
 }
 
 ShardedVariable DitPart::Head(ForwardContext& context,
-                              const DitState& state) const {
+                              const StreamState& state) const {
   CHECK(has_head());
-  const std::vector<ShardedVariable> modulation =
-      head_->modulation.Forward(context, state.silu_c);
-  const ShardedVariable prediction = head_->linear.Forward(
-      context, NormModulate(context, NormKind::kLayer, state.x, modulation[1],
-                            modulation[0], kNormEps));
-  if (!tokens_.has_padding()) return prediction;
-  return MaskTokens(context, prediction, tokens_.valid_local());
+  return head_->Forward(context, state, layout_.tokens());
 }
 
 }  // namespace trireme

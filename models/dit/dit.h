@@ -17,7 +17,8 @@
 #include "models/dit/dit_config.h"
 #include "models/family.h"
 #include "models/input_gradients.h"
-#include "models/transformer/token_layout.h"
+#include "models/objective/objective.h"
+#include "models/transformer/streams.h"
 #include "parallel/chunk.h"
 #include "parallel/context.h"
 #include "parallel/parameter_store.h"
@@ -38,14 +39,15 @@ struct DitInputs {
 
 class DitPart {
  public:
+  using Inputs = DitInputs;
+  using BlockConstants = DitConstants;
+
   DitPart(ParameterStore& store, const ProcessGrid& grid,
           const DitConfig& config, const ChunkRequest& options);
 
   bool has_embedding() const { return embedding_ != nullptr; }
   bool has_head() const { return head_ != nullptr; }
-  // This rank's tokens of the picture and of the text.
-  const TokenLayout& tokens() const { return tokens_; }
-  const TokenLayout& text_tokens() const { return text_tokens_; }
+  const StreamLayout& layout() const { return layout_; }
   const DitConfig& config() const { return config_; }
   int num_blocks() const { return static_cast<int>(blocks_.size()); }
   // Whether only the inputs of the part's block i are kept for backward.
@@ -58,8 +60,20 @@ class DitPart {
   // and, where there is still a use for it, text; of b samples.
   std::vector<BoundarySpec> Boundary(int block, int64_t b) const;
 
+  // Of a picture; what a loss is a mean over.
+  int64_t sample_elements() const {
+    const ImageSpec& image = config_.image;
+    return image.channels * image.height * image.width;
+  }
+
+  // Of a microbatch, whose pictures the objective has prepared.
+  DitConstants ConstantsOf(const Batch& microbatch,
+                           const Objective& objective) const;
+  DitInputs InputsOf(const Batch& microbatch, const ModelInputs& prepared,
+                     const Objective& objective,
+                     const DitConstants& constants) const;
   // The inputs are whole; the state holds this rank's tokens.
-  DitState Embed(ForwardContext& context, const DitInputs& inputs) const;
+  StreamState Embed(ForwardContext& context, const DitInputs& inputs) const;
   // What blocks read of a microbatch of b samples beside the state.
   // text_counts: int32 [b], undefined without text. global_batch: see
   // Objective.
@@ -67,30 +81,21 @@ class DitPart {
                          int64_t global_batch) const;
   // The part's block i.
   void RunBlock(ForwardContext& context, int block,
-                const DitConstants& constants, DitState& state) const;
+                const DitConstants& constants, StreamState& state) const;
   // → [b, local tokens, patch²·channels], zeros as padding.
-  ShardedVariable Head(ForwardContext& context, const DitState& state) const;
+  ShardedVariable Head(ForwardContext& context, const StreamState& state) const;
   // A whole model's prediction.
   ShardedVariable Predict(ForwardContext& context, const DitInputs& inputs,
                           const Tensor& text_counts) const;
 
  private:
   struct Embedding;
-  struct FinalLayer;
-
-  // The states of image tokens, of text tokens, and of what is the same for all
-  // tokens.
-  AxisStates TokenStates() const;
-  AxisStates TextStates() const;
-  AxisStates SharedStates() const;
 
   DitConfig config_;
   ChunkRequest options_;
   Device& device_;
   DType dtype_;
-  bool context_parallel_;
-  TokenLayout tokens_;
-  TokenLayout text_tokens_;
+  StreamLayout layout_;
   RopeTable rope_;
   std::shared_ptr<Embedding> embedding_;
   std::vector<std::unique_ptr<DitBlock>> blocks_;

@@ -58,7 +58,7 @@ DitBlock::DitBlock(ParameterStore& store, const ProcessGrid& grid,
 }
 
 void DitBlock::Forward(ForwardContext& context, const DitConstants& constants,
-                       DitState& state) const {
+                       StreamState& state) const {
   if (text_ != nullptr) {
     JointForward(context, constants, state);
     return;
@@ -83,7 +83,7 @@ void DitBlock::Forward(ForwardContext& context, const DitConstants& constants,
 
 ShardedVariable DitBlock::CrossAttend(ForwardContext& context,
                                       const DitConstants& constants,
-                                      const DitState& state) const {
+                                      const StreamState& state) const {
   const ShardedVariable n =
       Norm(context, NormKind::kLayer, state.x, cross_->norm_weight,
            cross_->norm_bias, kStreamNormEps);
@@ -99,7 +99,7 @@ ShardedVariable DitBlock::CrossAttend(ForwardContext& context,
 
 void DitBlock::JointForward(ForwardContext& context,
                             const DitConstants& constants,
-                            DitState& state) const {
+                            StreamState& state) const {
   // Two modulations read c. Their gradients are added to each other before
   // they meet those of other blocks, as recomputation of the block does it:
   // sums in another order would differ in the last bit.

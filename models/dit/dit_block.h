@@ -20,21 +20,12 @@
 
 #include "models/dit/dit_config.h"
 #include "models/transformer/modulated_stream.h"
+#include "models/transformer/streams.h"
 #include "models/transformer/token_layout.h"
 #include "parallel/functional.h"
 #include "parallel/layers.h"
 
 namespace trireme {
-
-// The activations between blocks, and what is fixed for a microbatch.
-struct DitState {
-  ShardedVariable x;  // [b, s, h], s this rank's tokens
-  // silu(c) [b, h], Replicate over tp and cp: every block's modulation leaves a
-  // part of its gradient, which is summed over the blocks (across stages too)
-  // and then once over the ranks, where the model starts.
-  ShardedVariable silu_c;
-  ShardedVariable text;  // [b, n, h]; undefined without text
-};
 
 // Constants that blocks of one chunk share.
 struct DitConstants {
@@ -60,14 +51,14 @@ class DitBlock {
 
   // Replaces state.x (and state.text in joint form).
   void Forward(ForwardContext& context, const DitConstants& constants,
-               DitState& state) const;
+               StreamState& state) const;
 
  private:
   ShardedVariable CrossAttend(ForwardContext& context,
                               const DitConstants& constants,
-                              const DitState& state) const;
+                              const StreamState& state) const;
   void JointForward(ForwardContext& context, const DitConstants& constants,
-                    DitState& state) const;
+                    StreamState& state) const;
 
   struct CrossWeights {
     Parameter* norm_weight;

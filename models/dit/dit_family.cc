@@ -6,7 +6,7 @@
 
 #include "fmt/format.h"
 #include "models/dit/dit.h"
-#include "models/dit/dit_chunk.h"
+#include "models/transformer/picture_chunk.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/embedding.h"
@@ -103,7 +103,7 @@ class DitFamily final : public ModelFamily {
   std::unique_ptr<Chunk> Build(const ChunkRequest& request,
                                ParameterStore& store, const ProcessGrid& grid,
                                const StepInputs& inputs) const override {
-    return std::make_unique<DitChunk>(
+    return std::make_unique<PictureChunk<DitPart>>(
         std::make_shared<DitPart>(store, grid, config_, request), request,
         store.dtype(), inputs);
   }

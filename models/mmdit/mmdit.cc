@@ -56,17 +56,6 @@ std::vector<double> TableCoordinates(const MmditConfig& config,
   return coordinates;
 }
 
-// Everything that a microbatch brings in is split over dp by sample.
-AxisStates BatchStates() {
-  AxisStates states;
-  states[Axis::kData] = AxisState::Shard(0);
-  return states;
-}
-
-ShardedVariable BatchConstant(const Tensor& value) {
-  return {Variable(value), BatchStates()};
-}
-
 // pooled[b, w], with zeros for samples whose count is 0.
 Tensor WithoutEmptyTexts(const Tensor& pooled, const Tensor& text_counts,
                          int64_t text_tokens) {
@@ -124,27 +113,17 @@ struct MmditPart::Embedding {
   Tensor position_table;
 };
 
-struct MmditPart::FinalLayer {
-  AdaptiveModulation modulation;
-  ReplicatedLinear linear;
-};
-
 MmditPart::MmditPart(ParameterStore& store, const ProcessGrid& grid,
                      const MmditConfig& config, const ChunkRequest& options)
     : config_(config),
       options_(options),
       dtype_(store.dtype()),
-      context_parallel_(grid.size(Axis::kContext) > 1),
-      tokens_(LayOutTokens(config.tokens(), grid, /*over_context=*/true,
-                           options.sequence_parallel)),
-      // Every rank of cp holds the whole text.
-      text_tokens_(LayOutTokens(config.text_tokens, grid,
-                                /*over_context=*/false,
-                                options.sequence_parallel)) {
+      layout_(grid, config.tokens(), config.text_tokens,
+              options.sequence_parallel, /*text_stream=*/true) {
   Device& device = store.device();
   if (config.positions == Mmdit::ROPE) {
     rope_ =
-        MakeRope(device, config, tokens_.attention,
+        MakeRope(device, config, layout_.tokens().attention,
                  dtype_ == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32);
   }
   if (options.has_embedding()) {
@@ -153,7 +132,7 @@ MmditPart::MmditPart(ParameterStore& store, const ProcessGrid& grid,
     if (config.positions == Mmdit::SINCOS) {
       embedding_->position_table =
           SinCosTable(device, config.hidden,
-                      TableCoordinates(config, tokens_.local), dtype_);
+                      TableCoordinates(config, layout_.tokens().local), dtype_);
     }
   }
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {
@@ -166,23 +145,21 @@ MmditPart::MmditPart(ParameterStore& store, const ProcessGrid& grid,
   }
   if (options.has_head(config.layers())) {
     store.BeginUnit();
-    head_ = std::make_shared<FinalLayer>(FinalLayer{
-        AdaptiveModulation(store, grid, "final.modulation", config.hidden, 2),
-        ReplicatedLinear(
-            store, "final.linear", config.hidden, config.patch_channels(),
-            {.initializer = {.kind = Initializer::Kind::kZeros}})});
+    head_ = std::make_shared<FinalLayer>(store, grid, config.hidden,
+                                         config.patch_channels());
   }
 }
 
-MmditState MmditPart::Embed(ForwardContext& context,
-                            const MmditInputs& inputs) const {
+StreamState MmditPart::Embed(ForwardContext& context,
+                             const MmditInputs& inputs) const {
   CHECK(has_embedding());
-  MmditState state;
+  StreamState state;
   state.x = embedding_->patches.Forward(
-      context, inputs.watch(context, kPixelsField,
-                            {Variable(LocalTokens(inputs.patches, tokens_)),
-                             TokenStates()},
-                            tokens_.local.begin));
+      context,
+      inputs.watch(context, kPixelsField,
+                   {Variable(LocalTokens(inputs.patches, layout_.tokens())),
+                    layout_.TokenStates()},
+                   layout_.tokens().local.begin));
   if (embedding_->position_table.defined()) {
     state.x = AddConstant(context, state.x, embedding_->position_table);
   }
@@ -199,64 +176,53 @@ MmditState MmditPart::Embed(ForwardContext& context,
                                     BatchConstant(WithoutEmptyTexts(
                                         inputs.pooled, inputs.text_counts,
                                         config_.text_tokens)))));
-  state.silu_c = Transition(context, Activate(context, Activation::kSilu, c),
-                            Axis::kTensor, AxisState::Replicate());
-  if (context_parallel_) {
-    state.silu_c = Transition(context, state.silu_c, Axis::kContext,
-                              AxisState::Replicate());
-  }
-  AxisStates states = TextStates();
-  const AxisState over_context = states[Axis::kContext];
-  states[Axis::kContext] = AxisState::Invariant();
-  state.text = Transition(
-      context,
-      embedding_->text.Forward(
-          context,
-          inputs.watch(
-              context, kTextField,
-              {Variable(LocalTokens(inputs.text, text_tokens_)), states},
-              text_tokens_.local.begin)),
-      Axis::kContext, over_context);
+  state.silu_c = layout_.Conditioning(context, c);
+  state.text = layout_.EmbedText(
+      context, embedding_->text,
+      inputs.watch(context, kTextField, layout_.TextInput(inputs.text),
+                   layout_.text_tokens().local.begin));
   return state;
 }
 
-AxisStates MmditPart::TokenStates() const {
-  AxisStates states = BatchStates();
-  if (context_parallel_) states[Axis::kContext] = AxisState::Shard(1);
-  if (options_.sequence_parallel) states[Axis::kTensor] = AxisState::Shard(1);
-  return states;
-}
-
-AxisStates MmditPart::TextStates() const {
-  AxisStates states = BatchStates();
-  if (context_parallel_) states[Axis::kContext] = AxisState::Replicate();
-  if (options_.sequence_parallel) states[Axis::kTensor] = AxisState::Shard(1);
-  return states;
-}
-
-AxisStates MmditPart::SharedStates() const {
-  AxisStates states = BatchStates();
-  states[Axis::kTensor] = AxisState::Replicate();
-  if (context_parallel_) states[Axis::kContext] = AxisState::Replicate();
-  return states;
-}
-
 std::vector<BoundarySpec> MmditPart::Boundary(int block, int64_t b) const {
-  const int64_t h = config_.hidden;
-  std::vector<BoundarySpec> specs = {
-      {{b, tokens_.local.count, h}, dtype_, TokenStates()},
-      {{b, h}, dtype_, SharedStates()}};
-  if (options_.blocks.first + block < config_.layers()) {
-    specs.push_back({{b, text_tokens_.local.count, h}, dtype_, TextStates()});
+  const bool ends = options_.blocks.first + block == config_.layers();
+  return layout_.Boundary(b, config_.hidden, dtype_, /*with_text=*/!ends);
+}
+
+MmditConstants MmditPart::ConstantsOf(const Batch& microbatch,
+                                      const Objective& objective) const {
+  return Constants(
+      objective.Condition(microbatch, kTextCountField, /*none=*/0));
+}
+
+MmditInputs MmditPart::InputsOf(const Batch& microbatch,
+                                const ModelInputs& prepared,
+                                const Objective& /*objective*/,
+                                const MmditConstants& constants) const {
+  const auto typed = [this](const Tensor& x) {
+    return x.dtype() == dtype_ ? x : Cast(x, dtype_);
+  };
+  MmditInputs inputs;
+  inputs.patches = Patchify(prepared.x, config_.patch);
+  inputs.sigmas = prepared.times;
+  inputs.text = typed(microbatch[kTextField]);
+  inputs.pooled = typed(microbatch[kPooledTextField]);
+  inputs.text_counts = constants.text_counts;
+  if (config_.guidance.has_value()) {
+    inputs.guidance =
+        microbatch.Has(kGuidanceField)
+            ? microbatch[kGuidanceField]
+            : Full(prepared.times.device(), prepared.times.shape(),
+                   prepared.times.dtype(), *config_.guidance);
   }
-  return specs;
+  return inputs;
 }
 
 MmditConstants MmditPart::Constants(const Tensor& text_counts) const {
   return {
       .rope = rope_,
-      .tokens = tokens_,
-      .context_parallel = context_parallel_,
+      .tokens = layout_.tokens(),
+      .context_parallel = layout_.context_parallel(),
       .text_counts = text_counts,
       .joint_counts = AddOffset(
           text_counts, static_cast<int32_t>(config_.tokens()), "key counts")};
@@ -264,14 +230,14 @@ MmditConstants MmditPart::Constants(const Tensor& text_counts) const {
 
 void MmditPart::RunBlock(ForwardContext& context, int block,
                          const MmditConstants& constants,
-                         MmditState& state) const {
+                         StreamState& state) const {
   blocks_[block]->Forward(context, constants, state);
 }
 
 ShardedVariable MmditPart::Predict(ForwardContext& context,
                                    const MmditInputs& inputs) const {
   CHECK(has_embedding() && has_head());
-  MmditState state = Embed(context, inputs);
+  StreamState state = Embed(context, inputs);
   const MmditConstants constants = Constants(inputs.text_counts);
   for (int i = 0; i < num_blocks(); ++i) {
     RunBlock(context, i, constants, state);
@@ -280,15 +246,9 @@ ShardedVariable MmditPart::Predict(ForwardContext& context,
 }
 
 ShardedVariable MmditPart::Head(ForwardContext& context,
-                                const MmditState& state) const {
+                                const StreamState& state) const {
   CHECK(has_head());
-  const std::vector<ShardedVariable> modulation =
-      head_->modulation.Forward(context, state.silu_c);
-  const ShardedVariable prediction = head_->linear.Forward(
-      context, NormModulate(context, NormKind::kLayer, state.x, modulation[1],
-                            modulation[0], kStreamNormEps));
-  if (!tokens_.has_padding()) return prediction;
-  return MaskTokens(context, prediction, tokens_.valid_local());
+  return head_->Forward(context, state, layout_.tokens());
 }
 
 }  // namespace trireme

@@ -17,7 +17,8 @@
 #include "models/input_gradients.h"
 #include "models/mmdit/mmdit_block.h"
 #include "models/mmdit/mmdit_config.h"
-#include "models/transformer/token_layout.h"
+#include "models/objective/objective.h"
+#include "models/transformer/streams.h"
 #include "parallel/chunk.h"
 #include "parallel/context.h"
 #include "parallel/parameter_store.h"
@@ -40,13 +41,15 @@ struct MmditInputs {
 
 class MmditPart {
  public:
+  using Inputs = MmditInputs;
+  using BlockConstants = MmditConstants;
+
   MmditPart(ParameterStore& store, const ProcessGrid& grid,
             const MmditConfig& config, const ChunkRequest& options);
 
   bool has_embedding() const { return embedding_ != nullptr; }
   bool has_head() const { return head_ != nullptr; }
-  // This rank's tokens of the picture.
-  const TokenLayout& tokens() const { return tokens_; }
+  const StreamLayout& layout() const { return layout_; }
   const MmditConfig& config() const { return config_; }
   int num_blocks() const { return static_cast<int>(blocks_.size()); }
   // Whether only the inputs of the part's block i are kept for backward.
@@ -59,35 +62,37 @@ class MmditPart {
   // and, but out of the model's last block, text; of b samples.
   std::vector<BoundarySpec> Boundary(int block, int64_t b) const;
 
+  // Of a picture; what a loss is a mean over.
+  int64_t sample_elements() const {
+    return config_.channels * config_.height * config_.width;
+  }
+
+  // Of a microbatch, whose pictures the objective has prepared.
+  MmditConstants ConstantsOf(const Batch& microbatch,
+                             const Objective& objective) const;
+  MmditInputs InputsOf(const Batch& microbatch, const ModelInputs& prepared,
+                       const Objective& objective,
+                       const MmditConstants& constants) const;
   // The inputs are whole; the state holds this rank's tokens.
-  MmditState Embed(ForwardContext& context, const MmditInputs& inputs) const;
+  StreamState Embed(ForwardContext& context, const MmditInputs& inputs) const;
   // text_counts: int32 [b].
   MmditConstants Constants(const Tensor& text_counts) const;
   // The part's block i.
   void RunBlock(ForwardContext& context, int block,
-                const MmditConstants& constants, MmditState& state) const;
+                const MmditConstants& constants, StreamState& state) const;
   // → [b, local tokens, patch²·channels], zeros as padding.
-  ShardedVariable Head(ForwardContext& context, const MmditState& state) const;
+  ShardedVariable Head(ForwardContext& context, const StreamState& state) const;
   // A whole model's prediction.
   ShardedVariable Predict(ForwardContext& context,
                           const MmditInputs& inputs) const;
 
  private:
   struct Embedding;
-  struct FinalLayer;
-
-  // The states of image tokens, of text tokens, and of what is the same for all
-  // tokens.
-  AxisStates TokenStates() const;
-  AxisStates TextStates() const;
-  AxisStates SharedStates() const;
 
   MmditConfig config_;
   ChunkRequest options_;
   DType dtype_;
-  bool context_parallel_;
-  TokenLayout tokens_;
-  TokenLayout text_tokens_;
+  StreamLayout layout_;
   RopeTable rope_;
   std::shared_ptr<Embedding> embedding_;
   std::vector<std::unique_ptr<MmditBlock>> blocks_;

@@ -100,7 +100,7 @@ class DualBlock final : public MmditBlock {
   }
 
   void Forward(ForwardContext& context, const MmditConstants& constants,
-               MmditState& state) const override {
+               StreamState& state) const override {
     // Two modulations read c. Their gradients are added to each other before
     // they meet those of other blocks, as recomputation of the block does it:
     // sums in another order would differ in the last bit.
@@ -171,7 +171,7 @@ class SingleBlock final : public MmditBlock {
                  config.hidden, {.bias = false}) {}
 
   void Forward(ForwardContext& context, const MmditConstants& constants,
-               MmditState& state) const override {
+               StreamState& state) const override {
     const std::vector<ShardedVariable> modulation =
         modulation_.Forward(context, state.silu_c);
     const ShardedVariable image = Norm(context, state.x, modulation);

@@ -23,18 +23,12 @@
 
 #include "models/mmdit/mmdit_config.h"
 #include "models/transformer/modulated_stream.h"
+#include "models/transformer/streams.h"
 #include "models/transformer/token_layout.h"
 #include "parallel/functional.h"
 #include "parallel/layers.h"
 
 namespace trireme {
-
-// The activations between blocks.
-struct MmditState {
-  ShardedVariable x;       // [b, s, h], s this rank's tokens
-  ShardedVariable silu_c;  // [b, h], Replicate over tp and cp
-  ShardedVariable text;    // [b, n, h]; undefined after the last block
-};
 
 // What the blocks of a chunk read of a microbatch.
 struct MmditConstants {
@@ -51,7 +45,7 @@ class MmditBlock {
   virtual ~MmditBlock() = default;
   // Replaces state.x and state.text.
   virtual void Forward(ForwardContext& context, const MmditConstants& constants,
-                       MmditState& state) const = 0;
+                       StreamState& state) const = 0;
 };
 
 // Block `index` of the model. `keep`: of norms and activations.

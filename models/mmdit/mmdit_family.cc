@@ -4,8 +4,8 @@
 
 #include "fmt/format.h"
 #include "models/mmdit/mmdit.h"
-#include "models/mmdit/mmdit_chunk.h"
 #include "models/mmdit/mmdit_names.h"
+#include "models/transformer/picture_chunk.h"
 #include "models/transformer/token_layout.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/embedding.h"
@@ -94,7 +94,7 @@ class MmditFamily final : public ModelFamily {
   std::unique_ptr<Chunk> Build(const ChunkRequest& request,
                                ParameterStore& store, const ProcessGrid& grid,
                                const StepInputs& inputs) const override {
-    return std::make_unique<MmditChunk>(
+    return std::make_unique<PictureChunk<MmditPart>>(
         std::make_shared<MmditPart>(store, grid, config_, request), request,
         store.dtype(), inputs);
   }

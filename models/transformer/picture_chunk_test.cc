@@ -1,13 +1,14 @@
 // A DiT as a pipeline chunk: which samples a microbatch takes, what it is
 // trained on, and how its loss is scaled.
 
-#include "models/dit/dit_chunk.h"
+#include "models/transformer/picture_chunk.h"
 
 #include <cmath>
 #include <memory>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "models/dit/dit.h"
 #include "models/objective/rectified_flow.h"
 #include "parallel/chunk_pass.h"
 #include "parallel/communicators.h"
@@ -21,12 +22,14 @@
 namespace trireme {
 namespace {
 
+using DitChunk = PictureChunk<DitPart>;
+
 constexpr int64_t kSamples = 6;
 constexpr int64_t kMicrobatch = 2;
 
-class DitChunkTest : public testing::Test {
+class PictureChunkTest : public testing::Test {
  protected:
-  DitChunkTest() {
+  PictureChunkTest() {
     config_.hidden = 16;
     config_.layers = 2;
     config_.heads = 2;
@@ -121,7 +124,7 @@ class DitChunkTest : public testing::Test {
 };
 
 // A microbatch that took others' samples would train on some twice.
-TEST_F(DitChunkTest, MicrobatchesTakeTheirSamplesInOrder) {
+TEST_F(PictureChunkTest, MicrobatchesTakeTheirSamplesInOrder) {
   request_.first_microbatch = 7;
   DitChunk chunk(part_, request_, DType::kFloat64, inputs_);
   inputs_.Set(batch_, objective_);
@@ -132,7 +135,7 @@ TEST_F(DitChunkTest, MicrobatchesTakeTheirSamplesInOrder) {
 }
 
 // The loss is a mean over the whole job's batch, however it is cut.
-TEST_F(DitChunkTest, LossIsAMeanOverTheGlobalBatch) {
+TEST_F(PictureChunkTest, LossIsAMeanOverTheGlobalBatch) {
   DitChunk small(part_, request_, DType::kFloat64, inputs_);
   inputs_.Set(batch_, objective_);
   ChunkPass pass(parallel_, small, all_resident_, /*microbatch=*/0);
@@ -150,7 +153,7 @@ TEST_F(DitChunkTest, LossIsAMeanOverTheGlobalBatch) {
   EXPECT_NEAR(TakeGradientNorm(), norm, 1e-10 * norm);
 }
 
-TEST_F(DitChunkTest, LossScaleMultipliesGradientsNotTheLoss) {
+TEST_F(PictureChunkTest, LossScaleMultipliesGradientsNotTheLoss) {
   DitChunk chunk(part_, request_, DType::kFloat64, inputs_);
   inputs_.Set(batch_, objective_);
   const double loss = Train(chunk, 0);
@@ -162,7 +165,7 @@ TEST_F(DitChunkTest, LossScaleMultipliesGradientsNotTheLoss) {
 
 // What a stage sends is what the next one expects, and two of them give the
 // loss of the whole model.
-TEST_F(DitChunkTest, TwoStagesGiveTheLossOfOne) {
+TEST_F(PictureChunkTest, TwoStagesGiveTheLossOfOne) {
   ParameterStore first_store(device_, DType::kFloat64, 1);
   ParameterStore last_store(device_, DType::kFloat64, 1);
   const ChunkRequest first_request = {.blocks = {0, 1},

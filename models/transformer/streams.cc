@@ -1,0 +1,104 @@
+#include "models/transformer/streams.h"
+
+#include "models/transformer/modulated_stream.h"
+#include "parallel/functional.h"
+#include "parallel/transitions.h"
+
+namespace trireme {
+
+AxisStates BatchStates() {
+  AxisStates states;
+  states[Axis::kData] = AxisState::Shard(0);
+  return states;
+}
+
+ShardedVariable BatchConstant(const Tensor& value) {
+  return {Variable(value), BatchStates()};
+}
+
+StreamLayout::StreamLayout(const ProcessGrid& grid, int64_t tokens,
+                           int64_t text_tokens, bool sequence_parallel,
+                           bool text_stream)
+    : context_parallel_(grid.size(Axis::kContext) > 1),
+      sequence_parallel_(sequence_parallel),
+      text_in_shards_(sequence_parallel && text_stream),
+      tokens_(
+          LayOutTokens(tokens, grid, /*over_context=*/true, sequence_parallel)),
+      text_tokens_(LayOutTokens(text_tokens, grid, /*over_context=*/false,
+                                text_in_shards_)) {}
+
+AxisStates StreamLayout::TokenStates() const {
+  AxisStates states = BatchStates();
+  if (context_parallel_) states[Axis::kContext] = AxisState::Shard(1);
+  if (sequence_parallel_) states[Axis::kTensor] = AxisState::Shard(1);
+  return states;
+}
+
+AxisStates StreamLayout::TextStates() const {
+  AxisStates states = BatchStates();
+  if (context_parallel_) states[Axis::kContext] = AxisState::Replicate();
+  if (text_in_shards_) states[Axis::kTensor] = AxisState::Shard(1);
+  return states;
+}
+
+AxisStates StreamLayout::SharedStates() const {
+  AxisStates states = BatchStates();
+  states[Axis::kTensor] = AxisState::Replicate();
+  if (context_parallel_) states[Axis::kContext] = AxisState::Replicate();
+  return states;
+}
+
+std::vector<BoundarySpec> StreamLayout::Boundary(int64_t b, int64_t hidden,
+                                                 DType dtype,
+                                                 bool with_text) const {
+  std::vector<BoundarySpec> specs = {
+      {{b, tokens_.local.count, hidden}, dtype, TokenStates()},
+      {{b, hidden}, dtype, SharedStates()}};
+  if (with_text) {
+    specs.push_back(
+        {{b, text_tokens_.local.count, hidden}, dtype, TextStates()});
+  }
+  return specs;
+}
+
+ShardedVariable StreamLayout::Conditioning(ForwardContext& context,
+                                           const ShardedVariable& c) const {
+  const ShardedVariable silu_c =
+      Transition(context, Activate(context, Activation::kSilu, c),
+                 Axis::kTensor, AxisState::Replicate());
+  if (!context_parallel_) return silu_c;
+  return Transition(context, silu_c, Axis::kContext, AxisState::Replicate());
+}
+
+ShardedVariable StreamLayout::TextInput(const Tensor& text) const {
+  AxisStates states = TextStates();
+  states[Axis::kContext] = AxisState::Invariant();
+  return {Variable(LocalTokens(text, text_tokens_)), states};
+}
+
+ShardedVariable StreamLayout::EmbedText(ForwardContext& context,
+                                        const ReplicatedLinear& layer,
+                                        const ShardedVariable& text) const {
+  return Transition(context, layer.Forward(context, text), Axis::kContext,
+                    TextStates()[Axis::kContext]);
+}
+
+FinalLayer::FinalLayer(ParameterStore& store, const ProcessGrid& grid,
+                       int64_t hidden, int64_t channels)
+    : modulation_(store, grid, "final.modulation", hidden, 2),
+      linear_(store, "final.linear", hidden, channels,
+              {.initializer = {.kind = Initializer::Kind::kZeros}}) {}
+
+ShardedVariable FinalLayer::Forward(ForwardContext& context,
+                                    const StreamState& state,
+                                    const TokenLayout& tokens) const {
+  const std::vector<ShardedVariable> modulation =
+      modulation_.Forward(context, state.silu_c);
+  const ShardedVariable prediction = linear_.Forward(
+      context, NormModulate(context, NormKind::kLayer, state.x, modulation[1],
+                            modulation[0], kStreamNormEps));
+  if (!tokens.has_padding()) return prediction;
+  return MaskTokens(context, prediction, tokens.valid_local());
+}
+
+}  // namespace trireme
