@@ -12,10 +12,6 @@ namespace {
 
 using ExpertKind = MoeConfig::ExpertKind;
 
-DType ComputeDType(DType dtype) {
-  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
-
 Tensor In(const Tensor& x, DType dtype) {
   return x.dtype() == dtype ? x : Cast(x, dtype);
 }

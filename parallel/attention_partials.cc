@@ -7,10 +7,6 @@
 namespace trireme {
 namespace {
 
-DType ComputeDType(DType dtype) {
-  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
-
 Tensor WithDType(Tensor x, DType dtype, std::string_view label) {
   return x.dtype() == dtype ? x : Cast(x, dtype, label);
 }

@@ -20,32 +20,17 @@ struct ParallelOptions {
   bool sequence_parallel = false;
 };
 
-// Where a rank's parameters live: values and gradients where they are computed
-// with; master weights, moments and averages where the optimizer runs. The two
-// may be one device.
-struct ParameterHome {
-  Device& compute;
-  Device& master;
-
-  bool divided() const { return &compute != &master; }
-};
-
 class ParallelContext {
  public:
   // All outlive the context.
   ParallelContext(Device& device, const ProcessGrid& grid,
                   Communicators& communicators, ParallelOptions options = {})
-      : ParallelContext(ParameterHome{device, device}, grid, communicators,
-                        options) {}
-  ParallelContext(const ParameterHome& home, const ProcessGrid& grid,
-                  Communicators& communicators, ParallelOptions options = {})
-      : home_(home),
+      : device_(device),
         grid_(grid),
         communicators_(communicators),
         options_(options) {}
 
-  Device& device() const { return home_.compute; }
-  const ParameterHome& parameter_home() const { return home_; }
+  Device& device() const { return device_; }
   const ProcessGrid& grid() const { return grid_; }
   Communicators& communicators() const { return communicators_; }
   const ParallelOptions& options() const { return options_; }
@@ -64,7 +49,7 @@ class ParallelContext {
   void UseParameter(Parameter& parameter, const AxisStates& states);
 
  private:
-  ParameterHome home_;
+  Device& device_;
   const ProcessGrid& grid_;
   Communicators& communicators_;
   ParallelOptions options_;

@@ -66,14 +66,12 @@ Plan PlanOf(const Setting& run) {
 // One rank's model and all it trains with.
 class Rank {
  public:
-  // `master`: where the optimizer runs.
-  Rank(const Setting& run, Device& device, Device& master,
-       CommunicatorFactory& factory)
+  Rank(const Setting& run, Device& device, CommunicatorFactory& factory)
       : plan_(PlanOf(run)),
         grid_(*ProcessGrid::Create({.tp = run.tp, .dp = run.dp, .pp = run.pp},
                                    {}, factory.world_rank())),
         communicators_(factory, grid_, {.shard_group = ShardingOf(run).group}),
-        context_(ParameterHome{device, master}, grid_, communicators_),
+        context_(device, grid_, communicators_),
         store_(device, run.dtype, /*seed=*/3,
                run.sharding != DataSharding::Level::kParameters) {
     const int64_t local_batch = kBatch / run.dp;
@@ -178,7 +176,7 @@ std::vector<Step> Train(const Setting& run) {
   std::mutex mutex;
   RunThreadRanks(run.ranks(), [&](CommunicatorFactory& factory, int) {
     CpuDevice device(1 << 28);
-    Rank rank(run, device, device, factory);
+    Rank rank(run, device, factory);
     for (int i = 0; i < kSteps; ++i) {
       const StepResult result = rank.Train(i + 1);
       const std::lock_guard lock(mutex);
@@ -258,7 +256,7 @@ TEST(ExecutorTest, ParametersThatDoNotTrainCostNothing) {
     RunThreadRanks(1, [&](CommunicatorFactory& factory, int) {
       CpuDevice device(1 << 28);
       Rank rank({.model = {.first_trained_block = first_trained}}, device,
-                device, factory);
+                factory);
       rank.Train(1);
       for (const auto& parameter : rank.store().parameters()) {
         if (parameter->name == "blocks.0.in.weight") {
@@ -291,64 +289,6 @@ TEST(ExecutorTest, ParametersThatDoNotTrainCostNothing) {
   // Blocks are alike: half of them have half of the gradients and moments.
   EXPECT_EQ(2 * half.bytes.at(MemoryCategory::kOptimizer),
             all.bytes.at(MemoryCategory::kOptimizer));
-}
-
-// The optimizer on another device than the values: the same bits, and every
-// byte on the device where it belongs.
-TEST(ExecutorTest, MastersMayLiveOnAnotherDevice) {
-  using Level = DataSharding::Level;
-  for (const DType dtype : {DType::kFloat64, DType::kBFloat16}) {
-    for (const Level level : {Level::kReplicated, Level::kParameters}) {
-      SCOPED_TRACE(
-          fmt::format("{} {}", DTypeName(dtype), static_cast<int>(level)));
-      struct Found {
-        std::vector<double> losses;
-        std::vector<double> norms;
-        MemoryStatistics compute, master;
-      };
-      const auto train = [&](bool divided) {
-        Found found;
-        std::mutex mutex;
-        RunThreadRanks(2, [&](CommunicatorFactory& factory, int index) {
-          CpuDevice device(1 << 28);
-          CpuDevice host(1 << 28);
-          Rank rank({.dp = 2, .sharding = level, .dtype = dtype}, device,
-                    divided ? host : device, factory);
-          std::vector<double> losses, norms;
-          for (int i = 0; i < kSteps; ++i) {
-            const StepResult result = rank.Train(i + 1);
-            double& loss = losses.emplace_back(0);
-            for (const auto& [name, part] : result.losses) loss += part;
-            norms.push_back(result.gradient_norm);
-          }
-          if (index != 0) return;
-          found = {losses, norms, device.Statistics(), host.Statistics()};
-        });
-        return found;
-      };
-      const Found one = train(false);
-      const Found two = train(true);
-      EXPECT_EQ(one.losses, two.losses);
-      EXPECT_EQ(one.norms, two.norms);
-      EXPECT_NE(one.losses[0], one.losses[2]);
-      const auto peak = [](const MemoryStatistics& statistics,
-                           MemoryCategory category) {
-        return statistics.peak_by_category[static_cast<int>(category)];
-      };
-      using Category = MemoryCategory;
-      EXPECT_EQ(peak(two.compute, Category::kOptimizer), 0);
-      EXPECT_GE(peak(two.master, Category::kOptimizer),
-                peak(one.compute, Category::kOptimizer));
-      for (const Category category :
-           {Category::kParameters, Category::kGradients,
-            Category::kActivations}) {
-        EXPECT_EQ(peak(two.compute, category), peak(one.compute, category))
-            << MemoryCategoryName(category);
-        EXPECT_EQ(peak(two.master, category), 0)
-            << MemoryCategoryName(category);
-      }
-    }
-  }
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ GradientReducer::GradientReducer(ParallelContext& context,
     }
     if (transient(b)) {
       state.shard = Tensor::Zeros(context.device(), {bucket.shard_elements()},
-                                  AccumulatorDType(bucket.parameters[0]->dtype),
+                                  ComputeDType(bucket.parameters[0]->dtype),
                                   MemoryCategory::kGradients,
                                   fmt::format("gradient shard {}", b));
     } else {
@@ -58,7 +58,7 @@ GradientReducer::GradientReducer(ParallelContext& context,
 
 Tensor GradientReducer::NewFlat(int bucket) const {
   return Tensor::Zeros(*buckets_[bucket].device, {buckets_[bucket].elements},
-                       AccumulatorDType(buckets_[bucket].parameters[0]->dtype),
+                       ComputeDType(buckets_[bucket].parameters[0]->dtype),
                        MemoryCategory::kGradients,
                        fmt::format("gradient bucket {}", bucket));
 }

@@ -35,15 +35,15 @@ Optimizer::Optimizer(ParallelContext& context, const OptimizerOptions& options,
 }
 
 void Optimizer::MakeState(OwnedParameter& part, uint64_t seed) const {
-  const ParameterHome& home = context_.parameter_home();
   const Parameter& parameter = *part.parameter;
-  const DType dtype = AccumulatorDType(parameter.dtype);
-  Device& device = home.divided() ? home.master : part.value.device();
+  const DType dtype = ComputeDType(parameter.dtype);
+  // Where a unit that is offloaded has its home.
+  Device& device = part.value.device();
   const auto zeros = [&] {
     return Tensor::Zeros(device, part.value.shape(), dtype,
                          MemoryCategory::kOptimizer, parameter.name);
   };
-  if (parameter.dtype == dtype && !home.divided()) {
+  if (parameter.dtype == dtype) {
     part.master = part.value;
   } else {
     // The initial values once more, before rounding to bf16.
@@ -98,20 +98,7 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
   if (skip_) return;
   const double ema_decay =
       std::min(options_.ema_decay, (1.0 + step) / (10.0 + step));
-  const ParameterHome& home = context_.parameter_home();
   for (OwnedParameter& part : owned_[bucket]) {
-    Tensor gradient = part.gradient;
-    Tensor value = part.value;
-    if (home.divided()) {
-      const auto on_master = [&home](const Tensor& tensor) {
-        return Tensor::Empty(home.master, tensor.shape(), tensor.dtype(),
-                             MemoryCategory::kWorkspace, "update");
-      };
-      gradient = on_master(part.gradient);
-      gradient.CopyFrom(part.gradient);
-      value = value.dtype() == part.master.dtype() ? part.master
-                                                   : on_master(part.value);
-    }
     AdamWStep(
         {.learning_rate = learning_rate,
          .beta1 = options_.beta1,
@@ -120,8 +107,7 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
          .weight_decay = part.parameter->decay ? options_.weight_decay : 0.0,
          .step = step,
          .gradient_scale = gradient_scale_},
-        gradient, part.master, part.m, part.v, value);
-    if (home.divided()) part.value.CopyFrom(value);
+        part.gradient, part.master, part.m, part.v, part.value);
     if (part.ema.defined()) EmaStep(ema_decay, part.master, part.ema);
   }
 }
@@ -129,10 +115,8 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
 void Optimizer::SyncValues() {
   for (std::vector<OwnedParameter>& bucket : owned_) {
     for (OwnedParameter& part : bucket) {
-      const bool cast = part.master.dtype() != part.value.dtype();
-      if (!cast && !context_.parameter_home().divided()) continue;
-      part.value.CopyFrom(cast ? Cast(part.master, part.value.dtype())
-                               : part.master);
+      if (part.master.dtype() == part.value.dtype()) continue;
+      part.value.CopyFrom(Cast(part.master, part.value.dtype()));
     }
   }
 }

@@ -54,7 +54,7 @@ ParameterBuckets::ParameterBuckets(
     Parameter& parameter = **it;
     if (!parameter.trainable) continue;
     const int64_t elements = RoundUp(parameter.local_elements(), kShardGranule);
-    const int64_t element_bytes = DTypeSize(AccumulatorDType(parameter.dtype));
+    const int64_t element_bytes = DTypeSize(ComputeDType(parameter.dtype));
     const bool experts = ShardedOver(parameter.shards, Axis::kExpert);
     const std::tuple key(parameter.gradient_sum_axes, experts,
                          by_unit ? parameter.unit : 0);
@@ -100,10 +100,6 @@ Communicator& SumGroup(Communicators& communicators,
                        const ParameterBucket& bucket) {
   return bucket.experts ? communicators.ExpertGradients()
                         : communicators.ForGradients(bucket.axes);
-}
-
-DType AccumulatorDType(DType values) {
-  return values == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
 }  // namespace trireme

@@ -4,10 +4,10 @@
 // Buckets fill in the order in which backward finishes parameters (the reverse
 // of creation), up to a byte limit; parameters that are summed over different
 // axes go into different buckets, as do experts that ep divides, and those of
-// different units where parameters are sharded. A bucket's flat buffer is cut
-// into as many equal shards as ranks share it: rank i owns shard i, and with it
-// a range of each parameter's elements, which begins at a multiple of
-// kShardGranule.
+// different units where parameters are sharded or units have a home. A bucket's
+// flat buffer is cut into as many equal shards as ranks share it: rank i owns
+// shard i, and with it a range of each parameter's elements, which begins at a
+// multiple of kShardGranule.
 
 #ifndef TRIREME_PARALLEL_PARAMETER_BUCKETS_H_
 #define TRIREME_PARALLEL_PARAMETER_BUCKETS_H_
@@ -74,8 +74,8 @@ struct ParameterBucket {
 
 class ParameterBuckets {
  public:
-  // The parameters' gradient_sum_axes must be known. Buckets of units that have
-  // a home hold parameters of one unit each.
+  // The parameters' gradient_sum_axes must be known. Where any unit has a home,
+  // buckets hold parameters of one unit each.
   ParameterBuckets(ParallelContext& context,
                    const std::vector<std::unique_ptr<Parameter>>& parameters,
                    int64_t bucket_bytes, const DataSharding& sharding,
@@ -95,9 +95,6 @@ class ParameterBuckets {
 // The ranks over which the bucket's gradients are summed.
 Communicator& SumGroup(Communicators& communicators,
                        const ParameterBucket& bucket);
-
-// Of gradients, master weights and moments: fp64 for fp64 values, else fp32.
-DType AccumulatorDType(DType values);
 
 }  // namespace trireme
 

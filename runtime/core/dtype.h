@@ -122,6 +122,12 @@ struct ComputeTypeOf<double> {
 template <typename T>
 using ComputeType = typename ComputeTypeOf<T>::type;
 
+// The same of a floating dtype: fp64 for fp64, else fp32. Sums, statistics,
+// gradients, master weights and moments are kept in it.
+constexpr DType ComputeDType(DType dtype) {
+  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+}
+
 // Calls f(T{}) with the C++ type of a floating dtype.
 template <typename F>
 auto DispatchFloating(DType dtype, F&& f) {

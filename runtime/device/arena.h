@@ -56,6 +56,10 @@ struct MemoryStatistics {
 class Arena {
  public:
   static constexpr int64_t kAlignment = 64;
+  // Rounded up to it.
+  static constexpr int64_t Aligned(int64_t bytes) {
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  }
 
   // data is null where the arena only counts.
   struct Block {

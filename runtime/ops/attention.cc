@@ -32,10 +32,6 @@ void CheckGradient(const HeadsView& gradient, const HeadsView& of,
   CHECK_EQ(gradient.tokens, of.tokens);
 }
 
-DType ComputeDType(DType dtype) {
-  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
-
 HeadsPointer Pointer(const HeadsView& view) {
   char* data = static_cast<char*>(view.tensor.raw_data());
   if (data != nullptr) data += view.offset * DTypeSize(view.tensor.dtype());

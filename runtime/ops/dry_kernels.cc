@@ -129,11 +129,11 @@ GemmKernels DryGemm(const GemmKernels& twin) {
 
 GroupedGemmKernels DryGroupedGemm(const GroupedGemmKernels& twin) {
   GroupedGemmKernels kernels = twin;
-  kernels.run = [](Stream& stream, const GroupedGemmSpec& s,
-                   const GroupedGemmOperands&) {
+  kernels.run = [](Stream& stream, std::span<const int64_t> counts,
+                   const GroupedGemmSpec& s, const GroupedGemmOperands&) {
     const int64_t rows =
-        std::accumulate(s.counts.begin(), s.counts.end(), int64_t{0});
-    const int64_t weights = static_cast<int64_t>(s.counts.size()) * s.n * s.k;
+        std::accumulate(counts.begin(), counts.end(), int64_t{0});
+    const int64_t weights = s.groups * s.n * s.k;
     // Sums are read and written.
     const int64_t weight_bytes =
         weights *

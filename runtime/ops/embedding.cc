@@ -15,10 +15,6 @@ RowIndices Lookup(const Tensor& table, const Tensor& indices) {
           .indices = static_cast<const int32_t*>(indices.raw_data())};
 }
 
-DType ComputeDType(DType dtype) {
-  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
-
 }  // namespace
 
 Tensor GatherRows(const Tensor& table, const Tensor& indices) {

@@ -18,8 +18,8 @@ void CheckCounts(const Tensor& x, std::span<const int64_t> counts,
       << rows << " rows in groups, of " << x.shape();
 }
 
-void Run(Device& device, const GroupedGemmSpec& spec,
-         GroupedGemmOperands operands) {
+void Run(Device& device, std::span<const int64_t> counts,
+         const GroupedGemmSpec& spec, GroupedGemmOperands operands) {
   Tensor workspace;
   const int64_t bytes = device.kernels().grouped_gemm.workspace_bytes(spec);
   if (bytes > 0) {
@@ -27,7 +27,7 @@ void Run(Device& device, const GroupedGemmSpec& spec,
                               MemoryCategory::kWorkspace, "grouped product");
     operands.workspace = workspace.raw_data();
   }
-  device.kernels().grouped_gemm.run(device.stream(), spec, operands);
+  device.kernels().grouped_gemm.run(device.stream(), counts, spec, operands);
 }
 
 }  // namespace
@@ -43,11 +43,11 @@ Tensor GroupedMatMul(const Tensor& x, const Tensor& weights,
   const Tensor y =
       Tensor::Empty(x.device(), {x.dim(0), n}, x.dtype(),
                     MemoryCategory::kActivations, "grouped product");
-  Run(x.device(),
+  Run(x.device(), counts,
       {.transpose = transpose,
+       .groups = weights.dim(0),
        .n = n,
        .k = k,
-       .counts = counts,
        .dtype = x.dtype()},
       {.x = x.raw_data(), .weights = weights.raw_data(), .out = y.raw_data()});
   return y;
@@ -58,17 +58,16 @@ void GroupedMatMulAccumulate(const Tensor& y, const Tensor& x,
                              const Tensor& out) {
   CHECK_EQ(out.rank(), 3);
   CHECK(x.dtype() == y.dtype());
-  CHECK(out.dtype() ==
-        (x.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32));
+  CHECK(out.dtype() == ComputeDType(x.dtype()));
   CheckCounts(x, counts, out.dim(0));
   CHECK_EQ(x.dim(0), y.dim(0));
   CHECK_EQ(y.dim(1), out.dim(1));
   CHECK_EQ(x.dim(1), out.dim(2));
-  Run(x.device(),
+  Run(x.device(), counts,
       {.accumulate = true,
+       .groups = out.dim(0),
        .n = y.dim(1),
        .k = x.dim(1),
-       .counts = counts,
        .dtype = x.dtype()},
       {.x = x.raw_data(), .y = y.raw_data(), .out = out.raw_data()});
 }

@@ -12,10 +12,6 @@
 namespace trireme {
 namespace {
 
-DType ComputeDType(const Tensor& x) {
-  return x.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
-
 void* DataOf(const Tensor* tensor) {
   return tensor == nullptr ? nullptr : tensor->raw_data();
 }
@@ -24,7 +20,8 @@ Tensor PartialSums(const Tensor& x, int64_t groups, int64_t rows_per_group,
                    int64_t sums, int64_t width) {
   return Tensor::Empty(
       x.device(), {groups, NormBlocksPerGroup(rows_per_group), sums, width},
-      ComputeDType(x), MemoryCategory::kWorkspace, "norm gradient sums");
+      ComputeDType(x.dtype()), MemoryCategory::kWorkspace,
+      "norm gradient sums");
 }
 
 NormArguments ArgumentsOf(NormKind kind, const Tensor& x, int64_t groups,
@@ -46,10 +43,10 @@ NormResult EmptyResult(NormKind kind, const Tensor& x) {
   NormResult result;
   result.out = Tensor::EmptyLike(x, "norm");
   if (kind == NormKind::kLayer) {
-    result.mean = Tensor::Empty(x.device(), {rows}, ComputeDType(x),
+    result.mean = Tensor::Empty(x.device(), {rows}, ComputeDType(x.dtype()),
                                 MemoryCategory::kActivations, "norm mean");
   }
-  result.rstd = Tensor::Empty(x.device(), {rows}, ComputeDType(x),
+  result.rstd = Tensor::Empty(x.device(), {rows}, ComputeDType(x.dtype()),
                               MemoryCategory::kActivations, "norm rstd");
   return result;
 }
@@ -155,7 +152,7 @@ Tensor NormAffineBackward(NormKind kind, const Tensor& x,
   const Tensor* targets[2] = {grad_weight, grad_bias};
   for (int which = 0; which < 2; ++which) {
     if (targets[which] == nullptr) continue;
-    CHECK_EQ(targets[which]->dtype(), ComputeDType(x));
+    CHECK_EQ(targets[which]->dtype(), ComputeDType(x.dtype()));
     device.kernels().norm.sum_blocks(
         device.stream(), arguments, sums.raw_data(), which, /*accumulate=*/true,
         targets[which]->raw_data());
@@ -249,8 +246,8 @@ Tensor HeadsNormRopeForward(const HeadsView& x, const Tensor* weight,
   if (weight != nullptr) {
     CHECK_EQ(weight->num_elements(), x.head_dim);
     rstd = Tensor::Empty(x.tensor.device(), {x.batch, x.tokens, x.heads},
-                         ComputeDType(x.tensor), MemoryCategory::kActivations,
-                         "head norm rstd");
+                         ComputeDType(x.tensor.dtype()),
+                         MemoryCategory::kActivations, "head norm rstd");
   }
   Device& device = x.tensor.device();
   HeadsNormArguments arguments = HeadsArguments(x, weight, rope, rstd);
@@ -278,7 +275,7 @@ void HeadsNormRopeBackward(const HeadsView& x, const Tensor* weight,
       grad_out.tensor.raw_data(), LayoutOf(grad_out), dx.tensor.raw_data(),
       LayoutOf(dx), sums.defined() ? sums.raw_data() : nullptr);
   if (grad_weight == nullptr) return;
-  CHECK_EQ(grad_weight->dtype(), ComputeDType(x.tensor));
+  CHECK_EQ(grad_weight->dtype(), ComputeDType(x.tensor.dtype()));
   // The blocks in order, as one more block sum of a single group.
   for (int64_t block = 0; block < sums.dim(1); ++block) {
     AddInPlace(sums.Reshape({sums.dim(1), x.head_dim}).Slice(block, block + 1),

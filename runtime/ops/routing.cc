@@ -1,5 +1,6 @@
 #include "runtime/ops/routing.h"
 
+#include <limits>
 #include <numeric>
 
 #include "runtime/core/log.h"
@@ -7,10 +8,6 @@
 
 namespace trireme {
 namespace {
-
-DType ComputeDType(DType dtype) {
-  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
 
 Tensor New(const Tensor& like, const Shape& shape, DType dtype,
            std::string_view label) {
@@ -73,6 +70,7 @@ int64_t SortedRoutes::rows() const {
 SortedRoutes SortRoutes(const Tensor& groups, int64_t num_groups) {
   CHECK_EQ(groups.rank(), 2);
   const int64_t n = groups.num_elements();
+  CHECK_LE(n, std::numeric_limits<int32_t>::max()) << groups.shape();
   SortedRoutes sorted;
   sorted.routes = New(groups, {n}, DType::kInt32, "routes by expert");
   sorted.tokens = New(groups, {n}, DType::kInt32, "tokens by expert");
@@ -88,6 +86,8 @@ SortedRoutes SortRoutes(const Tensor& groups, int64_t num_groups) {
                                         .token = MutableIndices(sorted.tokens),
                                         .places = MutableIndices(sorted.places),
                                         .counts = sorted.counts.data()});
+  // The host goes on with the counts.
+  device.stream().Synchronize();
   return sorted;
 }
 

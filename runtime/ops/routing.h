@@ -18,7 +18,7 @@
 namespace trireme {
 
 // int32 [t, k]: the columns of the k largest of each row of x[t, n], largest
-// first. NaN is smaller than any number.
+// first. NaN counts as minus infinity.
 Tensor TopK(const Tensor& x, int64_t k);
 
 // y[t, j] = x[t, indices[t, j]]; and the gradient of x[t, columns], zero where

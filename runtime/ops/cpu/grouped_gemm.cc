@@ -24,15 +24,6 @@ constexpr int64_t kBlock = 96;
 // Rows of a sum's result that one thread computes at a time.
 constexpr int64_t kSlab = 256;
 
-DType ComputeDType(DType dtype) {
-  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
-
-int64_t Aligned(int64_t bytes) {
-  return (bytes + Arena::kAlignment - 1) / Arena::kAlignment *
-         Arena::kAlignment;
-}
-
 // Rows [begin, begin + rows) of all, at most kBlock.
 struct Block {
   int64_t group = 0;
@@ -108,7 +99,7 @@ class BlockProducts {
     for (const Gemm* gemm : {whole_.get(), rest_.get()}) {
       if (gemm != nullptr) bytes = std::max(bytes, gemm->workspace_bytes());
     }
-    return Aligned(bytes);
+    return Arena::Aligned(bytes);
   }
 
  private:
@@ -122,8 +113,8 @@ struct Padding {
   int64_t y_bytes = 0;  // of the result, or of the other operand
 
   explicit Padding(const GroupedGemmSpec& spec)
-      : x_bytes(Aligned(kBlock * spec.k * DTypeSize(spec.dtype))),
-        y_bytes(Aligned(kBlock * spec.n * DTypeSize(spec.dtype))) {}
+      : x_bytes(Arena::Aligned(kBlock * spec.k * DTypeSize(spec.dtype))),
+        y_bytes(Arena::Aligned(kBlock * spec.n * DTypeSize(spec.dtype))) {}
   int64_t bytes() const { return x_bytes + y_bytes; }
 };
 
@@ -171,9 +162,9 @@ void RunProducts(const GroupedGemmSpec& spec, const GroupedGemmOperands& o,
   }
 }
 
-void RunSums(const GroupedGemmSpec& spec, const GroupedGemmOperands& o,
-             const std::vector<Block>& blocks, const BlockProducts& products,
-             const Workspace& workspace) {
+void RunSums(std::span<const int64_t> counts, const GroupedGemmSpec& spec,
+             const GroupedGemmOperands& o, const std::vector<Block>& blocks,
+             const BlockProducts& products, const Workspace& workspace) {
   const Padding padding(spec);
   const int64_t size = DTypeSize(spec.dtype);
   const int64_t x_row = spec.k * size;
@@ -185,13 +176,14 @@ void RunSums(const GroupedGemmSpec& spec, const GroupedGemmOperands& o,
     Pad(block, y_row, o.y, at + padding.x_bytes);
   }
   // The first block of each group; the last entry is the end.
-  std::vector<size_t> first(spec.counts.size() + 1, blocks.size());
+  std::vector<size_t> first(static_cast<size_t>(spec.groups) + 1,
+                            blocks.size());
   for (size_t i = blocks.size(); i-- > 0;) first[blocks[i].group] = i;
-  for (size_t group = spec.counts.size(); group-- > 0;) {
-    if (spec.counts[group] == 0) first[group] = first[group + 1];
+  for (size_t group = static_cast<size_t>(spec.groups); group-- > 0;) {
+    if (counts[group] == 0) first[group] = first[group + 1];
   }
   const int64_t slabs = (spec.n + kSlab - 1) / kSlab;
-  const auto tasks = static_cast<int64_t>(spec.counts.size()) * slabs;
+  const auto tasks = spec.groups * slabs;
   const int threads = AvailableThreads();
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (int64_t task = 0; task < tasks; ++task) {
@@ -220,23 +212,23 @@ void RunSums(const GroupedGemmSpec& spec, const GroupedGemmOperands& o,
 }  // namespace
 
 int64_t GroupedGemmWorkspace(const GroupedGemmSpec& spec) {
-  return Padding(spec).bytes() * static_cast<int64_t>(spec.counts.size()) +
+  return Padding(spec).bytes() * spec.groups +
          BlockProducts(spec).workspace_bytes() * AvailableThreads();
 }
 
-void RunGroupedGemm(const GroupedGemmSpec& spec,
+void RunGroupedGemm(std::span<const int64_t> counts,
+                    const GroupedGemmSpec& spec,
                     const GroupedGemmOperands& operands) {
-  const std::vector<Block> blocks = BlocksOf(spec.counts);
+  const std::vector<Block> blocks = BlocksOf(counts);
   if (blocks.empty()) return;
   const BlockProducts products(spec);
   auto* const begin = static_cast<std::byte*>(operands.workspace);
   const Workspace workspace = {
       .padding = begin,
-      .products = begin + Padding(spec).bytes() *
-                              static_cast<int64_t>(spec.counts.size()),
+      .products = begin + Padding(spec).bytes() * spec.groups,
       .of_thread = products.workspace_bytes()};
   if (spec.accumulate) {
-    RunSums(spec, operands, blocks, products, workspace);
+    RunSums(counts, spec, operands, blocks, products, workspace);
   } else {
     RunProducts(spec, operands, blocks, products, workspace);
   }

@@ -8,13 +8,15 @@
 #define TRIREME_RUNTIME_OPS_CPU_GROUPED_GEMM_H_
 
 #include <cstdint>
+#include <span>
 
 #include "runtime/ops/kernels/grouped_gemm.h"
 
 namespace trireme {
 
 int64_t GroupedGemmWorkspace(const GroupedGemmSpec& spec);
-void RunGroupedGemm(const GroupedGemmSpec& spec,
+void RunGroupedGemm(std::span<const int64_t> counts,
+                    const GroupedGemmSpec& spec,
                     const GroupedGemmOperands& operands);
 
 }  // namespace trireme

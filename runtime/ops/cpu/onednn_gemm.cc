@@ -39,11 +39,6 @@ memory::data_type DataType(DType dtype) {
                                    : memory::data_type::f32;
 }
 
-int64_t Aligned(int64_t bytes) {
-  return (bytes + Arena::kAlignment - 1) / Arena::kAlignment *
-         Arena::kAlignment;
-}
-
 // Sets the calling thread's OpenMP thread count for a scope: oneDNN plans its
 // work (and its scratchpad) for that many.
 class ScopedThreads {
@@ -107,7 +102,7 @@ class OneDnnGemm final : public Gemm {
             Engine(), b_, Engine(), packed_, reorder_attributes);
       }
       // The two primitives use the scratchpad in turns.
-      packed_at_ = Aligned(static_cast<int64_t>(
+      packed_at_ = Arena::Aligned(static_cast<int64_t>(
           std::max(descriptor_.scratchpad_desc().get_size(),
                    packs_ ? reorder_descriptor_.scratchpad_desc().get_size()
                           : size_t{0})));
@@ -215,7 +210,7 @@ class WideningGemm final : public Gemm {
   explicit WideningGemm(const CpuGemmSpec& spec)
       : spec_(spec), wide_(Widened(spec)) {
     const int64_t b_batch = spec.b.batch == 0 ? 1 : spec.batch;
-    a_at_ = Aligned(wide_.workspace_bytes());
+    a_at_ = Arena::Aligned(wide_.workspace_bytes());
     b_at_ = a_at_ + Floats(spec.batch * spec.m * spec.k);
     bias_at_ = b_at_ + Floats(b_batch * spec.k * spec.n);
     out_at_ = bias_at_ + Floats(spec.bias ? spec.n : 0);
@@ -250,7 +245,7 @@ class WideningGemm final : public Gemm {
 
  private:
   static int64_t Floats(int64_t count) {
-    return Aligned(count * static_cast<int64_t>(sizeof(float)));
+    return Arena::Aligned(count * static_cast<int64_t>(sizeof(float)));
   }
 
   bool RoundsResult() const { return IsHalf(spec_.out_dtype); }

@@ -11,17 +11,16 @@
 
 namespace trireme {
 
-// Rows of x[rows, k] in groups of `counts` each, one after the other, and a
-// matrix for each group.
+// Rows of x[rows, k] in groups, one after the other, and a matrix for each.
 struct GroupedGemmSpec {
   // out[rows, n] of each group g is x·Wg, with Wg [k, n] ([n, k] transposed);
   // or, accumulating, out[g][n, k] += yᵀ·x, with y[rows, n].
   bool transpose = false;
   bool accumulate = false;
+  int64_t groups = 0;
   int64_t n = 0;
   int64_t k = 0;
-  std::span<const int64_t> counts;  // of the host
-  DType dtype = DType::kFloat32;    // sums are in its compute type
+  DType dtype = DType::kFloat32;  // sums are in its compute type
 };
 
 struct GroupedGemmOperands {
@@ -35,8 +34,10 @@ struct GroupedGemmOperands {
 struct GroupedGemmKernels {
   // Depends on the number of groups, not on their rows.
   int64_t (*workspace_bytes)(const GroupedGemmSpec&);
-  // A row's bits depend on neither the other rows nor its place.
-  void (*run)(Stream&, const GroupedGemmSpec&, const GroupedGemmOperands&);
+  // `counts`: the rows of each group, on the host. A row's bits depend on
+  // neither the other rows nor its place.
+  void (*run)(Stream&, std::span<const int64_t> counts, const GroupedGemmSpec&,
+              const GroupedGemmOperands&);
 };
 
 }  // namespace trireme
