@@ -9,11 +9,11 @@
 //                 choices
 //
 // The two are each other's conjugates. Rows travel in the activations' type:
-// of every row k·(ep − 1)/ep of its bytes, there and back, twice a step. A
-// rank holds as many rows as are routed to its experts: k·t where they are
-// even, at most min(k, its experts)·t·ep for t tokens on each rank. Only the
-// second is certain; a dry device takes memory for it, and counts work for the
-// first.
+// of every row k·(ep − 1)/ep of its bytes, there and back, forward and
+// backward. A rank holds as many rows as are routed to its experts: k·t where
+// they are even, at most min(k, its experts)·t·ep for t tokens on each rank.
+// Only the second is certain; a dry device takes memory for it, and counts work
+// for the first.
 
 #ifndef TRIREME_MOE_DISPATCH_H_
 #define TRIREME_MOE_DISPATCH_H_

@@ -16,7 +16,6 @@
 namespace trireme {
 namespace {
 
-using testing::ElementsAre;
 using testing::ElementsAreArray;
 
 constexpr int kRanks = 4;

@@ -23,6 +23,8 @@ struct MoeConfig {
   // Of the load-balancing loss and of the router's z-loss; 0: none.
   double balance_weight = 0;
   double z_weight = 0;
+
+  friend bool operator==(const MoeConfig&, const MoeConfig&) = default;
 };
 
 }  // namespace trireme

@@ -257,6 +257,7 @@ PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size) {
           .num_blocks = shape.layers,
           .heads = shape.heads,
           .experts = shape.experts,
+          .shared_hidden = shape.shared_hidden,
           .costs = std::move(costs)};
 }
 

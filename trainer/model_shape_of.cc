@@ -27,11 +27,12 @@ ModelShape ModelShapeOf(const TrainingSetup& setup) {
   }
   shape.recorded_pieces =
       [hidden = shape.hidden, mlp_hidden = shape.mlp_hidden,
-       heads = shape.heads,
+       shared_hidden = shape.shared_hidden, heads = shape.heads,
        recorder = std::make_shared<PieceRecorder>(std::move(recording))](
           const BlockSplit& split, Plan::Recompute recompute,
           bool deferred) -> std::optional<ModelPieces> {
     if (hidden % split.tp != 0 || mlp_hidden % split.tp != 0 ||
+        shared_hidden % split.tp != 0 ||
         heads % (split.tp * split.ulysses) != 0) {
       return std::nullopt;
     }

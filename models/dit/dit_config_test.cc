@@ -94,15 +94,27 @@ TEST(ResolveDitTest, ExpertsHaveDefaultsAndAreWrittenBack) {
   EXPECT_EQ(resolved->moe->top_k, 2);
   EXPECT_EQ(resolved->moe->expert_hidden, resolved->mlp_hidden);
   EXPECT_EQ(resolved->moe->balance_weight, 0.01);
-  dit.mutable_moe()->set_every(3);
-  dit.mutable_moe()->set_expert(Dit::MixtureOfExperts::GELU);
-  dit.mutable_moe()->set_normalize(true);
+  Dit::MixtureOfExperts& moe = *dit.mutable_moe();
+  moe.set_top_k(3);
+  moe.set_expert_hidden(20);
+  moe.set_expert(Dit::MixtureOfExperts::GELU);
+  moe.set_shared_hidden(16);
+  moe.set_normalize(true);
+  moe.set_balance_loss(0.5);
+  moe.set_z_loss(0.25);
+  moe.set_every(3);
   Dit filled;
   FillDit(*ResolveDit(dit, image, 10), filled);
   const auto again = ResolveDit(filled, image, 10);
   CHECK_OK(again.status());
-  EXPECT_EQ(again->moe->kind, MoeConfig::ExpertKind::kGelu);
-  EXPECT_TRUE(again->moe->normalize);
+  EXPECT_EQ(*again->moe, (MoeConfig{.experts = 8,
+                                    .top_k = 3,
+                                    .expert_hidden = 20,
+                                    .kind = MoeConfig::ExpertKind::kGelu,
+                                    .shared_hidden = 16,
+                                    .normalize = true,
+                                    .balance_weight = 0.5,
+                                    .z_weight = 0.25}));
   EXPECT_FALSE(again->has_experts(1));
   EXPECT_TRUE(again->has_experts(2));
 }

@@ -37,7 +37,10 @@ class DitFamily final : public ModelFamily {
     shape.hidden = h;
     shape.mlp_hidden = config_.mlp_hidden;
     shape.heads = config_.heads;
-    shape.experts = config_.moe.has_value() ? config_.moe->experts : 0;
+    if (config_.moe.has_value()) {
+      shape.experts = config_.moe->experts;
+      shape.shared_hidden = config_.moe->shared_hidden;
+    }
     shape.tokens = config_.tokens();
     shape.text_tokens = config_.text_tokens;
     shape.text = TextOf(config_);

@@ -97,6 +97,7 @@ struct ModelShape {
   int64_t modulation_parameters = 0;
   // Of a mixture in place of MLPs; 0: none.
   int64_t experts = 0;
+  int64_t shared_hidden = 0;  // of the one that all tokens go through; 0: none
   // RMS norms on queries and keys keep two more activations.
   bool qk_norm = false;
   // Parameters and forward FLOPs of what lies before the first block and after

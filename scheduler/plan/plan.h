@@ -34,6 +34,9 @@ struct PlanContext {
   int64_t heads = 0;
   // Experts of a mixture, which ep must divide; 0 if the model has none.
   int64_t experts = 0;
+  // Width of the MLP that all tokens go through beside them, which tp must
+  // divide; 0 if there is none.
+  int64_t shared_hidden = 0;
   // In any unit. Where given, stages that a plan leaves out are cut by them,
   // one for each rank (with several, and in a partial pipeline, evenly).
   std::optional<PartitionCosts> costs = std::nullopt;

@@ -129,6 +129,15 @@ TEST(Plan, ExpertsAreDividedAmongTheRanksOfAStage) {
   const auto plan = ResolvePlan(Parse("grid { dp: 8 ep: 4 }"), context);
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_NE(Summary(*plan).find(", experts over ep 4"), std::string::npos);
+  context.shared_hidden = 3;
+  EXPECT_EQ(ErrorOf("grid { tp: 2 dp: 4 }", context),
+            "plan.grid.tp: found 2, expected a divisor of the width of the "
+            "shared expert, 3");
+  context.shared_hidden = 0;
+  context.world_size = 1;
+  EXPECT_EQ(ErrorOf("offload { resident_units: 1 }", context),
+            "plan.offload: found a model with 12 experts, expected one "
+            "without: their gradients are not brought home");
 }
 
 TEST(Plan, OffloadFitsOneReplicaWithWholeBackwards) {

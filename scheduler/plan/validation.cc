@@ -167,7 +167,7 @@ absl::Status ValidateMicrobatches(const Plan& plan, int64_t global_batch) {
   return absl::OkStatus();
 }
 
-absl::Status ValidateOffload(const Plan& plan) {
+absl::Status ValidateOffload(const Plan& plan, const PlanContext& context) {
   if (!plan.has_offload()) return absl::OkStatus();
   const Plan::Grid& grid = plan.grid();
   if (plan.has_skip()) {
@@ -178,6 +178,11 @@ absl::Status ValidateOffload(const Plan& plan) {
         "offload",
         fmt::format("grid.dp {} and grid.cp {}", grid.dp(), grid.cp()),
         "1 each: gradients leave the device before they could be reduced");
+  }
+  if (context.experts > 0) {
+    return PlanFieldError(
+        "offload", fmt::format("a model with {} experts", context.experts),
+        "one without: their gradients are not brought home");
   }
   if (plan.sharding() != Plan::REPLICATED) {
     return PlanFieldError(
@@ -289,6 +294,12 @@ absl::Status ValidateGrid(const Plan& plan, const PlanContext& context) {
                     "{}",
                     context.mlp_hidden));
   }
+  if (context.shared_hidden % grid.tp() != 0) {
+    return PlanFieldError(
+        "grid.tp", grid.tp(),
+        fmt::format("a divisor of the width of the shared expert, {}",
+                    context.shared_hidden));
+  }
   if (context.global_batch % grid.dp() != 0) {
     return PlanFieldError("grid.dp", grid.dp(),
                           fmt::format("a divisor of the global batch of {}",
@@ -361,7 +372,7 @@ absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
   RETURN_IF_ERROR(ValidateStages(plan, context.num_blocks));
   RETURN_IF_ERROR(ValidateSharding(plan, context));
   RETURN_IF_ERROR(ValidateRecompute(plan));
-  RETURN_IF_ERROR(ValidateOffload(plan));
+  RETURN_IF_ERROR(ValidateOffload(plan, context));
   if (plan.gradient_bucket_bytes() < 4 ||
       plan.gradient_bucket_bytes() > kMaxBucketBytes) {
     return PlanFieldError("gradient_bucket_bytes", plan.gradient_bucket_bytes(),

@@ -61,6 +61,15 @@ std::vector<GridCase> MmditGrids() {
   return cases;
 }
 
+// The host reads how rows are routed before it asks for what follows.
+std::vector<GridCase> MoeGrids() {
+  const MoeConfig experts = {
+      .experts = 4, .top_k = 2, .expert_hidden = 24, .shared_hidden = 8};
+  return {{.moe = experts},
+          {.dp = 2, .ep = 2, .moe = experts},
+          {.tp = 2, .dp = 2, .ep = 4, .moe = experts}};
+}
+
 class AsynchronousParityTest : public testing::TestWithParam<SeededCase> {};
 
 TEST_P(AsynchronousParityTest, EventsAloneKeepEveryBit) {
@@ -91,6 +100,9 @@ INSTANTIATE_TEST_SUITE_P(Grids, AsynchronousParityTest,
 
 INSTANTIATE_TEST_SUITE_P(Mmdit, AsynchronousParityTest,
                          testing::ValuesIn(Seeded(MmditGrids(), 300)), NameOf);
+
+INSTANTIATE_TEST_SUITE_P(Moe, AsynchronousParityTest,
+                         testing::ValuesIn(Seeded(MoeGrids(), 400)), NameOf);
 
 }  // namespace
 }  // namespace trireme

@@ -12,6 +12,7 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan/stage_ranks.h"
+#include "trainer/memory_limit.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {
@@ -62,7 +63,8 @@ absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
                                       const BatchSource& source,
                                       int64_t steps) {
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
-                   RankModel::Build(setup, plan, device, factory));
+                   RankModel::Build(setup, plan, device, factory,
+                                    HostMemoryLimit(factory.world_size())));
   GridRecord record;
   for (int64_t step = 1; step <= steps; ++step) {
     ASSIGN_OR_RETURN(

@@ -1,6 +1,7 @@
 // The plans that a job is verified under: every grid that its model and batch
 // allow on up to so many ranks, on each grid every parallel mode, and modes
-// together.
+// together. Partial pipelines, which are compared with another model, and
+// offload (tests/parity/offload_parity_test.cc) are not among them.
 
 #ifndef TRIREME_TRAINER_VERIFICATION_PLAN_MATRIX_H_
 #define TRIREME_TRAINER_VERIFICATION_PLAN_MATRIX_H_
@@ -19,9 +20,7 @@ struct PlanMatrix {
     Plan plan;  // resolved
     // Position of the first plan of the list from which only pipeline, schedule
     // and recompute differ: not one bit of its result may. -1 if it is the
-    // first of its kind, and for zero-bubble schedules with gradients or
-    // parameters sharded, under which gradients of two microbatches may be
-    // added before they are summed over ranks.
+    // first of its kind.
     int64_t same_bits_as = -1;
   };
   // No two are equal; plans of one kind follow each other.

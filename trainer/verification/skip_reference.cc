@@ -120,8 +120,11 @@ class SkipReference {
       state = pass.Forward(std::move(state));
     }
     double loss = 0;
-    for (const Tape::Loss& part : passes.back().losses()) {
-      loss += Sum(part.value) * part.weight;
+    // Blocks with experts add losses of their own.
+    for (const ChunkPass& pass : passes) {
+      for (const Tape::Loss& part : pass.losses()) {
+        loss += Sum(part.value) * part.weight;
+      }
     }
     for (auto pass = passes.rbegin(); pass != passes.rend(); ++pass) {
       state =
