@@ -75,6 +75,15 @@ OffloadedUnits::Unit* OffloadedUnits::Find(int unit) {
   return found == units_.end() ? nullptr : &found->second;
 }
 
+const OffloadedUnits::Part& OffloadedUnits::PartOf(const Unit& unit,
+                                                   int bucket) const {
+  const auto part = std::find_if(
+      unit.parts.begin(), unit.parts.end(),
+      [bucket](const Part& candidate) { return candidate.bucket == bucket; });
+  CHECK(part != unit.parts.end()) << "bucket " << bucket;
+  return *part;
+}
+
 Tensor OffloadedUnits::SliceOf(const Part& part, const Tensor& buffer) const {
   return buffer.Slice(part.begin, part.begin + buckets_[part.bucket].elements);
 }
@@ -85,23 +94,16 @@ Tensor OffloadedUnits::OwnedValue(int bucket, int i) const {
   const auto found = units_.find(parameter.unit);
   if (found == units_.end()) return parameter.value;
   const Unit& unit = found->second;
-  const auto part = std::find_if(
-      unit.parts.begin(), unit.parts.end(),
-      [bucket](const Part& candidate) { return candidate.bucket == bucket; });
-  return layout.Slice(SliceOf(*part, unit.home), i);
-}
-
-void OffloadedUnits::CopyIn(Unit& unit) {
-  Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
-  Transfer(unit.home, unit.place.Slice(0, unit.elements), copy_in);
-  unit.arrival = copy_in.Record();
+  return layout.Slice(SliceOf(PartOf(unit, bucket), unit.home), i);
 }
 
 void OffloadedUnits::Fetch(int number) {
   Unit* const unit = Find(number);
   if (unit == nullptr || unit->place.defined()) return;
-  unit->place = places_.Take(context_.device().stream(StreamKind::kCopyIn));
-  CopyIn(*unit);
+  Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
+  unit->place = places_.Take(copy_in);
+  Transfer(unit->home, unit->place.Slice(0, unit->elements), copy_in);
+  unit->arrival = copy_in.Record();
   for (const Part& part : unit->parts) {
     const ParameterBucket& bucket = buckets_[part.bucket];
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
@@ -120,7 +122,11 @@ void OffloadedUnits::Bring(int number) {
 
 void OffloadedUnits::Publish(int bucket) {
   Unit* const unit = Find(buckets_[bucket].parameters[0]->unit);
-  if (unit != nullptr && unit->place.defined()) CopyIn(*unit);
+  if (unit == nullptr || !unit->place.defined()) return;
+  Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
+  const Part& part = PartOf(*unit, bucket);
+  Transfer(SliceOf(part, unit->home), SliceOf(part, unit->place), copy_in);
+  unit->arrival = copy_in.Record();
 }
 
 void OffloadedUnits::Release(int number) {

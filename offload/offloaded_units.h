@@ -78,7 +78,7 @@ class OffloadedUnits final : public UnitStore {
 
   // Null where the unit's parameters stay on the device.
   Unit* Find(int unit);
-  void CopyIn(Unit& unit);
+  const Part& PartOf(const Unit& unit, int bucket) const;
   // The part's elements in a buffer of the unit's.
   Tensor SliceOf(const Part& part, const Tensor& buffer) const;
 

@@ -36,11 +36,11 @@ StepCause CauseOf(InstructionKind kind) {
     case InstructionKind::kUpdate:
       return StepCause::kUpdate;
     case InstructionKind::kGatherParameters:
+      return StepCause::kGatherParameters;
     case InstructionKind::kFetch:
     case InstructionKind::kRelease:
-      return StepCause::kGatherParameters;
     case InstructionKind::kSaveGradients:
-      return StepCause::kReduceGradients;
+      return StepCause::kCopies;
   }
   return StepCause::kBegin;
 }

@@ -35,6 +35,9 @@ void StepLedger::Add(StepCause cause, int chunk, const StepClock::Span& span) {
     case StepCause::kGatherParameters:
       times_.gradient_wait += span.wall;
       break;
+    case StepCause::kCopies:
+      times_.copy_wait += span.wall;
+      break;
     case StepCause::kClip:
       times_.optimizer += span.wall;
       // Processor time hardly runs while the rank waits.

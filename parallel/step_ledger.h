@@ -36,7 +36,7 @@ struct StepCosts {
 };
 
 // Where a step's time went on this rank, in seconds. The step is forward,
-// backward, optimizer, pipeline_wait and gradient_wait.
+// backward, optimizer, pipeline_wait, gradient_wait and copy_wait.
 struct StepTimes {
   double step = 0;
   double forward = 0;
@@ -52,6 +52,8 @@ struct StepTimes {
   // For gathers of parameters and for gradient reductions inside forward and
   // backward, whose times include it.
   double sharding_wait = 0;
+  // For copies of blocks and gradients between device and host.
+  double copy_wait = 0;
   StepCosts costs;
 };
 
@@ -65,6 +67,8 @@ enum class StepCause {
   kMessages,
   kReduceGradients,
   kGatherParameters,
+  // Between device and host, of blocks that are offloaded.
+  kCopies,
   kClip,
   // The slowest rank of the model, before gradients are clipped.
   kClipWait,

@@ -340,10 +340,9 @@ Command PlanCommand() {
                    {.name = "offload",
                     .value = "WHEN",
                     .default_value = "needed",
-                    .help = "plans whose blocks stream in from the host, which "
-                            "no run can carry out yet: only where nothing else "
-                            "fits (needed), never, beside the others (too), or "
-                            "nothing else (only)"},
+                    .help = "plans whose blocks stream in from the host: only "
+                            "where nothing else fits (needed), never, beside "
+                            "the others (too), or nothing else (only)"},
                    {.name = "verdicts",
                     .value = "FILE",
                     .help = "writes every plan considered and its verdict as "

@@ -33,7 +33,7 @@ void LocalModel::MakeGradients() {
   for (const Part& part : parts_) {
     for (const auto& parameter : part.store->parameters()) {
       parameter->grad = Tensor::Zeros(device(), parameter->value.shape(),
-                                      AccumulatorDType(parameter->dtype));
+                                      ComputeDType(parameter->dtype));
     }
   }
 }

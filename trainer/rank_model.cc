@@ -214,11 +214,13 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
   executor_ =
       std::make_unique<Executor>(context(), *program_, layout_.pipeline_rank(),
                                  std::move(chunks), optimizer_.get());
-  if (offload_) {
-    FetchFirstUnits();
-    RETURN_IF_ERROR(offload_->home().status());
-  }
-  return context().device().status();
+  if (offload_) FetchFirstUnits();
+  return status();
+}
+
+absl::Status RankModel::status() const {
+  RETURN_IF_ERROR(local_.device().status());
+  return offload_ ? offload_->home().status() : absl::OkStatus();
 }
 
 void RankModel::FetchFirstUnits() {
@@ -290,6 +292,7 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
   scaled.step = options.step - loss_scaler_.state().skipped_steps;
   scaled.loss_scale = scale;
   ASSIGN_OR_RETURN(const StepResult step, executor_->RunStep(scaled));
+  RETURN_IF_ERROR(status());
   // All ranks have the same norm, and so the same scale.
   loss_scaler_.Update(std::isfinite(step.gradient_norm));
   GlobalStepResult result;

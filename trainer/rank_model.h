@@ -58,8 +58,8 @@ class RankModel {
   // the nearest fix).
   static absl::StatusOr<std::unique_ptr<RankModel>> Build(
       const TrainingSetup& setup, const Plan& plan, Device& device,
-      CommunicatorFactory& factory,
-      int64_t host_limit_bytes = std::numeric_limits<int64_t>::max());
+      CommunicatorFactory& factory, int64_t host_limit_bytes = kNoLimit);
+  static constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
 
   // The memory of one step on `rank` of the plan, from a dry step alone.
   // Errors: as Build, but for the limit.
@@ -86,6 +86,9 @@ class RankModel {
   void EmulateCompute(const DeviceArithmetic& seconds,
                       EmulatedCompute& compute);
 
+  // ResourceExhausted where the device, or the host for blocks that have their
+  // home there, ran out of memory: what was computed since means nothing.
+  absl::Status status() const;
   // Predicted by the dry step.
   const MemoryStatistics& predicted_memory() const { return predicted_; }
   // What the blocks of a plan with offload take of the host's memory; zero

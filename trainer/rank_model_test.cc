@@ -87,7 +87,8 @@ Batch GrayBatch(Device& device, int64_t n) {
 
 void ExpectPartsSumToStep(const StepTimes& times) {
   const double parts = times.forward + times.backward + times.optimizer +
-                       times.pipeline_wait + times.gradient_wait;
+                       times.pipeline_wait + times.gradient_wait +
+                       times.copy_wait;
   EXPECT_LE(parts, 1.0001 * times.step);
   EXPECT_GE(parts, 0.9 * times.step);
 }
@@ -204,6 +205,7 @@ TEST(StepMetrics, ShowEveryCauseOnce) {
   result.times.pipeline_wait = 8;
   result.times.gradient_wait = 7;
   result.times.sharding_wait = 3;
+  result.times.copy_wait = 9;
   result.times.costs.chunks.resize(1);
   StepMetricsCollector collector(model);
   const StepMetrics metrics = collector.Collect(result, 1, 128, 5);
@@ -216,6 +218,7 @@ TEST(StepMetrics, ShowEveryCauseOnce) {
                                            {"bubble", 0},
                                            {"pp", 8},
                                            {"dp", 7 + 3},
+                                           {"copies", 9},
                                            {"optimizer", 64}}));
   EXPECT_EQ(metrics.step_s, 128);
   EXPECT_EQ(metrics.skipped_samples, 5);

@@ -54,8 +54,7 @@ void RankOffload::MakeBuffers(
       MemoryCategory::kParameters, "place of a block's parameters");
   gradient_buffers_ = std::make_unique<DeviceBuffers>(
       device, std::min<int>(Offload::kGradientBuffers, blocks), elements,
-      AccumulatorDType(dtype), MemoryCategory::kGradients,
-      "gradients of a block");
+      ComputeDType(dtype), MemoryCategory::kGradients, "gradients of a block");
 }
 
 std::unique_ptr<OffloadedUnits> RankOffload::MakeUnits(

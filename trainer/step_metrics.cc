@@ -23,6 +23,7 @@ enum Share {
   kExperts,
   kWait,
   kGradients,
+  kCopies,
   kOptimizer,
   kShares
 };
@@ -145,6 +146,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       experts,
       times.pipeline_wait,
       times.gradient_wait + times.sharding_wait,
+      times.copy_wait,
       times.optimizer,
       own_compute_s,
       static_cast<double>(skipped_samples)};
@@ -175,11 +177,15 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   if (simulated.has_value()) metrics.simulated_s = simulated->step_s;
   // Of what was measured, at most all is bubble.
   const double implied = std::min(bubble_s_, mean(kWait));
-  metrics.exposed_s = {
-      {"data", mean(kData)},    {"tp", mean(kTensor)},
-      {"cp", mean(kContext)},   {"ep", mean(kExperts)},
-      {"bubble", implied},      {"pp", mean(kWait) - implied},
-      {"dp", mean(kGradients)}, {"optimizer", mean(kOptimizer)}};
+  metrics.exposed_s = {{"data", mean(kData)},
+                       {"tp", mean(kTensor)},
+                       {"cp", mean(kContext)},
+                       {"ep", mean(kExperts)},
+                       {"bubble", implied},
+                       {"pp", mean(kWait) - implied},
+                       {"dp", mean(kGradients)},
+                       {"copies", mean(kCopies)},
+                       {"optimizer", mean(kOptimizer)}};
   metrics.compute_s = mean(kShares);
   metrics.own_compute_s = own_compute_s;
   metrics.skipped_samples = static_cast<int64_t>(sums[kShares + 1]);

@@ -113,7 +113,7 @@ absl::Status Save(RankModel& model, const RunFolder& folder, const Job& job,
   for (int attempt = 1;; ++attempt) {
     const absl::Status saved = SaveCheckpoint(
         model, folder.checkpoints(), progress, job.checkpoint().keep());
-    RETURN_IF_ERROR(model.context().device().status());
+    RETURN_IF_ERROR(model.status());
     if (saved.ok() || (last && attempt == kLastSaveAttempts)) return saved;
     if (leader) {
       LOG(ERROR) << "step " << progress.step

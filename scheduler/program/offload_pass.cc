@@ -150,12 +150,15 @@ class RankPass {
           ReleaseLast();
           ends.push_back(Append(std::move(instruction)));
           break;
-        case InstructionKind::kReduceGradients:
+        case InstructionKind::kReduceGradients: {
           // The same holds for the sums over ranks.
-          instruction.depends_on.push_back(last_save_[order_.NumberOf(
-              instruction.chunk, UnitOfBucket(instruction))]);
+          const int32_t save = last_save_[order_.NumberOf(
+              instruction.chunk, UnitOfBucket(instruction))];
+          CHECK_NE(save, kNone) << "gradients are reduced before any backward";
+          instruction.depends_on.push_back(save);
           ends.push_back(Append(std::move(instruction)));
           break;
+        }
         case InstructionKind::kUpdate:
           ends.push_back(Update(std::move(instruction)));
           break;

@@ -125,7 +125,8 @@ absl::StatusOr<std::map<std::string, HostField>> Gradients(
   InputGradients watched;
   TrainingSetup setup = prepared.setup;
   setup.objective = std::make_shared<CotangentObjective>(watched);
-  const auto built = RankModel::Build(setup, prepared.plan, device, factory);
+  const auto built = RankModel::Build(setup, prepared.plan, device, factory,
+                                      HostMemoryLimit(options.local_ranks));
   RETURN_IF_ERROR(control.Agree(built.status(), "building the model"));
   RankModel& model = **built;
   RETURN_IF_ERROR(

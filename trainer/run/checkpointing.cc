@@ -128,7 +128,7 @@ absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
     if (created.ok()) checkpoint = *std::move(created);
   }
   // Out of memory there is nothing to save.
-  if (status.ok()) status = model.context().device().status();
+  if (status.ok()) status = model.status();
   RETURN_IF_ERROR(Agree(model, status));
   const auto write = [&](std::vector<TensorPart> parts, const char* file) {
     const absl::Status written =
@@ -175,7 +175,7 @@ absl::StatusOr<TrainingProgress> LoadCheckpoint(RankModel& model,
   AwaitAllPatiently(model.context().communicators().world(), checkpoint);
   RETURN_IF_ERROR(Agree(model, progress.status()));
   model.SyncValues();
-  RETURN_IF_ERROR(Agree(model, model.context().device().status()));
+  RETURN_IF_ERROR(Agree(model, model.status()));
   return progress;
 }
 

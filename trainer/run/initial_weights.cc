@@ -62,8 +62,7 @@ absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
   AwaitAllPatiently(communicators.world(), "initial weights");
   RETURN_IF_ERROR(communicators.control().Agree(status, "initial weights"));
   model.SyncValues();
-  return communicators.control().Agree(model.context().device().status(),
-                                       "initial weights");
+  return communicators.control().Agree(model.status(), "initial weights");
 }
 
 }  // namespace trireme

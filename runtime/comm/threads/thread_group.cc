@@ -227,13 +227,17 @@ void ThreadGroup::Drain(int rank) {
   const auto under_way = [&](const std::shared_ptr<ThreadOperation>& part) {
     return part && part->rank == rank && !Abandoned(*part);
   };
-  world_->changed.wait_for(lock, kDrainDeadline, [&] {
+  const bool drained = world_->changed.wait_for(lock, kDrainDeadline, [&] {
     return std::none_of(messages_.begin(), messages_.end(), under_way) &&
            std::none_of(collectives_.begin(), collectives_.end(),
                         [&](const auto& collective) {
                           return under_way(collective.second[rank]);
                         });
   });
+  // What is left would be done on tensors of a rank that has gone.
+  CHECK(drained) << "rank " << rank << " of '" << name_
+                 << "' ends with operations under way\n"
+                 << world_->Table();
 }
 
 void ThreadGroup::Wait(const ThreadOperation& operation) {
