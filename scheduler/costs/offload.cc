@@ -3,9 +3,9 @@
 // A copy takes bytes over the rate that each of a node's devices has while the
 // others copy too. On the host an optimizer step reads gradient, weight and
 // moments and writes the latter two back (28 bytes a parameter in fp32), at the
-// rate of the node's memory, which its devices' processes share. A microbatch
-// adds to the gradients that those before it left: they come in before its
-// backward, behind nothing.
+// rate of the node's memory, which its devices' processes share. Where there
+// are several microbatches, a gradient buffer that leaves has come in as well:
+// each adds to what those before it left.
 
 #include <algorithm>
 #include <vector>
@@ -38,11 +38,9 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
     unit.fetch_s = parameters * static_cast<double>(model_.element_bytes) /
                    device.to_device_bytes_per_s;
     unit.save_gradients_s = gradients / device.to_host_bytes_per_s;
-    // Each microbatch but the first waits for what it adds to.
-    const double others =
-        static_cast<double>(plan_.microbatches() - 1) / plan_.microbatches();
-    const double prepare_s = others * gradients / device.to_device_bytes_per_s;
-    chunk.backward_s += static_cast<double>(blocks.count()) * prepare_s;
+    if (plan_.microbatches() > 1) {
+      unit.save_gradients_s += gradients / device.to_device_bytes_per_s;
+    }
     unit.update_s = parameters * updated / host_bytes_per_s;
     update_s = std::max(update_s, unit.update_s);
     on_host += blocks.count() * block;
@@ -51,7 +49,7 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
                                   ? times.blocks->again[blocks.kind]
                                   : times.blocks->kept[blocks.kind];
       unit.forward_s = time.forward_s;
-      unit.backward_s = time.backward_s + prepare_s;
+      unit.backward_s = time.backward_s;
       chunk.units.push_back(unit);
       forward += unit.forward_s;
       backward += unit.backward_s;
@@ -64,7 +62,6 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
       std::max(0.0, chunk.forward_s - forward - times.embedding.forward_s);
   chunk.units.front().backward_s +=
       std::max(0.0, chunk.backward_s - backward - times.head.backward_s);
-  chunk.backward_input_s = chunk.backward_s - chunk.backward_weight_s;
   // The embedding's and head's own update, on the device, is over before.
   chunk.update_s = update_s;
   costs.host_bytes[pp] +=
