@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 
 from generate import store, write
+from sinusoids import Sinusoids
 
 BATCH, CHANNELS, HEIGHT, WIDTH, PATCH = 2, 2, 4, 6, 2
 ROWS, COLUMNS = HEIGHT // PATCH, WIDTH // PATCH
@@ -37,15 +38,6 @@ def normal(*shape, stddev=1.0):
     """fp64 with values that fp32 holds."""
     values = torch.randn(*shape, generator=GENERATOR) * stddev
     return values.float().double()
-
-
-class Sinusoids(torch.nn.Module):
-    """As Timesteps of diffusers, cosines first, in fp64."""
-
-    def forward(self, times):
-        frequencies = 10000.0**(-torch.arange(128).double() / 128)
-        angles = times[:, None].double() * frequencies
-        return torch.cat([angles.cos(), angles.sin()], -1)
 
 
 def sd3(**options):

@@ -6,8 +6,15 @@ set -eu
 
 oldest=0.42
 home="${XDG_CACHE_HOME:-$HOME/.cache}/trireme/interop-venv"
-if ! "$home/bin/python" -c 'import diffusers, safetensors, torch' \
-  > /dev/null 2>&1; then
+if ! "$home/bin/python" - "$oldest" > /dev/null 2>&1 << 'PYTHON'; then
+import sys
+import accelerate, diffusers, safetensors, torch
+
+def release(version):
+    return [int(part) for part in version.split(".")[:2]]
+
+sys.exit(release(diffusers.__version__) < release(sys.argv[1]))
+PYTHON
   python3 -m venv "$home" >&2
   "$home/bin/python" -m pip install --quiet --upgrade \
     "diffusers>=$oldest" accelerate safetensors torch numpy >&2
