@@ -284,8 +284,9 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                      LoadCheckpoint(*model, *checkpoint));
     consumed_samples = progress.consumed_samples;
   } else if (!job.init().weights().empty()) {
-    RETURN_IF_ERROR(
-        LoadInitialWeights(*model, job.init().weights(), job.init().ema()));
+    RETURN_IF_ERROR(WithContext(
+        LoadInitialWeights(*model, job.init().weights(), job.init().ema()),
+        "init.weights"));
   }
   std::unique_ptr<RunLog> log;
   if (leader) {

@@ -43,9 +43,25 @@ struct Prepared {
   Plan plan;
 };
 
-absl::StatusOr<Prepared> Prepare(const ForwardOptions& options, int64_t ranks) {
+// The folder of the weights, which rank 0 chooses: another rank may find a
+// newer checkpoint of a run that is training.
+absl::StatusOr<std::string> ChooseWeights(const std::string& model,
+                                          Control& control) {
+  absl::StatusOr<std::string> chosen = "";
+  if (control.rank() == 0) {
+    const absl::StatusOr<StoredModel> found = FindStoredModel(model);
+    chosen = found.ok() ? absl::StatusOr<std::string>(found->weights)
+                        : found.status();
+  }
+  RETURN_IF_ERROR(control.Agree(chosen.status(), "choosing the weights"));
+  control.Broadcast(*chosen, "rank 0's weights");
+  return chosen;
+}
+
+absl::StatusOr<Prepared> Prepare(const ForwardOptions& options,
+                                 const std::string& weights, int64_t ranks) {
   Prepared prepared;
-  ASSIGN_OR_RETURN(prepared.model, FindStoredModel(options.model));
+  ASSIGN_OR_RETURN(prepared.model, FindStoredModel(weights));
   ASSIGN_OR_RETURN(prepared.inputs,
                    ReadClassInputs(options.inputs, *prepared.model.family,
                                    options.gradients));
@@ -178,8 +194,10 @@ absl::StatusOr<ForwardReport> Forward(const ForwardOptions& options,
   const std::unique_ptr<Communicator> everyone =
       factory.Create(ranks, "forward");
   Control control(*everyone);
+  ASSIGN_OR_RETURN(const std::string chosen,
+                   ChooseWeights(options.model, control));
   const absl::StatusOr<Prepared> prepared =
-      Prepare(options, factory.world_size());
+      Prepare(options, chosen, factory.world_size());
   RETURN_IF_ERROR(control.Agree(prepared.status(), "the model and its inputs"));
   CpuDevice device(MemoryLimit(Job(), options.local_ranks));
   std::map<std::string, HostField> tensors;
@@ -201,11 +219,11 @@ absl::StatusOr<ForwardReport> Forward(const ForwardOptions& options,
     RETURN_IF_ERROR(sampler.LoadWeights(**weights));
     const ClassInputs& inputs = prepared->inputs;
     ASSIGN_OR_RETURN(
-        const std::vector<float> output,
+        std::vector<double> output,
         sampler.Predict(BatchOf(inputs, device, 0, inputs.samples)));
     tensors[kOutput] = AsClassHas(
         {.shape = prepared->setup.family->samples().ShapeOf(inputs.samples),
-         .values = {output.begin(), output.end()}},
+         .values = std::move(output)},
         prepared->setup.family->Call());
   }
   if (options.gradients) {

@@ -1,7 +1,5 @@
 #include "trainer/run/initial_weights.h"
 
-#include <filesystem>
-#include <system_error>
 #include <utility>
 
 #include "models/weights/weight_folder.h"
@@ -11,15 +9,6 @@
 #include "trainer/run/run_folder.h"
 
 namespace trireme {
-namespace {
-
-bool IsCheckpoint(const std::string& path) {
-  std::error_code error;
-  return std::filesystem::exists(path + "/" + kWeightsFile, error);
-}
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeights(
     const std::string& path, bool ema, const ModelFamily& family) {
   if (IsCheckpoint(path)) {
@@ -57,7 +46,6 @@ absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
     status = VerifyChecksums(path);
   }
   if (status.ok()) status = read();
-  status = WithContext(status, "init.weights");
   // Reading takes one rank longer than another.
   AwaitAllPatiently(communicators.world(), "initial weights");
   RETURN_IF_ERROR(communicators.control().Agree(status, "initial weights"));

@@ -3,7 +3,9 @@
 #ifndef TRIREME_TRAINER_RUN_RUN_FOLDER_H_
 #define TRIREME_TRAINER_RUN_RUN_FOLDER_H_
 
+#include <filesystem>
 #include <string>
+#include <system_error>
 #include <utility>
 
 namespace trireme {
@@ -31,6 +33,12 @@ inline constexpr char kWeightsFile[] = "model.safetensors";
 inline constexpr char kEmaFile[] = "ema.safetensors";
 inline constexpr char kFirstMomentFile[] = "adam_m.safetensors";
 inline constexpr char kSecondMomentFile[] = "adam_v.safetensors";
+
+// Whether `path` looks like the folder of one checkpoint.
+inline bool IsCheckpoint(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path + "/" + kWeightsFile, error);
+}
 
 }  // namespace trireme
 

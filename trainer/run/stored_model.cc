@@ -49,7 +49,7 @@ absl::StatusOr<StoredModel> FindStoredModel(const std::string& path) {
     described_in = path;
     ASSIGN_OR_RETURN(stored.described, ModelOfFolder(path));
   } else {
-    const bool is_checkpoint = Exists(path + "/" + kWeightsFile);
+    const bool is_checkpoint = IsCheckpoint(path);
     // A checkpoint lies in checkpoints/ of its run.
     const RunFolder run(
         is_checkpoint ? fs::path(path + "/../..").lexically_normal().string()

@@ -57,6 +57,10 @@ std::string BytesOf(const std::vector<float>& values) {
           values.size() * sizeof(float)};
 }
 
+Tensor As(DType dtype, const Tensor& x) {
+  return x.dtype() == dtype ? x : Cast(x, dtype);
+}
+
 bool ShardsParameters(const Plan& plan) {
   return plan.sharding() == Plan::PARAMETERS;
 }
@@ -207,7 +211,7 @@ Tensor Sampler::PassAround(Tensor velocity, const Shape& shape) {
   const int last = StagesOf(plan_).back().rank;
   const int position = (own - last + ranks) % ranks;
   if (position > 0) {
-    velocity = Tensor::Empty(model_.device(), shape, DType::kFloat32);
+    velocity = Tensor::Empty(model_.device(), shape, predicted_type());
     model_.communicators()
         .PipelineReceive((own + ranks - 1) % ranks)
         .Receive(velocity, Communicators::kSender, kTag, "velocity")
@@ -229,7 +233,7 @@ Tensor Sampler::Velocity(const Tensor& x, double time, Batch batch) {
       Tensor::FromValues<float>(model_.device(), {batch.size()}, values);
   batch.fields[kTimeField].values =
       setup_.dtype == DType::kFloat64 ? Cast(times, DType::kFloat64) : times;
-  return Evaluate(std::move(batch));
+  return As(DType::kFloat32, Evaluate(std::move(batch)));
 }
 
 Tensor Sampler::Evaluate(Batch batch) {
@@ -254,17 +258,15 @@ Tensor Sampler::Evaluate(Batch batch) {
   }
   Tensor samples;
   if (prediction.defined()) {
-    samples = setup_.family->ToSamples(prediction.dtype() == DType::kFloat32
-                                           ? prediction
-                                           : Cast(prediction, DType::kFloat32));
+    samples = setup_.family->ToSamples(As(predicted_type(), prediction));
   }
   return PassAround(std::move(samples), shape);
 }
 
-absl::StatusOr<std::vector<float>> Sampler::Predict(Batch batch) {
-  const Tensor prediction = Evaluate(std::move(batch));
+absl::StatusOr<std::vector<double>> Sampler::Predict(Batch batch) {
+  const Tensor prediction = As(DType::kFloat64, Evaluate(std::move(batch)));
   RETURN_IF_ERROR(control().Agree(model_.status(), "predictions"));
-  return prediction.ToVector<float>();
+  return prediction.ToVector<double>();
 }
 
 absl::StatusOr<Sampler::Conditions> Sampler::ConditionsOf(

@@ -53,11 +53,12 @@ class Sampler {
                                           uint64_t seed,
                                           std::span<const Sample> prompts);
 
-  // What the model predicts: fp32, of the samples' shape, on every rank.
+  // What the model predicts, of the samples' shape, on every rank: in fp32, or
+  // fp64 where it computes so.
   // `batch` has the family's fields, of as many samples as there may be, and
   // the times of each (kTimeField). Collective over the world, with the same
   // batch; every replica evaluates all of it. Errors: out of memory.
-  absl::StatusOr<std::vector<float>> Predict(Batch batch);
+  absl::StatusOr<std::vector<double>> Predict(Batch batch);
 
   // Whatever else the ranks agree on.
   Control& control() { return model_.communicators().control(); }
@@ -84,8 +85,13 @@ class Sampler {
   // Samples from number `begin` on, on each rank of the replica.
   std::vector<float> Integrate(const SamplerOptions& options, uint64_t seed,
                                int64_t begin, const Conditions& conditions);
+  // fp32, as the samples.
   Tensor Velocity(const Tensor& x, double time, Batch batch);
+  // Of predicted_type().
   Tensor Evaluate(Batch batch);
+  DType predicted_type() const {
+    return setup_.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  }
   // Runs the units of the chunk on what came from the chunk before.
   std::vector<ShardedVariable> RunChunk(int chunk,
                                         std::vector<ShardedVariable> state);
