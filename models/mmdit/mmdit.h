@@ -25,9 +25,6 @@
 
 namespace trireme {
 
-// Of the embedding of a scalar, time or guidance.
-inline constexpr int64_t kMmditTimeChannels = 256;
-
 // What the first stage reads of one microbatch; compute dtype unless said.
 struct MmditInputs {
   Tensor patches;      // [b, s, patch²·channels]

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "gtest/gtest.h"
+#include "models/mmdit/mmdit_names.h"
 #include "models/weights/model_class.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/log.h"
@@ -93,6 +94,24 @@ TEST(MmditClasses, ValuesOfOtherKindsAreNamed) {
   const auto read = Read(config.dump());
   ASSERT_TRUE(read.ok());
   EXPECT_FALSE(ResolveMmdit(read->model.mmdit(), 16, 128).ok());
+}
+
+// A config.json of a few bytes must not fill the memory.
+TEST(MmditClasses, ModelsWithoutMeasureAreNamed) {
+  Json config = Json::parse(kFluxDev);
+  config["num_attention_heads"] = 1024;
+  config["num_single_layers"] = 4096;
+  const auto read = Read(config.dump());
+  ASSERT_TRUE(read.ok());
+  const auto resolved = ResolveMmdit(read->model.mmdit(), 16, 128);
+  ASSERT_TRUE(resolved.ok()) << MessageOf(resolved.status());
+  const auto names = MmditNames(*resolved);
+  ASSERT_FALSE(names.ok());
+  EXPECT_NE(MessageOf(names.status())
+                .find("single_layers: found 4096 of hidden 131072, expected at "
+                      "most 8"),
+            std::string::npos)
+      << MessageOf(names.status());
 }
 
 }  // namespace

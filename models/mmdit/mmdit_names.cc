@@ -13,7 +13,9 @@
 namespace trireme {
 namespace {
 
-constexpr int64_t kTimeChannels = 256;
+// Rows of all single blocks' output matrices, each of which is a piece: nine
+// times FLUX.1's, so that what a file claims does not fill the memory.
+constexpr int64_t kMostSingleRows = 1 << 20;
 
 // Tensors of either class, and those that only one has.
 class Names {
@@ -107,12 +109,12 @@ class Names {
     Linear("text_embedding", "context_embedder", config_.text_width, h_);
     const std::string condition = "time_text_embed.";
     ConditionMlp("time_embedding", condition + "timestep_embedder",
-                 kTimeChannels);
+                 kMmditTimeChannels);
     ConditionMlp("pooled_embedding", condition + "text_embedder",
                  config_.pooled_width);
     if (config_.guidance.has_value()) {
       ConditionMlp("guidance_embedding", condition + "guidance_embedder",
-                   kTimeChannels);
+                   kMmditTimeChannels);
     }
     if (flux_) return;
     const int64_t side = config_.position_table;
@@ -249,6 +251,12 @@ absl::StatusOr<NameTable> MmditNames(const MmditConfig& config) {
     if (config.guidance.has_value()) {
       return unknown("guidance", *config.guidance, "none");
     }
+  }
+  if (config.single_layers > kMostSingleRows / config.hidden) {
+    return FailedPrecondition(
+        "model.mmdit.single_layers: found {} of hidden {}, expected at most {} "
+        "of that width for a class of diffusers",
+        config.single_layers, config.hidden, kMostSingleRows / config.hidden);
   }
   return Names(config, flux).Make();
 }
