@@ -137,6 +137,18 @@ absl::Status AppendNumbers(SafetensorsWriter& writer,
   }
 }
 
+absl::Status AppendTensor(SafetensorsWriter& writer,
+                          const SafetensorsEntry& entry,
+                          const TensorSource& source) {
+  const int64_t size = entry.shape.num_elements();
+  for (int64_t begin = 0; begin < size; begin += kPieceElements) {
+    std::vector<double> values(std::min(kPieceElements, size - begin));
+    source.Read(entry.name, begin, values);
+    RETURN_IF_ERROR(AppendNumbers(writer, entry, values));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpointTensors(
     const std::string& path) {
   ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(path));

@@ -48,6 +48,10 @@ void ReadElements(DType dtype, std::span<const std::byte> bytes, int64_t begin,
 absl::Status AppendNumbers(SafetensorsWriter& writer,
                            const SafetensorsEntry& entry,
                            std::span<const double> values);
+// The whole of the entry's tensor, a piece at a time; the source has it.
+absl::Status AppendTensor(SafetensorsWriter& writer,
+                          const SafetensorsEntry& entry,
+                          const TensorSource& source);
 
 }  // namespace trireme
 

@@ -7,6 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "models/weights/write_weight_folder.h"
+#include "nlohmann/json.hpp"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -147,6 +148,17 @@ TEST_F(WeightFolderTest, ShardsHaveAnIndexAndAreTheSameWhenWrittenAgain) {
   fs::remove(transformer +
              "diffusion_pytorch_model-00002-of-00004.safetensors");
   EXPECT_NE(ErrorOf(Table()).find("00002-of-00004"), std::string::npos);
+}
+
+// A published config.json leaves arguments out: its copy must not differ.
+TEST_F(WeightFolderTest, ACopyHasTheConfigurationAsItWas) {
+  const nlohmann::json config = {{"_class_name", "TinyTransformer"},
+                                 {"_diffusers_version", "0.29.0.dev0"}};
+  Write({.config = std::make_shared<nlohmann::json>(config)});
+  const auto read = ReadTransformerConfig(folder_);
+  ASSERT_TRUE(read.ok()) << MessageOf(read.status());
+  EXPECT_EQ(*read->json, config);
+  EXPECT_EQ(ErrorOf(Table()), "");
 }
 
 TEST_F(WeightFolderTest, OtherModelsAreRefusedByName) {

@@ -1,6 +1,5 @@
 #include "models/weights/write_weight_folder.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -20,8 +19,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int64_t kDefaultShardBytes = 10'000'000'000;
-// Elements that are converted at a time.
-constexpr int64_t kPieceElements = 1 << 18;
 
 struct Shard {
   std::string file;
@@ -92,12 +89,7 @@ absl::Status WriteShard(const std::string& path, const Shard& shard,
       const auto writer,
       SafetensorsWriter::Create(path, shard.entries, {{"format", "pt"}}));
   for (const SafetensorsEntry& entry : writer->entries()) {
-    const int64_t size = entry.shape.num_elements();
-    for (int64_t begin = 0; begin < size; begin += kPieceElements) {
-      std::vector<double> values(std::min(kPieceElements, size - begin));
-      tensors.Read(entry.name, begin, values);
-      RETURN_IF_ERROR(AppendNumbers(*writer, entry, values));
-    }
+    RETURN_IF_ERROR(AppendTensor(*writer, entry, tensors));
   }
   return writer->Commit().status();
 }
@@ -147,12 +139,8 @@ absl::Status WriteWeightFolder(const std::string& folder,
   if (shards.size() > 1 || shards.front().file != kWholeWeights) {
     RETURN_IF_ERROR(WriteIndex(of_transformer + kWeightsIndex, shards));
   }
-  Json config = Json::parse(table.config());
-  if (options.notes != nullptr) {
-    for (const auto& [name, value] : options.notes->items()) {
-      if (name.starts_with('_')) config[name] = value;
-    }
-  }
+  Json config =
+      options.config != nullptr ? *options.config : Json::parse(table.config());
   config[kClassName] = table.class_name();
   RETURN_IF_ERROR(WriteJson(of_transformer + kConfigFile, config));
   // Last: without it the folder is none.

@@ -25,11 +25,11 @@ struct WeightFolderOptions {
   // Absent: the files of `like`, or as diffusers has it.
   std::optional<int64_t> max_shard_bytes;
   // Of a folder that this one is a copy of: how it keeps tensors, those that
-  // are constants, and its config.json, for the fields beginning with '_' that
-  // libraries leave there.
+  // are constants, and its config.json, which may leave out what has its
+  // default and hold what libraries noted; found to be the table's.
   std::map<std::string, StoredTensor> like;
   std::shared_ptr<const TensorSource> constants;
-  std::shared_ptr<const nlohmann::json> notes;
+  std::shared_ptr<const nlohmann::json> config;
 };
 
 // Writes the table's tensors, made of the source's parameters, into the new

@@ -1,6 +1,5 @@
 #include "trainer/run/convert.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <system_error>
@@ -22,9 +21,6 @@
 
 namespace trireme {
 namespace {
-
-// Elements that are converted at a time.
-constexpr int64_t kPieceElements = 1 << 18;
 
 // A run whose job says the model. The checkpoint is the last to come.
 absl::Status WriteRun(const std::string& folder, const StoredModel& model,
@@ -48,12 +44,7 @@ absl::Status WriteRun(const std::string& folder, const StoredModel& model,
       SafetensorsWriter::Create(checkpoint->PathOf(kWeightsFile),
                                 std::move(entries), {{"format", "pt"}}));
   for (const SafetensorsEntry& entry : writer->entries()) {
-    const int64_t size = entry.shape.num_elements();
-    for (int64_t begin = 0; begin < size; begin += kPieceElements) {
-      std::vector<double> values(std::min(kPieceElements, size - begin));
-      source.Read(entry.name, begin, values);
-      RETURN_IF_ERROR(AppendNumbers(*writer, entry, values));
-    }
+    RETURN_IF_ERROR(AppendTensor(*writer, entry, source));
   }
   ASSIGN_OR_RETURN(CheckpointFile written, writer->Commit());
   checkpoint->Add(kWeightsFile, std::move(written));
@@ -88,7 +79,7 @@ absl::StatusOr<ConvertReport> Convert(const ConvertOptions& options) {
                      ReadTransformerConfig(model.weights));
     writing.like = std::move(folder.tensors);
     writing.constants = std::move(folder.files);
-    writing.notes = config.json;
+    writing.config = config.json;
     source = std::move(folder.parameters);
   } else {
     if (!model.is_weight_folder) {
