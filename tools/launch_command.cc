@@ -59,9 +59,8 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(JobFile job, LoadJobFile(arguments.positionals()[0],
                                             arguments.All("set"), steps));
   launch.folder = OutFolder(arguments.Given("out"), job.job);
-  // The data set is for the ranks to open; what is checked here does not ask
-  // how many classes it has.
-  const auto setup = ResolveJob(job.job, {.samples = 1, .classes = 1});
+  // The data set is for the ranks to open, and so are checks of its classes.
+  const auto setup = ResolveJob(job.job, {.samples = 1, .classes = 0});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   const bool given = ranks.has_value() || arguments.Has("hosts");
   if (!arguments.Has("plan")) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "models/data/webdataset.h"
@@ -193,6 +194,27 @@ absl::Status FillJobDefaults(Job& job) {
   return FillSample(*job.mutable_sample());
 }
 
+absl::Status CheckPrompts(std::string_view field, int64_t prompts,
+                          const ModelFamily& family) {
+  if (prompts == 0) return absl::OkStatus();
+  const auto refused = [&](std::string_view why) {
+    return InvalidArgument("{}: found {}, expected none for a model that {}",
+                           field, prompts, why);
+  };
+  const std::vector<FieldSpec> fields = AllFields(family);
+  const auto text = std::find_if(
+      fields.begin(), fields.end(),
+      [](const FieldSpec& spec) { return spec.name == kTextField; });
+  if (text == fields.end()) return refused("reads no text");
+  if (!text->from_caption) {
+    return refused("reads an encoder's states of text, not the text itself");
+  }
+  if (family.num_classes() > 0) {
+    return refused("is conditioned by classes as well");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   TrainingSetup setup;
   ASSIGN_OR_RETURN(
@@ -201,6 +223,8 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
                                           .resolution = job.data().resolution(),
                                           .classes = data.classes}));
   RETURN_IF_ERROR(CheckActivations(*setup.family, job.global_batch()));
+  RETURN_IF_ERROR(CheckPrompts("sample.prompts", job.sample().prompts_size(),
+                               *setup.family));
   ASSIGN_OR_RETURN(const ResolvedObjective objective,
                    ResolveObjective(*job.mutable_objective(), job.seed(),
                                     job.global_batch()));

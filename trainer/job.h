@@ -5,8 +5,11 @@
 #define TRIREME_TRAINER_JOB_H_
 
 #include <cstdint>
+#include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/family.h"
 #include "scheduler/plan/plan.h"
 #include "trainer/job.pb.h"
 #include "trainer/training_setup.h"
@@ -23,6 +26,11 @@ struct DataSummary {
 // sampling, ...) and checks ranges. Errors name the field as the job writes
 // it ("optimizer.learning_rate"), what was found and what was expected.
 absl::Status FillJobDefaults(Job& job);
+
+// Whether the model can draw for `prompts` captions that are asked for in
+// `field`; it can for none.
+absl::Status CheckPrompts(std::string_view field, int64_t prompts,
+                          const ModelFamily& family);
 
 // The setup of a job that FillJobDefaults has passed; fills the model's sizes
 // into the job.

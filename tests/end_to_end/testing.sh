@@ -2,6 +2,8 @@
 # and works in a folder of its own, `work`, which goes with the test.
 set -euo pipefail
 trireme=$PWD/$1
+# pictures.py and the like.
+export PYTHONPATH=$(realpath "$(dirname "$0")") PYTHONDONTWRITEBYTECODE=1
 work=$(mktemp -d /tmp/trireme.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 cd "$work"

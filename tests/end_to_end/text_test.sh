@@ -6,17 +6,8 @@ source "$(dirname "$0")/testing.sh" "$1"
 # Pictures of one grey each, which their text alone tells: a sequence of one to
 # four tokens of width 8.
 python3 - <<'PYTHON'
-import io, os, random, struct, tarfile, zlib
-
-def png(grey, side=8):
-    def chunk(kind, data):
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(
-            ">I", zlib.crc32(body))
-    rows = b"".join(b"\0" + bytes([grey] * side) for _ in range(side))
-    return (b"\x89PNG\r\n\x1a\n"
-            + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
-            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+import io, os, random, struct, tarfile
+from pictures import png
 
 random.seed(1)
 os.mkdir("shards")
@@ -154,6 +145,11 @@ assert bright > dark + 20, (dark, bright)
 PYTHON
 expect_error "prompts: found 1, expected none for a model that reads an encoder" \
   "$trireme" sample CROSS-1 --prompt "grey 1" --out refused.png
+for command in train launch; do
+  expect_error "sample.prompts: found 1, expected none for a model that reads an encoder" \
+    "$trireme" $command CROSS.textproto --set sample.prompts=grey --out refused
+done
+[[ ! -e refused ]] || fail "a refused run left a folder"
 expect_error "model.mmdit.text.width: found 8" \
   "$trireme" train bytes.textproto --set model.mmdit.text.width=8 --out refused
 

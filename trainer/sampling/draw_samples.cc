@@ -83,16 +83,11 @@ struct Loaded {
   std::vector<std::string> class_names;
 };
 
-// Null: it reads none.
-std::optional<FieldSpec> TextFieldOf(const ModelFamily& family) {
-  for (const FieldSpec& spec : AllFields(family)) {
-    if (spec.name == kTextField) return spec;
-  }
-  return std::nullopt;
-}
-
 bool ReadsText(const ModelFamily& family) {
-  return TextFieldOf(family).has_value();
+  const std::vector<FieldSpec> fields = AllFields(family);
+  return std::any_of(fields.begin(), fields.end(), [](const FieldSpec& spec) {
+    return spec.name == kTextField;
+  });
 }
 
 absl::StatusOr<Loaded> LoadRun(const DrawOptions& options) {
@@ -233,27 +228,12 @@ absl::StatusOr<std::vector<Prompt>> SamplePrompts(
   return prompts;
 }
 
-// A row a caption that was asked for.
-absl::StatusOr<std::vector<Prompt>> CaptionPrompts(
-    const ModelFamily& family, const std::vector<std::string>& captions) {
-  const std::optional<FieldSpec> text = TextFieldOf(family);
-  if (!text.has_value() || !text->from_caption) {
-    return InvalidArgument(
-        "prompts: found {}, expected none for a model that {}", captions.size(),
-        text.has_value() ? "reads an encoder's states of text, not the text "
-                           "itself"
-                         : "reads no text");
-  }
+// A row a caption that was asked for, which the model reads.
+std::vector<Prompt> CaptionPrompts(const std::vector<std::string>& captions) {
   std::vector<Prompt> prompts;
   for (const std::string& caption : captions) {
     Prompt& prompt = prompts.emplace_back();
     prompt.name = prompt.sample.caption = caption;
-    if (family.num_classes() > 0) {
-      return InvalidArgument(
-          "prompts: found {}, expected none for a model that is conditioned by "
-          "classes as well",
-          captions.size());
-    }
   }
   return prompts;
 }
@@ -264,7 +244,7 @@ absl::StatusOr<std::vector<Prompt>> RowPrompts(
     const Loaded& loaded, const std::vector<std::string>& captions,
     int64_t most) {
   const ModelFamily& family = *loaded.setup.family;
-  if (!captions.empty()) return CaptionPrompts(family, captions);
+  if (!captions.empty()) return CaptionPrompts(captions);
   if (family.num_classes() > 0) return ClassPrompts(loaded, most);
   if (!ReadsText(family)) return std::vector<Prompt>(1);
   return SamplePrompts(loaded, most, [](int64_t i) { return i; });
@@ -399,7 +379,13 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
       factory.Create(ranks, "drawing");
   Control control(*everyone);
   const bool leader = control.rank() == 0;
-  const absl::StatusOr<Loaded> loaded = LoadRun(options);
+  absl::StatusOr<Loaded> loaded = LoadRun(options);
+  if (loaded.ok()) {
+    const absl::Status asked =
+        CheckPrompts("prompts", static_cast<int64_t>(options.prompts.size()),
+                     *loaded->setup.family);
+    if (!asked.ok()) loaded = asked;
+  }
   RETURN_IF_ERROR(control.Agree(loaded.status(), "opening the run"));
   DrawReport report;
   ASSIGN_OR_RETURN(report.checkpoint,
