@@ -96,8 +96,11 @@ struct ClassCall {
   // Its timestep of the time 1.
   double timestep_scale = 1000;
   // The side of the patches that it is given as tokens, channels outermost,
-  // with their places as img_ids; 0: it is given pictures.
+  // with their places as img_ids and the text's as txt_ids; 0: it is given
+  // pictures.
   int64_t packed_patch = 0;
+  // Whether it is told its guidance.
+  bool guidance = false;
 };
 
 // Immutable; one a job.

@@ -16,7 +16,8 @@ namespace trireme {
 // lie in `folder` itself are taken only where no subfolder holds any; they
 // have no class. Files are recognised by their ending (.png, .jpg, .jpeg,
 // .webp in either case); names that begin with a dot are passed over. Beside
-// x.png, x.txt is its caption and x.tokens its text states (text_tokens.h).
+// x.png, x.txt is its caption, x.tokens its text states and x.pooled its text
+// as one vector (text_tokens.h).
 //
 // Errors: no such folder, no picture in it. Pictures are decoded in Read.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenImageFolder(

@@ -104,8 +104,12 @@ class MmditFamily final : public ModelFamily {
   }
 
   ClassCall Call() const override {
-    if (config_.positions != Mmdit::ROPE) return {};
-    return {.timestep_scale = 1, .packed_patch = config_.patch};
+    ClassCall call = {.guidance = config_.guidance.has_value()};
+    if (config_.positions == Mmdit::ROPE) {
+      call.timestep_scale = 1;
+      call.packed_patch = config_.patch;
+    }
+    return call;
   }
 
   absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(

@@ -195,9 +195,9 @@ absl::StatusOr<HostField> ReadPictures(InputFile& file, const std::string& name,
   return Unpacked(std::move(packed), *grid, patch);
 }
 
-absl::Status CheckTextIds(InputFile& file) {
-  if (!file.Has(kTextIds)) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const HostField ids, file.Read(kTextIds, 2));
+absl::Status CheckTextIds(InputFile& file, int64_t text_tokens) {
+  ASSIGN_OR_RETURN(const HostField ids,
+                   file.ReadShaped(kTextIds, {text_tokens, 3}));
   if (std::all_of(ids.values.begin(), ids.values.end(),
                   [](double id) { return id == 0; })) {
     return absl::OkStatus();
@@ -280,11 +280,13 @@ absl::StatusOr<ClassInputs> ReadClassInputs(const std::string& path,
                    file.ReadShaped(kTimestep, {inputs.samples}));
   for (double& time : times.values) time /= call.timestep_scale;
   inputs.fields[kTimeField] = std::move(times);
-  if (file.Has(kGuidance)) {
+  if (call.guidance) {
     ASSIGN_OR_RETURN(inputs.fields[kGuidanceField],
                      file.ReadShaped(kGuidance, {inputs.samples}));
   }
-  RETURN_IF_ERROR(CheckTextIds(file));
+  if (call.packed_patch > 0) {
+    RETURN_IF_ERROR(CheckTextIds(file, sizes.text_tokens));
+  }
   // One file may serve with and without gradients.
   file.Ignore(kCotangentField);
   if (cotangent) {

@@ -4,9 +4,10 @@
 //   hidden_states          [n, c, h, w], or packed patches [n, tokens, c·p·p]
 //                          with img_ids [tokens, 3]: 0, row, column
 //   timestep               [n]
-//   encoder_hidden_states  [n, text tokens, width]; txt_ids, if given, zeros
+//   encoder_hidden_states  [n, text tokens, width]; with packed patches
+//                          txt_ids [text tokens, 3]: zeros
 //   pooled_projections     [n, width]
-//   guidance               [n]
+//   guidance               [n], where the model has it
 //   class_labels           integers [n]
 //   cotangent              as hidden_states, for gradients
 //
