@@ -19,6 +19,7 @@
 #include <mutex>
 #include <new>
 #include <string_view>
+#include <thread>
 
 #include "runtime/core/status.h"
 
@@ -34,8 +35,10 @@ int64_t AddressSpace() {
   return pages * sysconf(_SC_PAGESIZE);
 }
 
-void Limit(int resource, int64_t value) {
-  const rlimit limit{static_cast<rlim_t>(value), static_cast<rlim_t>(value)};
+// What goes beyond `soft` processor time is told so by SIGXCPU, beyond `hard`
+// it is killed; other resources have one limit.
+void Limit(int resource, int64_t soft, int64_t hard) {
+  const rlimit limit{static_cast<rlim_t>(soft), static_cast<rlim_t>(hard)};
   setrlimit(static_cast<__rlimit_resource>(resource), &limit);
 }
 
@@ -74,10 +77,12 @@ absl::StatusOr<std::string> Guarded(
   }
   const int nowhere = open("/dev/null", O_RDWR);
   for (const int standard : {0, 1, 2}) dup2(nowhere, standard);
-  Limit(RLIMIT_CORE, 0);
-  Limit(RLIMIT_FSIZE, 0);
-  Limit(RLIMIT_CPU, static_cast<int64_t>(std::ceil(limits.seconds)));
-  Limit(RLIMIT_AS, address_space + limits.memory_bytes);
+  Limit(RLIMIT_CORE, 0, 0);
+  Limit(RLIMIT_FSIZE, 0, 0);
+  const auto seconds = static_cast<int64_t>(std::ceil(limits.seconds));
+  Limit(RLIMIT_CPU, seconds, seconds + 1);
+  const int64_t memory = address_space + limits.memory_bytes;
+  Limit(RLIMIT_AS, memory, memory);
   const absl::StatusOr<std::string> result = Guarded(work, limits.memory_bytes);
   const std::string message = result.ok() ? "" : MessageOf(result.status());
   const char code = static_cast<char>(result.status().code());
@@ -117,6 +122,30 @@ absl::StatusOr<std::string> ReadAnswer(int pipe, Clock::time_point deadline,
   }
 }
 
+// How the child ended. One that closed its pipe and goes on has until the
+// deadline. Errors: it had to be killed.
+absl::StatusOr<int> AwaitEnd(pid_t child, Clock::time_point deadline,
+                             const ProcessLimits& limits) {
+  int how = 0;
+  while (Clock::now() < deadline) {
+    const pid_t ended = waitpid(child, &how, WNOHANG);
+    // Where this process ignores SIGCHLD, the system says nothing of the end.
+    if (ended == child || (ended < 0 && errno != EINTR)) return how;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  kill(child, SIGKILL);
+  while (waitpid(child, &how, 0) < 0 && errno == EINTR) {
+  }
+  return ResourceExhausted("it takes longer than {:g} s", limits.seconds);
+}
+
+// Signals that come from people, and from a system that is out of memory, not
+// of what the work does.
+bool ComesFromOutside(int signal) {
+  return signal == SIGKILL || signal == SIGTERM || signal == SIGINT ||
+         signal == SIGHUP;
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> RunLimited(
@@ -153,13 +182,16 @@ absl::StatusOr<std::string> RunLimited(
   const absl::StatusOr<std::string> answer =
       ReadAnswer(pipes[0], deadline, limits);
   close(pipes[0]);
-  if (!answer.ok()) kill(child, SIGKILL);
-  int how = 0;
-  while (waitpid(child, &how, 0) < 0 && errno == EINTR) {
-  }
+  const absl::StatusOr<int> end =
+      AwaitEnd(child, answer.ok() ? deadline : Clock::now(), limits);
   if (!answer.ok()) return answer;
+  ASSIGN_OR_RETURN(const int how, end);
   if (WIFSIGNALED(how) && WTERMSIG(how) == SIGXCPU) {
     return ResourceExhausted("it takes longer than {:g} s", limits.seconds);
+  }
+  if (WIFSIGNALED(how) && ComesFromOutside(WTERMSIG(how))) {
+    return Unavailable("the process that reads it was ended by others ({})",
+                       strsignal(WTERMSIG(how)));
   }
   if (WIFSIGNALED(how) || answer->empty()) {
     return DataLoss(

@@ -24,7 +24,9 @@ struct ProcessLimits {
 // What `work` returns or fails with, computed in a copy of this process: it
 // sees all memory as it is now, and changes nothing here. It may not write
 // files, print, or start threads. Errors of its limits: ResourceExhausted;
-// of its crash: DataLoss, naming the signal.
+// of its crash: DataLoss, naming the signal. What another try may not meet:
+// Unavailable where others ended the process, Internal where there is none to
+// be had.
 //
 // Any thread. Not where MPI is running, which does not survive a fork
 // everywhere.

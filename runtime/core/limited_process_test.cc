@@ -40,6 +40,51 @@ TEST(LimitedProcessTest, ACrashIsAnErrorThatNamesTheSignal) {
       << result.status();
 }
 
+// Nothing of the input's is at fault: another try may go well.
+TEST(LimitedProcessTest, AnEndByOthersIsNoCrash) {
+  for (const int signal : {SIGKILL, SIGTERM, SIGINT}) {
+    const auto result = RunLimited(
+        [signal]() -> absl::StatusOr<std::string> {
+          std::raise(signal);
+          return "";
+        },
+        {});
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable)
+        << result.status();
+  }
+}
+
+TEST(LimitedProcessTest, WorkThatClosesItsPipeAndStaysIsEnded) {
+  const auto result = RunLimited(
+      []() -> absl::StatusOr<std::string> {
+        for (int descriptor = 3; descriptor < 256; ++descriptor) {
+          close(descriptor);
+        }
+        while (true) pause();
+      },
+      {.seconds = 0.2});
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kResourceExhausted)
+      << result.status();
+}
+
+// Threads reach the limit of processor time before that of wall time.
+TEST(LimitedProcessTest, ProcessorTimeIsNamedAsALimit) {
+  const auto result = RunLimited(
+      []() -> absl::StatusOr<std::string> {
+        const auto spin = [] {
+          for (volatile bool forever = true; forever;) {
+          }
+        };
+        std::thread other(spin);
+        std::thread another(spin);
+        spin();
+        return "";
+      },
+      {.seconds = 1});
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kResourceExhausted)
+      << result.status();
+}
+
 TEST(LimitedProcessTest, WorkThatNeverEndsIsEnded) {
   for (const bool spins : {false, true}) {
     const auto result = RunLimited(
