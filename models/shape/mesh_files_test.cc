@@ -110,7 +110,8 @@ TEST(MeshFilesTest, HostileFilesAreRefused) {
       "element face 100000000\nproperty list uchar int vertex_indices\n"
       "end_header\n0000",
       "ply", kSmall);
-  EXPECT_FALSE(claimed.ok());
+  EXPECT_EQ(claimed.status().code(), absl::StatusCode::kResourceExhausted)
+      << claimed.status();
   // A node that is its own child.
   const auto circle = ParseMesh(
       Glb(R"({"asset":{"version":"2.0"},"scene":0,"scenes":[{"nodes":[0]}],)"

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <utility>
 #include <vector>
@@ -123,7 +124,14 @@ absl::StatusOr<Mesh> Import(std::string_view bytes, const std::string& format,
   const std::string name = "mesh." + format;
   importer.SetIOHandler(new OneFile(name, bytes));
   const aiScene* scene = importer.ReadFile(name, aiProcess_Triangulate);
-  if (scene == nullptr) return DataLoss("{}", importer.GetErrorString());
+  if (scene == nullptr) {
+    // Want of memory is an error of its own, which RunLimited tells from
+    // others.
+    if (importer.GetException()) {
+      std::rethrow_exception(importer.GetException());
+    }
+    return DataLoss("{}", importer.GetErrorString());
+  }
   return Flatten(*scene, limits);
 }
 
