@@ -85,9 +85,10 @@ class Grid {
       values.resize(count);
       RETURN_IF_ERROR(function_(points, values));
       for (size_t i = 0; i < count; ++i) {
-        if (std::isnan(values[i])) {
-          return DataLoss("the function is no number at ({}, {}, {})",
-                          points[i].x, points[i].y, points[i].z);
+        if (!std::isfinite(values[i])) {
+          return DataLoss(
+              "the function is {} at ({}, {}, {}), expected a finite number",
+              values[i], points[i].x, points[i].y, points[i].z);
         }
         const Key key = asked[first + i];
         values_[key] =

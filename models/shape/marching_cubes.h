@@ -43,7 +43,7 @@ struct MarchingCubesOptions {
 };
 
 // A mesh without triangles where the function has one sign. Errors: the
-// function's own, a value that is not a number, more points than allowed.
+// function's own, a value that is not finite, more points than allowed.
 absl::StatusOr<Mesh> MarchingCubes(const PointFunction& function,
                                    const MarchingCubesOptions& options = {});
 

@@ -130,10 +130,12 @@ TEST(MarchingCubesTest, WhatTheCubeCutsIsClosedThere) {
   EXPECT_TRUE(nowhere->triangles.empty());
 }
 
-TEST(MarchingCubesTest, WhatIsNoNumberAndTooManyPointsAreErrors) {
-  const auto broken =
-      MarchingCubes(Of([](const Vector3f& p) { return p.x > 0 ? NAN : 1.0; }));
-  EXPECT_EQ(broken.status().code(), absl::StatusCode::kDataLoss);
+TEST(MarchingCubesTest, WhatIsNotFiniteAndTooManyPointsAreErrors) {
+  for (const double value : {double{NAN}, double{INFINITY}}) {
+    const auto broken = MarchingCubes(
+        Of([value](const Vector3f& p) { return p.x > 0 ? value : -1.0; }));
+    EXPECT_EQ(broken.status().code(), absl::StatusCode::kDataLoss) << value;
+  }
   EXPECT_EQ(MarchingCubes(Of(Sphere), {.max_points = 1000}).status().code(),
             absl::StatusCode::kResourceExhausted);
   const auto failing =
