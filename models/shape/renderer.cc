@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <span>
 
 #include "models/shape/triangle_scene.h"
 #include "runtime/core/log.h"
@@ -12,6 +13,9 @@ namespace trireme {
 namespace {
 
 constexpr double kSmoothUpTo = 40 * M_PI / 180;
+// More triangles at one vertex are not smoothed: the time would grow with the
+// square of their number.
+constexpr size_t kMostAround = 64;
 constexpr double kFieldOfView = 32 * M_PI / 180;
 // From which a ball of radius 1.5 fills the picture.
 constexpr double kCameraDistance = 5.6;
@@ -40,8 +44,10 @@ std::vector<std::array<Vector3f, 3>> CornerNormals(const Mesh& mesh,
     const Vector3d own = Normalized(scaled[t]);
     for (int i = 0; i < 3; ++i) {
       Vector3d sum = scaled[t];
-      for (const int32_t other : around[mesh.triangles[t][i]]) {
-        if (!smooth || other == static_cast<int32_t>(t)) continue;
+      std::span<const int32_t> others = around[mesh.triangles[t][i]];
+      if (!smooth || others.size() > kMostAround) others = {};
+      for (const int32_t other : others) {
+        if (other == static_cast<int32_t>(t)) continue;
         if (Dot(own, Normalized(scaled[other])) >= least) {
           sum = sum + scaled[other];
         }

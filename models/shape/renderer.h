@@ -23,7 +23,8 @@ struct RenderOptions {
   int antialias = 2;
   int sky_rays = 16;
   std::array<float, 3> color = {0.62f, 0.70f, 0.80f};
-  // Interpolates normals over edges of less than 40 degrees.
+  // Interpolates normals over edges of less than 40 degrees, but where more
+  // than 64 triangles meet.
   bool smooth = true;
   bool ground = true;
 };

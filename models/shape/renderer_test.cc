@@ -36,6 +36,27 @@ TEST(RendererTest, ASphereIsADiscLitFromAbove) {
   EXPECT_GT(Gray(image, 32, 20), Gray(image, 32, 46) + 20);
 }
 
+// A cone of very many triangles about its tip, as hostile files have it: time
+// that grows with their square would not end.
+TEST(RendererTest, AFanOfVeryManyTrianglesIsDrawn) {
+  constexpr int kAround = 1 << 18;
+  Mesh fan;
+  fan.vertices.push_back({0, 0.8f, 0});
+  for (int i = 0; i < kAround; ++i) {
+    const double angle = 2 * M_PI * i / kAround;
+    fan.vertices.push_back(
+        Vector3d{0.8 * std::cos(angle), -0.8, 0.8 * std::sin(angle)}
+            .As<float>());
+    fan.triangles.push_back({0, 1 + (i + 1) % kAround, 1 + i});
+  }
+  RenderOptions options = kSmall;
+  options.elevation = 0;
+  options.side = 32;
+  // A triangle of base and height 1.6.
+  const double side = 2 * 5.6 * std::tan(16 * M_PI / 180);
+  EXPECT_NEAR(Covered(RenderMesh(fan, options)), 1.28 / (side * side), 0.04);
+}
+
 TEST(RendererTest, TheCameraIsWhereItIsSaidToBe) {
   // A bar along z: a square from the front, long from the side.
   const Mesh bar = BoxMesh({-0.1f, -0.1f, -0.9f}, {0.1f, 0.1f, 0.9f});
