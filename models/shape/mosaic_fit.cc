@@ -250,6 +250,8 @@ MosaicFit FitMosaic(const ShapeField& field, const MosaicFitOptions& options,
   Adam scales(mosaic.size(), options.place_rate);
   Adam values(static_cast<int64_t>(mosaic.values.size()), options.value_rate);
   const StepGradient step_gradient(mosaic, options);
+  // Where cubes are many and small, steps would lead to ones that are none.
+  const float least_scale = mosaic.scales[0] / 2;
   Gradient gradient(mosaic);
   for (int step = 1; step <= options.steps; ++step) {
     const MosaicField lookup(mosaic);
@@ -263,6 +265,7 @@ MosaicFit FitMosaic(const ShapeField& field, const MosaicFitOptions& options,
     });
     scales.Step(step, gradient.scales,
                 [&](int64_t i) -> float& { return mosaic.scales[i]; });
+    for (float& scale : mosaic.scales) scale = std::max(scale, least_scale);
     values.Step(step, gradient.values,
                 [&](int64_t i) -> float& { return mosaic.values[i]; });
   }

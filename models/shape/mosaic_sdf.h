@@ -89,7 +89,8 @@ struct MosaicFit {
 
 // Centres by farthest-point sampling on the surface, the least common scale
 // that covers it with a margin of a quarter, values from the field; then Adam
-// on all three. The same for the same field and stream.
+// on all three, scales staying above half the first one. The same for the same
+// field and stream.
 MosaicFit FitMosaic(const ShapeField& field, const MosaicFitOptions& options,
                     const RandomStream& random);
 

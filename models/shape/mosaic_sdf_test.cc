@@ -136,5 +136,20 @@ TEST(MosaicSdfTest, FittingLowersTheErrorAndTheSurfaceComesBack) {
   EXPECT_NEAR(EnclosedVolume(*back), EnclosedVolume(mesh), 0.03);
 }
 
+// Small cubes and large steps: what comes out is still a mosaic.
+TEST(MosaicSdfTest, ScalesStayPositive) {
+  const auto field = ShapeField::Create(TorusMesh(0.6, 0.2, 24, 12));
+  ASSERT_TRUE(field.ok());
+  const MosaicFit fit = FitMosaic(*field,
+                                  {.grids = 200,
+                                   .resolution = 3,
+                                   .steps = 12,
+                                   .points = 256,
+                                   .place_rate = 0.03},
+                                  Stream(7));
+  const auto mosaic = MosaicFromTokens(MosaicTokens(fit.mosaic), 3);
+  EXPECT_TRUE(mosaic.ok()) << mosaic.status();
+}
+
 }  // namespace
 }  // namespace trireme
