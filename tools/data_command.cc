@@ -149,9 +149,9 @@ absl::Status WriteShapes(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(options.shapes_per_shard,
                    AtLeastOne(arguments, "shapes_per_shard", 4096));
   ASSIGN_OR_RETURN(const int64_t cells, arguments.GetInt("shell_cells"));
-  if (cells < 32 || cells > 512 || cells % 2 != 0) {
+  if (cells < 36 || cells > 512 || cells % 2 != 0) {
     return InvalidArgument(
-        "--shell_cells: found {}, expected an even number from 32 to 512",
+        "--shell_cells: found {}, expected an even number from 36 to 512",
         cells);
   }
   options.shell_cells = static_cast<int>(cells);

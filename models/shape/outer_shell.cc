@@ -123,7 +123,7 @@ class DistanceGrid {
 }  // namespace
 
 absl::StatusOr<Mesh> OuterShell(const Mesh& mesh, int cells) {
-  CHECK(cells >= 32 && cells <= 512) << cells;
+  CHECK(cells >= 36 && cells <= 512) << cells;
   int refinements = 0;
   while (cells >> refinements > kMarchedFirst &&
          (cells >> refinements) % 2 == 0) {
@@ -141,8 +141,8 @@ absl::StatusOr<Mesh> OuterShell(const Mesh& mesh, int cells) {
           },
           {.cells = cells >> refinements, .refinements = refinements}));
   if (shell.triangles.empty()) {
-    return Internal("the shell of {} triangles is empty",
-                    mesh.triangles.size());
+    return InvalidArgument("the shell of {} triangles is empty",
+                           mesh.triangles.size());
   }
   return shell;
 }

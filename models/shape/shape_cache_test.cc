@@ -73,7 +73,7 @@ class ShapeCacheTest : public testing::Test {
       .points = 256,
       .uniform_points = 128,
       .shapes_per_shard = 2,
-      .shell_cells = 32,
+      .shell_cells = 36,
       .view_side = 16,
       .limits = {
           .max_file_bytes = 1 << 20, .memory_bytes = 256 << 20, .seconds = 5}};

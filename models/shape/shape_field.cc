@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "models/shape/point_samples.h"
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
@@ -41,14 +42,17 @@ std::string_view NameOf(SignRule rule) {
 
 SignRule ChooseSignRule(const Mesh& mesh, int samples) {
   const WindingNumber winding(mesh);
-  const RandomStream random({.purpose = RandomPurpose::kSampling});
+  std::vector<Vector3f> points = UniformPoints(
+      samples / 2, RandomStream({.purpose = RandomPurpose::kSampling}));
+  for (const Vector3f& point : NearSurfacePoints(
+           mesh, samples - samples / 2,
+           RandomStream({.layer = 1, .purpose = RandomPurpose::kSampling}))) {
+    points.push_back(point);
+  }
   int between = 0;
   int unusual = 0;
-  for (int i = 0; i < samples; ++i) {
-    const auto at = [&](int axis) {
-      return static_cast<float>(2 * random.Uniform(3 * i + axis) - 1);
-    };
-    const double number = winding.At({at(0), at(1), at(2)});
+  for (const Vector3f& point : points) {
+    const double number = winding.At(point);
     const double whole = std::round(number);
     between += std::abs(number - whole) > kWhole;
     unusual += whole != 0 && whole != 1;
@@ -70,9 +74,13 @@ absl::StatusOr<ShapeField> ShapeField::Create(
 }
 
 ShapeField::ShapeField(std::unique_ptr<const Mesh> mesh, SignRule rule)
-    : mesh_(std::move(mesh)), rule_(rule), scene_(*mesh_), winding_(*mesh_) {
-  // A shell is a closed manifold.
-  if (rule_ != SignRule::kWindingNumber) MakePseudoNormals();
+    : mesh_(std::move(mesh)), rule_(rule), scene_(*mesh_) {
+  if (rule_ == SignRule::kWindingNumber) {
+    winding_.emplace(*mesh_);
+  } else {
+    // A shell is a closed manifold.
+    MakePseudoNormals();
+  }
 }
 
 void ShapeField::MakePseudoNormals() {
@@ -104,7 +112,7 @@ void ShapeField::MakePseudoNormals() {
 bool ShapeField::IsInside(const ClosestPoint& closest,
                           const Vector3f& point) const {
   if (rule_ == SignRule::kWindingNumber) {
-    return std::abs(winding_.At(point)) >= 0.5;
+    return std::abs(winding_->At(point)) >= 0.5;
   }
   const Triangle& triangle = mesh_->triangles[closest.triangle];
   Vector3d normal = ScaledNormal(*mesh_, triangle);

@@ -3,8 +3,9 @@
 #ifndef TRIREME_MODELS_SHAPE_SHAPE_FIELD_H_
 #define TRIREME_MODELS_SHAPE_SHAPE_FIELD_H_
 
-#include <cstdint>
+#include <array>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -34,13 +35,15 @@ enum class SignRule {
 std::string_view NameOf(SignRule rule);
 
 // The strictest rule that the mesh allows; winding numbers at `samples` seeded
-// points in the cube [-1, 1]³ decide.
+// points decide: by turns in the cube [-1, 1]³ and near the surface, where
+// alone a thin strip shows that it is open.
 SignRule ChooseSignRule(const Mesh& mesh, int samples = 512);
 
 // The outer side of the surface thickened by √3/2 cells, of `cells` a side of
-// the cube [-1, 1]³ (even, 32 to 512): so much that no part of it lies between
+// the cube [-1, 1]³ (even, 36 to 512): so much that no part of it lies between
 // the grid's points, and gaps of less than about two cells close. The mesh lies
-// within ±0.95. Memory: 5 bytes a grid point and marching cubes'.
+// within ±0.95, its shell then within the cube. Memory: 5 bytes a grid point
+// and marching cubes'.
 absl::StatusOr<Mesh> OuterShell(const Mesh& mesh, int cells);
 
 struct SignedDistance {
@@ -78,7 +81,7 @@ class ShapeField {
   std::unique_ptr<const Mesh> mesh_;
   SignRule rule_;
   TriangleScene scene_;
-  WindingNumber winding_;
+  std::optional<WindingNumber> winding_;  // kWindingNumber
   // kPseudoNormal: of the vertices, and of the triangles' edges, edge i
   // opposite of vertex i.
   std::vector<Vector3d> vertex_normals_;

@@ -150,6 +150,34 @@ TEST(ShapeFieldTest, OpenSurfacesBecomeSolidShells) {
   }
 }
 
+// So little of the cube is near it that points anywhere in the cube miss it.
+TEST(ShapeFieldTest, AThinStripHasAnInside) {
+  for (const float width : {0.02f, 0.004f}) {
+    Mesh strip;
+    strip.vertices = {{-0.95f, 0, -width / 2},
+                      {0.95f, 0, -width / 2},
+                      {-0.95f, 0, width / 2},
+                      {0.95f, 0, width / 2}};
+    strip.triangles = {{0, 2, 1}, {1, 2, 3}};
+    const auto field = ShapeField::Create(strip, {.shell_cells = 64});
+    ASSERT_TRUE(field.ok()) << field.status();
+    EXPECT_EQ(field->rule(), SignRule::kFloodFill) << width;
+    EXPECT_LT(field->At({0, 0, 0}).distance, 0) << width;
+  }
+}
+
+// Thickened by √3 / 36, what is 0.95 wide stays within the cube.
+TEST(ShapeFieldTest, TheCubeDoesNotCutTheCoarsestShell) {
+  Mesh plate;
+  plate.vertices = {
+      {-0.95f, 0, -0.95f}, {0.95f, 0, -0.95f}, {-0.95f, 0, 0.95f}};
+  plate.triangles = {{0, 2, 1}};
+  const auto shell = OuterShell(plate, 36);
+  ASSERT_TRUE(shell.ok()) << shell.status();
+  EXPECT_TRUE(TopologyOf(*shell).Manifold());
+  EXPECT_NEAR(BoundingBox(*shell).low.x, -0.95 - std::sqrt(3.0) / 36, 0.005);
+}
+
 TEST(PointSamplesTest, PointsAreUniformByAreaAndOnTheSurface) {
   const Mesh box = BoxMesh({-0.5, -0.25, -0.5}, {0.5, 0.25, 0.5});
   const SurfaceSamples samples = SampleSurface(box, 20000, Stream(6));
