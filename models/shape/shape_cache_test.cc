@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -144,6 +145,61 @@ TEST_F(ShapeCacheTest, EveryRefusedMeshIsNamedWithItsReason) {
   EXPECT_TRUE(ShapeCache::Open(options_.folder).ok());
 }
 
+// A file that cannot be read just now is not refused for good.
+TEST_F(ShapeCacheTest, WhatMayPassIsNoRefusal) {
+  const auto source = FindShapes(source_);
+  ASSERT_TRUE(source.ok());
+  const std::string box = source_ + "/square/box.obj";
+  fs::rename(box, root_ + "/kept");
+  fs::create_symlink(box, box);
+  const auto failed = WriteShapeCache(*source, options_);
+  EXPECT_EQ(failed.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(MessageOf(failed.status()).starts_with("square/box.obj: "))
+      << failed.status();
+  fs::rename(root_ + "/kept", box);
+  const auto summary = WriteShapeCache(*source, options_);
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->shapes, 3);
+  EXPECT_TRUE(summary->refused.empty());
+}
+
+TEST_F(ShapeCacheTest, TheBytesDoNotDependOnHowTheSourceIsSpelled) {
+  Write("bad/empty.obj", "");
+  Write("bad/long.obj", std::string(2 << 20, '#'));
+  Write("bad/broken.zip", "PK");
+  ASSERT_TRUE(WriteCache().ok());
+  const std::string names[] = {"/index.json", "/shapes-000000.safetensors"};
+  std::vector<std::string> first;
+  for (const std::string& name : names) {
+    first.push_back(*ReadFile(options_.folder + name, 1 << 30));
+  }
+  source_ = root_ + "/../" + fs::path(root_).filename().string() + "/source/";
+  options_.folder = root_ + "/again";
+  ASSERT_TRUE(WriteCache().ok());
+  for (size_t i = 0; i < first.size(); ++i) {
+    EXPECT_EQ(*ReadFile(options_.folder + names[i], 1 << 30), first[i]);
+  }
+}
+
+// What two processes may do, two threads may: locks are by open file.
+TEST_F(ShapeCacheTest, OneOfTwoPlansAtOnceIsTheCaches) {
+  const auto source = FindShapes(source_ + "/square");
+  ASSERT_TRUE(source.ok());
+  for (int round = 0; round < 10; ++round) {
+    options_.folder = root_ + "/cache" + std::to_string(round);
+    ShapeCacheOptions other = options_;
+    other.seed = 1;
+    absl::Status first;
+    absl::Status second;
+    std::thread thread(
+        [&] { first = WriteShapeCache(*source, options_).status(); });
+    second = WriteShapeCache(*source, other).status();
+    thread.join();
+    EXPECT_NE(first.ok(), second.ok()) << first << second;
+    EXPECT_TRUE(absl::IsFailedPrecondition(first.ok() ? second : first));
+  }
+}
+
 TEST_F(ShapeCacheTest, AnInterruptedCacheGoesOnToTheSameBytes) {
   ASSERT_TRUE(WriteCache().ok());
   const std::string shard = options_.folder + "/shapes-000001.safetensors";
@@ -221,6 +277,47 @@ TEST_F(ShapeCacheTest, ArchivesOfFurnitureGiveNamesCategoriesAndLicences) {
   EXPECT_EQ(cache->Read(1).icon, "");
   EXPECT_EQ(*ReadFile(options_.folder + "/licenses/lamps.sh3f.txt", 1000),
             "== LICENSE.TXT\nas you like\n");
+}
+
+TEST_F(ShapeCacheTest, LicencesAreKeptApartAndBounded) {
+  const std::string box = EncodeObj(BoxMesh({0, 0, 0}, {1, 1, 1}));
+  fs::create_directories(source_ + "/a");
+  WriteZip(source_ + "/a/b.zip", {{"box.obj", box}, {"LICENSE", "first"}});
+  WriteZip(source_ + "/a_b.zip", {{"box.obj", box}, {"LICENSE", "second"}});
+  std::vector<std::pair<std::string, std::string>> many = {{"box.obj", box}};
+  for (int i = 0; i < 8; ++i) {
+    many.emplace_back("LICENSE" + std::to_string(i), std::string(1 << 18, 'x'));
+  }
+  WriteZip(source_ + "/many.zip", many);
+  const auto source = FindShapes(source_);
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_LT(source->licenses.at("many.zip").size(), (1 << 20) + 1000);
+  ASSERT_TRUE(WriteShapeCache(*source, options_).ok());
+  const std::string folder = options_.folder + "/licenses";
+  EXPECT_EQ(*ReadFile(folder + "/a/b.zip.txt", 1000), "== LICENSE\nfirst\n");
+  EXPECT_EQ(*ReadFile(folder + "/a_b.zip.txt", 1000), "== LICENSE\nsecond\n");
+}
+
+TEST_F(ShapeCacheTest, DamagedListsOfRefusedShapesAreErrors) {
+  Write("bad/line.obj", "v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n");
+  ASSERT_TRUE(WriteCache().ok());
+  const std::string shard = options_.folder + "/shapes-000000.safetensors";
+  const std::string good = *ReadFile(shard, 1 << 30);
+  // As long as before, so that the header's size stays true.
+  for (const auto& [found, put] :
+       {std::pair(R"(\"no surface\")", "12345678901234"),
+        std::pair(R"(\"reason\")", R"(\"season\")"),
+        std::pair(R"("refused")", R"("refuses")")}) {
+    std::string damaged = good;
+    const size_t at = damaged.find(found);
+    ASSERT_NE(at, std::string::npos) << found;
+    damaged.replace(at, std::string(found).size(), put);
+    ASSERT_TRUE(WriteFileAtomically(shard, damaged).ok());
+    const auto summary = WriteCache();
+    EXPECT_EQ(summary.status().code(), absl::StatusCode::kDataLoss) << put;
+    EXPECT_NE(MessageOf(summary.status()).find(shard), std::string::npos)
+        << summary.status();
+  }
 }
 
 TEST_F(ShapeCacheTest, DamagedCachesAreErrors) {

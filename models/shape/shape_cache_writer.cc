@@ -6,6 +6,8 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "runtime/checkpoint/safetensors.h"
@@ -21,6 +23,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr int64_t kMaxPlanBytes = int64_t{64} << 20;
+constexpr absl::Duration kPlanWait = absl::Seconds(10);
 
 std::string Dump(const json& value) {
   return value.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
@@ -28,6 +31,11 @@ std::string Dump(const json& value) {
 
 std::string ShardName(int64_t shard) {
   return fmt::format("shapes-{:06}.safetensors", shard);
+}
+
+// Whether another try may go well, so that it is nothing of the shape's.
+bool MayPass(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsInternal(status);
 }
 
 // The bytes of a shard's tensors as they grow, by name.
@@ -57,14 +65,20 @@ json RefusedJson(const std::vector<RefusedShape>& refused) {
   return list;
 }
 
-std::vector<RefusedShape> ParseRefused(const std::string& text) {
+absl::StatusOr<std::vector<RefusedShape>> ParseRefused(
+    const std::string& text) {
   std::vector<RefusedShape> refused;
   const json list = json::parse(text, nullptr, false);
-  if (!list.is_array()) return refused;
+  if (!list.is_array()) return DataLoss("expected a list of refused shapes");
   for (const json& item : list) {
-    if (!item.is_object()) continue;
-    refused.push_back({item.value("name", ""), item.value("reason", ""),
-                       item.value("message", "")});
+    const auto has = [&](const char* field) {
+      return item.is_object() && item.contains(field) &&
+             item[field].is_string();
+    };
+    if (!has("name") || !has("reason") || !has("message")) {
+      return DataLoss("refused shape {} lacks a field", refused.size());
+    }
+    refused.push_back({item["name"], item["reason"], item["message"]});
   }
   return refused;
 }
@@ -166,10 +180,7 @@ class Writer {
         {"view_side", options_.view_side},
         {"mosaic_grids", options_.mosaic.grids},
         {"mosaic_resolution", options_.mosaic.resolution}};
-    std::error_code error;
-    if (!fs::exists(path, error)) {
-      RETURN_IF_ERROR(WriteFileAtomically(path, Dump(plan)));
-    }
+    RETURN_IF_ERROR(WritePlan(path, Dump(plan)));
     ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxPlanBytes));
     const json found = json::parse(text, nullptr, false);
     for (const auto& [field, expected] : plan.items()) {
@@ -235,6 +246,24 @@ class Writer {
   }
 
  private:
+  // If there is none.
+  absl::Status WritePlan(const std::string& path, const std::string& text) {
+    const absl::Time deadline = absl::Now() + kPlanWait;
+    std::error_code error;
+    while (!fs::exists(path, error)) {
+      const auto lock = FolderLock::Acquire(options_.folder);
+      // Another process is about to write it.
+      if (absl::IsFailedPrecondition(lock.status()) && absl::Now() < deadline) {
+        absl::SleepFor(absl::Milliseconds(10));
+        continue;
+      }
+      RETURN_IF_ERROR(lock.status());
+      if (fs::exists(path, error)) break;
+      RETURN_IF_ERROR(WriteFileAtomically(path, text));
+    }
+    return absl::OkStatus();
+  }
+
   int64_t count() const { return static_cast<int64_t>(source_.shapes.size()); }
   int64_t shards() const {
     return (count() + options_.shapes_per_shard - 1) /
@@ -247,12 +276,11 @@ class Writer {
   absl::Status WriteLicenses() {
     if (source_.licenses.empty()) return absl::OkStatus();
     const std::string folder = options_.folder + "/licenses";
-    RETURN_IF_ERROR(MakeDirectories(folder));
     for (const auto& [archive, text] : source_.licenses) {
-      // An archive's name below the source, as one name.
-      std::string name = archive;
-      std::replace(name.begin(), name.end(), '/', '_');
-      RETURN_IF_ERROR(WriteFileAtomically(folder + "/" + name + ".txt", text));
+      // In the folders that the archive is in below the source.
+      const fs::path path = folder + "/" + archive + ".txt";
+      RETURN_IF_ERROR(MakeDirectories(path.parent_path()));
+      RETURN_IF_ERROR(WriteFileAtomically(path, text));
     }
     return absl::OkStatus();
   }
@@ -268,13 +296,16 @@ class Writer {
         fmt::format("{}/.claims/{:06}", options_.folder, shard);
     if (!is_there()) {
       const auto lock = FolderLock::Acquire(claim);
-      // Another process has it.
-      if (absl::IsFailedPrecondition(lock.status())) return absl::OkStatus();
-      RETURN_IF_ERROR(lock.status());
-      // It may have been written since.
-      if (!is_there()) RETURN_IF_ERROR(Write(shard, first, last));
+      // It may have been written since, and its claim removed just when this
+      // process was to lock it.
+      if (!is_there()) {
+        // Another process has it.
+        if (absl::IsFailedPrecondition(lock.status())) return absl::OkStatus();
+        RETURN_IF_ERROR(lock.status());
+        RETURN_IF_ERROR(Write(shard, first, last));
+      }
       std::error_code error;
-      fs::remove_all(claim, error);
+      if (lock.ok()) fs::remove_all(claim, error);
     }
     Progress(last - first - std::exchange(told_, 0));
     return absl::OkStatus();
@@ -298,6 +329,7 @@ class Writer {
       auto& shape = prepared[i - first];
       const ShapeEntry& entry = source_.shapes[i];
       if (!shape.ok()) {
+        if (MayPass(shape.status())) return shape.status();
         refused.push_back({entry.name, RefusalName(shape.status().code()),
                            MessageOf(shape.status())});
         continue;
@@ -334,8 +366,10 @@ class Writer {
         summary.worst_mosaic = record.name;
       }
     }
-    for (RefusedShape& refused : ParseRefused(metadata("refused"))) {
-      summary.refused.push_back(std::move(refused));
+    auto refused = ParseRefused(metadata("refused"));
+    if (!refused.ok()) return WithContext(refused.status(), path);
+    for (RefusedShape& shape : *refused) {
+      summary.refused.push_back(std::move(shape));
     }
     return static_cast<int64_t>(records->size());
   }

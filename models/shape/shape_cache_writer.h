@@ -82,11 +82,14 @@ struct ShapeCacheSummary {
 // each takes shards that are not there and that no other has taken. A shard is
 // whole or not there, so that a cache goes on from what it has. Within a
 // process shapes are prepared by OpenMP's threads; each takes up to
-// limits.memory_bytes while it reads and some 100 MiB after.
+// limits.memory_bytes while it reads, and after that up to some KiB a triangle
+// and, of open surfaces, 5 bytes a point of the shell's grid.
 //
 // Errors: a cache of other shapes or options (it names what differs), no shape
-// left, files that cannot be written. `progress` is told how many of the shapes
-// are done, by one thread at a time.
+// left, files that cannot be written, a damaged shard; Unavailable and Internal
+// where a shape fails for a reason that may pass (a file system that does not
+// answer, no process to be had): its shard is not written then. `progress` is
+// told how many of the shapes are done, by one thread at a time.
 absl::StatusOr<ShapeCacheSummary> WriteShapeCache(
     const ShapeSource& source, const ShapeCacheOptions& options,
     const std::function<void(int64_t)>& progress = {});

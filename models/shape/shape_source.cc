@@ -4,10 +4,10 @@
 #include <filesystem>
 #include <set>
 #include <system_error>
-#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_replace.h"
 #include "fmt/format.h"
 #include "models/shape/furniture_catalog.h"
 #include "models/shape/zip_reader.h"
@@ -47,9 +47,29 @@ std::string FirstFolder(const fs::path& path) {
              : normal.begin()->native();
 }
 
-void AddLicense(const std::string& name, const std::string& text,
+// `read` gives the text of at most so many bytes. Of very many files the first
+// ones are kept.
+template <typename Read>
+void AddLicense(const std::string& name, const Read& read,
                 std::string& licenses) {
-  licenses += fmt::format("== {}\n{}\n", name, text);
+  const int64_t left = kMaxLicenseBytes - static_cast<int64_t>(licenses.size());
+  if (left <= 0) return;
+  const absl::StatusOr<std::string> text = read(left);
+  licenses += fmt::format("== {}\n{}\n", name,
+                          text.ok() ? *text : MessageOf(text.status()));
+  if (static_cast<int64_t>(licenses.size()) >= kMaxLicenseBytes) {
+    licenses += "== what comes after it is left out\n";
+  }
+}
+
+// An error that begins with the name that a file has within its source, not
+// with the place of the source.
+absl::Status Named(const absl::Status& status, const std::string& file,
+                   const std::string& name) {
+  return absl::Status(
+      status.code(),
+      fmt::format("{}: {}", name,
+                  absl::StrReplaceAll(MessageOf(status), {{file + ": ", ""}})));
 }
 
 absl::Status AddArchive(const std::string& file, const std::string& name,
@@ -83,8 +103,9 @@ absl::Status AddArchive(const std::string& file, const std::string& name,
   std::string licenses;
   for (const std::string& member : members) {
     if (!IsLicense(member)) continue;
-    const auto text = ReadZipMember(file, member, kMaxLicenseBytes);
-    AddLicense(member, text.ok() ? *text : MessageOf(text.status()), licenses);
+    AddLicense(
+        member, [&](int64_t most) { return ReadZipMember(file, member, most); },
+        licenses);
   }
   if (!licenses.empty()) source.licenses[name] = licenses;
   return absl::OkStatus();
@@ -94,14 +115,16 @@ void AddFile(const fs::path& path, const std::string& name,
              ShapeSource& source) {
   if (IsArchive(path)) {
     const absl::Status added = AddArchive(path, name, source);
-    if (!added.ok()) source.refused_archives[name] = MessageOf(added);
+    if (!added.ok()) {
+      source.refused_archives[name] = MessageOf(Named(added, path, name));
+    }
   } else if (IsMeshEnding(EndingOf(path))) {
     source.shapes.push_back(
         {.name = name, .class_name = FirstFolder(name), .file = path});
   } else if (IsLicense(path)) {
-    const auto text = ReadFile(path, kMaxLicenseBytes);
-    AddLicense(name, text.ok() ? *text : MessageOf(text.status()),
-               source.licenses["folder"]);
+    AddLicense(
+        name, [&](int64_t most) { return ReadFile(path, most); },
+        source.licenses["folder"]);
   }
 }
 
@@ -110,12 +133,19 @@ void AddFile(const fs::path& path, const std::string& name,
 absl::StatusOr<ShapeSource> FindShapes(const std::string& path) {
   std::error_code error;
   ShapeSource source;
-  if (fs::is_directory(path, error)) {
+  const fs::file_type type = fs::status(path, error).type();
+  if (type == fs::file_type::none) {
+    return Unavailable("{}: cannot examine: {}", path, error.message());
+  }
+  error.clear();
+  if (type == fs::file_type::directory) {
     // Names first: file systems list in any order.
     std::vector<std::string> names;
+    std::string at = path;
     fs::recursive_directory_iterator entry(path, error);
     for (; !error && entry != fs::recursive_directory_iterator();
          entry.increment(error)) {
+      at = entry->path();
       std::error_code type_error;
       if (entry->path().filename().native().starts_with('.')) {
         if (entry->is_directory(type_error)) entry.disable_recursion_pending();
@@ -123,12 +153,12 @@ absl::StatusOr<ShapeSource> FindShapes(const std::string& path) {
         names.push_back(entry->path().lexically_relative(path).native());
       }
     }
-    if (error) return NotFound("{}: {}", path, error.message());
+    if (error) return Unavailable("{}: cannot list: {}", at, error.message());
     std::sort(names.begin(), names.end());
     for (const std::string& name : names) {
       AddFile(fs::path(path) / name, name, source);
     }
-  } else if (fs::is_regular_file(path, error)) {
+  } else if (type == fs::file_type::regular) {
     AddFile(path, fs::path(path).filename(), source);
   } else {
     return NotFound("{}: expected a mesh, a zip archive or a folder of them",
@@ -140,17 +170,21 @@ absl::StatusOr<ShapeSource> FindShapes(const std::string& path) {
                      "{}: no mesh in it (.obj, .ply, .stl, .off, .glb, or "
                      "those in .zip and .sh3f)",
                      path)
-               : DataLoss("{}", source.refused_archives.begin()->second);
+               : DataLoss("{}: no mesh in it; {}", path,
+                          source.refused_archives.begin()->second);
   }
   return source;
 }
 
 absl::StatusOr<Mesh> ReadShape(const ShapeEntry& entry,
                                const MeshReadLimits& limits) {
-  if (entry.member.empty()) return ReadMesh(entry.file, limits);
-  auto bytes = ReadZipMember(entry.file, entry.member, limits.max_file_bytes);
-  if (!bytes.ok()) return WithContext(bytes.status(), entry.name);
-  auto mesh = ParseMesh(*bytes, EndingOf(entry.member), limits);
+  const bool alone = entry.member.empty();
+  const auto bytes =
+      alone ? ReadFile(entry.file, limits.max_file_bytes)
+            : ReadZipMember(entry.file, entry.member, limits.max_file_bytes);
+  if (!bytes.ok()) return Named(bytes.status(), entry.file, entry.name);
+  auto mesh =
+      ParseMesh(*bytes, EndingOf(alone ? entry.file : entry.member), limits);
   if (!mesh.ok()) return WithContext(mesh.status(), entry.name);
   return mesh;
 }

@@ -27,20 +27,23 @@ struct ShapeEntry {
 
 struct ShapeSource {
   std::vector<ShapeEntry> shapes;
-  // By archive (or "folder"): what the files in it that say so allow.
+  // By archive (or "folder"): what the files in it that say so allow, up to
+  // 1 MiB.
   std::map<std::string, std::string> licenses;
   // By archive: why it cannot be read.
   std::map<std::string, std::string> refused_archives;
 };
 
 // `path` is a mesh, a zip archive (.zip, .sh3f) or a folder, searched with all
-// below it, in order of names; what begins with a dot is passed over. A shape's
-// class is the first subfolder on its way; in archives of Sweet Home 3D's
-// furniture its category, and its caption is its name. Archives within archives
-// are not opened. Errors: no such file, no mesh.
+// below it, in order of names, within an archive in its own order; what begins
+// with a dot is passed over. A shape's class is the first subfolder on its way;
+// in archives of Sweet Home 3D's furniture its category, and its caption is its
+// name. Archives within archives are not opened. Errors: no such file, no mesh;
+// Unavailable: a folder that cannot be listed.
 absl::StatusOr<ShapeSource> FindShapes(const std::string& path);
 
-// As the file has it (ParseMesh). Errors begin with the entry's name.
+// As the file has it (ParseMesh). Errors begin with the entry's name, and are
+// the same wherever the source lies.
 absl::StatusOr<Mesh> ReadShape(const ShapeEntry& entry,
                                const MeshReadLimits& limits = {});
 
