@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -184,15 +186,43 @@ absl::Status WriteShapes(const ParsedCommand& arguments) {
   if (summary.elsewhere > 0) {
     fmt::print("{} more shards are being written by other processes\n",
                summary.elsewhere);
+    if (picture.has_value()) {
+      fmt::print(
+          "{} is not drawn: it shows the cache when all of it is there\n",
+          *picture);
+    }
     return absl::OkStatus();
   }
   if (!picture.has_value()) return absl::OkStatus();
   return DrawViews(options.folder, *picture);
 }
 
+// An option that the other kind of data has is a mistake, not one to ignore.
+absl::Status CheckOptions(const ParsedCommand& arguments) {
+  const bool shapes = arguments.Has("shapes");
+  const std::vector<const char*> others =
+      shapes ? std::vector<const char*>{"idx", "split", "class_name",
+                                        "samples_per_shard"}
+             : std::vector<const char*>{
+                   "points",       "shapes_per_shard",  "shell_cells",
+                   "mosaic_grids", "mosaic_resolution", "picture",
+                   "overwrite"};
+  for (const char* option : others) {
+    if (!arguments.Has(option)) continue;
+    return shapes
+               ? InvalidArgument(
+                     "--{}: found with --shapes, expected without it", option)
+               : InvalidArgument(
+                     "--{}: found without --shapes, expected with it", option);
+  }
+  return absl::OkStatus();
+}
+
 int Run(const ParsedCommand& arguments, int, char**) {
-  absl::Status status =
-      CheckApart(arguments.positionals()[0], arguments.positionals()[1]);
+  absl::Status status = CheckOptions(arguments);
+  if (status.ok()) {
+    status = CheckApart(arguments.positionals()[0], arguments.positionals()[1]);
+  }
   if (status.ok()) {
     status = arguments.Has("shapes") ? WriteShapes(arguments)
                                      : WritePictures(arguments);

@@ -90,6 +90,16 @@ expect_error "--shell_cells: found 7" \
   "$trireme" data meshes other --shapes --shell_cells 7
 expect_error "nowhere: expected a mesh, a zip archive or a folder" \
   "$trireme" data nowhere other --shapes
+expect_error "--points: found without --shapes" \
+  "$trireme" data meshes other --points 64
+expect_error "--split: found with --shapes" \
+  "$trireme" data meshes other --shapes --split test
+# A shard that another process has: no index yet, and no picture.
+mkdir -p partial/.claims/000000
+flock partial/.claims/000000/.lock \
+  "$trireme" data meshes partial "${options[@]}" --picture partial.png \
+  > partial.txt
+expect_in partial.txt "partial.png is not drawn"
 mkdir empty
 expect_error "empty: no mesh in it" "$trireme" data empty other --shapes
 mkdir hopeless
