@@ -7,6 +7,8 @@ has it), and makes the tests grid_test_np2 and grid_test_np4, and the suite
 grid_test of both.
 """
 
+load("//third_party:cc.bzl", "cc_binary")
+
 def mpi_test(
         name,
         srcs,
@@ -33,7 +35,7 @@ def mpi_test(
       timeout: Bazel's timeout, where the size's is not the right one.
     """
     program = name + "_program"
-    native.cc_binary(
+    cc_binary(
         name = program,
         testonly = True,
         srcs = srcs,
