@@ -42,7 +42,8 @@ struct Case {
   }
 };
 
-constexpr int64_t kMicrobatch = 3;
+// Between two that are run (trainer/chunk_figures.h).
+constexpr int64_t kMicrobatch = 6;
 
 class PlannerModelTest : public testing::TestWithParam<Case> {
  protected:

@@ -3,33 +3,20 @@
 #include <algorithm>
 #include <limits>
 #include <map>
-#include <memory>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "parallel/chunk_pass.h"
-#include "parallel/process_grid.h"
 #include "runtime/comm/collective.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
-#include "trainer/local_model.h"
-#include "trainer/plan_translation.h"
+#include "trainer/chunk_figures.h"
 #include "trainer/recorded_collectives.h"
 
 namespace trireme {
 namespace {
 
 using Pass = RecordedCollective::Pass;
-
-// What a chunk of some blocks holds and asks for.
-struct ChunkFigures {
-  // Without kernels and collectives, which follow. transient_bytes: above what
-  // it keeps at that time, during forward and backward.
-  PieceFigures memory;
-  std::vector<Work> forward, backward_input, backward_weight;
-  std::vector<RecordedCollective> collectives;
-};
 
 PieceFigures Difference(const PieceFigures& a, const PieceFigures& b) {
   return {.parameters = a.parameters - b.parameters,
@@ -41,86 +28,6 @@ PieceFigures Difference(const PieceFigures& a, const PieceFigures& b) {
           .kernels = {},
           .collectives = {}};
 }
-
-class DryChunk {
- public:
-  DryChunk(const TrainingSetup& setup, const BlockSplit& split,
-           Plan::Recompute recompute, const ChunkRequest& part)
-      : device_(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry),
-        world_(static_cast<int>(split.tp * split.cp), device_),
-        model_(setup, GridOf(split), world_,
-               {.ulysses = static_cast<int>(split.ulysses)},
-               {{{.blocks = part.blocks,
-                  .embedding = part.embedding,
-                  .head = part.head,
-                  .recompute = RecomputeOf(recompute),
-                  .sequence_parallel = split.sequence_parallel,
-                  .microbatch_size = split.microbatch_size}}},
-               device_) {
-    int64_t bytes = 0;
-    for (const auto& parameter : model_.part().store->parameters()) {
-      figures_.memory.parameters += parameter->value.num_elements();
-      bytes += parameter->value.bytes();
-    }
-    figures_.memory.constant_bytes = Now() - bytes;
-    model_.MakeGradients();
-    model_.inputs().Set(
-        EmptyBatch(device_, model_.Fields(), split.microbatch_size),
-        *setup.objective);
-  }
-
-  ChunkFigures Run(bool deferred) {
-    const int64_t before = Now();
-    device_.ResetPeak();
-    AllResident store;
-    Chunk& chunk = *model_.part().chunk;
-    for (const BoundarySpec& spec : chunk.Boundary(0)) {
-      figures_.memory.message_bytes +=
-          spec.shape.num_elements() * DTypeSize(spec.dtype);
-    }
-    ChunkPass pass(model_.context(), chunk, store, /*microbatch=*/0);
-    device_.stream().ListKernels(&figures_.forward);
-    pass.Forward(EmptyBoundary(device_, chunk.Boundary(0)));
-    CHECK_OK(model_.status());
-    const int64_t peak_forward = device_.Statistics().peak_bytes;
-    figures_.memory.activation_bytes = Now() - before;
-    const int64_t kept = Now();
-    device_.ResetPeak();
-    world_.SetPass(Pass::kBackward);
-    device_.stream().ListKernels(&figures_.backward_input);
-    pass.Backward(EmptyBoundary(device_, chunk.Boundary(chunk.num_units())),
-                  deferred ? Tape::WeightGradients::kDeferred
-                           : Tape::WeightGradients::kImmediate);
-    const int64_t peak_backward = device_.Statistics().peak_bytes;
-    figures_.memory.deferred_bytes = deferred ? Now() - before : 0;
-    if (deferred) {
-      world_.SetPass(Pass::kWeightGradients);
-      device_.stream().ListKernels(&figures_.backward_weight);
-      pass.BackwardWeight();
-    }
-    device_.stream().ListKernels(nullptr);
-    figures_.collectives = world_.recorded();
-    figures_.memory.transient_bytes =
-        std::max(peak_forward, peak_backward) - kept;
-    return figures_;
-  }
-
- private:
-  static ProcessGrid GridOf(const BlockSplit& split) {
-    auto grid = ProcessGrid::Create(
-        {.tp = static_cast<int>(split.tp), .cp = static_cast<int>(split.cp)},
-        {}, 0);
-    CHECK_OK(grid.status());
-    return *std::move(grid);
-  }
-
-  int64_t Now() const { return device_.Statistics().current_bytes; }
-
-  CpuDevice device_;
-  RecordingWorld world_;
-  LocalModel model_;
-  ChunkFigures figures_;
-};
 
 // A chunk's collectives, each as often as another chunk has it less.
 // `weight_flops`: of a block's weight gradients; 0 where they are put off.
@@ -197,18 +104,13 @@ struct Pair {
 // Runs chunks so that their differences are the model's pieces.
 class PieceRuns {
  public:
-  PieceRuns(const TrainingSetup& setup, const BlockSplit& split,
-            Plan::Recompute recompute, bool deferred)
-      : setup_(setup),
-        split_(split),
-        recompute_(recompute),
-        deferred_(deferred),
-        shape_(setup.family->Shape()) {}
+  PieceRuns(ChunkRuns& runs, const ChunkMode& mode)
+      : runs_(runs), mode_(mode) {}
 
   // Of a block between others of its kind, as far as the model has any; a chunk
   // with none where it is alone.
   Pair OfBlock(int32_t kind) const {
-    const int64_t first = FirstBlockOf(shape_, kind);
+    const int64_t first = FirstBlockOf(shape(), kind);
     const int64_t count = AlikeFrom(first);
     Pair pair = {.with = Run(first, first + count, false, false),
                  .without = {}};
@@ -223,33 +125,26 @@ class PieceRuns {
             .without = Run(0, count, false, false)};
   }
   Pair OfHead() const {
-    const int64_t first = std::max<int64_t>(0, shape_.layers - 2);
-    return {.with = Run(first, shape_.layers, false, true),
-            .without = Run(first, shape_.layers, false, false)};
+    const int64_t first = std::max<int64_t>(0, shape().layers - 2);
+    return {.with = Run(first, shape().layers, false, true),
+            .without = Run(first, shape().layers, false, false)};
   }
 
   // Of at most three, which is enough for one to be in the middle.
   int64_t AlikeFrom(int64_t first) const {
     return std::min<int64_t>(
-        3, BlockRunsIn(shape_, first, shape_.layers).front().count);
+        3, BlockRunsIn(shape(), first, shape().layers).front().count);
   }
-  const ModelShape& shape() const { return shape_; }
+  const ModelShape& shape() const { return runs_.shape(); }
 
  private:
   ChunkFigures Run(int64_t first, int64_t end, bool embedding,
                    bool head) const {
-    return DryChunk(setup_, split_, recompute_,
-                    {.blocks = {.first = first, .end = end},
-                     .embedding = embedding,
-                     .head = head})
-        .Run(deferred_);
+    return runs_.Of(mode_, first, end, embedding, head);
   }
 
-  const TrainingSetup& setup_;
-  const BlockSplit split_;
-  const Plan::Recompute recompute_;
-  const bool deferred_;
-  const ModelShape shape_;
+  ChunkRuns& runs_;
+  const ChunkMode mode_;
 };
 
 }  // namespace
@@ -269,7 +164,8 @@ const ModelPieces& PieceRecorder::RecordLocked(const BlockSplit& split,
   const auto found = recorded_.find(key);
   if (found != recorded_.end()) return found->second;
 
-  const PieceRuns runs(setup_, split, recompute, deferred);
+  const PieceRuns runs(
+      chunks_, {.split = split, .recompute = recompute, .deferred = deferred});
   // Where the gradients of weights can be told from others.
   const ModelPieces* const parted =
       deferred ? nullptr : &RecordLocked(split, recompute, true);

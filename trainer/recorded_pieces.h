@@ -1,6 +1,5 @@
-// A job's block, embedding and head as the planner costs them, recorded: a few
-// chunks run for one microbatch on a dry device, whose arena and communicators
-// count what they are asked for.
+// A job's block, embedding and head as the planner costs them, recorded: by how
+// much chunks differ that have one and have it not.
 
 #ifndef TRIREME_TRAINER_RECORDED_PIECES_H_
 #define TRIREME_TRAINER_RECORDED_PIECES_H_
@@ -14,14 +13,15 @@
 #include "scheduler/pieces/model_pieces.h"
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.pb.h"
+#include "trainer/chunk_figures.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {
 
-// Runs each split once and keeps what it found. Thread-safe.
+// Records each split once. Thread-safe.
 class PieceRecorder {
  public:
-  explicit PieceRecorder(TrainingSetup setup) : setup_(std::move(setup)) {}
+  explicit PieceRecorder(TrainingSetup setup) : chunks_(std::move(setup)) {}
 
   // `deferred`: weight gradients are put off (zero-bubble schedules).
   const ModelPieces& Record(const BlockSplit& split, Plan::Recompute recompute,
@@ -33,8 +33,8 @@ class PieceRecorder {
   const ModelPieces& RecordLocked(const BlockSplit& split,
                                   Plan::Recompute recompute, bool deferred);
 
-  const TrainingSetup setup_;
   std::mutex mutex_;
+  ChunkRuns chunks_;
   std::map<Key, ModelPieces> recorded_;
 };
 
