@@ -101,6 +101,9 @@ void Communicators::CreateGroups(CommunicatorFactory& factory,
   const auto data_part = [&](Keep keep) {
     return GroupSpec::Cut{Axis::kData, options.shard_group, keep};
   };
+  // Sets of axes whose groups have the same ranks share one: a set asks for no
+  // more than those that are more than one rank long.
+  std::map<std::vector<int>, Communicator*> of_sums, of_replicas;
   for (size_t index = 0; index < gradients_.size(); ++index) {
     std::vector<Axis> axes;
     std::vector<std::string_view> names;
@@ -110,13 +113,19 @@ void Communicators::CreateGroups(CommunicatorFactory& factory,
       names.push_back(AxisName(kGradientAxes[bit]));
     }
     const std::string name = fmt::format("{}", fmt::join(names, "+"));
-    gradients_[index] = make({.purpose = name + " gradients",
-                              .axes = axes,
-                              .cause = Cause::kGradients,
-                              .progress = Progress::kBackground});
+    const auto shared = [&](auto& made, const GroupSpec& spec) {
+      Communicator*& communicator = made[RanksOf(spec, grid)];
+      if (communicator == nullptr) communicator = make(spec);
+      return communicator;
+    };
+    gradients_[index] = shared(of_sums, {.purpose = name + " gradients",
+                                         .axes = axes,
+                                         .cause = Cause::kGradients,
+                                         .progress = Progress::kBackground});
     if (index >= replicas_.size()) continue;
     axes.push_back(Axis::kData);
-    replicas_[index] = make({.purpose = name + " replica gradients",
+    replicas_[index] =
+        shared(of_replicas, {.purpose = name + " replica gradients",
                              .axes = axes,
                              .cut = data_part(Keep::kPlace),
                              .cause = Cause::kGradients,

@@ -16,21 +16,14 @@ int64_t CommunicatorsOf(const Plan& plan) {
   count += grid.cp() > 1 ? 1 : 0;
   // What tp sends behind a product of the backward.
   count += grid.tp() > 1 ? 1 : 0;
-  // Gradients over every set of tp, cp and dp, and of copies of shards over
-  // every set of tp and cp.
+  // Gradients over every set of those of tp, cp and dp that are in use, and of
+  // copies of shards over every set of such of tp and cp.
   const int64_t sharers =
       plan.sharding() == Plan::REPLICATED ? 1 : plan.shard_group();
   const int64_t copies = grid.dp() / sharers;
-  for (int set = 1; set < 8; ++set) {
-    const bool tp = (set & 1) != 0, cp = (set & 2) != 0, dp = (set & 4) != 0;
-    const int64_t members = int64_t{tp ? grid.tp() : 1} * (cp ? grid.cp() : 1) *
-                            (dp ? grid.dp() : 1);
-    count += members > 1 ? 1 : 0;
-    const int64_t holders =
-        int64_t{tp ? grid.tp() : 1} * (cp ? grid.cp() : 1) * copies;
-    count += !dp && holders > 1 ? 1 : 0;
-  }
-  count += copies > 1 ? 1 : 0;
+  const int whole = (grid.tp() > 1 ? 1 : 0) + (grid.cp() > 1 ? 1 : 0);
+  count += (int64_t{1} << (whole + (grid.dp() > 1 ? 1 : 0))) - 1;
+  count += (int64_t{1} << whole) - (copies > 1 ? 0 : 1);
   // Shards' gradients and parameters, and the ranks that hold each shard once.
   count += sharers > 1 ? 2 : 0;
   const int64_t model = int64_t{grid.tp()} * grid.cp() * grid.pp();
