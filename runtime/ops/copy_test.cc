@@ -140,40 +140,5 @@ TEST(CopyDeathTest, NamesWhatDoesNotFit) {
                "4 elements from 9 of \\[3, 4\\]");
 }
 
-// Every op once.
-std::vector<OpCase> OpCases() {
-  return {
-      {"Slices",
-       [](Operands& in) -> std::vector<Tensor> {
-         const Tensor x = in({3, 67, 385});
-         const Tensor columns = CopySlice(x, -1, 5, 130);
-         WriteSlice(columns, -1, 200, x);
-         const Tensor tokens = CopySlice(x, 1, 7, 60);
-         ZeroSlice(tokens, 1, 40, 53);
-         return {columns, x, tokens};
-       }},
-      {"Swap",
-       [](Operands& in) -> std::vector<Tensor> {
-         const Tensor x = in({67, 31, 16});
-         const Tensor y = Tensor::EmptyLike(x);
-         SwapRowsAndColumns(x, 67, 31, y);
-         return {y, RepeatOverTokens(x.Reshape({67, -1}), 5),
-                 Full(x.device(), x.shape(), x.dtype(), 0.1)};
-       }},
-  };
-}
-
-TEST(CopyProperties, ResultDoesNotDependOnThreads) {
-  ExpectResultDoesNotDependOnThreads(OpCases());
-}
-
-TEST(CopyProperties, OperandsNeedNoAlignment) {
-  ExpectOperandsNeedNoAlignment(OpCases());
-}
-
-TEST(CopyProperties, DryDeviceCountsTheSameMemory) {
-  ExpectDryDeviceCountsTheSameMemory(OpCases());
-}
-
 }  // namespace
 }  // namespace trireme

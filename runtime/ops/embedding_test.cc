@@ -131,48 +131,5 @@ TEST(EmbeddingDeathTest, IndexOutsideTheTableNamesIt) {
   }
 }
 
-// Every op once.
-std::vector<OpCase> OpCases() {
-  return {
-      {"Rows",
-       [](Operands& in) -> std::vector<Tensor> {
-         const Tensor table = in({67, 385});
-         std::vector<int32_t> indices(67);
-         for (int i = 0; i < 67; ++i) indices[i] = i * i % 67;
-         const Tensor index_tensor = Int32s(table.device(), indices);
-         const Tensor rows = GatherRows(table, index_tensor);
-         const Tensor gradient =
-             Tensor::Zeros(table.device(), {67, 385},
-                           table.dtype() == DType::kFloat64 ? DType::kFloat64
-                                                            : DType::kFloat32);
-         ScatterAddRows(rows, index_tensor, gradient);
-         return {rows, gradient};
-       }},
-      {"Patches",
-       [](Operands& in) -> std::vector<Tensor> {
-         const Tensor x = in({3, 5, 34, 66});
-         const Tensor tokens = Patchify(x, 2);
-         return {tokens, Unpatchify(tokens, 2, 5, 34, 66)};
-       }},
-      {"Timesteps",
-       [](Operands& in) -> std::vector<Tensor> {
-         const Tensor times = in({67});
-         return {TimestepEmbedding(times, 386, 1e4, times.dtype())};
-       }},
-  };
-}
-
-TEST(EmbeddingProperties, ResultDoesNotDependOnThreads) {
-  ExpectResultDoesNotDependOnThreads(OpCases());
-}
-
-TEST(EmbeddingProperties, OperandsNeedNoAlignment) {
-  ExpectOperandsNeedNoAlignment(OpCases());
-}
-
-TEST(EmbeddingProperties, DryDeviceCountsTheSameMemory) {
-  ExpectDryDeviceCountsTheSameMemory(OpCases());
-}
-
 }  // namespace
 }  // namespace trireme

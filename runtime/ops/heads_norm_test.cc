@@ -172,42 +172,5 @@ TEST(HeadsDeathTest, RefusesHeadsThatAreTooWideOrOdd) {
                "in pairs");
 }
 
-std::vector<OpCase> OpCases() {
-  return {{"heads", [](Operands& in) -> std::vector<Tensor> {
-             const Tensor x = in({2, 67, 3 * 6 * 34}), weight = in({34});
-             const Tensor slope = in({2, 67, 3 * 6 * 34});
-             const int64_t dims[] = {34};
-             std::vector<double> positions(67);
-             for (int i = 0; i < 67; ++i) positions[i] = i;
-             const DType compute = x.dtype() == DType::kFloat64
-                                       ? DType::kFloat64
-                                       : DType::kFloat32;
-             const RopeTable rope =
-                 MakeRopeTable(x.device(), dims, positions, 1e4, compute);
-             const Tensor out = Tensor::Zeros(x.device(), x.shape(), x.dtype());
-             const Tensor dx = Tensor::Zeros(x.device(), x.shape(), x.dtype());
-             const Tensor dweight = Tensor::Zeros(x.device(), {34}, compute);
-             const HeadsView view = PackedHeads(x, 3, 1, 34);
-             const Tensor rstd = HeadsNormRopeForward(
-                 view, &weight, &rope, kEps, PackedHeads(out, 3, 1, 34));
-             HeadsNormRopeBackward(view, &weight, &rope, rstd,
-                                   PackedHeads(slope, 3, 1, 34),
-                                   PackedHeads(dx, 3, 1, 34), &dweight);
-             return {out, rstd, dx, dweight};
-           }}};
-}
-
-TEST(HeadsProperties, ResultDoesNotDependOnThreads) {
-  ExpectResultDoesNotDependOnThreads(OpCases());
-}
-
-TEST(HeadsProperties, OperandsNeedNoAlignment) {
-  ExpectOperandsNeedNoAlignment(OpCases());
-}
-
-TEST(HeadsProperties, DryDeviceCountsTheSameMemory) {
-  ExpectDryDeviceCountsTheSameMemory(OpCases());
-}
-
 }  // namespace
 }  // namespace trireme

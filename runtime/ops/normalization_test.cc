@@ -171,49 +171,5 @@ TEST(NormForwardTest, ConstantRowsAreFinite) {
   }
 }
 
-// Every op once.
-std::vector<OpCase> OpCases() {
-  std::vector<OpCase> cases;
-  for (NormKind kind : {NormKind::kLayer, NormKind::kRms}) {
-    cases.push_back(
-        {KindName(kind) + " modulated",
-         [=](Operands& in) -> std::vector<Tensor> {
-           const Tensor x = in({3, 67, 385}), slope = in({3, 67, 385});
-           const Tensor scale = in({3, 385}), shift = in({3, 385});
-           const NormResult forward =
-               NormModulateForward(kind, x, &scale, &shift, kEps);
-           const NormModulateGradients back = NormModulateBackward(
-               kind, x, forward, &scale, slope, in({3, 67, 385}));
-           return {forward.out, forward.rstd, back.x, back.scale, back.shift};
-         }});
-    cases.push_back(
-        {KindName(kind) + " affine", [=](Operands& in) -> std::vector<Tensor> {
-           const Tensor x = in({201, 385}), slope = in({201, 385});
-           const Tensor weight = in({385}), bias = in({385});
-           const NormResult forward =
-               NormAffineForward(kind, x, weight, &bias, kEps);
-           const Tensor dweight =
-               Tensor::Zeros(x.device(), {385}, forward.rstd.dtype());
-           const Tensor dbias = dweight.Clone();
-           const Tensor dx = NormAffineBackward(kind, x, forward, weight, slope,
-                                                Tensor(), &dweight, &dbias);
-           return {forward.out, forward.rstd, dx, dweight, dbias};
-         }});
-  }
-  return cases;
-}
-
-TEST(NormProperties, ResultDoesNotDependOnThreads) {
-  ExpectResultDoesNotDependOnThreads(OpCases());
-}
-
-TEST(NormProperties, OperandsNeedNoAlignment) {
-  ExpectOperandsNeedNoAlignment(OpCases());
-}
-
-TEST(NormProperties, DryDeviceCountsTheSameMemory) {
-  ExpectDryDeviceCountsTheSameMemory(OpCases());
-}
-
 }  // namespace
 }  // namespace trireme

@@ -1,11 +1,9 @@
-// What the tests of ops share: random operands, comparison within rounding, and
-// the properties that every op has.
+// What the tests of ops share: random operands and comparison within rounding.
 
 #ifndef TRIREME_RUNTIME_OPS_OPS_TESTING_H_
 #define TRIREME_RUNTIME_OPS_OPS_TESTING_H_
 
 #include <cstdint>
-#include <functional>
 #include <random>
 #include <string>
 #include <vector>
@@ -24,13 +22,20 @@ class Operands {
  public:
   // `shifted`: one element off the alignment of the device.
   Operands(Device& device, DType dtype, bool shifted = false)
-      : device_(device), dtype_(dtype), shifted_(shifted) {}
+      : device_(device), dtype_(dtype), rounded_(dtype), shifted_(shifted) {}
+  // In fp64, the values that the same operands of type `rounded` have.
+  static Operands Rounded(Device& device, DType rounded) {
+    Operands operands(device, DType::kFloat64);
+    operands.rounded_ = rounded;
+    return operands;
+  }
 
   Tensor operator()(const Shape& shape);
 
  private:
   Device& device_;
   DType dtype_;
+  DType rounded_;
   int64_t shifted_;
   std::mt19937 engine_{1};
 };
@@ -45,22 +50,11 @@ std::vector<double> Doubles(const Tensor& x);
 // Within `tolerance`, relative to 1 + |expected|.
 void ExpectWithin(const Tensor& got, const std::vector<double>& expected,
                   double tolerance, const std::string& what);
+// One rounding to the type, with what fp32 and fp64 sums add to it.
+double RoundingOf(DType dtype);
 // Within `slack` roundings of the element type, relative to 1 + |expected|.
 void ExpectNear(const Tensor& got, const std::vector<double>& expected,
                 const std::string& what, double slack = 1);
-
-// An op on operands large enough to be worth several threads.
-struct OpCase {
-  std::string name;
-  std::function<std::vector<Tensor>(Operands&)> run;
-};
-
-// In every floating type: the same bits on 1, 2 and 3 threads; the same bits
-// from operands off their alignment; and the same memory, shapes and types on a
-// dry device.
-void ExpectResultDoesNotDependOnThreads(const std::vector<OpCase>& cases);
-void ExpectOperandsNeedNoAlignment(const std::vector<OpCase>& cases);
-void ExpectDryDeviceCountsTheSameMemory(const std::vector<OpCase>& cases);
 
 }  // namespace trireme
 

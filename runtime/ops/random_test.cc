@@ -73,22 +73,5 @@ TEST(AddFlowNoise, MixesEachSampleWithItsOwnStream) {
   ExpectNear(target, expected_target, "flow");
 }
 
-std::vector<OpCase> OpCases() {
-  return {{"FillRandom", [](Operands& in) -> std::vector<Tensor> {
-             const Tensor x = in({kElements});
-             FillRandom(RandomStream({.seed = 1}), Distribution::kNormal, 1,
-                        kRuns, x);
-             return {x};
-           }}};
-}
-
-TEST(RandomProperties, ResultDoesNotDependOnThreads) {
-  ExpectResultDoesNotDependOnThreads(OpCases());
-}
-
-TEST(RandomProperties, DryDeviceCountsTheSameMemory) {
-  ExpectDryDeviceCountsTheSameMemory(OpCases());
-}
-
 }  // namespace
 }  // namespace trireme

@@ -263,53 +263,5 @@ TEST(CrossEntropyTest, LargeLogitsGiveALargeLossNotInfinity) {
   EXPECT_TRUE(AllFinite(CrossEntropyBackward(x, label, 1.0)));
 }
 
-// Every op once.
-std::vector<OpCase> OpCases() {
-  const Shape shape = {3, 67, 385};
-  return {
-      {"Softmax",
-       [=](Operands& in) -> std::vector<Tensor> {
-         const Tensor x = in(shape), slope = in(shape);
-         const Tensor y = SoftmaxForward(x);
-         return {y, SoftmaxBackward(y, slope)};
-       }},
-      {"SumTokens",
-       [=](Operands& in) -> std::vector<Tensor> {
-         return {SumTokens(in(shape))};
-       }},
-      {"SquaredError",
-       [=](Operands& in) -> std::vector<Tensor> {
-         const Tensor a = in(shape), b = in(shape);
-         return {SquaredErrorSum(a, b), SquaredErrorBackward(a, b, 0.1)};
-       }},
-      {"CrossEntropy",
-       [](Operands& in) -> std::vector<Tensor> {
-         const Tensor logits = in({201, 385});
-         const Tensor labels = Tensor::FromValues<int32_t>(
-             logits.device(), {201}, std::vector<int32_t>(201, 7));
-         return {CrossEntropySum(logits, labels),
-                 CrossEntropyBackward(logits, labels, 0.1)};
-       }},
-      {"Scalars",
-       [=](Operands& in) -> std::vector<Tensor> {
-         const Tensor x = in(shape);
-         const double values[] = {Sum(x), SumOfSquares(x), MaxAbs(x)};
-         return {Tensor::FromValues<double>(x.device(), {3}, values)};
-       }},
-  };
-}
-
-TEST(ReductionProperties, ResultDoesNotDependOnThreads) {
-  ExpectResultDoesNotDependOnThreads(OpCases());
-}
-
-TEST(ReductionProperties, OperandsNeedNoAlignment) {
-  ExpectOperandsNeedNoAlignment(OpCases());
-}
-
-TEST(ReductionProperties, DryDeviceCountsTheSameMemory) {
-  ExpectDryDeviceCountsTheSameMemory(OpCases());
-}
-
 }  // namespace
 }  // namespace trireme

@@ -176,56 +176,5 @@ TEST_P(RoutingTest, ARowsProductHasTheSameBitsInEveryPlace) {
 
 INSTANTIATE_TEST_SUITE_P(Types, RoutingTest, testing::ValuesIn(kFloatingTypes));
 
-std::vector<OpCase> Cases() {
-  const auto groups = [](Device& device, int64_t tokens) {
-    std::vector<int32_t> values;
-    for (int32_t i = 0; i < 2 * tokens; ++i) values.push_back(i * 7 % 4);
-    return Int32s(device, {tokens, 2}, values);
-  };
-  return {
-      {"top k",
-       [](Operands& operands) -> std::vector<Tensor> {
-         const Tensor x = operands({4000, 16});
-         return {SelectColumns(x, TopK(x, 3))};
-       }},
-      {"columns",
-       [groups](Operands& operands) -> std::vector<Tensor> {
-         const Tensor x = operands({5000, 4});
-         const Tensor indices = groups(x.device(), 5000);
-         const Tensor y = SelectColumns(x, indices);
-         return {y, PlaceColumns(y, indices, 4)};
-       }},
-      {"rows",
-       [groups](Operands& operands) -> std::vector<Tensor> {
-         const Tensor x = operands({800, 40});
-         const SortedRoutes sorted = SortRoutes(groups(x.device(), 800), 4);
-         const Tensor rows = GatherRows(x, sorted.tokens);
-         return {rows, SumRows(rows, sorted.places), RowDots(x, x),
-                 LogSumExp(x), ScaleRows(x, RowDots(x, x))};
-       }},
-      {"grouped product", [](Operands& operands) -> std::vector<Tensor> {
-         const std::vector<int64_t> counts = {300, 0, 1, 37};
-         const Tensor x = operands({338, 40});
-         const Tensor y = GroupedMatMul(x, operands({4, 72, 40}), counts, true);
-         const Tensor sums = Tensor::Zeros(
-             x.device(), {4, 72, 40},
-             x.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32);
-         GroupedMatMulAccumulate(y, x, counts, sums);
-         return {y, sums};
-       }}};
-}
-
-TEST(RoutingCasesTest, ResultDoesNotDependOnThreads) {
-  ExpectResultDoesNotDependOnThreads(Cases());
-}
-
-TEST(RoutingCasesTest, OperandsNeedNoAlignment) {
-  ExpectOperandsNeedNoAlignment(Cases());
-}
-
-TEST(RoutingCasesTest, DryDeviceCountsTheSameMemory) {
-  ExpectDryDeviceCountsTheSameMemory(Cases());
-}
-
 }  // namespace
 }  // namespace trireme

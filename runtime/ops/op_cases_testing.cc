@@ -1,0 +1,325 @@
+#include "runtime/ops/op_cases_testing.h"
+
+#include <iterator>
+
+#include "runtime/ops/attention.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/embedding.h"
+#include "runtime/ops/grouped_matmul.h"
+#include "runtime/ops/matmul.h"
+#include "runtime/ops/normalization.h"
+#include "runtime/ops/pointwise.h"
+#include "runtime/ops/random.h"
+#include "runtime/ops/reduction.h"
+#include "runtime/ops/routing.h"
+
+namespace trireme {
+namespace {
+
+constexpr double kEps = 1e-6;
+
+std::vector<OpCase> Pointwise() {
+  const Shape shape = {3, 67, 385};
+  return {
+      {"Activation",
+       [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in(shape), slope = in(shape);
+         return {ActivationForward(Activation::kGeluTanh, x),
+                 ActivationBackward(Activation::kGeluTanh, x, slope),
+                 ActivationForward(Activation::kSilu, x),
+                 ActivationBackward(Activation::kSilu, x, slope)};
+       }},
+      {"SwiGlu",
+       [](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in({201, 770}), slope = in({201, 385});
+         return {SwiGluForward(x), SwiGluBackward(x, slope)};
+       }},
+      {"Arithmetic",
+       [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor a = in(shape), b = in(shape), sum = in(shape);
+         AddInPlace(a, sum, 0.5);
+         ScaleInPlace(sum, 3);
+         return {Add(a, b), Multiply(a, b), Scale(a, 0.3), sum};
+       }},
+      {"Cast",
+       [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in(shape);
+         return {Cast(x, DType::kFloat32), Cast(x, DType::kBFloat16),
+                 Cast(x, DType::kFloat64)};
+       }},
+      {"AddBroadcast",
+       [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in(shape), table = in({67, 385});
+         return {AddBroadcast(x, table)};
+       }},
+      {"GatedResidual",
+       [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in(shape), gate = in({3, 385}), y = in(shape);
+         const GatedResidualGradients back = GatedResidualBackward(gate, y, x);
+         return {GatedResidualForward(x, gate, y), back.gate, back.y};
+       }},
+  };
+}
+
+std::vector<OpCase> Norms() {
+  std::vector<OpCase> cases;
+  for (NormKind kind : {NormKind::kLayer, NormKind::kRms}) {
+    const std::string name = kind == NormKind::kLayer ? "LayerNorm" : "RmsNorm";
+    cases.push_back(
+        {name + " modulated", [=](Operands& in) -> std::vector<Tensor> {
+           const Tensor x = in({3, 67, 385}), slope = in({3, 67, 385});
+           const Tensor scale = in({3, 385}), shift = in({3, 385});
+           const NormResult forward =
+               NormModulateForward(kind, x, &scale, &shift, kEps);
+           const NormModulateGradients back = NormModulateBackward(
+               kind, x, forward, &scale, slope, in({3, 67, 385}));
+           return {forward.out, forward.rstd, back.x, back.scale, back.shift};
+         }});
+    cases.push_back(
+        {name + " affine", [=](Operands& in) -> std::vector<Tensor> {
+           const Tensor x = in({201, 385}), slope = in({201, 385});
+           const Tensor weight = in({385}), bias = in({385});
+           const NormResult forward =
+               NormAffineForward(kind, x, weight, &bias, kEps);
+           const Tensor dweight =
+               Tensor::Zeros(x.device(), {385}, forward.rstd.dtype());
+           const Tensor dbias = dweight.Clone();
+           const Tensor dx = NormAffineBackward(kind, x, forward, weight, slope,
+                                                Tensor(), &dweight, &dbias);
+           return {forward.out, forward.rstd, dx, dweight, dbias};
+         }});
+  }
+  return cases;
+}
+
+std::vector<OpCase> HeadNorms() {
+  return {{"heads", [](Operands& in) -> std::vector<Tensor> {
+             const Tensor x = in({2, 67, 3 * 6 * 34}), weight = in({34});
+             const Tensor slope = in({2, 67, 3 * 6 * 34});
+             const int64_t dims[] = {34};
+             std::vector<double> positions(67);
+             for (int i = 0; i < 67; ++i) positions[i] = i;
+             const DType compute = ComputeDType(x.dtype());
+             const RopeTable rope =
+                 MakeRopeTable(x.device(), dims, positions, 1e4, compute);
+             const Tensor out = Tensor::Zeros(x.device(), x.shape(), x.dtype());
+             const Tensor dx = Tensor::Zeros(x.device(), x.shape(), x.dtype());
+             const Tensor dweight = Tensor::Zeros(x.device(), {34}, compute);
+             const HeadsView view = PackedHeads(x, 3, 1, 34);
+             const Tensor rstd = HeadsNormRopeForward(
+                 view, &weight, &rope, kEps, PackedHeads(out, 3, 1, 34));
+             HeadsNormRopeBackward(view, &weight, &rope, rstd,
+                                   PackedHeads(slope, 3, 1, 34),
+                                   PackedHeads(dx, 3, 1, 34), &dweight);
+             return {out, rstd, dx, dweight};
+           }}};
+}
+
+std::vector<OpCase> Reductions() {
+  const Shape shape = {3, 67, 385};
+  return {
+      {"Softmax",
+       [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in(shape), slope = in(shape);
+         const Tensor y = SoftmaxForward(x);
+         return {y, SoftmaxBackward(y, slope)};
+       }},
+      {"SumTokens",
+       [=](Operands& in) -> std::vector<Tensor> {
+         return {SumTokens(in(shape))};
+       }},
+      {"SquaredError",
+       [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor a = in(shape), b = in(shape);
+         return {SquaredErrorSum(a, b), SquaredErrorBackward(a, b, 0.1)};
+       }},
+      {"CrossEntropy",
+       [](Operands& in) -> std::vector<Tensor> {
+         const Tensor logits = in({201, 385});
+         const Tensor labels = Tensor::FromValues<int32_t>(
+             logits.device(), {201}, std::vector<int32_t>(201, 7));
+         return {CrossEntropySum(logits, labels),
+                 CrossEntropyBackward(logits, labels, 0.1)};
+       }},
+      {"Scalars",
+       [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in(shape);
+         const double values[] = {Sum(x), SumOfSquares(x), MaxAbs(x)};
+         return {Tensor::FromValues<double>(x.device(), {3}, values)};
+       }},
+  };
+}
+
+std::vector<OpCase> Copies() {
+  return {
+      {"Slices",
+       [](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in({3, 67, 385});
+         const Tensor columns = CopySlice(x, -1, 5, 130);
+         WriteSlice(columns, -1, 200, x);
+         const Tensor tokens = CopySlice(x, 1, 7, 60);
+         ZeroSlice(tokens, 1, 40, 53);
+         return {columns, x, tokens};
+       }},
+      {"Swap",
+       [](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in({67, 31, 16});
+         const Tensor y = Tensor::EmptyLike(x);
+         SwapRowsAndColumns(x, 67, 31, y);
+         return {y, RepeatOverTokens(x.Reshape({67, -1}), 5),
+                 Full(x.device(), x.shape(), x.dtype(), 0.1)};
+       }},
+  };
+}
+
+std::vector<OpCase> Embeddings() {
+  return {
+      {"Rows",
+       [](Operands& in) -> std::vector<Tensor> {
+         const Tensor table = in({67, 385});
+         std::vector<int32_t> indices(67);
+         for (int i = 0; i < 67; ++i) indices[i] = i * i % 67;
+         const Tensor index_tensor =
+             Tensor::FromValues<int32_t>(table.device(), {67}, indices);
+         const Tensor rows = GatherRows(table, index_tensor);
+         const Tensor gradient = Tensor::Zeros(table.device(), {67, 385},
+                                               ComputeDType(table.dtype()));
+         ScatterAddRows(rows, index_tensor, gradient);
+         return {rows, gradient};
+       }},
+      {"Patches",
+       [](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in({3, 5, 34, 66});
+         const Tensor tokens = Patchify(x, 2);
+         return {tokens, Unpatchify(tokens, 2, 5, 34, 66)};
+       }},
+      {"Timesteps",
+       [](Operands& in) -> std::vector<Tensor> {
+         const Tensor times = in({67});
+         return {TimestepEmbedding(times, 386, 1e4, times.dtype())};
+       }},
+  };
+}
+
+std::vector<OpCase> Random() {
+  return {{"FillRandom", [](Operands& in) -> std::vector<Tensor> {
+             const Tensor x = in({9005});
+             FillRandom(RandomStream({.seed = 1}), Distribution::kNormal, 1,
+                        {{{5, 0, 3}, {21, 3, 1}, {1002, 4, 9001}}}, x);
+             return {x};
+           }}};
+}
+
+std::vector<OpCase> Routing() {
+  const auto groups = [](Device& device, int64_t tokens) {
+    std::vector<int32_t> values;
+    for (int32_t i = 0; i < 2 * tokens; ++i) values.push_back(i * 7 % 4);
+    return Tensor::FromValues<int32_t>(device, {tokens, 2}, values);
+  };
+  return {
+      {"top k",
+       [](Operands& operands) -> std::vector<Tensor> {
+         const Tensor x = operands({4000, 16});
+         return {SelectColumns(x, TopK(x, 3))};
+       }},
+      {"columns",
+       [groups](Operands& operands) -> std::vector<Tensor> {
+         const Tensor x = operands({5000, 4});
+         const Tensor indices = groups(x.device(), 5000);
+         const Tensor y = SelectColumns(x, indices);
+         return {y, PlaceColumns(y, indices, 4)};
+       }},
+      {"rows",
+       [groups](Operands& operands) -> std::vector<Tensor> {
+         const Tensor x = operands({800, 40});
+         const SortedRoutes sorted = SortRoutes(groups(x.device(), 800), 4);
+         const Tensor rows = GatherRows(x, sorted.tokens);
+         return {rows, SumRows(rows, sorted.places), RowDots(x, x),
+                 LogSumExp(x), ScaleRows(x, RowDots(x, x))};
+       }},
+      {"grouped product", [](Operands& operands) -> std::vector<Tensor> {
+         const std::vector<int64_t> counts = {300, 0, 1, 37};
+         const Tensor x = operands({338, 40});
+         const Tensor y = GroupedMatMul(x, operands({4, 72, 40}), counts, true);
+         const Tensor sums =
+             Tensor::Zeros(x.device(), {4, 72, 40}, ComputeDType(x.dtype()));
+         GroupedMatMulAccumulate(y, x, counts, sums);
+         return {y, sums};
+       }}};
+}
+
+std::vector<OpCase> Products() {
+  const auto sums = [](const Tensor& like, const Shape& shape) {
+    return Tensor::Zeros(like.device(), shape, ComputeDType(like.dtype()));
+  };
+  return {
+      {.name = "MatMul",
+       .run = [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in({3, 67, 96}), weight = in({80, 96});
+         const Tensor bias = in({80});
+         const Tensor y =
+             MatMul(x, weight, &bias,
+                    {.transpose_b = true, .activation = Activation::kGeluTanh});
+         const Tensor gradient = sums(x, {80, 96});
+         MatMulAccumulate(y, x, {.transpose_a = true}, gradient);
+         const Tensor columns = sums(x, {96});
+         AccumulateColumnSums(x, columns);
+         return {y, MatMul(y, weight), gradient, columns};
+       },
+       .same_on_any_threads = false},
+      {.name = "batched MatMul",
+       .run = [](Operands& in) -> std::vector<Tensor> {
+         return {MatMul(in({6, 67, 40}), in({6, 67, 40}), nullptr,
+                        {.transpose_b = true})};
+       },
+       .same_on_any_threads = false},
+  };
+}
+
+std::vector<OpCase> Attentions() {
+  const auto attend = [](const QkvHeads& of, const Tensor& packed,
+                         const Tensor& slope, const AttentionMask& mask) {
+    const double scale = 0.17;
+    const AttentionResult forward =
+        AttentionForward(of.q, of.k, of.v, scale, mask);
+    const Tensor gradients = Tensor::EmptyLike(packed);
+    const QkvHeads to =
+        PackedQkv(gradients, of.q.head_dim, of.q.heads / of.k.heads);
+    AttentionBackward(of.q, of.k, of.v, forward, slope, scale, mask, to.q, to.k,
+                      to.v);
+    return std::vector<Tensor>{forward.out, forward.log_sum_exp, gradients};
+  };
+  return {
+      {.name = "Attention",
+       .run =
+           [=](Operands& in) {
+             const Tensor packed = in({2, 150, 3 * 4 * 32});
+             return attend(PackedQkv(packed, 32), packed, in({2, 150, 4 * 32}),
+                           {});
+           }},
+      {.name = "causal Attention of fewer key heads",
+       .run =
+           [=](Operands& in) {
+             const Tensor packed = in({2, 150, (2 + 2) * 2 * 32});
+             return attend(PackedQkv(packed, 32, 2), packed,
+                           in({2, 150, 4 * 32}), {.diagonal = 0});
+           },
+       // bf16 probabilities of few keys are large.
+       .roundings = 8},
+  };
+}
+
+}  // namespace
+
+std::vector<OpCase> EveryOp() {
+  std::vector<OpCase> all;
+  for (auto* const family :
+       {Pointwise, Norms, HeadNorms, Reductions, Copies, Embeddings, Random,
+        Routing, Products, Attentions}) {
+    std::vector<OpCase> cases = family();
+    std::move(cases.begin(), cases.end(), std::back_inserter(all));
+  }
+  return all;
+}
+
+}  // namespace trireme

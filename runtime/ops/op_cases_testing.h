@@ -1,0 +1,34 @@
+// Every op on operands large enough to be worth several threads: one list for
+// all tables of kernels.
+
+#ifndef TRIREME_RUNTIME_OPS_OP_CASES_TESTING_H_
+#define TRIREME_RUNTIME_OPS_OP_CASES_TESTING_H_
+
+#include <functional>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "runtime/device/tensor.h"
+#include "runtime/ops/ops_testing.h"
+
+namespace trireme {
+
+struct OpCase {
+  std::string name;
+  std::function<std::vector<Tensor>(Operands&)> run;
+  // How far results may be from those of the same operands in fp64: relative
+  // to the element and the root mean square of all, in roundings of the
+  // operands' type (RoundingOf).
+  double roundings = 4;
+  // Whether the bits depend on the operands alone.
+  bool same_on_any_threads = true;
+
+  friend void PrintTo(const OpCase& op, std::ostream* out) { *out << op.name; }
+};
+
+std::vector<OpCase> EveryOp();
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_OPS_OP_CASES_TESTING_H_
