@@ -218,6 +218,16 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
   return status();
 }
 
+int64_t RankModel::BlocksComputed() const {
+  const std::vector<int> contributions = layout_.Contributions(plan_);
+  int64_t blocks = 0;
+  for (size_t i = 0; i < contributions.size(); ++i) {
+    blocks += contributions[i] *
+              (layout_.chunks[i].blocks.end - layout_.chunks[i].blocks.first);
+  }
+  return blocks * plan_.microbatch_size();
+}
+
 absl::Status RankModel::status() const {
   RETURN_IF_ERROR(local_.device().status());
   return offload_ ? offload_->home().status() : absl::OkStatus();

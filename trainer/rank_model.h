@@ -117,6 +117,9 @@ class RankModel {
   const Chunk& chunk(int i) const { return *local_.parts()[i].chunk; }
   // Microbatches visit some of the stages only (Plan.skip).
   bool partial() const { return plan_.has_skip(); }
+  // How many blocks this rank computes in a step, for each sample that comes to
+  // them.
+  int64_t BlocksComputed() const;
 
  private:
   // What one chunk of this rank has for training.

@@ -93,6 +93,28 @@ void ExpectPartsSumToStep(const StepTimes& times) {
   EXPECT_GE(parts, 0.9 * times.step);
 }
 
+// The MFU of a partial pipeline counts what it computes.
+TEST(RankModel, BlocksComputedAreThoseThatMicrobatchesComeTo) {
+  const TrainingSetup setup = SmallSetup(/*layers=*/3);
+  Plan plan;
+  plan.mutable_grid()->set_pp(3);
+  plan.set_microbatches(4);
+  const auto computed = [&] {
+    std::array<int64_t, 3> by_rank = {};
+    RunThreadRanks(3, [&](CommunicatorFactory& factory, int rank) {
+      CpuDevice device(int64_t{1} << 32);
+      const auto model =
+          RankModel::Build(setup, Resolved(plan, setup, 3), device, factory);
+      ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+      by_rank[rank] = (*model)->BlocksComputed();
+    });
+    return by_rank[0] + by_rank[1] + by_rank[2];
+  };
+  EXPECT_EQ(computed(), 3 * setup.global_batch);
+  plan.mutable_skip()->set_stages_per_microbatch(2);
+  EXPECT_EQ(computed(), 2 * setup.global_batch);
+}
+
 // A user reads from these where a step's time goes: a wait that is counted as
 // computing, or twice, sends him to the wrong place.
 TEST(RankModel, WaitsForShardsAreToldFromComputing) {

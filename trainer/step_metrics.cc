@@ -113,11 +113,26 @@ absl::Status CheckFinite(const StepMetrics& metrics) {
   return absl::OkStatus();
 }
 
+namespace {
+
+// Of the blocks that a global batch would pass in the whole model. Collective.
+double ShareOfBlocks(RankModel& model) {
+  if (!model.partial()) return 1;
+  double computed = static_cast<double>(model.BlocksComputed());
+  model.context().communicators().control().Sum(std::span(&computed, 1),
+                                                "blocks computed");
+  return computed / static_cast<double>(model.setup().family->Shape().layers *
+                                        model.setup().global_batch);
+}
+
+}  // namespace
+
 StepMetricsCollector::StepMetricsCollector(RankModel& model,
                                            const ProcessorShare& share)
     : model_(model),
       simulator_(model, share),
-      flops_per_sample_(ModelTrainingFlops(ModelShapeOf(model.setup()))) {}
+      flops_per_sample_(ShareOfBlocks(model) *
+                        ModelTrainingFlops(ModelShapeOf(model.setup()))) {}
 
 double StepMetricsCollector::ExposedSince(Cause cause, double& before) const {
   const double now =
