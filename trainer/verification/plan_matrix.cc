@@ -63,7 +63,7 @@ void SetUnevenStages(Plan& plan, int64_t blocks) {
 }
 
 // The same for plans that must have the same bits: what remains of a resolved
-// plan without pipeline, schedule and recompute.
+// plan without pipeline, schedule, recompute and offload.
 std::string KindOf(Plan plan) {
   plan.mutable_grid()->clear_pp();
   plan.clear_placement();
@@ -73,6 +73,7 @@ std::string KindOf(Plan plan) {
   plan.clear_microbatch_group();
   plan.clear_recompute();
   plan.clear_recompute_blocks();
+  plan.clear_offload();
   return plan.SerializeAsString();
 }
 
@@ -156,6 +157,7 @@ class Builder {
     Add(several);
     AddShards(usual);
     if (grid.pp() > 1) AddSchedules(several);
+    AddOffload(several);
     AddChanged(usual, [](Plan& p) { p.set_recompute(Plan::SELECTIVE); });
     AddChanged(usual, [](Plan& p) { p.set_recompute(Plan::FULL); });
     AddChanged(usual, [](Plan& p) {
@@ -189,6 +191,18 @@ class Builder {
       });
     }
     AddChanged(plan, [](Plan& p) { p.set_bf16_gradient_messages(true); });
+  }
+
+  // Blocks of models that can have them at home on the host.
+  void AddOffload(const Plan& plan) {
+    if (context_.experts > 0 || plan.grid().dp() > 1 || plan.grid().cp() > 1) {
+      return;
+    }
+    AddChanged(plan, [](Plan& p) { p.mutable_offload(); });
+    AddChanged(plan, [](Plan& p) {
+      p.mutable_offload()->set_resident_units(1);
+      p.set_recompute(Plan::FULL);
+    });
   }
 
   void AddSchedules(const Plan& plan) {

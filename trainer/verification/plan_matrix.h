@@ -1,7 +1,7 @@
 // The plans that a job is verified under: every grid that its model and batch
 // allow on up to so many ranks, on each grid every parallel mode, and modes
-// together. Partial pipelines, which are compared with another model, and
-// offload (tests/parity/offload_parity_test.cc) are not among them.
+// together. Partial pipelines, which are compared with another model, are not
+// among them.
 
 #ifndef TRIREME_TRAINER_VERIFICATION_PLAN_MATRIX_H_
 #define TRIREME_TRAINER_VERIFICATION_PLAN_MATRIX_H_
@@ -18,8 +18,8 @@ namespace trireme {
 struct PlanMatrix {
   struct Entry {
     Plan plan;  // resolved
-    // Position of the first plan of the list from which only pipeline, schedule
-    // and recompute differ: not one bit of its result may. -1 if it is the
+    // Position of the first plan of the list from which only pipeline,
+    // schedule, recompute and offload differ: not one bit of its result may. -1 if it is the
     // first of its kind.
     int64_t same_bits_as = -1;
   };
@@ -35,7 +35,7 @@ struct PlanMatrix {
 // mode after another changed (accumulation, sequence parallelism, head
 // exchange, each schedule, uneven stages, three chunks a rank, larger groups of
 // microbatches, each sharding over all replicas and over groups of them, bf16
-// messages, each recompute), and where several axes are in use with some of
+// messages, each recompute, offload), and where several axes are in use with some of
 // them together. Replicas have as many microbatches under each pipeline, so
 // that bits can be compared. The first entry is one rank with one microbatch.
 // `context.world_size` is ignored.

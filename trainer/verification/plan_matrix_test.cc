@@ -125,6 +125,10 @@ TEST(PlanMatrixTest, HasEveryMode) {
        [](const Plan& p) { return p.microbatch_group() > p.grid().pp(); }},
       {"sequence parallelism",
        [](const Plan& p) { return p.sequence_parallel(); }},
+      {"offload under tp and pp",
+       [](const Plan& p) {
+         return p.has_offload() && p.grid().tp() > 1 && p.grid().pp() > 1;
+       }},
       {"ring attention",
        [](const Plan& p) { return p.grid().cp() > 1 && p.ulysses() == 1; }},
       {"head exchange",
