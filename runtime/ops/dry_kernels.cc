@@ -161,8 +161,8 @@ NormKernels DryNorm() {
                      const void*, void*,
                      void*) { CountBytes(stream, a.dtype, Elements(a), 3); },
       .sum_blocks =
-          [](Stream& stream, const NormArguments& a, const void*, int, bool,
-             void*) {
+          [](Stream& stream, const NormArguments& a, const void*, int, int,
+             bool, void*) {
             stream.Count(
                 {.bytes = a.groups * NormBlocksPerGroup(a.rows_per_group) *
                           a.width * ComputeSize(a.dtype)});

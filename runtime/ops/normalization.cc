@@ -7,7 +7,6 @@
 #include "runtime/core/log.h"
 #include "runtime/device/host.h"
 #include "runtime/ops/kernels.h"
-#include "runtime/ops/pointwise.h"
 
 namespace trireme {
 namespace {
@@ -106,12 +105,12 @@ NormModulateGradients NormModulateBackward(NormKind kind, const Tensor& x,
       device.stream(), arguments, grad_out.raw_data(), add,
       gradients.x.raw_data(), sums.defined() ? sums.raw_data() : nullptr);
   if (scale != nullptr) {
-    device.kernels().norm.sum_blocks(device.stream(), arguments,
-                                     sums.raw_data(), 0, /*accumulate=*/false,
-                                     gradients.scale.raw_data());
-    device.kernels().norm.sum_blocks(device.stream(), arguments,
-                                     sums.raw_data(), 1, /*accumulate=*/false,
-                                     gradients.shift.raw_data());
+    device.kernels().norm.sum_blocks(
+        device.stream(), arguments, sums.raw_data(), 0, 2, /*accumulate=*/false,
+        gradients.scale.raw_data());
+    device.kernels().norm.sum_blocks(
+        device.stream(), arguments, sums.raw_data(), 1, 2, /*accumulate=*/false,
+        gradients.shift.raw_data());
   }
   return gradients;
 }
@@ -154,8 +153,8 @@ Tensor NormAffineBackward(NormKind kind, const Tensor& x,
     if (targets[which] == nullptr) continue;
     CHECK_EQ(targets[which]->dtype(), ComputeDType(x.dtype()));
     device.kernels().norm.sum_blocks(
-        device.stream(), arguments, sums.raw_data(), which, /*accumulate=*/true,
-        targets[which]->raw_data());
+        device.stream(), arguments, sums.raw_data(), which, 2,
+        /*accumulate=*/true, targets[which]->raw_data());
   }
   return dx;
 }
@@ -276,11 +275,13 @@ void HeadsNormRopeBackward(const HeadsView& x, const Tensor* weight,
       LayoutOf(dx), sums.defined() ? sums.raw_data() : nullptr);
   if (grad_weight == nullptr) return;
   CHECK_EQ(grad_weight->dtype(), ComputeDType(x.tensor.dtype()));
-  // The blocks in order, as one more block sum of a single group.
-  for (int64_t block = 0; block < sums.dim(1); ++block) {
-    AddInPlace(sums.Reshape({sums.dim(1), x.head_dim}).Slice(block, block + 1),
-               *grad_weight);
-  }
+  device.kernels().norm.sum_blocks(device.stream(),
+                                   {.dtype = x.tensor.dtype(),
+                                    .groups = 1,
+                                    .rows_per_group = rows,
+                                    .width = x.head_dim},
+                                   sums.raw_data(), 0, 1, /*accumulate=*/true,
+                                   grad_weight->raw_data());
 }
 
 }  // namespace trireme

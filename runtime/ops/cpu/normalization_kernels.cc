@@ -193,16 +193,16 @@ void NormBackwardOf(const NormArguments& a, const T* dy, const T* add, T* dx,
 
 template <typename C, typename Out>
 void SumBlocksOf(const NormArguments& a, const C* partial_sums, int which,
-                 bool accumulate, Out* out) {
+                 int sums, bool accumulate, Out* out) {
   const int64_t h = a.width;
   const int64_t blocks = NormBlocksPerGroup(a.rows_per_group);
   ParallelRows(a.groups, blocks * h, [&](int64_t group) HWY_ATTR {
-    const C* sums = partial_sums + (group * blocks * 2 + which) * h;
+    const C* from = partial_sums + (group * blocks * sums + which) * h;
     Out* to = out + group * h;
     ForLanes<C>(h, [&](auto d, int64_t i) HWY_ATTR {
       auto total = accumulate ? LoadAt(d, to + i) : hn::Zero(d);
       for (int64_t block = 0; block < blocks; ++block) {
-        total = hn::Add(total, LoadAt(d, sums + block * 2 * h + i));
+        total = hn::Add(total, LoadAt(d, from + block * sums * h + i));
       }
       StoreAt(total, d, to + i);
     });
@@ -227,15 +227,15 @@ void NormBackward(const NormArguments& a, const void* dy, const void* add,
 }
 
 void NormSumBlocks(const NormArguments& a, const void* partial_sums, int which,
-                   bool accumulate, void* out) {
+                   int sums, bool accumulate, void* out) {
   DispatchElement(a.dtype, [&](auto element) {
     using T = decltype(element);
     using C = ComputeType<T>;
-    const C* sums = static_cast<const C*>(partial_sums);
+    const C* from = static_cast<const C*>(partial_sums);
     if (accumulate) {
-      SumBlocksOf<C, C>(a, sums, which, true, static_cast<C*>(out));
+      SumBlocksOf<C, C>(a, from, which, sums, true, static_cast<C*>(out));
     } else {
-      SumBlocksOf<C, T>(a, sums, which, false, static_cast<T*>(out));
+      SumBlocksOf<C, T>(a, from, which, sums, false, static_cast<T*>(out));
     }
   });
 }
@@ -262,10 +262,10 @@ void NormBackwardKernel(const NormArguments& arguments, const void* dy,
 }
 
 void NormSumBlocksKernel(const NormArguments& arguments,
-                         const void* partial_sums, int which, bool accumulate,
-                         void* out) {
+                         const void* partial_sums, int which, int sums,
+                         bool accumulate, void* out) {
   HWY_DYNAMIC_DISPATCH(NormSumBlocks)
-  (arguments, partial_sums, which, accumulate, out);
+  (arguments, partial_sums, which, sums, accumulate, out);
 }
 
 }  // namespace trireme

@@ -21,8 +21,8 @@ void NormBackwardKernel(const NormArguments& arguments, const void* dy,
 // out[group, width] = Σ over the group's blocks of partial_sums[.., which, ..]
 // in order; with `accumulate` (C typed out) +=, else = in `dtype`.
 void NormSumBlocksKernel(const NormArguments& arguments,
-                         const void* partial_sums, int which, bool accumulate,
-                         void* out);
+                         const void* partial_sums, int which, int sums,
+                         bool accumulate, void* out);
 
 }  // namespace trireme
 

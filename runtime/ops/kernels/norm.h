@@ -67,10 +67,11 @@ struct NormKernels {
   // the sums of dy·n and of dy of each block; may be null.
   void (*backward)(Stream&, const NormArguments&, const void* dy,
                    const void* add_to_x, void* dx, void* partial_sums);
-  // out[group, width] = Σ over the group's blocks of partial_sums[.., which,
-  // ..] in order; with `accumulate` (C typed out) +=, else = in `dtype`.
+  // out[group, width] = Σ over the group's blocks, in order, of
+  // partial_sums[.., which of `sums`, ..]; with `accumulate` (C typed out) the
+  // blocks are added to it one by one, else = in `dtype`.
   void (*sum_blocks)(Stream&, const NormArguments&, const void* partial_sums,
-                     int which, bool accumulate, void* out);
+                     int which, int sums, bool accumulate, void* out);
   void (*heads_forward)(Stream&, const HeadsNormArguments&, void* out,
                         const HeadsLayout& out_layout);
   // partial_sums: C [blocks of kNormBlockRows rows, head_dim] with the weight's
