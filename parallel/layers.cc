@@ -50,6 +50,18 @@ Parameter* CreateBias(ParameterStore& store, const std::string& name,
                        /*decay=*/false);
 }
 
+AdaptedWeight Adapted(const std::string& name, int64_t in, int64_t out,
+                      const LinearOptions& options) {
+  return {.layer = name,
+          .in = in,
+          .out = out,
+          .parts = options.parts,
+          .groups = options.separate_parts ? options.parts : 1,
+          .input_shards = {},
+          .output_shards = {},
+          .output_layer = options.added_to.empty() ? name : options.added_to};
+}
+
 void UseLinear(ForwardContext& context, Parameter* weight, Parameter* bias,
                const AxisStates& states) {
   context.parallel.UseParameter(*weight, states);
@@ -92,7 +104,8 @@ ReplicatedLinear::ReplicatedLinear(ParameterStore& store,
                                    const std::string& name, int64_t in,
                                    int64_t out, const LinearOptions& options)
     : weight_(&CreateWeight(store, name, in, out, options, {})),
-      bias_(CreateBias(store, name, out, options, {})) {}
+      bias_(CreateBias(store, name, out, options, {})),
+      adapter_(store, Adapted(name, in, out, options)) {}
 
 ShardedVariable ReplicatedLinear::Forward(ForwardContext& context,
                                           const ShardedVariable& x) const {
@@ -101,7 +114,11 @@ ShardedVariable ReplicatedLinear::Forward(ForwardContext& context,
            "its channels whole");
   }
   UseLinear(context, weight_, bias_, x.states);
-  return {Linear(context.tape, x.variable, *weight_, bias_), x.states};
+  const ShardedVariable y{Linear(context.tape, x.variable, *weight_, bias_),
+                          x.states};
+  return adapter_.exists()
+             ? adapter_.AddUp(context, adapter_.Down(context, x), y)
+             : y;
 }
 
 ColumnParallelLinear::ColumnParallelLinear(ParameterStore& store,
@@ -113,6 +130,9 @@ ColumnParallelLinear::ColumnParallelLinear(ParameterStore& store,
   weight_ =
       &CreateWeight(store, name, in, out, options, TensorShard(grid, dim));
   bias_ = CreateBias(store, name, out, options, TensorShard(grid, dim));
+  AdaptedWeight weight = Adapted(name, in, out, options);
+  weight.output_shards = TensorShard(grid, 0);
+  adapter_ = LowRankAdapter(store, weight);
 }
 
 ShardedVariable ColumnParallelLinear::Forward(ForwardContext& context,
@@ -152,7 +172,13 @@ ShardedVariable ColumnParallelLinear::Forward(ForwardContext& context,
           behind.AllReduce(gradient, ReduceOp::kSum, name + " input gradient"));
     };
   }
-  return {Linear(context.tape, x.variable, *weight_, bias_, exchange), states};
+  const ShardedVariable y{
+      Linear(context.tape, x.variable, *weight_, bias_, exchange), states};
+  if (!adapter_.exists()) return y;
+  return adapter_.AddUp(context,
+                        Transition(context, adapter_.Down(context, x),
+                                   Axis::kTensor, AxisState::Replicate()),
+                        y);
 }
 
 RowParallelLinear::RowParallelLinear(ParameterStore& store,
@@ -161,7 +187,11 @@ RowParallelLinear::RowParallelLinear(ParameterStore& store,
                                      int64_t out, const LinearOptions& options)
     : weight_(&CreateWeight(store, name, in, out, options,
                             TensorShard(grid, options.parts == 1 ? 1 : 2))),
-      bias_(CreateBias(store, name, out, options, {})) {}
+      bias_(CreateBias(store, name, out, options, {})) {
+  AdaptedWeight weight = Adapted(name, in, out, options);
+  weight.input_shards = TensorShard(grid, 0);
+  adapter_ = LowRankAdapter(store, weight);
+}
 
 bool RowParallelLinear::Takes(ForwardContext& context,
                               const ShardedVariable& x) const {
@@ -182,12 +212,24 @@ ShardedVariable RowParallelLinear::Product(ForwardContext& context,
   return y;
 }
 
+ShardedVariable RowParallelLinear::Sum(ForwardContext& context,
+                                       const ShardedVariable& y) const {
+  return Transition(context, y, Axis::kTensor,
+                    context.parallel.options().sequence_parallel
+                        ? TokenShard()
+                        : AxisState::Invariant());
+}
+
+ShardedVariable RowParallelLinear::Low(ForwardContext& context,
+                                       const ShardedVariable& x) const {
+  ShardedVariable low = adapter_.Down(context, x);
+  low.states[Axis::kTensor] = AxisState::Partial();
+  return low;
+}
+
 ShardedVariable RowParallelLinear::Reduce(ForwardContext& context,
                                           ShardedVariable y) const {
-  y = Transition(context, y, Axis::kTensor,
-                 context.parallel.options().sequence_parallel
-                     ? TokenShard()
-                     : AxisState::Invariant());
+  y = Sum(context, y);
   if (bias_ != nullptr) {
     context.parallel.UseParameter(*bias_, y.states);
     if (context.parallel.communicators().ForAxis(Axis::kTensor).size() > 1) {
@@ -204,7 +246,9 @@ ShardedVariable RowParallelLinear::Forward(ForwardContext& context,
                        weight_->value.num_elements() / weight_->value.dim(-1),
                        AxisState::Invariant());
   }
-  return Reduce(context, Product(context, x));
+  const ShardedVariable y = Reduce(context, Product(context, x));
+  if (!adapter_.exists()) return y;
+  return adapter_.AddUp(context, Sum(context, Low(context, x)), y);
 }
 
 ShardedVariable RowParallelLinear::ForwardSum(
@@ -219,7 +263,12 @@ ShardedVariable RowParallelLinear::ForwardSum(
   ShardedVariable y = Product(context, x);
   y.variable =
       Add(context.tape, y.variable, other.Product(context, other_x).variable);
-  return Reduce(context, std::move(y));
+  y = Reduce(context, std::move(y));
+  if (!adapter_.exists()) return y;
+  ShardedVariable low = Low(context, x);
+  low.variable =
+      Add(context.tape, low.variable, other.Low(context, other_x).variable);
+  return adapter_.AddUp(context, Sum(context, low), y);
 }
 
 AdaptiveModulation::AdaptiveModulation(ParameterStore& store,
@@ -230,7 +279,8 @@ AdaptiveModulation::AdaptiveModulation(ParameterStore& store,
       parts_(parts),
       linear_(store, grid, name, width, parts * width,
               {.parts = parts,
-               .initializer = {.kind = Initializer::Kind::kZeros}}) {}
+               .initializer = {.kind = Initializer::Kind::kZeros},
+               .separate_parts = false}) {}
 
 std::vector<ShardedVariable> AdaptiveModulation::Forward(
     ForwardContext& context, const ShardedVariable& c) const {

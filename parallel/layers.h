@@ -9,6 +9,9 @@
 // Volume per rank and layer, forward + backward, of a row of h elements over n
 // ranks: column-parallel 0 + 2h(n−1)/n (hidden behind the weight gradient);
 // row-parallel 2h(n−1)/n + 0.
+//
+// Each layer has an adapter (low_rank_adapter.h) where the store's rules say
+// so.
 
 #ifndef TRIREME_PARALLEL_LAYERS_H_
 #define TRIREME_PARALLEL_LAYERS_H_
@@ -18,6 +21,7 @@
 
 #include "parallel/axis_state.h"
 #include "parallel/context.h"
+#include "parallel/low_rank_adapter.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
 
@@ -28,6 +32,11 @@ struct LinearOptions {
   bool bias = true;
   // Xavier uniform (per part) if kind is kXavierUniform with no fans given.
   Initializer initializer = {.kind = Initializer::Kind::kXavierUniform};
+  // Whether an adapter takes the parts for layers of their own.
+  bool separate_parts = true;
+  // The layer to whose product this one's is added (ForwardSum), and through
+  // whose adapter this one's input goes; empty: none.
+  std::string added_to;
 };
 
 // Whole on every rank of tp.
@@ -41,6 +50,7 @@ class ReplicatedLinear {
  private:
   Parameter* weight_;
   Parameter* bias_ = nullptr;
+  LowRankAdapter adapter_;
 };
 
 // Output channels sharded over tp. Input over tp: Invariant (the sum of its
@@ -59,6 +69,7 @@ class ColumnParallelLinear {
  private:
   Parameter* weight_;
   Parameter* bias_ = nullptr;
+  LowRankAdapter adapter_;
 };
 
 // Input channels sharded over tp: input Shard(last); output Invariant, or
@@ -71,8 +82,9 @@ class RowParallelLinear {
                     const LinearOptions& options = {});
   ShardedVariable Forward(ForwardContext& context,
                           const ShardedVariable& x) const;
-  // This layer's result for x and another's, which has no bias, for other_x:
-  // their sum, reduced over tp as one.
+  // This layer's result for x and another's, which has no bias and is added_to
+  // this one, for other_x: their sum, reduced over tp as one. An adapter takes
+  // the two for one layer of x and other_x side by side.
   ShardedVariable ForwardSum(ForwardContext& context, const ShardedVariable& x,
                              const RowParallelLinear& other,
                              const ShardedVariable& other_x) const;
@@ -85,9 +97,14 @@ class RowParallelLinear {
                           const ShardedVariable& x) const;
   // From the product, or a sum of products, to the result.
   ShardedVariable Reduce(ForwardContext& context, ShardedVariable y) const;
+  // Partial over tp to the state of results.
+  ShardedVariable Sum(ForwardContext& context, const ShardedVariable& y) const;
+  // The adapter's product with its input, Partial over tp.
+  ShardedVariable Low(ForwardContext& context, const ShardedVariable& x) const;
 
   Parameter* weight_;
   Parameter* bias_ = nullptr;
+  LowRankAdapter adapter_;
 };
 
 // The modulations of a block from its conditioning, W·c + b with a

@@ -12,6 +12,7 @@ Parameter& ParameterStore::Create(std::string name, const Shape& global_shape,
                                   bool trainable) {
   for (const auto& existing : parameters_)
     CHECK(existing->name != name) << name;
+  trainable = trainable && trained_.Trains(name);
   auto parameter = std::make_unique<Parameter>();
   parameter->name = std::move(name);
   parameter->global_shape = global_shape;

@@ -7,36 +7,57 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "parallel/trained_parameters.h"
 #include "runtime/autograd/parameter.h"
 #include "runtime/device/device.h"
 
 namespace trireme {
 
+// A low-rank adapter by the names of its layers; its factors are
+// layer + kInputFactor and output_layer + kOutputFactor.
+struct StoredAdapter {
+  std::string layer;
+  std::string output_layer;
+  int groups = 1;
+};
+
 class ParameterStore {
  public:
   // `dtype`: of the values that forward reads. Without `allocate` parameters
-  // that train have no values of their own (ParameterShards). The device
-  // outlives the store.
+  // that train have no values of their own (ParameterShards). `trained`: which
+  // do, and which layers have adapters. The device outlives the store.
   ParameterStore(Device& device, DType dtype, uint64_t seed,
-                 bool allocate = true)
-      : device_(device), dtype_(dtype), seed_(seed), allocate_(allocate) {}
+                 bool allocate = true, TrainedParameters trained = {})
+      : device_(device),
+        dtype_(dtype),
+        seed_(seed),
+        allocate_(allocate),
+        trained_(std::move(trained)) {}
 
   // What is created from here on is the chunk's next unit.
   void BeginUnit() { ++unit_; }
 
   // Allocates this rank's part and writes its initial values. Names are
-  // unique within a model. Without `trainable` it keeps its values
-  // (Parameter::trainable).
+  // unique within a model. It keeps its values (Parameter::trainable) without
+  // `trainable`, and where the store's rules say so.
   Parameter& Create(std::string name, const Shape& global_shape,
                     std::vector<ShardedDim> shards,
                     const Initializer& initializer, bool decay,
                     bool trainable = true);
 
+  // Notes an adapter whose factors were created.
+  void AddAdapter(StoredAdapter adapter) {
+    adapters_.push_back(std::move(adapter));
+  }
+
   const std::vector<std::unique_ptr<Parameter>>& parameters() const {
     return parameters_;
   }
+  const std::vector<StoredAdapter>& adapters() const { return adapters_; }
+  const TrainedParameters& trained() const { return trained_; }
   Device& device() const { return device_; }
   DType dtype() const { return dtype_; }
 
@@ -45,8 +66,10 @@ class ParameterStore {
   DType dtype_;
   uint64_t seed_;
   bool allocate_;
+  TrainedParameters trained_;
   int unit_ = -1;
   std::vector<std::unique_ptr<Parameter>> parameters_;
+  std::vector<StoredAdapter> adapters_;
 };
 
 }  // namespace trireme

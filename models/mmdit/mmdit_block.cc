@@ -168,7 +168,8 @@ class SingleBlock final : public MmditBlock {
         mlp_in_(store, grid, name + ".mlp.in", config.hidden,
                 config.mlp_hidden),
         mlp_out_(store, grid, name + ".mlp.out", config.mlp_hidden,
-                 config.hidden, {.bias = false}) {}
+                 config.hidden,
+                 {.bias = false, .added_to = name + ".attention.out"}) {}
 
   void Forward(ForwardContext& context, const MmditConstants& constants,
                StreamState& state) const override {

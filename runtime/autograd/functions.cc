@@ -80,6 +80,57 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
       });
 }
 
+Variable LinearByParts(Tape& tape, const Variable& x, Parameter& weight) {
+  const int64_t parts = weight.value.dim(0);
+  const int64_t out = weight.value.dim(1);
+  const int64_t in = weight.value.dim(2);
+  const auto columns = [](const Tensor& from, int64_t width, int64_t part) {
+    return CopySlice(from, -1, part * width, (part + 1) * width);
+  };
+  const auto matrix = [out, in](const Tensor& from, int64_t part) {
+    return from.Slice(part, part + 1).Reshape({out, in});
+  };
+  // A product of each part, side by side.
+  const auto products = [parts, columns, &tape](const Tensor& from,
+                                                int64_t from_width,
+                                                int64_t width, auto product) {
+    Shape shape = from.shape();
+    shape.set_dim(-1, parts * width);
+    Tensor all = Tensor::Empty(tape.device(), shape, from.dtype(),
+                               MemoryCategory::kActivations, "products");
+    for (int64_t part = 0; part < parts; ++part) {
+      WriteSlice(product(columns(from, from_width, part), part), -1,
+                 part * width, all);
+    }
+    return all;
+  };
+  Tensor y =
+      products(x.value(), in, out, [&](const Tensor& of_part, int64_t part) {
+        return MatMul(of_part, matrix(weight.value, part), nullptr,
+                      {.transpose_b = true, .label = weight.name});
+      });
+  return tape.Record(
+      "linear by parts", {x}, {&weight}, std::move(y), {x.value()},
+      [&weight, parts, out, in, columns, matrix,
+       products](Tape::Gradients& gradients) {
+        const Tensor dy = gradients.TakeOutput();
+        gradients.AddWeightGradient(weight, [&weight, parts, out, in, columns,
+                                             matrix, dy,
+                                             x = gradients.Saved(0)] {
+          for (int64_t part = 0; part < parts; ++part) {
+            MatMulAccumulate(columns(dy, out, part), columns(x, in, part),
+                             {.transpose_a = true}, matrix(weight.grad, part));
+          }
+        });
+        if (!gradients.Needs(0)) return;
+        gradients.Accumulate(
+            0, products(dy, out, in, [&](const Tensor& of_part, int64_t part) {
+              return MatMul(of_part, matrix(weight.value, part), nullptr,
+                            {.label = "linear input gradient"});
+            }));
+      });
+}
+
 Variable AddParameter(Tape& tape, const Variable& x, Parameter& b) {
   return tape.Record(
       "add parameter", {x}, {&b}, AddBroadcast(x.value(), b.value), {},

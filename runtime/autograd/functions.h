@@ -43,6 +43,10 @@ struct LinearExchange {
 Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
                 Parameter* bias, const LinearExchange& exchange = {});
 
+// y[.., parts·out] = x[.., parts·in]: each part of x by the weight's part of
+// [parts, out, in], of the local shape.
+Variable LinearByParts(Tape& tape, const Variable& x, Parameter& weight);
+
 // y[.., h] = x[.., h] + b, for a bias[h] or a table[s, h].
 Variable AddParameter(Tape& tape, const Variable& x, Parameter& b);
 

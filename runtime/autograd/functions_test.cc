@@ -20,6 +20,21 @@ TEST_F(FunctionsTest, LinearWithPartsAndBias) {
         {Random({2, 3, 4}, 3)}, {&weight, &bias});
 }
 
+TEST_F(FunctionsTest, LinearByParts) {
+  Parameter weight = MakeParameter({3, 4, 2}, 1);
+  Check([&](Tape& tape,
+            const auto& x) { return LinearByParts(tape, x[0], weight); },
+        {Random({2, 3, 6}, 2)}, {&weight});
+  Tape tape(device_, Tape::Mode::kInference);
+  const Tensor x = Random({2, 3, 6}, 2);
+  const std::vector<double> y =
+      LinearByParts(tape, Variable(x), weight).value().ToVector<double>();
+  // The last element: row 5, part 2, channel 3.
+  const std::vector<double> from = x.ToVector<double>();
+  const std::vector<double> w = weight.value.ToVector<double>();
+  EXPECT_DOUBLE_EQ(y.back(), from[34] * w[22] + from[35] * w[23]);
+}
+
 TEST_F(FunctionsTest, AddParameterRepeatsOverRows) {
   Parameter table = MakeParameter({3, 4}, 1);
   Check([&](Tape& tape,

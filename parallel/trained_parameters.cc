@@ -1,0 +1,45 @@
+#include "parallel/trained_parameters.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+
+namespace trireme {
+namespace {
+
+bool MatchesAny(const std::vector<std::string>& patterns,
+                const std::string& name) {
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& pattern) {
+                       return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+                     });
+}
+
+}  // namespace
+
+bool IsAdapterFactor(std::string_view parameter) {
+  return parameter.ends_with(kInputFactor) ||
+         parameter.ends_with(kOutputFactor);
+}
+
+bool TrainedParameters::Trains(const std::string& parameter) const {
+  switch (kind) {
+    case Kind::kAll:
+      return true;
+    case Kind::kLayers: {
+      const std::string layer = parameter.substr(0, parameter.rfind('.'));
+      return (MatchesAny(layers, layer) || MatchesAny(layers, parameter)) &&
+             !MatchesAny(except, layer) && !MatchesAny(except, parameter);
+    }
+    case Kind::kAdapters:
+      return IsAdapterFactor(parameter);
+  }
+  return false;
+}
+
+bool TrainedParameters::Adapts(const std::string& layer) const {
+  return kind == Kind::kAdapters && MatchesAny(layers, layer) &&
+         !MatchesAny(except, layer);
+}
+
+}  // namespace trireme
