@@ -32,7 +32,9 @@ class DryChunk {
                   .microbatch_size = mode.split.microbatch_size}}},
                device_) {
     int64_t bytes = 0;
+    // Those that do not train are constants: they have values alone.
     for (const auto& parameter : model_.part().store->parameters()) {
+      if (!parameter->trainable) continue;
       figures_.memory.parameters += parameter->value.num_elements();
       bytes += parameter->value.bytes();
     }

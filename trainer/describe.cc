@@ -1,14 +1,13 @@
 #include "trainer/describe.h"
 
-#include <limits>
 #include <memory>
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
-#include "runtime/device/cpu_device.h"
 #include "scheduler/pieces/transformer_pieces.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/plan/stage_ranks.h"
+#include "trainer/model_parameters.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/rank_model.h"
 
@@ -25,17 +24,7 @@ std::string Short(double value) {
 }  // namespace
 
 int64_t CountParameters(const TrainingSetup& setup) {
-  CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
-  ParameterStore store(device, setup.dtype, setup.seed);
-  const ProcessGrid grid;
-  const StepInputs inputs;
-  const auto chunk = setup.family->Build(
-      {.blocks = {0, setup.family->Shape().layers}}, store, grid, inputs);
-  int64_t count = 0;
-  for (const auto& parameter : store.parameters()) {
-    count += parameter->global_shape.num_elements();
-  }
-  return count;
+  return ParametersOf(*setup.family, {}).elements;
 }
 
 std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
@@ -45,6 +34,17 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
       fmt::format("model  {}; {}parameters in {}\n", setup.family->Describe(),
                   Short(static_cast<double>(CountParameters(setup))),
                   DTypeName(setup.dtype));
+  if (!setup.trained.all()) {
+    const TrainedParameters& trained = setup.trained;
+    text +=
+        fmt::format("train  {}parameters{}, on the weights of {}\n",
+                    Short(static_cast<double>(
+                        ParametersOf(*setup.family, trained).trained_elements)),
+                    trained.kind == TrainedParameters::Kind::kAdapters
+                        ? fmt::format(" of adapters of rank {}", trained.rank)
+                        : "",
+                    setup.base.weights);
+  }
   text += fmt::format(
       "flops  {}FLOP per sample: products of the blocks, forward and "
       "backward\n",

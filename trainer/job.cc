@@ -1,8 +1,10 @@
 #include "trainer/job.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -11,6 +13,7 @@
 #include "models/resolve.h"
 #include "runtime/core/status.h"
 #include "scheduler/pieces/transformer_pieces.h"
+#include "trainer/model_parameters.h"
 #include "trainer/model_shape_of.h"
 
 namespace trireme {
@@ -139,6 +142,60 @@ absl::Status FillLossScaling(LossScaling& scaling) {
   return CheckRange("loss_scaling.hysteresis", scaling.hysteresis(), 1, 1e6);
 }
 
+absl::Status FillTrain(TrainConfig& train, const Init& init) {
+  const bool all = train.parameters() == TrainConfig::PARAMETERS_UNSPECIFIED ||
+                   train.parameters() == TrainConfig::ALL;
+  const bool adapters = train.parameters() == TrainConfig::ADAPTERS;
+  if (!adapters && (train.has_rank() || train.has_alpha())) {
+    return InvalidArgument(
+        "train.{}: found, expected it with parameters: ADAPTERS only",
+        train.has_rank() ? "rank" : "alpha");
+  }
+  if (all) {
+    if (train.layers().empty() && train.except().empty()) {
+      return absl::OkStatus();
+    }
+    return InvalidArgument(
+        "train.{}: found, expected it with parameters: LAYERS or ADAPTERS",
+        train.layers().empty() ? "except" : "layers");
+  }
+  if (init.weights().empty()) {
+    return InvalidArgument(
+        "train.parameters: found {} without init.weights, expected the weights "
+        "of what does not train",
+        TrainConfig::Parameters_Name(train.parameters()));
+  }
+  if (train.layers().empty()) {
+    if (!adapters) {
+      return InvalidArgument(
+          "train.layers: found none, expected the layers that train");
+    }
+    train.add_layers("blocks.*");
+    if (train.except().empty()) train.add_except("*.modulation");
+  }
+  if (!adapters) return absl::OkStatus();
+  if (!train.has_rank()) train.set_rank(16);
+  RETURN_IF_ERROR(CheckRange("train.rank", train.rank(), 1, 4096));
+  if (!train.has_alpha()) train.set_alpha(train.rank());
+  return CheckRange("train.alpha", train.alpha(), 1e-6, 1e6);
+}
+
+TrainedParameters TrainedOf(const TrainConfig& train) {
+  TrainedParameters trained;
+  if (train.parameters() == TrainConfig::LAYERS) {
+    trained.kind = TrainedParameters::Kind::kLayers;
+  } else if (train.parameters() == TrainConfig::ADAPTERS) {
+    trained.kind = TrainedParameters::Kind::kAdapters;
+  } else {
+    return trained;
+  }
+  trained.layers = {train.layers().begin(), train.layers().end()};
+  trained.except = {train.except().begin(), train.except().end()};
+  trained.rank = train.rank();
+  trained.alpha = train.alpha();
+  return trained;
+}
+
 // The name is a folder's and comes into logs and terminals.
 absl::Status CheckName(const std::string& name) {
   constexpr size_t kMostBytes = 200;
@@ -191,6 +248,9 @@ absl::Status FillJobDefaults(Job& job) {
   }
   RETURN_IF_ERROR(CheckRange("communication_deadline_s",
                              job.communication_deadline_s(), 1, 1e6));
+  if (job.has_train()) {
+    RETURN_IF_ERROR(FillTrain(*job.mutable_train(), job.init()));
+  }
   return FillSample(*job.mutable_sample());
 }
 
@@ -262,6 +322,16 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   }
   setup.seed = job.seed();
   setup.global_batch = job.global_batch();
+  setup.trained = TrainedOf(job.train());
+  RETURN_IF_ERROR(CheckTrained(*setup.family, setup.trained));
+  if (!setup.trained.all()) {
+    // What reads a checkpoint later may stand elsewhere.
+    std::error_code error;
+    setup.base = {
+        .weights =
+            std::filesystem::absolute(job.init().weights(), error).string(),
+        .ema = job.init().ema()};
+  }
   return setup;
 }
 

@@ -22,8 +22,8 @@ LocalModel::LocalModel(const TrainingSetup& setup, const ProcessGrid& grid,
   for (const ChunkRequest& request : chunks) {
     Part part;
     part.request = request;
-    part.store = std::make_unique<ParameterStore>(device, setup.dtype,
-                                                  setup.seed, allocate);
+    part.store = std::make_unique<ParameterStore>(
+        device, setup.dtype, setup.seed, allocate, setup.trained);
     part.chunk = family_->Build(request, *part.store, grid_, inputs_);
     parts_.push_back(std::move(part));
   }
@@ -32,6 +32,7 @@ LocalModel::LocalModel(const TrainingSetup& setup, const ProcessGrid& grid,
 void LocalModel::MakeGradients() {
   for (const Part& part : parts_) {
     for (const auto& parameter : part.store->parameters()) {
+      if (!parameter->trainable) continue;
       parameter->grad = Tensor::Zeros(device(), parameter->value.shape(),
                                       ComputeDType(parameter->dtype));
     }

@@ -39,8 +39,8 @@ class LocalModel {
   LocalModel(const LocalModel&) = delete;
   LocalModel& operator=(const LocalModel&) = delete;
 
-  // Gives every parameter a gradient of zeros, for whoever runs without a
-  // reducer.
+  // Gives every parameter that trains a gradient of zeros, for whoever runs
+  // without a reducer.
   void MakeGradients();
 
   // What the chunks read of a batch, each field once.

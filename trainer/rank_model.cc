@@ -375,18 +375,16 @@ std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
 }
 
 std::vector<TensorPart> RankModel::MasterParts() {
-  std::vector<TensorPart> parts = Parts(&OwnedParameter::master);
-  AddParametersThatDoNotTrain(parts);
-  return parts;
+  return Parts(&OwnedParameter::master);
 }
 
 std::vector<TensorPart> RankModel::EmaParts() {
-  std::vector<TensorPart> parts = Parts(&OwnedParameter::ema);
-  if (setup_.optimizer.ema_decay > 0) AddParametersThatDoNotTrain(parts);
-  return parts;
+  return Parts(&OwnedParameter::ema);
 }
 
-void RankModel::AddParametersThatDoNotTrain(std::vector<TensorPart>& parts) {
+std::vector<TensorPart> RankModel::FrozenParts() {
+  context().device().Synchronize();
+  std::vector<TensorPart> parts;
   for (const LocalModel::Part& part : local_.parts()) {
     for (const auto& parameter : part.store->parameters()) {
       if (parameter->trainable) continue;
@@ -397,6 +395,7 @@ void RankModel::AddParametersThatDoNotTrain(std::vector<TensorPart>& parts) {
                        .end = parameter->local_elements()});
     }
   }
+  return parts;
 }
 
 std::vector<TensorPart> RankModel::MomentParts(bool second) {

@@ -99,11 +99,13 @@ class RankModel {
 
   // This rank's parts of the logical tensors, for checkpoints and comparisons.
   // Nothing that the device was given before uses them any more. Of parameters
-  // that do not train, masters and averages are their values.
+  // that train.
   std::vector<TensorPart> MasterParts();
   std::vector<TensorPart> EmaParts();
   std::vector<TensorPart> MomentParts(bool second);
   std::vector<TensorPart> GradientParts();
+  // The values of parameters that do not train.
+  std::vector<TensorPart> FrozenParts();
   // For checkpoints.
   LossScaler& loss_scaler() { return loss_scaler_; }
   // After masters were written: refreshes what forward reads.
@@ -175,7 +177,6 @@ class RankModel {
   absl::Status CompilePartial(std::vector<ExecutorChunk>& chunks);
   // Each parameter that this rank owns some of, with the given tensor of it.
   std::vector<TensorPart> Parts(Tensor OwnedParameter::*tensor);
-  void AddParametersThatDoNotTrain(std::vector<TensorPart>& parts);
 
   TrainingSetup setup_;
   Plan plan_;

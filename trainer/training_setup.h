@@ -6,11 +6,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "models/family.h"
 #include "models/objective/objective.h"
 #include "parallel/loss_scaler.h"
 #include "parallel/optimizer.h"
+#include "parallel/trained_parameters.h"
 #include "runtime/core/dtype.h"
 
 namespace trireme {
@@ -26,6 +28,12 @@ struct LearningRateSchedule {
   double At(int64_t step) const;
 };
 
+// Where the values lie of what does not train: a folder that OpenWeights takes.
+struct BaseWeights {
+  std::string weights;
+  bool ema = false;
+};
+
 struct TrainingSetup {
   std::shared_ptr<const ModelFamily> family;
   std::shared_ptr<const Objective> objective;
@@ -36,6 +44,8 @@ struct TrainingSetup {
   LossScalerOptions loss_scale;  // enabled for fp16
   uint64_t seed = 0;
   int64_t global_batch = 1;
+  TrainedParameters trained;
+  BaseWeights base;  // empty where everything trains
 };
 
 }  // namespace trireme

@@ -44,9 +44,9 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
                            buckets.size(), num_stages);
   }
   for (size_t stage = 0; stage < buckets.size(); ++stage) {
-    if (buckets[stage] < 1) {
+    if (buckets[stage] < 0) {
       return InvalidArgument(
-          "buckets_per_stage[{}]: found {}, expected at least 1", stage,
+          "buckets_per_stage[{}]: found {}, expected at least 0", stage,
           buckets[stage]);
     }
   }

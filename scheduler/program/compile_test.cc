@@ -130,7 +130,7 @@ TEST(Compile, RefusesWhatDoesNotFit) {
   EXPECT_FALSE(CompilePlan(Plan()).ok());
   const Plan plan = PlanOf(2, 2, Plan::GPIPE);
   EXPECT_FALSE(CompilePlan(plan, {.buckets_per_stage = {1}}).ok());
-  EXPECT_FALSE(CompilePlan(plan, {.buckets_per_stage = {1, 0}}).ok());
+  EXPECT_FALSE(CompilePlan(plan, {.buckets_per_stage = {1, -1}}).ok());
   Plan huge = plan;
   huge.set_microbatches(4294967295u);
   EXPECT_FALSE(CompilePlan(huge).ok());

@@ -31,6 +31,13 @@ struct RankMemory {
   }
 };
 
+TrainedParameters Adapters() {
+  return {.kind = TrainedParameters::Kind::kAdapters,
+          .layers = {"blocks.*"},
+          .rank = 2,
+          .alpha = 2};
+}
+
 // Of each rank after two steps.
 std::vector<RankMemory> Measured(const GridCase& grid) {
   const TrainingSetup setup = SetupOf(grid);
@@ -155,7 +162,13 @@ INSTANTIATE_TEST_SUITE_P(
         GridCase{.dp = 2,
                  .dtype = DType::kBFloat16,
                  .plan = PlanFromText("sharding: PARAMETERS")},
-        GridCase{.pp = 2, .dp = 2, .dtype = DType::kFloat16}),
+        GridCase{.pp = 2, .dp = 2, .dtype = DType::kFloat16},
+        // What does not train has values alone.
+        GridCase{.tp = 2, .pp = 2, .trained = Adapters()},
+        GridCase{.dp = 2,
+                 .dtype = DType::kBFloat16,
+                 .trained = Adapters(),
+                 .plan = PlanFromText("sharding: OPTIMIZER")}),
     [](const auto& info) { return info.param.Name(); });
 
 constexpr MoeConfig kExperts = {

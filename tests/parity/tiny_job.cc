@@ -94,6 +94,7 @@ TrainingSetup SetupOf(const GridCase& grid) {
                       .initial = 1024};
   setup.seed = 7;
   setup.global_batch = grid.batch;
+  setup.trained = grid.trained;
   setup.objective = std::make_shared<RectifiedFlowObjective>(
       RectifiedFlowConfig(), setup.seed, setup.global_batch);
   return setup;
@@ -190,6 +191,9 @@ std::vector<std::string> GridCase::Features() const {
   add(mmdit, fmt::format("mmdit_single{}", single_layers));
   add(image_attention_layers > 0,
       fmt::format("imageattention{}", image_attention_layers));
+  add(trained.kind == TrainedParameters::Kind::kAdapters,
+      fmt::format("adapters{}", trained.rank));
+  add(trained.kind == TrainedParameters::Kind::kLayers, "layers");
   add(ep != 1, fmt::format("ep{}", ep));
   if (moe.has_value()) {
     features.push_back(fmt::format("experts{}of{}", moe->top_k, moe->experts));

@@ -14,6 +14,7 @@
 
 #include "models/model.pb.h"
 #include "moe/moe_config.h"
+#include "parallel/trained_parameters.h"
 #include "runtime/comm/communicator.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/verification/parity.h"
@@ -47,6 +48,8 @@ struct GridCase {
   int64_t image_attention_layers = 0;
   // Of all gradients together; 1 clips nothing here.
   double clip_norm = 1;
+  // What trains.
+  TrainedParameters trained;
   // In place of MLPs.
   std::optional<MoeConfig> moe;
   // The rest of the plan: the grid comes from above; buckets are small unless

@@ -16,7 +16,9 @@
 #include "runtime/comm/patience.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
+#include "trainer/run/initial_weights.h"
 #include "trainer/run/run_folder.h"
+#include "trainer/run/trained_part.h"
 
 namespace trireme {
 namespace {
@@ -142,8 +144,10 @@ absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
   write(model.MomentParts(/*second=*/true), kSecondMomentFile);
   if (model.setup().optimizer.ema_decay > 0) write(model.EmaParts(), kEmaFile);
   if (leader && status.ok()) {
-    status = checkpoint->Commit(ScalerMetadata(model.loss_scaler()),
-                                progress.consumed_samples);
+    std::map<std::string, std::string> metadata =
+        ScalerMetadata(model.loss_scaler());
+    metadata.merge(MetadataOf({model.setup().trained, model.setup().base}));
+    status = checkpoint->Commit(metadata, progress.consumed_samples);
     if (status.ok()) {
       // The new one is there all the same.
       const absl::Status pruned = PruneCheckpoints(folder, keep);
@@ -158,6 +162,12 @@ absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
 
 absl::StatusOr<TrainingProgress> LoadCheckpoint(RankModel& model,
                                                 const std::string& checkpoint) {
+  const TrainingSetup& setup = model.setup();
+  if (!setup.trained.all()) {
+    RETURN_IF_ERROR(WithContext(
+        LoadInitialWeights(model, setup.base.weights, setup.base.ema),
+        "init.weights"));
+  }
   const auto read = [&]() -> absl::StatusOr<TrainingProgress> {
     ASSIGN_OR_RETURN(const auto manifest, ReadManifest(checkpoint));
     RETURN_IF_ERROR(

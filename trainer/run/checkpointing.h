@@ -1,6 +1,8 @@
 // A run's state in a checkpoint folder: logical tensors (weights, their
 // average, both Adam moments) as safetensors and the manifest. Nothing in it
-// depends on the grid: a run may go on under another plan.
+// depends on the grid: a run may go on under another plan. Of a model that
+// trains in part they are of that part (trained_part.h); the rest is read again
+// from where it started.
 
 #ifndef TRIREME_TRAINER_RUN_CHECKPOINTING_H_
 #define TRIREME_TRAINER_RUN_CHECKPOINTING_H_

@@ -1,19 +1,59 @@
 #include "trainer/run/initial_weights.h"
 
+#include <optional>
 #include <utility>
+#include <vector>
 
+#include "models/weights/merged_tensors.h"
 #include "models/weights/weight_folder.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
+#include "trainer/model_parameters.h"
 #include "trainer/run/run_folder.h"
+#include "trainer/run/trained_part.h"
 
 namespace trireme {
-absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeights(
-    const std::string& path, bool ema, const ModelFamily& family) {
-  if (IsCheckpoint(path)) {
-    return OpenCheckpointTensors(path + "/" + (ema ? kEmaFile : kWeightsFile));
+namespace {
+
+// Of runs that started from one another's weights; checkpoints that name each
+// other have no end.
+constexpr int kMostBases = 16;
+
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenOnBases(
+    const std::string& path, bool ema, const ModelFamily& family, int bases);
+
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpoint(
+    const std::string& path, bool ema, const ModelFamily& family, int bases) {
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<TensorSource> tensors,
+      OpenCheckpointTensors(path + "/" + (ema ? kEmaFile : kWeightsFile)));
+  ASSIGN_OR_RETURN(const std::optional<TrainedPart> part, TrainedPartOf(path));
+  if (!part.has_value()) return tensors;
+  if (bases == 0) {
+    return FailedPrecondition(
+        "{}: found a checkpoint on more than {} others, expected weights that "
+        "some of them started from",
+        path, kMostBases);
   }
+  auto opened =
+      OpenOnBases(part->base.weights, part->base.ema, family, bases - 1);
+  RETURN_IF_ERROR(WithContext(opened.status(), "the weights below " + path));
+  std::shared_ptr<const TensorSource> base = *std::move(opened);
+  const TrainedParameters& trained = part->trained;
+  if (trained.kind == TrainedParameters::Kind::kAdapters) {
+    return MergeAdapters(std::move(base), std::move(tensors),
+                         ParametersOf(family, trained).adapters, trained.rank,
+                         trained.scale());
+  }
+  return TrainedOverBase(
+      std::move(base), std::move(tensors),
+      [trained](const std::string& name) { return trained.Trains(name); });
+}
+
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenOnBases(
+    const std::string& path, bool ema, const ModelFamily& family, int bases) {
+  if (IsCheckpoint(path)) return OpenCheckpoint(path, ema, family, bases);
   if (!IsWeightFolder(path)) {
     return NotFound(
         "{}: found neither a checkpoint ({}) nor a folder of weights "
@@ -31,13 +71,28 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeights(
   return std::move(folder.parameters);
 }
 
+// Parts but for those of adapters, which weights do not have.
+std::vector<TensorPart> OfLayers(std::vector<TensorPart> parts) {
+  std::erase_if(
+      parts, [](const TensorPart& part) { return IsAdapterFactor(part.name); });
+  return parts;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeights(
+    const std::string& path, bool ema, const ModelFamily& family) {
+  return OpenOnBases(path, ema, family, kMostBases);
+}
+
 absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
                                 bool ema) {
   const auto read = [&]() -> absl::Status {
     ASSIGN_OR_RETURN(const auto source,
                      OpenWeights(path, ema, *model.setup().family));
-    RETURN_IF_ERROR(ReadParts(*source, model.MasterParts()));
-    return ReadParts(*source, model.EmaParts());
+    RETURN_IF_ERROR(ReadParts(*source, OfLayers(model.MasterParts())));
+    RETURN_IF_ERROR(ReadParts(*source, OfLayers(model.EmaParts())));
+    return ReadParts(*source, model.FrozenParts());
   };
   Communicators& communicators = model.context().communicators();
   absl::Status status;

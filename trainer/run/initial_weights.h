@@ -16,13 +16,16 @@
 namespace trireme {
 
 // `path`: a folder of weights (models/weights/weight_folder.h) or of a
-// checkpoint, of which `ema` takes the moving average. Errors: neither, or one
-// of another model.
+// checkpoint, of which `ema` takes the moving average. Where a checkpoint has
+// what trained of a model alone, that is laid over the weights that it started
+// from; adapters are merged into them. Errors: neither, or one of another
+// model.
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeights(
     const std::string& path, bool ema, const ModelFamily& family);
 
-// Gives a model, and its moving average, these weights: each rank reads its
-// parts, and rank 0 all of a checkpoint, whose checksums it compares.
+// Gives a model, and its moving average, these weights; adapters stay as they
+// are. Each rank reads its parts, and rank 0 all of a checkpoint, whose
+// checksums it compares.
 // Collective over the world; the same status on every rank.
 absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
                                 bool ema);

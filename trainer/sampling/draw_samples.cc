@@ -19,7 +19,6 @@
 #include "models/image/transform.h"
 #include "models/metrics/nearest_neighbor.h"
 #include "models/metrics/sliced_wasserstein.h"
-#include "models/weights/tensor_source.h"
 #include "nlohmann/json.hpp"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/control.h"
@@ -32,6 +31,7 @@
 #include "trainer/job.h"
 #include "trainer/memory_limit.h"
 #include "trainer/run/class_names.h"
+#include "trainer/run/initial_weights.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/sampling/sampler.h"
 
@@ -409,8 +409,8 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   std::error_code error;
   const std::string ema = report.checkpoint + "/" + kEmaFile;
   const bool use_ema = options.ema && std::filesystem::exists(ema, error);
-  const auto source = OpenCheckpointTensors(
-      use_ema ? ema : report.checkpoint + "/" + kWeightsFile);
+  const auto source =
+      OpenWeights(report.checkpoint, use_ema, *loaded->setup.family);
   RETURN_IF_ERROR(control.Agree(source.status(), "opening the weights"));
   RETURN_IF_ERROR(sampler.LoadWeights(**source));
 

@@ -79,8 +79,11 @@ absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Create(
   whole.clear_skip();
   ASSIGN_OR_RETURN(PlanLayout layout,
                    LayOutSampling(whole, *setup.family, factory.world_rank()));
+  // Weights are whole when they are read: adapters are merged into them.
+  TrainingSetup merged = setup;
+  merged.trained = {};
   std::unique_ptr<Sampler> sampler(
-      new Sampler(setup, whole, std::move(layout), device, factory));
+      new Sampler(merged, whole, std::move(layout), device, factory));
   RETURN_IF_ERROR(sampler->model_.status());
   return sampler;
 }

@@ -35,6 +35,20 @@ double Distance(const std::vector<double>& a, const std::vector<double>& b) {
   return std::sqrt(sum);
 }
 
+void FillRandomly(const std::vector<TensorPart>& parts, uint64_t seed) {
+  for (const TensorPart& part : parts) {
+    Parameter parameter;
+    parameter.name = part.name;
+    parameter.global_shape = part.global_shape;
+    parameter.shards = part.shards;
+    parameter.initializer = {.kind = Initializer::Kind::kNormal,
+                             .stddev = 0.15};
+    parameter.dtype = part.local.dtype();
+    parameter.value = part.local;
+    InitializeParameter(seed, parameter);
+  }
+}
+
 double RelativeError(double reference, double value) {
   const double scale =
       std::max(std::abs(reference), std::numeric_limits<double>::min());
@@ -65,6 +79,7 @@ absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
                    RankModel::Build(setup, plan, device, factory,
                                     HostMemoryLimit(factory.world_size())));
+  FillRandomly(model->FrozenParts(), setup.seed);
   GridRecord record;
   for (int64_t step = 1; step <= steps; ++step) {
     ASSIGN_OR_RETURN(

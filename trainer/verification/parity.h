@@ -49,7 +49,9 @@ struct GridRecord {
 // The elements of a floating tensor.
 std::vector<double> ToDoubles(const Tensor& tensor);
 
-// Trains `steps` steps under `plan`. Collective over the factory's world.
+// Trains `steps` steps under `plan`. What does not train has random values,
+// also where a model starts with zeros, behind which nothing has a gradient.
+// Collective over the factory's world.
 absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
                                       const Plan& plan, Device& device,
                                       CommunicatorFactory& factory,

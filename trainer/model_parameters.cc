@@ -1,0 +1,88 @@
+#include "trainer/model_parameters.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "parallel/process_grid.h"
+#include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
+
+namespace trireme {
+namespace {
+
+// Some names that a pattern could have meant.
+constexpr size_t kNamesShown = 8;
+
+}  // namespace
+
+ParameterList ParametersOf(const ModelFamily& family,
+                           const TrainedParameters& trained) {
+  CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
+  ParameterStore store(device, DType::kFloat32, /*seed=*/0, /*allocate=*/true,
+                       trained);
+  const ProcessGrid grid;
+  const StepInputs inputs;
+  const auto chunk =
+      family.Build({.blocks = {0, family.Shape().layers}}, store, grid, inputs);
+  ParameterList parameters;
+  for (const auto& parameter : store.parameters()) {
+    const int64_t elements = parameter->global_shape.num_elements();
+    parameters.all.push_back({parameter->name, parameter->global_shape});
+    parameters.elements += elements;
+    if (parameter->trainable) parameters.trained_elements += elements;
+  }
+  parameters.adapters = store.adapters();
+  return parameters;
+}
+
+absl::Status CheckTrained(const ModelFamily& family,
+                          const TrainedParameters& trained) {
+  if (trained.all()) return absl::OkStatus();
+  const std::vector<NamedShape> all = ParametersOf(family, {}).all;
+  const auto check = [&](const char* field,
+                         const std::vector<std::string>& patterns,
+                         bool parameters_too) -> absl::Status {
+    for (const std::string& pattern : patterns) {
+      const bool known =
+          std::any_of(all.begin(), all.end(), [&](const NamedShape& parameter) {
+            TrainedParameters one = {.kind = TrainedParameters::Kind::kLayers,
+                                     .layers = {pattern}};
+            if (parameters_too) return one.Trains(parameter.name);
+            one.kind = TrainedParameters::Kind::kAdapters;
+            constexpr std::string_view kWeight = ".weight";
+            return parameter.name.ends_with(kWeight) &&
+                   parameter.shape.rank() > 1 &&
+                   one.Adapts(parameter.name.substr(
+                       0, parameter.name.size() - kWeight.size()));
+          });
+      if (known) continue;
+      std::vector<std::string> names;
+      for (const NamedShape& parameter : all) {
+        if (parameter.name.starts_with("blocks.0.") &&
+            parameter.name.ends_with(".weight") && names.size() < kNamesShown) {
+          names.push_back(parameter.name.substr(0, parameter.name.rfind('.')));
+        }
+      }
+      return InvalidArgument(
+          "{}: found '{}', which no layer is named, expected patterns as "
+          "'blocks.*'; some layers: {}",
+          field, pattern, fmt::join(names, ", "));
+    }
+    return absl::OkStatus();
+  };
+  const bool parameters_too = trained.kind == TrainedParameters::Kind::kLayers;
+  RETURN_IF_ERROR(check("train.layers", trained.layers, parameters_too));
+  RETURN_IF_ERROR(check("train.except", trained.except, parameters_too));
+  if (ParametersOf(family, trained).trained_elements > 0) {
+    return absl::OkStatus();
+  }
+  return InvalidArgument(
+      "train.except: found patterns of all of train.layers ({}), expected some "
+      "to be left",
+      fmt::join(trained.layers, ", "));
+}
+
+}  // namespace trireme

@@ -1,0 +1,35 @@
+// What parameters a job's model has, by their names, and which of them train.
+
+#ifndef TRIREME_TRAINER_MODEL_PARAMETERS_H_
+#define TRIREME_TRAINER_MODEL_PARAMETERS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "models/family.h"
+#include "models/weights/name_table.h"
+#include "parallel/parameter_store.h"
+#include "parallel/trained_parameters.h"
+
+namespace trireme {
+
+struct ParameterList {
+  std::vector<NamedShape> all;  // logical tensors, factors of adapters included
+  std::vector<StoredAdapter> adapters;
+  int64_t elements = 0;
+  int64_t trained_elements = 0;
+};
+
+ParameterList ParametersOf(const ModelFamily& family,
+                           const TrainedParameters& trained);
+
+// Errors name the pattern of `trained` (as train.layers or train.except) that
+// no layer and no parameter of the model has.
+absl::Status CheckTrained(const ModelFamily& family,
+                          const TrainedParameters& trained);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_MODEL_PARAMETERS_H_
