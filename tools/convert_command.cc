@@ -46,17 +46,38 @@ absl::StatusOr<int64_t> BytesOf(std::string text) {
   return number * unit;
 }
 
+absl::StatusOr<ConvertTo> KindNamed(const std::string& name) {
+  for (const auto& [known, kind] : {std::pair{"run", ConvertTo::kRun},
+                                    {"weights", ConvertTo::kWeights},
+                                    {"adapter", ConvertTo::kAdapter},
+                                    {"kohya", ConvertTo::kKohya}}) {
+    if (name == known) return kind;
+  }
+  return InvalidArgument(
+      "--to: found '{}', expected run, weights, adapter or kohya", name);
+}
+
+const char* TextOf(ConvertTo kind) {
+  switch (kind) {
+    case ConvertTo::kRun:
+      return "a run's folder";
+    case ConvertTo::kWeights:
+      return "a folder of weights";
+    case ConvertTo::kAdapter:
+    case ConvertTo::kKohya:
+      break;
+  }
+  return "a file of adapters";
+}
+
 absl::StatusOr<ConvertOptions> OptionsOf(const ParsedCommand& arguments) {
   ConvertOptions options;
   options.from = arguments.positionals()[0];
   options.to = arguments.positionals()[1];
   options.ema = arguments.Has("ema");
+  if (arguments.Has("base")) options.base = arguments.Get("base");
   if (arguments.Has("to")) {
-    const std::string to = arguments.Get("to");
-    if (to != "run" && to != "weights") {
-      return InvalidArgument("--to: found '{}', expected run or weights", to);
-    }
-    options.to_weights = to == "weights";
+    ASSIGN_OR_RETURN(options.kind, KindNamed(arguments.Get("to")));
   }
   if (arguments.Has("dtype")) {
     ASSIGN_OR_RETURN(options.dtype, TypeNamed(arguments.Get("dtype")));
@@ -74,8 +95,7 @@ int Run(const ParsedCommand& arguments, int, char**) {
   const auto report = Convert(*options);
   if (!report.ok()) return Fail(kName, report.status());
   fmt::print("{} tensors of {} in {}, {}\n", report->tensors, report->weights,
-             options->to,
-             report->to_weights ? "a folder of weights" : "a run's folder");
+             options->to, TextOf(report->kind));
   return 0;
 }
 
@@ -84,18 +104,24 @@ int Run(const ParsedCommand& arguments, int, char**) {
 Command ConvertCommand() {
   return {
       {.name = kName,
-       .summary = "writes a run's weights as diffusers keeps them, or those "
-                  "as a run",
+       .summary = "writes a run's weights or adapters as diffusers keeps "
+                  "them, or those as a run",
        .positionals =
            {{.name = "FROM",
              .help = "a run's folder (its newest checkpoint), a checkpoint's, "
-                     "or one of weights (model_index.json or config.json)"},
-            {.name = "TO", .help = "a new folder"}},
+                     "one of weights (model_index.json or config.json), or a "
+                     "file of adapters (.safetensors)"},
+            {.name = "TO", .help = "a new folder, or a new file of adapters"}},
        .options =
            {{.name = "to",
              .value = "KIND",
-             .help = "what TO becomes: weights, or a run, whose job says the "
-                     "model alone (default: what FROM is not)"},
+             .help = "what TO becomes: weights, with adapters merged into "
+                     "them; adapter, a file of them alone, or kohya, the same "
+                     "in the names of kohya's scripts; or run, whose job says "
+                     "the model alone (default: of a run weights, else run)"},
+            {.name = "base",
+             .value = "FOLDER",
+             .help = "the weights that FROM, a file of adapters, goes with"},
             {.name = "ema", .help = "a run's moving average, not its weights"},
             {.name = "dtype",
              .value = "TYPE",

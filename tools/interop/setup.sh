@@ -8,7 +8,7 @@ oldest=0.42
 home="${XDG_CACHE_HOME:-$HOME/.cache}/trireme/interop-venv"
 if ! "$home/bin/python" - "$oldest" > /dev/null 2>&1 << 'PYTHON'; then
 import sys
-import accelerate, diffusers, safetensors, torch
+import accelerate, diffusers, peft, safetensors, torch
 
 def release(version):
     return [int(part) for part in version.split(".")[:2]]
@@ -17,6 +17,7 @@ sys.exit(release(diffusers.__version__) < release(sys.argv[1]))
 PYTHON
   python3 -m venv "$home" >&2
   "$home/bin/python" -m pip install --quiet --upgrade \
-    "diffusers>=$oldest" accelerate safetensors torch numpy >&2
+    "diffusers>=$oldest" accelerate peft transformers safetensors torch \
+    numpy >&2
 fi
 echo "$home/bin/python"
