@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 
 #include "models/shape/mosaic_cube.h"
 #include "runtime/core/log.h"
@@ -15,8 +16,9 @@ namespace {
 constexpr int kLookupCells = 32;
 
 int CellOf(float at) {
-  return std::clamp(static_cast<int>((at + 1) / 2 * kLookupCells), 0,
-                    kLookupCells - 1);
+  // Before the conversion, as a generator's cubes may lie anywhere.
+  return static_cast<int>(std::clamp((at + 1) / 2 * kLookupCells, 0.0f,
+                                     kLookupCells - 1.0f));
 }
 
 }  // namespace
@@ -61,25 +63,29 @@ absl::StatusOr<MosaicSdf> MosaicFromTokens(std::span<const float> tokens,
 }
 
 MosaicField::MosaicField(const MosaicSdf& mosaic)
-    : mosaic_(&mosaic), cells_(kLookupCells), nearest_(mosaic.centers) {
-  std::vector<std::vector<int32_t>> of_cells(cells_ * cells_ * cells_);
-  for (int64_t i = 0; i < mosaic.size(); ++i) {
-    const Vector3f& p = mosaic.centers[i];
-    const float s = mosaic.scales[i];
-    for (int z = CellOf(p.z - s); z <= CellOf(p.z + s); ++z) {
-      for (int y = CellOf(p.y - s); y <= CellOf(p.y + s); ++y) {
-        for (int x = CellOf(p.x - s); x <= CellOf(p.x + s); ++x) {
-          of_cells[(z * cells_ + y) * cells_ + x].push_back(
-              static_cast<int32_t>(i));
+    : mosaic_(&mosaic),
+      cells_(kLookupCells),
+      begins_(kLookupCells * kLookupCells * kLookupCells + 1),
+      nearest_(mosaic.centers) {
+  // Calls take(cell, cube) for each cell that a cube touches, cube by cube.
+  const auto for_each = [&](const auto& take) {
+    for (int64_t i = 0; i < mosaic.size(); ++i) {
+      const Vector3f& p = mosaic.centers[i];
+      const float s = mosaic.scales[i];
+      for (int z = CellOf(p.z - s); z <= CellOf(p.z + s); ++z) {
+        for (int y = CellOf(p.y - s); y <= CellOf(p.y + s); ++y) {
+          for (int x = CellOf(p.x - s); x <= CellOf(p.x + s); ++x) {
+            take((z * cells_ + y) * cells_ + x, static_cast<int32_t>(i));
+          }
         }
       }
     }
-  }
-  begins_.push_back(0);
-  for (const std::vector<int32_t>& cubes : of_cells) {
-    cubes_.insert(cubes_.end(), cubes.begin(), cubes.end());
-    begins_.push_back(static_cast<int32_t>(cubes_.size()));
-  }
+  };
+  for_each([&](int cell, int32_t) { ++begins_[cell + 1]; });
+  std::partial_sum(begins_.begin(), begins_.end(), begins_.begin());
+  cubes_.resize(begins_.back());
+  std::vector<int32_t> next(begins_.begin(), begins_.end() - 1);
+  for_each([&](int cell, int32_t cube) { cubes_[next[cell]++] = cube; });
 }
 
 std::span<const int32_t> MosaicField::Near(const Vector3f& point) const {
