@@ -18,8 +18,11 @@ namespace trireme {
 
 // What a data set can fill (models/data/field_readers.h).
 inline constexpr char kPixelsField[] = "pixels";  // fp32 [c, h, w] in [−1, 1]
-inline constexpr char kLabelField[] = "label";    // int32; −1 without a class
-inline constexpr char kTextField[] = "text";      // fp32 [tokens, width]
+// fp32 [tokens, channels], in no order: what samples that are no pictures are
+// made of.
+inline constexpr char kTokenSetField[] = "token_set";
+inline constexpr char kLabelField[] = "label";  // int32; −1 without a class
+inline constexpr char kTextField[] = "text";    // fp32 [tokens, width]
 inline constexpr char kTextCountField[] = "text_count";  // int32 of kTextField
 inline constexpr char kPooledTextField[] = "text_pooled";  // fp32 [width]
 // What only evaluations fill: where a model is told a scale of guidance, each

@@ -11,6 +11,10 @@ struct DataFormat {
   int64_t channels = 1;
   int64_t resolution = 0;  // side of the square pictures
   int64_t classes = 0;     // 0: samples have none
+  // Where samples are no pictures but sets of tokens: how many each, and the
+  // channels of a token.
+  int64_t tokens = 0;
+  int64_t token_channels = 0;
 };
 
 }  // namespace trireme

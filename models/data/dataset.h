@@ -1,4 +1,5 @@
-// Where samples come from: IDX files, image folders, WebDataset shards.
+// Where samples come from: IDX files, image folders, WebDataset shards, caches
+// of shapes.
 
 #ifndef TRIREME_MODELS_DATA_DATASET_H_
 #define TRIREME_MODELS_DATA_DATASET_H_
@@ -25,6 +26,10 @@ struct Sample {
   int text_width = 0;
   // One precomputed vector for the whole text; empty without.
   std::vector<float> text_pooled;
+  // Of a shape: the tokens of its mosaic, one after another
+  // (models/shape/mosaic_tokens.h), and points [n, 3] on its surface.
+  std::vector<float> token_set;
+  std::vector<float> surface_points;
 };
 
 // What of a sample to read beside its key and class.
@@ -32,8 +37,10 @@ struct SampleParts {
   bool image = false;
   bool text = false;  // text_tokens and their sizes, text_pooled
   bool caption = false;
+  bool token_set = false;
+  bool surface_points = false;
 };
-inline constexpr SampleParts kWholeSample = {true, true, true};
+inline constexpr SampleParts kWholeSample = {true, true, true, true, true};
 
 // A finite, ordered set of samples. Immutable once opened; every method may be
 // called by several threads at once.

@@ -32,6 +32,16 @@ absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
   return absl::OkStatus();
 }
 
+// The data set has as many tokens, of as many channels, as the job says.
+absl::Status ReadTokenSet(const Sample& sample, const FieldSpec& spec,
+                          int64_t index, FieldValues& values) {
+  const int64_t size = spec.shape.num_elements();
+  CHECK_EQ(static_cast<int64_t>(sample.token_set.size()), size) << sample.key;
+  std::copy(sample.token_set.begin(), sample.token_set.end(),
+            std::get<std::vector<float>>(values).begin() + index * size);
+  return absl::OkStatus();
+}
+
 absl::Status ReadLabel(const Sample& sample, const FieldSpec& /*spec*/,
                        int64_t index, FieldValues& values) {
   std::get<std::vector<int32_t>>(values)[index] = sample.class_id;
@@ -116,8 +126,9 @@ struct Row {
   bool from_caption = false;
 };
 
-constexpr std::array<Row, 8> kReaders = {{
+constexpr std::array<Row, 9> kReaders = {{
     {{kPixelsField, {.image = true}, ReadPixels}, DType::kFloat32, 3},
+    {{kTokenSetField, {.token_set = true}, ReadTokenSet}, DType::kFloat32, 2},
     {{kLabelField, {}, ReadLabel}, DType::kInt32, 0},
     {{kTextField, {.text = true}, ReadText}, DType::kFloat32, 2},
     {{kTextCountField, {.text = true}, ReadTextCount}, DType::kInt32, 0},
@@ -155,6 +166,7 @@ SampleParts PartsOf(std::span<const FieldSpec> fields) {
     parts.image = parts.image || needed.image;
     parts.text = parts.text || needed.text;
     parts.caption = parts.caption || needed.caption;
+    parts.token_set = parts.token_set || needed.token_set;
   }
   return parts;
 }

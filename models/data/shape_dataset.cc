@@ -1,0 +1,99 @@
+#include "models/data/shape_dataset.h"
+
+#include <cmath>
+#include <utility>
+
+#include "models/shape/mosaic_tokens.h"
+#include "models/shape/shape_cache.h"
+#include "runtime/core/log.h"
+#include "runtime/core/philox.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+class ShapeDataset final : public Dataset {
+ public:
+  explicit ShapeDataset(ShapeCache cache) : cache_(std::move(cache)) {}
+
+  int64_t size() const override { return cache_.size(); }
+  int64_t num_classes() const override {
+    return static_cast<int64_t>(cache_.class_names().size());
+  }
+  std::string class_name(int64_t class_id) const override {
+    return cache_.class_names().at(class_id);
+  }
+
+  uint64_t IndexHash() const override {
+    std::string index;
+    for (int64_t i = 0; i < size(); ++i) {
+      index += cache_.record(i).name + "\n";
+    }
+    return StableHash(index);
+  }
+
+  absl::StatusOr<Sample> ReadParts(int64_t index,
+                                   const SampleParts& parts) const override {
+    CHECK(index >= 0 && index < size()) << index;
+    const ShapeRecord& record = cache_.record(index);
+    if (num_classes() > 0 && record.class_id < 0) {
+      return DataLoss("{}: no class, expected one of {}", record.name,
+                      num_classes());
+    }
+    Sample sample;
+    sample.key = record.name;
+    sample.class_id = static_cast<int>(record.class_id);
+    const CachedShape shape = cache_.Read(index);
+    if (parts.caption) sample.caption = record.caption;
+    if (parts.image) {
+      sample.image = {.width = cache_.view_side(),
+                      .height = cache_.view_side(),
+                      .channels = 3,
+                      .pixels = {shape.view.begin(), shape.view.end()}};
+    }
+    if (parts.surface_points) {
+      for (const Vector3f& point : shape.surface_points) {
+        sample.surface_points.insert(sample.surface_points.end(),
+                                     {point.x, point.y, point.z});
+      }
+    }
+    if (parts.token_set) {
+      // A fit that went wrong, or a file that was damaged since.
+      const auto mosaic =
+          MosaicFromTokens(shape.mosaic, cache_.mosaic_resolution());
+      if (!mosaic.ok()) return WithContext(mosaic.status(), record.name);
+      sample.token_set =
+          StandardizeMosaic(shape.mosaic, cache_.mosaic_resolution());
+    }
+    return sample;
+  }
+
+ private:
+  ShapeCache cache_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
+    const ShapeDatasetOptions& options) {
+  ASSIGN_OR_RETURN(ShapeCache cache, ShapeCache::Open(options.folder));
+  if (cache.mosaic_grids() == 0) {
+    return InvalidArgument(
+        "data.shapes.path: found {}, a cache without mosaics, expected one "
+        "with (trireme data --shapes --mosaic_grids {})",
+        options.folder, options.grids);
+  }
+  if (cache.mosaic_grids() != options.grids) {
+    return InvalidArgument(
+        "data.shapes.grids: found {}, expected {}, as {} has them",
+        options.grids, cache.mosaic_grids(), options.folder);
+  }
+  if (cache.mosaic_resolution() != options.resolution) {
+    return InvalidArgument(
+        "data.shapes.resolution: found {}, expected {}, as {} has it",
+        options.resolution, cache.mosaic_resolution(), options.folder);
+  }
+  return std::make_unique<ShapeDataset>(std::move(cache));
+}
+
+}  // namespace trireme

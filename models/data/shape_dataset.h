@@ -1,0 +1,30 @@
+// A cache of shapes (docs/formats/shape_cache.md) as a data set: a sample is a
+// shape's mosaic, its class, its caption and a picture of it.
+
+#ifndef TRIREME_MODELS_DATA_SHAPE_DATASET_H_
+#define TRIREME_MODELS_DATA_SHAPE_DATASET_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "models/data/dataset.h"
+
+namespace trireme {
+
+struct ShapeDatasetOptions {
+  std::string folder;
+  // What its mosaics must have: grids, and values along a side of each.
+  int64_t grids = 0;
+  int64_t resolution = 0;
+};
+
+// Errors: no whole cache there, damaged files, a cache without mosaics or with
+// others (they name the job's fields, data.shapes.grids and .resolution).
+absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
+    const ShapeDatasetOptions& options);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_DATA_SHAPE_DATASET_H_

@@ -1,0 +1,95 @@
+// A cache's shapes are what a job trains on: tokens, classes, captions, and an
+// error where the job asks for other mosaics than there are.
+
+#include "models/data/shape_dataset.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "models/shape/mesh_writer.h"
+#include "models/shape/mosaic_tokens.h"
+#include "models/shape/shape_cache.h"
+#include "models/shape/shape_cache_writer.h"
+#include "models/shape/shape_source.h"
+#include "models/shape/shapes_testing.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+class ShapeDatasetTest : public testing::Test {
+ protected:
+  void Write(const std::string& name, const Mesh& mesh) {
+    const std::string path = source_ + "/" + name;
+    ASSERT_TRUE(MakeDirectories(path.substr(0, path.rfind('/'))).ok());
+    ASSERT_TRUE(WriteMesh(path, mesh).ok());
+  }
+  std::string WriteCache(const std::string& name, int grids) {
+    const auto source = FindShapes(source_);
+    EXPECT_TRUE(source.ok()) << source.status();
+    ShapeCacheOptions options;
+    options.folder = root_ + "/" + name;
+    options.points = 64;
+    options.uniform_points = 32;
+    options.shell_cells = 36;
+    options.view_side = 16;
+    options.mosaic = {
+        .grids = grids, .resolution = 3, .steps = 2, .points = 16};
+    const auto summary = WriteShapeCache(*source, options);
+    EXPECT_TRUE(summary.ok()) << summary.status();
+    return options.folder;
+  }
+
+  std::string root_ = testing::TempDir() + "/shape_dataset";
+  std::string source_ = root_ + "/source";
+};
+
+TEST_F(ShapeDatasetTest, ASampleIsAShapesMosaicAndClass) {
+  Write("round/torus.obj", TorusMesh(0.6, 0.2, 24, 12));
+  Write("square/box.obj", BoxMesh({0, 0, 0}, {1, 1, 1}));
+  const std::string folder = WriteCache("cache", 12);
+  const auto dataset =
+      OpenShapeDataset({.folder = folder, .grids = 12, .resolution = 3});
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  ASSERT_EQ((*dataset)->size(), 2);
+  ASSERT_EQ((*dataset)->num_classes(), 2);
+  EXPECT_EQ((*dataset)->class_name(1), "square");
+  EXPECT_NE((*dataset)->IndexHash(), 0);
+  const auto cache = ShapeCache::Open(folder);
+  ASSERT_TRUE(cache.ok());
+  const auto sample = (*dataset)->Read(1);
+  ASSERT_TRUE(sample.ok()) << sample.status();
+  EXPECT_EQ(sample->key, "square/box.obj");
+  EXPECT_EQ(sample->class_id, 1);
+  EXPECT_EQ(sample->image.width, 16);
+  EXPECT_TRUE(IsValid(sample->image));
+  EXPECT_EQ(sample->surface_points.size(), 3u * 64);
+  EXPECT_EQ(sample->token_set, StandardizeMosaic(cache->Read(1).mosaic, 3));
+  // Nothing that was not asked for.
+  const auto part = (*dataset)->ReadParts(1, {.caption = true});
+  ASSERT_TRUE(part.ok());
+  EXPECT_TRUE(part->token_set.empty() && part->image.pixels.empty() &&
+              part->surface_points.empty());
+
+  const auto expect_error = [&](const ShapeDatasetOptions& options,
+                                const std::string& message) {
+    const auto failed = OpenShapeDataset(options);
+    ASSERT_FALSE(failed.ok());
+    EXPECT_NE(MessageOf(failed.status()).find(message), std::string::npos)
+        << failed.status();
+  };
+  expect_error({.folder = folder, .grids = 13, .resolution = 3},
+               "data.shapes.grids: found 13, expected 12");
+  expect_error({.folder = folder, .grids = 12, .resolution = 4},
+               "data.shapes.resolution: found 4, expected 3");
+  expect_error(
+      {.folder = WriteCache("without", 0), .grids = 12, .resolution = 3},
+      "a cache without mosaics");
+  expect_error({.folder = root_ + "/nowhere", .grids = 12, .resolution = 3},
+               "expected a shape cache");
+}
+
+}  // namespace
+}  // namespace trireme
