@@ -34,22 +34,33 @@ absl::StatusOr<ModelClass> ClassNamed(const TransformerConfig& config) {
                             fmt::join(names, " or "));
 }
 
+absl::Status CheckPictures(std::string_view family, const DataFormat& data) {
+  if (data.tokens == 0) return absl::OkStatus();
+  return InvalidArgument(
+      "model.{}: found data of sets of tokens, expected pictures (model.dit "
+      "takes both)",
+      family);
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     Model& model, const DataFormat& data) {
   switch (model.family_case()) {
     case Model::kDit: {
-      ASSIGN_OR_RETURN(const DitConfig config,
-                       ResolveDit(model.dit(),
-                                  {.channels = data.channels,
-                                   .height = data.resolution,
-                                   .width = data.resolution},
-                                  data.classes));
+      ASSIGN_OR_RETURN(
+          const DitConfig config,
+          ResolveDit(model.dit(),
+                     {.channels = data.channels,
+                      .height = data.resolution,
+                      .width = data.resolution},
+                     data.classes,
+                     {.tokens = data.tokens, .channels = data.token_channels}));
       FillDit(config, *model.mutable_dit());
       return MakeDitFamily(config);
     }
     case Model::kMmdit: {
+      RETURN_IF_ERROR(CheckPictures("mmdit", data));
       ASSIGN_OR_RETURN(
           const MmditConfig config,
           ResolveMmdit(model.mmdit(), data.channels, data.resolution));

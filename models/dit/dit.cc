@@ -33,7 +33,7 @@ std::vector<double> TokenPositions(const DitConfig& config, TokenRange range) {
 }  // namespace
 
 struct DitPart::Embedding {
-  ReplicatedLinear patches;
+  ReplicatedLinear tokens;
   ReplicatedLinear time_in;
   ReplicatedLinear time_out;
   Parameter* class_table = nullptr;
@@ -63,7 +63,7 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
   if (options.has_embedding()) {
     store.BeginUnit();
     embedding_ = std::make_shared<Embedding>(Embedding{
-        ReplicatedLinear(store, "patch_embedding", config.patch_channels(), h),
+        ReplicatedLinear(store, "patch_embedding", config.token_channels(), h),
         ReplicatedLinear(store, "time_embedding.in", kDitTimeChannels, h,
                          {.initializer = kSmallNormal}),
         ReplicatedLinear(store, "time_embedding.out", h, h,
@@ -96,18 +96,26 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
   if (options.has_head(config.layers)) {
     store.BeginUnit();
     head_ =
-        std::make_shared<FinalLayer>(store, grid, h, config.patch_channels());
+        std::make_shared<FinalLayer>(store, grid, h, config.token_channels());
   }
+}
+
+std::string_view DitPart::sample_field() const {
+  return config_.of_sets() ? kTokenSetField : kPixelsField;
+}
+
+Tensor DitPart::TokensOf(const Tensor& x) const {
+  return config_.of_sets() ? x : Patchify(x, config_.patch);
 }
 
 StreamState DitPart::Embed(ForwardContext& context,
                            const DitInputs& inputs) const {
   CHECK(has_embedding());
   StreamState state;
-  state.x = embedding_->patches.Forward(
+  state.x = embedding_->tokens.Forward(
       context,
-      inputs.watch(context, kPixelsField,
-                   {Variable(LocalTokens(inputs.patches, layout_.tokens())),
+      inputs.watch(context, sample_field(),
+                   {Variable(LocalTokens(inputs.tokens, layout_.tokens())),
                     layout_.TokenStates()},
                    layout_.tokens().local.begin));
   if (embedding_->position_table.defined()) {
@@ -115,7 +123,7 @@ StreamState DitPart::Embed(ForwardContext& context,
   }
   const Tensor sinusoid =
       TimestepEmbedding(Scale(inputs.sigmas, kTimeScale), kDitTimeChannels,
-                        kMaxPeriod, inputs.patches.dtype());
+                        kMaxPeriod, inputs.tokens.dtype());
   ShardedVariable c = embedding_->time_out.Forward(
       context,
       Activate(context, Activation::kSilu,
@@ -157,7 +165,7 @@ DitInputs DitPart::InputsOf(const Batch& microbatch,
                             const Objective& objective,
                             const DitConstants& /*constants*/) const {
   DitInputs inputs;
-  inputs.patches = Patchify(prepared.x, config_.patch);
+  inputs.tokens = TokensOf(prepared.x);
   inputs.sigmas = prepared.times;
   if (config_.classes > 0) {
     inputs.labels = objective.Condition(microbatch, kLabelField,
@@ -204,7 +212,7 @@ ShardedVariable DitPart::Predict(ForwardContext& context,
   CHECK(has_embedding() && has_head());
   StreamState state = Embed(context, inputs);
   const DitConstants constants =
-      Constants(inputs.patches.dim(0), text_counts, /*global_batch=*/0);
+      Constants(inputs.tokens.dim(0), text_counts, /*global_batch=*/0);
   for (int i = 0; i < num_blocks(); ++i) {
     RunBlock(context, i, constants, state);
   }

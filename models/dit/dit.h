@@ -1,16 +1,19 @@
 // One rank's part of a DiT: a range of blocks, with the embedders if it starts
 // the model and the head if it ends it.
 //
-//   x = patches·W + b (+ sin-cos table);  c = mlp(sinusoid(1000·sigma)) +
-//   class_table[label];  text = tokens·W + b;  blocks;
-//   head: norm(x)·(1 + scale) + shift, then a zero-initialised linear to
-//   patch²·channels.
+//   x = tokens·W + b (+ sin-cos table);  c = mlp(sinusoid(1000·sigma)) +
+//   class_table[label];  text = states·W + b;  blocks;
+//   head: norm(x)·(1 + scale) + shift, then a zero-initialised linear to a
+//   token's channels.
+//
+// Tokens are a picture's patches, of patch²·channels, or those of a set.
 
 #ifndef TRIREME_MODELS_DIT_DIT_H_
 #define TRIREME_MODELS_DIT_DIT_H_
 
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "models/dit/dit_block.h"
@@ -30,10 +33,10 @@ inline constexpr int64_t kDitTimeChannels = 256;
 
 // What the first stage reads of one microbatch; compute dtype unless said.
 struct DitInputs {
-  Tensor patches;  // [b, s, patch²·channels]
-  Tensor sigmas;   // [b], fp32 (fp64 for fp64)
-  Tensor labels;   // int32 [b]; `classes` = no class. Undefined without.
-  Tensor text;     // [b, n, text_width]; undefined without text
+  Tensor tokens;  // [b, s, token channels]
+  Tensor sigmas;  // [b], fp32 (fp64 for fp64)
+  Tensor labels;  // int32 [b]; `classes` = no class. Undefined without.
+  Tensor text;    // [b, n, text_width]; undefined without text
   InputWatch watch;
 };
 
@@ -60,13 +63,15 @@ class DitPart {
   // and, where there is still a use for it, text; of b samples.
   std::vector<BoundarySpec> Boundary(int block, int64_t b) const;
 
-  // Of a picture; what a loss is a mean over.
+  // The field of samples, and their tokens: x [b, ..] → [b, s, channels].
+  std::string_view sample_field() const;
+  Tensor TokensOf(const Tensor& x) const;
+  // Of a sample; what a loss is a mean over.
   int64_t sample_elements() const {
-    const ImageSpec& image = config_.image;
-    return image.channels * image.height * image.width;
+    return config_.tokens() * config_.token_channels();
   }
 
-  // Of a microbatch, whose pictures the objective has prepared.
+  // Of a microbatch, whose samples the objective has prepared.
   DitConstants ConstantsOf(const Batch& microbatch,
                            const Objective& objective) const;
   DitInputs InputsOf(const Batch& microbatch, const ModelInputs& prepared,
@@ -82,7 +87,7 @@ class DitPart {
   // The part's block i.
   void RunBlock(ForwardContext& context, int block,
                 const DitConstants& constants, StreamState& state) const;
-  // → [b, local tokens, patch²·channels], zeros as padding.
+  // → [b, local tokens, token channels], zeros as padding.
   ShardedVariable Head(ForwardContext& context, const StreamState& state) const;
   // A whole model's prediction.
   ShardedVariable Predict(ForwardContext& context, const DitInputs& inputs,

@@ -82,6 +82,50 @@ absl::StatusOr<MoeConfig> ResolveMoe(const Dit::MixtureOfExperts& moe,
   return config;
 }
 
+// Patches, positions, and how many tokens there are.
+absl::Status ResolvePictures(const Dit& dit, const ImageSpec& image,
+                             DitConfig& config) {
+  config.image = image;
+  config.patch = dit.has_patch() ? dit.patch() : 2;
+  config.positions = dit.positions() == Dit::POSITIONS_UNSPECIFIED
+                         ? Dit::ROPE
+                         : dit.positions();
+  RETURN_IF_ERROR(CheckRange("patch", config.patch, 1, 64));
+  if (image.height % config.patch != 0 || image.width % config.patch != 0) {
+    return InvalidArgument(
+        "model.dit.patch: found {}, expected a divisor of the pictures' {} x "
+        "{} pixels",
+        config.patch, image.width, image.height);
+  }
+  if (config.tokens() > kMaxTokens) {
+    return InvalidArgument(
+        "model.dit.patch: found {}, which makes {} tokens of {} x {} pixels, "
+        "expected a patch that makes at most {}",
+        config.patch, config.tokens(), image.width, image.height, kMaxTokens);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ResolveSet(const Dit& dit, const TokenSetSpec& set,
+                        DitConfig& config) {
+  config.set = set;
+  config.positions = Dit::NONE;
+  if (dit.has_patch()) {
+    return InvalidArgument(
+        "model.dit.patch: found {}, expected none where samples are sets of "
+        "tokens",
+        dit.patch());
+  }
+  if (dit.positions() != Dit::POSITIONS_UNSPECIFIED &&
+      dit.positions() != Dit::NONE) {
+    return InvalidArgument(
+        "model.dit.positions: found {}, expected NONE where samples are sets "
+        "of tokens, which have no order",
+        Dit::Positions_Name(dit.positions()));
+  }
+  return absl::OkStatus();
+}
+
 void FillMoe(const MoeConfig& config, int64_t every,
              Dit::MixtureOfExperts& moe) {
   moe.set_experts(config.experts);
@@ -100,35 +144,22 @@ void FillMoe(const MoeConfig& config, int64_t every,
 }  // namespace
 
 absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
-                                     int64_t classes) {
+                                     int64_t classes, const TokenSetSpec& set) {
   const PresetSizes preset = SizesOf(dit.preset());
   DitConfig config;
   config.hidden = dit.has_hidden() ? dit.hidden() : preset.hidden;
   config.layers = dit.has_layers() ? dit.layers() : preset.layers;
   config.heads = dit.has_heads() ? dit.heads() : preset.heads;
-  config.patch = dit.has_patch() ? dit.patch() : 2;
-  config.image = image;
   RETURN_IF_ERROR(CheckRange("hidden", config.hidden, 4, kMaxHidden));
   RETURN_IF_ERROR(CheckRange("layers", config.layers, 1, kMaxLayers));
   RETURN_IF_ERROR(CheckRange("heads", config.heads, 1, config.hidden));
-  RETURN_IF_ERROR(CheckRange("patch", config.patch, 1, 64));
   if (config.hidden % config.heads != 0) {
     return InvalidArgument(
         "model.dit.hidden: found {}, expected a multiple of the {} heads",
         config.hidden, config.heads);
   }
-  if (image.height % config.patch != 0 || image.width % config.patch != 0) {
-    return InvalidArgument(
-        "model.dit.patch: found {}, expected a divisor of the pictures' {} x "
-        "{} pixels",
-        config.patch, image.width, image.height);
-  }
-  if (config.tokens() > kMaxTokens) {
-    return InvalidArgument(
-        "model.dit.patch: found {}, which makes {} tokens of {} x {} pixels, "
-        "expected a patch that makes at most {}",
-        config.patch, config.tokens(), image.width, image.height, kMaxTokens);
-  }
+  RETURN_IF_ERROR(set.tokens > 0 ? ResolveSet(dit, set, config)
+                                 : ResolvePictures(dit, image, config));
   const double mlp_ratio = dit.has_mlp_ratio() ? dit.mlp_ratio() : 4.0;
   if (!(mlp_ratio > 0 && mlp_ratio <= 64)) {
     return InvalidArgument(
@@ -143,9 +174,6 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
         mlp_ratio, config.hidden, 1.0 / config.hidden);
   }
   config.qk_norm = !dit.has_qk_norm() || dit.qk_norm();
-  config.positions = dit.positions() == Dit::POSITIONS_UNSPECIFIED
-                         ? Dit::ROPE
-                         : dit.positions();
   if (config.head_dim() > kMaxHeadDim) {
     return InvalidArgument(
         "model.dit.heads: found {} heads of {} channels, expected heads of at "
@@ -205,7 +233,7 @@ void FillDit(const DitConfig& config, Dit& dit) {
   dit.set_hidden(config.hidden);
   dit.set_layers(config.layers);
   dit.set_heads(config.heads);
-  dit.set_patch(config.patch);
+  if (!config.of_sets()) dit.set_patch(config.patch);
   dit.set_mlp_ratio(static_cast<double>(config.mlp_hidden) / config.hidden);
   dit.set_qk_norm(config.qk_norm);
   dit.set_positions(config.positions);

@@ -20,6 +20,12 @@ struct ImageSpec {
   int64_t width = 0;
 };
 
+// Sets of tokens that the model works on, which have no order.
+struct TokenSetSpec {
+  int64_t tokens = 0;  // 0: it works on pictures
+  int64_t channels = 0;
+};
+
 struct DitConfig {
   int64_t hidden = 0;
   int64_t layers = 0;
@@ -36,6 +42,7 @@ struct DitConfig {
   bool text_bytes = false;  // of the caption itself
   Dit::TextAttention text_attention = Dit::CROSS;
   ImageSpec image;
+  TokenSetSpec set;
   std::optional<MoeConfig> moe;
   int64_t moe_every = 1;
 
@@ -46,8 +53,12 @@ struct DitConfig {
   int64_t head_dim() const { return hidden / heads; }
   int64_t rows() const { return image.height / patch; }
   int64_t columns() const { return image.width / patch; }
-  int64_t tokens() const { return rows() * columns(); }
-  int64_t patch_channels() const { return patch * patch * image.channels; }
+  bool of_sets() const { return set.tokens > 0; }
+  int64_t tokens() const { return of_sets() ? set.tokens : rows() * columns(); }
+  // Of a token as the model is given it.
+  int64_t token_channels() const {
+    return of_sets() ? set.channels : patch * patch * image.channels;
+  }
   bool joint_text() const {
     return text_tokens > 0 && text_attention == Dit::JOINT;
   }
@@ -57,9 +68,10 @@ struct DitConfig {
 };
 
 // Fills presets and defaults. Errors name the field ("model.dit.hidden"), what
-// was found and what was expected.
+// was found and what was expected. With a `set` there are no pictures.
 absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
-                                     int64_t classes);
+                                     int64_t classes,
+                                     const TokenSetSpec& set = {});
 
 // Writes the resolved sizes back, so that a run's job file shows them.
 void FillDit(const DitConfig& config, Dit& dit);

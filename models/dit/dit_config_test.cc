@@ -54,6 +54,31 @@ TEST(ResolveDitTest, FillsPresetsAndDefaultsAndWritesThemBack) {
   EXPECT_EQ(again->positions, Dit::SINCOS);
 }
 
+TEST(ResolveDitTest, SetsOfTokensHaveNeitherPatchesNorPositions) {
+  Dit dit;
+  dit.set_preset(Dit::TINY);
+  const TokenSetSpec set = {.tokens = 50, .channels = 129};
+  const auto resolved = ResolveDit(dit, {}, 3, set);
+  CHECK_OK(resolved.status());
+  EXPECT_EQ(resolved->tokens(), 50);
+  EXPECT_EQ(resolved->token_channels(), 129);
+  EXPECT_EQ(resolved->positions, Dit::NONE);
+  EXPECT_EQ(resolved->classes, 3);
+  Dit filled;
+  FillDit(*resolved, filled);
+  CHECK_OK(ResolveDit(filled, {}, 3, set).status());
+
+  Dit patched = dit;
+  patched.set_patch(2);
+  EXPECT_EQ(ResolveDit(patched, {}, 3, set).status().message(),
+            "model.dit.patch: found 2, expected none where samples are sets of "
+            "tokens");
+  dit.set_positions(Dit::ROPE);
+  EXPECT_EQ(ResolveDit(dit, {}, 3, set).status().message(),
+            "model.dit.positions: found ROPE, expected NONE where samples are "
+            "sets of tokens, which have no order");
+}
+
 TEST(ResolveDitTest, ErrorsNameTheField) {
   const auto message = [](const Dit& dit) {
     return std::string(

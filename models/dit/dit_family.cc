@@ -62,13 +62,18 @@ class DitFamily final : public ModelFamily {
   }
 
   FieldSpec samples() const override {
+    if (config_.of_sets()) {
+      return {.name = kTokenSetField,
+              .shape = {config_.set.tokens, config_.set.channels},
+              .job_field = "data.shapes"};
+    }
     const ImageSpec& image = config_.image;
     return {.name = kPixelsField,
             .shape = {image.channels, image.height, image.width},
             .job_field = "data.resolution"};
   }
 
-  // The embedding reads pixels, labels and text, the head pixels, all blocks
+  // The embedding reads samples, labels and text, the head samples, all blocks
   // the number of text tokens.
   std::vector<FieldSpec> Fields(const ChunkRequest& request) const override {
     const bool embedding = request.has_embedding();
@@ -119,6 +124,12 @@ class DitFamily final : public ModelFamily {
 
   absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
       const InputSizes& sizes) const override {
+    if (config_.of_sets()) {
+      return InvalidArgument(
+          "hidden_states: found pictures of {} x {}, expected a model of "
+          "pictures",
+          sizes.height, sizes.width);
+    }
     const int64_t patch = config_.patch;
     if (sizes.height < patch || sizes.width < patch ||
         sizes.height % patch != 0 || sizes.width % patch != 0) {
@@ -140,9 +151,11 @@ class DitFamily final : public ModelFamily {
   }
 
   Tensor ToSamples(const Tensor& prediction) const override {
+    const Tensor tokens = WithoutPadding(prediction, config_.tokens());
+    if (config_.of_sets()) return tokens;
     const ImageSpec& image = config_.image;
-    return Unpatchify(WithoutPadding(prediction, config_.tokens()),
-                      config_.patch, image.channels, image.height, image.width);
+    return Unpatchify(tokens, config_.patch, image.channels, image.height,
+                      image.width);
   }
 
  private:

@@ -203,7 +203,7 @@ MmditInputs MmditPart::InputsOf(const Batch& microbatch,
     return x.dtype() == dtype_ ? x : Cast(x, dtype_);
   };
   MmditInputs inputs;
-  inputs.patches = Patchify(prepared.x, config_.patch);
+  inputs.patches = TokensOf(prepared.x);
   inputs.sigmas = prepared.times;
   inputs.text = typed(microbatch[kTextField]);
   inputs.pooled = typed(microbatch[kPooledTextField]);

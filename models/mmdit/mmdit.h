@@ -11,6 +11,7 @@
 #define TRIREME_MODELS_MMDIT_MMDIT_H_
 
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "models/family.h"
@@ -22,6 +23,7 @@
 #include "parallel/chunk.h"
 #include "parallel/context.h"
 #include "parallel/parameter_store.h"
+#include "runtime/ops/embedding.h"
 
 namespace trireme {
 
@@ -59,6 +61,9 @@ class MmditPart {
   // and, but out of the model's last block, text; of b samples.
   std::vector<BoundarySpec> Boundary(int block, int64_t b) const;
 
+  // The field of samples, and their tokens: x [b, c, H, W] → [b, s, patch²·c].
+  std::string_view sample_field() const { return kPixelsField; }
+  Tensor TokensOf(const Tensor& x) const { return Patchify(x, config_.patch); }
   // Of a picture; what a loss is a mean over.
   int64_t sample_elements() const {
     return config_.channels * config_.height * config_.width;

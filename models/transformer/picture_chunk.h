@@ -1,10 +1,10 @@
-// A part of a model over pictures as a pipeline chunk: turns microbatches into
+// A part of a model over tokens as a pipeline chunk: turns microbatches into
 // the first stage's inputs as the objective says, passes (x, silu(c), text)
 // between stages, and ends in the objective's losses.
 //
 // A Part (DitPart, MmditPart) has the blocks, and says what they read:
 //   Inputs, BlockConstants                 types
-//   config().patch, sample_elements()
+//   sample_field(), TokensOf(samples), sample_elements()
 //   num_blocks(), has_embedding(), has_head(), recomputes(block)
 //   layout(), Boundary(block, b)
 //   ConstantsOf(microbatch, objective)     for all blocks of a microbatch
@@ -24,7 +24,6 @@
 #include "models/family.h"
 #include "models/transformer/streams.h"
 #include "parallel/chunk.h"
-#include "runtime/ops/embedding.h"
 
 namespace trireme {
 
@@ -112,8 +111,8 @@ class PictureChunk final : public Chunk {
     return inputs_.batch().Slice(first, first + microbatch_size());
   }
   ModelInputs Prepare(int64_t microbatch) const {
-    return inputs_.objective().Prepare(Microbatch(microbatch), kPixelsField,
-                                       dtype_);
+    return inputs_.objective().Prepare(Microbatch(microbatch),
+                                       part_->sample_field(), dtype_);
   }
 
   // Kept for the microbatch that ran last.
@@ -149,8 +148,7 @@ class PictureChunk final : public Chunk {
   // This rank's tokens of a target.
   Tensor LayOut(const Tensor& target) const {
     if (!target.defined()) return target;
-    return LocalTokens(Patchify(target, part_->config().patch),
-                       part_->layout().tokens());
+    return LocalTokens(part_->TokensOf(target), part_->layout().tokens());
   }
 
   std::shared_ptr<const Part> part_;

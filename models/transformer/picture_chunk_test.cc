@@ -73,7 +73,7 @@ class PictureChunkTest : public testing::Test {
     ForwardContext context{tape, parallel_};
     const ShardedVariable prediction = part_->Predict(
         context,
-        {.patches = Patchify(noised.x, 2),
+        {.tokens = Patchify(noised.x, 2),
          .sigmas = noised.times,
          .labels = objective_.Condition(samples, kLabelField,
                                         static_cast<int32_t>(config_.classes))},

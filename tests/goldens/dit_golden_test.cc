@@ -129,7 +129,7 @@ TEST_P(DitGolden, PredictionLossAndEveryGradient) {
       parameter->grad = Tensor::Zeros(device_, weight.shape(), dtype);
     }
 
-    DitInputs inputs{.patches = Input("tokens"),
+    DitInputs inputs{.tokens = Input("tokens"),
                      .sigmas = Input("sigmas"),
                      .labels = Golden("inputs.labels")};
     Tensor text_counts;

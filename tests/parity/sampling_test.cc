@@ -114,6 +114,8 @@ INSTANTIATE_TEST_SUITE_P(
                  .text = Text::kJoint,
                  .height = 6,
                  .plan = PlanFromText("sequence_parallel: true")},
+        // 12 tokens, of which cp 8 leaves some ranks none.
+        GridCase{.cp = 8, .height = 6, .token_set = true},
         GridCase{
             .pp = 2, .dp = 2, .plan = PlanFromText("sharding: PARAMETERS")},
         GridCase{.dp = 2, .plan = PlanFromText("sharding: OPTIMIZER")}),

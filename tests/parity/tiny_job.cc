@@ -27,6 +27,7 @@ constexpr int64_t kTextWidth = 6;
 constexpr int64_t kPooledWidth = 3;
 constexpr int64_t kChannels = 2;
 constexpr int64_t kWidth = 8;
+constexpr int64_t kSetChannels = 6;
 
 int64_t WorldSizeOf(const GridCase& grid) {
   const auto& stage_ranks = grid.plan.skip().stage_ranks();
@@ -71,6 +72,10 @@ std::shared_ptr<const ModelFamily> DitOf(const GridCase& grid) {
   config.moe = grid.moe;
   config.image = {
       .channels = kChannels, .height = grid.height, .width = kWidth};
+  if (grid.token_set) {
+    config.set = {.tokens = config.tokens(), .channels = kSetChannels};
+    config.positions = Dit::NONE;
+  }
   if (grid.text != Text::kNone) {
     config.text_tokens = kTextTokens;
     config.text_width = kTextWidth;
@@ -103,8 +108,8 @@ TrainingSetup SetupOf(const GridCase& grid) {
 BatchSource RandomBatches(const TrainingSetup& setup) {
   return [setup](Device& device, int64_t step, int64_t first,
                  int64_t count) -> absl::StatusOr<Batch> {
-    const FieldSpec image = setup.family->samples();
-    const int64_t elements = image.shape.num_elements();
+    const FieldSpec sample_field = setup.family->samples();
+    const int64_t elements = sample_field.shape.num_elements();
     const ModelShape shape = setup.family->Shape();
     const int64_t text_width = shape.text_tokens > 0 ? kTextWidth : 0;
     Batch batch;
@@ -136,8 +141,8 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
             static_cast<int32_t>(random.Bits(200000) % (shape.text_tokens + 1));
       }
     }
-    batch.fields[kPixelsField].values =
-        Tensor::FromValues<float>(device, image.ShapeOf(count), pixels);
+    batch.fields[sample_field.name].values =
+        Tensor::FromValues<float>(device, sample_field.ShapeOf(count), pixels);
     batch.fields[kLabelField].values =
         Tensor::FromValues<int32_t>(device, {count}, labels);
     if (shape.text_tokens > 0) {
@@ -188,6 +193,7 @@ std::vector<std::string> GridCase::Features() const {
   add(batch != 8, fmt::format("batch{}", batch));
   add(positions != Dit::ROPE, Dit::Positions_Name(positions));
   add(!qk_norm, "plainqk");
+  add(token_set, "set");
   add(mmdit, fmt::format("mmdit_single{}", single_layers));
   add(image_attention_layers > 0,
       fmt::format("imageattention{}", image_attention_layers));

@@ -41,6 +41,8 @@ struct GridCase {
   int64_t batch = 8;
   Dit::Positions positions = Dit::ROPE;
   bool qk_norm = true;
+  // Sets of as many tokens in place of pictures; then there are no positions.
+  bool token_set = false;
   // An MMDiT, with joint text: the last `single_layers` blocks are single, the
   // picture attends to itself as well in the first `image_attention_layers`.
   bool mmdit = false;
@@ -72,7 +74,7 @@ GridCase OneRank(const GridCase& grid);
 TrainingSetup SetupOf(const GridCase& grid);
 // Resolved.
 Plan PlanOf(const GridCase& grid);
-// Random pictures, labels and texts, keyed by sample.
+// Random samples, labels and texts, keyed by sample.
 BatchSource RandomBatches(const TrainingSetup& setup);
 
 // Trains three steps of random samples with the ranks as threads. `wrap`, if

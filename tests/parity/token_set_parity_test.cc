@@ -1,0 +1,58 @@
+// A DiT over sets of tokens gives the losses and gradients of one rank on every
+// axis of the grid: nothing tells tokens where they lie, and padding is none of
+// them.
+
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/parity/tiny_job.h"
+
+namespace trireme {
+namespace {
+
+class TokenSetParityTest : public testing::TestWithParam<GridCase> {
+ protected:
+  static void TearDownTestSuite() { references_ = {}; }
+  inline static References references_;
+};
+
+TEST_P(TokenSetParityTest, LossesAndGradientsEqualOneRank) {
+  const GridCase grid = GetParam();
+  const ParityReport report = Compare(references_.Of(grid), Record(grid));
+  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
+  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+}
+
+std::vector<GridCase> Grids() {
+  std::vector<GridCase> cases;
+  const auto add = [&](GridCase grid, const char* plan = "") {
+    grid.token_set = true;
+    grid.plan = PlanFromText(plan);
+    cases.push_back(grid);
+  };
+  add({}, "microbatches: 4");
+  add({.tp = 4});
+  // 12 tokens, which 8 ranks do not share evenly.
+  add({.tp = 8, .height = 6}, "sequence_parallel: true recompute: SELECTIVE");
+  add({.cp = 8, .height = 6}, "ulysses: 2");
+  add({.tp = 2, .cp = 2, .pp = 2, .height = 6},
+      "sequence_parallel: true recompute: FULL");
+  add({.pp = 2, .dp = 2}, "schedule: ZB_V sharding: PARAMETERS");
+  add({.pp = 2, .dp = 2, .layers = 6}, "schedule: INTERLEAVED");
+  add({.tp = 2, .dp = 2, .text = Text::kCross}, "sharding: GRADIENTS");
+  add({.cp = 2, .dp = 2, .text = Text::kJoint}, "sharding: OPTIMIZER");
+  add({.dp = 2,
+       .ep = 2,
+       .layers = 2,
+       .moe = MoeConfig{.experts = 4, .top_k = 2, .expert_hidden = 24}});
+  add({}, "microbatches: 4 offload { resident_units: 1 }");
+  add({.tp = 2, .pp = 2, .dtype = DType::kFloat32}, "sequence_parallel: true");
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, TokenSetParityTest, testing::ValuesIn(Grids()),
+                         [](const auto& info) { return info.param.Name(); });
+
+}  // namespace
+}  // namespace trireme
