@@ -7,6 +7,7 @@
 #include "models/data/held_out.h"
 #include "models/data/idx.h"
 #include "models/data/image_folder.h"
+#include "models/data/shape_dataset.h"
 #include "models/data/webdataset.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
@@ -30,11 +31,18 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWhole(const Data& data) {
       options.num_classes = static_cast<int32_t>(source.classes());
       return OpenWebDataset(options);
     }
+    case Data::kShapes: {
+      const Shapes& shapes = data.shapes();
+      return OpenShapeDataset({.folder = shapes.path(),
+                               .grids = shapes.grids(),
+                               .resolution = shapes.resolution()});
+    }
     case Data::SOURCE_NOT_SET:
       break;
   }
   return InvalidArgument(
-      "data: found no source, expected one of idx, image_folder, webdataset");
+      "data: found no source, expected one of idx, image_folder, webdataset, "
+      "shapes");
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShare(const Data& data,

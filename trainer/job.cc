@@ -21,6 +21,9 @@ namespace {
 
 // Memory is counted in signed 64 bits.
 constexpr uint64_t kMaxMemoryLimit = uint64_t{1} << 60;
+// Those of caches (tools/data_command.cc).
+constexpr int64_t kMaxMosaicGrids = 4096;
+constexpr int64_t kMaxMosaicResolution = 16;
 
 absl::Status CheckRange(std::string_view field, double found, double low,
                         double high) {
@@ -84,11 +87,28 @@ absl::Status FillOptimizer(OptimizerConfig& optimizer) {
   return CheckRange("optimizer.ema_decay", optimizer.ema_decay(), 0, below_one);
 }
 
+absl::Status CheckShapes(const Data& data) {
+  RETURN_IF_ERROR(CheckRange("data.shapes.grids", data.shapes().grids(), 1,
+                             kMaxMosaicGrids));
+  RETURN_IF_ERROR(CheckRange("data.shapes.resolution",
+                             data.shapes().resolution(), 2,
+                             kMaxMosaicResolution));
+  if (data.resolution() == 0 && !data.has_channels()) return absl::OkStatus();
+  return InvalidArgument(
+      "data.{}: found with data.shapes, expected of pictures only",
+      data.has_channels() ? "channels" : "resolution");
+}
+
 absl::Status FillData(Data& data) {
   if (data.source_case() == Data::SOURCE_NOT_SET) {
     return InvalidArgument(
-        "data: found no source, expected one of idx, image_folder, webdataset");
+        "data: found no source, expected one of idx, image_folder, webdataset, "
+        "shapes");
   }
+  if (!data.has_decode_threads()) data.set_decode_threads(1);
+  RETURN_IF_ERROR(
+      CheckRange("data.decode_threads", data.decode_threads(), 1, 256));
+  if (data.has_shapes()) return CheckShapes(data);
   if (data.has_idx()) {
     if (data.idx().split().empty()) data.mutable_idx()->set_split("train");
     if (data.idx().split() != "train" && data.idx().split() != "test") {
@@ -107,9 +127,7 @@ absl::Status FillData(Data& data) {
     return InvalidArgument("data.channels: found {}, expected 1 or 3",
                            data.channels());
   }
-  RETURN_IF_ERROR(CheckRange("data.resolution", data.resolution(), 1, 8192));
-  if (!data.has_decode_threads()) data.set_decode_threads(1);
-  return CheckRange("data.decode_threads", data.decode_threads(), 1, 256);
+  return CheckRange("data.resolution", data.resolution(), 1, 8192);
 }
 
 absl::Status FillSample(SampleConfig& sample) {
@@ -275,13 +293,24 @@ absl::Status CheckPrompts(std::string_view field, int64_t prompts,
   return absl::OkStatus();
 }
 
+DataFormat DataFormatOf(const Data& data, int64_t classes) {
+  DataFormat format;
+  format.channels = data.channels();
+  format.resolution = data.resolution();
+  format.classes = classes;
+  if (data.has_shapes()) {
+    const int64_t k = data.shapes().resolution();
+    format.tokens = data.shapes().grids();
+    format.token_channels = 4 + k * k * k;
+  }
+  return format;
+}
+
 absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   TrainingSetup setup;
-  ASSIGN_OR_RETURN(
-      setup.family,
-      ResolveModel(*job.mutable_model(), {.channels = job.data().channels(),
-                                          .resolution = job.data().resolution(),
-                                          .classes = data.classes}));
+  ASSIGN_OR_RETURN(setup.family,
+                   ResolveModel(*job.mutable_model(),
+                                DataFormatOf(job.data(), data.classes)));
   RETURN_IF_ERROR(CheckActivations(*setup.family, job.global_batch()));
   RETURN_IF_ERROR(CheckPrompts("sample.prompts", job.sample().prompts_size(),
                                *setup.family));

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/data_format.h"
 #include "models/family.h"
 #include "scheduler/plan/plan.h"
 #include "trainer/job.pb.h"
@@ -31,6 +32,9 @@ absl::Status FillJobDefaults(Job& job);
 // `field`; it can for none.
 absl::Status CheckPrompts(std::string_view field, int64_t prompts,
                           const ModelFamily& family);
+
+// What samples are like, of data that FillJobDefaults has passed.
+DataFormat DataFormatOf(const Data& data, int64_t classes);
 
 // The setup of a job that FillJobDefaults has passed; fills the model's sizes
 // into the job.

@@ -21,6 +21,7 @@ void MakePathsAbsolute(Data& data) {
   if (data.has_image_folder()) {
     MakeAbsolute(*data.mutable_image_folder()->mutable_path());
   }
+  if (data.has_shapes()) MakeAbsolute(*data.mutable_shapes()->mutable_path());
   if (data.has_webdataset()) {
     for (std::string& path : *data.mutable_webdataset()->mutable_paths()) {
       MakeAbsolute(path);

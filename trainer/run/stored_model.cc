@@ -9,6 +9,7 @@
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/core/status.h"
 #include "trainer/config/textproto.h"
+#include "trainer/job.h"
 #include "trainer/job.pb.h"
 #include "trainer/run/class_names.h"
 #include "trainer/run/run_folder.h"
@@ -31,10 +32,8 @@ absl::StatusOr<DescribedModel> ModelOfRun(const RunFolder& run) {
   if (!names.ok() && !absl::IsNotFound(names.status())) return names.status();
   DescribedModel described;
   described.model = job.model();
-  described.data = {
-      .channels = job.data().channels(),
-      .resolution = job.data().resolution(),
-      .classes = names.ok() ? static_cast<int64_t>(names->size()) : 0};
+  described.data = DataFormatOf(
+      job.data(), names.ok() ? static_cast<int64_t>(names->size()) : 0);
   return described;
 }
 
