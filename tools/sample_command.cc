@@ -1,10 +1,9 @@
-// trireme sample: pictures from a run.
+// trireme sample: pictures or shapes from a run.
 
 #include <filesystem>
 #include <system_error>
 
 #include "fmt/format.h"
-#include "models/image/encode.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
 #include "tools/commands.h"
@@ -28,7 +27,7 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
     return InvalidArgument(
         "--out: found '{}', expected a name that ends in .png", options.out);
   }
-  RETURN_IF_ERROR(CheckReplaces(options.out, arguments.Has("overwrite")));
+  options.overwrite = arguments.Has("overwrite");
   if (arguments.Has("checkpoint")) {
     options.checkpoint = arguments.Get("checkpoint");
     // A name alone is one of the run's.
@@ -93,26 +92,8 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
     return Fail(kName, report.status());
   }
   if ((*world)->world_rank() != 0) return 0;
-  fmt::print("{} pictures from {} in {}\n", report->pictures,
-             report->checkpoint, options->out);
-  if (report->distance.has_value()) {
-    fmt::print(
-        "sliced Wasserstein distance to {} {} pictures: {:.3f} (training "
-        "pictures to the same: {:.3f})\n",
-        options->evaluate, report->held_out ? "held-out" : "training",
-        *report->distance, *report->floor);
-    if (!report->held_out) {
-      fmt::print(
-          "these were trained on, as the job holds none out "
-          "(data.held_out)\n");
-    }
-  }
-  if (report->class_accuracy.has_value()) {
-    fmt::print(
-        "3 nearest training pictures agree with the class asked for: "
-        "{:.0f} %\n",
-        100 * *report->class_accuracy);
-  }
+  fmt::print("{} {} from {} in {}\n{}", report->samples, report->things,
+             report->checkpoint, options->out, report->comparison);
   return 0;
 }
 
@@ -121,16 +102,17 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
 Command SampleCommand() {
   return {
       {.name = kName,
-       .summary = "draws pictures from a run's newest checkpoint, alone or "
-                  "under mpirun on as many ranks as the run's plan",
+       .summary = "draws pictures or shapes from a run's newest checkpoint, "
+                  "alone or under mpirun on as many ranks as the run's plan",
        .positionals = {{.name = "RUN_DIR", .help = "a run's folder"}},
        .options =
            {{.name = "out",
              .value = "FILE",
              .default_value = "samples.png",
-             .help = "PNG: a labelled grid, a row a class"},
+             .help = "PNG: a labelled grid, a row a class; the meshes of "
+                     "shapes in a folder of its name"},
             {.name = "overwrite",
-             .help = "also where FILE is not this program's"},
+             .help = "also where files are not this program's"},
             {.name = "checkpoint",
              .value = "DIR",
              .help =
@@ -142,7 +124,7 @@ Command SampleCommand() {
             {.name = "guidance",
              .value = "W",
              .help = "classifier-free guidance; 1 = none"},
-            {.name = "per_class", .value = "N", .help = "pictures in a row"},
+            {.name = "per_class", .value = "N", .help = "samples in a row"},
             {.name = "prompt",
              .value = "TEXT",
              .help = "a caption to draw for, of models that read "
@@ -160,7 +142,7 @@ Command SampleCommand() {
             {.name = "evaluate",
              .value = "N",
              .default_value = "0",
-             .help = "also measures N unguided pictures against real ones"}},
+             .help = "also measures N unguided samples against real ones"}},
        .example = "trireme sample runs/fashion-mnist --out samples.png "
                   "--evaluate 500"},
       Run};

@@ -202,12 +202,13 @@ absl::Status DrawAtEnd(const RunFolder& folder, int64_t step, int local_ranks,
   options.run = folder.root();
   options.out = fmt::format("{}/step_{:08}.png", folder.samples(), step);
   options.local_ranks = local_ranks;
+  options.overwrite = true;
   ASSIGN_OR_RETURN(const DrawReport report, DrawSamples(options, factory));
   if (log == nullptr) return absl::OkStatus();
   RETURN_IF_ERROR(log->AddPicture("samples", step, options.out));
-  fmt::print("drew   {} pictures: {}; memory {} on rank 0, {} predicted\n",
-             report.pictures, options.out, BytesText(report.peak_bytes),
-             BytesText(predicted_bytes));
+  fmt::print("drew   {} {}: {}; memory {} on rank 0, {} predicted\n",
+             report.samples, report.things, options.out,
+             BytesText(report.peak_bytes), BytesText(predicted_bytes));
   return absl::OkStatus();
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
 
 #include "fmt/format.h"
@@ -15,6 +16,12 @@ template <typename T>
 void AppendBytes(std::string& out, const T& value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof(value));
 }
+
+// How a GLB's JSON begins: it says who wrote it.
+constexpr char kGlbBegin[] =
+    R"({"asset":{"version":"2.0","generator":"trireme"},)";
+// The bytes before it: the headers of file and chunk.
+constexpr size_t kGlbHeaders = 20;
 
 // glTF's chunks are multiples of four bytes long.
 void PadTo4(std::string& out, char padding) {
@@ -58,8 +65,10 @@ std::string EncodeGlb(const Mesh& mesh) {
   const Box box = mesh.vertices.empty() ? Box() : BoundingBox(mesh);
   // Component types: 5126 float, 5125 uint32; targets: 34962 vertices, 34963
   // indices.
-  std::string json = fmt::format(
-      R"({{"asset":{{"version":"2.0","generator":"trireme"}},"scene":0,)"
+  std::string json = kGlbBegin;
+  fmt::format_to(
+      std::back_inserter(json),
+      R"("scene":0,)"
       R"("scenes":[{{"nodes":[0]}}],"nodes":[{{"mesh":0}}],)"
       R"("meshes":[{{"primitives":[{{"attributes":{{"POSITION":0}},)"
       R"("indices":1}}]}}],"accessors":[{{"bufferView":0,)"
@@ -83,6 +92,13 @@ std::string EncodeGlb(const Mesh& mesh) {
   AppendBytes(bytes, static_cast<uint32_t>(data.size()));
   bytes += std::string("BIN\0", 4) + data;
   return bytes;
+}
+
+bool IsOwnGlb(const std::string& path) {
+  std::string begin(kGlbHeaders + std::strlen(kGlbBegin), '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  return file && begin.starts_with("glTF") && begin.ends_with(kGlbBegin);
 }
 
 absl::Status WriteMesh(const std::string& path, const Mesh& mesh) {

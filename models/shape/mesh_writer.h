@@ -20,6 +20,9 @@ std::string EncodePly(const Mesh& mesh);
 // viewers shade flat.
 std::string EncodeGlb(const Mesh& mesh);
 
+// Whether the file is one that EncodeGlb's bytes were written to.
+bool IsOwnGlb(const std::string& path);
+
 // The format is the name's ending: .obj, .ply or .glb. Written beside its name,
 // synced and renamed. Errors: another ending.
 absl::Status WriteMesh(const std::string& path, const Mesh& mesh);

@@ -6,19 +6,14 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "fmt/format.h"
 #include "models/data/dataset.h"
-#include "models/data/field_readers.h"
 #include "models/data/sample_order.h"
-#include "models/image/encode.h"
-#include "models/image/label_grid.h"
-#include "models/image/transform.h"
-#include "models/metrics/nearest_neighbor.h"
-#include "models/metrics/sliced_wasserstein.h"
+#include "models/weights/tensor_source.h"
 #include "nlohmann/json.hpp"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/control.h"
@@ -33,47 +28,13 @@
 #include "trainer/run/class_names.h"
 #include "trainer/run/initial_weights.h"
 #include "trainer/run/run_folder.h"
+#include "trainer/sampling/sample_medium.h"
 #include "trainer/sampling/sampler.h"
 
 namespace trireme {
 namespace {
 
 using Json = nlohmann::json;
-
-// Real pictures and their labels, as the network sees them.
-struct RealPictures {
-  std::vector<float> pixels;
-  std::vector<int32_t> labels;
-};
-
-// `count` readable pictures of a data set, in an order keyed by the seed,
-// leaving out the first `skip` of that order.
-absl::StatusOr<RealPictures> ReadReal(const Dataset& dataset,
-                                      const FieldSpec& spec, int64_t skip,
-                                      int64_t count) {
-  RealPictures real;
-  const SampleOrder order(/*seed=*/0, dataset.size());
-  const FieldReader& reader = ReaderOf(spec);
-  FieldValues picture = ZeroValues(spec, 1);
-  for (int64_t i = skip;
-       i < dataset.size() && static_cast<int64_t>(real.labels.size()) < count;
-       ++i) {
-    const absl::StatusOr<Sample> sample =
-        dataset.ReadParts(order.Index(i), reader.parts);
-    if (!sample.ok()) continue;
-    RETURN_IF_ERROR(reader.read(*sample, spec, 0, picture));
-    const std::vector<float>& pixels = std::get<std::vector<float>>(picture);
-    real.pixels.insert(real.pixels.end(), pixels.begin(), pixels.end());
-    real.labels.push_back(sample->class_id);
-  }
-  if (static_cast<int64_t>(real.labels.size()) < count) {
-    return FailedPrecondition(
-        "found {} readable pictures to compare with{}, expected {}",
-        real.labels.size(),
-        skip > 0 ? fmt::format(" beside {} others", skip) : "", count);
-  }
-  return real;
-}
 
 struct Loaded {
   Job job;
@@ -165,7 +126,7 @@ SamplerOptions SamplingOf(const SampleConfig& config,
   return sampling;
 }
 
-// What a picture is drawn for: the class and text of a sample.
+// What a sample is drawn for: the class and text of a sample.
 struct Prompt {
   std::string name;
   Sample sample;
@@ -250,8 +211,8 @@ absl::StatusOr<std::vector<Prompt>> RowPrompts(
   return SamplePrompts(loaded, most, [](int64_t i) { return i; });
 }
 
-// One prompt a picture, as real pictures have them: of models with text those
-// of samples, of others as many of each class, give or take one.
+// One prompt a sample, as real ones have them: of models with text those of
+// samples, of others as many of each class, give or take one.
 absl::StatusOr<std::vector<Prompt>> EvaluationPrompts(const Loaded& loaded,
                                                       int64_t count) {
   const ModelFamily& family = *loaded.setup.family;
@@ -275,7 +236,7 @@ absl::StatusOr<std::vector<Prompt>> EvaluationPrompts(const Loaded& loaded,
   return prompts;
 }
 
-// What `each` pictures a prompt are drawn for, prompt by prompt.
+// What `each` samples a prompt are drawn for, prompt by prompt.
 std::vector<Sample> SamplesOf(const std::vector<Prompt>& prompts,
                               int64_t each) {
   std::vector<Sample> samples;
@@ -318,55 +279,14 @@ absl::StatusOr<std::vector<Sample>> Share(
   return samples;
 }
 
-// Compares what was drawn for `prompts` with real pictures.
-absl::Status Evaluate(const Loaded& loaded, int64_t count,
-                      const std::vector<Sample>& prompts,
-                      const std::vector<float>& generated, DrawReport& report) {
-  const FieldSpec drawn = loaded.setup.family->samples();
-  const int64_t elements = drawn.shape.num_elements();
+// Compares what was drawn for `prompts` with real samples.
+absl::StatusOr<std::string> Compare(const Loaded& loaded,
+                                    const SampleMedium& medium,
+                                    const std::vector<Sample>& prompts,
+                                    std::span<const float> samples) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> held_out,
                    OpenHeldOut(loaded.job.data()));
-  ASSIGN_OR_RETURN(const RealPictures train,
-                   ReadReal(*loaded.dataset, drawn, 0, count));
-  // Without a held-out set: training pictures that are not among `train`.
-  report.held_out = held_out != nullptr;
-  ASSIGN_OR_RETURN(const RealPictures test,
-                   held_out != nullptr
-                       ? ReadReal(*held_out, drawn, 0, count)
-                       : ReadReal(*loaded.dataset, drawn, count, count));
-  ASSIGN_OR_RETURN(report.distance,
-                   SlicedWasserstein(generated, test.pixels, elements));
-  ASSIGN_OR_RETURN(report.floor,
-                   SlicedWasserstein(train.pixels, test.pixels, elements));
-  if (loaded.setup.family->num_classes() > 0) {
-    std::vector<int32_t> labels;
-    for (const Sample& prompt : prompts) labels.push_back(prompt.class_id);
-    ASSIGN_OR_RETURN(report.class_accuracy,
-                     NearestNeighborAccuracy({train.pixels, train.labels},
-                                             {generated, labels}, elements));
-  }
-  return absl::OkStatus();
-}
-
-// Writes the grid of `per_row` pictures a row.
-absl::Status WriteGrid(const std::string& path, const ModelFamily& family,
-                       const std::vector<Prompt>& rows, int64_t per_row,
-                       std::span<const float> pictures) {
-  const Shape image = family.samples().shape;
-  const int64_t elements = image.num_elements();
-  std::vector<LabelGridRow> grid;
-  for (size_t row = 0; row < rows.size(); ++row) {
-    grid.push_back({rows[row].name, {}});
-    for (int64_t i = 0; i < per_row; ++i) {
-      const int64_t at = static_cast<int64_t>(row) * per_row + i;
-      grid.back().images.push_back(FromFloat(
-          pictures.subspan(at * elements, elements),
-          static_cast<int>(image.dim(2)), static_cast<int>(image.dim(1)),
-          static_cast<int>(image.dim(0))));
-    }
-  }
-  ASSIGN_OR_RETURN(const Image picture, DrawLabelGrid(grid, {}));
-  return WritePng(path, picture);
+  return medium.Compare(prompts, samples, {*loaded.dataset, held_out.get()});
 }
 
 }  // namespace
@@ -387,7 +307,13 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
     if (!asked.ok()) loaded = asked;
   }
   RETURN_IF_ERROR(control.Agree(loaded.status(), "opening the run"));
+  const std::unique_ptr<SampleMedium> medium =
+      MediumOf(*loaded->setup.family, loaded->job.data());
+  absl::Status status;
+  if (leader) status = medium->CheckFiles(options.out, options.overwrite);
+  RETURN_IF_ERROR(control.Agree(status, "what is drawn before"));
   DrawReport report;
+  report.things = medium->things();
   ASSIGN_OR_RETURN(report.checkpoint,
                    ChooseCheckpoint(*everyone, control, options));
   const absl::StatusOr<Plan> plan =
@@ -427,16 +353,18 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
       Share(*everyone, control,
             rows.ok() ? SamplesOf(*rows, per_row)
                       : absl::StatusOr<std::vector<Sample>>(rows.status())));
-  ASSIGN_OR_RETURN(const std::vector<float> pictures,
+  ASSIGN_OR_RETURN(const std::vector<float> drawn,
                    sampler.Draw(sampling, options.seed, prompts));
-  report.pictures = static_cast<int64_t>(prompts.size());
+  report.samples = static_cast<int64_t>(prompts.size());
   report.peak_bytes = device.Statistics().peak_bytes;
-  absl::Status status;
   if (leader) {
-    status =
-        WriteGrid(options.out, *loaded->setup.family, *rows, per_row, pictures);
+    std::vector<std::string> names;
+    for (const Prompt& row : *rows) names.push_back(row.name);
+    status = medium->Write(options.out, {names, per_row, drawn});
   }
-  RETURN_IF_ERROR(control.Agree(status, "writing the pictures"));
+  // Rank 0 makes meshes, which takes what it takes.
+  AwaitAllPatiently(*everyone, "writing what is drawn");
+  RETURN_IF_ERROR(control.Agree(status, "writing what is drawn"));
   if (options.evaluate == 0) return report;
 
   absl::StatusOr<std::vector<Sample>> asked = std::vector<Sample>();
@@ -454,11 +382,12 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   plain.guidance = 1;
   ASSIGN_OR_RETURN(const std::vector<float> generated,
                    sampler.Draw(plain, options.seed + 1, shared));
-  if (leader) {
-    status = Evaluate(*loaded, options.evaluate, shared, generated, report);
-  }
-  AwaitAllPatiently(*everyone, "comparing with real pictures");
-  RETURN_IF_ERROR(control.Agree(status, "comparing with real pictures"));
+  absl::StatusOr<std::string> comparison = "";
+  if (leader) comparison = Compare(*loaded, *medium, shared, generated);
+  AwaitAllPatiently(*everyone, "comparing with real samples");
+  RETURN_IF_ERROR(
+      control.Agree(comparison.status(), "comparing with real samples"));
+  report.comparison = *std::move(comparison);
   return report;
 }
 

@@ -1,5 +1,5 @@
-// Pictures from a finished (or running) run, and how far they are from real
-// ones.
+// Samples from a finished (or running) run, pictures or shapes, and how far
+// they are from real ones.
 
 #ifndef TRIREME_TRAINER_SAMPLING_DRAW_SAMPLES_H_
 #define TRIREME_TRAINER_SAMPLING_DRAW_SAMPLES_H_
@@ -20,7 +20,9 @@ namespace trireme {
 
 struct DrawOptions {
   std::string run;  // a run's folder
-  std::string out;  // a PNG
+  std::string out;  // a PNG; of shapes, meshes too (ShapeMedium)
+  // Whether files may be replaced that this program did not write.
+  bool overwrite = false;
   // Absent: the newest checkpoint.
   std::optional<std::string> checkpoint;
   // Absent: the job's.
@@ -35,8 +37,7 @@ struct DrawOptions {
   uint64_t seed = 0;
   // The moving average of the weights where the run kept one.
   bool ema = true;
-  // Pictures drawn, without guidance, to measure the distance to real ones; 0 =
-  // none.
+  // Samples drawn, without guidance, to compare with real ones; 0 = none.
   int64_t evaluate = 0;
   // Ranks on this machine, which share its memory.
   int local_ranks = 1;
@@ -44,17 +45,10 @@ struct DrawOptions {
 
 struct DrawReport {
   std::string checkpoint;
-  int64_t pictures = 0;
-  // Whether the pictures compared with were held out from training, or are
-  // other training pictures (Data.held_out).
-  bool held_out = false;
-  // Sliced Wasserstein distance of `evaluate` generated pictures to as many of
-  // those, and of training pictures to the same: the floor.
-  std::optional<double> distance;
-  std::optional<double> floor;
-  // Share of generated pictures whose three nearest training pictures vote
-  // for the class they were drawn for.
-  std::optional<double> class_accuracy;
+  int64_t samples = 0;
+  std::string things;  // that they are: "pictures", "shapes"
+  // Of `evaluate` samples with real ones: lines for people.
+  std::string comparison;
   // This rank's most memory.
   int64_t peak_bytes = 0;
 };

@@ -1,0 +1,104 @@
+#include "trainer/sampling/picture_medium.h"
+
+#include <utility>
+#include <variant>
+
+#include "fmt/format.h"
+#include "models/data/field_readers.h"
+#include "models/image/encode.h"
+#include "models/image/label_grid.h"
+#include "models/image/transform.h"
+#include "models/metrics/nearest_neighbor.h"
+#include "models/metrics/sliced_wasserstein.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+// Real pictures and their labels, as the network sees them.
+struct RealPictures {
+  std::vector<float> pixels;
+  std::vector<int32_t> labels;
+};
+
+absl::StatusOr<RealPictures> ReadReal(const Dataset& dataset,
+                                      const FieldSpec& spec, int64_t skip,
+                                      int64_t count) {
+  RealPictures real;
+  const FieldReader& reader = ReaderOf(spec);
+  FieldValues picture = ZeroValues(spec, 1);
+  RETURN_IF_ERROR(TakeReal(
+      dataset, reader.parts, skip, count, count, "pictures",
+      [&](const Sample& sample) -> absl::Status {
+        RETURN_IF_ERROR(reader.read(sample, spec, 0, picture));
+        const auto& pixels = std::get<std::vector<float>>(picture);
+        real.pixels.insert(real.pixels.end(), pixels.begin(), pixels.end());
+        real.labels.push_back(sample.class_id);
+        return absl::OkStatus();
+      }));
+  return real;
+}
+
+}  // namespace
+
+absl::Status PictureMedium::CheckFiles(const std::string& path,
+                                       bool overwrite) const {
+  return CheckReplaces(path, overwrite);
+}
+
+absl::Status PictureMedium::Write(const std::string& path,
+                                  const DrawnRows& rows) const {
+  const Shape& image = spec_.shape;
+  const int64_t elements = image.num_elements();
+  std::vector<LabelGridRow> grid;
+  for (size_t row = 0; row < rows.names.size(); ++row) {
+    grid.push_back({rows.names[row], {}});
+    for (int64_t i = 0; i < rows.per_row; ++i) {
+      const int64_t at = static_cast<int64_t>(row) * rows.per_row + i;
+      grid.back().images.push_back(FromFloat(
+          rows.samples.subspan(at * elements, elements),
+          static_cast<int>(image.dim(2)), static_cast<int>(image.dim(1)),
+          static_cast<int>(image.dim(0))));
+    }
+  }
+  ASSIGN_OR_RETURN(const Image picture, DrawLabelGrid(grid, {}));
+  return WritePng(path, picture);
+}
+
+absl::StatusOr<std::string> PictureMedium::Compare(
+    const std::vector<Sample>& prompts, std::span<const float> samples,
+    const RealSets& real) const {
+  const int64_t elements = spec_.shape.num_elements();
+  const auto count = static_cast<int64_t>(prompts.size());
+  ASSIGN_OR_RETURN(const RealPictures train,
+                   ReadReal(real.training, spec_, 0, count));
+  // Without a held-out set: training pictures that are not among `train`.
+  const bool held_out = real.held_out != nullptr;
+  ASSIGN_OR_RETURN(const RealPictures test,
+                   held_out ? ReadReal(*real.held_out, spec_, 0, count)
+                            : ReadReal(real.training, spec_, count, count));
+  ASSIGN_OR_RETURN(const double distance,
+                   SlicedWasserstein(samples, test.pixels, elements));
+  ASSIGN_OR_RETURN(const double floor,
+                   SlicedWasserstein(train.pixels, test.pixels, elements));
+  std::string text = fmt::format(
+      "sliced Wasserstein distance to {} {} pictures: {:.3f} (training "
+      "pictures to the same: {:.3f})\n",
+      count, held_out ? "held-out" : "training", distance, floor);
+  if (!held_out) {
+    text +=
+        "these were trained on, as the job holds none out (data.held_out)\n";
+  }
+  if (!has_classes_) return text;
+  std::vector<int32_t> labels;
+  for (const Sample& prompt : prompts) labels.push_back(prompt.class_id);
+  ASSIGN_OR_RETURN(const double accuracy,
+                   NearestNeighborAccuracy({train.pixels, train.labels},
+                                           {samples, labels}, elements));
+  return text + fmt::format(
+                    "3 nearest training pictures agree with the class asked "
+                    "for: {:.0f} %\n",
+                    100 * accuracy);
+}
+
+}  // namespace trireme

@@ -1,0 +1,235 @@
+#include "trainer/sampling/shape_medium.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <system_error>
+
+#include "absl/strings/ascii.h"
+#include "fmt/format.h"
+#include "models/image/encode.h"
+#include "models/image/image.h"
+#include "models/image/label_grid.h"
+#include "models/shape/marching_cubes.h"
+#include "models/shape/mesh_writer.h"
+#include "models/shape/mosaic_tokens.h"
+#include "models/shape/point_samples.h"
+#include "models/shape/renderer.h"
+#include "models/shape/shape_metrics.h"
+#include "runtime/core/file.h"
+#include "runtime/core/log.h"
+#include "runtime/core/philox.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Of a mesh that is written, of one that is only measured.
+constexpr int kFileRefinements = 2;
+constexpr int kMeasureRefinements = 1;
+// On each shape that is measured.
+constexpr int64_t kPoints = 512;
+constexpr RenderOptions kView = {.side = 128, .sky_rays = 8};
+
+std::string FolderOf(const std::string& path) {
+  return fs::path(path).replace_extension();
+}
+
+// What any system takes as part of a file's name.
+std::string FileName(const std::string& name) {
+  std::string plain;
+  for (const char c : name.substr(0, 60)) {
+    plain += absl::ascii_isalnum(c) ? absl::ascii_tolower(c) : '_';
+  }
+  return plain;
+}
+
+using Points = std::vector<Vector3f>;
+
+struct MeasuredShapes {
+  std::vector<Points> points;
+  std::vector<int> classes;
+};
+
+absl::StatusOr<MeasuredShapes> ReadReal(const Dataset& dataset, int64_t skip,
+                                        int64_t least, int64_t most) {
+  MeasuredShapes shapes;
+  RETURN_IF_ERROR(TakeReal(dataset, {.surface_points = true}, skip, least, most,
+                           "shapes", [&](const Sample& sample) {
+                             Points& points = shapes.points.emplace_back();
+                             const auto values =
+                                 std::min(sample.surface_points.size(),
+                                          size_t{3 * kPoints});
+                             for (size_t i = 0; i + 3 <= values; i += 3) {
+                               points.push_back({sample.surface_points[i],
+                                                 sample.surface_points[i + 1],
+                                                 sample.surface_points[i + 2]});
+                             }
+                             shapes.classes.push_back(sample.class_id);
+                             return absl::OkStatus();
+                           }));
+  return shapes;
+}
+
+struct Neighbors {
+  double mean_distance = 0;
+  double same_class = 0;  // share
+};
+
+// The nearest shape of `others` to each of `shapes`.
+absl::StatusOr<Neighbors> NearestOf(const MeasuredShapes& shapes,
+                                    const MeasuredShapes& others) {
+  Neighbors neighbors;
+  const auto count = static_cast<double>(shapes.points.size());
+  for (size_t i = 0; i < shapes.points.size(); ++i) {
+    double least = std::numeric_limits<double>::infinity();
+    size_t nearest = 0;
+    for (size_t j = 0; j < others.points.size(); ++j) {
+      ASSIGN_OR_RETURN(const double distance,
+                       ChamferDistance(shapes.points[i], others.points[j]));
+      if (distance < least) nearest = j;
+      least = std::min(least, distance);
+    }
+    neighbors.mean_distance += least / count;
+    neighbors.same_class +=
+        (others.classes[nearest] == shapes.classes[i]) / count;
+  }
+  return neighbors;
+}
+
+std::string TextOf(const SetComparison& comparison) {
+  return fmt::format("MMD {:.4f}, coverage {:.0f} %, 1-NN accuracy {:.0f} %",
+                     comparison.mmd, 100 * comparison.coverage,
+                     100 * comparison.one_nn_accuracy);
+}
+
+}  // namespace
+
+absl::StatusOr<Mesh> ShapeMedium::MeshOf(std::span<const float> sample,
+                                         int refinements) const {
+  ASSIGN_OR_RETURN(const MosaicSdf mosaic,
+                   MosaicFromStandard(sample, resolution_));
+  const MosaicField field(mosaic);
+  return MarchingCubes(
+      [&](std::span<const Vector3f> points, std::span<float> values) {
+        field.Distances(points, values);
+        return absl::OkStatus();
+      },
+      {.cells = 32, .refinements = refinements});
+}
+
+absl::Status ShapeMedium::CheckFiles(const std::string& path,
+                                     bool overwrite) const {
+  RETURN_IF_ERROR(CheckReplaces(path, overwrite));
+  std::error_code error;
+  for (fs::directory_iterator entry(FolderOf(path), error), end;
+       !overwrite && !error && entry != end; entry.increment(error)) {
+    if (IsOwnGlb(entry->path())) continue;
+    return FailedPrecondition(
+        "{}: found a file that this program did not write where meshes are to "
+        "go; expected another name for the picture, or --overwrite",
+        entry->path().string());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ShapeMedium::Write(const std::string& path,
+                                const DrawnRows& rows) const {
+  const std::string folder = FolderOf(path);
+  RETURN_IF_ERROR(MakeDirectories(folder));
+  std::error_code error;
+  std::vector<fs::path> old;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (IsOwnGlb(entry->path())) old.push_back(entry->path());
+  }
+  for (const fs::path& file : old) fs::remove(file, error);
+  const int64_t elements = spec_.shape.num_elements();
+  std::vector<LabelGridRow> grid;
+  int64_t empty = 0;
+  for (size_t row = 0; row < rows.names.size(); ++row) {
+    const std::string& name = rows.names[row];
+    grid.push_back({name, {}});
+    for (int64_t i = 0; i < rows.per_row; ++i) {
+      const int64_t at = static_cast<int64_t>(row) * rows.per_row + i;
+      const auto mesh = MeshOf(rows.samples.subspan(at * elements, elements),
+                               kFileRefinements);
+      if (!mesh.ok()) {
+        return WithContext(mesh.status(), fmt::format("{} {}", name, i));
+      }
+      if (mesh->triangles.empty()) {
+        ++empty;
+        grid.back().images.push_back(
+            FilledImage(kView.side, kView.side, 3, 255));
+        continue;
+      }
+      grid.back().images.push_back(RenderMesh(*mesh, kView));
+      RETURN_IF_ERROR(WriteMesh(
+          fmt::format("{}/{:02}_{}_{}.glb", folder, row, FileName(name), i),
+          *mesh));
+    }
+  }
+  if (empty > 0) {
+    LOG(WARNING) << empty << " of " << grid.size() * rows.per_row
+                 << " drawn shapes have no surface";
+  }
+  ASSIGN_OR_RETURN(const Image picture, DrawLabelGrid(grid, {.magnify = 1}));
+  return WritePng(path, picture);
+}
+
+absl::StatusOr<std::string> ShapeMedium::Compare(
+    const std::vector<Sample>& prompts, std::span<const float> samples,
+    const RealSets& real) const {
+  const int64_t elements = spec_.shape.num_elements();
+  const auto count = static_cast<int64_t>(prompts.size());
+  MeasuredShapes drawn;
+  for (int64_t i = 0; i < count; ++i) {
+    ASSIGN_OR_RETURN(
+        const Mesh mesh,
+        MeshOf(samples.subspan(i * elements, elements), kMeasureRefinements));
+    if (mesh.triangles.empty()) continue;
+    drawn.points.push_back(
+        SampleSurface(mesh, kPoints,
+                      RandomStream({.sample = static_cast<uint64_t>(i),
+                                    .purpose = RandomPurpose::kSampling}))
+            .points);
+    drawn.classes.push_back(prompts[i].class_id);
+  }
+  if (drawn.points.empty()) {
+    return FailedPrecondition(
+        "found no surface in {} drawn shapes, expected some to compare", count);
+  }
+  const bool held_out = real.held_out != nullptr;
+  ASSIGN_OR_RETURN(const MeasuredShapes test,
+                   held_out ? ReadReal(*real.held_out, 0, count, count)
+                            : ReadReal(real.training, count, count, count));
+  // Without a held-out set: those that are not among `test`.
+  ASSIGN_OR_RETURN(const MeasuredShapes train,
+                   ReadReal(real.training, 0, count,
+                            held_out ? real.training.size() : count));
+  const std::vector<Points> as_many(train.points.begin(),
+                                    train.points.begin() + count);
+  ASSIGN_OR_RETURN(const SetComparison distance,
+                   CompareShapeSets(drawn.points, test.points));
+  ASSIGN_OR_RETURN(const SetComparison floor,
+                   CompareShapeSets(as_many, test.points));
+  ASSIGN_OR_RETURN(const Neighbors own, NearestOf(drawn, train));
+  ASSIGN_OR_RETURN(const Neighbors theirs, NearestOf(test, train));
+  std::string text = fmt::format(
+      "{} shapes with a surface, of {}, to {} {} ones: {}\n"
+      "training shapes to the same: {}\n"
+      "nearest training shape: squared Chamfer distance {:.4f}, of the class "
+      "asked for {:.0f} % (of those ones: {:.4f}, {:.0f} %)\n",
+      drawn.points.size(), count, count, held_out ? "held-out" : "training",
+      TextOf(distance), TextOf(floor), own.mean_distance, 100 * own.same_class,
+      theirs.mean_distance, 100 * theirs.same_class);
+  if (!held_out) {
+    text +=
+        "these were trained on, as the job holds none out (data.held_out)\n";
+  }
+  return text;
+}
+
+}  // namespace trireme

@@ -1,0 +1,50 @@
+// Drawn shapes: their meshes, a grid of pictures of them, and how far they are
+// from real ones by Chamfer distances (models/shape/shape_metrics.h).
+
+#ifndef TRIREME_TRAINER_SAMPLING_SHAPE_MEDIUM_H_
+#define TRIREME_TRAINER_SAMPLING_SHAPE_MEDIUM_H_
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "models/batch.h"
+#include "models/shape/mesh.h"
+#include "trainer/sampling/sample_medium.h"
+
+namespace trireme {
+
+class ShapeMedium final : public SampleMedium {
+ public:
+  // `spec`: of a mosaic's tokens, standardised; `resolution`: of its grids.
+  ShapeMedium(FieldSpec spec, int resolution)
+      : spec_(std::move(spec)), resolution_(resolution) {}
+
+  std::string things() const override { return "shapes"; }
+  // Meshes lie beside the picture, in a folder of its name without the ending:
+  // ROW_NAME_NUMBER.glb. What this program has put there before goes.
+  absl::Status CheckFiles(const std::string& path,
+                          bool overwrite) const override;
+  // A sample without a surface has no file and an empty picture. Errors: one
+  // that is no mosaic.
+  absl::Status Write(const std::string& path,
+                     const DrawnRows& rows) const override;
+  // Minimum matching distance, coverage and 1-nearest-neighbour accuracy, and
+  // the distance of the nearest training shape, which tells of copies.
+  absl::StatusOr<std::string> Compare(const std::vector<Sample>& prompts,
+                                      std::span<const float> samples,
+                                      const RealSets& real) const override;
+
+ private:
+  // Of one sample, on a grid of 32 << refinements cells a side; without
+  // triangles where it has no surface.
+  absl::StatusOr<Mesh> MeshOf(std::span<const float> sample,
+                              int refinements) const;
+
+  FieldSpec spec_;
+  int resolution_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_SAMPLING_SHAPE_MEDIUM_H_
