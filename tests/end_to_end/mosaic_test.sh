@@ -1,0 +1,89 @@
+#!/bin/bash
+# From meshes to a trained generator of shapes and back to meshes; a run that is
+# given other mosaics than it learnt.
+# Usage: mosaic_test.sh PATH_TO_TRIREME
+source "$(dirname "$0")/testing.sh" "$1"
+
+python3 - <<'PYTHON'
+import math, os
+
+os.makedirs("meshes/ring")
+os.makedirs("meshes/block")
+
+def obj(path, vertices, faces):
+    with open(path, "w") as out:
+        for v in vertices:
+            out.write("v %r %r %r\n" % tuple(v))
+        for f in faces:
+            out.write("f " + " ".join(str(i + 1) for i in f) + "\n")
+
+for i in range(6):
+    corners = [(x, (1 + i) * y / 4, z) for z in (0, 1) for y in (0, 1)
+               for x in (0, 1)]
+    obj("meshes/block/box_%d.obj" % i, corners,
+        [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2),
+         (1, 3, 7, 5)])
+    tube, n, m = 0.15 + 0.05 * i, 24, 12
+    ring = lambda j: 1 + tube * math.cos(2 * math.pi * j / m)
+    obj("meshes/ring/torus_%d.obj" % i,
+        [(ring(j) * math.cos(2 * math.pi * i / n),
+          tube * math.sin(2 * math.pi * j / m),
+          ring(j) * math.sin(2 * math.pi * i / n))
+         for i in range(n) for j in range(m)],
+        [(i * m + j, i * m + (j + 1) % m, (i + 1) % n * m + (j + 1) % m,
+          (i + 1) % n * m + j) for i in range(n) for j in range(m)])
+PYTHON
+
+"$trireme" data meshes shapes --shapes --points 512 --shell_cells 36 \
+  --mosaic_grids 16 --mosaic_resolution 3 > data.txt
+cat > job.textproto <<'JOB'
+model { dit { hidden: 32 layers: 2 heads: 2 } }
+data { shapes { path: "shapes" grids: 16 resolution: 3 } held_out: 3 }
+global_batch: 4
+steps: 12
+optimizer { learning_rate: 1e-3 ema_decay: 0.9 }
+precision: FP32
+sample { steps: 3 per_class: 1 }
+JOB
+"$trireme" train job.textproto --dry_run > dry.txt
+expect_in dry.txt "16 tokens"
+expect_in dry.txt "9 samples in 2 classes"
+"$trireme" launch job.textproto --ranks 2 --out run > train.txt
+expect_in train.txt "2 shapes: run/samples/step_00000012.png"
+[[ -e run/samples/step_00000012/00_block_0.glb ]] ||
+  fail "no mesh among: $(ls -R run/samples)"
+
+"$trireme" sample run --out drawn.png --per_class 2 --evaluate 3 > sample.txt
+expect_in sample.txt "4 shapes from "
+expect_in sample.txt "to 3 held-out ones: MMD "
+expect_in sample.txt "nearest training shape: squared Chamfer distance "
+[[ $(head -c 4 drawn.png) == $'\x89PNG' ]] || fail "no picture"
+for mesh in drawn/00_block_{0,1}.glb drawn/01_ring_{0,1}.glb; do
+  [[ $(head -c 4 "$mesh") == glTF ]] || fail "no mesh $mesh"
+done
+# A mesh that was made is one that is read.
+mkdir again
+cp drawn/*.glb again
+"$trireme" data again reread --shapes --points 64 --shell_cells 36 > reread.txt
+expect_in reread.txt "4 of 4 shapes"
+
+# Fewer shapes: those of before are gone, and nothing of others'.
+"$trireme" sample run --out drawn.png > sample.txt
+[[ $(ls drawn) == $'00_block_0.glb\n01_ring_0.glb' ]] ||
+  fail "found $(ls drawn)"
+echo mine > drawn/mine.glb
+expect_error "mine.glb: found a file that this program did not write" \
+  "$trireme" sample run --out drawn.png
+"$trireme" sample run --out drawn.png --overwrite > sample.txt
+[[ $(cat drawn/mine.glb) == mine ]] || fail "mine.glb was overwritten"
+
+expect_error "data.shapes.grids: found 8, expected 16" \
+  "$trireme" train job.textproto --set data.shapes.grids=8
+expect_error "data.shapes.resolution: found 1, expected 2 to 16" \
+  "$trireme" train job.textproto --set data.shapes.resolution=1
+expect_error "data.resolution: found with data.shapes" \
+  "$trireme" train job.textproto --set data.resolution=16
+expect_error "model.mmdit: found data of sets of tokens, expected pictures" \
+  "$trireme" train job.textproto --set model.mmdit.preset=TINY
+expect_error "expected a shape cache" \
+  "$trireme" train job.textproto --set data.shapes.path=meshes
