@@ -346,6 +346,33 @@ RoutingKernels DryRouting() {
                         void*) { CountBytes(stream, dtype, rows * width, 1); }};
 }
 
+SplitNormKernels DrySplitNorm() {
+  return {.squares =
+              [](Stream& stream, const SplitNormArguments& a, double*) {
+                CountBytes(stream, a.dtype, a.rows * a.columns, 1);
+              },
+          .forward =
+              [](Stream& stream, const SplitNormArguments& a, void*,
+                 const HeadsLayout&) {
+                CountBytes(stream, a.dtype, a.rows * a.columns, 2);
+              },
+          .dots =
+              [](Stream& stream, const SplitNormArguments& a, const void*,
+                 const HeadsLayout&, double*) {
+                CountBytes(stream, a.dtype, a.rows * a.columns, 2);
+              },
+          .backward =
+              [](Stream& stream, const SplitNormArguments& a, const void*,
+                 const HeadsLayout&, const double*, void*, const HeadsLayout&) {
+                CountBytes(stream, a.dtype, a.rows * a.columns, 3);
+              },
+          .weight_gradient =
+              [](Stream& stream, const SplitNormArguments& a, const void*,
+                 const HeadsLayout&, void*) {
+                CountBytes(stream, a.dtype, a.rows * a.columns, 2);
+              }};
+}
+
 }  // namespace
 
 Kernels DryKernels(const Kernels& twin) {
@@ -359,7 +386,8 @@ Kernels DryKernels(const Kernels& twin) {
           .pointwise = DryPointwise(),
           .random = DryRandom(),
           .reduction = DryReduction(),
-          .routing = DryRouting()};
+          .routing = DryRouting(),
+          .split_norm = DrySplitNorm()};
 }
 
 }  // namespace trireme

@@ -16,6 +16,7 @@
 #include "runtime/ops/kernels/random.h"
 #include "runtime/ops/kernels/reduction.h"
 #include "runtime/ops/kernels/routing.h"
+#include "runtime/ops/kernels/split_norm.h"
 
 namespace trireme {
 
@@ -31,6 +32,7 @@ struct Kernels {
   RandomKernels random;
   ReductionKernels reduction;
   RoutingKernels routing;
+  SplitNormKernels split_norm;
 };
 
 }  // namespace trireme

@@ -1,114 +1,118 @@
 #include "runtime/ops/split_norm.h"
 
 #include "runtime/core/log.h"
-#include "runtime/ops/cpu/split_norm_kernels.h"
+#include "runtime/ops/kernels.h"
 
 namespace trireme {
 namespace {
 
-SplitNormArguments ArgumentsOf(const Tensor& x) {
+HeadsLayout LayoutOf(const HeadsView& view) {
+  return {view.offset, view.row_stride};
+}
+
+SplitNormArguments ArgumentsOf(const HeadsView& x) {
+  CHECK_LE(x.head_dim, kMaxHeadDim);
   SplitNormArguments arguments;
-  arguments.dtype = x.dtype();
-  arguments.columns = x.dim(-1);
-  arguments.rows = x.num_elements() / x.dim(-1);
-  arguments.x = x.raw_data();
+  arguments.dtype = x.tensor.dtype();
+  arguments.rows = x.batch * x.tokens;
+  arguments.columns = x.heads * x.head_dim;
+  arguments.x = x.tensor.raw_data();
+  arguments.x_layout = LayoutOf(x);
+  arguments.tokens = x.tokens;
+  arguments.head_dim = x.head_dim;
   return arguments;
 }
 
-SplitNormArguments ArgumentsOf(const SplitNorm& norm, const Tensor& x,
-                               const Tensor& squares) {
+SplitNormArguments ArgumentsOf(const SplitNorm& norm, const HeadsView& x) {
   SplitNormArguments arguments = ArgumentsOf(x);
-  CHECK_EQ(squares.num_elements(), arguments.rows);
   CHECK_GE(norm.width, arguments.columns);
   arguments.width = norm.width;
   arguments.eps = norm.eps;
-  arguments.squares = static_cast<const double*>(squares.raw_data());
+  if (norm.rope != nullptr) {
+    CHECK_EQ(x.head_dim % 2, 0) << "channels to rotate in pairs";
+    CHECK_EQ(norm.rope->cos.shape(), (Shape{x.tokens, x.head_dim / 2}));
+    arguments.cos = norm.rope->cos.raw_data();
+    arguments.sin = norm.rope->sin.raw_data();
+  }
   return arguments;
 }
 
-Tensor RowSums(const Tensor& x) {
-  return Tensor::Empty(x.device(), {x.num_elements() / x.dim(-1)},
-                       DType::kFloat64, MemoryCategory::kActivations,
-                       "row sums");
+double* SumsOf(const SplitNormArguments& arguments, const Tensor& sums) {
+  CHECK_EQ(sums.num_elements(), arguments.rows);
+  CHECK_EQ(sums.dtype(), DType::kFloat64);
+  return static_cast<double*>(sums.raw_data());
 }
 
-void CheckWeight(const Tensor& x, const Tensor& weight) {
-  CHECK_EQ(weight.num_elements(), x.dim(-1));
-  CHECK_EQ(weight.dtype(), x.dtype());
+const void* WeightOf(const SplitNormArguments& arguments,
+                     const Tensor& weight) {
+  CHECK_EQ(weight.num_elements(), arguments.columns);
+  CHECK_EQ(weight.dtype(), arguments.dtype);
+  return weight.raw_data();
 }
 
-void CheckGradient(const Tensor& x, const Tensor& dy) {
-  CHECK_EQ(dy.shape(), x.shape());
-  CHECK_EQ(dy.dtype(), x.dtype());
+void CheckLike(const HeadsView& x, const HeadsView& other) {
+  CHECK(x.batch == other.batch && x.tokens == other.tokens &&
+        x.heads == other.heads && x.head_dim == other.head_dim);
+  CHECK_EQ(x.tensor.dtype(), other.tensor.dtype());
 }
+
+const SplitNormKernels& KernelsOf(const HeadsView& x) {
+  return x.tensor.device().kernels().split_norm;
+}
+
+Stream& StreamOf(const HeadsView& x) { return x.tensor.device().stream(); }
 
 }  // namespace
 
-Tensor SplitNormSquares(const Tensor& x) {
-  Tensor squares = RowSums(x);
-  if (x.device().dry()) return squares;
-  x.device().stream().Launch([arguments = ArgumentsOf(x),
-                              sums = static_cast<double*>(squares.raw_data())] {
-    SplitNormSquares(arguments, sums);
-  });
-  return squares;
+void SplitNormSquares(const HeadsView& x, const Tensor& squares) {
+  const SplitNormArguments arguments = ArgumentsOf(x);
+  KernelsOf(x).squares(StreamOf(x), arguments, SumsOf(arguments, squares));
 }
 
-Tensor SplitNormForward(const SplitNorm& norm, const Tensor& x,
-                        const Tensor& weight, const Tensor& squares) {
-  CheckWeight(x, weight);
-  SplitNormArguments arguments = ArgumentsOf(norm, x, squares);
-  arguments.weight = weight.raw_data();
-  Tensor y = Tensor::EmptyLike(x, "split norm");
-  if (x.device().dry()) return y;
-  x.device().stream().Launch(
-      [arguments, out = y.raw_data()] { SplitNormForward(arguments, out); });
-  return y;
+void SplitNormForward(const SplitNorm& norm, const HeadsView& x,
+                      const Tensor& weight, const Tensor& squares,
+                      const HeadsView& y) {
+  CheckLike(x, y);
+  SplitNormArguments arguments = ArgumentsOf(norm, x);
+  arguments.weight = WeightOf(arguments, weight);
+  arguments.squares = SumsOf(arguments, squares);
+  KernelsOf(x).forward(StreamOf(x), arguments, y.tensor.raw_data(),
+                       LayoutOf(y));
 }
 
-Tensor SplitNormDots(const Tensor& x, const Tensor& weight, const Tensor& dy) {
-  CheckWeight(x, weight);
-  CheckGradient(x, dy);
-  SplitNormArguments arguments = ArgumentsOf(x);
-  arguments.weight = weight.raw_data();
-  Tensor dots = RowSums(x);
-  if (x.device().dry()) return dots;
-  x.device().stream().Launch([arguments, gradient = dy.raw_data(),
-                              sums = static_cast<double*>(dots.raw_data())] {
-    SplitNormDots(arguments, gradient, sums);
-  });
-  return dots;
+void SplitNormDots(const SplitNorm& norm, const HeadsView& x,
+                   const Tensor& weight, const HeadsView& dy,
+                   const Tensor& dots) {
+  CheckLike(x, dy);
+  SplitNormArguments arguments = ArgumentsOf(norm, x);
+  arguments.weight = WeightOf(arguments, weight);
+  KernelsOf(x).dots(StreamOf(x), arguments, dy.tensor.raw_data(), LayoutOf(dy),
+                    SumsOf(arguments, dots));
 }
 
-Tensor SplitNormBackward(const SplitNorm& norm, const Tensor& x,
-                         const Tensor& weight, const Tensor& squares,
-                         const Tensor& dy, const Tensor& dots) {
-  CheckWeight(x, weight);
-  CheckGradient(x, dy);
-  SplitNormArguments arguments = ArgumentsOf(norm, x, squares);
-  arguments.weight = weight.raw_data();
-  Tensor dx = Tensor::EmptyLike(x, "split norm gradient");
-  if (x.device().dry()) return dx;
-  x.device().stream().Launch(
-      [arguments, gradient = dy.raw_data(),
-       sums = static_cast<const double*>(dots.raw_data()),
-       out = dx.raw_data()] {
-        SplitNormBackward(arguments, gradient, sums, out);
-      });
-  return dx;
+void SplitNormBackward(const SplitNorm& norm, const HeadsView& x,
+                       const Tensor& weight, const Tensor& squares,
+                       const HeadsView& dy, const Tensor& dots,
+                       const HeadsView& dx) {
+  CheckLike(x, dy);
+  CheckLike(x, dx);
+  SplitNormArguments arguments = ArgumentsOf(norm, x);
+  arguments.weight = WeightOf(arguments, weight);
+  arguments.squares = SumsOf(arguments, squares);
+  KernelsOf(x).backward(StreamOf(x), arguments, dy.tensor.raw_data(),
+                        LayoutOf(dy), SumsOf(arguments, dots),
+                        dx.tensor.raw_data(), LayoutOf(dx));
 }
 
-void SplitNormWeightGradient(const SplitNorm& norm, const Tensor& x,
-                             const Tensor& squares, const Tensor& dy,
+void SplitNormWeightGradient(const SplitNorm& norm, const HeadsView& x,
+                             const Tensor& squares, const HeadsView& dy,
                              const Tensor& weight_gradient) {
-  CheckGradient(x, dy);
-  CHECK_EQ(weight_gradient.num_elements(), x.dim(-1));
-  if (x.device().dry()) return;
-  x.device().stream().Launch([arguments = ArgumentsOf(norm, x, squares),
-                              gradient = dy.raw_data(),
-                              out = weight_gradient.raw_data()] {
-    SplitNormWeightGradient(arguments, gradient, out);
-  });
+  CheckLike(x, dy);
+  SplitNormArguments arguments = ArgumentsOf(norm, x);
+  CHECK_EQ(weight_gradient.num_elements(), arguments.columns);
+  arguments.squares = SumsOf(arguments, squares);
+  KernelsOf(x).weight_gradient(StreamOf(x), arguments, dy.tensor.raw_data(),
+                               LayoutOf(dy), weight_gradient.raw_data());
 }
 
 }  // namespace trireme

@@ -19,6 +19,7 @@
 #include "runtime/ops/cpu/random_kernels.h"
 #include "runtime/ops/cpu/reduction_kernels.h"
 #include "runtime/ops/cpu/routing_kernels.h"
+#include "runtime/ops/cpu/split_norm_kernels.h"
 
 namespace trireme {
 namespace {
@@ -169,7 +170,13 @@ const Kernels& CpuKernels() {
                   .sum_rows = OnHost<&SumRowsKernel>::Run,
                   .scale_rows = OnHost<&ScaleRowsKernel>::Run,
                   .row_dots = OnHost<&RowDotsKernel>::Run,
-                  .log_sum_exp = OnHost<&LogSumExpKernel>::Run}};
+                  .log_sum_exp = OnHost<&LogSumExpKernel>::Run},
+      .split_norm = {
+          .squares = OnHost<&SplitNormSquaresKernel>::Run,
+          .forward = OnHost<&SplitNormForwardKernel>::Run,
+          .dots = OnHost<&SplitNormDotsKernel>::Run,
+          .backward = OnHost<&SplitNormBackwardKernel>::Run,
+          .weight_gradient = OnHost<&SplitNormWeightGradientKernel>::Run}};
   return kKernels;
 }
 

@@ -4,35 +4,23 @@
 #ifndef TRIREME_RUNTIME_OPS_CPU_SPLIT_NORM_KERNELS_H_
 #define TRIREME_RUNTIME_OPS_CPU_SPLIT_NORM_KERNELS_H_
 
-#include <cstdint>
-
-#include "runtime/core/dtype.h"
+#include "runtime/ops/kernels/split_norm.h"
 
 namespace trireme {
 
-// A rank's part of the rows. Pointers to x, weight, dy, y and dx are of
-// `dtype`, statistics of fp64, the weight's gradient of the accumulators' type.
-struct SplitNormArguments {
-  DType dtype = DType::kFloat32;
-  int64_t rows = 0;
-  int64_t columns = 0;  // of this rank
-  int64_t width = 0;    // of all ranks
-  double eps = 0;
-  const void* x = nullptr;
-  const void* weight = nullptr;
-  const double* squares = nullptr;  // [rows]
-};
-
-// squares[r] = Σ x².
-void SplitNormSquares(const SplitNormArguments& arguments, double* squares);
-void SplitNormForward(const SplitNormArguments& arguments, void* y);
-// dots[r] = Σ x·weight·dy.
-void SplitNormDots(const SplitNormArguments& arguments, const void* dy,
-                   double* dots);
-void SplitNormBackward(const SplitNormArguments& arguments, const void* dy,
-                       const double* dots, void* dx);
-void SplitNormWeightGradient(const SplitNormArguments& arguments,
-                             const void* dy, void* weight_gradient);
+void SplitNormSquaresKernel(const SplitNormArguments& arguments,
+                            double* squares);
+void SplitNormForwardKernel(const SplitNormArguments& arguments, void* y,
+                            const HeadsLayout& y_layout);
+void SplitNormDotsKernel(const SplitNormArguments& arguments, const void* dy,
+                         const HeadsLayout& dy_layout, double* dots);
+void SplitNormBackwardKernel(const SplitNormArguments& arguments,
+                             const void* dy, const HeadsLayout& dy_layout,
+                             const double* dots, void* dx,
+                             const HeadsLayout& dx_layout);
+void SplitNormWeightGradientKernel(const SplitNormArguments& arguments,
+                                   const void* dy, const HeadsLayout& dy_layout,
+                                   void* gradient);
 
 }  // namespace trireme
 
