@@ -114,8 +114,14 @@ ShardedVariable MoeLayer::RouteShares(ForwardContext& context,
                                x.value().dtype())));
   }
   MoeTokens own = tokens;
-  own.valid = std::clamp<int64_t>(
-      tokens.valid - grid.coordinate(Axis::kTensor) * share, 0, share);
+  if (padding > 0 || !tokens.padding.empty()) {
+    own.padding = tokens.padding;
+    own.padding.resize(shape.dim(1), 0);
+    own.padding.resize(share * tp, 1);
+    const auto first =
+        own.padding.begin() + grid.coordinate(Axis::kTensor) * share;
+    own.padding = std::vector<uint8_t>(first, first + share);
+  }
   ShardedVariable y = Transition(
       context,
       Route(context, Transition(context, padded, Axis::kTensor, TokenShard()),

@@ -82,9 +82,11 @@ class MoeLayerTest : public GradientCheck {
   Variable Forward(Rank& rank, Tape& tape, const Variable& x,
                    int64_t global_batch = 0) {
     ForwardContext context{tape, rank.parallel};
-    const ShardedVariable y = rank.layer.Forward(
-        context, {x, States()},
-        {.valid = kValid, .of_sample = kValid, .global_batch = global_batch});
+    const ShardedVariable y =
+        rank.layer.Forward(context, {x, States()},
+                           {.padding = {0, 0, 0, 0, 1},  // kValid of kTokens
+                            .of_sample = kValid,
+                            .global_batch = global_batch});
     CHECK_OK(rank.parallel.status());
     return y.variable;
   }
@@ -243,8 +245,7 @@ TEST_F(MoeLayerTest, KeepsWhatADenseLayerOfTheActiveWidthKeeps) {
     Tape tape(device_);
     ForwardContext context{tape, parallel};
     const Variable x = tape.Leaf(input);
-    layer.Forward(context, {x, States()},
-                  {.valid = kManyTokens, .of_sample = kManyTokens});
+    layer.Forward(context, {x, States()}, {.of_sample = kManyTokens});
     return device_.Statistics().current_bytes - before;
   };
   const int64_t element = kManyTokens * sizeof(double);

@@ -9,6 +9,7 @@
 #include "runtime/autograd/tensor_functions.h"
 #include "runtime/device/host.h"
 #include "runtime/ops/copy.h"
+#include "runtime/ops/pointwise.h"
 #include "runtime/ops/routing.h"
 
 namespace trireme {
@@ -16,19 +17,34 @@ namespace {
 
 using Kind = AxisState::Kind;
 
-// Routes of tokens behind the first `valid` of each sample's go nowhere.
-Tensor WithoutPadding(const Tensor& experts, int64_t samples, int64_t tokens,
-                      int64_t valid) {
-  if (valid == tokens) return experts;
+// Routes of padding go nowhere.
+Tensor WithoutPadding(const Tensor& experts,
+                      const std::vector<uint8_t>& padding) {
+  if (padding.empty()) return experts;
   const int64_t k = experts.dim(1);
+  const auto tokens = static_cast<int64_t>(padding.size());
   std::vector<uint8_t> mask(experts.num_elements(), 0);
   for (int64_t i = 0; i < experts.num_elements(); ++i) {
-    mask[i] = i / k % tokens >= valid ? 1 : 0;
+    mask[i] = padding[i / k % tokens];
   }
-  CHECK_EQ(samples * tokens, experts.dim(0));
   return MaskedFill(experts,
                     Upload<uint8_t>(experts.device(), experts.shape(), mask),
                     -1, "routes without padding");
+}
+
+// x[t, n], a constant of the compute type, with zeros for padding.
+Tensor WithoutPaddingRows(const Tensor& x,
+                          const std::vector<uint8_t>& padding) {
+  if (padding.empty()) return x;
+  const auto tokens = static_cast<int64_t>(padding.size());
+  std::vector<float> counts(x.dim(0));
+  for (int64_t i = 0; i < x.dim(0); ++i) {
+    counts[i] = padding[i % tokens] != 0 ? 0.0F : 1.0F;
+  }
+  const Tensor factors = Upload<float>(x.device(), {x.dim(0), 1}, counts);
+  return ScaleRows(x, x.dtype() == DType::kFloat64
+                          ? Cast(factors, DType::kFloat64)
+                          : factors);
 }
 
 // The states of a sum over tokens.
@@ -56,6 +72,8 @@ Routing Router::Forward(ForwardContext& context, const ShardedVariable& x,
   context.parallel.UseParameter(*weight_, x.states);
   const int64_t samples = x.value().dim(0);
   const int64_t local = x.value().dim(1);
+  CHECK(tokens.padding.empty() ||
+        static_cast<int64_t>(tokens.padding.size()) == local);
   const Variable logits = RouterLogits(
       tape, Reshape(tape, x.variable, {samples * local, x.value().dim(2)}),
       *weight_);
@@ -64,7 +82,7 @@ Routing Router::Forward(ForwardContext& context, const ShardedVariable& x,
   routing.weights = config_.normalize
                         ? Softmax(tape, SelectColumns(tape, logits, chosen))
                         : SelectColumns(tape, Softmax(tape, logits), chosen);
-  routing.experts = WithoutPadding(chosen, samples, local, tokens.valid);
+  routing.experts = WithoutPadding(chosen, tokens.padding);
   const Shape shape = {samples, local, config_.experts};
   const bool has_losses = config_.balance_weight > 0 || config_.z_weight > 0;
   if (has_losses && tokens.global_batch > 0) {
@@ -81,9 +99,9 @@ void Router::AddLosses(ForwardContext& context, const ShardedVariable& logits,
   const AxisStates states = SumStates(logits.states);
   const auto per_token =
       1.0 / (static_cast<double>(tokens.of_sample) * tokens.global_batch);
-  // All ranks' share of a sum over tokens, padding left out.
-  const auto sum = [&](const Variable& x) -> ShardedVariable {
-    return {Sum(tape, MaskTokens(tape, x, tokens.valid)), states};
+  const int64_t rows = shape.dim(0) * shape.dim(1);
+  const auto flat = [&](const Variable& x) {
+    return Reshape(tape, x, {rows, config_.experts});
   };
   if (config_.balance_weight > 0) {
     const Tensor counts = CountRoutes(experts, shape.dim(0), config_.experts,
@@ -95,20 +113,25 @@ void Router::AddLosses(ForwardContext& context, const ShardedVariable& logits,
       }
       group.AllReduce(counts, ReduceOp::kSum, "routes of samples").Wait();
     }
-    const Variable shares(RepeatOverTokens(counts, shape.dim(1)));
-    AddLoss(
-        context, sum(Multiply(tape, Softmax(tape, logits.variable), shares)),
-        config_.balance_weight * static_cast<double>(config_.experts) *
-            per_token / static_cast<double>(tokens.of_sample * config_.top_k),
-        "balance_loss");
+    const Variable shares(WithoutPaddingRows(
+        RepeatOverTokens(counts, shape.dim(1)).Reshape({rows, config_.experts}),
+        tokens.padding));
+    AddLoss(context,
+            {Sum(tape,
+                 Multiply(tape, Softmax(tape, flat(logits.variable)), shares)),
+             states},
+            config_.balance_weight * static_cast<double>(config_.experts) *
+                per_token /
+                static_cast<double>(tokens.of_sample * config_.top_k),
+            "balance_loss");
   }
   if (config_.z_weight > 0) {
-    const Variable flat = Reshape(
-        tape, logits.variable, {shape.dim(0) * shape.dim(1), config_.experts});
-    const Variable z = LogSumExp(tape, flat);
+    const Variable z = LogSumExp(tape, flat(logits.variable));
+    const Variable counted(WithoutPaddingRows(
+        Full(z.value().device(), {rows, 1}, z.value().dtype(), 1),
+        tokens.padding));
     AddLoss(context,
-            sum(Reshape(tape, Multiply(tape, z, z),
-                        {shape.dim(0), shape.dim(1), 1})),
+            {Sum(tape, Multiply(tape, Multiply(tape, z, z), counted)), states},
             config_.z_weight * per_token, "z_loss");
   }
 }

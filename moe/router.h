@@ -18,6 +18,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "moe/moe_config.h"
 #include "parallel/axis_state.h"
@@ -28,9 +29,9 @@ namespace trireme {
 
 // The tokens that a layer is given.
 struct MoeTokens {
-  // Of each sample on this rank; those behind them are padding, which is
-  // neither routed nor counted.
-  int64_t valid = 0;
+  // Of each of a sample's tokens on this rank, whether it is padding, which is
+  // neither routed nor counted. Empty: none is.
+  std::vector<uint8_t> padding;
   // Of each sample over all ranks, and samples of the whole job's batch; 0
   // samples: no losses.
   int64_t of_sample = 0;

@@ -152,7 +152,8 @@ std::vector<BoundarySpec> DitPart::Boundary(int block, int64_t b) const {
 }
 
 DitConstants DitPart::ConstantsOf(const Batch& microbatch,
-                                  const Objective& objective) const {
+                                  const Objective& objective,
+                                  const InputWatch& /*watch*/) const {
   Tensor text_counts;
   if (config_.text_tokens > 0) {
     text_counts = objective.Condition(microbatch, kTextCountField, /*none=*/0);
@@ -185,7 +186,7 @@ DitConstants DitPart::Constants(int64_t b, const Tensor& text_counts,
   const TokenLayout& tokens = layout_.tokens();
   constants.tokens = tokens;
   constants.context_parallel = layout_.context_parallel();
-  constants.routed = {.valid = tokens.valid_local(),
+  constants.routed = {.padding = tokens.LocalPadding(),
                       .of_sample = config_.tokens(),
                       .global_batch = global_batch};
   if (tokens.has_padding()) {

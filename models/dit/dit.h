@@ -72,8 +72,8 @@ class DitPart {
   }
 
   // Of a microbatch, whose samples the objective has prepared.
-  DitConstants ConstantsOf(const Batch& microbatch,
-                           const Objective& objective) const;
+  DitConstants ConstantsOf(const Batch& microbatch, const Objective& objective,
+                           const InputWatch& watch) const;
   DitInputs InputsOf(const Batch& microbatch, const ModelInputs& prepared,
                      const Objective& objective,
                      const DitConstants& constants) const;

@@ -12,7 +12,8 @@ StreamSizes SizesOf(const DitConfig& config) {
   return {.hidden = config.hidden,
           .head_dim = config.head_dim(),
           .mlp_hidden = config.mlp_hidden,
-          .qk_norm = config.qk_norm};
+          .qk_norm = config.qk_norm ? StreamSizes::QkNorm::kHeads
+                                    : StreamSizes::QkNorm::kNone};
 }
 
 StreamSizes ImageSizesOf(const DitConfig& config, int64_t block) {
@@ -52,8 +53,10 @@ DitBlock::DitBlock(ParameterStore& store, const ProcessGrid& grid,
                      ColumnParallelLinear(store, grid, prefix + ".kv", h, 2 * h,
                                           {.parts = 2}),
                      RowParallelLinear(store, grid, prefix + ".out", h, h)});
-    cross_->q_norm = CreateHeadNorm(store, SizesOf(config), prefix + ".q_norm");
-    cross_->k_norm = CreateHeadNorm(store, SizesOf(config), prefix + ".k_norm");
+    cross_->q_norm =
+        CreateHeadNorm(store, grid, SizesOf(config), prefix + ".q_norm");
+    cross_->k_norm =
+        CreateHeadNorm(store, grid, SizesOf(config), prefix + ".k_norm");
   }
 }
 
@@ -63,9 +66,9 @@ void DitBlock::Forward(ForwardContext& context, const DitConstants& constants,
     JointForward(context, constants, state);
     return;
   }
-  std::vector<ShardedVariable> modulation;
-  const ShardedVariable qkv =
-      image_.Qkv(context, state.x, state.silu_c, modulation);
+  const std::vector<ShardedVariable> modulation =
+      image_.Modulate(context, state.silu_c);
+  const ShardedVariable qkv = image_.Qkv(context, state.x, modulation);
   const HeadNorms norms = image_.head_norms(&constants.rope);
   const int64_t head_dim = config_.head_dim();
   const ShardedVariable attended =
@@ -105,14 +108,14 @@ void DitBlock::JointForward(ForwardContext& context,
   // sums in another order would differ in the last bit.
   const ShardedVariable silu_c = Fork(context, state.silu_c);
   const int64_t head_dim = config_.head_dim();
-  std::vector<ShardedVariable> image_modulation;
-  std::vector<ShardedVariable> text_modulation;
+  const std::vector<ShardedVariable> image_modulation =
+      image_.Modulate(context, silu_c);
   const ShardedVariable image_qkv =
-      NormHeads(context, image_.Qkv(context, state.x, silu_c, image_modulation),
-                head_dim, image_.head_norms(&constants.rope));
-  const ShardedVariable text_qkv = NormHeads(
-      context, text_->Qkv(context, state.text, silu_c, text_modulation),
-      head_dim, text_->head_norms(nullptr));
+      image_.NormedQkv(context, state.x, image_modulation, &constants.rope);
+  const std::vector<ShardedVariable> text_modulation =
+      text_->Modulate(context, silu_c);
+  const ShardedVariable text_qkv =
+      text_->NormedQkv(context, state.text, text_modulation, nullptr);
   const JointAttentionResult attended =
       constants.context_parallel || constants.tokens.has_padding()
           ? JointAttention(context, image_qkv, &text_qkv, head_dim,

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "models/data/byte_text.h"
+#include "models/transformer/moe_fields.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -40,46 +41,12 @@ constexpr int64_t kMaxHeadDim = 1024;
 // Of one sample, picture and text. Tables are made for each.
 constexpr int64_t kMaxTokens = 1 << 20;
 constexpr double kMaxStddev = 1e6;
-constexpr double kMaxLossWeight = 1e6;
 
 absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
                         int64_t high) {
   if (found >= low && found <= high) return absl::OkStatus();
   return InvalidArgument("model.dit.{}: found {}, expected {} to {}", field,
                          found, low, high);
-}
-
-constexpr int64_t kMaxExperts = 1 << 12;
-
-absl::StatusOr<MoeConfig> ResolveMoe(const Dit::MixtureOfExperts& moe,
-                                     int64_t mlp_hidden) {
-  MoeConfig config;
-  config.experts = moe.experts();
-  RETURN_IF_ERROR(CheckRange("moe.experts", config.experts, 1, kMaxExperts));
-  config.top_k =
-      moe.has_top_k() ? moe.top_k() : std::min<int64_t>(2, config.experts);
-  RETURN_IF_ERROR(CheckRange("moe.top_k", config.top_k, 1, config.experts));
-  config.expert_hidden =
-      moe.has_expert_hidden() ? moe.expert_hidden() : mlp_hidden;
-  RETURN_IF_ERROR(
-      CheckRange("moe.expert_hidden", config.expert_hidden, 1, kMaxHidden));
-  config.shared_hidden = moe.shared_hidden();
-  RETURN_IF_ERROR(
-      CheckRange("moe.shared_hidden", config.shared_hidden, 0, kMaxHidden));
-  if (moe.expert() == Dit::MixtureOfExperts::GELU) {
-    config.kind = MoeConfig::ExpertKind::kGelu;
-  }
-  config.normalize = moe.normalize();
-  config.balance_weight = moe.has_balance_loss() ? moe.balance_loss() : 0.01;
-  config.z_weight = moe.z_loss();
-  for (const auto& [field, weight] :
-       {std::pair("balance_loss", config.balance_weight),
-        std::pair("z_loss", config.z_weight)}) {
-    if (weight >= 0 && weight <= kMaxLossWeight) continue;
-    return InvalidArgument("model.dit.moe.{}: found {}, expected 0 to {}",
-                           field, weight, kMaxLossWeight);
-  }
-  return config;
 }
 
 // Patches, positions, and how many tokens there are.
@@ -124,21 +91,6 @@ absl::Status ResolveSet(const Dit& dit, const TokenSetSpec& set,
         Dit::Positions_Name(dit.positions()));
   }
   return absl::OkStatus();
-}
-
-void FillMoe(const MoeConfig& config, int64_t every,
-             Dit::MixtureOfExperts& moe) {
-  moe.set_experts(config.experts);
-  moe.set_top_k(config.top_k);
-  moe.set_expert_hidden(config.expert_hidden);
-  moe.set_expert(config.kind == MoeConfig::ExpertKind::kSwiGlu
-                     ? Dit::MixtureOfExperts::SWIGLU
-                     : Dit::MixtureOfExperts::GELU);
-  moe.set_shared_hidden(config.shared_hidden);
-  moe.set_every(every);
-  moe.set_normalize(config.normalize);
-  moe.set_balance_loss(config.balance_weight);
-  moe.set_z_loss(config.z_weight);
 }
 
 }  // namespace
@@ -221,10 +173,13 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
     }
   }
   if (dit.has_moe()) {
-    ASSIGN_OR_RETURN(config.moe, ResolveMoe(dit.moe(), config.mlp_hidden));
-    config.moe_every = dit.moe().has_every() ? dit.moe().every() : 1;
-    RETURN_IF_ERROR(
-        CheckRange("moe.every", config.moe_every, 1, config.layers));
+    ASSIGN_OR_RETURN(
+        const BlockExperts experts,
+        ResolveMoe(dit.moe(), "model.dit.moe",
+                   {.expert_hidden = config.mlp_hidden, .balance_weight = 0.01},
+                   config.layers));
+    config.moe = experts.moe;
+    config.moe_every = experts.every;
   }
   return config;
 }
@@ -243,7 +198,7 @@ void FillDit(const DitConfig& config, Dit& dit) {
     dit.mutable_text()->set_attention(config.text_attention);
   }
   if (config.moe.has_value()) {
-    FillMoe(*config.moe, config.moe_every, *dit.mutable_moe());
+    FillMoe({*config.moe, config.moe_every}, *dit.mutable_moe());
   }
 }
 

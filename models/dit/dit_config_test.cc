@@ -119,10 +119,10 @@ TEST(ResolveDitTest, ExpertsHaveDefaultsAndAreWrittenBack) {
   EXPECT_EQ(resolved->moe->top_k, 2);
   EXPECT_EQ(resolved->moe->expert_hidden, resolved->mlp_hidden);
   EXPECT_EQ(resolved->moe->balance_weight, 0.01);
-  Dit::MixtureOfExperts& moe = *dit.mutable_moe();
+  MixtureOfExperts& moe = *dit.mutable_moe();
   moe.set_top_k(3);
   moe.set_expert_hidden(20);
-  moe.set_expert(Dit::MixtureOfExperts::GELU);
+  moe.set_expert(MixtureOfExperts::GELU);
   moe.set_shared_hidden(16);
   moe.set_normalize(true);
   moe.set_balance_loss(0.5);
@@ -153,7 +153,7 @@ TEST(ResolveDitTest, ErrorsNameTheFieldOfExperts) {
   };
   Dit dit;
   dit.set_preset(Dit::S);
-  Dit::MixtureOfExperts& moe = *dit.mutable_moe();
+  MixtureOfExperts& moe = *dit.mutable_moe();
   EXPECT_EQ(message(dit), "model.dit.moe.experts: found 0, expected 1 to 4096");
   moe.set_experts(4);
   moe.set_top_k(5);

@@ -1,11 +1,11 @@
 #include "models/dit/dit_family.h"
 
-#include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "fmt/format.h"
 #include "models/dit/dit.h"
+#include "models/transformer/block_runs.h"
 #include "models/transformer/picture_chunk.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
@@ -46,18 +46,10 @@ class DitFamily final : public ModelFamily {
     shape.text = TextOf(config_);
     // With and without experts; the last block reads joint text and does not
     // change it.
-    std::vector<std::pair<bool, bool>> kinds;
-    for (int64_t i = 0; i < config_.layers; ++i) {
-      const std::pair kind(config_.has_experts(i),
-                           config_.joint_text() && i + 1 == config_.layers);
-      auto known = std::find(kinds.begin(), kinds.end(), kind);
-      if (known == kinds.end()) known = kinds.insert(known, kind);
-      const auto number = static_cast<int32_t>(known - kinds.begin());
-      if (shape.block_runs.empty() || shape.block_runs.back().kind != number) {
-        shape.block_runs.push_back({.kind = number});
-      }
-      ++shape.block_runs.back().count;
-    }
+    shape.block_runs = RunsOf(config_.layers, [this](int64_t i) {
+      return std::pair(config_.has_experts(i),
+                       config_.joint_text() && i + 1 == config_.layers);
+    });
     return shape;
   }
 

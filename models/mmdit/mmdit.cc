@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "models/transformer/embeddings.h"
 #include "models/transformer/position_table.h"
 #include "parallel/transitions.h"
 #include "runtime/device/host.h"
@@ -11,33 +12,6 @@
 
 namespace trireme {
 namespace {
-
-constexpr double kTimeScale = 1000.0;
-constexpr double kMaxPeriod = 10000.0;
-constexpr Initializer kSmallNormal = {.kind = Initializer::Kind::kNormal,
-                                      .stddev = 0.02};
-
-// Coordinates (0, row, column) of the range's tokens, without the axes that
-// have no channels. Those of padding lie below the picture; nobody sees them.
-RopeTable MakeRope(Device& device, const MmditConfig& config, TokenRange range,
-                   DType dtype) {
-  std::vector<int64_t> axes;
-  for (const int64_t channels : config.rope_axes) {
-    if (channels > 0) axes.push_back(channels);
-  }
-  std::vector<double> positions;
-  for (int64_t i = 0; i < range.count; ++i) {
-    const int64_t token = range.begin + i;
-    const int64_t coordinates[3] = {0, token / config.columns(),
-                                    token % config.columns()};
-    for (size_t axis = 0; axis < config.rope_axes.size(); ++axis) {
-      if (config.rope_axes[axis] > 0) {
-        positions.push_back(static_cast<double>(coordinates[axis]));
-      }
-    }
-  }
-  return MakeRopeTable(device, axes, positions, kMaxPeriod, dtype);
-}
 
 // Coordinates (row, column) of the range's tokens in the middle of the square
 // table, which pictures of every size share.
@@ -56,52 +30,18 @@ std::vector<double> TableCoordinates(const MmditConfig& config,
   return coordinates;
 }
 
-// pooled[b, w], with zeros for samples whose count is 0.
-Tensor WithoutEmptyTexts(const Tensor& pooled, const Tensor& text_counts,
-                         int64_t text_tokens) {
-  const Tensor counts_for =
-      Full(pooled.device(), {text_tokens + 1, 1}, pooled.dtype(), 1.0);
-  ZeroSlice(counts_for, 0, 0, 1);
-  const Tensor factors = RepeatOverTokens(GatherRows(counts_for, text_counts),
-                                          pooled.dim(1), "text factors");
-  return Multiply(pooled, factors.Reshape(pooled.shape()));
-}
-
-// Linear, SiLU, Linear: what makes a conditioning of a vector for each sample.
-struct ConditionMlp {
-  ConditionMlp(ParameterStore& store, const std::string& name, int64_t in,
-               int64_t hidden)
-      : first(store, name + ".in", in, hidden, {.initializer = kSmallNormal}),
-        second(store, name + ".out", hidden, hidden,
-               {.initializer = kSmallNormal}) {}
-
-  ShardedVariable Forward(ForwardContext& context,
-                          const ShardedVariable& x) const {
-    return second.Forward(context, Activate(context, Activation::kSilu,
-                                            first.Forward(context, x)));
-  }
-
-  ReplicatedLinear first;
-  ReplicatedLinear second;
-};
-
-Tensor Sinusoid(const Tensor& scalars, DType dtype) {
-  return TimestepEmbedding(Scale(scalars, kTimeScale), kMmditTimeChannels,
-                           kMaxPeriod, dtype);
-}
-
 }  // namespace
 
 struct MmditPart::Embedding {
   Embedding(ParameterStore& store, const MmditConfig& config)
       : patches(store, "patch_embedding", config.patch_channels(),
                 config.hidden),
-        time(store, "time_embedding", kMmditTimeChannels, config.hidden),
+        time(store, "time_embedding", kScalarChannels, config.hidden),
         pooled(store, "pooled_embedding", config.pooled_width, config.hidden),
         text(store, "text_embedding", config.text_width, config.hidden) {
     if (config.guidance.has_value()) {
-      guidance = std::make_unique<ConditionMlp>(
-          store, "guidance_embedding", kMmditTimeChannels, config.hidden);
+      guidance = std::make_unique<ConditionMlp>(store, "guidance_embedding",
+                                                kScalarChannels, config.hidden);
     }
   }
 
@@ -122,9 +62,8 @@ MmditPart::MmditPart(ParameterStore& store, const ProcessGrid& grid,
               options.sequence_parallel, /*text_stream=*/true) {
   Device& device = store.device();
   if (config.positions == Mmdit::ROPE) {
-    rope_ =
-        MakeRope(device, config, layout_.tokens().attention,
-                 dtype_ == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32);
+    rope_ = PictureRope(device, config.rope_axes, config.columns(),
+                        layout_.tokens().attention, dtype_);
   }
   if (options.has_embedding()) {
     store.BeginUnit();
@@ -190,9 +129,10 @@ std::vector<BoundarySpec> MmditPart::Boundary(int block, int64_t b) const {
 }
 
 MmditConstants MmditPart::ConstantsOf(const Batch& microbatch,
-                                      const Objective& objective) const {
-  return Constants(
-      objective.Condition(microbatch, kTextCountField, /*none=*/0));
+                                      const Objective& objective,
+                                      const InputWatch& /*watch*/) const {
+  return Constants(objective.Condition(microbatch, kTextCountField, /*none=*/0),
+                   objective.global_batch());
 }
 
 MmditInputs MmditPart::InputsOf(const Batch& microbatch,
@@ -218,11 +158,15 @@ MmditInputs MmditPart::InputsOf(const Batch& microbatch,
   return inputs;
 }
 
-MmditConstants MmditPart::Constants(const Tensor& text_counts) const {
+MmditConstants MmditPart::Constants(const Tensor& text_counts,
+                                    int64_t global_batch) const {
   return {
       .rope = rope_,
       .tokens = layout_.tokens(),
       .context_parallel = layout_.context_parallel(),
+      .routed = {.padding = layout_.tokens().LocalPadding(),
+                 .of_sample = config_.tokens(),
+                 .global_batch = global_batch},
       .text_counts = text_counts,
       .joint_counts = AddOffset(
           text_counts, static_cast<int32_t>(config_.tokens()), "key counts")};
@@ -238,7 +182,8 @@ ShardedVariable MmditPart::Predict(ForwardContext& context,
                                    const MmditInputs& inputs) const {
   CHECK(has_embedding() && has_head());
   StreamState state = Embed(context, inputs);
-  const MmditConstants constants = Constants(inputs.text_counts);
+  const MmditConstants constants =
+      Constants(inputs.text_counts, /*global_batch=*/0);
   for (int i = 0; i < num_blocks(); ++i) {
     RunBlock(context, i, constants, state);
   }

@@ -71,14 +71,16 @@ class MmditPart {
 
   // Of a microbatch, whose pictures the objective has prepared.
   MmditConstants ConstantsOf(const Batch& microbatch,
-                             const Objective& objective) const;
+                             const Objective& objective,
+                             const InputWatch& watch) const;
   MmditInputs InputsOf(const Batch& microbatch, const ModelInputs& prepared,
                        const Objective& objective,
                        const MmditConstants& constants) const;
   // The inputs are whole; the state holds this rank's tokens.
   StreamState Embed(ForwardContext& context, const MmditInputs& inputs) const;
-  // text_counts: int32 [b].
-  MmditConstants Constants(const Tensor& text_counts) const;
+  // text_counts: int32 [b]. global_batch: see Objective.
+  MmditConstants Constants(const Tensor& text_counts,
+                           int64_t global_batch) const;
   // The part's block i.
   void RunBlock(ForwardContext& context, int block,
                 const MmditConstants& constants, StreamState& state) const;

@@ -13,7 +13,14 @@ StreamSizes SizesOf(const MmditConfig& config) {
   return {.hidden = config.hidden,
           .head_dim = config.head_dim(),
           .mlp_hidden = config.mlp_hidden,
-          .qk_norm = config.qk_norm};
+          .qk_norm = config.qk_norm ? StreamSizes::QkNorm::kHeads
+                                    : StreamSizes::QkNorm::kNone};
+}
+
+StreamSizes ImageSizesOf(const MmditConfig& config, int64_t block) {
+  StreamSizes sizes = SizesOf(config);
+  if (config.has_experts(block)) sizes.moe = config.experts->moe;
+  return sizes;
 }
 
 HeadNorms NormsOf(Parameter* q, Parameter* k, const RopeTable* rope) {
@@ -47,8 +54,8 @@ class ImageAttention {
         keep_(keep),
         qkv_(store, grid, name + ".qkv", config.hidden, 3 * config.hidden,
              {.parts = 3}),
-        q_norm_(CreateHeadNorm(store, SizesOf(config), name + ".q_norm")),
-        k_norm_(CreateHeadNorm(store, SizesOf(config), name + ".k_norm")),
+        q_norm_(CreateHeadNorm(store, grid, SizesOf(config), name + ".q_norm")),
+        k_norm_(CreateHeadNorm(store, grid, SizesOf(config), name + ".k_norm")),
         projection_(store, grid, name + ".out", config.hidden, config.hidden) {}
 
   // gate is the caller's.
@@ -86,10 +93,11 @@ class DualBlock final : public MmditBlock {
  public:
   DualBlock(ParameterStore& store, const ProcessGrid& grid,
             const std::string& name, const MmditConfig& config, Keep keep,
-            bool image_attention, bool last)
+            int64_t index, bool image_attention, bool last)
       : head_dim_(config.head_dim()),
         last_(last),
-        image_(store, grid, name, SizesOf(config), keep, /*to_keys_only=*/false,
+        image_(store, grid, name, ImageSizesOf(config, index), keep,
+               /*to_keys_only=*/false,
                image_attention ? kImageAttentionParts : 0),
         text_(store, grid, name + ".text", SizesOf(config), keep,
               /*to_keys_only=*/last) {
@@ -106,14 +114,14 @@ class DualBlock final : public MmditBlock {
     // sums in another order would differ in the last bit.
     const ShardedVariable silu_c = Fork(context, state.silu_c);
     const ShardedVariable x = state.x;
-    std::vector<ShardedVariable> image_modulation;
-    std::vector<ShardedVariable> text_modulation;
+    const std::vector<ShardedVariable> image_modulation =
+        image_.Modulate(context, silu_c);
     const ShardedVariable image_qkv =
-        NormHeads(context, image_.Qkv(context, x, silu_c, image_modulation),
-                  head_dim_, image_.head_norms(&constants.rope));
-    const ShardedVariable text_qkv = NormHeads(
-        context, text_.Qkv(context, state.text, silu_c, text_modulation),
-        head_dim_, text_.head_norms(nullptr));
+        image_.NormedQkv(context, x, image_modulation, &constants.rope);
+    const std::vector<ShardedVariable> text_modulation =
+        text_.Modulate(context, silu_c);
+    const ShardedVariable text_qkv =
+        text_.NormedQkv(context, state.text, text_modulation, nullptr);
     const JointAttentionResult attended =
         Attend(context, constants, image_qkv, text_qkv, head_dim_,
                /*text_output=*/!last_);
@@ -126,7 +134,7 @@ class DualBlock final : public MmditBlock {
                                                   image_modulation[first],
                                                   image_modulation[first + 1]));
     }
-    state.x = image_.Mlp(context, state.x, image_modulation);
+    state.x = image_.Mlp(context, state.x, image_modulation, constants.routed);
     if (last_) {
       state.text = ShardedVariable();
       return;
@@ -159,10 +167,10 @@ class SingleBlock final : public MmditBlock {
                     kModulationParts),
         qkv_(store, grid, name + ".attention.qkv", config.hidden,
              3 * config.hidden, {.parts = 3}),
-        q_norm_(
-            CreateHeadNorm(store, SizesOf(config), name + ".attention.q_norm")),
-        k_norm_(
-            CreateHeadNorm(store, SizesOf(config), name + ".attention.k_norm")),
+        q_norm_(CreateHeadNorm(store, grid, SizesOf(config),
+                               name + ".attention.q_norm")),
+        k_norm_(CreateHeadNorm(store, grid, SizesOf(config),
+                               name + ".attention.k_norm")),
         projection_(store, grid, name + ".attention.out", config.hidden,
                     config.hidden),
         mlp_in_(store, grid, name + ".mlp.in", config.hidden,
@@ -238,7 +246,7 @@ std::unique_ptr<MmditBlock> MakeMmditBlock(ParameterStore& store,
   const bool last = index + 1 == config.layers();
   if (index < config.dual_layers) {
     return std::make_unique<DualBlock>(
-        store, grid, name, config, keep,
+        store, grid, name, config, keep, index,
         /*image_attention=*/index < config.image_attention_layers, last);
   }
   return std::make_unique<SingleBlock>(store, grid, name, config, keep, last);

@@ -35,6 +35,8 @@ struct MmditConstants {
   RopeTable rope;  // of the picture's tokens; undefined tensors without ROPE
   TokenLayout tokens;
   bool context_parallel = false;
+  // The tokens that experts are given.
+  MoeTokens routed;
   // int32 [b]: a sample's text tokens, and those with the picture's.
   Tensor text_counts;
   Tensor joint_counts;

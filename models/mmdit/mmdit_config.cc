@@ -223,6 +223,13 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
     return InvalidArgument("model.mmdit.guidance: found {}, expected 0 to {}",
                            *config.guidance, kMaxGuidance);
   }
+  if (mmdit.has_moe()) {
+    ASSIGN_OR_RETURN(
+        config.experts,
+        ResolveMoe(mmdit.moe(), "model.mmdit.moe",
+                   {.expert_hidden = config.mlp_hidden, .balance_weight = 0.01},
+                   config.dual_layers));
+  }
   RETURN_IF_ERROR(ResolvePositions(mmdit, config));
   RETURN_IF_ERROR(ResolveText(mmdit, config));
   return config;
@@ -286,6 +293,9 @@ void FillMmdit(const MmditConfig& config, Mmdit& mmdit) {
   }
   if (config.guidance.has_value()) mmdit.set_guidance(*config.guidance);
   mmdit.set_image_attention_layers(config.image_attention_layers);
+  if (config.experts.has_value()) {
+    FillMoe(*config.experts, *mmdit.mutable_moe());
+  }
 }
 
 }  // namespace trireme

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/model.pb.h"
+#include "models/transformer/moe_fields.h"
 
 namespace trireme {
 
@@ -34,11 +35,16 @@ struct MmditConfig {
   bool text_bytes = false;  // of the caption itself
   std::optional<double> guidance;
   int64_t image_attention_layers = 0;
+  std::optional<BlockExperts> experts;  // of dual blocks
   // Of the pictures that it works on.
   int64_t channels = 1;
   int64_t height = 0;
   int64_t width = 0;
 
+  // Whether the block has experts in place of the picture's MLP.
+  bool has_experts(int64_t block) const {
+    return block < dual_layers && experts.has_value() && experts->Has(block);
+  }
   int64_t layers() const { return dual_layers + single_layers; }
   int64_t head_dim() const { return hidden / heads; }
   int64_t rows() const { return height / patch; }

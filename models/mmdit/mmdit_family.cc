@@ -1,10 +1,12 @@
 #include "models/mmdit/mmdit_family.h"
 
-#include <algorithm>
+#include <string>
+#include <tuple>
 
 #include "fmt/format.h"
 #include "models/mmdit/mmdit.h"
 #include "models/mmdit/mmdit_names.h"
+#include "models/transformer/block_runs.h"
 #include "models/transformer/picture_chunk.h"
 #include "models/transformer/token_layout.h"
 #include "runtime/core/status.h"
@@ -18,11 +20,17 @@ class MmditFamily final : public ModelFamily {
   explicit MmditFamily(const MmditConfig& config) : config_(config) {}
 
   std::string Describe() const override {
-    return fmt::format(
+    std::string text = fmt::format(
         "MMDiT: {} dual and {} single blocks, width {}, {} heads, {} + {} "
         "tokens",
         config_.dual_layers, config_.single_layers, config_.hidden,
         config_.heads, config_.tokens(), config_.text_tokens);
+    if (config_.experts.has_value()) {
+      text +=
+          fmt::format(", {} experts, {} of them for each token",
+                      config_.experts->moe.experts, config_.experts->moe.top_k);
+    }
+    return text;
   }
 
   ModelShape Shape() const override {
@@ -36,19 +44,17 @@ class MmditFamily final : public ModelFamily {
     shape.tokens = config_.tokens();
     shape.text_tokens = config_.text_tokens;
     shape.text = ModelShape::Text::kJoint;
-    // Dual ones with and without the picture's own attention, single ones, and
-    // the last one, which gives no text.
-    for (int64_t i = 0; i < shape.layers; ++i) {
-      const bool as_the_one_before = i > 0 && i + 1 < shape.layers &&
-                                     i != config_.dual_layers &&
-                                     i != config_.image_attention_layers;
-      if (as_the_one_before) {
-        ++shape.block_runs.back().count;
-      } else {
-        const auto kind = static_cast<int32_t>(shape.block_runs.size());
-        shape.block_runs.push_back({.kind = kind, .count = 1});
-      }
+    if (config_.experts.has_value()) {
+      shape.experts = config_.experts->moe.experts;
+      shape.shared_hidden = config_.experts->moe.shared_hidden;
     }
+    // Dual ones with and without the picture's own attention and experts,
+    // single ones, and the last one, which gives no text.
+    shape.block_runs = RunsOf(shape.layers, [this](int64_t i) {
+      return std::tuple(i < config_.dual_layers,
+                        i < config_.image_attention_layers,
+                        config_.has_experts(i), i + 1 == config_.layers());
+    });
     return shape;
   }
 

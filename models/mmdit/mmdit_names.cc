@@ -237,6 +237,9 @@ absl::StatusOr<NameTable> MmditNames(const MmditConfig& config) {
                        static_cast<double>(config.hidden),
                    "4");
   }
+  if (config.experts.has_value()) {
+    return unknown("moe.experts", config.experts->moe.experts, "none");
+  }
   if (flux) {
     if (config.single_layers == 0) return unknown("single_layers", 0, "one");
     if (!config.qk_norm) return unknown("qk_norm", false, "true");

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "models/transformer/joint_experts.h"
 #include "moe/moe_layer.h"
 #include "parallel/functional.h"
 #include "parallel/layers.h"
@@ -30,15 +31,23 @@ struct StreamSizes {
   int64_t hidden = 0;
   int64_t head_dim = 0;
   int64_t mlp_hidden = 0;
-  // RMS norms of each head's queries and keys.
-  bool qk_norm = true;
+  enum class QkNorm {
+    kNone,
+    kHeads,        // RMS norms of each head's queries and keys
+    kAcrossHeads,  // of those of all heads together
+  };
+  QkNorm qk_norm = QkNorm::kHeads;
+  double qk_norm_eps = kStreamNormEps;
+  // Between two linear layers: GELU, with biases, or SwiGLU, without.
+  enum class Mlp { kGelu, kSwiGlu };
+  Mlp mlp = Mlp::kGelu;
   // A mixture of experts in place of the MLP.
   std::optional<MoeConfig> moe = std::nullopt;
 };
 
-// The weight of such a norm; null without qk_norm.
-Parameter* CreateHeadNorm(ParameterStore& store, const StreamSizes& sizes,
-                          const std::string& name);
+// The weight of a norm of queries or of keys; null without.
+Parameter* CreateHeadNorm(ParameterStore& store, const ProcessGrid& grid,
+                          const StreamSizes& sizes, const std::string& name);
 
 // Joint attention of two streams' queries, keys and values [b, s, 3·h], heads
 // normed and rotated before (NormHeads), whose tokens this rank holds all: as
@@ -61,11 +70,19 @@ class ModulatedStream {
                   const std::string& name, const StreamSizes& sizes, Keep keep,
                   bool to_keys_only, int further_modulations = 0);
 
-  // Modulated norm and qkv; sets `modulation` for the rest of the block.
+  // What the stream's tokens are modulated with.
+  std::vector<ShardedVariable> Modulate(ForwardContext& context,
+                                        const ShardedVariable& silu_c) const {
+    return modulation_.Forward(context, silu_c);
+  }
+  // Modulated norm and qkv.
   ShardedVariable Qkv(ForwardContext& context, const ShardedVariable& x,
-                      const ShardedVariable& silu_c,
-                      std::vector<ShardedVariable>& modulation) const;
+                      const std::vector<ShardedVariable>& modulation) const;
   HeadNorms head_norms(const RopeTable* rope) const;
+  // Qkv with q and k normed, and rotated if there is a rope.
+  ShardedVariable NormedQkv(ForwardContext& context, const ShardedVariable& x,
+                            const std::vector<ShardedVariable>& modulation,
+                            const RopeTable* rope) const;
   // x + gate·projection(attended).
   ShardedVariable Project(ForwardContext& context, const ShardedVariable& x,
                           const ShardedVariable& attended,
@@ -74,8 +91,17 @@ class ModulatedStream {
   ShardedVariable Mlp(ForwardContext& context, const ShardedVariable& x,
                       const std::vector<ShardedVariable>& modulation,
                       const MoeTokens& routed = {}) const;
+  // The same of a picture's tokens and its text's, which go through experts as
+  // one sequence (joint_experts.h).
+  StreamPair MlpOfBoth(ForwardContext& context, const StreamPair& x,
+                       const std::vector<ShardedVariable>& modulation,
+                       const MoeTokens& routed) const;
 
  private:
+  ShardedVariable MlpNorm(ForwardContext& context, const ShardedVariable& x,
+                          const std::vector<ShardedVariable>& modulation) const;
+
+  StreamSizes sizes_;
   Keep keep_;
   AdaptiveModulation modulation_;
   ColumnParallelLinear qkv_;

@@ -1,13 +1,15 @@
 // A part of a model over tokens as a pipeline chunk: turns microbatches into
-// the first stage's inputs as the objective says, passes (x, silu(c), text)
-// between stages, and ends in the objective's losses.
+// the first stage's inputs as the objective says, passes (x, silu(c), text,
+// tap) between stages, and ends in the objective's losses.
 //
-// A Part (DitPart, MmditPart) has the blocks, and says what they read:
+// A Part (DitPart, MmditPart, HidreamPart) has the blocks, and says what they
+// read:
 //   Inputs, BlockConstants                 types
 //   sample_field(), TokensOf(samples), sample_elements()
 //   num_blocks(), has_embedding(), has_head(), recomputes(block)
 //   layout(), Boundary(block, b)
-//   ConstantsOf(microbatch, objective)     for all blocks of a microbatch
+//   ConstantsOf(microbatch, objective, watch)
+//                                          for all blocks of a microbatch
 //   InputsOf(microbatch, prepared, objective, constants)
 //   Embed(context, inputs), RunBlock(context, block, constants, state),
 //   Head(context, state)
@@ -87,13 +89,16 @@ class PictureChunk final : public Chunk {
     state.x = std::move(tensors[0]);
     state.silu_c = std::move(tensors[1]);
     if (tensors.size() > 2) state.text = std::move(tensors[2]);
+    if (tensors.size() > 3) state.tap = std::move(tensors[3]);
     return state;
   }
   static std::vector<ShardedVariable> ToTensors(StreamState state) {
     std::vector<ShardedVariable> tensors;
     tensors.push_back(std::move(state.x));
     tensors.push_back(std::move(state.silu_c));
-    if (state.text.variable.defined()) tensors.push_back(std::move(state.text));
+    for (ShardedVariable* rest : {&state.text, &state.tap}) {
+      if (rest->variable.defined()) tensors.push_back(std::move(*rest));
+    }
     return tensors;
   }
 
@@ -115,6 +120,11 @@ class PictureChunk final : public Chunk {
                                        part_->sample_field(), dtype_);
   }
 
+  InputWatch WatchOf(int64_t microbatch) const {
+    return {.gradients = inputs_.objective().input_gradients(),
+            .first_sample = FirstSample(microbatch)};
+  }
+
   // Kept for the microbatch that ran last.
   Shared& SharedOf(int64_t microbatch) {
     if (shared_.microbatch != microbatch ||
@@ -126,8 +136,8 @@ class PictureChunk final : public Chunk {
   const typename Part::BlockConstants& Constants(int64_t microbatch) {
     Shared& shared = SharedOf(microbatch);
     if (!shared.constants.has_value()) {
-      shared.constants =
-          part_->ConstantsOf(Microbatch(microbatch), inputs_.objective());
+      shared.constants = part_->ConstantsOf(
+          Microbatch(microbatch), inputs_.objective(), WatchOf(microbatch));
     }
     return *shared.constants;
   }
@@ -140,8 +150,7 @@ class PictureChunk final : public Chunk {
     typename Part::Inputs inputs =
         part_->InputsOf(Microbatch(microbatch), prepared, inputs_.objective(),
                         Constants(microbatch));
-    inputs.watch = {.gradients = inputs_.objective().input_gradients(),
-                    .first_sample = FirstSample(microbatch)};
+    inputs.watch = WatchOf(microbatch);
     return part_->Embed(context, inputs);
   }
 

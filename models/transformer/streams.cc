@@ -83,6 +83,26 @@ ShardedVariable StreamLayout::EmbedText(ForwardContext& context,
                     TextStates()[Axis::kContext]);
 }
 
+ShardedVariable StreamLayout::SpreadText(ForwardContext& context,
+                                         const ShardedVariable& text) const {
+  const AxisStates states = TextStates();
+  ShardedVariable padded = text;
+  const int64_t padding = text_tokens_.padded - text_tokens_.tokens;
+  if (padding > 0) {
+    const Tensor& values = text.value();
+    padded = ConcatTokens(
+        context, text,
+        {Variable(Tensor::Zeros(values.device(),
+                                {values.dim(0), padding, values.dim(2)},
+                                values.dtype())),
+         text.states});
+  }
+  return Transition(
+      context,
+      Transition(context, padded, Axis::kTensor, states[Axis::kTensor]),
+      Axis::kContext, states[Axis::kContext]);
+}
+
 FinalLayer::FinalLayer(ParameterStore& store, const ProcessGrid& grid,
                        int64_t hidden, int64_t channels)
     : modulation_(store, grid, "final.modulation", hidden, 2),

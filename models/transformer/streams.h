@@ -24,6 +24,8 @@ struct StreamState {
   // and then once over the ranks, where the model starts.
   ShardedVariable silu_c;
   ShardedVariable text;  // [b, n, h]; undefined where there is none any more
+  // Tokens that a later block reads as they are; undefined where none does.
+  ShardedVariable tap;
 };
 
 // Everything that a microbatch brings in is split over dp by sample.
@@ -61,6 +63,10 @@ class StreamLayout {
                             const ShardedVariable& text) const;
   // What EmbedText takes: its tokens of [b, n, w].
   ShardedVariable TextInput(const Tensor& text) const;
+  // This rank's tokens of a text stream [b, n, h] that is whole on every rank
+  // of tp and cp.
+  ShardedVariable SpreadText(ForwardContext& context,
+                             const ShardedVariable& text) const;
 
  private:
   bool context_parallel_;

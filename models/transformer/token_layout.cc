@@ -11,6 +11,13 @@ int64_t TokenLayout::valid_local() const {
   return std::clamp<int64_t>(tokens - local.begin, 0, local.count);
 }
 
+std::vector<uint8_t> TokenLayout::LocalPadding() const {
+  if (!has_padding()) return {};
+  std::vector<uint8_t> padding(local.count, 0);
+  std::fill(padding.begin() + valid_local(), padding.end(), 1);
+  return padding;
+}
+
 TokenLayout LayOutTokens(int64_t tokens, const ProcessGrid& grid,
                          bool over_context, bool over_tensor) {
   const int64_t cp = over_context ? grid.size(Axis::kContext) : 1;

@@ -9,6 +9,7 @@
 #define TRIREME_MODELS_TRANSFORMER_TOKEN_LAYOUT_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "parallel/process_grid.h"
 #include "runtime/device/tensor.h"
@@ -31,6 +32,8 @@ struct TokenLayout {
   bool has_padding() const { return padded > tokens; }
   // Real tokens of the local range.
   int64_t valid_local() const;
+  // Of each token of the local range, whether it is padding. Empty: none is.
+  std::vector<uint8_t> LocalPadding() const;
 };
 
 // `over_context`: cut over cp. `over_tensor`: cut over tp between layers.

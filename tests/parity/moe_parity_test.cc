@@ -67,6 +67,10 @@ std::vector<GridCase> Grids() {
   add({.pp = 2, .dp = 2, .ep = 2}, "schedule: INTERLEAVED");
   add({.cp = 2, .pp = 2, .dp = 2, .ep = 4}, "schedule: ZB_V recompute: FULL");
   add({.dp = 4, .ep = 4, .dtype = DType::kFloat32});
+  // In dual blocks of an MMDiT.
+  add({.tp = 2, .ep = 2, .height = 6, .mmdit = true},
+      "sequence_parallel: true");
+  add({.cp = 2, .pp = 2, .ep = 2, .mmdit = true}, "recompute: FULL");
   return cases;
 }
 

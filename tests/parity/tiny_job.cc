@@ -54,6 +54,7 @@ std::shared_ptr<const ModelFamily> MmditOf(const GridCase& grid) {
   config.pooled_width = kPooledWidth;
   config.guidance = 2.5;
   config.image_attention_layers = grid.image_attention_layers;
+  if (grid.moe.has_value()) config.experts = {.moe = *grid.moe};
   config.channels = kChannels;
   config.height = grid.height;
   config.width = kWidth;

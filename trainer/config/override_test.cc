@@ -115,7 +115,8 @@ TEST(Override, NamesTheNearestFieldAndValue) {
             "you mean 'model.dit.layers'?");
   EXPECT_EQ(ErrorOf("evry=3"),
             "--set evry=3: unknown field 'evry' in trireme.Job; did you mean "
-            "'model.dit.moe.every' or 'checkpoint.every' or 'log.every'?");
+            "'model.dit.moe.every' or 'model.mmdit.moe.every' or "
+            "'checkpoint.every' or 'log.every'?");
   EXPECT_EQ(
       ErrorOf("model={dit {hiden: 1}}"),
       "--set model={dit {hiden: 1}}: model.dit.hiden: unknown field 'hiden' in "
