@@ -34,6 +34,10 @@ Tensor Filled(Device& device, const Shape& shape, double value) {
 
 }  // namespace
 
+std::string TextLayerField(int64_t layer) {
+  return "text_layer." + std::to_string(layer);
+}
+
 Shape FieldSpec::ShapeOf(int64_t rows) const {
   Shape all;
   all.push_back(rows);

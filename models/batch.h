@@ -25,6 +25,8 @@ inline constexpr char kLabelField[] = "label";  // int32; −1 without a class
 inline constexpr char kTextField[] = "text";    // fp32 [tokens, width]
 inline constexpr char kTextCountField[] = "text_count";  // int32 of kTextField
 inline constexpr char kPooledTextField[] = "text_pooled";  // fp32 [width]
+// fp32 [tokens, width]: the states of one of a language model's layers.
+std::string TextLayerField(int64_t layer);
 // What only evaluations fill: where a model is told a scale of guidance, each
 // sample's instead of the model's own.
 inline constexpr char kGuidanceField[] = "guidance";  // fp32
@@ -42,6 +44,10 @@ struct FieldSpec {
   // Text is made of the sample's caption (models/data/byte_text.h), not read
   // as an encoder's states.
   bool from_caption = false;
+  // Of a TextLayerField: the layer, and how many a sample has; 0: another
+  // field.
+  int64_t layer = 0;
+  int64_t num_layers = 0;
   // The field of the job that sets the shape, for errors.
   std::string job_field;
 

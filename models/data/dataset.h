@@ -24,6 +24,11 @@ struct Sample {
   std::vector<float> text_tokens;
   int text_count = 0;
   int text_width = 0;
+  // Precomputed states of a language model's layers, as many tokens each, one
+  // layer after the other [text_layer_count, text_layer_width]; empty without.
+  std::vector<float> text_layers;
+  int text_layer_count = 0;
+  int text_layer_width = 0;
   // One precomputed vector for the whole text; empty without.
   std::vector<float> text_pooled;
   // Of a shape: the tokens of its mosaic, one after another
@@ -37,10 +42,12 @@ struct SampleParts {
   bool image = false;
   bool text = false;  // text_tokens and their sizes, text_pooled
   bool caption = false;
+  bool text_layers = false;
   bool token_set = false;
   bool surface_points = false;
 };
-inline constexpr SampleParts kWholeSample = {true, true, true, true, true};
+inline constexpr SampleParts kWholeSample = {true, true, true,
+                                             true, true, true};
 
 // A finite, ordered set of samples. Immutable once opened; every method may be
 // called by several threads at once.

@@ -90,6 +90,29 @@ absl::Status ReadPooledText(const Sample& sample, const FieldSpec& spec,
   return absl::OkStatus();
 }
 
+// As many rows for each layer as there are; those beyond the field's tokens are
+// cut, missing ones padded with zeros.
+absl::Status ReadTextLayer(const Sample& sample, const FieldSpec& spec,
+                           int64_t index, FieldValues& values) {
+  const int64_t tokens = spec.shape.dim(0), width = spec.shape.dim(1);
+  if (sample.text_layer_count > 0 &&
+      (sample.text_layer_width != width ||
+       sample.text_layer_count % spec.num_layers != 0)) {
+    return InvalidArgument(
+        "{}: found {} of each of {} layers, expected them to fit the {} tokens "
+        "of width {} of {}",
+        spec.job_field, width, spec.num_layers, sample.text_layer_count,
+        sample.text_layer_width, sample.key);
+  }
+  const int64_t of_layer = sample.text_layer_count / spec.num_layers;
+  const int64_t read = std::min(of_layer, tokens) * width;
+  const auto padding = std::copy_n(
+      sample.text_layers.begin() + spec.layer * of_layer * width, read,
+      std::get<std::vector<float>>(values).begin() + index * tokens * width);
+  std::fill_n(padding, tokens * width - read, 0.0F);
+  return absl::OkStatus();
+}
+
 // The element `index` of a field of vectors or matrices.
 std::span<float> Element(const FieldSpec& spec, int64_t index,
                          FieldValues& values) {
@@ -126,14 +149,19 @@ struct Row {
   bool from_caption = false;
 };
 
-constexpr std::array<Row, 9> kReaders = {{
+// Stands for all TextLayerFields.
+constexpr char kAnyTextLayer[] = "text_layer";
+
+constexpr std::array<Row, 11> kReaders = {{
     {{kPixelsField, {.image = true}, ReadPixels}, DType::kFloat32, 3},
     {{kTokenSetField, {.token_set = true}, ReadTokenSet}, DType::kFloat32, 2},
     {{kLabelField, {}, ReadLabel}, DType::kInt32, 0},
     {{kTextField, {.text = true}, ReadText}, DType::kFloat32, 2},
     {{kTextCountField, {.text = true}, ReadTextCount}, DType::kInt32, 0},
     {{kPooledTextField, {.text = true}, ReadPooledText}, DType::kFloat32, 1},
+    {{kAnyTextLayer, {.text_layers = true}, ReadTextLayer}, DType::kFloat32, 2},
     {{kTextField, {.caption = true}, ReadCaption}, DType::kFloat32, 2, true},
+    {{kAnyTextLayer, {.caption = true}, ReadCaption}, DType::kFloat32, 2, true},
     {{kTextCountField, {.caption = true}, ReadCaptionCount},
      DType::kInt32,
      0,
@@ -147,9 +175,11 @@ constexpr std::array<Row, 9> kReaders = {{
 }  // namespace
 
 const FieldReader& ReaderOf(const FieldSpec& spec) {
+  const std::string_view name =
+      spec.num_layers > 0 ? std::string_view(kAnyTextLayer) : spec.name;
   const auto row =
       std::find_if(kReaders.begin(), kReaders.end(), [&](const Row& known) {
-        return known.reader.name == spec.name &&
+        return known.reader.name == name &&
                known.from_caption == spec.from_caption;
       });
   CHECK(row != kReaders.end()) << "no data set fills the field " << spec.name;
@@ -166,6 +196,7 @@ SampleParts PartsOf(std::span<const FieldSpec> fields) {
     parts.image = parts.image || needed.image;
     parts.text = parts.text || needed.text;
     parts.caption = parts.caption || needed.caption;
+    parts.text_layers = parts.text_layers || needed.text_layers;
     parts.token_set = parts.token_set || needed.token_set;
   }
   return parts;

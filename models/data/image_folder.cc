@@ -117,7 +117,13 @@ class ImageFolder : public Dataset {
       sample.image = *std::move(image);
     }
     if (parts.caption) RETURN_IF_ERROR(ReadCaption(path, sample));
-    if (parts.text) RETURN_IF_ERROR(ReadText(path, sample));
+    if (parts.text) {
+      RETURN_IF_ERROR(ReadStates(path, ".tokens", ParseTextTokens, sample));
+      RETURN_IF_ERROR(ReadStates(path, ".pooled", ParsePooledText, sample));
+    }
+    if (parts.text_layers) {
+      RETURN_IF_ERROR(ReadStates(path, ".layers", ParseTextLayers, sample));
+    }
     return sample;
   }
 
@@ -131,19 +137,16 @@ class ImageFolder : public Dataset {
     return absl::OkStatus();
   }
 
-  static absl::Status ReadText(fs::path path, Sample& sample) {
-    using Parse = absl::Status (*)(std::string_view, Sample&);
-    for (const auto& [ending, parse] :
-         {std::pair<const char*, Parse>(".tokens", ParseTextTokens),
-          std::pair<const char*, Parse>(".pooled", ParsePooledText)}) {
-      std::error_code error;
-      path.replace_extension(ending);
-      if (!fs::exists(path, error)) continue;
-      ASSIGN_OR_RETURN(const std::string bytes,
-                       ReadFile(path, kMaxTokensBytes));
-      RETURN_IF_ERROR(WithContext(parse(bytes, sample), path.native()));
-    }
-    return absl::OkStatus();
+  // Text states of the file with this ending, if it is there.
+  static absl::Status ReadStates(fs::path path, const char* ending,
+                                 absl::Status (*parse)(std::string_view,
+                                                       Sample&),
+                                 Sample& sample) {
+    std::error_code error;
+    path.replace_extension(ending);
+    if (!fs::exists(path, error)) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kMaxTokensBytes));
+    return WithContext(parse(bytes, sample), path.native());
   }
 
   std::string folder_;

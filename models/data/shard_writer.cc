@@ -131,9 +131,11 @@ absl::StatusOr<EncodedSample> EncodeSample(const Sample& sample) {
   encoded.caption = sample.caption;
   if (sample.text_count > 0) encoded.tokens = SerializeTextTokens(sample);
   if (!sample.text_pooled.empty()) encoded.pooled = SerializePooledText(sample);
+  if (sample.text_layer_count > 0) encoded.layers = SerializeTextLayers(sample);
   absl::Status fits = CheckBytes("picture", encoded.picture, kMaxImageBytes);
   fits.Update(CheckBytes("caption", encoded.caption, kMaxCaptionBytes));
   fits.Update(CheckBytes("text states", encoded.tokens, kMaxTokensBytes));
+  fits.Update(CheckBytes("text layers", encoded.layers, kMaxTokensBytes));
   if (!fits.ok()) return WithContext(fits, sample.key);
   return encoded;
 }
@@ -148,6 +150,7 @@ absl::Status ShardWriter::Add(const EncodedSample& sample) {
   if (!sample.caption.empty()) tar_.Add(stem + ".txt", sample.caption);
   if (!sample.tokens.empty()) tar_.Add(stem + ".tokens", sample.tokens);
   if (!sample.pooled.empty()) tar_.Add(stem + ".pooled", sample.pooled);
+  if (!sample.layers.empty()) tar_.Add(stem + ".layers", sample.layers);
   ++samples_;
   ++in_shard_;
   if (in_shard_ == options_.samples_per_shard ||

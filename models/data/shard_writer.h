@@ -46,6 +46,7 @@ struct EncodedSample {
   std::string caption;
   std::string tokens;  // SerializeTextTokens; empty: none
   std::string pooled;  // SerializePooledText; empty: none
+  std::string layers;  // SerializeTextLayers; empty: none
 };
 
 // Errors: a picture, caption or text states that reading a shard would refuse.

@@ -87,6 +87,20 @@ std::string SerializeTextTokens(const Sample& sample) {
                    sample.text_tokens);
 }
 
+absl::Status ParseTextLayers(std::string_view bytes, Sample& sample) {
+  ASSIGN_OR_RETURN(TextStates states, Parse(bytes));
+  sample.text_layers = std::move(states.values);
+  sample.text_layer_count = static_cast<int>(states.count);
+  sample.text_layer_width = static_cast<int>(states.width);
+  return absl::OkStatus();
+}
+
+std::string SerializeTextLayers(const Sample& sample) {
+  return Serialize(static_cast<uint32_t>(sample.text_layer_count),
+                   static_cast<uint32_t>(sample.text_layer_width),
+                   sample.text_layers);
+}
+
 absl::Status ParsePooledText(std::string_view bytes, Sample& sample) {
   ASSIGN_OR_RETURN(TextStates states, Parse(bytes));
   if (states.count != 1) {

@@ -23,6 +23,11 @@ absl::Status ParseTextTokens(std::string_view bytes, Sample& sample);
 
 std::string SerializeTextTokens(const Sample& sample);
 
+// The same for the states of a language model's layers, one layer's tokens
+// after the other's.
+absl::Status ParseTextLayers(std::string_view bytes, Sample& sample);
+std::string SerializeTextLayers(const Sample& sample);
+
 // The same for the pooled vector, a file of one token. Errors: another number
 // of tokens, too.
 absl::Status ParsePooledText(std::string_view bytes, Sample& sample);

@@ -37,6 +37,7 @@ struct Entry {
   int64_t json = kNone;
   int64_t tokens = kNone;
   int64_t pooled = kNone;
+  int64_t layers = kNone;
 };
 
 // "a/b/0001.seg.png" is the field "seg.png" of the sample "a/b/0001".
@@ -64,10 +65,14 @@ class WebDataset : public Dataset {
           fmt::format("{} {} {} {} {} {}\n", entry.shard, entry.class_id,
                       entry.image, entry.caption, entry.json, entry.tokens);
     }
-    // Sets without pooled text keep the hash that runs have written down.
-    for (size_t i = 0; i < entries_.size(); ++i) {
-      if (entries_[i].pooled == kNone) continue;
-      index += fmt::format("pooled {} {}\n", i, entries_[i].pooled);
+    // Sets without pooled text or layers keep the hash that runs have written
+    // down.
+    for (const auto& [name, member] : {std::pair("pooled", &Entry::pooled),
+                                       std::pair("layers", &Entry::layers)}) {
+      for (size_t i = 0; i < entries_.size(); ++i) {
+        if (entries_[i].*member == kNone) continue;
+        index += fmt::format("{} {} {}\n", name, i, entries_[i].*member);
+      }
     }
     return StableHash(index);
   }
@@ -102,7 +107,13 @@ class WebDataset : public Dataset {
     }
     RETURN_IF_ERROR(WithContext(ReadClass(entry, sample), sample.key));
     if (parts.caption) RETURN_IF_ERROR(ReadCaption(entry, sample));
-    if (parts.text) RETURN_IF_ERROR(ReadText(entry, sample));
+    if (parts.text) {
+      RETURN_IF_ERROR(ReadStates(entry, entry.tokens, ParseTextTokens, sample));
+      RETURN_IF_ERROR(ReadStates(entry, entry.pooled, ParsePooledText, sample));
+    }
+    if (parts.text_layers) {
+      RETURN_IF_ERROR(ReadStates(entry, entry.layers, ParseTextLayers, sample));
+    }
     return sample;
   }
 
@@ -159,19 +170,15 @@ class WebDataset : public Dataset {
     return absl::OkStatus();
   }
 
-  absl::Status ReadText(const Entry& entry, Sample& sample) const {
-    using Parse = absl::Status (*)(std::string_view, Sample&);
-    for (const auto& [member, parse] :
-         {std::pair<int64_t, Parse>(entry.tokens, ParseTextTokens),
-          std::pair<int64_t, Parse>(entry.pooled, ParsePooledText)}) {
-      if (member == kNone) continue;
-      std::string path;
-      ASSIGN_OR_RETURN(const std::string bytes,
-                       ReadMember(entry, member, kMaxTokensBytes, path));
-      RETURN_IF_ERROR(
-          WithContext(parse(bytes, sample), shards_[entry.shard] + ":" + path));
-    }
-    return absl::OkStatus();
+  // Text states of the member, if there is one.
+  absl::Status ReadStates(const Entry& entry, int64_t member,
+                          absl::Status (*parse)(std::string_view, Sample&),
+                          Sample& sample) const {
+    if (member == kNone) return absl::OkStatus();
+    std::string path;
+    ASSIGN_OR_RETURN(const std::string bytes,
+                     ReadMember(entry, member, kMaxTokensBytes, path));
+    return WithContext(parse(bytes, sample), shards_[entry.shard] + ":" + path);
   }
 
   std::vector<std::string> shards_;
@@ -196,6 +203,8 @@ void AddMember(const TarMember& member, std::string_view field,
     set_once(entry.tokens);
   } else if (field == "pooled") {
     set_once(entry.pooled);
+  } else if (field == "layers") {
+    set_once(entry.layers);
   } else if (field == "cls" && entry.class_id == kNoClass) {
     const absl::StatusOr<std::string> text =
         reader.ReadContent(member, kMaxClassBytes);

@@ -138,7 +138,8 @@ bool KnowsClass(const Sample& sample, const ModelFamily& family) {
 }
 
 // What prompts are made of.
-constexpr SampleParts kPromptParts = {.text = true, .caption = true};
+constexpr SampleParts kPromptParts = {
+    .text = true, .caption = true, .text_layers = true};
 
 // The first `most` classes, each with the text of a sample of its own.
 std::vector<Prompt> ClassPrompts(const Loaded& loaded, int64_t most) {
@@ -258,8 +259,9 @@ absl::StatusOr<std::vector<Sample>> Share(
     Json list = Json::array();
     for (const Sample& sample : *prompts) {
       list.push_back({sample.class_id, sample.caption, sample.text_tokens,
-                      sample.text_count, sample.text_width,
-                      sample.text_pooled});
+                      sample.text_count, sample.text_width, sample.text_pooled,
+                      sample.text_layers, sample.text_layer_count,
+                      sample.text_layer_width});
     }
     const std::vector<uint8_t> bytes = Json::to_cbor(list);
     packed.assign(bytes.begin(), bytes.end());
@@ -275,6 +277,9 @@ absl::StatusOr<std::vector<Sample>> Share(
     sample.text_count = entry[3].get<int>();
     sample.text_width = entry[4].get<int>();
     sample.text_pooled = entry[5].get<std::vector<float>>();
+    sample.text_layers = entry[6].get<std::vector<float>>();
+    sample.text_layer_count = entry[7].get<int>();
+    sample.text_layer_width = entry[8].get<int>();
   }
   return samples;
 }
