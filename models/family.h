@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -89,9 +90,12 @@ struct InputSizes {
   int64_t height = 0;  // of pictures
   int64_t width = 0;
   int64_t text_tokens = 0;  // 0: there is no text
+  // Of each of a language model's layers; 0: there are none.
+  int64_t text_layer_tokens = 0;
 };
 
-// How the class of Names() is called.
+// How the class of Names() is called, and with which tensors beside
+// hidden_states.
 struct ClassCall {
   // Its timestep of the time 1.
   double timestep_scale = 1000;
@@ -101,6 +105,13 @@ struct ClassCall {
   int64_t packed_patch = 0;
   // Whether it is told its guidance.
   bool guidance = false;
+  std::string_view timestep = "timestep";
+  std::string_view text = "encoder_hidden_states";
+  std::string_view pooled = "pooled_projections";
+  // [layers, n, tokens, width] of a language model; empty: none.
+  std::string_view text_layers;
+  // Its output is x0 − noise, which our prediction is the negative of.
+  bool predicts_data_minus_noise = false;
 };
 
 // Immutable; one a job.

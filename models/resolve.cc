@@ -5,6 +5,8 @@
 
 #include "fmt/format.h"
 #include "models/dit/dit_family.h"
+#include "models/hidream/hidream_class.h"
+#include "models/hidream/hidream_family.h"
 #include "models/mmdit/mmdit_classes.h"
 #include "models/mmdit/mmdit_family.h"
 #include "models/objective/rectified_flow.h"
@@ -20,7 +22,9 @@ constexpr int64_t kMaxChannels = 1 << 16;
 // The classes of all families.
 std::vector<ModelClass> Classes() {
   const std::span<const ModelClass> mmdit = MmditClasses();
-  return {mmdit.begin(), mmdit.end()};
+  std::vector<ModelClass> classes(mmdit.begin(), mmdit.end());
+  classes.push_back(HidreamClass());
+  return classes;
 }
 
 absl::StatusOr<ModelClass> ClassNamed(const TransformerConfig& config) {
@@ -67,10 +71,19 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
       FillMmdit(config, *model.mutable_mmdit());
       return MakeMmditFamily(config);
     }
+    case Model::kHidream: {
+      RETURN_IF_ERROR(CheckPictures("hidream", data));
+      ASSIGN_OR_RETURN(
+          const HidreamConfig config,
+          ResolveHidream(model.hidream(), data.channels, data.resolution));
+      FillHidream(config, *model.mutable_hidream());
+      return MakeHidreamFamily(config);
+    }
     case Model::FAMILY_NOT_SET:
       break;
   }
-  return InvalidArgument("model: found no family, expected dit or mmdit");
+  return InvalidArgument(
+      "model: found no family, expected dit, mmdit or hidream");
 }
 
 absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {

@@ -377,11 +377,11 @@ void Executor::AddLosses(const std::vector<Tape::Loss>& losses) {
       total.sum = Tensor::Zeros(context_.device(), {1}, DType::kFloat64,
                                 MemoryCategory::kActivations, "loss");
     }
-    CHECK_EQ(total.weight, loss.weight) << loss.name;
+    // Blocks that average over unlike numbers of tokens weigh unlike.
     AddInPlace(loss.value.dtype() == DType::kFloat64
                    ? loss.value
                    : Cast(loss.value, DType::kFloat64),
-               total.sum);
+               total.sum, loss.weight / total.weight);
   }
 }
 

@@ -130,7 +130,7 @@ class Executor {
   // Reads the step's losses back from the device.
   std::map<std::string, double> TakeLosses();
 
-  // Σ loss, on the device in fp64, and the weight it counts with.
+  // Σ loss, on the device in fp64, and the weight that the first counts with.
   struct LossSum {
     Tensor sum;
     double weight = 1;

@@ -141,7 +141,8 @@ Command ForwardCommand() {
                         "safetensors with the arguments of diffusers' class by "
                         "their names: hidden_states, timestep, "
                         "encoder_hidden_states, pooled_projections, img_ids, "
-                        "txt_ids, guidance, class_labels (required)"},
+                        "txt_ids, guidance, class_labels; others of HiDream's "
+                        "(required)"},
                    {.name = "out",
                     .value = "FILE",
                     .help = "safetensors: the output as `sample` (required)"},

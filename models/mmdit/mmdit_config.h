@@ -14,9 +14,6 @@
 
 namespace trireme {
 
-// Of the embedding of a scalar, time or guidance.
-inline constexpr int64_t kMmditTimeChannels = 256;
-
 struct MmditConfig {
   int64_t hidden = 0;
   int64_t dual_layers = 0;

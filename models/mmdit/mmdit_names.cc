@@ -6,6 +6,7 @@
 
 #include "fmt/format.h"
 #include "models/mmdit/mmdit_classes.h"
+#include "models/transformer/embeddings.h"
 #include "models/transformer/position_table.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/status.h"
@@ -109,12 +110,12 @@ class Names {
     Linear("text_embedding", "context_embedder", config_.text_width, h_);
     const std::string condition = "time_text_embed.";
     ConditionMlp("time_embedding", condition + "timestep_embedder",
-                 kMmditTimeChannels);
+                 kScalarChannels);
     ConditionMlp("pooled_embedding", condition + "text_embedder",
                  config_.pooled_width);
     if (config_.guidance.has_value()) {
       ConditionMlp("guidance_embedding", condition + "guidance_embedder",
-                   kMmditTimeChannels);
+                   kScalarChannels);
     }
     if (flux_) return;
     const int64_t side = config_.position_table;

@@ -2,10 +2,6 @@
 // (see generate_mmdit.py): prediction, loss and the gradient of every
 // parameter, with diffusers' tensors through the family's table of names.
 
-#include <algorithm>
-#include <cmath>
-#include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,12 +9,12 @@
 #include "models/mmdit/mmdit.h"
 #include "models/mmdit/mmdit_names.h"
 #include "parallel/functional.h"
-#include "runtime/checkpoint/safetensors.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"
+#include "tests/goldens/golden_file_testing.h"
 
 namespace trireme {
 namespace {
@@ -53,69 +49,12 @@ MmditConfig ConfigOf(const std::string& variant) {
   return config;
 }
 
-// Of the largest element of its tensor. The file itself, and diffusers' norms
-// of heads and its rotation, are rounded to fp32.
-constexpr double kTolerance = 1e-6;
-
-std::vector<double> Doubles(const Tensor& x) {
-  return Cast(x, DType::kFloat64).ToVector<double>();
-}
-
-using Values = std::map<std::string, std::vector<double>>;
-
 class MmditGolden : public testing::TestWithParam<std::string> {
  protected:
-  MmditGolden() {
-    auto file = SafetensorsFile::Open(kFile);
-    CHECK_OK(file.status());
-    file_ = *std::move(file);
-  }
-
-  Tensor Golden(const std::string& name) {
-    auto tensor = ReadTensor(*file_, name, device_);
-    CHECK_OK(tensor.status());
-    return Cast(*tensor, DType::kFloat64);
-  }
-
-  // By parameter, from tensors `prefix`NAME.
-  Values ThroughNames(const NameTable& table, const std::string& prefix) {
-    Values tensors;
-    for (const NamedShape& tensor : table.tensors()) {
-      if (file_->tensors().contains(prefix + tensor.name)) {
-        tensors[tensor.name] = Doubles(Golden(prefix + tensor.name));
-      }
-    }
-    Values parameters;
-    for (const NamedShape& parameter : table.parameters()) {
-      parameters[parameter.name].resize(parameter.shape.num_elements());
-    }
-    for (const WeightPiece& piece : table.pieces()) {
-      for (int64_t i = 0; i < piece.view.num_elements(); ++i) {
-        parameters[piece.parameter][piece.parameter_begin + i] =
-            tensors.at(piece.tensor)
-                .at(piece.tensor_begin +
-                    PositionInTensor(piece, i).tensor_offset);
-      }
-    }
-    return parameters;
-  }
-
-  static void ExpectNear(const std::vector<double>& values,
-                         const std::vector<double>& expected,
-                         const std::string& name) {
-    ASSERT_EQ(values.size(), expected.size()) << name;
-    double largest = 0;
-    for (const double value : expected) {
-      largest = std::max(largest, std::abs(value));
-    }
-    for (size_t i = 0; i < values.size(); ++i) {
-      ASSERT_NEAR(values[i], expected[i], kTolerance * largest)
-          << name << ", element " << i;
-    }
-  }
+  Tensor Golden(const std::string& name) const { return file_.Golden(name); }
 
   CpuDevice device_{int64_t{1} << 28};
-  std::unique_ptr<SafetensorsFile> file_;
+  GoldenFile file_{kFile, device_};
 };
 
 // A model that differs from the published one in one place still trains; only
@@ -131,7 +70,8 @@ TEST_P(MmditGolden, PredictionLossAndEveryGradient) {
   ParallelContext parallel(device_, grid, communicators);
   ParameterStore store(device_, DType::kFloat64, /*seed=*/0);
   const MmditPart part(store, grid, config, {.blocks = {0, config.layers()}});
-  const Values weights = ThroughNames(*names, variant + "weights.");
+  const GoldenFile::Values weights =
+      file_.ThroughNames(*names, variant + "weights.");
   ASSERT_EQ(weights.size(), store.parameters().size());
   for (const auto& parameter : store.parameters()) {
     parameter->value.CopyFrom(Tensor::FromValues<double>(
@@ -162,7 +102,8 @@ TEST_P(MmditGolden, PredictionLossAndEveryGradient) {
   CHECK_OK(parallel.status());
   AddLoss(context, loss, factor, "loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
-  const Values gradients = ThroughNames(*names, variant + "grad.");
+  const GoldenFile::Values gradients =
+      file_.ThroughNames(*names, variant + "grad.");
   for (const auto& parameter : store.parameters()) {
     ExpectNear(Doubles(parameter->grad), gradients.at(parameter->name),
                parameter->name);
@@ -173,27 +114,7 @@ TEST_P(MmditGolden, PredictionLossAndEveryGradient) {
 TEST_P(MmditGolden, NamesAndShapesAreThoseOfDiffusers) {
   const absl::StatusOr<NameTable> names = MmditNames(ConfigOf(GetParam()));
   ASSERT_TRUE(names.ok()) << names.status();
-  const std::string prefix = GetParam() + ".weights.";
-  std::map<std::string, Shape> expected;
-  for (const auto& [name, entry] : file_->tensors()) {
-    if (name.rfind(prefix, 0) == 0) {
-      expected[name.substr(prefix.size())] = entry.shape;
-    }
-  }
-  for (const NamedShape& tensor : names->tensors()) {
-    ASSERT_TRUE(expected.contains(tensor.name)) << tensor.name;
-    EXPECT_EQ(tensor.shape, expected.at(tensor.name)) << tensor.name;
-    expected.erase(tensor.name);
-  }
-  EXPECT_TRUE(expected.empty()) << expected.begin()->first;
-  for (const ConstantTensor& constant : names->constants()) {
-    std::vector<double> values;
-    for (int64_t i = 0; i < constant.tensor.shape.num_elements(); ++i) {
-      values.push_back(constant.element(i));
-    }
-    ExpectNear(values, Doubles(Golden(prefix + constant.tensor.name)),
-               constant.tensor.name);
-  }
+  file_.ExpectNamesOf(*names, GetParam() + ".weights.");
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, MmditGolden,

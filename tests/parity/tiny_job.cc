@@ -1,5 +1,6 @@
 #include "tests/parity/tiny_job.h"
 
+#include <algorithm>
 #include <mutex>
 #include <numeric>
 #include <span>
@@ -9,6 +10,7 @@
 #include "fmt/ranges.h"
 #include "google/protobuf/text_format.h"
 #include "models/dit/dit_family.h"
+#include "models/hidream/hidream_family.h"
 #include "models/mmdit/mmdit_family.h"
 #include "models/objective/rectified_flow.h"
 #include "runtime/comm/threads/thread_world.h"
@@ -25,6 +27,7 @@ constexpr int64_t kSteps = 3;
 constexpr int64_t kTextTokens = 5;
 constexpr int64_t kTextWidth = 6;
 constexpr int64_t kPooledWidth = 3;
+constexpr int64_t kLayerTokens = 3;
 constexpr int64_t kChannels = 2;
 constexpr int64_t kWidth = 8;
 constexpr int64_t kSetChannels = 6;
@@ -85,11 +88,42 @@ std::shared_ptr<const ModelFamily> DitOf(const GridCase& grid) {
   return MakeDitFamily(config);
 }
 
+// Blocks read three layers of a language model, the last one's twice.
+std::shared_ptr<const ModelFamily> HidreamOf(const GridCase& grid) {
+  HidreamConfig config;
+  config.hidden = 4 * grid.heads;
+  config.dual_layers = grid.layers - grid.single_layers;
+  config.single_layers = grid.single_layers;
+  config.heads = grid.heads;
+  config.rope_axes = {0, 2, 2};
+  config.mlp_hidden = 8 * grid.heads;
+  config.moe = *grid.moe;
+  config.text_tokens = kTextTokens;
+  config.text_width = kTextWidth;
+  config.pooled_width = kPooledWidth;
+  config.text_layers = 3;
+  config.layer_tokens = kLayerTokens;
+  config.layer_width = kTextWidth;
+  for (int64_t i = 0; i < grid.layers; ++i) {
+    config.block_text_layers.push_back(
+        static_cast<int32_t>(std::min<int64_t>(i, config.text_layers - 1)));
+  }
+  config.channels = kChannels;
+  config.height = grid.height;
+  config.width = kWidth;
+  return MakeHidreamFamily(config);
+}
+
+std::shared_ptr<const ModelFamily> FamilyOf(const GridCase& grid) {
+  if (grid.hidream) return HidreamOf(grid);
+  return grid.mmdit ? MmditOf(grid) : DitOf(grid);
+}
+
 }  // namespace
 
 TrainingSetup SetupOf(const GridCase& grid) {
   TrainingSetup setup;
-  setup.family = grid.mmdit ? MmditOf(grid) : DitOf(grid);
+  setup.family = FamilyOf(grid);
   setup.learning_rate.peak = 2e-3;
   // Adam turns the rounding noise of vanishing gradients into whole steps; a
   // larger eps leaves noise small.
@@ -111,14 +145,20 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
                  int64_t count) -> absl::StatusOr<Batch> {
     const FieldSpec sample_field = setup.family->samples();
     const int64_t elements = sample_field.shape.num_elements();
-    const ModelShape shape = setup.family->Shape();
-    const int64_t text_width = shape.text_tokens > 0 ? kTextWidth : 0;
     Batch batch;
     batch.step = step;
     std::vector<float> pixels(count * elements);
     std::vector<int32_t> labels(count);
-    const int64_t text_elements = shape.text_tokens * text_width;
-    std::vector<float> text(count * text_elements);
+    std::vector<FieldSpec> text_fields;
+    uint64_t most_text = 0;
+    for (const FieldSpec& spec : AllFields(*setup.family)) {
+      if (spec.name == kTextField || spec.num_layers > 0) {
+        text_fields.push_back(spec);
+      }
+      if (spec.name == kTextCountField) {
+        most_text = static_cast<uint64_t>(spec.typical);
+      }
+    }
     std::vector<int32_t> text_counts(count);
     std::vector<float> pooled(count * kPooledWidth);
     for (int64_t i = 0; i < count; ++i) {
@@ -128,27 +168,32 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
       random.FillNormal(
           0, std::span<float>(pixels.data() + i * elements, elements));
       random.FillNormal(
-          elements,
-          std::span<float>(text.data() + i * text_elements, text_elements));
-      random.FillNormal(
           300000,
           std::span<float>(pooled.data() + i * kPooledWidth, kPooledWidth));
       if (setup.family->num_classes() > 0) {
         labels[i] = static_cast<int32_t>(random.Bits(100000) %
                                          setup.family->num_classes());
       }
-      if (shape.text_tokens > 0) {
-        text_counts[i] =
-            static_cast<int32_t>(random.Bits(200000) % (shape.text_tokens + 1));
-      }
+      text_counts[i] =
+          static_cast<int32_t>(random.Bits(200000) % (most_text + 1));
     }
     batch.fields[sample_field.name].values =
         Tensor::FromValues<float>(device, sample_field.ShapeOf(count), pixels);
     batch.fields[kLabelField].values =
         Tensor::FromValues<int32_t>(device, {count}, labels);
-    if (shape.text_tokens > 0) {
-      batch.fields[kTextField].values = Tensor::FromValues<float>(
-          device, {count, shape.text_tokens, text_width}, text);
+    if (most_text > 0) {
+      for (const FieldSpec& spec : text_fields) {
+        std::vector<float> states(spec.ShapeOf(count).num_elements());
+        const int64_t of_sample = spec.shape.num_elements();
+        for (int64_t i = 0; i < count; ++i) {
+          const RandomStream random({.seed = 99, .sample = batch.samples[i]});
+          random.FillNormal(
+              elements + (spec.num_layers > 0 ? 1000 * (spec.layer + 1) : 0),
+              std::span<float>(states.data() + i * of_sample, of_sample));
+        }
+        batch.fields[spec.name].values =
+            Tensor::FromValues<float>(device, spec.ShapeOf(count), states);
+      }
       batch.fields[kTextCountField].values =
           Tensor::FromValues<int32_t>(device, {count}, text_counts);
       batch.fields[kPooledTextField].values =
@@ -196,6 +241,7 @@ std::vector<std::string> GridCase::Features() const {
   add(!qk_norm, "plainqk");
   add(token_set, "set");
   add(mmdit, fmt::format("mmdit_single{}", single_layers));
+  add(hidream, fmt::format("hidream_single{}", single_layers));
   add(image_attention_layers > 0,
       fmt::format("imageattention{}", image_attention_layers));
   add(trained.kind == TrainedParameters::Kind::kAdapters,

@@ -1,5 +1,5 @@
-// A tiny DiT or MMDiT job under any plan, for tests that compare one grid with
-// another.
+// A tiny DiT, MMDiT or HiDream job under any plan, for tests that compare one
+// grid with another.
 
 #ifndef TRIREME_TESTS_PARITY_TINY_JOB_H_
 #define TRIREME_TESTS_PARITY_TINY_JOB_H_
@@ -48,6 +48,8 @@ struct GridCase {
   bool mmdit = false;
   int64_t single_layers = 2;
   int64_t image_attention_layers = 0;
+  // A HiDream, whose last `single_layers` blocks are single.
+  bool hidream = false;
   // Of all gradients together; 1 clips nothing here.
   double clip_norm = 1;
   // What trains.

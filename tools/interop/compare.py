@@ -34,7 +34,8 @@ import sys
 import tempfile
 
 import torch
-from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+from diffusers import (FluxTransformer2DModel, HiDreamImageTransformer2DModel,
+                       SD3Transformer2DModel)
 from diffusers.loaders import SD3LoraLoaderMixin
 from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model_state_dict
@@ -53,11 +54,39 @@ MOST_RANKS = 4
 class Case:
     """A model of diffusers, what it is evaluated at, and what comes of it."""
 
-    def __init__(self, model, inputs, layers, heads):
-        model.time_text_embed.time_proj = Sinusoids()
-        self.model, self.inputs = model, inputs
-        self.layers, self.heads = layers, heads
+    # Inputs whose gradients are compared.
+    states = ("hidden_states", "encoder_hidden_states", "pooled_projections")
+
+    def __init__(self, model, inputs, layers, heads, experts=1):
+        self.model, self.inputs = self.prepare(model), inputs
+        self.layers, self.heads, self.experts = layers, heads, experts
         self.samples = inputs["hidden_states"].shape[0]
+
+    def prepare(self, model):
+        model.time_text_embed.time_proj = Sinusoids()
+        return model
+
+    def run(self, model, arguments):
+        return model(**arguments).sample
+
+
+class HiDreamCase(Case):
+    states = ("hidden_states", "encoder_hidden_states_t5",
+              "encoder_hidden_states_llama3", "pooled_embeds")
+
+    def prepare(self, model):
+        model.t_embedder.time_proj = Sinusoids()
+        # Otherwise its experts are computed without gradients.
+        return model.train()
+
+    def run(self, model, arguments):
+        """Its output in training, [n, channels, tokens, patch²], as pictures."""
+        y = model(**arguments).sample
+        patch = model.config.patch_size
+        side = arguments["hidden_states"].shape[-1] // patch
+        y = y.reshape(*y.shape[:2], side, side, patch, patch)
+        return y.permute(0, 1, 2, 4, 3, 5).reshape(
+            arguments["hidden_states"].shape)
 
 
 def draw_times(n):
@@ -118,7 +147,37 @@ def draw_flux(rng):
     return Case(model, inputs, dual + single, heads)
 
 
-FAMILIES = {"sd3": draw_sd3, "flux": draw_flux}
+def draw_hidream(rng):
+    heads = rng.choice([1, 2, 4])
+    axes = rng.choice([(2, 2, 4), (4, 2, 2), (2, 2, 2)])
+    dual, single = rng.randint(1, 2), rng.randint(1, 3)
+    patch, channels = rng.choice([1, 2]), rng.randint(1, 4)
+    width, layer_width, pooled = (rng.randint(3, 20) for _ in range(3))
+    experts = rng.choice([2, 4])
+    stack = rng.randint(1, 3)
+    layers = [rng.randrange(stack) for _ in range(dual + single - 1)]
+    layers.insert(rng.randint(0, len(layers)), stack - 1)
+    side = patch * rng.randint(1, 4)
+    model = HiDreamImageTransformer2DModel(
+        patch_size=patch, in_channels=channels, out_channels=channels,
+        num_layers=dual, num_single_layers=single, attention_head_dim=sum(axes),
+        num_attention_heads=heads, caption_channels=[width, layer_width],
+        text_emb_dim=pooled, num_routed_experts=experts,
+        num_activated_experts=rng.randint(1, 2), axes_dims_rope=axes,
+        max_resolution=(side, side), llama_layers=layers)
+    n, text, layer_text = rng.choice([1, 2, 4]), rng.randint(1, 7), \
+        rng.randint(1, 7)
+    inputs = {
+        "hidden_states": torch.randn(n, channels, side, side),
+        "timesteps": 1000 * draw_times(n),
+        "encoder_hidden_states_t5": torch.randn(n, text, width),
+        "encoder_hidden_states_llama3":
+            torch.randn(stack, n, layer_text, layer_width),
+        "pooled_embeds": torch.randn(n, pooled)}
+    return HiDreamCase(model, inputs, dual + single, heads, experts)
+
+
+FAMILIES = {"sd3": draw_sd3, "flux": draw_flux, "hidream": draw_hidream}
 
 
 def fill(model):
@@ -126,20 +185,20 @@ def fill(model):
     for name, parameter in model.named_parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
         noise = torch.randn_like(parameter) * min(0.5, fan_in**-0.5)
-        is_norm = parameter.dim() == 1 and ".norm_" in name
+        is_norm = parameter.dim() == 1 and (".norm_" in name
+                                            or "_rms_norm" in name)
         parameter.data = 1 + noise / 3 if is_norm else noise
 
 
-def evaluate(model, inputs):
+def evaluate(case, model):
     """Output and gradients, by the names that Trireme gives them."""
-    states = ("hidden_states", "encoder_hidden_states", "pooled_projections")
-    arguments = {name: value.clone().requires_grad_(name in states)
-                 for name, value in inputs.items() if name != "cotangent"}
+    arguments = {name: value.clone().requires_grad_(name in case.states)
+                 for name, value in case.inputs.items() if name != "cotangent"}
     model.zero_grad()
-    output = model(**arguments).sample
-    (output * inputs["cotangent"]).sum().backward()
+    output = case.run(model, arguments)
+    (output * case.inputs["cotangent"]).sum().backward()
     result = {"sample": output.detach()}
-    of_inputs = {name: arguments[name] for name in states}
+    of_inputs = {name: arguments[name] for name in case.states}
     for name, value in [*of_inputs.items(), *model.named_parameters()]:
         # Of a part that the output does not depend on there is none.
         result["gradient." + name] = (torch.zeros_like(value)
@@ -215,7 +274,9 @@ def draw_plan(rng, case):
         if case.heads == case.samples == case.layers == 1:
             cp, tp, dp, pp = 2, 1, 1, 1
             break
-    text = f"grid {{ tp: {tp} cp: {cp} dp: {dp} pp: {pp} }}\n"
+    ep = rng.choice([d for d in divisors(case.experts, MOST_RANKS)
+                     if tp * cp * dp % d == 0])
+    text = f"grid {{ tp: {tp} cp: {cp} dp: {dp} pp: {pp} ep: {ep} }}\n"
     local = case.samples // dp
     text += f"microbatch_size: {rng.choice(divisors(local, local))}\n"
     if tp > 1 and rng.random() < 0.5:
@@ -288,9 +349,9 @@ class Comparison:
         """Everything about one case, in a folder of its own."""
         fill(case.model)
         with torch.no_grad():
-            output = case.model(**case.inputs).sample
+            output = case.run(case.model, case.inputs)
         case.inputs["cotangent"] = torch.randn_like(output)
-        expected = evaluate(case.model, case.inputs)
+        expected = evaluate(case, case.model)
         theirs = folder / "theirs" / "transformer"
         case.model.save_pretrained(theirs, max_shard_size=shard_bytes)
         save_file({name: value.contiguous()
@@ -309,12 +370,12 @@ class Comparison:
         self.run("convert", folder / "run", folder / "back")
         back = type(case.model).from_pretrained(folder / "back",
                                                 subfolder="transformer")
-        back.time_text_embed.time_proj = Sinusoids()
+        case.prepare(back)
         for name, value in case.model.state_dict().items():
             if not torch.equal(value, back.state_dict()[name]):
                 self.fail(label, f"{name} is another one after a round trip")
         # PyTorch's own rounding depends on where tensors lie in memory.
-        self.compare(label, case, expected, evaluate(back, case.inputs))
+        self.compare(label, case, expected, evaluate(case, back))
         written = json.loads(
             (folder / "back/transformer/config.json").read_text())
         original = json.loads((theirs / "config.json").read_text())

@@ -112,11 +112,12 @@ TEST(Override, NamesTheNearestFieldAndValue) {
             "trireme.Job; did you mean 'optimizer.learning_rate'?");
   EXPECT_EQ(ErrorOf("model.layrs=3"),
             "--set model.layrs=3: unknown field 'layrs' in trireme.Model; did "
-            "you mean 'model.dit.layers'?");
+            "you mean 'model.dit.layers' or 'model.hidream.text.layers'?");
   EXPECT_EQ(ErrorOf("evry=3"),
             "--set evry=3: unknown field 'evry' in trireme.Job; did you mean "
             "'model.dit.moe.every' or 'model.mmdit.moe.every' or "
-            "'checkpoint.every' or 'log.every'?");
+            "'model.hidream.moe.every' or 'checkpoint.every' or "
+            "'log.every'?");
   EXPECT_EQ(
       ErrorOf("model={dit {hiden: 1}}"),
       "--set model={dit {hiden: 1}}: model.dit.hiden: unknown field 'hiden' in "

@@ -19,9 +19,6 @@ namespace trireme {
 namespace {
 
 constexpr char kHiddenStates[] = "hidden_states";
-constexpr char kTimestep[] = "timestep";
-constexpr char kText[] = "encoder_hidden_states";
-constexpr char kPooled[] = "pooled_projections";
 constexpr char kGuidance[] = "guidance";
 constexpr char kLabels[] = "class_labels";
 constexpr char kImageIds[] = "img_ids";
@@ -221,9 +218,29 @@ absl::StatusOr<HostField> ReadLabels(InputFile& file, int64_t n,
   return labels;
 }
 
+// The model's layer of the states [layers, n, tokens, width].
+absl::StatusOr<HostField> ReadTextLayer(InputFile& file,
+                                        const std::string& name,
+                                        const FieldSpec& spec, int64_t n) {
+  ASSIGN_OR_RETURN(const HostField given, file.Read(name, 4));
+  const Shape& shape = given.shape;
+  HostField field = {.shape = spec.ShapeOf(n)};
+  if (shape.dim(0) < spec.num_layers ||
+      Shape({shape.dim(1), shape.dim(2), shape.dim(3)}) != field.shape) {
+    return InvalidArgument("{}: {}: found shape {}, expected {} of {}",
+                           file.path(), name, shape.ToString(), spec.num_layers,
+                           field.shape.ToString());
+  }
+  const int64_t elements = field.shape.num_elements();
+  const auto begin = given.values.begin() + spec.layer * elements;
+  field.values.assign(begin, begin + elements);
+  return field;
+}
+
 // What the model reads beside pictures and times.
 absl::Status ReadConditions(InputFile& file, ClassInputs& inputs) {
   const int64_t n = inputs.samples;
+  const ClassCall call = inputs.family->Call();
   for (const FieldSpec& spec : AllFields(*inputs.family)) {
     HostField& field = inputs.fields[spec.name];
     if (spec.name == kTextCountField) {
@@ -231,15 +248,24 @@ absl::Status ReadConditions(InputFile& file, ClassInputs& inputs) {
       field.shape = {n};
       field.values.assign(n, spec.typical);
     } else if (spec.name == kTextField) {
-      ASSIGN_OR_RETURN(field, file.ReadShaped(kText, spec.ShapeOf(n)));
+      ASSIGN_OR_RETURN(
+          field, file.ReadShaped(std::string(call.text), spec.ShapeOf(n)));
     } else if (spec.name == kPooledTextField) {
-      ASSIGN_OR_RETURN(field, file.ReadShaped(kPooled, spec.ShapeOf(n)));
+      ASSIGN_OR_RETURN(
+          field, file.ReadShaped(std::string(call.pooled), spec.ShapeOf(n)));
+    } else if (spec.num_layers > 0) {
+      ASSIGN_OR_RETURN(
+          field, ReadTextLayer(file, std::string(call.text_layers), spec, n));
     } else if (spec.name == kLabelField) {
       ASSIGN_OR_RETURN(field,
                        ReadLabels(file, n, inputs.family->num_classes()));
     }
   }
   return absl::OkStatus();
+}
+
+void Negate(HostField& field) {
+  for (double& value : field.values) value = -value;
 }
 
 bool IsWhole(const std::string& field) {
@@ -266,9 +292,15 @@ absl::StatusOr<ClassInputs> ReadClassInputs(const std::string& path,
   }
   InputSizes sizes = {.height = pictures.shape.dim(2),
                       .width = pictures.shape.dim(3)};
-  if (file.Has(kText)) {
-    ASSIGN_OR_RETURN(const HostField text, file.Read(kText, 3));
+  const std::string text_name(call.text);
+  if (file.Has(text_name)) {
+    ASSIGN_OR_RETURN(const HostField text, file.Read(text_name, 3));
     sizes.text_tokens = text.shape.dim(1);
+  }
+  const std::string layers_name(call.text_layers);
+  if (!layers_name.empty() && file.Has(layers_name)) {
+    ASSIGN_OR_RETURN(const HostField layers, file.Read(layers_name, 4));
+    sizes.text_layer_tokens = layers.shape.dim(2);
   }
   const auto sized = family.ForInputs(sizes);
   RETURN_IF_ERROR(WithContext(sized.status(), path));
@@ -276,8 +308,8 @@ absl::StatusOr<ClassInputs> ReadClassInputs(const std::string& path,
   const Shape shape = pictures.shape;
   RETURN_IF_ERROR(ReadConditions(file, inputs));
   inputs.fields[family.samples().name] = std::move(pictures);
-  ASSIGN_OR_RETURN(HostField times,
-                   file.ReadShaped(kTimestep, {inputs.samples}));
+  ASSIGN_OR_RETURN(HostField times, file.ReadShaped(std::string(call.timestep),
+                                                    {inputs.samples}));
   for (double& time : times.values) time /= call.timestep_scale;
   inputs.fields[kTimeField] = std::move(times);
   if (call.guidance) {
@@ -298,6 +330,7 @@ absl::StatusOr<ClassInputs> ReadClassInputs(const std::string& path,
                              kCotangentField, given.shape.ToString(),
                              shape.ToString());
     }
+    if (call.predicts_data_minus_noise) Negate(given);
     inputs.fields[kCotangentField] = std::move(given);
   }
   RETURN_IF_ERROR(file.CheckAllKnown());
@@ -330,11 +363,16 @@ Batch BatchOf(const ClassInputs& inputs, Device& device, int64_t begin,
   return batch;
 }
 
-std::string ClassNameOf(const std::string& field) {
+std::string ClassNameOf(const std::string& field, const ClassCall& call) {
   if (field == kPixelsField) return kHiddenStates;
-  if (field == kTextField) return kText;
-  if (field == kPooledTextField) return kPooled;
+  if (field == kTextField) return std::string(call.text);
+  if (field == kPooledTextField) return std::string(call.pooled);
   return "";
+}
+
+HostField OutputOf(HostField prediction, const ClassCall& call) {
+  if (call.predicts_data_minus_noise) Negate(prediction);
+  return AsClassHas(prediction, call);
 }
 
 HostField AsClassHas(const HostField& pictures, const ClassCall& call) {

@@ -7,10 +7,13 @@
 //   encoder_hidden_states  [n, text tokens, width]; with packed patches
 //                          txt_ids [text tokens, 3]: zeros
 //   pooled_projections     [n, width]
+//   encoder_hidden_states_llama3
+//                          [layers, n, text tokens, width]
 //   guidance               [n], where the model has it
 //   class_labels           integers [n]
 //   cotangent              as hidden_states, for gradients
 //
+// or as ModelFamily::Call names them.
 // Values are F32, F16, BF16 or F64, numbers of classes and ids also I32 or I64.
 
 #ifndef TRIREME_TRAINER_FORWARD_CLASS_INPUTS_H_
@@ -57,9 +60,10 @@ Batch BatchOf(const ClassInputs& inputs, Device& device, int64_t begin,
               int64_t end);
 
 // What the class calls a field; empty: nothing that has a gradient.
-std::string ClassNameOf(const std::string& field);
-// Pictures [n, c, h, w] as the class has them.
+std::string ClassNameOf(const std::string& field, const ClassCall& call);
+// Pictures [n, c, h, w] as the class has them, and its output of a prediction.
 HostField AsClassHas(const HostField& pictures, const ClassCall& call);
+HostField OutputOf(HostField prediction, const ClassCall& call);
 
 }  // namespace trireme
 

@@ -221,7 +221,7 @@ absl::StatusOr<ForwardReport> Forward(const ForwardOptions& options,
     ASSIGN_OR_RETURN(
         std::vector<double> output,
         sampler.Predict(BatchOf(inputs, device, 0, inputs.samples)));
-    tensors[kOutput] = AsClassHas(
+    tensors[kOutput] = OutputOf(
         {.shape = prepared->setup.family->samples().ShapeOf(inputs.samples),
          .values = std::move(output)},
         prepared->setup.family->Call());

@@ -51,7 +51,8 @@ struct Tokens {
   int64_t channels = 0;
   std::vector<double> values;
 
-  // Tokens beyond the last are padding.
+  // Adds a part: one input may be read in several places. Tokens beyond the
+  // last are padding.
   void Place(const Json& part) {
     const int64_t first_sample = part[1].get<int64_t>();
     const int64_t first_token = part[2].get<int64_t>();
@@ -61,12 +62,33 @@ struct Tokens {
       for (int64_t t = 0; t < std::min(rows, tokens - first_token); ++t) {
         for (int64_t c = 0; c < channels; ++c) {
           values[((first_sample + i) * tokens + first_token + t) * channels +
-                 c] = given[(i * rows + t) * channels + c].get<double>();
+                 c] += given[(i * rows + t) * channels + c].get<double>();
         }
       }
     }
   }
 };
+
+// [layers, n, tokens, width], zeros for layers that are not read.
+void AddTextLayers(const std::map<std::string, Tokens>& whole,
+                   const ModelFamily& family,
+                   std::map<std::string, HostField>& named) {
+  const std::string name(family.Call().text_layers);
+  for (const FieldSpec& spec : AllFields(family)) {
+    const auto of_layer = whole.find(spec.name);
+    if (spec.num_layers == 0 || of_layer == whole.end()) continue;
+    const Tokens& tokens = of_layer->second;
+    HostField& all = named[name];
+    if (all.values.empty()) {
+      all.shape = {spec.num_layers, tokens.samples, tokens.tokens,
+                   tokens.channels};
+      all.values.resize(all.shape.num_elements());
+    }
+    std::copy(tokens.values.begin(), tokens.values.end(),
+              all.values.begin() +
+                  spec.layer * static_cast<int64_t>(tokens.values.size()));
+  }
+}
 
 }  // namespace
 
@@ -109,8 +131,10 @@ std::map<std::string, HostField> GatherInputGradients(
     } else {
       gradient.values = std::move(tokens.values);
     }
-    named[ClassNameOf(field)] = std::move(gradient);
+    const std::string name = ClassNameOf(field, family.Call());
+    if (!name.empty()) named[name] = std::move(gradient);
   }
+  AddTextLayers(whole, family, named);
   return named;
 }
 

@@ -1,0 +1,98 @@
+// A HiDream gives the losses and gradients of one rank on every axis of the
+// grid with its experts on any of theirs, and the bits of a stage where
+// pipeline, schedule or recompute change.
+
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/parity/tiny_job.h"
+
+namespace trireme {
+namespace {
+
+constexpr MoeConfig kExperts = {.experts = 4,
+                                .top_k = 2,
+                                .expert_hidden = 12,
+                                .shared_hidden = 16,
+                                .balance_weight = 0.5,
+                                .z_weight = 0.125};
+
+class HidreamParityTest : public testing::TestWithParam<GridCase> {
+ protected:
+  static void TearDownTestSuite() { references_ = {}; }
+  inline static References references_;
+};
+
+TEST_P(HidreamParityTest, LossesAndGradientsEqualOneRank) {
+  const GridCase grid = GetParam();
+  const ParityReport report = Compare(references_.Of(grid), Record(grid));
+  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
+  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+}
+
+std::vector<GridCase> Grids() {
+  std::vector<GridCase> cases;
+  const auto add = [&](GridCase grid, const char* plan = "") {
+    grid.hidream = true;
+    grid.moe = kExperts;
+    grid.plan = PlanFromText(plan);
+    cases.push_back(grid);
+  };
+  // Queries and keys are normed over heads that four ranks share.
+  add({.tp = 4});
+  add({.tp = 2, .ep = 2}, "sequence_parallel: true");
+  // 3 x 4 tokens and 8 of text over 8 ranks; some have padding only.
+  add({.tp = 8, .ep = 4, .height = 6},
+      "sequence_parallel: true recompute: SELECTIVE");
+  // Experts read shares of the text that ranks of cp hold whole.
+  add({.cp = 4, .ep = 4, .height = 6});
+  add({.cp = 3, .height = 6}, "recompute: FULL");
+  add({.tp = 2, .cp = 2, .pp = 2, .ep = 2, .height = 6},
+      "sequence_parallel: true ulysses: 2");
+  add({.dp = 4, .ep = 4}, "sharding: OPTIMIZER");
+  // What the embedding makes of a layer is read by the last stage.
+  add({.pp = 2}, "stages { blocks: 1 } stages { blocks: 3 }");
+  add({.pp = 4, .dp = 2, .ep = 2}, "schedule: ZB_H1");
+  add({.pp = 2, .dp = 2}, "sharding: PARAMETERS schedule: ZB_V");
+  add({.tp = 2, .pp = 2, .dp = 2, .ep = 4, .dtype = DType::kFloat32});
+  add({.tp = 2, .ep = 2, .dtype = DType::kBFloat16}, "sequence_parallel: true");
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, HidreamParityTest, testing::ValuesIn(Grids()),
+                         [](const auto& info) { return info.param.Name(); });
+
+class HidreamBitwiseTest : public testing::TestWithParam<GridCase> {};
+
+TEST_P(HidreamBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
+  const GridCase grid = GetParam();
+  GridCase base = OneRank(grid);
+  base.plan.set_microbatches(grid.plan.microbatches());
+  const ParityReport report = Compare(Record(base), Record(grid));
+  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+}
+
+std::vector<GridCase> Pipelines() {
+  std::vector<GridCase> cases;
+  for (const auto& [pp, plan] :
+       {std::pair(1, "recompute: FULL"), std::pair(1, "recompute: SELECTIVE"),
+        std::pair(4, "schedule: GPIPE"), std::pair(2, "schedule: INTERLEAVED"),
+        std::pair(2, "schedule: ZB_V recompute: FULL")}) {
+    GridCase grid{.dtype = DType::kFloat32,
+                  .hidream = true,
+                  .moe = kExperts,
+                  .plan = PlanFromText(plan)};
+    grid.pp = pp;
+    grid.plan.set_microbatches(4);
+    cases.push_back(grid);
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Pipelines, HidreamBitwiseTest,
+                         testing::ValuesIn(Pipelines()),
+                         [](const auto& info) { return info.param.Name(); });
+
+}  // namespace
+}  // namespace trireme
