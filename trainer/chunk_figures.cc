@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "parallel/chunk_pass.h"
 #include "parallel/process_grid.h"
+#include "parallel/shard_copies.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "trainer/local_model.h"
@@ -21,7 +23,9 @@ class DryChunk {
   DryChunk(const TrainingSetup& setup, const ChunkMode& mode,
            const ChunkRequest& part)
       : device_(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry),
-        world_(static_cast<int>(mode.split.tp * mode.split.cp), device_),
+        world_(static_cast<int>(mode.split.tp * mode.split.cp *
+                                ReplicasOf(mode.split)),
+               device_),
         model_(setup, GridOf(mode.split), world_,
                {.ulysses = static_cast<int>(mode.split.ulysses)},
                {{{.blocks = part.blocks,
@@ -30,7 +34,8 @@ class DryChunk {
                   .recompute = RecomputeOf(mode.recompute),
                   .sequence_parallel = mode.split.sequence_parallel,
                   .microbatch_size = mode.split.microbatch_size}}},
-               device_) {
+               device_),
+        has_experts_(setup.family->Shape().experts > 0) {
     int64_t bytes = 0;
     // Those that do not train are constants: they have values alone.
     for (const auto& parameter : model_.part().store->parameters()) {
@@ -58,6 +63,7 @@ class DryChunk {
     device_.stream().ListKernels(&figures_.forward);
     pass.Forward(EmptyBoundary(device_, chunk.Boundary(0)));
     CHECK_OK(model_.status());
+    if (has_experts_) CountExpertParameters();
     const int64_t peak_forward = device_.Statistics().peak_bytes;
     figures_.memory.activation_bytes = Now() - before;
     const int64_t kept = Now();
@@ -82,12 +88,29 @@ class DryChunk {
   }
 
  private:
+  // Of data parallelism, as many as a grid of experts needs.
+  static int64_t ReplicasOf(const BlockSplit& split) {
+    return split.ep / std::gcd(split.ep, split.tp * split.cp);
+  }
   static ProcessGrid GridOf(const BlockSplit& split) {
-    auto grid = ProcessGrid::Create(
-        {.tp = static_cast<int>(split.tp), .cp = static_cast<int>(split.cp)},
-        {}, 0);
+    auto grid = ProcessGrid::Create({.tp = static_cast<int>(split.tp),
+                                     .cp = static_cast<int>(split.cp),
+                                     .ep = static_cast<int>(split.ep),
+                                     .dp = static_cast<int>(ReplicasOf(split))},
+                                    {}, 0);
     CHECK_OK(grid.status());
     return *std::move(grid);
+  }
+
+  // By what they meet in forward.
+  void CountExpertParameters() {
+    const bool on_grid = model_.context().grid().size(Axis::kExpert) > 1;
+    for (const auto& parameter : model_.part().store->parameters()) {
+      if (on_grid ? ShardedOver(parameter->shards, Axis::kExpert)
+                  : parameter->gradient_sum_axes.contains(Axis::kTensor)) {
+        figures_.memory.expert_parameters += parameter->value.num_elements();
+      }
+    }
   }
 
   int64_t Now() const { return device_.Statistics().current_bytes; }
@@ -95,6 +118,7 @@ class DryChunk {
   CpuDevice device_;
   RecordingWorld world_;
   LocalModel model_;
+  const bool has_experts_;
   ChunkFigures figures_;
 };
 
@@ -172,9 +196,10 @@ const ChunkFigures& ChunkRuns::Run(const ChunkMode& mode, int64_t first,
   for (const BlockRun& run : BlockRunsIn(shape_, first, end)) {
     kinds.emplace_back(run.kind, run.count);
   }
-  const Key key(split.tp, split.cp, split.ulysses, split.sequence_parallel,
-                split.microbatch_size, static_cast<int>(mode.recompute),
-                mode.deferred, std::move(kinds), embedding, head);
+  const Key key(split.tp, split.cp, split.ulysses, split.ep,
+                split.sequence_parallel, split.microbatch_size,
+                static_cast<int>(mode.recompute), mode.deferred,
+                std::move(kinds), embedding, head);
   const auto found = runs_.find(key);
   if (found != runs_.end()) return found->second;
   DryChunk chunk(setup_, mode,

@@ -11,12 +11,13 @@ using Group = PieceCollective::Group;
 using Kind = PieceCollective::Kind;
 
 // By the purposes of parallel/communicators.cc.
-constexpr std::array<std::pair<std::string_view, Group>, 5> kGroups = {{
+constexpr std::array<std::pair<std::string_view, Group>, 6> kGroups = {{
     {"tp activations", Group::kTensor},
     {"tp backward", Group::kTensor},
     {"cp activations", Group::kContext},
     {"cp heads", Group::kHeads},
     {"cp ring", Group::kRing},
+    {"ep tokens", Group::kExperts},
 }};
 
 std::optional<Group> GroupOf(std::string_view name) {
@@ -35,6 +36,7 @@ std::optional<Kind> KindOf(const Operation& operation) {
     case Operation::Kind::kAllGather:
       return Kind::kAllGather;
     case Operation::Kind::kAllToAll:
+    case Operation::Kind::kAllToAllV:
       return Kind::kAllToAll;
     case Operation::Kind::kSend:
       return Kind::kRingStep;

@@ -1,5 +1,5 @@
-// Records the collectives of tensor and context parallelism that a chunk's
-// passes ask of imagined communicators, and what is computed meanwhile.
+// Records the collectives of tensor, context and expert parallelism that a
+// chunk's passes ask of imagined communicators, and what is computed meanwhile.
 
 #ifndef TRIREME_TRAINER_RECORDED_COLLECTIVES_H_
 #define TRIREME_TRAINER_RECORDED_COLLECTIVES_H_

@@ -20,6 +20,7 @@ using Pass = RecordedCollective::Pass;
 
 PieceFigures Difference(const PieceFigures& a, const PieceFigures& b) {
   return {.parameters = a.parameters - b.parameters,
+          .expert_parameters = a.expert_parameters - b.expert_parameters,
           .constant_bytes = a.constant_bytes - b.constant_bytes,
           .activation_bytes = a.activation_bytes - b.activation_bytes,
           .deferred_bytes = a.deferred_bytes - b.deferred_bytes,
@@ -159,8 +160,9 @@ const ModelPieces& PieceRecorder::Record(const BlockSplit& split,
 const ModelPieces& PieceRecorder::RecordLocked(const BlockSplit& split,
                                                Plan::Recompute recompute,
                                                bool deferred) {
-  const Key key(split.tp, split.cp, split.ulysses, split.sequence_parallel,
-                split.microbatch_size, static_cast<int>(recompute), deferred);
+  const Key key(split.tp, split.cp, split.ulysses, split.ep,
+                split.sequence_parallel, split.microbatch_size,
+                static_cast<int>(recompute), deferred);
   const auto found = recorded_.find(key);
   if (found != recorded_.end()) return found->second;
 

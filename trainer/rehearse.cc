@@ -113,6 +113,7 @@ std::string RehearsalText(const Rehearsal& rehearsal) {
        Median(std::move(compute))},
       {"tp", parts.tp_s, MedianCause(rehearsal, "tp")},
       {"cp", parts.cp_s, MedianCause(rehearsal, "cp")},
+      {"ep", parts.ep_s, MedianCause(rehearsal, "ep")},
       {"bubble", parts.bubble_s, MedianCause(rehearsal, "bubble")},
       {"pp", parts.pp_s, MedianCause(rehearsal, "pp")},
       {"dp", parts.dp_s, MedianCause(rehearsal, "dp")},

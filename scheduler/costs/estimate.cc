@@ -34,6 +34,7 @@ StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
     for (const ChunkParts& chunk : costs.parts[pp]) {
       rank.tp_s += n * chunk.tp_s;
       rank.cp_s += n * chunk.cp_s;
+      rank.ep_s += n * chunk.ep_s;
       rank.dp_s += n * chunk.dp_s;
       rank.recompute_s += n * chunk.recompute_s;
     }
@@ -43,6 +44,7 @@ StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
     parts.recompute_s += rank.recompute_s;
     parts.tp_s += rank.tp_s;
     parts.cp_s += rank.cp_s;
+    parts.ep_s += rank.ep_s;
     parts.pp_s += rank.pp_s;
     parts.dp_s += rank.dp_s;
     parts.copy_s += rank.copy_s;
@@ -51,8 +53,8 @@ StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
   }
   const auto ranks = static_cast<double>(costs.cost.chunks.size());
   for (double* part : {&parts.compute_s, &parts.recompute_s, &parts.tp_s,
-                       &parts.cp_s, &parts.pp_s, &parts.dp_s, &parts.copy_s,
-                       &parts.optimizer_s, &parts.bubble_s}) {
+                       &parts.cp_s, &parts.ep_s, &parts.pp_s, &parts.dp_s,
+                       &parts.copy_s, &parts.optimizer_s, &parts.bubble_s}) {
     *part /= ranks;
   }
   return parts;

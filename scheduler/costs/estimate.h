@@ -27,6 +27,7 @@ struct StepParts {
   // Exposed: the device waits.
   double tp_s = 0;
   double cp_s = 0;
+  double ep_s = 0;    // tokens' rows to experts and back
   double pp_s = 0;    // messages between stages
   double dp_s = 0;    // gradients and parameters
   double copy_s = 0;  // between host and device
@@ -35,7 +36,7 @@ struct StepParts {
   double bubble_s = 0;
 
   double total() const {
-    return compute_s + recompute_s + tp_s + cp_s + pp_s + dp_s + copy_s +
+    return compute_s + recompute_s + tp_s + cp_s + ep_s + pp_s + dp_s + copy_s +
            optimizer_s + bubble_s;
   }
 };

@@ -74,6 +74,21 @@ void PlanCoster::AddStageRings(int32_t pp, PlanRings& rings) const {
       }
     }
   }
+  std::map<int32_t, double> experts_occupied;
+  RingCost experts;
+  for (int32_t ep = 0; ep < ep_; ++ep) {
+    std::vector<int32_t> holders;
+    for (int32_t i = ep; i < tp_ * cp_ * dp_; i += ep_) {
+      holders.push_back(Physical(i, 0, 0, pp));
+    }
+    const RingCost ring = RingOf(cluster_, holders, most);
+    occupy(holders, experts_occupied);
+    if (ep == 0 || ring.ReduceScatter(1e9) > experts.ReduceScatter(1e9)) {
+      experts = ring;
+    }
+  }
+  rings.expert_reduction.push_back(experts);
+  rings.expert_channels.push_back(ChannelsOf(experts_occupied));
   rings.reduction.push_back(reduction);
   rings.shards.push_back(shards);
   rings.reduction_channels.push_back(ChannelsOf(occupied));
@@ -118,6 +133,16 @@ BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
       group.push_back(Physical(tp, cp, replica, pp));
     }
     take_slower(group, rings.tensor);
+  }
+  // Groups of the expert grid with a rank of this replica.
+  const int32_t ranks = tp_ * cp_;
+  for (int32_t first = ranks * replica / ep_ * ep_;
+       first < ranks * (replica + 1) && ep_ > 1; first += ep_) {
+    std::vector<int32_t> group;
+    for (int32_t i = first; i < first + ep_; ++i) {
+      group.push_back(Physical(i, 0, 0, pp));
+    }
+    take_slower(group, rings.experts);
   }
   const auto heads = static_cast<int32_t>(split_.ulysses);
   for (int32_t tp = 0; tp < tp_ && cp_ > 1; ++tp) {

@@ -28,6 +28,10 @@ int64_t CommunicatorsOf(const Plan& plan) {
   count += sharers > 1 ? 2 : 0;
   const int64_t model = int64_t{grid.tp()} * grid.cp() * grid.pp();
   count += model * sharers > 1 ? 1 : 0;
+  // Rows to experts and back, and sums over those that hold the same.
+  count += grid.ep() > 1 ? 1 : 0;
+  const int64_t stage = int64_t{grid.tp()} * grid.cp() * grid.dp();
+  count += grid.ep() > 1 && stage > grid.ep() ? 1 : 0;
   // Heads and rings of context parallelism.
   count += plan.ulysses() > 1 ? 1 : 0;
   count += grid.cp() / plan.ulysses() > 1 ? 1 : 0;
@@ -51,6 +55,15 @@ int64_t PlanCoster::StageParameters(int32_t stage) const {
   if (stage == 0) parameters += pieces_.embedding.parameters;
   if (stage + 1 == static_cast<int32_t>(stages_.size())) {
     parameters += pieces_.head.parameters;
+  }
+  return parameters;
+}
+
+int64_t PlanCoster::StageExpertParameters(int32_t stage) const {
+  int64_t parameters = 0;
+  for (const StageBlocks& blocks : BlocksOf(stage)) {
+    parameters +=
+        blocks.count() * pieces_.blocks[blocks.kind].expert_parameters;
   }
   return parameters;
 }
@@ -124,11 +137,12 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
   RankMemory memory;
   const int64_t group = plan_.shard_group();
   const auto num_stages = static_cast<int32_t>(stages_.size());
-  int64_t parameters = 0, bucket_bytes = 0, largest_block = 0;
+  int64_t parameters = 0, experts = 0, bucket_bytes = 0, largest_block = 0;
   for (int32_t stage = 0; stage < num_stages; ++stage) {
     if (stages_[stage].rank != pp) continue;
     const int64_t here = StageParameters(stage);
     parameters += here;
+    experts += StageExpertParameters(stage);
     bucket_bytes =
         std::max(bucket_bytes, here * model_.gradient_bytes / buckets[stage]);
     ChunkMemory chunk;
@@ -141,7 +155,8 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
       chunk.deferred_weight_bytes += blocks.count() * block.deferred_bytes;
       constants += blocks.count() * block.constant_bytes;
       transient = std::max(transient, block.transient_bytes);
-      largest_block = std::max(largest_block, block.parameters);
+      largest_block = std::max(
+          largest_block, Shardable(block.parameters, block.expert_parameters));
     }
     if (stage == 0) {
       constants += pieces_.embedding.constant_bytes;
@@ -162,15 +177,17 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
     }
     memory.chunks[stages_[stage].chunk] = chunk;
   }
-  auto shard = [&](int64_t bytes, Plan::Sharding from) {
-    return plan_.sharding() >= from ? CeilDivide(bytes, group) : bytes;
+  const int64_t shared = Shardable(parameters, experts);
+  const int64_t whole = parameters - shared;
+  const auto shard = [&](int64_t bytes, Plan::Sharding from) {
+    return (plan_.sharding() >= from ? CeilDivide(shared * bytes, group)
+                                     : shared * bytes) +
+           whole * bytes;
   };
   MemoryBytes& always = memory.always;
-  always.parameters +=
-      shard(parameters * model_.element_bytes, Plan::PARAMETERS);
-  always.gradients = shard(parameters * model_.gradient_bytes, Plan::GRADIENTS);
-  always.optimizer =
-      shard(parameters * model_.optimizer_bytes, Plan::OPTIMIZER);
+  always.parameters += shard(model_.element_bytes, Plan::PARAMETERS);
+  always.gradients = shard(model_.gradient_bytes, Plan::GRADIENTS);
+  always.optimizer = shard(model_.optimizer_bytes, Plan::OPTIMIZER);
   if (rings_->reduction[pp].members > 1)
     always.communication += 2 * bucket_bytes;
   if (plan_.sharding() >= Plan::GRADIENTS) {

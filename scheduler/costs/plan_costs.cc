@@ -37,6 +37,9 @@ double SecondsOnce(const PieceCollective& collective, const BlockRings& rings) {
     case PieceCollective::Group::kRing:
       ring = &rings.ring;
       break;
+    case PieceCollective::Group::kExperts:
+      ring = &rings.experts;
+      break;
   }
   const auto bytes = static_cast<double>(collective.bytes);
   switch (collective.kind) {
@@ -83,6 +86,7 @@ PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
       cp_(static_cast<int32_t>(plan.grid().cp())),
       dp_(static_cast<int32_t>(plan.grid().dp())),
       pp_(static_cast<int32_t>(plan.grid().pp())),
+      ep_(static_cast<int32_t>(split_.ep)),
       stages_(StagesOf(plan)),
       pieces_(PiecesOf(model, split_, plan.recompute(),
                        ScheduleOf(plan).splits_backward)),
@@ -132,9 +136,13 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
     if (recomputed) backward += forward;
     time.forward_s += forward;
     time.backward_s += backward;
-    (collective.group == PieceCollective::Group::kTensor ? time.parts.tp_s
-                                                         : time.parts.cp_s) +=
-        forward + backward;
+    double* cause = &time.parts.cp_s;
+    if (collective.group == PieceCollective::Group::kTensor) {
+      cause = &time.parts.tp_s;
+    } else if (collective.group == PieceCollective::Group::kExperts) {
+      cause = &time.parts.ep_s;
+    }
+    *cause += forward + backward;
   }
   const double forward = Exposed(forward_ring_s, attention_s);
   const double backward =
@@ -147,7 +155,8 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
 void PlanCoster::AddSharding(const PieceFigures& piece, const RingCost& ring,
                              BlockTime& time) const {
   if (!ShardsGradients()) return;
-  const auto parameters = static_cast<double>(piece.parameters);
+  const auto parameters =
+      static_cast<double>(Shardable(piece.parameters, piece.expert_parameters));
   const double gather =
       ShardsParameters()
           ? ring.AllGather(parameters *
@@ -282,7 +291,10 @@ int32_t PlanCoster::BucketsOf(int32_t stage) const {
 double PlanCoster::OwnParameters(int32_t stage) const {
   const auto sharers = static_cast<double>(
       plan_.sharding() == Plan::REPLICATED ? 1 : plan_.shard_group());
-  return static_cast<double>(StageParameters(stage)) / sharers;
+  const int64_t all = StageParameters(stage);
+  const int64_t shared = Shardable(all, StageExpertParameters(stage));
+  return static_cast<double>(shared) / sharers +
+         static_cast<double>(all - shared);
 }
 
 PlanCosts PlanCoster::CostsOf(int32_t replica) const {
@@ -324,6 +336,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
       chunk.backward_weight_s += count * time.backward_weight_s;
       parts.tp_s += count * time.parts.tp_s;
       parts.cp_s += count * time.parts.cp_s;
+      parts.ep_s += count * time.parts.ep_s;
       parts.dp_s += count * time.parts.dp_s;
       parts.recompute_s += count * time.parts.recompute_s;
     };

@@ -30,6 +30,7 @@ namespace trireme {
 struct ChunkParts {
   double tp_s = 0;
   double cp_s = 0;
+  double ep_s = 0;
   double dp_s = 0;  // PARAMETERS sharding
   double recompute_s = 0;
 };
@@ -57,10 +58,13 @@ struct PlanRings {
   // that shares shards.
   std::vector<RingCost> reduction;
   std::vector<RingCost> shards;
+  // The slowest group of ranks that hold the same experts: of tp·cp·dp/ep.
+  std::vector<RingCost> expert_reduction;
   // What one byte of a reduce-scatter over all groups of either kind occupies
   // of shared cards and links; the byte is of one group's tensor.
   std::vector<std::vector<Channel>> reduction_channels;
   std::vector<std::vector<Channel>> shard_channels;
+  std::vector<std::vector<Channel>> expert_channels;
   // Memory of the smallest device.
   std::vector<int64_t> limit_bytes;
 
@@ -74,6 +78,7 @@ struct BlockRings {
   RingCost context;
   RingCost heads;
   RingCost ring;
+  RingCost experts;
 };
 
 // Seconds of one microbatch on one device, without communication.
@@ -223,12 +228,19 @@ class PlanCoster {
     double reduce_s = 0;
     double gather_s = 0;
   };
-  BucketBytes BucketBytesOf(int32_t stage, int32_t buckets) const;
+  BucketBytes BucketBytesOf(int64_t parameters, int32_t buckets) const;
   BucketSeconds ReductionOf(const BucketBytes& bytes, const RingCost& reduction,
                             const RingCost& shards) const;
   // Of sharded states, of which several ranks hold each part.
   bool SumsShardCopies() const;
   int64_t StageParameters(int32_t stage) const;
+  // Among them those that are reduced as experts are, and with ep > 1 held
+  // whole.
+  int64_t StageExpertParameters(int32_t stage) const;
+  // Of `parameters`, which include experts', those that sharding divides.
+  int64_t Shardable(int64_t parameters, int64_t experts) const {
+    return ep_ > 1 ? parameters - experts : parameters;
+  }
   int64_t ChunkActivationBytes(int32_t stage) const;
   // What the reductions and gathers of a stage's buckets take and occupy.
   void ChargeReductions(int32_t stage, PlanCosts& costs) const;
@@ -247,7 +259,7 @@ class PlanCoster {
   const ClusterModel& cluster_;
   const Plan& plan_;
   const BlockSplit split_;
-  const int32_t tp_, cp_, dp_, pp_;
+  const int32_t tp_, cp_, dp_, pp_, ep_;
   const std::vector<StageLocation> stages_;
   // Under the plan's recomputation, and without any.
   const ModelPieces pieces_, pieces_kept_;

@@ -31,9 +31,9 @@ std::vector<ChannelTime> TimesOf(const BusySeconds& busy_s, double seconds) {
 
 }  // namespace
 
-PlanCoster::BucketBytes PlanCoster::BucketBytesOf(int32_t stage,
+PlanCoster::BucketBytes PlanCoster::BucketBytesOf(int64_t parameters_of_stage,
                                                   int32_t buckets) const {
-  const auto parameters = static_cast<double>(StageParameters(stage));
+  const auto parameters = static_cast<double>(parameters_of_stage);
   const auto count = static_cast<double>(buckets);
   const double gradient = plan_.bf16_gradient_messages()
                               ? 2.0
@@ -70,9 +70,28 @@ PlanCoster::BucketSeconds PlanCoster::ReductionOf(
 void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
   const auto [pp, index] = stages_[stage];
   ChunkCost& chunk = costs.cost.chunks[pp][index];
-  const BucketBytes bytes = BucketBytesOf(stage, costs.buckets[stage]);
-  const BucketSeconds seconds =
+  const int32_t buckets = costs.buckets[stage];
+  const int64_t of_experts = StageExpertParameters(stage);
+  const int64_t parameters = StageParameters(stage);
+  const BucketBytes bytes = BucketBytesOf(parameters - of_experts, buckets);
+  const BucketBytes expert_bytes = BucketBytesOf(of_experts, buckets);
+  BucketSeconds seconds =
       ReductionOf(bytes, rings_->reduction[pp], rings_->shards[pp]);
+  const RingCost& expert_ring = rings_->expert_reduction[pp];
+  const bool experts_whole = ep_ > 1 || plan_.sharding() == Plan::REPLICATED;
+  if (of_experts > 0 && experts_whole) {
+    seconds.reduce_s += expert_ring.AllReduce(expert_bytes.gradients);
+  } else if (of_experts > 0) {
+    // Shards over dp, of which the ranks of tp hold copies, too.
+    const BucketSeconds experts =
+        ReductionOf(expert_bytes, expert_ring, rings_->shards[pp]);
+    seconds.reduce_s += experts.reduce_s;
+    seconds.gather_s += experts.gather_s;
+    if (tp_ > 1 && !SumsShardCopies()) {
+      seconds.reduce_s += expert_ring.AllReduce(
+          expert_bytes.gradients / static_cast<double>(plan_.shard_group()));
+    }
+  }
   chunk.reduce_s = seconds.reduce_s;
   chunk.gather_s = seconds.gather_s;
   // An all-reduce is a reduce-scatter and an all-gather.
@@ -81,11 +100,18 @@ void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
   BusySeconds reduce_busy_s, gather_busy_s;
   if (plan_.sharding() == Plan::REPLICATED) {
     Add(all, 2 * bytes.gradients, reduce_busy_s);
+    Add(rings_->expert_channels[pp], 2 * expert_bytes.gradients, reduce_busy_s);
   } else {
-    if (!ShardsGradients()) Add(shards, bytes.gradients, reduce_busy_s);
-    if (!ShardsParameters()) Add(shards, bytes.weights, gather_busy_s);
+    const BucketBytes shared =
+        BucketBytesOf(Shardable(parameters, of_experts), buckets);
+    if (!ShardsGradients()) Add(shards, shared.gradients, reduce_busy_s);
+    if (!ShardsParameters()) Add(shards, shared.weights, gather_busy_s);
     if (SumsShardCopies()) {
-      Add(all, 2 * bytes.gradients / static_cast<double>(plan_.shard_group()),
+      Add(all, 2 * shared.gradients / static_cast<double>(plan_.shard_group()),
+          reduce_busy_s);
+    }
+    if (ep_ > 1) {
+      Add(rings_->expert_channels[pp], 2 * expert_bytes.gradients,
           reduce_busy_s);
     }
   }

@@ -43,9 +43,10 @@ std::string Table(const std::vector<std::vector<std::string>>& rows,
 std::string PlanTable(const PlanReport& report) {
   std::vector<std::vector<std::string>> rows = {
       {"#", "step s", "samples/s", "MFU %", "compute", "again", "bubble", "tp",
-       "cp", "pp", "dp", "copies", "optimizer", "peak GB", "plan"}};
-  const auto copies =
-      std::find(rows[0].begin(), rows[0].end(), "copies") - rows[0].begin();
+       "cp", "ep", "pp", "dp", "copies", "optimizer", "peak GB", "plan"}};
+  const auto column = [header = rows[0]](std::string_view name) {
+    return std::find(header.begin(), header.end(), name) - header.begin();
+  };
   for (size_t i = 0; i < report.best.size(); ++i) {
     const Estimate& estimate = report.best[i].estimate;
     const StepParts& parts = estimate.parts;
@@ -61,15 +62,19 @@ std::string PlanTable(const PlanReport& report) {
          fmt::format("{:.4g}", estimate.samples_per_s),
          fmt::format("{:.1f}", 100 * estimate.mfu), share(parts.compute_s),
          share(parts.recompute_s), share(parts.bubble_s), share(parts.tp_s),
-         share(parts.cp_s), share(parts.pp_s), share(parts.dp_s),
-         share(parts.copy_s), share(parts.optimizer_s), Gigabytes(peak),
-         ToText(report.best[i].candidate)});
+         share(parts.cp_s), share(parts.ep_s), share(parts.pp_s),
+         share(parts.dp_s), share(parts.copy_s), share(parts.optimizer_s),
+         Gigabytes(peak), ToText(report.best[i].candidate)});
   }
   const bool offloads = std::any_of(
       report.best.begin(), report.best.end(),
       [](const RankedPlan& ranked) { return ranked.plan.has_offload(); });
+  const bool experts = std::any_of(
+      report.best.begin(), report.best.end(),
+      [](const RankedPlan& ranked) { return ranked.candidate.ep > 1; });
   for (auto& row : rows) {
-    if (!offloads) row.erase(row.begin() + copies);
+    if (!offloads) row.erase(row.begin() + column("copies"));
+    if (!experts) row.erase(row.begin() + column("ep"));
   }
   return Table(rows, rows.front().size() - 1);
 }

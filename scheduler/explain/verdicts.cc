@@ -24,23 +24,14 @@ std::string_view DimensionText(Dimension dimension) {
       return "attention heads";
     case Dimension::kMlp:
       return "channels of the MLP";
+    case Dimension::kSharedExpert:
+      return "channels of the shared expert";
     case Dimension::kGlobalBatch:
       return "global batch";
     case Dimension::kMicrobatches:
       return "microbatches";
     case Dimension::kNone:
       break;
-  }
-  return "";
-}
-
-// What no plan can have yet, if the query asks for it.
-std::string Unsupported(const WhyQuery& query) {
-  if (query.ep.value_or(1) != 1) {
-    return fmt::format(
-        "UNSUPPORTED(plan.grid.ep: found {}, expected 1: the planner costs "
-        "models without experts only)",
-        *query.ep);
   }
   return "";
 }
@@ -83,6 +74,8 @@ Candidate MeantBy(const WhyQuery& query, const Candidate& chosen,
   if (!fits() && !query.dp.has_value()) {
     meant.dp = left(meant.tp * meant.cp * meant.pp);
   }
+  meant.ep = query.ep.value_or(
+      meant.tp * meant.cp * meant.dp % chosen.ep == 0 ? chosen.ep : 1);
   meant.ulysses = query.ulysses.value_or(
       meant.cp % chosen.ulysses == 0 ? chosen.ulysses : 1);
   meant.schedule = query.schedule.value_or(
@@ -144,7 +137,7 @@ bool Matches(const Candidate& candidate, const WhyQuery& query) {
          same(query.ulysses, candidate.ulysses) &&
          same(query.sequence_parallel, candidate.sequence_parallel) &&
          same(query.pp, candidate.pp) && same(query.dp, candidate.dp) &&
-         same(query.chunks, candidate.chunks) &&
+         same(query.ep, candidate.ep) && same(query.chunks, candidate.chunks) &&
          same(query.microbatch_size, candidate.microbatch_size) &&
          same(query.schedule, candidate.schedule) &&
          same(query.sharding, candidate.sharding) &&
@@ -216,8 +209,6 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
 absl::StatusOr<std::string> Why(const PlannerInput& input,
                                 const PlanReport& report,
                                 const WhyQuery& query) {
-  const std::string unsupported = Unsupported(query);
-  if (!unsupported.empty()) return unsupported + "\n";
   const Candidate* nearest = nullptr;
   std::map<VerdictCode, int64_t> counts;
   for (const Candidate& candidate : report.candidates) {

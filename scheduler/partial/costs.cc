@@ -91,9 +91,10 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
   costs.ranks.resize(NumRanks(plan));
   ClusterModel of_column = cluster;
   for (int64_t i = 0; i < columns; ++i) {
-    PlanRings plan_rings = {.reduction = rings};
+    PlanRings plan_rings = {.reduction = rings, .expert_reduction = rings};
     plan_rings.shards.resize(stages + 1);
     plan_rings.reduction_channels.resize(stages + 1);
+    plan_rings.expert_channels.resize(stages + 1);
     plan_rings.shard_channels.resize(stages + 1);
     of_column.node_of_rank.clear();
     for (int64_t stage = 0; stage <= stages; ++stage) {

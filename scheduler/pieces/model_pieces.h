@@ -10,8 +10,8 @@
 
 namespace trireme {
 
-// A collective of tensor or context parallelism inside a piece's forward or
-// backward.
+// A collective of tensor, context or expert parallelism inside a piece's
+// forward or backward.
 struct PieceCollective {
   enum class Kind : uint8_t {
     kAllReduce,
@@ -27,6 +27,8 @@ struct PieceCollective {
     kContext,
     kHeads,
     kRing,
+    // The ranks that hold every expert once.
+    kExperts,
   };
   // What the devices compute meanwhile, where the runtime can do both.
   enum class Behind : uint8_t {
@@ -76,6 +78,10 @@ struct PieceKernels {
 
 struct PieceFigures {
   int64_t parameters = 0;  // elements on this rank
+  // Among them, of models with experts, those that lie on the expert grid,
+  // which no sharding divides; with ep = 1 those whose gradients are sums over
+  // tp as well, since experts are given shares of the tokens there.
+  int64_t expert_parameters = 0;
   // Tables beside the parameters, as of positions.
   int64_t constant_bytes = 0;
   // Kept from forward to backward.

@@ -68,6 +68,7 @@ BlockSplit SplitOf(const Plan& plan) {
   return {.tp = plan.grid().tp(),
           .cp = plan.grid().cp(),
           .ulysses = plan.ulysses(),
+          .ep = std::max<int64_t>(1, plan.grid().ep()),
           .sequence_parallel = plan.sequence_parallel(),
           .microbatch_size = plan.microbatch_size()};
 }

@@ -67,6 +67,7 @@ struct BlockSplit {
   int64_t tp = 1;
   int64_t cp = 1;
   int64_t ulysses = 1;
+  int64_t ep = 1;
   bool sequence_parallel = false;
   int64_t microbatch_size = 1;
 };

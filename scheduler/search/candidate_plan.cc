@@ -77,6 +77,7 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
   grid.set_cp(candidate.cp);
   grid.set_dp(candidate.dp);
   grid.set_pp(candidate.pp);
+  grid.set_ep(candidate.ep);
   plan.set_schedule(candidate.schedule);
   plan.set_chunks_per_rank(candidate.chunks);
   plan.set_microbatch_size(candidate.microbatch_size);
@@ -107,7 +108,9 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
                             .global_batch = global_batch,
                             .mlp_hidden = model.mlp_hidden,
                             .num_blocks = model.layers,
-                            .heads = model.heads});
+                            .heads = model.heads,
+                            .experts = model.experts,
+                            .shared_hidden = model.shared_hidden});
 }
 
 void PlaceAt(const std::vector<int32_t>& physical, Plan& plan) {

@@ -52,8 +52,9 @@ class Enumerator {
   }
 
   bool Offloads() const {
-    return space_.offload == OffloadSearch::kToo ||
-           space_.offload == OffloadSearch::kOnly;
+    // Experts' gradients are not brought home.
+    return model_.experts == 0 && (space_.offload == OffloadSearch::kToo ||
+                                   space_.offload == OffloadSearch::kOnly);
   }
 
   bool TpStaysInNodes(int32_t tp) const {
@@ -71,6 +72,10 @@ class Enumerator {
     }
     if (model_.mlp_hidden % candidate.tp != 0) {
       return Refuse(candidate, VerdictCode::kIndivisible, Dimension::kMlp);
+    }
+    if (model_.shared_hidden % candidate.tp != 0) {
+      return Refuse(candidate, VerdictCode::kIndivisible,
+                    Dimension::kSharedExpert);
     }
     if (candidate.pp > model_.layers) {
       return Refuse(candidate, VerdictCode::kTooFewBlocks);
@@ -94,7 +99,13 @@ class Enumerator {
         Refuse(candidate, VerdictCode::kIndivisible, Dimension::kHeads);
         continue;
       }
-      AddSchedules(candidate);
+      const int64_t ranks = int64_t{candidate.tp} * candidate.cp * candidate.dp;
+      for (const int32_t ep :
+           Divisors(std::max<int64_t>(1, model_.experts), ranks)) {
+        if (ranks % ep != 0) continue;
+        candidate.ep = ep;
+        AddSchedules(candidate);
+      }
     }
   }
 
@@ -211,6 +222,7 @@ std::string ToText(const Candidate& candidate) {
                 ? " (heads exchanged)"
                 : fmt::format(" (heads exchanged by {})", candidate.ulysses);
   }
+  if (candidate.ep > 1) text += fmt::format(", experts over {}", candidate.ep);
   text += fmt::format(", {}", Plan::Schedule_Name(candidate.schedule));
   if (candidate.chunks > 1) {
     text += fmt::format(" of {} chunks", candidate.chunks);
@@ -239,13 +251,13 @@ std::string ToText(const Candidate& candidate) {
 
 std::string VerdictsCsv(const std::vector<Candidate>& candidates) {
   std::string csv =
-      "tp,cp,ulysses,dp,pp,schedule,chunks,microbatch_size,sharding,"
+      "tp,cp,ulysses,dp,pp,ep,schedule,chunks,microbatch_size,sharding,"
       "sequence_parallel,recompute,resident_units,verdict,simulated,step_s,"
       "over_bytes\n";
   for (const Candidate& c : candidates) {
     csv += fmt::format(
-        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{:.6g},{}\n", c.tp, c.cp,
-        c.ulysses, c.dp, c.pp, Plan::Schedule_Name(c.schedule), c.chunks,
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{:.6g},{}\n", c.tp, c.cp,
+        c.ulysses, c.dp, c.pp, c.ep, Plan::Schedule_Name(c.schedule), c.chunks,
         c.microbatch_size, Plan::Sharding_Name(c.sharding), c.sequence_parallel,
         Plan::Recompute_Name(c.recompute),
         c.offload ? std::to_string(c.resident_units) : "",

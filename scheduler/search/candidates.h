@@ -47,6 +47,7 @@ enum class Dimension : uint8_t {
   kNone,
   kHeads,
   kMlp,
+  kSharedExpert,
   kGlobalBatch,
   kMicrobatches,
 };
@@ -57,6 +58,7 @@ struct Candidate {
   int32_t ulysses = 1;
   int32_t dp = 1;
   int32_t pp = 1;
+  int32_t ep = 1;
   int32_t chunks = 1;
   int32_t microbatch_size = 1;
   Plan::Schedule schedule = Plan::ONE_F_ONE_B;

@@ -125,7 +125,7 @@ class Search {
     const Plan::Grid& grid = plan.grid();
     std::shared_ptr<const PlanRings>& rings =
         rings_[std::tuple(best_case, grid.tp(), grid.cp(), grid.dp(), grid.pp(),
-                          plan.shard_group())];
+                          grid.ep(), plan.shard_group())];
     PlanCoster coster(input_.model, best_case ? best_case_ : cluster_, plan,
                       rings);
     rings = coster.rings();
@@ -410,7 +410,8 @@ class Search {
   StageCutter cutter_;
   InFlightCounts in_flight_;
   PlanRefinement refinement_;
-  std::map<std::tuple<bool, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>,
+  std::map<std::tuple<bool, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
+                      uint32_t>,
            std::shared_ptr<const PlanRings>>
       rings_;
   std::vector<double> bounds_;  // of each candidate's step
@@ -428,12 +429,6 @@ class Search {
 
 absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input) {
   RETURN_IF_ERROR(CheckModelShape(input.model));
-  if (input.model.experts > 0) {
-    return Unimplemented(
-        "model.experts: found {}, expected 0: models with experts are not "
-        "costed; give their plan to `trireme train --plan`",
-        input.model.experts);
-  }
   if (input.global_batch < 1) {
     return InvalidArgument("global batch: found {}, expected at least 1",
                            input.global_batch);
