@@ -11,5 +11,6 @@ elif [[ $# -gt 0 ]]; then
 fi
 cd "$(dirname "$0")/../.."
 find . -mindepth 1 \( -name 'bazel-*' -o -name '.*' \) -prune -o \
-  -type f \( -name '*.cc' -o -name '*.h' \) -print0 |
+  -type f \( -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) \
+  -print0 |
   xargs -0 --no-run-if-empty clang-format --style=file "${options[@]}"

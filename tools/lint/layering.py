@@ -31,6 +31,10 @@ CONFINED = [
      re.compile(r"runtime/ops/cpu/"),
      "oneDNN is used through runtime/ops; its headers belong to "
      "runtime/ops/cpu"),
+    (re.compile(r"(cu(da|blas|dnn)\w*|nccl)\.h$"),
+     re.compile(r"runtime/(device|ops|comm)/(cuda|nccl)/"),
+     "GPUs are used through Device and Communicator; CUDA's headers belong to "
+     "runtime/{device,ops}/cuda and runtime/comm/nccl"),
     (re.compile(r"google/protobuf/|.*\.pb\.h$"),
      re.compile(r"(?!runtime/)"),
      "runtime is free of Protobuf"),
@@ -49,6 +53,11 @@ CONFINED_WORDS = [
                 r".*_test(ing)?\.(cc|h)$"),
      "elements are reached where they lie by kernels and messages only; "
      "elsewhere by Upload and Download (runtime/device/host.h)"),
+    (re.compile(r"(<<<|__shared__|\basm\b)"),
+     re.compile(r"(?!runtime/ops/cuda/)"),
+     "kernels compile for the emulated GPU, too: Launch, KERNEL_SHARED and "
+     "DynamicShared (runtime/device/cuda/kernel.cuh), and PTX in "
+     "runtime/device/cuda/ptx.cuh"),
 ]
 
 COMMENT = re.compile(r"//.*")

@@ -45,6 +45,18 @@ class LayeringTest(unittest.TestCase):
             self.assertEqual(lines("runtime/ops/matmul.h", text), [1])
             self.assertEqual(lines("models/dit.cc", text), [1])
 
+    def test_cuda_is_confined(self):
+        for text in ("#include <cuda_runtime_api.h>", "#include <nccl.h>",
+                     "#include <cublasLt.h>"):
+            self.assertEqual(lines("runtime/device/cuda/stream.cc", text), [])
+            self.assertEqual(lines("runtime/ops/matmul.h", text), [1])
+            self.assertEqual(lines("trainer/train.cc", text), [1])
+
+    def test_kernels_are_written_for_both_compilers(self):
+        for text in ("Kernel<<<1, 32>>>(x);", "__shared__ float x;",
+                     'asm("mov.u32 %0, %laneid;");'):
+            self.assertEqual(lines("runtime/ops/cuda/norm.cu", text), [1])
+
     def test_elements_are_touched_by_kernels_and_messages_only(self):
         for text in ("float* x = tensor.raw_data();", "HostView<int>(x)[0] = 1;"):
             self.assertEqual(lines("runtime/ops/copy.cc", text), [])
