@@ -17,8 +17,8 @@ constexpr int kLookupCells = 32;
 
 int CellOf(float at) {
   // Before the conversion, as a generator's cubes may lie anywhere.
-  return static_cast<int>(std::clamp((at + 1) / 2 * kLookupCells, 0.0f,
-                                     kLookupCells - 1.0f));
+  return static_cast<int>(
+      std::clamp((at + 1) / 2 * kLookupCells, 0.0f, kLookupCells - 1.0f));
 }
 
 }  // namespace

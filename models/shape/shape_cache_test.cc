@@ -77,7 +77,7 @@ class ShapeCacheTest : public testing::Test {
       .shell_cells = 36,
       .view_side = 16,
       .limits = {
-          .max_file_bytes = 1 << 20, .memory_bytes = 256 << 20, .seconds = 5}};
+          .max_file_bytes = 1 << 20, .memory_bytes = 256 << 20, .seconds = 60}};
 };
 
 TEST_F(ShapeCacheTest, ShapesComeBackWithTheirDistances) {
