@@ -82,6 +82,8 @@ void RankReporter::End(const absl::Status& status) {
 }
 
 void RankReporter::Tell() {
+  // One report at a time: an older one must not arrive after a newer one.
+  const std::lock_guard telling(telling_);
   RankReport report;
   {
     const std::lock_guard lock(mutex_);

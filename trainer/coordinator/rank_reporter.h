@@ -33,6 +33,7 @@ class RankReporter {
   void Tell();
 
   CoordinatorClient client_;
+  std::mutex telling_;  // locked before mutex_
   std::mutex mutex_;
   std::condition_variable changed_;
   bool ending_ = false;
