@@ -19,8 +19,8 @@ struct PlanMatrix {
   struct Entry {
     Plan plan;  // resolved
     // Position of the first plan of the list from which only pipeline,
-    // schedule, recompute and offload differ: not one bit of its result may. -1 if it is the
-    // first of its kind.
+    // schedule, recompute and offload differ: not one bit of its result may. -1
+    // if it is the first of its kind.
     int64_t same_bits_as = -1;
   };
   // No two are equal; plans of one kind follow each other.
@@ -35,10 +35,10 @@ struct PlanMatrix {
 // mode after another changed (accumulation, sequence parallelism, head
 // exchange, each schedule, uneven stages, three chunks a rank, larger groups of
 // microbatches, each sharding over all replicas and over groups of them, bf16
-// messages, each recompute, offload), and where several axes are in use with some of
-// them together. Replicas have as many microbatches under each pipeline, so
-// that bits can be compared. The first entry is one rank with one microbatch.
-// `context.world_size` is ignored.
+// messages, each recompute, offload), and where several axes are in use with
+// some of them together. Replicas have as many microbatches under each
+// pipeline, so that bits can be compared. The first entry is one rank with one
+// microbatch. `context.world_size` is ignored.
 PlanMatrix MakePlanMatrix(const PlanContext& context, int64_t max_ranks);
 
 }  // namespace trireme
