@@ -39,6 +39,7 @@ from diffusers import (FluxTransformer2DModel, HiDreamImageTransformer2DModel,
 from diffusers.loaders import SD3LoraLoaderMixin
 from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]
@@ -178,6 +179,8 @@ def draw_hidream(rng):
 
 
 FAMILIES = {"sd3": draw_sd3, "flux": draw_flux, "hidream": draw_hidream}
+# Whose adapters Trireme has diffusers' names for.
+WITH_ADAPTERS = ("sd3", "flux")
 
 
 def fill(model):
@@ -397,7 +400,8 @@ class Comparison:
         expected = predict(case.model, case.inputs)
         theirs, ours = folder / "adapter" / name, folder / "adapter_back" / name
         run, out = folder / "adapter_run", folder / "adapted.safetensors"
-        self.run("convert", theirs, run, "--base", folder / "theirs")
+        self.run("convert", theirs, run, "--base",
+                 folder / "theirs/transformer")
         self.run("forward", run, "--inputs", folder / "inputs.safetensors",
                  "--out", out)
         self.compare(label, case, expected, load_file(out))
@@ -410,7 +414,10 @@ class Comparison:
         back = type(case.model).from_pretrained(folder / "theirs",
                                                 subfolder="transformer")
         back.time_text_embed.time_proj = Sinusoids()
-        back.load_lora_adapter(str(ours))
+        # The loader of a single file leaves alpha out.
+        with safe_open(ours, "pt") as file:
+            metadata = json.loads(file.metadata()["lora_adapter_metadata"])
+        back.load_lora_adapter(written, metadata=metadata)
         self.compare(label, case, expected, predict(back, case.inputs))
 
 
@@ -443,8 +450,9 @@ def main():
                 try:
                     comparison.check(f"{family} {i}", case, plan, shard_bytes,
                                      folder)
-                    comparison.check_adapters(f"{family} {i}", case, rng,
-                                              folder)
+                    if family in WITH_ADAPTERS:
+                        comparison.check_adapters(f"{family} {i}", case, rng,
+                                                  folder)
                 except (RuntimeError, subprocess.TimeoutExpired) as error:
                     comparison.fail(f"{family} {i}", str(error))
                 count += 1
