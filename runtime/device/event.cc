@@ -7,6 +7,10 @@ namespace trireme {
 
 void Event::Wait(Stream& stream) {
   if (!work_) return;
+  if (work_->OrderBefore(stream)) {
+    *this = Event();
+    return;
+  }
   stream.Launch([event = std::exchange(*this, Event())] { event.Block(); });
 }
 

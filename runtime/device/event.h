@@ -28,6 +28,9 @@ class Event {
     virtual void Wait() = 0;
     // Makes progress without blocking; true when done.
     virtual bool Test() = 0;
+    // Has `stream` wait without the host, where the two know each other; else
+    // false, and nothing is done.
+    virtual bool OrderBefore(Stream&) { return false; }
   };
 
   Event() = default;

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <utility>
 #include <vector>
@@ -52,6 +53,15 @@ class Stream {
     } else {
       Enqueue(std::move(work));
     }
+  }
+  // Bytes that this device or the host reaches, either way, in the stream's
+  // order. They live until the stream has passed.
+  virtual void CopyBytes(void* to, const void* from, int64_t bytes) {
+    Launch([=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
+  }
+  // Of this device.
+  virtual void ZeroBytes(void* to, int64_t bytes) {
+    Launch([=] { std::memset(to, 0, static_cast<size_t>(bytes)); });
   }
   // Done when all that the stream was given before is.
   virtual Event Record() { return Event(); }

@@ -1,7 +1,10 @@
 #include "runtime/device/tensor.h"
 
+#include <cstddef>
 #include <cstring>
+#include <memory>
 #include <utility>
+#include <vector>
 
 namespace trireme {
 
@@ -92,18 +95,43 @@ void Tensor::CopyFrom(const Tensor& source) const {
   CHECK(source.dtype() == dtype_);
   CHECK_EQ(source.num_elements(), num_elements());
   if (device().dry() || source.device().dry()) return;
-  Stream& stream = source.device().stream();
-  device().stream().Record().Wait(stream);
-  stream.Launch([to = raw_data(), from = source.raw_data(), size = bytes()] {
-    std::memcpy(to, from, size);
-  });
-  stream.Record().Wait(device().stream());
+  // The host cannot copy what it does not reach.
+  const bool ours = source.device().on_host() && !device().on_host();
+  Stream& stream = (ours ? device() : source.device()).stream();
+  Stream& other = (ours ? source.device() : device()).stream();
+  other.Record().Wait(stream);
+  stream.CopyBytes(raw_data(), source.raw_data(), bytes());
+  stream.Record().Wait(other);
 }
 
 void Tensor::FillZero() const {
   if (device().dry()) return;
-  device().stream().Launch(
-      [data = raw_data(), size = bytes()] { std::memset(data, 0, size); });
+  device().stream().ZeroBytes(raw_data(), bytes());
+}
+
+void Tensor::ReadBytes(void* to) const {
+  if (raw_data() == nullptr || bytes() == 0) return;
+  device().Synchronize();
+  if (device().on_host()) {
+    std::memcpy(to, raw_data(), static_cast<size_t>(bytes()));
+    return;
+  }
+  device().stream().CopyBytes(to, raw_data(), bytes());
+  device().stream().Synchronize();
+}
+
+void Tensor::WriteBytes(const void* from) const {
+  if (raw_data() == nullptr || bytes() == 0) return;
+  if (device().on_host()) {
+    std::memcpy(raw_data(), from, static_cast<size_t>(bytes()));
+    return;
+  }
+  // A copy that lives until the stream has passed: the host goes on.
+  const auto* const begin = static_cast<const std::byte*>(from);
+  const auto values =
+      std::make_shared<std::vector<std::byte>>(begin, begin + bytes());
+  device().stream().CopyBytes(raw_data(), values->data(), bytes());
+  device().stream().Launch([values] {});
 }
 
 }  // namespace trireme

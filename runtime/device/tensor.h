@@ -48,20 +48,25 @@ class Tensor {
   int64_t bytes() const { return num_elements() * DTypeSize(dtype_); }
   Device& device() const;
 
-  // The elements for the host, once the device is done with what it was given;
-  // null on a dry device. CHECKs the type.
+  // The elements on a device of the host, once it is done with what it was
+  // given; null on a dry device. CHECKs the type.
   template <typename T>
   T* data() const {
     CHECK(DTypeOf<T>() == dtype_) << "tensor is " << dtype_;
+    CHECK(device().on_host()) << device().name();
     device().Synchronize();
     return static_cast<T*>(raw_data());
   }
   // Where the elements lie, for work of the device's streams.
   void* raw_data() const;
+  // A copy for the host, once the device is done with what it was given; none
+  // of a dry device. CHECKs the type.
   template <typename T>
   std::vector<T> ToVector() const {
-    const T* begin = data<T>();
-    return std::vector<T>(begin, begin + (begin ? num_elements() : 0));
+    CHECK(DTypeOf<T>() == dtype_) << "tensor is " << dtype_;
+    std::vector<T> elements(raw_data() == nullptr ? 0 : num_elements());
+    ReadBytes(elements.data());
+    return elements;
   }
 
   // The same elements under another shape of as many elements. One extent may
@@ -82,6 +87,11 @@ class Tensor {
   }
 
  private:
+  // To and from the host. Nothing is done on a dry device. What is written is
+  // new: nothing that the device was given before uses it.
+  void ReadBytes(void* to) const;
+  void WriteBytes(const void* from) const;
+
   class Storage;
   std::shared_ptr<Storage> storage_;
   Shape shape_;
@@ -95,10 +105,7 @@ Tensor Tensor::FromValues(Device& device, const Shape& shape,
                           std::string_view label) {
   CHECK_EQ(static_cast<int64_t>(values.size()), shape.num_elements());
   Tensor tensor = Empty(device, shape, DTypeOf<T>(), category, label);
-  // Nothing that the device was given before uses new memory.
-  if (auto* const out = static_cast<T*>(tensor.raw_data())) {
-    std::copy(values.begin(), values.end(), out);
-  }
+  tensor.WriteBytes(values.data());
   return tensor;
 }
 

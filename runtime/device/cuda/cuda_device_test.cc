@@ -1,0 +1,156 @@
+// The GPU as a device: bytes get there and back in the order of its streams,
+// whatever that order is.
+
+#include "runtime/device/cuda/cuda_device.h"
+
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "runtime/device/cuda/emulation/emulated_gpu.h"
+#include "runtime/device/host.h"
+#include "runtime/device/host_memory.h"
+#include "runtime/device/tensor.h"
+#include "runtime/ops/kernels.h"
+
+namespace trireme {
+namespace {
+
+constexpr int64_t kLimit = 64 << 20;
+
+std::vector<float> Ramp(int64_t count, float first = 0) {
+  std::vector<float> values(count);
+  std::iota(values.begin(), values.end(), first);
+  return values;
+}
+
+// Nothing is computed here.
+Device::KernelTables NoKernels() {
+  static const Kernels none{};
+  return {.real = none, .dry = none};
+}
+
+// Under the order of the emulated GPU that the parameter says: -1 is lazy.
+class CudaDeviceTest : public testing::TestWithParam<int> {
+ protected:
+  CudaDeviceTest() {
+    using cuda_emulation::Schedule;
+    cuda_emulation::UseSchedule(
+        GetParam() < 0 ? Schedule::kLazy : Schedule::kRandom,
+        GetParam() < 0 ? 0 : GetParam());
+    device_ = std::make_unique<CudaDevice>(0, kLimit, NoKernels(),
+                                           CudaDevice::Memory::kPoisoned);
+  }
+
+  Tensor Uploaded(const std::vector<float>& values) {
+    return Upload<float>(*device_, {static_cast<int64_t>(values.size())},
+                         values);
+  }
+
+  std::unique_ptr<CudaDevice> device_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Orders, CudaDeviceTest, testing::Range(-1, 8));
+
+TEST_P(CudaDeviceTest, ValuesComeBack) {
+  // More than passes through the pinned buffer at once.
+  const std::vector<float> values = Ramp((9 << 20) / sizeof(float) + 3);
+  EXPECT_EQ(Uploaded(values).ToVector<float>(), values);
+}
+
+TEST_P(CudaDeviceTest, CopiesToAndFromTheHost) {
+  Device host("host", /*on_host=*/true, kLimit, std::make_unique<HostMemory>(),
+              NoKernels());
+  const std::vector<float> values = Ramp(1000);
+  const Tensor source = Upload<float>(host, {1000}, values);
+  const Tensor there = Tensor::Empty(*device_, {1000}, DType::kFloat32);
+  there.CopyFrom(source);
+  const Tensor clone = there.Clone();
+  const Tensor back = Tensor::Empty(host, {1000}, DType::kFloat32);
+  back.CopyFrom(clone);
+  EXPECT_EQ(back.ToVector<float>(), values);
+}
+
+TEST_P(CudaDeviceTest, FreedMemoryIsReusedInTheOrderOfTheStreams) {
+  std::vector<Tensor> kept;
+  for (int i = 0; i < 20; ++i) {
+    const auto first = static_cast<float>(i);
+    const Tensor temporary = Uploaded(Ramp(3000, first));
+    kept.push_back(temporary.Clone());
+    // On another stream, which waits for what made the clone.
+    StreamScope scope(*device_, StreamKind::kCopyOut);
+    device_->stream(StreamKind::kCompute).Record().Wait(device_->stream());
+    const Tensor other = kept.back().Clone();
+    device_->stream().Record().Wait(device_->stream(StreamKind::kCompute));
+    kept.push_back(other);
+  }
+  for (size_t i = 0; i < kept.size(); ++i) {
+    EXPECT_EQ(kept[i].ToVector<float>(), Ramp(3000, static_cast<float>(i / 2)));
+  }
+}
+
+TEST_P(CudaDeviceTest, OtherThreadsMayFree) {
+  const std::vector<float> values = Ramp(5000);
+  Tensor tensor = Uploaded(values);
+  Tensor copy = tensor.Clone();
+  std::thread([freed = std::move(tensor)]() mutable { freed = {}; }).join();
+  const Tensor more = Uploaded(Ramp(5000, 7));
+  EXPECT_EQ(copy.ToVector<float>(), values);
+  EXPECT_EQ(more.ToVector<float>(), Ramp(5000, 7));
+}
+
+TEST_P(CudaDeviceTest, EmptyMemoryIsNaNAndZerosAreZero) {
+  const Tensor empty = Tensor::Empty(*device_, {100}, DType::kFloat32);
+  EXPECT_TRUE(std::isnan(empty.ToVector<float>()[99]));
+  const Tensor zeros = Tensor::Zeros(*device_, {100}, DType::kFloat32);
+  EXPECT_EQ(zeros.ToVector<float>(), std::vector<float>(100));
+}
+
+TEST_P(CudaDeviceTest, WorkOfTheHostHoldsTensorsUntilItHasRun) {
+  const Tensor source = Uploaded(Ramp(10));
+  auto held = std::make_shared<Tensor>(source.Clone());
+  device_->stream().Launch([held] {});
+  held.reset();
+  device_->Synchronize();
+  device_->stream().Record();
+  EXPECT_EQ(device_->Statistics().current_bytes, 64);
+}
+
+TEST_P(CudaDeviceTest, KeepsToItsLimitAndNamesTheHolders) {
+  std::vector<Tensor> kept;
+  while (device_->status().ok()) {
+    kept.push_back(Tensor::Empty(*device_, {1 << 20}, DType::kFloat32,
+                                 MemoryCategory::kActivations, "attention"));
+    ASSERT_LE(kept.size(), 17u);
+  }
+  EXPECT_EQ(kept.size(), 17u);
+  const std::string message(device_->status().message());
+  EXPECT_NE(message.find("out of memory on cuda:0"), std::string::npos);
+  EXPECT_NE(message.find("attention"), std::string::npos);
+}
+
+TEST_P(CudaDeviceTest, GivesSlabsBackBeforeTheLimit) {
+  // A block for each stream in turn, of which only one fits.
+  for (int kind = 0; kind < kNumStreams; ++kind) {
+    StreamScope scope(*device_, static_cast<StreamKind>(kind));
+    const Tensor large =
+        Tensor::Zeros(*device_, {kLimit * 3 / 4}, DType::kUint8);
+    EXPECT_TRUE(device_->status().ok());
+  }
+  EXPECT_LE(
+      FindCudaGpus().gpus[0].memory_bytes - FindCudaGpus().gpus[0].free_bytes,
+      kLimit * 3 / 2);
+}
+
+TEST_P(CudaDeviceTest, TheHostReachesNoElement) {
+  const Tensor tensor = Uploaded(Ramp(4));
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  EXPECT_DEATH((void)HostView<float>(tensor), "cuda:0");
+}
+
+}  // namespace
+}  // namespace trireme
