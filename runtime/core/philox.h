@@ -43,6 +43,10 @@ class RandomStream {
  public:
   explicit RandomStream(const RandomKey& key);
 
+  // What Block is a function of beside the block, for kernels elsewhere.
+  const std::array<uint32_t, 2>& key() const { return key_; }
+  const std::array<uint32_t, 3>& counter() const { return counter_; }
+
   // Four words for elements 4·block … 4·block+3.
   std::array<uint32_t, 4> Block(uint64_t block) const;
 
