@@ -43,6 +43,12 @@ bool Direct(const void* data) {
   return attributes.type != cudaMemoryTypeUnregistered;
 }
 
+CudaStream& AsCuda(Stream& stream) {
+  auto* const cuda = dynamic_cast<CudaStream*>(&stream);
+  CHECK(cuda != nullptr) << "a kernel of CUDA on a stream of the host";
+  return *cuda;
+}
+
 }  // namespace
 
 // A pinned buffer that the stream's copies use in turn.
@@ -76,6 +82,14 @@ CudaStream::CudaStream(bool first) : Stream(/*synchronous=*/false) {
 CudaStream::~CudaStream() {
   CheckCuda(cudaStreamSynchronize(stream_));
   CheckCuda(cudaStreamDestroy(stream_));
+  if (readback_ != nullptr) CheckCuda(cudaFreeHost(readback_));
+}
+
+std::span<std::byte> CudaStream::readback() {
+  if (readback_ == nullptr) {
+    CheckCuda(cudaHostAlloc(&readback_, kReadbackBytes, cudaHostAllocDefault));
+  }
+  return {static_cast<std::byte*>(readback_), kReadbackBytes};
 }
 
 void CudaStream::CopyBytes(void* to, const void* from, int64_t bytes) {
@@ -147,10 +161,10 @@ void CudaStream::DropEnded() {
   }
 }
 
-cudaStream_t Handle(Stream& stream) {
-  auto* const cuda = dynamic_cast<CudaStream*>(&stream);
-  CHECK(cuda != nullptr) << "a kernel of CUDA on a stream of the host";
-  return cuda->handle();
+cudaStream_t Handle(Stream& stream) { return AsCuda(stream).handle(); }
+
+std::span<std::byte> Readback(Stream& stream) {
+  return AsCuda(stream).readback();
 }
 
 }  // namespace trireme

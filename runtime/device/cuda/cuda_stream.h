@@ -5,10 +5,12 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "runtime/device/event.h"
@@ -36,6 +38,10 @@ class CudaStream final : public Stream {
   Event RecordPoint();
 
   cudaStream_t handle() const { return stream_; }
+  // Pinned memory of kReadbackBytes where a kernel leaves what the host reads
+  // after Synchronize. One kernel's at a time.
+  static constexpr size_t kReadbackBytes = size_t{64} << 10;
+  std::span<std::byte> readback();
 
  private:
   class Staging;
@@ -51,11 +57,13 @@ class CudaStream final : public Stream {
 
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<Staging> staging_;  // once a copy needs it
+  void* readback_ = nullptr;          // once a kernel needs it
   Ended ended_;
 };
 
-// Of a stream of a CudaDevice.
+// Of a stream of a CudaDevice (CHECKed).
 cudaStream_t Handle(Stream& stream);
+std::span<std::byte> Readback(Stream& stream);
 
 }  // namespace trireme
 
