@@ -1,0 +1,430 @@
+// The part of cuBLASLt (cublasLt.h) that runtime/ops/cuda/gemm.cc uses, in
+// plain loops: products of fp64, fp32, fp16 and bf16 by columns, strided
+// batches, bias and GELU. Anything else is refused by name.
+
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "fmt/format.h"
+#include "runtime/device/cuda/emulation/emulated_gpu.h"
+#include "runtime/device/cuda/emulation/refusal.h"
+
+namespace trireme::cuda_emulation {
+namespace {
+
+struct Matmul {
+  cublasComputeType_t compute;
+  cudaDataType_t scale;
+  cublasOperation_t transpose_a = CUBLAS_OP_N;
+  cublasOperation_t transpose_b = CUBLAS_OP_N;
+  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+  const void* bias = nullptr;
+};
+
+// By columns.
+struct Matrix {
+  cudaDataType_t type;
+  uint64_t rows;
+  uint64_t columns;
+  int64_t leading;
+  int32_t batch = 1;
+  int64_t stride = 0;  // of the batch
+};
+
+struct Preferences {
+  uint64_t workspace_bytes = 0;
+};
+
+// What an algorithm of ours says, and what it asks for as workspace: it fills
+// it with what no one may rely on.
+constexpr uint64_t kAlgorithm = 0x7472697265ull;
+constexpr size_t kWorkspaceBytes = 256;
+
+template <typename T>
+T ValueOf(const char* function, const void* value, size_t bytes) {
+  if (bytes != sizeof(T)) {
+    Refuse(
+        fmt::format("{}: {} bytes, expected {}", function, bytes, sizeof(T)));
+  }
+  T result;
+  std::memcpy(&result, value, sizeof(T));
+  return result;
+}
+
+size_t SizeOf(cudaDataType_t type) {
+  switch (type) {
+    case CUDA_R_64F:
+      return 8;
+    case CUDA_R_32F:
+      return 4;
+    case CUDA_R_16F:
+    case CUDA_R_16BF:
+      return 2;
+    default:
+      Refuse(
+          fmt::format("cublasLt: cudaDataType_t {}", static_cast<int>(type)));
+  }
+}
+
+double Load(cudaDataType_t type, const void* from, int64_t i) {
+  switch (type) {
+    case CUDA_R_64F:
+      return static_cast<const double*>(from)[i];
+    case CUDA_R_32F:
+      return static_cast<const float*>(from)[i];
+    case CUDA_R_16F:
+      return __half2float(static_cast<const __half*>(from)[i]);
+    default:
+      return __bfloat162float(static_cast<const __nv_bfloat16*>(from)[i]);
+  }
+}
+
+template <typename C>
+void Store(cudaDataType_t type, C value, void* to, int64_t i) {
+  switch (type) {
+    case CUDA_R_64F:
+      static_cast<double*>(to)[i] = value;
+      break;
+    case CUDA_R_32F:
+      static_cast<float*>(to)[i] = static_cast<float>(value);
+      break;
+    case CUDA_R_16F:
+      static_cast<__half*>(to)[i] = __float2half_rn(static_cast<float>(value));
+      break;
+    default:
+      static_cast<__nv_bfloat16*>(to)[i] =
+          __float2bfloat16_rn(static_cast<float>(value));
+  }
+}
+
+// The matrix op(x) of [rows, columns], by columns without gaps.
+template <typename C>
+std::vector<C> Dense(const Matrix& layout, const void* x, int64_t offset,
+                     cublasOperation_t operation, int64_t rows,
+                     int64_t columns) {
+  std::vector<C> dense(static_cast<size_t>(rows * columns));
+  for (int64_t j = 0; j < columns; ++j) {
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t at = operation == CUBLAS_OP_N ? j * layout.leading + i
+                                                  : i * layout.leading + j;
+      dense[j * rows + i] = static_cast<C>(Load(layout.type, x, offset + at));
+    }
+  }
+  return dense;
+}
+
+// GELU's tanh form.
+template <typename C>
+C Gelu(C x) {
+  const C u = C(0.7978845608028654) * (x + C(0.044715) * x * x * x);
+  return C(0.5) * x * (C(1) + std::tanh(u));
+}
+
+struct Product {
+  Matmul matmul;
+  Matrix a, b, c, d;
+  double alpha, beta;
+  const void *a_data, *b_data, *c_data;
+  void* d_data;
+};
+
+template <typename C>
+void Run(const Product& p) {
+  const auto rows = static_cast<int64_t>(p.d.rows);
+  const auto columns = static_cast<int64_t>(p.d.columns);
+  const auto depth = static_cast<int64_t>(
+      p.matmul.transpose_a == CUBLAS_OP_N ? p.a.columns : p.a.rows);
+  const bool gelu = p.matmul.epilogue == CUBLASLT_EPILOGUE_GELU_BIAS;
+  const bool bias = p.matmul.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+  std::vector<C> sums(static_cast<size_t>(rows));
+  for (int64_t i = 0; i < p.d.batch; ++i) {
+    const std::vector<C> a = Dense<C>(p.a, p.a_data, i * p.a.stride,
+                                      p.matmul.transpose_a, rows, depth);
+    const std::vector<C> b = Dense<C>(p.b, p.b_data, i * p.b.stride,
+                                      p.matmul.transpose_b, depth, columns);
+    for (int64_t column = 0; column < columns; ++column) {
+      sums.assign(sums.size(), C(0));
+      for (int64_t k = 0; k < depth; ++k) {
+        const C factor = b[column * depth + k];
+        for (int64_t row = 0; row < rows; ++row) {
+          sums[row] += a[k * rows + row] * factor;
+        }
+      }
+      for (int64_t row = 0; row < rows; ++row) {
+        C value = static_cast<C>(p.alpha) * sums[row];
+        if (p.beta != 0) {
+          value +=
+              static_cast<C>(p.beta) *
+              static_cast<C>(Load(p.c.type, p.c_data,
+                                  i * p.c.stride + column * p.c.leading + row));
+        }
+        if (bias) {
+          value += static_cast<C>(Load(p.d.type, p.matmul.bias, row));
+        }
+        if (gelu) value = Gelu(value);
+        Store(p.d.type, value, p.d_data,
+              i * p.d.stride + column * p.d.leading + row);
+      }
+    }
+  }
+}
+
+// The bytes from the first to the last element.
+size_t BytesOf(const Matrix& x) {
+  const int64_t last = (x.batch - 1) * x.stride +
+                       (static_cast<int64_t>(x.columns) - 1) * x.leading +
+                       static_cast<int64_t>(x.rows);
+  return static_cast<size_t>(last) * SizeOf(x.type);
+}
+
+double FactorOf(cudaDataType_t type, const void* factor) {
+  return Load(type, factor, 0);
+}
+
+void CheckTypes(const Matmul& matmul, const Matrix& a, const Matrix& b,
+                const Matrix& d) {
+  const bool wide = a.type == CUDA_R_64F;
+  if (a.type != b.type ||
+      (d.type != a.type && (wide || d.type != CUDA_R_32F)) ||
+      matmul.compute != (wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F) ||
+      matmul.scale != (wide ? CUDA_R_64F : CUDA_R_32F)) {
+    Refuse(fmt::format("cublasLt: types {} · {} to {}, compute {}, scale {}",
+                       static_cast<int>(a.type), static_cast<int>(b.type),
+                       static_cast<int>(d.type),
+                       static_cast<int>(matmul.compute),
+                       static_cast<int>(matmul.scale)));
+  }
+}
+
+// The shapes of op(a)·op(b) = d.
+void CheckShapes(const Matmul& m, const Matrix& a, const Matrix& b,
+                 const Matrix& d) {
+  const bool a_plain = m.transpose_a == CUBLAS_OP_N;
+  const bool b_plain = m.transpose_b == CUBLAS_OP_N;
+  if ((a_plain ? a.rows : a.columns) != d.rows ||
+      (b_plain ? b.columns : b.rows) != d.columns ||
+      (a_plain ? a.columns : a.rows) != (b_plain ? b.rows : b.columns) ||
+      a.batch != d.batch || b.batch != d.batch) {
+    Refuse("cublasLt: shapes do not match");
+  }
+  for (const Matrix* x : {&a, &b, &d}) {
+    if (x->leading < static_cast<int64_t>(x->rows)) {
+      Refuse(fmt::format("cublasLt: leading dimension {} of {} rows",
+                         x->leading, x->rows));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace trireme::cuda_emulation
+
+namespace emulation = trireme::cuda_emulation;
+using emulation::Refuse;
+
+extern "C" {
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
+  static char only;
+  *handle = reinterpret_cast<cublasLtHandle_t>(&only);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+const char* cublasLtGetStatusString(cublasStatus_t) { return "emulated"; }
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* description,
+                                        cublasComputeType_t compute,
+                                        cudaDataType_t scale) {
+  *description = reinterpret_cast<cublasLtMatmulDesc_t>(
+      new emulation::Matmul{.compute = compute, .scale = scale});
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {
+  delete reinterpret_cast<emulation::Matmul*>(description);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(
+    cublasLtMatmulDesc_t description, cublasLtMatmulDescAttributes_t attribute,
+    const void* value, size_t bytes) {
+  constexpr const char* kName = "cublasLtMatmulDescSetAttribute";
+  auto& matmul = *reinterpret_cast<emulation::Matmul*>(description);
+  switch (attribute) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+      matmul.transpose_a =
+          emulation::ValueOf<cublasOperation_t>(kName, value, bytes);
+      break;
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+      matmul.transpose_b =
+          emulation::ValueOf<cublasOperation_t>(kName, value, bytes);
+      break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+      matmul.epilogue =
+          emulation::ValueOf<cublasLtEpilogue_t>(kName, value, bytes);
+      if (matmul.epilogue != CUBLASLT_EPILOGUE_DEFAULT &&
+          matmul.epilogue != CUBLASLT_EPILOGUE_BIAS &&
+          matmul.epilogue != CUBLASLT_EPILOGUE_GELU_BIAS) {
+        Refuse(fmt::format("{}: epilogue {}", kName,
+                           static_cast<int>(matmul.epilogue)));
+      }
+      break;
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+      matmul.bias = emulation::ValueOf<const void*>(kName, value, bytes);
+      break;
+    default:
+      Refuse(
+          fmt::format("{}: attribute {}", kName, static_cast<int>(attribute)));
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout,
+                                          cudaDataType type, uint64_t rows,
+                                          uint64_t columns, int64_t leading) {
+  *layout = reinterpret_cast<cublasLtMatrixLayout_t>(
+      new emulation::Matrix{type, rows, columns, leading});
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
+  delete reinterpret_cast<emulation::Matrix*>(layout);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(
+    cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t attribute,
+    const void* value, size_t bytes) {
+  constexpr const char* kName = "cublasLtMatrixLayoutSetAttribute";
+  auto& matrix = *reinterpret_cast<emulation::Matrix*>(layout);
+  switch (attribute) {
+    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT:
+      matrix.batch = emulation::ValueOf<int32_t>(kName, value, bytes);
+      break;
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET:
+      matrix.stride = emulation::ValueOf<int64_t>(kName, value, bytes);
+      break;
+    default:
+      Refuse(
+          fmt::format("{}: attribute {}", kName, static_cast<int>(attribute)));
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceCreate(
+    cublasLtMatmulPreference_t* preference) {
+  *preference =
+      reinterpret_cast<cublasLtMatmulPreference_t>(new emulation::Preferences);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceDestroy(
+    cublasLtMatmulPreference_t preference) {
+  delete reinterpret_cast<emulation::Preferences*>(preference);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(
+    cublasLtMatmulPreference_t preference,
+    cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
+    size_t bytes) {
+  constexpr const char* kName = "cublasLtMatmulPreferenceSetAttribute";
+  switch (attribute) {
+    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
+      reinterpret_cast<emulation::Preferences*>(preference)->workspace_bytes =
+          emulation::ValueOf<uint64_t>(kName, value, bytes);
+      break;
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+      if (emulation::ValueOf<uint32_t>(kName, value, bytes) &
+          CUBLASLT_REDUCTION_SCHEME_INPLACE) {
+        Refuse(fmt::format("{}: sums in place", kName));
+      }
+      break;
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
+      break;
+    default:
+      Refuse(
+          fmt::format("{}: attribute {}", kName, static_cast<int>(attribute)));
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
+    cublasLtHandle_t, cublasLtMatmulDesc_t description,
+    cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t,
+    cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference,
+    int requested, cublasLtMatmulHeuristicResult_t results[], int* found) {
+  const auto& matmul = *reinterpret_cast<emulation::Matmul*>(description);
+  const auto& d_matrix = *reinterpret_cast<emulation::Matrix*>(d);
+  emulation::CheckTypes(matmul, *reinterpret_cast<emulation::Matrix*>(a),
+                        *reinterpret_cast<emulation::Matrix*>(b), d_matrix);
+  emulation::CheckShapes(matmul, *reinterpret_cast<emulation::Matrix*>(a),
+                         *reinterpret_cast<emulation::Matrix*>(b), d_matrix);
+  *found = requested < 1 ? 0 : 1;
+  if (*found == 0) return CUBLAS_STATUS_SUCCESS;
+  results[0] = {};
+  results[0].algo.data[0] = emulation::kAlgorithm;
+  results[0].workspaceSize =
+      reinterpret_cast<emulation::Preferences*>(preference)->workspace_bytes <
+              emulation::kWorkspaceBytes
+          ? 0
+          : emulation::kWorkspaceBytes;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmul(
+    cublasLtHandle_t, cublasLtMatmulDesc_t description, const void* alpha,
+    const void* a, cublasLtMatrixLayout_t a_layout, const void* b,
+    cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
+    cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
+    const cublasLtMatmulAlgo_t* algorithm, void* workspace,
+    size_t workspace_bytes, cudaStream_t stream) {
+  constexpr const char* kName = "cublasLtMatmul";
+  if (algorithm == nullptr || algorithm->data[0] != emulation::kAlgorithm) {
+    Refuse(fmt::format("{}: an algorithm that no heuristic gave", kName));
+  }
+  const auto& matmul = *reinterpret_cast<emulation::Matmul*>(description);
+  emulation::Product p = {.matmul = matmul,
+                          .a = *reinterpret_cast<emulation::Matrix*>(a_layout),
+                          .b = *reinterpret_cast<emulation::Matrix*>(b_layout),
+                          .c = *reinterpret_cast<emulation::Matrix*>(c_layout),
+                          .d = *reinterpret_cast<emulation::Matrix*>(d_layout),
+                          .alpha = emulation::FactorOf(matmul.scale, alpha),
+                          .beta = emulation::FactorOf(matmul.scale, beta),
+                          .a_data = a,
+                          .b_data = b,
+                          .c_data = c,
+                          .d_data = d};
+  emulation::CheckTypes(matmul, p.a, p.b, p.d);
+  emulation::CheckShapes(matmul, p.a, p.b, p.d);
+  emulation::CheckOnDevice(kName, a, emulation::BytesOf(p.a));
+  emulation::CheckOnDevice(kName, b, emulation::BytesOf(p.b));
+  emulation::CheckOnDevice(kName, c, emulation::BytesOf(p.c));
+  emulation::CheckOnDevice(kName, d, emulation::BytesOf(p.d));
+  if (matmul.epilogue != CUBLASLT_EPILOGUE_DEFAULT) {
+    emulation::CheckOnDevice(kName, matmul.bias,
+                             p.d.rows * emulation::SizeOf(p.d.type));
+  }
+  if (workspace_bytes > 0) {
+    emulation::CheckOnDevice(kName, workspace, workspace_bytes);
+  }
+  emulation::Enqueue(stream, [p, workspace, workspace_bytes] {
+    if (workspace_bytes > 0) std::memset(workspace, 0xFF, workspace_bytes);
+    if (p.matmul.compute == CUBLAS_COMPUTE_64F) {
+      emulation::Run<double>(p);
+    } else {
+      emulation::Run<float>(p);
+    }
+  });
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+}  // extern "C"
