@@ -43,6 +43,7 @@ struct Launch {
   // Where the command line gives none, the plan's; nothing with --hosts.
   std::optional<int64_t> ranks;
   std::string folder;  // the run's
+  double communication_deadline_s = 0;
 };
 
 // What the ranks are to read is read here first: a mistake is then told once.
@@ -62,6 +63,7 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   // The data set is for the ranks to open, and so are checks of its classes.
   const auto setup = ResolveJob(job.job, {.samples = 1, .classes = 0});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
+  launch.communication_deadline_s = job.job.communication_deadline_s();
   const bool given = ranks.has_value() || arguments.Has("hosts");
   if (!arguments.Has("plan")) {
     if (!given) ranks = RanksOfDefaultPlan(*setup);
@@ -102,7 +104,7 @@ int PrintDryRun(const ParsedCommand& arguments, const RankStart& start,
 }
 
 struct Limits {
-  std::chrono::seconds lost_after{0};
+  Deadlines deadlines;
   int64_t restarts = 0;
 };
 
@@ -118,7 +120,7 @@ absl::StatusOr<Limits> LimitsOf(const ParsedCommand& arguments) {
     return InvalidArgument("--restarts: found {}, expected 0 or more",
                            limits.restarts);
   }
-  limits.lost_after = std::chrono::seconds(seconds);
+  limits.deadlines.lost = std::chrono::seconds(seconds);
   return limits;
 }
 
@@ -131,10 +133,12 @@ int RunToTheEnd(std::vector<std::string> command,
   for (;;) {
     watch.Begin();
     const absl::StatusOr<SupervisedEnd> end =
-        Supervise(command, environment, signals, limits.lost_after, watch);
+        Supervise(command, environment, signals, limits.deadlines, watch);
     if (!end.ok()) return Fail(kName, end.status());
+    // A mistake in the job shows before its first step; what kills ranks while
+    // they start again may be gone the next time.
     const bool worth =
-        watch.last_step() > 0 && (end->lost || watch.WorthRestarting());
+        watch.last_step() > 0 && (end->lost || !watch.AnyFailed());
     if (end->status == 0 || end->asked || !worth) return end->status;
     in_vain = watch.last_step() > furthest ? 1 : in_vain + 1;
     furthest = std::max(furthest, watch.last_step());
@@ -197,6 +201,9 @@ int Run(const ParsedCommand& arguments, int, char**) {
   const CoordinatorAddress& address = (*server)->address();
   setenv(kEndpointVariable, address.endpoint.c_str(), /*overwrite=*/1);
   setenv(kTokenVariable, address.token.c_str(), /*overwrite=*/1);
+  fmt::print(
+      "{}", DeadlinesText(limits->deadlines, launch->communication_deadline_s));
+  std::fflush(stdout);
   const int status = RunToTheEnd(std::move(command), start->environment,
                                  signals, *limits, watch);
   // Where rank 0 could not.
@@ -233,8 +240,9 @@ Command LaunchCommand() {
                "between"},
       {.name = "lost_after_s",
        .value = "SECONDS",
-       .default_value = "20",
-       .help = "a rank that is silent for so long is lost; 0: none is"},
+       .default_value = "10",
+       .help = "a rank that is silent for so long is lost; 0: only one that is "
+               "stopped here is"},
       {.name = "dry_run",
        .help = "prints the command, the plan and each rank's memory"}};
   const std::vector<OptionSpec> shared = TrainingOptions();

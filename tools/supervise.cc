@@ -17,6 +17,7 @@
 #include <optional>
 
 #include "fmt/format.h"
+#include "runtime/core/processes.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -24,12 +25,10 @@ namespace {
 
 using Clock = JobWatch::Clock;
 
-constexpr std::chrono::milliseconds kLook(200);
-// Ranks report every 0.3 s.
-constexpr std::chrono::seconds kSilent(3);
-// A machine that swaps may keep all of them from it for a while.
-constexpr std::chrono::seconds kAllSilent(15);
-constexpr std::chrono::seconds kBeforeKilling(5);
+constexpr std::chrono::milliseconds kTurn(100);
+// Between two turns so much passes only where this process was stopped itself,
+// or starved: then it could not have heard anyone.
+constexpr std::chrono::seconds kLongTurn(3);
 
 // What the ranks take for "save, then end"; mpirun hands it on to them.
 constexpr int kStopSignal = SIGUSR1;
@@ -69,6 +68,127 @@ absl::StatusOr<pid_t> Start(std::vector<std::string>& command,
                      command[0], std::strerror(error));
 }
 
+std::string HostName() {
+  std::array<char, 256> host{};
+  if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
+  return host.data();
+}
+
+// One run of mpirun, and what becomes of it.
+class Supervision {
+ public:
+  Supervision(pid_t mpirun, const Deadlines& deadlines, JobWatch& watch)
+      : mpirun_(mpirun), deadlines_(deadlines), watch_(watch) {}
+
+  // SIGTERM or SIGINT.
+  void Ask(int signal) {
+    if (asked_ != 0) return End();
+    asked_ = signal;
+    // Each way reaches ranks that the other does not.
+    (void)watch_.GiveOrder(Order::STOP);
+    kill(mpirun_, kStopSignal);
+  }
+
+  // What there is to do at this time.
+  void Look(Clock::time_point now) {
+    if (now - last_look_ > kLongTurn) watch_.Excuse(now);
+    last_look_ = now;
+    if (kill_at_.has_value()) {
+      if (now > *kill_at_) kill(mpirun_, SIGKILL);
+      return;
+    }
+    for (const RankReport& rank : watch_.NewlySilent(now, deadlines_.silent)) {
+      Say(fmt::format("{} has been silent for {} s, after step {}", Name(rank),
+                      deadlines_.silent.count(), rank.step()));
+    }
+    const std::string reason = WhyGiveUp(now);
+    if (reason.empty()) return;
+    Say(reason + "; all ranks are ended");
+    lost_ = true;
+    End();
+    // They would be given time to end by themselves.
+    for (const pid_t process : DescendantsOf(mpirun_)) {
+      if (IsStopped(process)) kill(process, SIGKILL);
+    }
+  }
+
+  SupervisedEnd Result(int status) const {
+    const int own =
+        WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return {.status = asked_ != 0 ? 128 + asked_
+                      : lost_     ? 1
+                                  : own,
+            .asked = asked_ != 0,
+            .lost = lost_};
+  }
+
+ private:
+  static void Say(const std::string& text) {
+    fmt::print(stderr, "trireme launch: {}\n", text);
+  }
+  static std::string Name(const RankReport& rank) {
+    return fmt::format("rank {} ({}, process {})", rank.rank(), rank.host(),
+                       rank.process());
+  }
+
+  void End() {
+    if (kill_at_.has_value()) return;
+    kill(mpirun_, SIGTERM);
+    // One that is stopped does not hear that.
+    kill(mpirun_, SIGCONT);
+    kill_at_ = Clock::now() + deadlines_.kill;
+  }
+
+  // A rank may be stopped before it has reported.
+  std::string WhoIsStopped(Clock::time_point now) const {
+    if (IsStopped(mpirun_)) return "mpirun is stopped";
+    for (const pid_t process : DescendantsOf(mpirun_)) {
+      if (!IsStopped(process)) continue;
+      const JobStatus status = watch_.Status(now);
+      for (const RankStatus& rank : status.ranks()) {
+        if (rank.report().host() == host_ &&
+            rank.report().process() == process) {
+          return Name(rank.report()) + " is lost: it is stopped";
+        }
+      }
+      return fmt::format("process {} of a rank that starts is stopped",
+                         process);
+    }
+    return "";
+  }
+
+  // Empty: there is no reason to.
+  std::string WhyGiveUp(Clock::time_point now) {
+    if (now - last_processes_look_ >= deadlines_.look) {
+      last_processes_look_ = now;
+      const std::string stopped = WhoIsStopped(now);
+      if (!stopped.empty()) return stopped;
+    }
+    if (deadlines_.lost.count() > 0) {
+      for (const RankReport& rank : watch_.SilentFor(now, deadlines_.lost)) {
+        return fmt::format("{} is lost: it has been silent for {} s",
+                           Name(rank), deadlines_.lost.count());
+      }
+    }
+    const std::optional<Clock::duration> all = watch_.AllSilentFor(now);
+    if (all.has_value() && *all > deadlines_.all) {
+      return fmt::format("no rank has reported for {} s, but mpirun goes on",
+                         deadlines_.all.count());
+    }
+    return "";
+  }
+
+  const pid_t mpirun_;
+  const Deadlines deadlines_;
+  const std::string host_ = HostName();
+  JobWatch& watch_;
+  int asked_ = 0;  // the first signal
+  bool lost_ = false;
+  std::optional<Clock::time_point> kill_at_;
+  Clock::time_point last_look_ = Clock::now();
+  Clock::time_point last_processes_look_ = Clock::now();
+};
+
 }  // namespace
 
 SignalQueue::SignalQueue() {
@@ -93,75 +213,45 @@ int SignalQueue::Next(std::chrono::milliseconds wait) const {
   return static_cast<int>(info.ssi_signo);
 }
 
+std::string DeadlinesText(const Deadlines& deadlines, double communication_s) {
+  const auto seconds = [](auto duration) {
+    return std::chrono::duration<double>(duration).count();
+  };
+  const std::string lost =
+      deadlines.lost.count() > 0
+          ? fmt::format("lost after {} s", deadlines.lost.count())
+          : "never lost for that";
+  return fmt::format(
+      "watch  ranks report every {} s; one that is stopped here is lost within "
+      "{} s,\n       a silent one is named after {} s, {}; mpirun without "
+      "ranks "
+      "ends\n       after {} s, what does not end is killed after {} s; a "
+      "collective waits {} s\n",
+      seconds(kReportInterval), seconds(deadlines.look),
+      deadlines.silent.count(), lost, deadlines.all.count(),
+      deadlines.kill.count(), communication_s);
+}
+
 absl::StatusOr<SupervisedEnd> Supervise(std::vector<std::string> mpirun,
                                         const Environment& environment,
                                         const SignalQueue& signals,
-                                        std::chrono::seconds lost_after,
+                                        const Deadlines& deadlines,
                                         JobWatch& watch) {
   for (const auto& [name, value] : environment) {
     setenv(name.c_str(), value.c_str(), /*overwrite=*/0);
   }
+  AdoptOrphans();
   ASSIGN_OR_RETURN(const pid_t child, Start(mpirun, signals));
-  int asked = 0;  // the first signal
-  bool given_up = false;
-  std::optional<Clock::time_point> kill_at;
-  const auto end = [&] {
-    if (kill_at.has_value()) return;
-    kill(child, SIGTERM);
-    kill_at = Clock::now() + kBeforeKilling;
-  };
+  Supervision supervision(child, deadlines, watch);
   for (;;) {
-    const int signal = signals.Next(kLook);
-    if (signal == SIGTERM || signal == SIGINT) {
-      if (asked == 0) {
-        asked = signal;
-        kill(child, kStopSignal);
-      } else {
-        end();
-      }
-    }
+    const int signal = signals.Next(kTurn);
+    if (signal == SIGTERM || signal == SIGINT) supervision.Ask(signal);
     int status = 0;
     if (waitpid(child, &status, WNOHANG) == child) {
-      const int own =
-          WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-      return SupervisedEnd{.status = asked != 0 ? 128 + asked
-                                     : given_up ? 1
-                                                : own,
-                           .asked = asked != 0,
-                           .lost = given_up};
+      KillDescendants(deadlines.kill);
+      return supervision.Result(status);
     }
-    const Clock::time_point now = Clock::now();
-    for (const RankReport& rank : watch.NewlySilent(now, kSilent)) {
-      fmt::print(stderr,
-                 "trireme launch: rank {} ({}, process {}) has been silent for "
-                 "{} s, after step {}\n",
-                 rank.rank(), rank.host(), rank.process(), kSilent.count(),
-                 rank.step());
-    }
-    if (kill_at.has_value()) {
-      if (now > *kill_at) kill(-child, SIGKILL);
-      continue;
-    }
-    const std::optional<Clock::duration> silent = watch.AllSilentFor(now);
-    const std::optional<RankReport> lost =
-        lost_after.count() > 0 ? watch.AnySilentFor(now, lost_after)
-                               : std::nullopt;
-    if (lost.has_value()) {
-      fmt::print(
-          stderr,
-          "trireme launch: rank {} on {} is lost: it has been silent for "
-          "{} s; all ranks are ended\n",
-          lost->rank(), lost->host(), lost_after.count());
-    } else if (silent.has_value() && *silent > kAllSilent) {
-      fmt::print(stderr,
-                 "trireme launch: no rank has reported for {} s, but mpirun "
-                 "goes on: it is ended\n",
-                 kAllSilent.count());
-    } else {
-      continue;
-    }
-    given_up = true;
-    end();
+    supervision.Look(Clock::now());
   }
 }
 

@@ -33,6 +33,25 @@ class SignalQueue {
   int descriptor_ = -1;
 };
 
+// How long silence of ranks, or of mpirun, is put up with.
+struct Deadlines {
+  // Between two looks at what mpirun started on this machine: what is stopped
+  // is lost.
+  std::chrono::milliseconds look{500};
+  // A rank that has been silent for so long is named.
+  std::chrono::seconds silent{3};
+  // Then it is lost, wherever it is; 0: never.
+  std::chrono::seconds lost{10};
+  // All ranks are silent or have ended, and mpirun goes on: it is ended.
+  std::chrono::seconds all{15};
+  // From asking mpirun to end until all that is left here is killed.
+  std::chrono::seconds kill{5};
+};
+
+// What a launch says of them, beside the job's deadline of a collective or
+// message.
+std::string DeadlinesText(const Deadlines& deadlines, double communication_s);
+
 struct SupervisedEnd {
   // What this program's is to be: mpirun's, or 128 + the signal by which it was
   // asked to stop.
@@ -42,18 +61,16 @@ struct SupervisedEnd {
   bool lost = false;
 };
 
-// Runs mpirun to its end.
+// Runs mpirun to its end. Nothing that it started on this machine is left then.
 //
 // SIGTERM and SIGINT (Ctrl-C) ask the ranks to save and end, a second one ends
 // them at once. Should this process be killed, mpirun hears of it, and the
-// ranks save and end. A rank that has been silent for `lost_after` (0: for any
-// time) is stopped or cut off, and all of them are where mpirun waits for what
-// will not come: either ends mpirun, with status 1. Errors: mpirun cannot be
-// run.
+// ranks save and end. A rank that is lost leaves others waiting for what will
+// not come: all of them are ended, with status 1. Errors: mpirun cannot be run.
 absl::StatusOr<SupervisedEnd> Supervise(std::vector<std::string> mpirun,
                                         const Environment& environment,
                                         const SignalQueue& signals,
-                                        std::chrono::seconds lost_after,
+                                        const Deadlines& deadlines,
                                         JobWatch& watch);
 
 }  // namespace trireme

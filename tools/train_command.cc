@@ -4,6 +4,8 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -87,6 +89,26 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
   return options;
 }
 
+// Of a launch on another machine: on this one it may be stopped for a while,
+// but not be out of reach.
+std::function<void()> WhenCutOff(const CoordinatorAddress& coordinator,
+                                 int rank, const StopSignals& signals) {
+  if (coordinator.endpoint.starts_with("127.") ||
+      coordinator.endpoint.starts_with("[::1]")) {
+    return nullptr;
+  }
+  return [rank, &signals] {
+    // It saves what it has.
+    if (signals.received() != 0) return;
+    fmt::print(stderr,
+               "rank {}: ends: for a minute there was no step and no word of "
+               "the launch\n",
+               rank);
+    // What waits for other ranks in destructors would wait for ever.
+    std::_Exit(1);
+  };
+}
+
 // Those given, else the plan's.
 absl::StatusOr<int64_t> RanksToAssume(const ParsedCommand& arguments,
                                       const TrainOptions& options) {
@@ -125,7 +147,8 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   std::optional<RankReporter> reporter;
   if (coordinator.has_value()) {
     reporter.emplace(*coordinator, (*world)->world_rank(),
-                     (*world)->world_size());
+                     (*world)->world_size(),
+                     WhenCutOff(*coordinator, (*world)->world_rank(), signals));
     // The folder is this run's by then, and others find the launch there.
     bool written = (*world)->world_rank() != 0;
     options->listener = [&, written](const StepMetrics& metrics,

@@ -58,9 +58,10 @@ keys = {"step", "loss", "grad_norm", "lr", "step_s", "samples_per_s",
 assert keys <= a[0].keys(), a[0]
 PYTHON
 
-echo "== a rank that is stopped ends the job at the deadline, with a verdict"
-"$trireme" launch job.textproto --ranks 4 --steps 1000000 --restarts 0 \
-  --out hung \
+echo "== without a launch a rank that is stopped ends the job at the deadline,"
+echo "   with a verdict"
+OMP_NUM_THREADS=1 mpirun --allow-run-as-root --oversubscribe -n 4 \
+  "$trireme" train job.textproto --steps 1000000 --out=hung \
   --set communication_deadline_s=3 --set checkpoint.every=0 \
   > hung.txt 2>&1 &
 mpirun=$!

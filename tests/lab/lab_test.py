@@ -8,12 +8,23 @@ import os
 import re
 import sys
 import tempfile
+import time
 import unittest
 from xml.etree import ElementTree
 
 import laboratory
 import network
 import study
+
+JOB = """
+model { dit { hidden: 32 layers: 2 heads: 4 patch: 7 } }
+data { idx { folder: "/usr/share/datasets/fashion-mnist" } resolution: 28 }
+global_batch: 8
+steps: 1000000
+checkpoint { every_minutes: 0 }
+sample { at_end: false }
+precision: FP32
+"""
 
 # A machine that is busy with something else spoils a measurement.
 ATTEMPTS = 5
@@ -89,6 +100,60 @@ class LaboratoryTest(unittest.TestCase):
                 return
 
 
+# Someone's cluster, paid by the hour, while its link is down.
+class LostLinkTest(unittest.TestCase):
+    trireme = ""
+    why_not = None
+
+    def setUp(self):
+        if self.why_not:
+            self.skipTest(self.why_not)
+        self.folder = self.enterContext(tempfile.TemporaryDirectory())
+        self.net = self.enterContext(
+            network.Network([1, 1], lambda source, target: 1e8))
+
+    def await_that(self, condition, what):
+        for _ in range(1800):
+            if condition():
+                return
+            time.sleep(0.1)
+        self.fail(f"waited 3 minutes for: {what}")
+
+    def cut(self, name, options):
+        run = os.path.join(self.folder, name)
+        job = os.path.join(self.folder, "job.textproto")
+        with open(job, "w", encoding="utf-8") as file:
+            file.write(JOB)
+        before = [self.net.processes(host) for host in range(2)]
+        launch = self.net.start([self.trireme, "launch", job, "--hosts",
+                                 self.net.hosts, "--out", run, "--restarts",
+                                 "0", *options])
+        self.addCleanup(launch.kill)
+        metrics = os.path.join(run, "metrics.jsonl")
+        self.await_that(
+            lambda: launch.poll() is not None or
+            (os.path.exists(metrics) and os.path.getsize(metrics) > 0),
+            "a first step")
+        self.net.set_link(1, "down")
+        printed, _ = launch.communicate(timeout=180)
+        self.assertGreater(launch.returncode, 0, printed)
+        for host in range(2):
+            self.await_that(
+                lambda host=host: self.net.processes(host) <= before[host],
+                f"host {host} to be left: {printed}")
+        self.net.set_link(1, "up")
+        return printed
+
+    def test_a_launch_that_hears_its_ranks_names_who_is_gone(self):
+        printed = self.cut("heard", ["--listen",
+                                     f"{self.net.address(0)}:0"])
+        self.assertIn("(host1, process ", printed)
+
+    # The deadline of messages is 10 minutes.
+    def test_without_that_the_daemons_find_out(self):
+        self.cut("unheard", [])
+
+
 class StudyTest(unittest.TestCase):
     """What the study accepts of the planner's predictions."""
 
@@ -145,10 +210,11 @@ class XmlResult(unittest.TextTestResult):
 
 
 def main():
-    LaboratoryTest.trireme = sys.argv[1]
-    LaboratoryTest.why_not = network.why_not()
+    LaboratoryTest.trireme = LostLinkTest.trireme = sys.argv[1]
+    LaboratoryTest.why_not = LostLinkTest.why_not = network.why_not()
     load = unittest.defaultTestLoader.loadTestsFromTestCase
-    suite = unittest.TestSuite([load(StudyTest), load(LaboratoryTest)])
+    suite = unittest.TestSuite([load(StudyTest), load(LostLinkTest),
+                                load(LaboratoryTest)])
     result = unittest.TextTestRunner(verbosity=2, resultclass=XmlResult).run(
         suite)
     if "XML_OUTPUT_FILE" in os.environ:

@@ -83,6 +83,35 @@ class Network:
 
         Raises CalledProcessError with the output where it fails.
         """
+        return self._enter(0, command, timeout=timeout,
+                           env=self._environment(environment))
+
+    def start(self, command):
+        """Starts a command on the first host; its Popen, output in one pipe."""
+        return subprocess.Popen(
+            self._inside(0, command), env=self._environment(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT)
+
+    def set_link(self, host, state):
+        """Takes a host's card "down", or "up" again."""
+        self._enter(host, ["ip", "link", "set", "eth0", state])
+
+    def processes(self, host):
+        """The processes on a host, but for what holds it."""
+        holder = self._holders[host].pid
+        own = os.readlink(f"/proc/{holder}/ns/net")
+        found = set()
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if (os.readlink(f"/proc/{name}/ns/net") == own and
+                        int(name) != holder):
+                    found.add(int(name))
+            except OSError:
+                pass  # It has ended.
+        return found
+
+    def _environment(self, more=None):
         full = dict(os.environ)
         full.update({
             "OMPI_MCA_plm_rsh_agent": AGENT,
@@ -93,8 +122,12 @@ class Network:
                 f"{self.address(host)}={self._holders[host].pid}"
                 for host in range(len(self.ranks))),
         })
-        full.update(environment or {})
-        return self._enter(0, command, timeout=timeout, env=full)
+        full.update(more or {})
+        return full
+
+    def _inside(self, host, command):
+        return ["nsenter", "-t", str(self._holders[host].pid), "-n", "-u",
+                *command]
 
     def _build(self):
         for host in range(len(self.ranks)):
@@ -124,9 +157,7 @@ class Network:
 
     def _enter(self, host, command, timeout=20, env=None):
         return subprocess.run(
-            ["nsenter", "-t", str(self._holders[host].pid), "-n", "-u",
-             *command],
-            check=True, text=True, timeout=timeout, env=env,
+            self._inside(host, command), check=True, text=True, timeout=timeout, env=env,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE).stdout
 

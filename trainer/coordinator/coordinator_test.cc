@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <string>
@@ -56,23 +57,33 @@ TEST(JobWatchTest, KnowsWhoIsSilentAndWhenNobodySpeaks) {
   EXPECT_THAT(watch.NewlySilent(start + seconds(6), seconds(3)), IsEmpty())
       << "told once";
   EXPECT_EQ(watch.AllSilentFor(start + seconds(6)), seconds(1));
+  ASSERT_THAT(watch.SilentFor(start + seconds(6), seconds(3)), SizeIs(1));
   // It speaks again, and may fall silent again.
   ASSERT_TRUE(
       watch.Report(ReportOf(2, RankReport::TRAINING), start + seconds(7)).ok());
   EXPECT_THAT(watch.NewlySilent(start + seconds(11), seconds(3)), SizeIs(2));
 }
 
-TEST(JobWatchTest, WhatFailsForAReasonOfItsOwnIsNotStartedAgain) {
+// As after Ctrl-Z and fg: a launch that was stopped gives nobody up for what it
+// did not hear.
+TEST(JobWatchTest, SilenceThatNobodyCouldHaveBrokenDoesNotCount) {
+  const JobWatch::Clock::time_point start{};
+  JobWatch watch("run", start);
+  ASSERT_TRUE(watch.Report(ReportOf(0, RankReport::TRAINING), start).ok());
+  watch.Excuse(start + seconds(100));
+  EXPECT_THAT(watch.SilentFor(start + seconds(101), seconds(3)), IsEmpty());
+  EXPECT_THAT(watch.SilentFor(start + seconds(104), seconds(3)), SizeIs(1));
+}
+
+TEST(JobWatchTest, KnowsWhoFailedSinceTheRanksBegan) {
   JobWatch watch("run", {});
-  EXPECT_FALSE(watch.WorthRestarting());
-  ASSERT_TRUE(watch.Report(ReportOf(0, RankReport::PREPARING), {}).ok());
-  EXPECT_FALSE(watch.WorthRestarting()) << "a mistake would come again";
   ASSERT_TRUE(watch.Report(ReportOf(0, RankReport::TRAINING), {}).ok());
-  EXPECT_TRUE(watch.WorthRestarting());
+  ASSERT_TRUE(watch.Report(ReportOf(2, RankReport::ENDED), {}).ok());
+  EXPECT_FALSE(watch.AnyFailed());
   ASSERT_TRUE(watch.Report(ReportOf(1, RankReport::FAILED), {}).ok());
-  EXPECT_FALSE(watch.WorthRestarting());
+  EXPECT_TRUE(watch.AnyFailed());
   watch.Begin();
-  EXPECT_FALSE(watch.WorthRestarting()) << "nothing is known of the new ones";
+  EXPECT_FALSE(watch.AnyFailed()) << "nothing is known of the new ones";
 }
 
 TEST(JobWatchTest, StepsThatAreDoneAgainAreListedOnce) {
@@ -140,6 +151,20 @@ TEST_F(CoordinatorTest, AStepIsSeenByWhoAsks) {
   EXPECT_THAT(StatusText(status),
               AllOf(HasSubstr("step 7 of 10 (70 %), 0:03 left"),
                     HasSubstr("compute 90%, tp 10%")));
+}
+
+// A rank on a host whose link is gone ends, however long the job's deadlines.
+TEST_F(CoordinatorTest, ARankLearnsThatItIsCutOff) {
+  std::atomic<int> told = 0;
+  RankReporter reporter(
+      server_->address(), 0, 1, [&] { ++told; }, seconds(1));
+  std::this_thread::sleep_for(seconds(2));
+  EXPECT_EQ(told, 0) << "somebody answers";
+  server_.reset();
+  for (int i = 0; i < 600 && told == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  EXPECT_EQ(told, 1);
 }
 
 TEST_F(CoordinatorTest, WithoutTheTokenNothingIsToldOrDone) {

@@ -90,23 +90,28 @@ std::optional<JobWatch::Clock::duration> JobWatch::AllSilentFor(
   return now - last;
 }
 
-std::optional<RankReport> JobWatch::AnySilentFor(Clock::time_point now,
-                                                 Clock::duration limit) const {
+std::vector<RankReport> JobWatch::SilentFor(Clock::time_point now,
+                                            Clock::duration limit) const {
   const std::lock_guard lock(mutex_);
+  std::vector<RankReport> silent;
   for (const auto& [number, rank] : ranks_) {
-    if (!IsOver(rank.report) && now - rank.heard > limit) return rank.report;
+    if (!IsOver(rank.report) && now - rank.heard > limit) {
+      silent.push_back(rank.report);
+    }
   }
-  return std::nullopt;
+  return silent;
 }
 
-bool JobWatch::WorthRestarting() const {
+void JobWatch::Excuse(Clock::time_point now) {
   const std::lock_guard lock(mutex_);
-  bool trained = false;
-  for (const auto& [number, rank] : ranks_) {
-    if (rank.report.state() == RankReport::FAILED) return false;
-    trained |= rank.report.state() == RankReport::TRAINING;
-  }
-  return trained;
+  for (auto& [number, rank] : ranks_) rank.heard = std::max(rank.heard, now);
+}
+
+bool JobWatch::AnyFailed() const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(ranks_.begin(), ranks_.end(), [](const auto& entry) {
+    return entry.second.report.state() == RankReport::FAILED;
+  });
 }
 
 int64_t JobWatch::last_step() const {

@@ -19,6 +19,9 @@
 
 namespace trireme {
 
+// Between two reports of a rank.
+inline constexpr std::chrono::milliseconds kReportInterval(200);
+
 // Thread-safe.
 class JobWatch {
  public:
@@ -41,13 +44,16 @@ class JobWatch {
   // first report.
   std::optional<Clock::duration> AllSilentFor(Clock::time_point now) const;
 
-  // A rank that has been silent for longer than `limit`, other than by ending.
-  std::optional<RankReport> AnySilentFor(Clock::time_point now,
-                                         Clock::duration limit) const;
+  // The ranks that have been silent for longer than `limit`, other than by
+  // ending.
+  std::vector<RankReport> SilentFor(Clock::time_point now,
+                                    Clock::duration limit) const;
+  // Silence counts from now on: until now nobody could be heard.
+  void Excuse(Clock::time_point now);
 
-  // Whether the ranks have come to be in the midst of training since they
-  // began, and none has failed for a reason of its own, which would come again.
-  bool WorthRestarting() const;
+  // Whether a rank has failed, since they began, for a reason of its own, which
+  // would come again.
+  bool AnyFailed() const;
   // The last step that was reported.
   int64_t last_step() const;
 

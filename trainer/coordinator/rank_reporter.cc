@@ -4,13 +4,13 @@
 
 #include <array>
 #include <chrono>
+#include <utility>
 
 #include "runtime/core/status.h"
+#include "trainer/coordinator/job_watch.h"
 
 namespace trireme {
 namespace {
-
-constexpr std::chrono::milliseconds kInterval(300);
 
 StepFigures FiguresOf(const StepMetrics& metrics) {
   StepFigures figures;
@@ -34,8 +34,9 @@ StepFigures FiguresOf(const StepMetrics& metrics) {
 }  // namespace
 
 RankReporter::RankReporter(const CoordinatorAddress& address, int rank,
-                           int world_size)
-    : client_(address) {
+                           int world_size, std::function<void()> cut_off,
+                           std::chrono::seconds patience)
+    : client_(address), cut_off_(std::move(cut_off)), patience_(patience) {
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
   report_.set_rank(rank);
@@ -56,6 +57,7 @@ RankReporter::~RankReporter() {
 
 void RankReporter::Note(const StepMetrics& metrics, int64_t steps) {
   const std::lock_guard lock(mutex_);
+  last_progress_ = std::chrono::steady_clock::now();
   report_.set_state(RankReport::TRAINING);
   report_.set_step(metrics.step);
   report_.set_steps(steps);
@@ -81,29 +83,39 @@ void RankReporter::End(const absl::Status& status) {
   Tell();
 }
 
-void RankReporter::Tell() {
+bool RankReporter::Tell() {
   // One report at a time: an older one must not arrive after a newer one.
   const std::lock_guard telling(telling_);
   RankReport report;
   {
     const std::lock_guard lock(mutex_);
     report = report_;
-    report_.clear_figures();
   }
   const absl::StatusOr<OrdersSoFar> orders = client_.Report(report);
   // Who does not answer may yet, and the job goes on without.
-  if (!orders.ok()) return;
+  if (!orders.ok()) return false;
   const std::lock_guard lock(mutex_);
   heard_ = *orders;
+  last_progress_ = std::chrono::steady_clock::now();
+  if (report_.figures().step() == report.figures().step()) {
+    report_.clear_figures();
+  }
+  return true;
 }
 
 void RankReporter::Run() {
   std::unique_lock lock(mutex_);
+  bool told = false;
   while (!ending_) {
     lock.unlock();
-    Tell();
+    const bool heard = Tell();
     lock.lock();
-    changed_.wait_for(lock, kInterval, [this] { return ending_; });
+    if (!heard && !told && cut_off_ != nullptr &&
+        std::chrono::steady_clock::now() - last_progress_ > patience_) {
+      told = true;
+      cut_off_();
+    }
+    changed_.wait_for(lock, kReportInterval, [this] { return ending_; });
   }
 }
 

@@ -4,7 +4,9 @@
 #ifndef TRIREME_TRAINER_COORDINATOR_RANK_REPORTER_H_
 #define TRIREME_TRAINER_COORDINATOR_RANK_REPORTER_H_
 
+#include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -16,7 +18,12 @@ namespace trireme {
 
 class RankReporter {
  public:
-  RankReporter(const CoordinatorAddress& address, int rank, int world_size);
+  // Calls `cut_off` from its thread, once, when nobody has answered for
+  // `patience` and no step was done meanwhile: the launch has given this rank
+  // up, and whom it waits for will not come.
+  RankReporter(const CoordinatorAddress& address, int rank, int world_size,
+               std::function<void()> cut_off = nullptr,
+               std::chrono::seconds patience = std::chrono::seconds(60));
   ~RankReporter();
 
   // A step of `steps` is done.
@@ -29,14 +36,19 @@ class RankReporter {
 
  private:
   void Run();
-  // Reports once; without the lock, which it takes.
-  void Tell();
+  // Reports once; without the lock, which it takes. Whether somebody heard it.
+  bool Tell();
 
   CoordinatorClient client_;
+  const std::function<void()> cut_off_;
+  const std::chrono::seconds patience_;
   std::mutex telling_;  // locked before mutex_
   std::mutex mutex_;
   std::condition_variable changed_;
   bool ending_ = false;
+  // Somebody heard a report, or a step was done.
+  std::chrono::steady_clock::time_point last_progress_ =
+      std::chrono::steady_clock::now();
   RankReport report_;
   OrdersSoFar heard_, taken_;
   std::thread thread_;

@@ -1,0 +1,29 @@
+// Processes of this machine, as /proc shows them.
+
+#ifndef TRIREME_RUNTIME_CORE_PROCESSES_H_
+#define TRIREME_RUNTIME_CORE_PROCESSES_H_
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <vector>
+
+namespace trireme {
+
+// Whether the process was stopped (SIGSTOP, SIGTSTP) and not continued since.
+bool IsStopped(pid_t process);
+
+// The children of `ancestor`, their children, and so on.
+std::vector<pid_t> DescendantsOf(pid_t ancestor);
+
+// From now on whatever this process starts, and that starts in turn, becomes
+// its own child when its parent is gone: nothing that it started is lost to it.
+void AdoptOrphans();
+
+// Kills all descendants of this process until none is left, or `patience` has
+// passed: one that waits for a device of the system ends when that answers.
+void KillDescendants(std::chrono::milliseconds patience);
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_CORE_PROCESSES_H_
