@@ -100,20 +100,6 @@ const std::byte* BytesOf(const Tensor& tensor) {
 
 }  // namespace
 
-void CopyPart(std::span<const std::byte> whole, const TensorPart& part) {
-  const int64_t size = DTypeSize(part.local.dtype());
-  const int64_t elements = part.global_shape.num_elements();
-  CHECK_EQ(static_cast<int64_t>(whole.size()), elements * size);
-  auto* const local = static_cast<std::byte*>(part.local.raw_data());
-  if (local == nullptr) return;
-  part.local.device().Synchronize();
-  ForEachRun(part.global_shape, part.shards, {part.begin, part.end},
-             {0, elements}, [&](int64_t to, int64_t from, int64_t count) {
-               std::memcpy(local + to * size, whole.data() + from * size,
-                           count * size);
-             });
-}
-
 absl::StatusOr<LogicalGather> LogicalGather::Create(
     ParallelContext& context, std::vector<TensorPart> parts) {
   std::erase_if(parts, [&](const TensorPart& part) {

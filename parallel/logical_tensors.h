@@ -1,10 +1,9 @@
-// Logical tensors from the parts that ranks hold: for checkpoints and for
-// comparing one grid with another.
+// Logical tensors from the parts that ranks hold, for comparing one grid with
+// another. How they are stored: stored_tensors.h.
 //
 // Parts are found by name. Of ranks that hold the same part (replicas over dp,
 // parameters that tp does not shard) the one at coordinate 0 sends it. World
-// rank 0 assembles tensors in pieces of a few MiB of its host's memory, so that
-// a checkpoint takes no memory worth mentioning from any rank.
+// rank 0 assembles tensors in pieces of a few MiB of its host's memory.
 
 #ifndef TRIREME_PARALLEL_LOGICAL_TENSORS_H_
 #define TRIREME_PARALLEL_LOGICAL_TENSORS_H_
@@ -83,9 +82,6 @@ class LogicalGather {
   std::vector<SafetensorsEntry> tensors_;
   std::map<std::string, std::vector<RemotePart>> sources_;
 };
-
-// Copies this rank's part out of the bytes of a whole tensor of the same dtype.
-void CopyPart(std::span<const std::byte> whole, const TensorPart& part);
 
 }  // namespace trireme
 

@@ -1,5 +1,6 @@
 #include "trainer/train.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <chrono>
@@ -8,6 +9,7 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -32,6 +34,7 @@
 #include "trainer/memory_limit.h"
 #include "trainer/rank_model.h"
 #include "trainer/run/begin.h"
+#include "trainer/run/checkpoint_saver.h"
 #include "trainer/run/checkpointing.h"
 #include "trainer/run/class_names.h"
 #include "trainer/run/initial_weights.h"
@@ -52,7 +55,6 @@ namespace fs = std::filesystem;
 constexpr int64_t kFirstTracedStep = 2;
 constexpr int64_t kLastTracedStep = 4;
 
-// The last checkpoint has no next one to make up for it.
 constexpr int kLastSaveAttempts = 3;
 constexpr std::chrono::seconds kBeforeNextAttempt(10);
 
@@ -103,29 +105,55 @@ std::unique_ptr<Communicator> Everyone(CommunicatorFactory& factory) {
   return factory.Create(ranks, "agreement");
 }
 
-// Saves the state after `step`. The weights are as good as before if that
-// fails: training goes on then, and the next checkpoint is tried in its turn,
-// but for the `last`. Collective over the world. Errors: the last checkpoint
-// cannot be written; out of memory.
-absl::Status Save(RankModel& model, const RunFolder& folder, const Job& job,
-                  const TrainingProgress& progress, bool last) {
-  const bool leader = model.context().communicators().world().rank() == 0;
-  for (int attempt = 1;; ++attempt) {
-    const absl::Status saved = SaveCheckpoint(
-        model, folder.checkpoints(), progress, job.checkpoint().keep());
-    RETURN_IF_ERROR(model.status());
-    if (saved.ok() || (last && attempt == kLastSaveAttempts)) return saved;
-    if (leader) {
-      LOG(ERROR) << "step " << progress.step
-                 << ": NO CHECKPOINT was written: " << MessageOf(saved)
-                 << (last ? "; tries again in 10 s"
-                          : "; training goes on, and the next one is tried in "
-                            "its turn");
-    }
-    if (!last) return absl::OkStatus();
-    std::this_thread::sleep_for(kBeforeNextAttempt);
+// What becomes of checkpoints while training goes on. The weights are as good
+// as before if one cannot be written: that is told, and the next is tried in
+// its turn. Calls are collective.
+class Saving {
+ public:
+  Saving(CheckpointSaver& saver, bool leader)
+      : saver_(saver), leader_(leader) {}
+
+  // After each step; `busy`: some rank is at work on a checkpoint.
+  void GoOn(bool busy) {
+    if (saver_.pending() && !busy) Tell(saver_.Advance());
   }
-}
+  // Starts one, which comes to its end in later steps.
+  void Begin(const TrainingProgress& progress) {
+    WaitForEnd();
+    step_ = progress.step;
+    Tell(saver_.Start(progress));
+  }
+  void WaitForEnd() {
+    if (saver_.pending()) Tell(saver_.Finish());
+  }
+  // The last checkpoint has no next one to make up for it.
+  absl::Status SaveLast(const TrainingProgress& progress) {
+    WaitForEnd();
+    step_ = progress.step;
+    for (int attempt = 1;; ++attempt) {
+      absl::Status saved = saver_.Start(progress);
+      if (saved.ok()) saved = saver_.Finish();
+      if (saved.ok() || attempt == kLastSaveAttempts) return saved;
+      Tell(saved, "tries again in 10 s");
+      std::this_thread::sleep_for(kBeforeNextAttempt);
+    }
+  }
+
+ private:
+  void Tell(const absl::Status& status,
+            std::string_view now =
+                "training goes on, and the next one is "
+                "tried in its turn") const {
+    if (status.ok() || !leader_) return;
+    LOG(ERROR) << "step " << step_
+               << ": NO CHECKPOINT was written: " << MessageOf(status) << "; "
+               << now;
+  }
+
+  CheckpointSaver& saver_;
+  const bool leader_;
+  int64_t step_ = 0;
+};
 
 // When the next checkpoint is due by the clock, which is rank 0's.
 class SaveClock {
@@ -145,11 +173,18 @@ class SaveClock {
       std::chrono::steady_clock::now();
 };
 
-// One set of orders for all ranks: those that any of them was given.
-Orders AgreeOnOrders(Control& control, const Orders& own) {
-  std::array<int64_t, 2> any = {own.save, own.stop};
+// What all ranks do after a step: what any of them was ordered.
+struct AfterStep {
+  Orders orders;
+  // Some rank is at work on a checkpoint.
+  bool busy = false;
+};
+
+AfterStep AgreeOn(Control& control, const AfterStep& own) {
+  std::array<int64_t, 3> any = {own.orders.save, own.orders.stop, own.busy};
   control.Max(any, "orders");
-  return {.save = any[0] != 0, .stop = any[1] != 0};
+  return {.orders = {.save = any[0] != 0, .stop = any[1] != 0},
+          .busy = any[2] != 0};
 }
 
 // What whoever wrote the plan expected, beside what was measured; empty where
@@ -289,6 +324,16 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
         LoadInitialWeights(*model, job.init().weights(), job.init().ema()),
         "init.weights"));
   }
+  auto saver = std::make_unique<CheckpointSaver>(
+      *model,
+      SaverOptions{.folder = folder.checkpoints(),
+                   .keep = job.checkpoint().keep(),
+                   .free_bytes = limit - model->predicted_memory().peak_bytes});
+  MemoryStatistics predicted = model->predicted_memory();
+  constexpr auto kStaged = static_cast<size_t>(MemoryCategory::kWorkspace);
+  predicted.peak_bytes += saver->device_bytes();
+  predicted.at_peak_by_category[kStaged] += saver->device_bytes();
+  predicted.peak_by_category[kStaged] += saver->device_bytes();
   std::unique_ptr<RunLog> log;
   if (leader) {
     if (!lock.has_value()) {
@@ -304,9 +349,13 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
       fmt::print("{}\n", prepared->explanation);
     }
     fmt::print("{}", DescribeSetup(setup, plan, data));
-    fmt::print("memory {} predicted on rank 0, limit {}\nrun    {}\n",
-               BytesText(model->predicted_memory().peak_bytes),
-               BytesText(limit), folder.root());
+    fmt::print("memory {} predicted on rank 0, limit {}\n",
+               BytesText(predicted.peak_bytes), BytesText(limit));
+    fmt::print(
+        "saves  {} of rank 0's state, {} of it at once\nrun    {}\n",
+        BytesText(saver->state_bytes()),
+        BytesText(std::min(saver->state_bytes(), saver->staging_bytes())),
+        folder.root());
     if (plan.has_offload()) {
       fmt::print("host   {} of rank 0's blocks\n",
                  BytesText(model->host_memory().peak_bytes));
@@ -324,13 +373,13 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   std::vector<TraceEvent> trace;
   std::vector<double> step_seconds;
   bool stopped = false;
+  double waited_s = 0;  // for saves but the last
   int64_t last_step = 0;
   MemoryStatistics memory;
   MemoryDeviation deviation;
   const MemoryPrediction prediction = plan.grid().ep() > 1
                                           ? MemoryPrediction::kBound
                                           : MemoryPrediction::kExact;
-  const MemoryStatistics predicted = model->predicted_memory();
   const int logical_rank = model->grid().logical_rank();
   {
     Control& control = model->context().communicators().control();
@@ -348,6 +397,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     const auto log_every = static_cast<int64_t>(job.log().every());
     const auto every = static_cast<int64_t>(job.checkpoint().every());
     SaveClock save_clock(job.checkpoint().every_minutes());
+    Saving saving(*saver, leader);
     int64_t step = first_step;
     for (; step <= steps && !stopped; ++step) {
       const auto start = std::chrono::steady_clock::now();
@@ -378,9 +428,16 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
       if (options.listener) options.listener(metrics, steps);
       // The first step warms up.
       if (leader && step > first_step) step_seconds.push_back(metrics.step_s);
-      RETURN_IF_ERROR(CheckFinite(metrics));
-      RETURN_IF_ERROR(skipped_steps.Note(step, result.skipped_steps,
-                                         result.loss_scale, step == steps));
+      absl::Status sound = CheckFinite(metrics);
+      if (sound.ok()) {
+        sound = skipped_steps.Note(step, result.skipped_steps,
+                                   result.loss_scale, step == steps);
+      }
+      if (!sound.ok()) {
+        // What was copied before it is as sound as ever.
+        saving.WaitForEnd();
+        return sound;
+      }
       // The first of a row, then ever more rarely.
       if (leader && std::has_single_bit(
                         static_cast<uint64_t>(skipped_steps.in_a_row()))) {
@@ -388,14 +445,18 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                      << "overflowed at a loss scale of " << result.loss_scale
                      << " (" << result.skipped_steps << " steps so far)";
       }
-      Orders orders = options.orders ? options.orders() : Orders();
-      orders.save |= leader && save_clock.Due();
-      orders = AgreeOnOrders(control, orders);
-      stopped = orders.stop && step < steps;
-      if (step == steps || orders.stop || orders.save ||
-          (every > 0 && step % every == 0)) {
-        RETURN_IF_ERROR(Save(*model, folder, job, {step, consumed_samples},
-                             /*last=*/stopped || step == steps));
+      AfterStep after = {.orders = options.orders ? options.orders() : Orders(),
+                         .busy = saver->Busy()};
+      after.orders.save |= leader && save_clock.Due();
+      after = AgreeOn(control, after);
+      saving.GoOn(after.busy);
+      stopped = after.orders.stop && step < steps;
+      const TrainingProgress progress = {step, consumed_samples};
+      if (stopped || step == steps) {
+        waited_s = saver->seconds();
+        RETURN_IF_ERROR(saving.SaveLast(progress));
+      } else if (after.orders.save || (every > 0 && step % every == 0)) {
+        saving.Begin(progress);
         save_clock.Saved();
       }
     }
@@ -409,7 +470,14 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     memory = device.Statistics();
     deviation = LargestMemoryDeviation(memory, predicted, prediction, control);
   }
+  if (leader) {
+    fmt::print(
+        "saved  {} times; training waited {:.2g} s for it, the end {:.2g} s\n",
+        saver->saves(), waited_s, saver->seconds() - waited_s);
+  }
+  const int64_t staged_bytes = saver->device_bytes();
   // Its state is saved: what draws gets its memory.
+  saver.reset();
   model.reset();
   if (leader) RETURN_IF_ERROR(log->Finish());
   if (leader && stopped) {
@@ -430,8 +498,9 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     fmt::print("memory {} measured on rank 0, {} predicted ({})\n",
                BytesText(memory.peak_bytes), BytesText(predicted.peak_bytes),
                MemoryText(memory.at_peak_by_category));
-    fmt::print("{}", PromiseText(plan, logical_rank, memory.peak_bytes,
-                                 Median(step_seconds)));
+    fmt::print("{}",
+               PromiseText(plan, logical_rank, memory.peak_bytes - staged_bytes,
+                           Median(step_seconds)));
     // Loading a checkpoint took some, too.
     if (first_step == 1) {
       fmt::print("memory {}at most {:.2f} % {}: {} of rank {}\n",

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/stored_tensors.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -54,30 +55,37 @@ absl::Status AppendAs(SafetensorsWriter& writer, const std::string& name,
 
 class CheckpointTensors final : public TensorSource {
  public:
-  explicit CheckpointTensors(std::unique_ptr<SafetensorsFile> file)
-      : file_(std::move(file)) {}
+  explicit CheckpointTensors(std::unique_ptr<StoredTensors> stored)
+      : stored_(std::move(stored)) {}
 
   absl::Status Check(const std::string& name,
                      const Shape& shape) const override {
-    RETURN_IF_ERROR(file_->Data(name).status());
-    const SafetensorsFile::Entry& found = file_->tensors().at(name);
-    if (found.shape == shape && IsFloating(found.dtype)) {
+    ASSIGN_OR_RETURN(const StoredTensors::Whole* found, stored_->Find(name));
+    if (found->shape == shape && IsFloating(found->dtype)) {
       return absl::OkStatus();
     }
     return FailedPrecondition(
         "{}: tensor '{}': found {} {}, expected numbers of shape {}",
-        file_->path(), name, DTypeName(found.dtype), found.shape.ToString(),
+        stored_->path(), name, DTypeName(found->dtype), found->shape.ToString(),
         shape.ToString());
   }
 
   void Read(const std::string& name, int64_t begin,
             std::span<double> values) const override {
-    ReadElements(file_->tensors().at(name).dtype, *file_->Data(name), begin,
-                 values);
+    const absl::StatusOr<const StoredTensors::Whole*> whole =
+        stored_->Find(name);
+    CHECK_OK(whole.status());
+    const DType dtype = (*whole)->dtype;
+    (*whole)->ForEachPiece(
+        begin, static_cast<int64_t>(values.size()),
+        [&](std::span<const std::byte> bytes, int64_t done) {
+          ReadElements(dtype, bytes, 0,
+                       values.subspan(done, bytes.size() / DTypeSize(dtype)));
+        });
   }
 
  private:
-  std::unique_ptr<SafetensorsFile> file_;
+  std::unique_ptr<StoredTensors> stored_;
 };
 
 void ReadPart(const TensorSource& source, const TensorPart& part) {
@@ -151,8 +159,8 @@ absl::Status AppendTensor(SafetensorsWriter& writer,
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpointTensors(
     const std::string& path) {
-  ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(path));
-  return std::make_unique<CheckpointTensors>(std::move(file));
+  ASSIGN_OR_RETURN(auto stored, StoredTensors::Open(path));
+  return std::make_unique<CheckpointTensors>(std::move(stored));
 }
 
 absl::Status ReadParts(const TensorSource& source,

@@ -57,8 +57,8 @@ cmp {lora,again}/$last/model.safetensors || fail "resuming changed the adapters"
 mpirun --allow-run-as-root --oversubscribe -n 2 "$trireme" train lora.textproto \
   --out two > train.txt
 python3 - <<'PYTHON'
-from weights_files import read
-one, two = (read(f"{run}/checkpoints/step_00000006/model.safetensors")
+from weights_files import read_checkpoint
+one, two = (read_checkpoint(f"{run}/checkpoints/step_00000006", "model")
             for run in ("lora", "two"))
 assert one.keys() == two.keys()
 for name in one:

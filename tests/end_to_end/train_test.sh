@@ -32,7 +32,8 @@ expect_in launch.txt "9900 samples"
 expect_in launch.txt "found no checkpoint in run/checkpoints to resume from"
 [[ $(wc -l < run/metrics.jsonl) == 6 ]] || fail "metrics: $(cat run/metrics.jsonl)"
 for file in job.textproto plan.textproto samples/step_00000006.png \
-  checkpoints/step_00000006/model.safetensors; do
+  checkpoints/step_00000006/model.index.json \
+  checkpoints/step_00000006/model-0000{1,2,3,4}-of-00004.safetensors; do
   [[ -s run/$file ]] || fail "no run/$file"
 done
 cp -r run half
@@ -93,7 +94,8 @@ expect_in sample.txt "sliced Wasserstein distance to 25 held-out pictures"
 [[ $(head -c 4 samples.png | tail -c 3) == PNG ]] || fail "no PNG"
 "$trireme" inspect run > inspect.txt
 expect_in inspect.txt "all checksums agree"
-"$trireme" inspect run/checkpoints/step_00000006/model.safetensors > tensors.txt
+"$trireme" inspect \
+  run/checkpoints/step_00000006/model-00004-of-00004.safetensors > tensors.txt
 expect_in tensors.txt "blocks.3.attention.qkv.weight"
 "$trireme" inspect run --plot loss.png
 "$trireme" inspect run --plot loss.png

@@ -8,7 +8,9 @@ comparison of what `trireme forward` makes of them with what diffusers did.
 Needs nothing but Python.
 """
 
+import itertools
 import json
+import math
 import pathlib
 import struct
 import sys
@@ -45,6 +47,36 @@ def read(path):
         tensors[name] = (entry["shape"], list(struct.unpack(
             f"<{(end - begin) // struct.calcsize(code)}{code}",
             data[begin:end])))
+    return tensors
+
+
+def read_checkpoint(folder, kind):
+    """Logical tensors of a checkpoint, whose parts may lie in several files."""
+    folder = pathlib.Path(folder)
+    index = folder / f"{kind}.index.json"
+    if not index.exists():
+        return read(folder / f"{kind}.safetensors")
+    tensors = {}
+    for name, entry in json.loads(index.read_text())["tensors"].items():
+        shape = entry["shape"]
+        whole = [None] * math.prod(shape)
+        for part in entry["parts"]:
+            ranges = [range(size) for size in shape]
+            for dim, parts, at in part["shards"]:
+                size = len(ranges[dim]) // parts
+                ranges[dim] = ranges[dim][at * size:(at + 1) * size]
+            values = read(folder / part["file"])[name][1]
+            places = list(itertools.product(*ranges))
+            places = places[part["begin"]:part["end"]]
+            assert len(places) == len(values), name
+            for place, value in zip(places, values):
+                flat = 0
+                for size, at in zip(shape, place):
+                    flat = flat * size + at
+                assert whole[flat] is None, name
+                whole[flat] = value
+        assert None not in whole, name
+        tensors[name] = (shape, whole)
     return tensors
 
 

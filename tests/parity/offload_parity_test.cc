@@ -19,6 +19,7 @@
 #include "tests/parity/covering.h"
 #include "tests/parity/tiny_job.h"
 #include "trainer/rank_model.h"
+#include "trainer/run/checkpoint_saver.h"
 #include "trainer/run/checkpointing.h"
 
 namespace trireme {
@@ -191,7 +192,9 @@ std::map<int64_t, double> Train(const GridCase& grid, int64_t first,
       losses[step] = result->loss;
     }
     if (save.empty()) return;
-    CHECK_OK(SaveCheckpoint(**model, save, {last, 8}, 0));
+    CheckpointSaver saver(**model, {.folder = save});
+    CHECK_OK(saver.Start({last, 8}));
+    CHECK_OK(saver.Finish());
   });
   return losses;
 }

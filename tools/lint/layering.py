@@ -47,9 +47,9 @@ CONFINED = [
 # (what the code says, paths that may say it, why)
 CONFINED_WORDS = [
     (re.compile(r"\b(raw_data|HostView)\b"),
-     # logical_tensors.cc copies between files' bytes and tensors.
+     # These two copy between files' bytes and tensors.
      re.compile(r"runtime/(device|ops|optim|comm|checkpoint)/|"
-                r"parallel/logical_tensors\.cc$|tests/|tools/bench/|"
+                r"parallel/(logical|stored)_tensors\.cc$|tests/|tools/bench/|"
                 r".*_test(ing)?\.(cc|h)$"),
      "elements are reached where they lie by kernels and messages only; "
      "elsewhere by Upload and Download (runtime/device/host.h)"),

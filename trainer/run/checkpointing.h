@@ -8,6 +8,7 @@
 #define TRIREME_TRAINER_RUN_CHECKPOINTING_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 #include "absl/status/status.h"
@@ -23,14 +24,13 @@ struct TrainingProgress {
   int64_t consumed_samples = 0;
 };
 
-// Writes the state at `progress`. Collective over the world; rank 0 writes.
-// The same status on every rank. `keep`: newest checkpoints kept, 0 = all.
-absl::Status SaveCheckpoint(RankModel& model, const std::string& folder,
-                            const TrainingProgress& progress, int64_t keep);
+// What a checkpoint's manifest says beside its files, for LoadCheckpoint: the
+// loss scaler's state, what is trained, and what of.
+std::map<std::string, std::string> CheckpointMetadata(RankModel& model);
 
 // Reads this rank's parts from a checkpoint that was found whole
 // (FindWholeCheckpoint) and returns its progress. Collective over the world;
-// every rank reads the files itself.
+// every rank reads the bytes of its own parts itself.
 absl::StatusOr<TrainingProgress> LoadCheckpoint(RankModel& model,
                                                 const std::string& checkpoint);
 

@@ -58,7 +58,7 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenOnBases(
     return NotFound(
         "{}: found neither a checkpoint ({}) nor a folder of weights "
         "(model_index.json or config.json)",
-        path, kWeightsFile);
+        path, kManifestFile);
   }
   if (ema) {
     return InvalidArgument(

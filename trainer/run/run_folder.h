@@ -28,16 +28,18 @@ class RunFolder {
   std::string root_;
 };
 
-// Files of a checkpoint's folder.
+// Files of a checkpoint's folder; those of tensors are what StoredTensors
+// (parallel/stored_tensors.h) opens, however many ranks wrote them.
 inline constexpr char kWeightsFile[] = "model.safetensors";
 inline constexpr char kEmaFile[] = "ema.safetensors";
 inline constexpr char kFirstMomentFile[] = "adam_m.safetensors";
 inline constexpr char kSecondMomentFile[] = "adam_v.safetensors";
+inline constexpr char kManifestFile[] = "manifest.json";
 
 // Whether `path` looks like the folder of one checkpoint.
 inline bool IsCheckpoint(const std::string& path) {
   std::error_code error;
-  return std::filesystem::exists(path + "/" + kWeightsFile, error);
+  return std::filesystem::exists(path + "/" + kManifestFile, error);
 }
 
 }  // namespace trireme

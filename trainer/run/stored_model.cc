@@ -58,7 +58,7 @@ absl::StatusOr<StoredModel> FindStoredModel(const std::string& path) {
       return NotFound(
           "{}: found neither a run (job.textproto), a run's checkpoint ({}) "
           "nor a folder of weights (model_index.json or config.json)",
-          path, kWeightsFile);
+          path, kManifestFile);
     }
     ASSIGN_OR_RETURN(stored.described, ModelOfRun(run));
     if (!is_checkpoint) {

@@ -1,7 +1,6 @@
 #include "trainer/sampling/draw_samples.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <numeric>
@@ -15,6 +14,7 @@
 #include "models/data/sample_order.h"
 #include "models/weights/tensor_source.h"
 #include "nlohmann/json.hpp"
+#include "parallel/stored_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/control.h"
 #include "runtime/comm/patience.h"
@@ -337,9 +337,8 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
       Sampler::Create(loaded->setup, *plan, device, factory);
   RETURN_IF_ERROR(control.Agree(created.status(), "building the model"));
   Sampler& sampler = **created;
-  std::error_code error;
   const std::string ema = report.checkpoint + "/" + kEmaFile;
-  const bool use_ema = options.ema && std::filesystem::exists(ema, error);
+  const bool use_ema = options.ema && StoredTensors::Exist(ema);
   const auto source =
       OpenWeights(report.checkpoint, use_ema, *loaded->setup.family);
   RETURN_IF_ERROR(control.Agree(source.status(), "opening the weights"));

@@ -1,0 +1,379 @@
+#include "parallel/stored_tensors.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+#include "parallel/shard_copies.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int kVersion = 1;
+constexpr int64_t kMaxIndexBytes = int64_t{1} << 30;
+
+constexpr std::string_view kSuffix = ".safetensors";
+
+// Of "model.safetensors": "model".
+std::string KindOf(std::string_view name) {
+  if (name.ends_with(kSuffix)) name.remove_suffix(kSuffix.size());
+  return std::string(name);
+}
+std::string IndexOf(std::string_view name) {
+  return KindOf(name) + ".index.json";
+}
+std::string NameOfRank(std::string_view name, int rank, int size) {
+  return fmt::format("{}-{:05}-of-{:05}{}", KindOf(name), rank + 1, size,
+                     kSuffix);
+}
+
+bool IsWhole(const TensorPart& part) {
+  return part.shards.empty() && part.begin == 0 &&
+         part.end == part.global_shape.num_elements();
+}
+
+// A rank's parts as the index lists them, by tensor.
+Json Listed(const StoredFile& file) {
+  Json tensors = Json::object();
+  for (const TensorPart& part : file.parts) {
+    Json shards = Json::array();
+    for (const ShardedDim& shard : part.shards) {
+      shards.push_back({shard.dim, shard.parts, shard.index});
+    }
+    const auto dims = part.global_shape.dims();
+    tensors[part.name] = {
+        {"shape", std::vector<int64_t>(dims.begin(), dims.end())},
+        {"parts", Json::array({{{"file", file.name},
+                                {"shards", shards},
+                                {"begin", part.begin},
+                                {"end", part.end}}})}};
+  }
+  return tensors;
+}
+
+// Of the lists of all ranks. Errors: parts that do not make up a tensor.
+absl::StatusOr<std::string> IndexText(const std::vector<std::string>& lists) {
+  Json tensors = Json::object();
+  for (const std::string& text : lists) {
+    const Json list = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    CHECK(list.is_object()) << "a rank sent a broken list of tensors";
+    for (const auto& [name, tensor] : list.items()) {
+      if (!tensors.contains(name)) {
+        tensors[name] = tensor;
+      } else {
+        tensors[name]["parts"].push_back(tensor["parts"][0]);
+      }
+    }
+  }
+  for (const auto& [name, tensor] : tensors.items()) {
+    int64_t found = 0, expected = 1;
+    for (const Json& part : tensor["parts"]) {
+      found += part["end"].get<int64_t>() - part["begin"].get<int64_t>();
+    }
+    for (const Json& dim : tensor["shape"]) expected *= dim.get<int64_t>();
+    if (found != expected) {
+      return FailedPrecondition(
+          "tensor '{}': the ranks bring {} elements, expected {}; do two "
+          "stages use one name?",
+          name, found, expected);
+    }
+  }
+  return Json{{"version", kVersion}, {"tensors", std::move(tensors)}}.dump(1) +
+         "\n";
+}
+
+std::optional<int64_t> AsSize(const Json& value) {
+  if (!value.is_number_unsigned()) return std::nullopt;
+  const auto size = value.get<uint64_t>();
+  if (size > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
+  return static_cast<int64_t>(size);
+}
+
+std::optional<int64_t> SizeOf(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found == object.end() ? std::nullopt : AsSize(*found);
+}
+
+// Of [4, 8]; nothing where it is none, or has more elements than there are
+// addresses.
+std::optional<Shape> ShapeOf(const Json& entry) {
+  const auto found = entry.find("shape");
+  if (found == entry.end() || !found->is_array()) return std::nullopt;
+  std::vector<int64_t> dims;
+  int64_t elements = 1;
+  for (const Json& dim : *found) {
+    const std::optional<int64_t> size = AsSize(dim);
+    if (!size.has_value() ||
+        __builtin_mul_overflow(elements, std::max<int64_t>(*size, 1),
+                               &elements)) {
+      return std::nullopt;
+    }
+    dims.push_back(*size);
+  }
+  return Shape(dims);
+}
+
+// Of [[dim, parts, index], ..], which cut `shape`; `elements`: of the shard.
+std::optional<std::vector<ShardedDim>> ShardsOf(const Json& part,
+                                                const Shape& shape,
+                                                int64_t& elements) {
+  const auto found = part.find("shards");
+  if (found == part.end() || !found->is_array()) return std::nullopt;
+  std::vector<int64_t> dims(shape.dims().begin(), shape.dims().end());
+  std::vector<ShardedDim> shards;
+  for (const Json& shard : *found) {
+    if (!shard.is_array() || shard.size() != 3) return std::nullopt;
+    const auto dim = AsSize(shard[0]), parts = AsSize(shard[1]),
+               index = AsSize(shard[2]);
+    if (!dim || !parts || !index || *dim >= static_cast<int64_t>(dims.size()) ||
+        *parts < 1 || *parts > INT32_MAX || *index >= *parts ||
+        dims[*dim] % *parts != 0) {
+      return std::nullopt;
+    }
+    dims[*dim] /= *parts;
+    // The axis says nothing of where elements lie.
+    shards.push_back({Axis::kTensor, static_cast<int>(*dim),
+                      static_cast<int>(*parts), static_cast<int>(*index)});
+  }
+  elements = Shape(dims).num_elements();
+  return shards;
+}
+
+}  // namespace
+
+SafetensorsEntry EntryOf(const TensorPart& part) {
+  return {part.name, part.local.dtype(),
+          IsWhole(part) ? part.global_shape : part.local.shape()};
+}
+
+std::vector<TensorPart> WrittenParts(const ProcessGrid& grid,
+                                     std::vector<TensorPart> parts) {
+  std::erase_if(parts, [&](const TensorPart& part) {
+    return !IsFirstCopy(part.shards, grid, part.data_shards);
+  });
+  std::sort(parts.begin(), parts.end(),
+            [](const TensorPart& a, const TensorPart& b) {
+              return ComesBefore(EntryOf(a), EntryOf(b));
+            });
+  return parts;
+}
+
+absl::StatusOr<StoredFile> LayOutStoredFile(ParallelContext& context,
+                                            const std::string& name,
+                                            std::vector<TensorPart> parts) {
+  Communicators& communicators = context.communicators();
+  Control& control = communicators.control();
+  const int rank = communicators.world().rank();
+  StoredFile file;
+  file.parts = WrittenParts(context.grid(), std::move(parts));
+  std::vector<double> writers = {file.parts.empty() ? 0.0 : 1.0};
+  control.Sum(writers, "ranks that write");
+  const bool several = writers[0] > 1;
+  if (!file.parts.empty()) {
+    file.name =
+        several ? NameOfRank(name, rank, communicators.world().size()) : name;
+  }
+  const std::vector<std::string> lists =
+      control.Gather(Listed(file).dump(), "tensor lists");
+  absl::StatusOr<std::string> index = "";
+  if (rank == 0) index = IndexText(lists);
+  RETURN_IF_ERROR(control.Agree(index.status(), "tensor list verdict"));
+  if (several && rank == 0) {
+    file.index_name = IndexOf(name);
+    file.index = *std::move(index);
+  }
+  return file;
+}
+
+bool StoredTensors::Exist(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error) ||
+         std::filesystem::exists(IndexOf(path), error);
+}
+
+absl::StatusOr<std::unique_ptr<StoredTensors>> StoredTensors::Open(
+    const std::string& path) {
+  const std::filesystem::path parent =
+      std::filesystem::path(path).parent_path();
+  const std::string folder = parent.empty() ? "." : parent.string();
+  const std::string index = IndexOf(path);
+  std::error_code error;
+  if (!std::filesystem::exists(index, error)) {
+    std::unique_ptr<StoredTensors> stored(new StoredTensors(folder, path));
+    RETURN_IF_ERROR(
+        stored->OpenFile(std::filesystem::path(path).filename()).status());
+    return stored;
+  }
+  std::unique_ptr<StoredTensors> stored(new StoredTensors(folder, index));
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(index, kMaxIndexBytes));
+  RETURN_IF_ERROR(WithContext(stored->ParseIndex(text), index));
+  return stored;
+}
+
+absl::Status StoredTensors::ParseIndex(const std::string& text) {
+  indexed_ = true;
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || SizeOf(json, "version") != kVersion ||
+      !json.contains("tensors") || !json["tensors"].is_object()) {
+    return DataLoss("expected an object with version {} and tensors", kVersion);
+  }
+  for (const auto& [name, value] : json["tensors"].items()) {
+    const auto broken = [&name = name](std::string_view what) {
+      return DataLoss("tensor '{}': expected {}", name, what);
+    };
+    if (!value.is_object()) return broken("an object");
+    const std::optional<Shape> shape = ShapeOf(value);
+    if (!shape.has_value()) return broken("a shape");
+    const auto parts = value.find("parts");
+    if (parts == value.end() || !parts->is_array()) return broken("parts");
+    Entry& entry = index_[name];
+    entry.shape = *shape;
+    for (const Json& part : *parts) {
+      if (!part.is_object() || !part.contains("file") ||
+          !part["file"].is_string()) {
+        return broken("parts with a file");
+      }
+      Part& added = entry.parts.emplace_back();
+      added.file = part["file"].get<std::string>();
+      if (added.file.find('/') != std::string::npos) {
+        return broken("files of the checkpoint's folder");
+      }
+      int64_t elements = 0;
+      const auto shards = ShardsOf(part, *shape, elements);
+      if (!shards.has_value()) return broken("shards that cut its shape");
+      added.shards = *shards;
+      const auto begin = SizeOf(part, "begin"), end = SizeOf(part, "end");
+      if (!begin || !end || *begin > *end || *end > elements) {
+        return broken("a begin and an end in its shard");
+      }
+      added.begin = *begin;
+      added.end = *end;
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> StoredTensors::Names() const {
+  std::vector<std::string> names;
+  if (indexed_) {
+    for (const auto& [name, entry] : index_) names.push_back(name);
+  } else {
+    for (const auto& [name, entry] : files_.begin()->second->tensors()) {
+      names.push_back(name);
+    }
+  }
+  return names;
+}
+
+absl::StatusOr<const SafetensorsFile*> StoredTensors::OpenFile(
+    const std::string& name) const {
+  auto& file = files_[name];
+  if (file == nullptr) {
+    ASSIGN_OR_RETURN(file, SafetensorsFile::Open(folder_ + "/" + name));
+  }
+  return file.get();
+}
+
+absl::StatusOr<StoredTensors::Whole> StoredTensors::Assemble(
+    const std::string& name, const Entry& entry) const {
+  Whole whole;
+  whole.shape = entry.shape;
+  for (const Part& part : entry.parts) {
+    ASSIGN_OR_RETURN(const SafetensorsFile* file, OpenFile(part.file));
+    ASSIGN_OR_RETURN(const std::span<const std::byte> bytes, file->Data(name));
+    const SafetensorsFile::Entry& found = file->tensors().at(name);
+    if (&part == &entry.parts.front()) whole.dtype = found.dtype;
+    if (found.dtype != whole.dtype ||
+        found.shape.num_elements() != part.end - part.begin) {
+      return DataLoss(
+          "{}: tensor '{}': found {} {}, expected {} elements of {}",
+          file->path(), name, DTypeName(found.dtype), found.shape.ToString(),
+          part.end - part.begin, DTypeName(whole.dtype));
+    }
+    const int64_t size = DTypeSize(found.dtype);
+    ForEachLocalRun(entry.shape, part.shards,
+                    [&](int64_t local, int64_t global, int64_t count) {
+                      const int64_t first = std::max(local, part.begin);
+                      const int64_t last = std::min(local + count, part.end);
+                      if (first >= last) return;
+                      whole.runs.push_back(
+                          {.begin = global + first - local,
+                           .bytes = bytes.subspan((first - part.begin) * size,
+                                                  (last - first) * size)});
+                    });
+  }
+  std::sort(whole.runs.begin(), whole.runs.end(),
+            [](const Run& a, const Run& b) { return a.begin < b.begin; });
+  int64_t next = 0;
+  for (const StoredTensors::Run& run : whole.runs) {
+    if (run.begin != next) break;
+    next += static_cast<int64_t>(run.bytes.size()) / DTypeSize(whole.dtype);
+  }
+  if (next != whole.shape.num_elements()) {
+    return DataLoss("{}: tensor '{}': its parts leave out or repeat element {}",
+                    path_, name, next);
+  }
+  return whole;
+}
+
+absl::StatusOr<const StoredTensors::Whole*> StoredTensors::Find(
+    const std::string& name) const {
+  if (found_ != nullptr && found_name_ == name) return found_.get();
+  Whole whole;
+  if (indexed_) {
+    const auto entry = index_.find(name);
+    if (entry == index_.end()) {
+      return NotFound("{}: no tensor '{}'", path_, name);
+    }
+    ASSIGN_OR_RETURN(whole, Assemble(name, entry->second));
+  } else {
+    const SafetensorsFile& file = *files_.begin()->second;
+    ASSIGN_OR_RETURN(const std::span<const std::byte> bytes, file.Data(name));
+    whole = {.dtype = file.tensors().at(name).dtype,
+             .shape = file.tensors().at(name).shape,
+             .runs = {{.begin = 0, .bytes = bytes}}};
+  }
+  found_name_ = name;
+  found_ = std::make_unique<Whole>(std::move(whole));
+  return found_.get();
+}
+
+absl::Status StoredTensors::Read(const TensorPart& part) const {
+  ASSIGN_OR_RETURN(const Whole* whole, Find(part.name));
+  if (whole->shape != part.global_shape || whole->dtype != part.local.dtype()) {
+    return FailedPrecondition(
+        "{}: tensor '{}': found {} {}, expected {} {}", path_, part.name,
+        DTypeName(whole->dtype), whole->shape.ToString(),
+        DTypeName(part.local.dtype()), part.global_shape.ToString());
+  }
+  auto* const local = static_cast<std::byte*>(part.local.raw_data());
+  if (local == nullptr) return absl::OkStatus();
+  part.local.device().Synchronize();
+  const int64_t size = DTypeSize(whole->dtype);
+  ForEachLocalRun(part.global_shape, part.shards,
+                  [&](int64_t at, int64_t global, int64_t count) {
+                    const int64_t first = std::max(at, part.begin);
+                    const int64_t last = std::min(at + count, part.end);
+                    if (first >= last) return;
+                    whole->ForEachPiece(
+                        global + first - at, last - first,
+                        [&](std::span<const std::byte> bytes, int64_t done) {
+                          std::memcpy(
+                              local + (first - part.begin + done) * size,
+                              bytes.data(), bytes.size());
+                        });
+                  });
+  return absl::OkStatus();
+}
+
+}  // namespace trireme

@@ -1,0 +1,205 @@
+#include "trainer/run/checkpoint_saver.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <limits>
+#include <string_view>
+#include <utility>
+
+#include "nlohmann/json.hpp"
+#include "runtime/comm/patience.h"
+#include "runtime/core/file.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+#include "trainer/run/run_folder.h"
+
+namespace trireme {
+namespace {
+
+using Json = nlohmann::json;
+
+// What a rank has at hand in any case.
+constexpr int64_t kLeastStagingBytes = 1 << 20;
+
+// Of the files of the weights, however many they are.
+constexpr std::string_view kWeightsPrefix = "model";
+
+std::string FilesText(const std::map<std::string, CheckpointFile>& files) {
+  Json list = Json::object();
+  for (const auto& [path, file] : files) {
+    list[std::filesystem::path(path).filename()] = {file.bytes, file.xxh64};
+  }
+  return list.dump();
+}
+
+}  // namespace
+
+CheckpointSaver::CheckpointSaver(RankModel& model, SaverOptions options)
+    : model_(model), options_(std::move(options)) {
+  sets_ = {{.name = kWeightsFile,
+            .parts = [](RankModel& m) { return m.MasterParts(); }},
+           {.name = kFirstMomentFile,
+            .parts = [](RankModel& m) { return m.MomentParts(false); }},
+           {.name = kSecondMomentFile,
+            .parts = [](RankModel& m) { return m.MomentParts(true); }}};
+  if (model_.setup().optimizer.ema_decay > 0) {
+    sets_.push_back(
+        {.name = kEmaFile, .parts = [](RankModel& m) { return m.EmaParts(); }});
+  }
+  for (const Set& set : sets_) {
+    for (const TensorPart& part :
+         WrittenParts(model_.grid(), set.parts(model_))) {
+      state_bytes_ += part.local.bytes();
+    }
+  }
+  Device& device = model_.context().device();
+  // A rank may have nothing to write.
+  const int64_t most = Arena::Aligned(std::max<int64_t>(1, state_bytes_));
+  const int64_t wanted = std::min(
+      most, options_.free_bytes / Device::kAlignment * Device::kAlignment);
+  if (device.on_host() && (wanted >= kLeastStagingBytes || wanted == most)) {
+    device_bytes_ = wanted;
+  } else {
+    host_ = std::make_unique<CpuDevice>(std::numeric_limits<int64_t>::max());
+  }
+  writer_ = std::make_unique<StagedWriter>(Tensor::Empty(
+      host_ ? *host_ : device, {host_ ? kLeastStagingBytes : device_bytes_},
+      DType::kUint8, MemoryCategory::kWorkspace, "staging of checkpoints"));
+}
+
+bool CheckpointSaver::leader() const {
+  return model_.context().communicators().world().rank() == 0;
+}
+
+absl::Status CheckpointSaver::Agree(const absl::Status& status) {
+  return model_.context().communicators().control().Agree(status,
+                                                          "checkpoint verdict");
+}
+
+absl::Status CheckpointSaver::Start(const TrainingProgress& progress) {
+  CHECK(!pending());
+  const auto start = std::chrono::steady_clock::now();
+  progress_ = progress;
+  metadata_ = CheckpointMetadata(model_);
+  // Out of memory there is nothing to save.
+  absl::Status status = model_.status();
+  if (status.ok() && leader()) {
+    auto created = CheckpointWriter::Create(options_.folder, progress.step);
+    status = created.status();
+    if (created.ok()) checkpoint_ = *std::move(created);
+  }
+  RETURN_IF_ERROR(Agree(status));
+  if (leader()) path_ = checkpoint_->PathOf("");
+  Communicators& communicators = model_.context().communicators();
+  communicators.control().Broadcast(path_, "the checkpoint's folder");
+  const absl::Status written = Write();
+  // A rank whose state does not fit aside takes as long as its disk does.
+  AwaitAllPatiently(communicators.world(), "checkpoint");
+  seconds_ +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
+  RETURN_IF_ERROR(written);
+  phase_ = Phase::kWriting;
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointSaver::Write() {
+  // On another host a folder may be seen later than it was made.
+  writer_->Then([path = path_] { return MakeDirectories(path); });
+  for (Set& set : sets_) {
+    if (set.file.has_value()) {
+      set.file->parts = WrittenParts(model_.grid(), set.parts(model_));
+    } else {
+      ASSIGN_OR_RETURN(set.file, LayOutStoredFile(model_.context(), set.name,
+                                                  set.parts(model_)));
+    }
+    StoredFile& file = *set.file;
+    if (!file.name.empty()) {
+      std::vector<SafetensorsEntry> entries;
+      for (const TensorPart& part : file.parts) {
+        entries.push_back(EntryOf(part));
+      }
+      writer_->Begin(path_ + file.name, std::move(entries));
+      for (const TensorPart& part : file.parts) {
+        writer_->Append(part.name, part.local);
+      }
+      writer_->End();
+    }
+    file.parts.clear();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointSaver::Advance() {
+  CHECK(pending());
+  const auto written = writer_->Finish();
+  const absl::Status verdict = Agree(written.status());
+  if (!verdict.ok() || phase_ == Phase::kCommitting) {
+    phase_ = Phase::kNone;
+    checkpoint_.reset();
+    saves_ += verdict.ok() ? 1 : 0;
+    return verdict;
+  }
+  const std::vector<std::string> lists =
+      model_.context().communicators().control().Gather(FilesText(*written),
+                                                        "checkpoint's files");
+  phase_ = Phase::kCommitting;
+  if (!leader()) return absl::OkStatus();
+  std::map<std::string, CheckpointFile> weights;
+  for (const std::string& text : lists) {
+    const Json list = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    CHECK(list.is_object()) << "a rank sent a broken list of files";
+    for (const auto& [name, file] : list.items()) {
+      const CheckpointFile known = {.bytes = file[0].get<int64_t>(),
+                                    .xxh64 = file[1].get<std::string>()};
+      checkpoint_->Add(name, known);
+      if (name.starts_with(kWeightsPrefix)) weights[name] = known;
+    }
+  }
+  if (weights == weights_) {
+    LOG(WARNING) << "step " << progress_.step << ": the weights are those of "
+                 << "step " << weights_step_ << ", bit for bit";
+  }
+  weights_ = std::move(weights);
+  weights_step_ = progress_.step;
+  Commit();
+  return absl::OkStatus();
+}
+
+void CheckpointSaver::Commit() {
+  for (const Set& set : sets_) {
+    if (set.file->index_name.empty()) continue;
+    writer_->Then([this, &file = *set.file] {
+      return WriteFileAtomically(checkpoint_->PathOf(file.index_name),
+                                 file.index);
+    });
+  }
+  writer_->Then([this]() -> absl::Status {
+    RETURN_IF_ERROR(checkpoint_->Commit(metadata_, progress_.consumed_samples));
+    // The new one is there all the same.
+    const absl::Status pruned =
+        PruneCheckpoints(options_.folder, options_.keep);
+    if (!pruned.ok()) {
+      LOG(WARNING) << "an older checkpoint stays: " << MessageOf(pruned);
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status CheckpointSaver::Finish() {
+  const auto start = std::chrono::steady_clock::now();
+  Communicators& communicators = model_.context().communicators();
+  absl::Status status;
+  while (pending() && status.ok()) {
+    writer_->WaitUntilIdle();
+    AwaitAllPatiently(communicators.world(), "checkpoint");
+    status = Advance();
+  }
+  seconds_ +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
+  return status;
+}
+
+}  // namespace trireme

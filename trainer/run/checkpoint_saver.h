@@ -1,0 +1,105 @@
+// Saving a run's state while it trains on: each rank copies its parts aside and
+// writes them into files of its own, the manifest comes last.
+
+#ifndef TRIREME_TRAINER_RUN_CHECKPOINT_SAVER_H_
+#define TRIREME_TRAINER_RUN_CHECKPOINT_SAVER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "parallel/stored_tensors.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/checkpoint/staged_writer.h"
+#include "runtime/device/cpu_device.h"
+#include "trainer/rank_model.h"
+#include "trainer/run/checkpointing.h"
+
+namespace trireme {
+
+struct SaverOptions {
+  std::string folder;  // of checkpoints
+  int64_t keep = 0;    // newest ones kept; 0: all
+  // What may be taken of the model's device to copy the state to. What does not
+  // fit is written while training waits; 1 MiB of the host serves for that
+  // where it is less.
+  int64_t free_bytes = 0;
+};
+
+// Calls are collective over the world, unless they say otherwise, and come in
+// the same order on all ranks.
+class CheckpointSaver {
+ public:
+  // The model outlives it. Not collective.
+  CheckpointSaver(RankModel& model, SaverOptions options);
+
+  // Copies the state at `progress`; returns when training may go on. The save
+  // before has come to its end. The same status on every rank.
+  absl::Status Start(const TrainingProgress& progress);
+
+  // A save was started and has not come to its end. The same on every rank; not
+  // collective.
+  bool pending() const { return phase_ != Phase::kNone; }
+  // This rank is at work on it. Not collective.
+  bool Busy() const { return !writer_->Idle(); }
+  // To be called when a save is pending and no rank is busy: brings it a step
+  // on, the last of which ends it. The same status on every rank; an error ends
+  // it, and there is no new checkpoint.
+  absl::Status Advance();
+  // Waits for a pending save's end.
+  absl::Status Finish();
+
+  // This rank's part of the state, and what of that is copied aside at once.
+  // Not collective.
+  int64_t state_bytes() const { return state_bytes_; }
+  int64_t staging_bytes() const { return writer_->staging_bytes(); }
+  // Of that, what was taken of the model's device.
+  int64_t device_bytes() const { return device_bytes_; }
+  // Saves that succeeded, and the seconds for which training waited for all.
+  int saves() const { return saves_; }
+  double seconds() const { return seconds_; }
+
+ private:
+  enum class Phase { kNone, kWriting, kCommitting };
+
+  // A set of logical tensors that is saved.
+  struct Set {
+    std::string name;  // "model.safetensors"
+    std::vector<TensorPart> (*parts)(RankModel&);
+    std::optional<StoredFile> file;  // laid out at the first save
+  };
+
+  bool leader() const;
+  absl::Status Agree(const absl::Status& status);
+  absl::Status Write();
+  void Commit();
+
+  RankModel& model_;
+  const SaverOptions options_;
+  std::vector<Set> sets_;
+  int64_t state_bytes_ = 0;
+  int64_t device_bytes_ = 0;
+  std::unique_ptr<CpuDevice> host_;
+
+  Phase phase_ = Phase::kNone;
+  TrainingProgress progress_;
+  std::map<std::string, std::string> metadata_;
+  std::string path_;                              // of the files
+  std::unique_ptr<CheckpointWriter> checkpoint_;  // rank 0's
+  // Rank 0's: of the last checkpoint's weights, by name.
+  std::map<std::string, CheckpointFile> weights_;
+  int64_t weights_step_ = 0;
+  int saves_ = 0;
+  double seconds_ = 0;
+  // Its thread uses what is above.
+  std::unique_ptr<StagedWriter> writer_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_RUN_CHECKPOINT_SAVER_H_
