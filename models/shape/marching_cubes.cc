@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -42,12 +43,64 @@ constexpr float kOutside = 1e-6f;
 // triangles around a corner of value 0 would have no area.
 constexpr double kFromEnd = 1e-3;
 
+// Values at some points of a grid: in an array of all of them where that is
+// small, which is much faster, else by key.
+class PointValues {
+ public:
+  // `side`: points along a side of the grid.
+  explicit PointValues(int64_t side) : side_(side) {
+    if (side * side * side <= kMostInArray) {
+      array_.assign(side * side * side, kUnknown);
+    }
+  }
+
+  int64_t size() const { return size_; }
+
+  // Makes the point one of them, with the value 0; false if it was before.
+  bool Insert(Key key) {
+    if (!array_.empty()) {
+      float& value = array_[OffsetOf(key)];
+      if (!std::isnan(value)) return false;
+      value = 0;
+    } else if (!by_key_.try_emplace(key, 0.0f).second) {
+      return false;
+    }
+    ++size_;
+    return true;
+  }
+
+  // Of a point that was inserted.
+  void Set(Key key, float value) {
+    (array_.empty() ? by_key_[key] : array_[OffsetOf(key)]) = value;
+  }
+  float operator[](Key key) const {
+    return array_.empty() ? by_key_.find(key)->second : array_[OffsetOf(key)];
+  }
+
+ private:
+  static constexpr int64_t kMostInArray = int64_t{1} << 23;
+  static constexpr float kUnknown = std::numeric_limits<float>::quiet_NaN();
+
+  size_t OffsetOf(Key key) const {
+    return (IndexOf(key, 2) * side_ + IndexOf(key, 1)) * side_ +
+           IndexOf(key, 0);
+  }
+
+  int64_t side_;
+  int64_t size_ = 0;
+  std::vector<float> array_;
+  absl::flat_hash_map<Key, float> by_key_;
+};
+
 // One grid over the cube with the values at the corners of some cells.
 class Grid {
  public:
   Grid(const PointFunction& function, const MarchingCubesOptions& options,
        int cells)
-      : function_(function), options_(options), cells_(cells) {}
+      : function_(function),
+        options_(options),
+        cells_(cells),
+        values_(cells + 1) {}
 
   double cell_side() const { return 2 * options_.half_extent / cells_; }
 
@@ -65,10 +118,10 @@ class Grid {
     for (const Key cell : cells) {
       for (int corner = 0; corner < 8; ++corner) {
         const Key key = Corner(cell, corner);
-        if (values_.try_emplace(key, 0.0f).second) asked.push_back(key);
+        if (values_.Insert(key)) asked.push_back(key);
       }
     }
-    if (static_cast<int64_t>(values_.size()) > options_.max_points) {
+    if (values_.size() > options_.max_points) {
       return ResourceExhausted(
           "marching cubes with {} cells a side: more than {} points", cells_,
           options_.max_points);
@@ -91,14 +144,14 @@ class Grid {
               values[i], points[i].x, points[i].y, points[i].z);
         }
         const Key key = asked[first + i];
-        values_[key] =
-            AtBorder(key) ? std::max(values[i], kOutside) : values[i];
+        values_.Set(key,
+                    AtBorder(key) ? std::max(values[i], kOutside) : values[i]);
       }
     }
     return absl::OkStatus();
   }
 
-  float Value(Key key) const { return values_.find(key)->second; }
+  float Value(Key key) const { return values_[key]; }
 
   // Bit c: corner c is negative.
   int Negative(Key cell) const {
@@ -153,7 +206,7 @@ class Grid {
   const PointFunction& function_;
   const MarchingCubesOptions& options_;
   const int cells_;
-  absl::flat_hash_map<Key, float> values_;
+  PointValues values_;
 };
 
 void SortUnique(std::vector<Key>& keys) {
