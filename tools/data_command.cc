@@ -172,8 +172,10 @@ absl::Status WriteShapes(const ParsedCommand& arguments) {
   if (picture.has_value()) {
     RETURN_IF_ERROR(CheckReplaces(*picture, arguments.Has("overwrite")));
   }
-  ASSIGN_OR_RETURN(const ShapeSource source,
-                   FindShapes(arguments.positionals()[0]));
+  ASSIGN_OR_RETURN(ShapeSource source, FindShapes(arguments.positionals()[0]));
+  if (arguments.Has("kind")) {
+    RETURN_IF_ERROR(KeepKinds(arguments.All("kind"), source));
+  }
   ASSIGN_OR_RETURN(
       const ShapeCacheSummary summary,
       WriteShapeCache(
@@ -204,9 +206,9 @@ absl::Status CheckOptions(const ParsedCommand& arguments) {
       shapes ? std::vector<const char*>{"idx", "split", "class_name",
                                         "samples_per_shard"}
              : std::vector<const char*>{
-                   "points",       "shapes_per_shard",  "shell_cells",
-                   "mosaic_grids", "mosaic_resolution", "picture",
-                   "overwrite"};
+                   "kind",        "points",       "shapes_per_shard",
+                   "shell_cells", "mosaic_grids", "mosaic_resolution",
+                   "picture",     "overwrite"};
   for (const char* option : others) {
     if (!arguments.Has(option)) continue;
     return shapes
@@ -259,6 +261,12 @@ Command DataCommand() {
                         .help = "SOURCE holds meshes (.obj, .ply, .stl, .off, "
                                 ".glb, also in .zip and .sh3f); several "
                                 "processes may fill one OUT at once"},
+                       {.name = "kind",
+                        .value = "WORD",
+                        .help = "takes shapes with a word that ends in WORD in "
+                                "their name, as a class of that name; others "
+                                "are left out",
+                        .repeated = true},
                        {.name = "points",
                         .value = "N",
                         .default_value = "20480",

@@ -279,6 +279,39 @@ TEST_F(ShapeCacheTest, ArchivesOfFurnitureGiveNamesCategoriesAndLicences) {
             "== LICENSE.TXT\nas you like\n");
 }
 
+TEST_F(ShapeCacheTest, KindsAreWordsOfNames) {
+  ShapeSource source;
+  for (const auto& [name, caption] :
+       {std::pair("a.obj", "Rattan Armchair"), std::pair("b.obj", "Tablet"),
+        std::pair("c.obj", "Table, round"), std::pair("chairs/stool.obj", ""),
+        std::pair("d.obj", "Chair and table"), std::pair("e.obj", "Lampe")}) {
+    source.shapes.push_back({.name = name, .caption = caption});
+  }
+  const std::vector<std::string> kinds = {"table", "Chair", "stool"};
+  ASSERT_TRUE(KeepKinds(kinds, source).ok());
+  std::vector<std::pair<std::string, std::string>> kept;
+  for (const ShapeEntry& shape : source.shapes) {
+    kept.emplace_back(shape.name, shape.class_name);
+  }
+  EXPECT_EQ(kept, (std::vector<std::pair<std::string, std::string>>{
+                      {"a.obj", "Chair"},
+                      {"c.obj", "table"},
+                      {"chairs/stool.obj", "stool"},
+                      {"d.obj", "table"}}));
+  const std::vector<std::string> none = {"boat"};
+  EXPECT_EQ(MessageOf(KeepKinds(none, source)),
+            "found none of boat in the names of 4 shapes");
+}
+
+TEST_F(ShapeCacheTest, OtherClassesAreAnotherCache) {
+  ASSERT_TRUE(WriteCache().ok());
+  auto source = FindShapes(source_);
+  ASSERT_TRUE(source.ok());
+  source->shapes[0].class_name = "other";
+  EXPECT_EQ(WriteShapeCache(*source, options_).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
 TEST_F(ShapeCacheTest, LicencesAreKeptApartAndBounded) {
   const std::string box = EncodeObj(BoxMesh({0, 0, 0}, {1, 1, 1}));
   fs::create_directories(source_ + "/a");

@@ -168,7 +168,9 @@ class Writer {
     RETURN_IF_ERROR(MakeDirectories(options_.folder));
     const std::string path = options_.folder + "/source.json";
     std::string names;
-    for (const ShapeEntry& entry : source_.shapes) names += entry.name + "\n";
+    for (const ShapeEntry& entry : source_.shapes) {
+      names += entry.name + "\n" + entry.class_name + "\n";
+    }
     const json plan = {
         {"shapes", source_.shapes.size()},
         {"names_hash", fmt::format("{:016x}", StableHash(names))},

@@ -8,7 +8,9 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "models/shape/furniture_catalog.h"
 #include "models/shape/zip_reader.h"
 #include "runtime/core/file.h"
@@ -174,6 +176,38 @@ absl::StatusOr<ShapeSource> FindShapes(const std::string& path) {
                           source.refused_archives.begin()->second);
   }
   return source;
+}
+
+absl::Status KeepKinds(std::span<const std::string> kinds,
+                       ShapeSource& source) {
+  std::vector<ShapeEntry> kept;
+  for (ShapeEntry& shape : source.shapes) {
+    std::string text = absl::AsciiStrToLower(
+        shape.caption.empty() ? shape.name : shape.caption);
+    // Whatever stands between words.
+    std::replace_if(
+        text.begin(), text.end(),
+        [](unsigned char c) { return !absl::ascii_isalpha(c) && c < 0x80; },
+        ' ');
+    const std::vector<std::string> words =
+        absl::StrSplit(text, ' ', absl::SkipEmpty());
+    const auto kind =
+        std::find_if(kinds.begin(), kinds.end(), [&](const std::string& name) {
+          return std::any_of(
+              words.begin(), words.end(), [&](const std::string& word) {
+                return absl::EndsWith(word, absl::AsciiStrToLower(name));
+              });
+        });
+    if (kind == kinds.end()) continue;
+    shape.class_name = *kind;
+    kept.push_back(std::move(shape));
+  }
+  if (kept.empty()) {
+    return NotFound("found none of {} in the names of {} shapes",
+                    fmt::join(kinds, ", "), source.shapes.size());
+  }
+  source.shapes = std::move(kept);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Mesh> ReadShape(const ShapeEntry& entry,

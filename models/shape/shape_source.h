@@ -4,6 +4,7 @@
 #define TRIREME_MODELS_SHAPE_SHAPE_SOURCE_H_
 
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,12 @@ struct ShapeSource {
 // name. Archives within archives are not opened. Errors: no such file, no mesh;
 // Unavailable: a folder that cannot be listed.
 absl::StatusOr<ShapeSource> FindShapes(const std::string& path);
+
+// Keeps the shapes that are of one of `kinds`, which becomes their class: a
+// word of the caption (of the name, where there is no caption) ends in it, so
+// that an "Armchair" is a chair and a "Tablet" is no table. The first one
+// counts. Errors: no shape is left.
+absl::Status KeepKinds(std::span<const std::string> kinds, ShapeSource& source);
 
 // As the file has it (ParseMesh). Errors begin with the entry's name, and are
 // the same wherever the source lies.
