@@ -9,7 +9,7 @@
 namespace trireme {
 namespace {
 
-constexpr double kCenterDeviation = 0.4;
+constexpr double kCenterScale = 0.2;
 constexpr double kUsualScale = 1.3;
 constexpr double kScaleDeviation = 0.25;
 constexpr double kValueDeviation = 0.5;
@@ -41,7 +41,7 @@ std::vector<float> StandardizeMosaic(std::span<const float> tokens,
         standard[at + i] = static_cast<float>(standard[at + i] / by);
       }
     };
-    divide(0, 3, kCenterDeviation);
+    divide(0, 3, kCenterScale);
     standard[at + 3] =
         static_cast<float>(std::log(scale / middle) / kScaleDeviation);
     divide(4, width, kValueDeviation * scale);
@@ -65,7 +65,7 @@ absl::StatusOr<MosaicSdf> MosaicFromStandard(std::span<const float> tokens,
         own[at + i] = static_cast<float>(own[at + i] * by);
       }
     };
-    multiply(0, 3, kCenterDeviation);
+    multiply(0, 3, kCenterScale);
     own[at + 3] = static_cast<float>(scale);
     multiply(4, width, kValueDeviation * scale);
   }
