@@ -109,12 +109,13 @@ absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
 }
 
 absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,
+                                                   const FieldSpec& samples,
                                                    uint64_t seed,
                                                    int64_t global_batch) {
   // The only kind, and the default.
   RectifiedFlow& flow = *objective.mutable_rectified_flow();
   ASSIGN_OR_RETURN(const RectifiedFlowConfig config,
-                   ResolveRectifiedFlow(flow));
+                   ResolveRectifiedFlow(flow, samples));
   FillRectifiedFlow(config, flow);
   return ResolvedObjective{.training = std::make_shared<RectifiedFlowObjective>(
                                config, seed, global_batch),

@@ -36,9 +36,10 @@ struct ResolvedObjective {
   double sampling_shift = 1;
 };
 
-// The same for the objective. `seed` keys its random numbers; `global_batch`:
-// samples of a step.
+// The same for the objective. `samples`: what the model learns; `seed` keys its
+// random numbers; `global_batch`: samples of a step.
 absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,
+                                                   const FieldSpec& samples,
                                                    uint64_t seed,
                                                    int64_t global_batch);
 

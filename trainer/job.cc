@@ -314,9 +314,10 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   RETURN_IF_ERROR(CheckActivations(*setup.family, job.global_batch()));
   RETURN_IF_ERROR(CheckPrompts("sample.prompts", job.sample().prompts_size(),
                                *setup.family));
-  ASSIGN_OR_RETURN(const ResolvedObjective objective,
-                   ResolveObjective(*job.mutable_objective(), job.seed(),
-                                    job.global_batch()));
+  ASSIGN_OR_RETURN(
+      const ResolvedObjective objective,
+      ResolveObjective(*job.mutable_objective(), setup.family->samples(),
+                       job.seed(), job.global_batch()));
   setup.objective = objective.training;
   setup.sampling_shift = objective.sampling_shift;
   const OptimizerConfig& optimizer = job.optimizer();

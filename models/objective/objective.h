@@ -47,12 +47,17 @@ class Objective {
   // Where the gradients of the model's inputs go; null: nobody asks for them.
   virtual InputGradients* input_gradients() const { return nullptr; }
 
-  // Adds the losses of a prediction to the step's, as parts of a mean over the
-  // whole job's batch (AddLoss). `target` is laid out as this rank's part of
-  // the prediction is; a sample has `elements` of them over all ranks.
-  virtual void AddLosses(ForwardContext& context,
+  // Adds the losses of a microbatch's prediction to the step's, as parts of a
+  // mean over the whole job's batch (AddLoss). `target` is laid out as this
+  // rank's part of the prediction is; a sample has `elements` of them over all
+  // ranks.
+  virtual void AddLosses(ForwardContext& context, const Batch& microbatch,
                          const ShardedVariable& prediction,
                          const Tensor& target, int64_t elements) const = 0;
+
+  // Whether what the model predicts are the samples without their noise
+  // (SamplerOptions::predicts_clean).
+  virtual bool predicts_clean() const { return false; }
 };
 
 }  // namespace trireme

@@ -1,9 +1,13 @@
 #include "models/objective/rectified_flow.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include "fmt/format.h"
+#include "models/objective/assignment.h"
 #include "parallel/functional.h"
+#include "runtime/autograd/tensor_functions.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
@@ -13,6 +17,9 @@
 
 namespace trireme {
 namespace {
+
+// Below, a prediction of x0 is as good as it is near by.
+constexpr double kLeastSigma = 0.05;
 
 RandomStream StreamOf(uint64_t seed, const Batch& batch, int64_t i,
                       RandomPurpose purpose) {
@@ -43,11 +50,53 @@ double SampleSigma(const RectifiedFlowConfig& config, uint64_t seed,
   return ShiftSigma(1.0 / (1.0 + std::exp(-logit)), config.shift);
 }
 
+// The samples, sets [n, tokens, width], with token i of each where the distance
+// of its first `channels` channels to token i of the sample's noise adds up to
+// the least sum over the set.
+Tensor MatchToNoise(const Tensor& clean, std::span<const RandomStream> noise,
+                    int64_t channels) {
+  const int64_t tokens = clean.dim(1), width = clean.dim(2);
+  const std::vector<float> values = Download<float>(clean);
+  if (values.empty()) return Tensor::EmptyLike(clean, "matched tokens");
+  std::vector<float> matched(values.size());
+#pragma omp parallel for schedule(dynamic)
+  for (size_t sample = 0; sample < noise.size(); ++sample) {
+    const float* const set = values.data() + sample * tokens * width;
+    std::vector<double> costs(tokens * tokens, 0.0);
+    for (int64_t i = 0; i < tokens; ++i) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const double at = noise[sample].Normal(i * width + c);
+        for (int64_t j = 0; j < tokens; ++j) {
+          const double to = set[j * width + c] - at;
+          costs[i * tokens + j] += to * to;
+        }
+      }
+    }
+    float* to = matched.data() + sample * tokens * width;
+    for (const int32_t token : LeastCostAssignment(costs, tokens)) {
+      to = std::copy_n(set + token * width, width, to);
+    }
+  }
+  return Upload<float>(clean.device(), clean.shape(), matched,
+                       MemoryCategory::kActivations, "matched tokens");
+}
+
 }  // namespace
 
 absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
-    const RectifiedFlow& flow) {
+    const RectifiedFlow& flow, const FieldSpec& samples) {
   RectifiedFlowConfig config;
+  config.predicts_clean = flow.prediction() == RectifiedFlow::CLEAN;
+  config.match_channels = flow.match_channels();
+  const bool of_sets = samples.name == kTokenSetField;
+  if (config.match_channels > (of_sets ? samples.shape.dim(1) : 0)) {
+    return InvalidArgument(
+        "objective.rectified_flow.match_channels: found {}, expected {}",
+        config.match_channels,
+        of_sets ? fmt::format("at most the {} channels of a token",
+                              samples.shape.dim(1))
+                : "none where samples are not sets of tokens");
+  }
   if (flow.has_logit_mean()) config.logit_mean = flow.logit_mean();
   if (flow.has_logit_stddev()) config.logit_stddev = flow.logit_stddev();
   if (flow.has_shift()) config.shift = flow.shift();
@@ -82,6 +131,11 @@ void FillRectifiedFlow(const RectifiedFlowConfig& config, RectifiedFlow& flow) {
   flow.set_logit_stddev(config.logit_stddev);
   flow.set_shift(config.shift);
   flow.set_condition_drop(config.condition_drop);
+  flow.set_prediction(config.predicts_clean ? RectifiedFlow::CLEAN
+                                            : RectifiedFlow::VELOCITY);
+  if (config.match_channels > 0) {
+    flow.set_match_channels(static_cast<uint32_t>(config.match_channels));
+  }
 }
 
 double ShiftSigma(double sigma, double shift) {
@@ -91,12 +145,9 @@ double ShiftSigma(double sigma, double shift) {
 ModelInputs RectifiedFlowObjective::Prepare(const Batch& batch,
                                             std::string_view field,
                                             DType dtype) const {
-  const Tensor& clean = batch[field];
+  Tensor clean = batch[field];
   Device& device = clean.device();
   const int64_t n = batch.size();
-  const Tensor x = Tensor::Empty(device, clean.shape(), DType::kFloat32,
-                                 MemoryCategory::kActivations, "noised batch");
-  const Tensor target = Tensor::EmptyLike(x, "flow target");
   std::vector<float> sigma_values;
   std::vector<RandomStream> noise;
   for (int64_t i = 0; i < n; ++i) {
@@ -104,6 +155,12 @@ ModelInputs RectifiedFlowObjective::Prepare(const Batch& batch,
         static_cast<float>(SampleSigma(config_, seed_, batch, i)));
     noise.push_back(StreamOf(seed_, batch, i, RandomPurpose::kNoise));
   }
+  if (config_.match_channels > 0) {
+    clean = MatchToNoise(clean, noise, config_.match_channels);
+  }
+  const Tensor x = Tensor::Empty(device, clean.shape(), DType::kFloat32,
+                                 MemoryCategory::kActivations, "noised batch");
+  const Tensor target = Tensor::EmptyLike(x, "flow target");
   const Tensor sigmas = Upload<float>(device, {n}, sigma_values,
                                       MemoryCategory::kActivations, "sigmas");
   AddFlowNoise(noise, clean, sigmas, x, target);
@@ -113,7 +170,7 @@ ModelInputs RectifiedFlowObjective::Prepare(const Batch& batch,
   return {.x = in(x, dtype),
           .times = in(sigmas, dtype == DType::kFloat64 ? DType::kFloat64
                                                        : DType::kFloat32),
-          .target = in(target, dtype)};
+          .target = in(config_.predicts_clean ? clean : target, dtype)};
 }
 
 Tensor RectifiedFlowObjective::Condition(const Batch& batch,
@@ -126,10 +183,30 @@ Tensor RectifiedFlowObjective::Condition(const Batch& batch,
 }
 
 void RectifiedFlowObjective::AddLosses(ForwardContext& context,
+                                       const Batch& microbatch,
                                        const ShardedVariable& prediction,
                                        const Tensor& target,
                                        int64_t elements) const {
-  AddLoss(context, SquaredErrorLoss(context, prediction, target),
+  ShardedVariable predicted = prediction;
+  Tensor expected = target;
+  if (config_.predicts_clean) {
+    // u_θ − u = (x0 − x0_θ)/sigma.
+    std::vector<double> factors;
+    for (int64_t i = 0; i < microbatch.size(); ++i) {
+      factors.push_back(1 / std::max(SampleSigma(config_, seed_, microbatch, i),
+                                     kLeastSigma));
+    }
+    const Tensor of_sample =
+        Cast(Upload<double>(target.device(), {microbatch.size(), 1}, factors),
+             target.dtype());
+    const Tensor factor =
+        RepeatOverTokens(of_sample, target.shape().elements_after(0), "1/sigma")
+            .Reshape(target.shape());
+    predicted.variable =
+        Multiply(context.tape, prediction.variable, Variable(factor));
+    expected = Multiply(target, factor);
+  }
+  AddLoss(context, SquaredErrorLoss(context, predicted, expected),
           1.0 / static_cast<double>(global_batch_ * elements), kObjectiveLoss);
 }
 

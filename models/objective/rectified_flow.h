@@ -5,6 +5,9 @@
 //   x = (1−sigma)·x0 + sigma·noise;  the network predicts u = noise − x0;
 //   loss = Σ |u_θ − u|² / (samples of the step · elements of a sample).
 //
+// Or it predicts x0, and u_θ = (x − x0_θ)/sigma; the loss takes sigma for at
+// least 0.05. Tokens of sets may be matched to those of their noise.
+//
 // Every number is keyed by (seed, step, global sample index), so that the
 // same sample gets the same noise on every grid and after every resume.
 
@@ -27,11 +30,14 @@ struct RectifiedFlowConfig {
   double logit_stddev = 1;
   double shift = 1;
   double condition_drop = 0.1;
+  bool predicts_clean = false;
+  // Channels by which tokens are matched; 0: they are not.
+  int64_t match_channels = 0;
 };
 
-// Errors name the field, found, expected.
+// `samples`: what is learnt. Errors name the field, found, expected.
 absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
-    const RectifiedFlow& flow);
+    const RectifiedFlow& flow, const FieldSpec& samples);
 
 // Writes the resolved values back, so that a run's job file shows them.
 void FillRectifiedFlow(const RectifiedFlowConfig& config, RectifiedFlow& flow);
@@ -48,8 +54,10 @@ class RectifiedFlowObjective final : public Objective {
   Tensor Condition(const Batch& microbatch, std::string_view field,
                    int32_t none) const override;
   int64_t global_batch() const override { return global_batch_; }
-  void AddLosses(ForwardContext& context, const ShardedVariable& prediction,
-                 const Tensor& target, int64_t elements) const override;
+  void AddLosses(ForwardContext& context, const Batch& microbatch,
+                 const ShardedVariable& prediction, const Tensor& target,
+                 int64_t elements) const override;
+  bool predicts_clean() const override { return config_.predicts_clean; }
 
  private:
   RectifiedFlowConfig config_;

@@ -9,7 +9,10 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "parallel/communicators.h"
+#include "runtime/comm/single.h"
 #include "runtime/core/log.h"
+#include "runtime/core/philox.h"
 #include "runtime/device/cpu_device.h"
 
 namespace trireme {
@@ -217,18 +220,133 @@ TEST_F(RectifiedFlowTest, OtherTypesHoldTheSameNumbers) {
   EXPECT_EQ(half.times.ToVector<float>(), single.times.ToVector<float>());
 }
 
+// Where each token of the noise goes to any one of the set's, a small model
+// sees only their mean.
+TEST_F(RectifiedFlowTest, TokensGoToThoseThatTheirNoiseIsNearTo) {
+  constexpr int64_t kSamples = 3, kTokens = 6, kChannels = 4, kMatched = 2;
+  Batch batch = MakeBatch(kSamples);
+  std::vector<float> values(kSamples * kTokens * kChannels);
+  RandomStream({.seed = 11}).FillNormal(0, values);
+  batch.fields[kTokenSetField].values = Tensor::FromValues<float>(
+      device_, {kSamples, kTokens, kChannels}, values);
+  const auto prepare = [&](const RectifiedFlowConfig& config) {
+    return RectifiedFlowObjective(config, /*seed=*/7, kSamples)
+        .Prepare(batch, kTokenSetField, DType::kFloat32);
+  };
+  const ModelInputs plain = prepare({.predicts_clean = true});
+  EXPECT_EQ(plain.target.ToVector<float>(), values);
+  const std::vector<float> velocity = prepare({}).target.ToVector<float>();
+  const ModelInputs matched =
+      prepare({.predicts_clean = true, .match_channels = kMatched});
+  const std::vector<float> tokens = matched.target.ToVector<float>();
+  for (int64_t i = 0; i < kSamples; ++i) {
+    const auto token = [&](const std::vector<float>& of, int64_t t) {
+      const auto first = of.begin() + (i * kTokens + t) * kChannels;
+      return std::vector<float>(first, first + kChannels);
+    };
+    std::vector<std::vector<float>> before, after;
+    std::vector<double> costs;
+    for (int64_t t = 0; t < kTokens; ++t) {
+      before.push_back(token(values, t));
+      after.push_back(token(tokens, t));
+      for (int64_t other = 0; other < kTokens; ++other) {
+        double cost = 0;
+        for (int64_t c = 0; c < kMatched; ++c) {
+          const double noise = token(velocity, t)[c] + token(values, t)[c];
+          cost += std::pow(noise - token(tokens, other)[c], 2);
+        }
+        costs.push_back(cost);
+      }
+    }
+    // Whole tokens moved, and no two of them would rather change places.
+    for (int64_t a = 0; a < kTokens; ++a) {
+      for (int64_t b = 0; b < kTokens; ++b) {
+        EXPECT_LE(costs[a * kTokens + a] + costs[b * kTokens + b],
+                  costs[a * kTokens + b] + costs[b * kTokens + a] + 1e-5);
+      }
+    }
+    std::sort(before.begin(), before.end());
+    std::sort(after.begin(), after.end());
+    EXPECT_EQ(after, before);
+  }
+  // The noise is the same, and so are the times.
+  EXPECT_EQ(matched.times.ToVector<float>(), plain.times.ToVector<float>());
+}
+
+// The loss of a predicted x0 is that of the velocity which follows from it.
+TEST_F(RectifiedFlowTest, ALossOfCleanSamplesIsThatOfTheirVelocity) {
+  constexpr int64_t kSamples = 4, kElements = 6;
+  const Batch batch = MakeBatch(kSamples, kElements, 0.25f);
+  SingleWorld world;
+  const ProcessGrid grid;
+  Communicators communicators(world, grid);
+  ParallelContext parallel(device_, grid, communicators);
+  const auto loss_of = [&](const RectifiedFlowConfig& config,
+                           const Tensor& prediction, const Tensor& target) {
+    Tape tape(device_);
+    ForwardContext context{tape, parallel};
+    AxisStates states;
+    states[Axis::kData] = AxisState::Shard(0);
+    RectifiedFlowObjective(config, /*seed=*/7, kSamples)
+        .AddLosses(context, batch, {Variable(prediction), states}, target,
+                   kElements);
+    CHECK_OK(parallel.status());
+    const std::vector<Tape::Loss> losses = tape.TakeLosses();
+    return losses.at(0).weight * losses.at(0).value.ToVector<double>()[0];
+  };
+  // Away from 0, where the loss of the clean sample is bounded.
+  const RectifiedFlowConfig velocity = {.logit_mean = 1};
+  RectifiedFlowConfig clean = velocity;
+  clean.predicts_clean = true;
+  const ModelInputs inputs = Noised(velocity, batch, 7, DType::kFloat64);
+  const std::vector<double> x = inputs.x.ToVector<double>();
+  const std::vector<double> sigmas = inputs.times.ToVector<double>();
+  std::vector<double> predicted(kSamples * kElements), u(predicted.size());
+  for (size_t i = 0; i < predicted.size(); ++i) {
+    predicted[i] = std::sin(static_cast<double>(i));
+    u[i] = (x[i] - predicted[i]) / sigmas[i / kElements];
+  }
+  const Shape shape = {kSamples, 1, kElements};
+  const auto tensor = [&](const std::vector<double>& values) {
+    return Tensor::FromValues<double>(device_, shape, values);
+  };
+  EXPECT_NEAR(
+      loss_of(clean, tensor(predicted),
+              Noised(clean, batch, 7, DType::kFloat64).target.Reshape(shape)),
+      loss_of(velocity, tensor(u), inputs.target.Reshape(shape)), 1e-5);
+}
+
 TEST(ResolveRectifiedFlowTest, DefaultsAndErrorsThatNameTheField) {
-  const auto config = ResolveRectifiedFlow(RectifiedFlow());
+  const FieldSpec pictures = {.name = kPixelsField, .shape = {1, 2, 2}};
+  const FieldSpec sets = {.name = kTokenSetField, .shape = {5, 3}};
+  const auto config = ResolveRectifiedFlow(RectifiedFlow(), pictures);
   CHECK_OK(config.status());
   EXPECT_EQ(config->logit_mean, 0);
   EXPECT_EQ(config->logit_stddev, 1);
   EXPECT_EQ(config->shift, 1);
   EXPECT_EQ(config->condition_drop, 0.1);
 
-  const auto message = [](const RectifiedFlow& flow) {
-    return std::string(ResolveRectifiedFlow(flow).status().message());
+  EXPECT_FALSE(config->predicts_clean);
+  EXPECT_EQ(config->match_channels, 0);
+
+  const auto message_of = [](const RectifiedFlow& flow,
+                             const FieldSpec& samples) {
+    return std::string(ResolveRectifiedFlow(flow, samples).status().message());
   };
   RectifiedFlow flow;
+  flow.set_match_channels(3);
+  CHECK_OK(ResolveRectifiedFlow(flow, sets).status());
+  EXPECT_EQ(message_of(flow, pictures),
+            "objective.rectified_flow.match_channels: found 3, expected none "
+            "where samples are not sets of tokens");
+  flow.set_match_channels(4);
+  EXPECT_EQ(message_of(flow, sets),
+            "objective.rectified_flow.match_channels: found 4, expected at "
+            "most the 3 channels of a token");
+  const auto message = [&](const RectifiedFlow& wrong) {
+    return message_of(wrong, pictures);
+  };
+  flow = RectifiedFlow();
   flow.set_logit_stddev(0);
   EXPECT_EQ(message(flow),
             "objective.rectified_flow.logit_stddev: found 0, expected more "

@@ -6,15 +6,25 @@
 namespace trireme {
 namespace {
 
-Tensor GuidedVelocity(const SamplerOptions& options,
-                      const VelocityFunction& velocity, const Tensor& x,
-                      double sigma) {
-  Tensor u = velocity(x, sigma, /*conditional=*/true);
-  if (options.guidance == 1.0) return u;
-  Tensor guided = velocity(x, sigma, /*conditional=*/false);
+Tensor GuidedPrediction(const SamplerOptions& options,
+                        const PredictionFunction& predict, const Tensor& x,
+                        double sigma) {
+  Tensor with = predict(x, sigma, /*conditional=*/true);
+  if (options.guidance == 1.0) return with;
+  Tensor guided = predict(x, sigma, /*conditional=*/false);
   ScaleInPlace(guided, 1.0 - options.guidance);
-  AddInPlace(u, guided, options.guidance);
+  AddInPlace(with, guided, options.guidance);
   return guided;
+}
+
+Tensor GuidedVelocity(const SamplerOptions& options,
+                      const PredictionFunction& predict, const Tensor& x,
+                      double sigma) {
+  Tensor u = GuidedPrediction(options, predict, x, sigma);
+  if (!options.predicts_clean) return u;
+  ScaleInPlace(u, -1.0 / sigma);
+  AddInPlace(x, u, 1.0 / sigma);
+  return u;
 }
 
 }  // namespace
@@ -30,20 +40,20 @@ std::vector<double> SigmaSchedule(int64_t steps, double shift) {
 }
 
 Tensor SampleFlow(const SamplerOptions& options,
-                  const VelocityFunction& velocity, const Tensor& noise) {
+                  const PredictionFunction& predict, const Tensor& noise) {
   const std::vector<double> sigmas =
       SigmaSchedule(options.steps, options.shift);
   Tensor x = noise.Clone("sample");
   for (int64_t i = 0; i < options.steps; ++i) {
     const double step = sigmas[i + 1] - sigmas[i];
-    const Tensor u = GuidedVelocity(options, velocity, x, sigmas[i]);
+    const Tensor u = GuidedVelocity(options, predict, x, sigmas[i]);
     if (options.solver == FlowSolver::kEuler || i + 1 == options.steps) {
       AddInPlace(u, x, step);
       continue;
     }
     Tensor ahead = x.Clone("sample");
     AddInPlace(u, ahead, step);
-    const Tensor next = GuidedVelocity(options, velocity, ahead, sigmas[i + 1]);
+    const Tensor next = GuidedVelocity(options, predict, ahead, sigmas[i + 1]);
     AddInPlace(u, x, step / 2);
     AddInPlace(next, x, step / 2);
   }

@@ -26,11 +26,13 @@ struct SamplerOptions {
   double shift = 1.0;
   // 1 = none: the conditional velocity alone.
   double guidance = 1.0;
+  // What the network gives is x̂0, from which u = (x − x̂0)/σ.
+  bool predicts_clean = false;
 };
 
-// u(x, σ): x fp32 [n, ..], one σ for all; returns fp32 of x's shape.
-// `conditional` false: the velocity without the condition.
-using VelocityFunction =
+// What the network gives for x and σ, u or x̂0: x fp32 [n, ..], one σ for all;
+// returns fp32 of x's shape. `conditional` false: without the condition.
+using PredictionFunction =
     std::function<Tensor(const Tensor& x, double sigma, bool conditional)>;
 
 // σ of each step's start, and 0 at the end: steps + 1 values.
@@ -38,7 +40,7 @@ std::vector<double> SigmaSchedule(int64_t steps, double shift);
 
 // Integrates from `noise` (fp32, not changed) and returns the result.
 Tensor SampleFlow(const SamplerOptions& options,
-                  const VelocityFunction& velocity, const Tensor& noise);
+                  const PredictionFunction& predict, const Tensor& noise);
 
 }  // namespace trireme
 

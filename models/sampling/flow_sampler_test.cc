@@ -22,7 +22,7 @@ double MeanError(FlowSolver solver, int64_t steps) {
   std::vector<float> noise(n);
   RandomStream({.seed = 5}).FillNormal(0, noise);
   const Tensor start = Tensor::FromValues<float>(device, {n}, noise);
-  const VelocityFunction velocity = [](const Tensor& x, double sigma, bool) {
+  const PredictionFunction velocity = [](const Tensor& x, double sigma, bool) {
     const double s2 = kStddev * kStddev;
     const double variance = (1 - sigma) * (1 - sigma) * s2 + sigma * sigma;
     return Scale(x, (sigma - (1 - sigma) * s2) / variance);
@@ -52,14 +52,38 @@ TEST(FlowSamplerTest, HeunConvergesFaster) {
 TEST(FlowSamplerTest, GuidanceExtrapolatesFromTheUnconditional) {
   CpuDevice device(1 << 20);
   const Tensor start = Tensor::Zeros(device, {4}, DType::kFloat32);
-  const VelocityFunction velocity = [&](const Tensor&, double,
-                                        bool conditional) {
+  const PredictionFunction velocity = [&](const Tensor&, double,
+                                          bool conditional) {
     const std::vector<float> u(4, conditional ? 3.0f : 1.0f);
     return Tensor::FromValues<float>(device, {4}, u);
   };
   const Tensor x = SampleFlow({.steps = 1, .guidance = 2.0}, velocity, start);
   // One Euler step of −1 with u = 1 + 2·(3 − 1).
   EXPECT_FLOAT_EQ(x.ToVector<float>()[0], -5.0f);
+}
+
+TEST(FlowSamplerTest, ACleanPredictionIsWhereTheStepsEnd) {
+  CpuDevice device(1 << 20);
+  const std::vector<float> noise = {4, -2};
+  const Tensor start = Tensor::FromValues<float>(device, {2}, noise);
+  const std::vector<float> clean = {0.5, 0.25};
+  for (const FlowSolver solver : {FlowSolver::kEuler, FlowSolver::kHeun}) {
+    // On the way each step goes straight there: x = (1−σ)·x̂0 + σ·noise.
+    const PredictionFunction predict = [&](const Tensor& x, double sigma,
+                                           bool) {
+      for (size_t i = 0; i < 2; ++i) {
+        EXPECT_NEAR(x.ToVector<float>()[i],
+                    (1 - sigma) * clean[i] + sigma * noise[i], 1e-5);
+      }
+      return Tensor::FromValues<float>(device, {2}, clean);
+    };
+    const std::vector<float> result =
+        SampleFlow({.solver = solver, .steps = 3, .predicts_clean = true},
+                   predict, start)
+            .ToVector<float>();
+    EXPECT_NEAR(result[0], clean[0], 1e-5);
+    EXPECT_NEAR(result[1], clean[1], 1e-5);
+  }
 }
 
 TEST(FlowSamplerTest, ShiftKeepsTheEndsAndRaisesTheMiddle) {

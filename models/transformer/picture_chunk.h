@@ -69,7 +69,8 @@ class PictureChunk final : public Chunk {
     }
     Tensor target = std::move(SharedOf(microbatch).target);
     if (!target.defined()) target = LayOut(Prepare(microbatch).target);
-    inputs_.objective().AddLosses(context, part_->Head(context, local), target,
+    inputs_.objective().AddLosses(context, Microbatch(microbatch),
+                                  part_->Head(context, local), target,
                                   part_->sample_elements());
     return {};
   }

@@ -33,7 +33,8 @@ absl::StatusOr<TrainingSetup> Setup(DType dtype) {
                                                       .classes = kClasses}));
   ObjectiveConfig objective;
   ASSIGN_OR_RETURN(const ResolvedObjective resolved,
-                   ResolveObjective(objective, /*seed=*/0, kBatch));
+                   ResolveObjective(objective, setup.family->samples(),
+                                    /*seed=*/0, kBatch));
   setup.objective = resolved.training;
   setup.dtype = dtype;
   setup.global_batch = kBatch;

@@ -29,6 +29,7 @@ Tensor CotangentObjective::Condition(const Batch& batch, std::string_view field,
 }
 
 void CotangentObjective::AddLosses(ForwardContext& context,
+                                   const Batch& /*microbatch*/,
                                    const ShardedVariable& prediction,
                                    const Tensor& target,
                                    int64_t /*elements*/) const {

@@ -23,8 +23,9 @@ class CotangentObjective final : public Objective {
                    int32_t none) const override;
   int64_t global_batch() const override { return 0; }
   InputGradients* input_gradients() const override { return &inputs_; }
-  void AddLosses(ForwardContext& context, const ShardedVariable& prediction,
-                 const Tensor& target, int64_t elements) const override;
+  void AddLosses(ForwardContext& context, const Batch& microbatch,
+                 const ShardedVariable& prediction, const Tensor& target,
+                 int64_t elements) const override;
 
  private:
   InputGradients& inputs_;

@@ -123,6 +123,7 @@ SamplerOptions SamplingOf(const SampleConfig& config,
   sampling.steps = config.steps();
   sampling.guidance = config.guidance();
   sampling.shift = setup.sampling_shift;
+  sampling.predicts_clean = setup.objective->predicts_clean();
   return sampling;
 }
 

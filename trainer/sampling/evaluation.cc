@@ -17,7 +17,7 @@ Tensor Evaluation::Condition(const Batch& batch, std::string_view field,
   return batch[field];
 }
 
-void Evaluation::AddLosses(ForwardContext& context,
+void Evaluation::AddLosses(ForwardContext& context, const Batch& /*microbatch*/,
                            const ShardedVariable& prediction,
                            const Tensor& /*target*/,
                            int64_t /*elements*/) const {

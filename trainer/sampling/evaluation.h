@@ -25,8 +25,9 @@ class Evaluation final : public Objective {
   Tensor Condition(const Batch& batch, std::string_view field,
                    int32_t none) const override;
   int64_t global_batch() const override { return 0; }
-  void AddLosses(ForwardContext& context, const ShardedVariable& prediction,
-                 const Tensor& target, int64_t elements) const override;
+  void AddLosses(ForwardContext& context, const Batch& microbatch,
+                 const ShardedVariable& prediction, const Tensor& target,
+                 int64_t elements) const override;
 
  private:
   Tensor& prediction_;
