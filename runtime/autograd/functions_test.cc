@@ -46,8 +46,10 @@ TEST_F(FunctionsTest, AddAndActivations) {
   Check(
       [](Tape& tape, const auto& x) {
         const Variable sum = Add(tape, x[0], x[1]);
-        return Add(tape, Activate(tape, Activation::kGeluTanh, sum),
-                   Activate(tape, Activation::kSilu, x[0]));
+        return Add(tape,
+                   Add(tape, Activate(tape, Activation::kGeluTanh, sum),
+                       Activate(tape, Activation::kSilu, x[0])),
+                   Activate(tape, Activation::kGelu, sum));
       },
       {Random({3, 5}, 1), Random({3, 5}, 2)}, {});
 }

@@ -5,8 +5,8 @@
 
 namespace trireme {
 
-// GELU by its tanh approximation.
-enum class Activation { kNone, kGeluTanh, kSilu };
+// GELU by its tanh approximation, and as it is defined: x·Φ(x).
+enum class Activation { kNone, kGeluTanh, kSilu, kGelu };
 
 }  // namespace trireme
 

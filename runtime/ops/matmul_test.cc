@@ -41,6 +41,8 @@ double Activated(Activation activation, double x) {
                             (x + 0.044715 * std::pow(x, 3))));
     case Activation::kSilu:
       return x / (1 + std::exp(-x));
+    case Activation::kGelu:
+      return x / 2 * std::erfc(-x / std::numbers::sqrt2);
     default:
       return x;
   }
@@ -109,8 +111,8 @@ TEST_P(MatMulTest, AppliesBiasAndActivation) {
   const Tensor b =
       RandomTensor(device_, transpose_b ? Shape{n, k} : Shape{k, n}, dtype, 2);
   const Tensor bias = RandomTensor(device_, {n}, dtype, 3);
-  for (Activation activation :
-       {Activation::kNone, Activation::kGeluTanh, Activation::kSilu}) {
+  for (Activation activation : {Activation::kNone, Activation::kGeluTanh,
+                                Activation::kSilu, Activation::kGelu}) {
     MatMulOptions options;
     options.transpose_a = transpose_a;
     options.transpose_b = transpose_b;

@@ -27,7 +27,9 @@ std::vector<OpCase> Pointwise() {
          return {ActivationForward(Activation::kGeluTanh, x),
                  ActivationBackward(Activation::kGeluTanh, x, slope),
                  ActivationForward(Activation::kSilu, x),
-                 ActivationBackward(Activation::kSilu, x, slope)};
+                 ActivationBackward(Activation::kSilu, x, slope),
+                 ActivationForward(Activation::kGelu, x),
+                 ActivationBackward(Activation::kGelu, x, slope)};
        }},
       {"SwiGlu",
        [](Operands& in) -> std::vector<Tensor> {

@@ -46,12 +46,17 @@ TEST_P(PointwiseTest, ActivationsAndTheirSlopes) {
   const Tensor x = operands_({3, width()});
   const Tensor slope = operands_({3, width()});
   const std::vector<double> xs = Doubles(x), slopes = Doubles(slope);
-  std::vector<double> gelu, gelu_back, silu, silu_back;
+  std::vector<double> gelu, gelu_back, silu, silu_back, exact, exact_back;
   for (size_t i = 0; i < xs.size(); ++i) {
     gelu.push_back(Gelu(xs[i]));
     gelu_back.push_back(slopes[i] * GeluSlope(xs[i]));
     silu.push_back(Silu(xs[i]));
     silu_back.push_back(slopes[i] * SiluSlope(xs[i]));
+    const double below = std::erfc(-xs[i] / std::numbers::sqrt2) / 2;
+    exact.push_back(xs[i] * below);
+    exact_back.push_back(slopes[i] *
+                         (below + xs[i] * std::exp(-xs[i] * xs[i] / 2) /
+                                      std::sqrt(2 * std::numbers::pi)));
   }
   ExpectNear(ActivationForward(Activation::kGeluTanh, x), gelu, "gelu");
   ExpectNear(ActivationBackward(Activation::kGeluTanh, x, slope), gelu_back,
@@ -59,6 +64,9 @@ TEST_P(PointwiseTest, ActivationsAndTheirSlopes) {
   ExpectNear(ActivationForward(Activation::kSilu, x), silu, "silu");
   ExpectNear(ActivationBackward(Activation::kSilu, x, slope), silu_back,
              "silu gradient");
+  ExpectNear(ActivationForward(Activation::kGelu, x), exact, "exact gelu");
+  ExpectNear(ActivationBackward(Activation::kGelu, x, slope), exact_back,
+             "exact gelu gradient");
   EXPECT_EQ(Doubles(ActivationForward(Activation::kNone, x)), xs);
   EXPECT_EQ(Doubles(ActivationBackward(Activation::kNone, x, slope)), slopes);
 }
@@ -225,7 +233,8 @@ TEST(ActivationTest, LimitsAndNan) {
   CpuDevice device(kPlenty);
   const double nan = std::numeric_limits<double>::quiet_NaN();
   for (DType dtype : kFloatingTypes) {
-    for (Activation activation : {Activation::kGeluTanh, Activation::kSilu}) {
+    for (Activation activation :
+         {Activation::kGeluTanh, Activation::kSilu, Activation::kGelu}) {
       const std::vector<double> values = {-1e4, -200, 200, 1e4, nan, 0};
       const Tensor x =
           Cast(Tensor::FromValues<double>(device, {6}, values), dtype);

@@ -19,6 +19,8 @@ double Activate(Activation activation, double x) {
                             (x + 0.044715 * x * x * x)));
     case Activation::kSilu:
       return x / (1 + std::exp(-x));
+    case Activation::kGelu:
+      return 0.5 * x * std::erfc(-x / std::numbers::sqrt2);
   }
   return x;
 }

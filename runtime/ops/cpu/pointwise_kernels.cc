@@ -1,5 +1,7 @@
 #include "runtime/ops/cpu/pointwise_kernels.h"
 
+#include <cmath>
+
 #include "runtime/ops/cpu/parallel_rows.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -47,6 +49,27 @@ HWY_INLINE hn::Vec<D> SiluDerivative(D d, hn::Vec<D> x) {
   return hn::MulAdd(hn::Mul(x, s.value), s.rest, s.value);
 }
 
+// f of each lane.
+template <class D, class F>
+HWY_INLINE hn::Vec<D> ByLane(D d, hn::Vec<D> x, const F& f) {
+  HWY_ALIGN hn::TFromD<D> lanes[hn::MaxLanes(D())];
+  hn::Store(x, d, lanes);
+  for (size_t i = 0; i < hn::Lanes(d); ++i) lanes[i] = f(lanes[i]);
+  return hn::Load(d, lanes);
+}
+
+// Φ, without cancellation where x is far below 0.
+template <typename C>
+C NormalDistribution(C x) {
+  return C(0.5) * std::erfc(x * C(-0.70710678118654752));
+}
+
+template <typename C>
+C GeluSlope(C x) {
+  return NormalDistribution(x) +
+         x * C(0.39894228040143268) * std::exp(C(-0.5) * x * x);
+}
+
 void ActivationForward(DType dtype, Activation activation, int64_t n,
                        const void* x, void* y) {
   DispatchElement(dtype, [&](auto element) {
@@ -66,6 +89,15 @@ void ActivationForward(DType dtype, Activation activation, int64_t n,
             n,
             [](auto d, auto v)
                 HWY_ATTR { return hn::Mul(v, Sigmoid<T>(d, v).value); },
+            out, in);
+        break;
+      case Activation::kGelu:
+        Map(
+            n,
+            [](auto d, auto v) HWY_ATTR {
+              return ByLane(d, v,
+                            [](auto x) { return x * NormalDistribution(x); });
+            },
             out, in);
         break;
       case Activation::kNone:
@@ -96,6 +128,15 @@ void ActivationBackward(DType dtype, Activation activation, int64_t n,
             n,
             [](auto d, auto v, auto dv)
                 HWY_ATTR { return hn::Mul(dv, SiluDerivative<T>(d, v)); },
+            out, in, g);
+        break;
+      case Activation::kGelu:
+        Map(
+            n,
+            [](auto d, auto v, auto dv) HWY_ATTR {
+              return hn::Mul(dv,
+                             ByLane(d, v, [](auto x) { return GeluSlope(x); }));
+            },
             out, in, g);
         break;
       case Activation::kNone:
