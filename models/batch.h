@@ -27,6 +27,9 @@ inline constexpr char kTextCountField[] = "text_count";  // int32 of kTextField
 inline constexpr char kPooledTextField[] = "text_pooled";  // fp32 [width]
 // fp32 [tokens, width]: the states of one of a language model's layers.
 std::string TextLayerField(int64_t layer);
+// int32: the tokens that a model makes of kPixelsField where the picture is
+// what a sample is conditioned by; 0 of a sample without a picture.
+inline constexpr char kPictureCountField[] = "picture_count";
 // What only evaluations fill: where a model is told a scale of guidance, each
 // sample's instead of the model's own.
 inline constexpr char kGuidanceField[] = "guidance";  // fp32

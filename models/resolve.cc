@@ -10,6 +10,8 @@
 #include "models/mmdit/mmdit_classes.h"
 #include "models/mmdit/mmdit_family.h"
 #include "models/objective/rectified_flow.h"
+#include "models/triposg/triposg_family.h"
+#include "models/triposg/triposg_names.h"
 #include "models/weights/weight_folder.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/status.h"
@@ -24,6 +26,7 @@ std::vector<ModelClass> Classes() {
   const std::span<const ModelClass> mmdit = MmditClasses();
   std::vector<ModelClass> classes(mmdit.begin(), mmdit.end());
   classes.push_back(HidreamClass());
+  classes.push_back(TriposgClass());
   return classes;
 }
 
@@ -42,7 +45,7 @@ absl::Status CheckPictures(std::string_view family, const DataFormat& data) {
   if (data.tokens == 0) return absl::OkStatus();
   return InvalidArgument(
       "model.{}: found data of sets of tokens, expected pictures (model.dit "
-      "takes both)",
+      "takes both, model.triposg sets)",
       family);
 }
 
@@ -79,11 +82,23 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
       FillHidream(config, *model.mutable_hidream());
       return MakeHidreamFamily(config);
     }
+    case Model::kTriposg: {
+      if (data.tokens == 0) {
+        return InvalidArgument(
+            "model.triposg: found data of pictures, expected sets of tokens "
+            "(data.shapes)");
+      }
+      ASSIGN_OR_RETURN(const TriposgConfig config,
+                       ResolveTriposg(model.triposg(), data.tokens,
+                                      data.token_channels, data.classes));
+      FillTriposg(config, *model.mutable_triposg());
+      return MakeTriposgFamily(config);
+    }
     case Model::FAMILY_NOT_SET:
       break;
   }
   return InvalidArgument(
-      "model: found no family, expected dit, mmdit or hidream");
+      "model: found no family, expected dit, mmdit, hidream or triposg");
 }
 
 absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {

@@ -234,7 +234,8 @@ absl::Status CheckName(const std::string& name) {
 absl::Status FillJobDefaults(Job& job) {
   RETURN_IF_ERROR(CheckName(job.name()));
   if (job.model().family_case() == Model::FAMILY_NOT_SET) {
-    return InvalidArgument("model: found no family, expected dit");
+    return InvalidArgument(
+        "model: found no family, expected dit, mmdit, hidream or triposg");
   }
   job.mutable_objective();
   RETURN_IF_ERROR(FillData(*job.mutable_data()));

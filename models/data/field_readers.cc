@@ -15,8 +15,15 @@ namespace {
 // Samples that CheckFields reads at most.
 constexpr int64_t kMostChecked = 64;
 
+// A sample without a picture has a gray one.
 absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
                         int64_t index, FieldValues& values) {
+  if (sample.image.pixels.empty()) {
+    const int64_t elements = spec.shape.num_elements();
+    std::fill_n(std::get<std::vector<float>>(values).begin() + index * elements,
+                elements, 0.0F);
+    return absl::OkStatus();
+  }
   const auto channels = static_cast<int>(spec.shape.dim(0));
   const auto height = static_cast<int>(spec.shape.dim(1));
   const auto width = static_cast<int>(spec.shape.dim(2));
@@ -70,6 +77,14 @@ absl::Status ReadTextCount(const Sample& sample, const FieldSpec& spec,
   // The field's typical value is the number of tokens of a whole text.
   std::get<std::vector<int32_t>>(values)[index] =
       std::min(sample.text_count, static_cast<int>(spec.typical));
+  return absl::OkStatus();
+}
+
+absl::Status ReadPictureCount(const Sample& sample, const FieldSpec& spec,
+                              int64_t index, FieldValues& values) {
+  // The field's typical value is the number of tokens of a picture.
+  std::get<std::vector<int32_t>>(values)[index] =
+      sample.image.pixels.empty() ? 0 : static_cast<int32_t>(spec.typical);
   return absl::OkStatus();
 }
 
@@ -152,9 +167,10 @@ struct Row {
 // Stands for all TextLayerFields.
 constexpr char kAnyTextLayer[] = "text_layer";
 
-constexpr std::array<Row, 11> kReaders = {{
+constexpr std::array<Row, 12> kReaders = {{
     {{kPixelsField, {.image = true}, ReadPixels}, DType::kFloat32, 3},
     {{kTokenSetField, {.token_set = true}, ReadTokenSet}, DType::kFloat32, 2},
+    {{kPictureCountField, {.image = true}, ReadPictureCount}, DType::kInt32, 0},
     {{kLabelField, {}, ReadLabel}, DType::kInt32, 0},
     {{kTextField, {.text = true}, ReadText}, DType::kFloat32, 2},
     {{kTextCountField, {.text = true}, ReadTextCount}, DType::kInt32, 0},

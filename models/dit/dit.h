@@ -44,13 +44,14 @@ class DitPart {
  public:
   using Inputs = DitInputs;
   using BlockConstants = DitConstants;
+  using State = StreamState;
 
   DitPart(ParameterStore& store, const ProcessGrid& grid,
           const DitConfig& config, const ChunkRequest& options);
 
   bool has_embedding() const { return embedding_ != nullptr; }
   bool has_head() const { return head_ != nullptr; }
-  const StreamLayout& layout() const { return layout_; }
+  const TokenLayout& sample_tokens() const { return layout_.tokens(); }
   const DitConfig& config() const { return config_; }
   int num_blocks() const { return static_cast<int>(blocks_.size()); }
   // Whether only the inputs of the part's block i are kept for backward.

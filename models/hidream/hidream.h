@@ -59,6 +59,7 @@ class HidreamPart {
  public:
   using Inputs = HidreamInputs;
   using BlockConstants = HidreamConstants;
+  using State = StreamState;
 
   HidreamPart(ParameterStore& store, const ProcessGrid& grid,
               const HidreamConfig& config, const ChunkRequest& options);
@@ -69,7 +70,7 @@ class HidreamPart {
 
   bool has_embedding() const { return embedding_ != nullptr; }
   bool has_head() const { return head_ != nullptr; }
-  const StreamLayout& layout() const { return layout_; }
+  const TokenLayout& sample_tokens() const { return layout_.tokens(); }
   const HidreamConfig& config() const { return config_; }
   int num_blocks() const { return static_cast<int>(blocks_.size()); }
   // Whether only the inputs of the part's block i are kept for backward.

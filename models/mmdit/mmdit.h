@@ -42,13 +42,14 @@ class MmditPart {
  public:
   using Inputs = MmditInputs;
   using BlockConstants = MmditConstants;
+  using State = StreamState;
 
   MmditPart(ParameterStore& store, const ProcessGrid& grid,
             const MmditConfig& config, const ChunkRequest& options);
 
   bool has_embedding() const { return embedding_ != nullptr; }
   bool has_head() const { return head_ != nullptr; }
-  const StreamLayout& layout() const { return layout_; }
+  const TokenLayout& sample_tokens() const { return layout_.tokens(); }
   const MmditConfig& config() const { return config_; }
   int num_blocks() const { return static_cast<int>(blocks_.size()); }
   // Whether only the inputs of the part's block i are kept for backward.

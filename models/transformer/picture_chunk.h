@@ -1,13 +1,14 @@
 // A part of a model over tokens as a pipeline chunk: turns microbatches into
-// the first stage's inputs as the objective says, passes (x, silu(c), text,
-// tap) between stages, and ends in the objective's losses.
+// the first stage's inputs as the objective says, passes the state of its
+// blocks between stages, and ends in the objective's losses.
 //
-// A Part (DitPart, MmditPart, HidreamPart) has the blocks, and says what they
-// read:
-//   Inputs, BlockConstants                 types
-//   sample_field(), TokensOf(samples), sample_elements()
+// A Part (DitPart, MmditPart, HidreamPart, TriposgPart) has the blocks, and
+// says what they read:
+//   Inputs, BlockConstants, State          types; a State is made of tensors,
+//                                          State::Of, and to them, ToTensors
+//   sample_field(), TokensOf(samples), sample_tokens(), sample_elements()
 //   num_blocks(), has_embedding(), has_head(), recomputes(block)
-//   layout(), Boundary(block, b)
+//   Boundary(block, b)
 //   ConstantsOf(microbatch, objective, watch)
 //                                          for all blocks of a microbatch
 //   InputsOf(microbatch, prepared, objective, constants)
@@ -24,7 +25,7 @@
 #include <vector>
 
 #include "models/family.h"
-#include "models/transformer/streams.h"
+#include "models/transformer/token_layout.h"
 #include "parallel/chunk.h"
 
 namespace trireme {
@@ -61,11 +62,11 @@ class PictureChunk final : public Chunk {
       ForwardContext& context, int64_t microbatch, int unit,
       std::vector<ShardedVariable> state) override {
     const int block = unit - first_block();
-    if (block < 0) return ToTensors(Embed(context, microbatch));
-    StreamState local = ToState(std::move(state));
+    if (block < 0) return Embed(context, microbatch).ToTensors();
+    auto local = Part::State::Of(std::move(state));
     if (block < part_->num_blocks()) {
       part_->RunBlock(context, block, Constants(microbatch), local);
-      return ToTensors(std::move(local));
+      return std::move(local).ToTensors();
     }
     Tensor target = std::move(SharedOf(microbatch).target);
     if (!target.defined()) target = LayOut(Prepare(microbatch).target);
@@ -84,24 +85,6 @@ class PictureChunk final : public Chunk {
     // From the embedding until the head has read it.
     Tensor target;
   };
-
-  static StreamState ToState(std::vector<ShardedVariable> tensors) {
-    StreamState state;
-    state.x = std::move(tensors[0]);
-    state.silu_c = std::move(tensors[1]);
-    if (tensors.size() > 2) state.text = std::move(tensors[2]);
-    if (tensors.size() > 3) state.tap = std::move(tensors[3]);
-    return state;
-  }
-  static std::vector<ShardedVariable> ToTensors(StreamState state) {
-    std::vector<ShardedVariable> tensors;
-    tensors.push_back(std::move(state.x));
-    tensors.push_back(std::move(state.silu_c));
-    for (ShardedVariable* rest : {&state.text, &state.tap}) {
-      if (rest->variable.defined()) tensors.push_back(std::move(*rest));
-    }
-    return tensors;
-  }
 
   int first_block() const { return part_->has_embedding() ? 1 : 0; }
   int64_t microbatch_size() const {
@@ -143,7 +126,7 @@ class PictureChunk final : public Chunk {
     return *shared.constants;
   }
 
-  StreamState Embed(ForwardContext& context, int64_t microbatch) {
+  typename Part::State Embed(ForwardContext& context, int64_t microbatch) {
     const ModelInputs prepared = Prepare(microbatch);
     if (part_->has_head()) {
       SharedOf(microbatch).target = LayOut(prepared.target);
@@ -158,7 +141,7 @@ class PictureChunk final : public Chunk {
   // This rank's tokens of a target.
   Tensor LayOut(const Tensor& target) const {
     if (!target.defined()) return target;
-    return LocalTokens(part_->TokensOf(target), part_->layout().tokens());
+    return LocalTokens(part_->TokensOf(target), part_->sample_tokens());
   }
 
   std::shared_ptr<const Part> part_;

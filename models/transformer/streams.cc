@@ -1,10 +1,31 @@
 #include "models/transformer/streams.h"
 
+#include <utility>
+
 #include "models/transformer/modulated_stream.h"
 #include "parallel/functional.h"
 #include "parallel/transitions.h"
 
 namespace trireme {
+
+std::vector<ShardedVariable> StreamState::ToTensors() && {
+  std::vector<ShardedVariable> tensors;
+  tensors.push_back(std::move(x));
+  tensors.push_back(std::move(silu_c));
+  for (ShardedVariable* rest : {&text, &tap}) {
+    if (rest->variable.defined()) tensors.push_back(std::move(*rest));
+  }
+  return tensors;
+}
+
+StreamState StreamState::Of(std::vector<ShardedVariable> tensors) {
+  StreamState state;
+  state.x = std::move(tensors[0]);
+  state.silu_c = std::move(tensors[1]);
+  if (tensors.size() > 2) state.text = std::move(tensors[2]);
+  if (tensors.size() > 3) state.tap = std::move(tensors[3]);
+  return state;
+}
 
 AxisStates BatchStates() {
   AxisStates states;

@@ -26,6 +26,11 @@ struct StreamState {
   ShardedVariable text;  // [b, n, h]; undefined where there is none any more
   // Tokens that a later block reads as they are; undefined where none does.
   ShardedVariable tap;
+
+  // As the tensors that units hand on: x, silu(c) and what there is of the
+  // rest.
+  std::vector<ShardedVariable> ToTensors() &&;
+  static StreamState Of(std::vector<ShardedVariable> tensors);
 };
 
 // Everything that a microbatch brings in is split over dp by sample.

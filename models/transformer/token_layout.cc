@@ -39,7 +39,8 @@ TokenLayout LayOutTokens(int64_t tokens, const ProcessGrid& grid,
 
 Tensor LocalTokens(const Tensor& whole, const TokenLayout& layout) {
   CHECK_EQ(whole.dim(1), layout.tokens);
-  if (layout.local.count == layout.padded) return whole;
+  if (layout.local.begin == 0 && layout.local.count == layout.tokens)
+    return whole;
   const Tensor local = Tensor::Zeros(
       whole.device(), {whole.dim(0), layout.local.count, whole.dim(2)},
       whole.dtype(), MemoryCategory::kActivations, "local tokens");

@@ -77,6 +77,19 @@ expect_error "mine.glb: found a file that this program did not write" \
 "$trireme" sample run --out drawn.png --overwrite > sample.txt
 [[ $(cat drawn/mine.glb) == mine ]] || fail "mine.glb was overwritten"
 
+# A model that is shown a view of the shape draws for views of the data set's,
+# on one rank or on those of a plan, the same.
+sed 's/^model.*/model { triposg { hidden: 32 layers: 3 heads: 2 picture { } } }/' \
+  job.textproto > views.textproto
+echo 'grid { pp: 2 }' > views_plan.textproto
+"$trireme" launch views.textproto --ranks 2 --plan views_plan.textproto \
+  --out views > train.txt
+expect_in train.txt "shapes: views/samples/step_00000012.png"
+"$trireme" sample views --out view.png --evaluate 3 > sample.txt
+expect_in sample.txt "to 3 held-out ones: MMD "
+cmp view/00__0.glb views/samples/step_00000012/00__0.glb ||
+  fail "one rank draws other shapes than two"
+
 expect_error "data.shapes.grids: found 8, expected 16" \
   "$trireme" train job.textproto --set data.shapes.grids=8
 expect_error "data.shapes.resolution: found 1, expected 2 to 16" \

@@ -12,7 +12,7 @@
 #include "models/dit/dit_family.h"
 #include "models/hidream/hidream_family.h"
 #include "models/mmdit/mmdit_family.h"
-#include "models/objective/rectified_flow.h"
+#include "models/triposg/triposg_family.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"
@@ -31,6 +31,7 @@ constexpr int64_t kLayerTokens = 3;
 constexpr int64_t kChannels = 2;
 constexpr int64_t kWidth = 8;
 constexpr int64_t kSetChannels = 6;
+constexpr int64_t kPictureSide = 4;
 
 int64_t WorldSizeOf(const GridCase& grid) {
   const auto& stage_ranks = grid.plan.skip().stage_ranks();
@@ -114,8 +115,28 @@ std::shared_ptr<const ModelFamily> HidreamOf(const GridCase& grid) {
   return MakeHidreamFamily(config);
 }
 
+std::shared_ptr<const ModelFamily> TriposgOf(const GridCase& grid) {
+  TriposgConfig config;
+  config.hidden = 4 * grid.heads;
+  config.layers = grid.layers;
+  config.heads = grid.heads;
+  config.latents = grid.height / 2 * kWidth / 2;
+  config.channels = kSetChannels;
+  config.condition = *grid.triposg;
+  config.classes = 10;
+  config.feature_tokens = kTextTokens;
+  config.feature_width = kTextWidth;
+  config.picture_side = kPictureSide;
+  config.patch = 2;
+  config.moe = grid.moe;
+  config.expert_blocks = 2;
+  if (config.condition != TriposgConfig::Condition::kClass) config.classes = 0;
+  return MakeTriposgFamily(config);
+}
+
 std::shared_ptr<const ModelFamily> FamilyOf(const GridCase& grid) {
   if (grid.hidream) return HidreamOf(grid);
+  if (grid.triposg.has_value()) return TriposgOf(grid);
   return grid.mmdit ? MmditOf(grid) : DitOf(grid);
 }
 
@@ -136,7 +157,7 @@ TrainingSetup SetupOf(const GridCase& grid) {
   setup.global_batch = grid.batch;
   setup.trained = grid.trained;
   setup.objective = std::make_shared<RectifiedFlowObjective>(
-      RectifiedFlowConfig(), setup.seed, setup.global_batch);
+      grid.flow, setup.seed, setup.global_batch);
   return setup;
 }
 
@@ -151,9 +172,17 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
     std::vector<int32_t> labels(count);
     std::vector<FieldSpec> text_fields;
     uint64_t most_text = 0;
+    std::optional<FieldSpec> picture;
+    int32_t picture_tokens = 0;
     for (const FieldSpec& spec : AllFields(*setup.family)) {
       if (spec.name == kTextField || spec.num_layers > 0) {
         text_fields.push_back(spec);
+      }
+      if (spec.name == kPixelsField && spec.name != sample_field.name) {
+        picture = spec;
+      }
+      if (spec.name == kPictureCountField) {
+        picture_tokens = static_cast<int32_t>(spec.typical);
       }
       if (spec.name == kTextCountField) {
         most_text = static_cast<uint64_t>(spec.typical);
@@ -181,6 +210,20 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
         Tensor::FromValues<float>(device, sample_field.ShapeOf(count), pixels);
     batch.fields[kLabelField].values =
         Tensor::FromValues<int32_t>(device, {count}, labels);
+    if (picture.has_value()) {
+      const int64_t of_sample = picture->shape.num_elements();
+      std::vector<float> pictures(count * of_sample);
+      for (int64_t i = 0; i < count; ++i) {
+        RandomStream({.seed = 99, .sample = batch.samples[i]})
+            .FillNormal(
+                400000,
+                std::span<float>(pictures.data() + i * of_sample, of_sample));
+      }
+      batch.fields[kPixelsField].values =
+          Tensor::FromValues<float>(device, picture->ShapeOf(count), pictures);
+      batch.fields[kPictureCountField].values = Tensor::FromValues<int32_t>(
+          device, {count}, std::vector<int32_t>(count, picture_tokens));
+    }
     if (most_text > 0) {
       for (const FieldSpec& spec : text_fields) {
         std::vector<float> states(spec.ShapeOf(count).num_elements());
@@ -242,6 +285,21 @@ std::vector<std::string> GridCase::Features() const {
   add(token_set, "set");
   add(mmdit, fmt::format("mmdit_single{}", single_layers));
   add(hidream, fmt::format("hidream_single{}", single_layers));
+  if (triposg.has_value()) {
+    switch (*triposg) {
+      case TriposgConfig::Condition::kClass:
+        features.push_back("triposg_class");
+        break;
+      case TriposgConfig::Condition::kFeatures:
+        features.push_back("triposg_features");
+        break;
+      case TriposgConfig::Condition::kPicture:
+        features.push_back("triposg_picture");
+        break;
+    }
+  }
+  add(flow.predicts_clean, "clean");
+  add(flow.match_channels > 0, fmt::format("match{}", flow.match_channels));
   add(image_attention_layers > 0,
       fmt::format("imageattention{}", image_attention_layers));
   add(trained.kind == TrainedParameters::Kind::kAdapters,

@@ -1,5 +1,5 @@
-// A tiny DiT, MMDiT or HiDream job under any plan, for tests that compare one
-// grid with another.
+// A tiny DiT, MMDiT, HiDream or TripoSG job under any plan, for tests that
+// compare one grid with another.
 
 #ifndef TRIREME_TESTS_PARITY_TINY_JOB_H_
 #define TRIREME_TESTS_PARITY_TINY_JOB_H_
@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "models/model.pb.h"
+#include "models/objective/rectified_flow.h"
+#include "models/triposg/triposg_config.h"
 #include "moe/moe_config.h"
 #include "parallel/trained_parameters.h"
 #include "runtime/comm/communicator.h"
@@ -50,6 +52,10 @@ struct GridCase {
   int64_t image_attention_layers = 0;
   // A HiDream, whose last `single_layers` blocks are single.
   bool hidream = false;
+  // A TripoSG over sets of tokens, which attends to that.
+  std::optional<TriposgConfig::Condition> triposg;
+  // What is learnt.
+  RectifiedFlowConfig flow;
   // Of all gradients together; 1 clips nothing here.
   double clip_norm = 1;
   // What trains.

@@ -48,6 +48,13 @@ std::vector<GridCase> Grids() {
        .moe = MoeConfig{.experts = 4, .top_k = 2, .expert_hidden = 24}});
   add({}, "microbatches: 4 offload { resident_units: 1 }");
   add({.tp = 2, .pp = 2, .dtype = DType::kFloat32}, "sequence_parallel: true");
+  // The first stage and the last one match a sample's tokens alike.
+  add({.tp = 2,
+       .cp = 2,
+       .pp = 2,
+       .height = 6,
+       .flow = {.predicts_clean = true, .match_channels = 3}},
+      "sequence_parallel: true microbatches: 2");
   return cases;
 }
 

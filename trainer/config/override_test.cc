@@ -112,12 +112,13 @@ TEST(Override, NamesTheNearestFieldAndValue) {
             "trireme.Job; did you mean 'optimizer.learning_rate'?");
   EXPECT_EQ(ErrorOf("model.layrs=3"),
             "--set model.layrs=3: unknown field 'layrs' in trireme.Model; did "
-            "you mean 'model.dit.layers' or 'model.hidream.text.layers'?");
+            "you mean 'model.dit.layers' or 'model.hidream.text.layers' or "
+            "'model.triposg.layers'?");
   EXPECT_EQ(ErrorOf("evry=3"),
             "--set evry=3: unknown field 'evry' in trireme.Job; did you mean "
             "'model.dit.moe.every' or 'model.mmdit.moe.every' or "
-            "'model.hidream.moe.every' or 'checkpoint.every' or "
-            "'log.every'?");
+            "'model.hidream.moe.every' or 'model.triposg.moe.every' or "
+            "'checkpoint.every' or 'log.every'?");
   EXPECT_EQ(
       ErrorOf("model={dit {hiden: 1}}"),
       "--set model={dit {hiden: 1}}: model.dit.hiden: unknown field 'hiden' in "

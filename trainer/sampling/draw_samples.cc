@@ -44,11 +44,16 @@ struct Loaded {
   std::vector<std::string> class_names;
 };
 
-bool ReadsText(const ModelFamily& family) {
+bool Reads(const ModelFamily& family, std::string_view field) {
   const std::vector<FieldSpec> fields = AllFields(family);
-  return std::any_of(fields.begin(), fields.end(), [](const FieldSpec& spec) {
-    return spec.name == kTextField;
-  });
+  return std::any_of(
+      fields.begin(), fields.end(),
+      [field](const FieldSpec& spec) { return spec.name == field; });
+}
+
+// Whether what it is conditioned by is a part of samples: a text or a picture.
+bool ReadsSamples(const ModelFamily& family) {
+  return Reads(family, kTextField) || Reads(family, kPictureCountField);
 }
 
 absl::StatusOr<Loaded> LoadRun(const DrawOptions& options) {
@@ -65,7 +70,8 @@ absl::StatusOr<Loaded> LoadRun(const DrawOptions& options) {
                    {.classes = static_cast<int64_t>(names->size())}));
   }
   // Text comes from samples, and so does what is compared with.
-  if (!names.ok() || options.evaluate > 0 || ReadsText(*loaded.setup.family)) {
+  if (!names.ok() || options.evaluate > 0 ||
+      ReadsSamples(*loaded.setup.family)) {
     ASSIGN_OR_RETURN(loaded.dataset, OpenDataset(loaded.job.data()));
   }
   if (!names.ok()) {
@@ -127,7 +133,7 @@ SamplerOptions SamplingOf(const SampleConfig& config,
   return sampling;
 }
 
-// What a sample is drawn for: the class and text of a sample.
+// What a sample is drawn for: the class, text and picture of a sample.
 struct Prompt {
   std::string name;
   Sample sample;
@@ -139,8 +145,12 @@ bool KnowsClass(const Sample& sample, const ModelFamily& family) {
 }
 
 // What prompts are made of.
-constexpr SampleParts kPromptParts = {
-    .text = true, .caption = true, .text_layers = true};
+SampleParts PromptParts(const ModelFamily& family) {
+  return {.image = Reads(family, kPictureCountField),
+          .text = true,
+          .caption = true,
+          .text_layers = true};
+}
 
 // The first `most` classes, each with the text of a sample of its own.
 std::vector<Prompt> ClassPrompts(const Loaded& loaded, int64_t most) {
@@ -151,15 +161,15 @@ std::vector<Prompt> ClassPrompts(const Loaded& loaded, int64_t most) {
     prompts[i].sample.class_id = static_cast<int>(i);
   }
   // A class without a readable sample is drawn without text.
-  if (!ReadsText(family)) return prompts;
+  if (!ReadsSamples(family)) return prompts;
   const Dataset& dataset = *loaded.dataset;
+  const SampleParts parts = PromptParts(family);
   // In an order in which each class comes soon.
   const SampleOrder order(/*seed=*/0, dataset.size());
   std::vector<bool> found(prompts.size(), false);
   size_t missing = prompts.size();
   for (int64_t i = 0; i < dataset.size() && missing > 0; ++i) {
-    absl::StatusOr<Sample> sample =
-        dataset.ReadParts(order.Index(i), kPromptParts);
+    absl::StatusOr<Sample> sample = dataset.ReadParts(order.Index(i), parts);
     if (!sample.ok() || !KnowsClass(*sample, family)) continue;
     const auto label = static_cast<size_t>(sample->class_id);
     if (label >= prompts.size() || found[label]) continue;
@@ -176,11 +186,11 @@ absl::StatusOr<std::vector<Prompt>> SamplePrompts(
     const Loaded& loaded, int64_t most,
     const std::function<int64_t(int64_t)>& at) {
   const int64_t size = loaded.dataset->size();
+  const SampleParts parts = PromptParts(*loaded.setup.family);
   std::vector<Prompt> prompts;
   for (int64_t i = 0; i < size && static_cast<int64_t>(prompts.size()) < most;
        ++i) {
-    absl::StatusOr<Sample> sample =
-        loaded.dataset->ReadParts(at(i), kPromptParts);
+    absl::StatusOr<Sample> sample = loaded.dataset->ReadParts(at(i), parts);
     if (!sample.ok() || !KnowsClass(*sample, *loaded.setup.family)) continue;
     prompts.push_back({sample->caption, *std::move(sample)});
   }
@@ -201,25 +211,25 @@ std::vector<Prompt> CaptionPrompts(const std::vector<std::string>& captions) {
   return prompts;
 }
 
-// A row a prompt; else a row a class; of models with text only a row a caption,
-// of the first samples; of others one row.
+// A row a prompt; else a row a class; of others that read samples a row a
+// sample, of the first samples; of others one row.
 absl::StatusOr<std::vector<Prompt>> RowPrompts(
     const Loaded& loaded, const std::vector<std::string>& captions,
     int64_t most) {
   const ModelFamily& family = *loaded.setup.family;
   if (!captions.empty()) return CaptionPrompts(captions);
   if (family.num_classes() > 0) return ClassPrompts(loaded, most);
-  if (!ReadsText(family)) return std::vector<Prompt>(1);
+  if (!ReadsSamples(family)) return std::vector<Prompt>(1);
   return SamplePrompts(loaded, most, [](int64_t i) { return i; });
 }
 
-// One prompt a sample, as real ones have them: of models with text those of
-// samples, of others as many of each class, give or take one.
+// One prompt a sample, as real ones have them: of models that read samples
+// those of samples, of others as many of each class, give or take one.
 absl::StatusOr<std::vector<Prompt>> EvaluationPrompts(const Loaded& loaded,
                                                       int64_t count) {
   const ModelFamily& family = *loaded.setup.family;
   std::vector<Prompt> prompts;
-  if (ReadsText(family)) {
+  if (ReadsSamples(family)) {
     const SampleOrder order(/*seed=*/0, loaded.dataset->size());
     ASSIGN_OR_RETURN(prompts, SamplePrompts(loaded, count, [&](int64_t i) {
                        return order.Index(i);
@@ -262,7 +272,9 @@ absl::StatusOr<std::vector<Sample>> Share(
       list.push_back({sample.class_id, sample.caption, sample.text_tokens,
                       sample.text_count, sample.text_width, sample.text_pooled,
                       sample.text_layers, sample.text_layer_count,
-                      sample.text_layer_width});
+                      sample.text_layer_width, sample.image.width,
+                      sample.image.height, sample.image.channels,
+                      Json::binary(sample.image.pixels)});
     }
     const std::vector<uint8_t> bytes = Json::to_cbor(list);
     packed.assign(bytes.begin(), bytes.end());
@@ -281,6 +293,10 @@ absl::StatusOr<std::vector<Sample>> Share(
     sample.text_layers = entry[6].get<std::vector<float>>();
     sample.text_layer_count = entry[7].get<int>();
     sample.text_layer_width = entry[8].get<int>();
+    sample.image = {.width = entry[9].get<int>(),
+                    .height = entry[10].get<int>(),
+                    .channels = entry[11].get<int>(),
+                    .pixels = entry[12].get_binary()};
   }
   return samples;
 }
@@ -405,8 +421,8 @@ absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(
                            ? job.sample().prompts_size()
                        : setup.family->num_classes() > 0
                            ? std::min(setup.family->num_classes(), most)
-                       : ReadsText(*setup.family) ? most
-                                                  : 1;
+                       : ReadsSamples(*setup.family) ? most
+                                                     : 1;
   return Sampler::PredictMemory(setup, plan, rank,
                                 SamplingOf(job.sample(), setup),
                                 rows * job.sample().per_class());

@@ -1,0 +1,209 @@
+#include "models/triposg/triposg_config.h"
+
+#include <string_view>
+
+#include "models/data/byte_text.h"
+#include "models/transformer/moe_fields.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+using Condition = TriposgConfig::Condition;
+
+// Bounds that no real model passes; they keep products of sizes in 64 bits.
+constexpr int64_t kMaxHidden = 1 << 17;
+constexpr int64_t kMaxLayers = 1 << 12;
+// What the attention kernels hold of one head.
+constexpr int64_t kMaxHeadDim = 1024;
+constexpr int64_t kMaxTokens = 1 << 20;
+constexpr int64_t kMaxConditionTokens = 1 << 16;
+constexpr int64_t kMaxByteTokens = 4096;
+constexpr int64_t kMaxSide = 1 << 12;
+
+constexpr int64_t kPictureSide = 64;
+constexpr int64_t kPicturePatch = 8;
+constexpr int64_t kExpertBlocks = 6;
+
+TriposgConfig PresetConfig(Triposg::Preset preset) {
+  TriposgConfig config;
+  switch (preset) {
+    case Triposg::TINY:
+      config.hidden = 128;
+      config.layers = 5;
+      config.heads = 4;
+      break;
+    case Triposg::TRIPOSG:
+      config.hidden = 2048;
+      config.layers = 21;
+      config.heads = 16;
+      // DINOv2-L of a picture of 224 pixels a side.
+      config.feature_tokens = 257;
+      config.feature_width = 1024;
+      break;
+    default:
+      break;
+  }
+  return config;
+}
+
+absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
+                        int64_t high) {
+  if (found >= low && found <= high) return absl::OkStatus();
+  return InvalidArgument("model.triposg.{}: found {}, expected {} to {}", field,
+                         found, low, high);
+}
+
+absl::Status ResolveFeatures(const Triposg::Features& features,
+                             TriposgConfig& config) {
+  config.condition = Condition::kFeatures;
+  if (features.tokens() > 0) config.feature_tokens = features.tokens();
+  if (features.width() > 0) config.feature_width = features.width();
+  config.caption_bytes = features.has_bytes();
+  if (config.caption_bytes) {
+    RETURN_IF_ERROR(CheckRange("features.tokens", config.feature_tokens, 1,
+                               kMaxByteTokens));
+    RETURN_IF_ERROR(CheckRange("features.width", features.width(), 0, 0));
+    config.feature_width = ByteTextWidth(config.feature_tokens);
+  }
+  RETURN_IF_ERROR(CheckRange("features.tokens", config.feature_tokens, 1,
+                             kMaxConditionTokens));
+  return CheckRange("features.width", config.feature_width, 1, kMaxHidden);
+}
+
+absl::Status ResolvePicture(const Triposg::Picture& picture,
+                            TriposgConfig& config) {
+  config.condition = Condition::kPicture;
+  config.picture_side =
+      picture.has_resolution() ? picture.resolution() : kPictureSide;
+  config.patch = picture.has_patch() ? picture.patch() : kPicturePatch;
+  RETURN_IF_ERROR(
+      CheckRange("picture.resolution", config.picture_side, 1, kMaxSide));
+  RETURN_IF_ERROR(
+      CheckRange("picture.patch", config.patch, 1, config.picture_side));
+  if (config.picture_side % config.patch != 0) {
+    return InvalidArgument(
+        "model.triposg.picture.patch: found {}, expected a divisor of the "
+        "picture's {} pixels a side",
+        config.patch, config.picture_side);
+  }
+  // The fixed table of places has two axes of sines and cosines.
+  if (config.hidden % 4 != 0) {
+    return InvalidArgument(
+        "model.triposg.hidden: found {}, expected a multiple of 4 with a "
+        "picture",
+        config.hidden);
+  }
+  return CheckRange("picture.patch's tokens", config.condition_tokens(), 1,
+                    kMaxConditionTokens);
+}
+
+absl::Status ResolveExperts(const Triposg& triposg, TriposgConfig& config) {
+  if (!triposg.has_moe()) {
+    if (!triposg.has_expert_blocks()) return absl::OkStatus();
+    return InvalidArgument(
+        "model.triposg.expert_blocks: found {}, expected it with moe",
+        triposg.expert_blocks());
+  }
+  ASSIGN_OR_RETURN(const BlockExperts experts,
+                   ResolveMoe(triposg.moe(), "model.triposg.moe",
+                              {.expert_hidden = config.mlp_hidden(),
+                               .shared_hidden = config.mlp_hidden(),
+                               .balance_weight = 0.01},
+                              config.layers));
+  RETURN_IF_ERROR(CheckRange("moe.every", experts.every, 1, 1));
+  config.moe = experts.moe;
+  config.expert_blocks = triposg.has_expert_blocks()
+                             ? triposg.expert_blocks()
+                             : std::min(kExpertBlocks, config.layers);
+  return CheckRange("expert_blocks", config.expert_blocks, 1, config.layers);
+}
+
+}  // namespace
+
+int64_t TriposgConfig::condition_tokens() const {
+  switch (condition) {
+    case Condition::kClass:
+      return 1;
+    case Condition::kFeatures:
+      return feature_tokens;
+    case Condition::kPicture:
+      return (picture_side / patch) * (picture_side / patch);
+  }
+  return 0;
+}
+
+absl::StatusOr<TriposgConfig> ResolveTriposg(const Triposg& triposg,
+                                             int64_t latents, int64_t channels,
+                                             int64_t classes) {
+  TriposgConfig config = PresetConfig(triposg.preset());
+  if (triposg.has_hidden()) config.hidden = triposg.hidden();
+  if (triposg.has_layers()) config.layers = triposg.layers();
+  if (triposg.has_heads()) config.heads = triposg.heads();
+  config.latents = latents;
+  config.channels = channels;
+  RETURN_IF_ERROR(CheckRange("hidden", config.hidden, 4, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("layers", config.layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(CheckRange("heads", config.heads, 1, config.hidden));
+  // The time's sines and cosines are as many as there are channels.
+  if (config.hidden % config.heads != 0 || config.hidden % 2 != 0) {
+    return InvalidArgument(
+        "model.triposg.hidden: found {}, expected an even multiple of the {} "
+        "heads",
+        config.hidden, config.heads);
+  }
+  if (config.head_dim() > kMaxHeadDim) {
+    return InvalidArgument(
+        "model.triposg.heads: found {} heads of {} channels, expected heads of "
+        "at most {} channels",
+        config.heads, config.head_dim(), kMaxHeadDim);
+  }
+  if (config.layers % 2 == 0) {
+    return InvalidArgument(
+        "model.triposg.layers: found {}, expected an odd number: each block "
+        "before the middle one has one behind it",
+        config.layers);
+  }
+  if (latents > kMaxTokens) {
+    return InvalidArgument(
+        "model.triposg: found samples of {} tokens, expected at most {}",
+        latents, kMaxTokens);
+  }
+  if (triposg.has_features() ||
+      (triposg.condition_case() == Triposg::CONDITION_NOT_SET &&
+       config.feature_tokens > 0)) {
+    RETURN_IF_ERROR(ResolveFeatures(triposg.features(), config));
+  } else if (triposg.has_picture()) {
+    RETURN_IF_ERROR(ResolvePicture(triposg.picture(), config));
+  } else {
+    config.classes = classes;
+  }
+  RETURN_IF_ERROR(ResolveExperts(triposg, config));
+  return config;
+}
+
+void FillTriposg(const TriposgConfig& config, Triposg& triposg) {
+  triposg.set_hidden(config.hidden);
+  triposg.set_layers(config.layers);
+  triposg.set_heads(config.heads);
+  switch (config.condition) {
+    case Condition::kClass:
+      break;
+    case Condition::kFeatures: {
+      Triposg::Features& features = *triposg.mutable_features();
+      features.set_tokens(config.feature_tokens);
+      if (!config.caption_bytes) features.set_width(config.feature_width);
+      break;
+    }
+    case Condition::kPicture:
+      triposg.mutable_picture()->set_resolution(config.picture_side);
+      triposg.mutable_picture()->set_patch(config.patch);
+      break;
+  }
+  if (config.moe.has_value()) {
+    FillMoe({.moe = *config.moe}, *triposg.mutable_moe());
+    triposg.set_expert_blocks(config.expert_blocks);
+  }
+}
+
+}  // namespace trireme

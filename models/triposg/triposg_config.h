@@ -1,0 +1,78 @@
+// Sizes of a TripoSG transformer, resolved: every field has its value.
+
+#ifndef TRIREME_MODELS_TRIPOSG_TRIPOSG_CONFIG_H_
+#define TRIREME_MODELS_TRIPOSG_TRIPOSG_CONFIG_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "models/model.pb.h"
+#include "moe/moe_config.h"
+
+namespace trireme {
+
+// An MLP's channels over a token's.
+inline constexpr int64_t kTriposgMlpRatio = 4;
+
+struct TriposgConfig {
+  int64_t hidden = 0;
+  int64_t layers = 0;
+  int64_t heads = 0;
+  // Of a sample: tokens in no order, and the channels of each.
+  int64_t latents = 0;
+  int64_t channels = 0;
+
+  enum class Condition { kClass, kFeatures, kPicture };
+  Condition condition = Condition::kClass;
+  // Of kClass. 0: unconditional. The table has one more row, for dropped
+  // classes.
+  int64_t classes = 0;
+  // Of kFeatures.
+  int64_t feature_tokens = 0;
+  int64_t feature_width = 0;
+  bool caption_bytes = false;
+  // Of kPicture, in colour.
+  int64_t picture_side = 0;
+  int64_t patch = 0;
+
+  std::optional<MoeConfig> moe;
+  int64_t expert_blocks = 0;
+
+  // Blocks before the middle one, each of which one behind it reads.
+  int64_t half() const { return layers / 2; }
+  bool has_skip(int64_t block) const { return block > half(); }
+  // Results of earlier blocks that are carried into the block and read there or
+  // later.
+  int64_t skips_before(int64_t block) const {
+    return std::min(block, half()) - std::max<int64_t>(block - half() - 1, 0);
+  }
+  bool has_experts(int64_t block) const {
+    return moe.has_value() && block >= layers - expert_blocks;
+  }
+  int64_t head_dim() const { return hidden / heads; }
+  int64_t mlp_hidden() const { return kTriposgMlpRatio * hidden; }
+  // With that of the time.
+  int64_t tokens() const { return latents + 1; }
+  // What blocks attend to: tokens and their channels.
+  int64_t condition_tokens() const;
+  int64_t condition_width() const {
+    return condition == Condition::kFeatures ? feature_width : hidden;
+  }
+};
+
+// Fills presets and defaults, for samples of `latents` tokens of `channels`.
+// Errors name the field ("model.triposg.hidden"), what was found and what was
+// expected.
+absl::StatusOr<TriposgConfig> ResolveTriposg(const Triposg& triposg,
+                                             int64_t latents, int64_t channels,
+                                             int64_t classes);
+
+// Writes the resolved sizes back, so that a run's job file shows them.
+void FillTriposg(const TriposgConfig& config, Triposg& triposg);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_TRIPOSG_TRIPOSG_CONFIG_H_
