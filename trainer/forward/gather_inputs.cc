@@ -119,7 +119,10 @@ std::map<std::string, HostField> GatherInputGradients(
   }
   std::map<std::string, HostField> named;
   for (auto& [field, tokens] : whole) {
-    HostField gradient = {.shape = inputs.fields.at(field).shape};
+    const std::string name = ClassNameOf(field, family.Call());
+    if (name.empty()) continue;
+    HostField& gradient = named[name];
+    gradient.shape = inputs.fields.at(field).shape;
     if (field == pictures) {
       CpuDevice host(std::numeric_limits<int64_t>::max());
       gradient.values =
@@ -131,8 +134,6 @@ std::map<std::string, HostField> GatherInputGradients(
     } else {
       gradient.values = std::move(tokens.values);
     }
-    const std::string name = ClassNameOf(field, family.Call());
-    if (!name.empty()) named[name] = std::move(gradient);
   }
   AddTextLayers(whole, family, named);
   return named;
