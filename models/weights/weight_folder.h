@@ -21,10 +21,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/weights/folder_tensors.h"
 #include "models/weights/name_table.h"
 #include "models/weights/tensor_source.h"
 #include "nlohmann/json_fwd.hpp"
-#include "runtime/core/dtype.h"
 
 namespace trireme {
 
@@ -41,12 +41,6 @@ struct TransformerConfig {
 };
 absl::StatusOr<TransformerConfig> ReadTransformerConfig(
     const std::string& folder);
-
-// Where a folder keeps a tensor, and in which type.
-struct StoredTensor {
-  std::string file;
-  DType dtype = DType::kFloat32;
-};
 
 struct WeightFolder {
   // As the files have them.
