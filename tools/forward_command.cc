@@ -18,6 +18,7 @@
 #include "tools/commands.h"
 #include "tools/mpirun.h"
 #include "trainer/forward/forward.h"
+#include "trainer/forward/forward_autoencoder.h"
 #include "trainer/job_file.h"
 
 namespace trireme {
@@ -103,6 +104,10 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   const auto world = MpiWorld::Create(&argc, &argv, MpiWorldOptions());
   if (!world.ok()) return Fail(kName, world.status());
   const int64_t size = (*world)->world_size();
+  if (size == 1 && IsAutoencoderFolder(options.model)) {
+    UseThreadsOf((*world)->processor_share());
+    return Report(options, ForwardAutoencoder(options));
+  }
   if (size == 1 && parsed->ranks > 1) {
     if (parsed->ranks > kMostThreadRanks) {
       return Fail(kName,

@@ -1,4 +1,5 @@
-"""Compares Trireme with diffusers on tiny transformers drawn from a seed.
+"""Compares Trireme with diffusers on tiny transformers and autoencoders drawn
+from a seed.
 
   compare.py TRIREME [--seed N] [--cases N] [--family NAME] [--keep FOLDER]
 
@@ -13,6 +14,8 @@ then
   back        what Trireme wrote, loaded by diffusers, gives the same
   adapters    low-rank ones that PEFT added, read by `trireme convert`, compute
               the same; written again, they are equal and diffusers loads them
+
+Of autoencoders the outputs of encoder and decoder.
 
 An error is the norm of the difference over the norm of diffusers' tensor; of a
 gradient over at least 1e-3 of what an average tensor of its size has. What the
@@ -34,8 +37,8 @@ import sys
 import tempfile
 
 import torch
-from diffusers import (FluxTransformer2DModel, HiDreamImageTransformer2DModel,
-                       SD3Transformer2DModel)
+from diffusers import (AutoencoderKL, FluxTransformer2DModel,
+                       HiDreamImageTransformer2DModel, SD3Transformer2DModel)
 from diffusers.loaders import SD3LoraLoaderMixin
 from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model_state_dict
@@ -179,8 +182,23 @@ def draw_hidream(rng):
 
 
 FAMILIES = {"sd3": draw_sd3, "flux": draw_flux, "hidream": draw_hidream}
+AUTOENCODER = "vae"
 # Whose adapters Trireme has diffusers' names for.
 WITH_ADAPTERS = ("sd3", "flux")
+
+
+def draw_autoencoder(rng):
+    groups = rng.choice([1, 2, 4])
+    channels = [groups * rng.randint(1, 4) for _ in range(rng.randint(1, 3))]
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=tuple(channels), norm_num_groups=groups,
+        layers_per_block=rng.randint(1, 2), latent_channels=rng.randint(1, 4),
+        shift_factor=rng.choice([None, 0.25]),
+        use_quant_conv=rng.choice([True, False]),
+        use_post_quant_conv=rng.choice([True, False]),
+        mid_block_add_attention=rng.choice([True, False])).eval()
 
 
 def fill(model):
@@ -188,8 +206,8 @@ def fill(model):
     for name, parameter in model.named_parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
         noise = torch.randn_like(parameter) * min(0.5, fan_in**-0.5)
-        is_norm = parameter.dim() == 1 and (".norm_" in name
-                                            or "_rms_norm" in name)
+        is_norm = parameter.dim() == 1 and name.endswith("weight") and (
+            "norm" in name)
         parameter.data = 1 + noise / 3 if is_norm else noise
 
 
@@ -318,7 +336,8 @@ class Comparison:
                 self.fail(label, f"{name}: shape {tuple(found[name].shape)}, "
                           f"expected {tuple(value.shape)}")
                 continue
-            kind = "output" if name == "sample" else "gradient"
+            kind = ("gradient" if name.startswith("gradient.")
+                    else "output")
             one, other = value.double(), found[name].double()
             difference, norm = (other - one).norm(), one.norm()
             if name in zeros:
@@ -388,6 +407,30 @@ class Comparison:
         if written != original:
             self.fail(label, f"config.json {written}, expected {original}")
 
+    def check_autoencoder(self, label, rng, folder):
+        model = draw_autoencoder(rng)
+        fill(model)
+        n = rng.randint(1, 2)
+        reduction = 2**(len(model.config.block_out_channels) - 1)
+        # Rows and columns that no latent stands for are allowed.
+        height, width = (rng.randint(reduction, 5 * reduction)
+                         for _ in range(2))
+        inputs = {"x": torch.rand(n, 3, height, width) * 2 - 1,
+                  "z": torch.randn(n, model.config.latent_channels,
+                                   rng.randint(1, 5), rng.randint(1, 5))}
+        with torch.no_grad():
+            posterior = model.encode(inputs["x"]).latent_dist
+            expected = {"latent_dist.mean": posterior.mean,
+                        "latent_dist.logvar": posterior.logvar,
+                        "sample": model.decode(inputs["z"]).sample}
+        model.save_pretrained(folder / "vae",
+                              max_shard_size=rng.choice([10**9, 5_000]))
+        save_file(inputs, folder / "inputs.safetensors")
+        out = folder / "outputs.safetensors"
+        self.run("forward", folder / "vae", "--inputs",
+                 folder / "inputs.safetensors", "--out", out)
+        self.compare(label, None, expected, load_file(out))
+
     def check_adapters(self, label, case, rng, folder):
         """The same of adapters on weights that check has written."""
         draw_adapters(rng, case.model)
@@ -426,7 +469,7 @@ def main():
     parser.add_argument("trireme")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", type=int, default=20, help="a family")
-    parser.add_argument("--family", choices=FAMILIES)
+    parser.add_argument("--family", choices=[*FAMILIES, AUTOENCODER])
     parser.add_argument("--keep", type=pathlib.Path,
                         help="where the files stay (default: nowhere)")
     arguments = parser.parse_args()
@@ -434,20 +477,28 @@ def main():
     comparison = Comparison(arguments.trireme)
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.keep or pathlib.Path(temporary)
-        families = [arguments.family] if arguments.family else FAMILIES
+        families = ([arguments.family] if arguments.family
+                    else [*FAMILIES, AUTOENCODER])
         count = 0
         for family in families:
             for i in range(arguments.cases):
                 seed = f"{arguments.seed} {family} {i}"
                 rng = random.Random(seed)
                 torch.manual_seed(rng.getrandbits(63))
-                case = FAMILIES[family](rng)
-                plan = draw_plan(rng, case)
-                shard_bytes = rng.choice([10**9, 20_000])
-                print(f"{family} {i}: {' '.join(plan.split())}", flush=True)
                 folder = root / f"{family}_{i}"
                 folder.mkdir(parents=True)
+                count += 1
                 try:
+                    if family == AUTOENCODER:
+                        print(f"{family} {i}", flush=True)
+                        comparison.check_autoencoder(f"{family} {i}", rng,
+                                                     folder)
+                        continue
+                    case = FAMILIES[family](rng)
+                    plan = draw_plan(rng, case)
+                    shard_bytes = rng.choice([10**9, 20_000])
+                    print(f"{family} {i}: {' '.join(plan.split())}",
+                          flush=True)
                     comparison.check(f"{family} {i}", case, plan, shard_bytes,
                                      folder)
                     if family in WITH_ADAPTERS:
@@ -455,9 +506,8 @@ def main():
                                                   folder)
                 except (RuntimeError, subprocess.TimeoutExpired) as error:
                     comparison.fail(f"{family} {i}", str(error))
-                count += 1
-    print(f"{count} configurations, each on one rank and under a plan: worst "
-          f"output {comparison.worst['output']:.1e} (at most "
+    print(f"{count} configurations, transformers on one rank and under a plan: "
+          f"worst output {comparison.worst['output']:.1e} (at most "
           f"{OUTPUT_TOLERANCE:.0e}), gradient "
           f"{comparison.worst['gradient']:.1e} (at most "
           f"{GRADIENT_TOLERANCE:.0e}), relative; "
