@@ -9,20 +9,29 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <system_error>
 #include <vector>
 
 #include "fmt/format.h"
+#include "models/autoencoder/latent_cache.h"
 #include "models/data/idx.h"
 #include "models/data/image_folder.h"
 #include "models/data/shard_writer.h"
+#include "models/data/webdataset.h"
 #include "models/image/encode.h"
 #include "models/image/label_grid.h"
 #include "models/shape/shape_cache.h"
 #include "models/shape/shape_cache_writer.h"
 #include "models/shape/shape_source.h"
+#include "runtime/comm/control.h"
+#include "runtime/comm/mpi/mpi_world.h"
+#include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
 #include "tools/commands.h"
+#include "tools/mpirun.h"
+#include "trainer/memory_limit.h"
 
 namespace trireme {
 namespace {
@@ -31,6 +40,7 @@ constexpr char kName[] = "data";
 
 absl::StatusOr<std::unique_ptr<Dataset>> Open(const ParsedCommand& arguments) {
   const std::string& source = arguments.positionals()[0];
+  if (arguments.Has("shards")) return OpenWebDataset({.paths = {source}});
   if (arguments.Has("idx")) {
     return OpenIdx(source, arguments.Get("split"), arguments.All("class_name"));
   }
@@ -86,6 +96,50 @@ absl::Status WritePictures(const ParsedCommand& arguments) {
   fmt::print("{} samples in {} shards in {}; {} skipped as unreadable\n",
              summary.samples, summary.shards, arguments.positionals()[1],
              summary.skipped);
+  return absl::OkStatus();
+}
+
+// On each rank of `world`, of which all write and the first one reports.
+absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
+  LatentCacheOptions options{.folder = arguments.positionals()[1],
+                             .autoencoder = arguments.Get("latents")};
+  if (!arguments.Has("resolution")) {
+    return InvalidArgument(
+        "--resolution: found none with --latents, expected the side of the "
+        "pictures");
+  }
+  ASSIGN_OR_RETURN(options.side, AtLeastOne(arguments, "resolution", 1 << 14));
+  if (arguments.Given("samples_per_shard").has_value()) {
+    ASSIGN_OR_RETURN(options.pictures_per_shard,
+                     AtLeastOne(arguments, "samples_per_shard", 1000000));
+  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> pictures, Open(arguments));
+  const bool leader = world.world_rank() == 0;
+  CpuDevice device(HostMemoryLimit(world.processor_share().ranks));
+  auto summary = WriteLatentCache(
+      *pictures, options, device,
+      leader ? ProgressOf(pictures->size(), "pictures") : nullptr);
+  if (world.world_size() > 1) {
+    std::vector<int> ranks(world.world_size());
+    std::iota(ranks.begin(), ranks.end(), 0);
+    const auto everyone = world.Create(ranks, "latents");
+    AwaitAllPatiently(*everyone, "latents of other ranks");
+    RETURN_IF_ERROR(
+        Control(*everyone).Agree(summary.status(), "writing latents"));
+    if (!leader) return absl::OkStatus();
+    // Nothing is left to do but to count what all have written.
+    summary = WriteLatentCache(*pictures, options, device);
+  }
+  RETURN_IF_ERROR(summary.status());
+  if (summary->elsewhere > 0) {
+    fmt::print("{} of {} shards are being written by other processes\n",
+               summary->elsewhere, summary->shards);
+    return absl::OkStatus();
+  }
+  fmt::print(
+      "latents of {} pictures in {} shards in {}; {} skipped as "
+      "unreadable\n",
+      summary->samples, summary->shards, options.folder, summary->skipped);
   return absl::OkStatus();
 }
 
@@ -202,9 +256,18 @@ absl::Status WriteShapes(const ParsedCommand& arguments) {
 // An option that the other kind of data has is a mistake, not one to ignore.
 absl::Status CheckOptions(const ParsedCommand& arguments) {
   const bool shapes = arguments.Has("shapes");
+  if (arguments.Has("idx") && arguments.Has("shards")) {
+    return InvalidArgument("--idx: found with --shards, expected one of them");
+  }
+  for (const char* option : {"resolution", "shards"}) {
+    if (arguments.Has(option) && !arguments.Has("latents")) {
+      return InvalidArgument("--{}: found without --latents, expected with it",
+                             option);
+    }
+  }
   const std::vector<const char*> others =
       shapes ? std::vector<const char*>{"idx", "split", "class_name",
-                                        "samples_per_shard"}
+                                        "samples_per_shard", "latents"}
              : std::vector<const char*>{
                    "kind",        "points",       "shapes_per_shard",
                    "shell_cells", "mosaic_grids", "mosaic_resolution",
@@ -220,10 +283,23 @@ absl::Status CheckOptions(const ParsedCommand& arguments) {
   return absl::OkStatus();
 }
 
-int Run(const ParsedCommand& arguments, int, char**) {
+int RunOnLatents(const ParsedCommand& arguments, int argc, char** argv) {
+  const auto world = MpiWorld::Create(&argc, &argv, MpiWorldOptions());
+  if (!world.ok()) return Fail(kName, world.status());
+  UseThreadsOf((*world)->processor_share());
+  const absl::Status status = WriteLatents(arguments, **world);
+  if (status.ok()) return 0;
+  // All ranks have the same error.
+  return (*world)->world_rank() == 0 ? Fail(kName, status) : 1;
+}
+
+int Run(const ParsedCommand& arguments, int argc, char** argv) {
   absl::Status status = CheckOptions(arguments);
   if (status.ok()) {
     status = CheckApart(arguments.positionals()[0], arguments.positionals()[1]);
+  }
+  if (status.ok() && arguments.Has("latents")) {
+    return RunOnLatents(arguments, argc, argv);
   }
   if (status.ok()) {
     status = arguments.Has("shapes") ? WriteShapes(arguments)
@@ -236,8 +312,8 @@ int Run(const ParsedCommand& arguments, int, char**) {
 
 Command DataCommand() {
   return {{.name = kName,
-           .summary = "converts pictures into WebDataset shards, or meshes "
-                      "into a cache of shapes",
+           .summary = "converts pictures into WebDataset shards, also of "
+                      "latents, or meshes into a cache of shapes",
            .positionals = {{.name = "SOURCE",
                             .help = "image folder (a subfolder a class), a "
                                     "folder of IDX files with --idx, or a "
@@ -257,6 +333,18 @@ Command DataCommand() {
                         .value = "N",
                         .default_value = "1000",
                         .help = "pictures in one tar file"},
+                       {.name = "shards",
+                        .help = "SOURCE is a folder of tar shards, with "
+                                "--latents"},
+                       {.name = "latents",
+                        .value = "VAE",
+                        .help = "the folder of an AutoencoderKL: OUT gets "
+                                "latents in the place of pictures; several "
+                                "processes may fill one OUT at once, and what "
+                                "was stopped goes on"},
+                       {.name = "resolution",
+                        .value = "N",
+                        .help = "side of the pictures that are encoded"},
                        {.name = "shapes",
                         .help = "SOURCE holds meshes (.obj, .ply, .stl, .off, "
                                 ".glb, also in .zip and .sh3f); several "

@@ -68,6 +68,7 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(const int64_t seed, bounded("seed", 0, INT64_MAX));
   options.seed = static_cast<uint64_t>(seed);
   options.prompts = arguments.All("prompt");
+  options.autoencoder = arguments.Given("vae");
   ASSIGN_OR_RETURN(options.max_rows, bounded("rows", 1, 1000));
   ASSIGN_OR_RETURN(options.evaluate, bounded("evaluate", 0, 100000));
   if (options.evaluate > 0 && options.evaluate < kLeastEvaluated) {
@@ -125,6 +126,10 @@ Command SampleCommand() {
              .value = "W",
              .help = "classifier-free guidance; 1 = none"},
             {.name = "per_class", .value = "N", .help = "samples in a row"},
+            {.name = "vae",
+             .value = "FOLDER",
+             .help = "of a run on latents, what decodes them (default: what "
+                     "encoded them)"},
             {.name = "prompt",
              .value = "TEXT",
              .help = "a caption to draw for, of models that read "

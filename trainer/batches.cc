@@ -11,6 +11,7 @@
 #include "models/data/webdataset.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
+#include "trainer/job.h"
 
 namespace trireme {
 namespace {
@@ -31,6 +32,12 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWhole(const Data& data) {
       options.num_classes = static_cast<int32_t>(source.classes());
       return OpenWebDataset(options);
     }
+    case Data::kLatents: {
+      WebDatasetOptions options;
+      options.paths = {data.latents().path()};
+      options.latents = LatentFormatOf(data);
+      return OpenWebDataset(options);
+    }
     case Data::kShapes: {
       const Shapes& shapes = data.shapes();
       return OpenShapeDataset({.folder = shapes.path(),
@@ -42,7 +49,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWhole(const Data& data) {
   }
   return InvalidArgument(
       "data: found no source, expected one of idx, image_folder, webdataset, "
-      "shapes");
+      "shapes, latents");
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShare(const Data& data,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "models/autoencoder/latent_cache.h"
 #include "models/data/webdataset.h"
 #include "models/resolve.h"
 #include "runtime/core/status.h"
@@ -99,16 +100,53 @@ absl::Status CheckShapes(const Data& data) {
       data.has_channels() ? "channels" : "resolution");
 }
 
+// What the latents say of themselves.
+absl::Status FillLatents(Data& data) {
+  const auto cache = ReadLatentCache(data.latents().path());
+  RETURN_IF_ERROR(WithContext(cache.status(), "data.latents.path"));
+  const LatentFormat& format = cache->format;
+  if (format.height != format.width) {
+    return InvalidArgument(
+        "data.latents.path: found latents {}x{}, expected "
+        "square ones",
+        format.height, format.width);
+  }
+  const auto agree = [](std::string_view field, uint64_t found,
+                        int64_t expected) -> absl::Status {
+    if (found == 0 || found == static_cast<uint64_t>(expected)) {
+      return absl::OkStatus();
+    }
+    return InvalidArgument(
+        "data.{}: found {}, expected {}, as the latents have", field, found,
+        expected);
+  };
+  RETURN_IF_ERROR(agree("channels", data.channels(), format.channels));
+  RETURN_IF_ERROR(agree("resolution", data.resolution(), format.width));
+  data.set_channels(static_cast<uint32_t>(format.channels));
+  data.set_resolution(static_cast<uint32_t>(format.width));
+  Latents& latents = *data.mutable_latents();
+  if (latents.autoencoder().empty()) {
+    latents.set_autoencoder(cache->autoencoder);
+  }
+  if (!latents.has_scaling_factor()) latents.set_scaling_factor(format.scale);
+  if (!latents.has_shift_factor()) latents.set_shift_factor(format.shift);
+  RETURN_IF_ERROR(CheckRange("data.latents.scaling_factor",
+                             latents.scaling_factor(), 1e-6, 1e6));
+  return CheckRange("data.latents.shift_factor", latents.shift_factor(), -1e6,
+                    1e6);
+}
+
 absl::Status FillData(Data& data) {
   if (data.source_case() == Data::SOURCE_NOT_SET) {
     return InvalidArgument(
         "data: found no source, expected one of idx, image_folder, webdataset, "
-        "shapes");
+        "shapes, latents");
   }
   if (!data.has_decode_threads()) data.set_decode_threads(1);
   RETURN_IF_ERROR(
       CheckRange("data.decode_threads", data.decode_threads(), 1, 256));
   if (data.has_shapes()) return CheckShapes(data);
+  if (data.has_latents()) return FillLatents(data);
   if (data.has_idx()) {
     if (data.idx().split().empty()) data.mutable_idx()->set_split("train");
     if (data.idx().split() != "train" && data.idx().split() != "test") {
@@ -292,6 +330,15 @@ absl::Status CheckPrompts(std::string_view field, int64_t prompts,
     return refused("is conditioned by classes as well");
   }
   return absl::OkStatus();
+}
+
+LatentFormat LatentFormatOf(const Data& data) {
+  if (!data.has_latents()) return {};
+  return {.channels = data.channels(),
+          .height = data.resolution(),
+          .width = data.resolution(),
+          .scale = data.latents().scaling_factor(),
+          .shift = data.latents().shift_factor()};
 }
 
 DataFormat DataFormatOf(const Data& data, int64_t classes) {

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/data/latents.h"
 #include "models/data_format.h"
 #include "models/family.h"
 #include "scheduler/plan/plan.h"
@@ -24,14 +25,19 @@ struct DataSummary {
 };
 
 // Fills the defaults that need no data set (channels, precision, optimizer,
-// sampling, ...) and checks ranges. Errors name the field as the job writes
-// it ("optimizer.learning_rate"), what was found and what was expected.
+// sampling, ...; of latents what their folder says of them) and checks ranges.
+// Errors name the field as the job writes it ("optimizer.learning_rate"), what
+// was found and what was expected.
 absl::Status FillJobDefaults(Job& job);
 
 // Whether the model can draw for `prompts` captions that are asked for in
 // `field`; it can for none.
 absl::Status CheckPrompts(std::string_view field, int64_t prompts,
                           const ModelFamily& family);
+
+// The latents that samples are, of data that FillJobDefaults has passed; of 0
+// channels where they are something else.
+LatentFormat LatentFormatOf(const Data& data);
 
 // What samples are like, of data that FillJobDefaults has passed.
 DataFormat DataFormatOf(const Data& data, int64_t classes);

@@ -42,6 +42,7 @@
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_log.h"
 #include "trainer/sampling/draw_samples.h"
+#include "trainer/sampling/sample_medium.h"
 #include "trainer/skipped_steps.h"
 #include "trainer/step_metrics.h"
 
@@ -215,6 +216,13 @@ absl::Status PredictDrawing(const Job& job, const TrainingSetup& setup,
                             const Plan& plan, int rank, int64_t limit,
                             int64_t& bytes) {
   if (!job.sample().at_end()) return absl::OkStatus();
+  if (rank == 0) {
+    const auto decodes = PredictMemoryOfDecoding(*setup.family, job.data());
+    RETURN_IF_ERROR(WithContext(
+        decodes.status(),
+        "sample.at_end: no autoencoder to draw with (set at_end: false, or "
+        "data.latents.autoencoder)"));
+  }
   const absl::StatusOr<MemoryStatistics> predicted =
       PredictMemoryOfDrawing(job, setup, plan, rank);
   // A plan under which nothing can be drawn may train all the same.

@@ -5,11 +5,13 @@
 #define TRIREME_MODELS_DATA_DATASET_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "models/image/image.h"
+#include "runtime/core/philox.h"
 
 namespace trireme {
 
@@ -31,6 +33,16 @@ struct Sample {
   int text_layer_width = 0;
   // One precomputed vector for the whole text; empty without.
   std::vector<float> text_pooled;
+  // In the place of the picture: the Gaussian of which its latents are drawn
+  // (models/data/latents.h), as models learn them, [channels, height, width].
+  struct Latents {
+    std::vector<float> mean;
+    std::vector<float> deviation;
+  };
+  Latents latents;
+  // Keys what is drawn anew each time that the sample is read: its latents.
+  // Absent: they are their mean.
+  std::optional<RandomKey> draw;
   // Of a shape: the tokens of its mosaic, one after another
   // (models/shape/mosaic_tokens.h), and points [n, 3] on its surface.
   std::vector<float> token_set;
@@ -39,8 +51,8 @@ struct Sample {
 
 // What of a sample to read beside its key and class.
 struct SampleParts {
-  bool image = false;
-  bool text = false;  // text_tokens and their sizes, text_pooled
+  bool image = false;  // or latents
+  bool text = false;   // text_tokens and their sizes, text_pooled
   bool caption = false;
   bool text_layers = false;
   bool token_set = false;

@@ -7,6 +7,7 @@
 #include "models/image/resize.h"
 #include "models/image/transform.h"
 #include "runtime/core/log.h"
+#include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -15,9 +16,32 @@ namespace {
 // Samples that CheckFields reads at most.
 constexpr int64_t kMostChecked = 64;
 
+// What the picture's autoencoder draws of it, or would on average.
+void ReadLatents(const Sample& sample, int64_t index, FieldValues& values) {
+  const Sample::Latents& latents = sample.latents;
+  const size_t size = latents.mean.size();
+  const std::span<float> drawn = std::span(std::get<std::vector<float>>(values))
+                                     .subspan(index * size, size);
+  std::copy(latents.mean.begin(), latents.mean.end(), drawn.begin());
+  if (!sample.draw.has_value()) return;
+  std::vector<float> noise(size);
+  RandomStream(*sample.draw).FillNormal(0, std::span(noise));
+  for (size_t i = 0; i < size; ++i) {
+    drawn[i] += latents.deviation[i] * noise[i];
+  }
+}
+
 // A sample without a picture has a gray one.
 absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
                         int64_t index, FieldValues& values) {
+  if (!sample.latents.mean.empty()) {
+    // The data set has them in the model's shape.
+    CHECK_EQ(static_cast<int64_t>(sample.latents.mean.size()),
+             spec.shape.num_elements())
+        << sample.key;
+    ReadLatents(sample, index, values);
+    return absl::OkStatus();
+  }
   if (sample.image.pixels.empty()) {
     const int64_t elements = spec.shape.num_elements();
     std::fill_n(std::get<std::vector<float>>(values).begin() + index * elements,

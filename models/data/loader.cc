@@ -169,7 +169,12 @@ absl::Status DataLoader::FillFrom(int64_t index, LoadedBatch& batch,
                                   int64_t element,
                                   absl::Status& job_error) const {
   if (options_.fields.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const Sample sample, dataset_.ReadParts(index, parts_));
+  ASSIGN_OR_RETURN(Sample sample, dataset_.ReadParts(index, parts_));
+  // Of another step, where a sample comes again, another draw; steps count
+  // from 1 for what objectives draw.
+  sample.draw = {.seed = options_.seed,
+                 .sample = batch.positions[element],
+                 .purpose = RandomPurpose::kNoise};
   const int64_t classes = dataset_.num_classes();
   if (sample.class_id < -1 || (classes > 0 && sample.class_id >= classes)) {
     return InvalidArgument("{}: class {}, expected 0 to {}", sample.key,

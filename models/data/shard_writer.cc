@@ -88,11 +88,15 @@ void TarWriter::Add(const std::string& name, const std::string& content) {
   bytes_.append((kBlock - content.size() % kBlock) % kBlock, '\0');
 }
 
-std::string TarWriter::Finish() {
-  bytes_.append(2 * kBlock, '\0');
+std::string TarWriter::Take() {
   std::string bytes;
   bytes.swap(bytes_);
   return bytes;
+}
+
+std::string TarWriter::Finish() {
+  bytes_.append(2 * kBlock, '\0');
+  return Take();
 }
 
 absl::StatusOr<ShardWriter> ShardWriter::Create(
@@ -123,34 +127,49 @@ absl::StatusOr<ShardWriter> ShardWriter::Create(
 }
 
 absl::StatusOr<EncodedSample> EncodeSample(const Sample& sample) {
-  EncodedSample encoded;
+  ASSIGN_OR_RETURN(EncodedSample encoded, EncodeConditions(sample));
   absl::StatusOr<std::string> picture = EncodePng(sample.image);
   if (!picture.ok()) return WithContext(picture.status(), sample.key);
   encoded.picture = *std::move(picture);
+  const absl::Status fits =
+      CheckBytes("picture", encoded.picture, kMaxImageBytes);
+  if (!fits.ok()) return WithContext(fits, sample.key);
+  return encoded;
+}
+
+absl::StatusOr<EncodedSample> EncodeConditions(const Sample& sample) {
+  EncodedSample encoded;
   encoded.class_id = sample.class_id;
   encoded.caption = sample.caption;
   if (sample.text_count > 0) encoded.tokens = SerializeTextTokens(sample);
   if (!sample.text_pooled.empty()) encoded.pooled = SerializePooledText(sample);
   if (sample.text_layer_count > 0) encoded.layers = SerializeTextLayers(sample);
-  absl::Status fits = CheckBytes("picture", encoded.picture, kMaxImageBytes);
-  fits.Update(CheckBytes("caption", encoded.caption, kMaxCaptionBytes));
+  absl::Status fits = CheckBytes("caption", encoded.caption, kMaxCaptionBytes);
   fits.Update(CheckBytes("text states", encoded.tokens, kMaxTokensBytes));
   fits.Update(CheckBytes("text layers", encoded.layers, kMaxTokensBytes));
   if (!fits.ok()) return WithContext(fits, sample.key);
   return encoded;
 }
 
+void AddMembers(const std::string& stem, const EncodedSample& sample,
+                TarWriter& tar) {
+  const auto add = [&](const char* ending, const std::string& content) {
+    if (!content.empty()) tar.Add(stem + ending, content);
+  };
+  add(".png", sample.picture);
+  add(".latents", sample.latents);
+  if (sample.class_id >= 0) {
+    tar.Add(stem + ".cls", fmt::format("{}\n", sample.class_id));
+  }
+  add(".txt", sample.caption);
+  add(".tokens", sample.tokens);
+  add(".pooled", sample.pooled);
+  add(".layers", sample.layers);
+}
+
 absl::Status ShardWriter::Add(const EncodedSample& sample) {
   // Numbers, not the samples' names: those may repeat or hold anything.
-  const std::string stem = fmt::format("{:09}", samples_);
-  tar_.Add(stem + ".png", sample.picture);
-  if (sample.class_id >= 0) {
-    tar_.Add(stem + ".cls", fmt::format("{}\n", sample.class_id));
-  }
-  if (!sample.caption.empty()) tar_.Add(stem + ".txt", sample.caption);
-  if (!sample.tokens.empty()) tar_.Add(stem + ".tokens", sample.tokens);
-  if (!sample.pooled.empty()) tar_.Add(stem + ".pooled", sample.pooled);
-  if (!sample.layers.empty()) tar_.Add(stem + ".layers", sample.layers);
+  AddMembers(fmt::format("{:09}", samples_), sample, tar_);
   ++samples_;
   ++in_shard_;
   if (in_shard_ == options_.samples_per_shard ||
@@ -169,8 +188,8 @@ absl::Status ShardWriter::WriteShard() {
   return absl::OkStatus();
 }
 
-absl::Status ShardWriter::Finish(const std::vector<std::string>& class_names) {
-  if (in_shard_ > 0) RETURN_IF_ERROR(WriteShard());
+absl::Status WriteClassNames(const std::string& folder,
+                             const std::vector<std::string>& class_names) {
   if (class_names.empty()) return absl::OkStatus();
   std::string lines;
   for (const std::string& name : class_names) {
@@ -179,7 +198,20 @@ absl::Status ShardWriter::Finish(const std::vector<std::string>& class_names) {
     }
     lines += name + "\n";
   }
-  return WriteFileAtomically(fs::path(options_.folder) / "classes.txt", lines);
+  return WriteFileAtomically(fs::path(folder) / "classes.txt", lines);
+}
+
+std::vector<std::string> ClassNamesIn(const Dataset& dataset) {
+  std::vector<std::string> class_names;
+  for (int64_t i = 0; i < dataset.num_classes(); ++i) {
+    class_names.push_back(dataset.class_name(i));
+  }
+  return class_names;
+}
+
+absl::Status ShardWriter::Finish(const std::vector<std::string>& class_names) {
+  if (in_shard_ > 0) RETURN_IF_ERROR(WriteShard());
+  return WriteClassNames(options_.folder, class_names);
 }
 
 absl::StatusOr<ShardSummary> WriteShards(
@@ -214,11 +246,7 @@ absl::StatusOr<ShardSummary> WriteShards(
     return NotFound("none of the {} samples can be read; the first error: {}",
                     dataset.size(), MessageOf(first_error));
   }
-  std::vector<std::string> class_names;
-  for (int64_t i = 0; i < dataset.num_classes(); ++i) {
-    class_names.push_back(dataset.class_name(i));
-  }
-  RETURN_IF_ERROR(writer.Finish(class_names));
+  RETURN_IF_ERROR(writer.Finish(ClassNamesIn(dataset)));
   summary.samples = writer.samples();
   summary.shards = writer.shards();
   return summary;

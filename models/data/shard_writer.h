@@ -21,7 +21,9 @@ class TarWriter {
   // Adds a file. `name` is at most 100 bytes; content less than 8 GiB.
   void Add(const std::string& name, const std::string& content);
 
-  // The whole file, its end mark included; the writer is then empty.
+  // What was added since the last call, to be written before what follows.
+  std::string Take();
+  // The same with the file's end mark.
   std::string Finish();
 
   int64_t size_bytes() const { return static_cast<int64_t>(bytes_.size()); }
@@ -41,7 +43,8 @@ struct ShardWriterOptions {
 
 // A sample as the files of a shard hold it.
 struct EncodedSample {
-  std::string picture;  // PNG
+  std::string picture;  // PNG; empty where there are latents
+  std::string latents;  // SerializeLatents; empty: none
   int64_t class_id = -1;
   std::string caption;
   std::string tokens;  // SerializeTextTokens; empty: none
@@ -51,6 +54,11 @@ struct EncodedSample {
 
 // Errors: a picture, caption or text states that reading a shard would refuse.
 absl::StatusOr<EncodedSample> EncodeSample(const Sample& sample);
+// The same without the picture.
+absl::StatusOr<EncodedSample> EncodeConditions(const Sample& sample);
+// Adds its members, named STEM.ENDING.
+void AddMembers(const std::string& stem, const EncodedSample& sample,
+                TarWriter& tar);
 
 // Writes folder/shard-000000.tar and so on, each beside its name and renamed
 // when it is full, and at the end folder/classes.txt.
@@ -79,6 +87,12 @@ class ShardWriter {
   int64_t shards_ = 0;
   int64_t in_shard_ = 0;
 };
+
+// Writes FOLDER/classes.txt, class 0 first; of no classes nothing. Errors: a
+// name with a line break.
+absl::Status WriteClassNames(const std::string& folder,
+                             const std::vector<std::string>& class_names);
+std::vector<std::string> ClassNamesIn(const Dataset& dataset);
 
 struct ShardSummary {
   int64_t samples = 0;

@@ -32,7 +32,7 @@ constexpr int32_t kDamagedClass = -2;
 struct Entry {
   uint32_t shard = 0;
   int32_t class_id = kNoClass;
-  int64_t image = kNone;
+  int64_t image = kNone;  // or its latents
   int64_t caption = kNone;
   int64_t json = kNone;
   int64_t tokens = kNone;
@@ -53,10 +53,11 @@ std::pair<std::string_view, std::string_view> StemAndField(
 class WebDataset : public Dataset {
  public:
   WebDataset(std::vector<std::string> shards, std::vector<Entry> entries,
-             std::vector<std::string> class_names)
+             std::vector<std::string> class_names, const LatentFormat& latents)
       : shards_(std::move(shards)),
         entries_(std::move(entries)),
-        class_names_(std::move(class_names)) {}
+        class_names_(std::move(class_names)),
+        latents_(latents) {}
 
   uint64_t IndexHash() const override {
     std::string index;
@@ -98,9 +99,7 @@ class WebDataset : public Dataset {
       ASSIGN_OR_RETURN(const std::string bytes,
                        ReadMember(entry, entry.image, kMaxImageBytes, path));
       sample.key = shards_[entry.shard] + ":" + path;
-      absl::StatusOr<Image> image = DecodeImage(bytes);
-      if (!image.ok()) return WithContext(image.status(), sample.key);
-      sample.image = *std::move(image);
+      RETURN_IF_ERROR(WithContext(DecodePicture(bytes, sample), sample.key));
     } else {
       sample.key = fmt::format("{}: the sample at byte {}",
                                shards_[entry.shard], entry.image);
@@ -118,6 +117,12 @@ class WebDataset : public Dataset {
   }
 
  private:
+  absl::Status DecodePicture(const std::string& bytes, Sample& sample) const {
+    if (latents_.channels > 0) return ParseLatents(bytes, latents_, sample);
+    ASSIGN_OR_RETURN(sample.image, DecodeImage(bytes));
+    return absl::OkStatus();
+  }
+
   // Sets `path` to the member's.
   absl::StatusOr<std::string> ReadMember(const Entry& entry, int64_t position,
                                          int64_t max_bytes,
@@ -184,16 +189,17 @@ class WebDataset : public Dataset {
   std::vector<std::string> shards_;
   std::vector<Entry> entries_;
   std::vector<std::string> class_names_;
+  LatentFormat latents_;
 };
 
 // Notes where a member is, if it is one that samples are made of.
-void AddMember(const TarMember& member, std::string_view field,
+void AddMember(const TarMember& member, std::string_view field, bool latents,
                TarReader& reader, Entry& entry) {
   // Of members with the same path, the first counts.
   const auto set_once = [&member](int64_t& position) {
     if (position == kNone) position = member.position;
   };
-  if (IsImageEnding(field)) {
+  if (latents ? field == "latents" : IsImageEnding(field)) {
     set_once(entry.image);
   } else if (field == "txt") {
     set_once(entry.caption);
@@ -216,7 +222,7 @@ void AddMember(const TarMember& member, std::string_view field,
 
 // Appends the samples of one shard; its damage is logged and given in `damage`.
 // Errors: the file cannot be opened.
-absl::Status IndexShard(const std::string& file, uint32_t shard,
+absl::Status IndexShard(const std::string& file, uint32_t shard, bool latents,
                         std::vector<Entry>& entries, absl::Status& damage) {
   absl::StatusOr<std::unique_ptr<TarReader>> opened = TarReader::Open(file, 0);
   if (absl::IsDataLoss(opened.status())) {
@@ -242,7 +248,7 @@ absl::Status IndexShard(const std::string& file, uint32_t shard,
       finish_sample();
       stem = member_stem;
     }
-    AddMember(**member, field, *reader, entry);
+    AddMember(**member, field, latents, *reader, entry);
   }
   finish_sample();
   const size_t samples = entries.size() - entries_before;
@@ -314,17 +320,19 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWebDataset(
   ASSIGN_OR_RETURN(std::vector<std::string> shards, ListShards(options.paths));
   ASSIGN_OR_RETURN(std::vector<std::string> names,
                    ReadClassNames(options.paths));
+  const bool latents = options.latents.channels > 0;
   std::vector<Entry> entries;
   absl::Status first_damage;
   for (size_t i = 0; i < shards.size(); ++i) {
     absl::Status damage;
-    RETURN_IF_ERROR(
-        IndexShard(shards[i], static_cast<uint32_t>(i), entries, damage));
+    RETURN_IF_ERROR(IndexShard(shards[i], static_cast<uint32_t>(i), latents,
+                               entries, damage));
     if (first_damage.ok()) first_damage = damage;
   }
   if (entries.empty() && !first_damage.ok()) return first_damage;
   if (entries.empty()) {
-    return NotFound("no sample (a .png, .jpg, .jpeg or .webp member) in {}{}",
+    return NotFound("no sample (a {} member) in {}{}",
+                    latents ? ".latents" : ".png, .jpg, .jpeg or .webp",
                     shards.front(), shards.size() > 1 ? " or the others" : "");
   }
   int32_t classes = options.num_classes;
@@ -342,7 +350,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWebDataset(
   }
   names.resize(classes);
   return std::make_unique<WebDataset>(std::move(shards), std::move(entries),
-                                      std::move(names));
+                                      std::move(names), options.latents);
 }
 
 }  // namespace trireme

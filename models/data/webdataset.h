@@ -1,7 +1,8 @@
 // Tar shards in the WebDataset layout (docs/formats/shards.md): neighbouring
 // members whose paths agree up to the first dot of the last component form a
-// sample: a picture (png, jpg, jpeg, webp) and, each optional, its class (cls),
-// caption (txt, or json with "caption") and text tokens (tokens).
+// sample: a picture (png, jpg, jpeg, webp), or its latents (latents), and, each
+// optional, its class (cls), caption (txt, or json with "caption") and text
+// tokens (tokens).
 
 #ifndef TRIREME_MODELS_DATA_WEBDATASET_H_
 #define TRIREME_MODELS_DATA_WEBDATASET_H_
@@ -13,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/data/dataset.h"
+#include "models/data/latents.h"
 
 namespace trireme {
 
@@ -27,6 +29,9 @@ struct WebDatasetOptions {
   // sample with another class is damaged; so is one without, if others have
   // theirs.
   int32_t num_classes = 0;
+  // Samples are latents of this shape (members "latents") in the place of
+  // pictures, which are not looked for.
+  LatentFormat latents;
 };
 
 // Walks through the headers of all shards once to find where samples begin

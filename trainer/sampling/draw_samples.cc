@@ -311,6 +311,24 @@ absl::StatusOr<std::string> Compare(const Loaded& loaded,
   return medium.Compare(prompts, samples, {*loaded.dataset, held_out.get()});
 }
 
+// How samples are shown, where nothing of a user's is in the way.
+absl::StatusOr<std::unique_ptr<SampleMedium>> OpenMedium(
+    const DrawOptions& options, const Loaded& loaded, Device& device) {
+  Data data = loaded.job.data();
+  if (options.autoencoder.has_value()) {
+    if (!data.has_latents()) {
+      return InvalidArgument(
+          "vae: found {} for a run of no latents, expected none",
+          *options.autoencoder);
+    }
+    data.mutable_latents()->set_autoencoder(*options.autoencoder);
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<SampleMedium> medium,
+                   MediumOf(*loaded.setup.family, data, device));
+  RETURN_IF_ERROR(medium->CheckFiles(options.out, options.overwrite));
+  return medium;
+}
+
 }  // namespace
 
 absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
@@ -329,13 +347,15 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
     if (!asked.ok()) loaded = asked;
   }
   RETURN_IF_ERROR(control.Agree(loaded.status(), "opening the run"));
-  const std::unique_ptr<SampleMedium> medium =
-      MediumOf(*loaded->setup.family, loaded->job.data());
+  CpuDevice device(MemoryLimit(loaded->job, options.local_ranks));
+  // Rank 0 shows what all have drawn.
+  const auto medium = leader ? OpenMedium(options, *loaded, device)
+                             : absl::StatusOr<std::unique_ptr<SampleMedium>>();
   absl::Status status;
-  if (leader) status = medium->CheckFiles(options.out, options.overwrite);
+  if (leader) status = medium.status();
   RETURN_IF_ERROR(control.Agree(status, "what is drawn before"));
   DrawReport report;
-  report.things = medium->things();
+  if (leader) report.things = (*medium)->things();
   ASSIGN_OR_RETURN(report.checkpoint,
                    ChooseCheckpoint(*everyone, control, options));
   const absl::StatusOr<Plan> plan =
@@ -349,7 +369,6 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   const int64_t per_row =
       options.per_class.value_or(loaded->job.sample().per_class());
 
-  CpuDevice device(MemoryLimit(loaded->job, options.local_ranks));
   const absl::StatusOr<std::unique_ptr<Sampler>> created =
       Sampler::Create(loaded->setup, *plan, device, factory);
   RETURN_IF_ERROR(control.Agree(created.status(), "building the model"));
@@ -377,12 +396,12 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   ASSIGN_OR_RETURN(const std::vector<float> drawn,
                    sampler.Draw(sampling, options.seed, prompts));
   report.samples = static_cast<int64_t>(prompts.size());
-  report.peak_bytes = device.Statistics().peak_bytes;
   if (leader) {
     std::vector<std::string> names;
     for (const Prompt& row : *rows) names.push_back(row.name);
-    status = medium->Write(options.out, {names, per_row, drawn});
+    status = (*medium)->Write(options.out, {names, per_row, drawn});
   }
+  report.peak_bytes = device.Statistics().peak_bytes;
   // Rank 0 makes meshes, which takes what it takes.
   AwaitAllPatiently(*everyone, "writing what is drawn");
   RETURN_IF_ERROR(control.Agree(status, "writing what is drawn"));
@@ -404,7 +423,7 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   ASSIGN_OR_RETURN(const std::vector<float> generated,
                    sampler.Draw(plain, options.seed + 1, shared));
   absl::StatusOr<std::string> comparison = "";
-  if (leader) comparison = Compare(*loaded, *medium, shared, generated);
+  if (leader) comparison = Compare(*loaded, **medium, shared, generated);
   AwaitAllPatiently(*everyone, "comparing with real samples");
   RETURN_IF_ERROR(
       control.Agree(comparison.status(), "comparing with real samples"));
@@ -423,9 +442,16 @@ absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(
                            ? std::min(setup.family->num_classes(), most)
                        : ReadsSamples(*setup.family) ? most
                                                      : 1;
-  return Sampler::PredictMemory(setup, plan, rank,
-                                SamplingOf(job.sample(), setup),
-                                rows * job.sample().per_class());
+  ASSIGN_OR_RETURN(
+      MemoryStatistics memory,
+      Sampler::PredictMemory(setup, plan, rank, SamplingOf(job.sample(), setup),
+                             rows * job.sample().per_class()));
+  if (rank > 0) return memory;
+  // Rank 0 has the decoder beside the model.
+  ASSIGN_OR_RETURN(const int64_t decoding,
+                   PredictMemoryOfDecoding(*setup.family, job.data()));
+  memory.peak_bytes += decoding;
+  return memory;
 }
 
 }  // namespace trireme

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "models/sampling/flow_sampler.h"
@@ -35,6 +36,8 @@ struct DrawOptions {
   // Of the grid: the first classes, or captions.
   int64_t max_rows = 20;
   uint64_t seed = 0;
+  // The folder of the autoencoder that decodes latents. Absent: the job's.
+  std::optional<std::string> autoencoder;
   // The moving average of the weights where the run kept one.
   bool ema = true;
   // Samples drawn, without guidance, to compare with real ones; 0 = none.

@@ -7,7 +7,6 @@
 #include "models/data/field_readers.h"
 #include "models/image/encode.h"
 #include "models/image/label_grid.h"
-#include "models/image/transform.h"
 #include "models/metrics/nearest_neighbor.h"
 #include "models/metrics/sliced_wasserstein.h"
 #include "runtime/core/status.h"
@@ -48,17 +47,15 @@ absl::Status PictureMedium::CheckFiles(const std::string& path,
 
 absl::Status PictureMedium::Write(const std::string& path,
                                   const DrawnRows& rows) const {
-  const Shape& image = spec_.shape;
-  const int64_t elements = image.num_elements();
+  const int64_t elements = spec_.shape.num_elements();
   std::vector<LabelGridRow> grid;
   for (size_t row = 0; row < rows.names.size(); ++row) {
     grid.push_back({rows.names[row], {}});
     for (int64_t i = 0; i < rows.per_row; ++i) {
       const int64_t at = static_cast<int64_t>(row) * rows.per_row + i;
-      grid.back().images.push_back(FromFloat(
-          rows.samples.subspan(at * elements, elements),
-          static_cast<int>(image.dim(2)), static_cast<int>(image.dim(1)),
-          static_cast<int>(image.dim(0))));
+      ASSIGN_OR_RETURN(Image image, to_image_(rows.samples.subspan(
+                                        at * elements, elements)));
+      grid.back().images.push_back(std::move(image));
     }
   }
   ASSIGN_OR_RETURN(const Image picture, DrawLabelGrid(grid, {}));

@@ -1,23 +1,33 @@
-// Drawn pictures: a grid of them, and their sliced Wasserstein distance to real
-// ones.
+// Drawn pictures, or latents of some: a grid of them, and the sliced
+// Wasserstein distance of what the model learns to real ones.
 
 #ifndef TRIREME_TRAINER_SAMPLING_PICTURE_MEDIUM_H_
 #define TRIREME_TRAINER_SAMPLING_PICTURE_MEDIUM_H_
 
+#include <functional>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/batch.h"
+#include "models/image/image.h"
 #include "trainer/sampling/sample_medium.h"
 
 namespace trireme {
 
 class PictureMedium final : public SampleMedium {
  public:
-  // `spec`: of a picture [c, h, w] in [−1, 1]. `has_classes`: pictures are
-  // drawn for a class.
-  PictureMedium(FieldSpec spec, bool has_classes)
-      : spec_(std::move(spec)), has_classes_(has_classes) {}
+  // A sample as people see it.
+  using ToImage =
+      std::function<absl::StatusOr<Image>(std::span<const float> sample)>;
+
+  // `spec`: of a sample [c, h, w]. `has_classes`: samples are drawn for a
+  // class.
+  PictureMedium(FieldSpec spec, bool has_classes, ToImage to_image)
+      : spec_(std::move(spec)),
+        has_classes_(has_classes),
+        to_image_(std::move(to_image)) {}
 
   std::string things() const override { return "pictures"; }
   absl::Status CheckFiles(const std::string& path,
@@ -31,6 +41,7 @@ class PictureMedium final : public SampleMedium {
  private:
   FieldSpec spec_;
   bool has_classes_;
+  ToImage to_image_;
 };
 
 }  // namespace trireme

@@ -1,21 +1,107 @@
 #include "trainer/sampling/sample_medium.h"
 
+#include <limits>
+#include <utility>
+
 #include "fmt/format.h"
+#include "models/autoencoder/autoencoder.h"
 #include "models/data/sample_order.h"
+#include "models/image/transform.h"
 #include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
+#include "runtime/device/host.h"
 #include "trainer/sampling/picture_medium.h"
 #include "trainer/sampling/shape_medium.h"
 
 namespace trireme {
 
-std::unique_ptr<SampleMedium> MediumOf(const ModelFamily& family,
-                                       const Data& data) {
+namespace {
+
+Image ToImage(std::span<const float> pixels, const Shape& shape) {
+  return FromFloat(pixels, static_cast<int>(shape.dim(2)),
+                   static_cast<int>(shape.dim(1)),
+                   static_cast<int>(shape.dim(0)));
+}
+
+// Whether the autoencoder decodes latents [c, h, w].
+absl::Status CheckDecodes(const AutoencoderConfig& config, const Shape& shape,
+                          const std::string& folder) {
+  if (config.latent_channels != shape.dim(0)) {
+    return FailedPrecondition(
+        "{}: found an autoencoder of {} channels, expected {}, as the latents "
+        "have",
+        folder, config.latent_channels, shape.dim(0));
+  }
+  if (config.picture_channels == 1 || config.picture_channels == 3) {
+    return absl::OkStatus();
+  }
+  return FailedPrecondition(
+      "{}: found pictures of {} channels, expected 1 or 3", folder,
+      config.picture_channels);
+}
+
+// A sample that a model has drawn, as the autoencoder has latents.
+Tensor LatentsOf(std::span<const float> sample, const Shape& shape,
+                 const Latents& latents, Device& device) {
+  std::vector<float> values;
+  for (const float value : sample) {
+    values.push_back(static_cast<float>(value / latents.scaling_factor() +
+                                        latents.shift_factor()));
+  }
+  return Upload<float>(device, {1, shape.dim(0), shape.dim(1), shape.dim(2)},
+                       values);
+}
+
+absl::StatusOr<PictureMedium::ToImage> DecoderOf(const FieldSpec& samples,
+                                                 const Latents& latents,
+                                                 Device& device) {
+  ASSIGN_OR_RETURN(
+      std::shared_ptr<const Autoencoder> autoencoder,
+      Autoencoder::Open(latents.autoencoder(), device, {.encoder = false}));
+  RETURN_IF_ERROR(CheckDecodes(autoencoder->config(), samples.shape,
+                               latents.autoencoder()));
+  return [autoencoder, latents, &device, shape = samples.shape](
+             std::span<const float> sample) -> absl::StatusOr<Image> {
+    const Tensor pictures =
+        autoencoder->Decode(LatentsOf(sample, shape, latents, device));
+    RETURN_IF_ERROR(device.status());
+    return ToImage(Download<float>(pictures),
+                   {pictures.dim(1), pictures.dim(2), pictures.dim(3)});
+  };
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
+    const ModelFamily& family, const Data& data, Device& device) {
+  const FieldSpec samples = family.samples();
   if (data.has_shapes()) {
     return std::make_unique<ShapeMedium>(
-        family.samples(), static_cast<int>(data.shapes().resolution()));
+        samples, static_cast<int>(data.shapes().resolution()));
   }
-  return std::make_unique<PictureMedium>(family.samples(),
-                                         family.num_classes() > 0);
+  PictureMedium::ToImage to_image =
+      [shape = samples.shape](std::span<const float> sample) {
+        return ToImage(sample, shape);
+      };
+  if (data.has_latents()) {
+    ASSIGN_OR_RETURN(to_image, DecoderOf(samples, data.latents(), device));
+  }
+  return std::make_unique<PictureMedium>(samples, family.num_classes() > 0,
+                                         std::move(to_image));
+}
+
+absl::StatusOr<int64_t> PredictMemoryOfDecoding(const ModelFamily& family,
+                                                const Data& data) {
+  if (!data.has_latents()) return 0;
+  ASSIGN_OR_RETURN(const AutoencoderConfig config,
+                   ReadAutoencoderConfig(data.latents().autoencoder()));
+  const Shape shape = family.samples().shape;
+  RETURN_IF_ERROR(CheckDecodes(config, shape, data.latents().autoencoder()));
+  CpuDevice dry(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
+  Autoencoder::WithoutValues(config, dry, {.encoder = false})
+      ->Decode(Tensor::Empty(dry, {1, shape.dim(0), shape.dim(1), shape.dim(2)},
+                             DType::kFloat32));
+  return dry.Statistics().peak_bytes;
 }
 
 absl::Status TakeReal(const Dataset& dataset, const SampleParts& parts,

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "models/data/dataset.h"
 #include "models/family.h"
+#include "runtime/device/device.h"
 #include "trainer/job.pb.h"
 
 namespace trireme {
@@ -55,9 +56,16 @@ class SampleMedium {
       const RealSets& real) const = 0;
 };
 
-// Of a job's samples, as the family learns them.
-std::unique_ptr<SampleMedium> MediumOf(const ModelFamily& family,
-                                       const Data& data);
+// Of a job's samples, as the family learns them. Latents are decoded on
+// `device`, which outlives the medium, by the autoencoder of the data. Errors:
+// those of Autoencoder::Open, and one whose latents are of another shape.
+absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
+    const ModelFamily& family, const Data& data, Device& device);
+
+// The memory that decoding a sample takes, from a dry run; 0 where samples are
+// no latents. Errors: those of ReadAutoencoderConfig.
+absl::StatusOr<int64_t> PredictMemoryOfDecoding(const ModelFamily& family,
+                                                const Data& data);
 
 // Gives up to `most` readable samples of a data set to `take`, in an order
 // keyed by a seed, leaving out the first `skip` of that order. Errors: fewer

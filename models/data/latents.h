@@ -1,0 +1,40 @@
+// A picture's latents in a file: little-endian uint32 channels, height and
+// width, then the means and the logarithms of the variances of the Gaussian of
+// which they are drawn, [channels, height, width] IEEE floats each.
+
+#ifndef TRIREME_MODELS_DATA_LATENTS_H_
+#define TRIREME_MODELS_DATA_LATENTS_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "models/data/dataset.h"
+
+namespace trireme {
+
+// What the latents of a set are like: all have one shape, and a model learns
+// (z − shift)·scale.
+struct LatentFormat {
+  int64_t channels = 0;  // 0: samples are pictures
+  int64_t height = 0;
+  int64_t width = 0;
+  double scale = 1;
+  double shift = 0;
+};
+
+// Fills sample.latents. Errors: another length than the header says, another
+// shape than the format's, values that are not finite.
+absl::Status ParseLatents(std::string_view bytes, const LatentFormat& format,
+                          Sample& sample);
+
+// Of [channels, height, width] values each, whatever the format's scale.
+std::string SerializeLatents(const LatentFormat& format,
+                             const std::vector<double>& mean,
+                             const std::vector<double>& log_variance);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_DATA_LATENTS_H_

@@ -1,0 +1,137 @@
+#!/bin/bash
+# Training on an autoencoder's latents, end to end: encoded by one process and by
+# several, stopped and gone on with, trained on, drawn and decoded, and mistakes.
+# Usage: latents_test.sh PATH_TO_TRIREME GOLDENS WEIGHTS_FILES_PY
+goldens=$PWD/$2
+files=$PWD/$3
+source "$(dirname "$0")/testing.sh" "$1"
+export PYTHONPATH=$PYTHONPATH:$(dirname "$files")
+
+python3 - "$goldens" <<'PYTHON'
+import json, os, sys
+from pictures import png
+from weights_files import read, write
+
+goldens = read(sys.argv[1])
+for variant, config in (
+        ("sd", {"block_out_channels": [4, 6], "latent_channels": 2,
+                "layers_per_block": 2}),
+        ("flux", {"block_out_channels": [2, 4, 4], "latent_channels": 3,
+                  "use_quant_conv": False, "use_post_quant_conv": False})):
+    os.mkdir(variant)
+    prefix = variant + ".weights."
+    write(variant + "/diffusion_pytorch_model.safetensors",
+          {name.removeprefix(prefix): tensor
+           for name, tensor in sorted(goldens.items())
+           if name.startswith(prefix)})
+    levels = len(config["block_out_channels"])
+    json.dump({"_class_name": "AutoencoderKL", "norm_num_groups": 2,
+               "down_block_types": ["DownEncoderBlock2D"] * levels,
+               "up_block_types": ["UpDecoderBlock2D"] * levels,
+               "scaling_factor": 0.5, "shift_factor": 0.25, **config},
+              open(variant + "/config.json", "w"))
+for i, name in enumerate(("bright", "dark")):
+    os.makedirs("pictures/" + name)
+    for k in range(5):
+        # One is smaller than what is encoded, one cannot be read.
+        content = (b"damaged" if i == k == 1
+                   else png(200 - 150 * i + k, side=4 if k == 0 else 8))
+        open(f"pictures/{name}/{k}.png", "wb").write(content)
+        open(f"pictures/{name}/{k}.txt", "w").write(f"{name} {k}")
+PYTHON
+encode=("$trireme" data --latents sd pictures --resolution 8
+  --samples_per_shard 4)
+
+echo "== encoding, and going on with what is there"
+"${encode[@]}" latents > data.txt
+expect_in data.txt "latents of 9 pictures in 3 shards in latents; 1 skipped"
+sha256sum latents/*.tar > before.txt
+rm latents/shard-000001.tar
+"${encode[@]}" latents > data.txt
+expect_in data.txt "latents of 9 pictures in 3 shards in latents; 1 skipped"
+sha256sum -c before.txt > /dev/null || fail "other latents the second time"
+
+echo "== several ranks make the same"
+mpirun --allow-run-as-root --oversubscribe -n 2 "${encode[@]}" shared > data.txt
+expect_in data.txt "latents of 9 pictures in 3 shards in shared; 1 skipped"
+for shard in 0 1 2; do
+  cmp {latents,shared}/shard-00000$shard.tar || fail "ranks made other latents"
+done
+
+echo "== they are what forward computes"
+python3 - <<'PYTHON'
+import struct, tarfile
+from weights_files import write
+
+with tarfile.open("latents/shard-000000.tar") as tar:
+    assert [name for name in tar.getnames() if name.startswith("000000000")] \
+        == ["000000000.latents", "000000000.cls", "000000000.txt"], \
+        tar.getnames()
+    assert tar.extractfile("000000001.txt").read() == b"bright 1"
+value = (200 + 1) / 255 * 2 - 1
+write("x.safetensors", {"x": ([1, 3, 8, 8], [value] * 192)})
+PYTHON
+"$trireme" forward sd --inputs x.safetensors --out y.safetensors > forward.txt
+python3 - <<'PYTHON'
+import struct, tarfile
+from weights_files import read
+
+with tarfile.open("latents/shard-000000.tar") as tar:
+    latents = tar.extractfile("000000001.latents").read()
+assert struct.unpack("<3I", latents[:12]) == (2, 4, 4)
+found = struct.unpack("<64f", latents[12:])
+y = read("y.safetensors")
+expected = y["latent_dist.mean"][1] + y["latent_dist.logvar"][1]
+assert all(abs(a - b) < 1e-4 for a, b in zip(found, expected))
+PYTHON
+
+echo "== training on them, to the same bits after a resume"
+job() { # job STEPS
+  cat <<JOB
+model { dit { hidden: 16 layers: 2 heads: 2 patch: 2 } }
+data { latents { path: "latents" } }
+global_batch: 4
+steps: $1
+optimizer { learning_rate: 1e-2 }
+sample { steps: 2 per_class: 2 }
+precision: FP32
+JOB
+}
+job 6 > job.textproto
+export OMP_NUM_THREADS=1
+"$trireme" train job.textproto --out whole > whole.txt
+expect_in whole/job.textproto "channels: 2"
+expect_in whole/job.textproto "resolution: 4"
+expect_in whole/job.textproto "scaling_factor: 0.5"
+[[ -s whole/samples/step_00000006.png ]] || fail "no picture"
+"$trireme" train job.textproto --steps 3 --out parts > parts.txt
+"$trireme" train job.textproto --steps 6 --out parts --resume > parts.txt
+cmp {whole,parts}/checkpoints/step_00000006/model.safetensors ||
+  fail "other weights after a resume"
+echo 'grid { tp: 2 } ' > plan.textproto
+"$trireme" verify job.textproto --plan plan.textproto > verify.txt ||
+  fail "$(cat verify.txt)"
+
+echo "== mistakes"
+expect_error "resolution: found 7, expected a multiple of 2" \
+  "$trireme" data --latents sd pictures other --resolution 7
+expect_error "height: found 4, expected 6: the latents are of other pictures" \
+  "$trireme" data --latents sd pictures latents --resolution 12 \
+  --samples_per_shard 4
+expect_error "channels: found 2, expected 3: the latents are of other" \
+  "$trireme" data --latents flux pictures latents --resolution 8 \
+  --samples_per_shard 4
+expect_error "found an autoencoder of 3 channels, expected 2" \
+  "$trireme" sample whole --out other.png --vae flux
+expect_error "data.resolution: found 8, expected 4, as the latents have" \
+  "$trireme" train job.textproto --set data.resolution=8 --out other
+mv sd elsewhere
+expect_error "no autoencoder to draw with" \
+  "$trireme" train job.textproto --out other
+"$trireme" sample whole --out drawn.png --vae elsewhere > sample.txt
+expect_in sample.txt "4 pictures from whole"
+rm latents/shard-000002.tar
+expect_error "latents: found 2 of 3 shards, expected all" \
+  "$trireme" train job.textproto --out other
+
+echo "passed"
