@@ -126,11 +126,12 @@ absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
 absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,
                                                    const FieldSpec& samples,
                                                    uint64_t seed,
-                                                   int64_t global_batch) {
+                                                   int64_t global_batch,
+                                                   int64_t tokens) {
   // The only kind, and the default.
   RectifiedFlow& flow = *objective.mutable_rectified_flow();
   ASSIGN_OR_RETURN(const RectifiedFlowConfig config,
-                   ResolveRectifiedFlow(flow, samples));
+                   ResolveRectifiedFlow(flow, samples, tokens));
   FillRectifiedFlow(config, flow);
   return ResolvedObjective{.training = std::make_shared<RectifiedFlowObjective>(
                                config, seed, global_batch),

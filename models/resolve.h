@@ -37,11 +37,12 @@ struct ResolvedObjective {
 };
 
 // The same for the objective. `samples`: what the model learns; `seed` keys its
-// random numbers; `global_batch`: samples of a step.
+// random numbers; `global_batch`: samples of a step; `tokens`: of a sample.
 absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,
                                                    const FieldSpec& samples,
                                                    uint64_t seed,
-                                                   int64_t global_batch);
+                                                   int64_t global_batch,
+                                                   int64_t tokens);
 
 }  // namespace trireme
 

@@ -365,7 +365,8 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   ASSIGN_OR_RETURN(
       const ResolvedObjective objective,
       ResolveObjective(*job.mutable_objective(), setup.family->samples(),
-                       job.seed(), job.global_batch()));
+                       job.seed(), job.global_batch(),
+                       setup.family->Shape().tokens));
   setup.objective = objective.training;
   setup.sampling_shift = objective.sampling_shift;
   const OptimizerConfig& optimizer = job.optimizer();

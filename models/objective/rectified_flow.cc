@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "fmt/format.h"
@@ -44,10 +45,48 @@ Tensor DroppedSamples(const RectifiedFlowConfig& config, uint64_t seed,
 
 double SampleSigma(const RectifiedFlowConfig& config, uint64_t seed,
                    const Batch& batch, int64_t i) {
-  const double normal =
-      StreamOf(seed, batch, i, RandomPurpose::kTime).Normal(0);
-  const double logit = config.logit_mean + config.logit_stddev * normal;
-  return ShiftSigma(1.0 / (1.0 + std::exp(-logit)), config.shift);
+  return ShiftSigma(
+      DrawSigma(config, StreamOf(seed, batch, i, RandomPurpose::kTime)),
+      config.shift);
+}
+
+// The largest scale with which MODE's sigma falls as u grows.
+constexpr double kMostModeScale = 2 / (std::numbers::pi - 2);
+
+// Fills the defaults in.
+RectifiedFlow::DynamicShift Resolved(RectifiedFlow::DynamicShift dynamic) {
+  if (!dynamic.has_base_tokens()) dynamic.set_base_tokens(256);
+  if (!dynamic.has_max_tokens()) dynamic.set_max_tokens(4096);
+  if (!dynamic.has_base_shift()) dynamic.set_base_shift(0.5);
+  if (!dynamic.has_max_shift()) dynamic.set_max_shift(1.15);
+  return dynamic;
+}
+
+// The shift of a model of so many tokens.
+absl::StatusOr<double> DynamicShiftOf(const RectifiedFlow& flow,
+                                      int64_t tokens) {
+  const RectifiedFlow::DynamicShift dynamic = Resolved(flow.dynamic_shift());
+  if (dynamic.base_tokens() >= dynamic.max_tokens()) {
+    return InvalidArgument(
+        "objective.rectified_flow.dynamic_shift.max_tokens: found {}, expected "
+        "more than base_tokens, {}",
+        dynamic.max_tokens(), dynamic.base_tokens());
+  }
+  const double slope =
+      (dynamic.max_shift() - dynamic.base_shift()) /
+      (double{1} * dynamic.max_tokens() - dynamic.base_tokens());
+  const double mu =
+      dynamic.base_shift() +
+      slope * (static_cast<double>(tokens) - dynamic.base_tokens());
+  const double shift = std::exp(mu);
+  // What a run's job has was written with the same tokens.
+  if (flow.has_shift() && std::abs(flow.shift() - shift) > 1e-9 * shift) {
+    return InvalidArgument(
+        "objective.rectified_flow.shift: found {} with dynamic_shift, expected "
+        "none, or {} of {} tokens",
+        flow.shift(), shift, tokens);
+  }
+  return shift;
 }
 
 // The samples, sets [n, tokens, width], with token i of each where the distance
@@ -83,8 +122,29 @@ Tensor MatchToNoise(const Tensor& clean, std::span<const RandomStream> noise,
 
 }  // namespace
 
+double DrawSigma(const RectifiedFlowConfig& config,
+                 const RandomStream& stream) {
+  constexpr double kHalfPi = std::numbers::pi / 2;
+  switch (config.times) {
+    case RectifiedFlow::UNIFORM:
+      return stream.Uniform(0);
+    case RectifiedFlow::MODE: {
+      const double u = stream.Uniform(0);
+      const double cosine = std::cos(kHalfPi * u);
+      return 1 - u - config.mode_scale * (cosine * cosine - 1 + u);
+    }
+    case RectifiedFlow::COSMAP:
+      return 1 - 1 / (std::tan(kHalfPi * stream.Uniform(0)) + 1);
+    default: {
+      const double logit =
+          config.logit_mean + config.logit_stddev * stream.Normal(0);
+      return 1.0 / (1.0 + std::exp(-logit));
+    }
+  }
+}
+
 absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
-    const RectifiedFlow& flow, const FieldSpec& samples) {
+    const RectifiedFlow& flow, const FieldSpec& samples, int64_t tokens) {
   RectifiedFlowConfig config;
   config.predicts_clean = flow.prediction() == RectifiedFlow::CLEAN;
   config.match_channels = flow.match_channels();
@@ -97,9 +157,21 @@ absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
                               samples.shape.dim(1))
                 : "none where samples are not sets of tokens");
   }
+  if (flow.times() != RectifiedFlow::TIMES_UNSPECIFIED) {
+    config.times = flow.times();
+  }
+  if (flow.has_mode_scale()) config.mode_scale = flow.mode_scale();
   if (flow.has_logit_mean()) config.logit_mean = flow.logit_mean();
   if (flow.has_logit_stddev()) config.logit_stddev = flow.logit_stddev();
   if (flow.has_shift()) config.shift = flow.shift();
+  if (flow.has_dynamic_shift()) {
+    ASSIGN_OR_RETURN(config.shift, DynamicShiftOf(flow, tokens));
+  }
+  if (!(config.mode_scale >= -1 && config.mode_scale <= kMostModeScale)) {
+    return InvalidArgument(
+        "objective.rectified_flow.mode_scale: found {}, expected -1 to {:.4f}",
+        config.mode_scale, kMostModeScale);
+  }
   if (flow.has_condition_drop()) config.condition_drop = flow.condition_drop();
   if (!(config.logit_stddev > 0 && config.logit_stddev <= 100)) {
     return InvalidArgument(
@@ -127,8 +199,18 @@ absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
 }
 
 void FillRectifiedFlow(const RectifiedFlowConfig& config, RectifiedFlow& flow) {
-  flow.set_logit_mean(config.logit_mean);
-  flow.set_logit_stddev(config.logit_stddev);
+  if (config.times == RectifiedFlow::LOGIT_NORMAL) {
+    flow.set_logit_mean(config.logit_mean);
+    flow.set_logit_stddev(config.logit_stddev);
+  } else {
+    flow.set_times(config.times);
+  }
+  if (config.times == RectifiedFlow::MODE) {
+    flow.set_mode_scale(config.mode_scale);
+  }
+  if (flow.has_dynamic_shift()) {
+    *flow.mutable_dynamic_shift() = Resolved(flow.dynamic_shift());
+  }
   flow.set_shift(config.shift);
   flow.set_condition_drop(config.condition_drop);
   flow.set_prediction(config.predicts_clean ? RectifiedFlow::CLEAN

@@ -1,7 +1,7 @@
 // Rectified flow (Liu et al., "Flow straight and fast"; sampling of sigma by
 // Esser et al., "Scaling rectified flow transformers", section 3.1).
 //
-//   sigma = sigmoid(mean + stddev·N(0,1)), then shifted;
+//   sigma by one of several densities, then shifted;
 //   x = (1−sigma)·x0 + sigma·noise;  the network predicts u = noise − x0;
 //   loss = Σ |u_θ − u|² / (samples of the step · elements of a sample).
 //
@@ -21,13 +21,16 @@
 #include "models/batch.h"
 #include "models/model.pb.h"
 #include "models/objective/objective.h"
+#include "runtime/core/philox.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {
 
 struct RectifiedFlowConfig {
+  RectifiedFlow::Times times = RectifiedFlow::LOGIT_NORMAL;
   double logit_mean = 0;
   double logit_stddev = 1;
+  double mode_scale = 1.29;
   double shift = 1;
   double condition_drop = 0.1;
   bool predicts_clean = false;
@@ -35,9 +38,10 @@ struct RectifiedFlowConfig {
   int64_t match_channels = 0;
 };
 
-// `samples`: what is learnt. Errors name the field, found, expected.
+// `samples`: what is learnt; `tokens`: of a sample, for a dynamic shift. Errors
+// name the field, found, expected.
 absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
-    const RectifiedFlow& flow, const FieldSpec& samples);
+    const RectifiedFlow& flow, const FieldSpec& samples, int64_t tokens = 0);
 
 // Writes the resolved values back, so that a run's job file shows them.
 void FillRectifiedFlow(const RectifiedFlowConfig& config, RectifiedFlow& flow);
@@ -64,6 +68,10 @@ class RectifiedFlowObjective final : public Objective {
   uint64_t seed_;
   int64_t global_batch_;
 };
+
+// A sigma of the density before it is shifted, from one of the random numbers
+// of `stream`.
+double DrawSigma(const RectifiedFlowConfig& config, const RandomStream& stream);
 
 // sigma·shift / (1 + (shift−1)·sigma).
 double ShiftSigma(double sigma, double shift);

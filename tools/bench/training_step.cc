@@ -32,9 +32,10 @@ absl::StatusOr<TrainingSetup> Setup(DType dtype) {
                                                       .resolution = kSide,
                                                       .classes = kClasses}));
   ObjectiveConfig objective;
-  ASSIGN_OR_RETURN(const ResolvedObjective resolved,
-                   ResolveObjective(objective, setup.family->samples(),
-                                    /*seed=*/0, kBatch));
+  ASSIGN_OR_RETURN(
+      const ResolvedObjective resolved,
+      ResolveObjective(objective, setup.family->samples(),
+                       /*seed=*/0, kBatch, setup.family->Shape().tokens));
   setup.objective = resolved.training;
   setup.dtype = dtype;
   setup.global_batch = kBatch;
