@@ -2,8 +2,6 @@
 
 #include <omp.h>
 
-#include <algorithm>
-#include <cmath>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -16,22 +14,6 @@
 namespace trireme {
 namespace {
 
-// The outputs' elements; == on them is equality of bits here, as the operands
-// are finite.
-std::vector<std::vector<double>> Values(const std::vector<Tensor>& tensors) {
-  std::vector<std::vector<double>> values;
-  for (const Tensor& tensor : tensors) values.push_back(Doubles(tensor));
-  return values;
-}
-
-double RootMeanSquare(const std::vector<double>& values) {
-  double squares = 0;
-  for (const double value : values) squares += value * value;
-  return values.empty()
-             ? 0
-             : std::sqrt(squares / static_cast<double>(values.size()));
-}
-
 class OpCaseTest : public testing::TestWithParam<std::tuple<OpCase, DType>> {
  protected:
   const OpCase& op() const { return std::get<0>(GetParam()); }
@@ -41,21 +23,7 @@ class OpCaseTest : public testing::TestWithParam<std::tuple<OpCase, DType>> {
 };
 
 TEST_P(OpCaseTest, IsNearWhatFp64Gives) {
-  Operands operands(device_, dtype());
-  Operands exact = Operands::Rounded(device_, dtype());
-  const auto got = Values(op().run(operands));
-  const auto expected = Values(op().run(exact));
-  ASSERT_EQ(got.size(), expected.size());
-  for (size_t i = 0; i < got.size(); ++i) {
-    ASSERT_EQ(got[i].size(), expected[i].size()) << "output " << i;
-    const double usual = RootMeanSquare(expected[i]);
-    double worst = 0;
-    for (size_t j = 0; j < got[i].size(); ++j) {
-      worst = std::max(worst, std::abs(got[i][j] - expected[i][j]) /
-                                  (usual + std::abs(expected[i][j])));
-    }
-    EXPECT_LE(worst / RoundingOf(dtype()), op().roundings) << "output " << i;
-  }
+  ExpectNearFp64(op(), dtype(), device_);
 }
 
 // Streams on which work is done later give the same bits.
@@ -63,7 +31,7 @@ TEST_P(OpCaseTest, IsTheSameOnAnAsynchronousDevice) {
   AsynchronousCpuDevice later(kPlenty, /*seed=*/1,
                               AsynchronousCpuDevice::FreedMemory::kPoisoned);
   Operands operands(device_, dtype()), of_later(later, dtype());
-  EXPECT_TRUE(Values(op().run(operands)) == Values(op().run(of_later)));
+  EXPECT_TRUE(ValuesOf(op().run(operands)) == ValuesOf(op().run(of_later)));
 }
 
 TEST_P(OpCaseTest, DoesNotDependOnThreads) {
@@ -73,7 +41,7 @@ TEST_P(OpCaseTest, DoesNotDependOnThreads) {
   for (int threads : {1, 2, 3}) {
     omp_set_num_threads(threads);
     Operands operands(device_, dtype());
-    const auto values = Values(op().run(operands));
+    const auto values = ValuesOf(op().run(operands));
     if (threads == 1) expected = values;
     EXPECT_TRUE(values == expected) << threads << " threads";
   }
@@ -82,7 +50,7 @@ TEST_P(OpCaseTest, DoesNotDependOnThreads) {
 
 TEST_P(OpCaseTest, NeedsNoAlignment) {
   Operands aligned(device_, dtype()), shifted(device_, dtype(), true);
-  EXPECT_TRUE(Values(op().run(aligned)) == Values(op().run(shifted)));
+  EXPECT_TRUE(ValuesOf(op().run(aligned)) == ValuesOf(op().run(shifted)));
 }
 
 TEST_P(OpCaseTest, TakesTheSameMemoryOnADryDevice) {
@@ -101,18 +69,15 @@ TEST_P(OpCaseTest, TakesTheSameMemoryOnADryDevice) {
   }
 }
 
-std::string NameOf(
+std::string CaseName(
     const testing::TestParamInfo<std::tuple<OpCase, DType>>& info) {
-  std::string name = std::get<0>(info.param).name + "_" +
-                     std::string(DTypeName(std::get<1>(info.param)));
-  std::replace(name.begin(), name.end(), ' ', '_');
-  return name;
+  return NameOf(std::get<0>(info.param), std::get<1>(info.param));
 }
 
 INSTANTIATE_TEST_SUITE_P(Every, OpCaseTest,
                          testing::Combine(testing::ValuesIn(EveryOp()),
                                           testing::ValuesIn(kFloatingTypes)),
-                         NameOf);
+                         CaseName);
 
 }  // namespace
 }  // namespace trireme

@@ -1,7 +1,11 @@
 #include "runtime/ops/op_cases_testing.h"
 
+#include <algorithm>
+#include <cmath>
 #include <iterator>
 
+#include "gtest/gtest.h"
+#include "runtime/device/cpu_device.h"
 #include "runtime/ops/attention.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
@@ -12,6 +16,7 @@
 #include "runtime/ops/random.h"
 #include "runtime/ops/reduction.h"
 #include "runtime/ops/routing.h"
+#include "runtime/ops/split_norm.h"
 
 namespace trireme {
 namespace {
@@ -115,6 +120,45 @@ std::vector<OpCase> HeadNorms() {
                                    PackedHeads(dx, 3, 1, 34), &dweight);
              return {out, rstd, dx, dweight};
            }}};
+}
+
+std::vector<OpCase> SplitNorms() {
+  const auto run = [](Operands& in, int64_t channels, bool rotated) {
+    constexpr int64_t kHeads = 6;
+    const int64_t width = kHeads * channels;
+    const Tensor x = in({2, 67, 3 * width}), weight = in({width});
+    const Tensor slope = in({2, 67, 3 * width});
+    const DType compute = ComputeDType(x.dtype());
+    RopeTable rope;
+    if (rotated) {
+      const int64_t dims[] = {channels};
+      std::vector<double> positions(67);
+      for (int i = 0; i < 67; ++i) positions[i] = i;
+      rope = MakeRopeTable(x.device(), dims, positions, 1e4, compute);
+    }
+    // As if another rank had as many heads.
+    const SplitNorm norm = {
+        .width = 2 * width, .eps = kEps, .rope = rotated ? &rope : nullptr};
+    const auto view = [&](const Tensor& packed) {
+      return PackedHeads(packed, 3, 1, channels);
+    };
+    const Tensor squares = Tensor::Empty(x.device(), {2 * 67}, DType::kFloat64);
+    const Tensor dots = Tensor::EmptyLike(squares);
+    const Tensor out = Tensor::Zeros(x.device(), x.shape(), x.dtype());
+    const Tensor dx = Tensor::Zeros(x.device(), x.shape(), x.dtype());
+    const Tensor dweight = Tensor::Zeros(x.device(), {width}, compute);
+    SplitNormSquares(view(x), squares);
+    SplitNormForward(norm, view(x), weight, squares, view(out));
+    SplitNormDots(norm, view(x), weight, view(slope), dots);
+    SplitNormBackward(norm, view(x), weight, squares, view(slope), dots,
+                      view(dx));
+    SplitNormWeightGradient(norm, view(x), squares, view(slope), dweight);
+    return std::vector<Tensor>{squares, out, dots, dx, dweight};
+  };
+  return {{"split norm of rotated heads",
+           [=](Operands& in) { return run(in, 34, /*rotated=*/true); }},
+          {"split norm of odd heads",
+           [=](Operands& in) { return run(in, 33, /*rotated=*/false); }}};
 }
 
 std::vector<OpCase> Reductions() {
@@ -311,17 +355,58 @@ std::vector<OpCase> Attentions() {
   };
 }
 
+double RootMeanSquare(const std::vector<double>& values) {
+  double squares = 0;
+  for (const double value : values) squares += value * value;
+  return values.empty()
+             ? 0
+             : std::sqrt(squares / static_cast<double>(values.size()));
+}
+
 }  // namespace
 
 std::vector<OpCase> EveryOp() {
   std::vector<OpCase> all;
   for (auto* const family :
-       {Pointwise, Norms, HeadNorms, Reductions, Copies, Embeddings, Random,
-        Routing, Products, Attentions}) {
+       {Pointwise, Norms, HeadNorms, SplitNorms, Reductions, Copies, Embeddings,
+        Random, Routing, Products, Attentions}) {
     std::vector<OpCase> cases = family();
     std::move(cases.begin(), cases.end(), std::back_inserter(all));
   }
   return all;
+}
+
+std::vector<std::vector<double>> ValuesOf(const std::vector<Tensor>& tensors) {
+  std::vector<std::vector<double>> values;
+  for (const Tensor& tensor : tensors) values.push_back(Doubles(tensor));
+  return values;
+}
+
+void ExpectNearFp64(const OpCase& op, DType dtype, Device& device) {
+  CpuDevice host(kPlenty);
+  Operands operands(device, dtype);
+  Operands exact = Operands::Rounded(host, dtype);
+  const auto got = ValuesOf(op.run(operands));
+  const auto expected = ValuesOf(op.run(exact));
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    ASSERT_EQ(got[i].size(), expected[i].size()) << "output " << i;
+    const double usual = RootMeanSquare(expected[i]);
+    double worst = 0;
+    for (size_t j = 0; j < got[i].size(); ++j) {
+      const double distance = std::abs(got[i][j] - expected[i][j]) /
+                              (usual + std::abs(expected[i][j]));
+      // A NaN is far from everything.
+      if (!(distance <= worst)) worst = distance;
+    }
+    EXPECT_LE(worst / RoundingOf(dtype), op.roundings) << "output " << i;
+  }
+}
+
+std::string NameOf(const OpCase& op, DType dtype) {
+  std::string name = op.name + "_" + std::string(DTypeName(dtype));
+  std::replace(name.begin(), name.end(), ' ', '_');
+  return name;
 }
 
 }  // namespace trireme

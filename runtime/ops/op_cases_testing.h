@@ -29,6 +29,17 @@ struct OpCase {
 
 std::vector<OpCase> EveryOp();
 
+// The outputs' elements; == on them is equality of bits, as the operands are
+// finite.
+std::vector<std::vector<double>> ValuesOf(const std::vector<Tensor>& tensors);
+
+// That the op's results on `device`, of operands of the type, are as near to
+// those in fp64 as it says.
+void ExpectNearFp64(const OpCase& op, DType dtype, Device& device);
+
+// For names of tests: "LayerNorm_affine_bfloat16".
+std::string NameOf(const OpCase& op, DType dtype);
+
 }  // namespace trireme
 
 #endif  // TRIREME_RUNTIME_OPS_OP_CASES_TESTING_H_

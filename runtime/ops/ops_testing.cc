@@ -3,34 +3,37 @@
 #include <cmath>
 
 #include "gtest/gtest.h"
+#include "runtime/device/host.h"
 
 namespace trireme {
 Tensor Operands::operator()(const Shape& shape) {
   const int64_t n = shape.num_elements();
-  const Tensor flat = Tensor::Empty(device_, {n + shifted_}, dtype_);
-  const Tensor x = flat.Slice(shifted_, n + shifted_).Reshape(shape);
-  if (device_.dry()) return x;
   std::normal_distribution<float> normal;
+  Tensor flat;
   DispatchFloating(dtype_, [&]<typename T>(T) {
     DispatchFloating(rounded_, [&]<typename R>(R) {
-      T* const values = x.data<T>();
-      for (int64_t i = 0; i < n; ++i) {
-        values[i] = T(static_cast<ComputeType<T>>(R(normal(engine_))));
+      std::vector<T> values(shifted_ + n);
+      for (int64_t i = 0; i < n && !device_.dry(); ++i) {
+        values[shifted_ + i] =
+            T(static_cast<ComputeType<T>>(R(normal(engine_))));
       }
+      flat = Upload<T>(device_, {n + shifted_}, values);
     });
   });
-  return x;
+  return flat.Slice(shifted_, n + shifted_).Reshape(shape);
 }
 
 Tensor RandomTensor(Device& device, const Shape& shape, DType dtype,
                     uint32_t seed) {
   std::mt19937 engine(seed);
   std::normal_distribution<double> normal;
-  const Tensor x = Tensor::Empty(device, shape, dtype);
+  Tensor x;
   DispatchFloating(dtype, [&]<typename T>(T) {
-    for (int64_t i = 0; i < x.num_elements(); ++i) {
-      x.data<T>()[i] = T(static_cast<ComputeType<T>>(normal(engine)));
+    std::vector<T> values(shape.num_elements());
+    for (T& value : values) {
+      value = T(static_cast<ComputeType<T>>(normal(engine)));
     }
+    x = Upload<T>(device, shape, values);
   });
   return x;
 }

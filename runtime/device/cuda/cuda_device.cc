@@ -5,7 +5,6 @@
 #include <memory>
 
 #include "fmt/format.h"
-#include "runtime/core/status.h"
 #include "runtime/device/cuda/cuda_memory.h"
 #include "runtime/device/cuda/cuda_status.h"
 #include "runtime/device/cuda/cuda_stream.h"
@@ -25,31 +24,6 @@ Device::Streams StreamsOf(int gpu) {
 }
 
 }  // namespace
-
-CudaGpus FindCudaGpus() {
-  CudaGpus found;
-  int count = 0;
-  if (const cudaError_t error = cudaGetDeviceCount(&count);
-      error != cudaSuccess) {
-    // Neither stays: no driver was there to fail.
-    (void)cudaGetLastError();
-    found.status =
-        FailedPrecondition("no GPU can be used: {}", cudaGetErrorString(error));
-    return found;
-  }
-  for (int gpu = 0; gpu < count; ++gpu) {
-    cudaDeviceProp properties{};
-    CheckCuda(cudaGetDeviceProperties(&properties, gpu));
-    size_t free = 0;
-    size_t total = 0;
-    CheckCuda(cudaSetDevice(gpu));
-    CheckCuda(cudaMemGetInfo(&free, &total));
-    found.gpus.push_back({.name = properties.name,
-                          .memory_bytes = static_cast<int64_t>(total),
-                          .free_bytes = static_cast<int64_t>(free)});
-  }
-  return found;
-}
 
 CudaDevice::CudaDevice(int gpu, int64_t limit_bytes,
                        const KernelTables& kernels, Memory memory)

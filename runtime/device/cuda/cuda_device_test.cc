@@ -11,7 +11,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "runtime/device/cuda/emulation/emulated_gpu.h"
+#include "runtime/device/cuda/gpus.h"
+#include "runtime/device/cuda/orders_testing.h"
 #include "runtime/device/host.h"
 #include "runtime/device/host_memory.h"
 #include "runtime/device/tensor.h"
@@ -20,7 +21,7 @@
 namespace trireme {
 namespace {
 
-constexpr int64_t kLimit = 64 << 20;
+constexpr int64_t kPlenty = int64_t{1} << 30;
 
 std::vector<float> Ramp(int64_t count, float first = 0) {
   std::vector<float> values(count);
@@ -34,16 +35,17 @@ Device::KernelTables NoKernels() {
   return {.real = none, .dry = none};
 }
 
-// Under the order of the emulated GPU that the parameter says: -1 is lazy.
+// Under the order of an emulated GPU that the parameter says.
 class CudaDeviceTest : public testing::TestWithParam<int> {
  protected:
   CudaDeviceTest() {
-    using cuda_emulation::Schedule;
-    cuda_emulation::UseSchedule(
-        GetParam() < 0 ? Schedule::kLazy : Schedule::kRandom,
-        GetParam() < 0 ? 0 : GetParam());
-    device_ = std::make_unique<CudaDevice>(0, kLimit, NoKernels(),
-                                           CudaDevice::Memory::kPoisoned);
+    UseOrder(GetParam());
+    device_ = DeviceOf(kPlenty);
+  }
+
+  static std::unique_ptr<CudaDevice> DeviceOf(int64_t limit_bytes) {
+    return std::make_unique<CudaDevice>(0, limit_bytes, NoKernels(),
+                                        CudaDevice::Memory::kPoisoned);
   }
 
   Tensor Uploaded(const std::vector<float>& values) {
@@ -54,7 +56,7 @@ class CudaDeviceTest : public testing::TestWithParam<int> {
   std::unique_ptr<CudaDevice> device_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Orders, CudaDeviceTest, testing::Range(-1, 8));
+INSTANTIATE_TEST_SUITE_P(Orders, CudaDeviceTest, testing::Range(kLazyOrder, 4));
 
 TEST_P(CudaDeviceTest, ValuesComeBack) {
   // More than passes through the pinned buffer at once.
@@ -63,7 +65,7 @@ TEST_P(CudaDeviceTest, ValuesComeBack) {
 }
 
 TEST_P(CudaDeviceTest, CopiesToAndFromTheHost) {
-  Device host("host", /*on_host=*/true, kLimit, std::make_unique<HostMemory>(),
+  Device host("host", /*on_host=*/true, kPlenty, std::make_unique<HostMemory>(),
               NoKernels());
   const std::vector<float> values = Ramp(1000);
   const Tensor source = Upload<float>(host, {1000}, values);
@@ -77,7 +79,7 @@ TEST_P(CudaDeviceTest, CopiesToAndFromTheHost) {
 
 TEST_P(CudaDeviceTest, FreedMemoryIsReusedInTheOrderOfTheStreams) {
   std::vector<Tensor> kept;
-  for (int i = 0; i < 20; ++i) {
+  for (int i = 0; i < 8; ++i) {
     const auto first = static_cast<float>(i);
     const Tensor temporary = Uploaded(Ramp(3000, first));
     kept.push_back(temporary.Clone());
@@ -121,29 +123,31 @@ TEST_P(CudaDeviceTest, WorkOfTheHostHoldsTensorsUntilItHasRun) {
 }
 
 TEST_P(CudaDeviceTest, KeepsToItsLimitAndNamesTheHolders) {
+  const std::unique_ptr<Device> small = DeviceOf(64 << 20);
   std::vector<Tensor> kept;
-  while (device_->status().ok()) {
-    kept.push_back(Tensor::Empty(*device_, {1 << 20}, DType::kFloat32,
+  while (small->status().ok()) {
+    kept.push_back(Tensor::Empty(*small, {1 << 20}, DType::kFloat32,
                                  MemoryCategory::kActivations, "attention"));
     ASSERT_LE(kept.size(), 17u);
   }
   EXPECT_EQ(kept.size(), 17u);
-  const std::string message(device_->status().message());
+  const std::string message(small->status().message());
   EXPECT_NE(message.find("out of memory on cuda:0"), std::string::npos);
   EXPECT_NE(message.find("attention"), std::string::npos);
 }
 
 TEST_P(CudaDeviceTest, GivesSlabsBackBeforeTheLimit) {
+  constexpr int64_t kLimit = 64 << 20;
+  const std::unique_ptr<Device> small = DeviceOf(kLimit);
+  const auto free_bytes = [] { return FindCudaGpus().value()[0].free_bytes; };
+  const int64_t before = free_bytes();
   // A block for each stream in turn, of which only one fits.
   for (int kind = 0; kind < kNumStreams; ++kind) {
-    StreamScope scope(*device_, static_cast<StreamKind>(kind));
-    const Tensor large =
-        Tensor::Zeros(*device_, {kLimit * 3 / 4}, DType::kUint8);
-    EXPECT_TRUE(device_->status().ok());
+    StreamScope scope(*small, static_cast<StreamKind>(kind));
+    const Tensor large = Tensor::Zeros(*small, {kLimit * 3 / 4}, DType::kUint8);
+    EXPECT_TRUE(small->status().ok());
   }
-  EXPECT_LE(
-      FindCudaGpus().gpus[0].memory_bytes - FindCudaGpus().gpus[0].free_bytes,
-      kLimit * 3 / 2);
+  EXPECT_LE(before - free_bytes(), kLimit * 3 / 2);
 }
 
 TEST_P(CudaDeviceTest, TheHostReachesNoElement) {

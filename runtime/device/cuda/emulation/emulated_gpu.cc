@@ -72,6 +72,11 @@ class LockedGpu {
     }
     lock_.lock();
   }
+  // The caller's code touches nothing of the device's.
+  ~LockedGpu() { Get().memory.Close(); }
+  LockedGpu(const LockedGpu&) = delete;
+  LockedGpu& operator=(const LockedGpu&) = delete;
+
   Gpu* operator->() const { return &Get(); }
   Gpu& operator*() const { return Get(); }
 
@@ -103,7 +108,7 @@ std::string NameOf(const void* kernel) {
 void Add(Gpu& gpu, cudaStream_t stream, const char* call,
          std::function<void()> work) {
   QueueOf(stream, call).Add([&gpu, work = std::move(work)] {
-    const Memory::Open open(gpu.memory);
+    gpu.memory.Open();
     work();
   });
   gpu.scheduler.Progress();
@@ -291,11 +296,14 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event,
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function,
                                void* data) {
   const LockedGpu gpu("cudaLaunchHostFunc");
-  emulation::QueueOf(stream, "cudaLaunchHostFunc").Add([function, data] {
-    emulation::in_host_function = true;
-    function(data);
-    emulation::in_host_function = false;
-  });
+  auto& memory = gpu->memory;
+  emulation::QueueOf(stream, "cudaLaunchHostFunc")
+      .Add([&memory, function, data] {
+        memory.Close();
+        emulation::in_host_function = true;
+        function(data);
+        emulation::in_host_function = false;
+      });
   gpu->scheduler.Progress();
   return cudaSuccess;
 }

@@ -39,7 +39,7 @@ void* Memory::AllocateOnDevice(size_t bytes) {
   // At the end of its pages, as far as the alignment of cudaMalloc allows.
   char* const block = pages + (Pages(bytes) - (bytes + 255) / 256 * 256);
   std::memset(block, 0xFF, bytes);
-  if (open_ == 0) CHECK_EQ(mprotect(pages, Pages(bytes), PROT_NONE), 0);
+  if (!open_) CHECK_EQ(mprotect(pages, Pages(bytes), PROT_NONE), 0);
   range_used_ += Pages(bytes) + kGuardBytes;
   device_bytes_ += bytes;
   device_[block] = bytes;
@@ -78,6 +78,16 @@ bool Memory::Within(const Blocks& blocks, const void* begin, size_t bytes) {
   if (after == blocks.begin()) return false;
   const auto& [block, size] = *--after;
   return first + bytes <= block + size;
+}
+
+void Memory::Open() {
+  if (!open_) Protect(false);
+  open_ = true;
+}
+
+void Memory::Close() {
+  if (open_) Protect(true);
+  open_ = false;
 }
 
 void Memory::Protect(bool protect) {

@@ -35,21 +35,9 @@ class Memory {
     return Within(pinned_, begin, bytes);
   }
 
-  // While the device works; nests.
-  class Open {
-   public:
-    explicit Open(Memory& memory) : memory_(memory) {
-      if (memory_.open_++ == 0) memory_.Protect(false);
-    }
-    ~Open() {
-      if (--memory_.open_ == 0) memory_.Protect(true);
-    }
-    Open(const Open&) = delete;
-    Open& operator=(const Open&) = delete;
-
-   private:
-    Memory& memory_;
-  };
+  // Lets the device touch its blocks; takes them out of the host's reach again.
+  void Open();
+  void Close();
 
  private:
   using Blocks = std::map<const char*, size_t>;
@@ -60,7 +48,7 @@ class Memory {
   char* range_;
   size_t range_used_ = 0;
   size_t device_bytes_ = 0;
-  int open_ = 0;
+  bool open_ = false;
   Blocks device_;
   Blocks pinned_;
 };

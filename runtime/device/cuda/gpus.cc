@@ -1,0 +1,62 @@
+#include "runtime/device/cuda/gpus.h"
+
+#include <cuda_runtime_api.h>
+
+#include <limits>
+
+#include "runtime/core/status.h"
+#include "runtime/device/cuda/cuda_status.h"
+#include "runtime/ops/cuda/cuda_kernels.h"
+#include "runtime/ops/dry_kernels.h"
+
+namespace trireme {
+namespace {
+
+Device::KernelTables CudaKernelTables() {
+  static const Kernels dry = DryKernels(CudaKernels());
+  return {.real = CudaKernels(), .dry = dry};
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<CudaGpu>> FindCudaGpus() {
+  int count = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&count);
+      error != cudaSuccess) {
+    // The error does not stay: there was no driver to fail.
+    (void)cudaGetLastError();
+    return FailedPrecondition("no GPU can be used: {}",
+                              cudaGetErrorString(error));
+  }
+  std::vector<CudaGpu> gpus;
+  for (int gpu = 0; gpu < count; ++gpu) {
+    cudaDeviceProp properties{};
+    CheckCuda(cudaGetDeviceProperties(&properties, gpu));
+    size_t free = 0;
+    size_t total = 0;
+    CheckCuda(cudaSetDevice(gpu));
+    CheckCuda(cudaMemGetInfo(&free, &total));
+    gpus.push_back({.name = properties.name,
+                    .memory_bytes = static_cast<int64_t>(total),
+                    .free_bytes = static_cast<int64_t>(free)});
+  }
+  if (gpus.empty()) return FailedPrecondition("no GPU can be used: none found");
+  if (const absl::Status status = FindCudaLibraries(); !status.ok()) {
+    return FailedPrecondition("no GPU can be used: {}", MessageOf(status));
+  }
+  return gpus;
+}
+
+std::unique_ptr<Device> MakeCudaDevice(int gpu, int64_t limit_bytes,
+                                       CudaDevice::Memory memory) {
+  return std::make_unique<CudaDevice>(gpu, limit_bytes, CudaKernelTables(),
+                                      memory);
+}
+
+std::unique_ptr<Device> MakeDryCudaDevice() {
+  return std::make_unique<Device>("dry cuda", /*on_host=*/false,
+                                  std::numeric_limits<int64_t>::max(),
+                                  /*memory=*/nullptr, CudaKernelTables());
+}
+
+}  // namespace trireme

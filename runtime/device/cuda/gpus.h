@@ -1,0 +1,40 @@
+// The GPUs of NVIDIA that a program may use, for those who know nothing of
+// CUDA. A program that is built without CUDA has them, too, and none.
+
+#ifndef TRIREME_RUNTIME_DEVICE_CUDA_GPUS_H_
+#define TRIREME_RUNTIME_DEVICE_CUDA_GPUS_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/device/cuda/cuda_device.h"
+#include "runtime/device/device.h"
+
+namespace trireme {
+
+struct CudaGpu {
+  std::string name;  // "NVIDIA H100 80GB HBM3"
+  int64_t memory_bytes = 0;
+  int64_t free_bytes = 0;
+};
+
+// Those that this process sees, at least one, by index. FailedPrecondition: the
+// program was built without CUDA, there is no driver, or the driver is too old
+// for the toolkit.
+absl::StatusOr<std::vector<CudaGpu>> FindCudaGpus();
+
+// A CudaDevice with its kernels. The GPU exists (CHECKed).
+std::unique_ptr<Device> MakeCudaDevice(
+    int gpu, int64_t limit_bytes,
+    CudaDevice::Memory memory = CudaDevice::Memory::kPlain);
+
+// Counts what the other would hold and compute; needs no GPU. Of a program that
+// was built without CUDA there is none (CHECKed).
+std::unique_ptr<Device> MakeDryCudaDevice();
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_DEVICE_CUDA_GPUS_H_

@@ -1,0 +1,23 @@
+// What gpus.h is in a program that is built without CUDA.
+
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+#include "runtime/device/cuda/gpus.h"
+
+namespace trireme {
+
+absl::StatusOr<std::vector<CudaGpu>> FindCudaGpus() {
+  return FailedPrecondition("this program was built without CUDA");
+}
+
+std::unique_ptr<Device> MakeCudaDevice(int, int64_t, CudaDevice::Memory) {
+  LOG(FATAL) << "a GPU of a program that was built without CUDA";
+  return nullptr;
+}
+
+std::unique_ptr<Device> MakeDryCudaDevice() {
+  LOG(FATAL) << "a dry GPU of a program that was built without CUDA";
+  return nullptr;
+}
+
+}  // namespace trireme

@@ -1,0 +1,23 @@
+#include "runtime/ops/cuda/cuda_kernels.h"
+
+#include "runtime/ops/cuda/families.h"
+
+namespace trireme {
+
+const Kernels& CudaKernels() {
+  static const Kernels kernels = {.attention = CudaAttention(),
+                                  .copy = CudaCopies(),
+                                  .embedding = CudaEmbeddings(),
+                                  .gemm = CudaGemm(),
+                                  .grouped_gemm = CudaGroupedGemm(),
+                                  .norm = CudaNorms(),
+                                  .optimizer = CudaOptimizers(),
+                                  .pointwise = CudaPointwise(),
+                                  .random = CudaRandom(),
+                                  .reduction = CudaReductions(),
+                                  .routing = CudaRouting(),
+                                  .split_norm = CudaSplitNorms()};
+  return kernels;
+}
+
+}  // namespace trireme

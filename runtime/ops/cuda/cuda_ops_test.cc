@@ -1,0 +1,200 @@
+// Every op on the kernels of GPUs: near what fp64 gives, whatever the order in
+// which threads and streams go, and where the host's bits are promised, those.
+
+#include <cmath>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "runtime/device/cpu_device.h"
+#include "runtime/device/cuda/gpus.h"
+#include "runtime/device/cuda/orders_testing.h"
+#include "runtime/ops/attention.h"
+#include "runtime/ops/op_cases_testing.h"
+#include "runtime/ops/pointwise.h"
+#include "runtime/ops/random.h"
+#include "runtime/optim/adamw.h"
+
+namespace trireme {
+namespace {
+
+using Values = std::vector<std::vector<double>>;
+
+// What is not written yet, and what is freed, is NaN.
+std::unique_ptr<Device> Gpu() {
+  return MakeCudaDevice(0, kPlenty, CudaDevice::Memory::kPoisoned);
+}
+
+class CudaOpTest : public testing::TestWithParam<std::tuple<OpCase, DType>> {
+ protected:
+  const OpCase& op() const { return std::get<0>(GetParam()); }
+  DType dtype() const { return std::get<1>(GetParam()); }
+  Values Run(bool shifted) {
+    const std::unique_ptr<Device> gpu = Gpu();
+    Operands operands(*gpu, dtype(), shifted);
+    return ValuesOf(op().run(operands));
+  }
+};
+
+TEST_P(CudaOpTest, IsNearWhatFp64Gives) {
+  UseOrder(kLazyOrder);
+  const std::unique_ptr<Device> gpu = Gpu();
+  ExpectNearFp64(op(), dtype(), *gpu);
+}
+
+TEST_P(CudaOpTest, NeitherOrderNorAlignmentChangesABit) {
+  UseOrder(kLazyOrder);
+  const Values lazy = Run(/*shifted=*/false);
+  UseOrder(3);
+  EXPECT_TRUE(Run(/*shifted=*/true) == lazy);
+}
+
+std::string CaseName(
+    const testing::TestParamInfo<std::tuple<OpCase, DType>>& info) {
+  return NameOf(std::get<0>(info.param), std::get<1>(info.param));
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, CudaOpTest,
+                         testing::Combine(testing::ValuesIn(EveryOp()),
+                                          testing::ValuesIn(kFloatingTypes)),
+                         CaseName);
+
+// What `run` gives on the host and on the GPU.
+template <typename F>
+void ExpectTheHostsBits(F run) {
+  CpuDevice host(kPlenty);
+  const std::unique_ptr<Device> gpu = Gpu();
+  const Values expected = ValuesOf(run(host));
+  const Values got = ValuesOf(run(*gpu));
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_TRUE(got[i] == expected[i]) << "output " << i;
+  }
+}
+
+class CudaBitsTest : public testing::TestWithParam<DType> {};
+
+TEST_P(CudaBitsTest, AdamWAndTheAverageAreTheHosts) {
+  ExpectTheHostsBits([&](Device& device) -> std::vector<Tensor> {
+    const Shape shape = {1003};
+    const DType compute = ComputeDType(GetParam());
+    const auto operand = [&](uint32_t seed) {
+      return RandomTensor(device, shape, compute, seed);
+    };
+    const Tensor master = operand(1), m = operand(2);
+    const Tensor v = Multiply(operand(3), operand(3));
+    const Tensor value = Tensor::Empty(device, shape, GetParam());
+    const Tensor average = operand(4);
+    AdamWStep({.learning_rate = 1e-3,
+               .weight_decay = 0.1,
+               .step = 7,
+               .gradient_scale = 0.37},
+              operand(5), master, m, v, value);
+    EmaStep(0.9, master, average);
+    return {master, m, v, value, average};
+  });
+}
+
+TEST_P(CudaBitsTest, RandomNumbersAreTheHosts) {
+  ExpectTheHostsBits([&](Device& device) -> std::vector<Tensor> {
+    const Tensor x = Tensor::Empty(device, {9005}, GetParam());
+    FillRandom(RandomStream({.seed = 1}), Distribution::kNormal, 1,
+               {{{5, 0, 3}, {21, 3, 1}, {1002, 4, 9001}}}, x);
+    return {x};
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, CudaBitsTest, testing::ValuesIn(kFloatingTypes),
+                         [](const testing::TestParamInfo<DType>& info) {
+                           return std::string(DTypeName(info.param));
+                         });
+
+// Which keys a query sees, as the host sees them.
+struct MaskCase {
+  std::string name;
+  bool key_counts = false;
+  bool causal = false;
+  bool packed = false;
+};
+
+class CudaAttentionTest
+    : public testing::TestWithParam<std::tuple<MaskCase, DType>> {};
+
+TEST_P(CudaAttentionTest, SeesTheKeysThatTheHostSees) {
+  const auto& [mask_case, dtype] = GetParam();
+  constexpr int64_t kChannels = 24;
+  const auto run = [&, &mask_case = mask_case, dtype = dtype](Device& device) {
+    AttentionMask mask;
+    if (mask_case.key_counts) {
+      mask.key_counts = Tensor::FromValues<int32_t>(
+          device, {3}, std::vector<int32_t>{90, 0, 37});
+    }
+    if (mask_case.causal) mask.diagonal = 5;
+    if (mask_case.packed) {
+      using Offsets = const std::vector<int64_t>;
+      mask.query_offsets =
+          std::make_shared<Offsets>(Offsets{0, 10, 10, 45, 70});
+      mask.key_offsets = std::make_shared<Offsets>(Offsets{0, 33, 40, 40, 90});
+    }
+    const auto heads = [](const Tensor& x) {
+      HeadsView view;
+      view.tensor = x;
+      view.row_stride = x.dim(2);
+      view.batch = x.dim(0);
+      view.tokens = x.dim(1);
+      view.heads = x.dim(2) / kChannels;
+      view.head_dim = kChannels;
+      return view;
+    };
+    const auto operand = [&](int64_t tokens, int64_t of_heads, uint32_t seed) {
+      return RandomTensor(device, {3, tokens, of_heads * kChannels}, dtype,
+                          seed);
+    };
+    const Tensor q = operand(70, 4, 1), k = operand(90, 2, 2);
+    const Tensor v = operand(90, 2, 3), slope = operand(70, 4, 4);
+    const auto partial = AttentionForward(heads(q), heads(k), heads(v), 0.2,
+                                          mask, AttentionOutput::kUnrounded);
+    const auto whole = AttentionForward(heads(q), heads(k), heads(v), 0.2, mask,
+                                        AttentionOutput::kRounded);
+    const Tensor dq = Tensor::EmptyLike(q), dk = Tensor::EmptyLike(k);
+    const Tensor dv = Tensor::EmptyLike(v);
+    AttentionBackward(heads(q), heads(k), heads(v), whole, slope, 0.2, mask,
+                      heads(dq), heads(dk), heads(dv));
+    return ValuesOf({partial.out, partial.log_sum_exp, whole.out, dq, dk, dv});
+  };
+  CpuDevice host(kPlenty);
+  const std::unique_ptr<Device> gpu = Gpu();
+  const Values expected = run(host);
+  const Values got = run(*gpu);
+  for (size_t i = 0; i < got.size(); ++i) {
+    for (size_t j = 0; j < got[i].size(); ++j) {
+      // Of no key the logarithm is -inf on both.
+      if (got[i][j] == expected[i][j]) continue;
+      ASSERT_NEAR(got[i][j], expected[i][j],
+                  6 * RoundingOf(dtype) * (1 + std::abs(expected[i][j])))
+          << "output " << i << " element " << j;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Masks, CudaAttentionTest,
+    testing::Combine(testing::Values(MaskCase{.name = "none"},
+                                     MaskCase{.name = "key_counts",
+                                              .key_counts = true},
+                                     MaskCase{.name = "causal", .causal = true},
+                                     MaskCase{.name = "packed", .packed = true},
+                                     MaskCase{.name = "all",
+                                              .key_counts = true,
+                                              .causal = true,
+                                              .packed = true}),
+                     testing::ValuesIn(kFloatingTypes)),
+    [](const testing::TestParamInfo<std::tuple<MaskCase, DType>>& info) {
+      return std::get<0>(info.param).name + "_" +
+             std::string(DTypeName(std::get<1>(info.param)));
+    });
+
+}  // namespace
+}  // namespace trireme

@@ -1,0 +1,27 @@
+// The kernels of runtime/ops/kernels/ for NVIDIA GPUs, one source (.cu) a
+// family. Sums are in the compute type, in an order that the shapes fix; there
+// are no atomics on floats, so the same operands give the same bits.
+
+#ifndef TRIREME_RUNTIME_OPS_CUDA_FAMILIES_H_
+#define TRIREME_RUNTIME_OPS_CUDA_FAMILIES_H_
+
+#include "runtime/ops/kernels.h"
+
+namespace trireme {
+
+AttentionKernels CudaAttention();
+CopyKernels CudaCopies();
+EmbeddingKernels CudaEmbeddings();
+GemmKernels CudaGemm();
+GroupedGemmKernels CudaGroupedGemm();
+NormKernels CudaNorms();
+OptimizerKernels CudaOptimizers();
+PointwiseKernels CudaPointwise();
+RandomKernels CudaRandom();
+ReductionKernels CudaReductions();
+RoutingKernels CudaRouting();
+SplitNormKernels CudaSplitNorms();
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_OPS_CUDA_FAMILIES_H_

@@ -1,0 +1,289 @@
+// Matrix products by cuBLASLt. It knows matrices by columns, so the transposed
+// product is asked for: outᵀ[n, m] = bᵀ[n, k]·aᵀ[k, m].
+
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/hash/hash.h"
+#include "runtime/core/log.h"
+#include "runtime/device/cuda/cuda_stream.h"
+#include "runtime/ops/cuda/families.h"
+#include "runtime/ops/cuda/gemm_epilogue.h"
+
+namespace trireme {
+namespace {
+
+// The most that one product may use.
+constexpr uint64_t kMaxWorkspace = uint64_t{32} << 20;
+// What the arena promises of addresses.
+constexpr uint32_t kFullAlignment = 16;
+
+void Check(cublasStatus_t status, const char* what) {
+  CHECK(status == CUBLAS_STATUS_SUCCESS)
+      << what << ": " << cublasLtGetStatusString(status);
+}
+
+cudaDataType_t TypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return CUDA_R_16BF;
+    case DType::kFloat16:
+      return CUDA_R_16F;
+    case DType::kFloat64:
+      return CUDA_R_64F;
+    default:
+      CHECK(dtype == DType::kFloat32) << dtype;
+      return CUDA_R_32F;
+  }
+}
+
+// An object of cuBLASLt.
+template <typename T, cublasStatus_t (*kDestroy)(T)>
+class Owned {
+ public:
+  Owned() = default;
+  ~Owned() {
+    if (object_ != nullptr) kDestroy(object_);
+  }
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+
+  T* address() { return &object_; }
+  T get() const { return object_; }
+
+ private:
+  T object_ = nullptr;
+};
+
+using Description = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using Preference =
+    Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+
+template <typename T>
+void Set(const Description& description, cublasLtMatmulDescAttributes_t what,
+         T value) {
+  Check(cublasLtMatmulDescSetAttribute(description.get(), what, &value,
+                                       sizeof(value)),
+        "cublasLtMatmulDescSetAttribute");
+}
+template <typename T>
+void Set(const Layout& layout, cublasLtMatrixLayoutAttribute_t what, T value) {
+  Check(cublasLtMatrixLayoutSetAttribute(layout.get(), what, &value,
+                                         sizeof(value)),
+        "cublasLtMatrixLayoutSetAttribute");
+}
+template <typename T>
+void Set(const Preference& preference,
+         cublasLtMatmulPreferenceAttributes_t what, T value) {
+  Check(cublasLtMatmulPreferenceSetAttribute(preference.get(), what, &value,
+                                             sizeof(value)),
+        "cublasLtMatmulPreferenceSetAttribute");
+}
+
+// An operand [rows, columns] of ours is, by columns, the matrix [columns, rows]
+// or, where successive elements go down its columns, [rows, columns].
+struct Operand {
+  cublasOperation_t operation = CUBLAS_OP_N;
+  Layout layout;
+
+  Operand(DType dtype, int64_t rows, int64_t columns,
+          const MatrixStrides& strides, int64_t batch) {
+    const bool by_rows = strides.column == 1;
+    CHECK(by_rows || strides.row == 1);
+    operation = by_rows ? CUBLAS_OP_N : CUBLAS_OP_T;
+    const int64_t inner = by_rows ? columns : rows;
+    const int64_t outer = by_rows ? rows : columns;
+    // A stride that nothing is reached by may be anything.
+    const int64_t leading =
+        std::max(by_rows ? strides.row : strides.column, inner);
+    Check(cublasLtMatrixLayoutCreate(layout.address(), TypeOf(dtype),
+                                     static_cast<uint64_t>(inner),
+                                     static_cast<uint64_t>(outer), leading),
+          "cublasLtMatrixLayoutCreate");
+    if (batch > 1) {
+      Set(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
+          static_cast<int32_t>(batch));
+      Set(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, strides.batch);
+    }
+  }
+};
+
+uint32_t AlignmentOf(const void* address) {
+  const auto bits = reinterpret_cast<uintptr_t>(address) | kFullAlignment;
+  return uint32_t{1} << std::countr_zero(bits);
+}
+
+// The algorithm depends on the addresses' alignment, too.
+struct Problem {
+  GemmSpec spec;
+  uint32_t a = kFullAlignment;
+  uint32_t b = kFullAlignment;
+  uint32_t out = kFullAlignment;
+  uint32_t bias = kFullAlignment;
+
+  bool operator==(const Problem&) const = default;
+
+  template <typename H>
+  friend H AbslHashValue(H h, const Problem& p) {
+    return H::combine(std::move(h), p.spec, p.a, p.b, p.out, p.bias);
+  }
+};
+
+// A product made ready once for each problem.
+class Product {
+ public:
+  Product(cublasLtHandle_t handle, const Problem& problem)
+      : handle_(handle),
+        wide_(problem.spec.dtype == DType::kFloat64),
+        accumulate_(problem.spec.accumulate),
+        epilogue_(FusedEpilogue(problem.spec)),
+        left_(problem.spec.dtype, problem.spec.k, problem.spec.n,
+              problem.spec.b, problem.spec.batch),
+        right_(problem.spec.dtype, problem.spec.m, problem.spec.k,
+               problem.spec.a, problem.spec.batch),
+        out_(problem.spec.out_dtype, problem.spec.m, problem.spec.n,
+             problem.spec.out, problem.spec.batch) {
+    Check(cublasLtMatmulDescCreate(
+              description_.address(),
+              wide_ ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
+              wide_ ? CUDA_R_64F : CUDA_R_32F),
+          "cublasLtMatmulDescCreate");
+    Set(description_, CUBLASLT_MATMUL_DESC_TRANSA, left_.operation);
+    Set(description_, CUBLASLT_MATMUL_DESC_TRANSB, right_.operation);
+    Set(description_, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_);
+    // The choice heeds the alignment of this address.
+    SetBias(reinterpret_cast<const void*>(uintptr_t{problem.bias}));
+    ChooseAlgorithm(problem);
+  }
+
+  int64_t workspace_bytes() const {
+    return static_cast<int64_t>(workspace_bytes_);
+  }
+
+  void Run(cudaStream_t stream, const GemmOperands& o) {
+    SetBias(o.bias);
+    const double factors[] = {1, accumulate_ ? 1.0 : 0.0};
+    const float narrow[] = {1, accumulate_ ? 1.0f : 0.0f};
+    const auto factor = [&](int i) -> const void* {
+      return wide_ ? static_cast<const void*>(&factors[i]) : &narrow[i];
+    };
+    Check(
+        cublasLtMatmul(handle_, description_.get(), factor(0), o.b,
+                       left_.layout.get(), o.a, right_.layout.get(), factor(1),
+                       o.out, out_.layout.get(), o.out, out_.layout.get(),
+                       &algorithm_, o.workspace, workspace_bytes_, stream),
+        "cublasLtMatmul");
+  }
+
+ private:
+  static cublasLtEpilogue_t FusedEpilogue(const GemmSpec& spec) {
+    if (!HasFusedEpilogue(spec)) return CUBLASLT_EPILOGUE_DEFAULT;
+    return spec.activation == Activation::kGeluTanh
+               ? CUBLASLT_EPILOGUE_GELU_BIAS
+               : CUBLASLT_EPILOGUE_BIAS;
+  }
+
+  void SetBias(const void* bias) {
+    if (epilogue_ == CUBLASLT_EPILOGUE_DEFAULT) return;
+    Set(description_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+  }
+
+  // No algorithm that splits sums and adds the parts in place: their order
+  // would not be fixed.
+  void ChooseAlgorithm(const Problem& problem) {
+    Preference preference;
+    Check(cublasLtMatmulPreferenceCreate(preference.address()),
+          "cublasLtMatmulPreferenceCreate");
+    Set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kMaxWorkspace);
+    Set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+        static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    Set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, problem.b);
+    Set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, problem.a);
+    Set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, problem.out);
+    Set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, problem.out);
+    cublasLtMatmulHeuristicResult_t result = {};
+    int found = 0;
+    Check(cublasLtMatmulAlgoGetHeuristic(
+              handle_, description_.get(), left_.layout.get(),
+              right_.layout.get(), out_.layout.get(), out_.layout.get(),
+              preference.get(), 1, &result, &found),
+          "cublasLtMatmulAlgoGetHeuristic");
+    CHECK_GT(found, 0) << "cuBLASLt has no algorithm for m " << problem.spec.m
+                       << " n " << problem.spec.n << " k " << problem.spec.k
+                       << " of " << problem.spec.dtype;
+    algorithm_ = result.algo;
+    workspace_bytes_ = result.workspaceSize;
+  }
+
+  const cublasLtHandle_t handle_;
+  const bool wide_;
+  const bool accumulate_;
+  const cublasLtEpilogue_t epilogue_;
+  Description description_;
+  const Operand left_, right_, out_;
+  cublasLtMatmulAlgo_t algorithm_ = {};
+  size_t workspace_bytes_ = 0;
+};
+
+// Problems seen so far: a job has some tens.
+class Products {
+ public:
+  Products() { Check(cublasLtCreate(&handle_), "cublasLtCreate"); }
+
+  // Thread-safe.
+  template <typename F>
+  auto With(const Problem& problem, F&& f) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    std::unique_ptr<Product>& product = products_[problem];
+    if (product == nullptr) {
+      product = std::make_unique<Product>(handle_, problem);
+    }
+    return f(*product);
+  }
+
+ private:
+  cublasLtHandle_t handle_ = nullptr;
+  std::mutex mutex_;
+  std::unordered_map<Problem, std::unique_ptr<Product>, absl::Hash<Problem>>
+      products_;
+};
+
+Products& AllProducts() {
+  // Never destroyed: the library's own statics may already be gone at exit.
+  static Products& products = *new Products;
+  return products;
+}
+
+int64_t WorkspaceBytes(const GemmSpec& spec) {
+  return AllProducts().With(Problem{spec}, [](Product& product) {
+    return product.workspace_bytes();
+  });
+}
+
+void Run(Stream& stream, const GemmSpec& spec, const GemmOperands& operands) {
+  const Problem problem = {.spec = spec,
+                           .a = AlignmentOf(operands.a),
+                           .b = AlignmentOf(operands.b),
+                           .out = AlignmentOf(operands.out),
+                           .bias = AlignmentOf(operands.bias)};
+  AllProducts().With(problem, [&](Product& product) {
+    product.Run(Handle(stream), operands);
+  });
+  if (!HasFusedEpilogue(spec)) ApplyEpilogue(stream, spec, operands);
+}
+
+}  // namespace
+
+GemmKernels CudaGemm() {
+  return {.workspace_bytes = WorkspaceBytes, .run = Run};
+}
+
+}  // namespace trireme

@@ -1,0 +1,25 @@
+// What follows a product: bias and activation, by cuBLASLt where it has them
+// for the types, else in a pass of their own.
+
+#ifndef TRIREME_RUNTIME_OPS_CUDA_GEMM_EPILOGUE_H_
+#define TRIREME_RUNTIME_OPS_CUDA_GEMM_EPILOGUE_H_
+
+#include "runtime/ops/kernels/gemm.h"
+
+namespace trireme {
+
+// Whether cuBLASLt does all that the spec asks for: a bias, with GELU or
+// without, of results in the operands' type; not in fp64.
+inline bool HasFusedEpilogue(const GemmSpec& spec) {
+  return spec.bias && spec.activation != Activation::kSilu &&
+         spec.activation != Activation::kGelu && spec.out_dtype == spec.dtype &&
+         spec.dtype != DType::kFloat64;
+}
+
+// out = activation(out + bias), in place, of `out_dtype`.
+void ApplyEpilogue(Stream& stream, const GemmSpec& spec,
+                   const GemmOperands& operands);
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_OPS_CUDA_GEMM_EPILOGUE_H_
