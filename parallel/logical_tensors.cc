@@ -194,7 +194,7 @@ void LogicalGather::SendParts() {
 
 void LogicalGather::AssembleParts(const VisitPiece& visit) {
   Communicator& world = context_->communicators().world();
-  // It holds two pieces at most.
+  // It holds two pieces at most, and no other device copies runs to it.
   CpuDevice host(std::numeric_limits<int64_t>::max());
   for (const SafetensorsEntry& tensor : tensors_) {
     ForEachPiece(tensor.shape, tensor.dtype, [&](Range piece) {
@@ -205,13 +205,13 @@ void LogicalGather::AssembleParts(const VisitPiece& visit) {
         const Range local = {source.begin, source.end};
         const Range range = Within(tensor.shape, source.shards, local, piece);
         if (range.end == 0) continue;
-        Tensor part;
+        const Tensor part =
+            Tensor::Empty(host, {range.end - range.begin}, tensor.dtype,
+                          MemoryCategory::kCommunication, "gathered part");
         if (source.rank == 0) {
-          part = parts_[source.index].local.Reshape({-1}).Slice(range.begin,
-                                                                range.end);
+          part.CopyFrom(parts_[source.index].local.Reshape({-1}).Slice(
+              range.begin, range.end));
         } else {
-          part = Tensor::Empty(host, {range.end - range.begin}, tensor.dtype,
-                               MemoryCategory::kCommunication, "gathered part");
           world
               .Receive(part, source.rank, kFirstPartTag + source.index,
                        tensor.name)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string_view>
 #include <system_error>
@@ -13,6 +14,7 @@
 #include "parallel/shard_copies.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
 
 namespace trireme {
 namespace {
@@ -356,9 +358,16 @@ absl::Status StoredTensors::Read(const TensorPart& part) const {
         DTypeName(whole->dtype), whole->shape.ToString(),
         DTypeName(part.local.dtype()), part.global_shape.ToString());
   }
-  auto* const local = static_cast<std::byte*>(part.local.raw_data());
-  if (local == nullptr) return absl::OkStatus();
-  part.local.device().Synchronize();
+  if (part.local.device().dry()) return absl::OkStatus();
+  CpuDevice host(std::numeric_limits<int64_t>::max());
+  // The host fills what it reaches.
+  const Tensor filled =
+      part.local.device().on_host()
+          ? part.local
+          : Tensor::Empty(host, part.local.shape(), part.local.dtype(),
+                          MemoryCategory::kCommunication, "part that is read");
+  filled.device().Synchronize();
+  auto* const local = static_cast<std::byte*>(filled.raw_data());
   const int64_t size = DTypeSize(whole->dtype);
   ForEachLocalRun(part.global_shape, part.shards,
                   [&](int64_t at, int64_t global, int64_t count) {
@@ -373,6 +382,7 @@ absl::Status StoredTensors::Read(const TensorPart& part) const {
                               bytes.data(), bytes.size());
                         });
                   });
+  if (&filled.device() == &host) part.local.CopyFrom(filled);
   return absl::OkStatus();
 }
 

@@ -12,7 +12,6 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/device/host.h"
-#include "runtime/ops/copy.h"
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
@@ -106,8 +105,8 @@ void ReadPart(const TensorSource& source, const TensorPart& part) {
                    : Upload<float>(
                          host, {size},
                          std::vector<float>(values.begin(), values.end()));
-          const ElementRun run{.to = first - part.begin, .count = size};
-          CopyRuns({&run, 1}, Cast(piece, part.local.dtype()), flat);
+          const int64_t to = first - part.begin;
+          flat.Slice(to, to + size).CopyFrom(Cast(piece, part.local.dtype()));
         }
       });
 }

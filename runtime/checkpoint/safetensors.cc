@@ -393,8 +393,9 @@ absl::StatusOr<Tensor> ReadTensor(const SafetensorsFile& file,
                     file.path(), name);
   }
   if (!device.dry() && !data.empty()) {
+    device.stream().CopyBytes(tensor.raw_data(), data.data(),
+                              static_cast<int64_t>(data.size()));
     device.Synchronize();
-    std::memcpy(tensor.raw_data(), data.data(), data.size());
   }
   return tensor;
 }
