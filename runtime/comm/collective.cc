@@ -163,6 +163,9 @@ Event DryEvent(const Operation& operation, int size) {
     return Event();
   }
   const Tensor& input = operation.input;
+  // Sums of other devices' tensors are staged in the host's memory
+  // (host_staged.h).
+  if (!input.device().on_host()) return Event();
   return Event(std::make_shared<HeldStaging>(
       ReductionSegments::Of(input.num_elements(), input.dtype(), size)
           .MakeStaging(input, size)));
