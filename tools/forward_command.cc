@@ -10,12 +10,14 @@
 #include <string>
 
 #include "fmt/format.h"
+#include "runtime/comm/host_staged.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
+#include "tools/device_option.h"
 #include "tools/mpirun.h"
 #include "trainer/forward/forward.h"
 #include "trainer/forward/forward_autoencoder.h"
@@ -68,9 +70,12 @@ absl::StatusOr<Parsed> OptionsOf(const ParsedCommand& arguments) {
 }
 
 // The plan's ranks as threads of this process.
-absl::StatusOr<ForwardReport> ForwardOnThreads(ForwardOptions options,
+absl::StatusOr<ForwardReport> ForwardOnThreads(const ParsedCommand& arguments,
+                                               ForwardOptions options,
                                                int ranks) {
   options.local_ranks = ranks;
+  ASSIGN_OR_RETURN(options.device,
+                   DeviceOf(arguments, /*local_rank=*/0, ranks));
   const bool share = std::getenv("OMP_NUM_THREADS") == nullptr;
   std::mutex mutex;
   absl::StatusOr<ForwardReport> report = ForwardReport();
@@ -81,7 +86,8 @@ absl::StatusOr<ForwardReport> ForwardOnThreads(ForwardOptions options,
         if (share) {
           omp_set_num_threads(std::max(1, AvailableProcessors() / ranks));
         }
-        auto own = Forward(options, factory);
+        HostStagedWorld staged(factory);
+        auto own = Forward(options, staged);
         const std::lock_guard lock(mutex);
         if (rank == 0) report = std::move(own);
       },
@@ -115,8 +121,8 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
                                   "without mpirun",
                                   parsed->ranks, kMostThreadRanks));
     }
-    return Report(options,
-                  ForwardOnThreads(options, static_cast<int>(parsed->ranks)));
+    return Report(options, ForwardOnThreads(arguments, options,
+                                            static_cast<int>(parsed->ranks)));
   }
   if (size != parsed->ranks) {
     Fail(kName, InvalidArgument("--plan: found one for {} ranks, expected one "
@@ -126,7 +132,16 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   }
   UseThreadsOf((*world)->processor_share());
   options.local_ranks = (*world)->processor_share().ranks;
-  const auto report = Forward(options, **world);
+  const auto device =
+      DeviceOf(arguments, (*world)->local_rank(), options.local_ranks);
+  if (!device.ok()) {
+    Fail(kName, device.status());
+    if (size > 1) MpiWorld::Abort(1);
+    return 1;
+  }
+  options.device = *device;
+  HostStagedWorld staged(**world);
+  const auto report = Forward(options, staged);
   if ((*world)->world_rank() != 0) return report.ok() ? 0 : 1;
   return Report(options, report);
 }
@@ -159,6 +174,7 @@ Command ForwardCommand() {
                    {.name = "plan",
                     .value = "FILE",
                     .help = "evaluates on its ranks: mpirun's, or threads"},
+                   DeviceOption(),
                    {.name = "precision",
                     .value = "NAME",
                     .default_value = "FP32",

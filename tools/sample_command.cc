@@ -4,9 +4,11 @@
 #include <system_error>
 
 #include "fmt/format.h"
+#include "runtime/comm/host_staged.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
 #include "tools/commands.h"
+#include "tools/device_option.h"
 #include "tools/mpirun.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/sampling/draw_samples.h"
@@ -86,7 +88,16 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   if (!world.ok()) return Fail(kName, world.status());
   UseThreadsOf((*world)->processor_share());
   options->local_ranks = (*world)->processor_share().ranks;
-  const auto report = DrawSamples(*options, **world);
+  const auto device =
+      DeviceOf(arguments, (*world)->local_rank(), options->local_ranks);
+  if (!device.ok()) {
+    Fail(kName, device.status());
+    if ((*world)->world_size() > 1) MpiWorld::Abort(1);
+    return 1;
+  }
+  options->device = *device;
+  HostStagedWorld staged(**world);
+  const auto report = DrawSamples(*options, staged);
   if (!report.ok()) {
     // All ranks have the same error.
     if ((*world)->world_rank() != 0) return 1;
@@ -112,6 +123,7 @@ Command SampleCommand() {
              .default_value = "samples.png",
              .help = "PNG: a labelled grid, a row a class; the meshes of "
                      "shapes in a folder of its name"},
+            DeviceOption(),
             {.name = "overwrite",
              .help = "also where files are not this program's"},
             {.name = "checkpoint",

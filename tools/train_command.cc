@@ -14,12 +14,14 @@
 #include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/comm/host_staged.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/core/stop_signals.h"
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
+#include "tools/device_option.h"
 #include "tools/mpirun.h"
 #include "tools/training_options.h"
 #include "trainer/coordinator/rank_reporter.h"
@@ -127,6 +129,10 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   if (arguments.Has("dry_run")) {
     const absl::StatusOr<int64_t> ranks = RanksToAssume(arguments, *options);
     if (!ranks.ok()) return Fail(kName, locate(ranks.status()));
+    const absl::StatusOr<ComputeDevice> device =
+        DeviceOf(arguments, /*local_rank=*/0, /*local_ranks=*/1);
+    if (!device.ok()) return Fail(kName, device.status());
+    options->device = *device;
     const absl::StatusOr<RunDescription> run = DescribeRun(*options, *ranks);
     if (!run.ok()) return Fail(kName, locate(run.status()));
     fmt::print("{}", run->text);
@@ -138,6 +144,15 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
       static_cast<int64_t>(options->job.communication_deadline_s() * 1000));
   const auto world = MpiWorld::Create(&argc, &argv, world_options);
   if (!world.ok()) return Fail(kName, world.status());
+  const absl::StatusOr<ComputeDevice> device =
+      DeviceOf(arguments, (*world)->local_rank(), (*world)->local_size());
+  if (!device.ok()) {
+    Fail(kName, device.status());
+    if ((*world)->world_size() > 1) MpiWorld::Abort(1);
+    return 1;
+  }
+  options->device = *device;
+  HostStagedWorld staged(**world);
   UseThreadsOf((*world)->processor_share());
   options->share = (*world)->processor_share();
   options->share.threads = omp_get_max_threads();
@@ -172,7 +187,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
     orders.stop |= signal != 0;
     return orders;
   };
-  const absl::StatusOr<RunEnd> end = Train(*options, **world);
+  const absl::StatusOr<RunEnd> end = Train(*options, staged);
   if (reporter.has_value()) reporter->End(end.status());
   if (!end.ok()) {
     Fail(kName, locate(end.status()));

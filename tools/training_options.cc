@@ -1,6 +1,7 @@
 #include "tools/training_options.h"
 
 #include "fmt/format.h"
+#include "tools/device_option.h"
 
 namespace trireme {
 
@@ -26,6 +27,7 @@ std::vector<OptionSpec> TrainingOptions() {
            .value = "FIELDS",
            .help = "with --resume: fields, separated by commas, in which the "
                    "job may differ from the run's"},
+          DeviceOption(),
           {.name = "trace",
            .help = "writes Chrome traces of the second to fourth step"}};
 }

@@ -14,15 +14,16 @@
 
 #include "absl/strings/match.h"
 #include "fmt/format.h"
+#include "runtime/comm/host_staged.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/comm/patience.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
-#include "runtime/device/cpu_device.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/plan/stage_ranks.h"
 #include "tools/commands.h"
+#include "tools/device_option.h"
 #include "tools/mpirun.h"
 #include "trainer/batches.h"
 #include "trainer/job.h"
@@ -300,22 +301,35 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
                                 "{} without mpirun",
                                 NumRanks(v.plan), kMostThreadRanks));
   }
-  CpuDevice device(MemoryLimit(v.job, (*world)->local_size()));
-  if ((*world)->world_size() == 1) {
-    const ThreadRankOptions threads = ThreadOptions(v, NumRanks(v.plan));
+  const bool threaded = (*world)->world_size() == 1;
+  const int local_ranks =
+      threaded ? static_cast<int>(NumRanks(v.plan)) : (*world)->local_size();
+  const auto chosen = DeviceOf(arguments, (*world)->local_rank(), local_ranks);
+  if (!chosen.ok()) {
+    Fail(kName, chosen.status());
+    if (!threaded) MpiWorld::Abort(1);
+    return 1;
+  }
+  const int64_t limit = MemoryLimit(v.job, *chosen, (*world)->local_size());
+  const std::unique_ptr<Device> device = chosen->Make(limit);
+  if (threaded) {
+    ThreadRankOptions threads = ThreadOptions(v, NumRanks(v.plan));
+    threads.device = *chosen;
+    if (chosen->kind() == DeviceKind::kCuda) threads.memory_bytes = limit;
     if (threads.threads_per_rank > 0) {
       omp_set_num_threads(threads.threads_per_rank);
     }
     return Report(
-        v, RecordReference(v, device, source),
+        v, RecordReference(v, *device, source),
         RecordGridOnThreads(v.setup, v.plan, source, v.steps, threads),
         static_cast<int>(*rows));
   }
   UseThreadsOf((*world)->processor_share());
   const absl::StatusOr<GridRecord> reference =
-      RecordReferenceOnRankZero(v, device, source, **world);
+      RecordReferenceOnRankZero(v, *device, source, **world);
+  HostStagedWorld staged(**world);
   const auto record =
-      RecordGrid(v.setup, v.plan, device, **world, source, v.steps);
+      RecordGrid(v.setup, v.plan, *device, staged, source, v.steps);
   const int result = (*world)->world_rank() == 0
                          ? Report(v, reference, record, static_cast<int>(*rows))
                          : (record.ok() ? 0 : Fail(kName, record.status()));
@@ -341,6 +355,7 @@ Command VerifyCommand() {
              .help = "overrides a field of the job; without precision=... the "
                      "comparison is in FP64, whatever the job trains in",
              .repeated = true},
+            DeviceOption(),
             {.name = "steps",
              .value = "N",
              .default_value = "3",

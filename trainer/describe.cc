@@ -56,11 +56,12 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
 }
 
 absl::StatusOr<std::vector<MemoryStatistics>> PredictMemoryOfRanks(
-    const TrainingSetup& setup, const Plan& plan) {
+    const TrainingSetup& setup, const Plan& plan, DeviceKind kind) {
   std::vector<MemoryStatistics> memory(NumRanks(plan));
   for (size_t rank = 0; rank < memory.size(); ++rank) {
-    ASSIGN_OR_RETURN(memory[rank], RankModel::PredictMemory(
-                                       setup, plan, static_cast<int>(rank)));
+    ASSIGN_OR_RETURN(
+        memory[rank],
+        RankModel::PredictMemory(setup, plan, static_cast<int>(rank), kind));
   }
   return memory;
 }

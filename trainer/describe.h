@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "runtime/device/device.h"
+#include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/job.h"
 #include "trainer/training_setup.h"
@@ -23,10 +23,10 @@ int64_t CountParameters(const TrainingSetup& setup);
 std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
                           const DataSummary& data);
 
-// The exact memory of every rank of the plan, from a dry step of each. Errors:
-// a plan or model that cannot run.
+// The exact memory of every rank of the plan, on devices of the kind, from a
+// dry step of each. Errors: a plan or model that cannot run.
 absl::StatusOr<std::vector<MemoryStatistics>> PredictMemoryOfRanks(
-    const TrainingSetup& setup, const Plan& plan);
+    const TrainingSetup& setup, const Plan& plan, DeviceKind kind);
 
 // The peaks of ranks 0, 1, ..., by category.
 std::string DescribeMemory(const std::vector<MemoryStatistics>& memory);

@@ -15,6 +15,14 @@ int64_t MemoryLimit(const Job& job, int local_ranks) {
   return HostMemoryLimit(local_ranks);
 }
 
+int64_t MemoryLimit(const Job& job, const ComputeDevice& device,
+                    int local_ranks) {
+  if (device.kind() == DeviceKind::kCuda && !job.has_memory_limit_bytes()) {
+    return device.memory_bytes();
+  }
+  return MemoryLimit(job, local_ranks);
+}
+
 int64_t HostMemoryLimit(int local_ranks) {
   const int64_t machine = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) *
                           static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "runtime/device/compute_device.h"
 #include "trainer/job.pb.h"
 
 namespace trireme {
@@ -13,6 +14,10 @@ namespace trireme {
 // of the machine's memory (all of it, or what its control group allows),
 // divided among the machine's ranks.
 int64_t MemoryLimit(const Job& job, int local_ranks);
+// The same for a rank that computes on `device`: of a GPU the job's
+// memory_limit_bytes, or what ComputeDevice says.
+int64_t MemoryLimit(const Job& job, const ComputeDevice& device,
+                    int local_ranks);
 // The latter, whatever the job says: what a rank may have of the host's memory.
 int64_t HostMemoryLimit(int local_ranks);
 

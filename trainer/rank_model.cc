@@ -93,20 +93,20 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
 }
 
 absl::StatusOr<MemoryStatistics> RankModel::PredictMemory(
-    const TrainingSetup& setup, const Plan& plan, int rank) {
-  CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
-  RETURN_IF_ERROR(DryRun(setup, plan, device, rank).status());
-  return device.Statistics();
+    const TrainingSetup& setup, const Plan& plan, int rank, DeviceKind kind) {
+  const std::unique_ptr<Device> device = MakeDryDevice(kind);
+  RETURN_IF_ERROR(DryRun(setup, plan, *device, rank).status());
+  return device->Statistics();
 }
 
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
     const TrainingSetup& setup, const Plan& plan, Device& device,
     CommunicatorFactory& factory, int64_t host_limit_bytes) {
-  CpuDevice dry_device(std::numeric_limits<int64_t>::max(),
-                       CpuDevice::Mode::kDry);
+  const std::unique_ptr<Device> dry_device =
+      MakeDryDevice(DeviceKindOf(device));
   ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> dry,
-                   DryRun(setup, plan, dry_device, factory.world_rank()));
-  const MemoryStatistics predicted = dry_device.Statistics();
+                   DryRun(setup, plan, *dry_device, factory.world_rank()));
+  const MemoryStatistics predicted = dry_device->Statistics();
   const int64_t limit = device.Statistics().limit_bytes;
   if (predicted.peak_bytes > limit) {
     return ResourceExhausted(

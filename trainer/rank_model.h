@@ -27,6 +27,7 @@
 #include "parallel/parameter_buckets.h"
 #include "parallel/parameter_shards.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/device/compute_device.h"
 #include "scheduler/costs/plan_costs.h"
 #include "scheduler/plan/plan.pb.h"
 #include "scheduler/program/program.h"
@@ -61,10 +62,11 @@ class RankModel {
       CommunicatorFactory& factory, int64_t host_limit_bytes = kNoLimit);
   static constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
 
-  // The memory of one step on `rank` of the plan, from a dry step alone.
-  // Errors: as Build, but for the limit.
+  // The memory of one step on `rank` of the plan on a device of the kind, from
+  // a dry step alone. Errors: as Build, but for the limit.
   static absl::StatusOr<MemoryStatistics> PredictMemory(
-      const TrainingSetup& setup, const Plan& plan, int rank);
+      const TrainingSetup& setup, const Plan& plan, int rank,
+      DeviceKind kind = DeviceKind::kCpu);
 
   // The samples of the global batch that this rank's replica computes.
   int64_t first_sample() const { return layout_.first_sample; }

@@ -23,7 +23,6 @@
 #include "runtime/core/log.h"
 #include "runtime/core/median.h"
 #include "runtime/core/status.h"
-#include "runtime/device/cpu_device.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/simulator/trace.h"
 #include "trainer/agreement.h"
@@ -213,8 +212,8 @@ std::string PromiseText(const Plan& plan, int logical_rank, int64_t peak_bytes,
 // What a rank needs to draw when training ends, 0 if nothing is to be drawn.
 // Error: more than `limit`.
 absl::Status PredictDrawing(const Job& job, const TrainingSetup& setup,
-                            const Plan& plan, int rank, int64_t limit,
-                            int64_t& bytes) {
+                            const Plan& plan, int rank, DeviceKind kind,
+                            int64_t limit, int64_t& bytes) {
   if (!job.sample().at_end()) return absl::OkStatus();
   if (rank == 0) {
     const auto decodes = PredictMemoryOfDecoding(*setup.family, job.data());
@@ -224,7 +223,7 @@ absl::Status PredictDrawing(const Job& job, const TrainingSetup& setup,
         "data.latents.autoencoder)"));
   }
   const absl::StatusOr<MemoryStatistics> predicted =
-      PredictMemoryOfDrawing(job, setup, plan, rank);
+      PredictMemoryOfDrawing(job, setup, plan, rank, kind);
   // A plan under which nothing can be drawn may train all the same.
   if (!predicted.ok()) return absl::OkStatus();
   bytes = predicted->peak_bytes;
@@ -238,12 +237,14 @@ absl::Status PredictDrawing(const Job& job, const TrainingSetup& setup,
 
 // What the trained model draws, beside the metrics that led to it. Collective
 // over the world; `log` is null but on rank 0.
-absl::Status DrawAtEnd(const RunFolder& folder, int64_t step, int local_ranks,
+absl::Status DrawAtEnd(const RunFolder& folder, int64_t step,
+                       const ComputeDevice& device, int local_ranks,
                        CommunicatorFactory& factory, int64_t predicted_bytes,
                        RunLog* log) {
   DrawOptions options;
   options.run = folder.root();
   options.out = fmt::format("{}/step_{:08}.png", folder.samples(), step);
+  options.device = device;
   options.local_ranks = local_ranks;
   options.overwrite = true;
   ASSIGN_OR_RETURN(const DrawReport report, DrawSamples(options, factory));
@@ -310,14 +311,15 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     }
     return RunEnd::kAllSteps;
   }
-  const int64_t limit = MemoryLimit(job, options.share.ranks);
-  CpuDevice device(limit);
+  const int64_t limit = MemoryLimit(job, options.device, options.share.ranks);
+  const std::unique_ptr<Device> device = options.device.Make(limit);
   int64_t drawing_bytes = 0;
-  const absl::Status drawable = PredictDrawing(
-      job, setup, plan, factory.world_rank(), limit, drawing_bytes);
+  const absl::Status drawable =
+      PredictDrawing(job, setup, plan, factory.world_rank(),
+                     options.device.kind(), limit, drawing_bytes);
   RETURN_IF_ERROR(agreement.Agree(drawable, "memory to draw samples"));
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
-                   RankModel::Build(setup, plan, device, factory,
+                   RankModel::Build(setup, plan, *device, factory,
                                     HostMemoryLimit(options.share.ranks)));
 
   // What decides which samples come next: not the step, as the batch may have
@@ -357,6 +359,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
       fmt::print("{}\n", prepared->explanation);
     }
     fmt::print("{}", DescribeSetup(setup, plan, data));
+    fmt::print("device {}\n", options.device.text());
     fmt::print("memory {} predicted on rank 0, limit {}\n",
                BytesText(predicted.peak_bytes), BytesText(limit));
     fmt::print(
@@ -410,7 +413,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     for (; step <= steps && !stopped; ++step) {
       const auto start = std::chrono::steady_clock::now();
       ASSIGN_OR_RETURN(const Batch batch,
-                       reader.Read(device, step, consumed_samples));
+                       reader.Read(*device, step, consumed_samples));
       RETURN_IF_ERROR(AgreeOnSamples(control, reader.consumed(),
                                      model->first_sample(), setup.global_batch,
                                      plan.grid().dp()));
@@ -475,7 +478,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
           trace, fmt::format("{}/rank_{}.json", folder.trace(),
                              factory.world_rank())));
     }
-    memory = device.Statistics();
+    memory = device->Statistics();
     deviation = LargestMemoryDeviation(memory, predicted, prediction, control);
   }
   if (leader) {
@@ -496,8 +499,9 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   }
   if (!stopped && job.sample().at_end()) {
     // What cannot be drawn now can be later.
-    const absl::Status drawn = DrawAtEnd(folder, last_step, options.share.ranks,
-                                         factory, drawing_bytes, log.get());
+    const absl::Status drawn =
+        DrawAtEnd(folder, last_step, options.device, options.share.ranks,
+                  factory, drawing_bytes, log.get());
     if (leader && !drawn.ok()) {
       LOG(WARNING) << "drew nothing: " << MessageOf(drawn);
     }
@@ -538,14 +542,14 @@ absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,
   std::string explanation;
   ASSIGN_OR_RETURN(const Plan plan, PlanOf(options, setup, ranks, explanation));
   ASSIGN_OR_RETURN(const std::vector<MemoryStatistics> memory,
-                   PredictMemoryOfRanks(setup, plan));
+                   PredictMemoryOfRanks(setup, plan, options.device.kind()));
   if (!explanation.empty()) explanation += "\n";
   RunDescription description;
   description.text =
       explanation + DescribeSetup(setup, plan, data) + DescribeMemory(memory);
   // Without the field the limit is that of the machine where it will run.
   if (!job.has_memory_limit_bytes()) return description;
-  const int64_t limit = MemoryLimit(job, /*local_ranks=*/1);
+  const int64_t limit = MemoryLimit(job, options.device, /*local_ranks=*/1);
   description.text += fmt::format("limit  {:>10}\n", BytesText(limit));
   for (size_t rank = 0; rank < memory.size(); ++rank) {
     if (memory[rank].peak_bytes <= limit || !description.fits.ok()) continue;

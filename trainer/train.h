@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/core/processors.h"
+#include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/job.pb.h"
 #include "trainer/step_metrics.h"
@@ -45,6 +46,7 @@ struct TrainOptions {
   bool trace = false;
   // A bar that redraws itself; absent: if standard output is a terminal.
   std::optional<bool> progress_bar;
+  ComputeDevice device;
   // Of this machine, whose ranks share its memory, too.
   ProcessorShare share;
   // Asked after each step; what one rank is ordered all do. An order is carried

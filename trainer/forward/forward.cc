@@ -17,7 +17,6 @@
 #include "runtime/comm/control.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
-#include "runtime/device/cpu_device.h"
 #include "runtime/ops/pointwise.h"
 #include "scheduler/plan/plan.h"
 #include "trainer/forward/class_inputs.h"
@@ -199,11 +198,12 @@ absl::StatusOr<ForwardReport> Forward(const ForwardOptions& options,
   const absl::StatusOr<Prepared> prepared =
       Prepare(options, chosen, factory.world_size());
   RETURN_IF_ERROR(control.Agree(prepared.status(), "the model and its inputs"));
-  CpuDevice device(MemoryLimit(Job(), options.local_ranks));
+  const std::unique_ptr<Device> device = options.device.Make(
+      MemoryLimit(Job(), options.device, options.local_ranks));
   std::map<std::string, HostField> tensors;
   {
     const auto created =
-        Sampler::Create(prepared->setup, prepared->plan, device, factory);
+        Sampler::Create(prepared->setup, prepared->plan, *device, factory);
     RETURN_IF_ERROR(control.Agree(created.status(), "building the model"));
     Sampler& sampler = **created;
     absl::Status whole;
@@ -220,14 +220,14 @@ absl::StatusOr<ForwardReport> Forward(const ForwardOptions& options,
     const ClassInputs& inputs = prepared->inputs;
     ASSIGN_OR_RETURN(
         std::vector<double> output,
-        sampler.Predict(BatchOf(inputs, device, 0, inputs.samples)));
+        sampler.Predict(BatchOf(inputs, *device, 0, inputs.samples)));
     tensors[kOutput] = OutputOf(
         {.shape = prepared->setup.family->samples().ShapeOf(inputs.samples),
          .values = std::move(output)},
         prepared->setup.family->Call());
   }
   if (options.gradients) {
-    auto gradients = Gradients(*prepared, options, device, factory, control);
+    auto gradients = Gradients(*prepared, options, *device, factory, control);
     RETURN_IF_ERROR(control.Agree(gradients.status(), "gradients"));
     for (auto& [name, field] : *gradients) {
       tensors[kGradient + name] = std::move(field);

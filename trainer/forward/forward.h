@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/core/dtype.h"
+#include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
 
 namespace trireme {
@@ -30,6 +31,7 @@ struct ForwardOptions {
   // As a file has it; absent: one rank's.
   std::optional<Plan> plan;
   DType dtype = DType::kFloat32;
+  ComputeDevice device;
   int local_ranks = 1;  // that share the machine's memory
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -347,10 +348,14 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
     if (!asked.ok()) loaded = asked;
   }
   RETURN_IF_ERROR(control.Agree(loaded.status(), "opening the run"));
-  CpuDevice device(MemoryLimit(loaded->job, options.local_ranks));
+  const std::unique_ptr<Device> device = options.device.Make(
+      MemoryLimit(loaded->job, options.device, options.local_ranks));
+  // Latents of a GPU's model are decoded by the processor.
+  CpuDevice host(std::numeric_limits<int64_t>::max());
   // Rank 0 shows what all have drawn.
-  const auto medium = leader ? OpenMedium(options, *loaded, device)
-                             : absl::StatusOr<std::unique_ptr<SampleMedium>>();
+  const auto medium =
+      leader ? OpenMedium(options, *loaded, device->on_host() ? *device : host)
+             : absl::StatusOr<std::unique_ptr<SampleMedium>>();
   absl::Status status;
   if (leader) status = medium.status();
   RETURN_IF_ERROR(control.Agree(status, "what is drawn before"));
@@ -370,7 +375,7 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
       options.per_class.value_or(loaded->job.sample().per_class());
 
   const absl::StatusOr<std::unique_ptr<Sampler>> created =
-      Sampler::Create(loaded->setup, *plan, device, factory);
+      Sampler::Create(loaded->setup, *plan, *device, factory);
   RETURN_IF_ERROR(control.Agree(created.status(), "building the model"));
   Sampler& sampler = **created;
   const std::string ema = report.checkpoint + "/" + kEmaFile;
@@ -401,7 +406,7 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
     for (const Prompt& row : *rows) names.push_back(row.name);
     status = (*medium)->Write(options.out, {names, per_row, drawn});
   }
-  report.peak_bytes = device.Statistics().peak_bytes;
+  report.peak_bytes = device->Statistics().peak_bytes;
   // Rank 0 makes meshes, which takes what it takes.
   AwaitAllPatiently(*everyone, "writing what is drawn");
   RETURN_IF_ERROR(control.Agree(status, "writing what is drawn"));
@@ -432,7 +437,8 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
 }
 
 absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(
-    const Job& job, const TrainingSetup& setup, const Plan& plan, int rank) {
+    const Job& job, const TrainingSetup& setup, const Plan& plan, int rank,
+    DeviceKind kind) {
   // Of a model with text and no classes as many captions as there are; a batch
   // is full with fewer.
   const int64_t most = DrawOptions().max_rows;
@@ -445,8 +451,8 @@ absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(
   ASSIGN_OR_RETURN(
       MemoryStatistics memory,
       Sampler::PredictMemory(setup, plan, rank, SamplingOf(job.sample(), setup),
-                             rows * job.sample().per_class()));
-  if (rank > 0) return memory;
+                             rows * job.sample().per_class(), kind));
+  if (rank > 0 || kind != DeviceKind::kCpu) return memory;
   // Rank 0 has the decoder beside the model.
   ASSIGN_OR_RETURN(const int64_t decoding,
                    PredictMemoryOfDecoding(*setup.family, job.data()));

@@ -12,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "models/sampling/flow_sampler.h"
 #include "runtime/comm/communicator.h"
-#include "runtime/device/device.h"
+#include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/job.pb.h"
 #include "trainer/training_setup.h"
@@ -42,6 +42,7 @@ struct DrawOptions {
   bool ema = true;
   // Samples drawn, without guidance, to compare with real ones; 0 = none.
   int64_t evaluate = 0;
+  ComputeDevice device;
   // Ranks on this machine, which share its memory.
   int local_ranks = 1;
 };
@@ -68,7 +69,8 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
 // The memory that `rank` needs to draw a run's samples when its training ends,
 // if nothing of the training is left by then.
 absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(
-    const Job& job, const TrainingSetup& setup, const Plan& plan, int rank);
+    const Job& job, const TrainingSetup& setup, const Plan& plan, int rank,
+    DeviceKind kind);
 
 }  // namespace trireme
 

@@ -14,7 +14,6 @@
 #include "runtime/comm/patience.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
-#include "runtime/device/cpu_device.h"
 #include "runtime/ops/pointwise.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/schedules/schedule.h"
@@ -114,11 +113,11 @@ Sampler::Sampler(const TrainingSetup& setup, const Plan& plan,
 
 absl::StatusOr<MemoryStatistics> Sampler::PredictMemory(
     const TrainingSetup& setup, const Plan& plan, int rank,
-    const SamplerOptions& options, int64_t samples) {
-  CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
+    const SamplerOptions& options, int64_t samples, DeviceKind kind) {
+  const std::unique_ptr<Device> device = MakeDryDevice(kind);
   DryWorld world(rank, static_cast<int>(GridSize(plan.grid())));
   ASSIGN_OR_RETURN(const std::unique_ptr<Sampler> sampler,
-                   Create(setup, plan, device, world));
+                   Create(setup, plan, *device, world));
   // Heun's second slope comes in all steps but the last: two take what all do.
   SamplerOptions few_steps = options;
   few_steps.steps = std::min<int64_t>(options.steps, 2);
@@ -127,7 +126,7 @@ absl::StatusOr<MemoryStatistics> Sampler::PredictMemory(
   std::vector<Sample> prompts(std::min(samples, replicas * kSampleBatch));
   for (Sample& prompt : prompts) prompt.class_id = 0;
   RETURN_IF_ERROR(sampler->Draw(few_steps, /*seed=*/0, prompts).status());
-  return device.Statistics();
+  return device->Statistics();
 }
 
 std::vector<TensorPart> Sampler::WeightParts() {

@@ -18,6 +18,7 @@
 #include "models/weights/tensor_source.h"
 #include "parallel/parameter_buckets.h"
 #include "parallel/parameter_shards.h"
+#include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/local_model.h"
 #include "trainer/plan_layout.h"
@@ -35,10 +36,12 @@ class Sampler {
       const TrainingSetup& setup, const Plan& plan, Device& device,
       CommunicatorFactory& factory);
 
-  // The memory that `rank` needs to draw `samples`, from a dry run.
+  // The memory that `rank` needs to draw `samples` on a device of the kind,
+  // from a dry run.
   static absl::StatusOr<MemoryStatistics> PredictMemory(
       const TrainingSetup& setup, const Plan& plan, int rank,
-      const SamplerOptions& options, int64_t samples);
+      const SamplerOptions& options, int64_t samples,
+      DeviceKind kind = DeviceKind::kCpu);
 
   // Reads this rank's parts of every parameter. Collective over the world; the
   // same status on every rank.

@@ -8,9 +8,9 @@
 #include <mutex>
 
 #include "fmt/format.h"
+#include "runtime/comm/host_staged.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/status.h"
-#include "runtime/device/cpu_device.h"
 #include "scheduler/plan/stage_ranks.h"
 #include "trainer/memory_limit.h"
 #include "trainer/rank_model.h"
@@ -120,9 +120,11 @@ absl::StatusOr<GridRecord> RecordGridOnThreads(
     if (options.threads_per_rank > 0) {
       omp_set_num_threads(options.threads_per_rank);
     }
-    CpuDevice device(int64_t{1} << 40);
+    HostStagedWorld world(factory);
+    const std::unique_ptr<Device> device =
+        options.device.Make(options.memory_bytes);
     absl::StatusOr<GridRecord> own =
-        RecordGrid(setup, plan, device, factory, source, steps);
+        RecordGrid(setup, plan, *device, world, source, steps);
     const std::lock_guard lock(mutex);
     if (rank == 0 || (!own.ok() && result.ok())) result = std::move(own);
   };

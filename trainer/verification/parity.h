@@ -23,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "models/batch.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/training_setup.h"
 
@@ -62,6 +63,9 @@ struct ThreadRankOptions {
   // the processors. Runs whose bits are compared have the same number: sums of
   // products may be cut at other places with another.
   int threads_per_rank = 0;
+  // Of each rank, with so much memory.
+  ComputeDevice device;
+  int64_t memory_bytes = int64_t{1} << 40;
   // Of each wait for another rank; see RunThreadRanks.
   std::chrono::milliseconds deadline = std::chrono::minutes(10);
 };
