@@ -29,10 +29,24 @@ struct Dispatch::Routes {
   Tensor Send(const Tensor& rows) const;
   // Rows of this rank's experts back to the routes.
   Tensor Return(const Tensor& rows) const;
-  void Exchange(const Tensor& experts, int64_t num_experts);
+  void Exchange(const Tensor& experts, int64_t num_experts,
+                int64_t most_of_expert);
 };
 
 namespace {
+
+// Rows that the tokens of one rank have at most for so many of the experts.
+int64_t MostRows(const Tensor& experts, int64_t num_experts,
+                 int64_t most_of_expert) {
+  return std::min(std::min(experts.dim(1), num_experts) * experts.dim(0),
+                  num_experts * most_of_expert);
+}
+
+std::vector<int64_t> Evenly(int64_t rows, int64_t groups) {
+  std::vector<int64_t> counts(groups, rows / groups);
+  for (int64_t g = 0; g < rows % groups; ++g) ++counts[g];
+  return counts;
+}
 
 int64_t SumOf(const std::vector<int64_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
@@ -63,7 +77,8 @@ std::vector<int64_t> ExchangeCounts(Device& device, Communicator& group,
 
 }  // namespace
 
-void Dispatch::Routes::Exchange(const Tensor& experts, int64_t num_experts) {
+void Dispatch::Routes::Exchange(const Tensor& experts, int64_t num_experts,
+                                int64_t most_of_expert) {
   Device& device = experts.device();
   const int64_t ranks = group->size();
   const int64_t local = num_experts / ranks;
@@ -79,9 +94,8 @@ void Dispatch::Routes::Exchange(const Tensor& experts, int64_t num_experts) {
     for (int64_t e = 0; e < local; ++e) counts[e] += from_rank[e];
   }
   const int64_t rows = SumOf(received);
-  capacity = device.dry()
-                 ? std::min(experts.dim(1), local) * experts.dim(0) * ranks
-                 : rows;
+  capacity =
+      device.dry() ? MostRows(experts, local, most_of_expert) * ranks : rows;
   // Received rows lie by rank, then by expert.
   std::vector<int32_t> to_received(capacity, 0);
   std::vector<int32_t> to_expert(capacity, 0);
@@ -128,16 +142,21 @@ Tensor Dispatch::Routes::Return(const Tensor& rows) const {
 }
 
 Dispatch::Dispatch(ForwardContext& context, const std::string& name,
-                   const Tensor& experts, int64_t num_experts) {
+                   const Tensor& experts, int64_t num_experts,
+                   int64_t most_of_expert) {
   auto routes = std::make_shared<Routes>();
   routes->name = name;
   routes->sorted = SortRoutes(experts, num_experts);
+  if (experts.device().dry()) {
+    routes->sorted.counts =
+        Evenly(MostRows(experts, num_experts, most_of_expert), num_experts);
+  }
   const int64_t rows = routes->sorted.rows();
   routes->routes = routes->sorted.routes.Slice(0, rows);
   routes->tokens = routes->sorted.tokens.Slice(0, rows);
   if (context.parallel.grid().size(Axis::kExpert) > 1) {
     routes->group = &context.parallel.communicators().ExpertGroup();
-    routes->Exchange(experts, num_experts);
+    routes->Exchange(experts, num_experts, most_of_expert);
   } else {
     routes->counts = routes->sorted.counts;
   }

@@ -11,9 +11,9 @@
 // The two are each other's conjugates. Rows travel in the activations' type:
 // of every row k·(ep − 1)/ep of its bytes, there and back, forward and
 // backward. A rank holds as many rows as are routed to its experts: k·t where
-// they are even, at most min(k, its experts)·t·ep for t tokens on each rank.
-// Only the second is certain; a dry device takes memory for it, and counts work
-// for the first.
+// they are even, at most min(k, its experts)·t·ep for t tokens on each rank, or
+// fewer where experts have a capacity. Only the second is certain; a dry device
+// takes memory for it, and counts work for the first.
 
 #ifndef TRIREME_MOE_DISPATCH_H_
 #define TRIREME_MOE_DISPATCH_H_
@@ -31,9 +31,10 @@ namespace trireme {
 class Dispatch {
  public:
   // Of one use of a layer. `experts`: int32 [t, k] of num_experts, −1 goes
-  // nowhere. A collective over the expert grid's ranks, as is what follows.
+  // nowhere; no expert is more than `most_of_expert` times in it. A collective
+  // over the expert grid's ranks, as is what follows.
   Dispatch(ForwardContext& context, const std::string& name,
-           const Tensor& experts, int64_t num_experts);
+           const Tensor& experts, int64_t num_experts, int64_t most_of_expert);
 
   // x[t, h] → rows[r, h] of this rank's experts. Where they come from this rank
   // alone, whoever keeps them can make them again of x.

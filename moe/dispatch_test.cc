@@ -99,7 +99,8 @@ TEST(DispatchTest, TokensGetTheirOwnRowsBack) {
         Device& device = context.parallel.device();
         Tape& tape = context.tape;
         const Dispatch dispatch(context, "layer",
-                                Experts(device, c.routing, rank), kExperts);
+                                Experts(device, c.routing, rank), kExperts,
+                                /*most_of_expert=*/kTokens);
         const Shape shape = {kTokens, kWidth};
         const Variable x =
             tape.Leaf(Tensor::FromValues<double>(device, shape, RowsOf(rank)));
@@ -135,7 +136,8 @@ TEST(DispatchTest, AnExpertHasItsRowsInTheOrderOfRanksAndTokens) {
         Device& device = context.parallel.device();
         Tape& tape = context.tape;
         const Dispatch dispatch(context, "layer",
-                                Experts(device, c.routing, rank), kExperts);
+                                Experts(device, c.routing, rank), kExperts,
+                                /*most_of_expert=*/kTokens);
         const Variable x(Tensor::FromValues<double>(device, {kTokens, kWidth},
                                                     RowsOf(rank)));
         std::vector<double> numbers;

@@ -9,6 +9,10 @@ namespace trireme {
 
 struct MoeConfig {
   enum class ExpertKind { kSwiGlu, kGelu };
+  enum class RouterKind { kLinear, kCosine };
+  enum class Scores { kSoftmax, kSigmoid };
+  enum class Choice { kTokens, kExperts };
+  enum class Drop { kByOrder, kByScore };
 
   int64_t experts = 0;
   // Experts of each token.
@@ -23,6 +27,27 @@ struct MoeConfig {
   // Of the load-balancing loss and of the router's z-loss; 0: none.
   double balance_weight = 0;
   double z_weight = 0;
+  // Of the load-importance loss; 0: none.
+  double importance_weight = 0;
+
+  RouterKind router = RouterKind::kLinear;
+  Scores scores = Scores::kSoftmax;
+  Choice choice = Choice::kTokens;
+  // Groups of experts, and how many of them a token uses.
+  int64_t groups = 1;
+  int64_t top_groups = 1;
+  // Of an even share of a sample's routes; 0: an expert takes all.
+  double capacity_factor = 0;
+  Drop drop = Drop::kByOrder;
+  // Of the logits in training, times 1/experts; 0: none.
+  double noise = 0;
+  // Of the bias of each expert, a step; 0: there is none.
+  double bias_step = 0;
+
+  // Whether a token's experts depend on the other tokens of its sample.
+  bool chooses_by_sample() const {
+    return choice == Choice::kExperts || capacity_factor > 0;
+  }
 
   friend bool operator==(const MoeConfig&, const MoeConfig&) = default;
 };

@@ -1,6 +1,6 @@
 #include "moe/moe_layer.h"
 
-#include <algorithm>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -114,14 +114,14 @@ ShardedVariable MoeLayer::RouteShares(ForwardContext& context,
                                x.value().dtype())));
   }
   MoeTokens own = tokens;
-  if (padding > 0 || !tokens.padding.empty()) {
-    own.padding = tokens.padding;
-    own.padding.resize(shape.dim(1), 0);
-    own.padding.resize(share * tp, 1);
-    const auto first =
-        own.padding.begin() + grid.coordinate(Axis::kTensor) * share;
-    own.padding = std::vector<uint8_t>(first, first + share);
+  if (own.positions.empty()) {
+    own.positions.resize(shape.dim(1));
+    std::iota(own.positions.begin(), own.positions.end(), 0);
   }
+  own.positions.resize(share * tp, kPaddingPosition);
+  const auto first =
+      own.positions.begin() + grid.coordinate(Axis::kTensor) * share;
+  own.positions = std::vector<int32_t>(first, first + share);
   ShardedVariable y = Transition(
       context,
       Route(context, Transition(context, padded, Axis::kTensor, TokenShard()),
@@ -142,7 +142,8 @@ ShardedVariable MoeLayer::Route(ForwardContext& context,
   for (Parameter* experts : {in_, out_}) {
     context.parallel.UseParameter(*experts, x.states);
   }
-  const Dispatch dispatch(context, name_, routing.experts, config_.experts);
+  const Dispatch dispatch(context, name_, routing.experts, config_.experts,
+                          routing.most_of_expert);
   const Variable flat =
       Reshape(tape, x.variable, {shape.dim(0) * shape.dim(1), shape.dim(2)});
   const Variable inner = WeightedActivation(

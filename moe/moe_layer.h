@@ -1,7 +1,7 @@
 // A mixture of experts in place of an MLP (Shazeer et al., "Outrageously large
-// neural networks"; Gale et al., "MegaBlocks"): each token goes through the k
-// experts that the router chose, none is dropped, and their results are summed
-// with the router's weights; a shared expert, if there is one, sees all.
+// neural networks"; Gale et al., "MegaBlocks"): each token goes through the
+// experts that the router chose (router.h), and their results are summed with
+// the router's weights; a shared expert, if there is one, sees all.
 //
 //   y = Σ over a token's experts of weight·expert(x)  [+ shared(x)]
 //   expert(x) = W₂·(silu(W_gate·x)∘(W_up·x)) or W₂·gelu(W₁·x), without biases

@@ -84,7 +84,7 @@ class MoeLayerTest : public GradientCheck {
     ForwardContext context{tape, rank.parallel};
     const ShardedVariable y =
         rank.layer.Forward(context, {x, States()},
-                           {.padding = {0, 0, 0, 0, 1},  // kValid of kTokens
+                           {.positions = {0, 1, 2, 3, -1},  // kValid of kTokens
                             .of_sample = kValid,
                             .global_batch = global_batch});
     CHECK_OK(rank.parallel.status());

@@ -1,8 +1,12 @@
 #include "moe/route_functions.h"
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
+#include "runtime/ops/copy.h"
 #include "runtime/ops/grouped_matmul.h"
+#include "runtime/ops/normalization.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
 #include "runtime/ops/routing.h"
@@ -14,6 +18,39 @@ using ExpertKind = MoeConfig::ExpertKind;
 
 Tensor In(const Tensor& x, DType dtype) {
   return x.dtype() == dtype ? x : Cast(x, dtype);
+}
+
+constexpr double kMaxLogitScale = 100;
+constexpr double kNormEps = 1e-12;
+
+// [elements, 2]: each element and 0, whose softmax is the element's sigmoid and
+// what is left of 1.
+Tensor WithZeros(const Tensor& x) {
+  const Tensor pairs =
+      Tensor::Zeros(x.device(), {x.num_elements(), 2}, x.dtype(),
+                    MemoryCategory::kActivations, "pairs");
+  CopyStrided({.outer = x.num_elements(),
+               .run = 1,
+               .from = {.outer = 1},
+               .to = {.outer = 2}},
+              x, pairs);
+  return pairs;
+}
+
+Tensor Column(const Tensor& pairs, int64_t column, const Shape& shape) {
+  return CopySlice(pairs, 1, column, column + 1, "sigmoid").Reshape(shape);
+}
+
+// Rows √d long.
+NormResult UnitRows(const Tensor& rows) {
+  return NormModulateForward(NormKind::kRms,
+                             rows.Reshape({1, rows.dim(0), rows.dim(1)}),
+                             nullptr, nullptr, kNormEps);
+}
+
+double LogitScale(const Parameter& temperature, DType compute) {
+  return std::min(2 * std::exp(ValueOf(In(temperature.value, compute))),
+                  kMaxLogitScale);
 }
 
 // [groups, out, in], whatever parts `out` has.
@@ -66,6 +103,111 @@ Variable LogSumExp(Tape& tape, const Variable& x) {
                            0, ScaleRows(SoftmaxForward(gradients.Saved(0)),
                                         gradients.TakeOutput()));
                      });
+}
+
+Tensor SigmoidOf(const Tensor& x) {
+  return Column(SoftmaxForward(WithZeros(x)), 0, x.shape());
+}
+
+Variable Sigmoid(Tape& tape, const Variable& x) {
+  const Tensor y = SigmoidOf(x.value());
+  return tape.Record("sigmoid", {x}, {}, y, {y},
+                     [](Tape::Gradients& gradients) {
+                       const Tensor& y = gradients.Saved(0);
+                       const Tensor once = Multiply(gradients.TakeOutput(), y);
+                       AddInPlace(Multiply(once, y), once, -1);
+                       gradients.Accumulate(0, once);
+                     });
+}
+
+Variable LogSigmoid(Tape& tape, const Variable& x) {
+  const Tensor pairs = WithZeros(x.value());
+  const Tensor y = x.value().Clone();
+  AddInPlace(LogSumExp(pairs).Reshape(y.shape()), y, -1);
+  return tape.Record(
+      "log sigmoid", {x}, {}, y, {x.value()}, [](Tape::Gradients& gradients) {
+        const Tensor& x = gradients.Saved(0);
+        gradients.Accumulate(
+            0, Multiply(gradients.TakeOutput(),
+                        Column(SoftmaxForward(WithZeros(x)), 1, x.shape())));
+      });
+}
+
+Variable CosineLogits(Tape& tape, const Variable& x, Parameter& weight,
+                      Parameter& temperature) {
+  const DType compute = x.value().dtype();
+  const auto width = static_cast<double>(x.value().dim(1));
+  const double scale = LogitScale(temperature, compute);
+  const Tensor logits = MatMul(
+      x.value(),
+      UnitRows(In(weight.value, compute)).out.Reshape(weight.value.shape()),
+      nullptr, {.transpose_b = true, .label = "router"});
+  ScaleInPlace(logits, scale / width);
+  return tape.Record(
+      "cosine router", {x}, {&weight, &temperature}, logits,
+      {x.value(), logits},
+      [&weight, &temperature, compute, width,
+       scale](Tape::Gradients& gradients) {
+        const Tensor x = gradients.Saved(0);
+        const Tensor logits = gradients.Saved(1);
+        const Tensor slope = gradients.TakeOutput();
+        gradients.AddWeightGradient(temperature, [&temperature, logits, slope,
+                                                  scale] {
+          if (scale >= kMaxLogitScale) return;
+          const Shape flat = {1, logits.num_elements()};
+          AddInPlace(
+              RowDots(slope.Reshape(flat), logits.Reshape(flat)).Reshape({1}),
+              temperature.grad);
+        });
+        const Tensor of_cosines = Scale(slope, scale / width);
+        gradients.AddWeightGradient(weight, [&weight, x, of_cosines, compute] {
+          const Shape& shape = weight.value.shape();
+          const Shape rows = {1, shape.dim(0), shape.dim(1)};
+          const Tensor values = In(weight.value, compute);
+          const Tensor of_units =
+              MatMul(of_cosines, x, nullptr, {.transpose_a = true});
+          AddInPlace(NormModulateBackward(NormKind::kRms, values.Reshape(rows),
+                                          UnitRows(values), nullptr,
+                                          of_units.Reshape(rows), Tensor())
+                         .x.Reshape(shape),
+                     weight.grad);
+        });
+        if (gradients.Needs(0)) {
+          gradients.Accumulate(
+              0, MatMul(of_cosines, UnitRows(In(weight.value, compute))
+                                        .out.Reshape(weight.value.shape())));
+        }
+      });
+}
+
+Variable CountRoutes(Tape& tape, const Variable& x, Parameter& bias,
+                     const Tensor& routes) {
+  return tape.Record(
+      "count routes", {x}, {&bias}, x.value(), {routes},
+      [&bias](Tape::Gradients& gradients) {
+        gradients.AddWeightGradient(bias, [&bias, routes = gradients.Saved(0)] {
+          const int64_t experts = bias.grad.num_elements();
+          const Tensor counts =
+              CountRoutes(routes, 1, experts, bias.grad.dtype())
+                  .Reshape({experts});
+          const double all = Sum(counts);
+          AddInPlace(counts, bias.grad, static_cast<double>(experts));
+          AddInPlace(Full(counts.device(), {experts}, counts.dtype(), all),
+                     bias.grad, -1);
+        });
+        gradients.Accumulate(0, gradients.TakeOutput());
+      });
+}
+
+Variable KnownLoss(Tape& tape, const Variable& x, double value,
+                   const Tensor& gradient) {
+  return tape.Record(
+      "known loss", {x}, {},
+      Full(x.value().device(), {1}, x.value().dtype(), value), {gradient},
+      [](Tape::Gradients& gradients) {
+        gradients.Accumulate(
+            0, Scale(gradients.Saved(0), ValueOf(gradients.TakeOutput())));
+      });
 }
 
 Variable GroupedLinear(Tape& tape, const Variable& x, Parameter& weight,

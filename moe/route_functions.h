@@ -22,6 +22,25 @@ Variable SelectColumns(Tape& tape, const Variable& x, const Tensor& indices);
 // y[t, 1] = log Σ exp x[t, n].
 Variable LogSumExp(Tape& tape, const Variable& x);
 
+// 1/(1 + exp −x), and its logarithm.
+Tensor SigmoidOf(const Tensor& x);
+Variable Sigmoid(Tape& tape, const Variable& x);
+Variable LogSigmoid(Tape& tape, const Variable& x);
+
+// logits[t, E] = s·cos(x[t], W[E]) for x[t, d] whose rows an RMS norm made
+// √d long, with s = min(2·exp(temperature[1]), 100). In x's type.
+Variable CosineLogits(Tape& tape, const Variable& x, Parameter& weight,
+                      Parameter& temperature);
+
+// x itself. Backward adds to bias.grad[E], for each expert, E times the routes
+// that it has more than the mean: of int32 routes[t, k], −1 is none.
+Variable CountRoutes(Tape& tape, const Variable& x, Parameter& bias,
+                     const Tensor& routes);
+
+// A scalar of this value and of this gradient with respect to x.
+Variable KnownLoss(Tape& tape, const Variable& x, double value,
+                   const Tensor& gradient);
+
 // y[r, out] = x[r, in]·weight[g]ᵀ for the rows of each group g. The weight's
 // local shape is [groups, out, in] or [groups, parts, out/parts, in]. Keeps x,
 // or its recipe.

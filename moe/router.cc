@@ -1,139 +1,190 @@
 #include "moe/router.h"
 
-#include <utility>
+#include <algorithm>
+#include <span>
 #include <vector>
 
+#include "moe/expert_choice.h"
 #include "moe/route_functions.h"
+#include "moe/router_losses.h"
+#include "moe/token_choices.h"
 #include "parallel/functional.h"
 #include "runtime/autograd/functions.h"
 #include "runtime/autograd/tensor_functions.h"
-#include "runtime/device/host.h"
-#include "runtime/ops/copy.h"
+#include "runtime/core/philox.h"
 #include "runtime/ops/pointwise.h"
+#include "runtime/ops/random.h"
+#include "runtime/ops/reduction.h"
 #include "runtime/ops/routing.h"
 
 namespace trireme {
 namespace {
 
-using Kind = AxisState::Kind;
+using Scores = MoeConfig::Scores;
 
-// Routes of padding go nowhere.
-Tensor WithoutPadding(const Tensor& experts,
-                      const std::vector<uint8_t>& padding) {
-  if (padding.empty()) return experts;
-  const int64_t k = experts.dim(1);
-  const auto tokens = static_cast<int64_t>(padding.size());
-  std::vector<uint8_t> mask(experts.num_elements(), 0);
-  for (int64_t i = 0; i < experts.num_elements(); ++i) {
-    mask[i] = padding[i / k % tokens];
-  }
-  return MaskedFill(experts,
-                    Upload<uint8_t>(experts.device(), experts.shape(), mask),
-                    -1, "routes without padding");
-}
+// As published.
+constexpr int64_t kCosineWidth = 256;
+constexpr double kCosineStddev = 0.01;
+constexpr double kCosineEps = 1e-12;
 
-// x[t, n], a constant of the compute type, with zeros for padding.
-Tensor WithoutPaddingRows(const Tensor& x,
-                          const std::vector<uint8_t>& padding) {
-  if (padding.empty()) return x;
-  const auto tokens = static_cast<int64_t>(padding.size());
-  std::vector<float> counts(x.dim(0));
-  for (int64_t i = 0; i < x.dim(0); ++i) {
-    counts[i] = padding[i % tokens] != 0 ? 0.0F : 1.0F;
-  }
-  const Tensor factors = Upload<float>(x.device(), {x.dim(0), 1}, counts);
-  return ScaleRows(x, x.dtype() == DType::kFloat64
-                          ? Cast(factors, DType::kFloat64)
-                          : factors);
-}
-
-// The states of a sum over tokens.
-AxisStates SumStates(AxisStates states) {
-  for (const Axis axis : kAllAxes) {
-    if (states[axis].kind == Kind::kShard) states[axis] = AxisState::Partial();
-  }
-  return states;
+Initializer Xavier(int64_t in, int64_t out) {
+  return {
+      .kind = Initializer::Kind::kXavierUniform, .fan_in = in, .fan_out = out};
 }
 
 }  // namespace
 
 Router::Router(ParameterStore& store, const std::string& name, int64_t width,
                const MoeConfig& config)
-    : config_(config),
-      weight_(&store.Create(name + ".weight", {config.experts, width}, {},
-                            {.kind = Initializer::Kind::kXavierUniform,
-                             .fan_in = width,
-                             .fan_out = config.experts},
-                            /*decay=*/true)) {}
+    : name_(name),
+      config_(config),
+      noise_seed_(store.seed() ^ StableHash(name)) {
+  if (config.router == MoeConfig::RouterKind::kCosine) {
+    weight_ = &store.Create(name + ".projection.weight", {kCosineWidth, width},
+                            {}, Xavier(width, kCosineWidth), /*decay=*/true);
+    vectors_ = &store.Create(
+        name + ".vectors", {config.experts, kCosineWidth}, {},
+        {.kind = Initializer::Kind::kNormal, .stddev = kCosineStddev},
+        /*decay=*/false);
+    temperature_ = &store.Create(name + ".temperature", {1}, {},
+                                 {.kind = Initializer::Kind::kZeros},
+                                 /*decay=*/false);
+  } else {
+    weight_ = &store.Create(name + ".weight", {config.experts, width}, {},
+                            Xavier(width, config.experts), /*decay=*/true);
+  }
+  if (config.bias_step > 0) {
+    bias_ = &store.Create(name + ".bias", {config.experts}, {},
+                          {.kind = Initializer::Kind::kZeros},
+                          /*decay=*/false);
+    bias_->sign_step = config.bias_step;
+  }
+}
+
+Variable Router::Logits(ForwardContext& context,
+                        const ShardedVariable& x) const {
+  Tape& tape = context.tape;
+  const Shape& shape = x.value().shape();
+  const Variable projected = RouterLogits(
+      tape,
+      Reshape(tape, x.variable, {shape.dim(0) * shape.dim(1), shape.dim(2)}),
+      *weight_);
+  if (vectors_ == nullptr) return projected;
+  return CosineLogits(
+      tape, Norm(tape, NormKind::kRms, projected, nullptr, nullptr, kCosineEps),
+      *vectors_, *temperature_);
+}
+
+Tensor Router::Noise(const Tensor& logits, int64_t samples,
+                     const MoeTokens& tokens) const {
+  const int64_t experts = config_.experts;
+  const int64_t local = logits.dim(0) / samples;
+  CHECK_EQ(static_cast<int64_t>(tokens.samples.size()), samples);
+  const Tensor noise =
+      Tensor::Zeros(logits.device(), logits.shape(), logits.dtype(),
+                    MemoryCategory::kActivations, "noise of logits");
+  for (int64_t i = 0; i < samples; ++i) {
+    std::vector<ElementRun> runs;
+    for (int64_t t = 0; t < local; ++t) {
+      const int64_t position =
+          tokens.positions.empty() ? t : tokens.positions[t];
+      if (position == kPaddingPosition) continue;
+      const ElementRun run = {.from = position * experts,
+                              .to = (i * local + t) * experts,
+                              .count = experts};
+      if (!runs.empty() && runs.back().from + runs.back().count == run.from &&
+          runs.back().to + runs.back().count == run.to) {
+        runs.back().count += experts;
+      } else {
+        runs.push_back(run);
+      }
+    }
+    FillRandom(RandomStream({.seed = noise_seed_,
+                             .step = static_cast<uint64_t>(tokens.step),
+                             .sample = tokens.samples[i],
+                             .purpose = RandomPurpose::kNoise}),
+               Distribution::kNormal,
+               config_.noise / static_cast<double>(experts), runs, noise);
+  }
+  return noise;
+}
+
+bool Router::ChoosesTopLogits() const {
+  return !config_.chooses_by_sample() && bias_ == nullptr &&
+         config_.top_groups == config_.groups;
+}
 
 Routing Router::Forward(ForwardContext& context, const ShardedVariable& x,
                         const MoeTokens& tokens) const {
   Tape& tape = context.tape;
-  context.parallel.UseParameter(*weight_, x.states);
+  for (Parameter* parameter : {weight_, vectors_, temperature_, bias_}) {
+    if (parameter != nullptr) {
+      context.parallel.UseParameter(*parameter, x.states);
+    }
+  }
   const int64_t samples = x.value().dim(0);
   const int64_t local = x.value().dim(1);
-  CHECK(tokens.padding.empty() ||
-        static_cast<int64_t>(tokens.padding.size()) == local);
-  const Variable logits = RouterLogits(
-      tape, Reshape(tape, x.variable, {samples * local, x.value().dim(2)}),
-      *weight_);
-  const Tensor chosen = TopK(logits.value(), config_.top_k);
+  CHECK(tokens.positions.empty() ||
+        static_cast<int64_t>(tokens.positions.size()) == local);
+  Variable logits = Logits(context, x);
+  const Tensor noiseless = logits.value();
+  if (config_.noise > 0 && tokens.global_batch > 0) {
+    logits =
+        Add(tape, logits, Variable(Noise(logits.value(), samples, tokens)));
+  }
+  const bool sigmoid = config_.scores == Scores::kSigmoid;
+  TokenChoices choices;
+  if (ChoosesTopLogits()) {
+    choices.asked = TopK(logits.value(), config_.top_k);
+    choices.demanded = choices.routed =
+        WithoutPaddingRoutes(choices.asked, tokens);
+  } else {
+    choices = ChooseRoutes(
+        context.parallel, x.states, name_, config_,
+        sigmoid ? SigmoidOf(logits.value()) : SoftmaxForward(logits.value()),
+        bias_ == nullptr ? Tensor() : bias_->value, samples, tokens);
+  }
+  const bool has_losses = tokens.global_batch > 0 &&
+                          (config_.balance_weight > 0 || config_.z_weight > 0 ||
+                           config_.importance_weight > 0);
+  // An op whose result nobody reads is a mistake.
+  const bool reads_log_scores =
+      sigmoid &&
+      (config_.normalize || (has_losses && (config_.balance_weight > 0 ||
+                                            config_.importance_weight > 0)));
+  const Variable log_scores =
+      reads_log_scores ? LogSigmoid(tape, logits) : logits;
   Routing routing;
-  routing.weights = config_.normalize
-                        ? Softmax(tape, SelectColumns(tape, logits, chosen))
-                        : SelectColumns(tape, Softmax(tape, logits), chosen);
-  routing.experts = WithoutPadding(chosen, tokens.padding);
-  const Shape shape = {samples, local, config_.experts};
-  const bool has_losses = config_.balance_weight > 0 || config_.z_weight > 0;
-  if (has_losses && tokens.global_batch > 0) {
-    AddLosses(context, {Reshape(tape, logits, shape), x.states},
-              routing.experts, tokens);
+  if (config_.normalize) {
+    routing.weights =
+        Softmax(tape, SelectColumns(tape, log_scores, choices.asked));
+  } else {
+    routing.weights = sigmoid ? Sigmoid(tape, logits) : Softmax(tape, logits);
+    if (config_.choice == MoeConfig::Choice::kTokens) {
+      routing.weights = SelectColumns(tape, routing.weights, choices.asked);
+    }
+  }
+  if (bias_ != nullptr && tokens.global_batch > 0) {
+    routing.weights =
+        CountRoutes(tape, routing.weights, *bias_, choices.demanded);
+  }
+  routing.experts = choices.routed;
+  routing.most_of_expert = samples * local;
+  if (config_.chooses_by_sample()) {
+    routing.most_of_expert =
+        samples * std::min(local, ExpertCapacity(config_, tokens.of_sample));
+  }
+  if (has_losses) {
+    AddRouterLosses(context, config_,
+                    {.logits = logits,
+                     .samples = samples,
+                     .states = x.states,
+                     .noiseless = noiseless,
+                     .log_scores = log_scores,
+                     .demanded = choices.demanded},
+                    tokens);
   }
   return routing;
-}
-
-void Router::AddLosses(ForwardContext& context, const ShardedVariable& logits,
-                       const Tensor& experts, const MoeTokens& tokens) const {
-  Tape& tape = context.tape;
-  const Shape& shape = logits.value().shape();
-  const AxisStates states = SumStates(logits.states);
-  const auto per_token =
-      1.0 / (static_cast<double>(tokens.of_sample) * tokens.global_batch);
-  const int64_t rows = shape.dim(0) * shape.dim(1);
-  const auto flat = [&](const Variable& x) {
-    return Reshape(tape, x, {rows, config_.experts});
-  };
-  if (config_.balance_weight > 0) {
-    const Tensor counts = CountRoutes(experts, shape.dim(0), config_.experts,
-                                      logits.value().dtype());
-    for (const Axis axis : {Axis::kTensor, Axis::kContext}) {
-      Communicator& group = context.parallel.communicators().ForAxis(axis);
-      if (logits.states[axis].kind != Kind::kShard || group.size() == 1) {
-        continue;
-      }
-      group.AllReduce(counts, ReduceOp::kSum, "routes of samples").Wait();
-    }
-    const Variable shares(WithoutPaddingRows(
-        RepeatOverTokens(counts, shape.dim(1)).Reshape({rows, config_.experts}),
-        tokens.padding));
-    AddLoss(context,
-            {Sum(tape,
-                 Multiply(tape, Softmax(tape, flat(logits.variable)), shares)),
-             states},
-            config_.balance_weight * static_cast<double>(config_.experts) *
-                per_token /
-                static_cast<double>(tokens.of_sample * config_.top_k),
-            "balance_loss");
-  }
-  if (config_.z_weight > 0) {
-    const Variable z = LogSumExp(tape, flat(logits.variable));
-    const Variable counted(WithoutPaddingRows(
-        Full(z.value().device(), {rows, 1}, z.value().dtype(), 1),
-        tokens.padding));
-    AddLoss(context,
-            {Sum(tape, Multiply(tape, Multiply(tape, z, z), counted)), states},
-            config_.z_weight * per_token, "z_loss");
-  }
 }
 
 }  // namespace trireme

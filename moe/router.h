@@ -1,46 +1,52 @@
 // Which experts a token goes to, and with which weights.
 //
-//   logits = x·Wᵀ                 in fp32 (fp64 for fp64), whatever x's type
-//   experts = the k largest logits, ties to the lowest expert
-//   weights = softmax(logits)[experts], divided by their sum if `normalize`
+//   logits  x·Wᵀ in fp32 (fp64 for fp64), whatever x's type; or the cosines of
+//           a projection of x and a vector of each expert, times a learnt
+//           factor (Chi et al., "On the representation collapse of sparse
+//           mixture of experts"); in training plus noise·N(0, 1)/E (Shazeer et
+//           al., "Outrageously large neural networks")
+//   scores  softmax of the logits over the experts, or the sigmoid of each
+//   choice  the k largest scores, of groups, with biases and capacities as
+//           expert_choice.h has it; ties to the lowest expert
+//   weights the chosen experts' scores, divided by their sum if `normalize`
 //
-// Losses are means over the tokens of the whole job's batch and do not depend
-// on how it is divided:
+// Losses are means over the tokens, or samples, of the whole job's batch and do
+// not depend on how it is divided. With p the scores divided by their sum:
 //
-//   balance  E · Σ over experts of f·P for each sample, with f the share of its
-//            routes that go to an expert and P the mean of softmax(logits) over
-//            its tokens (Fedus et al., "Switch transformers", section 2.2, by
-//            sample): 1 when balanced
-//   z        (log Σ exp logits)² (Zoph et al., "ST-MoE", section 3.3)
+//   balance     E · Σ over experts of f·P for each sample, with f the share of
+//               its routes that ask for an expert and P the mean of p over its
+//               tokens (Fedus et al., "Switch transformers", section 2.2, by
+//               sample): 1 when balanced
+//   importance  ½ CV² over the experts of each sample's Σ p and, with noise, ½
+//               CV² of the expected number of its tokens that choose an expert
+//               (Shazeer et al., section 4 and appendix A), with CV² the
+//               variance over the squared mean
+//   z           (log Σ exp logits)² (Zoph et al., "ST-MoE", section 3.3)
+//
+// A bias that balances is a parameter that forgets nothing and learns from no
+// loss: its gradient is what its expert's routes are above the mean of the
+// whole step's batch, and each step goes against the gradient's sign
+// (Parameter::sign_step). So it is saved, resumed and the same on every grid.
 
 #ifndef TRIREME_MOE_ROUTER_H_
 #define TRIREME_MOE_ROUTER_H_
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "moe/moe_config.h"
+#include "moe/moe_tokens.h"
 #include "parallel/axis_state.h"
 #include "parallel/context.h"
 #include "parallel/parameter_store.h"
 
 namespace trireme {
 
-// The tokens that a layer is given.
-struct MoeTokens {
-  // Of each of a sample's tokens on this rank, whether it is padding, which is
-  // neither routed nor counted. Empty: none is.
-  std::vector<uint8_t> padding;
-  // Of each sample over all ranks, and samples of the whole job's batch; 0
-  // samples: no losses.
-  int64_t of_sample = 0;
-  int64_t global_batch = 0;
-};
-
 struct Routing {
   Variable weights;  // [t, k] of the compute type
-  Tensor experts;    // int32 [t, k]; −1 for padding
+  Tensor experts;    // int32 [t, k]; −1 goes nowhere
+  // Routes of this rank's tokens that any one expert has at most.
+  int64_t most_of_expert = 0;
 };
 
 class Router {
@@ -48,16 +54,28 @@ class Router {
   Router(ParameterStore& store, const std::string& name, int64_t width,
          const MoeConfig& config);
 
-  // Of x[b, s, width] with t = b·s; adds the losses.
+  // Of x[b, s, width] with t = b·s; adds the losses. k is top_k, or the number
+  // of experts where they choose. A collective over the ranks that share
+  // samples.
   Routing Forward(ForwardContext& context, const ShardedVariable& x,
                   const MoeTokens& tokens) const;
 
  private:
-  void AddLosses(ForwardContext& context, const ShardedVariable& logits,
-                 const Tensor& experts, const MoeTokens& tokens) const;
+  Variable Logits(ForwardContext& context, const ShardedVariable& x) const;
+  // Noise of logits [b·s, E], keyed by sample, position and expert.
+  Tensor Noise(const Tensor& logits, int64_t samples,
+               const MoeTokens& tokens) const;
+  bool ChoosesTopLogits() const;
 
+  std::string name_;
   MoeConfig config_;
+  uint64_t noise_seed_;
+  // Logits', or the projection's and the experts' vectors where they are
+  // cosines.
   Parameter* weight_;
+  Parameter* vectors_ = nullptr;
+  Parameter* temperature_ = nullptr;
+  Parameter* bias_ = nullptr;
 };
 
 }  // namespace trireme

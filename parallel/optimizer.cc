@@ -13,6 +13,9 @@
 namespace trireme {
 namespace {
 
+// Where a gradient is 0 its sign is.
+constexpr double kSignEps = 1e-30;
+
 // True if this rank is the one that counts the part's elements among those of
 // Communicators::model_shards.
 bool Counts(const OwnedParameter& part, const ParallelContext& context) {
@@ -74,7 +77,7 @@ double Optimizer::ClipGradients(double loss_scale) {
   ExactSum sum;
   for (const std::vector<OwnedParameter>& bucket : owned_) {
     for (const OwnedParameter& part : bucket) {
-      if (Counts(part, context_)) {
+      if (part.parameter->sign_step == 0 && Counts(part, context_)) {
         // By blocks that no shard cuts: the norm's bits depend on no layout.
         for (const double squares :
              BlockSumsOfSquares(part.gradient, kShardGranule)) {
@@ -99,15 +102,23 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
   const double ema_decay =
       std::min(options_.ema_decay, (1.0 + step) / (10.0 + step));
   for (OwnedParameter& part : owned_[bucket]) {
-    AdamWStep(
-        {.learning_rate = learning_rate,
-         .beta1 = options_.beta1,
-         .beta2 = options_.beta2,
-         .eps = options_.eps,
-         .weight_decay = part.parameter->decay ? options_.weight_decay : 0.0,
-         .step = step,
-         .gradient_scale = gradient_scale_},
-        part.gradient, part.master, part.m, part.v, part.value);
+    AdamWOptions adamw = {
+        .learning_rate = learning_rate,
+        .beta1 = options_.beta1,
+        .beta2 = options_.beta2,
+        .eps = options_.eps,
+        .weight_decay = part.parameter->decay ? options_.weight_decay : 0.0,
+        .step = step,
+        .gradient_scale = gradient_scale_};
+    if (part.parameter->sign_step > 0) {
+      // Without memory the step is g / |g|.
+      adamw = {.learning_rate = part.parameter->sign_step,
+               .beta1 = 0,
+               .beta2 = 0,
+               .eps = kSignEps,
+               .step = step};
+    }
+    AdamWStep(adamw, part.gradient, part.master, part.m, part.v, part.value);
     if (part.ema.defined()) EmaStep(ema_decay, part.master, part.ema);
   }
 }

@@ -60,6 +60,8 @@ class ParameterStore {
   const TrainedParameters& trained() const { return trained_; }
   Device& device() const { return device_; }
   DType dtype() const { return dtype_; }
+  // Of the initial values.
+  uint64_t seed() const { return seed_; }
 
  private:
   Device& device_;

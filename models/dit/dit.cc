@@ -158,7 +158,11 @@ DitConstants DitPart::ConstantsOf(const Batch& microbatch,
   if (config_.text_tokens > 0) {
     text_counts = objective.Condition(microbatch, kTextCountField, /*none=*/0);
   }
-  return Constants(microbatch.size(), text_counts, objective.global_batch());
+  DitConstants constants =
+      Constants(microbatch.size(), text_counts, objective.global_batch());
+  constants.routed.step = microbatch.step;
+  constants.routed.samples = microbatch.samples;
+  return constants;
 }
 
 DitInputs DitPart::InputsOf(const Batch& microbatch,
@@ -186,7 +190,7 @@ DitConstants DitPart::Constants(int64_t b, const Tensor& text_counts,
   const TokenLayout& tokens = layout_.tokens();
   constants.tokens = tokens;
   constants.context_parallel = layout_.context_parallel();
-  constants.routed = {.padding = tokens.LocalPadding(),
+  constants.routed = {.positions = tokens.LocalPositions(),
                       .of_sample = config_.tokens(),
                       .global_batch = global_batch};
   if (tokens.has_padding()) {

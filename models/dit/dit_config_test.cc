@@ -128,6 +128,15 @@ TEST(ResolveDitTest, ExpertsHaveDefaultsAndAreWrittenBack) {
   moe.set_balance_loss(0.5);
   moe.set_z_loss(0.25);
   moe.set_every(3);
+  moe.set_router(MixtureOfExperts::COSINE);
+  moe.set_scores(MixtureOfExperts::SIGMOID);
+  moe.set_groups(4);
+  moe.set_top_groups(3);
+  moe.set_capacity_factor(1.25);
+  moe.set_drop(MixtureOfExperts::BY_SCORE);
+  moe.set_noise(1);
+  moe.set_bias_step(0.001);
+  moe.set_importance_loss(0.125);
   Dit filled;
   FillDit(*ResolveDit(dit, image, 10), filled);
   const auto again = ResolveDit(filled, image, 10);
@@ -139,7 +148,16 @@ TEST(ResolveDitTest, ExpertsHaveDefaultsAndAreWrittenBack) {
                                     .shared_hidden = 16,
                                     .normalize = true,
                                     .balance_weight = 0.5,
-                                    .z_weight = 0.25}));
+                                    .z_weight = 0.25,
+                                    .importance_weight = 0.125,
+                                    .router = MoeConfig::RouterKind::kCosine,
+                                    .scores = MoeConfig::Scores::kSigmoid,
+                                    .groups = 4,
+                                    .top_groups = 3,
+                                    .capacity_factor = 1.25,
+                                    .drop = MoeConfig::Drop::kByScore,
+                                    .noise = 1,
+                                    .bias_step = 0.001}));
   EXPECT_FALSE(again->has_experts(1));
   EXPECT_TRUE(again->has_experts(2));
 }
@@ -165,6 +183,43 @@ TEST(ResolveDitTest, ErrorsNameTheFieldOfExperts) {
   moe.set_z_loss(-1);
   EXPECT_EQ(message(dit),
             "model.dit.moe.z_loss: found -1, expected 0 to 1000000");
+  moe.set_z_loss(0);
+  moe.set_groups(3);
+  EXPECT_EQ(message(dit),
+            "model.dit.moe.groups: found 3, expected a divisor of 4");
+  moe.set_groups(4);
+  moe.set_top_groups(1);
+  EXPECT_EQ(message(dit),
+            "model.dit.moe.top_groups: found 1, expected a divisor of the 2 "
+            "experts of a token that leaves at most 1, the experts of a group");
+  moe.set_top_groups(2);
+  moe.set_drop(MixtureOfExperts::BY_SCORE);
+  EXPECT_EQ(message(dit),
+            "model.dit.moe.drop: found BY_SCORE, expected a capacity_factor "
+            "with it");
+  moe.set_capacity_factor(-1);
+  EXPECT_EQ(message(dit),
+            "model.dit.moe.capacity_factor: found -1, expected 0 to 4");
+}
+
+TEST(ResolveDitTest, ExpertsThatChooseHaveACapacityAndNothingToBalance) {
+  Dit dit;
+  dit.set_preset(Dit::S);
+  MixtureOfExperts& moe = *dit.mutable_moe();
+  moe.set_experts(4);
+  moe.set_choice(MixtureOfExperts::EXPERTS);
+  const ImageSpec image = {.channels = 1, .height = 28, .width = 28};
+  const auto resolved = ResolveDit(dit, image, 10);
+  CHECK_OK(resolved.status());
+  EXPECT_EQ(resolved->moe->capacity_factor, 1);
+  EXPECT_EQ(resolved->moe->balance_weight, 0);
+  Dit filled;
+  FillDit(*resolved, filled);
+  CHECK_OK(ResolveDit(filled, image, 10).status());
+  moe.set_balance_loss(0.01);
+  EXPECT_EQ(ResolveDit(dit, image, 10).status().message(),
+            "model.dit.moe.balance_loss: found 0.01, expected none with choice "
+            "EXPERTS");
 }
 
 }  // namespace

@@ -172,11 +172,15 @@ HidreamConstants HidreamPart::Constants(const Tensor& text_counts,
   tokens.image = layout_.tokens();
   tokens.text = layout_.text_tokens();
   tokens.context_parallel = layout_.context_parallel();
-  tokens.routed_image = {.padding = tokens.image.LocalPadding(),
+  tokens.routed_image = {.positions = tokens.image.LocalPositions(),
                          .of_sample = tokens.image.tokens,
                          .global_batch = global_batch};
   tokens.routed_together =
       RoutedTogether(grid_, tokens.image, tokens.text, global_batch);
+  for (MoeTokens* routed : {&tokens.routed_image, &tokens.routed_together}) {
+    routed->step = batch.step;
+    routed->samples = batch.samples;
+  }
   constants.text_counts = text_counts;
   for (const int32_t layer : ReadLayers(config_, options_)) {
     constants.layers[layer] =

@@ -191,6 +191,24 @@ absl::StatusOr<NameTable> HidreamNames(const HidreamConfig& config) {
     return unknown("moe.expert", "GELU", "SWIGLU");
   }
   if (config.moe.normalize) return unknown("moe.normalize", true, false);
+  if (config.moe.router != MoeConfig::RouterKind::kLinear) {
+    return unknown("moe.router", "COSINE", "LINEAR");
+  }
+  if (config.moe.scores != MoeConfig::Scores::kSoftmax) {
+    return unknown("moe.scores", "SIGMOID", "SOFTMAX");
+  }
+  if (config.moe.choice != MoeConfig::Choice::kTokens) {
+    return unknown("moe.choice", "EXPERTS", "TOKENS");
+  }
+  if (config.moe.top_groups < config.moe.groups) {
+    return unknown("moe.top_groups", config.moe.top_groups, config.moe.groups);
+  }
+  if (config.moe.capacity_factor > 0) {
+    return unknown("moe.capacity_factor", config.moe.capacity_factor, 0);
+  }
+  if (config.moe.bias_step > 0) {
+    return unknown("moe.bias_step", config.moe.bias_step, 0);
+  }
   if (config.moe.experts * config.layers() > kMostExperts) {
     return FailedPrecondition(
         "model.hidream.moe.experts: found {} in each of {} blocks, expected at "

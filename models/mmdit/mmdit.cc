@@ -131,8 +131,12 @@ std::vector<BoundarySpec> MmditPart::Boundary(int block, int64_t b) const {
 MmditConstants MmditPart::ConstantsOf(const Batch& microbatch,
                                       const Objective& objective,
                                       const InputWatch& /*watch*/) const {
-  return Constants(objective.Condition(microbatch, kTextCountField, /*none=*/0),
-                   objective.global_batch());
+  MmditConstants constants =
+      Constants(objective.Condition(microbatch, kTextCountField, /*none=*/0),
+                objective.global_batch());
+  constants.routed.step = microbatch.step;
+  constants.routed.samples = microbatch.samples;
+  return constants;
 }
 
 MmditInputs MmditPart::InputsOf(const Batch& microbatch,
@@ -164,7 +168,7 @@ MmditConstants MmditPart::Constants(const Tensor& text_counts,
       .rope = rope_,
       .tokens = layout_.tokens(),
       .context_parallel = layout_.context_parallel(),
-      .routed = {.padding = layout_.tokens().LocalPadding(),
+      .routed = {.positions = layout_.tokens().LocalPositions(),
                  .of_sample = config_.tokens(),
                  .global_batch = global_batch},
       .text_counts = text_counts,

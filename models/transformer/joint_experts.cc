@@ -1,6 +1,5 @@
 #include "models/transformer/joint_experts.h"
 
-#include <algorithm>
 #include <vector>
 
 #include "parallel/transitions.h"
@@ -59,20 +58,20 @@ StreamPair RouteTogether(ForwardContext& context, const MoeLayer& experts,
 
 MoeTokens RoutedTogether(const ProcessGrid& grid, const TokenLayout& image,
                          const TokenLayout& text, int64_t global_batch) {
-  MoeTokens routed{.padding = image.LocalPadding(),
+  MoeTokens routed{.positions = image.LocalPositions(),
                    .of_sample = image.tokens + text.tokens,
                    .global_batch = global_batch};
-  routed.padding.resize(image.local.count, 0);
   const int64_t cp = grid.size(Axis::kContext);
   const int64_t share = ShareOf(text.local.count, cp);
-  std::vector<uint8_t> of_text = text.LocalPadding();
-  of_text.resize(text.local.count, 0);
-  of_text.resize(share * cp, 1);
-  const auto own = of_text.begin() + grid.coordinate(Axis::kContext) * share;
-  routed.padding.insert(routed.padding.end(), own, own + share);
-  if (std::count(routed.padding.begin(), routed.padding.end(), 1) == 0) {
-    routed.padding.clear();
+  std::vector<int32_t> of_text = text.LocalPositions();
+  for (int32_t& position : of_text) {
+    if (position != kPaddingPosition) {
+      position += static_cast<int32_t>(image.tokens);
+    }
   }
+  of_text.resize(share * cp, kPaddingPosition);
+  const auto own = of_text.begin() + grid.coordinate(Axis::kContext) * share;
+  routed.positions.insert(routed.positions.end(), own, own + share);
   return routed;
 }
 

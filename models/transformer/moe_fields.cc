@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "fmt/format.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -12,6 +13,102 @@ namespace {
 constexpr int64_t kMaxExperts = 1 << 12;
 constexpr int64_t kMaxHidden = 1 << 17;
 constexpr double kMaxLossWeight = 1e6;
+constexpr double kMaxNoise = 1e6;
+
+// What experts choose has no choice of the tokens to correct.
+absl::Status CheckExpertsChoice(const MixtureOfExperts& moe,
+                                std::string_view path,
+                                const MoeConfig& config) {
+  const auto refuse = [path](std::string_view field, std::string found) {
+    return InvalidArgument("{}.{}: found {}, expected none with choice EXPERTS",
+                           path, field, found);
+  };
+  if (config.normalize) return refuse("normalize", "true");
+  if (config.groups > 1) {
+    return refuse("groups", fmt::format("{}", config.groups));
+  }
+  if (config.bias_step > 0) {
+    return refuse("bias_step", fmt::format("{}", config.bias_step));
+  }
+  if (config.balance_weight > 0) {
+    return refuse("balance_loss", fmt::format("{}", config.balance_weight));
+  }
+  if (moe.drop() != MixtureOfExperts::DROP_UNSPECIFIED) {
+    return refuse("drop", MixtureOfExperts::Drop_Name(moe.drop()));
+  }
+  return absl::OkStatus();
+}
+
+// How tokens find their experts. The rest of the config is resolved.
+absl::Status ResolveRouting(const MixtureOfExperts& moe, std::string_view path,
+                            MoeConfig& config) {
+  const auto check = [path](std::string_view field, double found, double low,
+                            double high) -> absl::Status {
+    if (found >= low && found <= high) return absl::OkStatus();
+    return InvalidArgument("{}.{}: found {}, expected {} to {}", path, field,
+                           found, low, high);
+  };
+  if (moe.router() == MixtureOfExperts::COSINE) {
+    config.router = MoeConfig::RouterKind::kCosine;
+  }
+  if (moe.scores() == MixtureOfExperts::SIGMOID) {
+    config.scores = MoeConfig::Scores::kSigmoid;
+  }
+  if (moe.choice() == MixtureOfExperts::EXPERTS) {
+    config.choice = MoeConfig::Choice::kExperts;
+    config.capacity_factor = 1;
+    if (!moe.has_balance_loss()) config.balance_weight = 0;
+  }
+  if (moe.drop() == MixtureOfExperts::BY_SCORE) {
+    config.drop = MoeConfig::Drop::kByScore;
+  }
+  if (moe.has_capacity_factor()) {
+    config.capacity_factor = moe.capacity_factor();
+  }
+  if (moe.has_noise()) config.noise = moe.noise();
+  if (moe.has_bias_step()) config.bias_step = moe.bias_step();
+  RETURN_IF_ERROR(
+      check("balance_loss", config.balance_weight, 0, kMaxLossWeight));
+  RETURN_IF_ERROR(check("z_loss", config.z_weight, 0, kMaxLossWeight));
+  RETURN_IF_ERROR(
+      check("importance_loss", config.importance_weight, 0, kMaxLossWeight));
+  RETURN_IF_ERROR(check("noise", config.noise, 0, kMaxNoise));
+  RETURN_IF_ERROR(check("bias_step", config.bias_step, 0, 1));
+  RETURN_IF_ERROR(check("capacity_factor", config.capacity_factor, 0,
+                        static_cast<double>(config.experts)));
+  if (moe.drop() != MixtureOfExperts::DROP_UNSPECIFIED &&
+      config.capacity_factor == 0) {
+    return InvalidArgument(
+        "{}.drop: found {}, expected a capacity_factor with it", path,
+        MixtureOfExperts::Drop_Name(moe.drop()));
+  }
+  if (moe.has_groups()) config.groups = moe.groups();
+  if (config.groups < 1 || config.experts % config.groups != 0) {
+    return InvalidArgument("{}.groups: found {}, expected a divisor of {}",
+                           path, config.groups, config.experts);
+  }
+  config.top_groups = moe.has_top_groups() ? moe.top_groups() : config.groups;
+  const int64_t size = config.experts / config.groups;
+  RETURN_IF_ERROR(check("top_groups", static_cast<double>(config.top_groups), 1,
+                        static_cast<double>(config.groups)));
+  if (config.top_groups < config.groups &&
+      (config.top_k % config.top_groups != 0 ||
+       config.top_k / config.top_groups > size)) {
+    return InvalidArgument(
+        "{}.top_groups: found {}, expected a divisor of the {} experts of a "
+        "token that leaves at most {}, the experts of a group",
+        path, config.top_groups, config.top_k, size);
+  }
+  if (config.choice == MoeConfig::Choice::kExperts) {
+    if (config.capacity_factor == 0) {
+      return InvalidArgument(
+          "{}.capacity_factor: found 0, expected more with choice EXPERTS",
+          path);
+    }
+    return CheckExpertsChoice(moe, path, config);
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -43,13 +140,10 @@ absl::StatusOr<BlockExperts> ResolveMoe(const MixtureOfExperts& moe,
   if (moe.has_normalize()) config.normalize = moe.normalize();
   if (moe.has_balance_loss()) config.balance_weight = moe.balance_loss();
   if (moe.has_z_loss()) config.z_weight = moe.z_loss();
-  for (const auto& [field, weight] :
-       {std::pair("balance_loss", config.balance_weight),
-        std::pair("z_loss", config.z_weight)}) {
-    if (weight >= 0 && weight <= kMaxLossWeight) continue;
-    return InvalidArgument("{}.{}: found {}, expected 0 to {}", path, field,
-                           weight, kMaxLossWeight);
+  if (moe.has_importance_loss()) {
+    config.importance_weight = moe.importance_loss();
   }
+  RETURN_IF_ERROR(ResolveRouting(moe, path, config));
   if (moe.has_every()) resolved.every = moe.every();
   RETURN_IF_ERROR(check("every", resolved.every, 1, layers));
   return resolved;
@@ -68,6 +162,26 @@ void FillMoe(const BlockExperts& experts, MixtureOfExperts& moe) {
   moe.set_normalize(config.normalize);
   moe.set_balance_loss(config.balance_weight);
   moe.set_z_loss(config.z_weight);
+  moe.set_importance_loss(config.importance_weight);
+  moe.set_router(config.router == MoeConfig::RouterKind::kLinear
+                     ? MixtureOfExperts::LINEAR
+                     : MixtureOfExperts::COSINE);
+  moe.set_scores(config.scores == MoeConfig::Scores::kSoftmax
+                     ? MixtureOfExperts::SOFTMAX
+                     : MixtureOfExperts::SIGMOID);
+  const bool experts_choose = config.choice == MoeConfig::Choice::kExperts;
+  moe.set_choice(experts_choose ? MixtureOfExperts::EXPERTS
+                                : MixtureOfExperts::TOKENS);
+  moe.set_groups(config.groups);
+  moe.set_top_groups(config.top_groups);
+  moe.set_capacity_factor(config.capacity_factor);
+  if (config.capacity_factor > 0 && !experts_choose) {
+    moe.set_drop(config.drop == MoeConfig::Drop::kByOrder
+                     ? MixtureOfExperts::BY_ORDER
+                     : MixtureOfExperts::BY_SCORE);
+  }
+  moe.set_noise(config.noise);
+  moe.set_bias_step(config.bias_step);
 }
 
 }  // namespace trireme

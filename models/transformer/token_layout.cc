@@ -1,6 +1,7 @@
 #include "models/transformer/token_layout.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "runtime/core/log.h"
 #include "runtime/ops/copy.h"
@@ -11,11 +12,11 @@ int64_t TokenLayout::valid_local() const {
   return std::clamp<int64_t>(tokens - local.begin, 0, local.count);
 }
 
-std::vector<uint8_t> TokenLayout::LocalPadding() const {
-  if (!has_padding()) return {};
-  std::vector<uint8_t> padding(local.count, 0);
-  std::fill(padding.begin() + valid_local(), padding.end(), 1);
-  return padding;
+std::vector<int32_t> TokenLayout::LocalPositions() const {
+  std::vector<int32_t> positions(local.count, -1);
+  std::iota(positions.begin(), positions.begin() + valid_local(),
+            static_cast<int32_t>(local.begin));
+  return positions;
 }
 
 TokenLayout LayOutTokens(int64_t tokens, const ProcessGrid& grid,

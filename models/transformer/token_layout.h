@@ -32,8 +32,8 @@ struct TokenLayout {
   bool has_padding() const { return padded > tokens; }
   // Real tokens of the local range.
   int64_t valid_local() const;
-  // Of each token of the local range, whether it is padding. Empty: none is.
-  std::vector<uint8_t> LocalPadding() const;
+  // Of each token of the local range its position in the sequence; −1: padding.
+  std::vector<int32_t> LocalPositions() const;
 };
 
 // `over_context`: cut over cp. `over_tensor`: cut over tp between layers.

@@ -55,6 +55,9 @@ struct Parameter {
   // Set at creation. False: it keeps its initial or loaded values; no gradient,
   // no moments and nothing that only its gradient would read are kept for it.
   bool trainable = true;
+  // More than 0: its gradient is of no loss. A step moves each element by this
+  // against its gradient's sign, and neither clipping nor decay knows of it.
+  double sign_step = 0;
   // Local shape, fp32 or fp64. Where gradients are sharded, defined only while
   // a backward adds to it.
   Tensor grad;

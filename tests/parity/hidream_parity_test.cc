@@ -35,7 +35,7 @@ std::vector<GridCase> Grids() {
   std::vector<GridCase> cases;
   const auto add = [&](GridCase grid, const char* plan = "") {
     grid.hidream = true;
-    grid.moe = kExperts;
+    if (!grid.moe.has_value()) grid.moe = kExperts;
     grid.plan = PlanFromText(plan);
     cases.push_back(grid);
   };
@@ -51,6 +51,11 @@ std::vector<GridCase> Grids() {
   add({.tp = 2, .cp = 2, .pp = 2, .ep = 2, .height = 6},
       "sequence_parallel: true ulysses: 2");
   add({.dp = 4, .ep = 4}, "sharding: OPTIMIZER");
+  // A sample's picture and text share its experts' capacity.
+  MoeConfig capacity = kExperts;
+  capacity.capacity_factor = 0.75;
+  add({.tp = 2, .cp = 2, .ep = 2, .height = 6, .moe = capacity},
+      "sequence_parallel: true");
   // What the embedding makes of a layer is read by the last stage.
   add({.pp = 2}, "stages { blocks: 1 } stages { blocks: 3 }");
   add({.pp = 4, .dp = 2, .ep = 2}, "schedule: ZB_H1");

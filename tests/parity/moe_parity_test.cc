@@ -25,6 +25,41 @@ MoeConfig WithShared() {
   return config;
 }
 
+// Scores of each expert by itself, of one group of two, with a bias that moves
+// enough to change who is chosen.
+MoeConfig Biased() {
+  MoeConfig config = kExperts;
+  config.scores = MoeConfig::Scores::kSigmoid;
+  config.normalize = true;
+  config.groups = 2;
+  config.top_groups = 1;
+  config.bias_step = 0.05;
+  return config;
+}
+
+MoeConfig WithCapacity(MoeConfig::Drop drop) {
+  MoeConfig config = kExperts;
+  config.capacity_factor = 0.75;
+  config.drop = drop;
+  return config;
+}
+
+MoeConfig ExpertsChoose() {
+  MoeConfig config = kExperts;
+  config.choice = MoeConfig::Choice::kExperts;
+  config.capacity_factor = 1;
+  config.balance_weight = 0;
+  return config;
+}
+
+MoeConfig Noisy() {
+  MoeConfig config = kExperts;
+  config.router = MoeConfig::RouterKind::kCosine;
+  config.noise = 2;
+  config.importance_weight = 0.5;
+  return config;
+}
+
 class MoeParityTest : public testing::TestWithParam<GridCase> {
  protected:
   static void TearDownTestSuite() { references_ = {}; }
@@ -67,6 +102,24 @@ std::vector<GridCase> Grids() {
   add({.pp = 2, .dp = 2, .ep = 2}, "schedule: INTERLEAVED");
   add({.cp = 2, .pp = 2, .dp = 2, .ep = 4}, "schedule: ZB_V recompute: FULL");
   add({.dp = 4, .ep = 4, .dtype = DType::kFloat32});
+  // Choices that depend on more than a token's own scores.
+  add({.dp = 4, .ep = 2, .moe = Biased()}, "microbatches: 2");
+  add({.tp = 2, .pp = 2, .dp = 2, .ep = 4, .moe = Biased()},
+      "schedule: ZB_H1 recompute: FULL sharding: GRADIENTS");
+  add({.tp = 2, .ep = 2, .moe = WithCapacity(MoeConfig::Drop::kByOrder)},
+      "sequence_parallel: true");
+  // 12 tokens of a sample over 8 ranks.
+  add({.tp = 2,
+       .cp = 4,
+       .ep = 4,
+       .height = 6,
+       .moe = WithCapacity(MoeConfig::Drop::kByScore)},
+      "recompute: FULL");
+  add({.tp = 2, .cp = 2, .ep = 4, .height = 6, .moe = ExpertsChoose()});
+  add({.dp = 2, .moe = ExpertsChoose()},
+      "sharding: PARAMETERS microbatches: 2");
+  add({.tp = 2, .cp = 2, .dp = 2, .ep = 2, .moe = Noisy()},
+      "microbatches: 2 recompute: FULL");
   // In dual blocks of an MMDiT.
   add({.tp = 2, .ep = 2, .height = 6, .mmdit = true},
       "sequence_parallel: true");

@@ -311,6 +311,16 @@ std::vector<std::string> GridCase::Features() const {
     add(moe->kind == MoeConfig::ExpertKind::kGelu, "gelu");
     add(moe->shared_hidden > 0, "shared");
     add(moe->normalize, "normalized");
+    add(moe->router == MoeConfig::RouterKind::kCosine, "cosine");
+    add(moe->scores == MoeConfig::Scores::kSigmoid, "sigmoid");
+    add(moe->choice == MoeConfig::Choice::kExperts, "expertschoose");
+    add(moe->top_groups != moe->groups,
+        fmt::format("groups{}of{}", moe->top_groups, moe->groups));
+    add(moe->capacity_factor > 0, "capacity");
+    add(moe->drop == MoeConfig::Drop::kByScore, "byscore");
+    add(moe->noise > 0, "noise");
+    add(moe->bias_step > 0, "bias");
+    add(moe->importance_weight > 0, "importance");
   }
   add(plan.has_microbatches(), fmt::format("mb{}", plan.microbatches()));
   add(plan.schedule() != Plan::SCHEDULE_UNSPECIFIED,

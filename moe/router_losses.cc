@@ -1,0 +1,266 @@
+#include "moe/router_losses.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "moe/route_functions.h"
+#include "parallel/functional.h"
+#include "runtime/autograd/functions.h"
+#include "runtime/autograd/tensor_functions.h"
+#include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/pointwise.h"
+#include "runtime/ops/routing.h"
+
+namespace trireme {
+namespace {
+
+using Kind = AxisState::Kind;
+
+// x[t, n], a constant of the compute type, with zeros for padding.
+Tensor WithoutPaddingRows(const Tensor& x, const MoeTokens& tokens) {
+  if (!tokens.has_padding()) return x;
+  const auto local = static_cast<int64_t>(tokens.positions.size());
+  std::vector<float> counts(x.dim(0));
+  for (int64_t i = 0; i < x.dim(0); ++i) {
+    counts[i] = tokens.positions[i % local] == kPaddingPosition ? 0.0F : 1.0F;
+  }
+  const Tensor factors = Upload<float>(x.device(), {x.dim(0), 1}, counts);
+  return ScaleRows(x, x.dtype() == DType::kFloat64
+                          ? Cast(factors, DType::kFloat64)
+                          : factors);
+}
+
+// The states of a sum over tokens.
+AxisStates SumStates(AxisStates states) {
+  for (const Axis axis : kAllAxes) {
+    if (states[axis].kind == Kind::kShard) states[axis] = AxisState::Partial();
+  }
+  return states;
+}
+
+// The groups that share this rank's samples.
+std::vector<Communicator*> SharersOf(ForwardContext& context,
+                                     const AxisStates& states) {
+  std::vector<Communicator*> groups;
+  for (const Axis axis : {Axis::kTensor, Axis::kContext}) {
+    Communicator& group = context.parallel.communicators().ForAxis(axis);
+    if (states[axis].kind == Kind::kShard && group.size() > 1) {
+      groups.push_back(&group);
+    }
+  }
+  return groups;
+}
+
+void AddBalanceLoss(ForwardContext& context, const MoeConfig& config,
+                    const RouterScores& scores, const Variable& probabilities,
+                    const MoeTokens& tokens) {
+  const Tensor counts =
+      CountRoutes(scores.demanded, scores.samples, config.experts,
+                  scores.logits.value().dtype());
+  for (Communicator* group : SharersOf(context, scores.states)) {
+    group->AllReduce(counts, ReduceOp::kSum, "routes of samples").Wait();
+  }
+  const Shape& shape = scores.logits.value().shape();
+  const Variable shares(WithoutPaddingRows(
+      RepeatOverTokens(counts, shape.dim(0) / scores.samples).Reshape(shape),
+      tokens));
+  const auto of_sample = static_cast<double>(tokens.of_sample);
+  AddLoss(context,
+          {Sum(context.tape, Multiply(context.tape, probabilities, shares)),
+           SumStates(scores.states)},
+          config.balance_weight * static_cast<double>(config.experts) *
+              (1.0 / (of_sample * static_cast<double>(tokens.global_batch))) /
+              (of_sample * static_cast<double>(config.top_k)),
+          "balance_loss");
+}
+
+void AddZLoss(ForwardContext& context, const MoeConfig& config,
+              const RouterScores& scores, const MoeTokens& tokens) {
+  Tape& tape = context.tape;
+  const Variable z = LogSumExp(tape, scores.logits);
+  const Variable counted(WithoutPaddingRows(
+      Full(z.value().device(), z.value().shape(), z.value().dtype(), 1),
+      tokens));
+  AddLoss(context,
+          {Sum(tape, Multiply(tape, Multiply(tape, z, z), counted)),
+           SumStates(scores.states)},
+          config.z_weight / (static_cast<double>(tokens.of_sample) *
+                             static_cast<double>(tokens.global_batch)),
+          "z_loss");
+}
+
+std::vector<double> ValuesOf(const Tensor& x) {
+  return Download<double>(
+      x.dtype() == DType::kFloat64 ? x : Cast(x, DType::kFloat64));
+}
+
+// Half the squared coefficient of variation of sums over a sample's tokens, and
+// its slopes.
+struct Variation {
+  double value = 0;
+  std::vector<double> slopes;
+};
+
+Variation VariationOf(std::span<const double> sums) {
+  const auto n = static_cast<double>(sums.size());
+  double sum = 0, squares = 0;
+  for (const double x : sums) {
+    sum += x;
+    squares += x * x;
+  }
+  Variation variation;
+  variation.value = (n * squares / (sum * sum) - 1) / 2;
+  for (const double x : sums) {
+    variation.slopes.push_back(n * (x - squares / sum) / (sum * sum));
+  }
+  return variation;
+}
+
+double NormalCdf(double x) { return std::erfc(-x / std::sqrt(2.0)) / 2; }
+double NormalDensity(double x) {
+  return std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
+}
+
+// How a sample's sums over tokens are made of rows of x, and what a slope of
+// the sums is for them.
+struct TokenSums {
+  // Adds a token's part.
+  std::function<void(int64_t token, std::span<double> sums)> add;
+  // Writes its row's slopes.
+  std::function<void(int64_t token, std::span<const double> of_sums,
+                     std::span<double> slopes)>
+      slopes;
+};
+
+// Adds the mean over samples of half the squared coefficient of variation of
+// sums over their tokens, as a loss of x.
+void AddVariation(ForwardContext& context, const MoeConfig& config,
+                  const RouterScores& scores, const Variable& x,
+                  const MoeTokens& tokens, const TokenSums& parts) {
+  Device& device = context.parallel.device();
+  const int64_t n = config.experts;
+  const int64_t rows = x.value().dim(0);
+  const int64_t local = rows / scores.samples;
+  const auto counts = [&](int64_t token) {
+    return tokens.positions.empty() ||
+           tokens.positions[token % local] != kPaddingPosition;
+  };
+  std::vector<double> sums(scores.samples * n, 0);
+  std::vector<double> slopes(rows * n, 0);
+  const auto of_sample = [&](std::vector<double>& all, int64_t token) {
+    return std::span(all).subspan(token / local * n, n);
+  };
+  for (int64_t token = 0; token < rows && !device.dry(); ++token) {
+    if (counts(token)) parts.add(token, of_sample(sums, token));
+  }
+  const Tensor reduced = Upload<double>(device, {scores.samples, n}, sums);
+  int sharers = 1;
+  for (Communicator* group : SharersOf(context, scores.states)) {
+    group->AllReduce(reduced, ReduceOp::kSum, "scores of samples").Wait();
+    sharers *= group->size();
+  }
+  sums = Download<double>(reduced);
+  double value = 0;
+  if (!sums.empty()) {
+    std::vector<double> of_sums;
+    for (int64_t i = 0; i < scores.samples; ++i) {
+      const Variation variation =
+          VariationOf(std::span(sums).subspan(i * n, n));
+      value += variation.value;
+      of_sums.insert(of_sums.end(), variation.slopes.begin(),
+                     variation.slopes.end());
+    }
+    for (int64_t token = 0; token < rows; ++token) {
+      if (!counts(token)) continue;
+      parts.slopes(token, of_sample(of_sums, token),
+                   std::span(slopes).subspan(token * n, n));
+    }
+  }
+  const Tensor exact = Upload<double>(device, {rows, n}, slopes);
+  const DType dtype = x.value().dtype();
+  AddLoss(context,
+          {KnownLoss(context.tape, x, value / sharers,
+                     dtype == DType::kFloat64 ? exact : Cast(exact, dtype)),
+           SumStates(scores.states)},
+          config.importance_weight / static_cast<double>(tokens.global_batch),
+          "importance_loss");
+}
+
+void AddImportance(ForwardContext& context, const MoeConfig& config,
+                   const RouterScores& scores, const Variable& probabilities,
+                   const MoeTokens& tokens) {
+  const int64_t n = config.experts;
+  const std::vector<double> p = ValuesOf(probabilities.value());
+  AddVariation(context, config, scores, probabilities, tokens,
+               {.add =
+                    [&](int64_t token, std::span<double> sums) {
+                      for (int64_t e = 0; e < n; ++e)
+                        sums[e] += p[token * n + e];
+                    },
+                .slopes =
+                    [](int64_t, std::span<const double> of_sums,
+                       std::span<double> slopes) {
+                      std::copy(of_sums.begin(), of_sums.end(), slopes.begin());
+                    }});
+}
+
+// The chance that a token would choose an expert under other noise: that its
+// logit passes the smallest chosen one.
+void AddLoad(ForwardContext& context, const MoeConfig& config,
+             const RouterScores& scores, const MoeTokens& tokens) {
+  const int64_t n = config.experts;
+  const double sigma = config.noise / static_cast<double>(n);
+  const std::vector<double> noiseless = ValuesOf(scores.noiseless);
+  const std::vector<double> noisy = ValuesOf(scores.logits.value());
+  const Tensor chosen = TopK(scores.logits.value(), config.top_k);
+  const std::vector<int32_t> choices = Download<int32_t>(chosen);
+  const auto last = [&](int64_t token) {
+    return choices[(token + 1) * config.top_k - 1];
+  };
+  const auto excess = [&](int64_t token, int64_t e) {
+    return (noiseless[token * n + e] - noisy[token * n + last(token)]) / sigma;
+  };
+  AddVariation(context, config, scores, scores.logits, tokens,
+               {.add =
+                    [&](int64_t token, std::span<double> sums) {
+                      for (int64_t e = 0; e < n; ++e) {
+                        sums[e] += NormalCdf(excess(token, e));
+                      }
+                    },
+                .slopes =
+                    [&](int64_t token, std::span<const double> of_sums,
+                        std::span<double> slopes) {
+                      for (int64_t e = 0; e < n; ++e) {
+                        const double slope = of_sums[e] *
+                                             NormalDensity(excess(token, e)) /
+                                             sigma;
+                        slopes[e] += slope;
+                        slopes[last(token)] -= slope;
+                      }
+                    }});
+}
+
+}  // namespace
+
+void AddRouterLosses(ForwardContext& context, const MoeConfig& config,
+                     const RouterScores& scores, const MoeTokens& tokens) {
+  if (tokens.global_batch == 0) return;
+  Variable probabilities;
+  if (config.balance_weight > 0 || config.importance_weight > 0) {
+    probabilities = Softmax(context.tape, scores.log_scores);
+  }
+  if (config.balance_weight > 0) {
+    AddBalanceLoss(context, config, scores, probabilities, tokens);
+  }
+  if (config.importance_weight > 0) {
+    AddImportance(context, config, scores, probabilities, tokens);
+    if (config.noise > 0) AddLoad(context, config, scores, tokens);
+  }
+  if (config.z_weight > 0) AddZLoss(context, config, scores, tokens);
+}
+
+}  // namespace trireme

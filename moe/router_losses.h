@@ -1,0 +1,36 @@
+// The losses of a router (router.h says which), each a part of a mean over the
+// whole job's batch: the same however samples, tokens and microbatches are
+// divided.
+
+#ifndef TRIREME_MOE_ROUTER_LOSSES_H_
+#define TRIREME_MOE_ROUTER_LOSSES_H_
+
+#include "moe/moe_config.h"
+#include "moe/moe_tokens.h"
+#include "parallel/axis_state.h"
+#include "parallel/context.h"
+#include "runtime/autograd/tape.h"
+
+namespace trireme {
+
+// What they read of a rank's tokens.
+struct RouterScores {
+  // [b·s, experts], of which b samples.
+  Variable logits;
+  int64_t samples = 0;
+  AxisStates states;
+  // The logits without noise.
+  Tensor noiseless;
+  // Their softmax makes scores that sum to 1.
+  Variable log_scores;
+  // Int32 [b·s, k]: what tokens ask for; −1 for padding.
+  Tensor demanded;
+};
+
+// A collective over the ranks of tp and cp that share samples.
+void AddRouterLosses(ForwardContext& context, const MoeConfig& config,
+                     const RouterScores& scores, const MoeTokens& tokens);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MOE_ROUTER_LOSSES_H_
