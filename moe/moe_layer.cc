@@ -10,6 +10,7 @@
 #include "parallel/transitions.h"
 #include "runtime/autograd/functions.h"
 #include "runtime/core/status.h"
+#include "runtime/ops/routing.h"
 
 namespace trireme {
 namespace {
@@ -141,6 +142,11 @@ ShardedVariable MoeLayer::Route(ForwardContext& context,
   const Routing routing = router_.Forward(context, x, tokens);
   for (Parameter* experts : {in_, out_}) {
     context.parallel.UseParameter(*experts, x.states);
+  }
+  if (tokens.global_batch > 0) {
+    tape.Report(name_, CountRoutes(routing.experts, 1, config_.experts,
+                                   ComputeDType(x.value().dtype()))
+                           .Reshape({config_.experts}));
   }
   const Dispatch dispatch(context, name_, routing.experts, config_.experts,
                           routing.most_of_expert);

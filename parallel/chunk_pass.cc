@@ -49,6 +49,8 @@ void ChunkPass::ForwardUnits(int begin, int end, const StoredUnit& next) {
     }
     std::vector<Tape::Loss> losses = record.tape->TakeLosses();
     std::move(losses.begin(), losses.end(), std::back_inserter(losses_));
+    std::vector<Tape::Counts> counts = record.tape->TakeCounts();
+    std::move(counts.begin(), counts.end(), std::back_inserter(counts_));
     if (emulated_ != nullptr) {
       emulated_->Elapse(emulated_->Unit(chunk_index_, unit).forward);
     }

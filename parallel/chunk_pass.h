@@ -66,6 +66,7 @@ class ChunkPass {
 
   // What units added to the objective in Forward.
   const std::vector<Tape::Loss>& losses() const { return losses_; }
+  const std::vector<Tape::Counts>& counts() const { return counts_; }
 
  private:
   struct Unit {
@@ -98,6 +99,7 @@ class ChunkPass {
   std::vector<Tensor> gradients_;
   Tape::WeightGradients weight_gradients_ = Tape::WeightGradients::kImmediate;
   std::vector<Tape::Loss> losses_;
+  std::vector<Tape::Counts> counts_;
 };
 
 // Tensors of the specs, uninitialised: what a pass is given that only counts or

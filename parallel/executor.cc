@@ -5,6 +5,7 @@
 
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
+#include "runtime/device/host.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
 
@@ -90,7 +91,9 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
     context_.communicators().world().SetActivity(ToText(instruction));
     ledger.Measure(CauseOf(instruction.kind), instruction.chunk,
                    [&] { Issue(i, options, ledger); });
-    if (absl::Status status = context_.device().status(); !status.ok()) {
+    absl::Status status = context_.device().status();
+    status.Update(context_.status());
+    if (!status.ok()) {
       return WithContext(status, fmt::format("step {}, {}", options.step,
                                              ToText(instruction)));
     }
@@ -110,6 +113,7 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
   CHECK(passes_.empty()) << "a forward without its backward";
   StepResult result;
   result.losses = TakeLosses();
+  result.counts = TakeCounts();
   result.gradient_norm = gradient_norm_;
   result.times = ledger.Finish();
   return result;
@@ -292,6 +296,7 @@ void Executor::Forward(size_t index, double loss_scale, StepLedger& ledger) {
   if (units.end < chunk.chunk->num_units()) return;
   std::vector<Tensor> outputs = pass.LeaveForward();
   AddLosses(pass.losses());
+  AddCounts(pass.counts());
   if (!outputs.empty()) {
     messages_.Deliver(instruction, Payload::kActivation, std::move(outputs));
   }
@@ -383,6 +388,30 @@ void Executor::AddLosses(const std::vector<Tape::Loss>& losses) {
                    : Cast(loss.value, DType::kFloat64),
                total.sum, loss.weight / total.weight);
   }
+}
+
+void Executor::AddCounts(const std::vector<Tape::Counts>& counts) {
+  for (const Tape::Counts& own : counts) {
+    const auto [found, first] = counts_.try_emplace(own.name);
+    if (first) {
+      found->second =
+          Tensor::Zeros(context_.device(), own.values.shape(), DType::kFloat64,
+                        MemoryCategory::kActivations, "counts");
+    }
+    AddInPlace(own.values.dtype() == DType::kFloat64
+                   ? own.values
+                   : Cast(own.values, DType::kFloat64),
+               found->second);
+  }
+}
+
+std::map<std::string, std::vector<double>> Executor::TakeCounts() {
+  std::map<std::string, std::vector<double>> counts;
+  for (const auto& [name, sum] : counts_) {
+    counts[name] = Download<double>(sum);
+  }
+  counts_.clear();
+  return counts;
 }
 
 std::map<std::string, double> Executor::TakeLosses() {

@@ -73,6 +73,8 @@ struct StepResult {
   // By the losses' names, this rank's part of Σ weight·loss over all
   // microbatches and ranks; without those that no unit of this rank adds.
   std::map<std::string, double> losses;
+  // By name, what this rank's units counted in all microbatches (Tape::Report).
+  std::map<std::string, std::vector<double>> counts;
   double gradient_norm = 0;
   StepTimes times;
 };
@@ -127,8 +129,10 @@ class Executor {
   std::vector<Tensor> Await(Payload payload, const Instruction& instruction,
                             StepLedger& ledger);
   void AddLosses(const std::vector<Tape::Loss>& losses);
-  // Reads the step's losses back from the device.
+  void AddCounts(const std::vector<Tape::Counts>& counts);
+  // Read the step's losses and counts back from the device.
   std::map<std::string, double> TakeLosses();
+  std::map<std::string, std::vector<double>> TakeCounts();
 
   // Σ loss, on the device in fp64, and the weight that the first counts with.
   struct LossSum {
@@ -148,6 +152,7 @@ class Executor {
   std::map<Key, ChunkPass> passes_;
   PipelineMessages messages_;
   std::map<std::string, LossSum> losses_;
+  std::map<std::string, Tensor> counts_;  // sums, in fp64
   double gradient_norm_ = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "fmt/format.h"
@@ -43,6 +44,9 @@ absl::StatusOr<RankModel::Probe> RankModel::ProbeForward(
       of_chunk.push_back(parameter->gradient_sum_axes);
     }
     for (const Tape::Loss& loss : pass.losses()) probe.losses.insert(loss.name);
+    for (const Tape::Counts& counts : pass.counts()) {
+      probe.counts[counts.name] = counts.values.num_elements();
+    }
   }
   return probe;
 }
@@ -57,7 +61,7 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Create(
       setup, plan, std::move(layout), device, factory, home_limit_bytes));
   RETURN_IF_ERROR(device.status());
   RETURN_IF_ERROR(model->BuildTraining(probe));
-  model->AgreeOnLosses(probe.losses);
+  model->AgreeOnReports(probe);
   return model;
 }
 
@@ -281,15 +285,28 @@ absl::Status RankModel::CompilePartial(std::vector<ExecutorChunk>& chunks) {
   return absl::OkStatus();
 }
 
-void RankModel::AgreeOnLosses(const std::set<std::string>& own) {
-  std::set<std::string> all = own;
-  for (const std::string& text : context().communicators().control().AllGather(
-           absl::StrJoin(own, "\n"), "names of losses")) {
-    const std::vector<std::string> names =
-        absl::StrSplit(text, '\n', absl::SkipEmpty());
-    all.insert(names.begin(), names.end());
+void RankModel::AgreeOnReports(const Probe& own) {
+  std::vector<std::string> lines(own.losses.begin(), own.losses.end());
+  for (const auto& [name, length] : own.counts) {
+    lines.push_back(fmt::format("{}\t{}", name, length));
   }
-  loss_names_.assign(all.begin(), all.end());
+  std::set<std::string> losses;
+  for (const std::string& text : context().communicators().control().AllGather(
+           absl::StrJoin(lines, "\n"), "names of losses")) {
+    const std::vector<std::string> reported =
+        absl::StrSplit(text, '\n', absl::SkipEmpty());
+    for (const std::string& line : reported) {
+      const std::vector<std::string> parts = absl::StrSplit(line, '\t');
+      int64_t length = 0;
+      if (parts.size() == 1) {
+        losses.insert(parts[0]);
+      } else {
+        CHECK(absl::SimpleAtoi(parts[1], &length)) << line;
+        counts_[parts[0]] = length;
+      }
+    }
+  }
+  loss_names_.assign(losses.begin(), losses.end());
 }
 
 absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
@@ -311,13 +328,26 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
     const auto own = step.losses.find(name);
     sums.push_back(own == step.losses.end() ? 0 : own->second);
   }
+  for (const auto& [name, length] : counts_) {
+    const auto own = step.counts.find(name);
+    if (own != step.counts.end() && !own->second.empty()) {
+      sums.insert(sums.end(), own->second.begin(), own->second.end());
+    } else {
+      sums.resize(sums.size() + length, 0);
+    }
+  }
   result.times = step.times;
   executor_->AwaitAll(context().communicators().control().StartSum(
                           std::span<double>(sums), "losses"),
                       result.times);
-  for (size_t i = 0; i < sums.size(); ++i) {
+  for (size_t i = 0; i < loss_names_.size(); ++i) {
     result.losses[loss_names_[i]] = sums[i];
     result.loss += sums[i];
+  }
+  auto next = sums.begin() + static_cast<int64_t>(loss_names_.size());
+  for (const auto& [name, length] : counts_) {
+    result.counts[name].assign(next, next + length);
+    next += length;
   }
   result.gradient_norm = step.gradient_norm;
   result.loss_scale = scale;

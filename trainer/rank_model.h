@@ -43,6 +43,8 @@ struct GlobalStepResult {
   double loss = 0;
   // What it is the sum of, by the losses' names.
   std::map<std::string, double> losses;
+  // What all ranks counted in all microbatches, by name (Tape::Report).
+  std::map<std::string, std::vector<double>> counts;
   double gradient_norm = 0;
   double loss_scale = 1;
   int64_t skipped_steps = 0;  // so far
@@ -149,6 +151,7 @@ class RankModel {
     // The axes of each parameter's gradient sum, by chunk and position.
     std::vector<std::vector<AxisSet>> sum_axes;
     std::set<std::string> losses;
+    std::map<std::string, int64_t> counts;  // their lengths
   };
 
   // Makes the share on a dry device and runs a step of it. Has probe_.
@@ -168,8 +171,9 @@ class RankModel {
             Device& device, CommunicatorFactory& factory,
             int64_t home_limit_bytes);
   absl::Status BuildTraining(const Probe& probe);
-  // Of the names of this rank's losses makes those of all. Collective.
-  void AgreeOnLosses(const std::set<std::string>& own);
+  // Of the names of this rank's losses and counts makes those of all.
+  // Collective.
+  void AgreeOnReports(const Probe& own);
   // What each part of the model has for training, but for the optimizer.
   void BuildParts(const Probe& probe);
   // To the device what the Program expects there when a step starts.
@@ -193,6 +197,7 @@ class RankModel {
   MemoryStatistics predicted_;
   Probe probe_;
   std::vector<std::string> loss_names_;
+  std::map<std::string, int64_t> counts_;  // their lengths, by name
 };
 
 }  // namespace trireme

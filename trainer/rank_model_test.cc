@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <span>
 #include <string>
 #include <string_view>
@@ -113,6 +114,54 @@ TEST(RankModel, BlocksComputedAreThoseThatMicrobatchesComeTo) {
   EXPECT_EQ(computed(), 3 * setup.global_batch);
   plan.mutable_skip()->set_stages_per_microbatch(2);
   EXPECT_EQ(computed(), 2 * setup.global_batch);
+}
+
+// Whoever has the tokens, and however often they are computed again: 16 tokens
+// of 8 samples have two routes each in both layers.
+TEST(RankModel, CountsRoutesOfExpertsOnceInAllMicrobatches) {
+  TrainingSetup setup = SmallSetup();
+  DitConfig config;
+  config.hidden = 32;
+  config.layers = 2;
+  config.heads = 4;
+  config.mlp_hidden = 64;
+  config.classes = 10;
+  config.moe = MoeConfig{.experts = 4, .top_k = 2, .expert_hidden = 16};
+  config.image = {.channels = 1, .height = 16, .width = 16};
+  setup.family = MakeDitFamily(config);
+  setup.dtype = DType::kFloat64;
+  const int64_t tokens = setup.family->Shape().tokens;
+  const auto counts = [&](int ranks) {
+    std::map<std::string, std::vector<double>> found;
+    RunThreadRanks(ranks, [&](CommunicatorFactory& factory, int rank) {
+      CpuDevice device(int64_t{1} << 32);
+      Plan plan;
+      plan.mutable_grid()->set_tp(ranks);
+      plan.mutable_grid()->set_ep(ranks);
+      plan.set_microbatches(2);
+      plan.set_recompute(Plan::FULL);
+      plan = *ResolvePlan(plan, {.world_size = ranks,
+                                 .global_batch = setup.global_batch,
+                                 .num_blocks = 2,
+                                 .heads = 4,
+                                 .experts = 4});
+      const auto model = RankModel::Build(setup, plan, device, factory);
+      ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+      const auto step = (*model)->Step(GrayBatch(device, 8), {.step = 1});
+      ASSERT_TRUE(step.ok()) << MessageOf(step.status());
+      if (rank == 0) found = step->counts;
+    });
+    return found;
+  };
+  const auto one = counts(1);
+  ASSERT_EQ(one.size(), size_t{2});
+  ASSERT_TRUE(one.contains("blocks.1.moe"));
+  for (const auto& [layer, routes] : one) {
+    EXPECT_EQ(std::accumulate(routes.begin(), routes.end(), 0.0),
+              2.0 * 8 * static_cast<double>(tokens))
+        << layer;
+  }
+  EXPECT_EQ(counts(2), one);
 }
 
 // A user reads from these where a step's time goes: a wait that is counted as

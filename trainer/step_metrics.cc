@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <vector>
 
+#include "fmt/format.h"
 #include "models/objective/objective.h"
 #include "runtime/core/status.h"
 #include "scheduler/pieces/transformer_pieces.h"
@@ -53,6 +55,9 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
       {"compute_s", metrics.compute_s},
       {"exposed_s", exposed}};
   for (const auto& [name, loss] : metrics.auxiliary_losses) json[name] = loss;
+  if (!metrics.expert_shares.empty()) {
+    json["expert_shares"] = metrics.expert_shares;
+  }
   if (metrics.simulated_s.has_value()) {
     json["simulated_s"] = *metrics.simulated_s;
   }
@@ -82,6 +87,12 @@ std::vector<std::pair<std::string, double>> ToScalars(
   }
   for (const auto& [name, loss] : metrics.auxiliary_losses) {
     scalars.emplace_back("train/" + name, loss);
+  }
+  for (const auto& [layer, shares] : metrics.expert_shares) {
+    for (size_t expert = 0; expert < shares.size(); ++expert) {
+      scalars.emplace_back(fmt::format("experts/{}/{}", layer, expert),
+                           shares[expert]);
+    }
   }
   if (metrics.simulated_s.has_value()) {
     scalars.emplace_back("speed/simulated_s", *metrics.simulated_s);
@@ -180,6 +191,13 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   metrics.loss = result.loss;
   metrics.auxiliary_losses = result.losses;
   metrics.auxiliary_losses.erase(kObjectiveLoss);
+  for (const auto& [layer, counts] : result.counts) {
+    const double all = std::accumulate(counts.begin(), counts.end(), 0.0);
+    std::vector<double>& shares = metrics.expert_shares[layer];
+    for (const double count : counts) {
+      shares.push_back(all > 0 ? count / all : 0);
+    }
+  }
   metrics.gradient_norm = result.gradient_norm;
   if (model_.setup().loss_scale.enabled) {
     metrics.loss_scale = result.loss_scale;

@@ -25,6 +25,8 @@ struct StepMetrics {
   double loss = 0;
   // What it contains beside the objective's ("loss"), by name.
   std::map<std::string, double> auxiliary_losses;
+  // By layer, the share of its routes that each of its experts has.
+  std::map<std::string, std::vector<double>> expert_shares;
   double gradient_norm = 0;
   double learning_rate = 0;
   // With fp16: the scale of the loss, and the steps left out so far.
@@ -67,7 +69,8 @@ struct StepMetrics {
 // "step_s": ..,
 //  "samples_per_s": .., "model_flops_per_s": .., "skipped_samples": ..,
 //  "peak_bytes": {..}, "compute_s": .., "exposed_s": {..}}, "simulated_s" where
-// there is one, and with fp16 "loss_scale" and "skipped_steps"
+// there is one, with experts "expert_shares" and with fp16 "loss_scale" and
+// "skipped_steps"
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.

@@ -146,6 +146,7 @@ std::vector<Variable> Tape::Checkpoint(std::string_view name,
   }
   // The replay's are not taken: a loss is reported once.
   for (Loss& loss : forward.losses_) losses_.push_back(std::move(loss));
+  for (Counts& counts : forward.counts_) counts_.push_back(std::move(counts));
   std::vector<Parameter*> parameters;
   for (const auto& [parameter, count] : forward.queue_.expected()) {
     parameters.insert(parameters.end(), count, parameter);

@@ -82,6 +82,12 @@ class Tape {
     Tensor value;  // one element
     double weight = 1;
   };
+  // How many of something fall into each of several kinds: reported, and no
+  // part of the objective.
+  struct Counts {
+    std::string name;
+    Tensor values;  // [kinds], fp32 or fp64
+  };
 
   // What a node's closure sees while backward runs it.
   class Gradients {
@@ -170,6 +176,13 @@ class Tape {
   // What AddLoss added since the last call.
   std::vector<Loss> TakeLosses() { return std::move(losses_); }
 
+  // Reports counts by their name, once also under a checkpoint.
+  void Report(std::string name, Tensor values) {
+    counts_.push_back({std::move(name), std::move(values)});
+  }
+  // What Report added since the last call.
+  std::vector<Counts> TakeCounts() { return std::move(counts_); }
+
   // Runs all nodes in reverse from the losses and the given output gradients,
   // which are moved in (undefined: none flows into that output; what only such
   // outputs come from is left out). Once per tape. An op whose result nobody
@@ -229,6 +242,7 @@ class Tape {
   std::vector<Tensor> gradients_;  // by slot
   double loss_scale_ = 1;
   std::vector<Loss> losses_;
+  std::vector<Counts> counts_;
   std::vector<LossSeed> seeds_;
   bool adds_losses_ = false;
 };
