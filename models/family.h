@@ -18,6 +18,7 @@
 #include "models/batch.h"
 #include "models/objective/objective.h"
 #include "models/weights/name_table.h"
+#include "moe/moe_config.h"
 #include "parallel/chunk.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
@@ -124,6 +125,9 @@ class ModelFamily {
   // As the planner sees it, but for what precision and optimizer decide
   // (trainer/model_shape_of.h).
   virtual ModelShape Shape() const = 0;
+
+  // The mixtures of experts in its blocks; null: there are none.
+  virtual const MoeConfig* experts() const { return nullptr; }
 
   // What the model learns to make; fp32.
   virtual FieldSpec samples() const = 0;

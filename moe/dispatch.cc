@@ -1,27 +1,34 @@
 #include "moe/dispatch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <optional>
 #include <utility>
 
+#include "moe/row_exchange.h"
+#include "runtime/core/status.h"
 #include "runtime/device/host.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/routing.h"
 
 namespace trireme {
 
-// Where rows go. Without a group the sender's order is that of the experts.
+using Moves = ExpertExchange::Moves;
+
+// Where rows go. Where they stay on their rank, the sender's order is that of
+// the experts.
 struct Dispatch::Routes {
   std::string name;
   SortedRoutes sorted;
   Tensor routes;  // of sorted, without what goes nowhere
   Tensor tokens;
-  std::vector<int64_t> counts;
+  std::shared_ptr<ExpertRows> rows;
 
-  Communicator* group = nullptr;
-  std::vector<int64_t> sent;      // rows to each rank
-  std::vector<int64_t> received;  // rows from each rank
-  int64_t capacity = 0;           // rows that memory is taken for
+  const Communicators* communicators = nullptr;  // null: rows stay
+  std::optional<RowCounts> counts;
+  bool by_nodes = false;
+  int64_t capacity = 0;  // rows that memory is taken for
   Tensor by_expert;  // int32 [capacity]: the received row of each expert's row
   Tensor by_rank;    // and the other way round
 
@@ -29,8 +36,11 @@ struct Dispatch::Routes {
   Tensor Send(const Tensor& rows) const;
   // Rows of this rank's experts back to the routes.
   Tensor Return(const Tensor& rows) const;
-  void Exchange(const Tensor& experts, int64_t num_experts,
-                int64_t most_of_expert);
+  // Has rows go to the experts' ranks. `table`: of each rank's routes those to
+  // each expert.
+  void MoveRows(ForwardContext& context, const Tensor& experts,
+                const DispatchSizes& sizes, const std::vector<int64_t>& table);
+  void Exchange(Device& device, const std::vector<int64_t>& table, int rank);
 };
 
 namespace {
@@ -48,65 +58,107 @@ std::vector<int64_t> Evenly(int64_t rows, int64_t groups) {
   return counts;
 }
 
-int64_t SumOf(const std::vector<int64_t>& counts) {
-  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
-}
-
-// counts[rank, local expert] of what each rank sends here. A dry device, where
-// nothing arrives, takes all ranks for alike.
-std::vector<int64_t> ExchangeCounts(Device& device, Communicator& group,
-                                    const std::vector<int64_t>& counts,
-                                    const std::string& name) {
-  const int64_t ranks = group.size();
-  const auto local = static_cast<int64_t>(counts.size()) / ranks;
+// [ranks, experts]: the counts of all ranks. A dry device, which is told of no
+// other's, takes all ranks for alike.
+std::vector<int64_t> GatherCounts(Device& device, Communicator& group,
+                                  const std::vector<int64_t>& counts,
+                                  const std::string& name) {
+  const auto experts = static_cast<int64_t>(counts.size());
   const std::vector<int32_t> own(counts.begin(), counts.end());
-  const Tensor sent = Upload<int32_t>(device, {ranks, local}, own,
-                                      MemoryCategory::kCommunication, name);
-  const Tensor received = Tensor::Empty(device, {ranks, local}, DType::kInt32,
-                                        MemoryCategory::kCommunication, name);
-  group.AllToAll(sent, received, name + " counts").Wait();
-  const std::vector<int32_t> values = Download<int32_t>(received);
+  const Tensor all =
+      Tensor::Empty(device, {group.size() * experts}, DType::kInt32,
+                    MemoryCategory::kCommunication, name);
+  group
+      .AllGather(Upload<int32_t>(device, {experts}, own,
+                                 MemoryCategory::kCommunication, name),
+                 all, name + " counts")
+      .Wait();
+  const std::vector<int32_t> values = Download<int32_t>(all);
   if (!values.empty()) return {values.begin(), values.end()};
-  const auto first = counts.begin() + group.rank() * local;
   std::vector<int64_t> alike;
-  for (int64_t rank = 0; rank < ranks; ++rank) {
-    alike.insert(alike.end(), first, first + local);
+  for (int rank = 0; rank < group.size(); ++rank) {
+    alike.insert(alike.end(), counts.begin(), counts.end());
   }
   return alike;
 }
 
+RowCounts CountsBetween(int64_t ranks, const std::vector<int64_t>& table) {
+  const int64_t local = static_cast<int64_t>(table.size()) / (ranks * ranks);
+  std::vector<int64_t> counts;
+  for (auto at = table.begin(); at != table.end(); at += local) {
+    counts.push_back(std::accumulate(at, at + local, int64_t{0}));
+  }
+  return RowCounts(ranks, std::move(counts));
+}
+
+// Whether weights are fewer bytes than rows on the rank that has most to do.
+bool WeightsAreLess(const RowCounts& counts, const DispatchSizes& sizes) {
+  int64_t busiest = 0;
+  for (int64_t rank = 0; rank < counts.ranks(); ++rank) {
+    const int64_t stays = counts(rank, rank);
+    busiest = std::max({busiest, counts.SentBy(rank) - stays,
+                        counts.ReceivedBy(rank) - stays});
+  }
+  const int64_t others = sizes.experts - sizes.experts / counts.ranks();
+  return others * sizes.expert_bytes < busiest * sizes.row_bytes;
+}
+
+// Rows of the rank that receives most, over those of even routing.
+double LoadOf(const RowCounts& counts) {
+  int64_t most = 0, all = 0;
+  for (int64_t rank = 0; rank < counts.ranks(); ++rank) {
+    most = std::max(most, counts.ReceivedBy(rank));
+    all += counts.ReceivedBy(rank);
+  }
+  return all == 0 ? 0 : static_cast<double>(most * counts.ranks()) / all;
+}
+
+// What moves in a call: the same on every rank.
+ExpertExchange::Choice ChoiceOf(const ExpertExchange& exchange,
+                                const RowCounts& counts,
+                                const DispatchSizes& sizes, bool dry) {
+  ExpertExchange::Choice choice = {
+      .moves = exchange.moves,
+      .by_nodes =
+          exchange.node_ranks > 1 && exchange.node_ranks < counts.ranks()};
+  if (exchange.moves != Moves::kAdaptive) return choice;
+  // A dry device takes memory for the most that may come.
+  choice.moves =
+      !dry && WeightsAreLess(counts, sizes) ? Moves::kWeights : Moves::kRows;
+  if (dry || exchange.choices.empty()) return choice;
+  const double load = LoadOf(counts);
+  for (const ExpertExchange::Choice& tuned : exchange.choices) {
+    if (load <= tuned.max_load) return tuned;
+  }
+  return exchange.choices.back();
+}
+
 }  // namespace
 
-void Dispatch::Routes::Exchange(const Tensor& experts, int64_t num_experts,
-                                int64_t most_of_expert) {
-  Device& device = experts.device();
-  const int64_t ranks = group->size();
-  const int64_t local = num_experts / ranks;
-  const std::vector<int64_t> arriving =
-      ExchangeCounts(device, *group, sorted.counts, name);
-  counts.assign(local, 0);
-  for (int64_t rank = 0; rank < ranks; ++rank) {
-    const auto of_rank = sorted.counts.begin() + rank * local;
-    sent.push_back(std::accumulate(of_rank, of_rank + local, int64_t{0}));
-    const auto from_rank = arriving.begin() + rank * local;
-    received.push_back(
-        std::accumulate(from_rank, from_rank + local, int64_t{0}));
-    for (int64_t e = 0; e < local; ++e) counts[e] += from_rank[e];
+void Dispatch::Routes::Exchange(Device& device,
+                                const std::vector<int64_t>& table, int rank) {
+  const int64_t ranks = counts->ranks();
+  const int64_t experts = static_cast<int64_t>(table.size()) / ranks;
+  const int64_t local = experts / ranks;
+  const auto arriving = [&](int64_t from, int64_t e) {
+    return table[from * experts + rank * local + e];
+  };
+  rows->counts.assign(local, 0);
+  for (int64_t from = 0; from < ranks; ++from) {
+    for (int64_t e = 0; e < local; ++e) rows->counts[e] += arriving(from, e);
   }
-  const int64_t rows = SumOf(received);
-  capacity =
-      device.dry() ? MostRows(experts, local, most_of_expert) * ranks : rows;
   // Received rows lie by rank, then by expert.
   std::vector<int32_t> to_received(capacity, 0);
   std::vector<int32_t> to_expert(capacity, 0);
   std::vector<int64_t> next(local, 0);
-  std::partial_sum(counts.begin(), counts.end() - 1, next.begin() + 1);
-  int64_t from = 0;
-  for (int64_t rank = 0; rank < ranks; ++rank) {
+  std::partial_sum(rows->counts.begin(), rows->counts.end() - 1,
+                   next.begin() + 1);
+  int64_t at = 0;
+  for (int64_t from = 0; from < ranks; ++from) {
     for (int64_t e = 0; e < local; ++e) {
-      for (int64_t i = 0; i < arriving[rank * local + e]; ++i) {
-        to_expert[from] = static_cast<int32_t>(next[e]);
-        to_received[next[e]++] = static_cast<int32_t>(from++);
+      for (int64_t i = 0; i < arriving(from, e); ++i) {
+        to_expert[at] = static_cast<int32_t>(next[e]);
+        to_received[next[e]++] = static_cast<int32_t>(at++);
       }
     }
   }
@@ -117,53 +169,92 @@ void Dispatch::Routes::Exchange(const Tensor& experts, int64_t num_experts,
 }
 
 Tensor Dispatch::Routes::Send(const Tensor& rows) const {
-  if (group == nullptr) return rows;
-  const Tensor arrived =
-      Tensor::Empty(rows.device(), {capacity, rows.dim(1)}, rows.dtype(),
-                    MemoryCategory::kCommunication, name);
-  group
-      ->AllToAllV(rows, sent, arrived.Slice(0, SumOf(received)), received,
-                  name + " rows")
-      .Wait();
-  return GatherRows(arrived, by_expert);
+  if (communicators == nullptr) return rows;
+  return GatherRows(ExchangeRows(*communicators, *counts, by_nodes, rows,
+                                 capacity, name + " rows"),
+                    by_expert);
 }
 
 Tensor Dispatch::Routes::Return(const Tensor& rows) const {
-  if (group == nullptr) return rows;
-  const Tensor by_sender = GatherRows(rows, by_rank);
-  const Tensor returned =
-      Tensor::Empty(rows.device(), {SumOf(sent), rows.dim(1)}, rows.dtype(),
-                    MemoryCategory::kCommunication, name);
-  group
-      ->AllToAllV(by_sender.Slice(0, SumOf(received)), received, returned, sent,
-                  name + " results")
-      .Wait();
-  return returned;
+  if (communicators == nullptr) return rows;
+  return ExchangeRows(*communicators, counts->Transposed(), by_nodes,
+                      GatherRows(rows, by_rank), sorted.rows(),
+                      name + " results");
+}
+
+void Dispatch::Routes::MoveRows(ForwardContext& context, const Tensor& experts,
+                                const DispatchSizes& sizes,
+                                const std::vector<int64_t>& table) {
+  const ExpertExchange& exchange = context.parallel.options().experts;
+  const int rank = context.parallel.communicators().ExpertGroup().rank();
+  const int64_t ranks = counts->ranks();
+  const int64_t local = sizes.experts / ranks;
+  int64_t most = MostRows(experts, local, sizes.most_of_expert) * ranks;
+  if (exchange.max_load > 0) {
+    const auto even = static_cast<double>(experts.num_elements());
+    most = std::min(most,
+                    static_cast<int64_t>(std::ceil(exchange.max_load * even)));
+  }
+  for (int64_t other = 0; other < ranks; ++other) {
+    if (counts->ReceivedBy(other) <= most) continue;
+    context.parallel.Refuse(ResourceExhausted(
+        "'{}': {} rows are routed to rank {} of ep {}, expected at most {}: "
+        "plan.experts.max_load {} times those of even routing",
+        name, counts->ReceivedBy(other), other, ranks, most,
+        exchange.max_load));
+  }
+  const int64_t received = counts->ReceivedBy(rank);
+  capacity = experts.device().dry() ? std::max(most, received) : received;
+  communicators = &context.parallel.communicators();
+  Exchange(experts.device(), table, rank);
+  if (!exchange.sums_by_rank) return;
+  for (int64_t e = 0; e < local; ++e) {
+    std::vector<int64_t>& from = rows->from_ranks.emplace_back();
+    for (int64_t other = 0; other < ranks; ++other) {
+      from.push_back(table[other * sizes.experts + rank * local + e]);
+    }
+  }
 }
 
 Dispatch::Dispatch(ForwardContext& context, const std::string& name,
-                   const Tensor& experts, int64_t num_experts,
-                   int64_t most_of_expert) {
+                   const Tensor& experts, const DispatchSizes& sizes) {
+  Device& device = experts.device();
   auto routes = std::make_shared<Routes>();
   routes->name = name;
-  routes->sorted = SortRoutes(experts, num_experts);
-  if (experts.device().dry()) {
-    routes->sorted.counts =
-        Evenly(MostRows(experts, num_experts, most_of_expert), num_experts);
+  routes->sorted = SortRoutes(experts, sizes.experts);
+  if (device.dry()) {
+    routes->sorted.counts = Evenly(
+        MostRows(experts, sizes.experts, sizes.most_of_expert), sizes.experts);
   }
   const int64_t rows = routes->sorted.rows();
   routes->routes = routes->sorted.routes.Slice(0, rows);
   routes->tokens = routes->sorted.tokens.Slice(0, rows);
+  routes->rows = std::make_shared<ExpertRows>();
+  routes->rows->name = name;
+  routes->rows->counts = routes->sorted.counts;
   if (context.parallel.grid().size(Axis::kExpert) > 1) {
-    routes->group = &context.parallel.communicators().ExpertGroup();
-    routes->Exchange(experts, num_experts, most_of_expert);
-  } else {
-    routes->counts = routes->sorted.counts;
+    Communicator& group = context.parallel.communicators().ExpertGroup();
+    const ExpertExchange& exchange = context.parallel.options().experts;
+    const std::vector<int64_t> table =
+        GatherCounts(device, group, routes->sorted.counts, name);
+    routes->counts = CountsBetween(group.size(), table);
+    routes->rows->ranks = group.size();
+    routes->rows->may_move_weights = exchange.moves == Moves::kAdaptive;
+    const ExpertExchange::Choice choice =
+        ChoiceOf(exchange, *routes->counts, sizes, device.dry());
+    routes->by_nodes = choice.by_nodes;
+    if (choice.moves == Moves::kWeights) {
+      routes->rows->weights = &group;
+    } else {
+      routes->MoveRows(context, experts, sizes, table);
+    }
   }
   routes_ = std::move(routes);
 }
 
-const std::vector<int64_t>& Dispatch::counts() const { return routes_->counts; }
+const std::shared_ptr<ExpertRows>& Dispatch::rows() const {
+  return routes_->rows;
+}
 
 Variable Dispatch::ToExperts(Tape& tape, const Variable& x) const {
   const auto compute = [x = x.value(), routes = routes_] {
@@ -175,7 +266,7 @@ Variable Dispatch::ToExperts(Tape& tape, const Variable& x) const {
         gradients.Accumulate(0, SumRows(routes->Return(gradients.TakeOutput()),
                                         routes->sorted.places));
       });
-  if (routes_->group == nullptr) rows.set_recipe(compute);
+  if (routes_->communicators == nullptr) rows.set_recipe(compute);
   return rows;
 }
 

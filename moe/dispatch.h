@@ -1,4 +1,4 @@
-// How the rows of tokens get to their experts and back, exactly and without
+// How rows of tokens and their experts come together, exactly and without
 // dropping any.
 //
 //   to experts    a copy of each token's row for each of its experts, sorted by
@@ -12,8 +12,13 @@
 // of every row k·(ep − 1)/ep of its bytes, there and back, forward and
 // backward. A rank holds as many rows as are routed to its experts: k·t where
 // they are even, at most min(k, its experts)·t·ep for t tokens on each rank, or
-// fewer where experts have a capacity. Only the second is certain; a dry device
-// takes memory for it, and counts work for the first.
+// fewer where experts have a capacity or the plan a bound. Only what is certain
+// counts for memory on a dry device; it counts work for even routing.
+//
+// Where the plan has weights move, or they are fewer bytes at a call's load,
+// rows stay and experts come (ExpertLinear). Every rank knows all ranks'
+// counts, and so all choose alike; results and gradients have the same bits
+// either way.
 
 #ifndef TRIREME_MOE_DISPATCH_H_
 #define TRIREME_MOE_DISPATCH_H_
@@ -23,29 +28,38 @@
 #include <string>
 #include <vector>
 
+#include "moe/expert_linear.h"
 #include "parallel/context.h"
 #include "runtime/autograd/tape.h"
 
 namespace trireme {
 
+struct DispatchSizes {
+  int64_t experts = 0;
+  // Routes of a rank's tokens that any one expert has at most.
+  int64_t most_of_expert = 0;
+  // Bytes that a row, and an expert, takes on its way, forward and backward.
+  int64_t row_bytes = 0;
+  int64_t expert_bytes = 0;
+};
+
 class Dispatch {
  public:
-  // Of one use of a layer. `experts`: int32 [t, k] of num_experts, −1 goes
-  // nowhere; no expert is more than `most_of_expert` times in it. A collective
-  // over the expert grid's ranks, as is what follows.
+  // Of one use of a layer. `experts`: int32 [t, k], −1 goes nowhere. A
+  // collective over the expert grid's ranks, as is what follows. Refuses more
+  // rows than the plan's bound.
   Dispatch(ForwardContext& context, const std::string& name,
-           const Tensor& experts, int64_t num_experts, int64_t most_of_expert);
+           const Tensor& experts, const DispatchSizes& sizes);
 
-  // x[t, h] → rows[r, h] of this rank's experts. Where they come from this rank
-  // alone, whoever keeps them can make them again of x.
+  // x[t, h] → rows[r, h], by expert. Where they come from this rank alone,
+  // whoever keeps them can make them again of x.
   Variable ToExperts(Tape& tape, const Variable& x) const;
   // weights[t, k] → [r, 1].
   Variable WeightsToExperts(Tape& tape, const Variable& weights) const;
   // rows[r, h] → [t, h].
   Variable FromExperts(Tape& tape, const Variable& rows) const;
 
-  // Rows of each of this rank's experts.
-  const std::vector<int64_t>& counts() const;
+  const std::shared_ptr<ExpertRows>& rows() const;
 
  private:
   struct Routes;

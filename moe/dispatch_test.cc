@@ -4,7 +4,9 @@
 #include "moe/dispatch.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -50,14 +52,18 @@ std::vector<double> RowsOf(int rank) {
   return rows;
 }
 
-// Runs body on every rank of a grid whose experts are divided by ep.
-void OnRanks(int ep, const std::function<void(ForwardContext&, int)>& body) {
+// Runs body on every rank of a grid whose experts are divided by ep, with
+// `node_ranks` of each expert group's ranks on a node.
+void OnRanks(int ep, int node_ranks,
+             const std::function<void(ForwardContext&, int)>& body) {
   RunThreadRanks(kRanks, [&](CommunicatorFactory& factory, int rank) {
     CpuDevice device(1 << 24);
     const ProcessGrid grid =
         *ProcessGrid::Create({.ep = ep, .dp = kRanks}, {}, rank);
-    Communicators communicators(factory, grid);
-    ParallelContext parallel(device, grid, communicators);
+    Communicators communicators(factory, grid,
+                                {.experts = {.node_ranks = node_ranks}});
+    ParallelContext parallel(device, grid, communicators,
+                             {.experts = {.node_ranks = node_ranks}});
     Tape tape(device);
     ForwardContext context{tape, parallel};
     body(context, rank);
@@ -68,6 +74,10 @@ Tensor Experts(Device& device, const Routing& routing, int rank) {
   return Tensor::FromValues<int32_t>(device, {kTokens, kChoices},
                                      ExpertsOf(routing, rank));
 }
+
+// ep, and how many ranks of a group share a node.
+constexpr std::array<std::pair<int, int>, 4> kGroups = {
+    {{1, 1}, {2, 1}, {4, 1}, {4, 2}}};
 
 struct Case {
   const char* name;
@@ -93,14 +103,15 @@ std::vector<Case> Cases() {
 // and a row's gradient is that of all its routes.
 TEST(DispatchTest, TokensGetTheirOwnRowsBack) {
   for (const Case& c : Cases()) {
-    for (const int ep : {1, 2, 4}) {
-      SCOPED_TRACE(testing::Message() << c.name << ", ep " << ep);
-      OnRanks(ep, [&](ForwardContext& context, int rank) {
+    for (const auto& [ep, node_ranks] : kGroups) {
+      SCOPED_TRACE(testing::Message()
+                   << c.name << ", ep " << ep << " by " << node_ranks);
+      OnRanks(ep, node_ranks, [&, ep = ep](ForwardContext& context, int rank) {
         Device& device = context.parallel.device();
         Tape& tape = context.tape;
-        const Dispatch dispatch(context, "layer",
-                                Experts(device, c.routing, rank), kExperts,
-                                /*most_of_expert=*/kTokens);
+        const Dispatch dispatch(
+            context, "layer", Experts(device, c.routing, rank),
+            {.experts = kExperts, .most_of_expert = kTokens});
         const Shape shape = {kTokens, kWidth};
         const Variable x =
             tape.Leaf(Tensor::FromValues<double>(device, shape, RowsOf(rank)));
@@ -130,14 +141,16 @@ TEST(DispatchTest, TokensGetTheirOwnRowsBack) {
 // have one order.
 TEST(DispatchTest, AnExpertHasItsRowsInTheOrderOfRanksAndTokens) {
   for (const Case& c : Cases()) {
-    for (const int ep : {2, 4}) {
-      SCOPED_TRACE(testing::Message() << c.name << ", ep " << ep);
-      OnRanks(ep, [&](ForwardContext& context, int rank) {
+    for (const auto& [ep, node_ranks] : kGroups) {
+      if (ep == 1) continue;
+      SCOPED_TRACE(testing::Message()
+                   << c.name << ", ep " << ep << " by " << node_ranks);
+      OnRanks(ep, node_ranks, [&, ep = ep](ForwardContext& context, int rank) {
         Device& device = context.parallel.device();
         Tape& tape = context.tape;
-        const Dispatch dispatch(context, "layer",
-                                Experts(device, c.routing, rank), kExperts,
-                                /*most_of_expert=*/kTokens);
+        const Dispatch dispatch(
+            context, "layer", Experts(device, c.routing, rank),
+            {.experts = kExperts, .most_of_expert = kTokens});
         const Variable x(Tensor::FromValues<double>(device, {kTokens, kWidth},
                                                     RowsOf(rank)));
         std::vector<double> numbers;
@@ -162,7 +175,7 @@ TEST(DispatchTest, AnExpertHasItsRowsInTheOrderOfRanksAndTokens) {
             }
           }
         }
-        EXPECT_THAT(dispatch.counts(), ElementsAreArray(counts));
+        EXPECT_THAT(dispatch.rows()->counts, ElementsAreArray(counts));
         std::vector<double> first_columns;
         const std::vector<double> rows =
             dispatch.ToExperts(tape, x).value().ToVector<double>();

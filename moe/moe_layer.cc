@@ -1,15 +1,18 @@
 #include "moe/moe_layer.h"
 
+#include <algorithm>
 #include <numeric>
 #include <utility>
 #include <vector>
 
 #include "moe/dispatch.h"
+#include "moe/expert_linear.h"
 #include "moe/route_functions.h"
 #include "parallel/functional.h"
 #include "parallel/transitions.h"
 #include "runtime/autograd/functions.h"
 #include "runtime/core/status.h"
+#include "runtime/device/host.h"
 #include "runtime/ops/routing.h"
 
 namespace trireme {
@@ -19,16 +22,34 @@ using ExpertKind = MoeConfig::ExpertKind;
 
 AxisState TokenShard() { return AxisState::Shard(1); }
 
-std::vector<ShardedDim> ExpertShard(const ProcessGrid& grid) {
+// Ranks that share an expert.
+int SlicesOf(const ProcessGrid& grid, const MoeConfig& config) {
+  return std::max(1,
+                  grid.size(Axis::kExpert) / static_cast<int>(config.experts));
+}
+
+// Whole experts, or a slice of the hidden channels of one.
+std::vector<ShardedDim> ExpertShard(const ProcessGrid& grid, int slices,
+                                    int hidden_dim) {
   const int parts = grid.size(Axis::kExpert);
+  const int index = grid.coordinate(Axis::kExpert);
   if (parts == 1) return {};
-  return {{Axis::kExpert, 0, parts, grid.coordinate(Axis::kExpert)}};
+  std::vector<ShardedDim> shards;
+  if (parts > slices) {
+    shards.push_back({Axis::kExpert, 0, parts / slices, index / slices});
+  }
+  if (slices > 1) {
+    shards.push_back({Axis::kExpert, hidden_dim, slices, index % slices});
+  }
+  return shards;
 }
 
 Parameter& CreateExperts(ParameterStore& store, const ProcessGrid& grid,
-                         const std::string& name, const Shape& shape,
-                         int64_t fan_in, int64_t fan_out) {
-  return store.Create(name + ".weight", shape, ExpertShard(grid),
+                         const std::string& name, const MoeConfig& config,
+                         const Shape& shape, int hidden_dim, int64_t fan_in,
+                         int64_t fan_out) {
+  return store.Create(name + ".weight", shape,
+                      ExpertShard(grid, SlicesOf(grid, config), hidden_dim),
                       {.kind = Initializer::Kind::kXavierUniform,
                        .fan_in = fan_in,
                        .fan_out = fan_out},
@@ -41,6 +62,22 @@ Shape InnerShape(const MoeConfig& config, int64_t width) {
              : Shape{config.experts, config.expert_hidden, width};
 }
 
+// A route to each of an expert's slices in place of one to the expert.
+Routing OfSlices(Tape& tape, const Routing& routing, int slices) {
+  const Tensor& experts = routing.experts;
+  std::vector<int32_t> sliced;
+  for (const int32_t expert : Download<int32_t>(experts)) {
+    for (int slice = 0; slice < slices; ++slice) {
+      sliced.push_back(expert < 0 ? expert : expert * slices + slice);
+    }
+  }
+  const Shape shape = {experts.dim(0), experts.dim(1) * slices};
+  sliced.resize(shape.num_elements(), 0);  // of a dry device
+  return {.weights = RepeatColumns(tape, routing.weights, slices),
+          .experts = Upload<int32_t>(experts.device(), shape, sliced),
+          .most_of_expert = routing.most_of_expert};
+}
+
 }  // namespace
 
 MoeLayer::MoeLayer(ParameterStore& store, const ProcessGrid& grid,
@@ -49,14 +86,16 @@ MoeLayer::MoeLayer(ParameterStore& store, const ProcessGrid& grid,
     : name_(name),
       config_(config),
       keep_(keep),
+      slices_(SlicesOf(grid, config)),
       router_(store, name + ".router", width, config),
-      in_(&CreateExperts(store, grid, name + ".experts.in",
-                         InnerShape(config, width), width,
-                         config.expert_hidden)),
-      out_(&CreateExperts(store, grid, name + ".experts.out",
+      in_(&CreateExperts(
+          store, grid, name + ".experts.in", config, InnerShape(config, width),
+          /*hidden_dim=*/config.kind == ExpertKind::kSwiGlu ? 2 : 1, width,
+          config.expert_hidden)),
+      out_(&CreateExperts(store, grid, name + ".experts.out", config,
                           {config.experts, width, config.expert_hidden},
-                          config.expert_hidden, width)) {
-  CHECK_EQ(config.experts % grid.size(Axis::kExpert), 0) << name;
+                          /*hidden_dim=*/2, config.expert_hidden, width)) {
+  CHECK_EQ(config.experts * slices_ % grid.size(Axis::kExpert), 0) << name;
   if (config.shared_hidden == 0) return;
   shared_ = std::make_unique<Shared>(
       Shared{ColumnParallelLinear(store, grid, name + ".shared.in", width,
@@ -134,6 +173,20 @@ ShardedVariable MoeLayer::RouteShares(ForwardContext& context,
   return y;
 }
 
+DispatchSizes MoeLayer::SizesOf(const Tensor& x, const Routing& routing) const {
+  const int64_t element = DTypeSize(x.dtype());
+  // A row goes to its expert and back, as does its gradient.
+  constexpr int64_t kRowTrips = 4;
+  // Weights are gathered twice; gradients go back in the compute type.
+  const int64_t of_weight = 2 * element + DTypeSize(ComputeDType(x.dtype()));
+  return {.experts = config_.experts * slices_,
+          .most_of_expert = routing.most_of_expert,
+          .row_bytes = kRowTrips * x.dim(1) * element,
+          .expert_bytes = (in_->global_shape.num_elements() +
+                           out_->global_shape.num_elements()) /
+                          (config_.experts * slices_) * of_weight};
+}
+
 ShardedVariable MoeLayer::Route(ForwardContext& context,
                                 const ShardedVariable& x,
                                 const MoeTokens& tokens) const {
@@ -148,17 +201,25 @@ ShardedVariable MoeLayer::Route(ForwardContext& context,
                                    ComputeDType(x.value().dtype()))
                            .Reshape({config_.experts}));
   }
-  const Dispatch dispatch(context, name_, routing.experts, config_.experts,
-                          routing.most_of_expert);
   const Variable flat =
       Reshape(tape, x.variable, {shape.dim(0) * shape.dim(1), shape.dim(2)});
+  return {Reshape(tape, ThroughExperts(context, flat, routing), shape),
+          x.states};
+}
+
+Variable MoeLayer::ThroughExperts(ForwardContext& context, const Variable& x,
+                                  const Routing& chosen) const {
+  Tape& tape = context.tape;
+  const Routing routing =
+      slices_ == 1 ? chosen : OfSlices(tape, chosen, slices_);
+  const Dispatch dispatch(context, name_, routing.experts,
+                          SizesOf(x.value(), routing));
   const Variable inner = WeightedActivation(
       tape, config_.kind,
-      GroupedLinear(tape, dispatch.ToExperts(tape, flat), *in_,
-                    dispatch.counts()),
+      ExpertLinear(tape, dispatch.ToExperts(tape, x), *in_, dispatch.rows()),
       dispatch.WeightsToExperts(tape, routing.weights), keep_);
-  const Variable rows = GroupedLinear(tape, inner, *out_, dispatch.counts());
-  return {Reshape(tape, dispatch.FromExperts(tape, rows), shape), x.states};
+  return dispatch.FromExperts(
+      tape, ExpertLinear(tape, inner, *out_, dispatch.rows()));
 }
 
 }  // namespace trireme

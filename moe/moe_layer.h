@@ -7,8 +7,11 @@
 //   expert(x) = W₂·(silu(W_gate·x)∘(W_up·x)) or W₂·gelu(W₁·x), without biases
 //
 // Experts lie on the expert grid (process_grid.h): a rank owns experts/ep of
-// them whole. Tokens are sharded over tp and cp as well as over dp; where tp
-// holds them whole each rank routes its share, and the result is gathered.
+// them whole, or, of more ranks than experts, ep/experts share one, each with a
+// slice of its hidden channels: every slice gets the expert's rows, and the
+// token sums what they return. Tokens are sharded over tp and cp as well as
+// over dp; where tp holds them whole each rank routes its share, and the result
+// is gathered.
 
 #ifndef TRIREME_MOE_MOE_LAYER_H_
 #define TRIREME_MOE_MOE_LAYER_H_
@@ -16,6 +19,7 @@
 #include <memory>
 #include <string>
 
+#include "moe/dispatch.h"
 #include "moe/moe_config.h"
 #include "moe/router.h"
 #include "parallel/layers.h"
@@ -25,7 +29,8 @@ namespace trireme {
 
 class MoeLayer {
  public:
-  // ep divides the experts. `keep`: of their activations.
+  // ep divides the experts, or the experts ep, and ep/experts their channels.
+  // `keep`: of their activations.
   MoeLayer(ParameterStore& store, const ProcessGrid& grid,
            const std::string& name, int64_t width, const MoeConfig& config,
            Keep keep = Keep::kValue);
@@ -34,6 +39,11 @@ class MoeLayer {
   // where it has ranks, over tp Invariant or Shard(1). All else is refused.
   ShardedVariable Forward(ForwardContext& context, const ShardedVariable& x,
                           const MoeTokens& tokens) const;
+
+  // x[t, width] of this rank, by the given routes; those of all ranks of the
+  // expert group come together. Without the shared expert.
+  Variable ThroughExperts(ForwardContext& context, const Variable& x,
+                          const Routing& chosen) const;
 
  private:
   struct Shared {
@@ -49,9 +59,12 @@ class MoeLayer {
   ShardedVariable Route(ForwardContext& context, const ShardedVariable& x,
                         const MoeTokens& tokens) const;
 
+  DispatchSizes SizesOf(const Tensor& x, const Routing& routing) const;
+
   std::string name_;
   MoeConfig config_;
   Keep keep_;
+  int slices_;  // of an expert; each rank has one where there are several
   Router router_;
   Parameter* in_;
   Parameter* out_;

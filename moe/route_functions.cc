@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "runtime/ops/copy.h"
-#include "runtime/ops/grouped_matmul.h"
 #include "runtime/ops/normalization.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
@@ -53,11 +52,6 @@ double LogitScale(const Parameter& temperature, DType compute) {
                   kMaxLogitScale);
 }
 
-// [groups, out, in], whatever parts `out` has.
-Tensor AsMatrices(const Tensor& weight) {
-  return weight.Reshape({weight.dim(0), -1, weight.dim(-1)});
-}
-
 Tensor Activated(ExpertKind kind, const Tensor& x) {
   return kind == ExpertKind::kSwiGlu
              ? SwiGluForward(x)
@@ -93,6 +87,20 @@ Variable SelectColumns(Tape& tape, const Variable& x, const Tensor& indices) {
       [columns = x.value().dim(1)](Tape::Gradients& gradients) {
         gradients.Accumulate(0, PlaceColumns(gradients.TakeOutput(),
                                              gradients.Saved(0), columns));
+      });
+}
+
+Variable RepeatColumns(Tape& tape, const Variable& x, int64_t times) {
+  const Shape shape = x.value().shape();
+  const int64_t elements = shape.num_elements();
+  return tape.Record(
+      "repeat columns", {x}, {},
+      RepeatOverTokens(x.value().Reshape({elements, 1}), times)
+          .Reshape({shape.dim(0), shape.dim(1) * times}),
+      {}, [shape, elements, times](Tape::Gradients& gradients) {
+        gradients.Accumulate(
+            0, SumTokens(gradients.TakeOutput().Reshape({elements, times, 1}))
+                   .Reshape(shape));
       });
 }
 
@@ -207,27 +215,6 @@ Variable KnownLoss(Tape& tape, const Variable& x, double value,
       [](Tape::Gradients& gradients) {
         gradients.Accumulate(
             0, Scale(gradients.Saved(0), ValueOf(gradients.TakeOutput())));
-      });
-}
-
-Variable GroupedLinear(Tape& tape, const Variable& x, Parameter& weight,
-                       const std::vector<int64_t>& counts) {
-  Tensor y = GroupedMatMul(x.value(), AsMatrices(weight.value), counts,
-                           /*transpose=*/true);
-  return tape.Record(
-      "grouped linear", {x}, {&weight}, std::move(y),
-      {x.recipe() ? Tensor() : x.value()},
-      [&weight, counts, recipe = x.recipe()](Tape::Gradients& gradients) {
-        const Tensor dy = gradients.TakeOutput();
-        gradients.AddWeightGradient(
-            weight, [&weight, counts, recipe, x = gradients.Saved(0), dy] {
-              GroupedMatMulAccumulate(dy, recipe ? recipe() : x, counts,
-                                      AsMatrices(weight.grad));
-            });
-        if (gradients.Needs(0)) {
-          gradients.Accumulate(0, GroupedMatMul(dy, AsMatrices(weight.value),
-                                                counts, /*transpose=*/false));
-        }
       });
 }
 

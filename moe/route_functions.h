@@ -4,9 +4,6 @@
 #ifndef TRIREME_MOE_ROUTE_FUNCTIONS_H_
 #define TRIREME_MOE_ROUTE_FUNCTIONS_H_
 
-#include <cstdint>
-#include <vector>
-
 #include "moe/moe_config.h"
 #include "runtime/autograd/functions.h"
 #include "runtime/autograd/tape.h"
@@ -18,6 +15,9 @@ Variable RouterLogits(Tape& tape, const Variable& x, Parameter& weight);
 
 // y[t, j] = x[t, indices[t, j]].
 Variable SelectColumns(Tape& tape, const Variable& x, const Tensor& indices);
+
+// y[t, j·times + i] = x[t, j].
+Variable RepeatColumns(Tape& tape, const Variable& x, int64_t times);
 
 // y[t, 1] = log Σ exp x[t, n].
 Variable LogSumExp(Tape& tape, const Variable& x);
@@ -40,12 +40,6 @@ Variable CountRoutes(Tape& tape, const Variable& x, Parameter& bias,
 // A scalar of this value and of this gradient with respect to x.
 Variable KnownLoss(Tape& tape, const Variable& x, double value,
                    const Tensor& gradient);
-
-// y[r, out] = x[r, in]·weight[g]ᵀ for the rows of each group g. The weight's
-// local shape is [groups, out, in] or [groups, parts, out/parts, in]. Keeps x,
-// or its recipe.
-Variable GroupedLinear(Tape& tape, const Variable& x, Parameter& weight,
-                       const std::vector<int64_t>& counts);
 
 // y[r, n] = weights[r]·SwiGLU(x[r, 2n]) or weights[r]·GELU(x[r, n]). Keeps x
 // and the weights only: what comes after is linear in the weights, so that the

@@ -148,6 +148,21 @@ void Communicators::CreateGroups(CommunicatorFactory& factory,
         Create(factory, grid.ExpertReplicas(), "expert gradients",
                Cause::kGradients, Progress::kBackground);
   }
+  const int of_node = options.experts.node_ranks;
+  if (of_node > 1 && of_node < grid.size(Axis::kExpert)) {
+    CHECK_EQ(grid.size(Axis::kExpert) % of_node, 0);
+    const std::vector<int> group = grid.ExpertGroup();
+    const int own = grid.coordinate(Axis::kExpert);
+    std::vector<int> node, across;
+    for (int i = 0; i < static_cast<int>(group.size()); ++i) {
+      if (i / of_node == own / of_node) node.push_back(group[i]);
+      if (i % of_node == own % of_node) across.push_back(group[i]);
+    }
+    expert_node_ = Create(factory, node, "ep tokens in a node", Cause::kExperts,
+                          Progress::kWhileWaiting);
+    experts_across_ = Create(factory, across, "ep tokens across nodes",
+                             Cause::kExperts, Progress::kWhileWaiting);
+  }
   // Where stages have unlike numbers of ranks, or experts lie across dp, no
   // groups hold the model once each: everyone is in one, and the first copy of
   // each part counts.
@@ -205,6 +220,16 @@ Communicator& Communicators::ExpertGroup() const {
 Communicator& Communicators::ExpertGradients() const {
   CHECK(expert_gradients_ != nullptr) << "ep is 1";
   return *expert_gradients_;
+}
+
+Communicator& Communicators::ExpertNode() const {
+  CHECK(expert_node_ != nullptr) << "ranks of experts lie on no nodes";
+  return *expert_node_;
+}
+
+Communicator& Communicators::ExpertsAcrossNodes() const {
+  CHECK(experts_across_ != nullptr) << "ranks of experts lie on no nodes";
+  return *experts_across_;
 }
 
 Communicator& Communicators::ForReplicas(const AxisSet& axes) {

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/expert_exchange.h"
 #include "parallel/process_grid.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/control.h"
@@ -60,6 +61,8 @@ std::vector<int> RanksOf(const GroupSpec& spec, const ProcessGrid& grid);
 struct CommunicatorOptions {
   int ulysses = 1;      // divides cp: see ContextUlysses()
   int shard_group = 1;  // divides dp: see ShardGroup()
+  // Divides ep: see ExpertNode(). How it moves rows matters to layers only.
+  ExpertExchange experts;
   // Sender and receiver, logical ranks, of each pair that exchanges messages in
   // a partial pipeline, the same list on all ranks. Absent: the neighbours of
   // an ordinary one.
@@ -89,6 +92,12 @@ class Communicators {
   // that hold the same experts, for sums of the experts' gradients.
   Communicator& ExpertGroup() const;
   Communicator& ExpertGradients() const;
+  // Of an expert group whose ranks lie on several nodes with several on each:
+  // the ranks of this rank's node, and those of its place on all nodes, in
+  // order of their ep coordinate. CHECKed.
+  bool experts_on_nodes() const { return expert_node_ != nullptr; }
+  Communicator& ExpertNode() const;
+  Communicator& ExpertsAcrossNodes() const;
   // Data-parallel ranks that share shards: of one dp / shard_group. One
   // communicator for gradients, one for parameters.
   Communicator& ShardGroup() { return *shard_gradients_; }
@@ -162,6 +171,8 @@ class Communicators {
   std::array<Communicator*, 4> replicas_{};
   Communicator* experts_ = nullptr;
   Communicator* expert_gradients_ = nullptr;
+  Communicator* expert_node_ = nullptr;
+  Communicator* experts_across_ = nullptr;
   Communicator* shard_gradients_ = nullptr;
   Communicator* shard_parameters_ = nullptr;
   Communicator* model_shards_ = nullptr;

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "parallel/axis_state.h"
 #include "parallel/communicators.h"
+#include "parallel/expert_exchange.h"
 #include "parallel/process_grid.h"
 #include "runtime/autograd/parameter.h"
 
@@ -18,6 +19,7 @@ struct ParallelOptions {
   // Between layers that are sharded over tp, tokens are Shard(1) over tp
   // (Korthikanti et al., "Reducing activation recomputation", section 4.2.2).
   bool sequence_parallel = false;
+  ExpertExchange experts;
 };
 
 class ParallelContext {
@@ -35,9 +37,10 @@ class ParallelContext {
   Communicators& communicators() const { return communicators_; }
   const ParallelOptions& options() const { return options_; }
 
-  // Records that the model breaks a rule of axis_state.h. The first refusal
-  // stays; computation goes on (on meaningless values), and whoever builds the
-  // model checks status() after its dry run, before any real work.
+  // Records that the model breaks a rule of axis_state.h, or a bound of the
+  // plan. The first refusal stays; computation goes on (on meaningless values).
+  // Whoever builds the model checks status() after its dry run, before any real
+  // work, and the executor after each instruction.
   void Refuse(absl::Status status) {
     if (status_.ok()) status_ = std::move(status);
   }

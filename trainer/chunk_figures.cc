@@ -27,7 +27,10 @@ class DryChunk {
                                 ReplicasOf(mode.split)),
                device_),
         model_(setup, GridOf(mode.split), world_,
-               {.ulysses = static_cast<int>(mode.split.ulysses)},
+               {.ulysses = static_cast<int>(mode.split.ulysses),
+                .experts = {.moves = mode.split.moves_weights
+                                         ? ExpertExchange::Moves::kWeights
+                                         : ExpertExchange::Moves::kRows}},
                {{{.blocks = part.blocks,
                   .embedding = part.embedding,
                   .head = part.head,
@@ -197,9 +200,9 @@ const ChunkFigures& ChunkRuns::Run(const ChunkMode& mode, int64_t first,
     kinds.emplace_back(run.kind, run.count);
   }
   const Key key(split.tp, split.cp, split.ulysses, split.ep,
-                split.sequence_parallel, split.microbatch_size,
-                static_cast<int>(mode.recompute), mode.deferred,
-                std::move(kinds), embedding, head);
+                split.moves_weights, split.sequence_parallel,
+                split.microbatch_size, static_cast<int>(mode.recompute),
+                mode.deferred, std::move(kinds), embedding, head);
   const auto found = runs_.find(key);
   if (found != runs_.end()) return found->second;
   DryChunk chunk(setup_, mode,

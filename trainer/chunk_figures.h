@@ -53,8 +53,8 @@ class ChunkRuns {
 
  private:
   using Key =
-      std::tuple<int64_t, int64_t, int64_t, int64_t, bool, int64_t, int, bool,
-                 std::vector<std::pair<int32_t, int64_t>>, bool, bool>;
+      std::tuple<int64_t, int64_t, int64_t, int64_t, bool, bool, int64_t, int,
+                 bool, std::vector<std::pair<int32_t, int64_t>>, bool, bool>;
 
   const ChunkFigures& Run(const ChunkMode& mode, int64_t first, int64_t end,
                           bool embedding, bool head);

@@ -430,6 +430,7 @@ PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size) {
           .num_blocks = shape.layers,
           .heads = shape.heads,
           .experts = shape.experts,
+          .expert_hidden = shape.expert_hidden,
           .shared_hidden = shape.shared_hidden,
           .costs = std::move(costs)};
 }

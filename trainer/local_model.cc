@@ -18,7 +18,8 @@ LocalModel::LocalModel(const TrainingSetup& setup, const ProcessGrid& grid,
       communicators_(factory, grid_, communicators),
       context_(device, grid_, communicators_,
                {.sequence_parallel =
-                    !chunks.empty() && chunks.front().sequence_parallel}) {
+                    !chunks.empty() && chunks.front().sequence_parallel,
+                .experts = communicators.experts}) {
   for (const ChunkRequest& request : chunks) {
     Part part;
     part.request = request;

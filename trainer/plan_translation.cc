@@ -61,6 +61,33 @@ DataSharding ShardingOf(const Plan& plan) {
   return sharding;
 }
 
+ExpertExchange ExpertExchangeOf(const Plan& plan) {
+  ExpertExchange exchange;
+  if (!plan.has_experts()) return exchange;
+  exchange.sums_by_rank = true;
+  exchange.node_ranks = static_cast<int>(plan.experts().node_ranks());
+  exchange.max_load = plan.experts().max_load();
+  switch (plan.experts().move()) {
+    case Plan::Experts::WEIGHTS:
+      exchange.moves = ExpertExchange::Moves::kWeights;
+      break;
+    case Plan::Experts::ADAPTIVE:
+      exchange.moves = ExpertExchange::Moves::kAdaptive;
+      for (const Plan::Experts::Choice& choice : plan.experts().choices()) {
+        exchange.choices.push_back(
+            {.max_load = choice.max_load(),
+             .moves = choice.move() == Plan::Experts::WEIGHTS
+                          ? ExpertExchange::Moves::kWeights
+                          : ExpertExchange::Moves::kRows,
+             .by_nodes = choice.by_nodes()});
+      }
+      break;
+    default:
+      exchange.moves = ExpertExchange::Moves::kRows;
+  }
+  return exchange;
+}
+
 absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank) {
   const std::vector<int> placement(plan.placement().begin(),
                                    plan.placement().end());

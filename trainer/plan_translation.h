@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "models/family.h"
 #include "parallel/data_sharding.h"
+#include "parallel/expert_exchange.h"
 #include "parallel/process_grid.h"
 #include "scheduler/partial/timing.h"
 #include "scheduler/plan/plan.pb.h"
@@ -21,6 +22,7 @@ BlockRange BlocksOfStage(const Plan& plan, int stage);
 BlockRecompute RecomputeOf(Plan::Recompute recompute);
 BlockRecompute RecomputeOf(const Plan& plan);
 DataSharding ShardingOf(const Plan& plan);
+ExpertExchange ExpertExchangeOf(const Plan& plan);
 // As seen from one rank of the world.
 absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank);
 

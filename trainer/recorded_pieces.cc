@@ -161,8 +161,8 @@ const ModelPieces& PieceRecorder::RecordLocked(const BlockSplit& split,
                                                Plan::Recompute recompute,
                                                bool deferred) {
   const Key key(split.tp, split.cp, split.ulysses, split.ep,
-                split.sequence_parallel, split.microbatch_size,
-                static_cast<int>(recompute), deferred);
+                split.moves_weights, split.sequence_parallel,
+                split.microbatch_size, static_cast<int>(recompute), deferred);
   const auto found = recorded_.find(key);
   if (found != recorded_.end()) return found->second;
 

@@ -28,8 +28,8 @@ class PieceRecorder {
                             bool deferred);
 
  private:
-  using Key =
-      std::tuple<int64_t, int64_t, int64_t, int64_t, bool, int64_t, int, bool>;
+  using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, bool, bool,
+                         int64_t, int, bool>;
 
   const ModelPieces& RecordLocked(const BlockSplit& split,
                                   Plan::Recompute recompute, bool deferred);

@@ -29,6 +29,9 @@ class DitFamily final : public ModelFamily {
     return text;
   }
 
+  const MoeConfig* experts() const override {
+    return config_.moe.has_value() ? &*config_.moe : nullptr;
+  }
   ModelShape Shape() const override {
     const int64_t h = config_.hidden;
     ModelShape shape;
@@ -39,6 +42,7 @@ class DitFamily final : public ModelFamily {
     shape.heads = config_.heads;
     if (config_.moe.has_value()) {
       shape.experts = config_.moe->experts;
+      shape.expert_hidden = config_.moe->expert_hidden;
       shape.shared_hidden = config_.moe->shared_hidden;
     }
     shape.tokens = config_.tokens();

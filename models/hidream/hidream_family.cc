@@ -29,6 +29,7 @@ class HidreamFamily final : public ModelFamily {
         config_.moe.top_k);
   }
 
+  const MoeConfig* experts() const override { return &config_.moe; }
   ModelShape Shape() const override {
     ModelShape shape;
     shape.name = "HiDream";
@@ -37,6 +38,7 @@ class HidreamFamily final : public ModelFamily {
     shape.mlp_hidden = config_.mlp_hidden;
     shape.heads = config_.heads;
     shape.experts = config_.moe.experts;
+    shape.expert_hidden = config_.moe.expert_hidden;
     shape.shared_hidden = config_.moe.shared_hidden;
     shape.tokens = config_.tokens();
     shape.text_tokens = config_.carried_tokens();

@@ -33,6 +33,9 @@ class MmditFamily final : public ModelFamily {
     return text;
   }
 
+  const MoeConfig* experts() const override {
+    return config_.experts.has_value() ? &config_.experts->moe : nullptr;
+  }
   ModelShape Shape() const override {
     const int64_t h = config_.hidden;
     ModelShape shape;
@@ -46,6 +49,7 @@ class MmditFamily final : public ModelFamily {
     shape.text = ModelShape::Text::kJoint;
     if (config_.experts.has_value()) {
       shape.experts = config_.experts->moe.experts;
+      shape.expert_hidden = config_.experts->moe.expert_hidden;
       shape.shared_hidden = config_.experts->moe.shared_hidden;
     }
     // Dual ones with and without the picture's own attention and experts,

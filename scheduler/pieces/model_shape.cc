@@ -69,6 +69,7 @@ BlockSplit SplitOf(const Plan& plan) {
           .cp = plan.grid().cp(),
           .ulysses = plan.ulysses(),
           .ep = std::max<int64_t>(1, plan.grid().ep()),
+          .moves_weights = plan.experts().move() == Plan::Experts::WEIGHTS,
           .sequence_parallel = plan.sequence_parallel(),
           .microbatch_size = plan.microbatch_size()};
 }

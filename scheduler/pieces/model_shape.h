@@ -68,6 +68,8 @@ struct BlockSplit {
   int64_t cp = 1;
   int64_t ulysses = 1;
   int64_t ep = 1;
+  // Experts' weights come to the rows (Plan.Experts).
+  bool moves_weights = false;
   bool sequence_parallel = false;
   int64_t microbatch_size = 1;
 };
@@ -98,6 +100,7 @@ struct ModelShape {
   int64_t modulation_parameters = 0;
   // Of a mixture in place of MLPs; 0: none.
   int64_t experts = 0;
+  int64_t expert_hidden = 0;
   int64_t shared_hidden = 0;  // of the one that all tokens go through; 0: none
   // RMS norms on queries and keys keep two more activations.
   bool qk_norm = false;

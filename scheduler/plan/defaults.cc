@@ -177,6 +177,14 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
     for (const int64_t blocks : cut) resolved.add_stages()->set_blocks(blocks);
   }
   if (!resolved.has_sequence_parallel()) resolved.set_sequence_parallel(false);
+  if (resolved.has_experts()) {
+    Plan::Experts& experts = *resolved.mutable_experts();
+    if (experts.move() == Plan::Experts::MOVE_UNSPECIFIED) {
+      experts.set_move(Plan::Experts::ROWS);
+    }
+    if (!experts.has_node_ranks()) experts.set_node_ranks(1);
+    if (!experts.has_max_load()) experts.set_max_load(0);
+  }
   if (!resolved.has_ulysses()) resolved.set_ulysses(1);
   if (resolved.sharding() == Plan::SHARDING_UNSPECIFIED) {
     resolved.set_sharding(Plan::REPLICATED);

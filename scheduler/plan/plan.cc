@@ -75,6 +75,10 @@ std::string Summary(const Plan& plan) {
       plan.microbatch_size(), plan.microbatch_size() == 1 ? "" : "s",
       fmt::join(blocks, "+"));
   if (grid.ep() > 1) text += fmt::format(", experts over ep {}", grid.ep());
+  if (plan.has_experts()) {
+    text += fmt::format(", moving {}",
+                        Plan::Experts::Move_Name(plan.experts().move()));
+  }
   if (plan.chunks_per_rank() > 1) {
     text += fmt::format(", {} a rank", plan.chunks_per_rank());
   }

@@ -32,8 +32,10 @@ struct PlanContext {
   int64_t num_blocks = 1;
   // Attention heads, which tp must divide; 0 if the model has none.
   int64_t heads = 0;
-  // Experts of a mixture, which ep must divide; 0 if the model has none.
+  // Experts of a mixture, which ep must divide, or which divide it; then
+  // ep / experts divides their channels. 0 if the model has none.
   int64_t experts = 0;
+  int64_t expert_hidden = 0;
   // Width of the MLP that all tokens go through beside them, which tp must
   // divide; 0 if there is none.
   int64_t shared_hidden = 0;

@@ -121,14 +121,35 @@ TEST(Plan, ExpertsAreDividedAmongTheRanksOfAStage) {
             "experts");
   context.experts = 12;
   EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 8 }", context),
-            "plan.grid.ep: found 8, expected a divisor of the model's 12 "
-            "experts and of the 8 ranks of a stage");
+            "plan.grid.ep: found 8, expected a divisor of the 8 ranks of a "
+            "stage that divides the model's 12 experts or is a multiple of "
+            "them");
   EXPECT_EQ(ErrorOf("grid { dp: 4 pp: 2 ep: 3 }", context),
-            "plan.grid.ep: found 3, expected a divisor of the model's 12 "
-            "experts and of the 4 ranks of a stage");
+            "plan.grid.ep: found 3, expected a divisor of the 4 ranks of a "
+            "stage that divides the model's 12 experts or is a multiple of "
+            "them");
+  context.experts = 2;
+  context.expert_hidden = 6;
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 8 }", context),
+            "plan.grid.ep: found 8, expected ep over the model's 2 experts to "
+            "divide their 6 channels");
+  EXPECT_TRUE(ResolvePlan(Parse("grid { dp: 8 ep: 4 }"), context).ok());
+  context.experts = 12;
   const auto plan = ResolvePlan(Parse("grid { dp: 8 ep: 4 }"), context);
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_NE(Summary(*plan).find(", experts over ep 4"), std::string::npos);
+  EXPECT_EQ(ErrorOf("grid { dp: 8 } experts { move: WEIGHTS }", context),
+            "plan.experts: found grid.ep 1, expected more: nothing moves");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } experts { node_ranks: 3 }", context),
+            "plan.experts.node_ranks: found 3, expected a divisor of ep, 4");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } experts { max_load: 0.5 }", context),
+            "plan.experts.max_load: found 0.5, expected 0 (no bound) or 1 to "
+            "ep, 4");
+  const auto moved =
+      ResolvePlan(Parse("grid { dp: 8 ep: 4 } experts { }"), context);
+  ASSERT_TRUE(moved.ok()) << moved.status();
+  EXPECT_EQ(moved->experts().move(), Plan::Experts::ROWS);
+  EXPECT_NE(Summary(*moved).find("over ep 4, moving ROWS"), std::string::npos);
   context.shared_hidden = 3;
   EXPECT_EQ(ErrorOf("grid { tp: 2 dp: 4 }", context),
             "plan.grid.tp: found 2, expected a divisor of the width of the "

@@ -210,6 +210,52 @@ absl::Status ValidateOffload(const Plan& plan, const PlanContext& context) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateExperts(const Plan& plan) {
+  if (!plan.has_experts()) return absl::OkStatus();
+  const uint32_t ep = plan.grid().ep();
+  if (ep == 1) {
+    return PlanFieldError("experts", "grid.ep 1", "more: nothing moves");
+  }
+  const uint32_t of_node = plan.experts().node_ranks();
+  if (of_node < 1 || ep % of_node != 0) {
+    return PlanFieldError("experts.node_ranks", of_node,
+                          fmt::format("a divisor of ep, {}", ep));
+  }
+  const double load = plan.experts().max_load();
+  if (load != 0 && !(load >= 1 && load <= ep)) {
+    return PlanFieldError("experts.max_load", fmt::format("{}", load),
+                          fmt::format("0 (no bound) or 1 to ep, {}", ep));
+  }
+  if (plan.experts().choices_size() > 0 &&
+      plan.experts().move() != Plan::Experts::ADAPTIVE) {
+    return PlanFieldError("experts.choices", plan.experts().choices_size(),
+                          "none without move ADAPTIVE");
+  }
+  double below = 0;
+  for (const Plan::Experts::Choice& choice : plan.experts().choices()) {
+    if (!(choice.max_load() > below && choice.max_load() <= ep)) {
+      return PlanFieldError(
+          "experts.choices.max_load", fmt::format("{}", choice.max_load()),
+          fmt::format("more than {} and at most ep, {}: another cluster's "
+                      "choices?",
+                      below, ep));
+    }
+    below = choice.max_load();
+    if (choice.move() != Plan::Experts::ROWS &&
+        choice.move() != Plan::Experts::WEIGHTS) {
+      return PlanFieldError("experts.choices.move",
+                            Plan::Experts::Move_Name(choice.move()),
+                            "ROWS or WEIGHTS");
+    }
+    if (choice.by_nodes() && (of_node == 1 || of_node == ep)) {
+      return PlanFieldError(
+          "experts.choices.by_nodes", "true",
+          fmt::format("node_ranks between 1 and ep, {}, with it", ep));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::array<NamedAxis, 5> AxesOf(const Plan::Grid& grid) {
@@ -273,12 +319,21 @@ absl::Status ValidateGrid(const Plan& plan, const PlanContext& context) {
       return PlanFieldError("grid.ep", grid.ep(), "1 with skip.stage_ranks");
     }
     const int64_t stage = size / grid.pp();
-    if (stage % grid.ep() != 0 || context.experts % grid.ep() != 0) {
+    const bool whole = context.experts % grid.ep() == 0;
+    if (stage % grid.ep() != 0 ||
+        (!whole && grid.ep() % context.experts != 0)) {
       return PlanFieldError(
           "grid.ep", grid.ep(),
-          fmt::format("a divisor of the model's {} experts and of the {} ranks "
-                      "of a stage",
-                      context.experts, stage));
+          fmt::format("a divisor of the {} ranks of a stage that divides the "
+                      "model's {} experts or is a multiple of them",
+                      stage, context.experts));
+    }
+    if (!whole && context.expert_hidden % (grid.ep() / context.experts) != 0) {
+      return PlanFieldError(
+          "grid.ep", grid.ep(),
+          fmt::format("ep over the model's {} experts to divide their {} "
+                      "channels",
+                      context.experts, context.expert_hidden));
     }
   }
   if (context.heads > 0 && context.heads % grid.tp() != 0) {
@@ -373,6 +428,7 @@ absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
   RETURN_IF_ERROR(ValidateSharding(plan, context));
   RETURN_IF_ERROR(ValidateRecompute(plan));
   RETURN_IF_ERROR(ValidateOffload(plan, context));
+  RETURN_IF_ERROR(ValidateExperts(plan));
   if (plan.gradient_bucket_bytes() < 4 ||
       plan.gradient_bucket_bytes() > kMaxBucketBytes) {
     return PlanFieldError("gradient_bucket_bytes", plan.gradient_bucket_bytes(),

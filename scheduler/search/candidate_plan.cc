@@ -88,6 +88,10 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
   if (candidate.shard_group > 0) {
     plan.set_shard_group(static_cast<uint32_t>(candidate.shard_group));
   }
+  if (candidate.expert_move > 0) {
+    plan.mutable_experts()->set_move(
+        static_cast<Plan::Experts::Move>(candidate.expert_move));
+  }
   if (candidate.microbatch_group > 0) {
     plan.set_microbatch_group(
         static_cast<uint32_t>(candidate.microbatch_group));

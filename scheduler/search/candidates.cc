@@ -238,6 +238,9 @@ std::string ToText(const Candidate& candidate) {
   if (candidate.shard_group > 0) {
     text += fmt::format(", shards over {}", candidate.shard_group);
   }
+  if (candidate.expert_move == Plan::Experts::WEIGHTS) {
+    text += ", experts come to their rows";
+  }
   if (candidate.microbatch_group > 0) {
     text += fmt::format(", groups of {}", candidate.microbatch_group);
   }

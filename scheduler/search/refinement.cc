@@ -38,7 +38,10 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
         ValidatePlan(plan, {.world_size = cluster_.num_ranks(),
                             .global_batch = global_batch_,
                             .num_blocks = model_.layers,
-                            .heads = model_.heads});
+                            .heads = model_.heads,
+                            .experts = model_.experts,
+                            .expert_hidden = model_.expert_hidden,
+                            .shared_hidden = model_.shared_hidden});
     if (!valid.ok()) return absl::OkStatus();
     const double before = ranked.estimate.step_s;
     RETURN_IF_ERROR(TakeIfFaster(plan, ranked));
@@ -55,6 +58,16 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
     RETURN_IF_ERROR(attempt(
         &Candidate::shard_group, group,
         [](Plan& plan, uint32_t value) { plan.set_shard_group(value); }));
+  }
+  if (ranked.plan.grid().ep() > 1) {
+    RETURN_IF_ERROR(attempt(&Candidate::expert_move, Plan::Experts::WEIGHTS,
+                            [](Plan& plan, uint32_t value) {
+                              Plan::Experts& experts = *plan.mutable_experts();
+                              experts.set_move(
+                                  static_cast<Plan::Experts::Move>(value));
+                              experts.set_node_ranks(1);
+                              experts.set_max_load(0);
+                            }));
   }
   int32_t most = 0;
   for (const Plan::Stage& stage : ranked.plan.stages()) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "runtime/core/log.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
@@ -98,6 +99,27 @@ std::vector<GridCase> Pipelines() {
 INSTANTIATE_TEST_SUITE_P(Pipelines, HidreamBitwiseTest,
                          testing::ValuesIn(Pipelines()),
                          [](const auto& info) { return info.param.Name(); });
+
+// In fp64; in fp32 what sums differ by sends a token elsewhere sooner or later.
+TEST(HidreamCurveTest, LossesOfAHundredStepsAreTheSameOnEveryEp) {
+  std::vector<std::vector<double>> curves;
+  for (const uint32_t ep : {1, 2, 4}) {
+    const GridCase grid{.dp = 4, .ep = ep, .hidream = true, .moe = kExperts};
+    const TrainingSetup setup = SetupOf(grid);
+    const auto record =
+        RecordGridOnThreads(setup, PlanOf(grid), RandomBatches(setup), 100);
+    CHECK_OK(record.status());
+    std::vector<double>& losses = curves.emplace_back();
+    for (const GridRecord::Step& step : record->steps) {
+      losses.push_back(step.loss);
+    }
+  }
+  for (size_t step = 0; step < curves[0].size(); ++step) {
+    for (const auto& curve : curves) {
+      EXPECT_NEAR(curve[step], curves[0][step], 1e-4 * curves[0][step]) << step;
+    }
+  }
+}
 
 }  // namespace
 }  // namespace trireme

@@ -102,6 +102,21 @@ std::vector<GridCase> Grids() {
   add({.pp = 2, .dp = 2, .ep = 2}, "schedule: INTERLEAVED");
   add({.cp = 2, .pp = 2, .dp = 2, .ep = 4}, "schedule: ZB_V recompute: FULL");
   add({.dp = 4, .ep = 4, .dtype = DType::kFloat32});
+  // Rows go by nodes, or experts come to them.
+  add({.dp = 4, .ep = 4}, "experts { node_ranks: 2 }");
+  add({.tp = 2, .dp = 2, .ep = 4, .moe = WithShared()},
+      "experts { move: WEIGHTS } microbatches: 2");
+  add({.pp = 2, .dp = 2, .ep = 2},
+      "experts { move: ADAPTIVE } schedule: ZB_H1 sharding: OPTIMIZER");
+  // Two ranks, and four, share an expert.
+  add({.dp = 8, .ep = 8});
+  add({.tp = 2, .dp = 4, .ep = 8, .moe = WithShared()},
+      "sequence_parallel: true microbatches: 2 recompute: FULL");
+  MoeConfig two = kExperts;
+  two.experts = 2;
+  add({.pp = 2, .dp = 4, .ep = 4, .moe = two},
+      "experts { move: ADAPTIVE } schedule: ZB_H1");
+  add({.dp = 4, .ep = 4, .moe = two}, "experts { move: WEIGHTS }");
   // Choices that depend on more than a token's own scores.
   add({.dp = 4, .ep = 2, .moe = Biased()}, "microbatches: 2");
   add({.tp = 2, .pp = 2, .dp = 2, .ep = 4, .moe = Biased()},
@@ -144,6 +159,44 @@ TEST(MoeBitsTest, FirstLossHasTheSameBitsOnEveryEp) {
     EXPECT_EQ(losses[0], losses[1]) << DTypeName(dtype);
     EXPECT_EQ(losses[0], losses[2]) << DTypeName(dtype);
   }
+}
+
+// What moves is chosen for speed alone, so that it may change from step to
+// step.
+TEST(MoeBitsTest, WhatMovesChangesNoBit) {
+  const auto record = [](const char* experts) {
+    GridCase grid{.dp = 4,
+                  .ep = 4,
+                  .dtype = DType::kFloat32,
+                  .layers = 2,
+                  .moe = kExperts};
+    grid.plan = PlanFromText(experts);
+    return Record(grid);
+  };
+  const GridRecord rows = record("experts { }");
+  for (const char* experts :
+       {"experts { move: WEIGHTS }", "experts { move: ADAPTIVE }",
+        "experts { node_ranks: 2 }", "experts { max_load: 4 }"}) {
+    const ParityReport report = Compare(rows, record(experts));
+    EXPECT_TRUE(report.bitwise) << experts << ParityText(report, {}, 5);
+  }
+}
+
+TEST(MoeBoundTest, ALayerThatPassesTheBoundOfRowsIsNamed) {
+  GridCase grid{.dp = 4, .ep = 4, .layers = 2, .moe = kExperts};
+  grid.plan = PlanFromText("experts { max_load: 1 }");
+  const TrainingSetup setup = SetupOf(grid);
+  const absl::Status status =
+      RecordGridOnThreads(setup, PlanOf(grid), RandomBatches(setup), 1)
+          .status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(std::string(status.message()).find("'blocks.0.moe'"),
+            std::string::npos)
+      << status;
+  EXPECT_NE(std::string(status.message())
+                .find("of ep 4, expected at most 64: plan.experts.max_load 1 "),
+            std::string::npos)
+      << status;
 }
 
 }  // namespace

@@ -263,7 +263,8 @@ Plan PlanOf(const GridCase& grid) {
                          .global_batch = setup.global_batch,
                          .num_blocks = setup.family->Shape().layers,
                          .heads = setup.family->Shape().heads,
-                         .experts = setup.family->Shape().experts});
+                         .experts = setup.family->Shape().experts,
+                         .expert_hidden = setup.family->Shape().expert_hidden});
   CHECK_OK(resolved.status());
   return *resolved;
 }
@@ -344,6 +345,11 @@ std::vector<std::string> GridCase::Features() const {
       Plan::Sharding_Name(plan.sharding()));
   add(plan.has_shard_group(), fmt::format("of{}", plan.shard_group()));
   add(plan.bf16_gradient_messages(), "bf16wire");
+  if (plan.has_experts()) {
+    const Plan::Experts& experts = plan.experts();
+    features.push_back("move" + Plan::Experts::Move_Name(experts.move()));
+    add(experts.has_node_ranks(), fmt::format("by{}", experts.node_ranks()));
+  }
   add(plan.has_offload(),
       fmt::format("offload{}", plan.offload().resident_units()));
   return features;

@@ -74,6 +74,8 @@ std::string KindOf(Plan plan) {
   plan.clear_recompute();
   plan.clear_recompute_blocks();
   plan.clear_offload();
+  // With the message, whatever it says.
+  if (plan.has_experts()) plan.mutable_experts()->Clear();
   return plan.SerializeAsString();
 }
 
@@ -138,7 +140,10 @@ class Builder {
   void AddExpertGrids(Plan::Grid grid) {
     const uint32_t ranks = grid.tp() * grid.cp() * grid.dp();
     for (uint32_t ep = 2; ep <= ranks; ++ep) {
-      if (ranks % ep != 0 || context_.experts % ep != 0) continue;
+      if (ranks % ep != 0 ||
+          (context_.experts % ep != 0 && ep % context_.experts != 0)) {
+        continue;
+      }
       grid.set_ep(ep);
       AddGrid(grid);
     }
@@ -158,6 +163,7 @@ class Builder {
     AddShards(usual);
     if (grid.pp() > 1) AddSchedules(several);
     AddOffload(several);
+    if (grid.ep() > 1) AddExperts(several);
     AddChanged(usual, [](Plan& p) { p.set_recompute(Plan::SELECTIVE); });
     AddChanged(usual, [](Plan& p) { p.set_recompute(Plan::FULL); });
     AddChanged(usual, [](Plan& p) {
@@ -203,6 +209,21 @@ class Builder {
       p.mutable_offload()->set_resident_units(1);
       p.set_recompute(Plan::FULL);
     });
+  }
+
+  // What moves between rows and experts, and how.
+  void AddExperts(const Plan& plan) {
+    AddChanged(plan, [](Plan& p) { p.mutable_experts(); });
+    AddChanged(plan, [](Plan& p) {
+      p.mutable_experts()->set_move(Plan::Experts::WEIGHTS);
+    });
+    AddChanged(plan, [](Plan& p) {
+      p.mutable_experts()->set_move(Plan::Experts::ADAPTIVE);
+    });
+    const uint32_t of_node = LeastDivisor(plan.grid().ep(), 2);
+    if (of_node == plan.grid().ep()) return;
+    AddChanged(plan,
+               [&](Plan& p) { p.mutable_experts()->set_node_ranks(of_node); });
   }
 
   void AddSchedules(const Plan& plan) {

@@ -58,7 +58,7 @@ TEST(PlanMatrixTest, DividesExpertsOnEveryGridThatCan) {
   for (const PlanMatrix::Entry& entry : matrix.entries) {
     const Plan::Grid& grid = entry.plan.grid();
     if (grid.ep() == 1) continue;
-    EXPECT_EQ(grid.ep(), 2);
+    EXPECT_EQ(grid.ep() % 2, 0);
     EXPECT_EQ(grid.tp() * grid.cp() * grid.dp() % 2, 0);
     grids.emplace(grid.tp(), grid.cp(), grid.pp(), grid.dp());
   }
@@ -67,6 +67,22 @@ TEST(PlanMatrixTest, DividesExpertsOnEveryGridThatCan) {
                            Grid{2, 1, 1, 2}, Grid{1, 1, 2, 2}}) {
     EXPECT_TRUE(grids.contains(grid));
   }
+}
+
+// What moves changes no bit: plans that differ in it alone are of one kind.
+TEST(PlanMatrixTest, MovesRowsAndWeightsWhereExpertsAreDivided) {
+  PlanContext context = kTiny;
+  context.experts = 4;
+  const PlanMatrix matrix = MakePlanMatrix(context, 4);
+  for (const Plan::Experts::Move move :
+       {Plan::Experts::ROWS, Plan::Experts::WEIGHTS, Plan::Experts::ADAPTIVE}) {
+    EXPECT_TRUE(Any(matrix, [move](const Plan& plan) {
+      return plan.has_experts() && plan.experts().move() == move;
+    })) << Plan::Experts::Move_Name(move);
+  }
+  EXPECT_TRUE(Any(matrix, [](const Plan& plan) {
+    return plan.experts().node_ranks() == 2;
+  }));
 }
 
 TEST(PlanMatrixTest, HasNoPlanTwice) {

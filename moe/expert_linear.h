@@ -1,0 +1,45 @@
+// A product of each expert's rows with its weights, wherever rows and weights
+// come together: at the experts' ranks, or at the rows', where the weights are
+// gathered for as long as they are used and their gradients go back.
+
+#ifndef TRIREME_MOE_EXPERT_LINEAR_H_
+#define TRIREME_MOE_EXPERT_LINEAR_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/autograd/parameter.h"
+#include "runtime/autograd/tape.h"
+#include "runtime/comm/communicator.h"
+
+namespace trireme {
+
+// Rows on this rank, by expert.
+struct ExpertRows {
+  std::string name;
+  std::vector<int64_t> counts;
+  // The ranks that hold every expert once, where their weights come here: the
+  // rows are those of all experts. Null: of this rank's experts.
+  Communicator* weights = nullptr;
+  // Rows of each expert from each rank of the expert group, where gradients of
+  // weights are summed rank by rank, as they are where weights move. Empty:
+  // they are summed over all rows at once.
+  std::vector<std::vector<int64_t>> from_ranks;
+  // Weights may move at another load: a dry device takes memory for them.
+  bool may_move_weights = false;
+  // Of the expert group.
+  int64_t ranks = 1;
+};
+
+// y[r, out] = x[r, in]·weight[e]ᵀ for the rows of each expert. The weight's
+// local shape is [experts, out, in] or [experts, parts, out/parts, in]. Keeps
+// x, or its recipe. Where weights move, a collective over the expert group,
+// forward and backward.
+Variable ExpertLinear(Tape& tape, const Variable& x, Parameter& weight,
+                      std::shared_ptr<const ExpertRows> rows);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MOE_EXPERT_LINEAR_H_

@@ -1,0 +1,141 @@
+#include "moe/row_exchange.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "runtime/core/log.h"
+#include "runtime/device/host.h"
+#include "runtime/ops/embedding.h"
+
+namespace trireme {
+namespace {
+
+int64_t SumOf(const std::vector<int64_t>& counts) {
+  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
+}
+
+Tensor Room(const Tensor& rows, int64_t count, const std::string& name) {
+  return Tensor::Empty(rows.device(), {count, rows.dim(1)}, rows.dtype(),
+                       MemoryCategory::kCommunication, name);
+}
+
+// Rows that lie in runs of lengths[outer][inner], outer first, with inner
+// first. `room`: rows of the result.
+Tensor SwapRuns(const Tensor& rows, const std::vector<int64_t>& lengths,
+                int64_t outer, int64_t inner, int64_t room,
+                const std::string& name) {
+  std::vector<int64_t> begins(lengths.size(), 0);
+  std::partial_sum(lengths.begin(), lengths.end() - 1, begins.begin() + 1);
+  std::vector<int32_t> order;
+  for (int64_t i = 0; i < inner; ++i) {
+    for (int64_t o = 0; o < outer; ++o) {
+      const int64_t run = o * inner + i;
+      for (int64_t row = 0; row < lengths[run]; ++row) {
+        order.push_back(static_cast<int32_t>(begins[run] + row));
+      }
+    }
+  }
+  order.resize(std::max<int64_t>(room, order.size()), 0);
+  return GatherRows(
+      rows, Upload<int32_t>(rows.device(), {static_cast<int64_t>(order.size())},
+                            order, MemoryCategory::kCommunication, name));
+}
+
+// What one rank of a group sends and receives.
+struct Share {
+  std::vector<int64_t> sent, received;
+};
+
+Tensor AllToAll(Communicator& group, const Share& share, const Tensor& rows,
+                int64_t capacity, const std::string& name) {
+  Tensor arrived = Room(rows, capacity, name);
+  group
+      .AllToAllV(rows.Slice(0, SumOf(share.sent)), share.sent,
+                 arrived.Slice(0, SumOf(share.received)), share.received, name)
+      .Wait();
+  return arrived;
+}
+
+Tensor InTwoSteps(const Communicators& communicators, const RowCounts& counts,
+                  const Tensor& rows, int64_t capacity,
+                  const std::string& name) {
+  const int64_t rank = communicators.ExpertGroup().rank();
+  const int64_t m = communicators.ExpertNode().size();
+  const int64_t n = counts.ranks() / m;
+  const int64_t node = rank / m;
+  const int64_t place = rank % m;
+  // On a dry device as many as may pass through.
+  const int64_t room =
+      rows.device().dry() ? std::max(rows.dim(0), capacity) : 0;
+
+  std::vector<int64_t> by_receiver;
+  Share in_node{.sent = std::vector<int64_t>(m, 0),
+                .received = std::vector<int64_t>(m, 0)};
+  for (int64_t to = 0; to < n * m; ++to) {
+    by_receiver.push_back(counts(rank, to));
+    in_node.sent[to % m] += by_receiver.back();
+  }
+  std::vector<int64_t> passing;  // [ranks of the node][nodes]
+  Share across{.sent = std::vector<int64_t>(n, 0),
+               .received = std::vector<int64_t>(n, 0)};
+  for (int64_t from = 0; from < m; ++from) {
+    for (int64_t to = 0; to < n; ++to) {
+      passing.push_back(counts(node * m + from, to * m + place));
+      in_node.received[from] += passing.back();
+      across.sent[to] += passing.back();
+      across.received[to] += counts(to * m + from, rank);
+    }
+  }
+  const Tensor passed =
+      AllToAll(communicators.ExpertNode(), in_node,
+               SwapRuns(rows, by_receiver, n, m, room, name),
+               std::max(room, SumOf(in_node.received)), name + " in the node");
+  return AllToAll(communicators.ExpertsAcrossNodes(), across,
+                  SwapRuns(passed, passing, m, n, room, name), capacity,
+                  name + " across nodes");
+}
+
+}  // namespace
+
+RowCounts::RowCounts(int64_t ranks, std::vector<int64_t> counts)
+    : ranks_(ranks), counts_(std::move(counts)) {
+  CHECK_EQ(static_cast<int64_t>(counts_.size()), ranks * ranks);
+}
+
+int64_t RowCounts::SentBy(int64_t rank) const {
+  int64_t sum = 0;
+  for (int64_t to = 0; to < ranks_; ++to) sum += (*this)(rank, to);
+  return sum;
+}
+
+int64_t RowCounts::ReceivedBy(int64_t rank) const {
+  int64_t sum = 0;
+  for (int64_t from = 0; from < ranks_; ++from) sum += (*this)(from, rank);
+  return sum;
+}
+
+RowCounts RowCounts::Transposed() const {
+  std::vector<int64_t> back;
+  for (int64_t from = 0; from < ranks_; ++from) {
+    for (int64_t to = 0; to < ranks_; ++to) back.push_back((*this)(to, from));
+  }
+  return RowCounts(ranks_, std::move(back));
+}
+
+Tensor ExchangeRows(const Communicators& communicators, const RowCounts& counts,
+                    bool by_nodes, const Tensor& rows, int64_t capacity,
+                    const std::string& name) {
+  if (by_nodes) {
+    return InTwoSteps(communicators, counts, rows, capacity, name);
+  }
+  const int64_t rank = communicators.ExpertGroup().rank();
+  Share share;
+  for (int64_t other = 0; other < counts.ranks(); ++other) {
+    share.sent.push_back(counts(rank, other));
+    share.received.push_back(counts(other, rank));
+  }
+  return AllToAll(communicators.ExpertGroup(), share, rows, capacity, name);
+}
+
+}  // namespace trireme

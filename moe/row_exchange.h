@@ -1,0 +1,49 @@
+// Rows between the ranks of an expert group, in the order of their senders: by
+// one all-to-all, or by two where ranks lie on nodes (2DH; Hwang et al.,
+// "Tutel: adaptive mixture-of-experts at scale", section 3.4). Of n nodes with
+// m ranks each, rows first go to the rank of the own node that has the
+// receiver's place there, then to its node: each rank sends m + n longer
+// messages in place of m·n. Both ways bring the same rows to the same places.
+
+#ifndef TRIREME_MOE_ROW_EXCHANGE_H_
+#define TRIREME_MOE_ROW_EXCHANGE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "parallel/communicators.h"
+#include "runtime/device/tensor.h"
+
+namespace trireme {
+
+// Rows from each rank of a group to each other: counts[from][to].
+class RowCounts {
+ public:
+  RowCounts(int64_t ranks, std::vector<int64_t> counts);
+
+  int64_t ranks() const { return ranks_; }
+  int64_t operator()(int64_t from, int64_t to) const {
+    return counts_[from * ranks_ + to];
+  }
+  int64_t SentBy(int64_t rank) const;
+  int64_t ReceivedBy(int64_t rank) const;
+  // Of the way back.
+  RowCounts Transposed() const;
+
+ private:
+  int64_t ranks_;
+  std::vector<int64_t> counts_;
+};
+
+// rows[.., h] by receiver → [capacity, h] by sender, of which as many are
+// filled as arrive. On a dry device, which takes memory for the most that there
+// may be, `rows` may be more than are sent. `by_nodes`: in two steps, where
+// ranks lie on nodes. A collective over the expert group.
+Tensor ExchangeRows(const Communicators& communicators, const RowCounts& counts,
+                    bool by_nodes, const Tensor& rows, int64_t capacity,
+                    const std::string& name);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MOE_ROW_EXCHANGE_H_

@@ -1,0 +1,41 @@
+// How tokens' rows and the experts that ep divides come together
+// (Plan.Experts).
+
+#ifndef TRIREME_PARALLEL_EXPERT_EXCHANGE_H_
+#define TRIREME_PARALLEL_EXPERT_EXCHANGE_H_
+
+#include <vector>
+
+namespace trireme {
+
+struct ExpertExchange {
+  enum class Moves {
+    kRows,     // to the ranks of their experts and back
+    kWeights,  // of the experts to the rows' ranks, and their gradients back
+    // By a call's load: what is known to be fastest, or whichever is fewer
+    // bytes.
+    kAdaptive,
+  };
+  // kRows or kWeights, up to a load: rows of the rank that receives most, over
+  // those of even routing.
+  struct Choice {
+    double max_load = 0;
+    Moves moves = Moves::kRows;
+    bool by_nodes = false;
+  };
+  Moves moves = Moves::kRows;
+  // Of kAdaptive; ascending, the last one for all above.
+  std::vector<Choice> choices;
+  // Ranks of the expert group that share a node; 1: rows go in one step.
+  int node_ranks = 1;
+  // Gradients of experts' weights are summed rank by rank, so that they have
+  // the same bits whatever moves.
+  bool sums_by_rank = false;
+  // Rows that a rank receives at most, over those of even routing; 0: as many
+  // as there may be.
+  double max_load = 0;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_PARALLEL_EXPERT_EXCHANGE_H_
