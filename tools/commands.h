@@ -29,6 +29,7 @@ Command InspectCommand();
 Command PlanCommand();
 Command ClusterCommand();
 Command ProfileCommand();
+Command TuneCommand();
 Command RehearseCommand();
 Command StatusCommand();
 Command WatchCommand();

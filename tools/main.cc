@@ -56,10 +56,12 @@ void RestartWithPassiveWaiting(char** argv) {
 
 int Main(int argc, char** argv) {
   const std::vector<Command> commands = {
-      LaunchCommand(), TrainCommand(),   VerifyCommand(),     ForwardCommand(),
-      SampleCommand(), DataCommand(),    ConvertCommand(),    InspectCommand(),
-      PlanCommand(),   ClusterCommand(), ProfileCommand(),    RehearseCommand(),
-      StatusCommand(), WatchCommand(),   CheckpointCommand(), StopCommand()};
+      LaunchCommand(),     TrainCommand(),   VerifyCommand(),
+      ForwardCommand(),    SampleCommand(),  DataCommand(),
+      ConvertCommand(),    InspectCommand(), PlanCommand(),
+      ClusterCommand(),    ProfileCommand(), TuneCommand(),
+      RehearseCommand(),   StatusCommand(),  WatchCommand(),
+      CheckpointCommand(), StopCommand()};
   std::string name = argc > 1 ? argv[1] : "--help";
   if (name == "--version") {
     fmt::print("trireme {}\n", kVersion);

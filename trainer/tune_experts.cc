@@ -1,0 +1,211 @@
+#include "trainer/tune_experts.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+#include "fmt/format.h"
+#include "moe/moe_layer.h"
+#include "parallel/communicators.h"
+#include "parallel/context.h"
+#include "parallel/parameter_store.h"
+#include "runtime/core/median.h"
+#include "runtime/core/status.h"
+#include "runtime/device/host.h"
+#include "trainer/plan_layout.h"
+
+namespace trireme {
+namespace {
+
+using Moves = ExpertExchange::Moves;
+
+// Of the rank that receives most; each half as many again as the last.
+constexpr double kLoadStep = 1.5;
+// A way is taken for another load too while it is not slower by more.
+constexpr double kNoise = 0.02;
+
+std::vector<double> LoadsUpTo(double most) {
+  std::vector<double> loads;
+  for (double load = 1; load < most; load *= kLoadStep) loads.push_back(load);
+  loads.push_back(most);
+  return loads;
+}
+
+struct Way {
+  const char* name;
+  Moves moves;
+  bool by_nodes;
+};
+
+std::vector<Way> WaysOf(const ExpertExchange& exchange, int ep) {
+  std::vector<Way> ways = {{"rows", Moves::kRows, false},
+                           {"weights", Moves::kWeights, false}};
+  if (exchange.node_ranks > 1 && exchange.node_ranks < ep) {
+    ways.push_back({"rows by nodes", Moves::kRows, true});
+  }
+  return ways;
+}
+
+// Where all routes go to the experts of one rank, or to the slices of one
+// expert.
+double MostLoad(const MoeConfig& config, int ep) {
+  return static_cast<double>(std::min<int64_t>(ep, config.experts));
+}
+
+// Int32 [tokens, k]: of all routes the first rank's experts have their share at
+// this load.
+Tensor RoutesOf(Device& device, int64_t tokens, const MoeConfig& config, int ep,
+                double load) {
+  const int64_t own = std::max<int64_t>(1, config.experts / ep);
+  std::vector<int32_t> experts(tokens * config.top_k);
+  const auto hot = static_cast<int64_t>(
+      std::llround(load / MostLoad(config, ep) * experts.size()));
+  for (int64_t i = 0; i < static_cast<int64_t>(experts.size()); ++i) {
+    experts[i] = static_cast<int32_t>(
+        i < hot ? i % own : own + i % (config.experts - own));
+  }
+  return Upload<int32_t>(device, {tokens, config.top_k}, experts);
+}
+
+class Layer {
+ public:
+  Layer(const TrainingSetup& setup, const Plan& plan, const PlanLayout& layout,
+        Device& device, CommunicatorFactory& factory)
+      : device_(device),
+        grid_(layout.grid),
+        communicators_(factory, grid_, layout.communicators),
+        config_(*setup.family->experts()),
+        width_(setup.family->Shape().hidden),
+        dtype_(setup.dtype),
+        store_(device, setup.dtype, setup.seed),
+        layer_(store_, grid_, "experts", width_, config_) {
+    for (const auto& parameter : store_.parameters()) {
+      parameter->grad = Tensor::Zeros(device, parameter->value.shape(),
+                                      ComputeDType(parameter->dtype));
+    }
+    const int64_t sharers =
+        grid_.size(Axis::kTensor) * grid_.size(Axis::kContext);
+    tokens_ = std::max<int64_t>(
+        1, setup.family->Shape().tokens * plan.microbatch_size() / sharers);
+  }
+
+  // The slowest rank's. Collective.
+  double SecondsOf(const Way& way, double load, int repetitions) {
+    ParallelContext parallel(
+        device_, grid_, communicators_,
+        {.experts = {.moves = way.moves,
+                     .node_ranks =
+                         way.by_nodes ? communicators_.ExpertNode().size() : 1,
+                     .sums_by_rank = true}});
+    std::vector<double> seconds;
+    for (int i = -1; i < repetitions; ++i) {
+      communicators_.world().Barrier("tuned layer");
+      const auto start = std::chrono::steady_clock::now();
+      Run(parallel, load);
+      double taken = std::chrono::duration<double>(
+                         std::chrono::steady_clock::now() - start)
+                         .count();
+      communicators_.control().Max(std::span(&taken, 1), "tuned layer");
+      if (i >= 0) seconds.push_back(taken);
+    }
+    return Median(std::move(seconds));
+  }
+
+  int64_t tokens() const { return tokens_; }
+  const MoeConfig& config() const { return config_; }
+  int64_t width() const { return width_; }
+
+ private:
+  void Run(ParallelContext& parallel, double load) {
+    Tape tape(device_);
+    ForwardContext context{tape, parallel};
+    const Shape shape = {tokens_, width_};
+    const Variable x = tape.Leaf(Tensor::Zeros(device_, shape, dtype_));
+    Routing routing;
+    routing.weights = tape.Leaf(
+        Tensor::Zeros(device_, {tokens_, config_.top_k}, ComputeDType(dtype_)));
+    routing.experts =
+        RoutesOf(device_, tokens_, config_, grid_.size(Axis::kExpert), load);
+    routing.most_of_expert = tokens_ * config_.top_k;
+    const Variable outputs[] = {layer_.ThroughExperts(context, x, routing)};
+    tape.Backward(outputs, {Tensor::Zeros(device_, shape, dtype_)},
+                  Tape::WeightGradients::kImmediate);
+    device_.stream().Synchronize();
+  }
+
+  Device& device_;
+  const ProcessGrid grid_;
+  Communicators communicators_;
+  const MoeConfig config_;
+  const int64_t width_;
+  const DType dtype_;
+  ParameterStore store_;
+  const MoeLayer layer_;
+  int64_t tokens_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<TunedExperts> TuneExperts(const TrainingSetup& setup,
+                                         const Plan& plan, Device& device,
+                                         CommunicatorFactory& factory,
+                                         const TuneOptions& options) {
+  if (setup.family->experts() == nullptr) {
+    return InvalidArgument("model: found none with experts, expected one");
+  }
+  if (plan.grid().ep() <= 1) {
+    return InvalidArgument(
+        "plan.grid.ep: found 1, expected more: nothing moves between ranks");
+  }
+  ASSIGN_OR_RETURN(const PlanLayout layout,
+                   LayOutPlan(plan, *setup.family, factory.world_rank()));
+  const auto ep = static_cast<int>(plan.grid().ep());
+  Layer layer(setup, plan, layout, device, factory);
+  const std::vector<Way> ways = WaysOf(layout.communicators.experts, ep);
+  TunedExperts tuned;
+  tuned.experts = plan.experts();
+  tuned.experts.clear_choices();
+  tuned.experts.set_move(Plan::Experts::ADAPTIVE);
+  tuned.report = fmt::format(
+      "{} tokens of width {} on a rank, {} of {} experts of {} channels, ep "
+      "{}\n"
+      "{:>8}",
+      layer.tokens(), layer.width(), layer.config().top_k,
+      layer.config().experts, layer.config().expert_hidden, ep, "load");
+  for (const Way& way : ways) tuned.report += fmt::format("{:>16}", way.name);
+  tuned.report += "\n";
+  size_t last = ways.size();
+  for (const double load : LoadsUpTo(MostLoad(layer.config(), ep))) {
+    std::vector<double> seconds;
+    tuned.report += fmt::format("{:>8.2f}", load);
+    for (const Way& way : ways) {
+      seconds.push_back(layer.SecondsOf(way, load, options.repetitions));
+      tuned.report += fmt::format("{:>13.3f} ms", 1e3 * seconds.back());
+    }
+    RETURN_IF_ERROR(device.status());
+    size_t best =
+        std::min_element(seconds.begin(), seconds.end()) - seconds.begin();
+    if (last < ways.size() && seconds[last] <= (1 + kNoise) * seconds[best]) {
+      best = last;
+    }
+    tuned.report += fmt::format("  {}\n", ways[best].name);
+    if (best == last) {
+      Plan::Experts::Choice& choice =
+          *tuned.experts.mutable_choices(tuned.experts.choices_size() - 1);
+      choice.set_max_load(load);
+      continue;
+    }
+    Plan::Experts::Choice& choice = *tuned.experts.add_choices();
+    choice.set_max_load(load);
+    choice.set_move(ways[best].moves == Moves::kWeights ? Plan::Experts::WEIGHTS
+                                                        : Plan::Experts::ROWS);
+    choice.set_by_nodes(ways[best].by_nodes);
+    last = best;
+  }
+  return tuned;
+}
+
+}  // namespace trireme

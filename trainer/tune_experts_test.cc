@@ -1,0 +1,93 @@
+// The choices of a tuned plan are ones that the plan may have.
+
+#include "trainer/tune_experts.h"
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "models/dit/dit_family.h"
+#include "models/objective/rectified_flow.h"
+#include "runtime/comm/threads/thread_world.h"
+#include "runtime/core/log.h"
+#include "runtime/device/cpu_device.h"
+#include "scheduler/plan/plan.h"
+
+namespace trireme {
+namespace {
+
+TrainingSetup SmallSetup(bool experts) {
+  DitConfig config;
+  config.hidden = 32;
+  config.layers = 2;
+  config.heads = 4;
+  config.mlp_hidden = 64;
+  config.classes = 10;
+  config.image = {.channels = 1, .height = 8, .width = 8};
+  if (experts) {
+    config.moe = MoeConfig{.experts = 8, .top_k = 2, .expert_hidden = 16};
+  }
+  TrainingSetup setup;
+  setup.family = MakeDitFamily(config);
+  setup.objective = std::make_shared<RectifiedFlowObjective>(
+      RectifiedFlowConfig(), /*seed=*/0, /*global_batch=*/8);
+  setup.global_batch = 8;
+  return setup;
+}
+
+constexpr PlanContext kContext = {.world_size = 4,
+                                  .global_batch = 8,
+                                  .num_blocks = 2,
+                                  .heads = 4,
+                                  .experts = 8};
+
+TEST(TuneExpertsTest, FindsChoicesForEveryLoad) {
+  Plan plan;
+  plan.mutable_grid()->set_dp(4);
+  plan.mutable_grid()->set_ep(4);
+  plan.mutable_experts()->set_node_ranks(2);
+  plan = *ResolvePlan(plan, kContext);
+  std::mutex mutex;
+  TunedExperts tuned;
+  RunThreadRanks(4, [&](CommunicatorFactory& factory, int rank) {
+    CpuDevice device(int64_t{1} << 30);
+    const auto found = TuneExperts(SmallSetup(/*experts=*/true), plan, device,
+                                   factory, {.repetitions = 1});
+    CHECK_OK(found.status());
+    const std::lock_guard lock(mutex);
+    if (rank == 0) tuned = *found;
+  });
+  *plan.mutable_experts() = tuned.experts;
+  EXPECT_TRUE(ResolvePlan(plan, kContext).ok())
+      << ResolvePlan(plan, kContext).status();
+  EXPECT_EQ(plan.experts().move(), Plan::Experts::ADAPTIVE);
+  ASSERT_GE(plan.experts().choices_size(), 1);
+  EXPECT_EQ(plan.experts().choices().rbegin()->max_load(), 4);
+  EXPECT_NE(tuned.report.find("2 of 8 experts of 16 channels, ep 4"),
+            std::string::npos)
+      << tuned.report;
+  EXPECT_NE(tuned.report.find("rows by nodes"), std::string::npos);
+}
+
+TEST(TuneExpertsTest, NeedsExpertsThatAreDivided) {
+  Plan plan;
+  plan.mutable_grid()->set_dp(1);
+  PlanContext one = kContext;
+  one.world_size = 1;
+  plan = *ResolvePlan(plan, one);
+  RunThreadRanks(1, [&](CommunicatorFactory& factory, int) {
+    CpuDevice device(int64_t{1} << 30);
+    EXPECT_EQ(
+        TuneExperts(SmallSetup(true), plan, device, factory).status().message(),
+        "plan.grid.ep: found 1, expected more: nothing moves between "
+        "ranks");
+    EXPECT_EQ(TuneExperts(SmallSetup(false), plan, device, factory)
+                  .status()
+                  .message(),
+              "model: found none with experts, expected one");
+  });
+}
+
+}  // namespace
+}  // namespace trireme
