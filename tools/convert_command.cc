@@ -1,12 +1,10 @@
 // trireme convert: weights to and from the ecosystem's folders.
 
 #include <algorithm>
-#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "tools/commands.h"
@@ -25,25 +23,6 @@ absl::StatusOr<DType> TypeNamed(const std::string& name) {
   }
   return InvalidArgument("--dtype: found '{}', expected F32, F16 or BF16",
                          name);
-}
-
-// "500MB", "10GB" or bytes.
-absl::StatusOr<int64_t> BytesOf(std::string text) {
-  const std::string given = text;
-  int64_t unit = 1;
-  for (const auto& [suffix, bytes] :
-       {std::pair{"KB", 1'000}, {"MB", 1'000'000}, {"GB", 1'000'000'000}}) {
-    if (!text.ends_with(suffix)) continue;
-    text.resize(text.size() - 2);
-    unit = bytes;
-  }
-  int64_t number = 0;
-  if (!absl::SimpleAtoi(text, &number) || number < 1 ||
-      number > std::numeric_limits<int64_t>::max() / unit) {
-    return InvalidArgument(
-        "--shard_size: found '{}', expected a size as 500MB or 10GB", given);
-  }
-  return number * unit;
 }
 
 absl::StatusOr<ConvertTo> KindNamed(const std::string& name) {
@@ -83,8 +62,7 @@ absl::StatusOr<ConvertOptions> OptionsOf(const ParsedCommand& arguments) {
     ASSIGN_OR_RETURN(options.dtype, TypeNamed(arguments.Get("dtype")));
   }
   if (arguments.Has("shard_size")) {
-    ASSIGN_OR_RETURN(options.max_shard_bytes,
-                     BytesOf(arguments.Get("shard_size")));
+    ASSIGN_OR_RETURN(options.max_shard_bytes, arguments.GetBytes("shard_size"));
   }
   return options;
 }

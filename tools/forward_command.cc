@@ -40,11 +40,6 @@ absl::StatusOr<Parsed> OptionsOf(const ParsedCommand& arguments) {
   Parsed parsed;
   ForwardOptions& options = parsed.options;
   options.model = arguments.positionals()[0];
-  for (const char* required : {"inputs", "out"}) {
-    if (!arguments.Has(required)) {
-      return InvalidArgument("--{}: found none, expected a file", required);
-    }
-  }
   options.inputs = arguments.Get("inputs");
   options.out = arguments.Get("out");
   options.gradients = arguments.Has("gradients");
@@ -161,11 +156,12 @@ Command ForwardCommand() {
                         "safetensors with the arguments of diffusers' class by "
                         "their names: hidden_states, timestep, "
                         "encoder_hidden_states, pooled_projections, img_ids, "
-                        "txt_ids, guidance, class_labels; others of HiDream's "
-                        "(required)"},
+                        "txt_ids, guidance, class_labels; others of HiDream's",
+                    .required = true},
                    {.name = "out",
                     .value = "FILE",
-                    .help = "safetensors: the output as `sample` (required)"},
+                    .help = "safetensors: the output as `sample`",
+                    .required = true},
                    {.name = "gradients",
                     .help =
                         "also those of the sum of output times `cotangent`, a "

@@ -186,7 +186,7 @@ refused sd35 'tensors["guidance"] = [2], [2.5, 2.5]' \
   "found tensor 'guidance', which the model does not read"
 refused sd35 'tensors["txt_ids"] = [3, 3], [0.0] * 9' \
   "found tensor 'txt_ids', which the model does not read"
-expect_error "--inputs: found none" "$trireme" forward sd35 --out out.safetensors
+expect_error "found no --inputs" "$trireme" forward sd35 --out out.safetensors
 expect_error "inputs.safetensors" "$trireme" forward sd35 \
   --inputs no/inputs.safetensors --out out.safetensors
 

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
+#include <limits>
 #include <system_error>
 #include <utility>
 
@@ -169,6 +171,34 @@ absl::StatusOr<double> ParsedCommand::GetDouble(std::string_view name) const {
   return number;
 }
 
+absl::StatusOr<int64_t> ParsedCommand::GetBytes(std::string_view name) const {
+  constexpr std::array<std::pair<std::string_view, int64_t>, 6> kUnits = {
+      {{"KiB", int64_t{1} << 10},
+       {"MiB", int64_t{1} << 20},
+       {"GiB", int64_t{1} << 30},
+       {"KB", 1'000},
+       {"MB", 1'000'000},
+       {"GB", 1'000'000'000}}};
+  const std::string text = Get(name);
+  std::string_view digits = text;
+  int64_t unit = 1;
+  for (const auto& [suffix, bytes] : kUnits) {
+    if (!text.ends_with(suffix)) continue;
+    digits.remove_suffix(suffix.size());
+    unit = bytes;
+    break;
+  }
+  int64_t number = 0;
+  const char* const end = digits.data() + digits.size();
+  const auto [stop, error] = std::from_chars(digits.data(), end, number);
+  if (error != std::errc() || stop != end || number < 1 ||
+      number > std::numeric_limits<int64_t>::max() / unit) {
+    return InvalidArgument(
+        "--{}: found '{}', expected a size as 500MB or 12GiB", name, text);
+  }
+  return number * unit;
+}
+
 std::vector<std::string> ParsedCommand::All(std::string_view name) const {
   const std::string& default_value = DefaultOf(name);
   const auto found = values_.find(name);
@@ -239,6 +269,13 @@ absl::StatusOr<ParsedCommand> ParseCommand(
     values.push_back(std::move(value));
   }
   RETURN_IF_ERROR(CheckPositionals(spec, parsed.positionals_));
+  for (const OptionSpec& option : spec.options) {
+    if (option.required && !parsed.values_.contains(option.name)) {
+      return InvalidArgument("{}: found no --{}, expected --{} {} ({})",
+                             spec.name, option.name, option.name, option.value,
+                             option.help);
+    }
+  }
   return parsed;
 }
 
@@ -249,12 +286,19 @@ std::string HelpText(const CommandSpec& spec) {
     out += " " + PositionalUsage(positional);
     positionals.push_back({positional.name, positional.help});
   }
-  if (!spec.options.empty()) out += " [options]";
+  bool all_required = true;
+  for (const OptionSpec& option : spec.options) {
+    if (option.required)
+      out += fmt::format(" --{} {}", option.name, option.value);
+    all_required = all_required && option.required;
+  }
+  if (!all_required) out += " [options]";
   out += fmt::format("\n\n{}\n", Wrap(spec.summary, 0));
   std::vector<HelpRow> options;
   for (const OptionSpec& option : spec.options) {
     HelpRow row = {fmt::format("--{}", option.name), option.help};
     if (!option.value.empty()) row.term += " " + option.value;
+    if (option.required) row.help += " (required)";
     if (option.repeated) row.help += " (may be repeated)";
     if (!option.default_value.empty()) {
       row.help += fmt::format(" (default: {})", option.default_value);

@@ -26,6 +26,7 @@ struct OptionSpec {
   std::string default_value;
   std::string help;
   bool repeated = false;
+  bool required = false;
 };
 
 struct PositionalSpec {
@@ -54,6 +55,8 @@ class ParsedCommand {
   // InvalidArgument if Get(name) is not wholly such a number.
   absl::StatusOr<int64_t> GetInt(std::string_view name) const;
   absl::StatusOr<double> GetDouble(std::string_view name) const;
+  // Bytes, of which at least 1: "4096", "500MB", "12GiB".
+  absl::StatusOr<int64_t> GetBytes(std::string_view name) const;
   // Every value given, in order; the default alone if none and it is not empty.
   std::vector<std::string> All(std::string_view name) const;
   const std::vector<std::string>& positionals() const { return positionals_; }
@@ -72,7 +75,8 @@ class ParsedCommand {
 
 // `args`: what follows the subcommand's name. InvalidArgument for an unknown
 // option (with the nearest valid one), a value missing or not wanted, an option
-// given twice that is not repeated, and missing or surplus positionals. That
+// given twice that is not repeated, a required one that is missing, and missing
+// or surplus positionals. That
 // `--help` is wanted is the caller's business: declare it as a flag or look for
 // it first.
 absl::StatusOr<ParsedCommand> ParseCommand(

@@ -94,6 +94,18 @@ TEST(Command, SaysWhatIsMissingOrTooMuch) {
             "train: found --steps twice ('1' and '2'), expected it once");
 }
 
+TEST(Command, RequiredOptionsAreMarkedAndMissed) {
+  CommandSpec spec = Train();
+  spec.options[0].required = true;
+  EXPECT_EQ(ErrorOf(spec, {"a"}),
+            "train: found no --plan, expected --plan FILE (The plan.)");
+  EXPECT_TRUE(ParseCommand(spec, {"a", "--plan", "p"}).ok());
+  const std::string help = HelpText(spec);
+  EXPECT_EQ(help.find("Usage: trireme train JOB --plan FILE [options]"), 0u)
+      << help;
+  EXPECT_NE(help.find("The plan. (required)"), std::string::npos) << help;
+}
+
 TEST(Command, OptionalAndRepeatedArguments) {
   CommandSpec spec = Train();
   spec.positionals = {{"RUN", "a run's folder", false, true}};
@@ -114,6 +126,20 @@ TEST(Command, RefusesNumbersThatAreNone) {
       ParseCommand(Train(), {"a", "--steps=9223372036854775808"});
   ASSERT_TRUE(large.ok()) << large.status();
   EXPECT_FALSE(large->GetInt("steps").ok());
+}
+
+TEST(Command, SizesHaveUnitsOfPowersOfTwoAndTen) {
+  const auto bytes_of = [](const std::string& text) {
+    return ParseCommand(Train(), {"a", "--plan=" + text})->GetBytes("plan");
+  };
+  EXPECT_EQ(*bytes_of("12GiB"), int64_t{12} << 30);
+  EXPECT_EQ(*bytes_of("500MB"), 500'000'000);
+  EXPECT_EQ(*bytes_of("4096"), 4096);
+  for (const char* text : {"", "0", "-1GB", "GiB", "1.5GB", "9999999999GiB"}) {
+    EXPECT_EQ(bytes_of(text).status().message(),
+              "--plan: found '" + std::string(text) +
+                  "', expected a size as 500MB or 12GiB");
+  }
 }
 
 TEST(Command, HelpShowsEverythingTheCommandAccepts) {
