@@ -11,6 +11,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "runtime/core/status.h"
 #include "scheduler/cluster/fields.h"
+#include "scheduler/cluster/likeness.h"
 
 namespace trireme {
 namespace {
@@ -113,6 +114,14 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
                       fmt::format("at most the peak, {}", peak));
   }
   RETURN_IF_ERROR(CheckNotNegative(name("launch_s"), device.launch_s()));
+  RETURN_IF_ERROR(CheckNotNegative(name("spread"), device.spread()));
+  for (const auto& [part, factor] :
+       {std::pair("compute_beside_communication",
+                  device.compute_beside_communication()),
+        std::pair("compute_beside_copies", device.compute_beside_copies())}) {
+    if (factor == 0 || (factor >= 1 && std::isfinite(factor))) continue;
+    return FieldError(name(part), factor, "a number of at least 1");
+  }
   ASSIGN_OR_RETURN(
       const std::vector<RateShare> product_shares,
       ResolveShares(name("product_shares"), device.product_shares()));
@@ -146,7 +155,10 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
       .launch_s = device.launch_s(),
       .product_shares = product_shares,
       .attention_shares =
-          attention_shares.empty() ? product_shares : attention_shares};
+          attention_shares.empty() ? product_shares : attention_shares,
+      .compute_beside_communication =
+          std::max(1.0, device.compute_beside_communication()),
+      .compute_beside_copies = std::max(1.0, device.compute_beside_copies())};
 }
 
 CollectiveKind KindOf(Cluster::CollectiveTime::Kind kind) {
@@ -204,6 +216,21 @@ absl::Status ResolveCollectives(const Cluster& cluster, ClusterModel& model) {
       entry.by_links = {time.links_latency_s(), 1 / time.links_bytes_per_s()};
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status ResolveIslands(const std::string& field, const Cluster::Node& node,
+                            ClusterNode& resolved) {
+  const uint32_t devices = node.island_devices();
+  if (devices == 0) return absl::OkStatus();
+  if (node.count() % devices != 0) {
+    return FieldError(field + ".island_devices", devices,
+                      fmt::format("a divisor of count, {}", node.count()));
+  }
+  if (devices == 1) return absl::OkStatus();
+  resolved.island_devices = static_cast<int32_t>(devices);
+  ASSIGN_OR_RETURN(resolved.island_link,
+                   ResolveLink(field + ".island_link", node.island_link()));
   return absl::OkStatus();
 }
 
@@ -267,6 +294,7 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
       ASSIGN_OR_RETURN(resolved.link,
                        ResolveLink(field + ".link", node.link()));
     }
+    RETURN_IF_ERROR(ResolveIslands(field, node, resolved));
     model.node_of_rank.insert(model.node_of_rank.end(), node.count(), i);
     model.nodes.push_back(std::move(resolved));
   }
@@ -312,6 +340,26 @@ absl::Status CheckModelTimes(const Cluster& cluster, ClusterModel& model) {
       }
     }
     model.model_times.push_back(times);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LinkRacks(const Cluster& cluster, ClusterModel& model) {
+  const bool any =
+      std::any_of(cluster.nodes().begin(), cluster.nodes().end(),
+                  [](const auto& node) { return !node.rack().empty(); });
+  if (!any) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ClusterLink link,
+                   ResolveLink("rack_link", cluster.rack_link()));
+  for (int from = 0; from < cluster.nodes_size(); ++from) {
+    const std::string& rack = cluster.nodes(from).rack();
+    for (int to = 0; to < cluster.nodes_size(); ++to) {
+      if (from == to || rack.empty() || rack != cluster.nodes(to).rack()) {
+        continue;
+      }
+      model.node_links[static_cast<size_t>(from) * model.nodes.size() +
+                       static_cast<size_t>(to)] = link;
+    }
   }
   return absl::OkStatus();
 }
@@ -369,6 +417,13 @@ double ClusterModel::BytesPerSecond(int32_t from, int32_t to,
                   nodes[from].card_bytes_per_s / static_cast<double>(flows));
 }
 
+bool ClusterModel::InOneIsland(int32_t rank, int32_t other) const {
+  const ClusterNode& node = nodes[node_of_rank[rank]];
+  return node.island_devices > 0 && node_of_rank[rank] == node_of_rank[other] &&
+         (rank - node.first_rank) / node.island_devices ==
+             (other - node.first_rank) / node.island_devices;
+}
+
 absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
   ClusterModel model;
   model.direct_collectives = cluster.collectives() == Cluster::DIRECT;
@@ -382,6 +437,7 @@ absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
                      ResolveLink("default_link", cluster.default_link()));
   }
   model.node_links.assign(nodes * nodes, default_link);
+  RETURN_IF_ERROR(LinkRacks(cluster, model));
   absl::flat_hash_set<size_t> given;
   for (int i = 0; i < cluster.links_size(); ++i) {
     const Cluster::NodeLink& link = cluster.links(i);
@@ -404,6 +460,7 @@ absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
                       fmt::format("one, as links gives only {} of {} pairs",
                                   given.size(), nodes * (nodes - 1)));
   }
+  UnifyAlike(cluster, model);
   const auto shared = [](double bytes_per_s) {
     return std::isfinite(bytes_per_s);
   };
@@ -420,6 +477,8 @@ bool NodesAreAlike(const ClusterModel& cluster, int32_t a, int32_t b) {
   const ClusterNode& second = cluster.nodes[b];
   if (first.device != second.device || first.count != second.count ||
       first.link != second.link || first.slowdown != second.slowdown ||
+      first.island_devices != second.island_devices ||
+      first.island_link != second.island_link ||
       first.card_bytes_per_s != second.card_bytes_per_s ||
       first.host_memory_bytes_per_s != second.host_memory_bytes_per_s ||
       first.host_memory_bytes != second.host_memory_bytes) {

@@ -65,6 +65,10 @@ struct ClusterNode {
   int32_t count = 0;
   int32_t first_rank = 0;
   ClusterLink link;
+  // Devices of an island, in a row, and the link between two of them; 0: the
+  // node has no islands.
+  int32_t island_devices = 0;
+  ClusterLink island_link;
   double slowdown = 1;
   // All its devices together to all other nodes; infinite: not shared.
   double card_bytes_per_s = 0;
@@ -97,6 +101,9 @@ struct ClusterDevice {
   // By FLOPs; empty: all kernels reach the whole rate.
   std::vector<RateShare> product_shares;
   std::vector<RateShare> attention_shares;
+  // How many times as long both take at once.
+  double compute_beside_communication = 1;
+  double compute_beside_copies = 1;
 
   // FLOP/s in elements of 2, 4 or 8 bytes.
   double PeakFlops(int64_t element_bytes) const;
@@ -142,7 +149,15 @@ struct ClusterModel {
   int32_t LinkChannel(int32_t from, int32_t to) const {
     return num_nodes() * (from + 1) + to;
   }
-  // Between nodes, or inside one.
+  // Whether both are devices of one island of a node.
+  bool InOneIsland(int32_t rank, int32_t other) const;
+  // Between two devices.
+  const ClusterLink& LinkBetween(int32_t from, int32_t to) const {
+    return InOneIsland(from, to)
+               ? nodes[node_of_rank[from]].island_link
+               : LinkBetweenNodes(node_of_rank[from], node_of_rank[to]);
+  }
+  // Between nodes, or between islands of one.
   const ClusterLink& LinkBetweenNodes(int32_t from, int32_t to) const {
     return from == to ? nodes[from].link
                       : node_links[static_cast<size_t>(from) * nodes.size() +

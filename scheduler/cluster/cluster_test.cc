@@ -48,6 +48,83 @@ TEST(Cluster, HostsHaveARateAndWhereItIsKnownASize) {
   EXPECT_EQ(ResolveCluster(desk)->nodes[0].host_memory_bytes_per_s, 50e9);
 }
 
+// Two hosts that were profiled never show equal figures. Were they unlike for
+// that, placements would be looked for that go around noise.
+TEST(Cluster, WhatDiffersByLessThanItsSpreadIsAlike) {
+  Cluster cluster;
+  for (int i = 0; i < 3; ++i) {
+    Cluster::Device& device = *cluster.add_devices();
+    device = Described({}).devices(0);
+    device.set_name(std::string(1, static_cast<char>('a' + i)));
+    device.set_achieved_bf16_flops((1 - 0.01 * i) *
+                                   device.achieved_bf16_flops());
+    device.set_memory_bytes(device.memory_bytes() - i);
+    device.set_spread(0.05);
+    Cluster::Node& node = *cluster.add_nodes();
+    node.set_device(device.name());
+    node.set_count(2);
+    node.mutable_link()->set_bytes_per_s(1e9 * (1 + 0.001 * i));
+    node.mutable_link()->set_spread(0.01);
+    for (uint32_t to = 0; to < 3; ++to) {
+      if (to == static_cast<uint32_t>(i)) continue;
+      Cluster::NodeLink& link = *cluster.add_links();
+      link.set_from(static_cast<uint32_t>(i));
+      link.set_to(to);
+      link.mutable_link()->set_bytes_per_s(1e8 * (1 + 0.01 * to));
+      link.mutable_link()->set_spread(0.1);
+    }
+  }
+  auto model = ResolveCluster(cluster);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_TRUE(NodesAreAlike(*model, 0, 1));
+  EXPECT_TRUE(NodesAreAlike(*model, 0, 2));
+  EXPECT_EQ(model->DeviceOfNode(0).achieved_bf16_flops,
+            cluster.devices(1).achieved_bf16_flops());
+  // The least of all, which every one of them has.
+  EXPECT_EQ(model->DeviceOfNode(0).memory_bytes,
+            static_cast<int64_t>(cluster.devices(2).memory_bytes() -
+                                 cluster.devices(2).reserved_bytes()));
+  // What is slow indeed stays so.
+  cluster.mutable_links(0)->mutable_link()->set_bytes_per_s(5e7);
+  model = ResolveCluster(cluster);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->LinkBetweenNodes(0, 1).bytes_per_s, 5e7);
+  EXPECT_FALSE(NodesAreAlike(*model, 0, 1));
+  // Nor is alike what nobody measured.
+  for (auto& device : *cluster.mutable_devices()) device.clear_spread();
+  model = ResolveCluster(cluster);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_NE(model->nodes[1].device, model->nodes[2].device);
+}
+
+// Four devices in two bridged pairs, on nodes of two racks.
+TEST(Cluster, IslandsAndRacksHaveLinksOfTheirOwn) {
+  Cluster cluster = Described({.nodes = 4, .devices_per_node = 4});
+  for (int i = 0; i < 4; ++i) {
+    Cluster::Node& node = *cluster.mutable_nodes(i);
+    node.mutable_link()->set_bytes_per_s(1e10);
+    node.set_island_devices(2);
+    node.mutable_island_link()->set_bytes_per_s(1e11);
+    node.set_rack(i < 2 ? "left" : "right");
+  }
+  cluster.mutable_rack_link()->set_bytes_per_s(5e9);
+  cluster.mutable_default_link()->set_bytes_per_s(1e9);
+  const auto model = ResolveCluster(cluster);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->LinkBetween(4, 5).bytes_per_s, 1e11);
+  EXPECT_EQ(model->LinkBetween(5, 6).bytes_per_s, 1e10);
+  EXPECT_EQ(model->LinkBetween(0, 4).bytes_per_s, 5e9);
+  EXPECT_EQ(model->LinkBetween(4, 8).bytes_per_s, 1e9);
+  cluster.mutable_nodes(0)->set_island_devices(3);
+  EXPECT_NE(ResolveCluster(cluster).status().message().find(
+                "nodes[0].island_devices: found 3"),
+            std::string::npos);
+  cluster.mutable_nodes(0)->set_island_devices(2);
+  cluster.clear_rack_link();
+  EXPECT_NE(ResolveCluster(cluster).status().message().find("rack_link"),
+            std::string::npos);
+}
+
 // Eight devices behind one card get an eighth of it each.
 TEST(Cluster, ASharedCardIsDivided) {
   const ClusterLink shared = {

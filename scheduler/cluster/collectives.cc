@@ -12,22 +12,30 @@ namespace {
 struct GroupNodes {
   std::vector<int32_t> nodes;
   std::vector<int64_t> counts;
+  // Whether those of its members lie in one island of it.
+  std::vector<bool> in_islands;
 };
 
 GroupNodes NodesOf(const ClusterModel& cluster,
                    const std::vector<int32_t>& ranks) {
   GroupNodes group;
-  auto& [nodes, counts] = group;
+  auto& [nodes, counts, in_islands] = group;
   // Of each node of the cluster where it is among the group's.
   std::vector<int32_t> place_of(cluster.num_nodes(), -1);
+  std::vector<int32_t> first;
   for (const int32_t rank : ranks) {
     const int32_t node = cluster.node_of_rank[rank];
     if (place_of[node] < 0) {
       place_of[node] = static_cast<int32_t>(nodes.size());
       nodes.push_back(node);
       counts.push_back(0);
+      in_islands.push_back(true);
+      first.push_back(rank);
     }
-    ++counts[place_of[node]];
+    const int32_t place = place_of[node];
+    ++counts[place];
+    in_islands[place] =
+        in_islands[place] && cluster.InOneIsland(first[place], rank);
   }
   return group;
 }
@@ -116,13 +124,17 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
   RingCost ring;
   ring.members = static_cast<int64_t>(ranks.size());
   if (ranks.size() < 2) return ring;
-  const auto [nodes, counts] = NodesOf(cluster, ranks);
+  const auto [nodes, counts, in_islands] = NodesOf(cluster, ranks);
+  const auto inside_of = [&](size_t i) -> const ClusterLink& {
+    const ClusterNode& node = cluster.nodes[nodes[i]];
+    return in_islands[i] ? node.island_link : node.link;
+  };
   ring.nodes = static_cast<int64_t>(nodes.size());
   const int64_t flows = std::max<int64_t>(1, flows_per_node);
   ring.members_per_node = *std::min_element(counts.begin(), counts.end());
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (counts[i] > 1) {
-      const ClusterLink& link = cluster.nodes[nodes[i]].link;
+      const ClusterLink& link = inside_of(i);
       ring.node_latency_s = std::max(ring.node_latency_s, link.latency_s);
       ring.node_s_per_byte =
           std::max(ring.node_s_per_byte, 1 / link.BytesPerSecond(counts[i]));
@@ -141,9 +153,8 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
     slices = {std::max(ring.node_latency_s, ring.network_latency_s), 0};
     const auto k = static_cast<double>(ring.members);
     for (size_t a = 0; a < nodes.size(); ++a) {
-      const double inside =
-          static_cast<double>(counts[a] - 1) / k /
-          cluster.nodes[nodes[a]].link.BytesPerSecond(counts[a]);
+      const double inside = static_cast<double>(counts[a] - 1) / k /
+                            inside_of(a).BytesPerSecond(counts[a]);
       // Over each link, and all of it through the card.
       double outside = (k - static_cast<double>(counts[a])) / k *
                        static_cast<double>(flows) /
@@ -170,7 +181,8 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
 
 void AddOccupied(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
                  std::map<int32_t, double>& s_per_byte) {
-  const auto [nodes, counts] = NodesOf(cluster, ranks);
+  const GroupNodes group = NodesOf(cluster, ranks);
+  const auto& [nodes, counts, in_islands] = group;
   if (nodes.size() < 2) return;
   const auto members = static_cast<double>(ranks.size());
   const auto o = static_cast<double>(nodes.size());

@@ -15,14 +15,18 @@ LinkCost PlanCoster::HopOf(int32_t replica, int32_t from_pp,
   const int32_t end = first + tp_ * cp_;
   LinkCost slowest;
   int32_t last_from = -1, last_to = -1;
+  const auto rank_of = [&](int32_t i, int32_t pp) {
+    return static_cast<int32_t>(plan_.placement(i + tp_ * cp_ * dp_ * pp));
+  };
   for (int32_t i = first; i < end; ++i) {
     const int32_t from = NodeOf(i, from_pp);
     const int32_t to = NodeOf(i, to_pp);
     // Most ranks send between the same nodes as the one before them.
-    if (from == last_from && to == last_to) continue;
+    if (from == last_from && to == last_to && from != to) continue;
     last_from = from;
     last_to = to;
-    const ClusterLink& link = cluster_.LinkBetweenNodes(from, to);
+    const ClusterLink& link =
+        cluster_.LinkBetween(rank_of(i, from_pp), rank_of(i, to_pp));
     slowest.latency_s = std::max(slowest.latency_s, link.latency_s);
     // The replica's own ranks send together; with those of others they queue.
     int64_t flows = 1;

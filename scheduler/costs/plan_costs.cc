@@ -22,7 +22,18 @@ double Exposed(double seconds, double hidden_behind) {
   return std::max(0.0, seconds - hidden_behind);
 }
 
-double SecondsOnce(const PieceCollective& collective, const BlockRings& rings) {
+// Of the device that suffers most.
+double BesideCommunication(const ClusterModel& cluster) {
+  double factor = 1;
+  for (const ClusterNode& node : cluster.nodes) {
+    factor = std::max(
+        factor, cluster.devices[node.device].compute_beside_communication);
+  }
+  return factor;
+}
+
+double SecondsOnce(const PieceCollective& collective, double bytes,
+                   const BlockRings& rings) {
   const RingCost* ring = nullptr;
   switch (collective.group) {
     case PieceCollective::Group::kTensor:
@@ -41,7 +52,6 @@ double SecondsOnce(const PieceCollective& collective, const BlockRings& rings) {
       ring = &rings.experts;
       break;
   }
-  const auto bytes = static_cast<double>(collective.bytes);
   switch (collective.kind) {
     case PieceCollective::Kind::kAllReduce:
       return ring->AllReduce(bytes);
@@ -95,6 +105,7 @@ PlanCoster::PlanCoster(const ModelShape& model, const ClusterModel& cluster,
                                   ScheduleOf(plan).splits_backward)
                        : pieces_),
       seconds_(TimePieces()),
+      beside_communication_(BesideCommunication(cluster)),
       rings_(std::move(rings)) {
   CHECK_EQ(GridSize(plan.grid()), cluster.num_ranks());
   if (rings_ == nullptr) {
@@ -117,7 +128,8 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
   // Behind attention, which hides what it takes.
   double forward_ring_s = 0, backward_ring_s = 0;
   for (const PieceCollective& collective : piece.collectives) {
-    const double once = SecondsOnce(collective, rings);
+    const double once =
+        SecondsOnce(collective, static_cast<double>(collective.bytes), rings);
     double forward = collective.forward * once;
     double backward = collective.backward * once;
     if (collective.behind == Behind::kAttention && model_.hides_collectives) {
@@ -127,8 +139,10 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
     }
     if (collective.behind == Behind::kProduct && model_.hides_collectives &&
         !puts_off) {
+      const double hidden_s =
+          std::min(once, weights_s * collective.product_share);
       backward = collective.backward *
-                 Exposed(once, weights_s * collective.product_share);
+                 (once - hidden_s + (beside_communication_ - 1) * hidden_s);
     }
     if (puts_off && collective.for_weight_gradient) {
       time.backward_weight_s += backward;
@@ -139,6 +153,9 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
     double* cause = &time.parts.cp_s;
     if (collective.group == PieceCollective::Group::kTensor) {
       cause = &time.parts.tp_s;
+      time.parts.tp_latency_s +=
+          ((recomputed ? 2 : 1) * collective.forward + collective.backward) *
+          SecondsOnce(collective, 0, rings);
     } else if (collective.group == PieceCollective::Group::kExperts) {
       cause = &time.parts.ep_s;
     }
@@ -335,6 +352,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
       chunk.backward_s += count * time.backward_s;
       chunk.backward_weight_s += count * time.backward_weight_s;
       parts.tp_s += count * time.parts.tp_s;
+      parts.tp_latency_s += count * time.parts.tp_latency_s;
       parts.cp_s += count * time.parts.cp_s;
       parts.ep_s += count * time.parts.ep_s;
       parts.dp_s += count * time.parts.dp_s;
@@ -377,6 +395,12 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
     for (int32_t stage = 0; stage < num_stages; ++stage) {
       DivideIntoUnits(replica, stage, stage_times[stage], result);
     }
+  }
+  result.cost.compute_beside_communication = beside_communication_;
+  for (const ClusterNode& node : cluster_.nodes) {
+    result.cost.compute_beside_copies =
+        std::max(result.cost.compute_beside_copies,
+                 cluster_.devices[node.device].compute_beside_copies);
   }
   result.cost.clip_s = ClipSeconds(rings_->reduction, cluster_.num_ranks());
   return result;

@@ -29,6 +29,8 @@ namespace trireme {
 // left of the chunk's time is arithmetic that had to be done.
 struct ChunkParts {
   double tp_s = 0;
+  // What of tp_s would be left of messages without bytes, at most.
+  double tp_latency_s = 0;
   double cp_s = 0;
   double ep_s = 0;
   double dp_s = 0;  // PARAMETERS sharding
@@ -264,6 +266,7 @@ class PlanCoster {
   // Under the plan's recomputation, and without any.
   const ModelPieces pieces_, pieces_kept_;
   const std::vector<std::vector<ArithmeticSeconds>> seconds_;
+  const double beside_communication_;
   std::shared_ptr<const PlanRings> rings_;
 };
 

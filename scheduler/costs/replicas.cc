@@ -144,7 +144,9 @@ std::vector<double> FiguresOf(const std::vector<CostModel>& together) {
                                        channel.s_per_byte});
       }
     }
-    figures.push_back(cost.clip_s);
+    figures.insert(figures.end(),
+                   {cost.clip_s, cost.compute_beside_communication,
+                    cost.compute_beside_copies});
     figures.push_back(static_cast<double>(cost.processors));
   }
   return figures;

@@ -87,6 +87,7 @@ absl::StatusOr<std::vector<LinkSensitivity>> Sensitivities(
                               to];
     link.bytes_per_s /= 2;
     link.shared_bytes_per_s /= 2;
+    if (from == to) slower.nodes[from].island_link.bytes_per_s /= 2;
     RETURN_IF_ERROR(probe(from, to, slower));
   }
   for (int32_t node = 0; node < cluster.num_nodes(); ++node) {

@@ -334,6 +334,7 @@ ClusterModel BestCase(const ClusterModel& cluster) {
   for (int32_t i = 0; i < cluster.num_nodes(); ++i) {
     const ClusterNode& other = cluster.nodes[i];
     take_faster(other.link, node.link);
+    if (other.island_devices > 0) take_faster(other.island_link, node.link);
     node.slowdown = std::min(node.slowdown, other.slowdown);
     node.card_bytes_per_s =
         std::max(node.card_bytes_per_s, other.card_bytes_per_s);
@@ -366,6 +367,7 @@ ClusterModel BestCase(const ClusterModel& cluster) {
   for (ClusterNode& other : best.nodes) {
     other.device = node.device;
     other.link = node.link;
+    other.island_devices = 0;
     other.slowdown = node.slowdown;
     other.card_bytes_per_s = node.card_bytes_per_s;
     other.host_memory_bytes_per_s = node.host_memory_bytes_per_s;

@@ -82,6 +82,12 @@ absl::Status CheckCost(const Program& program, const CostModel& cost) {
     }
   }
   RETURN_IF_ERROR(CheckSeconds("clip_s", cost.clip_s));
+  for (const double factor :
+       {cost.compute_beside_communication, cost.compute_beside_copies}) {
+    if (factor >= 1 && std::isfinite(factor)) continue;
+    return InvalidArgument(
+        "cost model: found a slowdown of {}, expected at least 1", factor);
+  }
   if (cost.processors < 0) {
     return InvalidArgument(
         "cost model: found {} processors, expected at least 0",

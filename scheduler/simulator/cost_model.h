@@ -24,6 +24,10 @@ struct CostModel {
   // Processors that the Program's ranks have between them, of which each
   // compute instruction takes one; 0: every rank has its own.
   int32_t processors = 0;
+  // How many times as long compute and what is beside it take: collectives,
+  // and copies between host and device.
+  double compute_beside_communication = 1;
+  double compute_beside_copies = 1;
 };
 
 // The same cost for every chunk of the Program, free links.

@@ -7,6 +7,7 @@
 #include "scheduler/program/instruction_kinds.h"
 #include "scheduler/program/validator.h"
 #include "scheduler/simulator/peak.h"
+#include "scheduler/simulator/slowdown.h"
 
 namespace trireme {
 namespace {
@@ -249,6 +250,7 @@ absl::StatusOr<Simulation> SimulatedReplica::Finish() {
     }
   }
   result_.times = times_.Take();
+  SlowDown();
   return std::move(result_);
 }
 
@@ -309,6 +311,20 @@ void SimulatedReplica::FinishTimes() {
                                            state.FreeAt(Resource::kCopyOut)));
     time.exposed_other_s += extend(own_ends[rank]);
     time.bubble_s += result_.step_s - own_ends[rank];
+  }
+}
+
+void SimulatedReplica::SlowDown() {
+  std::vector<double> slowed;
+  for (size_t rank = 0; rank < states_.size(); ++rank) {
+    slowed.push_back(SlowedSeconds(program_.program->ranks[rank],
+                                   result_.times[rank], cost_));
+  }
+  const double most = *std::max_element(slowed.begin(), slowed.end());
+  result_.step_s += most;
+  for (size_t rank = 0; rank < states_.size(); ++rank) {
+    result_.ranks[rank].compute_s += slowed[rank];
+    result_.ranks[rank].bubble_s += most - slowed[rank];
   }
 }
 

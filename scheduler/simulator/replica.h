@@ -94,6 +94,8 @@ class SimulatedReplica {
   // for the parameters that the rank gathers at its end.
   double LastGather(int32_t rank) const;
   void FinishTimes();
+  // Lengthens the step by what is done at once.
+  void SlowDown();
   MemoryBytes PeakInTime(int32_t rank) const;
 
   const SimulatedProgram& program_;

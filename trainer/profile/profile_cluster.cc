@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <span>
+#include <thread>
 #include <utility>
 
 #include "fmt/format.h"
@@ -39,19 +43,24 @@ double ProductFlops(int64_t side) {
   return 2 * n * n * n;
 }
 
-double GemmRate(Device& device, DType dtype, int64_t side, int repetitions) {
+std::vector<double> GemmSeconds(Device& device, DType dtype, int64_t side,
+                                int repetitions) {
   const Tensor a = Tensor::Zeros(device, {side, side}, dtype);
   const Tensor b = Tensor::Zeros(device, {side, side}, dtype);
-  return ProductFlops(side) / MedianSeconds(repetitions, [&] { MatMul(a, b); });
+  return TimesOf(repetitions, [&] { MatMul(a, b); });
+}
+
+double GemmRate(Device& device, DType dtype, int64_t side, int repetitions) {
+  return ProductFlops(side) /
+         Median(GemmSeconds(device, dtype, side, repetitions));
 }
 
 // Two reads and a write.
-double ElementwiseRate(Device& device, int repetitions) {
+std::vector<double> ElementwiseSeconds(Device& device, int repetitions) {
   const Shape shape = {kElementwiseBytes / 4};
   const Tensor x = Tensor::Zeros(device, shape, DType::kFloat32);
   const Tensor y = Tensor::Zeros(device, shape, DType::kFloat32);
-  return 3.0 * kElementwiseBytes /
-         MedianSeconds(repetitions, [&] { AddInPlace(x, y); });
+  return TimesOf(repetitions, [&] { AddInPlace(x, y); });
 }
 
 // Bytes of a copy between two places of the host's memory, which is where the
@@ -62,6 +71,48 @@ double CopyRate(Device& device, int repetitions) {
   const Tensor to = Tensor::Zeros(device, shape, DType::kFloat32);
   return kElementwiseBytes /
          MedianSeconds(repetitions, [&] { to.CopyFrom(from); });
+}
+
+// How many times as long a product takes while something else of the device
+// runs, `beside` it.
+double Slowed(double beside_s, double alone_s) {
+  return std::max(1.0, beside_s / alone_s);
+}
+
+// While a copy between two places of the host's memory goes on.
+double SlowedByCopies(Device& device, double alone_s, int repetitions) {
+  std::vector<char> from(kElementwiseBytes), to(kElementwiseBytes);
+  std::atomic<bool> stop = false;
+  std::thread copying([&] {
+    while (!stop) std::memcpy(to.data(), from.data(), from.size());
+  });
+  const double beside_s =
+      Median(GemmSeconds(device, DType::kFloat32, kMatrixSide, repetitions));
+  stop = true;
+  copying.join();
+  return Slowed(beside_s, alone_s);
+}
+
+// While all ranks add up a large tensor. Collective.
+double SlowedByReductions(Device& device, CommunicatorFactory& factory,
+                          std::span<const int> everyone, double alone_s,
+                          int repetitions) {
+  if (factory.world_size() == 1) return 1;
+  const std::unique_ptr<Communicator> group =
+      factory.Create(everyone, "profile beside compute", Progress::kBackground);
+  const Tensor sum =
+      Tensor::Zeros(device, {kElementwiseBytes / 4}, DType::kFloat32,
+                    MemoryCategory::kCommunication, "profile");
+  const Shape shape = {kMatrixSide, kMatrixSide};
+  const Tensor a = Tensor::Zeros(device, shape, DType::kFloat32);
+  const Tensor b = Tensor::Zeros(device, shape, DType::kFloat32);
+  std::vector<double> beside_s;
+  for (int i = 0; i < repetitions; ++i) {
+    auto pending = group->AllReduce(sum, ReduceOp::kSum, "profile");
+    beside_s.push_back(SecondsOf([&] { MatMul(a, b); }));
+    pending.Wait();
+  }
+  return Slowed(Median(beside_s), alone_s);
 }
 
 Cluster::Link LinkOf(const LinkMeasurement& measured) {
@@ -213,14 +264,24 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   for (const int node : node_of) ++counts[node];
 
   world->Barrier("profile");
+  const std::vector<double> bf16_s =
+      GemmSeconds(device, DType::kBFloat16, kMatrixSide, options.repetitions);
+  const std::vector<double> fp32_s =
+      GemmSeconds(device, DType::kFloat32, kMatrixSide, options.repetitions);
+  const std::vector<double> elementwise_s =
+      ElementwiseSeconds(device, options.repetitions);
   const std::vector<std::vector<double>> rates = GatherRows(
       *world,
-      {GemmRate(device, DType::kBFloat16, kMatrixSide, options.repetitions),
-       GemmRate(device, DType::kFloat32, kMatrixSide, options.repetitions),
+      {ProductFlops(kMatrixSide) / Median(bf16_s),
+       ProductFlops(kMatrixSide) / Median(fp32_s),
        GemmRate(device, DType::kFloat64, kMatrixSide, options.repetitions),
-       ElementwiseRate(device, options.repetitions),
+       3.0 * kElementwiseBytes / Median(elementwise_s),
        static_cast<double>(options.memory_bytes),
-       CopyRate(device, options.repetitions)});
+       CopyRate(device, options.repetitions),
+       std::max({Spread(bf16_s), Spread(fp32_s), Spread(elementwise_s)}),
+       SlowedByCopies(device, Median(fp32_s), options.repetitions),
+       SlowedByReductions(device, factory, everyone, Median(fp32_s),
+                          options.repetitions)});
   std::vector<double> own_small_rates;
   for (const int64_t side : kSmallSides) {
     own_small_rates.push_back(
@@ -254,7 +315,8 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
 
   for (int node = 0; node <= node_of.back(); ++node) {
     std::vector<double> bf16, fp32, fp64, memory, copies;
-    double reserved = 0, communicator = 0;
+    double reserved = 0, communicator = 0, spread = 0;
+    double by_copies = 1, by_reductions = 1;
     int64_t bytes = std::numeric_limits<int64_t>::max();
     int count = 0, first = -1;
     for (int i = 0; i < ranks; ++i) {
@@ -267,6 +329,9 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
       memory.push_back(rates[i][3]);
       bytes = std::min(bytes, static_cast<int64_t>(rates[i][4]));
       copies.push_back(rates[i][5]);
+      spread = std::max(spread, rates[i][6]);
+      by_copies = std::max(by_copies, rates[i][7]);
+      by_reductions = std::max(by_reductions, rates[i][8]);
       reserved = std::max(reserved, process_memory[i][0]);
       communicator = std::max(communicator, process_memory[i][1]);
     }
@@ -284,6 +349,10 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
     kind.set_to_device_bytes_per_s(Median(copies));
     kind.set_to_host_bytes_per_s(Median(copies));
     kind.set_memory_bytes_per_s(Median(memory));
+    kind.set_spread(std::max(
+        {spread, Spread(bf16), Spread(fp32), Spread(memory), Spread(copies)}));
+    kind.set_compute_beside_copies(by_copies);
+    kind.set_compute_beside_communication(by_reductions);
     const auto add_share = [&](int64_t side, double share) {
       Cluster::Device::RateShare& point = *kind.add_product_shares();
       point.set_flops(ProductFlops(side));

@@ -35,7 +35,7 @@ absl::StatusOr<ClusterProfile> ProfileOn(const std::vector<std::string>& hosts,
                    CpuDevice device(int64_t{1} << 30);
                    auto profile =
                        ProfileCluster({.host = hosts[rank],
-                                       .memory_bytes = 1000 + rank,
+                                       .memory_bytes = 1000 * (rank + 1),
                                        .links = {.large_bytes = 1 << 16,
                                                  .largest_bytes = 1 << 20,
                                                  .repetitions = 3},
@@ -69,7 +69,7 @@ TEST(ProfileCluster, MakesAClusterThatThePlannerTakes) {
   }
   // The rank with least memory decides.
   EXPECT_EQ(cluster->DeviceOfNode(0).memory_bytes, 1000);
-  EXPECT_EQ(cluster->DeviceOfNode(1).memory_bytes, 1002);
+  EXPECT_EQ(cluster->DeviceOfNode(1).memory_bytes, 3000);
   EXPECT_GT(profile->cluster.devices(0).reserved_bytes(), 1 << 20);
   EXPECT_GT(cluster->DeviceOfNode(0).to_device_bytes_per_s, 0);
   EXPECT_GT(cluster->DeviceOfNode(0).to_host_bytes_per_s, 0);
