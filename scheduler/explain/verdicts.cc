@@ -127,6 +127,23 @@ absl::StatusOr<std::string> Evaluated(const PlannerInput& input,
   return head + VerdictText(input, report, meant) + "\n";
 }
 
+// Of a candidate that a bound left out: by how much it is slower indeed, where
+// it can be simulated and is.
+Candidate Simulated(const PlannerInput& input, const PlanReport& report,
+                    Candidate candidate) {
+  const absl::StatusOr<ClusterModel> cluster = ResolveCluster(input.cluster);
+  if (!cluster.ok()) return candidate;
+  const absl::StatusOr<Estimate> estimate =
+      EstimateOf(input, *cluster, candidate);
+  if (!estimate.ok() || !Fits(*estimate) ||
+      estimate->step_s < report.best.front().estimate.step_s) {
+    return candidate;
+  }
+  candidate.simulated = true;
+  candidate.step_s = estimate->step_s;
+  return candidate;
+}
+
 }  // namespace
 
 bool Matches(const Candidate& candidate, const WhyQuery& query) {
@@ -226,9 +243,13 @@ absl::StatusOr<std::string> Why(const PlannerInput& input,
   for (const auto& [code, count] : counts) {
     parts.push_back(fmt::format("{} {}", count, VerdictCodeName(code)));
   }
-  return fmt::format("{}\n  {}\n  of such plans: {}\n", ToText(*nearest),
-                     VerdictText(input, report, *nearest),
-                     fmt::join(parts, ", "));
+  const bool by_bound =
+      nearest->verdict == VerdictCode::kDominated && !nearest->simulated;
+  return fmt::format(
+      "{}\n  {}\n  of such plans: {}\n", ToText(*nearest),
+      VerdictText(input, report,
+                  by_bound ? Simulated(input, report, *nearest) : *nearest),
+      fmt::join(parts, ", "));
 }
 
 }  // namespace trireme

@@ -81,6 +81,8 @@ struct Candidate {
   bool simulated = false;
   // Simulated, else a lower bound; 0 where neither is known.
   double step_s = 0;
+
+  friend bool operator==(const Candidate&, const Candidate&) = default;
 };
 
 // Whether plans with offload are considered. Where a plan fits without, none

@@ -4,24 +4,12 @@
 #include <cmath>
 #include <limits>
 #include <map>
-#include <memory>
-#include <string>
-#include <tuple>
 #include <utility>
 
-#include "fmt/format.h"
-#include "runtime/core/log.h"
 #include "runtime/core/status.h"
-#include "scheduler/costs/host_memory.h"
-#include "scheduler/plan/plan.h"
-#include "scheduler/schedules/schedule.h"
-#include "scheduler/search/candidate_plan.h"
-#include "scheduler/search/likely_seconds.h"
-#include "scheduler/search/lower_bounds.h"
-#include "scheduler/search/memory_fit.h"
+#include "scheduler/search/candidate_costing.h"
 #include "scheduler/search/nothing_fits.h"
 #include "scheduler/search/refinement.h"
-#include "scheduler/search/resident_units.h"
 
 namespace trireme {
 namespace {
@@ -29,15 +17,11 @@ namespace {
 // Plans on which is tried what is not enumerated.
 constexpr size_t kImproved = 3;
 
-// Devices along fast links.
-std::vector<int32_t> ChainedRanks(const ClusterModel& cluster) {
-  std::vector<int32_t> ranks;
-  for (const int32_t node : NodeChain(cluster)) {
-    for (int32_t i = 0; i < cluster.nodes[node].count; ++i) {
-      ranks.push_back(cluster.nodes[node].first_rank + i);
-    }
-  }
-  return ranks;
+// Whether `a` is `b` but for what it computes again beyond that.
+bool ComputesMoreAgain(const Candidate& a, Candidate b) {
+  if (a.recompute <= b.recompute) return false;
+  b.recompute = a.recompute;
+  return a == b;
 }
 
 class Search {
@@ -45,16 +29,7 @@ class Search {
   Search(const PlannerInput& input, const ClusterModel& cluster)
       : input_(input),
         cluster_(cluster),
-        best_case_(BestCase(cluster)),
-        nodes_alike_(std::all_of(cluster.nodes.begin(), cluster.nodes.end(),
-                                 [&](const ClusterNode& node) {
-                                   const ClusterNode& first =
-                                       cluster.nodes.front();
-                                   return node.device == first.device &&
-                                          node.link == first.link &&
-                                          node.slowdown == first.slowdown;
-                                 })),
-        ranks_(ChainedRanks(cluster)),
+        costing_(input.model, cluster, input.global_batch),
         refinement_(input.model, cluster, input.global_batch) {}
 
   absl::StatusOr<PlanReport> Run() {
@@ -64,6 +39,11 @@ class Search {
         space.offload == OffloadSearch::kWhereNothingFits) {
       space.offload = OffloadSearch::kOnly;
       RETURN_IF_ERROR(Consider(space));
+    }
+    if (std::isfinite(input_.options.step_to_beat_s) &&
+        (report_.best.empty() || report_.best.front().estimate.step_s >=
+                                     input_.options.step_to_beat_s)) {
+      return absl::NotFoundError("no plan beats the given step");
     }
     if (report_.best.empty()) {
       return NothingFits(input_, cluster_, report_.candidates);
@@ -87,6 +67,7 @@ class Search {
     }
     RETURN_IF_ERROR(Bound(first));
     RETURN_IF_ERROR(SimulatePromising());
+    JudgeFamilies();
     RETURN_IF_ERROR(PlaceBest());
     return SearchExactly();
   }
@@ -98,150 +79,128 @@ class Search {
                              .total = static_cast<int64_t>(total)});
   }
 
-  absl::StatusOr<Plan> UncutPlanOf(const Candidate& candidate) const {
-    ASSIGN_OR_RETURN(Plan plan, UncutPlan(input_.model, cluster_,
-                                          input_.global_batch, candidate));
-    PlaceAt(ranks_, plan);
-    return plan;
-  }
-
-  absl::StatusOr<Plan> PlanOf(size_t index) {
-    const Candidate& candidate = report_.candidates[index];
-    ASSIGN_OR_RETURN(Plan plan, UncutPlanOf(candidate));
-    const auto fitted = fitted_.find(index);
-    if (fitted != fitted_.end()) {
-      *plan.mutable_placement() = fitted->second.placement();
-      *plan.mutable_stages() = fitted->second.stages();
-      return plan;
+  // Groups the candidates from `first` on into families, and those by how many
+  // ranks share a microbatch.
+  std::map<int64_t, std::vector<size_t>> Families(size_t first) {
+    // Where memory is alike, computing less again is always faster, and what
+    // fits at one place fits at any.
+    const ClusterDevice& device = cluster_.DeviceOfNode(0);
+    const bool memory_alike =
+        std::all_of(cluster_.nodes.begin(), cluster_.nodes.end(),
+                    [&](const ClusterNode& node) {
+                      return cluster_.devices[node.device].memory_bytes ==
+                             device.memory_bytes;
+                    });
+    const bool ordered =
+        memory_alike && !input_.options.exhaustive &&
+        (costing_.nodes_alike() ||
+         cluster_.num_ranks() > input_.options.exact.max_devices);
+    std::map<int64_t, std::vector<size_t>> by_ranks;
+    for (size_t i = first; i < report_.candidates.size(); ++i) {
+      const Candidate& candidate = report_.candidates[i];
+      if (candidate.verdict != VerdictCode::kPending) continue;
+      if (ordered && i > first && !candidate.offload &&
+          ComputesMoreAgain(candidate, report_.candidates[i - 1])) {
+        after_[i - 1] = i;
+        continue;
+      }
+      by_ranks[int64_t{candidate.tp} * candidate.cp].push_back(i);
     }
-    const PlanCoster coster = CosterOf(plan);
-    RETURN_IF_ERROR(cutter_.Cut(coster, plan));
-    return plan;
+    return by_ranks;
   }
 
-  // With the rings of its grid, which many candidates share. `plan` must be
-  // placed at ranks_.
-  PlanCoster CosterOf(const Plan& plan, bool best_case = false) {
-    const Plan::Grid& grid = plan.grid();
-    std::shared_ptr<const PlanRings>& rings =
-        rings_[std::tuple(best_case, grid.tp(), grid.cp(), grid.dp(), grid.pp(),
-                          grid.ep(), plan.shard_group())];
-    PlanCoster coster(input_.model, best_case ? best_case_ : cluster_, plan,
-                      rings);
-    rings = coster.rings();
-    return coster;
-  }
-
+  // Costs candidates, those that divide microbatches least first: the best of
+  // them show which finer divisions need not be looked at.
   absl::Status Bound(size_t first) {
     order_.clear();
     bounds_.resize(report_.candidates.size(), 0.0);
-    for (size_t i = first; i < report_.candidates.size(); ++i) {
-      Report("costing candidates", i, report_.candidates.size());
-      Candidate& candidate = report_.candidates[i];
-      if (candidate.verdict != VerdictCode::kPending) continue;
-      absl::StatusOr<Plan> found = UncutPlanOf(candidate);
-      if (!found.ok()) {
-        candidate.verdict = VerdictCode::kUnsupported;
-        continue;
+    after_.assign(report_.candidates.size(), 0);
+    size_t looked_at = first;
+    for (const auto& [ranks, families] : Families(first)) {
+      const size_t costed = order_.size();
+      for (const size_t family : families) {
+        Report("costing candidates", looked_at++, report_.candidates.size());
+        RETURN_IF_ERROR(CostFamily(family));
       }
-      Plan& plan = *found;
-      const PlanCoster coster = CosterOf(plan);
-      RETURN_IF_ERROR(cutter_.Cut(coster, plan));
-      PlanCosts costs = coster.CostsOf(0);
-      const std::vector<int32_t>& in_flight = in_flight_.Of(plan);
-      if (candidate.offload) {
-        candidate.resident_units = ChooseResidentUnits(costs, in_flight);
-        plan.mutable_offload()->set_resident_units(
-            static_cast<uint32_t>(candidate.resident_units));
-        const HostOverflow host =
-            WorstHostOverflow(cluster_, plan, costs.host_bytes);
-        if (host.bytes > 0) {
-          candidate.verdict = VerdictCode::kHostOutOfMemory;
-          candidate.over_bytes = host.bytes;
-          continue;
-        }
+      std::vector<std::pair<double, size_t>> likeliest(
+          order_.begin() + static_cast<ptrdiff_t>(costed), order_.end());
+      std::sort(likeliest.begin(), likeliest.end());
+      for (size_t i = 0; i < likeliest.size() && !input_.options.exhaustive;
+           ++i) {
+        const auto [likely_s, index] = likeliest[i];
+        if (i >= static_cast<size_t>(input_.options.placed)) break;
+        if (HasEnough() && IsFaster(WorstKept(), likely_s)) break;
+        RETURN_IF_ERROR(Simulate(index));
       }
-      Overflow overflow = LeastOverflow(plan, costs, in_flight);
-      if (overflow.bytes > 0) {
-        const MemoryFit fit(input_.model, cluster_, in_flight);
-        ASSIGN_OR_RETURN(const bool fits,
-                         fit.Fit(ranks_, cutter_, plan, costs));
-        if (fits) {
-          fitted_.emplace(i, plan);
-          overflow = {};
-        }
-      }
-      if (overflow.bytes > 0) {
-        candidate.verdict = VerdictCode::kOutOfMemory;
-        candidate.over_bytes = overflow.bytes;
-        candidate.pp_rank = overflow.pp;
-        continue;
-      }
-      order_.emplace_back(LikelySeconds(plan, costs), i);
-      ASSIGN_OR_RETURN(candidate.step_s, BoundOf(candidate, plan, costs));
-      bounds_[i] = candidate.step_s;
     }
-    std::sort(order_.begin(), order_.end());
     return absl::OkStatus();
   }
 
-  // No placement of the candidate, nor the cut that goes with it, has a faster
-  // step. `costs`: where it is now.
-  absl::StatusOr<double> BoundOf(const Candidate& candidate, Plan& plan,
-                                 PlanCosts& costs) {
-    const bool units_in_nodes =
-        std::all_of(cluster_.nodes.begin(), cluster_.nodes.end(),
-                    [&](const ClusterNode& node) {
-                      return node.count % (candidate.tp * candidate.cp) == 0;
-                    });
-    if (!nodes_alike_ || !units_in_nodes) {
-      const PlanCoster fastest = CosterOf(plan, /*best_case=*/true);
-      RETURN_IF_ERROR(cutter_.Cut(fastest, plan));
-      costs = fastest.CostsOf(0);
-      return StepLowerBound(plan, costs);
-    }
-    // What stages do is the same everywhere, but for sharded gradients and
-    // parameters, which a better placement may hide.
-    for (size_t pp = 0; pp < costs.cost.chunks.size(); ++pp) {
-      for (size_t i = 0; i < costs.cost.chunks[pp].size(); ++i) {
-        ChunkCost& chunk = costs.cost.chunks[pp][i];
-        const double dp_s = costs.parts[pp][i].dp_s;
-        const double share = 1 - dp_s / (chunk.forward_s + chunk.backward_s);
-        chunk.forward_s *= share;
-        chunk.backward_s *= share;
+  // The first of a family that may fit; none where all are slower than enough
+  // others.
+  absl::Status CostFamily(size_t index) {
+    while (true) {
+      Candidate& candidate = report_.candidates[index];
+      if (!input_.options.exhaustive && IsTooSlow(candidate)) {
+        candidate.step_s = costing_.StepBound(candidate);
+        candidate.verdict = VerdictCode::kDominated;
+        return absl::OkStatus();
       }
+      ASSIGN_OR_RETURN(const double likely_s, costing_.Cost(index, candidate));
+      if (candidate.verdict == VerdictCode::kPending) {
+        order_.emplace_back(likely_s, index);
+        return absl::OkStatus();
+      }
+      if (after_[index] == 0) return absl::OkStatus();
+      index = after_[index];
     }
-    return StepLowerBound(plan, costs);
+  }
+
+  bool IsTooSlow(const Candidate& candidate) const {
+    const double bound_s = costing_.StepBound(candidate);
+    return bound_s >= input_.options.step_to_beat_s ||
+           (HasEnough() && IsFaster(WorstKept(), bound_s));
   }
 
   absl::Status SimulatePromising() {
-    int64_t instructions = 0;
-    size_t looked_at = 0;
-    for (const auto& [likely, index] : order_) {
-      Report("simulating candidates", looked_at++, order_.size());
-      Candidate& candidate = report_.candidates[index];
-      if (!input_.options.exhaustive) {
-        if (instructions > input_.options.max_instructions) break;
-        if (static_cast<int32_t>(fastest_.size()) >= input_.options.placed &&
-            IsFaster(WorstKept(), candidate.step_s)) {
-          continue;
+    for (size_t next = 0; next < order_.size();) {
+      // What does not fit when it is simulated adds others of its family.
+      std::sort(order_.begin() + static_cast<ptrdiff_t>(next), order_.end());
+      for (const size_t end = order_.size(); next < end; ++next) {
+        Report("simulating candidates", next, order_.size());
+        const Candidate& candidate = report_.candidates[order_[next].second];
+        if (candidate.simulated) continue;
+        if (!input_.options.exhaustive) {
+          if (instructions_ > input_.options.max_instructions) {
+            return absl::OkStatus();
+          }
+          if (candidate.step_s >= input_.options.step_to_beat_s) continue;
+          if (HasEnough() && IsFaster(WorstKept(), candidate.step_s)) continue;
         }
+        RETURN_IF_ERROR(Simulate(order_[next].second));
       }
-      ASSIGN_OR_RETURN(const Estimate estimate, FittedEstimate(index));
-      instructions += InstructionsOf(estimate.program);
-      ++report_.simulated;
-      candidate.simulated = true;
-      candidate.step_s = estimate.step_s;
-      const Overflow overflow = WorstOverflow(estimate);
-      if (overflow.bytes > 0) {
-        candidate.verdict = VerdictCode::kOutOfMemory;
-        candidate.over_bytes = overflow.bytes;
-        candidate.pp_rank = overflow.pp;
-        continue;
-      }
-      fastest_.emplace_back(candidate.step_s, index);
-      SortBySpeed(fastest_);
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status Simulate(size_t index) {
+    Candidate& candidate = report_.candidates[index];
+    // Its place in the order is by what is known before.
+    bounds_[index] = candidate.step_s;
+    ASSIGN_OR_RETURN(const Estimate estimate, FittedEstimate(index));
+    instructions_ += InstructionsOf(estimate.program);
+    ++report_.simulated;
+    candidate.simulated = true;
+    candidate.step_s = estimate.step_s;
+    const Overflow overflow = WorstOverflow(estimate);
+    if (overflow.bytes > 0) {
+      candidate.verdict = VerdictCode::kOutOfMemory;
+      candidate.over_bytes = overflow.bytes;
+      candidate.pp_rank = overflow.pp;
+      return after_[index] == 0 ? absl::OkStatus() : CostFamily(after_[index]);
+    }
+    fastest_.emplace_back(candidate.step_s, index);
+    SortBySpeed(fastest_);
     return absl::OkStatus();
   }
 
@@ -250,7 +209,7 @@ class Search {
   absl::StatusOr<Estimate> FittedEstimate(size_t index) {
     Candidate& candidate = report_.candidates[index];
     while (true) {
-      ASSIGN_OR_RETURN(const Plan plan, PlanOf(index));
+      ASSIGN_OR_RETURN(const Plan plan, costing_.PlanOf(index, candidate));
       ASSIGN_OR_RETURN(Estimate estimate,
                        EstimatePlan(input_.model, cluster_, plan));
       if (candidate.resident_units <= 1 || WorstOverflow(estimate).bytes <= 0) {
@@ -280,6 +239,10 @@ class Search {
     }
   }
 
+  // As many were simulated as are placed; the slowest of these.
+  bool HasEnough() const {
+    return fastest_.size() >= static_cast<size_t>(input_.options.placed);
+  }
   double WorstKept() const { return fastest_[input_.options.placed - 1].first; }
 
   absl::Status PlaceBest() {
@@ -296,7 +259,7 @@ class Search {
       if (!promised && bounds_[index] >= best) continue;
       Candidate& candidate = report_.candidates[index];
       RankedPlan ranked;
-      ASSIGN_OR_RETURN(ranked.plan, PlanOf(index));
+      ASSIGN_OR_RETURN(ranked.plan, costing_.PlanOf(index, candidate));
       ASSIGN_OR_RETURN(ranked.estimate,
                        EstimatePlan(input_.model, cluster_, ranked.plan));
       if (cluster_.num_nodes() > 1 && (i < placed || !promised)) {
@@ -387,6 +350,20 @@ class Search {
     chosen_ = std::move(chosen);
   }
 
+  // Who computes more again than one of its family that fits is slower.
+  void JudgeFamilies() {
+    for (size_t i = 0; i < after_.size(); ++i) {
+      const Candidate& candidate = report_.candidates[i];
+      if (after_[i] == 0 || candidate.step_s == 0) continue;
+      Candidate& after = report_.candidates[after_[i]];
+      if (candidate.verdict == VerdictCode::kOutOfMemory) continue;
+      after.step_s = candidate.step_s;
+      after.verdict = candidate.verdict == VerdictCode::kUnlikely
+                          ? VerdictCode::kUnlikely
+                          : VerdictCode::kDominated;
+    }
+  }
+
   void GiveVerdicts() {
     const double best = report_.best.front().estimate.step_s;
     for (Candidate& candidate : report_.candidates) {
@@ -400,28 +377,22 @@ class Search {
       if (i == 0) candidate.verdict = VerdictCode::kChosen;
       report_.best[i].candidate.verdict = candidate.verdict;
     }
+    JudgeFamilies();
   }
 
   const PlannerInput& input_;
   const ClusterModel& cluster_;
-  const ClusterModel best_case_;
-  const bool nodes_alike_;  // but for the links between them
-  const std::vector<int32_t> ranks_;
-  StageCutter cutter_;
-  InFlightCounts in_flight_;
+  CandidateCosting costing_;
   PlanRefinement refinement_;
-  std::map<std::tuple<bool, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
-                      uint32_t>,
-           std::shared_ptr<const PlanRings>>
-      rings_;
   std::vector<double> bounds_;  // of each candidate's step
-  // Of candidates that do not fit with their ranks in order and cut by time:
-  // plans that do.
-  std::map<size_t, Plan> fitted_;
+  // Candidates that differ in what is computed again alone are a family, which
+  // computes more and more: the next, for each member but the last.
+  std::vector<size_t> after_;
   PlanReport report_;
   std::vector<std::pair<double, size_t>> order_;    // likely time, candidate
   std::vector<std::pair<double, size_t>> fastest_;  // simulated, sorted
   std::vector<size_t> chosen_;
+  int64_t instructions_ = 0;  // simulated
   int64_t placing_work_ = 0;  // left
 };
 

@@ -2,8 +2,11 @@
 // others.
 //
 //   1. Enumerate (candidates.h). What cannot be divided is refused at once.
-//   2. Cost each of the others: a bound on its memory refuses what cannot fit,
-//      a bound on its step orders the rest.
+//   2. Cost the others: a bound on its memory refuses what cannot fit, a bound
+//      on its step orders the rest. Those that divide microbatches least come
+//      first; what finer divisions can gain at best (division_bounds.h) leaves
+//      most of them out, and what computes again has its turn where nothing
+//      fits without.
 //   3. Simulate in that order, and stop where the bound says that nothing
 //      better can follow, or after a fixed amount of simulation.
 //   4. Place the ranks of the best plans, and of those that may still pass
@@ -19,6 +22,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -54,6 +58,8 @@ struct PlannerOptions {
   ExactSearchOptions exact;
   // Simulate every candidate that may fit, whatever the bounds say.
   bool exhaustive = false;
+  // Plans whose steps take longer are of no interest.
+  double step_to_beat_s = std::numeric_limits<double>::infinity();
   // Called for each candidate of each phase; null: nobody asks.
   std::function<void(const SearchProgress&)> progress;
 };
@@ -78,7 +84,8 @@ struct PlanReport {
 
 // Errors: InvalidArgument for an input that makes no sense; ResourceExhausted
 // where no candidate fits the devices' memory, with the one that comes nearest;
-// NotFound where none can be divided as the devices are.
+// NotFound where none can be divided as the devices are, or beats the given
+// step.
 absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input);
 
 }  // namespace trireme

@@ -1,6 +1,7 @@
 #include "scheduler/search/search.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "gtest/gtest.h"
 #include "scheduler/cluster/collectives.h"
@@ -44,29 +45,29 @@ PlanReport Planned(const PlannerInput& input) {
 // Pruning must not lose the best plan: on eight devices, everything that fits
 // is simulated and the pruned search compared with it.
 TEST(Search, IsWithinOnePercentOfExhaustiveSearch) {
-  for (const char* network : {"hdr", "ethernet-100"}) {
-    for (const int64_t nodes : {2, 4}) {
-      PlannerInput input = Input(
-          {.nodes = nodes, .devices_per_node = 8 / nodes, .network = network},
-          32);
-      input.options.exact.max_devices = 0;
-      const PlanReport pruned = Planned(input);
-      input.options.exhaustive = true;
-      const PlanReport all = Planned(input);
-      ASSERT_FALSE(pruned.best.empty() || all.best.empty());
-      EXPECT_LT(pruned.simulated, all.simulated);
-      double least = all.best.front().estimate.step_s;
-      for (const Candidate& candidate : all.candidates) {
-        if (candidate.simulated &&
-            candidate.verdict != VerdictCode::kOutOfMemory) {
-          least = std::min(least, candidate.step_s);
-        }
+  for (const auto& [network, nodes] :
+       {std::pair("hdr", 2), std::pair("ethernet-100", 4)}) {
+    PlannerInput input = Input(
+        {.nodes = nodes, .devices_per_node = 8 / nodes, .network = network},
+        16);
+    input.options.space.max_microbatch_size = 4;
+    input.options.exact.max_devices = 0;
+    const PlanReport pruned = Planned(input);
+    input.options.exhaustive = true;
+    const PlanReport all = Planned(input);
+    ASSERT_FALSE(pruned.best.empty() || all.best.empty());
+    EXPECT_LT(pruned.simulated, all.simulated);
+    double least = all.best.front().estimate.step_s;
+    for (const Candidate& candidate : all.candidates) {
+      if (candidate.simulated &&
+          candidate.verdict != VerdictCode::kOutOfMemory) {
+        least = std::min(least, candidate.step_s);
       }
-      EXPECT_LE(pruned.best.front().estimate.step_s, 1.01 * least)
-          << network << " " << nodes << " "
-          << ToText(pruned.best.front().candidate) << " against "
-          << ToText(all.best.front().candidate);
     }
+    EXPECT_LE(pruned.best.front().estimate.step_s, 1.01 * least)
+        << network << " " << nodes << " "
+        << ToText(pruned.best.front().candidate) << " against "
+        << ToText(all.best.front().candidate);
   }
 }
 
@@ -109,7 +110,7 @@ TEST(Search, ThePlanIsValidAndPredictsEveryRank) {
 
 TEST(Search, IsDeterministic) {
   const PlannerInput input =
-      Input({.nodes = 3, .devices_per_node = 2, .network = "ethernet-25"}, 24);
+      Input({.nodes = 2, .devices_per_node = 2, .network = "ethernet-25"}, 8);
   const PlanReport a = Planned(input);
   const PlanReport b = Planned(input);
   EXPECT_EQ(a.best.front().plan.SerializeAsString(),
@@ -229,6 +230,18 @@ TEST(Search, MemoryDecidesAndSaysSo) {
                            "found a peak of", "(optimizer ", " too many"}) {
     EXPECT_NE(message.find(part), std::string::npos) << part << ": " << message;
   }
+}
+
+// Nothing of what subsets of the devices are asked for is worth a search where
+// no plan can be faster.
+TEST(Search, NothingIsFoundThatDoesNotBeatTheGivenStep) {
+  PlannerInput input = Input({.nodes = 1, .devices_per_node = 4}, 16);
+  const double fastest = Planned(input).best.front().estimate.step_s;
+  input.options.exact.max_devices = 0;
+  input.options.step_to_beat_s = fastest / 2;
+  EXPECT_EQ(MakePlan(input).status().code(), absl::StatusCode::kNotFound);
+  input.options.step_to_beat_s = 2 * fastest;
+  EXPECT_LE(Planned(input).best.front().estimate.step_s, 1.01 * fastest);
 }
 
 TEST(Search, WhyNamesTheReason) {

@@ -203,6 +203,7 @@ absl::StatusOr<SubsetReport> FasterSubsets(const PlannerInput& input,
   part.options.max_placing_work /= kBudgetShare;
   part.options.exact.max_devices = 0;
   part.options.space.offload = OffloadSearch::kNever;
+  part.options.step_to_beat_s = step_s;
   SubsetReport report;
   for (const DeviceSubset& subset :
        SubsetsToTry(cluster, input.model.element_bytes)) {

@@ -1,0 +1,159 @@
+#include "scheduler/search/candidate_costing.h"
+
+#include <algorithm>
+
+#include "runtime/core/status.h"
+#include "scheduler/costs/host_memory.h"
+#include "scheduler/placement/placement.h"
+#include "scheduler/search/likely_seconds.h"
+#include "scheduler/search/memory_fit.h"
+#include "scheduler/search/resident_units.h"
+
+namespace trireme {
+namespace {
+
+// Devices along fast links.
+std::vector<int32_t> ChainedRanks(const ClusterModel& cluster) {
+  std::vector<int32_t> ranks;
+  for (const int32_t node : NodeChain(cluster)) {
+    for (int32_t i = 0; i < cluster.nodes[node].count; ++i) {
+      ranks.push_back(cluster.nodes[node].first_rank + i);
+    }
+  }
+  return ranks;
+}
+
+bool NodesAreAlike(const ClusterModel& cluster) {
+  const ClusterNode& first = cluster.nodes.front();
+  return std::all_of(
+      cluster.nodes.begin(), cluster.nodes.end(), [&](const ClusterNode& node) {
+        return node.device == first.device && node.link == first.link &&
+               node.island_devices == first.island_devices &&
+               node.island_link == first.island_link &&
+               node.slowdown == first.slowdown;
+      });
+}
+
+}  // namespace
+
+CandidateCosting::CandidateCosting(const ModelShape& model,
+                                   const ClusterModel& cluster,
+                                   int64_t global_batch)
+    : model_(model),
+      cluster_(cluster),
+      global_batch_(global_batch),
+      best_case_(BestCase(cluster)),
+      nodes_alike_(NodesAreAlike(cluster)),
+      ranks_(ChainedRanks(cluster)),
+      divisions_(model) {}
+
+absl::StatusOr<Plan> CandidateCosting::UncutPlanOf(
+    const Candidate& candidate) const {
+  ASSIGN_OR_RETURN(Plan plan,
+                   UncutPlan(model_, cluster_, global_batch_, candidate));
+  PlaceAt(ranks_, plan);
+  return plan;
+}
+
+absl::StatusOr<Plan> CandidateCosting::PlanOf(size_t index,
+                                              const Candidate& candidate) {
+  ASSIGN_OR_RETURN(Plan plan, UncutPlanOf(candidate));
+  const auto fitted = fitted_.find(index);
+  if (fitted != fitted_.end()) {
+    *plan.mutable_placement() = fitted->second.placement();
+    *plan.mutable_stages() = fitted->second.stages();
+    return plan;
+  }
+  const PlanCoster coster = CosterOf(plan);
+  RETURN_IF_ERROR(cutter_.Cut(coster, plan));
+  return plan;
+}
+
+PlanCoster CandidateCosting::CosterOf(const Plan& plan, bool best_case) {
+  const Plan::Grid& grid = plan.grid();
+  std::shared_ptr<const PlanRings>& rings =
+      rings_[std::tuple(best_case, grid.tp(), grid.cp(), grid.dp(), grid.pp(),
+                        grid.ep(), plan.shard_group())];
+  PlanCoster coster(model_, best_case ? best_case_ : cluster_, plan, rings);
+  rings = coster.rings();
+  return coster;
+}
+
+absl::StatusOr<double> CandidateCosting::Cost(size_t index,
+                                              Candidate& candidate) {
+  absl::StatusOr<Plan> found = UncutPlanOf(candidate);
+  if (!found.ok()) {
+    candidate.verdict = VerdictCode::kUnsupported;
+    return 0;
+  }
+  Plan& plan = *found;
+  const PlanCoster coster = CosterOf(plan);
+  RETURN_IF_ERROR(cutter_.Cut(coster, plan));
+  PlanCosts costs = coster.CostsOf(0);
+  const std::vector<int32_t>& in_flight = in_flight_.Of(plan);
+  if (candidate.offload) {
+    candidate.resident_units = ChooseResidentUnits(costs, in_flight);
+    plan.mutable_offload()->set_resident_units(
+        static_cast<uint32_t>(candidate.resident_units));
+    const HostOverflow host =
+        WorstHostOverflow(cluster_, plan, costs.host_bytes);
+    if (host.bytes > 0) {
+      candidate.verdict = VerdictCode::kHostOutOfMemory;
+      candidate.over_bytes = host.bytes;
+      return 0;
+    }
+  }
+  Overflow overflow = LeastOverflow(plan, costs, in_flight);
+  if (overflow.bytes > 0) {
+    const MemoryFit fit(model_, cluster_, in_flight);
+    ASSIGN_OR_RETURN(const bool fits, fit.Fit(ranks_, cutter_, plan, costs));
+    if (fits) {
+      fitted_.emplace(index, plan);
+      overflow = {};
+    }
+  }
+  if (overflow.bytes > 0) {
+    candidate.verdict = VerdictCode::kOutOfMemory;
+    candidate.over_bytes = overflow.bytes;
+    candidate.pp_rank = overflow.pp;
+    return 0;
+  }
+  const double likely_s = LikelySeconds(plan, costs);
+  ASSIGN_OR_RETURN(candidate.step_s, BoundOf(candidate, plan, costs));
+  divisions_.Add(candidate, plan, costs);
+  return likely_s;
+}
+
+absl::StatusOr<double> CandidateCosting::BoundOf(const Candidate& candidate,
+                                                 Plan& plan, PlanCosts& costs) {
+  const int32_t unit = candidate.tp * candidate.cp;
+  const bool units_alike = std::all_of(
+      cluster_.nodes.begin(), cluster_.nodes.end(),
+      [unit](const ClusterNode& node) {
+        const int32_t island = node.island_devices;
+        return node.count % unit == 0 &&
+               (island == 0 || island % unit == 0 || unit % island == 0);
+      });
+  if (!nodes_alike_ || !units_alike) {
+    const PlanCoster fastest = CosterOf(plan, /*best_case=*/true);
+    RETURN_IF_ERROR(cutter_.Cut(fastest, plan));
+    costs = fastest.CostsOf(0);
+    return StepLowerBound(plan, costs);
+  }
+  // What stages do is the same everywhere, but for sharded gradients and
+  // parameters, which a better placement may hide.
+  for (size_t pp = 0; pp < costs.cost.chunks.size(); ++pp) {
+    for (size_t i = 0; i < costs.cost.chunks[pp].size(); ++i) {
+      ChunkCost& chunk = costs.cost.chunks[pp][i];
+      ChunkParts& parts = costs.parts[pp][i];
+      const double share =
+          1 - parts.dp_s / (chunk.forward_s + chunk.backward_s);
+      chunk.forward_s *= share;
+      chunk.backward_s *= share;
+      parts.dp_s = 0;
+    }
+  }
+  return StepLowerBound(plan, costs);
+}
+
+}  // namespace trireme
