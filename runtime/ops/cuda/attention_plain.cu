@@ -101,8 +101,16 @@ struct ChannelSums {
   }
 };
 
-template <typename T, int kChannels>
+// A kernel of its own: a call takes registers from one that has none to spare.
 __global__ void __launch_bounds__(kThreads)
+    CheckKeyCountsKernel(const __grid_constant__ AttentionArguments a) {
+  const int64_t sample = GridThread();
+  if (sample >= a.batch) return;
+  CheckedIndex(a.KeyCount(sample), 0, a.keys + 1, "number of keys");
+}
+
+template <typename T, int kChannels>
+__global__ void __launch_bounds__(kThreads, kBlocks)
     ForwardKernel(const __grid_constant__ AttentionArguments a) {
   using C = ComputeType<T>;
   KERNEL_SHARED(weights, C[kWarps][kWarpThreads]);
@@ -113,7 +121,6 @@ __global__ void __launch_bounds__(kThreads)
   const T* q = HeadRow<T>(a, a.operands.q, at.row, at.head);
   const C scale = static_cast<C>(a.scale);
   const C none = -static_cast<C>(INFINITY);
-  CheckedIndex(a.KeyCount(at.sample), 0, a.keys + 1, "number of keys");
   const KeyRange keys = a.VisibleKeys(at.sample, at.token);
   ChannelSums<C, kChannels> sums;
   C highest = none, total = 0;
@@ -293,6 +300,10 @@ LaunchConfig ForRows(Stream& stream, int64_t rows, int64_t blocks_of_head) {
 
 void PlainAttentionForward(Stream& stream, DType dtype,
                            const AttentionArguments& a) {
+  if (a.operands.key_counts != nullptr) {
+    Launch({GridFor(a.batch, kThreads), kThreads, 0, Handle(stream)},
+           CheckKeyCountsKernel, a);
+  }
   DispatchChannels(
       dtype, a.head_dim,
       [&]<typename T, typename Channels>(T, Channels, int64_t blocks) {
