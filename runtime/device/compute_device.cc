@@ -62,9 +62,9 @@ absl::StatusOr<ComputeDevice> ComputeDevice::Choose(std::string_view text,
   const CudaGpu& gpu = (*gpus)[device.gpu_];
   device.text_ = fmt::format("cuda:{} ({})", device.gpu_, gpu.name);
   // Others of this machine may have taken their shares already.
-  device.memory_bytes_ =
-      std::min(gpu.free_bytes, gpu.memory_bytes / std::max(1, sharers)) / 10 *
-      9;
+  device.memory_bytes_ = std::min(FreeBytesOfCudaGpu(device.gpu_),
+                                  gpu.memory_bytes / std::max(1, sharers)) /
+                         10 * 9;
   return device;
 }
 

@@ -139,15 +139,14 @@ TEST_P(CudaDeviceTest, KeepsToItsLimitAndNamesTheHolders) {
 TEST_P(CudaDeviceTest, GivesSlabsBackBeforeTheLimit) {
   constexpr int64_t kLimit = 64 << 20;
   const std::unique_ptr<Device> small = DeviceOf(kLimit);
-  const auto free_bytes = [] { return FindCudaGpus().value()[0].free_bytes; };
-  const int64_t before = free_bytes();
+  const int64_t before = FreeBytesOfCudaGpu(0);
   // A block for each stream in turn, of which only one fits.
   for (int kind = 0; kind < kNumStreams; ++kind) {
     StreamScope scope(*small, static_cast<StreamKind>(kind));
     const Tensor large = Tensor::Zeros(*small, {kLimit * 3 / 4}, DType::kUint8);
     EXPECT_TRUE(small->status().ok());
   }
-  EXPECT_LE(before - free_bytes(), kLimit * 3 / 2);
+  EXPECT_LE(before - FreeBytesOfCudaGpu(0), kLimit * 3 / 2);
 }
 
 TEST_P(CudaDeviceTest, TheHostReachesNoElement) {

@@ -32,19 +32,23 @@ absl::StatusOr<std::vector<CudaGpu>> FindCudaGpus() {
   for (int gpu = 0; gpu < count; ++gpu) {
     cudaDeviceProp properties{};
     CheckCuda(cudaGetDeviceProperties(&properties, gpu));
-    size_t free = 0;
-    size_t total = 0;
-    CheckCuda(cudaSetDevice(gpu));
-    CheckCuda(cudaMemGetInfo(&free, &total));
-    gpus.push_back({.name = properties.name,
-                    .memory_bytes = static_cast<int64_t>(total),
-                    .free_bytes = static_cast<int64_t>(free)});
+    gpus.push_back(
+        {.name = properties.name,
+         .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)});
   }
   if (gpus.empty()) return FailedPrecondition("no GPU can be used: none found");
   if (const absl::Status status = FindCudaLibraries(); !status.ok()) {
     return FailedPrecondition("no GPU can be used: {}", MessageOf(status));
   }
   return gpus;
+}
+
+int64_t FreeBytesOfCudaGpu(int gpu) {
+  size_t free = 0;
+  size_t total = 0;
+  CheckCuda(cudaSetDevice(gpu));
+  CheckCuda(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(free);
 }
 
 std::unique_ptr<Device> MakeCudaDevice(int gpu, int64_t limit_bytes,

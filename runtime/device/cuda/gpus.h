@@ -18,13 +18,16 @@ namespace trireme {
 struct CudaGpu {
   std::string name;  // "NVIDIA H100 80GB HBM3"
   int64_t memory_bytes = 0;
-  int64_t free_bytes = 0;
 };
 
 // Those that this process sees, at least one, by index. FailedPrecondition: the
 // program was built without CUDA, there is no driver, or the driver is too old
 // for the toolkit.
 absl::StatusOr<std::vector<CudaGpu>> FindCudaGpus();
+
+// What no process has taken. From then on this one has some, too: only of the
+// GPU that it will use.
+int64_t FreeBytesOfCudaGpu(int gpu);
 
 // A CudaDevice with its kernels. The GPU exists (CHECKed).
 std::unique_ptr<Device> MakeCudaDevice(

@@ -10,6 +10,11 @@ absl::StatusOr<std::vector<CudaGpu>> FindCudaGpus() {
   return FailedPrecondition("this program was built without CUDA");
 }
 
+int64_t FreeBytesOfCudaGpu(int) {
+  LOG(FATAL) << "a GPU of a program that was built without CUDA";
+  return 0;
+}
+
 std::unique_ptr<Device> MakeCudaDevice(int, int64_t, CudaDevice::Memory) {
   LOG(FATAL) << "a GPU of a program that was built without CUDA";
   return nullptr;
