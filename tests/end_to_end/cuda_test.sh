@@ -54,6 +54,6 @@ expect_error "--device: found 'cuda:1', expected cuda:0 to cuda:0" \
   "$trireme" train job.textproto --out none --device cuda:1
 expect_error "--device: found 'tpu', expected cpu, cuda or cuda:N" \
   "$trireme" train job.textproto --out none --device tpu
-expect_error "out of memory" \
+expect_error "of its limit of" \
   "$trireme" train job.textproto --out none --device cuda \
   --set memory_limit_bytes=100000
