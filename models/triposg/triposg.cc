@@ -230,7 +230,11 @@ TriposgConstants TriposgPart::ConstantsOf(const Batch& microbatch,
   } else if (config_.condition == Condition::kPicture) {
     counts = objective.Condition(microbatch, kPictureCountField, /*none=*/0);
   }
-  return Constants(microbatch.size(), counts, objective.global_batch());
+  TriposgConstants constants =
+      Constants(microbatch.size(), counts, objective.global_batch());
+  constants.routed.step = microbatch.step;
+  constants.routed.samples = microbatch.samples;
+  return constants;
 }
 
 TriposgInputs TriposgPart::InputsOf(const Batch& microbatch,
@@ -268,7 +272,7 @@ TriposgConstants TriposgPart::Constants(int64_t b,
   const TokenLayout& tokens = layout_.tokens();
   constants.tokens = tokens;
   constants.context_parallel = layout_.context_parallel();
-  constants.routed = {.padding = tokens.LocalPadding(),
+  constants.routed = {.positions = tokens.LocalPositions(),
                       .of_sample = tokens.tokens,
                       .global_batch = global_batch};
   if (tokens.has_padding()) {

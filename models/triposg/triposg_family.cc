@@ -35,6 +35,9 @@ class TriposgFamily final : public ModelFamily {
     return text;
   }
 
+  const MoeConfig* experts() const override {
+    return config_.moe.has_value() ? &*config_.moe : nullptr;
+  }
   ModelShape Shape() const override {
     ModelShape shape;
     shape.name = "TripoSG";
@@ -44,6 +47,7 @@ class TriposgFamily final : public ModelFamily {
     shape.heads = config_.heads;
     if (config_.moe.has_value()) {
       shape.experts = config_.moe->experts;
+      shape.expert_hidden = config_.moe->expert_hidden;
       shape.shared_hidden = config_.moe->shared_hidden;
     }
     shape.tokens = config_.tokens();
