@@ -155,6 +155,22 @@ class Saving {
   int64_t step_ = 0;
 };
 
+// Files that people watch, and that cannot be written for a while.
+class LogTrouble {
+ public:
+  // Told once until it is over; what was not written comes then.
+  void Note(int64_t step, const absl::Status& status) {
+    if (!status.ok() && ok_) {
+      LOG(WARNING) << "step " << step << ": " << MessageOf(status)
+                   << "; training goes on";
+    }
+    ok_ = status.ok();
+  }
+
+ private:
+  bool ok_ = true;
+};
+
 // When the next checkpoint is due by the clock, which is rank 0's.
 class SaveClock {
  public:
@@ -408,6 +424,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     const auto log_every = static_cast<int64_t>(job.log().every());
     const auto every = static_cast<int64_t>(job.checkpoint().every());
     SaveClock save_clock(job.checkpoint().every_minutes());
+    LogTrouble log_trouble;
     Saving saving(*saver, leader);
     int64_t step = first_step;
     for (; step <= steps && !stopped; ++step) {
@@ -435,7 +452,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
       skipped_samples = metrics.skipped_samples;
       metrics.step = step;
       metrics.learning_rate = step_options.learning_rate;
-      if (leader) RETURN_IF_ERROR(log->Write(metrics));
+      if (leader) log_trouble.Note(step, log->Write(metrics));
       if (options.listener) options.listener(metrics, steps);
       // The first step warms up.
       if (leader && step > first_step) step_seconds.push_back(metrics.step_s);

@@ -1,7 +1,5 @@
 #include "runtime/telemetry/metrics_log.h"
 
-#include <cerrno>
-#include <cstring>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -50,26 +48,17 @@ absl::StatusOr<std::unique_ptr<MetricsLog>> MetricsLog::Open(
   } else if (!absl::IsNotFound(content.status())) {
     return content.status();
   }
-  std::FILE* file = std::fopen(path.c_str(), "a");
-  if (file == nullptr) {
-    return Unavailable("cannot open {}: {}", path, std::strerror(errno));
-  }
-  return std::unique_ptr<MetricsLog>(new MetricsLog(path, file));
+  ASSIGN_OR_RETURN(auto file, AppendingFile::Open(path));
+  return std::unique_ptr<MetricsLog>(new MetricsLog(std::move(file)));
 }
-
-MetricsLog::~MetricsLog() { std::fclose(file_); }
 
 absl::Status MetricsLog::Append(const nlohmann::ordered_json& entry) {
   // Infinities and NaN have no JSON form: dump() writes null for them. Text
   // that is not UTF-8 is replaced, where dump() would throw by default.
-  const std::string line =
+  file_->Add(
       entry.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
-      "\n";
-  if (std::fwrite(line.data(), 1, line.size(), file_) != line.size() ||
-      std::fflush(file_) != 0) {
-    return Unavailable("cannot write {}: {}", path_, std::strerror(errno));
-  }
-  return absl::OkStatus();
+      "\n");
+  return file_->Flush();
 }
 
 absl::StatusOr<std::vector<nlohmann::json>> ReadMetrics(

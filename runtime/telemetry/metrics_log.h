@@ -5,14 +5,15 @@
 #define TRIREME_RUNTIME_TELEMETRY_METRICS_LOG_H_
 
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
+#include "runtime/telemetry/appending_file.h"
 
 namespace trireme {
 
@@ -24,19 +25,16 @@ class MetricsLog {
   // that cannot be read is an error, and stays as it is.
   static absl::StatusOr<std::unique_ptr<MetricsLog>> Open(
       const std::string& path, int64_t last_step);
-  ~MetricsLog();
-  MetricsLog(const MetricsLog&) = delete;
-  MetricsLog& operator=(const MetricsLog&) = delete;
 
-  // Writes and flushes one line. `entry` has an integer "step".
+  // Writes one line, and those before it that could not be written (those of
+  // AppendingFile). `entry` has an integer "step".
   absl::Status Append(const nlohmann::ordered_json& entry);
 
  private:
-  MetricsLog(std::string path, std::FILE* file)
-      : path_(std::move(path)), file_(file) {}
+  explicit MetricsLog(std::unique_ptr<AppendingFile> file)
+      : file_(std::move(file)) {}
 
-  std::string path_;
-  std::FILE* file_;
+  const std::unique_ptr<AppendingFile> file_;
 };
 
 // The entries of a metrics file, in order. Lines that are no JSON object with

@@ -1,5 +1,8 @@
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -11,6 +14,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/core/file.h"
+#include "runtime/telemetry/appending_file.h"
 #include "runtime/telemetry/metrics_log.h"
 #include "runtime/telemetry/progress.h"
 #include "runtime/telemetry/tensorboard.h"
@@ -114,6 +118,29 @@ TEST(MetricsLogTest, ResumeDropsLaterAndBrokenLines) {
   ASSERT_TRUE(entries.ok());
   ASSERT_EQ(entries->size(), 4u);
   EXPECT_EQ((*entries)[3]["loss"], 0.25);
+}
+
+// A disk that is full for a while costs no line and no run.
+TEST(AppendingFileTest, WhatCannotBeWrittenComesLater) {
+  const std::string path = TempPath("appending");
+  std::filesystem::remove(path);
+  const auto file = AppendingFile::Open(path).value();
+  rlimit before{}, small{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  small = before;
+  small.rlim_cur = 5;
+  // Told by an error instead.
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  file->Add("one\ntwo\n");
+  const absl::Status full = file->Flush();
+  file->Add("three\n");
+  const absl::Status still = file->Flush();
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_TRUE(absl::IsUnavailable(full) && absl::IsUnavailable(still));
+  EXPECT_TRUE(file->Flush().ok());
+  EXPECT_EQ(ReadFile(path, 100).value(), "one\ntwo\nthree\n");
 }
 
 TEST(MetricsLogTest, AnErrorNamesTheLine) {

@@ -139,11 +139,9 @@ absl::StatusOr<std::unique_ptr<TensorboardWriter>> TensorboardWriter::Create(
   const std::string path =
       fmt::format("{}/events.out.tfevents.{}.{}.{}", folder,
                   static_cast<int64_t>(WallTime()), host, getpid());
-  std::FILE* file = std::fopen(path.c_str(), "ab");
-  if (file == nullptr) {
-    return Unavailable("cannot open {}: {}", path, std::strerror(errno));
-  }
-  std::unique_ptr<TensorboardWriter> writer(new TensorboardWriter(path, file));
+  ASSIGN_OR_RETURN(auto file, AppendingFile::Open(path));
+  std::unique_ptr<TensorboardWriter> writer(
+      new TensorboardWriter(std::move(file)));
   std::string version;
   AppendBytesField(version, 3, "brain.Event:2");
   RETURN_IF_ERROR(writer->WriteEvent(0, version));
@@ -156,14 +154,9 @@ absl::StatusOr<std::unique_ptr<TensorboardWriter>> TensorboardWriter::Create(
   return writer;
 }
 
-TensorboardWriter::~TensorboardWriter() { std::fclose(file_); }
-
 absl::Status TensorboardWriter::WriteEvent(int64_t step,
                                            std::string_view field) {
-  const std::string record = TfRecord(Event(WallTime(), step, field));
-  if (std::fwrite(record.data(), 1, record.size(), file_) != record.size()) {
-    return Unavailable("cannot write {}: {}", path_, std::strerror(errno));
-  }
+  file_->Add(TfRecord(Event(WallTime(), step, field)));
   const bool due = std::chrono::steady_clock::now() - flushed_ > kFlushInterval;
   return due ? Flush() : absl::OkStatus();
 }
@@ -203,10 +196,7 @@ absl::Status TensorboardWriter::AddText(std::string_view tag, int64_t step,
 
 absl::Status TensorboardWriter::Flush() {
   flushed_ = std::chrono::steady_clock::now();
-  if (std::fflush(file_) != 0) {
-    return Unavailable("cannot write {}: {}", path_, std::strerror(errno));
-  }
-  return absl::OkStatus();
+  return file_->Flush();
 }
 
 }  // namespace trireme

@@ -8,20 +8,21 @@
 // 4 }, tensor = 8 { dtype = 1 (varint), tensor_shape = 2, string_val = 8 } with
 // metadata = 9 { plugin_data = 1 { plugin_name = 1 } } } }.
 //
-// A writer belongs to one thread. Errors: Unavailable, with path and reason.
+// A writer belongs to one thread. Errors: those of AppendingFile.
 
 #ifndef TRIREME_RUNTIME_TELEMETRY_TENSORBOARD_H_
 #define TRIREME_RUNTIME_TELEMETRY_TENSORBOARD_H_
 
 #include <chrono>
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "runtime/telemetry/appending_file.h"
 
 namespace trireme {
 
@@ -32,9 +33,6 @@ class TensorboardWriter {
   // is no longer shown: a resumed run has each step once.
   static absl::StatusOr<std::unique_ptr<TensorboardWriter>> Create(
       const std::string& folder, int64_t first_step = 0);
-  ~TensorboardWriter();
-  TensorboardWriter(const TensorboardWriter&) = delete;
-  TensorboardWriter& operator=(const TensorboardWriter&) = delete;
 
   absl::Status AddScalar(std::string_view tag, int64_t step, double value);
   // A picture as PNG bytes.
@@ -47,12 +45,11 @@ class TensorboardWriter {
   absl::Status Flush();
 
  private:
-  TensorboardWriter(std::string path, std::FILE* file)
-      : path_(std::move(path)), file_(file) {}
+  explicit TensorboardWriter(std::unique_ptr<AppendingFile> file)
+      : file_(std::move(file)) {}
   absl::Status WriteEvent(int64_t step, std::string_view field);
 
-  std::string path_;
-  std::FILE* file_;
+  const std::unique_ptr<AppendingFile> file_;
   std::chrono::steady_clock::time_point flushed_;
 };
 

@@ -32,12 +32,13 @@ absl::StatusOr<std::unique_ptr<RunLog>> RunLog::Open(const RunFolder& folder,
 }
 
 absl::Status RunLog::Write(const StepMetrics& metrics) {
-  RETURN_IF_ERROR(metrics_->Append(ToJson(metrics)));
+  // Whatever cannot be written now is kept.
+  absl::Status status = metrics_->Append(ToJson(metrics));
   for (const auto& [tag, value] : ToScalars(metrics)) {
-    RETURN_IF_ERROR(tensorboard_->AddScalar(tag, metrics.step, value));
+    status.Update(tensorboard_->AddScalar(tag, metrics.step, value));
   }
   progress_->Update(metrics.step, metrics.loss, metrics.samples_per_s());
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status RunLog::AddPicture(std::string_view tag, int64_t step,

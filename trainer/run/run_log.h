@@ -31,6 +31,7 @@ class RunLog {
                                                       int64_t first_step,
                                                       std::optional<bool> bar);
 
+  // Errors: what cannot be written now, and is with the next that can.
   absl::Status Write(const StepMetrics& metrics);
   // A PNG file, for TensorBoard.
   absl::Status AddPicture(std::string_view tag, int64_t step,
