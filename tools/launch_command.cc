@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -18,7 +17,10 @@
 #include "runtime/core/status.h"
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
+#include "tools/hosts.h"
+#include "tools/launch_log.h"
 #include "tools/mpirun.h"
+#include "tools/restarts.h"
 #include "tools/supervise.h"
 #include "tools/training_options.h"
 #include "trainer/coordinator/coordinator_server.h"
@@ -39,41 +41,78 @@ int64_t RanksOfDefaultPlan(const TrainingSetup& setup) {
   return ranks;
 }
 
+// What the command line and the job's and the plan's files say.
 struct Launch {
-  // Where the command line gives none, the plan's; nothing with --hosts.
-  std::optional<int64_t> ranks;
-  std::string folder;  // the run's
+  LaunchedJob job;
   double communication_deadline_s = 0;
 };
+
+absl::StatusOr<Machines> MachinesOf(const ParsedCommand& arguments) {
+  Machines machines;
+  if (arguments.Has("hosts") && arguments.Has("hostfile")) {
+    return InvalidArgument(
+        "--hostfile: found with --hosts, expected one of "
+        "them");
+  }
+  if (arguments.Has("hosts")) {
+    ASSIGN_OR_RETURN(machines.hosts,
+                     ParseHosts("hosts", arguments.Get("hosts")));
+  } else if (arguments.Has("hostfile")) {
+    ASSIGN_OR_RETURN(machines.hosts, ReadHostFile(arguments.Get("hostfile")));
+  }
+  if (!arguments.Has("spares")) return machines;
+  if (machines.hosts.empty() || !arguments.Has("listen")) {
+    return InvalidArgument(
+        "--spares: found without --hosts and --listen, expected with both: "
+        "only what is heard is known to be lost");
+  }
+  ASSIGN_OR_RETURN(machines.spares,
+                   ParseHosts("spares", arguments.Get("spares")));
+  for (const Host& spare : machines.spares) {
+    for (const Host& host : machines.hosts) {
+      if (spare.name != host.name) continue;
+      return InvalidArgument("--spares: found '{}', expected none of --hosts",
+                             spare.name);
+    }
+  }
+  return machines;
+}
 
 // What the ranks are to read is read here first: a mistake is then told once.
 absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   Launch launch;
-  std::optional<int64_t>& ranks = launch.ranks;
+  LaunchedJob& launched = launch.job;
   std::optional<int64_t> steps;
   if (arguments.Has("ranks")) {
-    ASSIGN_OR_RETURN(ranks, arguments.GetInt("ranks"));
+    ASSIGN_OR_RETURN(launched.ranks, arguments.GetInt("ranks"));
   }
   if (arguments.Has("steps")) {
     ASSIGN_OR_RETURN(steps, arguments.GetInt("steps"));
   }
-  ASSIGN_OR_RETURN(JobFile job, LoadJobFile(arguments.positionals()[0],
-                                            arguments.All("set"), steps));
-  launch.folder = OutFolder(arguments.Given("out"), job.job);
+  const std::string& path = arguments.positionals()[0];
+  ASSIGN_OR_RETURN(JobFile job, LoadJobFile(path, arguments.All("set"), steps));
+  launched.files[path] = job.text;
+  launched.folder = OutFolder(arguments.Given("out"), job.job);
+  ASSIGN_OR_RETURN(launched.machines, MachinesOf(arguments));
+  const bool hosts = !launched.machines.hosts.empty();
+  launched.hear_us = !hosts || arguments.Has("listen");
   // The data set is for the ranks to open, and so are checks of its classes.
   const auto setup = ResolveJob(job.job, {.samples = 1, .classes = 0});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
+  launched.context = PlanContextOf(*setup, /*world_size=*/1);
   launch.communication_deadline_s = job.job.communication_deadline_s();
-  const bool given = ranks.has_value() || arguments.Has("hosts");
+  const bool given = launched.ranks.has_value() || hosts;
   if (!arguments.Has("plan")) {
-    if (!given) ranks = RanksOfDefaultPlan(*setup);
+    if (!given) launched.ranks = RanksOfDefaultPlan(*setup);
     return launch;
   }
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
+  launched.files[arguments.Get("plan")] = plan.text;
+  launched.plan = plan.plan;
   if (given) return launch;
   const absl::StatusOr<int64_t> of_plan = RanksOf(plan.plan);
   RETURN_IF_ERROR(plan.locations.Locate(of_plan.status()));
-  ranks = *of_plan;
+  launched.ranks = *of_plan;
   return launch;
 }
 
@@ -87,13 +126,12 @@ std::vector<std::string> TrainArguments(const ParsedCommand& arguments) {
 
 // Prints what would be run, then the ranks' own account of it.
 int PrintDryRun(const ParsedCommand& arguments, const RankStart& start,
-                const std::vector<std::string>& command,
                 const std::string& self) {
   for (const auto& [name, value] : start.environment) {
     const char* own = std::getenv(name.c_str());
     fmt::print("{}={} \\\n", name, ShellText({own != nullptr ? own : value}));
   }
-  fmt::print("  {}\n\n", ShellText(command));
+  fmt::print("  {}\n\n", ShellText(start.command));
   std::fflush(stdout);
   // One process speaks for all.
   std::vector<std::string> account = TrainArguments(arguments);
@@ -102,11 +140,6 @@ int PrintDryRun(const ParsedCommand& arguments, const RankStart& start,
   account.push_back(fmt::format("--ranks={}", start.ranks));
   return Fail(kName, Become(std::move(account), start.environment));
 }
-
-struct Limits {
-  Deadlines deadlines;
-  int64_t restarts = 0;
-};
 
 absl::StatusOr<Limits> LimitsOf(const ParsedCommand& arguments) {
   Limits limits;
@@ -124,38 +157,6 @@ absl::StatusOr<Limits> LimitsOf(const ParsedCommand& arguments) {
   return limits;
 }
 
-// Starts the ranks, and again where some of them were lost. Returns the exit
-// status.
-int RunToTheEnd(std::vector<std::string> command,
-                const Environment& environment, const SignalQueue& signals,
-                const Limits& limits, JobWatch& watch) {
-  int64_t furthest = 0, in_vain = 0;
-  for (;;) {
-    watch.Begin();
-    const absl::StatusOr<SupervisedEnd> end =
-        Supervise(command, environment, signals, limits.deadlines, watch);
-    if (!end.ok()) return Fail(kName, end.status());
-    // A mistake in the job shows before its first step; what kills ranks while
-    // they start again may be gone the next time.
-    const bool worth =
-        watch.last_step() > 0 && (end->lost || !watch.AnyFailed());
-    if (end->status == 0 || end->asked || !worth) return end->status;
-    in_vain = watch.last_step() > furthest ? 1 : in_vain + 1;
-    furthest = std::max(furthest, watch.last_step());
-    if (in_vain > limits.restarts) return end->status;
-    fmt::print(stderr,
-               "trireme launch: ranks were lost after step {}; starts again "
-               "from the newest checkpoint (attempt {} of {} without a new "
-               "step)\n",
-               watch.last_step(), in_vain, limits.restarts);
-    // From the newest, also where the first start was told of another one.
-    std::erase_if(command, [](const std::string& argument) {
-      return argument == "--resume" || argument.starts_with("--checkpoint=");
-    });
-    command.emplace_back("--resume");
-  }
-}
-
 // After an end that was not asked for.
 void PrintWayOn(const std::string& folder) {
   const absl::StatusOr<std::string> newest =
@@ -169,34 +170,33 @@ void PrintWayOn(const std::string& folder) {
 }
 
 int Run(const ParsedCommand& arguments, int, char**) {
-  const absl::StatusOr<Launch> launch = CheckFiles(arguments);
+  absl::StatusOr<Launch> launch = CheckFiles(arguments);
   if (!launch.ok()) return Fail(kName, launch.status());
-  absl::StatusOr<RankStart> start =
-      StartOf(launch->ranks, arguments.Given("hosts"));
-  if (!start.ok()) return Fail(kName, start.status());
+  LaunchedJob& job = launch->job;
   const absl::StatusOr<std::string> self = ThisProgram();
   if (!self.ok()) return Fail(kName, self.status());
-  std::vector<std::string> command = start->command;
-  // Elsewhere 127.0.0.1 is someone else, whom the token is not for.
-  if (arguments.Has("hosts") && arguments.Has("listen")) {
-    command.insert(command.end(),
-                   {"-x", kEndpointVariable, "-x", kTokenVariable});
-  }
-  command.push_back(*self);
-  const std::vector<std::string> train = TrainArguments(arguments);
-  command.insert(command.end(), train.begin(), train.end());
+  job.program = TrainArguments(arguments);
+  job.program.insert(job.program.begin(), *self);
   // mpirun gives its ranks a terminal even where it has none itself.
-  command.emplace_back(isatty(STDOUT_FILENO) == 1 ? "--progress=bar"
-                                                  : "--progress=lines");
-  if (arguments.Has("dry_run")) {
-    return PrintDryRun(arguments, *start, command, *self);
-  }
+  job.program.emplace_back(isatty(STDOUT_FILENO) == 1 ? "--progress=bar"
+                                                      : "--progress=lines");
+  const absl::StatusOr<RankStart> start = StartOfJob(job);
+  if (!start.ok()) return Fail(kName, start.status());
+  if (arguments.Has("dry_run")) return PrintDryRun(arguments, *start, *self);
   const absl::StatusOr<Limits> limits = LimitsOf(arguments);
   if (!limits.ok()) return Fail(kName, limits.status());
-  JobWatch watch(launch->folder, JobWatch::Clock::now());
+  JobWatch watch(job.folder, JobWatch::Clock::now());
   // Before any thread, so that each of them leaves the signals to it.
   const SignalQueue signals;
-  const auto server = CoordinatorServer::Start(watch, arguments.Get("listen"));
+  std::optional<LeftRanks> left;
+  if (arguments.Has("resume") && !arguments.Has("checkpoint")) {
+    left = FindLeftRanks(job.folder);
+  }
+  const auto server =
+      left.has_value()
+          ? CoordinatorServer::Start(watch, left->record.address.endpoint,
+                                     left->record.address.token)
+          : CoordinatorServer::Start(watch, arguments.Get("listen"));
   if (!server.ok()) return Fail(kName, server.status());
   const CoordinatorAddress& address = (*server)->address();
   setenv(kEndpointVariable, address.endpoint.c_str(), /*overwrite=*/1);
@@ -204,11 +204,12 @@ int Run(const ParsedCommand& arguments, int, char**) {
   fmt::print(
       "{}", DeadlinesText(limits->deadlines, launch->communication_deadline_s));
   std::fflush(stdout);
-  const int status = RunToTheEnd(std::move(command), start->environment,
-                                 signals, *limits, watch);
-  // Where rank 0 could not.
-  RemoveAddress(address, launch->folder);
-  if (status != 0 && watch.last_step() > 0) PrintWayOn(launch->folder);
+  const std::string folder = job.folder;
+  const LaunchLog log(folder);
+  const int status =
+      RunToTheEnd(std::move(job), address, signals, *limits, left, watch, log);
+  RemoveLaunchRecord(address, folder);
+  if (status != 0 && watch.last_step() > 0) PrintWayOn(folder);
   return status;
 }
 
@@ -225,6 +226,13 @@ Command LaunchCommand() {
        .value = "LIST",
        .help = "machines and their ranks, as a:4,b:4, reached by ssh "
                "(default: this one)"},
+      {.name = "hostfile",
+       .value = "FILE",
+       .help = "the same as OpenMPI's host file: `a slots=4`, one a line"},
+      {.name = "spares",
+       .value = "LIST",
+       .help = "machines like those of --hosts that take the place of lost "
+               "ones; without one left the job goes on with fewer ranks"},
       {.name = "listen",
        .value = "ADDRESS:PORT",
        .default_value = "127.0.0.1:0",

@@ -9,18 +9,15 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <numeric>
-#include <set>
 #include <string_view>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
-#include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
+#include "tools/hosts.h"
 
 namespace trireme {
 
@@ -71,49 +68,16 @@ Environment EnvironmentOnHosts() {
   return environment;
 }
 
-// A machine's name or address, perhaps after "user@".
-bool NamesHost(const std::string& text) {
-  return !text.empty() && text.front() != '-' &&
-         std::all_of(text.begin(), text.end(), [](unsigned char c) {
-           return std::isalnum(c) != 0 || c == '.' || c == '-' || c == '_' ||
-                  c == '@';
-         });
-}
-
-// The ranks of each of "a:4,b:4".
-absl::StatusOr<std::vector<int64_t>> RanksOfHosts(const std::string& hosts) {
-  std::vector<int64_t> ranks;
-  std::set<std::string> names;
-  for (const auto host : absl::StrSplit(hosts, ',')) {
-    const std::vector<std::string> parts = absl::StrSplit(host, ':');
-    int64_t count = 0;
-    if (parts.size() != 2 || !NamesHost(parts[0]) ||
-        !absl::SimpleAtoi(parts[1], &count) || count < 1 ||
-        count > kMostRanks) {
-      return InvalidArgument(
-          "--hosts: found '{}', expected NAME:RANKS, separated by commas",
-          std::string(host));
-    }
-    if (!names.insert(parts[0]).second) {
-      return InvalidArgument("--hosts: found '{}' twice, expected it once",
-                             parts[0]);
-    }
-    ranks.push_back(count);
-  }
-  return ranks;
-}
-
 }  // namespace
 
 absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
                                   const std::optional<std::string>& hosts) {
   const int processors = AvailableProcessors();
-  std::vector<int64_t> by_host = {ranks.value_or(processors)};
+  int64_t sum = ranks.value_or(processors);
   if (hosts.has_value()) {
-    ASSIGN_OR_RETURN(by_host, RanksOfHosts(*hosts));
+    ASSIGN_OR_RETURN(const std::vector<Host> list, ParseHosts("hosts", *hosts));
+    sum = RanksOn(list);
   }
-  const int64_t sum =
-      std::accumulate(by_host.begin(), by_host.end(), int64_t{0});
   if (sum != ranks.value_or(sum)) {
     return InvalidArgument("--hosts: found {} ranks, expected {}", sum, *ranks);
   }

@@ -12,6 +12,7 @@
 #include "runtime/core/status.h"
 #include "tools/commands.h"
 #include "trainer/coordinator/coordinator_client.h"
+#include "trainer/coordinator/launch_record.h"
 #include "trainer/coordinator/status_text.h"
 
 namespace trireme {
@@ -24,13 +25,13 @@ constexpr char kClear[] = "\x1b[H\x1b[2J";
 const PositionalSpec kRun = {.name = "RUN", .help = "the run's folder"};
 
 absl::StatusOr<JobStatus> StatusOfRun(const std::string& run) {
-  ASSIGN_OR_RETURN(const CoordinatorAddress address, ReadAddress(run));
-  return CoordinatorClient(address).GetStatus();
+  ASSIGN_OR_RETURN(const LaunchRecord launch, ReadLaunchRecord(run));
+  return CoordinatorClient(launch.address).GetStatus();
 }
 
 absl::Status Tell(const std::string& run, Order::Kind kind) {
-  ASSIGN_OR_RETURN(const CoordinatorAddress address, ReadAddress(run));
-  return CoordinatorClient(address).GiveOrder(kind);
+  ASSIGN_OR_RETURN(const LaunchRecord launch, ReadLaunchRecord(run));
+  return CoordinatorClient(launch.address).GiveOrder(kind);
 }
 
 int RunStatus(const ParsedCommand& arguments, int, char**) {
@@ -42,9 +43,9 @@ int RunStatus(const ParsedCommand& arguments, int, char**) {
 
 int RunWatch(const ParsedCommand& arguments, int, char**) {
   const std::string run = arguments.positionals()[0];
-  const absl::StatusOr<CoordinatorAddress> address = ReadAddress(run);
-  if (!address.ok()) return Fail("watch", address.status());
-  CoordinatorClient client(*address);
+  const absl::StatusOr<LaunchRecord> launch = ReadLaunchRecord(run);
+  if (!launch.ok()) return Fail("watch", launch.status());
+  CoordinatorClient client(launch->address);
   const bool terminal = isatty(STDOUT_FILENO) == 1;
   absl::StatusOr<JobStatus> status = client.GetStatus();
   if (!status.ok()) return Fail("watch", status.status());
@@ -57,7 +58,7 @@ int RunWatch(const ParsedCommand& arguments, int, char**) {
   // A launch that ends takes its address away; one that is there but does not
   // answer may be in trouble.
   std::this_thread::sleep_for(kRedraw);
-  if (ReadAddress(run).ok()) return Fail("watch", status.status());
+  if (ReadLaunchRecord(run).ok()) return Fail("watch", status.status());
   fmt::print("ended\n");
   return 0;
 }

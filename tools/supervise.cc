@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -14,11 +15,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <optional>
 
 #include "fmt/format.h"
 #include "runtime/core/processes.h"
 #include "runtime/core/status.h"
+#include "trainer/coordinator/launch_record.h"
 
 namespace trireme {
 namespace {
@@ -35,7 +38,7 @@ constexpr int kStopSignal = SIGUSR1;
 
 // A process group of its own: the terminal's Ctrl-C is ours to hand on.
 absl::StatusOr<pid_t> Start(std::vector<std::string>& command,
-                            const SignalQueue& signals) {
+                            const SignalQueue& signals, bool hear_us) {
   std::vector<char*> raw;
   for (std::string& part : command) raw.push_back(part.data());
   raw.push_back(nullptr);
@@ -48,7 +51,7 @@ absl::StatusOr<pid_t> Start(std::vector<std::string>& command,
   const pid_t child = fork();
   if (child == 0) {
     setpgid(0, 0);
-    prctl(PR_SET_PDEATHSIG, kStopSignal);
+    if (!hear_us) prctl(PR_SET_PDEATHSIG, kStopSignal);
     const int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
     dup2(nothing, STDIN_FILENO);
     pthread_sigmask(SIG_SETMASK, &signals.before(), nullptr);
@@ -68,21 +71,23 @@ absl::StatusOr<pid_t> Start(std::vector<std::string>& command,
                      command[0], std::strerror(error));
 }
 
-std::string HostName() {
-  std::array<char, 256> host{};
-  if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
-  return host.data();
-}
-
 // One run of mpirun, and what becomes of it.
 class Supervision {
  public:
-  Supervision(pid_t mpirun, const Deadlines& deadlines, JobWatch& watch)
-      : mpirun_(mpirun), deadlines_(deadlines), watch_(watch) {}
+  Supervision(const StartedRanks& ranks, const Deadlines& deadlines,
+              JobWatch& watch, const LaunchLog& log)
+      : mpirun_(ranks.mpirun),
+        taken_up_(ranks.taken_up),
+        deadlines_(deadlines),
+        watch_(watch),
+        log_(log) {
+    Note(mpirun_);
+    for (const pid_t process : DescendantsOf(mpirun_)) Note(process);
+  }
 
   // SIGTERM or SIGINT.
   void Ask(int signal) {
-    if (asked_ != 0) return End();
+    if (asked_ != 0) return EndRanks();
     asked_ = signal;
     // Each way reaches ranks that the other does not.
     (void)watch_.GiveOrder(Order::STOP);
@@ -98,40 +103,65 @@ class Supervision {
       return;
     }
     for (const RankReport& rank : watch_.NewlySilent(now, deadlines_.silent)) {
-      Say(fmt::format("{} has been silent for {} s, after step {}", Name(rank),
-                      deadlines_.silent.count(), rank.step()));
+      log_.Say(fmt::format("{} has been silent for {} s, after step {}",
+                           Name(rank), deadlines_.silent.count(), rank.step()));
     }
     const std::string reason = WhyGiveUp(now);
     if (reason.empty()) return;
-    Say(reason + "; all ranks are ended");
+    log_.Say(reason + "; all ranks are ended");
     lost_ = true;
-    End();
+    EndRanks();
     // They would be given time to end by themselves.
     for (const pid_t process : DescendantsOf(mpirun_)) {
       if (IsStopped(process)) kill(process, SIGKILL);
     }
   }
 
-  SupervisedEnd Result(int status) const {
-    const int own =
-        WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    return {.status = asked_ != 0 ? 128 + asked_
-                      : lost_     ? 1
-                                  : own,
-            .asked = asked_ != 0,
-            .lost = lost_};
+  // Nothing while mpirun runs; then how it ended, and nothing is left of it.
+  std::optional<SupervisedEnd> End() {
+    int status = 0;
+    if (taken_up_) {
+      const auto known = started_.find(mpirun_);
+      if (known != started_.end() && StartTicksOf(mpirun_) == known->second) {
+        return std::nullopt;
+      }
+      KillLeft();
+      return ResultOf(watch_.AllEnded()    ? 0
+                      : watch_.AnyFailed() ? 1
+                                           : kLostUnseen);
+    }
+    if (waitpid(mpirun_, &status, WNOHANG) != mpirun_) return std::nullopt;
+    KillDescendants(deadlines_.kill);
+    return ResultOf(WIFEXITED(status) ? WEXITSTATUS(status)
+                                      : 128 + WTERMSIG(status));
   }
 
  private:
-  static void Say(const std::string& text) {
-    fmt::print(stderr, "trireme launch: {}\n", text);
-  }
   static std::string Name(const RankReport& rank) {
     return fmt::format("rank {} ({}, process {})", rank.rank(), rank.host(),
                        rank.process());
   }
 
-  void End() {
+  SupervisedEnd ResultOf(int status) const {
+    return {.status = asked_ != 0 ? 128 + asked_
+                      : lost_     ? 1
+                                  : std::min(status, 255),
+            .asked = asked_ != 0,
+            .lost = lost_ || status == kLostUnseen};
+  }
+
+  // Of what is not this process's own the children are not either.
+  void Note(pid_t process) {
+    const std::optional<int64_t> ticks = StartTicksOf(process);
+    if (ticks.has_value()) started_[process] = *ticks;
+  }
+  void KillLeft() const {
+    for (const auto& [process, ticks] : started_) {
+      if (StartTicksOf(process) == ticks) kill(process, SIGKILL);
+    }
+  }
+
+  void EndRanks() {
     if (kill_at_.has_value()) return;
     kill(mpirun_, SIGTERM);
     // One that is stopped does not hear that.
@@ -140,9 +170,10 @@ class Supervision {
   }
 
   // A rank may be stopped before it has reported.
-  std::string WhoIsStopped(Clock::time_point now) const {
+  std::string WhoIsStopped(Clock::time_point now) {
     if (IsStopped(mpirun_)) return "mpirun is stopped";
     for (const pid_t process : DescendantsOf(mpirun_)) {
+      Note(process);
       if (!IsStopped(process)) continue;
       const JobStatus status = watch_.Status(now);
       for (const RankStatus& rank : status.ranks()) {
@@ -178,10 +209,17 @@ class Supervision {
     return "";
   }
 
+  // Above what any process ends with.
+  static constexpr int kLostUnseen = 1000;
+
   const pid_t mpirun_;
+  const bool taken_up_;
+  // mpirun and what it started here, by process, with StartTicksOf each.
+  std::map<pid_t, int64_t> started_;
   const Deadlines deadlines_;
   const std::string host_ = HostName();
   JobWatch& watch_;
+  const LaunchLog& log_;
   int asked_ = 0;  // the first signal
   bool lost_ = false;
   std::optional<Clock::time_point> kill_at_;
@@ -226,31 +264,40 @@ std::string DeadlinesText(const Deadlines& deadlines, double communication_s) {
       "{} s,\n       a silent one is named after {} s, {}; mpirun without "
       "ranks "
       "ends\n       after {} s, what does not end is killed after {} s; a "
-      "collective waits {} s\n",
+      "collective waits {} s;\n       without its launch a run saves and ends "
+      "after {} s\n",
       seconds(kReportInterval), seconds(deadlines.look),
       deadlines.silent.count(), lost, deadlines.all.count(),
-      deadlines.kill.count(), communication_s);
+      deadlines.kill.count(), communication_s, kOrphanedAfter.count());
 }
 
-absl::StatusOr<SupervisedEnd> Supervise(std::vector<std::string> mpirun,
+absl::StatusOr<StartedRanks> StartRanks(std::vector<std::string> mpirun,
                                         const Environment& environment,
                                         const SignalQueue& signals,
-                                        const Deadlines& deadlines,
-                                        JobWatch& watch) {
+                                        bool hear_us) {
   for (const auto& [name, value] : environment) {
     setenv(name.c_str(), value.c_str(), /*overwrite=*/0);
   }
   AdoptOrphans();
-  ASSIGN_OR_RETURN(const pid_t child, Start(mpirun, signals));
-  Supervision supervision(child, deadlines, watch);
+  ASSIGN_OR_RETURN(const pid_t child, Start(mpirun, signals, hear_us));
+  return StartedRanks{.mpirun = child};
+}
+
+SupervisedEnd Supervise(const StartedRanks& ranks, const SignalQueue& signals,
+                        const Deadlines& deadlines, JobWatch& watch,
+                        const LaunchLog& log,
+                        const std::function<void()>& on_training) {
+  Supervision supervision(ranks, deadlines, watch, log);
+  bool trained = false;
   for (;;) {
     const int signal = signals.Next(kTurn);
     if (signal == SIGTERM || signal == SIGINT) supervision.Ask(signal);
-    int status = 0;
-    if (waitpid(child, &status, WNOHANG) == child) {
-      KillDescendants(deadlines.kill);
-      return supervision.Result(status);
+    if (!trained && watch.Training()) {
+      trained = true;
+      on_training();
     }
+    const std::optional<SupervisedEnd> end = supervision.End();
+    if (end.has_value()) return *end;
     supervision.Look(Clock::now());
   }
 }

@@ -5,10 +5,12 @@
 
 #include <chrono>
 #include <csignal>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "tools/launch_log.h"
 #include "tools/mpirun.h"
 #include "trainer/coordinator/job_watch.h"
 
@@ -52,26 +54,41 @@ struct Deadlines {
 // message.
 std::string DeadlinesText(const Deadlines& deadlines, double communication_s);
 
+// A running mpirun.
+struct StartedRanks {
+  pid_t mpirun = 0;
+  // Not this process's child: a launch before started it.
+  bool taken_up = false;
+};
+
+// Starts mpirun. Should this process be killed, its ranks go on
+// (RankReporter); those that cannot find out, `hear_us` false, save and end by
+// mpirun's word. Errors: mpirun cannot be run.
+absl::StatusOr<StartedRanks> StartRanks(std::vector<std::string> mpirun,
+                                        const Environment& environment,
+                                        const SignalQueue& signals,
+                                        bool hear_us);
+
 struct SupervisedEnd {
   // What this program's is to be: mpirun's, or 128 + the signal by which it was
-  // asked to stop.
+  // asked to stop. Above 128 also where a signal ended a rank.
   int status = 0;
   bool asked = false;
-  // Ranks were silent, and the others were ended.
+  // Ranks were silent, and the others were ended; or what was taken up ended
+  // without a word.
   bool lost = false;
 };
 
-// Runs mpirun to its end. Nothing that it started on this machine is left then.
+// Stays beside what was started to its end. Nothing of that is left on this
+// machine then. `on_training` is called once, when a step is done.
 //
 // SIGTERM and SIGINT (Ctrl-C) ask the ranks to save and end, a second one ends
-// them at once. Should this process be killed, mpirun hears of it, and the
-// ranks save and end. A rank that is lost leaves others waiting for what will
-// not come: all of them are ended, with status 1. Errors: mpirun cannot be run.
-absl::StatusOr<SupervisedEnd> Supervise(std::vector<std::string> mpirun,
-                                        const Environment& environment,
-                                        const SignalQueue& signals,
-                                        const Deadlines& deadlines,
-                                        JobWatch& watch);
+// them at once. A rank that is lost leaves others waiting for what will not
+// come: all of them are ended, with status 1.
+SupervisedEnd Supervise(const StartedRanks& ranks, const SignalQueue& signals,
+                        const Deadlines& deadlines, JobWatch& watch,
+                        const LaunchLog& log,
+                        const std::function<void()>& on_training);
 
 }  // namespace trireme
 

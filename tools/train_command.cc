@@ -16,7 +16,6 @@
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/host_staged.h"
 #include "runtime/comm/mpi/mpi_world.h"
-#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/core/stop_signals.h"
 #include "scheduler/plan/plan.h"
@@ -24,6 +23,7 @@
 #include "tools/device_option.h"
 #include "tools/mpirun.h"
 #include "tools/training_options.h"
+#include "trainer/coordinator/launch_record.h"
 #include "trainer/coordinator/rank_reporter.h"
 #include "trainer/job_file.h"
 #include "trainer/run/run_folder.h"
@@ -33,6 +33,9 @@ namespace trireme {
 namespace {
 
 constexpr char kName[] = "train";
+
+// Longer than ranks live on a host that is cut off.
+constexpr std::chrono::seconds kLockPatience(90);
 
 absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
                                        FieldLocations& job_locations,
@@ -91,24 +94,31 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
   return options;
 }
 
-// Of a launch on another machine: on this one it may be stopped for a while,
-// but not be out of reach.
-std::function<void()> WhenCutOff(const CoordinatorAddress& coordinator,
-                                 int rank, const StopSignals& signals) {
-  if (coordinator.endpoint.starts_with("127.") ||
-      coordinator.endpoint.starts_with("[::1]")) {
-    return nullptr;
-  }
-  return [rank, &signals] {
-    // It saves what it has.
-    if (signals.received() != 0) return;
-    fmt::print(stderr,
-               "rank {}: ends: for a minute there was no step and no word of "
-               "the launch\n",
-               rank);
-    // What waits for other ranks in destructors would wait for ever.
-    std::_Exit(1);
-  };
+// What becomes of a rank whose launch does not count on it any more.
+RankReporter::Options ReporterOptions(const CoordinatorOfRank& coordinator,
+                                      const MpiWorld& world,
+                                      const StopSignals& signals) {
+  const std::string& endpoint = coordinator.address.endpoint;
+  const int rank = world.world_rank();
+  return {.coordinator = coordinator,
+          .rank = rank,
+          .world_size = world.world_size(),
+          .given_up =
+              [rank, &signals] {
+                // It saves what it has.
+                if (signals.received() != 0) return;
+                fmt::print(stderr,
+                           "rank {}: ends: its launch has given it up, or has "
+                           "not been heard for a minute without a step\n",
+                           rank);
+                // What waits for other ranks in destructors would wait for
+                // ever.
+                std::_Exit(1);
+              },
+          // A launch on this machine may be stopped for a while, but not be out
+          // of reach.
+          .hears_far =
+              !endpoint.starts_with("127.") && !endpoint.starts_with("[::1]")};
 }
 
 // Those given, else the plan's.
@@ -158,22 +168,16 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   options->share.threads = omp_get_max_threads();
   // From here on: while MPI starts there is nothing to save.
   const StopSignals signals;
-  const std::optional<CoordinatorAddress> coordinator = AddressInEnvironment();
+  const std::optional<CoordinatorOfRank> coordinator =
+      CoordinatorInEnvironment();
   std::optional<RankReporter> reporter;
   if (coordinator.has_value()) {
-    reporter.emplace(*coordinator, (*world)->world_rank(),
-                     (*world)->world_size(),
-                     WhenCutOff(*coordinator, (*world)->world_rank(), signals));
-    // The folder is this run's by then, and others find the launch there.
-    bool written = (*world)->world_rank() != 0;
-    options->listener = [&, written](const StepMetrics& metrics,
-                                     int64_t steps) mutable {
+    reporter.emplace(ReporterOptions(*coordinator, **world, signals));
+    options->listener = [&](const StepMetrics& metrics, int64_t steps) {
       reporter->Note(metrics, steps);
-      if (written) return;
-      written = true;
-      const absl::Status status = WriteAddress(*coordinator, options->out);
-      if (!status.ok()) LOG(WARNING) << MessageOf(status);
     };
+    // What was lost in the start before may hold the folder for a while.
+    if (coordinator->start > 1) options->lock_patience = kLockPatience;
   }
   bool told = (*world)->world_rank() != 0;
   options->orders = [&] {

@@ -1,9 +1,14 @@
 #include "trainer/job_file.h"
 
+#include <cstdlib>
 #include <filesystem>
+#include <optional>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
+#include "nlohmann/json.hpp"
+#include "runtime/core/file.h"
 #include "runtime/core/status.h"
 #include "trainer/job.h"
 
@@ -29,13 +34,57 @@ void MakePathsAbsolute(Data& data) {
   }
 }
 
+constexpr int64_t kMostBytes = int64_t{16} << 20;
+// Linux takes 128 KiB for a variable.
+constexpr size_t kMostCarriedBytes = 100 << 10;
+
+// What a launch handed over, as protobuf text.
+std::optional<std::string> CarriedText(const std::string& path) {
+  const char* const carried = std::getenv(kCarriedFilesVariable);
+  if (carried == nullptr) return std::nullopt;
+  const auto json =
+      nlohmann::json::parse(carried, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains(path) || !json[path].is_string()) {
+    return std::nullopt;
+  }
+  return json[path].get<std::string>();
+}
+
+// Of what was handed over, or of what lies there. `text`: to hand on.
+absl::StatusOr<FieldLocations> Load(const std::string& path,
+                                    google::protobuf::Message* message,
+                                    std::string& text) {
+  if (const auto carried = CarriedText(path); carried.has_value()) {
+    text = *carried;
+    return ParseTextProto(text, path, message);
+  }
+  ASSIGN_OR_RETURN(FieldLocations locations, ParseTextProtoFile(path, message));
+  // Errors in JSON have no line that could be lost.
+  if (path.ends_with(".json")) {
+    text = PrintTextProto(*message);
+  } else {
+    ASSIGN_OR_RETURN(text, ReadFile(path, kMostBytes));
+    // Editors of Windows begin files with the mark of UTF-8.
+    constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+    if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
+  }
+  return locations;
+}
+
 }  // namespace
+
+std::string CarriedFiles(const std::map<std::string, std::string>& texts) {
+  // What is no UTF-8 is no text of protobuf's either: ranks will say so.
+  std::string carried = nlohmann::json(texts).dump(
+      -1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
+  return carried.size() > kMostCarriedBytes ? std::string() : carried;
+}
 
 absl::StatusOr<JobFile> LoadJobFile(const std::string& path,
                                     const std::vector<std::string>& overrides,
                                     std::optional<int64_t> steps) {
   JobFile file;
-  ASSIGN_OR_RETURN(file.locations, ParseTextProtoFile(path, &file.job));
+  ASSIGN_OR_RETURN(file.locations, Load(path, &file.job, file.text));
   for (const std::string& assignment : overrides) {
     RETURN_IF_ERROR(ApplyOverride(assignment, &file.job));
     file.locations.NoteOverride(assignment);
@@ -64,7 +113,7 @@ std::string OutFolder(const std::optional<std::string>& out, const Job& job) {
 
 absl::StatusOr<PlanFile> LoadPlanFile(const std::string& path) {
   PlanFile file;
-  ASSIGN_OR_RETURN(file.locations, ParseTextProtoFile(path, &file.plan));
+  ASSIGN_OR_RETURN(file.locations, Load(path, &file.plan, file.text));
   return file;
 }
 

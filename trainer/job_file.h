@@ -4,6 +4,7 @@
 #define TRIREME_TRAINER_JOB_FILE_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +20,8 @@ struct JobFile {
   Job job;  // defaults filled
   // Puts file and line before errors that name a field.
   FieldLocations locations;
+  // To hand on (CarriedFiles): the file's, or of JSON what it means.
+  std::string text;
 };
 
 // `overrides`: field=value assignments, applied in order after the file.
@@ -35,9 +38,17 @@ std::string OutFolder(const std::optional<std::string>& out, const Job& job);
 struct PlanFile {
   Plan plan;
   FieldLocations locations;
+  std::string text;  // to hand on
 };
 
 absl::StatusOr<PlanFile> LoadPlanFile(const std::string& path);
+
+// Job and plan travel with a launch: its ranks, on whatever host, take the
+// texts of files from the environment instead of reading them.
+inline constexpr char kCarriedFilesVariable[] = "TRIREME_FILES";
+// That variable's value for texts by path; empty where they are too long for
+// it.
+std::string CarriedFiles(const std::map<std::string, std::string>& texts);
 
 }  // namespace trireme
 

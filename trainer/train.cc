@@ -289,7 +289,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     // A folder that is not there yet is made last, when all is in order.
     std::error_code error;
     if (leader && fs::exists(folder.root(), error)) {
-      ASSIGN_OR_RETURN(lock, LockRunFolder(folder, options.resume));
+      ASSIGN_OR_RETURN(
+          lock, LockRunFolder(folder, options.resume, options.lock_patience));
     }
     return made;
   };
@@ -363,7 +364,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   std::unique_ptr<RunLog> log;
   if (leader) {
     if (!lock.has_value()) {
-      ASSIGN_OR_RETURN(lock, LockRunFolder(folder, options.resume));
+      ASSIGN_OR_RETURN(
+          lock, LockRunFolder(folder, options.resume, options.lock_patience));
     }
     RETURN_IF_ERROR(WriteRunFolder(folder, job, plan, first_step - 1));
     RETURN_IF_ERROR(

@@ -4,6 +4,7 @@
 #ifndef TRIREME_TRAINER_TRAIN_H_
 #define TRIREME_TRAINER_TRAIN_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -38,6 +39,8 @@ struct TrainOptions {
   // `from_step`. Without it, a folder that already holds a run is an error.
   bool resume = false;
   std::optional<int64_t> from_step;
+  // How long to wait for a folder that another process still holds.
+  std::chrono::seconds lock_patience{0};
   // Fields of the job that may differ from the run's nevertheless (CheckSameRun
   // in trainer/run/resume.h).
   std::vector<std::string> allow;

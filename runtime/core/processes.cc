@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -26,6 +28,7 @@ constexpr std::chrono::milliseconds kBetweenLooks(20);
 struct ProcessStat {
   char state = 0;
   pid_t parent = 0;
+  int64_t start_ticks = 0;
 };
 
 // Of proc(5)'s /proc/PID/stat; nothing where the process is gone.
@@ -40,8 +43,12 @@ std::optional<ProcessStat> StatOf(pid_t process) {
   // The program's name, in parentheses, may hold any character.
   const char* const after_name = std::strrchr(text, ')');
   ProcessStat stat;
+  // Between the parent and the start lie 17 other fields.
   if (after_name == nullptr ||
-      std::sscanf(after_name, ") %c %d", &stat.state, &stat.parent) != 2) {
+      std::sscanf(after_name,
+                  ") %c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                  "%*s %*s %*s %*s %" SCNd64,
+                  &stat.state, &stat.parent, &stat.start_ticks) != 3) {
     return std::nullopt;
   }
   return stat;
@@ -49,9 +56,21 @@ std::optional<ProcessStat> StatOf(pid_t process) {
 
 }  // namespace
 
+std::string HostName() {
+  std::array<char, 256> host{};
+  if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
+  return host.data();
+}
+
 bool IsStopped(pid_t process) {
   const std::optional<ProcessStat> stat = StatOf(process);
   return stat.has_value() && stat->state == 'T';
+}
+
+std::optional<int64_t> StartTicksOf(pid_t process) {
+  const std::optional<ProcessStat> stat = StatOf(process);
+  if (!stat.has_value() || stat->state == 'Z') return std::nullopt;
+  return stat->start_ticks;
 }
 
 std::vector<pid_t> DescendantsOf(pid_t ancestor) {

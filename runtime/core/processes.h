@@ -6,12 +6,23 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 namespace trireme {
 
+// This machine's name; "?" where it cannot be asked.
+std::string HostName();
+
 // Whether the process was stopped (SIGSTOP, SIGTSTP) and not continued since.
 bool IsStopped(pid_t process);
+
+// When the process began, in the system's ticks since it booted, which tells it
+// from a later one of the same number. Nothing where it is gone, or dead and
+// only waited for.
+std::optional<int64_t> StartTicksOf(pid_t process);
 
 // The children of `ancestor`, their children, and so on.
 std::vector<pid_t> DescendantsOf(pid_t ancestor);

@@ -72,6 +72,23 @@ TEST(ProcessesTest, AnOrphanThatIsStoppedIsFoundAndKilled) {
   EXPECT_NE(kill(family.grandchild, 0), 0);
 }
 
+// A launch must not take another program for the one that it looks for.
+TEST(ProcessesTest, AProcessIsToldFromOneThatHasItsNumberLater) {
+  EXPECT_EQ(StartTicksOf(getpid()), StartTicksOf(getpid()));
+  ASSERT_TRUE(StartTicksOf(getpid()).has_value());
+  // A tick is a hundredth of a second.
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const pid_t child = fork();
+  if (child == 0) {
+    for (;;) pause();
+  }
+  EXPECT_GT(*StartTicksOf(child), *StartTicksOf(getpid()));
+  kill(child, SIGKILL);
+  EXPECT_TRUE(Eventually([&] { return !StartTicksOf(child).has_value(); }))
+      << "dead, and not waited for yet";
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+}
+
 TEST(ProcessesTest, WhoIsGoneIsNotStopped) {
   const pid_t child = fork();
   if (child == 0) _exit(0);

@@ -75,20 +75,45 @@ after=$(wc -l < run/metrics.jsonl)
 ((after > steps)) || fail "no step after the resume"
 [[ $(newest run) == "$after" ]] || fail "$after steps, saved $(newest run)"
 
-echo "== a launch that is killed: its ranks save and end"
+echo "== a launch that is killed: another one takes the run up; without one it"
+echo "   saves and ends"
 "${launch[@]}" --out left > left.txt 2>&1 &
 first=$!
 wait_for 60 "$trireme" status left
+process=$(process_of_rank 0 left)
 kill -KILL "$first"
 wait "$first" || true
-wait_for 30 grep -q "as ordered" left.txt
+if "$trireme" status left > status.txt 2>&1; then fail "$(cat status.txt)"; fi
+"${launch[@]}" --out left --resume > second.txt 2>&1 &
+second=$!
+wait_for 60 bash -c "'$trireme' status left | grep -q 'of 1000000'"
+expect_in second.txt "takes up the run in left"
+[[ $(process_of_rank 0 left) == "$process" ]] || fail "ranks were started again"
+saves() { ls left/checkpoints | grep -c '^step_[0-9]*$' || true; }
+before=$(saves)
+"$trireme" checkpoint left > order.txt
+wait_for 20 bash -c "(( \$(ls left/checkpoints | grep -c '^step_[0-9]*\$') > $before ))"
+kill -KILL "$second"
+wait "$second" || true
+wait_for 90 grep -q "as ordered" left.txt
 [[ $(newest left) == "$(wc -l < left/metrics.jsonl)" ]] || fail "not saved"
+wait_for 20 bash -c "! kill -0 $process"
 
-echo "== a rank that is killed, and one that is stopped: started again, to the"
-echo "   same bits as without"
+echo "== a rank that is killed, before the first step too, and one that is"
+echo "   stopped: started again, to the same bits as without"
 more=(--steps 400 --set checkpoint.every=20)
 "${launch[@]}" "${more[@]}" --out whole > whole.txt
-"${launch[@]}" "${more[@]}" --out hurt > hurt.txt 2>&1 &
+mkdir killed
+cat > killed/mpirun <<'SCRIPT'
+#!/bin/bash
+if [[ ! -e started ]]; then
+  touch started
+  kill -KILL $$
+fi
+exec /usr/bin/mpirun "$@"
+SCRIPT
+chmod +x killed/mpirun
+PATH=$work/killed:$PATH "${launch[@]}" "${more[@]}" --out hurt > hurt.txt 2>&1 &
 first=$!
 for signal in KILL STOP; do
   wait_for 60 test -s hurt/coordinator.json
@@ -98,7 +123,8 @@ for signal in KILL STOP; do
   wait_for 60 bash -c "! kill -0 $process"
 done
 wait "$first" || fail "was not brought to its end: $(cat hurt.txt)"
-(($(grep -c "ranks were lost" hurt.txt) == 2)) || fail "$(cat hurt.txt)"
+(($(grep -c "ranks were lost" hurt.txt) == 3)) || fail "$(cat hurt.txt)"
+expect_in hurt.txt "ranks were lost after step 0;"
 expect_in hurt.txt "is lost: it is stopped"
 same_as_whole() { # the last checkpoint, file by file
   local file

@@ -4,6 +4,7 @@ Where no laboratory can be set up, every test is skipped with the reason. Writes
 XML_OUTPUT_FILE as Bazel wants it.
 """
 
+import json
 import os
 import re
 import sys
@@ -154,6 +155,86 @@ class LostLinkTest(unittest.TestCase):
         self.cut("unheard", [])
 
 
+# Someone's cluster that loses a machine in the night.
+class LostHostTest(unittest.TestCase):
+    trireme = ""
+    why_not = None
+    STEPS = 120
+
+    def setUp(self):
+        if self.why_not:
+            self.skipTest(self.why_not)
+        self.folder = self.enterContext(tempfile.TemporaryDirectory())
+        self.net = self.enterContext(
+            network.Network([1, 1, 1], lambda source, target: 1e8))
+        self.job = os.path.join(self.folder, "job.textproto")
+        with open(self.job, "w", encoding="utf-8") as file:
+            file.write(JOB.replace("steps: 1000000", f"steps: {self.STEPS}")
+                       .replace("checkpoint {", "checkpoint { every: 10"))
+
+    def launch(self, name, *options):
+        hosts = ",".join(f"{self.net.address(host)}:1" for host in (0, 1))
+        return self.net.start([
+            self.trireme, "launch", self.job, "--hosts", hosts, "--out",
+            os.path.join(self.folder, name), "--listen",
+            f"{self.net.address(0)}:0", *options])
+
+    def run_whole(self, name):
+        launch = self.launch(name)
+        printed, _ = launch.communicate(timeout=300)
+        self.assertEqual(launch.returncode, 0, printed)
+
+    def lose_host(self, name, *options):
+        """Takes the second host's card down in mid-run; what is printed."""
+        launch = self.launch(name, *options)
+        self.addCleanup(launch.kill)
+        metrics = os.path.join(self.folder, name, "metrics.jsonl")
+        deadline = time.monotonic() + 180
+        while not os.path.exists(metrics) or len(self.losses(name)) < 20:
+            self.assertIsNone(launch.poll())
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+        self.net.set_link(1, "down")
+        printed, _ = launch.communicate(timeout=300)
+        self.assertEqual(launch.returncode, 0, printed)
+        self.assertLess(printed.count("resumed after step"), 3, printed)
+        return printed
+
+    def losses(self, name):
+        with open(os.path.join(self.folder, name, "metrics.jsonl"),
+                  encoding="utf-8") as file:
+            return [json.loads(line)["loss"] for line in file
+                    if line.endswith("\n")]
+
+    def last_checkpoint(self, name):
+        path = os.path.join(self.folder, name, "checkpoints",
+                            f"step_{self.STEPS:08}")
+        found = {}
+        for entry in os.scandir(path):
+            with open(entry.path, "rb") as file:
+                found[entry.name] = file.read()
+        return found
+
+    def test_a_spare_takes_its_place_to_the_same_bits(self):
+        self.run_whole("whole")
+        spare = self.net.address(2)
+        printed = self.lose_host("hurt", "--spares", f"{spare}:1")
+        self.assertIn(f"goes on with {self.net.address(0)}:1,{spare}:1",
+                      printed)
+        self.assertEqual(self.losses("hurt"), self.losses("whole"))
+        self.assertEqual(self.last_checkpoint("hurt"),
+                         self.last_checkpoint("whole"))
+
+    def test_without_a_spare_fewer_ranks_go_on_with_the_same_batches(self):
+        self.run_whole("whole")
+        printed = self.lose_host("hurt")
+        self.assertIn("1 of 1 ranks that are left", printed)
+        whole, hurt = self.losses("whole"), self.losses("hurt")
+        self.assertEqual(len(hurt), self.STEPS, printed)
+        for step, (expected, found) in enumerate(zip(whole, hurt)):
+            self.assertLess(abs(found / expected - 1), 1e-4, f"step {step}")
+
+
 class StudyTest(unittest.TestCase):
     """What the study accepts of the planner's predictions."""
 
@@ -210,11 +291,13 @@ class XmlResult(unittest.TextTestResult):
 
 
 def main():
-    LaboratoryTest.trireme = LostLinkTest.trireme = sys.argv[1]
-    LaboratoryTest.why_not = LostLinkTest.why_not = network.why_not()
+    why_not = network.why_not()
+    for case in (LaboratoryTest, LostLinkTest, LostHostTest):
+        case.trireme = sys.argv[1]
+        case.why_not = why_not
     load = unittest.defaultTestLoader.loadTestsFromTestCase
     suite = unittest.TestSuite([load(StudyTest), load(LostLinkTest),
-                                load(LaboratoryTest)])
+                                load(LostHostTest), load(LaboratoryTest)])
     result = unittest.TextTestRunner(verbosity=2, resultclass=XmlResult).run(
         suite)
     if "XML_OUTPUT_FILE" in os.environ:

@@ -1,117 +1,32 @@
 #include "trainer/coordinator/coordinator_client.h"
 
-#include <fcntl.h>
-#include <sys/random.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <array>
-#include <cerrno>
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <string_view>
-#include <system_error>
+#include <string>
 
-#include "fmt/format.h"
 #include "grpcpp/create_channel.h"
-#include "nlohmann/json.hpp"
-#include "runtime/core/file.h"
+#include "grpcpp/support/channel_arguments.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
 namespace {
 
-constexpr int64_t kMaxAddressBytes = 1 << 16;
 constexpr std::chrono::seconds kPatience(2);
+// Between attempts to reach a coordinator that may come back.
+constexpr int kReconnectMs = 500;
 
-std::string PathOf(const std::string& run) { return run + "/coordinator.json"; }
+std::shared_ptr<grpc::Channel> ChannelTo(const std::string& endpoint) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMs);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMs);
+  return grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(),
+                                   arguments);
+}
 
 }  // namespace
 
-absl::Status WriteAddress(const CoordinatorAddress& address,
-                          const std::string& run) {
-  RETURN_IF_ERROR(MakeDirectories(run));
-  const std::string path = PathOf(run);
-  const std::string text =
-      nlohmann::json({{"endpoint", address.endpoint}, {"token", address.token}})
-          .dump() +
-      "\n";
-  // The token must never be there for others to read.
-  const int descriptor =
-      open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-  if (descriptor < 0) {
-    return Unavailable("{}: cannot open: {}", path,
-                       std::generic_category().message(errno));
-  }
-  const bool written = fchmod(descriptor, 0600) == 0 &&
-                       ftruncate(descriptor, 0) == 0 &&
-                       write(descriptor, text.data(), text.size()) ==
-                           static_cast<ssize_t>(text.size());
-  const int error = errno;
-  close(descriptor);
-  if (written) return absl::OkStatus();
-  return Unavailable("{}: cannot write: {}", path,
-                     std::generic_category().message(error));
-}
-
-absl::StatusOr<CoordinatorAddress> ReadAddress(const std::string& run) {
-  const std::string path = PathOf(run);
-  const absl::StatusOr<std::string> text = ReadFile(path, kMaxAddressBytes);
-  if (absl::IsNotFound(text.status())) {
-    std::error_code error;
-    return FailedPrecondition("{}: {}", run,
-                              std::filesystem::exists(run, error)
-                                  ? "no launch of it is running"
-                                  : "no such folder; expected that of a run");
-  }
-  RETURN_IF_ERROR(text.status());
-  const auto json =
-      nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  const auto field = [&](const char* name) -> std::string {
-    return json.is_object() && json.contains(name) && json[name].is_string()
-               ? json[name].get<std::string>()
-               : "";
-  };
-  CoordinatorAddress address{field("endpoint"), field("token")};
-  if (address.endpoint.empty() || address.token.empty()) {
-    return DataLoss("{}: found '{}', expected an endpoint and a token", path,
-                    *text);
-  }
-  return address;
-}
-
-void RemoveAddress(const CoordinatorAddress& address, const std::string& run) {
-  const absl::StatusOr<CoordinatorAddress> there = ReadAddress(run);
-  if (there.ok() && there->token == address.token) {
-    std::remove(PathOf(run).c_str());
-  }
-}
-
-std::optional<CoordinatorAddress> AddressInEnvironment() {
-  const char* endpoint = std::getenv(kEndpointVariable);
-  const char* token = std::getenv(kTokenVariable);
-  if (endpoint == nullptr || token == nullptr) return std::nullopt;
-  return CoordinatorAddress{endpoint, token};
-}
-
-absl::StatusOr<std::string> NewToken() {
-  std::array<unsigned char, 32> bits;
-  if (getrandom(bits.data(), bits.size(), 0) !=
-      static_cast<ssize_t>(bits.size())) {
-    return Unavailable("cannot make a token: {}",
-                       std::generic_category().message(errno));
-  }
-  std::string text;
-  for (const unsigned char byte : bits) text += fmt::format("{:02x}", byte);
-  return text;
-}
-
 CoordinatorClient::CoordinatorClient(const CoordinatorAddress& address)
     : address_(address),
-      stub_(Coordinator::NewStub(grpc::CreateChannel(
-          address.endpoint, grpc::InsecureChannelCredentials()))) {}
+      stub_(Coordinator::NewStub(ChannelTo(address.endpoint))) {}
 
 template <typename Request, typename Reply>
 absl::Status CoordinatorClient::Call(

@@ -9,6 +9,7 @@
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "runtime/core/status.h"
+#include "trainer/coordinator/coordinator.grpc.pb.h"
 
 namespace trireme {
 namespace {
@@ -82,7 +83,8 @@ CoordinatorServer::~CoordinatorServer() {
 }
 
 absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
-    JobWatch& watch, const std::string& listen) {
+    JobWatch& watch, const std::string& listen,
+    std::optional<std::string> token) {
   for (const char* anywhere : {"0.0.0.0:", "[::]:", "*:"}) {
     if (!listen.starts_with(anywhere)) continue;
     return InvalidArgument(
@@ -91,10 +93,15 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
         listen);
   }
   std::unique_ptr<CoordinatorServer> server(new CoordinatorServer);
-  ASSIGN_OR_RETURN(server->address_.token, NewToken());
+  if (!token.has_value()) {
+    ASSIGN_OR_RETURN(token, NewToken());
+  }
+  server->address_.token = *std::move(token);
   server->service_ = std::make_unique<Service>(watch, server->address_.token);
   int port = 0;
   grpc::ServerBuilder builder;
+  // Two launches at one address would each hear some of the ranks.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(server->service_.get());
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);

@@ -4,11 +4,16 @@
 #define TRIREME_TRAINER_COORDINATOR_COORDINATOR_SERVER_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "trainer/coordinator/coordinator_client.h"
 #include "trainer/coordinator/job_watch.h"
+#include "trainer/coordinator/launch_record.h"
+
+namespace grpc {
+class Server;
+}  // namespace grpc
 
 namespace trireme {
 
@@ -16,10 +21,11 @@ class CoordinatorServer {
  public:
   // Serves from threads of its own until destroyed. `listen`: a host or address
   // and a port, 0 for any free one; who is to reach it must reach that.
-  // `watch` outlives it. A call without the job's token is refused and told
-  // nothing. Errors: an address that cannot be listened at.
+  // `watch` outlives it. A call without the job's token, by default a new one,
+  // is refused and told nothing. Errors: an address that cannot be listened at.
   static absl::StatusOr<std::unique_ptr<CoordinatorServer>> Start(
-      JobWatch& watch, const std::string& listen);
+      JobWatch& watch, const std::string& listen,
+      std::optional<std::string> token = std::nullopt);
   ~CoordinatorServer();
 
   const CoordinatorAddress& address() const { return address_; }

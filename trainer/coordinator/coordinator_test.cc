@@ -17,6 +17,7 @@
 #include "trainer/coordinator/coordinator_client.h"
 #include "trainer/coordinator/coordinator_server.h"
 #include "trainer/coordinator/job_watch.h"
+#include "trainer/coordinator/launch_record.h"
 #include "trainer/coordinator/rank_reporter.h"
 #include "trainer/coordinator/status_text.h"
 
@@ -82,8 +83,30 @@ TEST(JobWatchTest, KnowsWhoFailedSinceTheRanksBegan) {
   EXPECT_FALSE(watch.AnyFailed());
   ASSERT_TRUE(watch.Report(ReportOf(1, RankReport::FAILED), {}).ok());
   EXPECT_TRUE(watch.AnyFailed());
-  watch.Begin();
+  EXPECT_FALSE(watch.AllEnded());
+  watch.Begin(1);
   EXPECT_FALSE(watch.AnyFailed()) << "nothing is known of the new ones";
+  for (int rank = 0; rank < 4; ++rank) {
+    EXPECT_FALSE(watch.AllEnded());
+    RankReport report = ReportOf(rank, RankReport::ENDED);
+    report.set_start(1);
+    ASSERT_TRUE(watch.Report(report, {}).ok());
+  }
+  EXPECT_TRUE(watch.AllEnded());
+}
+
+// The last words of a rank that was lost must not count for its successor.
+TEST(JobWatchTest, WhoWasStartedBeforeIsNotHeard) {
+  JobWatch watch("run", {});
+  watch.Begin(2);
+  RankReport report = ReportOf(0, RankReport::FAILED);
+  report.set_start(1);
+  report.set_step(7);
+  EXPECT_TRUE(absl::IsFailedPrecondition(watch.Report(report, {}).status()));
+  EXPECT_FALSE(watch.AnyFailed() || watch.Training());
+  report.set_start(2);
+  EXPECT_TRUE(watch.Report(report, {}).ok());
+  EXPECT_TRUE(watch.AnyFailed() && watch.Training());
 }
 
 TEST(JobWatchTest, StepsThatAreDoneAgainAreListedOnce) {
@@ -111,13 +134,19 @@ class CoordinatorTest : public ::testing::Test {
       : watch_("run", JobWatch::Clock::now()),
         server_(CoordinatorServer::Start(watch_, "127.0.0.1:0").value()) {}
 
+  RankReporter::Options OfRank(int rank, int world_size) const {
+    return {.coordinator = {.address = server_->address()},
+            .rank = rank,
+            .world_size = world_size};
+  }
+
   JobWatch watch_;
   std::unique_ptr<CoordinatorServer> server_;
 };
 
 TEST_F(CoordinatorTest, OrdersReachRankZeroOnce) {
-  RankReporter first(server_->address(), 0, 2);
-  RankReporter second(server_->address(), 1, 2);
+  RankReporter first(OfRank(0, 2));
+  RankReporter second(OfRank(1, 2));
   CoordinatorClient person(server_->address());
   ASSERT_TRUE(person.GiveOrder(Order::SAVE).ok());
   ASSERT_TRUE(person.GiveOrder(Order::STOP).ok());
@@ -134,7 +163,7 @@ TEST_F(CoordinatorTest, OrdersReachRankZeroOnce) {
 }
 
 TEST_F(CoordinatorTest, AStepIsSeenByWhoAsks) {
-  RankReporter reporter(server_->address(), 0, 1);
+  RankReporter reporter(OfRank(0, 1));
   StepMetrics metrics;
   metrics.step = 7;
   metrics.loss = 0.5;
@@ -153,18 +182,71 @@ TEST_F(CoordinatorTest, AStepIsSeenByWhoAsks) {
                     HasSubstr("compute 90%, tp 10%")));
 }
 
+// Waits, for long, until it holds.
+template <typename Condition>
+bool Eventually(Condition condition) {
+  for (int i = 0; i < 600; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  return false;
+}
+
 // A rank on a host whose link is gone ends, however long the job's deadlines.
 TEST_F(CoordinatorTest, ARankLearnsThatItIsCutOff) {
   std::atomic<int> told = 0;
-  RankReporter reporter(
-      server_->address(), 0, 1, [&] { ++told; }, seconds(1));
+  RankReporter::Options options = OfRank(0, 1);
+  options.given_up = [&] { ++told; };
+  options.hears_far = true;
+  options.patience = seconds(1);
+  RankReporter reporter(options);
   std::this_thread::sleep_for(seconds(2));
   EXPECT_EQ(told, 0) << "somebody answers";
   server_.reset();
-  for (int i = 0; i < 600 && told == 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  }
+  EXPECT_TRUE(Eventually([&] { return told > 0; }));
   EXPECT_EQ(told, 1);
+}
+
+// One whose job goes on without it must not keep the run's folder.
+TEST_F(CoordinatorTest, ARankLearnsThatOthersTookItsPlace) {
+  std::atomic<int> told = 0;
+  RankReporter::Options options = OfRank(1, 2);
+  options.given_up = [&] { ++told; };
+  RankReporter reporter(options);
+  EXPECT_TRUE(Eventually([&] { return watch_.Status({}).ranks_size() > 0; }));
+  EXPECT_EQ(told, 0);
+  watch_.Begin(1);
+  EXPECT_TRUE(Eventually([&] { return told > 0; }));
+}
+
+// Losing the launch loses no work: another one hears the ranks and orders, or
+// the run saves and ends.
+TEST_F(CoordinatorTest, ALaunchIsReplacedOrTheRunIsOrphaned) {
+  ASSERT_TRUE(
+      CoordinatorClient(server_->address()).GiveOrder(Order::SAVE).ok());
+  RankReporter::Options options = OfRank(0, 1);
+  options.orphaned_after = seconds(5);
+  RankReporter reporter(options);
+  EXPECT_TRUE(Eventually([&] { return reporter.Take().save; }));
+  const CoordinatorAddress address = server_->address();
+  server_.reset();
+  JobWatch successor("run", JobWatch::Clock::now());
+  server_ = CoordinatorServer::Start(successor, address.endpoint, address.token)
+                .value();
+  EXPECT_FALSE(CoordinatorServer::Start(successor, address.endpoint).ok())
+      << "two at one address";
+  EXPECT_TRUE(
+      Eventually([&] { return successor.Status({}).ranks_size() > 0; }));
+  ASSERT_TRUE(CoordinatorClient(address).GiveOrder(Order::SAVE).ok());
+  bool stopped = false;
+  EXPECT_TRUE(Eventually([&] {
+    const Orders orders = reporter.Take();
+    stopped |= orders.stop;
+    return orders.save;
+  }));
+  EXPECT_FALSE(stopped);
+  server_.reset();
+  EXPECT_TRUE(Eventually([&] { return reporter.Take().stop; }));
 }
 
 TEST_F(CoordinatorTest, WithoutTheTokenNothingIsToldOrDone) {
@@ -182,20 +264,29 @@ TEST_F(CoordinatorTest, WithoutTheTokenNothingIsToldOrDone) {
   EXPECT_EQ(status.ranks_size(), 0);
 }
 
-TEST_F(CoordinatorTest, OnlyItsOwnerReadsTheToken) {
+TEST(LaunchRecordTest, OnlyItsOwnerReadsTheToken) {
   const std::string run = testing::TempDir() + "/coordinator_test";
   std::filesystem::remove_all(run);
-  EXPECT_THAT(MessageOf(ReadAddress(run).status()),
+  EXPECT_THAT(MessageOf(ReadLaunchRecord(run).status()),
               HasSubstr("no such folder"));
-  ASSERT_TRUE(WriteAddress(server_->address(), run).ok());
+  const LaunchRecord record{.address = {"127.0.0.1:40123", "secret"},
+                            .start = 3,
+                            .host = "a",
+                            .mpirun = 17,
+                            .mpirun_ticks = 1234};
+  ASSERT_TRUE(WriteLaunchRecord(record, run).ok());
   struct stat info {};
   ASSERT_EQ(stat((run + "/coordinator.json").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
-  EXPECT_EQ(ReadAddress(run)->endpoint, server_->address().endpoint);
-  RemoveAddress({"127.0.0.1:1", "another"}, run);
-  EXPECT_TRUE(ReadAddress(run).ok()) << "another launch removed it";
-  RemoveAddress(server_->address(), run);
-  EXPECT_THAT(MessageOf(ReadAddress(run).status()),
+  const LaunchRecord read = ReadLaunchRecord(run).value();
+  EXPECT_EQ(read.address.endpoint, "127.0.0.1:40123");
+  EXPECT_EQ(read.start, 3);
+  EXPECT_EQ(read.mpirun, 17);
+  EXPECT_EQ(read.mpirun_ticks, 1234);
+  RemoveLaunchRecord({"127.0.0.1:1", "another"}, run);
+  EXPECT_TRUE(ReadLaunchRecord(run).ok()) << "another launch removed it";
+  RemoveLaunchRecord(record.address, run);
+  EXPECT_THAT(MessageOf(ReadLaunchRecord(run).status()),
               HasSubstr("no launch of it is running"));
 }
 

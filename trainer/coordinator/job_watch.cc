@@ -25,8 +25,9 @@ bool IsOver(const RankReport& report) {
 JobWatch::JobWatch(std::string folder, Clock::time_point now)
     : folder_(std::move(folder)), begin_(now) {}
 
-void JobWatch::Begin() {
+void JobWatch::Begin(int64_t start) {
   const std::lock_guard lock(mutex_);
+  start_ = start;
   ranks_.clear();
 }
 
@@ -37,6 +38,12 @@ absl::StatusOr<OrdersSoFar> JobWatch::Report(const RankReport& report,
                            report.world_size() - 1);
   }
   const std::lock_guard lock(mutex_);
+  if (report.start() != start_) {
+    return FailedPrecondition(
+        "start: found {}, expected {}: the ranks were "
+        "started again",
+        report.start(), start_);
+  }
   Rank& rank = ranks_[report.rank()];
   rank = {.report = report, .heard = now};
   if (report.has_figures()) {
@@ -111,6 +118,24 @@ bool JobWatch::AnyFailed() const {
   const std::lock_guard lock(mutex_);
   return std::any_of(ranks_.begin(), ranks_.end(), [](const auto& entry) {
     return entry.second.report.state() == RankReport::FAILED;
+  });
+}
+
+bool JobWatch::AllEnded() const {
+  const std::lock_guard lock(mutex_);
+  const auto ended = [](const auto& entry) {
+    return entry.second.report.state() == RankReport::ENDED;
+  };
+  return !ranks_.empty() &&
+         static_cast<int>(ranks_.size()) ==
+             ranks_.begin()->second.report.world_size() &&
+         std::all_of(ranks_.begin(), ranks_.end(), ended);
+}
+
+bool JobWatch::Training() const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(ranks_.begin(), ranks_.end(), [](const auto& entry) {
+    return entry.second.report.step() > 0;
   });
 }
 

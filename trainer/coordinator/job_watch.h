@@ -30,10 +30,12 @@ class JobWatch {
   // `folder`: the run's.
   JobWatch(std::string folder, Clock::time_point now);
 
-  // The ranks are started (again): none has reported yet.
-  void Begin();
+  // The ranks are started (again), or found as `start` left them: none has
+  // reported yet.
+  void Begin(int64_t start);
 
-  // Errors: a rank outside of its world.
+  // Errors: InvalidArgument, a rank outside of its world; FailedPrecondition,
+  // one of another start, which is to end.
   absl::StatusOr<OrdersSoFar> Report(const RankReport& report,
                                      Clock::time_point now);
   absl::Status GiveOrder(Order::Kind kind);
@@ -54,6 +56,10 @@ class JobWatch {
   // Whether a rank has failed, since they began, for a reason of its own, which
   // would come again.
   bool AnyFailed() const;
+  // Whether all ranks have come to a good end.
+  bool AllEnded() const;
+  // Whether a step has been done since they began.
+  bool Training() const;
   // The last step that was reported.
   int64_t last_step() const;
 
@@ -72,6 +78,7 @@ class JobWatch {
   const std::string folder_;
   const Clock::time_point begin_;
   mutable std::mutex mutex_;
+  int64_t start_ = 0;
   std::map<int32_t, Rank> ranks_;
   std::deque<StepFigures> steps_;
   OrdersSoFar orders_;

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <utility>
@@ -33,14 +34,13 @@ StepFigures FiguresOf(const StepMetrics& metrics) {
 
 }  // namespace
 
-RankReporter::RankReporter(const CoordinatorAddress& address, int rank,
-                           int world_size, std::function<void()> cut_off,
-                           std::chrono::seconds patience)
-    : client_(address), cut_off_(std::move(cut_off)), patience_(patience) {
+RankReporter::RankReporter(Options options)
+    : options_(std::move(options)), client_(options_.coordinator.address) {
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
-  report_.set_rank(rank);
-  report_.set_world_size(world_size);
+  report_.set_rank(options_.rank);
+  report_.set_world_size(options_.world_size);
+  report_.set_start(options_.coordinator.start);
   report_.set_host(host.data());
   report_.set_process(getpid());
   thread_ = std::thread([this] { Run(); });
@@ -57,7 +57,7 @@ RankReporter::~RankReporter() {
 
 void RankReporter::Note(const StepMetrics& metrics, int64_t steps) {
   const std::lock_guard lock(mutex_);
-  last_progress_ = std::chrono::steady_clock::now();
+  last_progress_ = Clock::now();
   report_.set_state(RankReport::TRAINING);
   report_.set_step(metrics.step);
   report_.set_steps(steps);
@@ -68,8 +68,9 @@ void RankReporter::Note(const StepMetrics& metrics, int64_t steps) {
 Orders RankReporter::Take() {
   const std::lock_guard lock(mutex_);
   if (report_.rank() != 0) return {};
+  const bool orphaned = Clock::now() - last_listened_ > options_.orphaned_after;
   const Orders orders{.save = heard_.saves() > taken_.saves(),
-                      .stop = heard_.stops() > taken_.stops()};
+                      .stop = heard_.stops() > taken_.stops() || orphaned};
   taken_ = heard_;
   return orders;
 }
@@ -83,7 +84,7 @@ void RankReporter::End(const absl::Status& status) {
   Tell();
 }
 
-bool RankReporter::Tell() {
+void RankReporter::Tell() {
   // One report at a time: an older one must not arrive after a newer one.
   const std::lock_guard telling(telling_);
   RankReport report;
@@ -92,15 +93,19 @@ bool RankReporter::Tell() {
     report = report_;
   }
   const absl::StatusOr<OrdersSoFar> orders = client_.Report(report);
-  // Who does not answer may yet, and the job goes on without.
-  if (!orders.ok()) return false;
   const std::lock_guard lock(mutex_);
+  if (!absl::IsUnavailable(orders.status())) last_listened_ = Clock::now();
+  refused_ = absl::IsFailedPrecondition(orders.status());
+  // Who does not answer may yet, and the job goes on without.
+  if (!orders.ok()) return;
   heard_ = *orders;
-  last_progress_ = std::chrono::steady_clock::now();
+  // A launch that takes another one's place counts from 0.
+  taken_.set_saves(std::min(taken_.saves(), heard_.saves()));
+  taken_.set_stops(std::min(taken_.stops(), heard_.stops()));
+  last_progress_ = Clock::now();
   if (report_.figures().step() == report.figures().step()) {
     report_.clear_figures();
   }
-  return true;
 }
 
 void RankReporter::Run() {
@@ -108,12 +113,15 @@ void RankReporter::Run() {
   bool told = false;
   while (!ending_) {
     lock.unlock();
-    const bool heard = Tell();
+    Tell();
     lock.lock();
-    if (!heard && !told && cut_off_ != nullptr &&
-        std::chrono::steady_clock::now() - last_progress_ > patience_) {
+    const bool cut_off =
+        options_.hears_far && Clock::now() - last_progress_ > options_.patience;
+    if ((refused_ || cut_off) && !told && options_.given_up != nullptr) {
       told = true;
-      cut_off_();
+      lock.unlock();
+      options_.given_up();
+      lock.lock();
     }
     changed_.wait_for(lock, kReportInterval, [this] { return ending_; });
   }

@@ -18,37 +18,50 @@ namespace trireme {
 
 class RankReporter {
  public:
-  // Calls `cut_off` from its thread, once, when nobody has answered for
-  // `patience` and no step was done meanwhile: the launch has given this rank
-  // up, and whom it waits for will not come.
-  RankReporter(const CoordinatorAddress& address, int rank, int world_size,
-               std::function<void()> cut_off = nullptr,
-               std::chrono::seconds patience = std::chrono::seconds(60));
+  struct Options {
+    CoordinatorOfRank coordinator;
+    int rank = 0;
+    int world_size = 1;
+    // Called from the reporter's thread, at most once, where this rank is
+    // given up and whom it waits for will not come: the ranks were started
+    // again without it, or, `hears_far` away, nobody has answered for
+    // `patience` and no step was done meanwhile.
+    std::function<void()> given_up;
+    bool hears_far = false;
+    std::chrono::seconds patience{60};
+    // No process has listened for so long: the launch is gone and none takes
+    // its place, so that the run is to save and end.
+    std::chrono::seconds orphaned_after = kOrphanedAfter;
+  };
+  explicit RankReporter(Options options);
   ~RankReporter();
 
   // A step of `steps` is done.
   void Note(const StepMetrics& metrics, int64_t steps);
   // What was ordered since the last call; on rank 0, nothing elsewhere: a job's
-  // orders reach its other ranks through it.
+  // orders reach its other ranks through it. A run that is orphaned is to stop.
   Orders Take();
   // The rank's end, told before this returns if somebody hears it.
   void End(const absl::Status& status);
 
  private:
-  void Run();
-  // Reports once; without the lock, which it takes. Whether somebody heard it.
-  bool Tell();
+  using Clock = std::chrono::steady_clock;
 
+  void Run();
+  // Reports once; without the lock, which it takes.
+  void Tell();
+
+  const Options options_;
   CoordinatorClient client_;
-  const std::function<void()> cut_off_;
-  const std::chrono::seconds patience_;
   std::mutex telling_;  // locked before mutex_
   std::mutex mutex_;
   std::condition_variable changed_;
   bool ending_ = false;
   // Somebody heard a report, or a step was done.
-  std::chrono::steady_clock::time_point last_progress_ =
-      std::chrono::steady_clock::now();
+  Clock::time_point last_progress_ = Clock::now();
+  // A process listened, answering or not.
+  Clock::time_point last_listened_ = Clock::now();
+  bool refused_ = false;
   RankReport report_;
   OrdersSoFar heard_, taken_;
   std::thread thread_;

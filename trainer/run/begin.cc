@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 #include <system_error>
+#include <thread>
 
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
@@ -10,6 +11,11 @@
 #include "trainer/run/resume.h"
 
 namespace trireme {
+namespace {
+
+constexpr std::chrono::milliseconds kBetweenTries(100);
+
+}  // namespace
 
 absl::Status CheckRunFolder(const RunFolder& folder, bool resume) {
   std::error_code error;
@@ -31,8 +37,16 @@ absl::Status CheckRunFolder(const RunFolder& folder, bool resume) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<FolderLock> LockRunFolder(const RunFolder& folder, bool resume) {
-  ASSIGN_OR_RETURN(FolderLock lock, FolderLock::Acquire(folder.root()));
+absl::StatusOr<FolderLock> LockRunFolder(const RunFolder& folder, bool resume,
+                                         std::chrono::seconds patience) {
+  const auto end = std::chrono::steady_clock::now() + patience;
+  absl::StatusOr<FolderLock> lock = FolderLock::Acquire(folder.root());
+  while (absl::IsFailedPrecondition(lock.status()) &&
+         std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(kBetweenTries);
+    lock = FolderLock::Acquire(folder.root());
+  }
+  RETURN_IF_ERROR(lock.status());
   RETURN_IF_ERROR(CheckRunFolder(folder, resume));
   return lock;
 }

@@ -4,6 +4,7 @@
 #ifndef TRIREME_TRAINER_RUN_BEGIN_H_
 #define TRIREME_TRAINER_RUN_BEGIN_H_
 
+#include <chrono>
 #include <cstdint>
 
 #include "absl/status/status.h"
@@ -21,7 +22,8 @@ absl::Status CheckRunFolder(const RunFolder& folder, bool resume);
 
 // The run's lock, behind which one that has just ended is seen. Errors: those
 // of CheckRunFolder and of FolderLock.
-absl::StatusOr<FolderLock> LockRunFolder(const RunFolder& folder, bool resume);
+absl::StatusOr<FolderLock> LockRunFolder(const RunFolder& folder, bool resume,
+                                         std::chrono::seconds patience);
 
 // Makes what is missing of the folder and writes job and plan, as resolved;
 // what they were until `step`, which is done, is kept beside.

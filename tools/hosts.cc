@@ -1,0 +1,229 @@
+#include "tools/hosts.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <set>
+#include <thread>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "fmt/format.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+constexpr int64_t kMostRanksOfHost = 4096;
+constexpr int64_t kMostHostFileBytes = 16 << 20;
+constexpr std::chrono::milliseconds kBetweenLooks(50);
+constexpr size_t kMostReasonBytes = 4096;
+
+// A machine's name or address, perhaps after "user@".
+bool NamesHost(const std::string& text) {
+  return !text.empty() && text.front() != '-' &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) {
+           return std::isalnum(c) != 0 || c == '.' || c == '-' || c == '_' ||
+                  c == '@';
+         });
+}
+
+// An mpirun that runs `true` on one host; what it says comes through a pipe.
+struct Probe {
+  std::string host;
+  pid_t process = -1;
+  int output = -1;
+};
+
+Probe StartProbe(const std::string& host) {
+  Probe probe{.host = host};
+  std::vector<std::string> command = {"mpirun", "-np", "1", "--host",
+                                      host + ":1"};
+  if (geteuid() == 0) command.emplace_back("--allow-run-as-root");
+  command.emplace_back("true");
+  std::vector<char*> raw;
+  for (std::string& part : command) raw.push_back(part.data());
+  raw.push_back(nullptr);
+  std::array<int, 2> pipe{};
+  if (pipe2(pipe.data(), O_CLOEXEC) != 0) return probe;
+  probe.process = fork();
+  if (probe.process == 0) {
+    setpgid(0, 0);
+    const int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    dup2(nothing, STDIN_FILENO);
+    dup2(pipe[1], STDOUT_FILENO);
+    dup2(pipe[1], STDERR_FILENO);
+    sigset_t none;
+    sigemptyset(&none);
+    pthread_sigmask(SIG_SETMASK, &none, nullptr);
+    execvp(raw[0], raw.data());
+    _exit(127);
+  }
+  close(pipe[1]);
+  fcntl(pipe[0], F_SETFL, O_NONBLOCK);
+  probe.output = pipe[0];
+  return probe;
+}
+
+// The first line of what mpirun says that says something.
+std::string FirstLine(const std::string& text) {
+  for (const auto line : absl::StrSplit(text, '\n')) {
+    const std::string stripped(absl::StripAsciiWhitespace(line));
+    if (!stripped.empty() && stripped.find_first_not_of('-') != stripped.npos) {
+      return stripped;
+    }
+  }
+  return "mpirun ended without a word";
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Host>> ParseHosts(const std::string& option,
+                                             const std::string& text) {
+  std::vector<Host> hosts;
+  std::set<std::string> names;
+  for (const auto host : absl::StrSplit(text, ',')) {
+    const std::vector<std::string> parts = absl::StrSplit(host, ':');
+    int64_t ranks = 0;
+    if (parts.size() != 2 || !NamesHost(parts[0]) ||
+        !absl::SimpleAtoi(parts[1], &ranks) || ranks < 1 ||
+        ranks > kMostRanksOfHost) {
+      return InvalidArgument(
+          "--{}: found '{}', expected NAME:RANKS, separated by commas", option,
+          std::string(host));
+    }
+    if (!names.insert(parts[0]).second) {
+      return InvalidArgument("--{}: found '{}' twice, expected it once", option,
+                             parts[0]);
+    }
+    hosts.push_back({parts[0], ranks});
+  }
+  return hosts;
+}
+
+absl::StatusOr<std::vector<Host>> ReadHostFile(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostHostFileBytes));
+  std::vector<Host> hosts;
+  std::set<std::string> names;
+  int number = 0;
+  for (const auto view : absl::StrSplit(text, '\n')) {
+    ++number;
+    const std::string line(view.substr(0, view.find('#')));
+    const std::vector<std::string> words =
+        absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
+    if (words.empty()) continue;
+    Host host{.name = words[0], .ranks = 1};
+    bool good = NamesHost(host.name) && words.size() <= 2;
+    if (good && words.size() == 2) {
+      absl::string_view slots = words[1];
+      good = absl::ConsumePrefix(&slots, "slots=") &&
+             absl::SimpleAtoi(slots, &host.ranks) && host.ranks >= 1 &&
+             host.ranks <= kMostRanksOfHost;
+    }
+    if (!good || !names.insert(host.name).second) {
+      return InvalidArgument(
+          "{}:{}: found '{}', expected NAME slots=RANKS, each name once", path,
+          number, line);
+    }
+    hosts.push_back(host);
+  }
+  if (hosts.empty()) {
+    return InvalidArgument("{}: found no host, expected NAME slots=RANKS",
+                           path);
+  }
+  return hosts;
+}
+
+std::string HostsText(const std::vector<Host>& hosts) {
+  return absl::StrJoin(hosts, ",", [](std::string* text, const Host& host) {
+    text->append(fmt::format("{}:{}", host.name, host.ranks));
+  });
+}
+
+int64_t RanksOn(const std::vector<Host>& hosts) {
+  int64_t ranks = 0;
+  for (const Host& host : hosts) ranks += host.ranks;
+  return ranks;
+}
+
+std::vector<std::pair<std::string, std::string>> FindUnreachable(
+    const std::vector<Host>& hosts, std::chrono::seconds patience) {
+  std::vector<Probe> probes;
+  for (const Host& host : hosts) probes.push_back(StartProbe(host.name));
+  const auto end = std::chrono::steady_clock::now() + patience;
+  std::vector<std::pair<std::string, std::string>> unreachable;
+  for (const Probe& probe : probes) {
+    std::optional<int> status;
+    std::string said;
+    while (probe.process > 0 && !status.has_value()) {
+      std::array<char, 512> text{};
+      const ssize_t count = read(probe.output, text.data(), text.size());
+      if (count > 0 && said.size() < kMostReasonBytes) {
+        said.append(text.data(), count);
+      }
+      int ended = 0;
+      if (count <= 0 && waitpid(probe.process, &ended, WNOHANG) != 0) {
+        status = ended;
+      } else if (std::chrono::steady_clock::now() > end) {
+        // With what it started: its agent may wait for a machine for minutes.
+        kill(-probe.process, SIGKILL);
+        waitpid(probe.process, nullptr, 0);
+        said = fmt::format("no answer within {} s", patience.count());
+        break;
+      } else if (count <= 0) {
+        std::this_thread::sleep_for(kBetweenLooks);
+      }
+    }
+    if (probe.output >= 0) close(probe.output);
+    if (status == 0) continue;
+    unreachable.emplace_back(probe.host, FirstLine(said));
+  }
+  return unreachable;
+}
+
+Machines WithoutLost(const Machines& machines,
+                     const std::vector<std::string>& lost) {
+  const auto is_lost = [&](const Host& host) {
+    return std::find(lost.begin(), lost.end(), host.name) != lost.end();
+  };
+  Machines left;
+  left.spares = machines.spares;
+  std::erase_if(left.spares, is_lost);
+  for (const Host& host : machines.hosts) {
+    if (!is_lost(host)) {
+      left.hosts.push_back(host);
+      continue;
+    }
+    const auto spare = std::find_if(
+        left.spares.begin(), left.spares.end(),
+        [&](const Host& spare) { return spare.ranks >= host.ranks; });
+    if (spare == left.spares.end()) continue;
+    left.hosts.push_back({spare->name, host.ranks});
+    left.spares.erase(spare);
+  }
+  return left;
+}
+
+std::vector<Host> FirstRanks(std::vector<Host> hosts, int64_t ranks) {
+  for (Host& host : hosts) {
+    host.ranks = std::min(host.ranks, ranks);
+    ranks -= host.ranks;
+  }
+  std::erase_if(hosts, [](const Host& host) { return host.ranks == 0; });
+  return hosts;
+}
+
+}  // namespace trireme

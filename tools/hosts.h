@@ -1,0 +1,54 @@
+// The machines of a launch: their list, whether they can be reached, and what
+// takes the place of those that cannot.
+
+#ifndef TRIREME_TOOLS_HOSTS_H_
+#define TRIREME_TOOLS_HOSTS_H_
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace trireme {
+
+struct Host {
+  std::string name;
+  int64_t ranks = 0;
+
+  friend bool operator==(const Host&, const Host&) = default;
+};
+
+// "a:4,b:4". `option`: for errors, which are InvalidArgument.
+absl::StatusOr<std::vector<Host>> ParseHosts(const std::string& option,
+                                             const std::string& text);
+// OpenMPI's host file, "a slots=4" a line, # before comments. A host without
+// slots has one rank. Errors: no such file, and as above with file and line.
+absl::StatusOr<std::vector<Host>> ReadHostFile(const std::string& path);
+std::string HostsText(const std::vector<Host>& hosts);
+int64_t RanksOn(const std::vector<Host>& hosts);
+
+// Why mpirun cannot start a process on a machine, by the machine's name;
+// nothing of those where it can. All are tried at once, for `patience` at most.
+std::vector<std::pair<std::string, std::string>> FindUnreachable(
+    const std::vector<Host>& hosts, std::chrono::seconds patience);
+
+// Machines in use, in the order of their ranks, and those that wait.
+struct Machines {
+  std::vector<Host> hosts;
+  std::vector<Host> spares;
+};
+
+// Without the `lost` ones, by name: the first spare that has room takes the
+// place of each, and keeps to its ranks; where none has, the place is gone.
+Machines WithoutLost(const Machines& machines,
+                     const std::vector<std::string>& lost);
+
+// The first `ranks` of the hosts' ranks; there are as many.
+std::vector<Host> FirstRanks(std::vector<Host> hosts, int64_t ranks);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TOOLS_HOSTS_H_

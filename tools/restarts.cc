@@ -1,0 +1,175 @@
+#include "tools/restarts.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <utility>
+
+#include "fmt/format.h"
+#include "runtime/core/processes.h"
+#include "runtime/core/status.h"
+#include "scheduler/plan/fewer_ranks.h"
+#include "trainer/config/textproto.h"
+#include "trainer/coordinator/coordinator_client.h"
+#include "trainer/job_file.h"
+
+namespace trireme {
+namespace {
+
+// For a machine to say that it is there.
+constexpr std::chrono::seconds kProbePatience(10);
+// What mpirun ends with where a signal ended a rank is above.
+constexpr int kSignalled = 128;
+
+// From the newest checkpoint, also where the first start was told of another.
+void MakeItResume(std::vector<std::string>& program) {
+  std::erase_if(program, [](const std::string& argument) {
+    return argument == "--resume" || argument.starts_with("--checkpoint=");
+  });
+  program.emplace_back("--resume");
+}
+
+// Leaves out the machines that are gone, with a plan for what is left where no
+// spare takes their place. Errors: nothing is left.
+absl::Status LeaveOutLost(LaunchedJob& job, const LaunchLog& log) {
+  if (job.machines.hosts.empty()) return absl::OkStatus();
+  std::vector<Host> all = job.machines.hosts;
+  all.insert(all.end(), job.machines.spares.begin(), job.machines.spares.end());
+  std::vector<std::string> lost;
+  for (const auto& [name, reason] : FindUnreachable(all, kProbePatience)) {
+    log.Say(fmt::format("host {} cannot be reached: {}", name, reason));
+    lost.push_back(name);
+  }
+  if (lost.empty()) return absl::OkStatus();
+  const int64_t before = RanksOn(job.machines.hosts);
+  job.machines = WithoutLost(job.machines, lost);
+  const int64_t left = RanksOn(job.machines.hosts);
+  log.Say(fmt::format("goes on with {}",
+                      left > 0 ? HostsText(job.machines.hosts) : "no host"));
+  if (left == 0) return Unavailable("--hosts: none of them can be reached");
+  if (left == before) return absl::OkStatus();
+  job.context.world_size = left;
+  ASSIGN_OR_RETURN(const DefaultedPlan fewer,
+                   PlanForFewerRanks(job.plan, job.context));
+  log.Say(fewer.explanation);
+  const int64_t ranks = GridSize(fewer.plan.grid());
+  job.ranks = ranks;
+  job.machines.hosts = FirstRanks(std::move(job.machines.hosts), ranks);
+  const std::string path =
+      fmt::format("{}/plan.for_{}_ranks.textproto", job.folder, ranks);
+  RETURN_IF_ERROR(WriteTextProtoFile(fewer.plan, path));
+  job.files[path] = PrintTextProto(fewer.plan);
+  std::erase_if(job.program, [](const std::string& argument) {
+    return argument.starts_with("--plan=");
+  });
+  job.program.push_back("--plan=" + path);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StartedRanks> Start(const LaunchedJob& job, int64_t start,
+                                   const SignalQueue& signals) {
+  setenv(kStartVariable, fmt::to_string(start).c_str(), /*overwrite=*/1);
+  setenv(kCarriedFilesVariable, CarriedFiles(job.files).c_str(),
+         /*overwrite=*/1);
+  ASSIGN_OR_RETURN(RankStart ranks, StartOfJob(job));
+  return StartRanks(std::move(ranks.command), ranks.environment, signals,
+                    job.hear_us);
+}
+
+// By which commands, and a launch that takes this one's place, find it.
+void Record(const LaunchedJob& job, const CoordinatorAddress& address,
+            int64_t start, pid_t mpirun, const LaunchLog& log) {
+  const absl::Status status =
+      WriteLaunchRecord({.address = address,
+                         .start = start,
+                         .host = HostName(),
+                         .mpirun = mpirun,
+                         .mpirun_ticks = StartTicksOf(mpirun).value_or(0)},
+                        job.folder);
+  if (!status.ok()) log.Say(MessageOf(status));
+}
+
+}  // namespace
+
+absl::StatusOr<RankStart> StartOfJob(const LaunchedJob& job) {
+  const bool hosts = !job.machines.hosts.empty();
+  ASSIGN_OR_RETURN(
+      RankStart start,
+      StartOf(job.ranks, hosts ? std::optional(HostsText(job.machines.hosts))
+                               : std::nullopt));
+  if (hosts) {
+    start.command.insert(start.command.end(), {"-x", kCarriedFilesVariable});
+  }
+  // Elsewhere 127.0.0.1 is someone else, whom the token is not for.
+  if (hosts && job.hear_us) {
+    for (const char* name :
+         {kEndpointVariable, kTokenVariable, kStartVariable}) {
+      start.command.insert(start.command.end(), {"-x", name});
+    }
+  }
+  start.command.insert(start.command.end(), job.program.begin(),
+                       job.program.end());
+  return start;
+}
+
+std::optional<LeftRanks> FindLeftRanks(const std::string& folder) {
+  const absl::StatusOr<LaunchRecord> record = ReadLaunchRecord(folder);
+  if (!record.ok() || record->host != HostName()) return std::nullopt;
+  const auto mpirun = static_cast<pid_t>(record->mpirun);
+  if (mpirun <= 1 || StartTicksOf(mpirun) != record->mpirun_ticks) {
+    return std::nullopt;
+  }
+  // One that is stopped does not answer, but is there.
+  if (!absl::IsUnavailable(
+          CoordinatorClient(record->address).GetStatus().status())) {
+    return std::nullopt;
+  }
+  return LeftRanks{.record = *record,
+                   .ranks = {.mpirun = mpirun, .taken_up = true}};
+}
+
+int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
+                const SignalQueue& signals, const Limits& limits,
+                const std::optional<LeftRanks>& left, JobWatch& watch,
+                const LaunchLog& log) {
+  const auto fail = [&](const absl::Status& status) {
+    log.Say(MessageOf(status));
+    return 1;
+  };
+  int64_t furthest = 0, in_vain = 0;
+  for (int64_t start = left ? left->record.start : 1;; ++start) {
+    watch.Begin(start);
+    absl::StatusOr<StartedRanks> ranks;
+    if (left.has_value() && start == left->record.start) {
+      ranks = left->ranks;
+      log.Say(
+          fmt::format("takes up the run in {}: its launch is gone, its ranks "
+                      "(mpirun, process {}) go on",
+                      job.folder, left->ranks.mpirun));
+    } else {
+      ranks = Start(job, start, signals);
+      if (!ranks.ok()) return fail(ranks.status());
+    }
+    const SupervisedEnd end =
+        Supervise(*ranks, signals, limits.deadlines, watch, log,
+                  [&] { Record(job, address, start, ranks->mpirun, log); });
+    // A mistake in the job shows before its first step, by a rank's own word or
+    // end; what kills ranks while they start may be gone the next time.
+    const bool worth =
+        end.lost || (!watch.AnyFailed() &&
+                     (watch.last_step() > 0 || end.status > kSignalled));
+    if (end.status == 0 || end.asked || !worth) return end.status;
+    in_vain = watch.last_step() > furthest ? 1 : in_vain + 1;
+    furthest = std::max(furthest, watch.last_step());
+    if (in_vain > limits.restarts) return end.status;
+    log.Say(
+        fmt::format("ranks were lost after step {}; starts again from the "
+                    "newest checkpoint (attempt {} of {} without a new step)",
+                    watch.last_step(), in_vain, limits.restarts));
+    const absl::Status goes_on = LeaveOutLost(job, log);
+    if (!goes_on.ok()) return fail(goes_on);
+    MakeItResume(job.program);
+  }
+}
+
+}  // namespace trireme

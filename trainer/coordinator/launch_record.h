@@ -1,0 +1,63 @@
+// How a launch is found: by its ranks in their environment, by commands and by
+// a later launch in the run's folder.
+
+#ifndef TRIREME_TRAINER_COORDINATOR_LAUNCH_RECORD_H_
+#define TRIREME_TRAINER_COORDINATOR_LAUNCH_RECORD_H_
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace trireme {
+
+// How long a run goes on without its launch.
+inline constexpr std::chrono::seconds kOrphanedAfter(30);
+
+struct CoordinatorAddress {
+  std::string endpoint;  // "127.0.0.1:40123"
+  std::string token;
+};
+
+// The environment in which a launch tells its ranks.
+inline constexpr char kEndpointVariable[] = "TRIREME_COORDINATOR";
+inline constexpr char kTokenVariable[] = "TRIREME_COORDINATOR_TOKEN";
+inline constexpr char kStartVariable[] = "TRIREME_START";
+
+struct CoordinatorOfRank {
+  CoordinatorAddress address;
+  // Which of the launch's starts of the ranks this is, from 1.
+  int64_t start = 0;
+};
+// Nothing where no launch did.
+std::optional<CoordinatorOfRank> CoordinatorInEnvironment();
+
+// RUN/coordinator.json, while a launched run trains.
+struct LaunchRecord {
+  CoordinatorAddress address;
+  int64_t start = 0;
+  // The launch's.
+  std::string host;
+  // There, and StartTicksOf it (runtime/core/processes.h).
+  int64_t mpirun = 0;
+  int64_t mpirun_ticks = 0;
+};
+
+// Only its owner may read it, whole at any time.
+absl::Status WriteLaunchRecord(const LaunchRecord& record,
+                               const std::string& run);
+// Errors: FailedPrecondition where nobody is there who launched it.
+absl::StatusOr<LaunchRecord> ReadLaunchRecord(const std::string& run);
+// If it is that launch's.
+void RemoveLaunchRecord(const CoordinatorAddress& address,
+                        const std::string& run);
+
+// 256 random bits in hexadecimal.
+absl::StatusOr<std::string> NewToken();
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_COORDINATOR_LAUNCH_RECORD_H_
