@@ -5,9 +5,11 @@
 
 #include <chrono>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <thread>
 
+#include "absl/strings/numbers.h"
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "tools/commands.h"
@@ -34,14 +36,35 @@ absl::Status Tell(const std::string& run, Order::Kind kind) {
   return CoordinatorClient(launch.address).GiveOrder(kind);
 }
 
+const OptionSpec kPeakFlops = {
+    .name = "peak_flops",
+    .value = "FLOPS",
+    .help = "one rank's peak FLOP/s, to print the MFU"};
+
+absl::StatusOr<std::optional<double>> PeakFlops(
+    const ParsedCommand& arguments) {
+  if (!arguments.Has(kPeakFlops.name)) return std::nullopt;
+  const std::string text = arguments.Get(kPeakFlops.name);
+  double value = 0;
+  if (!absl::SimpleAtod(text, &value) || !(value > 0)) {
+    return InvalidArgument(
+        "--peak_flops: found '{}', expected a number above 0", text);
+  }
+  return value;
+}
+
 int RunStatus(const ParsedCommand& arguments, int, char**) {
+  const auto peak_flops = PeakFlops(arguments);
+  if (!peak_flops.ok()) return Fail("status", peak_flops.status());
   const auto status = StatusOfRun(arguments.positionals()[0]);
   if (!status.ok()) return Fail("status", status.status());
-  fmt::print("{}", StatusText(*status));
+  fmt::print("{}", StatusText(*status, *peak_flops));
   return 0;
 }
 
 int RunWatch(const ParsedCommand& arguments, int, char**) {
+  const auto peak_flops = PeakFlops(arguments);
+  if (!peak_flops.ok()) return Fail("watch", peak_flops.status());
   const std::string run = arguments.positionals()[0];
   const absl::StatusOr<LaunchRecord> launch = ReadLaunchRecord(run);
   if (!launch.ok()) return Fail("watch", launch.status());
@@ -50,7 +73,8 @@ int RunWatch(const ParsedCommand& arguments, int, char**) {
   absl::StatusOr<JobStatus> status = client.GetStatus();
   if (!status.ok()) return Fail("watch", status.status());
   for (; status.ok(); status = client.GetStatus()) {
-    fmt::print("{}{}", terminal ? kClear : "", StatusText(*status));
+    fmt::print("{}{}", terminal ? kClear : "",
+               StatusText(*status, *peak_flops));
     std::fflush(stdout);
     std::this_thread::sleep_for(kRedraw);
     if (!terminal) fmt::print("\n");
@@ -83,7 +107,7 @@ Command StatusCommand() {
   return {{.name = "status",
            .summary = "shows what a launched run is doing",
            .positionals = {kRun},
-           .options = {},
+           .options = {kPeakFlops},
            .example = "trireme status runs/fashion_mnist"},
           RunStatus};
 }
@@ -92,7 +116,7 @@ Command WatchCommand() {
   return {{.name = "watch",
            .summary = "shows a launched run until it ends, once a second",
            .positionals = {kRun},
-           .options = {},
+           .options = {kPeakFlops},
            .example = "trireme watch runs/fashion_mnist"},
           RunWatch};
 }

@@ -316,13 +316,17 @@ TEST(StatusTextTest, FitsEightyColumnsAndNamesWhoIsSlowOrSilent) {
     figures.set_step(step);
     figures.set_loss(1.0 / step);
     figures.set_step_s(1.25);
+    figures.set_model_flops_per_s(3.2e12);
+    (*figures.mutable_auxiliary_losses())["balance_loss"] = 1.25;
     figures.set_compute_s(1);
     for (const char* cause :
          {"data", "tp", "cp", "bubble", "pp", "dp", "optimizer"}) {
       (*figures.mutable_exposed_s())[cause] = 0.1;
     }
   }
-  const std::string text = StatusText(status);
+  const std::string text = StatusText(status, /*peak_flops=*/1e12);
+  EXPECT_THAT(text, AllOf(HasSubstr("3.2 TFLOP/s, MFU 40.0 %"),
+                          HasSubstr("of it   balance_loss 1.25")));
   EXPECT_THAT(text,
               AllOf(HasSubstr("launched 1:02:03 ago"),
                     HasSubstr("step 200 of 1000 (20 %), 16:40 left"),

@@ -25,6 +25,8 @@ StepFigures FiguresOf(const StepMetrics& metrics) {
   figures.set_compute_s(metrics.compute_s);
   figures.mutable_exposed_s()->insert(metrics.exposed_s.begin(),
                                       metrics.exposed_s.end());
+  figures.mutable_auxiliary_losses()->insert(metrics.auxiliary_losses.begin(),
+                                             metrics.auxiliary_losses.end());
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     (*figures.mutable_peak_bytes())[std::string(MemoryCategoryName(
         static_cast<MemoryCategory>(i)))] = metrics.peak_bytes[i];

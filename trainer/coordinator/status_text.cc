@@ -122,6 +122,18 @@ std::string RanksText(const JobStatus& status) {
   return text;
 }
 
+// "of it   balance_loss 1.02, z_loss 0.3", as much as fits.
+std::string AuxiliaryText(const StepFigures& step) {
+  std::string text;
+  const std::map<std::string, double> sorted(step.auxiliary_losses().begin(),
+                                             step.auxiliary_losses().end());
+  for (const auto& [name, loss] : sorted) {
+    if (text.size() > kMostShares) break;
+    text += fmt::format("{}{} {:.4g}", text.empty() ? "" : ", ", name, loss);
+  }
+  return fmt::format("of it   {}\n", text);
+}
+
 std::string_view StateText(const JobStatus& status) {
   // Rank 0's, which is the last to end.
   switch (status.ranks(0).report().state()) {
@@ -138,7 +150,8 @@ std::string_view StateText(const JobStatus& status) {
 
 }  // namespace
 
-std::string StatusText(const JobStatus& status) {
+std::string StatusText(const JobStatus& status,
+                       std::optional<double> peak_flops) {
   std::string text = fmt::format("run     {}, launched {} ago\n",
                                  status.folder(), DurationText(status.age_s()));
   if (status.ranks().empty())
@@ -157,9 +170,15 @@ std::string StatusText(const JobStatus& status) {
       "loss    {:.5g}, gradient norm {:.4g}, learning rate {:.3g}\n",
       last.loss(), last.gradient_norm(), last.learning_rate());
   text += fmt::format("        {}\n", Curve(status));
+  if (!last.auxiliary_losses().empty()) text += AuxiliaryText(last);
   text += fmt::format(
-      "speed   {:.4g} s a step, {:.4g} samples/s, {:.4g} TFLOP/s\n",
-      last.step_s(), last.samples_per_s(), last.model_flops_per_s() / 1e12);
+      "speed   {:.4g} s a step, {:.4g} samples/s, {:.4g} TFLOP/s{}\n",
+      last.step_s(), last.samples_per_s(), last.model_flops_per_s() / 1e12,
+      peak_flops.has_value()
+          ? fmt::format(", MFU {:.1f} %",
+                        100 * last.model_flops_per_s() /
+                            (*peak_flops * std::max(1, first.world_size())))
+          : "");
   text += fmt::format("time    {}\n", Shares(last));
   int64_t bytes = 0;
   for (const auto& [category, held] : last.peak_bytes()) bytes += held;

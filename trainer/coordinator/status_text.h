@@ -3,6 +3,7 @@
 #ifndef TRIREME_TRAINER_COORDINATOR_STATUS_TEXT_H_
 #define TRIREME_TRAINER_COORDINATOR_STATUS_TEXT_H_
 
+#include <optional>
 #include <string>
 
 #include "trainer/coordinator/coordinator.pb.h"
@@ -11,7 +12,9 @@ namespace trireme {
 
 // How far it is and how long it will take, loss, speed, where the time goes,
 // memory, the ranks that compute longest and those that are silent.
-std::string StatusText(const JobStatus& status);
+// `peak_flops`: one rank's, for the model FLOPs utilization (MFU).
+std::string StatusText(const JobStatus& status,
+                       std::optional<double> peak_flops = std::nullopt);
 
 }  // namespace trireme
 
