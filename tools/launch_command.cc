@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -13,9 +14,11 @@
 
 #include "fmt/format.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/core/processes.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/plan.h"
+#include "tools/batch_scripts.h"
 #include "tools/commands.h"
 #include "tools/hosts.h"
 #include "tools/launch_log.h"
@@ -33,6 +36,8 @@ namespace {
 
 constexpr char kName[] = "launch";
 constexpr int64_t kMostSeconds = 1'000'000;
+// For a machine to say that it is there.
+constexpr std::chrono::seconds kProbePatience(20);
 
 // The most ranks, up to one a processor, for which there is a default plan.
 int64_t RanksOfDefaultPlan(const TrainingSetup& setup) {
@@ -44,6 +49,7 @@ int64_t RanksOfDefaultPlan(const TrainingSetup& setup) {
 // What the command line and the job's and the plan's files say.
 struct Launch {
   LaunchedJob job;
+  std::string name;
   double communication_deadline_s = 0;
 };
 
@@ -96,12 +102,16 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(launched.machines, MachinesOf(arguments));
   const bool hosts = !launched.machines.hosts.empty();
   launched.hear_us = !hosts || arguments.Has("listen");
+  if (!hosts && !arguments.Has("slurm"))
+    launched.allocation = SlurmAllocation();
   // The data set is for the ranks to open, and so are checks of its classes.
   const auto setup = ResolveJob(job.job, {.samples = 1, .classes = 0});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   launched.context = PlanContextOf(*setup, /*world_size=*/1);
   launch.communication_deadline_s = job.job.communication_deadline_s();
-  const bool given = launched.ranks.has_value() || hosts;
+  launch.name = job.job.name();
+  const bool given =
+      launched.ranks.has_value() || hosts || launched.allocation.has_value();
   if (!arguments.Has("plan")) {
     if (!given) launched.ranks = RanksOfDefaultPlan(*setup);
     return launch;
@@ -141,6 +151,83 @@ int PrintDryRun(const ParsedCommand& arguments, const RankStart& start,
   return Fail(kName, Become(std::move(account), start.environment));
 }
 
+// The launch that a batch system is to run.
+absl::StatusOr<BatchJob> BatchJobOf(const ParsedCommand& arguments,
+                                    const Launch& launch,
+                                    const std::string& self) {
+  BatchJob batch{.name = launch.name};
+  const int64_t ranks = launch.job.ranks.value_or(1);
+  ASSIGN_OR_RETURN(batch.nodes, arguments.GetInt("nodes"));
+  if (batch.nodes < 1 || ranks % batch.nodes != 0) {
+    return InvalidArgument(
+        "--nodes: found {}, expected a divisor of the {} "
+        "ranks",
+        batch.nodes, ranks);
+  }
+  batch.ranks_per_node = ranks / batch.nodes;
+  batch.launch = TrainArguments(arguments);
+  batch.launch.front() = kName;
+  batch.launch.insert(batch.launch.begin(), self);
+  // One that is queued again goes on.
+  if (!arguments.Has("resume")) batch.launch.emplace_back("--resume");
+  return batch;
+}
+
+// Prints, or hands to sbatch.
+int HandToBatch(const ParsedCommand& arguments, const Launch& launch,
+                const std::string& self) {
+  const absl::StatusOr<BatchJob> batch = BatchJobOf(arguments, launch, self);
+  if (!batch.ok()) return Fail(kName, batch.status());
+  if (arguments.Has("emit")) {
+    if (arguments.Get("emit") != "kubernetes") {
+      return Fail(kName,
+                  InvalidArgument("--emit: found '{}', expected kubernetes",
+                                  arguments.Get("emit")));
+    }
+    fmt::print("{}", KubernetesJob(*batch, arguments.Get("image")));
+    return 0;
+  }
+  // In the folder where sbatch is called.
+  const std::string script =
+      SlurmScript(*batch, launch.name + "-%j.txt", arguments.All("sbatch"));
+  if (arguments.Has("dry_run")) {
+    fmt::print("{}", script);
+    return 0;
+  }
+  // One that is not there is told by its status.
+  std::signal(SIGPIPE, SIG_IGN);
+  FILE* const sbatch = popen("sbatch", "w");
+  const bool given =
+      sbatch != nullptr &&
+      std::fwrite(script.data(), 1, script.size(), sbatch) == script.size();
+  if (sbatch != nullptr && pclose(sbatch) == 0 && given) return 0;
+  return Fail(kName,
+              Unavailable("sbatch failed; expected Slurm's sbatch on the "
+                          "PATH (--dry_run prints the script)"));
+}
+
+// Tries what the launch will need, and ends. Returns only if that fails.
+int Check(LaunchedJob job) {
+  std::vector<Host> hosts = job.machines.hosts;
+  hosts.insert(hosts.end(), job.machines.spares.begin(),
+               job.machines.spares.end());
+  const auto unreachable = FindUnreachable(hosts, kProbePatience);
+  for (const auto& [host, reason] : unreachable) {
+    fmt::print(stderr,
+               "host {}: no process can be started there: {}; expected that "
+               "`ssh {} true` works without a password, and OpenMPI there\n",
+               host, reason, host);
+  }
+  if (!unreachable.empty()) return 1;
+  job.program.emplace_back("--check");
+  job.hear_us = false;
+  setenv(kCarriedFilesVariable, CarriedFiles(job.files).c_str(),
+         /*overwrite=*/1);
+  absl::StatusOr<RankStart> start = StartOfJob(job);
+  if (!start.ok()) return Fail(kName, start.status());
+  return Fail(kName, Become(std::move(start->command), start->environment));
+}
+
 absl::StatusOr<Limits> LimitsOf(const ParsedCommand& arguments) {
   Limits limits;
   ASSIGN_OR_RETURN(const int64_t seconds, arguments.GetInt("lost_after_s"));
@@ -169,6 +256,13 @@ void PrintWayOn(const std::string& folder) {
   }
 }
 
+// Of an allocation other nodes' ranks report too.
+std::string ListenAt(const ParsedCommand& arguments, const LaunchedJob& job) {
+  const bool far = job.allocation.has_value() && job.allocation->nodes > 1;
+  if (!far || arguments.Has("listen")) return arguments.Get("listen");
+  return HostName() + ":0";
+}
+
 int Run(const ParsedCommand& arguments, int, char**) {
   absl::StatusOr<Launch> launch = CheckFiles(arguments);
   if (!launch.ok()) return Fail(kName, launch.status());
@@ -180,8 +274,12 @@ int Run(const ParsedCommand& arguments, int, char**) {
   // mpirun gives its ranks a terminal even where it has none itself.
   job.program.emplace_back(isatty(STDOUT_FILENO) == 1 ? "--progress=bar"
                                                       : "--progress=lines");
+  if (arguments.Has("slurm") || arguments.Has("emit")) {
+    return HandToBatch(arguments, *launch, *self);
+  }
   const absl::StatusOr<RankStart> start = StartOfJob(job);
   if (!start.ok()) return Fail(kName, start.status());
+  if (arguments.Has("check")) return Check(std::move(job));
   if (arguments.Has("dry_run")) return PrintDryRun(arguments, *start, *self);
   const absl::StatusOr<Limits> limits = LimitsOf(arguments);
   if (!limits.ok()) return Fail(kName, limits.status());
@@ -196,7 +294,7 @@ int Run(const ParsedCommand& arguments, int, char**) {
       left.has_value()
           ? CoordinatorServer::Start(watch, left->record.address.endpoint,
                                      left->record.address.token)
-          : CoordinatorServer::Start(watch, arguments.Get("listen"));
+          : CoordinatorServer::Start(watch, ListenAt(arguments, job));
   if (!server.ok()) return Fail(kName, server.status());
   const CoordinatorAddress& address = (*server)->address();
   setenv(kEndpointVariable, address.endpoint.c_str(), /*overwrite=*/1);
@@ -251,8 +349,32 @@ Command LaunchCommand() {
        .default_value = "10",
        .help = "a rank that is silent for so long is lost; 0: only one that is "
                "stopped here is"},
+      {.name = "check",
+       .help = "trains nothing: says whether all hosts can be reached and have "
+               "the same program, job, data and time, and how fast their links "
+               "are"},
+      {.name = "slurm",
+       .help = "submits the launch to Slurm by sbatch; inside an allocation "
+               "launch uses it, without this"},
+      {.name = "nodes",
+       .value = "N",
+       .default_value = "1",
+       .help = "with --slurm or --emit: machines for the ranks"},
+      {.name = "sbatch",
+       .value = "OPTION",
+       .help = "with --slurm: an option of sbatch, as --partition=gpu",
+       .repeated = true},
+      {.name = "emit",
+       .value = "KIND",
+       .help =
+           "prints the launch for another system: kubernetes, as an MPIJob"},
+      {.name = "image",
+       .value = "NAME",
+       .default_value = "trireme",
+       .help = "with --emit: the container image"},
       {.name = "dry_run",
-       .help = "prints the command, the plan and each rank's memory"}};
+       .help = "prints the command, the plan and each rank's memory, or the "
+               "script for sbatch"}};
   const std::vector<OptionSpec> shared = TrainingOptions();
   options.insert(options.begin() + 2, shared.begin(), shared.end());
   return {

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "fmt/format.h"
@@ -109,10 +110,45 @@ absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
   return start;
 }
 
+std::optional<Allocation> SlurmAllocation() {
+  const auto number = [](const char* name) -> std::optional<int64_t> {
+    const char* const text = std::getenv(name);
+    int64_t value = 0;
+    if (text == nullptr || !absl::SimpleAtoi(text, &value) || value < 1) {
+      return std::nullopt;
+    }
+    return value;
+  };
+  if (std::getenv("SLURM_JOB_ID") == nullptr) return std::nullopt;
+  const int64_t nodes = number("SLURM_JOB_NUM_NODES").value_or(1);
+  return Allocation{.tasks = number("SLURM_NTASKS").value_or(nodes),
+                    .nodes = nodes};
+}
+
+absl::StatusOr<RankStart> StartInAllocation(std::optional<int64_t> ranks,
+                                            const Allocation& allocation) {
+  const int64_t tasks = ranks.value_or(allocation.tasks);
+  if (tasks < 1 || tasks > kMostRanks) {
+    return InvalidArgument("--ranks: found {}, expected 1 to {}", tasks,
+                           kMostRanks);
+  }
+  RankStart start;
+  start.ranks = static_cast<int>(tasks);
+  start.environment = EnvironmentOnHosts();
+  start.command = {"srun",
+                   "--mpi=pmix",
+                   fmt::format("--ntasks={}", tasks),
+                   "--kill-on-bad-exit=1",
+                   "--input=none",
+                   "--cpu-bind=none"};
+  return start;
+}
+
 bool UnderMpirun() { return RankUnderMpirun().has_value(); }
 
 std::optional<std::string> RankUnderMpirun() {
   const char* rank = std::getenv("OMPI_COMM_WORLD_RANK");
+  if (rank == nullptr) rank = std::getenv("PMIX_RANK");
   if (rank == nullptr) return std::nullopt;
   return rank;
 }

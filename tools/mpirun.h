@@ -33,7 +33,17 @@ struct RankStart {
 absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
                                   const std::optional<std::string>& hosts);
 
-// Whether mpirun started this process.
+// Of Slurm's allocation that this process is in, if any.
+struct Allocation {
+  int64_t tasks = 1;
+  int64_t nodes = 1;
+};
+std::optional<Allocation> SlurmAllocation();
+// As StartOf, by srun with PMIx in that allocation; none given: its tasks.
+absl::StatusOr<RankStart> StartInAllocation(std::optional<int64_t> ranks,
+                                            const Allocation& allocation);
+
+// Whether mpirun, or srun with PMIx, started this process.
 bool UnderMpirun();
 // Its rank then.
 std::optional<std::string> RankUnderMpirun();

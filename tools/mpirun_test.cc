@@ -42,6 +42,24 @@ TEST(MpirunTest, HostsGetNoThreadsOfThisMachine) {
   unsetenv("OMP_NUM_THREADS");
 }
 
+TEST(MpirunTest, AnAllocationOfSlurmsIsUsedAsItIs) {
+  EXPECT_FALSE(SlurmAllocation().has_value());
+  setenv("SLURM_JOB_ID", "7", 1);
+  setenv("SLURM_NTASKS", "8", 1);
+  setenv("SLURM_JOB_NUM_NODES", "2", 1);
+  const Allocation allocation = SlurmAllocation().value();
+  EXPECT_EQ(allocation.nodes, 2);
+  const RankStart start = StartInAllocation({}, allocation).value();
+  EXPECT_EQ(start.ranks, 8);
+  EXPECT_THAT(start.command, Contains("--mpi=pmix"));
+  EXPECT_THAT(start.command, Contains("--ntasks=8"));
+  EXPECT_EQ(StartInAllocation(4, allocation)->ranks, 4);
+  for (const char* name :
+       {"SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_JOB_NUM_NODES"}) {
+    unsetenv(name);
+  }
+}
+
 TEST(MpirunTest, MistakesNameTheOption) {
   const auto error = [](std::optional<int64_t> ranks,
                         std::optional<std::string> hosts) {

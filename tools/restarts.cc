@@ -93,6 +93,13 @@ void Record(const LaunchedJob& job, const CoordinatorAddress& address,
 
 absl::StatusOr<RankStart> StartOfJob(const LaunchedJob& job) {
   const bool hosts = !job.machines.hosts.empty();
+  if (!hosts && job.allocation.has_value()) {
+    ASSIGN_OR_RETURN(RankStart start,
+                     StartInAllocation(job.ranks, *job.allocation));
+    start.command.insert(start.command.end(), job.program.begin(),
+                         job.program.end());
+    return start;
+  }
   ASSIGN_OR_RETURN(
       RankStart start,
       StartOf(job.ranks, hosts ? std::optional(HostsText(job.machines.hosts))

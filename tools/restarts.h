@@ -24,8 +24,9 @@ struct LaunchedJob {
   // This program, `train`, and its options.
   std::vector<std::string> program;
   std::optional<int64_t> ranks;
-  // Without hosts: this one.
+  // Without hosts: this one, or Slurm's allocation.
   Machines machines;
+  std::optional<Allocation> allocation;
   // Whether ranks elsewhere can hear of this launch.
   bool hear_us = true;
   std::string folder;  // the run's

@@ -26,6 +26,7 @@
 #include "trainer/coordinator/launch_record.h"
 #include "trainer/coordinator/rank_reporter.h"
 #include "trainer/job_file.h"
+#include "trainer/preflight.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/train.h"
 
@@ -36,6 +37,8 @@ constexpr char kName[] = "train";
 
 // Longer than ranks live on a host that is cut off.
 constexpr std::chrono::seconds kLockPatience(90);
+// Of a message of a check.
+constexpr std::chrono::milliseconds kCheckDeadline(30'000);
 
 absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
                                        FieldLocations& job_locations,
@@ -128,6 +131,18 @@ absl::StatusOr<int64_t> RanksToAssume(const ParsedCommand& arguments,
   return options.plan.has_value() ? RanksOf(*options.plan) : 1;
 }
 
+int Check(const Job& job, MpiWorld& world) {
+  const PreflightReport report = Preflight(job, world);
+  if (world.world_rank() != 0) return 0;
+  fmt::print("{}", report.text);
+  for (const std::string& trouble : report.troubles) {
+    fmt::print(stderr, "{}\n", trouble);
+  }
+  if (report.troubles.empty()) fmt::print("ready\n");
+  std::fflush(stdout);
+  return report.troubles.empty() ? 0 : 1;
+}
+
 int Run(const ParsedCommand& arguments, int argc, char** argv) {
   FieldLocations job_locations, plan_locations;
   absl::StatusOr<TrainOptions> options =
@@ -150,8 +165,11 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
     return run->fits.ok() ? 0 : Fail(kName, locate(run->fits));
   }
   MpiWorldOptions world_options;
-  world_options.deadline = std::chrono::milliseconds(
-      static_cast<int64_t>(options->job.communication_deadline_s() * 1000));
+  world_options.deadline =
+      arguments.Has("check")
+          ? kCheckDeadline
+          : std::chrono::milliseconds(static_cast<int64_t>(
+                options->job.communication_deadline_s() * 1000));
   const auto world = MpiWorld::Create(&argc, &argv, world_options);
   if (!world.ok()) return Fail(kName, world.status());
   const absl::StatusOr<ComputeDevice> device =
@@ -166,6 +184,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   UseThreadsOf((*world)->processor_share());
   options->share = (*world)->processor_share();
   options->share.threads = omp_get_max_threads();
+  if (arguments.Has("check")) return Check(options->job, **world);
   // From here on: while MPI starts there is nothing to save.
   const StopSignals signals;
   const std::optional<CoordinatorOfRank> coordinator =
@@ -216,6 +235,9 @@ Command TrainCommand() {
       {{.name = "progress",
         .value = "FORM",
         .help = "bar or lines (default: by whether this is a terminal)"},
+       {.name = "check",
+        .help = "trains nothing: compares what the ranks have and tries their "
+                "links, as `trireme launch --check` has them do"},
        {.name = "dry_run",
         .help = "prints model, plan and each rank's memory, and ends"},
        {.name = "ranks",

@@ -1,0 +1,100 @@
+#!/bin/bash
+# Before and after a run: the check of its hosts, what batch systems are handed,
+# files that travel with the launch, the report. Usage: launch_test.sh
+# PATH_TO_TRIREME
+source "$(dirname "$0")/testing.sh" "$1"
+
+"$trireme" data /usr/share/datasets/fashion-mnist "$work/shards" --idx \
+  --split test > data.txt
+cat > job.textproto <<JOB
+model { dit { hidden: 32 layers: 2 heads: 4 patch: 7 } }
+data { webdataset { paths: "$work/shards" } resolution: 28 channels: 1 }
+global_batch: 8
+steps: 12
+sample { per_class: 1 steps: 2 }
+precision: FP32
+JOB
+echo 'grid { dp: 2 }' > plan.textproto
+
+echo "== the check: what is the same, what is not there"
+"$trireme" launch job.textproto --ranks 2 --check > check.txt
+expect_in check.txt "hosts   1 with 2 ranks"
+expect_in check.txt "data    10000 samples"
+expect_in check.txt "sum     of 1 MiB over 2 ranks"
+expect_in check.txt "ready"
+[[ ! -e runs ]] || fail "the check began a run"
+if "$trireme" launch job.textproto --ranks 2 --check \
+  --set "data.webdataset.paths=$work/none" > check.txt 2>&1; then
+  fail "ready without data: $(cat check.txt)"
+fi
+expect_in check.txt "host $(hostname): data: "
+
+echo "== hosts that nobody reaches are named, in seconds"
+mkdir agent
+printf '#!/bin/sh\necho "no route to $1"\nexit 255\n' > agent/ssh
+chmod +x agent/ssh
+if OMPI_MCA_plm_rsh_agent=$work/agent/ssh "$trireme" launch job.textproto \
+  --hosts far.invalid:1,further.invalid:1 --check > check.txt 2>&1; then
+  fail "reached: $(cat check.txt)"
+fi
+expect_in check.txt "host far.invalid: no process can be started there"
+expect_in check.txt "host further.invalid: no process can be started there"
+
+echo "== job and plan travel with the launch"
+mkdir bin
+cat > bin/mpirun <<'SCRIPT'
+#!/bin/bash
+# The hosts' files are gone when ranks start.
+rm -f job.textproto plan.textproto
+exec /usr/bin/mpirun "$@"
+SCRIPT
+chmod +x bin/mpirun
+cp job.textproto plan.textproto bin
+PATH=$work/bin:$PATH "$trireme" launch job.textproto --plan plan.textproto \
+  --out runs/far > far.txt || fail "$(cat far.txt)"
+[[ $(wc -l < runs/far/metrics.jsonl) == 12 ]] || fail "$(cat far.txt)"
+mv bin/job.textproto bin/plan.textproto .
+
+echo "== Slurm: a script, and a launch inside of its allocation"
+"$trireme" launch job.textproto --slurm --nodes 2 --ranks 4 \
+  --sbatch=--partition=gpu --dry_run > script.txt
+expect_in script.txt "#SBATCH --ntasks-per-node=2"
+expect_in script.txt "#SBATCH --partition=gpu"
+cat > bin/sbatch <<'SCRIPT'
+#!/bin/bash
+cat > submitted
+SLURM_JOB_ID=7 SLURM_NTASKS=2 SLURM_JOB_NUM_NODES=1 bash submitted
+SCRIPT
+cat > bin/srun <<'SCRIPT'
+#!/bin/bash
+[[ " $* " == *" --mpi=pmix "* && " $* " == *" --ntasks=2 "* ]] || exit 9
+while [[ $1 == --* ]]; do shift; done
+unset SLURM_JOB_ID SLURM_NTASKS SLURM_JOB_NUM_NODES
+exec /usr/bin/mpirun --allow-run-as-root --oversubscribe -np 2 "$@"
+SCRIPT
+chmod +x bin/sbatch bin/srun
+rm bin/mpirun
+PATH=$work/bin:$PATH "$trireme" launch job.textproto --slurm --ranks 2 \
+  --out runs/batch > batch.txt 2>&1 || fail "$(cat batch.txt)"
+[[ $(wc -l < runs/batch/metrics.jsonl) == 12 ]] || fail "$(cat batch.txt)"
+expect_error "sbatch failed" env PATH=/usr/bin:/bin "$trireme" launch \
+  job.textproto --slurm --ranks 2
+
+echo "== Kubernetes"
+"$trireme" launch job.textproto --emit kubernetes --image lab/trireme --nodes 2 \
+  --ranks 4 > job.yaml
+python3 - <<'PYTHON' || fail "$(cat job.yaml)"
+try:
+    import yaml
+except ImportError:
+    raise SystemExit(0)
+job = yaml.safe_load(open("job.yaml"))
+assert job["kind"] == "MPIJob", job
+replicas = job["spec"]["mpiReplicaSpecs"]
+assert replicas["Worker"]["replicas"] == 2
+command = replicas["Launcher"]["template"]["spec"]["containers"][0]["command"]
+assert command[1:3] == ["launch", "job.textproto"], command
+PYTHON
+expect_in job.yaml "replicas: 2"
+expect_error "--emit: found 'cloud', expected kubernetes" "$trireme" launch \
+  job.textproto --emit cloud

@@ -1,0 +1,49 @@
+// What a batch system is handed.
+
+#include "tools/batch_scripts.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace trireme {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+const BatchJob kJob = {.name = "My Flowers!",
+                       .nodes = 2,
+                       .ranks_per_node = 4,
+                       .launch = {"/opt/trireme", "launch", "my job.textproto",
+                                  "--resume", "--set=name=\"a\""}};
+
+TEST(BatchScriptsTest, SlurmRunsTheLaunchOnTheNodesItIsGiven) {
+  EXPECT_EQ(SlurmScript(kJob, "runs/flowers/slurm-%j.txt", {"--partition=gpu"}),
+            "#!/bin/bash\n"
+            "#SBATCH --job-name=my-flowers\n"
+            "#SBATCH --nodes=2\n"
+            "#SBATCH --ntasks=8\n"
+            "#SBATCH --ntasks-per-node=4\n"
+            "#SBATCH --output=runs/flowers/slurm-%j.txt\n"
+            "#SBATCH --open-mode=append\n"
+            "#SBATCH --requeue\n"
+            "#SBATCH --signal=B:TERM@120\n"
+            "#SBATCH --partition=gpu\n"
+            "exec /opt/trireme launch 'my job.textproto' --resume "
+            "'--set=name=\"a\"'\n");
+}
+
+TEST(BatchScriptsTest, KubernetesHasAWorkerForEachNode) {
+  EXPECT_THAT(
+      KubernetesJob(kJob, "registry/trireme:1"),
+      AllOf(HasSubstr("kind: MPIJob\nmetadata:\n  name: my-flowers\n"),
+            HasSubstr("slotsPerWorker: 4\n"),
+            HasSubstr("                - \"my job.textproto\"\n"),
+            HasSubstr("                - \"--set=name=\\\"a\\\"\"\n"),
+            HasSubstr("                - \"--hostfile=/etc/mpi/hostfile\"\n"),
+            HasSubstr("fieldRef: { fieldPath: status.podIP }"),
+            HasSubstr("replicas: 2\n")));
+}
+
+}  // namespace
+}  // namespace trireme

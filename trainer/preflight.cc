@@ -1,0 +1,243 @@
+#include "trainer/preflight.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+#include "runtime/checkpoint/checksum.h"
+#include "runtime/comm/control.h"
+#include "runtime/core/median.h"
+#include "runtime/core/processes.h"
+#include "runtime/core/status.h"
+#include "runtime/device/cpu_device.h"
+#include "trainer/batches.h"
+#include "trainer/config/textproto.h"
+
+namespace trireme {
+namespace {
+
+using Json = nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kMessageBytes = 1 << 20;
+constexpr int kRounds = 3;
+// Between clocks: files' times and logs are compared by people.
+constexpr double kMostClockOffset = 2;
+// Of the median link's rate.
+constexpr double kSlowLink = 0.25;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::string HashOf(std::string_view bytes) {
+  Checksum checksum;
+  checksum.Update(bytes);
+  return checksum.Result().xxh64;
+}
+
+std::string ProgramHash() {
+  const auto close_file = [](FILE* file) { fclose(file); };
+  const std::unique_ptr<FILE, decltype(close_file)> file(
+      fopen("/proc/self/exe", "rbe"), close_file);
+  if (file == nullptr) return "unreadable";
+  Checksum checksum;
+  std::vector<char> buffer(1 << 20);
+  size_t count = 0;
+  while ((count = fread(buffer.data(), 1, buffer.size(), file.get())) > 0) {
+    checksum.Update({buffer.data(), count});
+  }
+  return checksum.Result().xxh64;
+}
+
+// What a rank is and has. The time is told last, behind a barrier.
+Json Facts(const Job& job, Communicator& everyone) {
+  Json facts = {{"host", HostName()}, {"program", ProgramHash()}};
+  facts["job"] = HashOf(PrintTextProto(job));
+  const auto dataset = OpenDataset(job.data());
+  if (dataset.ok()) {
+    facts["data"] = fmt::format("{} samples, {} classes", (*dataset)->size(),
+                                (*dataset)->num_classes());
+  } else {
+    facts["no_data"] = MessageOf(dataset.status());
+  }
+  everyone.Barrier("clocks");
+  facts["time"] = std::chrono::duration<double>(
+                      std::chrono::system_clock::now().time_since_epoch())
+                      .count();
+  return facts;
+}
+
+// Where a rank's facts are not rank 0's; a host is named once for each.
+void Compare(const std::vector<Json>& facts, PreflightReport& report) {
+  std::map<std::string, bool> told;
+  const auto tell = [&](const std::string& host, const std::string& what) {
+    if (!std::exchange(told[host + what.substr(0, 8)], true)) {
+      report.troubles.push_back(fmt::format("host {}: {}", host, what));
+    }
+  };
+  const auto text = [](const Json& of, const char* key) {
+    return of.value(key, std::string());
+  };
+  const std::string first = text(facts[0], "host");
+  double widest = 0;
+  for (const Json& of : facts) {
+    const std::string host = text(of, "host");
+    if (of["program"] != facts[0]["program"]) {
+      tell(host, fmt::format("program: another one than on {}; copy the same "
+                             "file to both",
+                             first));
+    }
+    if (of["job"] != facts[0]["job"]) {
+      tell(host, fmt::format("job: another one than on {}; are paths or files "
+                             "different there?",
+                             first));
+    }
+    if (of.contains("no_data")) {
+      tell(host, fmt::format("data: {}", text(of, "no_data")));
+    } else if (facts[0].contains("data") && of["data"] != facts[0]["data"]) {
+      tell(host, fmt::format("data: found {}, expected {} as on {}; copy the "
+                             "same files to both",
+                             text(of, "data"), text(facts[0], "data"), first));
+    }
+    const double offset =
+        of["time"].get<double>() - facts[0]["time"].get<double>();
+    widest = std::max(widest, std::abs(offset));
+    if (std::abs(offset) > kMostClockOffset) {
+      tell(host, fmt::format("clock: {:.1f} s {} that of {}; have both follow "
+                             "a time server",
+                             std::abs(offset),
+                             offset > 0 ? "ahead of" : "behind", first));
+    }
+  }
+  report.text += fmt::format("program {}\nclocks  within {:.3f} s\n",
+                             text(facts[0], "program"), widest);
+  if (facts[0].contains("data")) {
+    report.text += fmt::format("data    {}\n", text(facts[0], "data"));
+  }
+}
+
+// The first rank of each host, and the hosts' names.
+struct Leaders {
+  std::vector<int> ranks;
+  std::vector<std::string> hosts;
+};
+
+Leaders LeadersOf(const std::vector<Json>& facts) {
+  Leaders leaders;
+  for (size_t rank = 0; rank < facts.size(); ++rank) {
+    const std::string host = facts[rank].value("host", std::string());
+    if (std::find(leaders.hosts.begin(), leaders.hosts.end(), host) !=
+        leaders.hosts.end()) {
+      continue;
+    }
+    leaders.hosts.push_back(host);
+    leaders.ranks.push_back(static_cast<int>(rank));
+  }
+  return leaders;
+}
+
+// Bytes per second between each two hosts, one pair at a time, there and back;
+// those of another rank are 0.
+std::vector<double> MeasureLinks(const Leaders& leaders, Communicator& everyone,
+                                 CpuDevice& device) {
+  const int own = everyone.rank();
+  const Tensor data =
+      Tensor::Zeros(device, {kMessageBytes}, DType::kUint8,
+                    MemoryCategory::kCommunication, "preflight");
+  std::vector<double> rates;
+  for (size_t a = 0; a < leaders.ranks.size(); ++a) {
+    for (size_t b = a + 1; b < leaders.ranks.size(); ++b) {
+      const int from = leaders.ranks[a], to = leaders.ranks[b];
+      const std::string name = fmt::format("message from {} to {}",
+                                           leaders.hosts[a], leaders.hosts[b]);
+      double best = 0;
+      for (int round = 0; round < kRounds && (own == from || own == to);
+           ++round) {
+        const auto start = Clock::now();
+        if (own == from) {
+          everyone.Send(data, to, /*tag=*/0, name).Synchronize();
+          everyone.Receive(data, to, /*tag=*/0, name).Synchronize();
+        } else {
+          everyone.Receive(data, from, /*tag=*/0, name).Synchronize();
+          everyone.Send(data, from, /*tag=*/0, name).Synchronize();
+        }
+        best = std::max(best, 2 * kMessageBytes / SecondsSince(start));
+      }
+      rates.push_back(own == from ? best : 0);
+      everyone.Barrier(name);
+    }
+  }
+  return rates;
+}
+
+void TellLinks(const Leaders& leaders, const std::vector<double>& rates,
+               PreflightReport& report) {
+  if (rates.empty()) return;
+  const double median = Median(rates);
+  size_t at = 0, slowest = 0;
+  std::vector<std::string> names;
+  for (size_t a = 0; a < leaders.hosts.size(); ++a) {
+    for (size_t b = a + 1; b < leaders.hosts.size(); ++b, ++at) {
+      names.push_back(leaders.hosts[a] + " - " + leaders.hosts[b]);
+      if (rates[at] < rates[slowest]) slowest = at;
+      if (rates[at] >= kSlowLink * median) continue;
+      report.troubles.push_back(fmt::format(
+          "link {}: {:.3g} MB/s, the median link {:.3g} MB/s; look at its "
+          "cable and switch, or leave out a host",
+          names.back(), rates[at] / 1e6, median / 1e6));
+    }
+  }
+  report.text += fmt::format(
+      "links   {} between {} hosts, median {:.3g} MB/s, slowest {} {:.3g} "
+      "MB/s\n",
+      rates.size(), leaders.hosts.size(), median / 1e6, names[slowest],
+      rates[slowest] / 1e6);
+}
+
+}  // namespace
+
+PreflightReport Preflight(const Job& job, CommunicatorFactory& factory) {
+  std::vector<int> ranks(factory.world_size());
+  std::iota(ranks.begin(), ranks.end(), 0);
+  const std::unique_ptr<Communicator> everyone =
+      factory.Create(ranks, "preflight");
+  Control control(*everyone);
+  std::vector<Json> facts;
+  for (const std::string& text :
+       control.AllGather(Facts(job, *everyone)
+                             .dump(-1, ' ', /*ensure_ascii=*/false,
+                                   Json::error_handler_t::replace),
+                         "what hosts have")) {
+    facts.push_back(Json::parse(text, nullptr, /*allow_exceptions=*/false));
+    CHECK(facts.back().is_object()) << text;
+  }
+  PreflightReport report;
+  const Leaders leaders = LeadersOf(facts);
+  report.text = fmt::format("hosts   {} with {} ranks\n", leaders.hosts.size(),
+                            facts.size());
+  Compare(facts, report);
+  CpuDevice device(std::numeric_limits<int64_t>::max());
+  std::vector<double> rates = MeasureLinks(leaders, *everyone, device);
+  control.Sum(rates, "rates of links");
+  TellLinks(leaders, rates, report);
+  const Tensor sum = Tensor::Zeros(device, {kMessageBytes / 4}, DType::kFloat32,
+                                   MemoryCategory::kCommunication, "preflight");
+  everyone->Barrier("sum");
+  const auto start = Clock::now();
+  everyone->AllReduce(sum, ReduceOp::kSum, "sum over all ranks").Synchronize();
+  report.text += fmt::format("sum     of 1 MiB over {} ranks in {:.3g} ms\n",
+                             facts.size(), 1000 * SecondsSince(start));
+  return report;
+}
+
+}  // namespace trireme
