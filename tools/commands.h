@@ -35,6 +35,7 @@ Command StatusCommand();
 Command WatchCommand();
 Command CheckpointCommand();
 Command StopCommand();
+Command ReportCommand();
 
 // Prints "trireme NAME: message" to standard error. The exit status: 2 if the
 // command line is wrong (the message begins with an option), else 1.

@@ -61,7 +61,7 @@ int Main(int argc, char** argv) {
       ConvertCommand(),    InspectCommand(), PlanCommand(),
       ClusterCommand(),    ProfileCommand(), TuneCommand(),
       RehearseCommand(),   StatusCommand(),  WatchCommand(),
-      CheckpointCommand(), StopCommand()};
+      CheckpointCommand(), StopCommand(),    ReportCommand()};
   std::string name = argc > 1 ? argv[1] : "--help";
   if (name == "--version") {
     fmt::print("trireme {}\n", kVersion);

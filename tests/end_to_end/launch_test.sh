@@ -98,3 +98,37 @@ PYTHON
 expect_in job.yaml "replicas: 2"
 expect_error "--emit: found 'cloud', expected kubernetes" "$trireme" launch \
   job.textproto --emit cloud
+
+echo "== the report: one page that needs nothing beside it"
+"$trireme" report runs/far > report.txt
+expect_in report.txt "runs/far/report.html"
+python3 - <<'PYTHON' || fail "$(head -c 2000 runs/far/report.html)"
+import html.parser
+
+
+class Page(html.parser.HTMLParser):
+    VOID = {"meta", "img", "line", "rect", "polyline"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        for name, value in attributes:
+            assert name not in ("src", "href") or value.startswith("data:")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+
+page = Page()
+page.feed(open("runs/far/report.html", encoding="utf-8").read())
+assert page.open == [], page.open
+assert page.seen.count("polyline") >= 4 and "img" in page.seen, page.seen
+PYTHON

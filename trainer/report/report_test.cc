@@ -1,0 +1,93 @@
+// A run's page shows what the run's files say, and nothing of them as markup.
+
+#include "trainer/report/report.h"
+
+#include <cmath>
+#include <filesystem>
+#include <string>
+
+#include "fmt/format.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
+#include "trainer/report/charts.h"
+
+namespace trireme {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+std::string RunWith(const std::string& name, const std::string& metrics) {
+  const std::string root = testing::TempDir() + "/" + name;
+  std::filesystem::remove_all(root);
+  EXPECT_TRUE(MakeDirectories(root + "/samples").ok());
+  EXPECT_TRUE(MakeDirectories(root + "/trace").ok());
+  EXPECT_TRUE(WriteFileAtomically(root + "/metrics.jsonl", metrics).ok());
+  return root;
+}
+
+std::string Step(int step, double seconds) {
+  return fmt::format(
+      "{{\"step\":{},\"loss\":{},\"lr\":1e-4,\"step_s\":{},\"compute_s\":{},"
+      "\"exposed_s\":{{\"tp\":{},\"<b>\":0.1}},\"peak_bytes\":{{\"parameters\":"
+      "1048576}},\"grad_norm\":null}}\n",
+      step, 1.0 / step, seconds, seconds / 2, seconds / 4);
+}
+
+TEST(ReportTest, ShowsWhereTimeAndMemoryWentWithoutTheFirstStep) {
+  const std::string run =
+      RunWith("report", Step(1, 100) + Step(2, 1) + Step(3, 1));
+  ASSERT_TRUE(
+      WriteFileAtomically(run + "/job.textproto", "name: \"<script>\"\n").ok());
+  ASSERT_TRUE(WriteFileAtomically(run + "/samples/step_3.png", "PNG").ok());
+  ASSERT_TRUE(WriteFileAtomically(run + "/trace/rank_0.json",
+                                  R"({"traceEvents":[{"ph":"M","name":7},
+              {"ph":"X","name":"Forward mb=0","ts":0,"dur":2000},
+              {"ph":"X","name":"Update","ts":2000,"dur":1000},
+              {"ph":"X","name":"Forward mb=0","ts":5000,"dur":2000}]})")
+                  .ok());
+  const absl::StatusOr<std::string> page = ReportOfRun(RunFolder(run));
+  ASSERT_TRUE(page.ok()) << page.status();
+  EXPECT_THAT(*page, AllOf(HasSubstr("<td>0.5 s</td>"),  // compute
+                           HasSubstr("<td>0.25 s</td>"), HasSubstr("1 MiB"),
+                           HasSubstr("data:image/png;base64,UE5H"),
+                           HasSubstr("name: &quot;&lt;script&gt;&quot;"),
+                           HasSubstr("&lt;b&gt;"), Not(HasSubstr("<script")),
+                           HasSubstr("Update, 1 ms"), HasSubstr("rank_0")));
+  // The traced step ends where the next one begins.
+  EXPECT_THAT(*page, Not(HasSubstr("7 ms")));
+}
+
+TEST(ReportTest, FilesThatAreBrokenAreLeftOut) {
+  const std::string run = RunWith("broken", Step(1, 1));
+  ASSERT_TRUE(
+      WriteFileAtomically(run + "/trace/rank_0.json", "{\"traceEvents\":[7]}")
+          .ok());
+  EXPECT_TRUE(ReportOfRun(RunFolder(run)).ok());
+  EXPECT_THAT(MessageOf(ReportOfRun(RunFolder(run + "/none")).status()),
+              HasSubstr("metrics.jsonl"));
+}
+
+TEST(ChartsTest, ALongCurveKeepsItsHighestAndLowestPoints) {
+  Curve curve{.name = "a"};
+  for (int i = 0; i < 100'000; ++i) {
+    curve.points.emplace_back(i, i == 54'321 ? 100 : std::sin(i));
+  }
+  const std::string chart = CurveChart("t", {curve});
+  // At the top of the chart.
+  EXPECT_THAT(chart, HasSubstr(",8.0 "));
+  EXPECT_LT(chart.size(), 40'000u);
+}
+
+TEST(ChartsTest, WhatIsNoNumberIsNotDrawn) {
+  const Curve curve{.name = "a", .points = {{1, NAN}, {2, INFINITY}}};
+  EXPECT_THAT(CurveChart("t", {curve}), HasSubstr("nothing to draw"));
+  EXPECT_THAT(ShareChart("t", "s", {{"a", 0.0}}), HasSubstr("nothing to draw"));
+  EXPECT_THAT(LaneChart("t", {}), HasSubstr("nothing to draw"));
+}
+
+}  // namespace
+}  // namespace trireme
