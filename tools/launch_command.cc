@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -27,6 +28,8 @@
 #include "tools/supervise.h"
 #include "tools/training_options.h"
 #include "trainer/coordinator/coordinator_server.h"
+#include "trainer/coordinator/metrics_server.h"
+#include "trainer/coordinator/metrics_text.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
 #include "trainer/run/run_folder.h"
@@ -299,6 +302,16 @@ int Run(const ParsedCommand& arguments, int, char**) {
   const CoordinatorAddress& address = (*server)->address();
   setenv(kEndpointVariable, address.endpoint.c_str(), /*overwrite=*/1);
   setenv(kTokenVariable, address.token.c_str(), /*overwrite=*/1);
+  std::unique_ptr<MetricsServer> metrics;
+  if (arguments.Has("metrics")) {
+    auto started = MetricsServer::Start(arguments.Get("metrics"), [&watch] {
+      return MetricsText(watch.Status(JobWatch::Clock::now()));
+    });
+    if (!started.ok()) return Fail(kName, started.status());
+    metrics = *std::move(started);
+    fmt::print("watch  Prometheus finds metrics at http://{}/metrics\n",
+               metrics->endpoint());
+  }
   fmt::print(
       "{}", DeadlinesText(limits->deadlines, launch->communication_deadline_s));
   std::fflush(stdout);
@@ -338,6 +351,10 @@ Command LaunchCommand() {
                "`checkpoint` and `stop` ask; with --hosts an address by which "
                "they reach this machine, else only its own ranks report; port "
                "0: any free one"},
+      {.name = "metrics",
+       .value = "ADDRESS:PORT",
+       .help = "where Prometheus finds the run's figures, as 127.0.0.1:9400; "
+               "who reaches it reads them"},
       {.name = "restarts",
        .value = "N",
        .default_value = "3",

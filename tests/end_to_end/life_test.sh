@@ -37,9 +37,21 @@ JOB
 launch=("$trireme" launch "$work/job.textproto" --ranks 2)
 
 echo "== status, checkpoint, stop"
-"${launch[@]}" --out run > run.txt 2>&1 &
+"${launch[@]}" --out run --metrics 127.0.0.1:0 > run.txt 2>&1 &
 first=$!
 wait_for 60 "$trireme" status run
+metrics=$(grep -o 'http://127.0.0.1:[0-9]*/metrics' run.txt)
+python3 - "$metrics" <<'PYTHON' || fail "metrics: $metrics"
+import sys
+import urllib.request
+
+text = urllib.request.urlopen(sys.argv[1], timeout=20).read().decode()
+lines = dict(line.rsplit(" ", 1) for line in text.splitlines()
+             if not line.startswith("#"))
+assert float(lines["trireme_ranks"]) == 2, text
+assert any(name.startswith('trireme_rank_silent_seconds{rank="1"')
+           for name in lines), text
+PYTHON
 # Steps come with the next report.
 wait_for 10 bash -c "'$trireme' status run | grep -q 'of 1000000'"
 "$trireme" status run > status.txt
