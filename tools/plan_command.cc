@@ -17,6 +17,7 @@
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 #include "scheduler/cluster/what_if.h"
+#include "scheduler/costs/estimate.h"
 #include "scheduler/explain/charts.h"
 #include "scheduler/explain/query.h"
 #include "scheduler/explain/sensitivities.h"
@@ -25,6 +26,7 @@
 #include "scheduler/partial/route.h"
 #include "scheduler/pieces/measured_times.h"
 #include "scheduler/plan/plan.h"
+#include "scheduler/search/candidate_plan.h"
 #include "scheduler/search/search.h"
 #include "scheduler/search/subsets.h"
 #include "scheduler/simulator/simulator.h"
@@ -79,7 +81,7 @@ class ProgressLine {
 // questions are only answered.
 std::optional<std::string> PlanPathOf(const ParsedCommand& arguments) {
   const bool asks = arguments.Has("why") || arguments.Has("what_if") ||
-                    arguments.Has("sensitivity");
+                    arguments.Has("sensitivity") || arguments.Has("plan");
   if (asks && !arguments.Has("out")) return std::nullopt;
   return arguments.Get("out");
 }
@@ -102,33 +104,49 @@ absl::Status CheckOutputs(const ParsedCommand& arguments) {
   return absl::OkStatus();
 }
 
-absl::Status CheckRouting(const ParsedCommand& arguments) {
-  const bool routes = arguments.Has("route");
-  if (!routes && arguments.Has("without")) {
+// Options that only a search has.
+absl::Status CheckInstead(const ParsedCommand& arguments,
+                          const std::string& instead,
+                          const std::vector<std::string>& of_search) {
+  if (!arguments.Has(instead)) return absl::OkStatus();
+  for (const std::string& option : of_search) {
+    if (!arguments.Has(option)) continue;
     return InvalidArgument(
-        "--without: found no --route, expected one: it keeps the paths of a "
-        "partial pipeline from ranks");
-  }
-  for (const char* option :
-       {"best", "why", "offload", "verdicts", "sensitivity", "charts"}) {
-    if (routes && arguments.Has(option)) {
-      return InvalidArgument(
-          "--{}: found with --route, expected without: it is about the search "
-          "among plans",
-          option);
-    }
+        "--{}: found with --{}, expected without: it is about the search among "
+        "plans",
+        option, instead);
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
+absl::Status CheckQuestions(const ParsedCommand& arguments) {
+  if (!arguments.Has("route") && arguments.Has("without")) {
+    return InvalidArgument(
+        "--without: found no --route, expected one: it keeps the paths of a "
+        "partial pipeline from ranks");
+  }
+  RETURN_IF_ERROR(CheckInstead(
+      arguments, "route",
+      {"best", "why", "offload", "verdicts", "sensitivity", "charts"}));
+  return CheckInstead(arguments, "plan",
+                      {"best", "why", "offload", "verdicts", "route"});
+}
+
+struct Question {
+  TrainingSetup setup;
   PlannerInput input;
+};
+
+absl::StatusOr<Question> QuestionOf(const ParsedCommand& arguments) {
+  Question question;
+  PlannerInput& input = question.input;
   ASSIGN_OR_RETURN(JobFile job, LoadJobFile(arguments.positionals()[0],
                                             arguments.All("set"), {}));
   ASSIGN_OR_RETURN(const auto dataset, OpenDataset(job.job.data()));
   const auto setup =
       ResolveJob(job.job, {dataset->size(), dataset->num_classes()});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
+  question.setup = *setup;
   input.model = ModelShapeOf(*setup);
   input.global_batch = setup->global_batch;
   ASSIGN_OR_RETURN(input.cluster, LoadCluster(arguments.Get("cluster")));
@@ -159,7 +177,7 @@ absl::StatusOr<PlannerInput> InputOf(const ParsedCommand& arguments) {
         arguments.Get("offload"));
   }
   input.options.space.offload = choice->second;
-  return input;
+  return question;
 }
 
 absl::Status WritePlan(const ParsedCommand& arguments, const Plan& plan) {
@@ -261,15 +279,56 @@ absl::Status WriteCharts(const ParsedCommand& arguments,
       prefix + "trace.json");
 }
 
+absl::Status PrintSensitivity(const ParsedCommand& arguments,
+                              const PlannerInput& input, const Plan& plan) {
+  if (!arguments.Has("sensitivity")) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::vector<LinkSensitivity> links,
+                   Sensitivities(input, plan));
+  fmt::print("{}\n", SensitivityTable(input, links));
+  return absl::OkStatus();
+}
+
+// What a given plan takes, as training would carry it out.
+absl::Status PredictAndPrint(const ParsedCommand& arguments,
+                             const Question& question) {
+  const PlannerInput& input = question.input;
+  ASSIGN_OR_RETURN(const PlanFile file, LoadPlanFile(arguments.Get("plan")));
+  if (file.plan.has_skip()) {
+    return file.locations.Locate(InvalidArgument(
+        "plan.skip: found one, expected none: --route is for partial "
+        "pipelines"));
+  }
+  ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
+  const auto plan = ResolvePlan(
+      file.plan, PlanContextOf(question.setup, cluster.num_ranks()));
+  RETURN_IF_ERROR(file.locations.Locate(plan.status()));
+  RankedPlan given;
+  given.plan = *plan;
+  given.candidate = CandidateOf(given.plan);
+  ASSIGN_OR_RETURN(given.estimate,
+                   EstimatePlan(input.model, cluster, given.plan));
+  *given.plan.mutable_predicted() = PredictionOf(given.plan, given.estimate);
+  PlanReport report;
+  report.best.push_back(given);
+  fmt::print("{}\n{}{}\n", PlanTable(report), MemoryTable(given),
+             OffloadText(input, given));
+  if (!Fits(given.estimate)) fmt::print("It does not fit the memory.\n");
+  RETURN_IF_ERROR(PrintSensitivity(arguments, input, given.plan));
+  RETURN_IF_ERROR(WriteCharts(arguments, given));
+  return WritePlan(arguments, given.plan);
+}
+
 absl::Status MakeAndPrint(const ParsedCommand& arguments) {
-  RETURN_IF_ERROR(CheckRouting(arguments));
+  RETURN_IF_ERROR(CheckQuestions(arguments));
   RETURN_IF_ERROR(CheckOutputs(arguments));
   std::optional<WhyQuery> query;
   if (arguments.Has("why")) {
     ASSIGN_OR_RETURN(query, ParseWhyQuery(arguments.Get("why")));
   }
-  ASSIGN_OR_RETURN(PlannerInput input, InputOf(arguments));
+  ASSIGN_OR_RETURN(Question question, QuestionOf(arguments));
+  PlannerInput& input = question.input;
   if (arguments.Has("route")) return RouteAndPrint(arguments, input);
+  if (arguments.Has("plan")) return PredictAndPrint(arguments, question);
   std::optional<ProgressLine> progress(std::in_place);
   input.options.progress = [&](const SearchProgress& now) {
     progress->Show(now);
@@ -293,11 +352,7 @@ absl::Status MakeAndPrint(const ParsedCommand& arguments) {
     RETURN_IF_ERROR(WriteFileAtomically(arguments.Get("verdicts"),
                                         VerdictsCsv(report->candidates)));
   }
-  if (arguments.Has("sensitivity")) {
-    ASSIGN_OR_RETURN(const std::vector<LinkSensitivity> links,
-                     Sensitivities(input, chosen.plan));
-    fmt::print("{}\n", SensitivityTable(input, links));
-  }
+  RETURN_IF_ERROR(PrintSensitivity(arguments, input, chosen.plan));
   ASSIGN_OR_RETURN(const SubsetReport subsets,
                    FasterSubsets(input, chosen.estimate.step_s));
   fmt::print("{}", SubsetText(input, subsets, chosen.estimate.step_s));
@@ -360,6 +415,10 @@ Command PlanCommand() {
                     .value = "FIELD=VALUE",
                     .help = "overrides a field of the job",
                     .repeated = true},
+                   {.name = "plan",
+                    .value = "FILE",
+                    .help = "instead of a search: what this plan takes; --out "
+                            "writes it with its prediction"},
                    {.name = "route",
                     .value = "FILE",
                     .help = "instead of a search: the fastest paths for this "

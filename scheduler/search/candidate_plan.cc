@@ -67,6 +67,35 @@ absl::Status StageCutter::Cut(const PlanCoster& coster, Plan& plan) {
   return absl::OkStatus();
 }
 
+Candidate CandidateOf(const Plan& plan) {
+  const auto number = [](uint32_t value) {
+    return static_cast<int32_t>(value);
+  };
+  Candidate candidate;
+  candidate.tp = number(plan.grid().tp());
+  candidate.cp = number(plan.grid().cp());
+  candidate.ulysses = number(plan.ulysses());
+  candidate.dp = number(plan.grid().dp());
+  candidate.pp = number(plan.grid().pp());
+  candidate.ep = number(plan.grid().ep());
+  candidate.chunks = number(plan.chunks_per_rank());
+  candidate.microbatch_size = number(plan.microbatch_size());
+  candidate.schedule = plan.schedule();
+  candidate.sharding = plan.sharding();
+  candidate.recompute = plan.recompute();
+  candidate.sequence_parallel = plan.sequence_parallel();
+  if (plan.shard_group() < plan.grid().dp()) {
+    candidate.shard_group = number(plan.shard_group());
+  }
+  if (plan.microbatch_group() > plan.grid().pp()) {
+    candidate.microbatch_group = number(plan.microbatch_group());
+  }
+  candidate.recompute_blocks = number(plan.recompute_blocks());
+  candidate.offload = plan.has_offload();
+  candidate.resident_units = number(plan.offload().resident_units());
+  return candidate;
+}
+
 absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
                                const ClusterModel& cluster,
                                int64_t global_batch,

@@ -34,6 +34,9 @@ class StageCutter {
       cuts_;
 };
 
+// What the plan is among candidates, with every field that refinement sets.
+Candidate CandidateOf(const Plan& plan);
+
 // The candidate's fields, resolved; with its ranks in order and its blocks cut
 // evenly. Errors: those of ResolvePlan.
 absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
