@@ -20,7 +20,7 @@ namespace {
 
 using testing::ElementsAreArray;
 
-constexpr int kRanks = 4;
+constexpr int kRanks = 8;
 constexpr int64_t kExperts = 8;
 constexpr int64_t kTokens = 6;
 constexpr int64_t kChoices = 2;
@@ -76,8 +76,8 @@ Tensor Experts(Device& device, const Routing& routing, int rank) {
 }
 
 // ep, and how many ranks of a group share a node.
-constexpr std::array<std::pair<int, int>, 4> kGroups = {
-    {{1, 1}, {2, 1}, {4, 1}, {4, 2}}};
+constexpr std::array<std::pair<int, int>, 6> kGroups = {
+    {{1, 1}, {2, 1}, {4, 1}, {4, 2}, {8, 2}, {8, 4}}};
 
 struct Case {
   const char* name;
