@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,23 +16,35 @@
 
 #include "fmt/format.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/core/file.h"
 #include "runtime/core/processes.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
+#include "runtime/device/compute_device.h"
+#include "runtime/device/cpu_device.h"
+#include "scheduler/explain/tables.h"
 #include "scheduler/plan/plan.h"
+#include "scheduler/search/subsets.h"
 #include "tools/batch_scripts.h"
+#include "tools/cluster_hosts.h"
 #include "tools/commands.h"
+#include "tools/device_option.h"
 #include "tools/hosts.h"
 #include "tools/launch_log.h"
 #include "tools/mpirun.h"
 #include "tools/restarts.h"
 #include "tools/supervise.h"
 #include "tools/training_options.h"
+#include "trainer/batches.h"
+#include "trainer/cluster_file.h"
+#include "trainer/config/written_file.h"
 #include "trainer/coordinator/coordinator_server.h"
 #include "trainer/coordinator/metrics_server.h"
 #include "trainer/coordinator/metrics_text.h"
+#include "trainer/device_plan.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
+#include "trainer/memory_limit.h"
 #include "trainer/run/run_folder.h"
 
 namespace trireme {
@@ -53,10 +66,28 @@ int64_t RanksOfDefaultPlan(const TrainingSetup& setup) {
 struct Launch {
   LaunchedJob job;
   std::string name;
+  // For train, beside those that launch was given.
+  std::vector<std::string> options;
   double communication_deadline_s = 0;
 };
 
-absl::StatusOr<Machines> MachinesOf(const ParsedCommand& arguments) {
+// What --cluster and --only name.
+absl::StatusOr<std::optional<Cluster>> ClusterOf(
+    const ParsedCommand& arguments) {
+  if (!arguments.Has("cluster")) {
+    if (!arguments.Has("only")) return std::nullopt;
+    return InvalidArgument(
+        "--only: found no --cluster, expected one: it names nodes of it");
+  }
+  ASSIGN_OR_RETURN(Cluster cluster, LoadCluster(arguments.Get("cluster")));
+  if (!arguments.Has("only")) return cluster;
+  ASSIGN_OR_RETURN(const DeviceSubset subset,
+                   ParseSubset(cluster, arguments.Get("only")));
+  return OnlyDevices(cluster, subset);
+}
+
+absl::StatusOr<Machines> MachinesOf(const ParsedCommand& arguments,
+                                    const std::optional<Cluster>& cluster) {
   Machines machines;
   if (arguments.Has("hosts") && arguments.Has("hostfile")) {
     return InvalidArgument(
@@ -68,6 +99,9 @@ absl::StatusOr<Machines> MachinesOf(const ParsedCommand& arguments) {
                      ParseHosts("hosts", arguments.Get("hosts")));
   } else if (arguments.Has("hostfile")) {
     ASSIGN_OR_RETURN(machines.hosts, ReadHostFile(arguments.Get("hostfile")));
+  }
+  if (cluster.has_value()) {
+    ASSIGN_OR_RETURN(machines.hosts, HostsOfCluster(*cluster, machines.hosts));
   }
   if (!arguments.Has("spares")) return machines;
   if (machines.hosts.empty() || !arguments.Has("listen")) {
@@ -87,6 +121,64 @@ absl::StatusOr<Machines> MachinesOf(const ParsedCommand& arguments) {
   return machines;
 }
 
+// Finds a plan for which so much memory of each device is enough, and writes it
+// beside the run's folder.
+absl::Status PlanForDeviceMemory(const ParsedCommand& arguments,
+                                 std::optional<Cluster> cluster, Job job,
+                                 Launch& launch) {
+  LaunchedJob& launched = launch.job;
+  if (arguments.Has("plan")) {
+    return InvalidArgument(
+        "--device_memory: found with --plan, expected one of them: it finds a "
+        "plan");
+  }
+  ASSIGN_OR_RETURN(const int64_t bytes, arguments.GetBytes("device_memory"));
+  ASSIGN_OR_RETURN(const ComputeDevice chosen,
+                   DeviceOf(arguments, /*local_rank=*/0, /*local_ranks=*/1));
+  if (!cluster.has_value()) {
+    if (!launched.machines.hosts.empty() || launched.allocation.has_value() ||
+        launched.ranks.value_or(1) != 1) {
+      return InvalidArgument(
+          "--device_memory: found several ranks and no --cluster, expected one "
+          "(`trireme profile` writes it), or one rank here");
+    }
+    if (chosen.kind() != DeviceKind::kCpu) {
+      return InvalidArgument(
+          "--device_memory: found {} and no --cluster, expected one (`trireme "
+          "cluster describe` writes it) or --device cpu: GPUs are not measured",
+          chosen.text());
+    }
+    fmt::print("measures this machine\n");
+    std::fflush(stdout);
+    const int processors = AvailableProcessors();
+    UseThreadsOf({.processors = processors, .threads = processors});
+    const int64_t memory = HostMemoryLimit(/*local_ranks=*/1);
+    CpuDevice device(memory);
+    ASSIGN_OR_RETURN(cluster, MeasureDevice(device, memory - bytes));
+  }
+  ASSIGN_OR_RETURN(const auto dataset, OpenDataset(job.data()));
+  ASSIGN_OR_RETURN(const TrainingSetup setup,
+                   ResolveJob(job, {dataset->size(), dataset->num_classes()}));
+  ASSIGN_OR_RETURN(
+      const DevicePlan found,
+      PlanWithin(setup, *std::move(cluster), chosen.kind(), bytes));
+  fmt::print("plan: {}\n{}device memory: {} of {} in a step\n",
+             Summary(found.chosen.plan), OffloadText(found.input, found.chosen),
+             BytesText(found.peak_bytes), BytesText(bytes));
+  const std::string path = launched.folder + ".plan.textproto";
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  if (!parent.empty()) RETURN_IF_ERROR(MakeDirectories(parent));
+  RETURN_IF_ERROR(CheckReplaceable(path, kName));
+  RETURN_IF_ERROR(WriteMarkedFile(found.chosen.plan, kName, path));
+  ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(path));
+  launched.files[path] = plan.text;
+  launched.plan = plan.plan;
+  ASSIGN_OR_RETURN(launched.ranks, RanksOf(plan.plan));
+  launch.options = {"--plan=" + path,
+                    fmt::format("--set=memory_limit_bytes={}", bytes)};
+  return absl::OkStatus();
+}
+
 // What the ranks are to read is read here first: a mistake is then told once.
 absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   Launch launch;
@@ -102,17 +194,24 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(JobFile job, LoadJobFile(path, arguments.All("set"), steps));
   launched.files[path] = job.text;
   launched.folder = OutFolder(arguments.Given("out"), job.job);
-  ASSIGN_OR_RETURN(launched.machines, MachinesOf(arguments));
+  ASSIGN_OR_RETURN(std::optional<Cluster> cluster, ClusterOf(arguments));
+  ASSIGN_OR_RETURN(launched.machines, MachinesOf(arguments, cluster));
   const bool hosts = !launched.machines.hosts.empty();
   launched.hear_us = !hosts || arguments.Has("listen");
   if (!hosts && !arguments.Has("slurm"))
     launched.allocation = SlurmAllocation();
+  const Job as_given = job.job;
   // The data set is for the ranks to open, and so are checks of its classes.
   const auto setup = ResolveJob(job.job, {.samples = 1, .classes = 0});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   launched.context = PlanContextOf(*setup, /*world_size=*/1);
   launch.communication_deadline_s = job.job.communication_deadline_s();
   launch.name = job.job.name();
+  if (arguments.Has("device_memory")) {
+    RETURN_IF_ERROR(job.locations.Locate(
+        PlanForDeviceMemory(arguments, std::move(cluster), as_given, launch)));
+    return launch;
+  }
   const bool given =
       launched.ranks.has_value() || hosts || launched.allocation.has_value();
   if (!arguments.Has("plan")) {
@@ -122,24 +221,27 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
   launched.files[arguments.Get("plan")] = plan.text;
   launched.plan = plan.plan;
-  if (given) return launch;
+  if (given && !cluster.has_value()) return launch;
   const absl::StatusOr<int64_t> of_plan = RanksOf(plan.plan);
   RETURN_IF_ERROR(plan.locations.Locate(of_plan.status()));
-  launched.ranks = *of_plan;
+  // With a cluster, whose devices are then counted.
+  if (!launched.ranks.has_value()) launched.ranks = *of_plan;
   return launch;
 }
 
-// What train is to be given of what launch was.
-std::vector<std::string> TrainArguments(const ParsedCommand& arguments) {
+// What train is to be given of what launch was, and more.
+std::vector<std::string> TrainArguments(const ParsedCommand& arguments,
+                                        const Launch& launch) {
   std::vector<std::string> command = {"train", arguments.positionals()[0]};
   const std::vector<std::string> given = GivenTrainingOptions(arguments);
   command.insert(command.end(), given.begin(), given.end());
+  command.insert(command.end(), launch.options.begin(), launch.options.end());
   return command;
 }
 
 // Prints what would be run, then the ranks' own account of it.
-int PrintDryRun(const ParsedCommand& arguments, const RankStart& start,
-                const std::string& self) {
+int PrintDryRun(const ParsedCommand& arguments, const Launch& launch,
+                const RankStart& start, const std::string& self) {
   for (const auto& [name, value] : start.environment) {
     const char* own = std::getenv(name.c_str());
     fmt::print("{}={} \\\n", name, ShellText({own != nullptr ? own : value}));
@@ -147,7 +249,7 @@ int PrintDryRun(const ParsedCommand& arguments, const RankStart& start,
   fmt::print("  {}\n\n", ShellText(start.command));
   std::fflush(stdout);
   // One process speaks for all.
-  std::vector<std::string> account = TrainArguments(arguments);
+  std::vector<std::string> account = TrainArguments(arguments, launch);
   account.insert(account.begin(), self);
   account.emplace_back("--dry_run");
   account.push_back(fmt::format("--ranks={}", start.ranks));
@@ -168,7 +270,7 @@ absl::StatusOr<BatchJob> BatchJobOf(const ParsedCommand& arguments,
         batch.nodes, ranks);
   }
   batch.ranks_per_node = ranks / batch.nodes;
-  batch.launch = TrainArguments(arguments);
+  batch.launch = TrainArguments(arguments, launch);
   batch.launch.front() = kName;
   batch.launch.insert(batch.launch.begin(), self);
   // One that is queued again goes on.
@@ -272,7 +374,7 @@ int Run(const ParsedCommand& arguments, int, char**) {
   LaunchedJob& job = launch->job;
   const absl::StatusOr<std::string> self = ThisProgram();
   if (!self.ok()) return Fail(kName, self.status());
-  job.program = TrainArguments(arguments);
+  job.program = TrainArguments(arguments, *launch);
   job.program.insert(job.program.begin(), *self);
   // mpirun gives its ranks a terminal even where it has none itself.
   job.program.emplace_back(isatty(STDOUT_FILENO) == 1 ? "--progress=bar"
@@ -283,7 +385,9 @@ int Run(const ParsedCommand& arguments, int, char**) {
   const absl::StatusOr<RankStart> start = StartOfJob(job);
   if (!start.ok()) return Fail(kName, start.status());
   if (arguments.Has("check")) return Check(std::move(job));
-  if (arguments.Has("dry_run")) return PrintDryRun(arguments, *start, *self);
+  if (arguments.Has("dry_run")) {
+    return PrintDryRun(arguments, *launch, *start, *self);
+  }
   const absl::StatusOr<Limits> limits = LimitsOf(arguments);
   if (!limits.ok()) return Fail(kName, limits.status());
   JobWatch watch(job.folder, JobWatch::Clock::now());
@@ -344,6 +448,19 @@ Command LaunchCommand() {
        .value = "LIST",
        .help = "machines like those of --hosts that take the place of lost "
                "ones; without one left the job goes on with fewer ranks"},
+      {.name = "cluster",
+       .value = "FILE",
+       .help = "the machines of this cluster, in its order, which a plan for "
+               "it counts on"},
+      {.name = "only",
+       .value = "NODES",
+       .help = "with --cluster: these of its nodes, as a,b:4, as `trireme "
+               "plan` was told"},
+      {.name = "device_memory",
+       .value = "SIZE",
+       .help = "finds a plan that needs no more of each device, as 12GiB, with "
+               "offload where the model does not fit, for this machine or "
+               "--cluster"},
       {.name = "listen",
        .value = "ADDRESS:PORT",
        .default_value = "127.0.0.1:0",
