@@ -63,6 +63,27 @@ echo "== the plan runs"
   > run.txt
 [[ $(wc -l < run/metrics.jsonl) == 2 ]] || fail "not two steps"
 
+echo "== a given plan's prediction, on the machines of its cluster"
+"$trireme" plan job.textproto --plan first.textproto --out predicted.textproto \
+  > predicted.txt
+expect_in predicted.txt "samples/s"
+expect_in predicted.textproto "step_s"
+if "$trireme" plan job.textproto --plan first.textproto --why tp=2 \
+  2> error.txt; then fail "why of a given plan"; fi
+expect_in error.txt "--why: found with --plan"
+"$trireme" launch job.textproto --plan first.textproto \
+  --cluster cluster.textproto --dry_run > dry.txt
+expect_in dry.txt "node0:2,node1:2"
+if "$trireme" launch job.textproto --plan first.textproto \
+  --cluster cluster.textproto --hosts node1:2,node0:2 --dry_run \
+  2> error.txt; then fail "hosts in another order"; fi
+expect_in error.txt "--hosts: found 'node1:2,node0:2', expected 'node0:2,node1:2'"
+if "$trireme" launch job.textproto --plan first.textproto \
+  --cluster cluster.textproto --only node0 --dry_run 2> error.txt; then
+  fail "a plan for other ranks"
+fi
+expect_in error.txt "found 2 ranks, expected 4"
+
 echo "== paths around a lost rank, and the job goes on without it"
 echo 'grid { pp: 4 } skip { stages_per_microbatch: 3 }' > skip.textproto
 "$trireme" plan job.textproto --cluster cluster.textproto \
