@@ -36,6 +36,8 @@ void* Memory::AllocateOnDevice(size_t bytes) {
   }
   char* const pages = range_ + range_used_;
   CHECK_EQ(mprotect(pages, Pages(bytes), PROT_READ | PROT_WRITE), 0);
+  // Large pages, where the system has some, are sooner out of reach.
+  (void)madvise(pages, Pages(bytes), MADV_HUGEPAGE);
   // At the end of its pages, as far as the alignment of cudaMalloc allows.
   char* const block = pages + (Pages(bytes) - (bytes + 255) / 256 * 256);
   std::memset(block, 0xFF, bytes);
