@@ -1,0 +1,68 @@
+#include "trainer/run/saving.h"
+
+#include <thread>
+
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+constexpr int kLastSaveAttempts = 3;
+constexpr std::chrono::seconds kBeforeNextAttempt(10);
+constexpr std::string_view kGoesOn =
+    "training goes on, and the next one is tried in its turn";
+
+}  // namespace
+
+Saving::Saving(CheckpointSaver& saver, const CheckpointConfig& config,
+               bool leader)
+    : saver_(saver),
+      every_(config.every()),
+      every_minutes_(config.every_minutes()),
+      leader_(leader) {}
+
+bool Saving::DueByClock() const {
+  return every_minutes_.count() > 0 &&
+         std::chrono::steady_clock::now() - last_ >= every_minutes_;
+}
+
+void Saving::AfterStep(const TrainingProgress& progress, bool ordered,
+                       bool busy) {
+  if (saver_.pending() && !busy) Tell(saver_.Advance(), kGoesOn);
+  if (!ordered && (every_ == 0 || progress.step % every_ != 0)) return;
+  Begin(progress);
+}
+
+void Saving::Begin(const TrainingProgress& progress) {
+  WaitForEnd();
+  step_ = progress.step;
+  Tell(saver_.Start(progress), kGoesOn);
+  last_ = std::chrono::steady_clock::now();
+}
+
+void Saving::WaitForEnd() {
+  if (saver_.pending()) Tell(saver_.Finish(), kGoesOn);
+}
+
+absl::Status Saving::SaveLast(const TrainingProgress& progress) {
+  waited_s_ = saver_.seconds();
+  WaitForEnd();
+  step_ = progress.step;
+  for (int attempt = 1;; ++attempt) {
+    absl::Status saved = saver_.Start(progress);
+    if (saved.ok()) saved = saver_.Finish();
+    if (saved.ok() || attempt == kLastSaveAttempts) return saved;
+    Tell(saved, "tries again in 10 s");
+    std::this_thread::sleep_for(kBeforeNextAttempt);
+  }
+}
+
+void Saving::Tell(const absl::Status& status, std::string_view now) const {
+  if (status.ok() || !leader_) return;
+  LOG(ERROR) << "step " << step_
+             << ": NO CHECKPOINT was written: " << MessageOf(status) << "; "
+             << now;
+}
+
+}  // namespace trireme

@@ -1,0 +1,88 @@
+// A run's steps: batches in, figures out, checkpoints in between.
+
+#ifndef TRIREME_TRAINER_TRAINING_LOOP_H_
+#define TRIREME_TRAINER_TRAINING_LOOP_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "models/batch.h"
+#include "runtime/comm/control.h"
+#include "scheduler/simulator/trace.h"
+#include "trainer/batches.h"
+#include "trainer/rank_model.h"
+#include "trainer/run/checkpoint_saver.h"
+#include "trainer/run/checkpointing.h"
+#include "trainer/run/prepare.h"
+#include "trainer/run/run_log.h"
+#include "trainer/run/saving.h"
+#include "trainer/skipped_steps.h"
+#include "trainer/step_metrics.h"
+#include "trainer/train_options.h"
+
+namespace trireme {
+
+class TrainingLoop {
+ public:
+  struct End {
+    int64_t last_step = 0;
+    // As ordered, before all steps were done.
+    bool stopped = false;
+    // On rank 0: unreadable ones, and the steps' seconds without the first,
+    // which warms up.
+    int64_t skipped_samples = 0;
+    std::vector<double> step_seconds;
+    // This rank's, of the steps that TrainOptions::trace asks for.
+    std::vector<TraceEvent> trace;
+  };
+
+  // All outlive the loop. `log`: rank 0's, null on others. `done`: before the
+  // first step.
+  TrainingLoop(const TrainOptions& options, const PreparedRun& run,
+               RankModel& model, CheckpointSaver& saver, RunLog* log,
+               const TrainingProgress& done);
+
+  // Collective over the world. Trains until all steps are done or somebody
+  // orders to stop; the last checkpoint is written then. Errors: samples that
+  // cannot be read, or that ranks do not agree on; numbers that are not finite
+  // (what was saved before them stands); the last checkpoint cannot be written.
+  absl::StatusOr<End> Run(Device& device);
+
+  // Seconds for which training waited for checkpoints but the last.
+  double waited_for_saves_s() const { return saving_.waited_s(); }
+
+ private:
+  // Of the step after progress_, which it moves on.
+  absl::Status Step(Device& device);
+  // An error where training cannot go on; tells of steps that were left out.
+  absl::Status Judge(const StepMetrics& metrics,
+                     const GlobalStepResult& result);
+  // Files that people watch may be out of reach for a while: told once until
+  // it is over, when what was not written comes.
+  void Write(const StepMetrics& metrics);
+
+  bool leader() const { return log_ != nullptr; }
+  int64_t nth_step() const { return progress_.step - first_step_ + 1; }
+
+  const TrainOptions& options_;
+  const PreparedRun& run_;
+  RankModel& model_;
+  CheckpointSaver& saver_;
+  RunLog* const log_;
+  const int64_t first_step_;
+  const int64_t steps_;
+  TrainingProgress progress_;
+  Control& control_;
+  BatchReader reader_;
+  StepMetricsCollector collector_;
+  SkippedSteps skipped_steps_;
+  Saving saving_;
+  bool log_in_reach_ = true;
+  End end_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_TRAINING_LOOP_H_
