@@ -8,8 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "fmt/format.h"
 #include "models/data/shard_writer.h"
 #include "models/data/webdataset.h"
@@ -18,8 +16,8 @@
 #include "models/weights/folder_tensors.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/file.h"
-#include "runtime/core/folder_lock.h"
 #include "runtime/core/log.h"
+#include "runtime/core/shared_folder.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
 
@@ -32,7 +30,6 @@ using Json = nlohmann::json;
 constexpr int64_t kUsualShardBytes = int64_t{64} << 20;
 constexpr int64_t kMostSide = 1 << 14;
 constexpr int64_t kMostPictures = int64_t{1} << 40;
-constexpr absl::Duration kDescriptionWait = absl::Seconds(10);
 
 std::string DescriptionPath(const std::string& folder) {
   return folder + "/latents.json";
@@ -168,7 +165,7 @@ class Writer {
 
   absl::Status WriteShards() {
     for (int64_t shard = 0; shard < cache_.shards(); ++shard) {
-      RETURN_IF_ERROR(ClaimAndWrite(shard));
+      RETURN_IF_ERROR(WriteShard(shard));
     }
     return absl::OkStatus();
   }
@@ -196,8 +193,9 @@ class Writer {
   // What the folder is of, which all that write to it must agree on; the first
   // one writes it down.
   absl::Status Agree() {
-    RETURN_IF_ERROR(MakeDirectories(options_.folder));
-    RETURN_IF_ERROR(WriteDescription());
+    RETURN_IF_ERROR(WriteUnlessThere(options_.folder,
+                                     DescriptionPath(options_.folder),
+                                     ToJson(cache_).dump(1) + "\n"));
     ASSIGN_OR_RETURN(const LatentCache found, ReadDescription(options_.folder));
     const Json there = ToJson(found), ours = ToJson(cache_);
     for (const auto& [field, expected] : ours.items()) {
@@ -212,44 +210,13 @@ class Writer {
     return absl::OkStatus();
   }
 
-  // If there is none.
-  absl::Status WriteDescription() {
-    const std::string path = DescriptionPath(options_.folder);
-    const absl::Time deadline = absl::Now() + kDescriptionWait;
-    while (!Exists(path)) {
-      const auto lock = FolderLock::Acquire(options_.folder);
-      // Another process is about to write it.
-      if (absl::IsFailedPrecondition(lock.status()) && absl::Now() < deadline) {
-        absl::SleepFor(absl::Milliseconds(10));
-        continue;
-      }
-      RETURN_IF_ERROR(lock.status());
-      if (Exists(path)) break;
-      RETURN_IF_ERROR(WriteFileAtomically(path, ToJson(cache_).dump(1) + "\n"));
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status ClaimAndWrite(int64_t shard) {
+  absl::Status WriteShard(int64_t shard) {
     const std::string path = ShardPath(options_.folder, shard);
     const int64_t first = shard * cache_.pictures_per_shard;
     const int64_t end =
         std::min(first + cache_.pictures_per_shard, cache_.pictures);
-    if (!Exists(path)) {
-      const std::string claim =
-          fmt::format("{}/.claims/{:06}", options_.folder, shard);
-      const auto lock = FolderLock::Acquire(claim);
-      // It may have been written since, and its claim removed just when this
-      // process was to lock it.
-      if (!Exists(path)) {
-        // Another process has it.
-        if (absl::IsFailedPrecondition(lock.status())) return absl::OkStatus();
-        RETURN_IF_ERROR(lock.status());
-        RETURN_IF_ERROR(Write(path, first, end));
-      }
-      std::error_code error;
-      if (lock.ok()) fs::remove_all(claim, error);
-    }
+    RETURN_IF_ERROR(WritePieceOnce(options_.folder, shard, path,
+                                   [&] { return Write(path, first, end); }));
     done_ += end - first;
     if (progress_) progress_(done_);
     return absl::OkStatus();

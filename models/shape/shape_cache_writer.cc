@@ -6,14 +6,12 @@
 #include <system_error>
 #include <utility>
 
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/core/file.h"
-#include "runtime/core/folder_lock.h"
 #include "runtime/core/philox.h"
+#include "runtime/core/shared_folder.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -23,7 +21,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr int64_t kMaxPlanBytes = int64_t{64} << 20;
-constexpr absl::Duration kPlanWait = absl::Seconds(10);
 
 std::string Dump(const json& value) {
   return value.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
@@ -165,7 +162,6 @@ class Writer {
   // What the cache is of, which all that write to it must agree on; the first
   // one writes it down.
   absl::Status AgreeOnPlan() {
-    RETURN_IF_ERROR(MakeDirectories(options_.folder));
     const std::string path = options_.folder + "/source.json";
     std::string names;
     for (const ShapeEntry& entry : source_.shapes) {
@@ -182,7 +178,7 @@ class Writer {
         {"view_side", options_.view_side},
         {"mosaic_grids", options_.mosaic.grids},
         {"mosaic_resolution", options_.mosaic.resolution}};
-    RETURN_IF_ERROR(WritePlan(path, Dump(plan)));
+    RETURN_IF_ERROR(WriteUnlessThere(options_.folder, path, Dump(plan)));
     ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxPlanBytes));
     const json found = json::parse(text, nullptr, false);
     for (const auto& [field, expected] : plan.items()) {
@@ -203,7 +199,7 @@ class Writer {
 
   absl::Status WriteShards() {
     for (int64_t shard = 0; shard < shards(); ++shard) {
-      RETURN_IF_ERROR(ClaimAndWrite(shard));
+      RETURN_IF_ERROR(WriteOnce(shard));
     }
     return absl::OkStatus();
   }
@@ -248,24 +244,6 @@ class Writer {
   }
 
  private:
-  // If there is none.
-  absl::Status WritePlan(const std::string& path, const std::string& text) {
-    const absl::Time deadline = absl::Now() + kPlanWait;
-    std::error_code error;
-    while (!fs::exists(path, error)) {
-      const auto lock = FolderLock::Acquire(options_.folder);
-      // Another process is about to write it.
-      if (absl::IsFailedPrecondition(lock.status()) && absl::Now() < deadline) {
-        absl::SleepFor(absl::Milliseconds(10));
-        continue;
-      }
-      RETURN_IF_ERROR(lock.status());
-      if (fs::exists(path, error)) break;
-      RETURN_IF_ERROR(WriteFileAtomically(path, text));
-    }
-    return absl::OkStatus();
-  }
-
   int64_t count() const { return static_cast<int64_t>(source_.shapes.size()); }
   int64_t shards() const {
     return (count() + options_.shapes_per_shard - 1) /
@@ -287,28 +265,11 @@ class Writer {
     return absl::OkStatus();
   }
 
-  absl::Status ClaimAndWrite(int64_t shard) {
+  absl::Status WriteOnce(int64_t shard) {
     const int64_t first = shard * options_.shapes_per_shard;
     const int64_t last = std::min(first + options_.shapes_per_shard, count());
-    const auto is_there = [&] {
-      std::error_code error;
-      return fs::exists(PathOf(shard), error);
-    };
-    const std::string claim =
-        fmt::format("{}/.claims/{:06}", options_.folder, shard);
-    if (!is_there()) {
-      const auto lock = FolderLock::Acquire(claim);
-      // It may have been written since, and its claim removed just when this
-      // process was to lock it.
-      if (!is_there()) {
-        // Another process has it.
-        if (absl::IsFailedPrecondition(lock.status())) return absl::OkStatus();
-        RETURN_IF_ERROR(lock.status());
-        RETURN_IF_ERROR(Write(shard, first, last));
-      }
-      std::error_code error;
-      if (lock.ok()) fs::remove_all(claim, error);
-    }
+    RETURN_IF_ERROR(WritePieceOnce(options_.folder, shard, PathOf(shard),
+                                   [&] { return Write(shard, first, last); }));
     Progress(last - first - std::exchange(told_, 0));
     return absl::OkStatus();
   }
