@@ -6,7 +6,14 @@
 #include "runtime/device/host.h"
 
 namespace trireme {
+
 Tensor Operands::operator()(const Shape& shape) {
+  if (!keep_) return Make(shape);
+  if (next_ == kept_.size()) kept_.push_back(Make(shape));
+  return kept_[next_++];
+}
+
+Tensor Operands::Make(const Shape& shape) {
   const int64_t n = shape.num_elements();
   std::normal_distribution<float> normal;
   Tensor flat;

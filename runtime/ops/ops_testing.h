@@ -32,12 +32,22 @@ class Operands {
 
   Tensor operator()(const Shape& shape);
 
+  // From now on keeps what it makes, and after Rewind hands it out again, in
+  // the same order: for runs of one op many times.
+  void Keep() { keep_ = true; }
+  void Rewind() { next_ = 0; }
+
  private:
+  Tensor Make(const Shape& shape);
+
   Device& device_;
   DType dtype_;
   DType rounded_;
   int64_t shifted_;
   std::mt19937 engine_{1};
+  bool keep_ = false;
+  std::vector<Tensor> kept_;
+  size_t next_ = 0;
 };
 
 // One normal random tensor.

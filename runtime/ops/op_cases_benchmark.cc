@@ -1,0 +1,124 @@
+// How fast each op case is on a device, over its floor: the larger of its
+// product FLOPs at the rate of a large product, and of its operands and results
+// at the rate of a large copy, all measured in the same run. A case is all ops
+// that it names, forward and backward, on small operands: what is far above
+// the floor costs by its launches.
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "fmt/format.h"
+#include "runtime/core/median.h"
+#include "runtime/core/status.h"
+#include "runtime/device/compute_device.h"
+#include "runtime/ops/matmul.h"
+#include "runtime/ops/op_cases_testing.h"
+
+ABSL_FLAG(std::string, device, "", "cpu, cuda or cuda:N");
+ABSL_FLAG(std::string, match, "", "only cases with this in their name");
+ABSL_FLAG(double, seconds, 0.1, "how long to measure each case");
+
+namespace trireme {
+namespace {
+
+constexpr int64_t kMemory = int64_t{2} << 30;
+
+// Median of the seconds that `run` takes until the device is done.
+template <typename F>
+double SecondsOf(Device& device, F run) {
+  using Clock = std::chrono::steady_clock;
+  const auto once = [&] {
+    const auto start = Clock::now();
+    run();
+    device.stream().Synchronize();
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  once();
+  std::vector<double> seconds;
+  double total = 0;
+  while (seconds.size() < 3 || total < absl::GetFlag(FLAGS_seconds)) {
+    seconds.push_back(once());
+    total += seconds.back();
+  }
+  return Median(seconds);
+}
+
+// FLOPs of a large product a second.
+double ProductRate(Device& device, DType dtype) {
+  constexpr int64_t kSize = 1024;
+  Operands operands(device, dtype);
+  const Tensor a = operands({kSize, kSize}), b = operands({kSize, kSize});
+  return 2.0 * kSize * kSize * kSize / SecondsOf(device, [&] { MatMul(a, b); });
+}
+
+// Bytes a second that a large copy reads and writes.
+double CopyRate(Device& device) {
+  constexpr int64_t kElements = int64_t{16} << 20;
+  const Tensor from = Tensor::Zeros(device, {kElements}, DType::kFloat32);
+  const Tensor to = Tensor::Zeros(device, {kElements}, DType::kFloat32);
+  return 2.0 * 4 * kElements / SecondsOf(device, [&] { to.CopyFrom(from); });
+}
+
+Work CountedOf(const OpCase& op, DType dtype, Device& dry) {
+  Operands operands(dry, dtype);
+  const Work before = dry.stream().counted();
+  op.run(operands);
+  const Work after = dry.stream().counted();
+  return {.product_flops = after.product_flops - before.product_flops,
+          .bytes = after.bytes - before.bytes};
+}
+
+int Run() {
+  const absl::StatusOr<ComputeDevice> chosen =
+      ComputeDevice::Choose(absl::GetFlag(FLAGS_device), 0, 1);
+  if (!chosen.ok()) {
+    fmt::print(stderr, "{}\n", MessageOf(chosen.status()));
+    return 1;
+  }
+  const std::unique_ptr<Device> device = chosen->Make(kMemory);
+  const std::unique_ptr<Device> dry = MakeDryDevice(chosen->kind());
+  const double copy_rate = CopyRate(*device);
+  fmt::print("device {}, copies {:.1f} GB/s\n", chosen->text(),
+             copy_rate / 1e9);
+  for (const DType dtype : kFloatingTypes) {
+    const double product_rate = ProductRate(*device, dtype);
+    fmt::print(
+        "\n{}: products {:.1f} GFLOP/s\n{:<44} {:>10} {:>10} {:>8} {:>7}\n",
+        DTypeName(dtype), product_rate / 1e9, "case", "us", "GFLOP/s", "GB/s",
+        "floor");
+    for (const OpCase& op : EveryOp()) {
+      const std::string name = NameOf(op, dtype);
+      if (name.find(absl::GetFlag(FLAGS_match)) == std::string::npos) continue;
+      Operands operands(*device, dtype);
+      operands.Keep();
+      const double seconds = SecondsOf(*device, [&] {
+        operands.Rewind();
+        op.run(operands);
+      });
+      const Work work = CountedOf(op, dtype, *dry);
+      const auto flops = static_cast<double>(work.product_flops);
+      const auto bytes = static_cast<double>(work.bytes);
+      const double floor = std::max(flops / product_rate, bytes / copy_rate);
+      fmt::print("{:<44} {:>10.1f} {:>10.1f} {:>8.2f} {:>6.1f} %\n", name,
+                 1e6 * seconds, flops / seconds / 1e9, bytes / seconds / 1e9,
+                 100 * floor / seconds);
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace trireme
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("measures every op case on a device");
+  absl::ParseCommandLine(argc, argv);
+  return trireme::Run();
+}
