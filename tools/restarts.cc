@@ -156,6 +156,11 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
     } else {
       ranks = Start(job, start, signals);
       if (!ranks.ok()) return fail(ranks.status());
+      // Whoever takes them up looks there, also before their first step. A
+      // first start does not know yet that the folder is its own.
+      if (watch.last_step() > 0) {
+        Record(job, address, start, ranks->mpirun, log);
+      }
     }
     const SupervisedEnd end =
         Supervise(*ranks, signals, limits.deadlines, watch, log,
