@@ -128,7 +128,8 @@ chmod +x killed/mpirun
 PATH=$work/killed:$PATH "${launch[@]}" "${more[@]}" --out hurt > hurt.txt 2>&1 &
 first=$!
 for signal in KILL STOP; do
-  wait_for 60 test -s hurt/coordinator.json
+  # A new start is recorded before its ranks have done a step.
+  wait_for 60 bash -c "'$trireme' status hurt | grep -q '^state   training'"
   process=$(process_of_rank 1 hurt)
   rm hurt/coordinator.json # another one comes with the next start
   kill "-$signal" "$process"
