@@ -17,6 +17,8 @@ namespace {
 
 constexpr int64_t kTokens = 2048;
 constexpr int64_t kVocabulary = 51200;
+constexpr uint64_t kTorchBucketBytes = uint64_t{25} << 20;
+constexpr uint64_t kAllAtOnce = uint64_t{1} << 40;
 
 // 96·B·s·l·h²·(1 + s/6h + V/16lh), as the paper counts.
 double PublishedFlops(const MegatronRun& run) {
@@ -35,8 +37,8 @@ absl::StatusOr<Plan> PlanOf(const MegatronRun& run) {
   grid.set_dp(run.gpus / (run.tp * run.pp));
   plan.set_microbatch_size(run.microbatch);
   plan.set_recompute(Plan::FULL);
-  // Gradients are reduced all at once, after the last backward.
-  plan.set_gradient_bucket_bytes(uint64_t{1} << 40);
+  plan.set_gradient_bucket_bytes(run.reduces_in_buckets ? kTorchBucketBytes
+                                                        : kAllAtOnce);
   if (run.layers_per_chunk > 0) {
     plan.set_schedule(Plan::INTERLEAVED);
     plan.set_chunks_per_rank(run.layers / run.pp / run.layers_per_chunk);

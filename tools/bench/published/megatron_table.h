@@ -25,21 +25,24 @@ struct MegatronRun {
   int64_t tp, pp, gpus;
   int64_t global_batch, microbatch;
   int64_t layers_per_chunk;  // 0: 1F1B, else interleaved
-  double published_tflops;   // per GPU, recomputation counted
+  // Whether gradients were reduced bucket by bucket behind the last backward
+  // (torch's wrapper), else all at once after it (Megatron's own).
+  bool reduces_in_buckets;
+  double published_tflops;  // per GPU, recomputation counted
   bool calibration;
 };
 
 constexpr std::array<MegatronRun, 10> kMegatronRuns = {{
-    {"1.7B", 24, 2304, 24, 1, 1, 32, 512, 16, 0, 137, true},
-    {"3.6B", 30, 3072, 32, 2, 1, 64, 512, 16, 0, 138, false},
-    {"7.5B", 36, 4096, 32, 4, 1, 128, 512, 16, 0, 142, false},
-    {"18B", 40, 6144, 48, 8, 1, 256, 1024, 8, 0, 135, true},
-    {"39B", 48, 8192, 64, 8, 2, 512, 1536, 4, 0, 138, false},
-    {"76B", 60, 10240, 80, 8, 4, 1024, 1792, 2, 5, 140, false},
-    {"145B", 80, 12288, 96, 8, 8, 1536, 2304, 2, 5, 148, true},
-    {"310B", 96, 16384, 128, 8, 16, 1920, 2160, 1, 3, 155, false},
-    {"530B", 105, 20480, 128, 8, 35, 2520, 2520, 1, 1, 163, false},
-    {"1T", 128, 25600, 160, 8, 64, 3072, 3072, 1, 0, 163, false},
+    {"1.7B", 24, 2304, 24, 1, 1, 32, 512, 16, 0, true, 137, true},
+    {"3.6B", 30, 3072, 32, 2, 1, 64, 512, 16, 0, true, 138, false},
+    {"7.5B", 36, 4096, 32, 4, 1, 128, 512, 16, 0, true, 142, false},
+    {"18B", 40, 6144, 48, 8, 1, 256, 1024, 8, 0, true, 135, true},
+    {"39B", 48, 8192, 64, 8, 2, 512, 1536, 4, 0, false, 138, false},
+    {"76B", 60, 10240, 80, 8, 4, 1024, 1792, 2, 5, false, 140, false},
+    {"145B", 80, 12288, 96, 8, 8, 1536, 2304, 2, 5, false, 148, true},
+    {"310B", 96, 16384, 128, 8, 16, 1920, 2160, 1, 3, false, 155, false},
+    {"530B", 105, 20480, 128, 8, 35, 2520, 2520, 1, 1, false, 163, false},
+    {"1T", 128, 25600, 160, 8, 64, 3072, 3072, 1, 0, false, 163, false},
 }};
 
 struct Efficiencies {
