@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -120,21 +121,24 @@ std::unique_ptr<MemorySource> SourceOf(
   return std::make_unique<HostMemory>();
 }
 
-Device::Streams StreamsOf(uint64_t seed) {
+Device::Streams StreamsOf(uint64_t seed, const std::vector<StreamKind>& late) {
   Device::Streams streams;
-  for (auto& stream : streams) {
-    stream = std::make_shared<AsynchronousStream>(seed++);
+  for (size_t i = 0; i < streams.size(); ++i) {
+    streams[i] = std::make_shared<AsynchronousStream>(
+        seed + i, std::find(late.begin(), late.end(),
+                            static_cast<StreamKind>(i)) != late.end());
   }
   return streams;
 }
 
 }  // namespace
 
-AsynchronousCpuDevice::AsynchronousCpuDevice(int64_t limit_bytes, uint64_t seed,
-                                             FreedMemory freed)
+AsynchronousCpuDevice::AsynchronousCpuDevice(
+    int64_t limit_bytes, uint64_t seed, FreedMemory freed,
+    const std::vector<StreamKind>& late)
     : Device("asynchronous cpu", /*on_host=*/true, limit_bytes,
              std::make_unique<StreamOrderedMemory>(*this, SourceOf(freed)),
-             CpuKernelTables(), StreamsOf(kNumStreams * seed)) {}
+             CpuKernelTables(), StreamsOf(kNumStreams * seed, late)) {}
 
 AsynchronousCpuDevice::~AsynchronousCpuDevice() {
   // What work lets go of is given to the streams once more.

@@ -12,8 +12,10 @@
 #define TRIREME_RUNTIME_DEVICE_ASYNCHRONOUS_CPU_DEVICE_TESTING_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "runtime/device/device.h"
+#include "runtime/device/stream.h"
 
 namespace trireme {
 
@@ -26,8 +28,10 @@ class AsynchronousCpuDevice final : public Device {
     kProtected,
   };
 
+  // Streams of the kinds `late` do nothing before somebody waits for it.
   AsynchronousCpuDevice(int64_t limit_bytes, uint64_t seed,
-                        FreedMemory freed = FreedMemory::kPoisoned);
+                        FreedMemory freed = FreedMemory::kPoisoned,
+                        const std::vector<StreamKind>& late = {});
   ~AsynchronousCpuDevice() override;
 };
 
