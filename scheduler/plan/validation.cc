@@ -167,7 +167,7 @@ absl::Status ValidateMicrobatches(const Plan& plan, int64_t global_batch) {
   return absl::OkStatus();
 }
 
-absl::Status ValidateOffload(const Plan& plan, const PlanContext& context) {
+absl::Status ValidateOffload(const Plan& plan) {
   if (!plan.has_offload()) return absl::OkStatus();
   const Plan::Grid& grid = plan.grid();
   if (plan.has_skip()) {
@@ -178,11 +178,6 @@ absl::Status ValidateOffload(const Plan& plan, const PlanContext& context) {
         "offload",
         fmt::format("grid.dp {} and grid.cp {}", grid.dp(), grid.cp()),
         "1 each: gradients leave the device before they could be reduced");
-  }
-  if (context.experts > 0) {
-    return PlanFieldError(
-        "offload", fmt::format("a model with {} experts", context.experts),
-        "one without: their gradients are not brought home");
   }
   if (plan.sharding() != Plan::REPLICATED) {
     return PlanFieldError(
@@ -427,7 +422,7 @@ absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
   RETURN_IF_ERROR(ValidateStages(plan, context.num_blocks));
   RETURN_IF_ERROR(ValidateSharding(plan, context));
   RETURN_IF_ERROR(ValidateRecompute(plan));
-  RETURN_IF_ERROR(ValidateOffload(plan, context));
+  RETURN_IF_ERROR(ValidateOffload(plan));
   RETURN_IF_ERROR(ValidateExperts(plan));
   if (plan.gradient_bucket_bytes() < 4 ||
       plan.gradient_bucket_bytes() > kMaxBucketBytes) {

@@ -52,9 +52,8 @@ class Enumerator {
   }
 
   bool Offloads() const {
-    // Experts' gradients are not brought home.
-    return model_.experts == 0 && (space_.offload == OffloadSearch::kToo ||
-                                   space_.offload == OffloadSearch::kOnly);
+    return space_.offload == OffloadSearch::kToo ||
+           space_.offload == OffloadSearch::kOnly;
   }
 
   bool TpStaysInNodes(int32_t tp) const {

@@ -163,6 +163,8 @@ INSTANTIATE_TEST_SUITE_P(
                  .dtype = DType::kBFloat16,
                  .plan = PlanFromText("sharding: PARAMETERS")},
         GridCase{.pp = 2, .dp = 2, .dtype = DType::kFloat16},
+        GridCase{.tp = 2,
+                 .plan = PlanFromText("offload { resident_units: 2 }")},
         // What does not train has values alone.
         GridCase{.tp = 2, .pp = 2, .trained = Adapters()},
         GridCase{.dp = 2,

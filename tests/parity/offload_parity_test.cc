@@ -59,6 +59,14 @@ std::vector<GridCase> Cases() {
   add({.pp = 2, .dtype = DType::kBFloat16, .layers = 8},
       "schedule: INTERLEAVED", {1, 3});
   add({.tp = 2, .pp = 2, .text = Text::kCross}, "recompute: SELECTIVE", {1});
+  // Experts lie at home with their block, on either grid.
+  const MoeConfig experts{
+      .experts = 4, .expert_hidden = 24, .balance_weight = 0.1};
+  add({.dtype = DType::kBFloat16, .moe = experts}, "microbatches: 2", {1, 2});
+  add({.tp = 2, .dtype = DType::kFloat32, .moe = experts}, "microbatches: 2",
+      {2});
+  add({.tp = 2, .pp = 2, .ep = 2, .dtype = DType::kFloat32, .moe = experts},
+      "recompute: FULL", {1});
   return cases;
 }
 
@@ -145,13 +153,15 @@ GridCase Wide() {
           .plan = PlanFromText("microbatch_size: 1 recompute: FULL")};
 }
 
-TEST(OffloadMemoryTest, ADeviceHoldsWhatWasPredictedAndNotAByteMore) {
-  const auto resident = RunOnOneRank(Wide(), kLimitBytes, kLimitBytes);
+class OffloadMemoryTest : public testing::TestWithParam<GridCase> {};
+
+TEST_P(OffloadMemoryTest, ADeviceHoldsWhatWasPredictedAndNotAByteMore) {
+  const auto resident = RunOnOneRank(GetParam(), kLimitBytes, kLimitBytes);
   ASSERT_TRUE(resident.ok()) << resident.status();
   EXPECT_EQ(resident->host.peak_bytes, 0);
   int64_t before = 0;
   for (const uint32_t places : {1, 2, 6}) {
-    const GridCase grid = Offloaded(Wide(), places);
+    const GridCase grid = Offloaded(GetParam(), places);
     const auto run = RunOnOneRank(grid, kLimitBytes, kLimitBytes);
     ASSERT_TRUE(run.ok()) << run.status();
     const int64_t peak = run->device.peak_bytes;
@@ -173,6 +183,16 @@ TEST(OffloadMemoryTest, ADeviceHoldsWhatWasPredictedAndNotAByteMore) {
         << status;
   }
 }
+
+GridCase WideExperts() {
+  GridCase grid = Wide();
+  grid.moe = {.experts = 4, .expert_hidden = 128};
+  return grid;
+}
+
+INSTANTIATE_TEST_SUITE_P(Wide, OffloadMemoryTest,
+                         testing::Values(Wide(), WideExperts()),
+                         [](const auto& info) { return info.param.Name(); });
 
 // Trains steps [first, last] after loading `load`, if it is not empty, and
 // saves to `save`, if that is not.
