@@ -48,6 +48,7 @@ void ChunkPass::ForwardUnits(int begin, int end, const StoredUnit& next) {
       record.outputs.push_back(tensor.variable.WithoutValue());
     }
     std::vector<Tape::Loss> losses = record.tape->TakeLosses();
+    if (observer_) ShowForward(unit, losses);
     std::move(losses.begin(), losses.end(), std::back_inserter(losses_));
     std::vector<Tape::Counts> counts = record.tape->TakeCounts();
     std::move(counts.begin(), counts.end(), std::back_inserter(counts_));
@@ -146,6 +147,7 @@ void ChunkPass::BackwardUnits(int begin, int end, const StoredUnit& next) {
           input.requires_grad() ? record.tape->TakeGradient(input) : Tensor());
     }
     units_.pop_back();
+    if (observer_) ShowBackward(unit);
     DropAfter(unit, ahead);
   }
 }
@@ -167,6 +169,29 @@ std::vector<Tensor> EmptyBoundary(Device& device,
     tensors.push_back(Tensor::Empty(device, spec.shape, spec.dtype));
   }
   return tensors;
+}
+
+void ChunkPass::ShowForward(int unit,
+                            std::span<const Tape::Loss> losses) const {
+  UnitResult result = {.chunk = chunk_index_,
+                       .unit = unit,
+                       .microbatch = microbatch_,
+                       .backward = false,
+                       .tensors = {},
+                       .losses = losses};
+  for (const ShardedVariable& tensor : state_) {
+    result.tensors.push_back(tensor.value());
+  }
+  observer_(result);
+}
+
+void ChunkPass::ShowBackward(int unit) const {
+  observer_({.chunk = chunk_index_,
+             .unit = unit,
+             .microbatch = microbatch_,
+             .backward = true,
+             .tensors = gradients_,
+             .losses = {}});
 }
 
 void ChunkPass::FetchAhead(const StoredUnit& next) {

@@ -10,7 +10,10 @@
 #define TRIREME_PARALLEL_CHUNK_PASS_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "parallel/chunk.h"
@@ -20,6 +23,19 @@
 #include "runtime/autograd/tape.h"
 
 namespace trireme {
+
+// What a unit of a chunk made of a microbatch: in forward what it hands on and
+// what it added to the objective, in backward the gradients of what it was
+// given (undefined: there is none).
+struct UnitResult {
+  int chunk = 0;
+  int unit = 0;
+  int64_t microbatch = 0;
+  bool backward = false;
+  std::vector<Tensor> tensors;
+  std::span<const Tape::Loss> losses;
+};
+using UnitObserver = std::function<void(const UnitResult&)>;
 
 class ChunkPass {
  public:
@@ -35,6 +51,11 @@ class ChunkPass {
   WeightGradientQueue& queue() { return *queue_; }
   // Before Forward: a factor of all gradients, not of the losses.
   void set_loss_scale(double scale) { loss_scale_ = scale; }
+  // Before Forward: is shown what the units of the chunk make.
+  void set_observer(UnitObserver observer, int chunk) {
+    observer_ = std::move(observer);
+    chunk_index_ = chunk;
+  }
   // Before Forward: units take these times (emulated_compute.h).
   void set_emulated_compute(EmulatedCompute* compute, int chunk) {
     emulated_ = compute;
@@ -80,6 +101,8 @@ class ChunkPass {
                                        std::vector<ShardedVariable> state);
   // Refuses the model unless `state` is what Boundary(unit) says.
   void CheckBoundary(int unit, const std::vector<ShardedVariable>& state);
+  void ShowForward(int unit, std::span<const Tape::Loss> losses) const;
+  void ShowBackward(int unit) const;
   void FetchAhead(const StoredUnit& next);
   void DropAfter(int unit, const StoredUnit& next);
 
@@ -91,6 +114,7 @@ class ChunkPass {
   std::unique_ptr<WeightGradientQueue> queue_ =
       std::make_unique<WeightGradientQueue>();
   double loss_scale_ = 1;
+  UnitObserver observer_;
   EmulatedCompute* emulated_ = nullptr;
   int chunk_index_ = 0;
   std::vector<Unit> units_;

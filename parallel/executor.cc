@@ -1,6 +1,7 @@
 #include "parallel/executor.h"
 
 #include <chrono>
+#include <span>
 #include <utility>
 
 #include "runtime/core/log.h"
@@ -179,7 +180,7 @@ void Executor::Run(size_t index, const StepOptions& options,
   }
   switch (instruction.kind) {
     case InstructionKind::kForward:
-      Forward(index, options.loss_scale, ledger);
+      Forward(index, options, ledger);
       break;
     case InstructionKind::kBackward:
       Backward(index, Tape::WeightGradients::kImmediate, ledger);
@@ -202,7 +203,7 @@ void Executor::Run(size_t index, const StepOptions& options,
       }
       break;
     case InstructionKind::kClipGradients:
-      ClipGradients(options.loss_scale, ledger);
+      ClipGradients(options, ledger);
       break;
     case InstructionKind::kUpdate:
       if (options.update && chunk->updates) Update(instruction, options);
@@ -270,7 +271,8 @@ std::vector<Tensor> Executor::Await(Payload payload,
   return tensors;
 }
 
-void Executor::Forward(size_t index, double loss_scale, StepLedger& ledger) {
+void Executor::Forward(size_t index, const StepOptions& options,
+                       StepLedger& ledger) {
   const Instruction& instruction = program_.ranks[pipeline_rank_][index];
   const ExecutorChunk& chunk = chunks_[instruction.chunk];
   const ProgramUnit units = UnitsOf(instruction);
@@ -280,7 +282,10 @@ void Executor::Forward(size_t index, double loss_scale, StepLedger& ledger) {
                        *chunk.chunk, *chunk.units, instruction.microbatch)
           .first->second;
   if (units.begin == 0) {
-    pass.set_loss_scale(loss_scale);
+    pass.set_loss_scale(options.loss_scale);
+    if (options.observer) {
+      pass.set_observer(options.observer, instruction.chunk);
+    }
     if (emulated_ != nullptr) {
       pass.set_emulated_compute(emulated_, instruction.chunk);
     }
@@ -337,7 +342,7 @@ void Executor::Receive(const Instruction& instruction) {
                                        : chunk.num_units()));
 }
 
-void Executor::ClipGradients(double loss_scale, StepLedger& ledger) {
+void Executor::ClipGradients(const StepOptions& options, StepLedger& ledger) {
   ledger.Measure(StepCause::kReduceGradients, 0, [&] {
     for (const ExecutorChunk& chunk : chunks_) {
       for (int b = 0; b < chunk.reducer->num_buckets(); ++b) {
@@ -354,9 +359,17 @@ void Executor::ClipGradients(double loss_scale, StepLedger& ledger) {
   // The sum of the norm is where all stages wait for the slowest.
   const Communicator& group = context_.communicators().model_shards();
   const double exposed_before = group.Statistics().exposed_seconds;
-  gradient_norm_ = optimizer_->ClipGradients(loss_scale);
+  gradient_norm_ = optimizer_->ClipGradients(options.loss_scale);
   ledger.BookWait(StepCause::kClipWait,
                   group.Statistics().exposed_seconds - exposed_before);
+  if (!options.admits) return;
+  double loss = 0;
+  for (const auto& [name, own] : Losses()) loss += own;
+  ledger.Measure(StepCause::kClipWait, 0, [&] {
+    context_.communicators().control().Sum(std::span(&loss, 1),
+                                           "loss before the update");
+  });
+  if (!options.admits(loss, gradient_norm_)) optimizer_->LeaveOut();
 }
 
 void Executor::Update(const Instruction& instruction,
@@ -414,11 +427,16 @@ std::map<std::string, std::vector<double>> Executor::TakeCounts() {
   return counts;
 }
 
-std::map<std::string, double> Executor::TakeLosses() {
+std::map<std::string, double> Executor::Losses() const {
   std::map<std::string, double> losses;
   for (const auto& [name, total] : losses_) {
     losses[name] = Sum(total.sum) * total.weight;
   }
+  return losses;
+}
+
+std::map<std::string, double> Executor::TakeLosses() {
+  std::map<std::string, double> losses = Losses();
   losses_.clear();
   return losses;
 }

@@ -11,6 +11,7 @@
 #define TRIREME_PARALLEL_EXECUTOR_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -63,6 +64,12 @@ struct StepOptions {
   // The factor in all gradients (loss_scaler.h). A step whose gradients
   // overflow updates nothing.
   double loss_scale = 1;
+  // Asked before anything is updated, with this step's loss over all ranks and
+  // the gradient's norm, the same on every rank: false, and nothing is. Absent:
+  // every step whose norm is finite updates.
+  std::function<bool(double loss, double gradient_norm)> admits;
+  // Shown what each unit makes.
+  UnitObserver observer;
   // What StepTimes::costs are measured in (step_clock.h); 0: wall time.
   int processor_threads = 0;
   // If set, one event per instruction is appended.
@@ -116,21 +123,23 @@ class Executor {
   // Runs an instruction on its stream.
   void Issue(size_t index, const StepOptions& options, StepLedger& ledger);
   void Run(size_t index, const StepOptions& options, StepLedger& ledger);
-  void Forward(size_t index, double loss_scale, StepLedger& ledger);
+  void Forward(size_t index, const StepOptions& options, StepLedger& ledger);
   void Backward(size_t index, Tape::WeightGradients weight_gradients,
                 StepLedger& ledger);
   void BackwardWeight(const Instruction& instruction);
   void Receive(const Instruction& instruction);
   // Fetch, Release and SaveGradients.
   void Copy(const Instruction& instruction);
-  void ClipGradients(double loss_scale, StepLedger& ledger);
+  void ClipGradients(const StepOptions& options, StepLedger& ledger);
   void Update(const Instruction& instruction, const StepOptions& options);
   // What came for a pass, once it is there; empty where nothing was to come.
   std::vector<Tensor> Await(Payload payload, const Instruction& instruction,
                             StepLedger& ledger);
   void AddLosses(const std::vector<Tape::Loss>& losses);
   void AddCounts(const std::vector<Tape::Counts>& counts);
-  // Read the step's losses and counts back from the device.
+  // The step's losses so far, weighted, read back from the device.
+  std::map<std::string, double> Losses() const;
+  // Read the step's losses and counts back, and forget them.
   std::map<std::string, double> TakeLosses();
   std::map<std::string, std::vector<double>> TakeCounts();
 

@@ -62,6 +62,9 @@ class Optimizer {
   // nothing until the next call: the weights stay what they were.
   double ClipGradients(double loss_scale = 1);
 
+  // Update changes nothing until the next ClipGradients.
+  void LeaveOut() { skip_ = true; }
+
   // One step on a bucket, by its position in `owned`; `step` counts from 1.
   void Update(int bucket, int64_t step, double learning_rate);
 

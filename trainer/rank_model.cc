@@ -316,7 +316,8 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
   const double scale = loss_scaler_.state().scale;
   StepOptions scaled = options;
   // Steps that were left out do not count in Adam's bias correction.
-  scaled.step = options.step - loss_scaler_.state().skipped_steps;
+  scaled.step =
+      options.step - loss_scaler_.state().skipped_steps - left_out_steps_;
   scaled.loss_scale = scale;
   ASSIGN_OR_RETURN(const StepResult step, executor_->RunStep(scaled));
   RETURN_IF_ERROR(status());
@@ -355,6 +356,16 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
   return result;
 }
 
+int64_t RankModel::UnitPosition(int chunk, int unit) const {
+  const LocalModel::Part& part = local_.parts()[chunk];
+  const int64_t layers = setup_.family->Shape().layers;
+  if (part.request.has_head(layers) && unit == part.chunk->num_units() - 1) {
+    return layers + 1;
+  }
+  return part.request.blocks.first + unit +
+         (part.request.has_embedding() ? 0 : 1);
+}
+
 void RankModel::EmulateCompute(const DeviceArithmetic& seconds,
                                EmulatedCompute& compute) {
   const ModelShape shape = setup_.family->Shape();
@@ -363,13 +374,12 @@ void RankModel::EmulateCompute(const DeviceArithmetic& seconds,
     const int units = part.chunk->num_units();
     for (int unit = 0; unit < units; ++unit) {
       ModelPiece piece = ModelPiece::kHead;
-      if (part.request.has_embedding() && unit == 0) {
+      const int64_t position = UnitPosition(static_cast<int>(i), unit);
+      if (position == 0) {
         piece = ModelPiece::kEmbedding;
-      } else if (!part.request.has_head(shape.layers) || unit < units - 1) {
-        const int64_t block = part.request.blocks.first + unit -
-                              (part.request.has_embedding() ? 1 : 0);
+      } else if (position <= shape.layers) {
         piece = {ModelPiece::kBlock,
-                 BlockRunsIn(shape, block, block + 1).front().kind};
+                 BlockRunsIn(shape, position - 1, position).front().kind};
       }
       ArithmeticSeconds times = seconds.Of(piece);
       // A unit that is run again takes its forward's time once more.
@@ -418,6 +428,27 @@ std::vector<TensorPart> RankModel::FrozenParts() {
   for (const LocalModel::Part& part : local_.parts()) {
     for (const auto& parameter : part.store->parameters()) {
       if (parameter->trainable) continue;
+      parts.push_back({.name = parameter->name,
+                       .global_shape = parameter->global_shape,
+                       .shards = parameter->shards,
+                       .local = parameter->value,
+                       .end = parameter->local_elements()});
+    }
+  }
+  return parts;
+}
+
+std::vector<TensorPart> RankModel::ValueParts() {
+  std::vector<TensorPart> parts = FrozenParts();
+  if (offload_ || plan_.sharding() == Plan::PARAMETERS) {
+    for (TensorPart& part : Parts(&OwnedParameter::value)) {
+      parts.push_back(std::move(part));
+    }
+    return parts;
+  }
+  for (const LocalModel::Part& part : local_.parts()) {
+    for (const auto& parameter : part.store->parameters()) {
+      if (!parameter->trainable) continue;
       parts.push_back({.name = parameter->name,
                        .global_shape = parameter->global_shape,
                        .shards = parameter->shards,

@@ -110,8 +110,15 @@ class RankModel {
   std::vector<TensorPart> GradientParts();
   // The values of parameters that do not train.
   std::vector<TensorPart> FrozenParts();
+  // What forward reads, of all parameters: whole local tensors, or the owned
+  // ranges of them where the plan shards or offloads.
+  std::vector<TensorPart> ValueParts();
   // For checkpoints.
   LossScaler& loss_scaler() { return loss_scaler_; }
+  // Steps that were left out as a whole (HealthConfig), which do not count in
+  // Adam's bias correction: the next of them, or what a checkpoint says.
+  int64_t left_out_steps() const { return left_out_steps_; }
+  void set_left_out_steps(int64_t steps) { left_out_steps_ = steps; }
   // After masters were written: refreshes what forward reads.
   void SyncValues();
 
@@ -121,6 +128,9 @@ class RankModel {
   const Program& program() const { return *program_; }
   // By its index in the Program.
   const Chunk& chunk(int i) const { return *local_.parts()[i].chunk; }
+  // Of a chunk's unit in the whole model: 0 for the embedding, then the blocks,
+  // then the head.
+  int64_t UnitPosition(int chunk, int unit) const;
   // Microbatches visit some of the stages only (Plan.skip).
   bool partial() const { return plan_.has_skip(); }
   // How many blocks this rank computes in a step, for each sample that comes to
@@ -191,6 +201,7 @@ class RankModel {
   LocalModel local_;
   std::vector<Training> training_;  // by chunk
   LossScaler loss_scaler_;
+  int64_t left_out_steps_ = 0;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Program> program_;
   std::unique_ptr<Executor> executor_;
