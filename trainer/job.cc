@@ -181,6 +181,22 @@ absl::Status FillSample(SampleConfig& sample) {
   return CheckRange("sample.per_class", sample.per_class(), 1, 1000);
 }
 
+absl::Status FillHealth(HealthConfig& health) {
+  if (health.on_bad_loss() == HealthConfig::POLICY_UNSPECIFIED) {
+    health.set_on_bad_loss(HealthConfig::STOP);
+  }
+  if (!health.has_spike_factor()) health.set_spike_factor(0);
+  if (!health.has_replica_hash_every()) health.set_replica_hash_every(0);
+  if (health.spike_factor() != 0 && !(health.spike_factor() > 1)) {
+    return InvalidArgument(
+        "health.spike_factor: found {}, expected 0 (no loss is a spike) or "
+        "more than 1",
+        health.spike_factor());
+  }
+  return CheckRange("health.replica_hash_every", health.replica_hash_every(), 0,
+                    1e9);
+}
+
 absl::Status FillLossScaling(LossScaling& scaling) {
   const LossScalerOptions defaults;
   if (!scaling.has_initial()) scaling.set_initial(defaults.initial);
@@ -305,6 +321,7 @@ absl::Status FillJobDefaults(Job& job) {
   }
   RETURN_IF_ERROR(CheckRange("communication_deadline_s",
                              job.communication_deadline_s(), 1, 1e6));
+  RETURN_IF_ERROR(FillHealth(*job.mutable_health()));
   if (job.has_train()) {
     RETURN_IF_ERROR(FillTrain(*job.mutable_train(), job.init()));
   }

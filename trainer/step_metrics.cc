@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <numeric>
 #include <utility>
 #include <vector>
 
 #include "fmt/format.h"
 #include "models/objective/objective.h"
-#include "runtime/core/status.h"
 #include "scheduler/pieces/transformer_pieces.h"
 #include "trainer/model_shape_of.h"
 
@@ -65,6 +63,11 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
     json["loss_scale"] = *metrics.loss_scale;
     json["skipped_steps"] = metrics.skipped_steps;
   }
+  if (metrics.left_out) json["left_out"] = true;
+  if (metrics.left_out_steps > 0) {
+    json["left_out_steps"] = metrics.left_out_steps;
+  }
+  if (metrics.roll_backs > 0) json["roll_backs"] = metrics.roll_backs;
   return json;
 }
 
@@ -101,27 +104,14 @@ std::vector<std::pair<std::string, double>> ToScalars(
     scalars.emplace_back("train/loss_scale", *metrics.loss_scale);
     scalars.emplace_back("train/skipped_steps", metrics.skipped_steps);
   }
+  if (metrics.left_out_steps + metrics.roll_backs > 0) {
+    scalars.emplace_back("health/left_out_steps", metrics.left_out_steps);
+    scalars.emplace_back("health/roll_backs", metrics.roll_backs);
+  }
   for (const auto& [cause, seconds] : metrics.exposed_s) {
     scalars.emplace_back("exposed_s/" + cause, seconds);
   }
   return scalars;
-}
-
-absl::Status CheckFinite(const StepMetrics& metrics) {
-  constexpr std::string_view kFix =
-      "lower optimizer.learning_rate, or use precision: FP32";
-  if (!std::isfinite(metrics.loss)) {
-    return FailedPrecondition("step {}: the loss is {}; expected a number ({})",
-                              metrics.step, metrics.loss, kFix);
-  }
-  if (!metrics.loss_scale.has_value() &&
-      !std::isfinite(metrics.gradient_norm)) {
-    return FailedPrecondition(
-        "step {}: the gradient's norm is {} at a loss of {}; expected a number "
-        "({}). The weights are those of before the step",
-        metrics.step, metrics.gradient_norm, metrics.loss, kFix);
-  }
-  return absl::OkStatus();
 }
 
 namespace {

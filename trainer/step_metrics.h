@@ -32,6 +32,13 @@ struct StepMetrics {
   // With fp16: the scale of the loss, and the steps left out so far.
   std::optional<double> loss_scale;
   int64_t skipped_steps = 0;
+  // Of HealthConfig: whether this step was left out, how many were in the run
+  // so far, how often this process has gone back to a checkpoint, and what was
+  // wrong with the last bad step.
+  bool left_out = false;
+  int64_t left_out_steps = 0;
+  int64_t roll_backs = 0;
+  std::string trouble;
   // Unreadable ones so far.
   int64_t skipped_samples = 0;
   // Of the slowest rank, batch reading included.
@@ -69,18 +76,14 @@ struct StepMetrics {
 // "step_s": ..,
 //  "samples_per_s": .., "model_flops_per_s": .., "skipped_samples": ..,
 //  "peak_bytes": {..}, "compute_s": .., "exposed_s": {..}}, "simulated_s" where
-// there is one, with experts "expert_shares" and with fp16 "loss_scale" and
-// "skipped_steps"
+// there is one, with experts "expert_shares", with fp16 "loss_scale" and
+// "skipped_steps", and once there are any "left_out_steps" and "roll_backs";
+// "left_out": true of a step that was.
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.
 std::vector<std::pair<std::string, double>> ToScalars(
     const StepMetrics& metrics);
-
-// An error where training cannot go on: a loss that is not finite, or without
-// loss scaling such a gradient norm. The step updated nothing then, but the
-// next would compute the same.
-absl::Status CheckFinite(const StepMetrics& metrics);
 
 // Gathers a step's figures from all ranks, in a few small reductions.
 class StepMetricsCollector {

@@ -4,9 +4,11 @@
 #include <bit>
 #include <chrono>
 
+#include "fmt/format.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "trainer/agreement.h"
+#include "trainer/run/run_folder.h"
 
 namespace trireme {
 namespace {
@@ -59,11 +61,16 @@ TrainingLoop::TrainingLoop(const TrainOptions& options, const PreparedRun& run,
               ExchangeOver(control_)),
       collector_(model, options.share),
       skipped_steps_(model.loss_scaler().state().skipped_steps),
+      health_(run.job.health(), model, RunFolder(options.out)),
       saving_(saver, run.job.checkpoint(), leader()) {}
 
 absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(Device& device) {
+  RETURN_IF_ERROR(health_.Recall(progress_.step));
   while (progress_.step < steps_ && !end_.stopped) {
+    const int64_t before = progress_.step;
     RETURN_IF_ERROR(Step(device));
+    // Back at a checkpoint there is nothing new to save.
+    if (progress_.step <= before) continue;
     AfterStep after = {.orders = options_.orders ? options_.orders() : Orders(),
                        .busy = saver_.Busy()};
     after.orders.save |= leader() && saving_.DueByClock();
@@ -98,7 +105,7 @@ absl::Status TrainingLoop::Step(Device& device) {
       nth_step() <= kLastTracedStep) {
     step.trace = &end_.trace;
   }
-  ASSIGN_OR_RETURN(const GlobalStepResult result, model_.Step(batch, step));
+  ASSIGN_OR_RETURN(const GlobalStepResult result, health_.Step(batch, step));
 
   const bool simulate = nth_step() == 1 || progress_.step == steps_ ||
                         progress_.step % run_.job.log().every() == 0;
@@ -107,32 +114,67 @@ absl::Status TrainingLoop::Step(Device& device) {
                          leader() ? reader_.skipped() : 0, simulate);
   metrics.step = progress_.step;
   metrics.learning_rate = step.learning_rate;
+  health_.AddTo(metrics);
   end_.skipped_samples = metrics.skipped_samples;
   if (leader()) {
     Write(metrics);
     if (nth_step() > 1) end_.step_seconds.push_back(metrics.step_s);
   }
   if (options_.listener) options_.listener(metrics, steps_);
-  const absl::Status sound = Judge(metrics, result);
-  // What was copied before it is as sound as ever.
-  if (!sound.ok()) saving_.WaitForEnd();
-  return sound;
+  return Judge(result);
 }
 
-absl::Status TrainingLoop::Judge(const StepMetrics& metrics,
-                                 const GlobalStepResult& result) {
-  RETURN_IF_ERROR(CheckFinite(metrics));
-  RETURN_IF_ERROR(skipped_steps_.Note(metrics.step, result.skipped_steps,
+absl::Status TrainingLoop::Judge(const GlobalStepResult& result) {
+  const StepJudge::Verdict verdict = health_.verdict();
+  if (verdict == StepJudge::Verdict::kLeaveOut) return absl::OkStatus();
+  if (verdict == StepJudge::Verdict::kSound) {
+    absl::Status sound = NoteOverflow(result);
+    sound.Update(health_.CheckReplicas(progress_.step));
+    // What was copied before it is as sound as ever.
+    if (!sound.ok()) saving_.WaitForEnd();
+    return sound;
+  }
+  saving_.WaitForEnd();
+  if (verdict == StepJudge::Verdict::kRollBack) {
+    ASSIGN_OR_RETURN(const bool back, RollBack());
+    if (back) return absl::OkStatus();
+  }
+  return GiveUp();
+}
+
+absl::Status TrainingLoop::NoteOverflow(const GlobalStepResult& result) {
+  RETURN_IF_ERROR(skipped_steps_.Note(progress_.step, result.skipped_steps,
                                       result.loss_scale,
-                                      metrics.step == steps_));
+                                      progress_.step == steps_));
   // The first of a row, then ever more rarely.
   if (leader() &&
       std::has_single_bit(static_cast<uint64_t>(skipped_steps_.in_a_row()))) {
-    LOG(WARNING) << "step " << metrics.step << " was left out: its gradients "
-                 << "overflowed at a loss scale of " << result.loss_scale
-                 << " (" << result.skipped_steps << " steps so far)";
+    LOG(WARNING) << "step " << progress_.step
+                 << " was left out: its gradients overflowed at a loss scale "
+                 << "of " << result.loss_scale << " (" << result.skipped_steps
+                 << " steps so far)";
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> TrainingLoop::RollBack() {
+  ASSIGN_OR_RETURN(const auto earlier, health_.RollBack());
+  if (!earlier.has_value()) return false;
+  progress_.step = earlier->step;
+  skipped_steps_ = SkippedSteps(model_.loss_scaler().state().skipped_steps);
+  if (leader()) RETURN_IF_ERROR(log_->GoBackTo(progress_.step));
+  return true;
+}
+
+absl::Status TrainingLoop::GiveUp() {
+  const TrainingProgress before = {
+      progress_.step - 1, progress_.consumed_samples - run_.setup.global_batch};
+  // Else the state is the one that it began with.
+  if (before.step >= first_step_) RETURN_IF_ERROR(saving_.SaveLast(before));
+  health_.Tell(before.step > 0 ? fmt::format("the state after step {} is saved",
+                                             before.step)
+                               : "nothing was trained before it");
+  return health_.trouble();
 }
 
 void TrainingLoop::Write(const StepMetrics& metrics) {

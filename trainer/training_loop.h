@@ -12,6 +12,7 @@
 #include "runtime/comm/control.h"
 #include "scheduler/simulator/trace.h"
 #include "trainer/batches.h"
+#include "trainer/health/step_health.h"
 #include "trainer/rank_model.h"
 #include "trainer/run/checkpoint_saver.h"
 #include "trainer/run/checkpointing.h"
@@ -46,8 +47,9 @@ class TrainingLoop {
 
   // Collective over the world. Trains until all steps are done or somebody
   // orders to stop; the last checkpoint is written then. Errors: samples that
-  // cannot be read, or that ranks do not agree on; numbers that are not finite
-  // (what was saved before them stands); the last checkpoint cannot be written.
+  // cannot be read, or that ranks do not agree on; a bad step that ends the job
+  // (behind a checkpoint of what was before it) and replicas that differ
+  // (HealthConfig); the last checkpoint cannot be written.
   absl::StatusOr<End> Run(Device& device);
 
   // Seconds for which training waited for checkpoints but the last.
@@ -56,9 +58,14 @@ class TrainingLoop {
  private:
   // Of the step after progress_, which it moves on.
   absl::Status Step(Device& device);
-  // An error where training cannot go on; tells of steps that were left out.
-  absl::Status Judge(const StepMetrics& metrics,
-                     const GlobalStepResult& result);
+  // What becomes of the step; an error where training cannot go on.
+  absl::Status Judge(const GlobalStepResult& result);
+  // Of a sound one: tells where fp16 leaves it out.
+  absl::Status NoteOverflow(const GlobalStepResult& result);
+  // To the newest checkpoint, but not back in the data. False: there is none.
+  absl::StatusOr<bool> RollBack();
+  // Saves what was before the step, and returns what is wrong with it.
+  absl::Status GiveUp();
   // Files that people watch may be out of reach for a while: told once until
   // it is over, when what was not written comes.
   void Write(const StepMetrics& metrics);
@@ -78,6 +85,7 @@ class TrainingLoop {
   BatchReader reader_;
   StepMetricsCollector collector_;
   SkippedSteps skipped_steps_;
+  StepHealth health_;
   Saving saving_;
   bool log_in_reach_ = true;
   End end_;

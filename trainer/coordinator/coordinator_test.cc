@@ -343,3 +343,9 @@ TEST(StatusTextTest, FitsEightyColumnsAndNamesWhoIsSlowOrSilent) {
 
 }  // namespace
 }  // namespace trireme
+  StepFigures& last = *status.mutable_steps(199);
+  last.set_left_out_steps(2);
+  last.set_roll_backs(1);
+  last.set_trouble(
+      "step 190: the loss is nan; expected a number; the first that is not "
+      "finite: the output of block 3, in forward of microbatch 1 on rank 2");

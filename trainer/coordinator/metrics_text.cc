@@ -53,6 +53,10 @@ void AddStep(const StepFigures& step, std::string& text) {
   Metric(text, "learning_rate", "Of the last step.").Add(step.learning_rate());
   Metric(text, "step_seconds", "Of the slowest rank.").Add(step.step_s());
   Metric(text, "samples_per_second", "Of all ranks.").Add(step.samples_per_s());
+  Metric(text, "left_out_steps", "Whose loss was bad, so far.")
+      .Add(static_cast<double>(step.left_out_steps()));
+  Metric(text, "roll_backs", "To a checkpoint, for a bad loss.")
+      .Add(static_cast<double>(step.roll_backs()));
   Metric(text, "model_flops_per_second",
          "Of all ranks, without what is computed again.")
       .Add(step.model_flops_per_s());

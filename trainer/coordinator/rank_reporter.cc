@@ -23,6 +23,9 @@ StepFigures FiguresOf(const StepMetrics& metrics) {
   figures.set_samples_per_s(metrics.samples_per_s());
   figures.set_model_flops_per_s(metrics.model_flops_per_s());
   figures.set_compute_s(metrics.compute_s);
+  figures.set_left_out_steps(metrics.left_out_steps);
+  figures.set_roll_backs(metrics.roll_backs);
+  figures.set_trouble(metrics.trouble);
   figures.mutable_exposed_s()->insert(metrics.exposed_s.begin(),
                                       metrics.exposed_s.end());
   figures.mutable_auxiliary_losses()->insert(metrics.auxiliary_losses.begin(),

@@ -26,6 +26,8 @@ constexpr double kSilentAfter = 2;
 // waiting.
 constexpr double kStraggles = 1.1;
 constexpr size_t kMostNamed = 4;
+// Of a line that says what was wrong with a step.
+constexpr size_t kTroubleColumns = 70;
 
 // Eight heights from `lowest` to `highest`.
 std::string_view Bar(double value, double lowest, double highest) {
@@ -134,6 +136,20 @@ std::string AuxiliaryText(const StepFigures& step) {
   return fmt::format("of it   {}\n", text);
 }
 
+// Nothing where no step has gone wrong.
+std::string HealthText(const StepFigures& step) {
+  if (step.trouble().empty() && step.left_out_steps() == 0) return "";
+  std::string text = fmt::format(
+      "health  {} steps left out, {} times back to a checkpoint; the last:\n",
+      step.left_out_steps(), step.roll_backs());
+  for (size_t begin = 0; begin < step.trouble().size();
+       begin += kTroubleColumns) {
+    text += fmt::format("        {}\n",
+                        step.trouble().substr(begin, kTroubleColumns));
+  }
+  return text;
+}
+
 std::string_view StateText(const JobStatus& status) {
   // Rank 0's, which is the last to end.
   switch (status.ranks(0).report().state()) {
@@ -183,7 +199,7 @@ std::string StatusText(const JobStatus& status,
   int64_t bytes = 0;
   for (const auto& [category, held] : last.peak_bytes()) bytes += held;
   text += fmt::format("memory  at most {} on a rank\n", BytesText(bytes));
-  return text + RanksText(status);
+  return text + HealthText(last) + RanksText(status);
 }
 
 }  // namespace trireme

@@ -271,6 +271,7 @@ absl::StatusOr<std::string> ReportOfRun(const RunFolder& run) {
                  lanes.empty() ? "" : LaneChart("As measured", lanes)) +
          Section("Samples", Samples(run)) +
          Verbatim("What happened", run.root() + "/launch.log") +
+         Verbatim("Steps that went wrong", run.health_log()) +
          Verbatim("Job", run.job()) + Verbatim("Plan", run.plan()) +
          "</body></html>\n";
 }

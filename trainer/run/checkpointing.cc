@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "nlohmann/json.hpp"
 #include "parallel/stored_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -72,11 +73,30 @@ absl::Status RestoreScaler(const std::string& checkpoint,
   return absl::OkStatus();
 }
 
+constexpr char kLeftOutKey[] = "left_out_steps";
+
+absl::Status RestoreLeftOutSteps(
+    const std::string& checkpoint,
+    const std::map<std::string, std::string>& metadata, RankModel& model) {
+  const auto found = metadata.find(kLeftOutKey);
+  int64_t steps = 0;
+  if (found != metadata.end() &&
+      (!absl::SimpleAtoi(found->second, &steps) || steps < 0)) {
+    return DataLoss("{}: metadata '{}': found '{}', expected a number of steps",
+                    checkpoint, kLeftOutKey, found->second);
+  }
+  model.set_left_out_steps(steps);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::map<std::string, std::string> CheckpointMetadata(RankModel& model) {
   std::map<std::string, std::string> metadata =
       ScalerMetadata(model.loss_scaler());
+  if (model.left_out_steps() > 0) {
+    metadata[kLeftOutKey] = std::to_string(model.left_out_steps());
+  }
   metadata.merge(MetadataOf({model.setup().trained, model.setup().base}));
   return metadata;
 }
@@ -93,6 +113,7 @@ absl::StatusOr<TrainingProgress> LoadCheckpoint(RankModel& model,
     ASSIGN_OR_RETURN(const auto manifest, ReadManifest(checkpoint));
     RETURN_IF_ERROR(
         RestoreScaler(checkpoint, manifest.metadata, model.loss_scaler()));
+    RETURN_IF_ERROR(RestoreLeftOutSteps(checkpoint, manifest.metadata, model));
     RETURN_IF_ERROR(
         ReadParts(checkpoint + "/" + kWeightsFile, model.MasterParts()));
     RETURN_IF_ERROR(ReadParts(checkpoint + "/" + kFirstMomentFile,

@@ -25,7 +25,8 @@ struct TrainingProgress {
 };
 
 // What a checkpoint's manifest says beside its files, for LoadCheckpoint: the
-// loss scaler's state, what is trained, and what of.
+// loss scaler's state, how many steps were left out, what is trained, and what
+// of.
 std::map<std::string, std::string> CheckpointMetadata(RankModel& model);
 
 // Reads this rank's parts from a checkpoint that was found whole

@@ -28,13 +28,14 @@ constexpr int64_t kMostBytes = int64_t{16} << 20;
 
 // What a run may change while it goes on. A field that is not listed is one
 // that a run must keep.
-constexpr std::array<std::string_view, 11> kMayChange = {
+constexpr std::array<std::string_view, 12> kMayChange = {
     "name",
     "steps",
     "global_batch",
     "optimizer",
     "checkpoint",
     "log",
+    "health",
     "sample",
     "memory_limit_bytes",
     "loss_scaling",

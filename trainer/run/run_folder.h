@@ -19,6 +19,7 @@ class RunFolder {
   std::string plan() const { return root_ + "/plan.textproto"; }
   std::string classes() const { return root_ + "/classes.txt"; }
   std::string metrics() const { return root_ + "/metrics.jsonl"; }
+  std::string health_log() const { return root_ + "/health.log"; }
   std::string tensorboard() const { return root_ + "/tensorboard"; }
   std::string checkpoints() const { return root_ + "/checkpoints"; }
   std::string samples() const { return root_ + "/samples"; }

@@ -16,19 +16,25 @@ absl::StatusOr<std::unique_ptr<RunLog>> RunLog::Open(const RunFolder& folder,
                                                      const Job& job,
                                                      int64_t first_step,
                                                      std::optional<bool> bar) {
-  std::unique_ptr<RunLog> log(new RunLog());
-  ASSIGN_OR_RETURN(log->metrics_,
-                   MetricsLog::Open(folder.metrics(), first_step - 1));
-  ASSIGN_OR_RETURN(log->tensorboard_,
-                   TensorboardWriter::Create(folder.tensorboard(), first_step));
-  RETURN_IF_ERROR(log->tensorboard_->AddText(
-      "job", first_step, fmt::format("```\n{}```\n", job.Utf8DebugString())));
-  log->progress_ = std::make_unique<ProgressReporter>(
-      ProgressOptions{.total = job.steps(),
-                      .first = first_step,
-                      .line_every = job.log().every(),
-                      .terminal = bar});
+  std::unique_ptr<RunLog> log(new RunLog(folder, job, bar));
+  RETURN_IF_ERROR(log->GoBackTo(first_step - 1));
   return log;
+}
+
+absl::Status RunLog::GoBackTo(int64_t step) {
+  // Its last lines are written before the file is read.
+  metrics_.reset();
+  ASSIGN_OR_RETURN(metrics_, MetricsLog::Open(folder_.metrics(), step));
+  ASSIGN_OR_RETURN(tensorboard_,
+                   TensorboardWriter::Create(folder_.tensorboard(), step + 1));
+  RETURN_IF_ERROR(tensorboard_->AddText(
+      "job", step + 1, fmt::format("```\n{}```\n", job_.Utf8DebugString())));
+  progress_ = std::make_unique<ProgressReporter>(
+      ProgressOptions{.total = job_.steps(),
+                      .first = step + 1,
+                      .line_every = job_.log().every(),
+                      .terminal = bar_});
+  return absl::OkStatus();
 }
 
 absl::Status RunLog::Write(const StepMetrics& metrics) {

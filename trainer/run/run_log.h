@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -33,14 +34,20 @@ class RunLog {
 
   // Errors: what cannot be written now, and is with the next that can.
   absl::Status Write(const StepMetrics& metrics);
+  // Steps after `step` are done again: what is there of them is dropped.
+  absl::Status GoBackTo(int64_t step);
   // A PNG file, for TensorBoard.
   absl::Status AddPicture(std::string_view tag, int64_t step,
                           const std::string& path);
   absl::Status Finish();
 
  private:
-  RunLog() = default;
+  RunLog(RunFolder folder, Job job, std::optional<bool> bar)
+      : folder_(std::move(folder)), job_(std::move(job)), bar_(bar) {}
 
+  const RunFolder folder_;
+  const Job job_;
+  const std::optional<bool> bar_;
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<TensorboardWriter> tensorboard_;
   std::unique_ptr<ProgressReporter> progress_;
