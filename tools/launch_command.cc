@@ -368,6 +368,18 @@ std::string ListenAt(const ParsedCommand& arguments, const LaunchedJob& job) {
   return HostName() + ":0";
 }
 
+// Of a launch whose place this one takes, or a new one with --tls.
+absl::StatusOr<std::optional<TlsIdentity>> IdentityOf(
+    const ParsedCommand& arguments, const std::optional<LeftRanks>& left) {
+  if (left.has_value()) {
+    if (left->record.address.certificate.empty()) return std::nullopt;
+    return TlsIdentity{.certificate = left->record.address.certificate,
+                       .private_key = left->record.private_key};
+  }
+  if (!arguments.Has("tls")) return std::nullopt;
+  return NewTlsIdentity();
+}
+
 int Run(const ParsedCommand& arguments, int, char**) {
   absl::StatusOr<Launch> launch = CheckFiles(arguments);
   if (!launch.ok()) return Fail(kName, launch.status());
@@ -397,15 +409,19 @@ int Run(const ParsedCommand& arguments, int, char**) {
   if (arguments.Has("resume") && !arguments.Has("checkpoint")) {
     left = FindLeftRanks(job.folder);
   }
+  absl::StatusOr<std::optional<TlsIdentity>> identity =
+      IdentityOf(arguments, left);
+  if (!identity.ok()) return Fail(kName, identity.status());
+  if (identity->has_value()) job.private_key = (*identity)->private_key;
   const auto server =
       left.has_value()
           ? CoordinatorServer::Start(watch, left->record.address.endpoint,
-                                     left->record.address.token)
-          : CoordinatorServer::Start(watch, ListenAt(arguments, job));
+                                     left->record.address.token, *identity)
+          : CoordinatorServer::Start(watch, ListenAt(arguments, job),
+                                     /*token=*/std::nullopt, *identity);
   if (!server.ok()) return Fail(kName, server.status());
   const CoordinatorAddress& address = (*server)->address();
-  setenv(kEndpointVariable, address.endpoint.c_str(), /*overwrite=*/1);
-  setenv(kTokenVariable, address.token.c_str(), /*overwrite=*/1);
+  SetInEnvironment(address);
   std::unique_ptr<MetricsServer> metrics;
   if (arguments.Has("metrics")) {
     auto started = MetricsServer::Start(arguments.Get("metrics"), [&watch] {
@@ -468,6 +484,9 @@ Command LaunchCommand() {
                "`checkpoint` and `stop` ask; with --hosts an address by which "
                "they reach this machine, else only its own ranks report; port "
                "0: any free one"},
+      {.name = "tls",
+       .help = "encrypts what is said there, by a certificate of the launch's "
+               "own that the run's folder holds with the token"},
       {.name = "metrics",
        .value = "ADDRESS:PORT",
        .help = "where Prometheus finds the run's figures, as 127.0.0.1:9400; "

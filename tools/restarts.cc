@@ -81,6 +81,7 @@ void Record(const LaunchedJob& job, const CoordinatorAddress& address,
             int64_t start, pid_t mpirun, const LaunchLog& log) {
   const absl::Status status =
       WriteLaunchRecord({.address = address,
+                         .private_key = job.private_key,
                          .start = start,
                          .host = HostName(),
                          .mpirun = mpirun,
@@ -112,6 +113,10 @@ absl::StatusOr<RankStart> StartOfJob(const LaunchedJob& job) {
     for (const char* name :
          {kEndpointVariable, kTokenVariable, kStartVariable}) {
       start.command.insert(start.command.end(), {"-x", name});
+    }
+    // mpirun warns of what is not set.
+    if (!job.private_key.empty()) {
+      start.command.insert(start.command.end(), {"-x", kCertificateVariable});
     }
   }
   start.command.insert(start.command.end(), job.program.begin(),

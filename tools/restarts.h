@@ -29,6 +29,9 @@ struct LaunchedJob {
   std::optional<Allocation> allocation;
   // Whether ranks elsewhere can hear of this launch.
   bool hear_us = true;
+  // Of the coordinator's certificate (LaunchRecord); empty: calls are not
+  // encrypted.
+  std::string private_key;
   std::string folder;  // the run's
   // As the user gave it.
   std::optional<Plan> plan;

@@ -89,7 +89,7 @@ after=$(wc -l < run/metrics.jsonl)
 
 echo "== a launch that is killed: another one takes the run up; without one it"
 echo "   saves and ends"
-"${launch[@]}" --out left > left.txt 2>&1 &
+"${launch[@]}" --out left --tls > left.txt 2>&1 &
 first=$!
 wait_for 60 "$trireme" status left
 process=$(process_of_rank 0 left)
@@ -100,6 +100,7 @@ if "$trireme" status left > status.txt 2>&1; then fail "$(cat status.txt)"; fi
 second=$!
 wait_for 60 bash -c "'$trireme' status left | grep -q 'of 1000000'"
 expect_in second.txt "takes up the run in left"
+expect_in left/coordinator.json "BEGIN CERTIFICATE"
 [[ $(process_of_rank 0 left) == "$process" ]] || fail "ranks were started again"
 saves() { ls left/checkpoints | grep -c '^step_[0-9]*$' || true; }
 before=$(saves)

@@ -4,8 +4,10 @@
 #include <string>
 
 #include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
 #include "grpcpp/support/channel_arguments.h"
 #include "runtime/core/status.h"
+#include "trainer/coordinator/tls.h"
 
 namespace trireme {
 namespace {
@@ -14,19 +16,25 @@ constexpr std::chrono::seconds kPatience(2);
 // Between attempts to reach a coordinator that may come back.
 constexpr int kReconnectMs = 500;
 
-std::shared_ptr<grpc::Channel> ChannelTo(const std::string& endpoint) {
+std::shared_ptr<grpc::Channel> ChannelTo(const CoordinatorAddress& address) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMs);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMs);
-  return grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(),
-                                   arguments);
+  if (address.certificate.empty()) {
+    return grpc::CreateCustomChannel(
+        address.endpoint, grpc::InsecureChannelCredentials(), arguments);
+  }
+  arguments.SetSslTargetNameOverride(kTlsName);
+  grpc::SslCredentialsOptions options;
+  options.pem_root_certs = address.certificate;
+  return grpc::CreateCustomChannel(address.endpoint,
+                                   grpc::SslCredentials(options), arguments);
 }
 
 }  // namespace
 
 CoordinatorClient::CoordinatorClient(const CoordinatorAddress& address)
-    : address_(address),
-      stub_(Coordinator::NewStub(ChannelTo(address.endpoint))) {}
+    : address_(address), stub_(Coordinator::NewStub(ChannelTo(address))) {}
 
 template <typename Request, typename Reply>
 absl::Status CoordinatorClient::Call(

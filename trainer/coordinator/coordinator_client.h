@@ -12,7 +12,8 @@
 
 namespace trireme {
 
-// Calls with a deadline and the token.
+// Calls with a deadline and the token, encrypted where the address has a
+// certificate; who is there without it hears nothing.
 class CoordinatorClient {
  public:
   explicit CoordinatorClient(const CoordinatorAddress& address);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "runtime/core/status.h"
@@ -22,6 +23,15 @@ bool Equal(std::string_view a, std::string_view b) {
   unsigned char difference = 0;
   for (size_t i = 0; i < a.size(); ++i) difference |= a[i] ^ b[i];
   return difference == 0;
+}
+
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
+    const std::optional<TlsIdentity>& identity) {
+  if (!identity.has_value()) return grpc::InsecureServerCredentials();
+  grpc::SslServerCredentialsOptions options;
+  options.pem_key_cert_pairs.push_back(
+      {identity->private_key, identity->certificate});
+  return grpc::SslServerCredentials(options);
 }
 
 grpc::Status ToGrpc(const absl::Status& status) {
@@ -84,7 +94,8 @@ CoordinatorServer::~CoordinatorServer() {
 
 absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
     JobWatch& watch, const std::string& listen,
-    std::optional<std::string> token) {
+    std::optional<std::string> token,
+    const std::optional<TlsIdentity>& identity) {
   for (const char* anywhere : {"0.0.0.0:", "[::]:", "*:"}) {
     if (!listen.starts_with(anywhere)) continue;
     return InvalidArgument(
@@ -97,12 +108,14 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
     ASSIGN_OR_RETURN(token, NewToken());
   }
   server->address_.token = *std::move(token);
+  if (identity.has_value())
+    server->address_.certificate = identity->certificate;
   server->service_ = std::make_unique<Service>(watch, server->address_.token);
   int port = 0;
   grpc::ServerBuilder builder;
   // Two launches at one address would each hear some of the ranks.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(listen, CredentialsOf(identity), &port);
   builder.RegisterService(server->service_.get());
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   server->server_ = builder.BuildAndStart();

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "trainer/coordinator/job_watch.h"
 #include "trainer/coordinator/launch_record.h"
+#include "trainer/coordinator/tls.h"
 
 namespace grpc {
 class Server;
@@ -22,10 +23,12 @@ class CoordinatorServer {
   // Serves from threads of its own until destroyed. `listen`: a host or address
   // and a port, 0 for any free one; who is to reach it must reach that.
   // `watch` outlives it. A call without the job's token, by default a new one,
-  // is refused and told nothing. Errors: an address that cannot be listened at.
+  // is refused and told nothing. With an identity calls are encrypted, and
+  // others are not heard. Errors: an address that cannot be listened at.
   static absl::StatusOr<std::unique_ptr<CoordinatorServer>> Start(
       JobWatch& watch, const std::string& listen,
-      std::optional<std::string> token = std::nullopt);
+      std::optional<std::string> token = std::nullopt,
+      const std::optional<TlsIdentity>& identity = std::nullopt);
   ~CoordinatorServer();
 
   const CoordinatorAddress& address() const { return address_; }

@@ -20,6 +20,7 @@
 #include "trainer/coordinator/launch_record.h"
 #include "trainer/coordinator/rank_reporter.h"
 #include "trainer/coordinator/status_text.h"
+#include "trainer/coordinator/tls.h"
 
 namespace trireme {
 namespace {
@@ -264,12 +265,44 @@ TEST_F(CoordinatorTest, WithoutTheTokenNothingIsToldOrDone) {
   EXPECT_EQ(status.ranks_size(), 0);
 }
 
+// A listener on the way hears neither the token nor anything else.
+TEST(TlsTest, OnlyWhoHasTheCertificateIsHeard) {
+  JobWatch watch("run", JobWatch::Clock::now());
+  const TlsIdentity identity = NewTlsIdentity().value();
+  const auto server =
+      CoordinatorServer::Start(watch, "127.0.0.1:0", std::nullopt, identity)
+          .value();
+  const CoordinatorAddress address = server->address();
+  EXPECT_EQ(address.certificate, identity.certificate);
+  EXPECT_TRUE(CoordinatorClient(address).GetStatus().ok());
+
+  CoordinatorAddress plain = address;
+  plain.certificate.clear();
+  EXPECT_FALSE(CoordinatorClient(plain).GetStatus().ok());
+  CoordinatorAddress another = address;
+  another.certificate = NewTlsIdentity().value().certificate;
+  EXPECT_FALSE(CoordinatorClient(another).GetStatus().ok());
+  CoordinatorAddress stranger = address;
+  stranger.token = "guess";
+  EXPECT_TRUE(absl::IsUnauthenticated(
+      CoordinatorClient(stranger).GetStatus().status()));
+
+  // As its ranks get it.
+  SetInEnvironment(address);
+  setenv(kStartVariable, "1", /*overwrite=*/1);
+  EXPECT_EQ(CoordinatorInEnvironment()->address.certificate,
+            identity.certificate);
+  SetInEnvironment(plain);
+  EXPECT_EQ(CoordinatorInEnvironment()->address.certificate, "");
+}
+
 TEST(LaunchRecordTest, OnlyItsOwnerReadsTheToken) {
   const std::string run = testing::TempDir() + "/coordinator_test";
   std::filesystem::remove_all(run);
   EXPECT_THAT(MessageOf(ReadLaunchRecord(run).status()),
               HasSubstr("no such folder"));
-  const LaunchRecord record{.address = {"127.0.0.1:40123", "secret"},
+  const LaunchRecord record{.address = {"127.0.0.1:40123", "secret", "public"},
+                            .private_key = "private",
                             .start = 3,
                             .host = "a",
                             .mpirun = 17,
@@ -280,6 +313,8 @@ TEST(LaunchRecordTest, OnlyItsOwnerReadsTheToken) {
   EXPECT_EQ(info.st_mode & 0777, 0600u);
   const LaunchRecord read = ReadLaunchRecord(run).value();
   EXPECT_EQ(read.address.endpoint, "127.0.0.1:40123");
+  EXPECT_EQ(read.address.certificate, "public");
+  EXPECT_EQ(read.private_key, "private");
   EXPECT_EQ(read.start, 3);
   EXPECT_EQ(read.mpirun, 17);
   EXPECT_EQ(read.mpirun_ticks, 1234);
@@ -324,7 +359,15 @@ TEST(StatusTextTest, FitsEightyColumnsAndNamesWhoIsSlowOrSilent) {
       (*figures.mutable_exposed_s())[cause] = 0.1;
     }
   }
+  StepFigures& last = *status.mutable_steps(199);
+  last.set_left_out_steps(2);
+  last.set_roll_backs(1);
+  last.set_trouble(
+      "step 190: the loss is nan; expected a number; the first that is not "
+      "finite: the output of block 3, in forward of microbatch 1 on rank 2");
   const std::string text = StatusText(status, /*peak_flops=*/1e12);
+  EXPECT_THAT(text, AllOf(HasSubstr("health  2 steps left out, 1 times back"),
+                          HasSubstr("step 190: the loss is nan")));
   EXPECT_THAT(text, AllOf(HasSubstr("3.2 TFLOP/s, MFU 40.0 %"),
                           HasSubstr("of it   balance_loss 1.25")));
   EXPECT_THAT(text,
@@ -343,9 +386,3 @@ TEST(StatusTextTest, FitsEightyColumnsAndNamesWhoIsSlowOrSilent) {
 
 }  // namespace
 }  // namespace trireme
-  StepFigures& last = *status.mutable_steps(199);
-  last.set_left_out_steps(2);
-  last.set_roll_backs(1);
-  last.set_trouble(
-      "step 190: the loss is nan; expected a number; the first that is not "
-      "finite: the output of block 3, in forward of microbatch 1 on rank 2");

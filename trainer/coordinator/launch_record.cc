@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
@@ -37,7 +38,24 @@ std::optional<CoordinatorOfRank> CoordinatorInEnvironment() {
     return std::nullopt;
   }
   coordinator.address = {endpoint, token};
+  const char* certificate = std::getenv(kCertificateVariable);
+  // Without a certificate that can be read nobody is called.
+  if (certificate != nullptr &&
+      !absl::Base64Unescape(certificate, &coordinator.address.certificate)) {
+    return std::nullopt;
+  }
   return coordinator;
+}
+
+void SetInEnvironment(const CoordinatorAddress& address) {
+  setenv(kEndpointVariable, address.endpoint.c_str(), /*overwrite=*/1);
+  setenv(kTokenVariable, address.token.c_str(), /*overwrite=*/1);
+  if (address.certificate.empty()) {
+    unsetenv(kCertificateVariable);
+  } else {
+    setenv(kCertificateVariable,
+           absl::Base64Escape(address.certificate).c_str(), /*overwrite=*/1);
+  }
 }
 
 absl::Status WriteLaunchRecord(const LaunchRecord& record,
@@ -48,6 +66,8 @@ absl::Status WriteLaunchRecord(const LaunchRecord& record,
   const std::string text =
       nlohmann::json({{"endpoint", record.address.endpoint},
                       {"token", record.address.token},
+                      {"certificate", record.address.certificate},
+                      {"private_key", record.private_key},
                       {"start", record.start},
                       {"host", record.host},
                       {"mpirun", record.mpirun},
@@ -96,11 +116,13 @@ absl::StatusOr<LaunchRecord> ReadLaunchRecord(const std::string& run) {
                ? json[name].get<int64_t>()
                : 0;
   };
-  LaunchRecord record{.address = {string("endpoint"), string("token")},
-                      .start = number("start"),
-                      .host = string("host"),
-                      .mpirun = number("mpirun"),
-                      .mpirun_ticks = number("mpirun_ticks")};
+  LaunchRecord record{
+      .address = {string("endpoint"), string("token"), string("certificate")},
+      .private_key = string("private_key"),
+      .start = number("start"),
+      .host = string("host"),
+      .mpirun = number("mpirun"),
+      .mpirun_ticks = number("mpirun_ticks")};
   if (record.address.endpoint.empty() || record.address.token.empty()) {
     return DataLoss("{}: found '{}', expected an endpoint and a token", path,
                     *text);

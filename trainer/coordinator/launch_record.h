@@ -20,12 +20,19 @@ inline constexpr std::chrono::seconds kOrphanedAfter(30);
 struct CoordinatorAddress {
   std::string endpoint;  // "127.0.0.1:40123"
   std::string token;
+  // Of the coordinator (tls.h), PEM; empty: calls are not encrypted.
+  std::string certificate = {};
 };
 
 // The environment in which a launch tells its ranks.
 inline constexpr char kEndpointVariable[] = "TRIREME_COORDINATOR";
 inline constexpr char kTokenVariable[] = "TRIREME_COORDINATOR_TOKEN";
 inline constexpr char kStartVariable[] = "TRIREME_START";
+// In Base64: one line. Absent: calls are not encrypted.
+inline constexpr char kCertificateVariable[] =
+    "TRIREME_COORDINATOR_CERTIFICATE";
+// The same for the ranks of this process.
+void SetInEnvironment(const CoordinatorAddress& address);
 
 struct CoordinatorOfRank {
   CoordinatorAddress address;
@@ -38,6 +45,8 @@ std::optional<CoordinatorOfRank> CoordinatorInEnvironment();
 // RUN/coordinator.json, while a launched run trains.
 struct LaunchRecord {
   CoordinatorAddress address;
+  // Of the address's certificate, for a launch that takes this one's place.
+  std::string private_key = {};
   int64_t start = 0;
   // The launch's.
   std::string host;
