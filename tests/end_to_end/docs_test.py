@@ -1,0 +1,63 @@
+"""Commands in the documentation that the program does not have.
+
+  docs_test.py TRIREME PAGE...
+
+Every `trireme COMMAND ...` in code of the pages has to be one of the program's
+commands, with options that its --help names.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+TRIREME = os.path.abspath(sys.argv[1])
+# Blocks between fences, and code within a line.
+BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`]+)`")
+COMMAND = re.compile(r"^(?:mpirun [^\n]*?)?trireme ([a-z]+)\b([^#|;&\n]*)",
+                     re.MULTILINE)
+OPTION = re.compile(r"(?:^|\s)--([a-z][a-z0-9_]*)")
+
+
+def commands(text):
+    """Pairs of a command and what follows it."""
+    blocks = BLOCK.findall(text)
+    rest = BLOCK.sub("", text)
+    # A line that ends in a backslash goes on; so does code in the text.
+    code = [block.replace("\\\n", " ") for block in blocks]
+    code += [inline.replace("\n", " ") for inline in INLINE.findall(rest)]
+    return [match.groups() for part in code for match in COMMAND.finditer(part)]
+
+
+def options_of(command, known={}):  # pylint: disable=dangerous-default-value
+    """What its --help names; None of no command."""
+    if command not in known:
+        done = subprocess.run([TRIREME, command, "--help"], check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        known[command] = (set(OPTION.findall(done.stdout.decode()))
+                          if done.returncode == 0 else None)
+    return known[command]
+
+
+def main():
+    wrong, count = [], 0
+    for page in sys.argv[2:]:
+        with open(page, encoding="utf-8") as file:
+            text = file.read()
+        for command, rest in commands(text):
+            count += 1
+            known = options_of(command)
+            if known is None:
+                wrong.append(f"{page}: trireme {command}: no such command")
+                continue
+            wrong += [f"{page}: trireme {command} --{option}: no such option"
+                      for option in OPTION.findall(rest)
+                      if option not in known and option != "help"]
+    print("\n".join(sorted(set(wrong))))
+    print(f"{count} commands on {len(sys.argv) - 2} pages")
+    return 1 if wrong or count < 40 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
