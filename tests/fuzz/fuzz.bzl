@@ -7,12 +7,12 @@ is stopped: bazel run --config=fuzz //tests/fuzz:NAME_fuzz -- FOLDER.
 
 load("//third_party:cc.bzl", "cc_test")
 
-def fuzz_test(name, deps, runs = 20000):
+def fuzz_test(name, deps, runs = 20000, size = "small"):
     """`name`_fuzz of `name`_fuzz.cc and seeds/`name`/."""
     seeds = native.glob(["seeds/{}/*".format(name)])
     cc_test(
         name = name + "_fuzz",
-        size = "small",
+        size = size,
         srcs = [name + "_fuzz.cc"] + select({
             ":libfuzzer": [],
             "//conditions:default": ["driver.cc"],
