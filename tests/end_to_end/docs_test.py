@@ -1,9 +1,10 @@
-"""Commands in the documentation that the program does not have.
+"""What the documentation says that the program does not have.
 
   docs_test.py TRIREME PAGE...
 
 Every `trireme COMMAND ...` in code of the pages has to be one of the program's
-commands, with options that its --help names.
+commands, with options that its --help names; every message in the first column
+of troubleshooting.md, between what differs (…), a text of the program's.
 """
 
 import os
@@ -40,11 +41,23 @@ def options_of(command, known={}):  # pylint: disable=dangerous-default-value
     return known[command]
 
 
+def messages(text):
+    """In the first columns of tables."""
+    return re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+
+
 def main():
     wrong, count = [], 0
+    with open(TRIREME, "rb") as file:
+        program = file.read()
     for page in sys.argv[2:]:
         with open(page, encoding="utf-8") as file:
             text = file.read()
+        if os.path.basename(page) == "troubleshooting.md":
+            wrong += [f"{page}: '{message}': '{part}' is no text of the program"
+                      for message in messages(text)
+                      for part in message.split("…")
+                      if part.encode() not in program]
         for command, rest in commands(text):
             count += 1
             known = options_of(command)
