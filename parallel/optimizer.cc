@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "parallel/exact_sum.h"
+#include "parallel/name_pattern.h"
 #include "parallel/shard_copies.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
@@ -33,8 +34,24 @@ Optimizer::Optimizer(ParallelContext& context, const OptimizerOptions& options,
                      std::vector<std::vector<OwnedParameter>> owned)
     : context_(context), options_(options), owned_(std::move(owned)) {
   for (std::vector<OwnedParameter>& bucket : owned_) {
-    for (OwnedParameter& part : bucket) MakeState(part, seed);
+    for (OwnedParameter& part : bucket) {
+      SetRates(part);
+      MakeState(part, seed);
+    }
   }
+}
+
+void Optimizer::SetRates(OwnedParameter& part) const {
+  const Parameter& parameter = *part.parameter;
+  part.weight_decay = parameter.decay ? options_.weight_decay : 0.0;
+  const auto group =
+      std::find_if(options_.groups.begin(), options_.groups.end(),
+                   [&](const ParameterGroup& candidate) {
+                     return Matches(candidate.match, parameter.name);
+                   });
+  if (group == options_.groups.end()) return;
+  part.learning_rate_scale = group->learning_rate_scale;
+  part.weight_decay = group->weight_decay.value_or(part.weight_decay);
 }
 
 void Optimizer::MakeState(OwnedParameter& part, uint64_t seed) const {
@@ -103,11 +120,11 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
       std::min(options_.ema_decay, (1.0 + step) / (10.0 + step));
   for (OwnedParameter& part : owned_[bucket]) {
     AdamWOptions adamw = {
-        .learning_rate = learning_rate,
+        .learning_rate = learning_rate * part.learning_rate_scale,
         .beta1 = options_.beta1,
         .beta2 = options_.beta2,
         .eps = options_.eps,
-        .weight_decay = part.parameter->decay ? options_.weight_decay : 0.0,
+        .weight_decay = part.weight_decay,
         .step = step,
         .gradient_scale = gradient_scale_};
     if (part.parameter->sign_step > 0) {

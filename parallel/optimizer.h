@@ -8,6 +8,8 @@
 #define TRIREME_PARALLEL_OPTIMIZER_H_
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "parallel/context.h"
@@ -15,6 +17,15 @@
 #include "runtime/autograd/parameter.h"
 
 namespace trireme {
+
+// Parameters that train otherwise, by their names.
+struct ParameterGroup {
+  std::string match;  // a pattern (name_pattern.h)
+  double learning_rate_scale = 1;
+  // Of all that match; absent: the optimizer's, on parameters with
+  // Parameter::decay.
+  std::optional<double> weight_decay;
+};
 
 struct OptimizerOptions {
   double beta1 = 0.9;
@@ -26,6 +37,8 @@ struct OptimizerOptions {
   double clip_norm = 1.0;
   // Moving average min(ema_decay, (1+n)/(10+n)) after n steps; 0 = none.
   double ema_decay = 0.0;
+  // Of those that match a parameter the first counts.
+  std::vector<ParameterGroup> groups;
 };
 
 // What this rank owns of a parameter, and the optimizer's tensors of it, all of
@@ -44,6 +57,9 @@ struct OwnedParameter {
   Tensor m;
   Tensor v;
   Tensor ema;  // undefined without an average
+  // Of its group.
+  double learning_rate_scale = 1;
+  double weight_decay = 0;
 };
 
 class Optimizer {
@@ -76,6 +92,8 @@ class Optimizer {
   void SyncValues();
 
  private:
+  // What the groups say.
+  void SetRates(OwnedParameter& part) const;
   // Masters, moments and the average.
   void MakeState(OwnedParameter& part, uint64_t seed) const;
 

@@ -1,21 +1,8 @@
 #include "parallel/trained_parameters.h"
 
-#include <fnmatch.h>
-
-#include <algorithm>
+#include "parallel/name_pattern.h"
 
 namespace trireme {
-namespace {
-
-bool MatchesAny(const std::vector<std::string>& patterns,
-                const std::string& name) {
-  return std::any_of(patterns.begin(), patterns.end(),
-                     [&](const std::string& pattern) {
-                       return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
-                     });
-}
-
-}  // namespace
 
 bool IsAdapterFactor(std::string_view parameter) {
   return parameter.ends_with(kInputFactor) ||

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "fmt/format.h"
 #include "models/autoencoder/latent_cache.h"
 #include "models/data/webdataset.h"
 #include "models/resolve.h"
@@ -61,6 +62,19 @@ absl::Status CheckActivations(const ModelFamily& family, int64_t global_batch) {
       global_batch, shape.layers, tokens, width, found, kMost);
 }
 
+absl::Status FillGroups(OptimizerConfig& optimizer) {
+  for (int i = 0; i < optimizer.groups_size(); ++i) {
+    OptimizerConfig::Group& group = *optimizer.mutable_groups(i);
+    const std::string field = fmt::format("optimizer.groups[{}]", i);
+    if (!group.has_learning_rate_scale()) group.set_learning_rate_scale(1);
+    RETURN_IF_ERROR(CheckRange(field + ".learning_rate_scale",
+                               group.learning_rate_scale(), 0, 1000));
+    RETURN_IF_ERROR(
+        CheckRange(field + ".weight_decay", group.weight_decay(), 0, 100));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status FillOptimizer(OptimizerConfig& optimizer) {
   if (!optimizer.has_learning_rate()) optimizer.set_learning_rate(1e-4);
   if (!optimizer.has_warmup_steps()) optimizer.set_warmup_steps(0);
@@ -73,6 +87,19 @@ absl::Status FillOptimizer(OptimizerConfig& optimizer) {
   if (!optimizer.has_weight_decay()) optimizer.set_weight_decay(0);
   if (!optimizer.has_clip_norm()) optimizer.set_clip_norm(1);
   if (!optimizer.has_ema_decay()) optimizer.set_ema_decay(0.9999);
+  if (optimizer.decay() == OptimizerConfig::CONSTANT) {
+    if (optimizer.has_final_learning_rate()) {
+      return InvalidArgument(
+          "optimizer.final_learning_rate: found {} with decay CONSTANT, "
+          "expected it with COSINE or LINEAR",
+          optimizer.final_learning_rate());
+    }
+  } else if (!optimizer.has_final_learning_rate()) {
+    optimizer.set_final_learning_rate(0);
+  }
+  RETURN_IF_ERROR(CheckRange("optimizer.final_learning_rate",
+                             optimizer.final_learning_rate(), 0, 100));
+  RETURN_IF_ERROR(FillGroups(optimizer));
   const double below_one = 1.0 - 1e-12;
   RETURN_IF_ERROR(
       CheckRange("optimizer.learning_rate", optimizer.learning_rate(), 0, 100));
@@ -195,6 +222,28 @@ absl::Status FillHealth(HealthConfig& health) {
   }
   return CheckRange("health.replica_hash_every", health.replica_hash_every(), 0,
                     1e9);
+}
+
+LearningRateSchedule::Decay DecayOf(OptimizerConfig::Decay decay) {
+  switch (decay) {
+    case OptimizerConfig::COSINE:
+      return LearningRateSchedule::Decay::kCosine;
+    case OptimizerConfig::LINEAR:
+      return LearningRateSchedule::Decay::kLinear;
+    default:
+      return LearningRateSchedule::Decay::kConstant;
+  }
+}
+
+std::vector<ParameterGroup> GroupsOf(const OptimizerConfig& optimizer) {
+  std::vector<ParameterGroup> groups;
+  for (const OptimizerConfig::Group& config : optimizer.groups()) {
+    ParameterGroup& group = groups.emplace_back();
+    group.match = config.match();
+    group.learning_rate_scale = config.learning_rate_scale();
+    if (config.has_weight_decay()) group.weight_decay = config.weight_decay();
+  }
+  return groups;
 }
 
 absl::Status FillLossScaling(LossScaling& scaling) {
@@ -392,10 +441,12 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
                      .eps = optimizer.eps(),
                      .weight_decay = optimizer.weight_decay(),
                      .clip_norm = optimizer.clip_norm(),
-                     .ema_decay = optimizer.ema_decay()};
+                     .ema_decay = optimizer.ema_decay(),
+                     .groups = GroupsOf(optimizer)};
   setup.learning_rate = {.peak = optimizer.learning_rate(),
                          .warmup_steps = optimizer.warmup_steps(),
-                         .cosine = optimizer.decay() == OptimizerConfig::COSINE,
+                         .decay = DecayOf(optimizer.decay()),
+                         .final = optimizer.final_learning_rate(),
                          .total_steps = job.steps()};
   switch (job.precision()) {
     case Job::FP32:
@@ -420,6 +471,8 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   setup.global_batch = job.global_batch();
   setup.trained = TrainedOf(job.train());
   RETURN_IF_ERROR(CheckTrained(*setup.family, setup.trained));
+  RETURN_IF_ERROR(
+      CheckGroups(*setup.family, setup.trained, setup.optimizer.groups));
   if (!setup.trained.all()) {
     // What reads a checkpoint later may stand elsewhere.
     std::error_code error;

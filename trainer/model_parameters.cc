@@ -6,6 +6,7 @@
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "parallel/name_pattern.h"
 #include "parallel/process_grid.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -32,7 +33,9 @@ ParameterList ParametersOf(const ModelFamily& family,
     const int64_t elements = parameter->global_shape.num_elements();
     parameters.all.push_back({parameter->name, parameter->global_shape});
     parameters.elements += elements;
-    if (parameter->trainable) parameters.trained_elements += elements;
+    if (!parameter->trainable) continue;
+    parameters.trained.push_back(parameter->name);
+    parameters.trained_elements += elements;
   }
   parameters.adapters = store.adapters();
   return parameters;
@@ -83,6 +86,29 @@ absl::Status CheckTrained(const ModelFamily& family,
       "train.except: found patterns of all of train.layers ({}), expected some "
       "to be left",
       fmt::join(trained.layers, ", "));
+}
+
+absl::Status CheckGroups(const ModelFamily& family,
+                         const TrainedParameters& trained,
+                         const std::vector<ParameterGroup>& groups) {
+  if (groups.empty()) return absl::OkStatus();
+  const std::vector<std::string> names = ParametersOf(family, trained).trained;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const std::string& pattern = groups[i].match;
+    const bool known = std::any_of(
+        names.begin(), names.end(),
+        [&](const std::string& name) { return Matches(pattern, name); });
+    if (known) continue;
+    return InvalidArgument(
+        "optimizer.groups[{}].match: found '{}', which no parameter is named "
+        "that trains, expected patterns as '*.bias'; some parameters: {}",
+        i, pattern,
+        fmt::join(names.begin(),
+                  names.begin() +
+                      static_cast<int64_t>(std::min(names.size(), kNamesShown)),
+                  ", "));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace trireme

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "models/family.h"
 #include "models/weights/name_table.h"
+#include "parallel/optimizer.h"
 #include "parallel/parameter_store.h"
 #include "parallel/trained_parameters.h"
 
@@ -18,6 +19,7 @@ namespace trireme {
 struct ParameterList {
   std::vector<NamedShape> all;  // logical tensors, factors of adapters included
   std::vector<StoredAdapter> adapters;
+  std::vector<std::string> trained;  // names of those that train
   int64_t elements = 0;
   int64_t trained_elements = 0;
 };
@@ -29,6 +31,12 @@ ParameterList ParametersOf(const ModelFamily& family,
 // no layer and no parameter of the model has.
 absl::Status CheckTrained(const ModelFamily& family,
                           const TrainedParameters& trained);
+
+// Errors name the pattern of `groups` (as optimizer.groups) that no parameter
+// has that trains.
+absl::Status CheckGroups(const ModelFamily& family,
+                         const TrainedParameters& trained,
+                         const std::vector<ParameterGroup>& groups);
 
 }  // namespace trireme
 

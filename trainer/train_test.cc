@@ -264,6 +264,44 @@ TEST_F(TrainTest, CheckpointsAreWrittenAndReadWithinTheStepsMemory) {
   EXPECT_EQ(Lines("metrics.jsonl"), 6);
 }
 
+TEST_F(TrainTest, GroupsHaveRatesOfTheirOwn) {
+  const auto model = [&](const char* name) {
+    options_.out = root_ + "/" + name;
+    const absl::Status status = Run();
+    EXPECT_TRUE(status.ok()) << MessageOf(status);
+    return ReadFile(Path("checkpoints/step_00000004/model.safetensors"),
+                    kMaxBytes)
+        .value();
+  };
+  OptimizerConfig& optimizer = *options_.job.mutable_optimizer();
+  optimizer.set_learning_rate(0.5e-2);
+  optimizer.set_weight_decay(0.1);
+  const std::string half = model("half");
+  optimizer.set_learning_rate(1e-2);
+  const std::string whole = model("whole");
+  OptimizerConfig::Group& group = *optimizer.add_groups();
+  group.set_match("*");
+  group.set_learning_rate_scale(0.5);
+  EXPECT_EQ(model("scaled"), half);
+  // The first that matches counts.
+  OptimizerConfig::Group& later = *optimizer.add_groups();
+  later.set_match("blocks.*");
+  later.set_learning_rate_scale(0);
+  EXPECT_EQ(model("first"), half);
+  optimizer.mutable_groups()->SwapElements(0, 1);
+  EXPECT_NE(model("other"), half);
+  optimizer.clear_groups();
+  optimizer.add_groups()->set_match("*");
+  EXPECT_EQ(model("unchanged"), whole);
+  optimizer.mutable_groups(0)->set_weight_decay(0);
+  EXPECT_NE(model("undecayed"), whole);
+
+  optimizer.mutable_groups(0)->set_match("*.nothing");
+  options_.out = root_ + "/refused";
+  EXPECT_THAT(MessageOf(Run()),
+              HasSubstr("optimizer.groups[0].match: found '*.nothing'"));
+}
+
 TEST_F(TrainTest, ARunThatNeverTakesAStepFails) {
   options_.job.set_precision(Job::FP16);
   options_.job.mutable_loss_scaling()->set_initial(1e30);

@@ -18,13 +18,17 @@
 namespace trireme {
 
 struct LearningRateSchedule {
+  enum class Decay { kConstant, kCosine, kLinear };
+
   double peak = 1e-4;
   int64_t warmup_steps = 0;
-  bool cosine = false;
+  Decay decay = Decay::kConstant;
+  // Of the last step, where it decays.
+  double final = 0;
   int64_t total_steps = 1;
 
-  // Of step `step`, from 1: linear to the peak, then constant or half a cosine
-  // to zero at the last step.
+  // Of step `step`, from 1: linear to the peak, then constant, half a cosine or
+  // a line to what the last step has.
   double At(int64_t step) const;
 };
 

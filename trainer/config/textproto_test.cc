@@ -87,7 +87,7 @@ TEST(TextProto, ListsEveryProblemWithItsPlaceAndTheNearestName) {
       "job.textproto:5:28: optimizer.learning_rate: found 'fast', expected a "
       "number\n"
       "job.textproto:5:40: optimizer.decay: found 'SLOW', expected one of "
-      "CONSTANT, COSINE\n"
+      "CONSTANT, COSINE, LINEAR\n"
       "job.textproto:6:1: banana: unknown field 'banana' in trireme.Job; "
       "expected "
       "one of name, model, objective, data, global_batch, steps, optimizer, "
