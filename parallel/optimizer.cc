@@ -140,6 +140,23 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
   }
 }
 
+void Optimizer::ExchangeAverages() {
+  averages_in_place_ = !averages_in_place_;
+  for (std::vector<OwnedParameter>& bucket : owned_) {
+    for (OwnedParameter& part : bucket) {
+      if (part.master.dtype() != part.value.dtype()) {
+        part.value.CopyFrom(Cast(averages_in_place_ ? part.ema : part.master,
+                                 part.value.dtype()));
+        continue;
+      }
+      // The master is the value itself.
+      const Tensor value = part.value.Clone(part.parameter->name);
+      part.value.CopyFrom(part.ema);
+      part.ema.CopyFrom(value);
+    }
+  }
+}
+
 void Optimizer::SyncValues() {
   for (std::vector<OwnedParameter>& bucket : owned_) {
     for (OwnedParameter& part : bucket) {

@@ -91,6 +91,10 @@ class Optimizer {
   // Rewrites the values from the masters (after loading a checkpoint).
   void SyncValues();
 
+  // Puts the averages in the place of the values, and the other way about:
+  // twice is as if nothing had been. There must be averages; between steps.
+  void ExchangeAverages();
+
  private:
   // What the groups say.
   void SetRates(OwnedParameter& part) const;
@@ -102,6 +106,7 @@ class Optimizer {
   std::vector<std::vector<OwnedParameter>> owned_;
   double gradient_scale_ = 1.0;
   bool skip_ = false;
+  bool averages_in_place_ = false;
 };
 
 }  // namespace trireme

@@ -80,6 +80,27 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOut(const Data& data) {
   return dataset;
 }
 
+absl::StatusOr<std::unique_ptr<Dataset>> OpenValidationSamples(Job& job) {
+  constexpr int64_t kMostByDefault = 256;
+  ASSIGN_OR_RETURN(std::unique_ptr<Dataset> dataset, OpenHeldOut(job.data()));
+  if (dataset == nullptr) {
+    return InvalidArgument(
+        "validation: found no samples that are held out, expected "
+        "data.held_out, or the test split of an IDX set");
+  }
+  ValidationConfig& validation = *job.mutable_validation();
+  if (!validation.has_samples()) {
+    validation.set_samples(
+        static_cast<uint32_t>(std::min(dataset->size(), kMostByDefault)));
+  }
+  if (validation.samples() < 1 || validation.samples() > dataset->size()) {
+    return InvalidArgument(
+        "validation.samples: found {}, expected 1 to the {} that are held out",
+        validation.samples(), dataset->size());
+  }
+  return dataset;
+}
+
 BatchReader::BatchReader(const Dataset& dataset, const LoaderOptions& options,
                          UnreadableExchange exchange)
     : options_(options),
@@ -111,6 +132,11 @@ absl::StatusOr<Batch> BatchReader::Read(Device& device, int64_t step,
   }
   consumed_ = std::move(read.indices);
   return batch;
+}
+
+void BatchReader::Rewind() {
+  next_position_ = 0;
+  loader_.Seek(next_position_);
 }
 
 UnreadableExchange ExchangeOver(Control& control) {

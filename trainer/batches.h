@@ -25,6 +25,10 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const Data& data);
 // What the job does not train on (Data.held_out); null if there is no such.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOut(const Data& data);
 
+// What the job's validation measures. Fills validation.samples in. Errors:
+// nothing is held out, or less than is to be measured.
+absl::StatusOr<std::unique_ptr<Dataset>> OpenValidationSamples(Job& job);
+
 // Turns the samples that this rank found unreadable, by index, into those that
 // any rank has found. Collective over the ranks.
 using UnreadableExchange =
@@ -45,6 +49,9 @@ class BatchReader {
   // consumes from `position` on. Batches in order are decoded ahead in the
   // background. Collective where there is an exchange.
   absl::StatusOr<Batch> Read(Device& device, int64_t step, uint64_t position);
+
+  // The next batch begins at position 0: decodes it ahead.
+  void Rewind();
 
   // The samples of the last batch by their index in the data set, with those
   // that took the place of unreadable ones: the same on all ranks that compute

@@ -56,12 +56,13 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
 }
 
 absl::StatusOr<std::vector<MemoryStatistics>> PredictMemoryOfRanks(
-    const TrainingSetup& setup, const Plan& plan, DeviceKind kind) {
+    const TrainingSetup& setup, const Plan& plan, DeviceKind kind,
+    const RankModel::BetweenSteps& rehearsal) {
   std::vector<MemoryStatistics> memory(NumRanks(plan));
   for (size_t rank = 0; rank < memory.size(); ++rank) {
-    ASSIGN_OR_RETURN(
-        memory[rank],
-        RankModel::PredictMemory(setup, plan, static_cast<int>(rank), kind));
+    ASSIGN_OR_RETURN(memory[rank],
+                     RankModel::PredictMemory(
+                         setup, plan, static_cast<int>(rank), kind, rehearsal));
   }
   return memory;
 }

@@ -12,6 +12,7 @@
 #include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/job.h"
+#include "trainer/rank_model.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {
@@ -24,9 +25,11 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
                           const DataSummary& data);
 
 // The exact memory of every rank of the plan, on devices of the kind, from a
-// dry step of each. Errors: a plan or model that cannot run.
+// dry step of each and what is rehearsed after it. Errors: a plan or model that
+// cannot run.
 absl::StatusOr<std::vector<MemoryStatistics>> PredictMemoryOfRanks(
-    const TrainingSetup& setup, const Plan& plan, DeviceKind kind);
+    const TrainingSetup& setup, const Plan& plan, DeviceKind kind,
+    const RankModel::BetweenSteps& rehearsal = nullptr);
 
 // The peaks of ranks 0, 1, ..., by category.
 std::string DescribeMemory(const std::vector<MemoryStatistics>& memory);

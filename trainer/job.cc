@@ -205,6 +205,8 @@ absl::Status FillSample(SampleConfig& sample) {
   if (!sample.has_at_end()) sample.set_at_end(true);
   RETURN_IF_ERROR(CheckRange("sample.steps", sample.steps(), 1, 10000));
   RETURN_IF_ERROR(CheckRange("sample.guidance", sample.guidance(), -100, 100));
+  if (!sample.has_every()) sample.set_every(0);
+  RETURN_IF_ERROR(CheckRange("sample.every", sample.every(), 0, 1e9));
   return CheckRange("sample.per_class", sample.per_class(), 1, 1000);
 }
 
@@ -222,6 +224,16 @@ absl::Status FillHealth(HealthConfig& health) {
   }
   return CheckRange("health.replica_hash_every", health.replica_hash_every(), 0,
                     1e9);
+}
+
+absl::Status CheckValidation(const ValidationConfig& validation,
+                             const Data& data) {
+  if (data.held_out() == 0 && data.idx().split() != "train") {
+    return InvalidArgument(
+        "validation: found with data.held_out: 0, expected samples that are "
+        "held out");
+  }
+  return CheckRange("validation.every", validation.every(), 1, 1e9);
 }
 
 LearningRateSchedule::Decay DecayOf(OptimizerConfig::Decay decay) {
@@ -373,6 +385,9 @@ absl::Status FillJobDefaults(Job& job) {
   RETURN_IF_ERROR(FillHealth(*job.mutable_health()));
   if (job.has_train()) {
     RETURN_IF_ERROR(FillTrain(*job.mutable_train(), job.init()));
+  }
+  if (job.has_validation()) {
+    RETURN_IF_ERROR(CheckValidation(job.validation(), job.data()));
   }
   return FillSample(*job.mutable_sample());
 }

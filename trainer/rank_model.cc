@@ -83,33 +83,37 @@ RankModel::RankModel(const TrainingSetup& setup, const Plan& plan,
       loss_scaler_(setup.loss_scale) {}
 
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
-    const TrainingSetup& setup, const Plan& plan, Device& dry_device,
-    int rank) {
+    const TrainingSetup& setup, const Plan& plan, Device& dry_device, int rank,
+    const BetweenSteps& rehearsal) {
   ASSIGN_OR_RETURN(Probe probe, ProbeForward(setup, plan, rank));
   DryWorld world(rank, static_cast<int>(NumRanks(plan)));
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
                    Create(setup, plan, dry_device, world, probe,
                           std::numeric_limits<int64_t>::max()));
   RETURN_IF_ERROR(model->Step(model->DryBatch(), {.step = 1}).status());
+  if (rehearsal != nullptr) RETURN_IF_ERROR(rehearsal(*model));
   RETURN_IF_ERROR(model->context().status());
   model->probe_ = std::move(probe);
   return model;
 }
 
 absl::StatusOr<MemoryStatistics> RankModel::PredictMemory(
-    const TrainingSetup& setup, const Plan& plan, int rank, DeviceKind kind) {
+    const TrainingSetup& setup, const Plan& plan, int rank, DeviceKind kind,
+    const BetweenSteps& rehearsal) {
   const std::unique_ptr<Device> device = MakeDryDevice(kind);
-  RETURN_IF_ERROR(DryRun(setup, plan, *device, rank).status());
+  RETURN_IF_ERROR(DryRun(setup, plan, *device, rank, rehearsal).status());
   return device->Statistics();
 }
 
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
     const TrainingSetup& setup, const Plan& plan, Device& device,
-    CommunicatorFactory& factory, int64_t host_limit_bytes) {
+    CommunicatorFactory& factory, int64_t host_limit_bytes,
+    const BetweenSteps& rehearsal) {
   const std::unique_ptr<Device> dry_device =
       MakeDryDevice(DeviceKindOf(device));
-  ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> dry,
-                   DryRun(setup, plan, *dry_device, factory.world_rank()));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<RankModel> dry,
+      DryRun(setup, plan, *dry_device, factory.world_rank(), rehearsal));
   const MemoryStatistics predicted = dry_device->Statistics();
   const int64_t limit = device.Statistics().limit_bytes;
   if (predicted.peak_bytes > limit) {
@@ -243,6 +247,41 @@ void RankModel::FetchFirstUnits() {
     const int first = offload_->HomeOf(local_.parts()[unit.chunk]).begin;
     training_[unit.chunk].units().Fetch(first + unit.unit);
   }
+}
+
+void RankModel::ReleaseFirstUnits() {
+  for (const Unit& unit :
+       program_->offload->at_start[layout_.pipeline_rank()]) {
+    const int first = offload_->HomeOf(local_.parts()[unit.chunk]).begin;
+    training_[unit.chunk].units().Release(first + unit.unit);
+  }
+}
+
+absl::Status RankModel::Evaluate(
+    bool averaged,
+    const std::function<absl::Status(LocalModel&, StageForward&)>& evaluate) {
+  CHECK(!partial());
+  const bool exchange = averaged && setup_.optimizer.ema_decay > 0;
+  // Whatever of the last step is under way ends.
+  context().device().Synchronize();
+  // Their places are for the units that are evaluated.
+  if (offload_) ReleaseFirstUnits();
+  if (exchange) ExchangeAverages();
+  std::vector<UnitStore*> stores;
+  for (const Training& part : training_) stores.push_back(&part.units());
+  StageForward forward(local_, plan_, std::move(stores));
+  const absl::Status evaluated = evaluate(local_, forward);
+  local_.inputs().Set(Batch(), *setup_.objective);
+  if (exchange) ExchangeAverages();
+  context().device().Synchronize();
+  if (offload_) FetchFirstUnits();
+  RETURN_IF_ERROR(evaluated);
+  return status();
+}
+
+void RankModel::ExchangeAverages() {
+  optimizer_->ExchangeAverages();
+  PublishValues();
 }
 
 absl::Status RankModel::CompileOrdinary() {
@@ -469,6 +508,10 @@ std::vector<TensorPart> RankModel::GradientParts() {
 
 void RankModel::SyncValues() {
   optimizer_->SyncValues();
+  PublishValues();
+}
+
+void RankModel::PublishValues() {
   for (const Training& part : training_) {
     for (int bucket = 0; bucket < part.buckets->size(); ++bucket) {
       part.units().Publish(bucket);

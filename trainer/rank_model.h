@@ -10,6 +10,7 @@
 #define TRIREME_TRAINER_RANK_MODEL_H_
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -34,6 +35,7 @@
 #include "trainer/local_model.h"
 #include "trainer/plan_layout.h"
 #include "trainer/rank_offload.h"
+#include "trainer/stage_forward.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {
@@ -53,22 +55,29 @@ struct GlobalStepResult {
 
 class RankModel {
  public:
+  // What is done with a model between steps; a null one is nothing.
+  using BetweenSteps = std::function<absl::Status(RankModel&)>;
+
   // `plan` is resolved and valid for the setup. Collective over the factory's
   // world. device and factory outlive the result. A plan with offload keeps the
   // blocks in at most `host_limit_bytes` of host memory, what a device of the
-  // host takes included. Errors: a plan that does not compile, a model that
-  // cannot be sharded so, a peak above a limit (with the largest holders and
-  // the nearest fix).
+  // host takes included. `rehearsal` is done on the dry device after its step,
+  // and what it takes predicted with it. Errors: a plan that does not compile,
+  // a model that cannot be sharded so, a peak above a limit (with the largest
+  // holders and the nearest fix).
   static absl::StatusOr<std::unique_ptr<RankModel>> Build(
       const TrainingSetup& setup, const Plan& plan, Device& device,
-      CommunicatorFactory& factory, int64_t host_limit_bytes = kNoLimit);
+      CommunicatorFactory& factory, int64_t host_limit_bytes = kNoLimit,
+      const BetweenSteps& rehearsal = nullptr);
   static constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
 
-  // The memory of one step on `rank` of the plan on a device of the kind, from
-  // a dry step alone. Errors: as Build, but for the limit.
+  // The memory of one step on `rank` of the plan on a device of the kind, and
+  // of `rehearsal` after it, from a dry step alone. Errors: as Build, but for
+  // the limit.
   static absl::StatusOr<MemoryStatistics> PredictMemory(
       const TrainingSetup& setup, const Plan& plan, int rank,
-      DeviceKind kind = DeviceKind::kCpu);
+      DeviceKind kind = DeviceKind::kCpu,
+      const BetweenSteps& rehearsal = nullptr);
 
   // The samples of the global batch that this rank's replica computes.
   int64_t first_sample() const { return layout_.first_sample; }
@@ -79,6 +88,15 @@ class RankModel {
   // Trains on the local batch. Collective over the world.
   absl::StatusOr<GlobalStepResult> Step(const Batch& local_batch,
                                         const StepOptions& options);
+
+  // Between steps: runs `evaluate`, which may set the model's inputs and run
+  // its stages forward. `averaged`: with the moving average of the weights in
+  // their place, where there is one. Training goes on as if nothing had been.
+  // Collective over the world; not of a partial pipeline. Errors: those of
+  // `evaluate`; out of memory.
+  absl::Status Evaluate(
+      bool averaged,
+      const std::function<absl::Status(LocalModel&, StageForward&)>& evaluate);
 
   // A batch of this rank's fields on the model's device, for steps on a dry
   // one.
@@ -125,6 +143,7 @@ class RankModel {
   ParallelContext& context() { return local_.context(); }
   const TrainingSetup& setup() const { return setup_; }
   const ProcessGrid& grid() const { return local_.grid(); }
+  const Plan& plan() const { return plan_; }
   const Program& program() const { return *program_; }
   // By its index in the Program.
   const Chunk& chunk(int i) const { return *local_.parts()[i].chunk; }
@@ -167,7 +186,7 @@ class RankModel {
   // Makes the share on a dry device and runs a step of it. Has probe_.
   static absl::StatusOr<std::unique_ptr<RankModel>> DryRun(
       const TrainingSetup& setup, const Plan& plan, Device& dry_device,
-      int rank);
+      int rank, const BetweenSteps& rehearsal);
   // One forward without gradients, on a dry device of its own: refuses a model
   // that breaks a sharding rule.
   static absl::StatusOr<Probe> ProbeForward(const TrainingSetup& setup,
@@ -186,8 +205,13 @@ class RankModel {
   void AgreeOnReports(const Probe& own);
   // What each part of the model has for training, but for the optimizer.
   void BuildParts(const Probe& probe);
-  // To the device what the Program expects there when a step starts.
+  // To the device what the Program expects there when a step starts, and off
+  // it.
   void FetchFirstUnits();
+  void ReleaseFirstUnits();
+  // Optimizer::ExchangeAverages, and tells whoever reads the values.
+  void ExchangeAverages();
+  void PublishValues();
   // The Program, and what its chunks are to an executor.
   absl::Status CompileOrdinary();
   absl::Status CompilePartial(std::vector<ExecutorChunk>& chunks);

@@ -56,6 +56,9 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
   if (!metrics.expert_shares.empty()) {
     json["expert_shares"] = metrics.expert_shares;
   }
+  if (metrics.validation_loss.has_value()) {
+    json["validation_loss"] = *metrics.validation_loss;
+  }
   if (metrics.simulated_s.has_value()) {
     json["simulated_s"] = *metrics.simulated_s;
   }
@@ -96,6 +99,9 @@ std::vector<std::pair<std::string, double>> ToScalars(
       scalars.emplace_back(fmt::format("experts/{}/{}", layer, expert),
                            shares[expert]);
     }
+  }
+  if (metrics.validation_loss.has_value()) {
+    scalars.emplace_back("validation/loss", *metrics.validation_loss);
   }
   if (metrics.simulated_s.has_value()) {
     scalars.emplace_back("speed/simulated_s", *metrics.simulated_s);
@@ -139,6 +145,12 @@ double StepMetricsCollector::ExposedSince(Cause cause, double& before) const {
   const double now =
       model_.context().communicators().Statistics(cause).exposed_seconds;
   return now - std::exchange(before, now);
+}
+
+void StepMetricsCollector::ForgetExposed() {
+  ExposedSince(Cause::kTensor, exposed_tensor_before_);
+  ExposedSince(Cause::kContext, exposed_context_before_);
+  ExposedSince(Cause::kExperts, exposed_experts_before_);
 }
 
 StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,

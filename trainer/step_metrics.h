@@ -27,6 +27,8 @@ struct StepMetrics {
   std::map<std::string, double> auxiliary_losses;
   // By layer, the share of its routes that each of its experts has.
   std::map<std::string, std::vector<double>> expert_shares;
+  // Of samples that are held out, after the step, where they were measured.
+  std::optional<double> validation_loss;
   double gradient_norm = 0;
   double learning_rate = 0;
   // With fp16: the scale of the loss, and the steps left out so far.
@@ -75,10 +77,10 @@ struct StepMetrics {
 // {"step": .., "loss": .., auxiliary losses, "grad_norm": .., "lr": ..,
 // "step_s": ..,
 //  "samples_per_s": .., "model_flops_per_s": .., "skipped_samples": ..,
-//  "peak_bytes": {..}, "compute_s": .., "exposed_s": {..}}, "simulated_s" where
-// there is one, with experts "expert_shares", with fp16 "loss_scale" and
-// "skipped_steps", and once there are any "left_out_steps" and "roll_backs";
-// "left_out": true of a step that was.
+//  "peak_bytes": {..}, "compute_s": .., "exposed_s": {..}}, "simulated_s" and
+// "validation_loss" where there is one, with experts "expert_shares", with fp16
+// "loss_scale" and "skipped_steps", and once there are any "left_out_steps" and
+// "roll_backs"; "left_out": true of a step that was.
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.
@@ -104,6 +106,9 @@ class StepMetricsCollector {
   StepMetrics Collect(const GlobalStepResult& result, double data_s,
                       double step_s, int64_t skipped_samples,
                       bool simulate = true);
+
+  // What has been communicated since the last step is of none.
+  void ForgetExposed();
 
  private:
   // Seconds of each cause since the last call, from the communicators.

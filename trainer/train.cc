@@ -22,6 +22,7 @@
 #include "trainer/agreement.h"
 #include "trainer/batches.h"
 #include "trainer/describe.h"
+#include "trainer/evaluation/evaluations.h"
 #include "trainer/memory_deviation.h"
 #include "trainer/memory_limit.h"
 #include "trainer/rank_model.h"
@@ -225,9 +226,11 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
       job, setup, plan, factory.world_rank(), options.device.kind(), limit);
   RETURN_IF_ERROR(
       agreement.Agree(drawing_bytes.status(), "memory to draw samples"));
+  Evaluations evaluations(*prepared);
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
                    RankModel::Build(setup, plan, *device, factory,
-                                    HostMemoryLimit(options.share.ranks)));
+                                    HostMemoryLimit(options.share.ranks),
+                                    evaluations.rehearsal()));
   ASSIGN_OR_RETURN(const TrainingProgress progress,
                    LoadStart(*model, checkpoint, job.init()));
   auto saver = std::make_unique<CheckpointSaver>(
@@ -259,8 +262,9 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                                          : MemoryPrediction::kExact,
                              .logical_rank = model->grid().logical_rank()};
   {
+    RETURN_IF_ERROR(evaluations.Begin(*model, factory));
     TrainingLoop loop(
-        options, *prepared, *model, *saver, log.get(),
+        options, *prepared, *model, *saver, evaluations, log.get(),
         {.step = done, .consumed_samples = progress.consumed_samples});
     ASSIGN_OR_RETURN(end, loop.Run(*device));
     waited_s = loop.waited_for_saves_s();
@@ -322,7 +326,8 @@ absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,
                    PrepareRun(options.job, options.plan, ranks));
   ASSIGN_OR_RETURN(
       const std::vector<MemoryStatistics> memory,
-      PredictMemoryOfRanks(run.setup, run.plan, options.device.kind()));
+      PredictMemoryOfRanks(run.setup, run.plan, options.device.kind(),
+                           Evaluations(run).rehearsal()));
   RunDescription description;
   description.text = run.explanation;
   if (!run.explanation.empty()) description.text += "\n";

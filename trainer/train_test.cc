@@ -13,10 +13,12 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/image/encode.h"
+#include "nlohmann/json.hpp"
 #include "runtime/comm/single.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
@@ -262,6 +264,71 @@ TEST_F(TrainTest, CheckpointsAreWrittenAndReadWithinTheStepsMemory) {
   const absl::Status status = Run();
   EXPECT_TRUE(status.ok()) << MessageOf(status);
   EXPECT_EQ(Lines("metrics.jsonl"), 6);
+}
+
+// The numbers of a key, in the lines that have it.
+std::vector<double> NumbersOf(const std::string& jsonl, const char* key) {
+  std::vector<double> numbers;
+  const std::vector<std::string> lines = absl::StrSplit(jsonl, '\n');
+  for (const std::string& line : lines) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    if (json.contains(key)) numbers.push_back(json[key].get<double>());
+  }
+  return numbers;
+}
+
+TEST_F(TrainTest, WhatIsMeasuredAndDrawnInBetweenChangesNoBit) {
+  options_.job.mutable_data()->set_held_out(3);
+  ASSERT_TRUE(Run().ok());
+  const std::string plain = options_.out;
+  options_.out = root_ + "/evaluated";
+  options_.job.mutable_validation()->set_every(2);
+  options_.job.mutable_sample()->set_every(3);
+  const absl::Status status = Run();
+  ASSERT_TRUE(status.ok()) << MessageOf(status);
+  for (const char* file : {"model", "ema", "adam_m", "adam_v"}) {
+    const std::string name =
+        fmt::format("checkpoints/step_00000004/{}.safetensors", file);
+    EXPECT_EQ(ReadFile(Path(name), kMaxBytes).value(),
+              ReadFile(plain + "/" + name, kMaxBytes).value())
+        << file;
+  }
+  const std::string metrics =
+      ReadFile(Path("metrics.jsonl"), kMaxBytes).value();
+  const std::vector<double> losses = NumbersOf(metrics, "validation_loss");
+  ASSERT_EQ(losses.size(), 2);
+  EXPECT_NE(losses[0], losses[1]);
+  EXPECT_GT(losses[0], 0);
+  EXPECT_TRUE(fs::exists(Path("samples/step_00000003.png")));
+  EXPECT_FALSE(fs::exists(Path("samples/step_00000002.png")));
+  EXPECT_THAT(ReadFile(Path("job.textproto"), kMaxBytes).value(),
+              HasSubstr("samples: 3"));
+}
+
+TEST_F(TrainTest, TheSameWeightsHaveTheSameValidationLoss) {
+  options_.job.mutable_data()->set_held_out(3);
+  options_.job.mutable_validation()->set_every(1);
+  options_.job.mutable_optimizer()->set_learning_rate(0);
+  ASSERT_TRUE(Run().ok());
+  options_.resume = true;
+  options_.job.set_steps(5);
+  options_.job.set_global_batch(1);
+  ASSERT_TRUE(Run().ok());
+  const std::vector<double> losses = NumbersOf(
+      ReadFile(Path("metrics.jsonl"), kMaxBytes).value(), "validation_loss");
+  ASSERT_EQ(losses.size(), 5);
+  for (const double loss : losses) EXPECT_NEAR(loss, losses[0], 1e-6 * loss);
+}
+
+TEST_F(TrainTest, ValidationNeedsSamplesThatAreHeldOut) {
+  options_.job.mutable_validation()->set_every(2);
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("data.held_out: 0"));
+  options_.job.mutable_data()->set_held_out(2);
+  options_.job.mutable_validation()->set_samples(3);
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("validation.samples: found 3, "
+                                          "expected 1 to the 2"));
+  options_.job.mutable_validation()->clear_every();
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("validation.every: found 0"));
 }
 
 TEST_F(TrainTest, GroupsHaveRatesOfTheirOwn) {

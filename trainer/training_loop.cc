@@ -41,11 +41,13 @@ AfterStep AgreeOn(Control& control, const AfterStep& own) {
 
 TrainingLoop::TrainingLoop(const TrainOptions& options, const PreparedRun& run,
                            RankModel& model, CheckpointSaver& saver,
-                           RunLog* log, const TrainingProgress& done)
+                           Evaluations& evaluations, RunLog* log,
+                           const TrainingProgress& done)
     : options_(options),
       run_(run),
       model_(model),
       saver_(saver),
+      evaluations_(evaluations),
       log_(log),
       first_step_(done.step + 1),
       steps_(run.job.steps()),
@@ -89,8 +91,8 @@ absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(Device& device) {
 absl::Status TrainingLoop::Step(Device& device) {
   const auto start = std::chrono::steady_clock::now();
   ++progress_.step;
-  ASSIGN_OR_RETURN(const Batch batch, reader_.Read(device, progress_.step,
-                                                   progress_.consumed_samples));
+  ASSIGN_OR_RETURN(Batch batch, reader_.Read(device, progress_.step,
+                                             progress_.consumed_samples));
   RETURN_IF_ERROR(AgreeOnSamples(control_, reader_.consumed(),
                                  model_.first_sample(), run_.setup.global_batch,
                                  run_.plan.grid().dp()));
@@ -106,6 +108,7 @@ absl::Status TrainingLoop::Step(Device& device) {
     step.trace = &end_.trace;
   }
   ASSIGN_OR_RETURN(const GlobalStepResult result, health_.Step(batch, step));
+  batch = Batch();
 
   const bool simulate = nth_step() == 1 || progress_.step == steps_ ||
                         progress_.step % run_.job.log().every() == 0;
@@ -116,6 +119,11 @@ absl::Status TrainingLoop::Step(Device& device) {
   metrics.learning_rate = step.learning_rate;
   health_.AddTo(metrics);
   end_.skipped_samples = metrics.skipped_samples;
+  if (evaluations_.Due(progress_.step)) {
+    RETURN_IF_ERROR(
+        evaluations_.AfterStep(RunFolder(options_.out), log_, metrics));
+    collector_.ForgetExposed();
+  }
   if (leader()) {
     Write(metrics);
     if (nth_step() > 1) end_.step_seconds.push_back(metrics.step_s);

@@ -12,6 +12,7 @@
 #include "runtime/comm/control.h"
 #include "scheduler/simulator/trace.h"
 #include "trainer/batches.h"
+#include "trainer/evaluation/evaluations.h"
 #include "trainer/health/step_health.h"
 #include "trainer/rank_model.h"
 #include "trainer/run/checkpoint_saver.h"
@@ -39,10 +40,11 @@ class TrainingLoop {
     std::vector<TraceEvent> trace;
   };
 
-  // All outlive the loop. `log`: rank 0's, null on others. `done`: before the
-  // first step.
+  // All outlive the loop. `evaluations` have begun. `log`: rank 0's, null on
+  // others. `done`: before the first step.
   TrainingLoop(const TrainOptions& options, const PreparedRun& run,
-               RankModel& model, CheckpointSaver& saver, RunLog* log,
+               RankModel& model, CheckpointSaver& saver,
+               Evaluations& evaluations, RunLog* log,
                const TrainingProgress& done);
 
   // Collective over the world. Trains until all steps are done or somebody
@@ -77,6 +79,7 @@ class TrainingLoop {
   const PreparedRun& run_;
   RankModel& model_;
   CheckpointSaver& saver_;
+  Evaluations& evaluations_;
   RunLog* const log_;
   const int64_t first_step_;
   const int64_t steps_;

@@ -7,8 +7,8 @@
 
 #include "fmt/format.h"
 #include "models/objective/assignment.h"
+#include "models/objective/sample_factors.h"
 #include "parallel/functional.h"
-#include "runtime/autograd/tensor_functions.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
@@ -269,8 +269,7 @@ void RectifiedFlowObjective::AddLosses(ForwardContext& context,
                                        const ShardedVariable& prediction,
                                        const Tensor& target,
                                        int64_t elements) const {
-  ShardedVariable predicted = prediction;
-  Tensor expected = target;
+  ComparedSamples compared = {prediction, target};
   if (config_.predicts_clean) {
     // u_θ − u = (x0 − x0_θ)/sigma.
     std::vector<double> factors;
@@ -278,17 +277,10 @@ void RectifiedFlowObjective::AddLosses(ForwardContext& context,
       factors.push_back(1 / std::max(SampleSigma(config_, seed_, microbatch, i),
                                      kLeastSigma));
     }
-    const Tensor of_sample =
-        Cast(Upload<double>(target.device(), {microbatch.size(), 1}, factors),
-             target.dtype());
-    const Tensor factor =
-        RepeatOverTokens(of_sample, target.shape().elements_after(0), "1/sigma")
-            .Reshape(target.shape());
-    predicted.variable =
-        Multiply(context.tape, prediction.variable, Variable(factor));
-    expected = Multiply(target, factor);
+    compared = ScaleSamples(context, prediction, target, factors);
   }
-  AddLoss(context, SquaredErrorLoss(context, predicted, expected),
+  AddLoss(context,
+          SquaredErrorLoss(context, compared.prediction, compared.target),
           1.0 / static_cast<double>(global_batch_ * elements), kObjectiveLoss);
 }
 

@@ -84,6 +84,13 @@ void ProgressReporter::Update(int64_t step, double loss, double samples_per_s) {
   std::fflush(options_.out);
 }
 
+void ProgressReporter::Tell(std::string_view text) {
+  // Over the bar, which comes again below.
+  fmt::print(options_.out, "{}{}{}\n", terminal_ ? "\r" : "", text,
+             terminal_ ? "\033[K" : "");
+  std::fflush(options_.out);
+}
+
 void ProgressReporter::Finish() {
   if (terminal_) fmt::print(options_.out, "\n");
   std::fflush(options_.out);

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace trireme {
 
@@ -31,6 +32,8 @@ class ProgressReporter {
 
   // Step `step` is done.
   void Update(int64_t step, double loss, double samples_per_s);
+  // A line of its own.
+  void Tell(std::string_view text);
   // Ends the bar's line.
   void Finish();
 

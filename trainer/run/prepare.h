@@ -20,6 +20,7 @@ namespace trireme {
 struct PreparedRun {
   Job job;  // as resolved
   std::unique_ptr<Dataset> dataset;
+  std::unique_ptr<Dataset> held_out;  // where the job validates
   TrainingSetup setup;
   Plan plan;
   std::string explanation;  // of a plan that nobody wrote

@@ -28,7 +28,7 @@ constexpr int64_t kMostBytes = int64_t{16} << 20;
 
 // What a run may change while it goes on. A field that is not listed is one
 // that a run must keep.
-constexpr std::array<std::string_view, 12> kMayChange = {
+constexpr std::array<std::string_view, 13> kMayChange = {
     "name",
     "steps",
     "global_batch",
@@ -37,6 +37,7 @@ constexpr std::array<std::string_view, 12> kMayChange = {
     "log",
     "health",
     "sample",
+    "validation",
     "memory_limit_bytes",
     "loss_scaling",
     "communication_deadline_s",

@@ -36,6 +36,8 @@ class RunLog {
   absl::Status Write(const StepMetrics& metrics);
   // Steps after `step` are done again: what is there of them is dropped.
   absl::Status GoBackTo(int64_t step);
+  // A line for whoever watches.
+  void Tell(std::string_view text) { progress_->Tell(text); }
   // A PNG file, for TensorBoard.
   absl::Status AddPicture(std::string_view tag, int64_t step,
                           const std::string& path);

@@ -1,7 +1,6 @@
 #include "trainer/sampling/draw_samples.h"
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -12,9 +11,7 @@
 #include <vector>
 
 #include "models/data/dataset.h"
-#include "models/data/sample_order.h"
 #include "models/weights/tensor_source.h"
-#include "nlohmann/json.hpp"
 #include "parallel/stored_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/control.h"
@@ -29,13 +26,12 @@
 #include "trainer/run/class_names.h"
 #include "trainer/run/initial_weights.h"
 #include "trainer/run/run_folder.h"
+#include "trainer/sampling/prompts.h"
 #include "trainer/sampling/sample_medium.h"
 #include "trainer/sampling/sampler.h"
 
 namespace trireme {
 namespace {
-
-using Json = nlohmann::json;
 
 struct Loaded {
   Job job;
@@ -43,19 +39,11 @@ struct Loaded {
   // Null where the run tells its classes and nothing else is needed.
   std::unique_ptr<Dataset> dataset;
   std::vector<std::string> class_names;
+
+  PromptSource prompts() const {
+    return {*setup.family, dataset.get(), class_names};
+  }
 };
-
-bool Reads(const ModelFamily& family, std::string_view field) {
-  const std::vector<FieldSpec> fields = AllFields(family);
-  return std::any_of(
-      fields.begin(), fields.end(),
-      [field](const FieldSpec& spec) { return spec.name == field; });
-}
-
-// Whether what it is conditioned by is a part of samples: a text or a picture.
-bool ReadsSamples(const ModelFamily& family) {
-  return Reads(family, kTextField) || Reads(family, kPictureCountField);
-}
 
 absl::StatusOr<Loaded> LoadRun(const DrawOptions& options) {
   const RunFolder folder(options.run);
@@ -122,186 +110,6 @@ absl::StatusOr<Plan> PlanToDrawUnder(const DrawOptions& options,
   return ResolvePlan(plan, PlanContextOf(setup, ranks));
 }
 
-SamplerOptions SamplingOf(const SampleConfig& config,
-                          const TrainingSetup& setup) {
-  SamplerOptions sampling;
-  sampling.solver = config.solver() == SampleConfig::HEUN ? FlowSolver::kHeun
-                                                          : FlowSolver::kEuler;
-  sampling.steps = config.steps();
-  sampling.guidance = config.guidance();
-  sampling.shift = setup.sampling_shift;
-  sampling.predicts_clean = setup.objective->predicts_clean();
-  return sampling;
-}
-
-// What a sample is drawn for: the class, text and picture of a sample.
-struct Prompt {
-  std::string name;
-  Sample sample;
-};
-
-bool KnowsClass(const Sample& sample, const ModelFamily& family) {
-  return family.num_classes() == 0 ||
-         (sample.class_id >= 0 && sample.class_id < family.num_classes());
-}
-
-// What prompts are made of.
-SampleParts PromptParts(const ModelFamily& family) {
-  return {.image = Reads(family, kPictureCountField),
-          .text = true,
-          .caption = true,
-          .text_layers = true};
-}
-
-// The first `most` classes, each with the text of a sample of its own.
-std::vector<Prompt> ClassPrompts(const Loaded& loaded, int64_t most) {
-  const ModelFamily& family = *loaded.setup.family;
-  std::vector<Prompt> prompts(std::min(most, family.num_classes()));
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    prompts[i].name = loaded.class_names[i];
-    prompts[i].sample.class_id = static_cast<int>(i);
-  }
-  // A class without a readable sample is drawn without text.
-  if (!ReadsSamples(family)) return prompts;
-  const Dataset& dataset = *loaded.dataset;
-  const SampleParts parts = PromptParts(family);
-  // In an order in which each class comes soon.
-  const SampleOrder order(/*seed=*/0, dataset.size());
-  std::vector<bool> found(prompts.size(), false);
-  size_t missing = prompts.size();
-  for (int64_t i = 0; i < dataset.size() && missing > 0; ++i) {
-    absl::StatusOr<Sample> sample = dataset.ReadParts(order.Index(i), parts);
-    if (!sample.ok() || !KnowsClass(*sample, family)) continue;
-    const auto label = static_cast<size_t>(sample->class_id);
-    if (label >= prompts.size() || found[label]) continue;
-    prompts[label].sample = *std::move(sample);
-    found[label] = true;
-    --missing;
-  }
-  return prompts;
-}
-
-// Captions, and classes if there are such, of up to `most` readable samples,
-// from the index `at(0)`, `at(1)`, ...
-absl::StatusOr<std::vector<Prompt>> SamplePrompts(
-    const Loaded& loaded, int64_t most,
-    const std::function<int64_t(int64_t)>& at) {
-  const int64_t size = loaded.dataset->size();
-  const SampleParts parts = PromptParts(*loaded.setup.family);
-  std::vector<Prompt> prompts;
-  for (int64_t i = 0; i < size && static_cast<int64_t>(prompts.size()) < most;
-       ++i) {
-    absl::StatusOr<Sample> sample = loaded.dataset->ReadParts(at(i), parts);
-    if (!sample.ok() || !KnowsClass(*sample, *loaded.setup.family)) continue;
-    prompts.push_back({sample->caption, *std::move(sample)});
-  }
-  if (prompts.empty()) {
-    return NotFound("found no readable sample among {}, whose text to draw for",
-                    size);
-  }
-  return prompts;
-}
-
-// A row a caption that was asked for, which the model reads.
-std::vector<Prompt> CaptionPrompts(const std::vector<std::string>& captions) {
-  std::vector<Prompt> prompts;
-  for (const std::string& caption : captions) {
-    Prompt& prompt = prompts.emplace_back();
-    prompt.name = prompt.sample.caption = caption;
-  }
-  return prompts;
-}
-
-// A row a prompt; else a row a class; of others that read samples a row a
-// sample, of the first samples; of others one row.
-absl::StatusOr<std::vector<Prompt>> RowPrompts(
-    const Loaded& loaded, const std::vector<std::string>& captions,
-    int64_t most) {
-  const ModelFamily& family = *loaded.setup.family;
-  if (!captions.empty()) return CaptionPrompts(captions);
-  if (family.num_classes() > 0) return ClassPrompts(loaded, most);
-  if (!ReadsSamples(family)) return std::vector<Prompt>(1);
-  return SamplePrompts(loaded, most, [](int64_t i) { return i; });
-}
-
-// One prompt a sample, as real ones have them: of models that read samples
-// those of samples, of others as many of each class, give or take one.
-absl::StatusOr<std::vector<Prompt>> EvaluationPrompts(const Loaded& loaded,
-                                                      int64_t count) {
-  const ModelFamily& family = *loaded.setup.family;
-  std::vector<Prompt> prompts;
-  if (ReadsSamples(family)) {
-    const SampleOrder order(/*seed=*/0, loaded.dataset->size());
-    ASSIGN_OR_RETURN(prompts, SamplePrompts(loaded, count, [&](int64_t i) {
-                       return order.Index(i);
-                     }));
-    // Those of a small data set come again.
-    const size_t own = prompts.size();
-    while (static_cast<int64_t>(prompts.size()) < count) {
-      prompts.push_back(prompts[prompts.size() - own]);
-    }
-    return prompts;
-  }
-  prompts.resize(count);
-  for (int64_t i = 0; i < count && family.num_classes() > 0; ++i) {
-    prompts[i].sample.class_id = static_cast<int>(i % family.num_classes());
-  }
-  return prompts;
-}
-
-// What `each` samples a prompt are drawn for, prompt by prompt.
-std::vector<Sample> SamplesOf(const std::vector<Prompt>& prompts,
-                              int64_t each) {
-  std::vector<Sample> samples;
-  for (const Prompt& prompt : prompts) {
-    samples.insert(samples.end(), each, prompt.sample);
-  }
-  return samples;
-}
-
-// Rank 0's prompts, on every rank: what each is drawn for, without its name.
-absl::StatusOr<std::vector<Sample>> Share(
-    Communicator& everyone, Control& control,
-    const absl::StatusOr<std::vector<Sample>>& prompts) {
-  // Rank 0 reads samples until it has a prompt for each row.
-  AwaitAllPatiently(everyone, "choosing prompts");
-  RETURN_IF_ERROR(control.Agree(prompts.status(), "choosing prompts"));
-  std::string packed;
-  if (control.rank() == 0) {
-    Json list = Json::array();
-    for (const Sample& sample : *prompts) {
-      list.push_back({sample.class_id, sample.caption, sample.text_tokens,
-                      sample.text_count, sample.text_width, sample.text_pooled,
-                      sample.text_layers, sample.text_layer_count,
-                      sample.text_layer_width, sample.image.width,
-                      sample.image.height, sample.image.channels,
-                      Json::binary(sample.image.pixels)});
-    }
-    const std::vector<uint8_t> bytes = Json::to_cbor(list);
-    packed.assign(bytes.begin(), bytes.end());
-  }
-  control.Broadcast(packed, "prompts");
-  if (control.rank() == 0) return *prompts;
-  std::vector<Sample> samples;
-  for (const Json& entry : Json::from_cbor(packed)) {
-    Sample& sample = samples.emplace_back();
-    sample.class_id = entry[0].get<int>();
-    sample.caption = entry[1].get<std::string>();
-    sample.text_tokens = entry[2].get<std::vector<float>>();
-    sample.text_count = entry[3].get<int>();
-    sample.text_width = entry[4].get<int>();
-    sample.text_pooled = entry[5].get<std::vector<float>>();
-    sample.text_layers = entry[6].get<std::vector<float>>();
-    sample.text_layer_count = entry[7].get<int>();
-    sample.text_layer_width = entry[8].get<int>();
-    sample.image = {.width = entry[9].get<int>(),
-                    .height = entry[10].get<int>(),
-                    .channels = entry[11].get<int>(),
-                    .pixels = entry[12].get_binary()};
-  }
-  return samples;
-}
-
 // Compares what was drawn for `prompts` with real samples.
 absl::StatusOr<std::string> Compare(const Loaded& loaded,
                                     const SampleMedium& medium,
@@ -331,6 +139,27 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> OpenMedium(
 }
 
 }  // namespace
+
+SamplerOptions SamplingOf(const SampleConfig& config,
+                          const TrainingSetup& setup) {
+  SamplerOptions sampling;
+  sampling.solver = config.solver() == SampleConfig::HEUN ? FlowSolver::kHeun
+                                                          : FlowSolver::kEuler;
+  sampling.steps = config.steps();
+  sampling.guidance = config.guidance();
+  sampling.shift = setup.sampling_shift;
+  sampling.predicts_clean = setup.objective->predicts_clean();
+  return sampling;
+}
+
+int64_t RowsOf(const SampleConfig& config, const ModelFamily& family) {
+  // Of a model with text and no classes as many captions as there are; a batch
+  // is full with fewer.
+  const int64_t most = DrawOptions().max_rows;
+  if (config.prompts_size() > 0) return config.prompts_size();
+  if (family.num_classes() > 0) return std::min(family.num_classes(), most);
+  return ReadsSamples(family) ? most : 1;
+}
 
 absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
                                        CommunicatorFactory& factory) {
@@ -389,15 +218,15 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   if (leader) {
     const auto& of_job = loaded->job.sample().prompts();
     const std::vector<std::string> captions(of_job.begin(), of_job.end());
-    rows = RowPrompts(*loaded,
+    rows = RowPrompts(loaded->prompts(),
                       options.prompts.empty() ? captions : options.prompts,
                       options.max_rows);
   }
-  ASSIGN_OR_RETURN(
-      const std::vector<Sample> prompts,
-      Share(*everyone, control,
-            rows.ok() ? SamplesOf(*rows, per_row)
-                      : absl::StatusOr<std::vector<Sample>>(rows.status())));
+  ASSIGN_OR_RETURN(const std::vector<Sample> prompts,
+                   SharePrompts(*everyone, control,
+                                rows.ok() ? SamplesOf(*rows, per_row)
+                                          : absl::StatusOr<std::vector<Sample>>(
+                                                rows.status())));
   ASSIGN_OR_RETURN(const std::vector<float> drawn,
                    sampler.Draw(sampling, options.seed, prompts));
   report.samples = static_cast<int64_t>(prompts.size());
@@ -414,7 +243,8 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
 
   absl::StatusOr<std::vector<Sample>> asked = std::vector<Sample>();
   if (leader) {
-    const auto evaluated = EvaluationPrompts(*loaded, options.evaluate);
+    const auto evaluated =
+        EvaluationPrompts(loaded->prompts(), options.evaluate);
     if (evaluated.ok()) {
       asked = SamplesOf(*evaluated, 1);
     } else {
@@ -422,7 +252,7 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
     }
   }
   ASSIGN_OR_RETURN(const std::vector<Sample> shared,
-                   Share(*everyone, control, asked));
+                   SharePrompts(*everyone, control, asked));
   SamplerOptions plain = sampling;
   plain.guidance = 1;
   ASSIGN_OR_RETURN(const std::vector<float> generated,
@@ -439,19 +269,12 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
 absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(
     const Job& job, const TrainingSetup& setup, const Plan& plan, int rank,
     DeviceKind kind) {
-  // Of a model with text and no classes as many captions as there are; a batch
-  // is full with fewer.
-  const int64_t most = DrawOptions().max_rows;
-  const int64_t rows = job.sample().prompts_size() > 0
-                           ? job.sample().prompts_size()
-                       : setup.family->num_classes() > 0
-                           ? std::min(setup.family->num_classes(), most)
-                       : ReadsSamples(*setup.family) ? most
-                                                     : 1;
   ASSIGN_OR_RETURN(
       MemoryStatistics memory,
-      Sampler::PredictMemory(setup, plan, rank, SamplingOf(job.sample(), setup),
-                             rows * job.sample().per_class(), kind));
+      Sampler::PredictMemory(
+          setup, plan, rank, SamplingOf(job.sample(), setup),
+          RowsOf(job.sample(), *setup.family) * job.sample().per_class(),
+          kind));
   if (rank > 0 || kind != DeviceKind::kCpu) return memory;
   // Rank 0 has the decoder beside the model.
   ASSIGN_OR_RETURN(const int64_t decoding,

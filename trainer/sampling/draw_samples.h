@@ -66,6 +66,12 @@ struct DrawReport {
 absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
                                        CommunicatorFactory& factory);
 
+// As the job says.
+SamplerOptions SamplingOf(const SampleConfig& config,
+                          const TrainingSetup& setup);
+// The most rows that the grid of a job's samples has.
+int64_t RowsOf(const SampleConfig& config, const ModelFamily& family);
+
 // The memory that `rank` needs to draw a run's samples when its training ends,
 // if nothing of the training is left by then.
 absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(

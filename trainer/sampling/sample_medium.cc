@@ -90,17 +90,23 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
                                          std::move(to_image));
 }
 
-absl::StatusOr<int64_t> PredictMemoryOfDecoding(const ModelFamily& family,
-                                                const Data& data) {
-  if (!data.has_latents()) return 0;
+absl::Status RehearseDecoding(const ModelFamily& family, const Data& data,
+                              Device& dry) {
+  if (!data.has_latents()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const AutoencoderConfig config,
                    ReadAutoencoderConfig(data.latents().autoencoder()));
   const Shape shape = family.samples().shape;
   RETURN_IF_ERROR(CheckDecodes(config, shape, data.latents().autoencoder()));
-  CpuDevice dry(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
   Autoencoder::WithoutValues(config, dry, {.encoder = false})
       ->Decode(Tensor::Empty(dry, {1, shape.dim(0), shape.dim(1), shape.dim(2)},
                              DType::kFloat32));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> PredictMemoryOfDecoding(const ModelFamily& family,
+                                                const Data& data) {
+  CpuDevice dry(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
+  RETURN_IF_ERROR(RehearseDecoding(family, data, dry));
   return dry.Statistics().peak_bytes;
 }
 

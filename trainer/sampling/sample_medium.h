@@ -62,8 +62,11 @@ class SampleMedium {
 absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
     const ModelFamily& family, const Data& data, Device& device);
 
-// The memory that decoding a sample takes, from a dry run; 0 where samples are
-// no latents. Errors: those of ReadAutoencoderConfig.
+// Decodes a sample on a dry device, where samples are latents. Errors: those of
+// ReadAutoencoderConfig.
+absl::Status RehearseDecoding(const ModelFamily& family, const Data& data,
+                              Device& dry);
+// The memory that it takes.
 absl::StatusOr<int64_t> PredictMemoryOfDecoding(const ModelFamily& family,
                                                 const Data& data);
 

@@ -9,14 +9,15 @@
 #include <variant>
 
 #include "models/data/field_readers.h"
-#include "runtime/autograd/tape.h"
+#include "parallel/parameter_buckets.h"
+#include "parallel/parameter_shards.h"
 #include "runtime/comm/dry.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/pointwise.h"
 #include "scheduler/plan/plan.h"
-#include "scheduler/schedules/schedule.h"
+#include "trainer/plan_layout.h"
 #include "trainer/plan_translation.h"
 #include "trainer/sampling/evaluation.h"
 
@@ -27,7 +28,7 @@ namespace {
 // activations stay small.
 constexpr int64_t kSampleBatch = 40;
 
-// Of all messages between stages: those of one pair match by their order.
+// Of the messages that pass a prediction around.
 constexpr int kTag = 0;
 
 Tensor ToTensor(Device& device, const FieldSpec& spec, int64_t samples,
@@ -66,6 +67,61 @@ bool ShardsParameters(const Plan& plan) {
 
 }  // namespace
 
+struct Sampler::Own {
+  // What one chunk's units read their parameters from.
+  struct Weights {
+    std::unique_ptr<ParameterBuckets> buckets;
+    std::unique_ptr<UnitStore> store;
+    // Of `store`, where the plan shards parameters.
+    ParameterShards* shards = nullptr;
+  };
+
+  Own(const TrainingSetup& merged, const Plan& plan, const PlanLayout& layout,
+      Device& device, CommunicatorFactory& factory)
+      : setup(merged),
+        model(merged, layout.grid, factory, layout.communicators, layout.chunks,
+              device, /*allocate=*/!ShardsParameters(plan)),
+        weights(WeightsOf(merged, plan, model)),
+        forward(model, plan, StoresOf(weights)) {}
+
+  static std::vector<Weights> WeightsOf(const TrainingSetup& setup,
+                                        const Plan& plan, LocalModel& model);
+  static std::vector<UnitStore*> StoresOf(const std::vector<Weights>& weights);
+
+  TrainingSetup setup;
+  LocalModel model;
+  std::vector<Weights> weights;  // by chunk
+  StageForward forward;
+};
+
+std::vector<Sampler::Own::Weights> Sampler::Own::WeightsOf(
+    const TrainingSetup& setup, const Plan& plan, LocalModel& model) {
+  std::vector<Weights> of_chunks;
+  for (const LocalModel::Part& part : model.parts()) {
+    Weights& weights = of_chunks.emplace_back();
+    if (!ShardsParameters(plan)) {
+      weights.store = std::make_unique<AllResident>();
+      continue;
+    }
+    weights.buckets = std::make_unique<ParameterBuckets>(
+        model.context(), part.store->parameters(),
+        static_cast<int64_t>(plan.gradient_bucket_bytes()), ShardingOf(plan));
+    auto shards = std::make_unique<ParameterShards>(
+        model.context(), *weights.buckets, setup.seed);
+    weights.shards = shards.get();
+    weights.store = std::move(shards);
+  }
+  return of_chunks;
+}
+
+std::vector<UnitStore*> Sampler::Own::StoresOf(
+    const std::vector<Weights>& weights) {
+  std::vector<UnitStore*> stores;
+  for (const Weights& of_chunk : weights)
+    stores.push_back(of_chunk.store.get());
+  return stores;
+}
+
 absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Create(
     const TrainingSetup& setup, const Plan& plan, Device& device,
     CommunicatorFactory& factory) {
@@ -76,39 +132,35 @@ absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Create(
   }
   Plan whole = plan;
   whole.clear_skip();
-  ASSIGN_OR_RETURN(PlanLayout layout,
+  ASSIGN_OR_RETURN(const PlanLayout layout,
                    LayOutSampling(whole, *setup.family, factory.world_rank()));
   // Weights are whole when they are read: adapters are merged into them.
   TrainingSetup merged = setup;
   merged.trained = {};
-  std::unique_ptr<Sampler> sampler(
-      new Sampler(merged, whole, std::move(layout), device, factory));
-  RETURN_IF_ERROR(sampler->model_.status());
+  std::unique_ptr<Sampler> sampler(new Sampler(
+      std::make_unique<Own>(merged, whole, layout, device, factory)));
+  RETURN_IF_ERROR(sampler->model_->status());
   return sampler;
 }
 
-Sampler::Sampler(const TrainingSetup& setup, const Plan& plan,
-                 PlanLayout layout, Device& device,
-                 CommunicatorFactory& factory)
+Sampler::Sampler(std::unique_ptr<Own> own)
+    : setup_(own->setup),
+      own_(std::move(own)),
+      model_(&own_->model),
+      forward_(&own_->forward),
+      microbatch_size_(0) {}
+
+Sampler::Sampler(const TrainingSetup& setup, LocalModel& model,
+                 StageForward& forward, int64_t microbatch_size)
     : setup_(setup),
-      plan_(plan),
-      layout_(std::move(layout)),
-      model_(setup, layout_.grid, factory, layout_.communicators,
-             layout_.chunks, device, /*allocate=*/!ShardsParameters(plan)) {
-  for (const LocalModel::Part& part : model_.parts()) {
-    Weights& weights = weights_.emplace_back();
-    if (!ShardsParameters(plan)) {
-      weights.store = std::make_unique<AllResident>();
-      continue;
-    }
-    weights.buckets = std::make_unique<ParameterBuckets>(
-        model_.context(), part.store->parameters(),
-        static_cast<int64_t>(plan.gradient_bucket_bytes()), ShardingOf(plan));
-    auto shards = std::make_unique<ParameterShards>(
-        model_.context(), *weights.buckets, setup.seed);
-    weights.shards = shards.get();
-    weights.store = std::move(shards);
-  }
+      model_(&model),
+      forward_(&forward),
+      microbatch_size_(microbatch_size) {}
+
+Sampler::~Sampler() = default;
+
+int64_t Sampler::batch_size() const {
+  return microbatch_size_ > 0 ? microbatch_size_ : kSampleBatch;
 }
 
 absl::StatusOr<MemoryStatistics> Sampler::PredictMemory(
@@ -118,15 +170,19 @@ absl::StatusOr<MemoryStatistics> Sampler::PredictMemory(
   DryWorld world(rank, static_cast<int>(GridSize(plan.grid())));
   ASSIGN_OR_RETURN(const std::unique_ptr<Sampler> sampler,
                    Create(setup, plan, *device, world));
+  RETURN_IF_ERROR(sampler->Rehearse(options, samples));
+  return device->Statistics();
+}
+
+absl::Status Sampler::Rehearse(const SamplerOptions& options, int64_t samples) {
   // Heun's second slope comes in all steps but the last: two take what all do.
   SamplerOptions few_steps = options;
   few_steps.steps = std::min<int64_t>(options.steps, 2);
   // No later round has more.
-  const auto replicas = static_cast<int64_t>(plan.grid().dp());
-  std::vector<Sample> prompts(std::min(samples, replicas * kSampleBatch));
+  const int64_t replicas = model_->grid().size(Axis::kData);
+  std::vector<Sample> prompts(std::min(samples, replicas * batch_size()));
   for (Sample& prompt : prompts) prompt.class_id = 0;
-  RETURN_IF_ERROR(sampler->Draw(few_steps, /*seed=*/0, prompts).status());
-  return device->Statistics();
+  return Draw(few_steps, /*seed=*/0, prompts).status();
 }
 
 std::vector<TensorPart> Sampler::WeightParts() {
@@ -140,20 +196,21 @@ std::vector<TensorPart> Sampler::WeightParts() {
                      .begin = range.begin,
                      .end = range.end});
   };
-  for (size_t i = 0; i < weights_.size(); ++i) {
-    for (const auto& parameter : model_.parts()[i].store->parameters()) {
-      if (weights_[i].shards == nullptr || !parameter->trainable) {
+  for (size_t i = 0; i < own_->weights.size(); ++i) {
+    const Own::Weights& weights = own_->weights[i];
+    for (const auto& parameter : model_->parts()[i].store->parameters()) {
+      if (weights.shards == nullptr || !parameter->trainable) {
         add(*parameter, parameter->value, {0, parameter->local_elements()});
       }
     }
-    if (weights_[i].shards == nullptr) continue;
-    const ParameterBuckets& buckets = *weights_[i].buckets;
+    if (weights.shards == nullptr) continue;
+    const ParameterBuckets& buckets = *weights.buckets;
     for (int b = 0; b < buckets.size(); ++b) {
       for (size_t p = 0; p < buckets[b].parameters.size(); ++p) {
         const int at = static_cast<int>(p);
         const ElementRange range = buckets[b].Owned(at);
         if (range.size() == 0) continue;
-        add(*buckets[b].parameters[p], weights_[i].shards->OwnedValue(b, at),
+        add(*buckets[b].parameters[p], weights.shards->OwnedValue(b, at),
             range);
       }
     }
@@ -163,64 +220,26 @@ std::vector<TensorPart> Sampler::WeightParts() {
 
 absl::Status Sampler::LoadWeights(const TensorSource& source) {
   absl::Status status = ReadParts(source, WeightParts());
-  if (status.ok()) status = model_.status();
+  if (status.ok()) status = model_->status();
   // Reading takes one rank longer than another.
-  AwaitAllPatiently(model_.communicators().world(), "weights to draw with");
+  AwaitAllPatiently(model_->communicators().world(), "weights to draw with");
   return control().Agree(status, "weights to draw with");
 }
 
-std::vector<ShardedVariable> Sampler::RunChunk(
-    int chunk, std::vector<ShardedVariable> state) {
-  Chunk& units = *model_.parts()[chunk].chunk;
-  UnitStore& store = *weights_[chunk].store;
-  Tape tape(model_.device(), Tape::Mode::kInference);
-  ForwardContext context{tape, model_.context()};
-  for (int unit = 0; unit < units.num_units(); ++unit) {
-    store.Bring(unit);
-    state = units.RunUnit(context, /*microbatch=*/0, unit, std::move(state));
-    store.Drop(unit);
-  }
-  return state;
-}
-
-std::vector<ShardedVariable> Sampler::Receive(int from, const Chunk& chunk) {
-  Communicator& channel = model_.communicators().PipelineReceive(from);
-  std::vector<ShardedVariable> state;
-  for (const BoundarySpec& spec : chunk.Boundary(0)) {
-    const Tensor tensor =
-        Tensor::Empty(model_.device(), spec.shape, spec.dtype,
-                      MemoryCategory::kActivations, "received activation");
-    channel.Receive(tensor, Communicators::kSender, kTag, "sampled activation")
-        .Wait();
-    state.push_back({Variable(tensor), spec.states});
-  }
-  return state;
-}
-
-void Sampler::Send(int to, const std::vector<ShardedVariable>& state) {
-  Communicator& channel = model_.communicators().PipelineSend(to);
-  for (const ShardedVariable& tensor : state) {
-    channel
-        .Send(tensor.value(), Communicators::kReceiver, kTag,
-              "sampled activation")
-        .Wait();
-  }
-}
-
 Tensor Sampler::PassAround(Tensor velocity, const Shape& shape) {
-  const int ranks = model_.grid().size(Axis::kPipeline);
-  const int own = model_.grid().coordinate(Axis::kPipeline);
-  const int last = StagesOf(plan_).back().rank;
+  const int ranks = model_->grid().size(Axis::kPipeline);
+  const int own = model_->grid().coordinate(Axis::kPipeline);
+  const int last = forward_->last_rank();
   const int position = (own - last + ranks) % ranks;
   if (position > 0) {
-    velocity = Tensor::Empty(model_.device(), shape, predicted_type());
-    model_.communicators()
+    velocity = Tensor::Empty(model_->device(), shape, predicted_type());
+    model_->communicators()
         .PipelineReceive((own + ranks - 1) % ranks)
         .Receive(velocity, Communicators::kSender, kTag, "velocity")
         .Wait();
   }
   if (position < ranks - 1) {
-    model_.communicators()
+    model_->communicators()
         .PipelineSend((own + 1) % ranks)
         .Send(velocity, Communicators::kReceiver, kTag, "velocity")
         .Wait();
@@ -232,7 +251,7 @@ Tensor Sampler::Velocity(const Tensor& x, double time, Batch batch) {
   batch.fields[setup_.family->samples().name].values = x;
   const std::vector<float> values(batch.size(), static_cast<float>(time));
   const Tensor times =
-      Tensor::FromValues<float>(model_.device(), {batch.size()}, values);
+      Tensor::FromValues<float>(model_->device(), {batch.size()}, values);
   batch.fields[kTimeField].values =
       setup_.dtype == DType::kFloat64 ? Cast(times, DType::kFloat64) : times;
   return As(DType::kFloat32, Evaluate(std::move(batch)));
@@ -242,22 +261,8 @@ Tensor Sampler::Evaluate(Batch batch) {
   const Shape shape = batch[setup_.family->samples().name].shape();
   Tensor prediction;
   const Evaluation evaluation(prediction);
-  model_.inputs().Set(std::move(batch), evaluation);
-  const std::vector<StageLocation> stages = StagesOf(plan_);
-  const int own = model_.grid().coordinate(Axis::kPipeline);
-  std::vector<ShardedVariable> state;
-  for (size_t stage = 0; stage < stages.size(); ++stage) {
-    if (stages[stage].rank != own) continue;
-    const int chunk = stages[stage].chunk;
-    if (stage > 0 && stages[stage - 1].rank != own) {
-      state = Receive(stages[stage - 1].rank, *model_.parts()[chunk].chunk);
-    }
-    state = RunChunk(chunk, std::move(state));
-    if (stage + 1 < stages.size() && stages[stage + 1].rank != own) {
-      Send(stages[stage + 1].rank, state);
-      state.clear();
-    }
-  }
+  model_->inputs().Set(std::move(batch), evaluation);
+  forward_->Run(/*microbatch=*/0);
   Tensor samples;
   if (prediction.defined()) {
     samples = setup_.family->ToSamples(As(predicted_type(), prediction));
@@ -267,7 +272,7 @@ Tensor Sampler::Evaluate(Batch batch) {
 
 absl::StatusOr<std::vector<double>> Sampler::Predict(Batch batch) {
   const Tensor prediction = As(DType::kFloat64, Evaluate(std::move(batch)));
-  RETURN_IF_ERROR(control().Agree(model_.status(), "predictions"));
+  RETURN_IF_ERROR(control().Agree(model_->status(), "predictions"));
   return prediction.ToVector<double>();
 }
 
@@ -285,11 +290,11 @@ absl::StatusOr<Sampler::Conditions> Sampler::ConditionsOf(
       RETURN_IF_ERROR(ReaderOf(spec).read(prompts[i], spec, i, values));
     }
     Tensor& with = conditions.with.fields[spec.name].values;
-    with = ToTensor(model_.device(), spec, n, values);
+    with = ToTensor(model_->device(), spec, n, values);
     const std::optional<int32_t> none = family.NoCondition(spec.name);
     if (none.has_value()) values = std::vector<int32_t>(n, *none);
     conditions.without.fields[spec.name].values =
-        none.has_value() ? ToTensor(model_.device(), spec, n, values) : with;
+        none.has_value() ? ToTensor(model_->device(), spec, n, values) : with;
   }
   return conditions;
 }
@@ -308,7 +313,7 @@ std::vector<float> Sampler::Integrate(const SamplerOptions& options,
         .FillNormal(0, std::span<float>(noise.data() + i * elements, elements));
   }
   const Tensor start =
-      Tensor::FromValues<float>(model_.device(), drawn.ShapeOf(n), noise);
+      Tensor::FromValues<float>(model_->device(), drawn.ShapeOf(n), noise);
   const Tensor result = SampleFlow(
       options,
       [&](const Tensor& x, double time, bool conditional) {
@@ -322,7 +327,7 @@ std::vector<float> Sampler::Integrate(const SamplerOptions& options,
 absl::StatusOr<std::vector<float>> Sampler::Draw(
     const SamplerOptions& options, uint64_t seed,
     std::span<const Sample> prompts) {
-  const ProcessGrid& grid = model_.grid();
+  const ProcessGrid& grid = model_->grid();
   const int replicas = grid.size(Axis::kData);
   const int replica = grid.coordinate(Axis::kData);
   const bool speaks = grid.coordinate(Axis::kTensor) == 0 &&
@@ -331,18 +336,22 @@ absl::StatusOr<std::vector<float>> Sampler::Draw(
   const int64_t elements = setup_.family->samples().shape.num_elements();
   const auto count = static_cast<int64_t>(prompts.size());
   std::vector<float> samples(count * elements);
-  for (int64_t round = 0; round < count; round += replicas * kSampleBatch) {
+  const int64_t batch = batch_size();
+  for (int64_t round = 0; round < count; round += replicas * batch) {
     // A replica without samples of its own draws others' again, since replicas
     // gather sharded parameters together.
-    const int64_t own = round + replica * kSampleBatch;
+    const int64_t own = round + replica * batch;
     const int64_t begin = own < count ? own : round;
-    const int64_t n = std::min(kSampleBatch, count - begin);
-    const absl::StatusOr<Conditions> conditions =
-        ConditionsOf(prompts.subspan(begin, n));
+    const int64_t n = std::min(batch, count - begin);
+    std::vector<Sample> of_batch(prompts.begin() + begin,
+                                 prompts.begin() + begin + n);
+    // Chunks that have microbatches of one size get it.
+    if (microbatch_size_ > 0) of_batch.resize(batch, of_batch.back());
+    const absl::StatusOr<Conditions> conditions = ConditionsOf(of_batch);
     RETURN_IF_ERROR(control().Agree(conditions.status(), "prompts"));
-    const std::vector<float> drawn =
-        Integrate(options, seed, begin, *conditions);
-    RETURN_IF_ERROR(control().Agree(model_.status(), "drawn samples"));
+    std::vector<float> drawn = Integrate(options, seed, begin, *conditions);
+    drawn.resize(n * elements);
+    RETURN_IF_ERROR(control().Agree(model_->status(), "drawn samples"));
     const std::string first = std::to_string(begin * elements) + " ";
     const std::vector<std::string> parts = control().Gather(
         speaks && own < count ? first + BytesOf(drawn) : "", "drawn samples");

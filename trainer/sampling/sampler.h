@@ -1,6 +1,7 @@
-// Draws samples from a trained model under a plan: a model that needs several
-// ranks is drawn from by as many. Microbatches go through the pipeline one
-// after the other; data-parallel replicas draw different samples.
+// Draws samples from a model under a plan, one of its own or one that trains: a
+// model that needs several ranks is drawn from by as many. Microbatches go
+// through the pipeline one after the other; data-parallel replicas draw
+// different samples.
 
 #ifndef TRIREME_TRAINER_SAMPLING_SAMPLER_H_
 #define TRIREME_TRAINER_SAMPLING_SAMPLER_H_
@@ -16,12 +17,10 @@
 #include "models/data/dataset.h"
 #include "models/sampling/flow_sampler.h"
 #include "models/weights/tensor_source.h"
-#include "parallel/parameter_buckets.h"
-#include "parallel/parameter_shards.h"
 #include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/local_model.h"
-#include "trainer/plan_layout.h"
+#include "trainer/stage_forward.h"
 #include "trainer/training_setup.h"
 
 namespace trireme {
@@ -35,6 +34,12 @@ class Sampler {
   static absl::StatusOr<std::unique_ptr<Sampler>> Create(
       const TrainingSetup& setup, const Plan& plan, Device& device,
       CommunicatorFactory& factory);
+  ~Sampler();
+
+  // Draws from a model that others made, `microbatch_size` samples at a time,
+  // as its chunks have them. All outlive the sampler.
+  Sampler(const TrainingSetup& setup, LocalModel& model, StageForward& forward,
+          int64_t microbatch_size);
 
   // The memory that `rank` needs to draw `samples` on a device of the kind,
   // from a dry run.
@@ -43,9 +48,13 @@ class Sampler {
       const SamplerOptions& options, int64_t samples,
       DeviceKind kind = DeviceKind::kCpu);
 
-  // Reads this rank's parts of every parameter. Collective over the world; the
-  // same status on every rank.
+  // Of a model of the sampler's own: reads this rank's parts of every
+  // parameter. Collective over the world; the same status on every rank.
   absl::Status LoadWeights(const TensorSource& source);
+
+  // What Draw does at most with any number of prompts, on a dry device: few
+  // steps of one full round.
+  absl::Status Rehearse(const SamplerOptions& options, int64_t samples);
 
   // One sample for each prompt, whose class and text are what it is drawn for:
   // fp32 [n, ..] of the shape that the model learns, one after the other; on
@@ -64,7 +73,7 @@ class Sampler {
   absl::StatusOr<std::vector<double>> Predict(Batch batch);
 
   // Whatever else the ranks agree on.
-  Control& control() { return model_.communicators().control(); }
+  Control& control() { return model_->communicators().control(); }
 
  private:
   // What one chunk's units read their parameters from.
@@ -75,9 +84,12 @@ class Sampler {
     ParameterShards* shards = nullptr;
   };
 
-  Sampler(const TrainingSetup& setup, const Plan& plan, PlanLayout layout,
-          Device& device, CommunicatorFactory& factory);
+  // A model of the sampler's own.
+  struct Own;
+  explicit Sampler(std::unique_ptr<Own> own);
 
+  // Samples in one forward pass of a replica.
+  int64_t batch_size() const;
   std::vector<TensorPart> WeightParts();
   // What a model is evaluated with, but for the samples themselves.
   struct Conditions {
@@ -95,19 +107,15 @@ class Sampler {
   DType predicted_type() const {
     return setup_.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   }
-  // Runs the units of the chunk on what came from the chunk before.
-  std::vector<ShardedVariable> RunChunk(int chunk,
-                                        std::vector<ShardedVariable> state);
-  std::vector<ShardedVariable> Receive(int from, const Chunk& chunk);
-  void Send(int to, const std::vector<ShardedVariable>& state);
   // The prediction of the last stage on every rank of the pipeline.
   Tensor PassAround(Tensor velocity, const Shape& shape);
 
   TrainingSetup setup_;
-  Plan plan_;
-  PlanLayout layout_;
-  LocalModel model_;
-  std::vector<Weights> weights_;  // by chunk
+  std::unique_ptr<Own> own_;  // null: the model is others'
+  LocalModel* model_;
+  StageForward* forward_;
+  // Of the model's chunks; 0: any.
+  int64_t microbatch_size_;
 };
 
 }  // namespace trireme

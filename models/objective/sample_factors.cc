@@ -1,0 +1,27 @@
+#include "models/objective/sample_factors.h"
+
+#include "runtime/autograd/tensor_functions.h"
+#include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/pointwise.h"
+
+namespace trireme {
+
+ComparedSamples ScaleSamples(ForwardContext& context,
+                             const ShardedVariable& prediction,
+                             const Tensor& target,
+                             std::span<const double> factors) {
+  const auto n = static_cast<int64_t>(factors.size());
+  const Tensor of_sample =
+      Cast(Upload<double>(target.device(), {n, 1}, factors), target.dtype());
+  const Tensor factor =
+      RepeatOverTokens(of_sample, target.shape().elements_after(0),
+                       "factors of samples")
+          .Reshape(target.shape());
+  ComparedSamples scaled = {prediction, Multiply(target, factor)};
+  scaled.prediction.variable =
+      Multiply(context.tape, prediction.variable, Variable(factor));
+  return scaled;
+}
+
+}  // namespace trireme

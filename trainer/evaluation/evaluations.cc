@@ -1,0 +1,84 @@
+#include "trainer/evaluation/evaluations.h"
+
+#include <string>
+#include <utility>
+
+#include "fmt/format.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+#include "trainer/run/class_names.h"
+
+namespace trireme {
+
+Evaluations::Evaluations(const PreparedRun& run) : run_(run) {
+  if (run.held_out != nullptr) {
+    validation_.emplace(*run.held_out, run.job, run.setup);
+  }
+  if (run.job.sample().every() > 0) samples_.emplace(run.job, run.setup);
+}
+
+RankModel::BetweenSteps Evaluations::rehearsal() const {
+  if (!validation_.has_value() && !samples_.has_value()) return nullptr;
+  return [this](RankModel& dry) -> absl::Status {
+    if (validation_.has_value()) RETURN_IF_ERROR(validation_->Rehearse(dry));
+    if (!samples_.has_value()) return absl::OkStatus();
+    return WithContext(samples_->Rehearse(dry), "sample.every");
+  };
+}
+
+absl::Status Evaluations::Begin(RankModel& model,
+                                CommunicatorFactory& factory) {
+  model_ = &model;
+  if (validation_.has_value()) validation_->Begin(model);
+  if (!samples_.has_value()) return absl::OkStatus();
+  return WithContext(
+      samples_->Begin(*run_.dataset, ClassNamesOf(*run_.dataset), factory),
+      "sample.every");
+}
+
+bool Evaluations::Validates(int64_t step) const {
+  return validation_.has_value() &&
+         (step % run_.job.validation().every() == 0 ||
+          step == int64_t{run_.job.steps()});
+}
+
+bool Evaluations::Draws(int64_t step) const {
+  return samples_.has_value() && step % run_.job.sample().every() == 0 &&
+         !(step == int64_t{run_.job.steps()} && run_.job.sample().at_end());
+}
+
+absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,
+                                    StepMetrics& metrics) {
+  const int64_t step = metrics.step;
+  if (Validates(step)) {
+    const auto loss = validation_->Measure();
+    RETURN_IF_ERROR(WithContext(loss.status(), "validation"));
+    metrics.validation_loss = *loss;
+    if (log != nullptr) {
+      log->Tell(
+          fmt::format("step {}: a loss of {:.5g} on {} samples that are "
+                      "held out",
+                      step, *loss, validation_->samples()));
+    }
+  }
+  if (!Draws(step)) return absl::OkStatus();
+  const absl::Status drawn = Draw(step, folder, log);
+  // An unsound device stays unsound.
+  RETURN_IF_ERROR(model_->status());
+  if (log != nullptr && !drawn.ok()) {
+    LOG(WARNING) << "step " << step << ": drew nothing: " << MessageOf(drawn);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Evaluations::Draw(int64_t step, const RunFolder& folder,
+                               RunLog* log) {
+  const std::string path =
+      fmt::format("{}/step_{:08}.png", folder.samples(), step);
+  RETURN_IF_ERROR(samples_->Draw(*model_, path));
+  if (log == nullptr) return absl::OkStatus();
+  log->Tell(fmt::format("step {}: drew {}", step, path));
+  return log->AddPicture("samples", step, path);
+}
+
+}  // namespace trireme

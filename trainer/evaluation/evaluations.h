@@ -1,0 +1,55 @@
+// What a run finds out about its model while it trains: the loss of samples
+// that are held out, and what it draws.
+
+#ifndef TRIREME_TRAINER_EVALUATION_EVALUATIONS_H_
+#define TRIREME_TRAINER_EVALUATION_EVALUATIONS_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "runtime/comm/communicator.h"
+#include "trainer/evaluation/periodic_samples.h"
+#include "trainer/evaluation/validation.h"
+#include "trainer/rank_model.h"
+#include "trainer/run/prepare.h"
+#include "trainer/run/run_folder.h"
+#include "trainer/run/run_log.h"
+#include "trainer/step_metrics.h"
+
+namespace trireme {
+
+class Evaluations {
+ public:
+  // What the run's job asks for. `run` outlives it.
+  explicit Evaluations(const PreparedRun& run);
+
+  // What RankModel::Build rehearses; null where the job asks for nothing.
+  RankModel::BetweenSteps rehearsal() const;
+
+  // Before the first step, on the model that trains. Collective; the same error
+  // on all ranks.
+  absl::Status Begin(RankModel& model, CommunicatorFactory& factory);
+
+  // Whether AfterStep has something to do.
+  bool Due(int64_t step) const { return Validates(step) || Draws(step); }
+  // Measures what is due after a step, into its metrics. `log` is null but on
+  // rank 0. What cannot be drawn is told, and training goes on. Collective.
+  absl::Status AfterStep(const RunFolder& folder, RunLog* log,
+                         StepMetrics& metrics);
+
+ private:
+  bool Validates(int64_t step) const;
+  // What is drawn after the last step is the end's (sample.at_end).
+  bool Draws(int64_t step) const;
+  absl::Status Draw(int64_t step, const RunFolder& folder, RunLog* log);
+
+  const PreparedRun& run_;
+  RankModel* model_ = nullptr;
+  std::optional<Validation> validation_;
+  std::optional<PeriodicSamples> samples_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_EVALUATION_EVALUATIONS_H_

@@ -1,0 +1,80 @@
+#include "trainer/stage_forward.h"
+
+#include <iterator>
+#include <utility>
+
+#include "runtime/core/log.h"
+
+namespace trireme {
+namespace {
+
+// Of all messages between stages: those of one pair match by their order.
+constexpr int kTag = 0;
+
+}  // namespace
+
+StageForward::StageForward(LocalModel& model, const Plan& plan,
+                           std::vector<UnitStore*> stores)
+    : model_(model), stages_(StagesOf(plan)), stores_(std::move(stores)) {
+  CHECK_EQ(stores_.size(), model.parts().size());
+}
+
+std::vector<Tape::Loss> StageForward::Run(int64_t microbatch) {
+  const int own = model_.grid().coordinate(Axis::kPipeline);
+  std::vector<ShardedVariable> state;
+  for (size_t stage = 0; stage < stages_.size(); ++stage) {
+    if (stages_[stage].rank != own) continue;
+    const int chunk = stages_[stage].chunk;
+    if (stage > 0 && stages_[stage - 1].rank != own) {
+      state = Receive(stages_[stage - 1].rank, *model_.parts()[chunk].chunk);
+    }
+    state = RunChunk(chunk, microbatch, std::move(state));
+    if (stage + 1 < stages_.size() && stages_[stage + 1].rank != own) {
+      Send(stages_[stage + 1].rank, state);
+      state.clear();
+    }
+  }
+  return std::exchange(losses_, {});
+}
+
+std::vector<ShardedVariable> StageForward::RunChunk(
+    int chunk, int64_t microbatch, std::vector<ShardedVariable> state) {
+  Chunk& units = *model_.parts()[chunk].chunk;
+  UnitStore& store = *stores_[chunk];
+  Tape tape(model_.device(), Tape::Mode::kInference);
+  ForwardContext context{tape, model_.context()};
+  for (int unit = 0; unit < units.num_units(); ++unit) {
+    store.Fetch(unit);
+    store.Bring(unit);
+    state = units.RunUnit(context, microbatch, unit, std::move(state));
+    store.Drop(unit);
+    store.Release(unit);
+  }
+  std::vector<Tape::Loss> losses = tape.TakeLosses();
+  std::move(losses.begin(), losses.end(), std::back_inserter(losses_));
+  return state;
+}
+
+std::vector<ShardedVariable> StageForward::Receive(int from,
+                                                   const Chunk& chunk) {
+  Communicator& channel = model_.communicators().PipelineReceive(from);
+  std::vector<ShardedVariable> state;
+  for (const BoundarySpec& spec : chunk.Boundary(0)) {
+    const Tensor tensor =
+        Tensor::Empty(model_.device(), spec.shape, spec.dtype,
+                      MemoryCategory::kActivations, "received activation");
+    channel.Receive(tensor, Communicators::kSender, kTag, "activation").Wait();
+    state.push_back({Variable(tensor), spec.states});
+  }
+  return state;
+}
+
+void StageForward::Send(int to, const std::vector<ShardedVariable>& state) {
+  Communicator& channel = model_.communicators().PipelineSend(to);
+  for (const ShardedVariable& tensor : state) {
+    channel.Send(tensor.value(), Communicators::kReceiver, kTag, "activation")
+        .Wait();
+  }
+}
+
+}  // namespace trireme
