@@ -1,6 +1,7 @@
 #include "models/resolve.h"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fmt/format.h"
@@ -9,6 +10,7 @@
 #include "models/hidream/hidream_family.h"
 #include "models/mmdit/mmdit_classes.h"
 #include "models/mmdit/mmdit_family.h"
+#include "models/objective/diffusion.h"
 #include "models/objective/rectified_flow.h"
 #include "models/triposg/triposg_family.h"
 #include "models/triposg/triposg_names.h"
@@ -128,7 +130,12 @@ absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,
                                                    uint64_t seed,
                                                    int64_t global_batch,
                                                    int64_t tokens) {
-  // The only kind, and the default.
+  if (objective.has_diffusion()) {
+    ASSIGN_OR_RETURN(DiffusionConfig config,
+                     ResolveDiffusion(*objective.mutable_diffusion()));
+    return ResolvedObjective{.training = std::make_shared<DiffusionObjective>(
+                                 std::move(config), seed, global_batch)};
+  }
   RectifiedFlow& flow = *objective.mutable_rectified_flow();
   ASSIGN_OR_RETURN(const RectifiedFlowConfig config,
                    ResolveRectifiedFlow(flow, samples, tokens));

@@ -1,6 +1,7 @@
 // trireme sample: pictures or shapes from a run.
 
 #include <filesystem>
+#include <map>
 #include <system_error>
 
 #include "fmt/format.h"
@@ -42,12 +43,17 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
     }
   }
   if (arguments.Has("solver")) {
-    const std::string solver = arguments.Get("solver");
-    if (solver != "euler" && solver != "heun") {
-      return InvalidArgument("--solver: found '{}', expected euler or heun",
-                             solver);
+    const std::map<std::string, Solver> solvers = {{"euler", Solver::kEuler},
+                                                   {"heun", Solver::kHeun},
+                                                   {"ddim", Solver::kDdim},
+                                                   {"ddpm", Solver::kDdpm}};
+    const auto solver = solvers.find(arguments.Get("solver"));
+    if (solver == solvers.end()) {
+      return InvalidArgument(
+          "--solver: found '{}', expected euler, heun, ddim or ddpm",
+          arguments.Get("solver"));
     }
-    options.solver = solver == "heun" ? FlowSolver::kHeun : FlowSolver::kEuler;
+    options.solver = solver->second;
   }
   const auto bounded = [&](const char* name, int64_t low,
                            int64_t high) -> absl::StatusOr<int64_t> {
@@ -132,7 +138,8 @@ Command SampleCommand() {
                  "one of the run's, as step_00001200, or any other's folder"},
             {.name = "solver",
              .value = "NAME",
-             .help = "euler or heun (default: the job's)"},
+             .help = "euler or heun; of diffusion ddim or ddpm (default: the "
+                     "job's)"},
             {.name = "steps", .value = "N", .help = "solver steps"},
             {.name = "guidance",
              .value = "W",

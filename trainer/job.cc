@@ -13,6 +13,7 @@
 #include "models/autoencoder/latent_cache.h"
 #include "models/data/webdataset.h"
 #include "models/resolve.h"
+#include "models/sampling/diffusion_sampler.h"
 #include "runtime/core/status.h"
 #include "scheduler/pieces/transformer_pieces.h"
 #include "trainer/model_parameters.h"
@@ -195,9 +196,9 @@ absl::Status FillData(Data& data) {
   return CheckRange("data.resolution", data.resolution(), 1, 8192);
 }
 
-absl::Status FillSample(SampleConfig& sample) {
+absl::Status FillSample(SampleConfig& sample, bool of_diffusion) {
   if (sample.solver() == SampleConfig::SOLVER_UNSPECIFIED) {
-    sample.set_solver(SampleConfig::EULER);
+    sample.set_solver(of_diffusion ? SampleConfig::DDIM : SampleConfig::EULER);
   }
   if (!sample.has_steps()) sample.set_steps(25);
   if (!sample.has_guidance()) sample.set_guidance(2);
@@ -389,7 +390,20 @@ absl::Status FillJobDefaults(Job& job) {
   if (job.has_validation()) {
     RETURN_IF_ERROR(CheckValidation(job.validation(), job.data()));
   }
-  return FillSample(*job.mutable_sample());
+  return FillSample(*job.mutable_sample(), job.objective().has_diffusion());
+}
+
+Solver SolverOf(const SampleConfig& config) {
+  switch (config.solver()) {
+    case SampleConfig::HEUN:
+      return Solver::kHeun;
+    case SampleConfig::DDIM:
+      return Solver::kDdim;
+    case SampleConfig::DDPM:
+      return Solver::kDdpm;
+    default:
+      return Solver::kEuler;
+  }
 }
 
 absl::Status CheckPrompts(std::string_view field, int64_t prompts,
@@ -450,6 +464,10 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
                        setup.family->Shape().tokens));
   setup.objective = objective.training;
   setup.sampling_shift = objective.sampling_shift;
+  RETURN_IF_ERROR(WithContext(CheckSampling({.solver = SolverOf(job.sample()),
+                                             .steps = job.sample().steps()},
+                                            setup.objective->noise_schedule()),
+                              "sample"));
   const OptimizerConfig& optimizer = job.optimizer();
   setup.optimizer = {.beta1 = optimizer.beta1(),
                      .beta2 = optimizer.beta2(),

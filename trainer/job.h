@@ -12,6 +12,7 @@
 #include "models/data/latents.h"
 #include "models/data_format.h"
 #include "models/family.h"
+#include "models/sampling/flow_sampler.h"
 #include "scheduler/plan/plan.h"
 #include "trainer/job.pb.h"
 #include "trainer/training_setup.h"
@@ -29,6 +30,8 @@ struct DataSummary {
 // Errors name the field as the job writes it ("optimizer.learning_rate"), what
 // was found and what was expected.
 absl::Status FillJobDefaults(Job& job);
+
+Solver SolverOf(const SampleConfig& config);
 
 // Whether the model can draw for `prompts` captions that are asked for in
 // `field`; it can for none.

@@ -28,6 +28,8 @@ struct ModelInputs {
 // The name of an objective's own loss (AddLoss).
 inline constexpr char kObjectiveLoss[] = "loss";
 
+struct NoiseSchedule;  // noise_schedule.h
+
 class Objective {
  public:
   virtual ~Objective() = default;
@@ -58,6 +60,8 @@ class Objective {
   // Whether what the model predicts are the samples without their noise
   // (SamplerOptions::predicts_clean).
   virtual bool predicts_clean() const { return false; }
+  // The discrete schedule of noise that models learn on; null: a flow.
+  virtual const NoiseSchedule* noise_schedule() const { return nullptr; }
 };
 
 }  // namespace trireme

@@ -8,11 +8,11 @@
 #include "fmt/format.h"
 #include "models/objective/assignment.h"
 #include "models/objective/sample_factors.h"
+#include "models/objective/sample_streams.h"
 #include "parallel/functional.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
-#include "runtime/ops/copy.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/random.h"
 
@@ -21,27 +21,6 @@ namespace {
 
 // Below, a prediction of x0 is as good as it is near by.
 constexpr double kLeastSigma = 0.05;
-
-RandomStream StreamOf(uint64_t seed, const Batch& batch, int64_t i,
-                      RandomPurpose purpose) {
-  return RandomStream({.seed = seed,
-                       .step = static_cast<uint64_t>(batch.step),
-                       .sample = batch.samples[i],
-                       .purpose = purpose});
-}
-
-// 1 where a sample's conditions are dropped; uint8 [n].
-Tensor DroppedSamples(const RectifiedFlowConfig& config, uint64_t seed,
-                      const Batch& batch, Device& device) {
-  std::vector<uint8_t> dropped;
-  for (int64_t i = 0; i < batch.size(); ++i) {
-    dropped.push_back(
-        StreamOf(seed, batch, i, RandomPurpose::kConditionDrop).Uniform(0) <
-        config.condition_drop);
-  }
-  return Upload<uint8_t>(device, {batch.size()}, dropped,
-                         MemoryCategory::kActivations, "dropped conditions");
-}
 
 double SampleSigma(const RectifiedFlowConfig& config, uint64_t seed,
                    const Batch& batch, int64_t i) {
@@ -258,10 +237,7 @@ ModelInputs RectifiedFlowObjective::Prepare(const Batch& batch,
 Tensor RectifiedFlowObjective::Condition(const Batch& batch,
                                          std::string_view field,
                                          int32_t none) const {
-  const Tensor& condition = batch[field];
-  return MaskedFill(condition,
-                    DroppedSamples(config_, seed_, batch, condition.device()),
-                    none, "condition");
+  return DropConditions(seed_, batch, field, none, config_.condition_drop);
 }
 
 void RectifiedFlowObjective::AddLosses(ForwardContext& context,

@@ -6,17 +6,6 @@
 namespace trireme {
 namespace {
 
-Tensor GuidedPrediction(const SamplerOptions& options,
-                        const PredictionFunction& predict, const Tensor& x,
-                        double sigma) {
-  Tensor with = predict(x, sigma, /*conditional=*/true);
-  if (options.guidance == 1.0) return with;
-  Tensor guided = predict(x, sigma, /*conditional=*/false);
-  ScaleInPlace(guided, 1.0 - options.guidance);
-  AddInPlace(with, guided, options.guidance);
-  return guided;
-}
-
 Tensor GuidedVelocity(const SamplerOptions& options,
                       const PredictionFunction& predict, const Tensor& x,
                       double sigma) {
@@ -28,6 +17,17 @@ Tensor GuidedVelocity(const SamplerOptions& options,
 }
 
 }  // namespace
+
+Tensor GuidedPrediction(const SamplerOptions& options,
+                        const PredictionFunction& predict, const Tensor& x,
+                        double sigma) {
+  Tensor with = predict(x, sigma, /*conditional=*/true);
+  if (options.guidance == 1.0) return with;
+  Tensor guided = predict(x, sigma, /*conditional=*/false);
+  ScaleInPlace(guided, 1.0 - options.guidance);
+  AddInPlace(with, guided, options.guidance);
+  return guided;
+}
 
 std::vector<double> SigmaSchedule(int64_t steps, double shift) {
   CHECK_GT(steps, 0);
@@ -47,7 +47,7 @@ Tensor SampleFlow(const SamplerOptions& options,
   for (int64_t i = 0; i < options.steps; ++i) {
     const double step = sigmas[i + 1] - sigmas[i];
     const Tensor u = GuidedVelocity(options, predict, x, sigmas[i]);
-    if (options.solver == FlowSolver::kEuler || i + 1 == options.steps) {
+    if (options.solver == Solver::kEuler || i + 1 == options.steps) {
       AddInPlace(u, x, step);
       continue;
     }

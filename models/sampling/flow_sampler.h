@@ -18,10 +18,17 @@
 
 namespace trireme {
 
-enum class FlowSolver { kEuler, kHeun };
+enum class Solver {
+  kEuler,
+  kHeun,
+  // Of diffusion (diffusion_sampler.h).
+  kDdim,
+  kDdpm
+};
 
+// Diffusion has neither shift nor clean predictions.
 struct SamplerOptions {
-  FlowSolver solver = FlowSolver::kEuler;
+  Solver solver = Solver::kEuler;
   int64_t steps = 25;
   double shift = 1.0;
   // 1 = none: the conditional velocity alone.
@@ -34,6 +41,11 @@ struct SamplerOptions {
 // returns fp32 of x's shape. `conditional` false: without the condition.
 using PredictionFunction =
     std::function<Tensor(const Tensor& x, double sigma, bool conditional)>;
+
+// u_∅ + w·(u_c − u_∅), whatever the network gives.
+Tensor GuidedPrediction(const SamplerOptions& options,
+                        const PredictionFunction& predict, const Tensor& x,
+                        double sigma);
 
 // σ of each step's start, and 0 at the end: steps + 1 values.
 std::vector<double> SigmaSchedule(int64_t steps, double shift);

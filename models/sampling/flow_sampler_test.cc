@@ -16,7 +16,7 @@ namespace {
 // were measured independently.
 constexpr double kStddev = 0.3;
 
-double MeanError(FlowSolver solver, int64_t steps) {
+double MeanError(Solver solver, int64_t steps) {
   CpuDevice device(1 << 24);
   const int64_t n = 20000;
   std::vector<float> noise(n);
@@ -38,15 +38,15 @@ double MeanError(FlowSolver solver, int64_t steps) {
 }
 
 TEST(FlowSamplerTest, EulerConvergesToTheExactMap) {
-  EXPECT_NEAR(MeanError(FlowSolver::kEuler, 10), 0.042, 0.002);
-  EXPECT_NEAR(MeanError(FlowSolver::kEuler, 20), 0.022, 0.002);
-  EXPECT_NEAR(MeanError(FlowSolver::kEuler, 40), 0.011, 0.001);
+  EXPECT_NEAR(MeanError(Solver::kEuler, 10), 0.042, 0.002);
+  EXPECT_NEAR(MeanError(Solver::kEuler, 20), 0.022, 0.002);
+  EXPECT_NEAR(MeanError(Solver::kEuler, 40), 0.011, 0.001);
 }
 
 TEST(FlowSamplerTest, HeunConvergesFaster) {
-  EXPECT_NEAR(MeanError(FlowSolver::kHeun, 10), 0.0116, 0.001);
-  EXPECT_NEAR(MeanError(FlowSolver::kHeun, 20), 0.0027, 0.0005);
-  EXPECT_NEAR(MeanError(FlowSolver::kHeun, 40), 0.0007, 0.0002);
+  EXPECT_NEAR(MeanError(Solver::kHeun, 10), 0.0116, 0.001);
+  EXPECT_NEAR(MeanError(Solver::kHeun, 20), 0.0027, 0.0005);
+  EXPECT_NEAR(MeanError(Solver::kHeun, 40), 0.0007, 0.0002);
 }
 
 TEST(FlowSamplerTest, GuidanceExtrapolatesFromTheUnconditional) {
@@ -67,7 +67,7 @@ TEST(FlowSamplerTest, ACleanPredictionIsWhereTheStepsEnd) {
   const std::vector<float> noise = {4, -2};
   const Tensor start = Tensor::FromValues<float>(device, {2}, noise);
   const std::vector<float> clean = {0.5, 0.25};
-  for (const FlowSolver solver : {FlowSolver::kEuler, FlowSolver::kHeun}) {
+  for (const Solver solver : {Solver::kEuler, Solver::kHeun}) {
     // On the way each step goes straight there: x = (1−σ)·x̂0 + σ·noise.
     const PredictionFunction predict = [&](const Tensor& x, double sigma,
                                            bool) {

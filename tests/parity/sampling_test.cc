@@ -55,7 +55,7 @@ std::vector<float> Draw(const GridCase& grid) {
   const TrainingSetup setup = SetupOf(grid);
   const Plan plan = PlanOf(grid);
   const SamplerOptions options{
-      .solver = FlowSolver::kHeun, .steps = 3, .guidance = 2};
+      .solver = Solver::kHeun, .steps = 3, .guidance = 2};
   std::vector<float> drawn;
   std::mutex mutex;
   RunThreadRanks(

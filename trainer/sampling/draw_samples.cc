@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "models/data/dataset.h"
+#include "models/sampling/diffusion_sampler.h"
 #include "models/weights/tensor_source.h"
 #include "parallel/stored_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -143,8 +144,7 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> OpenMedium(
 SamplerOptions SamplingOf(const SampleConfig& config,
                           const TrainingSetup& setup) {
   SamplerOptions sampling;
-  sampling.solver = config.solver() == SampleConfig::HEUN ? FlowSolver::kHeun
-                                                          : FlowSolver::kEuler;
+  sampling.solver = SolverOf(config);
   sampling.steps = config.steps();
   sampling.guidance = config.guidance();
   sampling.shift = setup.sampling_shift;
@@ -200,6 +200,8 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   sampling.solver = options.solver.value_or(sampling.solver);
   sampling.steps = options.steps.value_or(sampling.steps);
   sampling.guidance = options.guidance.value_or(sampling.guidance);
+  RETURN_IF_ERROR(
+      CheckSampling(sampling, loaded->setup.objective->noise_schedule()));
   const int64_t per_row =
       options.per_class.value_or(loaded->job.sample().per_class());
 

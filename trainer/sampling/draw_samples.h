@@ -27,7 +27,7 @@ struct DrawOptions {
   // Absent: the newest checkpoint.
   std::optional<std::string> checkpoint;
   // Absent: the job's.
-  std::optional<FlowSolver> solver;
+  std::optional<Solver> solver;
   std::optional<int64_t> steps;
   std::optional<double> guidance;
   std::optional<int64_t> per_class;

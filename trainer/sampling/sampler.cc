@@ -9,6 +9,7 @@
 #include <variant>
 
 #include "models/data/field_readers.h"
+#include "models/sampling/diffusion_sampler.h"
 #include "parallel/parameter_buckets.h"
 #include "parallel/parameter_shards.h"
 #include "runtime/comm/dry.h"
@@ -247,7 +248,7 @@ Tensor Sampler::PassAround(Tensor velocity, const Shape& shape) {
   return velocity;
 }
 
-Tensor Sampler::Velocity(const Tensor& x, double time, Batch batch) {
+Tensor Sampler::Prediction(const Tensor& x, double time, Batch batch) {
   batch.fields[setup_.family->samples().name].values = x;
   const std::vector<float> values(batch.size(), static_cast<float>(time));
   const Tensor times =
@@ -305,22 +306,32 @@ std::vector<float> Sampler::Integrate(const SamplerOptions& options,
   const FieldSpec drawn = setup_.family->samples();
   const int64_t elements = drawn.shape.num_elements();
   const int64_t n = conditions.with.size();
-  std::vector<float> noise(n * elements);
-  for (int64_t i = 0; i < n; ++i) {
-    RandomStream({.seed = seed,
-                  .sample = static_cast<uint64_t>(begin + i),
-                  .purpose = RandomPurpose::kSampling})
-        .FillNormal(0, std::span<float>(noise.data() + i * elements, elements));
-  }
-  const Tensor start =
-      Tensor::FromValues<float>(model_->device(), drawn.ShapeOf(n), noise);
-  const Tensor result = SampleFlow(
-      options,
-      [&](const Tensor& x, double time, bool conditional) {
-        return Velocity(x, time,
-                        conditional ? conditions.with : conditions.without);
-      },
-      start);
+  const auto noise_of = [&](int64_t step) {
+    std::vector<float> noise(n * elements);
+    for (int64_t i = 0; i < n; ++i) {
+      RandomStream({.seed = seed,
+                    .step = static_cast<uint64_t>(step),
+                    .sample = static_cast<uint64_t>(begin + i),
+                    .purpose = RandomPurpose::kSampling})
+          .FillNormal(0,
+                      std::span<float>(noise.data() + i * elements, elements));
+    }
+    return Tensor::FromValues<float>(model_->device(), drawn.ShapeOf(n), noise);
+  };
+  const Tensor start = noise_of(0);
+  const PredictionFunction predict = [&](const Tensor& x, double time,
+                                         bool conditional) {
+    return Prediction(x, time,
+                      conditional ? conditions.with : conditions.without);
+  };
+  const NoiseSchedule* schedule = setup_.objective->noise_schedule();
+  const Tensor result =
+      schedule == nullptr
+          ? SampleFlow(options, predict, start)
+          : SampleDiffusion(
+                options, *schedule, predict,
+                // Step 0 is the start's.
+                [&](int64_t step) { return noise_of(step + 1); }, start);
   return result.ToVector<float>();
 }
 

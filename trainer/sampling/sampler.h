@@ -76,14 +76,6 @@ class Sampler {
   Control& control() { return model_->communicators().control(); }
 
  private:
-  // What one chunk's units read their parameters from.
-  struct Weights {
-    std::unique_ptr<ParameterBuckets> buckets;
-    std::unique_ptr<UnitStore> store;
-    // Of `store`, where the plan shards parameters.
-    ParameterShards* shards = nullptr;
-  };
-
   // A model of the sampler's own.
   struct Own;
   explicit Sampler(std::unique_ptr<Own> own);
@@ -101,7 +93,7 @@ class Sampler {
   std::vector<float> Integrate(const SamplerOptions& options, uint64_t seed,
                                int64_t begin, const Conditions& conditions);
   // fp32, as the samples.
-  Tensor Velocity(const Tensor& x, double time, Batch batch);
+  Tensor Prediction(const Tensor& x, double time, Batch batch);
   // Of predicted_type().
   Tensor Evaluate(Batch batch);
   DType predicted_type() const {

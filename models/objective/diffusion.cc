@@ -1,0 +1,174 @@
+#include "models/objective/diffusion.h"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "models/objective/sample_factors.h"
+#include "models/objective/sample_streams.h"
+#include "parallel/functional.h"
+#include "runtime/core/status.h"
+#include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/pointwise.h"
+#include "runtime/ops/random.h"
+
+namespace trireme {
+namespace {
+
+absl::Status CheckBetween(const char* field, double found, double low,
+                          double high) {
+  if (found >= low && found <= high) return absl::OkStatus();
+  return InvalidArgument("objective.diffusion.{}: found {}, expected {} to {}",
+                         field, found, low, high);
+}
+
+// a·first + b·second with a factor of each for every sample; fp32 [n, ..].
+Tensor Combine(const Tensor& first, std::span<const float> a,
+               const Tensor& second, std::span<const float> b,
+               std::string_view label) {
+  const auto scaled = [&](const Tensor& x, std::span<const float> factors) {
+    const Tensor of_sample =
+        Upload<float>(x.device(), {x.dim(0), 1}, factors,
+                      MemoryCategory::kActivations, "factors of samples");
+    return Multiply(
+        x, RepeatOverTokens(of_sample, x.shape().elements_after(0), label)
+               .Reshape(x.shape()));
+  };
+  const Tensor sum = scaled(first, a);
+  AddInPlace(scaled(second, b), sum);
+  return sum;
+}
+
+Tensor In(const Tensor& x, DType dtype) {
+  return x.dtype() == dtype ? x : Cast(x, dtype);
+}
+
+}  // namespace
+
+absl::StatusOr<DiffusionConfig> ResolveDiffusion(Diffusion& diffusion) {
+  if (diffusion.prediction() == Diffusion::PREDICTION_UNSPECIFIED) {
+    diffusion.set_prediction(Diffusion::NOISE);
+  }
+  if (diffusion.schedule() == Diffusion::SCHEDULE_UNSPECIFIED) {
+    diffusion.set_schedule(Diffusion::LINEAR);
+  }
+  if (!diffusion.has_steps()) diffusion.set_steps(1000);
+  RETURN_IF_ERROR(CheckBetween("steps", diffusion.steps(), 1, 100000));
+  const bool scaled = diffusion.schedule() == Diffusion::SCALED_LINEAR;
+  if (diffusion.schedule() == Diffusion::COSINE) {
+    if (diffusion.has_beta_start() || diffusion.has_beta_end()) {
+      return InvalidArgument(
+          "objective.diffusion.{}: found with schedule COSINE, expected it "
+          "with LINEAR or SCALED_LINEAR",
+          diffusion.has_beta_start() ? "beta_start" : "beta_end");
+    }
+  } else {
+    if (!diffusion.has_beta_start()) {
+      diffusion.set_beta_start(scaled ? 0.00085 : 0.0001);
+    }
+    if (!diffusion.has_beta_end()) {
+      diffusion.set_beta_end(scaled ? 0.012 : 0.02);
+    }
+    RETURN_IF_ERROR(
+        CheckBetween("beta_start", diffusion.beta_start(), 1e-8, 0.999));
+    RETURN_IF_ERROR(CheckBetween("beta_end", diffusion.beta_end(),
+                                 diffusion.beta_start(), 0.999));
+  }
+  RETURN_IF_ERROR(
+      CheckBetween("min_snr_gamma", diffusion.min_snr_gamma(), 0, 1e6));
+  if (!diffusion.has_condition_drop()) diffusion.set_condition_drop(0.1);
+  RETURN_IF_ERROR(
+      CheckBetween("condition_drop", diffusion.condition_drop(), 0, 1));
+  DiffusionConfig config;
+  config.schedule = {
+      .alphas = CumulativeAlphas(diffusion.schedule(), diffusion.steps(),
+                                 diffusion.beta_start(), diffusion.beta_end()),
+      .prediction = diffusion.prediction() == Diffusion::V
+                        ? DiffusionPrediction::kV
+                        : DiffusionPrediction::kNoise};
+  config.min_snr_gamma = diffusion.min_snr_gamma();
+  config.condition_drop = diffusion.condition_drop();
+  return config;
+}
+
+int64_t DiffusionObjective::StepOf(const Batch& batch, int64_t i) const {
+  const double u = StreamOf(seed_, batch, i, RandomPurpose::kTime).Uniform(0);
+  const int64_t steps = config_.schedule.steps();
+  return std::min(static_cast<int64_t>(u * static_cast<double>(steps)),
+                  steps - 1);
+}
+
+double DiffusionObjective::WeightOf(int64_t step) const {
+  if (config_.min_snr_gamma == 0) return 1;
+  const double alpha = config_.schedule.alphas[step];
+  const double snr = alpha / (1 - alpha);
+  const double least = std::min(snr, config_.min_snr_gamma);
+  return config_.schedule.prediction == DiffusionPrediction::kV
+             ? least / (snr + 1)
+             : least / snr;
+}
+
+ModelInputs DiffusionObjective::Prepare(const Batch& batch,
+                                        std::string_view field,
+                                        DType dtype) const {
+  const Tensor& clean = batch[field];
+  Device& device = clean.device();
+  const int64_t n = batch.size();
+  std::vector<float> times, signal, noisy, minus_noisy;
+  std::vector<RandomStream> streams;
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t t = StepOf(batch, i);
+    times.push_back(static_cast<float>(static_cast<double>(t) / kTimeUnit));
+    signal.push_back(static_cast<float>(config_.schedule.signal(t)));
+    noisy.push_back(static_cast<float>(config_.schedule.noise(t)));
+    minus_noisy.push_back(-noisy.back());
+    streams.push_back(StreamOf(seed_, batch, i, RandomPurpose::kNoise));
+  }
+  const Tensor noise = Tensor::Empty(device, clean.shape(), DType::kFloat32,
+                                     MemoryCategory::kActivations, "noise");
+  {
+    const Tensor all_noise =
+        Upload<float>(device, {n}, std::vector<float>(n, 1.0F),
+                      MemoryCategory::kActivations, "sigmas");
+    AddFlowNoise(streams, clean, all_noise, noise,
+                 Tensor::EmptyLike(noise, "noise less samples"));
+  }
+  const Tensor x = Combine(clean, signal, noise, noisy, "noised batch");
+  const Tensor target =
+      config_.schedule.prediction == DiffusionPrediction::kV
+          ? Combine(noise, signal, clean, minus_noisy, "diffusion target")
+          : noise;
+  return {
+      .x = In(x, dtype),
+      .times = In(Upload<float>(device, {n}, times,
+                                MemoryCategory::kActivations, "times"),
+                  dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32),
+      .target = In(target, dtype)};
+}
+
+Tensor DiffusionObjective::Condition(const Batch& batch, std::string_view field,
+                                     int32_t none) const {
+  return DropConditions(seed_, batch, field, none, config_.condition_drop);
+}
+
+void DiffusionObjective::AddLosses(ForwardContext& context,
+                                   const Batch& microbatch,
+                                   const ShardedVariable& prediction,
+                                   const Tensor& target,
+                                   int64_t elements) const {
+  ComparedSamples compared = {prediction, target};
+  if (config_.min_snr_gamma > 0) {
+    std::vector<double> factors;
+    for (int64_t i = 0; i < microbatch.size(); ++i) {
+      factors.push_back(std::sqrt(WeightOf(StepOf(microbatch, i))));
+    }
+    compared = ScaleSamples(context, prediction, target, factors);
+  }
+  AddLoss(context,
+          SquaredErrorLoss(context, compared.prediction, compared.target),
+          1.0 / static_cast<double>(global_batch_ * elements), kObjectiveLoss);
+}
+
+}  // namespace trireme
