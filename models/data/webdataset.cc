@@ -11,6 +11,7 @@
 #include "models/data/sample_files.h"
 #include "models/data/tar_reader.h"
 #include "models/data/text_tokens.h"
+#include "models/data/utf8.h"
 #include "models/image/decode.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
@@ -163,6 +164,14 @@ class WebDataset : public Dataset {
           const std::string text,
           ReadMember(entry, entry.caption, kMaxCaptionBytes, path));
       sample.caption = ParseCaption(text);
+      const size_t utf8 = Utf8Prefix(sample.caption);
+      if (utf8 < sample.caption.size()) {
+        return DataLoss(
+            "{}:{}: found the byte {:#x} after {} bytes of text, expected a "
+            "caption in UTF-8",
+            shards_[entry.shard], path,
+            static_cast<uint8_t>(sample.caption[utf8]), utf8);
+      }
     } else if (entry.json != kNone) {
       ASSIGN_OR_RETURN(const std::string json,
                        ReadMember(entry, entry.json, kMaxCaptionBytes, path));

@@ -248,6 +248,29 @@ TEST_F(WebDatasetTest, ReadsOnlyThePartsAskedFor) {
   EXPECT_EQ(sample->caption, "a caption");
 }
 
+// They are skipped and counted, as pictures that cannot be read are.
+TEST_F(WebDatasetTest, CaptionsThatAreNotUtf8AreUnreadable) {
+  TarWriter tar;
+  tar.Add("a.png", "no picture at all");
+  tar.Add("a.txt", "caf\xe9");
+  tar.Add("b.png", "no picture at all");
+  tar.Add("b.txt", "caf\xc3\xa9");
+  tar.Add("c.png", "no picture at all");
+  tar.Add("c.json", "{\"caption\": \"caf\xe9\"}");
+  const auto dataset = Open(Write("utf8.tar", tar.Finish()));
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  const absl::Status latin1 =
+      (*dataset)->ReadParts(0, {.caption = true}).status();
+  EXPECT_NE(MessageOf(latin1).find("a.txt: found the byte 0xe9 after 3 bytes "
+                                   "of text, expected a caption in UTF-8"),
+            std::string::npos)
+      << latin1;
+  EXPECT_TRUE((*dataset)->ReadParts(1, {.caption = true}).ok());
+  EXPECT_FALSE((*dataset)->ReadParts(2, {.caption = true}).ok());
+  // Nobody reads them.
+  EXPECT_TRUE((*dataset)->ReadParts(0, {}).ok());
+}
+
 TEST_F(WebDatasetTest, HostileBytesNeverCrash) {
   const std::string good = Shard(3);
   uint32_t state = 1;
