@@ -236,6 +236,13 @@ PointwiseKernels DryPointwise() {
              void*) { CountBytes(stream, dtype, batch * tokens * width, 3); }};
 }
 
+QuantizationKernels DryQuantization() {
+  return {.dequantize = [](Stream& stream, const QuantizedMatrix& matrix,
+                           const void*, const void*, DType dtype, void*) {
+    CountBytes(stream, dtype, matrix.rows * matrix.columns, 1);
+  }};
+}
+
 RandomKernels DryRandom() {
   return {.fill =
               [](Stream& stream, DType dtype, const RandomStream&, Distribution,
@@ -384,6 +391,7 @@ Kernels DryKernels(const Kernels& twin) {
           .norm = DryNorm(),
           .optimizer = DryOptimizer(),
           .pointwise = DryPointwise(),
+          .quantization = DryQuantization(),
           .random = DryRandom(),
           .reduction = DryReduction(),
           .routing = DryRouting(),

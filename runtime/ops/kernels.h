@@ -13,6 +13,7 @@
 #include "runtime/ops/kernels/norm.h"
 #include "runtime/ops/kernels/optimizer.h"
 #include "runtime/ops/kernels/pointwise.h"
+#include "runtime/ops/kernels/quantization.h"
 #include "runtime/ops/kernels/random.h"
 #include "runtime/ops/kernels/reduction.h"
 #include "runtime/ops/kernels/routing.h"
@@ -29,6 +30,7 @@ struct Kernels {
   NormKernels norm;
   OptimizerKernels optimizer;
   PointwiseKernels pointwise;
+  QuantizationKernels quantization;
   RandomKernels random;
   ReductionKernels reduction;
   RoutingKernels routing;

@@ -13,6 +13,7 @@
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/normalization.h"
 #include "runtime/ops/pointwise.h"
+#include "runtime/ops/quantization.h"
 #include "runtime/ops/random.h"
 #include "runtime/ops/reduction.h"
 #include "runtime/ops/routing.h"
@@ -232,6 +233,31 @@ std::vector<OpCase> Embeddings() {
                                                ComputeDType(table.dtype()));
          ScatterAddRows(rows, index_tensor, gradient);
          return {rows, gradient};
+       }},
+      {"Dequantize",
+       [](Operands& in) -> std::vector<Tensor> {
+         const Tensor like = in({1});
+         CpuDevice host(int64_t{1} << 30);
+         std::vector<float> weights(67 * 200);
+         for (size_t i = 0; i < weights.size(); ++i) {
+           weights[i] = static_cast<float>(std::sin(static_cast<double>(i)));
+         }
+         const Tensor matrix =
+             Tensor::FromValues<float>(host, {67, 200}, weights);
+         std::vector<Tensor> results;
+         for (const WeightFormat format :
+              {WeightFormat::kFloat8, WeightFormat::kNormalFloat4}) {
+           const QuantizedTensor quantized =
+               EmptyQuantized(like.device(),
+                              {.format = format,
+                               .rows = 67,
+                               .columns = 81,
+                               .first_column = 50},
+                              "weights");
+           Quantize(matrix, quantized);
+           results.push_back(Dequantize(quantized, like.dtype(), "weights"));
+         }
+         return results;
        }},
       {"Patches",
        [](Operands& in) -> std::vector<Tensor> {

@@ -16,6 +16,7 @@
 #include "runtime/ops/cpu/heads_norm_kernels.h"
 #include "runtime/ops/cpu/normalization_kernels.h"
 #include "runtime/ops/cpu/pointwise_kernels.h"
+#include "runtime/ops/cpu/quantization_kernels.h"
 #include "runtime/ops/cpu/random_kernels.h"
 #include "runtime/ops/cpu/reduction_kernels.h"
 #include "runtime/ops/cpu/routing_kernels.h"
@@ -149,6 +150,7 @@ const Kernels& CpuKernels() {
                         OnHost<&GatedResidualForwardKernel>::Run,
                     .gated_residual_backward =
                         OnHost<&GatedResidualBackwardKernel>::Run},
+      .quantization = {.dequantize = OnHost<&DequantizeKernel>::Run},
       .random = {.fill = OnHost<&FillRandomKernel>::Run,
                  .add_flow_noise = OnHost<&AddFlowNoiseKernel>::Run},
       .reduction =

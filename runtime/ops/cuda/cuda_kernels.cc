@@ -13,6 +13,7 @@ const Kernels& CudaKernels() {
                                   .norm = CudaNorms(),
                                   .optimizer = CudaOptimizers(),
                                   .pointwise = CudaPointwise(),
+                                  .quantization = CudaQuantization(),
                                   .random = CudaRandom(),
                                   .reduction = CudaReductions(),
                                   .routing = CudaRouting(),

@@ -17,6 +17,7 @@ GroupedGemmKernels CudaGroupedGemm();
 NormKernels CudaNorms();
 OptimizerKernels CudaOptimizers();
 PointwiseKernels CudaPointwise();
+QuantizationKernels CudaQuantization();
 RandomKernels CudaRandom();
 ReductionKernels CudaReductions();
 RoutingKernels CudaRouting();
