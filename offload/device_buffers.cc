@@ -6,25 +6,29 @@
 
 namespace trireme {
 
-DeviceBuffers::DeviceBuffers(Device& device, int count, int64_t elements,
-                             DType dtype, MemoryCategory category,
-                             std::string_view label) {
+DeviceBuffers::DeviceBuffers(Device& device, int count,
+                             const std::vector<Buffer>& set,
+                             MemoryCategory category, std::string_view label) {
   for (int i = 0; i < count; ++i) {
-    free_.push_back(
-        {Tensor::Empty(device, {elements}, dtype, category, label), Event()});
+    Free& free = free_.emplace_back();
+    for (const auto& [elements, dtype] : set) {
+      free.set.push_back(elements == 0 ? Tensor()
+                                       : Tensor::Empty(device, {elements},
+                                                       dtype, category, label));
+    }
   }
 }
 
-Tensor DeviceBuffers::Take(Stream& stream) {
+std::vector<Tensor> DeviceBuffers::Take(Stream& stream) {
   CHECK(!free_.empty()) << "more in use than the Program says";
   Free next = std::move(free_.front());
   free_.pop_front();
   next.last_use.Wait(stream);
-  return std::move(next.buffer);
+  return std::move(next.set);
 }
 
-void DeviceBuffers::Return(Tensor buffer, Event last_use) {
-  free_.push_back({std::move(buffer), std::move(last_use)});
+void DeviceBuffers::Return(std::vector<Tensor> set, Event last_use) {
+  free_.push_back({std::move(set), std::move(last_use)});
 }
 
 }  // namespace trireme

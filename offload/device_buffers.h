@@ -1,4 +1,5 @@
-// Buffers on a device that take turns in holding what lives elsewhere.
+// Buffers on a device that take turns in holding what lives elsewhere, several
+// at a time.
 
 #ifndef TRIREME_OFFLOAD_DEVICE_BUFFERS_H_
 #define TRIREME_OFFLOAD_DEVICE_BUFFERS_H_
@@ -6,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <string_view>
+#include <vector>
 
 #include "runtime/device/event.h"
 #include "runtime/device/stream.h"
@@ -13,23 +15,28 @@
 
 namespace trireme {
 
-// Allocated once; a buffer passes from one user to the next by events, without
-// the host.
+// Allocated once; a set of buffers passes from one user to the next by events,
+// without the host.
 class DeviceBuffers {
  public:
-  // `count` buffers of `elements` each.
-  DeviceBuffers(Device& device, int count, int64_t elements, DType dtype,
+  struct Buffer {
+    int64_t elements = 0;  // 0: the sets have none
+    DType dtype = DType::kFloat32;
+  };
+
+  // `count` sets of these.
+  DeviceBuffers(Device& device, int count, const std::vector<Buffer>& set,
                 MemoryCategory category, std::string_view label);
 
-  // The buffer that has been free for longest; CHECKs that one is. What
-  // `stream` is given from now on comes after its last use.
-  Tensor Take(Stream& stream);
+  // The set that has been free for longest; CHECKs that one is. What `stream`
+  // is given from now on comes after its last use.
+  std::vector<Tensor> Take(Stream& stream);
   // Free once `last_use` is done.
-  void Return(Tensor buffer, Event last_use);
+  void Return(std::vector<Tensor> set, Event last_use);
 
  private:
   struct Free {
-    Tensor buffer;
+    std::vector<Tensor> set;
     Event last_use;
   };
   std::deque<Free> free_;

@@ -4,63 +4,67 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "parallel/frozen_parameters.h"
 #include "runtime/core/log.h"
 #include "runtime/ops/transfer.h"
 
 namespace trireme {
+namespace {
 
-int64_t LargestUnit(const ParameterBuckets& buckets, const Device& device) {
-  std::map<int, int64_t> elements;
-  for (int b = 0; b < buckets.size(); ++b) {
-    if (buckets[b].device == &device) continue;
-    elements[buckets[b].parameters[0]->unit] += buckets[b].elements;
-  }
-  int64_t largest = 0;
-  for (const auto& [unit, count] : elements) largest = std::max(largest, count);
-  return largest;
-}
+// Of UnitLayout::Buffers.
+enum : size_t { kValues, kCodes, kScales };
 
-OffloadedUnits::OffloadedUnits(ParallelContext& context,
-                               const ParameterBuckets& buckets,
-                               const GradientReducer& reducer,
-                               DeviceBuffers& places,
-                               DeviceBuffers& gradient_buffers, uint64_t seed)
+}  // namespace
+
+OffloadedUnits::OffloadedUnits(
+    ParallelContext& context,
+    const std::vector<std::unique_ptr<Parameter>>& parameters,
+    const UnitHome& home, const ParameterBuckets& buckets,
+    const GradientReducer& reducer, const Buffers& buffers, uint64_t seed)
     : context_(context),
       buckets_(buckets),
       reducer_(reducer),
-      places_(places),
-      gradient_buffers_(gradient_buffers) {
-  for (int b = 0; b < buckets.size(); ++b) {
-    const ParameterBucket& bucket = buckets[b];
-    if (bucket.device != &context.device()) {
-      Unit& unit = units_[bucket.parameters[0]->unit];
-      unit.parts.push_back({b, unit.elements});
-      unit.elements += bucket.elements;
+      buffers_(buffers) {
+  for (const auto& parameter : parameters) {
+    if (home.Has(parameter->unit) && (home.trained || !parameter->trainable)) {
       continue;
     }
-    for (Parameter* parameter : bucket.parameters) {
-      parameter->value = Tensor::Empty(
-          context.device(),
-          LocalShape(parameter->global_shape, parameter->shards),
-          parameter->dtype, MemoryCategory::kParameters, parameter->name);
-      InitializeParameter(seed, *parameter);
+    MakeValues(context.device(), seed, *parameter);
+  }
+  for (auto& [number, layout] : LayOutUnits(parameters, buckets, home)) {
+    Unit& unit = units_[number];
+    const DType dtype =
+        (layout.parts.empty()
+             ? layout.frozen.front().parameter
+             : buckets[layout.parts.front().bucket].parameters.front())
+            ->dtype;
+    for (const auto& [elements, type] : layout.Buffers(dtype)) {
+      unit.home.push_back(
+          elements == 0
+              ? Tensor()
+              : Tensor::Zeros(*home.device, {elements}, type,
+                              MemoryCategory::kParameters,
+                              fmt::format("parameters of unit {}", number)));
+    }
+    unit.layout = std::move(layout);
+    MakeInitialValues(unit, seed);
+  }
+}
+
+void OffloadedUnits::MakeInitialValues(Unit& unit, uint64_t seed) const {
+  for (const UnitLayout::Part& part : unit.layout.parts) {
+    const ParameterBucket& bucket = buckets_[part.bucket];
+    for (size_t i = 0; i < bucket.parameters.size(); ++i) {
+      Parameter at_home = *bucket.parameters[i];
+      at_home.value =
+          bucket.Slice(SliceOf(part, unit.home[kValues]), static_cast<int>(i));
+      InitializeParameter(seed, at_home);
     }
   }
-  for (auto& [number, unit] : units_) {
-    const ParameterBucket& first = buckets[unit.parts.front().bucket];
-    unit.home =
-        Tensor::Zeros(*first.device, {unit.elements},
-                      first.parameters[0]->dtype, MemoryCategory::kParameters,
-                      fmt::format("parameters of unit {}", number));
-    for (const Part& part : unit.parts) {
-      const ParameterBucket& bucket = buckets[part.bucket];
-      for (size_t i = 0; i < bucket.parameters.size(); ++i) {
-        Parameter at_home = *bucket.parameters[i];
-        at_home.value =
-            bucket.Slice(SliceOf(part, unit.home), static_cast<int>(i));
-        InitializeParameter(seed, at_home);
-      }
-    }
+  for (const UnitLayout::Frozen& frozen : unit.layout.frozen) {
+    Parameter at_home = *frozen.parameter;
+    Point(frozen, unit.home, at_home);
+    InitializeFrozen(seed, at_home);
   }
 }
 
@@ -75,112 +79,172 @@ OffloadedUnits::Unit* OffloadedUnits::Find(int unit) {
   return found == units_.end() ? nullptr : &found->second;
 }
 
-const OffloadedUnits::Part& OffloadedUnits::PartOf(const Unit& unit,
-                                                   int bucket) const {
-  const auto part = std::find_if(
-      unit.parts.begin(), unit.parts.end(),
-      [bucket](const Part& candidate) { return candidate.bucket == bucket; });
-  CHECK(part != unit.parts.end()) << "bucket " << bucket;
+const UnitLayout::Part& OffloadedUnits::PartOf(const Unit& unit,
+                                               int bucket) const {
+  const auto part =
+      std::find_if(unit.layout.parts.begin(), unit.layout.parts.end(),
+                   [bucket](const UnitLayout::Part& candidate) {
+                     return candidate.bucket == bucket;
+                   });
+  CHECK(part != unit.layout.parts.end()) << "bucket " << bucket;
   return *part;
 }
 
-Tensor OffloadedUnits::SliceOf(const Part& part, const Tensor& buffer) const {
+Tensor OffloadedUnits::SliceOf(const UnitLayout::Part& part,
+                               const Tensor& buffer) const {
   return buffer.Slice(part.begin, part.begin + buckets_[part.bucket].elements);
+}
+
+void OffloadedUnits::Point(const UnitLayout::Frozen& frozen,
+                           const std::vector<Tensor>& buffers,
+                           Parameter& parameter) {
+  const auto slice = [&](size_t buffer, int64_t begin, int64_t elements) {
+    return buffers[buffer].Slice(begin, begin + elements);
+  };
+  if (parameter.format == WeightFormat::kFull) {
+    parameter.value =
+        slice(kValues, frozen.begin, parameter.local_elements())
+            .Reshape(LocalShape(parameter.global_shape, parameter.shards));
+    return;
+  }
+  const QuantizedMatrix layout = QuantizedLayout(parameter);
+  parameter.quantized = {
+      .layout = layout,
+      .codes = slice(kCodes, frozen.begin, layout.rows * layout.code_bytes()),
+      .scales =
+          slice(kScales, frozen.scales_begin, layout.rows * layout.blocks())};
 }
 
 Tensor OffloadedUnits::OwnedValue(int bucket, int i) const {
   const ParameterBucket& layout = buckets_[bucket];
   const Parameter& parameter = *layout.parameters[i];
+  if (layout.device == &context_.device()) return parameter.value;
+  const Unit& unit = units_.at(parameter.unit);
+  return layout.Slice(SliceOf(PartOf(unit, bucket), unit.home[kValues]), i);
+}
+
+Parameter OffloadedUnits::AtHome(const Parameter& parameter) const {
+  Parameter at_home = parameter;
   const auto found = units_.find(parameter.unit);
-  if (found == units_.end()) return parameter.value;
-  const Unit& unit = found->second;
-  return layout.Slice(SliceOf(PartOf(unit, bucket), unit.home), i);
+  if (found == units_.end()) return at_home;
+  for (const UnitLayout::Frozen& frozen : found->second.layout.frozen) {
+    if (frozen.parameter == &parameter) {
+      Point(frozen, found->second.home, at_home);
+    }
+  }
+  return at_home;
+}
+
+void OffloadedUnits::CopyIn(Unit& unit) {
+  Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
+  for (size_t i = 0; i < unit.home.size(); ++i) {
+    const Tensor& home = unit.home[i];
+    if (!home.defined()) continue;
+    Transfer(home, unit.place[i].Slice(0, home.num_elements()), copy_in);
+    copied_.to_device += home.bytes();
+  }
+  unit.arrival = copy_in.Record();
 }
 
 void OffloadedUnits::Fetch(int number) {
   Unit* const unit = Find(number);
-  if (unit == nullptr || unit->place.defined()) return;
-  Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
-  unit->place = places_.Take(copy_in);
-  Transfer(unit->home, unit->place.Slice(0, unit->elements), copy_in);
-  unit->arrival = copy_in.Record();
-  for (const Part& part : unit->parts) {
+  if (unit == nullptr || !unit->place.empty()) return;
+  unit->place =
+      buffers_.places.Take(context_.device().stream(StreamKind::kCopyIn));
+  CopyIn(*unit);
+  for (const UnitLayout::Part& part : unit->layout.parts) {
     const ParameterBucket& bucket = buckets_[part.bucket];
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
-      bucket.parameters[i]->value =
-          bucket.Slice(SliceOf(part, unit->place), static_cast<int>(i));
+      bucket.parameters[i]->value = bucket.Slice(
+          SliceOf(part, unit->place[kValues]), static_cast<int>(i));
     }
+  }
+  for (const UnitLayout::Frozen& frozen : unit->layout.frozen) {
+    Point(frozen, unit->place, *frozen.parameter);
+  }
+}
+
+void OffloadedUnits::FetchAgain() {
+  for (auto& [number, unit] : units_) {
+    if (!unit.place.empty()) CopyIn(unit);
   }
 }
 
 void OffloadedUnits::Bring(int number) {
   Unit* const unit = Find(number);
   if (unit == nullptr) return;
-  CHECK(unit->place.defined()) << "unit " << number << " is not on the device";
+  CHECK(!unit->place.empty()) << "unit " << number << " is not on the device";
   Event(unit->arrival).Wait(context_.device().stream());
 }
 
 void OffloadedUnits::Publish(int bucket) {
-  Unit* const unit = Find(buckets_[bucket].parameters[0]->unit);
-  if (unit == nullptr || !unit->place.defined()) return;
+  if (buckets_[bucket].device == &context_.device()) return;
+  Unit& unit = units_.at(buckets_[bucket].parameters[0]->unit);
+  if (unit.place.empty()) return;
   Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
-  const Part& part = PartOf(*unit, bucket);
-  Transfer(SliceOf(part, unit->home), SliceOf(part, unit->place), copy_in);
-  unit->arrival = copy_in.Record();
+  const UnitLayout::Part& part = PartOf(unit, bucket);
+  Transfer(SliceOf(part, unit.home[kValues]),
+           SliceOf(part, unit.place[kValues]), copy_in);
+  unit.arrival = copy_in.Record();
 }
 
 void OffloadedUnits::Release(int number) {
   Unit* const unit = Find(number);
   if (unit == nullptr) return;
-  for (const Part& part : unit->parts) {
+  for (const UnitLayout::Part& part : unit->layout.parts) {
     for (Parameter* parameter : buckets_[part.bucket].parameters) {
       parameter->value = Tensor();
     }
   }
-  places_.Return(std::exchange(unit->place, Tensor()),
-                 context_.device().stream().Record());
+  for (const UnitLayout::Frozen& frozen : unit->layout.frozen) {
+    frozen.parameter->value = Tensor();
+    frozen.parameter->quantized = QuantizedTensor();
+  }
+  buffers_.places.Return(std::exchange(unit->place, {}),
+                         context_.device().stream().Record());
 }
 
 void OffloadedUnits::PrepareGradients(int number) {
   Unit* const unit = Find(number);
-  if (unit == nullptr) return;
+  if (unit == nullptr || unit->layout.parts.empty()) return;
   Device& device = context_.device();
-  if (reducer_.Untouched(unit->parts.front().bucket)) {
-    unit->gradients = gradient_buffers_.Take(device.stream());
-    unit->gradients.FillZero();
+  if (reducer_.Untouched(unit->layout.parts.front().bucket)) {
+    unit->gradients = buffers_.gradients.Take(device.stream());
+    unit->gradients.front().FillZero();
   } else {
     Stream& copy_in = device.stream(StreamKind::kCopyIn);
-    unit->gradients = gradient_buffers_.Take(copy_in);
+    unit->gradients = buffers_.gradients.Take(copy_in);
     unit->saved.Wait(copy_in);
-    for (const Part& part : unit->parts) {
-      Transfer(reducer_.Accumulators(part.bucket),
-               SliceOf(part, unit->gradients), copy_in);
+    for (const UnitLayout::Part& part : unit->layout.parts) {
+      const Tensor& sums = reducer_.Accumulators(part.bucket);
+      Transfer(sums, SliceOf(part, unit->gradients.front()), copy_in);
+      copied_.to_device += sums.bytes();
     }
     copy_in.Record().Wait(device.stream());
   }
-  for (const Part& part : unit->parts) {
+  for (const UnitLayout::Part& part : unit->layout.parts) {
     const ParameterBucket& bucket = buckets_[part.bucket];
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
-      bucket.parameters[i]->grad =
-          bucket.Slice(SliceOf(part, unit->gradients), static_cast<int>(i));
+      bucket.parameters[i]->grad = bucket.Slice(
+          SliceOf(part, unit->gradients.front()), static_cast<int>(i));
     }
   }
 }
 
 void OffloadedUnits::SaveGradients(int number) {
   Unit* const unit = Find(number);
-  if (unit == nullptr) return;
+  if (unit == nullptr || unit->layout.parts.empty()) return;
   Stream& copy_out = context_.device().stream(StreamKind::kCopyOut);
-  for (const Part& part : unit->parts) {
-    Transfer(SliceOf(part, unit->gradients), reducer_.Accumulators(part.bucket),
-             copy_out);
+  for (const UnitLayout::Part& part : unit->layout.parts) {
+    const Tensor& sums = reducer_.Accumulators(part.bucket);
+    Transfer(SliceOf(part, unit->gradients.front()), sums, copy_out);
+    copied_.to_home += sums.bytes();
     for (Parameter* parameter : buckets_[part.bucket].parameters) {
       parameter->grad = Tensor();
     }
   }
   unit->saved = copy_out.Record();
-  gradient_buffers_.Return(std::exchange(unit->gradients, Tensor()),
-                           unit->saved);
+  buffers_.gradients.Return(std::exchange(unit->gradients, {}), unit->saved);
 }
 
 }  // namespace trireme

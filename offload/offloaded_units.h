@@ -15,16 +15,20 @@
 //                    copy-out
 //
 // Nothing but events orders the copies; the host waits for none of them.
-// Parameters of units without a home (embedding, head) stay on the device.
+// Parameters of units without a home (embedding, head) stay on the device, and
+// so does all that trains where its home is there (UnitHome::trained): then
+// nothing leaves.
 
 #ifndef TRIREME_OFFLOAD_OFFLOADED_UNITS_H_
 #define TRIREME_OFFLOAD_OFFLOADED_UNITS_H_
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "offload/device_buffers.h"
+#include "offload/unit_layout.h"
 #include "parallel/context.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/parameter_buckets.h"
@@ -32,23 +36,39 @@
 
 namespace trireme {
 
-// The elements of the largest unit that has another home than `device`.
-int64_t LargestUnit(const ParameterBuckets& buckets, const Device& device);
+// What crossed between home and device.
+struct CopiedBytes {
+  int64_t to_device = 0;
+  int64_t to_home = 0;
+};
 
 class OffloadedUnits final : public UnitStore {
  public:
-  // Makes the initial values, of `seed`: parameters must have none, and the
-  // reducer sums in order. The chunks of a rank share `places` and
-  // `gradient_buffers`, each of LargestUnit elements. All outlive the result.
-  OffloadedUnits(ParallelContext& context, const ParameterBuckets& buckets,
-                 const GradientReducer& reducer, DeviceBuffers& places,
-                 DeviceBuffers& gradient_buffers, uint64_t seed);
+  // What the units of a chunk share with the rank's other chunks.
+  struct Buffers {
+    DeviceBuffers& places;     // of UnitLayout::Buffers
+    DeviceBuffers& gradients;  // one of UnitLayout::trained elements
+  };
+
+  // Makes the initial values, of `seed`: the parameters, of which `buckets`
+  // has those that train, must have none, and the reducer sums in order. All
+  // outlive the result.
+  OffloadedUnits(ParallelContext& context,
+                 const std::vector<std::unique_ptr<Parameter>>& parameters,
+                 const UnitHome& home, const ParameterBuckets& buckets,
+                 const GradientReducer& reducer, const Buffers& buffers,
+                 uint64_t seed);
   // Waits for copies under way.
   ~OffloadedUnits() override;
 
   // The values of the bucket's parameter i that the optimizer writes, in the
   // parameter's shape: at home where it has one.
   Tensor OwnedValue(int bucket, int i) const;
+  // A parameter that does not train, with its values at home if it has one.
+  Parameter AtHome(const Parameter& frozen) const;
+  // Copies to the device again what is there and has changed at home.
+  void FetchAgain();
+  const CopiedBytes& copied() const { return copied_; }
 
   void Fetch(int unit) override;
   void Bring(int unit) override;
@@ -60,34 +80,34 @@ class OffloadedUnits final : public UnitStore {
   void SaveGradients(int unit) override;
 
  private:
-  // A bucket's elements among its unit's.
-  struct Part {
-    int bucket = 0;
-    int64_t begin = 0;
-  };
   struct Unit {
-    std::vector<Part> parts;
-    int64_t elements = 0;
-    Tensor home;
+    UnitLayout layout;
+    // Buffers of the layout.
+    std::vector<Tensor> home;
     // On the device, while they are there.
-    Tensor place;
+    std::vector<Tensor> place;
     Event arrival;
-    Tensor gradients;
+    std::vector<Tensor> gradients;
     Event saved;
   };
 
+  void MakeInitialValues(Unit& unit, uint64_t seed) const;
   // Null where the unit's parameters stay on the device.
   Unit* Find(int unit);
-  const Part& PartOf(const Unit& unit, int bucket) const;
+  const UnitLayout::Part& PartOf(const Unit& unit, int bucket) const;
   // The part's elements in a buffer of the unit's.
-  Tensor SliceOf(const Part& part, const Tensor& buffer) const;
+  Tensor SliceOf(const UnitLayout::Part& part, const Tensor& buffer) const;
+  // Points a parameter that does not train to its values in a set of buffers.
+  static void Point(const UnitLayout::Frozen& frozen,
+                    const std::vector<Tensor>& buffers, Parameter& parameter);
+  void CopyIn(Unit& unit);
 
   ParallelContext& context_;
   const ParameterBuckets& buckets_;
   const GradientReducer& reducer_;
-  DeviceBuffers& places_;
-  DeviceBuffers& gradient_buffers_;
+  const Buffers buffers_;
   std::map<int, Unit> units_;
+  CopiedBytes copied_;
 };
 
 }  // namespace trireme

@@ -73,7 +73,9 @@ class Rank {
         communicators_(factory, grid_, {.shard_group = ShardingOf(run).group}),
         context_(device, grid_, communicators_),
         store_(device, run.dtype, /*seed=*/3,
-               run.sharding != DataSharding::Level::kParameters) {
+               run.sharding == DataSharding::Level::kParameters
+                   ? ParameterStore::Allocate::kFrozen
+                   : ParameterStore::Allocate::kAll) {
     const int64_t local_batch = kBatch / run.dp;
     const int stage = grid_.coordinate(Axis::kPipeline);
     const int blocks = run.model.blocks / run.pp;

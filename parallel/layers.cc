@@ -36,9 +36,9 @@ std::vector<ShardedDim> TensorShard(const ProcessGrid& grid, int dim) {
 Parameter& CreateWeight(ParameterStore& store, const std::string& name,
                         int64_t in, int64_t out, const LinearOptions& options,
                         std::vector<ShardedDim> shards) {
-  return store.Create(
+  return store.CreateLinearWeight(
       name + ".weight", WeightShape(in, out, options.parts), std::move(shards),
-      WithFans(options.initializer, in, out / options.parts), /*decay=*/true);
+      WithFans(options.initializer, in, out / options.parts));
 }
 
 Parameter* CreateBias(ParameterStore& store, const std::string& name,
@@ -81,9 +81,10 @@ bool Expect(ForwardContext& context, bool condition, const Parameter& weight,
 // The result of a layer that was refused: of the right shape, so that the dry
 // run that builds the model can go on to its end.
 ShardedVariable Placeholder(ForwardContext& context, const ShardedVariable& x,
-                            int64_t channels, AxisState tensor_state) {
+                            const Parameter& weight, AxisState tensor_state) {
+  const Shape local = LocalShape(weight.global_shape, weight.shards);
   Shape shape = x.value().shape();
-  shape.set_dim(-1, channels);
+  shape.set_dim(-1, local.num_elements() / local.dim(-1));
   ShardedVariable result{
       Variable(Tensor::Zeros(context.tape.device(), shape, x.value().dtype())),
       x.states};
@@ -143,8 +144,7 @@ ShardedVariable ColumnParallelLinear::Forward(ForwardContext& context,
               tokens || state.kind == Kind::kInvariant ||
                   state.kind == Kind::kReplicate,
               *weight_, x, "Invariant, Replicate or Shard(1) over tp")) {
-    return Placeholder(context, x,
-                       weight_->value.num_elements() / weight_->value.dim(-1),
+    return Placeholder(context, x, *weight_,
                        AxisState::Shard(x.value().rank() - 1));
   }
   AxisStates states = x.states;
@@ -242,9 +242,7 @@ ShardedVariable RowParallelLinear::Reduce(ForwardContext& context,
 ShardedVariable RowParallelLinear::Forward(ForwardContext& context,
                                            const ShardedVariable& x) const {
   if (!Takes(context, x)) {
-    return Placeholder(context, x,
-                       weight_->value.num_elements() / weight_->value.dim(-1),
-                       AxisState::Invariant());
+    return Placeholder(context, x, *weight_, AxisState::Invariant());
   }
   const ShardedVariable y = Reduce(context, Product(context, x));
   if (!adapter_.exists()) return y;
@@ -256,9 +254,7 @@ ShardedVariable RowParallelLinear::ForwardSum(
     const RowParallelLinear& other, const ShardedVariable& other_x) const {
   CHECK(other.bias_ == nullptr) << other.weight_->name;
   if (!Takes(context, x) || !other.Takes(context, other_x)) {
-    return Placeholder(context, x,
-                       weight_->value.num_elements() / weight_->value.dim(-1),
-                       AxisState::Invariant());
+    return Placeholder(context, x, *weight_, AxisState::Invariant());
   }
   ShardedVariable y = Product(context, x);
   y.variable =

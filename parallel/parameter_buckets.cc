@@ -74,8 +74,9 @@ ParameterBuckets::ParameterBuckets(
         bucket.sharding.level = DataSharding::Level::kReplicated;
         bucket.sharding.group = 1;
       }
-      bucket.device =
-          home.Has(parameter.unit) ? home.device : &context.device();
+      bucket.device = home.Has(parameter.unit) && home.trained
+                          ? home.device
+                          : &context.device();
       buckets_.push_back(std::move(bucket));
     }
     const int at = open[key];

@@ -41,6 +41,8 @@ struct UnitHome {
   Device* device = nullptr;  // null: no unit is
   int begin = 0;
   int end = 0;
+  // False: what trains stays on the device, with its optimizer.
+  bool trained = true;
 
   bool Has(int unit) const {
     return device != nullptr && unit >= begin && unit < end;

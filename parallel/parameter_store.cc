@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "parallel/frozen_parameters.h"
 #include "runtime/core/log.h"
 
 namespace trireme {
@@ -10,23 +11,40 @@ Parameter& ParameterStore::Create(std::string name, const Shape& global_shape,
                                   std::vector<ShardedDim> shards,
                                   const Initializer& initializer, bool decay,
                                   bool trainable) {
-  for (const auto& existing : parameters_)
-    CHECK(existing->name != name) << name;
-  trainable = trainable && trained_.Trains(name);
-  auto parameter = std::make_unique<Parameter>();
-  parameter->name = std::move(name);
-  parameter->global_shape = global_shape;
-  parameter->shards = std::move(shards);
-  parameter->initializer = initializer;
-  parameter->decay = decay;
+  Parameter parameter;
+  parameter.trainable = trainable && trained_.Trains(name);
+  parameter.name = std::move(name);
+  parameter.global_shape = global_shape;
+  parameter.shards = std::move(shards);
+  parameter.initializer = initializer;
+  parameter.decay = decay;
+  return Add(std::move(parameter));
+}
+
+Parameter& ParameterStore::CreateLinearWeight(std::string name,
+                                              const Shape& global_shape,
+                                              std::vector<ShardedDim> shards,
+                                              const Initializer& initializer) {
+  Parameter parameter;
+  parameter.trainable = trained_.Trains(name);
+  parameter.name = std::move(name);
+  parameter.global_shape = global_shape;
+  parameter.shards = std::move(shards);
+  parameter.initializer = initializer;
+  if (!parameter.trainable) parameter.format = trained_.frozen;
+  return Add(std::move(parameter));
+}
+
+Parameter& ParameterStore::Add(Parameter created) {
+  for (const auto& existing : parameters_) {
+    CHECK(existing->name != created.name) << created.name;
+  }
+  auto parameter = std::make_unique<Parameter>(std::move(created));
   parameter->dtype = dtype_;
   parameter->unit = unit_;
-  parameter->trainable = trainable;
-  if (allocate_ || !trainable) {
-    parameter->value =
-        Tensor::Empty(device_, LocalShape(global_shape, parameter->shards),
-                      dtype_, MemoryCategory::kParameters, parameter->name);
-    InitializeParameter(seed_, *parameter);
+  if (allocate_ == Allocate::kAll ||
+      (allocate_ == Allocate::kFrozen && !parameter->trainable)) {
+    MakeValues(device_, seed_, *parameter);
   }
   parameters_.push_back(std::move(parameter));
   return *parameters_.back();

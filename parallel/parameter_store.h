@@ -26,11 +26,16 @@ struct StoredAdapter {
 
 class ParameterStore {
  public:
-  // `dtype`: of the values that forward reads. Without `allocate` parameters
-  // that train have no values of their own (ParameterShards). `trained`: which
-  // do, and which layers have adapters. The device outlives the store.
+  // Which parameters have values from the start; others get them from whoever
+  // shards or offloads them.
+  enum class Allocate { kAll, kFrozen, kNone };
+
+  // `dtype`: of the values that forward reads. `trained`: which parameters
+  // train, which layers have adapters, and in which format weights are kept
+  // that do not train. The device outlives the store.
   ParameterStore(Device& device, DType dtype, uint64_t seed,
-                 bool allocate = true, TrainedParameters trained = {})
+                 Allocate allocate = Allocate::kAll,
+                 TrainedParameters trained = {})
       : device_(device),
         dtype_(dtype),
         seed_(seed),
@@ -48,6 +53,11 @@ class ParameterStore {
                     const Initializer& initializer, bool decay,
                     bool trainable = true);
 
+  // The weight of a linear layer [.., out, in].
+  Parameter& CreateLinearWeight(std::string name, const Shape& global_shape,
+                                std::vector<ShardedDim> shards,
+                                const Initializer& initializer);
+
   // Notes an adapter whose factors were created.
   void AddAdapter(StoredAdapter adapter) {
     adapters_.push_back(std::move(adapter));
@@ -64,10 +74,12 @@ class ParameterStore {
   uint64_t seed() const { return seed_; }
 
  private:
+  Parameter& Add(Parameter parameter);
+
   Device& device_;
   DType dtype_;
   uint64_t seed_;
-  bool allocate_;
+  Allocate allocate_;
   TrainedParameters trained_;
   int unit_ = -1;
   std::vector<std::unique_ptr<Parameter>> parameters_;

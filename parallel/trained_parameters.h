@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/ops/kernels/quantization.h"
+
 namespace trireme {
 
 // Names of an adapter's factors, behind the layer's name: A [rank, in] and
@@ -30,6 +32,8 @@ struct TrainedParameters {
   // Of adapters.
   int64_t rank = 0;
   double alpha = 0;  // scale = alpha/rank
+  // Of the linear layers' weights that do not train.
+  WeightFormat frozen = WeightFormat::kFull;
 
   // Whether training changes the parameter ("blocks.0.mlp.in.weight").
   bool Trains(const std::string& parameter) const;

@@ -111,7 +111,7 @@ class DryChunk {
     for (const auto& parameter : model_.part().store->parameters()) {
       if (on_grid ? ShardedOver(parameter->shards, Axis::kExpert)
                   : parameter->gradient_sum_axes.contains(Axis::kTensor)) {
-        figures_.memory.expert_parameters += parameter->value.num_elements();
+        figures_.memory.expert_parameters += parameter->local_elements();
       }
     }
   }

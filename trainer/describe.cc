@@ -21,6 +21,18 @@ std::string Short(double value) {
   return fmt::format("{:.2f} M", value / 1e6);
 }
 
+std::string KeptIn(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kFloat8:
+      return ", kept in FP8";
+    case WeightFormat::kNormalFloat4:
+      return ", kept in NF4";
+    case WeightFormat::kFull:
+      return "";
+  }
+  return "";
+}
+
 }  // namespace
 
 int64_t CountParameters(const TrainingSetup& setup) {
@@ -37,13 +49,13 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
   if (!setup.trained.all()) {
     const TrainedParameters& trained = setup.trained;
     text +=
-        fmt::format("train  {}parameters{}, on the weights of {}\n",
+        fmt::format("train  {}parameters{}, on the weights of {}{}\n",
                     Short(static_cast<double>(
                         ParametersOf(*setup.family, trained).trained_elements)),
                     trained.kind == TrainedParameters::Kind::kAdapters
                         ? fmt::format(" of adapters of rank {}", trained.rank)
                         : "",
-                    setup.base.weights);
+                    setup.base.weights, KeptIn(trained.frozen));
   }
   text += fmt::format(
       "flops  {}FLOP per sample: products of the blocks, forward and "

@@ -285,6 +285,11 @@ absl::Status FillTrain(TrainConfig& train, const Init& init) {
         "train.{}: found, expected it with parameters: ADAPTERS only",
         train.has_rank() ? "rank" : "alpha");
   }
+  if (all && train.frozen() != TrainConfig::FROZEN_UNSPECIFIED) {
+    return InvalidArgument(
+        "train.frozen: found, expected it with parameters: LAYERS or ADAPTERS, "
+        "which leave weights that do not train");
+  }
   if (all) {
     if (train.layers().empty() && train.except().empty()) {
       return absl::OkStatus();
@@ -307,11 +312,25 @@ absl::Status FillTrain(TrainConfig& train, const Init& init) {
     train.add_layers("blocks.*");
     if (train.except().empty()) train.add_except("*.modulation");
   }
+  if (train.frozen() == TrainConfig::FROZEN_UNSPECIFIED) {
+    train.set_frozen(TrainConfig::FULL);
+  }
   if (!adapters) return absl::OkStatus();
   if (!train.has_rank()) train.set_rank(16);
   RETURN_IF_ERROR(CheckRange("train.rank", train.rank(), 1, 4096));
   if (!train.has_alpha()) train.set_alpha(train.rank());
   return CheckRange("train.alpha", train.alpha(), 1e-6, 1e6);
+}
+
+WeightFormat FormatOf(TrainConfig::Frozen frozen) {
+  switch (frozen) {
+    case TrainConfig::FP8:
+      return WeightFormat::kFloat8;
+    case TrainConfig::NF4:
+      return WeightFormat::kNormalFloat4;
+    default:
+      return WeightFormat::kFull;
+  }
 }
 
 TrainedParameters TrainedOf(const TrainConfig& train) {
@@ -327,6 +346,7 @@ TrainedParameters TrainedOf(const TrainConfig& train) {
   trained.except = {train.except().begin(), train.except().end()};
   trained.rank = train.rank();
   trained.alpha = train.alpha();
+  trained.frozen = FormatOf(train.frozen());
   return trained;
 }
 

@@ -12,7 +12,7 @@ LocalModel::LocalModel(const TrainingSetup& setup, const ProcessGrid& grid,
                        CommunicatorFactory& factory,
                        const CommunicatorOptions& communicators,
                        std::span<const ChunkRequest> chunks, Device& device,
-                       bool allocate)
+                       ParameterStore::Allocate allocate)
     : family_(setup.family),
       grid_(grid),
       communicators_(factory, grid_, communicators),

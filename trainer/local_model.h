@@ -28,14 +28,14 @@ class LocalModel {
     std::unique_ptr<Chunk> chunk;
   };
 
-  // Collective over the factory's world. Without `allocate` parameters that
-  // train have no values (ParameterShards makes them). Device, factory and the
-  // setup's family outlive the model.
-  LocalModel(const TrainingSetup& setup, const ProcessGrid& grid,
-             CommunicatorFactory& factory,
-             const CommunicatorOptions& communicators,
-             std::span<const ChunkRequest> chunks, Device& device,
-             bool allocate = true);
+  // Collective over the factory's world. `allocate`: which parameters
+  // have values (ParameterShards and OffloadedUnits make others). Device,
+  // factory and the setup's family outlive the model.
+  LocalModel(
+      const TrainingSetup& setup, const ProcessGrid& grid,
+      CommunicatorFactory& factory, const CommunicatorOptions& communicators,
+      std::span<const ChunkRequest> chunks, Device& device,
+      ParameterStore::Allocate allocate = ParameterStore::Allocate::kAll);
   LocalModel(const LocalModel&) = delete;
   LocalModel& operator=(const LocalModel&) = delete;
 

@@ -22,8 +22,8 @@ constexpr size_t kNamesShown = 8;
 ParameterList ParametersOf(const ModelFamily& family,
                            const TrainedParameters& trained) {
   CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
-  ParameterStore store(device, DType::kFloat32, /*seed=*/0, /*allocate=*/true,
-                       trained);
+  ParameterStore store(device, DType::kFloat32, /*seed=*/0,
+                       ParameterStore::Allocate::kAll, trained);
   const ProcessGrid grid;
   const StepInputs inputs;
   const auto chunk =

@@ -71,15 +71,19 @@ RankModel::RankModel(const TrainingSetup& setup, const Plan& plan,
     : setup_(setup),
       plan_(plan),
       layout_(std::move(layout)),
-      offload_(plan.has_offload() ? std::make_unique<RankOffload>(
-                                        plan, setup.family->Shape().layers,
-                                        home_limit_bytes, device.dry())
-                                  : nullptr),
+      offload_(plan.has_offload()
+                   ? std::make_unique<RankOffload>(
+                         plan, setup.family->Shape().layers, setup.trained,
+                         home_limit_bytes, device.dry())
+                   : nullptr),
       // What the plan shards or offloads is made by ParameterShards and
       // OffloadedUnits.
       local_(setup, layout_.grid, factory, layout_.communicators,
              layout_.chunks, device,
-             /*allocate=*/plan.sharding() != Plan::PARAMETERS && !offload_),
+             offload_ ? ParameterStore::Allocate::kNone
+             : plan.sharding() == Plan::PARAMETERS
+                 ? ParameterStore::Allocate::kFrozen
+                 : ParameterStore::Allocate::kAll),
       loss_scaler_(setup.loss_scale) {}
 
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
@@ -178,7 +182,7 @@ void RankModel::BuildParts(const Probe& probe) {
     part.reducer = std::make_unique<GradientReducer>(context(), *part.buckets,
                                                      contributions[i], timing);
     if (offload_) {
-      part.offloaded = offload_->MakeUnits(context(), *part.buckets,
+      part.offloaded = offload_->MakeUnits(context(), parts[i], *part.buckets,
                                            *part.reducer, setup_.seed);
     }
   }
@@ -461,23 +465,63 @@ std::vector<TensorPart> RankModel::EmaParts() {
   return Parts(&OwnedParameter::ema);
 }
 
-std::vector<TensorPart> RankModel::FrozenParts() {
+absl::Status RankModel::FillFrozen(const FillValue& fill) {
   context().device().Synchronize();
-  std::vector<TensorPart> parts;
-  for (const LocalModel::Part& part : local_.parts()) {
-    for (const auto& parameter : part.store->parameters()) {
+  for (size_t i = 0; i < training_.size(); ++i) {
+    OffloadedUnits* const offloaded = training_[i].offloaded.get();
+    for (const auto& parameter : local_.parts()[i].store->parameters()) {
       if (parameter->trainable) continue;
-      parts.push_back({.name = parameter->name,
-                       .global_shape = parameter->global_shape,
-                       .shards = parameter->shards,
-                       .local = parameter->value,
-                       .end = parameter->local_elements()});
+      Parameter at_home =
+          offloaded != nullptr ? offloaded->AtHome(*parameter) : *parameter;
+      ASSIGN_OR_RETURN(const QuantizationError error,
+                       trireme::FillFrozen(at_home, fill));
+      if (parameter->format != WeightFormat::kFull) {
+        quantization_errors_[parameter->name] = error;
+      }
+    }
+    if (offloaded != nullptr) offloaded->FetchAgain();
+  }
+  return absl::OkStatus();
+}
+
+CopiedBytes RankModel::copied_bytes() const {
+  CopiedBytes sum;
+  for (const Training& part : training_) {
+    if (!part.offloaded) continue;
+    sum.to_device += part.offloaded->copied().to_device;
+    sum.to_home += part.offloaded->copied().to_home;
+  }
+  return sum;
+}
+
+std::vector<TensorPart> RankModel::FrozenParts() const {
+  std::vector<TensorPart> parts;
+  for (size_t i = 0; i < training_.size(); ++i) {
+    for (const auto& parameter : local_.parts()[i].store->parameters()) {
+      if (parameter->trainable) continue;
+      const Parameter at_home = training_[i].offloaded
+                                    ? training_[i].offloaded->AtHome(*parameter)
+                                    : *parameter;
+      const auto add = [&](const Tensor& local, std::string_view kind) {
+        parts.push_back({.name = fmt::format("{}{}", at_home.name, kind),
+                         .global_shape = at_home.global_shape,
+                         .shards = at_home.shards,
+                         .local = local,
+                         .end = local.num_elements()});
+      };
+      if (at_home.format == WeightFormat::kFull) {
+        add(at_home.value, "");
+      } else {
+        add(at_home.quantized.codes, " (codes)");
+        add(at_home.quantized.scales, " (scales)");
+      }
     }
   }
   return parts;
 }
 
 std::vector<TensorPart> RankModel::ValueParts() {
+  context().device().Synchronize();
   std::vector<TensorPart> parts = FrozenParts();
   if (offload_ || plan_.sharding() == Plan::PARAMETERS) {
     for (TensorPart& part : Parts(&OwnedParameter::value)) {

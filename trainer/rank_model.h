@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "offload/offloaded_units.h"
 #include "parallel/executor.h"
+#include "parallel/frozen_parameters.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/logical_tensors.h"
 #include "parallel/loss_scaler.h"
@@ -126,11 +127,19 @@ class RankModel {
   std::vector<TensorPart> EmaParts();
   std::vector<TensorPart> MomentParts(bool second);
   std::vector<TensorPart> GradientParts();
-  // The values of parameters that do not train.
-  std::vector<TensorPart> FrozenParts();
   // What forward reads, of all parameters: whole local tensors, or the owned
-  // ranges of them where the plan shards or offloads.
+  // ranges of them where the plan shards or offloads; codes and scales of what
+  // is quantised.
   std::vector<TensorPart> ValueParts();
+  // Has `fill` write the values of parameters that do not train, one after the
+  // other (parallel/frozen_parameters.h). Errors: fill's first.
+  absl::Status FillFrozen(const FillValue& fill);
+  // What quantising changed of this rank's parts of them, by name.
+  const std::map<std::string, QuantizationError>& quantization_errors() const {
+    return quantization_errors_;
+  }
+  // What all steps have copied between the device and the blocks' home.
+  CopiedBytes copied_bytes() const;
   // For checkpoints.
   LossScaler& loss_scaler() { return loss_scaler_; }
   // Steps that were left out as a whole (HealthConfig), which do not count in
@@ -215,6 +224,8 @@ class RankModel {
   // The Program, and what its chunks are to an executor.
   absl::Status CompileOrdinary();
   absl::Status CompilePartial(std::vector<ExecutorChunk>& chunks);
+  // What is kept of parameters that do not train.
+  std::vector<TensorPart> FrozenParts() const;
   // Each parameter that this rank owns some of, with the given tensor of it.
   std::vector<TensorPart> Parts(Tensor OwnedParameter::*tensor);
 
@@ -231,6 +242,7 @@ class RankModel {
   std::unique_ptr<Executor> executor_;
   MemoryStatistics predicted_;
   Probe probe_;
+  std::map<std::string, QuantizationError> quantization_errors_;
   std::vector<std::string> loss_names_;
   std::map<std::string, int64_t> counts_;  // their lengths, by name
 };

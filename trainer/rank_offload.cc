@@ -7,9 +7,11 @@
 namespace trireme {
 
 RankOffload::RankOffload(const Plan& plan, int64_t num_blocks,
-                         int64_t limit_bytes, bool dry)
+                         const TrainedParameters& trained, int64_t limit_bytes,
+                         bool dry)
     : num_blocks_(num_blocks),
       resident_units_(static_cast<int>(plan.offload().resident_units())),
+      trained_at_home_(trained.kind != TrainedParameters::Kind::kAdapters),
       home_(limit_bytes, dry ? CpuDevice::Mode::kDry : CpuDevice::Mode::kReal) {
 }
 
@@ -17,7 +19,8 @@ UnitHome RankOffload::HomeOf(const LocalModel::Part& part) {
   return {.device = &home_,
           .begin = part.request.has_embedding() ? 1 : 0,
           .end = part.chunk->num_units() -
-                 (part.request.has_head(num_blocks_) ? 1 : 0)};
+                 (part.request.has_head(num_blocks_) ? 1 : 0),
+          .trained = trained_at_home_};
 }
 
 std::vector<ProgramUnit> RankOffload::ProgramUnits(
@@ -43,25 +46,34 @@ void RankOffload::MakeBuffers(
     const std::vector<const ParameterBuckets*>& buckets, Device& device,
     DType dtype) {
   int blocks = 0;
-  int64_t elements = 0;
+  UnitLayout largest;
   for (size_t i = 0; i < parts.size(); ++i) {
     const UnitHome home = HomeOf(parts[i]);
     blocks += home.end - home.begin;
-    elements = std::max(elements, LargestUnit(*buckets[i], device));
+    for (const auto& [unit, layout] :
+         LayOutUnits(parts[i].store->parameters(), *buckets[i], home)) {
+      largest.GrowTo(layout);
+    }
   }
   places_ = std::make_unique<DeviceBuffers>(
-      device, std::min(resident_units_, blocks), elements, dtype,
+      device, std::min(resident_units_, blocks), largest.Buffers(dtype),
       MemoryCategory::kParameters, "place of a block's parameters");
   gradient_buffers_ = std::make_unique<DeviceBuffers>(
-      device, std::min<int>(Offload::kGradientBuffers, blocks), elements,
-      ComputeDType(dtype), MemoryCategory::kGradients, "gradients of a block");
+      device, std::min<int>(Offload::kGradientBuffers, blocks),
+      std::vector<DeviceBuffers::Buffer>{
+          {largest.trained, ComputeDType(dtype)}},
+      MemoryCategory::kGradients, "gradients of a block");
 }
 
 std::unique_ptr<OffloadedUnits> RankOffload::MakeUnits(
-    ParallelContext& context, const ParameterBuckets& buckets,
-    const GradientReducer& reducer, uint64_t seed) {
-  return std::make_unique<OffloadedUnits>(context, buckets, reducer, *places_,
-                                          *gradient_buffers_, seed);
+    ParallelContext& context, const LocalModel::Part& part,
+    const ParameterBuckets& buckets, const GradientReducer& reducer,
+    uint64_t seed) {
+  return std::make_unique<OffloadedUnits>(
+      context, part.store->parameters(), HomeOf(part), buckets, reducer,
+      OffloadedUnits::Buffers{.places = *places_,
+                              .gradients = *gradient_buffers_},
+      seed);
 }
 
 }  // namespace trireme

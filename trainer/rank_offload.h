@@ -13,6 +13,7 @@
 #include "offload/offloaded_units.h"
 #include "parallel/executor.h"
 #include "parallel/parameter_buckets.h"
+#include "parallel/trained_parameters.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/local_model.h"
@@ -21,10 +22,11 @@ namespace trireme {
 
 class RankOffload {
  public:
-  // `plan` has offload, of a model of `num_blocks` blocks. The home holds at
-  // most `limit_bytes`; it only counts where the device is `dry`.
-  RankOffload(const Plan& plan, int64_t num_blocks, int64_t limit_bytes,
-              bool dry);
+  // `plan` has offload, of a model of `num_blocks` blocks. What trains is at
+  // home as well but for adapters, which are small. The home holds at most
+  // `limit_bytes`; it only counts where the device is `dry`.
+  RankOffload(const Plan& plan, int64_t num_blocks,
+              const TrainedParameters& trained, int64_t limit_bytes, bool dry);
 
   // The blocks of a part: embedding and head stay on the device.
   UnitHome HomeOf(const LocalModel::Part& part);
@@ -38,6 +40,7 @@ class RankOffload {
                    Device& device, DType dtype);
   // Outlived by this.
   std::unique_ptr<OffloadedUnits> MakeUnits(ParallelContext& context,
+                                            const LocalModel::Part& part,
                                             const ParameterBuckets& buckets,
                                             const GradientReducer& reducer,
                                             uint64_t seed);
@@ -47,6 +50,7 @@ class RankOffload {
  private:
   const int64_t num_blocks_;
   const int resident_units_;
+  const bool trained_at_home_;
   CpuDevice home_;
   std::unique_ptr<DeviceBuffers> places_;
   std::unique_ptr<DeviceBuffers> gradient_buffers_;

@@ -6,6 +6,7 @@
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"
+#include "runtime/ops/quantization.h"
 #include "runtime/ops/reduction.h"
 
 namespace trireme {
@@ -14,6 +15,13 @@ namespace {
 // A weight [parts, out, in] seen as the matrix [parts·out, in].
 Tensor AsMatrix(const Tensor& weight) {
   return weight.Reshape({-1, weight.dim(-1)});
+}
+
+// Where the weight is quantised, what it stands for, until the product is made.
+Tensor Matrix(const Parameter& weight) {
+  return weight.format == WeightFormat::kFull
+             ? AsMatrix(weight.value)
+             : Dequantize(weight.quantized, weight.dtype, weight.name);
 }
 
 Tensor Flat(const Tensor& x) { return x.Reshape({-1}); }
@@ -26,9 +34,8 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
   if (bias != nullptr) b = Flat(bias->value);
   const Tensor whole =
       exchange.gather ? exchange.gather(x.value()).Wait() : x.value();
-  Tensor y =
-      MatMul(whole, AsMatrix(weight.value), bias != nullptr ? &b : nullptr,
-             {.transpose_b = true, .label = weight.name});
+  Tensor y = MatMul(whole, Matrix(weight), bias != nullptr ? &b : nullptr,
+                    {.transpose_b = true, .label = weight.name});
   std::vector<Parameter*> parameters = {&weight};
   if (bias != nullptr) parameters.push_back(bias);
   // Only the weight's gradient reads the input.
@@ -59,7 +66,7 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
         }
         PendingTensor dx;
         if (gradients.Needs(0)) {
-          Tensor product = MatMul(dy, AsMatrix(weight.value), nullptr,
+          Tensor product = MatMul(dy, Matrix(weight), nullptr,
                                   {.label = "linear input gradient"});
           dx = exchange.reduce ? exchange.reduce(std::move(product))
                                : PendingTensor(std::move(product));

@@ -15,6 +15,7 @@
 #include "runtime/core/axis.h"
 #include "runtime/core/philox.h"
 #include "runtime/device/tensor.h"
+#include "runtime/ops/quantization.h"
 
 namespace trireme {
 
@@ -52,6 +53,10 @@ struct Parameter {
   int unit = 0;
 
   Tensor value;  // local shape; undefined while it is not gathered
+  // In place of a value, of a weight that does not train where `format` is
+  // another than kFull.
+  QuantizedTensor quantized;
+  WeightFormat format = WeightFormat::kFull;
   // Set at creation. False: it keeps its initial or loaded values; no gradient,
   // no moments and nothing that only its gradient would read are kept for it.
   bool trainable = true;

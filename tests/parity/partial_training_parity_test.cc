@@ -13,11 +13,12 @@
 namespace trireme {
 namespace {
 
-TrainedParameters Adapters() {
+TrainedParameters Adapters(WeightFormat frozen = WeightFormat::kFull) {
   return {.kind = TrainedParameters::Kind::kAdapters,
           .layers = {"*"},
           .rank = 2,
-          .alpha = 3};
+          .alpha = 3,
+          .frozen = frozen};
 }
 
 TrainedParameters Layers(std::vector<std::string> layers) {
@@ -78,6 +79,15 @@ std::vector<GridCase> Grids() {
   }
   add({.tp = 2, .pp = 2, .trained = Layers({"blocks.1.*"})},
       "sequence_parallel: true");
+  // Blocks of 64 columns and rows' scales are the whole weight's, wherever tp
+  // cuts it.
+  for (const WeightFormat frozen :
+       {WeightFormat::kFloat8, WeightFormat::kNormalFloat4}) {
+    add({.tp = 4, .trained = Adapters(frozen)});
+    add({.tp = 2, .cp = 2, .mmdit = true, .trained = Adapters(frozen)},
+        "sequence_parallel: true recompute: FULL");
+    add({.dp = 2, .trained = Adapters(frozen)}, "sharding: PARAMETERS");
+  }
   return cases;
 }
 
@@ -109,6 +119,7 @@ std::vector<GridCase> Pipelines() {
   };
   for (const bool mmdit : {false, true}) {
     add(Adapters(), mmdit, 1, "recompute: FULL");
+    add(Adapters(WeightFormat::kNormalFloat4), mmdit, 2, "");
     add(Adapters(), mmdit, 4, "schedule: GPIPE");
     add(Adapters(), mmdit, 2, "schedule: INTERLEAVED recompute: SELECTIVE");
     add(Adapters(), mmdit, 2, "schedule: ZB_V recompute: FULL");

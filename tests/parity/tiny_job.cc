@@ -306,6 +306,8 @@ std::vector<std::string> GridCase::Features() const {
   add(trained.kind == TrainedParameters::Kind::kAdapters,
       fmt::format("adapters{}", trained.rank));
   add(trained.kind == TrainedParameters::Kind::kLayers, "layers");
+  add(trained.frozen == WeightFormat::kFloat8, "float8");
+  add(trained.frozen == WeightFormat::kNormalFloat4, "normal_float4");
   add(ep != 1, fmt::format("ep{}", ep));
   if (moe.has_value()) {
     features.push_back(fmt::format("experts{}of{}", moe->top_k, moe->experts));

@@ -1,15 +1,18 @@
 #include "trainer/run/initial_weights.h"
 
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
+#include "fmt/format.h"
 #include "models/weights/merged_tensors.h"
 #include "models/weights/weight_folder.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
 #include "trainer/model_parameters.h"
+#include "trainer/run/quantization_report.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/trained_part.h"
 
@@ -92,7 +95,14 @@ absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
                      OpenWeights(path, ema, *model.setup().family));
     RETURN_IF_ERROR(ReadParts(*source, OfLayers(model.MasterParts())));
     RETURN_IF_ERROR(ReadParts(*source, OfLayers(model.EmaParts())));
-    return ReadParts(*source, model.FrozenParts());
+    return model.FillFrozen([&](Parameter& parameter) {
+      const TensorPart part = {.name = parameter.name,
+                               .global_shape = parameter.global_shape,
+                               .shards = parameter.shards,
+                               .local = parameter.value,
+                               .end = parameter.local_elements()};
+      return ReadParts(*source, std::span(&part, 1));
+    });
   };
   Communicators& communicators = model.context().communicators();
   absl::Status status;
@@ -105,6 +115,9 @@ absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
   AwaitAllPatiently(communicators.world(), "initial weights");
   RETURN_IF_ERROR(communicators.control().Agree(status, "initial weights"));
   model.SyncValues();
+  const std::string quantized = DescribeQuantization(
+      communicators.control(), model.quantization_errors());
+  if (communicators.world().rank() == 0) fmt::print("{}", quantized);
   return communicators.control().Agree(model.status(), "initial weights");
 }
 

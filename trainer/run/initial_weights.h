@@ -26,6 +26,7 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeights(
 // Gives a model, and its moving average, these weights; adapters stay as they
 // are. Each rank reads its parts, and rank 0 all of a checkpoint, whose
 // checksums it compares.
+// Rank 0 prints what quantising weights that do not train has changed of each.
 // Collective over the world; the same status on every rank.
 absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
                                 bool ema);

@@ -81,7 +81,9 @@ struct Sampler::Own {
       Device& device, CommunicatorFactory& factory)
       : setup(merged),
         model(merged, layout.grid, factory, layout.communicators, layout.chunks,
-              device, /*allocate=*/!ShardsParameters(plan)),
+              device,
+              ShardsParameters(plan) ? ParameterStore::Allocate::kFrozen
+                                     : ParameterStore::Allocate::kAll),
         weights(WeightsOf(merged, plan, model)),
         forward(model, plan, StoresOf(weights)) {}
 

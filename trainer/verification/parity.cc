@@ -35,18 +35,13 @@ double Distance(const std::vector<double>& a, const std::vector<double>& b) {
   return std::sqrt(sum);
 }
 
-void FillRandomly(const std::vector<TensorPart>& parts, uint64_t seed) {
-  for (const TensorPart& part : parts) {
-    Parameter parameter;
-    parameter.name = part.name;
-    parameter.global_shape = part.global_shape;
-    parameter.shards = part.shards;
+absl::Status FillRandomly(RankModel& model, uint64_t seed) {
+  return model.FillFrozen([seed](Parameter& parameter) {
     parameter.initializer = {.kind = Initializer::Kind::kNormal,
                              .stddev = 0.15};
-    parameter.dtype = part.local.dtype();
-    parameter.value = part.local;
     InitializeParameter(seed, parameter);
-  }
+    return absl::OkStatus();
+  });
 }
 
 double RelativeError(double reference, double value) {
@@ -79,7 +74,7 @@ absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
                    RankModel::Build(setup, plan, device, factory,
                                     HostMemoryLimit(factory.world_size())));
-  FillRandomly(model->FrozenParts(), setup.seed);
+  RETURN_IF_ERROR(FillRandomly(*model, setup.seed));
   GridRecord record;
   for (int64_t step = 1; step <= steps; ++step) {
     ASSIGN_OR_RETURN(

@@ -1,0 +1,54 @@
+// Where the parameters of a unit lie in the flat buffers that hold it at home
+// and on the device: one for each type of elements.
+
+#ifndef TRIREME_OFFLOAD_UNIT_LAYOUT_H_
+#define TRIREME_OFFLOAD_UNIT_LAYOUT_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "offload/device_buffers.h"
+#include "parallel/parameter_buckets.h"
+#include "runtime/autograd/parameter.h"
+
+namespace trireme {
+
+struct UnitLayout {
+  // A bucket of parameters that train: its elements among the values.
+  struct Part {
+    int bucket = 0;
+    int64_t begin = 0;
+  };
+  // One that does not: its elements among the values, or its codes and scales
+  // where it is quantised.
+  struct Frozen {
+    Parameter* parameter = nullptr;
+    int64_t begin = 0;
+    int64_t scales_begin = 0;
+  };
+
+  std::vector<Part> parts;
+  std::vector<Frozen> frozen;
+  // Elements of what trains, which come first among the values.
+  int64_t trained = 0;
+  int64_t values = 0;
+  int64_t codes = 0;
+  int64_t scales = 0;
+
+  // Of values of the dtype, codes, and scales.
+  std::vector<DeviceBuffers::Buffer> Buffers(DType dtype) const;
+  // Makes each count at least `other`'s.
+  void GrowTo(const UnitLayout& other);
+};
+
+// Of the units that have a home, by number. `buckets` are the chunk's, whose
+// parameters these are.
+std::map<int, UnitLayout> LayOutUnits(
+    const std::vector<std::unique_ptr<Parameter>>& parameters,
+    const ParameterBuckets& buckets, const UnitHome& home);
+
+}  // namespace trireme
+
+#endif  // TRIREME_OFFLOAD_UNIT_LAYOUT_H_
