@@ -28,7 +28,8 @@ struct Dispatch::Routes {
   const Communicators* communicators = nullptr;  // null: rows stay
   std::optional<RowCounts> counts;
   bool by_nodes = false;
-  int64_t capacity = 0;  // rows that memory is taken for
+  std::shared_ptr<const RowChunks> chunks;  // null: in one
+  int64_t capacity = 0;                     // rows that memory is taken for
   Tensor by_expert;  // int32 [capacity]: the received row of each expert's row
   Tensor by_rank;    // and the other way round
 
@@ -39,8 +40,12 @@ struct Dispatch::Routes {
   // Has rows go to the experts' ranks. `table`: of each rank's routes those to
   // each expert.
   void MoveRows(ForwardContext& context, const Tensor& experts,
-                const DispatchSizes& sizes, const std::vector<int64_t>& table);
+                const DispatchSizes& sizes, const std::vector<int64_t>& table,
+                int64_t num_chunks);
   void Exchange(Device& device, const std::vector<int64_t>& table, int rank);
+  // Of rows that move, in place of Exchange.
+  void Divide(const Tensor& experts, const std::vector<int64_t>& table,
+              int rank, int64_t num_chunks);
 };
 
 namespace {
@@ -50,6 +55,17 @@ int64_t MostRows(const Tensor& experts, int64_t num_experts,
                  int64_t most_of_expert) {
   return std::min(std::min(experts.dim(1), num_experts) * experts.dim(0),
                   num_experts * most_of_expert);
+}
+
+// Rows that a rank receives at most.
+int64_t MostReceived(const Tensor& experts, const DispatchSizes& sizes,
+                     const ExpertExchange& exchange, int64_t ranks) {
+  const int64_t most =
+      MostRows(experts, sizes.experts / ranks, sizes.most_of_expert) * ranks;
+  if (exchange.max_load == 0) return most;
+  const auto even = static_cast<double>(experts.num_elements());
+  return std::min(most,
+                  static_cast<int64_t>(std::ceil(exchange.max_load * even)));
 }
 
 std::vector<int64_t> Evenly(int64_t rows, int64_t groups) {
@@ -120,11 +136,15 @@ ExpertExchange::Choice ChoiceOf(const ExpertExchange& exchange,
   ExpertExchange::Choice choice = {
       .moves = exchange.moves,
       .by_nodes =
-          exchange.node_ranks > 1 && exchange.node_ranks < counts.ranks()};
+          exchange.node_ranks > 1 && exchange.node_ranks < counts.ranks(),
+      .chunks = exchange.chunks};
   if (exchange.moves != Moves::kAdaptive) return choice;
   // A dry device takes memory for the most that may come.
   choice.moves =
       !dry && WeightsAreLess(counts, sizes) ? Moves::kWeights : Moves::kRows;
+  for (const ExpertExchange::Choice& tuned : exchange.choices) {
+    if (dry) choice.chunks = std::max(choice.chunks, tuned.chunks);
+  }
   if (dry || exchange.choices.empty()) return choice;
   const double load = LoadOf(counts);
   for (const ExpertExchange::Choice& tuned : exchange.choices) {
@@ -143,10 +163,6 @@ void Dispatch::Routes::Exchange(Device& device,
   const auto arriving = [&](int64_t from, int64_t e) {
     return table[from * experts + rank * local + e];
   };
-  rows->counts.assign(local, 0);
-  for (int64_t from = 0; from < ranks; ++from) {
-    for (int64_t e = 0; e < local; ++e) rows->counts[e] += arriving(from, e);
-  }
   // Received rows lie by rank, then by expert.
   std::vector<int32_t> to_received(capacity, 0);
   std::vector<int32_t> to_expert(capacity, 0);
@@ -184,17 +200,13 @@ Tensor Dispatch::Routes::Return(const Tensor& rows) const {
 
 void Dispatch::Routes::MoveRows(ForwardContext& context, const Tensor& experts,
                                 const DispatchSizes& sizes,
-                                const std::vector<int64_t>& table) {
+                                const std::vector<int64_t>& table,
+                                int64_t num_chunks) {
   const ExpertExchange& exchange = context.parallel.options().experts;
   const int rank = context.parallel.communicators().ExpertGroup().rank();
   const int64_t ranks = counts->ranks();
   const int64_t local = sizes.experts / ranks;
-  int64_t most = MostRows(experts, local, sizes.most_of_expert) * ranks;
-  if (exchange.max_load > 0) {
-    const auto even = static_cast<double>(experts.num_elements());
-    most = std::min(most,
-                    static_cast<int64_t>(std::ceil(exchange.max_load * even)));
-  }
+  const int64_t most = MostReceived(experts, sizes, exchange, ranks);
   for (int64_t other = 0; other < ranks; ++other) {
     if (counts->ReceivedBy(other) <= most) continue;
     context.parallel.Refuse(ResourceExhausted(
@@ -206,14 +218,33 @@ void Dispatch::Routes::MoveRows(ForwardContext& context, const Tensor& experts,
   const int64_t received = counts->ReceivedBy(rank);
   capacity = experts.device().dry() ? std::max(most, received) : received;
   communicators = &context.parallel.communicators();
-  Exchange(experts.device(), table, rank);
-  if (!exchange.sums_by_rank) return;
+  rows->counts.clear();
   for (int64_t e = 0; e < local; ++e) {
-    std::vector<int64_t>& from = rows->from_ranks.emplace_back();
+    std::vector<int64_t> from;
     for (int64_t other = 0; other < ranks; ++other) {
       from.push_back(table[other * sizes.experts + rank * local + e]);
     }
+    rows->counts.push_back(
+        std::accumulate(from.begin(), from.end(), int64_t{0}));
+    if (exchange.sums_by_rank) rows->from_ranks.push_back(std::move(from));
   }
+  if (num_chunks > 1) {
+    Divide(experts, table, rank, num_chunks);
+  } else {
+    Exchange(experts.device(), table, rank);
+  }
+}
+
+void Dispatch::Routes::Divide(const Tensor& experts,
+                              const std::vector<int64_t>& table, int rank,
+                              int64_t num_chunks) {
+  auto divided = std::make_shared<RowChunks>(MakeRowChunks(
+      experts, table, counts->ranks(), rank, num_chunks, capacity));
+  divided->name = name;
+  divided->communicators = communicators;
+  divided->by_nodes = by_nodes;
+  divided->rows = rows;
+  chunks = std::move(divided);
 }
 
 Dispatch::Dispatch(ForwardContext& context, const std::string& name,
@@ -246,7 +277,7 @@ Dispatch::Dispatch(ForwardContext& context, const std::string& name,
     if (choice.moves == Moves::kWeights) {
       routes->rows->weights = &group;
     } else {
-      routes->MoveRows(context, experts, sizes, table);
+      routes->MoveRows(context, experts, sizes, table, choice.chunks);
     }
   }
   routes_ = std::move(routes);
@@ -254,6 +285,10 @@ Dispatch::Dispatch(ForwardContext& context, const std::string& name,
 
 const std::shared_ptr<ExpertRows>& Dispatch::rows() const {
   return routes_->rows;
+}
+
+const std::shared_ptr<const RowChunks>& Dispatch::chunks() const {
+  return routes_->chunks;
 }
 
 Variable Dispatch::ToExperts(Tape& tape, const Variable& x) const {

@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "moe/expert_linear.h"
+#include "moe/row_chunks.h"
 #include "parallel/context.h"
 #include "runtime/autograd/tape.h"
 
@@ -60,6 +61,8 @@ class Dispatch {
   Variable FromExperts(Tape& tape, const Variable& rows) const;
 
   const std::shared_ptr<ExpertRows>& rows() const;
+  // Where rows go in several chunks, by which they go then; else null.
+  const std::shared_ptr<const RowChunks>& chunks() const;
 
  private:
   struct Routes;

@@ -19,19 +19,6 @@ Tensor OfAllExperts(const Tensor& own, int64_t ranks, const ExpertRows& rows) {
                        own.dtype(), MemoryCategory::kCommunication, rows.name);
 }
 
-Tensor Weights(const Parameter& weight, const ExpertRows& rows) {
-  const Tensor own = AsMatrices(weight.value);
-  if (rows.weights == nullptr) {
-    if (rows.may_move_weights && own.device().dry()) {
-      OfAllExperts(own, rows.ranks, rows);
-    }
-    return own;
-  }
-  const Tensor all = OfAllExperts(own, rows.ranks, rows);
-  rows.weights->AllGather(own, all, rows.name + " weights").Wait();
-  return all;
-}
-
 // Each rank's part first, then their sum in the order of ranks: what a
 // reduce-scatter of parts makes.
 Tensor SumByRank(const Tensor& x, const Tensor& dy, const ExpertRows& rows,
@@ -64,8 +51,23 @@ Tensor SumByRank(const Tensor& x, const Tensor& dy, const ExpertRows& rows,
   return sum;
 }
 
-void AddGradient(const Tensor& x, const Tensor& dy, const ExpertRows& rows,
-                 Parameter& weight) {
+}  // namespace
+
+Tensor ExpertWeights(const Parameter& weight, const ExpertRows& rows) {
+  const Tensor own = AsMatrices(weight.value);
+  if (rows.weights == nullptr) {
+    if (rows.may_move_weights && own.device().dry()) {
+      OfAllExperts(own, rows.ranks, rows);
+    }
+    return own;
+  }
+  const Tensor all = OfAllExperts(own, rows.ranks, rows);
+  rows.weights->AllGather(own, all, rows.name + " weights").Wait();
+  return all;
+}
+
+void AddExpertGradient(const Tensor& x, const Tensor& dy,
+                       const ExpertRows& rows, Parameter& weight) {
   const Tensor own = AsMatrices(weight.grad);
   if (rows.weights == nullptr) {
     if (rows.may_move_weights && own.device().dry()) {
@@ -87,12 +89,11 @@ void AddGradient(const Tensor& x, const Tensor& dy, const ExpertRows& rows,
   AddInPlace(sum, own);
 }
 
-}  // namespace
-
 Variable ExpertLinear(Tape& tape, const Variable& x, Parameter& weight,
                       std::shared_ptr<const ExpertRows> rows) {
-  Tensor y = GroupedMatMul(x.value(), Weights(weight, *rows), rows->counts,
-                           /*transpose=*/true);
+  Tensor y =
+      GroupedMatMul(x.value(), ExpertWeights(weight, *rows), rows->counts,
+                    /*transpose=*/true);
   return tape.Record(
       "expert linear", {x}, {&weight}, std::move(y),
       {x.recipe() ? Tensor() : x.value()},
@@ -100,11 +101,11 @@ Variable ExpertLinear(Tape& tape, const Variable& x, Parameter& weight,
         const Tensor dy = gradients.TakeOutput();
         gradients.AddWeightGradient(
             weight, [&weight, rows, recipe, x = gradients.Saved(0), dy] {
-              AddGradient(recipe ? recipe() : x, dy, *rows, weight);
+              AddExpertGradient(recipe ? recipe() : x, dy, *rows, weight);
             });
         if (gradients.Needs(0)) {
           gradients.Accumulate(
-              0, GroupedMatMul(dy, Weights(weight, *rows), rows->counts,
+              0, GroupedMatMul(dy, ExpertWeights(weight, *rows), rows->counts,
                                /*transpose=*/false));
         }
       });

@@ -33,6 +33,14 @@ struct ExpertRows {
   int64_t ranks = 1;
 };
 
+// [experts, out, in], whatever parts `out` has, of the experts whose rows are
+// here: a collective where weights move.
+Tensor ExpertWeights(const Parameter& weight, const ExpertRows& rows);
+
+// Adds the sums of dyᵀ·x over each expert's rows to the weight's gradient.
+void AddExpertGradient(const Tensor& x, const Tensor& dy,
+                       const ExpertRows& rows, Parameter& weight);
+
 // y[r, out] = x[r, in]·weight[e]ᵀ for the rows of each expert. The weight's
 // local shape is [experts, out, in] or [experts, parts, out/parts, in]. Keeps
 // x, or its recipe. Where weights move, a collective over the expert group,

@@ -7,6 +7,7 @@
 
 #include "moe/dispatch.h"
 #include "moe/expert_linear.h"
+#include "moe/experts_in_chunks.h"
 #include "moe/route_functions.h"
 #include "parallel/functional.h"
 #include "parallel/transitions.h"
@@ -129,17 +130,20 @@ ShardedVariable MoeLayer::Forward(ForwardContext& context,
   if (!CheckStates(context, x)) return x;
   const bool whole = context.parallel.grid().size(Axis::kTensor) > 1 &&
                      x.states[Axis::kTensor] == AxisState::Invariant();
-  const ShardedVariable y =
-      whole ? RouteShares(context, x, tokens) : Route(context, x, tokens);
-  if (shared_ == nullptr) return y;
-  return Add(context, y,
-             shared_->out.Forward(
-                 context, SwiGlu(context, shared_->in.Forward(context, x))));
+  ShardedVariable shared;
+  const auto beside = [&] {
+    if (shared_ == nullptr) return;
+    shared = shared_->out.Forward(
+        context, SwiGlu(context, shared_->in.Forward(context, x)));
+  };
+  const ShardedVariable y = whole ? RouteShares(context, x, tokens, beside)
+                                  : Route(context, x, tokens, beside);
+  return shared_ == nullptr ? y : Add(context, y, shared);
 }
 
-ShardedVariable MoeLayer::RouteShares(ForwardContext& context,
-                                      const ShardedVariable& x,
-                                      const MoeTokens& tokens) const {
+ShardedVariable MoeLayer::RouteShares(
+    ForwardContext& context, const ShardedVariable& x, const MoeTokens& tokens,
+    const std::function<void()>& beside) const {
   const ProcessGrid& grid = context.parallel.grid();
   const Shape shape = x.value().shape();
   const int64_t tp = grid.size(Axis::kTensor);
@@ -165,7 +169,7 @@ ShardedVariable MoeLayer::RouteShares(ForwardContext& context,
   ShardedVariable y = Transition(
       context,
       Route(context, Transition(context, padded, Axis::kTensor, TokenShard()),
-            own),
+            own, beside),
       Axis::kTensor, AxisState::Invariant());
   if (padding > 0) {
     y.variable = SliceTokens(context.tape, y.variable, 0, shape.dim(1));
@@ -189,7 +193,8 @@ DispatchSizes MoeLayer::SizesOf(const Tensor& x, const Routing& routing) const {
 
 ShardedVariable MoeLayer::Route(ForwardContext& context,
                                 const ShardedVariable& x,
-                                const MoeTokens& tokens) const {
+                                const MoeTokens& tokens,
+                                const std::function<void()>& beside) const {
   Tape& tape = context.tape;
   const Shape shape = x.value().shape();
   const Routing routing = router_.Forward(context, x, tokens);
@@ -203,23 +208,31 @@ ShardedVariable MoeLayer::Route(ForwardContext& context,
   }
   const Variable flat =
       Reshape(tape, x.variable, {shape.dim(0) * shape.dim(1), shape.dim(2)});
-  return {Reshape(tape, ThroughExperts(context, flat, routing), shape),
+  return {Reshape(tape, ThroughExperts(context, flat, routing, beside), shape),
           x.states};
 }
 
 Variable MoeLayer::ThroughExperts(ForwardContext& context, const Variable& x,
-                                  const Routing& chosen) const {
+                                  const Routing& chosen,
+                                  const std::function<void()>& beside) const {
   Tape& tape = context.tape;
   const Routing routing =
       slices_ == 1 ? chosen : OfSlices(tape, chosen, slices_);
   const Dispatch dispatch(context, name_, routing.experts,
                           SizesOf(x.value(), routing));
+  if (dispatch.chunks() != nullptr) {
+    ExpertsInChunks experts(tape, dispatch.chunks(), x, routing.weights);
+    beside();
+    return experts.Finish(tape, config_.kind, *in_, *out_, keep_);
+  }
   const Variable inner = WeightedActivation(
       tape, config_.kind,
       ExpertLinear(tape, dispatch.ToExperts(tape, x), *in_, dispatch.rows()),
       dispatch.WeightsToExperts(tape, routing.weights), keep_);
-  return dispatch.FromExperts(
+  Variable y = dispatch.FromExperts(
       tape, ExpertLinear(tape, inner, *out_, dispatch.rows()));
+  beside();
+  return y;
 }
 
 }  // namespace trireme

@@ -16,6 +16,7 @@
 #ifndef TRIREME_MOE_MOE_LAYER_H_
 #define TRIREME_MOE_MOE_LAYER_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -41,9 +42,12 @@ class MoeLayer {
                           const MoeTokens& tokens) const;
 
   // x[t, width] of this rank, by the given routes; those of all ranks of the
-  // expert group come together. Without the shared expert.
+  // expert group come together. Without the shared expert. `beside` is called
+  // once: what it records is computed while rows travel, where they go in
+  // chunks.
   Variable ThroughExperts(ForwardContext& context, const Variable& x,
-                          const Routing& chosen) const;
+                          const Routing& chosen,
+                          const std::function<void()>& beside) const;
 
  private:
   struct Shared {
@@ -54,10 +58,12 @@ class MoeLayer {
   bool CheckStates(ForwardContext& context, const ShardedVariable& x) const;
   // Of x that tp holds whole.
   ShardedVariable RouteShares(ForwardContext& context, const ShardedVariable& x,
-                              const MoeTokens& tokens) const;
+                              const MoeTokens& tokens,
+                              const std::function<void()>& beside) const;
   // Of x that is sharded over all axes that have ranks.
   ShardedVariable Route(ForwardContext& context, const ShardedVariable& x,
-                        const MoeTokens& tokens) const;
+                        const MoeTokens& tokens,
+                        const std::function<void()>& beside) const;
 
   DispatchSizes SizesOf(const Tensor& x, const Routing& routing) const;
 

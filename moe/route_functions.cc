@@ -52,12 +52,6 @@ double LogitScale(const Parameter& temperature, DType compute) {
                   kMaxLogitScale);
 }
 
-Tensor Activated(ExpertKind kind, const Tensor& x) {
-  return kind == ExpertKind::kSwiGlu
-             ? SwiGluForward(x)
-             : ActivationForward(Activation::kGeluTanh, x);
-}
-
 }  // namespace
 
 Variable RouterLogits(Tape& tape, const Variable& x, Parameter& weight) {
@@ -218,6 +212,18 @@ Variable KnownLoss(Tape& tape, const Variable& x, double value,
       });
 }
 
+Tensor Activated(ExpertKind kind, const Tensor& x) {
+  return kind == ExpertKind::kSwiGlu
+             ? SwiGluForward(x)
+             : ActivationForward(Activation::kGeluTanh, x);
+}
+
+Tensor ActivationSlope(ExpertKind kind, const Tensor& x, const Tensor& dy) {
+  return kind == ExpertKind::kSwiGlu
+             ? SwiGluBackward(x, dy)
+             : ActivationBackward(Activation::kGeluTanh, x, dy);
+}
+
 Variable WeightedActivation(Tape& tape, ExpertKind kind, const Variable& x,
                             const Variable& weights, Keep keep) {
   const auto compute = [kind, x = x.value(), weights = weights.value()] {
@@ -232,11 +238,8 @@ Variable WeightedActivation(Tape& tape, ExpertKind kind, const Variable& x,
         if (gradients.Needs(1)) {
           gradients.Accumulate(1, RowDots(dy, Activated(kind, x)));
         }
-        const Tensor slope = ScaleRows(dy, weights);
-        gradients.Accumulate(
-            0, kind == ExpertKind::kSwiGlu
-                   ? SwiGluBackward(x, slope)
-                   : ActivationBackward(Activation::kGeluTanh, x, slope));
+        gradients.Accumulate(0,
+                             ActivationSlope(kind, x, ScaleRows(dy, weights)));
       });
   if (keep == Keep::kRecipe) y.set_recipe(compute);
   return y;

@@ -41,6 +41,11 @@ Variable CountRoutes(Tape& tape, const Variable& x, Parameter& bias,
 Variable KnownLoss(Tape& tape, const Variable& x, double value,
                    const Tensor& gradient);
 
+// SwiGLU or GELU, and dx = dy·activation'(x).
+Tensor Activated(MoeConfig::ExpertKind kind, const Tensor& x);
+Tensor ActivationSlope(MoeConfig::ExpertKind kind, const Tensor& x,
+                       const Tensor& dy);
+
 // y[r, n] = weights[r]·SwiGLU(x[r, 2n]) or weights[r]·GELU(x[r, n]). Keeps x
 // and the weights only: what comes after is linear in the weights, so that the
 // experts' results need not be kept for the weights' gradient. `keep`: of y.

@@ -47,19 +47,28 @@ struct Share {
   std::vector<int64_t> sent, received;
 };
 
-Tensor AllToAll(Communicator& group, const Share& share, const Tensor& rows,
-                int64_t capacity, const std::string& name) {
-  Tensor arrived = Room(rows, capacity, name);
-  group
-      .AllToAllV(rows.Slice(0, SumOf(share.sent)), share.sent,
-                 arrived.Slice(0, SumOf(share.received)), share.received, name)
-      .Wait();
-  return arrived;
+Event AllToAll(Communicator& group, const Share& share, const Tensor& rows,
+               const Tensor& received, const std::string& name) {
+  return group.AllToAllV(rows.Slice(0, SumOf(share.sent)), share.sent,
+                         received.Slice(0, SumOf(share.received)),
+                         share.received, name);
 }
 
-Tensor InTwoSteps(const Communicators& communicators, const RowCounts& counts,
-                  const Tensor& rows, int64_t capacity,
-                  const std::string& name) {
+Event InOneStep(const Communicators& communicators, const RowCounts& counts,
+                const Tensor& rows, const Tensor& received,
+                const std::string& name) {
+  const int64_t rank = communicators.ExpertGroup().rank();
+  Share share;
+  for (int64_t other = 0; other < counts.ranks(); ++other) {
+    share.sent.push_back(counts(rank, other));
+    share.received.push_back(counts(other, rank));
+  }
+  return AllToAll(communicators.ExpertGroup(), share, rows, received, name);
+}
+
+void InTwoSteps(const Communicators& communicators, const RowCounts& counts,
+                const Tensor& rows, const Tensor& received,
+                const std::string& name) {
   const int64_t rank = communicators.ExpertGroup().rank();
   const int64_t m = communicators.ExpertNode().size();
   const int64_t n = counts.ranks() / m;
@@ -67,7 +76,7 @@ Tensor InTwoSteps(const Communicators& communicators, const RowCounts& counts,
   const int64_t place = rank % m;
   // On a dry device as many as may pass through.
   const int64_t room =
-      rows.device().dry() ? std::max(rows.dim(0), capacity) : 0;
+      rows.device().dry() ? std::max(rows.dim(0), received.dim(0)) : 0;
 
   std::vector<int64_t> by_receiver;
   Share in_node{.sent = std::vector<int64_t>(m, 0),
@@ -88,12 +97,15 @@ Tensor InTwoSteps(const Communicators& communicators, const RowCounts& counts,
     }
   }
   const Tensor passed =
-      AllToAll(communicators.ExpertNode(), in_node,
-               SwapRuns(rows, by_receiver, n, m, room, name),
-               std::max(room, SumOf(in_node.received)), name + " in the node");
-  return AllToAll(communicators.ExpertsAcrossNodes(), across,
-                  SwapRuns(passed, passing, m, n, room, name), capacity,
-                  name + " across nodes");
+      Room(rows, std::max(room, SumOf(in_node.received)), name);
+  AllToAll(communicators.ExpertNode(), in_node,
+           SwapRuns(rows, by_receiver, n, m, room, name), passed,
+           name + " in the node")
+      .Wait();
+  AllToAll(communicators.ExpertsAcrossNodes(), across,
+           SwapRuns(passed, passing, m, n, room, name), received,
+           name + " across nodes")
+      .Wait();
 }
 
 }  // namespace
@@ -126,16 +138,34 @@ RowCounts RowCounts::Transposed() const {
 Tensor ExchangeRows(const Communicators& communicators, const RowCounts& counts,
                     bool by_nodes, const Tensor& rows, int64_t capacity,
                     const std::string& name) {
+  Tensor received = Room(rows, capacity, name);
   if (by_nodes) {
-    return InTwoSteps(communicators, counts, rows, capacity, name);
+    InTwoSteps(communicators, counts, rows, received, name);
+  } else {
+    InOneStep(communicators, counts, rows, received, name).Wait();
   }
-  const int64_t rank = communicators.ExpertGroup().rank();
-  Share share;
-  for (int64_t other = 0; other < counts.ranks(); ++other) {
-    share.sent.push_back(counts(rank, other));
-    share.received.push_back(counts(other, rank));
+  return received;
+}
+
+Tensor ExchangedRows::Wait() {
+  arrived_.Wait(received_.device().stream());
+  sent_ = Tensor();
+  return std::exchange(received_, Tensor());
+}
+
+ExchangedRows StartExchange(const Communicators& communicators,
+                            const RowCounts& counts, bool by_nodes,
+                            const Tensor& rows, const Tensor& received,
+                            const std::string& name) {
+  if (!by_nodes) {
+    return {rows, received,
+            InOneStep(communicators, counts, rows, received, name)};
   }
-  return AllToAll(communicators.ExpertGroup(), share, rows, capacity, name);
+  Device& device = rows.device();
+  device.stream().Record().Wait(device.stream(StreamKind::kCommunication));
+  const StreamScope scope(device, StreamKind::kCommunication);
+  InTwoSteps(communicators, counts, rows, received, name);
+  return {rows, received, device.stream().Record()};
 }
 
 }  // namespace trireme

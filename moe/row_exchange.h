@@ -10,9 +10,11 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "parallel/communicators.h"
+#include "runtime/device/event.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {
@@ -43,6 +45,31 @@ class RowCounts {
 Tensor ExchangeRows(const Communicators& communicators, const RowCounts& counts,
                     bool by_nodes, const Tensor& rows, int64_t capacity,
                     const std::string& name);
+
+// Rows on their way. Their tensors are kept until somebody waits.
+class ExchangedRows {
+ public:
+  ExchangedRows(Tensor sent, Tensor received, Event arrived)
+      : sent_(std::move(sent)),
+        received_(std::move(received)),
+        arrived_(std::move(arrived)) {}
+
+  // Moves the received rows out: what the current stream is given from now on
+  // comes after their arrival. Once.
+  Tensor Wait();
+
+ private:
+  Tensor sent_, received_;
+  Event arrived_;
+};
+
+// As ExchangeRows, into `received` [capacity, h], without waiting: the current
+// stream goes on meanwhile, where the device has others beside it. By nodes the
+// host's own stream, which has none, waits nevertheless.
+ExchangedRows StartExchange(const Communicators& communicators,
+                            const RowCounts& counts, bool by_nodes,
+                            const Tensor& rows, const Tensor& received,
+                            const std::string& name);
 
 }  // namespace trireme
 

@@ -141,9 +141,12 @@ void Communicators::CreateGroups(CommunicatorFactory& factory,
                             .cut = data_part(Keep::kRun),
                             .cause = Cause::kParameters,
                             .progress = Progress::kBackground});
+  const Progress rows_progress = options.experts.overlaps()
+                                     ? Progress::kBackground
+                                     : Progress::kWhileWaiting;
   if (grid.size(Axis::kExpert) > 1) {
     experts_ = Create(factory, grid.ExpertGroup(), "ep tokens", Cause::kExperts,
-                      Progress::kWhileWaiting);
+                      rows_progress);
     expert_gradients_ =
         Create(factory, grid.ExpertReplicas(), "expert gradients",
                Cause::kGradients, Progress::kBackground);
@@ -159,9 +162,9 @@ void Communicators::CreateGroups(CommunicatorFactory& factory,
       if (i % of_node == own % of_node) across.push_back(group[i]);
     }
     expert_node_ = Create(factory, node, "ep tokens in a node", Cause::kExperts,
-                          Progress::kWhileWaiting);
+                          rows_progress);
     experts_across_ = Create(factory, across, "ep tokens across nodes",
-                             Cause::kExperts, Progress::kWhileWaiting);
+                             Cause::kExperts, rows_progress);
   }
   // Where stages have unlike numbers of ranks, or experts lie across dp, no
   // groups hold the model once each: everyone is in one, and the first copy of

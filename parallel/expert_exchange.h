@@ -4,6 +4,7 @@
 #ifndef TRIREME_PARALLEL_EXPERT_EXCHANGE_H_
 #define TRIREME_PARALLEL_EXPERT_EXCHANGE_H_
 
+#include <algorithm>
 #include <vector>
 
 namespace trireme {
@@ -22,18 +23,28 @@ struct ExpertExchange {
     double max_load = 0;
     Moves moves = Moves::kRows;
     bool by_nodes = false;
+    int chunks = 1;
   };
   Moves moves = Moves::kRows;
   // Of kAdaptive; ascending, the last one for all above.
   std::vector<Choice> choices;
   // Ranks of the expert group that share a node; 1: rows go in one step.
   int node_ranks = 1;
+  // In which rows go, so that one travels while another is computed.
+  int chunks = 1;
   // Gradients of experts' weights are summed rank by rank, so that they have
   // the same bits whatever moves.
   bool sums_by_rank = false;
   // Rows that a rank receives at most, over those of even routing; 0: as many
   // as there may be.
   double max_load = 0;
+
+  // Whether rows may travel behind computation.
+  bool overlaps() const {
+    return chunks > 1 ||
+           std::any_of(choices.begin(), choices.end(),
+                       [](const Choice& choice) { return choice.chunks > 1; });
+  }
 };
 
 }  // namespace trireme

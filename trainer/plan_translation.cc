@@ -67,6 +67,7 @@ ExpertExchange ExpertExchangeOf(const Plan& plan) {
   exchange.sums_by_rank = true;
   exchange.node_ranks = static_cast<int>(plan.experts().node_ranks());
   exchange.max_load = plan.experts().max_load();
+  exchange.chunks = static_cast<int>(plan.experts().chunks());
   switch (plan.experts().move()) {
     case Plan::Experts::WEIGHTS:
       exchange.moves = ExpertExchange::Moves::kWeights;
@@ -79,7 +80,8 @@ ExpertExchange ExpertExchangeOf(const Plan& plan) {
              .moves = choice.move() == Plan::Experts::WEIGHTS
                           ? ExpertExchange::Moves::kWeights
                           : ExpertExchange::Moves::kRows,
-             .by_nodes = choice.by_nodes()});
+             .by_nodes = choice.by_nodes(),
+             .chunks = std::max(1, static_cast<int>(choice.chunks()))});
       }
       break;
     default:

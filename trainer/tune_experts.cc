@@ -34,17 +34,26 @@ std::vector<double> LoadsUpTo(double most) {
   return loads;
 }
 
+constexpr int kChunks[] = {1, 2, 4, 8};
+
 struct Way {
-  const char* name;
+  std::string name;
   Moves moves;
   bool by_nodes;
+  int chunks;
 };
 
 std::vector<Way> WaysOf(const ExpertExchange& exchange, int ep) {
-  std::vector<Way> ways = {{"rows", Moves::kRows, false},
-                           {"weights", Moves::kWeights, false}};
-  if (exchange.node_ranks > 1 && exchange.node_ranks < ep) {
-    ways.push_back({"rows by nodes", Moves::kRows, true});
+  std::vector<Way> ways = {{"weights", Moves::kWeights, false, 1}};
+  for (const bool by_nodes : {false, true}) {
+    if (by_nodes && (exchange.node_ranks == 1 || exchange.node_ranks == ep)) {
+      continue;
+    }
+    for (const int chunks : kChunks) {
+      std::string name = by_nodes ? "rows by nodes" : "rows";
+      if (chunks > 1) name += fmt::format(" in {}", chunks);
+      ways.push_back({std::move(name), Moves::kRows, by_nodes, chunks});
+    }
   }
   return ways;
 }
@@ -70,13 +79,19 @@ Tensor RoutesOf(Device& device, int64_t tokens, const MoeConfig& config, int ep,
   return Upload<int32_t>(device, {tokens, config.top_k}, experts);
 }
 
+// Rows may travel behind computation.
+CommunicatorOptions Overlapping(CommunicatorOptions options) {
+  options.experts.chunks = std::max(options.experts.chunks, 2);
+  return options;
+}
+
 class Layer {
  public:
   Layer(const TrainingSetup& setup, const Plan& plan, const PlanLayout& layout,
         Device& device, CommunicatorFactory& factory)
       : device_(device),
         grid_(layout.grid),
-        communicators_(factory, grid_, layout.communicators),
+        communicators_(factory, grid_, Overlapping(layout.communicators)),
         config_(*setup.family->experts()),
         width_(setup.family->Shape().hidden),
         dtype_(setup.dtype),
@@ -99,6 +114,7 @@ class Layer {
         {.experts = {.moves = way.moves,
                      .node_ranks =
                          way.by_nodes ? communicators_.ExpertNode().size() : 1,
+                     .chunks = way.chunks,
                      .sums_by_rank = true}});
     std::vector<double> seconds;
     for (int i = -1; i < repetitions; ++i) {
@@ -130,7 +146,8 @@ class Layer {
     routing.experts =
         RoutesOf(device_, tokens_, config_, grid_.size(Axis::kExpert), load);
     routing.most_of_expert = tokens_ * config_.top_k;
-    const Variable outputs[] = {layer_.ThroughExperts(context, x, routing)};
+    const Variable outputs[] = {
+        layer_.ThroughExperts(context, x, routing, /*beside=*/[] {})};
     tape.Backward(outputs, {Tensor::Zeros(device_, shape, dtype_)},
                   Tape::WeightGradients::kImmediate);
     device_.stream().Synchronize();
@@ -203,6 +220,7 @@ absl::StatusOr<TunedExperts> TuneExperts(const TrainingSetup& setup,
     choice.set_move(ways[best].moves == Moves::kWeights ? Plan::Experts::WEIGHTS
                                                         : Plan::Experts::ROWS);
     choice.set_by_nodes(ways[best].by_nodes);
+    choice.set_chunks(ways[best].chunks);
     last = best;
   }
   return tuned;

@@ -78,6 +78,9 @@ std::string Summary(const Plan& plan) {
   if (plan.has_experts()) {
     text += fmt::format(", moving {}",
                         Plan::Experts::Move_Name(plan.experts().move()));
+    if (plan.experts().chunks() > 1) {
+      text += fmt::format(" in {} chunks", plan.experts().chunks());
+    }
   }
   if (plan.chunks_per_rank() > 1) {
     text += fmt::format(", {} a rank", plan.chunks_per_rank());

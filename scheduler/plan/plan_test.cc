@@ -145,6 +145,17 @@ TEST(Plan, ExpertsAreDividedAmongTheRanksOfAStage) {
   EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } experts { max_load: 0.5 }", context),
             "plan.experts.max_load: found 0.5, expected 0 (no bound) or 1 to "
             "ep, 4");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } experts { chunks: 65 }", context),
+            "plan.experts.chunks: found 65, expected 1 to 64");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } "
+                    "experts { move: WEIGHTS chunks: 2 }",
+                    context),
+            "plan.experts.chunks: found 2, expected 1 with move WEIGHTS: no "
+            "rows go");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } experts { move: ADAPTIVE "
+                    "choices { max_load: 2 move: ROWS chunks: 65 } }",
+                    context),
+            "plan.experts.choices.chunks: found 65, expected 1 to 64");
   const auto moved =
       ResolvePlan(Parse("grid { dp: 8 ep: 4 } experts { }"), context);
   ASSERT_TRUE(moved.ok()) << moved.status();

@@ -205,6 +205,9 @@ absl::Status ValidateOffload(const Plan& plan) {
   return absl::OkStatus();
 }
 
+// More are messages of few rows.
+constexpr uint32_t kMaxExpertChunks = 64;
+
 absl::Status ValidateExperts(const Plan& plan) {
   if (!plan.has_experts()) return absl::OkStatus();
   const uint32_t ep = plan.grid().ep();
@@ -226,6 +229,15 @@ absl::Status ValidateExperts(const Plan& plan) {
     return PlanFieldError("experts.choices", plan.experts().choices_size(),
                           "none without move ADAPTIVE");
   }
+  const std::string few_chunks = fmt::format("1 to {}", kMaxExpertChunks);
+  const uint32_t chunks = plan.experts().chunks();
+  if (chunks < 1 || chunks > kMaxExpertChunks) {
+    return PlanFieldError("experts.chunks", chunks, few_chunks);
+  }
+  if (chunks > 1 && plan.experts().move() == Plan::Experts::WEIGHTS) {
+    return PlanFieldError("experts.chunks", chunks,
+                          "1 with move WEIGHTS: no rows go");
+  }
   double below = 0;
   for (const Plan::Experts::Choice& choice : plan.experts().choices()) {
     if (!(choice.max_load() > below && choice.max_load() <= ep)) {
@@ -241,6 +253,14 @@ absl::Status ValidateExperts(const Plan& plan) {
       return PlanFieldError("experts.choices.move",
                             Plan::Experts::Move_Name(choice.move()),
                             "ROWS or WEIGHTS");
+    }
+    if (choice.chunks() > kMaxExpertChunks) {
+      return PlanFieldError("experts.choices.chunks", choice.chunks(),
+                            few_chunks);
+    }
+    if (choice.chunks() > 1 && choice.move() == Plan::Experts::WEIGHTS) {
+      return PlanFieldError("experts.choices.chunks", choice.chunks(),
+                            "1 with move WEIGHTS: no rows go");
     }
     if (choice.by_nodes() && (of_node == 1 || of_node == ep)) {
       return PlanFieldError(

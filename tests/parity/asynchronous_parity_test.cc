@@ -67,7 +67,18 @@ std::vector<GridCase> MoeGrids() {
       .experts = 4, .top_k = 2, .expert_hidden = 24, .shared_hidden = 8};
   return {{.moe = experts},
           {.dp = 2, .ep = 2, .moe = experts},
-          {.tp = 2, .dp = 2, .ep = 4, .moe = experts}};
+          {.tp = 2, .dp = 2, .ep = 4, .moe = experts},
+          // Rows travel while others are computed.
+          {.dp = 2,
+           .ep = 2,
+           .moe = experts,
+           .plan = PlanFromText("experts { chunks: 3 }")},
+          {.tp = 2,
+           .dp = 2,
+           .ep = 4,
+           .moe = experts,
+           .plan = PlanFromText("experts { chunks: 2 node_ranks: 2 } "
+                                "recompute: FULL")}};
 }
 
 class AsynchronousParityTest : public testing::TestWithParam<SeededCase> {};

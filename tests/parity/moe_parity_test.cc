@@ -108,6 +108,13 @@ std::vector<GridCase> Grids() {
       "experts { move: WEIGHTS } microbatches: 2");
   add({.pp = 2, .dp = 2, .ep = 2},
       "experts { move: ADAPTIVE } schedule: ZB_H1 sharding: OPTIMIZER");
+  // Rows go in chunks, by one step or by nodes.
+  add({.tp = 2, .dp = 2, .ep = 4, .moe = WithShared()},
+      "experts { chunks: 3 } sequence_parallel: true");
+  add({.pp = 2, .dp = 2, .ep = 2},
+      "experts { chunks: 2 } schedule: ZB_H1 recompute: FULL");
+  add({.tp = 2, .dp = 4, .ep = 8, .moe = WithShared()},
+      "experts { chunks: 2 node_ranks: 2 } recompute: SELECTIVE");
   // Two ranks, and four, share an expert.
   add({.dp = 8, .ep = 8});
   add({.tp = 2, .dp = 4, .ep = 8, .moe = WithShared()},
@@ -169,14 +176,18 @@ TEST(MoeBitsTest, WhatMovesChangesNoBit) {
                   .ep = 4,
                   .dtype = DType::kFloat32,
                   .layers = 2,
-                  .moe = kExperts};
+                  .moe = WithShared()};
     grid.plan = PlanFromText(experts);
     return Record(grid);
   };
   const GridRecord rows = record("experts { }");
   for (const char* experts :
        {"experts { move: WEIGHTS }", "experts { move: ADAPTIVE }",
-        "experts { node_ranks: 2 }", "experts { max_load: 4 }"}) {
+        "experts { node_ranks: 2 }", "experts { max_load: 4 }",
+        "experts { chunks: 2 }", "experts { chunks: 3 node_ranks: 2 }",
+        "experts { chunks: 64 }",
+        "experts { move: ADAPTIVE choices { max_load: 1.2 move: WEIGHTS } "
+        "choices { max_load: 4 move: ROWS chunks: 2 } }"}) {
     const ParityReport report = Compare(rows, record(experts));
     EXPECT_TRUE(report.bitwise) << experts << ParityText(report, {}, 5);
   }
