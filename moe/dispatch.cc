@@ -74,10 +74,28 @@ std::vector<int64_t> Evenly(int64_t rows, int64_t groups) {
   return counts;
 }
 
-// [ranks, experts]: the counts of all ranks. A dry device, which is told of no
-// other's, takes all ranks for alike.
+// Routes of any rank, of which the experts of `rank` have so many times their
+// share, at most `most`.
+std::vector<int64_t> Unevenly(const std::vector<int64_t>& counts, int64_t ranks,
+                              int64_t rank, double load, int64_t most) {
+  const auto experts = static_cast<int64_t>(counts.size());
+  const int64_t local = experts / ranks;
+  const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  const int64_t hot =
+      std::min({all, most,
+                static_cast<int64_t>(load * static_cast<double>(all) /
+                                     static_cast<double>(ranks))});
+  std::vector<int64_t> uneven = Evenly(all - hot, experts - local);
+  const std::vector<int64_t> own = Evenly(hot, local);
+  uneven.insert(uneven.begin() + rank * local, own.begin(), own.end());
+  return uneven;
+}
+
+// [ranks, experts]: the counts of all ranks. A dry device is told of no
+// other's: all have those of `imagined`.
 std::vector<int64_t> GatherCounts(Device& device, Communicator& group,
                                   const std::vector<int64_t>& counts,
+                                  const std::vector<int64_t>& imagined,
                                   const std::string& name) {
   const auto experts = static_cast<int64_t>(counts.size());
   const std::vector<int32_t> own(counts.begin(), counts.end());
@@ -93,7 +111,7 @@ std::vector<int64_t> GatherCounts(Device& device, Communicator& group,
   if (!values.empty()) return {values.begin(), values.end()};
   std::vector<int64_t> alike;
   for (int rank = 0; rank < group.size(); ++rank) {
-    alike.insert(alike.end(), counts.begin(), counts.end());
+    alike.insert(alike.end(), imagined.begin(), imagined.end());
   }
   return alike;
 }
@@ -266,8 +284,14 @@ Dispatch::Dispatch(ForwardContext& context, const std::string& name,
   if (context.parallel.grid().size(Axis::kExpert) > 1) {
     Communicator& group = context.parallel.communicators().ExpertGroup();
     const ExpertExchange& exchange = context.parallel.options().experts;
+    std::vector<int64_t> imagined = routes->sorted.counts;
+    if (exchange.expected_load > 1) {
+      imagined = Unevenly(
+          imagined, group.size(), group.rank(), exchange.expected_load,
+          MostReceived(experts, sizes, exchange, group.size()) / group.size());
+    }
     const std::vector<int64_t> table =
-        GatherCounts(device, group, routes->sorted.counts, name);
+        GatherCounts(device, group, routes->sorted.counts, imagined, name);
     routes->counts = CountsBetween(group.size(), table);
     routes->rows->ranks = group.size();
     routes->rows->may_move_weights = exchange.moves == Moves::kAdaptive;

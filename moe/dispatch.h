@@ -13,7 +13,8 @@
 // backward. A rank holds as many rows as are routed to its experts: k·t where
 // they are even, at most min(k, its experts)·t·ep for t tokens on each rank, or
 // fewer where experts have a capacity or the plan a bound. Only what is certain
-// counts for memory on a dry device; it counts work for even routing.
+// counts for memory on a dry device; it counts work for even routing, or for
+// the load that is expected of the rank with most (ExpertExchange).
 //
 // Where the plan has weights move, or they are fewer bytes at a call's load,
 // rows stay and experts come (ExpertLinear). Every rank knows all ranks'

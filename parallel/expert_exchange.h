@@ -38,6 +38,9 @@ struct ExpertExchange {
   // Rows that a rank receives at most, over those of even routing; 0: as many
   // as there may be.
   double max_load = 0;
+  // For what a dry device counts: rows of this rank's experts, over those of
+  // even routing.
+  double expected_load = 1;
 
   // Whether rows may travel behind computation.
   bool overlaps() const {

@@ -147,7 +147,12 @@ absl::StatusOr<Question> QuestionOf(const ParsedCommand& arguments) {
       ResolveJob(job.job, {dataset->size(), dataset->num_classes()});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   question.setup = *setup;
-  input.model = ModelShapeOf(*setup);
+  ASSIGN_OR_RETURN(const double load, arguments.GetDouble("expert_load"));
+  if (!(load >= 1)) {
+    return InvalidArgument("--expert_load: found {}, expected at least 1",
+                           load);
+  }
+  input.model = ModelShapeOf(*setup, load);
   input.global_batch = setup->global_batch;
   ASSIGN_OR_RETURN(input.cluster, LoadCluster(arguments.Get("cluster")));
   ASSIGN_OR_RETURN(const std::string changes,
@@ -302,6 +307,13 @@ absl::Status PredictAndPrint(const ParsedCommand& arguments,
   const auto plan = ResolvePlan(
       file.plan, PlanContextOf(question.setup, cluster.num_ranks()));
   RETURN_IF_ERROR(file.locations.Locate(plan.status()));
+  const double bound = plan->experts().max_load();
+  ASSIGN_OR_RETURN(const double load, arguments.GetDouble("expert_load"));
+  if (bound > 0 && load > bound) {
+    return file.locations.Locate(InvalidArgument(
+        "plan.experts.max_load: found {}, expected at least --expert_load, {}",
+        bound, load));
+  }
   RankedPlan given;
   given.plan = *plan;
   given.candidate = CandidateOf(given.plan);
@@ -402,6 +414,11 @@ Command PlanCommand() {
                     .value = "FILE",
                     .help = "writes every plan considered and its verdict as "
                             "CSV"},
+                   {.name = "expert_load",
+                    .value = "LOAD",
+                    .default_value = "1",
+                    .help = "rows of the rank whose experts have most, over "
+                            "those of even routing"},
                    {.name = "what_if",
                     .value = "FIELD=VALUE",
                     .help = "changes the cluster first, as "

@@ -21,7 +21,7 @@ using Pass = RecordedCollective::Pass;
 class DryChunk {
  public:
   DryChunk(const TrainingSetup& setup, const ChunkMode& mode,
-           const ChunkRequest& part)
+           double expert_load, const ChunkRequest& part)
       : device_(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry),
         world_(static_cast<int>(mode.split.tp * mode.split.cp *
                                 ReplicasOf(mode.split)),
@@ -30,7 +30,11 @@ class DryChunk {
                {.ulysses = static_cast<int>(mode.split.ulysses),
                 .experts = {.moves = mode.split.moves_weights
                                          ? ExpertExchange::Moves::kWeights
-                                         : ExpertExchange::Moves::kRows}},
+                                         : ExpertExchange::Moves::kRows,
+                            .chunks = static_cast<int>(mode.split.row_chunks),
+                            .sums_by_rank = mode.split.sums_by_rank,
+                            .max_load = mode.split.max_load,
+                            .expected_load = expert_load}},
                {{{.blocks = part.blocks,
                   .embedding = part.embedding,
                   .head = part.head,
@@ -199,13 +203,11 @@ const ChunkFigures& ChunkRuns::Run(const ChunkMode& mode, int64_t first,
   for (const BlockRun& run : BlockRunsIn(shape_, first, end)) {
     kinds.emplace_back(run.kind, run.count);
   }
-  const Key key(split.tp, split.cp, split.ulysses, split.ep,
-                split.moves_weights, split.sequence_parallel,
-                split.microbatch_size, static_cast<int>(mode.recompute),
-                mode.deferred, std::move(kinds), embedding, head);
+  const Key key(split, static_cast<int>(mode.recompute), mode.deferred,
+                std::move(kinds), embedding, head);
   const auto found = runs_.find(key);
   if (found != runs_.end()) return found->second;
-  DryChunk chunk(setup_, mode,
+  DryChunk chunk(setup_, mode, expert_load_,
                  {.blocks = {.first = first, .end = end},
                   .embedding = embedding,
                   .head = head});

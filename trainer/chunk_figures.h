@@ -43,8 +43,11 @@ struct ChunkMode {
 // which is never below what is held.
 class ChunkRuns {
  public:
-  explicit ChunkRuns(TrainingSetup setup)
-      : setup_(std::move(setup)), shape_(setup_.family->Shape()) {}
+  // `expert_load`: as PieceRecorder's.
+  explicit ChunkRuns(TrainingSetup setup, double expert_load = 1)
+      : setup_(std::move(setup)),
+        expert_load_(expert_load),
+        shape_(setup_.family->Shape()) {}
 
   // With blocks [first, end).
   ChunkFigures Of(const ChunkMode& mode, int64_t first, int64_t end,
@@ -52,14 +55,14 @@ class ChunkRuns {
   const ModelShape& shape() const { return shape_; }
 
  private:
-  using Key =
-      std::tuple<int64_t, int64_t, int64_t, int64_t, bool, bool, int64_t, int,
-                 bool, std::vector<std::pair<int32_t, int64_t>>, bool, bool>;
+  using Key = std::tuple<BlockSplit, int, bool,
+                         std::vector<std::pair<int32_t, int64_t>>, bool, bool>;
 
   const ChunkFigures& Run(const ChunkMode& mode, int64_t first, int64_t end,
                           bool embedding, bool head);
 
   const TrainingSetup setup_;
+  const double expert_load_;
   const ModelShape shape_;
   std::map<Key, ChunkFigures> runs_;
 };

@@ -9,7 +9,7 @@
 
 namespace trireme {
 
-ModelShape ModelShapeOf(const TrainingSetup& setup) {
+ModelShape ModelShapeOf(const TrainingSetup& setup, double expert_load) {
   ModelShape shape = setup.family->Shape();
   shape.element_bytes = DTypeSize(setup.dtype);
   shape.dtype = DTypeName(setup.dtype);
@@ -28,7 +28,8 @@ ModelShape ModelShapeOf(const TrainingSetup& setup) {
   shape.recorded_pieces =
       [hidden = shape.hidden, mlp_hidden = shape.mlp_hidden,
        shared_hidden = shape.shared_hidden, heads = shape.heads,
-       recorder = std::make_shared<PieceRecorder>(std::move(recording))](
+       recorder =
+           std::make_shared<PieceRecorder>(std::move(recording), expert_load)](
           const BlockSplit& split, Plan::Recompute recompute,
           bool deferred) -> std::optional<ModelPieces> {
     if (hidden % split.tp != 0 || mlp_hidden % split.tp != 0 ||

@@ -9,8 +9,9 @@
 namespace trireme {
 
 // With recorded_pieces (trainer/recorded_pieces.h), which runs each split once
-// and keeps what it found.
-ModelShape ModelShapeOf(const TrainingSetup& setup);
+// and keeps what it found. `expert_load`: rows of the rank whose experts have
+// most, over those of even routing.
+ModelShape ModelShapeOf(const TrainingSetup& setup, double expert_load = 1);
 
 }  // namespace trireme
 

@@ -1,5 +1,6 @@
 #include "trainer/recorded_collectives.h"
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <utility>
@@ -46,10 +47,17 @@ std::optional<Kind> KindOf(const Operation& operation) {
   }
 }
 
+// Of rows the rank with most sends or receives: whichever is more takes the
+// time.
 int64_t BytesOf(const Operation& operation) {
-  return operation.kind == Operation::Kind::kAllGather
-             ? operation.output.bytes()
-             : operation.input.bytes();
+  switch (operation.kind) {
+    case Operation::Kind::kAllGather:
+      return operation.output.bytes();
+    case Operation::Kind::kAllToAllV:
+      return std::max(operation.input.bytes(), operation.output.bytes());
+    default:
+      return operation.input.bytes();
+  }
 }
 
 }  // namespace

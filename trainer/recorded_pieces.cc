@@ -31,10 +31,12 @@ PieceFigures Difference(const PieceFigures& a, const PieceFigures& b) {
 }
 
 // A chunk's collectives, each as often as another chunk has it less.
-// `weight_flops`: of a block's weight gradients; 0 where they are put off.
+// `forward_flops`, `weight_flops`: of a block's forward and of its weight
+// gradients; 0 where they are put off.
 std::vector<PieceCollective> Beyond(
     const std::vector<RecordedCollective>& chunk,
-    const std::vector<RecordedCollective>& other, double weight_flops) {
+    const std::vector<RecordedCollective>& other, double forward_flops,
+    double weight_flops) {
   using Group = PieceCollective::Group;
   using Behind = PieceCollective::Behind;
   std::vector<PieceCollective> list;
@@ -44,6 +46,10 @@ std::vector<PieceCollective> Beyond(
                                   .bytes = recorded.bytes};
     if (recorded.flops_behind > 0 && recorded.group == Group::kRing) {
       collective.behind = Behind::kAttention;
+    } else if (recorded.flops_behind > 0 && recorded.group == Group::kExperts) {
+      collective.behind = Behind::kExperts;
+      collective.product_share =
+          static_cast<double>(recorded.flops_behind) / forward_flops;
     } else if (recorded.flops_behind > 0 && weight_flops > 0) {
       collective.behind = Behind::kProduct;
       collective.product_share =
@@ -160,9 +166,7 @@ const ModelPieces& PieceRecorder::Record(const BlockSplit& split,
 const ModelPieces& PieceRecorder::RecordLocked(const BlockSplit& split,
                                                Plan::Recompute recompute,
                                                bool deferred) {
-  const Key key(split.tp, split.cp, split.ulysses, split.ep,
-                split.moves_weights, split.sequence_parallel,
-                split.microbatch_size, static_cast<int>(recompute), deferred);
+  const Key key(split, static_cast<int>(recompute), deferred);
   const auto found = recorded_.find(key);
   if (found != recorded_.end()) return found->second;
 
@@ -177,7 +181,8 @@ const ModelPieces& PieceRecorder::RecordLocked(const BlockSplit& split,
     const double weight_flops =
         deferred ? 0 : ProductFlops(figures.kernels.backward_weight);
     figures.collectives =
-        Beyond(pair.with.collectives, pair.without.collectives, weight_flops);
+        Beyond(pair.with.collectives, pair.without.collectives,
+               ProductFlops(figures.kernels.forward), weight_flops);
     return figures;
   };
   ModelPieces pieces;

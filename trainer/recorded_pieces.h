@@ -21,15 +21,17 @@ namespace trireme {
 // Records each split once. Thread-safe.
 class PieceRecorder {
  public:
-  explicit PieceRecorder(TrainingSetup setup) : chunks_(std::move(setup)) {}
+  // `expert_load`: rows of the rank whose experts have most, over those of even
+  // routing.
+  explicit PieceRecorder(TrainingSetup setup, double expert_load = 1)
+      : chunks_(std::move(setup), expert_load) {}
 
   // `deferred`: weight gradients are put off (zero-bubble schedules).
   const ModelPieces& Record(const BlockSplit& split, Plan::Recompute recompute,
                             bool deferred);
 
  private:
-  using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, bool, bool,
-                         int64_t, int, bool>;
+  using Key = std::tuple<BlockSplit, int, bool>;
 
   const ModelPieces& RecordLocked(const BlockSplit& split,
                                   Plan::Recompute recompute, bool deferred);

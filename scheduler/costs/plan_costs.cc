@@ -22,6 +22,24 @@ double Exposed(double seconds, double hidden_behind) {
   return std::max(0.0, seconds - hidden_behind);
 }
 
+// Collectives of one pass that go one after the other behind products, for each
+// of which something else waits in the end.
+class BehindProducts {
+ public:
+  void Add(double times, double once, double behind) {
+    all_ += times * once;
+    exposed_ += times * Exposed(once, behind);
+    longest_ = std::max(longest_, behind);
+  }
+  // Where the products take longer, what has too few behind it is seen; else
+  // all but what the last one waited for.
+  double exposed() const { return std::max(exposed_, all_ - longest_); }
+  double hidden() const { return all_ - exposed(); }
+
+ private:
+  double all_ = 0, exposed_ = 0, longest_ = 0;
+};
+
 // Of the device that suffers most.
 double BesideCommunication(const ClusterModel& cluster) {
   double factor = 1;
@@ -127,6 +145,9 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
   const double weights_s = time.backward_weight_s;
   // Behind attention, which hides what it takes.
   double forward_ring_s = 0, backward_ring_s = 0;
+  const double products_s = time.forward_s;
+  const bool in_chunks = split_.row_chunks > 1 && model_.hides_collectives;
+  BehindProducts forward_rows, backward_rows;
   for (const PieceCollective& collective : piece.collectives) {
     const double once =
         SecondsOnce(collective, static_cast<double>(collective.bytes), rings);
@@ -135,6 +156,12 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
     if (collective.behind == Behind::kAttention && model_.hides_collectives) {
       forward_ring_s += forward;
       backward_ring_s += backward;
+      continue;
+    }
+    if (collective.group == PieceCollective::Group::kExperts && in_chunks) {
+      const double behind = collective.product_share * products_s;
+      forward_rows.Add(collective.forward, once, behind);
+      backward_rows.Add(collective.backward, once, behind);
       continue;
     }
     if (collective.behind == Behind::kProduct && model_.hides_collectives &&
@@ -161,6 +188,15 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
     }
     *cause += forward + backward;
   }
+  const auto add_rows = [&](const BehindProducts& rows, double& seconds) {
+    const double added =
+        rows.exposed() + (beside_communication_ - 1) * rows.hidden();
+    seconds += added;
+    time.parts.ep_s += added;
+  };
+  add_rows(forward_rows, time.forward_s);
+  add_rows(backward_rows, time.backward_s);
+  if (recomputed) add_rows(forward_rows, time.backward_s);
   const double forward = Exposed(forward_ring_s, attention_s);
   const double backward =
       Exposed(backward_ring_s, 2 * attention_s) + (recomputed ? forward : 0);

@@ -36,6 +36,9 @@ struct PieceCollective {
     // One of the backward's products.
     kProduct,
     kAttention,
+    // The experts' products of other chunks of rows, one collective after the
+    // other.
+    kExperts,
   };
 
   Group group = Group::kTensor;
@@ -47,7 +50,8 @@ struct PieceCollective {
   int32_t forward = 0;
   int32_t backward = 0;
   Behind behind = Behind::kNothing;
-  // Of kProduct: its FLOPs over those of all weight gradients of a block.
+  // Of kProduct: its FLOPs over those of all weight gradients of a block; of
+  // kExperts over those of a block's forward.
   double product_share = 0;
   // The backward's belong to the weight gradients, and are put off with them.
   bool for_weight_gradient = false;

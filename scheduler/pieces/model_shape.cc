@@ -70,6 +70,9 @@ BlockSplit SplitOf(const Plan& plan) {
           .ulysses = plan.ulysses(),
           .ep = std::max<int64_t>(1, plan.grid().ep()),
           .moves_weights = plan.experts().move() == Plan::Experts::WEIGHTS,
+          .row_chunks = std::max<int64_t>(1, plan.experts().chunks()),
+          .max_load = plan.experts().max_load(),
+          .sums_by_rank = plan.has_experts(),
           .sequence_parallel = plan.sequence_parallel(),
           .microbatch_size = plan.microbatch_size()};
 }

@@ -10,6 +10,7 @@
 #ifndef TRIREME_SCHEDULER_PIECES_MODEL_SHAPE_H_
 #define TRIREME_SCHEDULER_PIECES_MODEL_SHAPE_H_
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -70,8 +71,16 @@ struct BlockSplit {
   int64_t ep = 1;
   // Experts' weights come to the rows (Plan.Experts).
   bool moves_weights = false;
+  // In which rows go to experts, and the bound of those that a rank receives,
+  // over those of even routing; 0: none.
+  int64_t row_chunks = 1;
+  double max_load = 0;
+  // Gradients of experts' weights are summed rank by rank.
+  bool sums_by_rank = false;
   bool sequence_parallel = false;
   int64_t microbatch_size = 1;
+
+  friend auto operator<=>(const BlockSplit&, const BlockSplit&) = default;
 };
 
 // Consecutive blocks of one kind.

@@ -91,6 +91,10 @@ Candidate CandidateOf(const Plan& plan) {
     candidate.microbatch_group = number(plan.microbatch_group());
   }
   candidate.recompute_blocks = number(plan.recompute_blocks());
+  if (plan.has_experts()) {
+    candidate.expert_move = plan.experts().move();
+    candidate.row_chunks = number(plan.experts().chunks());
+  }
   candidate.offload = plan.has_offload();
   candidate.resident_units = number(plan.offload().resident_units());
   return candidate;
@@ -120,6 +124,10 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
   if (candidate.expert_move > 0) {
     plan.mutable_experts()->set_move(
         static_cast<Plan::Experts::Move>(candidate.expert_move));
+  }
+  if (candidate.row_chunks > 0) {
+    plan.mutable_experts()->set_chunks(
+        static_cast<uint32_t>(candidate.row_chunks));
   }
   if (candidate.microbatch_group > 0) {
     plan.set_microbatch_group(

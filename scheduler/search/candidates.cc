@@ -240,6 +240,9 @@ std::string ToText(const Candidate& candidate) {
   if (candidate.expert_move == Plan::Experts::WEIGHTS) {
     text += ", experts come to their rows";
   }
+  if (candidate.row_chunks > 1) {
+    text += fmt::format(", rows to experts in {} chunks", candidate.row_chunks);
+  }
   if (candidate.microbatch_group > 0) {
     text += fmt::format(", groups of {}", candidate.microbatch_group);
   }

@@ -70,6 +70,7 @@ struct Candidate {
   int32_t microbatch_group = 0;
   int32_t recompute_blocks = 0;  // of each stage; with FULL
   int32_t expert_move = 0;       // Plan::Experts::Move
+  int32_t row_chunks = 0;        // Plan::Experts::chunks
   bool offload = false;
   // With offload; 0: by ChooseResidentUnits, once the candidate is costed.
   int32_t resident_units = 0;

@@ -15,6 +15,16 @@ namespace {
 
 // Of placing a plan and cutting it anew.
 constexpr int kPlacingTurns = 3;
+// More hide little else.
+constexpr int32_t kMaxRowChunks = 8;
+
+void SetExperts(Plan& plan, Plan::Experts::Move move, uint32_t chunks) {
+  Plan::Experts& experts = *plan.mutable_experts();
+  experts.set_move(move);
+  experts.set_node_ranks(1);
+  experts.set_max_load(0);
+  experts.set_chunks(chunks);
+}
 
 }  // namespace
 
@@ -59,15 +69,21 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
         &Candidate::shard_group, group,
         [](Plan& plan, uint32_t value) { plan.set_shard_group(value); }));
   }
+  for (int32_t chunks = 2;
+       chunks <= kMaxRowChunks && ranked.plan.grid().ep() > 1; chunks *= 2) {
+    RETURN_IF_ERROR(
+        attempt(&Candidate::row_chunks, chunks, [](Plan& plan, uint32_t value) {
+          SetExperts(plan, Plan::Experts::ROWS, value);
+        }));
+  }
   if (ranked.plan.grid().ep() > 1) {
-    RETURN_IF_ERROR(attempt(&Candidate::expert_move, Plan::Experts::WEIGHTS,
-                            [](Plan& plan, uint32_t value) {
-                              Plan::Experts& experts = *plan.mutable_experts();
-                              experts.set_move(
-                                  static_cast<Plan::Experts::Move>(value));
-                              experts.set_node_ranks(1);
-                              experts.set_max_load(0);
-                            }));
+    RETURN_IF_ERROR(
+        attempt(&Candidate::expert_move, Plan::Experts::WEIGHTS,
+                [](Plan& plan, uint32_t value) {
+                  SetExperts(plan, static_cast<Plan::Experts::Move>(value), 1);
+                }));
+    ranked.candidate.row_chunks =
+        static_cast<int32_t>(ranked.plan.experts().chunks());
   }
   int32_t most = 0;
   for (const Plan::Stage& stage : ranked.plan.stages()) {

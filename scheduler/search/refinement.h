@@ -43,8 +43,9 @@ class PlanRefinement {
                                 RankedPlan& ranked);
 
   // Tries what is not enumerated on a plan where it is, one field after the
-  // other: hybrid sharding, experts that come to their rows, recomputation of
-  // fewer blocks, larger groups of microbatches. None changes what is trained.
+  // other: hybrid sharding, rows that go to experts in chunks or experts that
+  // come to rows, recomputation of fewer blocks, larger groups of microbatches.
+  // None changes what is trained.
   absl::Status Improve(RankedPlan& ranked) const;
 
  private:
