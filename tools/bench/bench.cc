@@ -73,6 +73,7 @@ absl::Status Main() {
   for (const BenchSetting& setting : settings) {
     RegisterGemmBenchmarks(setting);
     RegisterFusedBenchmarks(setting);
+    RegisterMoeBenchmarks(setting);
     RegisterTrainingStep(setting);
   }
   Figures figures;
@@ -82,6 +83,7 @@ absl::Status Main() {
   for (const BenchSetting& setting : settings) {
     AddGemmCeiling(setting, &figures);
     AddFractionsOfMemcpy(setting, &figures);
+    AddFractionsOfFloor(setting, &figures);
     AddGemmFraction(setting, &figures);
   }
   // What was measured here is reported whether or not there is a peer.

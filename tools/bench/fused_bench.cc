@@ -41,26 +41,12 @@ Tensor PerSample(Device& device, DType dtype) {
   return RandomTensor(device, {kSamples, kHidden}, dtype);
 }
 
-// A copy that reads and writes `bytes` together, by all threads.
-FusedOp MemcpyOf(Device& device, int64_t bytes) {
-  const Tensor x = Tensor::Zeros(device, {bytes / 2}, DType::kUint8);
-  const Tensor y = Tensor::EmptyLike(x);
-  return {[=] {
-            const int threads = omp_get_max_threads();
-            const auto* from = static_cast<const char*>(x.raw_data());
-            auto* to = static_cast<char*>(y.raw_data());
-#pragma omp parallel for num_threads(threads)
-            for (int i = 0; i < threads; ++i) {
-              const int64_t begin = x.bytes() * i / threads;
-              const int64_t end = x.bytes() * (i + 1) / threads;
-              std::memcpy(to + begin, from + begin, end - begin);
-            }
-          },
-          2 * x.bytes()};
+FusedOp MemcpyAs(Device& device, int64_t bytes) {
+  return {MemcpyOf(device, bytes), bytes / 2 * 2};
 }
 
 FusedOp Memcpy(Device& device, DType dtype) {
-  return MemcpyOf(device, 2 * Activations(device, dtype).bytes());
+  return MemcpyAs(device, 2 * Activations(device, dtype).bytes());
 }
 
 MakeOp NormModulate(NormKind kind) {
@@ -339,13 +325,29 @@ void Register(const BenchSetting& setting, const std::string& key,
 
 }  // namespace
 
+std::function<void()> MemcpyOf(Device& device, int64_t bytes) {
+  const Tensor x = Tensor::Zeros(device, {bytes / 2}, DType::kUint8);
+  const Tensor y = Tensor::EmptyLike(x);
+  return [=] {
+    const int threads = omp_get_max_threads();
+    const auto* from = static_cast<const char*>(x.raw_data());
+    auto* to = static_cast<char*>(y.raw_data());
+#pragma omp parallel for num_threads(threads)
+    for (int i = 0; i < threads; ++i) {
+      const int64_t begin = x.bytes() * i / threads;
+      const int64_t end = x.bytes() * (i + 1) / threads;
+      std::memcpy(to + begin, from + begin, end - begin);
+    }
+  };
+}
+
 void RegisterFusedBenchmarks(const BenchSetting& setting) {
   Register(setting, Key(setting, "memcpy"), Memcpy);
   for (const NamedOp& op : Ops()) {
     Register(setting, Key(setting, op.name), op.make);
     Register(setting, MemcpyKey(setting, op.name),
              [make = op.make](Device& device, DType dtype) {
-               return MemcpyOf(device, make(device, dtype).bytes);
+               return MemcpyAs(device, make(device, dtype).bytes);
              });
   }
 }

@@ -1,9 +1,11 @@
-// Benchmarks of single ops at the shapes of DiT-S/2: hidden 384, 6 heads, 8
-// samples of 256 tokens.
+// Benchmarks of single ops at the shapes of DiT-S/2 (hidden 384, 6 heads, 8
+// samples of 256 tokens), and of layers with experts.
 
 #ifndef TRIREME_TOOLS_BENCH_KERNELS_H_
 #define TRIREME_TOOLS_BENCH_KERNELS_H_
 
+#include <cstdint>
+#include <functional>
 #include <string>
 
 #include "runtime/core/dtype.h"
@@ -38,6 +40,19 @@ void RegisterFusedBenchmarks(const BenchSetting& setting);
 
 // Each fused op's rate as a fraction of its memcpy's ("...<op>.of_memcpy").
 void AddFractionsOfMemcpy(const BenchSetting& setting, Figures* figures);
+
+// A copy that reads and writes so many bytes together, by all threads.
+std::function<void()> MemcpyOf(Device& device, int64_t bytes);
+
+// A mixture of experts at the widths of known models, alone on its grid: its
+// phases, and the whole forward and step ("moe.<dtype>.threads<n>.<shape>.even
+// .step.s"), with even routing and Zipf's.
+void RegisterMoeBenchmarks(const BenchSetting& setting);
+
+// Each as a fraction of its floor ("...of_floor"): the dense products of as
+// many rows and what rows are read and written at least. Rows' copies of a
+// memcpy.
+void AddFractionsOfFloor(const BenchSetting& setting, Figures* figures);
 
 }  // namespace trireme
 
