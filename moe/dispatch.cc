@@ -41,11 +41,11 @@ struct Dispatch::Routes {
   // each expert.
   void MoveRows(ForwardContext& context, const Tensor& experts,
                 const DispatchSizes& sizes, const std::vector<int64_t>& table,
-                int64_t num_chunks);
+                int64_t num_chunks, ShadowedExperts shadowed);
   void Exchange(Device& device, const std::vector<int64_t>& table, int rank);
   // Of rows that move, in place of Exchange.
   void Divide(const Tensor& experts, const std::vector<int64_t>& table,
-              int rank, int64_t num_chunks);
+              int rank, int64_t num_chunks, ShadowedExperts shadowed);
 };
 
 namespace {
@@ -91,6 +91,29 @@ std::vector<int64_t> Unevenly(const std::vector<int64_t>& counts, int64_t ranks,
   return uneven;
 }
 
+// Of a dry device as many as there may be, with rows that count for memory
+// alone.
+ShadowedExperts Shadowed(const Tensor& experts, const DispatchSizes& sizes,
+                         int64_t most, const std::vector<int64_t>& table,
+                         const Communicator& group) {
+  ShadowedExperts shadowed;
+  if (experts.device().dry()) {
+    shadowed.experts.resize(std::min(most, sizes.experts));
+    std::iota(shadowed.experts.begin(), shadowed.experts.end(), 0);
+    shadowed.counts.resize(shadowed.experts.size(), 0);
+    shadowed.capacity =
+        MostRows(experts, static_cast<int64_t>(shadowed.experts.size()),
+                 sizes.most_of_expert);
+    return shadowed;
+  }
+  shadowed.experts = ChooseShadowed(table, group.size(), most, sizes);
+  for (const int64_t expert : shadowed.experts) {
+    shadowed.counts.push_back(table[group.rank() * sizes.experts + expert]);
+    shadowed.capacity += shadowed.counts.back();
+  }
+  return shadowed;
+}
+
 // [ranks, experts]: the counts of all ranks. A dry device is told of no
 // other's: all have those of `imagined`.
 std::vector<int64_t> GatherCounts(Device& device, Communicator& group,
@@ -114,61 +137,6 @@ std::vector<int64_t> GatherCounts(Device& device, Communicator& group,
     alike.insert(alike.end(), imagined.begin(), imagined.end());
   }
   return alike;
-}
-
-RowCounts CountsBetween(int64_t ranks, const std::vector<int64_t>& table) {
-  const int64_t local = static_cast<int64_t>(table.size()) / (ranks * ranks);
-  std::vector<int64_t> counts;
-  for (auto at = table.begin(); at != table.end(); at += local) {
-    counts.push_back(std::accumulate(at, at + local, int64_t{0}));
-  }
-  return RowCounts(ranks, std::move(counts));
-}
-
-// Whether weights are fewer bytes than rows on the rank that has most to do.
-bool WeightsAreLess(const RowCounts& counts, const DispatchSizes& sizes) {
-  int64_t busiest = 0;
-  for (int64_t rank = 0; rank < counts.ranks(); ++rank) {
-    const int64_t stays = counts(rank, rank);
-    busiest = std::max({busiest, counts.SentBy(rank) - stays,
-                        counts.ReceivedBy(rank) - stays});
-  }
-  const int64_t others = sizes.experts - sizes.experts / counts.ranks();
-  return others * sizes.expert_bytes < busiest * sizes.row_bytes;
-}
-
-// Rows of the rank that receives most, over those of even routing.
-double LoadOf(const RowCounts& counts) {
-  int64_t most = 0, all = 0;
-  for (int64_t rank = 0; rank < counts.ranks(); ++rank) {
-    most = std::max(most, counts.ReceivedBy(rank));
-    all += counts.ReceivedBy(rank);
-  }
-  return all == 0 ? 0 : static_cast<double>(most * counts.ranks()) / all;
-}
-
-// What moves in a call: the same on every rank.
-ExpertExchange::Choice ChoiceOf(const ExpertExchange& exchange,
-                                const RowCounts& counts,
-                                const DispatchSizes& sizes, bool dry) {
-  ExpertExchange::Choice choice = {
-      .moves = exchange.moves,
-      .by_nodes =
-          exchange.node_ranks > 1 && exchange.node_ranks < counts.ranks(),
-      .chunks = exchange.chunks};
-  if (exchange.moves != Moves::kAdaptive) return choice;
-  // A dry device takes memory for the most that may come.
-  choice.moves =
-      !dry && WeightsAreLess(counts, sizes) ? Moves::kWeights : Moves::kRows;
-  for (const ExpertExchange::Choice& tuned : exchange.choices) {
-    if (dry) choice.chunks = std::max(choice.chunks, tuned.chunks);
-  }
-  if (dry || exchange.choices.empty()) return choice;
-  const double load = LoadOf(counts);
-  for (const ExpertExchange::Choice& tuned : exchange.choices) {
-    if (load <= tuned.max_load) return tuned;
-  }
-  return exchange.choices.back();
 }
 
 }  // namespace
@@ -219,7 +187,7 @@ Tensor Dispatch::Routes::Return(const Tensor& rows) const {
 void Dispatch::Routes::MoveRows(ForwardContext& context, const Tensor& experts,
                                 const DispatchSizes& sizes,
                                 const std::vector<int64_t>& table,
-                                int64_t num_chunks) {
+                                int64_t num_chunks, ShadowedExperts shadowed) {
   const ExpertExchange& exchange = context.parallel.options().experts;
   const int rank = context.parallel.communicators().ExpertGroup().rank();
   const int64_t ranks = counts->ranks();
@@ -246,8 +214,8 @@ void Dispatch::Routes::MoveRows(ForwardContext& context, const Tensor& experts,
         std::accumulate(from.begin(), from.end(), int64_t{0}));
     if (exchange.sums_by_rank) rows->from_ranks.push_back(std::move(from));
   }
-  if (num_chunks > 1) {
-    Divide(experts, table, rank, num_chunks);
+  if (num_chunks > 1 || !shadowed.experts.empty()) {
+    Divide(experts, table, rank, num_chunks, std::move(shadowed));
   } else {
     Exchange(experts.device(), table, rank);
   }
@@ -255,9 +223,10 @@ void Dispatch::Routes::MoveRows(ForwardContext& context, const Tensor& experts,
 
 void Dispatch::Routes::Divide(const Tensor& experts,
                               const std::vector<int64_t>& table, int rank,
-                              int64_t num_chunks) {
-  auto divided = std::make_shared<RowChunks>(MakeRowChunks(
-      experts, table, counts->ranks(), rank, num_chunks, capacity));
+                              int64_t num_chunks, ShadowedExperts shadowed) {
+  auto divided = std::make_shared<RowChunks>(
+      MakeRowChunks(experts, table, counts->ranks(), rank, num_chunks, capacity,
+                    std::move(shadowed)));
   divided->name = name;
   divided->communicators = communicators;
   divided->by_nodes = by_nodes;
@@ -292,16 +261,23 @@ Dispatch::Dispatch(ForwardContext& context, const std::string& name,
     }
     const std::vector<int64_t> table =
         GatherCounts(device, group, routes->sorted.counts, imagined, name);
-    routes->counts = CountsBetween(group.size(), table);
+    const RowCounts counts = CountsBetween(group.size(), table);
     routes->rows->ranks = group.size();
     routes->rows->may_move_weights = exchange.moves == Moves::kAdaptive;
     const ExpertExchange::Choice choice =
-        ChoiceOf(exchange, *routes->counts, sizes, device.dry());
+        ChooseExchange(exchange, counts, sizes, device.dry());
     routes->by_nodes = choice.by_nodes;
     if (choice.moves == Moves::kWeights) {
       routes->rows->weights = &group;
     } else {
-      routes->MoveRows(context, experts, sizes, table, choice.chunks);
+      ShadowedExperts shadowed =
+          Shadowed(experts, sizes, exchange.shadowed, table, group);
+      // A dry device counts all rows as on their way.
+      const std::vector<int64_t> moving =
+          device.dry() ? table : Without(shadowed.experts, table, group.size());
+      routes->counts = CountsBetween(group.size(), moving);
+      routes->MoveRows(context, experts, sizes, moving, choice.chunks,
+                       std::move(shadowed));
     }
   }
   routes_ = std::move(routes);

@@ -29,21 +29,13 @@
 #include <string>
 #include <vector>
 
+#include "moe/exchange_choice.h"
 #include "moe/expert_linear.h"
 #include "moe/row_chunks.h"
 #include "parallel/context.h"
 #include "runtime/autograd/tape.h"
 
 namespace trireme {
-
-struct DispatchSizes {
-  int64_t experts = 0;
-  // Routes of a rank's tokens that any one expert has at most.
-  int64_t most_of_expert = 0;
-  // Bytes that a row, and an expert, takes on its way, forward and backward.
-  int64_t row_bytes = 0;
-  int64_t expert_bytes = 0;
-};
 
 class Dispatch {
  public:
@@ -62,7 +54,8 @@ class Dispatch {
   Variable FromExperts(Tape& tape, const Variable& rows) const;
 
   const std::shared_ptr<ExpertRows>& rows() const;
-  // Where rows go in several chunks, by which they go then; else null.
+  // Where rows go in several chunks, or experts are shadowed: by which they go
+  // then; else null.
   const std::shared_ptr<const RowChunks>& chunks() const;
 
  private:

@@ -8,11 +8,6 @@
 namespace trireme {
 namespace {
 
-// [experts, out, in], whatever parts `out` has.
-Tensor AsMatrices(const Tensor& weight) {
-  return weight.Reshape({weight.dim(0), -1, weight.dim(-1)});
-}
-
 Tensor OfAllExperts(const Tensor& own, int64_t ranks, const ExpertRows& rows) {
   return Tensor::Empty(own.device(),
                        {ranks * own.dim(0), own.dim(1), own.dim(2)},
@@ -53,8 +48,12 @@ Tensor SumByRank(const Tensor& x, const Tensor& dy, const ExpertRows& rows,
 
 }  // namespace
 
+Tensor ExpertMatrices(const Tensor& weight) {
+  return weight.Reshape({weight.dim(0), -1, weight.dim(-1)});
+}
+
 Tensor ExpertWeights(const Parameter& weight, const ExpertRows& rows) {
-  const Tensor own = AsMatrices(weight.value);
+  const Tensor own = ExpertMatrices(weight.value);
   if (rows.weights == nullptr) {
     if (rows.may_move_weights && own.device().dry()) {
       OfAllExperts(own, rows.ranks, rows);
@@ -68,7 +67,7 @@ Tensor ExpertWeights(const Parameter& weight, const ExpertRows& rows) {
 
 void AddExpertGradient(const Tensor& x, const Tensor& dy,
                        const ExpertRows& rows, Parameter& weight) {
-  const Tensor own = AsMatrices(weight.grad);
+  const Tensor own = ExpertMatrices(weight.grad);
   if (rows.weights == nullptr) {
     if (rows.may_move_weights && own.device().dry()) {
       OfAllExperts(own, rows.ranks, rows);

@@ -33,8 +33,10 @@ struct ExpertRows {
   int64_t ranks = 1;
 };
 
-// [experts, out, in], whatever parts `out` has, of the experts whose rows are
-// here: a collective where weights move.
+// [experts, out, in], whatever parts `out` has.
+Tensor ExpertMatrices(const Tensor& weight);
+
+// Those of the experts whose rows are here: a collective where weights move.
 Tensor ExpertWeights(const Parameter& weight, const ExpertRows& rows);
 
 // Adds the sums of dyᵀ·x over each expert's rows to the weight's gradient.

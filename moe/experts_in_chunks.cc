@@ -1,5 +1,7 @@
 #include "moe/experts_in_chunks.h"
 
+#include <span>
+#include <string>
 #include <utility>
 
 #include "moe/expert_linear.h"
@@ -38,6 +40,11 @@ Tensor Arrived(ExchangedRows& travelling, const RowChunks::Chunk& chunk) {
   return GatherRows(travelling.Wait(), chunk.by_expert);
 }
 
+// Of the sender's rows those that stay.
+Tensor Staying(const RowChunks& rows, const Tensor& sent) {
+  return sent.Slice(rows.going(), rows.all());
+}
+
 // The way back, chunk by chunk, to the sender's order.
 class WayBack {
  public:
@@ -45,7 +52,7 @@ class WayBack {
       : rows_(rows), what_(std::move(what)) {}
 
   void Start(const RowChunks::Chunk& chunk, const Tensor& rows) {
-    if (!returned_.defined()) returned_ = Room(rows, rows_.sent(), rows_.name);
+    MakeRoom(rows);
     const int64_t end = begin_ + chunk.sent;
     travelling_.push_back(
         StartExchange(*rows_.communicators, chunk.counts.Transposed(),
@@ -53,11 +60,20 @@ class WayBack {
                       returned_.Slice(begin_, end), rows_.name + what_));
     begin_ = end;
   }
+  // Of rows that stayed.
+  void Put(const Tensor& rows) {
+    MakeRoom(rows);
+    Staying(rows_, returned_).CopyFrom(rows);
+  }
   // Rows of which some are still on their way.
   const Tensor& returned() const { return returned_; }
   std::vector<ExchangedRows> TakeTravelling() { return std::move(travelling_); }
 
  private:
+  void MakeRoom(const Tensor& like) {
+    if (!returned_.defined()) returned_ = Room(like, rows_.all(), rows_.name);
+  }
+
   const RowChunks& rows_;
   const std::string what_;
   Tensor returned_;
@@ -71,7 +87,7 @@ void WaitForAll(std::vector<ExchangedRows>& travelling) {
 }
 
 // Rows of all chunks, expert by expert.
-Tensor Together(const RowChunks& rows, const std::vector<Tensor>& of_chunks) {
+Tensor Together(const RowChunks& rows, std::span<const Tensor> of_chunks) {
   int64_t count = 0;
   for (const Tensor& chunk : of_chunks) count += chunk.dim(0);
   const Tensor all = Room(of_chunks.front(), count, rows.name);
@@ -83,40 +99,115 @@ Tensor Together(const RowChunks& rows, const std::vector<Tensor>& of_chunks) {
   return GatherRows(all, rows.together);
 }
 
-Tensor Product(const RowChunks::Chunk& chunk, const RowChunks& rows,
-               const Tensor& x, const Parameter& weight, bool transpose) {
-  return GroupedMatMul(x, ExpertWeights(weight, *rows.rows), chunk.of_experts,
-                       transpose);
+// Rows of one chunk, or of the shadowed experts, and their weights.
+struct Part {
+  std::span<const int64_t> counts;
+  Tensor in, out;
+};
+
+Part PartOf(const RowChunks& rows, size_t chunk, const Parameter& in,
+            const Parameter& out) {
+  return {rows.chunks[chunk].of_experts, ExpertWeights(in, *rows.rows),
+          ExpertWeights(out, *rows.rows)};
 }
 
-// What backward reads of each chunk.
+std::optional<ShadowedWeights> Shadow(const RowChunks& rows,
+                                      const Parameter& weight) {
+  if (rows.shadowed.experts.empty()) return std::nullopt;
+  return std::make_optional<ShadowedWeights>(rows.communicators->ExpertGroup(),
+                                             rows.shadowed, weight, rows.name);
+}
+
+// What backward reads of a part.
 struct Kept {
-  enum { kRows, kInner, kWeights, kActive, kNumLists };
+  Tensor rows, inner, weights;
+  Tensor active;  // undefined: made again
 
-  std::vector<Tensor> lists[kNumLists];
-
-  explicit Kept(size_t chunks) {
-    for (std::vector<Tensor>& list : lists) list.resize(chunks);
-  }
-  std::vector<Tensor> All() const {
-    std::vector<Tensor> all;
-    for (const std::vector<Tensor>& list : lists) {
-      all.insert(all.end(), list.begin(), list.end());
-    }
-    return all;
-  }
-  static Tensor Of(const Tape::Gradients& gradients, int list, size_t chunk,
-                   size_t chunks) {
-    return gradients.Saved(static_cast<int>(list * chunks + chunk));
+  static constexpr int kTensors = 4;
+  static Kept Of(const Tape::Gradients& gradients, size_t part) {
+    const auto saved = [&](int i) {
+      return gradients.Saved(static_cast<int>(part) * kTensors + i);
+    };
+    return {saved(0), saved(1), saved(2), saved(3)};
   }
 };
+
+// Through a part's experts.
+Tensor Forward(const Part& part, ExpertKind kind, Keep keep, Kept& kept) {
+  kept.inner = GroupedMatMul(kept.rows, part.in, part.counts,
+                             /*transpose=*/true);
+  const Tensor active = ScaleRows(Activated(kind, kept.inner), kept.weights);
+  if (keep == Keep::kValue) kept.active = active;
+  return GroupedMatMul(active, part.out, part.counts, /*transpose=*/true);
+}
+
+// What the gradients of a part's weights are made of.
+struct Slopes {
+  std::vector<Tensor> inputs, inner, active, results;
+
+  void Append(const Slopes& other) {
+    for (const auto list :
+         {&Slopes::inputs, &Slopes::inner, &Slopes::active, &Slopes::results}) {
+      (this->*list)
+          .insert((this->*list).end(), (other.*list).begin(),
+                  (other.*list).end());
+    }
+  }
+};
+
+struct InputGradients {
+  Tensor rows, weights;  // undefined where nobody needs them
+};
+
+InputGradients Backward(const Tape::Gradients& gradients, const Part& part,
+                        ExpertKind kind, const Kept& kept, const Tensor& slope,
+                        Slopes& slopes) {
+  InputGradients of_inputs;
+  const Tensor of_active =
+      GroupedMatMul(slope, part.out, part.counts, /*transpose=*/false);
+  Tensor active = kept.active;
+  if (gradients.Needs(1) || !active.defined()) {
+    const Tensor plain = Activated(kind, kept.inner);
+    if (gradients.Needs(1)) of_inputs.weights = RowDots(of_active, plain);
+    if (!active.defined()) active = ScaleRows(plain, kept.weights);
+  }
+  const Tensor of_inner =
+      ActivationSlope(kind, kept.inner, ScaleRows(of_active, kept.weights));
+  if (gradients.Needs(0)) {
+    of_inputs.rows =
+        GroupedMatMul(of_inner, part.in, part.counts, /*transpose=*/false);
+  }
+  slopes.inputs.push_back(kept.rows);
+  slopes.inner.push_back(of_inner);
+  slopes.active.push_back(std::move(active));
+  slopes.results.push_back(slope);
+  return of_inputs;
+}
+
+// `x` and `dy` of all chunks, and behind them of the shadowed experts.
+void AddGradient(const RowChunks& rows, const std::vector<Tensor>& x,
+                 const std::vector<Tensor>& dy, Parameter& weight) {
+  const auto chunks = [&](const std::vector<Tensor>& parts) {
+    return std::span(parts).first(rows.chunks.size());
+  };
+  AddExpertGradient(Together(rows, chunks(x)), Together(rows, chunks(dy)),
+                    *rows.rows, weight);
+  if (rows.shadowed.experts.empty()) return;
+  AddShadowedGradient(rows.communicators->ExpertGroup(), rows.shadowed,
+                      x.back(), dy.back(), weight, rows.name);
+}
 
 }  // namespace
 
 ExpertsInChunks::ExpertsInChunks(Tape& tape,
                                  std::shared_ptr<const RowChunks> rows,
-                                 const Variable& x, const Variable& weights)
-    : rows_(std::move(rows)) {
+                                 const Variable& x, const Variable& weights,
+                                 Parameter& in, Parameter& out)
+    : rows_(std::move(rows)),
+      in_(in),
+      out_(out),
+      shadowed_in_(Shadow(*rows_, in)),
+      shadowed_out_(Shadow(*rows_, out)) {
   const Shape shape = weights.value().shape();
   const int64_t routes = shape.num_elements();
   sent_weights_ = tape.Record(
@@ -140,74 +231,78 @@ ExpertsInChunks::ExpertsInChunks(Tape& tape,
   arriving_ = SendAll(*rows_, sent_.value(), " chunks");
 }
 
-Variable ExpertsInChunks::Finish(Tape& tape, ExpertKind kind, Parameter& in,
-                                 Parameter& out, Keep keep) {
-  const size_t n = rows_->chunks.size();
-  Kept kept(n);
+Variable ExpertsInChunks::Finish(Tape& tape, ExpertKind kind, Keep keep) {
   WayBack results(*rows_, " results of chunks");
-  for (size_t c = 0; c < n; ++c) {
-    const RowChunks::Chunk& chunk = rows_->chunks[c];
-    const Tensor weights = Arrived(arriving_weights_[c], chunk);
-    const Tensor rows = Arrived(arriving_[c], chunk);
-    const Tensor inner = Product(chunk, *rows_, rows, in, /*transpose=*/true);
-    const Tensor active = ScaleRows(Activated(kind, inner), weights);
-    results.Start(chunk, Product(chunk, *rows_, active, out,
-                                 /*transpose=*/true));
-    if (!tape.recording()) continue;
-    kept.lists[Kept::kRows][c] = rows;
-    kept.lists[Kept::kInner][c] = inner;
-    kept.lists[Kept::kWeights][c] = weights;
-    if (keep == Keep::kValue) kept.lists[Kept::kActive][c] = active;
+  std::vector<Tensor> saved;
+  const auto save = [&](const Kept& kept) {
+    if (!tape.recording()) return;
+    saved.insert(saved.end(),
+                 {kept.rows, kept.inner, kept.weights, kept.active});
+  };
+  // Saved behind the chunks'.
+  Kept staying;
+  if (shadowed_in_.has_value()) {
+    staying.rows = Staying(*rows_, sent_.value()).Clone();
+    staying.weights = Staying(*rows_, sent_weights_.value());
+    results.Put(Forward(
+        {rows_->shadowed.counts, shadowed_in_->Wait(), shadowed_out_->Wait()},
+        kind, keep, staying));
   }
+  for (size_t c = 0; c < rows_->chunks.size(); ++c) {
+    const RowChunks::Chunk& chunk = rows_->chunks[c];
+    Kept kept;
+    kept.weights = Arrived(arriving_weights_[c], chunk);
+    kept.rows = Arrived(arriving_[c], chunk);
+    results.Start(chunk,
+                  Forward(PartOf(*rows_, c, in_, out_), kind, keep, kept));
+    save(kept);
+  }
+  if (shadowed_in_.has_value()) save(staying);
   std::vector<ExchangedRows> travelling = results.TakeTravelling();
   WaitForAll(travelling);
   const Variable returned = tape.Record(
-      "experts in chunks", {sent_, sent_weights_}, {&in, &out},
-      results.returned(), kept.All(),
-      [rows = rows_, returning = returning_, kind, n, &in,
-       &out](Tape::Gradients& gradients) {
+      "experts in chunks", {sent_, sent_weights_}, {&in_, &out_},
+      results.returned(), std::move(saved),
+      [rows = rows_, returning = returning_, kind, &in = in_,
+       &out = out_](Tape::Gradients& gradients) {
+        const Tensor slope = gradients.TakeOutput();
+        std::optional<ShadowedWeights> shadowed_out = Shadow(*rows, out);
+        std::optional<ShadowedWeights> shadowed_in = Shadow(*rows, in);
         std::vector<ExchangedRows> arriving =
-            SendAll(*rows, gradients.TakeOutput(), " gradients of chunks");
+            SendAll(*rows, slope, " gradients of chunks");
         WayBack of_rows(*rows, " returned gradients of chunks");
         WayBack of_weights(*rows, " returned weights' gradients of chunks");
-        std::vector<Tensor> inputs, actives, slopes, inner_slopes;
+        Slopes slopes;
+        Slopes of_shadowed;
+        const size_t n = rows->chunks.size();
+        if (shadowed_in.has_value()) {
+          const InputGradients found = Backward(
+              gradients,
+              {rows->shadowed.counts, shadowed_in->Wait(),
+               shadowed_out->Wait()},
+              kind, Kept::Of(gradients, n), Staying(*rows, slope), of_shadowed);
+          if (gradients.Needs(1)) of_weights.Put(found.weights);
+          if (gradients.Needs(0)) of_rows.Put(found.rows);
+        }
         for (size_t c = 0; c < n; ++c) {
           const RowChunks::Chunk& chunk = rows->chunks[c];
-          const auto saved = [&](int list) {
-            return Kept::Of(gradients, list, c, n);
-          };
-          const Tensor inner = saved(Kept::kInner);
-          const Tensor weights = saved(Kept::kWeights);
-          slopes.push_back(Arrived(arriving[c], chunk));
-          const Tensor slope =
-              Product(chunk, *rows, slopes.back(), out, /*transpose=*/false);
-          Tensor active = saved(Kept::kActive);
-          if (gradients.Needs(1) || !active.defined()) {
-            const Tensor plain = Activated(kind, inner);
-            if (gradients.Needs(1)) {
-              of_weights.Start(chunk, RowDots(slope, plain));
-            }
-            if (!active.defined()) active = ScaleRows(plain, weights);
-          }
-          inner_slopes.push_back(
-              ActivationSlope(kind, inner, ScaleRows(slope, weights)));
-          if (gradients.Needs(0)) {
-            of_rows.Start(chunk, Product(chunk, *rows, inner_slopes.back(), in,
-                                         /*transpose=*/false));
-          }
-          inputs.push_back(saved(Kept::kRows));
-          actives.push_back(std::move(active));
+          const InputGradients found = Backward(
+              gradients, PartOf(*rows, c, in, out), kind,
+              Kept::Of(gradients, c), Arrived(arriving[c], chunk), slopes);
+          if (gradients.Needs(1)) of_weights.Start(chunk, found.weights);
+          if (gradients.Needs(0)) of_rows.Start(chunk, found.rows);
         }
+        slopes.Append(of_shadowed);
         // The last gradients travel behind those of the weights, and what the
         // caller recorded before Finish.
-        gradients.AddWeightGradient(out, [rows, &out, actives, slopes] {
-          AddExpertGradient(Together(*rows, actives), Together(*rows, slopes),
-                            *rows->rows, out);
-        });
-        gradients.AddWeightGradient(in, [rows, &in, inputs, inner_slopes] {
-          AddExpertGradient(Together(*rows, inputs),
-                            Together(*rows, inner_slopes), *rows->rows, in);
-        });
+        gradients.AddWeightGradient(
+            out, [rows, &out, x = slopes.active, dy = slopes.results] {
+              AddGradient(*rows, x, dy, out);
+            });
+        gradients.AddWeightGradient(
+            in, [rows, &in, x = slopes.inputs, dy = slopes.inner] {
+              AddGradient(*rows, x, dy, in);
+            });
         returning->rows = of_rows.TakeTravelling();
         returning->weights = of_weights.TakeTravelling();
         if (gradients.Needs(0)) gradients.Accumulate(0, of_rows.returned());

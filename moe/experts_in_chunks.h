@@ -1,16 +1,19 @@
 // Experts' products while rows travel: what ToExperts, ExpertLinear,
 // WeightedActivation and FromExperts make one after the other, of the same
-// bits, chunk by chunk.
+// bits, chunk by chunk; and those of shadowed experts, whose rows stay, while
+// the first chunk does.
 
 #ifndef TRIREME_MOE_EXPERTS_IN_CHUNKS_H_
 #define TRIREME_MOE_EXPERTS_IN_CHUNKS_H_
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "moe/moe_config.h"
 #include "moe/row_chunks.h"
 #include "moe/row_exchange.h"
+#include "moe/shadowed_experts.h"
 #include "runtime/autograd/functions.h"
 #include "runtime/autograd/parameter.h"
 #include "runtime/autograd/tape.h"
@@ -19,15 +22,16 @@ namespace trireme {
 
 class ExpertsInChunks {
  public:
-  // Sends all chunks of x[t, h] and weights[t, k] on their way. What the caller
-  // records before Finish is computed meanwhile, and its backward while
-  // gradients travel back. A collective over the expert group, as is Finish.
+  // Sends the weights of shadowed experts, and all chunks of x[t, h] and
+  // weights[t, k], on their way. What the caller records before Finish is
+  // computed meanwhile, and its backward while gradients travel back. A
+  // collective over the expert group, as is Finish.
   ExpertsInChunks(Tape& tape, std::shared_ptr<const RowChunks> rows,
-                  const Variable& x, const Variable& weights);
+                  const Variable& x, const Variable& weights, Parameter& in,
+                  Parameter& out);
 
   // [t, h]. Keeps what the ops that it stands for keep. Once.
-  Variable Finish(Tape& tape, MoeConfig::ExpertKind kind, Parameter& in,
-                  Parameter& out, Keep keep);
+  Variable Finish(Tape& tape, MoeConfig::ExpertKind kind, Keep keep);
 
  private:
   // Gradients that travel back to their tokens while backward goes on.
@@ -36,7 +40,11 @@ class ExpertsInChunks {
   };
 
   const std::shared_ptr<const RowChunks> rows_;
+  Parameter& in_;
+  Parameter& out_;
   const std::shared_ptr<Returning> returning_ = std::make_shared<Returning>();
+  // Of shadowed experts, if there are any.
+  std::optional<ShadowedWeights> shadowed_in_, shadowed_out_;
   Variable sent_, sent_weights_;
   std::vector<ExchangedRows> arriving_, arriving_weights_;
 };

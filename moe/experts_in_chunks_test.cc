@@ -1,23 +1,26 @@
-// In how many chunks rows travel shows in no bit of what is trained, however
-// unevenly tokens are routed.
+// In how many chunks rows travel, and which experts are shadowed, shows in no
+// bit of what is trained, however unevenly tokens are routed.
 
 #include "moe/experts_in_chunks.h"
 
 #include <cmath>
 #include <functional>
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "moe/moe_layer.h"
 #include "parallel/communicators.h"
 #include "runtime/comm/threads/thread_world.h"
+#include "runtime/device/asynchronous_cpu_device_testing.h"
 #include "runtime/device/cpu_device.h"
 
 namespace trireme {
 namespace {
 
 constexpr int kRanks = 4;
-constexpr int64_t kTokens = 10;
+constexpr int64_t kTokens = 40;
 constexpr int64_t kWidth = 6;
 
 // The expert of a rank's token in one of its two choices; −1: none.
@@ -43,15 +46,34 @@ std::vector<Case> Cases() {
           {"nothing to anyone", [](int, int64_t, int64_t) { return -1; }}};
 }
 
-// By rank: the result, the gradients of x and of the routes' weights, and those
-// of both products' weights.
-using Found = std::vector<std::vector<std::vector<float>>>;
+struct Found {
+  // By rank: the result, the gradients of x and of the routes' weights, and
+  // those of both products' weights.
+  std::vector<std::vector<std::vector<float>>> values;
+  int64_t sent_bytes = 0;
+};
 
-Found RunLayer(const Routes& routes, const ExpertExchange& exchange, Keep keep,
-               Tape::WeightGradients when) {
-  Found found(kRanks);
+struct How {
+  Keep keep = Keep::kValue;
+  Tape::WeightGradients when = Tape::WeightGradients::kImmediate;
+  // Of streams that overtake one another; 0: the host's own.
+  uint64_t seed = 0;
+};
+
+std::unique_ptr<Device> DeviceOf(const How& how, int rank) {
+  constexpr int64_t kBytes = 1 << 26;
+  if (how.seed == 0) return std::make_unique<CpuDevice>(kBytes);
+  return std::make_unique<AsynchronousCpuDevice>(kBytes, 8 * how.seed + rank);
+}
+
+Found RunLayer(const Routes& routes, const ExpertExchange& exchange,
+               const How& how = {}) {
+  Found all{.values = std::vector<std::vector<std::vector<float>>>(kRanks)};
+  std::mutex mutex;
   RunThreadRanks(kRanks, [&](CommunicatorFactory& factory, int rank) {
-    CpuDevice device(1 << 26);
+    const std::unique_ptr<Device> made = DeviceOf(how, rank);
+    Device& device = *made;
+    std::vector<std::vector<float>>& found = all.values[rank];
     const ProcessGrid grid =
         *ProcessGrid::Create({.ep = kRanks, .dp = kRanks}, {}, rank);
     Communicators communicators(factory, grid, {.experts = exchange});
@@ -59,7 +81,8 @@ Found RunLayer(const Routes& routes, const ExpertExchange& exchange, Keep keep,
                              {.experts = exchange});
     ParameterStore store(device, DType::kFloat32, /*seed=*/3);
     const MoeLayer layer(store, grid, "moe", kWidth,
-                         {.experts = 8, .top_k = 2, .expert_hidden = 12}, keep);
+                         {.experts = 8, .top_k = 2, .expert_hidden = 12},
+                         how.keep);
     for (const auto& parameter : store.parameters()) {
       parameter->grad =
           Tensor::Zeros(device, parameter->value.shape(), DType::kFloat32);
@@ -90,42 +113,66 @@ Found RunLayer(const Routes& routes, const ExpertExchange& exchange, Keep keep,
     const Variable outputs[] = {
         layer.ThroughExperts(context, x, routing, [&] { ++besides; })};
     EXPECT_EQ(besides, 1);
-    found[rank].push_back(outputs[0].value().ToVector<float>());
+    found.push_back(outputs[0].value().ToVector<float>());
     tape.Backward(outputs, {Tensor::FromValues<float>(device, shape, rows)},
-                  when);
+                  how.when);
     tape.RunWeightGradients();
-    found[rank].push_back(tape.TakeGradient(x).ToVector<float>());
-    found[rank].push_back(tape.TakeGradient(routing.weights).ToVector<float>());
+    found.push_back(tape.TakeGradient(x).ToVector<float>());
+    found.push_back(tape.TakeGradient(routing.weights).ToVector<float>());
     for (const auto& parameter : store.parameters()) {
-      found[rank].push_back(parameter->grad.ToVector<float>());
+      found.push_back(parameter->grad.ToVector<float>());
     }
+    const std::lock_guard lock(mutex);
+    all.sent_bytes += communicators.Statistics(Cause::kExperts).sent_bytes;
   });
-  return found;
+  return all;
 }
 
-TEST(ExpertsInChunksTest, EveryNumberOfChunksHasTheSameBits) {
+TEST(ExpertsInChunksTest, NeitherChunksNorShadowsChangeABit) {
   for (const Case& c : Cases()) {
     for (const bool by_rank : {false, true}) {
-      const Found whole =
-          RunLayer(c.routes, {.sums_by_rank = by_rank}, Keep::kValue,
-                   Tape::WeightGradients::kImmediate);
-      for (const int chunks : {2, 3, 64}) {
-        for (const int node_ranks : {1, 2}) {
-          const ExpertExchange exchange = {.node_ranks = node_ranks,
-                                           .chunks = chunks,
-                                           .sums_by_rank = by_rank};
-          EXPECT_EQ(RunLayer(c.routes, exchange, Keep::kValue,
-                             Tape::WeightGradients::kImmediate),
-                    whole)
-              << c.name << ", " << chunks << " by " << node_ranks;
+      const Found whole = RunLayer(c.routes, {.sums_by_rank = by_rank});
+      const auto expect_same = [&](ExpertExchange exchange,
+                                   const How& how = {}) {
+        exchange.sums_by_rank = by_rank;
+        EXPECT_EQ(RunLayer(c.routes, exchange, how).values, whole.values)
+            << c.name << ", " << exchange.chunks << " chunks by "
+            << exchange.node_ranks << ", " << exchange.shadowed
+            << " shadowed, seed " << how.seed;
+      };
+      for (const int node_ranks : {1, 2}) {
+        for (const int chunks : {2, 3, 64}) {
+          expect_same({.node_ranks = node_ranks, .chunks = chunks});
         }
       }
-      EXPECT_EQ(RunLayer(c.routes, {.chunks = 2, .sums_by_rank = by_rank},
-                         Keep::kRecipe, Tape::WeightGradients::kDeferred),
-                whole)
-          << c.name;
+      expect_same({.chunks = 2}, {.keep = Keep::kRecipe,
+                                  .when = Tape::WeightGradients::kDeferred});
+      for (const uint64_t seed : {1, 2, 3}) {
+        expect_same({.chunks = 3}, {.seed = seed});
+        expect_same({.node_ranks = 2, .chunks = 2}, {.seed = seed});
+      }
+      // The sums of others' rows come from their ranks.
+      if (!by_rank) continue;
+      expect_same({.shadowed = 2});
+      expect_same({.chunks = 3, .shadowed = 1});
+      expect_same(
+          {.chunks = 2, .shadowed = 8},
+          {.keep = Keep::kRecipe, .when = Tape::WeightGradients::kDeferred});
+      for (const uint64_t seed : {1, 2, 3}) {
+        expect_same({.chunks = 2, .shadowed = 2}, {.seed = seed});
+      }
     }
   }
+}
+
+TEST(ExpertsInChunksTest, AShadowedExpertKeepsRowsAtHome) {
+  const Routes all_to_one = [](int, int64_t, int64_t choice) {
+    return choice == 0 ? 5 : -1;
+  };
+  const Found rows = RunLayer(all_to_one, {.sums_by_rank = true});
+  const Found shadowed =
+      RunLayer(all_to_one, {.shadowed = 1, .sums_by_rank = true});
+  EXPECT_LT(shadowed.sent_bytes, rows.sent_bytes * 3 / 4);
 }
 
 }  // namespace

@@ -179,16 +179,19 @@ ShardedVariable MoeLayer::RouteShares(
 
 DispatchSizes MoeLayer::SizesOf(const Tensor& x, const Routing& routing) const {
   const int64_t element = DTypeSize(x.dtype());
+  const int64_t gradient = DTypeSize(ComputeDType(x.dtype()));
   // A row goes to its expert and back, as does its gradient.
   constexpr int64_t kRowTrips = 4;
-  // Weights are gathered twice; gradients go back in the compute type.
-  const int64_t of_weight = 2 * element + DTypeSize(ComputeDType(x.dtype()));
+  const int64_t elements =
+      (in_->global_shape.num_elements() + out_->global_shape.num_elements()) /
+      (config_.experts * slices_);
   return {.experts = config_.experts * slices_,
           .most_of_expert = routing.most_of_expert,
           .row_bytes = kRowTrips * x.dim(1) * element,
-          .expert_bytes = (in_->global_shape.num_elements() +
-                           out_->global_shape.num_elements()) /
-                          (config_.experts * slices_) * of_weight};
+          // Weights come twice; gradients, in the compute type, go to those
+          // that own them, or, of shadowed experts, are summed everywhere.
+          .expert_bytes = elements * (2 * element + gradient),
+          .shadowed_bytes = elements * (2 * element + 2 * gradient)};
 }
 
 ShardedVariable MoeLayer::Route(ForwardContext& context,
@@ -221,9 +224,10 @@ Variable MoeLayer::ThroughExperts(ForwardContext& context, const Variable& x,
   const Dispatch dispatch(context, name_, routing.experts,
                           SizesOf(x.value(), routing));
   if (dispatch.chunks() != nullptr) {
-    ExpertsInChunks experts(tape, dispatch.chunks(), x, routing.weights);
+    ExpertsInChunks experts(tape, dispatch.chunks(), x, routing.weights, *in_,
+                            *out_);
     beside();
-    return experts.Finish(tape, config_.kind, *in_, *out_, keep_);
+    return experts.Finish(tape, config_.kind, keep_);
   }
   const Variable inner = WeightedActivation(
       tape, config_.kind,

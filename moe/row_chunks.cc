@@ -31,12 +31,23 @@ struct Table {
   }
 };
 
-// Of each route chunk·experts + expert.
-Tensor ChunksOfRoutes(const Tensor& experts, const Table& table, int64_t rank) {
+// Of each route chunk·experts + expert, or chunks·experts + i to the i-th
+// shadowed expert.
+Tensor ChunksOfRoutes(const Tensor& experts, const Table& table, int64_t rank,
+                      const ShadowedExperts& shadowed) {
   std::vector<int64_t> seen(table.experts, 0);
+  std::vector<int64_t> shadow(table.experts, -1);
+  for (size_t i = 0; i < shadowed.experts.size(); ++i) {
+    shadow[shadowed.experts[i]] = static_cast<int64_t>(i);
+  }
   std::vector<int32_t> groups = Download<int32_t>(experts);
   for (int32_t& group : groups) {
     if (group < 0) continue;
+    if (shadow[group] >= 0) {
+      group =
+          static_cast<int32_t>(table.chunks * table.experts + shadow[group]);
+      continue;
+    }
     const int64_t chunk = seen[group]++ * table.chunks / table(rank, group);
     group += static_cast<int32_t>(chunk * table.experts);
   }
@@ -77,7 +88,7 @@ RowCounts CountsOf(const Table& table, int64_t chunk) {
 
 }  // namespace
 
-int64_t RowChunks::sent() const {
+int64_t RowChunks::going() const {
   int64_t sum = 0;
   for (const Chunk& chunk : chunks) sum += chunk.sent;
   return sum;
@@ -85,13 +96,15 @@ int64_t RowChunks::sent() const {
 
 RowChunks MakeRowChunks(const Tensor& experts,
                         const std::vector<int64_t>& counts, int64_t ranks,
-                        int64_t rank, int64_t chunks, int64_t capacity) {
+                        int64_t rank, int64_t chunks, int64_t capacity,
+                        ShadowedExperts shadowed) {
   Device& device = experts.device();
   const Table table = {counts, ranks,
                        static_cast<int64_t>(counts.size()) / ranks, chunks};
   const int64_t local = table.local();
   const std::vector<int64_t> begins = BeginsOfAll(table, rank);
   RowChunks made;
+  made.shadowed = std::move(shadowed);
   std::vector<int32_t> together(capacity, 0);
   int64_t begin = 0;
   for (int64_t c = 0; c < chunks; ++c) {
@@ -135,10 +148,16 @@ RowChunks MakeRowChunks(const Tensor& experts,
     made.chunks.push_back(std::move(chunk));
   }
   made.together = Indices(device, std::move(together), capacity);
-  SortedRoutes sorted =
-      SortRoutes(ChunksOfRoutes(experts, table, rank), chunks * table.experts);
-  made.routes = sorted.routes.Slice(0, made.sent());
-  made.tokens = sorted.tokens.Slice(0, made.sent());
+  const SortedRoutes sorted =
+      SortRoutes(ChunksOfRoutes(experts, table, rank, made.shadowed),
+                 chunks * table.experts +
+                     static_cast<int64_t>(made.shadowed.experts.size()));
+  const auto rows = [&](const Tensor& all) {
+    return device.dry() ? Indices(device, {}, made.all())
+                        : all.Slice(0, made.all());
+  };
+  made.routes = rows(sorted.routes);
+  made.tokens = rows(sorted.tokens);
   made.places = sorted.places;
   return made;
 }

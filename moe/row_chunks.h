@@ -14,6 +14,7 @@
 
 #include "moe/expert_linear.h"
 #include "moe/row_exchange.h"
+#include "moe/shadowed_experts.h"
 #include "parallel/communicators.h"
 #include "runtime/device/tensor.h"
 
@@ -44,15 +45,22 @@ struct RowChunks {
   // the other, that which each of all rows is, expert by expert.
   Tensor together;
 
-  int64_t sent() const;
+  // Whose rows stay: behind all chunks', expert by expert.
+  ShadowedExperts shadowed;
+
+  // The sender's rows that go, and all.
+  int64_t going() const;
+  int64_t all() const { return going() + shadowed.capacity; }
 };
 
 // `experts`: int32 [t, k], −1 goes nowhere. `table`: [ranks, experts], of each
-// rank's routes those to each expert. `capacity`: rows that this rank receives
-// at most. Without what the caller knows: name, communicators, by_nodes, rows.
+// rank's routes that go to each expert. `capacity`: rows that this rank
+// receives at most. Without what the caller knows: name, communicators,
+// by_nodes, rows.
 RowChunks MakeRowChunks(const Tensor& experts,
                         const std::vector<int64_t>& table, int64_t ranks,
-                        int64_t rank, int64_t chunks, int64_t capacity);
+                        int64_t rank, int64_t chunks, int64_t capacity,
+                        ShadowedExperts shadowed);
 
 }  // namespace trireme
 

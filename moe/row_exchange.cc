@@ -135,6 +135,15 @@ RowCounts RowCounts::Transposed() const {
   return RowCounts(ranks_, std::move(back));
 }
 
+RowCounts CountsBetween(int64_t ranks, const std::vector<int64_t>& table) {
+  const int64_t local = static_cast<int64_t>(table.size()) / (ranks * ranks);
+  std::vector<int64_t> counts;
+  for (auto at = table.begin(); at != table.end(); at += local) {
+    counts.push_back(std::accumulate(at, at + local, int64_t{0}));
+  }
+  return RowCounts(ranks, std::move(counts));
+}
+
 Tensor ExchangeRows(const Communicators& communicators, const RowCounts& counts,
                     bool by_nodes, const Tensor& rows, int64_t capacity,
                     const std::string& name) {

@@ -38,6 +38,9 @@ class RowCounts {
   std::vector<int64_t> counts_;
 };
 
+// Of [ranks, experts], each rank's routes to each expert, those between ranks.
+RowCounts CountsBetween(int64_t ranks, const std::vector<int64_t>& table);
+
 // rows[.., h] by receiver → [capacity, h] by sender, of which as many are
 // filled as arrive. On a dry device, which takes memory for the most that there
 // may be, `rows` may be more than are sent. `by_nodes`: in two steps, where

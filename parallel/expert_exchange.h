@@ -32,6 +32,9 @@ struct ExpertExchange {
   int node_ranks = 1;
   // In which rows go, so that one travels while another is computed.
   int chunks = 1;
+  // Experts of a layer whose weights may go to all ranks in a call, where their
+  // rows stay.
+  int shadowed = 0;
   // Gradients of experts' weights are summed rank by rank, so that they have
   // the same bits whatever moves.
   bool sums_by_rank = false;
@@ -44,7 +47,7 @@ struct ExpertExchange {
 
   // Whether rows may travel behind computation.
   bool overlaps() const {
-    return chunks > 1 ||
+    return chunks > 1 || shadowed > 0 ||
            std::any_of(choices.begin(), choices.end(),
                        [](const Choice& choice) { return choice.chunks > 1; });
   }

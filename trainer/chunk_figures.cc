@@ -32,6 +32,7 @@ class DryChunk {
                                          ? ExpertExchange::Moves::kWeights
                                          : ExpertExchange::Moves::kRows,
                             .chunks = static_cast<int>(mode.split.row_chunks),
+                            .shadowed = static_cast<int>(mode.split.shadowed),
                             .sums_by_rank = mode.split.sums_by_rank,
                             .max_load = mode.split.max_load,
                             .expected_load = expert_load}},

@@ -68,6 +68,7 @@ ExpertExchange ExpertExchangeOf(const Plan& plan) {
   exchange.node_ranks = static_cast<int>(plan.experts().node_ranks());
   exchange.max_load = plan.experts().max_load();
   exchange.chunks = static_cast<int>(plan.experts().chunks());
+  exchange.shadowed = static_cast<int>(plan.experts().shadowed());
   switch (plan.experts().move()) {
     case Plan::Experts::WEIGHTS:
       exchange.moves = ExpertExchange::Moves::kWeights;

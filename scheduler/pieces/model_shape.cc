@@ -71,6 +71,7 @@ BlockSplit SplitOf(const Plan& plan) {
           .ep = std::max<int64_t>(1, plan.grid().ep()),
           .moves_weights = plan.experts().move() == Plan::Experts::WEIGHTS,
           .row_chunks = std::max<int64_t>(1, plan.experts().chunks()),
+          .shadowed = plan.experts().shadowed(),
           .max_load = plan.experts().max_load(),
           .sums_by_rank = plan.has_experts(),
           .sequence_parallel = plan.sequence_parallel(),

@@ -71,9 +71,10 @@ struct BlockSplit {
   int64_t ep = 1;
   // Experts' weights come to the rows (Plan.Experts).
   bool moves_weights = false;
-  // In which rows go to experts, and the bound of those that a rank receives,
-  // over those of even routing; 0: none.
+  // In which rows go to experts, how many experts' rows may stay, and the bound
+  // of those that a rank receives, over those of even routing; 0: none.
   int64_t row_chunks = 1;
+  int64_t shadowed = 0;
   double max_load = 0;
   // Gradients of experts' weights are summed rank by rank.
   bool sums_by_rank = false;

@@ -145,6 +145,11 @@ TEST(Plan, ExpertsAreDividedAmongTheRanksOfAStage) {
   EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } experts { max_load: 0.5 }", context),
             "plan.experts.max_load: found 0.5, expected 0 (no bound) or 1 to "
             "ep, 4");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } "
+                    "experts { move: WEIGHTS shadowed: 2 }",
+                    context),
+            "plan.experts.shadowed: found 2, expected 0 with move WEIGHTS: all "
+            "are");
   EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } experts { chunks: 65 }", context),
             "plan.experts.chunks: found 65, expected 1 to 64");
   EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } "

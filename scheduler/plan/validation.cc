@@ -208,7 +208,7 @@ absl::Status ValidateOffload(const Plan& plan) {
 // More are messages of few rows.
 constexpr uint32_t kMaxExpertChunks = 64;
 
-absl::Status ValidateExperts(const Plan& plan) {
+absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
   if (!plan.has_experts()) return absl::OkStatus();
   const uint32_t ep = plan.grid().ep();
   if (ep == 1) {
@@ -237,6 +237,18 @@ absl::Status ValidateExperts(const Plan& plan) {
   if (chunks > 1 && plan.experts().move() == Plan::Experts::WEIGHTS) {
     return PlanFieldError("experts.chunks", chunks,
                           "1 with move WEIGHTS: no rows go");
+  }
+  const uint32_t shadowed = plan.experts().shadowed();
+  if (shadowed > 0 && plan.experts().move() == Plan::Experts::WEIGHTS) {
+    return PlanFieldError("experts.shadowed", shadowed,
+                          "0 with move WEIGHTS: all are");
+  }
+  if (context.experts > 0 &&
+      shadowed > std::max<int64_t>(ep, context.experts)) {
+    return PlanFieldError(
+        "experts.shadowed", shadowed,
+        fmt::format("at most the {} experts, or slices of them, of a layer",
+                    std::max<int64_t>(ep, context.experts)));
   }
   double below = 0;
   for (const Plan::Experts::Choice& choice : plan.experts().choices()) {
@@ -443,7 +455,7 @@ absl::Status ValidatePlan(const Plan& plan, const PlanContext& context) {
   RETURN_IF_ERROR(ValidateSharding(plan, context));
   RETURN_IF_ERROR(ValidateRecompute(plan));
   RETURN_IF_ERROR(ValidateOffload(plan));
-  RETURN_IF_ERROR(ValidateExperts(plan));
+  RETURN_IF_ERROR(ValidateExperts(plan, context));
   if (plan.gradient_bucket_bytes() < 4 ||
       plan.gradient_bucket_bytes() > kMaxBucketBytes) {
     return PlanFieldError("gradient_bucket_bytes", plan.gradient_bucket_bytes(),

@@ -24,6 +24,7 @@ void SetExperts(Plan& plan, Plan::Experts::Move move, uint32_t chunks) {
   experts.set_node_ranks(1);
   experts.set_max_load(0);
   experts.set_chunks(chunks);
+  experts.set_shadowed(0);
 }
 
 }  // namespace

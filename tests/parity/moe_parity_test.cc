@@ -115,6 +115,9 @@ std::vector<GridCase> Grids() {
       "experts { chunks: 2 } schedule: ZB_H1 recompute: FULL");
   add({.tp = 2, .dp = 4, .ep = 8, .moe = WithShared()},
       "experts { chunks: 2 node_ranks: 2 } recompute: SELECTIVE");
+  // Experts that many tokens want go to all ranks.
+  add({.pp = 2, .dp = 4, .ep = 4, .batch = 32},
+      "experts { chunks: 2 shadowed: 2 } schedule: ZB_H1 recompute: FULL");
   // Two ranks, and four, share an expert.
   add({.dp = 8, .ep = 8});
   add({.tp = 2, .dp = 4, .ep = 8, .moe = WithShared()},
@@ -185,7 +188,8 @@ TEST(MoeBitsTest, WhatMovesChangesNoBit) {
        {"experts { move: WEIGHTS }", "experts { move: ADAPTIVE }",
         "experts { node_ranks: 2 }", "experts { max_load: 4 }",
         "experts { chunks: 2 }", "experts { chunks: 3 node_ranks: 2 }",
-        "experts { chunks: 64 }",
+        "experts { chunks: 64 }", "experts { shadowed: 2 }",
+        "experts { chunks: 2 shadowed: 4 }",
         "experts { move: ADAPTIVE choices { max_load: 1.2 move: WEIGHTS } "
         "choices { max_load: 4 move: ROWS chunks: 2 } }"}) {
     const ParityReport report = Compare(rows, record(experts));

@@ -352,6 +352,7 @@ std::vector<std::string> GridCase::Features() const {
     features.push_back("move" + Plan::Experts::Move_Name(experts.move()));
     add(experts.has_node_ranks(), fmt::format("by{}", experts.node_ranks()));
     add(experts.has_chunks(), fmt::format("in{}", experts.chunks()));
+    add(experts.has_shadowed(), fmt::format("shadowed{}", experts.shadowed()));
   }
   add(plan.has_offload(),
       fmt::format("offload{}", plan.offload().resident_units()));

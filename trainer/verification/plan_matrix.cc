@@ -221,6 +221,7 @@ class Builder {
       p.mutable_experts()->set_move(Plan::Experts::ADAPTIVE);
     });
     AddChanged(plan, [](Plan& p) { p.mutable_experts()->set_chunks(2); });
+    AddChanged(plan, [](Plan& p) { p.mutable_experts()->set_shadowed(1); });
     const uint32_t of_node = LeastDivisor(plan.grid().ep(), 2);
     if (of_node == plan.grid().ep()) return;
     AddChanged(plan,
