@@ -4,7 +4,7 @@
 
 #include "runtime/core/log.h"
 #include "runtime/ops/copy.h"
-#include "runtime/ops/cpu/convolution_kernels.h"
+#include "runtime/ops/kernels.h"
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
@@ -19,16 +19,6 @@ Tensor ConvolveWidened(const Tensor& x, const Tensor& weight,
   return Cast(Convolve(Cast(x, DType::kFloat32), Cast(weight, DType::kFloat32),
                        bias == nullptr ? nullptr : &*wide_bias, options),
               x.dtype(), kLabel);
-}
-
-// What a dry device is told instead of computing.
-void Count(Stream& stream, const ConvolutionProblem& p) {
-  const int64_t read = p.batch * p.height * p.width * p.in_channels;
-  const int64_t weights = p.out_channels * p.in_channels * p.kernel * p.kernel;
-  const int64_t pixels = p.batch * p.out_height() * p.out_width();
-  stream.Count({.product_flops = 2 * pixels * weights,
-                .bytes = (read + weights + pixels * p.out_channels) *
-                         DTypeSize(p.dtype)});
 }
 
 }  // namespace
@@ -59,7 +49,6 @@ Tensor Convolve(const Tensor& x, const Tensor& weight, const Tensor* bias,
         problem.width + padding >= problem.kernel)
       << weight.shape() << " on " << x.shape();
   Device& device = x.device();
-  CHECK(device.on_host()) << device.name();
   const Tensor y =
       Tensor::Empty(device,
                     {problem.batch, problem.out_height(), problem.out_width(),
@@ -74,17 +63,14 @@ Tensor Convolve(const Tensor& x, const Tensor& weight, const Tensor* bias,
     operands.bias = bias->raw_data();
   }
   Tensor workspace;
-  const int64_t workspace_bytes = ConvolutionWorkspace(problem);
+  const ConvolutionKernels& kernels = device.kernels().convolution;
+  const int64_t workspace_bytes = kernels.workspace_bytes(problem);
   if (workspace_bytes > 0) {
     workspace = Tensor::Empty(device, {workspace_bytes}, DType::kUint8,
                               MemoryCategory::kWorkspace, kLabel);
     operands.workspace = workspace.raw_data();
   }
-  if (device.dry()) {
-    Count(device.stream(), problem);
-  } else {
-    device.stream().Launch([=] { ConvolutionKernel(problem, operands); });
-  }
+  kernels.run(device.stream(), problem, operands);
   return y;
 }
 

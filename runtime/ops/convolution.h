@@ -1,6 +1,5 @@
 // Convolution of pictures with channels last, and their enlargement: what
-// autoencoders of pictures are made of. Forward only, and on devices of the
-// host.
+// autoencoders of pictures are made of. Forward only.
 
 #ifndef TRIREME_RUNTIME_OPS_CONVOLUTION_H_
 #define TRIREME_RUNTIME_OPS_CONVOLUTION_H_

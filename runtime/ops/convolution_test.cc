@@ -2,17 +2,14 @@
 
 #include "runtime/ops/convolution.h"
 
-#include <omp.h>
-
 #include <cmath>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "runtime/device/asynchronous_cpu_device_testing.h"
 #include "runtime/device/cpu_device.h"
-#include "runtime/ops/cpu/group_norm_kernels.h"
 #include "runtime/ops/group_norm.h"
+#include "runtime/ops/kernels/group_norm.h"
 #include "runtime/ops/ops_testing.h"
 
 namespace trireme {
@@ -151,38 +148,6 @@ TEST_P(ConvolutionTest, GroupsAreNormedByTheirOwnPixelsAndChannels) {
   ExpectNear(GroupNorm(x, kGroups, weight, bias, kEps), normed, "norm", 8);
   ExpectNear(GroupNorm(x, kGroups, weight, bias, kEps, Activation::kSilu),
              activated, "norm and SiLU", 8);
-}
-
-std::vector<Tensor> All(Operands& in) {
-  const Tensor x = in({2, 40, 30, 8}), weight = in({16, 8, 3, 3});
-  const Tensor bias = in({16}), scale = in({8}), shift = in({8});
-  return {Convolve(x, weight, &bias, {.padding_before = 1, .padding_after = 1}),
-          DoubleNearest(x),
-          GroupNorm(x, 4, scale, shift, 1e-6, Activation::kSilu)};
-}
-
-// A run's memory is predicted from a dry step.
-TEST_P(ConvolutionTest, TakesTheSameMemoryOnADryDevice) {
-  CpuDevice dry(kPlenty, CpuDevice::Mode::kDry);
-  Operands operands(device_, GetParam()), of_dry(dry, GetParam());
-  All(operands);
-  All(of_dry);
-  EXPECT_EQ(dry.Statistics().peak_bytes, device_.Statistics().peak_bytes);
-}
-
-TEST_P(ConvolutionTest, IsTheSameOnAnAsynchronousDeviceAndAnyThreads) {
-  AsynchronousCpuDevice later(kPlenty, /*seed=*/1,
-                              AsynchronousCpuDevice::FreedMemory::kPoisoned);
-  Operands operands(device_, GetParam()), of_later(later, GetParam());
-  const std::vector<Tensor> at_once = All(operands), after = All(of_later);
-  for (size_t i = 0; i < at_once.size(); ++i) {
-    EXPECT_TRUE(Doubles(at_once[i]) == Doubles(after[i])) << i;
-  }
-  const int before = omp_get_max_threads();
-  omp_set_num_threads(3);
-  Operands again(device_, GetParam());
-  EXPECT_TRUE(Doubles(All(again)[2]) == Doubles(at_once[2])) << "group norm";
-  omp_set_num_threads(before);
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryType, ConvolutionTest,

@@ -57,6 +57,21 @@ AttentionKernels DryAttention(const AttentionKernels& twin) {
   return kernels;
 }
 
+ConvolutionKernels DryConvolution(const ConvolutionKernels& twin) {
+  ConvolutionKernels kernels = twin;
+  kernels.run = [](Stream& stream, const ConvolutionProblem& p,
+                   const ConvolutionOperands&) {
+    const int64_t read = p.batch * p.height * p.width * p.in_channels;
+    const int64_t weights =
+        p.out_channels * p.in_channels * p.kernel * p.kernel;
+    const int64_t pixels = p.batch * p.out_height() * p.out_width();
+    stream.Count({.product_flops = 2 * pixels * weights,
+                  .bytes = (read + weights + pixels * p.out_channels) *
+                           DTypeSize(p.dtype)});
+  };
+  return kernels;
+}
+
 CopyKernels DryCopy() {
   return {
       .strided =
@@ -125,6 +140,13 @@ GemmKernels DryGemm(const GemmKernels& twin) {
                            written * DTypeSize(s.out_dtype)});
   };
   return kernels;
+}
+
+GroupNormKernels DryGroupNorm() {
+  // x is read twice.
+  return {.forward = [](Stream& stream, const GroupNormArguments& a, void*) {
+    CountBytes(stream, a.dtype, a.batch * a.pixels * a.channels, 3);
+  }};
 }
 
 GroupedGemmKernels DryGroupedGemm(const GroupedGemmKernels& twin) {
@@ -384,9 +406,11 @@ SplitNormKernels DrySplitNorm() {
 
 Kernels DryKernels(const Kernels& twin) {
   return {.attention = DryAttention(twin.attention),
+          .convolution = DryConvolution(twin.convolution),
           .copy = DryCopy(),
           .embedding = DryEmbedding(),
           .gemm = DryGemm(twin.gemm),
+          .group_norm = DryGroupNorm(),
           .grouped_gemm = DryGroupedGemm(twin.grouped_gemm),
           .norm = DryNorm(),
           .optimizer = DryOptimizer(),

@@ -1,7 +1,7 @@
 #include "runtime/ops/group_norm.h"
 
 #include "runtime/core/log.h"
-#include "runtime/ops/cpu/group_norm_kernels.h"
+#include "runtime/ops/kernels.h"
 
 namespace trireme {
 
@@ -17,18 +17,12 @@ Tensor GroupNorm(const Tensor& x, int64_t groups, const Tensor& weight,
     CHECK(vector->dtype() == x.dtype()) << vector->dtype();
   }
   Device& device = x.device();
-  CHECK(device.on_host()) << device.name();
   const Tensor y = Tensor::EmptyLike(x, "group norm");
   if (x.num_elements() == 0) return y;
   const int64_t pixels = x.num_elements() / (batch * channels);
   const Tensor sums =
       Tensor::Empty(device, {batch, GroupNormBlocks(pixels), 2, channels},
                     DType::kFloat64, MemoryCategory::kWorkspace, "group norm");
-  if (device.dry()) {
-    device.stream().Count(
-        {.bytes = 3 * x.num_elements() * DTypeSize(x.dtype())});
-    return y;
-  }
   const GroupNormArguments arguments = {
       .dtype = x.dtype(),
       .batch = batch,
@@ -41,8 +35,7 @@ Tensor GroupNorm(const Tensor& x, int64_t groups, const Tensor& weight,
       .weight = weight.raw_data(),
       .bias = bias.raw_data(),
       .block_sums = static_cast<double*>(sums.raw_data())};
-  void* const out = y.raw_data();
-  device.stream().Launch([=] { GroupNormKernel(arguments, out); });
+  device.kernels().group_norm.forward(device.stream(), arguments, y.raw_data());
   return y;
 }
 

@@ -1,6 +1,5 @@
 // Group normalisation (Wu and He, "Group normalization") of pictures with
-// channels last, fused with the activation that follows it. Forward only, and
-// on devices of the host.
+// channels last, fused with the activation that follows it. Forward only.
 
 #ifndef TRIREME_RUNTIME_OPS_GROUP_NORM_H_
 #define TRIREME_RUNTIME_OPS_GROUP_NORM_H_

@@ -6,9 +6,11 @@
 #define TRIREME_RUNTIME_OPS_KERNELS_H_
 
 #include "runtime/ops/kernels/attention.h"
+#include "runtime/ops/kernels/convolution.h"
 #include "runtime/ops/kernels/copy.h"
 #include "runtime/ops/kernels/embedding.h"
 #include "runtime/ops/kernels/gemm.h"
+#include "runtime/ops/kernels/group_norm.h"
 #include "runtime/ops/kernels/grouped_gemm.h"
 #include "runtime/ops/kernels/norm.h"
 #include "runtime/ops/kernels/optimizer.h"
@@ -23,9 +25,11 @@ namespace trireme {
 
 struct Kernels {
   AttentionKernels attention;
+  ConvolutionKernels convolution;
   CopyKernels copy;
   EmbeddingKernels embedding;
   GemmKernels gemm;
+  GroupNormKernels group_norm;
   GroupedGemmKernels grouped_gemm;
   NormKernels norm;
   OptimizerKernels optimizer;

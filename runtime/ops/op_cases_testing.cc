@@ -7,8 +7,10 @@
 #include "gtest/gtest.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/attention.h"
+#include "runtime/ops/convolution.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
+#include "runtime/ops/group_norm.h"
 #include "runtime/ops/grouped_matmul.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/normalization.h"
@@ -381,6 +383,30 @@ std::vector<OpCase> Attentions() {
   };
 }
 
+std::vector<OpCase> Pictures() {
+  return {
+      {.name = "Convolution",
+       .run = [](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in({2, 19, 13, 21}), weight = in({70, 21, 3, 3});
+         const Tensor bias = in({70}), pixel_weight = in({5, 21, 1, 1});
+         return {
+             Convolve(x, weight, &bias,
+                      {.padding_before = 1, .padding_after = 1}),
+             Convolve(x, weight, nullptr, {.stride = 2, .padding_after = 1}),
+             Convolve(x, pixel_weight, nullptr), DoubleNearest(x)};
+       },
+       .same_on_any_threads = false},
+      // More pixels than one block of sums has.
+      {.name = "GroupNorm",
+       .run = [](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in({2, 1100, 36});
+         const Tensor weight = in({36}), bias = in({36});
+         return {GroupNorm(x, 4, weight, bias, kEps),
+                 GroupNorm(x, 36, weight, bias, kEps, Activation::kSilu)};
+       }},
+  };
+}
+
 double RootMeanSquare(const std::vector<double>& values) {
   double squares = 0;
   for (const double value : values) squares += value * value;
@@ -395,7 +421,7 @@ std::vector<OpCase> EveryOp() {
   std::vector<OpCase> all;
   for (auto* const family :
        {Pointwise, Norms, HeadNorms, SplitNorms, Reductions, Copies, Embeddings,
-        Random, Routing, Products, Attentions}) {
+        Random, Routing, Products, Attentions, Pictures}) {
     std::vector<OpCase> cases = family();
     std::move(cases.begin(), cases.end(), std::back_inserter(all));
   }

@@ -1,49 +1,14 @@
 // CPU kernels behind runtime/ops/convolution.h: fp32 by oneDNN, fp64 by plain
-// loops. Shapes are checked by the caller.
+// loops.
 
 #ifndef TRIREME_RUNTIME_OPS_CPU_CONVOLUTION_KERNELS_H_
 #define TRIREME_RUNTIME_OPS_CPU_CONVOLUTION_KERNELS_H_
 
 #include <cstdint>
 
-#include "runtime/core/dtype.h"
+#include "runtime/ops/kernels/convolution.h"
 
 namespace trireme {
-
-// x [batch, height, width, in_channels] and y [batch, out_height, out_width,
-// out_channels], channels last; weight [out_channels, in_channels, kernel,
-// kernel].
-struct ConvolutionProblem {
-  DType dtype = DType::kFloat32;  // fp32 or fp64
-  int64_t batch = 0;
-  int64_t height = 0;
-  int64_t width = 0;
-  int64_t in_channels = 0;
-  int64_t out_channels = 0;
-  int64_t kernel = 1;
-  int64_t stride = 1;
-  // Rows and columns of zeros above and left of the picture, and below and
-  // right of it.
-  int64_t padding_before = 0;
-  int64_t padding_after = 0;
-  bool bias = false;  // bias [out_channels]
-
-  int64_t out_height() const { return Outputs(height); }
-  int64_t out_width() const { return Outputs(width); }
-
- private:
-  int64_t Outputs(int64_t inputs) const {
-    return (inputs + padding_before + padding_after - kernel) / stride + 1;
-  }
-};
-
-struct ConvolutionOperands {
-  const void* x = nullptr;
-  const void* weight = nullptr;
-  const void* bias = nullptr;  // read if the problem has one
-  void* y = nullptr;
-  void* workspace = nullptr;
-};
 
 int64_t ConvolutionWorkspace(const ConvolutionProblem& problem);
 void ConvolutionKernel(const ConvolutionProblem& problem,

@@ -7,11 +7,13 @@
 
 #include "runtime/ops/cpu/adamw_kernels.h"
 #include "runtime/ops/cpu/attention.h"
+#include "runtime/ops/cpu/convolution_kernels.h"
 #include "runtime/ops/cpu/copy_kernels.h"
 #include "runtime/ops/cpu/cross_entropy_kernels.h"
 #include "runtime/ops/cpu/embedding_kernels.h"
 #include "runtime/ops/cpu/gemm.h"
 #include "runtime/ops/cpu/gemm_kernels.h"
+#include "runtime/ops/cpu/group_norm_kernels.h"
 #include "runtime/ops/cpu/grouped_gemm.h"
 #include "runtime/ops/cpu/heads_norm_kernels.h"
 #include "runtime/ops/cpu/normalization_kernels.h"
@@ -115,6 +117,8 @@ const Kernels& CpuKernels() {
                     .backward_workspace = BackwardWorkspace,
                     .backward = OnHost<&AttentionBackward>::Run,
                     .merge = OnHost<&MergeAttentionCpu>::Run},
+      .convolution = {.workspace_bytes = ConvolutionWorkspace,
+                      .run = OnHost<&ConvolutionKernel>::Run},
       .copy = {.strided = OnHost<&CopyStridedKernel>::Run,
                .runs = OnHost<&CopyRunsKernel>::Run,
                .fill = OnHost<&FillKernel>::Run,
@@ -126,6 +130,7 @@ const Kernels& CpuKernels() {
                     .patchify = OnHost<&PatchifyKernel>::Run,
                     .unpatchify = OnHost<&UnpatchifyKernel>::Run},
       .gemm = {.workspace_bytes = GemmWorkspace, .run = OnHost<&RunGemm>::Run},
+      .group_norm = {.forward = OnHost<&GroupNormKernel>::Run},
       .grouped_gemm = {.workspace_bytes = GroupedGemmWorkspace,
                        .run = OnHost<&RunGroupedGemm>::Run},
       .norm = {.forward = OnHost<&NormForwardKernel>::Run,

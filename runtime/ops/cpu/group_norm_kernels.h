@@ -1,37 +1,11 @@
-// CPU kernel behind runtime/ops/group_norm.h. Shapes are checked by the caller.
+// CPU kernel behind runtime/ops/group_norm.h.
 
 #ifndef TRIREME_RUNTIME_OPS_CPU_GROUP_NORM_KERNELS_H_
 #define TRIREME_RUNTIME_OPS_CPU_GROUP_NORM_KERNELS_H_
 
-#include <cstdint>
-
-#include "runtime/core/dtype.h"
-#include "runtime/ops/activation.h"
+#include "runtime/ops/kernels/group_norm.h"
 
 namespace trireme {
-
-struct GroupNormArguments {
-  DType dtype = DType::kFloat32;
-  int64_t batch = 0;
-  int64_t pixels = 0;  // of a sample
-  int64_t channels = 0;
-  int64_t groups = 0;  // a divisor of channels
-  double eps = 0;
-  Activation activation = Activation::kNone;
-  const void* x = nullptr;       // [batch, pixels, channels]
-  const void* weight = nullptr;  // [channels]
-  const void* bias = nullptr;    // [channels]
-  // fp64 [batch, GroupNormBlocks(pixels), 2, channels]: sums over the pixels of
-  // a block, and of their squares.
-  double* block_sums = nullptr;
-};
-
-// Pixels whose sums are kept together: fixed, so that the order of additions
-// is.
-inline constexpr int64_t kGroupNormBlockPixels = 1024;
-inline int64_t GroupNormBlocks(int64_t pixels) {
-  return (pixels + kGroupNormBlockPixels - 1) / kGroupNormBlockPixels;
-}
 
 void GroupNormKernel(const GroupNormArguments& arguments, void* y);
 

@@ -6,9 +6,11 @@ namespace trireme {
 
 const Kernels& CudaKernels() {
   static const Kernels kernels = {.attention = CudaAttention(),
+                                  .convolution = CudaConvolutions(),
                                   .copy = CudaCopies(),
                                   .embedding = CudaEmbeddings(),
                                   .gemm = CudaGemm(),
+                                  .group_norm = CudaGroupNorms(),
                                   .grouped_gemm = CudaGroupedGemm(),
                                   .norm = CudaNorms(),
                                   .optimizer = CudaOptimizers(),

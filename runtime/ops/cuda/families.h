@@ -10,9 +10,11 @@
 namespace trireme {
 
 AttentionKernels CudaAttention();
+ConvolutionKernels CudaConvolutions();
 CopyKernels CudaCopies();
 EmbeddingKernels CudaEmbeddings();
 GemmKernels CudaGemm();
+GroupNormKernels CudaGroupNorms();
 GroupedGemmKernels CudaGroupedGemm();
 NormKernels CudaNorms();
 OptimizerKernels CudaOptimizers();
