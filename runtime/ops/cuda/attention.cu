@@ -4,6 +4,7 @@
 
 #include "runtime/device/arena.h"
 #include "runtime/ops/cuda/attention_arguments.cuh"
+#include "runtime/ops/cuda/attention_flash.h"
 #include "runtime/ops/cuda/attention_plain.h"
 #include "runtime/ops/cuda/blocks.cuh"
 #include "runtime/ops/cuda/families.h"
@@ -91,6 +92,10 @@ AttentionArguments Arguments(Stream& stream, const AttentionProblem& problem,
   return a;
 }
 
+bool UsesTensorCores(const AttentionProblem& problem) {
+  return IsHalf(problem.dtype) && problem.head_dim <= kMaxFlashHeadDim;
+}
+
 int64_t ForwardWorkspace(const AttentionProblem& problem,
                          const AttentionOperands&) {
   return Workspace(problem, /*backward=*/false).bytes;
@@ -99,9 +104,14 @@ int64_t ForwardWorkspace(const AttentionProblem& problem,
 void Forward(Stream& stream, const AttentionProblem& problem,
              const AttentionOperands& operands, void* workspace) {
   const Workspace places(problem, /*backward=*/false);
-  PlainAttentionForward(stream, problem.dtype,
-                        Arguments(stream, problem, operands, places,
-                                  static_cast<std::byte*>(workspace)));
+  const AttentionArguments a = Arguments(stream, problem, operands, places,
+                                         static_cast<std::byte*>(workspace));
+  CheckKeyCounts(stream, a);
+  if (UsesTensorCores(problem)) {
+    FlashAttentionForward(stream, problem.dtype, a);
+  } else {
+    PlainAttentionForward(stream, problem.dtype, a);
+  }
 }
 
 int64_t BackwardWorkspace(const AttentionProblem& problem,
@@ -118,7 +128,11 @@ void Backward(Stream& stream, const AttentionProblem& problem,
   a.gradients = gradients;
   a.delta = bytes + places.delta;
   AttentionDelta(stream, problem.dtype, a, bytes + places.delta);
-  PlainAttentionBackward(stream, problem.dtype, a);
+  if (UsesTensorCores(problem)) {
+    FlashAttentionBackward(stream, problem.dtype, a);
+  } else {
+    PlainAttentionBackward(stream, problem.dtype, a);
+  }
 }
 
 constexpr int kMergeWarps = 8;

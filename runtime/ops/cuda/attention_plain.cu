@@ -298,12 +298,14 @@ LaunchConfig ForRows(Stream& stream, int64_t rows, int64_t blocks_of_head) {
 
 }  // namespace
 
+void CheckKeyCounts(Stream& stream, const AttentionArguments& a) {
+  if (a.operands.key_counts == nullptr) return;
+  Launch({GridFor(a.batch, kThreads), kThreads, 0, Handle(stream)},
+         CheckKeyCountsKernel, a);
+}
+
 void PlainAttentionForward(Stream& stream, DType dtype,
                            const AttentionArguments& a) {
-  if (a.operands.key_counts != nullptr) {
-    Launch({GridFor(a.batch, kThreads), kThreads, 0, Handle(stream)},
-           CheckKeyCountsKernel, a);
-  }
   DispatchChannels(
       dtype, a.head_dim,
       [&]<typename T, typename Channels>(T, Channels, int64_t blocks) {

@@ -11,6 +11,9 @@ namespace trireme {
 
 struct AttentionArguments;
 
+// Checks the counts of keys, if there are any, where kernels can see them.
+void CheckKeyCounts(Stream& stream, const AttentionArguments& a);
+
 void PlainAttentionForward(Stream& stream, DType dtype,
                            const AttentionArguments& a);
 void PlainAttentionBackward(Stream& stream, DType dtype,

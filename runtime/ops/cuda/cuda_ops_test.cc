@@ -117,6 +117,7 @@ struct MaskCase {
   bool key_counts = false;
   bool causal = false;
   bool packed = false;
+  int64_t channels = 24;  // of a head
 };
 
 class CudaAttentionTest
@@ -124,7 +125,7 @@ class CudaAttentionTest
 
 TEST_P(CudaAttentionTest, SeesTheKeysThatTheHostSees) {
   const auto& [mask_case, dtype] = GetParam();
-  constexpr int64_t kChannels = 24;
+  const int64_t channels = mask_case.channels;
   const auto run = [&, &mask_case = mask_case, dtype = dtype](Device& device) {
     AttentionMask mask;
     if (mask_case.key_counts) {
@@ -138,18 +139,18 @@ TEST_P(CudaAttentionTest, SeesTheKeysThatTheHostSees) {
           std::make_shared<Offsets>(Offsets{0, 10, 10, 45, 70});
       mask.key_offsets = std::make_shared<Offsets>(Offsets{0, 33, 40, 40, 90});
     }
-    const auto heads = [](const Tensor& x) {
+    const auto heads = [&](const Tensor& x) {
       HeadsView view;
       view.tensor = x;
       view.row_stride = x.dim(2);
       view.batch = x.dim(0);
       view.tokens = x.dim(1);
-      view.heads = x.dim(2) / kChannels;
-      view.head_dim = kChannels;
+      view.heads = x.dim(2) / channels;
+      view.head_dim = channels;
       return view;
     };
     const auto operand = [&](int64_t tokens, int64_t of_heads, uint32_t seed) {
-      return RandomTensor(device, {3, tokens, of_heads * kChannels}, dtype,
+      return RandomTensor(device, {3, tokens, of_heads * channels}, dtype,
                           seed);
     };
     const Tensor q = operand(70, 4, 1), k = operand(90, 2, 2);
@@ -181,16 +182,25 @@ TEST_P(CudaAttentionTest, SeesTheKeysThatTheHostSees) {
 
 INSTANTIATE_TEST_SUITE_P(
     Masks, CudaAttentionTest,
-    testing::Combine(testing::Values(MaskCase{.name = "none"},
-                                     MaskCase{.name = "key_counts",
-                                              .key_counts = true},
-                                     MaskCase{.name = "causal", .causal = true},
-                                     MaskCase{.name = "packed", .packed = true},
-                                     MaskCase{.name = "all",
-                                              .key_counts = true,
-                                              .causal = true,
-                                              .packed = true}),
-                     testing::ValuesIn(kFloatingTypes)),
+    testing::Combine(
+        testing::Values(
+            MaskCase{.name = "none"},
+            MaskCase{.name = "key_counts", .key_counts = true},
+            MaskCase{.name = "causal", .causal = true},
+            MaskCase{.name = "packed", .packed = true},
+            MaskCase{.name = "all",
+                     .key_counts = true,
+                     .causal = true,
+                     .packed = true},
+            // The widths of tiles, and beyond them.
+            MaskCase{.name = "none_of_72", .channels = 72},
+            MaskCase{.name = "all_of_128",
+                     .key_counts = true,
+                     .causal = true,
+                     .packed = true,
+                     .channels = 128},
+            MaskCase{.name = "causal_of_130", .causal = true, .channels = 130}),
+        testing::ValuesIn(kFloatingTypes)),
     [](const testing::TestParamInfo<std::tuple<MaskCase, DType>>& info) {
       return std::get<0>(info.param).name + "_" +
              std::string(DTypeName(std::get<1>(info.param)));
