@@ -12,6 +12,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "fmt/format.h"
 #include "runtime/core/log.h"
@@ -74,6 +75,15 @@ class LockedGpu {
   }
   // The caller's code touches nothing of the device's.
   ~LockedGpu() { Get().memory.Close(); }
+
+  // Blocks until the point is reached, or all that the calling thread's
+  // streams were given: other threads may first have to give what it needs.
+  void Reach(const Point& point) {
+    Block([&] { return Get().scheduler.Reach(point); });
+  }
+  void ReachOwn() {
+    Block([] { return Get().scheduler.ReachOwn(); });
+  }
   LockedGpu(const LockedGpu&) = delete;
   LockedGpu& operator=(const LockedGpu&) = delete;
 
@@ -88,6 +98,13 @@ class LockedGpu {
   static Gpu& Get() {
     static auto* const gpu = new Gpu;
     return *gpu;
+  }
+  template <typename F>
+  void Block(F&& reached) {
+    while (!reached()) {
+      Get().memory.Close();
+      Get().scheduler.AwaitOthers(lock_);
+    }
   }
   std::unique_lock<std::mutex> lock_;
 };
@@ -114,6 +131,24 @@ void Add(Gpu& gpu, cudaStream_t stream, const char* call,
   gpu.scheduler.Progress();
 }
 
+// A meeting whose operations touch the device's memory.
+class OpenMeeting final : public Meeting {
+ public:
+  OpenMeeting(Memory& memory, std::shared_ptr<Meeting> meeting)
+      : memory_(memory), meeting_(std::move(meeting)) {}
+
+  void Place(const Point& before) override { meeting_->Place(before); }
+  Step Arrive() override {
+    memory_.Open();
+    return meeting_->Arrive();
+  }
+  std::vector<Point> Awaited() const override { return meeting_->Awaited(); }
+
+ private:
+  Memory& memory_;
+  const std::shared_ptr<Meeting> meeting_;
+};
+
 void CheckReachable(const Gpu& gpu, const void* begin, size_t bytes) {
   if (gpu.memory.OnDevice(begin, bytes) || gpu.memory.Pinned(begin, bytes)) {
     return;
@@ -133,6 +168,14 @@ void UseSchedule(Schedule schedule, uint64_t seed) {
 void Enqueue(cudaStream_t stream, std::function<void()> work) {
   const LockedGpu gpu("Enqueue");
   Add(*gpu, stream, "a library's call", std::move(work));
+}
+
+void Enqueue(cudaStream_t stream, std::shared_ptr<Meeting> meeting) {
+  const LockedGpu gpu("Enqueue");
+  QueueOf(stream, "a library's call")
+      .Add(stream->queue,
+           std::make_shared<OpenMeeting>(gpu->memory, std::move(meeting)));
+  gpu->scheduler.Progress();
 }
 
 void CheckOnDevice(const char* what, const void* begin, size_t bytes) {
@@ -195,7 +238,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
-  LockedGpu("cudaDeviceSynchronize")->scheduler.ReachAll();
+  LockedGpu("cudaDeviceSynchronize").ReachOwn();
   return cudaSuccess;
 }
 
@@ -211,10 +254,20 @@ cudaError_t cudaMalloc(void** block, size_t bytes) {
   return *block == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 cudaError_t cudaFree(void* block) {
-  const LockedGpu gpu("cudaFree");
+  LockedGpu gpu("cudaFree");
   // As the real one, it waits for all work.
-  gpu->scheduler.ReachAll();
+  gpu.ReachOwn();
   if (block != nullptr) gpu->memory.FreeOnDevice(block);
+  return cudaSuccess;
+}
+cudaError_t cudaMallocAsync(void** block, size_t bytes, cudaStream_t) {
+  *block = LockedGpu("cudaMallocAsync")->memory.AllocateOnDevice(bytes);
+  return *block == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+cudaError_t cudaFreeAsync(void* block, cudaStream_t stream) {
+  const LockedGpu gpu("cudaFreeAsync");
+  emulation::Add(*gpu, stream, "cudaFreeAsync",
+                 [&gpu = *gpu, block] { gpu.memory.FreeOnDevice(block); });
   return cudaSuccess;
 }
 cudaError_t cudaHostAlloc(void** block, size_t bytes, unsigned) {
@@ -222,8 +275,8 @@ cudaError_t cudaHostAlloc(void** block, size_t bytes, unsigned) {
   return *block == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* block) {
-  const LockedGpu gpu("cudaFreeHost");
-  gpu->scheduler.ReachAll();
+  LockedGpu gpu("cudaFreeHost");
+  gpu.ReachOwn();
   if (block != nullptr) gpu->memory.FreePinned(block);
   return cudaSuccess;
 }
@@ -275,16 +328,17 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  const LockedGpu gpu("cudaStreamDestroy");
+  LockedGpu gpu("cudaStreamDestroy");
+  gpu.Reach({stream->queue, stream->queue->added()});
   gpu->scheduler.RemoveQueue(stream->queue);
   delete stream;
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  const LockedGpu gpu("cudaStreamSynchronize");
+  LockedGpu gpu("cudaStreamSynchronize");
   const auto added =
       emulation::QueueOf(stream, "cudaStreamSynchronize").added();
-  gpu->scheduler.Reach({stream->queue, added});
+  gpu.Reach({stream->queue, added});
   return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event,
@@ -337,8 +391,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   return cudaErrorNotReady;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  const LockedGpu gpu("cudaEventSynchronize");
-  gpu->scheduler.Reach(event->point);
+  LockedGpu gpu("cudaEventSynchronize");
+  gpu.Reach(event->point);
   return cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin,

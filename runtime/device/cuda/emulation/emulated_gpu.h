@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 #include "runtime/device/cuda/emulation/streams.h"
 
@@ -29,6 +30,7 @@ void UseSchedule(Schedule schedule, uint64_t seed);
 // For libraries of the emulated GPU: work for a stream. It may touch what lies
 // on the device.
 void Enqueue(cudaStream_t stream, std::function<void()> work);
+void Enqueue(cudaStream_t stream, std::shared_ptr<Meeting> meeting);
 // Refuses, with `what`, bytes that are not in one block of the device.
 void CheckOnDevice(const char* what, const void* begin, size_t bytes);
 

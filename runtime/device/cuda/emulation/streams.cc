@@ -17,16 +17,23 @@ uint64_t Scheduler::DrawThreadOrder() {
 }
 
 std::shared_ptr<Queue> Scheduler::NewQueue() {
-  return queues_.emplace_back(std::make_shared<Queue>());
+  return queues_.emplace_back(
+      std::make_shared<Queue>(std::this_thread::get_id()));
 }
 
 void Scheduler::RemoveQueue(const std::shared_ptr<Queue>& queue) {
-  Reach({queue, queue->added()});
+  CHECK_EQ(queue->done(), queue->added());
   std::erase(queues_, queue);
 }
 
-bool Scheduler::Runnable(const Queue& queue) {
-  return !queue.operations_.empty() && Reached(queue.operations_.front().after);
+bool Scheduler::Arrive(const Queue& queue) {
+  if (queue.operations_.empty()) return false;
+  const Queue::Operation& first = queue.operations_.front();
+  if (!Reached(first.after)) return false;
+  if (first.meeting == nullptr) return true;
+  const Meeting::Step step = first.meeting->Arrive();
+  if (step == Meeting::Step::kMoved) changed_.notify_all();
+  return step == Meeting::Step::kDone;
 }
 
 void Scheduler::RunFirst(Queue& queue) {
@@ -34,38 +41,71 @@ void Scheduler::RunFirst(Queue& queue) {
   queue.operations_.pop_front();
   run();
   ++queue.done_;
+  changed_.notify_all();
 }
 
 bool Scheduler::RunRandom() {
   std::vector<Queue*> runnable;
   for (const auto& queue : queues_) {
-    if (Runnable(*queue)) runnable.push_back(queue.get());
+    if (Arrive(*queue)) runnable.push_back(queue.get());
   }
   if (runnable.empty()) return false;
   RunFirst(*runnable[random_() % runnable.size()]);
   return true;
 }
 
-void Scheduler::Reach(const Point& point) {
-  while (!Reached(point)) {
-    if (schedule_ == Schedule::kRandom) {
-      CHECK(RunRandom());
-      continue;
+bool Scheduler::Reach(const Point& point) {
+  if (Reached(point)) return true;
+  if (schedule_ == Schedule::kRandom) {
+    while (!Reached(point)) {
+      if (!RunRandom()) return false;
     }
-    Queue& queue = *point.queue;
-    CHECK(!queue.operations_.empty());
-    Reach(queue.operations_.front().after);
-    RunFirst(queue);
+    return true;
+  }
+  Queue& queue = *point.queue;
+  // What leads back to where it came from waits for itself, for now: the other
+  // way may be that another thread brings more.
+  if (queue.reaching_) return false;
+  queue.reaching_ = true;
+  bool able = true;
+  while (able && !Reached(point)) able = ReachFirst(queue);
+  queue.reaching_ = false;
+  return able;
+}
+
+bool Scheduler::ReachFirst(Queue& queue) {
+  CHECK(!queue.operations_.empty());
+  if (!Reach(queue.operations_.front().after)) return false;
+  if (!Arrive(queue)) {
+    Bring(*queue.operations_.front().meeting);
+    if (!Arrive(queue)) return false;
+  }
+  RunFirst(queue);
+  return true;
+}
+
+void Scheduler::Bring(const Meeting& meeting) {
+  for (const Point& before : meeting.Awaited()) {
+    if (Reach(before) && before.queue->done() == before.count) {
+      Arrive(*before.queue);
+    }
   }
 }
 
-void Scheduler::ReachAll() {
-  for (const auto& queue : queues_) Reach({queue, queue->added()});
+bool Scheduler::ReachOwn() {
+  bool all = true;
+  for (size_t i = 0; i < queues_.size(); ++i) {
+    const std::shared_ptr<Queue> queue = queues_[i];
+    if (queue->owner_ != std::this_thread::get_id()) continue;
+    all = Reach({queue, queue->added()}) && all;
+  }
+  return all;
 }
 
 void Scheduler::Progress() {
+  changed_.notify_all();
   if (schedule_ == Schedule::kEager) {
-    ReachAll();
+    ReachOwn();
   } else if (random_() % 100 < progress_percent_) {
     RunRandom();
   }

@@ -5,11 +5,14 @@
 #ifndef TRIREME_RUNTIME_DEVICE_CUDA_EMULATION_STREAMS_H_
 #define TRIREME_RUNTIME_DEVICE_CUDA_EMULATION_STREAMS_H_
 
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <random>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -29,17 +32,42 @@ struct Point {
   uint64_t count = 0;
 };
 
+// An operation that is done only together with operations of other queues: a
+// library's exchange of messages between ranks.
+class Meeting {
+ public:
+  virtual ~Meeting() = default;
+  // It has been given to a queue, which comes to it at the point.
+  virtual void Place(const Point& before) = 0;
+  enum class Step { kWaits, kMoved, kDone };
+  // Its queue has come to it, now or before.
+  virtual Step Arrive() = 0;
+  // Where the queues of those that it waits for come to them; some may not have
+  // been given yet.
+  virtual std::vector<Point> Awaited() const = 0;
+};
+
 // One stream.
 class Queue {
  public:
+  // `owner` drives it.
+  explicit Queue(std::thread::id owner) : owner_(owner) {}
+
   // The operation runs after what the queue was given before.
   void Add(std::function<void()> operation) {
-    operations_.push_back({std::move(operation), {}});
+    operations_.push_back({std::move(operation), {}, nullptr});
+    ++added_;
+  }
+  // `self` is the queue.
+  void Add(const std::shared_ptr<Queue>& self,
+           std::shared_ptr<Meeting> meeting) {
+    meeting->Place({self, added_});
+    operations_.push_back({[] {}, {}, std::move(meeting)});
     ++added_;
   }
   // What it is given from now on runs after the point.
   void Wait(Point point) {
-    operations_.push_back({[] {}, std::move(point)});
+    operations_.push_back({[] {}, std::move(point), nullptr});
     ++added_;
   }
   uint64_t added() const { return added_; }
@@ -50,14 +78,18 @@ class Queue {
   struct Operation {
     std::function<void()> run;
     Point after;
+    std::shared_ptr<Meeting> meeting;  // mostly null
   };
 
+  const std::thread::id owner_;
   std::deque<Operation> operations_;
   uint64_t added_ = 0;
   uint64_t done_ = 0;
+  // Somebody further up the stack is about to reach a point of it.
+  bool reaching_ = false;
 };
 
-// Not thread-safe.
+// One thread at a time.
 class Scheduler {
  public:
   Scheduler() { Use(Schedule::kLazy, 0); }
@@ -72,18 +104,29 @@ class Scheduler {
   static bool Reached(const Point& point) {
     return point.queue == nullptr || point.queue->done() >= point.count;
   }
-  // Runs what the point needs, and under kRandom other things.
-  void Reach(const Point& point);
-  void ReachAll();
-  // Called whenever the host talks to the device.
+  // Runs what the point needs, and under kRandom other things. False where it
+  // needs what no thread has given yet.
+  bool Reach(const Point& point);
+  // All that the calling thread's queues were given.
+  bool ReachOwn();
+  // Called whenever the host has given the device something.
   void Progress();
+  // Blocks until another thread, to which it leaves the scheduler, has given or
+  // done something.
+  void AwaitOthers(std::unique_lock<std::mutex>& lock) { changed_.wait(lock); }
 
  private:
-  static bool Runnable(const Queue& queue);
-  static void RunFirst(Queue& queue);
+  // Whether the queue's first operation may run, which it has come to.
+  bool Arrive(const Queue& queue);
+  void RunFirst(Queue& queue);
+  // Has others come to where the meeting needs them, as far as they can.
+  void Bring(const Meeting& meeting);
   // False where nothing may run.
   bool RunRandom();
+  // Runs the first operation; false where it may not run yet.
+  bool ReachFirst(Queue& queue);
 
+  std::condition_variable changed_;
   Schedule schedule_ = Schedule::kLazy;
   std::minstd_rand random_;
   uint32_t progress_percent_ = 0;
