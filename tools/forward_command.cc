@@ -10,6 +10,7 @@
 #include <string>
 
 #include "fmt/format.h"
+#include "runtime/comm/device_world.h"
 #include "runtime/comm/host_staged.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/comm/threads/thread_world.h"
@@ -135,8 +136,9 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
     return 1;
   }
   options.device = *device;
-  HostStagedWorld staged(**world);
-  const auto report = Forward(options, staged);
+  const DeviceWorld devices =
+      MakeDeviceWorld(**world, options.device, (*world)->hang_watch());
+  const auto report = Forward(options, *devices.factory);
   if ((*world)->world_rank() != 0) return report.ok() ? 0 : 1;
   return Report(options, report);
 }

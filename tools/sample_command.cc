@@ -5,7 +5,7 @@
 #include <system_error>
 
 #include "fmt/format.h"
-#include "runtime/comm/host_staged.h"
+#include "runtime/comm/device_world.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
 #include "tools/commands.h"
@@ -102,8 +102,9 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
     return 1;
   }
   options->device = *device;
-  HostStagedWorld staged(**world);
-  const auto report = DrawSamples(*options, staged);
+  const DeviceWorld devices =
+      MakeDeviceWorld(**world, options->device, (*world)->hang_watch());
+  const auto report = DrawSamples(*options, *devices.factory);
   if (!report.ok()) {
     // All ranks have the same error.
     if ((*world)->world_rank() != 0) return 1;

@@ -14,7 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
-#include "runtime/comm/host_staged.h"
+#include "runtime/comm/device_world.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
 #include "runtime/core/stop_signals.h"
@@ -180,7 +180,9 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
     return 1;
   }
   options->device = *device;
-  HostStagedWorld staged(**world);
+  const DeviceWorld devices =
+      MakeDeviceWorld(**world, *device, (*world)->hang_watch());
+  options->messages = devices.text;
   UseThreadsOf((*world)->processor_share());
   options->share = (*world)->processor_share();
   options->share.threads = omp_get_max_threads();
@@ -210,7 +212,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
     orders.stop |= signal != 0;
     return orders;
   };
-  const absl::StatusOr<RunEnd> end = Train(*options, staged);
+  const absl::StatusOr<RunEnd> end = Train(*options, *devices.factory);
   if (reporter.has_value()) reporter->End(end.status());
   if (!end.ok()) {
     Fail(kName, locate(end.status()));

@@ -14,7 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "fmt/format.h"
-#include "runtime/comm/host_staged.h"
+#include "runtime/comm/device_world.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/comm/patience.h"
 #include "runtime/comm/single.h"
@@ -327,9 +327,10 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   UseThreadsOf((*world)->processor_share());
   const absl::StatusOr<GridRecord> reference =
       RecordReferenceOnRankZero(v, *device, source, **world);
-  HostStagedWorld staged(**world);
+  const DeviceWorld devices =
+      MakeDeviceWorld(**world, *chosen, (*world)->hang_watch());
   const auto record =
-      RecordGrid(v.setup, v.plan, *device, staged, source, v.steps);
+      RecordGrid(v.setup, v.plan, *device, *devices.factory, source, v.steps);
   const int result = (*world)->world_rank() == 0
                          ? Report(v, reference, record, static_cast<int>(*rows))
                          : (record.ok() ? 0 : Fail(kName, record.status()));

@@ -125,7 +125,9 @@ void PrintStart(const TrainOptions& options, const PreparedRun& run,
     fmt::print("{}\n", run.explanation);
   }
   fmt::print("{}", DescribeSetup(run.setup, run.plan, run.data()));
-  fmt::print("device {}\n", options.device.text());
+  fmt::print("device {}{}{}\n", options.device.text(),
+             options.messages.empty() ? "" : ", messages by ",
+             options.messages);
   fmt::print("memory {} predicted on rank 0, limit {}\n",
              BytesText(predicted.peak_bytes), BytesText(limit));
   fmt::print("saves  {} of rank 0's state, {} of it at once\nrun    {}\n",

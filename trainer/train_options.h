@@ -46,6 +46,8 @@ struct TrainOptions {
   // A bar that redraws itself; absent: if standard output is a terminal.
   std::optional<bool> progress_bar;
   ComputeDevice device;
+  // By what its tensors travel between ranks; empty where that is no question.
+  std::string messages;
   // Of this machine, whose ranks share its memory, too.
   ProcessorShare share;
   // Asked after each step; what one rank is ordered all do. An order is carried

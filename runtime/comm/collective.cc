@@ -11,9 +11,6 @@
 namespace trireme {
 namespace {
 
-// Bytes that the peers' parts of one segment take in staging. Measured with
-// shared memory: 1 MiB is as fast as anything larger and stays in cache.
-constexpr int64_t kSegmentBytes = 1 << 20;
 // With many ranks a segment's messages must not become tiny.
 constexpr int64_t kMinMessageElements = 2048;
 
@@ -105,14 +102,14 @@ int RankInGroup(int world_rank, std::span<const int> ranks,
   return static_cast<int>(self - ranks.begin());
 }
 
-ReductionSegments ReductionSegments::Of(int64_t elements, DType dtype,
-                                        int size) {
+ReductionSegments ReductionSegments::Of(int64_t elements, DType dtype, int size,
+                                        int64_t segment_bytes) {
   ReductionSegments segments;
   segments.elements = elements;
   segments.owned = (elements + size - 1) / size;
   const int64_t longest =
       std::max(kMinMessageElements,
-               kSegmentBytes / (DTypeSize(dtype) * std::max(1, size - 1)));
+               segment_bytes / (DTypeSize(dtype) * std::max(1, size - 1)));
   segments.length = std::min(segments.owned, longest);
   if (segments.length > 0) {
     segments.count = (segments.owned + segments.length - 1) / segments.length;

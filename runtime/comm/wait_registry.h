@@ -121,6 +121,13 @@ class WaitRegistry {
   std::optional<std::string> failure_;
 };
 
+// For communicators of which others look after the ranks' waits: where theirs
+// are told, and how long one may take. Null where nobody looks.
+struct HangWatch {
+  WaitRegistry* registry = nullptr;
+  std::chrono::nanoseconds deadline = WaitRegistry::kNoDeadline;
+};
+
 }  // namespace trireme
 
 #endif  // TRIREME_RUNTIME_COMM_WAIT_REGISTRY_H_

@@ -60,6 +60,7 @@ absl::StatusOr<ComputeDevice> ComputeDevice::Choose(std::string_view text,
   const int sharers =
       asked.has_value() ? local_ranks : (local_ranks + count - 1) / count;
   const CudaGpu& gpu = (*gpus)[device.gpu_];
+  device.gpu_id_ = gpu.id;
   device.text_ = fmt::format("cuda:{} ({})", device.gpu_, gpu.name);
   // Others of this machine may have taken their shares already.
   device.memory_bytes_ = std::min(FreeBytesOfCudaGpu(device.gpu_),

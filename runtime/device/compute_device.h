@@ -31,6 +31,10 @@ class ComputeDevice {
   // "cpu", "cuda:0 (NVIDIA H100 80GB HBM3)"; of a processor that was not asked
   // for also why there is no GPU.
   const std::string& text() const { return text_; }
+  // Its index in this process, and what tells it from all others, of this
+  // machine or another; of a processor empty.
+  int gpu() const { return gpu_; }
+  const std::string& gpu_id() const { return gpu_id_; }
   // What a rank may hold of a GPU's memory unless its user says otherwise: nine
   // tenths of its share, or of what is free where that is less.
   int64_t memory_bytes() const { return memory_bytes_; }
@@ -40,6 +44,7 @@ class ComputeDevice {
  private:
   DeviceKind kind_ = DeviceKind::kCpu;
   int gpu_ = 0;
+  std::string gpu_id_;
   std::string text_ = "cpu";
   int64_t memory_bytes_ = 0;
 };

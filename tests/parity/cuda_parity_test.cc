@@ -3,8 +3,8 @@
 // and threads go; and it takes the memory that was predicted.
 //
 // At check-in every case runs lazily, where nothing happens before somebody
-// waits for it, and under a seed of its own; `./dev test --config=full` runs
-// each under 8.
+// waits for it, with messages through the host, and by NCCL under a seed of its
+// own; `./dev test --config=full` runs each under 8.
 
 #include <cstdint>
 #include <memory>
@@ -13,6 +13,7 @@
 
 #include "gtest/gtest.h"
 #include "runtime/comm/host_staged.h"
+#include "runtime/comm/nccl/nccl_world.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cuda/gpus.h"
@@ -30,12 +31,12 @@ std::unique_ptr<Device> PoisonedGpu(int) {
   return MakeCudaDevice(0, kLimitBytes, CudaDevice::Memory::kPoisoned);
 }
 
+// As ranks that share a GPU go, and as those that have one each.
 std::unique_ptr<CommunicatorFactory> Staged(CommunicatorFactory& factory) {
   return std::make_unique<HostStagedWorld>(factory);
 }
-
-GridRecord RecordOnGpu(const GridCase& grid) {
-  return Record(grid, Staged, PoisonedGpu);
+std::unique_ptr<CommunicatorFactory> ByNccl(CommunicatorFactory& factory) {
+  return MakeNcclWorld(factory, 0, {});
 }
 
 GridCase Mmdit(GridCase grid) {
@@ -64,6 +65,7 @@ std::vector<GridCase> Grids() {
       {.dp = 2, .ep = 2, .moe = experts}};
   for (GridCase& grid : grids) {
     if (!grid.mmdit) grid.layers = 2;
+    grid.heads = 4;
     grid.batch = 4;
   }
   return grids;
@@ -87,15 +89,17 @@ class CudaParityTest : public testing::TestWithParam<SeededCase> {};
 TEST_P(CudaParityTest, TrainsAsTheHostDoes) {
   const GridCase& grid = GetParam().grid;
   UseOrder(kLazyOrder);
-  const GridRecord lazy = RecordOnGpu(grid);
+  const GridRecord lazy = Record(grid, Staged, PoisonedGpu);
   const ParityReport report = Compare(Record(OneRank(grid)), lazy);
   const ParityTolerance tolerance = ToleranceOf(grid.dtype);
   EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 5);
   const int seeds = TestsEveryCase() ? 8 : 1;
   for (int i = 0; i < seeds; ++i) {
-    UseOrder(GetParam().seed + i);
-    const ParityReport seeded = Compare(lazy, RecordOnGpu(grid));
-    EXPECT_TRUE(seeded.bitwise) << "seed " << GetParam().seed + i << "\n"
+    const int seed = GetParam().seed + i;
+    UseOrder(seed);
+    const ParityReport seeded = Compare(
+        lazy, Record(grid, grid.ranks() > 1 ? ByNccl : Staged, PoisonedGpu));
+    EXPECT_TRUE(seeded.bitwise) << "seed " << seed << "\n"
                                 << ParityText(seeded, {}, 5);
   }
 }

@@ -103,6 +103,10 @@ std::unique_ptr<Communicator> MpiWorld::Create(std::span<const int> ranks,
       std::string(name), progress == Progress::kBackground));
 }
 
+HangWatch MpiWorld::hang_watch() {
+  return {.registry = &engine_->registry(), .deadline = engine_->deadline()};
+}
+
 void MpiWorld::Abort(int exit_status) {
   CHECK_NE(exit_status, 0);
   MPI_Abort(MPI_COMM_WORLD, exit_status);

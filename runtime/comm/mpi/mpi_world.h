@@ -18,6 +18,7 @@ namespace trireme {
 
 class MpiEngine;
 class MpiWatchdog;
+struct HangWatch;
 
 struct MpiWorldOptions {
   // How long one Wait may take before the job is ended as hung, with a table
@@ -52,6 +53,10 @@ class MpiWorld final : public CommunicatorFactory {
   std::unique_ptr<Communicator> Create(std::span<const int> ranks,
                                        std::string_view name,
                                        Progress progress) override;
+
+  // For communicators whose waits MPI does not see: the world's table of a hang
+  // has them, too. Valid as long as the world.
+  HangWatch hang_watch();
 
   // Ends all ranks of the job. `exit_status` is not 0.
   [[noreturn]] static void Abort(int exit_status);

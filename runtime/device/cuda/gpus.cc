@@ -4,6 +4,8 @@
 
 #include <limits>
 
+#include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cuda/cuda_status.h"
 #include "runtime/ops/cuda/cuda_kernels.h"
@@ -34,7 +36,8 @@ absl::StatusOr<std::vector<CudaGpu>> FindCudaGpus() {
     CheckCuda(cudaGetDeviceProperties(&properties, gpu));
     gpus.push_back(
         {.name = properties.name,
-         .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)});
+         .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem),
+         .id = fmt::format("{:02x}", fmt::join(properties.uuid.bytes, ""))});
   }
   if (gpus.empty()) return FailedPrecondition("no GPU can be used: none found");
   if (const absl::Status status = FindCudaLibraries(); !status.ok()) {

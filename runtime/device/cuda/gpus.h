@@ -18,6 +18,7 @@ namespace trireme {
 struct CudaGpu {
   std::string name;  // "NVIDIA H100 80GB HBM3"
   int64_t memory_bytes = 0;
+  std::string id;  // the same in all processes of all machines
 };
 
 // Those that this process sees, at least one, by index. FailedPrecondition: the
