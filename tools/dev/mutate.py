@@ -1,0 +1,105 @@
+"""Takes out the barriers and waits of the GPU backend, one at a time, and counts
+how many are missed by a test of the emulated GPU.
+
+usage: mutate.py [--list] [--only TEXT] [--json FILE]
+
+A mutant is the source with one __syncthreads(), __syncwarp() or wait for an
+event less. Of each the tests are built and run; a mutant that they all pass has
+survived: nothing would notice if somebody took the line out. Sources are put
+back as they were, also after Ctrl-C. Ends with `N of M noticed`, and a status of
+1 where fewer than 95 in 100 were.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SOURCES = ["runtime/device/cuda/*.cc", "runtime/ops/cuda/*.cu",
+           "runtime/ops/cuda/*.cuh", "runtime/comm/nccl/*.cc",
+           "runtime/comm/host_staged.cc"]
+TESTS = ["//runtime/device/cuda:cuda_device_test",
+         "//runtime/device/cuda:ptx_test", "//runtime/ops/cuda:cuda_ops_test",
+         "//runtime/comm/nccl:nccl_test"]
+PARITY = "//tests/parity:cuda_parity_test"
+# Whole statements, which may be left out.
+STATEMENT = re.compile(
+    r"^ *(__syncthreads\(\)|__syncwarp\(\)|CheckCuda\(\s*cudaStreamWaitEvent\("
+    r"[^;]*\)|[\w.()>-]+(\.|->)(Wait\(\w[^;]*\)|Synchronize\(\)));",
+    re.MULTILINE)
+ENOUGH = 0.95
+
+
+def mutants():
+    """(path, offsets of the statement, line, text) of each."""
+    for pattern in SOURCES:
+        for path in sorted(ROOT.glob(pattern)):
+            if re.search(r"_test(ing)?\.", path.name):
+                continue
+            source = path.read_text()
+            for match in STATEMENT.finditer(source):
+                start = match.start(1)
+                yield (path, (start, match.end()),
+                       source.count("\n", 0, start) + 1,
+                       " ".join(match.group().split()))
+
+
+def run(tests):
+    """Whether all pass."""
+    return subprocess.run(
+        ["tools/dev/bazel.sh", "test", "--config=cuda_emulated",
+         "--test_output=errors", "--notest_keep_going", *tests],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def survives(path, span):
+    """Whether nothing notices that the statement is gone."""
+    source = path.read_text()
+    begin, end = span
+    try:
+        # A statement still, for an `if` before it.
+        path.write_text(source[:begin] + ";" + source[end:])
+        return run(TESTS) and run([PARITY])
+    finally:
+        path.write_text(source)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--list", action="store_true",
+                        help="name the mutants only")
+    parser.add_argument("--only", default="", metavar="TEXT",
+                        help="those whose place (FILE:LINE) contains it")
+    parser.add_argument("--json", metavar="FILE", help="write what came of each")
+    options = parser.parse_args()
+    chosen = [(f"{path.relative_to(ROOT)}:{line}", path, span, text)
+              for path, span, line, text in mutants()]
+    chosen = [mutant for mutant in chosen if options.only in mutant[0]]
+    if options.list:
+        for place, _, _, text in chosen:
+            print(f"{place}: {text}")
+        return 0
+    if not chosen:
+        sys.exit(f"mutate: no barrier or wait at '{options.only}'")
+    if not (run(TESTS) and run([PARITY])):
+        sys.exit("mutate: a test fails as things are")
+    results = []
+    for place, path, span, text in chosen:
+        survived = survives(path, span)
+        print(f"{'SURVIVED' if survived else 'noticed '} {place}: {text}",
+              flush=True)
+        results.append({"place": place, "statement": text,
+                        "noticed": not survived})
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
+    noticed = sum(result["noticed"] for result in results)
+    print(f"{noticed} of {len(results)} noticed")
+    return 0 if noticed >= ENOUGH * len(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
