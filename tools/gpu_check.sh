@@ -1,0 +1,46 @@
+#!/bin/bash
+# Checks a node's GPU with what `./dev bundle` packed, in at most 8 minutes: the
+# tests of instructions, of the device, of every kernel and of training. Writes
+# JSON with the device's name; what each test said lies in the folder of the same
+# name. The status is not 0 where one failed.
+# Usage: gpu_check.sh [OUT.json]
+set -uo pipefail
+out=$(realpath "${1:-gpu_check.json}")
+logs=${out%.json}
+here=$(dirname "$(readlink -f "$0")")
+readonly most_seconds=470
+
+property() {
+  nvidia-smi --query-gpu="$1" --format=csv,noheader 2> /dev/null | head -n 1
+}
+
+mkdir -p "$logs"
+results=()
+failed=0
+# Runs a test for what is left of the time, and notes how it ended.
+check() {
+  local name=$1 begin=$SECONDS status=0 passed
+  timeout $((most_seconds > SECONDS ? most_seconds - SECONDS : 1)) \
+    "$here/run" "$name" > "$logs/$name.log" 2>&1 || status=$?
+  ((status == 0)) || failed=1
+  passed=$(grep -c '^\[       OK \]' "$logs/$name.log")
+  results+=("$(printf \
+    '{"test": "%s", "status": %d, "passed": %d, "seconds": %d}' \
+    "$name" "$status" "$passed" $((SECONDS - begin)))")
+  echo "$name: status $status, $passed passed, $((SECONDS - begin)) s"
+}
+
+check ptx_test
+check cuda_device_test
+check cuda_ops_test
+check cuda_parity_test
+{
+  gpu=$(property name)
+  driver=$(property driver_version)
+  printf '{"device": "%s", "driver": "%s", "tests": [\n' "${gpu:-none}" \
+    "${driver:-none}"
+  (IFS=$',\n'; printf '%s' "${results[*]}")
+  printf ']}\n'
+} > "$out"
+echo "wrote $out"
+exit "$failed"
