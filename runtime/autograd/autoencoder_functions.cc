@@ -1,0 +1,48 @@
+#include "runtime/autograd/autoencoder_functions.h"
+
+#include "runtime/ops/gaussian.h"
+
+namespace trireme {
+
+Variable SampleGaussian(Tape& tape, const Variable& moments,
+                        const Tensor& noise) {
+  return tape.Record(
+      "gaussian sample", {moments}, {}, SampleGaussian(moments.value(), noise),
+      {moments.value(), noise}, [](Tape::Gradients& gradients) {
+        gradients.Accumulate(
+            0, SampleGaussianBackward(gradients.Saved(0), gradients.Saved(1),
+                                      gradients.TakeOutput()));
+      });
+}
+
+Variable GaussianDivergence(Tape& tape, const Variable& moments) {
+  return tape.Record(
+      "gaussian divergence", {moments}, {}, GaussianDivergence(moments.value()),
+      {moments.value()}, [](Tape::Gradients& gradients) {
+        gradients.Accumulate(
+            0, GaussianDivergenceBackward(gradients.Saved(0),
+                                          gradients.LossGradient()));
+      });
+}
+
+Variable DistanceLoss(Tape& tape, DistanceTerm term, const Variable& values,
+                      const DistanceComparison& comparison) {
+  DistanceComparison compared = comparison;
+  compared.values = values.value();
+  return tape.Record(
+      "distance loss", {values}, {}, DistanceLossSum(term, compared),
+      {compared.values, compared.queries},
+      [term, valid = compared.valid, step = compared.step,
+       truncation = compared.truncation](Tape::Gradients& gradients) {
+        gradients.Accumulate(
+            0, DistanceLossBackward(term,
+                                    {.values = gradients.Saved(0),
+                                     .queries = gradients.Saved(1),
+                                     .valid = valid,
+                                     .step = step,
+                                     .truncation = truncation},
+                                    gradients.LossGradient()));
+      });
+}
+
+}  // namespace trireme
