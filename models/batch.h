@@ -21,6 +21,12 @@ inline constexpr char kPixelsField[] = "pixels";  // fp32 [c, h, w] in [−1, 1]
 // fp32 [tokens, channels], in no order: what samples that are no pictures are
 // made of.
 inline constexpr char kTokenSetField[] = "token_set";
+// fp32 [n, 6]: points on a shape's surface and their outward unit normals; the
+// first of them, as many as FieldSpec::apart says, lie far apart.
+inline constexpr char kSurfaceField[] = "surface";
+// fp32 [n, 7]: points about a shape's surface with their signed distances and,
+// of those on it, normals (runtime/ops/distance_loss.h).
+inline constexpr char kQueriesField[] = "queries";
 inline constexpr char kLabelField[] = "label";  // int32; −1 without a class
 inline constexpr char kTextField[] = "text";    // fp32 [tokens, width]
 inline constexpr char kTextCountField[] = "text_count";  // int32 of kTextField
@@ -44,6 +50,8 @@ struct FieldSpec {
   int64_t max_rows = 0;
   // A value that every element may have where only sizes and times matter.
   double typical = 0;
+  // Of kSurfaceField: how many points that lie far apart come first.
+  int64_t apart = 0;
   // Text is made of the sample's caption (models/data/byte_text.h), not read
   // as an encoder's states.
   bool from_caption = false;

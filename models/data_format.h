@@ -15,6 +15,8 @@ struct DataFormat {
   // channels of a token.
   int64_t tokens = 0;
   int64_t token_channels = 0;
+  // Samples are shapes themselves: points on their surfaces and distances.
+  bool surfaces = false;
 };
 
 }  // namespace trireme

@@ -133,6 +133,9 @@ class ModelFamily {
   virtual FieldSpec samples() const = 0;
   // What the chunk's units read of a batch.
   virtual std::vector<FieldSpec> Fields(const ChunkRequest& request) const = 0;
+  // Whether the model gives back what it is given, and draws nothing: an
+  // autoencoder. It adds its losses itself.
+  virtual bool reconstructs() const { return false; }
   // The number of classes that condition it; 0: none do.
   virtual int64_t num_classes() const = 0;
   // What a field holds of a sample without a condition; absent: the field is no

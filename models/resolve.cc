@@ -11,7 +11,10 @@
 #include "models/mmdit/mmdit_classes.h"
 #include "models/mmdit/mmdit_family.h"
 #include "models/objective/diffusion.h"
+#include "models/objective/reconstruction.h"
 #include "models/objective/rectified_flow.h"
+#include "models/shape_vae/shape_vae_family.h"
+#include "models/shape_vae/shape_vae_names.h"
 #include "models/triposg/triposg_family.h"
 #include "models/triposg/triposg_names.h"
 #include "models/weights/weight_folder.h"
@@ -29,6 +32,7 @@ std::vector<ModelClass> Classes() {
   std::vector<ModelClass> classes(mmdit.begin(), mmdit.end());
   classes.push_back(HidreamClass());
   classes.push_back(TriposgClass());
+  classes.push_back(ShapeVaeClass());
   return classes;
 }
 
@@ -55,6 +59,11 @@ absl::Status CheckPictures(std::string_view family, const DataFormat& data) {
 
 absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     Model& model, const DataFormat& data) {
+  if (data.surfaces && !model.has_shape_vae()) {
+    return InvalidArgument(
+        "data.shapes.grids: found none, expected mosaics for a model that is "
+        "no autoencoder of shapes (model.shape_vae)");
+  }
   switch (model.family_case()) {
     case Model::kDit: {
       ASSIGN_OR_RETURN(
@@ -96,11 +105,18 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
       FillTriposg(config, *model.mutable_triposg());
       return MakeTriposgFamily(config);
     }
+    case Model::kShapeVae: {
+      ASSIGN_OR_RETURN(const ShapeVaeConfig config,
+                       ResolveShapeVae(model.shape_vae()));
+      FillShapeVae(config, *model.mutable_shape_vae());
+      return MakeShapeVaeFamily(config);
+    }
     case Model::FAMILY_NOT_SET:
       break;
   }
   return InvalidArgument(
-      "model: found no family, expected dit, mmdit, hidream or triposg");
+      "model: found no family, expected dit, mmdit, hidream, triposg or "
+      "shape_vae");
 }
 
 absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
@@ -130,6 +146,22 @@ absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,
                                                    uint64_t seed,
                                                    int64_t global_batch,
                                                    int64_t tokens) {
+  // An autoencoder is given what a shape's surface is made of.
+  if (samples.name == kSurfaceField) {
+    if (objective.has_rectified_flow() || objective.has_diffusion()) {
+      return InvalidArgument(
+          "objective: found {}, expected reconstruction for an autoencoder",
+          objective.has_diffusion() ? "diffusion" : "rectified_flow");
+    }
+    objective.mutable_reconstruction();
+    return ResolvedObjective{
+        .training = std::make_shared<ReconstructionObjective>(global_batch)};
+  }
+  if (objective.has_reconstruction()) {
+    return InvalidArgument(
+        "objective: found reconstruction, expected it for an autoencoder "
+        "(model.shape_vae) only");
+  }
   if (objective.has_diffusion()) {
     ASSIGN_OR_RETURN(DiffusionConfig config,
                      ResolveDiffusion(*objective.mutable_diffusion()));

@@ -36,7 +36,8 @@ struct ResolvedObjective {
   double sampling_shift = 1;
 };
 
-// The same for the objective. `samples`: what the model learns; `seed` keys its
+// The same for the objective: of autoencoders reconstruction, else rectified
+// flow. `samples`: what the model learns; `seed` keys its
 // random numbers; `global_batch`: samples of a step; `tokens`: of a sample.
 absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,
                                                    const FieldSpec& samples,

@@ -47,6 +47,11 @@ struct Sample {
   // (models/shape/mosaic_tokens.h), and points [n, 3] on its surface.
   std::vector<float> token_set;
   std::vector<float> surface_points;
+  // The outward unit normals of those points [n, 3], and points with their
+  // signed distances [.., 4], near the surface and anywhere.
+  std::vector<float> surface_normals;
+  std::vector<float> near_distances;
+  std::vector<float> uniform_distances;
 };
 
 // What of a sample to read beside its key and class.
@@ -57,8 +62,9 @@ struct SampleParts {
   bool text_layers = false;
   bool token_set = false;
   bool surface_points = false;
+  bool distances = false;  // surface_normals and both kinds of distances
 };
-inline constexpr SampleParts kWholeSample = {true, true, true,
+inline constexpr SampleParts kWholeSample = {true, true, true, true,
                                              true, true, true};
 
 // A finite, ordered set of samples. Immutable once opened; every method may be

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "models/data/byte_text.h"
+#include "models/data/surface_draws.h"
 #include "models/image/resize.h"
 #include "models/image/transform.h"
 #include "runtime/core/log.h"
@@ -67,9 +68,37 @@ absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
 absl::Status ReadTokenSet(const Sample& sample, const FieldSpec& spec,
                           int64_t index, FieldValues& values) {
   const int64_t size = spec.shape.num_elements();
+  if (!sample.latents.mean.empty()) {
+    CHECK_EQ(static_cast<int64_t>(sample.latents.mean.size()), size)
+        << sample.key;
+    ReadLatents(sample, index, values);
+    return absl::OkStatus();
+  }
   CHECK_EQ(static_cast<int64_t>(sample.token_set.size()), size) << sample.key;
   std::copy(sample.token_set.begin(), sample.token_set.end(),
             std::get<std::vector<float>>(values).begin() + index * size);
+  return absl::OkStatus();
+}
+
+absl::Status ReadSurface(const Sample& sample, const FieldSpec& spec,
+                         int64_t index, FieldValues& values) {
+  const absl::StatusOr<std::vector<float>> surface =
+      DrawSurface(sample, spec.shape.dim(0), spec.apart);
+  RETURN_IF_ERROR(WithContext(surface.status(), spec.job_field));
+  std::copy(surface->begin(), surface->end(),
+            std::get<std::vector<float>>(values).begin() +
+                index * spec.shape.num_elements());
+  return absl::OkStatus();
+}
+
+absl::Status ReadQueries(const Sample& sample, const FieldSpec& spec,
+                         int64_t index, FieldValues& values) {
+  const absl::StatusOr<std::vector<float>> queries =
+      DrawQueries(sample, spec.shape.dim(0));
+  RETURN_IF_ERROR(WithContext(queries.status(), spec.job_field));
+  std::copy(queries->begin(), queries->end(),
+            std::get<std::vector<float>>(values).begin() +
+                index * spec.shape.num_elements());
   return absl::OkStatus();
 }
 
@@ -191,9 +220,15 @@ struct Row {
 // Stands for all TextLayerFields.
 constexpr char kAnyTextLayer[] = "text_layer";
 
-constexpr std::array<Row, 12> kReaders = {{
+constexpr std::array<Row, 14> kReaders = {{
     {{kPixelsField, {.image = true}, ReadPixels}, DType::kFloat32, 3},
     {{kTokenSetField, {.token_set = true}, ReadTokenSet}, DType::kFloat32, 2},
+    {{kSurfaceField, {.surface_points = true, .distances = true}, ReadSurface},
+     DType::kFloat32,
+     2},
+    {{kQueriesField, {.surface_points = true, .distances = true}, ReadQueries},
+     DType::kFloat32,
+     2},
     {{kPictureCountField, {.image = true}, ReadPictureCount}, DType::kInt32, 0},
     {{kLabelField, {}, ReadLabel}, DType::kInt32, 0},
     {{kTextField, {.text = true}, ReadText}, DType::kFloat32, 2},
@@ -238,6 +273,8 @@ SampleParts PartsOf(std::span<const FieldSpec> fields) {
     parts.caption = parts.caption || needed.caption;
     parts.text_layers = parts.text_layers || needed.text_layers;
     parts.token_set = parts.token_set || needed.token_set;
+    parts.surface_points = parts.surface_points || needed.surface_points;
+    parts.distances = parts.distances || needed.distances;
   }
   return parts;
 }

@@ -12,9 +12,28 @@
 namespace trireme {
 namespace {
 
+std::vector<float> Coordinates(std::span<const Vector3f> points) {
+  std::vector<float> values;
+  for (const Vector3f& point : points) {
+    values.insert(values.end(), {point.x, point.y, point.z});
+  }
+  return values;
+}
+
+std::vector<float> WithDistances(std::span<const Vector3f> points,
+                                 std::span<const float> distances) {
+  std::vector<float> values;
+  for (size_t i = 0; i < points.size(); ++i) {
+    values.insert(values.end(),
+                  {points[i].x, points[i].y, points[i].z, distances[i]});
+  }
+  return values;
+}
+
 class ShapeDataset final : public Dataset {
  public:
-  explicit ShapeDataset(ShapeCache cache) : cache_(std::move(cache)) {}
+  ShapeDataset(ShapeCache cache, bool with_mosaics)
+      : cache_(std::move(cache)), with_mosaics_(with_mosaics) {}
 
   int64_t size() const override { return cache_.size(); }
   int64_t num_classes() const override {
@@ -52,12 +71,16 @@ class ShapeDataset final : public Dataset {
                       .pixels = {shape.view.begin(), shape.view.end()}};
     }
     if (parts.surface_points) {
-      for (const Vector3f& point : shape.surface_points) {
-        sample.surface_points.insert(sample.surface_points.end(),
-                                     {point.x, point.y, point.z});
-      }
+      sample.surface_points = Coordinates(shape.surface_points);
     }
-    if (parts.token_set) {
+    if (parts.distances) {
+      sample.surface_normals = Coordinates(shape.surface_normals);
+      sample.near_distances =
+          WithDistances(shape.near_points, shape.near_distances);
+      sample.uniform_distances =
+          WithDistances(shape.uniform_points, shape.uniform_distances);
+    }
+    if (parts.token_set && with_mosaics_) {
       // A fit that went wrong, or a file that was damaged since.
       const auto mosaic =
           MosaicFromTokens(shape.mosaic, cache_.mosaic_resolution());
@@ -70,6 +93,7 @@ class ShapeDataset final : public Dataset {
 
  private:
   ShapeCache cache_;
+  bool with_mosaics_;
 };
 
 }  // namespace
@@ -77,6 +101,10 @@ class ShapeDataset final : public Dataset {
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
     const ShapeDatasetOptions& options) {
   ASSIGN_OR_RETURN(ShapeCache cache, ShapeCache::Open(options.folder));
+  if (options.grids == 0) {
+    return std::make_unique<ShapeDataset>(std::move(cache),
+                                          /*with_mosaics=*/false);
+  }
   if (cache.mosaic_grids() == 0) {
     return InvalidArgument(
         "data.shapes.path: found {}, a cache without mosaics, expected one "
@@ -93,7 +121,8 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
         "data.shapes.resolution: found {}, expected {}, as {} has it",
         options.resolution, cache.mosaic_resolution(), options.folder);
   }
-  return std::make_unique<ShapeDataset>(std::move(cache));
+  return std::make_unique<ShapeDataset>(std::move(cache),
+                                        /*with_mosaics=*/true);
 }
 
 }  // namespace trireme

@@ -1,5 +1,6 @@
 // A cache of shapes (docs/formats/shape_cache.md) as a data set: a sample is a
-// shape's mosaic, its class, its caption and a picture of it.
+// shape's mosaic, or the points about its surface, its class, its caption and a
+// picture of it.
 
 #ifndef TRIREME_MODELS_DATA_SHAPE_DATASET_H_
 #define TRIREME_MODELS_DATA_SHAPE_DATASET_H_
@@ -15,7 +16,8 @@ namespace trireme {
 
 struct ShapeDatasetOptions {
   std::string folder;
-  // What its mosaics must have: grids, and values along a side of each.
+  // What its mosaics must have: grids, and values along a side of each; 0
+  // grids: samples are without.
   int64_t grids = 0;
   int64_t resolution = 0;
 };

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "models/transformer/interleaved_heads.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/status.h"
 
@@ -109,28 +110,9 @@ class Names {
     }
   }
 
-  // Ours holds the parts (queries, keys, values) one after the other, each head
-  // by head. The class takes its matrices, one after the other, for the heads
-  // one after the other, each part by part.
   void Interleaved(const std::string& ours, std::span<const std::string> theirs,
                    int64_t in) {
-    const auto parts = static_cast<int64_t>(theirs.size());
-    const int64_t heads = config_.heads, head = config_.head_dim() * in;
-    table_.DeclareParameter({ours + ".weight", {parts, h_, in}});
-    for (const std::string& name : theirs) {
-      table_.DeclareTensor({name + ".weight", {h_, in}});
-    }
-    for (int64_t part = 0; part < parts; ++part) {
-      for (int64_t i = 0; i < heads; ++i) {
-        const int64_t there = i * parts + part;
-        table_.AddPiece({.parameter = ours + ".weight",
-                         .tensor = theirs[there / heads] + ".weight",
-                         .parameter_begin = (part * heads + i) * head,
-                         .tensor_begin = there % heads * head,
-                         .view = {head},
-                         .order = {}});
-      }
-    }
+    AddInterleavedHeads(ours, theirs, config_.heads, h_, in, table_);
   }
 
   void Block(int64_t i) {

@@ -12,6 +12,8 @@
 #include "models/dit/dit_family.h"
 #include "models/hidream/hidream_family.h"
 #include "models/mmdit/mmdit_family.h"
+#include "models/objective/reconstruction.h"
+#include "models/shape_vae/shape_vae_family.h"
 #include "models/triposg/triposg_family.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
@@ -134,9 +136,31 @@ std::shared_ptr<const ModelFamily> TriposgOf(const GridCase& grid) {
   return MakeTriposgFamily(config);
 }
 
+std::shared_ptr<const ModelFamily> ShapeVaeOf(const GridCase& grid) {
+  ShapeVaeConfig config;
+  config.latents = grid.height / 2 * kWidth / 2;
+  config.channels = kSetChannels;
+  config.encoder_hidden = 2 * grid.heads;
+  config.decoder_hidden = 4 * grid.heads;
+  config.encoder_layers = grid.layers / 2;
+  config.decoder_layers = grid.layers - config.encoder_layers;
+  config.heads = grid.heads;
+  config.frequencies = 2;
+  config.points = config.latents + 3;
+  config.queries = 10;
+  // Values are random: of steps that are far, so that gradients are not steep.
+  config.losses = {.truncation = 0.5,
+                   .normal = 0.5,
+                   .eikonal = 0.125,
+                   .difference_step = 0.1,
+                   .divergence = 0.25};
+  return MakeShapeVaeFamily(config);
+}
+
 std::shared_ptr<const ModelFamily> FamilyOf(const GridCase& grid) {
   if (grid.hidream) return HidreamOf(grid);
   if (grid.triposg.has_value()) return TriposgOf(grid);
+  if (grid.shape_vae) return ShapeVaeOf(grid);
   return grid.mmdit ? MmditOf(grid) : DitOf(grid);
 }
 
@@ -156,8 +180,13 @@ TrainingSetup SetupOf(const GridCase& grid) {
   setup.seed = 7;
   setup.global_batch = grid.batch;
   setup.trained = grid.trained;
-  setup.objective = std::make_shared<RectifiedFlowObjective>(
-      grid.flow, setup.seed, setup.global_batch);
+  if (grid.shape_vae) {
+    setup.objective =
+        std::make_shared<ReconstructionObjective>(setup.global_batch);
+  } else {
+    setup.objective = std::make_shared<RectifiedFlowObjective>(
+        grid.flow, setup.seed, setup.global_batch);
+  }
   return setup;
 }
 
@@ -210,6 +239,18 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
         Tensor::FromValues<float>(device, sample_field.ShapeOf(count), pixels);
     batch.fields[kLabelField].values =
         Tensor::FromValues<int32_t>(device, {count}, labels);
+    for (const FieldSpec& spec : AllFields(*setup.family)) {
+      if (spec.name != kQueriesField) continue;
+      const int64_t of_sample = spec.shape.num_elements();
+      std::vector<float> queries(count * of_sample);
+      for (int64_t i = 0; i < count; ++i) {
+        RandomStream({.seed = 99, .sample = batch.samples[i]})
+            .FillNormal(500000, std::span<float>(queries.data() + i * of_sample,
+                                                 of_sample));
+      }
+      batch.fields[kQueriesField].values =
+          Tensor::FromValues<float>(device, spec.ShapeOf(count), queries);
+    }
     if (picture.has_value()) {
       const int64_t of_sample = picture->shape.num_elements();
       std::vector<float> pictures(count * of_sample);
@@ -299,6 +340,7 @@ std::vector<std::string> GridCase::Features() const {
         break;
     }
   }
+  add(shape_vae, "shapevae");
   add(flow.predicts_clean, "clean");
   add(flow.match_channels > 0, fmt::format("match{}", flow.match_channels));
   add(image_attention_layers > 0,

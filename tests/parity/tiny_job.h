@@ -1,5 +1,5 @@
-// A tiny DiT, MMDiT, HiDream or TripoSG job under any plan, for tests that
-// compare one grid with another.
+// A tiny DiT, MMDiT, HiDream, TripoSG or shapes' autoencoder job under any
+// plan, for tests that compare one grid with another.
 
 #ifndef TRIREME_TESTS_PARITY_TINY_JOB_H_
 #define TRIREME_TESTS_PARITY_TINY_JOB_H_
@@ -54,6 +54,9 @@ struct GridCase {
   bool hidream = false;
   // A TripoSG over sets of tokens, which attends to that.
   std::optional<TriposgConfig::Condition> triposg;
+  // An autoencoder of shapes, half of whose blocks encode; as many latents as
+  // the others have tokens.
+  bool shape_vae = false;
   // What is learnt.
   RectifiedFlowConfig flow;
   // Of all gradients together; 1 clips nothing here.

@@ -1,0 +1,143 @@
+#include "models/shape_vae/shape_vae_config.h"
+
+#include <string_view>
+
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+// Bounds that no real model passes; they keep products of sizes in 64 bits.
+constexpr int64_t kMaxHidden = 1 << 17;
+constexpr int64_t kMaxLayers = 1 << 12;
+// What the attention kernels hold of one head.
+constexpr int64_t kMaxHeadDim = 1024;
+constexpr int64_t kMaxLatents = 1 << 16;
+constexpr int64_t kMaxPoints = 1 << 22;
+// Beyond them 2^i x is nothing but rounding in fp32.
+constexpr int64_t kMaxFrequencies = 20;
+
+ShapeVaeConfig PresetConfig(ShapeVae::Preset preset) {
+  ShapeVaeConfig config;
+  switch (preset) {
+    case ShapeVae::TINY:
+      config.latents = 64;
+      config.channels = 16;
+      config.encoder_hidden = 96;
+      config.decoder_hidden = 128;
+      config.encoder_layers = 2;
+      config.decoder_layers = 3;
+      config.heads = 4;
+      config.frequencies = 4;
+      break;
+    case ShapeVae::TRIPOSG:
+      config.latents = 2048;
+      config.channels = 64;
+      config.encoder_hidden = 512;
+      config.decoder_hidden = 1024;
+      config.encoder_layers = 8;
+      config.decoder_layers = 16;
+      config.heads = 8;
+      config.points = 20480;
+      config.queries = 4096;
+      break;
+    default:
+      break;
+  }
+  return config;
+}
+
+absl::Status CheckRange(std::string_view field, double found, double low,
+                        double high) {
+  if (found >= low && found <= high) return absl::OkStatus();
+  return InvalidArgument("model.shape_vae.{}: found {}, expected {} to {}",
+                         field, found, low, high);
+}
+
+absl::Status CheckHidden(std::string_view field, int64_t hidden,
+                         int64_t heads) {
+  RETURN_IF_ERROR(CheckRange(field, static_cast<double>(hidden), 1,
+                             static_cast<double>(kMaxHidden)));
+  if (hidden % heads == 0 && hidden / heads <= kMaxHeadDim) {
+    return absl::OkStatus();
+  }
+  return InvalidArgument(
+      "model.shape_vae.{}: found {}, expected a multiple of the {} heads, of "
+      "at most {} channels each",
+      field, hidden, heads, kMaxHeadDim);
+}
+
+absl::Status ResolveLosses(const ShapeVae::Losses& given,
+                           ShapeVaeLosses& losses) {
+  if (given.has_truncation()) losses.truncation = given.truncation();
+  if (given.has_normal()) losses.normal = given.normal();
+  if (given.has_eikonal()) losses.eikonal = given.eikonal();
+  if (given.has_difference_step()) {
+    losses.difference_step = given.difference_step();
+  }
+  if (given.has_divergence()) losses.divergence = given.divergence();
+  RETURN_IF_ERROR(CheckRange("losses.truncation", losses.truncation, 1e-4, 10));
+  RETURN_IF_ERROR(CheckRange("losses.normal", losses.normal, 0, 1e6));
+  RETURN_IF_ERROR(CheckRange("losses.eikonal", losses.eikonal, 0, 1e6));
+  RETURN_IF_ERROR(
+      CheckRange("losses.difference_step", losses.difference_step, 1e-4, 0.1));
+  return CheckRange("losses.divergence", losses.divergence, 0, 1e6);
+}
+
+}  // namespace
+
+absl::StatusOr<ShapeVaeConfig> ResolveShapeVae(const ShapeVae& vae) {
+  ShapeVaeConfig config = PresetConfig(vae.preset());
+  if (vae.has_latents()) config.latents = vae.latents();
+  if (vae.has_channels()) config.channels = vae.channels();
+  if (vae.has_encoder_hidden()) config.encoder_hidden = vae.encoder_hidden();
+  if (vae.has_decoder_hidden()) config.decoder_hidden = vae.decoder_hidden();
+  if (vae.has_encoder_layers()) config.encoder_layers = vae.encoder_layers();
+  if (vae.has_decoder_layers()) config.decoder_layers = vae.decoder_layers();
+  if (vae.has_heads()) config.heads = vae.heads();
+  if (vae.has_frequencies()) config.frequencies = vae.frequencies();
+  if (vae.has_points()) config.points = vae.points();
+  if (vae.has_queries()) config.queries = vae.queries();
+  const auto check = [](std::string_view field, int64_t found, int64_t low,
+                        int64_t high) {
+    return CheckRange(field, static_cast<double>(found),
+                      static_cast<double>(low), static_cast<double>(high));
+  };
+  RETURN_IF_ERROR(check("latents", config.latents, 1, kMaxLatents));
+  RETURN_IF_ERROR(check("channels", config.channels, 1, kMaxHidden));
+  RETURN_IF_ERROR(check("heads", config.heads, 1, kMaxHidden));
+  RETURN_IF_ERROR(
+      CheckHidden("encoder_hidden", config.encoder_hidden, config.heads));
+  RETURN_IF_ERROR(
+      CheckHidden("decoder_hidden", config.decoder_hidden, config.heads));
+  RETURN_IF_ERROR(
+      check("encoder_layers", config.encoder_layers, 0, kMaxLayers));
+  RETURN_IF_ERROR(
+      check("decoder_layers", config.decoder_layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(check("frequencies", config.frequencies, 1, kMaxFrequencies));
+  RETURN_IF_ERROR(check("points", config.points, config.latents, kMaxPoints));
+  RETURN_IF_ERROR(check("queries", config.queries, 1, kMaxPoints));
+  RETURN_IF_ERROR(ResolveLosses(vae.losses(), config.losses));
+  return config;
+}
+
+void FillShapeVae(const ShapeVaeConfig& config, ShapeVae& vae) {
+  vae.set_latents(static_cast<uint32_t>(config.latents));
+  vae.set_channels(static_cast<uint32_t>(config.channels));
+  vae.set_encoder_hidden(static_cast<uint32_t>(config.encoder_hidden));
+  vae.set_decoder_hidden(static_cast<uint32_t>(config.decoder_hidden));
+  vae.set_encoder_layers(static_cast<uint32_t>(config.encoder_layers));
+  vae.set_decoder_layers(static_cast<uint32_t>(config.decoder_layers));
+  vae.set_heads(static_cast<uint32_t>(config.heads));
+  vae.set_frequencies(static_cast<uint32_t>(config.frequencies));
+  vae.set_points(static_cast<uint32_t>(config.points));
+  vae.set_queries(static_cast<uint32_t>(config.queries));
+  ShapeVae::Losses& losses = *vae.mutable_losses();
+  losses.set_truncation(config.losses.truncation);
+  losses.set_normal(config.losses.normal);
+  losses.set_eikonal(config.losses.eikonal);
+  losses.set_difference_step(config.losses.difference_step);
+  losses.set_divergence(config.losses.divergence);
+}
+
+}  // namespace trireme

@@ -1,0 +1,54 @@
+// An autoencoder of shapes gives the losses and gradients of one rank on every
+// axis of the grid, wherever stages cut it, and the bits of a stage where
+// pipeline, schedule, recompute or offload change.
+
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/parity/tiny_job.h"
+
+namespace trireme {
+namespace {
+
+class ShapeVaeParityTest : public testing::TestWithParam<GridCase> {
+ protected:
+  static void TearDownTestSuite() { references_ = {}; }
+  inline static References references_;
+};
+
+TEST_P(ShapeVaeParityTest, LossesAndGradientsEqualOneRank) {
+  const GridCase grid = GetParam();
+  const ParityReport report = Compare(references_.Of(grid), Record(grid));
+  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
+  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+}
+
+std::vector<GridCase> Grids() {
+  std::vector<GridCase> cases;
+  const auto add = [&](GridCase grid, const char* plan = "") {
+    grid.shape_vae = true;
+    grid.plan = PlanFromText(plan);
+    cases.push_back(grid);
+  };
+  add({}, "microbatches: 4");
+  add({.tp = 4});
+  // 12 latents and 10 queries, which 8 ranks do not share evenly.
+  add({.tp = 8, .height = 6}, "sequence_parallel: true recompute: SELECTIVE");
+  add({.cp = 8, .height = 6}, "ulysses: 2");
+  add({.tp = 2, .cp = 2, .pp = 2, .height = 6},
+      "sequence_parallel: true recompute: FULL");
+  // A stage of the encoder alone, and ones of the decoder alone.
+  add({.pp = 4}, "schedule: ZB_H1");
+  add({.pp = 2, .dp = 2}, "sharding: PARAMETERS");
+  add({.dp = 4}, "sharding: GRADIENTS");
+  add({.dp = 2}, "sharding: OPTIMIZER");
+  add({}, "microbatches: 4 offload { resident_units: 1 }");
+  add({.tp = 2, .dp = 2, .dtype = DType::kFloat32}, "sequence_parallel: true");
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, ShapeVaeParityTest, testing::ValuesIn(Grids()),
+                         [](const auto& info) { return info.param.Name(); });
+
+}  // namespace
+}  // namespace trireme
