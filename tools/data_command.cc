@@ -17,6 +17,7 @@
 #include "models/autoencoder/latent_cache.h"
 #include "models/data/idx.h"
 #include "models/data/image_folder.h"
+#include "models/data/shape_dataset.h"
 #include "models/data/shard_writer.h"
 #include "models/data/webdataset.h"
 #include "models/image/encode.h"
@@ -32,6 +33,7 @@
 #include "tools/commands.h"
 #include "tools/mpirun.h"
 #include "trainer/memory_limit.h"
+#include "trainer/run/shape_latents.h"
 
 namespace trireme {
 namespace {
@@ -40,6 +42,7 @@ constexpr char kName[] = "data";
 
 absl::StatusOr<std::unique_ptr<Dataset>> Open(const ParsedCommand& arguments) {
   const std::string& source = arguments.positionals()[0];
+  if (arguments.Has("shapes")) return OpenShapeDataset({.folder = source});
   if (arguments.Has("shards")) return OpenWebDataset({.paths = {source}});
   if (arguments.Has("idx")) {
     return OpenIdx(source, arguments.Get("split"), arguments.All("class_name"));
@@ -99,26 +102,41 @@ absl::Status WritePictures(const ParsedCommand& arguments) {
   return absl::OkStatus();
 }
 
-// On each rank of `world`, of which all write and the first one reports.
-absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
-  LatentCacheOptions options{.folder = arguments.positionals()[1],
-                             .autoencoder = arguments.Get("latents")};
+absl::StatusOr<LatentEncoder> EncoderOf(const ParsedCommand& arguments,
+                                        Device& device) {
+  const std::string& autoencoder = arguments.Get("latents");
+  if (arguments.Has("shapes")) {
+    int64_t tokens = 0;
+    if (arguments.Has("latent_tokens")) {
+      ASSIGN_OR_RETURN(tokens, AtLeastOne(arguments, "latent_tokens", 1 << 16));
+    }
+    return ShapeLatentEncoder(autoencoder, tokens, device);
+  }
   if (!arguments.Has("resolution")) {
     return InvalidArgument(
         "--resolution: found none with --latents, expected the side of the "
         "pictures");
   }
-  ASSIGN_OR_RETURN(options.side, AtLeastOne(arguments, "resolution", 1 << 14));
+  ASSIGN_OR_RETURN(const int64_t side,
+                   AtLeastOne(arguments, "resolution", 1 << 14));
+  return PictureLatentEncoder(autoencoder, side, device);
+}
+
+// On each rank of `world`, of which all write and the first one reports.
+absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
+  LatentCacheOptions options{.folder = arguments.positionals()[1]};
   if (arguments.Given("samples_per_shard").has_value()) {
-    ASSIGN_OR_RETURN(options.pictures_per_shard,
+    ASSIGN_OR_RETURN(options.samples_per_shard,
                      AtLeastOne(arguments, "samples_per_shard", 1000000));
   }
-  ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> pictures, Open(arguments));
+  const char* const things = arguments.Has("shapes") ? "shapes" : "pictures";
+  ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> samples, Open(arguments));
   const bool leader = world.world_rank() == 0;
   CpuDevice device(HostMemoryLimit(world.processor_share().ranks));
-  auto summary = WriteLatentCache(
-      *pictures, options, device,
-      leader ? ProgressOf(pictures->size(), "pictures") : nullptr);
+  ASSIGN_OR_RETURN(const LatentEncoder encoder, EncoderOf(arguments, device));
+  auto summary =
+      WriteLatentCache(*samples, encoder, options, device,
+                       leader ? ProgressOf(samples->size(), things) : nullptr);
   if (world.world_size() > 1) {
     std::vector<int> ranks(world.world_size());
     std::iota(ranks.begin(), ranks.end(), 0);
@@ -128,7 +146,7 @@ absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
         Control(*everyone).Agree(summary.status(), "writing latents"));
     if (!leader) return absl::OkStatus();
     // Nothing is left to do but to count what all have written.
-    summary = WriteLatentCache(*pictures, options, device);
+    summary = WriteLatentCache(*samples, encoder, options, device);
   }
   RETURN_IF_ERROR(summary.status());
   if (summary->elsewhere > 0) {
@@ -136,10 +154,9 @@ absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
                summary->elsewhere, summary->shards);
     return absl::OkStatus();
   }
-  fmt::print(
-      "latents of {} pictures in {} shards in {}; {} skipped as "
-      "unreadable\n",
-      summary->samples, summary->shards, options.folder, summary->skipped);
+  fmt::print("latents of {} {} in {} shards in {}; {} skipped as unreadable\n",
+             summary->samples, things, summary->shards, options.folder,
+             summary->skipped);
   return absl::OkStatus();
 }
 
@@ -256,6 +273,7 @@ absl::Status WriteShapes(const ParsedCommand& arguments) {
 // An option that the other kind of data has is a mistake, not one to ignore.
 absl::Status CheckOptions(const ParsedCommand& arguments) {
   const bool shapes = arguments.Has("shapes");
+  const bool latents = arguments.Has("latents");
   if (arguments.Has("idx") && arguments.Has("shards")) {
     return InvalidArgument("--idx: found with --shards, expected one of them");
   }
@@ -266,17 +284,31 @@ absl::Status CheckOptions(const ParsedCommand& arguments) {
     }
   }
   const std::vector<const char*> others =
-      shapes ? std::vector<const char*>{"idx", "split", "class_name",
-                                        "samples_per_shard", "latents"}
-             : std::vector<const char*>{
-                   "kind",        "points",       "shapes_per_shard",
-                   "shell_cells", "mosaic_grids", "mosaic_resolution",
-                   "picture",     "overwrite"};
+      shapes && latents ? std::vector<const char*>{"idx",
+                                                   "split",
+                                                   "class_name",
+                                                   "resolution",
+                                                   "shards",
+                                                   "kind",
+                                                   "points",
+                                                   "shapes_per_shard",
+                                                   "shell_cells",
+                                                   "mosaic_grids",
+                                                   "mosaic_resolution",
+                                                   "picture",
+                                                   "overwrite"}
+      : shapes          ? std::vector<const char*>{"idx", "split", "class_name",
+                                                   "samples_per_shard", "latent_tokens"}
+                        : std::vector<const char*>{
+                              "kind",        "points",       "shapes_per_shard",
+                              "shell_cells", "mosaic_grids", "mosaic_resolution",
+                              "picture",     "overwrite",    "latent_tokens"};
   for (const char* option : others) {
     if (!arguments.Has(option)) continue;
     return shapes
                ? InvalidArgument(
-                     "--{}: found with --shapes, expected without it", option)
+                     "--{}: found with --shapes{}, expected without it", option,
+                     latents ? " and --latents" : "")
                : InvalidArgument(
                      "--{}: found without --shapes, expected with it", option);
   }
@@ -341,7 +373,13 @@ Command DataCommand() {
                         .help = "the folder of an AutoencoderKL: OUT gets "
                                 "latents in the place of pictures; several "
                                 "processes may fill one OUT at once, and what "
-                                "was stopped goes on"},
+                                "was stopped goes on. With --shapes the run "
+                                "or folder of an autoencoder of shapes, and "
+                                "SOURCE a cache of shapes"},
+                       {.name = "latent_tokens",
+                        .value = "N",
+                        .help = "latents of a shape (default: as many as the "
+                                "autoencoder was trained with)"},
                        {.name = "resolution",
                         .value = "N",
                         .help = "side of the pictures that are encoded"},

@@ -117,41 +117,68 @@ absl::Status FillOptimizer(OptimizerConfig& optimizer) {
 }
 
 absl::Status CheckShapes(const Data& data) {
-  RETURN_IF_ERROR(CheckRange("data.shapes.grids", data.shapes().grids(), 1,
+  RETURN_IF_ERROR(CheckRange("data.shapes.grids", data.shapes().grids(), 0,
                              kMaxMosaicGrids));
+  const bool mosaics = data.shapes().grids() > 0;
   RETURN_IF_ERROR(CheckRange("data.shapes.resolution",
-                             data.shapes().resolution(), 2,
-                             kMaxMosaicResolution));
+                             data.shapes().resolution(), mosaics ? 2 : 0,
+                             mosaics ? kMaxMosaicResolution : 0));
   if (data.resolution() == 0 && !data.has_channels()) return absl::OkStatus();
   return InvalidArgument(
       "data.{}: found with data.shapes, expected of pictures only",
       data.has_channels() ? "channels" : "resolution");
 }
 
-// What the latents say of themselves.
-absl::Status FillLatents(Data& data) {
-  const auto cache = ReadLatentCache(data.latents().path());
-  RETURN_IF_ERROR(WithContext(cache.status(), "data.latents.path"));
-  const LatentFormat& format = cache->format;
+absl::Status CheckAgrees(std::string_view field, uint64_t found,
+                         int64_t expected) {
+  if (found == 0 || found == static_cast<uint64_t>(expected)) {
+    return absl::OkStatus();
+  }
+  return InvalidArgument("data.{}: found {}, expected {}, as the latents have",
+                         field, found, expected);
+}
+
+// Of latents that are pictures.
+absl::Status FillPictures(const LatentFormat& format, Data& data) {
   if (format.height != format.width) {
     return InvalidArgument(
         "data.latents.path: found latents {}x{}, expected "
         "square ones",
         format.height, format.width);
   }
-  const auto agree = [](std::string_view field, uint64_t found,
-                        int64_t expected) -> absl::Status {
-    if (found == 0 || found == static_cast<uint64_t>(expected)) {
-      return absl::OkStatus();
-    }
-    return InvalidArgument(
-        "data.{}: found {}, expected {}, as the latents have", field, found,
-        expected);
-  };
-  RETURN_IF_ERROR(agree("channels", data.channels(), format.channels));
-  RETURN_IF_ERROR(agree("resolution", data.resolution(), format.width));
+  RETURN_IF_ERROR(CheckAgrees("latents.tokens", data.latents().tokens(), 0));
+  RETURN_IF_ERROR(CheckAgrees("channels", data.channels(), format.channels));
+  RETURN_IF_ERROR(CheckAgrees("resolution", data.resolution(), format.width));
   data.set_channels(static_cast<uint32_t>(format.channels));
   data.set_resolution(static_cast<uint32_t>(format.width));
+  return absl::OkStatus();
+}
+
+// Of latents that are sets of tokens.
+absl::Status FillSets(const LatentFormat& format, Data& data) {
+  Latents& latents = *data.mutable_latents();
+  RETURN_IF_ERROR(
+      CheckAgrees("latents.tokens", latents.tokens(), format.channels));
+  RETURN_IF_ERROR(CheckAgrees("latents.token_channels",
+                              latents.token_channels(), format.height));
+  if (data.resolution() != 0 || data.has_channels()) {
+    return InvalidArgument(
+        "data.{}: found with latents that are sets of tokens, expected of "
+        "pictures only",
+        data.has_channels() ? "channels" : "resolution");
+  }
+  latents.set_tokens(static_cast<uint32_t>(format.channels));
+  latents.set_token_channels(static_cast<uint32_t>(format.height));
+  return absl::OkStatus();
+}
+
+// What the latents say of themselves.
+absl::Status FillLatents(Data& data) {
+  const auto cache = ReadLatentCache(data.latents().path());
+  RETURN_IF_ERROR(WithContext(cache.status(), "data.latents.path"));
+  RETURN_IF_ERROR(cache->of_sets ? FillSets(cache->format, data)
+                                 : FillPictures(cache->format, data));
+  const LatentFormat& format = cache->format;
   Latents& latents = *data.mutable_latents();
   if (latents.autoencoder().empty()) {
     latents.set_autoencoder(cache->autoencoder);
@@ -371,7 +398,8 @@ absl::Status FillJobDefaults(Job& job) {
   RETURN_IF_ERROR(CheckName(job.name()));
   if (job.model().family_case() == Model::FAMILY_NOT_SET) {
     return InvalidArgument(
-        "model: found no family, expected dit, mmdit, hidream or triposg");
+        "model: found no family, expected dit, mmdit, hidream, triposg or "
+        "shape_vae");
   }
   job.mutable_objective();
   RETURN_IF_ERROR(FillData(*job.mutable_data()));
@@ -449,6 +477,14 @@ absl::Status CheckPrompts(std::string_view field, int64_t prompts,
 
 LatentFormat LatentFormatOf(const Data& data) {
   if (!data.has_latents()) return {};
+  const Latents& latents = data.latents();
+  if (latents.tokens() > 0) {
+    return {.channels = latents.tokens(),
+            .height = latents.token_channels(),
+            .width = 1,
+            .scale = latents.scaling_factor(),
+            .shift = latents.shift_factor()};
+  }
   return {.channels = data.channels(),
           .height = data.resolution(),
           .width = data.resolution(),
@@ -461,7 +497,10 @@ DataFormat DataFormatOf(const Data& data, int64_t classes) {
   format.channels = data.channels();
   format.resolution = data.resolution();
   format.classes = classes;
-  if (data.has_shapes()) {
+  format.tokens = data.latents().tokens();
+  format.token_channels = data.latents().token_channels();
+  format.surfaces = data.has_shapes() && data.shapes().grids() == 0;
+  if (data.has_shapes() && !format.surfaces) {
     const int64_t k = data.shapes().resolution();
     format.tokens = data.shapes().grids();
     format.token_channels = 4 + k * k * k;
@@ -474,6 +513,15 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   ASSIGN_OR_RETURN(setup.family,
                    ResolveModel(*job.mutable_model(),
                                 DataFormatOf(job.data(), data.classes)));
+  if (setup.family->reconstructs() &&
+      !DataFormatOf(job.data(), data.classes).surfaces) {
+    return InvalidArgument(
+        "data: found {}, expected shapes without mosaics (data.shapes, grids "
+        "0) for an autoencoder of shapes",
+        job.data().has_shapes() ? "mosaics" : "no shapes");
+  }
+  // What it gives back is drawn when it is asked for.
+  if (setup.family->reconstructs()) job.mutable_sample()->set_at_end(false);
   RETURN_IF_ERROR(CheckActivations(*setup.family, job.global_batch()));
   RETURN_IF_ERROR(CheckPrompts("sample.prompts", job.sample().prompts_size(),
                                *setup.family));

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <memory>
-#include <span>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -11,15 +9,12 @@
 #include "fmt/format.h"
 #include "models/data/shard_writer.h"
 #include "models/data/webdataset.h"
-#include "models/image/resize.h"
-#include "models/image/transform.h"
 #include "models/weights/folder_tensors.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/shared_folder.h"
 #include "runtime/core/status.h"
-#include "runtime/device/host.h"
 
 namespace trireme {
 namespace {
@@ -29,7 +24,7 @@ using Json = nlohmann::json;
 
 constexpr int64_t kUsualShardBytes = int64_t{64} << 20;
 constexpr int64_t kMostSide = 1 << 14;
-constexpr int64_t kMostPictures = int64_t{1} << 40;
+constexpr int64_t kMostSamples = int64_t{1} << 40;
 
 std::string DescriptionPath(const std::string& folder) {
   return folder + "/latents.json";
@@ -45,16 +40,19 @@ bool Exists(const std::string& path) {
 }
 
 Json ToJson(const LatentCache& cache) {
-  return {{"autoencoder", cache.autoencoder},
-          {"weights_xxh64", cache.weights_checksum},
-          {"channels", cache.format.channels},
-          {"height", cache.format.height},
-          {"width", cache.format.width},
-          {"scaling_factor", cache.format.scale},
-          {"shift_factor", cache.format.shift},
-          {"pictures", cache.pictures},
-          {"pictures_hash", cache.pictures_hash},
-          {"pictures_per_shard", cache.pictures_per_shard}};
+  Json json = {{"autoencoder", cache.autoencoder},
+               {"weights_xxh64", cache.weights_checksum},
+               {"channels", cache.format.channels},
+               {"height", cache.format.height},
+               {"width", cache.format.width},
+               {"scaling_factor", cache.format.scale},
+               {"shift_factor", cache.format.shift},
+               {"pictures", cache.samples},
+               {"pictures_hash", cache.samples_hash},
+               {"pictures_per_shard", cache.samples_per_shard}};
+  // The name of a field is that of the first kind of samples there was.
+  if (cache.of_sets) json["sets"] = true;
+  return json;
 }
 
 // Reads the fields of a description; of what it says wrong the first is kept.
@@ -67,6 +65,12 @@ class Description {
     const Json value = Get(name);
     Expect(name, value, value.is_string(), "text");
     return status_.ok() ? value.get<std::string>() : "";
+  }
+  // False where it is not there.
+  bool Flag(const char* name) {
+    const Json value = json_.value(name, Json(false));
+    Expect(name, value, value.is_boolean(), "true or false");
+    return status_.ok() && value.get<bool>();
   }
   int64_t Whole(const char* name, int64_t most) {
     const Json value = Get(name);
@@ -114,51 +118,38 @@ absl::StatusOr<LatentCache> ReadDescription(const std::string& folder) {
   cache.format.width = description.Whole("width", kMostSide);
   cache.format.scale = description.Number("scaling_factor");
   cache.format.shift = description.Number("shift_factor");
-  cache.pictures = description.Whole("pictures", kMostPictures);
-  cache.pictures_hash = description.Hash("pictures_hash");
-  cache.pictures_per_shard =
-      description.Whole("pictures_per_shard", kMostPictures);
+  cache.samples = description.Whole("pictures", kMostSamples);
+  cache.samples_hash = description.Hash("pictures_hash");
+  cache.samples_per_shard =
+      description.Whole("pictures_per_shard", kMostSamples);
+  cache.of_sets = description.Flag("sets");
   RETURN_IF_ERROR(description.status());
   return cache;
 }
 
 class Writer {
  public:
-  Writer(const Dataset& pictures, const LatentCacheOptions& options,
-         Device& device, const std::function<void(int64_t)>& progress)
-      : pictures_(pictures),
+  Writer(const Dataset& samples, const LatentEncoder& encoder,
+         const LatentCacheOptions& options, Device& device,
+         const std::function<void(int64_t)>& progress)
+      : samples_(samples),
+        encoder_(encoder),
         options_(options),
         device_(device),
         progress_(progress) {}
 
   absl::Status Open() {
-    ASSIGN_OR_RETURN(
-        autoencoder_,
-        Autoencoder::Open(options_.autoencoder, device_, {.decoder = false}));
-    const AutoencoderConfig& config = autoencoder_->config();
-    if (options_.side < 1 || options_.side > kMostSide ||
-        options_.side % config.reduction() != 0) {
-      return InvalidArgument(
-          "resolution: found {}, expected a multiple of {} up to {}",
-          options_.side, config.reduction(), kMostSide);
-    }
-    ASSIGN_OR_RETURN(const auto files,
-                     FolderTensors::Open(options_.autoencoder));
-    std::error_code error;
-    cache_.autoencoder = fs::absolute(options_.autoencoder, error).native();
-    cache_.weights_checksum = files->Checksum();
-    cache_.format = {.channels = config.latent_channels,
-                     .height = options_.side / config.reduction(),
-                     .width = options_.side / config.reduction(),
-                     .scale = config.scale,
-                     .shift = config.shift};
-    cache_.pictures = pictures_.size();
-    cache_.pictures_hash = pictures_.IndexHash();
+    cache_.autoencoder = encoder_.autoencoder;
+    cache_.weights_checksum = encoder_.weights_checksum;
+    cache_.format = encoder_.format;
+    cache_.of_sets = encoder_.of_sets;
+    cache_.samples = samples_.size();
+    cache_.samples_hash = samples_.IndexHash();
     const int64_t each =
         8 * cache_.format.channels * cache_.format.height * cache_.format.width;
-    cache_.pictures_per_shard =
-        options_.pictures_per_shard > 0
-            ? options_.pictures_per_shard
+    cache_.samples_per_shard =
+        options_.samples_per_shard > 0
+            ? options_.samples_per_shard
             : std::max<int64_t>(kUsualShardBytes / each, 1);
     return Agree();
   }
@@ -176,16 +167,16 @@ class Writer {
       summary.elsewhere += !Exists(ShardPath(options_.folder, shard));
     }
     if (summary.elsewhere > 0) return summary;
-    RETURN_IF_ERROR(WriteClassNames(options_.folder, ClassNamesIn(pictures_)));
+    RETURN_IF_ERROR(WriteClassNames(options_.folder, ClassNamesIn(samples_)));
     const auto written =
         OpenWebDataset({.paths = {options_.folder}, .latents = cache_.format});
     if (absl::IsNotFound(written.status())) {
-      return NotFound("none of the {} pictures can be read; the first: {}",
-                      cache_.pictures, MessageOf(first_error_));
+      return NotFound("none of the {} samples can be encoded; the first: {}",
+                      cache_.samples, MessageOf(first_error_));
     }
     RETURN_IF_ERROR(written.status());
     summary.samples = (*written)->size();
-    summary.skipped = cache_.pictures - summary.samples;
+    summary.skipped = cache_.samples - summary.samples;
     return summary;
   }
 
@@ -212,9 +203,9 @@ class Writer {
 
   absl::Status WriteShard(int64_t shard) {
     const std::string path = ShardPath(options_.folder, shard);
-    const int64_t first = shard * cache_.pictures_per_shard;
+    const int64_t first = shard * cache_.samples_per_shard;
     const int64_t end =
-        std::min(first + cache_.pictures_per_shard, cache_.pictures);
+        std::min(first + cache_.samples_per_shard, cache_.samples);
     RETURN_IF_ERROR(WritePieceOnce(options_.folder, shard, path,
                                    [&] { return Write(path, first, end); }));
     done_ += end - first;
@@ -227,7 +218,7 @@ class Writer {
     TarWriter tar;
     for (int64_t i = first; i < end; ++i) {
       const absl::StatusOr<EncodedSample> encoded = Encode(i);
-      // Memory may be there next time; a picture stays as it is.
+      // Memory may be there next time; a sample stays as it is.
       RETURN_IF_ERROR(device_.status());
       if (!encoded.ok()) {
         first_error_.Update(encoded.status());
@@ -244,31 +235,19 @@ class Writer {
   }
 
   absl::StatusOr<EncodedSample> Encode(int64_t index) const {
-    ASSIGN_OR_RETURN(const Sample sample, pictures_.Read(index));
+    ASSIGN_OR_RETURN(const Sample sample, samples_.Read(index));
     ASSIGN_OR_RETURN(EncodedSample encoded, EncodeConditions(sample));
-    const auto side = static_cast<int>(options_.side);
-    const auto channels =
-        static_cast<int>(autoencoder_->config().picture_channels);
-    if (!IsValid(sample.image)) {
-      return InvalidArgument("{}: no picture", sample.key);
-    }
-    const Image picture =
-        WithChannels(ResizeAndCrop(sample.image, side, side), channels);
-    std::vector<float> pixels(picture.pixels.size());
-    ToFloat(picture, pixels);
-    const Autoencoder::Posterior posterior = autoencoder_->Encode(
-        Upload<float>(device_, {1, channels, side, side}, pixels));
-    RETURN_IF_ERROR(device_.status());
+    ASSIGN_OR_RETURN(const LatentPosterior posterior, encoder_.encode(sample));
     encoded.latents =
         SerializeLatents(cache_.format, posterior.mean, posterior.log_variance);
     return encoded;
   }
 
-  const Dataset& pictures_;
+  const Dataset& samples_;
+  const LatentEncoder& encoder_;
   const LatentCacheOptions& options_;
   Device& device_;
   const std::function<void(int64_t)>& progress_;
-  std::unique_ptr<Autoencoder> autoencoder_;
   LatentCache cache_;
   absl::Status first_error_;
   int64_t done_ = 0;
@@ -290,9 +269,10 @@ absl::StatusOr<LatentCache> ReadLatentCache(const std::string& folder) {
 }
 
 absl::StatusOr<LatentCacheSummary> WriteLatentCache(
-    const Dataset& pictures, const LatentCacheOptions& options, Device& device,
+    const Dataset& samples, const LatentEncoder& encoder,
+    const LatentCacheOptions& options, Device& device,
     const std::function<void(int64_t)>& progress) {
-  Writer writer(pictures, options, device, progress);
+  Writer writer(samples, encoder, options, device, progress);
   RETURN_IF_ERROR(writer.Open());
   RETURN_IF_ERROR(writer.WriteShards());
   return writer.Finish();

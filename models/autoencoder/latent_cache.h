@@ -1,6 +1,6 @@
 // A folder of latents: shards (docs/formats/shards.md) of what an autoencoder
-// makes of pictures, with latents.json, which says of which, and of what
-// pictures.
+// makes of samples, with latents.json, which says of which, and of what
+// samples.
 
 #ifndef TRIREME_MODELS_AUTOENCODER_LATENT_CACHE_H_
 #define TRIREME_MODELS_AUTOENCODER_LATENT_CACHE_H_
@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "models/autoencoder/autoencoder.h"
+#include "models/autoencoder/latent_encoder.h"
 #include "models/data/dataset.h"
 #include "models/data/latents.h"
 
@@ -24,13 +24,15 @@ struct LatentCache {
   std::string weights_checksum;
   // Shape, scale and shift of the latents.
   LatentFormat format;
-  // The pictures that were to be encoded, and in how many shards they lie.
-  int64_t pictures = 0;
-  uint64_t pictures_hash = 0;  // Dataset::IndexHash
-  int64_t pictures_per_shard = 0;
+  // LatentEncoder::of_sets.
+  bool of_sets = false;
+  // What was to be encoded, and in how many shards it lies.
+  int64_t samples = 0;
+  uint64_t samples_hash = 0;  // Dataset::IndexHash
+  int64_t samples_per_shard = 0;
 
   int64_t shards() const {
-    return (pictures + pictures_per_shard - 1) / pictures_per_shard;
+    return (samples + samples_per_shard - 1) / samples_per_shard;
   }
 };
 
@@ -39,13 +41,8 @@ absl::StatusOr<LatentCache> ReadLatentCache(const std::string& folder);
 
 struct LatentCacheOptions {
   std::string folder;
-  // Of the autoencoder.
-  std::string autoencoder;
-  // Side of the square pictures that are encoded: a multiple of the
-  // autoencoder's reduction.
-  int64_t side = 0;
   // 0: as many as make some 64 MiB.
-  int64_t pictures_per_shard = 0;
+  int64_t samples_per_shard = 0;
 };
 
 struct LatentCacheSummary {
@@ -56,18 +53,20 @@ struct LatentCacheSummary {
   int64_t elsewhere = 0;
 };
 
-// Encodes the pictures, scaled and cropped to the side, one at a time; what
-// else samples have is kept. Any number of processes, on whichever hosts, may
+// Encodes the samples one at a time; what conditions models have of them is
+// kept. Any number of processes, on whichever hosts, may
 // fill one folder at once: each takes shards that are not there and that no
 // other has taken. A shard is whole or not there, so that a stopped run goes on
 // from what it has.
 //
-// Pictures that cannot be read are skipped, counted and named in the log.
-// Errors: a folder of other pictures, weights or options (it names what
-// differs), no picture left, files that cannot be written, out of memory.
-// `progress` is told how many pictures are done.
+// Samples that cannot be read or encoded are skipped, counted and named in the
+// log. Errors: a folder of other samples, weights or options (it names what
+// differs), no sample left, files that cannot be written, out of memory.
+// `progress` is told how many are done. `device`: the
+// encoder's.
 absl::StatusOr<LatentCacheSummary> WriteLatentCache(
-    const Dataset& pictures, const LatentCacheOptions& options, Device& device,
+    const Dataset& samples, const LatentEncoder& encoder,
+    const LatentCacheOptions& options, Device& device,
     const std::function<void(int64_t)>& progress = {});
 
 }  // namespace trireme

@@ -28,6 +28,7 @@
 #include "trainer/run/initial_weights.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/sampling/prompts.h"
+#include "trainer/sampling/reconstructions.h"
 #include "trainer/sampling/sample_medium.h"
 #include "trainer/sampling/sampler.h"
 
@@ -139,6 +140,28 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> OpenMedium(
   return medium;
 }
 
+// Of an autoencoder, which draws nothing: rank 0 shows what it gives back.
+absl::StatusOr<DrawReport> GiveBack(const DrawOptions& options, const Job& job,
+                                    Communicator& everyone, Control& control) {
+  DrawReport report = {.checkpoint = options.checkpoint.value_or(options.run),
+                       .things = "shapes"};
+  absl::StatusOr<ReconstructionReport> drawn = ReconstructionReport();
+  if (control.rank() == 0) {
+    CpuDevice host(MemoryLimit(job, options.local_ranks));
+    drawn = DrawReconstructions({.model = report.checkpoint,
+                                 .out = options.out,
+                                 .overwrite = options.overwrite,
+                                 .most = options.max_rows},
+                                job.data(), host);
+    report.peak_bytes = host.Statistics().peak_bytes;
+  }
+  AwaitAllPatiently(everyone, "giving shapes back");
+  RETURN_IF_ERROR(control.Agree(drawn.status(), "giving shapes back"));
+  report.samples = drawn->shapes;
+  report.comparison = drawn->figures;
+  return report;
+}
+
 }  // namespace
 
 SamplerOptions SamplingOf(const SampleConfig& config,
@@ -177,6 +200,9 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
     if (!asked.ok()) loaded = asked;
   }
   RETURN_IF_ERROR(control.Agree(loaded.status(), "opening the run"));
+  if (loaded->setup.family->reconstructs()) {
+    return GiveBack(options, loaded->job, *everyone, control);
+  }
   const std::unique_ptr<Device> device = options.device.Make(
       MemoryLimit(loaded->job, options.device, options.local_ranks));
   // Latents of a GPU's model are decoded by the processor.

@@ -1,5 +1,6 @@
 #include "trainer/sampling/sample_medium.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -7,9 +8,12 @@
 #include "models/autoencoder/autoencoder.h"
 #include "models/data/sample_order.h"
 #include "models/image/transform.h"
+#include "models/shape/mosaic_tokens.h"
+#include "models/shape_vae/shape_autoencoder.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/device/host.h"
+#include "trainer/run/shape_latents.h"
 #include "trainer/sampling/picture_medium.h"
 #include "trainer/sampling/shape_medium.h"
 
@@ -40,16 +44,22 @@ absl::Status CheckDecodes(const AutoencoderConfig& config, const Shape& shape,
       config.picture_channels);
 }
 
-// A sample that a model has drawn, as the autoencoder has latents.
-Tensor LatentsOf(std::span<const float> sample, const Shape& shape,
-                 const Latents& latents, Device& device) {
+// What a model has drawn, as the autoencoder has latents.
+std::vector<float> Unscaled(std::span<const float> sample,
+                            const Latents& latents) {
   std::vector<float> values;
   for (const float value : sample) {
     values.push_back(static_cast<float>(value / latents.scaling_factor() +
                                         latents.shift_factor()));
   }
+  return values;
+}
+
+// A sample that a model has drawn, as the autoencoder has latents.
+Tensor LatentsOf(std::span<const float> sample, const Shape& shape,
+                 const Latents& latents, Device& device) {
   return Upload<float>(device, {1, shape.dim(0), shape.dim(1), shape.dim(2)},
-                       values);
+                       Unscaled(sample, latents));
 }
 
 absl::StatusOr<PictureMedium::ToImage> DecoderOf(const FieldSpec& samples,
@@ -70,6 +80,57 @@ absl::StatusOr<PictureMedium::ToImage> DecoderOf(const FieldSpec& samples,
   };
 }
 
+ShapeMedium::FieldOf MosaicFieldOf(int resolution) {
+  return [resolution](
+             std::span<const float> sample) -> absl::StatusOr<PointFunction> {
+    ASSIGN_OR_RETURN(MosaicSdf mosaic, MosaicFromStandard(sample, resolution));
+    // The field refers to the mosaic.
+    auto kept = std::make_shared<const MosaicSdf>(std::move(mosaic));
+    return [kept, field = std::make_shared<const MosaicField>(*kept)](
+               std::span<const Vector3f> points, std::span<float> values) {
+      field->Distances(points, values);
+      return absl::OkStatus();
+    };
+  };
+}
+
+absl::StatusOr<ShapeMedium::FieldOf> LatentFieldOf(const Latents& latents,
+                                                   Device& device) {
+  ASSIGN_OR_RETURN(
+      std::shared_ptr<const ShapeAutoencoder> autoencoder,
+      OpenShapeAutoencoder(latents.autoencoder(), latents.tokens(), device));
+  if (autoencoder->config().channels != latents.token_channels()) {
+    return FailedPrecondition(
+        "{}: found an autoencoder of {} channels, expected {}, as the latents "
+        "have",
+        latents.autoencoder(), autoencoder->config().channels,
+        latents.token_channels());
+  }
+  return [autoencoder, latents](
+             std::span<const float> sample) -> absl::StatusOr<PointFunction> {
+    ASSIGN_OR_RETURN(std::shared_ptr<const ShapeAutoencoder::Field> field,
+                     autoencoder->Decode(Unscaled(sample, latents)));
+    return [autoencoder, field](std::span<const Vector3f> points,
+                                std::span<float> values) {
+      return field->Distances(points, values);
+    };
+  };
+}
+
+absl::Status RehearseShapes(const Latents& latents, Device& dry) {
+  ASSIGN_OR_RETURN(ShapeVaeConfig config,
+                   ShapeVaeConfigOf(latents.autoencoder()));
+  config.latents = latents.tokens();
+  config.points = std::max(config.points, config.latents);
+  const auto autoencoder = ShapeAutoencoder::WithoutValues(config, dry);
+  ASSIGN_OR_RETURN(const auto field, autoencoder->Decode(std::vector<float>(
+                                         config.latents * config.channels)));
+  // A block of points, as marching cubes asks for many.
+  const std::vector<Vector3f> points(ShapeAutoencoder::kMostTogether);
+  std::vector<float> values(points.size());
+  return field->Distances(points, values);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
@@ -77,7 +138,12 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
   const FieldSpec samples = family.samples();
   if (data.has_shapes()) {
     return std::make_unique<ShapeMedium>(
-        samples, static_cast<int>(data.shapes().resolution()));
+        samples, MosaicFieldOf(static_cast<int>(data.shapes().resolution())));
+  }
+  if (data.latents().tokens() > 0) {
+    ASSIGN_OR_RETURN(ShapeMedium::FieldOf field,
+                     LatentFieldOf(data.latents(), device));
+    return std::make_unique<ShapeMedium>(samples, std::move(field));
   }
   PictureMedium::ToImage to_image =
       [shape = samples.shape](std::span<const float> sample) {
@@ -93,6 +159,7 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
 absl::Status RehearseDecoding(const ModelFamily& family, const Data& data,
                               Device& dry) {
   if (!data.has_latents()) return absl::OkStatus();
+  if (data.latents().tokens() > 0) return RehearseShapes(data.latents(), dry);
   ASSIGN_OR_RETURN(const AutoencoderConfig config,
                    ReadAutoencoderConfig(data.latents().autoencoder()));
   const Shape shape = family.samples().shape;

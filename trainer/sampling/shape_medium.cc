@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <system_error>
 
@@ -12,7 +13,6 @@
 #include "models/image/label_grid.h"
 #include "models/shape/marching_cubes.h"
 #include "models/shape/mesh_writer.h"
-#include "models/shape/mosaic_tokens.h"
 #include "models/shape/point_samples.h"
 #include "models/shape/renderer.h"
 #include "models/shape/shape_metrics.h"
@@ -53,20 +53,17 @@ struct MeasuredShapes {
   std::vector<int> classes;
 };
 
+using SurfaceOf = std::function<absl::StatusOr<Points>(const Sample&)>;
+
 absl::StatusOr<MeasuredShapes> ReadReal(const Dataset& dataset, int64_t skip,
-                                        int64_t least, int64_t most) {
+                                        int64_t least, int64_t most,
+                                        const SurfaceOf& surface) {
   MeasuredShapes shapes;
-  RETURN_IF_ERROR(TakeReal(dataset, {.surface_points = true}, skip, least, most,
-                           "shapes", [&](const Sample& sample) {
-                             Points& points = shapes.points.emplace_back();
-                             const auto values =
-                                 std::min(sample.surface_points.size(),
-                                          size_t{3 * kPoints});
-                             for (size_t i = 0; i + 3 <= values; i += 3) {
-                               points.push_back({sample.surface_points[i],
-                                                 sample.surface_points[i + 1],
-                                                 sample.surface_points[i + 2]});
-                             }
+  RETURN_IF_ERROR(TakeReal(dataset, {.token_set = true, .surface_points = true},
+                           skip, least, most, "shapes",
+                           [&](const Sample& sample) -> absl::Status {
+                             ASSIGN_OR_RETURN(Points points, surface(sample));
+                             shapes.points.push_back(std::move(points));
                              shapes.classes.push_back(sample.class_id);
                              return absl::OkStatus();
                            }));
@@ -109,15 +106,29 @@ std::string TextOf(const SetComparison& comparison) {
 
 absl::StatusOr<Mesh> ShapeMedium::MeshOf(std::span<const float> sample,
                                          int refinements) const {
-  ASSIGN_OR_RETURN(const MosaicSdf mosaic,
-                   MosaicFromStandard(sample, resolution_));
-  const MosaicField field(mosaic);
-  return MarchingCubes(
-      [&](std::span<const Vector3f> points, std::span<float> values) {
-        field.Distances(points, values);
-        return absl::OkStatus();
-      },
-      {.cells = 32, .refinements = refinements});
+  ASSIGN_OR_RETURN(const PointFunction field, field_(sample));
+  return MarchingCubes(field, {.cells = 32, .refinements = refinements});
+}
+
+absl::StatusOr<Points> ShapeMedium::SurfaceOf(const Sample& sample) const {
+  Points points;
+  if (!sample.latents.mean.empty()) {
+    ASSIGN_OR_RETURN(const Mesh mesh,
+                     MeshOf(sample.latents.mean, kMeasureRefinements));
+    if (mesh.triangles.empty()) {
+      return FailedPrecondition("{}: its latents have no surface", sample.key);
+    }
+    return SampleSurface(mesh, kPoints,
+                         RandomStream({.purpose = RandomPurpose::kSampling}))
+        .points;
+  }
+  const auto values =
+      std::min(sample.surface_points.size(), size_t{3 * kPoints});
+  for (size_t i = 0; i + 3 <= values; i += 3) {
+    points.push_back({sample.surface_points[i], sample.surface_points[i + 1],
+                      sample.surface_points[i + 2]});
+  }
+  return points;
 }
 
 absl::Status ShapeMedium::CheckFiles(const std::string& path,
@@ -202,13 +213,17 @@ absl::StatusOr<std::string> ShapeMedium::Compare(
         "found no surface in {} drawn shapes, expected some to compare", count);
   }
   const bool held_out = real.held_out != nullptr;
+  const auto surface = [this](const Sample& sample) {
+    return SurfaceOf(sample);
+  };
   ASSIGN_OR_RETURN(const MeasuredShapes test,
-                   held_out ? ReadReal(*real.held_out, 0, count, count)
-                            : ReadReal(real.training, count, count, count));
+                   held_out
+                       ? ReadReal(*real.held_out, 0, count, count, surface)
+                       : ReadReal(real.training, count, count, count, surface));
   // Without a held-out set: those that are not among `test`.
   ASSIGN_OR_RETURN(const MeasuredShapes train,
                    ReadReal(real.training, 0, count,
-                            held_out ? real.training.size() : count));
+                            held_out ? real.training.size() : count, surface));
   const std::vector<Points> as_many(train.points.begin(),
                                     train.points.begin() + count);
   ASSIGN_OR_RETURN(const SetComparison distance,

@@ -4,11 +4,14 @@
 #ifndef TRIREME_TRAINER_SAMPLING_SHAPE_MEDIUM_H_
 #define TRIREME_TRAINER_SAMPLING_SHAPE_MEDIUM_H_
 
+#include <functional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "models/batch.h"
+#include "models/shape/marching_cubes.h"
 #include "models/shape/mesh.h"
 #include "trainer/sampling/sample_medium.h"
 
@@ -16,9 +19,14 @@ namespace trireme {
 
 class ShapeMedium final : public SampleMedium {
  public:
-  // `spec`: of a mosaic's tokens, standardised; `resolution`: of its grids.
-  ShapeMedium(FieldSpec spec, int resolution)
-      : spec_(std::move(spec)), resolution_(resolution) {}
+  // Signed distances, or what has their sign, of one sample. Errors: one that
+  // is of no shape; out of memory.
+  using FieldOf = std::function<absl::StatusOr<PointFunction>(
+      std::span<const float> sample)>;
+
+  // `spec`: of a sample.
+  ShapeMedium(FieldSpec spec, FieldOf field)
+      : spec_(std::move(spec)), field_(std::move(field)) {}
 
   std::string things() const override { return "shapes"; }
   // Meshes lie beside the picture, in a folder of its name without the ending:
@@ -41,8 +49,12 @@ class ShapeMedium final : public SampleMedium {
   absl::StatusOr<Mesh> MeshOf(std::span<const float> sample,
                               int refinements) const;
 
+  // The first points of a real sample's surface: those that it has, or of what
+  // it decodes to.
+  absl::StatusOr<std::vector<Vector3f>> SurfaceOf(const Sample& sample) const;
+
   FieldSpec spec_;
-  int resolution_;
+  FieldOf field_;
 };
 
 }  // namespace trireme

@@ -1,0 +1,47 @@
+// What makes latents of samples, for a folder of them (latent_cache.h): an
+// autoencoder of whatever kind of samples.
+
+#ifndef TRIREME_MODELS_AUTOENCODER_LATENT_ENCODER_H_
+#define TRIREME_MODELS_AUTOENCODER_LATENT_ENCODER_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/data/dataset.h"
+#include "models/data/latents.h"
+#include "runtime/device/device.h"
+
+namespace trireme {
+
+// The Gaussian of which a sample's latents are drawn, of the format's shape
+// each.
+struct LatentPosterior {
+  std::vector<double> mean;
+  std::vector<double> log_variance;
+};
+
+struct LatentEncoder {
+  // Its folder, absolute, and the checksum of its weights.
+  std::string autoencoder;
+  std::string weights_checksum;
+  LatentFormat format;
+  // Whether latents are sets [channels, height, 1] of `channels` tokens, not
+  // pictures.
+  bool of_sets = false;
+  // Errors: a sample without what is encoded; out of memory, which stays the
+  // device's status.
+  std::function<absl::StatusOr<LatentPosterior>(const Sample&)> encode;
+};
+
+// Of pictures, scaled and cropped to `side`, a multiple of the reduction of the
+// autoencoder in `folder`. The device outlives it.
+absl::StatusOr<LatentEncoder> PictureLatentEncoder(const std::string& folder,
+                                                   int64_t side,
+                                                   Device& device);
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_AUTOENCODER_LATENT_ENCODER_H_

@@ -1,0 +1,130 @@
+#!/bin/bash
+# From shapes to an autoencoder of them, to sets of latents, to a generator of
+# those, and back to meshes; the autoencoder in TripoSG's own files.
+# Usage: shape_vae_test.sh PATH_TO_TRIREME
+source "$(dirname "$0")/testing.sh" "$1"
+
+python3 - <<'PYTHON'
+import math, os
+
+os.makedirs("meshes/ball")
+os.makedirs("meshes/block")
+
+def obj(path, vertices, faces):
+    with open(path, "w") as out:
+        for v in vertices:
+            out.write("v %r %r %r\n" % tuple(v))
+        for f in faces:
+            out.write("f " + " ".join(str(i + 1) for i in f) + "\n")
+
+for i in range(3):
+    corners = [(x, (2 + i) * y / 4, z) for z in (0, 1) for y in (0, 1)
+               for x in (0, 1)]
+    obj("meshes/block/box_%d.obj" % i, corners,
+        [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2),
+         (1, 3, 7, 5)])
+    n, m = 16, 8
+    at = lambda i, j: (math.sin(math.pi * j / m) * math.cos(2 * math.pi * i / n),
+                       math.cos(math.pi * j / m),
+                       math.sin(math.pi * j / m) * math.sin(2 * math.pi * i / n))
+    rows = [[at(i, j) for i in range(n)] for j in range(1, m)]
+    points = [p for row in rows for p in row] + [at(0, 0), at(0, m)]
+    top, bottom = len(points) - 2, len(points) - 1
+    obj("meshes/ball/ball_%d.obj" % i, [(x, (1 + i) * y / 3, z)
+                                       for x, y, z in points],
+        [(j * n + a, j * n + (a + 1) % n, (j + 1) * n + (a + 1) % n,
+          (j + 1) * n + a) for j in range(m - 2) for a in range(n)] +
+        [(top, (a + 1) % n, a) for a in range(n)] +
+        [(bottom, (m - 2) * n + a, (m - 2) * n + (a + 1) % n)
+         for a in range(n)])
+PYTHON
+
+"$trireme" data meshes shapes --shapes --points 512 --shell_cells 36 > data.txt
+cat > vae.textproto <<'JOB'
+model {
+  shape_vae {
+    latents: 16 channels: 8 encoder_hidden: 32 decoder_hidden: 32
+    encoder_layers: 1 decoder_layers: 1 heads: 2 frequencies: 4
+    points: 256 queries: 256
+  }
+}
+data { shapes { path: "shapes" } }
+global_batch: 6
+steps: 200
+optimizer { learning_rate: 3e-3 warmup_steps: 10 ema_decay: 0.9 }
+precision: FP32
+JOB
+"$trireme" train vae.textproto --dry_run > dry.txt
+expect_in dry.txt "autoencoder of shapes: 1 + 1 blocks"
+"$trireme" launch vae.textproto --ranks 1 --out vae > train.txt
+python3 - <<'PYTHON'
+import json
+
+losses = [json.loads(line).get("loss") for line in open("vae/metrics.jsonl")]
+losses = [loss for loss in losses if loss is not None]
+assert losses[-1] < 0.5 * losses[0], (losses[0], losses[-1])
+PYTHON
+# Two ranks, one of the encoder and one of the decoder, and every loss.
+echo 'grid { pp: 2 }' > plan.textproto
+"$trireme" launch vae.textproto --ranks 2 --plan plan.textproto --out other \
+  --set steps=4 --set 'model.shape_vae.losses={normal: 1 eikonal: 0.1}' \
+  > train.txt
+"$trireme" sample vae --out back.png > sample.txt
+expect_in sample.txt "given back of 6 training shapes: volume IoU "
+python3 - <<'PYTHON'
+import re
+
+iou = float(re.search(r"IoU (\S+),", open("sample.txt").read()).group(1))
+assert iou > 0.5, iou
+PYTHON
+[[ $(head -c 4 back/00_*.glb) == glTF ]] || fail "no mesh: $(ls back)"
+
+"$trireme" data shapes latents --shapes --latents vae > data.txt
+expect_in data.txt "latents of 6 shapes in 1 shards in latents; 0 skipped"
+# In the files of the published class they are the same.
+"$trireme" convert vae published > convert.txt
+grep -q TripoSGVAEModel published/config.json || fail "no class"
+"$trireme" convert published back > convert.txt
+"$trireme" data shapes again --shapes --latents back --latent_tokens 16 \
+  > data.txt
+python3 - <<'PYTHON'
+import struct, tarfile
+
+def read(folder):
+    with tarfile.open(folder + "/shard-000000.tar") as tar:
+        bytes = tar.extractfile("000000000.latents").read()
+    assert struct.unpack("<3I", bytes[:12]) == (16, 8, 1), bytes[:12]
+    return struct.unpack("<256f", bytes[12:])
+
+assert max(map(abs, read("latents"))) > 0.01
+PYTHON
+
+cat > flow.textproto <<'JOB'
+model { triposg { hidden: 32 layers: 3 heads: 2 } }
+data { latents { path: "latents" } held_out: 3 }
+global_batch: 3
+steps: 12
+optimizer { learning_rate: 1e-3 ema_decay: 0.9 }
+precision: FP32
+sample { steps: 3 per_class: 1 }
+JOB
+"$trireme" launch flow.textproto --ranks 2 --out flow > train.txt
+expect_in train.txt "2 shapes: flow/samples/step_00000012.png"
+"$trireme" sample flow --out drawn.png > sample.txt
+expect_in sample.txt "2 shapes from "
+[[ $(head -c 4 drawn.png) == $'\x89PNG' ]] || fail "no picture"
+
+expect_error "data.shapes.grids: found none, expected mosaics" \
+  "$trireme" train vae.textproto --set 'model={triposg {preset: TINY}}'
+expect_error "expected shapes without mosaics" \
+  "$trireme" train vae.textproto --set data.shapes.grids=4 \
+  --set data.shapes.resolution=3
+expect_error "model.shape_vae.points: found 513" \
+  "$trireme" train vae.textproto --set model.shape_vae.points=513
+expect_error "expected precision FP32" \
+  "$trireme" train vae.textproto --set precision=BF16 \
+  --set model.shape_vae.losses.normal=1
+expect_error "objective: found rectified_flow, expected reconstruction" \
+  "$trireme" train vae.textproto --set 'objective={rectified_flow {}}'
+expect_error "expected an autoencoder of shapes" \
+  "$trireme" data shapes more --shapes --latents flow

@@ -1,0 +1,140 @@
+#include "trainer/sampling/reconstructions.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "fmt/format.h"
+#include "models/data/dataset.h"
+#include "models/data/surface_draws.h"
+#include "models/shape_vae/shape_autoencoder.h"
+#include "runtime/core/status.h"
+#include "trainer/batches.h"
+#include "trainer/run/shape_latents.h"
+#include "trainer/sampling/sample_medium.h"
+#include "trainer/sampling/shape_medium.h"
+
+namespace trireme {
+namespace {
+
+// What is compared over all shapes.
+struct Figures {
+  int64_t inside_both = 0;
+  int64_t inside_either = 0;
+  double error = 0;
+  int64_t near = 0;
+};
+
+struct Measured {
+  std::vector<float> given;
+  std::vector<float> got;
+};
+
+// The field at points with distances [.., 4].
+absl::StatusOr<Measured> Measure(const ShapeAutoencoder::Field& field,
+                                 std::span<const float> rows) {
+  std::vector<Vector3f> points;
+  Measured measured;
+  for (size_t i = 0; i + 4 <= rows.size(); i += 4) {
+    points.push_back({rows[i], rows[i + 1], rows[i + 2]});
+    measured.given.push_back(rows[i + 3]);
+  }
+  measured.got.resize(points.size());
+  RETURN_IF_ERROR(field.Distances(points, measured.got));
+  return measured;
+}
+
+absl::Status Compare(const ShapeAutoencoder& autoencoder,
+                     std::span<const float> latents, const Sample& sample,
+                     Figures& figures) {
+  ASSIGN_OR_RETURN(const auto field, autoencoder.Decode(latents));
+  ASSIGN_OR_RETURN(const Measured anywhere,
+                   Measure(*field, sample.uniform_distances));
+  for (size_t i = 0; i < anywhere.given.size(); ++i) {
+    const bool given = anywhere.given[i] < 0, got = anywhere.got[i] < 0;
+    figures.inside_both += given && got;
+    figures.inside_either += given || got;
+  }
+  ASSIGN_OR_RETURN(const Measured near, Measure(*field, sample.near_distances));
+  const auto most = static_cast<float>(autoencoder.config().losses.truncation);
+  for (size_t i = 0; i < near.given.size(); ++i) {
+    figures.error +=
+        std::abs(near.got[i] - std::clamp(near.given[i], -most, most));
+  }
+  figures.near += static_cast<int64_t>(near.given.size());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<float>> MeanLatents(
+    const ShapeAutoencoder& autoencoder, const Sample& sample) {
+  const ShapeVaeConfig& config = autoencoder.config();
+  const auto there = static_cast<int64_t>(sample.surface_points.size()) / 3;
+  ASSIGN_OR_RETURN(
+      const std::vector<float> surface,
+      DrawSurface(sample, std::min(config.points, there), config.latents));
+  ASSIGN_OR_RETURN(const ShapeAutoencoder::Posterior posterior,
+                   autoencoder.Encode(surface));
+  return std::vector<float>(posterior.mean.begin(), posterior.mean.end());
+}
+
+ShapeMedium MediumOf(std::shared_ptr<const ShapeAutoencoder> autoencoder) {
+  const ShapeVaeConfig& config = autoencoder->config();
+  return ShapeMedium(
+      {.name = kTokenSetField, .shape = {config.latents, config.channels}},
+      [autoencoder](
+          std::span<const float> latents) -> absl::StatusOr<PointFunction> {
+        ASSIGN_OR_RETURN(std::shared_ptr<const ShapeAutoencoder::Field> field,
+                         autoencoder->Decode(latents));
+        return [autoencoder, field](std::span<const Vector3f> points,
+                                    std::span<float> values) {
+          return field->Distances(points, values);
+        };
+      });
+}
+
+}  // namespace
+
+absl::StatusOr<ReconstructionReport> DrawReconstructions(
+    const ReconstructionOptions& options, const Data& data, Device& device) {
+  ASSIGN_OR_RETURN(std::shared_ptr<const ShapeAutoencoder> autoencoder,
+                   OpenShapeAutoencoder(options.model, /*latents=*/0, device));
+  const ShapeMedium medium = MediumOf(autoencoder);
+  RETURN_IF_ERROR(medium.CheckFiles(options.out, options.overwrite));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> dataset,
+                   data.held_out() > 0 ? OpenHeldOut(data) : OpenDataset(data));
+  std::vector<std::string> names;
+  std::vector<float> samples;
+  Figures figures;
+  for (int64_t i = 0;
+       i < dataset->size() && static_cast<int64_t>(names.size()) < options.most;
+       ++i) {
+    const absl::StatusOr<Sample> sample = dataset->Read(i);
+    if (!sample.ok()) continue;
+    ASSIGN_OR_RETURN(const std::vector<float> latents,
+                     MeanLatents(*autoencoder, *sample));
+    RETURN_IF_ERROR(Compare(*autoencoder, latents, *sample, figures));
+    samples.insert(samples.end(), latents.begin(), latents.end());
+    names.push_back(sample->caption.empty() ? sample->key : sample->caption);
+  }
+  if (names.empty()) {
+    return NotFound("found no readable shape among {}", dataset->size());
+  }
+  const auto shapes = static_cast<int64_t>(names.size());
+  RETURN_IF_ERROR(medium.Write(
+      options.out,
+      {.names = std::move(names), .per_row = 1, .samples = samples}));
+  return ReconstructionReport{
+      .shapes = shapes,
+      .figures = fmt::format(
+          "given back of {} {} shapes: volume IoU {:.3f}, mean error near the "
+          "surface {:.4f}\n",
+          shapes, data.held_out() > 0 ? "held-out" : "training",
+          static_cast<double>(figures.inside_both) /
+              std::max<int64_t>(figures.inside_either, 1),
+          figures.error / std::max<int64_t>(figures.near, 1))};
+}
+
+}  // namespace trireme

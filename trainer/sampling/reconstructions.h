@@ -1,0 +1,39 @@
+// What an autoencoder of shapes gives back of shapes, and how near it is.
+
+#ifndef TRIREME_TRAINER_SAMPLING_RECONSTRUCTIONS_H_
+#define TRIREME_TRAINER_SAMPLING_RECONSTRUCTIONS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "runtime/device/device.h"
+#include "trainer/job.pb.h"
+
+namespace trireme {
+
+struct ReconstructionOptions {
+  // A run's folder or a checkpoint's.
+  std::string model;
+  std::string out;  // a PNG; meshes beside it (ShapeMedium)
+  // Whether files may be replaced that this program did not write.
+  bool overwrite = false;
+  int64_t most = 20;
+};
+
+struct ReconstructionReport {
+  int64_t shapes = 0;
+  // Volume IoU at the data's uniform points, and the mean error of truncated
+  // distances near surfaces: a line for people.
+  std::string figures;
+};
+
+// Encodes the first readable shapes of the job's data, held-out ones if there
+// are such, and decodes the means of their latents. Errors: no such model or
+// data, nothing to give back, files that do not fit, out of memory.
+absl::StatusOr<ReconstructionReport> DrawReconstructions(
+    const ReconstructionOptions& options, const Data& data, Device& device);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_SAMPLING_RECONSTRUCTIONS_H_
