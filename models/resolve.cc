@@ -51,7 +51,7 @@ absl::Status CheckPictures(std::string_view family, const DataFormat& data) {
   if (data.tokens == 0) return absl::OkStatus();
   return InvalidArgument(
       "model.{}: found data of sets of tokens, expected pictures (model.dit "
-      "takes both, model.triposg sets)",
+      "and model.mmdit take both, model.triposg sets)",
       family);
 }
 
@@ -78,10 +78,12 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
       return MakeDitFamily(config);
     }
     case Model::kMmdit: {
-      RETURN_IF_ERROR(CheckPictures("mmdit", data));
+      const bool of_sets = data.tokens > 0;
       ASSIGN_OR_RETURN(
           const MmditConfig config,
-          ResolveMmdit(model.mmdit(), data.channels, data.resolution));
+          ResolveMmdit(model.mmdit(),
+                       of_sets ? data.token_channels : data.channels,
+                       data.resolution, data.tokens));
       FillMmdit(config, *model.mutable_mmdit());
       return MakeMmditFamily(config);
     }

@@ -30,6 +30,19 @@ std::vector<double> TableCoordinates(const MmditConfig& config,
   return coordinates;
 }
 
+// Sines, then cosines, of tokens' numbers in their set: half of a table that is
+// twice as wide.
+Tensor SinCosOfNumbers(Device& device, int64_t width, const TokenRange& range,
+                       DType dtype) {
+  std::vector<double> coordinates;
+  for (int64_t i = 0; i < range.count; ++i) {
+    coordinates.push_back(0);
+    coordinates.push_back(static_cast<double>(range.begin + i));
+  }
+  return CopySlice(SinCosTable(device, 2 * width, coordinates, dtype), 1, 0,
+                   width);
+}
+
 }  // namespace
 
 struct MmditPart::Embedding {
@@ -69,9 +82,12 @@ MmditPart::MmditPart(ParameterStore& store, const ProcessGrid& grid,
     store.BeginUnit();
     embedding_ = std::make_shared<Embedding>(store, config);
     if (config.positions == Mmdit::SINCOS) {
+      const TokenRange& local = layout_.tokens().local;
       embedding_->position_table =
-          SinCosTable(device, config.hidden,
-                      TableCoordinates(config, layout_.tokens().local), dtype_);
+          config.of_sets()
+              ? SinCosOfNumbers(device, config.hidden, local, dtype_)
+              : SinCosTable(device, config.hidden,
+                            TableCoordinates(config, local), dtype_);
     }
   }
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {
@@ -95,7 +111,7 @@ StreamState MmditPart::Embed(ForwardContext& context,
   StreamState state;
   state.x = embedding_->patches.Forward(
       context,
-      inputs.watch(context, kPixelsField,
+      inputs.watch(context, sample_field(),
                    {Variable(LocalTokens(inputs.patches, layout_.tokens())),
                     layout_.TokenStates()},
                    layout_.tokens().local.begin));

@@ -62,12 +62,17 @@ class MmditPart {
   // and, but out of the model's last block, text; of b samples.
   std::vector<BoundarySpec> Boundary(int block, int64_t b) const;
 
-  // The field of samples, and their tokens: x [b, c, H, W] → [b, s, patch²·c].
-  std::string_view sample_field() const { return kPixelsField; }
-  Tensor TokensOf(const Tensor& x) const { return Patchify(x, config_.patch); }
-  // Of a picture; what a loss is a mean over.
+  // The field of samples, and their tokens: x [b, c, H, W] → [b, s, patch²·c],
+  // or sets as they are.
+  std::string_view sample_field() const {
+    return config_.of_sets() ? kTokenSetField : kPixelsField;
+  }
+  Tensor TokensOf(const Tensor& x) const {
+    return config_.of_sets() ? x : Patchify(x, config_.patch);
+  }
+  // Of a sample; what a loss is a mean over.
   int64_t sample_elements() const {
-    return config_.channels * config_.height * config_.width;
+    return config_.tokens() * config_.patch_channels();
   }
 
   // Of a microbatch, whose pictures the objective has prepared.

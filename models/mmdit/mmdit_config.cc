@@ -83,7 +83,25 @@ absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
                          found, low, high);
 }
 
+absl::Status ResolveSetPositions(const Mmdit& mmdit, MmditConfig& config) {
+  config.positions = Mmdit::SINCOS;
+  if (mmdit.positions() == Mmdit::ROPE || mmdit.has_position_table() ||
+      mmdit.has_position_base()) {
+    return InvalidArgument(
+        "model.mmdit.{}: found with sets of tokens, expected of pictures only",
+        mmdit.positions() == Mmdit::ROPE ? "positions: ROPE"
+        : mmdit.has_position_table()     ? "position_table"
+                                         : "position_base");
+  }
+  if (config.hidden % 2 == 0) return absl::OkStatus();
+  return InvalidArgument(
+      "model.mmdit.hidden: found {}, expected an even number for positions "
+      "SINCOS",
+      config.hidden);
+}
+
 absl::Status ResolvePositions(const Mmdit& mmdit, MmditConfig& config) {
+  if (config.of_sets()) return ResolveSetPositions(mmdit, config);
   if (mmdit.positions() != Mmdit::POSITIONS_UNSPECIFIED) {
     config.positions = mmdit.positions();
   }
@@ -162,7 +180,8 @@ absl::Status ResolveText(const Mmdit& mmdit, MmditConfig& config) {
 }  // namespace
 
 absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
-                                         int64_t resolution) {
+                                         int64_t resolution,
+                                         int64_t set_tokens) {
   MmditConfig config = PresetConfig(mmdit.preset());
   if (mmdit.has_hidden()) config.hidden = mmdit.hidden();
   if (mmdit.has_dual_layers()) config.dual_layers = mmdit.dual_layers();
@@ -176,6 +195,7 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
   }
   config.channels = channels;
   config.height = config.width = resolution;
+  config.set_tokens = set_tokens;
   RETURN_IF_ERROR(CheckRange("hidden", config.hidden, 4, kMaxHidden));
   RETURN_IF_ERROR(CheckRange("dual_layers", config.dual_layers, 1, kMaxLayers));
   RETURN_IF_ERROR(
@@ -196,7 +216,12 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
         "at most {} channels",
         config.heads, config.head_dim(), kMaxHeadDim);
   }
-  if (resolution % config.patch != 0) {
+  if (config.of_sets() && mmdit.has_patch()) {
+    return InvalidArgument(
+        "model.mmdit.patch: found {} with sets of tokens, expected none",
+        mmdit.patch());
+  }
+  if (!config.of_sets() && resolution % config.patch != 0) {
     return InvalidArgument(
         "model.mmdit.patch: found {}, expected a divisor of the pictures' {} "
         "pixels a side",
@@ -206,7 +231,7 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
     return InvalidArgument(
         "model.mmdit.patch: found {}, which makes {} tokens, expected a patch "
         "that makes at most {}",
-        config.patch, config.tokens(), kMaxTokens);
+        config.of_sets() ? 1 : config.patch, config.tokens(), kMaxTokens);
   }
   const double mlp_ratio = mmdit.has_mlp_ratio() ? mmdit.mlp_ratio() : 4.0;
   config.mlp_hidden =
@@ -271,7 +296,7 @@ void FillMmdit(const MmditConfig& config, Mmdit& mmdit) {
   mmdit.set_dual_layers(config.dual_layers);
   mmdit.set_single_layers(config.single_layers);
   mmdit.set_heads(config.heads);
-  mmdit.set_patch(config.patch);
+  if (!config.of_sets()) mmdit.set_patch(config.patch);
   mmdit.set_mlp_ratio(static_cast<double>(config.mlp_hidden) / config.hidden);
   mmdit.set_qk_norm(config.qk_norm);
   mmdit.set_positions(config.positions);
@@ -280,7 +305,7 @@ void FillMmdit(const MmditConfig& config, Mmdit& mmdit) {
     for (const int64_t channels : config.rope_axes) {
       mmdit.add_rope_axes(channels);
     }
-  } else {
+  } else if (!config.of_sets()) {
     mmdit.set_position_table(config.position_table);
     mmdit.set_position_base(config.position_base);
   }

@@ -33,10 +33,12 @@ struct MmditConfig {
   std::optional<double> guidance;
   int64_t image_attention_layers = 0;
   std::optional<BlockExperts> experts;  // of dual blocks
-  // Of the pictures that it works on.
+  // Of the pictures that it works on, or of a token.
   int64_t channels = 1;
   int64_t height = 0;
   int64_t width = 0;
+  // Where it works on sets of tokens, how many a set has; else 0.
+  int64_t set_tokens = 0;
 
   // Whether the block has experts in place of the picture's MLP.
   bool has_experts(int64_t block) const {
@@ -46,8 +48,12 @@ struct MmditConfig {
   int64_t head_dim() const { return hidden / heads; }
   int64_t rows() const { return height / patch; }
   int64_t columns() const { return width / patch; }
-  int64_t tokens() const { return rows() * columns(); }
-  int64_t patch_channels() const { return patch * patch * channels; }
+  bool of_sets() const { return set_tokens > 0; }
+  int64_t tokens() const { return of_sets() ? set_tokens : rows() * columns(); }
+  // Of a token as the model is given it.
+  int64_t patch_channels() const {
+    return of_sets() ? channels : patch * patch * channels;
+  }
   // Of SINCOS: where row or column i of the table lies, in fp32, as diffusers
   // has it: its files hold the table.
   double position_coordinate(int64_t i) const {
@@ -57,11 +63,13 @@ struct MmditConfig {
   }
 };
 
-// Fills presets and defaults for square pictures of `resolution` pixels a side.
+// Fills presets and defaults for square pictures of `resolution` pixels a side,
+// or for sets of `set_tokens` tokens of `channels`.
 // Errors name the field ("model.mmdit.hidden"), what was found and what was
 // expected.
 absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
-                                         int64_t resolution);
+                                         int64_t resolution,
+                                         int64_t set_tokens = 0);
 
 // Whether a resolved model can be evaluated on pictures and text of its height,
 // width and text_tokens. Errors name them as diffusers' classes do.

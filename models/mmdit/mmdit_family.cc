@@ -63,13 +63,18 @@ class MmditFamily final : public ModelFamily {
   }
 
   FieldSpec samples() const override {
+    if (config_.of_sets()) {
+      return {.name = kTokenSetField,
+              .shape = {config_.set_tokens, config_.channels},
+              .job_field = "data"};
+    }
     return {.name = kPixelsField,
             .shape = {config_.channels, config_.height, config_.width},
             .job_field = "data.resolution"};
   }
 
-  // The embedding reads pixels and text, the head pixels, all blocks the number
-  // of text tokens.
+  // The embedding reads samples and text, the head samples, all blocks the
+  // number of text tokens.
   std::vector<FieldSpec> Fields(const ChunkRequest& request) const override {
     const bool embedding = request.has_embedding();
     std::vector<FieldSpec> fields;
@@ -124,6 +129,12 @@ class MmditFamily final : public ModelFamily {
 
   absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
       const InputSizes& sizes) const override {
+    if (config_.of_sets()) {
+      return InvalidArgument(
+          "hidden_states: found pictures of {} x {}, expected a model of "
+          "pictures",
+          sizes.height, sizes.width);
+    }
     MmditConfig config = config_;
     config.height = sizes.height;
     config.width = sizes.width;
@@ -133,8 +144,9 @@ class MmditFamily final : public ModelFamily {
   }
 
   Tensor ToSamples(const Tensor& prediction) const override {
-    return Unpatchify(WithoutPadding(prediction, config_.tokens()),
-                      config_.patch, config_.channels, config_.height,
+    const Tensor tokens = WithoutPadding(prediction, config_.tokens());
+    if (config_.of_sets()) return tokens;
+    return Unpatchify(tokens, config_.patch, config_.channels, config_.height,
                       config_.width);
   }
 

@@ -224,6 +224,11 @@ class Names {
 }  // namespace
 
 absl::StatusOr<NameTable> MmditNames(const MmditConfig& config) {
+  if (config.of_sets()) {
+    return FailedPrecondition(
+        "model.mmdit: found sets of tokens, expected pictures for a class of "
+        "diffusers");
+  }
   const bool flux = config.positions == Mmdit::ROPE;
   const auto unknown = [&](std::string_view field, auto found,
                            std::string_view expected) {

@@ -96,7 +96,7 @@ expect_error "data.shapes.resolution: found 1, expected 2 to 16" \
   "$trireme" train job.textproto --set data.shapes.resolution=1
 expect_error "data.resolution: found with data.shapes" \
   "$trireme" train job.textproto --set data.resolution=16
-expect_error "model.mmdit: found data of sets of tokens, expected pictures" \
-  "$trireme" train job.textproto --set model.mmdit.preset=TINY
+expect_error "model.hidream: found data of sets of tokens, expected pictures" \
+  "$trireme" train job.textproto --set model.hidream.preset=TINY
 expect_error "expected a shape cache" \
   "$trireme" train job.textproto --set data.shapes.path=meshes

@@ -117,6 +117,58 @@ TEST_P(MmditGolden, NamesAndShapesAreThoseOfDiffusers) {
   file_.ExpectNamesOf(*names, GetParam() + ".weights.");
 }
 
+// A set of tokens is a picture of one column, but for the table of positions.
+TEST(MmditSetGolden, PredictionLossAndEveryGradient) {
+  CpuDevice device{int64_t{1} << 28};
+  const GoldenFile file("tests/goldens/mmdit_sets.safetensors", device);
+  MmditConfig picture = ConfigOf("sd3");
+  picture.patch = 1;
+  picture.channels = 3;
+  picture.height = picture.position_table = 6;
+  picture.width = 1;
+  const absl::StatusOr<NameTable> names = MmditNames(picture);
+  ASSERT_TRUE(names.ok()) << names.status();
+  MmditConfig config = picture;
+  config.set_tokens = 6;
+  SingleWorld world;
+  const ProcessGrid grid;
+  Communicators communicators(world, grid);
+  ParallelContext parallel(device, grid, communicators);
+  ParameterStore store(device, DType::kFloat64, /*seed=*/0);
+  const MmditPart part(store, grid, config, {.blocks = {0, config.layers()}});
+  const GoldenFile::Values weights = file.ThroughNames(*names, "set.weights.");
+  for (const auto& parameter : store.parameters()) {
+    parameter->value.CopyFrom(Tensor::FromValues<double>(
+        device, parameter->global_shape, weights.at(parameter->name)));
+    parameter->grad =
+        Tensor::Zeros(device, parameter->global_shape, DType::kFloat64);
+  }
+  const MmditInputs inputs{.patches = file.Golden("inputs.x"),
+                           .sigmas = file.Golden("inputs.sigmas"),
+                           .text = file.Golden("inputs.text"),
+                           .pooled = file.Golden("inputs.pooled"),
+                           .text_counts = Tensor::FromValues<int32_t>(
+                               device, {2}, std::vector<int32_t>(2, 3))};
+  Tape tape(device);
+  ForwardContext context{tape, parallel};
+  const ShardedVariable prediction = part.Predict(context, inputs);
+  CHECK_OK(parallel.status());
+  ExpectNear(Doubles(prediction.value()), Doubles(file.Golden("set.y")),
+             "prediction");
+  const Tensor target = file.Golden("inputs.target");
+  const double factor = 1.0 / static_cast<double>(target.num_elements());
+  const ShardedVariable loss = SquaredErrorLoss(context, prediction, target);
+  ExpectNear(Doubles(Scale(loss.value(), factor)),
+             Doubles(file.Golden("set.loss")), "loss");
+  AddLoss(context, loss, factor, "loss");
+  tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
+  const GoldenFile::Values gradients = file.ThroughNames(*names, "set.grad.");
+  for (const auto& parameter : store.parameters()) {
+    ExpectNear(Doubles(parameter->grad), gradients.at(parameter->name),
+               parameter->name);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Variants, MmditGolden,
                          testing::Values("sd3", "sd35", "flux"),
                          [](const auto& info) { return info.param; });

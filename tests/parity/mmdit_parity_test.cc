@@ -62,6 +62,15 @@ std::vector<GridCase> Grids() {
        .qk_norm = false,
        .single_layers = 0,
        .image_attention_layers = 2});
+  // Sets of tokens, whose numbers tell them apart.
+  add({.tp = 2,
+       .cp = 2,
+       .pp = 2,
+       .height = 6,
+       .positions = Dit::SINCOS,
+       .token_set = true,
+       .single_layers = 0},
+      "sequence_parallel: true");
   add({.tp = 2, .pp = 2, .dp = 2, .dtype = DType::kFloat32});
   add({.tp = 2, .pp = 2, .dtype = DType::kBFloat16}, "sequence_parallel: true");
   return cases;

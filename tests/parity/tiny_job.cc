@@ -64,6 +64,10 @@ std::shared_ptr<const ModelFamily> MmditOf(const GridCase& grid) {
   config.channels = kChannels;
   config.height = grid.height;
   config.width = kWidth;
+  if (grid.token_set) {
+    config.set_tokens = config.tokens();
+    config.channels = kSetChannels;
+  }
   return MakeMmditFamily(config);
 }
 
