@@ -67,6 +67,25 @@ for name in one:
     assert distance <= 2e-2 * sum(x * x for x in a)**0.5, (name, distance)
 PYTHON
 
+echo "== on weights in four bits: resumed, and through one place on the device"
+job 6 'init { weights: "base" } checkpoint { every: 3 }
+       train { parameters: ADAPTERS rank: 4 layers: "blocks.*" frozen: NF4 }' \
+  > nf4.textproto
+"$trireme" train nf4.textproto --out nf4 > train.txt
+expect_in train.txt "kept in NF4"
+expect_in train.txt " %  blocks.0."
+"$trireme" train nf4.textproto --out nf4_again --steps 3 > train.txt
+"$trireme" train nf4.textproto --out nf4_again --resume > train.txt
+expect_in train.txt " %  blocks.0."
+cmp {nf4,nf4_again}/$last/model.safetensors ||
+  fail "resuming changed the adapters beside weights in four bits"
+echo 'offload { resident_units: 1 }' > one_place.textproto
+"$trireme" train nf4.textproto --plan one_place.textproto --out nf4_offload \
+  > train.txt
+cmp {nf4,nf4_offload}/$last/model.safetensors ||
+  fail "offload changed the adapters"
+"$trireme" convert nf4 nf4.safetensors --to adapter > convert.txt
+
 echo "== a file for others, and back, byte for byte"
 "$trireme" convert lora adapter/pytorch_lora_weights.safetensors --to adapter \
   > convert.txt
@@ -206,6 +225,8 @@ expect_error "train.layers: found 'blocks.7.*', which no layer is named" \
 expect_error "train.rank: found 0, expected 1 to 4096" train train.rank=0
 expect_error "train.rank: found, expected it with parameters: ADAPTERS only" \
   train train.parameters=LAYERS
+expect_error "train.frozen: found, expected it with parameters: LAYERS" \
+  "$trireme" train base.textproto --out refused --set train.frozen=NF4
 expect_error "init.weights: $work/base/nothing" train init.weights=base/nothing
 [[ ! -e refused ]] || fail "a refused run left a folder"
 job 1 'init { weights: "base" }
