@@ -1,8 +1,8 @@
 """Fuzz targets: `fuzz_test` runs one on its seeds and on some thousands of
 inputs made of them.
 
-With --config=fuzz the target is a program of libFuzzer's, which goes on until it
-is stopped: bazel run --config=fuzz //tests/fuzz:NAME_fuzz -- FOLDER.
+Targets are functions as libFuzzer has them: with Clang's -fsanitize=fuzzer in
+the place of driver.cc they are its programs.
 """
 
 load("//third_party:cc.bzl", "cc_test")
@@ -13,19 +13,15 @@ def fuzz_test(name, deps, runs = 20000, size = "small"):
     cc_test(
         name = name + "_fuzz",
         size = size,
-        srcs = [name + "_fuzz.cc"] + select({
-            ":libfuzzer": [],
-            "//conditions:default": ["driver.cc"],
-        }),
-        args = select({
-            ":libfuzzer": ["-runs={}".format(runs)],
-            "//conditions:default": ["--runs={}".format(runs)],
-        }) + ["$(location {})".format(seed) for seed in seeds],
+        srcs = [
+            "driver.cc",
+            name + "_fuzz.cc",
+        ],
+        args = ["--runs={}".format(runs)] + [
+            "$(location {})".format(seed)
+            for seed in seeds
+        ],
         data = seeds,
-        linkopts = select({
-            ":libfuzzer": ["-fsanitize=fuzzer"],
-            "//conditions:default": [],
-        }),
         deps = deps + [
             ":input",
             ":mutator",
