@@ -520,8 +520,16 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
         "0) for an autoencoder of shapes",
         job.data().has_shapes() ? "mosaics" : "no shapes");
   }
-  // What it gives back is drawn when it is asked for.
-  if (setup.family->reconstructs()) job.mutable_sample()->set_at_end(false);
+  if (setup.family->reconstructs()) {
+    if (job.has_validation() || job.sample().every() > 0) {
+      return InvalidArgument(
+          "{}: found with an autoencoder, expected none (trireme sample shows "
+          "what it gives back of held-out shapes)",
+          job.has_validation() ? "validation" : "sample.every");
+    }
+    // What it gives back is drawn when it is asked for.
+    job.mutable_sample()->set_at_end(false);
+  }
   RETURN_IF_ERROR(CheckActivations(*setup.family, job.global_batch()));
   RETURN_IF_ERROR(CheckPrompts("sample.prompts", job.sample().prompts_size(),
                                *setup.family));

@@ -119,6 +119,8 @@ expect_error "data.shapes.grids: found none, expected mosaics" \
 expect_error "expected shapes without mosaics" \
   "$trireme" train vae.textproto --set data.shapes.grids=4 \
   --set data.shapes.resolution=3
+expect_error "sample.every: found with an autoencoder" \
+  "$trireme" train vae.textproto --set sample.every=10
 expect_error "model.shape_vae.points: found 513" \
   "$trireme" train vae.textproto --set model.shape_vae.points=513
 expect_error "expected precision FP32" \
