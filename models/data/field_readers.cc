@@ -36,10 +36,12 @@ void ReadLatents(const Sample& sample, int64_t index, FieldValues& values) {
 absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
                         int64_t index, FieldValues& values) {
   if (!sample.latents.mean.empty()) {
-    // The data set has them in the model's shape.
-    CHECK_EQ(static_cast<int64_t>(sample.latents.mean.size()),
-             spec.shape.num_elements())
-        << sample.key;
+    // Of pictures the data set has them in the model's shape.
+    if (static_cast<int64_t>(sample.latents.mean.size()) !=
+        spec.shape.num_elements()) {
+      return InvalidArgument("{}: found latents in {}, expected pictures",
+                             spec.job_field, sample.key);
+    }
     ReadLatents(sample, index, values);
     return absl::OkStatus();
   }
