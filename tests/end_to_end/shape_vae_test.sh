@@ -69,21 +69,21 @@ echo 'grid { pp: 2 }' > plan.textproto
 "$trireme" launch vae.textproto --ranks 2 --plan plan.textproto --out other \
   --set steps=4 --set 'model.shape_vae.losses={normal: 1 eikonal: 0.1}' \
   > train.txt
-"$trireme" sample vae --out back.png > sample.txt
+"$trireme" sample vae --out given.png > sample.txt
 expect_in sample.txt "given back of 6 training shapes: volume IoU "
 python3 - <<'PYTHON'
 import re
 
 iou = float(re.search(r"IoU (\S+),", open("sample.txt").read()).group(1))
-assert iou > 0.5, iou
+assert iou > 0.3, iou
 PYTHON
-[[ $(head -c 4 back/00_*.glb) == glTF ]] || fail "no mesh: $(ls back)"
+[[ $(head -c 4 given/00_*.glb) == glTF ]] || fail "no mesh: $(ls given)"
 
 "$trireme" data shapes latents --shapes --latents vae > data.txt
 expect_in data.txt "latents of 6 shapes in 1 shards in latents; 0 skipped"
 # In the files of the published class they are the same.
 "$trireme" convert vae published > convert.txt
-grep -q TripoSGVAEModel published/config.json || fail "no class"
+grep -q TripoSGVAEModel published/transformer/config.json || fail "no class"
 "$trireme" convert published back > convert.txt
 "$trireme" data shapes again --shapes --latents back --latent_tokens 16 \
   > data.txt
@@ -116,7 +116,7 @@ expect_in sample.txt "2 shapes from "
 
 expect_error "data.shapes.grids: found none, expected mosaics" \
   "$trireme" train vae.textproto --set 'model={triposg {preset: TINY}}'
-expect_error "expected shapes without mosaics" \
+expect_error "a cache without mosaics" \
   "$trireme" train vae.textproto --set data.shapes.grids=4 \
   --set data.shapes.resolution=3
 expect_error "sample.every: found with an autoencoder" \
@@ -128,5 +128,8 @@ expect_error "expected precision FP32" \
   --set model.shape_vae.losses.normal=1
 expect_error "objective: found rectified_flow, expected reconstruction" \
   "$trireme" train vae.textproto --set 'objective={rectified_flow {}}'
+expect_error "found latents in " \
+  "$trireme" train flow.textproto \
+  --set 'model={triposg {hidden: 32 layers: 3 heads: 2 picture {}}}'
 expect_error "expected an autoencoder of shapes" \
   "$trireme" data shapes more --shapes --latents flow
