@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -16,11 +17,13 @@
 #include "runtime/core/status.h"
 #include "runtime/device/asynchronous_cpu_device_testing.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/ops/reduction.h"
 #include "tests/parity/covering.h"
 #include "tests/parity/tiny_job.h"
 #include "trainer/rank_model.h"
 #include "trainer/run/checkpoint_saver.h"
 #include "trainer/run/checkpointing.h"
+#include "trainer/stage_forward.h"
 
 namespace trireme {
 namespace {
@@ -143,6 +146,59 @@ TEST_P(OffloadParityTest, EventsAloneOrderTheCopies) {
 
 INSTANTIATE_TEST_SUITE_P(Plans, OffloadParityTest, testing::ValuesIn(Cases()),
                          [](const auto& info) { return info.param.Name(); });
+
+// The losses of an evaluation after two steps, on a device of which `late` is.
+std::vector<double> Evaluated(const GridCase& grid,
+                              const std::vector<StreamKind>& late) {
+  const TrainingSetup setup = SetupOf(grid);
+  std::vector<double> losses;
+  RunThreadRanks(1, [&](CommunicatorFactory& factory, int) {
+    AsynchronousCpuDevice device(kLimitBytes, /*seed=*/1,
+                                 AsynchronousCpuDevice::FreedMemory::kPoisoned,
+                                 late);
+    const auto model = RankModel::Build(setup, PlanOf(grid), device, factory);
+    CHECK_OK(model.status());
+    const auto batch =
+        RandomBatches(setup)(device, 1, 0, (*model)->local_batch());
+    CHECK_OK(batch.status());
+    for (int64_t step = 1; step <= 2; ++step) {
+      CHECK_OK((*model)
+                   ->Step(*batch, {.step = step, .learning_rate = 1e-2})
+                   .status());
+    }
+    CHECK_OK((*model)->Evaluate(
+        /*averaged=*/false, [&](LocalModel& local, StageForward& forward) {
+          local.inputs().Set(*batch, *setup.objective);
+          // To read one waits for all that is under way.
+          std::vector<Tape::Loss> of_all;
+          for (int64_t i = 0; i < grid.plan.microbatches(); ++i) {
+            for (Tape::Loss& loss : forward.Run(i)) {
+              of_all.push_back(std::move(loss));
+            }
+          }
+          for (const Tape::Loss& loss : of_all) {
+            losses.push_back(Sum(loss.value));
+          }
+          return local.status();
+        }));
+  });
+  return losses;
+}
+
+// No Program orders what is copied then.
+TEST(OffloadEvaluationTest, EventsAloneOrderTheCopies) {
+  const GridCase resident{.dtype = DType::kFloat32,
+                          .plan = PlanFromText("microbatches: 2")};
+  const std::vector<double> losses = Evaluated(resident, {});
+  EXPECT_EQ(losses.size(), 2u);
+  for (const uint32_t places : {1, 2}) {
+    for (const StreamKind late : {StreamKind::kCopyIn, StreamKind::kCompute}) {
+      EXPECT_EQ(Evaluated(Offloaded(resident, places), {late}), losses)
+          << places << " places, stream " << static_cast<int>(late)
+          << " is late";
+    }
+  }
+}
 
 // Two steps of the job on one rank.
 struct Run {
