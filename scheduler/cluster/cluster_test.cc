@@ -84,6 +84,15 @@ TEST(Cluster, WhatDiffersByLessThanItsSpreadIsAlike) {
   EXPECT_EQ(model->DeviceOfNode(0).memory_bytes,
             static_cast<int64_t>(cluster.devices(2).memory_bytes() -
                                  cluster.devices(2).reserved_bytes()));
+  // A spread of rates says nothing of memory.
+  Cluster unlike = cluster;
+  for (auto& device : *unlike.mutable_devices()) device.set_spread(0.9);
+  unlike.mutable_devices(2)->set_memory_bytes(unlike.devices(2).memory_bytes() /
+                                              2);
+  model = ResolveCluster(unlike);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_TRUE(NodesAreAlike(*model, 0, 1));
+  EXPECT_FALSE(NodesAreAlike(*model, 0, 2));
   // What is slow indeed stays so.
   cluster.mutable_links(0)->mutable_link()->set_bytes_per_s(5e7);
   model = ResolveCluster(cluster);

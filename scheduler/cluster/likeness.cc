@@ -19,6 +19,10 @@ constexpr std::array kDeviceRates = {
     &ClusterDevice::to_host_bytes_per_s,
 };
 
+// Memory is read, not measured: however far rates are spread, devices with
+// another size of it are others.
+constexpr double kMemorySpread = 0.02;
+
 bool WithinSpread(double a, double b, double spread) {
   if (a == b) return true;
   return std::isfinite(a) && std::isfinite(b) &&
@@ -39,7 +43,7 @@ void UnifyDevices(const Cluster& cluster, ClusterModel& model) {
           like[first] == first && spread_of(i) > 0 && spread_of(first) > 0 &&
           WithinSpread(static_cast<double>(model.devices[i].memory_bytes),
                        static_cast<double>(model.devices[first].memory_bytes),
-                       spread) &&
+                       kMemorySpread) &&
           std::all_of(kDeviceRates.begin(), kDeviceRates.end(),
                       [&](double ClusterDevice::*rate) {
                         return WithinSpread(model.devices[i].*rate,
