@@ -11,7 +11,7 @@
 #include "models/data/webdataset.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
-#include "trainer/job.h"
+#include "trainer/data_config.h"
 
 namespace trireme {
 namespace {

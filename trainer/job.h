@@ -9,8 +9,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "models/data/latents.h"
-#include "models/data_format.h"
 #include "models/family.h"
 #include "models/sampling/flow_sampler.h"
 #include "scheduler/plan/plan.h"
@@ -37,13 +35,6 @@ Solver SolverOf(const SampleConfig& config);
 // `field`; it can for none.
 absl::Status CheckPrompts(std::string_view field, int64_t prompts,
                           const ModelFamily& family);
-
-// The latents that samples are, of data that FillJobDefaults has passed; of 0
-// channels where they are something else.
-LatentFormat LatentFormatOf(const Data& data);
-
-// What samples are like, of data that FillJobDefaults has passed.
-DataFormat DataFormatOf(const Data& data, int64_t classes);
 
 // The setup of a job that FillJobDefaults has passed; fills the model's sizes
 // into the job.

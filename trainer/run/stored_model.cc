@@ -9,7 +9,7 @@
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/core/status.h"
 #include "trainer/config/textproto.h"
-#include "trainer/job.h"
+#include "trainer/data_config.h"
 #include "trainer/job.pb.h"
 #include "trainer/run/class_names.h"
 #include "trainer/run/run_folder.h"

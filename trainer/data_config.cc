@@ -1,0 +1,159 @@
+#include "trainer/data_config.h"
+
+#include <string_view>
+
+#include "models/autoencoder/latent_cache.h"
+#include "models/data/webdataset.h"
+#include "runtime/core/status.h"
+#include "trainer/check_range.h"
+
+namespace trireme {
+namespace {
+
+// Those of caches (tools/data_command.cc).
+constexpr int64_t kMaxMosaicGrids = 4096;
+constexpr int64_t kMaxMosaicResolution = 16;
+
+absl::Status CheckShapes(const Data& data) {
+  RETURN_IF_ERROR(CheckRange("data.shapes.grids", data.shapes().grids(), 0,
+                             kMaxMosaicGrids));
+  const bool mosaics = data.shapes().grids() > 0;
+  RETURN_IF_ERROR(CheckRange("data.shapes.resolution",
+                             data.shapes().resolution(), mosaics ? 2 : 0,
+                             mosaics ? kMaxMosaicResolution : 0));
+  if (data.resolution() == 0 && !data.has_channels()) return absl::OkStatus();
+  return InvalidArgument(
+      "data.{}: found with data.shapes, expected of pictures only",
+      data.has_channels() ? "channels" : "resolution");
+}
+
+absl::Status CheckAgrees(std::string_view field, uint64_t found,
+                         int64_t expected) {
+  if (found == 0 || found == static_cast<uint64_t>(expected)) {
+    return absl::OkStatus();
+  }
+  return InvalidArgument("data.{}: found {}, expected {}, as the latents have",
+                         field, found, expected);
+}
+
+// Of latents that are pictures.
+absl::Status FillPictures(const LatentFormat& format, Data& data) {
+  if (format.height != format.width) {
+    return InvalidArgument(
+        "data.latents.path: found latents {}x{}, expected "
+        "square ones",
+        format.height, format.width);
+  }
+  RETURN_IF_ERROR(CheckAgrees("latents.tokens", data.latents().tokens(), 0));
+  RETURN_IF_ERROR(CheckAgrees("channels", data.channels(), format.channels));
+  RETURN_IF_ERROR(CheckAgrees("resolution", data.resolution(), format.width));
+  data.set_channels(static_cast<uint32_t>(format.channels));
+  data.set_resolution(static_cast<uint32_t>(format.width));
+  return absl::OkStatus();
+}
+
+// Of latents that are sets of tokens.
+absl::Status FillSets(const LatentFormat& format, Data& data) {
+  Latents& latents = *data.mutable_latents();
+  RETURN_IF_ERROR(
+      CheckAgrees("latents.tokens", latents.tokens(), format.channels));
+  RETURN_IF_ERROR(CheckAgrees("latents.token_channels",
+                              latents.token_channels(), format.height));
+  if (data.resolution() != 0 || data.has_channels()) {
+    return InvalidArgument(
+        "data.{}: found with latents that are sets of tokens, expected of "
+        "pictures only",
+        data.has_channels() ? "channels" : "resolution");
+  }
+  latents.set_tokens(static_cast<uint32_t>(format.channels));
+  latents.set_token_channels(static_cast<uint32_t>(format.height));
+  return absl::OkStatus();
+}
+
+// What the latents say of themselves.
+absl::Status FillLatents(Data& data) {
+  const auto cache = ReadLatentCache(data.latents().path());
+  RETURN_IF_ERROR(WithContext(cache.status(), "data.latents.path"));
+  RETURN_IF_ERROR(cache->of_sets ? FillSets(cache->format, data)
+                                 : FillPictures(cache->format, data));
+  const LatentFormat& format = cache->format;
+  Latents& latents = *data.mutable_latents();
+  if (latents.autoencoder().empty()) {
+    latents.set_autoencoder(cache->autoencoder);
+  }
+  if (!latents.has_scaling_factor()) latents.set_scaling_factor(format.scale);
+  if (!latents.has_shift_factor()) latents.set_shift_factor(format.shift);
+  RETURN_IF_ERROR(CheckRange("data.latents.scaling_factor",
+                             latents.scaling_factor(), 1e-6, 1e6));
+  return CheckRange("data.latents.shift_factor", latents.shift_factor(), -1e6,
+                    1e6);
+}
+
+}  // namespace
+
+absl::Status FillData(Data& data) {
+  if (data.source_case() == Data::SOURCE_NOT_SET) {
+    return InvalidArgument(
+        "data: found no source, expected one of idx, image_folder, webdataset, "
+        "shapes, latents");
+  }
+  if (!data.has_decode_threads()) data.set_decode_threads(1);
+  RETURN_IF_ERROR(
+      CheckRange("data.decode_threads", data.decode_threads(), 1, 256));
+  if (data.has_shapes()) return CheckShapes(data);
+  if (data.has_latents()) return FillLatents(data);
+  if (data.has_idx()) {
+    if (data.idx().split().empty()) data.mutable_idx()->set_split("train");
+    if (data.idx().split() != "train" && data.idx().split() != "test") {
+      return InvalidArgument(
+          "data.idx.split: found '{}', expected 'train' or 'test'",
+          data.idx().split());
+    }
+  }
+  if (data.has_webdataset()) {
+    RETURN_IF_ERROR(CheckWhole("data.webdataset.classes",
+                               data.webdataset().classes(), 0,
+                               kMaxWebDatasetClasses));
+  }
+  if (!data.has_channels()) data.set_channels(data.has_idx() ? 1 : 3);
+  if (data.channels() != 1 && data.channels() != 3) {
+    return InvalidArgument("data.channels: found {}, expected 1 or 3",
+                           data.channels());
+  }
+  return CheckRange("data.resolution", data.resolution(), 1, 8192);
+}
+
+LatentFormat LatentFormatOf(const Data& data) {
+  if (!data.has_latents()) return {};
+  const Latents& latents = data.latents();
+  if (latents.tokens() > 0) {
+    return {.channels = latents.tokens(),
+            .height = latents.token_channels(),
+            .width = 1,
+            .scale = latents.scaling_factor(),
+            .shift = latents.shift_factor()};
+  }
+  return {.channels = data.channels(),
+          .height = data.resolution(),
+          .width = data.resolution(),
+          .scale = data.latents().scaling_factor(),
+          .shift = data.latents().shift_factor()};
+}
+
+DataFormat DataFormatOf(const Data& data, int64_t classes) {
+  DataFormat format;
+  format.channels = data.channels();
+  format.resolution = data.resolution();
+  format.classes = classes;
+  format.tokens = data.latents().tokens();
+  format.token_channels = data.latents().token_channels();
+  format.surfaces = data.has_shapes() && data.shapes().grids() == 0;
+  if (data.has_shapes() && !format.surfaces) {
+    const int64_t k = data.shapes().resolution();
+    format.tokens = data.shapes().grids();
+    format.token_channels = 4 + k * k * k;
+  }
+  return format;
+}
+
+}  // namespace trireme

@@ -1,0 +1,28 @@
+// A job's data, as people write it: its defaults, and what samples look like.
+
+#ifndef TRIREME_TRAINER_DATA_CONFIG_H_
+#define TRIREME_TRAINER_DATA_CONFIG_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "models/data/latents.h"
+#include "models/data_format.h"
+#include "trainer/job.pb.h"
+
+namespace trireme {
+
+// Sets what is absent, of latents what they say of themselves. Errors name the
+// field: no source, what contradicts it, numbers out of range.
+absl::Status FillData(Data& data);
+
+// The latents that samples are, of data that FillData has passed; of 0
+// channels where they are something else.
+LatentFormat LatentFormatOf(const Data& data);
+
+// What samples are like, of data that FillData has passed.
+DataFormat DataFormatOf(const Data& data, int64_t classes);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_DATA_CONFIG_H_
