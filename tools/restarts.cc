@@ -171,9 +171,10 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
         Supervise(*ranks, signals, limits.deadlines, watch, log,
                   [&] { Record(job, address, start, ranks->mpirun, log); });
     // A mistake in the job shows before its first step, by a rank's own word or
-    // end; what kills ranks while they start may be gone the next time.
+    // end; what kills ranks while they start, or fails a file of a run that has
+    // trained, may be gone the next time.
     const bool worth =
-        end.lost || (!watch.AnyFailed() &&
+        end.lost || (!watch.AnyFailedForGood() &&
                      (watch.last_step() > 0 || end.status > kSignalled));
     if (end.status == 0 || end.asked || !worth) return end.status;
     in_vain = watch.last_step() > furthest ? 1 : in_vain + 1;

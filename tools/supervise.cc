@@ -126,9 +126,9 @@ class Supervision {
         return std::nullopt;
       }
       KillLeft();
-      return ResultOf(watch_.AllEnded()    ? 0
-                      : watch_.AnyFailed() ? 1
-                                           : kLostUnseen);
+      return ResultOf(watch_.AllEnded()           ? 0
+                      : watch_.AnyFailedForGood() ? 1
+                                                  : kLostUnseen);
     }
     if (waitpid(mpirun_, &status, WNOHANG) != mpirun_) return std::nullopt;
     KillDescendants(deadlines_.kill);

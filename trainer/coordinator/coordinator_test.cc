@@ -81,12 +81,12 @@ TEST(JobWatchTest, KnowsWhoFailedSinceTheRanksBegan) {
   JobWatch watch("run", {});
   ASSERT_TRUE(watch.Report(ReportOf(0, RankReport::TRAINING), {}).ok());
   ASSERT_TRUE(watch.Report(ReportOf(2, RankReport::ENDED), {}).ok());
-  EXPECT_FALSE(watch.AnyFailed());
+  EXPECT_FALSE(watch.AnyFailedForGood());
   ASSERT_TRUE(watch.Report(ReportOf(1, RankReport::FAILED), {}).ok());
-  EXPECT_TRUE(watch.AnyFailed());
+  EXPECT_TRUE(watch.AnyFailedForGood());
   EXPECT_FALSE(watch.AllEnded());
   watch.Begin(1);
-  EXPECT_FALSE(watch.AnyFailed()) << "nothing is known of the new ones";
+  EXPECT_FALSE(watch.AnyFailedForGood()) << "nothing is known of the new ones";
   for (int rank = 0; rank < 4; ++rank) {
     EXPECT_FALSE(watch.AllEnded());
     RankReport report = ReportOf(rank, RankReport::ENDED);
@@ -94,6 +94,19 @@ TEST(JobWatchTest, KnowsWhoFailedSinceTheRanksBegan) {
     ASSERT_TRUE(watch.Report(report, {}).ok());
   }
   EXPECT_TRUE(watch.AllEnded());
+}
+
+// A disk that fails while a run starts anew must not end it.
+TEST(JobWatchTest, AFailureThatMayPassIsOneOnlyOnceAStepIsDone) {
+  JobWatch watch("run", {});
+  RankReport failed = ReportOf(1, RankReport::FAILED);
+  failed.set_may_pass(true);
+  ASSERT_TRUE(watch.Report(failed, {}).ok());
+  EXPECT_FALSE(watch.AnyFailedForGood());
+  RankReport training = ReportOf(0, RankReport::TRAINING);
+  training.set_step(3);
+  ASSERT_TRUE(watch.Report(training, {}).ok());
+  EXPECT_TRUE(watch.AnyFailedForGood());
 }
 
 // The last words of a rank that was lost must not count for its successor.
@@ -104,10 +117,10 @@ TEST(JobWatchTest, WhoWasStartedBeforeIsNotHeard) {
   report.set_start(1);
   report.set_step(7);
   EXPECT_TRUE(absl::IsFailedPrecondition(watch.Report(report, {}).status()));
-  EXPECT_FALSE(watch.AnyFailed() || watch.Training());
+  EXPECT_FALSE(watch.AnyFailedForGood() || watch.Training());
   report.set_start(2);
   EXPECT_TRUE(watch.Report(report, {}).ok());
-  EXPECT_TRUE(watch.AnyFailed() && watch.Training());
+  EXPECT_TRUE(watch.AnyFailedForGood() && watch.Training());
 }
 
 TEST(JobWatchTest, StepsThatAreDoneAgainAreListedOnce) {

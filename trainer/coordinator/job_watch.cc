@@ -114,10 +114,13 @@ void JobWatch::Excuse(Clock::time_point now) {
   for (auto& [number, rank] : ranks_) rank.heard = std::max(rank.heard, now);
 }
 
-bool JobWatch::AnyFailed() const {
+bool JobWatch::AnyFailedForGood() const {
+  const bool training = Training();
   const std::lock_guard lock(mutex_);
-  return std::any_of(ranks_.begin(), ranks_.end(), [](const auto& entry) {
-    return entry.second.report.state() == RankReport::FAILED;
+  return std::any_of(ranks_.begin(), ranks_.end(), [&](const auto& entry) {
+    const RankReport& report = entry.second.report;
+    return report.state() == RankReport::FAILED &&
+           (training || !report.may_pass());
   });
 }
 

@@ -53,9 +53,10 @@ class JobWatch {
   // Silence counts from now on: until now nobody could be heard.
   void Excuse(Clock::time_point now);
 
-  // Whether a rank has failed, since they began, for a reason of its own, which
-  // would come again.
-  bool AnyFailed() const;
+  // Whether a rank has failed, since they began, for a reason of its own that
+  // would come again. One that may pass is such if they had done a step: they
+  // have tried again themselves then (Saving).
+  bool AnyFailedForGood() const;
   // Whether all ranks have come to a good end.
   bool AllEnded() const;
   // Whether a step has been done since they began.

@@ -85,6 +85,8 @@ void RankReporter::End(const absl::Status& status) {
     const std::lock_guard lock(mutex_);
     report_.set_state(status.ok() ? RankReport::ENDED : RankReport::FAILED);
     report_.set_error(MessageOf(status));
+    report_.set_may_pass(absl::IsUnavailable(status) ||
+                         absl::IsResourceExhausted(status));
   }
   Tell();
 }
