@@ -14,6 +14,7 @@
 #include "runtime/device/cpu_device.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
+#include "tools/run_as_rank.h"
 #include "trainer/batches.h"
 #include "trainer/config/written_file.h"
 #include "trainer/job.h"
@@ -99,14 +100,8 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   if (!UnderMpirun() && (arguments.Has("ranks") || arguments.Has("hosts"))) {
     return Fail(kName, StartRanks(arguments));
   }
-  const auto world = MpiWorld::Create(&argc, &argv);
-  if (!world.ok()) return Fail(kName, world.status());
-  UseThreadsOf((*world)->processor_share());
-  const absl::Status status = Profile(arguments, **world);
-  if (status.ok()) return 0;
-  const int result = Fail(kName, status);
-  if ((*world)->world_size() > 1) MpiWorld::Abort(result);
-  return result;
+  return RunAsRank(kName, argc, argv,
+                   [&](MpiWorld& world) { return Profile(arguments, world); });
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "scheduler/simulator/trace.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
+#include "tools/run_as_rank.h"
 #include "trainer/batches.h"
 #include "trainer/cluster_file.h"
 #include "trainer/config/textproto.h"
@@ -111,14 +112,9 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   if (!UnderMpirun()) {
     return Fail(kName, StartRanks(arguments, options->cluster.num_ranks()));
   }
-  const auto world = MpiWorld::Create(&argc, &argv);
-  if (!world.ok()) return Fail(kName, world.status());
-  UseThreadsOf((*world)->processor_share());
-  const absl::Status status = RunRank(arguments, *options, **world);
-  if (status.ok()) return 0;
-  const int result = Fail(kName, status);
-  if ((*world)->world_size() > 1) MpiWorld::Abort(result);
-  return result;
+  return RunAsRank(kName, argc, argv, [&](MpiWorld& world) {
+    return RunRank(arguments, *options, world);
+  });
 }
 
 }  // namespace

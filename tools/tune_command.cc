@@ -14,6 +14,7 @@
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
+#include "tools/run_as_rank.h"
 #include "trainer/batches.h"
 #include "trainer/config/written_file.h"
 #include "trainer/job.h"
@@ -94,14 +95,9 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   if (!UnderMpirun()) {
     return Fail(kName, StartRanks(arguments, tuned->plan.plan));
   }
-  const auto world = MpiWorld::Create(&argc, &argv);
-  if (!world.ok()) return Fail(kName, world.status());
-  UseThreadsOf((*world)->processor_share());
-  const absl::Status status = RunRank(arguments, *tuned, **world);
-  if (status.ok()) return 0;
-  const int result = Fail(kName, status);
-  if ((*world)->world_size() > 1) MpiWorld::Abort(result);
-  return result;
+  return RunAsRank(kName, argc, argv, [&](MpiWorld& world) {
+    return RunRank(arguments, *tuned, world);
+  });
 }
 
 }  // namespace
