@@ -40,6 +40,9 @@ struct TrainedParameters {
   // Whether the linear layer ("blocks.0.mlp.in") gets an adapter.
   bool Adapts(const std::string& layer) const;
   bool all() const { return kind == Kind::kAll; }
+  // With offload: whether what trains of a block leaves the device with it.
+  // Adapters are small: they stay, with their optimizer.
+  bool LeaveTheDevice() const { return kind != Kind::kAdapters; }
   double scale() const { return alpha / static_cast<double>(rank); }
 };
 

@@ -18,6 +18,13 @@ namespace {
 
 using Pass = RecordedCollective::Pass;
 
+// Of a parameter that does not train.
+int64_t BytesOf(const Parameter& parameter) {
+  return parameter.quantized.defined() ? parameter.quantized.codes.bytes() +
+                                             parameter.quantized.scales.bytes()
+                                       : parameter.value.bytes();
+}
+
 class DryChunk {
  public:
   DryChunk(const TrainingSetup& setup, const ChunkMode& mode,
@@ -45,13 +52,16 @@ class DryChunk {
                device_),
         has_experts_(setup.family->Shape().experts > 0) {
     int64_t bytes = 0;
-    // Those that do not train are constants: they have values alone.
     for (const auto& parameter : model_.part().store->parameters()) {
-      if (!parameter->trainable) continue;
+      if (!parameter->trainable) {
+        figures_.memory.frozen_bytes += BytesOf(*parameter);
+        continue;
+      }
       figures_.memory.parameters += parameter->value.num_elements();
       bytes += parameter->value.bytes();
     }
-    figures_.memory.constant_bytes = Now() - bytes;
+    figures_.memory.constant_bytes =
+        Now() - bytes - figures_.memory.frozen_bytes;
     model_.MakeGradients();
     model_.inputs().Set(
         EmptyBatch(device_, model_.Fields(), mode.split.microbatch_size),

@@ -19,6 +19,7 @@ ModelShape ModelShapeOf(const TrainingSetup& setup, double expert_load) {
   shape.optimizer_bytes =
       shape.gradient_bytes *
       ((masters ? 3 : 2) + (setup.optimizer.ema_decay > 0 ? 1 : 0));
+  shape.trained_leaves = setup.trained.LeaveTheDevice();
   // A model that is only evaluated has no objective: any shows its pieces.
   TrainingSetup recording = setup;
   if (recording.objective == nullptr) {

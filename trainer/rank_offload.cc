@@ -11,7 +11,7 @@ RankOffload::RankOffload(const Plan& plan, int64_t num_blocks,
                          bool dry)
     : num_blocks_(num_blocks),
       resident_units_(static_cast<int>(plan.offload().resident_units())),
-      trained_at_home_(trained.kind != TrainedParameters::Kind::kAdapters),
+      trained_at_home_(trained.LeaveTheDevice()),
       home_(limit_bytes, dry ? CpuDevice::Mode::kDry : CpuDevice::Mode::kReal) {
 }
 

@@ -21,6 +21,7 @@ using Pass = RecordedCollective::Pass;
 PieceFigures Difference(const PieceFigures& a, const PieceFigures& b) {
   return {.parameters = a.parameters - b.parameters,
           .expert_parameters = a.expert_parameters - b.expert_parameters,
+          .frozen_bytes = a.frozen_bytes - b.frozen_bytes,
           .constant_bytes = a.constant_bytes - b.constant_bytes,
           .activation_bytes = a.activation_bytes - b.activation_bytes,
           .deferred_bytes = a.deferred_bytes - b.deferred_bytes,

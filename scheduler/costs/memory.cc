@@ -149,21 +149,24 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
     chunk.activation_bytes = ChunkActivationBytes(stage);
     chunk.deferred_weight_bytes = pieces_.chunk.deferred_bytes;
     int64_t constants = pieces_.chunk.constant_bytes;
+    const auto keep = [&constants](int64_t count, const PieceFigures& piece) {
+      constants += count * (piece.constant_bytes + piece.frozen_bytes);
+    };
     int64_t transient = 0;
     for (const StageBlocks& blocks : BlocksOf(stage)) {
       const PieceFigures& block = pieces_.blocks[blocks.kind];
       chunk.deferred_weight_bytes += blocks.count() * block.deferred_bytes;
-      constants += blocks.count() * block.constant_bytes;
+      keep(blocks.count(), block);
       transient = std::max(transient, block.transient_bytes);
       largest_block = std::max(
           largest_block, Shardable(block.parameters, block.expert_parameters));
     }
     if (stage == 0) {
-      constants += pieces_.embedding.constant_bytes;
+      keep(1, pieces_.embedding);
       chunk.deferred_weight_bytes += pieces_.embedding.deferred_bytes;
     }
     if (stage + 1 == num_stages) {
-      constants += pieces_.head.constant_bytes;
+      keep(1, pieces_.head);
       transient = std::max(transient, pieces_.head.transient_bytes);
       chunk.deferred_weight_bytes += pieces_.head.deferred_bytes;
     }

@@ -1,4 +1,5 @@
-// What the units of an offloaded plan take and hold.
+// What the units of an offloaded plan take and hold: what they have of frozen
+// parameters, and what trains where that leaves the device too.
 //
 // A copy takes bytes over the rate that each of a node's devices has while the
 // others copy too. On the host an optimizer step reads gradient, weight and
@@ -13,6 +14,15 @@
 #include "scheduler/costs/plan_costs.h"
 
 namespace trireme {
+
+int64_t PlanCoster::LeavingParameters(int32_t kind) const {
+  return model_.trained_leaves ? pieces_.blocks[kind].parameters : 0;
+}
+
+int64_t PlanCoster::LeavingBytes(int32_t kind) const {
+  return LeavingParameters(kind) * model_.element_bytes +
+         pieces_.blocks[kind].frozen_bytes;
+}
 
 void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
                                  const StageTimes& times,
@@ -30,20 +40,22 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
   double forward = 0, backward = 0, update_s = 0;
   int64_t on_host = 0;
   for (const StageBlocks& blocks : BlocksOf(stage)) {
-    const int64_t block = pieces_.blocks[blocks.kind].parameters;
-    const auto parameters = static_cast<double>(block);
+    const int64_t trained = LeavingParameters(blocks.kind);
+    const int64_t weights = LeavingBytes(blocks.kind);
+    const auto parameters = static_cast<double>(trained);
     const double gradients =
         parameters * static_cast<double>(model_.gradient_bytes);
     UnitCost unit;
-    unit.fetch_s = parameters * static_cast<double>(model_.element_bytes) /
-                   device.to_device_bytes_per_s;
+    unit.fetch_s = static_cast<double>(weights) / device.to_device_bytes_per_s;
     unit.save_gradients_s = gradients / device.to_host_bytes_per_s;
     if (plan_.microbatches() > 1) {
       unit.save_gradients_s += gradients / device.to_device_bytes_per_s;
     }
     unit.update_s = parameters * updated / host_bytes_per_s;
     update_s = std::max(update_s, unit.update_s);
-    on_host += blocks.count() * block;
+    on_host +=
+        blocks.count() *
+        (weights + trained * (model_.gradient_bytes + model_.optimizer_bytes));
     for (int64_t i = 0; i < blocks.count(); ++i) {
       const BlockTime& time = i < blocks.again
                                   ? times.blocks->again[blocks.kind]
@@ -63,14 +75,12 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
   chunk.units.front().backward_s +=
       std::max(0.0, chunk.backward_s - backward - times.head.backward_s);
   // The embedding's and head's own update, on the device, is over before.
-  chunk.update_s = update_s;
-  costs.host_bytes[pp] +=
-      on_host *
-      (model_.element_bytes + model_.gradient_bytes + model_.optimizer_bytes);
+  if (model_.trained_leaves) chunk.update_s = update_s;
+  costs.host_bytes[pp] += on_host;
 }
 
 void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {
-  int64_t parameters = 0, buffered = 0;
+  int64_t parameters = 0, weights = 0, buffered = 0;
   std::vector<int64_t> of_blocks;
   for (int32_t stage = 0; stage < static_cast<int32_t>(stages_.size());
        ++stage) {
@@ -78,15 +88,17 @@ void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {
     ChunkMemory& chunk = memory.chunks[stages_[stage].chunk];
     int64_t of_ends = chunk.activation_bytes;
     for (const StageBlocks& blocks : DroppingBlocksOf(stage)) {
-      const int64_t block = pieces_.blocks[blocks.kind].parameters;
-      parameters += blocks.count() * block;
-      of_blocks.insert(of_blocks.end(), blocks.count(), block);
+      const int64_t trained = LeavingParameters(blocks.kind);
+      const int64_t bytes_of_weights = LeavingBytes(blocks.kind);
+      parameters += blocks.count() * trained;
+      weights += blocks.count() * bytes_of_weights;
+      of_blocks.insert(of_blocks.end(), blocks.count(), trained);
       for (int64_t i = 0; i < blocks.count(); ++i) {
         const int64_t bytes =
             BlockActivationBytes(blocks.kind, i < blocks.again);
         of_ends -= bytes;
-        chunk.units.push_back({.parameter_bytes = block * model_.element_bytes,
-                               .activation_bytes = bytes});
+        chunk.units.push_back(
+            {.parameter_bytes = bytes_of_weights, .activation_bytes = bytes});
       }
     }
     // What embedding and head keep, from the first unit on.
@@ -98,7 +110,7 @@ void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {
        ++i) {
     buffered += of_blocks[i];
   }
-  memory.always.parameters -= parameters * model_.element_bytes;
+  memory.always.parameters -= weights;
   memory.always.optimizer -= parameters * model_.optimizer_bytes;
   memory.always.gradients -= (parameters - buffered) * model_.gradient_bytes;
 }

@@ -248,6 +248,9 @@ class PlanCoster {
   void ChargeReductions(int32_t stage, PlanCosts& costs) const;
   // The links between neighbouring pipeline ranks of one replica.
   void ChargeMessages(int32_t replica, PlanCosts& costs) const;
+  // Of a block, where it is offloaded: parameters that train, and bytes of all.
+  int64_t LeavingParameters(int32_t kind) const;
+  int64_t LeavingBytes(int32_t kind) const;
   // The costs of a stage's units, whose sums are the chunk's.
   void DivideIntoUnits(int32_t replica, int32_t stage, const StageTimes& times,
                        PlanCosts& costs) const;

@@ -86,6 +86,10 @@ struct PieceFigures {
   // which no sharding divides; with ep = 1 those whose gradients are sums over
   // tp as well, since experts are given shares of the tokens there.
   int64_t expert_parameters = 0;
+  // Of parameters that do not train, in the bits in which they are kept. They
+  // are whole on each rank of data parallelism, also where what trains is
+  // sharded.
+  int64_t frozen_bytes = 0;
   // Tables beside the parameters, as of positions.
   int64_t constant_bytes = 0;
   // Kept from forward to backward.

@@ -128,6 +128,9 @@ struct ModelShape {
   // weight and two moments; no master where weights are fp32 already).
   int64_t gradient_bytes = 4;
   int64_t optimizer_bytes = 12;
+  // With offload: what trains of a block leaves the device with it. Else its
+  // optimizer's state and it stay there, and only what is frozen leaves.
+  bool trained_leaves = true;
   // Whether collectives inside blocks run behind products and attention, as
   // far as those take as long. The blocks of a rehearsal sleep, which hides
   // nothing.

@@ -31,11 +31,17 @@ struct RankMemory {
   }
 };
 
-TrainedParameters Adapters() {
+TrainedParameters Adapters(WeightFormat frozen = WeightFormat::kFull) {
   return {.kind = TrainedParameters::Kind::kAdapters,
           .layers = {"blocks.*"},
           .rank = 2,
-          .alpha = 2};
+          .alpha = 2,
+          .frozen = frozen};
+}
+
+TrainedParameters Layers() {
+  return {.kind = TrainedParameters::Kind::kLayers,
+          .layers = {"blocks.*.attention*"}};
 }
 
 // Of each rank after two steps.
@@ -170,7 +176,16 @@ INSTANTIATE_TEST_SUITE_P(
         GridCase{.dp = 2,
                  .dtype = DType::kBFloat16,
                  .trained = Adapters(),
-                 .plan = PlanFromText("sharding: OPTIMIZER")}),
+                 .plan = PlanFromText("sharding: OPTIMIZER")},
+        GridCase{.tp = 2, .trained = Adapters(WeightFormat::kNormalFloat4)},
+        // It leaves with its block, adapters do not.
+        GridCase{.trained = Adapters(),
+                 .plan = PlanFromText("offload { resident_units: 2 }")},
+        GridCase{.trained = Adapters(WeightFormat::kNormalFloat4),
+                 .plan = PlanFromText("offload { resident_units: 2 }")},
+        GridCase{.dtype = DType::kBFloat16,
+                 .trained = Layers(),
+                 .plan = PlanFromText("offload { resident_units: 2 }")}),
     [](const auto& info) { return info.param.Name(); });
 
 constexpr MoeConfig kExperts = {
