@@ -296,7 +296,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
         "there\n",
         end.last_step, job.steps());
   }
-  if (!end.stopped && job.sample().at_end()) {
+  if (!end.stopped && job.sample().at_end() && !DrawsAtEnd(job, plan)) {
     // What cannot be drawn now can be later.
     const absl::StatusOr<DrawnAtEnd> drawn = DrawAtEnd(
         folder, end.last_step, options.device, options.share.ranks, factory);

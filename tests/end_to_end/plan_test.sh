@@ -115,9 +115,13 @@ expect_in offload_timeline.svg "copy in"
   > plan.txt
 expect_in plan.txt "evaluated: DOMINATED(by"
 "$trireme" train job.textproto --plan offload.textproto --out offload_run \
+  --set sample.at_end=true --set sample.per_class=1 --set sample.steps=2 \
   > run.txt
 expect_in run.txt "of rank 0's blocks"
 [[ $(wc -l < offload_run/metrics.jsonl) == 2 ]] || fail "not two offloaded steps"
+"$trireme" sample offload_run --out whole.png > sample.txt
+cmp offload_run/samples/step_00000002.png whole.png ||
+  fail "an offloaded model draws something else than a whole one"
 
 echo "== mistakes"
 if "$trireme" plan job.textproto --cluster none.textproto 2> error.txt; then

@@ -10,11 +10,17 @@
 
 namespace trireme {
 
+bool DrawsAtEnd(const Job& job, const Plan& plan) {
+  return job.sample().at_end() && plan.has_offload();
+}
+
 Evaluations::Evaluations(const PreparedRun& run) : run_(run) {
   if (run.held_out != nullptr) {
     validation_.emplace(*run.held_out, run.job, run.setup);
   }
-  if (run.job.sample().every() > 0) samples_.emplace(run.job, run.setup);
+  if (run.job.sample().every() > 0 || DrawsAtEnd(run.job, run.plan)) {
+    samples_.emplace(run.job, run.setup);
+  }
 }
 
 RankModel::BetweenSteps Evaluations::rehearsal() const {
@@ -22,7 +28,7 @@ RankModel::BetweenSteps Evaluations::rehearsal() const {
   return [this](RankModel& dry) -> absl::Status {
     if (validation_.has_value()) RETURN_IF_ERROR(validation_->Rehearse(dry));
     if (!samples_.has_value()) return absl::OkStatus();
-    return WithContext(samples_->Rehearse(dry), "sample.every");
+    return WithContext(samples_->Rehearse(dry), "sample");
   };
 }
 
@@ -33,7 +39,7 @@ absl::Status Evaluations::Begin(RankModel& model,
   if (!samples_.has_value()) return absl::OkStatus();
   return WithContext(
       samples_->Begin(*run_.dataset, ClassNamesOf(*run_.dataset), factory),
-      "sample.every");
+      "sample");
 }
 
 bool Evaluations::Validates(int64_t step) const {
@@ -43,8 +49,12 @@ bool Evaluations::Validates(int64_t step) const {
 }
 
 bool Evaluations::Draws(int64_t step) const {
-  return samples_.has_value() && step % run_.job.sample().every() == 0 &&
-         !(step == int64_t{run_.job.steps()} && run_.job.sample().at_end());
+  if (!samples_.has_value()) return false;
+  const SampleConfig& sample = run_.job.sample();
+  if (step == int64_t{run_.job.steps()} && sample.at_end()) {
+    return DrawsAtEnd(run_.job, run_.plan);
+  }
+  return sample.every() > 0 && step % sample.every() == 0;
 }
 
 absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,

@@ -9,8 +9,10 @@
 
 #include "absl/status/status.h"
 #include "runtime/comm/communicator.h"
+#include "scheduler/plan/plan.pb.h"
 #include "trainer/evaluation/periodic_samples.h"
 #include "trainer/evaluation/validation.h"
+#include "trainer/job.pb.h"
 #include "trainer/rank_model.h"
 #include "trainer/run/prepare.h"
 #include "trainer/run/run_folder.h"
@@ -18,6 +20,11 @@
 #include "trainer/step_metrics.h"
 
 namespace trireme {
+
+// Whether the model that trains draws the samples of sample.at_end, after its
+// last step. Otherwise the model is read anew for them (draw_at_end.h), which
+// takes less memory; but whole, and what is offloaded may not fit a device so.
+bool DrawsAtEnd(const Job& job, const Plan& plan);
 
 class Evaluations {
  public:
@@ -40,7 +47,6 @@ class Evaluations {
 
  private:
   bool Validates(int64_t step) const;
-  // What is drawn after the last step is the end's (sample.at_end).
   bool Draws(int64_t step) const;
   absl::Status Draw(int64_t step, const RunFolder& folder, RunLog* log);
 

@@ -19,6 +19,7 @@ absl::StatusOr<int64_t> PredictDrawingAtEnd(const Job& job,
         "sample.at_end: no autoencoder to draw with (set at_end: false, or "
         "data.latents.autoencoder)"));
   }
+  if (plan.has_offload()) return 0;
   const absl::StatusOr<MemoryStatistics> predicted =
       PredictMemoryOfDrawing(job, setup, plan, rank, kind);
   // A plan under which nothing can be drawn may train all the same.

@@ -19,7 +19,8 @@
 namespace trireme {
 
 // The bytes that a rank needs to draw when training ends, 0 if nothing is to be
-// drawn or can be under the plan. Errors: more than `limit`; latents without an
+// drawn, can be under the plan, or the model that trains draws itself, as with
+// offload (trainer/evaluation). Errors: more than `limit`; latents without an
 // autoencoder that decodes them.
 absl::StatusOr<int64_t> PredictDrawingAtEnd(const Job& job,
                                             const TrainingSetup& setup,
