@@ -15,6 +15,9 @@ struct DataFormat {
   // channels of a token.
   int64_t tokens = 0;
   int64_t token_channels = 0;
+  // More than 0: tokens are the cubes of a cube with so many a side, x fastest.
+  // 0: they have no places.
+  int64_t lattice = 0;
   // Samples are shapes themselves: points on their surfaces and distances.
   bool surfaces = false;
 };

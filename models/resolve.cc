@@ -61,19 +61,20 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     Model& model, const DataFormat& data) {
   if (data.surfaces && !model.has_shape_vae()) {
     return InvalidArgument(
-        "data.shapes.grids: found none, expected mosaics for a model that is "
-        "no autoencoder of shapes (model.shape_vae)");
+        "data.shapes: found neither grids nor a volume, expected one for a "
+        "model that is no autoencoder of shapes (model.shape_vae)");
   }
   switch (model.family_case()) {
     case Model::kDit: {
-      ASSIGN_OR_RETURN(
-          const DitConfig config,
-          ResolveDit(model.dit(),
-                     {.channels = data.channels,
-                      .height = data.resolution,
-                      .width = data.resolution},
-                     data.classes,
-                     {.tokens = data.tokens, .channels = data.token_channels}));
+      ASSIGN_OR_RETURN(const DitConfig config,
+                       ResolveDit(model.dit(),
+                                  {.channels = data.channels,
+                                   .height = data.resolution,
+                                   .width = data.resolution},
+                                  data.classes,
+                                  {.tokens = data.tokens,
+                                   .channels = data.token_channels,
+                                   .lattice = data.lattice}));
       FillDit(config, *model.mutable_dit());
       return MakeDitFamily(config);
     }

@@ -239,6 +239,12 @@ absl::Status WriteShapes(const ParsedCommand& arguments) {
   }
   options.mosaic.grids = static_cast<int>(grids);
   options.mosaic.resolution = static_cast<int>(resolution);
+  ASSIGN_OR_RETURN(const int64_t volume, arguments.GetInt("volume_cells"));
+  if (volume < 0 || volume == 1 || volume > kMaxVolumeCells) {
+    return InvalidArgument("--volume_cells: found {}, expected 0 or 2 to {}",
+                           volume, kMaxVolumeCells);
+  }
+  options.volume_cells = static_cast<int>(volume);
   const auto picture = arguments.Given("picture");
   if (picture.has_value()) {
     RETURN_IF_ERROR(CheckReplaces(*picture, arguments.Has("overwrite")));
@@ -295,14 +301,16 @@ absl::Status CheckOptions(const ParsedCommand& arguments) {
                                                    "shell_cells",
                                                    "mosaic_grids",
                                                    "mosaic_resolution",
+                                                   "volume_cells",
                                                    "picture",
                                                    "overwrite"}
       : shapes          ? std::vector<const char*>{"idx", "split", "class_name",
                                                    "samples_per_shard", "latent_tokens"}
                         : std::vector<const char*>{
-                              "kind",        "points",       "shapes_per_shard",
-                              "shell_cells", "mosaic_grids", "mosaic_resolution",
-                              "picture",     "overwrite",    "latent_tokens"};
+                              "kind",         "points",       "shapes_per_shard",
+                              "shell_cells",  "mosaic_grids", "mosaic_resolution",
+                              "volume_cells", "picture",      "overwrite",
+                              "latent_tokens"};
   for (const char* option : others) {
     if (!arguments.Has(option)) continue;
     return shapes
@@ -415,6 +423,11 @@ Command DataCommand() {
                         .value = "K",
                         .default_value = "7",
                         .help = "values a side of such a grid"},
+                       {.name = "volume_cells",
+                        .value = "N",
+                        .default_value = "0",
+                        .help = "also keeps each shape's distances on a "
+                                "grid of N cells a side"},
                        {.name = "picture",
                         .value = "FILE",
                         .help = "PNG: a row a class of the shapes cached"},

@@ -42,7 +42,8 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWhole(const Data& data) {
       const Shapes& shapes = data.shapes();
       return OpenShapeDataset({.folder = shapes.path(),
                                .grids = shapes.grids(),
-                               .resolution = shapes.resolution()});
+                               .resolution = shapes.resolution(),
+                               .volume = VolumeShapeOf(shapes)});
     }
     case Data::SOURCE_NOT_SET:
       break;

@@ -1,9 +1,11 @@
 #include "trainer/data_config.h"
 
+#include <algorithm>
 #include <string_view>
 
 #include "models/autoencoder/latent_cache.h"
 #include "models/data/webdataset.h"
+#include "models/shape/shape_cache.h"
 #include "runtime/core/status.h"
 #include "trainer/check_range.h"
 
@@ -18,6 +20,24 @@ absl::Status CheckShapes(const Data& data) {
   RETURN_IF_ERROR(CheckRange("data.shapes.grids", data.shapes().grids(), 0,
                              kMaxMosaicGrids));
   const bool mosaics = data.shapes().grids() > 0;
+  if (data.shapes().has_volume()) {
+    const Shapes::Volume& volume = data.shapes().volume();
+    if (mosaics) {
+      return InvalidArgument(
+          "data.shapes.volume: found with data.shapes.grids, expected one of "
+          "them");
+    }
+    RETURN_IF_ERROR(CheckRange("data.shapes.volume.cells", volume.cells(), 2,
+                               kMaxVolumeCells));
+    RETURN_IF_ERROR(CheckRange("data.shapes.volume.patch", volume.patch(), 1,
+                               volume.cells()));
+    if (volume.cells() % volume.patch() != 0) {
+      return InvalidArgument(
+          "data.shapes.volume.patch: found {}, expected a divisor of the {} "
+          "cells",
+          volume.patch(), volume.cells());
+    }
+  }
   RETURN_IF_ERROR(CheckRange("data.shapes.resolution",
                              data.shapes().resolution(), mosaics ? 2 : 0,
                              mosaics ? kMaxMosaicResolution : 0));
@@ -147,13 +167,25 @@ DataFormat DataFormatOf(const Data& data, int64_t classes) {
   format.classes = classes;
   format.tokens = data.latents().tokens();
   format.token_channels = data.latents().token_channels();
-  format.surfaces = data.has_shapes() && data.shapes().grids() == 0;
-  if (data.has_shapes() && !format.surfaces) {
-    const int64_t k = data.shapes().resolution();
-    format.tokens = data.shapes().grids();
+  if (!data.has_shapes()) return format;
+  const Shapes& shapes = data.shapes();
+  format.surfaces = shapes.grids() == 0 && !shapes.has_volume();
+  if (shapes.has_volume()) {
+    const VolumeShape volume = VolumeShapeOf(shapes);
+    format.tokens = volume.tokens();
+    format.token_channels = volume.token_channels();
+    format.lattice = volume.lattice();
+  } else if (shapes.grids() > 0) {
+    const int64_t k = shapes.resolution();
+    format.tokens = shapes.grids();
     format.token_channels = 4 + k * k * k;
   }
   return format;
+}
+
+VolumeShape VolumeShapeOf(const Shapes& shapes) {
+  return {.cells = static_cast<int>(shapes.volume().cells()),
+          .patch = std::max(static_cast<int>(shapes.volume().patch()), 1)};
 }
 
 }  // namespace trireme

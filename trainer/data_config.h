@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "models/data/latents.h"
 #include "models/data_format.h"
+#include "models/shape/volume_tokens.h"
 #include "trainer/job.pb.h"
 
 namespace trireme {
@@ -19,6 +20,9 @@ absl::Status FillData(Data& data);
 // The latents that samples are, of data that FillData has passed; of 0
 // channels where they are something else.
 LatentFormat LatentFormatOf(const Data& data);
+
+// The volumes that samples are; of 0 cells where they are something else.
+VolumeShape VolumeShapeOf(const Shapes& shapes);
 
 // What samples are like, of data that FillData has passed.
 DataFormat DataFormatOf(const Data& data, int64_t classes);

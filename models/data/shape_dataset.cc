@@ -32,8 +32,10 @@ std::vector<float> WithDistances(std::span<const Vector3f> points,
 
 class ShapeDataset final : public Dataset {
  public:
-  ShapeDataset(ShapeCache cache, bool with_mosaics)
-      : cache_(std::move(cache)), with_mosaics_(with_mosaics) {}
+  ShapeDataset(ShapeCache cache, const ShapeDatasetOptions& options)
+      : cache_(std::move(cache)),
+        with_mosaics_(options.grids > 0),
+        volume_(options.volume) {}
 
   int64_t size() const override { return cache_.size(); }
   int64_t num_classes() const override {
@@ -88,23 +90,20 @@ class ShapeDataset final : public Dataset {
       sample.token_set =
           StandardizeMosaic(shape.mosaic, cache_.mosaic_resolution());
     }
+    if (parts.token_set && volume_.cells > 0) {
+      sample.token_set = VolumeTokens(shape.volume, volume_);
+    }
     return sample;
   }
 
  private:
   ShapeCache cache_;
   bool with_mosaics_;
+  VolumeShape volume_;
 };
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
-    const ShapeDatasetOptions& options) {
-  ASSIGN_OR_RETURN(ShapeCache cache, ShapeCache::Open(options.folder));
-  if (options.grids == 0) {
-    return std::make_unique<ShapeDataset>(std::move(cache),
-                                          /*with_mosaics=*/false);
-  }
+absl::Status CheckMosaics(const ShapeCache& cache,
+                          const ShapeDatasetOptions& options) {
   if (cache.mosaic_grids() == 0) {
     return InvalidArgument(
         "data.shapes.path: found {}, a cache without mosaics, expected one "
@@ -121,8 +120,33 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
         "data.shapes.resolution: found {}, expected {}, as {} has it",
         options.resolution, cache.mosaic_resolution(), options.folder);
   }
-  return std::make_unique<ShapeDataset>(std::move(cache),
-                                        /*with_mosaics=*/true);
+  return absl::OkStatus();
+}
+
+absl::Status CheckVolumes(const ShapeCache& cache,
+                          const ShapeDatasetOptions& options) {
+  if (cache.volume_cells() == 0) {
+    return InvalidArgument(
+        "data.shapes.path: found {}, a cache without volumes, expected one "
+        "with (trireme data --shapes --volume_cells {})",
+        options.folder, options.volume.cells);
+  }
+  if (cache.volume_cells() != options.volume.cells) {
+    return InvalidArgument(
+        "data.shapes.volume.cells: found {}, expected {}, as {} has them",
+        options.volume.cells, cache.volume_cells(), options.folder);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
+    const ShapeDatasetOptions& options) {
+  ASSIGN_OR_RETURN(ShapeCache cache, ShapeCache::Open(options.folder));
+  if (options.grids > 0) RETURN_IF_ERROR(CheckMosaics(cache, options));
+  if (options.volume.cells > 0) RETURN_IF_ERROR(CheckVolumes(cache, options));
+  return std::make_unique<ShapeDataset>(std::move(cache), options);
 }
 
 }  // namespace trireme

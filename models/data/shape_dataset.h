@@ -1,6 +1,6 @@
 // A cache of shapes (docs/formats/shape_cache.md) as a data set: a sample is a
-// shape's mosaic, or the points about its surface, its class, its caption and a
-// picture of it.
+// shape's mosaic, its volume, or the points about its surface, its class, its
+// caption and a picture of it.
 
 #ifndef TRIREME_MODELS_DATA_SHAPE_DATASET_H_
 #define TRIREME_MODELS_DATA_SHAPE_DATASET_H_
@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/data/dataset.h"
+#include "models/shape/volume_tokens.h"
 
 namespace trireme {
 
@@ -20,10 +21,13 @@ struct ShapeDatasetOptions {
   // grids: samples are without.
   int64_t grids = 0;
   int64_t resolution = 0;
+  // In place of them its volumes, whose cells they must be; 0 cells: samples
+  // are without.
+  VolumeShape volume;
 };
 
-// Errors: no whole cache there, damaged files, a cache without mosaics or with
-// others (they name the job's fields, data.shapes.grids and .resolution).
+// Errors: no whole cache there, damaged files, a cache without mosaics or
+// volumes, or with others (they name the job's fields, as data.shapes.grids).
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
     const ShapeDatasetOptions& options);
 

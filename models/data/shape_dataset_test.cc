@@ -26,7 +26,8 @@ class ShapeDatasetTest : public testing::Test {
     ASSERT_TRUE(MakeDirectories(path.substr(0, path.rfind('/'))).ok());
     ASSERT_TRUE(WriteMesh(path, mesh).ok());
   }
-  std::string WriteCache(const std::string& name, int grids) {
+  std::string WriteCache(const std::string& name, int grids,
+                         int volume_cells = 0) {
     const auto source = FindShapes(source_);
     EXPECT_TRUE(source.ok()) << source.status();
     ShapeCacheOptions options;
@@ -37,6 +38,7 @@ class ShapeDatasetTest : public testing::Test {
     options.view_side = 16;
     options.mosaic = {
         .grids = grids, .resolution = 3, .steps = 2, .points = 16};
+    options.volume_cells = volume_cells;
     const auto summary = WriteShapeCache(*source, options);
     EXPECT_TRUE(summary.ok()) << summary.status();
     return options.folder;
@@ -87,8 +89,35 @@ TEST_F(ShapeDatasetTest, ASampleIsAShapesMosaicAndClass) {
   expect_error(
       {.folder = WriteCache("without", 0), .grids = 12, .resolution = 3},
       "a cache without mosaics");
+  expect_error({.folder = folder, .volume = {.cells = 8, .patch = 4}},
+               "a cache without volumes");
   expect_error({.folder = root_ + "/nowhere", .grids = 12, .resolution = 3},
                "expected a shape cache");
+}
+
+TEST_F(ShapeDatasetTest, ASampleIsAShapesVolume) {
+  source_ = root_ + "/boxes";
+  Write("box.obj", BoxMesh({0, 0, 0}, {1, 1, 1}));
+  const std::string folder = WriteCache("volumes", 0, /*volume_cells=*/8);
+  const VolumeShape shape = {.cells = 8, .patch = 2};
+  const auto dataset = OpenShapeDataset({.folder = folder, .volume = shape});
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  const auto sample = (*dataset)->Read(0);
+  ASSERT_TRUE(sample.ok()) << sample.status();
+  const auto field = VolumeField::FromTokens(sample->token_set, shape);
+  ASSERT_TRUE(field.ok()) << field.status();
+  // Between centres, of a box of ±0.95.
+  const std::vector<Vector3f> points = {{0.75F, 0, 0}, {0, -0.75F, 0}};
+  std::vector<float> values(2);
+  field->Distances(points, values);
+  for (const float value : values) EXPECT_NEAR(value, -0.325F, 1e-3F);
+  const auto failed =
+      OpenShapeDataset({.folder = folder, .volume = {.cells = 16, .patch = 2}});
+  ASSERT_FALSE(failed.ok());
+  EXPECT_NE(MessageOf(failed.status())
+                .find("data.shapes.volume.cells: found 16, expected 8"),
+            std::string::npos)
+      << failed.status();
 }
 
 }  // namespace

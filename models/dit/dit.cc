@@ -16,16 +16,20 @@ constexpr double kMaxPeriod = 10000.0;
 constexpr Initializer kSmallNormal = {.kind = Initializer::Kind::kNormal,
                                       .stddev = 0.02};
 
-// Coordinates (row, column) of the range's tokens, row by row. Those of padding
-// lie below the picture; nobody sees them.
+// Coordinates of the range's tokens: (row, column) of pictures, (z, y, x) of a
+// lattice. Those of padding lie beyond it; nobody sees them.
 std::vector<double> TokenPositions(const DitConfig& config, TokenRange range) {
   std::vector<double> positions;
-  for (int64_t i = 0; i < range.count; ++i) {
-    const int64_t token = range.begin + i;
-    const int64_t row = token / config.columns();
-    const int64_t column = token % config.columns();
-    positions.push_back(static_cast<double>(row));
-    positions.push_back(static_cast<double>(column));
+  const int64_t side = config.of_sets() ? config.set.lattice : config.columns();
+  for (int64_t token = range.begin; token < range.begin + range.count;
+       ++token) {
+    if (config.of_sets()) {
+      positions.push_back(static_cast<double>(token / side / side));
+      positions.push_back(static_cast<double>(token / side % side));
+    } else {
+      positions.push_back(static_cast<double>(token / side));
+    }
+    positions.push_back(static_cast<double>(token % side));
   }
   return positions;
 }
@@ -54,8 +58,8 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
   const DType compute =
       store.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   if (config.positions == Dit::ROPE) {
-    const int64_t per_axis = config.head_dim() / 2;
-    const int64_t axis_dims[2] = {per_axis, per_axis};
+    const std::vector<int64_t> axis_dims(config.axes(),
+                                         config.head_dim() / config.axes());
     rope_ = MakeRopeTable(device, axis_dims,
                           TokenPositions(config, layout_.tokens().attention),
                           kMaxPeriod, compute);
@@ -81,8 +85,8 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
     }
     if (config.positions == Dit::SINCOS) {
       embedding_->position_table = SinCosTable(
-          device, config.hidden, TokenPositions(config, layout_.tokens().local),
-          store.dtype());
+          device, config.hidden, config.axes(),
+          TokenPositions(config, layout_.tokens().local), store.dtype());
     }
   }
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {

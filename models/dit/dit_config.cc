@@ -76,14 +76,17 @@ absl::Status ResolvePictures(const Dit& dit, const ImageSpec& image,
 absl::Status ResolveSet(const Dit& dit, const TokenSetSpec& set,
                         DitConfig& config) {
   config.set = set;
-  config.positions = Dit::NONE;
+  config.positions = set.lattice == 0 ? Dit::NONE
+                     : dit.positions() == Dit::POSITIONS_UNSPECIFIED
+                         ? Dit::SINCOS
+                         : dit.positions();
   if (dit.has_patch()) {
     return InvalidArgument(
         "model.dit.patch: found {}, expected none where samples are sets of "
         "tokens",
         dit.patch());
   }
-  if (dit.positions() != Dit::POSITIONS_UNSPECIFIED &&
+  if (set.lattice == 0 && dit.positions() != Dit::POSITIONS_UNSPECIFIED &&
       dit.positions() != Dit::NONE) {
     return InvalidArgument(
         "model.dit.positions: found {}, expected NONE where samples are sets "
@@ -132,18 +135,18 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
         "most {} channels",
         config.heads, config.head_dim(), kMaxHeadDim);
   }
-  // Two axes, each with pairs of channels.
-  if (config.positions == Dit::ROPE && config.head_dim() % 4 != 0) {
+  // Each axis has pairs of channels.
+  const int64_t pairs = 2 * int64_t{config.axes()};
+  if (config.positions == Dit::ROPE && config.head_dim() % pairs != 0) {
     return InvalidArgument(
         "model.dit.heads: found {} heads of {} channels, expected heads of a "
-        "multiple of 4 channels for positions ROPE",
-        config.heads, config.head_dim());
+        "multiple of {} channels for positions ROPE",
+        config.heads, config.head_dim(), pairs);
   }
-  if (config.positions == Dit::SINCOS && config.hidden % 4 != 0) {
+  if (config.positions == Dit::SINCOS && config.hidden < pairs) {
     return InvalidArgument(
-        "model.dit.hidden: found {}, expected a multiple of 4 for positions "
-        "SINCOS",
-        config.hidden);
+        "model.dit.hidden: found {}, expected at least {} for positions SINCOS",
+        config.hidden, pairs);
   }
   if (!dit.has_class_conditional() || dit.class_conditional()) {
     config.classes = classes;

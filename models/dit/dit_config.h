@@ -20,10 +20,12 @@ struct ImageSpec {
   int64_t width = 0;
 };
 
-// Sets of tokens that the model works on, which have no order.
+// Sets of tokens that the model works on.
 struct TokenSetSpec {
   int64_t tokens = 0;  // 0: it works on pictures
   int64_t channels = 0;
+  // Side of the cube whose places they have, x fastest; 0: they have no order.
+  int64_t lattice = 0;
 };
 
 struct DitConfig {
@@ -55,6 +57,8 @@ struct DitConfig {
   int64_t columns() const { return image.width / patch; }
   bool of_sets() const { return set.tokens > 0; }
   int64_t tokens() const { return of_sets() ? set.tokens : rows() * columns(); }
+  // Of a token's place: rows and columns of pictures, three of a lattice.
+  int axes() const { return of_sets() ? 3 : 2; }
   // Of a token as the model is given it.
   int64_t token_channels() const {
     return of_sets() ? set.channels : patch * patch * image.channels;

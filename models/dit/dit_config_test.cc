@@ -79,6 +79,24 @@ TEST(ResolveDitTest, SetsOfTokensHaveNeitherPatchesNorPositions) {
             "sets of tokens, which have no order");
 }
 
+TEST(ResolveDitTest, TokensOfALatticeHavePlaces) {
+  Dit dit;
+  dit.set_preset(Dit::TINY);
+  const TokenSetSpec set = {.tokens = 64, .channels = 27, .lattice = 4};
+  const auto resolved = ResolveDit(dit, {}, 3, set);
+  CHECK_OK(resolved.status());
+  EXPECT_EQ(resolved->positions, Dit::SINCOS);
+  Dit filled;
+  FillDit(*resolved, filled);
+  CHECK_OK(ResolveDit(filled, {}, 3, set).status());
+  dit.set_positions(Dit::ROPE);
+  EXPECT_EQ(ResolveDit(dit, {}, 3, set).status().message(),
+            "model.dit.heads: found 4 heads of 32 channels, expected heads of "
+            "a multiple of 6 channels for positions ROPE");
+  dit.set_hidden(96);
+  CHECK_OK(ResolveDit(dit, {}, 3, set).status());
+}
+
 TEST(ResolveDitTest, ErrorsNameTheField) {
   const auto message = [](const Dit& dit) {
     return std::string(

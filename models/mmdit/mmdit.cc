@@ -1,6 +1,8 @@
 #include "models/mmdit/mmdit.h"
 
+#include <numeric>
 #include <utility>
+#include <vector>
 
 #include "models/transformer/embeddings.h"
 #include "models/transformer/position_table.h"
@@ -30,17 +32,12 @@ std::vector<double> TableCoordinates(const MmditConfig& config,
   return coordinates;
 }
 
-// Sines, then cosines, of tokens' numbers in their set: half of a table that is
-// twice as wide.
+// Of tokens' numbers in their set.
 Tensor SinCosOfNumbers(Device& device, int64_t width, const TokenRange& range,
                        DType dtype) {
-  std::vector<double> coordinates;
-  for (int64_t i = 0; i < range.count; ++i) {
-    coordinates.push_back(0);
-    coordinates.push_back(static_cast<double>(range.begin + i));
-  }
-  return CopySlice(SinCosTable(device, 2 * width, coordinates, dtype), 1, 0,
-                   width);
+  std::vector<double> numbers(range.count);
+  std::iota(numbers.begin(), numbers.end(), static_cast<double>(range.begin));
+  return SinCosTable(device, width, /*axes=*/1, numbers, dtype);
 }
 
 }  // namespace
@@ -86,7 +83,7 @@ MmditPart::MmditPart(ParameterStore& store, const ProcessGrid& grid,
       embedding_->position_table =
           config.of_sets()
               ? SinCosOfNumbers(device, config.hidden, local, dtype_)
-              : SinCosTable(device, config.hidden,
+              : SinCosTable(device, config.hidden, /*axes=*/2,
                             TableCoordinates(config, local), dtype_);
     }
   }

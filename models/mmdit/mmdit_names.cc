@@ -124,10 +124,10 @@ class Names {
          .element = [config = config_](int64_t i) {
            const int64_t h = config.hidden;
            const int64_t token = i / h;
-           return SinCosElement(
-               h, config.position_coordinate(token / config.position_table),
-               config.position_coordinate(token % config.position_table),
-               i % h);
+           const double coordinates[] = {
+               config.position_coordinate(token / config.position_table),
+               config.position_coordinate(token % config.position_table)};
+           return SinCosElement(h, coordinates, i % h);
          }});
   }
 

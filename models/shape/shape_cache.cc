@@ -98,8 +98,13 @@ absl::StatusOr<ShapeCache> ShapeCache::Open(const std::string& folder) {
   cache.view_side_ = static_cast<int>(number("view_side"));
   cache.mosaic_grids_ = static_cast<int>(number("mosaic_grids"));
   cache.mosaic_resolution_ = static_cast<int>(number("mosaic_resolution"));
+  // Older caches do not know of volumes.
+  if (index.is_object() && index.contains("volume_cells")) {
+    cache.volume_cells_ = static_cast<int>(number("volume_cells"));
+  }
   if (cache.points_ < 1 || cache.uniform_points_ < 1 || cache.view_side_ < 1 ||
       cache.mosaic_grids_ < 0 || cache.mosaic_resolution_ < 0 ||
+      cache.volume_cells_ < 0 || cache.volume_cells_ > kMaxVolumeCells ||
       !index.contains("classes") || !index["classes"].is_array() ||
       !index.contains("shards") || !index["shards"].is_array()) {
     return DataLoss("{}: no index of a shape cache", path);
@@ -154,6 +159,11 @@ absl::Status ShapeCache::AddShard(const std::string& path, int64_t shapes) {
     RETURN_IF_ERROR(CheckTensor(*file, names::kMosaics, DType::kFloat32,
                                 {shapes, mosaic_grids_, mosaic_width()}));
   }
+  if (volume_cells_ > 0) {
+    RETURN_IF_ERROR(
+        CheckTensor(*file, names::kVolumes, DType::kFloat32,
+                    {shapes, volume_cells_, volume_cells_, volume_cells_}));
+  }
   RETURN_IF_ERROR(CheckTensor(*file, names::kViews, DType::kUint8,
                               Shape{shapes, view_side_, view_side_, 3}));
   RETURN_IF_ERROR(
@@ -207,6 +217,9 @@ CachedShape ShapeCache::Read(int64_t index) const {
   if (mosaic_grids_ > 0) {
     shape.mosaic = RowOf<float>(file, names::kMosaics, row,
                                 mosaic_grids_ * mosaic_width());
+  }
+  if (volume_cells_ > 0) {
+    shape.volume = RowOf<float>(file, names::kVolumes, row, volume_values());
   }
   shape.view = RowOf<uint8_t>(file, names::kViews, row,
                               int64_t{view_side_} * view_side_ * 3);

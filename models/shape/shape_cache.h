@@ -29,10 +29,15 @@ inline constexpr char kUniformPoints[] = "uniform_points";    // F32 [s, u, 3]
 inline constexpr char kUniformDistances[] = "uniform_distances";  // F32 [s, u]
 // F32 [s, grids, 4 + k³], where it was asked for (MosaicTokens).
 inline constexpr char kMosaics[] = "mosaics";
+// F32 [s, cells, cells, cells], where it was asked for (VolumePoints).
+inline constexpr char kVolumes[] = "volumes";
 inline constexpr char kViews[] = "views";         // U8 [s, side, side, 3]
 inline constexpr char kIcons[] = "icons";         // U8, one file after another
 inline constexpr char kIconEnds[] = "icon_ends";  // I64 [s], bytes of kIcons
 }  // namespace shape_tensors
+
+// A side of a volume.
+inline constexpr int kMaxVolumeCells = 256;
 
 // What is known of a shape beside its points.
 struct ShapeRecord {
@@ -57,6 +62,7 @@ struct CachedShape {
   std::span<const Vector3f> uniform_points;
   std::span<const float> uniform_distances;
   std::span<const float> mosaic;  // tokens; empty without
+  std::span<const float> volume;  // distances on a grid; empty without
   std::span<const uint8_t> view;  // [side, side, 3], a picture of the surface
   std::string_view icon;          // a picture's file, or empty
 };
@@ -74,6 +80,8 @@ class ShapeCache {
   // 0 and 0 without mosaics.
   int mosaic_grids() const { return mosaic_grids_; }
   int mosaic_resolution() const { return mosaic_resolution_; }
+  // A side of each shape's volume; 0 without.
+  int volume_cells() const { return volume_cells_; }
 
   const ShapeRecord& record(int64_t index) const;
   CachedShape Read(int64_t index) const;
@@ -90,10 +98,14 @@ class ShapeCache {
   int view_side_ = 0;
   int mosaic_grids_ = 0;
   int mosaic_resolution_ = 0;
+  int volume_cells_ = 0;
 
   int64_t mosaic_width() const {
     const int64_t k = mosaic_resolution_;
     return 4 + k * k * k;
+  }
+  int64_t volume_values() const {
+    return int64_t{volume_cells_} * volume_cells_ * volume_cells_;
   }
 };
 

@@ -98,6 +98,7 @@ absl::Status WriteShard(const std::string& path,
     tensors.Append(names::kUniformPoints, shape.uniform_points);
     tensors.Append(names::kUniformDistances, shape.uniform_distances);
     tensors.Append(names::kMosaics, shape.mosaic);
+    tensors.Append(names::kVolumes, shape.volume);
     tensors.Append(names::kViews, shape.view.pixels);
     tensors.Append(names::kIcons, shape.icon);
     icon_bytes += static_cast<int64_t>(shape.icon.size());
@@ -129,6 +130,11 @@ absl::Status WriteShard(const std::string& path,
       entries.push_back({names::kMosaics,
                          DType::kFloat32,
                          {count, options.mosaic.grids, width}});
+    }
+    if (options.volume_cells > 0) {
+      const int64_t cells = options.volume_cells;
+      entries.push_back(
+          {names::kVolumes, DType::kFloat32, {count, cells, cells, cells}});
     }
   }
   ASSIGN_OR_RETURN(
@@ -167,20 +173,25 @@ class Writer {
     for (const ShapeEntry& entry : source_.shapes) {
       names += entry.name + "\n" + entry.class_name + "\n";
     }
-    const json plan = {
-        {"shapes", source_.shapes.size()},
-        {"names_hash", fmt::format("{:016x}", StableHash(names))},
-        {"points", options_.points},
-        {"uniform_points", options_.uniform_points},
-        {"shapes_per_shard", options_.shapes_per_shard},
-        {"seed", options_.seed},
-        {"shell_cells", options_.shell_cells},
-        {"view_side", options_.view_side},
-        {"mosaic_grids", options_.mosaic.grids},
-        {"mosaic_resolution", options_.mosaic.resolution}};
+    json plan = {{"shapes", source_.shapes.size()},
+                 {"names_hash", fmt::format("{:016x}", StableHash(names))},
+                 {"points", options_.points},
+                 {"uniform_points", options_.uniform_points},
+                 {"shapes_per_shard", options_.shapes_per_shard},
+                 {"seed", options_.seed},
+                 {"shell_cells", options_.shell_cells},
+                 {"view_side", options_.view_side},
+                 {"mosaic_grids", options_.mosaic.grids},
+                 {"mosaic_resolution", options_.mosaic.resolution}};
+    if (options_.volume_cells > 0) plan["volume_cells"] = options_.volume_cells;
     RETURN_IF_ERROR(WriteUnlessThere(options_.folder, path, Dump(plan)));
     ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxPlanBytes));
-    const json found = json::parse(text, nullptr, false);
+    json found = json::parse(text, nullptr, false);
+    // Caches without volumes say nothing of them.
+    if (found.is_object() && found.contains("volume_cells") &&
+        options_.volume_cells == 0) {
+      plan["volume_cells"] = 0;
+    }
     for (const auto& [field, expected] : plan.items()) {
       if (found.is_object() && found.contains(field) &&
           found[field] == expected) {
@@ -231,6 +242,7 @@ class Writer {
                         {"mosaic_grids", options_.mosaic.grids},
                         {"mosaic_resolution", options_.mosaic.resolution},
                         {"mosaic_error", summary.mosaic_error},
+                        {"volume_cells", options_.volume_cells},
                         {"classes", classes_},
                         {"shards", files},
                         {"sign_rules", summary.by_sign_rule},

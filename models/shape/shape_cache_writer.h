@@ -31,6 +31,8 @@ struct ShapeCacheOptions {
   int view_side = 96;
   // Of each shape's mosaic; 0 grids: none.
   MosaicFitOptions mosaic = {.grids = 0};
+  // A side of each shape's volume, at most kMaxVolumeCells; 0: none.
+  int volume_cells = 0;
   MeshReadLimits limits;
 };
 
@@ -44,6 +46,7 @@ struct PreparedShape {
   std::vector<Vector3f> uniform_points;
   std::vector<float> uniform_distances;
   std::vector<float> mosaic;  // tokens
+  std::vector<float> volume;
   Image view;
   std::string icon;
 };

@@ -8,6 +8,7 @@
 #include "models/shape/renderer.h"
 #include "models/shape/shape_cache_writer.h"
 #include "models/shape/shape_field.h"
+#include "models/shape/volume_tokens.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 
@@ -51,6 +52,11 @@ absl::StatusOr<PreparedShape> PrepareShape(const ShapeEntry& entry,
     shape.mosaic = MosaicTokens(fit.mosaic);
     shape.record.mosaic_error = fit.last_error;
     shape.record.mosaic_coverage = fit.coverage;
+  }
+  if (options.volume_cells > 0) {
+    const std::vector<Vector3f> points = VolumePoints(options.volume_cells);
+    shape.volume.resize(points.size());
+    field->Distances(points, shape.volume);
   }
   shape.view =
       RenderMesh(field->surface(), {.side = options.view_side, .sky_rays = 8});

@@ -14,20 +14,23 @@ constexpr double kMaxPeriod = 10000.0;
 
 }  // namespace
 
-float SinCosElement(int64_t width, double row, double column, int64_t channel) {
-  const int64_t quarter = width / 4;
+float SinCosElement(int64_t width, std::span<const double> coordinates,
+                    int64_t channel) {
+  const auto axes = static_cast<int64_t>(coordinates.size());
+  const int64_t half = width / (2 * axes);
+  if (channel >= 2 * half * axes) return 0;
+  const int64_t axis = axes - 1 - channel / (2 * half);
   const double angle =
-      (channel < width / 2 ? column : row) *
-      std::pow(kMaxPeriod, -static_cast<double>(channel % quarter) / quarter);
-  const bool cosine = channel / quarter % 2 == 1;
+      coordinates[axis] *
+      std::pow(kMaxPeriod, -static_cast<double>(channel % half) / half);
+  const bool cosine = channel / half % 2 == 1;
   return static_cast<float>(cosine ? std::cos(angle) : std::sin(angle));
 }
 
-Tensor SinCosTable(Device& device, int64_t width,
+Tensor SinCosTable(Device& device, int64_t width, int axes,
                    std::span<const double> coordinates, DType dtype) {
-  CHECK_EQ(width % 4, 0);
-  CHECK_EQ(coordinates.size() % 2, 0u);
-  const Shape shape{static_cast<int64_t>(coordinates.size() / 2), width};
+  CHECK_EQ(coordinates.size() % axes, 0u);
+  const Shape shape{static_cast<int64_t>(coordinates.size()) / axes, width};
   if (device.dry()) {
     return Cast(Tensor::Empty(device, shape, DType::kFloat32,
                               MemoryCategory::kParameters, "position table"),
@@ -35,10 +38,10 @@ Tensor SinCosTable(Device& device, int64_t width,
   }
   std::vector<float> values;
   values.reserve(shape.num_elements());
-  for (size_t i = 0; i < coordinates.size(); i += 2) {
+  for (size_t i = 0; i < coordinates.size(); i += axes) {
     for (int64_t channel = 0; channel < width; ++channel) {
       values.push_back(
-          SinCosElement(width, coordinates[i], coordinates[i + 1], channel));
+          SinCosElement(width, coordinates.subspan(i, axes), channel));
     }
   }
   return Cast(Upload<float>(device, shape, values, MemoryCategory::kParameters,

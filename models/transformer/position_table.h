@@ -10,16 +10,17 @@
 
 namespace trireme {
 
-// [tokens, width] in `dtype`, of coordinates (row, column) of each token. The
-// first half of the channels encodes the column, the second the row; in each,
-// sines then cosines of coordinate·10000^(−4k/width), k < width/4 (Peebles and
-// Xie, "Scalable diffusion models with transformers"). `width` is a multiple of
-// 4.
-Tensor SinCosTable(Device& device, int64_t width,
+// [tokens, width] in `dtype`, of `axes` coordinates of each token, as (row,
+// column). Each axis has n = ⌊width/(2·axes)⌋ sines, then as many cosines, of
+// coordinate·10000^(−k/n), k < n; the last axis has the first channels (Peebles
+// and Xie, "Scalable diffusion models with transformers"). Channels that are
+// left over are 0.
+Tensor SinCosTable(Device& device, int64_t width, int axes,
                    std::span<const double> coordinates, DType dtype);
 
-// One element of such a table, rounded to fp32, of the token at (row, column).
-float SinCosElement(int64_t width, double row, double column, int64_t channel);
+// One element of such a table, rounded to fp32, of the token at `coordinates`.
+float SinCosElement(int64_t width, std::span<const double> coordinates,
+                    int64_t channel);
 
 }  // namespace trireme
 

@@ -118,7 +118,7 @@ TriposgPart::TriposgPart(ParameterStore& store, const ProcessGrid& grid,
       embedding_->patches = std::make_unique<ReplicatedLinear>(
           store, "picture_embedding", kColors * config.patch * config.patch, h);
       embedding_->places =
-          SinCosTable(device_, h, PatchPositions(config), dtype_);
+          SinCosTable(device_, h, /*axes=*/2, PatchPositions(config), dtype_);
     }
   }
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {

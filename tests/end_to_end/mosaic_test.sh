@@ -1,6 +1,6 @@
 #!/bin/bash
-# From meshes to a trained generator of shapes and back to meshes; a run that is
-# given other mosaics than it learnt.
+# From meshes to trained generators of shapes, of mosaics and of volumes, and
+# back to meshes; a run that is given others than it learnt.
 # Usage: mosaic_test.sh PATH_TO_TRIREME
 source "$(dirname "$0")/testing.sh" "$1"
 
@@ -35,7 +35,7 @@ for i in range(6):
 PYTHON
 
 "$trireme" data meshes shapes --shapes --points 512 --shell_cells 36 \
-  --mosaic_grids 16 --mosaic_resolution 3 > data.txt
+  --mosaic_grids 16 --mosaic_resolution 3 --volume_cells 8 > data.txt
 cat > job.textproto <<'JOB'
 model { dit { hidden: 32 layers: 2 heads: 2 } }
 data { shapes { path: "shapes" grids: 16 resolution: 3 } held_out: 3 }
@@ -89,6 +89,24 @@ expect_in train.txt "shapes: views/samples/step_00000012.png"
 expect_in sample.txt "to 3 held-out ones: MMD "
 cmp view/00__0.glb views/samples/step_00000012/00__0.glb ||
   fail "one rank draws other shapes than two"
+
+# Cubes of a regular grid, which know their places.
+sed 's/grids: 16 resolution: 3/volume { cells: 8 patch: 4 }/' job.textproto \
+  > volumes.textproto
+"$trireme" train volumes.textproto --dry_run > dry.txt
+expect_in dry.txt "8 tokens"
+"$trireme" launch volumes.textproto --ranks 2 --out volumes > train.txt
+expect_in train.txt "2 shapes: volumes/samples/step_00000012.png"
+expect_in volumes/job.textproto "positions: SINCOS"
+"$trireme" sample volumes --out volume.png --evaluate 3 > sample.txt
+expect_in sample.txt "to 3 held-out ones: MMD "
+expect_error "data.shapes.volume.patch: found 3, expected a divisor" \
+  "$trireme" train volumes.textproto --set data.shapes.volume.patch=3
+expect_error "data.shapes.volume.cells: found 16, expected 8" \
+  "$trireme" train volumes.textproto --set data.shapes.volume.cells=16
+expect_error "data.shapes.volume: found with data.shapes.grids" \
+  "$trireme" train volumes.textproto --set data.shapes.grids=4 \
+  --set data.shapes.resolution=3
 
 expect_error "data.shapes.grids: found 8, expected 16" \
   "$trireme" train job.textproto --set data.shapes.grids=8

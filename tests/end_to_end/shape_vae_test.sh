@@ -114,7 +114,7 @@ expect_in train.txt "2 shapes: flow/samples/step_00000012.png"
 expect_in sample.txt "2 shapes from "
 [[ $(head -c 4 drawn.png) == $'\x89PNG' ]] || fail "no picture"
 
-expect_error "data.shapes.grids: found none, expected mosaics" \
+expect_error "data.shapes: found neither grids nor a volume" \
   "$trireme" train vae.textproto --set 'model={triposg {preset: TINY}}'
 expect_error "a cache without mosaics" \
   "$trireme" train vae.textproto --set data.shapes.grids=4 \

@@ -84,8 +84,11 @@ std::shared_ptr<const ModelFamily> DitOf(const GridCase& grid) {
   config.image = {
       .channels = kChannels, .height = grid.height, .width = kWidth};
   if (grid.token_set) {
-    config.set = {.tokens = config.tokens(), .channels = kSetChannels};
-    config.positions = Dit::NONE;
+    const int64_t side = grid.lattice;
+    config.set = {.tokens = side > 0 ? side * side * side : config.tokens(),
+                  .channels = kSetChannels,
+                  .lattice = side};
+    config.positions = side > 0 ? Dit::SINCOS : Dit::NONE;
   }
   if (grid.text != Text::kNone) {
     config.text_tokens = kTextTokens;
@@ -328,7 +331,8 @@ std::vector<std::string> GridCase::Features() const {
   add(batch != 8, fmt::format("batch{}", batch));
   add(positions != Dit::ROPE, Dit::Positions_Name(positions));
   add(!qk_norm, "plainqk");
-  add(token_set, "set");
+  add(token_set && lattice == 0, "set");
+  add(lattice > 0, fmt::format("lattice{}", lattice));
   add(mmdit, fmt::format("mmdit_single{}", single_layers));
   add(hidream, fmt::format("hidream_single{}", single_layers));
   if (triposg.has_value()) {

@@ -45,6 +45,8 @@ struct GridCase {
   bool qk_norm = true;
   // Sets of as many tokens in place of pictures; then there are no positions.
   bool token_set = false;
+  // More than 0: with the places of a cube of so many tokens a side.
+  int64_t lattice = 0;
   // An MMDiT, with joint text: the last `single_layers` blocks are single, the
   // picture attends to itself as well in the first `image_attention_layers`.
   bool mmdit = false;

@@ -1,6 +1,6 @@
 // A DiT over sets of tokens gives the losses and gradients of one rank on every
-// axis of the grid: nothing tells tokens where they lie, and padding is none of
-// them.
+// axis of the grid: nothing tells tokens where they lie, but in a lattice, and
+// padding is none of them.
 
 #include <string>
 #include <vector>
@@ -48,6 +48,8 @@ std::vector<GridCase> Grids() {
        .moe = MoeConfig{.experts = 4, .top_k = 2, .expert_hidden = 24}});
   add({}, "microbatches: 4 offload { resident_units: 1 }");
   add({.tp = 2, .pp = 2, .dtype = DType::kFloat32}, "sequence_parallel: true");
+  // 27 tokens, which know their places however they are shared.
+  add({.tp = 2, .cp = 2, .lattice = 3}, "sequence_parallel: true");
   // The first stage and the last one match a sample's tokens alike.
   add({.tp = 2,
        .cp = 2,

@@ -16,9 +16,9 @@ kinds=(--kind chair --kind table --kind lamp --kind sofa --kind bed
   --kind cabinet)
 # A cache of the same shapes and options is taken as it is.
 "$trireme" data /usr/share/sweethome3d/furniture "$cache" --shapes \
-  "${kinds[@]}" --points 2048 --shell_cells 64 \
-  --mosaic_grids 96 --mosaic_resolution 5 --picture "$cache.png" --overwrite
-"$trireme" launch examples/furniture_mosaic.textproto --ranks 1 --out "$out" \
+  "${kinds[@]}" --points 2048 --shell_cells 64 --volume_cells 32 \
+  --picture "$cache.png" --overwrite
+"$trireme" launch examples/furniture_volume.textproto --ranks 1 --out "$out" \
   --set "data.shapes.path=$cache" --set sample.at_end=false
 "$trireme" sample "$out" --out "$out/drawn.png" --evaluate 18
 "$trireme" inspect "$out" --plot "$out/loss.png"

@@ -9,10 +9,12 @@
 #include "models/data/sample_order.h"
 #include "models/image/transform.h"
 #include "models/shape/mosaic_tokens.h"
+#include "models/shape/volume_tokens.h"
 #include "models/shape_vae/shape_autoencoder.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/device/host.h"
+#include "trainer/data_config.h"
 #include "trainer/run/shape_latents.h"
 #include "trainer/sampling/picture_medium.h"
 #include "trainer/sampling/shape_medium.h"
@@ -94,6 +96,19 @@ ShapeMedium::FieldOf MosaicFieldOf(int resolution) {
   };
 }
 
+ShapeMedium::FieldOf VolumeFieldOf(const VolumeShape& shape) {
+  return
+      [shape](std::span<const float> sample) -> absl::StatusOr<PointFunction> {
+        ASSIGN_OR_RETURN(VolumeField volume,
+                         VolumeField::FromTokens(sample, shape));
+        return [field = std::make_shared<const VolumeField>(std::move(volume))](
+                   std::span<const Vector3f> points, std::span<float> values) {
+          field->Distances(points, values);
+          return absl::OkStatus();
+        };
+      };
+}
+
 absl::StatusOr<ShapeMedium::FieldOf> LatentFieldOf(const Latents& latents,
                                                    Device& device) {
   ASSIGN_OR_RETURN(
@@ -137,8 +152,11 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
     const ModelFamily& family, const Data& data, Device& device) {
   const FieldSpec samples = family.samples();
   if (data.has_shapes()) {
+    const Shapes& shapes = data.shapes();
     return std::make_unique<ShapeMedium>(
-        samples, MosaicFieldOf(static_cast<int>(data.shapes().resolution())));
+        samples, shapes.has_volume()
+                     ? VolumeFieldOf(VolumeShapeOf(shapes))
+                     : MosaicFieldOf(static_cast<int>(shapes.resolution())));
   }
   if (data.latents().tokens() > 0) {
     ASSIGN_OR_RETURN(ShapeMedium::FieldOf field,

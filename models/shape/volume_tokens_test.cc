@@ -1,0 +1,81 @@
+#include "models/shape/volume_tokens.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace trireme {
+namespace {
+
+constexpr VolumeShape kShape = {.cells = 16, .patch = 4};
+
+float Ball(const Vector3f& point) {
+  return std::sqrt(point.x * point.x + point.y * point.y + point.z * point.z) -
+         0.5F;
+}
+
+std::vector<float> BallTokens() {
+  std::vector<float> distances;
+  for (const Vector3f& point : VolumePoints(kShape.cells)) {
+    distances.push_back(Ball(point));
+  }
+  return VolumeTokens(distances, kShape);
+}
+
+// A drawn shape is where its zero set is.
+TEST(VolumeTokens, DistancesComeBackUpToTheCutOff) {
+  const auto field = VolumeField::FromTokens(BallTokens(), kShape);
+  ASSERT_TRUE(field.ok()) << field.status();
+  const std::vector<Vector3f> points = {
+      {0.5F, 0, 0}, {0, 0.45F, 0.1F},   {0.3F, 0.3F, -0.3F}, {0.1F, -0.6F, 0},
+      {0, 0, 0},    {0.9F, 0.9F, 0.9F}, {1.5F, 0, 0}};
+  std::vector<float> values(points.size());
+  field->Distances(points, values);
+  for (size_t i = 0; i < points.size(); ++i) {
+    const float expected =
+        std::clamp(Ball(points[i]) - 1.0F / 16, -0.375F, 0.375F);
+    EXPECT_NEAR(values[i], expected, 0.02F) << i;
+  }
+}
+
+// Half of a chair's legs are thinner than a cell.
+TEST(VolumeTokens, AThinPartDoesNotFallThroughTheGrid) {
+  // A plate between two layers of centres.
+  std::vector<float> distances;
+  for (const Vector3f& point : VolumePoints(kShape.cells)) {
+    distances.push_back(std::abs(point.z) - 0.01F);
+  }
+  const auto field =
+      VolumeField::FromTokens(VolumeTokens(distances, kShape), kShape);
+  ASSERT_TRUE(field.ok()) << field.status();
+  std::vector<float> values(2);
+  field->Distances(std::vector<Vector3f>{{0.1F, 0.2F, 0}, {0.1F, 0.2F, 0.2F}},
+                   values);
+  EXPECT_LT(values[0], 0);
+  EXPECT_GT(values[1], 0);
+}
+
+// A token that holds another place's cells is learnt in the wrong place.
+TEST(VolumeTokens, ATokenIsACubeWhereItLies) {
+  std::vector<float> distances(kShape.values(), 1);
+  // The first cell of the cube at x = 2, y = 1, z = 3 of four.
+  distances[(12 * 16 + 4) * 16 + 8] = -1;
+  const std::vector<float> tokens = VolumeTokens(distances, kShape);
+  for (int64_t i = 0; i < kShape.values(); ++i) {
+    const bool inside = i == ((3 * 4 + 1) * 4 + 2) * kShape.token_channels();
+    EXPECT_FLOAT_EQ(tokens[i], inside ? -3.4F : 0.6F) << i;
+  }
+}
+
+TEST(VolumeTokens, WhatIsNoVolumeIsRefused) {
+  std::vector<float> tokens = BallTokens();
+  tokens[77] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_FALSE(VolumeField::FromTokens(tokens, kShape).ok());
+  tokens.resize(100);
+  EXPECT_FALSE(VolumeField::FromTokens(tokens, kShape).ok());
+}
+
+}  // namespace
+}  // namespace trireme
