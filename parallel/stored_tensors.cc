@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <limits>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -151,6 +152,31 @@ std::optional<std::vector<ShardedDim>> ShardsOf(const Json& part,
   return shards;
 }
 
+// The elements that shards leave of a tensor: from first to last in each
+// dimension.
+using Box = std::vector<std::pair<int64_t, int64_t>>;
+
+Box BoxOf(const Shape& shape, const std::vector<ShardedDim>& shards) {
+  Box box;
+  for (const int64_t size : shape.dims()) box.emplace_back(0, size);
+  for (const ShardedDim& shard : shards) {
+    auto& [begin, end] = box[shard.dim];
+    const int64_t size = (end - begin) / shard.parts;
+    begin += shard.index * size;
+    end = begin + size;
+  }
+  return box;
+}
+
+bool Meet(const Box& a, const Box& b) {
+  for (size_t dim = 0; dim < a.size(); ++dim) {
+    if (a[dim].second <= b[dim].first || b[dim].second <= a[dim].first) {
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 SafetensorsEntry EntryOf(const TensorPart& part) {
@@ -195,6 +221,10 @@ absl::StatusOr<StoredFile> LayOutStoredFile(ParallelContext& context,
     file.index = *std::move(index);
   }
   return file;
+}
+
+std::string StoredTensors::IndexName(const std::string& name) {
+  return IndexOf(name);
 }
 
 bool StoredTensors::Exist(const std::string& path) {
@@ -318,14 +348,35 @@ absl::StatusOr<StoredTensors::Whole> StoredTensors::Assemble(
             [](const Run& a, const Run& b) { return a.begin < b.begin; });
   int64_t next = 0;
   for (const StoredTensors::Run& run : whole.runs) {
-    if (run.begin != next) break;
-    next += static_cast<int64_t>(run.bytes.size()) / DTypeSize(whole.dtype);
-  }
-  if (next != whole.shape.num_elements()) {
-    return DataLoss("{}: tensor '{}': its parts leave out or repeat element {}",
-                    path_, name, next);
+    if (run.begin < next) {
+      return DataLoss("{}: tensor '{}': its parts repeat element {}", path_,
+                      name, run.begin);
+    }
+    next = run.begin +
+           static_cast<int64_t>(run.bytes.size()) / DTypeSize(whole.dtype);
   }
   return whole;
+}
+
+int64_t StoredTensors::Whole::CountFrom(int64_t begin, int64_t count) const {
+  auto run = std::upper_bound(
+      runs.begin(), runs.end(), begin,
+      [](int64_t at, const Run& run) { return at < run.begin; });
+  if (run == runs.begin()) return 0;
+  int64_t next = begin;
+  for (--run; run != runs.end() && run->begin <= next; ++run) {
+    if (next >= begin + count) break;
+    next = std::max(next, run->begin + static_cast<int64_t>(run->bytes.size()) /
+                                           DTypeSize(dtype));
+  }
+  return std::min(next - begin, count);
+}
+
+absl::StatusOr<const StoredTensors::Entry*> StoredTensors::EntryOfName(
+    const std::string& name) const {
+  const auto entry = index_.find(name);
+  if (entry != index_.end()) return &entry->second;
+  return NotFound("{}: no tensor '{}'", path_, name);
 }
 
 absl::StatusOr<const StoredTensors::Whole*> StoredTensors::Find(
@@ -333,11 +384,14 @@ absl::StatusOr<const StoredTensors::Whole*> StoredTensors::Find(
   if (found_ != nullptr && found_name_ == name) return found_.get();
   Whole whole;
   if (indexed_) {
-    const auto entry = index_.find(name);
-    if (entry == index_.end()) {
-      return NotFound("{}: no tensor '{}'", path_, name);
+    ASSIGN_OR_RETURN(const Entry* entry, EntryOfName(name));
+    ASSIGN_OR_RETURN(whole, Assemble(name, *entry));
+    const int64_t elements = whole.shape.num_elements();
+    const int64_t found = whole.CountFrom(0, elements);
+    if (found != elements) {
+      return DataLoss("{}: tensor '{}': its parts leave out element {}", path_,
+                      name, found);
     }
-    ASSIGN_OR_RETURN(whole, Assemble(name, entry->second));
   } else {
     const SafetensorsFile& file = *files_.begin()->second;
     ASSIGN_OR_RETURN(const std::span<const std::byte> bytes, file.Data(name));
@@ -350,8 +404,62 @@ absl::StatusOr<const StoredTensors::Whole*> StoredTensors::Find(
   return found_.get();
 }
 
+std::vector<StoredTensors::Part> StoredTensors::PartsNear(
+    const Entry& entry, const TensorPart& wanted) {
+  std::vector<Part> near = entry.parts;
+  const Box box = BoxOf(entry.shape, wanted.shards);
+  std::erase_if(near, [&](const Part& part) {
+    const Box other = BoxOf(entry.shape, part.shards);
+    // Ranges of one shard compare; those of others may lie anywhere in it.
+    if (other == box) {
+      return part.end <= wanted.begin || wanted.end <= part.begin;
+    }
+    return !Meet(other, box);
+  });
+  return near;
+}
+
+absl::StatusOr<std::vector<std::string>> StoredTensors::FilesOf(
+    const TensorPart& part) const {
+  if (!indexed_) return std::vector<std::string>{files_.begin()->first};
+  ASSIGN_OR_RETURN(const Entry* entry, EntryOfName(part.name));
+  std::set<std::string> names;
+  if (entry->shape != part.global_shape) return std::vector<std::string>();
+  for (const Part& near : PartsNear(*entry, part)) names.insert(near.file);
+  return std::vector<std::string>(names.begin(), names.end());
+}
+
+absl::StatusOr<const StoredTensors::Whole*> StoredTensors::FindNear(
+    const TensorPart& part) const {
+  if (!indexed_) return Find(part.name);
+  ASSIGN_OR_RETURN(const Entry* entry, EntryOfName(part.name));
+  // Read refuses it.
+  if (entry->shape != part.global_shape) return Find(part.name);
+  ASSIGN_OR_RETURN(Whole near,
+                   Assemble(part.name, {.shape = entry->shape,
+                                        .parts = PartsNear(*entry, part)}));
+  absl::Status status;
+  ForEachLocalRun(part.global_shape, part.shards,
+                  [&](int64_t at, int64_t global, int64_t count) {
+                    const int64_t first = std::max(at, part.begin);
+                    const int64_t last = std::min(at + count, part.end);
+                    if (first >= last) return;
+                    const int64_t begin = global + first - at;
+                    const int64_t found = near.CountFrom(begin, last - first);
+                    if (found == last - first) return;
+                    status.Update(DataLoss(
+                        "{}: tensor '{}': its parts leave out element {}",
+                        path_, part.name, begin + found));
+                  });
+  RETURN_IF_ERROR(status);
+  found_name_.clear();
+  found_ = std::make_unique<Whole>(std::move(near));
+  return found_.get();
+}
+
 absl::Status StoredTensors::Read(const TensorPart& part) const {
-  ASSIGN_OR_RETURN(const Whole* whole, Find(part.name));
+  if (part.begin == part.end) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Whole* whole, FindNear(part));
   if (whole->shape != part.global_shape || whole->dtype != part.local.dtype()) {
     return FailedPrecondition(
         "{}: tensor '{}': found {} {}, expected {} {}", path_, part.name,

@@ -65,6 +65,8 @@ class StoredTensors {
   // `path`: FOLDER/model.safetensors, whether one rank wrote that file or
   // several wrote others and an index.
   static bool Exist(const std::string& path);
+  // Of "model.safetensors": "model.index.json".
+  static std::string IndexName(const std::string& name);
   static absl::StatusOr<std::unique_ptr<StoredTensors>> Open(
       const std::string& path);
 
@@ -81,6 +83,10 @@ class StoredTensors {
     Shape shape;
     // In order, without holes.
     std::vector<Run> runs;
+
+    // How many of the `count` elements from `begin` on the runs have before
+    // the first that they leave out.
+    int64_t CountFrom(int64_t begin, int64_t count) const;
 
     // Calls visit(bytes, done) for the bytes of `count` elements from `begin`
     // on, in order; `done`: elements that came before.
@@ -106,8 +112,14 @@ class StoredTensors {
   // NotFound; DataLoss where parts do not make up the tensor.
   absl::StatusOr<const Whole*> Find(const std::string& name) const;
 
-  // Fills this rank's part. Errors: those of Find; another shape or type.
+  // Fills this rank's part, from FilesOf(part) alone. Errors: those of Find;
+  // another shape or type.
   absl::Status Read(const TensorPart& part) const;
+
+  // The names of the files that elements of the part may lie in, sorted.
+  // Errors: NotFound.
+  absl::StatusOr<std::vector<std::string>> FilesOf(
+      const TensorPart& part) const;
 
   // For errors.
   const std::string& path() const { return path_; }
@@ -129,8 +141,16 @@ class StoredTensors {
   absl::Status ParseIndex(const std::string& text);
   absl::StatusOr<const SafetensorsFile*> OpenFile(
       const std::string& name) const;
+  // Those of `parts` that may have elements in common with `wanted`.
+  static std::vector<Part> PartsNear(const Entry& entry,
+                                     const TensorPart& wanted);
+  // The runs of the entry's parts, in order. Errors: DataLoss where two have an
+  // element in common.
   absl::StatusOr<Whole> Assemble(const std::string& name,
                                  const Entry& entry) const;
+  absl::StatusOr<const Entry*> EntryOfName(const std::string& name) const;
+  // What Read reads from: Find's, or as much of it as the part needs.
+  absl::StatusOr<const Whole*> FindNear(const TensorPart& part) const;
 
   const std::string folder_;
   const std::string path_;

@@ -122,6 +122,33 @@ TEST_F(StoredTensorsTest, AnyCutReadsWhatAnyOtherWrote) {
       {Cut(Axis::kTensor, 1, 2, 1), Cut(Axis::kContext, 0, 2, 0)}, 1, 24));
 }
 
+TEST_F(StoredTensorsTest, APartIsReadWithoutTheFilesOfOthers) {
+  WriteByFour();
+  CpuDevice device(int64_t{1} << 30);
+  const auto files = [&](std::vector<ShardedDim> shards, int64_t begin,
+                         int64_t end) {
+    const auto stored =
+        StoredTensors::Open(folder_ + "/model.safetensors").value();
+    return stored->FilesOf(PartOf(device, std::move(shards), begin, end))
+        .value();
+  };
+  EXPECT_EQ(files({}, 0, 1).size(), 4u);
+  // Other shards, of which only one half meets.
+  EXPECT_EQ(files({Cut(Axis::kTensor, 1, 4, 3)}, 0, 1).size(), 2u);
+  const ShardedDim half = Cut(Axis::kTensor, 1, 2, 0);
+  const std::vector<std::string> own = files({half}, 0, 24);
+  ASSERT_EQ(own.size(), 1u);
+  const auto names = ListDirectory(folder_).value();
+  for (const std::string& name : names) {
+    if (name != own[0] && name.ends_with(".safetensors")) {
+      std::filesystem::remove(folder_ + "/" + name);
+    }
+  }
+  CHECK_OK(ReadAndCompare({half}, 0, 24));
+  CHECK_OK(ReadAndCompare({half}, 3, 9));
+  EXPECT_FALSE(ReadAndCompare({half}, 0, 25).ok());
+}
+
 TEST_F(StoredTensorsTest, WhatOneRankWroteIsAPlainFile) {
   RunThreadRanks(2, [&](CommunicatorFactory& factory, int) {
     CpuDevice device(int64_t{1} << 30);
