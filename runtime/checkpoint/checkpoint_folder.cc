@@ -60,31 +60,13 @@ absl::StatusOr<CheckpointFile> Examine(const std::string& path, bool sync) {
   return checksum.Result();
 }
 
-std::string NameOfStep(int64_t step) {
-  return fmt::format("{}{:08}", kPrefix, step);
-}
-
-// The steps of the checkpoints in `folder`, ascending, those without a manifest
-// too. None, if there is no such folder yet.
-absl::StatusOr<std::vector<int64_t>> Steps(const std::string& folder) {
-  std::vector<int64_t> steps;
-  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder);
-  if (absl::IsNotFound(names.status())) return steps;
-  RETURN_IF_ERROR(names.status());
-  for (const std::string& name : *names) {
-    const std::optional<int64_t> step = StepOfName(name);
-    if (step.has_value()) steps.push_back(*step);
-  }
-  std::sort(steps.begin(), steps.end());
-  return steps;
-}
-
 // Those with a manifest.
 absl::StatusOr<std::vector<int64_t>> CompleteSteps(const std::string& folder) {
-  ASSIGN_OR_RETURN(std::vector<int64_t> steps, Steps(folder));
+  ASSIGN_OR_RETURN(std::vector<int64_t> steps, CheckpointSteps(folder));
   std::erase_if(steps, [&](int64_t step) {
     std::error_code error;
-    return !fs::exists(fs::path(folder) / NameOfStep(step) / kManifest, error);
+    return !fs::exists(fs::path(folder) / CheckpointName(step) / kManifest,
+                       error);
   });
   return steps;
 }
@@ -205,8 +187,13 @@ absl::Status RemoveUnfinished(const std::string& folder) {
 CheckpointWriter::CheckpointWriter(std::string folder, int64_t step)
     : folder_(std::move(folder)),
       step_(step),
-      final_(folder_ + "/" + NameOfStep(step)),
-      partial_(final_ + kPartial) {}
+      final_(folder_ + "/" + CheckpointName(step)),
+      partial_(PartialFolder(folder_, step)) {}
+
+std::string CheckpointWriter::PartialFolder(const std::string& folder,
+                                            int64_t step) {
+  return folder + "/" + CheckpointName(step) + kPartial;
+}
 
 absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(
     const std::string& folder, int64_t step) {
@@ -287,7 +274,25 @@ absl::Status VerifyChecksums(const std::string& checkpoint) {
 absl::StatusOr<std::string> LatestCheckpoint(const std::string& folder) {
   ASSIGN_OR_RETURN(const std::vector<int64_t> steps, CompleteSteps(folder));
   if (steps.empty()) return NotFound("{}: no complete checkpoint", folder);
-  return folder + "/" + NameOfStep(steps.back());
+  return folder + "/" + CheckpointName(steps.back());
+}
+
+absl::StatusOr<std::vector<int64_t>> CheckpointSteps(
+    const std::string& folder) {
+  std::vector<int64_t> steps;
+  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder);
+  if (absl::IsNotFound(names.status())) return steps;
+  RETURN_IF_ERROR(names.status());
+  for (const std::string& name : *names) {
+    const std::optional<int64_t> step = StepOfName(name);
+    if (step.has_value()) steps.push_back(*step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+std::string CheckpointName(int64_t step) {
+  return fmt::format("{}{:08}", kPrefix, step);
 }
 
 std::optional<int64_t> StepOfName(const std::string& name) {
@@ -300,7 +305,7 @@ std::optional<int64_t> StepOfName(const std::string& name) {
     return std::nullopt;
   }
   const int64_t step = std::stoll(digits);
-  if (NameOfStep(step) != name) return std::nullopt;
+  if (CheckpointName(step) != name) return std::nullopt;
   return step;
 }
 
@@ -310,12 +315,12 @@ absl::StatusOr<WholeCheckpoint> FindWholeCheckpoint(
   if (step.has_value()) {
     steps = {*step};
   } else {
-    ASSIGN_OR_RETURN(steps, Steps(folder));
+    ASSIGN_OR_RETURN(steps, CheckpointSteps(folder));
   }
   WholeCheckpoint found;
   std::string damage;
   for (auto next = steps.rbegin(); next != steps.rend(); ++next) {
-    found.path = folder + "/" + NameOfStep(*next);
+    found.path = folder + "/" + CheckpointName(*next);
     const absl::Status status = VerifyChecksums(found.path);
     if (status.ok()) {
       ASSIGN_OR_RETURN(found.manifest, ReadManifest(found.path));
@@ -329,12 +334,26 @@ absl::StatusOr<WholeCheckpoint> FindWholeCheckpoint(
 }
 
 absl::Status SetLaterCheckpointsAside(const std::string& folder, int64_t step) {
-  ASSIGN_OR_RETURN(const std::vector<int64_t> steps, Steps(folder));
+  ASSIGN_OR_RETURN(const std::vector<int64_t> steps, CheckpointSteps(folder));
   for (const int64_t later : steps) {
     if (later <= step) continue;
-    const std::string path = folder + "/" + NameOfStep(later);
+    const std::string path = folder + "/" + CheckpointName(later);
     RETURN_IF_ERROR(RemoveFolder(path + kAside));
     RETURN_IF_ERROR(Rename(path, path + kAside));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RemoveLaterCheckpoints(const std::string& folder, int64_t step) {
+  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder);
+  if (absl::IsNotFound(names.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(names.status());
+  for (const std::string& name : *names) {
+    const bool unfinished =
+        name.starts_with(kPrefix) && name.ends_with(kPartial);
+    if (unfinished || StepOfName(name).value_or(step) > step) {
+      RETURN_IF_ERROR(RemoveFolder(folder + "/" + name));
+    }
   }
   return absl::OkStatus();
 }
@@ -345,7 +364,7 @@ absl::Status PruneCheckpoints(const std::string& folder, int64_t keep) {
   const int64_t surplus = static_cast<int64_t>(steps.size()) - keep;
   for (int64_t i = 0; i < surplus; ++i) {
     // Renamed first: one that is half removed must not look complete.
-    const std::string path = folder + "/" + NameOfStep(steps[i]);
+    const std::string path = folder + "/" + CheckpointName(steps[i]);
     const std::string doomed = path + kPartial;
     RETURN_IF_ERROR(RemoveFolder(doomed));
     RETURN_IF_ERROR(Rename(path, doomed));

@@ -34,6 +34,9 @@ class CheckpointWriter {
   std::string PathOf(const std::string& file) const {
     return partial_ + "/" + file;
   }
+  // Where others write files of the checkpoint of `step`, while it has a
+  // writer.
+  static std::string PartialFolder(const std::string& folder, int64_t step);
   // What is known of a file since it was written and synced; Commit reads
   // others to find out.
   void Add(const std::string& file, CheckpointFile known);
@@ -70,6 +73,13 @@ absl::Status VerifyChecksums(const std::string& checkpoint);
 // another error if `folder` cannot be read.
 absl::StatusOr<std::string> LatestCheckpoint(const std::string& folder);
 
+// The steps of the checkpoints in `folder`, ascending, damaged ones too. None,
+// if there is no such folder yet.
+absl::StatusOr<std::vector<int64_t>> CheckpointSteps(const std::string& folder);
+
+// "step_00000100".
+std::string CheckpointName(int64_t step);
+
 // The step of a checkpoint's folder by its name, "step_00000100"; nothing for
 // other names.
 std::optional<int64_t> StepOfName(const std::string& name);
@@ -92,6 +102,9 @@ absl::StatusOr<WholeCheckpoint> FindWholeCheckpoint(
 // step_00000100.aside; what had that name is removed. The run's new checkpoints
 // then are its newest.
 absl::Status SetLaterCheckpointsAside(const std::string& folder, int64_t step);
+
+// Removes what there is of steps after `step`, and what is unfinished of any.
+absl::Status RemoveLaterCheckpoints(const std::string& folder, int64_t step);
 
 // Removes all but the `keep` newest complete checkpoints; 0 keeps all.
 absl::Status PruneCheckpoints(const std::string& folder, int64_t keep);

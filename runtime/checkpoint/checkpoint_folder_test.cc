@@ -259,6 +259,15 @@ TEST_F(CheckpointFolderTest, WhatARunLeavesBehindStaysAside) {
   EXPECT_EQ(ReadFile(PathOf(2) + ".aside/weights", 10).value(), "y");
 }
 
+TEST_F(CheckpointFolderTest, LaterOnesAndUnfinishedOnesAreRemoved) {
+  EXPECT_TRUE(RemoveLaterCheckpoints(folder_ + "/none", 1).ok());
+  for (const int64_t step : {1, 2, 3}) Save(step, "x");
+  // Whole but for its name, which the next writer would give it.
+  std::filesystem::rename(PathOf(3), PathOf(3) + ".partial");
+  ASSERT_TRUE(RemoveLaterCheckpoints(folder_, 1).ok());
+  EXPECT_THAT(ListDirectory(folder_).value(), ElementsAre("step_00000001"));
+}
+
 TEST_F(CheckpointFolderTest, MetadataThatIsNoTextIsAnErrorAndMayBeRetried) {
   const auto writer = CheckpointWriter::Create(folder_, 3).value();
   EXPECT_TRUE(absl::IsInvalidArgument(writer->Commit({{"a", "\xff"}}, 0)));
