@@ -214,6 +214,12 @@ absl::Status FillJobDefaults(Job& job) {
   if (!job.checkpoint().has_every_minutes())
     job.mutable_checkpoint()->set_every_minutes(30);
   if (!job.checkpoint().has_keep()) job.mutable_checkpoint()->set_keep(2);
+  if (!job.checkpoint().has_memory_every()) {
+    job.mutable_checkpoint()->set_memory_every(0);
+  }
+  if (!job.checkpoint().has_memory_folder()) {
+    job.mutable_checkpoint()->set_memory_folder("/dev/shm");
+  }
   if (!job.log().has_every()) job.mutable_log()->set_every(10);
   RETURN_IF_ERROR(CheckRange("log.every", job.log().every(), 1, 1e9));
   if (job.has_memory_limit_bytes()) {

@@ -6,13 +6,12 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "fmt/format.h"
-#include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/control.h"
-#include "runtime/comm/patience.h"
 #include "runtime/core/file.h"
 #include "runtime/core/folder_lock.h"
 #include "runtime/core/log.h"
@@ -28,13 +27,12 @@
 #include "trainer/rank_model.h"
 #include "trainer/run/begin.h"
 #include "trainer/run/checkpoint_saver.h"
-#include "trainer/run/checkpointing.h"
 #include "trainer/run/class_names.h"
-#include "trainer/run/initial_weights.h"
+#include "trainer/run/memory_copies.h"
 #include "trainer/run/prepare.h"
-#include "trainer/run/resume.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_log.h"
+#include "trainer/run/start_point.h"
 #include "trainer/sampling/draw_at_end.h"
 #include "trainer/training_loop.h"
 
@@ -53,36 +51,6 @@ std::unique_ptr<Communicator> Everyone(CommunicatorFactory& factory) {
   return factory.Create(ranks, "agreement");
 }
 
-// The checkpoint that all ranks go on from; nothing where the run starts anew.
-// Collective.
-absl::StatusOr<std::optional<std::string>> ChooseCheckpoint(
-    const TrainOptions& options, const RunFolder& folder, const Job& job,
-    bool leader, Communicator& everyone, Control& control) {
-  std::optional<std::string> checkpoint;
-  if (!options.resume) return checkpoint;
-  absl::StatusOr<std::optional<ResumePoint>> found = std::nullopt;
-  if (leader) {
-    found = FindResumePoint(folder, job, options.allow, options.from_step);
-  }
-  // Rank 0 reads all of a checkpoint, which takes what it takes.
-  AwaitAllPatiently(everyone, "choosing a checkpoint");
-  RETURN_IF_ERROR(control.Agree(found.status(), "choosing a checkpoint"));
-  if (found->has_value()) checkpoint = (*found)->checkpoint;
-  return AgreeOnCheckpoint(control, folder.checkpoints(), checkpoint);
-}
-
-// Gives the model the weights that it starts with. Collective.
-absl::StatusOr<TrainingProgress> LoadStart(
-    RankModel& model, const std::optional<std::string>& checkpoint,
-    const Init& init) {
-  if (checkpoint.has_value()) return LoadCheckpoint(model, *checkpoint);
-  if (!init.weights().empty()) {
-    RETURN_IF_ERROR(WithContext(
-        LoadInitialWeights(model, init.weights(), init.ema()), "init.weights"));
-  }
-  return TrainingProgress();
-}
-
 // The model's memory and what the saver takes of its device.
 MemoryStatistics PredictedMemory(const RankModel& model,
                                  const CheckpointSaver& saver) {
@@ -92,6 +60,14 @@ MemoryStatistics PredictedMemory(const RankModel& model,
   predicted.at_peak_by_category[kStaged] += saver.device_bytes();
   predicted.peak_by_category[kStaged] += saver.device_bytes();
   return predicted;
+}
+
+// What is on disk is newer from now on. `copies` may be null.
+void RemoveCopies(MemoryCopies* copies, const RunFolder& folder, bool leader) {
+  if (copies == nullptr) return;
+  copies->Remove();
+  std::error_code error;
+  if (leader) fs::remove(folder.memory_copies(), error);
 }
 
 // What whoever wrote the plan expected, beside what was measured; empty where
@@ -120,7 +96,7 @@ std::string PromiseText(const Plan& plan, int logical_rank, int64_t peak_bytes,
 void PrintStart(const TrainOptions& options, const PreparedRun& run,
                 const RankModel& model, const CheckpointSaver& saver,
                 const MemoryStatistics& predicted, int64_t limit,
-                int64_t done) {
+                const StartPoint& start, std::string_view copies) {
   if (!run.explanation.empty()) {
     fmt::print("{}\n", run.explanation);
   }
@@ -134,12 +110,14 @@ void PrintStart(const TrainOptions& options, const PreparedRun& run,
              BytesText(saver.state_bytes()),
              BytesText(std::min(saver.state_bytes(), saver.staging_bytes())),
              options.out);
+  fmt::print("{}", copies);
   if (run.plan.has_offload()) {
     fmt::print("host   {} of rank 0's blocks\n",
                BytesText(model.host_memory().peak_bytes));
   }
-  if (done > 0) {
-    fmt::print("resumed after step {}\n", done);
+  if (start.step > 0) {
+    fmt::print("resumed after step {}{}\n", start.step,
+               start.copy.has_value() ? ", from copies in memory" : "");
   } else if (options.resume) {
     fmt::print("found no checkpoint in {} to resume from: starts anew\n",
                RunFolder(options.out).checkpoints());
@@ -206,19 +184,19 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   const TrainingSetup& setup = prepared->setup;
   const Plan& plan = prepared->plan;
   RETURN_IF_ERROR(AgreeOnJob(agreement, job, plan, *prepared->dataset));
+  ASSIGN_OR_RETURN(const std::unique_ptr<MemoryCopies> copies,
+                   OpenMemoryCopies(options, folder, job, factory, agreement));
   ASSIGN_OR_RETURN(
-      const std::optional<std::string> checkpoint,
-      ChooseCheckpoint(options, folder, job, leader, *everyone, agreement));
-  int64_t done = 0;
-  if (checkpoint.has_value()) {
-    ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(*checkpoint));
-    done = manifest.step;
-  }
+      StartPoint start,
+      ChooseStart(options, folder, job, copies.get(), *everyone, agreement));
+  const int64_t done = start.step;
   if (done >= static_cast<int64_t>(job.steps())) {
     if (leader) {
       fmt::print("nothing to do: all {} steps are done ({})\n", job.steps(),
-                 *checkpoint);
+                 *start.checkpoint);
     }
+    // It may have been ended before it came to that.
+    if (!start.copy.has_value()) RemoveCopies(copies.get(), folder, leader);
     return RunEnd::kAllSteps;
   }
 
@@ -234,12 +212,18 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                                     HostMemoryLimit(options.share.ranks),
                                     evaluations.rehearsal()));
   ASSIGN_OR_RETURN(const TrainingProgress progress,
-                   LoadStart(*model, checkpoint, job.init()));
+                   LoadStart(*model, start, copies.get(), job.init()));
+  const int64_t left = limit - model->predicted_memory().peak_bytes;
+  ASSIGN_OR_RETURN(const int64_t reserved,
+                   ReserveForCopies(*model, job, copies.get(), left,
+                                    HostMemoryLimit(options.share.ranks)));
   auto saver = std::make_unique<CheckpointSaver>(
       *model,
       SaverOptions{.folder = folder.checkpoints(),
                    .keep = job.checkpoint().keep(),
-                   .free_bytes = limit - model->predicted_memory().peak_bytes});
+                   .free_bytes = device->on_host() ? left - reserved : left,
+                   .copies = copies.get()});
+  RETURN_IF_ERROR(saver->DropCopiesAfter(done));
   const MemoryStatistics predicted = PredictedMemory(*model, *saver);
   std::unique_ptr<RunLog> log;
   if (leader) {
@@ -252,7 +236,12 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     RETURN_IF_ERROR(WriteClassNames(folder, ClassNamesOf(*prepared->dataset)));
     ASSIGN_OR_RETURN(log,
                      RunLog::Open(folder, job, done + 1, options.progress_bar));
-    PrintStart(options, *prepared, *model, *saver, predicted, limit, done);
+    if (copies != nullptr) {
+      RETURN_IF_ERROR(
+          WriteFileAtomically(folder.memory_copies(), copies->id()));
+    }
+    PrintStart(options, *prepared, *model, *saver, predicted, limit, start,
+               CopiesText(job, copies.get(), reserved));
   }
 
   TrainingLoop::End end;
@@ -283,12 +272,17 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   }
   if (leader) {
     fmt::print(
-        "saved  {} times; training waited {:.2g} s for it, the end {:.2g} s\n",
-        saver->saves(), waited_s, saver->seconds() - waited_s);
+        "saved  {} times{}; training waited {:.2g} s for it, the end {:.2g} "
+        "s\n",
+        saver->saves(),
+        copies != nullptr ? fmt::format(", {} times to memory", saver->copies())
+                          : "",
+        waited_s, saver->seconds() - waited_s);
   }
   // Its state is saved: what draws gets its memory.
   saver.reset();
   model.reset();
+  RemoveCopies(copies.get(), folder, leader);
   if (leader) RETURN_IF_ERROR(log->Finish());
   if (leader && end.stopped) {
     fmt::print(

@@ -50,6 +50,9 @@ struct TrainOptions {
   std::string messages;
   // Of this machine, whose ranks share its memory, too.
   ProcessorShare share;
+  // Its name, by which ranks are on one host or on several; absent: as the
+  // system says.
+  std::optional<std::string> host;
   // Asked after each step; what one rank is ordered all do. An order is carried
   // out once for each time that it is given. Absent: nobody orders anything.
   std::function<Orders()> orders;

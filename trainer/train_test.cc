@@ -153,6 +153,40 @@ TEST_F(TrainTest, AnOrderToSaveWritesOneCheckpointMore) {
   EXPECT_FALSE(fs::exists(Path("checkpoints/step_00000003")));
 }
 
+TEST_F(TrainTest, CopiesInMemoryGoWithTheRunsGoodEnd) {
+  const std::string memory = root_ + "/memory";
+  options_.job.mutable_checkpoint()->set_memory_every(1);
+  options_.job.mutable_checkpoint()->set_memory_folder(memory);
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("checkpoint.memory_folder: "));
+  fs::create_directories(memory);
+  std::vector<std::string> made;
+  options_.orders = [&] {
+    made = ListDirectory(memory).value();
+    return Orders();
+  };
+  ASSERT_TRUE(Run().ok());
+  ASSERT_EQ(made.size(), 1u);
+  EXPECT_THAT(made[0], HasSubstr("trireme-"));
+  EXPECT_TRUE(ListDirectory(memory).value().empty());
+  EXPECT_FALSE(fs::exists(Path("memory_copies")));
+  EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000004/manifest.json")));
+}
+
+TEST_F(TrainTest, CopiesInMemoryAreInsideTheLimit) {
+  options_.job.mutable_checkpoint()->set_memory_every(1);
+  options_.job.mutable_checkpoint()->set_memory_folder(root_);
+  // What training itself needs, and not two copies.
+  TrainOptions described = options_;
+  ASSERT_TRUE(FillJobDefaults(described.job).ok());
+  int64_t limit = 0;
+  do {
+    limit += 1 << 14;
+    described.job.set_memory_limit_bytes(limit);
+  } while (!DescribeRun(described, 1)->fits.ok());
+  options_.job.set_memory_limit_bytes(limit);
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("checkpoint.memory_every: found"));
+}
+
 TEST_F(TrainTest, ADamagedCheckpointGivesWayToTheOneBefore) {
   options_.job.mutable_checkpoint()->set_every(1);
   options_.job.mutable_checkpoint()->set_keep(0);

@@ -169,6 +169,7 @@ absl::StatusOr<bool> TrainingLoop::RollBack() {
   ASSIGN_OR_RETURN(const auto earlier, health_.RollBack());
   if (!earlier.has_value()) return false;
   progress_.step = earlier->step;
+  RETURN_IF_ERROR(saver_.DropCopiesAfter(progress_.step));
   skipped_steps_ = SkippedSteps(model_.loss_scaler().state().skipped_steps);
   if (leader()) RETURN_IF_ERROR(log_->GoBackTo(progress_.step));
   return true;

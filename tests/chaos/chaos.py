@@ -3,8 +3,8 @@
   chaos.py TRIREME FAULTY_DISK [--seed N] [--faults N] [--only KIND,...]
 
 Two ranks train a small model on this machine. Faults strike at steps, and after
-pauses, that the seed draws, inside of saves too (there is one every second
-step): ranks, mpirun or the launch are killed or stopped, ranks are slowed, the
+pauses, that the seed draws, inside of saves too (there is one every fourth step,
+and a copy in memory after each other one): ranks, mpirun or the launch are killed or stopped, ranks are slowed, the
 disk is full, broken or slow, a write is torn, ranks are killed while they
 recover. The run must end with the checkpoint and the losses of one that nobody
 touched. Prints how long it took until a fault was noticed and until there was
@@ -28,7 +28,7 @@ model {{ dit {{ hidden: 32 layers: 2 heads: 4 patch: 7 }} }}
 data {{ webdataset {{ paths: "{work}/shards" }} resolution: 28 channels: 1 }}
 global_batch: 8
 steps: {steps}
-checkpoint {{ every: 2 keep: 3 }}
+checkpoint {{ every: 4 keep: 3 memory_every: 1 memory_folder: "{memory}" }}
 sample {{ at_end: false }}
 precision: FP32
 """
@@ -52,8 +52,11 @@ class Run:
         self.fault_file = os.path.join(work, f"{name}.fault")
         self.output = os.path.join(work, f"{name}.txt")
         self.job = os.path.join(work, "job.textproto")
+        # The disk's faults strike what begins as the run's folder does.
+        memory = os.path.join(work, f"{name}.memory")
+        os.makedirs(memory)
         with open(self.job, "w", encoding="utf-8") as file:
-            file.write(JOB.format(work=work, steps=steps))
+            file.write(JOB.format(work=work, steps=steps, memory=memory))
         self.process = None
 
     def launch(self, *options):
@@ -321,6 +324,11 @@ def main():
         describe("noticed", chaos.noticed, "s")
         describe("a new step", chaos.recovered, "s")
         describe("repeated", chaos.repeated, "steps")
+        print(hurt.printed().count("from copies in memory"),
+              "times from copies in memory")
+        left = os.listdir(os.path.join(work, "hurt.memory"))
+        if left:
+            raise AssertionError(f"copies that were not removed: {left}")
     print(f"PASSED: {arguments.faults} faults of seed {arguments.seed}")
     return 0
 

@@ -35,8 +35,22 @@ std::string FilesText(const std::map<std::string, CheckpointFile>& files) {
 
 }  // namespace
 
+int64_t StateBytes(RankModel& model) {
+  int64_t bytes = 0;
+  for (const auto& parts :
+       {model.MasterParts(), model.MomentParts(/*second=*/false),
+        model.MomentParts(/*second=*/true), model.EmaParts()}) {
+    for (const TensorPart& part : WrittenParts(model.grid(), parts)) {
+      bytes += part.local.bytes();
+    }
+  }
+  return bytes;
+}
+
 CheckpointSaver::CheckpointSaver(RankModel& model, SaverOptions options)
-    : model_(model), options_(std::move(options)) {
+    : model_(model),
+      options_(std::move(options)),
+      state_bytes_(StateBytes(model)) {
   sets_ = {{.name = kWeightsFile,
             .parts = [](RankModel& m) { return m.MasterParts(); }},
            {.name = kFirstMomentFile,
@@ -46,12 +60,6 @@ CheckpointSaver::CheckpointSaver(RankModel& model, SaverOptions options)
   if (model_.setup().optimizer.ema_decay > 0) {
     sets_.push_back(
         {.name = kEmaFile, .parts = [](RankModel& m) { return m.EmaParts(); }});
-  }
-  for (const Set& set : sets_) {
-    for (const TensorPart& part :
-         WrittenParts(model_.grid(), set.parts(model_))) {
-      state_bytes_ += part.local.bytes();
-    }
   }
   Device& device = model_.context().device();
   // A rank may have nothing to write.
@@ -77,22 +85,34 @@ absl::Status CheckpointSaver::Agree(const absl::Status& status) {
                                                           "checkpoint verdict");
 }
 
-absl::Status CheckpointSaver::Start(const TrainingProgress& progress) {
+absl::Status CheckpointSaver::Start(const TrainingProgress& progress,
+                                    Place place) {
   CHECK(!pending());
   const auto start = std::chrono::steady_clock::now();
   progress_ = progress;
+  place_ = place;
   metadata_ = CheckpointMetadata(model_);
+  const bool on_disk = place == Place::kDisk;
+  const std::string& folder =
+      on_disk ? options_.folder : options_.copies->folder();
   // Out of memory there is nothing to save.
   absl::Status status = model_.status();
-  if (status.ok() && leader()) {
-    auto created = CheckpointWriter::Create(options_.folder, progress.step);
-    status = created.status();
-    if (created.ok()) checkpoint_ = *std::move(created);
+  if (status.ok() && (on_disk ? leader() : options_.copies->hosts().leads())) {
+    const auto create = [&]() -> absl::Status {
+      // All hosts have the newest copy by now.
+      if (!on_disk) RETURN_IF_ERROR(PruneCheckpoints(folder, 1));
+      ASSIGN_OR_RETURN(checkpoint_,
+                       CheckpointWriter::Create(folder, progress.step));
+      return absl::OkStatus();
+    };
+    status = create();
   }
   RETURN_IF_ERROR(Agree(status));
-  if (leader()) path_ = checkpoint_->PathOf("");
+  path_ = CheckpointWriter::PartialFolder(folder, progress.step) + "/";
   Communicators& communicators = model_.context().communicators();
-  communicators.control().Broadcast(path_, "the checkpoint's folder");
+  if (on_disk) {
+    communicators.control().Broadcast(path_, "the checkpoint's folder");
+  }
   const absl::Status written = Write();
   // A rank whose state does not fit aside takes as long as its disk does.
   AwaitAllPatiently(communicators.world(), "checkpoint");
@@ -113,6 +133,12 @@ absl::Status CheckpointSaver::Write() {
     } else {
       ASSIGN_OR_RETURN(set.file, LayOutStoredFile(model_.context(), set.name,
                                                   set.parts(model_)));
+      // Of a copy each host has it.
+      if (options_.copies != nullptr) {
+        Control& control = model_.context().communicators().control();
+        control.Broadcast(set.file->index_name, "checkpoint's index");
+        control.Broadcast(set.file->index, "checkpoint's index");
+      }
     }
     StoredFile& file = *set.file;
     if (!file.name.empty()) {
@@ -138,45 +164,85 @@ absl::Status CheckpointSaver::Advance() {
   if (!verdict.ok() || phase_ == Phase::kCommitting) {
     phase_ = Phase::kNone;
     checkpoint_.reset();
-    saves_ += verdict.ok() ? 1 : 0;
+    (place_ == Place::kDisk ? saves_ : copies_) += verdict.ok() ? 1 : 0;
     return verdict;
   }
-  const std::vector<std::string> lists =
-      model_.context().communicators().control().Gather(FilesText(*written),
-                                                        "checkpoint's files");
+  if (phase_ == Phase::kWriting) {
+    GatherFiles(*written);
+    if (leader()) TellSameWeights();
+    // All have written theirs, so that no peer waits in vain.
+    if (place_ == Place::kMemory) {
+      phase_ = Phase::kSending;
+      writer_->Then([this] {
+        return options_.copies->SendToPeers(progress_.step, by_rank_);
+      });
+      return absl::OkStatus();
+    }
+  }
   phase_ = Phase::kCommitting;
-  if (!leader()) return absl::OkStatus();
-  std::map<std::string, CheckpointFile> weights;
+  if (checkpoint_ != nullptr) Commit();
+  return absl::OkStatus();
+}
+
+void CheckpointSaver::GatherFiles(
+    const std::map<std::string, CheckpointFile>& written) {
+  Control& control = model_.context().communicators().control();
+  const std::string own = FilesText(written);
+  const std::vector<std::string> lists =
+      place_ == Place::kMemory ? control.AllGather(own, "copy's files")
+                               : control.Gather(own, "checkpoint's files");
+  by_rank_.clear();
   for (const std::string& text : lists) {
     const Json list = Json::parse(text, nullptr, /*allow_exceptions=*/false);
     CHECK(list.is_object()) << "a rank sent a broken list of files";
+    CheckpointFiles& files = by_rank_.emplace_back();
     for (const auto& [name, file] : list.items()) {
-      const CheckpointFile known = {.bytes = file[0].get<int64_t>(),
-                                    .xxh64 = file[1].get<std::string>()};
-      checkpoint_->Add(name, known);
-      if (name.starts_with(kWeightsPrefix)) weights[name] = known;
+      files[name] = {.bytes = file[0].get<int64_t>(),
+                     .xxh64 = file[1].get<std::string>()};
     }
   }
-  if (weights == weights_) {
+}
+
+void CheckpointSaver::TellSameWeights() {
+  CheckpointFiles weights;
+  for (const CheckpointFiles& files : by_rank_) {
+    for (const auto& [name, file] : files) {
+      if (name.starts_with(kWeightsPrefix)) weights[name] = file;
+    }
+  }
+  if (weights == weights_ && weights_step_ != progress_.step) {
     LOG(WARNING) << "step " << progress_.step << ": the weights are those of "
                  << "step " << weights_step_ << ", bit for bit";
   }
   weights_ = std::move(weights);
   weights_step_ = progress_.step;
-  Commit();
-  return absl::OkStatus();
 }
 
 void CheckpointSaver::Commit() {
+  const bool on_disk = place_ == Place::kDisk;
+  CheckpointFiles all;
+  for (const CheckpointFiles& files : by_rank_) {
+    all.insert(files.begin(), files.end());
+  }
+  for (const auto& [name, file] :
+       on_disk ? all : options_.copies->FilesHere(by_rank_)) {
+    checkpoint_->Add(name, file);
+  }
   for (const Set& set : sets_) {
     if (set.file->index_name.empty()) continue;
+    Checksum checksum;
+    checksum.Update(set.file->index);
+    all[set.file->index_name] = checksum.Result();
     writer_->Then([this, &file = *set.file] {
       return WriteFileAtomically(checkpoint_->PathOf(file.index_name),
                                  file.index);
     });
   }
-  writer_->Then([this]() -> absl::Status {
+  if (!on_disk) metadata_.insert(SetMetadata(all));
+  writer_->Then([this, on_disk]() -> absl::Status {
     RETURN_IF_ERROR(checkpoint_->Commit(metadata_, progress_.consumed_samples));
+    // Of copies the one before stays until all hosts have the new one.
+    if (!on_disk) return absl::OkStatus();
     // The new one is there all the same.
     const absl::Status pruned =
         PruneCheckpoints(options_.folder, options_.keep);
@@ -185,6 +251,12 @@ void CheckpointSaver::Commit() {
     }
     return absl::OkStatus();
   });
+}
+
+absl::Status CheckpointSaver::DropCopiesAfter(int64_t step) {
+  if (options_.copies == nullptr) return absl::OkStatus();
+  return options_.copies->DropAfter(model_.context().communicators().control(),
+                                    step);
 }
 
 absl::Status CheckpointSaver::Finish() {

@@ -1,5 +1,6 @@
 // Saving a run's state while it trains on: each rank copies its parts aside and
-// writes them into files of its own, the manifest comes last.
+// writes them into files of its own, the manifest comes last. A copy in the
+// hosts' memory is the same in another place, and goes to a peer on the way.
 
 #ifndef TRIREME_TRAINER_RUN_CHECKPOINT_SAVER_H_
 #define TRIREME_TRAINER_RUN_CHECKPOINT_SAVER_H_
@@ -19,6 +20,7 @@
 #include "runtime/device/cpu_device.h"
 #include "trainer/rank_model.h"
 #include "trainer/run/checkpointing.h"
+#include "trainer/run/memory_copies.h"
 
 namespace trireme {
 
@@ -29,7 +31,12 @@ struct SaverOptions {
   // fit is written while training waits; 1 MiB of the host serves for that
   // where it is less.
   int64_t free_bytes = 0;
+  // Where copies in memory go; outlives the saver. Null: there are none.
+  MemoryCopies* copies = nullptr;
 };
+
+// Of what this rank writes of the model's state.
+int64_t StateBytes(RankModel& model);
 
 // Calls are collective over the world, unless they say otherwise, and come in
 // the same order on all ranks.
@@ -38,9 +45,12 @@ class CheckpointSaver {
   // The model outlives it. Not collective.
   CheckpointSaver(RankModel& model, SaverOptions options);
 
+  enum class Place { kDisk, kMemory };
+
   // Copies the state at `progress`; returns when training may go on. The save
   // before has come to its end. The same status on every rank.
-  absl::Status Start(const TrainingProgress& progress);
+  absl::Status Start(const TrainingProgress& progress,
+                     Place place = Place::kDisk);
 
   // A save was started and has not come to its end. The same on every rank; not
   // collective.
@@ -53,6 +63,9 @@ class CheckpointSaver {
   absl::Status Advance();
   // Waits for a pending save's end.
   absl::Status Finish();
+  // The run goes on from `step`: copies in memory of later ones are none of
+  // its.
+  absl::Status DropCopiesAfter(int64_t step);
 
   // This rank's part of the state, and what of that is copied aside at once.
   // Not collective.
@@ -60,12 +73,14 @@ class CheckpointSaver {
   int64_t staging_bytes() const { return writer_->staging_bytes(); }
   // Of that, what was taken of the model's device.
   int64_t device_bytes() const { return device_bytes_; }
-  // Saves that succeeded, and the seconds for which training waited for all.
+  // Saves that succeeded, to disk and to memory, and the seconds for which
+  // training waited for all.
   int saves() const { return saves_; }
+  int copies() const { return copies_; }
   double seconds() const { return seconds_; }
 
  private:
-  enum class Phase { kNone, kWriting, kCommitting };
+  enum class Phase { kNone, kWriting, kSending, kCommitting };
 
   // A set of logical tensors that is saved.
   struct Set {
@@ -77,24 +92,31 @@ class CheckpointSaver {
   bool leader() const;
   absl::Status Agree(const absl::Status& status);
   absl::Status Write();
+  // What each rank has written: on every rank of a copy in memory, else on
+  // rank 0.
+  void GatherFiles(const std::map<std::string, CheckpointFile>& written);
+  void TellSameWeights();
   void Commit();
 
   RankModel& model_;
   const SaverOptions options_;
   std::vector<Set> sets_;
-  int64_t state_bytes_ = 0;
+  const int64_t state_bytes_;
   int64_t device_bytes_ = 0;
   std::unique_ptr<CpuDevice> host_;
 
   Phase phase_ = Phase::kNone;
   TrainingProgress progress_;
   std::map<std::string, std::string> metadata_;
-  std::string path_;                              // of the files
-  std::unique_ptr<CheckpointWriter> checkpoint_;  // rank 0's
+  std::string path_;  // of the files
+  Place place_ = Place::kDisk;
+  // Of rank 0; of a copy in memory of each host's first.
+  std::unique_ptr<CheckpointWriter> checkpoint_;
+  std::vector<CheckpointFiles> by_rank_;  // GatherFiles
   // Rank 0's: of the last checkpoint's weights, by name.
   std::map<std::string, CheckpointFile> weights_;
   int64_t weights_step_ = 0;
-  int saves_ = 0;
+  int saves_ = 0, copies_ = 0;
   double seconds_ = 0;
   // Its thread uses what is above.
   std::unique_ptr<StagedWriter> writer_;

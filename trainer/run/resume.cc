@@ -160,14 +160,20 @@ absl::StatusOr<std::optional<ResumePoint>> FindResumePoint(
     LOG(ERROR) << "A DAMAGED CHECKPOINT is passed over for " << found->path
                << ": " << MessageOf(damage);
   }
+  RETURN_IF_ERROR(
+      CheckGoesOn(folder, now, allowed, found->manifest.step, found->path));
+  return ResumePoint{.checkpoint = found->path, .step = found->manifest.step};
+}
+
+absl::Status CheckGoesOn(const RunFolder& folder, const Job& now,
+                         const std::vector<std::string>& allowed, int64_t step,
+                         const std::string& where) {
   Job run;
   RETURN_IF_ERROR(ParseTextProtoFile(folder.job(), &run).status());
   RETURN_IF_ERROR(WithContext(CheckSameRun(run, now, allowed), folder.root()));
-  if (found->manifest.step > static_cast<int64_t>(now.steps())) {
-    return InvalidArgument("steps: found {}, expected at least the {} of {}",
-                           now.steps(), found->manifest.step, found->path);
-  }
-  return ResumePoint{.checkpoint = found->path, .step = found->manifest.step};
+  if (step <= static_cast<int64_t>(now.steps())) return absl::OkStatus();
+  return InvalidArgument("steps: found {}, expected at least the {} of {}",
+                         now.steps(), step, where);
 }
 
 absl::Status KeepBeside(const std::string& path, const std::string& content,

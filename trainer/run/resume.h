@@ -45,6 +45,12 @@ absl::StatusOr<std::optional<ResumePoint>> FindResumePoint(
     const RunFolder& folder, const Job& now,
     const std::vector<std::string>& allowed, std::optional<int64_t> step);
 
+// Whether the run may go on under `now` from `step`, which `where` holds.
+// Errors: a job of another run, or of fewer steps than are done.
+absl::Status CheckGoesOn(const RunFolder& folder, const Job& now,
+                         const std::vector<std::string>& allowed, int64_t step,
+                         const std::string& where);
+
 // Renames a run's file (its job or plan) that is to have another content from
 // `step` on: job.textproto is kept as job.until_step_00000030.textproto.
 // Nothing happens if the content is the same or there is no such file.

@@ -22,6 +22,8 @@ class RunFolder {
   std::string health_log() const { return root_ + "/health.log"; }
   std::string tensorboard() const { return root_ + "/tensorboard"; }
   std::string checkpoints() const { return root_ + "/checkpoints"; }
+  // What tells the run's copies in memory from others' (memory_copies.h).
+  std::string memory_copies() const { return root_ + "/memory_copies"; }
   std::string samples() const { return root_ + "/samples"; }
   std::string trace() const { return root_ + "/trace"; }
 

@@ -19,6 +19,7 @@ Saving::Saving(CheckpointSaver& saver, const CheckpointConfig& config,
                bool leader)
     : saver_(saver),
       every_(config.every()),
+      memory_every_(config.memory_every()),
       every_minutes_(config.every_minutes()),
       leader_(leader) {}
 
@@ -30,15 +31,23 @@ bool Saving::DueByClock() const {
 void Saving::AfterStep(const TrainingProgress& progress, bool ordered,
                        bool busy) {
   if (saver_.pending() && !busy) Tell(saver_.Advance(), kGoesOn);
-  if (!ordered && (every_ == 0 || progress.step % every_ != 0)) return;
-  Begin(progress);
+  const auto due = [&](int64_t every) {
+    return every > 0 && progress.step % every == 0;
+  };
+  if (ordered || due(every_)) {
+    Begin(progress, CheckpointSaver::Place::kDisk);
+    last_ = std::chrono::steady_clock::now();
+  } else if (due(memory_every_)) {
+    Begin(progress, CheckpointSaver::Place::kMemory);
+  }
 }
 
-void Saving::Begin(const TrainingProgress& progress) {
+void Saving::Begin(const TrainingProgress& progress,
+                   CheckpointSaver::Place place) {
   WaitForEnd();
   step_ = progress.step;
-  Tell(saver_.Start(progress), kGoesOn);
-  last_ = std::chrono::steady_clock::now();
+  place_ = place;
+  Tell(saver_.Start(progress, place), kGoesOn);
 }
 
 void Saving::WaitForEnd() {
@@ -49,6 +58,7 @@ absl::Status Saving::SaveLast(const TrainingProgress& progress) {
   waited_s_ = saver_.seconds();
   WaitForEnd();
   step_ = progress.step;
+  place_ = CheckpointSaver::Place::kDisk;
   for (int attempt = 1;; ++attempt) {
     absl::Status saved = saver_.Start(progress);
     if (saved.ok()) saved = saver_.Finish();
@@ -61,8 +71,10 @@ absl::Status Saving::SaveLast(const TrainingProgress& progress) {
 void Saving::Tell(const absl::Status& status, std::string_view now) const {
   if (status.ok() || !leader_) return;
   LOG(ERROR) << "step " << step_
-             << ": NO CHECKPOINT was written: " << MessageOf(status) << "; "
-             << now;
+             << (place_ == CheckpointSaver::Place::kDisk
+                     ? ": NO CHECKPOINT was written: "
+                     : ": NO COPY in memory was made: ")
+             << MessageOf(status) << "; " << now;
 }
 
 }  // namespace trireme

@@ -1,6 +1,6 @@
-// When a run saves, and what becomes of a checkpoint that cannot be written:
-// the weights are as good as before, so that is told, and the next is tried in
-// its turn.
+// When a run saves, to disk or to its hosts' memory, and what becomes of a
+// checkpoint that cannot be written: the weights are as good as before, so that
+// is told, and the next is tried in its turn.
 
 #ifndef TRIREME_TRAINER_RUN_SAVING_H_
 #define TRIREME_TRAINER_RUN_SAVING_H_
@@ -38,16 +38,18 @@ class Saving {
   double waited_s() const { return waited_s_; }
 
  private:
-  void Begin(const TrainingProgress& progress);
+  void Begin(const TrainingProgress& progress, CheckpointSaver::Place place);
   void Tell(const absl::Status& status, std::string_view now) const;
 
   CheckpointSaver& saver_;
   const int64_t every_;  // steps; 0: never
+  const int64_t memory_every_;
   const std::chrono::minutes every_minutes_;
   const bool leader_;
   std::chrono::steady_clock::time_point last_ =
       std::chrono::steady_clock::now();
   int64_t step_ = 0;
+  CheckpointSaver::Place place_ = CheckpointSaver::Place::kDisk;
   double waited_s_ = 0;
 };
 

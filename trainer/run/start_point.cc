@@ -1,0 +1,222 @@
+#include "trainer/run/start_point.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <chrono>
+#include <filesystem>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "fmt/format.h"
+#include "parallel/stored_tensors.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/comm/patience.h"
+#include "runtime/core/file.h"
+#include "runtime/core/processes.h"
+#include "runtime/core/status.h"
+#include "runtime/device/arena.h"
+#include "trainer/agreement.h"
+#include "trainer/run/checkpoint_saver.h"
+#include "trainer/run/initial_weights.h"
+#include "trainer/run/resume.h"
+
+namespace trireme {
+namespace {
+
+constexpr int64_t kMostIdBytes = 64;
+
+std::string NewId() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return fmt::format(
+      "{:x}{:x}",
+      std::chrono::duration_cast<std::chrono::microseconds>(now).count(),
+      getpid());
+}
+
+// Of the run that the folder holds; empty where it has made no copies. A
+// checkpoint of the user's choice is where another history begins.
+std::string IdOf(const TrainOptions& options, const RunFolder& folder) {
+  if (!options.resume || options.from_step.has_value()) return "";
+  const std::string id =
+      ReadFile(folder.memory_copies(), kMostIdBytes).value_or("");
+  const bool sound = std::all_of(id.begin(), id.end(), [](unsigned char c) {
+    return std::isxdigit(c) != 0;
+  });
+  return sound ? id : "";
+}
+
+// The step of the newest checkpoint on disk by its name; -1: there is none.
+int64_t NewestOnDisk(const RunFolder& folder) {
+  const auto steps = CheckpointSteps(folder.checkpoints());
+  return steps.ok() && !steps->empty() ? steps->back() : -1;
+}
+
+// The files that hold this rank's parts of the copy's tensors. The indexes are
+// on this host.
+absl::StatusOr<std::set<std::string>> NeededFiles(RankModel& model,
+                                                  const MemoryCopy& copy,
+                                                  const std::string& path) {
+  const std::array<std::pair<const char*, std::vector<TensorPart>>, 4> sets = {
+      {{kWeightsFile, model.MasterParts()},
+       {kFirstMomentFile, model.MomentParts(/*second=*/false)},
+       {kSecondMomentFile, model.MomentParts(/*second=*/true)},
+       {kEmaFile, model.EmaParts()}}};
+  std::set<std::string> needed;
+  for (const auto& [name, parts] : sets) {
+    if (parts.empty()) continue;
+    if (!copy.files.contains(StoredTensors::IndexName(name))) {
+      if (copy.files.contains(name)) needed.insert(name);
+      continue;
+    }
+    ASSIGN_OR_RETURN(const auto stored, StoredTensors::Open(path + "/" + name));
+    for (const TensorPart& part : parts) {
+      ASSIGN_OR_RETURN(const std::vector<std::string> files,
+                       stored->FilesOf(part));
+      for (const std::string& file : files) {
+        // What the index makes up, reading it will tell.
+        if (copy.files.contains(file)) needed.insert(file);
+      }
+    }
+  }
+  return needed;
+}
+
+absl::Status BringCopy(RankModel& model, const std::string& path,
+                       MemoryCopies& copies, MemoryCopy& copy) {
+  Control& control = model.context().communicators().control();
+  std::set<std::string> indexes;
+  for (const char* name :
+       {kWeightsFile, kFirstMomentFile, kSecondMomentFile, kEmaFile}) {
+    const std::string index = StoredTensors::IndexName(name);
+    if (copy.files.contains(index)) indexes.insert(index);
+  }
+  RETURN_IF_ERROR(copies.Bring(control, copy, indexes));
+  const auto needed = NeededFiles(model, copy, path);
+  RETURN_IF_ERROR(control.Agree(needed.status(), "files of a memory copy"));
+  return copies.Bring(control, copy, *needed);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<MemoryCopies>> OpenMemoryCopies(
+    const TrainOptions& options, const RunFolder& folder, const Job& job,
+    CommunicatorFactory& factory, Control& control) {
+  std::string id, place;
+  if (control.rank() == 0) {
+    id = IdOf(options, folder);
+    if (id.empty() && job.checkpoint().memory_every() > 0) id = NewId();
+    std::error_code error;
+    place = std::filesystem::absolute(folder.root(), error).lexically_normal();
+  }
+  control.Broadcast(id, "memory copies");
+  control.Broadcast(place, "memory copies");
+  if (id.empty()) return nullptr;
+  auto copies = std::make_unique<MemoryCopies>(
+      factory, control,
+      MemoryCopiesOptions{.root = job.checkpoint().memory_folder(),
+                          .host = options.host.value_or(HostName()),
+                          .run_folder = place,
+                          .id = id});
+  RETURN_IF_ERROR(copies->Begin(control));
+  return copies;
+}
+
+absl::StatusOr<StartPoint> ChooseStart(const TrainOptions& options,
+                                       const RunFolder& folder, const Job& job,
+                                       MemoryCopies* copies,
+                                       Communicator& everyone,
+                                       Control& control) {
+  StartPoint start;
+  if (!options.resume) return start;
+  const bool leader = control.rank() == 0;
+  if (copies != nullptr) {
+    int64_t on_disk = leader ? NewestOnDisk(folder) : -1;
+    control.Max(std::span(&on_disk, 1), "newest checkpoint");
+    ASSIGN_OR_RETURN(start.copy, copies->FindNewest(control, on_disk));
+  }
+  if (start.copy.has_value()) {
+    start.step = start.copy->step;
+    start.checkpoint = copies->PathOf(start.step);
+    absl::Status fits;
+    if (leader) {
+      fits = CheckGoesOn(folder, job, options.allow, start.step,
+                         *start.checkpoint);
+    }
+    RETURN_IF_ERROR(control.Agree(fits, "going on from a memory copy"));
+    return start;
+  }
+  absl::StatusOr<std::optional<ResumePoint>> found = std::nullopt;
+  if (leader) {
+    found = FindResumePoint(folder, job, options.allow, options.from_step);
+  }
+  // Rank 0 reads all of a checkpoint, which takes what it takes.
+  AwaitAllPatiently(everyone, "choosing a checkpoint");
+  RETURN_IF_ERROR(control.Agree(found.status(), "choosing a checkpoint"));
+  std::optional<std::string> chosen;
+  if (found->has_value()) chosen = (*found)->checkpoint;
+  ASSIGN_OR_RETURN(start.checkpoint,
+                   AgreeOnCheckpoint(control, folder.checkpoints(), chosen));
+  if (start.checkpoint.has_value()) {
+    ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(*start.checkpoint));
+    start.step = manifest.step;
+  }
+  return start;
+}
+
+absl::StatusOr<TrainingProgress> LoadStart(RankModel& model, StartPoint& start,
+                                           MemoryCopies* copies,
+                                           const Init& init) {
+  if (start.copy.has_value()) {
+    RETURN_IF_ERROR(
+        WithContext(BringCopy(model, *start.checkpoint, *copies, *start.copy),
+                    "memory copy"));
+  }
+  if (start.checkpoint.has_value()) {
+    return LoadCheckpoint(model, *start.checkpoint);
+  }
+  if (!init.weights().empty()) {
+    RETURN_IF_ERROR(WithContext(
+        LoadInitialWeights(model, init.weights(), init.ema()), "init.weights"));
+  }
+  return TrainingProgress();
+}
+
+absl::StatusOr<int64_t> ReserveForCopies(RankModel& model, const Job& job,
+                                         MemoryCopies* copies,
+                                         int64_t free_bytes,
+                                         int64_t home_limit) {
+  if (job.checkpoint().memory_every() == 0) return 0;
+  Control& control = model.context().communicators().control();
+  ASSIGN_OR_RETURN(const int64_t bytes,
+                   copies->Reserve(control, StateBytes(model)));
+  const int64_t room = model.context().device().on_host()
+                           ? free_bytes
+                           : home_limit - model.host_memory().peak_bytes;
+  absl::Status fits;
+  if (bytes > room) {
+    fits = ResourceExhausted(
+        "checkpoint.memory_every: found {} left of the limit of this rank's "
+        "share of its host, expected the {} of two copies of its state and of "
+        "its peer's; more hosts or ranks share it further, 0 makes none",
+        BytesText(std::max<int64_t>(room, 0)), BytesText(bytes));
+  }
+  RETURN_IF_ERROR(control.Agree(fits, "memory for copies"));
+  return bytes;
+}
+
+std::string CopiesText(const Job& job, const MemoryCopies* copies,
+                       int64_t reserved) {
+  if (job.checkpoint().memory_every() == 0) return "";
+  return fmt::format(
+      "copies every {} steps in {}, {} of rank 0's share, {}\n",
+      job.checkpoint().memory_every(), copies->folder(), BytesText(reserved),
+      copies->hosts().hosts() > 1
+          ? "on its host and the next"
+          : "on this host alone: for lost processes, not a lost host");
+}
+
+}  // namespace trireme
