@@ -88,6 +88,7 @@ absl::Status FillHealth(HealthConfig& health) {
   }
   if (!health.has_spike_factor()) health.set_spike_factor(0);
   if (!health.has_replica_hash_every()) health.set_replica_hash_every(0);
+  if (!health.has_straggler_every()) health.set_straggler_every(100);
   if (health.spike_factor() != 0 && !(health.spike_factor() > 1)) {
     return InvalidArgument(
         "health.spike_factor: found {}, expected 0 (no loss is a spike) or "

@@ -71,6 +71,7 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
     json["left_out_steps"] = metrics.left_out_steps;
   }
   if (metrics.roll_backs > 0) json["roll_backs"] = metrics.roll_backs;
+  if (metrics.looked_for_stragglers) json["stragglers"] = metrics.stragglers;
   return json;
 }
 

@@ -41,6 +41,10 @@ struct StepMetrics {
   int64_t left_out_steps = 0;
   int64_t roll_backs = 0;
   std::string trouble;
+  // Ranks and links that keep others waiting, as found in the last look, and
+  // whether that was after this step.
+  std::vector<std::string> stragglers;
+  bool looked_for_stragglers = false;
   // Unreadable ones so far.
   int64_t skipped_samples = 0;
   // Of the slowest rank, batch reading included.
@@ -80,7 +84,8 @@ struct StepMetrics {
 //  "peak_bytes": {..}, "compute_s": .., "exposed_s": {..}}, "simulated_s" and
 // "validation_loss" where there is one, with experts "expert_shares", with fp16
 // "loss_scale" and "skipped_steps", and once there are any "left_out_steps" and
-// "roll_backs"; "left_out": true of a step that was.
+// "roll_backs"; "left_out": true of a step that was; after a look for them
+// "stragglers".
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.

@@ -6,6 +6,7 @@
 
 #include "fmt/format.h"
 #include "runtime/core/log.h"
+#include "runtime/core/processes.h"
 #include "runtime/core/status.h"
 #include "trainer/agreement.h"
 #include "trainer/run/run_folder.h"
@@ -64,6 +65,10 @@ TrainingLoop::TrainingLoop(const TrainOptions& options, const PreparedRun& run,
       collector_(model, options.share),
       skipped_steps_(model.loss_scaler().state().skipped_steps),
       health_(run.job.health(), model, RunFolder(options.out)),
+      stragglers_(model.context().communicators().world(), control_,
+                  options.host.value_or(HostName()),
+                  static_cast<int>(model.grid().coordinate(Axis::kPipeline)),
+                  run.job.health().straggler_every()),
       saving_(saver, run.job.checkpoint(), leader()) {}
 
 absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(Device& device) {
@@ -118,6 +123,7 @@ absl::Status TrainingLoop::Step(Device& device) {
   metrics.step = progress_.step;
   metrics.learning_rate = step.learning_rate;
   health_.AddTo(metrics);
+  LookForStragglers(metrics);
   end_.skipped_samples = metrics.skipped_samples;
   if (evaluations_.Due(progress_.step)) {
     RETURN_IF_ERROR(
@@ -130,6 +136,16 @@ absl::Status TrainingLoop::Step(Device& device) {
   }
   if (options_.listener) options_.listener(metrics, steps_);
   return Judge(result);
+}
+
+void TrainingLoop::LookForStragglers(StepMetrics& metrics) {
+  metrics.looked_for_stragglers =
+      stragglers_.AfterStep(metrics.step, metrics.own_compute_s);
+  metrics.stragglers = stragglers_.findings();
+  if (!metrics.looked_for_stragglers || !leader()) return;
+  for (const std::string& straggler : metrics.stragglers) {
+    LOG(WARNING) << "step " << metrics.step << ": " << straggler;
+  }
 }
 
 absl::Status TrainingLoop::Judge(const GlobalStepResult& result) {

@@ -14,6 +14,7 @@
 #include "trainer/batches.h"
 #include "trainer/evaluation/evaluations.h"
 #include "trainer/health/step_health.h"
+#include "trainer/health/stragglers.h"
 #include "trainer/rank_model.h"
 #include "trainer/run/checkpoint_saver.h"
 #include "trainer/run/checkpointing.h"
@@ -62,6 +63,8 @@ class TrainingLoop {
   absl::Status Step(Device& device);
   // What becomes of the step; an error where training cannot go on.
   absl::Status Judge(const GlobalStepResult& result);
+  // Slow ranks and links, where it is time to look for them.
+  void LookForStragglers(StepMetrics& metrics);
   // Of a sound one: tells where fp16 leaves it out.
   absl::Status NoteOverflow(const GlobalStepResult& result);
   // To the newest checkpoint, but not back in the data. False: there is none.
@@ -89,6 +92,7 @@ class TrainingLoop {
   StepMetricsCollector collector_;
   SkippedSteps skipped_steps_;
   StepHealth health_;
+  StragglerWatch stragglers_;
   Saving saving_;
   bool log_in_reach_ = true;
   End end_;

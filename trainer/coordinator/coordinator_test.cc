@@ -378,7 +378,11 @@ TEST(StatusTextTest, FitsEightyColumnsAndNamesWhoIsSlowOrSilent) {
   last.set_trouble(
       "step 190: the loss is nan; expected a number; the first that is not "
       "finite: the output of block 3, in forward of microbatch 1 on rank 2");
+  last.add_stragglers(
+      "the link of rank 1 (b) and rank 2 (c) moves 12 MB/s, the median of 5 "
+      "other links between hosts 900 MB/s");
   const std::string text = StatusText(status, /*peak_flops=*/1e12);
+  EXPECT_THAT(text, HasSubstr("        the link of rank 1 (b) and rank 2 (c)"));
   EXPECT_THAT(text, AllOf(HasSubstr("health  2 steps left out, 1 times back"),
                           HasSubstr("step 190: the loss is nan")));
   EXPECT_THAT(text, AllOf(HasSubstr("3.2 TFLOP/s, MFU 40.0 %"),

@@ -57,6 +57,8 @@ void AddStep(const StepFigures& step, std::string& text) {
       .Add(static_cast<double>(step.left_out_steps()));
   Metric(text, "roll_backs", "To a checkpoint, for a bad loss.")
       .Add(static_cast<double>(step.roll_backs()));
+  Metric(text, "stragglers", "Ranks and links that keep others waiting.")
+      .Add(step.stragglers_size());
   Metric(text, "model_flops_per_second",
          "Of all ranks, without what is computed again.")
       .Add(step.model_flops_per_s());

@@ -26,6 +26,8 @@ StepFigures FiguresOf(const StepMetrics& metrics) {
   figures.set_left_out_steps(metrics.left_out_steps);
   figures.set_roll_backs(metrics.roll_backs);
   figures.set_trouble(metrics.trouble);
+  figures.mutable_stragglers()->Assign(metrics.stragglers.begin(),
+                                       metrics.stragglers.end());
   figures.mutable_exposed_s()->insert(metrics.exposed_s.begin(),
                                       metrics.exposed_s.end());
   figures.mutable_auxiliary_losses()->insert(metrics.auxiliary_losses.begin(),

@@ -26,8 +26,8 @@ constexpr double kSilentAfter = 2;
 // waiting.
 constexpr double kStraggles = 1.1;
 constexpr size_t kMostNamed = 4;
-// Of a line that says what was wrong with a step.
-constexpr size_t kTroubleColumns = 70;
+// Of a line that says what is wrong.
+constexpr size_t kLineColumns = 70;
 
 // Eight heights from `lowest` to `highest`.
 std::string_view Bar(double value, double lowest, double highest) {
@@ -136,16 +136,30 @@ std::string AuxiliaryText(const StepFigures& step) {
   return fmt::format("of it   {}\n", text);
 }
 
+// As many as it takes, below a title.
+std::string Lines(const std::string& text) {
+  std::string lines;
+  for (size_t begin = 0; begin < text.size(); begin += kLineColumns) {
+    lines += fmt::format("        {}\n", text.substr(begin, kLineColumns));
+  }
+  return lines;
+}
+
 // Nothing where no step has gone wrong.
 std::string HealthText(const StepFigures& step) {
   if (step.trouble().empty() && step.left_out_steps() == 0) return "";
   std::string text = fmt::format(
       "health  {} steps left out, {} times back to a checkpoint; the last:\n",
       step.left_out_steps(), step.roll_backs());
-  for (size_t begin = 0; begin < step.trouble().size();
-       begin += kTroubleColumns) {
-    text += fmt::format("        {}\n",
-                        step.trouble().substr(begin, kTroubleColumns));
+  return text + Lines(step.trouble());
+}
+
+// Nothing where none was found.
+std::string StragglersText(const StepFigures& step) {
+  if (step.stragglers().empty()) return "";
+  std::string text = "slow    what keeps others waiting, as last looked for:\n";
+  for (const std::string& straggler : step.stragglers()) {
+    text += Lines(straggler);
   }
   return text;
 }
@@ -199,7 +213,7 @@ std::string StatusText(const JobStatus& status,
   int64_t bytes = 0;
   for (const auto& [category, held] : last.peak_bytes()) bytes += held;
   text += fmt::format("memory  at most {} on a rank\n", BytesText(bytes));
-  return text + HealthText(last) + RanksText(status);
+  return text + HealthText(last) + StragglersText(last) + RanksText(status);
 }
 
 }  // namespace trireme

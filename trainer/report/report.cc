@@ -226,6 +226,37 @@ std::string Samples(const RunFolder& run) {
   return text;
 }
 
+// What looks for slow ranks and links found: each once, with the first and last
+// step after which it was seen. Figures in it vary; who it is does not.
+std::string Stragglers(const std::vector<Json>& steps) {
+  struct Seen {
+    int64_t first = 0, last = 0, times = 0;
+    std::string text;
+  };
+  std::map<std::string, Seen> seen;
+  for (const Json& step : steps) {
+    if (!step.contains("stragglers") || !step["stragglers"].is_array()) {
+      continue;
+    }
+    const auto number = static_cast<int64_t>(NumberOr(step, "step", 0));
+    for (const Json& found : step["stragglers"]) {
+      if (!found.is_string()) continue;
+      const std::string text = found.get<std::string>();
+      Seen& entry = seen[text.substr(0, text.rfind(')') + 1)];
+      if (entry.times++ == 0) entry.first = number;
+      entry.last = number;
+      entry.text = text;
+    }
+  }
+  std::string list;
+  for (const auto& [who, entry] : seen) {
+    list += fmt::format("<li>{}: {} times, after step {} to {}</li>\n",
+                        EscapeHtml(entry.text), entry.times, entry.first,
+                        entry.last);
+  }
+  return list.empty() ? "" : fmt::format("<ul>\n{}</ul>\n", list);
+}
+
 // A file as it is; empty where there is none.
 std::string Verbatim(const std::string& title, const std::string& path) {
   const auto text = ReadFile(path, kMostBytes);
@@ -269,6 +300,7 @@ absl::StatusOr<std::string> ReportOfRun(const RunFolder& run) {
                                       "MiB", MemoryParts(steps.back()))) +
          Section("Timeline of a step",
                  lanes.empty() ? "" : LaneChart("As measured", lanes)) +
+         Section("Slow ranks and links", Stragglers(steps)) +
          Section("Samples", Samples(run)) +
          Verbatim("What happened", run.root() + "/launch.log") +
          Verbatim("Steps that went wrong", run.health_log()) +

@@ -61,6 +61,24 @@ TEST(ReportTest, ShowsWhereTimeAndMemoryWentWithoutTheFirstStep) {
   EXPECT_THAT(*page, Not(HasSubstr("7 ms")));
 }
 
+TEST(ReportTest, WhoKeepsOthersWaitingIsListedOnce) {
+  const auto looked = [](int step, const std::string& found) {
+    return fmt::format("{{\"step\":{},\"stragglers\":[{}]}}\n", step, found);
+  };
+  const std::string run = RunWith(
+      "stragglers",
+      looked(100, R"("the link of rank 1 (b) and rank 2 (c) moves 3 MB/s")") +
+          looked(200, "") +
+          looked(300,
+                 R"("the link of rank 1 (b) and rank 2 (c) moves 2 MB/s", )"
+                 R"("rank 1 (b) computes 2 s a step")"));
+  EXPECT_THAT(ReportOfRun(RunFolder(run)).value(),
+              AllOf(HasSubstr("(c) moves 2 MB/s: 2 times, after step 100 to "
+                              "300"),
+                    HasSubstr("rank 1 (b) computes 2 s a step: 1 times, after "
+                              "step 300 to 300")));
+}
+
 TEST(ReportTest, FilesThatAreBrokenAreLeftOut) {
   const std::string run = RunWith("broken", Step(1, 1));
   ASSERT_TRUE(
