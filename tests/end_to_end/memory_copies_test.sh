@@ -29,8 +29,8 @@ lines_of() { wc -l < "$1/metrics.jsonl"; }
 did() { (($(lines_of "$1") >= $2)); } # did RUN STEPS
 same_as_whole() { # the last checkpoint of a run, file by file
   local file
-  for file in whole/checkpoints/step_00000200/*; do
-    cmp "$file" "$1/checkpoints/step_00000200/${file##*/}"
+  for file in whole/checkpoints/step_00000400/*; do
+    cmp "$file" "$1/checkpoints/step_00000400/${file##*/}"
   done
 }
 
@@ -41,7 +41,7 @@ cat > job.textproto <<JOB
 model { dit { hidden: 32 layers: 2 heads: 4 patch: 7 } }
 data { webdataset { paths: "$work/shards" } resolution: 28 channels: 1 }
 global_batch: 8
-steps: 200
+steps: 400
 checkpoint { memory_every: 2 memory_folder: "$work/memory" }
 optimizer { ema_decay: 0.9 }
 sample { at_end: false }
@@ -80,7 +80,7 @@ wait "$first" || true
 wait_for 20 gone dead
 [[ -n $(ls memory) ]] || fail "no copies of a run that was killed"
 mv dead buried
-"${launch[@]}" --out dead --steps 200 > dead.txt 2>&1
+"${launch[@]}" --out dead > dead.txt 2>&1
 same_as_whole dead
 [[ -z $(ls memory) ]] || fail "is left: $(ls memory)"
 
