@@ -4,13 +4,16 @@
 
 Every `trireme COMMAND ...` in code of the pages has to be one of the program's
 commands, with options that its --help names; every message in the first column
-of troubleshooting.md, between what differs (…), a text of the program's.
+of troubleshooting.md, between what differs (…), a text of the program's. What
+stands in ```sh blocks is run, one page after the other in one folder; commands
+that want other machines are told --dry_run.
 """
 
 import os
 import re
 import subprocess
 import sys
+import tempfile
 
 TRIREME = os.path.abspath(sys.argv[1])
 # Blocks between fences, and code within a line.
@@ -18,6 +21,10 @@ BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]+)`")
 COMMAND = re.compile(r"^(?:mpirun [^\n]*?)?trireme ([a-z]+)\b([^#|;&\n]*)",
                      re.MULTILINE)
+# Of a guide, to be run as it stands.
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Later ones use what earlier ones make.
+GUIDES = ["getting_started.md", "launching.md", "resuming.md"]
 OPTION = re.compile(r"(?:^|\s)--([a-z][a-z0-9_]*)")
 
 
@@ -39,6 +46,35 @@ def options_of(command, known={}):  # pylint: disable=dangerous-default-value
         known[command] = (set(OPTION.findall(done.stdout.decode()))
                           if done.returncode == 0 else None)
     return known[command]
+
+
+def run_guides(pages):
+    """What goes wrong in the guides' shell blocks."""
+    texts = {os.path.basename(page): page for page in pages}
+    with tempfile.TemporaryDirectory(prefix="trireme.") as work:
+        os.makedirs(f"{work}/bin")
+        os.symlink(TRIREME, f"{work}/bin/trireme")
+        environment = dict(os.environ, PATH=f"{work}/bin:{os.environ['PATH']}",
+                           TMPDIR=work)
+        for name in GUIDES:
+            with open(texts[name], encoding="utf-8") as file:
+                blocks = SHELL.findall(file.read())
+            if not blocks:
+                return [f"{name}: no shell block"]
+            script = "\n".join(blocks)
+            script = "\n".join(
+                f"{line.replace('--check', '').split('#')[0]} --dry_run"
+                if re.search(r"--(hosts|slurm)\b", line) else line
+                for line in script.split("\n"))
+            # Each page is a reader's own beginning.
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", f"rm -rf runs\n{script}"],
+                cwd=work, env=environment, check=False, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT)
+            if done.returncode != 0:
+                return [f"{name}: status {done.returncode}:\n"
+                        + done.stdout.decode()[-4000:]]
+    return []
 
 
 def messages(text):
@@ -67,6 +103,7 @@ def main():
             wrong += [f"{page}: trireme {command} --{option}: no such option"
                       for option in OPTION.findall(rest)
                       if option not in known and option != "help"]
+    wrong += run_guides(sys.argv[2:])
     print("\n".join(sorted(set(wrong))))
     print(f"{count} commands on {len(sys.argv) - 2} pages")
     return 1 if wrong or count < 40 else 0
