@@ -35,6 +35,10 @@ CONFINED = [
      re.compile(r"runtime/(device|ops|comm)/(cuda|nccl)/"),
      "GPUs are used through Device and Communicator; CUDA's headers belong to "
      "runtime/{device,ops}/cuda and runtime/comm/nccl"),
+    (re.compile(r"liburing\.h$"),
+     re.compile(r"runtime/device/nvme/"),
+     "drives are used through Device; io_uring's header belongs to "
+     "runtime/device/nvme"),
     (re.compile(r"google/protobuf/|.*\.pb\.h$"),
      re.compile(r"(?!runtime/)"),
      "runtime is free of Protobuf"),
