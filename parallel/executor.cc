@@ -76,6 +76,14 @@ Executor::Executor(ParallelContext& context, const Program& program,
       messages_(context, program, pipeline_rank) {
   CHECK_EQ(static_cast<int>(chunks_.size()),
            ChunksOnRank(program, pipeline_rank));
+  std::vector<int> updated;
+  for (const Instruction& instruction : program.ranks[pipeline_rank]) {
+    if (instruction.kind != InstructionKind::kUpdate) continue;
+    for (const int bucket : BucketsOf(instruction)) {
+      updated.push_back(chunks_[instruction.chunk].first_bucket + bucket);
+    }
+  }
+  optimizer_->set_update_order(updated);
 }
 
 absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
@@ -83,6 +91,7 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
                     options.processor_threads);
   ledger.Measure(StepCause::kBegin, 0, [&] {
     for (const ExecutorChunk& chunk : chunks_) chunk.reducer->BeginStep();
+    optimizer_->BeginStep();
   });
   const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
   issued_.assign(list.size(), Event());

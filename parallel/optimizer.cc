@@ -31,13 +31,33 @@ bool Counts(const OwnedParameter& part, const ParallelContext& context) {
 
 Optimizer::Optimizer(ParallelContext& context, const OptimizerOptions& options,
                      uint64_t seed,
-                     std::vector<std::vector<OwnedParameter>> owned)
+                     std::vector<std::vector<OwnedParameter>> owned,
+                     Device* drive)
     : context_(context), options_(options), owned_(std::move(owned)) {
-  for (std::vector<OwnedParameter>& bucket : owned_) {
-    for (OwnedParameter& part : bucket) {
-      SetRates(part);
-      MakeState(part, seed);
+  for (int bucket = 0; bucket < static_cast<int>(owned_.size()); ++bucket) {
+    std::vector<OwnedParameter>& parts = owned_[bucket];
+    for (OwnedParameter& part : parts) SetRates(part);
+    Device* const home = parts.empty() ? nullptr : &parts[0].value.device();
+    if (drive != nullptr && home != nullptr && home != &context.device()) {
+      if (!streamer_) {
+        streamer_ = std::make_unique<StateStreamer>(*home, *drive);
+      }
+      streamer_->Add(bucket, parts, options_.ema_decay > 0);
+      continue;
     }
+    for (OwnedParameter& part : parts) {
+      MakeState(part);
+      InitializeState(part, seed);
+    }
+  }
+  if (!streamer_) return;
+  streamer_->MakeBuffers();
+  for (int bucket = 0; bucket < static_cast<int>(owned_.size()); ++bucket) {
+    if (!streamer_->Has(bucket)) continue;
+    for (const OwnedParameter& part : Bring(bucket, /*read=*/false)) {
+      InitializeState(part, seed);
+    }
+    Return(bucket, /*changed=*/true);
   }
 }
 
@@ -54,40 +74,64 @@ void Optimizer::SetRates(OwnedParameter& part) const {
   part.weight_decay = group->weight_decay.value_or(part.weight_decay);
 }
 
-void Optimizer::MakeState(OwnedParameter& part, uint64_t seed) const {
-  const Parameter& parameter = *part.parameter;
-  const DType dtype = ComputeDType(parameter.dtype);
+void Optimizer::MakeState(OwnedParameter& part) const {
+  const DType dtype = ComputeDType(part.parameter->dtype);
   // Where a unit that is offloaded has its home.
   Device& device = part.value.device();
-  const auto zeros = [&] {
-    return Tensor::Zeros(device, part.value.shape(), dtype,
-                         MemoryCategory::kOptimizer, parameter.name);
+  const auto make = [&] {
+    return Tensor::Empty(device, part.value.shape(), dtype,
+                         MemoryCategory::kOptimizer, part.parameter->name);
   };
-  if (parameter.dtype == dtype) {
-    part.master = part.value;
-  } else {
+  part.master = part.value.dtype() == dtype ? part.value : make();
+  part.m = make();
+  part.v = make();
+  if (options_.ema_decay > 0) part.ema = make();
+}
+
+void Optimizer::InitializeState(const OwnedParameter& part,
+                                uint64_t seed) const {
+  const Parameter& parameter = *part.parameter;
+  if (part.master.dtype() != part.value.dtype()) {
     // The initial values once more, before rounding to bf16.
-    part.master = zeros();
     Parameter exact = parameter;
     const bool whole = part.range.size() == parameter.local_elements();
     exact.value =
-        whole
-            ? part.master
-            : Tensor::Empty(
-                  device, LocalShape(parameter.global_shape, parameter.shards),
-                  dtype, MemoryCategory::kWorkspace, "initial values");
+        whole ? part.master
+              : Tensor::Empty(
+                    part.master.device(),
+                    LocalShape(parameter.global_shape, parameter.shards),
+                    part.master.dtype(), MemoryCategory::kWorkspace,
+                    "initial values");
     InitializeParameter(seed, exact);
     if (!whole) {
       part.master.CopyFrom(
           exact.value.Reshape({-1}).Slice(part.range.begin, part.range.end));
     }
   }
-  part.m = zeros();
-  part.v = zeros();
-  if (options_.ema_decay > 0) {
-    part.ema = zeros();
-    part.ema.CopyFrom(part.master);
-  }
+  part.m.FillZero();
+  part.v.FillZero();
+  if (part.ema.defined()) part.ema.CopyFrom(part.master);
+}
+
+void Optimizer::set_update_order(const std::vector<int>& buckets) {
+  if (streamer_) streamer_->set_order(buckets);
+}
+
+void Optimizer::BeginStep() {
+  if (streamer_) streamer_->BeginStep();
+}
+
+void Optimizer::Settle() {
+  if (streamer_) streamer_->Settle();
+}
+
+std::vector<OwnedParameter>& Optimizer::Bring(int bucket, bool read) {
+  return streamer_ && streamer_->Has(bucket) ? streamer_->Bring(bucket, read)
+                                             : owned_[bucket];
+}
+
+void Optimizer::Return(int bucket, bool changed) {
+  if (streamer_ && streamer_->Has(bucket)) streamer_->Return(bucket, changed);
 }
 
 double Optimizer::ClipGradients(double loss_scale) {
@@ -118,7 +162,7 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
   if (skip_) return;
   const double ema_decay =
       std::min(options_.ema_decay, (1.0 + step) / (10.0 + step));
-  for (OwnedParameter& part : owned_[bucket]) {
+  for (const OwnedParameter& part : Bring(bucket)) {
     AdamWOptions adamw = {
         .learning_rate = learning_rate * part.learning_rate_scale,
         .beta1 = options_.beta1,
@@ -138,12 +182,14 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
     AdamWStep(adamw, part.gradient, part.master, part.m, part.v, part.value);
     if (part.ema.defined()) EmaStep(ema_decay, part.master, part.ema);
   }
+  Return(bucket, /*changed=*/true);
 }
 
 void Optimizer::ExchangeAverages() {
   averages_in_place_ = !averages_in_place_;
-  for (std::vector<OwnedParameter>& bucket : owned_) {
-    for (OwnedParameter& part : bucket) {
+  for (int bucket = 0; bucket < static_cast<int>(owned_.size()); ++bucket) {
+    bool changed = false;
+    for (const OwnedParameter& part : Bring(bucket)) {
       if (part.master.dtype() != part.value.dtype()) {
         part.value.CopyFrom(Cast(averages_in_place_ ? part.ema : part.master,
                                  part.value.dtype()));
@@ -153,16 +199,19 @@ void Optimizer::ExchangeAverages() {
       const Tensor value = part.value.Clone(part.parameter->name);
       part.value.CopyFrom(part.ema);
       part.ema.CopyFrom(value);
+      changed = true;
     }
+    Return(bucket, changed);
   }
 }
 
 void Optimizer::SyncValues() {
-  for (std::vector<OwnedParameter>& bucket : owned_) {
-    for (OwnedParameter& part : bucket) {
+  for (int bucket = 0; bucket < static_cast<int>(owned_.size()); ++bucket) {
+    for (const OwnedParameter& part : Bring(bucket)) {
       if (part.master.dtype() == part.value.dtype()) continue;
       part.value.CopyFrom(Cast(part.master, part.value.dtype()));
     }
+    Return(bucket, /*changed=*/false);
   }
 }
 

@@ -2,19 +2,21 @@
 // fp64 runs), the global gradient norm, clipping, and the moving average of
 // the weights. It runs where the gradient lies, or on the ParameterHome's
 // master device; where that is another than the values', an update brings the
-// gradient there and the new value back.
+// gradient there and the new value back. Between updates masters and moments of
+// what has its home in the host's memory may lie on a drive (state_streamer.h).
 
 #ifndef TRIREME_PARALLEL_OPTIMIZER_H_
 #define TRIREME_PARALLEL_OPTIMIZER_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "parallel/context.h"
-#include "parallel/parameter_buckets.h"
-#include "runtime/autograd/parameter.h"
+#include "parallel/owned_parameter.h"
+#include "parallel/state_streamer.h"
 
 namespace trireme {
 
@@ -41,33 +43,23 @@ struct OptimizerOptions {
   std::vector<ParameterGroup> groups;
 };
 
-// What this rank owns of a parameter, and the optimizer's tensors of it, all of
-// one shape: the parameter's local one, or that of a flat range.
-struct OwnedParameter {
-  Parameter* parameter = nullptr;
-  ElementRange range;
-  // Data-parallel ranks of coordinates below this own all ranges.
-  int data_shards = 1;
-  Tensor value;     // what forward reads
-  Tensor gradient;  // the reduced one
-  // Filled in by the optimizer.
-  // Shares value's storage unless that is of less precision or on another
-  // device.
-  Tensor master;
-  Tensor m;
-  Tensor v;
-  Tensor ema;  // undefined without an average
-  // Of its group.
-  double learning_rate_scale = 1;
-  double weight_decay = 0;
-};
-
 class Optimizer {
  public:
   // `owned`: by bucket, of every chunk of the rank one after the other; entries
-  // with empty ranges are left out. `seed`: of the initial values.
+  // with empty ranges are left out. `seed`: of the initial values. `drive`:
+  // where the states of values that are not on the context's device lie between
+  // updates; null: beside the values.
   Optimizer(ParallelContext& context, const OptimizerOptions& options,
-            uint64_t seed, std::vector<std::vector<OwnedParameter>> owned);
+            uint64_t seed, std::vector<std::vector<OwnedParameter>> owned,
+            Device* drive = nullptr);
+
+  // In which a step updates buckets: those on a drive come ahead of it.
+  void set_update_order(const std::vector<int>& buckets);
+  void BeginStep();
+  // Masters, moments and averages of owned() may be used, until the next step.
+  void Settle();
+  // Null: all states are in memory.
+  const StateStreamer* streamer() const { return streamer_.get(); }
 
   // The norm of the whole model's gradient, each logical element once:
   // parameters that are not sharded over an axis count on that axis's first
@@ -98,12 +90,18 @@ class Optimizer {
  private:
   // What the groups say.
   void SetRates(OwnedParameter& part) const;
-  // Masters, moments and the average.
-  void MakeState(OwnedParameter& part, uint64_t seed) const;
+  // Masters, moments and the average, beside the value.
+  void MakeState(OwnedParameter& part) const;
+  // Their first elements.
+  void InitializeState(const OwnedParameter& part, uint64_t seed) const;
+  // A bucket's parts, with states in memory until Return.
+  std::vector<OwnedParameter>& Bring(int bucket, bool read = true);
+  void Return(int bucket, bool changed);
 
   ParallelContext& context_;
   OptimizerOptions options_;
   std::vector<std::vector<OwnedParameter>> owned_;
+  std::unique_ptr<StateStreamer> streamer_;
   double gradient_scale_ = 1.0;
   bool skip_ = false;
   bool averages_in_place_ = false;

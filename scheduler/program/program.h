@@ -145,6 +145,10 @@ struct Offload {
   // Units' gradients that are on a device at once: one that a backward makes
   // and one that leaves.
   static constexpr int32_t kGradientBuffers = 2;
+  // Gradient buckets' optimizer states that are in memory at once, where they
+  // lie on a drive: one that is read, one that is updated and one that is
+  // written.
+  static constexpr int32_t kStateBuffers = 3;
 
   // units[stage]: blocks of the stage's chunk, and its gradient buckets: bucket
   // b is what the backward completes as its b-th, unit units[stage] - 1 - b.
