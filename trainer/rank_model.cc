@@ -53,13 +53,16 @@ absl::StatusOr<RankModel::Probe> RankModel::ProbeForward(
 
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Create(
     const TrainingSetup& setup, const Plan& plan, Device& device,
-    CommunicatorFactory& factory, const Probe& probe,
-    int64_t home_limit_bytes) {
+    CommunicatorFactory& factory, const Probe& probe, const HomeBytes& home) {
   ASSIGN_OR_RETURN(PlanLayout layout,
                    LayOutPlan(plan, *setup.family, factory.world_rank()));
-  std::unique_ptr<RankModel> model(new RankModel(
-      setup, plan, std::move(layout), device, factory, home_limit_bytes));
+  std::unique_ptr<RankModel> model(new RankModel(setup, plan, std::move(layout),
+                                                 device, factory, home.memory));
   RETURN_IF_ERROR(device.status());
+  if (plan.offload().has_nvme() && !device.dry()) {
+    RETURN_IF_ERROR(
+        model->offload_->OpenDrive(home.drive, factory.world_rank()));
+  }
   RETURN_IF_ERROR(model->BuildTraining(probe));
   model->AgreeOnReports(probe);
   return model;
@@ -89,11 +92,16 @@ RankModel::RankModel(const TrainingSetup& setup, const Plan& plan,
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
     const TrainingSetup& setup, const Plan& plan, Device& dry_device, int rank,
     const BetweenSteps& rehearsal) {
+  if (plan.offload().has_nvme() &&
+      setup.trained.kind == TrainedParameters::Kind::kAdapters) {
+    return FailedPrecondition(
+        "plan.offload.nvme: found a job that trains adapters, whose optimizer "
+        "stays on the device, expected none");
+  }
   ASSIGN_OR_RETURN(Probe probe, ProbeForward(setup, plan, rank));
   DryWorld world(rank, static_cast<int>(NumRanks(plan)));
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
-                   Create(setup, plan, dry_device, world, probe,
-                          std::numeric_limits<int64_t>::max()));
+                   Create(setup, plan, dry_device, world, probe, {}));
   RETURN_IF_ERROR(model->Step(model->DryBatch(), {.step = 1}).status());
   if (rehearsal != nullptr) RETURN_IF_ERROR(rehearsal(*model));
   RETURN_IF_ERROR(model->context().status());
@@ -143,9 +151,12 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
         MemoryText(at_home.at_peak_by_category));
   }
 
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<RankModel> model,
-      Create(setup, plan, device, factory, dry->probe_, home_limit));
+  ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
+                   Create(setup, plan, device, factory, dry->probe_,
+                          {.memory = home_limit,
+                           .drive = dry->drive() != nullptr
+                                        ? dry->drive()->Statistics().peak_bytes
+                                        : 0}));
   model->predicted_ = predicted;
   return model;
 }
@@ -220,8 +231,13 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
       }
     }
   }
-  optimizer_ = std::make_unique<Optimizer>(context(), setup_.optimizer,
-                                           setup_.seed, std::move(owned));
+  optimizer_ = std::make_unique<Optimizer>(
+      context(), setup_.optimizer, setup_.seed, std::move(owned), drive());
+  if (streamer() != nullptr) {
+    for (const Tensor& buffer : streamer()->buffers()) {
+      drive()->Register(buffer);
+    }
+  }
   RETURN_IF_ERROR(partial() ? CompilePartial(chunks) : CompileOrdinary());
   executor_ =
       std::make_unique<Executor>(context(), *program_, layout_.pipeline_rank(),
@@ -242,7 +258,7 @@ int64_t RankModel::BlocksComputed() const {
 
 absl::Status RankModel::status() const {
   RETURN_IF_ERROR(local_.device().status());
-  return offload_ ? offload_->home().status() : absl::OkStatus();
+  return offload_ ? offload_->status() : absl::OkStatus();
 }
 
 void RankModel::FetchFirstUnits() {
@@ -440,6 +456,7 @@ void RankModel::EmulateCompute(const DeviceArithmetic& seconds,
 
 std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
   context().device().Synchronize();
+  optimizer_->Settle();
   std::vector<TensorPart> parts;
   for (const std::vector<OwnedParameter>& bucket : optimizer_->owned()) {
     for (const OwnedParameter& owned : bucket) {

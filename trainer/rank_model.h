@@ -110,10 +110,15 @@ class RankModel {
                       EmulatedCompute& compute);
 
   // ResourceExhausted where the device, or the host for blocks that have their
-  // home there, ran out of memory: what was computed since means nothing.
+  // home there, ran out of memory; the failure of a drive: what was computed
+  // since means nothing.
   absl::Status status() const;
   // Predicted by the dry step.
   const MemoryStatistics& predicted_memory() const { return predicted_; }
+  // What lies on a drive, and what of it steps have moved; null where nothing
+  // does.
+  NvmeDevice* drive() const { return offload_ ? offload_->drive() : nullptr; }
+  const StateStreamer* streamer() const { return optimizer_->streamer(); }
   // What the blocks of a plan with offload take of the host's memory; zero
   // without.
   MemoryStatistics host_memory() const {
@@ -200,10 +205,14 @@ class RankModel {
   // that breaks a sharding rule.
   static absl::StatusOr<Probe> ProbeForward(const TrainingSetup& setup,
                                             const Plan& plan, int rank);
+  // What it may take for blocks that are offloaded.
+  struct HomeBytes {
+    int64_t memory = kNoLimit;
+    int64_t drive = 0;
+  };
   static absl::StatusOr<std::unique_ptr<RankModel>> Create(
       const TrainingSetup& setup, const Plan& plan, Device& device,
-      CommunicatorFactory& factory, const Probe& probe,
-      int64_t home_limit_bytes);
+      CommunicatorFactory& factory, const Probe& probe, const HomeBytes& home);
   // The model with its parameters; what trains it comes by BuildTraining.
   RankModel(const TrainingSetup& setup, const Plan& plan, PlanLayout layout,
             Device& device, CommunicatorFactory& factory,

@@ -1,18 +1,49 @@
 #include "trainer/rank_offload.h"
 
 #include <algorithm>
+#include <utility>
 
+#include "parallel/state_streamer.h"
+#include "runtime/core/status.h"
+#include "runtime/device/nvme/extents.h"
 #include "scheduler/program/program.h"
 
 namespace trireme {
 
+// What lies on the drive is moved in whole blocks from where it is.
+static_assert(StateStreamer::kBucketBytes % Extents::kBlockBytes == 0 &&
+              StateStreamer::kTensorBytes % Extents::kAlignment == 0);
+
 RankOffload::RankOffload(const Plan& plan, int64_t num_blocks,
                          const TrainedParameters& trained, int64_t limit_bytes,
                          bool dry)
-    : num_blocks_(num_blocks),
+    : nvme_(plan.offload().nvme()),
+      num_blocks_(num_blocks),
       resident_units_(static_cast<int>(plan.offload().resident_units())),
       trained_at_home_(trained.LeaveTheDevice()),
       home_(limit_bytes, dry ? CpuDevice::Mode::kDry : CpuDevice::Mode::kReal) {
+  if (dry && plan.offload().has_nvme()) drive_ = NvmeDevice::Dry(home_);
+}
+
+absl::Status RankOffload::OpenDrive(int64_t bytes, int rank) {
+  NvmeDevice::Options options = {.folder = nvme_.folder(),
+                                 .bytes = bytes,
+                                 .owner = fmt::format("rank {}", rank)};
+  if (nvme_.io() == Plan::Offload::Nvme::IO_URING) {
+    options.engine = MakeUringEngine;
+  } else if (nvme_.io() == Plan::Offload::Nvme::THREADS) {
+    options.engine = MakeThreadEngine;
+  }
+  absl::StatusOr<std::unique_ptr<NvmeDevice>> drive =
+      NvmeDevice::Open(options, home_);
+  RETURN_IF_ERROR(WithContext(drive.status(), "plan.offload.nvme"));
+  drive_ = *std::move(drive);
+  return absl::OkStatus();
+}
+
+absl::Status RankOffload::status() const {
+  RETURN_IF_ERROR(home_.status());
+  return drive_ ? drive_->drive_status() : absl::OkStatus();
 }
 
 UnitHome RankOffload::HomeOf(const LocalModel::Part& part) {

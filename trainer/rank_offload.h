@@ -1,6 +1,6 @@
 // What a rank has beyond its chunks where its plan offloads the blocks: their
-// home in the host's memory and the buffers that they take turns in on the
-// device.
+// home in the host's memory, the drive that its optimizer's states lie on, and
+// the buffers that blocks take turns in on the device.
 
 #ifndef TRIREME_TRAINER_RANK_OFFLOAD_H_
 #define TRIREME_TRAINER_RANK_OFFLOAD_H_
@@ -9,12 +9,14 @@
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "offload/device_buffers.h"
 #include "offload/offloaded_units.h"
 #include "parallel/executor.h"
 #include "parallel/parameter_buckets.h"
 #include "parallel/trained_parameters.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/device/nvme/nvme_device.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/local_model.h"
 
@@ -27,6 +29,11 @@ class RankOffload {
   // `limit_bytes`; it only counts where the device is `dry`.
   RankOffload(const Plan& plan, int64_t num_blocks,
               const TrainedParameters& trained, int64_t limit_bytes, bool dry);
+
+  // Before anything is trained, where the plan has a drive and this is not dry:
+  // makes room there for `bytes`, as a dry one counted them. Errors: those of
+  // NvmeDevice.
+  absl::Status OpenDrive(int64_t bytes, int rank);
 
   // The blocks of a part: embedding and head stay on the device.
   UnitHome HomeOf(const LocalModel::Part& part);
@@ -46,12 +53,19 @@ class RankOffload {
                                             uint64_t seed);
 
   const Device& home() const { return home_; }
+  // Where the states of what has its home there lie; null where the plan has no
+  // drive.
+  NvmeDevice* drive() const { return drive_.get(); }
+  // The first failure of either.
+  absl::Status status() const;
 
  private:
+  const Plan::Offload::Nvme nvme_;
   const int64_t num_blocks_;
   const int resident_units_;
   const bool trained_at_home_;
   CpuDevice home_;
+  std::unique_ptr<NvmeDevice> drive_;
   std::unique_ptr<DeviceBuffers> places_;
   std::unique_ptr<DeviceBuffers> gradient_buffers_;
 };

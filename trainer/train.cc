@@ -21,6 +21,7 @@
 #include "trainer/agreement.h"
 #include "trainer/batches.h"
 #include "trainer/describe.h"
+#include "trainer/drive_wear.h"
 #include "trainer/evaluation/evaluations.h"
 #include "trainer/memory_deviation.h"
 #include "trainer/memory_limit.h"
@@ -225,6 +226,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                    .copies = copies.get()});
   RETURN_IF_ERROR(saver->DropCopiesAfter(done));
   const MemoryStatistics predicted = PredictedMemory(*model, *saver);
+  std::optional<DriveWear> wear;
+  if (model->drive() != nullptr) wear.emplace(*model);
   std::unique_ptr<RunLog> log;
   if (leader) {
     if (!lock.has_value()) {
@@ -242,6 +245,10 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     }
     PrintStart(options, *prepared, *model, *saver, predicted, limit, start,
                CopiesText(job, copies.get(), reserved));
+    if (wear.has_value()) {
+      fmt::print("{}", wear->AtStart());
+      std::fflush(stdout);
+    }
   }
 
   TrainingLoop::End end;
@@ -278,6 +285,9 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
         copies != nullptr ? fmt::format(", {} times to memory", saver->copies())
                           : "",
         waited_s, saver->seconds() - waited_s);
+    if (wear.has_value()) {
+      fmt::print("{}", wear->AtEnd(Median(end.step_seconds)));
+    }
   }
   // Its state is saved: what draws gets its memory.
   saver.reset();

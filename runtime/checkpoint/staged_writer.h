@@ -40,7 +40,7 @@ class StagedWriter {
   int64_t staging_bytes() const { return buffer_.bytes(); }
 
   // A safetensors file: its tensors are appended in the order of
-  // SafetensorsWriter, whole, from devices of the host whose streams are done.
+  // SafetensorsWriter, whole, from devices whose streams are done.
   void Begin(std::string path, std::vector<SafetensorsEntry> entries);
   void Append(const std::string& name, const Tensor& tensor);
   void End();

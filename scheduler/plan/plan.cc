@@ -107,6 +107,7 @@ std::string Summary(const Plan& plan) {
   if (plan.has_offload()) {
     text += fmt::format(", offloaded but for {} blocks a rank",
                         plan.offload().resident_units());
+    if (plan.offload().has_nvme()) text += ", optimizer states on a drive";
   }
   return text;
 }

@@ -197,6 +197,14 @@ TEST(Plan, OffloadFitsOneReplicaWithWholeBackwards) {
   EXPECT_EQ(ErrorOf("grid { pp: 2 } offload { resident_units: 0 }", two),
             "plan.offload.resident_units: found 0, expected 1 to 4, the most "
             "blocks of a pipeline rank");
+  EXPECT_EQ(ErrorOf("grid { pp: 2 } offload { nvme { folder: 'x' } }", two),
+            "plan.offload.nvme.folder: found 'x', expected the absolute path "
+            "of a folder on the drive");
+  EXPECT_EQ(ErrorOf("grid { pp: 2 } offload { nvme { folder: '/x' "
+                    "drive_endurance_tbw: -1 } }",
+                    two),
+            "plan.offload.nvme.drive_endurance_tbw: found -1, expected 0 "
+            "(unknown) or so many times 1e12 bytes");
   EXPECT_EQ(ErrorOf("grid { dp: 2 } offload { }", two),
             "plan.offload: found grid.dp 2 and grid.cp 1, expected 1 each: "
             "gradients leave the device before they could be reduced");

@@ -1,8 +1,10 @@
 #include "scheduler/plan/validation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "fmt/format.h"
@@ -167,6 +169,21 @@ absl::Status ValidateMicrobatches(const Plan& plan, int64_t global_batch) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateNvme(const Plan::Offload& offload) {
+  if (!offload.has_nvme()) return absl::OkStatus();
+  const std::string& folder = offload.nvme().folder();
+  if (!folder.starts_with('/')) {
+    return PlanFieldError("offload.nvme.folder", fmt::format("'{}'", folder),
+                          "the absolute path of a folder on the drive");
+  }
+  const double endurance = offload.nvme().drive_endurance_tbw();
+  if (!(endurance >= 0) || !std::isfinite(endurance)) {
+    return PlanFieldError("offload.nvme.drive_endurance_tbw", endurance,
+                          "0 (unknown) or so many times 1e12 bytes");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ValidateOffload(const Plan& plan) {
   if (!plan.has_offload()) return absl::OkStatus();
   const Plan::Grid& grid = plan.grid();
@@ -202,7 +219,7 @@ absl::Status ValidateOffload(const Plan& plan) {
         "offload.resident_units", resident,
         fmt::format("1 to {}, the most blocks of a pipeline rank", most));
   }
-  return absl::OkStatus();
+  return ValidateNvme(plan.offload());
 }
 
 // More are messages of few rows.

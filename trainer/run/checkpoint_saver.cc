@@ -154,6 +154,8 @@ absl::Status CheckpointSaver::Write() {
     }
     file.parts.clear();
   }
+  // What was read of a drive that has failed is in no checkpoint.
+  writer_->Then([status = model_.status()] { return status; });
   return absl::OkStatus();
 }
 

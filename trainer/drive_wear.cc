@@ -1,0 +1,77 @@
+#include "trainer/drive_wear.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "fmt/format.h"
+#include "runtime/comm/control.h"
+#include "runtime/device/arena.h"
+
+namespace trireme {
+namespace {
+
+constexpr double kSecondsPerDay = 24 * 60 * 60;
+
+int64_t StepBytes(const RankModel& model) {
+  return model.streamer() != nullptr ? model.streamer()->step_bytes() : 0;
+}
+
+}  // namespace
+
+DriveWear::DriveWear(RankModel& model)
+    : model_(model),
+      endurance_bytes_(model.plan().offload().nvme().drive_endurance_tbw() *
+                       1e12),
+      written_before_(model.drive()->written_bytes()) {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  const std::string own = host.data();
+  for (const std::string& text :
+       model.context().communicators().control().AllGather(
+           fmt::format("{} {}", StepBytes(model), own), "drives")) {
+    const std::vector<std::string> parts =
+        absl::StrSplit(text, absl::MaxSplits(' ', 1));
+    int64_t bytes = 0;
+    if (parts.size() != 2 || parts[1] != own ||
+        !absl::SimpleAtoi(parts[0], &bytes)) {
+      continue;
+    }
+    ++ranks_;
+    step_bytes_ += bytes;
+  }
+}
+
+std::string DriveWear::AtStart() const {
+  std::string text = fmt::format(
+      "drive  {} of rank 0's optimizer in {}: {}\n"
+      "drive  {} read and written a step by this machine's ranks ({})",
+      BytesText(model_.drive()->Statistics().peak_bytes),
+      model_.plan().offload().nvme().folder(), model_.drive()->Describe(),
+      BytesText(step_bytes_), ranks_);
+  if (endurance_bytes_ > 0 && step_bytes_ > 0) {
+    text +=
+        fmt::format("; its {:.4g} TB are {:.3g} steps", endurance_bytes_ / 1e12,
+                    endurance_bytes_ / static_cast<double>(step_bytes_));
+  }
+  return text + "\n";
+}
+
+std::string DriveWear::AtEnd(double step_s) const {
+  std::string text = fmt::format(
+      "drive  {} written by rank 0 since the start; updates waited {:.2g} s "
+      "for it",
+      BytesText(model_.drive()->written_bytes() - written_before_),
+      model_.streamer() != nullptr ? model_.streamer()->waited_s() : 0);
+  if (endurance_bytes_ > 0 && step_bytes_ > 0 && step_s > 0) {
+    text += fmt::format("; at {:.3g} s a step it lasts {:.3g} days", step_s,
+                        endurance_bytes_ / static_cast<double>(step_bytes_) *
+                            step_s / kSecondsPerDay);
+  }
+  return text + "\n";
+}
+
+}  // namespace trireme
