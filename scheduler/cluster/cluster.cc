@@ -19,6 +19,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kDefaultGemmEfficiency = 0.7;
 constexpr double kDefaultHostMemoryRate = 50e9;
+constexpr double kDefaultDriveRate = 2e9;
 constexpr uint64_t kMaxRanks = 1 << 20;
 constexpr uint64_t kMaxMemoryBytes = uint64_t{1} << 50;
 
@@ -274,6 +275,8 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
         CheckNotNegative(field + ".card_bytes_per_s", node.card_bytes_per_s()));
     RETURN_IF_ERROR(CheckNotNegative(field + ".host_memory_bytes_per_s",
                                      node.host_memory_bytes_per_s()));
+    RETURN_IF_ERROR(CheckNotNegative(field + ".drive_bytes_per_s",
+                                     node.drive_bytes_per_s()));
     if (node.host_memory_bytes() > kMaxMemoryBytes) {
       return FieldError(field + ".host_memory_bytes", node.host_memory_bytes(),
                         fmt::format("0 to {}", kMaxMemoryBytes));
@@ -289,7 +292,10 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
         .host_memory_bytes_per_s = node.host_memory_bytes_per_s() > 0
                                        ? node.host_memory_bytes_per_s()
                                        : kDefaultHostMemoryRate,
-        .host_memory_bytes = static_cast<int64_t>(node.host_memory_bytes())};
+        .host_memory_bytes = static_cast<int64_t>(node.host_memory_bytes()),
+        .drive_bytes_per_s = node.drive_bytes_per_s() > 0
+                                 ? node.drive_bytes_per_s()
+                                 : kDefaultDriveRate};
     if (node.count() > 1) {
       ASSIGN_OR_RETURN(resolved.link,
                        ResolveLink(field + ".link", node.link()));
@@ -481,7 +487,8 @@ bool NodesAreAlike(const ClusterModel& cluster, int32_t a, int32_t b) {
       first.island_link != second.island_link ||
       first.card_bytes_per_s != second.card_bytes_per_s ||
       first.host_memory_bytes_per_s != second.host_memory_bytes_per_s ||
-      first.host_memory_bytes != second.host_memory_bytes) {
+      first.host_memory_bytes != second.host_memory_bytes ||
+      first.drive_bytes_per_s != second.drive_bytes_per_s) {
     return false;
   }
   auto link = [&](int32_t from, int32_t to) -> const ClusterLink& {

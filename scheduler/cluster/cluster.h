@@ -75,6 +75,8 @@ struct ClusterNode {
   // All its processors together.
   double host_memory_bytes_per_s = 0;
   int64_t host_memory_bytes = 0;  // 0: unknown
+  // Either way at once, all its processes together.
+  double drive_bytes_per_s = 0;
 };
 
 // Of the achieved FLOP/s, what one kernel of so many FLOPs reaches.

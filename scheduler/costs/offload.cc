@@ -7,6 +7,10 @@
 // rate of the node's memory, which its devices' processes share. Where there
 // are several microbatches, a gradient buffer that leaves has come in as well:
 // each adds to what those before it left.
+//
+// Optimizer states that lie on a drive are read and written once a step, beside
+// the updates and at the same time: the slower of the three counts. They take
+// the host's memory of the buffers that they pass through.
 
 #include <algorithm>
 #include <vector>
@@ -36,9 +40,12 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
   const int64_t master = model_.element_bytes > 2 ? model_.element_bytes : 0;
   const double updated = static_cast<double>(
       model_.gradient_bytes + 2 * (model_.optimizer_bytes + master));
+  const bool on_drive = plan_.offload().has_nvme();
+  const double drive_bytes_per_s =
+      cluster_.nodes[node].drive_bytes_per_s / cluster_.nodes[node].count;
   ChunkCost& chunk = costs.cost.chunks[pp][index];
   double forward = 0, backward = 0, update_s = 0;
-  int64_t on_host = 0;
+  int64_t on_host = 0, largest = 0;
   for (const StageBlocks& blocks : BlocksOf(stage)) {
     const int64_t trained = LeavingParameters(blocks.kind);
     const int64_t weights = LeavingBytes(blocks.kind);
@@ -52,10 +59,17 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
       unit.save_gradients_s += gradients / device.to_device_bytes_per_s;
     }
     unit.update_s = parameters * updated / host_bytes_per_s;
+    if (on_drive) {
+      unit.update_s =
+          std::max(unit.update_s,
+                   parameters * static_cast<double>(model_.optimizer_bytes) /
+                       drive_bytes_per_s);
+    }
+    largest = std::max(largest, trained);
     update_s = std::max(update_s, unit.update_s);
-    on_host +=
-        blocks.count() *
-        (weights + trained * (model_.gradient_bytes + model_.optimizer_bytes));
+    on_host += blocks.count() *
+               (weights + trained * (model_.gradient_bytes +
+                                     (on_drive ? 0 : model_.optimizer_bytes)));
     for (int64_t i = 0; i < blocks.count(); ++i) {
       const BlockTime& time = i < blocks.again
                                   ? times.blocks->again[blocks.kind]
@@ -77,6 +91,13 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
   // The embedding's and head's own update, on the device, is over before.
   if (model_.trained_leaves) chunk.update_s = update_s;
   costs.host_bytes[pp] += on_host;
+  if (on_drive && index == 0) {
+    const int64_t bucket =
+        std::min(largest, static_cast<int64_t>(plan_.gradient_bucket_bytes()) /
+                              model_.gradient_bytes);
+    costs.host_bytes[pp] +=
+        Offload::kStateBuffers * bucket * model_.optimizer_bytes;
+  }
 }
 
 void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {

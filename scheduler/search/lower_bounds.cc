@@ -340,6 +340,8 @@ ClusterModel BestCase(const ClusterModel& cluster) {
         std::max(node.card_bytes_per_s, other.card_bytes_per_s);
     node.host_memory_bytes_per_s =
         std::max(node.host_memory_bytes_per_s, other.host_memory_bytes_per_s);
+    node.drive_bytes_per_s =
+        std::max(node.drive_bytes_per_s, other.drive_bytes_per_s);
     const ClusterDevice& its = cluster.DeviceOfNode(i);
     device.achieved_bf16_flops =
         std::max(device.achieved_bf16_flops, its.achieved_bf16_flops);
@@ -371,6 +373,7 @@ ClusterModel BestCase(const ClusterModel& cluster) {
     other.slowdown = node.slowdown;
     other.card_bytes_per_s = node.card_bytes_per_s;
     other.host_memory_bytes_per_s = node.host_memory_bytes_per_s;
+    other.drive_bytes_per_s = node.drive_bytes_per_s;
   }
   std::fill(best.node_links.begin(), best.node_links.end(), link);
   return best;

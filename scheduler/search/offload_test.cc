@@ -246,6 +246,35 @@ TEST(Offload, AsManyUnitsStayAsHideTheCopies) {
       13);
 }
 
+// The host holds weights and gradients, and the drive's rate is what updates go
+// by; several processes share it.
+TEST(Offload, OptimizerStatesOnADriveTakeItsTime) {
+  PlannerInput input = Input();
+  const auto estimate = [&](bool on_drive) {
+    const auto cluster = ResolveCluster(input.cluster);
+    auto plan = PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    if (on_drive) plan->mutable_offload()->mutable_nvme()->set_folder("/drive");
+    return EstimatePlan(input.model, *cluster, *plan).value();
+  };
+  const Estimate at_home = estimate(false);
+  for (const double rate : {0.0, 1e9, 1e12}) {
+    input.cluster.mutable_nodes(0)->set_drive_bytes_per_s(rate);
+    const Estimate on_drive = estimate(true);
+    const double update_s =
+        std::max(28 / kHostMemory, 12 / (rate > 0 ? rate : 2e9)) * kLayers *
+        kBlock;
+    EXPECT_NEAR(on_drive.parts.optimizer_s, update_s, 0.02 * update_s) << rate;
+    // Buckets of 32 MiB of gradients.
+    const double expected =
+        6 * kLayers * kBlock + 3 * 12 * (double{32 << 20} / 4);
+    EXPECT_NEAR(static_cast<double>(on_drive.host_bytes[0]), expected,
+                0.01 * expected);
+  }
+  EXPECT_NEAR(static_cast<double>(at_home.host_bytes[0]), 18 * kLayers * kBlock,
+              0.01 * 18 * kLayers * kBlock);
+}
+
 TEST(Offload, WhereFewerFitFewerStay) {
   PlannerInput input = Input();
   // Copies that hide with nearly all units only.
