@@ -3,7 +3,7 @@
 // CHAOS_FAULT says what goes wrong; without it nothing does:
 //
 //   full    writes fail, as there is no space
-//   broken  syncs fail
+//   broken  syncs fail, and reads and writes at a place in a file
 //   slow    each sync takes half a second
 //   torn    half of a write reaches the disk, then the process dies; once
 
@@ -72,6 +72,37 @@ extern "C" ssize_t write(int descriptor, const void* bytes, size_t count) {
     raise(SIGKILL);
   }
   return next(descriptor, bytes, count);
+}
+
+// Of a drive that holds what is too much for memory.
+extern "C" ssize_t pwrite(int descriptor, const void* bytes, size_t count,
+                          off_t offset) {
+  static auto* const next =
+      Next<ssize_t(int, const void*, size_t, off_t)>("pwrite");
+  std::array<char, 16> text{};
+  const std::string_view fault = Fault(text);
+  if (!fault.empty() && IsBelow(descriptor)) {
+    if (fault == "full" || fault == "broken") {
+      errno = fault == "full" ? ENOSPC : EIO;
+      return -1;
+    }
+    if (fault == "torn" && unlink(std::getenv("CHAOS_FAULT")) == 0) {
+      next(descriptor, bytes, count / 2, offset);
+      raise(SIGKILL);
+    }
+  }
+  return next(descriptor, bytes, count, offset);
+}
+
+extern "C" ssize_t pread(int descriptor, void* bytes, size_t count,
+                         off_t offset) {
+  static auto* const next = Next<ssize_t(int, void*, size_t, off_t)>("pread");
+  std::array<char, 16> text{};
+  if (Fault(text) == "broken" && IsBelow(descriptor)) {
+    errno = EIO;
+    return -1;
+  }
+  return next(descriptor, bytes, count, offset);
 }
 
 extern "C" int fsync(int descriptor) {

@@ -1,0 +1,90 @@
+#!/bin/bash
+# Training whose optimizer lies on a drive: the bits of training without, what is
+# said of the drive, and drives that are full, break, or tear a write.
+# Usage: nvme_test.sh PATH_TO_TRIREME PATH_TO_FAULTY_DISK
+faulty_disk=$PWD/$2
+source "$(dirname "$0")/testing.sh" "$1"
+
+python3 - <<'PYTHON'
+import os
+from pictures import png
+
+for i, name in enumerate(("bright", "dark")):
+    os.makedirs("pictures/" + name)
+    for k in range(4):
+        open(f"pictures/{name}/{k}.png", "wb").write(png(200 - 150 * i + k))
+PYTHON
+cat > job.textproto <<'JOB'
+model { dit { hidden: 32 layers: 3 heads: 2 patch: 2 } }
+data { image_folder { path: "pictures" } resolution: 8 channels: 1 }
+global_batch: 4
+steps: 6
+optimizer { ema_decay: 0.5 }
+sample { at_end: false }
+precision: BF16
+checkpoint { every: 2 }
+JOB
+plan() { # plan IO
+  echo "offload { nvme { folder: '$work/drive' io: $1 drive_endurance_tbw: 600 } }"
+}
+plan IO_UNSPECIFIED > drive.textproto
+plan THREADS > threads.textproto
+echo "offload { }" > memory.textproto
+same() { # same RUN RUN STEP
+  local file
+  for file in model ema adam_m adam_v; do
+    cmp "$1/checkpoints/step_$3/$file.safetensors" \
+      "$2/checkpoints/step_$3/$file.safetensors" || fail "$1 and $2 differ"
+  done
+}
+
+echo "== the same bits, on the device, in memory and on a drive"
+"$trireme" train job.textproto --out device > device.txt
+for states in memory drive threads; do
+  "$trireme" train job.textproto --plan $states.textproto --out $states > $states.txt
+  same device $states 00000006
+done
+expect_in threads.txt "of rank 0's optimizer in $work/drive: threads, "
+expect_in threads.txt "read and written a step by this machine's ranks (1); its 600 TB are"
+expect_in threads.txt "a step it lasts"
+[[ -z $(ls drive) ]] || fail "left in the drive's folder: $(ls drive)"
+
+echo "== a run goes on from one to the other"
+"$trireme" train job.textproto --plan drive.textproto --out on --steps 3 > on.txt
+"$trireme" train job.textproto --plan drive.textproto --out on --resume > on.txt
+same device on 00000006
+
+echo "== drives that fail end the run; the last checkpoint stands"
+export CHAOS_FOLDER=$work/drive CHAOS_FAULT=$work/fault
+for fault in broken full torn; do
+  LD_PRELOAD=$faulty_disk "$trireme" train job.textproto --plan threads.textproto \
+    --out $fault --steps 1000000 > $fault.txt 2>&1 &
+  run=$!
+  for ((i = 0; i < 600; ++i)); do
+    if [[ -e $fault/checkpoints/step_00000002/manifest.json ]]; then break; fi
+    sleep 0.05
+  done
+  echo -n $fault > fault.new
+  mv fault.new fault
+  if wait $run; then fail "a $fault drive was not noticed"; fi
+  rm -f fault
+  [[ $fault == torn ]] || expect_in $fault.txt "$work/drive/trireme-"
+  steps=$(ls $fault/checkpoints | grep -E '^step_[0-9]+$' | tail -n 1)
+  steps=$((10#${steps#step_} + 2))
+  last=$(printf %08d $steps)
+  "$trireme" train job.textproto --plan threads.textproto --out $fault \
+    --steps $steps --resume > again.txt
+  expect_in again.txt "resumed after step"
+  "$trireme" train job.textproto --out whole_$fault --steps $steps > whole.txt
+  same whole_$fault $fault $last
+done
+expect_in broken.txt "Input/output error"
+expect_in full.txt "No space left on device"
+
+echo "== what cannot be is refused before the first step"
+echo "offload { nvme { folder: '/proc/none' } }" > nowhere.textproto
+expect_error "/proc/none" "$trireme" train job.textproto \
+  --plan nowhere.textproto --out nowhere
+echo full > fault
+expect_error "No space left on device" env LD_PRELOAD=$faulty_disk "$trireme" \
+  train job.textproto --plan threads.textproto --out nowhere
