@@ -25,7 +25,7 @@ precision: BF16
 checkpoint { every: 2 }
 JOB
 plan() { # plan IO
-  echo "offload { nvme { folder: '$work/drive' io: $1 drive_endurance_tbw: 600 } }"
+  echo "offload { nvme { folder: '$work/nvme' io: $1 drive_endurance_tbw: 600 } }"
 }
 plan IO_UNSPECIFIED > drive.textproto
 plan THREADS > threads.textproto
@@ -44,10 +44,10 @@ for states in memory drive threads; do
   "$trireme" train job.textproto --plan $states.textproto --out $states > $states.txt
   same device $states 00000006
 done
-expect_in threads.txt "of rank 0's optimizer in $work/drive: threads, "
+expect_in threads.txt "of rank 0's optimizer in $work/nvme: threads, "
 expect_in threads.txt "read and written a step by this machine's ranks (1); its 600 TB are"
 expect_in threads.txt "a step it lasts"
-[[ -z $(ls drive) ]] || fail "left in the drive's folder: $(ls drive)"
+[[ -z $(ls nvme) ]] || fail "left in the drive's folder: $(ls nvme)"
 
 echo "== a run goes on from one to the other"
 "$trireme" train job.textproto --plan drive.textproto --out on --steps 3 > on.txt
@@ -55,7 +55,7 @@ echo "== a run goes on from one to the other"
 same device on 00000006
 
 echo "== drives that fail end the run; the last checkpoint stands"
-export CHAOS_FOLDER=$work/drive CHAOS_FAULT=$work/fault
+export CHAOS_FOLDER=$work/nvme CHAOS_FAULT=$work/fault
 for fault in broken full torn; do
   LD_PRELOAD=$faulty_disk "$trireme" train job.textproto --plan threads.textproto \
     --out $fault --steps 1000000 > $fault.txt 2>&1 &
@@ -68,7 +68,7 @@ for fault in broken full torn; do
   mv fault.new fault
   if wait $run; then fail "a $fault drive was not noticed"; fi
   rm -f fault
-  [[ $fault == torn ]] || expect_in $fault.txt "$work/drive/trireme-"
+  [[ $fault == torn ]] || expect_in $fault.txt "$work/nvme/trireme-"
   steps=$(ls $fault/checkpoints | grep -E '^step_[0-9]+$' | tail -n 1)
   steps=$((10#${steps#step_} + 2))
   last=$(printf %08d $steps)
@@ -85,6 +85,6 @@ echo "== what cannot be is refused before the first step"
 echo "offload { nvme { folder: '/proc/none' } }" > nowhere.textproto
 expect_error "/proc/none" "$trireme" train job.textproto \
   --plan nowhere.textproto --out nowhere
-echo full > fault
+echo -n full > fault
 expect_error "No space left on device" env LD_PRELOAD=$faulty_disk "$trireme" \
   train job.textproto --plan threads.textproto --out nowhere
