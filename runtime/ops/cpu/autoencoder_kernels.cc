@@ -2,26 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "runtime/ops/cpu/parallel_rows.h"
+#include "runtime/ops/cpu/sum_rows.h"
 
 namespace trireme {
 namespace {
 
 constexpr double kLeastLogVariance = -30;
 constexpr double kMostLogVariance = 20;
-constexpr int64_t kBlockRows = 64;
-
-template <typename T>
-double Wide(T x) {
-  return static_cast<double>(x);
-}
-
-template <typename T>
-T Rounded(double x) {
-  return static_cast<T>(static_cast<ComputeType<T>>(x));
-}
 
 // A row's moments, and where its gradients go.
 template <typename T>
@@ -42,22 +31,6 @@ struct Moments {
     return LogVariance(i) == Wide(log_variance[i]) ? 1 : 0;
   }
 };
-
-// The sum of f(row) over rows, the same on any number of threads.
-template <typename F>
-double SumRows(int64_t rows, int64_t elements_per_row, F&& f) {
-  const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
-  std::vector<double> sums(blocks);
-  ParallelRows(blocks, kBlockRows * elements_per_row, [&](int64_t block) {
-    const int64_t end = std::min(rows, (block + 1) * kBlockRows);
-    for (int64_t row = block * kBlockRows; row < end; ++row) {
-      sums[block] += f(row);
-    }
-  });
-  double sum = 0;
-  for (const double part : sums) sum += part;
-  return sum;
-}
 
 // Below it a gradient has no direction.
 constexpr double kLeastGradient = 1e-12;
