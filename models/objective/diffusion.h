@@ -8,6 +8,11 @@
 // w = 1, or with min_snr_gamma γ min(γ, s)/s of noise and min(γ, s)/(s + 1) of
 // v, where s = ᾱ/(1−ᾱ) (Hang et al., "Efficient diffusion training via min-SNR
 // weighting strategy").
+//
+// Models that learn variances have a second loss, which trains these alone
+// (Nichol and Dhariwal, "Improved denoising diffusion probabilistic models",
+// L_hybrid): bound_weight·T·L_t as a mean likewise, L_t the term of step t in
+// bits (runtime/ops/learned_variance.h).
 
 #ifndef TRIREME_MODELS_OBJECTIVE_DIFFUSION_H_
 #define TRIREME_MODELS_OBJECTIVE_DIFFUSION_H_
@@ -18,6 +23,7 @@
 #include "models/model.pb.h"
 #include "models/objective/noise_schedule.h"
 #include "models/objective/objective.h"
+#include "runtime/ops/learned_variance.h"
 
 namespace trireme {
 
@@ -25,10 +31,16 @@ struct DiffusionConfig {
   NoiseSchedule schedule;
   double min_snr_gamma = 0;  // 0: samples weigh alike
   double condition_drop = 0.1;
+  double bound_weight = 0.001;
 };
 
+// The name of the loss of learned variances (AddLoss).
+inline constexpr char kVariationalBound[] = "variational_bound";
+
 // Fills the defaults in. Errors name the field, found, expected.
-absl::StatusOr<DiffusionConfig> ResolveDiffusion(Diffusion& diffusion);
+// `learned_variance`: the model's.
+absl::StatusOr<DiffusionConfig> ResolveDiffusion(Diffusion& diffusion,
+                                                 bool learned_variance = false);
 
 class DiffusionObjective final : public Objective {
  public:
@@ -39,6 +51,8 @@ class DiffusionObjective final : public Objective {
 
   ModelInputs Prepare(const Batch& microbatch, std::string_view field,
                       DType dtype) const override;
+  Tensor Times(const Batch& microbatch, Device& device,
+               DType dtype) const override;
   Tensor Condition(const Batch& microbatch, std::string_view field,
                    int32_t none) const override;
   int64_t global_batch() const override { return global_batch_; }
@@ -53,6 +67,11 @@ class DiffusionObjective final : public Objective {
   // The step of the batch's sample i.
   int64_t StepOf(const Batch& batch, int64_t i) const;
   double WeightOf(int64_t step) const;
+  VarianceStep VarianceStepOf(int64_t step) const;
+  ShardedVariable LearnedLoss(ForwardContext& context, const Batch& batch,
+                              const ShardedVariable& prediction,
+                              const Tensor& target,
+                              LearnedVarianceTerm term) const;
 
   DiffusionConfig config_;
   uint64_t seed_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -135,6 +136,95 @@ TEST_F(DiffusionTest, LossesWeighByTheSignalToNoiseRatio) {
   }
 }
 
+// Nichol and Dhariwal's L_hybrid, by Ho et al.'s means of x_{t−1}: its gradient
+// trains the variance alone, so only values tell which step's it is.
+TEST_F(DiffusionTest, LearnedVariancesHaveTheBoundOfTheirStep) {
+  constexpr int64_t kSamples = 40, kPixels = 3;
+  const Batch batch = MakeBatch(kSamples, kPixels);
+  SingleWorld world;
+  const ProcessGrid grid;
+  Communicators communicators(world, grid);
+  ParallelContext parallel(device_, grid, communicators);
+  for (const auto prediction : {Diffusion::NOISE, Diffusion::V}) {
+    Diffusion diffusion;
+    diffusion.set_prediction(prediction);
+    diffusion.set_steps(100);
+    diffusion.set_beta_end(0.2);
+    const auto config = ResolveDiffusion(diffusion, /*learned_variance=*/true);
+    CHECK_OK(config.status());
+    EXPECT_EQ(diffusion.bound_weight(), 0.001);
+    const NoiseSchedule& schedule = config->schedule;
+    const ModelInputs inputs = Prepare(*config, batch);
+    ASSERT_EQ(inputs.target.shape(), Shape({kSamples, 3, 1, kPixels}));
+    const std::vector<float> x = inputs.x.ToVector<float>();
+    const std::vector<float> target = inputs.target.ToVector<float>();
+    const std::vector<float> times = inputs.times.ToVector<float>();
+    // The model predicts 0 and a variance in the middle.
+    double errors = 0, bound = 0;
+    int steps_of_first = 0;
+    for (int64_t i = 0; i < kSamples; ++i) {
+      const int64_t t = std::lround(double{times[i]} * kTimeUnit);
+      const double a = schedule.signal(t);
+      const double before = t > 0 ? schedule.alphas[t - 1] : 1;
+      const double beta = 1 - schedule.alphas[t] / before;
+      const double posterior =
+          t > 0 ? beta * (1 - before) / (1 - schedule.alphas[t]) : 0;
+      if (t == 0) ++steps_of_first;
+      for (int64_t k = 0; k < kPixels; ++k) {
+        const double of_target = target[i * 3 * kPixels + k];
+        EXPECT_EQ(target[(i * 3 + 1) * kPixels + k], kPixel);
+        EXPECT_EQ(target[(i * 3 + 2) * kPixels + k], 1);
+        errors += of_target * of_target;
+        if (t == 0) continue;
+        const double clean = prediction == Diffusion::V
+                                 ? a * x[i * kPixels + k]
+                                 : x[i * kPixels + k] / a;
+        const double offset = std::sqrt(before) * beta /
+                              (1 - schedule.alphas[t]) * (kPixel - clean);
+        const double log_variance = (std::log(beta) + std::log(posterior)) / 2;
+        bound += 0.5 *
+                 (log_variance - std::log(posterior) - 1 +
+                  (posterior + offset * offset) / std::exp(log_variance)) /
+                 std::numbers::ln2;
+      }
+    }
+    ASSERT_EQ(steps_of_first, 0) << "another seed";
+    Tape tape(device_);
+    ForwardContext context{tape, parallel};
+    AxisStates states;
+    states[Axis::kData] = AxisState::Shard(0);
+    // Pixel by pixel, as patches of one pixel have them.
+    std::vector<float> by_pixel;
+    for (int64_t i = 0; i < kSamples; ++i) {
+      for (int64_t k = 0; k < kPixels; ++k) {
+        for (int64_t c = 0; c < 3; ++c) {
+          by_pixel.push_back(target[(i * 3 + c) * kPixels + k]);
+        }
+      }
+    }
+    DiffusionObjective(*config, kSeed, kSamples)
+        .AddLosses(context, batch,
+                   {Variable(Tensor::Zeros(device_, {kSamples, kPixels, 2},
+                                           DType::kFloat32)),
+                    states},
+                   Tensor::FromValues<float>(device_, {kSamples, kPixels, 3},
+                                             by_pixel),
+                   kPixels);
+    CHECK_OK(parallel.status());
+    const std::vector<Tape::Loss> losses = tape.TakeLosses();
+    ASSERT_EQ(losses.size(), 2);
+    const auto value = [](const Tape::Loss& loss) {
+      return loss.weight * loss.value.ToVector<float>()[0];
+    };
+    constexpr double kElements = kSamples * kPixels;
+    EXPECT_EQ(losses[0].name, kObjectiveLoss);
+    EXPECT_NEAR(value(losses[0]), errors / kElements, 1e-5);
+    EXPECT_EQ(losses[1].name, kVariationalBound);
+    const double expected = 0.001 * 100 * bound / kElements;
+    EXPECT_NEAR(value(losses[1]), expected, 1e-4 * expected);
+  }
+}
+
 TEST_F(DiffusionTest, ConditionsAreDroppedAsOftenAsTheJobSays) {
   constexpr int64_t kSamples = 20000;
   DiffusionConfig config = Config(Diffusion::NOISE);
@@ -156,6 +246,11 @@ TEST(ResolveDiffusion, FillsDefaultsAndNamesWhatIsWrong) {
   EXPECT_EQ(diffusion.condition_drop(), 0.1);
   // What a run's job has is resolved once more.
   EXPECT_TRUE(ResolveDiffusion(diffusion).ok());
+  diffusion.set_bound_weight(0.5);
+  EXPECT_EQ(MessageOf(ResolveDiffusion(diffusion).status()),
+            "objective.diffusion.bound_weight: found 0.5, expected none for a "
+            "model without learned_variance");
+  diffusion.clear_bound_weight();
   diffusion.set_beta_start(0.5);
   EXPECT_EQ(MessageOf(ResolveDiffusion(diffusion).status()),
             "objective.diffusion.beta_end: found 0.02, expected 0.5 to 0.999");

@@ -23,6 +23,10 @@ class FirstSamples final : public Objective {
                       DType dtype) const override {
     return objective_.Prepare(microbatch, field, dtype);
   }
+  Tensor Times(const Batch& microbatch, Device& device,
+               DType dtype) const override {
+    return objective_.Times(microbatch, device, dtype);
+  }
   Tensor Condition(const Batch& microbatch, std::string_view field,
                    int32_t none) const override {
     return objective_.Condition(microbatch, field, none);

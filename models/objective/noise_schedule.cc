@@ -34,6 +34,12 @@ double BetaOf(Diffusion::Schedule schedule, int64_t t, int64_t steps,
 
 }  // namespace
 
+LogVarianceRange LogVariancesOf(double alpha, double next_alpha) {
+  const double beta = 1 - alpha / next_alpha;
+  return {.least = std::log(beta * (1 - next_alpha) / (1 - alpha)),
+          .most = std::log(beta)};
+}
+
 std::vector<double> CumulativeAlphas(Diffusion::Schedule schedule,
                                      int64_t steps, double beta_start,
                                      double beta_end) {

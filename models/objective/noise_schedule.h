@@ -26,11 +26,25 @@ inline constexpr double kTimeUnit = 1000;
 struct NoiseSchedule {
   std::vector<double> alphas;  // ᾱ_t
   DiffusionPrediction prediction = DiffusionPrediction::kNoise;
+  // Whether samples of c channels have 2c predictions, the latter of which are
+  // v of LogVarianceRange.
+  bool learned_variance = false;
 
   int64_t steps() const { return static_cast<int64_t>(alphas.size()); }
   double signal(int64_t t) const { return std::sqrt(alphas[t]); }
   double noise(int64_t t) const { return std::sqrt(1 - alphas[t]); }
 };
+
+// Of the normal distribution of x_{t'} given x_t, from ᾱ_t and ᾱ_t': the
+// logarithms of the least variance that it may have, which is that given x0 as
+// well, β̃ = β·(1−ᾱ')/(1−ᾱ), and of the most, β = 1 − ᾱ/ᾱ'. A model that learns
+// variances says v of log σ² = least + (most − least)·(v + 1)/2 (Nichol and
+// Dhariwal, equation 15).
+struct LogVarianceRange {
+  double least = 0;
+  double most = 0;
+};
+LogVarianceRange LogVariancesOf(double alpha, double next_alpha);
 
 // β rises linearly from `beta_start` to `beta_end` (LINEAR), or √β does
 // (SCALED_LINEAR), or ᾱ falls as a squared cosine (COSINE; Nichol and Dhariwal,

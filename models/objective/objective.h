@@ -20,9 +20,11 @@ namespace trireme {
 // What a model is given of the samples that it learns to make, and what it is
 // to predict.
 struct ModelInputs {
-  Tensor x;       // of the field's shape, in the model's type
-  Tensor times;   // [n], fp32 (fp64 for fp64)
-  Tensor target;  // as x; undefined where nothing is learnt
+  Tensor x;      // of the field's shape, in the model's type
+  Tensor times;  // [n], fp32 (fp64 for fp64)
+  // As x, or what else the objective compares pictures of as many pixels with;
+  // undefined where nothing is learnt.
+  Tensor target;
 };
 
 // The name of an objective's own loss (AddLoss).
@@ -37,6 +39,13 @@ class Objective {
   // From the samples in `field` (fp32) of the microbatch. `dtype`: the model's.
   virtual ModelInputs Prepare(const Batch& microbatch, std::string_view field,
                               DType dtype) const = 0;
+
+  // The times alone, for blocks that embed them themselves; undefined where
+  // there are none. `dtype`: the model's.
+  virtual Tensor Times(const Batch& /*microbatch*/, Device& /*device*/,
+                       DType /*dtype*/) const {
+    return Tensor();
+  }
 
   // The condition in `field` (int32 [n]), with `none` for the samples that are
   // trained without their conditions. A sample loses all of them or none.

@@ -29,6 +29,10 @@ double SampleSigma(const RectifiedFlowConfig& config, uint64_t seed,
       config.shift);
 }
 
+Tensor In(const Tensor& x, DType dtype) {
+  return x.dtype() == dtype ? x : Cast(x, dtype);
+}
+
 // The largest scale with which MODE's sigma falls as u grows.
 constexpr double kMostModeScale = 2 / (std::numbers::pi - 2);
 
@@ -209,11 +213,8 @@ ModelInputs RectifiedFlowObjective::Prepare(const Batch& batch,
   Tensor clean = batch[field];
   Device& device = clean.device();
   const int64_t n = batch.size();
-  std::vector<float> sigma_values;
   std::vector<RandomStream> noise;
   for (int64_t i = 0; i < n; ++i) {
-    sigma_values.push_back(
-        static_cast<float>(SampleSigma(config_, seed_, batch, i)));
     noise.push_back(StreamOf(seed_, batch, i, RandomPurpose::kNoise));
   }
   if (config_.match_channels > 0) {
@@ -222,16 +223,28 @@ ModelInputs RectifiedFlowObjective::Prepare(const Batch& batch,
   const Tensor x = Tensor::Empty(device, clean.shape(), DType::kFloat32,
                                  MemoryCategory::kActivations, "noised batch");
   const Tensor target = Tensor::EmptyLike(x, "flow target");
-  const Tensor sigmas = Upload<float>(device, {n}, sigma_values,
-                                      MemoryCategory::kActivations, "sigmas");
+  const Tensor sigmas = Sigmas(batch, device);
   AddFlowNoise(noise, clean, sigmas, x, target);
-  const auto in = [](const Tensor& tensor, DType wanted) {
-    return tensor.dtype() == wanted ? tensor : Cast(tensor, wanted);
-  };
-  return {.x = in(x, dtype),
-          .times = in(sigmas, dtype == DType::kFloat64 ? DType::kFloat64
+  return {.x = In(x, dtype),
+          .times = In(sigmas, dtype == DType::kFloat64 ? DType::kFloat64
                                                        : DType::kFloat32),
-          .target = in(config_.predicts_clean ? clean : target, dtype)};
+          .target = In(config_.predicts_clean ? clean : target, dtype)};
+}
+
+Tensor RectifiedFlowObjective::Times(const Batch& batch, Device& device,
+                                     DType dtype) const {
+  return In(Sigmas(batch, device),
+            dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32);
+}
+
+Tensor RectifiedFlowObjective::Sigmas(const Batch& batch,
+                                      Device& device) const {
+  std::vector<float> sigmas;
+  for (int64_t i = 0; i < batch.size(); ++i) {
+    sigmas.push_back(static_cast<float>(SampleSigma(config_, seed_, batch, i)));
+  }
+  return Upload<float>(device, {batch.size()}, sigmas,
+                       MemoryCategory::kActivations, "sigmas");
 }
 
 Tensor RectifiedFlowObjective::Condition(const Batch& batch,

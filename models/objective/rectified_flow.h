@@ -55,6 +55,8 @@ class RectifiedFlowObjective final : public Objective {
 
   ModelInputs Prepare(const Batch& microbatch, std::string_view field,
                       DType dtype) const override;
+  Tensor Times(const Batch& microbatch, Device& device,
+               DType dtype) const override;
   Tensor Condition(const Batch& microbatch, std::string_view field,
                    int32_t none) const override;
   int64_t global_batch() const override { return global_batch_; }
@@ -64,6 +66,9 @@ class RectifiedFlowObjective final : public Objective {
   bool predicts_clean() const override { return config_.predicts_clean; }
 
  private:
+  // fp32 [n].
+  Tensor Sigmas(const Batch& batch, Device& device) const;
+
   RectifiedFlowConfig config_;
   uint64_t seed_;
   int64_t global_batch_;

@@ -5,6 +5,8 @@
 
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/gaussian.h"
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
@@ -16,6 +18,22 @@ Tensor Mix(const Tensor& x, double a, const Tensor& y, double b) {
   ScaleInPlace(mixed, a);
   AddInPlace(y, mixed, b);
   return mixed;
+}
+
+// mean + σ·noise, where a model says v of log σ² (LogVarianceRange).
+Tensor AddLearnedNoise(const Tensor& mean, const Tensor& v,
+                       const LogVarianceRange& range, const Tensor& noise) {
+  const Tensor log_variance = Full(v.device(), v.shape(), DType::kFloat32,
+                                   (range.least + range.most) / 2);
+  AddInPlace(v, log_variance, (range.most - range.least) / 2);
+  const int64_t n = mean.dim(0), elements = mean.shape().elements_after(0);
+  const Tensor moments =
+      Tensor::Empty(mean.device(), {n, 2 * elements}, DType::kFloat32,
+                    MemoryCategory::kActivations, "moments of a step");
+  WriteSlice(mean.Reshape({n, elements}), 1, 0, moments);
+  WriteSlice(log_variance.Reshape({n, elements}), 1, elements, moments);
+  return SampleGaussian(moments, noise.Reshape({n, elements}))
+      .Reshape(mean.shape());
 }
 
 }  // namespace
@@ -36,10 +54,22 @@ Tensor SampleDiffusion(const SamplerOptions& options,
   const double eta = options.solver == Solver::kDdpm ? 1 : 0;
   const int64_t stride = schedule.steps() / options.steps;
   Tensor x = noise.Clone("sample");
+  Tensor variances;
+  // Without the channels of variances, which are kept.
+  const PredictionFunction predict_mean = [&](const Tensor& at, double time,
+                                              bool conditional) {
+    Tensor predicted = predict(at, time, conditional);
+    if (!schedule.learned_variance) return predicted;
+    const int64_t channels = at.dim(1);
+    if (conditional) {
+      variances = CopySlice(predicted, 1, channels, 2 * channels, "variances");
+    }
+    return CopySlice(predicted, 1, 0, channels, "prediction");
+  };
   int64_t step = 0;
   for (const int64_t t : VisitedSteps(schedule.steps(), options.steps)) {
     const Tensor predicted = GuidedPrediction(
-        options, predict, x, static_cast<double>(t) / kTimeUnit);
+        options, predict_mean, x, static_cast<double>(t) / kTimeUnit);
     const double a = schedule.signal(t), b = schedule.noise(t);
     const bool of_v = schedule.prediction == DiffusionPrediction::kV;
     const Tensor clean =
@@ -51,7 +81,12 @@ Tensor SampleDiffusion(const SamplerOptions& options,
                           std::sqrt(std::max(0.0, 1 - alpha / next));
     x = Mix(clean, std::sqrt(next), noisy,
             std::sqrt(std::max(0.0, 1 - next - spread * spread)));
-    if (spread > 0) AddInPlace(fresh(step), x, spread);
+    if (spread > 0 && schedule.learned_variance) {
+      x = AddLearnedNoise(x, variances, LogVariancesOf(alpha, next),
+                          fresh(step));
+    } else if (spread > 0) {
+      AddInPlace(fresh(step), x, spread);
+    }
     ++step;
   }
   return x;

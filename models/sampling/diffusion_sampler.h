@@ -5,6 +5,12 @@
 //   x̂0, ε̂ from the prediction;  x' = √ᾱ'·x̂0 + √(1−ᾱ'−s²)·ε̂ + s·fresh noise,
 //   s = η·√((1−ᾱ')/(1−ᾱ))·√(1−ᾱ/ᾱ')
 //
+// Of a model that learns variances, DDPM adds √σ²·fresh noise instead, with the
+// σ² that the model says of each element (LogVarianceRange); s stays that of
+// η = 1, and DDIM does not read them. Guidance is of all channels of the
+// prediction, as in diffusers' pipeline (the first publication guided three of
+// four), and variances are those with the condition.
+//
 // η = 0 is DDIM itself, which draws nothing anew; η = 1 is DDPM where it visits
 // all steps of the schedule. Steps are those of diffusers' DDIMScheduler:
 // multiples of ⌊T/n⌋, and ᾱ' = 1 behind 0.

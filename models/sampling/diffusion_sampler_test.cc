@@ -10,6 +10,7 @@
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
@@ -78,6 +79,44 @@ TEST(DiffusionSampler, StepsAreThoseOfDiffusers) {
              {-0.1152792, -0.7506093, -0.2741117});
   ExpectNear(sample(DiffusionPrediction::kV, Solver::kDdpm),
              {-0.2427012, -0.3311453, -0.2648122});
+}
+
+// DDPMScheduler with variance_type="learned_range" (0.42.1). DDIM does not read
+// variances, and guidance is not theirs.
+TEST(DiffusionSampler, LearnedVariancesAreThoseOfDiffusers) {
+  CpuDevice device(1 << 20);
+  const Tensor start = Tensor::FromValues<float>(
+      device, {1, 3}, std::vector<float>{0.7F, -1.3F, 0.2F});
+  const auto sample = [&](DiffusionPrediction prediction, Solver solver,
+                          double guidance = 1) {
+    NoiseSchedule schedule = ScaledLinear(prediction);
+    schedule.learned_variance = true;
+    const PredictionFunction predict = [&](const Tensor& x, double time,
+                                           bool conditional) {
+      const Tensor y = Tensor::Zeros(device, {1, 6}, DType::kFloat32);
+      Tensor mean = Scale(x, 0.5);
+      AddInPlace(Tensor::FromValues<float>(device, {1, 3},
+                                           std::vector<float>(3, time)),
+                 mean);
+      WriteSlice(mean, 1, 0, y);
+      WriteSlice(Scale(x, conditional ? 0.25 : 100), 1, 3, y);
+      return y;
+    };
+    const FreshNoise fresh = [&](int64_t step) {
+      return Tensor::FromValues<float>(
+          device, {1, 3}, std::vector<float>(3, 0.1F * (step + 1)));
+    };
+    return SampleDiffusion({.solver = solver, .steps = 4, .guidance = guidance},
+                           schedule, predict, fresh, start)
+        .ToVector<float>();
+  };
+  const std::vector<double> of_noise = {-0.8197494, -3.1444302, -1.4028838};
+  ExpectNear(sample(DiffusionPrediction::kNoise, Solver::kDdpm), of_noise);
+  ExpectNear(sample(DiffusionPrediction::kNoise, Solver::kDdpm, 3), of_noise);
+  ExpectNear(sample(DiffusionPrediction::kV, Solver::kDdpm),
+             {-0.2027965, -0.2954974, -0.2259901});
+  ExpectNear(sample(DiffusionPrediction::kNoise, Solver::kDdim),
+             {-0.3726036, -3.603276, -1.180272});
 }
 
 // Of data N(0, s²) the best predictions are linear, and samples are such.
