@@ -131,6 +131,8 @@ class ModelFamily {
 
   // What the model learns to make; fp32.
   virtual FieldSpec samples() const = 0;
+  // What it predicts of a sample (ToSamples): as much, or more channels.
+  virtual FieldSpec predictions() const { return samples(); }
   // What the chunk's units read of a batch.
   virtual std::vector<FieldSpec> Fields(const ChunkRequest& request) const = 0;
   // Whether the model gives back what it is given, and draws nothing: an
@@ -158,7 +160,8 @@ class ModelFamily {
   virtual absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
       const InputSizes& sizes) const = 0;
   // From the prediction as Build's head gives it, with all tokens and any
-  // padding behind them, to samples [n, ..].
+  // padding behind them, to predictions [n, ..]; of tokens of samples' channels
+  // likewise to samples.
   virtual Tensor ToSamples(const Tensor& prediction) const = 0;
 };
 

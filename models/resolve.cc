@@ -6,6 +6,7 @@
 
 #include "fmt/format.h"
 #include "models/dit/dit_family.h"
+#include "models/dit/dit_names.h"
 #include "models/hidream/hidream_class.h"
 #include "models/hidream/hidream_family.h"
 #include "models/mmdit/mmdit_classes.h"
@@ -30,6 +31,8 @@ constexpr int64_t kMaxChannels = 1 << 16;
 std::vector<ModelClass> Classes() {
   const std::span<const ModelClass> mmdit = MmditClasses();
   std::vector<ModelClass> classes(mmdit.begin(), mmdit.end());
+  const std::span<const ModelClass> dit = DitClasses();
+  classes.insert(classes.end(), dit.begin(), dit.end());
   classes.push_back(HidreamClass());
   classes.push_back(TriposgClass());
   classes.push_back(ShapeVaeClass());
@@ -144,11 +147,9 @@ absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
   return described;
 }
 
-absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,
-                                                   const FieldSpec& samples,
-                                                   uint64_t seed,
-                                                   int64_t global_batch,
-                                                   int64_t tokens) {
+absl::StatusOr<ResolvedObjective> ResolveObjective(
+    ObjectiveConfig& objective, const FieldSpec& samples, uint64_t seed,
+    int64_t global_batch, int64_t tokens, bool learned_variance) {
   // An autoencoder is given what a shape's surface is made of.
   if (samples.name == kSurfaceField) {
     if (objective.has_rectified_flow() || objective.has_diffusion()) {
@@ -166,10 +167,16 @@ absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,
         "(model.shape_vae) only");
   }
   if (objective.has_diffusion()) {
-    ASSIGN_OR_RETURN(DiffusionConfig config,
-                     ResolveDiffusion(*objective.mutable_diffusion()));
+    ASSIGN_OR_RETURN(
+        DiffusionConfig config,
+        ResolveDiffusion(*objective.mutable_diffusion(), learned_variance));
     return ResolvedObjective{.training = std::make_shared<DiffusionObjective>(
                                  std::move(config), seed, global_batch)};
+  }
+  if (learned_variance) {
+    return InvalidArgument(
+        "objective: found rectified_flow, expected diffusion for a model with "
+        "learned_variance");
   }
   RectifiedFlow& flow = *objective.mutable_rectified_flow();
   ASSIGN_OR_RETURN(const RectifiedFlowConfig config,

@@ -38,12 +38,11 @@ struct ResolvedObjective {
 
 // The same for the objective: of autoencoders reconstruction, else rectified
 // flow. `samples`: what the model learns; `seed` keys its
-// random numbers; `global_batch`: samples of a step; `tokens`: of a sample.
-absl::StatusOr<ResolvedObjective> ResolveObjective(ObjectiveConfig& objective,
-                                                   const FieldSpec& samples,
-                                                   uint64_t seed,
-                                                   int64_t global_batch,
-                                                   int64_t tokens);
+// random numbers; `global_batch`: samples of a step; `tokens`: of a sample;
+// `learned_variance`: whether the model predicts variances as well.
+absl::StatusOr<ResolvedObjective> ResolveObjective(
+    ObjectiveConfig& objective, const FieldSpec& samples, uint64_t seed,
+    int64_t global_batch, int64_t tokens, bool learned_variance = false);
 
 }  // namespace trireme
 

@@ -154,7 +154,9 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
       const ResolvedObjective objective,
       ResolveObjective(*job.mutable_objective(), setup.family->samples(),
                        job.seed(), job.global_batch(),
-                       setup.family->Shape().tokens));
+                       setup.family->Shape().tokens,
+                       !(setup.family->predictions().shape ==
+                         setup.family->samples().shape)));
   setup.objective = objective.training;
   setup.sampling_shift = objective.sampling_shift;
   RETURN_IF_ERROR(WithContext(CheckSampling({.solver = SolverOf(job.sample()),

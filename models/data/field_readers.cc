@@ -106,6 +106,11 @@ absl::Status ReadQueries(const Sample& sample, const FieldSpec& spec,
 
 absl::Status ReadLabel(const Sample& sample, const FieldSpec& /*spec*/,
                        int64_t index, FieldValues& values) {
+  if (sample.class_id < 0) {
+    return InvalidArgument(
+        "{}: found no class, expected one for a model with classes",
+        sample.key);
+  }
   std::get<std::vector<int32_t>>(values)[index] = sample.class_id;
   return absl::OkStatus();
 }

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "fmt/format.h"
 #include "models/transformer/position_table.h"
 #include "parallel/transitions.h"
 #include "runtime/ops/copy.h"
@@ -11,10 +12,7 @@
 namespace trireme {
 namespace {
 
-constexpr double kTimeScale = 1000.0;
 constexpr double kMaxPeriod = 10000.0;
-constexpr Initializer kSmallNormal = {.kind = Initializer::Kind::kNormal,
-                                      .stddev = 0.02};
 
 // Coordinates of the range's tokens: (row, column) of pictures, (z, y, x) of a
 // lattice. Those of padding lie beyond it; nobody sees them.
@@ -34,13 +32,24 @@ std::vector<double> TokenPositions(const DitConfig& config, TokenRange range) {
   return positions;
 }
 
+// Of the fixed table: rows and columns in units of which a side of
+// position_base has as many, where there is one.
+std::vector<double> TablePositions(const DitConfig& config, TokenRange range) {
+  std::vector<double> positions = TokenPositions(config, range);
+  if (config.position_base == 0) return positions;
+  const auto base = static_cast<double>(config.position_base);
+  const double units[] = {static_cast<double>(config.rows()) / base,
+                          static_cast<double>(config.columns()) / base};
+  for (size_t i = 0; i < positions.size(); ++i) positions[i] /= units[i % 2];
+  return positions;
+}
+
 }  // namespace
 
 struct DitPart::Embedding {
   ReplicatedLinear tokens;
-  ReplicatedLinear time_in;
-  ReplicatedLinear time_out;
-  Parameter* class_table = nullptr;
+  // Of all blocks; of the first and the head where each has its own.
+  DitConditioner conditioner;
   std::unique_ptr<ReplicatedLinear> text;
   Tensor position_table;
 };
@@ -68,17 +77,7 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
     store.BeginUnit();
     embedding_ = std::make_shared<Embedding>(Embedding{
         ReplicatedLinear(store, "patch_embedding", config.token_channels(), h),
-        ReplicatedLinear(store, "time_embedding.in", kDitTimeChannels, h,
-                         {.initializer = kSmallNormal}),
-        ReplicatedLinear(store, "time_embedding.out", h, h,
-                         {.initializer = kSmallNormal})});
-    if (config.classes > 0) {
-      embedding_->class_table =
-          &store.Create("class_embedding.table", {config.classes + 1, h}, {},
-                        {.kind = Initializer::Kind::kNormal,
-                         .stddev = config.class_table_stddev},
-                        /*decay=*/false);
-    }
+        DitConditioner(store, "", config)});
     if (config.text_tokens > 0) {
       embedding_->text = std::make_unique<ReplicatedLinear>(
           store, "text_embedding", config.text_width, h);
@@ -86,11 +85,16 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
     if (config.positions == Dit::SINCOS) {
       embedding_->position_table = SinCosTable(
           device, config.hidden, config.axes(),
-          TokenPositions(config, layout_.tokens().local), store.dtype());
+          TablePositions(config, layout_.tokens().local), store.dtype());
     }
   }
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {
     store.BeginUnit();
+    conditioners_.push_back(
+        config.conditions_per_block && i > 0
+            ? std::make_unique<DitConditioner>(
+                  store, fmt::format("blocks.{}.", i), config)
+            : nullptr);
     blocks_.push_back(std::make_unique<DitBlock>(
         store, grid, i, config,
         options.recompute.kind == BlockRecompute::Kind::kSelective
@@ -99,8 +103,8 @@ DitPart::DitPart(ParameterStore& store, const ProcessGrid& grid,
   }
   if (options.has_head(config.layers)) {
     store.BeginUnit();
-    head_ =
-        std::make_shared<FinalLayer>(store, grid, h, config.token_channels());
+    head_ = std::make_shared<FinalLayer>(store, grid, h,
+                                         config.predicted_channels());
   }
 }
 
@@ -125,19 +129,9 @@ StreamState DitPart::Embed(ForwardContext& context,
   if (embedding_->position_table.defined()) {
     state.x = AddConstant(context, state.x, embedding_->position_table);
   }
-  const Tensor sinusoid =
-      TimestepEmbedding(Scale(inputs.sigmas, kTimeScale), kDitTimeChannels,
-                        kMaxPeriod, inputs.tokens.dtype());
-  ShardedVariable c = embedding_->time_out.Forward(
-      context,
-      Activate(context, Activation::kSilu,
-               embedding_->time_in.Forward(context, BatchConstant(sinusoid))));
-  if (embedding_->class_table != nullptr) {
-    c = Add(context, c,
-            EmbeddingLookup(context, *embedding_->class_table, inputs.labels,
-                            BatchStates()));
-  }
-  state.silu_c = layout_.Conditioning(context, c);
+  state.silu_c = layout_.Conditioning(
+      context, embedding_->conditioner.Forward(
+                   context, ConditionsOf(inputs.sigmas, inputs.labels)));
   if (embedding_->text != nullptr) {
     state.text = layout_.EmbedText(
         context, *embedding_->text,
@@ -166,7 +160,24 @@ DitConstants DitPart::ConstantsOf(const Batch& microbatch,
       Constants(microbatch.size(), text_counts, objective.global_batch());
   constants.routed.step = microbatch.step;
   constants.routed.samples = microbatch.samples;
+  if (config_.conditions_per_block) {
+    constants.conditions =
+        ConditionsOf(objective.Times(microbatch, device_, dtype_),
+                     LabelsOf(microbatch, objective));
+  }
   return constants;
+}
+
+DitConditions DitPart::ConditionsOf(const Tensor& times,
+                                    const Tensor& labels) const {
+  return {.sinusoid = DitSinusoid(config_, times, dtype_), .labels = labels};
+}
+
+Tensor DitPart::LabelsOf(const Batch& microbatch,
+                         const Objective& objective) const {
+  if (config_.classes == 0) return Tensor();
+  return objective.Condition(microbatch, kLabelField,
+                             static_cast<int32_t>(config_.classes));
 }
 
 DitInputs DitPart::InputsOf(const Batch& microbatch,
@@ -176,10 +187,7 @@ DitInputs DitPart::InputsOf(const Batch& microbatch,
   DitInputs inputs;
   inputs.tokens = TokensOf(prepared.x);
   inputs.sigmas = prepared.times;
-  if (config_.classes > 0) {
-    inputs.labels = objective.Condition(microbatch, kLabelField,
-                                        static_cast<int32_t>(config_.classes));
-  }
+  inputs.labels = LabelsOf(microbatch, objective);
   if (config_.text_tokens > 0) {
     const Tensor& text = microbatch[kTextField];
     inputs.text = text.dtype() == dtype_ ? text : Cast(text, dtype_);
@@ -212,7 +220,16 @@ DitConstants DitPart::Constants(int64_t b, const Tensor& text_counts,
 void DitPart::RunBlock(ForwardContext& context, int block,
                        const DitConstants& constants,
                        StreamState& state) const {
+  if (conditioners_[block] == nullptr) {
+    blocks_[block]->Forward(context, constants, state);
+    return;
+  }
+  // What the head reads passes by.
+  const ShardedVariable of_head = state.silu_c;
+  state.silu_c = layout_.Conditioning(
+      context, conditioners_[block]->Forward(context, constants.conditions));
   blocks_[block]->Forward(context, constants, state);
+  state.silu_c = of_head;
 }
 
 ShardedVariable DitPart::Predict(ForwardContext& context,
@@ -220,8 +237,9 @@ ShardedVariable DitPart::Predict(ForwardContext& context,
                                  const Tensor& text_counts) const {
   CHECK(has_embedding() && has_head());
   StreamState state = Embed(context, inputs);
-  const DitConstants constants =
+  DitConstants constants =
       Constants(inputs.tokens.dim(0), text_counts, /*global_batch=*/0);
+  constants.conditions = ConditionsOf(inputs.sigmas, inputs.labels);
   for (int i = 0; i < num_blocks(); ++i) {
     RunBlock(context, i, constants, state);
   }

@@ -4,7 +4,10 @@
 //   x = tokens·W + b (+ sin-cos table);  c = mlp(sinusoid(1000·sigma)) +
 //   class_table[label];  text = states·W + b;  blocks;
 //   head: norm(x)·(1 + scale) + shift, then a zero-initialised linear to a
-//   token's channels.
+//   token's channels, twice as many with learned variances.
+//
+// With conditions per block, c is the first block's and the head's, and every
+// other block makes one of its own.
 //
 // Tokens are a picture's patches, of patch²·channels, or those of a set.
 
@@ -27,9 +30,6 @@
 #include "parallel/parameter_store.h"
 
 namespace trireme {
-
-// Of the embedding of a scalar time.
-inline constexpr int64_t kDitTimeChannels = 256;
 
 // What the first stage reads of one microbatch; compute dtype unless said.
 struct DitInputs {
@@ -88,7 +88,7 @@ class DitPart {
   // The part's block i.
   void RunBlock(ForwardContext& context, int block,
                 const DitConstants& constants, StreamState& state) const;
-  // → [b, local tokens, token channels], zeros as padding.
+  // → [b, local tokens, predicted channels], zeros as padding.
   ShardedVariable Head(ForwardContext& context, const StreamState& state) const;
   // A whole model's prediction.
   ShardedVariable Predict(ForwardContext& context, const DitInputs& inputs,
@@ -96,6 +96,9 @@ class DitPart {
 
  private:
   struct Embedding;
+
+  DitConditions ConditionsOf(const Tensor& times, const Tensor& labels) const;
+  Tensor LabelsOf(const Batch& microbatch, const Objective& objective) const;
 
   DitConfig config_;
   ChunkRequest options_;
@@ -105,6 +108,8 @@ class DitPart {
   RopeTable rope_;
   std::shared_ptr<Embedding> embedding_;
   std::vector<std::unique_ptr<DitBlock>> blocks_;
+  // By block; null where a block reads the state's conditioning.
+  std::vector<std::unique_ptr<DitConditioner>> conditioners_;
   std::shared_ptr<FinalLayer> head_;
 };
 

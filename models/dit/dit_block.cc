@@ -8,12 +8,17 @@
 namespace trireme {
 namespace {
 
+// Of norms before MLPs where diffusers' blocks are meant.
+constexpr double kPerBlockMlpNormEps = 1e-5;
+
 StreamSizes SizesOf(const DitConfig& config) {
   return {.hidden = config.hidden,
           .head_dim = config.head_dim(),
           .mlp_hidden = config.mlp_hidden,
           .qk_norm = config.qk_norm ? StreamSizes::QkNorm::kHeads
-                                    : StreamSizes::QkNorm::kNone};
+                                    : StreamSizes::QkNorm::kNone,
+          .mlp_norm_eps = config.conditions_per_block ? kPerBlockMlpNormEps
+                                                      : kStreamNormEps};
 }
 
 StreamSizes ImageSizesOf(const DitConfig& config, int64_t block) {

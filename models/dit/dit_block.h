@@ -18,6 +18,7 @@
 #include <memory>
 #include <string>
 
+#include "models/dit/dit_conditioner.h"
 #include "models/dit/dit_config.h"
 #include "models/transformer/modulated_stream.h"
 #include "models/transformer/streams.h"
@@ -41,6 +42,8 @@ struct DitConstants {
   // together for joint attention. Undefined without text.
   Tensor text_counts;
   Tensor joint_counts;
+  // What blocks embed themselves, of conditions per block.
+  DitConditions conditions;
 };
 
 class DitBlock {

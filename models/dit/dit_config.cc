@@ -27,6 +27,7 @@ PresetSizes SizesOf(Dit::Preset preset) {
     case Dit::L:
       return {1024, 24, 16};
     case Dit::XL:
+    case Dit::XL_2:
       return {1152, 28, 16};
     default:
       return {0, 0, 0};
@@ -41,6 +42,7 @@ constexpr int64_t kMaxHeadDim = 1024;
 // Of one sample, picture and text. Tables are made for each.
 constexpr int64_t kMaxTokens = 1 << 20;
 constexpr double kMaxStddev = 1e6;
+constexpr int64_t kMaxClasses = 1 << 24;
 
 absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
                         int64_t high) {
@@ -54,9 +56,10 @@ absl::Status ResolvePictures(const Dit& dit, const ImageSpec& image,
                              DitConfig& config) {
   config.image = image;
   config.patch = dit.has_patch() ? dit.patch() : 2;
-  config.positions = dit.positions() == Dit::POSITIONS_UNSPECIFIED
-                         ? Dit::ROPE
-                         : dit.positions();
+  config.positions = dit.positions();
+  if (config.positions == Dit::POSITIONS_UNSPECIFIED) {
+    config.positions = dit.preset() == Dit::XL_2 ? Dit::SINCOS : Dit::ROPE;
+  }
   RETURN_IF_ERROR(CheckRange("patch", config.patch, 1, 64));
   if (image.height % config.patch != 0 || image.width % config.patch != 0) {
     return InvalidArgument(
@@ -96,6 +99,39 @@ absl::Status ResolveSet(const Dit& dit, const TokenSetSpec& set,
   return absl::OkStatus();
 }
 
+// How far it is the model that diffusers has.
+absl::Status ResolveVariant(const Dit& dit, DitConfig& config) {
+  const bool published = dit.preset() == Dit::XL_2;
+  config.conditions_per_block =
+      dit.conditioning() == Dit::CONDITIONING_UNSPECIFIED
+          ? published
+          : dit.conditioning() == Dit::PER_BLOCK;
+  config.learned_variance =
+      dit.has_learned_variance() ? dit.learned_variance() : published;
+  if (config.learned_variance && config.of_sets()) {
+    return InvalidArgument(
+        "model.dit.learned_variance: found true, expected false where samples "
+        "are sets of tokens");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ResolveClasses(const Dit& dit, int64_t of_data,
+                            DitConfig& config) {
+  if (dit.has_class_conditional() && !dit.class_conditional()) {
+    if (!dit.has_classes()) return absl::OkStatus();
+    return InvalidArgument(
+        "model.dit.classes: found {} with class_conditional: false, expected "
+        "none",
+        dit.classes());
+  }
+  config.classes = of_data;
+  if (!dit.has_classes()) return absl::OkStatus();
+  config.classes = dit.classes();
+  return CheckRange("classes", config.classes, std::max<int64_t>(of_data, 1),
+                    kMaxClasses);
+}
+
 }  // namespace
 
 absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
@@ -128,7 +164,9 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
         "none of its own, expected at least {:.3g}",
         mlp_ratio, config.hidden, 1.0 / config.hidden);
   }
-  config.qk_norm = !dit.has_qk_norm() || dit.qk_norm();
+  config.qk_norm =
+      dit.has_qk_norm() ? dit.qk_norm() : dit.preset() != Dit::XL_2;
+  RETURN_IF_ERROR(ResolveVariant(dit, config));
   if (config.head_dim() > kMaxHeadDim) {
     return InvalidArgument(
         "model.dit.heads: found {} heads of {} channels, expected heads of at "
@@ -148,9 +186,7 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
         "model.dit.hidden: found {}, expected at least {} for positions SINCOS",
         config.hidden, pairs);
   }
-  if (!dit.has_class_conditional() || dit.class_conditional()) {
-    config.classes = classes;
-  }
+  RETURN_IF_ERROR(ResolveClasses(dit, classes, config));
   if (dit.has_class_table_stddev()) {
     config.class_table_stddev = dit.class_table_stddev();
     if (!(config.class_table_stddev >= 0 &&
@@ -195,6 +231,9 @@ void FillDit(const DitConfig& config, Dit& dit) {
   dit.set_mlp_ratio(static_cast<double>(config.mlp_hidden) / config.hidden);
   dit.set_qk_norm(config.qk_norm);
   dit.set_positions(config.positions);
+  dit.set_conditioning(config.conditions_per_block ? Dit::PER_BLOCK
+                                                   : Dit::SHARED);
+  dit.set_learned_variance(config.learned_variance);
   dit.set_class_conditional(config.classes > 0);
   dit.set_class_table_stddev(config.class_table_stddev);
   if (config.text_tokens > 0) {

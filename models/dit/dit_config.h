@@ -39,6 +39,12 @@ struct DitConfig {
   // 0: unconditional. The table has one more row, for dropped classes.
   int64_t classes = 0;
   double class_table_stddev = 0.5;
+  // Blocks embed times and classes themselves (Dit::PER_BLOCK).
+  bool conditions_per_block = false;
+  bool learned_variance = false;
+  // Of SINCOS: patches along the side of the picture whose coordinates count
+  // them; those of other sizes run over as much. 0: this one's.
+  int64_t position_base = 0;
   int64_t text_tokens = 0;  // 0: no text
   int64_t text_width = 0;
   bool text_bytes = false;  // of the caption itself
@@ -62,6 +68,10 @@ struct DitConfig {
   // Of a token as the model is given it.
   int64_t token_channels() const {
     return of_sets() ? set.channels : patch * patch * image.channels;
+  }
+  // Of a token as the model predicts it.
+  int64_t predicted_channels() const {
+    return (learned_variance ? 2 : 1) * token_channels();
   }
   bool joint_text() const {
     return text_tokens > 0 && text_attention == Dit::JOINT;

@@ -54,6 +54,42 @@ TEST(ResolveDitTest, FillsPresetsAndDefaultsAndWritesThemBack) {
   EXPECT_EQ(again->positions, Dit::SINCOS);
 }
 
+TEST(ResolveDitTest, ThePublishedModelIsAPreset) {
+  const DitConfig config = Resolved(Dit::XL_2);
+  EXPECT_EQ(config.layers, 28);
+  EXPECT_TRUE(config.conditions_per_block);
+  EXPECT_TRUE(config.learned_variance);
+  EXPECT_FALSE(config.qk_norm);
+  EXPECT_EQ(config.positions, Dit::SINCOS);
+  EXPECT_EQ(config.predicted_channels(), 2 * 2 * 8);
+  Dit filled;
+  filled.set_preset(Dit::XL_2);
+  filled.set_learned_variance(false);
+  const ImageSpec image = {.channels = 4, .height = 32, .width = 32};
+  FillDit(*ResolveDit(filled, image, 1000), filled);
+  filled.clear_preset();
+  const auto again = ResolveDit(filled, image, 1000);
+  CHECK_OK(again.status());
+  EXPECT_TRUE(again->conditions_per_block);
+  EXPECT_FALSE(again->learned_variance);
+}
+
+// Weights of a thousand classes go on with the ten that a data set has.
+TEST(ResolveDitTest, ATableMayHaveMoreClassesThanTheData) {
+  const ImageSpec image = {.channels = 4, .height = 32, .width = 32};
+  Dit dit;
+  dit.set_preset(Dit::S);
+  dit.set_classes(1000);
+  EXPECT_EQ(ResolveDit(dit, image, 10)->classes, 1000);
+  EXPECT_EQ(ResolveDit(dit, image, 0)->classes, 1000);
+  EXPECT_EQ(ResolveDit(dit, image, 1001).status().message(),
+            "model.dit.classes: found 1000, expected 1001 to 16777216");
+  dit.set_class_conditional(false);
+  EXPECT_EQ(ResolveDit(dit, image, 10).status().message(),
+            "model.dit.classes: found 1000 with class_conditional: false, "
+            "expected none");
+}
+
 TEST(ResolveDitTest, SetsOfTokensHaveNeitherPatchesNorPositions) {
   Dit dit;
   dit.set_preset(Dit::TINY);
@@ -73,6 +109,11 @@ TEST(ResolveDitTest, SetsOfTokensHaveNeitherPatchesNorPositions) {
   EXPECT_EQ(ResolveDit(patched, {}, 3, set).status().message(),
             "model.dit.patch: found 2, expected none where samples are sets of "
             "tokens");
+  Dit learned = dit;
+  learned.set_learned_variance(true);
+  EXPECT_EQ(ResolveDit(learned, {}, 3, set).status().message(),
+            "model.dit.learned_variance: found true, expected false where "
+            "samples are sets of tokens");
   dit.set_positions(Dit::ROPE);
   EXPECT_EQ(ResolveDit(dit, {}, 3, set).status().message(),
             "model.dit.positions: found ROPE, expected NONE where samples are "

@@ -1,10 +1,12 @@
 #include "models/dit/dit_family.h"
 
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "fmt/format.h"
 #include "models/dit/dit.h"
+#include "models/dit/dit_names.h"
 #include "models/transformer/block_runs.h"
 #include "models/transformer/picture_chunk.h"
 #include "runtime/core/log.h"
@@ -50,9 +52,11 @@ class DitFamily final : public ModelFamily {
     shape.text = TextOf(config_);
     // With and without experts; the last block reads joint text and does not
     // change it.
+    // Of conditions per block the first has its own with the embedding.
     shape.block_runs = RunsOf(config_.layers, [this](int64_t i) {
-      return std::pair(config_.has_experts(i),
-                       config_.joint_text() && i + 1 == config_.layers);
+      return std::tuple(config_.has_experts(i),
+                        config_.joint_text() && i + 1 == config_.layers,
+                        config_.conditions_per_block && i == 0);
     });
     return shape;
   }
@@ -69,15 +73,24 @@ class DitFamily final : public ModelFamily {
             .job_field = "data.resolution"};
   }
 
+  FieldSpec predictions() const override {
+    FieldSpec spec = samples();
+    if (config_.learned_variance) {
+      const ImageSpec& image = config_.image;
+      spec.shape = {2 * image.channels, image.height, image.width};
+    }
+    return spec;
+  }
+
   // The embedding reads samples, labels and text, the head samples, all blocks
-  // the number of text tokens.
+  // the number of text tokens, and labels where they embed them.
   std::vector<FieldSpec> Fields(const ChunkRequest& request) const override {
     const bool embedding = request.has_embedding();
     std::vector<FieldSpec> fields;
     if (embedding || request.has_head(config_.layers)) {
       fields.push_back(samples());
     }
-    if (embedding && config_.classes > 0) {
+    if ((embedding || config_.conditions_per_block) && config_.classes > 0) {
       fields.push_back({.name = kLabelField, .dtype = DType::kInt32});
     }
     if (config_.text_tokens == 0) return fields;
@@ -112,11 +125,7 @@ class DitFamily final : public ModelFamily {
         store.dtype(), inputs);
   }
 
-  absl::StatusOr<NameTable> Names() const override {
-    return FailedPrecondition(
-        "model.dit: diffusers has no class that computes a DiT with one "
-        "conditioning for all blocks");
-  }
+  absl::StatusOr<NameTable> Names() const override { return DitNames(config_); }
 
   absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
       const InputSizes& sizes) const override {
@@ -143,6 +152,7 @@ class DitFamily final : public ModelFamily {
     config.image.height = sizes.height;
     config.image.width = sizes.width;
     config.text_tokens = sizes.text_tokens;
+    if (config.position_base == 0) config.position_base = config_.rows();
     return MakeDitFamily(config);
   }
 
@@ -150,8 +160,9 @@ class DitFamily final : public ModelFamily {
     const Tensor tokens = WithoutPadding(prediction, config_.tokens());
     if (config_.of_sets()) return tokens;
     const ImageSpec& image = config_.image;
-    return Unpatchify(tokens, config_.patch, image.channels, image.height,
-                      image.width);
+    const int64_t patch = config_.patch;
+    return Unpatchify(tokens, patch, tokens.dim(2) / (patch * patch),
+                      image.height, image.width);
   }
 
  private:

@@ -126,7 +126,7 @@ ShardedVariable ModulatedStream::MlpNorm(
     ForwardContext& context, const ShardedVariable& x,
     const std::vector<ShardedVariable>& modulation) const {
   return NormModulate(context, NormKind::kLayer, x, modulation[kMlpScale],
-                      modulation[kMlpShift], kStreamNormEps, keep_);
+                      modulation[kMlpShift], sizes_.mlp_norm_eps, keep_);
 }
 
 ShardedVariable ModulatedStream::Mlp(

@@ -38,6 +38,7 @@ struct StreamSizes {
   };
   QkNorm qk_norm = QkNorm::kHeads;
   double qk_norm_eps = kStreamNormEps;
+  double mlp_norm_eps = kStreamNormEps;
   // Between two linear layers: GELU, with biases, or SwiGLU, without.
   enum class Mlp { kGelu, kSwiGlu };
   Mlp mlp = Mlp::kGelu;

@@ -23,6 +23,7 @@ bool IsWhole(const Json& value) {
 
 // What a value must be where the default is `standard`; empty if it is.
 std::string Expected(const Json& value, const Json& standard) {
+  if (standard.is_number_float()) return value.is_number() ? "" : "a number";
   if (standard.is_number()) {
     return IsWhole(value) ? "" : fmt::format("a whole number up to {}", kMost);
   }

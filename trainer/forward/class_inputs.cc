@@ -305,7 +305,6 @@ absl::StatusOr<ClassInputs> ReadClassInputs(const std::string& path,
   const auto sized = family.ForInputs(sizes);
   RETURN_IF_ERROR(WithContext(sized.status(), path));
   inputs.family = *sized;
-  const Shape shape = pictures.shape;
   RETURN_IF_ERROR(ReadConditions(file, inputs));
   inputs.fields[family.samples().name] = std::move(pictures);
   ASSIGN_OR_RETURN(HostField times, file.ReadShaped(std::string(call.timestep),
@@ -322,13 +321,15 @@ absl::StatusOr<ClassInputs> ReadClassInputs(const std::string& path,
   // One file may serve with and without gradients.
   file.Ignore(kCotangentField);
   if (cotangent) {
-    ASSIGN_OR_RETURN(
-        HostField given,
-        ReadPictures(file, kCotangentField, channels, call.packed_patch, grid));
-    if (given.shape != shape) {
+    ASSIGN_OR_RETURN(HostField given,
+                     ReadPictures(file, kCotangentField,
+                                  inputs.family->predictions().shape.dim(0),
+                                  call.packed_patch, grid));
+    const Shape expected = inputs.family->predictions().ShapeOf(inputs.samples);
+    if (given.shape != expected) {
       return InvalidArgument("{}: {}: found shape {}, expected {}", path,
                              kCotangentField, given.shape.ToString(),
-                             shape.ToString());
+                             expected.ToString());
     }
     if (call.predicts_data_minus_noise) Negate(given);
     inputs.fields[kCotangentField] = std::move(given);

@@ -11,7 +11,7 @@
 //                          [layers, n, text tokens, width]
 //   guidance               [n], where the model has it
 //   class_labels           integers [n]
-//   cotangent              as hidden_states, for gradients
+//   cotangent              as the output, for gradients
 //
 // or as ModelFamily::Call names them.
 // Values are F32, F16, BF16 or F64, numbers of classes and ids also I32 or I64.

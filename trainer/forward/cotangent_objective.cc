@@ -14,13 +14,19 @@ ModelInputs CotangentObjective::Prepare(const Batch& batch,
     return x.dtype() == dtype ? x : Cast(x, dtype);
   };
   const Tensor x = typed(batch[field]);
-  return {
-      .x = x,
-      .times = batch.Has(kTimeField)
-                   ? batch[kTimeField]
-                   : Tensor::Empty(x.device(), {batch.size()}, DType::kFloat64),
-      .target = batch.Has(kCotangentField) ? typed(batch[kCotangentField])
-                                           : Tensor::EmptyLike(x)};
+  return {.x = x,
+          .times = Times(batch, x.device(), dtype),
+          .target = batch.Has(kCotangentField)
+                        ? typed(batch[kCotangentField])
+                        : Tensor::Empty(x.device(),
+                                        output_.ShapeOf(batch.size()), dtype)};
+}
+
+Tensor CotangentObjective::Times(const Batch& batch, Device& device,
+                                 DType /*dtype*/) const {
+  return batch.Has(kTimeField)
+             ? batch[kTimeField]
+             : Tensor::Empty(device, {batch.size()}, DType::kFloat64);
 }
 
 Tensor CotangentObjective::Condition(const Batch& batch, std::string_view field,

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <utility>
 
 #include "models/objective/objective.h"
 
@@ -14,11 +15,14 @@ namespace trireme {
 class CotangentObjective final : public Objective {
  public:
   // The gradients of the inputs go to `inputs`, which outlives its use. Batches
-  // have kTimeField and kCotangentField; dry ones need not.
-  explicit CotangentObjective(InputGradients& inputs) : inputs_(inputs) {}
+  // have kTimeField and kCotangentField, which is as the `output`; dry ones
+  // need not.
+  CotangentObjective(InputGradients& inputs, FieldSpec output)
+      : inputs_(inputs), output_(std::move(output)) {}
 
   ModelInputs Prepare(const Batch& batch, std::string_view field,
                       DType dtype) const override;
+  Tensor Times(const Batch& batch, Device& device, DType dtype) const override;
   Tensor Condition(const Batch& batch, std::string_view field,
                    int32_t none) const override;
   int64_t global_batch() const override { return 0; }
@@ -29,6 +33,7 @@ class CotangentObjective final : public Objective {
 
  private:
   InputGradients& inputs_;
+  FieldSpec output_;
 };
 
 }  // namespace trireme

@@ -139,7 +139,8 @@ absl::StatusOr<std::map<std::string, HostField>> Gradients(
     CommunicatorFactory& factory, Control& control) {
   InputGradients watched;
   TrainingSetup setup = prepared.setup;
-  setup.objective = std::make_shared<CotangentObjective>(watched);
+  setup.objective = std::make_shared<CotangentObjective>(
+      watched, setup.family->predictions());
   const auto built = RankModel::Build(setup, prepared.plan, device, factory,
                                       HostMemoryLimit(options.local_ranks));
   RETURN_IF_ERROR(control.Agree(built.status(), "building the model"));
@@ -222,7 +223,7 @@ absl::StatusOr<ForwardReport> Forward(const ForwardOptions& options,
         std::vector<double> output,
         sampler.Predict(BatchOf(inputs, *device, 0, inputs.samples)));
     tensors[kOutput] = OutputOf(
-        {.shape = prepared->setup.family->samples().ShapeOf(inputs.samples),
+        {.shape = prepared->setup.family->predictions().ShapeOf(inputs.samples),
          .values = std::move(output)},
         prepared->setup.family->Call());
   }

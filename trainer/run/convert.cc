@@ -244,7 +244,8 @@ absl::StatusOr<ConvertReport> Convert(const ConvertOptions& options) {
                      ReadTransformerConfig(model.weights));
     writing.like = std::move(folder.tensors);
     writing.constants = std::move(folder.files);
-    writing.config = config.json;
+    // A class that it was before may have had other arguments.
+    if (config.class_name == table.class_name()) writing.config = config.json;
     source = std::move(folder.parameters);
   } else {
     if (!model.is_weight_folder) {

@@ -22,6 +22,10 @@ class Evaluation final : public Objective {
 
   ModelInputs Prepare(const Batch& batch, std::string_view field,
                       DType dtype) const override;
+  Tensor Times(const Batch& batch, Device& /*device*/,
+               DType /*dtype*/) const override {
+    return batch[kTimeField];
+  }
   Tensor Condition(const Batch& batch, std::string_view field,
                    int32_t none) const override;
   int64_t global_batch() const override { return 0; }

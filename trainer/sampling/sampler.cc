@@ -261,7 +261,7 @@ Tensor Sampler::Prediction(const Tensor& x, double time, Batch batch) {
 }
 
 Tensor Sampler::Evaluate(Batch batch) {
-  const Shape shape = batch[setup_.family->samples().name].shape();
+  const Shape shape = setup_.family->predictions().ShapeOf(batch.size());
   Tensor prediction;
   const Evaluation evaluation(prediction);
   model_->inputs().Set(std::move(batch), evaluation);
