@@ -80,6 +80,9 @@ std::shared_ptr<const ModelFamily> DitOf(const GridCase& grid) {
   config.positions = grid.positions;
   config.qk_norm = grid.qk_norm;
   config.classes = 10;
+  config.conditions_per_block = grid.conditions_per_block;
+  config.learned_variance =
+      grid.diffusion.has_value() && grid.diffusion->schedule.learned_variance;
   config.moe = grid.moe;
   config.image = {
       .channels = kChannels, .height = grid.height, .width = kWidth};
@@ -190,6 +193,9 @@ TrainingSetup SetupOf(const GridCase& grid) {
   if (grid.shape_vae) {
     setup.objective =
         std::make_shared<ReconstructionObjective>(setup.global_batch);
+  } else if (grid.diffusion.has_value()) {
+    setup.objective = std::make_shared<DiffusionObjective>(
+        *grid.diffusion, setup.seed, setup.global_batch);
   } else {
     setup.objective = std::make_shared<RectifiedFlowObjective>(
         grid.flow, setup.seed, setup.global_batch);
@@ -349,6 +355,13 @@ std::vector<std::string> GridCase::Features() const {
     }
   }
   add(shape_vae, "shapevae");
+  add(conditions_per_block, "perblock");
+  if (diffusion.has_value()) {
+    const bool of_v = diffusion->schedule.prediction == DiffusionPrediction::kV;
+    features.push_back(of_v ? "v" : "noise");
+    add(diffusion->min_snr_gamma > 0, "minsnr");
+    add(diffusion->schedule.learned_variance, "variance");
+  }
   add(flow.predicts_clean, "clean");
   add(flow.match_channels > 0, fmt::format("match{}", flow.match_channels));
   add(image_attention_layers > 0,

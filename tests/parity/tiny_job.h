@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "models/model.pb.h"
+#include "models/objective/diffusion.h"
 #include "models/objective/rectified_flow.h"
 #include "models/triposg/triposg_config.h"
 #include "moe/moe_config.h"
@@ -59,8 +60,12 @@ struct GridCase {
   // An autoencoder of shapes, half of whose blocks encode; as many latents as
   // the others have tokens.
   bool shape_vae = false;
-  // What is learnt.
+  // Of a DiT: blocks embed times and classes themselves.
+  bool conditions_per_block = false;
+  // What is learnt: a flow, or this. A DiT predicts variances where it learns
+  // them.
   RectifiedFlowConfig flow;
+  std::optional<DiffusionConfig> diffusion;
   // Of all gradients together; 1 clips nothing here.
   double clip_norm = 1;
   // What trains.

@@ -37,8 +37,9 @@ import sys
 import tempfile
 
 import torch
-from diffusers import (AutoencoderKL, FluxTransformer2DModel,
-                       HiDreamImageTransformer2DModel, SD3Transformer2DModel)
+from diffusers import (AutoencoderKL, DiTTransformer2DModel,
+                       FluxTransformer2DModel, HiDreamImageTransformer2DModel,
+                       SD3Transformer2DModel)
 from diffusers.loaders import SD3LoraLoaderMixin
 from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model_state_dict
@@ -91,6 +92,16 @@ class HiDreamCase(Case):
         y = y.reshape(*y.shape[:2], side, side, patch, patch)
         return y.permute(0, 1, 2, 4, 3, 5).reshape(
             arguments["hidden_states"].shape)
+
+
+class DiTCase(Case):
+    states = ("hidden_states",)
+
+    def prepare(self, model):
+        for block in model.transformer_blocks:
+            block.norm1.emb.time_proj = Sinusoids(downscale=1)
+        # In training it would drop classes.
+        return model.eval()
 
 
 def draw_times(n):
@@ -181,7 +192,28 @@ def draw_hidream(rng):
     return HiDreamCase(model, inputs, dual + single, heads, experts)
 
 
-FAMILIES = {"sd3": draw_sd3, "flux": draw_flux, "hidream": draw_hidream}
+def draw_dit(rng):
+    heads = rng.choice([1, 2, 4])
+    head_dim = rng.choice([4, 8, 12])
+    layers, patch = rng.randint(1, 4), rng.choice([1, 2])
+    channels, classes = rng.randint(1, 4), rng.randint(1, 6)
+    model = DiTTransformer2DModel(
+        num_attention_heads=heads, attention_head_dim=head_dim,
+        in_channels=channels,
+        out_channels=rng.choice([None, channels, 2 * channels]),
+        num_layers=layers, sample_size=patch * rng.randint(1, 6),
+        patch_size=patch, num_embeds_ada_norm=classes)
+    n, side = rng.choice([1, 2, 4]), patch * rng.randint(1, 6)
+    inputs = {
+        "hidden_states": torch.randn(n, channels, side, side),
+        "timestep": torch.randint(0, 1000, (n,)),
+        # The last is that of no class.
+        "class_labels": torch.randint(0, classes + 1, (n,))}
+    return DiTCase(model, inputs, layers, heads)
+
+
+FAMILIES = {"sd3": draw_sd3, "flux": draw_flux, "hidream": draw_hidream,
+            "dit": draw_dit}
 AUTOENCODER = "vae"
 # Whose adapters Trireme has diffusers' names for.
 WITH_ADAPTERS = ("sd3", "flux")
@@ -238,13 +270,17 @@ def zero_gradients(case):
     config = case.model.config
     names = [] if config.get("qk_norm") else ["to_k.bias"]
     pixels = case.inputs["hidden_states"][0, 0].numel()
-    if pixels == config["patch_size"]**2:  # SD3: one token
+    if pixels == config["patch_size"]**2:  # SD3 and DiT: one token
         names = ["to_q.weight", "to_q.bias", "to_k.weight", "to_k.bias"]
         if config.get("qk_norm"):
             names += ["norm_q.weight", "norm_k.weight"]
     zeros = {}
-    for i in config.get("dual_attention_layers", ()):  # FLUX has none
-        attention = f"gradient.transformer_blocks.{i}.attn2."
+    attentions = [f"{i}.attn2" for i in
+                  config.get("dual_attention_layers", ())]  # of SD3
+    if isinstance(case, DiTCase):
+        attentions = [f"{i}.attn1" for i in range(case.layers)]
+    for attention in attentions:
+        attention = f"gradient.transformer_blocks.{attention}."
         for name in names:
             zeros[attention + name] = (
                 attention + "to_v." + name.rsplit(".", 1)[-1])
