@@ -86,12 +86,12 @@ TEST(DitNames, WhatNoModelHereHasIsNamed) {
             "config.json: norm_eps: found 1e-06, expected 1e-05 here");
   EXPECT_EQ(message("dropout", "none"),
             "config.json: dropout: found \"none\", expected a number");
-  EXPECT_EQ(message("out_channels", 12),
+  EXPECT_EQ(message("out_channels", 12U),
             "config.json: out_channels: found 12, expected 4 here");
   EXPECT_EQ(message("sample_size", Json()),
             "config.json: sample_size: found null, expected a whole number up "
             "to 2147483647");
-  EXPECT_EQ(message("num_embeds_ada_norm", 0),
+  EXPECT_EQ(message("num_embeds_ada_norm", 0U),
             "model.dit.classes: found 0, expected 1 to 16777216");
 }
 
