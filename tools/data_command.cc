@@ -245,6 +245,10 @@ absl::Status WriteShapes(const ParsedCommand& arguments) {
                            volume, kMaxVolumeCells);
   }
   options.volume_cells = static_cast<int>(volume);
+  if (arguments.Has("mesh_faces")) {
+    ASSIGN_OR_RETURN(options.mesh_faces,
+                     AtLeastOne(arguments, "mesh_faces", 1 << 20));
+  }
   const auto picture = arguments.Given("picture");
   if (picture.has_value()) {
     RETURN_IF_ERROR(CheckReplaces(*picture, arguments.Has("overwrite")));
@@ -302,6 +306,7 @@ absl::Status CheckOptions(const ParsedCommand& arguments) {
                                                    "mosaic_grids",
                                                    "mosaic_resolution",
                                                    "volume_cells",
+                                                   "mesh_faces",
                                                    "picture",
                                                    "overwrite"}
       : shapes          ? std::vector<const char*>{"idx", "split", "class_name",
@@ -309,8 +314,8 @@ absl::Status CheckOptions(const ParsedCommand& arguments) {
                         : std::vector<const char*>{
                               "kind",         "points",       "shapes_per_shard",
                               "shell_cells",  "mosaic_grids", "mosaic_resolution",
-                              "volume_cells", "picture",      "overwrite",
-                              "latent_tokens"};
+                              "volume_cells", "mesh_faces",   "picture",
+                              "overwrite",    "latent_tokens"};
   for (const char* option : others) {
     if (!arguments.Has(option)) continue;
     return shapes
@@ -428,6 +433,10 @@ Command DataCommand() {
                         .default_value = "0",
                         .help = "also keeps each shape's distances on a "
                                 "grid of N cells a side"},
+                       {.name = "mesh_faces",
+                        .value = "N",
+                        .help = "also keeps the meshes, of at most N triangles "
+                                "each, and refuses others"},
                        {.name = "picture",
                         .value = "FILE",
                         .help = "PNG: a row a class of the shapes cached"},

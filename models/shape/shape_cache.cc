@@ -1,6 +1,8 @@
 #include "models/shape/shape_cache.h"
 
+#include <algorithm>
 #include <map>
+#include <tuple>
 
 #include "nlohmann/json.hpp"
 #include "runtime/core/file.h"
@@ -21,6 +23,33 @@ std::span<const T> RowOf(const SafetensorsFile& file, const char* name,
   CHECK_OK(bytes.status());
   return std::span(reinterpret_cast<const T*>(bytes->data()) + row * count,
                    static_cast<size_t>(count));
+}
+
+// Part `row` of [rows, width] in parts that end where the tensor `ends` says.
+template <typename T>
+std::span<const T> PartOf(const SafetensorsFile& file, const char* name,
+                          const char* ends, int64_t row) {
+  const int64_t begin =
+      row == 0 ? 0 : RowOf<int64_t>(file, ends, row - 1, 1)[0];
+  const int64_t end = RowOf<int64_t>(file, ends, row, 1)[0];
+  const auto bytes = file.Data(name);
+  CHECK_OK(bytes.status());
+  return std::span(reinterpret_cast<const T*>(bytes->data()) + begin,
+                   static_cast<size_t>(end - begin));
+}
+
+// Whether parts end in ascending order within `rows`.
+absl::Status CheckEnds(const SafetensorsFile& file, const char* ends,
+                       int64_t parts, int64_t rows, const char* thing) {
+  int64_t end = 0;
+  for (const int64_t next : RowOf<int64_t>(file, ends, 0, parts)) {
+    if (next < end || next > rows) {
+      return DataLoss("{}: {} that ends at {} of {}", file.path(), thing, next,
+                      rows);
+    }
+    end = next;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckTensor(const SafetensorsFile& file, const char* name,
@@ -98,15 +127,15 @@ absl::StatusOr<ShapeCache> ShapeCache::Open(const std::string& folder) {
   cache.view_side_ = static_cast<int>(number("view_side"));
   cache.mosaic_grids_ = static_cast<int>(number("mosaic_grids"));
   cache.mosaic_resolution_ = static_cast<int>(number("mosaic_resolution"));
-  // Older caches do not know of volumes.
-  if (index.is_object() && index.contains("volume_cells")) {
-    cache.volume_cells_ = static_cast<int>(number("volume_cells"));
-  }
+  // Caches of earlier versions say nothing of these.
+  cache.volume_cells_ =
+      static_cast<int>(std::max<int64_t>(number("volume_cells"), 0));
+  cache.mesh_faces_ = std::max<int64_t>(number("mesh_faces"), 0);
   if (cache.points_ < 1 || cache.uniform_points_ < 1 || cache.view_side_ < 1 ||
       cache.mosaic_grids_ < 0 || cache.mosaic_resolution_ < 0 ||
-      cache.volume_cells_ < 0 || cache.volume_cells_ > kMaxVolumeCells ||
-      !index.contains("classes") || !index["classes"].is_array() ||
-      !index.contains("shards") || !index["shards"].is_array()) {
+      cache.volume_cells_ > kMaxVolumeCells || !index.contains("classes") ||
+      !index["classes"].is_array() || !index.contains("shards") ||
+      !index["shards"].is_array()) {
     return DataLoss("{}: no index of a shape cache", path);
   }
   for (const json& name : index["classes"]) {
@@ -169,15 +198,9 @@ absl::Status ShapeCache::AddShard(const std::string& path, int64_t shapes) {
   RETURN_IF_ERROR(
       CheckTensor(*file, names::kIconEnds, DType::kInt64, Shape{shapes}));
   ASSIGN_OR_RETURN(const auto icons, file->Data(names::kIcons));
-  int64_t end = 0;
-  for (const int64_t next :
-       RowOf<int64_t>(*file, names::kIconEnds, 0, shapes)) {
-    if (next < end || next > static_cast<int64_t>(icons.size())) {
-      return DataLoss("{}: an icon that ends at byte {} of {}", path, next,
-                      icons.size());
-    }
-    end = next;
-  }
+  RETURN_IF_ERROR(CheckEnds(*file, names::kIconEnds, shapes,
+                            static_cast<int64_t>(icons.size()), "an icon"));
+  if (mesh_faces_ > 0) RETURN_IF_ERROR(CheckMeshes(*file, shapes));
   for (int64_t row = 0; row < shapes; ++row) {
     const ShapeRecord& record = (*records)[row];
     if (record.class_id < -1 ||
@@ -189,6 +212,40 @@ absl::Status ShapeCache::AddShard(const std::string& path, int64_t shapes) {
     records_.push_back(record);
   }
   shards_.push_back(std::move(file));
+  return absl::OkStatus();
+}
+
+absl::Status ShapeCache::CheckMeshes(const SafetensorsFile& file,
+                                     int64_t shapes) const {
+  namespace names = shape_tensors;
+  for (const auto& [name, ends, dtype, thing] :
+       {std::tuple(names::kMeshVertices, names::kMeshVertexEnds,
+                   DType::kFloat32, "a mesh's vertices"),
+        std::tuple(names::kMeshTriangles, names::kMeshTriangleEnds,
+                   DType::kInt32, "a mesh's triangles")}) {
+    const auto found = file.tensors().find(name);
+    const int64_t rows =
+        found == file.tensors().end() || found->second.shape.rank() != 2
+            ? 0
+            : found->second.shape.dim(0);
+    RETURN_IF_ERROR(CheckTensor(file, name, dtype, {rows, 3}));
+    RETURN_IF_ERROR(CheckTensor(file, ends, DType::kInt64, {shapes}));
+    RETURN_IF_ERROR(CheckEnds(file, ends, shapes, rows, thing));
+  }
+  for (int64_t row = 0; row < shapes; ++row) {
+    const auto vertices = PartOf<Vector3f>(file, names::kMeshVertices,
+                                           names::kMeshVertexEnds, row);
+    for (const Triangle& triangle : PartOf<Triangle>(
+             file, names::kMeshTriangles, names::kMeshTriangleEnds, row)) {
+      for (const int32_t vertex : triangle) {
+        if (vertex >= 0 && vertex < static_cast<int64_t>(vertices.size())) {
+          continue;
+        }
+        return DataLoss("{}: a triangle of vertex {} of {}", file.path(),
+                        vertex, vertices.size());
+      }
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -223,13 +280,14 @@ CachedShape ShapeCache::Read(int64_t index) const {
   }
   shape.view = RowOf<uint8_t>(file, names::kViews, row,
                               int64_t{view_side_} * view_side_ * 3);
-  const int64_t begin =
-      row == 0 ? 0 : RowOf<int64_t>(file, names::kIconEnds, row - 1, 1)[0];
-  const int64_t end = RowOf<int64_t>(file, names::kIconEnds, row, 1)[0];
-  const auto icons = file.Data(names::kIcons);
-  CHECK_OK(icons.status());
-  shape.icon = {reinterpret_cast<const char*>(icons->data()) + begin,
-                static_cast<size_t>(end - begin)};
+  const auto icon = PartOf<char>(file, names::kIcons, names::kIconEnds, row);
+  shape.icon = {icon.data(), icon.size()};
+  if (mesh_faces_ > 0) {
+    shape.mesh_vertices = PartOf<Vector3f>(file, names::kMeshVertices,
+                                           names::kMeshVertexEnds, row);
+    shape.mesh_triangles = PartOf<Triangle>(file, names::kMeshTriangles,
+                                            names::kMeshTriangleEnds, row);
+  }
   return shape;
 }
 

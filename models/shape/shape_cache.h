@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "models/shape/mesh.h"
 #include "models/shape/vector3.h"
 #include "runtime/checkpoint/safetensors.h"
 
@@ -34,6 +35,13 @@ inline constexpr char kVolumes[] = "volumes";
 inline constexpr char kViews[] = "views";         // U8 [s, side, side, 3]
 inline constexpr char kIcons[] = "icons";         // U8, one file after another
 inline constexpr char kIconEnds[] = "icon_ends";  // I64 [s], bytes of kIcons
+// Where they were asked for, the meshes themselves, one after another: F32
+// [vertices, 3], I32 [triangles, 3] of indices within a mesh, and I64 [s] each
+// of where a mesh's end.
+inline constexpr char kMeshVertices[] = "mesh_vertices";
+inline constexpr char kMeshTriangles[] = "mesh_triangles";
+inline constexpr char kMeshVertexEnds[] = "mesh_vertex_ends";
+inline constexpr char kMeshTriangleEnds[] = "mesh_triangle_ends";
 }  // namespace shape_tensors
 
 // A side of a volume.
@@ -65,6 +73,14 @@ struct CachedShape {
   std::span<const float> volume;  // distances on a grid; empty without
   std::span<const uint8_t> view;  // [side, side, 3], a picture of the surface
   std::string_view icon;          // a picture's file, or empty
+  // Of the mesh within ±0.95; empty without.
+  std::span<const Vector3f> mesh_vertices;
+  std::span<const Triangle> mesh_triangles;
+
+  Mesh mesh() const {
+    return {.vertices = {mesh_vertices.begin(), mesh_vertices.end()},
+            .triangles = {mesh_triangles.begin(), mesh_triangles.end()}};
+  }
 };
 
 // Immutable once opened; any thread. The files are mapped, not read.
@@ -82,12 +98,16 @@ class ShapeCache {
   int mosaic_resolution() const { return mosaic_resolution_; }
   // A side of each shape's volume; 0 without.
   int volume_cells() const { return volume_cells_; }
+  // The most triangles of a mesh in it; 0: it has no meshes.
+  int64_t mesh_faces() const { return mesh_faces_; }
 
   const ShapeRecord& record(int64_t index) const;
   CachedShape Read(int64_t index) const;
 
  private:
   absl::Status AddShard(const std::string& path, int64_t shapes);
+  // Of a shard's meshes.
+  absl::Status CheckMeshes(const SafetensorsFile& file, int64_t shapes) const;
 
   std::vector<std::unique_ptr<const SafetensorsFile>> shards_;
   std::vector<std::pair<int32_t, int32_t>> places_;  // shard, row
@@ -99,6 +119,7 @@ class ShapeCache {
   int mosaic_grids_ = 0;
   int mosaic_resolution_ = 0;
   int volume_cells_ = 0;
+  int64_t mesh_faces_ = 0;
 
   int64_t mosaic_width() const {
     const int64_t k = mosaic_resolution_;

@@ -80,6 +80,31 @@ class ShapeCacheTest : public testing::Test {
           .max_file_bytes = 1 << 20, .memory_bytes = 256 << 20, .seconds = 60}};
 };
 
+// A model of meshes learns those of few triangles; the report names the others.
+TEST_F(ShapeCacheTest, MeshesComeBackWhereTheyHaveFewTriangles) {
+  options_.mesh_faces = 600;
+  const auto summary = WriteCache();
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->shapes, 2);
+  ASSERT_EQ(summary->refused.size(), 1u);
+  EXPECT_EQ(summary->refused[0].reason, "over a limit");
+  EXPECT_EQ(summary->refused[0].message,
+            "round/torus.glb: found 1024 triangles, expected at most 600 of "
+            "meshes that are kept");
+  const auto cache = ShapeCache::Open(options_.folder);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  Mesh box = BoxMesh({0, 0, 0}, {1, 2, 1});
+  NormalizeMesh(box);
+  EXPECT_NEAR(EnclosedVolume(cache->Read(1).mesh()), EnclosedVolume(box), 1e-5);
+  EXPECT_EQ(cache->Read(0).mesh_triangles.size(), 528u);
+  // Other meshes than the options say are another cache.
+  options_.mesh_faces = 0;
+  const auto other = WriteCache();
+  EXPECT_NE(MessageOf(other.status()).find("mesh_faces: found 600, expected 0"),
+            std::string::npos)
+      << other.status();
+}
+
 TEST_F(ShapeCacheTest, ShapesComeBackWithTheirDistances) {
   options_.mosaic = {.grids = 40, .resolution = 4, .steps = 10, .points = 64};
   const auto summary = WriteCache();

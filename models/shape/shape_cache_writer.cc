@@ -89,6 +89,10 @@ absl::Status WriteShard(const std::string& path,
   std::vector<ShapeRecord> records;
   std::vector<int64_t> icon_ends;
   int64_t icon_bytes = 0;
+  std::vector<int64_t> vertex_ends;
+  std::vector<int64_t> triangle_ends;
+  int64_t vertices = 0;
+  int64_t triangles = 0;
   for (const PreparedShape& shape : shapes) {
     records.push_back(shape.record);
     tensors.Append(names::kSurfacePoints, shape.surface_points);
@@ -103,7 +107,15 @@ absl::Status WriteShard(const std::string& path,
     tensors.Append(names::kIcons, shape.icon);
     icon_bytes += static_cast<int64_t>(shape.icon.size());
     icon_ends.push_back(icon_bytes);
+    tensors.Append(names::kMeshVertices, shape.mesh.vertices);
+    tensors.Append(names::kMeshTriangles, shape.mesh.triangles);
+    vertices += static_cast<int64_t>(shape.mesh.vertices.size());
+    triangles += static_cast<int64_t>(shape.mesh.triangles.size());
+    vertex_ends.push_back(vertices);
+    triangle_ends.push_back(triangles);
   }
+  tensors.Append(names::kMeshVertexEnds, vertex_ends);
+  tensors.Append(names::kMeshTriangleEnds, triangle_ends);
   tensors.Append(names::kIconEnds, icon_ends);
   const auto count = static_cast<int64_t>(shapes.size());
   const Shape points{count, options.points, 3};
@@ -135,6 +147,13 @@ absl::Status WriteShard(const std::string& path,
       const int64_t cells = options.volume_cells;
       entries.push_back(
           {names::kVolumes, DType::kFloat32, {count, cells, cells, cells}});
+    }
+    if (options.mesh_faces > 0) {
+      entries.insert(entries.end(),
+                     {{names::kMeshVertices, DType::kFloat32, {vertices, 3}},
+                      {names::kMeshTriangles, DType::kInt32, {triangles, 3}},
+                      {names::kMeshVertexEnds, DType::kInt64, {count}},
+                      {names::kMeshTriangleEnds, DType::kInt64, {count}}});
     }
   }
   ASSIGN_OR_RETURN(
@@ -173,36 +192,33 @@ class Writer {
     for (const ShapeEntry& entry : source_.shapes) {
       names += entry.name + "\n" + entry.class_name + "\n";
     }
-    json plan = {{"shapes", source_.shapes.size()},
-                 {"names_hash", fmt::format("{:016x}", StableHash(names))},
-                 {"points", options_.points},
-                 {"uniform_points", options_.uniform_points},
-                 {"shapes_per_shard", options_.shapes_per_shard},
-                 {"seed", options_.seed},
-                 {"shell_cells", options_.shell_cells},
-                 {"view_side", options_.view_side},
-                 {"mosaic_grids", options_.mosaic.grids},
-                 {"mosaic_resolution", options_.mosaic.resolution}};
-    if (options_.volume_cells > 0) plan["volume_cells"] = options_.volume_cells;
+    const json plan = {
+        {"shapes", source_.shapes.size()},
+        {"names_hash", fmt::format("{:016x}", StableHash(names))},
+        {"points", options_.points},
+        {"uniform_points", options_.uniform_points},
+        {"shapes_per_shard", options_.shapes_per_shard},
+        {"seed", options_.seed},
+        {"shell_cells", options_.shell_cells},
+        {"view_side", options_.view_side},
+        {"mosaic_grids", options_.mosaic.grids},
+        {"mosaic_resolution", options_.mosaic.resolution},
+        {"volume_cells", options_.volume_cells},
+        {"mesh_faces", options_.mesh_faces}};
     RETURN_IF_ERROR(WriteUnlessThere(options_.folder, path, Dump(plan)));
     ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxPlanBytes));
-    json found = json::parse(text, nullptr, false);
-    // Caches without volumes say nothing of them.
-    if (found.is_object() && found.contains("volume_cells") &&
-        options_.volume_cells == 0) {
-      plan["volume_cells"] = 0;
-    }
+    const json found = json::parse(text, nullptr, false);
     for (const auto& [field, expected] : plan.items()) {
-      if (found.is_object() && found.contains(field) &&
-          found[field] == expected) {
+      const bool there = found.is_object() && found.contains(field);
+      // Caches of earlier versions do not name what they could not have.
+      if (there ? found[field] == expected
+                : expected == 0 && found.is_object()) {
         continue;
       }
       return FailedPrecondition(
           "{}: {}: found {}, expected {}: the cache is of other shapes or "
           "options; give it a folder of its own",
-          path, field,
-          found.is_object() && found.contains(field) ? found[field].dump()
-                                                     : "nothing",
+          path, field, there ? found[field].dump() : "nothing",
           expected.dump());
     }
     return WriteLicenses();
@@ -243,6 +259,7 @@ class Writer {
                         {"mosaic_resolution", options_.mosaic.resolution},
                         {"mosaic_error", summary.mosaic_error},
                         {"volume_cells", options_.volume_cells},
+                        {"mesh_faces", options_.mesh_faces},
                         {"classes", classes_},
                         {"shards", files},
                         {"sign_rules", summary.by_sign_rule},

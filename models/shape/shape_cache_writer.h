@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/image/image.h"
+#include "models/shape/mesh.h"
 #include "models/shape/mesh_reader.h"
 #include "models/shape/mosaic_sdf.h"
 #include "models/shape/shape_cache.h"
@@ -33,6 +34,9 @@ struct ShapeCacheOptions {
   MosaicFitOptions mosaic = {.grids = 0};
   // A side of each shape's volume, at most kMaxVolumeCells; 0: none.
   int volume_cells = 0;
+  // Keeps meshes of at most so many triangles, and refuses shapes of more; 0:
+  // keeps none.
+  int64_t mesh_faces = 0;
   MeshReadLimits limits;
 };
 
@@ -47,6 +51,7 @@ struct PreparedShape {
   std::vector<float> uniform_distances;
   std::vector<float> mosaic;  // tokens
   std::vector<float> volume;
+  Mesh mesh;  // where meshes are kept
   Image view;
   std::string icon;
 };

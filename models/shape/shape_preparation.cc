@@ -19,11 +19,18 @@ absl::StatusOr<PreparedShape> PrepareShape(const ShapeEntry& entry,
   ASSIGN_OR_RETURN(Mesh mesh, ReadShape(entry, options.limits));
   const auto repairs = RepairMesh(mesh);
   if (!repairs.ok()) return WithContext(repairs.status(), entry.name);
+  const auto faces = static_cast<int64_t>(mesh.triangles.size());
+  if (options.mesh_faces > 0 && faces > options.mesh_faces) {
+    return ResourceExhausted(
+        "{}: found {} triangles, expected at most {} of meshes that are kept",
+        entry.name, faces, options.mesh_faces);
+  }
   NormalizeMesh(mesh);
   PreparedShape shape;
+  if (options.mesh_faces > 0) shape.mesh = mesh;
   shape.record = {.name = entry.name,
                   .caption = entry.caption,
-                  .triangles = static_cast<int64_t>(mesh.triangles.size()),
+                  .triangles = faces,
                   .repaired = repairs->triangles()};
   const auto field =
       ShapeField::Create(std::move(mesh), {.shell_cells = options.shell_cells});
