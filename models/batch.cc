@@ -1,9 +1,11 @@
 #include "models/batch.h"
 
 #include <functional>
+#include <numeric>
 #include <utility>
 
 #include "runtime/core/log.h"
+#include "runtime/device/host.h"
 
 namespace trireme {
 namespace {
@@ -55,6 +57,7 @@ Batch Batch::Slice(int64_t begin, int64_t end) const {
   CHECK(0 <= begin && begin <= end && end <= size()) << begin << " " << end;
   Batch part;
   part.step = step;
+  part.counted = counted;
   part.samples.assign(samples.begin() + begin, samples.begin() + end);
   for (const auto& [name, field] : fields) {
     Field& slice = part.fields[name];
@@ -69,6 +72,12 @@ Batch Batch::Slice(int64_t begin, int64_t end) const {
     }
   }
   return part;
+}
+
+double SumOf(const Batch& batch, std::string_view field) {
+  if (!batch.Has(field)) return 0;
+  const std::vector<int32_t> values = Download<int32_t>(batch[field]);
+  return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
 Batch EmptyBatch(Device& device, std::span<const FieldSpec> fields,

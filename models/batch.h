@@ -27,6 +27,12 @@ inline constexpr char kSurfaceField[] = "surface";
 // fp32 [n, 7]: points about a shape's surface with their signed distances and,
 // of those on it, normals (runtime/ops/distance_loss.h).
 inline constexpr char kQueriesField[] = "queries";
+// int32 [tokens]: a sequence of tokens with its end, which is also the padding
+// behind it; and the same with −1 as padding, where nothing is learnt.
+inline constexpr char kSequenceField[] = "sequence";
+inline constexpr char kNextTokensField[] = "next_tokens";
+// int32: how many tokens a sequence has, without padding.
+inline constexpr char kSequenceLengthField[] = "sequence_length";
 inline constexpr char kLabelField[] = "label";  // int32; −1 without a class
 inline constexpr char kTextField[] = "text";    // fp32 [tokens, width]
 inline constexpr char kTextCountField[] = "text_count";  // int32 of kTextField
@@ -78,6 +84,9 @@ struct Batch {
   // numbers.
   std::vector<uint64_t> samples;
   std::map<std::string, Field, std::less<>> fields;
+  // Of the step's samples over the whole job, what Objective::counted_field
+  // says; 0: nobody has counted, as where only sizes and times matter.
+  double counted = 0;
 
   int64_t size() const { return static_cast<int64_t>(samples.size()); }
   bool Has(std::string_view field) const { return fields.contains(field); }
@@ -86,6 +95,10 @@ struct Batch {
   // Samples [begin, end). Shares the values.
   Batch Slice(int64_t begin, int64_t end) const;
 };
+
+// The sum of an int32 field over a batch's samples, on the host; 0 of a batch
+// without it, and on a dry device.
+double SumOf(const Batch& batch, std::string_view field);
 
 // Fields of the right sizes without values, for dry devices; ragged ones with
 // as many rows as there may be.

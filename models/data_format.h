@@ -4,6 +4,9 @@
 #define TRIREME_MODELS_DATA_FORMAT_H_
 
 #include <cstdint>
+#include <optional>
+
+#include "models/mesh_tokens/mesh_tokens.h"
 
 namespace trireme {
 
@@ -20,6 +23,10 @@ struct DataFormat {
   int64_t lattice = 0;
   // Samples are shapes themselves: points on their surfaces and distances.
   bool surfaces = false;
+  // Where they are meshes as sequences of tokens: of which, and how many at
+  // most.
+  std::optional<MeshTokenFormat> mesh_format;
+  int64_t sequence_tokens = 0;
 };
 
 }  // namespace trireme

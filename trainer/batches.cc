@@ -40,10 +40,15 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWhole(const Data& data) {
     }
     case Data::kShapes: {
       const Shapes& shapes = data.shapes();
-      return OpenShapeDataset({.folder = shapes.path(),
-                               .grids = shapes.grids(),
-                               .resolution = shapes.resolution(),
-                               .volume = VolumeShapeOf(shapes)});
+      ShapeDatasetOptions options = {.folder = shapes.path(),
+                                     .grids = shapes.grids(),
+                                     .resolution = shapes.resolution(),
+                                     .volume = VolumeShapeOf(shapes)};
+      if (shapes.has_sequences()) {
+        options.sequences = {.format = MeshFormatOf(shapes.sequences()),
+                             .most_tokens = shapes.sequences().tokens()};
+      }
+      return OpenShapeDataset(options);
     }
     case Data::SOURCE_NOT_SET:
       break;

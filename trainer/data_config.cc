@@ -15,8 +15,35 @@ namespace {
 // Those of caches (tools/data_command.cc).
 constexpr int64_t kMaxMosaicGrids = 4096;
 constexpr int64_t kMaxMosaicResolution = 16;
+// A vertex's three coordinates are one positive number of 32 bits.
+constexpr int64_t kMaxSequenceBits = 10;
+constexpr int64_t kMaxSequenceTokens = 1 << 20;
 
-absl::Status CheckShapes(const Data& data) {
+absl::Status FillSequences(Shapes& shapes) {
+  if (shapes.grids() > 0 || shapes.resolution() > 0) {
+    return InvalidArgument(
+        "data.shapes.sequences: found with {}, expected mosaics or sequences",
+        shapes.grids() > 0 ? "grids" : "resolution");
+  }
+  const MeshTokenFormat defaults;
+  MeshSequences& sequences = *shapes.mutable_sequences();
+  if (!sequences.has_bits()) sequences.set_bits(defaults.bits);
+  if (!sequences.has_block_bits()) {
+    sequences.set_block_bits(
+        std::min<uint32_t>(defaults.block_bits, sequences.bits() - 1));
+  }
+  RETURN_IF_ERROR(CheckRange("data.shapes.sequences.bits", sequences.bits(), 2,
+                             kMaxSequenceBits));
+  RETURN_IF_ERROR(CheckRange("data.shapes.sequences.block_bits",
+                             sequences.block_bits(), 1, sequences.bits() - 1));
+  return CheckRange("data.shapes.sequences.tokens", sequences.tokens(),
+                    kShortestMeshSequence, kMaxSequenceTokens);
+}
+
+absl::Status FillShapes(Data& data) {
+  if (data.shapes().has_sequences()) {
+    RETURN_IF_ERROR(FillSequences(*data.mutable_shapes()));
+  }
   RETURN_IF_ERROR(CheckRange("data.shapes.grids", data.shapes().grids(), 0,
                              kMaxMosaicGrids));
   const bool mosaics = data.shapes().grids() > 0;
@@ -120,7 +147,7 @@ absl::Status FillData(Data& data) {
   if (!data.has_decode_threads()) data.set_decode_threads(1);
   RETURN_IF_ERROR(
       CheckRange("data.decode_threads", data.decode_threads(), 1, 256));
-  if (data.has_shapes()) return CheckShapes(data);
+  if (data.has_shapes()) return FillShapes(data);
   if (data.has_latents()) return FillLatents(data);
   if (data.has_idx()) {
     if (data.idx().split().empty()) data.mutable_idx()->set_split("train");
@@ -141,6 +168,11 @@ absl::Status FillData(Data& data) {
                            data.channels());
   }
   return CheckRange("data.resolution", data.resolution(), 1, 8192);
+}
+
+MeshTokenFormat MeshFormatOf(const MeshSequences& sequences) {
+  return {.bits = static_cast<int>(sequences.bits()),
+          .block_bits = static_cast<int>(sequences.block_bits())};
 }
 
 LatentFormat LatentFormatOf(const Data& data) {
@@ -169,6 +201,11 @@ DataFormat DataFormatOf(const Data& data, int64_t classes) {
   format.token_channels = data.latents().token_channels();
   if (!data.has_shapes()) return format;
   const Shapes& shapes = data.shapes();
+  if (shapes.has_sequences()) {
+    format.mesh_format = MeshFormatOf(shapes.sequences());
+    format.sequence_tokens = shapes.sequences().tokens();
+    return format;
+  }
   format.surfaces = shapes.grids() == 0 && !shapes.has_volume();
   if (shapes.has_volume()) {
     const VolumeShape volume = VolumeShapeOf(shapes);

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "models/data/latents.h"
 #include "models/data_format.h"
+#include "models/mesh_tokens/mesh_tokens.h"
 #include "models/shape/volume_tokens.h"
 #include "trainer/job.pb.h"
 
@@ -23,6 +24,9 @@ LatentFormat LatentFormatOf(const Data& data);
 
 // The volumes that samples are; of 0 cells where they are something else.
 VolumeShape VolumeShapeOf(const Shapes& shapes);
+
+// The tokens of meshes, of sequences that FillData has passed.
+MeshTokenFormat MeshFormatOf(const MeshSequences& sequences);
 
 // What samples are like, of data that FillData has passed.
 DataFormat DataFormatOf(const Data& data, int64_t classes);

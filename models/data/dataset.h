@@ -52,6 +52,9 @@ struct Sample {
   std::vector<float> surface_normals;
   std::vector<float> near_distances;
   std::vector<float> uniform_distances;
+  // Its mesh as a sequence of tokens (models/mesh_tokens/mesh_tokens.h), the
+  // end included.
+  std::vector<int32_t> mesh_tokens;
 };
 
 // What of a sample to read beside its key and class.
@@ -63,9 +66,10 @@ struct SampleParts {
   bool token_set = false;
   bool surface_points = false;
   bool distances = false;  // surface_normals and both kinds of distances
+  bool mesh_tokens = false;
 };
 inline constexpr SampleParts kWholeSample = {true, true, true, true,
-                                             true, true, true};
+                                             true, true, true, true};
 
 // A finite, ordered set of samples. Immutable once opened; every method may be
 // called by several threads at once.

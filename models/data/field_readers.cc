@@ -104,6 +104,38 @@ absl::Status ReadQueries(const Sample& sample, const FieldSpec& spec,
   return absl::OkStatus();
 }
 
+// The data set has sequences no longer than the job says; a prompt has none.
+absl::Status ReadTokens(const Sample& sample, int32_t padding, int64_t index,
+                        const FieldSpec& spec, FieldValues& values) {
+  const int64_t most = spec.shape.dim(0);
+  const auto count = static_cast<int64_t>(sample.mesh_tokens.size());
+  CHECK_LE(count, most) << sample.key;
+  const auto end =
+      std::copy(sample.mesh_tokens.begin(), sample.mesh_tokens.end(),
+                std::get<std::vector<int32_t>>(values).begin() + index * most);
+  std::fill_n(end, most - count, padding);
+  return absl::OkStatus();
+}
+
+absl::Status ReadSequence(const Sample& sample, const FieldSpec& spec,
+                          int64_t index, FieldValues& values) {
+  return ReadTokens(sample,
+                    sample.mesh_tokens.empty() ? 0 : sample.mesh_tokens.back(),
+                    index, spec, values);
+}
+
+absl::Status ReadNextTokens(const Sample& sample, const FieldSpec& spec,
+                            int64_t index, FieldValues& values) {
+  return ReadTokens(sample, -1, index, spec, values);
+}
+
+absl::Status ReadSequenceLength(const Sample& sample, const FieldSpec& /*spec*/,
+                                int64_t index, FieldValues& values) {
+  std::get<std::vector<int32_t>>(values)[index] =
+      static_cast<int32_t>(sample.mesh_tokens.size());
+  return absl::OkStatus();
+}
+
 absl::Status ReadLabel(const Sample& sample, const FieldSpec& /*spec*/,
                        int64_t index, FieldValues& values) {
   if (sample.class_id < 0) {
@@ -227,7 +259,7 @@ struct Row {
 // Stands for all TextLayerFields.
 constexpr char kAnyTextLayer[] = "text_layer";
 
-constexpr std::array<Row, 14> kReaders = {{
+constexpr std::array<Row, 17> kReaders = {{
     {{kPixelsField, {.image = true}, ReadPixels}, DType::kFloat32, 3},
     {{kTokenSetField, {.token_set = true}, ReadTokenSet}, DType::kFloat32, 2},
     {{kSurfaceField, {.surface_points = true, .distances = true}, ReadSurface},
@@ -236,6 +268,13 @@ constexpr std::array<Row, 14> kReaders = {{
     {{kQueriesField, {.surface_points = true, .distances = true}, ReadQueries},
      DType::kFloat32,
      2},
+    {{kSequenceField, {.mesh_tokens = true}, ReadSequence}, DType::kInt32, 1},
+    {{kNextTokensField, {.mesh_tokens = true}, ReadNextTokens},
+     DType::kInt32,
+     1},
+    {{kSequenceLengthField, {.mesh_tokens = true}, ReadSequenceLength},
+     DType::kInt32,
+     0},
     {{kPictureCountField, {.image = true}, ReadPictureCount}, DType::kInt32, 0},
     {{kLabelField, {}, ReadLabel}, DType::kInt32, 0},
     {{kTextField, {.text = true}, ReadText}, DType::kFloat32, 2},
@@ -282,6 +321,7 @@ SampleParts PartsOf(std::span<const FieldSpec> fields) {
     parts.token_set = parts.token_set || needed.token_set;
     parts.surface_points = parts.surface_points || needed.surface_points;
     parts.distances = parts.distances || needed.distances;
+    parts.mesh_tokens = parts.mesh_tokens || needed.mesh_tokens;
   }
   return parts;
 }

@@ -1,6 +1,8 @@
 #include "models/data/shape_dataset.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "models/shape/mosaic_tokens.h"
@@ -35,9 +37,22 @@ class ShapeDataset final : public Dataset {
   ShapeDataset(ShapeCache cache, const ShapeDatasetOptions& options)
       : cache_(std::move(cache)),
         with_mosaics_(options.grids > 0),
-        volume_(options.volume) {}
+        volume_(options.volume),
+        shapes_(cache_.size()) {
+    std::iota(shapes_.begin(), shapes_.end(), 0);
+  }
 
-  int64_t size() const override { return cache_.size(); }
+  // Samples are meshes from now on, but for those of longer sequences, whose
+  // number it returns.
+  int64_t KeepSequences(const MeshSequenceOptions& sequences) {
+    sequences_ = sequences;
+    return static_cast<int64_t>(std::erase_if(shapes_, [this](int64_t shape) {
+      return static_cast<int64_t>(TokensOf(cache_.Read(shape)).size()) >
+             sequences_->most_tokens;
+    }));
+  }
+
+  int64_t size() const override { return static_cast<int64_t>(shapes_.size()); }
   int64_t num_classes() const override {
     return static_cast<int64_t>(cache_.class_names().size());
   }
@@ -48,7 +63,7 @@ class ShapeDataset final : public Dataset {
   uint64_t IndexHash() const override {
     std::string index;
     for (int64_t i = 0; i < size(); ++i) {
-      index += cache_.record(i).name + "\n";
+      index += cache_.record(shapes_[i]).name + "\n";
     }
     return StableHash(index);
   }
@@ -56,7 +71,7 @@ class ShapeDataset final : public Dataset {
   absl::StatusOr<Sample> ReadParts(int64_t index,
                                    const SampleParts& parts) const override {
     CHECK(index >= 0 && index < size()) << index;
-    const ShapeRecord& record = cache_.record(index);
+    const ShapeRecord& record = cache_.record(shapes_[index]);
     if (num_classes() > 0 && record.class_id < 0) {
       return DataLoss("{}: no class, expected one of {}", record.name,
                       num_classes());
@@ -64,7 +79,7 @@ class ShapeDataset final : public Dataset {
     Sample sample;
     sample.key = record.name;
     sample.class_id = static_cast<int>(record.class_id);
-    const CachedShape shape = cache_.Read(index);
+    const CachedShape shape = cache_.Read(shapes_[index]);
     if (parts.caption) sample.caption = record.caption;
     if (parts.image) {
       sample.image = {.width = cache_.view_side(),
@@ -93,14 +108,50 @@ class ShapeDataset final : public Dataset {
     if (parts.token_set && volume_.cells > 0) {
       sample.token_set = VolumeTokens(shape.volume, volume_);
     }
+    if (parts.mesh_tokens && sequences_.has_value()) {
+      sample.mesh_tokens = TokensOf(shape);
+    }
     return sample;
   }
 
  private:
+  std::vector<int32_t> TokensOf(const CachedShape& shape) const {
+    const MeshTokenFormat& format = sequences_->format;
+    return EncodeMesh(format, Quantize(shape.mesh(), format.bits));
+  }
+
   ShapeCache cache_;
   bool with_mosaics_;
   VolumeShape volume_;
+  std::optional<MeshSequenceOptions> sequences_;
+  // The cache's that are samples.
+  std::vector<int64_t> shapes_;
 };
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenSequences(
+    ShapeCache cache, const ShapeDatasetOptions& options) {
+  if (cache.mesh_faces() == 0) {
+    return InvalidArgument(
+        "data.shapes.path: found {}, a cache without meshes, expected one with "
+        "(trireme data --shapes --mesh_faces N)",
+        options.folder);
+  }
+  const int64_t all = cache.size();
+  auto dataset = std::make_unique<ShapeDataset>(std::move(cache), options);
+  const int64_t longer = dataset->KeepSequences(*options.sequences);
+  if (longer == all) {
+    return InvalidArgument(
+        "data.shapes.sequences.tokens: found {}, expected as many as one of "
+        "the {} meshes of {} takes",
+        options.sequences->most_tokens, all, options.folder);
+  }
+  if (longer > 0) {
+    LOG(WARNING) << options.folder << ": " << longer << " of " << all
+                 << " meshes take more than " << options.sequences->most_tokens
+                 << " tokens and are left out (data.shapes.sequences.tokens)";
+  }
+  return dataset;
+}
 
 absl::Status CheckMosaics(const ShapeCache& cache,
                           const ShapeDatasetOptions& options) {
@@ -144,6 +195,9 @@ absl::Status CheckVolumes(const ShapeCache& cache,
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
     const ShapeDatasetOptions& options) {
   ASSIGN_OR_RETURN(ShapeCache cache, ShapeCache::Open(options.folder));
+  if (options.sequences.has_value()) {
+    return OpenSequences(std::move(cache), options);
+  }
   if (options.grids > 0) RETURN_IF_ERROR(CheckMosaics(cache, options));
   if (options.volume.cells > 0) RETURN_IF_ERROR(CheckVolumes(cache, options));
   return std::make_unique<ShapeDataset>(std::move(cache), options);

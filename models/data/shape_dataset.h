@@ -1,19 +1,27 @@
 // A cache of shapes (docs/formats/shape_cache.md) as a data set: a sample is a
-// shape's mosaic, its volume, or the points about its surface, its class, its
-// caption and a picture of it.
+// shape's mosaic, its volume, its mesh as a sequence of tokens, or the points
+// about its surface, its class, its caption and a picture of it.
 
 #ifndef TRIREME_MODELS_DATA_SHAPE_DATASET_H_
 #define TRIREME_MODELS_DATA_SHAPE_DATASET_H_
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "models/data/dataset.h"
+#include "models/mesh_tokens/mesh_tokens.h"
 #include "models/shape/volume_tokens.h"
 
 namespace trireme {
+
+struct MeshSequenceOptions {
+  MeshTokenFormat format;
+  // Shapes whose sequences are longer are none of the samples.
+  int64_t most_tokens = 0;
+};
 
 struct ShapeDatasetOptions {
   std::string folder;
@@ -24,10 +32,13 @@ struct ShapeDatasetOptions {
   // In place of them its volumes, whose cells they must be; 0 cells: samples
   // are without.
   VolumeShape volume;
+  // Of samples that are meshes.
+  std::optional<MeshSequenceOptions> sequences;
 };
 
-// Errors: no whole cache there, damaged files, a cache without mosaics or
-// volumes, or with others (they name the job's fields, as data.shapes.grids).
+// Warns of shapes that it leaves out. Errors: no whole cache there, damaged
+// files, a cache without mosaics, volumes or meshes, or with others (they name
+// the job's fields, as data.shapes.grids), no shape left.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
     const ShapeDatasetOptions& options);
 

@@ -36,6 +36,7 @@ class ShapeDatasetTest : public testing::Test {
     options.uniform_points = 32;
     options.shell_cells = 36;
     options.view_side = 16;
+    options.mesh_faces = mesh_faces_;
     options.mosaic = {
         .grids = grids, .resolution = 3, .steps = 2, .points = 16};
     options.volume_cells = volume_cells;
@@ -44,6 +45,7 @@ class ShapeDatasetTest : public testing::Test {
     return options.folder;
   }
 
+  int64_t mesh_faces_ = 0;
   std::string root_ = testing::TempDir() + "/shape_dataset";
   std::string source_ = root_ + "/source";
 };
@@ -118,6 +120,57 @@ TEST_F(ShapeDatasetTest, ASampleIsAShapesVolume) {
                 .find("data.shapes.volume.cells: found 16, expected 8"),
             std::string::npos)
       << failed.status();
+}
+
+// A mesh that takes more tokens than the model sees is left out, and does not
+// come up in the middle of a run.
+TEST_F(ShapeDatasetTest, ASampleIsAMeshsTokens) {
+  root_ += "_meshes";
+  source_ = root_ + "/source";
+  Write("round/torus.obj", TorusMesh(0.6, 0.2, 12, 6));
+  Write("round/sphere.obj", SphereMesh(1, 32, 16));
+  Write("square/box.obj", BoxMesh({0, 0, 0}, {1, 1, 1}));
+  mesh_faces_ = 200;
+  const std::string folder = WriteCache("cache", 0);
+  // The sphere has 960 triangles.
+  const auto cache = ShapeCache::Open(folder);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  EXPECT_EQ(cache->mesh_faces(), 200);
+  EXPECT_EQ(cache->size(), 2);
+  const MeshTokenFormat format = {.bits = 6, .block_bits = 3};
+  const auto open = [&](int64_t most_tokens) {
+    return OpenShapeDataset(
+        {.folder = folder,
+         .sequences = MeshSequenceOptions{.format = format,
+                                          .most_tokens = most_tokens}});
+  };
+  const auto all = open(1000);
+  ASSERT_TRUE(all.ok()) << all.status();
+  ASSERT_EQ((*all)->size(), 2);
+  const auto torus = (*all)->Read(0), box = (*all)->Read(1);
+  ASSERT_TRUE(torus.ok() && box.ok());
+  EXPECT_EQ(box->mesh_tokens,
+            EncodeMesh(format, Quantize(cache->Read(1).mesh(), format.bits)));
+  EXPECT_EQ(DecodeMesh(format, box->mesh_tokens).mesh.faces.size(), 12u);
+  const auto few = open(static_cast<int64_t>(box->mesh_tokens.size()));
+  ASSERT_TRUE(few.ok()) << few.status();
+  ASSERT_EQ((*few)->size(), 1);
+  const auto only = (*few)->Read(0);
+  ASSERT_TRUE(only.ok());
+  EXPECT_EQ(only->key, "square/box.obj");
+  EXPECT_EQ(only->class_id, 1);
+  EXPECT_NE((*few)->IndexHash(), (*all)->IndexHash());
+  EXPECT_NE(MessageOf(open(5).status())
+                .find("data.shapes.sequences.tokens: found 5, expected as many "
+                      "as one of the 2 meshes"),
+            std::string::npos)
+      << open(5).status();
+  mesh_faces_ = 0;
+  EXPECT_NE(MessageOf(OpenShapeDataset({.folder = WriteCache("without", 0),
+                                        .sequences = MeshSequenceOptions()})
+                          .status())
+                .find("a cache without meshes"),
+            std::string::npos);
 }
 
 }  // namespace
