@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "models/batch.h"
 #include "models/objective/objective.h"
+#include "models/sampling/token_grammar.h"
 #include "models/weights/name_table.h"
 #include "moe/moe_config.h"
 #include "parallel/chunk.h"
@@ -77,6 +78,10 @@ class StepInputs {
   }
   const Batch& batch() const { return batch_; }
   const Objective& objective() const { return *objective_; }
+  // The objective's, if one is set.
+  KeyValueCache* key_value_cache() const {
+    return objective_ == nullptr ? nullptr : objective_->key_value_cache();
+  }
   // Another one after each Set: what was made of the batch is out of date.
   int64_t version() const { return version_; }
 
@@ -129,7 +134,7 @@ class ModelFamily {
   // The mixtures of experts in its blocks; null: there are none.
   virtual const MoeConfig* experts() const { return nullptr; }
 
-  // What the model learns to make; fp32.
+  // What the model learns to make; fp32, or int32 of sequences of tokens.
   virtual FieldSpec samples() const = 0;
   // What it predicts of a sample (ToSamples): as much, or more channels.
   virtual FieldSpec predictions() const { return samples(); }
@@ -138,6 +143,10 @@ class ModelFamily {
   // Whether the model gives back what it is given, and draws nothing: an
   // autoencoder. It adds its losses itself.
   virtual bool reconstructs() const { return false; }
+  // Of a model of sequences, which predicts each token from those before it,
+  // the sequences that there may be: samples are drawn token by token
+  // (Objective::key_value_cache). Null: they are drawn as a whole.
+  virtual const TokenGrammar* grammar() const { return nullptr; }
   // The number of classes that condition it; 0: none do.
   virtual int64_t num_classes() const = 0;
   // What a field holds of a sample without a condition; absent: the field is no

@@ -9,9 +9,12 @@
 #include "models/dit/dit_names.h"
 #include "models/hidream/hidream_class.h"
 #include "models/hidream/hidream_family.h"
+#include "models/mesh_tokens/mesh_decoder_config.h"
+#include "models/mesh_tokens/mesh_decoder_family.h"
 #include "models/mmdit/mmdit_classes.h"
 #include "models/mmdit/mmdit_family.h"
 #include "models/objective/diffusion.h"
+#include "models/objective/next_token.h"
 #include "models/objective/reconstruction.h"
 #include "models/objective/rectified_flow.h"
 #include "models/shape_vae/shape_vae_family.h"
@@ -62,10 +65,15 @@ absl::Status CheckPictures(std::string_view family, const DataFormat& data) {
 
 absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     Model& model, const DataFormat& data) {
-  if (data.surfaces && !model.has_shape_vae()) {
+  if (data.surfaces && !model.has_shape_vae() && !model.has_mesh_tokens()) {
     return InvalidArgument(
         "data.shapes: found neither grids nor a volume, expected one for a "
         "model that is no autoencoder of shapes (model.shape_vae)");
+  }
+  if (data.mesh_format.has_value() && !model.has_mesh_tokens()) {
+    return InvalidArgument(
+        "data.shapes.sequences: found, expected mosaics or none for a model "
+        "of no sequences (model.mesh_tokens)");
   }
   switch (model.family_case()) {
     case Model::kDit: {
@@ -117,12 +125,24 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
       FillShapeVae(config, *model.mutable_shape_vae());
       return MakeShapeVaeFamily(config);
     }
+    case Model::kMeshTokens: {
+      if (!data.mesh_format.has_value()) {
+        return InvalidArgument(
+            "model.mesh_tokens: found other data, expected sequences of "
+            "meshes' tokens (data.shapes.sequences)");
+      }
+      ASSIGN_OR_RETURN(const MeshDecoderConfig config,
+                       ResolveMeshTokens(model.mesh_tokens(), *data.mesh_format,
+                                         data.sequence_tokens, data.classes));
+      FillMeshTokens(config, *model.mutable_mesh_tokens());
+      return MakeMeshDecoderFamily(config);
+    }
     case Model::FAMILY_NOT_SET:
       break;
   }
   return InvalidArgument(
-      "model: found no family, expected dit, mmdit, hidream, triposg or "
-      "shape_vae");
+      "model: found no family, expected dit, mmdit, hidream, triposg, "
+      "shape_vae or mesh_tokens");
 }
 
 absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
@@ -150,6 +170,22 @@ absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
 absl::StatusOr<ResolvedObjective> ResolveObjective(
     ObjectiveConfig& objective, const FieldSpec& samples, uint64_t seed,
     int64_t global_batch, int64_t tokens, bool learned_variance) {
+  if (samples.name == kSequenceField) {
+    if (objective.kind_case() != ObjectiveConfig::KIND_NOT_SET &&
+        !objective.has_next_token()) {
+      return InvalidArgument(
+          "objective: found another one, expected next_token for a model of "
+          "sequences (model.mesh_tokens)");
+    }
+    objective.mutable_next_token();
+    return ResolvedObjective{
+        .training = std::make_shared<NextTokenObjective>(global_batch)};
+  }
+  if (objective.has_next_token()) {
+    return InvalidArgument(
+        "objective: found next_token, expected it for a model of sequences "
+        "(model.mesh_tokens) only");
+  }
   // An autoencoder is given what a shape's surface is made of.
   if (samples.name == kSurfaceField) {
     if (objective.has_rectified_flow() || objective.has_diffusion()) {

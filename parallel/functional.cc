@@ -65,6 +65,21 @@ void UseHeadNorms(ForwardContext& context, const HeadNorms& norms,
   }
 }
 
+// Of a loss that is summed over all elements of a prediction in `states`.
+AxisStates LossStates(ForwardContext& context, std::string_view op,
+                      AxisStates states) {
+  for (const Axis axis : kAllAxes) {
+    if (states[axis].kind == Kind::kReplicate) {
+      context.parallel.Refuse(FailedPrecondition(
+          "{}: the prediction is Replicate over {}; each rank would count the "
+          "whole loss",
+          op, AxisName(axis)));
+    }
+    if (states[axis].kind == Kind::kShard) states[axis] = AxisState::Partial();
+  }
+  return states;
+}
+
 // Whether this rank's value is part of a sum over all ranks: of ranks that hold
 // the same value only the first counts.
 bool CountsOnce(const AxisStates& states, const ProcessGrid& grid) {
@@ -236,17 +251,18 @@ ShardedVariable EmbeddingLookup(ForwardContext& context, Parameter& table,
 ShardedVariable SquaredErrorLoss(ForwardContext& context,
                                  const ShardedVariable& prediction,
                                  const Tensor& target) {
-  AxisStates states = Combine(context, "squared error", {&prediction});
-  for (const Axis axis : kAllAxes) {
-    if (states[axis].kind == Kind::kReplicate) {
-      context.parallel.Refuse(FailedPrecondition(
-          "squared error: the prediction is Replicate over {}; each rank "
-          "would count the whole loss",
-          AxisName(axis)));
-    }
-    if (states[axis].kind == Kind::kShard) states[axis] = AxisState::Partial();
-  }
-  return {SquaredErrorLoss(context.tape, prediction.variable, target), states};
+  const AxisStates states = Combine(context, "squared error", {&prediction});
+  return {SquaredErrorLoss(context.tape, prediction.variable, target),
+          LossStates(context, "squared error", states)};
+}
+
+ShardedVariable CrossEntropyLoss(ForwardContext& context,
+                                 const ShardedVariable& logits,
+                                 const Tensor& labels) {
+  const AxisStates states =
+      Combine(context, "cross entropy", {&logits}, LastDim(logits));
+  return {CrossEntropyLoss(context.tape, logits.variable, labels),
+          LossStates(context, "cross entropy", states)};
 }
 
 void AddLoss(ForwardContext& context, const ShardedVariable& scalar,

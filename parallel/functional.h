@@ -92,6 +92,12 @@ ShardedVariable EmbeddingLookup(ForwardContext& context, Parameter& table,
 ShardedVariable SquaredErrorLoss(ForwardContext& context,
                                  const ShardedVariable& prediction,
                                  const Tensor& target);
+// Σ −log softmax(logits)[label] over rows; labels int32, one for each row on
+// this rank, negative ones are left out. States as those of SquaredErrorLoss;
+// no axis may shard the last dim.
+ShardedVariable CrossEntropyLoss(ForwardContext& context,
+                                 const ShardedVariable& logits,
+                                 const Tensor& labels);
 // Adds weight·scalar to the objective, from any unit: a scalar that is Partial
 // over an axis is its ranks' sum, one that is Invariant counts once; Replicate
 // and Shard are refused. Every rank that computes the scalar calls this; all

@@ -79,6 +79,13 @@ absl::Status FillSample(SampleConfig& sample, bool of_diffusion) {
   RETURN_IF_ERROR(CheckRange("sample.guidance", sample.guidance(), -100, 100));
   if (!sample.has_every()) sample.set_every(0);
   RETURN_IF_ERROR(CheckRange("sample.every", sample.every(), 0, 1e9));
+  if (!sample.has_temperature()) sample.set_temperature(1);
+  if (!sample.has_top_k()) sample.set_top_k(0);
+  if (!sample.has_top_p()) sample.set_top_p(1);
+  RETURN_IF_ERROR(
+      CheckRange("sample.temperature", sample.temperature(), 0, 100));
+  RETURN_IF_ERROR(CheckRange("sample.top_k", sample.top_k(), 0, 1e9));
+  RETURN_IF_ERROR(CheckRange("sample.top_p", sample.top_p(), 0, 1));
   return CheckRange("sample.per_class", sample.per_class(), 1, 1000);
 }
 
@@ -193,8 +200,8 @@ absl::Status FillJobDefaults(Job& job) {
   RETURN_IF_ERROR(CheckName(job.name()));
   if (job.model().family_case() == Model::FAMILY_NOT_SET) {
     return InvalidArgument(
-        "model: found no family, expected dit, mmdit, hidream, triposg or "
-        "shape_vae");
+        "model: found no family, expected dit, mmdit, hidream, triposg, "
+        "shape_vae or mesh_tokens");
   }
   job.mutable_objective();
   RETURN_IF_ERROR(FillData(*job.mutable_data()));

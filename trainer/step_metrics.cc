@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -59,6 +60,7 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
   if (metrics.validation_loss.has_value()) {
     json["validation_loss"] = *metrics.validation_loss;
   }
+  if (metrics.perplexity.has_value()) json["perplexity"] = *metrics.perplexity;
   if (metrics.simulated_s.has_value()) {
     json["simulated_s"] = *metrics.simulated_s;
   }
@@ -103,6 +105,9 @@ std::vector<std::pair<std::string, double>> ToScalars(
   }
   if (metrics.validation_loss.has_value()) {
     scalars.emplace_back("validation/loss", *metrics.validation_loss);
+  }
+  if (metrics.perplexity.has_value()) {
+    scalars.emplace_back("train/perplexity", *metrics.perplexity);
   }
   if (metrics.simulated_s.has_value()) {
     scalars.emplace_back("speed/simulated_s", *metrics.simulated_s);
@@ -194,6 +199,11 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   metrics.loss = result.loss;
   metrics.auxiliary_losses = result.losses;
   metrics.auxiliary_losses.erase(kObjectiveLoss);
+  const auto of_tokens = result.losses.find(kObjectiveLoss);
+  if (model_.setup().family->grammar() != nullptr &&
+      of_tokens != result.losses.end()) {
+    metrics.perplexity = std::exp(of_tokens->second);
+  }
   for (const auto& [layer, counts] : result.counts) {
     const double all = std::accumulate(counts.begin(), counts.end(), 0.0);
     std::vector<double>& shares = metrics.expert_shares[layer];

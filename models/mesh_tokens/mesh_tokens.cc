@@ -122,6 +122,9 @@ int32_t CodeOf(const MeshTokenFormat& format, const Place& place) {
   return code;
 }
 
+// Codes are not negative.
+constexpr int32_t kNone = -1;
+
 // What is read of a fan until it ends.
 class FanReader {
  public:
@@ -137,7 +140,7 @@ class FanReader {
 
   void Block(int32_t block) {
     // A centre's block is said where it begins, and nobody's twice.
-    if (!open_ || !center_.has_value() || block_is_new_) {
+    if (!open_ || center_ == kNone || block_is_new_) {
       ++decoded_.dropped_tokens;
       return;
     }
@@ -154,12 +157,12 @@ class FanReader {
     ++tokens_;
     block_is_new_ = false;
     const int32_t code = CodeOf(format_, {.block = block_, .offset = offset});
-    if (!center_.has_value()) {
+    if (center_ == kNone) {
       center_ = code;
       return;
     }
-    if (before_.has_value()) {
-      decoded_.mesh.faces.push_back({*center_, *before_, code});
+    if (before_ != kNone) {
+      decoded_.mesh.faces.push_back({center_, before_, code});
       has_face_ = true;
     }
     before_ = code;
@@ -172,8 +175,7 @@ class FanReader {
       ++decoded_.dropped_tokens;
     }
     open_ = has_face_ = block_is_new_ = false;
-    center_.reset();
-    before_.reset();
+    center_ = before_ = kNone;
   }
 
  private:
@@ -185,8 +187,8 @@ class FanReader {
   bool block_is_new_ = false;
   int32_t block_ = 0;
   int64_t tokens_ = 0;
-  std::optional<int32_t> center_;
-  std::optional<int32_t> before_;
+  int32_t center_ = kNone;
+  int32_t before_ = kNone;
 };
 
 }  // namespace

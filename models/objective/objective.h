@@ -31,6 +31,7 @@ struct ModelInputs {
 inline constexpr char kObjectiveLoss[] = "loss";
 
 struct NoiseSchedule;  // noise_schedule.h
+class KeyValueCache;   // models/transformer/key_value_cache.h
 
 class Objective {
  public:
@@ -55,6 +56,13 @@ class Objective {
   // Samples of a step over the whole job, over which losses are means; 0:
   // nothing is learnt, and no block adds a loss.
   virtual int64_t global_batch() const = 0;
+  // The field (int32 [n]) whose sum over a step's samples losses are means over
+  // (Batch::counted), where samples have unlike numbers of what is learnt;
+  // empty: they have alike.
+  virtual std::string_view counted_field() const { return {}; }
+  // Of sequences that are drawn token by token: what blocks keep of the tokens
+  // before the one that the batch holds; null: batches hold whole sequences.
+  virtual KeyValueCache* key_value_cache() const { return nullptr; }
   // Where the gradients of the model's inputs go; null: nobody asks for them.
   virtual InputGradients* input_gradients() const { return nullptr; }
 

@@ -35,7 +35,9 @@ class SkipReference {
 
   absl::StatusOr<GridRecord::Step> Step(const Batch& batch, int64_t step) {
     const double scale = loss_scaler_.state().scale;
-    model_.inputs().Set(batch, *setup_.objective);
+    Batch counted_batch = batch;
+    counted_batch.counted = SumOf(batch, setup_.objective->counted_field());
+    model_.inputs().Set(std::move(counted_batch), *setup_.objective);
     for (const LocalModel::Part& stage : model_.parts()) {
       for (const auto& parameter : stage.store->parameters()) {
         parameter->grad.FillZero();

@@ -1,0 +1,79 @@
+#include "models/mesh_tokens/mesh_decoder_config.h"
+
+#include <string_view>
+
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+// Bounds that no real model passes; they keep products of sizes in 64 bits.
+constexpr int64_t kMaxHidden = 1 << 17;
+constexpr int64_t kMaxLayers = 1 << 12;
+// What the attention kernels hold of one head.
+constexpr int64_t kMaxHeadDim = 1024;
+
+MeshDecoderConfig PresetConfig(MeshTokens::Preset preset) {
+  MeshDecoderConfig config;
+  switch (preset) {
+    case MeshTokens::TINY:
+      config.hidden = 128;
+      config.layers = 4;
+      config.heads = 4;
+      break;
+    case MeshTokens::BPT:
+      config.hidden = 1024;
+      config.layers = 24;
+      config.heads = 16;
+      break;
+    default:
+      break;
+  }
+  return config;
+}
+
+absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
+                        int64_t high) {
+  if (found >= low && found <= high) return absl::OkStatus();
+  return InvalidArgument("model.mesh_tokens.{}: found {}, expected {} to {}",
+                         field, found, low, high);
+}
+
+}  // namespace
+
+absl::StatusOr<MeshDecoderConfig> ResolveMeshTokens(
+    const MeshTokens& model, const MeshTokenFormat& format, int64_t tokens,
+    int64_t classes) {
+  MeshDecoderConfig config = PresetConfig(model.preset());
+  if (model.has_hidden()) config.hidden = model.hidden();
+  if (model.has_layers()) config.layers = model.layers();
+  if (model.has_heads()) config.heads = model.heads();
+  config.tokens = tokens;
+  config.format = format;
+  config.classes = classes;
+  RETURN_IF_ERROR(CheckRange("hidden", config.hidden, 2, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("layers", config.layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(CheckRange("heads", config.heads, 1, config.hidden));
+  // Channels of a head are rotated in pairs.
+  if (config.hidden % (2 * config.heads) != 0) {
+    return InvalidArgument(
+        "model.mesh_tokens.hidden: found {}, expected an even multiple of the "
+        "{} heads",
+        config.hidden, config.heads);
+  }
+  if (config.head_dim() > kMaxHeadDim) {
+    return InvalidArgument(
+        "model.mesh_tokens.heads: found {} heads of {} channels, expected "
+        "heads of at most {} channels",
+        config.heads, config.head_dim(), kMaxHeadDim);
+  }
+  return config;
+}
+
+void FillMeshTokens(const MeshDecoderConfig& config, MeshTokens& model) {
+  model.set_hidden(static_cast<uint32_t>(config.hidden));
+  model.set_layers(static_cast<uint32_t>(config.layers));
+  model.set_heads(static_cast<uint32_t>(config.heads));
+}
+
+}  // namespace trireme
