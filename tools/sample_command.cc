@@ -73,6 +73,24 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
   if (arguments.Has("guidance")) {
     ASSIGN_OR_RETURN(options.guidance, arguments.GetDouble("guidance"));
   }
+  const auto real = [&](const char* name,
+                        double high) -> absl::StatusOr<double> {
+    ASSIGN_OR_RETURN(const double value, arguments.GetDouble(name));
+    if (!(value >= 0 && value <= high)) {
+      return InvalidArgument("--{}: found {}, expected 0 to {}", name, value,
+                             high);
+    }
+    return value;
+  };
+  if (arguments.Has("temperature")) {
+    ASSIGN_OR_RETURN(options.temperature, real("temperature", 100));
+  }
+  if (arguments.Has("top_k")) {
+    ASSIGN_OR_RETURN(options.top_k, bounded("top_k", 0, 1000000000));
+  }
+  if (arguments.Has("top_p")) {
+    ASSIGN_OR_RETURN(options.top_p, real("top_p", 1));
+  }
   ASSIGN_OR_RETURN(const int64_t seed, bounded("seed", 0, INT64_MAX));
   options.seed = static_cast<uint64_t>(seed);
   options.prompts = arguments.All("prompt");
@@ -145,6 +163,15 @@ Command SampleCommand() {
             {.name = "guidance",
              .value = "W",
              .help = "classifier-free guidance; 1 = none"},
+            {.name = "temperature",
+             .value = "T",
+             .help = "of models that draw token by token; 0 = the likeliest"},
+            {.name = "top_k",
+             .value = "K",
+             .help = "of the likeliest tokens only so many; 0 = all"},
+            {.name = "top_p",
+             .value = "P",
+             .help = "of those only the ones whose probabilities come to P"},
             {.name = "per_class", .value = "N", .help = "samples in a row"},
             {.name = "vae",
              .value = "FOLDER",

@@ -14,6 +14,7 @@
 #include <functional>
 #include <vector>
 
+#include "models/sampling/token_choice.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {
@@ -35,6 +36,8 @@ struct SamplerOptions {
   double guidance = 1.0;
   // What the network gives is x̂0, from which u = (x − x̂0)/σ.
   bool predicts_clean = false;
+  // Of sequences of tokens, which know nothing of the rest.
+  TokenChoice tokens;
 };
 
 // What the network gives for x and σ, u or x̂0: x fp32 [n, ..], one σ for all;

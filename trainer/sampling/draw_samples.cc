@@ -172,6 +172,9 @@ SamplerOptions SamplingOf(const SampleConfig& config,
   sampling.guidance = config.guidance();
   sampling.shift = setup.sampling_shift;
   sampling.predicts_clean = setup.objective->predicts_clean();
+  sampling.tokens = {.temperature = config.temperature(),
+                     .top_k = config.top_k(),
+                     .top_p = config.top_p()};
   return sampling;
 }
 
@@ -226,6 +229,10 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   sampling.solver = options.solver.value_or(sampling.solver);
   sampling.steps = options.steps.value_or(sampling.steps);
   sampling.guidance = options.guidance.value_or(sampling.guidance);
+  TokenChoice& tokens = sampling.tokens;
+  tokens.temperature = options.temperature.value_or(tokens.temperature);
+  tokens.top_k = options.top_k.value_or(tokens.top_k);
+  tokens.top_p = options.top_p.value_or(tokens.top_p);
   RETURN_IF_ERROR(
       CheckSampling(sampling, loaded->setup.objective->noise_schedule()));
   const int64_t per_row =

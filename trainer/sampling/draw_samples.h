@@ -30,6 +30,9 @@ struct DrawOptions {
   std::optional<Solver> solver;
   std::optional<int64_t> steps;
   std::optional<double> guidance;
+  std::optional<double> temperature;
+  std::optional<int64_t> top_k;
+  std::optional<double> top_p;
   std::optional<int64_t> per_class;
   // Captions to draw for. Empty: the job's.
   std::vector<std::string> prompts;

@@ -18,7 +18,9 @@ class Evaluation final : public Objective {
  public:
   // `prediction` becomes what the head predicts, whole in its tokens, which may
   // have padding behind them.
-  explicit Evaluation(Tensor& prediction) : prediction_(prediction) {}
+  // `cache`: of sequences that are drawn token by token.
+  explicit Evaluation(Tensor& prediction, KeyValueCache* cache = nullptr)
+      : prediction_(prediction), cache_(cache) {}
 
   ModelInputs Prepare(const Batch& batch, std::string_view field,
                       DType dtype) const override;
@@ -29,12 +31,14 @@ class Evaluation final : public Objective {
   Tensor Condition(const Batch& batch, std::string_view field,
                    int32_t none) const override;
   int64_t global_batch() const override { return 0; }
+  KeyValueCache* key_value_cache() const override { return cache_; }
   void AddLosses(ForwardContext& context, const Batch& microbatch,
                  const ShardedVariable& prediction, const Tensor& target,
                  int64_t elements) const override;
 
  private:
   Tensor& prediction_;
+  KeyValueCache* cache_;
 };
 
 }  // namespace trireme

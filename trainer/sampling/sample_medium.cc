@@ -8,6 +8,7 @@
 #include "models/autoencoder/autoencoder.h"
 #include "models/data/sample_order.h"
 #include "models/image/transform.h"
+#include "models/mesh_tokens/mesh_tokens.h"
 #include "models/shape/mosaic_tokens.h"
 #include "models/shape/volume_tokens.h"
 #include "models/shape_vae/shape_autoencoder.h"
@@ -109,6 +110,16 @@ ShapeMedium::FieldOf VolumeFieldOf(const VolumeShape& shape) {
       };
 }
 
+// Tokens are whole numbers, which fp32 holds.
+ShapeMedium::MeshOf SequenceMeshOf(const MeshTokenFormat& format) {
+  return [format](std::span<const float> sample,
+                  int /*refinements*/) -> absl::StatusOr<Mesh> {
+    return ToMesh(
+        DecodeMesh(format, std::vector<int32_t>(sample.begin(), sample.end()))
+            .mesh);
+  };
+}
+
 absl::StatusOr<ShapeMedium::FieldOf> LatentFieldOf(const Latents& latents,
                                                    Device& device) {
   ASSIGN_OR_RETURN(
@@ -151,6 +162,10 @@ absl::Status RehearseShapes(const Latents& latents, Device& dry) {
 absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
     const ModelFamily& family, const Data& data, Device& device) {
   const FieldSpec samples = family.samples();
+  if (data.shapes().has_sequences()) {
+    return std::make_unique<ShapeMedium>(
+        samples, SequenceMeshOf(MeshFormatOf(data.shapes().sequences())));
+  }
   if (data.has_shapes()) {
     const Shapes& shapes = data.shapes();
     return std::make_unique<ShapeMedium>(

@@ -135,6 +135,8 @@ absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Create(
   }
   Plan whole = plan;
   whole.clear_skip();
+  // Single tokens are not cut.
+  if (setup.family->grammar() != nullptr) whole.set_sequence_parallel(false);
   ASSIGN_OR_RETURN(const PlanLayout layout,
                    LayOutSampling(whole, *setup.family, factory.world_rank()));
   // Weights are whole when they are read: adapters are merged into them.
@@ -362,7 +364,10 @@ absl::StatusOr<std::vector<float>> Sampler::Draw(
     if (microbatch_size_ > 0) of_batch.resize(batch, of_batch.back());
     const absl::StatusOr<Conditions> conditions = ConditionsOf(of_batch);
     RETURN_IF_ERROR(control().Agree(conditions.status(), "prompts"));
-    std::vector<float> drawn = Integrate(options, seed, begin, *conditions);
+    std::vector<float> drawn =
+        setup_.family->grammar() != nullptr
+            ? Continue(options, seed, begin, *conditions)
+            : Integrate(options, seed, begin, *conditions);
     drawn.resize(n * elements);
     RETURN_IF_ERROR(control().Agree(model_->status(), "drawn samples"));
     const std::string first = std::to_string(begin * elements) + " ";

@@ -89,9 +89,15 @@ class Sampler {
     Batch without;
   };
   absl::StatusOr<Conditions> ConditionsOf(std::span<const Sample> prompts);
-  // Samples from number `begin` on, on each rank of the replica.
+  // Samples from number `begin` on, on each rank of the replica: sequences of
+  // tokens (sequence_drawing.cc), or what is integrated as a whole.
+  std::vector<float> Continue(const SamplerOptions& options, uint64_t seed,
+                              int64_t begin, const Conditions& conditions);
   std::vector<float> Integrate(const SamplerOptions& options, uint64_t seed,
                                int64_t begin, const Conditions& conditions);
+  // fp32 [n, vocabulary] on every rank, of what follows the token of each
+  // sequence that the batch holds and those before it.
+  Tensor NextLogits(Batch batch, KeyValueCache& cache);
   // fp32, as the samples.
   Tensor Prediction(const Tensor& x, double time, Batch batch);
   // Of predicted_type().

@@ -104,17 +104,20 @@ std::string TextOf(const SetComparison& comparison) {
 
 }  // namespace
 
-absl::StatusOr<Mesh> ShapeMedium::MeshOf(std::span<const float> sample,
-                                         int refinements) const {
-  ASSIGN_OR_RETURN(const PointFunction field, field_(sample));
-  return MarchingCubes(field, {.cells = 32, .refinements = refinements});
-}
+ShapeMedium::ShapeMedium(FieldSpec spec, const FieldOf& field)
+    : ShapeMedium(std::move(spec),
+                  MeshOf([field](std::span<const float> sample,
+                                 int refinements) -> absl::StatusOr<Mesh> {
+                    ASSIGN_OR_RETURN(const PointFunction values, field(sample));
+                    return MarchingCubes(
+                        values, {.cells = 32, .refinements = refinements});
+                  })) {}
 
 absl::StatusOr<Points> ShapeMedium::SurfaceOf(const Sample& sample) const {
   Points points;
   if (!sample.latents.mean.empty()) {
     ASSIGN_OR_RETURN(const Mesh mesh,
-                     MeshOf(sample.latents.mean, kMeasureRefinements));
+                     mesh_(sample.latents.mean, kMeasureRefinements));
     if (mesh.triangles.empty()) {
       return FailedPrecondition("{}: its latents have no surface", sample.key);
     }
@@ -165,8 +168,8 @@ absl::Status ShapeMedium::Write(const std::string& path,
     grid.push_back({name, {}});
     for (int64_t i = 0; i < rows.per_row; ++i) {
       const int64_t at = static_cast<int64_t>(row) * rows.per_row + i;
-      const auto mesh = MeshOf(rows.samples.subspan(at * elements, elements),
-                               kFileRefinements);
+      const auto mesh = mesh_(rows.samples.subspan(at * elements, elements),
+                              kFileRefinements);
       if (!mesh.ok()) {
         return WithContext(mesh.status(), fmt::format("{} {}", name, i));
       }
@@ -199,7 +202,7 @@ absl::StatusOr<std::string> ShapeMedium::Compare(
   for (int64_t i = 0; i < count; ++i) {
     ASSIGN_OR_RETURN(
         const Mesh mesh,
-        MeshOf(samples.subspan(i * elements, elements), kMeasureRefinements));
+        mesh_(samples.subspan(i * elements, elements), kMeasureRefinements));
     if (mesh.triangles.empty()) continue;
     drawn.points.push_back(
         SampleSurface(mesh, kPoints,

@@ -24,9 +24,16 @@ class ShapeMedium final : public SampleMedium {
   using FieldOf = std::function<absl::StatusOr<PointFunction>(
       std::span<const float> sample)>;
 
-  // `spec`: of a sample.
-  ShapeMedium(FieldSpec spec, FieldOf field)
-      : spec_(std::move(spec)), field_(std::move(field)) {}
+  // The mesh of one sample, without triangles where it has no surface; where
+  // meshes are made of a field, on a grid of 32 << refinements cells a side.
+  using MeshOf = std::function<absl::StatusOr<Mesh>(
+      std::span<const float> sample, int refinements)>;
+
+  // `spec`: of a sample. A sample's mesh is its own, or the zero set of its
+  // field.
+  ShapeMedium(FieldSpec spec, MeshOf mesh)
+      : spec_(std::move(spec)), mesh_(std::move(mesh)) {}
+  ShapeMedium(FieldSpec spec, const FieldOf& field);
 
   std::string things() const override { return "shapes"; }
   // Meshes lie beside the picture, in a folder of its name without the ending:
@@ -44,17 +51,12 @@ class ShapeMedium final : public SampleMedium {
                                       const RealSets& real) const override;
 
  private:
-  // Of one sample, on a grid of 32 << refinements cells a side; without
-  // triangles where it has no surface.
-  absl::StatusOr<Mesh> MeshOf(std::span<const float> sample,
-                              int refinements) const;
-
   // The first points of a real sample's surface: those that it has, or of what
   // it decodes to.
   absl::StatusOr<std::vector<Vector3f>> SurfaceOf(const Sample& sample) const;
 
   FieldSpec spec_;
-  FieldOf field_;
+  MeshOf mesh_;
 };
 
 }  // namespace trireme
