@@ -118,7 +118,16 @@ INSTANTIATE_TEST_SUITE_P(
         GridCase{.cp = 8, .height = 6, .token_set = true},
         GridCase{
             .pp = 2, .dp = 2, .plan = PlanFromText("sharding: PARAMETERS")},
-        GridCase{.dp = 2, .plan = PlanFromText("sharding: OPTIMIZER")}),
+        GridCase{.dp = 2, .plan = PlanFromText("sharding: OPTIMIZER")},
+        // Sequences, token by token.
+        GridCase{.tp = 2,
+                 .pp = 2,
+                 .mesh_tokens = true,
+                 .plan = PlanFromText("sequence_parallel: true")},
+        GridCase{.cp = 2, .height = 6, .mesh_tokens = true},
+        GridCase{.dp = 2,
+                 .mesh_tokens = true,
+                 .plan = PlanFromText("sharding: PARAMETERS")}),
     [](const auto& info) { return info.param.Name(); });
 
 }  // namespace

@@ -11,7 +11,9 @@
 #include "google/protobuf/text_format.h"
 #include "models/dit/dit_family.h"
 #include "models/hidream/hidream_family.h"
+#include "models/mesh_tokens/mesh_decoder_family.h"
 #include "models/mmdit/mmdit_family.h"
+#include "models/objective/next_token.h"
 #include "models/objective/reconstruction.h"
 #include "models/shape_vae/shape_vae_family.h"
 #include "models/triposg/triposg_family.h"
@@ -167,10 +169,48 @@ std::shared_ptr<const ModelFamily> ShapeVaeOf(const GridCase& grid) {
   return MakeShapeVaeFamily(config);
 }
 
+std::shared_ptr<const ModelFamily> MeshTokensOf(const GridCase& grid) {
+  MeshDecoderConfig config;
+  config.hidden = 4 * grid.heads;
+  config.layers = grid.layers;
+  config.heads = grid.heads;
+  config.tokens = grid.height / 2 * kWidth / 2;
+  config.format = {.bits = 2, .block_bits = 1};
+  config.classes = 10;
+  return MakeMeshDecoderFamily(config);
+}
+
+// Sequences of unlike lengths, so that means over a replica's tokens are others
+// than those over all.
+void AddSequences(const TrainingSetup& setup, Device& device, Batch& batch) {
+  const FieldSpec spec = setup.family->samples();
+  const TokenGrammar& grammar = *setup.family->grammar();
+  const int64_t tokens = spec.shape.dim(0), count = batch.size();
+  std::vector<int32_t> sequences, next_tokens, lengths;
+  for (const uint64_t sample : batch.samples) {
+    const RandomStream random({.seed = 99, .sample = sample});
+    const auto length = static_cast<int64_t>(1 + random.Bits(600000) % tokens);
+    for (int64_t i = 0; i < tokens; ++i) {
+      const auto token =
+          static_cast<int32_t>(random.Bits(i) % grammar.vocabulary());
+      sequences.push_back(i < length ? token : grammar.end());
+      next_tokens.push_back(i < length ? token : -1);
+    }
+    lengths.push_back(static_cast<int32_t>(length));
+  }
+  batch.fields[kSequenceField].values =
+      Tensor::FromValues<int32_t>(device, {count, tokens}, sequences);
+  batch.fields[kNextTokensField].values =
+      Tensor::FromValues<int32_t>(device, {count, tokens}, next_tokens);
+  batch.fields[kSequenceLengthField].values =
+      Tensor::FromValues<int32_t>(device, {count}, lengths);
+}
+
 std::shared_ptr<const ModelFamily> FamilyOf(const GridCase& grid) {
   if (grid.hidream) return HidreamOf(grid);
   if (grid.triposg.has_value()) return TriposgOf(grid);
   if (grid.shape_vae) return ShapeVaeOf(grid);
+  if (grid.mesh_tokens) return MeshTokensOf(grid);
   return grid.mmdit ? MmditOf(grid) : DitOf(grid);
 }
 
@@ -196,6 +236,8 @@ TrainingSetup SetupOf(const GridCase& grid) {
   } else if (grid.diffusion.has_value()) {
     setup.objective = std::make_shared<DiffusionObjective>(
         *grid.diffusion, setup.seed, setup.global_batch);
+  } else if (grid.mesh_tokens) {
+    setup.objective = std::make_shared<NextTokenObjective>(setup.global_batch);
   } else {
     setup.objective = std::make_shared<RectifiedFlowObjective>(
         grid.flow, setup.seed, setup.global_batch);
@@ -248,8 +290,12 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
       text_counts[i] =
           static_cast<int32_t>(random.Bits(200000) % (most_text + 1));
     }
-    batch.fields[sample_field.name].values =
-        Tensor::FromValues<float>(device, sample_field.ShapeOf(count), pixels);
+    if (setup.family->grammar() != nullptr) {
+      AddSequences(setup, device, batch);
+    } else {
+      batch.fields[sample_field.name].values = Tensor::FromValues<float>(
+          device, sample_field.ShapeOf(count), pixels);
+    }
     batch.fields[kLabelField].values =
         Tensor::FromValues<int32_t>(device, {count}, labels);
     for (const FieldSpec& spec : AllFields(*setup.family)) {
@@ -362,6 +408,7 @@ std::vector<std::string> GridCase::Features() const {
     add(diffusion->min_snr_gamma > 0, "minsnr");
     add(diffusion->schedule.learned_variance, "variance");
   }
+  add(mesh_tokens, "meshtokens");
   add(flow.predicts_clean, "clean");
   add(flow.match_channels > 0, fmt::format("match{}", flow.match_channels));
   add(image_attention_layers > 0,

@@ -1,5 +1,5 @@
-// A tiny DiT, MMDiT, HiDream, TripoSG or shapes' autoencoder job under any
-// plan, for tests that compare one grid with another.
+// A tiny DiT, MMDiT, HiDream, TripoSG, shapes' autoencoder or meshes' tokens
+// job under any plan, for tests that compare one grid with another.
 
 #ifndef TRIREME_TESTS_PARITY_TINY_JOB_H_
 #define TRIREME_TESTS_PARITY_TINY_JOB_H_
@@ -62,6 +62,8 @@ struct GridCase {
   bool shape_vae = false;
   // Of a DiT: blocks embed times and classes themselves.
   bool conditions_per_block = false;
+  // A model of sequences, of at most as many tokens as the others have.
+  bool mesh_tokens = false;
   // What is learnt: a flow, or this. A DiT predicts variances where it learns
   // them.
   RectifiedFlowConfig flow;

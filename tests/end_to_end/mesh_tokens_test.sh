@@ -1,0 +1,91 @@
+#!/bin/bash
+# From meshes to a model of their tokens and back to meshes: what a user types.
+# Usage: mesh_tokens_test.sh PATH_TO_TRIREME
+source "$(dirname "$0")/testing.sh" "$1"
+
+python3 - <<'PYTHON'
+import math, os
+
+os.makedirs("meshes/block")
+os.makedirs("meshes/cone")
+
+def obj(path, vertices, faces):
+    with open(path, "w") as out:
+        for v in vertices:
+            out.write("v %r %r %r\n" % tuple(v))
+        for f in faces:
+            out.write("f " + " ".join(str(i + 1) for i in f) + "\n")
+
+sides = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2),
+         (1, 3, 7, 5)]
+for i in range(4):
+    obj("meshes/block/box_%d.obj" % i,
+        [(x, (1 + i) * y / 4, z) for z in (0, 1) for y in (0, 1)
+         for x in (0, 1)], sides)
+    n = 5 + i
+    obj("meshes/cone/cone_%d.obj" % i,
+        [(0, 1, 0)] + [(math.cos(2 * math.pi * j / n), 0,
+                        math.sin(2 * math.pi * j / n)) for j in range(n)],
+        [(0, 1 + (j + 1) % n, 1 + j) for j in range(n)]
+        + [tuple(range(1, n + 1))])
+# More triangles than are kept, and more tokens than the model sees.
+n = 60
+obj("meshes/cone/many.obj",
+    [(0, 1, 0)] + [(math.cos(2 * math.pi * j / n), 0,
+                    math.sin(2 * math.pi * j / n)) for j in range(n)],
+    [(0, 1 + (j + 1) % n, 1 + j) for j in range(n)])
+obj("meshes/block/two.obj",
+    [(x + 2 * k, y, z) for k in (0, 1) for z in (0, 1) for y in (0, 1)
+     for x in (0, 1)], sides + [tuple(8 + i for i in s) for s in sides])
+PYTHON
+
+"$trireme" data meshes shapes --shapes --points 64 --shell_cells 36 \
+  --mesh_faces 50 > data.txt
+expect_in data.txt "9 of 10 shapes"
+expect_in data.txt "1 refused: over a limit"
+expect_in data.txt "cone/many.obj: found 60 triangles, expected at most 50"
+cat > job.textproto <<'JOB'
+model { mesh_tokens { hidden: 32 layers: 2 heads: 2 } }
+data { shapes { path: "shapes" sequences { tokens: 44 bits: 4 block_bits: 2 } } }
+global_batch: 4
+steps: 12
+optimizer { learning_rate: 1e-2 ema_decay: 0 }
+precision: FP32
+sample { per_class: 2 }
+JOB
+"$trireme" train job.textproto --dry_run > dry.txt 2> dry_errors.txt
+expect_in dry.txt "sequences of 44 of 193 tokens"
+expect_in dry.txt "8 samples in 2 classes"
+expect_in dry_errors.txt "1 of 9 meshes take more than 44 tokens"
+"$trireme" launch job.textproto --ranks 2 --out run > train.txt
+expect_in train.txt "4 shapes: run/samples/step_00000012.png"
+# Of the even start, log 193, and less at the end.
+python3 - <<'PYTHON'
+import json, math
+losses = [json.loads(line)["loss"] for line in open("run/metrics.jsonl")]
+assert abs(losses[0] - math.log(193)) < 1e-4, losses
+assert losses[-1] < losses[0] - 0.3, losses
+PYTHON
+
+"$trireme" sample run --out drawn.png --per_class 3 --top_p 0.9 \
+  --temperature 0.8 --seed 5 > sample.txt
+expect_in sample.txt "6 shapes from "
+[[ $(head -c 4 drawn.png) == $'\x89PNG' ]] || fail "no picture"
+for mesh in drawn/*.glb; do
+  [[ $(head -c 4 "$mesh") == glTF ]] || fail "no mesh $mesh"
+done
+# The likeliest tokens are the same whatever the seed.
+"$trireme" sample run --out one.png --temperature 0 --seed 1 > sample.txt
+"$trireme" sample run --out two.png --temperature 0 --seed 2 > sample.txt
+cmp one.png two.png || fail "a seed chose at temperature 0"
+
+expect_error "model.mesh_tokens: found other data, expected sequences" \
+  "$trireme" train job.textproto --set 'data.shapes={path:"shapes"}'
+expect_error "data.shapes.sequences: found, expected mosaics or none" \
+  "$trireme" train job.textproto --set 'model={dit{preset:TINY}}'
+expect_error "data.shapes.sequences.block_bits: found 4, expected 1 to 3" \
+  "$trireme" train job.textproto --set data.shapes.sequences.block_bits=4
+expect_error "objective: found another one, expected next_token" \
+  "$trireme" train job.textproto --set objective.diffusion.steps=10
+expect_error "top_p: found 2, expected 0 to 1" \
+  "$trireme" sample run --out three.png --top_p 2

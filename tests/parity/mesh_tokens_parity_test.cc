@@ -1,0 +1,78 @@
+// A model of meshes' tokens gives the losses and gradients of one rank on every
+// axis of the grid, whichever rank has the long sequences, and the bits of a
+// stage where pipeline, schedule, recompute or offload change.
+
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/parity/tiny_job.h"
+
+namespace trireme {
+namespace {
+
+class MeshTokensParityTest : public testing::TestWithParam<GridCase> {
+ protected:
+  static void TearDownTestSuite() { references_ = {}; }
+  inline static References references_;
+};
+
+TEST_P(MeshTokensParityTest, LossesAndGradientsEqualOneRank) {
+  const GridCase grid = GetParam();
+  const ParityReport report = Compare(references_.Of(grid), Record(grid));
+  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
+  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+}
+
+GridCase CaseOf(GridCase grid, const char* plan) {
+  grid.mesh_tokens = true;
+  grid.plan = PlanFromText(plan);
+  return grid;
+}
+
+std::vector<GridCase> Grids() {
+  return {
+      CaseOf({}, "microbatches: 4"),
+      CaseOf({.tp = 4}, ""),
+      // 12 tokens, which 8 ranks do not share evenly.
+      CaseOf({.tp = 8, .height = 6},
+             "sequence_parallel: true recompute: SELECTIVE"),
+      CaseOf({.cp = 8, .height = 6}, "ulysses: 2"),
+      CaseOf({.cp = 3, .height = 6}, "recompute: FULL"),
+      CaseOf({.tp = 2, .cp = 2, .pp = 2, .height = 6},
+             "sequence_parallel: true recompute: FULL"),
+      CaseOf({.pp = 4}, "schedule: ZB_H1"),
+      CaseOf({.pp = 2, .dp = 2}, "sharding: PARAMETERS"),
+      CaseOf({.dp = 4}, "sharding: GRADIENTS"),
+      CaseOf({.dp = 2}, "sharding: OPTIMIZER"),
+      CaseOf({}, "microbatches: 4 offload { resident_units: 1 }"),
+      CaseOf({.tp = 2, .dp = 2, .dtype = DType::kFloat32},
+             "sequence_parallel: true"),
+  };
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, MeshTokensParityTest,
+                         testing::ValuesIn(Grids()),
+                         [](const auto& info) { return info.param.Name(); });
+
+class MeshTokensBitwiseTest : public testing::TestWithParam<GridCase> {};
+
+TEST_P(MeshTokensBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
+  const GridCase grid = GetParam();
+  GridCase base = OneRank(grid);
+  base.plan.set_microbatches(grid.plan.microbatches());
+  const ParityReport report = Compare(Record(base), Record(grid));
+  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Pipelines, MeshTokensBitwiseTest,
+    testing::Values(
+        CaseOf({.dtype = DType::kFloat32}, "microbatches: 4 recompute: FULL"),
+        CaseOf({.dtype = DType::kFloat32},
+               "microbatches: 4 offload { resident_units: 1 }"),
+        CaseOf({.pp = 4, .dtype = DType::kFloat32},
+               "microbatches: 4 schedule: ONE_F_ONE_B recompute: SELECTIVE")),
+    [](const auto& info) { return info.param.Name(); });
+
+}  // namespace
+}  // namespace trireme
