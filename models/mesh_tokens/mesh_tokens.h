@@ -18,7 +18,7 @@
 //   vertex   = [block] offset
 //
 // A triangle soup takes 9 tokens a face, three coordinates of three vertices;
-// a closed surface here 2 to 3.
+// a closed surface here 2 to 3.5, the fewer the larger blocks are.
 
 #ifndef TRIREME_MODELS_MESH_TOKENS_MESH_TOKENS_H_
 #define TRIREME_MODELS_MESH_TOKENS_MESH_TOKENS_H_
