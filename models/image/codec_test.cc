@@ -111,6 +111,14 @@ TEST(CodecTest, JpegKeepsThePictureNearly) {
   }
 }
 
+// A JPEG's segment that says orientation 6: the first row is the picture's
+// right side.
+const std::string kTurned(
+    "\xff\xe1\0\x22"
+    "Exif\0\0MM\0\x2a\0\0\0\x08\0\x01"
+    "\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
+    36);
+
 // A phone that was held upright stores what its sensor saw, lying.
 TEST(CodecTest, JpegIsTurnedAsItsExifSays) {
   Image image = FilledImage(16, 8, 1, 10);
@@ -118,18 +126,30 @@ TEST(CodecTest, JpegIsTurnedAsItsExifSays) {
     for (int x = 8; x < 16; ++x) *image.At(x, y) = 240;
   }
   std::string jpeg = EncodeJpeg(image);
-  // Orientation 6: the first row is the picture's right side.
-  const std::string exif(
-      "\xff\xe1\0\x22"
-      "Exif\0\0MM\0\x2a\0\0\0\x08\0\x01"
-      "\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
-      36);
-  jpeg.insert(2, exif);
+  jpeg.insert(2, kTurned);
   const Image turned = DecodeImage(jpeg).value();
   EXPECT_EQ(turned.width, 8);
   EXPECT_EQ(turned.height, 16);
   EXPECT_LT(*turned.At(4, 2), 60);
   EXPECT_GT(*turned.At(4, 13), 190);
+}
+
+// Pictures are put into buckets by it: it must be the decoded picture's.
+TEST(CodecTest, TheSizeIsReadFromTheHeaderAlone) {
+  const Image image = Gradient(37, 23, 3);
+  std::string turned = EncodeJpeg(image);
+  turned.insert(2, kTurned);
+  for (const std::string& bytes : {EncodePng(image).value(), EncodeJpeg(image),
+                                   turned, EncodeLossyWebp(image)}) {
+    const Image decoded = DecodeImage(bytes).value();
+    const PictureSize expected = {decoded.height, decoded.width};
+    EXPECT_EQ(ReadImageSize(bytes).value(), expected);
+    EXPECT_EQ(ReadImageSize(bytes.substr(0, bytes.size() * 9 / 10)).value(),
+              expected);
+    EXPECT_FALSE(ReadImageSize(bytes.substr(0, 16)).ok());
+    EXPECT_FALSE(ReadImageSize(bytes, {.max_side = 30}).ok());
+  }
+  EXPECT_FALSE(ReadImageSize("no picture").ok());
 }
 
 // What this program drew may be drawn again; what it did not must be given.

@@ -16,6 +16,11 @@ absl::StatusOr<Image> DecodeJpeg(std::string_view bytes,
 absl::StatusOr<Image> DecodeWebp(std::string_view bytes,
                                  const DecodeLimits& limits);
 
+// Of what they give.
+absl::StatusOr<PictureSize> SizeOfPng(std::string_view bytes);
+absl::StatusOr<PictureSize> SizeOfJpeg(std::string_view bytes);
+absl::StatusOr<PictureSize> SizeOfWebp(std::string_view bytes);
+
 // Checks the size that a file's header claims.
 absl::Status CheckImageSize(int64_t width, int64_t height,
                             const DecodeLimits& limits);

@@ -51,4 +51,25 @@ absl::StatusOr<Image> DecodeImage(std::string_view bytes,
                          bytes.size());
 }
 
+absl::StatusOr<PictureSize> ReadImageSize(std::string_view bytes,
+                                          const DecodeLimits& limits) {
+  absl::StatusOr<PictureSize> size;
+  switch (SniffImageFormat(bytes)) {
+    case ImageFormat::kPng:
+      size = SizeOfPng(bytes);
+      break;
+    case ImageFormat::kJpeg:
+      size = SizeOfJpeg(bytes);
+      break;
+    case ImageFormat::kWebp:
+      size = SizeOfWebp(bytes);
+      break;
+    case ImageFormat::kUnknown:
+      return InvalidArgument("not a PNG, JPEG or WebP file");
+  }
+  RETURN_IF_ERROR(size.status());
+  RETURN_IF_ERROR(CheckImageSize(size->width, size->height, limits));
+  return size;
+}
+
 }  // namespace trireme

@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/image/image.h"
+#include "models/image/picture_size.h"
 
 namespace trireme {
 
@@ -35,6 +36,12 @@ ImageFormat SniffImageFormat(std::string_view bytes);
 // DataLoss (damaged), Unimplemented. The caller adds the file's name.
 absl::StatusOr<Image> DecodeImage(std::string_view bytes,
                                   const DecodeLimits& limits = {});
+
+// The size of what DecodeImage would give, from the file's header: its first
+// bytes are enough where that lies in them whole. Errors: as DecodeImage; a
+// header that is cut off is DataLoss.
+absl::StatusOr<PictureSize> ReadImageSize(std::string_view bytes,
+                                          const DecodeLimits& limits = {});
 
 }  // namespace trireme
 

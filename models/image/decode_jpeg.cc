@@ -143,6 +143,14 @@ uint8_t Product(int a, int b) {
 
 }  // namespace
 
+absl::StatusOr<PictureSize> SizeOfJpeg(std::string_view bytes) {
+  JpegReader reader;
+  if (!reader.ReadHeader(bytes)) return reader.Error();
+  const PictureSize stored = {reader.height(), reader.width()};
+  if (!SwapsSides(reader.orientation())) return stored;
+  return PictureSize{stored.width, stored.height};
+}
+
 absl::StatusOr<Image> DecodeJpeg(std::string_view bytes,
                                  const DecodeLimits& limits) {
   JpegReader reader;

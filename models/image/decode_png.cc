@@ -23,6 +23,15 @@ struct PngReader {
 
 }  // namespace
 
+absl::StatusOr<PictureSize> SizeOfPng(std::string_view bytes) {
+  PngReader reader;
+  if (!png_image_begin_read_from_memory(&reader.image, bytes.data(),
+                                        bytes.size())) {
+    return reader.Error();
+  }
+  return PictureSize{reader.image.height, reader.image.width};
+}
+
 absl::StatusOr<Image> DecodePng(std::string_view bytes,
                                 const DecodeLimits& limits) {
   PngReader reader;

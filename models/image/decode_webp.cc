@@ -7,19 +7,35 @@
 
 namespace trireme {
 
-absl::StatusOr<Image> DecodeWebp(std::string_view bytes,
-                                 const DecodeLimits& limits) {
-  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
+namespace {
+
+absl::StatusOr<WebPBitstreamFeatures> ReadHeader(std::string_view bytes) {
   WebPBitstreamFeatures features;
-  if (const VP8StatusCode code = WebPGetFeatures(data, bytes.size(), &features);
+  if (const VP8StatusCode code =
+          WebPGetFeatures(reinterpret_cast<const uint8_t*>(bytes.data()),
+                          bytes.size(), &features);
       code != VP8_STATUS_OK) {
     return DataLoss("damaged WebP header (libwebp's status {})",
                     static_cast<int>(code));
   }
-  RETURN_IF_ERROR(CheckImageSize(features.width, features.height, limits));
   if (features.has_animation) {
     return Unimplemented("animated WebP, expected a single picture");
   }
+  return features;
+}
+
+}  // namespace
+
+absl::StatusOr<PictureSize> SizeOfWebp(std::string_view bytes) {
+  ASSIGN_OR_RETURN(const WebPBitstreamFeatures features, ReadHeader(bytes));
+  return PictureSize{features.height, features.width};
+}
+
+absl::StatusOr<Image> DecodeWebp(std::string_view bytes,
+                                 const DecodeLimits& limits) {
+  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
+  ASSIGN_OR_RETURN(const WebPBitstreamFeatures features, ReadHeader(bytes));
+  RETURN_IF_ERROR(CheckImageSize(features.width, features.height, limits));
   Image image = FilledImage(features.width, features.height, 3, 0);
   if (!features.has_alpha) {
     if (WebPDecodeRGBInto(data, bytes.size(), image.pixels.data(),

@@ -57,8 +57,7 @@ int ExifOrientation(std::string_view app1) {
 Image Upright(const Image& image, int orientation) {
   CHECK(orientation >= 1 && orientation <= 8) << orientation;
   if (orientation == 1) return image;
-  // 5 to 8 have rows where columns are to be.
-  const bool turned = orientation >= 5;
+  const bool turned = SwapsSides(orientation);
   const bool mirrored_x = orientation == 2 || orientation == 3 ||
                           orientation == 7 || orientation == 8;
   const bool mirrored_y = orientation == 3 || orientation == 4 ||

@@ -15,6 +15,9 @@ namespace trireme {
 // no EXIF, is broken or says nothing.
 int ExifOrientation(std::string_view app1);
 
+// Whether it makes rows of what the file has as columns.
+constexpr bool SwapsSides(int orientation) { return orientation >= 5; }
+
 // The picture as it is to be looked at.
 Image Upright(const Image& image, int orientation);
 
