@@ -58,6 +58,7 @@ Batch Batch::Slice(int64_t begin, int64_t end) const {
   Batch part;
   part.step = step;
   part.counted = counted;
+  part.bucket = bucket;
   part.samples.assign(samples.begin() + begin, samples.begin() + end);
   for (const auto& [name, field] : fields) {
     Field& slice = part.fields[name];

@@ -83,6 +83,9 @@ struct Batch {
   // Each sample's position in the order of consumption: what keys its random
   // numbers.
   std::vector<uint64_t> samples;
+  // Of the sizes that pictures come in, theirs (models/data/buckets.h); 0 where
+  // all come in one.
+  int32_t bucket = 0;
   std::map<std::string, Field, std::less<>> fields;
   // Of the step's samples over the whole job, what Objective::counted_field
   // says; 0: nobody has counted, as where only sizes and times matter.

@@ -16,6 +16,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/batch.h"
+#include "models/image/picture_size.h"
 #include "models/objective/objective.h"
 #include "models/sampling/token_grammar.h"
 #include "models/weights/name_table.h"
@@ -178,6 +179,10 @@ class ModelFamily {
 inline std::vector<FieldSpec> AllFields(const ModelFamily& family) {
   return family.Fields({.blocks = {0, family.Shape().layers}});
 }
+
+// The same model over pictures of `size`. Errors: those of ForInputs.
+absl::StatusOr<std::shared_ptr<const ModelFamily>> FamilyAt(
+    const ModelFamily& family, const PictureSize& size);
 
 }  // namespace trireme
 

@@ -169,7 +169,8 @@ absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
 
 absl::StatusOr<ResolvedObjective> ResolveObjective(
     ObjectiveConfig& objective, const FieldSpec& samples, uint64_t seed,
-    int64_t global_batch, int64_t tokens, bool learned_variance) {
+    int64_t global_batch, const std::vector<int64_t>& tokens,
+    bool learned_variance) {
   if (samples.name == kSequenceField) {
     if (objective.kind_case() != ObjectiveConfig::KIND_NOT_SET &&
         !objective.has_next_token()) {
@@ -215,8 +216,15 @@ absl::StatusOr<ResolvedObjective> ResolveObjective(
         "learned_variance");
   }
   RectifiedFlow& flow = *objective.mutable_rectified_flow();
-  ASSIGN_OR_RETURN(const RectifiedFlowConfig config,
-                   ResolveRectifiedFlow(flow, samples, tokens));
+  ASSIGN_OR_RETURN(RectifiedFlowConfig config,
+                   ResolveRectifiedFlow(flow, samples, tokens.front()));
+  for (size_t b = 0; tokens.size() > 1 && b < tokens.size(); ++b) {
+    RectifiedFlow sized = flow;
+    if (flow.has_dynamic_shift()) sized.clear_shift();
+    ASSIGN_OR_RETURN(const RectifiedFlowConfig of_bucket,
+                     ResolveRectifiedFlow(sized, samples, tokens[b]));
+    config.bucket_shifts.push_back(of_bucket.shift);
+  }
   FillRectifiedFlow(config, flow);
   return ResolvedObjective{.training = std::make_shared<RectifiedFlowObjective>(
                                config, seed, global_batch),

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "models/data_format.h"
@@ -38,11 +39,13 @@ struct ResolvedObjective {
 
 // The same for the objective: of autoencoders reconstruction, else rectified
 // flow. `samples`: what the model learns; `seed` keys its
-// random numbers; `global_batch`: samples of a step; `tokens`: of a sample;
+// random numbers; `global_batch`: samples of a step; `tokens`: of a sample, or,
+// where pictures come in several sizes, of those of each bucket;
 // `learned_variance`: whether the model predicts variances as well.
 absl::StatusOr<ResolvedObjective> ResolveObjective(
     ObjectiveConfig& objective, const FieldSpec& samples, uint64_t seed,
-    int64_t global_batch, int64_t tokens, bool learned_variance = false);
+    int64_t global_batch, const std::vector<int64_t>& tokens,
+    bool learned_variance = false);
 
 }  // namespace trireme
 

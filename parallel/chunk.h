@@ -45,6 +45,9 @@ class Chunk {
   virtual std::vector<ShardedVariable> RunUnit(
       ForwardContext& context, int64_t microbatch, int unit,
       std::vector<ShardedVariable> state) = 0;
+
+  // Frees what is kept of the microbatch that ran last.
+  virtual void Forget() {}
 };
 
 }  // namespace trireme

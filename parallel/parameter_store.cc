@@ -37,8 +37,12 @@ Parameter& ParameterStore::CreateLinearWeight(std::string name,
 
 Parameter& ParameterStore::Add(Parameter created) {
   for (const auto& existing : parameters_) {
-    CHECK(existing->name != created.name) << created.name;
+    if (existing->name != created.name) continue;
+    CHECK(again_ && existing->global_shape == created.global_shape)
+        << created.name;
+    return *existing;
   }
+  CHECK(!again_) << created.name << " is of another model";
   auto parameter = std::make_unique<Parameter>(std::move(created));
   parameter->dtype = dtype_;
   parameter->unit = unit_;

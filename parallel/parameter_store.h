@@ -45,6 +45,11 @@ class ParameterStore {
   // What is created from here on is the chunk's next unit.
   void BeginUnit() { ++unit_; }
 
+  // What is built from here on is the same part of the same model once more, at
+  // other sizes of its inputs: Create gives the parameters that are there, by
+  // their names.
+  void BuildAgain() { again_ = true; }
+
   // Allocates this rank's part and writes its initial values. Names are
   // unique within a model. It keeps its values (Parameter::trainable) without
   // `trainable`, and where the store's rules say so.
@@ -60,7 +65,7 @@ class ParameterStore {
 
   // Notes an adapter whose factors were created.
   void AddAdapter(StoredAdapter adapter) {
-    adapters_.push_back(std::move(adapter));
+    if (!again_) adapters_.push_back(std::move(adapter));
   }
 
   const std::vector<std::unique_ptr<Parameter>>& parameters() const {
@@ -82,6 +87,7 @@ class ParameterStore {
   Allocate allocate_;
   TrainedParameters trained_;
   int unit_ = -1;
+  bool again_ = false;
   std::vector<std::unique_ptr<Parameter>> parameters_;
   std::vector<StoredAdapter> adapters_;
 };

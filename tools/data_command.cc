@@ -11,10 +11,12 @@
 #include <memory>
 #include <numeric>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "fmt/format.h"
 #include "models/autoencoder/latent_cache.h"
+#include "models/data/buckets.h"
 #include "models/data/idx.h"
 #include "models/data/image_folder.h"
 #include "models/data/shape_dataset.h"
@@ -32,6 +34,7 @@
 #include "runtime/device/cpu_device.h"
 #include "tools/commands.h"
 #include "tools/mpirun.h"
+#include "tools/size_option.h"
 #include "trainer/memory_limit.h"
 #include "trainer/run/shape_latents.h"
 
@@ -102,6 +105,36 @@ absl::Status WritePictures(const ParsedCommand& arguments) {
   return absl::OkStatus();
 }
 
+// Of pictures whose latents are written.
+absl::StatusOr<std::vector<PictureSize>> SizesOf(
+    const ParsedCommand& arguments) {
+  std::vector<PictureSize> sizes;
+  for (const std::string& text : arguments.All("size")) {
+    ASSIGN_OR_RETURN(sizes.emplace_back(), ParsePictureSize("size", text));
+  }
+  const int given = (arguments.Has("resolution") ? 1 : 0) +
+                    (arguments.Has("side") ? 1 : 0) + (sizes.empty() ? 0 : 1);
+  if (given != 1) {
+    return InvalidArgument(
+        "--resolution, --size, --side: found {} of them with --latents, "
+        "expected one: the side of all pictures, or their sizes",
+        given);
+  }
+  if (!sizes.empty()) return sizes;
+  if (arguments.Has("resolution")) {
+    ASSIGN_OR_RETURN(const int64_t side,
+                     AtLeastOne(arguments, "resolution", 1 << 14));
+    return std::vector<PictureSize>{{side, side}};
+  }
+  ASSIGN_OR_RETURN(const int64_t side, AtLeastOne(arguments, "side", 1 << 14));
+  ASSIGN_OR_RETURN(const int64_t step, AtLeastOne(arguments, "step", side));
+  ASSIGN_OR_RETURN(const double ratio, arguments.GetDouble("max_ratio"));
+  if (!(ratio >= 1 && ratio <= 16)) {
+    return InvalidArgument("--max_ratio: found {}, expected 1 to 16", ratio);
+  }
+  return SizesOfArea(side, step, ratio);
+}
+
 absl::StatusOr<LatentEncoder> EncoderOf(const ParsedCommand& arguments,
                                         Device& device) {
   const std::string& autoencoder = arguments.Get("latents");
@@ -112,14 +145,10 @@ absl::StatusOr<LatentEncoder> EncoderOf(const ParsedCommand& arguments,
     }
     return ShapeLatentEncoder(autoencoder, tokens, device);
   }
-  if (!arguments.Has("resolution")) {
-    return InvalidArgument(
-        "--resolution: found none with --latents, expected the side of the "
-        "pictures");
-  }
-  ASSIGN_OR_RETURN(const int64_t side,
-                   AtLeastOne(arguments, "resolution", 1 << 14));
-  return PictureLatentEncoder(autoencoder, side, device);
+  ASSIGN_OR_RETURN(std::vector<PictureSize> sizes, SizesOf(arguments));
+  return PictureLatentEncoder(
+      autoencoder, std::move(sizes),
+      arguments.Has("enlarge") || arguments.Has("resolution"), device);
 }
 
 // On each rank of `world`, of which all write and the first one reports.
@@ -287,7 +316,8 @@ absl::Status CheckOptions(const ParsedCommand& arguments) {
   if (arguments.Has("idx") && arguments.Has("shards")) {
     return InvalidArgument("--idx: found with --shards, expected one of them");
   }
-  for (const char* option : {"resolution", "shards"}) {
+  for (const char* option :
+       {"resolution", "size", "side", "enlarge", "shards"}) {
     if (arguments.Has(option) && !arguments.Has("latents")) {
       return InvalidArgument("--{}: found without --latents, expected with it",
                              option);
@@ -298,6 +328,9 @@ absl::Status CheckOptions(const ParsedCommand& arguments) {
                                                    "split",
                                                    "class_name",
                                                    "resolution",
+                                                   "size",
+                                                   "side",
+                                                   "enlarge",
                                                    "shards",
                                                    "kind",
                                                    "points",
@@ -396,6 +429,27 @@ Command DataCommand() {
                        {.name = "resolution",
                         .value = "N",
                         .help = "side of the pictures that are encoded"},
+                       {.name = "size",
+                        .value = "HxW",
+                        .help = "one of the sizes at which pictures are "
+                                "encoded, each at the one that shows most of "
+                                "it, where they are of unlike shapes",
+                        .repeated = true},
+                       {.name = "side",
+                        .value = "N",
+                        .help = "sizes of about the area of such a square, "
+                                "in place of --size"},
+                       {.name = "step",
+                        .value = "N",
+                        .default_value = "64",
+                        .help = "of the sides of those sizes"},
+                       {.name = "max_ratio",
+                        .value = "R",
+                        .default_value = "2",
+                        .help = "of their longer to their shorter sides"},
+                       {.name = "enlarge",
+                        .help = "also pictures that are smaller than every "
+                                "size, which else are skipped"},
                        {.name = "shapes",
                         .help = "SOURCE holds meshes (.obj, .ply, .stl, .off, "
                                 ".glb, also in .zip and .sh3f); several "

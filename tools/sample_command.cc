@@ -11,6 +11,7 @@
 #include "tools/commands.h"
 #include "tools/device_option.h"
 #include "tools/mpirun.h"
+#include "tools/size_option.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/sampling/draw_samples.h"
 
@@ -95,6 +96,10 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
   options.seed = static_cast<uint64_t>(seed);
   options.prompts = arguments.All("prompt");
   options.autoencoder = arguments.Given("vae");
+  if (arguments.Has("size")) {
+    ASSIGN_OR_RETURN(options.size,
+                     ParsePictureSize("size", arguments.Get("size")));
+  }
   ASSIGN_OR_RETURN(options.max_rows, bounded("rows", 1, 1000));
   ASSIGN_OR_RETURN(options.evaluate, bounded("evaluate", 0, 100000));
   if (options.evaluate > 0 && options.evaluate < kLeastEvaluated) {
@@ -172,6 +177,11 @@ Command SampleCommand() {
             {.name = "top_p",
              .value = "P",
              .help = "of those only the ones whose probabilities come to P"},
+            {.name = "size",
+             .value = "HxW",
+             .help = "height and width of the pictures (of their latents in "
+                     "theirs), others than the job's; with data.buckets the "
+                     "default is the first size"},
             {.name = "per_class", .value = "N", .help = "samples in a row"},
             {.name = "vae",
              .value = "FOLDER",

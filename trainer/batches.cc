@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "models/data/bucketed_dataset.h"
 #include "models/data/held_out.h"
 #include "models/data/idx.h"
 #include "models/data/image_folder.h"
@@ -69,11 +70,26 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenShare(const Data& data,
   return TakeShare(std::move(whole), data.held_out(), share);
 }
 
+SmallerPictures SmallerOf(const PictureBuckets& buckets) {
+  switch (buckets.smaller()) {
+    case PictureBuckets::LEAVE_OUT:
+      return SmallerPictures::kLeaveOut;
+    case PictureBuckets::ENLARGE:
+      return SmallerPictures::kEnlarge;
+    default:
+      return SmallerPictures::kRefuse;
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const Data& data) {
-  return data.held_out() > 0 ? OpenShare(data, Share::kTraining)
-                             : OpenWhole(data);
+  ASSIGN_OR_RETURN(std::unique_ptr<Dataset> dataset,
+                   data.held_out() > 0 ? OpenShare(data, Share::kTraining)
+                                       : OpenWhole(data));
+  if (!data.has_buckets()) return dataset;
+  return PutIntoBuckets(std::move(dataset), SizesOf(data),
+                        SmallerOf(data.buckets()));
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOut(const Data& data) {
@@ -110,11 +126,20 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenValidationSamples(Job& job) {
 BatchReader::BatchReader(const Dataset& dataset, const LoaderOptions& options,
                          UnreadableExchange exchange)
     : options_(options),
+      in_buckets_(dataset.buckets() != nullptr),
       exchange_(std::move(exchange)),
       loader_(dataset, options) {}
 
 absl::StatusOr<Batch> BatchReader::Read(Device& device, int64_t step,
                                         uint64_t position) {
+  if (in_buckets_ &&
+      position % static_cast<uint64_t>(options_.global_batch) != 0) {
+    return InvalidArgument(
+        "global_batch: found {}, which does not divide the {} samples that the "
+        "run has consumed, expected the batch that it began with, as it trains "
+        "on data.buckets",
+        options_.global_batch, position);
+  }
   if (position != next_position_) loader_.Seek(position);
   next_position_ = position + options_.global_batch;
   ASSIGN_OR_RETURN(LoadedBatch read, loader_.Next());
@@ -126,8 +151,10 @@ absl::StatusOr<Batch> BatchReader::Read(Device& device, int64_t step,
   Batch batch;
   batch.step = step;
   batch.samples = std::move(read.positions);
-  for (size_t f = 0; f < options_.fields.size(); ++f) {
-    const FieldSpec& spec = options_.fields[f];
+  batch.bucket = read.bucket;
+  const std::vector<FieldSpec>& fields = loader_.fields(read.bucket);
+  for (size_t f = 0; f < fields.size(); ++f) {
+    const FieldSpec& spec = fields[f];
     batch.fields[spec.name].values = std::visit(
         [&]<typename T>(const std::vector<T>& values) {
           return Tensor::FromValues<T>(device, spec.ShapeOf(options_.count),

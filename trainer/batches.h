@@ -18,7 +18,8 @@
 
 namespace trireme {
 
-// What the job trains on. Errors name the field of the job and the path:
+// What the job trains on, in buckets where it has them (bucketed_dataset.h).
+// Errors name the field of the job and the path:
 // nothing there, nothing readable, another format.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const Data& data);
 
@@ -47,7 +48,8 @@ class BatchReader {
 
   // The batch of step `step` (from 1) on `device`: of the samples that the job
   // consumes from `position` on. Batches in order are decoded ahead in the
-  // background. Collective where there is an exchange.
+  // background. Collective where there is an exchange. Errors: samples that
+  // cannot be read; of a data set in buckets, a position within a batch.
   absl::StatusOr<Batch> Read(Device& device, int64_t step, uint64_t position);
 
   // The next batch begins at position 0: decodes it ahead.
@@ -63,6 +65,7 @@ class BatchReader {
 
  private:
   LoaderOptions options_;
+  bool in_buckets_;
   UnreadableExchange exchange_;
   DataLoader loader_;
   uint64_t next_position_ = 0;

@@ -1,9 +1,14 @@
 #include "trainer/data_config.h"
 
 #include <algorithm>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
+#include "fmt/format.h"
 #include "models/autoencoder/latent_cache.h"
+#include "models/data/buckets.h"
 #include "models/data/webdataset.h"
 #include "models/shape/shape_cache.h"
 #include "runtime/core/status.h"
@@ -40,6 +45,105 @@ absl::Status FillSequences(Shapes& shapes) {
                     kShortestMeshSequence, kMaxSequenceTokens);
 }
 
+constexpr int64_t kMaxPictureSide = 8192;
+// Each is a chunk of its own on every rank.
+constexpr size_t kMaxSizes = 256;
+
+// Of samples that are no pictures.
+absl::Status CheckNoPictures(const Data& data, std::string_view found) {
+  if (data.resolution() == 0 && !data.has_channels() && !data.has_buckets()) {
+    return absl::OkStatus();
+  }
+  return InvalidArgument("data.{}: found with {}, expected of pictures only",
+                         data.has_channels()  ? "channels"
+                         : data.has_buckets() ? "buckets"
+                                              : "resolution",
+                         found);
+}
+
+std::vector<PictureSize> SizesIn(const PictureBuckets& buckets) {
+  std::vector<PictureSize> sizes;
+  for (const PictureBuckets::Size& size : buckets.sizes()) {
+    sizes.push_back({size.height(), size.width()});
+  }
+  return sizes;
+}
+
+void SetSizes(const std::vector<PictureSize>& sizes, PictureBuckets& buckets) {
+  buckets.clear_sizes();
+  for (const PictureSize& size : sizes) {
+    PictureBuckets::Size* const added = buckets.add_sizes();
+    added->set_height(static_cast<uint32_t>(size.height));
+    added->set_width(static_cast<uint32_t>(size.width));
+  }
+}
+
+absl::Status CheckSides(const PictureBuckets& buckets) {
+  for (int i = 0; i < buckets.sizes_size(); ++i) {
+    const std::string field = fmt::format("data.buckets.sizes[{}].", i);
+    RETURN_IF_ERROR(CheckRange(field + "height", buckets.sizes(i).height(), 1,
+                               kMaxPictureSide));
+    RETURN_IF_ERROR(CheckRange(field + "width", buckets.sizes(i).width(), 1,
+                               kMaxPictureSide));
+  }
+  return absl::OkStatus();
+}
+
+// Makes the sizes of an area, where one is given.
+absl::Status FillSizesOfArea(PictureBuckets& buckets,
+                             std::vector<PictureSize>& sizes) {
+  if (buckets.side() == 0) {
+    if (!buckets.has_step() && !buckets.has_max_ratio()) {
+      return absl::OkStatus();
+    }
+    return InvalidArgument("data.buckets.{}: found without side, expected both",
+                           buckets.has_step() ? "step" : "max_ratio");
+  }
+  if (!buckets.has_step()) buckets.set_step(64);
+  if (!buckets.has_max_ratio()) buckets.set_max_ratio(2);
+  RETURN_IF_ERROR(
+      CheckRange("data.buckets.side", buckets.side(), 1, kMaxPictureSide));
+  RETURN_IF_ERROR(
+      CheckRange("data.buckets.step", buckets.step(), 1, buckets.side()));
+  RETURN_IF_ERROR(
+      CheckRange("data.buckets.max_ratio", buckets.max_ratio(), 1, 16));
+  std::vector<PictureSize> made =
+      SizesOfArea(buckets.side(), buckets.step(), buckets.max_ratio());
+  // What a run's job has was made of the same side.
+  if (!sizes.empty() && sizes != made) {
+    return InvalidArgument(
+        "data.buckets.sizes: found {} with side, expected none, or the {} that "
+        "side makes",
+        sizes.size(), made.size());
+  }
+  sizes = std::move(made);
+  return absl::OkStatus();
+}
+
+absl::Status FillBuckets(Data& data) {
+  if (!data.has_buckets()) return absl::OkStatus();
+  PictureBuckets& buckets = *data.mutable_buckets();
+  if (data.resolution() != 0) {
+    return InvalidArgument(
+        "data.resolution: found {} with data.buckets, expected one of them",
+        data.resolution());
+  }
+  RETURN_IF_ERROR(CheckSides(buckets));
+  std::vector<PictureSize> sizes = SizesIn(buckets);
+  SortSizes(sizes);
+  RETURN_IF_ERROR(FillSizesOfArea(buckets, sizes));
+  if (sizes.empty() || sizes.size() > kMaxSizes) {
+    return InvalidArgument(
+        "data.buckets: found {} sizes, expected 1 to {} (sizes, or side)",
+        sizes.size(), kMaxSizes);
+  }
+  SetSizes(sizes, buckets);
+  if (buckets.smaller() == PictureBuckets::SMALLER_UNSPECIFIED) {
+    buckets.set_smaller(PictureBuckets::REFUSE);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status FillShapes(Data& data) {
   if (data.shapes().has_sequences()) {
     RETURN_IF_ERROR(FillSequences(*data.mutable_shapes()));
@@ -68,10 +172,7 @@ absl::Status FillShapes(Data& data) {
   RETURN_IF_ERROR(CheckRange("data.shapes.resolution",
                              data.shapes().resolution(), mosaics ? 2 : 0,
                              mosaics ? kMaxMosaicResolution : 0));
-  if (data.resolution() == 0 && !data.has_channels()) return absl::OkStatus();
-  return InvalidArgument(
-      "data.{}: found with data.shapes, expected of pictures only",
-      data.has_channels() ? "channels" : "resolution");
+  return CheckNoPictures(data, "data.shapes");
 }
 
 absl::Status CheckAgrees(std::string_view field, uint64_t found,
@@ -83,18 +184,38 @@ absl::Status CheckAgrees(std::string_view field, uint64_t found,
                          field, found, expected);
 }
 
+// Of latents of several sizes.
+absl::Status FillLatentSizes(const LatentFormat& format, Data& data) {
+  RETURN_IF_ERROR(FillBuckets(data));
+  PictureBuckets& buckets = *data.mutable_buckets();
+  if (buckets.sizes_size() > 0 && SizesIn(buckets) != format.sizes) {
+    return InvalidArgument(
+        "data.buckets.sizes: found {} others, expected none, or the {} that "
+        "the latents have",
+        buckets.sizes_size(), format.sizes.size());
+  }
+  SetSizes(format.sizes, buckets);
+  return FillBuckets(data);
+}
+
 // Of latents that are pictures.
 absl::Status FillPictures(const LatentFormat& format, Data& data) {
+  RETURN_IF_ERROR(CheckAgrees("latents.tokens", data.latents().tokens(), 0));
+  RETURN_IF_ERROR(CheckAgrees("channels", data.channels(), format.channels));
+  data.set_channels(static_cast<uint32_t>(format.channels));
+  if (!format.sizes.empty()) return FillLatentSizes(format, data);
+  if (data.has_buckets()) {
+    return InvalidArgument(
+        "data.buckets: found with latents of one size, expected of latents of "
+        "several (trireme data --latents, --size or --side)");
+  }
   if (format.height != format.width) {
     return InvalidArgument(
         "data.latents.path: found latents {}x{}, expected "
         "square ones",
         format.height, format.width);
   }
-  RETURN_IF_ERROR(CheckAgrees("latents.tokens", data.latents().tokens(), 0));
-  RETURN_IF_ERROR(CheckAgrees("channels", data.channels(), format.channels));
   RETURN_IF_ERROR(CheckAgrees("resolution", data.resolution(), format.width));
-  data.set_channels(static_cast<uint32_t>(format.channels));
   data.set_resolution(static_cast<uint32_t>(format.width));
   return absl::OkStatus();
 }
@@ -106,12 +227,7 @@ absl::Status FillSets(const LatentFormat& format, Data& data) {
       CheckAgrees("latents.tokens", latents.tokens(), format.channels));
   RETURN_IF_ERROR(CheckAgrees("latents.token_channels",
                               latents.token_channels(), format.height));
-  if (data.resolution() != 0 || data.has_channels()) {
-    return InvalidArgument(
-        "data.{}: found with latents that are sets of tokens, expected of "
-        "pictures only",
-        data.has_channels() ? "channels" : "resolution");
-  }
+  RETURN_IF_ERROR(CheckNoPictures(data, "latents that are sets of tokens"));
   latents.set_tokens(static_cast<uint32_t>(format.channels));
   latents.set_token_channels(static_cast<uint32_t>(format.height));
   return absl::OkStatus();
@@ -167,7 +283,12 @@ absl::Status FillData(Data& data) {
     return InvalidArgument("data.channels: found {}, expected 1 or 3",
                            data.channels());
   }
-  return CheckRange("data.resolution", data.resolution(), 1, 8192);
+  if (data.has_buckets()) return FillBuckets(data);
+  return CheckRange("data.resolution", data.resolution(), 1, kMaxPictureSide);
+}
+
+std::vector<PictureSize> SizesOf(const Data& data) {
+  return SizesIn(data.buckets());
 }
 
 MeshTokenFormat MeshFormatOf(const MeshSequences& sequences) {
@@ -185,17 +306,28 @@ LatentFormat LatentFormatOf(const Data& data) {
             .scale = latents.scaling_factor(),
             .shift = latents.shift_factor()};
   }
-  return {.channels = data.channels(),
-          .height = data.resolution(),
-          .width = data.resolution(),
-          .scale = data.latents().scaling_factor(),
-          .shift = data.latents().shift_factor()};
+  LatentFormat format = {.channels = data.channels(),
+                         .height = data.resolution(),
+                         .width = data.resolution(),
+                         .scale = data.latents().scaling_factor(),
+                         .shift = data.latents().shift_factor(),
+                         .sizes = SizesOf(data)};
+  if (!format.sizes.empty()) {
+    format.height = format.sizes.front().height;
+    format.width = format.sizes.front().width;
+  }
+  return format;
 }
 
 DataFormat DataFormatOf(const Data& data, int64_t classes) {
   DataFormat format;
   format.channels = data.channels();
   format.resolution = data.resolution();
+  if (data.has_buckets()) {
+    // A model that is made square becomes one of each size.
+    const PictureBuckets::Size& first = data.buckets().sizes(0);
+    format.resolution = std::min(first.height(), first.width());
+  }
   format.classes = classes;
   format.tokens = data.latents().tokens();
   format.token_channels = data.latents().token_channels();

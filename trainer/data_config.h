@@ -4,6 +4,7 @@
 #define TRIREME_TRAINER_DATA_CONFIG_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "models/data/latents.h"
@@ -13,6 +14,9 @@
 #include "trainer/job.pb.h"
 
 namespace trireme {
+
+// The sizes of data.buckets, of data that FillData has passed; empty without.
+std::vector<PictureSize> SizesOf(const Data& data);
 
 // Sets what is absent, of latents what they say of themselves. Errors name the
 // field: no source, what contradicts it, numbers out of range.

@@ -63,6 +63,12 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
       Short(ModelTrainingFlops(shape)));
   text += fmt::format("data   {} samples in {} classes\n", data.samples,
                       data.classes);
+  for (size_t b = 0; b < data.bucket_samples.size(); ++b) {
+    const SizedFamily& sized = setup.buckets[b];
+    text += fmt::format("size   {}x{}: {} samples of {} tokens\n",
+                        sized.size.height, sized.size.width,
+                        data.bucket_samples[b], sized.family->Shape().tokens);
+  }
   text += fmt::format("plan   {}\n", Summary(plan));
   return text;
 }

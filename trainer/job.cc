@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "fmt/format.h"
 #include "models/resolve.h"
 #include "models/sampling/diffusion_sampler.h"
 #include "runtime/core/status.h"
@@ -89,7 +90,41 @@ TrainedParameters TrainedOf(const TrainConfig& train) {
   return trained;
 }
 
+absl::StatusOr<std::vector<SizedFamily>> FamiliesAt(
+    const std::vector<PictureSize>& sizes, const ModelFamily& family) {
+  std::vector<SizedFamily> families;
+  for (const PictureSize& size : sizes) {
+    const auto sized = FamilyAt(family, size);
+    RETURN_IF_ERROR(WithContext(
+        sized.status(),
+        fmt::format("data.buckets.sizes: {}x{}", size.height, size.width)));
+    families.push_back({size, *sized});
+  }
+  return families;
+}
+
+// Of a sample; of one of each bucket, where there are several.
+std::vector<int64_t> TokensOf(const TrainingSetup& setup) {
+  std::vector<int64_t> tokens;
+  for (const SizedFamily& sized : setup.buckets) {
+    tokens.push_back(sized.family->Shape().tokens);
+  }
+  if (tokens.empty()) tokens.push_back(setup.family->Shape().tokens);
+  return tokens;
+}
+
 }  // namespace
+
+DataSummary SummaryOf(const Dataset& dataset) {
+  DataSummary summary = {.samples = dataset.size(),
+                         .classes = dataset.num_classes()};
+  if (const Buckets* const buckets = dataset.buckets()) {
+    for (const std::vector<int64_t>& samples : buckets->samples) {
+      summary.bucket_samples.push_back(static_cast<int64_t>(samples.size()));
+    }
+  }
+  return summary;
+}
 
 Solver SolverOf(const SampleConfig& config) {
   switch (config.solver()) {
@@ -125,11 +160,34 @@ absl::Status CheckPrompts(std::string_view field, int64_t prompts,
   return absl::OkStatus();
 }
 
+absl::StatusOr<TrainingSetup> SetupAt(const TrainingSetup& setup,
+                                      const Job& job, const PictureSize& size) {
+  TrainingSetup sized = setup;
+  ASSIGN_OR_RETURN(sized.family, FamilyAt(*setup.family, size));
+  sized.buckets.clear();
+  ObjectiveConfig objective = job.objective();
+  if (objective.rectified_flow().has_dynamic_shift()) {
+    objective.mutable_rectified_flow()->clear_shift();
+  }
+  ASSIGN_OR_RETURN(
+      const ResolvedObjective resolved,
+      ResolveObjective(objective, sized.family->samples(), setup.seed,
+                       setup.global_batch, TokensOf(sized)));
+  sized.objective = resolved.training;
+  sized.sampling_shift = resolved.sampling_shift;
+  return sized;
+}
+
 absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   TrainingSetup setup;
   ASSIGN_OR_RETURN(setup.family,
                    ResolveModel(*job.mutable_model(),
                                 DataFormatOf(job.data(), data.classes)));
+  if (job.data().has_buckets()) {
+    ASSIGN_OR_RETURN(setup.buckets,
+                     FamiliesAt(SizesOf(job.data()), *setup.family));
+    setup.family = setup.buckets.front().family;
+  }
   if (setup.family->reconstructs() &&
       !DataFormatOf(job.data(), data.classes).surfaces) {
     return InvalidArgument(
@@ -153,8 +211,7 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   ASSIGN_OR_RETURN(
       const ResolvedObjective objective,
       ResolveObjective(*job.mutable_objective(), setup.family->samples(),
-                       job.seed(), job.global_batch(),
-                       setup.family->Shape().tokens,
+                       job.seed(), job.global_batch(), TokensOf(setup),
                        !(setup.family->predictions().shape ==
                          setup.family->samples().shape)));
   setup.objective = objective.training;

@@ -6,9 +6,11 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/data/dataset.h"
 #include "models/family.h"
 #include "models/sampling/flow_sampler.h"
 #include "scheduler/plan/plan.h"
@@ -21,7 +23,11 @@ namespace trireme {
 struct DataSummary {
   int64_t samples = 0;
   int64_t classes = 0;
+  // By bucket, where pictures come in several sizes.
+  std::vector<int64_t> bucket_samples;
 };
+
+DataSummary SummaryOf(const Dataset& dataset);
 
 // Fills the defaults that need no data set (channels, precision, optimizer,
 // sampling, ...; of latents what their folder says of them) and checks ranges.
@@ -39,6 +45,11 @@ absl::Status CheckPrompts(std::string_view field, int64_t prompts,
 // The setup of a job that FillJobDefaults has passed; fills the model's sizes
 // into the job.
 absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data);
+
+// The setup of the same job and model over pictures of one other size, as for
+// drawing. Errors: a size that the model cannot have.
+absl::StatusOr<TrainingSetup> SetupAt(const TrainingSetup& setup,
+                                      const Job& job, const PictureSize& size);
 
 // What a plan for the job must fit; stages are cut by matrix-product FLOPs.
 PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "models/sized_chunk.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 
@@ -26,6 +27,16 @@ LocalModel::LocalModel(const TrainingSetup& setup, const ProcessGrid& grid,
     part.store = std::make_unique<ParameterStore>(
         device, setup.dtype, setup.seed, allocate, setup.trained);
     part.chunk = family_->Build(request, *part.store, grid_, inputs_);
+    if (setup.buckets.size() > 1) {
+      std::vector<std::unique_ptr<Chunk>> chunks;
+      chunks.push_back(std::move(part.chunk));
+      part.store->BuildAgain();
+      for (size_t b = 1; b < setup.buckets.size(); ++b) {
+        chunks.push_back(setup.buckets[b].family->Build(request, *part.store,
+                                                        grid_, inputs_));
+      }
+      part.chunk = std::make_unique<SizedChunk>(std::move(chunks), inputs_);
+    }
     parts_.push_back(std::move(part));
   }
 }

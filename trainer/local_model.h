@@ -43,7 +43,8 @@ class LocalModel {
   // without a reducer.
   void MakeGradients();
 
-  // What the chunks read of a batch, each field once.
+  // What the chunks read of a batch, each field once; where pictures come in
+  // several sizes, of the first.
   std::vector<FieldSpec> Fields() const;
   // Before the chunks run.
   StepInputs& inputs() { return inputs_; }

@@ -22,6 +22,8 @@ ModelShape ModelShapeOf(const TrainingSetup& setup, double expert_load) {
   shape.trained_leaves = setup.trained.LeaveTheDevice();
   // A model that is only evaluated has no objective: any shows its pieces.
   TrainingSetup recording = setup;
+  // Of pictures of several sizes the first, which costs most.
+  recording.buckets.clear();
   if (recording.objective == nullptr) {
     recording.objective = std::make_shared<RectifiedFlowObjective>(
         RectifiedFlowConfig(), /*seed=*/0, /*global_batch=*/1);

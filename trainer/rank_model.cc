@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "fmt/format.h"
+#include "models/data/field_readers.h"
 #include "parallel/chunk_pass.h"
 #include "runtime/comm/dry.h"
 #include "runtime/core/status.h"
@@ -102,7 +103,10 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
   DryWorld world(rank, static_cast<int>(NumRanks(plan)));
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
                    Create(setup, plan, dry_device, world, probe, {}));
-  RETURN_IF_ERROR(model->Step(model->DryBatch(), {.step = 1}).status());
+  const auto sizes = static_cast<int32_t>(setup.buckets.size());
+  for (int32_t bucket = 0; bucket < std::max(sizes, 1); ++bucket) {
+    RETURN_IF_ERROR(model->Step(model->DryBatch(bucket), {.step = 1}).status());
+  }
   if (rehearsal != nullptr) RETURN_IF_ERROR(rehearsal(*model));
   RETURN_IF_ERROR(model->context().status());
   model->probe_ = std::move(probe);
@@ -402,6 +406,7 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
   // All ranks have the same norm, and so the same scale.
   loss_scaler_.Update(std::isfinite(step.gradient_norm));
   GlobalStepResult result;
+  result.bucket = local_batch.bucket;
   std::vector<double> sums;
   for (const std::string& name : loss_names_) {
     const auto own = step.losses.find(name);
@@ -432,6 +437,16 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
   result.loss_scale = scale;
   result.skipped_steps = loss_scaler_.state().skipped_steps;
   return result;
+}
+
+Batch RankModel::DryBatch(int32_t bucket) const {
+  std::vector<FieldSpec> read = fields();
+  if (!setup_.buckets.empty()) {
+    read = FieldsAt(read, setup_.buckets[bucket].size);
+  }
+  Batch batch = EmptyBatch(local_.device(), read, local_batch());
+  batch.bucket = bucket;
+  return batch;
 }
 
 int64_t RankModel::UnitPosition(int chunk, int unit) const {

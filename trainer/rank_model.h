@@ -2,9 +2,10 @@
 // optimizer, Program and executor, built from a setup and a Plan.
 //
 // Build first makes the same share on a dry device and runs one whole step on
-// it: a model that breaks a sharding rule is refused, the axes over which each
-// gradient is summed are found, and the exact peak memory is known, all before
-// the first real byte. Then it builds the real one.
+// it (of each of several sizes): a model that breaks a sharding rule is
+// refused, the axes over which each gradient is summed are found, and the exact
+// peak memory is known, all before the first real byte. Then it builds the real
+// one.
 
 #ifndef TRIREME_TRAINER_RANK_MODEL_H_
 #define TRIREME_TRAINER_RANK_MODEL_H_
@@ -48,6 +49,7 @@ struct GlobalStepResult {
   std::map<std::string, double> losses;
   // What all ranks counted in all microbatches, by name (Tape::Report).
   std::map<std::string, std::vector<double>> counts;
+  int32_t bucket = 0;  // of its samples
   double gradient_norm = 0;
   double loss_scale = 1;
   int64_t skipped_steps = 0;  // so far
@@ -83,7 +85,8 @@ class RankModel {
   // The samples of the global batch that this rank's replica computes.
   int64_t first_sample() const { return layout_.first_sample; }
   int64_t local_batch() const { return layout_.local_batch; }
-  // What this rank reads of them.
+  // What this rank reads of them, where pictures come in several sizes at the
+  // first.
   std::vector<FieldSpec> fields() const { return local_.Fields(); }
 
   // Trains on the local batch. Collective over the world.
@@ -101,9 +104,7 @@ class RankModel {
 
   // A batch of this rank's fields on the model's device, for steps on a dry
   // one.
-  Batch DryBatch() const {
-    return EmptyBatch(local_.device(), fields(), local_batch());
-  }
+  Batch DryBatch(int32_t bucket = 0) const;
   // From now on computation takes `compute`'s time for the units, which take
   // what `seconds` says. For models on a dry device. `compute` outlives it.
   void EmulateCompute(const DeviceArithmetic& seconds,

@@ -53,6 +53,11 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
       {"peak_bytes", peak},
       {"compute_s", metrics.compute_s},
       {"exposed_s", exposed}};
+  if (metrics.picture_size.has_value()) {
+    json["picture_size"] = fmt::format("{}x{}", metrics.picture_size->height,
+                                       metrics.picture_size->width);
+    json["sample_tokens"] = metrics.sample_tokens;
+  }
   for (const auto& [name, loss] : metrics.auxiliary_losses) json[name] = loss;
   if (!metrics.expert_shares.empty()) {
     json["expert_shares"] = metrics.expert_shares;
@@ -93,6 +98,10 @@ std::vector<std::pair<std::string, double>> ToScalars(
     scalars.emplace_back(
         "peak_bytes/" + std::string(MemoryCategoryName(category)),
         static_cast<double>(metrics.peak_bytes[i]));
+  }
+  if (metrics.picture_size.has_value()) {
+    scalars.emplace_back("data/sample_tokens",
+                         static_cast<double>(metrics.sample_tokens));
   }
   for (const auto& [name, loss] : metrics.auxiliary_losses) {
     scalars.emplace_back("train/" + name, loss);
@@ -138,14 +147,26 @@ double ShareOfBlocks(RankModel& model) {
                                         model.setup().global_batch);
 }
 
+// By bucket. Collective.
+std::vector<double> FlopsPerSample(RankModel& model) {
+  const double share = ShareOfBlocks(model);
+  TrainingSetup setup = model.setup();
+  std::vector<double> flops = {share * ModelTrainingFlops(ModelShapeOf(setup))};
+  setup.buckets.clear();
+  for (size_t b = 1; b < model.setup().buckets.size(); ++b) {
+    setup.family = model.setup().buckets[b].family;
+    flops.push_back(share * ModelTrainingFlops(ModelShapeOf(setup)));
+  }
+  return flops;
+}
+
 }  // namespace
 
 StepMetricsCollector::StepMetricsCollector(RankModel& model,
                                            const ProcessorShare& share)
     : model_(model),
       simulator_(model, share),
-      flops_per_sample_(ShareOfBlocks(model) *
-                        ModelTrainingFlops(ModelShapeOf(model.setup()))) {}
+      flops_per_sample_(FlopsPerSample(model)) {}
 
 double StepMetricsCollector::ExposedSince(Cause cause, double& before) const {
   const double now =
@@ -218,7 +239,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   }
   metrics.samples = model_.setup().global_batch;
   metrics.model_flops =
-      flops_per_sample_ * static_cast<double>(metrics.samples);
+      flops_per_sample_[result.bucket] * static_cast<double>(metrics.samples);
   const auto mean = [&](int i) { return sums[i] / control.size(); };
   if (simulated.has_value()) metrics.simulated_s = simulated->step_s;
   // Of what was measured, at most all is bubble.

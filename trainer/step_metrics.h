@@ -49,6 +49,10 @@ struct StepMetrics {
   bool looked_for_stragglers = false;
   // Unreadable ones so far.
   int64_t skipped_samples = 0;
+  // Where pictures come in several sizes: that of this step's, and the tokens
+  // of each of its samples.
+  std::optional<PictureSize> picture_size;
+  int64_t sample_tokens = 0;
   // Of the slowest rank, batch reading included.
   double step_s = 0;
   int64_t samples = 0;
@@ -87,7 +91,8 @@ struct StepMetrics {
 // "validation_loss" where there is one, of sequences "perplexity", with experts
 // "expert_shares", with fp16 "loss_scale" and "skipped_steps", and once there
 // are any "left_out_steps" and "roll_backs"; "left_out": true of a step that
-// was; after a look for them "stragglers".
+// was; after a look for them "stragglers"; where pictures come in several sizes
+// "picture_size" ("HxW") and "sample_tokens".
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.
@@ -123,7 +128,7 @@ class StepMetricsCollector {
 
   RankModel& model_;
   StepSimulator simulator_;
-  const double flops_per_sample_;
+  const std::vector<double> flops_per_sample_;  // by bucket
   double exposed_tensor_before_ = 0;
   double exposed_context_before_ = 0;
   double exposed_experts_before_ = 0;

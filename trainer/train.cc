@@ -27,6 +27,7 @@
 #include "trainer/memory_limit.h"
 #include "trainer/rank_model.h"
 #include "trainer/run/begin.h"
+#include "trainer/run/bucket_list.h"
 #include "trainer/run/checkpoint_saver.h"
 #include "trainer/run/class_names.h"
 #include "trainer/run/memory_copies.h"
@@ -153,7 +154,7 @@ void PrintMemory(const Plan& plan, const MeasuredMemory& measured,
       "memory {}at most {:.2f} % {}: {} of rank {}\n",
       measured.deviation.share > kMaxMemoryDeviation ? "WARNING: " : "",
       100 * measured.deviation.share,
-      measured.kind == MemoryPrediction::kBound ? "above what any routing needs"
+      measured.kind == MemoryPrediction::kBound ? "above what any step needs"
                                                 : "off the prediction",
       MemoryCategoryName(measured.deviation.category), measured.deviation.rank);
 }
@@ -237,6 +238,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     RETURN_IF_ERROR(WriteRunFolder(folder, job, plan, done));
     RETURN_IF_ERROR(SetLaterCheckpointsAside(folder.checkpoints(), done));
     RETURN_IF_ERROR(WriteClassNames(folder, ClassNamesOf(*prepared->dataset)));
+    RETURN_IF_ERROR(WriteBucketList(folder, *prepared->dataset));
     ASSIGN_OR_RETURN(log,
                      RunLog::Open(folder, job, done + 1, options.progress_bar));
     if (copies != nullptr) {
@@ -253,12 +255,13 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
 
   TrainingLoop::End end;
   double waited_s = 0;  // for saves but the last
-  MeasuredMemory measured = {.predicted = predicted,
-                             .staged_bytes = saver->device_bytes(),
-                             .kind = plan.grid().ep() > 1
-                                         ? MemoryPrediction::kBound
-                                         : MemoryPrediction::kExact,
-                             .logical_rank = model->grid().logical_rank()};
+  MeasuredMemory measured = {
+      .predicted = predicted,
+      .staged_bytes = saver->device_bytes(),
+      .kind = plan.grid().ep() > 1 || setup.buckets.size() > 1
+                  ? MemoryPrediction::kBound
+                  : MemoryPrediction::kExact,
+      .logical_rank = model->grid().logical_rank()};
   {
     RETURN_IF_ERROR(evaluations.Begin(*model, factory));
     TrainingLoop loop(

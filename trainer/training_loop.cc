@@ -122,6 +122,11 @@ absl::Status TrainingLoop::Step(Device& device) {
                          leader() ? reader_.skipped() : 0, simulate);
   metrics.step = progress_.step;
   metrics.learning_rate = step.learning_rate;
+  if (!run_.setup.buckets.empty()) {
+    const SizedFamily& sized = run_.setup.buckets[result.bucket];
+    metrics.picture_size = sized.size;
+    metrics.sample_tokens = sized.family->Shape().tokens;
+  }
   health_.AddTo(metrics);
   LookForStragglers(metrics);
   end_.skipped_samples = metrics.skipped_samples;

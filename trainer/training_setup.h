@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "models/family.h"
 #include "models/objective/objective.h"
@@ -38,8 +39,17 @@ struct BaseWeights {
   bool ema = false;
 };
 
+// The model at one of the sizes that pictures come in.
+struct SizedFamily {
+  PictureSize size;
+  std::shared_ptr<const ModelFamily> family;
+};
+
 struct TrainingSetup {
   std::shared_ptr<const ModelFamily> family;
+  // By bucket (Batch::bucket), where pictures come in several sizes: the first,
+  // which has most tokens, is `family`. Empty where they come in one.
+  std::vector<SizedFamily> buckets;
   std::shared_ptr<const Objective> objective;
   double sampling_shift = 1;  // SamplerOptions::shift
   OptimizerOptions optimizer;

@@ -24,6 +24,7 @@ using Json = nlohmann::json;
 
 constexpr int64_t kUsualShardBytes = int64_t{64} << 20;
 constexpr int64_t kMostSide = 1 << 14;
+constexpr size_t kMostSizes = 256;
 constexpr int64_t kMostSamples = int64_t{1} << 40;
 
 std::string DescriptionPath(const std::string& folder) {
@@ -52,6 +53,9 @@ Json ToJson(const LatentCache& cache) {
                {"pictures_per_shard", cache.samples_per_shard}};
   // The name of a field is that of the first kind of samples there was.
   if (cache.of_sets) json["sets"] = true;
+  for (const PictureSize& size : cache.format.sizes) {
+    json["sizes"].push_back({size.height, size.width});
+  }
   return json;
 }
 
@@ -79,6 +83,26 @@ class Description {
                value.get<uint64_t>() <= static_cast<uint64_t>(most),
            fmt::format("1 to {}", most));
     return status_.ok() ? value.get<int64_t>() : 1;
+  }
+  // None where it is not there.
+  std::vector<PictureSize> Sizes(const char* name) {
+    const Json value = json_.value(name, Json::array());
+    const auto is_side = [](const Json& side) {
+      return side.is_number_unsigned() && side.get<uint64_t>() >= 1 &&
+             side.get<uint64_t>() <= static_cast<uint64_t>(kMostSide);
+    };
+    bool good = value.is_array() && value.size() <= kMostSizes;
+    std::vector<PictureSize> sizes;
+    for (size_t i = 0; good && i < value.size(); ++i) {
+      const Json& size = value[i];
+      good = size.is_array() && size.size() == 2 && is_side(size[0]) &&
+             is_side(size[1]);
+      if (!good) break;
+      sizes.push_back({size[0].get<int64_t>(), size[1].get<int64_t>()});
+    }
+    Expect(name, value, good,
+           fmt::format("at most {} pairs of height and width", kMostSizes));
+    return status_.ok() ? sizes : std::vector<PictureSize>();
   }
   uint64_t Hash(const char* name) {
     const Json value = Get(name);
@@ -123,6 +147,7 @@ absl::StatusOr<LatentCache> ReadDescription(const std::string& folder) {
   cache.samples_per_shard =
       description.Whole("pictures_per_shard", kMostSamples);
   cache.of_sets = description.Flag("sets");
+  cache.format.sizes = description.Sizes("sizes");
   RETURN_IF_ERROR(description.status());
   return cache;
 }
@@ -238,8 +263,8 @@ class Writer {
     ASSIGN_OR_RETURN(const Sample sample, samples_.Read(index));
     ASSIGN_OR_RETURN(EncodedSample encoded, EncodeConditions(sample));
     ASSIGN_OR_RETURN(const LatentPosterior posterior, encoder_.encode(sample));
-    encoded.latents =
-        SerializeLatents(cache_.format, posterior.mean, posterior.log_variance);
+    encoded.latents = SerializeLatents(cache_.format, posterior.size,
+                                       posterior.mean, posterior.log_variance);
     return encoded;
   }
 

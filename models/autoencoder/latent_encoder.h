@@ -16,9 +16,10 @@
 
 namespace trireme {
 
-// The Gaussian of which a sample's latents are drawn, of the format's shape
-// each.
+// The Gaussian of which a sample's latents are drawn, [channels, height, width]
+// each, of one of the format's sizes.
 struct LatentPosterior {
+  PictureSize size;  // height and width
   std::vector<double> mean;
   std::vector<double> log_variance;
 };
@@ -36,11 +37,14 @@ struct LatentEncoder {
   std::function<absl::StatusOr<LatentPosterior>(const Sample&)> encode;
 };
 
-// Of pictures, scaled and cropped to `side`, a multiple of the reduction of the
-// autoencoder in `folder`. The device outlives it.
-absl::StatusOr<LatentEncoder> PictureLatentEncoder(const std::string& folder,
-                                                   int64_t side,
-                                                   Device& device);
+// Of pictures, each scaled and cropped to that of `sizes` which shows most of
+// it (models/data/buckets.h); their sides are multiples of the reduction of the
+// autoencoder in `folder`. The latents say their sizes (LatentFormat::sizes)
+// unless there is one, and square. `enlarge`: also pictures that are smaller
+// than every size, which else cannot be encoded. The device outlives it.
+absl::StatusOr<LatentEncoder> PictureLatentEncoder(
+    const std::string& folder, std::vector<PictureSize> sizes, bool enlarge,
+    Device& device);
 
 }  // namespace trireme
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "models/data/buckets.h"
 #include "models/image/image.h"
 #include "runtime/core/philox.h"
 
@@ -36,6 +37,7 @@ struct Sample {
   // In the place of the picture: the Gaussian of which its latents are drawn
   // (models/data/latents.h), as models learn them, [channels, height, width].
   struct Latents {
+    PictureSize size;
     std::vector<float> mean;
     std::vector<float> deviation;
   };
@@ -92,6 +94,13 @@ class Dataset {
   // asked may go on with others.
   virtual absl::StatusOr<Sample> ReadParts(int64_t index,
                                            const SampleParts& parts) const = 0;
+  // The height and width of sample `index` (of its latents, where it has those
+  // in the place of a picture), from as little of its file as may be. Errors:
+  // as ReadParts.
+  virtual absl::StatusOr<PictureSize> ReadSize(int64_t index) const;
+  // The sizes at which samples are read, and which sample at which; null: all
+  // at one.
+  virtual const Buckets* buckets() const { return nullptr; }
   absl::StatusOr<Sample> Read(int64_t index) const {
     return ReadParts(index, kWholeSample);
   }

@@ -36,11 +36,14 @@ void ReadLatents(const Sample& sample, int64_t index, FieldValues& values) {
 absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
                         int64_t index, FieldValues& values) {
   if (!sample.latents.mean.empty()) {
-    // Of pictures the data set has them in the model's shape.
-    if (static_cast<int64_t>(sample.latents.mean.size()) !=
-        spec.shape.num_elements()) {
-      return InvalidArgument("{}: found latents in {}, expected pictures",
-                             spec.job_field, sample.key);
+    const PictureSize& size = sample.latents.size;
+    if (size != PictureSize{spec.shape.dim(1), spec.shape.dim(2)} ||
+        static_cast<int64_t>(sample.latents.mean.size()) !=
+            spec.shape.num_elements()) {
+      return InvalidArgument(
+          "{}: found latents of {}x{} in {}, expected {} channels of {}x{}",
+          spec.job_field, size.height, size.width, sample.key,
+          spec.shape.dim(0), spec.shape.dim(1), spec.shape.dim(2));
     }
     ReadLatents(sample, index, values);
     return absl::OkStatus();
@@ -326,6 +329,16 @@ SampleParts PartsOf(std::span<const FieldSpec> fields) {
   return parts;
 }
 
+std::vector<FieldSpec> FieldsAt(std::span<const FieldSpec> fields,
+                                const PictureSize& size) {
+  std::vector<FieldSpec> sized(fields.begin(), fields.end());
+  for (FieldSpec& spec : sized) {
+    if (spec.name != kPixelsField) continue;
+    spec.shape = {spec.shape.dim(0), size.height, size.width};
+  }
+  return sized;
+}
+
 FieldValues ZeroValues(const FieldSpec& spec, int64_t samples) {
   const int64_t elements = samples * spec.shape.num_elements();
   if (spec.dtype == DType::kInt32) return std::vector<int32_t>(elements);
@@ -339,7 +352,12 @@ absl::Status CheckFields(const Dataset& dataset,
   for (int64_t i = 0; i < most; ++i) {
     const absl::StatusOr<Sample> sample = dataset.ReadParts(i, parts);
     if (!sample.ok()) continue;
-    for (const FieldSpec& spec : fields) {
+    const Buckets* const buckets = dataset.buckets();
+    const std::vector<FieldSpec> sized =
+        buckets != nullptr
+            ? FieldsAt(fields, buckets->sizes[buckets->of_sample[i]])
+            : std::vector<FieldSpec>(fields.begin(), fields.end());
+    for (const FieldSpec& spec : sized) {
       FieldValues values = ZeroValues(spec, 1);
       RETURN_IF_ERROR(ReaderOf(spec).read(*sample, spec, 0, values));
     }

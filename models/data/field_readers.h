@@ -35,13 +35,18 @@ const FieldReader& ReaderOf(const FieldSpec& spec);
 // What the fields need of a sample, together.
 SampleParts PartsOf(std::span<const FieldSpec> fields);
 
+// The fields of pictures of `size`.
+std::vector<FieldSpec> FieldsAt(std::span<const FieldSpec> fields,
+                                const PictureSize& size);
+
 // Zeros for `samples` samples.
 FieldValues ZeroValues(const FieldSpec& spec, int64_t samples);
 
 // Reads the first samples of the data set and refuses a job whose fields
 // cannot be filled from them, before it starts. Errors name the job's field,
 // what was found and what was expected. Samples that cannot be read, or lack
-// what a field holds, are passed over.
+// what a field holds, are passed over. Of a data set in buckets each is read at
+// its own size.
 absl::Status CheckFields(const Dataset& dataset,
                          std::span<const FieldSpec> fields);
 

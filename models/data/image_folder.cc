@@ -126,6 +126,18 @@ class ImageFolder : public Dataset {
     }
     return sample;
   }
+  absl::StatusOr<PictureSize> ReadSize(int64_t index) const override {
+    CHECK(index >= 0 && index < size()) << index;
+    const fs::path path = fs::path(folder_) / entries_[index].path;
+    ASSIGN_OR_RETURN(std::string bytes, ReadFileStart(path, kUsualHeaderBytes));
+    absl::StatusOr<PictureSize> size = ReadImageSize(bytes);
+    if (!size.ok() && bytes.size() == kUsualHeaderBytes) {
+      ASSIGN_OR_RETURN(bytes, ReadFile(path, kMaxImageBytes));
+      size = ReadImageSize(bytes);
+    }
+    if (!size.ok()) return WithContext(size.status(), path.native());
+    return size;
+  }
 
  private:
   static absl::Status ReadCaption(fs::path path, Sample& sample) {

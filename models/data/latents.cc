@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "fmt/format.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 
@@ -18,36 +19,64 @@ namespace {
 
 using Header = std::array<uint32_t, 3>;
 
-Header HeaderOf(const LatentFormat& format) {
-  return {static_cast<uint32_t>(format.channels),
-          static_cast<uint32_t>(format.height),
-          static_cast<uint32_t>(format.width)};
+static_assert(sizeof(Header) == kLatentHeaderBytes);
+
+// As many as the bytes have.
+Header HeaderOf(std::string_view bytes) {
+  Header header = {};
+  std::memcpy(header.data(), bytes.data(),
+              std::min(bytes.size(), sizeof(Header)));
+  return header;
 }
 
-size_t ElementsOf(const LatentFormat& format) {
-  return static_cast<size_t>(format.channels * format.height * format.width);
+PictureSize SizeOf(const Header& header) { return {header[1], header[2]}; }
+
+bool Allows(const LatentFormat& format, const PictureSize& size) {
+  if (format.sizes.empty()) {
+    return size == PictureSize{format.height, format.width};
+  }
+  return std::find(format.sizes.begin(), format.sizes.end(), size) !=
+         format.sizes.end();
+}
+
+std::string ExpectedText(const LatentFormat& format) {
+  std::string text =
+      fmt::format("{}x{}x{}", format.channels, format.height, format.width);
+  if (format.sizes.size() > 1) {
+    text += fmt::format(" or one of {} other sizes", format.sizes.size() - 1);
+  }
+  return text;
 }
 
 }  // namespace
 
+absl::StatusOr<PictureSize> ReadLatentSize(std::string_view bytes) {
+  if (bytes.size() < sizeof(Header)) {
+    return DataLoss("latents of {} bytes, expected a header of {}",
+                    bytes.size(), sizeof(Header));
+  }
+  return SizeOf(HeaderOf(bytes));
+}
+
 absl::Status ParseLatents(std::string_view bytes, const LatentFormat& format,
                           Sample& sample) {
-  const size_t elements = ElementsOf(format);
-  const size_t expected = sizeof(Header) + 2 * elements * sizeof(float);
-  Header header = {};
-  std::memcpy(header.data(), bytes.data(),
-              std::min(bytes.size(), sizeof(Header)));
-  if (bytes.size() < sizeof(Header) || header != HeaderOf(format)) {
-    return InvalidArgument("latents {}x{}x{}, expected {}x{}x{}", header[0],
-                           header[1], header[2], format.channels, format.height,
-                           format.width);
+  const Header header = HeaderOf(bytes);
+  const PictureSize size = SizeOf(header);
+  if (bytes.size() < sizeof(Header) ||
+      header[0] != static_cast<uint64_t>(format.channels) ||
+      !Allows(format, size)) {
+    return InvalidArgument("latents {}x{}x{}, expected {}", header[0],
+                           header[1], header[2], ExpectedText(format));
   }
+  const auto elements = static_cast<size_t>(format.channels * size.pixels());
+  const size_t expected = sizeof(Header) + 2 * elements * sizeof(float);
   if (bytes.size() != expected) {
     return DataLoss("latents of {} bytes, expected {}", bytes.size(), expected);
   }
   std::vector<float> values(2 * elements);
   std::memcpy(values.data(), bytes.data() + sizeof(Header),
               values.size() * sizeof(float));
+  sample.latents.size = size;
   sample.latents.mean.reserve(elements);
   sample.latents.deviation.reserve(elements);
   for (size_t i = 0; i < elements; ++i) {
@@ -66,11 +95,14 @@ absl::Status ParseLatents(std::string_view bytes, const LatentFormat& format,
 }
 
 std::string SerializeLatents(const LatentFormat& format,
+                             const PictureSize& size,
                              const std::vector<double>& mean,
                              const std::vector<double>& log_variance) {
-  CHECK_EQ(mean.size(), ElementsOf(format));
+  CHECK_EQ(static_cast<int64_t>(mean.size()), format.channels * size.pixels());
   CHECK_EQ(log_variance.size(), mean.size());
-  const Header header = HeaderOf(format);
+  const Header header = {static_cast<uint32_t>(format.channels),
+                         static_cast<uint32_t>(size.height),
+                         static_cast<uint32_t>(size.width)};
   std::string bytes(reinterpret_cast<const char*>(header.data()),
                     sizeof(header));
   for (const std::vector<double>* values : {&mean, &log_variance}) {

@@ -11,11 +11,12 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "models/data/dataset.h"
 
 namespace trireme {
 
-// What the latents of a set are like: all have one shape, and a model learns
+// What the latents of a set are like; a model learns
 // (z − shift)·scale.
 struct LatentFormat {
   int64_t channels = 0;  // 0: samples are pictures
@@ -23,15 +24,25 @@ struct LatentFormat {
   int64_t width = 0;
   double scale = 1;
   double shift = 0;
+  // Where latents are of unlike sizes: all that there may be, sorted
+  // (models/data/buckets.h); height and width are the first's.
+  std::vector<PictureSize> sizes;
 };
+
+// The height and width that the first bytes of such a file say; at least
+// kLatentHeaderBytes of them. Errors: fewer.
+inline constexpr int64_t kLatentHeaderBytes = 12;
+absl::StatusOr<PictureSize> ReadLatentSize(std::string_view bytes);
 
 // Fills sample.latents. Errors: another length than the header says, another
 // shape than the format's, values that are not finite.
 absl::Status ParseLatents(std::string_view bytes, const LatentFormat& format,
                           Sample& sample);
 
-// Of [channels, height, width] values each, whatever the format's scale.
+// Of [channels, height, width] values each, of the format's channels and the
+// size, whatever its scale.
 std::string SerializeLatents(const LatentFormat& format,
+                             const PictureSize& size,
                              const std::vector<double>& mean,
                              const std::vector<double>& log_variance);
 

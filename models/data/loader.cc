@@ -24,6 +24,14 @@ DataLoader::DataLoader(const Dataset& dataset, const LoaderOptions& options)
       options_(options),
       parts_(PartsOf(options.fields)),
       order_(options.seed, dataset.size()) {
+  if (const Buckets* const buckets = dataset.buckets()) {
+    bucket_order_.emplace(options.seed, *buckets, options.global_batch);
+    for (const PictureSize& size : buckets->sizes) {
+      fields_.push_back(FieldsAt(options.fields, size));
+    }
+  } else {
+    fields_.push_back(options.fields);
+  }
   CHECK(options.first >= 0 && options.count >= 0 &&
         options.first + options.count <= options.global_batch)
       << options.first << " + " << options.count << " of "
@@ -63,6 +71,9 @@ absl::StatusOr<LoadedBatch> DataLoader::Next() {
 }
 
 void DataLoader::Seek(uint64_t position) {
+  CHECK(!bucket_order_.has_value() ||
+        position % static_cast<uint64_t>(options_.global_batch) == 0)
+      << position;
   {
     const std::lock_guard lock(mutex_);
     pending_.clear();
@@ -136,18 +147,37 @@ std::shared_ptr<DataLoader::Pending> DataLoader::NewPending() {
   for (int64_t i = 0; i < options_.count; ++i) {
     batch.positions.push_back(next_position_ + options_.first + i);
   }
+  if (bucket_order_.has_value()) {
+    const BucketOrder::Batch next = bucket_order_->At(
+        next_position_ / static_cast<uint64_t>(options_.global_batch));
+    batch.bucket = next.bucket;
+    batch.first_place = next.first;
+  }
   next_position_ += options_.global_batch;
   batch.indices.resize(options_.count);
-  for (const FieldSpec& spec : options_.fields) {
+  for (const FieldSpec& spec : fields_[batch.bucket]) {
     batch.fields.push_back(ZeroValues(spec, options_.count));
   }
   return pending;
 }
 
+int64_t DataLoader::IndexOf(const LoadedBatch& batch, int64_t element,
+                            int64_t attempt) const {
+  if (!bucket_order_.has_value()) {
+    return order_.Replacement(batch.positions[element], attempt);
+  }
+  return bucket_order_->Index(
+      batch.bucket, batch.first_place + options_.first + element, attempt);
+}
+
+int64_t DataLoader::Attempts(const LoadedBatch& batch) const {
+  return bucket_order_.has_value() ? bucket_order_->Attempts(batch.bucket)
+                                   : dataset_.size();
+}
+
 absl::Status DataLoader::Fill(LoadedBatch& batch, int64_t element) {
-  const uint64_t position = batch.positions[element];
-  for (int64_t attempt = 0; attempt < dataset_.size(); ++attempt) {
-    const int64_t index = order_.Replacement(position, attempt);
+  for (int64_t attempt = 0; attempt < Attempts(batch); ++attempt) {
+    const int64_t index = IndexOf(batch, element, attempt);
     if (KnownUnreadable(index)) continue;
     absl::Status job_error;
     const absl::Status status = FillFrom(index, batch, element, job_error);
@@ -161,8 +191,10 @@ absl::Status DataLoader::Fill(LoadedBatch& batch, int64_t element) {
     if (stopping_) return absl::CancelledError("the loader is closing");
   }
   const std::lock_guard lock(mutex_);
-  return NotFound("none of the {} samples can be read; the first error: {}",
-                  dataset_.size(), MessageOf(first_error_));
+  return NotFound("none of the {} samples{} can be read; the first error: {}",
+                  Attempts(batch),
+                  bucket_order_.has_value() ? " of a bucket" : "",
+                  MessageOf(first_error_));
 }
 
 absl::Status DataLoader::FillFrom(int64_t index, LoadedBatch& batch,
@@ -180,10 +212,10 @@ absl::Status DataLoader::FillFrom(int64_t index, LoadedBatch& batch,
     return InvalidArgument("{}: class {}, expected 0 to {}", sample.key,
                            sample.class_id, classes - 1);
   }
-  for (size_t f = 0; f < options_.fields.size(); ++f) {
-    const FieldSpec& spec = options_.fields[f];
+  const std::vector<FieldSpec>& fields = fields_[batch.bucket];
+  for (size_t f = 0; f < fields.size(); ++f) {
     job_error.Update(
-        ReaderOf(spec).read(sample, spec, element, batch.fields[f]));
+        ReaderOf(fields[f]).read(sample, fields[f], element, batch.fields[f]));
   }
   return absl::OkStatus();
 }

@@ -6,12 +6,15 @@
 // set, seed, position), whatever the grid, the number of threads, the batch
 // size or where training resumed.
 //
+// Of a data set in buckets a batch of the job is of one bucket, read at its
+// size (bucket_order.h); positions are whole batches then.
+//
 // In the place of a sample that cannot be read comes the next in the epoch's
-// order that can: a pure function of the position and the set of unreadable
-// samples. Ranks that read other parts of the same samples find other ones
-// unreadable; they exchange what they found (TakeUnreadable, Replace) before
-// they use a batch. Unreadable samples are counted and named in the log; a data
-// set without one readable sample is an error.
+// order (its bucket's) that can: a pure function of the position and the set of
+// unreadable samples. Ranks that read other parts of the same samples find
+// other ones unreadable; they exchange what they found (TakeUnreadable,
+// Replace) before they use a batch. Unreadable samples are counted and named in
+// the log; a data set without one readable sample is an error.
 
 #ifndef TRIREME_MODELS_DATA_LOADER_H_
 #define TRIREME_MODELS_DATA_LOADER_H_
@@ -21,12 +24,14 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <span>
 #include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "models/data/bucket_order.h"
 #include "models/data/dataset.h"
 #include "models/data/field_readers.h"
 #include "models/data/sample_order.h"
@@ -50,6 +55,8 @@ struct LoaderOptions {
 struct LoadedBatch {
   std::vector<uint64_t> positions;  // [count]
   std::vector<int64_t> indices;     // [count], in the data set: those read
+  int32_t bucket = 0;
+  uint64_t first_place = 0;         // of the job's batch, in its bucket's order
   std::vector<FieldValues> fields;  // in the order of LoaderOptions::fields
 };
 
@@ -67,7 +74,7 @@ class DataLoader {
   absl::StatusOr<LoadedBatch> Next();
 
   // Makes `position` the first of the next batch of the job; what was decoded
-  // ahead is dropped.
+  // ahead is dropped. Of a data set in buckets a multiple of global_batch.
   void Seek(uint64_t position);
 
   // The samples that this loader found unreadable since the last call, by
@@ -76,6 +83,11 @@ class DataLoader {
   // Counts samples as unreadable from now on, also in what is decoded ahead,
   // and reads others in their place in `batch`. That may find new ones.
   absl::Status Replace(std::span<const int64_t> unreadable, LoadedBatch& batch);
+
+  // The options' fields as a batch of the bucket has them.
+  const std::vector<FieldSpec>& fields(int32_t bucket) const {
+    return fields_[bucket];
+  }
 
   // Distinct samples that are known to be unreadable so far.
   int64_t skipped() const;
@@ -96,6 +108,11 @@ class DataLoader {
   // The batch from next_position_ on, which moves to the one after.
   std::shared_ptr<Pending> NewPending();
   absl::Status Fill(LoadedBatch& batch, int64_t element);
+  // The sample of the element, or what is tried in its place, and how often
+  // that may be.
+  int64_t IndexOf(const LoadedBatch& batch, int64_t element,
+                  int64_t attempt) const;
+  int64_t Attempts(const LoadedBatch& batch) const;
   // Reads sample `index` into the element. `job_error`: of another kind than
   // damage of this sample.
   absl::Status FillFrom(int64_t index, LoadedBatch& batch, int64_t element,
@@ -110,6 +127,8 @@ class DataLoader {
   const LoaderOptions options_;
   const SampleParts parts_;
   const SampleOrder order_;
+  std::optional<BucketOrder> bucket_order_;     // of a data set in buckets
+  std::vector<std::vector<FieldSpec>> fields_;  // by bucket
 
   mutable std::mutex mutex_;  // Guards what follows.
   std::condition_variable work_;

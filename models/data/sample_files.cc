@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <fstream>
 
 #include "nlohmann/json.hpp"
 #include "runtime/core/status.h"
@@ -21,6 +22,16 @@ std::string_view Trimmed(std::string_view text) {
 constexpr int kMaxJsonDepth = 16;
 
 }  // namespace
+
+absl::StatusOr<std::string> ReadFileStart(const std::string& path,
+                                          int64_t most) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file.is_open()) return NotFound("{}: cannot be read", path);
+  std::string bytes(static_cast<size_t>(most), '\0');
+  file.read(bytes.data(), most);
+  bytes.resize(static_cast<size_t>(file.gcount()));
+  return bytes;
+}
 
 bool IsImageEnding(std::string_view ending) {
   std::string lower(ending);

@@ -14,8 +14,14 @@
 namespace trireme {
 
 inline constexpr int64_t kMaxImageBytes = int64_t{64} << 20;
+// In which a picture's size stands, but of files with a lot before it.
+inline constexpr int64_t kUsualHeaderBytes = int64_t{64} << 10;
 inline constexpr int64_t kMaxCaptionBytes = int64_t{64} << 10;
 inline constexpr int64_t kMaxTokensBytes = int64_t{256} << 20;
+
+// The first `most` bytes of a file, or all of it. Errors: NotFound.
+absl::StatusOr<std::string> ReadFileStart(const std::string& path,
+                                          int64_t most);
 
 // True for png, jpg, jpeg and webp in any case, without the dot.
 bool IsImageEnding(std::string_view ending);

@@ -141,7 +141,13 @@ absl::StatusOr<std::string> TarReader::ReadContent(const TarMember& member,
                              member.path, member.size,
                              std::min(max_bytes, file_bytes_));
   }
-  std::string content(static_cast<size_t>(member.size), '\0');
+  return ReadStart(member, member.size);
+}
+
+absl::StatusOr<std::string> TarReader::ReadStart(const TarMember& member,
+                                                 int64_t most) {
+  std::string content(
+      static_cast<size_t>(std::min({member.size, most, file_bytes_})), '\0');
   size_t done = 0;
   while (done < content.size()) {
     const la_ssize_t count = archive_read_data(archive_, content.data() + done,

@@ -47,6 +47,9 @@ class TarReader {
   absl::StatusOr<std::string> ReadContent(const TarMember& member,
                                           int64_t max_bytes);
 
+  // Its first `most` bytes, or all of it.
+  absl::StatusOr<std::string> ReadStart(const TarMember& member, int64_t most);
+
   int64_t damaged_headers() const { return damaged_headers_; }
 
  private:

@@ -118,27 +118,56 @@ class WebDataset : public Dataset {
     return sample;
   }
 
+  absl::StatusOr<PictureSize> ReadSize(int64_t index) const override {
+    CHECK(index >= 0 && index < size()) << index;
+    const absl::StatusOr<PictureSize> size =
+        SizeFrom(entries_[index], kUsualHeaderBytes);
+    return size.ok() ? size : SizeFrom(entries_[index], kMaxImageBytes);
+  }
+
  private:
+  // The picture's header, or its latents', from its first `most` bytes.
+  absl::StatusOr<PictureSize> SizeFrom(const Entry& entry, int64_t most) const {
+    ASSIGN_OR_RETURN(const OpenedMember opened, OpenMember(entry, entry.image));
+    ASSIGN_OR_RETURN(const std::string bytes,
+                     opened.reader->ReadStart(opened.member, most));
+    const absl::StatusOr<PictureSize> size =
+        latents_.channels > 0 ? ReadLatentSize(bytes) : ReadImageSize(bytes);
+    if (size.ok()) return size;
+    return WithContext(size.status(),
+                       shards_[entry.shard] + ":" + opened.member.path);
+  }
+
   absl::Status DecodePicture(const std::string& bytes, Sample& sample) const {
     if (latents_.channels > 0) return ParseLatents(bytes, latents_, sample);
     ASSIGN_OR_RETURN(sample.image, DecodeImage(bytes));
     return absl::OkStatus();
   }
 
-  // Sets `path` to the member's.
-  absl::StatusOr<std::string> ReadMember(const Entry& entry, int64_t position,
-                                         int64_t max_bytes,
-                                         std::string& path) const {
+  struct OpenedMember {
+    std::unique_ptr<TarReader> reader;
+    TarMember member;
+  };
+  absl::StatusOr<OpenedMember> OpenMember(const Entry& entry,
+                                          int64_t position) const {
     const std::string& shard = shards_[entry.shard];
-    ASSIGN_OR_RETURN(const std::unique_ptr<TarReader> reader,
+    ASSIGN_OR_RETURN(std::unique_ptr<TarReader> reader,
                      TarReader::Open(shard, position));
-    ASSIGN_OR_RETURN(const std::optional<TarMember> member, reader->Next());
+    ASSIGN_OR_RETURN(std::optional<TarMember> member, reader->Next());
     if (!member.has_value() || member->position != position) {
       return DataLoss("{}: no member at byte {}; has the file changed?", shard,
                       position);
     }
-    path = member->path;
-    return reader->ReadContent(*member, max_bytes);
+    return OpenedMember{std::move(reader), *std::move(member)};
+  }
+
+  // Sets `path` to the member's.
+  absl::StatusOr<std::string> ReadMember(const Entry& entry, int64_t position,
+                                         int64_t max_bytes,
+                                         std::string& path) const {
+    ASSIGN_OR_RETURN(const OpenedMember opened, OpenMember(entry, position));
+    path = opened.member.path;
+    return opened.reader->ReadContent(opened.member, max_bytes);
   }
 
   absl::Status ReadClass(const Entry& entry, Sample& sample) const {

@@ -26,7 +26,8 @@ double SampleSigma(const RectifiedFlowConfig& config, uint64_t seed,
                    const Batch& batch, int64_t i) {
   return ShiftSigma(
       DrawSigma(config, StreamOf(seed, batch, i, RandomPurpose::kTime)),
-      config.shift);
+      config.bucket_shifts.empty() ? config.shift
+                                   : config.bucket_shifts[batch.bucket]);
 }
 
 Tensor In(const Tensor& x, DType dtype) {

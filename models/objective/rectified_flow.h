@@ -32,6 +32,8 @@ struct RectifiedFlowConfig {
   double logit_stddev = 1;
   double mode_scale = 1.29;
   double shift = 1;
+  // By bucket (Batch::bucket); empty: `shift` of all.
+  std::vector<double> bucket_shifts;
   double condition_drop = 0.1;
   bool predicts_clean = false;
   // Channels by which tokens are matched; 0: they are not.

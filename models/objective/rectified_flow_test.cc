@@ -101,6 +101,19 @@ TEST_F(RectifiedFlowTest, TimesAreLogitNormalAndShifted) {
   }
 }
 
+// FLUX's shift grows with the tokens: large pictures need more noise.
+TEST_F(RectifiedFlowTest, EachBucketHasItsOwnShift) {
+  const RectifiedFlowConfig config = {.shift = 2, .bucket_shifts = {2, 1}};
+  Batch large = MakeBatch(100), small = MakeBatch(100);
+  small.bucket = 1;
+  const auto shifted = Noised(config, large).times.ToVector<float>();
+  const auto plain = Noised(config, small).times.ToVector<float>();
+  for (size_t i = 0; i < plain.size(); ++i) {
+    EXPECT_NEAR(shifted[i], ShiftSigma(plain[i], 2), 1e-6);
+    EXPECT_GT(shifted[i], plain[i]);
+  }
+}
+
 TEST(ShiftSigmaTest, KeepsTheEndsAndMovesTheRest) {
   EXPECT_EQ(ShiftSigma(0, 3), 0);
   EXPECT_EQ(ShiftSigma(1, 3), 1);

@@ -76,6 +76,8 @@ class PictureChunk final : public Chunk {
     return {};
   }
 
+  void Forget() override { shared_ = Shared(); }
+
  private:
   // What the units of one microbatch share, so that it is computed once.
   struct Shared {

@@ -112,8 +112,41 @@ echo 'grid { tp: 2 } ' > plan.textproto
 "$trireme" verify job.textproto --plan plan.textproto > verify.txt ||
   fail "$(cat verify.txt)"
 
+echo "== pictures of unlike shapes, each at a size of its own"
+python3 - <<'PYTHON'
+import os
+from pictures import png
+
+os.makedirs("shapes/one")
+for k in range(9):
+    # Five squares, three that lie, one that is smaller than every size.
+    height, width = (9, 10) if k < 5 else (5, 14) if k < 8 else (3, 3)
+    open(f"shapes/one/{k}.png", "wb").write(png(20 * k, height, width))
+PYTHON
+"$trireme" data --latents sd shapes sized --size 4x12 --size 8x8 > data.txt
+expect_in data.txt "latents of 8 pictures in 1 shards in sized; 1 skipped"
+job 6 | sed 's/"latents"/"sized"/' > sized.textproto
+"$trireme" train sized.textproto --out sized_run > sized.txt
+expect_in sized.txt "4x4: 5 samples of 4 tokens"
+expect_in sized.txt "2x6: 3 samples of 3 tokens"
+"$trireme" train sized.textproto --steps 2 --out sized_parts > parts.txt
+"$trireme" train sized.textproto --steps 6 --out sized_parts --resume > parts.txt
+cmp {sized_run,sized_parts}/checkpoints/step_00000006/model.safetensors ||
+  fail "other weights after a resume"
+for size in 4x4 2x6; do
+  expect_in sized_run/metrics.jsonl "\"picture_size\":\"$size\""
+done
+"$trireme" sample sized_run --size 2x6 --out wide.png > sample.txt
+"$trireme" verify sized.textproto --plan plan.textproto > verify.txt ||
+  fail "$(cat verify.txt)"
+expect_error "data.resolution: found 4 with data.buckets" \
+  "$trireme" train sized.textproto --set data.resolution=4 --out other
+expect_error "validation: found with latents of several sizes" \
+  "$trireme" train sized.textproto --set 'validation={every: 1}' --out other \
+  --set data.held_out=2
+
 echo "== mistakes"
-expect_error "resolution: found 7, expected a multiple of 2" \
+expect_error "size 7x7: found a side of 7, expected a multiple of 2" \
   "$trireme" data --latents sd pictures other --resolution 7
 expect_error "height: found 4, expected 6: the latents are of other pictures" \
   "$trireme" data --latents sd pictures latents --resolution 12 \

@@ -129,6 +129,7 @@ INSTANTIATE_TEST_SUITE_P(
         GridCase{.cp = 2, .pp = 2, .text = Text::kJoint},
         GridCase{
             .tp = 2, .pp = 2, .plan = PlanFromText("sequence_parallel: true")},
+        GridCase{.tp = 2, .pp = 2, .other_heights = {4}},
         GridCase{.pp = 4, .plan = PlanFromText("schedule: GPIPE")},
         GridCase{.pp = 2, .plan = PlanFromText("schedule: INTERLEAVED")},
         GridCase{.pp = 4, .plan = PlanFromText("schedule: ZB_H1")},

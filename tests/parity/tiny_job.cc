@@ -219,6 +219,13 @@ std::shared_ptr<const ModelFamily> FamilyOf(const GridCase& grid) {
 TrainingSetup SetupOf(const GridCase& grid) {
   TrainingSetup setup;
   setup.family = FamilyOf(grid);
+  if (!grid.other_heights.empty()) {
+    setup.buckets.push_back({{grid.height, kWidth}, setup.family});
+  }
+  for (const int64_t height : grid.other_heights) {
+    const PictureSize size = {height, kWidth};
+    setup.buckets.push_back({size, FamilyAt(*setup.family, size).value()});
+  }
   setup.learning_rate.peak = 2e-3;
   // Adam turns the rounding noise of vanishing gradients into whole steps; a
   // larger eps leaves noise small.
@@ -248,10 +255,17 @@ TrainingSetup SetupOf(const GridCase& grid) {
 BatchSource RandomBatches(const TrainingSetup& setup) {
   return [setup](Device& device, int64_t step, int64_t first,
                  int64_t count) -> absl::StatusOr<Batch> {
-    const FieldSpec sample_field = setup.family->samples();
-    const int64_t elements = sample_field.shape.num_elements();
     Batch batch;
     batch.step = step;
+    FieldSpec sample_field = setup.family->samples();
+    if (!setup.buckets.empty()) {
+      // The smaller ones first: what they leave behind is there when the
+      // largest comes.
+      const auto buckets = static_cast<int64_t>(setup.buckets.size());
+      batch.bucket = static_cast<int32_t>(buckets - 1 - (step - 1) % buckets);
+      sample_field = setup.buckets[batch.bucket].family->samples();
+    }
+    const int64_t elements = sample_field.shape.num_elements();
     std::vector<float> pixels(count * elements);
     std::vector<int32_t> labels(count);
     std::vector<FieldSpec> text_fields;
@@ -378,6 +392,9 @@ std::vector<std::string> GridCase::Features() const {
   };
   add(text != Text::kNone, text == Text::kCross ? "cross" : "joint");
   add(height != 8, fmt::format("height{}", height));
+  for (const int64_t other : other_heights) {
+    add(true, fmt::format("and{}", other));
+  }
   add(layers != 4, fmt::format("layers{}", layers));
   add(heads != 8, fmt::format("heads{}", heads));
   add(batch != 8, fmt::format("batch{}", batch));

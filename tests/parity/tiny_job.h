@@ -37,6 +37,8 @@ struct GridCase {
   Text text = Text::kNone;
   // The picture's height in pixels; half as many rows of four tokens.
   int64_t height = 8;
+  // Beside it, heights that pictures also come in: a step's are all of one.
+  std::vector<int64_t> other_heights;
   int64_t layers = 4;
   // Four channels each.
   int64_t heads = 8;

@@ -35,7 +35,7 @@ absl::StatusOr<TrainingSetup> Setup(DType dtype) {
   ASSIGN_OR_RETURN(
       const ResolvedObjective resolved,
       ResolveObjective(objective, setup.family->samples(),
-                       /*seed=*/0, kBatch, setup.family->Shape().tokens));
+                       /*seed=*/0, kBatch, {setup.family->Shape().tokens}));
   setup.objective = resolved.training;
   setup.dtype = dtype;
   setup.global_batch = kBatch;

@@ -25,7 +25,7 @@ struct PreparedRun {
   Plan plan;
   std::string explanation;  // of a plan that nobody wrote
 
-  DataSummary data() const { return {dataset->size(), dataset->num_classes()}; }
+  DataSummary data() const { return SummaryOf(*dataset); }
 };
 
 // `job`: with defaults filled (FillJobDefaults). `plan`: as the user wrote it;

@@ -103,7 +103,8 @@ absl::StatusOr<LatentEncoder> ShapeLatentEncoder(const std::string& path,
         RETURN_IF_ERROR(WithContext(surface.status(), "points"));
         ASSIGN_OR_RETURN(ShapeAutoencoder::Posterior posterior,
                          autoencoder->Encode(*surface));
-        return LatentPosterior{std::move(posterior.mean),
+        return LatentPosterior{{config.channels, 1},
+                               std::move(posterior.mean),
                                std::move(posterior.log_variance)};
       }};
 }

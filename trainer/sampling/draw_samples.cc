@@ -71,6 +71,11 @@ absl::StatusOr<Loaded> LoadRun(const DrawOptions& options) {
                      ResolveJob(loaded.job, {loaded.dataset->size(),
                                              loaded.dataset->num_classes()}));
   }
+  if (options.size.has_value()) {
+    const auto sized = SetupAt(loaded.setup, loaded.job, *options.size);
+    RETURN_IF_ERROR(WithContext(sized.status(), "size"));
+    loaded.setup = *sized;
+  }
   return loaded;
 }
 

@@ -41,6 +41,8 @@ struct DrawOptions {
   uint64_t seed = 0;
   // The folder of the autoencoder that decodes latents. Absent: the job's.
   std::optional<std::string> autoencoder;
+  // Of the pictures that are drawn. Absent: the job's, of several the first.
+  std::optional<PictureSize> size;
   // The moving average of the weights where the run kept one.
   bool ema = true;
   // Samples drawn, without guidance, to compare with real ones; 0 = none.

@@ -142,6 +142,8 @@ absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Create(
   // Weights are whole when they are read: adapters are merged into them.
   TrainingSetup merged = setup;
   merged.trained = {};
+  // All that is drawn is of the first size.
+  merged.buckets.clear();
   std::unique_ptr<Sampler> sampler(new Sampler(
       std::make_unique<Own>(merged, whole, layout, device, factory)));
   RETURN_IF_ERROR(sampler->model_->status());

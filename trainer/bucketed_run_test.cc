@@ -1,0 +1,181 @@
+// A run on pictures of unlike shapes: what it says of its steps, that it goes
+// on to the same bits where it stopped, and what it refuses.
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_split.h"
+#include "fmt/format.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "models/image/decode.h"
+#include "models/image/encode.h"
+#include "nlohmann/json.hpp"
+#include "runtime/comm/single.h"
+#include "runtime/core/file.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+#include "trainer/config/textproto.h"
+#include "trainer/job.h"
+#include "trainer/sampling/draw_samples.h"
+#include "trainer/train.h"
+
+namespace trireme {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+constexpr int64_t kMaxBytes = 1 << 20;
+
+class BucketedRunTest : public ::testing::Test {
+ protected:
+  BucketedRunTest()
+      : root_(fmt::format(
+            "{}/bucketed_{}", testing::TempDir(),
+            testing::UnitTest::GetInstance()->current_test_info()->name())) {
+    fs::remove_all(root_);
+    fs::create_directories(root_ + "/pictures/a");
+    // Two thirds are square, one third lie.
+    for (int i = 0; i < 12; ++i) {
+      const Image image =
+          FilledImage(i % 3 == 0 ? 20 : 9, 9, 1, static_cast<uint8_t>(20 * i));
+      CHECK_OK(WritePng(fmt::format("{}/pictures/a/{}.png", root_, i), image));
+    }
+    options_.out = root_ + "/run";
+    options_.progress_bar = false;
+    CHECK_OK(ParseTextProto(fmt::format(
+                                R"(name: "run"
+                        model {{ dit {{ hidden: 8 layers: 1 heads: 1
+                                        patch: 4 }} }}
+                        objective {{ rectified_flow {{ dynamic_shift {{ }} }} }}
+                        data {{ image_folder {{ path: "{}/pictures" }}
+                                buckets {{
+                                  sizes {{ height: 4 width: 12 }}
+                                  sizes {{ height: 8 width: 8 }}
+                                }}
+                                channels: 1 }}
+                        global_batch: 4
+                        steps: 9
+                        optimizer {{ ema_decay: 0.5 }}
+                        sample {{ at_end: false }}
+                        precision: FP32)",
+                                root_),
+                            "job", &options_.job)
+                 .status());
+  }
+  ~BucketedRunTest() override { fs::remove_all(root_); }
+
+  absl::Status Run() {
+    TrainOptions options = options_;
+    RETURN_IF_ERROR(FillJobDefaults(options.job));
+    SingleWorld world;
+    return Train(options, world).status();
+  }
+  std::vector<nlohmann::json> Metrics() const {
+    std::vector<nlohmann::json> lines;
+    const std::string text =
+        ReadFile(options_.out + "/metrics.jsonl", kMaxBytes).value();
+    const std::vector<std::string> written =
+        absl::StrSplit(text, '\n', absl::SkipEmpty());
+    for (const std::string& line : written) {
+      lines.push_back(nlohmann::json::parse(line));
+    }
+    return lines;
+  }
+
+  std::string root_;
+  TrainOptions options_;
+};
+
+TEST_F(BucketedRunTest, StepsTellTheirSizeAndKeepToTheSharesOfTheData) {
+  ASSERT_TRUE(Run().ok());
+  std::map<std::string, int> steps;
+  for (const nlohmann::json& line : Metrics()) {
+    const std::string size = line["picture_size"];
+    ++steps[size];
+    EXPECT_EQ(line["sample_tokens"], size == "8x8" ? 4 : 3);
+  }
+  EXPECT_NEAR(steps["8x8"], 6, 1);
+  EXPECT_NEAR(steps["4x12"], 3, 1);
+  // Every picture is listed.
+  const std::string list =
+      ReadFile(options_.out + "/buckets.tsv", kMaxBytes).value();
+  EXPECT_THAT(list, HasSubstr("4x12\ta/3.png\n"));
+  EXPECT_THAT(list, HasSubstr("8x8\ta/4.png\n"));
+  EXPECT_EQ(std::count(list.begin(), list.end(), '\n'), 12);
+  // What was resolved has the sizes in order, the largest first.
+  const std::string job =
+      ReadFile(options_.out + "/job.textproto", kMaxBytes).value();
+  EXPECT_LT(job.find("width: 8"), job.find("width: 12"));
+}
+
+TEST_F(BucketedRunTest, AStoppedRunGoesOnToTheSameBits) {
+  ASSERT_TRUE(Run().ok());
+  const std::string whole = options_.out;
+  const std::vector<nlohmann::json> expected = Metrics();
+  options_.out = root_ + "/stopped";
+  int asked = 0;
+  options_.orders = [&] { return Orders{.stop = ++asked == 4}; };
+  ASSERT_TRUE(Run().ok());
+  options_.resume = true;
+  ASSERT_TRUE(Run().ok());
+  const std::vector<nlohmann::json> found = Metrics();
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(found[i]["loss"], expected[i]["loss"]) << i;
+    EXPECT_EQ(found[i]["picture_size"], expected[i]["picture_size"]) << i;
+  }
+  for (const char* file : {"model", "ema", "adam_m"}) {
+    const std::string name =
+        fmt::format("/checkpoints/step_00000009/{}.safetensors", file);
+    EXPECT_EQ(ReadFile(options_.out + name, kMaxBytes).value(),
+              ReadFile(whole + name, kMaxBytes).value());
+  }
+}
+
+// Batches of another number would repeat some pictures and lose others.
+TEST_F(BucketedRunTest, AnotherBatchIsRefusedOnResume) {
+  ASSERT_TRUE(Run().ok());
+  options_.resume = true;
+  options_.job.set_steps(12);
+  options_.job.set_global_batch(8);
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("global_batch: 4 in the run, 8 now"));
+  options_.allow = {"global_batch"};
+  EXPECT_THAT(MessageOf(Run()),
+              HasSubstr("global_batch: found 8, which does not divide the 36"));
+}
+
+TEST_F(BucketedRunTest, ASizeThatTheModelCannotHaveIsNamed) {
+  options_.job.mutable_data()->mutable_buckets()->mutable_sizes(0)->set_width(
+      10);
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("data.buckets.sizes: 4x10"));
+}
+
+TEST_F(BucketedRunTest, DrawsAtTheFirstSizeOrAtAnyOther) {
+  ASSERT_TRUE(Run().ok());
+  std::map<std::string, Image> drawn;
+  for (const PictureSize& size :
+       {PictureSize{}, PictureSize{8, 8}, PictureSize{4, 12}}) {
+    DrawOptions options = {.run = options_.out,
+                           .out = root_ + "/samples.png",
+                           .overwrite = true,
+                           .steps = 1,
+                           .per_class = 1};
+    if (size.pixels() > 0) options.size = size;
+    SingleWorld world;
+    const auto report = DrawSamples(options, world);
+    ASSERT_TRUE(report.ok()) << report.status();
+    drawn[fmt::format("{}x{}", size.height, size.width)] =
+        DecodeImage(ReadFile(options.out, kMaxBytes).value()).value();
+  }
+  EXPECT_EQ(drawn["0x0"], drawn["8x8"]);
+  EXPECT_GT(drawn["4x12"].width, drawn["8x8"].width);
+  EXPECT_LT(drawn["4x12"].height, drawn["8x8"].height);
+}
+
+}  // namespace
+}  // namespace trireme
