@@ -125,6 +125,7 @@ BatchSource SourceOf(const Verification& v) {
          .first = first,
          .count = count,
          .fields = AllFields(*v.setup.family),
+         .drops = v.setup.encoder_drops,
          .threads = static_cast<int>(v.job.data().decode_threads())});
     return reader.Read(device, step, (step - 1) * v.setup.global_batch);
   };

@@ -13,6 +13,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/pieces/transformer_pieces.h"
 #include "trainer/data_config.h"
+#include "trainer/encoder_drops_of.h"
 #include "trainer/model_parameters.h"
 #include "trainer/model_shape_of.h"
 
@@ -259,6 +260,8 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   }
   setup.seed = job.seed();
   setup.global_batch = job.global_batch();
+  ASSIGN_OR_RETURN(setup.encoder_drops,
+                   EncoderDropsOf(job.objective(), *setup.family));
   setup.trained = TrainedOf(job.train());
   RETURN_IF_ERROR(CheckTrained(*setup.family, setup.trained));
   RETURN_IF_ERROR(

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "models/data/encoder_drops.h"
 #include "models/family.h"
 #include "models/objective/objective.h"
 #include "parallel/loss_scaler.h"
@@ -58,6 +59,7 @@ struct TrainingSetup {
   LossScalerOptions loss_scale;  // enabled for fp16
   uint64_t seed = 0;
   int64_t global_batch = 1;
+  std::vector<DroppedEncoder> encoder_drops;
   TrainedParameters trained;
   BaseWeights base;  // empty where everything trains
 };

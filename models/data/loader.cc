@@ -217,6 +217,8 @@ absl::Status DataLoader::FillFrom(int64_t index, LoadedBatch& batch,
     job_error.Update(
         ReaderOf(fields[f]).read(sample, fields[f], element, batch.fields[f]));
   }
+  DropEncoders(options_.drops, options_.seed, batch.positions[element], fields,
+               element, batch.fields);
   return absl::OkStatus();
 }
 

@@ -33,6 +33,7 @@
 #include "absl/status/statusor.h"
 #include "models/data/bucket_order.h"
 #include "models/data/dataset.h"
+#include "models/data/encoder_drops.h"
 #include "models/data/field_readers.h"
 #include "models/data/sample_order.h"
 
@@ -47,6 +48,8 @@ struct LoaderOptions {
   // What is read of each sample. None: no sample is opened, only told which
   // ones they are.
   std::vector<FieldSpec> fields;
+  // What is left out of them at random.
+  std::vector<DroppedEncoder> drops;
   int threads = 1;
   // Batches decoded ahead.
   int prefetch = 2;

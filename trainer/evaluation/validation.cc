@@ -64,6 +64,7 @@ void Validation::Begin(RankModel& model) {
                     .first = model.first_sample(),
                     .count = model.local_batch(),
                     .fields = model.fields(),
+                    .drops = setup_.encoder_drops,
                     .threads = threads_},
       ExchangeOver(model.context().communicators().control()));
 }
