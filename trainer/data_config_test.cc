@@ -32,9 +32,9 @@ std::string ErrorOf(const std::string& fields) {
 }
 
 TEST(DataConfigTest, SizesOfAnAreaAreWrittenDownAndReadAgain) {
-  Data data = DataOf("buckets { side: 128 }");
+  Data data = DataOf("buckets { side: 128 step: 32 }");
   ASSERT_TRUE(FillData(data).ok());
-  EXPECT_EQ(SizesOf(data), SizesOfArea(128, 64, 2));
+  EXPECT_EQ(SizesOf(data), SizesOfArea(128, 32, 2));
   EXPECT_EQ(SizesOf(data).front(), (PictureSize{128, 128}));
   EXPECT_EQ(data.buckets().smaller(), PictureBuckets::REFUSE);
   EXPECT_TRUE(FillData(data).ok());

@@ -81,7 +81,7 @@ TEST(TextProto, ListsEveryProblemWithItsPlaceAndTheNearestName) {
       "trireme.Dit; "
       "did you mean 'hidden'?\n"
       "job.textproto:2:27: model.dit.preset: found 'TINNY', expected one of "
-      "CUSTOM, TINY, S, B, L, XL; did you mean TINY?\n"
+      "CUSTOM, TINY, S, B, L, XL, XL_2; did you mean TINY?\n"
       "job.textproto:3:17: model.dit.layers: found 'four', expected an "
       "integer from 0 to 4294967295\n"
       "job.textproto:5:28: optimizer.learning_rate: found 'fast', expected a "
