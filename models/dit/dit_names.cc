@@ -94,7 +94,12 @@ class Names {
       : config_(config),
         h_(config.hidden),
         table_(std::string(kClasses[0].name), ArgumentsOf(config).dump(),
-               std::string(kClasses[0].arguments)) {}
+               std::string(kClasses[0].arguments)) {
+    for (const ModelClass& former : std::span(kClasses).subspan(1)) {
+      table_.AddClassName(std::string(former.name),
+                          std::string(former.arguments));
+    }
+  }
 
   NameTable Make() && {
     const int64_t p = config_.patch, c = config_.image.channels;

@@ -116,6 +116,15 @@ void NameTable::AddPiece(WeightPiece piece) {
   pieces_.push_back(std::move(piece));
 }
 
+void NameTable::AddClassName(std::string class_name, std::string defaults) {
+  defaults_.emplace(std::move(class_name), std::move(defaults));
+}
+
+const std::string* NameTable::DefaultsOf(const std::string& class_name) const {
+  const auto found = defaults_.find(class_name);
+  return found == defaults_.end() ? nullptr : &found->second;
+}
+
 void NameTable::AddConstant(ConstantTensor constant) {
   DeclareTensor(constant.tensor);
   constants_.push_back(std::move(constant));

@@ -20,6 +20,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <utility>
@@ -63,7 +64,7 @@ class NameTable {
   NameTable(std::string class_name, std::string config, std::string defaults)
       : class_name_(std::move(class_name)),
         config_(std::move(config)),
-        defaults_(std::move(defaults)) {}
+        defaults_({{class_name_, std::move(defaults)}}) {}
 
   // The tensor is the parameter, element by element; its shape may be another
   // one of as many elements.
@@ -91,13 +92,18 @@ class NameTable {
 
   void AddConstant(ConstantTensor constant);
 
+  // Another name by which the class goes in some folders, with the defaults of
+  // its arguments there.
+  void AddClassName(std::string class_name, std::string defaults);
+
   // CHECKs that pieces lie in what is declared and cover each element of each
   // parameter and tensor once. Whoever made the table calls it at the end.
   void CheckComplete() const;
 
   const std::string& class_name() const { return class_name_; }
   const std::string& config() const { return config_; }
-  const std::string& defaults() const { return defaults_; }
+  // Of the class by that name; null if it is none of the table's.
+  const std::string* DefaultsOf(const std::string& class_name) const;
   const std::vector<NamedShape>& parameters() const { return parameters_; }
   const std::vector<NamedShape>& tensors() const { return tensors_; }
   const std::vector<WeightPiece>& pieces() const { return pieces_; }
@@ -107,7 +113,8 @@ class NameTable {
  private:
   std::string class_name_;
   std::string config_;
-  std::string defaults_;
+  // By all of the class's names.
+  std::map<std::string, std::string> defaults_;
   std::vector<NamedShape> parameters_;
   std::vector<NamedShape> tensors_;
   std::vector<WeightPiece> pieces_;

@@ -98,15 +98,16 @@ absl::StatusOr<WeightFolder> OpenWeightFolder(const std::string& folder,
                                               const NameTable& table) {
   ASSIGN_OR_RETURN(const TransformerConfig config,
                    ReadTransformerConfig(folder));
-  if (config.class_name != table.class_name()) {
+  const std::string* const defaults = table.DefaultsOf(config.class_name);
+  if (defaults == nullptr) {
     return FailedPrecondition("{}: {}: found \"{}\", expected \"{}\"",
                               config.path, kClassName, config.class_name,
                               table.class_name());
   }
-  ASSIGN_OR_RETURN(const Json arguments,
-                   CompleteArguments(config.path, *config.json,
-                                     {.name = table.class_name(),
-                                      .arguments = table.defaults()}));
+  ASSIGN_OR_RETURN(
+      const Json arguments,
+      CompleteArguments(config.path, *config.json,
+                        {.name = config.class_name, .arguments = *defaults}));
   RETURN_IF_ERROR(CompareArguments(config.path, arguments,
                                    Json::parse(table.config()),
                                    "for the job's model"));
