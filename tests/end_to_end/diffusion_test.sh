@@ -28,7 +28,8 @@ precision: FP32
 JOB
 
 echo "== four ranks and one learn the same"
-"$trireme" launch job.textproto --ranks 4 --out grid > launch.txt
+echo 'grid { tp: 2 pp: 2 }' > plan.textproto
+"$trireme" launch job.textproto --plan plan.textproto --out grid > launch.txt
 expect_in launch.txt "tp 2 x pp 2"
 [[ -s grid/samples/step_00000040.png ]] || fail "no samples of the grid"
 "$trireme" train job.textproto --out one > train.txt
