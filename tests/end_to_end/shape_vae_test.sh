@@ -128,7 +128,7 @@ expect_error "expected precision FP32" \
   --set model.shape_vae.losses.normal=1
 expect_error "objective: found rectified_flow, expected reconstruction" \
   "$trireme" train vae.textproto --set 'objective={rectified_flow {}}'
-expect_error "found latents in " \
+expect_error "found latents of 8x1 in " \
   "$trireme" train flow.textproto \
   --set 'model={triposg {hidden: 32 layers: 3 heads: 2 picture {}}}'
 expect_error "expected an autoencoder of shapes" \
