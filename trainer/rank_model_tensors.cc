@@ -1,0 +1,139 @@
+// The tensors of a rank's model as others read and write them: what checkpoints
+// hold, what replicas compare, weights that do not train.
+
+#include <utility>
+
+#include "fmt/format.h"
+#include "parallel/frozen_parameters.h"
+#include "runtime/core/status.h"
+#include "trainer/rank_model.h"
+
+namespace trireme {
+
+std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
+  context().device().Synchronize();
+  optimizer_->Settle();
+  std::vector<TensorPart> parts;
+  for (const std::vector<OwnedParameter>& bucket : optimizer_->owned()) {
+    for (const OwnedParameter& owned : bucket) {
+      if (!(owned.*tensor).defined()) continue;
+      const Parameter& parameter = *owned.parameter;
+      parts.push_back({.name = parameter.name,
+                       .global_shape = parameter.global_shape,
+                       .shards = parameter.shards,
+                       .local = owned.*tensor,
+                       .begin = owned.range.begin,
+                       .end = owned.range.end,
+                       .data_shards = owned.data_shards});
+    }
+  }
+  return parts;
+}
+
+std::vector<TensorPart> RankModel::MasterParts() {
+  return Parts(&OwnedParameter::master);
+}
+
+std::vector<TensorPart> RankModel::EmaParts() {
+  return Parts(&OwnedParameter::ema);
+}
+
+absl::Status RankModel::FillFrozen(const FillValue& fill) {
+  context().device().Synchronize();
+  for (size_t i = 0; i < training_.size(); ++i) {
+    OffloadedUnits* const offloaded = training_[i].offloaded.get();
+    for (const auto& parameter : local_.parts()[i].store->parameters()) {
+      if (parameter->trainable) continue;
+      Parameter at_home =
+          offloaded != nullptr ? offloaded->AtHome(*parameter) : *parameter;
+      ASSIGN_OR_RETURN(const QuantizationError error,
+                       trireme::FillFrozen(at_home, fill));
+      if (parameter->format != WeightFormat::kFull) {
+        quantization_errors_[parameter->name] = error;
+      }
+    }
+    if (offloaded != nullptr) offloaded->FetchAgain();
+  }
+  return absl::OkStatus();
+}
+
+CopiedBytes RankModel::copied_bytes() const {
+  CopiedBytes sum;
+  for (const Training& part : training_) {
+    if (!part.offloaded) continue;
+    sum.to_device += part.offloaded->copied().to_device;
+    sum.to_home += part.offloaded->copied().to_home;
+  }
+  return sum;
+}
+
+std::vector<TensorPart> RankModel::FrozenParts() const {
+  std::vector<TensorPart> parts;
+  for (size_t i = 0; i < training_.size(); ++i) {
+    for (const auto& parameter : local_.parts()[i].store->parameters()) {
+      if (parameter->trainable) continue;
+      const Parameter at_home = training_[i].offloaded
+                                    ? training_[i].offloaded->AtHome(*parameter)
+                                    : *parameter;
+      const auto add = [&](const Tensor& local, std::string_view kind) {
+        parts.push_back({.name = fmt::format("{}{}", at_home.name, kind),
+                         .global_shape = at_home.global_shape,
+                         .shards = at_home.shards,
+                         .local = local,
+                         .end = local.num_elements()});
+      };
+      if (at_home.format == WeightFormat::kFull) {
+        add(at_home.value, "");
+      } else {
+        add(at_home.quantized.codes, " (codes)");
+        add(at_home.quantized.scales, " (scales)");
+      }
+    }
+  }
+  return parts;
+}
+
+std::vector<TensorPart> RankModel::ValueParts() {
+  context().device().Synchronize();
+  std::vector<TensorPart> parts = FrozenParts();
+  if (offload_ || plan_.sharding() == Plan::PARAMETERS) {
+    for (TensorPart& part : Parts(&OwnedParameter::value)) {
+      parts.push_back(std::move(part));
+    }
+    return parts;
+  }
+  for (const LocalModel::Part& part : local_.parts()) {
+    for (const auto& parameter : part.store->parameters()) {
+      if (!parameter->trainable) continue;
+      parts.push_back({.name = parameter->name,
+                       .global_shape = parameter->global_shape,
+                       .shards = parameter->shards,
+                       .local = parameter->value,
+                       .end = parameter->local_elements()});
+    }
+  }
+  return parts;
+}
+
+std::vector<TensorPart> RankModel::MomentParts(bool second) {
+  return Parts(second ? &OwnedParameter::v : &OwnedParameter::m);
+}
+
+std::vector<TensorPart> RankModel::GradientParts() {
+  return Parts(&OwnedParameter::gradient);
+}
+
+void RankModel::SyncValues() {
+  optimizer_->SyncValues();
+  PublishValues();
+}
+
+void RankModel::PublishValues() {
+  for (const Training& part : training_) {
+    for (int bucket = 0; bucket < part.buckets->size(); ++bucket) {
+      part.units().Publish(bucket);
+    }
+  }
+}
+
+}  // namespace trireme
