@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/batch.h"
 #include "models/image/picture_size.h"
@@ -144,6 +145,10 @@ class ModelFamily {
   // Whether the model gives back what it is given, and draws nothing: an
   // autoencoder. It adds its losses itself.
   virtual bool reconstructs() const { return false; }
+  // Why the model cannot be trained in this type, if so.
+  virtual absl::Status CheckPrecision(DType /*dtype*/) const {
+    return absl::OkStatus();
+  }
   // Of a model of sequences, which predicts each token from those before it,
   // the sequences that there may be: samples are drawn token by token
   // (Objective::key_value_cache). Null: they are drawn as a whole.

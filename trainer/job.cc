@@ -258,6 +258,7 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
     default:
       setup.dtype = DType::kBFloat16;
   }
+  RETURN_IF_ERROR(setup.family->CheckPrecision(setup.dtype));
   setup.seed = job.seed();
   setup.global_batch = job.global_batch();
   ASSIGN_OR_RETURN(setup.encoder_drops,

@@ -263,12 +263,6 @@ ShardedVariable ShapeVaePart::Values(ForwardContext& context,
   Tensor positions = CopySlice(
       local_queries.Reshape({b * local, kQueryColumns}), 1, 0, kCoordinates);
   if (with_sides) {
-    if (DTypeSize(dtype_) < 4) {
-      context.parallel.Refuse(InvalidArgument(
-          "model.shape_vae.losses: found normal {} and eikonal {} with {}, "
-          "expected precision FP32 with them: in 16 bits differences vanish",
-          config_.losses.normal, config_.losses.eikonal, DTypeName(dtype_)));
-    }
     const Tensor offsets =
         In(Tensor::FromValues<double>(device_,
                                       {kDifferenceEvaluations, kCoordinates},

@@ -61,6 +61,16 @@ class ShapeVaeFamily final : public ModelFamily {
   }
 
   bool reconstructs() const override { return true; }
+  absl::Status CheckPrecision(DType dtype) const override {
+    const ShapeVaeLosses& losses = config_.losses;
+    if (DTypeSize(dtype) >= 4 || !losses.of_gradients()) {
+      return absl::OkStatus();
+    }
+    return InvalidArgument(
+        "model.shape_vae.losses: found normal {} and eikonal {} with {}, "
+        "expected precision FP32 with them: in 16 bits differences vanish",
+        losses.normal, losses.eikonal, DTypeName(dtype));
+  }
   int64_t num_classes() const override { return 0; }
   std::optional<int32_t> NoCondition(
       std::string_view /*field*/) const override {

@@ -19,7 +19,11 @@ expect_in() { # expect_in FILE TEXT
 expect_error() { # expect_error TEXT COMMAND...
   local text=$1
   shift
-  if "$@" > error.txt 2>&1; then fail "succeeded: $*"; fi
+  local status=0
+  "$@" > error.txt 2>&1 || status=$?
+  ((status != 0)) || fail "succeeded: $*"
+  # A message does not excuse a program that a signal ends.
+  ((status < 128)) || fail "ended with status $status: $*"
   expect_in error.txt "$text"
 }
 process_of_rank() { # process_of_rank RANK OUT: that trains with --out=OUT
