@@ -168,6 +168,8 @@ absl::Status FillShapes(Data& data) {
           "cells",
           volume.patch(), volume.cells());
     }
+    RETURN_IF_ERROR(CheckRange("data.shapes.volume.overlap", volume.overlap(),
+                               0, volume.patch() / 2));
   }
   RETURN_IF_ERROR(CheckRange("data.shapes.resolution",
                              data.shapes().resolution(), mosaics ? 2 : 0,
@@ -354,7 +356,8 @@ DataFormat DataFormatOf(const Data& data, int64_t classes) {
 
 VolumeShape VolumeShapeOf(const Shapes& shapes) {
   return {.cells = static_cast<int>(shapes.volume().cells()),
-          .patch = std::max(static_cast<int>(shapes.volume().patch()), 1)};
+          .patch = std::max(static_cast<int>(shapes.volume().patch()), 1),
+          .overlap = static_cast<int>(shapes.volume().overlap())};
 }
 
 }  // namespace trireme

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
@@ -17,21 +18,45 @@ constexpr float kDeviation = 0.5F;
 float HalfCell(int cells) { return 1.0F / static_cast<float>(cells); }
 float CutOff(int cells) { return 6 * HalfCell(cells); }
 
-// Calls f(cell, channel) of each of a volume's values, in the order of tokens.
+// Calls f(cell, place, at) of each of a volume's tokens' values, in their
+// order: the nearest cell of the grid, the place of the value within its token
+// and its number. The place is absent of values outside the grid.
 template <typename F>
 void ForEachValue(const VolumeShape& shape, F&& f) {
   const int64_t n = shape.cells;
-  const int64_t p = shape.patch;
   const int64_t side = shape.lattice();
+  const int64_t extent = shape.extent();
   int64_t at = 0;
   for (int64_t token = 0; token < shape.tokens(); ++token) {
-    const int64_t z = token / (side * side) * p;
-    const int64_t y = token / side % side * p;
-    const int64_t x = token % side * p;
-    for (int64_t i = 0; i < shape.token_channels(); ++i) {
-      f(((z + i / (p * p)) * n + y + i / p % p) * n + x + i % p, at++);
+    const std::array<int64_t, 3> cube = {token % side, token / side % side,
+                                         token / (side * side)};
+    for (int64_t i = 0; i < shape.token_channels(); ++i, ++at) {
+      const std::array<int64_t, 3> place = {i % extent, i / extent % extent,
+                                            i / (extent * extent)};
+      int64_t cell = 0;
+      bool in_grid = true;
+      for (int axis = 2; axis >= 0; --axis) {
+        const int64_t wanted =
+            cube[axis] * shape.patch + place[axis] - shape.overlap;
+        const int64_t nearest = std::clamp<int64_t>(wanted, 0, n - 1);
+        in_grid = in_grid && wanted == nearest;
+        cell = cell * n + nearest;
+      }
+      f(cell, in_grid ? std::optional(place) : std::nullopt, at);
     }
   }
+}
+
+// How much a token counts at one of its places: less towards its sides, where
+// others know better.
+float WeightAt(const VolumeShape& shape, const std::array<int64_t, 3>& place) {
+  float weight = 1;
+  for (const int64_t i : place) {
+    const int64_t from_side = std::min(i, shape.extent() - 1 - i) + 1;
+    weight *= static_cast<float>(
+        std::min<int64_t>(from_side, 2 * int64_t{shape.overlap} + 1));
+  }
+  return weight;
 }
 
 }  // namespace
@@ -55,10 +80,10 @@ std::vector<Vector3f> VolumePoints(int cells) {
 std::vector<float> VolumeTokens(std::span<const float> distances,
                                 const VolumeShape& shape) {
   CHECK_EQ(static_cast<int64_t>(distances.size()), shape.values());
-  std::vector<float> tokens(distances.size());
+  std::vector<float> tokens(shape.token_values());
   const float cut_off = CutOff(shape.cells);
   const float thicker = HalfCell(shape.cells);
-  ForEachValue(shape, [&](int64_t cell, int64_t at) {
+  ForEachValue(shape, [&](int64_t cell, const auto& /*place*/, int64_t at) {
     const float distance = (distances[cell] - thicker) / cut_off;
     tokens[at] = (std::clamp(distance, -1.0F, 1.0F) - kMean) / kDeviation;
   });
@@ -67,20 +92,27 @@ std::vector<float> VolumeTokens(std::span<const float> distances,
 
 absl::StatusOr<VolumeField> VolumeField::FromTokens(
     std::span<const float> tokens, const VolumeShape& shape) {
-  if (static_cast<int64_t>(tokens.size()) != shape.values()) {
+  if (static_cast<int64_t>(tokens.size()) != shape.token_values()) {
     return InvalidArgument("a volume of {} values, expected {}", tokens.size(),
-                           shape.values());
+                           shape.token_values());
   }
   if (!std::all_of(tokens.begin(), tokens.end(),
                    [](float value) { return std::isfinite(value); })) {
     return InvalidArgument("a volume with values that are not finite");
   }
-  std::vector<float> distances(tokens.size());
+  std::vector<float> distances(shape.values());
+  std::vector<float> weights(shape.values());
   const float cut_off = CutOff(shape.cells);
-  ForEachValue(shape, [&](int64_t cell, int64_t at) {
-    distances[cell] =
-        cut_off * std::clamp(tokens[at] * kDeviation + kMean, -1.0F, 1.0F);
+  ForEachValue(shape, [&](int64_t cell, const auto& place, int64_t at) {
+    if (!place.has_value()) return;
+    const float weight = WeightAt(shape, *place);
+    weights[cell] += weight;
+    distances[cell] += weight * cut_off *
+                       std::clamp(tokens[at] * kDeviation + kMean, -1.0F, 1.0F);
   });
+  for (int64_t cell = 0; cell < shape.values(); ++cell) {
+    distances[cell] /= weights[cell];
+  }
   return VolumeField(shape.cells, std::move(distances));
 }
 

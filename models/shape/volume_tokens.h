@@ -9,6 +9,11 @@
 //
 // since most of the cube is outside. Cells and tokens are in the order of their
 // places, x fastest.
+//
+// Tokens may overlap: each then also has the layers of cells about its cube
+// (outside the grid, those of the nearest cell), and a cell that several tokens
+// have is their weighted mean when they come back to a volume. What tokens make
+// each by itself fits one another so.
 
 #ifndef TRIREME_MODELS_SHAPE_VOLUME_TOKENS_H_
 #define TRIREME_MODELS_SHAPE_VOLUME_TOKENS_H_
@@ -25,12 +30,18 @@ namespace trireme {
 struct VolumeShape {
   int cells = 0;  // a side of the cube; a multiple of patch
   int patch = 1;
+  // Layers of cells about its cube that a token has as well.
+  int overlap = 0;
 
+  // A side of a token, in cells.
+  int64_t extent() const { return patch + 2 * int64_t{overlap}; }
   // A side of the cube.
   int64_t lattice() const { return cells / patch; }
   int64_t tokens() const { return lattice() * lattice() * lattice(); }
-  int64_t token_channels() const { return int64_t{patch} * patch * patch; }
+  int64_t token_channels() const { return extent() * extent() * extent(); }
+  // Of all cells; of all tokens.
   int64_t values() const { return int64_t{cells} * cells * cells; }
+  int64_t token_values() const { return tokens() * token_channels(); }
 };
 
 // The centres of the cells.

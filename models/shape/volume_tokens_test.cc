@@ -69,6 +69,54 @@ TEST(VolumeTokens, ATokenIsACubeWhereItLies) {
   }
 }
 
+// Seams between cubes would show otherwise.
+TEST(VolumeTokens, CubesThatOverlapMeetInTheMiddle) {
+  constexpr VolumeShape kOverlapping = {.cells = 16, .patch = 4, .overlap = 1};
+  ASSERT_EQ(kOverlapping.token_channels(), 6 * 6 * 6);
+  std::vector<float> distances;
+  for (const Vector3f& point : VolumePoints(kOverlapping.cells)) {
+    distances.push_back(Ball(point));
+  }
+  std::vector<float> tokens = VolumeTokens(distances, kOverlapping);
+  ASSERT_EQ(static_cast<int64_t>(tokens.size()), kOverlapping.token_values());
+  const std::vector<Vector3f> points = {
+      {0.5F, 0, 0}, {0, 0.45F, 0.1F}, {0.1F, -0.6F, 0}};
+  const auto values = [&](std::span<const float> from,
+                          const VolumeShape& shape) {
+    const auto field = VolumeField::FromTokens(from, shape);
+    EXPECT_TRUE(field.ok()) << field.status();
+    std::vector<float> found(points.size());
+    field->Distances(points, found);
+    return found;
+  };
+  const std::vector<float> apart = values(BallTokens(), kShape);
+  const std::vector<float> together = values(tokens, kOverlapping);
+  for (size_t i = 0; i < points.size(); ++i) {
+    EXPECT_NEAR(together[i], apart[i], 1e-5F) << i;
+  }
+
+  // All of one token says inside, all of others outside: between them lies a
+  // slope, a cell to either side.
+  std::fill(tokens.begin(), tokens.end(), 0.6F);
+  const int64_t middle = (1 * 4 + 1) * 4 + 1;
+  std::fill_n(tokens.begin() + middle * kOverlapping.token_channels(),
+              kOverlapping.token_channels(), -3.4F);
+  const auto field = VolumeField::FromTokens(tokens, kOverlapping);
+  ASSERT_TRUE(field.ok()) << field.status();
+  std::vector<Vector3f> across;
+  for (int x = 5; x < 11; ++x) {
+    across.push_back(
+        {(2 * static_cast<float>(x) + 1) / 16 - 1, -0.1875F, -0.1875F});
+  }
+  std::vector<float> slope(across.size());
+  field->Distances(across, slope);
+  const float cut_off = 0.375F;
+  const std::vector<float> expected = {-1, -1, -1.0F / 3, 1.0F / 3, 1, 1};
+  for (size_t i = 0; i < slope.size(); ++i) {
+    EXPECT_NEAR(slope[i], cut_off * expected[i], 1e-5F) << i;
+  }
+}
+
 TEST(VolumeTokens, WhatIsNoVolumeIsRefused) {
   std::vector<float> tokens = BallTokens();
   tokens[77] = std::numeric_limits<float>::quiet_NaN();
