@@ -4,7 +4,7 @@
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/plan/stage_ranks.h"
 #include "trainer/model_parameters.h"

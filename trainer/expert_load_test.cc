@@ -73,9 +73,9 @@ RankedPlan Improved(const ModelShape& model, const ClusterModel& cluster,
 }
 
 ModelPieces PiecesAt(double load, int64_t chunks) {
-  return *ModelShapeOf(SetupWith(256), load)
-              .recorded_pieces({.ep = kRanks, .row_chunks = chunks}, Plan::NONE,
-                               /*deferred=*/false);
+  return PiecesOf(ModelShapeOf(SetupWith(256), load),
+                  {.ep = kRanks, .row_chunks = chunks}, Plan::NONE,
+                  /*deferred=*/false);
 }
 
 int64_t BytesOfRows(const ModelPieces& pieces) {

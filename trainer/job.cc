@@ -11,7 +11,7 @@
 #include "models/resolve.h"
 #include "models/sampling/diffusion_sampler.h"
 #include "runtime/core/status.h"
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/model_shape.h"
 #include "trainer/data_config.h"
 #include "trainer/encoder_drops_of.h"
 #include "trainer/model_parameters.h"

@@ -1,7 +1,6 @@
 #include "trainer/model_shape_of.h"
 
 #include <memory>
-#include <optional>
 #include <utility>
 
 #include "models/objective/rectified_flow.h"
@@ -28,18 +27,10 @@ ModelShape ModelShapeOf(const TrainingSetup& setup, double expert_load) {
     recording.objective = std::make_shared<RectifiedFlowObjective>(
         RectifiedFlowConfig(), /*seed=*/0, /*global_batch=*/1);
   }
-  shape.recorded_pieces =
-      [hidden = shape.hidden, mlp_hidden = shape.mlp_hidden,
-       shared_hidden = shape.shared_hidden, heads = shape.heads,
-       recorder =
-           std::make_shared<PieceRecorder>(std::move(recording), expert_load)](
-          const BlockSplit& split, Plan::Recompute recompute,
-          bool deferred) -> std::optional<ModelPieces> {
-    if (hidden % split.tp != 0 || mlp_hidden % split.tp != 0 ||
-        shared_hidden % split.tp != 0 ||
-        heads % (split.tp * split.ulysses) != 0) {
-      return std::nullopt;
-    }
+  shape.pieces = [recorder = std::make_shared<PieceRecorder>(
+                      std::move(recording), expert_load)](
+                     const ModelShape& /*model*/, const BlockSplit& split,
+                     Plan::Recompute recompute, bool deferred) {
     return recorder->Record(split, recompute, deferred);
   };
   return shape;

@@ -8,9 +8,9 @@
 
 namespace trireme {
 
-// With recorded_pieces (trainer/recorded_pieces.h), which runs each split once
-// and keeps what it found. `expert_load`: rows of the rank whose experts have
-// most, over those of even routing.
+// With its pieces (trainer/recorded_pieces.h), each split of which is run once
+// and kept. `expert_load`: rows of the rank whose experts have most, over those
+// of even routing.
 ModelShape ModelShapeOf(const TrainingSetup& setup, double expert_load = 1);
 
 }  // namespace trireme

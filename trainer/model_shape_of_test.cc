@@ -12,7 +12,7 @@
 #include "models/mmdit/mmdit_config.h"
 #include "models/mmdit/mmdit_family.h"
 #include "models/objective/rectified_flow.h"
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "trainer/describe.h"
 
 namespace trireme {

@@ -12,7 +12,7 @@
 #include "gtest/gtest.h"
 #include "models/dit/dit_family.h"
 #include "models/objective/rectified_flow.h"
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/recorded_pieces.h"
 #include "trainer/training_setup.h"
@@ -80,9 +80,10 @@ class PlannerModelTest : public testing::TestWithParam<Case> {
     return PieceRecorder(setup_).Record(Split(), recompute, deferred);
   }
   ModelPieces ByFormulas() const {
-    ModelShape shape = ModelShapeOf(setup_);
-    shape.modulation_parameters = 6 * shape.hidden * (shape.hidden + 1);
-    return TransformerPieces(shape, Split(), Plan::NONE);
+    const ModelShape shape = ModelShapeOf(setup_);
+    return TransformerPieces(
+        shape, {.modulation_parameters = 6 * shape.hidden * (shape.hidden + 1)},
+        Split(), Plan::NONE);
   }
 
   TrainingSetup setup_;

@@ -9,7 +9,7 @@
 
 #include "fmt/format.h"
 #include "models/objective/objective.h"
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/model_shape.h"
 #include "trainer/model_shape_of.h"
 
 namespace trireme {

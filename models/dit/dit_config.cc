@@ -244,10 +244,4 @@ void FillDit(const DitConfig& config, Dit& dit) {
   }
 }
 
-TransformerSizes::Text TextOf(const DitConfig& config) {
-  if (config.cross_text()) return TransformerSizes::Text::kCross;
-  if (config.joint_text()) return TransformerSizes::Text::kJoint;
-  return TransformerSizes::Text::kNone;
-}
-
 }  // namespace trireme

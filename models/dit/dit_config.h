@@ -9,7 +9,6 @@
 #include "absl/status/statusor.h"
 #include "models/model.pb.h"
 #include "moe/moe_config.h"
-#include "scheduler/pieces/transformer_flops.h"
 
 namespace trireme {
 
@@ -89,9 +88,6 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
 
 // Writes the resolved sizes back, so that a run's job file shows them.
 void FillDit(const DitConfig& config, Dit& dit);
-
-// As the planner names how text enters.
-TransformerSizes::Text TextOf(const DitConfig& config);
 
 }  // namespace trireme
 

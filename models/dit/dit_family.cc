@@ -49,7 +49,9 @@ class DitFamily final : public ModelFamily {
     }
     shape.tokens = config_.tokens();
     shape.text_tokens = config_.text_tokens;
-    shape.text = TextOf(config_);
+    shape.text = config_.cross_text()   ? ModelShape::Text::kCross
+                 : config_.joint_text() ? ModelShape::Text::kJoint
+                                        : ModelShape::Text::kNone;
     // With and without experts; the last block reads joint text and does not
     // change it.
     // Of conditions per block the first has its own with the embedding.

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "scheduler/costs/plan_costs.h"
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/model_shape.h"
 
 namespace trireme {
 namespace {
@@ -98,6 +98,7 @@ std::vector<std::vector<ArithmeticSeconds>> PlanCoster::TimePieces() const {
         BlockSplit split = split_;
         split.tp = measured->tp;
         split.cp = measured->cp;
+        split.ulysses = 1;
         split.microbatch_size = measured->microbatch_size;
         split.sequence_parallel = measured->sequence_parallel;
         const ModelPieces of_split = PiecesOf(model_, split, Plan::NONE,

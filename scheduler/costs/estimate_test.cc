@@ -2,7 +2,7 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/cluster/collectives.h"
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/plan/plan.h"
 
 namespace trireme {
@@ -15,7 +15,7 @@ ModelShape Dit() {
   model.mlp_hidden = 8192;
   model.heads = 16;
   model.tokens = 4096;
-  model.modulation_parameters = 6 * 2048 * 2048;
+  model.pieces = PiecesByFormulas({.modulation_parameters = 6 * 2048 * 2048});
   return model;
 }
 
@@ -215,6 +215,7 @@ TEST(Estimate, AStepOfASmallModelIsNotAMatterOfMicroseconds) {
   model.mlp_hidden = 1536;
   model.heads = 6;
   model.tokens = 256;
+  model.pieces = PiecesByFormulas();
   const auto step_s = [&](int64_t microbatch_size) {
     Plan plan;
     plan.set_microbatch_size(microbatch_size);

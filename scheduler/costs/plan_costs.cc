@@ -6,7 +6,7 @@
 
 #include "runtime/core/log.h"
 #include "scheduler/cluster/collectives.h"
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/schedules/schedule.h"
 

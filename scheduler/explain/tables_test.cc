@@ -4,6 +4,7 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/explain/charts.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 
 namespace trireme {
 namespace {
@@ -25,6 +26,7 @@ class ReportTest : public testing::Test {
     input_.model.mlp_hidden = 8192;
     input_.model.heads = 16;
     input_.model.tokens = 1024;
+    input_.model.pieces = PiecesByFormulas();
     const absl::StatusOr<Cluster> cluster = DescribeCluster(
         {.nodes = 2, .devices_per_node = 2, .network = "ethernet-25"});
     ASSERT_TRUE(cluster.ok()) << cluster.status();

@@ -5,6 +5,7 @@
 #include "gtest/gtest.h"
 #include "scheduler/partial/plan.h"
 #include "scheduler/partial/validator.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/plan/plan.h"
 
 namespace trireme {
@@ -54,6 +55,7 @@ ModelShape Model() {
   model.mlp_hidden = 512;
   model.heads = 4;
   model.tokens = 64;
+  model.pieces = PiecesByFormulas();
   return model;
 }
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <tuple>
 
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/model_shape.h"
 
 namespace trireme {
 namespace {
@@ -28,6 +28,12 @@ uint64_t ParametersOf(const Cluster::ModelTimes& times,
                  ? times.block_parameters(static_cast<int>(kind))
                  : 0;
   }
+}
+
+// Files may have been edited.
+bool MayBeSplitBy(const ModelShape& model, int64_t tp) {
+  return model.heads % tp == 0 && model.mlp_hidden % tp == 0 &&
+         model.shared_hidden % tp == 0;
 }
 
 ModelPiece PieceOf(const Cluster::PieceTime& time) {
@@ -72,7 +78,8 @@ int64_t UseMeasuredTimes(const ClusterModel& cluster, ModelShape& model) {
     if (SharedSizes(times) != SharedSizes(wanted)) continue;
     for (const Cluster::PieceTime& piece : times.pieces()) {
       if (ParametersOf(times, piece.piece(), piece.block_kind()) !=
-          ParametersOf(wanted, piece.piece(), piece.block_kind())) {
+              ParametersOf(wanted, piece.piece(), piece.block_kind()) ||
+          !MayBeSplitBy(model, piece.tp())) {
         continue;
       }
       model.measured.push_back(

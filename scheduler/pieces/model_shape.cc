@@ -39,6 +39,9 @@ absl::Status CheckModelShape(const ModelShape& model) {
         "BF16, FP16, FP32 or FP64)",
         model.element_bytes);
   }
+  if (!model.pieces) {
+    return InvalidArgument("model.pieces: found none, expected their source");
+  }
   for (size_t i = 0; i < model.measured.size(); ++i) {
     const MeasuredPiece& piece = model.measured[i];
     for (const double seconds : {piece.forward_s, piece.backward_s}) {
@@ -76,6 +79,25 @@ BlockSplit SplitOf(const Plan& plan) {
           .sums_by_rank = plan.has_experts(),
           .sequence_parallel = plan.sequence_parallel(),
           .microbatch_size = plan.microbatch_size()};
+}
+
+ModelPieces PiecesOf(const ModelShape& model, const BlockSplit& split,
+                     Plan::Recompute recompute, bool deferred) {
+  CHECK(model.pieces) << "model.pieces: found none";
+  return model.pieces(model, split, recompute, deferred);
+}
+
+double ModelTrainingFlops(const ModelShape& model) {
+  const ModelPieces pieces = PiecesOf(model, {}, Plan::NONE, false);
+  double flops = 0;
+  for (const BlockRun& run : BlockRunsOf(model)) {
+    const PieceKernels& kernels = pieces.blocks[run.kind].kernels;
+    flops +=
+        static_cast<double>(run.count) *
+        (ProductFlops(kernels.forward) + ProductFlops(kernels.backward_input) +
+         ProductFlops(kernels.backward_weight));
+  }
+  return flops;
 }
 
 std::vector<BlockRun> BlockRunsOf(const ModelShape& model) {

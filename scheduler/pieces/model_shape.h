@@ -1,11 +1,8 @@
 // A transformer as the planner sees it: sizes only, no tensors. The trainer
 // fills one from its model's configuration.
 //
-// Units: FLOPs and bytes of one *sample* where not said otherwise; a matrix
-// product of [m, k] by [k, n] is 2mkn FLOPs. Sources: Korthikanti et al.,
-// "Reducing activation recomputation in large transformer models" (activation
-// bytes), Narayanan et al., "Efficient large-scale language model training on
-// GPU clusters" (FLOPs).
+// What its pieces compute, hold and send is the model's own to say
+// (ModelShape::pieces). A matrix product of [m, k] by [k, n] is 2mkn FLOPs.
 
 #ifndef TRIREME_SCHEDULER_PIECES_MODEL_SHAPE_H_
 #define TRIREME_SCHEDULER_PIECES_MODEL_SHAPE_H_
@@ -14,13 +11,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "scheduler/pieces/model_pieces.h"
-#include "scheduler/pieces/transformer_flops.h"
 #include "scheduler/plan/plan.pb.h"
 
 namespace trireme {
@@ -90,8 +85,16 @@ struct BlockRun {
   int64_t count = 0;
 };
 
+struct ModelShape;
+
+// A model's pieces on one rank under a split that the model can have; weight
+// gradients are put off where `deferred` says so. A pure function.
+using PieceSource =
+    std::function<ModelPieces(const ModelShape& model, const BlockSplit& split,
+                              Plan::Recompute recompute, bool deferred)>;
+
 struct ModelShape {
-  using Text = TransformerSizes::Text;
+  enum class Text { kNone, kCross, kJoint };
 
   std::string name;
   int64_t layers = 0;
@@ -104,22 +107,10 @@ struct ModelShape {
   int64_t tokens = 0;
   int64_t text_tokens = 0;
   Text text = Text::kNone;
-  // Parameters of a block's adaLN (6 h^2 with one table per block; of each of
-  // the two streams of kJoint); 0: none. Their products act on one vector per
-  // sample and cost no FLOPs here.
-  int64_t modulation_parameters = 0;
   // Of a mixture in place of MLPs; 0: none.
   int64_t experts = 0;
   int64_t expert_hidden = 0;
   int64_t shared_hidden = 0;  // of the one that all tokens go through; 0: none
-  // RMS norms on queries and keys keep two more activations.
-  bool qk_norm = false;
-  // Parameters and forward FLOPs of what lies before the first block and after
-  // the last one.
-  int64_t embedding_parameters = 0;
-  double embedding_flops = 0;
-  int64_t head_parameters = 0;
-  double head_flops = 0;
   // Of weights and activations: 2 (bf16, fp16), 4 or 8 (fp64).
   int64_t element_bytes = 2;
   // "bf16", "fp16", "fp32", "fp64"; empty: no measured times are looked for.
@@ -136,18 +127,23 @@ struct ModelShape {
   // nothing.
   bool hides_collectives = true;
   std::vector<MeasuredPiece> measured;
-  // The model's pieces as they were run, in place of transformer_pieces.h;
-  // null, and nothing for a split that the model cannot have: none is known.
-  // `deferred`: weight gradients are put off. A pure function.
-  std::function<std::optional<ModelPieces>(
-      const BlockSplit& split, Plan::Recompute recompute, bool deferred)>
-      recorded_pieces;
+  // Always set: whoever can run the model records its pieces
+  // (trainer/recorded_pieces.h).
+  PieceSource pieces;
 };
 
 // InvalidArgument with the field's name where a size makes no sense.
 absl::Status CheckModelShape(const ModelShape& model);
 
 BlockSplit SplitOf(const Plan& plan);
+
+// As the model's source has them.
+ModelPieces PiecesOf(const ModelShape& model, const BlockSplit& split,
+                     Plan::Recompute recompute, bool deferred);
+
+// Forward and backward over one sample: the FLOPs of MFU: products of the
+// blocks, neither the embedding's nor the head's, nor recomputation.
+double ModelTrainingFlops(const ModelShape& model);
 
 // Kinds are numbered from 0.
 int32_t NumBlockKinds(const ModelShape& model);

@@ -1,10 +1,12 @@
 #include "scheduler/pieces/model_shape.h"
 
 #include "gtest/gtest.h"
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 
 namespace trireme {
 namespace {
+
+TransformerParts Modulated() { return {.modulation_parameters = 6 * 64 * 64}; }
 
 ModelShape Dit() {
   ModelShape model;
@@ -13,14 +15,15 @@ ModelShape Dit() {
   model.mlp_hidden = 256;
   model.heads = 8;
   model.tokens = 128;
-  model.modulation_parameters = 6 * 64 * 64;
+  model.pieces = PiecesByFormulas(Modulated());
   return model;
 }
 
 // sbh units of the published tables.
 double Units(const ModelShape& model, const BlockSplit& split,
              Plan::Recompute recompute) {
-  return static_cast<double>(ActivationBytes(model, split, recompute)) /
+  const ModelPieces pieces = PiecesOf(model, split, recompute, false);
+  return static_cast<double>(pieces.blocks[0].activation_bytes) /
          static_cast<double>(model.tokens * split.microbatch_size *
                              model.hidden);
 }
@@ -40,7 +43,7 @@ TEST(ModelShape, FlopsAreThoseOfThePapers) {
   // What the runtime does before and after the blocks takes time, but is none
   // of the FLOPs of MFU.
   const double blocks = ModelTrainingFlops(dit);
-  dit.embedding_flops = dit.head_flops = 1e9;
+  dit.pieces = PiecesByFormulas({.embedding_flops = 1e9, .head_flops = 1e9});
   EXPECT_DOUBLE_EQ(ModelTrainingFlops(dit), blocks);
 }
 
@@ -49,7 +52,7 @@ TEST(ModelShape, FlopsAreThoseOfThePapers) {
 TEST(ModelShape, ActivationBytesAreThoseOfTheLiterature) {
   // Of the table's 34 units two are masks of dropout, which we do not have.
   ModelShape plain = Dit();
-  plain.modulation_parameters = 0;
+  plain.pieces = PiecesByFormulas();
   const BlockSplit one = {.microbatch_size = 3};
   EXPECT_DOUBLE_EQ(Units(plain, one, Plan::NONE), 34 - 2);
   EXPECT_DOUBLE_EQ(Units(plain, {.tp = 4}, Plan::NONE), 10 - 2 + 24.0 / 4);
@@ -62,15 +65,19 @@ TEST(ModelShape, ActivationBytesAreThoseOfTheLiterature) {
   EXPECT_DOUBLE_EQ(Units(dit, one, Plan::NONE), 36);
   EXPECT_DOUBLE_EQ(Units(dit, one, Plan::SELECTIVE), 24);
   EXPECT_DOUBLE_EQ(Units(dit, {.cp = 2}, Plan::NONE), 18);
-  dit.qk_norm = true;
+  TransformerParts normed = Modulated();
+  normed.qk_norm = true;
+  dit.pieces = PiecesByFormulas(normed);
   EXPECT_DOUBLE_EQ(Units(dit, one, Plan::NONE), 40);
 }
 
 TEST(ModelShape, ParametersPerRank) {
   // 12 h^2 + 6 h^2 of matrices, and biases:.
-  EXPECT_EQ(BlockParameters(Dit()), 18 * 64 * 64 + 9 * 64);
-  EXPECT_EQ(BlockParametersPerRank(Dit(), 2),
-            (18 * 64 * 64 + 7 * 64) / 2 + 2 * 64);
+  const auto of_block = [](int64_t tp) {
+    return PiecesOf(Dit(), {.tp = tp}, Plan::NONE, false).blocks[0].parameters;
+  };
+  EXPECT_EQ(of_block(1), 18 * 64 * 64 + 9 * 64);
+  EXPECT_EQ(of_block(2), (18 * 64 * 64 + 7 * 64) / 2 + 2 * 64);
 }
 
 TEST(ModelShape, ErrorsNameTheField) {

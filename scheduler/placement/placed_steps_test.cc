@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/costs/estimate.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/search/candidate_plan.h"
 
 namespace trireme {
@@ -17,6 +18,7 @@ ModelShape Model() {
   model.mlp_hidden = 4096;
   model.heads = 16;
   model.tokens = 256;
+  model.pieces = PiecesByFormulas();
   return model;
 }
 

@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/costs/estimate.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/placement/placement_cost.h"
 #include "scheduler/plan/plan.h"
 
@@ -19,6 +20,7 @@ ModelShape Model() {
   model.mlp_hidden = 8192;
   model.heads = 16;
   model.tokens = 4096;
+  model.pieces = PiecesByFormulas();
   return model;
 }
 

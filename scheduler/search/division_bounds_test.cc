@@ -4,6 +4,7 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/costs/estimate.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/search/candidate_plan.h"
 
 namespace trireme {
@@ -18,7 +19,7 @@ ModelShape Model() {
   model.mlp_hidden = 4096;
   model.heads = 16;
   model.tokens = 256;
-  model.modulation_parameters = 6 * 1024 * 1024;
+  model.pieces = PiecesByFormulas({.modulation_parameters = 6 * 1024 * 1024});
   return model;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "gtest/gtest.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/search/lower_bounds.h"
 #include "scheduler/search/search.h"
 
@@ -16,6 +17,7 @@ ModelShape Model() {
   model.mlp_hidden = 8192;
   model.heads = 16;
   model.tokens = 8192;
+  model.pieces = PiecesByFormulas();
   return model;
 }
 

@@ -9,6 +9,7 @@
 #include "scheduler/explain/sensitivities.h"
 #include "scheduler/explain/tables.h"
 #include "scheduler/explain/verdicts.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/schedules/schedule.h"
 #include "scheduler/search/candidate_plan.h"
@@ -39,6 +40,7 @@ ModelShape LargeModel() {
   model.mlp_hidden = 4 * kHidden;
   model.heads = 24;
   model.tokens = kTokens;
+  model.pieces = PiecesByFormulas();
   return model;
 }
 

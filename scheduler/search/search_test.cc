@@ -8,6 +8,7 @@
 #include "scheduler/explain/sensitivities.h"
 #include "scheduler/explain/verdicts.h"
 #include "scheduler/pieces/measured_times.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/search/candidate_plan.h"
 
@@ -22,7 +23,7 @@ ModelShape Model() {
   model.mlp_hidden = 8192;
   model.heads = 16;
   model.tokens = 1024;
-  model.modulation_parameters = 6 * 2048 * 2048;
+  model.pieces = PiecesByFormulas({.modulation_parameters = 6 * 2048 * 2048});
   return model;
 }
 

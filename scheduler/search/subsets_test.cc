@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "gtest/gtest.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 
 namespace trireme {
 namespace {
@@ -14,6 +15,7 @@ ModelShape SmallModel() {
   model.mlp_hidden = 1024;
   model.heads = 4;
   model.tokens = 256;
+  model.pieces = PiecesByFormulas();
   return model;
 }
 

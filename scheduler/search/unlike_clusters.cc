@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "runtime/core/log.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 
 namespace trireme {
 namespace {
@@ -34,7 +35,8 @@ PlannerInput UnlikeCluster(const std::vector<uint32_t>& devices,
   input.model.mlp_hidden = 8192;
   input.model.heads = 16;
   input.model.tokens = 1024;
-  input.model.modulation_parameters = 6 * 2048 * 2048;
+  input.model.pieces =
+      PiecesByFormulas({.modulation_parameters = 6 * 2048 * 2048});
   input.global_batch =
       2 * std::accumulate(devices.begin(), devices.end(), int64_t{0});
   const auto nodes = static_cast<uint32_t>(devices.size());

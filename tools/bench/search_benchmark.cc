@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/schedules/one_f_one_b.h"
 #include "scheduler/search/search.h"
 #include "scheduler/simulator/simulator.h"
@@ -64,7 +65,7 @@ int Main(int argc, char** argv) {
   input.model.tokens = 32768;
   input.model.text = ModelShape::Text::kCross;
   input.model.text_tokens = 512;
-  input.model.modulation_parameters = 6 * 5120;
+  input.model.pieces = PiecesByFormulas({.modulation_parameters = 6 * 5120});
   input.global_batch = 1024;
   absl::StatusOr<Cluster> cluster =
       DescribeCluster({.device = "H100", .nodes = nodes, .network = "ndr"});

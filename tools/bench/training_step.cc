@@ -12,7 +12,7 @@
 #include "models/resolve.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/status.h"
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.h"
 #include "tools/bench/random.h"
 #include "trainer/model_shape_of.h"

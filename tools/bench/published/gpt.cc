@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "scheduler/cluster/collectives.h"
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/schedules/schedule.h"
 
 namespace trireme {
@@ -105,9 +105,10 @@ ModelShape GptShape(const Gpt& gpt, int64_t pp) {
   model.heads = gpt.heads;
   model.tokens = gpt.tokens;
   const int64_t table = gpt.vocabulary * gpt.hidden;
-  model.embedding_parameters = gpt.tokens * gpt.hidden + table;
-  model.head_parameters = pp > 1 ? table : 0;
-  model.head_flops = LogitFlops(gpt);
+  model.pieces =
+      PiecesByFormulas({.embedding_parameters = gpt.tokens * gpt.hidden + table,
+                        .head_parameters = pp > 1 ? table : 0,
+                        .head_flops = LogitFlops(gpt)});
   model.gradient_bytes = gpt.gradient_bytes;
   // Published runs did not overlap them.
   model.hides_collectives = false;

@@ -7,7 +7,6 @@
 #include "scheduler/cluster/cluster.h"
 #include "scheduler/costs/estimate.h"
 #include "scheduler/pieces/model_shape.h"
-#include "scheduler/pieces/transformer_pieces.h"
 #include "scheduler/plan/plan.h"
 #include "tools/bench/published/gpt.h"
 

@@ -1,4 +1,4 @@
-#include "scheduler/pieces/transformer_pieces.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +11,40 @@ namespace {
 using Kind = PieceCollective::Kind;
 using Group = PieceCollective::Group;
 using Behind = PieceCollective::Behind;
+
+// Tokens of one sample on one rank of a block, padding included: where channels
+// are sharded over tp, and between those layers, where sequence parallelism
+// shards tokens instead. Every rank of cp holds the whole text.
+struct RankTokens {
+  int64_t image = 0;
+  int64_t image_between = 0;
+  int64_t text = 0;
+  int64_t text_between = 0;
+};
+
+RankTokens TokensOnRank(const ModelShape& model, const BlockSplit& split) {
+  const int64_t shards = split.sequence_parallel ? split.tp : 1;
+  RankTokens tokens;
+  tokens.image_between = CeilDivide(model.tokens, split.cp * shards);
+  tokens.image = tokens.image_between * shards;
+  const bool joint = model.text == ModelShape::Text::kJoint;
+  const int64_t text_shards = joint ? shards : 1;
+  tokens.text_between = CeilDivide(model.text_tokens, text_shards);
+  tokens.text = tokens.text_between * text_shards;
+  return tokens;
+}
+
+// Of attention's products of queries with keys and of weights with values, over
+// one sample.
+double AttentionFlops(const ModelShape& model) {
+  const auto n = static_cast<double>(model.text_tokens);
+  const auto s = static_cast<double>(model.tokens);
+  const bool joint = model.text == ModelShape::Text::kJoint;
+  const bool cross = model.text == ModelShape::Text::kCross;
+  const double queries = joint ? s + n : s;
+  return 4 * queries * (queries + (cross ? n : 0)) *
+         static_cast<double>(model.hidden);
+}
 
 // Elements of one [tokens, h] activation of a microbatch on one rank, as it
 // lies between the tensor-parallel layers, and inside them.
@@ -37,15 +71,6 @@ double MlpRatio(const ModelShape& model) {
          static_cast<double>(model.hidden);
 }
 
-TransformerSizes SizesOf(const ModelShape& model) {
-  return {.layers = model.layers,
-          .hidden = model.hidden,
-          .mlp_hidden = model.mlp_hidden,
-          .tokens = model.tokens,
-          .text_tokens = model.text_tokens,
-          .text = model.text};
-}
-
 int64_t ToBytes(double bytes) { return std::llround(bytes); }
 
 // Of a modulated block and of a modulated head.
@@ -58,8 +83,10 @@ int64_t UnroundedBytes(const ModelShape& model) {
 
 class Collectives {
  public:
-  Collectives(const ModelShape& model, const BlockSplit& split)
+  Collectives(const ModelShape& model, bool conditioned,
+              const BlockSplit& split)
       : model_(model),
+        conditioned_(conditioned),
         split_(split),
         tokens_(TokensOnRank(model, split)),
         products_(BlockFlops(model) - AttentionFlops(model)) {}
@@ -74,7 +101,7 @@ class Collectives {
   }
 
   void AddEmbedding() {
-    if (!HasConditioning(model_)) return;
+    if (!conditioned_) return;
     // Conditioning is used by every rank: its gradients are summed here.
     const int64_t conditioning = Bytes(1, model_.hidden);
     if (split_.tp > 1)
@@ -106,7 +133,7 @@ class Collectives {
   // Columns over tp, gathered; each rank's gradient is of its own tokens under
   // sequence parallelism, else they are all the same.
   void AddModulation(int64_t parts) {
-    if (split_.tp == 1 || !HasConditioning(model_)) return;
+    if (split_.tp == 1 || !conditioned_) return;
     const int64_t bytes = Bytes(1, parts * model_.hidden);
     Add({Group::kTensor, Kind::kAllGather, bytes, 1, 0});
     if (split_.sequence_parallel) {
@@ -206,12 +233,119 @@ class Collectives {
   }
 
   const ModelShape& model_;
+  // A vector for each sample modulates every block.
+  const bool conditioned_;
   const BlockSplit& split_;
   const RankTokens tokens_;
   // FLOPs over one sample on all ranks.
   const double products_;
   std::vector<PieceCollective> list_;
 };
+
+// Of the products with weights of one microbatch on one rank.
+double ProductFlopsOnRank(const ModelShape& model, const BlockSplit& split) {
+  const auto h = static_cast<double>(model.hidden);
+  const auto n = static_cast<double>(model.text_tokens);
+  double text = 0;  // on every rank of cp
+  if (model.text == ModelShape::Text::kCross) text = 4 * n * h * h;
+  if (model.text == ModelShape::Text::kJoint) {
+    text = n * (8 * h * h + 4 * h * static_cast<double>(model.mlp_hidden));
+  }
+  const double image = BlockFlops(model) - AttentionFlops(model) - text;
+  return (image / static_cast<double>(split.cp) + text) *
+         static_cast<double>(split.microbatch_size) /
+         static_cast<double>(split.tp);
+}
+
+double AttentionFlopsOnRank(const ModelShape& model, const BlockSplit& split) {
+  return AttentionFlops(model) * static_cast<double>(split.microbatch_size) /
+         static_cast<double>(split.tp * split.cp);
+}
+
+// Parameters of a block on one rank: matrices are sharded over tp, norms not.
+int64_t BlockParametersPerRank(const ModelShape& model,
+                               const TransformerParts& parts, int64_t tp) {
+  const int64_t h = model.hidden;
+  int64_t sharded = 4 * h * h + 2 * h * model.mlp_hidden +
+                    parts.modulation_parameters + 3 * h + model.mlp_hidden;
+  int64_t whole = 2 * h;
+  if (model.text == ModelShape::Text::kCross) sharded += 4 * h * h;
+  if (model.text == ModelShape::Text::kJoint) sharded *= 2;
+  // Two norms with scale and shift, where modulation does not replace them.
+  if (parts.modulation_parameters == 0) whole += 4 * h;
+  return (sharded + tp - 1) / tp + whole;
+}
+
+// What one block's element-wise kernels read and write in one forward of a
+// microbatch on one rank.
+double ElementwiseBytes(const ModelShape& model, const TransformerParts& parts,
+                        const BlockSplit& split) {
+  // In units of one [tokens, h] activation, reads and writes: two norms 2 each
+  // (modulation rides along), two residual sums 3 each (gates ride along) ...
+  const double outside = 4 + 6;
+  // ... queries, keys, values and output in and out of attention's layout 8,
+  // and the activation function.
+  const double inside = 8 + 2 * MlpRatio(model) + (parts.qk_norm ? 4 : 0);
+  const Unit unit = UnitOf(model, split);
+  return (outside * unit.outside + inside * unit.inside) *
+         static_cast<double>(model.element_bytes);
+}
+
+// Activations that one block keeps from forward to backward, per microbatch and
+// rank.
+int64_t ActivationBytes(const ModelShape& model, const TransformerParts& parts,
+                        const BlockSplit& split, Plan::Recompute recompute) {
+  const Unit unit = UnitOf(model, split);
+  const auto e = static_cast<double>(model.element_bytes);
+  if (recompute == Plan::FULL) return ToBytes(unit.outside * e);
+  const bool selective = recompute == Plan::SELECTIVE;
+  const double ratio = MlpRatio(model);
+  const bool modulated = parts.modulation_parameters > 0;
+  // Inputs of the two norms, of attention and of the MLP; with modulation also
+  // what the two gates multiply. SELECTIVE drops the norms' outputs.
+  double outside = (selective ? 2 : 4) + (modulated ? 2 : 0);
+  // Queries, keys, values, attention's output; the activation function's input
+  // and output, of which SELECTIVE drops the latter.
+  double inside = 4 + (selective ? 1 : 2) * ratio + (parts.qk_norm ? 2 : 0);
+  double bytes = (outside * unit.outside + inside * unit.inside) * e;
+  if (model.text == ModelShape::Text::kCross) {
+    // Normed query input, queries, output and its gate; keys and values.
+    const double keys =
+        static_cast<double>(model.text_tokens * split.microbatch_size *
+                            model.hidden) /
+        static_cast<double>(split.tp);
+    bytes +=
+        e * ((selective ? 1 : 2) * unit.outside + 2 * unit.inside + 2 * keys);
+  }
+  return ToBytes(bytes);
+}
+
+// Of those, what the weight gradients still need after the input gradients.
+int64_t DeferredWeightBytes(const ModelShape& model, const BlockSplit& split) {
+  // Input and output gradient of the four matrix products: attention in (1 and
+  // 3), out (1 and 1), MLP in (1 and r), out (r and 1).
+  const Unit unit = UnitOf(model, split);
+  const double elements =
+      4 * unit.outside + (4 + 2 * MlpRatio(model)) * unit.inside;
+  return ToBytes(elements * static_cast<double>(model.element_bytes));
+}
+
+// The hidden states of one microbatch as they lie on one rank between blocks.
+int64_t BoundaryBytes(const ModelShape& model, const BlockSplit& split) {
+  return ToBytes(UnitOf(model, split).outside *
+                 static_cast<double>(model.element_bytes));
+}
+
+// The message from stage to stage: the hidden states and, where the model has
+// them, the conditioning and the text.
+int64_t MessageBytes(const ModelShape& model, const TransformerParts& parts,
+                     const BlockSplit& split) {
+  const RankTokens tokens = TokensOnRank(model, split);
+  int64_t rows = tokens.image_between;
+  if (parts.modulation_parameters > 0) ++rows;
+  if (model.text != ModelShape::Text::kNone) rows += tokens.text_between;
+  return split.microbatch_size * rows * model.hidden * model.element_bytes;
+}
 
 // What element-wise backwards move relative to their forwards: norms and
 // activation functions read two tensors and write one, sums only pass gradients
@@ -239,13 +373,12 @@ PieceKernel Elementwise(int32_t count, double bytes) {
 }
 
 PieceKernels BlockKernels(const ModelShape& model, const BlockSplit& split,
-                          Plan::Recompute recompute) {
+                          double moved, Plan::Recompute recompute) {
   const auto h = static_cast<double>(model.hidden);
   const auto m = static_cast<double>(model.mlp_hidden);
   // Queries, keys and values in one product, attention's output, and the MLP's
   // two. Those of text are shared out among them.
   const double all = ProductFlopsOnRank(model, split) / (4 * h + 2 * m);
-  const double moved = ElementwiseBytes(model, split);
   const double attention = AttentionFlopsOnRank(model, split);
   PieceKernels kernels;
   for (const double width : {3 * h, h, m, m}) {
@@ -283,135 +416,24 @@ PieceKernels EndKernels(const ModelShape& model, const BlockSplit& split,
 
 }  // namespace
 
-int64_t SequenceLength(const ModelShape& model) {
-  return model.tokens +
-         (model.text == ModelShape::Text::kJoint ? model.text_tokens : 0);
-}
-
-RankTokens TokensOnRank(const ModelShape& model, const BlockSplit& split) {
-  const int64_t shards = split.sequence_parallel ? split.tp : 1;
-  RankTokens tokens;
-  tokens.image_between = CeilDivide(model.tokens, split.cp * shards);
-  tokens.image = tokens.image_between * shards;
-  const bool joint = model.text == ModelShape::Text::kJoint;
-  const int64_t text_shards = joint ? shards : 1;
-  tokens.text_between = CeilDivide(model.text_tokens, text_shards);
-  tokens.text = tokens.text_between * text_shards;
-  return tokens;
-}
-
-bool HasConditioning(const ModelShape& model) {
-  return model.modulation_parameters > 0;
-}
-
-double AttentionFlops(const ModelShape& model) {
-  return AttentionForwardFlops(SizesOf(model));
-}
-
 double BlockFlops(const ModelShape& model) {
-  return BlockForwardFlops(SizesOf(model));
-}
-
-double ProductFlopsOnRank(const ModelShape& model, const BlockSplit& split) {
   const auto h = static_cast<double>(model.hidden);
+  const auto f = static_cast<double>(model.mlp_hidden);
   const auto n = static_cast<double>(model.text_tokens);
-  double text = 0;  // on every rank of cp
-  if (model.text == ModelShape::Text::kCross) text = 4 * n * h * h;
-  if (model.text == ModelShape::Text::kJoint) {
-    text = n * (8 * h * h + 4 * h * static_cast<double>(model.mlp_hidden));
-  }
-  const double image = BlockFlops(model) - AttentionFlops(model) - text;
-  return (image / static_cast<double>(split.cp) + text) *
-         static_cast<double>(split.microbatch_size) /
-         static_cast<double>(split.tp);
+  const auto s = static_cast<double>(model.tokens);
+  const double rows = model.text == ModelShape::Text::kJoint ? s + n : s;
+  // Query and output projections, keys and values, MLP.
+  double flops = 8 * rows * h * h + 4 * rows * h * f;
+  if (model.text == ModelShape::Text::kCross) flops += 4 * (rows + n) * h * h;
+  return flops + AttentionFlops(model);
 }
 
-double AttentionFlopsOnRank(const ModelShape& model, const BlockSplit& split) {
-  return AttentionFlops(model) * static_cast<double>(split.microbatch_size) /
-         static_cast<double>(split.tp * split.cp);
-}
-
-int64_t BlockParametersPerRank(const ModelShape& model, int64_t tp) {
-  const int64_t h = model.hidden;
-  int64_t sharded = 4 * h * h + 2 * h * model.mlp_hidden +
-                    model.modulation_parameters + 3 * h + model.mlp_hidden;
-  int64_t whole = 2 * h;
-  if (model.text == ModelShape::Text::kCross) sharded += 4 * h * h;
-  if (model.text == ModelShape::Text::kJoint) sharded *= 2;
-  // Two norms with scale and shift, where modulation does not replace them.
-  if (model.modulation_parameters == 0) whole += 4 * h;
-  return (sharded + tp - 1) / tp + whole;
-}
-
-int64_t BlockParameters(const ModelShape& model) {
-  return BlockParametersPerRank(model, 1);
-}
-
-double ElementwiseBytes(const ModelShape& model, const BlockSplit& split) {
-  // In units of one [tokens, h] activation, reads and writes: two norms 2 each
-  // (modulation rides along), two residual sums 3 each (gates ride along) ...
-  const double outside = 4 + 6;
-  // ... queries, keys, values and output in and out of attention's layout 8,
-  // and the activation function.
-  const double inside = 8 + 2 * MlpRatio(model) + (model.qk_norm ? 4 : 0);
-  const Unit unit = UnitOf(model, split);
-  return (outside * unit.outside + inside * unit.inside) *
-         static_cast<double>(model.element_bytes);
-}
-
-int64_t ActivationBytes(const ModelShape& model, const BlockSplit& split,
-                        Plan::Recompute recompute) {
-  const Unit unit = UnitOf(model, split);
-  const auto e = static_cast<double>(model.element_bytes);
-  if (recompute == Plan::FULL) return ToBytes(unit.outside * e);
-  const bool selective = recompute == Plan::SELECTIVE;
-  const double ratio = MlpRatio(model);
-  const bool modulated = model.modulation_parameters > 0;
-  // Inputs of the two norms, of attention and of the MLP; with modulation also
-  // what the two gates multiply. SELECTIVE drops the norms' outputs.
-  double outside = (selective ? 2 : 4) + (modulated ? 2 : 0);
-  // Queries, keys, values, attention's output; the activation function's input
-  // and output, of which SELECTIVE drops the latter.
-  double inside = 4 + (selective ? 1 : 2) * ratio + (model.qk_norm ? 2 : 0);
-  double bytes = (outside * unit.outside + inside * unit.inside) * e;
-  if (model.text == ModelShape::Text::kCross) {
-    // Normed query input, queries, output and its gate; keys and values.
-    const double keys =
-        static_cast<double>(model.text_tokens * split.microbatch_size *
-                            model.hidden) /
-        static_cast<double>(split.tp);
-    bytes +=
-        e * ((selective ? 1 : 2) * unit.outside + 2 * unit.inside + 2 * keys);
-  }
-  return ToBytes(bytes);
-}
-
-int64_t DeferredWeightBytes(const ModelShape& model, const BlockSplit& split) {
-  // Input and output gradient of the four matrix products: attention in (1 and
-  // 3), out (1 and 1), MLP in (1 and r), out (r and 1).
-  const Unit unit = UnitOf(model, split);
-  const double elements =
-      4 * unit.outside + (4 + 2 * MlpRatio(model)) * unit.inside;
-  return ToBytes(elements * static_cast<double>(model.element_bytes));
-}
-
-int64_t BoundaryBytes(const ModelShape& model, const BlockSplit& split) {
-  return ToBytes(UnitOf(model, split).outside *
-                 static_cast<double>(model.element_bytes));
-}
-
-int64_t MessageBytes(const ModelShape& model, const BlockSplit& split) {
-  const RankTokens tokens = TokensOnRank(model, split);
-  int64_t rows = tokens.image_between;
-  if (HasConditioning(model)) ++rows;
-  if (model.text != ModelShape::Text::kNone) rows += tokens.text_between;
-  return split.microbatch_size * rows * model.hidden * model.element_bytes;
-}
-
-ModelPieces TransformerPieces(const ModelShape& model, const BlockSplit& split,
+ModelPieces TransformerPieces(const ModelShape& model,
+                              const TransformerParts& parts,
+                              const BlockSplit& split,
                               Plan::Recompute recompute) {
   const auto collectives = [&](void (Collectives::*add)()) {
-    Collectives list(model, split);
+    Collectives list(model, parts.modulation_parameters > 0, split);
     (list.*add)();
     return list.Take();
   };
@@ -419,8 +441,8 @@ ModelPieces TransformerPieces(const ModelShape& model, const BlockSplit& split,
   // Gradients inside one block, what it computes again, and whole tensors on
   // both sides of a gather.
   int64_t transient = DeferredWeightBytes(model, split) +
-                      ActivationBytes(model, split, Plan::NONE) -
-                      ActivationBytes(model, split, recompute);
+                      ActivationBytes(model, parts, split, Plan::NONE) -
+                      ActivationBytes(model, parts, split, recompute);
   if (split.sequence_parallel) {
     BlockSplit whole = split;
     whole.sequence_parallel = false;
@@ -429,35 +451,33 @@ ModelPieces TransformerPieces(const ModelShape& model, const BlockSplit& split,
   ModelPieces pieces;
   pieces.blocks.assign(
       NumBlockKinds(model),
-      {.parameters = BlockParametersPerRank(model, split.tp),
-       .activation_bytes = ActivationBytes(model, split, recompute),
+      {.parameters = BlockParametersPerRank(model, parts, split.tp),
+       .activation_bytes = ActivationBytes(model, parts, split, recompute),
        .deferred_bytes = DeferredWeightBytes(model, split),
        .transient_bytes = transient,
-       .message_bytes = MessageBytes(model, split),
-       .kernels = BlockKernels(model, split, recompute),
+       .message_bytes = MessageBytes(model, parts, split),
+       .kernels = BlockKernels(
+           model, split, ElementwiseBytes(model, parts, split), recompute),
        .collectives = collectives(&Collectives::AddBlock)});
   pieces.embedding = {
-      .parameters = CeilDivide(model.embedding_parameters, split.tp),
+      .parameters = CeilDivide(parts.embedding_parameters, split.tp),
       .activation_bytes = boundary,
-      .kernels = EndKernels(model, split, model.embedding_flops),
+      .kernels = EndKernels(model, split, parts.embedding_flops),
       .collectives = collectives(&Collectives::AddEmbedding)};
   // Input of the last norm and of the head.
-  pieces.head = {.parameters = CeilDivide(model.head_parameters, split.tp),
+  pieces.head = {.parameters = CeilDivide(parts.head_parameters, split.tp),
                  .activation_bytes = 2 * boundary,
                  .transient_bytes = transient,
-                 .kernels = EndKernels(model, split, model.head_flops),
+                 .kernels = EndKernels(model, split, parts.head_flops),
                  .collectives = collectives(&Collectives::AddHead)};
   return pieces;
 }
 
-ModelPieces PiecesOf(const ModelShape& model, const BlockSplit& split,
-                     Plan::Recompute recompute, bool deferred) {
-  if (model.recorded_pieces) {
-    std::optional<ModelPieces> recorded =
-        model.recorded_pieces(split, recompute, deferred);
-    if (recorded.has_value()) return *std::move(recorded);
-  }
-  return TransformerPieces(model, split, recompute);
+PieceSource PiecesByFormulas(const TransformerParts& parts) {
+  return [parts](const ModelShape& model, const BlockSplit& split,
+                 Plan::Recompute recompute, bool /*deferred*/) {
+    return TransformerPieces(model, parts, split, recompute);
+  };
 }
 
 int64_t ModelParameters(const ModelShape& model) {
@@ -467,19 +487,6 @@ int64_t ModelParameters(const ModelShape& model) {
     parameters += run.count * pieces.blocks[run.kind].parameters;
   }
   return parameters;
-}
-
-double ModelTrainingFlops(const ModelShape& model) {
-  const ModelPieces pieces = PiecesOf(model, {}, Plan::NONE, false);
-  double flops = 0;
-  for (const BlockRun& run : BlockRunsOf(model)) {
-    const PieceKernels& kernels = pieces.blocks[run.kind].kernels;
-    flops +=
-        static_cast<double>(run.count) *
-        (ProductFlops(kernels.forward) + ProductFlops(kernels.backward_input) +
-         ProductFlops(kernels.backward_weight));
-  }
-  return flops;
 }
 
 }  // namespace trireme
