@@ -1,9 +1,8 @@
 // Small instances whose best makespans are known from brute force: a wrong
 // time model, rule or bound would change one of them.
 
-#include "scheduler/partial/exact.h"
-
 #include "gtest/gtest.h"
+#include "scheduler/partial/exact_testing.h"
 #include "scheduler/partial/validator.h"
 
 namespace trireme {

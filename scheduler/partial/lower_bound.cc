@@ -167,18 +167,4 @@ double SkipLowerBound(const SkipInstance& instance) {
   return bound;
 }
 
-double PathsLowerBound(const SkipInstance& instance,
-                       const std::vector<NodePath>& paths) {
-  std::vector<double> load_s(instance.num_nodes(), -instance.gap_s);
-  double bound = 0;
-  for (const NodePath& path : paths) {
-    bound = std::max(bound, SoloSeconds(instance, path));
-    for (int32_t task = 0; task < instance.tasks_per_microbatch(); ++task) {
-      load_s[TaskNode(path, task)] +=
-          TaskSeconds(instance, path, task) + instance.gap_s;
-    }
-  }
-  return std::max(bound, *std::max_element(load_s.begin(), load_s.end()));
-}
-
 }  // namespace trireme

@@ -54,11 +54,6 @@ absl::StatusOr<SkipSearchResult> SearchSkipSchedule(
 // nodes' fastest solo paths, and much more where slots are few.
 double SkipLowerBound(const SkipInstance& instance);
 
-// The plain bound: max(heaviest node load, longest solo path of a microbatch)
-// of given paths.
-double PathsLowerBound(const SkipInstance& instance,
-                       const std::vector<NodePath>& paths);
-
 }  // namespace trireme
 
 #endif  // TRIREME_SCHEDULER_PARTIAL_SEARCH_H_

@@ -4,7 +4,7 @@
 #include "scheduler/partial/search.h"
 
 #include "gtest/gtest.h"
-#include "scheduler/partial/exact.h"
+#include "scheduler/partial/exact_testing.h"
 #include "scheduler/partial/validator.h"
 
 namespace trireme {

@@ -27,13 +27,6 @@ absl::Status ValidateSkipPaths(const SkipInstance& instance,
 absl::Status ValidateSkipSchedule(const SkipInstance& instance,
                                   const SkipSchedule& schedule);
 
-// That `times` (of a valid schedule, from whatever simulator) respects the
-// durations: no task before its message has arrived, no two at once on a node,
-// rests kept.
-absl::Status ValidateSkipTimes(const SkipInstance& instance,
-                               const SkipSchedule& schedule,
-                               const SkipTimes& times);
-
 }  // namespace trireme
 
 #endif  // TRIREME_SCHEDULER_PARTIAL_VALIDATOR_H_

@@ -10,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "runtime/core/status.h"
 #include "scheduler/partial/candidate_paths.h"
+#include "scheduler/partial/exact_testing.h"
 
 namespace trireme {
 namespace {

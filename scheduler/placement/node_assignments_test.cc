@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "scheduler/search/unlike_clusters.h"
+#include "scheduler/search/unlike_clusters_testing.h"
 
 namespace trireme {
 namespace {

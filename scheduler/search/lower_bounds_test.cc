@@ -9,7 +9,7 @@
 #include "scheduler/schedules/schedule.h"
 #include "scheduler/search/candidate_plan.h"
 #include "scheduler/search/likely_seconds.h"
-#include "scheduler/search/unlike_clusters.h"
+#include "scheduler/search/unlike_clusters_testing.h"
 
 namespace trireme {
 namespace {

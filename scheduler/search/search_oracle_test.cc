@@ -11,7 +11,7 @@
 #include "scheduler/placement/node_assignments.h"
 #include "scheduler/search/candidate_plan.h"
 #include "scheduler/search/search.h"
-#include "scheduler/search/unlike_clusters.h"
+#include "scheduler/search/unlike_clusters_testing.h"
 
 namespace trireme {
 namespace {

@@ -2,9 +2,11 @@
 // the search makes of it, with the processor time it takes:
 //   skippipe [FILE] [EVALUATIONS]
 
+#include <algorithm>
 #include <cstdlib>
 #include <ctime>
 #include <string>
+#include <vector>
 
 #include "fmt/format.h"
 #include "scheduler/partial/search.h"
@@ -14,6 +16,21 @@
 
 namespace trireme {
 namespace {
+
+// Of given paths: the heaviest load of a node, or the longest path alone.
+double PathsLowerBound(const SkipInstance& instance,
+                       const std::vector<NodePath>& paths) {
+  std::vector<double> load_s(instance.num_nodes(), -instance.gap_s);
+  double bound = 0;
+  for (const NodePath& path : paths) {
+    bound = std::max(bound, SoloSeconds(instance, path));
+    for (int32_t task = 0; task < instance.tasks_per_microbatch(); ++task) {
+      load_s[TaskNode(path, task)] +=
+          TaskSeconds(instance, path, task) + instance.gap_s;
+    }
+  }
+  return std::max(bound, *std::max_element(load_s.begin(), load_s.end()));
+}
 
 struct Case {
   const char* name;

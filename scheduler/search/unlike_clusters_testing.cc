@@ -1,4 +1,4 @@
-#include "scheduler/search/unlike_clusters.h"
+#include "scheduler/search/unlike_clusters_testing.h"
 
 #include <cmath>
 #include <numeric>

@@ -1,6 +1,6 @@
-// The best schedule of a small instance, by branch and bound over paths and
-// orders: the oracle of the search's tests. Exponential: for up to about six
-// microbatches.
+// For tests: the best schedule of a small instance, by branch and bound over
+// paths and orders, exponential and for up to about six microbatches; and
+// whether times keep a schedule's rules.
 //
 // Paths are chosen microbatch by microbatch, those of one data node in
 // ascending order, within what visits of stages and nodes allow and as long as
@@ -8,8 +8,8 @@
 // complete paths, active schedules (Giffler and Thompson), or all in the order
 // of their starts where slots bind.
 
-#ifndef TRIREME_SCHEDULER_PARTIAL_EXACT_H_
-#define TRIREME_SCHEDULER_PARTIAL_EXACT_H_
+#ifndef TRIREME_SCHEDULER_PARTIAL_EXACT_TESTING_H_
+#define TRIREME_SCHEDULER_PARTIAL_EXACT_TESTING_H_
 
 #include <cstdint>
 
@@ -33,6 +33,13 @@ absl::StatusOr<ExactResult> SolveSkipExactly(
     const SkipInstance& instance, int64_t limit,
     const SkipSchedule* incumbent = nullptr);
 
+// That `times` (of a valid schedule, from whatever simulator) respects the
+// durations: no task before its message has arrived, no two at once on a node,
+// rests kept.
+absl::Status ValidateSkipTimes(const SkipInstance& instance,
+                               const SkipSchedule& schedule,
+                               const SkipTimes& times);
+
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_PARTIAL_EXACT_H_
+#endif  // TRIREME_SCHEDULER_PARTIAL_EXACT_TESTING_H_

@@ -1,8 +1,8 @@
 // For tests: small clusters whose nodes and links are all unlike, and a job on
 // them.
 
-#ifndef TRIREME_SCHEDULER_SEARCH_UNLIKE_CLUSTERS_H_
-#define TRIREME_SCHEDULER_SEARCH_UNLIKE_CLUSTERS_H_
+#ifndef TRIREME_SCHEDULER_SEARCH_UNLIKE_CLUSTERS_TESTING_H_
+#define TRIREME_SCHEDULER_SEARCH_UNLIKE_CLUSTERS_TESTING_H_
 
 #include <cstdint>
 #include <vector>
@@ -18,4 +18,4 @@ PlannerInput UnlikeCluster(const std::vector<uint32_t>& devices, uint32_t seed);
 
 }  // namespace trireme
 
-#endif  // TRIREME_SCHEDULER_SEARCH_UNLIKE_CLUSTERS_H_
+#endif  // TRIREME_SCHEDULER_SEARCH_UNLIKE_CLUSTERS_TESTING_H_

@@ -1,4 +1,4 @@
-#include "scheduler/partial/exact.h"
+#include "scheduler/partial/exact_testing.h"
 
 #include <algorithm>
 #include <limits>
@@ -12,7 +12,7 @@
 namespace trireme {
 namespace {
 
-// Two makespans closer than this are equal.
+// Times closer than this are equal.
 constexpr double kTolerance = 1e-9;
 
 class Solver {
@@ -304,6 +304,42 @@ absl::StatusOr<ExactResult> SolveSkipExactly(const SkipInstance& instance,
     solver.Begin(*incumbent, times.makespan_s);
   }
   return solver.Run();
+}
+
+absl::Status ValidateSkipTimes(const SkipInstance& instance,
+                               const SkipSchedule& schedule,
+                               const SkipTimes& times) {
+  const int32_t tasks = instance.tasks_per_microbatch();
+  auto start_of = [&](const SkipTask& at) {
+    return times.start_s[at.microbatch * tasks + at.task];
+  };
+  auto end_of = [&](const SkipTask& at) {
+    return start_of(at) +
+           TaskSeconds(instance, schedule.paths[at.microbatch], at.task);
+  };
+  for (int32_t node = 0; node < instance.num_nodes(); ++node) {
+    double free_s = 0;
+    for (const SkipTask& at : schedule.order[node]) {
+      if (start_of(at) < free_s - kTolerance) {
+        return InvalidArgument(
+            "microbatch {} node {}: found task {} starting at {} s, expected "
+            "not before {} s, when the node is free",
+            at.microbatch, node, at.task, start_of(at), free_s);
+      }
+      free_s = end_of(at) + instance.gap_s;
+      if (at.task == 0) continue;
+      const SkipTask before = {at.microbatch, at.task - 1};
+      const int32_t from = TaskNode(schedule.paths[at.microbatch], before.task);
+      const double arrival = end_of(before) + instance.transfer_s[from][node];
+      if (start_of(at) < arrival - kTolerance) {
+        return InvalidArgument(
+            "microbatch {} node {}: found task {} starting at {} s, expected "
+            "not before {} s, when its message arrives",
+            at.microbatch, node, at.task, start_of(at), arrival);
+      }
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace trireme
