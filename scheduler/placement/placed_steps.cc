@@ -12,13 +12,6 @@
 #include "scheduler/simulator/simulator.h"
 
 namespace trireme {
-namespace {
-
-// Of one rank of a placement, in instructions.
-constexpr int64_t kCostingWork = 20;
-
-}  // namespace
-
 void PlacedSteps::CostReplicas(const std::vector<int32_t>& physical) {
   plan_.mutable_placement()->Assign(physical.begin(), physical.end());
   const PlanCoster coster(model_, cluster_, plan_);

@@ -22,6 +22,9 @@
 
 namespace trireme {
 
+// What costing one rank of a placement takes, in simulated instructions.
+inline constexpr int64_t kCostingWork = 20;
+
 class PlacedSteps {
  public:
   // `plan` is resolved. All but it must outlive the object.

@@ -6,7 +6,6 @@
 
 #include "runtime/core/status.h"
 #include "scheduler/costs/host_memory.h"
-#include "scheduler/plan/plan.h"
 #include "scheduler/schedules/schedule.h"
 
 namespace trireme {
@@ -100,6 +99,18 @@ Candidate CandidateOf(const Plan& plan) {
   return candidate;
 }
 
+PlanContext ContextOf(const ModelShape& model, const ClusterModel& cluster,
+                      int64_t global_batch) {
+  return {.world_size = cluster.num_ranks(),
+          .global_batch = global_batch,
+          .mlp_hidden = model.mlp_hidden,
+          .num_blocks = model.layers,
+          .heads = model.heads,
+          .experts = model.experts,
+          .expert_hidden = model.expert_hidden,
+          .shared_hidden = model.shared_hidden};
+}
+
 absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
                                const ClusterModel& cluster,
                                int64_t global_batch,
@@ -145,13 +156,7 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
           static_cast<uint32_t>(candidate.resident_units));
     }
   }
-  return ResolvePlan(plan, {.world_size = cluster.num_ranks(),
-                            .global_batch = global_batch,
-                            .mlp_hidden = model.mlp_hidden,
-                            .num_blocks = model.layers,
-                            .heads = model.heads,
-                            .experts = model.experts,
-                            .shared_hidden = model.shared_hidden});
+  return ResolvePlan(plan, ContextOf(model, cluster, global_batch));
 }
 
 void PlaceAt(const std::vector<int32_t>& physical, Plan& plan) {

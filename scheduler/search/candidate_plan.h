@@ -13,6 +13,7 @@
 #include "scheduler/cluster/cluster.h"
 #include "scheduler/costs/plan_costs.h"
 #include "scheduler/pieces/model_shape.h"
+#include "scheduler/plan/plan.h"
 #include "scheduler/plan/plan.pb.h"
 #include "scheduler/plan/stage_partition.h"
 #include "scheduler/schedules/schedule.h"
@@ -36,6 +37,10 @@ class StageCutter {
 
 // What the plan is among candidates, with every field that refinement sets.
 Candidate CandidateOf(const Plan& plan);
+
+// What plans for the model on the cluster must fit.
+PlanContext ContextOf(const ModelShape& model, const ClusterModel& cluster,
+                      int64_t global_batch);
 
 // The candidate's fields, resolved; with its ranks in order and its blocks cut
 // evenly. Errors: those of ResolvePlan.

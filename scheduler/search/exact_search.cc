@@ -6,15 +6,10 @@
 #include "runtime/core/status.h"
 #include "scheduler/costs/plan_costs.h"
 #include "scheduler/placement/node_assignments.h"
+#include "scheduler/placement/placed_steps.h"
 #include "scheduler/search/lower_bounds.h"
 
 namespace trireme {
-namespace {
-
-// Of costing one rank of a placement, in instructions.
-constexpr int64_t kCostingWork = 20;
-
-}  // namespace
 
 absl::StatusOr<ExactSearchResult> ExactSearch::Run(
     const std::vector<Candidate>& candidates, double step_s) {

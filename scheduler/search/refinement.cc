@@ -45,15 +45,9 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
     Plan plan = ranked.plan;
     plan.clear_predicted();
     set(plan, static_cast<uint32_t>(value));
-    const absl::Status valid =
-        ValidatePlan(plan, {.world_size = cluster_.num_ranks(),
-                            .global_batch = global_batch_,
-                            .num_blocks = model_.layers,
-                            .heads = model_.heads,
-                            .experts = model_.experts,
-                            .expert_hidden = model_.expert_hidden,
-                            .shared_hidden = model_.shared_hidden});
-    if (!valid.ok()) return absl::OkStatus();
+    if (!ValidatePlan(plan, ContextOf(model_, cluster_, global_batch_)).ok()) {
+      return absl::OkStatus();
+    }
     const double before = ranked.estimate.step_s;
     RETURN_IF_ERROR(TakeIfFaster(plan, ranked));
     if (ranked.estimate.step_s >= before) return absl::OkStatus();

@@ -5,6 +5,7 @@
 #ifndef TRIREME_SCHEDULER_SEARCH_REFINEMENT_H_
 #define TRIREME_SCHEDULER_SEARCH_REFINEMENT_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "absl/status/status.h"
@@ -22,6 +23,8 @@ namespace trireme {
 
 struct RankedPlan {
   Candidate candidate;
+  // Of it, in PlanReport::candidates.
+  size_t index = 0;
   Plan plan;  // resolved, with its prediction
   Estimate estimate;
 };

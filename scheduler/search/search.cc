@@ -91,10 +91,9 @@ class Search {
                       return cluster_.devices[node.device].memory_bytes ==
                              device.memory_bytes;
                     });
-    const bool ordered =
-        memory_alike && !input_.options.exhaustive &&
-        (costing_.nodes_alike() ||
-         cluster_.num_ranks() > input_.options.exact.max_devices);
+    const bool ordered = memory_alike && (costing_.nodes_alike() ||
+                                          cluster_.num_ranks() >
+                                              input_.options.exact.max_devices);
     std::map<int64_t, std::vector<size_t>> by_ranks;
     for (size_t i = first; i < report_.candidates.size(); ++i) {
       const Candidate& candidate = report_.candidates[i];
@@ -125,8 +124,7 @@ class Search {
       std::vector<std::pair<double, size_t>> likeliest(
           order_.begin() + static_cast<ptrdiff_t>(costed), order_.end());
       std::sort(likeliest.begin(), likeliest.end());
-      for (size_t i = 0; i < likeliest.size() && !input_.options.exhaustive;
-           ++i) {
+      for (size_t i = 0; i < likeliest.size(); ++i) {
         const auto [likely_s, index] = likeliest[i];
         if (i >= static_cast<size_t>(input_.options.placed)) break;
         if (HasEnough() && IsFaster(WorstKept(), likely_s)) break;
@@ -141,7 +139,7 @@ class Search {
   absl::Status CostFamily(size_t index) {
     while (true) {
       Candidate& candidate = report_.candidates[index];
-      if (!input_.options.exhaustive && IsTooSlow(candidate)) {
+      if (IsTooSlow(candidate)) {
         candidate.step_s = costing_.StepBound(candidate);
         candidate.verdict = VerdictCode::kDominated;
         return absl::OkStatus();
@@ -170,13 +168,11 @@ class Search {
         Report("simulating candidates", next, order_.size());
         const Candidate& candidate = report_.candidates[order_[next].second];
         if (candidate.simulated) continue;
-        if (!input_.options.exhaustive) {
-          if (instructions_ > input_.options.max_instructions) {
-            return absl::OkStatus();
-          }
-          if (candidate.step_s >= input_.options.step_to_beat_s) continue;
-          if (HasEnough() && IsFaster(WorstKept(), candidate.step_s)) continue;
+        if (instructions_ > input_.options.max_instructions) {
+          return absl::OkStatus();
         }
+        if (candidate.step_s >= input_.options.step_to_beat_s) continue;
+        if (HasEnough() && IsFaster(WorstKept(), candidate.step_s)) continue;
         RETURN_IF_ERROR(Simulate(order_[next].second));
       }
     }
@@ -272,15 +268,16 @@ class Search {
       best = std::min(best, ranked.estimate.step_s);
       candidate.step_s = ranked.estimate.step_s;
       ranked.candidate = candidate;
+      ranked.index = index;
       *ranked.plan.mutable_predicted() =
           PredictionOf(ranked.plan, ranked.estimate);
       report_.best.push_back(std::move(ranked));
-      chosen_.push_back(index);
     }
     Rank();
     for (size_t i = 0; i < report_.best.size() && i < kImproved; ++i) {
-      RETURN_IF_ERROR(refinement_.Improve(report_.best[i]));
-      report_.candidates[chosen_[i]].step_s = report_.best[i].estimate.step_s;
+      RankedPlan& ranked = report_.best[i];
+      RETURN_IF_ERROR(refinement_.Improve(ranked));
+      report_.candidates[ranked.index].step_s = ranked.estimate.step_s;
     }
     Rank();
     return absl::OkStatus();
@@ -290,7 +287,6 @@ class Search {
     const auto best = static_cast<size_t>(input_.options.best);
     if (report_.best.size() <= best) return;
     report_.best.erase(report_.best.begin() + best, report_.best.end());
-    chosen_.resize(best);
   }
 
   // On small clusters: takes what is faster still.
@@ -315,39 +311,33 @@ class Search {
     candidate.over_bytes = 0;
     candidate.pp_rank = -1;
     candidate.step_s = found.estimate.step_s;
-    RankedPlan ranked = {candidate, *std::move(found.plan),
+    RankedPlan ranked = {candidate, found.candidate, *std::move(found.plan),
                          std::move(found.estimate)};
     *ranked.plan.mutable_predicted() =
         PredictionOf(ranked.plan, ranked.estimate);
     RETURN_IF_ERROR(refinement_.Improve(ranked));
     candidate.step_s = ranked.estimate.step_s;
-    const auto before =
-        std::find(chosen_.begin(), chosen_.end(), found.candidate);
-    if (before == chosen_.end()) {
-      report_.best.push_back(std::move(ranked));
-      chosen_.push_back(found.candidate);
-    } else {
-      report_.best[before - chosen_.begin()] = std::move(ranked);
-    }
+    std::erase_if(report_.best, [&](const RankedPlan& before) {
+      return before.index == found.candidate;
+    });
+    report_.best.push_back(std::move(ranked));
     Rank();
     return absl::OkStatus();
   }
 
   void Rank() {
     std::vector<std::pair<double, size_t>> ranking;
-    for (size_t i = 0; i < chosen_.size(); ++i) {
-      ranking.emplace_back(report_.best[i].estimate.step_s, chosen_[i]);
+    for (const RankedPlan& ranked : report_.best) {
+      ranking.emplace_back(ranked.estimate.step_s, ranked.index);
     }
     SortBySpeed(ranking);
     std::vector<RankedPlan> best;
-    std::vector<size_t> chosen;
-    for (const auto& [step_s, index] : ranking) {
-      const auto at = std::find(chosen_.begin(), chosen_.end(), index);
-      best.push_back(std::move(report_.best[at - chosen_.begin()]));
-      chosen.push_back(index);
+    for (const auto& place : ranking) {
+      best.push_back(std::move(*std::find_if(
+          report_.best.begin(), report_.best.end(),
+          [&](const RankedPlan& r) { return r.index == place.second; })));
     }
     report_.best = std::move(best);
-    chosen_ = std::move(chosen);
   }
 
   // Who computes more again than one of its family that fits is slower.
@@ -372,10 +362,10 @@ class Search {
                               ? VerdictCode::kDominated
                               : VerdictCode::kUnlikely;
     }
-    for (size_t i = 0; i < chosen_.size(); ++i) {
-      Candidate& candidate = report_.candidates[chosen_[i]];
-      if (i == 0) candidate.verdict = VerdictCode::kChosen;
-      report_.best[i].candidate.verdict = candidate.verdict;
+    report_.candidates[report_.best.front().index].verdict =
+        VerdictCode::kChosen;
+    for (RankedPlan& ranked : report_.best) {
+      ranked.candidate.verdict = report_.candidates[ranked.index].verdict;
     }
     JudgeFamilies();
   }
@@ -391,9 +381,8 @@ class Search {
   PlanReport report_;
   std::vector<std::pair<double, size_t>> order_;    // likely time, candidate
   std::vector<std::pair<double, size_t>> fastest_;  // simulated, sorted
-  std::vector<size_t> chosen_;
-  int64_t instructions_ = 0;  // simulated
-  int64_t placing_work_ = 0;  // left
+  int64_t instructions_ = 0;                        // simulated
+  int64_t placing_work_ = 0;                        // left
 };
 
 }  // namespace

@@ -56,8 +56,6 @@ struct PlannerOptions {
   // And of simulation under other placements (PlacedSteps::work).
   int64_t max_placing_work = 6'000'000;
   ExactSearchOptions exact;
-  // Simulate every candidate that may fit, whatever the bounds say.
-  bool exhaustive = false;
   // Plans whose steps take longer are of no interest.
   double step_to_beat_s = std::numeric_limits<double>::infinity();
   // Called for each candidate of each phase; null: nobody asks.
