@@ -178,9 +178,8 @@ std::vector<int32_t> LanesOf(int32_t count, int32_t most) {
   return lanes;
 }
 
-void TimeAxis(Svg& svg, double end_s, double bottom) {
-  const TimeUnit unit = UnitOfTime(end_s);
-  const double range = end_s * unit.factor;
+// From 0 to `range`, at the width of the plot.
+void Axis(Svg& svg, double range, double bottom, std::string_view name) {
   const double step = NiceStep(range, 10);
   for (int i = 0; i * step <= range * (1 + 1e-9); ++i) {
     const double x = kLeft + i * step / range * kPlot;
@@ -188,8 +187,7 @@ void TimeAxis(Svg& svg, double end_s, double bottom) {
     svg.Text(x, bottom + 20, fmt::format("{:.4g}", i * step), "middle",
              "fill=\"#6a707a\"");
   }
-  svg.Text(kLeft + kPlot, bottom + 38, fmt::format("time ({})", unit.name),
-           "end", "fill=\"#6a707a\"");
+  svg.Text(kLeft + kPlot, bottom + 38, name, "end", "fill=\"#6a707a\"");
 }
 
 // What is too narrow to be drawn alone: neighbours of one kind on a lane as one
@@ -289,7 +287,9 @@ std::string TimelineSvg(const Program& program, const Simulation& simulation,
   legend.emplace_back("#f1f3f5", "idle");
   legend.emplace_back(Hsl(hue + 120, 55, 48), "a colour for each microbatch");
   svg.Legend(48, legend);
-  TimeAxis(svg, simulation.step_s, bottom);
+  const TimeUnit unit = UnitOfTime(simulation.step_s);
+  Axis(svg, simulation.step_s * unit.factor, bottom,
+       fmt::format("time ({})", unit.name));
   const double scale = kPlot / simulation.step_s;
   for (size_t lane = 0; lane < lanes.size(); ++lane) {
     const int32_t rank = lanes[lane];
@@ -365,15 +365,7 @@ std::string MemorySvg(const std::vector<MemoryBytes>& peak,
                         static_cast<double>(limit[rank])});
   }
   const double range = 1.03 * largest / 1e9;
-  const double step = NiceStep(range, 10);
-  for (int i = 0; i * step <= range; ++i) {
-    const double x = kLeft + i * step / range * kPlot;
-    svg.Line(x, kTop - 4, x, bottom + 4, "#e3e6ea");
-    svg.Text(x, bottom + 20, fmt::format("{:.4g}", i * step), "middle",
-             "fill=\"#6a707a\"");
-  }
-  svg.Text(kLeft + kPlot, bottom + 38, "memory (GB)", "end",
-           "fill=\"#6a707a\"");
+  Axis(svg, range, bottom, "memory (GB)");
   for (size_t lane = 0; lane < lanes.size(); ++lane) {
     const int32_t rank = lanes[lane];
     const double y = kTop + pitch * static_cast<double>(lane);

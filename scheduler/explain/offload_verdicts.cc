@@ -1,7 +1,6 @@
 // Why a plan does not offload, which the search looks into only where nothing
 // fits otherwise.
 
-#include <map>
 #include <utility>
 #include <vector>
 
@@ -42,13 +41,7 @@ absl::StatusOr<std::string> WhyNotOffload(const PlannerInput& input,
     return fmt::format("No plan with offload fits either: {}\n",
                        MessageOf(offloaded.status()));
   }
-  const Candidate* nearest = nullptr;
-  std::map<VerdictCode, int64_t> counts;
-  for (const Candidate& candidate : offloaded->candidates) {
-    if (!Matches(candidate, query)) continue;
-    ++counts[candidate.verdict];
-    if (nearest == nullptr || Nearer(candidate, *nearest)) nearest = &candidate;
-  }
+  const Candidate* nearest = NearestOf(*offloaded, query);
   if (nearest == nullptr) {
     return std::string("No such plan with offload was found to evaluate.\n");
   }

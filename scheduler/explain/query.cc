@@ -22,16 +22,17 @@ absl::Status FieldError(std::string_view field, std::string_view value,
                          expected);
 }
 
-// The value of an enumeration's name, without the unspecified one.
-absl::StatusOr<int> NamedValue(const google::protobuf::EnumDescriptor& kind,
-                               const std::string& field,
-                               const std::string& name) {
+// Sets the value of an enumeration's name, which is not the unspecified one.
+template <typename Enum>
+absl::Status SetNamed(const google::protobuf::EnumDescriptor& kind,
+                      const std::string& field, const std::string& name,
+                      std::optional<Enum>& value) {
   std::vector<std::string> names;
   for (int i = 1; i < kind.value_count(); ++i) {
     names.push_back(kind.value(i)->name());
-    if (names.back() == absl::AsciiStrToUpper(name)) {
-      return kind.value(i)->number();
-    }
+    if (names.back() != absl::AsciiStrToUpper(name)) continue;
+    value = static_cast<Enum>(kind.value(i)->number());
+    return absl::OkStatus();
   }
   return FieldError(field, name, absl::StrJoin(names, ", "));
 }
@@ -63,22 +64,14 @@ absl::Status SetField(const std::string& name, const std::string& value,
     return absl::OkStatus();
   }
   if (name == "schedule") {
-    ASSIGN_OR_RETURN(const int found,
-                     NamedValue(*Plan::Schedule_descriptor(), name, value));
-    query.schedule = static_cast<Plan::Schedule>(found);
-    return absl::OkStatus();
+    return SetNamed(*Plan::Schedule_descriptor(), name, value, query.schedule);
   }
   if (name == "sharding") {
-    ASSIGN_OR_RETURN(const int found,
-                     NamedValue(*Plan::Sharding_descriptor(), name, value));
-    query.sharding = static_cast<Plan::Sharding>(found);
-    return absl::OkStatus();
+    return SetNamed(*Plan::Sharding_descriptor(), name, value, query.sharding);
   }
   if (name == "recompute") {
-    ASSIGN_OR_RETURN(const int found,
-                     NamedValue(*Plan::Recompute_descriptor(), name, value));
-    query.recompute = static_cast<Plan::Recompute>(found);
-    return absl::OkStatus();
+    return SetNamed(*Plan::Recompute_descriptor(), name, value,
+                    query.recompute);
   }
   return InvalidArgument(
       "--why: found the field '{}', expected tp, cp, ulysses, pp, dp, ep, "

@@ -31,8 +31,8 @@ std::string HostMemoryText(const PlannerInput& input,
                            const Candidate& candidate);
 
 bool Matches(const Candidate& candidate, const WhyQuery& query);
-// Which of two candidates answers a question better.
-bool Nearer(const Candidate& a, const Candidate& b);
+// The candidate that answers the question best; null: none matches.
+const Candidate* NearestOf(const PlanReport& report, const WhyQuery& query);
 
 // Why not such a plan with offload, which the search did not look for: the
 // fastest of them, beside the chosen plan.

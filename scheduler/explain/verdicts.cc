@@ -144,6 +144,19 @@ Candidate Simulated(const PlannerInput& input, const PlanReport& report,
   return candidate;
 }
 
+// Which of two candidates answers a question better.
+bool Nearer(const Candidate& a, const Candidate& b) {
+  auto rank = [](const Candidate& c) {
+    const bool memory = c.verdict == VerdictCode::kOutOfMemory ||
+                        c.verdict == VerdictCode::kHostOutOfMemory;
+    return memory ? 1 : c.step_s > 0 ? 0 : 2;
+  };
+  if (rank(a) != rank(b)) return rank(a) < rank(b);
+  if (rank(a) == 1) return a.over_bytes < b.over_bytes;
+  if (a.simulated != b.simulated) return a.simulated;
+  return a.step_s < b.step_s;
+}
+
 }  // namespace
 
 bool Matches(const Candidate& candidate, const WhyQuery& query) {
@@ -162,17 +175,13 @@ bool Matches(const Candidate& candidate, const WhyQuery& query) {
          same(query.offload, candidate.offload);
 }
 
-// Which of two candidates answers a question better.
-bool Nearer(const Candidate& a, const Candidate& b) {
-  auto rank = [](const Candidate& c) {
-    const bool memory = c.verdict == VerdictCode::kOutOfMemory ||
-                        c.verdict == VerdictCode::kHostOutOfMemory;
-    return memory ? 1 : c.step_s > 0 ? 0 : 2;
-  };
-  if (rank(a) != rank(b)) return rank(a) < rank(b);
-  if (rank(a) == 1) return a.over_bytes < b.over_bytes;
-  if (a.simulated != b.simulated) return a.simulated;
-  return a.step_s < b.step_s;
+const Candidate* NearestOf(const PlanReport& report, const WhyQuery& query) {
+  const Candidate* nearest = nullptr;
+  for (const Candidate& candidate : report.candidates) {
+    if (!Matches(candidate, query)) continue;
+    if (nearest == nullptr || Nearer(candidate, *nearest)) nearest = &candidate;
+  }
+  return nearest;
 }
 
 std::string VerdictText(const PlannerInput& input, const PlanReport& report,
@@ -226,18 +235,14 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
 absl::StatusOr<std::string> Why(const PlannerInput& input,
                                 const PlanReport& report,
                                 const WhyQuery& query) {
-  const Candidate* nearest = nullptr;
-  std::map<VerdictCode, int64_t> counts;
-  for (const Candidate& candidate : report.candidates) {
-    if (!Matches(candidate, query)) continue;
-    ++counts[candidate.verdict];
-    if (nearest == nullptr || Nearer(candidate, *nearest)) {
-      nearest = &candidate;
-    }
-  }
+  const Candidate* nearest = NearestOf(report, query);
   if (nearest == nullptr) {
     return query.offload.value_or(false) ? WhyNotOffload(input, report, query)
                                          : Evaluated(input, report, query);
+  }
+  std::map<VerdictCode, int64_t> counts;
+  for (const Candidate& candidate : report.candidates) {
+    if (Matches(candidate, query)) ++counts[candidate.verdict];
   }
   std::vector<std::string> parts;
   for (const auto& [code, count] : counts) {
