@@ -8,6 +8,7 @@
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "scheduler/partial/validator.h"
+#include "scheduler/program/program_builder.h"
 #include "scheduler/program/validator.h"
 
 namespace trireme {
@@ -30,16 +31,16 @@ int32_t ChunkOfTask(int32_t path_length, int32_t task) {
 class NodeBuilder {
  public:
   NodeBuilder(const SkipInstance& instance, const SkipSchedule& schedule,
-              const SkipTimes& times, int32_t node, SkipProgram& program)
+              const SkipTimes& times, int32_t node, Program& program)
       : instance_(instance),
         schedule_(schedule),
         times_(times),
         node_(node),
         order_(schedule.order[node]),
         program_(program),
-        list_(program.program.ranks[node]),
+        list_(program.ranks[node]),
         forward_(schedule.paths.size(), kNone),
-        last_backward_(ChunksOnRank(program.program, node), kNone) {}
+        last_backward_(ChunksOnRank(program, node), kNone) {}
 
   void Build() {
     const auto count = static_cast<int32_t>(order_.size());
@@ -57,7 +58,8 @@ class NodeBuilder {
       }
       Compute(order_[k], received[k]);
     }
-    EndStep();
+    AppendEndOfStep(program_, node_, last_backward_,
+                    /*gather_parameters=*/false, list_);
   }
 
  private:
@@ -128,42 +130,12 @@ class NodeBuilder {
     return Append(std::move(instruction));
   }
 
-  void EndStep() {
-    Instruction clip = MakeClipGradients();
-    ForEachBucket([&](int32_t chunk, int32_t bucket) {
-      Instruction reduce =
-          MakeBucket(InstructionKind::kReduceGradients, chunk, bucket);
-      // Without visits of its own the node still joins its group's reduction.
-      if (last_backward_[chunk] != kNone) {
-        reduce.depends_on.push_back(last_backward_[chunk]);
-      }
-      clip.depends_on.push_back(Append(std::move(reduce)));
-    });
-    const int32_t clipped = Append(std::move(clip));
-    ForEachBucket([&](int32_t chunk, int32_t bucket) {
-      Instruction update = MakeBucket(InstructionKind::kUpdate, chunk, bucket);
-      update.depends_on.push_back(clipped);
-      Append(std::move(update));
-    });
-  }
-
-  template <typename Visit>
-  void ForEachBucket(Visit visit) const {
-    const std::vector<int32_t> holdings = StagesOnRank(program_.program, node_);
-    for (int32_t chunk = static_cast<int32_t>(holdings.size()) - 1; chunk >= 0;
-         --chunk) {
-      for (int32_t b = 0; b < program_.program.buckets[holdings[chunk]]; ++b) {
-        visit(chunk, b);
-      }
-    }
-  }
-
   const SkipInstance& instance_;
   const SkipSchedule& schedule_;
   const SkipTimes& times_;
   int32_t node_;
   const std::vector<SkipTask>& order_;
-  SkipProgram& program_;
+  const Program& program_;
   std::vector<Instruction>& list_;
   std::vector<int32_t> forward_;        // [microbatch]: of chunk 0
   std::vector<int32_t> last_backward_;  // [chunk]
@@ -338,7 +310,7 @@ absl::StatusOr<SkipProgram> BuildSkipProgram(const SkipInstance& instance,
   }
   result.visits.back() = result.visits.front();
   for (int32_t node = 0; node < instance.num_nodes(); ++node) {
-    NodeBuilder(instance, schedule, times, node, result).Build();
+    NodeBuilder(instance, schedule, times, node, program).Build();
   }
   RETURN_IF_ERROR(ValidateSkipProgram(instance, schedule.paths, result));
   return result;

@@ -12,33 +12,24 @@ namespace {
 
 constexpr int32_t kNone = -1;
 
-// The stage whose result a step reads, or -1: the one below for a forward, the
-// one above for a backward.
-int32_t SourceStageOf(const Program& program, int32_t stage,
-                      InstructionKind kind) {
-  switch (kind) {
-    case InstructionKind::kForward:
-      return stage - 1;  // -1 at the first stage
-    case InstructionKind::kBackward:
-    case InstructionKind::kBackwardInput:
-      return stage + 1 < program.num_stages() ? stage + 1 : kNone;
-    default:
-      return kNone;
-  }
+// The stage before (-1) or after (1) this one on a step's way, which is up for
+// forwards and down for backwards; -1: there is none.
+int32_t OnTheWay(const Program& program, int32_t stage, InstructionKind kind,
+                 int32_t direction) {
+  if (kind == InstructionKind::kBackwardWeight) return kNone;
+  const bool up = (kind == InstructionKind::kForward) == (direction > 0);
+  const int32_t other = up ? stage + 1 : stage - 1;
+  return other < program.num_stages() ? other : kNone;
 }
 
-// The stage that reads a step's result, or -1.
+// The stage whose result a step reads, and the one that reads its result.
+int32_t SourceStageOf(const Program& program, int32_t stage,
+                      InstructionKind kind) {
+  return OnTheWay(program, stage, kind, -1);
+}
 int32_t TargetStageOf(const Program& program, int32_t stage,
                       InstructionKind kind) {
-  switch (kind) {
-    case InstructionKind::kForward:
-      return stage + 1 < program.num_stages() ? stage + 1 : kNone;
-    case InstructionKind::kBackward:
-    case InstructionKind::kBackwardInput:
-      return stage - 1;  // -1 at the first stage
-    default:
-      return kNone;
-  }
+  return OnTheWay(program, stage, kind, 1);
 }
 
 // When every step runs if messages take no time and no send ever blocks:
@@ -167,7 +158,7 @@ class RankBuilder {
       }
       Compute(steps[k], received[k]);
     }
-    EndStep(gather_parameters);
+    AppendEndOfStep(program_, rank_, last_backward_, gather_parameters, list_);
   }
 
  private:
@@ -243,45 +234,6 @@ class RankBuilder {
     Append(std::move(send));
   }
 
-  void EndStep(bool gather_parameters) {
-    Instruction clip = MakeClipGradients();
-    std::vector<std::pair<int32_t, int32_t>> buckets = BucketsAsCompleted();
-    for (const auto& [chunk, bucket] : buckets) {
-      Instruction reduce =
-          MakeBucket(InstructionKind::kReduceGradients, chunk, bucket);
-      if (last_backward_[chunk] != kNone) {
-        reduce.depends_on.push_back(last_backward_[chunk]);
-      }
-      clip.depends_on.push_back(Append(std::move(reduce)));
-    }
-    const int32_t clipped = Append(std::move(clip));
-    // The other way round: the next forward needs the first layers first.
-    std::reverse(buckets.begin(), buckets.end());
-    for (const auto& [chunk, bucket] : buckets) {
-      Instruction update = MakeBucket(InstructionKind::kUpdate, chunk, bucket);
-      update.depends_on.push_back(clipped);
-      const int32_t updated = Append(std::move(update));
-      if (!gather_parameters) continue;
-      Instruction gather =
-          MakeBucket(InstructionKind::kGatherParameters, chunk, bucket);
-      gather.depends_on.push_back(updated);
-      Append(std::move(gather));
-    }
-  }
-
-  // (chunk, bucket) in the order in which backward completes their gradients:
-  // the last chunk's first.
-  std::vector<std::pair<int32_t, int32_t>> BucketsAsCompleted() const {
-    std::vector<std::pair<int32_t, int32_t>> buckets;
-    for (int32_t chunk = static_cast<int32_t>(stage_of_.size()) - 1; chunk >= 0;
-         --chunk) {
-      for (int32_t b = 0; b < program_.buckets[stage_of_[chunk]]; ++b) {
-        buckets.emplace_back(chunk, b);
-      }
-    }
-    return buckets;
-  }
-
   const Program& program_;
   std::vector<Instruction>& list_;
   int32_t rank_;
@@ -293,6 +245,47 @@ class RankBuilder {
 };
 
 }  // namespace
+
+void AppendEndOfStep(const Program& program, int32_t rank,
+                     const std::vector<int32_t>& last_backward,
+                     bool gather_parameters, std::vector<Instruction>& list) {
+  const auto append = [&list](Instruction instruction) {
+    list.push_back(std::move(instruction));
+    return static_cast<int32_t>(list.size()) - 1;
+  };
+  // In the order in which backward completes their gradients: the last chunk's
+  // first.
+  const std::vector<int32_t> stages = StagesOnRank(program, rank);
+  std::vector<std::pair<int32_t, int32_t>> buckets;
+  for (auto chunk = static_cast<int32_t>(stages.size()) - 1; chunk >= 0;
+       --chunk) {
+    for (int32_t b = 0; b < program.buckets[stages[chunk]]; ++b) {
+      buckets.emplace_back(chunk, b);
+    }
+  }
+  Instruction clip = MakeClipGradients();
+  for (const auto& [chunk, bucket] : buckets) {
+    Instruction reduce =
+        MakeBucket(InstructionKind::kReduceGradients, chunk, bucket);
+    if (last_backward[chunk] != kNone) {
+      reduce.depends_on.push_back(last_backward[chunk]);
+    }
+    clip.depends_on.push_back(append(std::move(reduce)));
+  }
+  const int32_t clipped = append(std::move(clip));
+  // The other way round: the next forward needs the first layers first.
+  std::reverse(buckets.begin(), buckets.end());
+  for (const auto& [chunk, bucket] : buckets) {
+    Instruction update = MakeBucket(InstructionKind::kUpdate, chunk, bucket);
+    update.depends_on.push_back(clipped);
+    const int32_t updated = append(std::move(update));
+    if (!gather_parameters) continue;
+    Instruction gather =
+        MakeBucket(InstructionKind::kGatherParameters, chunk, bucket);
+    gather.depends_on.push_back(updated);
+    append(std::move(gather));
+  }
+}
 
 Program BuildProgram(const ComputeOrder& order,
                      std::vector<StageLocation> stages, int32_t microbatches,

@@ -39,6 +39,13 @@ Program BuildProgram(const ComputeOrder& order,
                      std::vector<int32_t> buckets,
                      bool gather_parameters = false);
 
+// Appends the end of a step to the rank's list: as above. `last_backward`: of
+// each chunk of the rank its index in the list; -1: it has none, and joins its
+// group's reductions all the same.
+void AppendEndOfStep(const Program& program, int32_t rank,
+                     const std::vector<int32_t>& last_backward,
+                     bool gather_parameters, std::vector<Instruction>& list);
+
 // Stage s on rank s, chunk 0.
 std::vector<StageLocation> OneStagePerRank(int32_t num_stages);
 
