@@ -74,24 +74,23 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
   auto name = [&](std::string_view part) {
     return fmt::format("{}.{}", field, part);
   };
-  RETURN_IF_ERROR(
-      CheckPositive(name("peak_bf16_flops"), device.peak_bf16_flops()));
-  RETURN_IF_ERROR(
-      CheckPositive(name("peak_fp32_flops"), device.peak_fp32_flops()));
-  RETURN_IF_ERROR(CheckNotNegative(name("achieved_bf16_flops"),
-                                   device.achieved_bf16_flops()));
-  RETURN_IF_ERROR(CheckNotNegative(name("achieved_fp32_flops"),
-                                   device.achieved_fp32_flops()));
-  RETURN_IF_ERROR(
-      CheckNotNegative(name("peak_fp64_flops"), device.peak_fp64_flops()));
-  RETURN_IF_ERROR(CheckNotNegative(name("achieved_fp64_flops"),
-                                   device.achieved_fp64_flops()));
-  RETURN_IF_ERROR(
-      CheckPositive(name("memory_bytes_per_s"), device.memory_bytes_per_s()));
-  RETURN_IF_ERROR(CheckNotNegative(name("to_device_bytes_per_s"),
-                                   device.to_device_bytes_per_s()));
-  RETURN_IF_ERROR(CheckNotNegative(name("to_host_bytes_per_s"),
-                                   device.to_host_bytes_per_s()));
+  for (const auto& [part, rate] :
+       {std::pair("peak_bf16_flops", device.peak_bf16_flops()),
+        std::pair("peak_fp32_flops", device.peak_fp32_flops()),
+        std::pair("memory_bytes_per_s", device.memory_bytes_per_s())}) {
+    RETURN_IF_ERROR(CheckPositive(name(part), rate));
+  }
+  for (const auto& [part, figure] :
+       {std::pair("achieved_bf16_flops", device.achieved_bf16_flops()),
+        std::pair("achieved_fp32_flops", device.achieved_fp32_flops()),
+        std::pair("peak_fp64_flops", device.peak_fp64_flops()),
+        std::pair("achieved_fp64_flops", device.achieved_fp64_flops()),
+        std::pair("to_device_bytes_per_s", device.to_device_bytes_per_s()),
+        std::pair("to_host_bytes_per_s", device.to_host_bytes_per_s()),
+        std::pair("launch_s", device.launch_s()),
+        std::pair("spread", device.spread())}) {
+    RETURN_IF_ERROR(CheckNotNegative(name(part), figure));
+  }
   if (device.communicator_bytes() > kMaxMemoryBytes) {
     return FieldError(name("communicator_bytes"), device.communicator_bytes(),
                       fmt::format("0 to {}", kMaxMemoryBytes));
@@ -114,8 +113,6 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
     return FieldError(name(part), achieved,
                       fmt::format("at most the peak, {}", peak));
   }
-  RETURN_IF_ERROR(CheckNotNegative(name("launch_s"), device.launch_s()));
-  RETURN_IF_ERROR(CheckNotNegative(name("spread"), device.spread()));
   for (const auto& [part, factor] :
        {std::pair("compute_beside_communication",
                   device.compute_beside_communication()),
@@ -270,13 +267,14 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
                         fmt::format("1 to {}, and at most {} over all nodes",
                                     kMaxDevicesPerNode, kMaxRanks));
     }
-    RETURN_IF_ERROR(CheckNotNegative(field + ".slowdown", node.slowdown()));
-    RETURN_IF_ERROR(
-        CheckNotNegative(field + ".card_bytes_per_s", node.card_bytes_per_s()));
-    RETURN_IF_ERROR(CheckNotNegative(field + ".host_memory_bytes_per_s",
-                                     node.host_memory_bytes_per_s()));
-    RETURN_IF_ERROR(CheckNotNegative(field + ".drive_bytes_per_s",
-                                     node.drive_bytes_per_s()));
+    for (const auto& [part, figure] :
+         {std::pair("slowdown", node.slowdown()),
+          std::pair("card_bytes_per_s", node.card_bytes_per_s()),
+          std::pair("host_memory_bytes_per_s", node.host_memory_bytes_per_s()),
+          std::pair("drive_bytes_per_s", node.drive_bytes_per_s())}) {
+      RETURN_IF_ERROR(
+          CheckNotNegative(fmt::format("{}.{}", field, part), figure));
+    }
     if (node.host_memory_bytes() > kMaxMemoryBytes) {
       return FieldError(field + ".host_memory_bytes", node.host_memory_bytes(),
                         fmt::format("0 to {}", kMaxMemoryBytes));

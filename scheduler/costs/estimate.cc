@@ -40,23 +40,10 @@ StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
     }
     rank.optimizer_s += costs.cost.clip_s;
     rank.compute_s = estimate.step_s - rank.total();
-    parts.compute_s += rank.compute_s;
-    parts.recompute_s += rank.recompute_s;
-    parts.tp_s += rank.tp_s;
-    parts.cp_s += rank.cp_s;
-    parts.ep_s += rank.ep_s;
-    parts.pp_s += rank.pp_s;
-    parts.dp_s += rank.dp_s;
-    parts.copy_s += rank.copy_s;
-    parts.optimizer_s += rank.optimizer_s;
-    parts.bubble_s += rank.bubble_s;
+    for (double StepParts::*part : kStepParts) parts.*part += rank.*part;
   }
   const auto ranks = static_cast<double>(costs.cost.chunks.size());
-  for (double* part : {&parts.compute_s, &parts.recompute_s, &parts.tp_s,
-                       &parts.cp_s, &parts.ep_s, &parts.pp_s, &parts.dp_s,
-                       &parts.copy_s, &parts.optimizer_s, &parts.bubble_s}) {
-    *part /= ranks;
-  }
+  for (double StepParts::*part : kStepParts) parts.*part /= ranks;
   return parts;
 }
 

@@ -3,6 +3,7 @@
 #ifndef TRIREME_SCHEDULER_COSTS_ESTIMATE_H_
 #define TRIREME_SCHEDULER_COSTS_ESTIMATE_H_
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -35,11 +36,20 @@ struct StepParts {
   // Waiting for other stages' work.
   double bubble_s = 0;
 
-  double total() const {
-    return compute_s + recompute_s + tp_s + cp_s + ep_s + pp_s + dp_s + copy_s +
-           optimizer_s + bubble_s;
-  }
+  double total() const;
 };
+
+inline constexpr std::array kStepParts = {
+    &StepParts::compute_s, &StepParts::recompute_s, &StepParts::tp_s,
+    &StepParts::cp_s,      &StepParts::ep_s,        &StepParts::pp_s,
+    &StepParts::dp_s,      &StepParts::copy_s,      &StepParts::optimizer_s,
+    &StepParts::bubble_s};
+
+inline double StepParts::total() const {
+  double sum = 0;
+  for (double StepParts::*part : kStepParts) sum += this->*part;
+  return sum;
+}
 
 struct Estimate {
   double step_s = 0;
