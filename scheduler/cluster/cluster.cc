@@ -465,6 +465,13 @@ absl::StatusOr<ClusterModel> ResolveCluster(const Cluster& cluster) {
                                   given.size(), nodes * (nodes - 1)));
   }
   UnifyAlike(cluster, model);
+  for (int32_t from = 0; from < model.num_nodes(); ++from) {
+    for (int32_t to = 0; to < model.num_nodes(); ++to) {
+      if (from == to && model.nodes[from].count == 1) continue;
+      model.latency_s =
+          std::max(model.latency_s, model.LinkBetweenNodes(from, to).latency_s);
+    }
+  }
   const auto shared = [](double bytes_per_s) {
     return std::isfinite(bytes_per_s);
   };

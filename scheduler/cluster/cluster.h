@@ -130,6 +130,8 @@ struct ClusterModel {
   // Whether any card or link between nodes is shared, as ResolveCluster found
   // it.
   bool shares_network = false;
+  // The longest between any two devices.
+  double latency_s = 0;
   // node_of_rank[physical rank].
   std::vector<int32_t> node_of_rank;
   // Checked; measured_times.h picks those of a model.

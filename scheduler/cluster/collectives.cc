@@ -211,14 +211,9 @@ void AddOccupied(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
   }
 }
 
-double ClipSeconds(const std::vector<RingCost>& rings, int64_t num_ranks) {
-  double latency_s = 0;
-  for (const RingCost& ring : rings) {
-    latency_s =
-        std::max({latency_s, ring.network_latency_s, ring.node_latency_s});
-  }
-  const auto ranks = static_cast<double>(std::max<int64_t>(1, num_ranks));
-  return 2 * latency_s * std::ceil(std::log2(ranks));
+double ClipSeconds(const ClusterModel& cluster) {
+  const auto ranks = static_cast<double>(cluster.num_ranks());
+  return 2 * cluster.latency_s * std::ceil(std::log2(ranks));
 }
 
 std::array<Channel, 2> SharedChannels(const ClusterModel& cluster, int32_t from,

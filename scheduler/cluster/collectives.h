@@ -74,9 +74,9 @@ struct RingCost {
 RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
                 int64_t flows_per_node);
 
-// An all-reduce of one number over all ranks by a tree, whose steps take the
-// longest latency of these groups.
-double ClipSeconds(const std::vector<RingCost>& rings, int64_t num_ranks);
+// An all-reduce of one number over all devices by a tree, whose steps take the
+// longest latency between any two.
+double ClipSeconds(const ClusterModel& cluster);
 
 // What each byte from one node to another occupies of the link and the card
 // that others send over too; without a number where they are not shared.

@@ -121,6 +121,16 @@ TEST(Collectives, RingsAreTheUsualFormulas) {
               1e-12);
 }
 
+// The norm is of all stages' gradients, also where nothing else of a step's end
+// leaves a node.
+TEST(Estimate, TheNormOfGradientsCrossesTheNetwork) {
+  const ClusterModel cluster = Nodes(2, 4);
+  const Plan plan = PlanOf({.dp = 4, .pp = 2});
+  const PlanCosts costs = PlanCoster(Dit(), cluster, plan).CostsOf(0);
+  EXPECT_DOUBLE_EQ(costs.cost.clip_s,
+                   2 * 3 * cluster.LinkBetweenNodes(0, 1).latency_s);
+}
+
 // One device, no communication: time is FLOPs over rate, and MFU says so.
 TEST(Estimate, OneDeviceTakesItsArithmetic) {
   const ClusterModel cluster = Nodes(1, 1);

@@ -438,7 +438,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
         std::max(result.cost.compute_beside_copies,
                  cluster_.devices[node.device].compute_beside_copies);
   }
-  result.cost.clip_s = ClipSeconds(rings_->reduction, cluster_.num_ranks());
+  result.cost.clip_s = ClipSeconds(cluster_);
   return result;
 }
 

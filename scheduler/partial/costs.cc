@@ -131,7 +131,7 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
     const bool reduces = rings[StageOfRank(plan, rank)].members > 1;
     cost.memory.always.communication = reduces ? 2 * largest : 0;
   }
-  costs.clip_s = ClipSeconds(rings, cluster.num_ranks());
+  costs.clip_s = ClipSeconds(cluster);
   return costs;
 }
 
