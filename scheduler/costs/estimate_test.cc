@@ -1,5 +1,7 @@
 #include "scheduler/costs/estimate.h"
 
+#include <limits>
+
 #include "gtest/gtest.h"
 #include "scheduler/cluster/collectives.h"
 #include "scheduler/pieces/transformer_pieces_testing.h"
@@ -129,6 +131,45 @@ TEST(Estimate, TheNormOfGradientsCrossesTheNetwork) {
   const PlanCosts costs = PlanCoster(Dit(), cluster, plan).CostsOf(0);
   EXPECT_DOUBLE_EQ(costs.cost.clip_s,
                    2 * 3 * cluster.LinkBetweenNodes(0, 1).latency_s);
+}
+
+// Sharded gradients go on behind the next microbatch: only what takes longer
+// than one is waited for, seven times in eight microbatches, and the last one's
+// at the end of the step.
+TEST(Estimate, ShardedGradientsTravelBehindTheNextMicrobatch) {
+  ClusterModel cluster = Nodes(4, 1);
+  Plan rest;
+  const auto cost_of = [&](Plan::Sharding sharding) {
+    rest.set_sharding(sharding);
+    const Plan plan = PlanOf({.dp = 4}, rest);
+    return PlanCoster(Dit(), cluster, plan).CostsOf(0);
+  };
+  const PlanCosts fast = cost_of(Plan::OPTIMIZER);
+  const ChunkCost& alone = fast.cost.chunks[0][0];
+  const double compute_s = alone.forward_s + alone.backward_s;
+  const double buckets = fast.buckets[0];
+  const auto slow_down = [&](double microbatches) {
+    const double factor = microbatches * compute_s / (buckets * alone.reduce_s);
+    for (ClusterLink& link : cluster.node_links) {
+      link = {.latency_s = 0,
+              .bytes_per_s = Nodes(4, 1).node_links[1].bytes_per_s / factor,
+              .shared_bytes_per_s = std::numeric_limits<double>::infinity()};
+    }
+  };
+  slow_down(0.9);
+  const ChunkCost hidden = cost_of(Plan::GRADIENTS).cost.chunks[0][0];
+  EXPECT_DOUBLE_EQ(hidden.backward_s, alone.backward_s);
+  EXPECT_DOUBLE_EQ(hidden.reduce_s,
+                   cost_of(Plan::OPTIMIZER).cost.chunks[0][0].reduce_s);
+  slow_down(1.5);
+  const PlanCosts exposed = cost_of(Plan::GRADIENTS);
+  const ChunkCost& chunk = exposed.cost.chunks[0][0];
+  const double waits_s = chunk.backward_s - alone.backward_s;
+  EXPECT_NEAR(waits_s / compute_s, 0.5 * 7 / 8, 0.01);
+  EXPECT_DOUBLE_EQ(exposed.parts[0][0].dp_s, waits_s);
+  EXPECT_NEAR(buckets * chunk.reduce_s - waits_s * (1 - 1 / buckets),
+              buckets * cost_of(Plan::OPTIMIZER).cost.chunks[0][0].reduce_s,
+              1e-9 * compute_s);
 }
 
 // One device, no communication: time is FLOPs over rate, and MFU says so.

@@ -207,14 +207,11 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
 
 void PlanCoster::AddSharding(const PieceFigures& piece, const RingCost& ring,
                              BlockTime& time) const {
-  if (!ShardsGradients()) return;
+  if (!ShardsParameters()) return;
   const auto parameters =
       static_cast<double>(Shardable(piece.parameters, piece.expert_parameters));
   const double gather =
-      ShardsParameters()
-          ? ring.AllGather(parameters *
-                           static_cast<double>(model_.element_bytes))
-          : 0;
+      ring.AllGather(parameters * static_cast<double>(model_.element_bytes));
   const double scatter = ring.ReduceScatter(
       parameters * (plan_.bf16_gradient_messages()
                         ? 2.0

@@ -2,9 +2,9 @@
 // bridge from (Plan, ModelShape, ClusterModel) to the simulator's CostModel and
 // MemoryModel.
 //
-// Collectives of tp and cp, and the parameter gathers of PARAMETERS sharding,
-// happen inside a chunk's forward and backward; their exposed seconds are part
-// of the chunk's and are also reported by cause.
+// Collectives of tp and cp, and those of sharded gradients and parameters for
+// each microbatch, happen inside a chunk's forward and backward; their exposed
+// seconds are part of the chunk's and are also reported by cause.
 
 #ifndef TRIREME_SCHEDULER_COSTS_PLAN_COSTS_H_
 #define TRIREME_SCHEDULER_COSTS_PLAN_COSTS_H_
@@ -33,7 +33,7 @@ struct ChunkParts {
   double tp_latency_s = 0;
   double cp_s = 0;
   double ep_s = 0;
-  double dp_s = 0;  // PARAMETERS sharding
+  double dp_s = 0;  // GRADIENTS and PARAMETERS sharding
   double recompute_s = 0;
 };
 
@@ -210,12 +210,10 @@ class PlanCoster {
   // In one kernel.
   double BucketUpdateSeconds(double parameters, int32_t node) const;
   bool ShardsParameters() const { return plan_.sharding() == Plan::PARAMETERS; }
-  // Whole gradients live for one backward only and are scattered after each.
-  bool ShardsGradients() const { return plan_.sharding() >= Plan::GRADIENTS; }
   // Makes room in `time`, which is arithmetic alone, for the collectives.
   void AddCollectives(const PieceFigures& piece, const BlockRings& rings,
                       bool recomputed, BlockTime& time) const;
-  // And for those of sharded gradients and parameters.
+  // And for those of sharded parameters, whose gradients go with them.
   void AddSharding(const PieceFigures& piece, const RingCost& ring,
                    BlockTime& time) const;
   int32_t BucketsOf(int32_t stage) const;
@@ -246,6 +244,13 @@ class PlanCoster {
   int64_t ChunkActivationBytes(int32_t stage) const;
   // What the reductions and gathers of a stage's buckets take and occupy.
   void ChargeReductions(int32_t stage, PlanCosts& costs) const;
+  // GRADIENTS scatter each microbatch's buckets, which take `travel_s`
+  // together, as its backward fills them, behind what the rank computes until
+  // the next microbatch's are full (parallel/gradient_reducer.h). Each backward
+  // waits for what takes longer than that; the last microbatch's are the step's
+  // reductions.
+  void ChargeTravels(double travel_s, int32_t buckets, ChunkCost& chunk,
+                     ChunkParts& parts) const;
   // The links between neighbouring pipeline ranks of one replica.
   void ChargeMessages(int32_t replica, PlanCosts& costs) const;
   // Of a block, where it is offloaded: parameters that train, and bytes of all.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "scheduler/costs/plan_costs.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -55,8 +56,8 @@ PlanCoster::BucketSeconds PlanCoster::ReductionOf(
     return {.reduce_s = reduction.AllReduce(bytes.gradients)};
   }
   BucketSeconds seconds;
-  // GRADIENTS and PARAMETERS have been reduced inside each backward.
-  if (!ShardsGradients()) {
+  // Those of PARAMETERS have been reduced inside each backward.
+  if (!ShardsParameters()) {
     seconds.reduce_s = shards.ReduceScatter(bytes.gradients);
   }
   if (!ShardsParameters()) seconds.gather_s = shards.AllGather(bytes.weights);
@@ -65,6 +66,19 @@ PlanCoster::BucketSeconds PlanCoster::ReductionOf(
         bytes.gradients / static_cast<double>(plan_.shard_group()));
   }
   return seconds;
+}
+
+void PlanCoster::ChargeTravels(double travel_s, int32_t buckets,
+                               ChunkCost& chunk, ChunkParts& parts) const {
+  // The first has none before it: the waits of the others are shared out.
+  const double exposed =
+      std::max(0.0, travel_s - chunk.forward_s - chunk.backward_s) *
+      (1 - 1.0 / plan_.microbatches());
+  chunk.backward_s += exposed;
+  if (ScheduleOf(plan_).splits_backward) chunk.backward_weight_s += exposed;
+  parts.dp_s += exposed;
+  // The last one's travel behind its own backward, which does not wait.
+  chunk.reduce_s += exposed * (1 - 1.0 / buckets) / buckets;
 }
 
 void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
@@ -104,8 +118,13 @@ void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
   } else {
     const BucketBytes shared =
         BucketBytesOf(Shardable(parameters, of_experts), buckets);
-    if (!ShardsGradients()) Add(shards, shared.gradients, reduce_busy_s);
+    if (!ShardsParameters()) Add(shards, shared.gradients, reduce_busy_s);
     if (!ShardsParameters()) Add(shards, shared.weights, gather_busy_s);
+    if (plan_.sharding() == Plan::GRADIENTS) {
+      ChargeTravels(
+          buckets * rings_->shards[pp].ReduceScatter(shared.gradients), buckets,
+          chunk, costs.parts[pp][index]);
+    }
     if (SumsShardCopies()) {
       Add(all, 2 * shared.gradients / static_cast<double>(plan_.shard_group()),
           reduce_busy_s);

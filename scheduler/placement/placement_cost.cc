@@ -79,9 +79,9 @@ PlacementCosts::PlacementCosts(const ModelShape& model,
   }
   switch (plan.sharding()) {
     case Plan::GRADIENTS:
-      // Reduced in every microbatch, behind its backward.
+      // Reduced in every microbatch, behind what is computed until the next.
       reductions_ = microbatches_;
-      hidden_s_ = microbatches_ * slowest * 2 / 3;
+      hidden_s_ = microbatches_ * slowest;
       break;
     case Plan::PARAMETERS:
       // Gathered forward and backward as well.
