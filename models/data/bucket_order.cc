@@ -16,9 +16,28 @@ constexpr int kFractionBits = 32;
 
 }  // namespace
 
-BucketOrder::BucketOrder(uint64_t seed, const Buckets& buckets, int64_t batch)
-    : seed_(seed), buckets_(buckets), batch_(static_cast<uint64_t>(batch)) {
-  CHECK_GE(batch, 1);
+bool AreSpans(std::span<const BatchSpan> spans) {
+  for (size_t i = 0; i < spans.size(); ++i) {
+    if (spans[i].batch < 1) return false;
+    if (i == 0) {
+      if (spans[i].position != 0) return false;
+      continue;
+    }
+    const BatchSpan& before = spans[i - 1];
+    if (spans[i].position <= before.position ||
+        (spans[i].position - before.position) %
+                static_cast<uint64_t>(before.batch) !=
+            0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+BucketOrder::BucketOrder(uint64_t seed, const Buckets& buckets,
+                         std::span<const BatchSpan> spans)
+    : seed_(seed), buckets_(buckets) {
+  CHECK(!spans.empty() && AreSpans(spans));
   for (size_t i = 0; i < buckets.samples.size(); ++i) {
     const auto bucket = static_cast<int32_t>(i);
     const int64_t samples = SamplesOf(bucket);
@@ -27,6 +46,19 @@ BucketOrder::BucketOrder(uint64_t seed, const Buckets& buckets, int64_t batch)
     orders_.emplace_back(seed, std::max<int64_t>(samples, 1));
   }
   CHECK(!nonempty_.empty());
+  places_.resize(nonempty_.size());
+  batches_.resize(nonempty_.size());
+  batch_ = static_cast<uint64_t>(spans.front().batch);
+  for (const BatchSpan& span : spans.subspan(1)) {
+    const std::vector<uint64_t> counts =
+        Counts((span.position - start_) / batch_);
+    for (size_t i = 0; i < counts.size(); ++i) {
+      places_[i] += counts[i] * batch_;
+      batches_[i] += counts[i];
+    }
+    start_ = span.position;
+    batch_ = static_cast<uint64_t>(span.batch);
+  }
 }
 
 bool BucketOrder::Due::operator<(const Due& other) const {
@@ -35,7 +67,7 @@ bool BucketOrder::Due::operator<(const Due& other) const {
 
 BucketOrder::Due BucketOrder::DueOf(size_t nonempty, uint64_t k) const {
   const RandomStream stream({.seed = seed_,
-                             .step = k,
+                             .step = batches_[nonempty] + k,
                              .sample = nonempty,
                              .layer = kDueLayer,
                              .purpose = RandomPurpose::kShuffle});
@@ -57,7 +89,7 @@ uint64_t BucketOrder::CountBefore(size_t nonempty, uint64_t number) const {
   return first + (DueOf(nonempty, first) < limit ? 1 : 0);
 }
 
-BucketOrder::Batch BucketOrder::At(uint64_t number) const {
+std::vector<uint64_t> BucketOrder::Counts(uint64_t number) const {
   // Before this time at most `number` batches are due: its share of the time
   // and one more for each bucket.
   const uint64_t start = number - std::min<uint64_t>(number, nonempty_.size());
@@ -69,15 +101,22 @@ BucketOrder::Batch BucketOrder::At(uint64_t number) const {
     next.push_back(DueOf(i, counts.back()));
     come += counts.back();
   }
-  while (true) {
+  for (; come < number; ++come) {
     const auto first =
         std::min_element(next.begin(), next.end()) - next.begin();
-    if (come == number) {
-      return {.bucket = nonempty_[first], .first = counts[first] * batch_};
-    }
-    ++come;
     next[first] = DueOf(first, ++counts[first]);
   }
+  return counts;
+}
+
+BucketOrder::Batch BucketOrder::At(uint64_t number) const {
+  const std::vector<uint64_t> counts = Counts(number);
+  size_t first = 0;
+  for (size_t i = 1; i < counts.size(); ++i) {
+    if (DueOf(i, counts[i]) < DueOf(first, counts[first])) first = i;
+  }
+  return {.bucket = nonempty_[first],
+          .first = places_[first] + counts[first] * batch_};
 }
 
 int64_t BucketOrder::Index(int32_t bucket, uint64_t place,

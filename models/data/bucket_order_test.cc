@@ -32,6 +32,9 @@ Buckets BucketsOf(const std::vector<int64_t>& counts) {
   return buckets;
 }
 
+// Batches of one size from the first sample on.
+std::vector<BatchSpan> Spans(int64_t batch) { return {{0, batch}}; }
+
 const std::vector<std::vector<int64_t>> kCounts = {
     {10}, {7, 3}, {1, 50, 0, 13}, {5, 5, 5}, {0, 2, 100, 1, 1}};
 
@@ -40,7 +43,7 @@ TEST(BucketOrderTest, EachEpochOfABucketVisitsItsSamplesOnceInAnyBatches) {
     const Buckets buckets = BucketsOf(counts);
     // Larger than some buckets, and no divisor of them.
     const int64_t batch = 4;
-    const BucketOrder order(3, buckets, batch);
+    const BucketOrder order(3, buckets, Spans(batch));
     std::vector<uint64_t> next(counts.size());
     std::map<int64_t, int64_t> visits;
     const auto steps = static_cast<uint64_t>(buckets.of_sample.size()) * 6;
@@ -68,7 +71,7 @@ TEST(BucketOrderTest, EachEpochOfABucketVisitsItsSamplesOnceInAnyBatches) {
 TEST(BucketOrderTest, EveryBucketAlwaysHasHadItsShare) {
   for (const std::vector<int64_t>& counts : kCounts) {
     const Buckets buckets = BucketsOf(counts);
-    const BucketOrder order(11, buckets, 8);
+    const BucketOrder order(11, buckets, Spans(8));
     const auto all = static_cast<double>(buckets.of_sample.size());
     std::vector<int64_t> batches(counts.size());
     for (uint64_t step = 0; step < 5000; ++step) {
@@ -86,7 +89,7 @@ TEST(BucketOrderTest, EveryBucketAlwaysHasHadItsShare) {
 
 TEST(BucketOrderTest, LateBatchesAreFoundAsTheyWouldComeOneByOne) {
   const Buckets buckets = BucketsOf({1, 50, 0, 13});
-  const BucketOrder order(3, buckets, 4);
+  const BucketOrder order(3, buckets, Spans(4));
   // A long way on, still without a gap within each bucket.
   const uint64_t late = uint64_t{1} << 40;
   std::map<int32_t, uint64_t> next;
@@ -102,7 +105,7 @@ TEST(BucketOrderTest, LateBatchesAreFoundAsTheyWouldComeOneByOne) {
 
 TEST(BucketOrderTest, BucketsAreMixedAndSeedsDiffer) {
   const Buckets buckets = BucketsOf({500, 500});
-  const BucketOrder order(1, buckets, 4), other(2, buckets, 4);
+  const BucketOrder order(1, buckets, Spans(4)), other(2, buckets, Spans(4));
   int turns = 0, same = 0;
   for (uint64_t step = 0; step < 1000; ++step) {
     turns += order.At(step).bucket != order.At(step + 1).bucket;
@@ -115,9 +118,54 @@ TEST(BucketOrderTest, BucketsAreMixedAndSeedsDiffer) {
   EXPECT_LT(same, 650);
 }
 
+// A run that goes on with batches of another size goes through each bucket's
+// epochs as before, and every bucket keeps its share.
+TEST(BucketOrderTest, AnotherBatchSizeRepeatsAndLosesNothing) {
+  for (const std::vector<int64_t>& counts : kCounts) {
+    const Buckets buckets = BucketsOf(counts);
+    const auto all = static_cast<double>(buckets.of_sample.size());
+    std::vector<BatchSpan> spans;
+    std::vector<uint64_t> next(counts.size());
+    uint64_t consumed = 0;
+    for (const int64_t batch : {4, 7, 1, 16, 4}) {
+      spans.push_back({consumed, batch});
+      ASSERT_TRUE(AreSpans(spans));
+      const BucketOrder order(3, buckets, spans);
+      EXPECT_EQ(order.start(), consumed);
+      const std::vector<uint64_t> before = next;
+      for (uint64_t number = 0; number < 60; ++number) {
+        const BucketOrder::Batch at = order.At(number);
+        ASSERT_EQ(at.first, next[at.bucket]);
+        next[at.bucket] += batch;
+        consumed += batch;
+      }
+      for (size_t b = 0; b < counts.size(); ++b) {
+        const double share = static_cast<double>(counts[b]) / all;
+        EXPECT_LE(std::abs(static_cast<double>(next[b] - before[b]) -
+                           60 * static_cast<double>(batch) * share),
+                  static_cast<double>(batch) *
+                      (1 + share * static_cast<double>(counts.size())))
+            << "bucket " << b << " with batches of " << batch;
+      }
+    }
+  }
+}
+
+TEST(BucketOrderTest, SpansBeginAtZeroAndFollowByWholeBatches) {
+  const auto are = [](const std::vector<BatchSpan>& spans) {
+    return AreSpans(spans);
+  };
+  EXPECT_TRUE(are({{0, 4}, {36, 8}, {52, 3}}));
+  EXPECT_FALSE(are({{4, 4}}));
+  EXPECT_FALSE(are({{0, 4}, {35, 8}}));
+  EXPECT_FALSE(are({{0, 4}, {0, 8}}));
+  EXPECT_FALSE(are({{0, 4}, {8, 8}, {4, 2}}));
+  EXPECT_FALSE(are({{0, 0}}));
+}
+
 TEST(BucketOrderTest, OrderIsPartOfARunAndMustNotChange) {
   const Buckets buckets = BucketsOf({7, 3, 5});
-  const BucketOrder order(42, buckets, 4);
+  const BucketOrder order(42, buckets, Spans(4));
   std::vector<int32_t> found;
   for (uint64_t step = 0; step < 15; ++step) {
     found.push_back(order.At(step).bucket);

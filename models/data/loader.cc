@@ -25,11 +25,17 @@ DataLoader::DataLoader(const Dataset& dataset, const LoaderOptions& options)
       parts_(PartsOf(options.fields)),
       order_(options.seed, dataset.size()) {
   if (const Buckets* const buckets = dataset.buckets()) {
-    bucket_order_.emplace(options.seed, *buckets, options.global_batch);
+    const BatchSpan all = {.position = 0, .batch = options.global_batch};
+    const std::span<const BatchSpan> spans =
+        options.spans.empty() ? std::span(&all, 1) : std::span(options.spans);
+    CHECK_EQ(spans.back().batch, options.global_batch);
+    bucket_order_.emplace(options.seed, *buckets, spans);
+    next_position_ = bucket_order_->start();
     for (const PictureSize& size : buckets->sizes) {
       fields_.push_back(FieldsAt(options.fields, size));
     }
   } else {
+    CHECK(options.turns.empty());
     fields_.push_back(options.fields);
   }
   CHECK(options.first >= 0 && options.count >= 0 &&
@@ -72,7 +78,10 @@ absl::StatusOr<LoadedBatch> DataLoader::Next() {
 
 void DataLoader::Seek(uint64_t position) {
   CHECK(!bucket_order_.has_value() ||
-        position % static_cast<uint64_t>(options_.global_batch) == 0)
+        (position >= bucket_order_->start() &&
+         (position - bucket_order_->start()) %
+                 static_cast<uint64_t>(options_.global_batch) ==
+             0))
       << position;
   {
     const std::lock_guard lock(mutex_);
@@ -144,14 +153,11 @@ std::shared_ptr<DataLoader::Pending> DataLoader::Claim(int64_t& element) {
 std::shared_ptr<DataLoader::Pending> DataLoader::NewPending() {
   auto pending = std::make_shared<Pending>();
   LoadedBatch& batch = pending->batch;
+  const uint64_t position = bucket_order_.has_value()
+                                ? TakeBucket(next_position_, batch)
+                                : next_position_;
   for (int64_t i = 0; i < options_.count; ++i) {
-    batch.positions.push_back(next_position_ + options_.first + i);
-  }
-  if (bucket_order_.has_value()) {
-    const BucketOrder::Batch next = bucket_order_->At(
-        next_position_ / static_cast<uint64_t>(options_.global_batch));
-    batch.bucket = next.bucket;
-    batch.first_place = next.first;
+    batch.positions.push_back(position + options_.first + i);
   }
   next_position_ += options_.global_batch;
   batch.indices.resize(options_.count);
@@ -159,6 +165,21 @@ std::shared_ptr<DataLoader::Pending> DataLoader::NewPending() {
     batch.fields.push_back(ZeroValues(spec, options_.count));
   }
   return pending;
+}
+
+uint64_t DataLoader::TakeBucket(uint64_t position, LoadedBatch& batch) const {
+  const uint64_t number = (position - bucket_order_->start()) /
+                          static_cast<uint64_t>(options_.global_batch);
+  if (options_.turns.empty()) {
+    const BucketOrder::Batch next = bucket_order_->At(number);
+    batch.bucket = next.bucket;
+    batch.first_place = next.first;
+    return position;
+  }
+  const BucketTurn& turn = options_.turns[number % options_.turns.size()];
+  batch.bucket = turn.bucket;
+  batch.first_place = turn.place;
+  return turn.position;
 }
 
 int64_t DataLoader::IndexOf(const LoadedBatch& batch, int64_t element,

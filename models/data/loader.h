@@ -7,7 +7,8 @@
 // size or where training resumed.
 //
 // Of a data set in buckets a batch of the job is of one bucket, read at its
-// size (bucket_order.h); positions are whole batches then.
+// size (bucket_order.h), and which one depends on how many samples the batches
+// before it had, too.
 //
 // In the place of a sample that cannot be read comes the next in the epoch's
 // order (its bucket's) that can: a pure function of the position and the set of
@@ -32,6 +33,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/data/bucket_order.h"
+#include "models/data/bucket_turns.h"
 #include "models/data/dataset.h"
 #include "models/data/encoder_drops.h"
 #include "models/data/field_readers.h"
@@ -50,6 +52,12 @@ struct LoaderOptions {
   std::vector<FieldSpec> fields;
   // What is left out of them at random.
   std::vector<DroppedEncoder> drops;
+  // Of a data set in buckets: batches of the job so far, the last span's of
+  // global_batch samples. Empty: all are.
+  std::vector<BatchSpan> spans;
+  // Of a data set in buckets: not empty, it is read in these turns, and then
+  // again from the first on, each a batch at its samples' positions.
+  std::vector<BucketTurn> turns;
   int threads = 1;
   // Batches decoded ahead.
   int prefetch = 2;
@@ -77,7 +85,8 @@ class DataLoader {
   absl::StatusOr<LoadedBatch> Next();
 
   // Makes `position` the first of the next batch of the job; what was decoded
-  // ahead is dropped. Of a data set in buckets a multiple of global_batch.
+  // ahead is dropped. Of a data set in buckets whole batches behind the start
+  // of the last span. Of turns it is global_batch times the turn's number.
   void Seek(uint64_t position);
 
   // The samples that this loader found unreadable since the last call, by
@@ -110,6 +119,9 @@ class DataLoader {
   std::shared_ptr<Pending> Claim(int64_t& element);
   // The batch from next_position_ on, which moves to the one after.
   std::shared_ptr<Pending> NewPending();
+  // Of a data set in buckets: gives the batch from `position` on its bucket and
+  // places, and returns the position of its first sample.
+  uint64_t TakeBucket(uint64_t position, LoadedBatch& batch) const;
   absl::Status Fill(LoadedBatch& batch, int64_t element);
   // The sample of the element, or what is tried in its place, and how often
   // that may be.
