@@ -213,8 +213,14 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                    RankModel::Build(setup, plan, *device, factory,
                                     HostMemoryLimit(options.share.ranks),
                                     evaluations.rehearsal()));
-  ASSIGN_OR_RETURN(const TrainingProgress progress,
+  ASSIGN_OR_RETURN(TrainingProgress progress,
                    LoadStart(*model, start, copies.get(), job.init()));
+  progress.step = done;
+  if (prepared->dataset->buckets() != nullptr) {
+    RETURN_IF_ERROR(GoOnInBatchesOf(setup.global_batch, progress));
+  } else {
+    progress.batches.clear();
+  }
   const int64_t left = limit - model->predicted_memory().peak_bytes;
   ASSIGN_OR_RETURN(const int64_t reserved,
                    ReserveForCopies(*model, job, copies.get(), left,
@@ -264,9 +270,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
       .logical_rank = model->grid().logical_rank()};
   {
     RETURN_IF_ERROR(evaluations.Begin(*model, factory));
-    TrainingLoop loop(
-        options, *prepared, *model, *saver, evaluations, log.get(),
-        {.step = done, .consumed_samples = progress.consumed_samples});
+    TrainingLoop loop(options, *prepared, *model, *saver, evaluations,
+                      log.get(), progress);
     ASSIGN_OR_RETURN(end, loop.Run(*device));
     waited_s = loop.waited_for_saves_s();
     if (options.trace) {

@@ -61,6 +61,7 @@ TrainingLoop::TrainingLoop(const TrainOptions& options, const PreparedRun& run,
                .count = model.local_batch(),
                .fields = model.fields(),
                .drops = run.setup.encoder_drops,
+               .spans = done.batches,
                .threads = static_cast<int>(run.job.data().decode_threads())},
               ExchangeOver(control_)),
       collector_(model, options.share),
@@ -198,8 +199,9 @@ absl::StatusOr<bool> TrainingLoop::RollBack() {
 }
 
 absl::Status TrainingLoop::GiveUp() {
-  const TrainingProgress before = {
-      progress_.step - 1, progress_.consumed_samples - run_.setup.global_batch};
+  TrainingProgress before = progress_;
+  --before.step;
+  before.consumed_samples -= run_.setup.global_batch;
   // Else the state is the one that it began with.
   if (before.step >= first_step_) RETURN_IF_ERROR(saving_.SaveLast(before));
   health_.Tell(before.step > 0 ? fmt::format("the state after step {} is saved",

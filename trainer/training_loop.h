@@ -42,7 +42,7 @@ class TrainingLoop {
   };
 
   // All outlive the loop. `evaluations` have begun. `log`: rank 0's, null on
-  // others. `done`: before the first step.
+  // others. `done`: before the first step (GoOnInBatchesOf).
   TrainingLoop(const TrainOptions& options, const PreparedRun& run,
                RankModel& model, CheckpointSaver& saver,
                Evaluations& evaluations, RunLog* log,

@@ -91,7 +91,7 @@ absl::Status CheckpointSaver::Start(const TrainingProgress& progress,
   const auto start = std::chrono::steady_clock::now();
   progress_ = progress;
   place_ = place;
-  metadata_ = CheckpointMetadata(model_);
+  metadata_ = CheckpointMetadata(model_, progress);
   const bool on_disk = place == Place::kDisk;
   const std::string& folder =
       on_disk ? options_.folder : options_.copies->folder();

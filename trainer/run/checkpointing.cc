@@ -1,8 +1,10 @@
 #include "trainer/run/checkpointing.h"
 
 #include <cmath>
+#include <limits>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -10,6 +12,7 @@
 #include "parallel/stored_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/patience.h"
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "trainer/run/initial_weights.h"
 #include "trainer/run/run_folder.h"
@@ -89,13 +92,74 @@ absl::Status RestoreLeftOutSteps(
   return absl::OkStatus();
 }
 
+constexpr char kBatchesKey[] = "batches";
+
+// [[position, batch], ..]
+std::string BatchesText(const std::vector<BatchSpan>& spans) {
+  nlohmann::json json = nlohmann::json::array();
+  for (const BatchSpan& span : spans) {
+    json.push_back({span.position, span.batch});
+  }
+  return json.dump();
+}
+
+absl::StatusOr<std::vector<BatchSpan>> ReadBatches(
+    const std::string& checkpoint, const Manifest& manifest) {
+  std::vector<BatchSpan> spans;
+  const auto found = manifest.metadata.find(kBatchesKey);
+  if (found == manifest.metadata.end()) return spans;
+  const auto json =
+      nlohmann::json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+  bool sound = json.is_array() && !json.empty();
+  for (size_t i = 0; sound && i < json.size(); ++i) {
+    sound = json[i].is_array() && json[i].size() == 2 &&
+            json[i][0].is_number_unsigned() && json[i][1].is_number_unsigned();
+    if (!sound) break;
+    const auto position = json[i][0].get<uint64_t>();
+    const auto batch = json[i][1].get<uint64_t>();
+    sound = position <= static_cast<uint64_t>(manifest.consumed_samples) &&
+            batch <= std::numeric_limits<uint32_t>::max();
+    spans.push_back({position, static_cast<int64_t>(batch)});
+  }
+  if (sound && AreSpans(spans)) return spans;
+  return DataLoss(
+      "{}: metadata '{}': found {}, expected the batches of {} samples",
+      checkpoint, kBatchesKey, found->second, manifest.consumed_samples);
+}
+
 }  // namespace
 
-std::map<std::string, std::string> CheckpointMetadata(RankModel& model) {
+absl::Status GoOnInBatchesOf(int64_t global_batch, TrainingProgress& progress) {
+  const auto consumed = static_cast<uint64_t>(progress.consumed_samples);
+  std::vector<BatchSpan>& spans = progress.batches;
+  // A checkpoint from before they were written down is of equal batches.
+  if (spans.empty() && consumed > 0) {
+    if (progress.step * global_batch != progress.consumed_samples) {
+      return InvalidArgument(
+          "global_batch: found {}, expected the batch that the run began with: "
+          "{} steps took {} samples, and the checkpoint does not say in what "
+          "batches, on which the order of data.buckets depends",
+          global_batch, progress.step, consumed);
+    }
+    spans.push_back({.position = 0, .batch = global_batch});
+  }
+  if (!spans.empty() && spans.back().position == consumed) spans.pop_back();
+  if (spans.empty() || spans.back().batch != global_batch) {
+    spans.push_back({.position = consumed, .batch = global_batch});
+  }
+  CHECK(AreSpans(spans));
+  return absl::OkStatus();
+}
+
+std::map<std::string, std::string> CheckpointMetadata(
+    RankModel& model, const TrainingProgress& progress) {
   std::map<std::string, std::string> metadata =
       ScalerMetadata(model.loss_scaler());
   if (model.left_out_steps() > 0) {
     metadata[kLeftOutKey] = std::to_string(model.left_out_steps());
+  }
+  if (!progress.batches.empty()) {
+    metadata[kBatchesKey] = BatchesText(progress.batches);
   }
   metadata.merge(MetadataOf({model.setup().trained, model.setup().base}));
   return metadata;
@@ -121,7 +185,11 @@ absl::StatusOr<TrainingProgress> LoadCheckpoint(RankModel& model,
     RETURN_IF_ERROR(ReadParts(checkpoint + "/" + kSecondMomentFile,
                               model.MomentParts(/*second=*/true)));
     RETURN_IF_ERROR(ReadParts(checkpoint + "/" + kEmaFile, model.EmaParts()));
-    return TrainingProgress{manifest.step, manifest.consumed_samples};
+    ASSIGN_OR_RETURN(std::vector<BatchSpan> batches,
+                     ReadBatches(checkpoint, manifest));
+    return TrainingProgress{.step = manifest.step,
+                            .consumed_samples = manifest.consumed_samples,
+                            .batches = std::move(batches)};
   };
   const absl::StatusOr<TrainingProgress> progress = read();
   AwaitAllPatiently(model.context().communicators().world(), checkpoint);

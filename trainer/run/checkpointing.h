@@ -10,9 +10,11 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/data/bucket_order.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {
@@ -22,12 +24,20 @@ struct TrainingProgress {
   int64_t step = 0;
   // In all steps: the position of the next sample in the order of consumption.
   int64_t consumed_samples = 0;
+  // Of data in buckets, of how many samples the batches were, on which their
+  // order depends (models/data/bucket_order.h). Empty of other data.
+  std::vector<BatchSpan> batches;
 };
+
+// From here on the job's batches are of `global_batch` samples, in buckets.
+// Errors: nothing says of how many those before were, and this many cannot be.
+absl::Status GoOnInBatchesOf(int64_t global_batch, TrainingProgress& progress);
 
 // What a checkpoint's manifest says beside its files, for LoadCheckpoint: the
 // loss scaler's state, how many steps were left out, what is trained, and what
-// of.
-std::map<std::string, std::string> CheckpointMetadata(RankModel& model);
+// of; of what size batches in buckets were.
+std::map<std::string, std::string> CheckpointMetadata(
+    RankModel& model, const TrainingProgress& progress);
 
 // Reads this rank's parts from a checkpoint that was found whole
 // (FindWholeCheckpoint) and returns its progress. Collective over the world;

@@ -119,12 +119,8 @@ std::vector<JobDifference> DifferencesThatMatter(const Job& run,
                                                  const Job& now) {
   std::vector<JobDifference> differences;
   Compare(run, now, "", differences);
-  // Which samples follow is the same for every batch, but of buckets, whose
-  // batches are of one size of pictures each.
-  const bool keeps_batch = now.data().has_buckets();
-  std::erase_if(differences, [&](const JobDifference& difference) {
-    return MayChange(difference.field) &&
-           !(keeps_batch && difference.field == "global_batch");
+  std::erase_if(differences, [](const JobDifference& difference) {
+    return MayChange(difference.field);
   });
   return differences;
 }

@@ -23,8 +23,7 @@ struct JobDifference {
 
 // The fields in which two resolved jobs differ and a run must not: those of
 // model, objective, data, precision, seed and the weights' average. Rates,
-// steps, batch (but of data in buckets), and what is only reported or saved may
-// change.
+// steps, batch, and what is only reported or saved may change.
 std::vector<JobDifference> DifferencesThatMatter(const Job& run,
                                                  const Job& now);
 

@@ -53,15 +53,6 @@ TEST(ResumeTest, RatesStepsAndBatchMayChange) {
   EXPECT_THAT(DifferencesThatMatter(RunJob(), now), IsEmpty());
 }
 
-// Of pictures in buckets a batch is of one size.
-TEST(ResumeTest, TheBatchOfBucketsMustStay) {
-  Job run = RunJob();
-  run.mutable_data()->mutable_buckets()->set_side(64);
-  Job now = run;
-  now.set_global_batch(64);
-  EXPECT_THAT(MessageOf(CheckSameRun(run, now, {})), HasSubstr("global_batch"));
-}
-
 TEST(ResumeTest, WhatMustStayIsListedWithBothValues) {
   Job now = RunJob();
   now.mutable_model()->mutable_dit()->set_positions(Dit::SINCOS);
