@@ -81,15 +81,21 @@ SmallerPictures SmallerOf(const PictureBuckets& buckets) {
   }
 }
 
+// Where the job has them.
+absl::StatusOr<std::unique_ptr<Dataset>> InBuckets(
+    const Data& data, std::unique_ptr<Dataset> dataset) {
+  if (!data.has_buckets()) return dataset;
+  return PutIntoBuckets(std::move(dataset), SizesOf(data),
+                        SmallerOf(data.buckets()));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const Data& data) {
   ASSIGN_OR_RETURN(std::unique_ptr<Dataset> dataset,
                    data.held_out() > 0 ? OpenShare(data, Share::kTraining)
                                        : OpenWhole(data));
-  if (!data.has_buckets()) return dataset;
-  return PutIntoBuckets(std::move(dataset), SizesOf(data),
-                        SmallerOf(data.buckets()));
+  return InBuckets(data, std::move(dataset));
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOut(const Data& data) {
@@ -110,6 +116,10 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenValidationSamples(Job& job) {
         "validation: found no samples that are held out, expected "
         "data.held_out, or the test split of an IDX set");
   }
+  absl::StatusOr<std::unique_ptr<Dataset>> sized =
+      InBuckets(job.data(), std::move(dataset));
+  RETURN_IF_ERROR(WithContext(sized.status(), "samples that are held out"));
+  dataset = *std::move(sized);
   ValidationConfig& validation = *job.mutable_validation();
   if (!validation.has_samples()) {
     validation.set_samples(
@@ -126,20 +136,11 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenValidationSamples(Job& job) {
 BatchReader::BatchReader(const Dataset& dataset, const LoaderOptions& options,
                          UnreadableExchange exchange)
     : options_(options),
-      in_buckets_(dataset.buckets() != nullptr),
       exchange_(std::move(exchange)),
       loader_(dataset, options) {}
 
 absl::StatusOr<Batch> BatchReader::Read(Device& device, int64_t step,
                                         uint64_t position) {
-  if (in_buckets_ &&
-      position % static_cast<uint64_t>(options_.global_batch) != 0) {
-    return InvalidArgument(
-        "global_batch: found {}, which does not divide the {} samples that the "
-        "run has consumed, expected the batch that it began with, as it trains "
-        "on data.buckets",
-        options_.global_batch, position);
-  }
   if (position != next_position_) loader_.Seek(position);
   next_position_ = position + options_.global_batch;
   ASSIGN_OR_RETURN(LoadedBatch read, loader_.Next());

@@ -23,11 +23,13 @@ namespace trireme {
 // nothing there, nothing readable, another format.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const Data& data);
 
-// What the job does not train on (Data.held_out); null if there is no such.
+// What the job does not train on (Data.held_out), not in buckets; null if there
+// is no such.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOut(const Data& data);
 
-// What the job's validation measures. Fills validation.samples in. Errors:
-// nothing is held out, or less than is to be measured.
+// What the job's validation measures, in buckets where the job has them. Fills
+// validation.samples in. Errors: nothing is held out, or less than is to be
+// measured; those of PutIntoBuckets.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenValidationSamples(Job& job);
 
 // Turns the samples that this rank found unreadable, by index, into those that
@@ -47,9 +49,9 @@ class BatchReader {
               UnreadableExchange exchange = nullptr);
 
   // The batch of step `step` (from 1) on `device`: of the samples that the job
-  // consumes from `position` on. Batches in order are decoded ahead in the
-  // background. Collective where there is an exchange. Errors: samples that
-  // cannot be read; of a data set in buckets, a position within a batch.
+  // consumes from `position` on (DataLoader::Seek). Batches in order are
+  // decoded ahead in the background. Collective where there is an exchange.
+  // Errors: samples that cannot be read.
   absl::StatusOr<Batch> Read(Device& device, int64_t step, uint64_t position);
 
   // The next batch begins at position 0: decodes it ahead.
@@ -65,7 +67,6 @@ class BatchReader {
 
  private:
   LoaderOptions options_;
-  bool in_buckets_;
   UnreadableExchange exchange_;
   DataLoader loader_;
   uint64_t next_position_ = 0;

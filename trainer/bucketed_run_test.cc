@@ -137,16 +137,61 @@ TEST_F(BucketedRunTest, AStoppedRunGoesOnToTheSameBits) {
   }
 }
 
-// Batches of another number would repeat some pictures and lose others.
-TEST_F(BucketedRunTest, AnotherBatchIsRefusedOnResume) {
+// What comes after a change of the batch depends on when it was, also where
+// training stops and goes on again behind it.
+TEST_F(BucketedRunTest, AnotherBatchGoesOnWhereTheOneBeforeEnded) {
+  const auto go_on = [&](int64_t batch, uint32_t steps) {
+    options_.job.set_global_batch(batch);
+    options_.job.set_steps(steps);
+    const absl::Status status = Run();
+    ASSERT_TRUE(status.ok()) << MessageOf(status);
+    options_.resume = true;
+  };
+  go_on(4, 3);
+  go_on(6, 8);
+  const std::string straight = options_.out;
+  const std::vector<nlohmann::json> expected = Metrics();
+  options_.out = root_ + "/stopped";
+  options_.resume = false;
+  go_on(4, 3);
+  go_on(6, 5);
+  go_on(6, 8);
+  const std::vector<nlohmann::json> found = Metrics();
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(found[i]["loss"], expected[i]["loss"]) << i;
+    EXPECT_EQ(found[i]["picture_size"], expected[i]["picture_size"]) << i;
+  }
+  for (const std::string& run : {straight, options_.out}) {
+    const nlohmann::json manifest = nlohmann::json::parse(
+        ReadFile(run + "/checkpoints/step_00000008/manifest.json", kMaxBytes)
+            .value());
+    EXPECT_EQ(manifest["consumed_samples"], 42);
+    EXPECT_EQ(manifest["metadata"]["batches"], "[[0,4],[12,6]]");
+  }
+}
+
+TEST_F(BucketedRunTest, HeldOutPicturesAreMeasuredAtTheirSizes) {
+  options_.job.mutable_data()->set_held_out(6);
+  options_.job.mutable_validation()->set_every(3);
+  options_.job.mutable_optimizer()->set_learning_rate(0);
   ASSERT_TRUE(Run().ok());
-  options_.resume = true;
-  options_.job.set_steps(12);
-  options_.job.set_global_batch(8);
-  EXPECT_THAT(MessageOf(Run()), HasSubstr("global_batch: 4 in the run, 8 now"));
-  options_.allow = {"global_batch"};
-  EXPECT_THAT(MessageOf(Run()),
-              HasSubstr("global_batch: found 8, which does not divide the 36"));
+  std::vector<nlohmann::json> measured;
+  for (const nlohmann::json& line : Metrics()) {
+    if (line.contains("validation_loss")) measured.push_back(line);
+  }
+  ASSERT_EQ(measured.size(), 3u);
+  for (const nlohmann::json& line : measured) {
+    const nlohmann::json& by_size = line["validation_loss_by_size"];
+    ASSERT_EQ(by_size.size(), 2u) << by_size;
+    // Every second picture is held out: of six two lie.
+    EXPECT_NEAR(
+        line["validation_loss"],
+        (4 * by_size["8x8"].get<double>() + 2 * by_size["4x12"].get<double>()) /
+            6,
+        1e-6);
+    EXPECT_EQ(line["validation_loss"], measured[0]["validation_loss"]);
+  }
 }
 
 TEST_F(BucketedRunTest, ASizeThatTheModelCannotHaveIsNamed) {

@@ -113,11 +113,6 @@ absl::Status CheckValidation(const ValidationConfig& validation,
         "validation: found with data.held_out: 0, expected samples that are "
         "held out");
   }
-  if (data.has_latents() && data.has_buckets()) {
-    return InvalidArgument(
-        "validation: found with latents of several sizes, expected of one, or "
-        "pictures, which are measured at the first size");
-  }
   return CheckRange("validation.every", validation.every(), 1, 1e9);
 }
 

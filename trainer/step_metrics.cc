@@ -65,6 +65,9 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
   if (metrics.validation_loss.has_value()) {
     json["validation_loss"] = *metrics.validation_loss;
   }
+  if (!metrics.validation_losses.empty()) {
+    json["validation_loss_by_size"] = metrics.validation_losses;
+  }
   if (metrics.perplexity.has_value()) json["perplexity"] = *metrics.perplexity;
   if (metrics.simulated_s.has_value()) {
     json["simulated_s"] = *metrics.simulated_s;
@@ -114,6 +117,9 @@ std::vector<std::pair<std::string, double>> ToScalars(
   }
   if (metrics.validation_loss.has_value()) {
     scalars.emplace_back("validation/loss", *metrics.validation_loss);
+  }
+  for (const auto& [size, loss] : metrics.validation_losses) {
+    scalars.emplace_back("validation/loss_" + size, loss);
   }
   if (metrics.perplexity.has_value()) {
     scalars.emplace_back("train/perplexity", *metrics.perplexity);

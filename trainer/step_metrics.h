@@ -29,6 +29,8 @@ struct StepMetrics {
   std::map<std::string, std::vector<double>> expert_shares;
   // Of samples that are held out, after the step, where they were measured.
   std::optional<double> validation_loss;
+  // Where pictures come in several sizes, the same by size ("HxW").
+  std::map<std::string, double> validation_losses;
   // Of a model of sequences: e to the objective's loss, a mean over tokens.
   std::optional<double> perplexity;
   double gradient_norm = 0;
@@ -88,7 +90,8 @@ struct StepMetrics {
 // "step_s": ..,
 //  "samples_per_s": .., "model_flops_per_s": .., "skipped_samples": ..,
 //  "peak_bytes": {..}, "compute_s": .., "exposed_s": {..}}, "simulated_s" and
-// "validation_loss" where there is one, of sequences "perplexity", with experts
+// "validation_loss" where there is one, with "validation_loss_by_size" where
+// pictures come in several, of sequences "perplexity", with experts
 // "expert_shares", with fp16 "loss_scale" and "skipped_steps", and once there
 // are any "left_out_steps" and "roll_backs"; "left_out": true of a step that
 // was; after a look for them "stragglers"; where pictures come in several sizes

@@ -141,9 +141,13 @@ done
   fail "$(cat verify.txt)"
 expect_error "data.resolution: found 4 with data.buckets" \
   "$trireme" train sized.textproto --set data.resolution=4 --out other
-expect_error "validation: found with latents of several sizes" \
-  "$trireme" train sized.textproto --set 'validation={every: 1}' --out other \
-  --set data.held_out=2
+# One that is held out is a square, one lies.
+"$trireme" train sized.textproto --set 'validation={every: 3}' --out measured \
+  --set data.held_out=2 > measured.txt || fail "$(cat measured.txt)"
+for size in 4x4 2x6; do
+  expect_in measured.txt "on 1 of $size"
+done
+expect_in measured/metrics.jsonl '"validation_loss_by_size":{"2x6":'
 
 echo "== mistakes"
 expect_error "size 7x7: found a side of 7, expected a multiple of 2" \

@@ -63,13 +63,19 @@ absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,
   if (Validates(step)) {
     const auto loss = validation_->Measure();
     RETURN_IF_ERROR(WithContext(loss.status(), "validation"));
-    metrics.validation_loss = *loss;
-    if (log != nullptr) {
-      log->Tell(
-          fmt::format("step {}: a loss of {:.5g} on {} samples that are "
-                      "held out",
-                      step, *loss, validation_->samples()));
+    metrics.validation_loss = loss->all;
+    std::string text =
+        fmt::format("step {}: a loss of {:.5g} on {} samples that are held out",
+                    step, loss->all, validation_->samples());
+    for (const ValidationLoss::OfSize& sized : loss->by_size) {
+      const std::string size =
+          fmt::format("{}x{}", sized.size.height, sized.size.width);
+      metrics.validation_losses[size] = sized.loss;
+      text += fmt::format("{} {:.5g} on {} of {}",
+                          metrics.validation_losses.size() == 1 ? ":" : ",",
+                          sized.loss, sized.samples, size);
     }
+    if (log != nullptr) log->Tell(text);
   }
   if (!Draws(step)) return absl::OkStatus();
   const absl::Status drawn = Draw(step, folder, log);

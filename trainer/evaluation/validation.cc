@@ -4,6 +4,7 @@
 #include <span>
 #include <utility>
 
+#include "models/objective/first_samples.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/reduction.h"
 
@@ -12,6 +13,17 @@ namespace {
 
 // Keys noise and times; training counts from 1, and data sets draw as of 0.
 constexpr int64_t kValidationStep = -1;
+
+// Of how many samples of each bucket the loss is measured.
+std::vector<int64_t> SamplesByBucket(const Dataset& dataset, int64_t samples) {
+  const Buckets* const buckets = dataset.buckets();
+  if (buckets == nullptr) return {samples};
+  std::vector<int64_t> sizes;
+  for (const std::vector<int64_t>& bucket : buckets->samples) {
+    sizes.push_back(static_cast<int64_t>(bucket.size()));
+  }
+  return ProportionalShares(sizes, samples);
+}
 
 }  // namespace
 
@@ -44,45 +56,65 @@ Validation::Validation(const Dataset& dataset, const Job& job,
       setup_(setup),
       samples_(job.validation().samples()),
       threads_(static_cast<int>(job.data().decode_threads())),
-      objective_(*setup.objective, samples_) {}
+      bucket_samples_(SamplesByBucket(dataset, samples_)),
+      turns_(BucketTurns(bucket_samples_, setup.global_batch)) {}
 
 absl::Status Validation::Rehearse(RankModel& dry) const {
-  Batch batch = dry.DryBatch();
-  // Padding takes more than samples do.
-  if (samples_ % setup_.global_batch > 0) {
-    std::fill(batch.samples.begin(), batch.samples.end(), samples_);
+  const FirstSamples objective(*setup_.objective, samples_);
+  for (size_t b = 0; b < bucket_samples_.size(); ++b) {
+    if (bucket_samples_[b] == 0) continue;
+    Batch batch = dry.DryBatch(static_cast<int32_t>(b));
+    // Padding takes more than samples do.
+    if (bucket_samples_[b] % setup_.global_batch > 0) {
+      std::fill(batch.samples.begin(), batch.samples.end(), samples_);
+    }
+    RETURN_IF_ERROR(LossOf(dry, batch, objective).status());
   }
-  return LossOf(dry, batch, objective_).status();
+  return absl::OkStatus();
 }
 
 void Validation::Begin(RankModel& model) {
   model_ = &model;
+  LoaderOptions options = {.seed = setup_.seed,
+                           .global_batch = setup_.global_batch,
+                           .first = model.first_sample(),
+                           .count = model.local_batch(),
+                           .fields = model.fields(),
+                           .drops = setup_.encoder_drops,
+                           .threads = threads_};
+  if (dataset_.buckets() != nullptr) options.turns = turns_;
   reader_ = std::make_unique<BatchReader>(
-      dataset_,
-      LoaderOptions{.seed = setup_.seed,
-                    .global_batch = setup_.global_batch,
-                    .first = model.first_sample(),
-                    .count = model.local_batch(),
-                    .fields = model.fields(),
-                    .drops = setup_.encoder_drops,
-                    .threads = threads_},
+      dataset_, options,
       ExchangeOver(model.context().communicators().control()));
 }
 
-absl::StatusOr<double> Validation::Measure() {
-  double sum = 0;
-  for (int64_t position = 0; position < samples_;
-       position += setup_.global_batch) {
+absl::StatusOr<ValidationLoss> Validation::Measure() {
+  const auto global_batch = static_cast<double>(setup_.global_batch);
+  // Of each bucket, of all its samples together.
+  std::vector<double> sums(bucket_samples_.size());
+  for (size_t i = 0; i < turns_.size(); ++i) {
+    const BucketTurn& turn = turns_[i];
     ASSIGN_OR_RETURN(
         const Batch batch,
-        reader_->Read(model_->context().device(), kValidationStep, position));
-    ASSIGN_OR_RETURN(const double loss, LossOf(*model_, batch, objective_));
-    sum += loss;
+        reader_->Read(model_->context().device(), kValidationStep,
+                      i * static_cast<uint64_t>(setup_.global_batch)));
+    const FirstSamples objective(
+        *setup_.objective, static_cast<int64_t>(turn.position) + turn.samples);
+    ASSIGN_OR_RETURN(const double loss, LossOf(*model_, batch, objective));
+    sums[turn.bucket] += loss * global_batch;
   }
   // What comes next is decoded while training goes on.
   reader_->Rewind();
-  return sum * static_cast<double>(setup_.global_batch) /
-         static_cast<double>(samples_);
+  ValidationLoss loss;
+  for (size_t b = 0; b < sums.size(); ++b) {
+    loss.all += sums[b] / static_cast<double>(samples_);
+    if (dataset_.buckets() == nullptr || bucket_samples_[b] == 0) continue;
+    loss.by_size.push_back(
+        {.size = dataset_.buckets()->sizes[b],
+         .samples = bucket_samples_[b],
+         .loss = sums[b] / static_cast<double>(bucket_samples_[b])});
+  }
+  return loss;
 }
 
 }  // namespace trireme

@@ -6,11 +6,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/data/bucket_turns.h"
 #include "models/data/dataset.h"
-#include "models/objective/first_samples.h"
+#include "models/image/picture_size.h"
+#include "models/objective/objective.h"
 #include "trainer/batches.h"
 #include "trainer/job.pb.h"
 #include "trainer/rank_model.h"
@@ -24,9 +27,23 @@ namespace trireme {
 absl::StatusOr<double> LossOf(RankModel& model, const Batch& local_batch,
                               const Objective& objective);
 
+// Means over samples of the objective's own loss.
+struct ValidationLoss {
+  double all = 0;
+  // Where pictures come in several sizes, of each that was measured.
+  struct OfSize {
+    PictureSize size;
+    int64_t samples = 0;
+    double loss = 0;
+  };
+  std::vector<OfSize> by_size;
+};
+
 class Validation {
  public:
-  // Of a job as OpenValidationSamples left it. All outlive it.
+  // Of a job as OpenValidationSamples left it. Of a data set in buckets each is
+  // measured at its size, in samples in proportion to what it holds. All
+  // outlive it.
   Validation(const Dataset& dataset, const Job& job,
              const TrainingSetup& setup);
 
@@ -35,10 +52,10 @@ class Validation {
 
   // Reads the samples with the model that is measured from now on. Collective.
   void Begin(RankModel& model);
-  // The objective's own loss, without what blocks add, as a mean over the
-  // samples: the same on every rank and, to rounding, on every grid.
-  // Collective. Errors: samples that cannot be read, out of memory.
-  absl::StatusOr<double> Measure();
+  // The losses without what blocks add: the same on every rank and, to
+  // rounding, on every grid and with every batch. Collective. Errors: samples
+  // that cannot be read, out of memory.
+  absl::StatusOr<ValidationLoss> Measure();
 
   int64_t samples() const { return samples_; }
 
@@ -47,7 +64,8 @@ class Validation {
   const TrainingSetup& setup_;
   const int64_t samples_;
   const int threads_;
-  FirstSamples objective_;
+  std::vector<int64_t> bucket_samples_;  // of all in one where there are none
+  std::vector<BucketTurn> turns_;        // a batch each
   RankModel* model_ = nullptr;
   std::unique_ptr<BatchReader> reader_;
 };
