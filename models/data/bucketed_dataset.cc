@@ -91,15 +91,6 @@ absl::Status Check(const Counts& counts, SmallerPictures smaller,
       counts.unreadable, counts.smaller);
 }
 
-std::vector<absl::StatusOr<PictureSize>> SizesOf(const Dataset& dataset) {
-  std::vector<absl::StatusOr<PictureSize>> sizes(dataset.size());
-#pragma omp parallel for schedule(dynamic, 64)
-  for (size_t i = 0; i < sizes.size(); ++i) {
-    sizes[i] = dataset.ReadSize(static_cast<int64_t>(i));
-  }
-  return sizes;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Dataset>> PutIntoBuckets(
@@ -110,7 +101,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> PutIntoBuckets(
   buckets.samples.resize(buckets.sizes.size());
   std::vector<int64_t> kept;
   Counts counts;
-  const std::vector<absl::StatusOr<PictureSize>> found = SizesOf(*whole);
+  const std::vector<absl::StatusOr<PictureSize>> found = whole->ReadSizes();
   for (size_t i = 0; i < found.size(); ++i) {
     const auto index = static_cast<int64_t>(i);
     if (!found[i].ok()) {

@@ -12,8 +12,8 @@
 
 namespace trireme {
 
-// The samples of `whole` that have a bucket, in its order. Reads the size of
-// each, by several threads. Samples whose size cannot be read, and with
+// The samples of `whole` that have a bucket, in its order, by the size of each
+// (Dataset::ReadSizes). Samples whose size cannot be read, and with
 // kLeaveOut those that are smaller than every size, are left out, counted and,
 // the first of them, named in the log. `sizes` are sorted (SortSizes).
 // IndexHash changes with any sample's bucket. Errors, in the words of the job's

@@ -10,4 +10,13 @@ absl::StatusOr<PictureSize> Dataset::ReadSize(int64_t index) const {
   return PictureSize{sample.image.height, sample.image.width};
 }
 
+std::vector<absl::StatusOr<PictureSize>> Dataset::ReadSizes() const {
+  std::vector<absl::StatusOr<PictureSize>> sizes(size());
+#pragma omp parallel for schedule(dynamic, 64)
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    sizes[i] = ReadSize(static_cast<int64_t>(i));
+  }
+  return sizes;
+}
+
 }  // namespace trireme

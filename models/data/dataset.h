@@ -98,6 +98,9 @@ class Dataset {
   // in the place of a picture), from as little of its file as may be. Errors:
   // as ReadParts.
   virtual absl::StatusOr<PictureSize> ReadSize(int64_t index) const;
+  // Those of all samples, in order, by several threads; of files that have not
+  // changed since without opening them again, where that can be.
+  virtual std::vector<absl::StatusOr<PictureSize>> ReadSizes() const;
   // The sizes at which samples are read, and which sample at which; null: all
   // at one.
   virtual const Buckets* buckets() const { return nullptr; }

@@ -2,6 +2,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "runtime/core/log.h"
 
@@ -25,6 +26,20 @@ class DatasetShare : public Dataset {
                                    const SampleParts& parts) const override {
     CHECK(index >= 0 && index < size()) << index;
     return whole_->ReadParts(IndexInWhole(index), parts);
+  }
+  absl::StatusOr<PictureSize> ReadSize(int64_t index) const override {
+    CHECK(index >= 0 && index < size()) << index;
+    return whole_->ReadSize(IndexInWhole(index));
+  }
+  // What the whole knows of its files is of all of them.
+  std::vector<absl::StatusOr<PictureSize>> ReadSizes() const override {
+    const std::vector<absl::StatusOr<PictureSize>> of_whole =
+        whole_->ReadSizes();
+    std::vector<absl::StatusOr<PictureSize>> sizes;
+    for (int64_t i = 0; i < size(); ++i) {
+      sizes.push_back(of_whole[IndexInWhole(i)]);
+    }
+    return sizes;
   }
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "models/data/sample_files.h"
+#include "models/data/size_cache.h"
 #include "models/data/text_tokens.h"
 #include "models/image/decode.h"
 #include "runtime/core/file.h"
@@ -137,6 +139,15 @@ class ImageFolder : public Dataset {
     }
     if (!size.ok()) return WithContext(size.status(), path.native());
     return size;
+  }
+  std::vector<absl::StatusOr<PictureSize>> ReadSizes() const override {
+    std::vector<NamedFile> files;
+    for (const Entry& entry : entries_) {
+      files.push_back({entry.path, fs::path(folder_) / entry.path});
+    }
+    const std::optional<uint64_t> hash = HashOfFiles(files);
+    if (!hash.has_value()) return Dataset::ReadSizes();
+    return ReadSizesOnce(*this, fs::path(folder_) / kSizeCacheName, *hash);
   }
 
  private:

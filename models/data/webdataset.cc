@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "models/data/sample_files.h"
+#include "models/data/size_cache.h"
 #include "models/data/tar_reader.h"
 #include "models/data/text_tokens.h"
 #include "models/data/utf8.h"
@@ -123,6 +124,18 @@ class WebDataset : public Dataset {
     const absl::StatusOr<PictureSize> size =
         SizeFrom(entries_[index], kUsualHeaderBytes);
     return size.ok() ? size : SizeFrom(entries_[index], kMaxImageBytes);
+  }
+  std::vector<absl::StatusOr<PictureSize>> ReadSizes() const override {
+    std::vector<NamedFile> files;
+    for (const std::string& shard : shards_) {
+      files.push_back({fs::path(shard).filename(), shard});
+    }
+    const std::optional<uint64_t> hash = HashOfFiles(files);
+    if (!hash.has_value()) return Dataset::ReadSizes();
+    // Of the same shards pictures may be the samples, or latents.
+    const uint64_t key = StableHash(fmt::format("{} {}", *hash, IndexHash()));
+    return ReadSizesOnce(
+        *this, fs::path(shards_.front()).parent_path() / kSizeCacheName, key);
   }
 
  private:
