@@ -43,6 +43,7 @@ constexpr int64_t kMaxHeadDim = 1024;
 constexpr int64_t kMaxTokens = 1 << 20;
 constexpr double kMaxStddev = 1e6;
 constexpr int64_t kMaxClasses = 1 << 24;
+constexpr int64_t kMaxPositionBase = 1 << 14;
 
 absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
                         int64_t high) {
@@ -61,6 +62,19 @@ absl::Status ResolvePictures(const Dit& dit, const ImageSpec& image,
     config.positions = dit.preset() == Dit::XL_2 ? Dit::SINCOS : Dit::ROPE;
   }
   RETURN_IF_ERROR(CheckRange("patch", config.patch, 1, 64));
+  if (config.positions == Dit::SINCOS) {
+    config.position_base =
+        dit.has_position_base() ? dit.position_base() : config.rows();
+    if (dit.has_position_base()) {
+      RETURN_IF_ERROR(CheckRange("position_base", config.position_base, 1,
+                                 kMaxPositionBase));
+    }
+  } else if (dit.has_position_base()) {
+    return InvalidArgument(
+        "model.dit.position_base: found {} with positions {}, expected it with "
+        "SINCOS only",
+        dit.position_base(), Dit::Positions_Name(config.positions));
+  }
   if (image.height % config.patch != 0 || image.width % config.patch != 0) {
     return InvalidArgument(
         "model.dit.patch: found {}, expected a divisor of the pictures' {} x "
@@ -88,6 +102,12 @@ absl::Status ResolveSet(const Dit& dit, const TokenSetSpec& set,
         "model.dit.patch: found {}, expected none where samples are sets of "
         "tokens",
         dit.patch());
+  }
+  if (dit.has_position_base()) {
+    return InvalidArgument(
+        "model.dit.position_base: found {}, expected none where samples are "
+        "sets of tokens",
+        dit.position_base());
   }
   if (set.lattice == 0 && dit.positions() != Dit::POSITIONS_UNSPECIFIED &&
       dit.positions() != Dit::NONE) {
@@ -231,6 +251,7 @@ void FillDit(const DitConfig& config, Dit& dit) {
   dit.set_mlp_ratio(static_cast<double>(config.mlp_hidden) / config.hidden);
   dit.set_qk_norm(config.qk_norm);
   dit.set_positions(config.positions);
+  if (config.position_base > 0) dit.set_position_base(config.position_base);
   dit.set_conditioning(config.conditions_per_block ? Dit::PER_BLOCK
                                                    : Dit::SHARED);
   dit.set_learned_variance(config.learned_variance);

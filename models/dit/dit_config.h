@@ -41,8 +41,9 @@ struct DitConfig {
   // Blocks embed times and classes themselves (Dit::PER_BLOCK).
   bool conditions_per_block = false;
   bool learned_variance = false;
-  // Of SINCOS: patches along the side of the picture whose coordinates count
-  // them; those of other sizes run over as much. 0: this one's.
+  // Of pictures and SINCOS: patches along the side of the picture whose
+  // coordinates count them; those of other sizes run over as much. 0: this
+  // one's.
   int64_t position_base = 0;
   int64_t text_tokens = 0;  // 0: no text
   int64_t text_width = 0;

@@ -138,6 +138,49 @@ TEST(ResolveDitTest, TokensOfALatticeHavePlaces) {
   CHECK_OK(ResolveDit(dit, {}, 3, set).status());
 }
 
+// Whoever goes on at another size keeps the places that the weights know.
+TEST(ResolveDitTest, TablesOfPositionsHaveABaseOfTheirOwn) {
+  Dit dit;
+  dit.set_preset(Dit::XL_2);
+  const ImageSpec image = {.channels = 4, .height = 64, .width = 64};
+  const auto own = ResolveDit(dit, image, 1000);
+  CHECK_OK(own.status());
+  EXPECT_EQ(own->position_base, 32);
+  dit.set_position_base(16);
+  const auto smaller = ResolveDit(dit, image, 1000);
+  CHECK_OK(smaller.status());
+  EXPECT_EQ(smaller->position_base, 16);
+  Dit filled;
+  FillDit(*smaller, filled);
+  EXPECT_EQ(filled.position_base(), 16u);
+
+  const auto message = [](const Dit& wrong, const TokenSetSpec& set) {
+    return std::string(
+        ResolveDit(wrong, {.channels = 4, .height = 64, .width = 64}, 3, set)
+            .status()
+            .message());
+  };
+  dit.set_position_base(0);
+  EXPECT_EQ(message(dit, {}),
+            "model.dit.position_base: found 0, expected 1 to 16384");
+  dit.set_position_base(16);
+  dit.set_positions(Dit::ROPE);
+  EXPECT_EQ(message(dit, {}),
+            "model.dit.position_base: found 16 with positions ROPE, expected "
+            "it with SINCOS only");
+  Dit of_sets;
+  of_sets.set_preset(Dit::TINY);
+  of_sets.set_position_base(4);
+  EXPECT_EQ(message(of_sets, {.tokens = 8, .channels = 27, .lattice = 2}),
+            "model.dit.position_base: found 4, expected none where samples are "
+            "sets of tokens");
+  // Rotary positions count patches and have none.
+  Dit rotary;
+  rotary.set_preset(Dit::TINY);
+  FillDit(*ResolveDit(rotary, image, 10), filled = Dit());
+  EXPECT_FALSE(filled.has_position_base());
+}
+
 TEST(ResolveDitTest, ErrorsNameTheField) {
   const auto message = [](const Dit& dit) {
     return std::string(

@@ -74,6 +74,18 @@ TEST(DitNames, ThePublishedConfigurationIsThePreset) {
   EXPECT_EQ(parameters, 749'826'464);  // as diffusers counts them
 }
 
+// Of larger pictures the weights are those of the folder that it began with.
+TEST(DitNames, ThePublishedModelGoesOnAtAnotherSize) {
+  Dit dit;
+  dit.set_preset(Dit::XL_2);
+  dit.set_position_base(16);
+  const auto larger =
+      ResolveDit(dit, {.channels = 4, .height = 64, .width = 64}, 1000);
+  CHECK_OK(larger.status());
+  EXPECT_EQ(DitNames(*larger)->config(),
+            NamesOf(Json::parse(kPublished))->config());
+}
+
 TEST(DitNames, WhatNoModelHereHasIsNamed) {
   const auto message = [](const char* name, const Json& value) {
     Json config = Json::parse(kPublished);

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <string>
+#include <tuple>
 
 #include "gtest/gtest.h"
 #include "runtime/core/log.h"
@@ -64,6 +65,28 @@ TEST(ResolveMmditTest, WhatIsFilledInResolvesToTheSame) {
     EXPECT_EQ(again.guidance, config.guidance);
     EXPECT_EQ(again.image_attention_layers, config.image_attention_layers);
   }
+}
+
+// Pictures of each size see the middle of one table, which must reach as far.
+TEST(ResolveMmditTest, SizesAreCutOutOfTheMiddleOfTheTable) {
+  Mmdit mmdit;
+  mmdit.set_preset(Mmdit::SD3_MEDIUM);
+  MmditConfig config = Resolved(mmdit);
+  EXPECT_EQ(config.position_table, 192);
+  // Coordinates run from 0 to 64.
+  EXPECT_EQ(config.position_coordinate(96), 32);
+  for (const auto& [height, width, fits] : {std::tuple(384, 384, true),
+                                            {384, 2, true},
+                                            {2, 384, true},
+                                            {386, 2, false},
+                                            {2, 386, false}}) {
+    config.height = height;
+    config.width = width;
+    EXPECT_EQ(CheckMmditSizes(config).ok(), fits) << height << "x" << width;
+  }
+  EXPECT_NE(CheckMmditSizes(config).message().find(
+                "found 193 patches along a side, expected at most the 192"),
+            std::string::npos);
 }
 
 TEST(ResolveMmditTest, ErrorsNameTheField) {
