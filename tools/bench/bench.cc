@@ -27,9 +27,9 @@ ABSL_FLAG(std::vector<std::string>, threads,
 ABSL_FLAG(std::vector<std::string>, dtypes,
           (std::vector<std::string>{"bf16", "fp32"}), "bf16, fp32");
 ABSL_FLAG(bool, peer, false,
-          "also measure PyTorch's training step and print the ratio");
+          "also measure PyTorch's training steps and print the ratios");
 ABSL_FLAG(std::string, bench_dir, "tools/bench",
-          "the folder of peer_setup.sh and peer_dit.py");
+          "the folder of peer_setup.sh and peer_step.py");
 
 namespace trireme {
 namespace {
@@ -74,7 +74,7 @@ absl::Status Main() {
     RegisterGemmBenchmarks(setting);
     RegisterFusedBenchmarks(setting);
     RegisterMoeBenchmarks(setting);
-    RegisterTrainingStep(setting);
+    RegisterTrainingSteps(setting);
   }
   Figures figures;
   FigureReporter reporter(&figures);
@@ -89,7 +89,8 @@ absl::Status Main() {
   // What was measured here is reported whether or not there is a peer.
   absl::Status peer;
   if (absl::GetFlag(FLAGS_peer)) {
-    peer = AddPeer(absl::GetFlag(FLAGS_bench_dir), threads, &figures);
+    peer = AddPeer(absl::GetFlag(FLAGS_bench_dir), TrainedModels(), settings,
+                   &figures);
   }
   // What follows from the measurements, which are already printed.
   for (const auto& [key, value] : figures) {

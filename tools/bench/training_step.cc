@@ -5,12 +5,16 @@
 #include <memory>
 #include <numeric>
 #include <string>
-#include <utility>
+#include <string_view>
+#include <vector>
 
 #include "benchmark/benchmark.h"
-#include "fmt/format.h"
+#include "google/protobuf/text_format.h"
+#include "models/data_format.h"
+#include "models/family.h"
 #include "models/resolve.h"
 #include "runtime/comm/single.h"
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.h"
@@ -22,54 +26,84 @@
 namespace trireme {
 namespace {
 
-constexpr int64_t kBatch = 8, kChannels = 4, kSide = 32, kClasses = 1000;
+constexpr char kDit[] = "dit_s2";
+constexpr char kMmdit[] = "mmdit_h512";
 
-absl::StatusOr<TrainingSetup> Setup(DType dtype) {
+// As peer_dit.py and peer_mmdit.py have them.
+struct TrainedModel {
+  std::string_view name;
+  int64_t batch = 0;
+  DataFormat data;
+  std::string_view model;  // a Model as text
+};
+
+const TrainedModel kModels[] = {
+    {.name = kDit,
+     .batch = 8,
+     .data = {.channels = 4, .resolution = 32, .classes = 1000},
+     .model = "dit { preset: S }"},
+    {.name = kMmdit,
+     .batch = 4,
+     .data = {.channels = 16, .resolution = 32},
+     .model = R"(mmdit {
+       hidden: 512 dual_layers: 4 single_layers: 8 heads: 8
+       rope_axes: [ 8, 28, 28 ]
+       text { tokens: 64 width: 1024 pooled_width: 512 }
+     })"}};
+
+absl::StatusOr<TrainingSetup> SetupOf(const TrainedModel& trained,
+                                      DType dtype) {
   Model model;
-  model.mutable_dit()->set_preset(Dit::S);
+  CHECK(google::protobuf::TextFormat::ParseFromString(
+      std::string(trained.model), &model))
+      << trained.name;
   TrainingSetup setup;
-  ASSIGN_OR_RETURN(setup.family, ResolveModel(model, {.channels = kChannels,
-                                                      .resolution = kSide,
-                                                      .classes = kClasses}));
+  ASSIGN_OR_RETURN(setup.family, ResolveModel(model, trained.data));
   ObjectiveConfig objective;
-  ASSIGN_OR_RETURN(
-      const ResolvedObjective resolved,
-      ResolveObjective(objective, setup.family->samples(),
-                       /*seed=*/0, kBatch, {setup.family->Shape().tokens}));
+  ASSIGN_OR_RETURN(const ResolvedObjective resolved,
+                   ResolveObjective(objective, setup.family->samples(),
+                                    /*seed=*/0, trained.batch,
+                                    {setup.family->Shape().tokens}));
   setup.objective = resolved.training;
   setup.dtype = dtype;
-  setup.global_batch = kBatch;
+  setup.global_batch = trained.batch;
   return setup;
 }
 
-Batch RandomBatch(Device& device) {
+// Of classes 0, 1, .., and with all the tokens of text that there may be.
+Batch RandomBatch(const TrainingSetup& setup, Device& device) {
+  const int64_t samples = setup.global_batch;
   Batch batch;
-  batch.samples.resize(kBatch);
+  batch.samples.resize(samples);
   std::iota(batch.samples.begin(), batch.samples.end(), 0);
-  batch.fields[kPixelsField].values =
-      RandomTensor(device, {kBatch, kChannels, kSide, kSide}, DType::kFloat32);
-  std::vector<int32_t> labels(kBatch);
-  std::iota(labels.begin(), labels.end(), 0);
-  batch.fields[kLabelField].values =
-      Tensor::FromValues<int32_t>(device, {kBatch}, labels);
+  for (const FieldSpec& spec : AllFields(*setup.family)) {
+    Tensor& values = batch.fields[spec.name].values;
+    if (spec.dtype == DType::kFloat32) {
+      values = RandomTensor(device, spec.ShapeOf(samples), DType::kFloat32);
+      continue;
+    }
+    std::vector<int32_t> numbers(samples, static_cast<int32_t>(spec.typical));
+    if (spec.name == kLabelField) std::iota(numbers.begin(), numbers.end(), 0);
+    values = Tensor::FromValues<int32_t>(device, {samples}, numbers);
+  }
   return batch;
 }
 
 // A model in training.
 class Training {
  public:
-  static absl::StatusOr<std::unique_ptr<Training>> Build(Device& device,
-                                                         DType dtype) {
+  static absl::StatusOr<std::unique_ptr<Training>> Build(
+      const TrainedModel& trained, Device& device, DType dtype) {
     auto training = std::unique_ptr<Training>(new Training);
-    ASSIGN_OR_RETURN(const TrainingSetup setup, Setup(dtype));
+    ASSIGN_OR_RETURN(const TrainingSetup setup, SetupOf(trained, dtype));
     PlanContext context;
-    context.global_batch = kBatch;
+    context.global_batch = setup.global_batch;
     context.num_blocks = setup.family->Shape().layers;
     context.heads = setup.family->Shape().heads;
     ASSIGN_OR_RETURN(const Plan plan, ResolvePlan(Plan(), context));
     ASSIGN_OR_RETURN(training->model_,
                      RankModel::Build(setup, plan, device, training->world_));
-    training->batch_ = RandomBatch(device);
+    training->batch_ = RandomBatch(setup, device);
     return training;
   }
 
@@ -92,10 +126,11 @@ class Training {
   int64_t step_ = 0;
 };
 
-absl::Status Run(benchmark::State& state, const BenchSetting& setting) {
+absl::Status Run(benchmark::State& state, const BenchSetting& setting,
+                 const TrainedModel& trained) {
   omp_set_num_threads(setting.threads);
   ASSIGN_OR_RETURN(const std::unique_ptr<Training> training,
-                   Training::Build(*setting.device, setting.dtype));
+                   Training::Build(trained, *setting.device, setting.dtype));
   // The first steps generate kernels and touch the memory.
   for (int i = 0; i < 2; ++i) RETURN_IF_ERROR(training->Step());
   setting.device->ResetPeak();
@@ -104,9 +139,10 @@ absl::Status Run(benchmark::State& state, const BenchSetting& setting) {
     return benchmark::Counter(per_step,
                               benchmark::Counter::kIsIterationInvariantRate);
   };
-  state.counters["samples_per_s"] = rate(kBatch);
+  const auto batch = static_cast<double>(trained.batch);
+  state.counters["samples_per_s"] = rate(batch);
   state.counters["gflops"] =
-      rate(kBatch * ModelTrainingFlops(training->shape()) * 1e-9);
+      rate(batch * ModelTrainingFlops(training->shape()) * 1e-9);
   state.counters["peak_bytes"] =
       static_cast<double>(setting.device->Statistics().peak_bytes);
   return absl::OkStatus();
@@ -114,20 +150,28 @@ absl::Status Run(benchmark::State& state, const BenchSetting& setting) {
 
 }  // namespace
 
-void RegisterTrainingStep(const BenchSetting& setting) {
-  benchmark::RegisterBenchmark(
-      setting.Prefix("dit_s2").c_str(),
-      [setting](benchmark::State& state) {
-        if (const absl::Status status = Run(state, setting); !status.ok()) {
+std::vector<std::string_view> TrainedModels() {
+  std::vector<std::string_view> names;
+  for (const TrainedModel& trained : kModels) names.push_back(trained.name);
+  return names;
+}
+
+void RegisterTrainingSteps(const BenchSetting& setting) {
+  for (const TrainedModel& trained : kModels) {
+    benchmark::RegisterBenchmark(
+        setting.Prefix(std::string(trained.name)).c_str(),
+        [setting, &trained](benchmark::State& state) {
+          const absl::Status status = Run(state, setting, trained);
+          if (status.ok()) return;
           state.SkipWithError(std::string(status.message()).c_str());
-        }
-      })
-      ->Unit(benchmark::kMillisecond)
-      ->Iterations(3);
+        })
+        ->Unit(benchmark::kMillisecond)
+        ->Iterations(3);
+  }
 }
 
 void AddGemmFraction(const BenchSetting& setting, Figures* figures) {
-  const std::string step = setting.Prefix("dit_s2");
+  const std::string step = setting.Prefix(kDit);
   const std::optional<double> gflops = Find(*figures, step + ".gflops");
   const std::optional<double> ceiling =
       Find(*figures, setting.Prefix("gemm") + ".gflops");
