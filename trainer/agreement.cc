@@ -102,11 +102,15 @@ double HashOf(std::span<const int64_t> samples) {
 }  // namespace
 
 absl::Status AgreeOnJob(Control& control, const Job& job, const Plan& plan,
-                        const Dataset& dataset) {
+                        const Dataset& dataset, const Dataset* held_out) {
   Facts facts;
   AddFields(job, "job.", facts);
   AddFields(plan, "plan.", facts);
   AddDataset(dataset, facts);
+  if (held_out != nullptr) {
+    facts.emplace_back("held-out samples: checksum of their index",
+                       fmt::format("{:016x}", held_out->IndexHash()));
+  }
   // Names of classes may be any bytes: both sides compare what JSON makes of
   // them.
   const std::string own =

@@ -24,10 +24,12 @@
 namespace trireme {
 
 // Compares job and plan, as resolved, field by field with rank 0's, and the
-// data set's size, classes and index. Error: the first field that differs, what
-// was found there and what rank 0 has.
+// data set's size, classes and index; of samples that are held out, if any, the
+// index. Error: the first field that differs, what was found there and what
+// rank 0 has.
 absl::Status AgreeOnJob(Control& control, const Job& job, const Plan& plan,
-                        const Dataset& dataset);
+                        const Dataset& dataset,
+                        const Dataset* held_out = nullptr);
 
 // The checkpoint to go on from, of this rank's folder of checkpoints: rank 0
 // chose `chosen` (none: it starts anew; other ranks' argument does not matter),

@@ -67,6 +67,7 @@ struct Started {
   Job job;
   Plan plan;
   std::shared_ptr<Dataset> dataset = std::make_shared<NamedDataset>(100);
+  std::shared_ptr<Dataset> held_out = std::make_shared<NamedDataset>(10);
 };
 
 // Rank 2 was started with something else.
@@ -78,7 +79,8 @@ std::vector<absl::Status> StatusesWith(
     started.job.mutable_optimizer()->set_learning_rate(0.001);
     started.plan.mutable_grid()->set_tp(2);
     if (rank == 2) change(started);
-    return AgreeOnJob(control, started.job, started.plan, *started.dataset);
+    return AgreeOnJob(control, started.job, started.plan, *started.dataset,
+                      started.held_out.get());
   });
 }
 
@@ -117,6 +119,16 @@ TEST(AgreementTest, AnotherPlanIsNamedByItsField) {
   ExpectOnEveryRank(
       StatusesWith([](Started& rank) { rank.plan.add_placement(3); }),
       "rank 2: plan.placement(0): found 3, expected nothing, as on rank 0");
+}
+
+// They are measured in other batches where one has another size.
+TEST(AgreementTest, OtherHeldOutSamplesAreNamed) {
+  ExpectOnEveryRank(
+      StatusesWith([](Started& rank) {
+        rank.held_out = std::make_shared<NamedDataset>(10, 8);
+      }),
+      "rank 2: held-out samples: checksum of their index: found "
+      "0000000000000008, expected 0000000000000007, as on rank 0");
 }
 
 TEST(AgreementTest, OtherDataIsNamed) {

@@ -185,7 +185,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   const Job& job = prepared->job;
   const TrainingSetup& setup = prepared->setup;
   const Plan& plan = prepared->plan;
-  RETURN_IF_ERROR(AgreeOnJob(agreement, job, plan, *prepared->dataset));
+  RETURN_IF_ERROR(AgreeOnJob(agreement, job, plan, *prepared->dataset,
+                             prepared->held_out.get()));
   ASSIGN_OR_RETURN(const std::unique_ptr<MemoryCopies> copies,
                    OpenMemoryCopies(options, folder, job, factory, agreement));
   ASSIGN_OR_RETURN(
