@@ -171,6 +171,35 @@ TEST_F(BucketedRunTest, AnotherBatchGoesOnWhereTheOneBeforeEnded) {
   }
 }
 
+// Checkpoints of before they said so are of batches that stay.
+TEST_F(BucketedRunTest, WithoutItsBatchesACheckpointKeepsTheOneItBeganWith) {
+  ASSERT_TRUE(Run().ok());
+  const std::string manifest =
+      options_.out + "/checkpoints/step_00000009/manifest.json";
+  const std::string text = ReadFile(manifest, kMaxBytes).value();
+  const auto with_batches = [&](const nlohmann::json& batches) {
+    nlohmann::json json = nlohmann::json::parse(text);
+    json["metadata"].erase("batches");
+    if (!batches.is_null()) json["metadata"]["batches"] = batches;
+    CHECK_OK(WriteFileAtomically(manifest, json.dump()));
+  };
+  options_.resume = true;
+  options_.job.set_steps(10);
+  for (const char* wrong : {"[[0,5]]", "[[4,4]]", "[[0,4],[40,8]]", "[]", "x",
+                            "[[0,-4]]", "[[0,4],[0,4]]"}) {
+    with_batches(wrong);
+    EXPECT_THAT(MessageOf(Run()), HasSubstr("metadata 'batches'")) << wrong;
+  }
+  with_batches(nullptr);
+  options_.job.set_global_batch(6);
+  EXPECT_THAT(MessageOf(Run()),
+              HasSubstr("global_batch: found 6, expected the batch that the "
+                        "run began with: 9 steps took 36 samples"));
+  options_.job.set_global_batch(4);
+  const absl::Status status = Run();
+  EXPECT_TRUE(status.ok()) << MessageOf(status);
+}
+
 TEST_F(BucketedRunTest, HeldOutPicturesAreMeasuredAtTheirSizes) {
   options_.job.mutable_data()->set_held_out(6);
   options_.job.mutable_validation()->set_every(3);

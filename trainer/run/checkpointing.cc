@@ -115,13 +115,19 @@ absl::StatusOr<std::vector<BatchSpan>> ReadBatches(
     sound = json[i].is_array() && json[i].size() == 2 &&
             json[i][0].is_number_unsigned() && json[i][1].is_number_unsigned();
     if (!sound) break;
-    const auto position = json[i][0].get<uint64_t>();
     const auto batch = json[i][1].get<uint64_t>();
-    sound = position <= static_cast<uint64_t>(manifest.consumed_samples) &&
-            batch <= std::numeric_limits<uint32_t>::max();
-    spans.push_back({position, static_cast<int64_t>(batch)});
+    sound = batch <= std::numeric_limits<uint32_t>::max();
+    spans.push_back({json[i][0].get<uint64_t>(), static_cast<int64_t>(batch)});
   }
-  if (sound && AreSpans(spans)) return spans;
+  sound = sound && AreSpans(spans);
+  if (sound) {
+    const auto consumed = static_cast<uint64_t>(manifest.consumed_samples);
+    sound = consumed >= spans.back().position &&
+            (consumed - spans.back().position) %
+                    static_cast<uint64_t>(spans.back().batch) ==
+                0;
+  }
+  if (sound) return spans;
   return DataLoss(
       "{}: metadata '{}': found {}, expected the batches of {} samples",
       checkpoint, kBatchesKey, found->second, manifest.consumed_samples);
