@@ -402,6 +402,24 @@ SplitNormKernels DrySplitNorm() {
               }};
 }
 
+WeightDecompositionKernels DryWeightDecomposition() {
+  return {.add_row_products =
+              [](Stream& stream, DType dtype, int64_t rows, int64_t columns,
+                 double, const void*, const void*,
+                 double*) { CountBytes(stream, dtype, rows * columns, 2); },
+          .direction_factors = [](Stream& stream, DType dtype, int64_t n,
+                                  const void*, const double*, void*,
+                                  void*) { CountBytes(stream, dtype, n, 3); },
+          .scale_columns =
+              [](Stream& stream, DType dtype, int64_t rows, int64_t columns,
+                 const void*, const void*,
+                 void*) { CountBytes(stream, dtype, rows * columns, 2); },
+          .magnitude_gradient =
+              [](Stream& stream, DType dtype, int64_t rows, int64_t columns,
+                 const void*, const void*, const void*,
+                 void*) { CountBytes(stream, dtype, rows * columns, 2); }};
+}
+
 }  // namespace
 
 Kernels DryKernels(const Kernels& twin) {
@@ -419,7 +437,8 @@ Kernels DryKernels(const Kernels& twin) {
           .random = DryRandom(),
           .reduction = DryReduction(),
           .routing = DryRouting(),
-          .split_norm = DrySplitNorm()};
+          .split_norm = DrySplitNorm(),
+          .weight_decomposition = DryWeightDecomposition()};
 }
 
 }  // namespace trireme

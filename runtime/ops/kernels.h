@@ -20,6 +20,7 @@
 #include "runtime/ops/kernels/reduction.h"
 #include "runtime/ops/kernels/routing.h"
 #include "runtime/ops/kernels/split_norm.h"
+#include "runtime/ops/kernels/weight_decomposition.h"
 
 namespace trireme {
 
@@ -39,6 +40,7 @@ struct Kernels {
   ReductionKernels reduction;
   RoutingKernels routing;
   SplitNormKernels split_norm;
+  WeightDecompositionKernels weight_decomposition;
 };
 
 }  // namespace trireme

@@ -20,6 +20,7 @@
 #include "runtime/ops/reduction.h"
 #include "runtime/ops/routing.h"
 #include "runtime/ops/split_norm.h"
+#include "runtime/ops/weight_decomposition.h"
 
 namespace trireme {
 namespace {
@@ -162,6 +163,26 @@ std::vector<OpCase> SplitNorms() {
            [=](Operands& in) { return run(in, 34, /*rotated=*/true); }},
           {"split norm of odd heads",
            [=](Operands& in) { return run(in, 33, /*rotated=*/false); }}};
+}
+
+std::vector<OpCase> WeightDecompositions() {
+  return {{"weight decomposition", [](Operands& in) -> std::vector<Tensor> {
+             const Tensor weight = in({385, 201}), other = in({385, 201});
+             const DType compute = ComputeDType(weight.dtype());
+             const Tensor squares =
+                 Tensor::Zeros(weight.device(), {385}, DType::kFloat64);
+             AddRowProducts(weight, weight, 1, squares);
+             AddRowProducts(weight, other, 0.25, squares);
+             const Tensor magnitude = Cast(in({385}), compute);
+             const DirectionFactors factors =
+                 MakeDirectionFactors(magnitude, squares);
+             const Tensor x = in({3, 67, 385}), slope = in({3, 67, 385});
+             const Tensor gradient =
+                 Tensor::Zeros(weight.device(), {385}, compute);
+             AddMagnitudeGradient(x, slope, factors.inverse, gradient);
+             return {squares, factors.scale, factors.inverse,
+                     ScaleColumns(x, factors.scale), gradient};
+           }}};
 }
 
 std::vector<OpCase> Reductions() {
@@ -420,8 +441,9 @@ double RootMeanSquare(const std::vector<double>& values) {
 std::vector<OpCase> EveryOp() {
   std::vector<OpCase> all;
   for (auto* const family :
-       {Pointwise, Norms, HeadNorms, SplitNorms, Reductions, Copies, Embeddings,
-        Random, Routing, Products, Attentions, Pictures}) {
+       {Pointwise, Norms, HeadNorms, SplitNorms, WeightDecompositions,
+        Reductions, Copies, Embeddings, Random, Routing, Products, Attentions,
+        Pictures}) {
     std::vector<OpCase> cases = family();
     std::move(cases.begin(), cases.end(), std::back_inserter(all));
   }

@@ -23,6 +23,7 @@
 #include "runtime/ops/cpu/reduction_kernels.h"
 #include "runtime/ops/cpu/routing_kernels.h"
 #include "runtime/ops/cpu/split_norm_kernels.h"
+#include "runtime/ops/cpu/weight_decomposition_kernels.h"
 
 namespace trireme {
 namespace {
@@ -178,12 +179,17 @@ const Kernels& CpuKernels() {
                   .scale_rows = OnHost<&ScaleRowsKernel>::Run,
                   .row_dots = OnHost<&RowDotsKernel>::Run,
                   .log_sum_exp = OnHost<&LogSumExpKernel>::Run},
-      .split_norm = {
-          .squares = OnHost<&SplitNormSquaresKernel>::Run,
-          .forward = OnHost<&SplitNormForwardKernel>::Run,
-          .dots = OnHost<&SplitNormDotsKernel>::Run,
-          .backward = OnHost<&SplitNormBackwardKernel>::Run,
-          .weight_gradient = OnHost<&SplitNormWeightGradientKernel>::Run}};
+      .split_norm = {.squares = OnHost<&SplitNormSquaresKernel>::Run,
+                     .forward = OnHost<&SplitNormForwardKernel>::Run,
+                     .dots = OnHost<&SplitNormDotsKernel>::Run,
+                     .backward = OnHost<&SplitNormBackwardKernel>::Run,
+                     .weight_gradient =
+                         OnHost<&SplitNormWeightGradientKernel>::Run},
+      .weight_decomposition = {
+          .add_row_products = OnHost<&AddRowProductsKernel>::Run,
+          .direction_factors = OnHost<&DirectionFactorsKernel>::Run,
+          .scale_columns = OnHost<&ScaleColumnsKernel>::Run,
+          .magnitude_gradient = OnHost<&MagnitudeGradientKernel>::Run}};
   return kKernels;
 }
 

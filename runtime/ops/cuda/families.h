@@ -24,6 +24,7 @@ RandomKernels CudaRandom();
 ReductionKernels CudaReductions();
 RoutingKernels CudaRouting();
 SplitNormKernels CudaSplitNorms();
+WeightDecompositionKernels CudaWeightDecompositions();
 
 }  // namespace trireme
 
