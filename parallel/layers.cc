@@ -50,9 +50,10 @@ Parameter* CreateBias(ParameterStore& store, const std::string& name,
                        /*decay=*/false);
 }
 
-AdaptedWeight Adapted(const std::string& name, int64_t in, int64_t out,
-                      const LinearOptions& options) {
+AdaptedWeight WeightOf(const std::string& name, const Parameter& weight,
+                       int64_t in, int64_t out, const LinearOptions& options) {
   return {.layer = name,
+          .weight = &weight,
           .in = in,
           .out = out,
           .parts = options.parts,
@@ -66,6 +67,14 @@ void UseLinear(ForwardContext& context, Parameter* weight, Parameter* bias,
                const AxisStates& states) {
   context.parallel.UseParameter(*weight, states);
   if (bias != nullptr) context.parallel.UseParameter(*bias, states);
+}
+
+// y + the bias, if there is one, of a layer whose product has none.
+ShardedVariable WithBias(ForwardContext& context, const ShardedVariable& y,
+                         Parameter* bias) {
+  if (bias == nullptr) return y;
+  context.parallel.UseParameter(*bias, y.states);
+  return {AddParameter(context.tape, y.variable, *bias), y.states};
 }
 
 // Refuses and returns false unless `condition` holds.
@@ -106,7 +115,7 @@ ReplicatedLinear::ReplicatedLinear(ParameterStore& store,
                                    int64_t out, const LinearOptions& options)
     : weight_(&CreateWeight(store, name, in, out, options, {})),
       bias_(CreateBias(store, name, out, options, {})),
-      adapter_(store, Adapted(name, in, out, options)) {}
+      adapter_(store, WeightOf(name, *weight_, in, out, options)) {}
 
 ShardedVariable ReplicatedLinear::Forward(ForwardContext& context,
                                           const ShardedVariable& x) const {
@@ -114,12 +123,13 @@ ShardedVariable ReplicatedLinear::Forward(ForwardContext& context,
     Expect(context, !ShardedAlongLast(x, axis), *weight_, x,
            "its channels whole");
   }
-  UseLinear(context, weight_, bias_, x.states);
-  const ShardedVariable y{Linear(context.tape, x.variable, *weight_, bias_),
-                          x.states};
-  return adapter_.exists()
-             ? adapter_.AddUp(context, adapter_.Down(context, x), y)
-             : y;
+  Parameter* const fused = adapter_.decomposes() ? nullptr : bias_;
+  UseLinear(context, weight_, fused, x.states);
+  ShardedVariable y{Linear(context.tape, x.variable, *weight_, fused),
+                    x.states};
+  if (!adapter_.exists()) return y;
+  y = adapter_.AddUp(context, adapter_.Down(context, x), y);
+  return adapter_.decomposes() ? WithBias(context, y, bias_) : y;
 }
 
 ColumnParallelLinear::ColumnParallelLinear(ParameterStore& store,
@@ -131,7 +141,7 @@ ColumnParallelLinear::ColumnParallelLinear(ParameterStore& store,
   weight_ =
       &CreateWeight(store, name, in, out, options, TensorShard(grid, dim));
   bias_ = CreateBias(store, name, out, options, TensorShard(grid, dim));
-  AdaptedWeight weight = Adapted(name, in, out, options);
+  AdaptedWeight weight = WeightOf(name, *weight_, in, out, options);
   weight.output_shards = TensorShard(grid, 0);
   adapter_ = LowRankAdapter(store, weight);
 }
@@ -149,7 +159,8 @@ ShardedVariable ColumnParallelLinear::Forward(ForwardContext& context,
   }
   AxisStates states = x.states;
   states[Axis::kTensor] = AxisState::Shard(x.value().rank() - 1);
-  UseLinear(context, weight_, bias_, states);
+  Parameter* const fused = adapter_.decomposes() ? nullptr : bias_;
+  UseLinear(context, weight_, fused, states);
   Communicators& communicators = context.parallel.communicators();
   Communicator& behind = communicators.TensorBackward();
   LinearExchange exchange;
@@ -172,13 +183,14 @@ ShardedVariable ColumnParallelLinear::Forward(ForwardContext& context,
           behind.AllReduce(gradient, ReduceOp::kSum, name + " input gradient"));
     };
   }
-  const ShardedVariable y{
-      Linear(context.tape, x.variable, *weight_, bias_, exchange), states};
+  ShardedVariable y{Linear(context.tape, x.variable, *weight_, fused, exchange),
+                    states};
   if (!adapter_.exists()) return y;
-  return adapter_.AddUp(context,
-                        Transition(context, adapter_.Down(context, x),
-                                   Axis::kTensor, AxisState::Replicate()),
-                        y);
+  y = adapter_.AddUp(context,
+                     Transition(context, adapter_.Down(context, x),
+                                Axis::kTensor, AxisState::Replicate()),
+                     y);
+  return adapter_.decomposes() ? WithBias(context, y, bias_) : y;
 }
 
 RowParallelLinear::RowParallelLinear(ParameterStore& store,
@@ -188,7 +200,7 @@ RowParallelLinear::RowParallelLinear(ParameterStore& store,
     : weight_(&CreateWeight(store, name, in, out, options,
                             TensorShard(grid, options.parts == 1 ? 1 : 2))),
       bias_(CreateBias(store, name, out, options, {})) {
-  AdaptedWeight weight = Adapted(name, in, out, options);
+  AdaptedWeight weight = WeightOf(name, *weight_, in, out, options);
   weight.input_shards = TensorShard(grid, 0);
   adapter_ = LowRankAdapter(store, weight);
 }
@@ -202,14 +214,17 @@ bool RowParallelLinear::Takes(ForwardContext& context,
 ShardedVariable RowParallelLinear::Product(ForwardContext& context,
                                            const ShardedVariable& x) const {
   context.parallel.UseParameter(*weight_, x.states);
-  // One rank adds the bias in the product's epilogue.
-  const bool whole =
-      context.parallel.communicators().ForAxis(Axis::kTensor).size() == 1;
-  ShardedVariable y{
-      Linear(context.tape, x.variable, *weight_, whole ? bias_ : nullptr),
-      x.states};
+  ShardedVariable y{Linear(context.tape, x.variable, *weight_,
+                           FusesBias(context) ? bias_ : nullptr),
+                    x.states};
   y.states[Axis::kTensor] = AxisState::Partial();
   return y;
+}
+
+// One rank adds the bias in the product's epilogue.
+bool RowParallelLinear::FusesBias(const ForwardContext& context) const {
+  return !adapter_.decomposes() &&
+         context.parallel.communicators().ForAxis(Axis::kTensor).size() == 1;
 }
 
 ShardedVariable RowParallelLinear::Sum(ForwardContext& context,
@@ -230,13 +245,19 @@ ShardedVariable RowParallelLinear::Low(ForwardContext& context,
 ShardedVariable RowParallelLinear::Reduce(ForwardContext& context,
                                           ShardedVariable y) const {
   y = Sum(context, y);
-  if (bias_ != nullptr) {
-    context.parallel.UseParameter(*bias_, y.states);
-    if (context.parallel.communicators().ForAxis(Axis::kTensor).size() > 1) {
-      y.variable = AddParameter(context.tape, y.variable, *bias_);
-    }
-  }
+  if (adapter_.decomposes()) return y;
+  if (!FusesBias(context)) return WithBias(context, y, bias_);
+  if (bias_ != nullptr) context.parallel.UseParameter(*bias_, y.states);
   return y;
+}
+
+ShardedVariable RowParallelLinear::Adapted(ForwardContext& context,
+                                           const ShardedVariable& low,
+                                           const ShardedVariable& y,
+                                           const LowRankAdapter* beside) const {
+  const ShardedVariable sum =
+      adapter_.AddUp(context, Sum(context, low), y, beside);
+  return adapter_.decomposes() ? WithBias(context, sum, bias_) : sum;
 }
 
 ShardedVariable RowParallelLinear::Forward(ForwardContext& context,
@@ -246,7 +267,7 @@ ShardedVariable RowParallelLinear::Forward(ForwardContext& context,
   }
   const ShardedVariable y = Reduce(context, Product(context, x));
   if (!adapter_.exists()) return y;
-  return adapter_.AddUp(context, Sum(context, Low(context, x)), y);
+  return Adapted(context, Low(context, x), y);
 }
 
 ShardedVariable RowParallelLinear::ForwardSum(
@@ -264,7 +285,7 @@ ShardedVariable RowParallelLinear::ForwardSum(
   ShardedVariable low = Low(context, x);
   low.variable =
       Add(context.tape, low.variable, other.Low(context, other_x).variable);
-  return adapter_.AddUp(context, Sum(context, low), y);
+  return Adapted(context, low, y, &other.adapter_);
 }
 
 AdaptiveModulation::AdaptiveModulation(ParameterStore& store,

@@ -92,11 +92,17 @@ class RowParallelLinear {
  private:
   // Whether the layer takes such an input; refuses it if not.
   bool Takes(ForwardContext& context, const ShardedVariable& x) const;
-  // Partial over tp; with the bias where tp is 1.
+  // Partial over tp; with the bias where FusesBias.
   ShardedVariable Product(ForwardContext& context,
                           const ShardedVariable& x) const;
-  // From the product, or a sum of products, to the result.
+  bool FusesBias(const ForwardContext& context) const;
+  // From the product, or a sum of products, to the result; without the bias
+  // where an adapter decomposes the weight.
   ShardedVariable Reduce(ForwardContext& context, ShardedVariable y) const;
+  // The result with what Low gives.
+  ShardedVariable Adapted(ForwardContext& context, const ShardedVariable& low,
+                          const ShardedVariable& y,
+                          const LowRankAdapter* beside = nullptr) const;
   // Partial over tp to the state of results.
   ShardedVariable Sum(ForwardContext& context, const ShardedVariable& y) const;
   // The adapter's product with its input, Partial over tp.

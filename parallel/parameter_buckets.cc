@@ -48,15 +48,16 @@ ParameterBuckets::ParameterBuckets(
     int64_t bucket_bytes, const DataSharding& sharding, const UnitHome& home) {
   const bool by_unit = sharding.level == DataSharding::Level::kParameters ||
                        home.device != nullptr;
-  // The bucket being filled, for each set of axes (and unit), experts apart.
-  std::map<std::tuple<AxisSet, bool, int>, int> open;
+  // The bucket being filled, for each set of axes and type (and unit), experts
+  // apart.
+  std::map<std::tuple<AxisSet, bool, DType, int>, int> open;
   for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
     Parameter& parameter = **it;
     if (!parameter.trainable) continue;
     const int64_t elements = RoundUp(parameter.local_elements(), kShardGranule);
     const int64_t element_bytes = DTypeSize(ComputeDType(parameter.dtype));
     const bool experts = ShardedOver(parameter.shards, Axis::kExpert);
-    const std::tuple key(parameter.gradient_sum_axes, experts,
+    const std::tuple key(parameter.gradient_sum_axes, experts, parameter.dtype,
                          by_unit ? parameter.unit : 0);
     const auto found = open.find(key);
     const bool fits =

@@ -3,8 +3,9 @@
 //
 // Buckets fill in the order in which backward finishes parameters (the reverse
 // of creation), up to a byte limit; parameters that are summed over different
-// axes go into different buckets, as do experts that ep divides, and those of
-// different units where parameters are sharded or units have a home. A bucket's
+// axes go into different buckets, as do those of different types, experts that
+// ep divides, and those of different units where parameters are sharded or
+// units have a home. A bucket's
 // flat buffer is cut into as many equal shards as ranks share it: rank i owns
 // shard i, and with it a range of each parameter's elements, which begins at a
 // multiple of kShardGranule.

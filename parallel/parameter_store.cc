@@ -18,6 +18,23 @@ Parameter& ParameterStore::Create(std::string name, const Shape& global_shape,
   parameter.shards = std::move(shards);
   parameter.initializer = initializer;
   parameter.decay = decay;
+  parameter.dtype = dtype_;
+  return Add(std::move(parameter));
+}
+
+Parameter& ParameterStore::CreateUnrounded(std::string name,
+                                           const Shape& global_shape,
+                                           std::vector<ShardedDim> shards,
+                                           const Initializer& initializer,
+                                           bool decay) {
+  Parameter parameter;
+  parameter.trainable = trained_.Trains(name);
+  parameter.name = std::move(name);
+  parameter.global_shape = global_shape;
+  parameter.shards = std::move(shards);
+  parameter.initializer = initializer;
+  parameter.decay = decay;
+  parameter.dtype = ComputeDType(dtype_);
   return Add(std::move(parameter));
 }
 
@@ -31,6 +48,7 @@ Parameter& ParameterStore::CreateLinearWeight(std::string name,
   parameter.global_shape = global_shape;
   parameter.shards = std::move(shards);
   parameter.initializer = initializer;
+  parameter.dtype = dtype_;
   if (!parameter.trainable) parameter.format = trained_.frozen;
   return Add(std::move(parameter));
 }
@@ -44,7 +62,6 @@ Parameter& ParameterStore::Add(Parameter created) {
   }
   CHECK(!again_) << created.name << " is of another model";
   auto parameter = std::make_unique<Parameter>(std::move(created));
-  parameter->dtype = dtype_;
   parameter->unit = unit_;
   if (allocate_ == Allocate::kAll ||
       (allocate_ == Allocate::kFrozen && !parameter->trainable)) {

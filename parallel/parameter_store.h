@@ -17,11 +17,13 @@
 namespace trireme {
 
 // A low-rank adapter by the names of its layers; its factors are
-// layer + kInputFactor and output_layer + kOutputFactor.
+// layer + kInputFactor and output_layer + kOutputFactor, its magnitudes
+// output_layer + kMagnitude.
 struct StoredAdapter {
   std::string layer;
   std::string output_layer;
   int groups = 1;
+  int64_t in = 0;  // input channels of the layer
 };
 
 class ParameterStore {
@@ -57,6 +59,12 @@ class ParameterStore {
                     std::vector<ShardedDim> shards,
                     const Initializer& initializer, bool decay,
                     bool trainable = true);
+
+  // The same of values that forward reads in the compute type of the store's
+  // (fp32 in bf16 models): few numbers, of which each counts.
+  Parameter& CreateUnrounded(std::string name, const Shape& global_shape,
+                             std::vector<ShardedDim> shards,
+                             const Initializer& initializer, bool decay);
 
   // The weight of a linear layer [.., out, in].
   Parameter& CreateLinearWeight(std::string name, const Shape& global_shape,

@@ -4,9 +4,9 @@
 
 namespace trireme {
 
-bool IsAdapterFactor(std::string_view parameter) {
+bool IsAdapterParameter(std::string_view parameter) {
   return parameter.ends_with(kInputFactor) ||
-         parameter.ends_with(kOutputFactor);
+         parameter.ends_with(kOutputFactor) || parameter.ends_with(kMagnitude);
 }
 
 bool TrainedParameters::Trains(const std::string& parameter) const {
@@ -19,7 +19,7 @@ bool TrainedParameters::Trains(const std::string& parameter) const {
              !MatchesAny(except, layer) && !MatchesAny(except, parameter);
     }
     case Kind::kAdapters:
-      return IsAdapterFactor(parameter);
+      return IsAdapterParameter(parameter);
   }
   return false;
 }

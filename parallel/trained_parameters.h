@@ -1,7 +1,8 @@
 // What of a model training changes: everything, chosen layers, or low-rank
 // adapters beside linear layers whose weights stay (Hu et al., "LoRA: Low-rank
-// adaptation of large language models"). The rest has values and no more: no
-// gradients, moments, masters, reductions.
+// adaptation of large language models"), which may decompose these (Liu et al.,
+// "DoRA: Weight-decomposed low-rank adaptation"). The rest has values and no
+// more: no gradients, moments, masters, reductions.
 
 #ifndef TRIREME_PARALLEL_TRAINED_PARAMETERS_H_
 #define TRIREME_PARALLEL_TRAINED_PARAMETERS_H_
@@ -15,12 +16,14 @@
 
 namespace trireme {
 
-// Names of an adapter's factors, behind the layer's name: A [rank, in] and
-// B [out, rank] of y += scale·B·A·x.
+// Names of an adapter's parameters, behind the layer's name: A [rank, in] and
+// B [out, rank] of y += scale·B·A·x, and the magnitudes [out] of the weight's
+// rows where it is decomposed.
 inline constexpr char kInputFactor[] = ".lora_A";
 inline constexpr char kOutputFactor[] = ".lora_B";
+inline constexpr char kMagnitude[] = ".lora_magnitude";
 
-bool IsAdapterFactor(std::string_view parameter);
+bool IsAdapterParameter(std::string_view parameter);
 
 struct TrainedParameters {
   enum class Kind { kAll, kLayers, kAdapters };
@@ -32,6 +35,8 @@ struct TrainedParameters {
   // Of adapters.
   int64_t rank = 0;
   double alpha = 0;  // scale = alpha/rank
+  // Whether rows of W + scale·B·A are directions, whose magnitudes train too.
+  bool decompose = false;
   // Of the linear layers' weights that do not train.
   WeightFormat frozen = WeightFormat::kFull;
 

@@ -33,6 +33,7 @@ TEST(TrainedParametersTest, AdaptersAloneTrain) {
   EXPECT_FALSE(trained.Adapts("blocks.11.modulation"));
   EXPECT_FALSE(trained.Adapts("final.linear"));
   EXPECT_TRUE(trained.Trains("blocks.11.mlp.in.lora_A"));
+  EXPECT_TRUE(trained.Trains("blocks.11.mlp.in.lora_magnitude"));
   EXPECT_FALSE(trained.Trains("blocks.11.mlp.in.weight"));
   EXPECT_EQ(trained.scale(), 0.5);
 }

@@ -48,14 +48,15 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
                   DTypeName(setup.dtype));
   if (!setup.trained.all()) {
     const TrainedParameters& trained = setup.trained;
-    text +=
-        fmt::format("train  {}parameters{}, on the weights of {}{}\n",
-                    Short(static_cast<double>(
-                        ParametersOf(*setup.family, trained).trained_elements)),
-                    trained.kind == TrainedParameters::Kind::kAdapters
-                        ? fmt::format(" of adapters of rank {}", trained.rank)
-                        : "",
-                    setup.base.weights, KeptIn(trained.frozen));
+    text += fmt::format(
+        "train  {}parameters{}, on the weights of {}{}\n",
+        Short(static_cast<double>(
+            ParametersOf(*setup.family, trained).trained_elements)),
+        trained.kind == TrainedParameters::Kind::kAdapters
+            ? fmt::format(" of {}adapters of rank {}",
+                          trained.decompose ? "decomposing " : "", trained.rank)
+            : "",
+        setup.base.weights, KeptIn(trained.frozen));
   }
   text += fmt::format(
       "flops  {}FLOP per sample: products of the blocks, forward and "

@@ -87,6 +87,7 @@ TrainedParameters TrainedOf(const TrainConfig& train) {
   trained.except = {train.except().begin(), train.except().end()};
   trained.rank = train.rank();
   trained.alpha = train.alpha();
+  trained.decompose = train.decompose();
   trained.frozen = FormatOf(train.frozen());
   return trained;
 }

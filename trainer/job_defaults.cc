@@ -137,10 +137,13 @@ absl::Status FillTrain(TrainConfig& train, const Init& init) {
   const bool all = train.parameters() == TrainConfig::PARAMETERS_UNSPECIFIED ||
                    train.parameters() == TrainConfig::ALL;
   const bool adapters = train.parameters() == TrainConfig::ADAPTERS;
-  if (!adapters && (train.has_rank() || train.has_alpha())) {
+  if (!adapters &&
+      (train.has_rank() || train.has_alpha() || train.has_decompose())) {
     return InvalidArgument(
         "train.{}: found, expected it with parameters: ADAPTERS only",
-        train.has_rank() ? "rank" : "alpha");
+        train.has_rank()    ? "rank"
+        : train.has_alpha() ? "alpha"
+                            : "decompose");
   }
   if (all && train.frozen() != TrainConfig::FROZEN_UNSPECIFIED) {
     return InvalidArgument(
@@ -176,6 +179,7 @@ absl::Status FillTrain(TrainConfig& train, const Init& init) {
   if (!train.has_rank()) train.set_rank(16);
   RETURN_IF_ERROR(CheckRange("train.rank", train.rank(), 1, 4096));
   if (!train.has_alpha()) train.set_alpha(train.rank());
+  if (!train.has_decompose()) train.set_decompose(false);
   return CheckRange("train.alpha", train.alpha(), 1e-6, 1e6);
 }
 

@@ -246,6 +246,7 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
   executor_ =
       std::make_unique<Executor>(context(), *program_, layout_.pipeline_rank(),
                                  std::move(chunks), optimizer_.get());
+  StartMagnitudes();
   if (offload_) FetchFirstUnits();
   return status();
 }

@@ -140,6 +140,10 @@ class RankModel {
   // Has `fill` write the values of parameters that do not train, one after the
   // other (parallel/frozen_parameters.h). Errors: fill's first.
   absl::Status FillFrozen(const FillValue& fill);
+  // Has the magnitudes of weights that adapters decompose start as the norms of
+  // their rows (parallel/low_rank_adapter.h); whoever wrote these calls it.
+  // Collective.
+  void StartMagnitudes();
   // What quantising changed of this rank's parts of them, by name.
   const std::map<std::string, QuantizationError>& quantization_errors() const {
     return quantization_errors_;

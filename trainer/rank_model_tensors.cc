@@ -1,11 +1,17 @@
 // The tensors of a rank's model as others read and write them: what checkpoints
 // hold, what replicas compare, weights that do not train.
 
+#include <map>
+#include <span>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "fmt/format.h"
 #include "parallel/frozen_parameters.h"
+#include "parallel/low_rank_adapter.h"
 #include "runtime/core/status.h"
+#include "runtime/ops/pointwise.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {
@@ -55,6 +61,44 @@ absl::Status RankModel::FillFrozen(const FillValue& fill) {
     if (offloaded != nullptr) offloaded->FetchAgain();
   }
   return absl::OkStatus();
+}
+
+void RankModel::StartMagnitudes() {
+  if (!setup_.trained.decompose || context().device().dry()) return;
+  context().device().Synchronize();
+  std::map<std::string, std::vector<double>> magnitudes;
+  for (size_t i = 0; i < training_.size(); ++i) {
+    const ParameterStore& store = *local_.parts()[i].store;
+    std::map<std::string, const Parameter*> by_name;
+    for (const auto& parameter : store.parameters()) {
+      by_name[parameter->name] = parameter.get();
+    }
+    // In one order on all ranks, and the layers of a sum together.
+    std::map<std::string, std::vector<Parameter>> weights;
+    for (const StoredAdapter& adapter : store.adapters()) {
+      const Parameter& weight = *by_name.at(adapter.layer + ".weight");
+      weights[adapter.output_layer].push_back(
+          training_[i].offloaded ? training_[i].offloaded->AtHome(weight)
+                                 : weight);
+    }
+    for (const auto& [layer, of_layer] : weights) {
+      magnitudes[layer + kMagnitude] = InitialMagnitude(context(), of_layer);
+    }
+  }
+  for (const std::vector<OwnedParameter>& bucket : optimizer_->owned()) {
+    for (const OwnedParameter& owned : bucket) {
+      const auto found = magnitudes.find(owned.parameter->name);
+      if (found == magnitudes.end()) continue;
+      const std::span<const double> values(
+          found->second.data() + owned.range.begin, owned.range.size());
+      const Tensor exact = Tensor::FromValues<double>(
+          owned.master.device(), owned.master.shape(), values,
+          MemoryCategory::kWorkspace, "initial magnitudes");
+      owned.master.CopyFrom(Cast(exact, owned.master.dtype()));
+      if (owned.ema.defined()) owned.ema.CopyFrom(owned.master);
+    }
+  }
+  SyncValues();
 }
 
 CopiedBytes RankModel::copied_bytes() const {

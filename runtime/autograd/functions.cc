@@ -17,16 +17,15 @@ Tensor AsMatrix(const Tensor& weight) {
   return weight.Reshape({-1, weight.dim(-1)});
 }
 
-// Where the weight is quantised, what it stands for, until the product is made.
-Tensor Matrix(const Parameter& weight) {
+Tensor Flat(const Tensor& x) { return x.Reshape({-1}); }
+
+}  // namespace
+
+Tensor WeightMatrix(const Parameter& weight) {
   return weight.format == WeightFormat::kFull
              ? AsMatrix(weight.value)
              : Dequantize(weight.quantized, weight.dtype, weight.name);
 }
-
-Tensor Flat(const Tensor& x) { return x.Reshape({-1}); }
-
-}  // namespace
 
 Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
                 Parameter* bias, const LinearExchange& exchange) {
@@ -34,7 +33,7 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
   if (bias != nullptr) b = Flat(bias->value);
   const Tensor whole =
       exchange.gather ? exchange.gather(x.value()).Wait() : x.value();
-  Tensor y = MatMul(whole, Matrix(weight), bias != nullptr ? &b : nullptr,
+  Tensor y = MatMul(whole, WeightMatrix(weight), bias != nullptr ? &b : nullptr,
                     {.transpose_b = true, .label = weight.name});
   std::vector<Parameter*> parameters = {&weight};
   if (bias != nullptr) parameters.push_back(bias);
@@ -66,7 +65,7 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
         }
         PendingTensor dx;
         if (gradients.Needs(0)) {
-          Tensor product = MatMul(dy, Matrix(weight), nullptr,
+          Tensor product = MatMul(dy, WeightMatrix(weight), nullptr,
                                   {.label = "linear input gradient"});
           dx = exchange.reduce ? exchange.reduce(std::move(product))
                                : PendingTensor(std::move(product));

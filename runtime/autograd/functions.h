@@ -38,6 +38,10 @@ struct LinearExchange {
   std::function<PendingTensor(Tensor gradient)> reduce;
 };
 
+// A linear layer's weight as the matrix [out, in]; where it is quantised, what
+// it stands for, in workspace.
+Tensor WeightMatrix(const Parameter& weight);
+
 // y[.., out] = x[.., in]·Wᵀ + bias. The weight's local shape is [out, in] or
 // [parts, out/parts, in]; the bias is [out] or [parts, out/parts] or null.
 Variable Linear(Tape& tape, const Variable& x, Parameter& weight,

@@ -77,7 +77,7 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenOnBases(
 // Parts but for those of adapters, which weights do not have.
 std::vector<TensorPart> OfLayers(std::vector<TensorPart> parts) {
   std::erase_if(
-      parts, [](const TensorPart& part) { return IsAdapterFactor(part.name); });
+      parts, [](const TensorPart& part) { return IsAdapterParameter(part.name); });
   return parts;
 }
 
@@ -115,6 +115,7 @@ absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
   AwaitAllPatiently(communicators.world(), "initial weights");
   RETURN_IF_ERROR(communicators.control().Agree(status, "initial weights"));
   model.SyncValues();
+  model.StartMagnitudes();
   const std::string quantized = DescribeQuantization(
       communicators.control(), model.quantization_errors());
   if (communicators.world().rank() == 0) fmt::print("{}", quantized);

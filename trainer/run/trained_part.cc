@@ -42,6 +42,7 @@ bool IsWhole(const Json& json) {
          json["rank"] <= kMostRank &&
          (json["rank"] > 0 || json["parameters"] == NameOf(Kind::kLayers)) &&
          json.contains("alpha") && json["alpha"].is_number() &&
+         (!json.contains("decompose") || json["decompose"].is_boolean()) &&
          IsText(json, "weights") && json.contains("ema") &&
          json["ema"].is_boolean();
 }
@@ -55,6 +56,7 @@ std::map<std::string, std::string> MetadataOf(const TrainedPart& part) {
                      {"except", part.trained.except},
                      {"rank", part.trained.rank},
                      {"alpha", part.trained.alpha},
+                     {"decompose", part.trained.decompose},
                      {"weights", part.base.weights},
                      {"ema", part.base.ema}};
   return {{kKey, json.dump()}};
@@ -80,7 +82,8 @@ absl::StatusOr<std::optional<TrainedPart>> TrainedPartOf(
                   .layers = json["layers"].get<std::vector<std::string>>(),
                   .except = json["except"].get<std::vector<std::string>>(),
                   .rank = json["rank"].get<int64_t>(),
-                  .alpha = json["alpha"].get<double>()};
+                  .alpha = json["alpha"].get<double>(),
+                  .decompose = json.value("decompose", false)};
   part.base = {.weights = json["weights"].get<std::string>(),
                .ema = json["ema"].get<bool>()};
   return part;

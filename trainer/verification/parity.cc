@@ -36,12 +36,14 @@ double Distance(const std::vector<double>& a, const std::vector<double>& b) {
 }
 
 absl::Status FillRandomly(RankModel& model, uint64_t seed) {
-  return model.FillFrozen([seed](Parameter& parameter) {
+  RETURN_IF_ERROR(model.FillFrozen([seed](Parameter& parameter) {
     parameter.initializer = {.kind = Initializer::Kind::kNormal,
                              .stddev = 0.15};
     InitializeParameter(seed, parameter);
     return absl::OkStatus();
-  });
+  }));
+  model.StartMagnitudes();
+  return absl::OkStatus();
 }
 
 double RelativeError(double reference, double value) {
