@@ -54,10 +54,12 @@ absl::StatusOr<AdapterFile> OpenAdapterFile(
   AdapterFile result;
   result.rank = found->rank;
   result.alpha = found->alpha;
+  result.decomposed = found->decomposed;
   ASSIGN_OR_RETURN(result.adapters,
                    AdaptersIn(path, *found, weights, candidates));
-  ASSIGN_OR_RETURN(const NameTable table,
-                   AdapterNames(weights, result.adapters, result.rank));
+  ASSIGN_OR_RETURN(
+      const NameTable table,
+      AdapterNames(weights, result.adapters, result.rank, result.decomposed));
   std::set<std::string> known;
   for (const NamedShape& tensor : table.tensors()) {
     known.insert(tensor.name);
@@ -78,12 +80,14 @@ absl::StatusOr<int64_t> WriteAdapterFile(const std::string& path,
                                          const NameTable& weights,
                                          const AdapterFile& file,
                                          AdapterNaming naming, DType dtype) {
-  ASSIGN_OR_RETURN(const NameTable table,
-                   AdapterNames(weights, file.adapters, file.rank));
+  ASSIGN_OR_RETURN(
+      const NameTable table,
+      AdapterNames(weights, file.adapters, file.rank, file.decomposed));
   for (const NamedShape& parameter : table.parameters()) {
     RETURN_IF_ERROR(file.factors->Check(parameter.name, parameter.shape));
   }
-  ModuleAdapters adapters = {.rank = file.rank, .alpha = file.alpha};
+  ModuleAdapters adapters = {
+      .rank = file.rank, .alpha = file.alpha, .decomposed = file.decomposed};
   for (const NamedShape& tensor : table.tensors()) {
     adapters.shapes[tensor.name] = tensor.shape;
   }

@@ -2,7 +2,8 @@
 // diffusers does (pytorch_lora_weights.safetensors): factors by the names of
 // adapter_names.h, and in the header's metadata
 //   lora_adapter_metadata  JSON {"transformer.r", "transformer.lora_alpha",
-//                          "transformer.target_modules"}
+//                          "transformer.target_modules", and of decomposed
+//                          weights "transformer.use_dora"}
 // without which alpha is the rank; or as kohya's scripts do
 // (module_adapters.h). What is read is hostile until validated.
 
@@ -30,7 +31,9 @@ struct AdapterFile {
   std::vector<StoredAdapter> adapters;
   int64_t rank = 0;
   double alpha = 0;
-  // The factors, by the names and in the layout of our parameters.
+  bool decomposed = false;  // DoRA
+  // The factors, and magnitudes where weights are decomposed, by the names and
+  // in the layout of our parameters.
   std::shared_ptr<const TensorSource> factors;
   std::vector<NamedShape> parameters;
 };
@@ -38,7 +41,7 @@ struct AdapterFile {
 // `weights`: of the model; `candidates`: adapters that it can have. Errors name
 // the file and a tensor: of no linear module of the class, one of a layer whose
 // others are missing (to_q without to_k), of another rank; alphas or ranks of
-// modules of their own, weight decomposition (DoRA).
+// modules of their own, magnitudes of some modules only.
 absl::StatusOr<AdapterFile> OpenAdapterFile(
     const std::string& path, const NameTable& weights,
     std::span<const StoredAdapter> candidates);

@@ -106,15 +106,20 @@ class Weights {
 // Adapters one by one to a table.
 class Adapters {
  public:
-  Adapters(const NameTable& weights, int64_t rank)
-      : weights_(weights), rank_(rank), table_(weights.class_name(), "", "") {}
+  Adapters(const NameTable& weights, int64_t rank, bool decompose)
+      : weights_(weights),
+        rank_(rank),
+        decompose_(decompose),
+        table_(weights.class_name(), "", "") {}
 
   absl::Status Add(const StoredAdapter& adapter) {
     const Shape& shape = weights_.ShapeOf(adapter.layer);
     const int64_t in = shape.dim(-1);
     const std::string a = adapter.layer + kInputFactor;
     const std::string b = adapter.layer + kOutputFactor;
+    const std::string magnitude = adapter.layer + kMagnitude;
     const bool has_output = adapter.layer == adapter.output_layer;
+    const bool has_magnitude = has_output && decompose_;
     table_.DeclareParameter({a, adapter.groups == 1
                                     ? Shape{rank_, in}
                                     : Shape{adapter.groups, rank_, in}});
@@ -122,6 +127,11 @@ class Adapters {
       Shape output = shape;
       output.set_dim(-1, rank_);
       table_.DeclareParameter({b, output});
+    }
+    if (has_magnitude) {
+      table_.DeclareParameter(
+          {magnitude, shape.rank() == 2 ? Shape{shape.dim(0)}
+                                        : Shape{shape.dim(0), shape.dim(1)}});
     }
     for (int group = 0; group < adapter.groups; ++group) {
       ASSIGN_OR_RETURN(const Placement placement,
@@ -134,7 +144,14 @@ class Adapters {
         table_.DeclareTensor({module_b, {rows, rank_}});
       }
       AddInput(a, module_a, group * rank_ * in, in, placement);
-      if (has_output) AddOutput(b, module_b, group * rows, placement.rows);
+      if (has_output) {
+        AddRows(b, module_b, group * rows, placement.rows, rank_);
+      }
+      if (has_magnitude) {
+        const std::string of_module = MagnitudeOf(placement.module);
+        table_.DeclareTensor({of_module, {rows}});
+        AddRows(magnitude, of_module, group * rows, placement.rows, 1);
+      }
     }
     return absl::OkStatus();
   }
@@ -159,23 +176,26 @@ class Adapters {
     }
   }
 
-  void AddOutput(const std::string& parameter, const std::string& tensor,
-                 int64_t first_row, const std::vector<int64_t>& rows) {
+  // Of `width` elements each.
+  void AddRows(const std::string& parameter, const std::string& tensor,
+               int64_t first_row, const std::vector<int64_t>& rows,
+               int64_t width) {
     const auto count = static_cast<int64_t>(rows.size());
     for (int64_t i = 0; i < count;) {
       int64_t end = i + 1;
       while (end < count && rows[end] == rows[end - 1] + 1) ++end;
       table_.AddPiece({.parameter = parameter,
                        .tensor = tensor,
-                       .parameter_begin = (first_row + i) * rank_,
-                       .tensor_begin = rows[i] * rank_,
-                       .view = {(end - i) * rank_}});
+                       .parameter_begin = (first_row + i) * width,
+                       .tensor_begin = rows[i] * width,
+                       .view = {(end - i) * width}});
       i = end;
     }
   }
 
   Weights weights_;
   int64_t rank_;
+  bool decompose_;
   NameTable table_;
 };
 
@@ -187,6 +207,10 @@ std::string InputFactorOf(const std::string& module) {
 
 std::string OutputFactorOf(const std::string& module) {
   return kPrefix + module + kOutputFactor + std::string(kWeight);
+}
+
+std::string MagnitudeOf(const std::string& module) {
+  return kPrefix + module + ".lora_magnitude_vector";
 }
 
 std::string ModuleOf(const std::string& factor) {
@@ -215,8 +239,8 @@ std::vector<std::vector<std::string>> ModulesOf(
 
 absl::StatusOr<NameTable> AdapterNames(const NameTable& weights,
                                        std::span<const StoredAdapter> adapters,
-                                       int64_t rank) {
-  Adapters table(weights, rank);
+                                       int64_t rank, bool decompose) {
+  Adapters table(weights, rank, decompose);
   for (const StoredAdapter& adapter : adapters) {
     RETURN_IF_ERROR(table.Add(adapter));
   }

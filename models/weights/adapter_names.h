@@ -1,7 +1,8 @@
-// Names and layout of adapters' factors in the ecosystem's files, found from
+// Names and layout of adapters' tensors in the ecosystem's files, found from
 // those of the weights beside which they lie: as diffusers and PEFT have it,
-//   transformer.MODULE.lora_A.weight  [rank, in]
-//   transformer.MODULE.lora_B.weight  [out, rank]
+//   transformer.MODULE.lora_A.weight          [rank, in]
+//   transformer.MODULE.lora_B.weight          [out, rank]
+//   transformer.MODULE.lora_magnitude_vector  [out], of a decomposed weight
 // for each linear module of the class whose weight is MODULE.weight.
 
 #ifndef TRIREME_MODELS_WEIGHTS_ADAPTER_NAMES_H_
@@ -24,14 +25,16 @@ namespace trireme {
 std::vector<std::vector<std::string>> ModulesOf(
     const NameTable& weights, std::span<const StoredAdapter> adapters);
 
-// Of adapters of rank `rank`. Errors: one that belongs to no module.
+// Of adapters of rank `rank`, `decompose`: with magnitudes. Errors: one that
+// belongs to no module.
 absl::StatusOr<NameTable> AdapterNames(const NameTable& weights,
                                        std::span<const StoredAdapter> adapters,
-                                       int64_t rank);
+                                       int64_t rank, bool decompose);
 
-// The names of a module's factors, and the module of one.
+// The names of a module's tensors, and the module of one.
 std::string InputFactorOf(const std::string& module);
 std::string OutputFactorOf(const std::string& module);
+std::string MagnitudeOf(const std::string& module);
 std::string ModuleOf(const std::string& factor);
 
 }  // namespace trireme

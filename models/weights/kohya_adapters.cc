@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <set>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -17,6 +18,7 @@ constexpr char kPrefix[] = "lora_unet_";
 constexpr char kDown[] = ".lora_down.weight";
 constexpr char kUp[] = ".lora_up.weight";
 constexpr char kAlphaName[] = ".alpha";
+constexpr char kScaleName[] = ".dora_scale";
 constexpr int64_t kMostRank = 1 << 16;
 
 std::string KeyOf(const OriginalModule& original) {
@@ -98,8 +100,9 @@ struct Matrix {
 class HeldTensors final : public TensorSource {
  public:
   explicit HeldTensors(std::string origin) : origin_(std::move(origin)) {}
-  void Add(const std::string& name, Matrix matrix) {
-    tensors_[name] = std::move(matrix);
+  void Add(const std::string& name, const Shape& shape,
+           std::vector<double> values) {
+    tensors_[name] = {shape, std::move(values)};
   }
 
   absl::Status Check(const std::string& name,
@@ -109,10 +112,10 @@ class HeldTensors final : public TensorSource {
       return NotFound("{}: found no '{}' of shape {}", origin_, name,
                       shape.ToString());
     }
-    const Shape own = {found->second.rows, found->second.columns};
-    if (own == shape) return absl::OkStatus();
+    if (found->second.shape == shape) return absl::OkStatus();
     return FailedPrecondition("{}: '{}': found shape {}, expected {}", origin_,
-                              name, own.ToString(), shape.ToString());
+                              name, found->second.shape.ToString(),
+                              shape.ToString());
   }
   void Read(const std::string& name, int64_t begin,
             std::span<double> values) const override {
@@ -121,8 +124,13 @@ class HeldTensors final : public TensorSource {
   }
 
  private:
+  struct Held {
+    Shape shape;
+    std::vector<double> values;
+  };
+
   std::string origin_;
-  std::map<std::string, Matrix> tensors_;
+  std::map<std::string, Held> tensors_;
 };
 
 absl::StatusOr<Matrix> ReadMatrix(const SafetensorsFile& file,
@@ -151,6 +159,27 @@ absl::StatusOr<double> ReadAlpha(const SafetensorsFile& file,
   return FailedPrecondition(
       "{}: tensor '{}': found {} {}, expected one number above 0", file.path(),
       name, DTypeName(entry.dtype), entry.shape.ToString());
+}
+
+// Of the rows of a layer; empty: the file has none of it.
+absl::StatusOr<std::vector<double>> ReadMagnitudes(const SafetensorsFile& file,
+                                                   const std::string& name,
+                                                   int64_t rows) {
+  std::vector<double> values;
+  if (!file.tensors().contains(name)) return values;
+  const SafetensorsFile::Entry& entry = file.tensors().at(name);
+  if (!IsFloating(entry.dtype) ||
+      (entry.shape != Shape{rows, 1} && entry.shape != Shape{rows})) {
+    return FailedPrecondition(
+        "{}: tensor '{}': found {} {}, expected numbers of shape [{}, 1], one "
+        "magnitude for each row",
+        file.path(), name, DTypeName(entry.dtype), entry.shape.ToString(),
+        rows);
+  }
+  ASSIGN_OR_RETURN(const auto bytes, file.Data(name));
+  values.resize(rows);
+  ReadElements(entry.dtype, bytes, 0, values);
+  return values;
 }
 
 // Whether each module has ranks of its own, and zeros in those of others.
@@ -184,7 +213,7 @@ class KohyaReader {
     std::set<std::string> known;
     for (const OriginalModule& original : originals_.all()) {
       const std::string key = KeyOf(original);
-      for (const char* part : {kDown, kUp, kAlphaName}) {
+      for (const char* part : {kDown, kUp, kAlphaName, kScaleName}) {
         known.insert(key + part);
       }
       if (file_.tensors().contains(key + kDown)) {
@@ -230,6 +259,10 @@ class KohyaReader {
           file_.path(), key + kDown, rank, alpha, adapters_.rank,
           adapters_.alpha);
     }
+    ASSIGN_OR_RETURN(const std::vector<double> magnitudes,
+                     ReadMagnitudes(file_, key + kScaleName, up.rows));
+    // Of modules without, whoever knows which there are says so.
+    adapters_.decomposed = adapters_.decomposed || !magnitudes.empty();
     int64_t row = 0;
     for (int64_t i = 0; i < count; ++i) {
       const std::string& module = original.modules[i];
@@ -237,14 +270,22 @@ class KohyaReader {
       const int64_t first = diagonal ? i * rank : 0;
       Add(InputFactorOf(module), down.Part(first, rank, 0, down.columns));
       Add(OutputFactorOf(module), up.Part(row, rows, first, rank));
+      if (!magnitudes.empty()) {
+        Add(MagnitudeOf(module), {rows},
+            {magnitudes.begin() + row, magnitudes.begin() + row + rows});
+      }
       row += rows;
     }
     return absl::OkStatus();
   }
 
   void Add(const std::string& name, Matrix matrix) {
-    adapters_.shapes[name] = {matrix.rows, matrix.columns};
-    tensors_->Add(name, std::move(matrix));
+    Add(name, {matrix.rows, matrix.columns}, std::move(matrix.values));
+  }
+  void Add(const std::string& name, const Shape& shape,
+           std::vector<double> values) {
+    adapters_.shapes[name] = shape;
+    tensors_->Add(name, shape, std::move(values));
   }
 
   const SafetensorsFile& file_;
@@ -266,6 +307,7 @@ struct FusedFactors {
   Matrix down;
   Matrix up;
   double alpha = 0;
+  std::vector<double> magnitudes;  // empty: none
 };
 
 FusedFactors Fuse(const ModuleAdapters& adapters, const Originals& originals,
@@ -295,6 +337,12 @@ FusedFactors Fuse(const ModuleAdapters& adapters, const Originals& originals,
       for (int64_t k = 0; k < rank; ++k) {
         fused.up.at(first + row, column + k) = up.at(row, k);
       }
+    }
+    if (adapters.decomposed) {
+      fused.magnitudes.resize(first + up.rows);
+      adapters.tensors->Read(
+          MagnitudeOf(original.modules[i]), 0,
+          std::span(fused.magnitudes).subspan(first, up.rows));
     }
     first += up.rows;
   }
@@ -343,6 +391,9 @@ absl::StatusOr<int64_t> WriteKohyaAdapters(const std::string& path,
         {key + kDown, dtype, {fused.down.rows, fused.down.columns}});
     entries.push_back({key + kUp, dtype, {fused.up.rows, fused.up.columns}});
     entries.push_back({key + kAlphaName, dtype, {}});
+    if (adapters.decomposed) {
+      entries.push_back({key + kScaleName, dtype, {fused.up.rows, 1}});
+    }
     by_key[key] = original;
   }
   if (!left.empty()) {
@@ -357,11 +408,12 @@ absl::StatusOr<int64_t> WriteKohyaAdapters(const std::string& path,
     const std::string key = entry.name.substr(0, entry.name.find('.'));
     const FusedFactors fused = Fuse(adapters, originals, by_key.at(key));
     const std::vector<double> alpha = {fused.alpha};
-    RETURN_IF_ERROR(AppendNumbers(*writer, entry,
-                                  entry.name.ends_with(kDown)
-                                      ? fused.down.values
-                                  : entry.name.ends_with(kUp) ? fused.up.values
-                                                              : alpha));
+    RETURN_IF_ERROR(
+        AppendNumbers(*writer, entry,
+                      entry.name.ends_with(kDown)        ? fused.down.values
+                      : entry.name.ends_with(kUp)        ? fused.up.values
+                      : entry.name.ends_with(kScaleName) ? fused.magnitudes
+                                                         : alpha));
   }
   RETURN_IF_ERROR(writer->Commit().status());
   return static_cast<int64_t>(entries.size());

@@ -1,15 +1,19 @@
 #include "models/weights/merged_tensors.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <mutex>
 #include <utility>
 #include <vector>
 
+#include "parallel/trained_parameters.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
 namespace {
+
+constexpr char kWeight[] = ".weight";
 
 class OverlaidTensors final : public TensorSource {
  public:
@@ -43,14 +47,12 @@ class AdaptedTensors final : public TensorSource {
  public:
   AdaptedTensors(std::shared_ptr<const TensorSource> base,
                  std::shared_ptr<const TensorSource> factors,
-                 std::span<const StoredAdapter> adapters, int64_t rank,
-                 double scale)
+                 MergedAdapters merged)
       : base_(std::move(base)),
         factors_(std::move(factors)),
-        rank_(rank),
-        scale_(scale) {
-    for (const StoredAdapter& adapter : adapters) {
-      adapters_[adapter.layer + ".weight"] = adapter;
+        merged_(std::move(merged)) {
+    for (const StoredAdapter& adapter : merged_.adapters) {
+      adapters_[adapter.layer + kWeight] = &adapter;
     }
   }
 
@@ -59,28 +61,98 @@ class AdaptedTensors final : public TensorSource {
     RETURN_IF_ERROR(base_->Check(name, shape));
     const auto found = adapters_.find(name);
     if (found == adapters_.end()) return absl::OkStatus();
-    const StoredAdapter& adapter = found->second;
-    const int64_t in = shape.dim(-1);
-    RETURN_IF_ERROR(factors_->Check(adapter.layer + kInputFactor,
-                                    adapter.groups == 1
-                                        ? Shape{rank_, in}
-                                        : Shape{adapter.groups, rank_, in}));
-    Shape output = shape;
-    output.set_dim(-1, rank_);
-    RETURN_IF_ERROR(
-        factors_->Check(adapter.output_layer + kOutputFactor, output));
+    const StoredAdapter& adapter = *found->second;
+    RETURN_IF_ERROR(CheckFactors(adapter, shape));
+    if (merged_.decomposed) {
+      RETURN_IF_ERROR(
+          factors_->Check(adapter.output_layer + kMagnitude, RowsOf(shape)));
+      for (const StoredAdapter* other : LayersOf(adapter)) {
+        Shape of_other = shape;
+        of_other.set_dim(-1, other->in);
+        RETURN_IF_ERROR(base_->Check(other->layer + kWeight, of_other));
+        RETURN_IF_ERROR(CheckFactors(*other, of_other));
+      }
+    }
     const std::lock_guard lock(mutex_);
-    sizes_[name] = {.rows = shape.num_elements() / in, .columns = in};
+    rows_[name] = shape.num_elements() / shape.dim(-1);
     return absl::OkStatus();
   }
 
   void Read(const std::string& name, int64_t begin,
             std::span<double> values) const override {
-    base_->Read(name, begin, values);
-    if (!adapters_.contains(name)) return;
-    const std::shared_ptr<const Factors> factors = FactorsOf(name);
-    const auto [rows, columns] = factors->size;
-    const int64_t rows_of_group = rows / factors->groups;
+    const auto found = adapters_.find(name);
+    if (found == adapters_.end()) return base_->Read(name, begin, values);
+    const std::shared_ptr<const Weight> weight = WeightOf(*found->second);
+    ReadSum(weight->product, begin, values);
+    if (weight->scales.empty()) return;
+    const int64_t columns = weight->product.columns;
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] *= weight->scales[(begin + static_cast<int64_t>(i)) / columns];
+    }
+  }
+
+ private:
+  // scale·B·A of a layer.
+  struct Product {
+    std::string layer;
+    int64_t rows = 0;
+    int64_t columns = 0;
+    int64_t groups = 1;
+    std::vector<double> a;  // [groups, rank, columns]
+    std::vector<double> b;  // [rows, rank], times scale
+  };
+  struct Weight {
+    Product product;
+    std::vector<double> scales;  // of rows; empty: they stay
+  };
+
+  static Shape RowsOf(const Shape& weight) {
+    return weight.rank() == 2 ? Shape{weight.dim(0)}
+                              : Shape{weight.dim(0), weight.dim(1)};
+  }
+
+  absl::Status CheckFactors(const StoredAdapter& adapter,
+                            const Shape& shape) const {
+    const int64_t in = shape.dim(-1);
+    RETURN_IF_ERROR(factors_->Check(
+        adapter.layer + kInputFactor,
+        adapter.groups == 1 ? Shape{merged_.rank, in}
+                            : Shape{adapter.groups, merged_.rank, in}));
+    Shape output = shape;
+    output.set_dim(-1, merged_.rank);
+    return factors_->Check(adapter.output_layer + kOutputFactor, output);
+  }
+
+  // Those whose products go through one B, and are one layer to a norm.
+  std::vector<const StoredAdapter*> LayersOf(
+      const StoredAdapter& adapter) const {
+    std::vector<const StoredAdapter*> layers;
+    for (const StoredAdapter& other : merged_.adapters) {
+      if (other.output_layer == adapter.output_layer) layers.push_back(&other);
+    }
+    return layers;
+  }
+
+  Product ReadProduct(const StoredAdapter& adapter, int64_t rows) const {
+    Product product = {.layer = adapter.layer,
+                       .rows = rows,
+                       .columns = adapter.in,
+                       .groups = adapter.groups};
+    product.a.resize(product.groups * merged_.rank * product.columns);
+    product.b.resize(rows * merged_.rank);
+    factors_->Read(adapter.layer + kInputFactor, 0, product.a);
+    factors_->Read(adapter.output_layer + kOutputFactor, 0, product.b);
+    for (double& b : product.b) b *= merged_.scale;
+    return product;
+  }
+
+  // Elements of W + scale·B·A from `begin` on.
+  void ReadSum(const Product& product, int64_t begin,
+               std::span<double> values) const {
+    base_->Read(product.layer + kWeight, begin, values);
+    const int64_t rank = merged_.rank;
+    const int64_t columns = product.columns;
+    const int64_t rows_of_group = product.rows / product.groups;
     const int64_t end = begin + static_cast<int64_t>(values.size());
     for (int64_t at = begin; at < end;) {
       const int64_t row = at / columns;
@@ -88,53 +160,54 @@ class AdaptedTensors final : public TensorSource {
       const int64_t count = std::min(columns - first, end - at);
       double* const out = values.data() + (at - begin);
       const double* const a =
-          factors->a.data() + row / rows_of_group * rank_ * columns + first;
-      for (int64_t k = 0; k < rank_; ++k) {
-        const double b = scale_ * factors->b[row * rank_ + k];
+          product.a.data() + row / rows_of_group * rank * columns + first;
+      for (int64_t k = 0; k < rank; ++k) {
+        const double b = product.b[row * rank + k];
         for (int64_t i = 0; i < count; ++i) out[i] += b * a[k * columns + i];
       }
       at += count;
     }
   }
 
- private:
-  struct Size {
-    int64_t rows = 0;
-    int64_t columns = 0;
-  };
-  struct Factors {
-    std::string weight;
-    Size size;
-    int64_t groups = 1;
-    std::vector<double> a;  // [groups, rank, columns]
-    std::vector<double> b;  // [rows, rank]
-  };
+  // Magnitudes over norms. A row of zeros has no direction and stays.
+  std::vector<double> ScalesOf(const StoredAdapter& adapter,
+                               int64_t rows) const {
+    std::vector<double> squares(rows);
+    for (const StoredAdapter* layer : LayersOf(adapter)) {
+      const Product product = ReadProduct(*layer, rows);
+      std::vector<double> row(product.columns);
+      for (int64_t i = 0; i < rows; ++i) {
+        ReadSum(product, i * product.columns, row);
+        for (const double element : row) squares[i] += element * element;
+      }
+    }
+    std::vector<double> scales(rows);
+    factors_->Read(adapter.output_layer + kMagnitude, 0, scales);
+    for (int64_t i = 0; i < rows; ++i) {
+      scales[i] = squares[i] > 0 ? scales[i] / std::sqrt(squares[i]) : 0.0;
+    }
+    return scales;
+  }
 
   // Kept for the weight that was read last: a rank reads it row by row.
-  std::shared_ptr<const Factors> FactorsOf(const std::string& weight) const {
+  std::shared_ptr<const Weight> WeightOf(const StoredAdapter& adapter) const {
     const std::lock_guard lock(mutex_);
-    if (last_ != nullptr && last_->weight == weight) return last_;
-    const StoredAdapter& adapter = adapters_.at(weight);
-    auto factors = std::make_shared<Factors>();
-    factors->weight = weight;
-    factors->size = sizes_.at(weight);
-    factors->groups = adapter.groups;
-    factors->a.resize(adapter.groups * rank_ * factors->size.columns);
-    factors->b.resize(factors->size.rows * rank_);
-    factors_->Read(adapter.layer + kInputFactor, 0, factors->a);
-    factors_->Read(adapter.output_layer + kOutputFactor, 0, factors->b);
-    last_ = factors;
-    return factors;
+    if (last_ != nullptr && last_->product.layer == adapter.layer) return last_;
+    const int64_t rows = rows_.at(adapter.layer + kWeight);
+    auto weight = std::make_shared<Weight>();
+    weight->product = ReadProduct(adapter, rows);
+    if (merged_.decomposed) weight->scales = ScalesOf(adapter, rows);
+    last_ = weight;
+    return weight;
   }
 
   std::shared_ptr<const TensorSource> base_;
   std::shared_ptr<const TensorSource> factors_;
-  std::map<std::string, StoredAdapter> adapters_;  // by weight
-  int64_t rank_;
-  double scale_;
+  const MergedAdapters merged_;
+  std::map<std::string, const StoredAdapter*> adapters_;  // by weight
   mutable std::mutex mutex_;
-  mutable std::map<std::string, Size> sizes_;  // of weights that were checked
-  mutable std::shared_ptr<const Factors> last_;
+  mutable std::map<std::string, int64_t> rows_;  // of weights that were checked
+  mutable std::shared_ptr<const Weight> last_;
 };
 
 }  // namespace
@@ -149,10 +222,9 @@ std::unique_ptr<TensorSource> TrainedOverBase(
 
 std::unique_ptr<TensorSource> MergeAdapters(
     std::shared_ptr<const TensorSource> base,
-    std::shared_ptr<const TensorSource> factors,
-    std::span<const StoredAdapter> adapters, int64_t rank, double scale) {
+    std::shared_ptr<const TensorSource> factors, MergedAdapters merged) {
   return std::make_unique<AdaptedTensors>(std::move(base), std::move(factors),
-                                          adapters, rank, scale);
+                                          std::move(merged));
 }
 
 }  // namespace trireme

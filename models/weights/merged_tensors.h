@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "models/weights/tensor_source.h"
 #include "parallel/parameter_store.h"
@@ -19,13 +20,20 @@ std::unique_ptr<TensorSource> TrainedOverBase(
     std::shared_ptr<const TensorSource> trained,
     std::function<bool(const std::string& name)> is_trained);
 
-// Those of `base`, with scale·B·A added to the weights of adapters
-// (parallel/low_rank_adapter.h) of rank `rank`, in double; their factors are
-// tensors of `factors`.
+struct MergedAdapters {
+  std::vector<StoredAdapter> adapters;
+  int64_t rank = 0;
+  double scale = 1;
+  bool decomposed = false;
+};
+
+// Those of `base`, the weights of adapters (parallel/low_rank_adapter.h) with
+// scale·B·A added to them and, where they are decomposed, each row scaled to
+// its magnitude, in double; the adapters' tensors are those of `factors`. A
+// decomposed weight is read twice: the norms of its rows first.
 std::unique_ptr<TensorSource> MergeAdapters(
     std::shared_ptr<const TensorSource> base,
-    std::shared_ptr<const TensorSource> factors,
-    std::span<const StoredAdapter> adapters, int64_t rank, double scale);
+    std::shared_ptr<const TensorSource> factors, MergedAdapters merged);
 
 }  // namespace trireme
 

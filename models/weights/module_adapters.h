@@ -1,5 +1,6 @@
 // Adapters of a class's linear modules as files hold them, whatever the names:
-// A [rank, in] and B [out, rank] of each module.
+// A [rank, in] and B [out, rank] of each module, and magnitudes [out] where
+// weights are decomposed.
 
 #ifndef TRIREME_MODELS_WEIGHTS_MODULE_ADAPTERS_H_
 #define TRIREME_MODELS_WEIGHTS_MODULE_ADAPTERS_H_
@@ -21,6 +22,7 @@ namespace trireme {
 struct ModuleAdapters {
   int64_t rank = 0;
   double alpha = 0;
+  bool decomposed = false;
   // By the names of adapter_names.h.
   std::map<std::string, Shape> shapes;
   std::shared_ptr<const TensorSource> tensors;
@@ -28,8 +30,8 @@ struct ModuleAdapters {
 
 // In the names of diffusers and PEFT (models/weights/adapter_file.h). Errors
 // name the file and the tensor: none, one of another rank, a rank or an alpha
-// of one module, weight decomposition (DoRA). Written files hold how many
-// tensors is returned.
+// of one module, metadata that say otherwise than the tensors whether weights
+// are decomposed. Written files hold how many tensors is returned.
 absl::StatusOr<ModuleAdapters> ReadPeftAdapters(const SafetensorsFile& file);
 absl::StatusOr<int64_t> WritePeftAdapters(const std::string& path,
                                           const ModuleAdapters& adapters,
@@ -40,9 +42,11 @@ absl::StatusOr<int64_t> WritePeftAdapters(const std::string& path,
 //   lora_unet_NAME.lora_down.weight  [rank, in]
 //   lora_unet_NAME.lora_up.weight    [out, rank]
 //   lora_unet_NAME.alpha             []
+//   lora_unet_NAME.dora_scale        [out, 1], of a decomposed weight
 // Where the layer is several modules, either all have the same A, or the rank
 // is theirs together: down has their A one after the other, up their B along
-// its diagonal and zeros, alpha is the sum of theirs.
+// its diagonal and zeros, alpha is the sum of theirs. Magnitudes are those of
+// rows; dora_scale [1, in], of columns, is refused.
 bool HasKohyaNames(const SafetensorsFile& file);
 // `weights`: of the model. Errors: as ReadPeftAdapters, and a tensor that
 // belongs to no layer of the original code.

@@ -18,28 +18,50 @@ constexpr char kMetadata[] = "lora_adapter_metadata";
 constexpr char kRank[] = "transformer.r";
 constexpr char kAlpha[] = "transformer.lora_alpha";
 constexpr char kModules[] = "transformer.target_modules";
+constexpr char kDecomposed[] = "transformer.use_dora";
 constexpr char kInputFactorEnd[] = ".lora_A.weight";
+constexpr char kMagnitudeEnd[] = ".lora_magnitude_vector";
 constexpr int64_t kMostRank = 1 << 16;
 
 // What PEFT's configuration may say that would compute something else here.
 constexpr const char* kUnsupported[] = {
     "transformer.alpha_pattern", "transformer.rank_pattern",
-    "transformer.use_dora", "transformer.use_rslora", "transformer.lora_bias"};
+    "transformer.use_rslora", "transformer.lora_bias"};
 
 bool Says(const Json& value) {
   if (value.is_boolean()) return value.get<bool>();
   return !value.is_null() && !value.empty();
 }
 
-absl::StatusOr<double> AlphaOf(const SafetensorsFile& file, int64_t rank) {
+// An object; empty: the file has none.
+absl::StatusOr<Json> ReadMetadata(const SafetensorsFile& file) {
   const auto found = file.metadata().find(kMetadata);
-  if (found == file.metadata().end()) return static_cast<double>(rank);
-  const Json json =
-      Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) {
-    return DataLoss("{}: metadata '{}': found {}, expected a JSON object",
-                    file.path(), kMetadata, found->second);
+  if (found == file.metadata().end()) return Json::object();
+  Json json = Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+  if (json.is_object()) return json;
+  return DataLoss("{}: metadata '{}': found {}, expected a JSON object",
+                  file.path(), kMetadata, found->second);
+}
+
+// Whether the file has magnitudes.
+absl::StatusOr<bool> IsDecomposed(const SafetensorsFile& file,
+                                  const Json& metadata) {
+  const bool decomposed = std::any_of(
+      file.tensors().begin(), file.tensors().end(),
+      [](const auto& tensor) { return tensor.first.ends_with(kMagnitudeEnd); });
+  if (!metadata.contains(kDecomposed) ||
+      Says(metadata[kDecomposed]) == decomposed) {
+    return decomposed;
   }
+  return FailedPrecondition(
+      "{}: metadata '{}': found {} of {} and {} tensors '{}', expected both or "
+      "neither",
+      file.path(), kMetadata, kDecomposed, metadata[kDecomposed].dump(),
+      decomposed ? "some" : "no", MagnitudeOf("..."));
+}
+
+absl::StatusOr<double> AlphaOf(const SafetensorsFile& file, const Json& json,
+                               int64_t rank) {
   for (const char* name : kUnsupported) {
     if (!json.contains(name) || !Says(json[name])) continue;
     return FailedPrecondition(
@@ -83,7 +105,9 @@ absl::StatusOr<int64_t> RankOf(const SafetensorsFile& file) {
 absl::StatusOr<ModuleAdapters> ReadPeftAdapters(const SafetensorsFile& file) {
   ModuleAdapters adapters;
   ASSIGN_OR_RETURN(adapters.rank, RankOf(file));
-  ASSIGN_OR_RETURN(adapters.alpha, AlphaOf(file, adapters.rank));
+  ASSIGN_OR_RETURN(const Json metadata, ReadMetadata(file));
+  ASSIGN_OR_RETURN(adapters.alpha, AlphaOf(file, metadata, adapters.rank));
+  ASSIGN_OR_RETURN(adapters.decomposed, IsDecomposed(file, metadata));
   for (const auto& [name, entry] : file.tensors()) {
     adapters.shapes[name] = entry.shape;
   }
@@ -101,6 +125,7 @@ absl::StatusOr<int64_t> WritePeftAdapters(const std::string& path,
     entries.push_back({name, dtype, shape});
   }
   Json json = {{kRank, adapters.rank}, {kModules, modules}};
+  if (adapters.decomposed) json[kDecomposed] = true;
   // As people write it.
   if (adapters.alpha == std::floor(adapters.alpha)) {
     json[kAlpha] = static_cast<int64_t>(adapters.alpha);

@@ -70,7 +70,8 @@ absl::Status WriteAdapterRun(const std::string& folder, const StoredModel& base,
   TrainedPart part;
   part.trained = {.kind = TrainedParameters::Kind::kAdapters,
                   .rank = adapters.rank,
-                  .alpha = adapters.alpha};
+                  .alpha = adapters.alpha,
+                  .decompose = adapters.decomposed};
   std::error_code error;
   part.base.weights = fs::absolute(base.weights, error).string();
   Job job = JobOf(base);
@@ -78,6 +79,7 @@ absl::Status WriteAdapterRun(const std::string& folder, const StoredModel& base,
   job.mutable_train()->set_parameters(TrainConfig::ADAPTERS);
   job.mutable_train()->set_rank(adapters.rank);
   job.mutable_train()->set_alpha(adapters.alpha);
+  job.mutable_train()->set_decompose(adapters.decomposed);
   for (const StoredAdapter& adapter : adapters.adapters) {
     // A sum's layers have one.
     if (adapter.layer != adapter.output_layer) continue;
@@ -127,6 +129,7 @@ absl::StatusOr<AdapterFile> AdaptersOfRun(const StoredModel& model, bool ema) {
   AdapterFile adapters;
   adapters.rank = part->trained.rank;
   adapters.alpha = part->trained.alpha;
+  adapters.decomposed = part->trained.decompose;
   adapters.adapters = ParametersOf(*model.family, part->trained).adapters;
   ASSIGN_OR_RETURN(adapters.factors,
                    OpenCheckpointTensors(model.weights + "/" +
@@ -196,9 +199,12 @@ absl::StatusOr<ConvertReport> ConvertAdapterFile(
                    OpenWeights(base.weights, /*ema=*/false, *base.family));
   RETURN_IF_ERROR(WriteWeightFolder(
       options.to, table,
-      MergeAdapters(std::move(weights), adapters.factors, adapters.adapters,
-                    adapters.rank,
-                    adapters.alpha / static_cast<double>(adapters.rank)),
+      MergeAdapters(
+          std::move(weights), adapters.factors,
+          {.adapters = adapters.adapters,
+           .rank = adapters.rank,
+           .scale = adapters.alpha / static_cast<double>(adapters.rank),
+           .decomposed = adapters.decomposed}),
       {.dtype = options.dtype, .max_shard_bytes = options.max_shard_bytes}));
   report.tensors = static_cast<int64_t>(table.tensors().size());
   return report;

@@ -46,8 +46,10 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpoint(
   const TrainedParameters& trained = part->trained;
   if (trained.kind == TrainedParameters::Kind::kAdapters) {
     return MergeAdapters(std::move(base), std::move(tensors),
-                         ParametersOf(family, trained).adapters, trained.rank,
-                         trained.scale());
+                         {.adapters = ParametersOf(family, trained).adapters,
+                          .rank = trained.rank,
+                          .scale = trained.scale(),
+                          .decomposed = trained.decompose});
   }
   return TrainedOverBase(
       std::move(base), std::move(tensors),
@@ -76,8 +78,9 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenOnBases(
 
 // Parts but for those of adapters, which weights do not have.
 std::vector<TensorPart> OfLayers(std::vector<TensorPart> parts) {
-  std::erase_if(
-      parts, [](const TensorPart& part) { return IsAdapterParameter(part.name); });
+  std::erase_if(parts, [](const TensorPart& part) {
+    return IsAdapterParameter(part.name);
+  });
   return parts;
 }
 
