@@ -39,6 +39,12 @@ TrainedParameters Adapters(WeightFormat frozen = WeightFormat::kFull) {
           .frozen = frozen};
 }
 
+TrainedParameters Decomposing() {
+  TrainedParameters adapters = Adapters(WeightFormat::kNormalFloat4);
+  adapters.decompose = true;
+  return adapters;
+}
+
 TrainedParameters Layers() {
   return {.kind = TrainedParameters::Kind::kLayers,
           .layers = {"blocks.*.attention*"}};
@@ -179,6 +185,7 @@ INSTANTIATE_TEST_SUITE_P(
                  .trained = Adapters(),
                  .plan = PlanFromText("sharding: OPTIMIZER")},
         GridCase{.tp = 2, .trained = Adapters(WeightFormat::kNormalFloat4)},
+        GridCase{.tp = 2, .dtype = DType::kBFloat16, .trained = Decomposing()},
         // It leaves with its block, adapters do not.
         GridCase{.trained = Adapters(),
                  .plan = PlanFromText("offload { resident_units: 2 }")},

@@ -94,6 +94,15 @@ std::vector<GridCase> Cases() {
        .mmdit = true,
        .trained = Adapters(WeightFormat::kNormalFloat4)},
       "recompute: FULL", {1});
+  TrainedParameters decomposing = Adapters(WeightFormat::kNormalFloat4);
+  decomposing.decompose = true;
+  add({.dtype = DType::kBFloat16, .trained = decomposing}, "microbatches: 2",
+      {1, 3});
+  add({.tp = 2,
+       .dtype = DType::kFloat32,
+       .mmdit = true,
+       .trained = decomposing},
+      "sequence_parallel: true recompute: FULL", {1});
   // One block has gradients at home, the others none.
   add({.dtype = DType::kBFloat16,
        .trained = {.kind = TrainedParameters::Kind::kLayers,

@@ -21,6 +21,13 @@ TrainedParameters Adapters(WeightFormat frozen = WeightFormat::kFull) {
           .frozen = frozen};
 }
 
+// They decompose weights (DoRA).
+TrainedParameters Decomposing(WeightFormat frozen = WeightFormat::kFull) {
+  TrainedParameters adapters = Adapters(frozen);
+  adapters.decompose = true;
+  return adapters;
+}
+
 TrainedParameters Layers(std::vector<std::string> layers) {
   return {.kind = TrainedParameters::Kind::kLayers,
           .layers = std::move(layers)};
@@ -77,6 +84,34 @@ std::vector<GridCase> Grids() {
       grid.dtype = DType::kFloat32;
     }));
   }
+  // Rows whose norms are sums over tp, and magnitudes that are not sharded.
+  for (const bool mmdit : {false, true}) {
+    const GridCase base{.mmdit = mmdit, .trained = Decomposing()};
+    const auto with = [&](auto change) {
+      GridCase grid = base;
+      change(grid);
+      return grid;
+    };
+    add(with([](GridCase& grid) { grid.tp = 4; }));
+    add(with([](GridCase& grid) { grid.tp = grid.pp = grid.dp = 2; }),
+        "sequence_parallel: true recompute: FULL");
+    add(with([](GridCase& grid) {
+          grid.tp = grid.cp = 2;
+          grid.height = 6;
+        }),
+        "sharding: GRADIENTS recompute: SELECTIVE");
+    add(with([](GridCase& grid) { grid.pp = grid.dp = 2; }),
+        "sharding: PARAMETERS schedule: ZB_V");
+    add(with([](GridCase& grid) {
+      grid.tp = 2;
+      grid.dtype = DType::kFloat32;
+    }));
+  }
+  for (const WeightFormat frozen :
+       {WeightFormat::kFloat8, WeightFormat::kNormalFloat4}) {
+    add({.tp = 2, .dp = 2, .trained = Decomposing(frozen)},
+        "sharding: OPTIMIZER");
+  }
   add({.tp = 2, .pp = 2, .trained = Layers({"blocks.1.*"})},
       "sequence_parallel: true");
   // Blocks of 64 columns and rows' scales are the whole weight's, wherever tp
@@ -123,6 +158,9 @@ std::vector<GridCase> Pipelines() {
     add(Adapters(), mmdit, 4, "schedule: GPIPE");
     add(Adapters(), mmdit, 2, "schedule: INTERLEAVED recompute: SELECTIVE");
     add(Adapters(), mmdit, 2, "schedule: ZB_V recompute: FULL");
+    add(Decomposing(), mmdit, 4, "schedule: ZB_H1");
+    add(Decomposing(WeightFormat::kFloat8), mmdit, 2,
+        "schedule: INTERLEAVED recompute: FULL");
   }
   // One of the middle stages trains, those before and behind do not.
   add(Layers({"blocks.1.mlp.*"}), false, 4, "schedule: ONE_F_ONE_B");

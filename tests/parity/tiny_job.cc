@@ -432,6 +432,7 @@ std::vector<std::string> GridCase::Features() const {
       fmt::format("imageattention{}", image_attention_layers));
   add(trained.kind == TrainedParameters::Kind::kAdapters,
       fmt::format("adapters{}", trained.rank));
+  add(trained.decompose, "decomposing");
   add(trained.kind == TrainedParameters::Kind::kLayers, "layers");
   add(trained.frozen == WeightFormat::kFloat8, "float8");
   add(trained.frozen == WeightFormat::kNormalFloat4, "normal_float4");
