@@ -137,13 +137,33 @@ Parameter OffloadedUnits::AtHome(const Parameter& parameter) const {
 
 void OffloadedUnits::CopyIn(Unit& unit) {
   Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
-  for (size_t i = 0; i < unit.home.size(); ++i) {
-    const Tensor& home = unit.home[i];
-    if (!home.defined()) continue;
-    Transfer(home, unit.place[i].Slice(0, home.num_elements()), copy_in);
-    copied_.to_device += home.bytes();
-  }
+  copies_in_.Time(copy_in, [&] {
+    for (size_t i = 0; i < unit.home.size(); ++i) {
+      const Tensor& home = unit.home[i];
+      if (!home.defined()) continue;
+      Transfer(home, unit.place[i].Slice(0, home.num_elements()), copy_in);
+      copied_.to_device += home.bytes();
+    }
+  });
   unit.arrival = copy_in.Record();
+}
+
+void OffloadedUnits::AwaitArrival(Event arrival) {
+  Stream& compute = context_.device().stream();
+  waits_for_arrivals_.Time(compute, [&] { arrival.Wait(compute); });
+}
+
+CopyTimes OffloadedUnits::copy_times() const {
+  CopyTimes times{.to_device = copies_in_.seconds(),
+                  .to_home = copies_out_.seconds(),
+                  .waited_for_arrivals = waits_for_arrivals_.seconds(),
+                  .waited_for_departures = waits_for_departures_.seconds()};
+  Device& device = context_.device();
+  if (device.stream(StreamKind::kCopyIn).synchronous()) {
+    times.waited_for_arrivals += times.to_device;
+    times.waited_for_departures += times.to_home;
+  }
+  return times;
 }
 
 void OffloadedUnits::Fetch(int number) {
@@ -174,7 +194,7 @@ void OffloadedUnits::Bring(int number) {
   Unit* const unit = Find(number);
   if (unit == nullptr) return;
   CHECK(!unit->place.empty()) << "unit " << number << " is not on the device";
-  Event(unit->arrival).Wait(context_.device().stream());
+  AwaitArrival(unit->arrival);
 }
 
 void OffloadedUnits::Publish(int bucket) {
@@ -209,18 +229,22 @@ void OffloadedUnits::PrepareGradients(int number) {
   if (unit == nullptr || unit->layout.parts.empty()) return;
   Device& device = context_.device();
   if (reducer_.Untouched(unit->layout.parts.front().bucket)) {
-    unit->gradients = buffers_.gradients.Take(device.stream());
+    waits_for_departures_.Time(device.stream(), [&] {
+      unit->gradients = buffers_.gradients.Take(device.stream());
+    });
     unit->gradients.front().FillZero();
   } else {
     Stream& copy_in = device.stream(StreamKind::kCopyIn);
     unit->gradients = buffers_.gradients.Take(copy_in);
     unit->saved.Wait(copy_in);
-    for (const UnitLayout::Part& part : unit->layout.parts) {
-      const Tensor& sums = reducer_.Accumulators(part.bucket);
-      Transfer(sums, SliceOf(part, unit->gradients.front()), copy_in);
-      copied_.to_device += sums.bytes();
-    }
-    copy_in.Record().Wait(device.stream());
+    copies_in_.Time(copy_in, [&] {
+      for (const UnitLayout::Part& part : unit->layout.parts) {
+        const Tensor& sums = reducer_.Accumulators(part.bucket);
+        Transfer(sums, SliceOf(part, unit->gradients.front()), copy_in);
+        copied_.to_device += sums.bytes();
+      }
+    });
+    AwaitArrival(copy_in.Record());
   }
   for (const UnitLayout::Part& part : unit->layout.parts) {
     const ParameterBucket& bucket = buckets_[part.bucket];
@@ -235,14 +259,16 @@ void OffloadedUnits::SaveGradients(int number) {
   Unit* const unit = Find(number);
   if (unit == nullptr || unit->layout.parts.empty()) return;
   Stream& copy_out = context_.device().stream(StreamKind::kCopyOut);
-  for (const UnitLayout::Part& part : unit->layout.parts) {
-    const Tensor& sums = reducer_.Accumulators(part.bucket);
-    Transfer(SliceOf(part, unit->gradients.front()), sums, copy_out);
-    copied_.to_home += sums.bytes();
-    for (Parameter* parameter : buckets_[part.bucket].parameters) {
-      parameter->grad = Tensor();
+  copies_out_.Time(copy_out, [&] {
+    for (const UnitLayout::Part& part : unit->layout.parts) {
+      const Tensor& sums = reducer_.Accumulators(part.bucket);
+      Transfer(SliceOf(part, unit->gradients.front()), sums, copy_out);
+      copied_.to_home += sums.bytes();
+      for (Parameter* parameter : buckets_[part.bucket].parameters) {
+        parameter->grad = Tensor();
+      }
     }
-  }
+  });
   unit->saved = copy_out.Record();
   buffers_.gradients.Return(std::exchange(unit->gradients, {}), unit->saved);
 }

@@ -33,13 +33,34 @@
 #include "parallel/gradient_reducer.h"
 #include "parallel/parameter_buckets.h"
 #include "parallel/unit_store.h"
+#include "runtime/device/stream_stopwatch.h"
 
 namespace trireme {
 
-// What crossed between home and device.
+// What crossed between home and device while a step computed.
 struct CopiedBytes {
   int64_t to_device = 0;
   int64_t to_home = 0;
+};
+
+// Seconds, of what is over: the host asks for none of it.
+struct CopyTimes {
+  // For which each direction of the link was at work.
+  double to_device = 0;
+  double to_home = 0;
+  // For which computation waited for what came, and for the buffer of
+  // gradients that were leaving. Where the device has no streams beside the
+  // host it waits for all of both.
+  double waited_for_arrivals = 0;
+  double waited_for_departures = 0;
+
+  CopyTimes& operator+=(const CopyTimes& other) {
+    to_device += other.to_device;
+    to_home += other.to_home;
+    waited_for_arrivals += other.waited_for_arrivals;
+    waited_for_departures += other.waited_for_departures;
+    return *this;
+  }
 };
 
 class OffloadedUnits final : public UnitStore {
@@ -69,6 +90,7 @@ class OffloadedUnits final : public UnitStore {
   // Copies to the device again what is there and has changed at home.
   void FetchAgain();
   const CopiedBytes& copied() const { return copied_; }
+  CopyTimes copy_times() const;
 
   void Fetch(int unit) override;
   void Bring(int unit) override;
@@ -101,6 +123,8 @@ class OffloadedUnits final : public UnitStore {
   static void Point(const UnitLayout::Frozen& frozen,
                     const std::vector<Tensor>& buffers, Parameter& parameter);
   void CopyIn(Unit& unit);
+  // Has the compute stream wait.
+  void AwaitArrival(Event arrival);
 
   ParallelContext& context_;
   const ParameterBuckets& buckets_;
@@ -108,6 +132,11 @@ class OffloadedUnits final : public UnitStore {
   const Buffers buffers_;
   std::map<int, Unit> units_;
   CopiedBytes copied_;
+  // Of the copy streams, and of the compute stream while it waits.
+  StreamStopwatch copies_in_;
+  StreamStopwatch copies_out_;
+  StreamStopwatch waits_for_arrivals_;
+  StreamStopwatch waits_for_departures_;
 };
 
 }  // namespace trireme

@@ -99,7 +99,9 @@ void StateStreamer::StartRead(Buffer& buffer, int bucket) {
   Event(buffer.last_use).Wait(reads);
   Event(buckets_.at(bucket).written).Wait(reads);
   const Tensor& states = buckets_.at(bucket).states;
-  Transfer(states, buffer.memory.Slice(0, states.num_elements()), reads);
+  reads_.Time(reads, [&] {
+    Transfer(states, buffer.memory.Slice(0, states.num_elements()), reads);
+  });
   buffer.arrival = reads.Record();
 }
 
@@ -158,8 +160,10 @@ void StateStreamer::Return(int bucket, bool changed) {
     Bucket& returned = buckets_.at(bucket);
     Stream& writes = drive_.stream(StreamKind::kCopyOut);
     home_.stream().Record().Wait(writes);
-    Transfer(buffer->memory.Slice(0, returned.states.num_elements()),
-             returned.states, writes);
+    writes_.Time(writes, [&] {
+      Transfer(buffer->memory.Slice(0, returned.states.num_elements()),
+               returned.states, writes);
+    });
     buffer->last_use = writes.Record();
     returned.written = buffer->last_use;
   }

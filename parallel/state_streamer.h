@@ -16,6 +16,7 @@
 
 #include "parallel/owned_parameter.h"
 #include "runtime/device/event.h"
+#include "runtime/device/stream_stopwatch.h"
 #include "runtime/device/tensor.h"
 #include "scheduler/program/program.h"
 
@@ -64,8 +65,11 @@ class StateStreamer {
 
   // What a step in which all buckets are updated writes, and reads.
   int64_t step_bytes() const { return step_bytes_; }
-  // For which updates have waited for reads.
+  // For which updates have waited for reads, and the drive was at work on what
+  // is over of each.
   double waited_s() const { return waited_s_; }
+  double read_s() const { return reads_.seconds(); }
+  double write_s() const { return writes_.seconds(); }
 
  private:
   static constexpr int kNone = -1;
@@ -102,6 +106,8 @@ class StateStreamer {
   size_t next_ = 0;  // in order_: to be read
   int64_t step_bytes_ = 0;
   double waited_s_ = 0;
+  StreamStopwatch reads_;
+  StreamStopwatch writes_;
 };
 
 }  // namespace trireme

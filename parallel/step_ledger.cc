@@ -52,6 +52,7 @@ void StepLedger::Add(StepCause cause, int chunk, const StepClock::Span& span) {
       break;
     case StepCause::kUpdate:
       times_.optimizer += span.wall;
+      times_.update += span.wall;
       costs.chunks[chunk].update += span.cost;
       break;
   }

@@ -41,8 +41,9 @@ struct StepTimes {
   double step = 0;
   double forward = 0;
   double backward = 0;
-  // Zeroing of gradients, their norm, and updates.
+  // Zeroing of gradients, their norm, and updates; of that the updates.
   double optimizer = 0;
+  double update = 0;
   // For other stages: for their messages, and for the slowest of them before
   // clipping and at the step's end. Bubble and exposed transfer.
   double pipeline_wait = 0;

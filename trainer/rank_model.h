@@ -150,6 +150,10 @@ class RankModel {
   }
   // What all steps have copied between the device and the blocks' home.
   CopiedBytes copied_bytes() const;
+  CopyTimes copy_times() const;
+  // What a step's updates read and write of the host's memory: gradients,
+  // masters, moments and averages of what has its home there.
+  int64_t home_update_bytes() const;
   // For checkpoints.
   LossScaler& loss_scaler() { return loss_scaler_; }
   // Steps that were left out as a whole (HealthConfig), which do not count in

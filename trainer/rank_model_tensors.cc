@@ -111,6 +111,27 @@ CopiedBytes RankModel::copied_bytes() const {
   return sum;
 }
 
+CopyTimes RankModel::copy_times() const {
+  CopyTimes sum;
+  for (const Training& part : training_) {
+    if (part.offloaded) sum += part.offloaded->copy_times();
+  }
+  return sum;
+}
+
+int64_t RankModel::home_update_bytes() const {
+  int64_t bytes = 0;
+  for (const std::vector<OwnedParameter>& bucket : optimizer_->owned()) {
+    for (const OwnedParameter& part : bucket) {
+      if (&part.value.device() == &local_.device()) continue;
+      bytes += part.gradient.bytes() +
+               2 * (part.master.bytes() + part.m.bytes() + part.v.bytes());
+      if (part.ema.defined()) bytes += 2 * part.ema.bytes();
+    }
+  }
+  return bytes;
+}
+
 std::vector<TensorPart> RankModel::FrozenParts() const {
   std::vector<TensorPart> parts;
   for (size_t i = 0; i < training_.size(); ++i) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -82,6 +83,7 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
   }
   if (metrics.roll_backs > 0) json["roll_backs"] = metrics.roll_backs;
   if (metrics.looked_for_stragglers) json["stragglers"] = metrics.stragglers;
+  if (metrics.offload.has_value()) json["offload"] = ToJson(*metrics.offload);
   return json;
 }
 
@@ -138,6 +140,11 @@ std::vector<std::pair<std::string, double>> ToScalars(
   for (const auto& [cause, seconds] : metrics.exposed_s) {
     scalars.emplace_back("exposed_s/" + cause, seconds);
   }
+  if (metrics.offload.has_value()) {
+    for (auto& scalar : ToScalars(*metrics.offload)) {
+      scalars.push_back(std::move(scalar));
+    }
+  }
   return scalars;
 }
 
@@ -172,7 +179,9 @@ StepMetricsCollector::StepMetricsCollector(RankModel& model,
                                            const ProcessorShare& share)
     : model_(model),
       simulator_(model, share),
-      flops_per_sample_(FlopsPerSample(model)) {}
+      flops_per_sample_(FlopsPerSample(model)) {
+  if (model.plan().has_offload()) offload_.emplace(model);
+}
 
 double StepMetricsCollector::ExposedSince(Cause cause, double& before) const {
   const double now =
@@ -184,6 +193,7 @@ void StepMetricsCollector::ForgetExposed() {
   ExposedSince(Cause::kTensor, exposed_tensor_before_);
   ExposedSince(Cause::kContext, exposed_context_before_);
   ExposedSince(Cause::kExperts, exposed_experts_before_);
+  if (offload_.has_value()) offload_->Forget();
 }
 
 StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
@@ -199,8 +209,10 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   const double experts = ExposedSince(Cause::kExperts, exposed_experts_before_);
   const double own_compute_s = times.forward + times.backward - tensor -
                                context_parallel - experts - times.sharding_wait;
-  // After the causes come the computation and the skipped samples.
-  std::array<double, kShares + 2> sums = {
+  // After the causes come the computation, the skipped samples and the figures
+  // of offload.
+  constexpr int kOffload = kShares + 2;
+  std::array<double, kOffload + OffloadFigures::kNumbers> sums = {
       data_s,
       tensor,
       context_parallel,
@@ -211,6 +223,11 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       times.optimizer,
       own_compute_s,
       static_cast<double>(skipped_samples)};
+  if (offload_.has_value()) {
+    const auto figures =
+        offload_->Take(times, step_s, own_compute_s).ToNumbers();
+    std::copy(figures.begin(), figures.end(), sums.begin() + kOffload);
+  }
   const MemoryStatistics memory = context.device().Statistics();
   std::array<double, kNumMemoryCategories + 1> maxima;
   for (int i = 0; i < kNumMemoryCategories; ++i) {
@@ -266,6 +283,10 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
     metrics.peak_bytes[i] = static_cast<int64_t>(maxima[i]);
   }
   metrics.step_s = maxima.back();
+  if (offload_.has_value()) {
+    metrics.offload =
+        OffloadFigures::FromNumbers(std::span(sums).subspan(kOffload));
+  }
   return metrics;
 }
 

@@ -15,6 +15,7 @@
 #include "parallel/communicators.h"
 #include "runtime/core/processors.h"
 #include "runtime/device/device.h"
+#include "trainer/offload_figures.h"
 #include "trainer/rank_model.h"
 #include "trainer/simulated_step.h"
 
@@ -77,6 +78,8 @@ struct StepMetrics {
   // instructions (simulated_step.h); none for a partial pipeline, nor where it
   // was not asked.
   std::optional<double> simulated_s;
+  // Of a plan with offload, over all ranks.
+  std::optional<OffloadFigures> offload;
 
   double samples_per_s() const {
     return step_s > 0 ? static_cast<double>(samples) / step_s : 0;
@@ -95,7 +98,8 @@ struct StepMetrics {
 // "expert_shares", with fp16 "loss_scale" and "skipped_steps", and once there
 // are any "left_out_steps" and "roll_backs"; "left_out": true of a step that
 // was; after a look for them "stragglers"; where pictures come in several sizes
-// "picture_size" ("HxW") and "sample_tokens".
+// "picture_size" ("HxW") and "sample_tokens"; with offload "offload"
+// (offload_figures.h).
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.
@@ -132,6 +136,7 @@ class StepMetricsCollector {
   RankModel& model_;
   StepSimulator simulator_;
   const std::vector<double> flops_per_sample_;  // by bucket
+  std::optional<OffloadMeter> offload_;
   double exposed_tensor_before_ = 0;
   double exposed_context_before_ = 0;
   double exposed_experts_before_ = 0;

@@ -71,7 +71,11 @@ TrainingLoop::TrainingLoop(const TrainOptions& options, const PreparedRun& run,
                   options.host.value_or(HostName()),
                   static_cast<int>(model.grid().coordinate(Axis::kPipeline)),
                   run.job.health().straggler_every()),
-      saving_(saver, run.job.checkpoint(), leader()) {}
+      saving_(saver, run.job.checkpoint(), leader()) {
+  if (run.plan.has_offload()) {
+    offload_advice_.emplace(run.plan, run.job.log().every());
+  }
+}
 
 absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(Device& device) {
   RETURN_IF_ERROR(health_.Recall(progress_.step));
@@ -139,6 +143,11 @@ absl::Status TrainingLoop::Step(Device& device) {
   }
   if (leader()) {
     Write(metrics);
+    if (offload_advice_.has_value() && metrics.offload.has_value()) {
+      const auto advice =
+          offload_advice_->AfterStep(metrics.step, *metrics.offload);
+      if (advice.has_value()) log_->Tell(*advice);
+    }
     if (nth_step() > 1) end_.step_seconds.push_back(metrics.step_s);
   }
   if (options_.listener) options_.listener(metrics, steps_);

@@ -95,6 +95,7 @@ class TrainingLoop {
   StragglerWatch stragglers_;
   Saving saving_;
   bool log_in_reach_ = true;
+  std::optional<OffloadAdvice> offload_advice_;  // of a plan with offload
   End end_;
 };
 

@@ -67,11 +67,17 @@ std::string ProgressReporter::BarLine(int64_t step,
                      line);
 }
 
-void ProgressReporter::Update(int64_t step, double loss, double samples_per_s) {
+void ProgressReporter::Update(int64_t step, double loss, double samples_per_s,
+                              std::string_view more) {
+  const auto line = [&] {
+    std::string text = Line(step, loss, samples_per_s);
+    if (!more.empty()) text.append("  ").append(more);
+    return text;
+  };
   if (!terminal_) {
     if (step == options_.first || step == options_.total ||
         step % options_.line_every == 0) {
-      fmt::print(options_.out, "{}\n", Line(step, loss, samples_per_s));
+      fmt::print(options_.out, "{}\n", line());
       std::fflush(options_.out);
     }
     return;
@@ -79,8 +85,7 @@ void ProgressReporter::Update(int64_t step, double loss, double samples_per_s) {
   const auto now = std::chrono::steady_clock::now();
   if (now - last_drawn_ < kRedraw && step != options_.total) return;
   last_drawn_ = now;
-  fmt::print(options_.out, "\r{}\033[K",
-             BarLine(step, Line(step, loss, samples_per_s)));
+  fmt::print(options_.out, "\r{}\033[K", BarLine(step, line()));
   std::fflush(options_.out);
 }
 

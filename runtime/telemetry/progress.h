@@ -30,8 +30,9 @@ class ProgressReporter {
  public:
   explicit ProgressReporter(const ProgressOptions& options);
 
-  // Step `step` is done.
-  void Update(int64_t step, double loss, double samples_per_s);
+  // Step `step` is done. `more`: behind the line.
+  void Update(int64_t step, double loss, double samples_per_s,
+              std::string_view more = {});
   // A line of its own.
   void Tell(std::string_view text);
   // Ends the bar's line.

@@ -43,7 +43,9 @@ absl::Status RunLog::Write(const StepMetrics& metrics) {
   for (const auto& [tag, value] : ToScalars(metrics)) {
     status.Update(tensorboard_->AddScalar(tag, metrics.step, value));
   }
-  progress_->Update(metrics.step, metrics.loss, metrics.samples_per_s());
+  progress_->Update(metrics.step, metrics.loss, metrics.samples_per_s(),
+                    metrics.offload.has_value() ? OffloadLine(*metrics.offload)
+                                                : std::string());
   return status;
 }
 
