@@ -22,6 +22,7 @@ constexpr double kDefaultHostMemoryRate = 50e9;
 constexpr double kDefaultDriveRate = 2e9;
 constexpr uint64_t kMaxRanks = 1 << 20;
 constexpr uint64_t kMaxMemoryBytes = uint64_t{1} << 50;
+constexpr uint64_t kMaxDriveBytes = uint64_t{1} << 60;
 
 absl::Status CheckPositive(std::string_view field, double value) {
   if (value > 0 && std::isfinite(value)) return absl::OkStatus();
@@ -279,6 +280,15 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
       return FieldError(field + ".host_memory_bytes", node.host_memory_bytes(),
                         fmt::format("0 to {}", kMaxMemoryBytes));
     }
+    if (node.drive_free_bytes() > kMaxDriveBytes) {
+      return FieldError(field + ".drive_free_bytes", node.drive_free_bytes(),
+                        fmt::format("0 to {}", kMaxDriveBytes));
+    }
+    if (!node.drive_folder().empty() && node.drive_folder().front() != '/') {
+      return FieldError(field + ".drive_folder",
+                        fmt::format("'{}'", node.drive_folder()),
+                        "the absolute path of a folder on the drive");
+    }
     ClusterNode resolved = {
         .name = node.name().empty() ? fmt::format("node{}", i) : node.name(),
         .device = device->second,
@@ -293,7 +303,9 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
         .host_memory_bytes = static_cast<int64_t>(node.host_memory_bytes()),
         .drive_bytes_per_s = node.drive_bytes_per_s() > 0
                                  ? node.drive_bytes_per_s()
-                                 : kDefaultDriveRate};
+                                 : kDefaultDriveRate,
+        .drive_folder = node.drive_folder(),
+        .drive_free_bytes = static_cast<int64_t>(node.drive_free_bytes())};
     if (node.count() > 1) {
       ASSIGN_OR_RETURN(resolved.link,
                        ResolveLink(field + ".link", node.link()));
@@ -493,7 +505,9 @@ bool NodesAreAlike(const ClusterModel& cluster, int32_t a, int32_t b) {
       first.card_bytes_per_s != second.card_bytes_per_s ||
       first.host_memory_bytes_per_s != second.host_memory_bytes_per_s ||
       first.host_memory_bytes != second.host_memory_bytes ||
-      first.drive_bytes_per_s != second.drive_bytes_per_s) {
+      first.drive_bytes_per_s != second.drive_bytes_per_s ||
+      first.drive_folder != second.drive_folder ||
+      first.drive_free_bytes != second.drive_free_bytes) {
     return false;
   }
   auto link = [&](int32_t from, int32_t to) -> const ClusterLink& {

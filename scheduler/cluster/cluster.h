@@ -77,6 +77,8 @@ struct ClusterNode {
   int64_t host_memory_bytes = 0;  // 0: unknown
   // Either way at once, all its processes together.
   double drive_bytes_per_s = 0;
+  std::string drive_folder;      // empty: none
+  int64_t drive_free_bytes = 0;  // 0: unknown
 };
 
 // Of the achieved FLOP/s, what one kernel of so many FLOPs reaches.

@@ -256,6 +256,8 @@ TEST(Cluster, ErrorsNameTheField) {
        [](Cluster& c) { c.mutable_nodes(0)->set_host_memory_bytes_per_s(-1); }},
       {"cluster.nodes[0].drive_bytes_per_s: ",
        [](Cluster& c) { c.mutable_nodes(0)->set_drive_bytes_per_s(-1); }},
+      {"cluster.nodes[0].drive_folder: ",
+       [](Cluster& c) { c.mutable_nodes(0)->set_drive_folder("drive"); }},
       {"cluster.nodes[1].host_memory_bytes: ",
        [](Cluster& c) {
          c.mutable_nodes(1)->set_host_memory_bytes(uint64_t{1} << 60);

@@ -120,6 +120,9 @@ absl::StatusOr<Estimate> EstimateOfCosts(const ModelShape& model,
     estimate.host_bytes = HostBytesOfNodes(cluster, plan, slowest.host_bytes);
     estimate.host_overflow =
         WorstHostOverflow(cluster, plan, slowest.host_bytes);
+    estimate.drive_bytes = HostBytesOfNodes(cluster, plan, slowest.drive_bytes);
+    estimate.drive_overflow =
+        WorstDriveOverflow(cluster, plan, slowest.drive_bytes);
   }
   const double batch = static_cast<double>(plan.grid().dp()) *
                        plan.microbatches() * plan.microbatch_size();

@@ -65,6 +65,9 @@ struct Estimate {
   // cannot hold it.
   std::vector<int64_t> host_bytes;
   HostOverflow host_overflow;
+  // Likewise on their drives.
+  std::vector<int64_t> drive_bytes;
+  HostOverflow drive_overflow;
   // What the Program's instructions hold, and the limits: for ValidateMemory.
   MemoryModel memory;
   // Of the slowest replica.

@@ -25,6 +25,24 @@ absl::Status CheckHostLinks(const ClusterModel& cluster) {
   return absl::OkStatus();
 }
 
+namespace {
+
+// Of what nodes have of something, where it is known.
+HostOverflow WorstOverflow(const ClusterModel& cluster,
+                           const std::vector<int64_t>& of_nodes,
+                           int64_t ClusterNode::*limit_of) {
+  HostOverflow worst;
+  for (int32_t node = 0; node < cluster.num_nodes(); ++node) {
+    const int64_t limit = cluster.nodes[node].*limit_of;
+    if (limit > 0 && of_nodes[node] - limit > worst.bytes) {
+      worst = {node, of_nodes[node] - limit};
+    }
+  }
+  return worst;
+}
+
+}  // namespace
+
 std::vector<int64_t> HostBytesOfNodes(const ClusterModel& cluster,
                                       const Plan& plan,
                                       const std::vector<int64_t>& host_bytes) {
@@ -39,16 +57,22 @@ std::vector<int64_t> HostBytesOfNodes(const ClusterModel& cluster,
 
 HostOverflow WorstHostOverflow(const ClusterModel& cluster, const Plan& plan,
                                const std::vector<int64_t>& host_bytes) {
-  HostOverflow worst;
-  const std::vector<int64_t> of_nodes =
-      HostBytesOfNodes(cluster, plan, host_bytes);
-  for (int32_t node = 0; node < cluster.num_nodes(); ++node) {
-    const int64_t limit = cluster.nodes[node].host_memory_bytes;
-    if (limit > 0 && of_nodes[node] - limit > worst.bytes) {
-      worst = {node, of_nodes[node] - limit};
-    }
+  return WorstOverflow(cluster, HostBytesOfNodes(cluster, plan, host_bytes),
+                       &ClusterNode::host_memory_bytes);
+}
+
+std::string DriveFolderOf(const ClusterModel& cluster) {
+  const std::string& folder = cluster.nodes.front().drive_folder;
+  for (const ClusterNode& node : cluster.nodes) {
+    if (node.drive_folder != folder) return "";
   }
-  return worst;
+  return folder;
+}
+
+HostOverflow WorstDriveOverflow(const ClusterModel& cluster, const Plan& plan,
+                                const std::vector<int64_t>& drive_bytes) {
+  return WorstOverflow(cluster, HostBytesOfNodes(cluster, plan, drive_bytes),
+                       &ClusterNode::drive_free_bytes);
 }
 
 }  // namespace trireme

@@ -1,9 +1,10 @@
-// What plans with offload ask of hosts: rates of copies, and memory.
+// What plans with offload ask of hosts: rates of copies, memory and drives.
 
 #ifndef TRIREME_SCHEDULER_COSTS_HOST_MEMORY_H_
 #define TRIREME_SCHEDULER_COSTS_HOST_MEMORY_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -29,6 +30,12 @@ struct HostOverflow {
 };
 HostOverflow WorstHostOverflow(const ClusterModel& cluster, const Plan& plan,
                                const std::vector<int64_t>& host_bytes);
+
+// The folder that all nodes have on a drive; empty: there is none.
+std::string DriveFolderOf(const ClusterModel& cluster);
+// As WorstHostOverflow, of what the plan's ranks keep on drives.
+HostOverflow WorstDriveOverflow(const ClusterModel& cluster, const Plan& plan,
+                                const std::vector<int64_t>& drive_bytes);
 
 }  // namespace trireme
 

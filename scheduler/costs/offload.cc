@@ -67,9 +67,10 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
     }
     largest = std::max(largest, trained);
     update_s = std::max(update_s, unit.update_s);
-    on_host += blocks.count() *
-               (weights + trained * (model_.gradient_bytes +
-                                     (on_drive ? 0 : model_.optimizer_bytes)));
+    const int64_t states = trained * model_.optimizer_bytes;
+    on_host += blocks.count() * (weights + trained * model_.gradient_bytes +
+                                 (on_drive ? 0 : states));
+    if (on_drive) costs.drive_bytes[pp] += blocks.count() * states;
     for (int64_t i = 0; i < blocks.count(); ++i) {
       const BlockTime& time = i < blocks.again
                                   ? times.blocks->again[blocks.kind]

@@ -425,6 +425,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
   ChargeMessages(replica, result);
   if (plan_.has_offload()) {
     result.host_bytes.assign(pp_, 0);
+    result.drive_bytes.assign(pp_, 0);
     for (int32_t stage = 0; stage < num_stages; ++stage) {
       DivideIntoUnits(replica, stage, stage_times[stage], result);
     }

@@ -51,6 +51,8 @@ struct PlanCosts {
   // Of each pipeline rank's processes: what offload keeps on their host. Empty
   // without it.
   std::vector<int64_t> host_bytes;
+  // Likewise on their drive.
+  std::vector<int64_t> drive_bytes;
 };
 
 // What depends on the grid, its placement and the shard group alone, for each

@@ -9,6 +9,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/explain/verdict_parts.h"
 #include "scheduler/search/candidate_plan.h"
+#include "scheduler/search/nothing_fits.h"
 
 namespace trireme {
 namespace {
@@ -128,10 +129,11 @@ std::string HostMemoryText(const PlannerInput& input,
   const ClusterNode& node = cluster->nodes[estimate->host_overflow.node];
   return fmt::format(
       "HOST_OOM({} needs {} for parameters, gradients and optimizer of what is "
-      "offloaded, and has {})",
+      "offloaded, and has {}{})",
       node.name,
       SizeText(node.host_memory_bytes + estimate->host_overflow.bytes),
-      SizeText(node.host_memory_bytes));
+      SizeText(node.host_memory_bytes),
+      WhyNotOnDrive(input, *cluster, candidate));
 }
 
 }  // namespace trireme

@@ -123,6 +123,20 @@ std::string OffloadText(const PlannerInput& input, const RankedPlan& plan) {
             : fmt::format(" of {}", Gigabytes(static_cast<int64_t>(
                                         host.host_memory_bytes()))));
   }
+  for (size_t node = 0; node < estimate.drive_bytes.size(); ++node) {
+    if (estimate.drive_bytes[node] == 0) continue;
+    const Cluster::Node& host = input.cluster.nodes(static_cast<int>(node));
+    text += fmt::format(
+        "  drive of {}: {} GB of optimizer states in {}, read and written each "
+        "step{}\n",
+        host.name(), Gigabytes(estimate.drive_bytes[node]),
+        plan.plan.offload().nvme().folder(),
+        host.drive_free_bytes() == 0
+            ? ""
+            : fmt::format(
+                  "; {} GB are free there",
+                  Gigabytes(static_cast<int64_t>(host.drive_free_bytes()))));
+  }
   return text;
 }
 

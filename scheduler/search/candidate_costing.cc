@@ -97,11 +97,12 @@ absl::StatusOr<double> CandidateCosting::Cost(size_t index,
         static_cast<uint32_t>(candidate.resident_units));
     const HostOverflow host =
         WorstHostOverflow(cluster_, plan, costs.host_bytes);
-    if (host.bytes > 0) {
+    if (host.bytes > 0 && !MoveStatesToDrive(plan, costs)) {
       candidate.verdict = VerdictCode::kHostOutOfMemory;
       candidate.over_bytes = host.bytes;
       return 0;
     }
+    candidate.drive = plan.offload().has_nvme();
   }
   Overflow overflow = LeastOverflow(plan, costs, in_flight);
   if (overflow.bytes > 0) {
@@ -122,6 +123,21 @@ absl::StatusOr<double> CandidateCosting::Cost(size_t index,
   ASSIGN_OR_RETURN(candidate.step_s, BoundOf(candidate, plan, costs));
   divisions_.Add(candidate, plan, costs);
   return likely_s;
+}
+
+bool CandidateCosting::MoveStatesToDrive(Plan& plan, PlanCosts& costs) const {
+  const std::string folder = DriveFolderOf(cluster_);
+  if (folder.empty() || !model_.trained_leaves) return false;
+  Plan moved = plan;
+  moved.mutable_offload()->mutable_nvme()->set_folder(folder);
+  PlanCosts with_drive = PlanCoster(model_, cluster_, moved).CostsOf(0);
+  if (WorstHostOverflow(cluster_, moved, with_drive.host_bytes).bytes > 0 ||
+      WorstDriveOverflow(cluster_, moved, with_drive.drive_bytes).bytes > 0) {
+    return false;
+  }
+  plan = std::move(moved);
+  costs = std::move(with_drive);
+  return true;
 }
 
 absl::StatusOr<double> CandidateCosting::BoundOf(const Candidate& candidate,

@@ -56,6 +56,9 @@ class CandidateCosting {
   PlanCoster CosterOf(const Plan& plan, bool best_case = false);
   // No placement of the candidate, nor the cut that goes with it, has a faster
   // step. `costs`: where it is now.
+  // Where that is enough: the plan's optimizer states lie on the nodes' drives
+  // then, and the costs are those of that.
+  bool MoveStatesToDrive(Plan& plan, PlanCosts& costs) const;
   absl::StatusOr<double> BoundOf(const Candidate& candidate, Plan& plan,
                                  PlanCosts& costs);
 

@@ -96,6 +96,7 @@ Candidate CandidateOf(const Plan& plan) {
   }
   candidate.offload = plan.has_offload();
   candidate.resident_units = number(plan.offload().resident_units());
+  candidate.drive = plan.offload().has_nvme();
   return candidate;
 }
 
@@ -154,6 +155,9 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
     if (candidate.resident_units > 0) {
       offload.set_resident_units(
           static_cast<uint32_t>(candidate.resident_units));
+    }
+    if (candidate.drive) {
+      offload.mutable_nvme()->set_folder(DriveFolderOf(cluster));
     }
   }
   return ResolvePlan(plan, ContextOf(model, cluster, global_batch));

@@ -74,6 +74,9 @@ struct Candidate {
   bool offload = false;
   // With offload; 0: by ChooseResidentUnits, once the candidate is costed.
   int32_t resident_units = 0;
+  // With offload: optimizer states on the nodes' drives. Not enumerated, but
+  // tried where the hosts' memory is too small.
+  bool drive = false;
 
   VerdictCode verdict = VerdictCode::kPending;
   Dimension dimension = Dimension::kNone;  // kIndivisible

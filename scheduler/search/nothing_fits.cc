@@ -5,6 +5,8 @@
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "scheduler/costs/estimate.h"
+#include "scheduler/costs/host_memory.h"
+#include "scheduler/costs/plan_costs.h"
 #include "scheduler/program/validator.h"
 #include "scheduler/search/candidate_plan.h"
 
@@ -14,6 +16,40 @@ namespace {
 constexpr double kGigabyte = 1e9;
 
 }  // namespace
+
+std::string WhyNotOnDrive(const PlannerInput& input,
+                          const ClusterModel& cluster, Candidate candidate) {
+  if (!input.model.trained_leaves || candidate.drive) return "";
+  if (DriveFolderOf(cluster).empty()) {
+    return "; the cluster names no drive_folder, where the optimizer could lie "
+           "(trireme profile --drive)";
+  }
+  candidate.drive = true;
+  const absl::StatusOr<Plan> plan =
+      PlanOfCandidate(input.model, cluster, input.global_batch, candidate);
+  if (!plan.ok()) return "";
+  const PlanCosts costs = PlanCoster(input.model, cluster, *plan).CostsOf(0);
+  const auto needs = [](int64_t has, const HostOverflow& overflow) {
+    return static_cast<double>(has + overflow.bytes) / kGigabyte;
+  };
+  const HostOverflow drive =
+      WorstDriveOverflow(cluster, *plan, costs.drive_bytes);
+  if (drive.node >= 0) {
+    const ClusterNode& node = cluster.nodes[drive.node];
+    return fmt::format(
+        "; the optimizer would take {:.1f} GB of the drive of {}, of which "
+        "{:.1f} GB are free",
+        needs(node.drive_free_bytes, drive), node.name,
+        static_cast<double>(node.drive_free_bytes) / kGigabyte);
+  }
+  const HostOverflow host = WorstHostOverflow(cluster, *plan, costs.host_bytes);
+  if (host.node < 0) return "";
+  return fmt::format(
+      "; with the optimizer on its drive {} still needs {:.1f} "
+      "GB",
+      cluster.nodes[host.node].name,
+      needs(cluster.nodes[host.node].host_memory_bytes, host));
+}
 
 absl::Status NothingFits(const PlannerInput& input, const ClusterModel& cluster,
                          const std::vector<Candidate>& candidates) {
@@ -32,9 +68,10 @@ absl::Status NothingFits(const PlannerInput& input, const ClusterModel& cluster,
   const std::string hosts =
       on_host == nullptr
           ? ""
-          : fmt::format("; with offload over a host's memory by {:.1f} GB: {}",
-                        static_cast<double>(on_host->over_bytes) / kGigabyte,
-                        ToText(*on_host));
+          : fmt::format(
+                "; with offload over a host's memory by {:.1f} GB: {}{}",
+                static_cast<double>(on_host->over_bytes) / kGigabyte,
+                ToText(*on_host), WhyNotOnDrive(input, cluster, *on_host));
   if (nearest == nullptr && on_host != nullptr) {
     return ResourceExhausted(
         "planner: found no plan that fits devices and hosts, expected one{}",

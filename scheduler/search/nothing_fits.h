@@ -3,6 +3,7 @@
 #ifndef TRIREME_SCHEDULER_SEARCH_NOTHING_FITS_H_
 #define TRIREME_SCHEDULER_SEARCH_NOTHING_FITS_H_
 
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -17,6 +18,12 @@ namespace trireme {
 // are.
 absl::Status NothingFits(const PlannerInput& input, const ClusterModel& cluster,
                          const std::vector<Candidate>& candidates);
+
+// Of a candidate whose hosts' memory is too small: why the optimizer's states
+// do not lie on a drive instead, to be added to a message; empty where they
+// need no drive.
+std::string WhyNotOnDrive(const PlannerInput& input,
+                          const ClusterModel& cluster, Candidate candidate);
 
 }  // namespace trireme
 

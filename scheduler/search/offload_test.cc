@@ -329,6 +329,53 @@ TEST(Offload, WhatTheHostCannotHoldIsRefused) {
   EXPECT_NE(why->find("over a host's memory by 6."), std::string::npos) << *why;
 }
 
+// The host holds 6 of a parameter's 18 bytes then.
+TEST(Offload, WhereTheHostIsTooSmallADriveHoldsTheOptimizer) {
+  PlannerInput input = Input();
+  Cluster::Node& node = *input.cluster.mutable_nodes(0);
+  node.set_host_memory_bytes(40'000'000'000);
+  node.set_drive_folder("/mnt/drive");
+  node.set_drive_bytes_per_s(1e9);
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  const RankedPlan& best = report.best.front();
+  EXPECT_EQ(best.plan.offload().nvme().folder(), "/mnt/drive");
+  EXPECT_TRUE(best.candidate.drive);
+  EXPECT_EQ(best.estimate.host_overflow.node, -1);
+  const double states = 12 * kLayers * kBlock;
+  EXPECT_NEAR(static_cast<double>(best.estimate.drive_bytes[0]), states,
+              0.01 * states);
+  EXPECT_NEAR(best.estimate.parts.optimizer_s, states / 1e9,
+              0.05 * states / 1e9);
+  const std::string text = OffloadText(input, best);
+  EXPECT_NE(text.find("of optimizer states in /mnt/drive"), std::string::npos)
+      << text;
+  EXPECT_NE(ToText(best.candidate).find("optimizer states on a drive"),
+            std::string::npos);
+  // A host that is large enough needs none.
+  node.set_host_memory_bytes(200'000'000'000);
+  EXPECT_FALSE(Planned(input).best.front().plan.offload().has_nvme());
+}
+
+TEST(Offload, ADriveThatIsNotThereOrTooSmallIsSaid) {
+  PlannerInput input = Input();
+  Cluster::Node& node = *input.cluster.mutable_nodes(0);
+  node.set_host_memory_bytes(40'000'000'000);
+  const auto refusal = [&] { return MakePlan(input).status().ToString(); };
+  EXPECT_NE(refusal().find("trireme profile --drive"), std::string::npos)
+      << refusal();
+  node.set_drive_folder("/mnt/drive");
+  node.set_drive_free_bytes(1'000'000'000);
+  EXPECT_NE(refusal().find("of the drive of desk, of which 1.0 GB are free"),
+            std::string::npos)
+      << refusal();
+  node.clear_drive_free_bytes();
+  node.set_host_memory_bytes(10'000'000'000);
+  EXPECT_NE(refusal().find("with the optimizer on its drive desk still needs"),
+            std::string::npos)
+      << refusal();
+}
+
 // Asking does not find a reason to offload where there is none.
 TEST(Offload, WherePlansFitNoneWithItIsFaster) {
   PlannerInput input = Input();
