@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <array>
+#include <filesystem>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "fmt/format.h"
@@ -49,6 +51,11 @@ absl::Status StartRanks(const ParsedCommand& arguments) {
   for (const std::string& assignment : arguments.All("set")) {
     command.push_back("--set=" + assignment);
   }
+  for (const char* option : {"drive", "drive_bytes"}) {
+    if (arguments.Given(option).has_value()) {
+      command.push_back(fmt::format("--{}={}", option, arguments.Get(option)));
+    }
+  }
   if (arguments.Has("overwrite")) command.emplace_back("--overwrite");
   return Become(std::move(command), start.environment);
 }
@@ -86,6 +93,12 @@ absl::Status Profile(const ParsedCommand& arguments, MpiWorld& world) {
   ASSIGN_OR_RETURN(const ProfiledJob job, JobOf(arguments));
   options.memory_bytes = MemoryLimit(job.job, world.local_size());
   if (job.setup.has_value()) options.job = &*job.setup;
+  if (arguments.Has("drive")) {
+    std::error_code error;
+    options.drive_folder =
+        std::filesystem::absolute(arguments.Get("drive"), error).string();
+    ASSIGN_OR_RETURN(options.drive_bytes, arguments.GetBytes("drive_bytes"));
+  }
   CpuDevice device(options.memory_bytes);
   ASSIGN_OR_RETURN(const ClusterProfile profile,
                    ProfileCluster(options, device, world));
@@ -126,6 +139,15 @@ Command ProfileCommand() {
                     .value = "FIELD=VALUE",
                     .help = "overrides a field of the job",
                     .repeated = true},
+                   {.name = "drive",
+                    .value = "FOLDER",
+                    .help = "also measures what this folder's drive reads and "
+                            "writes at once, for plans whose optimizer lies "
+                            "there"},
+                   {.name = "drive_bytes",
+                    .value = "SIZE",
+                    .default_value = "1GiB",
+                    .help = "that each rank writes twice there to measure"},
                    {.name = "out",
                     .value = "FILE",
                     .default_value = "cluster.textproto",

@@ -1,6 +1,11 @@
 #include "trainer/describe.h"
 
+#include <algorithm>
+#include <filesystem>
 #include <memory>
+#include <optional>
+#include <system_error>
+#include <utility>
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
@@ -74,14 +79,26 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
   return text;
 }
 
+absl::StatusOr<std::vector<RankModel::Needs>> PredictNeedsOfRanks(
+    const TrainingSetup& setup, const Plan& plan, DeviceKind kind,
+    const RankModel::BetweenSteps& rehearsal) {
+  std::vector<RankModel::Needs> needs(NumRanks(plan));
+  for (size_t rank = 0; rank < needs.size(); ++rank) {
+    ASSIGN_OR_RETURN(needs[rank],
+                     RankModel::PredictNeeds(
+                         setup, plan, static_cast<int>(rank), kind, rehearsal));
+  }
+  return needs;
+}
+
 absl::StatusOr<std::vector<MemoryStatistics>> PredictMemoryOfRanks(
     const TrainingSetup& setup, const Plan& plan, DeviceKind kind,
     const RankModel::BetweenSteps& rehearsal) {
-  std::vector<MemoryStatistics> memory(NumRanks(plan));
-  for (size_t rank = 0; rank < memory.size(); ++rank) {
-    ASSIGN_OR_RETURN(memory[rank],
-                     RankModel::PredictMemory(
-                         setup, plan, static_cast<int>(rank), kind, rehearsal));
+  ASSIGN_OR_RETURN(const std::vector<RankModel::Needs> needs,
+                   PredictNeedsOfRanks(setup, plan, kind, rehearsal));
+  std::vector<MemoryStatistics> memory;
+  for (const RankModel::Needs& of_rank : needs) {
+    memory.push_back(of_rank.device);
   }
   return memory;
 }
@@ -94,6 +111,82 @@ std::string DescribeMemory(const std::vector<MemoryStatistics>& memory) {
                         MemoryText(memory[rank].at_peak_by_category));
   }
   return text;
+}
+
+std::string DescribeHosts(const std::vector<RankModel::Needs>& needs) {
+  std::string text;
+  for (size_t rank = 0; rank < needs.size(); ++rank) {
+    const MemoryStatistics& host = needs[rank].host;
+    if (host.peak_bytes == 0) continue;
+    if (text.empty()) text = "rank   host peak  at the peak\n";
+    text += fmt::format("{:>4}  {:>10}  {}\n", rank, BytesText(host.peak_bytes),
+                        MemoryText(host.at_peak_by_category));
+  }
+  return text;
+}
+
+namespace {
+
+// In the folder, or in what of its path is there. Nothing where the system does
+// not tell.
+std::optional<int64_t> FreeBytes(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::path there = folder;
+  while (!std::filesystem::exists(there, error) && there.has_parent_path() &&
+         there != there.parent_path()) {
+    there = there.parent_path();
+  }
+  const std::filesystem::space_info space =
+      std::filesystem::space(there, error);
+  if (error) return std::nullopt;
+  return static_cast<int64_t>(space.available);
+}
+
+}  // namespace
+
+std::string DescribeDrive(const std::vector<RankModel::Needs>& needs,
+                          const Plan& plan) {
+  if (!plan.offload().has_nvme()) return "";
+  const Plan::Offload::Nvme& nvme = plan.offload().nvme();
+  std::string text = "rank    on drive  read and written a step\n";
+  int64_t bytes = 0, step_bytes = 0;
+  for (size_t rank = 0; rank < needs.size(); ++rank) {
+    const RankModel::Needs& own = needs[rank];
+    bytes += own.drive_bytes;
+    step_bytes += own.drive_step_bytes;
+    text += fmt::format("{:>4}  {:>10}  {}\n", rank, BytesText(own.drive_bytes),
+                        BytesText(own.drive_step_bytes));
+  }
+  text +=
+      fmt::format("drive  {} of all ranks in {}, {} read and written a step",
+                  BytesText(bytes), nvme.folder(), BytesText(step_bytes));
+  if (const auto free = FreeBytes(nvme.folder())) {
+    text +=
+        fmt::format("; {} are free there on this machine", BytesText(*free));
+  }
+  // Of one drive, were all ranks on its machine.
+  if (nvme.drive_endurance_tbw() > 0 && step_bytes > 0) {
+    text += fmt::format(
+        "; {:.4g} TB of writes are {:.3g} steps of all ranks on one drive",
+        nvme.drive_endurance_tbw(),
+        nvme.drive_endurance_tbw() * 1e12 / static_cast<double>(step_bytes));
+  }
+  return text + "\n";
+}
+
+absl::Status CheckDrive(const std::vector<RankModel::Needs>& needs,
+                        const Plan& plan) {
+  if (!plan.offload().has_nvme()) return absl::OkStatus();
+  const std::string& folder = plan.offload().nvme().folder();
+  const std::optional<int64_t> free = FreeBytes(folder);
+  for (size_t rank = 0; free.has_value() && rank < needs.size(); ++rank) {
+    if (needs[rank].drive_bytes <= *free) continue;
+    return ResourceExhausted(
+        "plan.offload.nvme.folder: found {} with {} free, expected at least "
+        "the {} that rank {} would need",
+        folder, BytesText(*free), BytesText(needs[rank].drive_bytes), rank);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace trireme

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
@@ -31,8 +32,23 @@ absl::StatusOr<std::vector<MemoryStatistics>> PredictMemoryOfRanks(
     const TrainingSetup& setup, const Plan& plan, DeviceKind kind,
     const RankModel::BetweenSteps& rehearsal = nullptr);
 
+// The same, with what each rank takes of its host's memory and of its drive.
+absl::StatusOr<std::vector<RankModel::Needs>> PredictNeedsOfRanks(
+    const TrainingSetup& setup, const Plan& plan, DeviceKind kind,
+    const RankModel::BetweenSteps& rehearsal = nullptr);
+
 // The peaks of ranks 0, 1, ..., by category.
 std::string DescribeMemory(const std::vector<MemoryStatistics>& memory);
+// Those of the hosts' memory, of a plan with offload; else empty.
+std::string DescribeHosts(const std::vector<RankModel::Needs>& needs);
+// What lies on the drive of a plan with one, what a step moves and how long the
+// drive lasts so, and what is free in its folder here; else empty.
+std::string DescribeDrive(const std::vector<RankModel::Needs>& needs,
+                          const Plan& plan);
+// ResourceExhausted where the folder's drive, on this machine, has less room
+// than one rank needs.
+absl::Status CheckDrive(const std::vector<RankModel::Needs>& needs,
+                        const Plan& plan);
 
 }  // namespace trireme
 

@@ -116,9 +116,25 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
 absl::StatusOr<MemoryStatistics> RankModel::PredictMemory(
     const TrainingSetup& setup, const Plan& plan, int rank, DeviceKind kind,
     const BetweenSteps& rehearsal) {
+  ASSIGN_OR_RETURN(const Needs needs,
+                   PredictNeeds(setup, plan, rank, kind, rehearsal));
+  return needs.device;
+}
+
+absl::StatusOr<RankModel::Needs> RankModel::PredictNeeds(
+    const TrainingSetup& setup, const Plan& plan, int rank, DeviceKind kind,
+    const BetweenSteps& rehearsal) {
   const std::unique_ptr<Device> device = MakeDryDevice(kind);
-  RETURN_IF_ERROR(DryRun(setup, plan, *device, rank, rehearsal).status());
-  return device->Statistics();
+  ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> model,
+                   DryRun(setup, plan, *device, rank, rehearsal));
+  Needs needs = {.device = device->Statistics(), .host = model->host_memory()};
+  if (model->drive() != nullptr) {
+    needs.drive_bytes = model->drive()->Statistics().peak_bytes;
+  }
+  if (model->streamer() != nullptr) {
+    needs.drive_step_bytes = model->streamer()->step_bytes();
+  }
+  return needs;
 }
 
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(

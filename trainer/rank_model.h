@@ -82,6 +82,19 @@ class RankModel {
       DeviceKind kind = DeviceKind::kCpu,
       const BetweenSteps& rehearsal = nullptr);
 
+  // What a rank takes beside the device too.
+  struct Needs {
+    MemoryStatistics device;
+    MemoryStatistics host;         // of blocks that are offloaded
+    int64_t drive_bytes = 0;       // of its optimizer's states
+    int64_t drive_step_bytes = 0;  // that a step reads there, and writes
+  };
+  // The same, with the host's memory and the drive.
+  static absl::StatusOr<Needs> PredictNeeds(
+      const TrainingSetup& setup, const Plan& plan, int rank,
+      DeviceKind kind = DeviceKind::kCpu,
+      const BetweenSteps& rehearsal = nullptr);
+
   // The samples of the global batch that this rank's replica computes.
   int64_t first_sample() const { return layout_.first_sample; }
   int64_t local_batch() const { return layout_.local_batch; }

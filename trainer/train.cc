@@ -340,14 +340,18 @@ absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,
   ASSIGN_OR_RETURN(const PreparedRun run,
                    PrepareRun(options.job, options.plan, ranks));
   ASSIGN_OR_RETURN(
-      const std::vector<MemoryStatistics> memory,
-      PredictMemoryOfRanks(run.setup, run.plan, options.device.kind(),
-                           Evaluations(run).rehearsal()));
+      const std::vector<RankModel::Needs> needs,
+      PredictNeedsOfRanks(run.setup, run.plan, options.device.kind(),
+                          Evaluations(run).rehearsal()));
+  std::vector<MemoryStatistics> memory;
+  for (const RankModel::Needs& rank : needs) memory.push_back(rank.device);
   RunDescription description;
   description.text = run.explanation;
   if (!run.explanation.empty()) description.text += "\n";
-  description.text +=
-      DescribeSetup(run.setup, run.plan, run.data()) + DescribeMemory(memory);
+  description.text += DescribeSetup(run.setup, run.plan, run.data()) +
+                      DescribeMemory(memory) + DescribeHosts(needs) +
+                      DescribeDrive(needs, run.plan);
+  description.fits = CheckDrive(needs, run.plan);
   // Without the field the limit is that of the machine where it will run.
   if (!run.job.has_memory_limit_bytes()) return description;
   const int64_t limit = MemoryLimit(run.job, options.device, /*local_ranks=*/1);

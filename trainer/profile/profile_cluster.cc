@@ -21,6 +21,7 @@
 #include "scheduler/cluster/collectives.h"
 #include "scheduler/pieces/measured_times.h"
 #include "trainer/model_shape_of.h"
+#include "trainer/profile/drive_profile.h"
 #include "trainer/profile/memory_profile.h"
 #include "trainer/profile/piece_times.h"
 #include "trainer/profile/profile_statistics.h"
@@ -214,6 +215,42 @@ absl::Status AddCollectives(const std::vector<CollectiveMeasurement>& measured,
   return absl::OkStatus();
 }
 
+// Of each rank: what it writes and reads alone, and both ways at once, in
+// bytes/s, and what is free in the folder.
+absl::StatusOr<std::vector<std::vector<double>>> MeasureDrives(
+    const ProfileOptions& options, Communicator& world) {
+  const absl::StatusOr<DriveRates> rates =
+      MeasureDrive(options.drive_folder, options.drive_bytes,
+                   [&] { world.Barrier("drive profile"); });
+  RETURN_IF_ERROR(Control(world).Agree(rates.status(), "drive profile"));
+  return GatherRows(
+      world, {rates->write_bytes_per_s, rates->read_bytes_per_s,
+              rates->both_bytes_per_s, static_cast<double>(rates->free_bytes)});
+}
+
+// What the ranks of a node measured of its drive.
+void AddDrive(const ProfileOptions& options,
+              const std::vector<std::vector<double>>& drives,
+              const std::vector<int>& node_of, int node, Cluster::Node& entry,
+              std::string& report) {
+  double write = 0, read = 0, both = 0;
+  double free = std::numeric_limits<double>::max();
+  for (size_t i = 0; i < drives.size(); ++i) {
+    if (node_of[i] != node) continue;
+    write += drives[i][0];
+    read += drives[i][1];
+    both += drives[i][2];
+    free = std::min(free, drives[i][3]);
+  }
+  entry.set_drive_bytes_per_s(both);
+  entry.set_drive_folder(options.drive_folder);
+  entry.set_drive_free_bytes(static_cast<uint64_t>(free));
+  report += fmt::format(
+      "{}: {} is written at {:.4g} B/s, read at {:.4g} B/s, and both ways at "
+      "once at {:.4g} B/s each; {:.4g} bytes are free there\n",
+      entry.name(), options.drive_folder, write, read, both, free);
+}
+
 // A warning where repetitions of one measurement differ too much to plan by.
 std::string UnsteadyText(const Cluster& cluster) {
   int measured = 0, unsteady = 0;
@@ -309,6 +346,10 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   const auto& links = measurements.links;
   const std::vector<CollectiveMeasurement> collectives =
       MeasureCollectives(options.collectives, device, factory, *world, counts);
+  std::vector<std::vector<double>> drives;
+  if (!options.drive_folder.empty()) {
+    ASSIGN_OR_RETURN(drives, MeasureDrives(options, *world));
+  }
   ClusterProfile profile;
   if (rank != 0) return profile;
   profile.cluster.set_collectives(Cluster::DIRECT);
@@ -391,6 +432,12 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
         entry.card_bytes_per_s() > 0 ? fmt::format("; to all others {:.4g} B/s",
                                                    entry.card_bytes_per_s())
                                      : "");
+  }
+  if (!drives.empty()) {
+    for (int node = 0; node <= node_of.back(); ++node) {
+      AddDrive(options, drives, node_of, node,
+               *profile.cluster.mutable_nodes(node), profile.report);
+    }
   }
   for (const auto& [nodes, measured] : links) {
     if (nodes.first == nodes.second) continue;

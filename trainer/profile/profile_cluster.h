@@ -31,6 +31,10 @@ struct ProfileOptions {
   // so many microbatches. Null: none. Outlives the call.
   const TrainingSetup* job = nullptr;
   int piece_repetitions = 5;
+  // Also what this folder's drive reads and writes (drive_profile.h), with so
+  // many bytes a rank. Empty: none.
+  std::string drive_folder;
+  int64_t drive_bytes = int64_t{1} << 30;
 };
 
 struct ClusterProfile {
