@@ -122,6 +122,62 @@ cmp adapter/pytorch_lora_weights.safetensors read.safetensors ||
 "$trireme" convert small same.safetensors --to adapter --dtype BF16 > convert.txt
 cmp {small,same}.safetensors || fail "adapters in BF16 changed on their way"
 
+echo "== weights that are decomposed: resumed, offloaded, to PEFT's names and kohya's"
+dora() { # dora LAYERS [FIELDS]
+  job 4 "init { weights: \"base\" } checkpoint { every: 2 }
+         train { parameters: ADAPTERS rank: 2 alpha: 3 decompose: true
+                 $1 } ${2:-}"
+}
+dora 'layers: "*" except: "patch_embedding"' > dora.textproto
+"$trireme" train dora.textproto --out dora > train.txt
+expect_in train.txt "of decomposing adapters of rank 2"
+"$trireme" train dora.textproto --out dora_again --steps 2 > train.txt
+"$trireme" train dora.textproto --out dora_again --resume > train.txt
+dora_last=checkpoints/step_00000004
+cmp {dora,dora_again}/$dora_last/model.safetensors ||
+  fail "resuming changed the magnitudes"
+"$trireme" train dora.textproto --plan one_place.textproto --out dora_offload \
+  > train.txt
+cmp {dora,dora_offload}/$dora_last/model.safetensors ||
+  fail "offload changed adapters that decompose weights"
+"$trireme" convert dora dora.safetensors --to adapter > convert.txt
+python3 - <<'PYTHON'
+import json
+import struct
+from weights_files import read
+tensors = read("dora.safetensors")
+base = read("base/transformer/diffusion_pytorch_model.safetensors")
+module = "transformer_blocks.0.attn.to_q"
+shape, magnitudes = tensors[f"transformer.{module}.lora_magnitude_vector"]
+assert shape == [32], shape
+# Near the norms that they started as.
+weight = base[module + ".weight"][1]
+for row in range(32):
+    norm = sum(w * w for w in weight[32 * row:32 * row + 32])**0.5
+    assert abs(magnitudes[row] - norm) < 0.1, (magnitudes[row], norm)
+with open("dora.safetensors", "rb") as file:
+    header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+metadata = json.loads(header["__metadata__"]["lora_adapter_metadata"])
+assert metadata["transformer.use_dora"] is True, metadata
+PYTHON
+"$trireme" convert dora.safetensors dora_read --base base > convert.txt
+"$trireme" convert dora_read dora.back.safetensors --to adapter > convert.txt
+cmp dora.safetensors dora.back.safetensors || fail "magnitudes changed on their way"
+dora 'layers: "blocks.*"' > dora_blocks.textproto
+"$trireme" train dora_blocks.textproto --out dora_blocks > train.txt
+"$trireme" convert dora_blocks dora_kohya.safetensors --to kohya > convert.txt
+python3 - <<'PYTHON'
+from weights_files import read
+tensors = read("dora_kohya.safetensors")
+assert tensors["lora_unet_double_blocks_0_img_attn_qkv.dora_scale"][0] == [96, 1]
+PYTHON
+"$trireme" convert dora_kohya.safetensors dora_from_kohya --base base > convert.txt
+cmp {dora_blocks/$dora_last,dora_from_kohya/checkpoints/step_00000000}/model.safetensors ||
+  fail "magnitudes changed on their way"
+"$trireme" convert dora_from_kohya dora_kohya.back.safetensors --to kohya > convert.txt
+cmp dora_kohya.safetensors dora_kohya.back.safetensors ||
+  fail "kohya's magnitudes changed on their way"
+
 echo "== the same in the names of kohya's scripts"
 job 2 'init { weights: "base" }
        train { parameters: ADAPTERS rank: 2 alpha: 1 layers: "blocks.*" }' \
@@ -184,13 +240,17 @@ write("inputs.safetensors", {
                           for x in (0, row, column)]),
     "txt_ids": ([8, 3], [0.0] * 24)})
 PYTHON
-for model in base lora merged read; do
+"$trireme" convert dora dora_merged > convert.txt
+"$trireme" convert dora.safetensors dora_other --base base --to weights > convert.txt
+diff -r dora_merged dora_other || fail "the file's magnitudes are others"
+for model in base lora merged read dora dora_merged; do
   "$trireme" forward $model --inputs inputs.safetensors \
     --out $model.output.safetensors --precision FP32 > forward.txt
 done
 cmp {lora,merged}.output.safetensors || fail "merged weights are others"
 cmp {lora,read}.output.safetensors || fail "adapters that were read are others"
 ! cmp -s {lora,base}.output.safetensors || fail "the adapters do nothing"
+cmp {dora,dora_merged}.output.safetensors || fail "merged directions are others"
 "$trireme" sample lora --prompt bright --out drawn.png > sample.txt
 [[ -s drawn.png ]] || fail "drew nothing"
 
@@ -225,6 +285,8 @@ expect_error "train.layers: found 'blocks.7.*', which no layer is named" \
 expect_error "train.rank: found 0, expected 1 to 4096" train train.rank=0
 expect_error "train.rank: found, expected it with parameters: ADAPTERS only" \
   train train.parameters=LAYERS
+expect_error "train.decompose: found, expected it with parameters: ADAPTERS" \
+  "$trireme" train base.textproto --out refused --set train.decompose=true
 expect_error "train.frozen: found, expected it with parameters: LAYERS" \
   "$trireme" train base.textproto --out refused --set train.frozen=NF4
 expect_error "init.weights: $work/base/nothing" train init.weights=base/nothing
@@ -255,6 +317,14 @@ damaged 'tensors["transformer.elsewhere.lora_A.weight"] = [4, 1], [0.0] * 4' \
   "found tensor 'transformer.elsewhere.lora_A.weight', which no linear module of FluxTransformer2DModel has"
 damaged 'tensors["transformer.proj_out.lora_A.weight"] = [2, 32], [0.0] * 64' \
   "tensor 'transformer.proj_out.lora_A.weight': found fp32 [2, 32]"
+python3 - <<'PYTHON'
+from weights_files import read, write
+tensors = read("dora.safetensors")
+del tensors["transformer.transformer_blocks.0.attn.to_k.lora_magnitude_vector"]
+write("damaged.safetensors", tensors)
+PYTHON
+expect_error "to_k.lora_magnitude_vector" \
+  "$trireme" convert damaged.safetensors no --base base
 mv base moved
 expect_error "base: found neither a checkpoint" \
   "$trireme" sample lora --out no.png

@@ -49,6 +49,39 @@ expect_in threads.txt "read and written a step by this machine's ranks (1); its 
 expect_in threads.txt "a step it lasts"
 [[ -z $(ls nvme) ]] || fail "left in the drive's folder: $(ls nvme)"
 
+echo "== each step says where it waited, and the run what would help"
+expect_in threads.txt "waited in "
+expect_in threads.txt "; Adam "
+expect_in threads.txt "; drive reads "
+expect_in memory.txt "waited in "
+! grep -q "waited in" device.txt || fail "a run without offload tells of it"
+python3 - <<'PYTHON'
+import json
+lines = [json.loads(line) for line in open("threads/metrics.jsonl")]
+for line in lines:
+    offload = line["offload"]
+    assert set(offload["waited_s"]) == {"copies_in", "copies_out", "updates",
+                                        "drive"}, offload
+    assert 0 < offload["link_in_use"] <= 1, offload
+    assert offload["update_bytes_per_s"] > 0, offload
+assert any(line["offload"].get("drive_write_bytes_per_s", 0) > 0
+           for line in lines)
+assert "drive_read_bytes_per_s" not in json.loads(
+    open("memory/metrics.jsonl").readline())["offload"]
+PYTHON
+"$trireme" train job.textproto --plan drive.textproto --out advised \
+  --set log.every=2 > advised.txt
+expect_in advised.txt "offload  "
+
+echo "== a dry run says what is on the drive"
+"$trireme" train job.textproto --plan drive.textproto --out none --dry_run > dry.txt
+expect_in dry.txt "host peak"
+expect_in dry.txt "of all ranks in $work/nvme"
+expect_in dry.txt "are free there on this machine"
+expect_in dry.txt "600 TB of writes are"
+on_drive=$(grep -o "drive  .* of rank 0's optimizer" threads.txt | cut -d' ' -f3,4)
+expect_in dry.txt "$on_drive of all ranks"
+
 echo "== a run goes on from one to the other"
 "$trireme" train job.textproto --plan drive.textproto --out on --steps 3 > on.txt
 "$trireme" train job.textproto --plan drive.textproto --out on --resume > on.txt

@@ -302,6 +302,7 @@ def draw_adapters(rng, model):
     chosen = chosen or [rng.choice(sorted(layers))]
     model.add_adapter(LoraConfig(
         r=rng.choice([1, 2, 4]), lora_alpha=rng.choice([1, 3, 8]),
+        use_dora=rng.random() < 0.5,
         target_modules=sorted(sum((layers[layer] for layer in chosen), []))))
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
