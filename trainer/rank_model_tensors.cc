@@ -64,7 +64,7 @@ absl::Status RankModel::FillFrozen(const FillValue& fill) {
 }
 
 void RankModel::StartMagnitudes() {
-  if (!setup_.trained.decompose || context().device().dry()) return;
+  if (!setup_.trained.decompose) return;
   context().device().Synchronize();
   std::map<std::string, std::vector<double>> magnitudes;
   for (size_t i = 0; i < training_.size(); ++i) {
@@ -89,6 +89,8 @@ void RankModel::StartMagnitudes() {
     for (const OwnedParameter& owned : bucket) {
       const auto found = magnitudes.find(owned.parameter->name);
       if (found == magnitudes.end()) continue;
+      // Of a dry device there are no numbers, but the same memory is taken.
+      found->second.resize(owned.parameter->local_elements());
       const std::span<const double> values(
           found->second.data() + owned.range.begin, owned.range.size());
       const Tensor exact = Tensor::FromValues<double>(
