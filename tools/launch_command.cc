@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -154,7 +155,12 @@ absl::Status PlanForDeviceMemory(const ParsedCommand& arguments,
     UseThreadsOf({.processors = processors, .threads = processors});
     const int64_t memory = HostMemoryLimit(/*local_ranks=*/1);
     CpuDevice device(memory);
-    ASSIGN_OR_RETURN(cluster, MeasureDevice(device, memory - bytes));
+    std::error_code error;
+    const std::string drive =
+        arguments.Has("drive")
+            ? std::filesystem::absolute(arguments.Get("drive"), error).string()
+            : "";
+    ASSIGN_OR_RETURN(cluster, MeasureDevice(device, memory - bytes, drive));
   }
   ASSIGN_OR_RETURN(const auto dataset, OpenDataset(job.data()));
   ASSIGN_OR_RETURN(const TrainingSetup setup,
@@ -181,6 +187,12 @@ absl::Status PlanForDeviceMemory(const ParsedCommand& arguments,
 
 // What the ranks are to read is read here first: a mistake is then told once.
 absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
+  if (arguments.Has("drive") &&
+      (!arguments.Has("device_memory") || arguments.Has("cluster"))) {
+    return InvalidArgument(
+        "--drive: found, expected it with --device_memory and without "
+        "--cluster, which names its drive_folder");
+  }
   Launch launch;
   LaunchedJob& launched = launch.job;
   std::optional<int64_t> steps;
@@ -477,6 +489,12 @@ Command LaunchCommand() {
        .help = "finds a plan that needs no more of each device, as 12GiB, with "
                "offload where the model does not fit, for this machine or "
                "--cluster"},
+      {.name = "drive",
+       .value = "FOLDER",
+       .help =
+           "with --device_memory: where the optimizer may lie if the host's "
+           "memory is too small for it; its drive is measured too, with "
+           "2 GiB of writes"},
       {.name = "listen",
        .value = "ADDRESS:PORT",
        .default_value = "127.0.0.1:0",

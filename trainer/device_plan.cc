@@ -30,12 +30,14 @@ void LimitDevices(int64_t device_bytes, Cluster& cluster) {
 
 }  // namespace
 
-absl::StatusOr<Cluster> MeasureDevice(Device& device, int64_t host_bytes) {
+absl::StatusOr<Cluster> MeasureDevice(Device& device, int64_t host_bytes,
+                                      const std::string& drive_folder) {
   SingleWorld world;
   ProfileOptions options;
   options.host = "this machine";
   options.memory_bytes = device.Statistics().limit_bytes;
   options.repetitions = kRepetitions;
+  options.drive_folder = drive_folder;
   ASSIGN_OR_RETURN(ClusterProfile profile,
                    ProfileCluster(options, device, world));
   profile.cluster.mutable_nodes(0)->set_host_memory_bytes(

@@ -5,6 +5,7 @@
 #define TRIREME_TRAINER_DEVICE_PLAN_H_
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "runtime/device/compute_device.h"
@@ -17,8 +18,10 @@
 namespace trireme {
 
 // This machine as a cluster of one device: `device`, measured for some seconds,
-// whose process may have `host_bytes` of the host's memory.
-absl::StatusOr<Cluster> MeasureDevice(Device& device, int64_t host_bytes);
+// whose process may have `host_bytes` of the host's memory, and the drive of
+// `drive_folder` (empty: none).
+absl::StatusOr<Cluster> MeasureDevice(Device& device, int64_t host_bytes,
+                                      const std::string& drive_folder);
 
 struct DevicePlan {
   PlannerInput input;
