@@ -1,9 +1,11 @@
 #include "tools/batch_scripts.h"
 
 #include <cctype>
+#include <cstdlib>
 
 #include "absl/strings/str_replace.h"
 #include "fmt/format.h"
+#include "runtime/core/status.h"
 #include "tools/mpirun.h"
 
 namespace trireme {
@@ -44,13 +46,20 @@ std::string SlurmScript(const BatchJob& job, const std::string& output,
       "#SBATCH --output={}\n"
       "#SBATCH --open-mode=append\n"
       "#SBATCH --requeue\n"
-      "#SBATCH --signal=B:TERM@120\n",
+      "#SBATCH --signal=B:USR1@120\n",
       DnsName(job.name), job.nodes, job.nodes * job.ranks_per_node,
       job.ranks_per_node, output);
   for (const std::string& option : options) {
     text += fmt::format("#SBATCH {}\n", option);
   }
   return text + fmt::format("exec {}\n", ShellText(job.launch));
+}
+
+absl::Status QueueSlurmJobAgain(const std::string& id) {
+  if (std::system(ShellText({"scontrol", "requeue", id}).c_str()) == 0) {
+    return absl::OkStatus();
+  }
+  return Unavailable("Slurm does not queue job {} again: scontrol failed", id);
 }
 
 std::string KubernetesJob(const BatchJob& job, const std::string& image) {

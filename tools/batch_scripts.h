@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+
 namespace trireme {
 
 struct BatchJob {
@@ -19,10 +21,14 @@ struct BatchJob {
 };
 
 // For sbatch: one task a rank, `output` what it prints. The launch is told two
-// minutes before the time is up, and saves. `options`: of sbatch, as
+// minutes before the time is up (SIGUSR1), saves, and has itself queued again.
+// `options`: of sbatch, as
 // "--partition=gpu".
 std::string SlurmScript(const BatchJob& job, const std::string& output,
                         const std::vector<std::string>& options);
+
+// Has Slurm end its running job `id`, and run it again when it is its turn.
+absl::Status QueueSlurmJobAgain(const std::string& id);
 
 // For kubectl apply, where kubeflow's MPI operator (API v2beta1) runs. `image`
 // has this program and sshd.

@@ -27,7 +27,7 @@ TEST(BatchScriptsTest, SlurmRunsTheLaunchOnTheNodesItIsGiven) {
             "#SBATCH --output=runs/flowers/slurm-%j.txt\n"
             "#SBATCH --open-mode=append\n"
             "#SBATCH --requeue\n"
-            "#SBATCH --signal=B:TERM@120\n"
+            "#SBATCH --signal=B:USR1@120\n"
             "#SBATCH --partition=gpu\n"
             "exec /opt/trireme launch 'my job.textproto' --resume "
             "'--set=name=\"a\"'\n");

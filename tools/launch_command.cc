@@ -448,11 +448,19 @@ int Run(const ParsedCommand& arguments, int, char**) {
       "{}", DeadlinesText(limits->deadlines, launch->communication_deadline_s));
   std::fflush(stdout);
   const std::string folder = job.folder;
+  const std::optional<Allocation> allocation = job.allocation;
   const LaunchLog log(folder);
   const int status =
       RunToTheEnd(std::move(job), address, signals, *limits, left, watch, log);
   RemoveLaunchRecord(address, folder);
-  if (status != 0 && watch.last_step() > 0) PrintWayOn(folder);
+  if (status == 0 || watch.last_step() == 0) return status;
+  // One without a step in its time would not come further the next time.
+  if (allocation.has_value() && status == 128 + SIGUSR1) {
+    log.Say("the time is up: the job is to be queued again");
+    const absl::Status again = QueueSlurmJobAgain(allocation->id);
+    if (!again.ok()) log.Say(MessageOf(again));
+  }
+  PrintWayOn(folder);
   return status;
 }
 

@@ -119,9 +119,11 @@ std::optional<Allocation> SlurmAllocation() {
     }
     return value;
   };
-  if (std::getenv("SLURM_JOB_ID") == nullptr) return std::nullopt;
+  const char* const id = std::getenv("SLURM_JOB_ID");
+  if (id == nullptr) return std::nullopt;
   const int64_t nodes = number("SLURM_JOB_NUM_NODES").value_or(1);
-  return Allocation{.tasks = number("SLURM_NTASKS").value_or(nodes),
+  return Allocation{.id = id,
+                    .tasks = number("SLURM_NTASKS").value_or(nodes),
                     .nodes = nodes};
 }
 

@@ -35,6 +35,7 @@ absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
 
 // Of Slurm's allocation that this process is in, if any.
 struct Allocation {
+  std::string id;  // the job's
   int64_t tasks = 1;
   int64_t nodes = 1;
 };

@@ -48,6 +48,7 @@ TEST(MpirunTest, AnAllocationOfSlurmsIsUsedAsItIs) {
   setenv("SLURM_NTASKS", "8", 1);
   setenv("SLURM_JOB_NUM_NODES", "2", 1);
   const Allocation allocation = SlurmAllocation().value();
+  EXPECT_EQ(allocation.id, "7");
   EXPECT_EQ(allocation.nodes, 2);
   const RankStart start = StartInAllocation({}, allocation).value();
   EXPECT_EQ(start.ranks, 8);

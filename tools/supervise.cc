@@ -85,10 +85,13 @@ class Supervision {
     for (const pid_t process : DescendantsOf(mpirun_)) Note(process);
   }
 
-  // SIGTERM or SIGINT.
+  // SIGTERM, SIGINT, or SIGUSR1 that the time is up.
   void Ask(int signal) {
-    if (asked_ != 0) return EndRanks();
+    const bool again = asked_ != 0;
+    if (again && signal == SIGUSR1) return;
+    // Also where the time was up before: it is to end for good then.
     asked_ = signal;
+    if (again) return EndRanks();
     // Each way reaches ranks that the other does not.
     (void)watch_.GiveOrder(Order::STOP);
     kill(mpirun_, kStopSignal);
@@ -220,7 +223,7 @@ class Supervision {
   const std::string host_ = HostName();
   JobWatch& watch_;
   const LaunchLog& log_;
-  int asked_ = 0;  // the first signal
+  int asked_ = 0;  // the signal that counts
   bool lost_ = false;
   std::optional<Clock::time_point> kill_at_;
   Clock::time_point last_look_ = Clock::now();
@@ -231,7 +234,7 @@ class Supervision {
 
 SignalQueue::SignalQueue() {
   sigemptyset(&signals_);
-  for (const int signal : {SIGTERM, SIGINT, SIGCHLD}) {
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1, SIGCHLD}) {
     sigaddset(&signals_, signal);
   }
   pthread_sigmask(SIG_BLOCK, &signals_, &before_);
@@ -291,7 +294,7 @@ SupervisedEnd Supervise(const StartedRanks& ranks, const SignalQueue& signals,
   bool trained = false;
   for (;;) {
     const int signal = signals.Next(kTurn);
-    if (signal == SIGTERM || signal == SIGINT) supervision.Ask(signal);
+    if (signal != 0 && signal != SIGCHLD) supervision.Ask(signal);
     if (!trained && watch.Training()) {
       trained = true;
       on_training();

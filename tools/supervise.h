@@ -16,8 +16,8 @@
 
 namespace trireme {
 
-// SIGTERM, SIGINT and SIGCHLD, to read instead of be interrupted by. Made
-// before other threads, which inherit that they are not theirs.
+// SIGTERM, SIGINT, SIGUSR1 and SIGCHLD, to read instead of be interrupted by.
+// Made before other threads, which inherit that they are not theirs.
 class SignalQueue {
  public:
   SignalQueue();
@@ -82,9 +82,9 @@ struct SupervisedEnd {
 // Stays beside what was started to its end. Nothing of that is left on this
 // machine then. `on_training` is called once, when a step is done.
 //
-// SIGTERM and SIGINT (Ctrl-C) ask the ranks to save and end, a second one ends
-// them at once. A rank that is lost leaves others waiting for what will not
-// come: all of them are ended, with status 1.
+// SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 ask the ranks to save and end, a second
+// one, other than SIGUSR1, ends them at once. A rank that is lost leaves others
+// waiting for what will not come: all of them are ended, with status 1.
 SupervisedEnd Supervise(const StartedRanks& ranks, const SignalQueue& signals,
                         const Deadlines& deadlines, JobWatch& watch,
                         const LaunchLog& log,
