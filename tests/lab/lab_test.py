@@ -11,11 +11,14 @@ import sys
 import tempfile
 import time
 import unittest
-from xml.etree import ElementTree
 
 import laboratory
 import network
 import study
+
+TESTS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+sys.path.insert(0, TESTS)
+import test_cases  # pylint: disable=wrong-import-position
 
 JOB = """
 model { dit { hidden: 32 layers: 2 heads: 4 patch: 7 } }
@@ -257,54 +260,13 @@ class StudyTest(unittest.TestCase):
         self.assertIsNone(study.why_not_good([2.0] * 3, [1.0] * 3))
 
 
-class XmlResult(unittest.TextTestResult):
-    """Keeps what Bazel's test.xml wants to know."""
-
-    def __init__(self, *arguments, **keywords):
-        super().__init__(*arguments, **keywords)
-        self.suite = ElementTree.Element("testsuite", name="lab")
-
-    def _add(self, test, outcome=None, text=""):
-        case = ElementTree.SubElement(self.suite, "testcase",
-                                      classname=type(test).__name__,
-                                      name=test.id().rsplit(".", 1)[-1])
-        if outcome:
-            ElementTree.SubElement(case, outcome, message=text)
-
-    def addSuccess(self, test):
-        super().addSuccess(test)
-        self._add(test)
-
-    def addSkip(self, test, reason):
-        super().addSkip(test, reason)
-        self._add(test, "skipped", reason)
-
-    def addFailure(self, test, err):
-        super().addFailure(test, err)
-        self._add(test, "failure", str(err[1]))
-
-    def addError(self, test, err):
-        super().addError(test, err)
-        self._add(test, "error",
-                  f"{err[1]}\n{getattr(err[1], 'stderr', None) or ''}")
-        print(getattr(err[1], "stderr", None) or "", file=sys.stderr)
-
-
 def main():
     why_not = network.why_not()
     for case in (LaboratoryTest, LostLinkTest, LostHostTest):
         case.trireme = sys.argv[1]
         case.why_not = why_not
-    load = unittest.defaultTestLoader.loadTestsFromTestCase
-    suite = unittest.TestSuite([load(StudyTest), load(LostLinkTest),
-                                load(LostHostTest), load(LaboratoryTest)])
-    result = unittest.TextTestRunner(verbosity=2, resultclass=XmlResult).run(
-        suite)
-    if "XML_OUTPUT_FILE" in os.environ:
-        ElementTree.ElementTree(result.suite).write(
-            os.environ["XML_OUTPUT_FILE"], encoding="utf-8",
-            xml_declaration=True)
-    return 0 if result.wasSuccessful() else 1
+    return test_cases.run(StudyTest, LostLinkTest, LostHostTest,
+                          LaboratoryTest)
 
 
 if __name__ == "__main__":
