@@ -84,18 +84,38 @@ class Network:
         Raises CalledProcessError with the output where it fails.
         """
         return self._enter(0, command, timeout=timeout,
-                           env=self._environment(environment))
+                           env=self.environment(environment))
 
     def start(self, command):
         """Starts a command on the first host; its Popen, output in one pipe."""
         return subprocess.Popen(
-            self._inside(0, command), env=self._environment(), text=True,
+            self.inside(0, command), env=self.environment(), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT)
 
     def set_link(self, host, state):
         """Takes a host's card "down", or "up" again."""
         self._enter(host, ["ip", "link", "set", "eth0", state])
+
+    def set_rate(self, source, target, bytes_per_s=None):
+        """Shapes one direction of a link anew; None: as it was."""
+        parent, flow, assured, most = self._flow(source, target)
+        if bytes_per_s is not None:
+            assured = most = bytes_per_s
+        self._set_class("change", source, parent, flow, assured, most)
+
+    def set_heard(self, source, target, heard):
+        """Whether what a host sends to another one arrives there."""
+        neighbour = ["dev", "eth0", "to", self.address(target)]
+        if heard:
+            self._enter(source, ["ip", "neigh", "flush", *neighbour, "nud",
+                                 "permanent"])
+        else:
+            # A card that nobody has.
+            self._enter(source, ["ip", "neigh", "replace",
+                                 self.address(target), "lladdr",
+                                 "02:00:00:00:00:01", "nud", "permanent",
+                                 "dev", "eth0"])
 
     def processes(self, host):
         """The processes on a host, but for what holds it."""
@@ -111,7 +131,7 @@ class Network:
                 pass  # It has ended.
         return found
 
-    def _environment(self, more=None):
+    def environment(self, more=None):
         full = dict(os.environ)
         full.update({
             "OMPI_MCA_plm_rsh_agent": AGENT,
@@ -125,7 +145,7 @@ class Network:
         full.update(more or {})
         return full
 
-    def _inside(self, host, command):
+    def inside(self, host, command):
         return ["nsenter", "-t", str(self._holders[host].pid), "-n", "-u",
                 *command]
 
@@ -157,7 +177,7 @@ class Network:
 
     def _enter(self, host, command, timeout=20, env=None):
         return subprocess.run(
-            self._inside(host, command), check=True, text=True, timeout=timeout, env=env,
+            self.inside(host, command), check=True, text=True, timeout=timeout, env=env,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE).stdout
 
@@ -177,22 +197,27 @@ class Network:
         self._enter(host, ["tc", "qdisc", "add", "dev", "eth0", "root",
                            "handle", "1:", "htb"])
         card = self.card(host)
-        self._add_class(host, "1:", "1:1", card, card)
+        self._set_class("add", host, "1:", "1:1", card, card)
         others = [target for target in range(len(self.ranks)) if target != host]
         for target in others:
-            flow = f"1:{target + 16:x}"
-            # An equal share is assured, the link's rate the most.
-            most = min(self.rate(host, target), card)
-            self._add_class(host, "1:1", flow, min(most, card / len(others)),
-                            most)
+            parent, flow, assured, most = self._flow(host, target)
+            self._set_class("add", host, parent, flow, assured, most)
             self._enter(host, [
                 "tc", "filter", "add", "dev", "eth0", "parent", "1:",
                 "protocol", "ip", "u32", "match", "ip", "dst",
                 f"{self.address(target)}/32", "flowid", flow])
 
-    def _add_class(self, host, parent, name, assured, most):
+    # The class of what a host sends to another one: its parent and name, the
+    # rate that it is assured, an equal share of the card's, and the most.
+    def _flow(self, source, target):
+        card = self.card(source)
+        most = min(self.rate(source, target), card)
+        return ("1:1", f"1:{target + 16:x}",
+                min(most, card / (len(self.ranks) - 1)), most)
+
+    def _set_class(self, action, host, parent, name, assured, most):
         self._enter(host, [
-            "tc", "class", "add", "dev", "eth0", "parent", parent, "classid",
+            "tc", "class", action, "dev", "eth0", "parent", parent, "classid",
             name, "htb", "rate", f"{round(8 * assured)}bit", "ceil",
             f"{round(8 * most)}bit", "burst", str(BURST_BYTES), "cburst",
             str(BURST_BYTES), "quantum", str(BURST_BYTES)])

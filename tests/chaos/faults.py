@@ -1,0 +1,215 @@
+"""What strikes a run: one method a kind of fault.
+
+A method returns when the fault is over, and what is to follow: START, that the
+ranks are started again; NONE, that nobody but who waits notices; EITHER.
+"""
+
+import os
+import random
+import signal
+import struct
+import time
+
+from hurt_run import RANKS
+
+START, NONE, EITHER = "start", "none", "either"
+# A fault that the run survives without a new start is over after so long.
+DISK_FAULT_S = 1.0
+# Shorter than a launch puts up with silence (10 s), and longer than that after
+# which it says so (3 s).
+SHORT_CUT_S = (1.0, 5.0)
+SLOW_BYTES_PER_S = 50e3
+SLOW_S = 3.0
+
+KINDS = ["kill_rank", "kill_ranks", "kill_mpirun", "kill_launch", "kill_twice",
+         "stop_rank", "stop_mpirun", "stop_launch", "slow_rank", "disk_full",
+         "disk_broken", "disk_slow", "torn_write", "clock_jump"]
+# These need hosts and links between them.
+LINK_KINDS = ["cut", "cut_long", "cut_twice", "one_way", "slow_link",
+              "kill_daemon", "lose_host"]
+
+
+def of_every_kind(on_hosts):
+    return KINDS + (LINK_KINDS if on_hosts else [])
+
+
+class Faults:
+    def __init__(self, run, seed):
+        self.run = run
+        self.random = random.Random(seed)
+
+    @staticmethod
+    def send(signal_number, *processes):
+        for process in processes:
+            try:
+                os.kill(process, signal_number)
+            except ProcessLookupError:
+                pass  # The fault before it was faster.
+
+    # Processes.
+
+    def kill_rank(self):
+        self.send(signal.SIGKILL, self.random.choice(self.run.ranks()))
+        return START
+
+    def kill_ranks(self):
+        self.send(signal.SIGKILL, *self.run.ranks())
+        return START
+
+    def kill_mpirun(self):
+        self.send(signal.SIGKILL, self.run.parent(0))
+        return START
+
+    def kill_daemon(self):
+        self.send(signal.SIGKILL, self.run.parent(1))
+        return START
+
+    # The ranks go on, and another launch takes them up.
+    def kill_launch(self):
+        self.run.process.kill()
+        self.run.process.wait()
+        time.sleep(self.random.random())
+        taken = self.run.printed().count("takes up the run")
+        self.run.launch("--resume")
+        self.run.await_that(
+            lambda: self.run.printed().count("takes up the run") > taken,
+            "the run to be taken up")
+        return EITHER
+
+    # The second time while the ranks start again.
+    def kill_twice(self):
+        first = self.run.ranks()
+        self.send(signal.SIGKILL, first[0])
+        self._await_new_rank(first[1])
+        self.send(signal.SIGKILL, *filter(None, [self.run.rank(1)]))
+        return START
+
+    def _await_new_rank(self, before):
+        self.run.await_that(
+            lambda: self.run.rank(1) not in (None, before), "a new rank 1")
+        time.sleep(self.random.random())
+
+    def stop_rank(self):
+        self.send(signal.SIGSTOP, self.random.choice(self.run.ranks()))
+        return START
+
+    def stop_mpirun(self):
+        self.send(signal.SIGSTOP, self.run.parent(0))
+        return START
+
+    # As Ctrl-Z and fg: nobody is given up for what it did not hear.
+    def stop_launch(self):
+        self.send(signal.SIGSTOP, self.run.process.pid)
+        time.sleep(4)
+        self.send(signal.SIGCONT, self.run.process.pid)
+        return EITHER
+
+    # It may be seen while it is stopped, and taken for lost: either is right.
+    def slow_rank(self):
+        rank = self.random.choice(self.run.ranks())
+        for _ in range(10):
+            self.send(signal.SIGSTOP, rank)
+            time.sleep(0.02)
+            self.send(signal.SIGCONT, rank)
+            time.sleep(0.02)
+        return EITHER
+
+    # Disks (faulty_disk.cc).
+
+    def _disk(self, fault):
+        with open(self.run.fault_file, "w", encoding="utf-8") as file:
+            file.write(fault)
+        time.sleep(DISK_FAULT_S)
+        os.remove(self.run.fault_file)
+        return EITHER
+
+    def disk_full(self):
+        return self._disk("full")
+
+    def disk_broken(self):
+        return self._disk("broken")
+
+    def disk_slow(self):
+        return self._disk("slow")
+
+    def torn_write(self):
+        with open(self.run.fault_file, "w", encoding="utf-8") as file:
+            file.write("torn")
+        self.run.await_that(
+            lambda: not os.path.exists(self.run.fault_file) or
+            self.run.process.poll() is not None, "a write to be torn")
+        return START
+
+    # Clocks (faulty_clock.cc): from now on one or all of them are wrong.
+    def clock_jump(self):
+        seconds = self.random.choice([-1, 1]) * self.random.choice(
+            [5, 3600, 3 * 86400])
+        who = self.random.randrange(RANKS + 2)
+        with open(self.run.clock_file, "r+b") as file:
+            for slot in range(RANKS + 1):
+                if who in (slot, RANKS + 1):
+                    file.seek(8 * slot)
+                    file.write(struct.pack("<q", seconds))
+        time.sleep(1)
+        return NONE
+
+    # Links.
+
+    def _set_link(self, state):
+        self.run.network.set_link(self.run.hosts()[1], state)
+
+    def cut(self):
+        self._set_link("down")
+        time.sleep(self.random.uniform(*SHORT_CUT_S))
+        self._set_link("up")
+        return NONE
+
+    def _cut_until_noticed(self):
+        lost = self.run.printed().count("all ranks are ended")
+        self._set_link("down")
+        self.run.await_that(
+            lambda: self.run.printed().count("all ranks are ended") > lost,
+            "ranks behind the link to be lost")
+
+    # It is there again when the hosts are asked whether they are.
+    def cut_long(self):
+        self._cut_until_noticed()
+        self._set_link("up")
+        return START
+
+    # The second time while the ranks start again.
+    def cut_twice(self):
+        before = self.run.ranks()[1]
+        self.cut_long()
+        self._await_new_rank(before)
+        self._set_link("down")
+        time.sleep(self.random.uniform(*SHORT_CUT_S))
+        self._set_link("up")
+        return START
+
+    def one_way(self):
+        here, there = self.run.hosts()
+        if self.random.random() < 0.5:
+            here, there = there, here
+        self.run.network.set_heard(here, there, False)
+        time.sleep(self.random.uniform(*SHORT_CUT_S))
+        self.run.network.set_heard(here, there, True)
+        return NONE
+
+    def slow_link(self):
+        network = self.run.network
+        here, there = self.run.hosts()
+        network.set_rate(here, there, SLOW_BYTES_PER_S)
+        network.set_rate(there, here, SLOW_BYTES_PER_S)
+        time.sleep(SLOW_S)
+        network.set_rate(here, there)
+        network.set_rate(there, here)
+        return NONE
+
+    # A spare takes its place.
+    def lose_host(self):
+        lost = self.run.hosts()[1]
+        self.run.network.set_link(lost, "down")
+        self.run.await_that(lambda: lost not in self.run.hosts(),
+                            "a spare to take a host's place")
+        return START

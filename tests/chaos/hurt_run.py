@@ -1,0 +1,165 @@
+"""A launched run that can be hurt, on this machine or on hosts of a laboratory
+(tests/lab/network.py)."""
+
+import json
+import os
+import re
+import subprocess
+import time
+
+JOB = """
+model {{ dit {{ hidden: 32 layers: 2 heads: 4 patch: 7 }} }}
+data {{ webdataset {{ paths: "{work}/shards" }} resolution: 28 channels: 1 }}
+global_batch: 8
+steps: {steps}
+checkpoint {{ every: 4 keep: 3 memory_every: 1 memory_folder: "{memory}" }}
+sample {{ at_end: false }}
+precision: FP32
+"""
+PATIENCE_S = 240
+RANKS = 2
+
+
+class Run:
+    """Two ranks in the folder `name` of `work`.
+
+    preloads: of what makes disk and clock fail. network: whose first two hosts
+    have a rank each while the others are spares; None: this machine.
+    """
+
+    def __init__(self, trireme, preloads, work, name, steps, network=None):
+        self.trireme = trireme
+        self.preloads = preloads
+        self.work = work
+        self.name = name
+        self.network = network
+        self.fault_file = os.path.join(work, f"{name}.fault")
+        self.clock_file = os.path.join(work, f"{name}.clock")
+        self.output = os.path.join(work, f"{name}.txt")
+        self.job = os.path.join(work, f"{name}.textproto")
+        # The disk's faults strike what begins as the run's folder does.
+        memory = os.path.join(work, f"{name}.memory")
+        os.makedirs(memory)
+        with open(self.job, "w", encoding="utf-8") as file:
+            file.write(JOB.format(work=work, steps=steps, memory=memory))
+        # faulty_clock.cc says what stands where.
+        with open(self.clock_file, "wb") as file:
+            file.write(bytes(8 * (RANKS + 1)))
+        self.process = None
+
+    def launch(self, *options):
+        command = [self.trireme, "launch", self.job, "--restarts", "20",
+                   "--out", self.name, *options]
+        environment = {
+            "LD_PRELOAD": ":".join(self.preloads),
+            "CHAOS_FOLDER": os.path.join(self.work, self.name),
+            "CHAOS_FAULT": self.fault_file,
+            "CHAOS_CLOCK": self.clock_file,
+        }
+        if self.network is None:
+            command += ["--ranks", str(RANKS)]
+            environment = dict(os.environ, **environment)
+        else:
+            hosts = self.network.hosts.split(",")
+            command += ["--hosts", ",".join(hosts[:RANKS]), "--spares",
+                        ",".join(hosts[RANKS:]), "--listen",
+                        f"{self.network.address(0)}:0"]
+            command = self.network.inside(0, command)
+            environment = self.network.environment(environment)
+        with open(self.output, "a", encoding="utf-8") as output:
+            self.process = subprocess.Popen(
+                command, cwd=self.work, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT, env=environment)
+
+    def end(self):
+        """Ends what still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            time.sleep(1)
+            self.process.terminate()  # at once
+            self.process.wait()
+
+    def printed(self):
+        with open(self.output, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def starts(self):
+        """How often ranks were started again."""
+        return self.printed().count("starts again")
+
+    def resumed(self):
+        """The steps after which ranks went on, one a start."""
+        return [int(step) for step in
+                re.findall(r"resumed after step (\d+)", self.printed())]
+
+    def losses(self):
+        """Of each step that is told whole, in order."""
+        try:
+            with open(os.path.join(self.work, self.name, "metrics.jsonl"),
+                      encoding="utf-8") as file:
+                lines = [json.loads(line) for line in file
+                         if line.endswith("\n")]
+        except FileNotFoundError:
+            return []
+        return [(line["step"], line["loss"]) for line in lines]
+
+    def last_step(self):
+        losses = self.losses()
+        return losses[-1][0] if losses else 0
+
+    def rank(self, rank):
+        """The process of a rank; None while there is none."""
+        wanted = {f"OMPI_COMM_WORLD_RANK={rank}".encode(),
+                  f"CHAOS_FAULT={self.fault_file}".encode()}
+        for process in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{process}/environ", "rb") as file:
+                    if not wanted <= set(file.read().split(b"\0")):
+                        continue
+                with open(f"/proc/{process}/cmdline", "rb") as file:
+                    if b"train" not in file.read().split(b"\0"):
+                        continue
+                with open(f"/proc/{process}/stat", encoding="utf-8") as file:
+                    if file.read().rsplit(")", 1)[1].split()[0] not in "XZ":
+                        return int(process)
+            except OSError:
+                pass  # It has ended.
+        return None
+
+    def ranks(self):
+        return [self.await_that(lambda rank=rank: self.rank(rank),
+                                f"rank {rank}") for rank in range(RANKS)]
+
+    def parent(self, rank):
+        """What started a rank: mpirun, or its daemon on another host."""
+        with open(f"/proc/{self.ranks()[rank]}/stat",
+                  encoding="utf-8") as file:
+            return int(file.read().rsplit(")", 1)[1].split()[1])
+
+    def hosts(self):
+        """The network's hosts that have a rank each, in their order."""
+        found = re.findall(r"goes on with (\S+)", self.printed())
+        listed = (found[-1] if found else self.network.hosts).split(",")
+        return [int(host.split(":")[0].rsplit(".", 1)[1]) - 1
+                for host in listed[:RANKS]]
+
+    def await_that(self, condition, what):
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            result = condition()
+            if result:
+                return result
+            if time.monotonic() > deadline:
+                raise AssertionError(
+                    f"waited {PATIENCE_S} s for {what}:\n{self.printed()}")
+            time.sleep(0.02)
+
+    def checkpoint(self, step):
+        """The files of a checkpoint, by name."""
+        path = os.path.join(self.work, self.name, "checkpoints",
+                            f"step_{step:08}")
+        found = {}
+        for entry in os.scandir(path):
+            with open(entry.path, "rb") as file:
+                found[entry.name] = file.read()
+        return found
