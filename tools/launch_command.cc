@@ -53,6 +53,8 @@ namespace {
 
 constexpr char kName[] = "launch";
 constexpr int64_t kMostSeconds = 1'000'000;
+// Strangers' connections must leave some for the launch itself.
+constexpr int64_t kOpenFiles = 65'536;
 // For a machine to say that it is there.
 constexpr std::chrono::seconds kProbePatience(20);
 
@@ -425,6 +427,7 @@ int Run(const ParsedCommand& arguments, int, char**) {
       IdentityOf(arguments, left);
   if (!identity.ok()) return Fail(kName, identity.status());
   if (identity->has_value()) job.private_key = (*identity)->private_key;
+  AllowOpenFiles(kOpenFiles);
   const auto server =
       left.has_value()
           ? CoordinatorServer::Start(watch, left->record.address.endpoint,

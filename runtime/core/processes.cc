@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -114,6 +115,17 @@ void KillDescendants(std::chrono::milliseconds patience) {
     if (left.empty() || std::chrono::steady_clock::now() > end) return;
     std::this_thread::sleep_for(kBetweenLooks);
   }
+}
+
+int64_t AllowOpenFiles(int64_t wanted) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
+  const rlim_t before = limit.rlim_cur;
+  limit.rlim_cur =
+      std::min(std::max(before, static_cast<rlim_t>(wanted)), limit.rlim_max);
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
+  return static_cast<int64_t>(
+      std::min(limit.rlim_cur, static_cast<rlim_t>(INT64_MAX)));
 }
 
 }  // namespace trireme

@@ -35,6 +35,11 @@ void AdoptOrphans();
 // passed: one that waits for a device of the system ends when that answers.
 void KillDescendants(std::chrono::milliseconds patience);
 
+// Lets this process, and what it starts, have so many files and connections
+// open at once, if the system does; never fewer than before. Returns how many
+// it may.
+int64_t AllowOpenFiles(int64_t wanted);
+
 }  // namespace trireme
 
 #endif  // TRIREME_RUNTIME_CORE_PROCESSES_H_

@@ -16,6 +16,12 @@ namespace trireme {
 namespace {
 
 constexpr int kMaxMessageBytes = 1 << 20;
+// Who connects and does not say what is spoken, or says nothing then, is not
+// kept for longer; ranks report several times a second.
+constexpr int kHandshakeMs = 5'000;
+constexpr int kIdleMs = 60'000;
+// Of a connection at once: ranks and people call one after the other.
+constexpr int kMostCalls = 16;
 
 // Takes as long for any guess.
 bool Equal(std::string_view a, std::string_view b) {
@@ -115,6 +121,10 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   grpc::ServerBuilder builder;
   // Two launches at one address would each hear some of the ranks.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+                             kHandshakeMs);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kIdleMs);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMostCalls);
   builder.AddListeningPort(listen, CredentialsOf(identity), &port);
   builder.RegisterService(server->service_.get());
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);

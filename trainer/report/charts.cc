@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
 #include <optional>
@@ -13,13 +14,15 @@ namespace {
 
 constexpr double kWidth = 720;
 constexpr double kHeight = 220;
-constexpr double kLeft = 64;
+// Labels are larger on a narrow page (kStyle).
+constexpr double kLeft = 84;
 constexpr double kBottom = 28;
 constexpr double kTop = 8;
 constexpr double kRight = 8;
 constexpr int kColours = 8;
 constexpr size_t kColumns = 600;
 constexpr double kLaneHeight = 22;
+constexpr int kMostLogTicks = 8;
 
 struct Range {
   double low = std::numeric_limits<double>::infinity();
@@ -53,6 +56,26 @@ std::vector<double> Ticks(const Range& range) {
     ticks.push_back(std::abs(at) < step * 1e-9 ? 0 : at);
   }
   return ticks;
+}
+
+// Powers of ten in the range, or 1, 2 and 5 times these, or as Ticks where
+// there are fewer than three.
+std::vector<double> LogTicks(double low, double high) {
+  const auto first = static_cast<int>(std::floor(std::log10(low)));
+  const auto last = static_cast<int>(std::floor(std::log10(high)));
+  const int stride = (last - first) / kMostLogTicks + 1;
+  for (const std::vector<double>& digits :
+       {std::vector<double>{1}, std::vector<double>{1, 2, 5}}) {
+    std::vector<double> ticks;
+    for (int power = first; power <= last; power += stride) {
+      for (const double digit : digits) {
+        const double tick = digit * std::pow(10, power);
+        if (low <= tick && tick <= high) ticks.push_back(tick);
+      }
+    }
+    if (ticks.size() >= 3) return ticks;
+  }
+  return Ticks({low, high});
 }
 
 // The lowest and highest point of each column.
@@ -91,6 +114,19 @@ std::string Label(double x, double y, std::string_view anchor,
   return fmt::format(
       "<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>", x, y,
       anchor, EscapeHtml(text));
+}
+
+// Below a chart, centred at `to_x` of each tick, none cut off at its end.
+std::string BottomLabels(const std::vector<double>& ticks, double height,
+                         const std::function<double(double)>& to_x,
+                         const std::function<std::string(double)>& text) {
+  std::string labels;
+  for (const double tick : ticks) {
+    const double x = to_x(tick);
+    labels += Label(x, height - 8, x > kWidth - kRight - 40 ? "end" : "middle",
+                    text(tick));
+  }
+  return labels;
 }
 
 std::string Colour(int index) {
@@ -147,9 +183,7 @@ std::string CurveChart(const std::string& title,
   }
   if (!(xs.low <= xs.high)) return Figure(title, "<p>nothing to draw</p>");
   log = log && ys.low > 0;
-  if (log) {
-    ys = {std::log10(ys.low), std::log10(ys.high)};
-  }
+  if (log) ys = {std::log10(ys.low), std::log10(ys.high)};
   xs.Widen();
   ys.Widen();
   const auto to_x = [&](double x) {
@@ -161,19 +195,18 @@ std::string CurveChart(const std::string& title,
            (ys.high - y) / (ys.high - ys.low) * (kHeight - kTop - kBottom);
   };
   std::string svg = SvgBegin(kHeight);
-  for (const double tick : Ticks(ys)) {
-    const double y = to_y(tick);
+  for (const double tick :
+       log ? LogTicks(std::pow(10, ys.low), std::pow(10, ys.high))
+           : Ticks(ys)) {
+    const double y = to_y(log ? std::log10(tick) : tick);
     svg += fmt::format(
         "<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" "
         "y2=\"{:.1f}\"/>",
         kLeft, kWidth - kRight, y, y);
-    svg += Label(kLeft - 6, y + 4, "end",
-                 fmt::format("{:.3g}", log ? std::pow(10, tick) : tick));
+    svg += Label(kLeft - 6, y + 4, "end", fmt::format("{:.3g}", tick));
   }
-  for (const double tick : Ticks(xs)) {
-    svg +=
-        Label(to_x(tick), kHeight - 8, "middle", fmt::format("{:.6g}", tick));
-  }
+  svg += BottomLabels(Ticks(xs), kHeight, to_x,
+                      [](double tick) { return fmt::format("{:.6g}", tick); });
   std::vector<std::string> names;
   for (size_t i = 0; i < drawn.size(); ++i) {
     names.push_back(drawn[i].name);
@@ -250,10 +283,10 @@ std::string LaneChart(const std::string& title,
     }
   }
   const Range shifted = {0, 1000 * (time.high - time.low)};
-  for (const double tick : Ticks(shifted)) {
-    svg += Label(to_x(time.low + tick / 1000), height - 8, "middle",
-                 fmt::format("{:.6g} ms", tick));
-  }
+  svg += BottomLabels(
+      Ticks(shifted), height,
+      [&](double tick) { return to_x(time.low + tick / 1000); },
+      [](double tick) { return fmt::format("{:.6g} ms", tick); });
   return Figure(title, svg + "</svg>" + Legend(names));
 }
 

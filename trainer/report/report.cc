@@ -50,6 +50,7 @@ svg polyline { fill: none; stroke-width: 1.5; }
 svg .grid { stroke: var(--grid); }
 table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0;
   text-align: left; vertical-align: top; }
+td { overflow-wrap: anywhere; }
 pre { overflow-x: auto; border: 1px solid var(--grid); padding: .8rem;
   font-size: 13px; }
 img { max-width: 100%; height: auto; image-rendering: pixelated; }
@@ -57,6 +58,9 @@ img { max-width: 100%; height: auto; image-rendering: pixelated; }
 .key, .legend i { display: inline-block; width: .8rem; height: .8rem;
   margin-right: .4rem; } .legend span { margin-right: 1rem; }
 .legend { color: var(--soft); font-size: 13px; margin: .2rem 0; }
+/* Charts are as wide as the page: there their labels would be too small. */
+@media (max-width: 32rem) { body { padding: .6rem; }
+  svg text { font-size: 20px; } }
 )css";
 
 double NumberOr(const Json& object, const std::string& key, double otherwise) {
@@ -79,6 +83,13 @@ Curve CurveOf(const std::vector<Json>& steps, const std::string& key,
                               factor * NumberOr(step, key, NAN));
   }
   return curve;
+}
+
+// Whether anything of it is drawn.
+bool HasPoints(const Curve& curve) {
+  return std::any_of(
+      curve.points.begin(), curve.points.end(),
+      [](const auto& point) { return std::isfinite(point.second); });
 }
 
 // Losses jump from batch to batch: their mean over a fiftieth of the run.
@@ -277,6 +288,9 @@ absl::StatusOr<std::string> ReportOfRun(const RunFolder& run) {
   const std::string name =
       std::filesystem::path(run.root()).lexically_normal().filename().string();
   const Curve loss = CurveOf(steps, "loss", "loss");
+  std::vector<Curve> losses = {loss, Smoothed(loss)};
+  const Curve validation = CurveOf(steps, "validation_loss", "held out");
+  if (HasPoints(validation)) losses.push_back(validation);
   const std::vector<Lane> lanes = LanesOf(run);
   return fmt::format(
              "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
@@ -287,7 +301,7 @@ absl::StatusOr<std::string> ReportOfRun(const RunFolder& run) {
          Summary(run, steps) +
          Section(
              "How it went",
-             CurveChart("Loss", {loss, Smoothed(loss)}, /*log=*/true) +
+             CurveChart("Loss", losses, /*log=*/true) +
                  CurveChart("Gradient norm",
                             {CurveOf(steps, "grad_norm", "norm")},
                             /*log=*/true) +

@@ -19,6 +19,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::StartsWith;
 
 std::string RunWith(const std::string& name, const std::string& metrics) {
   const std::string root = testing::TempDir() + "/" + name;
@@ -79,6 +80,17 @@ TEST(ReportTest, WhoKeepsOthersWaitingIsListedOnce) {
                               "step 300 to 300")));
 }
 
+TEST(ReportTest, HeldOutSamplesLossesAreDrawnWhereTheyWereMeasured) {
+  const auto page = [](const std::string& name, const std::string& more) {
+    const std::string run =
+        RunWith(name, Step(1, 1) + "{\"step\":2,\"loss\":0.5" + more + "}\n");
+    return ReportOfRun(RunFolder(run)).value();
+  };
+  EXPECT_THAT(page("measured", ",\"validation_loss\":0.6"),
+              HasSubstr("held out"));
+  EXPECT_THAT(page("not_measured", ""), Not(HasSubstr("held out")));
+}
+
 TEST(ReportTest, FilesThatAreBrokenAreLeftOut) {
   const std::string run = RunWith("broken", Step(1, 1));
   ASSERT_TRUE(
@@ -98,6 +110,26 @@ TEST(ChartsTest, ALongCurveKeepsItsHighestAndLowestPoints) {
   // At the top of the chart.
   EXPECT_THAT(chart, HasSubstr(",8.0 "));
   EXPECT_LT(chart.size(), 40'000u);
+}
+
+// A reader finds 0.5 between 0.2 and 1, not 0.43 between 0.31 and 0.6.
+TEST(ChartsTest, ALogarithmicAxisHasRoundNumbers) {
+  const auto labels = [](double low, double high) {
+    const Curve curve{.name = "a", .points = {{1, low}, {2, high}}};
+    std::string labels;
+    const std::string chart = CurveChart("t", {curve}, /*log=*/true);
+    size_t at = 0;
+    while ((at = chart.find("text-anchor=\"end\">", at)) != chart.npos) {
+      at = chart.find('>', at) + 1;
+      // Those of the x axis come behind.
+      if (chart.substr(0, at).find("polyline") != chart.npos) break;
+      labels += chart.substr(at, chart.find('<', at) - at) + " ";
+    }
+    return labels;
+  };
+  EXPECT_THAT(labels(0.15, 1.2), StartsWith("0.2 0.5 1 "));
+  EXPECT_THAT(labels(0.02, 30), StartsWith("0.1 1 10 "));
+  EXPECT_THAT(labels(0.308, 0.341), StartsWith("0.31 0.315 0.32 "));
 }
 
 TEST(ChartsTest, WhatIsNoNumberIsNotDrawn) {
