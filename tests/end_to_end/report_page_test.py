@@ -148,35 +148,32 @@ class ReportPageTest(unittest.TestCase):
                          f"file://{path}")
         return found
 
-    def each(self):
-        for (width, theme), found in self.shown.items():
-            with self.subTest(width=width, theme=theme):
-                yield found
-
     def test_nothing_is_wider_than_the_window(self):
-        for found in self.each():
-            self.assertLessEqual(found["wide"], found["window"])
+        for place, found in self.shown.items():
+            self.assertLessEqual(found["wide"], found["window"], place)
 
     def test_everything_is_drawn(self):
-        for found in self.each():
+        for place, found in self.shown.items():
             # Loss, norm, rate, speed, and the timeline.
-            self.assertEqual(found["charts"], 5)
-            self.assertEqual(found["empty"], 0)
+            self.assertEqual(found["charts"], 5, place)
+            self.assertEqual(found["empty"], 0, place)
 
     def test_text_is_seen_on_its_background(self):
-        for found in self.each():
-            self.assertGreater(contrast(found["text"], found["back"]), 7)
-            self.assertGreater(contrast(found["label"], found["back"]), 4.5)
+        for place, found in self.shown.items():
+            self.assertGreater(contrast(found["text"], found["back"]), 7,
+                               place)
+            self.assertGreater(contrast(found["label"], found["back"]), 4.5,
+                               place)
         backs = {theme: luminance(self.shown["desk", theme]["back"])
                  for theme in THEMES}
         self.assertGreater(backs["light"], 0.8)
         self.assertLess(backs["dark"], 0.1)
 
     def test_labels_are_large_enough_and_apart(self):
-        for found in self.each():
-            self.assertGreater(found["smallest"], 9)
+        for place, found in self.shown.items():
+            self.assertGreater(found["smallest"], 9, place)
             for labels in found["labels"]:
-                self.assertIsNone(overlapping(labels))
+                self.assertIsNone(overlapping(labels), place)
 
 
 if __name__ == "__main__":
