@@ -1,10 +1,10 @@
 #include "runtime/core/shared_folder.h"
 
+#include <chrono>
 #include <filesystem>
 #include <system_error>
+#include <thread>
 
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "fmt/format.h"
 #include "runtime/core/file.h"
 #include "runtime/core/folder_lock.h"
@@ -15,7 +15,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr absl::Duration kPatience = absl::Seconds(10);
+// By a clock that nobody sets.
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds kPatience(10);
+constexpr std::chrono::milliseconds kBetweenLooks(10);
 
 bool Exists(const std::string& path) {
   std::error_code error;
@@ -28,12 +32,12 @@ absl::Status WriteUnlessThere(const std::string& folder,
                               const std::string& path,
                               const std::string& content) {
   RETURN_IF_ERROR(MakeDirectories(folder));
-  const absl::Time deadline = absl::Now() + kPatience;
+  const Clock::time_point deadline = Clock::now() + kPatience;
   while (!Exists(path)) {
     const auto lock = FolderLock::Acquire(folder);
     // Another process is about to write it.
-    if (absl::IsFailedPrecondition(lock.status()) && absl::Now() < deadline) {
-      absl::SleepFor(absl::Milliseconds(10));
+    if (absl::IsFailedPrecondition(lock.status()) && Clock::now() < deadline) {
+      std::this_thread::sleep_for(kBetweenLooks);
       continue;
     }
     RETURN_IF_ERROR(lock.status());
