@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """Writes meshes of tables, chairs and shelves, made of boxes.
 
-usage: examples/boxy_furniture.py FOLDER
+usage: examples/boxy_furniture.py FOLDER [COUNT]
 
-FOLDER/table and so on get 160 OBJ files each, of 48 to 84 triangles: furniture
+FOLDER/table and so on get COUNT (160) OBJ files each, of 48 to 84 triangles: furniture
 of few faces, as a model of meshes' tokens learns in minutes.
 """
 import pathlib
@@ -61,13 +61,14 @@ def write(path, boxes):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
+    count = int(sys.argv[2]) if len(sys.argv) == 3 else COUNT
     draw = random.Random(1)
     for make in (chair, shelf, table):
         folder = pathlib.Path(sys.argv[1]) / make.__name__
         folder.mkdir(parents=True, exist_ok=True)
-        for i in range(COUNT):
+        for i in range(count):
             write(folder / f"{make.__name__}_{i:03}.obj", make(draw))
 
 

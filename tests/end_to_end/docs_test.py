@@ -1,12 +1,13 @@
 """What the documentation says that the program does not have.
 
-  docs_test.py TRIREME PAGE...
+  docs_test.py TRIREME EXAMPLE PAGE...
 
 Every `trireme COMMAND ...` in code of the pages has to be one of the program's
 commands, with options that its --help names; every message in the first column
 of troubleshooting.md, between what differs (…), a text of the program's. What
-stands in ```sh blocks is run, one page after the other in one folder; commands
-that want other machines are told --dry_run.
+stands in ```sh blocks is run, one page after the other in one folder, in which
+`examples` is the folder of EXAMPLE; commands that want other machines are told
+--dry_run.
 """
 
 import os
@@ -16,6 +17,8 @@ import sys
 import tempfile
 
 TRIREME = os.path.abspath(sys.argv[1])
+EXAMPLES = os.path.dirname(os.path.abspath(sys.argv[2]))
+PAGES = sys.argv[3:]
 # Blocks between fences, and code within a line.
 BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]+)`")
@@ -24,7 +27,8 @@ COMMAND = re.compile(r"^(?:mpirun [^\n]*?)?trireme ([a-z]+)\b([^#|;&\n]*)",
 # Of a guide, to be run as it stands.
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Later ones use what earlier ones make.
-GUIDES = ["getting_started.md", "launching.md", "resuming.md"]
+GUIDES = ["getting_started.md", "launching.md", "resuming.md", "planning.md",
+          "weights.md", "one_gpu.md", "shapes.md"]
 OPTION = re.compile(r"(?:^|\s)--([a-z][a-z0-9_]*)")
 
 
@@ -54,6 +58,7 @@ def run_guides(pages):
     with tempfile.TemporaryDirectory(prefix="trireme.") as work:
         os.makedirs(f"{work}/bin")
         os.symlink(TRIREME, f"{work}/bin/trireme")
+        os.symlink(EXAMPLES, f"{work}/examples")
         environment = dict(os.environ, PATH=f"{work}/bin:{os.environ['PATH']}",
                            TMPDIR=work)
         for name in GUIDES:
@@ -86,7 +91,7 @@ def main():
     wrong, count = [], 0
     with open(TRIREME, "rb") as file:
         program = file.read()
-    for page in sys.argv[2:]:
+    for page in PAGES:
         with open(page, encoding="utf-8") as file:
             text = file.read()
         if os.path.basename(page) == "troubleshooting.md":
@@ -103,9 +108,9 @@ def main():
             wrong += [f"{page}: trireme {command} --{option}: no such option"
                       for option in OPTION.findall(rest)
                       if option not in known and option != "help"]
-    wrong += run_guides(sys.argv[2:])
+    wrong += run_guides(PAGES)
     print("\n".join(sorted(set(wrong))))
-    print(f"{count} commands on {len(sys.argv) - 2} pages")
+    print(f"{count} commands on {len(PAGES)} pages")
     return 1 if wrong or count < 40 else 0
 
 
