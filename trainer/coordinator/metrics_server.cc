@@ -5,14 +5,14 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <string_view>
+#include <chrono>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "fmt/format.h"
@@ -21,8 +21,13 @@
 namespace trireme {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr size_t kMostRequestBytes = 8192;
-constexpr timeval kPatience = {.tv_sec = 2, .tv_usec = 0};
+constexpr size_t kMostClients = 512;
+constexpr int kBacklog = 128;
+constexpr std::chrono::seconds kPatience(2);
+constexpr std::chrono::milliseconds kBetweenLooks(100);
 
 absl::StatusOr<sockaddr_in> ParseAddress(const std::string& listen) {
   const size_t colon = listen.rfind(':');
@@ -43,20 +48,80 @@ absl::StatusOr<sockaddr_in> ParseAddress(const std::string& listen) {
   return address;
 }
 
-// The head of a request, or what came of it in time.
-std::string ReadHead(int client) {
-  std::string head;
-  std::array<char, 1024> bytes{};
-  while (head.size() < kMostRequestBytes &&
-         head.find("\r\n\r\n") == std::string::npos) {
-    const ssize_t count = recv(client, bytes.data(), bytes.size(), 0);
-    if (count <= 0) break;
-    head.append(bytes.data(), count);
-  }
-  return head;
-}
-
 }  // namespace
+
+// One connection: what has come of a request's head, then what is left of the
+// answer.
+class MetricsServer::Client {
+ public:
+  explicit Client(int socket) : socket_(socket) {}
+  Client(Client&& other) noexcept { *this = std::move(other); }
+  Client& operator=(Client&& other) noexcept {
+    std::swap(socket_, other.socket_);
+    std::swap(head_, other.head_);
+    std::swap(reply_, other.reply_);
+    std::swap(until_, other.until_);
+    return *this;
+  }
+  ~Client() {
+    if (socket_ >= 0) close(socket_);
+  }
+
+  pollfd look() const {
+    const bool asked = !reply_.empty();
+    return {socket_, static_cast<int16_t>(asked ? POLLOUT : POLLIN), 0};
+  }
+
+  // Reads or writes what can be; whether there is more to do. Who has not asked
+  // in time is told so.
+  bool GoOn(bool ready, Clock::time_point now,
+            const std::function<std::string()>& text) {
+    const bool late = now >= until_;
+    if (!reply_.empty() && late) return false;
+    if (reply_.empty() && !late && (!ready || ReadHead())) return true;
+    if (reply_.empty()) Answer(text);
+    return Send();
+  }
+
+ private:
+  // Whether there may come more of it.
+  bool ReadHead() {
+    std::array<char, 1024> bytes{};
+    while (head_.size() < kMostRequestBytes &&
+           head_.find("\r\n\r\n") == std::string::npos) {
+      const ssize_t count = recv(socket_, bytes.data(), bytes.size(), 0);
+      if (count <= 0) return count < 0 && errno == EAGAIN;
+      head_.append(bytes.data(), count);
+    }
+    return false;
+  }
+
+  void Answer(const std::function<std::string()>& text) {
+    const bool known = head_.starts_with("GET /metrics ") ||
+                       head_.starts_with("GET /metrics?");
+    const std::string body = known ? text() : "expected GET /metrics\n";
+    reply_ = fmt::format(
+        "HTTP/1.1 {}\r\nContent-Type: text/plain; version=0.0.4\r\n"
+        "Content-Length: {}\r\nConnection: close\r\n\r\n{}",
+        known ? "200 OK" : "404 Not Found", body.size(), body);
+    until_ = Clock::now() + kPatience;
+  }
+
+  // Whether something is left of the answer, which has begun.
+  bool Send() {
+    // Who goes away early must not end this process.
+    const ssize_t count =
+        send(socket_, reply_.data(), reply_.size(), MSG_NOSIGNAL);
+    if (count < 0) return errno == EAGAIN;
+    reply_.erase(0, count);
+    return !reply_.empty();
+  }
+
+  int socket_ = -1;
+  std::string head_;
+  std::string reply_;
+  Clock::time_point until_ = Clock::now() + kPatience;
+};
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
     const std::string& listen, std::function<std::string()> text) {
@@ -66,8 +131,8 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
   setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
   socklen_t size = sizeof(address);
   auto* const raw = reinterpret_cast<sockaddr*>(&address);
-  if (server < 0 || bind(server, raw, size) != 0 || ::listen(server, 16) != 0 ||
-      getsockname(server, raw, &size) != 0) {
+  if (server < 0 || bind(server, raw, size) != 0 ||
+      ::listen(server, kBacklog) != 0 || getsockname(server, raw, &size) != 0) {
     const int error = errno;
     if (server >= 0) close(server);
     return InvalidArgument("--metrics: cannot listen at '{}': {}", listen,
@@ -96,34 +161,28 @@ MetricsServer::~MetricsServer() {
 }
 
 void MetricsServer::Run() {
-  std::array<pollfd, 2> look = {{{socket_, POLLIN, 0}, {ending_, POLLIN, 0}}};
+  std::vector<Client> clients;
   for (;;) {
-    if (poll(look.data(), look.size(), -1) < 0 && errno != EINTR) return;
-    if (look[1].revents != 0) return;
-    if (look[0].revents == 0) continue;
-    const int client = accept4(socket_, nullptr, nullptr, SOCK_CLOEXEC);
-    if (client < 0) continue;
-    setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof(kPatience));
-    setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof(kPatience));
-    Answer(client);
-    close(client);
-  }
-}
-
-void MetricsServer::Answer(int client) const {
-  const std::string head = ReadHead(client);
-  const bool known =
-      head.starts_with("GET /metrics ") || head.starts_with("GET /metrics?");
-  const std::string body = known ? text_() : "expected GET /metrics\n";
-  const std::string reply = fmt::format(
-      "HTTP/1.1 {}\r\nContent-Type: text/plain; version=0.0.4\r\n"
-      "Content-Length: {}\r\nConnection: close\r\n\r\n{}",
-      known ? "200 OK" : "404 Not Found", body.size(), body);
-  for (std::string_view rest = reply; !rest.empty();) {
-    // Who goes away early must not end this process.
-    const ssize_t count = send(client, rest.data(), rest.size(), MSG_NOSIGNAL);
-    if (count <= 0) return;
-    rest.remove_prefix(static_cast<size_t>(count));
+    const bool more = clients.size() < kMostClients;
+    std::vector<pollfd> look = {
+        {ending_, POLLIN, 0},
+        {socket_, static_cast<int16_t>(more ? POLLIN : 0), 0}};
+    for (const Client& client : clients) look.push_back(client.look());
+    const int wait = clients.empty() ? -1 : kBetweenLooks.count();
+    if (poll(look.data(), look.size(), wait) < 0 && errno != EINTR) return;
+    if (look[0].revents != 0) return;
+    const Clock::time_point now = Clock::now();
+    std::vector<Client> left;
+    for (size_t i = 0; i < clients.size(); ++i) {
+      if (clients[i].GoOn(look[i + 2].revents != 0, now, text_)) {
+        left.push_back(std::move(clients[i]));
+      }
+    }
+    clients = std::move(left);
+    if (look[1].revents == 0) continue;
+    const int client =
+        accept4(socket_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (client >= 0) clients.emplace_back(client);
   }
 }
 

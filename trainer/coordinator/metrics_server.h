@@ -15,9 +15,9 @@ namespace trireme {
 class MetricsServer {
  public:
   // `listen`: "ADDRESS:PORT" of IPv4, port 0 for any free one. `text` is called
-  // from the server's thread. Who reaches the address reads the metrics. One
-  // client at a time is served, and given two seconds. Errors: an address that
-  // cannot be listened at.
+  // from the server's thread. Who reaches the address reads the metrics. Each
+  // client has two seconds to ask and two to read, beside the others, who are
+  // at most 512. Errors: an address that cannot be listened at.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(
       const std::string& listen, std::function<std::string()> text);
   ~MetricsServer();
@@ -30,7 +30,8 @@ class MetricsServer {
   MetricsServer(int socket, int ending, std::string endpoint,
                 std::function<std::string()> text);
   void Run();
-  void Answer(int client) const;
+
+  class Client;
 
   const int socket_;
   const int ending_;  // an eventfd

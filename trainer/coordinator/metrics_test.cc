@@ -8,6 +8,7 @@
 #include <array>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "gmock/gmock.h"
@@ -21,10 +22,10 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::SizeIs;
 using ::testing::StartsWith;
 
-// What the server says to `request`, until it closes.
-std::string Ask(const std::string& endpoint, const std::string& request) {
+int Connect(const std::string& endpoint) {
   int port = 0;
   EXPECT_TRUE(
       absl::SimpleAtoi(endpoint.substr(endpoint.rfind(':') + 1), &port));
@@ -36,6 +37,12 @@ std::string Ask(const std::string& endpoint, const std::string& request) {
   EXPECT_EQ(
       connect(client, reinterpret_cast<sockaddr*>(&address), sizeof(address)),
       0);
+  return client;
+}
+
+// What the server says to `request`, until it closes.
+std::string Ask(const std::string& endpoint, const std::string& request) {
+  const int client = Connect(endpoint);
   EXPECT_EQ(send(client, request.data(), request.size(), MSG_NOSIGNAL),
             static_cast<ssize_t>(request.size()));
   std::string reply;
@@ -65,6 +72,25 @@ TEST(MetricsServerTest, AnswersScrapesAndNothingElse) {
   }
   // One that says nothing is not waited for long.
   EXPECT_THAT(Ask(server->endpoint(), "GET"), StartsWith("HTTP/1.1 404"));
+}
+
+// They are not waited for one after the other.
+TEST(MetricsServerTest, WhoSaysNothingHoldsUpNobody) {
+  const auto server = MetricsServer::Start("127.0.0.1:0", [] {
+                        return std::string(1 << 20, 'x');
+                      }).value();
+  std::vector<int> silent;
+  for (int i = 0; i < 300; ++i) {
+    silent.push_back(Connect(server->endpoint()));
+    // Asks, and does not read the answer.
+    const std::string request = "GET /metrics HTTP/1.1\r\n\r\n";
+    if (i % 2 == 0) {
+      send(silent.back(), request.data(), request.size(), MSG_NOSIGNAL);
+    }
+  }
+  EXPECT_THAT(Ask(server->endpoint(), "GET /metrics HTTP/1.1\r\n\r\n"),
+              SizeIs(::testing::Gt(1u << 20)));
+  for (const int client : silent) close(client);
 }
 
 TEST(MetricsServerTest, AnAddressThatIsNoneIsAnError) {
