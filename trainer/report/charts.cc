@@ -203,7 +203,7 @@ std::string CurveChart(const std::string& title,
         "<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" "
         "y2=\"{:.1f}\"/>",
         kLeft, kWidth - kRight, y, y);
-    svg += Label(kLeft - 6, y + 4, "end", fmt::format("{:.3g}", tick));
+    svg += Label(kLeft - 6, y + 4, "end", fmt::format("{:.6g}", tick));
   }
   svg += BottomLabels(Ticks(xs), kHeight, to_x,
                       [](double tick) { return fmt::format("{:.6g}", tick); });
