@@ -6,6 +6,7 @@ is in the file that XML_OUTPUT_FILE names.
 
 import os
 import shutil
+import signal
 import sys
 import unittest
 from xml.etree import ElementTree
@@ -52,12 +53,24 @@ class XmlResult(unittest.TextTestResult):
         print(getattr(err[1], "stderr", None) or "", file=sys.stderr)
 
 
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def run(*classes):
-    """Runs the cases of these classes, in their order; the exit status."""
+    """Runs the cases of these classes, in their order; the exit status.
+
+    What classes started ends (addClassCleanup) also where the test is told to.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     load = unittest.defaultTestLoader.loadTestsFromTestCase
     suite = unittest.TestSuite(map(load, classes))
-    result = unittest.TextTestRunner(verbosity=2, resultclass=XmlResult).run(
-        suite)
+    runner = unittest.TextTestRunner(verbosity=2, resultclass=XmlResult)
+    try:
+        result = runner.run(suite)
+    finally:
+        for each in classes:
+            each.doClassCleanups()
     if "XML_OUTPUT_FILE" in os.environ:
         ElementTree.ElementTree(result.suite).write(
             os.environ["XML_OUTPUT_FILE"], encoding="utf-8",

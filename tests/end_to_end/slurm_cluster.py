@@ -16,7 +16,7 @@ import time
 
 import test_cases
 
-PATIENCE_S = 180
+PATIENCE_S = 400
 
 CONFIGURATION = """
 ClusterName=laboratory

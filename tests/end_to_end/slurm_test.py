@@ -18,14 +18,14 @@ import slurm_cluster  # pylint: disable=wrong-import-position
 import test_cases  # pylint: disable=wrong-import-position
 
 TRIREME = os.path.abspath(sys.argv[1])
-STEPS = 600
+STEPS = 300
 JOB = f"""
 name: "job"
 model {{ dit {{ hidden: 32 layers: 2 heads: 4 patch: 7 }} }}
 data {{ idx {{ folder: "/usr/share/datasets/fashion-mnist" }} resolution: 28 }}
 global_batch: 8
 steps: {STEPS}
-checkpoint {{ every: 50 keep: 2 }}
+checkpoint {{ every: 25 keep: 2 }}
 sample {{ at_end: false }}
 precision: FP32
 """
@@ -118,7 +118,7 @@ class SlurmTest(unittest.TestCase):
 
     def test_a_rank_that_is_killed_starts_again_in_the_allocation(self):
         number = self.submit("rank")
-        self.await_steps(number, "rank", 120)
+        self.await_steps(number, "rank", 60)
         os.kill(self.rank_process(number, 1), signal.SIGKILL)
         self.expect_as_whole(number, "rank")
         self.assertIn("starts again from the newest checkpoint",
@@ -128,7 +128,7 @@ class SlurmTest(unittest.TestCase):
     # What Slurm sends two minutes before the time is up.
     def test_a_job_whose_time_is_up_saves_and_is_queued_again(self):
         number = self.submit("time")
-        self.await_steps(number, "time", 120)
+        self.await_steps(number, "time", 60)
         self.cluster.run("scancel", "--signal=USR1", "--batch", number)
         self.expect_as_whole(number, "time")
         printed = self.printed(number)
@@ -138,7 +138,7 @@ class SlurmTest(unittest.TestCase):
 
     def test_a_cancelled_job_saves_and_is_not_queued_again(self):
         number = self.submit("cancelled")
-        self.await_steps(number, "cancelled", 120)
+        self.await_steps(number, "cancelled", 60)
         self.cluster.run("scancel", number)
         self.await_state(number, "CANCELLED")
         self.cluster.await_that(
@@ -152,13 +152,13 @@ class SlurmTest(unittest.TestCase):
     # Who maintains a node lets what runs there go on, or queues it again.
     def test_a_job_goes_on_elsewhere_when_a_node_is_drained(self):
         number = self.submit("drained")
-        self.await_steps(number, "drained", 120)
+        self.await_steps(number, "drained", 60)
         node = self.cluster.nodes_of(number)[-1]
         self.cluster.run("scontrol", "update", f"nodename={node}",
                          "state=drain", "reason=test")
         try:
             self.assertEqual(self.cluster.states()[node], "draining")
-            self.await_steps(number, "drained", 180)
+            self.await_steps(number, "drained", 90)
             self.assertEqual(self.cluster.job(number)["Restarts"], "0")
             self.cluster.run("scontrol", "requeue", number)
             self.expect_as_whole(number, "drained")
@@ -168,7 +168,7 @@ class SlurmTest(unittest.TestCase):
 
     def test_a_job_goes_on_elsewhere_when_a_node_dies(self):
         number = self.submit("dead")
-        self.await_steps(number, "dead", 120)
+        self.await_steps(number, "dead", 60)
         node = self.cluster.nodes_of(number)[-1]
         self.cluster.kill_node(node)
         try:

@@ -17,7 +17,7 @@ constexpr double kHeight = 220;
 // Labels are larger on a narrow page (kStyle).
 constexpr double kLeft = 84;
 constexpr double kBottom = 28;
-constexpr double kTop = 8;
+constexpr double kTop = 16;
 constexpr double kRight = 8;
 constexpr int kColours = 8;
 constexpr size_t kColumns = 600;

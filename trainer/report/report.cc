@@ -56,7 +56,8 @@ pre { overflow-x: auto; border: 1px solid var(--grid); padding: .8rem;
 img { max-width: 100%; height: auto; image-rendering: pixelated; }
 .bar { display: flex; height: 1.6rem; overflow: hidden; margin: .4rem 0; }
 .key, .legend i { display: inline-block; width: .8rem; height: .8rem;
-  margin-right: .4rem; } .legend span { margin-right: 1rem; }
+  margin-right: .4rem; } .legend span { margin-right: 1rem;
+  display: inline-block; }
 .legend { color: var(--soft); font-size: 13px; margin: .2rem 0; }
 /* Charts are as wide as the page: there their labels would be too small. */
 @media (max-width: 32rem) { body { padding: .6rem; }

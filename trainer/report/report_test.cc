@@ -108,7 +108,7 @@ TEST(ChartsTest, ALongCurveKeepsItsHighestAndLowestPoints) {
   }
   const std::string chart = CurveChart("t", {curve});
   // At the top of the chart.
-  EXPECT_THAT(chart, HasSubstr(",8.0 "));
+  EXPECT_THAT(chart, HasSubstr(",16.0 "));
   EXPECT_LT(chart.size(), 40'000u);
 }
 
