@@ -12,6 +12,7 @@
 #include <cstring>
 #include <optional>
 #include <set>
+#include <span>
 #include <thread>
 
 #include "absl/strings/ascii.h"
@@ -22,6 +23,7 @@
 #include "absl/strings/strip.h"
 #include "fmt/format.h"
 #include "runtime/core/file.h"
+#include "runtime/core/processors.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -31,6 +33,8 @@ constexpr int64_t kMostRanksOfHost = 4096;
 constexpr int64_t kMostHostFileBytes = 16 << 20;
 constexpr std::chrono::milliseconds kBetweenLooks(50);
 constexpr size_t kMostReasonBytes = 4096;
+// More of them at once would take longer than they are given.
+constexpr size_t kMostProbesPerProcessor = 4;
 
 // A machine's name or address, perhaps after "user@".
 bool NamesHost(const std::string& text) {
@@ -87,6 +91,40 @@ std::string FirstLine(const std::string& text) {
     }
   }
   return "mpirun ended without a word";
+}
+
+// Adds to `unreachable` those of these hosts that are, asked all at once.
+void AskAtOnce(std::span<const Host> hosts, std::chrono::seconds patience,
+               std::vector<std::pair<std::string, std::string>>& unreachable) {
+  std::vector<Probe> probes;
+  for (const Host& host : hosts) probes.push_back(StartProbe(host.name));
+  const auto end = std::chrono::steady_clock::now() + patience;
+  for (const Probe& probe : probes) {
+    std::optional<int> status;
+    std::string said;
+    while (probe.process > 0 && !status.has_value()) {
+      std::array<char, 512> text{};
+      const ssize_t count = read(probe.output, text.data(), text.size());
+      if (count > 0 && said.size() < kMostReasonBytes) {
+        said.append(text.data(), count);
+      }
+      int ended = 0;
+      if (count <= 0 && waitpid(probe.process, &ended, WNOHANG) != 0) {
+        status = ended;
+      } else if (std::chrono::steady_clock::now() > end) {
+        // With what it started: its agent may wait for a machine for minutes.
+        kill(-probe.process, SIGKILL);
+        waitpid(probe.process, nullptr, 0);
+        said = fmt::format("no answer within {} s", patience.count());
+        break;
+      } else if (count <= 0) {
+        std::this_thread::sleep_for(kBetweenLooks);
+      }
+    }
+    if (probe.output >= 0) close(probe.output);
+    if (status == 0) continue;
+    unreachable.emplace_back(probe.host, FirstLine(said));
+  }
 }
 
 }  // namespace
@@ -161,35 +199,12 @@ int64_t RanksOn(const std::vector<Host>& hosts) {
 
 std::vector<std::pair<std::string, std::string>> FindUnreachable(
     const std::vector<Host>& hosts, std::chrono::seconds patience) {
-  std::vector<Probe> probes;
-  for (const Host& host : hosts) probes.push_back(StartProbe(host.name));
-  const auto end = std::chrono::steady_clock::now() + patience;
   std::vector<std::pair<std::string, std::string>> unreachable;
-  for (const Probe& probe : probes) {
-    std::optional<int> status;
-    std::string said;
-    while (probe.process > 0 && !status.has_value()) {
-      std::array<char, 512> text{};
-      const ssize_t count = read(probe.output, text.data(), text.size());
-      if (count > 0 && said.size() < kMostReasonBytes) {
-        said.append(text.data(), count);
-      }
-      int ended = 0;
-      if (count <= 0 && waitpid(probe.process, &ended, WNOHANG) != 0) {
-        status = ended;
-      } else if (std::chrono::steady_clock::now() > end) {
-        // With what it started: its agent may wait for a machine for minutes.
-        kill(-probe.process, SIGKILL);
-        waitpid(probe.process, nullptr, 0);
-        said = fmt::format("no answer within {} s", patience.count());
-        break;
-      } else if (count <= 0) {
-        std::this_thread::sleep_for(kBetweenLooks);
-      }
-    }
-    if (probe.output >= 0) close(probe.output);
-    if (status == 0) continue;
-    unreachable.emplace_back(probe.host, FirstLine(said));
+  const std::span<const Host> all(hosts);
+  const size_t at_once = kMostProbesPerProcessor * AvailableProcessors();
+  for (size_t first = 0; first < all.size(); first += at_once) {
+    AskAtOnce(all.subspan(first, std::min(at_once, all.size() - first)),
+              patience, unreachable);
   }
   return unreachable;
 }

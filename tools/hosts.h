@@ -31,7 +31,8 @@ std::string HostsText(const std::vector<Host>& hosts);
 int64_t RanksOn(const std::vector<Host>& hosts);
 
 // Why mpirun cannot start a process on a machine, by the machine's name;
-// nothing of those where it can. All are tried at once, for `patience` at most.
+// nothing of those where it can. A few for each processor here are tried at
+// once, for `patience` at most.
 std::vector<std::pair<std::string, std::string>> FindUnreachable(
     const std::vector<Host>& hosts, std::chrono::seconds patience);
 

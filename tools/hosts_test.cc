@@ -2,9 +2,19 @@
 
 #include "tools/hosts.h"
 
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/core/file.h"
+#include "runtime/core/processors.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -12,6 +22,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::SizeIs;
 
 std::vector<Host> Hosts(const std::string& text) {
   return ParseHosts("hosts", text).value();
@@ -43,6 +54,40 @@ TEST(HostsTest, ReadsTheHostFilesThatOthersWrite) {
   ASSERT_TRUE(WriteFileAtomically(path, "\n").ok());
   EXPECT_THAT(MessageOf(ReadHostFile(path).status()),
               HasSubstr("found no host"));
+}
+
+// A launch that asks hundreds at once is too busy to hear them in time.
+TEST(HostsTest, ManyHostsAreAskedAFewAtATime) {
+  const std::string folder = testing::TempDir() + "/probes";
+  std::filesystem::remove_all(folder);
+  ASSERT_TRUE(MakeDirectories(folder + "/running").ok());
+  // Each keeps a file while it runs; "away" says what ssh would.
+  ASSERT_TRUE(WriteFileAtomically(
+                  folder + "/mpirun",
+                  "#!/bin/sh\ncd " + folder +
+                      "\ntouch running/$$\nls running | wc -l >> counts\n"
+                      "sleep 0.1\nrm running/$$\n"
+                      "case $4 in away*) echo no route to it; exit 1;; esac\n")
+                  .ok());
+  std::filesystem::permissions(folder + "/mpirun",
+                               std::filesystem::perms::owner_all);
+  const std::string path = std::getenv("PATH");
+  setenv("PATH", (folder + ":" + path).c_str(), /*overwrite=*/1);
+  const int at_once = 4 * AvailableProcessors();
+  std::vector<Host> hosts = Hosts("away:1");
+  for (int i = 0; i < 2 * at_once; ++i) {
+    hosts.push_back({.name = fmt::format("host{}", i), .ranks = 1});
+  }
+  const auto unreachable = FindUnreachable(hosts, std::chrono::seconds(60));
+  setenv("PATH", path.c_str(), /*overwrite=*/1);
+  ASSERT_THAT(unreachable, SizeIs(1));
+  EXPECT_EQ(unreachable[0].first, "away");
+  EXPECT_EQ(unreachable[0].second, "no route to it");
+  std::ifstream counts(folder + "/counts");
+  int most = 0;
+  for (int count = 0; counts >> count;) most = std::max(most, count);
+  EXPECT_GE(most, 1);
+  EXPECT_LE(most, at_once);
 }
 
 TEST(HostsTest, FewerRanksFillTheFirstHosts) {

@@ -18,6 +18,8 @@ namespace {
 
 // For a machine to say that it is there.
 constexpr std::chrono::seconds kProbePatience(10);
+// Of times that nobody is reached, each waited for twice as long.
+constexpr int kProbesInVain = 3;
 // What mpirun ends with where a signal ended a rank is above.
 constexpr int kSignalled = 128;
 
@@ -29,17 +31,36 @@ void MakeItResume(std::vector<std::string>& program) {
   program.emplace_back("--resume");
 }
 
+// The names of those that cannot be reached, of spares where hosts are among
+// them. Where nobody can, it may well be this machine that is cut off, or busy:
+// they are asked again.
+std::vector<std::string> LostOf(const Machines& machines,
+                                const LaunchLog& log) {
+  std::vector<std::pair<std::string, std::string>> unreachable;
+  std::chrono::seconds patience = kProbePatience;
+  for (int tries = 0; tries <= kProbesInVain; ++tries, patience *= 2) {
+    unreachable = FindUnreachable(machines.hosts, patience);
+    if (unreachable.empty()) return {};
+    const auto spares = FindUnreachable(machines.spares, patience);
+    unreachable.insert(unreachable.end(), spares.begin(), spares.end());
+    const size_t all = machines.hosts.size() + machines.spares.size();
+    if (unreachable.size() < all) break;
+    log.Say(
+        fmt::format("no host can be reached within {} s", patience.count()));
+  }
+  std::vector<std::string> lost;
+  for (const auto& [name, reason] : unreachable) {
+    log.Say(fmt::format("host {} cannot be reached: {}", name, reason));
+    lost.push_back(name);
+  }
+  return lost;
+}
+
 // Leaves out the machines that are gone, with a plan for what is left where no
 // spare takes their place. Errors: nothing is left.
 absl::Status LeaveOutLost(LaunchedJob& job, const LaunchLog& log) {
   if (job.machines.hosts.empty()) return absl::OkStatus();
-  std::vector<Host> all = job.machines.hosts;
-  all.insert(all.end(), job.machines.spares.begin(), job.machines.spares.end());
-  std::vector<std::string> lost;
-  for (const auto& [name, reason] : FindUnreachable(all, kProbePatience)) {
-    log.Say(fmt::format("host {} cannot be reached: {}", name, reason));
-    lost.push_back(name);
-  }
+  const std::vector<std::string> lost = LostOf(job.machines, log);
   if (lost.empty()) return absl::OkStatus();
   const int64_t before = RanksOn(job.machines.hosts);
   job.machines = WithoutLost(job.machines, lost);

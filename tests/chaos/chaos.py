@@ -1,7 +1,7 @@
 """A run that is hurt again and again, by a seed, and the bits that it ends with.
 
   chaos.py TRIREME FAULTY_DISK FAULTY_CLOCK [--hosts] [--seed N] [--faults N]
-           [--only KIND,...] [--table FILE]
+           [--only KIND,...] [--spares N] [--table FILE]
 
 Two ranks train a small model on this machine or, with --hosts, on a host each,
 with a link between them that is cut and slowed (tests/lab; needs root). Faults
@@ -31,8 +31,6 @@ sys.path.insert(0, os.path.join(TESTS, "lab"))
 import network  # pylint: disable=wrong-import-position
 
 STEPS_PER_FAULT = 25
-# Beside the two hosts that have a rank.
-SPARES = 6
 LINK_BYTES_PER_S = 1e8
 
 
@@ -94,14 +92,14 @@ def strike(run, kind, striking, figures):
         raise AssertionError(f"ranks were lost by {kind}:\n{run.printed()}")
 
 
-def draw_faults(draw, kinds, count):
+def draw_faults(draw, kinds, count, spares):
     """Each kind comes once before one comes again; hosts are lost as long as
     there are spares, of which other faults may take some."""
     drawn, lost = [], 0
     while len(drawn) < count:
         for kind in draw.sample(kinds, len(kinds)):
             lost += kind == "lose_host"
-            if kind != "lose_host" or lost <= SPARES // 2:
+            if kind != "lose_host" or lost <= (spares + 1) // 2:
                 drawn.append(kind)
     return drawn[:count]
 
@@ -140,7 +138,7 @@ def compare(whole, hurt, status, steps):
 def try_all(arguments, kinds, work, net):
     steps = STEPS_PER_FAULT * (arguments.faults + 1)
     draw = random.Random(arguments.seed)
-    drawn = draw_faults(draw, kinds, arguments.faults)
+    drawn = draw_faults(draw, kinds, arguments.faults, arguments.spares)
     subprocess.run(
         [arguments.trireme, "data", "/usr/share/datasets/fashion-mnist",
          f"{work}/shards", "--idx", "--split", "test"], check=True,
@@ -183,6 +181,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", type=int)
     parser.add_argument("--only")
+    # Beside the two hosts that have a rank.
+    parser.add_argument("--spares", type=int, default=2)
     parser.add_argument("--table", type=os.path.abspath)
     arguments = parser.parse_args()
     kinds = faults.of_every_kind(arguments.hosts)
@@ -203,7 +203,8 @@ def main():
                 print(f"no hosts can be set up here: {reason}")
                 return 1
             net = stack.enter_context(network.Network(
-                [1] * (2 + SPARES), lambda source, target: LINK_BYTES_PER_S))
+                [1] * (2 + arguments.spares),
+                lambda source, target: LINK_BYTES_PER_S))
         try_all(arguments, kinds, work, net)
     print(f"PASSED: {arguments.faults} faults of seed {arguments.seed}")
     return 0
