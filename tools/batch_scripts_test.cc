@@ -2,8 +2,14 @@
 
 #include "tools/batch_scripts.h"
 
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "runtime/core/file.h"
+#include "runtime/core/status.h"
 
 namespace trireme {
 namespace {
@@ -31,6 +37,23 @@ TEST(BatchScriptsTest, SlurmRunsTheLaunchOnTheNodesItIsGiven) {
             "#SBATCH --partition=gpu\n"
             "exec /opt/trireme launch 'my job.textproto' --resume "
             "'--set=name=\"a\"'\n");
+}
+
+TEST(BatchScriptsTest, AJobIsQueuedAgainByItsNumber) {
+  const std::string folder = testing::TempDir() + "/scontrol";
+  std::filesystem::remove_all(folder);
+  ASSERT_TRUE(MakeDirectories(folder).ok());
+  ASSERT_TRUE(WriteFileAtomically(folder + "/scontrol",
+                                  "#!/bin/sh\n[ \"$*\" = 'requeue 17' ]\n")
+                  .ok());
+  std::filesystem::permissions(folder + "/scontrol",
+                               std::filesystem::perms::owner_all);
+  const std::string path = std::getenv("PATH");
+  setenv("PATH", (folder + ":" + path).c_str(), /*overwrite=*/1);
+  EXPECT_TRUE(QueueSlurmJobAgain("17").ok());
+  EXPECT_THAT(MessageOf(QueueSlurmJobAgain("17; true")),
+              HasSubstr("does not queue job 17; true again"));
+  setenv("PATH", path.c_str(), /*overwrite=*/1);
 }
 
 TEST(BatchScriptsTest, KubernetesHasAWorkerForEachNode) {

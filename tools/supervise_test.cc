@@ -1,0 +1,81 @@
+// What a launch does with signals while its ranks run, in whose place a shell
+// stands that sends them.
+
+#include "tools/supervise.h"
+
+#include <csignal>
+#include <filesystem>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "runtime/core/file.h"
+#include "tools/launch_log.h"
+#include "trainer/coordinator/job_watch.h"
+
+namespace trireme {
+namespace {
+
+class SuperviseTest : public ::testing::Test {
+ protected:
+  SuperviseTest() {
+    std::filesystem::remove_all(folder_);
+    EXPECT_TRUE(MakeDirectories(folder_).ok());
+  }
+
+  // Of a shell whose parent is the launch, and that then goes on for ever.
+  SupervisedEnd EndOf(const std::string& script) {
+    const SignalQueue signals;
+    JobWatch watch(folder_, JobWatch::Clock::now());
+    const LaunchLog log(folder_);
+    const std::string whole =
+        absl::StrCat("cd ", folder_, script, "while :; do sleep 0.05; done\n");
+    const StartedRanks ranks = StartRanks({"sh", "-c", whole},
+                                          /*environment=*/{}, signals,
+                                          /*hear_us=*/true)
+                                   .value();
+    const SupervisedEnd end = Supervise(ranks, signals, {}, watch, log, [] {});
+    stops_ = watch.Status(JobWatch::Clock::now()).orders().stops();
+    return end;
+  }
+
+  const std::string folder_ = testing::TempDir() + "/supervise_test";
+  int64_t stops_ = 0;
+};
+
+// As Slurm says it, who may say it twice.
+TEST_F(SuperviseTest, WhoseTimeIsUpSavesAndEnds) {
+  const SupervisedEnd end = EndOf(R"sh(
+trap 'kill -USR1 $PPID; sleep 0.5; touch saved; exit 0' USR1
+kill -USR1 $PPID
+)sh");
+  EXPECT_EQ(end.status, 128 + SIGUSR1);
+  EXPECT_TRUE(end.asked);
+  EXPECT_EQ(stops_, 1);
+  EXPECT_TRUE(std::filesystem::exists(folder_ + "/saved"));
+}
+
+// Who is queued again when it is cancelled is never rid of.
+TEST_F(SuperviseTest, WhoIsCancelledAfterItsTimeWasUpIsCancelled) {
+  const SupervisedEnd end = EndOf(R"sh(
+trap 'kill -TERM $PPID' USR1
+trap 'exit 1' TERM
+kill -USR1 $PPID
+)sh");
+  EXPECT_EQ(end.status, 128 + SIGTERM);
+  EXPECT_TRUE(end.asked);
+}
+
+TEST_F(SuperviseTest, ASecondCtrlCEndsAtOnce) {
+  const SupervisedEnd end = EndOf(R"sh(
+trap 'kill -INT $PPID' USR1
+trap 'touch ended; exit 1' TERM
+kill -INT $PPID
+)sh");
+  EXPECT_EQ(end.status, 128 + SIGINT);
+  EXPECT_TRUE(std::filesystem::exists(folder_ + "/ended"));
+}
+
+}  // namespace
+}  // namespace trireme
