@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "parallel/transitions.h"
+#include "runtime/autograd/window_functions.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -239,6 +240,24 @@ ShardedVariable NormHeads(ForwardContext& context, const ShardedVariable& qkv,
   return {
       NormHeads(context.tape, qkv.variable, head_dim, norms, queries_per_key),
       states};
+}
+
+ShardedVariable WindowAttention(ForwardContext& context,
+                                const WindowLayout& layout,
+                                const ShardedVariable& qkv,
+                                Parameter& log_scales,
+                                const ShardedVariable& biases) {
+  ShardedVariable of_heads = biases;
+  for (const Axis axis : kAllAxes) {
+    AxisState& state = of_heads.states[axis];
+    if (state == AxisState::Shard(1)) state = AxisState::Shard(2);
+  }
+  const AxisStates states =
+      Combine(context, "window attention", {&qkv, &of_heads}, kTokensDim);
+  context.parallel.UseParameter(log_scales, states);
+  return {WindowAttention(context.tape, layout, qkv.variable, log_scales,
+                          biases.variable),
+          states};
 }
 
 ShardedVariable EmbeddingLookup(ForwardContext& context, Parameter& table,

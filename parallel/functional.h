@@ -20,6 +20,7 @@
 #include "parallel/context.h"
 #include "parallel/context_attention.h"
 #include "runtime/autograd/functions.h"
+#include "runtime/ops/window_attention.h"
 
 namespace trireme {
 
@@ -82,6 +83,12 @@ JointAttentionResult JointAttention(ForwardContext& context,
 ShardedVariable NormHeads(ForwardContext& context, const ShardedVariable& qkv,
                           int64_t head_dim, const HeadNorms& norms,
                           int64_t queries_per_key = 1);
+// Heads, dim 2 of qkv and dim 1 of biases, may be sharded; tokens may not.
+ShardedVariable WindowAttention(ForwardContext& context,
+                                const WindowLayout& layout,
+                                const ShardedVariable& qkv,
+                                Parameter& log_scales,
+                                const ShardedVariable& biases);
 // `states` are those of the indices.
 ShardedVariable EmbeddingLookup(ForwardContext& context, Parameter& table,
                                 const Tensor& indices,

@@ -6,7 +6,7 @@
 namespace trireme {
 
 // GELU by its tanh approximation, and as it is defined: x·Φ(x).
-enum class Activation { kNone, kGeluTanh, kSilu, kGelu };
+enum class Activation { kNone, kGeluTanh, kSilu, kGelu, kRelu };
 
 }  // namespace trireme
 

@@ -420,6 +420,32 @@ WeightDecompositionKernels DryWeightDecomposition() {
                  void*) { CountBytes(stream, dtype, rows * columns, 2); }};
 }
 
+// Of a product of all queries with the keys of their windows.
+int64_t ScoreFlops(const WindowAttentionArguments& a) {
+  return 2 * a.windows() * a.heads * a.places() * a.places() * a.head_dim;
+}
+
+int64_t QueryElements(const WindowAttentionArguments& a) {
+  return a.batch * a.height * a.width * a.heads * a.head_dim;
+}
+
+WindowAttentionKernels DryWindowAttention() {
+  return {
+      .forward =
+          [](Stream& stream, const WindowAttentionArguments& a, void*, void*) {
+            stream.Count({.product_flops = 2 * ScoreFlops(a),
+                          .bytes = 4 * QueryElements(a) * DTypeSize(a.dtype),
+                          .attention = true});
+          },
+      .backward =
+          [](Stream& stream, const WindowAttentionArguments& a,
+             const WindowAttentionGradients&, void*, double*) {
+            stream.Count({.product_flops = 4 * ScoreFlops(a),
+                          .bytes = 7 * QueryElements(a) * DTypeSize(a.dtype),
+                          .attention = true});
+          }};
+}
+
 }  // namespace
 
 Kernels DryKernels(const Kernels& twin) {
@@ -438,7 +464,8 @@ Kernels DryKernels(const Kernels& twin) {
           .reduction = DryReduction(),
           .routing = DryRouting(),
           .split_norm = DrySplitNorm(),
-          .weight_decomposition = DryWeightDecomposition()};
+          .weight_decomposition = DryWeightDecomposition(),
+          .window_attention = DryWindowAttention()};
 }
 
 }  // namespace trireme

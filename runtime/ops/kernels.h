@@ -21,6 +21,7 @@
 #include "runtime/ops/kernels/routing.h"
 #include "runtime/ops/kernels/split_norm.h"
 #include "runtime/ops/kernels/weight_decomposition.h"
+#include "runtime/ops/kernels/window_attention.h"
 
 namespace trireme {
 
@@ -41,6 +42,7 @@ struct Kernels {
   RoutingKernels routing;
   SplitNormKernels split_norm;
   WeightDecompositionKernels weight_decomposition;
+  WindowAttentionKernels window_attention;
 };
 
 }  // namespace trireme

@@ -21,6 +21,7 @@
 #include "runtime/ops/routing.h"
 #include "runtime/ops/split_norm.h"
 #include "runtime/ops/weight_decomposition.h"
+#include "runtime/ops/window_attention.h"
 
 namespace trireme {
 namespace {
@@ -38,7 +39,9 @@ std::vector<OpCase> Pointwise() {
                  ActivationForward(Activation::kSilu, x),
                  ActivationBackward(Activation::kSilu, x, slope),
                  ActivationForward(Activation::kGelu, x),
-                 ActivationBackward(Activation::kGelu, x, slope)};
+                 ActivationBackward(Activation::kGelu, x, slope),
+                 ActivationForward(Activation::kRelu, x),
+                 ActivationBackward(Activation::kRelu, x, slope)};
        }},
       {"SwiGlu",
        [](Operands& in) -> std::vector<Tensor> {
@@ -183,6 +186,38 @@ std::vector<OpCase> WeightDecompositions() {
              return {squares, factors.scale, factors.inverse,
                      ScaleColumns(x, factors.scale), gradient};
            }}};
+}
+
+// Scores are up to 100 and more, of which rounding is by so much larger.
+constexpr double kWindowRoundings = 64;
+
+std::vector<OpCase> WindowAttentions() {
+  const auto run = [](Operands& in, const WindowLayout& layout) {
+    constexpr int64_t kHeads = 3, kHeadDim = 10;
+    const int64_t tokens = layout.height * layout.width;
+    const Tensor qkv = in({2, tokens, 3 * kHeads * kHeadDim});
+    const Tensor scales = in({kHeads});
+    const Tensor biases = in({layout.differences(), kHeads});
+    const Tensor slope = in({2, tokens, kHeads * kHeadDim});
+    const WindowAttentionBackwardResult back =
+        WindowAttentionBackward(layout, qkv, scales, biases, slope);
+    return std::vector<Tensor>{
+        WindowAttentionForward(layout, qkv, scales, biases), back.qkv,
+        back.log_scales, back.biases};
+  };
+  return {{.name = "shifted windows",
+           .run =
+               [=](Operands& in) {
+                 return run(
+                     in, {.height = 15, .width = 10, .window = 5, .shift = 2});
+               },
+           .roundings = kWindowRoundings},
+          {.name = "one window",
+           .run =
+               [=](Operands& in) {
+                 return run(in, {.height = 7, .width = 7, .window = 7});
+               },
+           .roundings = kWindowRoundings}};
 }
 
 std::vector<OpCase> Reductions() {
@@ -441,9 +476,9 @@ double RootMeanSquare(const std::vector<double>& values) {
 std::vector<OpCase> EveryOp() {
   std::vector<OpCase> all;
   for (auto* const family :
-       {Pointwise, Norms, HeadNorms, SplitNorms, WeightDecompositions,
-        Reductions, Copies, Embeddings, Random, Routing, Products, Attentions,
-        Pictures}) {
+       {Pointwise, Norms, HeadNorms, SplitNorms, WindowAttentions,
+        WeightDecompositions, Reductions, Copies, Embeddings, Random, Routing,
+        Products, Attentions, Pictures}) {
     std::vector<OpCase> cases = family();
     std::move(cases.begin(), cases.end(), std::back_inserter(all));
   }

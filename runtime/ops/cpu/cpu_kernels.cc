@@ -24,6 +24,7 @@
 #include "runtime/ops/cpu/routing_kernels.h"
 #include "runtime/ops/cpu/split_norm_kernels.h"
 #include "runtime/ops/cpu/weight_decomposition_kernels.h"
+#include "runtime/ops/cpu/window_attention_kernels.h"
 
 namespace trireme {
 namespace {
@@ -185,11 +186,14 @@ const Kernels& CpuKernels() {
                      .backward = OnHost<&SplitNormBackwardKernel>::Run,
                      .weight_gradient =
                          OnHost<&SplitNormWeightGradientKernel>::Run},
-      .weight_decomposition = {
-          .add_row_products = OnHost<&AddRowProductsKernel>::Run,
-          .direction_factors = OnHost<&DirectionFactorsKernel>::Run,
-          .scale_columns = OnHost<&ScaleColumnsKernel>::Run,
-          .magnitude_gradient = OnHost<&MagnitudeGradientKernel>::Run}};
+      .weight_decomposition =
+          {.add_row_products = OnHost<&AddRowProductsKernel>::Run,
+           .direction_factors = OnHost<&DirectionFactorsKernel>::Run,
+           .scale_columns = OnHost<&ScaleColumnsKernel>::Run,
+           .magnitude_gradient = OnHost<&MagnitudeGradientKernel>::Run},
+      .window_attention = {
+          .forward = OnHost<&WindowAttentionForwardKernel>::Run,
+          .backward = OnHost<&WindowAttentionBackwardKernel>::Run}};
   return kKernels;
 }
 

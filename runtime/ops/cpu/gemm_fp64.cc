@@ -21,6 +21,8 @@ double Activate(Activation activation, double x) {
       return x / (1 + std::exp(-x));
     case Activation::kGelu:
       return 0.5 * x * std::erfc(-x / std::numbers::sqrt2);
+    case Activation::kRelu:
+      return std::max(x, 0.0);
   }
   return x;
 }

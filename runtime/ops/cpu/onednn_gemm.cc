@@ -78,6 +78,8 @@ class OneDnnGemm final : public Gemm {
       post_ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_swish, 1.0f, 0);
     } else if (spec.activation == Activation::kGelu) {
       post_ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_gelu_erf, 0, 0);
+    } else if (spec.activation == Activation::kRelu) {
+      post_ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0, 0);
     }
     dnnl::primitive_attr attributes;
     attributes.set_post_ops(post_ops);

@@ -100,6 +100,11 @@ void ActivationForward(DType dtype, Activation activation, int64_t n,
             },
             out, in);
         break;
+      case Activation::kRelu:
+        Map(
+            n, [](auto d, auto v) HWY_ATTR { return hn::Max(v, hn::Zero(d)); },
+            out, in);
+        break;
       case Activation::kNone:
         Map(
             n, [](auto, auto v) HWY_ATTR { return v; }, out, in);
@@ -136,6 +141,14 @@ void ActivationBackward(DType dtype, Activation activation, int64_t n,
             [](auto d, auto v, auto dv) HWY_ATTR {
               return hn::Mul(dv,
                              ByLane(d, v, [](auto x) { return GeluSlope(x); }));
+            },
+            out, in, g);
+        break;
+      case Activation::kRelu:
+        Map(
+            n,
+            [](auto d, auto v, auto dv) HWY_ATTR {
+              return hn::IfThenElseZero(hn::Gt(v, hn::Zero(d)), dv);
             },
             out, in, g);
         break;

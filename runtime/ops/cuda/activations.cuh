@@ -21,6 +21,17 @@ struct Sigmoid {
   }
 };
 
+struct Relu {
+  template <typename C>
+  __device__ C operator()(C x) const {
+    return x > C(0) ? x : C(0);
+  }
+  template <typename C>
+  __device__ static C Slope(C x) {
+    return x > C(0) ? C(1) : C(0);
+  }
+};
+
 struct Silu {
   template <typename C>
   __device__ C operator()(C x) const {

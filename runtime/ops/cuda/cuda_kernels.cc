@@ -21,7 +21,8 @@ const Kernels& CudaKernels() {
       .reduction = CudaReductions(),
       .routing = CudaRouting(),
       .split_norm = CudaSplitNorms(),
-      .weight_decomposition = CudaWeightDecompositions()};
+      .weight_decomposition = CudaWeightDecompositions(),
+      .window_attention = CudaWindowAttention()};
   return kernels;
 }
 

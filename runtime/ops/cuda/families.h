@@ -25,6 +25,7 @@ ReductionKernels CudaReductions();
 RoutingKernels CudaRouting();
 SplitNormKernels CudaSplitNorms();
 WeightDecompositionKernels CudaWeightDecompositions();
+WindowAttentionKernels CudaWindowAttention();
 
 }  // namespace trireme
 

@@ -61,6 +61,8 @@ void ApplyTyped(Stream& stream, const GemmSpec& spec,
       return Apply<T, Out>(stream, spec, operands, Silu());
     case Activation::kGelu:
       return Apply<T, Out>(stream, spec, operands, Gelu());
+    case Activation::kRelu:
+      return Apply<T, Out>(stream, spec, operands, Relu());
     case Activation::kNone:
       return Apply<T, Out>(stream, spec, operands, Same());
   }

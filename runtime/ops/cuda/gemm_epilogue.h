@@ -11,9 +11,10 @@ namespace trireme {
 // Whether cuBLASLt does all that the spec asks for: a bias, with GELU or
 // without, of results in the operands' type; not in fp64.
 inline bool HasFusedEpilogue(const GemmSpec& spec) {
-  return spec.bias && spec.activation != Activation::kSilu &&
-         spec.activation != Activation::kGelu && spec.out_dtype == spec.dtype &&
-         spec.dtype != DType::kFloat64;
+  return spec.bias &&
+         (spec.activation == Activation::kNone ||
+          spec.activation == Activation::kGeluTanh) &&
+         spec.out_dtype == spec.dtype && spec.dtype != DType::kFloat64;
 }
 
 // out = activation(out + bias), in place, of `out_dtype`.

@@ -98,6 +98,8 @@ void ActivationForward(Stream& stream, DType dtype, Activation activation,
         return Map<T>(stream, n, Silu(), y, x);
       case Activation::kGelu:
         return Map<T>(stream, n, Gelu(), y, x);
+      case Activation::kRelu:
+        return Map<T>(stream, n, Relu(), y, x);
       case Activation::kNone:
         return Map<T>(stream, n, Same(), y, x);
     }
@@ -114,6 +116,8 @@ void ActivationBackward(Stream& stream, DType dtype, Activation activation,
         return Map<T>(stream, n, Derivative<Silu>(), dx, x, dy);
       case Activation::kGelu:
         return Map<T>(stream, n, Derivative<Gelu>(), dx, x, dy);
+      case Activation::kRelu:
+        return Map<T>(stream, n, Derivative<Relu>(), dx, x, dy);
       case Activation::kNone:
         return Map<T>(stream, n, Same(), dx, x, dy);
     }
