@@ -149,6 +149,8 @@ class ModelFamily {
   virtual absl::Status CheckPrecision(DType /*dtype*/) const {
     return absl::OkStatus();
   }
+  // Whether the model names the classes of its samples, and draws nothing.
+  virtual bool classifies() const { return false; }
   // Of a model of sequences, which predicts each token from those before it,
   // the sequences that there may be: samples are drawn token by token
   // (Objective::key_value_cache). Null: they are drawn as a whole.

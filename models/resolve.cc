@@ -13,12 +13,14 @@
 #include "models/mesh_tokens/mesh_decoder_family.h"
 #include "models/mmdit/mmdit_classes.h"
 #include "models/mmdit/mmdit_family.h"
+#include "models/objective/classification.h"
 #include "models/objective/diffusion.h"
 #include "models/objective/next_token.h"
 #include "models/objective/reconstruction.h"
 #include "models/objective/rectified_flow.h"
 #include "models/shape_vae/shape_vae_family.h"
 #include "models/shape_vae/shape_vae_names.h"
+#include "models/swin/swin_family.h"
 #include "models/triposg/triposg_family.h"
 #include "models/triposg/triposg_names.h"
 #include "models/weights/weight_folder.h"
@@ -137,12 +139,20 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
       FillMeshTokens(config, *model.mutable_mesh_tokens());
       return MakeMeshDecoderFamily(config);
     }
+    case Model::kSwin: {
+      RETURN_IF_ERROR(CheckPictures("swin", data));
+      ASSIGN_OR_RETURN(const SwinConfig config,
+                       ResolveSwin(model.swin(), data.channels, data.resolution,
+                                   data.classes));
+      FillSwin(config, *model.mutable_swin());
+      return MakeSwinFamily(config);
+    }
     case Model::FAMILY_NOT_SET:
       break;
   }
   return InvalidArgument(
       "model: found no family, expected dit, mmdit, hidream, triposg, "
-      "shape_vae or mesh_tokens");
+      "shape_vae, mesh_tokens or swin");
 }
 
 absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
@@ -171,6 +181,11 @@ absl::StatusOr<ResolvedObjective> ResolveObjective(
     ObjectiveConfig& objective, const FieldSpec& samples, uint64_t seed,
     int64_t global_batch, const std::vector<int64_t>& tokens,
     bool learned_variance) {
+  if (objective.has_classification()) {
+    return InvalidArgument(
+        "objective: found classification, expected it for a model that names "
+        "classes (model.swin) only");
+  }
   if (samples.name == kSequenceField) {
     if (objective.kind_case() != ObjectiveConfig::KIND_NOT_SET &&
         !objective.has_next_token()) {
@@ -229,6 +244,29 @@ absl::StatusOr<ResolvedObjective> ResolveObjective(
   return ResolvedObjective{.training = std::make_shared<RectifiedFlowObjective>(
                                config, seed, global_batch),
                            .sampling_shift = config.shift};
+}
+
+absl::StatusOr<ResolvedObjective> ResolveClassification(
+    ObjectiveConfig& objective, int64_t global_batch) {
+  if (objective.kind_case() != ObjectiveConfig::KIND_NOT_SET &&
+      !objective.has_classification()) {
+    return InvalidArgument(
+        "objective: found another one, expected classification for a model "
+        "that names classes (model.swin)");
+  }
+  Classification& classification = *objective.mutable_classification();
+  if (!classification.has_label_smoothing()) {
+    classification.set_label_smoothing(0);
+  }
+  const double smoothing = classification.label_smoothing();
+  if (!(smoothing >= 0 && smoothing <= 1)) {
+    return InvalidArgument(
+        "objective.classification.label_smoothing: found {}, expected 0 to 1",
+        smoothing);
+  }
+  return ResolvedObjective{
+      .training =
+          std::make_shared<ClassificationObjective>(smoothing, global_batch)};
 }
 
 }  // namespace trireme

@@ -47,6 +47,10 @@ absl::StatusOr<ResolvedObjective> ResolveObjective(
     int64_t global_batch, const std::vector<int64_t>& tokens,
     bool learned_variance = false);
 
+// The same of a model that names classes (ModelFamily::classifies).
+absl::StatusOr<ResolvedObjective> ResolveClassification(
+    ObjectiveConfig& objective, int64_t global_batch);
+
 }  // namespace trireme
 
 #endif  // TRIREME_MODELS_RESOLVE_H_

@@ -14,6 +14,8 @@
 #include "runtime/autograd/functions.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/embedding.h"
 #include "runtime/ops/routing.h"
 
 namespace trireme {
@@ -77,6 +79,28 @@ Routing OfSlices(Tape& tape, const Routing& routing, int slices) {
   return {.weights = RepeatColumns(tape, routing.weights, slices),
           .experts = Upload<int32_t>(experts.device(), shape, sliced),
           .most_of_expert = routing.most_of_expert};
+}
+
+// How many of the routes [t, k] go to each expert: [experts], or with kinds
+// [kRouteKinds·experts], kind by kind.
+Tensor CountsOf(const Tensor& routes, int64_t samples, int64_t experts,
+                const MoeTokens& tokens, DType dtype) {
+  if (tokens.kinds.empty()) {
+    return CountRoutes(routes, 1, experts, dtype).Reshape({experts});
+  }
+  CHECK_EQ(static_cast<int64_t>(tokens.kinds.size()), samples);
+  const Tensor of_samples = CountRoutes(routes, samples, experts, dtype);
+  // What is of no kind comes behind the others.
+  std::vector<int32_t> rows = tokens.kinds;
+  std::replace(rows.begin(), rows.end(), kNoRouteKind,
+               static_cast<int32_t>(kRouteKinds));
+  const Tensor sums =
+      Tensor::Zeros(routes.device(), {kRouteKinds + 1, experts},
+                    of_samples.dtype(), MemoryCategory::kActivations, "routes");
+  ScatterAddRows(of_samples, Upload<int32_t>(routes.device(), {samples}, rows),
+                 sums);
+  return CopySlice(sums, 0, 0, kRouteKinds, "routes")
+      .Reshape({kRouteKinds * experts});
 }
 
 }  // namespace
@@ -205,9 +229,8 @@ ShardedVariable MoeLayer::Route(ForwardContext& context,
     context.parallel.UseParameter(*experts, x.states);
   }
   if (tokens.global_batch > 0) {
-    tape.Report(name_, CountRoutes(routing.experts, 1, config_.experts,
-                                   ComputeDType(x.value().dtype()))
-                           .Reshape({config_.experts}));
+    tape.Report(name_, CountsOf(routing.experts, shape.dim(0), config_.experts,
+                                tokens, ComputeDType(x.value().dtype())));
   }
   const Variable flat =
       Reshape(tape, x.variable, {shape.dim(0) * shape.dim(1), shape.dim(2)});

@@ -11,6 +11,11 @@ namespace trireme {
 // The position of padding, which is neither routed nor counted.
 inline constexpr int32_t kPaddingPosition = -1;
 
+// Kinds of samples whose routes may be counted apart, and the kind of one whose
+// routes are not counted.
+inline constexpr int64_t kRouteKinds = 16;
+inline constexpr int32_t kNoRouteKind = -1;
+
 struct MoeTokens {
   // Of each of a sample's tokens on this rank its position in the sample, by
   // which ranks agree on an order of what they hold together. Empty: the rank
@@ -23,6 +28,9 @@ struct MoeTokens {
   // What keys the samples' random numbers (models/batch.h).
   int64_t step = 0;
   std::vector<uint64_t> samples;
+  // Each sample's kind, below kRouteKinds or kNoRouteKind; empty: all routes
+  // are counted as of one kind.
+  std::vector<int32_t> kinds;
 
   bool has_padding() const {
     for (const int32_t position : positions) {

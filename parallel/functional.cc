@@ -277,10 +277,10 @@ ShardedVariable SquaredErrorLoss(ForwardContext& context,
 
 ShardedVariable CrossEntropyLoss(ForwardContext& context,
                                  const ShardedVariable& logits,
-                                 const Tensor& labels) {
+                                 const Tensor& labels, double smoothing) {
   const AxisStates states =
       Combine(context, "cross entropy", {&logits}, LastDim(logits));
-  return {CrossEntropyLoss(context.tape, logits.variable, labels),
+  return {CrossEntropyLoss(context.tape, logits.variable, labels, smoothing),
           LossStates(context, "cross entropy", states)};
 }
 
@@ -297,6 +297,16 @@ void AddLoss(ForwardContext& context, const ShardedVariable& scalar,
   }
   if (!CountsOnce(scalar.states, context.parallel.grid())) name.clear();
   context.tape.AddLoss(scalar.variable, weight, std::move(name));
+}
+
+void ReportOnce(ForwardContext& context, const AxisStates& states,
+                std::string name, Tensor counts) {
+  AxisStates summed = states;
+  for (const Axis axis : kAllAxes) {
+    if (summed[axis].kind == Kind::kShard) summed[axis] = AxisState::Partial();
+  }
+  if (!CountsOnce(summed, context.parallel.grid())) return;
+  context.tape.Report(std::move(name), std::move(counts));
 }
 
 }  // namespace trireme

@@ -100,17 +100,22 @@ ShardedVariable SquaredErrorLoss(ForwardContext& context,
                                  const ShardedVariable& prediction,
                                  const Tensor& target);
 // Σ −log softmax(logits)[label] over rows; labels int32, one for each row on
-// this rank, negative ones are left out. States as those of SquaredErrorLoss;
-// no axis may shard the last dim.
+// this rank, negative ones are left out. With smoothing so much of a row's loss
+// is that of all classes alike. States as those of SquaredErrorLoss; no axis
+// may shard the last dim.
 ShardedVariable CrossEntropyLoss(ForwardContext& context,
                                  const ShardedVariable& logits,
-                                 const Tensor& labels);
+                                 const Tensor& labels, double smoothing = 0);
 // Adds weight·scalar to the objective, from any unit: a scalar that is Partial
 // over an axis is its ranks' sum, one that is Invariant counts once; Replicate
 // and Shard are refused. Every rank that computes the scalar calls this; all
 // with the same weight and name (Tape::AddLoss).
 void AddLoss(ForwardContext& context, const ShardedVariable& scalar,
              double weight, std::string name);
+// Reports counts (Tape::Report) of what this rank holds of an activation in
+// `states`: of ranks that hold the same of it one does.
+void ReportOnce(ForwardContext& context, const AxisStates& states,
+                std::string name, Tensor counts);
 
 }  // namespace trireme
 

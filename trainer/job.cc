@@ -207,15 +207,26 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
     // What it gives back is drawn when it is asked for.
     job.mutable_sample()->set_at_end(false);
   }
+  if (setup.family->classifies()) {
+    if (job.sample().every() > 0) {
+      return InvalidArgument(
+          "sample.every: found {} with a model that names classes and draws "
+          "nothing, expected 0",
+          job.sample().every());
+    }
+    job.mutable_sample()->set_at_end(false);
+  }
   RETURN_IF_ERROR(CheckActivations(*setup.family, job.global_batch()));
   RETURN_IF_ERROR(CheckPrompts("sample.prompts", job.sample().prompts_size(),
                                *setup.family));
   ASSIGN_OR_RETURN(
       const ResolvedObjective objective,
-      ResolveObjective(*job.mutable_objective(), setup.family->samples(),
-                       job.seed(), job.global_batch(), TokensOf(setup),
-                       !(setup.family->predictions().shape ==
-                         setup.family->samples().shape)));
+      setup.family->classifies()
+          ? ResolveClassification(*job.mutable_objective(), job.global_batch())
+          : ResolveObjective(*job.mutable_objective(), setup.family->samples(),
+                             job.seed(), job.global_batch(), TokensOf(setup),
+                             !(setup.family->predictions().shape ==
+                               setup.family->samples().shape)));
   setup.objective = objective.training;
   if (job.has_validation() && !setup.objective->counted_field().empty()) {
     return InvalidArgument(
@@ -297,6 +308,7 @@ PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size) {
           .experts = shape.experts,
           .expert_hidden = shape.expert_hidden,
           .shared_hidden = shape.shared_hidden,
+          .whole_samples = shape.whole_samples,
           .costs = std::move(costs)};
 }
 

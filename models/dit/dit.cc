@@ -160,6 +160,7 @@ DitConstants DitPart::ConstantsOf(const Batch& microbatch,
       Constants(microbatch.size(), text_counts, objective.global_batch());
   constants.routed.step = microbatch.step;
   constants.routed.samples = microbatch.samples;
+  constants.routed.kinds = objective.RouteKinds(microbatch);
   if (config_.conditions_per_block) {
     constants.conditions =
         ConditionsOf(objective.Times(microbatch, device_, dtype_),

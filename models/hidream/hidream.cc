@@ -159,6 +159,8 @@ HidreamConstants HidreamPart::ConstantsOf(const Batch& microbatch,
   HidreamConstants constants =
       Constants(objective.Condition(microbatch, kTextCountField, /*none=*/0),
                 microbatch, objective.global_batch());
+  constants.tokens.routed_image.kinds = objective.RouteKinds(microbatch);
+  constants.tokens.routed_together.kinds = constants.tokens.routed_image.kinds;
   constants.watch = watch;
   return constants;
 }

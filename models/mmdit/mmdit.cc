@@ -149,6 +149,7 @@ MmditConstants MmditPart::ConstantsOf(const Batch& microbatch,
                 objective.global_batch());
   constants.routed.step = microbatch.step;
   constants.routed.samples = microbatch.samples;
+  constants.routed.kinds = objective.RouteKinds(microbatch);
   return constants;
 }
 

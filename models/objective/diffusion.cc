@@ -186,6 +186,15 @@ Tensor DiffusionObjective::Times(const Batch& batch, Device& device,
             dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32);
 }
 
+std::vector<double> DiffusionObjective::SampleTimes(const Batch& batch) const {
+  std::vector<double> times;
+  for (int64_t i = 0; i < batch.size(); ++i) {
+    times.push_back(static_cast<double>(StepOf(batch, i)) /
+                    static_cast<double>(config_.schedule.steps()));
+  }
+  return times;
+}
+
 Tensor DiffusionObjective::Condition(const Batch& batch, std::string_view field,
                                      int32_t none) const {
   return DropConditions(seed_, batch, field, none, config_.condition_drop);

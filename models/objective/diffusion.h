@@ -53,6 +53,7 @@ class DiffusionObjective final : public Objective {
                       DType dtype) const override;
   Tensor Times(const Batch& microbatch, Device& device,
                DType dtype) const override;
+  std::vector<double> SampleTimes(const Batch& microbatch) const override;
   Tensor Condition(const Batch& microbatch, std::string_view field,
                    int32_t none) const override;
   int64_t global_batch() const override { return global_batch_; }

@@ -6,13 +6,15 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "models/objective/objective.h"
 
 namespace trireme {
 
 // As `objective`, but that samples at positions (Batch::samples) from `count`
-// on add nothing to its own loss.
+// on add nothing to its own loss, and that routes to experts are counted by the
+// samples' times: of those without times all as of time 0.
 class FirstSamples final : public Objective {
  public:
   // `objective` outlives it.
@@ -27,6 +29,10 @@ class FirstSamples final : public Objective {
                DType dtype) const override {
     return objective_.Times(microbatch, device, dtype);
   }
+  std::vector<double> SampleTimes(const Batch& microbatch) const override {
+    return objective_.SampleTimes(microbatch);
+  }
+  std::vector<int32_t> RouteKinds(const Batch& microbatch) const override;
   Tensor Condition(const Batch& microbatch, std::string_view field,
                    int32_t none) const override {
     return objective_.Condition(microbatch, field, none);

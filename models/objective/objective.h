@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "models/batch.h"
 #include "models/input_gradients.h"
@@ -29,6 +30,9 @@ struct ModelInputs {
 
 // The name of an objective's own loss (AddLoss).
 inline constexpr char kObjectiveLoss[] = "loss";
+// The name of the counts (Tape::Report) of samples that are named wrongly and
+// rightly, of a model that names their classes.
+inline constexpr char kHitCounts[] = "hits";
 
 struct NoiseSchedule;  // noise_schedule.h
 class KeyValueCache;   // models/transformer/key_value_cache.h
@@ -46,6 +50,16 @@ class Objective {
   virtual Tensor Times(const Batch& /*microbatch*/, Device& /*device*/,
                        DType /*dtype*/) const {
     return Tensor();
+  }
+
+  // The time of each sample, from 0 to 1 (all noise), where there are times.
+  virtual std::vector<double> SampleTimes(const Batch& /*microbatch*/) const {
+    return {};
+  }
+  // Where routes to experts are counted by kinds of samples, those of the
+  // samples (MoeTokens::kinds).
+  virtual std::vector<int32_t> RouteKinds(const Batch& /*microbatch*/) const {
+    return {};
   }
 
   // The condition in `field` (int32 [n]), with `none` for the samples that are

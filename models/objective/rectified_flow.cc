@@ -238,12 +238,19 @@ Tensor RectifiedFlowObjective::Times(const Batch& batch, Device& device,
             dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32);
 }
 
+std::vector<double> RectifiedFlowObjective::SampleTimes(
+    const Batch& batch) const {
+  std::vector<double> times;
+  for (int64_t i = 0; i < batch.size(); ++i) {
+    times.push_back(SampleSigma(config_, seed_, batch, i));
+  }
+  return times;
+}
+
 Tensor RectifiedFlowObjective::Sigmas(const Batch& batch,
                                       Device& device) const {
-  std::vector<float> sigmas;
-  for (int64_t i = 0; i < batch.size(); ++i) {
-    sigmas.push_back(static_cast<float>(SampleSigma(config_, seed_, batch, i)));
-  }
+  const std::vector<double> times = SampleTimes(batch);
+  const std::vector<float> sigmas(times.begin(), times.end());
   return Upload<float>(device, {batch.size()}, sigmas,
                        MemoryCategory::kActivations, "sigmas");
 }

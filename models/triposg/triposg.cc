@@ -234,6 +234,7 @@ TriposgConstants TriposgPart::ConstantsOf(const Batch& microbatch,
       Constants(microbatch.size(), counts, objective.global_batch());
   constants.routed.step = microbatch.step;
   constants.routed.samples = microbatch.samples;
+  constants.routed.kinds = objective.RouteKinds(microbatch);
   return constants;
 }
 

@@ -384,13 +384,14 @@ Variable SquaredErrorLoss(Tape& tape, const Variable& prediction,
 }
 
 Variable CrossEntropyLoss(Tape& tape, const Variable& logits,
-                          const Tensor& labels) {
+                          const Tensor& labels, double smoothing) {
   return tape.Record(
-      "cross entropy", {logits}, {}, CrossEntropySum(logits.value(), labels),
-      {logits.value(), labels}, [](Tape::Gradients& gradients) {
+      "cross entropy", {logits}, {},
+      CrossEntropySum(logits.value(), labels, smoothing),
+      {logits.value(), labels}, [smoothing](Tape::Gradients& gradients) {
         gradients.Accumulate(
             0, CrossEntropyBackward(gradients.Saved(0), gradients.Saved(1),
-                                    gradients.LossGradient()));
+                                    gradients.LossGradient(), smoothing));
       });
 }
 

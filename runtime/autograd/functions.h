@@ -124,9 +124,9 @@ Variable EmbeddingLookup(Tape& tape, Parameter& table, const Tensor& indices);
 // Σ (prediction − target)², as a scalar for Tape::AddLoss and for nothing else.
 Variable SquaredErrorLoss(Tape& tape, const Variable& prediction,
                           const Tensor& target);
-// Σ cross-entropy, likewise.
+// Σ cross-entropy, likewise (runtime/ops/reduction.h).
 Variable CrossEntropyLoss(Tape& tape, const Variable& logits,
-                          const Tensor& labels);
+                          const Tensor& labels, double smoothing = 0);
 
 }  // namespace trireme
 

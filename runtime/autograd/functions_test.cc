@@ -246,6 +246,11 @@ TEST_F(FunctionsTest, CrossEntropyLossSkipsRowsWithoutLabel) {
   CheckLoss([&](Tape& tape,
                 const auto& x) { return CrossEntropyLoss(tape, x[0], labels); },
             0.25, {Random({4, 5}, 1)});
+  CheckLoss(
+      [&](Tape& tape, const auto& x) {
+        return CrossEntropyLoss(tape, x[0], labels, /*smoothing=*/0.3);
+      },
+      0.25, {Random({4, 5}, 1)});
 }
 
 }  // namespace

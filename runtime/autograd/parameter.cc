@@ -51,6 +51,8 @@ void InitializeParameter(uint64_t seed, Parameter& parameter) {
       return Fill(parameter.value, 0.0);
     case Initializer::Kind::kOnes:
       return Fill(parameter.value, 1.0);
+    case Initializer::Kind::kConstant:
+      return Fill(parameter.value, initializer.value);
     case Initializer::Kind::kNormal:
       return random(Distribution::kNormal, initializer.stddev);
     case Initializer::Kind::kXavierUniform:

@@ -31,8 +31,9 @@ struct ShardedDim {
 // How the values start. Element i of the *logical* tensor depends on (seed,
 // name, i) only, so that every grid starts from the same model.
 struct Initializer {
-  enum class Kind { kZeros, kOnes, kNormal, kXavierUniform };
+  enum class Kind { kZeros, kOnes, kConstant, kNormal, kXavierUniform };
   Kind kind = Kind::kZeros;
+  double value = 0;      // kConstant
   double stddev = 0.02;  // kNormal
   // kXavierUniform: uniform in ±√(6/(fan_in + fan_out)).
   int64_t fan_in = 0;

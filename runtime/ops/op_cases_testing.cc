@@ -244,7 +244,9 @@ std::vector<OpCase> Reductions() {
          const Tensor labels = Tensor::FromValues<int32_t>(
              logits.device(), {201}, std::vector<int32_t>(201, 7));
          return {CrossEntropySum(logits, labels),
-                 CrossEntropyBackward(logits, labels, 0.1)};
+                 CrossEntropyBackward(logits, labels, 0.1),
+                 CrossEntropySum(logits, labels, 0.25),
+                 CrossEntropyBackward(logits, labels, 0.1, 0.25)};
        }},
       {"Scalars",
        [=](Operands& in) -> std::vector<Tensor> {

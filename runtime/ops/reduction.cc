@@ -28,14 +28,17 @@ void CheckSame(const Tensor& a, const Tensor& b) {
 
 int64_t Rows(const Tensor& x) { return x.num_elements() / x.dim(-1); }
 
-CrossEntropyArguments ArgumentsOf(const Tensor& logits, const Tensor& labels) {
+CrossEntropyArguments ArgumentsOf(const Tensor& logits, const Tensor& labels,
+                                  double smoothing) {
+  CHECK(smoothing >= 0 && smoothing <= 1) << smoothing;
   CHECK_EQ(labels.num_elements(), Rows(logits));
   CHECK_EQ(labels.dtype(), DType::kInt32);
   return {.dtype = logits.dtype(),
           .rows = Rows(logits),
           .classes = logits.dim(-1),
           .logits = logits.raw_data(),
-          .labels = static_cast<const int32_t*>(labels.raw_data())};
+          .labels = static_cast<const int32_t*>(labels.raw_data()),
+          .smoothing = smoothing};
 }
 
 }  // namespace
@@ -122,8 +125,10 @@ Tensor SquaredErrorBackward(const Tensor& prediction, const Tensor& target,
   return dx;
 }
 
-Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels) {
-  const CrossEntropyArguments arguments = ArgumentsOf(logits, labels);
+Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels,
+                       double smoothing) {
+  const CrossEntropyArguments arguments =
+      ArgumentsOf(logits, labels, smoothing);
   const Tensor row_losses =
       Tensor::Empty(logits.device(), {arguments.rows}, DType::kFloat64,
                     MemoryCategory::kWorkspace, "cross entropy");
@@ -134,8 +139,9 @@ Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels) {
 }
 
 Tensor CrossEntropyBackward(const Tensor& logits, const Tensor& labels,
-                            double factor) {
-  const CrossEntropyArguments arguments = ArgumentsOf(logits, labels);
+                            double factor, double smoothing) {
+  const CrossEntropyArguments arguments =
+      ArgumentsOf(logits, labels, smoothing);
   Tensor dx = Tensor::EmptyLike(logits, "cross entropy gradient");
   Device& device = logits.device();
   device.kernels().reduction.cross_entropy_backward(device.stream(), arguments,

@@ -39,11 +39,14 @@ Tensor SquaredErrorSum(const Tensor& prediction, const Tensor& target);
 Tensor SquaredErrorBackward(const Tensor& prediction, const Tensor& target,
                             double factor);
 
-// Σ over rows of −log softmax(logits[rows, classes])[label]; labels int32
-// [rows]; a negative label is ignored. Gradient (softmax − onehot)·factor.
-Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels);
+// Σ over rows of −Σ over classes of t·log softmax(logits[rows, classes]), with
+// t (1 − smoothing)·onehot(label) + smoothing/classes (Szegedy et al.,
+// "Rethinking the Inception architecture", section 7); labels int32 [rows]; a
+// negative label is ignored. Gradient (softmax − t)·factor.
+Tensor CrossEntropySum(const Tensor& logits, const Tensor& labels,
+                       double smoothing = 0);
 Tensor CrossEntropyBackward(const Tensor& logits, const Tensor& labels,
-                            double factor);
+                            double factor, double smoothing = 0);
 
 }  // namespace trireme
 

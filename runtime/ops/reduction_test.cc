@@ -254,6 +254,23 @@ TEST(SoftmaxTest, NanIsNotSwallowed) {
   }
 }
 
+TEST(CrossEntropyTest, SmoothingIsOfAllClassesAlike) {
+  CpuDevice device(kPlenty);
+  const std::vector<double> logits = {1, -2, 0.5, 3, 0, 0.25};
+  const std::vector<int32_t> classes = {2, 0};
+  const Tensor x = Tensor::FromValues<double>(device, {2, 3}, logits);
+  const Tensor labels = Tensor::FromValues<int32_t>(device, {2}, classes);
+  const double of_labels = Doubles(CrossEntropySum(x, labels))[0];
+  double of_all = 0;
+  for (int32_t i = 0; i < 3; ++i) {
+    const std::vector<int32_t> alike = {i, i};
+    of_all += Doubles(
+        CrossEntropySum(x, Tensor::FromValues<int32_t>(device, {2}, alike)))[0];
+  }
+  EXPECT_NEAR(Doubles(CrossEntropySum(x, labels, 0.3))[0],
+              0.7 * of_labels + 0.3 * of_all / 3, 1e-12);
+}
+
 TEST(CrossEntropyTest, LargeLogitsGiveALargeLossNotInfinity) {
   CpuDevice device(kPlenty);
   const Tensor x = OnesBut(device, DType::kFloat32, 9, 4, 3e4).Reshape({1, 9});

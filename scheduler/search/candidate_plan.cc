@@ -109,7 +109,8 @@ PlanContext ContextOf(const ModelShape& model, const ClusterModel& cluster,
           .heads = model.heads,
           .experts = model.experts,
           .expert_hidden = model.expert_hidden,
-          .shared_hidden = model.shared_hidden};
+          .shared_hidden = model.shared_hidden,
+          .whole_samples = model.whole_samples};
 }
 
 absl::StatusOr<Plan> UncutPlan(const ModelShape& model,

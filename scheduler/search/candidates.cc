@@ -76,6 +76,9 @@ class Enumerator {
       return Refuse(candidate, VerdictCode::kIndivisible,
                     Dimension::kSharedExpert);
     }
+    if (model_.whole_samples && candidate.cp > 1) {
+      return Refuse(candidate, VerdictCode::kUnsupported);
+    }
     if (candidate.pp > model_.layers) {
       return Refuse(candidate, VerdictCode::kTooFewBlocks);
     }
@@ -150,7 +153,7 @@ class Enumerator {
       if (candidate.dp == 1 && sharding != Plan::REPLICATED) continue;
       candidate.sharding = sharding;
       for (const bool sequence : {false, true}) {
-        if (sequence && candidate.tp == 1) continue;
+        if (sequence && (candidate.tp == 1 || model_.whole_samples)) continue;
         candidate.sequence_parallel = sequence;
         for (const Plan::Recompute recompute : space_.recomputes) {
           candidate.recompute = recompute;

@@ -208,6 +208,11 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
     if (!asked.ok()) loaded = asked;
   }
   RETURN_IF_ERROR(control.Agree(loaded.status(), "opening the run"));
+  if (loaded->setup.family->classifies()) {
+    return FailedPrecondition(
+        "model: found one that names the classes of pictures, expected one "
+        "that draws");
+  }
   if (loaded->setup.family->reconstructs()) {
     return GiveBack(options, loaded->job, *everyone, control);
   }

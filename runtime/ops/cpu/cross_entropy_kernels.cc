@@ -23,6 +23,13 @@ double LogSumExp(const T* x, int64_t classes) {
   return highest + std::log(sum);
 }
 
+template <typename T>
+double Mean(const T* x, int64_t classes) {
+  double sum = 0;
+  for (int64_t i = 0; i < classes; ++i) sum += static_cast<double>(x[i]);
+  return sum / static_cast<double>(classes);
+}
+
 // Calls f(row, logits of the row, label), with a label that may be negative.
 template <typename T, typename F>
 void ForEachRow(const CrossEntropyArguments& a, F&& f) {
@@ -38,9 +45,14 @@ double CrossEntropySumKernel(const CrossEntropyArguments& arguments,
                              double* row_losses) {
   DispatchFloating(arguments.dtype, [&]<typename T>(T) {
     ForEachRow<T>(arguments, [&](int64_t row, const T* x, int32_t label) {
-      row_losses[row] = label < 0 ? 0.0
-                                  : LogSumExp(x, arguments.classes) -
-                                        static_cast<double>(x[label]);
+      row_losses[row] = 0;
+      if (label < 0) return;
+      double expected = static_cast<double>(x[label]);
+      if (arguments.smoothing > 0) {
+        expected += arguments.smoothing * (Mean(x, arguments.classes) -
+                                           static_cast<double>(x[label]));
+      }
+      row_losses[row] = LogSumExp(x, arguments.classes) - expected;
     });
   });
   double sum = 0;
@@ -51,6 +63,8 @@ double CrossEntropySumKernel(const CrossEntropyArguments& arguments,
 void CrossEntropyBackwardKernel(const CrossEntropyArguments& arguments,
                                 double factor, void* gradient) {
   const int64_t classes = arguments.classes;
+  const double of_label = 1 - arguments.smoothing;
+  const double of_each = arguments.smoothing / static_cast<double>(classes);
   DispatchFloating(arguments.dtype, [&]<typename T>(T) {
     ForEachRow<T>(arguments, [&](int64_t row, const T* x, int32_t label) {
       T* const out = static_cast<T*>(gradient) + row * classes;
@@ -63,7 +77,7 @@ void CrossEntropyBackwardKernel(const CrossEntropyArguments& arguments,
         const double probability =
             std::exp(static_cast<double>(x[i]) - log_sum);
         out[i] = static_cast<T>(static_cast<ComputeType<T>>(
-            factor * (probability - (i == label ? 1.0 : 0.0))));
+            factor * (probability - of_each - (i == label ? of_label : 0.0))));
       }
     });
   });

@@ -36,15 +36,33 @@ __device__ int64_t LabelOf(const CrossEntropyArguments& a) {
   return label < 0 ? label : CheckedIndex(label, 0, a.classes, "label");
 }
 
+// The mean of a row, in all threads.
+template <typename T>
+__device__ double Mean(const T* x, int64_t classes) {
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < classes; i += kThreads) {
+    sum += WideAt(x, i);
+  }
+  return BlockSum<kThreads>(sum) / static_cast<double>(classes);
+}
+
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     LossesKernel(const CrossEntropyArguments a, double* row_losses) {
   const T* x = static_cast<const T*>(a.logits) + blockIdx.x * a.classes;
-  const double log_sum =
-      a.labels[blockIdx.x] < 0 ? 0.0 : LogSumExp(x, a.classes);
+  const bool counts = a.labels[blockIdx.x] >= 0;
+  const double log_sum = counts ? LogSumExp(x, a.classes) : 0.0;
+  const double mean = counts && a.smoothing > 0 ? Mean(x, a.classes) : 0.0;
   if (threadIdx.x != 0) return;
   const int64_t label = LabelOf(a);
-  row_losses[blockIdx.x] = label < 0 ? 0.0 : log_sum - WideAt(x, label);
+  if (label < 0) {
+    row_losses[blockIdx.x] = 0;
+    return;
+  }
+  const double expected = WideAt(x, label);
+  row_losses[blockIdx.x] =
+      log_sum - expected -
+      (a.smoothing > 0 ? a.smoothing * (mean - expected) : 0.0);
 }
 
 // By one thread, in the order of rows.
@@ -62,11 +80,13 @@ __global__ void __launch_bounds__(kThreads)
   const T* x = static_cast<const T*>(a.logits) + blockIdx.x * a.classes;
   T* const out = gradient + blockIdx.x * a.classes;
   const double log_sum = label < 0 ? 0.0 : LogSumExp(x, a.classes);
+  const double of_label = 1 - a.smoothing;
+  const double of_each = a.smoothing / static_cast<double>(a.classes);
   for (int64_t i = threadIdx.x; i < a.classes; i += kThreads) {
-    const double slope =
-        label < 0
-            ? 0.0
-            : factor * (exp(WideAt(x, i) - log_sum) - (i == label ? 1.0 : 0.0));
+    const double slope = label < 0
+                             ? 0.0
+                             : factor * (exp(WideAt(x, i) - log_sum) - of_each -
+                                         (i == label ? of_label : 0.0));
     Narrow(static_cast<C>(slope), out[i]);
   }
 }

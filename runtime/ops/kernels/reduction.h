@@ -19,6 +19,8 @@ struct CrossEntropyArguments {
   int64_t classes = 0;
   const void* logits = nullptr;
   const int32_t* labels = nullptr;
+  // Of a row's probability, what is spread evenly over all classes.
+  double smoothing = 0;
 };
 
 struct ReductionKernels {

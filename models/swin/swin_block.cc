@@ -1,0 +1,176 @@
+#include "models/swin/swin_block.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fmt/format.h"
+#include "runtime/autograd/tensor_functions.h"
+#include "runtime/device/host.h"
+#include "runtime/ops/pointwise.h"
+
+namespace trireme {
+namespace {
+
+constexpr double kNormEps = 1e-5;
+constexpr double kInitialScale = 10;
+// Inside the MLP that gives the biases of scores.
+constexpr int64_t kBiasHidden = 512;
+
+std::string NameOf(int64_t index, std::string_view part) {
+  return fmt::format("blocks.{}.{}", index, part);
+}
+
+std::vector<ShardedDim> HeadShard(const ProcessGrid& grid) {
+  const int parts = grid.size(Axis::kTensor);
+  if (parts == 1) return {};
+  return {{Axis::kTensor, 0, parts, grid.coordinate(Axis::kTensor)}};
+}
+
+// Of a distance of `tokens` along an axis.
+double LogDistance(int64_t tokens, int64_t window) {
+  const double furthest = static_cast<double>(std::max<int64_t>(window - 1, 1));
+  const double distance = 8 * static_cast<double>(tokens) / furthest;
+  return std::copysign(std::log2(std::abs(distance) + 1) / 3, distance);
+}
+
+Tensor DistancesOf(Device& device, DType dtype, int64_t window) {
+  std::vector<double> distances;
+  for (int64_t y = 1 - window; y < window; ++y) {
+    for (int64_t x = 1 - window; x < window; ++x) {
+      distances.push_back(LogDistance(y, window));
+      distances.push_back(LogDistance(x, window));
+    }
+  }
+  const int64_t span = 2 * window - 1;
+  const Tensor exact = Upload<double>(device, {span * span, 2}, distances);
+  return dtype == DType::kFloat64 ? exact : Cast(exact, dtype);
+}
+
+}  // namespace
+
+SwinBlock::ResidualNorm SwinBlock::MakeNorm(ParameterStore& store,
+                                            const std::string& name,
+                                            int64_t width) {
+  constexpr Initializer kZeros = {.kind = Initializer::Kind::kZeros};
+  return {.weight = &store.Create(name + ".weight", {width}, {}, kZeros,
+                                  /*decay=*/false),
+          .bias = &store.Create(name + ".bias", {width}, {}, kZeros,
+                                /*decay=*/false)};
+}
+
+ShardedVariable SwinBlock::ResidualNorm::Forward(
+    ForwardContext& context, const ShardedVariable& x) const {
+  return Norm(context, NormKind::kLayer, x, weight, bias, kNormEps);
+}
+
+SwinBlock::SwinBlock(ParameterStore& store, const ProcessGrid& grid,
+                     int64_t index, const SwinConfig& config, Keep keep)
+    : sizes_(SizesOfBlock(config, index)),
+      keep_(keep),
+      distances_(
+          DistancesOf(store.device(), store.dtype(), sizes_.windows.window)),
+      merging_(sizes_.merges
+                   ? std::make_unique<Merging>(Merging{
+                         ReplicatedLinear(
+                             store, NameOf(index, "merging.linear"),
+                             2 * sizes_.hidden, sizes_.hidden, {.bias = false}),
+                         AffineNorm(store, NameOf(index, "merging.norm"),
+                                    sizes_.hidden)})
+                   : nullptr),
+      qkv_(store, grid, NameOf(index, "attention.qkv"), sizes_.hidden,
+           3 * sizes_.hidden, {.parts = 3}),
+      out_(store, grid, NameOf(index, "attention.out"), sizes_.hidden,
+           sizes_.hidden),
+      log_scales_(&store.Create(NameOf(index, "attention.log_scales"),
+                                {sizes_.heads}, HeadShard(grid),
+                                {.kind = Initializer::Kind::kConstant,
+                                 .value = std::log(kInitialScale)},
+                                /*decay=*/false)),
+      bias_in_(store, NameOf(index, "attention.biases.in"), 2, kBiasHidden),
+      bias_out_(store, grid, NameOf(index, "attention.biases.out"), kBiasHidden,
+                sizes_.heads, {.bias = false}),
+      attention_norm_(
+          MakeNorm(store, NameOf(index, "attention.norm"), sizes_.hidden)),
+      mlp_norm_(MakeNorm(store, NameOf(index, "mlp.norm"), sizes_.hidden)) {
+  if (sizes_.moe.has_value()) {
+    experts_ = std::make_unique<MoeLayer>(store, grid, NameOf(index, "moe"),
+                                          sizes_.hidden, *sizes_.moe, keep);
+    return;
+  }
+  mlp_ = std::make_unique<Mlp>(
+      Mlp{ColumnParallelLinear(store, grid, NameOf(index, "mlp.in"),
+                               sizes_.hidden, sizes_.mlp_hidden),
+          RowParallelLinear(store, grid, NameOf(index, "mlp.out"),
+                            sizes_.mlp_hidden, sizes_.hidden)});
+}
+
+ShardedVariable SwinBlock::Merge(ForwardContext& context,
+                                 const ShardedVariable& x) const {
+  Tape& tape = context.tape;
+  const Shape& shape = x.value().shape();
+  const int64_t b = shape.dim(0), width = shape.dim(2);
+  const int64_t rows = sizes_.windows.height, columns = sizes_.windows.width;
+  CHECK_EQ(shape.dim(1), 4 * rows * columns);
+  std::vector<int32_t> tokens;
+  for (int64_t sample = 0; sample < b; ++sample) {
+    for (int64_t token = 0; token < rows * columns; ++token) {
+      for (int64_t part = 0; part < 4; ++part) {
+        const int64_t y = token / columns * 2 + part % 2;
+        const int64_t x_of = token % columns * 2 + part / 2;
+        tokens.push_back(
+            static_cast<int32_t>((sample * 2 * rows + y) * 2 * columns + x_of));
+      }
+    }
+  }
+  const Tensor indices = Upload<int32_t>(
+      context.parallel.device(), {static_cast<int64_t>(tokens.size())}, tokens);
+  const Variable gathered = GatherRows(
+      tape, Reshape(tape, x.variable, {b * shape.dim(1), width}), indices);
+  const ShardedVariable merged = {
+      Reshape(tape, gathered, {b, rows * columns, 4 * width}), x.states};
+  return merging_->norm.Forward(context,
+                                merging_->linear.Forward(context, merged));
+}
+
+ShardedVariable SwinBlock::Biases(ForwardContext& context) const {
+  // The same on every rank, each of which has a part of their gradient.
+  AxisStates states;
+  states[Axis::kData] = AxisState::Replicate();
+  states[Axis::kTensor] = AxisState::Replicate();
+  const ShardedVariable distances = {Variable(distances_), states};
+  return bias_out_.Forward(context,
+                           Activate(context, Activation::kRelu,
+                                    bias_in_.Forward(context, distances)));
+}
+
+ShardedVariable SwinBlock::Attend(ForwardContext& context,
+                                  const ShardedVariable& x) const {
+  const ShardedVariable qkv = qkv_.Forward(context, x);
+  return out_.Forward(context, WindowAttention(context, sizes_.windows, qkv,
+                                               *log_scales_, Biases(context)));
+}
+
+ShardedVariable SwinBlock::ThroughMlp(ForwardContext& context,
+                                      const MoeTokens& routed,
+                                      const ShardedVariable& x) const {
+  if (experts_ != nullptr) return experts_->Forward(context, x, routed);
+  return mlp_->out.Forward(context,
+                           Activate(context, Activation::kGelu,
+                                    mlp_->in.Forward(context, x), keep_));
+}
+
+ShardedVariable SwinBlock::Forward(ForwardContext& context,
+                                   const MoeTokens& routed,
+                                   const ShardedVariable& x) const {
+  const ShardedVariable merged = merging_ == nullptr ? x : Merge(context, x);
+  const ShardedVariable y =
+      Add(context, merged,
+          attention_norm_.Forward(context, Attend(context, merged)));
+  return Add(context, y,
+             mlp_norm_.Forward(context, ThroughMlp(context, routed, y)));
+}
+
+}  // namespace trireme
