@@ -180,6 +180,9 @@ class RankModel {
   const TrainingSetup& setup() const { return setup_; }
   const ProcessGrid& grid() const { return local_.grid(); }
   const Plan& plan() const { return plan_; }
+  // What ranks report counts of (Tape::Report) in a training step, by name how
+  // many: the same on all.
+  const std::map<std::string, int64_t>& counts() const { return counts_; }
   const Program& program() const { return *program_; }
   // By its index in the Program.
   const Chunk& chunk(int i) const { return *local_.parts()[i].chunk; }

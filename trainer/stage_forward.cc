@@ -52,6 +52,8 @@ std::vector<ShardedVariable> StageForward::RunChunk(
   }
   std::vector<Tape::Loss> losses = tape.TakeLosses();
   std::move(losses.begin(), losses.end(), std::back_inserter(losses_));
+  std::vector<Tape::Counts> counts = tape.TakeCounts();
+  std::move(counts.begin(), counts.end(), std::back_inserter(counts_));
   return state;
 }
 

@@ -5,6 +5,7 @@
 #define TRIREME_TRAINER_STAGE_FORWARD_H_
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "parallel/unit_store.h"
@@ -27,6 +28,9 @@ class StageForward {
   // a replica (of all, where replicas share parameters or experts).
   std::vector<Tape::Loss> Run(int64_t microbatch);
 
+  // What this rank's units have reported since the last call.
+  std::vector<Tape::Counts> TakeCounts() { return std::move(counts_); }
+
   // Of the pipeline, the rank with the last stage.
   int last_rank() const { return stages_.back().rank; }
 
@@ -41,6 +45,8 @@ class StageForward {
   std::vector<UnitStore*> stores_;
   // Of the pass in progress.
   std::vector<Tape::Loss> losses_;
+  // Of those that nobody has taken.
+  std::vector<Tape::Counts> counts_;
 };
 
 }  // namespace trireme

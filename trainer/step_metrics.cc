@@ -70,6 +70,10 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
     json["validation_loss_by_size"] = metrics.validation_losses;
   }
   if (metrics.perplexity.has_value()) json["perplexity"] = *metrics.perplexity;
+  if (metrics.accuracy.has_value()) json["accuracy"] = *metrics.accuracy;
+  if (metrics.validation_accuracy.has_value()) {
+    json["validation_accuracy"] = *metrics.validation_accuracy;
+  }
   if (metrics.simulated_s.has_value()) {
     json["simulated_s"] = *metrics.simulated_s;
   }
@@ -125,6 +129,12 @@ std::vector<std::pair<std::string, double>> ToScalars(
   }
   if (metrics.perplexity.has_value()) {
     scalars.emplace_back("train/perplexity", *metrics.perplexity);
+  }
+  if (metrics.accuracy.has_value()) {
+    scalars.emplace_back("train/accuracy", *metrics.accuracy);
+  }
+  if (metrics.validation_accuracy.has_value()) {
+    scalars.emplace_back("validation/accuracy", *metrics.validation_accuracy);
   }
   if (metrics.simulated_s.has_value()) {
     scalars.emplace_back("speed/simulated_s", *metrics.simulated_s);
@@ -250,6 +260,10 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   }
   for (const auto& [layer, counts] : result.counts) {
     const double all = std::accumulate(counts.begin(), counts.end(), 0.0);
+    if (layer == kHitCounts) {
+      if (all > 0) metrics.accuracy = counts.back() / all;
+      continue;
+    }
     std::vector<double>& shares = metrics.expert_shares[layer];
     for (const double count : counts) {
       shares.push_back(all > 0 ? count / all : 0);

@@ -32,6 +32,10 @@ struct StepMetrics {
   std::optional<double> validation_loss;
   // Where pictures come in several sizes, the same by size ("HxW").
   std::map<std::string, double> validation_losses;
+  // Of a model that names classes: the share of samples whose class it names
+  // rightly, of the step's before it and of those that are held out.
+  std::optional<double> accuracy;
+  std::optional<double> validation_accuracy;
   // Of a model of sequences: e to the objective's loss, a mean over tokens.
   std::optional<double> perplexity;
   double gradient_norm = 0;
@@ -94,7 +98,8 @@ struct StepMetrics {
 //  "samples_per_s": .., "model_flops_per_s": .., "skipped_samples": ..,
 //  "peak_bytes": {..}, "compute_s": .., "exposed_s": {..}}, "simulated_s" and
 // "validation_loss" where there is one, with "validation_loss_by_size" where
-// pictures come in several, of sequences "perplexity", with experts
+// pictures come in several, of sequences "perplexity", of classes "accuracy"
+// and "validation_accuracy", with experts
 // "expert_shares", with fp16 "loss_scale" and "skipped_steps", and once there
 // are any "left_out_steps" and "roll_backs"; "left_out": true of a step that
 // was; after a look for them "stragglers"; where pictures come in several sizes

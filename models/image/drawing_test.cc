@@ -4,10 +4,12 @@
 #include <limits>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "models/image/canvas.h"
+#include "models/image/heat_map.h"
 #include "models/image/image.h"
 #include "models/image/label_grid.h"
 #include "models/image/line_plot.h"
@@ -142,6 +144,30 @@ TEST(LinePlotTest, OddValuesAreLeftOut) {
   EXPECT_TRUE(absl::IsInvalidArgument(
       DrawLinePlot({{.name = "", .x = {0, 1}, .y = {1}}}).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(DrawLinePlot({}).status()));
+}
+
+TEST(HeatMapTest, EqualSharesHaveOneColourAndHigherOnesADarker) {
+  const auto colours = [](const std::vector<double>& values) {
+    const absl::StatusOr<Image> image =
+        DrawHeatMaps({{.name = "layer", .columns = 2, .values = values}});
+    EXPECT_TRUE(image.ok()) << image.status();
+    // The darkest is that of the highest share.
+    return std::pair(CountColor(*image, {3, 51, 112}),
+                     CountColor(*image, {239, 243, 250}));
+  };
+  const auto [two, none] = colours({0.5, 0.5, 0.25, 0});
+  const auto [all, no_light] = colours({0.5, 0.5, 0.5, 0.5});
+  // Beside the scale's, cells of 16 x 16.
+  EXPECT_EQ(all - two, 2 * 16 * 16);
+  EXPECT_EQ(none - no_light, 16 * 16);
+}
+
+TEST(HeatMapTest, RefusesWhatIsNoTable) {
+  EXPECT_TRUE(absl::IsInvalidArgument(DrawHeatMaps({}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      DrawHeatMaps({{.columns = 2, .values = {1, 2, 3}}}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      DrawHeatMaps({{.columns = 0, .values = {}}}).status()));
 }
 
 TEST(LinePlotTest, MovingAverageIsOfThePast) {

@@ -73,7 +73,7 @@ std::unique_ptr<Dataset> HeldOut(const TrainingSetup& setup) {
 }
 
 // Of the model after `steps` of training.
-ValidationLoss Measure(const GridCase& grid, int64_t steps) {
+Measured Measure(const GridCase& grid, int64_t steps) {
   const TrainingSetup setup = SetupOf(grid);
   const Plan plan = PlanOf(grid);
   const BatchSource source = RandomBatches(setup);
@@ -82,7 +82,7 @@ ValidationLoss Measure(const GridCase& grid, int64_t steps) {
   job.mutable_validation()->set_samples(kMeasured);
   job.mutable_data()->set_decode_threads(1);
   std::mutex mutex;
-  ValidationLoss found;
+  Measured found;
   RunThreadRanks(
       static_cast<int>(grid.ranks()),
       [&](CommunicatorFactory& factory, int rank) {
@@ -106,7 +106,7 @@ ValidationLoss Measure(const GridCase& grid, int64_t steps) {
         // The same a second time.
         const auto again = validation.Measure();
         CHECK_OK(again.status());
-        EXPECT_EQ(again->all, loss->all);
+        EXPECT_EQ(again->loss, loss->loss);
         const std::lock_guard lock(mutex);
         if (grid.pp == 1) {
           EXPECT_LE(
@@ -119,9 +119,9 @@ ValidationLoss Measure(const GridCase& grid, int64_t steps) {
   return found;
 }
 
-void ExpectNear(const ValidationLoss& found, const ValidationLoss& expected,
+void ExpectNear(const Measured& found, const Measured& expected,
                 double tolerance) {
-  EXPECT_NEAR(found.all, expected.all, tolerance * expected.all);
+  EXPECT_NEAR(found.loss, expected.loss, tolerance * expected.loss);
   ASSERT_EQ(found.by_size.size(), expected.by_size.size());
   for (size_t i = 0; i < found.by_size.size(); ++i) {
     EXPECT_EQ(found.by_size[i].size, expected.by_size[i].size);
@@ -158,18 +158,18 @@ INSTANTIATE_TEST_SUITE_P(
 
 // What fills a batch up counts for nothing, and noise is a sample's own.
 TEST(ValidationTest, AnotherBatchMeasuresTheSame) {
-  const ValidationLoss expected = Measure(Sized({}), 0);
+  const Measured expected = Measure(Sized({}), 0);
   EXPECT_EQ(expected.by_size.size(), 3u);
   double sum = 0;
   int64_t samples = 0;
-  for (const ValidationLoss::OfSize& sized : expected.by_size) {
+  for (const Measured::OfSize& sized : expected.by_size) {
     EXPECT_GT(sized.loss, 0);
     EXPECT_GE(sized.samples, 3);
     sum += sized.loss * static_cast<double>(sized.samples);
     samples += sized.samples;
   }
   EXPECT_EQ(samples, kMeasured);
-  EXPECT_NEAR(expected.all, sum / kMeasured, 1e-12 * expected.all);
+  EXPECT_NEAR(expected.loss, sum / kMeasured, 1e-12 * expected.loss);
   for (const int64_t batch : {1, 2, 16}) {
     ExpectNear(Measure(Sized({.batch = batch}), 0), expected, 1e-9);
   }

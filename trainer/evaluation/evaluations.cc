@@ -4,8 +4,10 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "models/image/encode.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
+#include "trainer/evaluation/routing_picture.h"
 #include "trainer/run/class_names.h"
 
 namespace trireme {
@@ -61,13 +63,14 @@ absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,
                                     StepMetrics& metrics) {
   const int64_t step = metrics.step;
   if (Validates(step)) {
-    const auto loss = validation_->Measure();
-    RETURN_IF_ERROR(WithContext(loss.status(), "validation"));
-    metrics.validation_loss = loss->all;
+    const auto measured = validation_->Measure();
+    RETURN_IF_ERROR(WithContext(measured.status(), "validation"));
+    metrics.validation_loss = measured->loss;
+    metrics.validation_accuracy = measured->accuracy();
     std::string text =
         fmt::format("step {}: a loss of {:.5g} on {} samples that are held out",
-                    step, loss->all, validation_->samples());
-    for (const ValidationLoss::OfSize& sized : loss->by_size) {
+                    step, measured->loss, validation_->samples());
+    for (const Measured::OfSize& sized : measured->by_size) {
       const std::string size =
           fmt::format("{}x{}", sized.size.height, sized.size.width);
       metrics.validation_losses[size] = sized.loss;
@@ -75,7 +78,20 @@ absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,
                           metrics.validation_losses.size() == 1 ? ":" : ",",
                           sized.loss, sized.samples, size);
     }
-    if (log != nullptr) log->Tell(text);
+    if (metrics.validation_accuracy.has_value()) {
+      text += fmt::format(", {:.2f} % of which are named rightly",
+                          100 * *metrics.validation_accuracy);
+    }
+    if (log != nullptr) {
+      log->Tell(text);
+      if (!measured->routes.empty()) {
+        const absl::Status shown = ShowRouting(step, *measured, folder, *log);
+        if (!shown.ok()) {
+          LOG(WARNING) << "step " << step
+                       << ": no picture of routing: " << MessageOf(shown);
+        }
+      }
+    }
   }
   if (!Draws(step)) return absl::OkStatus();
   const absl::Status drawn = Draw(step, folder, log);
@@ -95,6 +111,19 @@ absl::Status Evaluations::Draw(int64_t step, const RunFolder& folder,
   if (log == nullptr) return absl::OkStatus();
   log->Tell(fmt::format("step {}: drew {}", step, path));
   return log->AddPicture("samples", step, path);
+}
+
+absl::Status Evaluations::ShowRouting(int64_t step, const Measured& measured,
+                                      const RunFolder& folder,
+                                      RunLog& log) const {
+  ASSIGN_OR_RETURN(
+      const Image picture,
+      DrawRouting(measured.routes,
+                  /*by_time=*/!run_.setup.family->classifies(), step));
+  const std::string path =
+      fmt::format("{}/routing_{:08}.png", folder.samples(), step);
+  RETURN_IF_ERROR(WritePng(path, picture));
+  return log.AddPicture("routing", step, path);
 }
 
 }  // namespace trireme

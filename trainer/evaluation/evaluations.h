@@ -48,6 +48,9 @@ class Evaluations {
  private:
   bool Validates(int64_t step) const;
   bool Draws(int64_t step) const;
+  // Writes and logs a picture of which experts the samples went to.
+  absl::Status ShowRouting(int64_t step, const Measured& measured,
+                           const RunFolder& folder, RunLog& log) const;
   absl::Status Draw(int64_t step, const RunFolder& folder, RunLog* log);
 
   const PreparedRun& run_;

@@ -1,11 +1,17 @@
 #include "trainer/evaluation/validation.h"
 
 #include <algorithm>
+#include <iterator>
 #include <span>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "models/objective/first_samples.h"
+#include "moe/moe_tokens.h"
 #include "runtime/core/status.h"
+#include "runtime/device/host.h"
+#include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
 
 namespace trireme {
@@ -25,13 +31,38 @@ std::vector<int64_t> SamplesByBucket(const Dataset& dataset, int64_t samples) {
   return ProportionalShares(sizes, samples);
 }
 
+void AddTo(std::vector<double>& sums, const std::vector<double>& values) {
+  if (sums.empty()) sums.resize(values.size());
+  for (size_t i = 0; i < values.size(); ++i) sums[i] += values[i];
+}
+
+// Of what this rank's units reported those with the name, `length` numbers.
+std::vector<double> SumOfReports(const std::vector<Tape::Counts>& reports,
+                                 const std::string& name, int64_t length) {
+  std::vector<double> sums(length);
+  for (const Tape::Counts& counts : reports) {
+    if (counts.name != name) continue;
+    const Tensor& values = counts.values;
+    AddTo(sums, Download<double>(values.dtype() == DType::kFloat64
+                                     ? values
+                                     : Cast(values, DType::kFloat64)));
+  }
+  return sums;
+}
+
 }  // namespace
 
-absl::StatusOr<double> LossOf(RankModel& model, const Batch& local_batch,
-                              const Objective& objective) {
+std::optional<double> Measured::accuracy() const {
+  if (hits.size() != 2 || hits[0] + hits[1] == 0) return std::nullopt;
+  return hits[1] / (hits[0] + hits[1]);
+}
+
+absl::StatusOr<Measured> MeasureOf(RankModel& model, const Batch& local_batch,
+                                   const Objective& objective) {
   const auto microbatch_size =
       static_cast<int64_t>(model.plan().microbatch_size());
-  double loss = 0;
+  Measured measured;
+  std::vector<Tape::Counts> reports;
   RETURN_IF_ERROR(model.Evaluate(
       /*averaged=*/false,
       [&](LocalModel& local, StageForward& forward) -> absl::Status {
@@ -39,15 +70,42 @@ absl::StatusOr<double> LossOf(RankModel& model, const Batch& local_batch,
         for (int64_t i = 0; i < local_batch.size() / microbatch_size; ++i) {
           for (const Tape::Loss& part : forward.Run(i)) {
             if (part.name == kObjectiveLoss) {
-              loss += part.weight * Sum(part.value);
+              measured.loss += part.weight * Sum(part.value);
             }
           }
+          std::vector<Tape::Counts> of_microbatch = forward.TakeCounts();
+          std::move(of_microbatch.begin(), of_microbatch.end(),
+                    std::back_inserter(reports));
         }
         return local.status();
       }));
-  model.context().communicators().control().Sum(std::span(&loss, 1),
+  const bool by_kinds = !objective.RouteKinds(local_batch).empty();
+  std::vector<double> sums = {measured.loss};
+  for (const auto& [name, length] : model.counts()) {
+    const bool of_routes = name != kHitCounts;
+    const std::vector<double> own = SumOfReports(
+        reports, name, of_routes && by_kinds ? kRouteKinds * length : length);
+    (of_routes ? measured.routes[name] : measured.hits).resize(own.size());
+    sums.insert(sums.end(), own.begin(), own.end());
+  }
+  model.context().communicators().control().Sum(std::span(sums),
                                                 "validation loss");
-  return loss;
+  measured.loss = sums.front();
+  auto next = sums.begin() + 1;
+  for (const auto& [name, length] : model.counts()) {
+    std::vector<double>& counts =
+        name == kHitCounts ? measured.hits : measured.routes[name];
+    std::copy_n(next, counts.size(), counts.begin());
+    next += static_cast<int64_t>(counts.size());
+  }
+  return measured;
+}
+
+absl::StatusOr<double> LossOf(RankModel& model, const Batch& local_batch,
+                              const Objective& objective) {
+  ASSIGN_OR_RETURN(const Measured measured,
+                   MeasureOf(model, local_batch, objective));
+  return measured.loss;
 }
 
 Validation::Validation(const Dataset& dataset, const Job& job,
@@ -88,10 +146,11 @@ void Validation::Begin(RankModel& model) {
       ExchangeOver(model.context().communicators().control()));
 }
 
-absl::StatusOr<ValidationLoss> Validation::Measure() {
+absl::StatusOr<Measured> Validation::Measure() {
   const auto global_batch = static_cast<double>(setup_.global_batch);
+  Measured all;
   // Of each bucket, of all its samples together.
-  std::vector<double> sums(bucket_samples_.size());
+  std::vector<double> losses(bucket_samples_.size());
   for (size_t i = 0; i < turns_.size(); ++i) {
     const BucketTurn& turn = turns_[i];
     ASSIGN_OR_RETURN(
@@ -100,21 +159,25 @@ absl::StatusOr<ValidationLoss> Validation::Measure() {
                       i * static_cast<uint64_t>(setup_.global_batch)));
     const FirstSamples objective(
         *setup_.objective, static_cast<int64_t>(turn.position) + turn.samples);
-    ASSIGN_OR_RETURN(const double loss, LossOf(*model_, batch, objective));
-    sums[turn.bucket] += loss * global_batch;
+    ASSIGN_OR_RETURN(const Measured measured,
+                     MeasureOf(*model_, batch, objective));
+    losses[turn.bucket] += measured.loss * global_batch;
+    AddTo(all.hits, measured.hits);
+    for (const auto& [layer, routes] : measured.routes) {
+      AddTo(all.routes[layer], routes);
+    }
   }
   // What comes next is decoded while training goes on.
   reader_->Rewind();
-  ValidationLoss loss;
-  for (size_t b = 0; b < sums.size(); ++b) {
-    loss.all += sums[b] / static_cast<double>(samples_);
+  for (size_t b = 0; b < losses.size(); ++b) {
+    all.loss += losses[b] / static_cast<double>(samples_);
     if (dataset_.buckets() == nullptr || bucket_samples_[b] == 0) continue;
-    loss.by_size.push_back(
+    all.by_size.push_back(
         {.size = dataset_.buckets()->sizes[b],
          .samples = bucket_samples_[b],
-         .loss = sums[b] / static_cast<double>(bucket_samples_[b])});
+         .loss = losses[b] / static_cast<double>(bucket_samples_[b])});
   }
-  return loss;
+  return all;
 }
 
 }  // namespace trireme

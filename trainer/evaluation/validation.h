@@ -5,7 +5,10 @@
 #define TRIREME_TRAINER_EVALUATION_VALIDATION_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,15 +24,9 @@
 
 namespace trireme {
 
-// The objective's own loss of the samples of all ranks' local batches, as
-// training has it, without training. Collective over the world. Errors: out of
-// memory.
-absl::StatusOr<double> LossOf(RankModel& model, const Batch& local_batch,
-                              const Objective& objective);
-
-// Means over samples of the objective's own loss.
-struct ValidationLoss {
-  double all = 0;
+struct Measured {
+  // The objective's own.
+  double loss = 0;
   // Where pictures come in several sizes, of each that was measured.
   struct OfSize {
     PictureSize size;
@@ -37,7 +34,24 @@ struct ValidationLoss {
     double loss = 0;
   };
   std::vector<OfSize> by_size;
+  // Samples whose classes are named wrongly and rightly; empty of a model that
+  // names none.
+  std::vector<double> hits;
+  // By layer with experts its routes [kRouteKinds, experts] by the samples'
+  // kinds (MoeTokens::kinds); where the objective tells none apart, [experts].
+  std::map<std::string, std::vector<double>> routes;
+
+  // The share of samples whose class is named rightly.
+  std::optional<double> accuracy() const;
 };
+
+// What a model makes of the samples of all ranks' local batches, as training
+// has it, without training. Collective over the world. Errors: out of memory.
+absl::StatusOr<Measured> MeasureOf(RankModel& model, const Batch& local_batch,
+                                   const Objective& objective);
+// The loss alone.
+absl::StatusOr<double> LossOf(RankModel& model, const Batch& local_batch,
+                              const Objective& objective);
 
 class Validation {
  public:
@@ -52,10 +66,11 @@ class Validation {
 
   // Reads the samples with the model that is measured from now on. Collective.
   void Begin(RankModel& model);
-  // The losses without what blocks add: the same on every rank and, to
-  // rounding, on every grid and with every batch. Collective. Errors: samples
-  // that cannot be read, out of memory.
-  absl::StatusOr<ValidationLoss> Measure();
+  // The losses as means over the samples, without what blocks add, and sums of
+  // counts: the same on every rank and, to rounding, on every grid and with
+  // every batch. Collective. Errors: samples that cannot be read, out of
+  // memory.
+  absl::StatusOr<Measured> Measure();
 
   int64_t samples() const { return samples_; }
 
