@@ -13,9 +13,11 @@
 #include "models/hidream/hidream_family.h"
 #include "models/mesh_tokens/mesh_decoder_family.h"
 #include "models/mmdit/mmdit_family.h"
+#include "models/objective/classification.h"
 #include "models/objective/next_token.h"
 #include "models/objective/reconstruction.h"
 #include "models/shape_vae/shape_vae_family.h"
+#include "models/swin/swin_family.h"
 #include "models/triposg/triposg_family.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
@@ -36,6 +38,8 @@ constexpr int64_t kChannels = 2;
 constexpr int64_t kWidth = 8;
 constexpr int64_t kSetChannels = 6;
 constexpr int64_t kPictureSide = 4;
+constexpr int64_t kSwinClasses = 10;
+constexpr double kLabelSmoothing = 0.1;
 
 int64_t WorldSizeOf(const GridCase& grid) {
   const auto& stage_ranks = grid.plan.skip().stage_ranks();
@@ -180,6 +184,22 @@ std::shared_ptr<const ModelFamily> MeshTokensOf(const GridCase& grid) {
   return MakeMeshDecoderFamily(config);
 }
 
+std::shared_ptr<const ModelFamily> SwinOf(const GridCase& grid) {
+  SwinConfig config;
+  const int64_t blocks = grid.layers / 2;
+  config.stages = {{blocks, grid.heads}, {grid.layers - blocks, grid.heads}};
+  config.patch = 2;
+  config.hidden = 4 * grid.heads;
+  config.mlp_hidden = 8 * grid.heads;
+  config.moe = grid.moe;
+  config.expert_stages = 2;
+  config.window = 2;
+  config.channels = kChannels;
+  config.side = kWidth;
+  config.classes = kSwinClasses;
+  return MakeSwinFamily(config);
+}
+
 // Sequences of unlike lengths, so that means over a replica's tokens are others
 // than those over all.
 void AddSequences(const TrainingSetup& setup, Device& device, Batch& batch) {
@@ -211,6 +231,7 @@ std::shared_ptr<const ModelFamily> FamilyOf(const GridCase& grid) {
   if (grid.triposg.has_value()) return TriposgOf(grid);
   if (grid.shape_vae) return ShapeVaeOf(grid);
   if (grid.mesh_tokens) return MeshTokensOf(grid);
+  if (grid.swin) return SwinOf(grid);
   return grid.mmdit ? MmditOf(grid) : DitOf(grid);
 }
 
@@ -245,6 +266,9 @@ TrainingSetup SetupOf(const GridCase& grid) {
         *grid.diffusion, setup.seed, setup.global_batch);
   } else if (grid.mesh_tokens) {
     setup.objective = std::make_shared<NextTokenObjective>(setup.global_batch);
+  } else if (grid.swin) {
+    setup.objective = std::make_shared<ClassificationObjective>(
+        kLabelSmoothing, setup.global_batch);
   } else {
     setup.objective = std::make_shared<RectifiedFlowObjective>(
         grid.flow, setup.seed, setup.global_batch);
@@ -297,9 +321,11 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
       random.FillNormal(
           300000,
           std::span<float>(pooled.data() + i * kPooledWidth, kPooledWidth));
-      if (setup.family->num_classes() > 0) {
-        labels[i] = static_cast<int32_t>(random.Bits(100000) %
-                                         setup.family->num_classes());
+      const int64_t classes = setup.family->classifies()
+                                  ? kSwinClasses
+                                  : setup.family->num_classes();
+      if (classes > 0) {
+        labels[i] = static_cast<int32_t>(random.Bits(100000) % classes);
       }
       text_counts[i] =
           static_cast<int32_t>(random.Bits(200000) % (most_text + 1));
@@ -426,6 +452,7 @@ std::vector<std::string> GridCase::Features() const {
     add(diffusion->schedule.learned_variance, "variance");
   }
   add(mesh_tokens, "meshtokens");
+  add(swin, "swin");
   add(flow.predicts_clean, "clean");
   add(flow.match_channels > 0, fmt::format("match{}", flow.match_channels));
   add(image_attention_layers > 0,

@@ -1,5 +1,5 @@
-// A tiny DiT, MMDiT, HiDream, TripoSG, shapes' autoencoder or meshes' tokens
-// job under any plan, for tests that compare one grid with another.
+// A tiny DiT, MMDiT, HiDream, TripoSG, shapes' autoencoder, meshes' tokens or
+// Swin job under any plan, for tests that compare one grid with another.
 
 #ifndef TRIREME_TESTS_PARITY_TINY_JOB_H_
 #define TRIREME_TESTS_PARITY_TINY_JOB_H_
@@ -66,6 +66,9 @@ struct GridCase {
   bool conditions_per_block = false;
   // A model of sequences, of at most as many tokens as the others have.
   bool mesh_tokens = false;
+  // A Swin V2 of two stages of as many blocks, whose every second block has
+  // experts where there are any.
+  bool swin = false;
   // What is learnt: a flow, or this. A DiT predicts variances where it learns
   // them.
   RectifiedFlowConfig flow;

@@ -1,0 +1,84 @@
+// A Swin Transformer V2, dense and with experts, gives the losses and gradients
+// of one rank on every axis of the grid that it has, and the bits of a stage
+// where pipeline, schedule, recompute or offload change.
+
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/parity/tiny_job.h"
+
+namespace trireme {
+namespace {
+
+// Of each sample's tokens some find no room.
+constexpr MoeConfig kExperts = {.experts = 4,
+                                .top_k = 1,
+                                .expert_hidden = 24,
+                                .kind = MoeConfig::ExpertKind::kGelu,
+                                .balance_weight = 0.1,
+                                .router = MoeConfig::RouterKind::kCosine,
+                                .capacity_factor = 1.25};
+
+class SwinParityTest : public testing::TestWithParam<GridCase> {
+ protected:
+  static void TearDownTestSuite() { references_ = {}; }
+  inline static References references_;
+};
+
+TEST_P(SwinParityTest, LossesAndGradientsEqualOneRank) {
+  const GridCase grid = GetParam();
+  const ParityReport report = Compare(references_.Of(grid), Record(grid));
+  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
+  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+}
+
+GridCase CaseOf(GridCase grid, const char* plan) {
+  grid.swin = true;
+  grid.plan = PlanFromText(plan);
+  return grid;
+}
+
+GridCase WithExperts(GridCase grid, const char* plan) {
+  grid.moe = kExperts;
+  return CaseOf(grid, plan);
+}
+
+std::vector<GridCase> Grids() {
+  return {
+      CaseOf({}, "microbatches: 4"),
+      CaseOf({.tp = 4}, "recompute: SELECTIVE"),
+      CaseOf({.tp = 2, .pp = 2, .dp = 2}, "recompute: FULL"),
+      CaseOf({.pp = 4}, "schedule: ZB_H1"),
+      CaseOf({.pp = 2, .dp = 2}, "sharding: PARAMETERS"),
+      CaseOf({}, "microbatches: 2 offload { resident_units: 1 }"),
+      CaseOf({.tp = 2, .dp = 2, .dtype = DType::kFloat32}, ""),
+      WithExperts({.tp = 2, .dp = 2, .ep = 4}, "microbatches: 2"),
+      WithExperts({.dp = 4, .ep = 2}, "sharding: OPTIMIZER recompute: FULL"),
+      WithExperts({.pp = 2, .dp = 2, .ep = 2}, "experts { chunks: 2 }"),
+  };
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, SwinParityTest, testing::ValuesIn(Grids()),
+                         [](const auto& info) { return info.param.Name(); });
+
+class SwinBitwiseTest : public testing::TestWithParam<GridCase> {};
+
+TEST_P(SwinBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
+  const GridCase grid = GetParam();
+  GridCase base = OneRank(grid);
+  base.plan.set_microbatches(grid.plan.microbatches());
+  const ParityReport report = Compare(Record(base), Record(grid));
+  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Pipelines, SwinBitwiseTest,
+    testing::Values(WithExperts({.dtype = DType::kFloat32},
+                                "microbatches: 4 recompute: FULL"),
+                    CaseOf({.pp = 4, .dtype = DType::kFloat32},
+                           "microbatches: 4 schedule: ONE_F_ONE_B recompute: "
+                           "SELECTIVE")),
+    [](const auto& info) { return info.param.Name(); });
+
+}  // namespace
+}  // namespace trireme
