@@ -258,6 +258,36 @@ TEST_F(MoeLayerTest, KeepsWhatADenseLayerOfTheActiveWidthKeeps) {
   EXPECT_LE(kept(Keep::kRecipe), 2 * inner + routing);
 }
 
+// What a picture of routing shows adds up to what was routed, and padding to
+// none of it.
+TEST_F(MoeLayerTest, RoutesAreCountedByTheKindsOfTheirSamples) {
+  Rank rank(*this, Config(MoeConfig::ExpertKind::kGelu, 4, 2));
+  const auto counts = [&](const std::vector<int32_t>& kinds) {
+    Tape tape(device_, Tape::Mode::kInference);
+    ForwardContext context{tape, rank.parallel};
+    rank.layer.Forward(context, {Variable(Input()), States()},
+                       {.of_sample = kTokens,
+                        .global_batch = kSamples,
+                        .samples = {0, 1},
+                        .kinds = kinds});
+    return tape.TakeCounts().at(0).values.ToVector<double>();
+  };
+  const std::vector<double> all = counts({});
+  ASSERT_EQ(all.size(), 4u);
+  const std::vector<double> apart = counts({3, kRouteKinds - 1});
+  const std::vector<double> first = counts({3, kNoRouteKind});
+  ASSERT_EQ(apart.size(), static_cast<size_t>(4 * kRouteKinds));
+  ASSERT_EQ(first.size(), apart.size());
+  double of_first = 0;
+  for (int64_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(apart[3 * 4 + i] + apart[(kRouteKinds - 1) * 4 + i], all[i]);
+    EXPECT_EQ(first[3 * 4 + i], apart[3 * 4 + i]);
+    of_first += first[3 * 4 + i];
+  }
+  EXPECT_EQ(of_first, 2 * kTokens);
+  EXPECT_EQ(std::accumulate(first.begin(), first.end(), 0.0), of_first);
+}
+
 // With equal scores the balance loss is its weight, whoever is chosen, and the
 // z-loss the square of log E; a loss counts where it belongs: over the tokens
 // of the job's batch.

@@ -114,6 +114,18 @@ TEST(Plan, ParallelModesThatDoNotFitAreRefused) {
             "NONE");
 }
 
+TEST(Plan, TokensInWindowsAreNotShared) {
+  PlanContext context = kContext;
+  context.whole_samples = true;
+  EXPECT_EQ(ErrorOf("grid { cp: 2 dp: 4 }", context),
+            "plan.grid.cp: found 2, expected 1 for a model whose tokens lie in "
+            "windows");
+  EXPECT_EQ(ErrorOf("grid { tp: 2 dp: 4 } sequence_parallel: true", context),
+            "plan.sequence_parallel: found true, expected false for a model "
+            "whose tokens lie in windows");
+  EXPECT_TRUE(ResolvePlan(Parse("grid { tp: 2 dp: 4 }"), context).ok());
+}
+
 TEST(Plan, ExpertsAreDividedAmongTheRanksOfAStage) {
   PlanContext context = kContext;
   EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 2 }", context),

@@ -20,13 +20,28 @@ ModelShape SmallImages() {
   return model;
 }
 
-std::vector<Candidate> Candidates(int64_t devices, int64_t global_batch) {
+std::vector<Candidate> Candidates(int64_t devices, int64_t global_batch,
+                                  const ModelShape& shape = SmallImages()) {
   const absl::StatusOr<Cluster> cluster =
       DescribeCluster({.nodes = 1, .devices_per_node = devices});
   EXPECT_TRUE(cluster.ok()) << cluster.status();
   const absl::StatusOr<ClusterModel> model = ResolveCluster(*cluster);
   EXPECT_TRUE(model.ok()) << model.status();
-  return EnumerateCandidates(SmallImages(), *model, global_batch, {});
+  return EnumerateCandidates(shape, *model, global_batch, {});
+}
+
+// What a run would refuse is not proposed.
+TEST(Candidates, TokensInWindowsAreNotShared) {
+  ModelShape shape = SmallImages();
+  shape.whole_samples = true;
+  bool of_tensor = false;
+  for (const Candidate& candidate : Candidates(4, 64, shape)) {
+    EXPECT_FALSE(candidate.sequence_parallel);
+    if (candidate.verdict != VerdictCode::kPending) continue;
+    EXPECT_EQ(candidate.cp, 1);
+    of_tensor = of_tensor || candidate.tp == 4;
+  }
+  EXPECT_TRUE(of_tensor);
 }
 
 // The runtime pads sequences that do not divide, and tensor parallelism alone
