@@ -1,5 +1,6 @@
 #include "runtime/ops/dry_kernels.h"
 
+#include <algorithm>
 #include <numeric>
 
 namespace trireme {
@@ -375,6 +376,66 @@ RoutingKernels DryRouting() {
                         void*) { CountBytes(stream, dtype, rows * width, 1); }};
 }
 
+// Of a surface, of which samples are made: as many tokens as a block of each
+// side has, of those that it passes.
+constexpr int64_t kTokensOfSmall = 16;
+constexpr int64_t kTokensOfLarge = 64;
+
+// Keys that a query is multiplied with, over all branches.
+int64_t SparseKeys(const SparseAttentionProblem& p) {
+  const int64_t small = std::min(
+      p.most_small, (p.block_tokens + kTokensOfSmall - 1) / kTokensOfSmall);
+  const int64_t large = std::min(p.block_tokens, kTokensOfLarge);
+  return small + std::min(p.top_k * large, p.block_tokens) + large;
+}
+
+// `products` with all keys; tensors of the queries' and of the keys' size.
+void CountSparse(Stream& stream, const SparseAttentionProblem& p,
+                 int64_t products, int64_t query_tensors, int64_t key_tensors) {
+  const int64_t queries = p.batch * p.queries * p.heads * p.head_dim;
+  const int64_t keys =
+      p.batch * (p.keys + p.most_small) * p.key_heads * p.head_dim;
+  stream.Count({.product_flops = 2 * products * queries * SparseKeys(p),
+                .bytes = (queries * query_tensors + keys * key_tensors) *
+                         DTypeSize(p.dtype),
+                .attention = true});
+}
+
+SparseAttentionKernels DrySparseAttention(const SparseAttentionKernels& twin) {
+  SparseAttentionKernels kernels = twin;
+  // Of q, keys and values those of the branches and the output.
+  kernels.forward = [](Stream& stream, const SparseAttentionProblem& p,
+                       const SparseAttentionOperands&, void*) {
+    CountSparse(stream, p, 2, kSparseBranches + 2, 2);
+  };
+  // Of q, keys, values, branches and the output's gradient those of q, keys
+  // and values.
+  kernels.backward = [](Stream& stream, const SparseAttentionProblem& p,
+                        const SparseAttentionOperands&,
+                        const SparseAttentionGradients&, void*) {
+    CountSparse(stream, p, 4, kSparseBranches + 3, 4);
+  };
+  return kernels;
+}
+
+SpatialBlockKernels DrySpatialBlocks() {
+  return {
+      .partition =
+          [](Stream& stream, const SpatialBlocksArguments& a) {
+            CountBytes(stream, DType::kInt32, a.batch * a.tokens, 10);
+          },
+      .mean =
+          [](Stream& stream, const BlockMeanArguments& a, const void*, void*) {
+            CountBytes(stream, a.dtype,
+                       a.batch * (a.tokens + a.blocks.most) * a.width, 1);
+          },
+      .mean_backward =
+          [](Stream& stream, const BlockMeanArguments& a, const void*, void*) {
+            CountBytes(stream, a.dtype,
+                       a.batch * (a.tokens + a.blocks.most) * a.width, 1);
+          }};
+}
+
 SplitNormKernels DrySplitNorm() {
   return {.squares =
               [](Stream& stream, const SplitNormArguments& a, double*) {
@@ -463,6 +524,8 @@ Kernels DryKernels(const Kernels& twin) {
           .random = DryRandom(),
           .reduction = DryReduction(),
           .routing = DryRouting(),
+          .sparse_attention = DrySparseAttention(twin.sparse_attention),
+          .spatial_blocks = DrySpatialBlocks(),
           .split_norm = DrySplitNorm(),
           .weight_decomposition = DryWeightDecomposition(),
           .window_attention = DryWindowAttention()};

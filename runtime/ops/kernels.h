@@ -19,6 +19,8 @@
 #include "runtime/ops/kernels/random.h"
 #include "runtime/ops/kernels/reduction.h"
 #include "runtime/ops/kernels/routing.h"
+#include "runtime/ops/kernels/sparse_attention.h"
+#include "runtime/ops/kernels/spatial_blocks.h"
 #include "runtime/ops/kernels/split_norm.h"
 #include "runtime/ops/kernels/weight_decomposition.h"
 #include "runtime/ops/kernels/window_attention.h"
@@ -40,6 +42,9 @@ struct Kernels {
   RandomKernels random;
   ReductionKernels reduction;
   RoutingKernels routing;
+  // Of devices that have it; else without functions.
+  SparseAttentionKernels sparse_attention = {};
+  SpatialBlockKernels spatial_blocks = {};
   SplitNormKernels split_norm;
   WeightDecompositionKernels weight_decomposition;
   WindowAttentionKernels window_attention;

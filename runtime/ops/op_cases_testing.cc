@@ -19,6 +19,8 @@
 #include "runtime/ops/random.h"
 #include "runtime/ops/reduction.h"
 #include "runtime/ops/routing.h"
+#include "runtime/ops/sparse_attention.h"
+#include "runtime/ops/spatial_blocks.h"
 #include "runtime/ops/split_norm.h"
 #include "runtime/ops/weight_decomposition.h"
 #include "runtime/ops/window_attention.h"
@@ -441,6 +443,58 @@ std::vector<OpCase> Attentions() {
   };
 }
 
+// Of 70 and 45 tokens with padding, in all blocks of two samples.
+std::vector<OpCase> SparseAttentions() {
+  constexpr int64_t kTokens = 75, kSide = 16;
+  const auto attend = [=](Operands& in) -> std::vector<Tensor> {
+    const int64_t d = 32, heads = 4, key_heads = 2;
+    const Tensor q = in({2, kTokens, heads * d});
+    const Tensor kv = in({2, kTokens, 2 * key_heads * d});
+    Device& device = q.device();
+    std::vector<int32_t> voxels;
+    for (int64_t i = 0; i < 2 * kTokens * 3; ++i) {
+      voxels.push_back(static_cast<int32_t>(i * i * 7 % 83 % kSide));
+    }
+    const std::vector<int32_t> counts = {70, 45};
+    const SpatialBlocks blocks = PartitionTokens(
+        Tensor::FromValues<int32_t>(device, {2, kTokens, 3}, voxels),
+        Tensor::FromValues<int32_t>(device, {2}, counts), kSide);
+    const Tensor compressed = in({2, blocks.small.most, 2 * key_heads * d});
+    const Tensor gates = in({2, kTokens, 3});
+    const auto views = [&](const Tensor& q, const Tensor& kv,
+                           const Tensor& compressed, const Tensor& gates) {
+      return SparseAttentionInputs{
+          PackedHeads(q, 1, 0, d),          PackedHeads(kv, 2, 0, d),
+          PackedHeads(kv, 2, 1, d),         PackedHeads(compressed, 2, 0, d),
+          PackedHeads(compressed, 2, 1, d), gates};
+    };
+    const SparseAttentionInputs inputs = views(q, kv, compressed, gates);
+    const Tensor dq = Tensor::EmptyLike(q), dkv = Tensor::EmptyLike(kv);
+    const Tensor dcompressed = Tensor::EmptyLike(compressed);
+    const Tensor dgates = Tensor::EmptyLike(gates);
+    // All blocks: roundings change no choice.
+    const SparseAttentionOptions options = {.top_k = blocks.large.most,
+                                            .shifted = true};
+    const SparseAttentionResult forward =
+        SparseAttentionForward(inputs, blocks, options);
+    SparseAttentionBackward(inputs, blocks, options, forward,
+                            in({2, kTokens, heads * d}),
+                            views(dq, dkv, dcompressed, dgates));
+    const Tensor means = BlockMean(q, blocks.small);
+    return {forward.out,
+            dq,
+            dkv,
+            dcompressed,
+            dgates,
+            means,
+            BlockMeanBackward(means, blocks.small, kTokens)};
+  };
+  return {{.name = "SparseAttention",
+           .run = attend,
+           .roundings = 8,
+           .on_gpus = false}};
+}
+
 std::vector<OpCase> Pictures() {
   return {
       {.name = "Convolution",
@@ -480,7 +534,7 @@ std::vector<OpCase> EveryOp() {
   for (auto* const family :
        {Pointwise, Norms, HeadNorms, SplitNorms, WindowAttentions,
         WeightDecompositions, Reductions, Copies, Embeddings, Random, Routing,
-        Products, Attentions, Pictures}) {
+        Products, Attentions, SparseAttentions, Pictures}) {
     std::vector<OpCase> cases = family();
     std::move(cases.begin(), cases.end(), std::back_inserter(all));
   }

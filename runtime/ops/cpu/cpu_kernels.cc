@@ -22,6 +22,8 @@
 #include "runtime/ops/cpu/random_kernels.h"
 #include "runtime/ops/cpu/reduction_kernels.h"
 #include "runtime/ops/cpu/routing_kernels.h"
+#include "runtime/ops/cpu/sparse_attention.h"
+#include "runtime/ops/cpu/spatial_blocks_kernels.h"
 #include "runtime/ops/cpu/split_norm_kernels.h"
 #include "runtime/ops/cpu/weight_decomposition_kernels.h"
 #include "runtime/ops/cpu/window_attention_kernels.h"
@@ -102,6 +104,31 @@ void AttentionBackward(const AttentionProblem& problem,
   AttentionBackwardCpu(WithThreads(problem), operands, gradients, workspace);
 }
 
+int64_t SparseForwardWorkspace(const SparseAttentionProblem& problem,
+                               const SparseAttentionOperands& operands) {
+  return SparseAttentionForwardWorkspace(problem, operands, AvailableThreads());
+}
+
+void SparseForward(const SparseAttentionProblem& problem,
+                   const SparseAttentionOperands& operands, void* workspace) {
+  SparseAttentionForwardCpu(problem, operands, AvailableThreads(), workspace);
+}
+
+int64_t SparseBackwardWorkspace(const SparseAttentionProblem& problem,
+                                const SparseAttentionOperands& operands,
+                                const SparseAttentionGradients& gradients) {
+  return SparseAttentionBackwardWorkspace(problem, operands, gradients,
+                                          AvailableThreads());
+}
+
+void SparseBackward(const SparseAttentionProblem& problem,
+                    const SparseAttentionOperands& operands,
+                    const SparseAttentionGradients& gradients,
+                    void* workspace) {
+  SparseAttentionBackwardCpu(problem, operands, gradients, AvailableThreads(),
+                             workspace);
+}
+
 void AddColumnSumsKernel(DType dtype, int64_t rows, int64_t columns,
                          const void* x, void* out) {
   DispatchFloating(dtype, [&]<typename T>(T) {
@@ -180,6 +207,14 @@ const Kernels& CpuKernels() {
                   .scale_rows = OnHost<&ScaleRowsKernel>::Run,
                   .row_dots = OnHost<&RowDotsKernel>::Run,
                   .log_sum_exp = OnHost<&LogSumExpKernel>::Run},
+      .sparse_attention = {.forward_workspace = SparseForwardWorkspace,
+                           .forward = OnHost<&SparseForward>::Run,
+                           .backward_workspace = SparseBackwardWorkspace,
+                           .backward = OnHost<&SparseBackward>::Run},
+      .spatial_blocks = {.partition = OnHost<&PartitionTokensKernel>::Run,
+                         .mean = OnHost<&BlockMeanKernel>::Run,
+                         .mean_backward =
+                             OnHost<&BlockMeanBackwardKernel>::Run},
       .split_norm = {.squares = OnHost<&SplitNormSquaresKernel>::Run,
                      .forward = OnHost<&SplitNormForwardKernel>::Run,
                      .dots = OnHost<&SplitNormDotsKernel>::Run,

@@ -29,6 +29,9 @@ std::unique_ptr<Device> Gpu() {
 
 class CudaOpTest : public testing::TestWithParam<std::tuple<OpCase, DType>> {
  protected:
+  void SetUp() override {
+    if (!op().on_gpus) GTEST_SKIP() << "the host's alone";
+  }
   const OpCase& op() const { return std::get<0>(GetParam()); }
   DType dtype() const { return std::get<1>(GetParam()); }
   Values Run(bool shifted) {

@@ -1,0 +1,162 @@
+#include "runtime/ops/cpu/spatial_blocks_kernels.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "runtime/core/log.h"
+#include "runtime/ops/cpu/parallel_rows.h"
+
+namespace trireme {
+namespace {
+
+// Sides of large blocks in small ones.
+constexpr int64_t kSmallInLarge = kLargeBlock / kSmallBlock;
+
+// One sample's part of a kind of blocks.
+struct SampleBlocks {
+  SampleBlocks(const TokenBlocksPointer& blocks, int64_t sample, int64_t tokens)
+      : most(blocks.most),
+        count(blocks.counts + sample),
+        offsets(blocks.offsets + sample * (blocks.most + 1)),
+        order(blocks.order + sample * tokens),
+        of_token(blocks.of_token + sample * tokens) {}
+
+  int64_t most;
+  int32_t* count;
+  int32_t* offsets;
+  int32_t* order;
+  int32_t* of_token;
+};
+
+// Groups `tokens` tokens, the first keys.size() of which are no padding, by
+// equal keys, in the order of keys.
+void Group(const std::vector<int64_t>& keys, int64_t tokens,
+           const SampleBlocks& blocks) {
+  const auto count = static_cast<int64_t>(keys.size());
+  std::iota(blocks.order, blocks.order + tokens, 0);
+  std::stable_sort(blocks.order, blocks.order + count,
+                   [&](int32_t a, int32_t b) { return keys[a] < keys[b]; });
+  int64_t found = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t token = blocks.order[i];
+    if (i == 0 || keys[token] != keys[blocks.order[i - 1]]) {
+      CHECK_LT(found, blocks.most);
+      blocks.offsets[found++] = static_cast<int32_t>(i);
+    }
+    blocks.of_token[token] = static_cast<int32_t>(found - 1);
+  }
+  *blocks.count = static_cast<int32_t>(found);
+  std::fill(blocks.offsets + found, blocks.offsets + blocks.most + 1,
+            static_cast<int32_t>(count));
+  std::fill(blocks.of_token + count, blocks.of_token + tokens, -1);
+}
+
+// The place of a block among those of a grid with `side` of them a side.
+int64_t Place(int64_t x, int64_t y, int64_t z, int64_t side) {
+  return (z * side + y) * side + x;
+}
+
+void PartitionSample(const SpatialBlocksArguments& a, int64_t sample) {
+  const int64_t count = a.counts[sample];
+  CHECK(count >= 0 && count <= a.tokens)
+      << "sample " << sample << " has " << count << " of " << a.tokens
+      << " tokens";
+  const int32_t* voxels = a.voxels + sample * a.tokens * 3;
+  int32_t* cells = a.cells + sample * a.tokens;
+  const int64_t large_side = (a.resolution + kLargeBlock - 1) / kLargeBlock;
+  const int64_t window_side =
+      (a.resolution - 1 + kWindowShift) / kLargeBlock + 1;
+  std::vector<int64_t> small(count), large(count), windows(count);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t x = voxels[3 * i], y = voxels[3 * i + 1],
+                  z = voxels[3 * i + 2];
+    CHECK(std::min({x, y, z}) >= 0 && std::max({x, y, z}) < a.resolution)
+        << "voxel " << x << ", " << y << ", " << z << " of sample " << sample
+        << " lies beyond a grid of " << a.resolution;
+    large[i] =
+        Place(x / kLargeBlock, y / kLargeBlock, z / kLargeBlock, large_side);
+    // So that those of a large block follow each other.
+    small[i] =
+        large[i] * kSmallInLarge * kSmallInLarge * kSmallInLarge +
+        Place(x % kLargeBlock / kSmallBlock, y % kLargeBlock / kSmallBlock,
+              z % kLargeBlock / kSmallBlock, kSmallInLarge);
+    windows[i] = Place((x + kWindowShift) / kLargeBlock,
+                       (y + kWindowShift) / kLargeBlock,
+                       (z + kWindowShift) / kLargeBlock, window_side);
+    cells[i] = static_cast<int32_t>(
+        Place(x % kSmallBlock, y % kSmallBlock, z % kSmallBlock, kSmallBlock));
+  }
+  std::fill(cells + count, cells + a.tokens, 0);
+  const SampleBlocks of_small(a.small, sample, a.tokens);
+  const SampleBlocks of_large(a.large, sample, a.tokens);
+  Group(small, a.tokens, of_small);
+  Group(large, a.tokens, of_large);
+  Group(windows, a.tokens, SampleBlocks(a.windows, sample, a.tokens));
+  int32_t* large_of_small = a.large_of_small + sample * a.small.most;
+  std::fill_n(large_of_small, a.small.most, 0);
+  for (int64_t i = 0; i < *of_small.count; ++i) {
+    large_of_small[i] = of_large.of_token[of_small.order[of_small.offsets[i]]];
+  }
+}
+
+}  // namespace
+
+void PartitionTokensKernel(const SpatialBlocksArguments& arguments) {
+  ParallelRows(arguments.batch, 3 * arguments.tokens,
+               [&](int64_t sample) { PartitionSample(arguments, sample); });
+}
+
+void BlockMeanKernel(const BlockMeanArguments& arguments, const void* x,
+                     void* means) {
+  const BlockMeanArguments& a = arguments;
+  DispatchFloating(a.dtype, [&]<typename T>(T) {
+    using A = ComputeType<T>;
+    ParallelRows(a.batch * a.blocks.most, a.width, [&](int64_t row) {
+      const int64_t sample = row / a.blocks.most;
+      const SampleBlocks blocks(a.blocks, sample, a.block_tokens);
+      const int64_t block = row % a.blocks.most;
+      const int32_t begin = blocks.offsets[block];
+      const int32_t end = blocks.offsets[block + 1];
+      std::vector<A> sums(a.width, A{0});
+      for (int32_t i = begin; i < end; ++i) {
+        const T* from = static_cast<const T*>(x) +
+                        (sample * a.tokens + blocks.order[i]) * a.width;
+        for (int64_t c = 0; c < a.width; ++c) {
+          sums[c] += static_cast<A>(from[c]);
+        }
+      }
+      const A factor = A{1} / static_cast<A>(std::max(end - begin, 1));
+      T* to = static_cast<T*>(means) + row * a.width;
+      for (int64_t c = 0; c < a.width; ++c) to[c] = T(sums[c] * factor);
+    });
+  });
+}
+
+void BlockMeanBackwardKernel(const BlockMeanArguments& arguments,
+                             const void* grad_means, void* grad_x) {
+  const BlockMeanArguments& a = arguments;
+  DispatchFloating(a.dtype, [&]<typename T>(T) {
+    using A = ComputeType<T>;
+    ParallelRows(a.batch * a.tokens, a.width, [&](int64_t row) {
+      const int64_t sample = row / a.tokens, token = row % a.tokens;
+      const SampleBlocks blocks(a.blocks, sample, a.block_tokens);
+      const int32_t block =
+          token < a.block_tokens ? blocks.of_token[token] : -1;
+      T* to = static_cast<T*>(grad_x) + row * a.width;
+      if (block < 0) {
+        std::fill_n(to, a.width, T{});
+        return;
+      }
+      const A factor = A{1} / static_cast<A>(blocks.offsets[block + 1] -
+                                             blocks.offsets[block]);
+      const T* from = static_cast<const T*>(grad_means) +
+                      (sample * a.blocks.most + block) * a.width;
+      for (int64_t c = 0; c < a.width; ++c) {
+        to[c] = T(static_cast<A>(from[c]) * factor);
+      }
+    });
+  });
+}
+
+}  // namespace trireme
