@@ -21,6 +21,11 @@ inline constexpr char kPixelsField[] = "pixels";  // fp32 [c, h, w] in [−1, 1]
 // fp32 [tokens, channels], in no order: what samples that are no pictures are
 // made of.
 inline constexpr char kTokenSetField[] = "token_set";
+// int32 [tokens, 3]: where each token of kTokenSetField lies on a grid, x, y,
+// z, sorted by blocks of 8³ places (models/shape/voxel_tokens.h); −1 as padding
+// behind them. And int32: how many a sample has, without padding.
+inline constexpr char kVoxelsField[] = "voxels";
+inline constexpr char kVoxelCountField[] = "voxel_count";
 // fp32 [n, 6]: points on a shape's surface and their outward unit normals; the
 // first of them, as many as FieldSpec::apart says, lie far apart.
 inline constexpr char kSurfaceField[] = "surface";
@@ -56,6 +61,9 @@ struct FieldSpec {
   int64_t max_rows = 0;
   // A value that every element may have where only sizes and times matter.
   double typical = 0;
+  // The field (int32) of how many of a sample's rows are no padding; empty:
+  // all.
+  std::string counted_by;
   // Of kSurfaceField: how many points that lie far apart come first.
   int64_t apart = 0;
   // Text is made of the sample's caption (models/data/byte_text.h), not read

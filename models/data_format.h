@@ -21,6 +21,8 @@ struct DataFormat {
   // More than 0: tokens are the cubes of a cube with so many a side, x fastest.
   // 0: they have no places.
   int64_t lattice = 0;
+  // More than 0: tokens are cells of a grid, at places of their own.
+  int64_t voxel_resolution = 0;
   // Samples are shapes themselves: points on their surfaces and distances.
   bool surfaces = false;
   // Where they are meshes as sequences of tokens: of which, and how many at

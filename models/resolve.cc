@@ -20,6 +20,8 @@
 #include "models/objective/rectified_flow.h"
 #include "models/shape_vae/shape_vae_family.h"
 #include "models/shape_vae/shape_vae_names.h"
+#include "models/sparse_dit/sparse_dit_config.h"
+#include "models/sparse_dit/sparse_dit_family.h"
 #include "models/swin/swin_family.h"
 #include "models/triposg/triposg_family.h"
 #include "models/triposg/triposg_names.h"
@@ -76,6 +78,11 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     return InvalidArgument(
         "data.shapes.sequences: found, expected mosaics or none for a model "
         "of no sequences (model.mesh_tokens)");
+  }
+  if (data.voxel_resolution > 0 && !model.has_sparse_dit()) {
+    return InvalidArgument(
+        "data.shapes.voxels: found, expected them for a model of voxels "
+        "(model.sparse_dit) only");
   }
   switch (model.family_case()) {
     case Model::kDit: {
@@ -147,12 +154,25 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
       FillSwin(config, *model.mutable_swin());
       return MakeSwinFamily(config);
     }
+    case Model::kSparseDit: {
+      if (data.voxel_resolution == 0) {
+        return InvalidArgument(
+            "model.sparse_dit: found other data, expected voxels "
+            "(data.shapes.voxels)");
+      }
+      ASSIGN_OR_RETURN(
+          const SparseDitConfig config,
+          ResolveSparseDit(model.sparse_dit(), data.tokens, data.token_channels,
+                           data.voxel_resolution, data.classes));
+      FillSparseDit(config, *model.mutable_sparse_dit());
+      return MakeSparseDitFamily(config);
+    }
     case Model::FAMILY_NOT_SET:
       break;
   }
   return InvalidArgument(
       "model: found no family, expected dit, mmdit, hidream, triposg, "
-      "shape_vae, mesh_tokens or swin");
+      "shape_vae, mesh_tokens, swin or sparse_dit");
 }
 
 absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
@@ -217,6 +237,11 @@ absl::StatusOr<ResolvedObjective> ResolveObjective(
     return InvalidArgument(
         "objective: found reconstruction, expected it for an autoencoder "
         "(model.shape_vae) only");
+  }
+  if (objective.has_diffusion() && !samples.counted_by.empty()) {
+    return InvalidArgument(
+        "objective: found diffusion, expected rectified_flow for samples of "
+        "unlike numbers of tokens (model.sparse_dit)");
   }
   if (objective.has_diffusion()) {
     ASSIGN_OR_RETURN(

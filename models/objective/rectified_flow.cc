@@ -13,6 +13,7 @@
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/random.h"
 
@@ -104,6 +105,16 @@ Tensor MatchToNoise(const Tensor& clean, std::span<const RandomStream> noise,
                        MemoryCategory::kActivations, "matched tokens");
 }
 
+// x [n, tokens, channels] with zeros behind each sample's `counts` (int32 [n]).
+void ZeroPadding(const Tensor& x, const Tensor& counts) {
+  const std::vector<int32_t> tokens = Download<int32_t>(counts);
+  for (int64_t i = 0; i < static_cast<int64_t>(tokens.size()); ++i) {
+    if (tokens[i] < x.dim(1)) {
+      ZeroSlice(x.Slice(i, i + 1), 1, tokens[i], x.dim(1));
+    }
+  }
+}
+
 }  // namespace
 
 double DrawSigma(const RectifiedFlowConfig& config,
@@ -140,6 +151,16 @@ absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
         of_sets ? fmt::format("at most the {} channels of a token",
                               samples.shape.dim(1))
                 : "none where samples are not sets of tokens");
+  }
+  if (!samples.counted_by.empty()) {
+    config.counted_field = samples.counted_by;
+    config.counted_channels = samples.shape.dim(1);
+    if (config.match_channels > 0) {
+      return InvalidArgument(
+          "objective.rectified_flow.match_channels: found {}, expected none "
+          "where tokens have places of their own",
+          config.match_channels);
+    }
   }
   if (flow.times() != RectifiedFlow::TIMES_UNSPECIFIED) {
     config.times = flow.times();
@@ -226,6 +247,14 @@ ModelInputs RectifiedFlowObjective::Prepare(const Batch& batch,
   const Tensor target = Tensor::EmptyLike(x, "flow target");
   const Tensor sigmas = Sigmas(batch, device);
   AddFlowNoise(noise, clean, sigmas, x, target);
+  if (!config_.counted_field.empty()) {
+    // What padding is given is nobody's concern, but what it is compared with
+    // is: a model predicts zeros there.
+    if (config_.predicts_clean) clean = clean.Clone("clean batch");
+    for (const Tensor& padded : {x, config_.predicts_clean ? clean : target}) {
+      ZeroPadding(padded, batch[config_.counted_field]);
+    }
+  }
   return {.x = In(x, dtype),
           .times = In(sigmas, dtype == DType::kFloat64 ? DType::kFloat64
                                                        : DType::kFloat32),
@@ -276,9 +305,14 @@ void RectifiedFlowObjective::AddLosses(ForwardContext& context,
     }
     compared = ScaleSamples(context, prediction, target, factors);
   }
+  const double compared_elements =
+      config_.counted_field.empty()
+          ? static_cast<double>(global_batch_ * elements)
+          : std::max(microbatch.counted, 1.0) *
+                static_cast<double>(config_.counted_channels);
   AddLoss(context,
           SquaredErrorLoss(context, compared.prediction, compared.target),
-          1.0 / static_cast<double>(global_batch_ * elements), kObjectiveLoss);
+          1.0 / compared_elements, kObjectiveLoss);
 }
 
 }  // namespace trireme

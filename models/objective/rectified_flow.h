@@ -15,6 +15,8 @@
 #define TRIREME_MODELS_OBJECTIVE_RECTIFIED_FLOW_H_
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -38,6 +40,10 @@ struct RectifiedFlowConfig {
   bool predicts_clean = false;
   // Channels by which tokens are matched; 0: they are not.
   int64_t match_channels = 0;
+  // FieldSpec::counted_by of samples, and channels of their tokens: losses are
+  // means over those that are no padding. Empty: over all elements.
+  std::string counted_field;
+  int64_t counted_channels = 0;
 };
 
 // `samples`: what is learnt; `tokens`: of a sample, for a dynamic shift. Errors
@@ -63,6 +69,9 @@ class RectifiedFlowObjective final : public Objective {
   Tensor Condition(const Batch& microbatch, std::string_view field,
                    int32_t none) const override;
   int64_t global_batch() const override { return global_batch_; }
+  std::string_view counted_field() const override {
+    return config_.counted_field;
+  }
   void AddLosses(ForwardContext& context, const Batch& microbatch,
                  const ShardedVariable& prediction, const Tensor& target,
                  int64_t elements) const override;

@@ -2,7 +2,8 @@
 // the first stage's inputs as the objective says, passes the state of its
 // blocks between stages, and ends in the objective's losses.
 //
-// A Part (DitPart, MmditPart, HidreamPart, TriposgPart) has the blocks, and
+// A Part (DitPart, MmditPart, HidreamPart, TriposgPart,
+// SparseDitPart) has the blocks, and
 // says what they read:
 //   Inputs, BlockConstants, State          types; a State is made of tensors,
 //                                          State::Of, and to them, ToTensors
@@ -13,7 +14,7 @@
 //                                          for all blocks of a microbatch
 //   InputsOf(microbatch, prepared, objective, constants)
 //   Embed(context, inputs), RunBlock(context, block, constants, state),
-//   Head(context, state)
+//   Head(context, state), or with the blocks' constants behind
 
 #ifndef TRIREME_MODELS_TRANSFORMER_PICTURE_CHUNK_H_
 #define TRIREME_MODELS_TRANSFORMER_PICTURE_CHUNK_H_
@@ -71,7 +72,7 @@ class PictureChunk final : public Chunk {
     Tensor target = std::move(SharedOf(microbatch).target);
     if (!target.defined()) target = LayOut(Prepare(microbatch).target);
     inputs_.objective().AddLosses(context, Microbatch(microbatch),
-                                  part_->Head(context, local), target,
+                                  Head(context, microbatch, local), target,
                                   part_->sample_elements());
     return {};
   }
@@ -138,6 +139,17 @@ class PictureChunk final : public Chunk {
                         Constants(microbatch));
     inputs.watch = WatchOf(microbatch);
     return part_->Embed(context, inputs);
+  }
+
+  ShardedVariable Head(ForwardContext& context, int64_t microbatch,
+                       const typename Part::State& state) {
+    if constexpr (requires(const typename Part::BlockConstants& constants) {
+                    part_->Head(context, state, constants);
+                  }) {
+      return part_->Head(context, state, Constants(microbatch));
+    } else {
+      return part_->Head(context, state);
+    }
   }
 
   // This rank's tokens of a target.

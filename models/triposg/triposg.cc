@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "models/transformer/position_table.h"
 #include "parallel/transitions.h"
 #include "runtime/autograd/tensor_functions.h"
 #include "runtime/core/log.h"
@@ -13,12 +12,8 @@
 namespace trireme {
 namespace {
 
-using Condition = TriposgConfig::Condition;
-
 constexpr double kTimeScale = 1000.0;
 constexpr double kMaxPeriod = 10000.0;
-constexpr double kTableStddev = 0.5;
-constexpr int64_t kColors = 3;
 // Tensors of a boundary that are no skips.
 constexpr size_t kBeforeSkips = 2;
 
@@ -36,17 +31,6 @@ Tensor Sinusoid(const Tensor& sigmas, int64_t width, DType dtype) {
                 cosines_first, sines_first);
   }
   return sines_first;
-}
-
-// Rows and columns of a picture's patches.
-std::vector<double> PatchPositions(const TriposgConfig& config) {
-  const int64_t side = config.picture_side / config.patch;
-  std::vector<double> positions;
-  for (int64_t i = 0; i < side * side; ++i) {
-    positions.push_back(static_cast<double>(i / side));
-    positions.push_back(static_cast<double>(i % side));
-  }
-  return positions;
 }
 
 }  // namespace
@@ -79,10 +63,7 @@ struct TriposgPart::Embedding {
   ReplicatedLinear tokens;
   ReplicatedLinear time_in;
   ReplicatedLinear time_out;
-  // Of a class, or of a picture's patches, whose places the table adds.
-  Parameter* class_table = nullptr;
-  std::unique_ptr<ReplicatedLinear> patches;
-  Tensor places;
+  CrossConditionEmbedding condition;
 };
 
 struct TriposgPart::Ending {
@@ -97,7 +78,7 @@ TriposgPart::TriposgPart(ParameterStore& store, const ProcessGrid& grid,
       options_(options),
       device_(store.device()),
       dtype_(store.dtype()),
-      layout_(grid, config.tokens(), config.condition_tokens(),
+      layout_(grid, config.tokens(), config.condition.tokens(),
               options.sequence_parallel, /*text_stream=*/false),
       samples_(layout_.tokens()) {
   samples_.tokens = config.latents;
@@ -107,19 +88,8 @@ TriposgPart::TriposgPart(ParameterStore& store, const ProcessGrid& grid,
     embedding_ = std::make_shared<Embedding>(Embedding{
         ReplicatedLinear(store, "token_embedding", config.channels, h),
         ReplicatedLinear(store, "time_embedding.in", h, config.mlp_hidden()),
-        ReplicatedLinear(store, "time_embedding.out", config.mlp_hidden(), h)});
-    if (config.condition == Condition::kClass) {
-      embedding_->class_table = &store.Create(
-          "class_embedding.table", {config.classes + 1, h}, {},
-          {.kind = Initializer::Kind::kNormal, .stddev = kTableStddev},
-          /*decay=*/false);
-    }
-    if (config.condition == Condition::kPicture) {
-      embedding_->patches = std::make_unique<ReplicatedLinear>(
-          store, "picture_embedding", kColors * config.patch * config.patch, h);
-      embedding_->places =
-          SinCosTable(device_, h, /*axes=*/2, PatchPositions(config), dtype_);
-    }
+        ReplicatedLinear(store, "time_embedding.out", config.mlp_hidden(), h),
+        CrossConditionEmbedding(store, config.condition, h)});
   }
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {
     store.BeginUnit();
@@ -146,7 +116,7 @@ std::vector<BoundarySpec> TriposgPart::Boundary(int block, int64_t b) const {
                           layout_.TokenStates()};
   std::vector<BoundarySpec> specs = {x};
   if (index == config_.layers) return specs;
-  specs.push_back({{b, config_.condition_tokens(), config_.condition_width()},
+  specs.push_back({{b, config_.condition.tokens(), config_.condition_width()},
                    dtype_,
                    layout_.TextStates()});
   specs.insert(specs.end(), config_.skips_before(index), x);
@@ -184,54 +154,25 @@ ShardedVariable TriposgPart::EmbedTokens(ForwardContext& context,
   return x;
 }
 
-ShardedVariable TriposgPart::EmbedCondition(ForwardContext& context,
-                                            const TriposgInputs& inputs) const {
-  ShardedVariable condition;
-  switch (config_.condition) {
-    case Condition::kClass: {
-      const ShardedVariable row = EmbeddingLookup(
-          context, *embedding_->class_table, inputs.labels, BatchStates());
-      condition = {Reshape(context.tape, row.variable,
-                           {inputs.labels.dim(0), 1, config_.hidden}),
-                   row.states};
-      break;
-    }
-    case Condition::kFeatures:
-      condition =
-          inputs.watch(context, kTextField, BatchConstant(inputs.features));
-      break;
-    case Condition::kPicture:
-      condition = AddConstant(
-          context,
-          embedding_->patches->Forward(
-              context, BatchConstant(Patchify(inputs.picture, config_.patch))),
-          embedding_->places);
-      break;
-  }
-  return Transition(context, condition, Axis::kContext,
-                    layout_.TextStates()[Axis::kContext]);
-}
-
 TriposgState TriposgPart::Embed(ForwardContext& context,
                                 const TriposgInputs& inputs) const {
   CHECK(has_embedding());
   TriposgState state;
   state.x = EmbedTokens(context, inputs);
-  state.condition = EmbedCondition(context, inputs);
+  state.condition = Transition(
+      context,
+      embedding_->condition.Forward(context, inputs.condition, inputs.watch),
+      Axis::kContext, layout_.TextStates()[Axis::kContext]);
   return state;
 }
 
 TriposgConstants TriposgPart::ConstantsOf(const Batch& microbatch,
                                           const Objective& objective,
                                           const InputWatch& /*watch*/) const {
-  Tensor counts;
-  if (config_.condition == Condition::kFeatures) {
-    counts = objective.Condition(microbatch, kTextCountField, /*none=*/0);
-  } else if (config_.condition == Condition::kPicture) {
-    counts = objective.Condition(microbatch, kPictureCountField, /*none=*/0);
-  }
   TriposgConstants constants =
-      Constants(microbatch.size(), counts, objective.global_batch());
+      Constants(microbatch.size(),
+                ConditionCountsOf(config_.condition, microbatch, objective),
+                objective.global_batch());
   constants.routed.step = microbatch.step;
   constants.routed.samples = microbatch.samples;
   constants.routed.kinds = objective.RouteKinds(microbatch);
@@ -245,24 +186,8 @@ TriposgInputs TriposgPart::InputsOf(const Batch& microbatch,
   TriposgInputs inputs;
   inputs.tokens = prepared.x;
   inputs.sigmas = prepared.times;
-  const auto typed = [&](const Tensor& x) {
-    return x.dtype() == dtype_ ? x : Cast(x, dtype_);
-  };
-  switch (config_.condition) {
-    case Condition::kClass:
-      inputs.labels =
-          config_.classes > 0
-              ? objective.Condition(microbatch, kLabelField,
-                                    static_cast<int32_t>(config_.classes))
-              : Full(device_, {microbatch.size()}, DType::kInt32, 0.0);
-      break;
-    case Condition::kFeatures:
-      inputs.features = typed(microbatch[kTextField]);
-      break;
-    case Condition::kPicture:
-      inputs.picture = typed(microbatch[kPixelsField]);
-      break;
-  }
+  inputs.condition = ConditionInputsOf(config_.condition, microbatch, objective,
+                                       device_, dtype_);
   return inputs;
 }
 

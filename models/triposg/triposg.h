@@ -21,6 +21,7 @@
 #include "models/family.h"
 #include "models/input_gradients.h"
 #include "models/objective/objective.h"
+#include "models/transformer/cross_condition.h"
 #include "models/transformer/streams.h"
 #include "models/triposg/triposg_block.h"
 #include "models/triposg/triposg_config.h"
@@ -34,10 +35,7 @@ namespace trireme {
 struct TriposgInputs {
   Tensor tokens;  // [b, latents, channels]
   Tensor sigmas;  // [b], fp32 (fp64 for fp64)
-  // One of them, as the config's condition says.
-  Tensor labels;    // int32 [b]; `classes` = no class
-  Tensor features;  // [b, n, feature_width]
-  Tensor picture;   // [b, 3, side, side]
+  CrossConditionInputs condition;
   InputWatch watch;
 };
 
@@ -112,8 +110,6 @@ class TriposgPart {
 
   ShardedVariable EmbedTokens(ForwardContext& context,
                               const TriposgInputs& inputs) const;
-  ShardedVariable EmbedCondition(ForwardContext& context,
-                                 const TriposgInputs& inputs) const;
 
   TriposgConfig config_;
   ChunkRequest options_;

@@ -2,14 +2,11 @@
 
 #include <string_view>
 
-#include "models/data/byte_text.h"
 #include "models/transformer/moe_fields.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
 namespace {
-
-using Condition = TriposgConfig::Condition;
 
 // Bounds that no real model passes; they keep products of sizes in 64 bits.
 constexpr int64_t kMaxHidden = 1 << 17;
@@ -17,12 +14,7 @@ constexpr int64_t kMaxLayers = 1 << 12;
 // What the attention kernels hold of one head.
 constexpr int64_t kMaxHeadDim = 1024;
 constexpr int64_t kMaxTokens = 1 << 20;
-constexpr int64_t kMaxConditionTokens = 1 << 16;
-constexpr int64_t kMaxByteTokens = 4096;
-constexpr int64_t kMaxSide = 1 << 12;
 
-constexpr int64_t kPictureSide = 64;
-constexpr int64_t kPicturePatch = 8;
 constexpr int64_t kExpertBlocks = 6;
 
 TriposgConfig PresetConfig(Triposg::Preset preset) {
@@ -38,8 +30,8 @@ TriposgConfig PresetConfig(Triposg::Preset preset) {
       config.layers = 21;
       config.heads = 16;
       // DINOv2-L of a picture of 224 pixels a side.
-      config.feature_tokens = 257;
-      config.feature_width = 1024;
+      config.condition.feature_tokens = 257;
+      config.condition.feature_width = 1024;
       break;
     default:
       break;
@@ -52,50 +44,6 @@ absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
   if (found >= low && found <= high) return absl::OkStatus();
   return InvalidArgument("model.triposg.{}: found {}, expected {} to {}", field,
                          found, low, high);
-}
-
-absl::Status ResolveFeatures(const Triposg::Features& features,
-                             TriposgConfig& config) {
-  config.condition = Condition::kFeatures;
-  if (features.tokens() > 0) config.feature_tokens = features.tokens();
-  if (features.width() > 0) config.feature_width = features.width();
-  config.caption_bytes = features.has_bytes();
-  if (config.caption_bytes) {
-    RETURN_IF_ERROR(CheckRange("features.tokens", config.feature_tokens, 1,
-                               kMaxByteTokens));
-    RETURN_IF_ERROR(CheckRange("features.width", features.width(), 0, 0));
-    config.feature_width = ByteTextWidth(config.feature_tokens);
-  }
-  RETURN_IF_ERROR(CheckRange("features.tokens", config.feature_tokens, 1,
-                             kMaxConditionTokens));
-  return CheckRange("features.width", config.feature_width, 1, kMaxHidden);
-}
-
-absl::Status ResolvePicture(const Triposg::Picture& picture,
-                            TriposgConfig& config) {
-  config.condition = Condition::kPicture;
-  config.picture_side =
-      picture.has_resolution() ? picture.resolution() : kPictureSide;
-  config.patch = picture.has_patch() ? picture.patch() : kPicturePatch;
-  RETURN_IF_ERROR(
-      CheckRange("picture.resolution", config.picture_side, 1, kMaxSide));
-  RETURN_IF_ERROR(
-      CheckRange("picture.patch", config.patch, 1, config.picture_side));
-  if (config.picture_side % config.patch != 0) {
-    return InvalidArgument(
-        "model.triposg.picture.patch: found {}, expected a divisor of the "
-        "picture's {} pixels a side",
-        config.patch, config.picture_side);
-  }
-  // The fixed table of places has two axes of sines and cosines.
-  if (config.hidden % 4 != 0) {
-    return InvalidArgument(
-        "model.triposg.hidden: found {}, expected a multiple of 4 with a "
-        "picture",
-        config.hidden);
-  }
-  return CheckRange("picture.patch's tokens", config.condition_tokens(), 1,
-                    kMaxConditionTokens);
 }
 
 absl::Status ResolveExperts(const Triposg& triposg, TriposgConfig& config) {
@@ -120,18 +68,6 @@ absl::Status ResolveExperts(const Triposg& triposg, TriposgConfig& config) {
 }
 
 }  // namespace
-
-int64_t TriposgConfig::condition_tokens() const {
-  switch (condition) {
-    case Condition::kClass:
-      return 1;
-    case Condition::kFeatures:
-      return feature_tokens;
-    case Condition::kPicture:
-      return (picture_side / patch) * (picture_side / patch);
-  }
-  return 0;
-}
 
 absl::StatusOr<TriposgConfig> ResolveTriposg(const Triposg& triposg,
                                              int64_t latents, int64_t channels,
@@ -169,15 +105,12 @@ absl::StatusOr<TriposgConfig> ResolveTriposg(const Triposg& triposg,
         "model.triposg: found samples of {} tokens, expected at most {}",
         latents, kMaxTokens);
   }
-  if (triposg.has_features() ||
-      (triposg.condition_case() == Triposg::CONDITION_NOT_SET &&
-       config.feature_tokens > 0)) {
-    RETURN_IF_ERROR(ResolveFeatures(triposg.features(), config));
-  } else if (triposg.has_picture()) {
-    RETURN_IF_ERROR(ResolvePicture(triposg.picture(), config));
-  } else {
-    config.classes = classes;
-  }
+  ASSIGN_OR_RETURN(config.condition,
+                   ResolveCrossCondition(
+                       "model.triposg",
+                       triposg.has_features() ? &triposg.features() : nullptr,
+                       triposg.has_picture() ? &triposg.picture() : nullptr,
+                       config.condition, classes, config.hidden));
   RETURN_IF_ERROR(ResolveExperts(triposg, config));
   return config;
 }
@@ -186,19 +119,10 @@ void FillTriposg(const TriposgConfig& config, Triposg& triposg) {
   triposg.set_hidden(config.hidden);
   triposg.set_layers(config.layers);
   triposg.set_heads(config.heads);
-  switch (config.condition) {
-    case Condition::kClass:
-      break;
-    case Condition::kFeatures: {
-      Triposg::Features& features = *triposg.mutable_features();
-      features.set_tokens(config.feature_tokens);
-      if (!config.caption_bytes) features.set_width(config.feature_width);
-      break;
-    }
-    case Condition::kPicture:
-      triposg.mutable_picture()->set_resolution(config.picture_side);
-      triposg.mutable_picture()->set_patch(config.patch);
-      break;
+  if (config.condition.kind == CrossCondition::Kind::kFeatures) {
+    FillFeatures(config.condition, *triposg.mutable_features());
+  } else if (config.condition.kind == CrossCondition::Kind::kPicture) {
+    FillPicture(config.condition, *triposg.mutable_picture());
   }
   if (config.moe.has_value()) {
     FillMoe({.moe = *config.moe}, *triposg.mutable_moe());

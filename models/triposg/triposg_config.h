@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/model.pb.h"
+#include "models/transformer/cross_condition.h"
 #include "moe/moe_config.h"
 
 namespace trireme {
@@ -25,18 +26,7 @@ struct TriposgConfig {
   int64_t latents = 0;
   int64_t channels = 0;
 
-  enum class Condition { kClass, kFeatures, kPicture };
-  Condition condition = Condition::kClass;
-  // Of kClass. 0: unconditional. The table has one more row, for dropped
-  // classes.
-  int64_t classes = 0;
-  // Of kFeatures.
-  int64_t feature_tokens = 0;
-  int64_t feature_width = 0;
-  bool caption_bytes = false;
-  // Of kPicture, in colour.
-  int64_t picture_side = 0;
-  int64_t patch = 0;
+  CrossCondition condition;
 
   std::optional<MoeConfig> moe;
   int64_t expert_blocks = 0;
@@ -56,11 +46,8 @@ struct TriposgConfig {
   int64_t mlp_hidden() const { return kTriposgMlpRatio * hidden; }
   // With that of the time.
   int64_t tokens() const { return latents + 1; }
-  // What blocks attend to: tokens and their channels.
-  int64_t condition_tokens() const;
-  int64_t condition_width() const {
-    return condition == Condition::kFeatures ? feature_width : hidden;
-  }
+  // Channels of what blocks attend to.
+  int64_t condition_width() const { return condition.width(hidden); }
 };
 
 // Fills presets and defaults, for samples of `latents` tokens of `channels`.

@@ -11,7 +11,7 @@
 namespace trireme {
 namespace {
 
-using Condition = TriposgConfig::Condition;
+using Kind = CrossCondition::Kind;
 
 absl::StatusOr<TriposgConfig> Resolve(const Triposg& triposg) {
   return ResolveTriposg(triposg, /*latents=*/2048, /*channels=*/64,
@@ -36,7 +36,7 @@ TEST(ResolveTriposgTest, PresetHasThePublishedSizes) {
   EXPECT_EQ(config->layers, 21);
   EXPECT_EQ(config->head_dim(), 128);
   EXPECT_EQ(config->tokens(), 2049);
-  EXPECT_EQ(config->condition, Condition::kFeatures);
+  EXPECT_EQ(config->condition.kind, Kind::kFeatures);
   EXPECT_EQ(config->condition_width(), 1024);
   EXPECT_FALSE(config->moe.has_value());
 }
@@ -57,20 +57,20 @@ TEST(ResolveTriposgTest, TheConditionIsWhatTheJobSaysElseTheClass) {
   Triposg triposg = Preset(Triposg::TINY);
   auto config = Resolve(triposg);
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(config->condition, Condition::kClass);
-  EXPECT_EQ(config->classes, 7);
-  EXPECT_EQ(config->condition_tokens(), 1);
+  EXPECT_EQ(config->condition.kind, Kind::kClass);
+  EXPECT_EQ(config->condition.classes, 7);
+  EXPECT_EQ(config->condition.tokens(), 1);
   triposg.mutable_picture()->set_resolution(48);
   config = Resolve(triposg);
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(config->condition_tokens(), 36);
-  EXPECT_EQ(config->classes, 0);
+  EXPECT_EQ(config->condition.tokens(), 36);
+  EXPECT_EQ(config->condition.classes, 0);
   triposg.mutable_features()->set_tokens(9);
   triposg.mutable_features()->mutable_bytes();
   config = Resolve(triposg);
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(config->condition_tokens(), 9);
-  EXPECT_TRUE(config->caption_bytes);
+  EXPECT_EQ(config->condition.tokens(), 9);
+  EXPECT_TRUE(config->condition.caption_bytes);
 }
 
 // A run's job file says what was trained, also where defaults change.
@@ -88,7 +88,7 @@ TEST(ResolveTriposgTest, WhatIsFilledInResolvesToTheSame) {
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->hidden, config->hidden);
   EXPECT_EQ(again->layers, config->layers);
-  EXPECT_EQ(again->condition_tokens(), config->condition_tokens());
+  EXPECT_EQ(again->condition.tokens(), config->condition.tokens());
   EXPECT_EQ(again->moe, config->moe);
   EXPECT_EQ(again->expert_blocks, config->expert_blocks);
 }

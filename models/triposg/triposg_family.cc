@@ -15,8 +15,6 @@
 namespace trireme {
 namespace {
 
-using Condition = TriposgConfig::Condition;
-
 class TriposgFamily final : public ModelFamily {
  public:
   explicit TriposgFamily(const TriposgConfig& config) : config_(config) {}
@@ -26,7 +24,7 @@ class TriposgFamily final : public ModelFamily {
         "TripoSG: {} blocks, width {}, {} heads, {} tokens and {} of its "
         "condition",
         config_.layers, config_.hidden, config_.heads, config_.tokens(),
-        config_.condition_tokens());
+        config_.condition.tokens());
     if (config_.moe.has_value()) {
       text += fmt::format(", {} experts in {} blocks, {} of them a token",
                           config_.moe->experts, config_.expert_blocks,
@@ -51,7 +49,7 @@ class TriposgFamily final : public ModelFamily {
       shape.shared_hidden = config_.moe->shared_hidden;
     }
     shape.tokens = config_.tokens();
-    shape.text_tokens = config_.condition_tokens();
+    shape.text_tokens = config_.condition.tokens();
     shape.text = ModelShape::Text::kCross;
     // What is carried to a block differs from one to the next.
     shape.block_runs = RunsOf(shape.layers, [this](int64_t i) {
@@ -75,51 +73,16 @@ class TriposgFamily final : public ModelFamily {
     if (embedding || request.has_head(config_.layers)) {
       fields.push_back(samples());
     }
-    switch (config_.condition) {
-      case Condition::kClass:
-        if (embedding && config_.classes > 0) {
-          fields.push_back({.name = kLabelField, .dtype = DType::kInt32});
-        }
-        break;
-      case Condition::kFeatures:
-        fields.push_back(
-            {.name = kTextCountField,
-             .dtype = DType::kInt32,
-             .typical = static_cast<double>(config_.feature_tokens),
-             .from_caption = config_.caption_bytes,
-             .job_field = "model.triposg.features.tokens"});
-        if (embedding) {
-          fields.push_back(
-              {.name = kTextField,
-               .shape = {config_.feature_tokens, config_.feature_width},
-               .from_caption = config_.caption_bytes,
-               .job_field = "model.triposg.features.width"});
-        }
-        break;
-      case Condition::kPicture:
-        fields.push_back(
-            {.name = kPictureCountField,
-             .dtype = DType::kInt32,
-             .typical = static_cast<double>(config_.condition_tokens()),
-             .job_field = "model.triposg.picture"});
-        if (embedding) {
-          fields.push_back(
-              {.name = kPixelsField,
-               .shape = {3, config_.picture_side, config_.picture_side},
-               .job_field = "model.triposg.picture.resolution"});
-        }
-        break;
-    }
+    const std::vector<FieldSpec> condition =
+        FieldsOf(config_.condition, "model.triposg", embedding);
+    fields.insert(fields.end(), condition.begin(), condition.end());
     return fields;
   }
 
-  int64_t num_classes() const override { return config_.classes; }
+  int64_t num_classes() const override { return config_.condition.classes; }
 
   std::optional<int32_t> NoCondition(std::string_view field) const override {
-    // The table's last row is that of no class.
-    if (field == kLabelField) return static_cast<int32_t>(config_.classes);
-    if (field == kTextCountField || field == kPictureCountField) return 0;
-    return std::nullopt;
+    return NoConditionOf(config_.condition, field);
   }
 
   std::unique_ptr<Chunk> Build(const ChunkRequest& request,

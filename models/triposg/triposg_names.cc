@@ -61,7 +61,7 @@ Json ArgumentsOf(const TriposgConfig& config) {
           {"width", config.hidden},
           {"in_channels", config.channels},
           {"num_layers", config.layers},
-          {"cross_attention_dim", config.feature_width},
+          {"cross_attention_dim", config.condition.feature_width},
           {"use_cross_attention_2", false},
           {"cross_attention_2_dim", nullptr}};
 }
@@ -133,7 +133,7 @@ class Names {
     Matrix(ours + "cross.q", theirs + "attn2.to_q", h_, h_);
     Interleaved(ours + "cross.kv",
                 std::array{theirs + "attn2.to_k", theirs + "attn2.to_v"},
-                config_.feature_width);
+                config_.condition.feature_width);
     HeadNorms(ours + "cross", theirs + "attn2");
     Linear(ours + "cross.out", theirs + "attn2.to_out.0", h_, h_);
     Norm(ours + "mlp.norm", theirs + "norm3");
@@ -151,7 +151,7 @@ class Names {
 const ModelClass& TriposgClass() { return kClass; }
 
 absl::StatusOr<NameTable> TriposgNames(const TriposgConfig& config) {
-  if (config.condition != TriposgConfig::Condition::kFeatures) {
+  if (config.condition.kind != CrossCondition::Kind::kFeatures) {
     return FailedPrecondition(
         "model.triposg: found a model without features, expected some: "
         "TripoSG's class attends to nothing else");

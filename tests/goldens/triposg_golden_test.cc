@@ -29,9 +29,9 @@ TriposgConfig Config() {
   config.heads = 3;
   config.latents = 5;
   config.channels = 3;
-  config.condition = TriposgConfig::Condition::kFeatures;
-  config.feature_tokens = 4;
-  config.feature_width = 6;
+  config.condition.kind = CrossCondition::Kind::kFeatures;
+  config.condition.feature_tokens = 4;
+  config.condition.feature_width = 6;
   return config;
 }
 
@@ -70,7 +70,7 @@ TEST_F(TriposgGolden, PredictionLossAndEveryGradient) {
       part.Predict(context,
                    {.tokens = Golden("inputs.x"),
                     .sigmas = Golden("inputs.sigmas"),
-                    .features = Golden("inputs.features")},
+                    .condition = {.features = Golden("inputs.features")}},
                    Tensor());
   CHECK_OK(parallel.status());
   // The class predicts x0 − noise; the time's token, the last one, is zeros.

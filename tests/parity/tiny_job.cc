@@ -133,6 +133,17 @@ std::shared_ptr<const ModelFamily> HidreamOf(const GridCase& grid) {
   return MakeHidreamFamily(config);
 }
 
+CrossCondition ConditionOf(CrossCondition::Kind kind) {
+  CrossCondition condition;
+  condition.kind = kind;
+  if (kind == CrossCondition::Kind::kClass) condition.classes = 10;
+  condition.feature_tokens = kTextTokens;
+  condition.feature_width = kTextWidth;
+  condition.picture_side = kPictureSide;
+  condition.patch = 2;
+  return condition;
+}
+
 std::shared_ptr<const ModelFamily> TriposgOf(const GridCase& grid) {
   TriposgConfig config;
   config.hidden = 4 * grid.heads;
@@ -140,15 +151,9 @@ std::shared_ptr<const ModelFamily> TriposgOf(const GridCase& grid) {
   config.heads = grid.heads;
   config.latents = grid.height / 2 * kWidth / 2;
   config.channels = kSetChannels;
-  config.condition = *grid.triposg;
-  config.classes = 10;
-  config.feature_tokens = kTextTokens;
-  config.feature_width = kTextWidth;
-  config.picture_side = kPictureSide;
-  config.patch = 2;
+  config.condition = ConditionOf(*grid.triposg);
   config.moe = grid.moe;
   config.expert_blocks = 2;
-  if (config.condition != TriposgConfig::Condition::kClass) config.classes = 0;
   return MakeTriposgFamily(config);
 }
 
@@ -432,13 +437,13 @@ std::vector<std::string> GridCase::Features() const {
   add(hidream, fmt::format("hidream_single{}", single_layers));
   if (triposg.has_value()) {
     switch (*triposg) {
-      case TriposgConfig::Condition::kClass:
+      case CrossCondition::Kind::kClass:
         features.push_back("triposg_class");
         break;
-      case TriposgConfig::Condition::kFeatures:
+      case CrossCondition::Kind::kFeatures:
         features.push_back("triposg_features");
         break;
-      case TriposgConfig::Condition::kPicture:
+      case CrossCondition::Kind::kPicture:
         features.push_back("triposg_picture");
         break;
     }

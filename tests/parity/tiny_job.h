@@ -15,7 +15,7 @@
 #include "models/model.pb.h"
 #include "models/objective/diffusion.h"
 #include "models/objective/rectified_flow.h"
-#include "models/triposg/triposg_config.h"
+#include "models/transformer/cross_condition.h"
 #include "moe/moe_config.h"
 #include "parallel/trained_parameters.h"
 #include "runtime/comm/communicator.h"
@@ -58,7 +58,7 @@ struct GridCase {
   // A HiDream, whose last `single_layers` blocks are single.
   bool hidream = false;
   // A TripoSG over sets of tokens, which attends to that.
-  std::optional<TriposgConfig::Condition> triposg;
+  std::optional<CrossCondition::Kind> triposg;
   // An autoencoder of shapes, half of whose blocks encode; as many latents as
   // the others have tokens.
   bool shape_vae = false;

@@ -12,7 +12,7 @@
 namespace trireme {
 namespace {
 
-using Condition = TriposgConfig::Condition;
+using Condition = CrossCondition::Kind;
 
 constexpr MoeConfig kExperts = {.experts = 4,
                                 .top_k = 2,

@@ -1,0 +1,236 @@
+#include "models/sparse_dit/sparse_dit.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "models/transformer/embeddings.h"
+#include "models/transformer/modulated_stream.h"
+#include "models/transformer/position_table.h"
+#include "parallel/transitions.h"
+#include "runtime/autograd/tensor_functions.h"
+#include "runtime/core/log.h"
+#include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/embedding.h"
+
+namespace trireme {
+namespace {
+
+constexpr int64_t kAxes = 3;
+
+// Sines and cosines of each coordinate of one axis.
+Tensor AxisTable(Device& device, const SparseDitConfig& config, DType dtype) {
+  std::vector<double> coordinates;
+  for (int64_t i = 0; i < config.resolution; ++i) {
+    coordinates.push_back(static_cast<double>(i));
+  }
+  return SinCosTable(device, config.hidden / (2 * kAxes) * 2, /*axes=*/1,
+                     coordinates, dtype);
+}
+
+}  // namespace
+
+struct SparseDitPart::Embedding {
+  ReplicatedLinear tokens;
+  ConditionMlp time;
+  CrossConditionEmbedding condition;
+  Tensor axis_table;  // [resolution, 2n]
+};
+
+struct SparseDitPart::Ending {
+  Parameter* norm_weight;
+  Parameter* norm_bias;
+  ReplicatedLinear linear;
+};
+
+SparseDitPart::SparseDitPart(ParameterStore& store, const ProcessGrid& grid,
+                             const SparseDitConfig& config,
+                             const ChunkRequest& options)
+    : config_(config),
+      options_(options),
+      device_(store.device()),
+      dtype_(store.dtype()),
+      layout_(grid, config.tokens, config.condition.tokens(),
+              options.sequence_parallel, /*text_stream=*/false) {
+  const int64_t h = config.hidden;
+  if (options.has_embedding()) {
+    store.BeginUnit();
+    embedding_ = std::make_shared<Embedding>(Embedding{
+        ReplicatedLinear(store, "token_embedding", config.channels, h),
+        ConditionMlp(store, "time_embedding", kScalarChannels, h),
+        CrossConditionEmbedding(store, config.condition, h),
+        AxisTable(device_, config, dtype_)});
+  }
+  for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {
+    store.BeginUnit();
+    blocks_.push_back(std::make_unique<SparseDitBlock>(
+        store, grid, i, config,
+        options.recompute.kind == BlockRecompute::Kind::kSelective
+            ? Keep::kRecipe
+            : Keep::kValue));
+  }
+  if (options.has_head(config.layers)) {
+    store.BeginUnit();
+    head_ = std::make_shared<Ending>(
+        Ending{&store.Create("final.norm.weight", {h}, {},
+                             {.kind = Initializer::Kind::kOnes},
+                             /*decay=*/false),
+               &store.Create("final.norm.bias", {h}, {},
+                             {.kind = Initializer::Kind::kZeros},
+                             /*decay=*/false),
+               ReplicatedLinear(
+                   store, "final.linear", h, config.channels,
+                   {.initializer = {.kind = Initializer::Kind::kZeros}})});
+  }
+}
+
+std::vector<BoundarySpec> SparseDitPart::Boundary(int block, int64_t b) const {
+  std::vector<BoundarySpec> specs =
+      layout_.Boundary(b, config_.hidden, dtype_, /*with_text=*/false);
+  if (options_.blocks.first + block < config_.layers) {
+    specs.push_back({{b, config_.condition.tokens(), config_.condition_width()},
+                     dtype_,
+                     layout_.TextStates()});
+  }
+  return specs;
+}
+
+Tensor SparseDitPart::Places(const Tensor& voxels) const {
+  const TokenRange& local = layout_.tokens().local;
+  const int64_t b = voxels.dim(0), width = embedding_->axis_table.dim(1);
+  const std::vector<int32_t> coordinates = Download<int32_t>(voxels);
+  const Tensor places =
+      Tensor::Zeros(device_, {b, local.count, config_.hidden}, dtype_);
+  for (int64_t axis = 0; axis < kAxes; ++axis) {
+    std::vector<int32_t> rows(b * local.count, 0);
+    for (size_t i = 0; !coordinates.empty() && i < rows.size(); ++i) {
+      const auto row = static_cast<int64_t>(i);
+      const int64_t token = local.begin + row % local.count;
+      if (token >= config_.tokens) continue;
+      // Padding, which nobody sees, lies at 0.
+      rows[i] = std::clamp<int32_t>(
+          coordinates[(row / local.count * config_.tokens + token) * kAxes +
+                      axis],
+          0, static_cast<int32_t>(config_.resolution - 1));
+    }
+    const Tensor of_axis = GatherRows(
+        embedding_->axis_table,
+        Upload<int32_t>(device_, {b * local.count}, rows,
+                        MemoryCategory::kActivations, "coordinates"));
+    CopyStrided({.outer = b * local.count,
+                 .run = width,
+                 .from = {.outer = width},
+                 .to = {.offset = axis * width, .outer = config_.hidden}},
+                of_axis, places);
+  }
+  return places;
+}
+
+Tensor SparseDitPart::Mask(const Tensor& counts) const {
+  const TokenRange& local = layout_.tokens().local;
+  const int64_t b = counts.num_elements();
+  const Tensor mask =
+      Full(device_, {b, local.count, config_.channels}, dtype_, 1.0);
+  const std::vector<int32_t> real = Download<int32_t>(counts);
+  for (int64_t i = 0; i < static_cast<int64_t>(real.size()); ++i) {
+    const int64_t from =
+        std::clamp<int64_t>(real[i] - local.begin, 0, local.count);
+    if (from < local.count) {
+      ZeroSlice(mask.Slice(i, i + 1), 1, from, local.count);
+    }
+  }
+  return mask;
+}
+
+SparseDitConstants SparseDitPart::Constants(
+    const Tensor& voxels, const Tensor& counts,
+    const Tensor& condition_counts) const {
+  SparseDitConstants constants;
+  constants.tokens = layout_.tokens();
+  constants.context_parallel = layout_.context_parallel();
+  constants.condition_counts = condition_counts;
+  const int64_t b = voxels.dim(0), padded = layout_.tokens().padded;
+  Tensor all = voxels;
+  if (padded > config_.tokens) {
+    all = Full(device_, {b, padded, kAxes}, DType::kInt32, -1.0);
+    WriteSlice(voxels, 1, 0, all);
+  }
+  constants.blocks = PartitionTokens(all, counts, config_.resolution);
+  if (has_head()) constants.mask = Mask(counts);
+  return constants;
+}
+
+SparseDitConstants SparseDitPart::ConstantsOf(
+    const Batch& microbatch, const Objective& objective,
+    const InputWatch& /*watch*/) const {
+  return Constants(microbatch[kVoxelsField], microbatch[kVoxelCountField],
+                   ConditionCountsOf(config_.condition, microbatch, objective));
+}
+
+SparseDitInputs SparseDitPart::InputsOf(const Batch& microbatch,
+                                        const ModelInputs& prepared,
+                                        const Objective& objective,
+                                        const SparseDitConstants&) const {
+  SparseDitInputs inputs;
+  inputs.tokens = prepared.x;
+  inputs.voxels = microbatch[kVoxelsField];
+  inputs.sigmas = prepared.times;
+  inputs.condition = ConditionInputsOf(config_.condition, microbatch, objective,
+                                       device_, dtype_);
+  return inputs;
+}
+
+StreamState SparseDitPart::Embed(ForwardContext& context,
+                                 const SparseDitInputs& inputs) const {
+  CHECK(has_embedding());
+  const AxisStates states = layout_.TokenStates();
+  StreamState state;
+  state.x = embedding_->tokens.Forward(
+      context,
+      inputs.watch(
+          context, sample_field(),
+          {Variable(LocalTokens(inputs.tokens, layout_.tokens())), states},
+          layout_.tokens().local.begin));
+  state.x = Add(context, state.x, {Variable(Places(inputs.voxels)), states});
+  state.silu_c = layout_.Conditioning(
+      context, embedding_->time.Forward(
+                   context, BatchConstant(Sinusoid(inputs.sigmas, dtype_))));
+  state.text = Transition(
+      context,
+      embedding_->condition.Forward(context, inputs.condition, inputs.watch),
+      Axis::kContext, layout_.TextStates()[Axis::kContext]);
+  return state;
+}
+
+void SparseDitPart::RunBlock(ForwardContext& context, int block,
+                             const SparseDitConstants& constants,
+                             StreamState& state) const {
+  blocks_[block]->Forward(context, constants, state);
+  if (options_.blocks.first + block + 1 == config_.layers) {
+    state.text = ShardedVariable();
+  }
+}
+
+ShardedVariable SparseDitPart::Head(ForwardContext& context,
+                                    const StreamState& state,
+                                    const SparseDitConstants& constants) const {
+  CHECK(has_head());
+  const ShardedVariable y = head_->linear.Forward(
+      context, Norm(context, NormKind::kLayer, state.x, head_->norm_weight,
+                    head_->norm_bias, kStreamNormEps));
+  return {Multiply(context.tape, y.variable, Variable(constants.mask)),
+          y.states};
+}
+
+ShardedVariable SparseDitPart::Predict(
+    ForwardContext& context, const SparseDitInputs& inputs,
+    const SparseDitConstants& constants) const {
+  CHECK(has_embedding() && has_head());
+  StreamState state = Embed(context, inputs);
+  for (int i = 0; i < num_blocks(); ++i) {
+    RunBlock(context, i, constants, state);
+  }
+  return Head(context, state, constants);
+}
+
+}  // namespace trireme

@@ -1,0 +1,129 @@
+#include "models/sparse_dit/sparse_dit_config.h"
+
+#include <string_view>
+
+#include "runtime/core/status.h"
+
+namespace trireme {
+namespace {
+
+// Bounds that no real model passes; they keep products of sizes in 64 bits.
+constexpr int64_t kMaxHidden = 1 << 17;
+constexpr int64_t kMaxLayers = 1 << 12;
+constexpr int64_t kMaxHeadDim = 1024;
+constexpr int64_t kMaxTokens = 1 << 20;
+constexpr int64_t kMaxResolution = 1 << 12;
+constexpr int64_t kMaxTopK = 1 << 10;
+// A sine and a cosine for each axis.
+constexpr int64_t kMinHidden = 6;
+
+SparseDitConfig PresetConfig(SparseDit::Preset preset) {
+  SparseDitConfig config;
+  switch (preset) {
+    case SparseDit::TINY:
+      config.hidden = 128;
+      config.layers = 4;
+      config.heads = 4;
+      config.key_heads = 2;
+      config.top_k = 4;
+      break;
+    case SparseDit::DIRECT3D_S2:
+      config.hidden = 1024;
+      config.layers = 24;
+      config.heads = 32;
+      config.key_heads = 2;
+      // DINOv2-L of a picture of 518 pixels a side; of those the foreground's.
+      config.condition.feature_tokens = 1370;
+      config.condition.feature_width = 1024;
+      break;
+    default:
+      break;
+  }
+  return config;
+}
+
+absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
+                        int64_t high) {
+  if (found >= low && found <= high) return absl::OkStatus();
+  return InvalidArgument("model.sparse_dit.{}: found {}, expected {} to {}",
+                         field, found, low, high);
+}
+
+absl::Status CheckHeads(const SparseDitConfig& config) {
+  RETURN_IF_ERROR(CheckRange("heads", config.heads, 1, config.hidden));
+  RETURN_IF_ERROR(CheckRange("key_heads", config.key_heads, 1, config.heads));
+  if (config.hidden % config.heads != 0) {
+    return InvalidArgument(
+        "model.sparse_dit.hidden: found {}, expected a multiple of the {} "
+        "heads",
+        config.hidden, config.heads);
+  }
+  if (config.heads % config.key_heads != 0) {
+    return InvalidArgument(
+        "model.sparse_dit.key_heads: found {}, expected a divisor of the {} "
+        "heads",
+        config.key_heads, config.heads);
+  }
+  if (config.head_dim() > kMaxHeadDim) {
+    return InvalidArgument(
+        "model.sparse_dit.heads: found {} heads of {} channels, expected heads "
+        "of at most {} channels",
+        config.heads, config.head_dim(), kMaxHeadDim);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<SparseDitConfig> ResolveSparseDit(const SparseDit& model,
+                                                 int64_t tokens,
+                                                 int64_t channels,
+                                                 int64_t resolution,
+                                                 int64_t classes) {
+  SparseDitConfig config = PresetConfig(model.preset());
+  if (model.has_hidden()) config.hidden = model.hidden();
+  if (model.has_layers()) config.layers = model.layers();
+  if (model.has_heads()) config.heads = model.heads();
+  if (model.has_key_heads()) {
+    config.key_heads = model.key_heads();
+  } else if (model.preset() == SparseDit::CUSTOM) {
+    config.key_heads = config.heads;
+  }
+  if (model.has_top_k()) config.top_k = model.top_k();
+  config.tokens = tokens;
+  config.channels = channels;
+  config.resolution = resolution;
+  RETURN_IF_ERROR(CheckRange("hidden", config.hidden, kMinHidden, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("layers", config.layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(CheckHeads(config));
+  RETURN_IF_ERROR(CheckRange("top_k", config.top_k, 1, kMaxTopK));
+  if (tokens < 1 || tokens > kMaxTokens || resolution < 1 ||
+      resolution > kMaxResolution) {
+    return InvalidArgument(
+        "model.sparse_dit: found samples of {} voxels on a grid of {} a side, "
+        "expected 1 to {} on one of 1 to {}",
+        tokens, resolution, kMaxTokens, kMaxResolution);
+  }
+  ASSIGN_OR_RETURN(
+      config.condition,
+      ResolveCrossCondition("model.sparse_dit",
+                            model.has_features() ? &model.features() : nullptr,
+                            model.has_picture() ? &model.picture() : nullptr,
+                            config.condition, classes, config.hidden));
+  return config;
+}
+
+void FillSparseDit(const SparseDitConfig& config, SparseDit& model) {
+  model.set_hidden(config.hidden);
+  model.set_layers(config.layers);
+  model.set_heads(config.heads);
+  model.set_key_heads(config.key_heads);
+  model.set_top_k(config.top_k);
+  if (config.condition.kind == CrossCondition::Kind::kFeatures) {
+    FillFeatures(config.condition, *model.mutable_features());
+  } else if (config.condition.kind == CrossCondition::Kind::kPicture) {
+    FillPicture(config.condition, *model.mutable_picture());
+  }
+}
+
+}  // namespace trireme
