@@ -17,6 +17,7 @@
 #include "models/objective/next_token.h"
 #include "models/objective/reconstruction.h"
 #include "models/shape_vae/shape_vae_family.h"
+#include "models/sparse_dit/sparse_dit_family.h"
 #include "models/swin/swin_family.h"
 #include "models/triposg/triposg_family.h"
 #include "runtime/comm/threads/thread_world.h"
@@ -40,6 +41,7 @@ constexpr int64_t kSetChannels = 6;
 constexpr int64_t kPictureSide = 4;
 constexpr int64_t kSwinClasses = 10;
 constexpr double kLabelSmoothing = 0.1;
+constexpr int64_t kGridSide = 16;
 
 int64_t WorldSizeOf(const GridCase& grid) {
   const auto& stage_ranks = grid.plan.skip().stage_ranks();
@@ -157,6 +159,46 @@ std::shared_ptr<const ModelFamily> TriposgOf(const GridCase& grid) {
   return MakeTriposgFamily(config);
 }
 
+std::shared_ptr<const ModelFamily> SparseDitOf(const GridCase& grid) {
+  SparseDitConfig config;
+  config.hidden = 4 * grid.heads;
+  config.layers = grid.layers;
+  config.heads = grid.heads;
+  config.key_heads = grid.heads / 2;
+  config.top_k = 3;
+  config.tokens = 3 * grid.height;
+  config.channels = kSetChannels;
+  config.resolution = kGridSide;
+  config.condition = ConditionOf(*grid.sparse_dit);
+  return MakeSparseDitFamily(config);
+}
+
+// Unlike cells of a grid, of unlike numbers.
+void AddVoxels(const TrainingSetup& setup, Device& device, Batch& batch) {
+  const int64_t tokens = setup.family->samples().shape.dim(0);
+  const int64_t count = batch.size();
+  std::vector<int32_t> voxels, counts;
+  for (const uint64_t sample : batch.samples) {
+    const RandomStream random({.seed = 99, .sample = sample});
+    const auto real = static_cast<int64_t>(random.Bits(700000) % (tokens + 1));
+    // An odd step takes every cell once.
+    const uint64_t first = random.Bits(700001);
+    const uint64_t step = random.Bits(700002) | 1;
+    for (int64_t i = 0; i < tokens; ++i) {
+      const uint64_t cell = first + static_cast<uint64_t>(i) * step;
+      for (const int shift : {0, 4, 8}) {
+        voxels.push_back(
+            i < real ? static_cast<int32_t>((cell >> shift) % kGridSide) : -1);
+      }
+    }
+    counts.push_back(static_cast<int32_t>(real));
+  }
+  batch.fields[kVoxelsField].values =
+      Tensor::FromValues<int32_t>(device, {count, tokens, 3}, voxels);
+  batch.fields[kVoxelCountField].values =
+      Tensor::FromValues<int32_t>(device, {count}, counts);
+}
+
 std::shared_ptr<const ModelFamily> ShapeVaeOf(const GridCase& grid) {
   ShapeVaeConfig config;
   config.latents = grid.height / 2 * kWidth / 2;
@@ -234,6 +276,7 @@ void AddSequences(const TrainingSetup& setup, Device& device, Batch& batch) {
 std::shared_ptr<const ModelFamily> FamilyOf(const GridCase& grid) {
   if (grid.hidream) return HidreamOf(grid);
   if (grid.triposg.has_value()) return TriposgOf(grid);
+  if (grid.sparse_dit.has_value()) return SparseDitOf(grid);
   if (grid.shape_vae) return ShapeVaeOf(grid);
   if (grid.mesh_tokens) return MeshTokensOf(grid);
   if (grid.swin) return SwinOf(grid);
@@ -275,8 +318,14 @@ TrainingSetup SetupOf(const GridCase& grid) {
     setup.objective = std::make_shared<ClassificationObjective>(
         kLabelSmoothing, setup.global_batch);
   } else {
+    RectifiedFlowConfig flow = grid.flow;
+    const FieldSpec samples = setup.family->samples();
+    if (!samples.counted_by.empty()) {
+      flow.counted_field = samples.counted_by;
+      flow.counted_channels = samples.shape.dim(1);
+    }
     setup.objective = std::make_shared<RectifiedFlowObjective>(
-        grid.flow, setup.seed, setup.global_batch);
+        flow, setup.seed, setup.global_batch);
   }
   return setup;
 }
@@ -341,6 +390,7 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
       batch.fields[sample_field.name].values = Tensor::FromValues<float>(
           device, sample_field.ShapeOf(count), pixels);
     }
+    if (!sample_field.counted_by.empty()) AddVoxels(setup, device, batch);
     batch.fields[kLabelField].values =
         Tensor::FromValues<int32_t>(device, {count}, labels);
     for (const FieldSpec& spec : AllFields(*setup.family)) {
@@ -435,16 +485,18 @@ std::vector<std::string> GridCase::Features() const {
   add(lattice > 0, fmt::format("lattice{}", lattice));
   add(mmdit, fmt::format("mmdit_single{}", single_layers));
   add(hidream, fmt::format("hidream_single{}", single_layers));
-  if (triposg.has_value()) {
-    switch (*triposg) {
+  for (const auto& [condition, model] :
+       {std::pair(triposg, "triposg"), std::pair(sparse_dit, "sparsedit")}) {
+    if (!condition.has_value()) continue;
+    switch (*condition) {
       case CrossCondition::Kind::kClass:
-        features.push_back("triposg_class");
+        features.push_back(fmt::format("{}_class", model));
         break;
       case CrossCondition::Kind::kFeatures:
-        features.push_back("triposg_features");
+        features.push_back(fmt::format("{}_features", model));
         break;
       case CrossCondition::Kind::kPicture:
-        features.push_back("triposg_picture");
+        features.push_back(fmt::format("{}_picture", model));
         break;
     }
   }

@@ -1,5 +1,6 @@
-// A tiny DiT, MMDiT, HiDream, TripoSG, shapes' autoencoder, meshes' tokens or
-// Swin job under any plan, for tests that compare one grid with another.
+// A tiny DiT, MMDiT, HiDream, TripoSG, sparse DiT, shapes' autoencoder, meshes'
+// tokens or Swin job under any plan, for tests that compare one grid with
+// another.
 
 #ifndef TRIREME_TESTS_PARITY_TINY_JOB_H_
 #define TRIREME_TESTS_PARITY_TINY_JOB_H_
@@ -59,6 +60,9 @@ struct GridCase {
   bool hidream = false;
   // A TripoSG over sets of tokens, which attends to that.
   std::optional<CrossCondition::Kind> triposg;
+  // A sparse transformer over voxels, three for each row of pixels of the
+  // others, with half as many heads of keys, which attends to that.
+  std::optional<CrossCondition::Kind> sparse_dit;
   // An autoencoder of shapes, half of whose blocks encode; as many latents as
   // the others have tokens.
   bool shape_vae = false;
