@@ -230,8 +230,8 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   setup.objective = objective.training;
   if (job.has_validation() && !setup.objective->counted_field().empty()) {
     return InvalidArgument(
-        "validation: found with objective.next_token, expected none (its "
-        "losses are means over the tokens of a training step)");
+        "validation: found with samples of unlike numbers of tokens, expected "
+        "none (losses are means over the tokens of a training step)");
   }
   setup.sampling_shift = objective.sampling_shift;
   RETURN_IF_ERROR(WithContext(CheckSampling({.solver = SolverOf(job.sample()),
