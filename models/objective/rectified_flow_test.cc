@@ -329,6 +329,57 @@ TEST_F(RectifiedFlowTest, ALossOfCleanSamplesIsThatOfTheirVelocity) {
       loss_of(velocity, tensor(u), inputs.target.Reshape(shape)), 1e-5);
 }
 
+// A sample of few tokens counts for as much less than one of many, and what
+// noise there is in padding for nothing.
+TEST_F(RectifiedFlowTest, LossesOfUnlikeSamplesAreMeansOverTheirTokens) {
+  constexpr int64_t kTokens = 4, kChannels = 3;
+  Batch batch = MakeBatch(2);
+  batch.fields[kTokenSetField].values = Tensor::FromValues<float>(
+      device_, {2, kTokens, kChannels},
+      std::vector<float>(2 * kTokens * kChannels, 0.5f));
+  const std::vector<int32_t> counts = {3, 1};
+  batch.fields[kVoxelCountField].values =
+      Tensor::FromValues<int32_t>(device_, {2}, counts);
+  batch.counted = SumOf(batch, kVoxelCountField);
+  for (const bool clean : {false, true}) {
+    RectifiedFlowConfig config = {.logit_mean = 1, .predicts_clean = clean};
+    config.counted_field = kVoxelCountField;
+    config.counted_channels = kChannels;
+    const RectifiedFlowObjective objective(config, /*seed=*/7, 2);
+    EXPECT_EQ(objective.counted_field(), kVoxelCountField);
+    const ModelInputs inputs =
+        objective.Prepare(batch, kTokenSetField, DType::kFloat64);
+    const std::vector<double> x = inputs.x.ToVector<double>();
+    const std::vector<double> target = inputs.target.ToVector<double>();
+    double expected = 0;
+    for (int64_t i = 0; i < 2 * kTokens * kChannels; ++i) {
+      const int64_t sample = i / (kTokens * kChannels);
+      if (i / kChannels % kTokens >= counts[sample]) {
+        EXPECT_EQ(x[i], 0);
+        EXPECT_EQ(target[i], 0);
+      }
+      const double sigma = clean ? inputs.times.ToVector<double>()[sample] : 1;
+      expected += target[i] * target[i] / (sigma * sigma) / (4 * kChannels);
+    }
+    // Data are not written to.
+    EXPECT_EQ(batch[kTokenSetField].ToVector<float>().back(), 0.5f);
+    SingleWorld world;
+    const ProcessGrid grid;
+    Communicators communicators(world, grid);
+    ParallelContext parallel(device_, grid, communicators);
+    Tape tape(device_);
+    ForwardContext context{tape, parallel};
+    objective.AddLosses(
+        context, batch,
+        {Variable(Tensor::Zeros(device_, inputs.x.shape(), DType::kFloat64)),
+         AxisStates()},
+        inputs.target, kTokens * kChannels);
+    const std::vector<Tape::Loss> losses = tape.TakeLosses();
+    EXPECT_NEAR(losses.at(0).weight * losses.at(0).value.ToVector<double>()[0],
+                expected, 1e-5);
+  }
+}
+
 TEST(ResolveRectifiedFlowTest, DefaultsAndErrorsThatNameTheField) {
   const FieldSpec pictures = {.name = kPixelsField, .shape = {1, 2, 2}};
   const FieldSpec sets = {.name = kTokenSetField, .shape = {5, 3}};

@@ -39,7 +39,8 @@ struct SpatialBlocks {
 };
 
 // Of voxels int32 [b, tokens, 3] (x, y, z), of which sample i has the first
-// counts[i] (int32 [b]) in any order, all below `resolution` (CHECKed).
+// counts[i] (int32 [b]) in any order, all below `resolution` and at places of
+// their own (CHECKed as far as blocks would have more than they have cells).
 SpatialBlocks PartitionTokens(const Tensor& voxels, const Tensor& counts,
                               int64_t resolution);
 

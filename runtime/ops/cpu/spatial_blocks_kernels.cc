@@ -30,8 +30,8 @@ struct SampleBlocks {
 };
 
 // Groups `tokens` tokens, the first keys.size() of which are no padding, by
-// equal keys, in the order of keys.
-void Group(const std::vector<int64_t>& keys, int64_t tokens,
+// equal keys, in the order of keys; a group has at most `cells`.
+void Group(const std::vector<int64_t>& keys, int64_t tokens, int64_t cells,
            const SampleBlocks& blocks) {
   const auto count = static_cast<int64_t>(keys.size());
   std::iota(blocks.order, blocks.order + tokens, 0);
@@ -49,6 +49,10 @@ void Group(const std::vector<int64_t>& keys, int64_t tokens,
   *blocks.count = static_cast<int32_t>(found);
   std::fill(blocks.offsets + found, blocks.offsets + blocks.most + 1,
             static_cast<int32_t>(count));
+  for (int64_t i = 0; i < found; ++i) {
+    CHECK_LE(blocks.offsets[i + 1] - blocks.offsets[i], cells)
+        << "several tokens at one place";
+  }
   std::fill(blocks.of_token + count, blocks.of_token + tokens, -1);
 }
 
@@ -90,9 +94,10 @@ void PartitionSample(const SpatialBlocksArguments& a, int64_t sample) {
   std::fill(cells + count, cells + a.tokens, 0);
   const SampleBlocks of_small(a.small, sample, a.tokens);
   const SampleBlocks of_large(a.large, sample, a.tokens);
-  Group(small, a.tokens, of_small);
-  Group(large, a.tokens, of_large);
-  Group(windows, a.tokens, SampleBlocks(a.windows, sample, a.tokens));
+  Group(small, a.tokens, kCellsOfSmallBlock, of_small);
+  Group(large, a.tokens, kCellsOfLargeBlock, of_large);
+  Group(windows, a.tokens, kCellsOfLargeBlock,
+        SampleBlocks(a.windows, sample, a.tokens));
   int32_t* large_of_small = a.large_of_small + sample * a.small.most;
   std::fill_n(large_of_small, a.small.most, 0);
   for (int64_t i = 0; i < *of_small.count; ++i) {
