@@ -1,5 +1,6 @@
 #include "runtime/ops/sparse_attention.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/core/log.h"
@@ -47,7 +48,6 @@ SparseAttentionProblem Problem(const SparseAttentionInputs& inputs,
   CHECK_GE(options.first_query, 0);
   CHECK_LE(options.first_query + q.tokens, inputs.k.tokens);
   CHECK_GT(options.top_k, 0);
-  const TokenBlocks& windows = options.shifted ? blocks.windows : blocks.large;
   return {.dtype = q.tensor.dtype(),
           .batch = q.batch,
           .heads = q.heads,
@@ -61,7 +61,8 @@ SparseAttentionProblem Problem(const SparseAttentionInputs& inputs,
           .scale = 1 / std::sqrt(static_cast<double>(q.head_dim)),
           .most_small = blocks.small.most,
           .most_large = blocks.large.most,
-          .most_windows = windows.most};
+          // Whether shifted or not, so that both take the same memory.
+          .most_windows = std::max(blocks.windows.most, blocks.large.most)};
 }
 
 HeadsPointer Pointer(const HeadsView& view) {

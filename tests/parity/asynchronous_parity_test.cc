@@ -81,6 +81,15 @@ std::vector<GridCase> MoeGrids() {
                                 "recompute: FULL")}};
 }
 
+// The host reads where voxels lie.
+std::vector<GridCase> SparseGrids() {
+  return {{.tp = 2,
+           .cp = 2,
+           .sparse_dit = CrossCondition::Kind::kPicture,
+           .plan = PlanFromText("sequence_parallel: true recompute: FULL")},
+          {.pp = 2, .dp = 2, .sparse_dit = CrossCondition::Kind::kFeatures}};
+}
+
 class AsynchronousParityTest : public testing::TestWithParam<SeededCase> {};
 
 TEST_P(AsynchronousParityTest, EventsAloneKeepEveryBit) {
@@ -114,6 +123,9 @@ INSTANTIATE_TEST_SUITE_P(Mmdit, AsynchronousParityTest,
 
 INSTANTIATE_TEST_SUITE_P(Moe, AsynchronousParityTest,
                          testing::ValuesIn(Seeded(MoeGrids(), 400)), NameOf);
+
+INSTANTIATE_TEST_SUITE_P(Sparse, AsynchronousParityTest,
+                         testing::ValuesIn(Seeded(SparseGrids(), 500)), NameOf);
 
 }  // namespace
 }  // namespace trireme

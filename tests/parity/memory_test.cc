@@ -178,6 +178,14 @@ INSTANTIATE_TEST_SUITE_P(
         GridCase{.pp = 2, .dp = 2, .dtype = DType::kFloat16},
         GridCase{.tp = 2,
                  .plan = PlanFromText("offload { resident_units: 2 }")},
+        // As much as the most voxels take.
+        GridCase{.tp = 2,
+                 .cp = 2,
+                 .sparse_dit = CrossCondition::Kind::kFeatures,
+                 .plan = PlanFromText("sequence_parallel: true")},
+        GridCase{.pp = 2,
+                 .dtype = DType::kBFloat16,
+                 .sparse_dit = CrossCondition::Kind::kPicture},
         // What does not train has values alone.
         GridCase{.tp = 2, .pp = 2, .trained = Adapters()},
         GridCase{.dp = 2,
