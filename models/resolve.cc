@@ -74,6 +74,11 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
         "data.shapes: found neither grids nor a volume, expected one for a "
         "model that is no autoencoder of shapes (model.shape_vae)");
   }
+  if (data.voxel_resolution > 0) {
+    return InvalidArgument(
+        "data.shapes.voxels: found, expected mosaics, a volume or none for a "
+        "model that knows no places of tokens of their own");
+  }
   if (data.mesh_format.has_value() && !model.has_mesh_tokens()) {
     return InvalidArgument(
         "data.shapes.sequences: found, expected mosaics or none for a model "

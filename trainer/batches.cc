@@ -44,7 +44,8 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWhole(const Data& data) {
       ShapeDatasetOptions options = {.folder = shapes.path(),
                                      .grids = shapes.grids(),
                                      .resolution = shapes.resolution(),
-                                     .volume = VolumeShapeOf(shapes)};
+                                     .volume = VolumeShapeOf(shapes),
+                                     .voxels = VoxelShapeOf(shapes)};
       if (shapes.has_sequences()) {
         options.sequences = {.format = MeshFormatOf(shapes.sequences()),
                              .most_tokens = shapes.sequences().tokens()};

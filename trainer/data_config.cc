@@ -144,7 +144,38 @@ absl::Status FillBuckets(Data& data) {
   return absl::OkStatus();
 }
 
+// As many places as the largest lattice has.
+constexpr int64_t kMaxVoxels =
+    int64_t{kMaxVolumeCells} * kMaxVolumeCells * kMaxVolumeCells;
+
+absl::Status FillVoxels(Shapes& shapes) {
+  if (shapes.grids() > 0 || shapes.has_volume() || shapes.has_sequences()) {
+    return InvalidArgument(
+        "data.shapes.voxels: found with data.shapes.{}, expected one of them",
+        shapes.grids() > 0    ? "grids"
+        : shapes.has_volume() ? "volume"
+                              : "sequences");
+  }
+  Shapes::Voxels& voxels = *shapes.mutable_voxels();
+  if (!voxels.has_patch()) voxels.set_patch(1);
+  RETURN_IF_ERROR(CheckRange("data.shapes.voxels.resolution",
+                             voxels.resolution(), 2, kMaxVolumeCells));
+  RETURN_IF_ERROR(CheckRange("data.shapes.voxels.patch", voxels.patch(), 1,
+                             voxels.resolution()));
+  if (voxels.resolution() % voxels.patch() != 0) {
+    return InvalidArgument(
+        "data.shapes.voxels.patch: found {}, expected a divisor of the "
+        "resolution, {}",
+        voxels.patch(), voxels.resolution());
+  }
+  return CheckRange("data.shapes.voxels.tokens", voxels.tokens(), 1,
+                    kMaxVoxels);
+}
+
 absl::Status FillShapes(Data& data) {
+  if (data.shapes().has_voxels()) {
+    RETURN_IF_ERROR(FillVoxels(*data.mutable_shapes()));
+  }
   if (data.shapes().has_sequences()) {
     RETURN_IF_ERROR(FillSequences(*data.mutable_shapes()));
   }
@@ -340,12 +371,18 @@ DataFormat DataFormatOf(const Data& data, int64_t classes) {
     format.sequence_tokens = shapes.sequences().tokens();
     return format;
   }
-  format.surfaces = shapes.grids() == 0 && !shapes.has_volume();
+  format.surfaces =
+      shapes.grids() == 0 && !shapes.has_volume() && !shapes.has_voxels();
   if (shapes.has_volume()) {
     const VolumeShape volume = VolumeShapeOf(shapes);
     format.tokens = volume.tokens();
     format.token_channels = volume.token_channels();
     format.lattice = volume.lattice();
+  } else if (shapes.has_voxels()) {
+    const VoxelShape voxels = VoxelShapeOf(shapes);
+    format.tokens = voxels.most_tokens;
+    format.token_channels = voxels.token_channels();
+    format.voxel_resolution = voxels.lattice();
   } else if (shapes.grids() > 0) {
     const int64_t k = shapes.resolution();
     format.tokens = shapes.grids();
@@ -358,6 +395,12 @@ VolumeShape VolumeShapeOf(const Shapes& shapes) {
   return {.cells = static_cast<int>(shapes.volume().cells()),
           .patch = std::max(static_cast<int>(shapes.volume().patch()), 1),
           .overlap = static_cast<int>(shapes.volume().overlap())};
+}
+
+VoxelShape VoxelShapeOf(const Shapes& shapes) {
+  return {.cells = static_cast<int>(shapes.voxels().resolution()),
+          .patch = std::max(static_cast<int>(shapes.voxels().patch()), 1),
+          .most_tokens = shapes.voxels().tokens()};
 }
 
 }  // namespace trireme

@@ -11,6 +11,7 @@
 #include "models/data_format.h"
 #include "models/mesh_tokens/mesh_tokens.h"
 #include "models/shape/volume_tokens.h"
+#include "models/shape/voxel_tokens.h"
 #include "trainer/job.pb.h"
 
 namespace trireme {
@@ -28,6 +29,9 @@ LatentFormat LatentFormatOf(const Data& data);
 
 // The volumes that samples are; of 0 cells where they are something else.
 VolumeShape VolumeShapeOf(const Shapes& shapes);
+
+// The voxels that samples are; of 0 cells where they are something else.
+VoxelShape VoxelShapeOf(const Shapes& shapes);
 
 // The tokens of meshes, of sequences that FillData has passed.
 MeshTokenFormat MeshFormatOf(const MeshSequences& sequences);

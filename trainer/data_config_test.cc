@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/data/buckets.h"
+#include "models/data_format.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "trainer/config/textproto.h"
@@ -55,6 +56,41 @@ TEST(DataConfigTest, WhatContradictsBucketsIsNamed) {
   EXPECT_THAT(ErrorOf("buckets { sizes { height: 8 } }"),
               HasSubstr("data.buckets.sizes[0].width: found 0"));
   EXPECT_THAT(ErrorOf(""), HasSubstr("data.resolution: found 0"));
+}
+
+// Whoever trains on voxels learns at once that the job says two things.
+TEST(DataConfigTest, VoxelsHavePlacesOnACoarserGrid) {
+  const auto shapes = [](const std::string& fields) {
+    Job job;
+    CHECK_OK(ParseTextProto("data { shapes { path: \"a\" " + fields + " } }",
+                            "job", &job)
+                 .status());
+    return job.data();
+  };
+  Data data = shapes("voxels { resolution: 64 patch: 4 tokens: 500 }");
+  ASSERT_TRUE(FillData(data).ok());
+  const DataFormat format = DataFormatOf(data, 3);
+  EXPECT_EQ(format.voxel_resolution, 16);
+  EXPECT_EQ(format.tokens, 500);
+  EXPECT_EQ(format.token_channels, 64);
+  EXPECT_EQ(format.classes, 3);
+  EXPECT_EQ(format.lattice, 0);
+  EXPECT_FALSE(format.surfaces);
+  const auto error = [&](const std::string& fields) {
+    Data wrong = shapes(fields);
+    return MessageOf(FillData(wrong));
+  };
+  EXPECT_THAT(error("voxels { resolution: 64 patch: 5 tokens: 500 }"),
+              HasSubstr("data.shapes.voxels.patch: found 5, expected a "
+                        "divisor of the resolution, 64"));
+  EXPECT_THAT(error("voxels { resolution: 1 tokens: 5 }"),
+              HasSubstr("data.shapes.voxels.resolution: found 1"));
+  EXPECT_THAT(error("voxels { resolution: 64 }"),
+              HasSubstr("data.shapes.voxels.tokens: found 0"));
+  EXPECT_THAT(error("grids: 8 resolution: 3 voxels { resolution: 64 }"),
+              HasSubstr("data.shapes.voxels: found with data.shapes.grids"));
+  EXPECT_THAT(error("volume { cells: 8 patch: 2 } voxels { resolution: 64 }"),
+              HasSubstr("data.shapes.voxels: found with data.shapes.volume"));
 }
 
 }  // namespace

@@ -49,6 +49,9 @@ struct Sample {
   // (models/shape/mosaic_tokens.h), and points [n, 3] on its surface.
   std::vector<float> token_set;
   std::vector<float> surface_points;
+  // Where those tokens lie [n, 3], if they have places of their own
+  // (models/shape/voxel_tokens.h); there are as many tokens.
+  std::vector<int32_t> voxels;
   // The outward unit normals of those points [n, 3], and points with their
   // signed distances [.., 4], near the surface and anywhere.
   std::vector<float> surface_normals;
@@ -69,8 +72,9 @@ struct SampleParts {
   bool surface_points = false;
   bool distances = false;  // surface_normals and both kinds of distances
   bool mesh_tokens = false;
+  bool voxels = false;
 };
-inline constexpr SampleParts kWholeSample = {true, true, true, true,
+inline constexpr SampleParts kWholeSample = {true, true, true, true, true,
                                              true, true, true, true};
 
 // A finite, ordered set of samples. Immutable once opened; every method may be

@@ -69,7 +69,8 @@ absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
   return absl::OkStatus();
 }
 
-// The data set has as many tokens, of as many channels, as the job says.
+// The data set has as many tokens, of as many channels, as the job says; voxels
+// are padded with zeros.
 absl::Status ReadTokenSet(const Sample& sample, const FieldSpec& spec,
                           int64_t index, FieldValues& values) {
   const int64_t size = spec.shape.num_elements();
@@ -79,9 +80,39 @@ absl::Status ReadTokenSet(const Sample& sample, const FieldSpec& spec,
     ReadLatents(sample, index, values);
     return absl::OkStatus();
   }
-  CHECK_EQ(static_cast<int64_t>(sample.token_set.size()), size) << sample.key;
-  std::copy(sample.token_set.begin(), sample.token_set.end(),
-            std::get<std::vector<float>>(values).begin() + index * size);
+  const auto found = static_cast<int64_t>(sample.token_set.size());
+  if (sample.voxels.empty()) {
+    CHECK_EQ(found, size) << sample.key;
+  } else {
+    CHECK_EQ(found,
+             static_cast<int64_t>(sample.voxels.size()) / 3 * spec.shape.dim(1))
+        << sample.key;
+    CHECK_LE(found, size) << sample.key;
+  }
+  const auto end =
+      std::copy(sample.token_set.begin(), sample.token_set.end(),
+                std::get<std::vector<float>>(values).begin() + index * size);
+  std::fill_n(end, size - found, 0.0F);
+  return absl::OkStatus();
+}
+
+// The data set has no more than the job says; a prompt of a dry run has none.
+absl::Status ReadVoxels(const Sample& sample, const FieldSpec& spec,
+                        int64_t index, FieldValues& values) {
+  const int64_t size = spec.shape.num_elements();
+  const auto found = static_cast<int64_t>(sample.voxels.size());
+  CHECK_LE(found, size) << sample.key;
+  const auto end =
+      std::copy(sample.voxels.begin(), sample.voxels.end(),
+                std::get<std::vector<int32_t>>(values).begin() + index * size);
+  std::fill_n(end, size - found, -1);
+  return absl::OkStatus();
+}
+
+absl::Status ReadVoxelCount(const Sample& sample, const FieldSpec& /*spec*/,
+                            int64_t index, FieldValues& values) {
+  std::get<std::vector<int32_t>>(values)[index] =
+      static_cast<int32_t>(sample.voxels.size() / 3);
   return absl::OkStatus();
 }
 
@@ -262,9 +293,13 @@ struct Row {
 // Stands for all TextLayerFields.
 constexpr char kAnyTextLayer[] = "text_layer";
 
-constexpr std::array<Row, 17> kReaders = {{
+constexpr std::array<Row, 19> kReaders = {{
     {{kPixelsField, {.image = true}, ReadPixels}, DType::kFloat32, 3},
-    {{kTokenSetField, {.token_set = true}, ReadTokenSet}, DType::kFloat32, 2},
+    {{kTokenSetField, {.token_set = true, .voxels = true}, ReadTokenSet},
+     DType::kFloat32,
+     2},
+    {{kVoxelsField, {.voxels = true}, ReadVoxels}, DType::kInt32, 2},
+    {{kVoxelCountField, {.voxels = true}, ReadVoxelCount}, DType::kInt32, 0},
     {{kSurfaceField, {.surface_points = true, .distances = true}, ReadSurface},
      DType::kFloat32,
      2},
@@ -325,6 +360,7 @@ SampleParts PartsOf(std::span<const FieldSpec> fields) {
     parts.surface_points = parts.surface_points || needed.surface_points;
     parts.distances = parts.distances || needed.distances;
     parts.mesh_tokens = parts.mesh_tokens || needed.mesh_tokens;
+    parts.voxels = parts.voxels || needed.voxels;
   }
   return parts;
 }

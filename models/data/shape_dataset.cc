@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "models/shape/mosaic_tokens.h"
@@ -38,6 +39,7 @@ class ShapeDataset final : public Dataset {
       : cache_(std::move(cache)),
         with_mosaics_(options.grids > 0),
         volume_(options.volume),
+        voxels_(options.voxels),
         shapes_(cache_.size()) {
     std::iota(shapes_.begin(), shapes_.end(), 0);
   }
@@ -50,6 +52,29 @@ class ShapeDataset final : public Dataset {
       return static_cast<int64_t>(TokensOf(cache_.Read(shape)).size()) >
              sequences_->most_tokens;
     }));
+  }
+
+  struct LeftOut {
+    int64_t larger = 0;
+    int64_t empty = 0;
+  };
+  // Leaves out the shapes of more voxels than a sample has, and of none.
+  LeftOut KeepVoxels() {
+    std::vector<int64_t> sizes(shapes_.size());
+#pragma omp parallel for schedule(dynamic)
+    for (size_t i = 0; i < shapes_.size(); ++i) {
+      sizes[i] = VoxelTokens(cache_.Read(shapes_[i]).volume, voxels_).size();
+    }
+    LeftOut left_out;
+    std::vector<int64_t> kept;
+    for (size_t i = 0; i < shapes_.size(); ++i) {
+      const bool larger = sizes[i] > voxels_.most_tokens;
+      left_out.larger += larger;
+      left_out.empty += sizes[i] == 0;
+      if (!larger && sizes[i] > 0) kept.push_back(shapes_[i]);
+    }
+    shapes_ = std::move(kept);
+    return left_out;
   }
 
   int64_t size() const override { return static_cast<int64_t>(shapes_.size()); }
@@ -108,6 +133,11 @@ class ShapeDataset final : public Dataset {
     if (parts.token_set && volume_.cells > 0) {
       sample.token_set = VolumeTokens(shape.volume, volume_);
     }
+    if (voxels_.cells > 0 && (parts.token_set || parts.voxels)) {
+      VoxelSet set = VoxelTokens(shape.volume, voxels_);
+      sample.voxels = std::move(set.voxels);
+      if (parts.token_set) sample.token_set = std::move(set.features);
+    }
     if (parts.mesh_tokens && sequences_.has_value()) {
       sample.mesh_tokens = TokensOf(shape);
     }
@@ -123,6 +153,7 @@ class ShapeDataset final : public Dataset {
   ShapeCache cache_;
   bool with_mosaics_;
   VolumeShape volume_;
+  VoxelShape voxels_;
   std::optional<MeshSequenceOptions> sequences_;
   // The cache's that are samples.
   std::vector<int64_t> shapes_;
@@ -174,20 +205,45 @@ absl::Status CheckMosaics(const ShapeCache& cache,
   return absl::OkStatus();
 }
 
-absl::Status CheckVolumes(const ShapeCache& cache,
-                          const ShapeDatasetOptions& options) {
+absl::Status CheckVolumes(const ShapeCache& cache, const std::string& folder,
+                          std::string_view field, int cells) {
   if (cache.volume_cells() == 0) {
     return InvalidArgument(
         "data.shapes.path: found {}, a cache without volumes, expected one "
         "with (trireme data --shapes --volume_cells {})",
-        options.folder, options.volume.cells);
+        folder, cells);
   }
-  if (cache.volume_cells() != options.volume.cells) {
+  if (cache.volume_cells() != cells) {
     return InvalidArgument(
-        "data.shapes.volume.cells: found {}, expected {}, as {} has them",
-        options.volume.cells, cache.volume_cells(), options.folder);
+        "data.shapes.{}: found {}, expected {}, as {} has them", field, cells,
+        cache.volume_cells(), folder);
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenVoxels(
+    ShapeCache cache, const ShapeDatasetOptions& options) {
+  RETURN_IF_ERROR(CheckVolumes(cache, options.folder, "voxels.resolution",
+                               options.voxels.cells));
+  const int64_t all = cache.size();
+  auto dataset = std::make_unique<ShapeDataset>(std::move(cache), options);
+  const ShapeDataset::LeftOut left_out = dataset->KeepVoxels();
+  if (dataset->size() == 0) {
+    return InvalidArgument(
+        "data.shapes.voxels.tokens: found {}, expected as many as one of the "
+        "{} shapes of {} has voxels",
+        options.voxels.most_tokens, all, options.folder);
+  }
+  if (left_out.larger > 0) {
+    LOG(WARNING) << options.folder << ": " << left_out.larger << " of " << all
+                 << " shapes have more than " << options.voxels.most_tokens
+                 << " voxels and are left out (data.shapes.voxels.tokens)";
+  }
+  if (left_out.empty > 0) {
+    LOG(WARNING) << options.folder << ": " << left_out.empty << " of " << all
+                 << " shapes have no voxels and are left out";
+  }
+  return dataset;
 }
 
 }  // namespace
@@ -198,8 +254,14 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
   if (options.sequences.has_value()) {
     return OpenSequences(std::move(cache), options);
   }
+  if (options.voxels.cells > 0) {
+    return OpenVoxels(std::move(cache), options);
+  }
   if (options.grids > 0) RETURN_IF_ERROR(CheckMosaics(cache, options));
-  if (options.volume.cells > 0) RETURN_IF_ERROR(CheckVolumes(cache, options));
+  if (options.volume.cells > 0) {
+    RETURN_IF_ERROR(CheckVolumes(cache, options.folder, "volume.cells",
+                                 options.volume.cells));
+  }
   return std::make_unique<ShapeDataset>(std::move(cache), options);
 }
 

@@ -1,6 +1,6 @@
 // A cache of shapes (docs/formats/shape_cache.md) as a data set: a sample is a
-// shape's mosaic, its volume, its mesh as a sequence of tokens, or the points
-// about its surface, its class, its caption and a picture of it.
+// shape's mosaic, its volume, its voxels, its mesh as a sequence of tokens, or
+// the points about its surface, its class, its caption and a picture of it.
 
 #ifndef TRIREME_MODELS_DATA_SHAPE_DATASET_H_
 #define TRIREME_MODELS_DATA_SHAPE_DATASET_H_
@@ -14,6 +14,7 @@
 #include "models/data/dataset.h"
 #include "models/mesh_tokens/mesh_tokens.h"
 #include "models/shape/volume_tokens.h"
+#include "models/shape/voxel_tokens.h"
 
 namespace trireme {
 
@@ -32,6 +33,10 @@ struct ShapeDatasetOptions {
   // In place of them its volumes, whose cells they must be; 0 cells: samples
   // are without.
   VolumeShape volume;
+  // Or those of its volumes' cubes that the surface passes; 0 cells: samples
+  // are without. Shapes of more than so many, or of none, are none of the
+  // samples.
+  VoxelShape voxels;
   // Of samples that are meshes.
   std::optional<MeshSequenceOptions> sequences;
 };

@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "models/data/field_readers.h"
 #include "models/shape/mesh_writer.h"
 #include "models/shape/mosaic_tokens.h"
 #include "models/shape/shape_cache.h"
@@ -120,6 +121,84 @@ TEST_F(ShapeDatasetTest, ASampleIsAShapesVolume) {
                 .find("data.shapes.volume.cells: found 16, expected 8"),
             std::string::npos)
       << failed.status();
+}
+
+// A shape of more voxels than the model sees is left out, and does not come up
+// in the middle of a run.
+TEST_F(ShapeDatasetTest, ASampleIsAShapesVoxels) {
+  root_ += "_voxels";
+  source_ = root_ + "/source";
+  Write("flat/box.obj", BoxMesh({0, 0, 0}, {1, 0.25F, 0.25F}));
+  Write("high/box.obj", BoxMesh({0, 0, 0}, {1, 1, 1}));
+  const std::string folder = WriteCache("cache", 0, /*volume_cells=*/16);
+  const auto open = [&](int64_t most_tokens) {
+    return OpenShapeDataset(
+        {.folder = folder,
+         .voxels = {.cells = 16, .patch = 2, .most_tokens = most_tokens}});
+  };
+  const auto all = open(8 * 8 * 8);
+  ASSERT_TRUE(all.ok()) << all.status();
+  ASSERT_EQ((*all)->size(), 2);
+  const auto flat = (*all)->Read(0), high = (*all)->Read(1);
+  ASSERT_TRUE(flat.ok() && high.ok());
+  EXPECT_LT(flat->voxels.size(), high->voxels.size());
+  EXPECT_EQ(flat->token_set.size(), flat->voxels.size() / 3 * 8);
+  const VoxelShape shape = {.cells = 16, .patch = 2};
+  const auto field = VoxelField(flat->voxels, flat->token_set, shape);
+  ASSERT_TRUE(field.ok()) << field.status();
+  // Of a box of ±0.95 by ±0.2375, thickened by a sixteenth.
+  const std::vector<Vector3f> points = {{0, 0, 0}, {0, 0.5F, 0}, {0.5F, 0, 0}};
+  std::vector<float> values(3);
+  field->Distances(points, values);
+  EXPECT_LT(values[0], 0);
+  EXPECT_GT(values[1], 0);
+  EXPECT_LT(values[2], 0);
+  // The places alone, as a model that draws there needs them.
+  const auto places = (*all)->ReadParts(0, {.voxels = true});
+  ASSERT_TRUE(places.ok());
+  EXPECT_EQ(places->voxels, flat->voxels);
+  EXPECT_TRUE(places->token_set.empty());
+
+  const auto few = open(static_cast<int64_t>(flat->voxels.size()) / 3);
+  ASSERT_TRUE(few.ok()) << few.status();
+  ASSERT_EQ((*few)->size(), 1);
+  EXPECT_EQ((*few)->Read(0)->key, "flat/box.obj");
+  EXPECT_NE((*few)->IndexHash(), (*all)->IndexHash());
+  EXPECT_NE(MessageOf(open(3).status())
+                .find("data.shapes.voxels.tokens: found 3, expected as many as "
+                      "one of the 2 shapes"),
+            std::string::npos)
+      << open(3).status();
+  const auto other =
+      OpenShapeDataset({.folder = folder,
+                        .voxels = {.cells = 32, .patch = 2, .most_tokens = 9}});
+  EXPECT_NE(MessageOf(other.status())
+                .find("data.shapes.voxels.resolution: found 32, expected 16"),
+            std::string::npos)
+      << other.status();
+}
+
+// Padding has no place and no features.
+TEST_F(ShapeDatasetTest, VoxelsArePaddedAtTheirEnd) {
+  Sample sample;
+  sample.voxels = {1, 2, 3, 4, 5, 6};
+  sample.token_set = {0.5F, 1, 1.5F, 2};
+  const auto read = [&](const FieldSpec& spec) {
+    FieldValues values = ZeroValues(spec, 2);
+    EXPECT_TRUE(ReaderOf(spec).read(sample, spec, 1, values).ok());
+    return values;
+  };
+  EXPECT_EQ(std::get<std::vector<float>>(
+                read({.name = kTokenSetField, .shape = {3, 2}})),
+            (std::vector<float>{0, 0, 0, 0, 0, 0, 0.5F, 1, 1.5F, 2, 0, 0}));
+  EXPECT_EQ(
+      std::get<std::vector<int32_t>>(read(
+          {.name = kVoxelsField, .dtype = DType::kInt32, .shape = {3, 3}})),
+      (std::vector<int32_t>{0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, -1, -1,
+                            -1}));
+  EXPECT_EQ(std::get<std::vector<int32_t>>(
+                read({.name = kVoxelCountField, .dtype = DType::kInt32})),
+            (std::vector<int32_t>{0, 2}));
 }
 
 // A mesh that takes more tokens than the model sees is left out, and does not

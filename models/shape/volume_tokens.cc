@@ -116,6 +116,13 @@ absl::StatusOr<VolumeField> VolumeField::FromTokens(
   return VolumeField(shape.cells, std::move(distances));
 }
 
+VolumeField VolumeField::FromDistances(int cells,
+                                       std::vector<float> distances) {
+  CHECK_EQ(static_cast<int64_t>(distances.size()),
+           int64_t{cells} * cells * cells);
+  return VolumeField(cells, std::move(distances));
+}
+
 void VolumeField::Distances(std::span<const Vector3f> points,
                             std::span<float> values) const {
   CHECK_EQ(points.size(), values.size());

@@ -58,6 +58,8 @@ class VolumeField {
   // values that are not finite or whose number does not fit.
   static absl::StatusOr<VolumeField> FromTokens(std::span<const float> tokens,
                                                 const VolumeShape& shape);
+  // Of distances at the cells' centres, of `cells` a side.
+  static VolumeField FromDistances(int cells, std::vector<float> distances);
 
   // Trilinear; beyond the outermost centres as there.
   void Distances(std::span<const Vector3f> points,

@@ -65,9 +65,16 @@ absl::Status PeriodicSamples::Begin(const Dataset& dataset,
   absl::StatusOr<std::vector<Sample>> prompts = std::vector<Sample>();
   if (control.rank() == 0) {
     const auto& of_job = job_.sample().prompts();
-    const auto rows =
-        RowPrompts({*setup_.family, &dataset, class_names},
-                   {of_job.begin(), of_job.end()}, DrawOptions().max_rows);
+    const auto held_out = OpenHeldOutVoxels(*setup_.family, job_.data());
+    absl::StatusOr<std::vector<Prompt>> rows = std::vector<Prompt>();
+    if (held_out.ok()) {
+      rows = RowPrompts(
+          {*setup_.family, *held_out != nullptr ? held_out->get() : &dataset,
+           class_names},
+          {of_job.begin(), of_job.end()}, DrawOptions().max_rows);
+    } else {
+      rows = held_out.status();
+    }
     if (rows.ok()) {
       for (const Prompt& row : *rows) names_.push_back(row.name);
       prompts = SamplesOf(*rows, job_.sample().per_class());
@@ -96,7 +103,7 @@ absl::Status PeriodicSamples::Draw(RankModel& model,
     CpuDevice host(std::numeric_limits<int64_t>::max());
     Device& device = model.context().device();
     status = WriteGrid(job_, setup_, path,
-                       {names_, job_.sample().per_class(), drawn},
+                       {names_, job_.sample().per_class(), drawn, prompts_},
                        device.on_host() ? device : host);
   }
   // Rank 0 decodes latents and makes meshes, which takes what it takes.

@@ -40,10 +40,14 @@ struct Loaded {
   TrainingSetup setup;
   // Null where the run tells its classes and nothing else is needed.
   std::unique_ptr<Dataset> dataset;
+  // Where samples are drawn at the voxels of others.
+  std::unique_ptr<Dataset> held_out_voxels;
   std::vector<std::string> class_names;
 
   PromptSource prompts() const {
-    return {*setup.family, dataset.get(), class_names};
+    return {*setup.family,
+            held_out_voxels != nullptr ? held_out_voxels.get() : dataset.get(),
+            class_names};
   }
 };
 
@@ -71,6 +75,8 @@ absl::StatusOr<Loaded> LoadRun(const DrawOptions& options) {
                      ResolveJob(loaded.job, {loaded.dataset->size(),
                                              loaded.dataset->num_classes()}));
   }
+  ASSIGN_OR_RETURN(loaded.held_out_voxels,
+                   OpenHeldOutVoxels(*loaded.setup.family, loaded.job.data()));
   if (options.size.has_value()) {
     const auto sized = SetupAt(loaded.setup, loaded.job, *options.size);
     RETURN_IF_ERROR(WithContext(sized.status(), "size"));
@@ -168,6 +174,14 @@ absl::StatusOr<DrawReport> GiveBack(const DrawOptions& options, const Job& job,
 }
 
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOutVoxels(
+    const ModelFamily& family, const Data& data) {
+  if (!ReadsVoxels(family) || data.held_out() == 0) {
+    return std::unique_ptr<Dataset>();
+  }
+  return OpenHeldOut(data);
+}
 
 SamplerOptions SamplingOf(const SampleConfig& config,
                           const TrainingSetup& setup) {
@@ -278,7 +292,7 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   if (leader) {
     std::vector<std::string> names;
     for (const Prompt& row : *rows) names.push_back(row.name);
-    status = (*medium)->Write(options.out, {names, per_row, drawn});
+    status = (*medium)->Write(options.out, {names, per_row, drawn, prompts});
   }
   report.peak_bytes = device->Statistics().peak_bytes;
   // Rank 0 makes meshes, which takes what it takes.

@@ -5,11 +5,14 @@
 #define TRIREME_TRAINER_SAMPLING_DRAW_SAMPLES_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "models/data/dataset.h"
+#include "models/family.h"
 #include "models/sampling/flow_sampler.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/compute_device.h"
@@ -70,6 +73,11 @@ struct DrawReport {
 // number of ranks.
 absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
                                        CommunicatorFactory& factory);
+
+// The samples at whose voxels a run's are drawn: those that are held out; null
+// where none are, or where the model draws at none.
+absl::StatusOr<std::unique_ptr<Dataset>> OpenHeldOutVoxels(
+    const ModelFamily& family, const Data& data);
 
 // As the job says.
 SamplerOptions SamplingOf(const SampleConfig& config,

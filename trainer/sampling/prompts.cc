@@ -32,7 +32,8 @@ SampleParts PromptParts(const ModelFamily& family) {
   return {.image = Reads(family, kPictureCountField),
           .text = true,
           .caption = true,
-          .text_layers = true};
+          .text_layers = true,
+          .voxels = ReadsVoxels(family)};
 }
 
 // The first `most` classes, each with the text of a sample of its own.
@@ -60,6 +61,11 @@ std::vector<Prompt> ClassPrompts(const PromptSource& source, int64_t most) {
     found[label] = true;
     --missing;
   }
+  if (ReadsVoxels(family)) {
+    std::erase_if(prompts, [](const Prompt& prompt) {
+      return prompt.sample.voxels.empty();
+    });
+  }
   return prompts;
 }
 
@@ -78,8 +84,7 @@ absl::StatusOr<std::vector<Prompt>> SamplePrompts(
     prompts.push_back({sample->caption, *std::move(sample)});
   }
   if (prompts.empty()) {
-    return NotFound("found no readable sample among {}, whose text to draw for",
-                    size);
+    return NotFound("found no readable sample among {} to draw for", size);
   }
   return prompts;
 }
@@ -96,18 +101,39 @@ std::vector<Prompt> CaptionPrompts(const std::vector<std::string>& captions) {
 
 }  // namespace
 
+bool ReadsVoxels(const ModelFamily& family) {
+  return Reads(family, kVoxelsField);
+}
+
 bool ReadsSamples(const ModelFamily& family) {
-  return Reads(family, kTextField) || Reads(family, kPictureCountField);
+  return Reads(family, kTextField) || Reads(family, kPictureCountField) ||
+         ReadsVoxels(family);
 }
 
 absl::StatusOr<std::vector<Prompt>> RowPrompts(
     const PromptSource& source, const std::vector<std::string>& captions,
     int64_t most) {
   const ModelFamily& family = source.family;
-  if (!captions.empty()) return CaptionPrompts(captions);
-  if (family.num_classes() > 0) return ClassPrompts(source, most);
+  const auto in_order = [](int64_t i) { return i; };
+  if (!captions.empty()) {
+    std::vector<Prompt> prompts = CaptionPrompts(captions);
+    if (!ReadsVoxels(family)) return prompts;
+    ASSIGN_OR_RETURN(
+        const std::vector<Prompt> samples,
+        SamplePrompts(source, static_cast<int64_t>(captions.size()), in_order));
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      prompts[i].sample.voxels = samples[i % samples.size()].sample.voxels;
+    }
+    return prompts;
+  }
+  if (family.num_classes() > 0) {
+    std::vector<Prompt> prompts = ClassPrompts(source, most);
+    if (!prompts.empty()) return prompts;
+    return NotFound("found no readable sample of the {} classes to draw for",
+                    family.num_classes());
+  }
   if (!ReadsSamples(family)) return std::vector<Prompt>(1);
-  return SamplePrompts(source, most, [](int64_t i) { return i; });
+  return SamplePrompts(source, most, in_order);
 }
 
 absl::StatusOr<std::vector<Prompt>> EvaluationPrompts(
@@ -157,7 +183,7 @@ absl::StatusOr<std::vector<Sample>> SharePrompts(
                       sample.text_layers, sample.text_layer_count,
                       sample.text_layer_width, sample.image.width,
                       sample.image.height, sample.image.channels,
-                      Json::binary(sample.image.pixels)});
+                      Json::binary(sample.image.pixels), sample.voxels});
     }
     const std::vector<uint8_t> bytes = Json::to_cbor(list);
     packed.assign(bytes.begin(), bytes.end());
@@ -180,6 +206,7 @@ absl::StatusOr<std::vector<Sample>> SharePrompts(
                     .height = entry[10].get<int>(),
                     .channels = entry[11].get<int>(),
                     .pixels = entry[12].get_binary()};
+    sample.voxels = entry[13].get<std::vector<int32_t>>();
   }
   return samples;
 }

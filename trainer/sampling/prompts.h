@@ -1,4 +1,5 @@
-// What samples are drawn for: classes, captions and pictures.
+// What samples are drawn for: classes, captions, pictures, and the voxels that
+// samples lie at.
 
 #ifndef TRIREME_TRAINER_SAMPLING_PROMPTS_H_
 #define TRIREME_TRAINER_SAMPLING_PROMPTS_H_
@@ -15,7 +16,7 @@
 
 namespace trireme {
 
-// What a sample is drawn for: the class, text and picture of a sample.
+// What a sample is drawn for: the class, text, picture and voxels of a sample.
 struct Prompt {
   std::string name;
   Sample sample;
@@ -29,12 +30,18 @@ struct PromptSource {
   const std::vector<std::string>& class_names;
 };
 
-// Whether what it is conditioned by is a part of samples: a text or a picture.
+// Whether a model draws at places that samples have.
+bool ReadsVoxels(const ModelFamily& family);
+
+// Whether what it is conditioned by is a part of samples: a text, a picture or
+// voxels.
 bool ReadsSamples(const ModelFamily& family);
 
 // A row a caption; without captions a row a class; of others that read samples
-// a row a sample, of the first samples; of others one row. Errors: no readable
-// sample.
+// a row a sample, of the first samples; of others one row. Of models that draw
+// at voxels each has those of a sample: captions of the first samples, by
+// turns, classes of one of their own, without which they have no row. Errors:
+// no readable sample.
 absl::StatusOr<std::vector<Prompt>> RowPrompts(
     const PromptSource& source, const std::vector<std::string>& captions,
     int64_t most);

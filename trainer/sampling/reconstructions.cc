@@ -84,8 +84,8 @@ ShapeMedium MediumOf(std::shared_ptr<const ShapeAutoencoder> autoencoder) {
   const ShapeVaeConfig& config = autoencoder->config();
   return ShapeMedium(
       {.name = kTokenSetField, .shape = {config.latents, config.channels}},
-      [autoencoder](
-          std::span<const float> latents) -> absl::StatusOr<PointFunction> {
+      [autoencoder](std::span<const float> latents,
+                    const Sample& /*prompt*/) -> absl::StatusOr<PointFunction> {
         ASSIGN_OR_RETURN(std::shared_ptr<const ShapeAutoencoder::Field> field,
                          autoencoder->Decode(latents));
         return [autoencoder, field](std::span<const Vector3f> points,

@@ -11,6 +11,7 @@
 #include "models/mesh_tokens/mesh_tokens.h"
 #include "models/shape/mosaic_tokens.h"
 #include "models/shape/volume_tokens.h"
+#include "models/shape/voxel_tokens.h"
 #include "models/shape_vae/shape_autoencoder.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -85,7 +86,8 @@ absl::StatusOr<PictureMedium::ToImage> DecoderOf(const FieldSpec& samples,
 
 ShapeMedium::FieldOf MosaicFieldOf(int resolution) {
   return [resolution](
-             std::span<const float> sample) -> absl::StatusOr<PointFunction> {
+             std::span<const float> sample,
+             const Sample& /*prompt*/) -> absl::StatusOr<PointFunction> {
     ASSIGN_OR_RETURN(MosaicSdf mosaic, MosaicFromStandard(sample, resolution));
     // The field refers to the mosaic.
     auto kept = std::make_shared<const MosaicSdf>(std::move(mosaic));
@@ -97,22 +99,36 @@ ShapeMedium::FieldOf MosaicFieldOf(int resolution) {
   };
 }
 
+PointFunction DistancesOf(VolumeField volume) {
+  return [field = std::make_shared<const VolumeField>(std::move(volume))](
+             std::span<const Vector3f> points, std::span<float> values) {
+    field->Distances(points, values);
+    return absl::OkStatus();
+  };
+}
+
 ShapeMedium::FieldOf VolumeFieldOf(const VolumeShape& shape) {
-  return
-      [shape](std::span<const float> sample) -> absl::StatusOr<PointFunction> {
-        ASSIGN_OR_RETURN(VolumeField volume,
-                         VolumeField::FromTokens(sample, shape));
-        return [field = std::make_shared<const VolumeField>(std::move(volume))](
-                   std::span<const Vector3f> points, std::span<float> values) {
-          field->Distances(points, values);
-          return absl::OkStatus();
-        };
-      };
+  return [shape](std::span<const float> sample,
+                 const Sample& /*prompt*/) -> absl::StatusOr<PointFunction> {
+    ASSIGN_OR_RETURN(VolumeField volume,
+                     VolumeField::FromTokens(sample, shape));
+    return DistancesOf(std::move(volume));
+  };
+}
+
+// At the voxels that a sample was drawn for.
+ShapeMedium::FieldOf VoxelFieldOf(const VoxelShape& shape) {
+  return [shape](std::span<const float> sample,
+                 const Sample& prompt) -> absl::StatusOr<PointFunction> {
+    ASSIGN_OR_RETURN(VolumeField volume,
+                     VoxelField(prompt.voxels, sample, shape));
+    return DistancesOf(std::move(volume));
+  };
 }
 
 // Tokens are whole numbers, which fp32 holds.
 ShapeMedium::MeshOf SequenceMeshOf(const MeshTokenFormat& format) {
-  return [format](std::span<const float> sample,
+  return [format](std::span<const float> sample, const Sample& /*prompt*/,
                   int /*refinements*/) -> absl::StatusOr<Mesh> {
     return ToMesh(
         DecodeMesh(format, std::vector<int32_t>(sample.begin(), sample.end()))
@@ -133,7 +149,8 @@ absl::StatusOr<ShapeMedium::FieldOf> LatentFieldOf(const Latents& latents,
         latents.token_channels());
   }
   return [autoencoder, latents](
-             std::span<const float> sample) -> absl::StatusOr<PointFunction> {
+             std::span<const float> sample,
+             const Sample& /*prompt*/) -> absl::StatusOr<PointFunction> {
     ASSIGN_OR_RETURN(std::shared_ptr<const ShapeAutoencoder::Field> field,
                      autoencoder->Decode(Unscaled(sample, latents)));
     return [autoencoder, field](std::span<const Vector3f> points,
@@ -168,6 +185,10 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
   }
   if (data.has_shapes()) {
     const Shapes& shapes = data.shapes();
+    if (shapes.has_voxels()) {
+      return std::make_unique<ShapeMedium>(samples,
+                                           VoxelFieldOf(VoxelShapeOf(shapes)));
+    }
     return std::make_unique<ShapeMedium>(
         samples, shapes.has_volume()
                      ? VolumeFieldOf(VolumeShapeOf(shapes))

@@ -27,6 +27,8 @@ struct DrawnRows {
   int64_t per_row = 0;
   // [rows · per_row, ..], of the shape that the family learns.
   std::span<const float> samples;
+  // What each was drawn for; empty where that does not matter.
+  std::span<const Sample> prompts = {};
 };
 
 // What samples are compared with.

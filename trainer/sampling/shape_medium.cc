@@ -105,19 +105,20 @@ std::string TextOf(const SetComparison& comparison) {
 }  // namespace
 
 ShapeMedium::ShapeMedium(FieldSpec spec, const FieldOf& field)
-    : ShapeMedium(std::move(spec),
-                  MeshOf([field](std::span<const float> sample,
-                                 int refinements) -> absl::StatusOr<Mesh> {
-                    ASSIGN_OR_RETURN(const PointFunction values, field(sample));
-                    return MarchingCubes(
-                        values, {.cells = 32, .refinements = refinements});
-                  })) {}
+    : ShapeMedium(
+          std::move(spec),
+          MeshOf([field](std::span<const float> sample, const Sample& prompt,
+                         int refinements) -> absl::StatusOr<Mesh> {
+            ASSIGN_OR_RETURN(const PointFunction values, field(sample, prompt));
+            return MarchingCubes(values,
+                                 {.cells = 32, .refinements = refinements});
+          })) {}
 
 absl::StatusOr<Points> ShapeMedium::SurfaceOf(const Sample& sample) const {
   Points points;
   if (!sample.latents.mean.empty()) {
     ASSIGN_OR_RETURN(const Mesh mesh,
-                     mesh_(sample.latents.mean, kMeasureRefinements));
+                     mesh_(sample.latents.mean, sample, kMeasureRefinements));
     if (mesh.triangles.empty()) {
       return FailedPrecondition("{}: its latents have no surface", sample.key);
     }
@@ -161,6 +162,7 @@ absl::Status ShapeMedium::Write(const std::string& path,
   }
   for (const fs::path& file : old) fs::remove(file, error);
   const int64_t elements = spec_.shape.num_elements();
+  const Sample none;
   std::vector<LabelGridRow> grid;
   int64_t empty = 0;
   for (size_t row = 0; row < rows.names.size(); ++row) {
@@ -169,6 +171,7 @@ absl::Status ShapeMedium::Write(const std::string& path,
     for (int64_t i = 0; i < rows.per_row; ++i) {
       const int64_t at = static_cast<int64_t>(row) * rows.per_row + i;
       const auto mesh = mesh_(rows.samples.subspan(at * elements, elements),
+                              rows.prompts.empty() ? none : rows.prompts[at],
                               kFileRefinements);
       if (!mesh.ok()) {
         return WithContext(mesh.status(), fmt::format("{} {}", name, i));
@@ -200,9 +203,9 @@ absl::StatusOr<std::string> ShapeMedium::Compare(
   const auto count = static_cast<int64_t>(prompts.size());
   MeasuredShapes drawn;
   for (int64_t i = 0; i < count; ++i) {
-    ASSIGN_OR_RETURN(
-        const Mesh mesh,
-        mesh_(samples.subspan(i * elements, elements), kMeasureRefinements));
+    ASSIGN_OR_RETURN(const Mesh mesh,
+                     mesh_(samples.subspan(i * elements, elements), prompts[i],
+                           kMeasureRefinements));
     if (mesh.triangles.empty()) continue;
     drawn.points.push_back(
         SampleSurface(mesh, kPoints,

@@ -19,15 +19,16 @@ namespace trireme {
 
 class ShapeMedium final : public SampleMedium {
  public:
-  // Signed distances, or what has their sign, of one sample. Errors: one that
-  // is of no shape; out of memory.
+  // Signed distances, or what has their sign, of one sample that was drawn for
+  // `prompt`, which says where voxels lie. Errors: one that is of no shape; out
+  // of memory.
   using FieldOf = std::function<absl::StatusOr<PointFunction>(
-      std::span<const float> sample)>;
+      std::span<const float> sample, const Sample& prompt)>;
 
   // The mesh of one sample, without triangles where it has no surface; where
   // meshes are made of a field, on a grid of 32 << refinements cells a side.
   using MeshOf = std::function<absl::StatusOr<Mesh>(
-      std::span<const float> sample, int refinements)>;
+      std::span<const float> sample, const Sample& prompt, int refinements)>;
 
   // `spec`: of a sample. A sample's mesh is its own, or the zero set of its
   // field.

@@ -1,0 +1,27 @@
+// The order of the occupied cells of a grid: by blocks of 8³ cells, inside a
+// block by cell, x fastest in both.
+
+#ifndef TRIREME_RUNTIME_CORE_VOXEL_ORDER_H_
+#define TRIREME_RUNTIME_CORE_VOXEL_ORDER_H_
+
+#include <cstdint>
+
+namespace trireme {
+
+inline constexpr int64_t kVoxelBlock = 8;
+
+// Where a cell comes in that order: a number less than that of the cells of
+// whole blocks that cover the grid, of `resolution` cells a side.
+inline int64_t VoxelRank(int64_t x, int64_t y, int64_t z, int64_t resolution) {
+  const int64_t blocks = (resolution + kVoxelBlock - 1) / kVoxelBlock;
+  const int64_t block =
+      (z / kVoxelBlock * blocks + y / kVoxelBlock) * blocks + x / kVoxelBlock;
+  const int64_t cell =
+      (z % kVoxelBlock * kVoxelBlock + y % kVoxelBlock) * kVoxelBlock +
+      x % kVoxelBlock;
+  return block * kVoxelBlock * kVoxelBlock * kVoxelBlock + cell;
+}
+
+}  // namespace trireme
+
+#endif  // TRIREME_RUNTIME_CORE_VOXEL_ORDER_H_
