@@ -50,8 +50,9 @@ ShardedVariable SampleGaussian(ForwardContext& context,
 }
 
 ShardedVariable GaussianDivergence(ForwardContext& context,
-                                   const ShardedVariable& moments) {
-  return {GaussianDivergence(context.tape, moments.variable),
+                                   const ShardedVariable& moments,
+                                   const Tensor* counts) {
+  return {GaussianDivergence(context.tape, moments.variable, counts),
           SumStates(context, "gaussian divergence", moments)};
 }
 

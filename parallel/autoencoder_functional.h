@@ -17,8 +17,10 @@ ShardedVariable SampleGaussian(ForwardContext& context,
 
 // Complete on every axis that the operand is Invariant on, parts of the global
 // sum on the axes it is sharded over. For AddLoss and for nothing else.
+// `counts`: of sets (runtime/ops/gaussian.h), or null.
 ShardedVariable GaussianDivergence(ForwardContext& context,
-                                   const ShardedVariable& moments);
+                                   const ShardedVariable& moments,
+                                   const Tensor* counts = nullptr);
 ShardedVariable DistanceLoss(ForwardContext& context, DistanceTerm term,
                              const ShardedVariable& values,
                              const DistanceComparison& comparison);

@@ -15,14 +15,18 @@ Variable SampleGaussian(Tape& tape, const Variable& moments,
       });
 }
 
-Variable GaussianDivergence(Tape& tape, const Variable& moments) {
-  return tape.Record(
-      "gaussian divergence", {moments}, {}, GaussianDivergence(moments.value()),
-      {moments.value()}, [](Tape::Gradients& gradients) {
-        gradients.Accumulate(
-            0, GaussianDivergenceBackward(gradients.Saved(0),
-                                          gradients.LossGradient()));
-      });
+Variable GaussianDivergence(Tape& tape, const Variable& moments,
+                            const Tensor* counts) {
+  return tape.Record("gaussian divergence", {moments}, {},
+                     GaussianDivergence(moments.value(), counts),
+                     {moments.value(), counts != nullptr ? *counts : Tensor()},
+                     [](Tape::Gradients& gradients) {
+                       const Tensor& counts = gradients.Saved(1);
+                       gradients.Accumulate(
+                           0, GaussianDivergenceBackward(
+                                  gradients.Saved(0), gradients.LossGradient(),
+                                  counts.defined() ? &counts : nullptr));
+                     });
 }
 
 Variable DistanceLoss(Tape& tape, DistanceTerm term, const Variable& values,

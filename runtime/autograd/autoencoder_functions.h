@@ -13,8 +13,9 @@ Variable SampleGaussian(Tape& tape, const Variable& moments,
                         const Tensor& noise);
 
 // As scalars for Tape::AddLoss and for nothing else. The values compared are
-// those of the variable.
-Variable GaussianDivergence(Tape& tape, const Variable& moments);
+// those of the variable. `counts`: of sets (runtime/ops/gaussian.h), or null.
+Variable GaussianDivergence(Tape& tape, const Variable& moments,
+                            const Tensor* counts = nullptr);
 Variable DistanceLoss(Tape& tape, DistanceTerm term, const Variable& values,
                       const DistanceComparison& comparison);
 

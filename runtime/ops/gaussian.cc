@@ -8,13 +8,22 @@
 namespace trireme {
 namespace {
 
-GaussianArguments ArgumentsOf(const Tensor& moments, HostKernel& kernel) {
+GaussianArguments ArgumentsOf(const Tensor& moments, HostKernel& kernel,
+                              const Tensor* counts = nullptr) {
   const int64_t width = moments.dim(moments.rank() - 1);
   CHECK_EQ(width % 2, 0) << moments.shape();
-  return {.dtype = moments.dtype(),
-          .rows = moments.num_elements() / width,
-          .channels = width / 2,
-          .moments = kernel.Reads(moments)};
+  GaussianArguments arguments = {.dtype = moments.dtype(),
+                                 .rows = moments.num_elements() / width,
+                                 .channels = width / 2,
+                                 .moments = kernel.Reads(moments)};
+  if (counts != nullptr) {
+    CHECK(moments.rank() == 3 && counts->dtype() == DType::kInt32 &&
+          counts->num_elements() == moments.dim(0))
+        << moments.shape() << " " << counts->shape();
+    arguments.set_rows = moments.dim(1);
+    arguments.counts = static_cast<const int32_t*>(kernel.Reads(*counts));
+  }
+  return arguments;
 }
 
 }  // namespace
@@ -46,19 +55,20 @@ Tensor SampleGaussianBackward(const Tensor& moments, const Tensor& noise,
   return gradient;
 }
 
-Tensor GaussianDivergence(const Tensor& moments) {
+Tensor GaussianDivergence(const Tensor& moments, const Tensor* counts) {
   HostKernel kernel(moments.device());
-  const GaussianArguments arguments = ArgumentsOf(moments, kernel);
+  const GaussianArguments arguments = ArgumentsOf(moments, kernel, counts);
   const double sum = kernel.Sum(
       moments.bytes(), [&] { return GaussianDivergenceKernel(arguments); });
   return Full(moments.device(), {1}, ComputeDType(moments.dtype()), sum,
               MemoryCategory::kActivations, "divergence");
 }
 
-Tensor GaussianDivergenceBackward(const Tensor& moments, double factor) {
+Tensor GaussianDivergenceBackward(const Tensor& moments, double factor,
+                                  const Tensor* counts) {
   const Tensor gradient = Tensor::EmptyLike(moments, "gradient of moments");
   HostKernel kernel(moments.device());
-  const GaussianArguments arguments = ArgumentsOf(moments, kernel);
+  const GaussianArguments arguments = ArgumentsOf(moments, kernel, counts);
   kernel.Run(2 * moments.bytes(),
              [arguments, factor, to = kernel.Writes(gradient)] {
                GaussianDivergenceBackwardKernel(arguments, factor, to);

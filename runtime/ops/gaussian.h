@@ -16,9 +16,13 @@ Tensor SampleGaussianBackward(const Tensor& moments, const Tensor& noise,
                               const Tensor& grad_out);
 
 // Σ ½(mean² + exp(l) − 1 − l), the divergence from a standard normal, as one
-// element in the compute type, and its gradient times `factor`.
-Tensor GaussianDivergence(const Tensor& moments);
-Tensor GaussianDivergenceBackward(const Tensor& moments, double factor);
+// element in the compute type, and its gradient times `factor`. `counts`, of
+// sets [b, n, 2c]: int32 [b], how many rows of each count; then it is the sum
+// of the sets' means over those rows and the channels. Null: of all rows.
+Tensor GaussianDivergence(const Tensor& moments,
+                          const Tensor* counts = nullptr);
+Tensor GaussianDivergenceBackward(const Tensor& moments, double factor,
+                                  const Tensor* counts = nullptr);
 
 }  // namespace trireme
 

@@ -6,10 +6,26 @@
 
 namespace trireme {
 
+namespace {
+
+template <typename F>
+void DispatchNumber(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::kInt32:
+      return f(int32_t{});
+    case DType::kInt64:
+      return f(int64_t{});
+    default:
+      DispatchFloating(dtype, std::forward<F>(f));
+  }
+}
+
+}  // namespace
+
 const void* HostKernel::Reads(const Tensor& x) {
   if (device_.on_host() || device_.dry()) return x.raw_data();
   Copy& copy = copies_.emplace_back(x.bytes());
-  DispatchFloating(x.dtype(), [&]<typename T>(T) {
+  DispatchNumber(x.dtype(), [&]<typename T>(T) {
     const std::vector<T> values = x.ToVector<T>();
     std::memcpy(copy.data(), values.data(), copy.size());
   });
@@ -21,6 +37,13 @@ void* HostKernel::Writes(const Tensor& y) {
   Copy& copy = copies_.emplace_back(y.bytes());
   written_.emplace_back(y, &copy);
   return copy.data();
+}
+
+void* HostKernel::Updates(const Tensor& y) {
+  if (device_.on_host() || device_.dry()) return y.raw_data();
+  Reads(y);
+  written_.emplace_back(y, &copies_.back());
+  return copies_.back().data();
 }
 
 void HostKernel::Run(int64_t bytes, const std::function<void()>& kernel) {
@@ -43,7 +66,7 @@ double HostKernel::Sum(int64_t bytes, const std::function<double()>& kernel) {
 
 void HostKernel::BringBack() const {
   for (const auto& [tensor, copy] : written_) {
-    DispatchFloating(
+    DispatchNumber(
         tensor.dtype(), [&, &y = tensor, &from = *copy]<typename T>(T) {
           std::vector<T> values(y.num_elements());
           std::memcpy(values.data(), from.data(), from.size());

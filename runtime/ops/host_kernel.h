@@ -20,9 +20,12 @@ class HostKernel {
  public:
   explicit HostKernel(Device& device) : device_(device) {}
 
-  // Where the kernel reads the floating tensor, and where it writes all of one.
+  // Where the kernel reads the tensor, of floating numbers, int32 or int64, and
+  // where it writes all of one.
   const void* Reads(const Tensor& x);
   void* Writes(const Tensor& y);
+  // The same where the kernel changes what is there.
+  void* Updates(const Tensor& y);
   // A dry device counts `bytes` and computes nothing.
   void Run(int64_t bytes, const std::function<void()>& kernel);
   // The same of a kernel that returns a number, which is waited for; 0 on a dry

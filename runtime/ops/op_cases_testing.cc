@@ -19,9 +19,14 @@
 #include "runtime/ops/random.h"
 #include "runtime/ops/reduction.h"
 #include "runtime/ops/routing.h"
+#include "runtime/ops/set_loss.h"
+#include "runtime/ops/set_norm.h"
 #include "runtime/ops/sparse_attention.h"
+#include "runtime/ops/sparse_convolution.h"
 #include "runtime/ops/spatial_blocks.h"
 #include "runtime/ops/split_norm.h"
+#include "runtime/ops/voxels.h"
+#include "runtime/ops/voxels_testing.h"
 #include "runtime/ops/weight_decomposition.h"
 #include "runtime/ops/window_attention.h"
 
@@ -519,6 +524,66 @@ std::vector<OpCase> Pictures() {
   };
 }
 
+std::vector<OpCase> SparseVoxels() {
+  // Two samples, one of which has padding; more rows than one block has.
+  constexpr int32_t kSide = 11;
+  const auto voxels = [](Device& device) {
+    return VoxelsOf(
+        device, 1000,
+        {CellsWhere(kSide, [](Cell c) { return (c[0] + c[1] * c[2]) % 4 > 0; }),
+         CellsWhere(kSide, [](Cell c) { return c[0] + c[1] + c[2] < 12; })});
+  };
+  return {
+      {.name = "SparseConvolve",
+       .run = [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in({2000, 72}), weight = in({24, 27, 72});
+         const Tensor bias = in({24});
+         const Tensor neighbors = VoxelNeighbors(voxels(x.device()), kSide);
+         const Tensor y = SparseConvolve(x, neighbors, weight, &bias);
+         const Tensor gradient =
+             Tensor::Zeros(x.device(), {24, 27, 72}, ComputeDType(x.dtype()));
+         SparseConvolveWeightGradient(y, x, neighbors, gradient);
+         return {y, SparseConvolveInputGradient(y, neighbors, weight),
+                 gradient};
+       },
+       // The gradients are of a rounded result.
+       .roundings = 12,
+       .same_on_any_threads = false},
+      {.name = "SetNorm",
+       .run = [](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in({3, 230, 24}), slope = in({3, 230, 24});
+         const Tensor weight = in({24}), bias = in({24});
+         const Tensor counts = Tensor::FromValues<int32_t>(
+             x.device(), {3}, std::vector<int32_t>{230, 17, 101});
+         const SetNormResult forward =
+             SetNorm(x, counts, 4, weight, bias, kEps);
+         const Tensor sums =
+             Tensor::Zeros(x.device(), {2, 24}, ComputeDType(x.dtype()));
+         const Tensor weight_grad = sums.Slice(0, 1),
+                      bias_grad = sums.Slice(1, 2);
+         const Tensor dx =
+             SetNormBackward(x, counts, 4, weight, forward.moments, slope,
+                             &weight_grad, &bias_grad);
+         return {forward.out,
+                 forward.moments,
+                 dx,
+                 sums,
+                 SetLoss(x, slope, counts, 2),
+                 SetLossBackward(x, slope, counts, 2, 0.5)};
+       }},
+      {.name = "coarser voxels",
+       .run = [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in({2000, 24});
+         const CoarserVoxels coarser =
+             CoarsenVoxels(voxels(x.device()), kSide, 216, x.dtype());
+         const Tensor y =
+             ScaleRows(SumRows(x, coarser.children), coarser.shares);
+         return {y, SumRows(y, coarser.parents),
+                 VoxelPositions(coarser.voxels, 24, x.dtype())};
+       }},
+  };
+}
+
 double RootMeanSquare(const std::vector<double>& values) {
   double squares = 0;
   for (const double value : values) squares += value * value;
@@ -534,7 +599,7 @@ std::vector<OpCase> EveryOp() {
   for (auto* const family :
        {Pointwise, Norms, HeadNorms, SplitNorms, WindowAttentions,
         WeightDecompositions, Reductions, Copies, Embeddings, Random, Routing,
-        Products, Attentions, SparseAttentions, Pictures}) {
+        Products, Attentions, SparseAttentions, Pictures, SparseVoxels}) {
     std::vector<OpCase> cases = family();
     std::move(cases.begin(), cases.end(), std::back_inserter(all));
   }

@@ -32,6 +32,14 @@ struct Moments {
   }
 };
 
+// What a row counts in a divergence.
+double WeightOf(const GaussianArguments& a, int64_t row) {
+  if (a.counts == nullptr) return 1;
+  const int64_t count = a.counts[row / a.set_rows];
+  return row % a.set_rows < count ? 1 / static_cast<double>(count * a.channels)
+                                  : 0;
+}
+
 // Below it a gradient has no direction.
 constexpr double kLeastGradient = 1e-12;
 
@@ -137,12 +145,13 @@ double GaussianDivergenceKernel(const GaussianArguments& a) {
   return DispatchFloating(a.dtype, [&]<typename T>(T) {
     return SumRows(a.rows, a.channels, [&](int64_t row) {
       const Moments<T> moments(a, row);
+      const double weight = WeightOf(a, row);
       double sum = 0;
-      for (int64_t i = 0; i < a.channels; ++i) {
+      for (int64_t i = 0; weight > 0 && i < a.channels; ++i) {
         const double mean = Wide(moments.mean[i]), l = moments.LogVariance(i);
         sum += 0.5 * (mean * mean + std::exp(l) - 1 - l);
       }
-      return sum;
+      return weight * sum;
     });
   });
 }
@@ -153,10 +162,15 @@ void GaussianDivergenceBackwardKernel(const GaussianArguments& a, double factor,
     ParallelRows(a.rows, a.channels, [&](int64_t row) {
       const Moments<T> moments(a, row);
       T* to = static_cast<T*>(moments_gradient) + 2 * row * a.channels;
+      const double weight = factor * WeightOf(a, row);
+      if (weight == 0) {
+        std::fill(to, to + 2 * a.channels, T{});
+        return;
+      }
       for (int64_t i = 0; i < a.channels; ++i) {
-        to[i] = Rounded<T>(factor * Wide(moments.mean[i]));
+        to[i] = Rounded<T>(weight * Wide(moments.mean[i]));
         to[a.channels + i] =
-            Rounded<T>(factor * 0.5 * (std::exp(moments.LogVariance(i)) - 1) *
+            Rounded<T>(weight * 0.5 * (std::exp(moments.LogVariance(i)) - 1) *
                        moments.LogVarianceSlope(i));
       }
     });

@@ -17,6 +17,10 @@ struct GaussianArguments {
   int64_t rows = 0;
   int64_t channels = 0;
   const void* moments = nullptr;
+  // Of sets: the rows of each, of which the first counts[i] count. Divergences
+  // are sums of the sets' means over rows and channels. Null: of all rows.
+  int64_t set_rows = 0;
+  const int32_t* counts = nullptr;
 };
 
 enum class DistanceTerm { kDistance, kNormal, kEikonal };
