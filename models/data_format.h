@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "models/mesh_tokens/mesh_tokens.h"
 
@@ -23,6 +24,11 @@ struct DataFormat {
   int64_t lattice = 0;
   // More than 0: tokens are cells of a grid, at places of their own.
   int64_t voxel_resolution = 0;
+  // Of those: the largest absolute value of a channel.
+  double voxel_limit = 0;
+  // Of those: the most cells of 2, 4, .. times the side that a sample's lie in,
+  // where that is known.
+  std::vector<int64_t> most_coarser_voxels;
   // Samples are shapes themselves: points on their surfaces and distances.
   bool surfaces = false;
   // Where they are meshes as sequences of tokens: of which, and how many at

@@ -168,6 +168,11 @@ absl::Status FillVoxels(Shapes& shapes) {
         "resolution, {}",
         voxels.patch(), voxels.resolution());
   }
+  for (int i = 0; i < voxels.coarser_tokens_size(); ++i) {
+    RETURN_IF_ERROR(
+        CheckRange(fmt::format("data.shapes.voxels.coarser_tokens[{}]", i),
+                   voxels.coarser_tokens(i), 1, kMaxVoxels));
+  }
   return CheckRange("data.shapes.voxels.tokens", voxels.tokens(), 1,
                     kMaxVoxels);
 }
@@ -383,6 +388,8 @@ DataFormat DataFormatOf(const Data& data, int64_t classes) {
     format.tokens = voxels.most_tokens;
     format.token_channels = voxels.token_channels();
     format.voxel_resolution = voxels.lattice();
+    format.voxel_limit = voxels.limit();
+    format.most_coarser_voxels = voxels.most_coarser;
   } else if (shapes.grids() > 0) {
     const int64_t k = shapes.resolution();
     format.tokens = shapes.grids();
@@ -400,7 +407,9 @@ VolumeShape VolumeShapeOf(const Shapes& shapes) {
 VoxelShape VoxelShapeOf(const Shapes& shapes) {
   return {.cells = static_cast<int>(shapes.voxels().resolution()),
           .patch = std::max(static_cast<int>(shapes.voxels().patch()), 1),
-          .most_tokens = shapes.voxels().tokens()};
+          .most_tokens = shapes.voxels().tokens(),
+          .most_coarser = {shapes.voxels().coarser_tokens().begin(),
+                           shapes.voxels().coarser_tokens().end()}};
 }
 
 }  // namespace trireme

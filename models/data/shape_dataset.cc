@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <numeric>
 #include <string_view>
 #include <utility>
@@ -60,18 +61,21 @@ class ShapeDataset final : public Dataset {
   };
   // Leaves out the shapes of more voxels than a sample has, and of none.
   LeftOut KeepVoxels() {
-    std::vector<int64_t> sizes(shapes_.size());
+    enum Verdict : uint8_t { kFits, kLarger, kEmpty };
+    std::vector<Verdict> verdicts(shapes_.size());
 #pragma omp parallel for schedule(dynamic)
     for (size_t i = 0; i < shapes_.size(); ++i) {
-      sizes[i] = VoxelTokens(cache_.Read(shapes_[i]).volume, voxels_).size();
+      const VoxelSet set = VoxelTokens(cache_.Read(shapes_[i]).volume, voxels_);
+      verdicts[i] = set.size() == 0      ? kEmpty
+                    : Fits(set, voxels_) ? kFits
+                                         : kLarger;
     }
     LeftOut left_out;
     std::vector<int64_t> kept;
     for (size_t i = 0; i < shapes_.size(); ++i) {
-      const bool larger = sizes[i] > voxels_.most_tokens;
-      left_out.larger += larger;
-      left_out.empty += sizes[i] == 0;
-      if (!larger && sizes[i] > 0) kept.push_back(shapes_[i]);
+      left_out.larger += verdicts[i] == kLarger;
+      left_out.empty += verdicts[i] == kEmpty;
+      if (verdicts[i] == kFits) kept.push_back(shapes_[i]);
     }
     shapes_ = std::move(kept);
     return left_out;
@@ -237,7 +241,11 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenVoxels(
   if (left_out.larger > 0) {
     LOG(WARNING) << options.folder << ": " << left_out.larger << " of " << all
                  << " shapes have more than " << options.voxels.most_tokens
-                 << " voxels and are left out (data.shapes.voxels.tokens)";
+                 << " voxels"
+                 << (options.voxels.most_coarser.empty()
+                         ? ""
+                         : ", or more coarser ones than the job says,")
+                 << " and are left out (data.shapes.voxels.tokens)";
   }
   if (left_out.empty > 0) {
     LOG(WARNING) << options.folder << ": " << left_out.empty << " of " << all

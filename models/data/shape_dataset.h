@@ -34,8 +34,8 @@ struct ShapeDatasetOptions {
   // are without.
   VolumeShape volume;
   // Or those of its volumes' cubes that the surface passes; 0 cells: samples
-  // are without. Shapes of more than so many, or of none, are none of the
-  // samples.
+  // are without. Shapes that do not fit (VoxelShape), or have none, are none of
+  // the samples.
   VoxelShape voxels;
   // Of samples that are meshes.
   std::optional<MeshSequenceOptions> sequences;

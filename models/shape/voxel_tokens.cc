@@ -14,10 +14,6 @@ namespace {
 
 using Voxel = std::array<int32_t, 3>;  // x, y, z
 
-// By which shapes are thickened, and where distances are cut off.
-float HalfCell(int cells) { return 1.0F / static_cast<float>(cells); }
-float CutOff(int cells) { return 6 * HalfCell(cells); }
-
 // Cells of a grid of n a side by number, x fastest.
 class Cells {
  public:
@@ -127,8 +123,8 @@ VoxelSet VoxelTokens(std::span<const float> distances,
                      const VoxelShape& shape) {
   CHECK_EQ(static_cast<int64_t>(distances.size()), shape.values());
   const Cells cells(shape.cells), cubes(shape.lattice());
-  const float thicker = HalfCell(shape.cells);
-  const float cut_off = CutOff(shape.cells);
+  const float thicker = shape.thickened();
+  const float cut_off = shape.cut_off();
   const int64_t lattice = shape.lattice();
   std::vector<bool> occupied(lattice * lattice * lattice, false);
   const std::vector<uint8_t> sides =
@@ -160,6 +156,24 @@ VoxelSet VoxelTokens(std::span<const float> distances,
   return set;
 }
 
+bool Fits(const VoxelSet& set, const VoxelShape& shape) {
+  if (set.size() > shape.most_tokens) return false;
+  std::vector<Voxel> cubes;
+  for (int64_t i = 0; i < set.size(); ++i) {
+    cubes.push_back(
+        {set.voxels[3 * i], set.voxels[3 * i + 1], set.voxels[3 * i + 2]});
+  }
+  for (const int64_t most : shape.most_coarser) {
+    for (Voxel& cube : cubes) {
+      for (int32_t& coordinate : cube) coordinate /= 2;
+    }
+    std::sort(cubes.begin(), cubes.end());
+    cubes.erase(std::unique(cubes.begin(), cubes.end()), cubes.end());
+    if (static_cast<int64_t>(cubes.size()) > most) return false;
+  }
+  return true;
+}
+
 absl::StatusOr<VolumeField> VoxelField(std::span<const int32_t> voxels,
                                        std::span<const float> features,
                                        const VoxelShape& shape) {
@@ -170,7 +184,7 @@ absl::StatusOr<VolumeField> VoxelField(std::span<const int32_t> voxels,
                            features.size(), count, channels);
   }
   const Cells cells(shape.cells), cubes(shape.lattice());
-  const float cut_off = CutOff(shape.cells);
+  const float cut_off = shape.cut_off();
   std::vector<float> distances(shape.values(), 0.0F);
   std::vector<bool> known(shape.values(), false);
   for (int64_t token = 0; token < count; ++token) {

@@ -32,6 +32,9 @@ struct VoxelShape {
   int cells = 0;  // a side of the grid of distances; a multiple of patch
   int patch = 1;
   int64_t most_tokens = 0;
+  // The most of the cubes of 2, 4, .. times the side that a shape's tokens lie
+  // in, as far as it is bounded.
+  std::vector<int64_t> most_coarser;
 
   // A side of the grid of tokens.
   int64_t lattice() const { return cells / patch; }
@@ -39,6 +42,11 @@ struct VoxelShape {
   int64_t values() const { return int64_t{cells} * cells * cells; }
   // By which distances over three cells were divided.
   float deviation() const { return patch == 1 ? 0.25F : 0.5F; }
+  // By how much shapes are thickened, and where distances are then cut off.
+  float thickened() const { return 1.0F / static_cast<float>(cells); }
+  float cut_off() const { return 6 * thickened(); }
+  // The largest absolute value of a channel.
+  float limit() const { return 1 / deviation(); }
 };
 
 struct VoxelSet {
@@ -52,6 +60,10 @@ struct VoxelSet {
 // shape.most_tokens where the surface passes more; none of a shape without a
 // surface.
 VoxelSet VoxelTokens(std::span<const float> distances, const VoxelShape& shape);
+
+// Whether a shape has no more tokens, and its tokens lie in no more coarser
+// cubes, than `shape` says.
+bool Fits(const VoxelSet& set, const VoxelShape& shape);
 
 // Distances to the thickened shape, cut off at three cells: at occupied cubes
 // those of the tokens, elsewhere the cut-off, positive outside. Cells that are

@@ -129,6 +129,23 @@ TEST(VoxelTokens, ATokenIsACubeWhereItLies) {
   }
 }
 
+// What a model makes coarser has room for every sample.
+TEST(VoxelTokens, CoarserCubesAreBounded) {
+  // In four cubes of twice the side, and in two of four times.
+  const VoxelSet set = {.voxels = {0, 0, 0, 1, 1, 1, 2, 0, 0, 0, 2, 0, 4, 0, 0},
+                        .features = {}};
+  const auto fits = [&](int64_t tokens, std::vector<int64_t> coarser) {
+    return Fits(set, {.cells = 8,
+                      .most_tokens = tokens,
+                      .most_coarser = std::move(coarser)});
+  };
+  EXPECT_TRUE(fits(5, {}));
+  EXPECT_FALSE(fits(4, {}));
+  EXPECT_TRUE(fits(5, {4, 2}));
+  EXPECT_FALSE(fits(5, {3, 2}));
+  EXPECT_FALSE(fits(5, {4, 1}));
+}
+
 TEST(VoxelTokens, WhatIsNoShapeIsRefused) {
   const VoxelShape shape = {.cells = 8, .patch = 2};
   std::vector<float> features(16, 0.5F);
