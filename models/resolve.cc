@@ -22,6 +22,8 @@
 #include "models/shape_vae/shape_vae_names.h"
 #include "models/sparse_dit/sparse_dit_config.h"
 #include "models/sparse_dit/sparse_dit_family.h"
+#include "models/sparse_vae/sparse_vae_config.h"
+#include "models/sparse_vae/sparse_vae_family.h"
 #include "models/swin/swin_family.h"
 #include "models/triposg/triposg_family.h"
 #include "models/triposg/triposg_names.h"
@@ -69,25 +71,23 @@ absl::Status CheckPictures(std::string_view family, const DataFormat& data) {
 
 absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     Model& model, const DataFormat& data) {
-  if (data.surfaces && !model.has_shape_vae() && !model.has_mesh_tokens()) {
+  if (data.surfaces && !model.has_shape_vae() && !model.has_sparse_vae() &&
+      !model.has_mesh_tokens()) {
     return InvalidArgument(
         "data.shapes: found neither grids nor a volume, expected one for a "
         "model that is no autoencoder of shapes (model.shape_vae)");
   }
-  if (data.voxel_resolution > 0) {
+  if (data.voxel_resolution > 0 && !model.has_sparse_dit() &&
+      !model.has_sparse_vae()) {
     return InvalidArgument(
         "data.shapes.voxels: found, expected mosaics, a volume or none for a "
-        "model that knows no places of tokens of their own");
+        "model that knows no places of tokens of their own (model.sparse_dit "
+        "and model.sparse_vae do)");
   }
   if (data.mesh_format.has_value() && !model.has_mesh_tokens()) {
     return InvalidArgument(
         "data.shapes.sequences: found, expected mosaics or none for a model "
         "of no sequences (model.mesh_tokens)");
-  }
-  if (data.voxel_resolution > 0 && !model.has_sparse_dit()) {
-    return InvalidArgument(
-        "data.shapes.voxels: found, expected them for a model of voxels "
-        "(model.sparse_dit) only");
   }
   switch (model.family_case()) {
     case Model::kDit: {
@@ -172,12 +172,18 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
       FillSparseDit(config, *model.mutable_sparse_dit());
       return MakeSparseDitFamily(config);
     }
+    case Model::kSparseVae: {
+      ASSIGN_OR_RETURN(const SparseVaeConfig config,
+                       ResolveSparseVae(model.sparse_vae(), data));
+      FillSparseVae(config, *model.mutable_sparse_vae());
+      return MakeSparseVaeFamily(config);
+    }
     case Model::FAMILY_NOT_SET:
       break;
   }
   return InvalidArgument(
       "model: found no family, expected dit, mmdit, hidream, triposg, "
-      "shape_vae, mesh_tokens, swin or sparse_dit");
+      "shape_vae, mesh_tokens, swin, sparse_dit or sparse_vae");
 }
 
 absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
@@ -205,7 +211,7 @@ absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
 absl::StatusOr<ResolvedObjective> ResolveObjective(
     ObjectiveConfig& objective, const FieldSpec& samples, uint64_t seed,
     int64_t global_batch, const std::vector<int64_t>& tokens,
-    bool learned_variance) {
+    bool learned_variance, bool reconstructs) {
   if (objective.has_classification()) {
     return InvalidArgument(
         "objective: found classification, expected it for a model that names "
@@ -227,8 +233,7 @@ absl::StatusOr<ResolvedObjective> ResolveObjective(
         "objective: found next_token, expected it for a model of sequences "
         "(model.mesh_tokens) only");
   }
-  // An autoencoder is given what a shape's surface is made of.
-  if (samples.name == kSurfaceField) {
+  if (reconstructs) {
     if (objective.has_rectified_flow() || objective.has_diffusion()) {
       return InvalidArgument(
           "objective: found {}, expected reconstruction for an autoencoder",
@@ -241,7 +246,7 @@ absl::StatusOr<ResolvedObjective> ResolveObjective(
   if (objective.has_reconstruction()) {
     return InvalidArgument(
         "objective: found reconstruction, expected it for an autoencoder "
-        "(model.shape_vae) only");
+        "(model.shape_vae, model.sparse_vae) only");
   }
   if (objective.has_diffusion() && !samples.counted_by.empty()) {
     return InvalidArgument(

@@ -41,11 +41,12 @@ struct ResolvedObjective {
 // flow. `samples`: what the model learns; `seed` keys its
 // random numbers; `global_batch`: samples of a step; `tokens`: of a sample, or,
 // where pictures come in several sizes, of those of each bucket;
-// `learned_variance`: whether the model predicts variances as well.
+// `learned_variance`: whether the model predicts variances as well;
+// `reconstructs`: whether it is an autoencoder.
 absl::StatusOr<ResolvedObjective> ResolveObjective(
     ObjectiveConfig& objective, const FieldSpec& samples, uint64_t seed,
     int64_t global_batch, const std::vector<int64_t>& tokens,
-    bool learned_variance = false);
+    bool learned_variance = false, bool reconstructs = false);
 
 // The same of a model that names classes (ModelFamily::classifies).
 absl::StatusOr<ResolvedObjective> ResolveClassification(

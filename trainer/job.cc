@@ -190,8 +190,9 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
                      FamiliesAt(SizesOf(job.data()), *setup.family));
     setup.family = setup.buckets.front().family;
   }
-  if (setup.family->reconstructs() &&
-      !DataFormatOf(job.data(), data.classes).surfaces) {
+  const DataFormat format = DataFormatOf(job.data(), data.classes);
+  if (setup.family->reconstructs() && !format.surfaces &&
+      format.voxel_resolution == 0) {
     return InvalidArgument(
         "data: found {}, expected shapes without mosaics (data.shapes, grids "
         "0) for an autoencoder of shapes",
@@ -226,7 +227,8 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
           : ResolveObjective(*job.mutable_objective(), setup.family->samples(),
                              job.seed(), job.global_batch(), TokensOf(setup),
                              !(setup.family->predictions().shape ==
-                               setup.family->samples().shape)));
+                               setup.family->samples().shape),
+                             setup.family->reconstructs()));
   setup.objective = objective.training;
   if (job.has_validation() && !setup.objective->counted_field().empty()) {
     return InvalidArgument(

@@ -205,7 +205,7 @@ absl::Status FillJobDefaults(Job& job) {
   if (job.model().family_case() == Model::FAMILY_NOT_SET) {
     return InvalidArgument(
         "model: found no family, expected dit, mmdit, hidream, triposg, "
-        "shape_vae, mesh_tokens, swin or sparse_dit");
+        "shape_vae, mesh_tokens, swin, sparse_dit or sparse_vae");
   }
   job.mutable_objective();
   RETURN_IF_ERROR(FillData(*job.mutable_data()));

@@ -1,6 +1,7 @@
 #include "tests/parity/tiny_job.h"
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 #include <numeric>
 #include <span>
@@ -18,11 +19,13 @@
 #include "models/objective/reconstruction.h"
 #include "models/shape_vae/shape_vae_family.h"
 #include "models/sparse_dit/sparse_dit_family.h"
+#include "models/sparse_vae/sparse_vae_family.h"
 #include "models/swin/swin_family.h"
 #include "models/triposg/triposg_family.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"
+#include "runtime/core/voxel_order.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan/plan.h"
 
@@ -42,6 +45,9 @@ constexpr int64_t kPictureSide = 4;
 constexpr int64_t kSwinClasses = 10;
 constexpr double kLabelSmoothing = 0.1;
 constexpr int64_t kGridSide = 16;
+// More than a block of cells, and no even number of them.
+constexpr int32_t kVoxelSide = 9;
+constexpr int64_t kMostVoxels = 200;
 
 int64_t WorldSizeOf(const GridCase& grid) {
   const auto& stage_ranks = grid.plan.skip().stage_ranks();
@@ -220,6 +226,57 @@ std::shared_ptr<const ModelFamily> ShapeVaeOf(const GridCase& grid) {
   return MakeShapeVaeFamily(config);
 }
 
+std::shared_ptr<const ModelFamily> SparseVaeOf(const GridCase& grid) {
+  SparseVaeConfig config;
+  config.hidden = 4 * grid.heads;
+  config.levels = grid.layers / 4;
+  config.channels = 3;
+  config.encoder_layers = grid.layers / 4;
+  config.decoder_layers = grid.layers / 4;
+  config.heads = grid.heads;
+  config.divergence = 0.25;
+  config.resolution = kVoxelSide;
+  config.voxel_channels = 2;
+  config.limit = 2;
+  config.tokens = {kMostVoxels};
+  for (int64_t level = 1; level <= config.levels; ++level) {
+    const int64_t side = config.resolution_of(level);
+    config.tokens.push_back(std::min(config.tokens.back(), side * side * side));
+  }
+  return MakeSparseVaeFamily(config);
+}
+
+// Samples of unlike numbers of voxels.
+void AddVoxels(Device& device, Batch& batch) {
+  const int64_t count = batch.size();
+  std::vector<int32_t> voxels, counts;
+  for (const uint64_t sample : batch.samples) {
+    const RandomStream random({.seed = 99, .sample = sample});
+    // Some of the cells, in their order.
+    const double share = 0.05 + 0.3 * random.Uniform(700000);
+    std::vector<std::pair<int64_t, std::array<int32_t, 3>>> cells;
+    for (int32_t cell = 0; cell < kVoxelSide * kVoxelSide * kVoxelSide;
+         ++cell) {
+      if (random.Uniform(700001 + cell) > share) continue;
+      const std::array<int32_t, 3> at = {cell % kVoxelSide,
+                                         cell / kVoxelSide % kVoxelSide,
+                                         cell / (kVoxelSide * kVoxelSide)};
+      cells.emplace_back(VoxelRank(at[0], at[1], at[2], kVoxelSide), at);
+    }
+    std::sort(cells.begin(), cells.end());
+    cells.resize(std::min<size_t>(cells.size(), kMostVoxels));
+    for (const auto& [rank, at] : cells) {
+      voxels.insert(voxels.end(), at.begin(), at.end());
+    }
+    voxels.resize(voxels.size() + 3 * (kMostVoxels - cells.size()), -1);
+    counts.push_back(static_cast<int32_t>(cells.size()));
+  }
+  batch.fields[kVoxelsField].values =
+      Tensor::FromValues<int32_t>(device, {count, kMostVoxels, 3}, voxels);
+  batch.fields[kVoxelCountField].values =
+      Tensor::FromValues<int32_t>(device, {count}, counts);
+}
+
 std::shared_ptr<const ModelFamily> MeshTokensOf(const GridCase& grid) {
   MeshDecoderConfig config;
   config.hidden = 4 * grid.heads;
@@ -280,6 +337,7 @@ std::shared_ptr<const ModelFamily> FamilyOf(const GridCase& grid) {
   if (grid.shape_vae) return ShapeVaeOf(grid);
   if (grid.mesh_tokens) return MeshTokensOf(grid);
   if (grid.swin) return SwinOf(grid);
+  if (grid.sparse_vae) return SparseVaeOf(grid);
   return grid.mmdit ? MmditOf(grid) : DitOf(grid);
 }
 
@@ -306,7 +364,7 @@ TrainingSetup SetupOf(const GridCase& grid) {
   setup.seed = 7;
   setup.global_batch = grid.batch;
   setup.trained = grid.trained;
-  if (grid.shape_vae) {
+  if (setup.family->reconstructs()) {
     setup.objective =
         std::make_shared<ReconstructionObjective>(setup.global_batch);
   } else if (grid.diffusion.has_value()) {
@@ -394,6 +452,7 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
     batch.fields[kLabelField].values =
         Tensor::FromValues<int32_t>(device, {count}, labels);
     for (const FieldSpec& spec : AllFields(*setup.family)) {
+      if (spec.name == kVoxelsField) AddVoxels(device, batch);
       if (spec.name != kQueriesField) continue;
       const int64_t of_sample = spec.shape.num_elements();
       std::vector<float> queries(count * of_sample);
@@ -501,6 +560,7 @@ std::vector<std::string> GridCase::Features() const {
     }
   }
   add(shape_vae, "shapevae");
+  add(sparse_vae, "sparsevae");
   add(conditions_per_block, "perblock");
   if (diffusion.has_value()) {
     const bool of_v = diffusion->schedule.prediction == DiffusionPrediction::kV;

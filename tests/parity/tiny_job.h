@@ -1,6 +1,6 @@
-// A tiny DiT, MMDiT, HiDream, TripoSG, sparse DiT, shapes' autoencoder, meshes'
-// tokens or Swin job under any plan, for tests that compare one grid with
-// another.
+// A tiny DiT, MMDiT, HiDream, TripoSG, sparse DiT, shapes' or voxels'
+// autoencoder, meshes' tokens or Swin job under any plan, for tests that
+// compare one grid with another.
 
 #ifndef TRIREME_TESTS_PARITY_TINY_JOB_H_
 #define TRIREME_TESTS_PARITY_TINY_JOB_H_
@@ -66,6 +66,9 @@ struct GridCase {
   // An autoencoder of shapes, half of whose blocks encode; as many latents as
   // the others have tokens.
   bool shape_vae = false;
+  // An autoencoder of sparse voxels: a quarter of the blocks each make them
+  // coarser, encode, decode and make them finer.
+  bool sparse_vae = false;
   // Of a DiT: blocks embed times and classes themselves.
   bool conditions_per_block = false;
   // A model of sequences, of at most as many tokens as the others have.

@@ -1,0 +1,45 @@
+// A part of a variational autoencoder of sparse voxels as a pipeline chunk.
+
+#ifndef TRIREME_MODELS_SPARSE_VAE_SPARSE_VAE_CHUNK_H_
+#define TRIREME_MODELS_SPARSE_VAE_SPARSE_VAE_CHUNK_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "models/family.h"
+#include "models/sparse_vae/sparse_vae.h"
+#include "parallel/chunk.h"
+
+namespace trireme {
+
+class SparseVaeChunk final : public Chunk {
+ public:
+  // The inputs outlive the chunk.
+  SparseVaeChunk(std::unique_ptr<const SparseVaePart> part,
+                 const ChunkRequest& request, const StepInputs& inputs);
+
+  int num_units() const override;
+  std::vector<BoundarySpec> Boundary(int unit) const override;
+  bool Recomputes(int unit) const override;
+  std::vector<ShardedVariable> RunUnit(
+      ForwardContext& context, int64_t microbatch, int unit,
+      std::vector<ShardedVariable> state) override;
+
+ private:
+  int first_block() const { return part_->has_embedding() ? 1 : 0; }
+  int64_t microbatch_size() const;
+  Batch Microbatch(int64_t microbatch) const;
+  // Latents of a microbatch, drawn, as the decoder's first block reads them.
+  ShardedVariable DrawLatents(ForwardContext& context, const Batch& microbatch,
+                              const VoxelLevel& finest,
+                              const ShardedVariable& encoded) const;
+
+  std::unique_ptr<const SparseVaePart> part_;
+  ChunkRequest request_;
+  const StepInputs& inputs_;
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_MODELS_SPARSE_VAE_SPARSE_VAE_CHUNK_H_

@@ -1,0 +1,55 @@
+// An autoencoder of sparse voxels gives the losses and gradients of one rank on
+// every axis of the grid, wherever stages cut it, and the bits of a stage where
+// pipeline, schedule, recompute or offload change.
+
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/parity/tiny_job.h"
+
+namespace trireme {
+namespace {
+
+class SparseVaeParityTest : public testing::TestWithParam<GridCase> {
+ protected:
+  static void TearDownTestSuite() { references_ = {}; }
+  inline static References references_;
+};
+
+TEST_P(SparseVaeParityTest, LossesAndGradientsEqualOneRank) {
+  const GridCase grid = GetParam();
+  const ParityReport report = Compare(references_.Of(grid), Record(grid));
+  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
+  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+}
+
+std::vector<GridCase> Grids() {
+  std::vector<GridCase> cases;
+  const auto add = [&](GridCase grid, const char* plan = "") {
+    grid.sparse_vae = true;
+    grid.plan = PlanFromText(plan);
+    cases.push_back(grid);
+  };
+  add({}, "microbatches: 4");
+  add({}, "microbatches: 2 recompute: FULL");
+  add({.tp = 2}, "recompute: SELECTIVE");
+  // 125 latents, which 4 ranks do not share evenly.
+  add({.tp = 4}, "sequence_parallel: true");
+  add({.cp = 2});
+  // A stage of each kind of blocks.
+  add({.pp = 4}, "schedule: ZB_H1");
+  add({.tp = 2, .pp = 2, .dp = 2}, "sequence_parallel: true recompute: FULL");
+  add({.dp = 4}, "sharding: PARAMETERS");
+  add({.dp = 2}, "sharding: OPTIMIZER");
+  // Two levels.
+  add({.pp = 2, .dp = 2, .layers = 8});
+  add({}, "microbatches: 4 offload { resident_units: 1 }");
+  add({.tp = 2, .dp = 2, .dtype = DType::kFloat32});
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, SparseVaeParityTest, testing::ValuesIn(Grids()),
+                         [](const auto& info) { return info.param.Name(); });
+
+}  // namespace
+}  // namespace trireme
