@@ -29,8 +29,9 @@ struct ReconstructionReport {
 };
 
 // Encodes the first readable shapes of the job's data, held-out ones if there
-// are such, and decodes the means of their latents. Errors: no such model or
-// data, nothing to give back, files that do not fit, out of memory.
+// are such, and decodes the means of their latents; of voxels at those of the
+// shape, compared with the shape as they have it, thickened. Errors: no such
+// model or data, nothing to give back, files that do not fit, out of memory.
 absl::StatusOr<ReconstructionReport> DrawReconstructions(
     const ReconstructionOptions& options, const Data& data, Device& device);
 

@@ -1,0 +1,24 @@
+// Autoencoders of sparse voxels by where their weights lie: a run's folder, or
+// one of its checkpoints.
+
+#ifndef TRIREME_TRAINER_RUN_VOXEL_MODEL_H_
+#define TRIREME_TRAINER_RUN_VOXEL_MODEL_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "models/sparse_vae/voxel_autoencoder.h"
+#include "runtime/device/device.h"
+
+namespace trireme {
+
+// With the moving average of the weights where the run kept one. Errors: no
+// model there, one that is no autoencoder of sparse voxels; those of reading
+// weights; out of memory.
+absl::StatusOr<std::unique_ptr<VoxelAutoencoder>> OpenVoxelAutoencoder(
+    const std::string& path, Device& device);
+
+}  // namespace trireme
+
+#endif  // TRIREME_TRAINER_RUN_VOXEL_MODEL_H_
