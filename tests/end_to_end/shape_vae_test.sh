@@ -1,6 +1,6 @@
 #!/bin/bash
 # From shapes to an autoencoder of them, to sets of latents, to a generator of
-# those, and back to meshes; the autoencoder in TripoSG's own files.
+# those, and back to meshes; the autoencoder in TripoSG's own files; one of voxels.
 # Usage: shape_vae_test.sh PATH_TO_TRIREME
 source "$(dirname "$0")/testing.sh" "$1"
 
@@ -133,3 +133,42 @@ expect_error "found latents of 8x1 in " \
   --set 'model={triposg {hidden: 32 layers: 3 heads: 2 picture {}}}'
 expect_error "expected an autoencoder of shapes" \
   "$trireme" data shapes more --shapes --latents flow
+
+# An autoencoder of voxels near the surface, on one rank and on two stages.
+"$trireme" data meshes voxels --shapes --points 512 --shell_cells 36 \
+  --volume_cells 16 > data.txt
+cat > sparse.textproto <<'JOB'
+model { sparse_vae { preset: TINY hidden: 32 heads: 2 } }
+data {
+  shapes { path: "voxels" voxels { resolution: 16 tokens: 4096 } }
+  held_out: 2
+}
+global_batch: 4
+steps: 40
+optimizer { learning_rate: 3e-3 warmup_steps: 5 ema_decay: 0.9 }
+precision: FP32
+JOB
+"$trireme" train sparse.textproto --dry_run > dry.txt
+expect_in dry.txt "autoencoder of sparse voxels: 2 levels, 1 + 1 blocks"
+"$trireme" launch sparse.textproto --ranks 1 --out sparse > train.txt
+python3 - <<'PYTHON'
+import json
+
+losses = [json.loads(line).get("loss") for line in open("sparse/metrics.jsonl")]
+losses = [loss for loss in losses if loss is not None]
+assert losses[-1] < 0.5 * losses[0], (losses[0], losses[-1])
+PYTHON
+"$trireme" launch sparse.textproto --ranks 2 --plan plan.textproto \
+  --out sparse_stages --set steps=2 > train.txt
+"$trireme" sample sparse --out voxels_back.png > sample.txt
+expect_in sample.txt "given back of 2 held-out shapes: volume IoU "
+[[ $(head -c 4 voxels_back/00_*.glb) == glTF ]] || fail "no mesh: $(ls voxels_back)"
+
+expect_error "data.shapes.voxels: found, expected mosaics" \
+  "$trireme" train sparse.textproto --set 'model={dit {preset: TINY}}'
+expect_error "data.shapes.voxels.tokens: found 5, expected as many as one of" \
+  "$trireme" train sparse.textproto --set data.shapes.voxels.tokens=5
+expect_error "model.sparse_vae: found other data, expected voxels" \
+  "$trireme" train vae.textproto --set 'model={sparse_vae {preset: TINY}}'
+expect_error "expected an autoencoder of shapes" \
+  "$trireme" data voxels more --shapes --latents sparse
