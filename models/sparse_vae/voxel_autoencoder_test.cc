@@ -18,7 +18,7 @@
 namespace trireme {
 namespace {
 
-constexpr VoxelShape kShape = {.cells = 16, .patch = 1, .most_tokens = 900};
+constexpr VoxelShape kShape = {.cells = 16, .patch = 1, .most_tokens = 1500};
 constexpr float kRadii[] = {0.45F, 0.6F};
 
 VoxelSet BallVoxels(float radius) {

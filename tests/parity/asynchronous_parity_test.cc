@@ -90,6 +90,14 @@ std::vector<GridCase> SparseGrids() {
           {.pp = 2, .dp = 2, .sparse_dit = CrossCondition::Kind::kFeatures}};
 }
 
+// Kernels of the host make the tables by which others read.
+std::vector<GridCase> SparseVaeGrids() {
+  return {{.tp = 2,
+           .sparse_vae = true,
+           .plan = PlanFromText("sequence_parallel: true recompute: FULL")},
+          {.pp = 2, .dp = 2, .sparse_vae = true}};
+}
+
 class AsynchronousParityTest : public testing::TestWithParam<SeededCase> {};
 
 TEST_P(AsynchronousParityTest, EventsAloneKeepEveryBit) {
@@ -126,6 +134,10 @@ INSTANTIATE_TEST_SUITE_P(Moe, AsynchronousParityTest,
 
 INSTANTIATE_TEST_SUITE_P(Sparse, AsynchronousParityTest,
                          testing::ValuesIn(Seeded(SparseGrids(), 500)), NameOf);
+
+INSTANTIATE_TEST_SUITE_P(SparseVae, AsynchronousParityTest,
+                         testing::ValuesIn(Seeded(SparseVaeGrids(), 600)),
+                         NameOf);
 
 }  // namespace
 }  // namespace trireme

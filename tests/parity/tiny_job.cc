@@ -229,10 +229,10 @@ std::shared_ptr<const ModelFamily> ShapeVaeOf(const GridCase& grid) {
 std::shared_ptr<const ModelFamily> SparseVaeOf(const GridCase& grid) {
   SparseVaeConfig config;
   config.hidden = 4 * grid.heads;
-  config.levels = grid.layers / 4;
+  config.levels = grid.layers < 8 ? 1 : 2;
   config.channels = 3;
-  config.encoder_layers = grid.layers / 4;
-  config.decoder_layers = grid.layers / 4;
+  config.encoder_layers = grid.layers / 2 - config.levels;
+  config.decoder_layers = config.encoder_layers;
   config.heads = grid.heads;
   config.divergence = 0.25;
   config.resolution = kVoxelSide;
@@ -246,13 +246,12 @@ std::shared_ptr<const ModelFamily> SparseVaeOf(const GridCase& grid) {
   return MakeSparseVaeFamily(config);
 }
 
-// Samples of unlike numbers of voxels.
-void AddVoxels(Device& device, Batch& batch) {
+// Some of a grid's cells in their order, of each sample others.
+void AddCells(Device& device, Batch& batch) {
   const int64_t count = batch.size();
   std::vector<int32_t> voxels, counts;
   for (const uint64_t sample : batch.samples) {
     const RandomStream random({.seed = 99, .sample = sample});
-    // Some of the cells, in their order.
     const double share = 0.05 + 0.3 * random.Uniform(700000);
     std::vector<std::pair<int64_t, std::array<int32_t, 3>>> cells;
     for (int32_t cell = 0; cell < kVoxelSide * kVoxelSide * kVoxelSide;
@@ -452,7 +451,9 @@ BatchSource RandomBatches(const TrainingSetup& setup) {
     batch.fields[kLabelField].values =
         Tensor::FromValues<int32_t>(device, {count}, labels);
     for (const FieldSpec& spec : AllFields(*setup.family)) {
-      if (spec.name == kVoxelsField) AddVoxels(device, batch);
+      if (setup.family->reconstructs() && spec.name == kVoxelsField) {
+        AddCells(device, batch);
+      }
       if (spec.name != kQueriesField) continue;
       const int64_t of_sample = spec.shape.num_elements();
       std::vector<float> queries(count * of_sample);

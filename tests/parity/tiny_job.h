@@ -66,8 +66,8 @@ struct GridCase {
   // An autoencoder of shapes, half of whose blocks encode; as many latents as
   // the others have tokens.
   bool shape_vae = false;
-  // An autoencoder of sparse voxels: a quarter of the blocks each make them
-  // coarser, encode, decode and make them finer.
+  // An autoencoder of sparse voxels: one or two blocks make them coarser, as
+  // many make them finer, the others encode or decode.
   bool sparse_vae = false;
   // Of a DiT: blocks embed times and classes themselves.
   bool conditions_per_block = false;
