@@ -139,41 +139,6 @@ OffloadFigures operator-(const OffloadFigures& a, const OffloadFigures& b) {
   return difference;
 }
 
-OffloadFigures OffloadMeter::Totals() const {
-  const CopyTimes copies = model_.copy_times();
-  const CopiedBytes copied = model_.copied_bytes();
-  OffloadFigures now = {.waited_in_s = copies.waited_for_arrivals,
-                        .waited_out_s = copies.waited_for_departures,
-                        .in_s = copies.to_device,
-                        .in_bytes = static_cast<double>(copied.to_device),
-                        .out_s = copies.to_home,
-                        .out_bytes = static_cast<double>(copied.to_home)};
-  if (const StateStreamer* const streamer = model_.streamer()) {
-    now.waited_drive_s = streamer->waited_s();
-    now.read_s = streamer->read_s();
-    now.read_bytes = static_cast<double>(model_.drive()->read_bytes());
-    now.write_s = streamer->write_s();
-    now.written_bytes = static_cast<double>(model_.drive()->written_bytes());
-  }
-  return now;
-}
-
-OffloadFigures OffloadMeter::Take(const StepTimes& times, double step_s,
-                                  double compute_s) {
-  const OffloadFigures now = Totals();
-  OffloadFigures step = now - before_;
-  before_ = now;
-  step.steps = 1;
-  step.step_s = step_s;
-  step.compute_s = compute_s;
-  step.update_bytes = static_cast<double>(model_.home_update_bytes());
-  // What stays on the device is not updated at the rate of the host's memory.
-  if (step.update_bytes > 0) {
-    step.updated_s = std::max(0.0, times.update - step.waited_drive_s);
-  }
-  return step;
-}
-
 nlohmann::ordered_json ToJson(const OffloadFigures& figures) {
   const auto mean = [&](double seconds) {
     return Ratio(seconds, figures.steps);

@@ -13,9 +13,7 @@
 #include <vector>
 
 #include "nlohmann/json.hpp"
-#include "parallel/step_ledger.h"
 #include "scheduler/plan/plan.pb.h"
-#include "trainer/rank_model.h"
 
 namespace trireme {
 
@@ -49,26 +47,6 @@ struct OffloadFigures {
   OffloadFigures& operator+=(const OffloadFigures& other);
   friend OffloadFigures operator-(const OffloadFigures& a,
                                   const OffloadFigures& b);
-};
-
-// A rank's figures of each step.
-class OffloadMeter {
- public:
-  // The model, whose plan has offload, outlives it.
-  explicit OffloadMeter(const RankModel& model)
-      : model_(model), before_(Totals()) {}
-
-  // Of the step that is over, since the last call.
-  OffloadFigures Take(const StepTimes& times, double step_s, double compute_s);
-  // What was since then is of no step.
-  void Forget() { before_ = Totals(); }
-
- private:
-  // Of all that was copied, read and written.
-  OffloadFigures Totals() const;
-
-  const RankModel& model_;
-  OffloadFigures before_;
 };
 
 // {"waited_s": {"copies_in": .., "copies_out": .., "updates": .., "drive": ..},

@@ -16,6 +16,7 @@
 #include "runtime/core/processors.h"
 #include "runtime/device/device.h"
 #include "trainer/offload_figures.h"
+#include "trainer/offload_meter.h"
 #include "trainer/rank_model.h"
 #include "trainer/simulated_step.h"
 
