@@ -164,7 +164,8 @@ nlohmann::ordered_json ToJson(const OffloadFigures& figures) {
 std::vector<std::pair<std::string, double>> ToScalars(
     const OffloadFigures& figures) {
   std::vector<std::pair<std::string, double>> scalars;
-  for (const auto& [name, value] : ToJson(figures).items()) {
+  const nlohmann::ordered_json json = ToJson(figures);
+  for (const auto& [name, value] : json.items()) {
     if (value.is_number()) {
       scalars.emplace_back("offload/" + name, value.get<double>());
       continue;
