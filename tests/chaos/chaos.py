@@ -95,6 +95,8 @@ def strike(run, kind, striking, figures):
 def draw_faults(draw, kinds, count, spares):
     """Each kind comes once before one comes again; hosts are lost as long as
     there are spares, of which other faults may take some."""
+    if kinds == ["lose_host"]:
+        count = min(count, (spares + 1) // 2)
     drawn, lost = [], 0
     while len(drawn) < count:
         for kind in draw.sample(kinds, len(kinds)):
