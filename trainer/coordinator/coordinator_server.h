@@ -23,8 +23,9 @@ class CoordinatorServer {
   // Serves from threads of its own until destroyed. `listen`: a host or address
   // and a port, 0 for any free one; who is to reach it must reach that.
   // `watch` outlives it. A call without the job's token, by default a new one,
-  // is refused and told nothing; who connects and does not call is let go. With an identity calls are encrypted, and
-  // others are not heard. Errors: an address that cannot be listened at.
+  // is refused and told nothing; who connects and does not call is let go. With
+  // an identity calls are encrypted, and others are not heard. Errors: an
+  // address that cannot be listened at.
   static absl::StatusOr<std::unique_ptr<CoordinatorServer>> Start(
       JobWatch& watch, const std::string& listen,
       std::optional<std::string> token = std::nullopt,
