@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -363,6 +364,15 @@ absl::StatusOr<Limits> LimitsOf(const ParsedCommand& arguments) {
   return limits;
 }
 
+// Whether nothing is left to do, as the ranks have told.
+bool AllStepsAreDone(const JobStatus& status) {
+  return std::any_of(status.ranks().begin(), status.ranks().end(),
+                     [](const RankStatus& rank) {
+                       return rank.report().steps() > 0 &&
+                              rank.report().step() >= rank.report().steps();
+                     });
+}
+
 // After an end that was not asked for.
 void PrintWayOn(const std::string& folder) {
   const absl::StatusOr<std::string> newest =
@@ -458,7 +468,8 @@ int Run(const ParsedCommand& arguments, int, char**) {
   RemoveLaunchRecord(address, folder);
   if (status == 0 || watch.last_step() == 0) return status;
   // One without a step in its time would not come further the next time.
-  if (allocation.has_value() && status == 128 + SIGUSR1) {
+  if (allocation.has_value() && status == 128 + SIGUSR1 &&
+      !AllStepsAreDone(watch.Status(JobWatch::Clock::now()))) {
     log.Say("the time is up: the job is to be queued again");
     const absl::Status again = QueueSlurmJobAgain(allocation->id);
     if (!again.ok()) log.Say(MessageOf(again));
