@@ -24,7 +24,8 @@ them of pictures with captions beside them), with its members and `tokens`,
 `pooled` and `layers` added, and encoders.json, which says which part of them is
 whose. A shard is whole or not there: what was stopped goes on with the same
 command, and --part 1/4 to 4/4 share the work between four processes. Samples
-without a caption get the states of an empty one, and are counted.
+without a caption get the states of an empty one; those whose caption is no text
+in UTF-8, or no JSON, are left out and named. Both are counted.
 
 At its end it prints the fields of a job that reads OUT. `./dev interop` makes
 an environment that has transformers and PyTorch.
@@ -59,6 +60,10 @@ ENDINGS = ("tokens", "pooled", "layers")
 
 class Mistake(Exception):
     """What the caller can mend; told without a trace."""
+
+
+class Damaged(Exception):
+    """What is wrong with one sample."""
 
 
 def stem_and_ending(path):
@@ -230,20 +235,24 @@ def serialize(states):
         "<f4").tobytes()
 
 
-def caption_of(members, where):
+def caption_of(members):
     """As Trireme reads it: txt, or else json."""
+    by_ending = {}
     for path, content in members:
-        if stem_and_ending(path)[1] == "txt":
-            return content.decode("utf-8").strip()
-    for path, content in members:
-        if stem_and_ending(path)[1] != "json":
-            continue
-        found = json.loads(content)
-        if not isinstance(found, dict):
-            raise Mistake(f"{where}:{path}: found no object, expected one")
-        for key in ("caption", "text"):
-            if isinstance(found.get(key), str):
-                return found[key].strip()
+        by_ending.setdefault(stem_and_ending(path)[1], (path, content))
+    path, content = by_ending.get("txt") or by_ending.get("json", ("", b""))
+    try:
+        text = content.decode("utf-8")
+        if not path.endswith(".json"):
+            return text.strip()
+        found = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise Damaged(f"{path}: {error}") from error
+    if not isinstance(found, dict):
+        raise Damaged(f"{path}: no JSON object")
+    for key in ("caption", "text"):
+        if isinstance(found.get(key), str):
+            return found[key].strip()
     return ""
 
 
@@ -279,7 +288,7 @@ class Work:
         self.encoders = {
             name: Encoder(name, paths, options.model, device, dtype)
             for name, paths in folders.items()}
-        self.samples, self.uncaptioned = 0, 0
+        self.samples, self.uncaptioned, self.damaged = 0, 0, 0
 
     def encode(self, captions):
         import torch
@@ -321,7 +330,11 @@ class Work:
         batch = []
         with tarfile.open(partial, "w:", format=tarfile.PAX_FORMAT) as tar:
             for stem, members in samples_of(source):
-                batch.append((stem, members))
+                try:
+                    batch.append((stem, members, caption_of(members)))
+                except Damaged as damage:
+                    self.damaged += 1
+                    print(f"leaving out {source}:{damage}", file=sys.stderr)
                 if len(batch) == self.options.batch:
                     self.add(source, batch, tar)
                     batch = []
@@ -333,11 +346,11 @@ class Work:
 
     def add(self, source, batch, tar):
         import torch
-        captions = [caption_of(members, source) for _, members in batch]
+        captions = [caption for _, _, caption in batch]
         self.samples += len(captions)
         self.uncaptioned += captions.count("")
         states = self.encode(captions)
-        for i, (stem, members) in enumerate(batch):
+        for i, (stem, members, _) in enumerate(batch):
             own = [("tokens", states.text[i]), ("pooled", states.pooled[i:i + 1])]
             if states.layers is not None:
                 own.append(("layers", states.layers[i].flatten(0, 1)))
@@ -458,15 +471,14 @@ def run(options):
     if names.exists():
         (options.out / names.name).write_bytes(names.read_bytes())
     print(f"states of {work.samples} captions in {options.out}; "
-          f"{work.uncaptioned} of them empty")
+          f"{work.uncaptioned} of them empty, {work.damaged} samples left out")
     print("\n".join(job_fields(summary)))
 
 
 def main():
     try:
         run(parse(None))
-    except (Mistake, OSError, UnicodeDecodeError, json.JSONDecodeError,
-            tarfile.TarError) as error:
+    except (Mistake, OSError, tarfile.TarError) as error:
         sys.exit(f"encode_text.py: {error}")
 
 

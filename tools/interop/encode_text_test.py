@@ -251,6 +251,18 @@ class EncodeTextTest(unittest.TestCase):
         self.encode("hidream", encoders, "--tokens", "40", "--layers", "0,2")
         self.check(text, pooled, layers[[0, 2]])
 
+    def test_samples_without_a_readable_caption_are_left_out(self):
+        path = self.root / "shards" / "shard-000001.tar"
+        # In JSON, where they are escaped.
+        damaged = path.read_bytes().replace(b"\\u00c4pf", b"\xff" * 8)
+        path.write_bytes(damaged)
+        encoders = [self.make("clip_l", clip, CLIP_L, False),
+                    self.make("t5", t5)]
+        printed = self.encode("flux", encoders, "--tokens", "9")
+        self.assertIn("states of 3 captions", printed)
+        self.assertIn("1 samples left out", printed)
+        self.assertEqual(sorted(read_shards(self.out)), [0, 1, 2])
+
     def test_what_was_stopped_goes_on_in_parts(self):
         encoders = [self.make("clip_l", clip, CLIP_L, False),
                     self.make("t5", t5)]
@@ -308,9 +320,18 @@ class MistakesTest(unittest.TestCase):
         samples = {}
         for shard in sorted((self.root / "shards").glob("*.tar")):
             for stem, members in encode_text.samples_of(shard):
-                samples[stem] = encode_text.caption_of(members, shard)
+                samples[stem] = encode_text.caption_of(members)
         self.assertEqual([samples[f"a/{i:04}"] for i in range(len(CAPTIONS))],
                          [caption.strip() for caption in CAPTIONS])
+        self.assertEqual(encode_text.caption_of(
+            [("a.json", b'{"caption": "of json"}'), ("a.txt", b" of txt\n"),
+             ("a.txt", b"later")]), "of txt")
+        self.assertEqual(encode_text.caption_of(
+            [("a.json", b'{"text": "t", "caption": null}')]), "t")
+        for damaged in [("a.txt", b"\xff"), ("a.json", b"{"),
+                        ("a.json", b"[1]")]:
+            with self.assertRaises(encode_text.Damaged):
+                encode_text.caption_of([damaged])
 
 
 if __name__ == "__main__":
