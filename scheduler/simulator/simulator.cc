@@ -74,6 +74,8 @@ void RunCollective(
 absl::StatusOr<Simulation> Simulate(const Program& program,
                                     const CostModel& cost,
                                     const MemoryModel* memory) {
+  RETURN_IF_ERROR(ValidateStructure(program));
+  RETURN_IF_ERROR(ValidateMessages(program));
   ASSIGN_OR_RETURN(std::vector<Simulation> results,
                    SimulateReplicas(program, {&cost, 1}, memory));
   return std::move(results.front());
@@ -82,8 +84,6 @@ absl::StatusOr<Simulation> Simulate(const Program& program,
 absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
     const Program& program, std::span<const CostModel> replicas,
     const MemoryModel* memory) {
-  RETURN_IF_ERROR(ValidateStructure(program));
-  RETURN_IF_ERROR(ValidateMessages(program));
   if (memory != nullptr) RETURN_IF_ERROR(CheckMemoryModel(program, *memory));
   for (const CostModel& cost : replicas) {
     RETURN_IF_ERROR(CheckCost(program, cost));

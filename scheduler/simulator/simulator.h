@@ -80,10 +80,11 @@ absl::StatusOr<Simulation> Simulate(const Program& program,
                                     const CostModel& cost,
                                     const MemoryModel* memory = nullptr);
 
-// Several replicas at once, each running the Program at costs of its own; they
-// share channels and wait for one another at ClipGradients; processors are each
-// replica's own. replicas[i] gives result i; memory is asked for in the first
-// alone.
+// Several replicas at once, each running the Program, which must be valid (as
+// CompilePlan's are: searches simulate one many times), at costs of its own;
+// they share channels and wait for one another at ClipGradients; processors are
+// each replica's own. replicas[i] gives result i; memory is asked for in the
+// first alone.
 absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
     const Program& program, std::span<const CostModel> replicas,
     const MemoryModel* memory = nullptr);
