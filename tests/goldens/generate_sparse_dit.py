@@ -218,7 +218,7 @@ def main():
     loss = loss / (counts.sum() * CHANNELS)
     loss.backward()
     store("inputs", x=x, sigmas=sigmas, features=features, target=target,
-          voxels=voxels, counts=counts)
+          voxels=voxels.double(), counts=counts.double())
     store("sparse_dit", y=y, loss=loss.reshape(1))
     store("sparse_dit.weights", **weights)
     store("sparse_dit.grad", **{name: w.grad for name, w in weights.items()})
