@@ -86,7 +86,8 @@ class SparseVaeFamilyTest : public testing::Test {
           family_->Build({.blocks = {first, end}, .microbatch_size = kBatch},
                          store, grid_, inputs);
       Tape tape(device_);
-      ForwardContext context{tape, parallel_};
+      ParallelContext parallel(device_, grid_, communicators_);
+      ForwardContext context{tape, parallel};
       for (int unit = 0; unit < chunk->num_units(); ++unit) {
         const std::vector<BoundarySpec> boundary = chunk->Boundary(unit);
         EXPECT_EQ(boundary.size(), state.size());
@@ -103,10 +104,10 @@ class SparseVaeFamilyTest : public testing::Test {
       for (const Tape::Loss& loss : tape.TakeLosses()) {
         losses[loss.name] += loss.weight * loss.value.data<double>()[0];
       }
+      CHECK_OK(parallel.status());
       first = end;
     }
     EXPECT_TRUE(state.empty());
-    CHECK_OK(parallel_.status());
     return losses;
   }
 
@@ -114,7 +115,6 @@ class SparseVaeFamilyTest : public testing::Test {
   SingleWorld world_;
   ProcessGrid grid_;
   Communicators communicators_{world_, grid_};
-  ParallelContext parallel_{device_, grid_, communicators_};
   std::shared_ptr<const ModelFamily> family_ = MakeSparseVaeFamily(Config());
 };
 
