@@ -118,8 +118,8 @@ TEST(Override, NamesTheNearestFieldAndValue) {
             "--set evry=3: unknown field 'evry' in trireme.Job; did you mean "
             "'model.dit.moe.every' or 'model.mmdit.moe.every' or "
             "'model.hidream.moe.every' or 'model.triposg.moe.every' or "
-            "'checkpoint.every' or 'log.every' or 'sample.every' or "
-            "'validation.every'?");
+            "'model.swin.moe.every' or 'checkpoint.every' or 'log.every' or "
+            "'sample.every' or 'validation.every'?");
   EXPECT_EQ(
       ErrorOf("model={dit {hiden: 1}}"),
       "--set model={dit {hiden: 1}}: model.dit.hiden: unknown field 'hiden' in "
