@@ -105,8 +105,8 @@ Found Differentiate(int tp, bool sequence, WeightFormat frozen) {
                           .layers = {"*"},
                           .rank = 2,
                           .alpha = 3,
-                          .frozen = frozen,
-                          .decompose = true});
+                          .decompose = true,
+                          .frozen = frozen});
     const ColumnParallelLinear qkv(store, grid, "qkv", kWidth, 3 * kWidth,
                                    {.parts = 3});
     const ColumnParallelLinear side_in(store, grid, "side_in", kWidth, kWidth);
