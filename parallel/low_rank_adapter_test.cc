@@ -20,6 +20,8 @@
 #include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
 #include "parallel/trained_parameters.h"
+#include "runtime/autograd/functions.h"
+#include "runtime/autograd/tensor_functions.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"
@@ -89,6 +91,17 @@ void Merge(const Parameter& parameter, const std::vector<double>& own,
                   });
 }
 
+// q∘k + v, each of whose channels the ranks of tp have a slice of.
+ShardedVariable Mix(ForwardContext& context, const ShardedVariable& qkv) {
+  Tape& tape = context.tape;
+  const int64_t tokens = qkv.value().dim(1), columns = qkv.value().dim(2) / 3;
+  const std::vector<Variable> parts = SplitColumns(
+      tape, Reshape(tape, qkv.variable, {kBatch * tokens, 3 * columns}), 3);
+  const Variable mixed =
+      Add(tape, Multiply(tape, parts[0], parts[1]), parts[2]);
+  return {Reshape(tape, mixed, {kBatch, tokens, columns}), qkv.states};
+}
+
 // q, k and v, then a sum of two layers, each with an adapter.
 Found Differentiate(int tp, bool sequence, WeightFormat frozen) {
   Found found;
@@ -110,7 +123,7 @@ Found Differentiate(int tp, bool sequence, WeightFormat frozen) {
     const ColumnParallelLinear qkv(store, grid, "qkv", kWidth, 3 * kWidth,
                                    {.parts = 3});
     const ColumnParallelLinear side_in(store, grid, "side_in", kWidth, kWidth);
-    const RowParallelLinear out(store, grid, "out", 3 * kWidth, kWidth);
+    const RowParallelLinear out(store, grid, "out", kWidth, kWidth);
     const RowParallelLinear side(store, grid, "side", kWidth, kWidth,
                                  {.bias = false, .added_to = "out"});
     std::map<std::string, std::vector<Parameter>> weights;
@@ -140,8 +153,9 @@ Found Differentiate(int tp, bool sequence, WeightFormat frozen) {
     const Tensor whole_x = Normal(device, {kBatch, kTokens, kWidth}, 1);
     ShardedVariable x{tape.Leaf(OwnTokens(whole_x, sequence, tp, rank)), {}};
     if (sequence) x.states[Axis::kTensor] = AxisState::Shard(1);
-    const ShardedVariable y = out.ForwardSum(context, qkv.Forward(context, x),
-                                             side, side_in.Forward(context, x));
+    const ShardedVariable y =
+        out.ForwardSum(context, Mix(context, qkv.Forward(context, x)), side,
+                       side_in.Forward(context, x));
     CHECK_OK(parallel.status());
     const Variable outputs[] = {y.variable};
     const Tensor slope = Normal(device, {kBatch, kTokens, kWidth}, 2);
