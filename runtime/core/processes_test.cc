@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstdint>
 #include <thread>
 
 #include "gmock/gmock.h"
@@ -95,6 +96,16 @@ TEST(ProcessesTest, WhoIsGoneIsNotStopped) {
   ASSERT_EQ(waitpid(child, nullptr, 0), child);
   EXPECT_FALSE(IsStopped(child));
   EXPECT_THAT(DescendantsOf(child), IsEmpty());
+}
+
+// Who asks for as many as it needs must not take from others what they have.
+TEST(ProcessesTest, OpenFilesAreNeverFewerThanBefore) {
+  const int64_t before = AllowOpenFiles(0);
+  EXPECT_GT(before, 0);
+  EXPECT_EQ(AllowOpenFiles(before - 1), before);
+  const int64_t most = AllowOpenFiles(INT64_MAX);
+  EXPECT_GE(most, before);
+  EXPECT_EQ(AllowOpenFiles(0), most);
 }
 
 }  // namespace
