@@ -80,9 +80,13 @@ class SlurmTest(unittest.TestCase):
         self.cluster.await_that(reached, f"{steps} steps of {out}")
 
     def await_state(self, number, state):
-        self.cluster.await_that(
-            lambda: self.cluster.job(number)["JobState"] == state,
-            f"job {number} to be {state}: {self.printed(number)}")
+        def reached():
+            found = self.cluster.job(number)["JobState"]
+            if found != state:
+                self.assertNotIn(found, ("COMPLETED", "FAILED", "TIMEOUT"),
+                                 self.printed(number))
+            return found == state
+        self.cluster.await_that(reached, f"job {number} to be {state}")
 
     def checkpoint(self, out):
         folder = f"{self.work}/{out}/checkpoints/step_{STEPS:08}"
