@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -174,7 +175,13 @@ def try_all(arguments, kinds, work, net):
         raise AssertionError(f"copies that were not removed: {left}")
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def main():
+    # What runs is ended then, too.
+    signal.signal(signal.SIGTERM, interrupt)
     parser = argparse.ArgumentParser()
     parser.add_argument("trireme", type=os.path.abspath)
     parser.add_argument("faulty_disk", type=os.path.abspath)
