@@ -20,6 +20,10 @@ namespace {
 constexpr std::chrono::seconds kProbePatience(10);
 // Of times that nobody is reached, each waited for twice as long.
 constexpr int kProbesInVain = 3;
+// Of a later start, until a rank reports: so many times as long as a start took
+// that came to a step, and at least so long.
+constexpr int kTimesAsLong = 4;
+constexpr std::chrono::seconds kLeastForStart(60);
 // What mpirun ends with where a signal ended a rank is above.
 constexpr int kSignalled = 128;
 
@@ -170,6 +174,7 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
     return 1;
   };
   int64_t furthest = 0, in_vain = 0;
+  Deadlines deadlines = limits.deadlines;
   for (int64_t start = left ? left->record.start : 1;; ++start) {
     watch.Begin(start);
     absl::StatusOr<StartedRanks> ranks;
@@ -188,9 +193,17 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
         Record(job, address, start, ranks->mpirun, log);
       }
     }
+    const auto begin = JobWatch::Clock::now();
     const SupervisedEnd end =
-        Supervise(*ranks, signals, limits.deadlines, watch, log,
-                  [&] { Record(job, address, start, ranks->mpirun, log); });
+        Supervise(*ranks, signals, deadlines, watch, log, [&] {
+          Record(job, address, start, ranks->mpirun, log);
+          // Slurm's srun may wait for longer, as for a node that is not yet
+          // known to be dead.
+          if (job.allocation.has_value()) return;
+          const auto took = std::chrono::duration_cast<std::chrono::seconds>(
+              JobWatch::Clock::now() - begin);
+          deadlines.start = std::max(kLeastForStart, kTimesAsLong * took);
+        });
     // A mistake in the job shows before its first step, by a rank's own word or
     // end; what kills ranks while they start, or fails a file of a run that has
     // trained, may be gone the next time.

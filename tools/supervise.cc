@@ -99,7 +99,10 @@ class Supervision {
 
   // What there is to do at this time.
   void Look(Clock::time_point now) {
-    if (now - last_look_ > kLongTurn) watch_.Excuse(now);
+    if (now - last_look_ > kLongTurn) {
+      watch_.Excuse(now);
+      begin_ = now;
+    }
     last_look_ = now;
     if (kill_at_.has_value()) {
       if (now > *kill_at_) kill(mpirun_, SIGKILL);
@@ -205,6 +208,13 @@ class Supervision {
       }
     }
     const std::optional<Clock::duration> all = watch_.AllSilentFor(now);
+    // A rank that dies in the middle of MPI_Init may leave mpirun waiting.
+    if (!all.has_value() && deadlines_.start.count() > 0 &&
+        now - begin_ > deadlines_.start) {
+      return fmt::format(
+          "no rank has reported for {} s since they were started",
+          deadlines_.start.count());
+    }
     if (all.has_value() && *all > deadlines_.all) {
       return fmt::format("no rank has reported for {} s, but mpirun goes on",
                          deadlines_.all.count());
@@ -226,6 +236,8 @@ class Supervision {
   int asked_ = 0;  // the signal that counts
   bool lost_ = false;
   std::optional<Clock::time_point> kill_at_;
+  // Since then a first report is waited for.
+  Clock::time_point begin_ = Clock::now();
   Clock::time_point last_look_ = Clock::now();
   Clock::time_point last_processes_look_ = Clock::now();
 };

@@ -46,6 +46,9 @@ struct Deadlines {
   std::chrono::seconds lost{10};
   // All ranks are silent or have ended, and mpirun goes on: it is ended.
   std::chrono::seconds all{15};
+  // From the start of the ranks until one of them reports; 0: never given up
+  // for that.
+  std::chrono::seconds start{0};
   // From asking mpirun to end until all that is left here is killed.
   std::chrono::seconds kill{5};
 };

@@ -3,6 +3,7 @@
 
 #include "tools/supervise.h"
 
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <string>
@@ -25,7 +26,8 @@ class SuperviseTest : public ::testing::Test {
   }
 
   // Of a shell whose parent is the launch, and that then goes on for ever.
-  SupervisedEnd EndOf(const std::string& script) {
+  SupervisedEnd EndOf(const std::string& script,
+                      const Deadlines& deadlines = {}) {
     const SignalQueue signals;
     JobWatch watch(folder_, JobWatch::Clock::now());
     const LaunchLog log(folder_);
@@ -35,7 +37,8 @@ class SuperviseTest : public ::testing::Test {
                                           /*environment=*/{}, signals,
                                           /*hear_us=*/true)
                                    .value();
-    const SupervisedEnd end = Supervise(ranks, signals, {}, watch, log, [] {});
+    const SupervisedEnd end =
+        Supervise(ranks, signals, deadlines, watch, log, [] {});
     stops_ = watch.Status(JobWatch::Clock::now()).orders().stops();
     return end;
   }
@@ -75,6 +78,13 @@ kill -INT $PPID
 )sh");
   EXPECT_EQ(end.status, 128 + SIGINT);
   EXPECT_TRUE(std::filesystem::exists(folder_ + "/ended"));
+}
+
+// As one whose rank died while it started.
+TEST_F(SuperviseTest, AnMpirunWhoseRanksNeverReportIsEnded) {
+  const SupervisedEnd end = EndOf("\n", {.start = std::chrono::seconds(1)});
+  EXPECT_TRUE(end.lost);
+  EXPECT_EQ(end.status, 1);
 }
 
 }  // namespace
