@@ -4,6 +4,7 @@
 #define TRIREME_TRAINER_TRAINING_LOOP_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,6 +16,7 @@
 #include "trainer/evaluation/evaluations.h"
 #include "trainer/health/step_health.h"
 #include "trainer/health/stragglers.h"
+#include "trainer/offload_figures.h"
 #include "trainer/rank_model.h"
 #include "trainer/run/checkpoint_saver.h"
 #include "trainer/run/checkpointing.h"

@@ -4,6 +4,7 @@
 #include "models/image/decode.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
+#include "trainer/offload_figures.h"
 
 namespace trireme {
 namespace {
