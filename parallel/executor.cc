@@ -7,11 +7,23 @@
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
 
 namespace trireme {
 namespace {
+
+// Losses are summed from here in place of from zero: what is added to it is
+// rounded to a multiple of 2^-44, of which sums up to 128 are exact. So a
+// step's loss is the same whatever the order of its parts, and however many
+// ranks have them.
+constexpr double kLossOrigin = 0x1.8p8;
+
+Tensor OfLosses(Device& device, double value) {
+  return Full(device, {1}, DType::kFloat64, value, MemoryCategory::kActivations,
+              "loss");
+}
 
 int64_t NowNs() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -398,17 +410,13 @@ void Executor::Update(const Instruction& instruction,
 void Executor::AddLosses(const std::vector<Tape::Loss>& losses) {
   for (const Tape::Loss& loss : losses) {
     const auto [found, first] = losses_.try_emplace(loss.name);
-    LossSum& total = found->second;
     if (first) {
-      total.weight = loss.weight;
-      total.sum = Tensor::Zeros(context_.device(), {1}, DType::kFloat64,
-                                MemoryCategory::kActivations, "loss");
+      found->second = OfLosses(context_.device(), kLossOrigin);
     }
-    // Blocks that average over unlike numbers of tokens weigh unlike.
     AddInPlace(loss.value.dtype() == DType::kFloat64
                    ? loss.value
                    : Cast(loss.value, DType::kFloat64),
-               total.sum, loss.weight / total.weight);
+               found->second, loss.weight);
   }
 }
 
@@ -438,8 +446,10 @@ std::map<std::string, std::vector<double>> Executor::TakeCounts() {
 
 std::map<std::string, double> Executor::Losses() const {
   std::map<std::string, double> losses;
-  for (const auto& [name, total] : losses_) {
-    losses[name] = Sum(total.sum) * total.weight;
+  for (const auto& [name, sum] : losses_) {
+    const Tensor own = OfLosses(context_.device(), -kLossOrigin);
+    AddInPlace(sum, own);
+    losses[name] = Sum(own);
   }
   return losses;
 }

@@ -143,12 +143,6 @@ class Executor {
   std::map<std::string, double> TakeLosses();
   std::map<std::string, std::vector<double>> TakeCounts();
 
-  // Σ loss, on the device in fp64, and the weight that the first counts with.
-  struct LossSum {
-    Tensor sum;
-    double weight = 1;
-  };
-
   ParallelContext& context_;
   const Program& program_;
   int pipeline_rank_;
@@ -160,7 +154,8 @@ class Executor {
   std::vector<Event> issued_;
   std::map<Key, ChunkPass> passes_;
   PipelineMessages messages_;
-  std::map<std::string, LossSum> losses_;
+  // Sums, in fp64, from an origin of their own.
+  std::map<std::string, Tensor> losses_;
   std::map<std::string, Tensor> counts_;  // sums, in fp64
   double gradient_norm_ = 0;
 };
