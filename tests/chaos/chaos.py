@@ -31,7 +31,7 @@ TESTS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 sys.path.insert(0, os.path.join(TESTS, "lab"))
 import network  # pylint: disable=wrong-import-position
 
-STEPS_PER_FAULT = 25
+STEPS_PER_FAULT = 100
 LINK_BYTES_PER_S = 1e8
 
 
