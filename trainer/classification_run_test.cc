@@ -43,7 +43,8 @@ class ClassificationRunTest : public ::testing::Test {
                                        moe { experts: 4
                                              capacity_factor: 1.25 } } }
                         data { idx { folder:
-                                 "/usr/share/datasets/fashion-mnist" } }
+                                 "/usr/share/datasets/fashion-mnist" }
+                               resolution: 28 }
                         global_batch: 32
                         steps: 240
                         optimizer { learning_rate: 5e-3 warmup_steps: 10
