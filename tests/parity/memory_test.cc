@@ -187,9 +187,7 @@ INSTANTIATE_TEST_SUITE_P(
                  .dtype = DType::kBFloat16,
                  .sparse_dit = CrossCondition::Kind::kPicture},
         // Levels of the most voxels that there may be.
-        GridCase{.tp = 2,
-                 .sparse_vae = true,
-                 .plan = PlanFromText("sequence_parallel: true")},
+        GridCase{.tp = 2, .sparse_vae = true},
         GridCase{.dp = 2, .dtype = DType::kBFloat16, .sparse_vae = true},
         // What does not train has values alone.
         GridCase{.tp = 2, .pp = 2, .trained = Adapters()},
