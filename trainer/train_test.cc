@@ -101,7 +101,7 @@ TEST_F(TrainTest, AnotherModelOrSeedIsRefusedOnResume) {
                     HasSubstr("seed: 0 in the run, 3 now")));
   EXPECT_EQ(Lines("metrics.jsonl"), 4);
 
-  options_.allow = {"seed", "model.dit.positions"};
+  options_.allow = {"seed", "model.dit.positions", "model.dit.position_base"};
   EXPECT_TRUE(Run().ok());
   EXPECT_EQ(Lines("metrics.jsonl"), 6);
   // What the first steps were trained with is still told.

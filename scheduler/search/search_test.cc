@@ -267,7 +267,7 @@ TEST(Search, WhyNamesTheReason) {
   EXPECT_NE(why({.tp = 8}).find("TP_CROSSES_NODE"), std::string::npos);
   EXPECT_NE(why({.recompute = Plan::FULL}).find("DOMINATED("),
             std::string::npos);
-  EXPECT_NE(why({.pp = 1, .dp = 8, .microbatch_size = 4})
+  EXPECT_NE(why({.tp = 1, .cp = 1, .pp = 1, .dp = 8, .microbatch_size = 4})
                 .find("UNSUPPORTED(plan.microbatch_size: "),
             std::string::npos);
   // Nobody considers these; whoever asks is told nevertheless.
@@ -294,8 +294,8 @@ TEST(Search, VerdictsAreOneLineForEachCandidate) {
   const auto columns = [](const std::string& line) {
     return std::count(line.begin(), line.end(), ',');
   };
-  EXPECT_EQ(columns(csv.substr(0, csv.find('\n'))), 16);
-  EXPECT_EQ(columns(csv.substr(csv.rfind('\n', csv.size() - 2))), 16);
+  EXPECT_EQ(columns(csv.substr(0, csv.find('\n'))), 17);
+  EXPECT_EQ(columns(csv.substr(csv.rfind('\n', csv.size() - 2))), 17);
 }
 
 // A node that is half as fast again gets fewer blocks wherever it is, and the

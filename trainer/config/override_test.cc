@@ -113,7 +113,8 @@ TEST(Override, NamesTheNearestFieldAndValue) {
   EXPECT_EQ(ErrorOf("model.layrs=3"),
             "--set model.layrs=3: unknown field 'layrs' in trireme.Model; did "
             "you mean 'model.dit.layers' or 'model.hidream.text.layers' or "
-            "'model.triposg.layers' or 'model.mesh_tokens.layers'?");
+            "'model.triposg.layers' or 'model.mesh_tokens.layers' or "
+            "'model.sparse_dit.layers'?");
   EXPECT_EQ(ErrorOf("evry=3"),
             "--set evry=3: unknown field 'evry' in trireme.Job; did you mean "
             "'model.dit.moe.every' or 'model.mmdit.moe.every' or "
