@@ -29,6 +29,7 @@
 #include "models/triposg/triposg_names.h"
 #include "models/weights/weight_folder.h"
 #include "nlohmann/json.hpp"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -294,11 +295,8 @@ absl::StatusOr<ResolvedObjective> ResolveClassification(
     classification.set_label_smoothing(0);
   }
   const double smoothing = classification.label_smoothing();
-  if (!(smoothing >= 0 && smoothing <= 1)) {
-    return InvalidArgument(
-        "objective.classification.label_smoothing: found {}, expected 0 to 1",
-        smoothing);
-  }
+  RETURN_IF_ERROR(
+      CheckRange("objective.classification.label_smoothing", smoothing, 0, 1));
   return ResolvedObjective{
       .training =
           std::make_shared<ClassificationObjective>(smoothing, global_batch)};

@@ -30,6 +30,7 @@
 #include "runtime/comm/control.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/comm/patience.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "tools/commands.h"
@@ -83,10 +84,7 @@ std::function<void(int64_t)> ProgressOf(int64_t total, const char* things) {
 absl::StatusOr<int64_t> AtLeastOne(const ParsedCommand& arguments,
                                    const char* option, int64_t most) {
   ASSIGN_OR_RETURN(const int64_t value, arguments.GetInt(option));
-  if (value < 1 || value > most) {
-    return InvalidArgument("--{}: found {}, expected 1 to {}", option, value,
-                           most);
-  }
+  RETURN_IF_ERROR(CheckRange(fmt::format("--{}", option), value, 1, most));
   return value;
 }
 
@@ -129,9 +127,7 @@ absl::StatusOr<std::vector<PictureSize>> SizesOf(
   ASSIGN_OR_RETURN(const int64_t side, AtLeastOne(arguments, "side", 1 << 14));
   ASSIGN_OR_RETURN(const int64_t step, AtLeastOne(arguments, "step", side));
   ASSIGN_OR_RETURN(const double ratio, arguments.GetDouble("max_ratio"));
-  if (!(ratio >= 1 && ratio <= 16)) {
-    return InvalidArgument("--max_ratio: found {}, expected 1 to 16", ratio);
-  }
+  RETURN_IF_ERROR(CheckRange("--max_ratio", ratio, 1, 16));
   return SizesOfArea(side, step, ratio);
 }
 

@@ -18,6 +18,7 @@
 
 #include "fmt/format.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/file.h"
 #include "runtime/core/processes.h"
 #include "runtime/core/processors.h"
@@ -352,10 +353,7 @@ absl::StatusOr<Limits> LimitsOf(const ParsedCommand& arguments) {
   Limits limits;
   ASSIGN_OR_RETURN(const int64_t seconds, arguments.GetInt("lost_after_s"));
   ASSIGN_OR_RETURN(limits.restarts, arguments.GetInt("restarts"));
-  if (seconds < 0 || seconds > kMostSeconds) {
-    return InvalidArgument("--lost_after_s: found {}, expected 0 to {}",
-                           seconds, kMostSeconds);
-  }
+  RETURN_IF_ERROR(CheckRange("--lost_after_s", seconds, 0, kMostSeconds));
   if (limits.restarts < 0) {
     return InvalidArgument("--restarts: found {}, expected 0 or more",
                            limits.restarts);

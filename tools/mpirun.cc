@@ -16,6 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "fmt/format.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
 #include "tools/hosts.h"
@@ -82,10 +83,7 @@ absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
   if (sum != ranks.value_or(sum)) {
     return InvalidArgument("--hosts: found {} ranks, expected {}", sum, *ranks);
   }
-  if (sum < 1 || sum > kMostRanks) {
-    return InvalidArgument("--ranks: found {}, expected 1 to {}", sum,
-                           kMostRanks);
-  }
+  RETURN_IF_ERROR(CheckRange("--ranks", sum, 1, kMostRanks));
   RankStart start;
   start.ranks = static_cast<int>(sum);
   start.environment = hosts.has_value() ? EnvironmentOnHosts()
@@ -130,10 +128,7 @@ std::optional<Allocation> SlurmAllocation() {
 absl::StatusOr<RankStart> StartInAllocation(std::optional<int64_t> ranks,
                                             const Allocation& allocation) {
   const int64_t tasks = ranks.value_or(allocation.tasks);
-  if (tasks < 1 || tasks > kMostRanks) {
-    return InvalidArgument("--ranks: found {}, expected 1 to {}", tasks,
-                           kMostRanks);
-  }
+  RETURN_IF_ERROR(CheckRange("--ranks", tasks, 1, kMostRanks));
   RankStart start;
   start.ranks = static_cast<int>(tasks);
   start.environment = EnvironmentOnHosts();

@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "models/data/dataset.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 #include "scheduler/cluster/what_if.h"
@@ -166,9 +167,7 @@ absl::StatusOr<Question> QuestionOf(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
   UseMeasuredTimes(cluster, input.model);
   ASSIGN_OR_RETURN(const int64_t best, arguments.GetInt("best"));
-  if (best < 1 || best > 100) {
-    return InvalidArgument("--best: found {}, expected 1 to 100", best);
-  }
+  RETURN_IF_ERROR(CheckRange("--best", best, 1, 100));
   input.options.best = static_cast<int32_t>(best);
   const std::map<std::string, OffloadSearch> offload = {
       {"needed", OffloadSearch::kWhereNothingFits},

@@ -8,6 +8,7 @@
 #include "fmt/format.h"
 #include "models/data/dataset.h"
 #include "runtime/comm/mpi/mpi_world.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 #include "runtime/telemetry/metrics_log.h"
@@ -53,10 +54,7 @@ absl::StatusOr<RehearseOptions> OptionsOf(const ParsedCommand& arguments) {
   }
   options.plan = *resolved;
   ASSIGN_OR_RETURN(options.steps, arguments.GetInt("steps"));
-  if (options.steps < 1 || options.steps > 10000) {
-    return InvalidArgument("--steps: found {}, expected 1 to 10000",
-                           options.steps);
-  }
+  RETURN_IF_ERROR(CheckRange("--steps", options.steps, 1, 10000));
   options.trace = arguments.Has("out");
   return options;
 }

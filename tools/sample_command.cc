@@ -7,6 +7,7 @@
 #include "fmt/format.h"
 #include "runtime/comm/device_world.h"
 #include "runtime/comm/mpi/mpi_world.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 #include "tools/commands.h"
 #include "tools/device_option.h"
@@ -59,10 +60,7 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
   const auto bounded = [&](const char* name, int64_t low,
                            int64_t high) -> absl::StatusOr<int64_t> {
     ASSIGN_OR_RETURN(const int64_t value, arguments.GetInt(name));
-    if (value < low || value > high) {
-      return InvalidArgument("--{}: found {}, expected {} to {}", name, value,
-                             low, high);
-    }
+    RETURN_IF_ERROR(CheckRange(fmt::format("--{}", name), value, low, high));
     return value;
   };
   if (arguments.Has("steps")) {
@@ -77,10 +75,7 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
   const auto real = [&](const char* name,
                         double high) -> absl::StatusOr<double> {
     ASSIGN_OR_RETURN(const double value, arguments.GetDouble(name));
-    if (!(value >= 0 && value <= high)) {
-      return InvalidArgument("--{}: found {}, expected 0 to {}", name, value,
-                             high);
-    }
+    RETURN_IF_ERROR(CheckRange(fmt::format("--{}", name), value, 0, high));
     return value;
   };
   if (arguments.Has("temperature")) {

@@ -18,6 +18,7 @@
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/comm/patience.h"
 #include "runtime/comm/single.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/plan.h"
@@ -77,18 +78,13 @@ absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
   RETURN_IF_ERROR(file.locations.Locate(setup.status()));
   v.setup = *setup;
   ASSIGN_OR_RETURN(v.steps, arguments.GetInt("steps"));
-  if (v.steps < 1 || v.steps > 1000) {
-    return InvalidArgument("--steps: found {}, expected 1 to 1000", v.steps);
-  }
+  RETURN_IF_ERROR(CheckRange("--steps", v.steps, 1, 1000));
   if (arguments.Has("plan") == arguments.Has("ranks")) {
     return InvalidArgument("expected one of --plan and --ranks");
   }
   if (arguments.Has("ranks")) {
     ASSIGN_OR_RETURN(v.max_ranks, arguments.GetInt("ranks"));
-    if (v.max_ranks < 2 || v.max_ranks > kMostThreadRanks) {
-      return InvalidArgument("--ranks: found {}, expected 2 to {}", v.max_ranks,
-                             kMostThreadRanks);
-    }
+    RETURN_IF_ERROR(CheckRange("--ranks", v.max_ranks, 2, kMostThreadRanks));
     if (UnderMpirun()) {
       return InvalidArgument(
           "--ranks: found under mpirun, expected alone (its ranks are threads "

@@ -11,8 +11,8 @@
 #include "models/data/buckets.h"
 #include "models/data/webdataset.h"
 #include "models/shape/shape_cache.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
-#include "trainer/check_range.h"
 
 namespace trireme {
 namespace {
@@ -312,7 +312,7 @@ absl::Status FillData(Data& data) {
     }
   }
   if (data.has_webdataset()) {
-    RETURN_IF_ERROR(CheckWhole("data.webdataset.classes",
+    RETURN_IF_ERROR(CheckRange("data.webdataset.classes",
                                data.webdataset().classes(), 0,
                                kMaxWebDatasetClasses));
   }

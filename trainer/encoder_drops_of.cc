@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_join.h"
 #include "fmt/format.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
-#include "trainer/check_range.h"
 
 namespace trireme {
 namespace {
@@ -45,19 +45,17 @@ absl::StatusOr<DroppedEncoder::Part> PartOf(const std::string& field,
                    FieldNamed(field + ".field", part.field(), family));
   const int64_t tokens = spec.shape.rank() == 2 ? spec.shape.dim(0) : 1;
   const int64_t channels = spec.shape.num_elements() / tokens;
-  RETURN_IF_ERROR(CheckRange(field + ".first_token", part.first_token(), 0,
-                             static_cast<double>(tokens - 1)));
+  RETURN_IF_ERROR(
+      CheckRange(field + ".first_token", part.first_token(), 0, tokens - 1));
   RETURN_IF_ERROR(CheckRange(field + ".first_channel", part.first_channel(), 0,
-                             static_cast<double>(channels - 1)));
+                             channels - 1));
   if (part.has_tokens()) {
-    RETURN_IF_ERROR(
-        CheckRange(field + ".tokens", part.tokens(), 1,
-                   static_cast<double>(tokens - part.first_token())));
+    RETURN_IF_ERROR(CheckRange(field + ".tokens", part.tokens(), 1,
+                               tokens - part.first_token()));
   }
   if (part.has_channels()) {
-    RETURN_IF_ERROR(
-        CheckRange(field + ".channels", part.channels(), 1,
-                   static_cast<double>(channels - part.first_channel())));
+    RETURN_IF_ERROR(CheckRange(field + ".channels", part.channels(), 1,
+                               channels - part.first_channel()));
   }
   return DroppedEncoder::Part{.field = part.field(),
                               .first_token = part.first_token(),

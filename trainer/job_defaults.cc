@@ -3,13 +3,16 @@
 
 #include "absl/strings/escaping.h"
 #include "fmt/format.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
-#include "trainer/check_range.h"
 #include "trainer/data_config.h"
 #include "trainer/job.h"
 
 namespace trireme {
 namespace {
+
+// Of what is counted: steps, samples, tokens.
+constexpr int64_t kMost = 1'000'000'000;
 
 // Memory is counted in signed 64 bits.
 constexpr uint64_t kMaxMemoryLimit = uint64_t{1} << 60;
@@ -78,13 +81,13 @@ absl::Status FillSample(SampleConfig& sample, bool of_diffusion) {
   RETURN_IF_ERROR(CheckRange("sample.steps", sample.steps(), 1, 10000));
   RETURN_IF_ERROR(CheckRange("sample.guidance", sample.guidance(), -100, 100));
   if (!sample.has_every()) sample.set_every(0);
-  RETURN_IF_ERROR(CheckRange("sample.every", sample.every(), 0, 1e9));
+  RETURN_IF_ERROR(CheckRange("sample.every", sample.every(), 0, kMost));
   if (!sample.has_temperature()) sample.set_temperature(1);
   if (!sample.has_top_k()) sample.set_top_k(0);
   if (!sample.has_top_p()) sample.set_top_p(1);
   RETURN_IF_ERROR(
       CheckRange("sample.temperature", sample.temperature(), 0, 100));
-  RETURN_IF_ERROR(CheckRange("sample.top_k", sample.top_k(), 0, 1e9));
+  RETURN_IF_ERROR(CheckRange("sample.top_k", sample.top_k(), 0, kMost));
   RETURN_IF_ERROR(CheckRange("sample.top_p", sample.top_p(), 0, 1));
   return CheckRange("sample.per_class", sample.per_class(), 1, 1000);
 }
@@ -103,7 +106,7 @@ absl::Status FillHealth(HealthConfig& health) {
         health.spike_factor());
   }
   return CheckRange("health.replica_hash_every", health.replica_hash_every(), 0,
-                    1e9);
+                    kMost);
 }
 
 absl::Status CheckValidation(const ValidationConfig& validation,
@@ -113,7 +116,7 @@ absl::Status CheckValidation(const ValidationConfig& validation,
         "validation: found with data.held_out: 0, expected samples that are "
         "held out");
   }
-  return CheckRange("validation.every", validation.every(), 1, 1e9);
+  return CheckRange("validation.every", validation.every(), 1, kMost);
 }
 
 absl::Status FillLossScaling(LossScaling& scaling) {
@@ -129,8 +132,9 @@ absl::Status FillLossScaling(LossScaling& scaling) {
   RETURN_IF_ERROR(CheckRange("loss_scaling.initial", scaling.initial(),
                              scaling.minimum(), 1e30));
   RETURN_IF_ERROR(CheckRange("loss_scaling.growth_interval",
-                             scaling.growth_interval(), 1, 1e9));
-  return CheckRange("loss_scaling.hysteresis", scaling.hysteresis(), 1, 1e6);
+                             scaling.growth_interval(), 1, kMost));
+  return CheckRange("loss_scaling.hysteresis", scaling.hysteresis(), 1,
+                    1'000'000);
 }
 
 absl::Status FillTrain(TrainConfig& train, const Init& init) {
@@ -210,7 +214,7 @@ absl::Status FillJobDefaults(Job& job) {
   job.mutable_objective();
   RETURN_IF_ERROR(FillData(*job.mutable_data()));
   RETURN_IF_ERROR(CheckRange("global_batch", job.global_batch(), 1, 1 << 24));
-  RETURN_IF_ERROR(CheckRange("steps", job.steps(), 1, 1e9));
+  RETURN_IF_ERROR(CheckRange("steps", job.steps(), 1, kMost));
   RETURN_IF_ERROR(FillOptimizer(*job.mutable_optimizer()));
   if (job.precision() == Job::PRECISION_UNSPECIFIED) {
     job.set_precision(Job::BF16);
@@ -233,16 +237,16 @@ absl::Status FillJobDefaults(Job& job) {
     job.mutable_checkpoint()->set_memory_folder("/dev/shm");
   }
   if (!job.log().has_every()) job.mutable_log()->set_every(10);
-  RETURN_IF_ERROR(CheckRange("log.every", job.log().every(), 1, 1e9));
+  RETURN_IF_ERROR(CheckRange("log.every", job.log().every(), 1, kMost));
   if (job.has_memory_limit_bytes()) {
-    RETURN_IF_ERROR(CheckWhole("memory_limit_bytes", job.memory_limit_bytes(),
+    RETURN_IF_ERROR(CheckRange("memory_limit_bytes", job.memory_limit_bytes(),
                                1, kMaxMemoryLimit));
   }
   if (!job.has_communication_deadline_s()) {
     job.set_communication_deadline_s(600);
   }
   RETURN_IF_ERROR(CheckRange("communication_deadline_s",
-                             job.communication_deadline_s(), 1, 1e6));
+                             job.communication_deadline_s(), 1, 1'000'000));
   RETURN_IF_ERROR(FillHealth(*job.mutable_health()));
   if (job.has_train()) {
     RETURN_IF_ERROR(FillTrain(*job.mutable_train(), job.init()));

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "nlohmann/json.hpp"
+#include "runtime/core/check_range.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 #include "trainer/job.h"
@@ -90,10 +91,7 @@ absl::StatusOr<JobFile> LoadJobFile(const std::string& path,
     file.locations.NoteOverride(assignment);
   }
   if (steps.has_value()) {
-    if (*steps < 1 || *steps > 1'000'000'000) {
-      return InvalidArgument("--steps: found {}, expected 1 to 1000000000",
-                             *steps);
-    }
+    RETURN_IF_ERROR(CheckRange("--steps", *steps, 1, 1000000000));
     file.job.set_steps(static_cast<uint32_t>(*steps));
   }
   if (file.job.name().empty()) {

@@ -7,6 +7,7 @@
 
 #include "models/data/byte_text.h"
 #include "models/transformer/moe_fields.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -45,13 +46,6 @@ constexpr double kMaxStddev = 1e6;
 constexpr int64_t kMaxClasses = 1 << 24;
 constexpr int64_t kMaxPositionBase = 1 << 14;
 
-absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
-                        int64_t high) {
-  if (found >= low && found <= high) return absl::OkStatus();
-  return InvalidArgument("model.dit.{}: found {}, expected {} to {}", field,
-                         found, low, high);
-}
-
 // Patches, positions, and how many tokens there are.
 absl::Status ResolvePictures(const Dit& dit, const ImageSpec& image,
                              DitConfig& config) {
@@ -61,13 +55,13 @@ absl::Status ResolvePictures(const Dit& dit, const ImageSpec& image,
   if (config.positions == Dit::POSITIONS_UNSPECIFIED) {
     config.positions = dit.preset() == Dit::XL_2 ? Dit::SINCOS : Dit::ROPE;
   }
-  RETURN_IF_ERROR(CheckRange("patch", config.patch, 1, 64));
+  RETURN_IF_ERROR(CheckRange("model.dit.patch", config.patch, 1, 64));
   if (config.positions == Dit::SINCOS) {
     config.position_base =
         dit.has_position_base() ? dit.position_base() : config.rows();
     if (dit.has_position_base()) {
-      RETURN_IF_ERROR(CheckRange("position_base", config.position_base, 1,
-                                 kMaxPositionBase));
+      RETURN_IF_ERROR(CheckRange("model.dit.position_base",
+                                 config.position_base, 1, kMaxPositionBase));
     }
   } else if (dit.has_position_base()) {
     return InvalidArgument(
@@ -148,8 +142,8 @@ absl::Status ResolveClasses(const Dit& dit, int64_t of_data,
   config.classes = of_data;
   if (!dit.has_classes()) return absl::OkStatus();
   config.classes = dit.classes();
-  return CheckRange("classes", config.classes, std::max<int64_t>(of_data, 1),
-                    kMaxClasses);
+  return CheckRange("model.dit.classes", config.classes,
+                    std::max<int64_t>(of_data, 1), kMaxClasses);
 }
 
 }  // namespace
@@ -161,9 +155,10 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
   config.hidden = dit.has_hidden() ? dit.hidden() : preset.hidden;
   config.layers = dit.has_layers() ? dit.layers() : preset.layers;
   config.heads = dit.has_heads() ? dit.heads() : preset.heads;
-  RETURN_IF_ERROR(CheckRange("hidden", config.hidden, 4, kMaxHidden));
-  RETURN_IF_ERROR(CheckRange("layers", config.layers, 1, kMaxLayers));
-  RETURN_IF_ERROR(CheckRange("heads", config.heads, 1, config.hidden));
+  RETURN_IF_ERROR(CheckRange("model.dit.hidden", config.hidden, 4, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.dit.layers", config.layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(
+      CheckRange("model.dit.heads", config.heads, 1, config.hidden));
   if (config.hidden % config.heads != 0) {
     return InvalidArgument(
         "model.dit.hidden: found {}, expected a multiple of the {} heads",
@@ -209,24 +204,24 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
   RETURN_IF_ERROR(ResolveClasses(dit, classes, config));
   if (dit.has_class_table_stddev()) {
     config.class_table_stddev = dit.class_table_stddev();
-    if (!(config.class_table_stddev >= 0 &&
-          config.class_table_stddev <= kMaxStddev)) {
-      return InvalidArgument(
-          "model.dit.class_table_stddev: found {}, expected 0 to {}",
-          config.class_table_stddev, kMaxStddev);
-    }
+    RETURN_IF_ERROR(CheckRange("model.dit.class_table_stddev",
+                               config.class_table_stddev, 0, kMaxStddev));
   }
   if (dit.has_text()) {
     config.text_tokens = dit.text().tokens();
     config.text_width = dit.text().width();
-    RETURN_IF_ERROR(CheckRange("text.tokens", config.text_tokens, 1, 1 << 16));
+    RETURN_IF_ERROR(
+        CheckRange("model.dit.text.tokens", config.text_tokens, 1, 1 << 16));
     config.text_bytes = dit.text().has_bytes();
     if (config.text_bytes) {
-      RETURN_IF_ERROR(CheckRange("text.tokens", config.text_tokens, 1, 4096));
-      RETURN_IF_ERROR(CheckRange("text.width", config.text_width, 0, 0));
+      RETURN_IF_ERROR(
+          CheckRange("model.dit.text.tokens", config.text_tokens, 1, 4096));
+      RETURN_IF_ERROR(
+          CheckRange("model.dit.text.width", config.text_width, 0, 0));
       config.text_width = ByteTextWidth(config.text_tokens);
     }
-    RETURN_IF_ERROR(CheckRange("text.width", config.text_width, 1, kMaxHidden));
+    RETURN_IF_ERROR(
+        CheckRange("model.dit.text.width", config.text_width, 1, kMaxHidden));
     if (dit.text().attention() != Dit::TEXT_ATTENTION_UNSPECIFIED) {
       config.text_attention = dit.text().attention();
     }

@@ -7,6 +7,7 @@
 
 #include "models/data/byte_text.h"
 #include "models/transformer/moe_fields.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -55,13 +56,6 @@ HidreamConfig PresetConfig(Hidream::Preset preset) {
   return config;
 }
 
-absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
-                        int64_t high) {
-  if (found >= low && found <= high) return absl::OkStatus();
-  return InvalidArgument("model.hidream.{}: found {}, expected {} to {}", field,
-                         found, low, high);
-}
-
 absl::Status ResolvePositions(const Hidream& hidream, HidreamConfig& config) {
   const int64_t head_dim = config.head_dim();
   if (hidream.rope_axes_size() > 0) {
@@ -102,14 +96,14 @@ absl::Status ResolveText(const Hidream& hidream, HidreamConfig& config) {
   if (text.layer_width() > 0) config.layer_width = text.layer_width();
   config.text_bytes = text.has_bytes();
   if (config.text_bytes) {
-    RETURN_IF_ERROR(
-        CheckRange("text.tokens", config.text_tokens, 1, kMaxByteTokens));
+    RETURN_IF_ERROR(CheckRange("model.hidream.text.tokens", config.text_tokens,
+                               1, kMaxByteTokens));
     for (const auto& [field, found] :
-         {std::pair("text.width", text.width()),
-          std::pair("text.pooled_width", text.pooled_width()),
-          std::pair("text.layers", text.layers()),
-          std::pair("text.layer_tokens", text.layer_tokens()),
-          std::pair("text.layer_width", text.layer_width())}) {
+         {std::pair("model.hidream.text.width", text.width()),
+          std::pair("model.hidream.text.pooled_width", text.pooled_width()),
+          std::pair("model.hidream.text.layers", text.layers()),
+          std::pair("model.hidream.text.layer_tokens", text.layer_tokens()),
+          std::pair("model.hidream.text.layer_width", text.layer_width())}) {
       RETURN_IF_ERROR(CheckRange(field, found, 0, 0));
     }
     config.text_width = ByteTextWidth(config.text_tokens);
@@ -118,17 +112,18 @@ absl::Status ResolveText(const Hidream& hidream, HidreamConfig& config) {
     config.layer_tokens = config.text_tokens;
     config.layer_width = config.text_width;
   }
+  RETURN_IF_ERROR(CheckRange("model.hidream.text.tokens", config.text_tokens, 1,
+                             kMaxTextTokens));
   RETURN_IF_ERROR(
-      CheckRange("text.tokens", config.text_tokens, 1, kMaxTextTokens));
-  RETURN_IF_ERROR(CheckRange("text.width", config.text_width, 1, kMaxHidden));
-  RETURN_IF_ERROR(
-      CheckRange("text.pooled_width", config.pooled_width, 1, kMaxHidden));
-  RETURN_IF_ERROR(
-      CheckRange("text.layers", config.text_layers, 1, kMaxTextLayers));
-  RETURN_IF_ERROR(
-      CheckRange("text.layer_tokens", config.layer_tokens, 1, kMaxTextTokens));
-  RETURN_IF_ERROR(
-      CheckRange("text.layer_width", config.layer_width, 1, kMaxHidden));
+      CheckRange("model.hidream.text.width", config.text_width, 1, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.hidream.text.pooled_width",
+                             config.pooled_width, 1, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.hidream.text.layers", config.text_layers, 1,
+                             kMaxTextLayers));
+  RETURN_IF_ERROR(CheckRange("model.hidream.text.layer_tokens",
+                             config.layer_tokens, 1, kMaxTextTokens));
+  RETURN_IF_ERROR(CheckRange("model.hidream.text.layer_width",
+                             config.layer_width, 1, kMaxHidden));
   config.block_text_layers.clear();
   if (hidream.block_text_layers_size() == 0) {
     for (int64_t i = 0; i < config.layers(); ++i) {
@@ -144,8 +139,8 @@ absl::Status ResolveText(const Hidream& hidream, HidreamConfig& config) {
         hidream.block_text_layers_size(), config.layers());
   }
   for (const uint32_t layer : hidream.block_text_layers()) {
-    RETURN_IF_ERROR(
-        CheckRange("block_text_layers", layer, 0, config.text_layers - 1));
+    RETURN_IF_ERROR(CheckRange("model.hidream.block_text_layers", layer, 0,
+                               config.text_layers - 1));
     config.block_text_layers.push_back(static_cast<int32_t>(layer));
   }
   return absl::OkStatus();
@@ -155,7 +150,8 @@ absl::Status ResolveExperts(const Hidream& hidream, HidreamConfig& config) {
   config.mlp_hidden = hidream.has_mlp_hidden()
                           ? hidream.mlp_hidden()
                           : HidreamSwiGluHidden(kMlpRatio * config.hidden);
-  RETURN_IF_ERROR(CheckRange("mlp_hidden", config.mlp_hidden, 1, kMaxHidden));
+  RETURN_IF_ERROR(
+      CheckRange("model.hidream.mlp_hidden", config.mlp_hidden, 1, kMaxHidden));
   ASSIGN_OR_RETURN(
       const BlockExperts experts,
       ResolveMoe(
@@ -167,7 +163,7 @@ absl::Status ResolveExperts(const Hidream& hidream, HidreamConfig& config) {
            .balance_weight =
                kBalanceLoss / static_cast<double>(config.layers())},
           config.layers()));
-  RETURN_IF_ERROR(CheckRange("moe.every", experts.every, 1, 1));
+  RETURN_IF_ERROR(CheckRange("model.hidream.moe.every", experts.every, 1, 1));
   config.moe = experts.moe;
   return absl::OkStatus();
 }
@@ -192,12 +188,15 @@ absl::StatusOr<HidreamConfig> ResolveHidream(const Hidream& hidream,
   if (hidream.has_patch()) config.patch = hidream.patch();
   config.channels = channels;
   config.height = config.width = resolution;
-  RETURN_IF_ERROR(CheckRange("hidden", config.hidden, 4, kMaxHidden));
-  RETURN_IF_ERROR(CheckRange("dual_layers", config.dual_layers, 1, kMaxLayers));
   RETURN_IF_ERROR(
-      CheckRange("single_layers", config.single_layers, 1, kMaxLayers));
-  RETURN_IF_ERROR(CheckRange("heads", config.heads, 1, config.hidden));
-  RETURN_IF_ERROR(CheckRange("patch", config.patch, 1, 64));
+      CheckRange("model.hidream.hidden", config.hidden, 4, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.hidream.dual_layers", config.dual_layers, 1,
+                             kMaxLayers));
+  RETURN_IF_ERROR(CheckRange("model.hidream.single_layers",
+                             config.single_layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(
+      CheckRange("model.hidream.heads", config.heads, 1, config.hidden));
+  RETURN_IF_ERROR(CheckRange("model.hidream.patch", config.patch, 1, 64));
   if (config.hidden % config.heads != 0) {
     return InvalidArgument(
         "model.hidream.hidden: found {}, expected a multiple of the {} heads",

@@ -2,6 +2,7 @@
 
 #include <string_view>
 
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -32,13 +33,6 @@ MeshDecoderConfig PresetConfig(MeshTokens::Preset preset) {
   return config;
 }
 
-absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
-                        int64_t high) {
-  if (found >= low && found <= high) return absl::OkStatus();
-  return InvalidArgument("model.mesh_tokens.{}: found {}, expected {} to {}",
-                         field, found, low, high);
-}
-
 }  // namespace
 
 absl::StatusOr<MeshDecoderConfig> ResolveMeshTokens(
@@ -51,9 +45,12 @@ absl::StatusOr<MeshDecoderConfig> ResolveMeshTokens(
   config.tokens = tokens;
   config.format = format;
   config.classes = classes;
-  RETURN_IF_ERROR(CheckRange("hidden", config.hidden, 2, kMaxHidden));
-  RETURN_IF_ERROR(CheckRange("layers", config.layers, 1, kMaxLayers));
-  RETURN_IF_ERROR(CheckRange("heads", config.heads, 1, config.hidden));
+  RETURN_IF_ERROR(
+      CheckRange("model.mesh_tokens.hidden", config.hidden, 2, kMaxHidden));
+  RETURN_IF_ERROR(
+      CheckRange("model.mesh_tokens.layers", config.layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(
+      CheckRange("model.mesh_tokens.heads", config.heads, 1, config.hidden));
   // Channels of a head are rotated in pairs.
   if (config.hidden % (2 * config.heads) != 0) {
     return InvalidArgument(

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "models/data/byte_text.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -76,13 +77,6 @@ MmditConfig PresetConfig(Mmdit::Preset preset) {
   return config;
 }
 
-absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
-                        int64_t high) {
-  if (found >= low && found <= high) return absl::OkStatus();
-  return InvalidArgument("model.mmdit.{}: found {}, expected {} to {}", field,
-                         found, low, high);
-}
-
 absl::Status ResolveSetPositions(const Mmdit& mmdit, MmditConfig& config) {
   config.positions = Mmdit::SINCOS;
   if (mmdit.positions() == Mmdit::ROPE || mmdit.has_position_table() ||
@@ -145,10 +139,10 @@ absl::Status ResolvePositions(const Mmdit& mmdit, MmditConfig& config) {
     config.position_table = mmdit.position_table();
   }
   if (mmdit.has_position_base()) config.position_base = mmdit.position_base();
-  RETURN_IF_ERROR(
-      CheckRange("position_table", config.position_table, 1, 1 << 14));
-  RETURN_IF_ERROR(
-      CheckRange("position_base", config.position_base, 1, 1 << 14));
+  RETURN_IF_ERROR(CheckRange("model.mmdit.position_table",
+                             config.position_table, 1, 1 << 14));
+  RETURN_IF_ERROR(CheckRange("model.mmdit.position_base", config.position_base,
+                             1, 1 << 14));
   if (config.rows() > config.position_table) {
     return InvalidArgument(
         "model.mmdit.position_table: found {}, expected at least the {} "
@@ -163,18 +157,22 @@ absl::Status ResolveText(const Mmdit& mmdit, MmditConfig& config) {
   if (text.tokens() > 0) config.text_tokens = text.tokens();
   if (text.width() > 0) config.text_width = text.width();
   if (text.pooled_width() > 0) config.pooled_width = text.pooled_width();
-  RETURN_IF_ERROR(
-      CheckRange("text.tokens", config.text_tokens, 1, kMaxTextTokens));
+  RETURN_IF_ERROR(CheckRange("model.mmdit.text.tokens", config.text_tokens, 1,
+                             kMaxTextTokens));
   config.text_bytes = text.has_bytes();
   if (config.text_bytes) {
-    RETURN_IF_ERROR(CheckRange("text.tokens", config.text_tokens, 1, 4096));
-    RETURN_IF_ERROR(CheckRange("text.width", text.width(), 0, 0));
-    RETURN_IF_ERROR(CheckRange("text.pooled_width", text.pooled_width(), 0, 0));
+    RETURN_IF_ERROR(
+        CheckRange("model.mmdit.text.tokens", config.text_tokens, 1, 4096));
+    RETURN_IF_ERROR(CheckRange("model.mmdit.text.width", text.width(), 0, 0));
+    RETURN_IF_ERROR(
+        CheckRange("model.mmdit.text.pooled_width", text.pooled_width(), 0, 0));
     config.text_width = ByteTextWidth(config.text_tokens);
     config.pooled_width = kByteValues;
   }
-  RETURN_IF_ERROR(CheckRange("text.width", config.text_width, 1, kMaxHidden));
-  return CheckRange("text.pooled_width", config.pooled_width, 1, kMaxHidden);
+  RETURN_IF_ERROR(
+      CheckRange("model.mmdit.text.width", config.text_width, 1, kMaxHidden));
+  return CheckRange("model.mmdit.text.pooled_width", config.pooled_width, 1,
+                    kMaxHidden);
 }
 
 }  // namespace
@@ -196,13 +194,16 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
   config.channels = channels;
   config.height = config.width = resolution;
   config.set_tokens = set_tokens;
-  RETURN_IF_ERROR(CheckRange("hidden", config.hidden, 4, kMaxHidden));
-  RETURN_IF_ERROR(CheckRange("dual_layers", config.dual_layers, 1, kMaxLayers));
   RETURN_IF_ERROR(
-      CheckRange("single_layers", config.single_layers, 0, kMaxLayers));
-  RETURN_IF_ERROR(CheckRange("heads", config.heads, 1, config.hidden));
-  RETURN_IF_ERROR(CheckRange("patch", config.patch, 1, 64));
-  RETURN_IF_ERROR(CheckRange("image_attention_layers",
+      CheckRange("model.mmdit.hidden", config.hidden, 4, kMaxHidden));
+  RETURN_IF_ERROR(
+      CheckRange("model.mmdit.dual_layers", config.dual_layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(CheckRange("model.mmdit.single_layers", config.single_layers,
+                             0, kMaxLayers));
+  RETURN_IF_ERROR(
+      CheckRange("model.mmdit.heads", config.heads, 1, config.hidden));
+  RETURN_IF_ERROR(CheckRange("model.mmdit.patch", config.patch, 1, 64));
+  RETURN_IF_ERROR(CheckRange("model.mmdit.image_attention_layers",
                              config.image_attention_layers, 0,
                              config.dual_layers));
   if (config.hidden % config.heads != 0) {
@@ -243,10 +244,9 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
         "model.mmdit.mlp_ratio: found {}, expected {:.3g} to 64", mlp_ratio,
         1.0 / config.hidden);
   }
-  if (config.guidance.has_value() &&
-      !(*config.guidance >= 0 && *config.guidance <= kMaxGuidance)) {
-    return InvalidArgument("model.mmdit.guidance: found {}, expected 0 to {}",
-                           *config.guidance, kMaxGuidance);
+  if (config.guidance.has_value()) {
+    RETURN_IF_ERROR(
+        CheckRange("model.mmdit.guidance", *config.guidance, 0, kMaxGuidance));
   }
   if (mmdit.has_moe()) {
     ASSIGN_OR_RETURN(

@@ -8,6 +8,7 @@
 #include "models/objective/sample_factors.h"
 #include "models/objective/sample_streams.h"
 #include "parallel/functional.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
 #include "runtime/ops/copy.h"
@@ -16,13 +17,6 @@
 
 namespace trireme {
 namespace {
-
-absl::Status CheckBetween(const char* field, double found, double low,
-                          double high) {
-  if (found >= low && found <= high) return absl::OkStatus();
-  return InvalidArgument("objective.diffusion.{}: found {}, expected {} to {}",
-                         field, found, low, high);
-}
 
 // a·first + b·second with a factor of each for every sample; fp32 [n, ..].
 Tensor Combine(const Tensor& first, std::span<const float> a,
@@ -68,7 +62,8 @@ absl::StatusOr<DiffusionConfig> ResolveDiffusion(Diffusion& diffusion,
     diffusion.set_schedule(Diffusion::LINEAR);
   }
   if (!diffusion.has_steps()) diffusion.set_steps(1000);
-  RETURN_IF_ERROR(CheckBetween("steps", diffusion.steps(), 1, 100000));
+  RETURN_IF_ERROR(
+      CheckRange("objective.diffusion.steps", diffusion.steps(), 1, 100000));
   const bool scaled = diffusion.schedule() == Diffusion::SCALED_LINEAR;
   if (diffusion.schedule() == Diffusion::COSINE) {
     if (diffusion.has_beta_start() || diffusion.has_beta_end()) {
@@ -84,22 +79,24 @@ absl::StatusOr<DiffusionConfig> ResolveDiffusion(Diffusion& diffusion,
     if (!diffusion.has_beta_end()) {
       diffusion.set_beta_end(scaled ? 0.012 : 0.02);
     }
-    RETURN_IF_ERROR(
-        CheckBetween("beta_start", diffusion.beta_start(), 1e-8, 0.999));
-    RETURN_IF_ERROR(CheckBetween("beta_end", diffusion.beta_end(),
-                                 diffusion.beta_start(), 0.999));
+    RETURN_IF_ERROR(CheckRange("objective.diffusion.beta_start",
+                               diffusion.beta_start(), 1e-8, 0.999));
+    RETURN_IF_ERROR(CheckRange("objective.diffusion.beta_end",
+                               diffusion.beta_end(), diffusion.beta_start(),
+                               0.999));
   }
-  RETURN_IF_ERROR(
-      CheckBetween("min_snr_gamma", diffusion.min_snr_gamma(), 0, 1e6));
+  RETURN_IF_ERROR(CheckRange("objective.diffusion.min_snr_gamma",
+                             diffusion.min_snr_gamma(), 0, 1e6));
   if (!diffusion.has_condition_drop()) diffusion.set_condition_drop(0.1);
-  RETURN_IF_ERROR(
-      CheckBetween("condition_drop", diffusion.condition_drop(), 0, 1));
+  RETURN_IF_ERROR(CheckRange("objective.diffusion.condition_drop",
+                             diffusion.condition_drop(), 0, 1));
   if (learned_variance) {
     if (!diffusion.has_bound_weight()) diffusion.set_bound_weight(0.001);
-    RETURN_IF_ERROR(
-        CheckBetween("bound_weight", diffusion.bound_weight(), 0, 1e6));
+    RETURN_IF_ERROR(CheckRange("objective.diffusion.bound_weight",
+                               diffusion.bound_weight(), 0, 1e6));
     // The least variance of the last step is that of the one before it.
-    RETURN_IF_ERROR(CheckBetween("steps", diffusion.steps(), 2, 100000));
+    RETURN_IF_ERROR(
+        CheckRange("objective.diffusion.steps", diffusion.steps(), 2, 100000));
   } else if (diffusion.has_bound_weight()) {
     return InvalidArgument(
         "objective.diffusion.bound_weight: found {}, expected none for a model "

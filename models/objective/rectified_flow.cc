@@ -10,6 +10,7 @@
 #include "models/objective/sample_factors.h"
 #include "models/objective/sample_streams.h"
 #include "parallel/functional.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
@@ -172,11 +173,8 @@ absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
   if (flow.has_dynamic_shift()) {
     ASSIGN_OR_RETURN(config.shift, DynamicShiftOf(flow, tokens));
   }
-  if (!(config.mode_scale >= -1 && config.mode_scale <= kMostModeScale)) {
-    return InvalidArgument(
-        "objective.rectified_flow.mode_scale: found {}, expected -1 to {:.4f}",
-        config.mode_scale, kMostModeScale);
-  }
+  RETURN_IF_ERROR(CheckRange("objective.rectified_flow.mode_scale",
+                             config.mode_scale, -1, kMostModeScale));
   if (flow.has_condition_drop()) config.condition_drop = flow.condition_drop();
   if (!(config.logit_stddev > 0 && config.logit_stddev <= 100)) {
     return InvalidArgument(
@@ -184,22 +182,16 @@ absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
         "and at most 100",
         config.logit_stddev);
   }
-  if (!(std::abs(config.logit_mean) <= 100)) {
-    return InvalidArgument(
-        "objective.rectified_flow.logit_mean: found {}, expected -100 to 100",
-        config.logit_mean);
-  }
+  RETURN_IF_ERROR(CheckRange("objective.rectified_flow.logit_mean",
+                             config.logit_mean, -100, 100));
   if (!(config.shift > 0 && config.shift <= 1000)) {
     return InvalidArgument(
         "objective.rectified_flow.shift: found {}, expected more than 0 and at "
         "most 1000",
         config.shift);
   }
-  if (!(config.condition_drop >= 0 && config.condition_drop <= 1)) {
-    return InvalidArgument(
-        "objective.rectified_flow.condition_drop: found {}, expected 0 to 1",
-        config.condition_drop);
-  }
+  RETURN_IF_ERROR(CheckRange("objective.rectified_flow.condition_drop",
+                             config.condition_drop, 0, 1));
   return config;
 }
 

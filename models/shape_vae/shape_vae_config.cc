@@ -2,6 +2,7 @@
 
 #include <string_view>
 
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -47,22 +48,14 @@ ShapeVaeConfig PresetConfig(ShapeVae::Preset preset) {
   return config;
 }
 
-absl::Status CheckRange(std::string_view field, double found, double low,
-                        double high) {
-  if (found >= low && found <= high) return absl::OkStatus();
-  return InvalidArgument("model.shape_vae.{}: found {}, expected {} to {}",
-                         field, found, low, high);
-}
-
 absl::Status CheckHidden(std::string_view field, int64_t hidden,
                          int64_t heads) {
-  RETURN_IF_ERROR(CheckRange(field, static_cast<double>(hidden), 1,
-                             static_cast<double>(kMaxHidden)));
+  RETURN_IF_ERROR(CheckRange(field, hidden, 1, kMaxHidden));
   if (hidden % heads == 0 && hidden / heads <= kMaxHeadDim) {
     return absl::OkStatus();
   }
   return InvalidArgument(
-      "model.shape_vae.{}: found {}, expected a multiple of the {} heads, of "
+      "{}: found {}, expected a multiple of the {} heads, of "
       "at most {} channels each",
       field, hidden, heads, kMaxHeadDim);
 }
@@ -76,12 +69,16 @@ absl::Status ResolveLosses(const ShapeVae::Losses& given,
     losses.difference_step = given.difference_step();
   }
   if (given.has_divergence()) losses.divergence = given.divergence();
-  RETURN_IF_ERROR(CheckRange("losses.truncation", losses.truncation, 1e-4, 10));
-  RETURN_IF_ERROR(CheckRange("losses.normal", losses.normal, 0, 1e6));
-  RETURN_IF_ERROR(CheckRange("losses.eikonal", losses.eikonal, 0, 1e6));
+  RETURN_IF_ERROR(CheckRange("model.shape_vae.losses.truncation",
+                             losses.truncation, 1e-4, 10));
   RETURN_IF_ERROR(
-      CheckRange("losses.difference_step", losses.difference_step, 1e-4, 0.1));
-  return CheckRange("losses.divergence", losses.divergence, 0, 1e6);
+      CheckRange("model.shape_vae.losses.normal", losses.normal, 0, 1e6));
+  RETURN_IF_ERROR(
+      CheckRange("model.shape_vae.losses.eikonal", losses.eikonal, 0, 1e6));
+  RETURN_IF_ERROR(CheckRange("model.shape_vae.losses.difference_step",
+                             losses.difference_step, 1e-4, 0.1));
+  return CheckRange("model.shape_vae.losses.divergence", losses.divergence, 0,
+                    1e6);
 }
 
 }  // namespace
@@ -98,25 +95,26 @@ absl::StatusOr<ShapeVaeConfig> ResolveShapeVae(const ShapeVae& vae) {
   if (vae.has_frequencies()) config.frequencies = vae.frequencies();
   if (vae.has_points()) config.points = vae.points();
   if (vae.has_queries()) config.queries = vae.queries();
-  const auto check = [](std::string_view field, int64_t found, int64_t low,
-                        int64_t high) {
-    return CheckRange(field, static_cast<double>(found),
-                      static_cast<double>(low), static_cast<double>(high));
-  };
-  RETURN_IF_ERROR(check("latents", config.latents, 1, kMaxLatents));
-  RETURN_IF_ERROR(check("channels", config.channels, 1, kMaxHidden));
-  RETURN_IF_ERROR(check("heads", config.heads, 1, kMaxHidden));
   RETURN_IF_ERROR(
-      CheckHidden("encoder_hidden", config.encoder_hidden, config.heads));
+      CheckRange("model.shape_vae.latents", config.latents, 1, kMaxLatents));
   RETURN_IF_ERROR(
-      CheckHidden("decoder_hidden", config.decoder_hidden, config.heads));
+      CheckRange("model.shape_vae.channels", config.channels, 1, kMaxHidden));
   RETURN_IF_ERROR(
-      check("encoder_layers", config.encoder_layers, 0, kMaxLayers));
+      CheckRange("model.shape_vae.heads", config.heads, 1, kMaxHidden));
+  RETURN_IF_ERROR(CheckHidden("model.shape_vae.encoder_hidden",
+                              config.encoder_hidden, config.heads));
+  RETURN_IF_ERROR(CheckHidden("model.shape_vae.decoder_hidden",
+                              config.decoder_hidden, config.heads));
+  RETURN_IF_ERROR(CheckRange("model.shape_vae.encoder_layers",
+                             config.encoder_layers, 0, kMaxLayers));
+  RETURN_IF_ERROR(CheckRange("model.shape_vae.decoder_layers",
+                             config.decoder_layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(CheckRange("model.shape_vae.frequencies", config.frequencies,
+                             1, kMaxFrequencies));
+  RETURN_IF_ERROR(CheckRange("model.shape_vae.points", config.points,
+                             config.latents, kMaxPoints));
   RETURN_IF_ERROR(
-      check("decoder_layers", config.decoder_layers, 1, kMaxLayers));
-  RETURN_IF_ERROR(check("frequencies", config.frequencies, 1, kMaxFrequencies));
-  RETURN_IF_ERROR(check("points", config.points, config.latents, kMaxPoints));
-  RETURN_IF_ERROR(check("queries", config.queries, 1, kMaxPoints));
+      CheckRange("model.shape_vae.queries", config.queries, 1, kMaxPoints));
   RETURN_IF_ERROR(ResolveLosses(vae.losses(), config.losses));
   return config;
 }

@@ -2,6 +2,7 @@
 
 #include <string_view>
 
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -42,16 +43,11 @@ SparseDitConfig PresetConfig(SparseDit::Preset preset) {
   return config;
 }
 
-absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
-                        int64_t high) {
-  if (found >= low && found <= high) return absl::OkStatus();
-  return InvalidArgument("model.sparse_dit.{}: found {}, expected {} to {}",
-                         field, found, low, high);
-}
-
 absl::Status CheckHeads(const SparseDitConfig& config) {
-  RETURN_IF_ERROR(CheckRange("heads", config.heads, 1, config.hidden));
-  RETURN_IF_ERROR(CheckRange("key_heads", config.key_heads, 1, config.heads));
+  RETURN_IF_ERROR(
+      CheckRange("model.sparse_dit.heads", config.heads, 1, config.hidden));
+  RETURN_IF_ERROR(CheckRange("model.sparse_dit.key_heads", config.key_heads, 1,
+                             config.heads));
   if (config.hidden % config.heads != 0) {
     return InvalidArgument(
         "model.sparse_dit.hidden: found {}, expected a multiple of the {} "
@@ -93,10 +89,13 @@ absl::StatusOr<SparseDitConfig> ResolveSparseDit(const SparseDit& model,
   config.tokens = tokens;
   config.channels = channels;
   config.resolution = resolution;
-  RETURN_IF_ERROR(CheckRange("hidden", config.hidden, kMinHidden, kMaxHidden));
-  RETURN_IF_ERROR(CheckRange("layers", config.layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(CheckRange("model.sparse_dit.hidden", config.hidden,
+                             kMinHidden, kMaxHidden));
+  RETURN_IF_ERROR(
+      CheckRange("model.sparse_dit.layers", config.layers, 1, kMaxLayers));
   RETURN_IF_ERROR(CheckHeads(config));
-  RETURN_IF_ERROR(CheckRange("top_k", config.top_k, 1, kMaxTopK));
+  RETURN_IF_ERROR(
+      CheckRange("model.sparse_dit.top_k", config.top_k, 1, kMaxTopK));
   if (tokens < 1 || tokens > kMaxTokens || resolution < 1 ||
       resolution > kMaxResolution) {
     return InvalidArgument(

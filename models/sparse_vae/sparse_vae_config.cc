@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -42,28 +43,21 @@ SparseVaeConfig PresetConfig(SparseVae::Preset preset) {
   return config;
 }
 
-absl::Status CheckRange(std::string_view field, double found, double low,
-                        double high) {
-  if (found >= low && found <= high) return absl::OkStatus();
-  return InvalidArgument("model.sparse_vae.{}: found {}, expected {} to {}",
-                         field, found, low, high);
-}
-
 absl::Status CheckSizes(const SparseVaeConfig& config) {
-  const auto check = [](std::string_view field, int64_t found, int64_t low,
-                        int64_t high) {
-    return CheckRange(field, static_cast<double>(found),
-                      static_cast<double>(low), static_cast<double>(high));
-  };
-  RETURN_IF_ERROR(check("hidden", config.hidden, kLeastHidden, kMaxHidden));
-  RETURN_IF_ERROR(check("levels", config.levels, 1, kMaxLevels));
-  RETURN_IF_ERROR(check("channels", config.channels, 1, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.sparse_vae.hidden", config.hidden,
+                             kLeastHidden, kMaxHidden));
   RETURN_IF_ERROR(
-      check("encoder_layers", config.encoder_layers, 1, kMaxLayers));
+      CheckRange("model.sparse_vae.levels", config.levels, 1, kMaxLevels));
   RETURN_IF_ERROR(
-      check("decoder_layers", config.decoder_layers, 1, kMaxLayers));
-  RETURN_IF_ERROR(check("heads", config.heads, 1, kMaxHidden));
-  RETURN_IF_ERROR(CheckRange("divergence", config.divergence, 0, 1e6));
+      CheckRange("model.sparse_vae.channels", config.channels, 1, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.sparse_vae.encoder_layers",
+                             config.encoder_layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(CheckRange("model.sparse_vae.decoder_layers",
+                             config.decoder_layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(
+      CheckRange("model.sparse_vae.heads", config.heads, 1, kMaxHidden));
+  RETURN_IF_ERROR(
+      CheckRange("model.sparse_vae.divergence", config.divergence, 0, 1e6));
   if (config.hidden % config.heads != 0 ||
       config.hidden / config.heads > kMaxHeadDim) {
     return InvalidArgument(

@@ -7,6 +7,7 @@
 
 #include "fmt/format.h"
 #include "models/transformer/moe_fields.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -60,22 +61,15 @@ MixtureOfExperts MixtureOf(const Swin& swin) {
   return moe;
 }
 
-absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
-                        int64_t high) {
-  if (found >= low && found <= high) return absl::OkStatus();
-  return InvalidArgument("model.swin.{}: found {}, expected {} to {}", field,
-                         found, low, high);
-}
-
 absl::Status CheckStage(const SwinConfig& config, int64_t index) {
   const SwinConfig::Stage& stage = config.stages[index];
-  const std::string field = fmt::format("stages[{}]", index);
+  const std::string field = fmt::format("model.swin.stages[{}]", index);
   RETURN_IF_ERROR(CheckRange(field + ".blocks", stage.blocks, 1, kMaxBlocks));
   const int64_t hidden = config.HiddenOf(index);
   RETURN_IF_ERROR(CheckRange(field + ".heads", stage.heads, 1, hidden));
   if (hidden % stage.heads != 0) {
     return InvalidArgument(
-        "model.swin.{}.heads: found {}, expected a divisor of the stage's {} "
+        "{}.heads: found {}, expected a divisor of the stage's {} "
         "channels",
         field, stage.heads, hidden);
   }
@@ -106,8 +100,8 @@ absl::Status ResolveExperts(const Swin& swin, SwinConfig& config) {
   config.expert_stages = swin.has_expert_stages()
                              ? swin.expert_stages()
                              : std::min<int64_t>(2, config.num_stages());
-  RETURN_IF_ERROR(CheckRange("expert_stages", config.expert_stages, 1,
-                             config.num_stages()));
+  RETURN_IF_ERROR(CheckRange("model.swin.expert_stages", config.expert_stages,
+                             1, config.num_stages()));
   int64_t most_blocks = 0;
   for (int64_t i = config.num_stages() - config.expert_stages;
        i < config.num_stages(); ++i) {
@@ -179,19 +173,21 @@ absl::StatusOr<SwinConfig> ResolveSwin(const Swin& swin, int64_t channels,
         "model.swin: found data whose samples have no classes, expected some "
         "to learn");
   }
-  RETURN_IF_ERROR(CheckRange("stages", config.num_stages(), 1, kMaxStages));
-  RETURN_IF_ERROR(CheckRange("hidden", config.hidden, 1,
+  RETURN_IF_ERROR(
+      CheckRange("model.swin.stages", config.num_stages(), 1, kMaxStages));
+  RETURN_IF_ERROR(CheckRange("model.swin.hidden", config.hidden, 1,
                              kMaxHidden >> (config.num_stages() - 1)));
-  RETURN_IF_ERROR(CheckRange("patch", config.patch, 1, side));
-  RETURN_IF_ERROR(CheckRange("window", config.window, 1, kMaxWindow));
+  RETURN_IF_ERROR(CheckRange("model.swin.patch", config.patch, 1, side));
+  RETURN_IF_ERROR(
+      CheckRange("model.swin.window", config.window, 1, kMaxWindow));
   if (side % config.patch != 0) {
     return InvalidArgument(
         "model.swin.patch: found {}, expected a divisor of the pictures' {} "
         "pixels a side",
         config.patch, side);
   }
-  RETURN_IF_ERROR(
-      CheckRange("patch's tokens", config.TokensOf(0), 1, kMaxTokens));
+  RETURN_IF_ERROR(CheckRange("model.swin.patch's tokens", config.TokensOf(0), 1,
+                             kMaxTokens));
   for (int64_t i = 0; i < config.num_stages(); ++i) {
     RETURN_IF_ERROR(CheckStage(config, i));
   }

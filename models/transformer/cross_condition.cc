@@ -5,6 +5,7 @@
 #include "models/transformer/position_table.h"
 #include "models/transformer/streams.h"
 #include "parallel/functional.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
@@ -26,13 +27,6 @@ constexpr int64_t kPicturePatch = 8;
 constexpr int64_t kColors = 3;
 constexpr double kTableStddev = 0.5;
 
-absl::Status CheckRange(std::string_view model, std::string_view field,
-                        int64_t found, int64_t low, int64_t high) {
-  if (found >= low && found <= high) return absl::OkStatus();
-  return InvalidArgument("{}.{}: found {}, expected {} to {}", model, field,
-                         found, low, high);
-}
-
 absl::Status ResolveFeatures(std::string_view model,
                              const Triposg::Features& features,
                              CrossCondition& condition) {
@@ -41,16 +35,16 @@ absl::Status ResolveFeatures(std::string_view model,
   if (features.width() > 0) condition.feature_width = features.width();
   condition.caption_bytes = features.has_bytes();
   if (condition.caption_bytes) {
-    RETURN_IF_ERROR(CheckRange(model, "features.tokens",
+    RETURN_IF_ERROR(CheckRange(fmt::format("{}.features.tokens", model),
                                condition.feature_tokens, 1, kMaxByteTokens));
-    RETURN_IF_ERROR(
-        CheckRange(model, "features.width", features.width(), 0, 0));
+    RETURN_IF_ERROR(CheckRange(fmt::format("{}.features.width", model),
+                               features.width(), 0, 0));
     condition.feature_width = ByteTextWidth(condition.feature_tokens);
   }
-  RETURN_IF_ERROR(CheckRange(model, "features.tokens", condition.feature_tokens,
-                             1, kMaxTokens));
-  return CheckRange(model, "features.width", condition.feature_width, 1,
-                    kMaxWidth);
+  RETURN_IF_ERROR(CheckRange(fmt::format("{}.features.tokens", model),
+                             condition.feature_tokens, 1, kMaxTokens));
+  return CheckRange(fmt::format("{}.features.width", model),
+                    condition.feature_width, 1, kMaxWidth);
 }
 
 absl::Status ResolvePicture(std::string_view model,
@@ -60,10 +54,10 @@ absl::Status ResolvePicture(std::string_view model,
   condition.picture_side =
       picture.has_resolution() ? picture.resolution() : kPictureSide;
   condition.patch = picture.has_patch() ? picture.patch() : kPicturePatch;
-  RETURN_IF_ERROR(CheckRange(model, "picture.resolution",
+  RETURN_IF_ERROR(CheckRange(fmt::format("{}.picture.resolution", model),
                              condition.picture_side, 1, kMaxSide));
-  RETURN_IF_ERROR(CheckRange(model, "picture.patch", condition.patch, 1,
-                             condition.picture_side));
+  RETURN_IF_ERROR(CheckRange(fmt::format("{}.picture.patch", model),
+                             condition.patch, 1, condition.picture_side));
   if (condition.picture_side % condition.patch != 0) {
     return InvalidArgument(
         "{}.picture.patch: found {}, expected a divisor of the picture's {} "
@@ -76,8 +70,8 @@ absl::Status ResolvePicture(std::string_view model,
         "{}.hidden: found {}, expected a multiple of 4 with a picture", model,
         hidden);
   }
-  return CheckRange(model, "picture.patch's tokens", condition.tokens(), 1,
-                    kMaxTokens);
+  return CheckRange(fmt::format("{}.picture.patch's tokens", model),
+                    condition.tokens(), 1, kMaxTokens);
 }
 
 // Rows and columns of a picture's patches.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -42,11 +43,9 @@ absl::Status CheckExpertsChoice(const MixtureOfExperts& moe,
 // How tokens find their experts. The rest of the config is resolved.
 absl::Status ResolveRouting(const MixtureOfExperts& moe, std::string_view path,
                             MoeConfig& config) {
-  const auto check = [path](std::string_view field, double found, double low,
-                            double high) -> absl::Status {
-    if (found >= low && found <= high) return absl::OkStatus();
-    return InvalidArgument("{}.{}: found {}, expected {} to {}", path, field,
-                           found, low, high);
+  const auto check = [path](std::string_view field, auto found, auto low,
+                            auto high) {
+    return CheckRange(fmt::format("{}.{}", path, field), found, low, high);
   };
   if (moe.router() == MixtureOfExperts::COSINE) {
     config.router = MoeConfig::RouterKind::kCosine;
@@ -74,8 +73,8 @@ absl::Status ResolveRouting(const MixtureOfExperts& moe, std::string_view path,
       check("importance_loss", config.importance_weight, 0, kMaxLossWeight));
   RETURN_IF_ERROR(check("noise", config.noise, 0, kMaxNoise));
   RETURN_IF_ERROR(check("bias_step", config.bias_step, 0, 1));
-  RETURN_IF_ERROR(check("capacity_factor", config.capacity_factor, 0,
-                        static_cast<double>(config.experts)));
+  RETURN_IF_ERROR(
+      check("capacity_factor", config.capacity_factor, 0, config.experts));
   if (moe.drop() != MixtureOfExperts::DROP_UNSPECIFIED &&
       config.capacity_factor == 0) {
     return InvalidArgument(
@@ -89,8 +88,7 @@ absl::Status ResolveRouting(const MixtureOfExperts& moe, std::string_view path,
   }
   config.top_groups = moe.has_top_groups() ? moe.top_groups() : config.groups;
   const int64_t size = config.experts / config.groups;
-  RETURN_IF_ERROR(check("top_groups", static_cast<double>(config.top_groups), 1,
-                        static_cast<double>(config.groups)));
+  RETURN_IF_ERROR(check("top_groups", config.top_groups, 1, config.groups));
   if (config.top_groups < config.groups &&
       (config.top_k % config.top_groups != 0 ||
        config.top_k / config.top_groups > size)) {
@@ -118,11 +116,9 @@ absl::StatusOr<BlockExperts> ResolveMoe(const MixtureOfExperts& moe,
                                         int64_t layers) {
   BlockExperts resolved{.moe = defaults};
   MoeConfig& config = resolved.moe;
-  const auto check = [path](std::string_view field, int64_t found, int64_t low,
-                            int64_t high) -> absl::Status {
-    if (found >= low && found <= high) return absl::OkStatus();
-    return InvalidArgument("{}.{}: found {}, expected {} to {}", path, field,
-                           found, low, high);
+  const auto check = [path](std::string_view field, auto found, auto low,
+                            auto high) {
+    return CheckRange(fmt::format("{}.{}", path, field), found, low, high);
   };
   if (moe.experts() > 0) config.experts = moe.experts();
   RETURN_IF_ERROR(check("experts", config.experts, 1, kMaxExperts));

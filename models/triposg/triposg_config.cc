@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "models/transformer/moe_fields.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -39,13 +40,6 @@ TriposgConfig PresetConfig(Triposg::Preset preset) {
   return config;
 }
 
-absl::Status CheckRange(std::string_view field, int64_t found, int64_t low,
-                        int64_t high) {
-  if (found >= low && found <= high) return absl::OkStatus();
-  return InvalidArgument("model.triposg.{}: found {}, expected {} to {}", field,
-                         found, low, high);
-}
-
 absl::Status ResolveExperts(const Triposg& triposg, TriposgConfig& config) {
   if (!triposg.has_moe()) {
     if (!triposg.has_expert_blocks()) return absl::OkStatus();
@@ -59,12 +53,13 @@ absl::Status ResolveExperts(const Triposg& triposg, TriposgConfig& config) {
                                .shared_hidden = config.mlp_hidden(),
                                .balance_weight = 0.01},
                               config.layers));
-  RETURN_IF_ERROR(CheckRange("moe.every", experts.every, 1, 1));
+  RETURN_IF_ERROR(CheckRange("model.triposg.moe.every", experts.every, 1, 1));
   config.moe = experts.moe;
   config.expert_blocks = triposg.has_expert_blocks()
                              ? triposg.expert_blocks()
                              : std::min(kExpertBlocks, config.layers);
-  return CheckRange("expert_blocks", config.expert_blocks, 1, config.layers);
+  return CheckRange("model.triposg.expert_blocks", config.expert_blocks, 1,
+                    config.layers);
 }
 
 }  // namespace
@@ -78,9 +73,12 @@ absl::StatusOr<TriposgConfig> ResolveTriposg(const Triposg& triposg,
   if (triposg.has_heads()) config.heads = triposg.heads();
   config.latents = latents;
   config.channels = channels;
-  RETURN_IF_ERROR(CheckRange("hidden", config.hidden, 4, kMaxHidden));
-  RETURN_IF_ERROR(CheckRange("layers", config.layers, 1, kMaxLayers));
-  RETURN_IF_ERROR(CheckRange("heads", config.heads, 1, config.hidden));
+  RETURN_IF_ERROR(
+      CheckRange("model.triposg.hidden", config.hidden, 4, kMaxHidden));
+  RETURN_IF_ERROR(
+      CheckRange("model.triposg.layers", config.layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(
+      CheckRange("model.triposg.heads", config.heads, 1, config.hidden));
   // The time's sines and cosines are as many as there are channels.
   if (config.hidden % config.heads != 0 || config.hidden % 2 != 0) {
     return InvalidArgument(

@@ -4,16 +4,16 @@
 #include <cmath>
 #include <string_view>
 
+#include "fmt/format.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
 absl::Status CheckModelShape(const ModelShape& model) {
   static constexpr int64_t kMax = int64_t{1} << 31;
-  auto check = [](std::string_view field, int64_t value, int64_t least) {
-    if (value >= least && value <= kMax) return absl::OkStatus();
-    return InvalidArgument("model.{}: found {}, expected {} to {}", field,
-                           value, least, kMax);
+  const auto check = [](std::string_view field, int64_t value, int64_t least) {
+    return CheckRange(fmt::format("model.{}", field), value, least, kMax);
   };
   RETURN_IF_ERROR(check("layers", model.layers, 1));
   RETURN_IF_ERROR(check("hidden", model.hidden, 1));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "runtime/core/check_range.h"
 #include "scheduler/partial/plan.h"
 #include "scheduler/plan/stage_ranks.h"
 #include "scheduler/schedules/schedule.h"
@@ -317,17 +318,13 @@ std::string DivisorOfBatch(const Plan::Grid& grid, int64_t global_batch) {
 
 absl::Status ValidateContext(const PlanContext& context) {
   static constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
-  auto check = [](std::string_view name, int64_t value, int64_t smallest) {
-    if (value >= smallest && value <= kMax) return absl::OkStatus();
-    return InvalidArgument("{}: found {}, expected {} to {}", name, value,
-                           smallest, kMax);
-  };
-  RETURN_IF_ERROR(check("ranks", context.world_size, 1));
-  RETURN_IF_ERROR(check("global batch", context.global_batch, 1));
-  RETURN_IF_ERROR(check("blocks of the model", context.num_blocks, 1));
-  RETURN_IF_ERROR(check("attention heads", context.heads, 0));
-  RETURN_IF_ERROR(check("experts", context.experts, 0));
-  return check("width of the MLP", context.mlp_hidden, 0);
+  RETURN_IF_ERROR(CheckRange("ranks", context.world_size, 1, kMax));
+  RETURN_IF_ERROR(CheckRange("global batch", context.global_batch, 1, kMax));
+  RETURN_IF_ERROR(
+      CheckRange("blocks of the model", context.num_blocks, 1, kMax));
+  RETURN_IF_ERROR(CheckRange("attention heads", context.heads, 0, kMax));
+  RETURN_IF_ERROR(CheckRange("experts", context.experts, 0, kMax));
+  return CheckRange("width of the MLP", context.mlp_hidden, 0, kMax);
 }
 
 absl::Status ValidateGrid(const Plan& plan, const PlanContext& context) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -33,10 +34,8 @@ void JobWatch::Begin(int64_t start) {
 
 absl::StatusOr<OrdersSoFar> JobWatch::Report(const RankReport& report,
                                              Clock::time_point now) {
-  if (report.rank() < 0 || report.rank() >= report.world_size()) {
-    return InvalidArgument("rank: found {}, expected 0 to {}", report.rank(),
-                           report.world_size() - 1);
-  }
+  RETURN_IF_ERROR(
+      CheckRange("rank", report.rank(), 0, report.world_size() - 1));
   const std::lock_guard lock(mutex_);
   if (report.start() != start_) {
     return FailedPrecondition(
