@@ -173,13 +173,15 @@ class ModelFamily {
   virtual absl::StatusOr<NameTable> Names() const = 0;
   virtual ClassCall Call() const { return {}; }
   // The same model, with the same parameters, at other sizes. Errors name the
-  // size as the class does (hidden_states, encoder_hidden_states).
+  // size as the class does (hidden_states, encoder_hidden_states); by default,
+  // that this is no model of pictures.
   virtual absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
-      const InputSizes& sizes) const = 0;
+      const InputSizes& sizes) const;
   // From the prediction as Build's head gives it, with all tokens and any
   // padding behind them, to predictions [n, ..]; of tokens of samples' channels
-  // likewise to samples.
-  virtual Tensor ToSamples(const Tensor& prediction) const = 0;
+  // likewise to samples. Models that predict no samples (reconstructs,
+  // classifies, grammar) leave it as it is here and are never asked.
+  virtual Tensor ToSamples(const Tensor& prediction) const;
 };
 
 // All fields of the whole model.

@@ -131,12 +131,7 @@ class DitFamily final : public ModelFamily {
 
   absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
       const InputSizes& sizes) const override {
-    if (config_.of_sets()) {
-      return InvalidArgument(
-          "hidden_states: found pictures of {} x {}, expected a model of "
-          "pictures",
-          sizes.height, sizes.width);
-    }
+    if (config_.of_sets()) return ModelFamily::ForInputs(sizes);
     const int64_t patch = config_.patch;
     if (sizes.height < patch || sizes.width < patch ||
         sizes.height % patch != 0 || sizes.width % patch != 0) {

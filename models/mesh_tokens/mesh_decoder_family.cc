@@ -7,7 +7,6 @@
 #include "models/mesh_tokens/mesh_decoder.h"
 #include "models/mesh_tokens/mesh_decoder_chunk.h"
 #include "models/mesh_tokens/mesh_grammar.h"
-#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -83,20 +82,6 @@ class MeshDecoderFamily final : public ModelFamily {
     return FailedPrecondition(
         "model.mesh_tokens: found a model that no class of diffusers computes, "
         "expected another family");
-  }
-
-  absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
-      const InputSizes& sizes) const override {
-    return InvalidArgument(
-        "hidden_states: found pictures of {} x {}, expected a model of "
-        "pictures",
-        sizes.height, sizes.width);
-  }
-
-  // It predicts tokens one by one (grammar).
-  Tensor ToSamples(const Tensor& /*prediction*/) const override {
-    CHECK(false) << "logits are no sequences";
-    return {};
   }
 
  private:

@@ -129,12 +129,7 @@ class MmditFamily final : public ModelFamily {
 
   absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
       const InputSizes& sizes) const override {
-    if (config_.of_sets()) {
-      return InvalidArgument(
-          "hidden_states: found pictures of {} x {}, expected a model of "
-          "pictures",
-          sizes.height, sizes.width);
-    }
+    if (config_.of_sets()) return ModelFamily::ForInputs(sizes);
     MmditConfig config = config_;
     config.height = sizes.height;
     config.width = sizes.width;

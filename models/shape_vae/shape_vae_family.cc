@@ -8,7 +8,6 @@
 #include "models/shape_vae/shape_vae_chunk.h"
 #include "models/shape_vae/shape_vae_names.h"
 #include "models/transformer/block_runs.h"
-#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/distance_loss.h"
 
@@ -87,20 +86,6 @@ class ShapeVaeFamily final : public ModelFamily {
 
   absl::StatusOr<NameTable> Names() const override {
     return ShapeVaeNames(config_);
-  }
-
-  absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
-      const InputSizes& sizes) const override {
-    return InvalidArgument(
-        "hidden_states: found pictures of {} x {}, expected a model of "
-        "pictures",
-        sizes.height, sizes.width);
-  }
-
-  // It has no prediction of its samples (reconstructs).
-  Tensor ToSamples(const Tensor& /*prediction*/) const override {
-    CHECK(false) << "an autoencoder of shapes predicts no points";
-    return {};
   }
 
  private:

@@ -95,14 +95,6 @@ class SparseDitFamily final : public ModelFamily {
         "and comes as pickles)");
   }
 
-  absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
-      const InputSizes& sizes) const override {
-    return InvalidArgument(
-        "hidden_states: found pictures of {} x {}, expected a model of "
-        "pictures",
-        sizes.height, sizes.width);
-  }
-
   Tensor ToSamples(const Tensor& prediction) const override {
     return WithoutPadding(prediction, config_.tokens);
   }

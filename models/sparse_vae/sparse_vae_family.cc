@@ -9,7 +9,6 @@
 #include "models/sparse_vae/sparse_vae.h"
 #include "models/sparse_vae/sparse_vae_chunk.h"
 #include "models/transformer/block_runs.h"
-#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -86,20 +85,6 @@ class SparseVaeFamily final : public ModelFamily {
     return FailedPrecondition(
         "model.sparse_vae: found a model that no class of diffusers computes, "
         "expected another family");
-  }
-
-  absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
-      const InputSizes& sizes) const override {
-    return InvalidArgument(
-        "hidden_states: found pictures of {} x {}, expected a model of "
-        "pictures",
-        sizes.height, sizes.width);
-  }
-
-  // It has no prediction of its samples (reconstructs).
-  Tensor ToSamples(const Tensor& /*prediction*/) const override {
-    CHECK(false) << "an autoencoder of sparse voxels predicts no samples";
-    return {};
   }
 
  private:

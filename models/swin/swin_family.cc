@@ -9,7 +9,6 @@
 #include "models/swin/swin.h"
 #include "models/swin/swin_chunk.h"
 #include "models/transformer/block_runs.h"
-#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -108,11 +107,6 @@ class SwinFamily final : public ModelFamily {
         "hidden_states: found pictures of {} x {}, expected {} x {}, of which "
         "windows are made",
         sizes.height, sizes.width, config_.side, config_.side);
-  }
-
-  Tensor ToSamples(const Tensor& /*prediction*/) const override {
-    CHECK(false) << "logits of classes are no pictures";
-    return {};
   }
 
  private:

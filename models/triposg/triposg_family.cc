@@ -10,7 +10,6 @@
 #include "models/transformer/token_layout.h"
 #include "models/triposg/triposg.h"
 #include "models/triposg/triposg_names.h"
-#include "runtime/core/status.h"
 
 namespace trireme {
 namespace {
@@ -99,14 +98,6 @@ class TriposgFamily final : public ModelFamily {
 
   ClassCall Call() const override {
     return {.predicts_data_minus_noise = true};
-  }
-
-  absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
-      const InputSizes& sizes) const override {
-    return InvalidArgument(
-        "hidden_states: found pictures of {} x {}, expected a model of "
-        "pictures",
-        sizes.height, sizes.width);
   }
 
   Tensor ToSamples(const Tensor& prediction) const override {
