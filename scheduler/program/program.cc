@@ -49,6 +49,13 @@ int32_t StageOf(const Program& program, int32_t rank, int32_t chunk) {
   return -1;
 }
 
+int32_t Program::StopOf(int32_t microbatch, int32_t stage) const {
+  if (routes.empty()) return stage;
+  const std::vector<int32_t>& route = routes[microbatch];
+  const auto at = std::find(route.begin(), route.end(), stage);
+  return at == route.end() ? -1 : static_cast<int32_t>(at - route.begin());
+}
+
 int32_t ChunksOnRank(const Program& program, int32_t rank) {
   int32_t chunks = 0;
   for (const StageLocation& at : program.stages) chunks += at.rank == rank;

@@ -9,7 +9,8 @@
 //
 // A *stage* is a run of consecutive blocks, numbered in the model's order. A
 // *chunk* is a stage as seen on its rank: (rank, chunk) <-> stage through
-// Program::stages. Hop h is the boundary between stage h and stage h + 1:
+// Program::stages. Hop h is the boundary between stage h and stage h + 1, or
+// where microbatches have routes of their own, between their stops h and h + 1:
 // activations cross it upwards, gradients downwards. (payload, hop, microbatch)
 // names a message uniquely in a step and makes a tag.
 //
@@ -174,11 +175,26 @@ struct Program {
   int32_t microbatches = 0;
   // buckets[stage]: gradient buckets of the stage's chunk.
   std::vector<int32_t> buckets;
+  // routes[microbatch]: the stages that it visits, in order, each at most once
+  // (scheduler/partial/program.h). Empty: all visit all, in the model's order.
+  std::vector<std::vector<int32_t>> routes;
   // Absent: every parameter is on its device, and no instruction has a unit.
   std::optional<Offload> offload;
 
   int32_t num_ranks() const { return static_cast<int32_t>(ranks.size()); }
   int32_t num_stages() const { return static_cast<int32_t>(stages.size()); }
+  // Stages that a microbatch visits.
+  int32_t StopsOf(int32_t microbatch) const {
+    return routes.empty() ? num_stages()
+                          : static_cast<int32_t>(routes[microbatch].size());
+  }
+  // The stage at one of its stops; -1: it has no such stop.
+  int32_t StageAt(int32_t microbatch, int32_t stop) const {
+    if (stop < 0 || stop >= StopsOf(microbatch)) return -1;
+    return routes.empty() ? stop : routes[microbatch][stop];
+  }
+  // Which of its stops the stage is, or -1.
+  int32_t StopOf(int32_t microbatch, int32_t stage) const;
   // Of a stage's chunk; 0 where nothing is offloaded.
   int32_t UnitsOf(int32_t stage) const {
     return offload.has_value() ? offload->units[stage] : 0;

@@ -12,24 +12,27 @@ namespace {
 
 constexpr int32_t kNone = -1;
 
-// The stage before (-1) or after (1) this one on a step's way, which is up for
-// forwards and down for backwards; -1: there is none.
-int32_t OnTheWay(const Program& program, int32_t stage, InstructionKind kind,
-                 int32_t direction) {
-  if (kind == InstructionKind::kBackwardWeight) return kNone;
-  const bool up = (kind == InstructionKind::kForward) == (direction > 0);
-  const int32_t other = up ? stage + 1 : stage - 1;
-  return other < program.num_stages() ? other : kNone;
+// The stop before (-1) or after (1) this stage's on a step's way, which is up
+// for forwards and down for backwards; a stage of -1: there is none.
+struct Stop {
+  int32_t stage = kNone;
+  int32_t hop = kNone;  // between the two
+};
+Stop OnTheWay(const Program& program, int32_t stage, const ComputeStep& step,
+              int32_t direction) {
+  if (step.kind == InstructionKind::kBackwardWeight) return {};
+  const bool up = (step.kind == InstructionKind::kForward) == (direction > 0);
+  const int32_t stop = program.StopOf(step.microbatch, stage);
+  return {.stage = program.StageAt(step.microbatch, up ? stop + 1 : stop - 1),
+          .hop = up ? stop : stop - 1};
 }
 
-// The stage whose result a step reads, and the one that reads its result.
-int32_t SourceStageOf(const Program& program, int32_t stage,
-                      InstructionKind kind) {
-  return OnTheWay(program, stage, kind, -1);
+// Whose result a step reads, and who reads its result.
+Stop SourceOf(const Program& program, int32_t stage, const ComputeStep& step) {
+  return OnTheWay(program, stage, step, -1);
 }
-int32_t TargetStageOf(const Program& program, int32_t stage,
-                      InstructionKind kind) {
-  return OnTheWay(program, stage, kind, 1);
+Stop TargetOf(const Program& program, int32_t stage, const ComputeStep& step) {
+  return OnTheWay(program, stage, step, 1);
 }
 
 // When every step runs if messages take no time and no send ever blocks:
@@ -61,8 +64,8 @@ class Timetable {
 
   // When the result that the step reads is made, or -1.
   int64_t SourceEnd(int32_t rank, const ComputeStep& step) const {
-    const int32_t stage = stage_of_[rank][step.chunk];
-    const int32_t source = SourceStageOf(program_, stage, step.kind);
+    const int32_t source =
+        SourceOf(program_, stage_of_[rank][step.chunk], step).stage;
     return source == kNone ? kUnknown
                            : Result(source, step.microbatch, step.kind);
   }
@@ -92,7 +95,7 @@ class Timetable {
 
   bool Sends(int32_t rank, const ComputeStep& step) const {
     const int32_t target =
-        TargetStageOf(program_, stage_of_[rank][step.chunk], step.kind);
+        TargetOf(program_, stage_of_[rank][step.chunk], step).stage;
     return target != kNone && program_.stages[target].rank != rank;
   }
 
@@ -102,7 +105,7 @@ class Timetable {
     const ComputeStep& step = order_[rank][ends.size()];
     const int32_t stage = stage_of_[rank][step.chunk];
     int64_t start = ends.empty() ? 0 : ends.back();
-    if (SourceStageOf(program_, stage, step.kind) != kNone) {
+    if (SourceOf(program_, stage, step).stage != kNone) {
       const int64_t made = SourceEnd(rank, step);
       if (made == kUnknown) return false;
       start = std::max(start, made);
@@ -158,7 +161,7 @@ class RankBuilder {
       }
       Compute(steps[k], received[k]);
     }
-    AppendEndOfStep(program_, rank_, last_backward_, gather_parameters, list_);
+    EndStep(gather_parameters);
   }
 
  private:
@@ -171,19 +174,15 @@ class RankBuilder {
     return static_cast<size_t>(chunk) * program_.microbatches + microbatch;
   }
 
-  int32_t SourceStage(const ComputeStep& step) const {
-    return SourceStageOf(program_, stage_of_[step.chunk], step.kind);
-  }
-
   bool NeedsMessage(const ComputeStep& step) const {
-    const int32_t source = SourceStage(step);
+    const int32_t source =
+        SourceOf(program_, stage_of_[step.chunk], step).stage;
     return source != kNone && program_.stages[source].rank != rank_;
   }
 
   int32_t PostReceive(const ComputeStep& step) {
-    const int32_t source = SourceStage(step);
+    const auto [source, hop] = SourceOf(program_, stage_of_[step.chunk], step);
     const bool forward = step.kind == InstructionKind::kForward;
-    const int32_t hop = forward ? source : source - 1;
     return Append(MakeMessage(
         InstructionKind::kRecv,
         forward ? Payload::kActivation : Payload::kGradient, step.microbatch,
@@ -203,7 +202,8 @@ class RankBuilder {
     } else if (!forward) {
       depend(forward_[slot]);
     }
-    const int32_t source = SourceStage(step);
+    const int32_t source =
+        SourceOf(program_, stage_of_[step.chunk], step).stage;
     if (source != kNone && program_.stages[source].rank == rank_) {
       const size_t source_slot =
           Slot(program_.stages[source].chunk, step.microbatch);
@@ -220,18 +220,51 @@ class RankBuilder {
 
   // To the next stage after a forward, to the previous after a backward.
   void SendResult(const ComputeStep& step, int32_t computed) {
-    const int32_t stage = stage_of_[step.chunk];
-    const bool forward = step.kind == InstructionKind::kForward;
-    const int32_t target = TargetStageOf(program_, stage, step.kind);
+    const auto [target, hop] = TargetOf(program_, stage_of_[step.chunk], step);
     if (target == kNone) return;
     const int32_t peer = program_.stages[target].rank;
     if (peer == rank_) return;
-    Instruction send = MakeMessage(
-        InstructionKind::kSend,
-        forward ? Payload::kActivation : Payload::kGradient, step.microbatch,
-        forward ? stage : target, peer, step.chunk);
+    const bool forward = step.kind == InstructionKind::kForward;
+    Instruction send =
+        MakeMessage(InstructionKind::kSend,
+                    forward ? Payload::kActivation : Payload::kGradient,
+                    step.microbatch, hop, peer, step.chunk);
     send.depends_on.push_back(computed);
     Append(std::move(send));
+  }
+
+  void EndStep(bool gather_parameters) {
+    // In the order in which backward completes their gradients: the last
+    // chunk's first.
+    std::vector<std::pair<int32_t, int32_t>> buckets;
+    for (auto chunk = static_cast<int32_t>(stage_of_.size()) - 1; chunk >= 0;
+         --chunk) {
+      for (int32_t b = 0; b < program_.buckets[stage_of_[chunk]]; ++b) {
+        buckets.emplace_back(chunk, b);
+      }
+    }
+    Instruction clip = MakeClipGradients();
+    for (const auto& [chunk, bucket] : buckets) {
+      Instruction reduce =
+          MakeBucket(InstructionKind::kReduceGradients, chunk, bucket);
+      if (last_backward_[chunk] != kNone) {
+        reduce.depends_on.push_back(last_backward_[chunk]);
+      }
+      clip.depends_on.push_back(Append(std::move(reduce)));
+    }
+    const int32_t clipped = Append(std::move(clip));
+    // The other way round: the next forward needs the first layers first.
+    std::reverse(buckets.begin(), buckets.end());
+    for (const auto& [chunk, bucket] : buckets) {
+      Instruction update = MakeBucket(InstructionKind::kUpdate, chunk, bucket);
+      update.depends_on.push_back(clipped);
+      const int32_t updated = Append(std::move(update));
+      if (!gather_parameters) continue;
+      Instruction gather =
+          MakeBucket(InstructionKind::kGatherParameters, chunk, bucket);
+      gather.depends_on.push_back(updated);
+      Append(std::move(gather));
+    }
   }
 
   const Program& program_;
@@ -246,56 +279,17 @@ class RankBuilder {
 
 }  // namespace
 
-void AppendEndOfStep(const Program& program, int32_t rank,
-                     const std::vector<int32_t>& last_backward,
-                     bool gather_parameters, std::vector<Instruction>& list) {
-  const auto append = [&list](Instruction instruction) {
-    list.push_back(std::move(instruction));
-    return static_cast<int32_t>(list.size()) - 1;
-  };
-  // In the order in which backward completes their gradients: the last chunk's
-  // first.
-  const std::vector<int32_t> stages = StagesOnRank(program, rank);
-  std::vector<std::pair<int32_t, int32_t>> buckets;
-  for (auto chunk = static_cast<int32_t>(stages.size()) - 1; chunk >= 0;
-       --chunk) {
-    for (int32_t b = 0; b < program.buckets[stages[chunk]]; ++b) {
-      buckets.emplace_back(chunk, b);
-    }
-  }
-  Instruction clip = MakeClipGradients();
-  for (const auto& [chunk, bucket] : buckets) {
-    Instruction reduce =
-        MakeBucket(InstructionKind::kReduceGradients, chunk, bucket);
-    if (last_backward[chunk] != kNone) {
-      reduce.depends_on.push_back(last_backward[chunk]);
-    }
-    clip.depends_on.push_back(append(std::move(reduce)));
-  }
-  const int32_t clipped = append(std::move(clip));
-  // The other way round: the next forward needs the first layers first.
-  std::reverse(buckets.begin(), buckets.end());
-  for (const auto& [chunk, bucket] : buckets) {
-    Instruction update = MakeBucket(InstructionKind::kUpdate, chunk, bucket);
-    update.depends_on.push_back(clipped);
-    const int32_t updated = append(std::move(update));
-    if (!gather_parameters) continue;
-    Instruction gather =
-        MakeBucket(InstructionKind::kGatherParameters, chunk, bucket);
-    gather.depends_on.push_back(updated);
-    append(std::move(gather));
-  }
-}
-
 Program BuildProgram(const ComputeOrder& order,
                      std::vector<StageLocation> stages, int32_t microbatches,
-                     std::vector<int32_t> buckets, bool gather_parameters) {
+                     std::vector<int32_t> buckets, bool gather_parameters,
+                     std::vector<std::vector<int32_t>> routes) {
   CHECK_EQ(stages.size(), buckets.size());
   Program program;
   program.ranks.resize(order.size());
   program.stages = std::move(stages);
   program.microbatches = microbatches;
   program.buckets = std::move(buckets);
+  program.routes = std::move(routes);
   const Timetable timetable(program, order);
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
     RankBuilder(program, rank).Build(order[rank], timetable, gather_parameters);

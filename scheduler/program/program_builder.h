@@ -32,19 +32,15 @@ using ComputeOrder = std::vector<std::vector<ComputeStep>>;
 // ReduceGradients of each (chunk, bucket), ClipGradients, and Update of each,
 // with `gather_parameters` followed by its GatherParameters.
 //
-// `stages` and `buckets` as in Program. The order must be consistent (every
-// backward after its forward on its rank); the validator reports what is not.
+// `stages`, `buckets` and `routes` as in Program. The order must be consistent
+// (every backward after its forward on its rank, and steps where routes lead);
+// the validator reports what is not. A chunk without a backward joins its
+// group's reductions all the same.
 Program BuildProgram(const ComputeOrder& order,
                      std::vector<StageLocation> stages, int32_t microbatches,
                      std::vector<int32_t> buckets,
-                     bool gather_parameters = false);
-
-// Appends the end of a step to the rank's list: as above. `last_backward`: of
-// each chunk of the rank its index in the list; -1: it has none, and joins its
-// group's reductions all the same.
-void AppendEndOfStep(const Program& program, int32_t rank,
-                     const std::vector<int32_t>& last_backward,
-                     bool gather_parameters, std::vector<Instruction>& list);
+                     bool gather_parameters = false,
+                     std::vector<std::vector<int32_t>> routes = {});
 
 // Stage s on rank s, chunk 0.
 std::vector<StageLocation> OneStagePerRank(int32_t num_stages);

@@ -1,6 +1,7 @@
 #include "scheduler/program/validator.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <string>
 #include <string_view>
@@ -21,6 +22,31 @@ absl::Status CheckRange(const Program& program, int32_t rank, int32_t index,
   return InstructionError(program, rank, index,
                           fmt::format("{} {}", field, value),
                           fmt::format("0 to {}", end - 1));
+}
+
+absl::Status ValidateRoutes(const Program& program) {
+  if (!program.routes.empty() &&
+      static_cast<int32_t>(program.routes.size()) != program.microbatches) {
+    return InvalidArgument(
+        "program.routes: found {}, expected none or one for each of the {} "
+        "microbatches",
+        program.routes.size(), program.microbatches);
+  }
+  for (size_t m = 0; m < program.routes.size(); ++m) {
+    const std::vector<int32_t>& route = program.routes[m];
+    for (size_t i = 0; i < route.size(); ++i) {
+      if (route[i] >= 0 && route[i] < program.num_stages() &&
+          std::find(route.begin(), route.begin() + i, route[i]) ==
+              route.begin() + i) {
+        continue;
+      }
+      return InvalidArgument(
+          "program.routes[{}]: found stage {}, expected stages below {}, each "
+          "once",
+          m, route[i], program.num_stages());
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ValidateStages(const Program& program) {
@@ -74,6 +100,7 @@ absl::Status ValidateStages(const Program& program) {
           stage, at.rank, at.chunk, other->second);
     }
   }
+  RETURN_IF_ERROR(ValidateRoutes(program));
   // The chunks of a rank must be 0, 1, ... without a gap: in the map's order
   // they follow one another.
   int32_t rank = -1;
@@ -126,7 +153,8 @@ absl::Status ValidateFields(const Program& program, int32_t rank, int32_t index,
   RETURN_IF_ERROR(
       check("microbatch", instruction.microbatch, program.microbatches));
   if (traits.operand == Operand::kMicrobatch) return absl::OkStatus();
-  RETURN_IF_ERROR(check("hop", instruction.hop, program.num_stages() - 1));
+  RETURN_IF_ERROR(check("hop", instruction.hop,
+                        program.StopsOf(instruction.microbatch) - 1));
   if (instruction.payload == Payload::kNone) {
     return InstructionError(program, rank, index, "no payload",
                             "activation or gradient");
@@ -134,69 +162,50 @@ absl::Status ValidateFields(const Program& program, int32_t rank, int32_t index,
   return check("peer", instruction.peer, program.num_ranks());
 }
 
-// Messages of one payload from one rank to another, by number: lane times
+// Messages of one payload from one rank to another, by number: hop times
 // microbatches plus microbatch, in the order of the lists.
 struct MessageQueue {
-  std::tuple<int32_t, int32_t, Payload> key;  // sender, receiver
   std::vector<int32_t> sends, receives;
 };
+using ChannelKey = std::tuple<int32_t, int32_t, Payload>;  // sender, receiver
 
-// A hop and a direction.
-int32_t LaneOf(const Program& program, Payload payload, int32_t hop) {
-  return payload == Payload::kGradient ? program.num_stages() + hop : hop;
+int32_t NumberOf(const Program& program, const Instruction& message) {
+  return message.hop * program.microbatches + message.microbatch;
 }
 
-// The channels between the stages, in the order of their keys; result[lane] is
-// the channel that the lane is part of.
-std::vector<int32_t> ChannelsOf(const Program& program,
-                                std::vector<MessageQueue>& channels) {
-  std::map<std::tuple<int32_t, int32_t, Payload>, std::vector<int32_t>> lanes;
-  for (int32_t hop = 0; hop + 1 < program.num_stages(); ++hop) {
-    const int32_t below = program.stages[hop].rank;
-    const int32_t above = program.stages[hop + 1].rank;
-    for (const Payload payload : {Payload::kActivation, Payload::kGradient}) {
-      const bool up = payload == Payload::kActivation;
-      lanes[{up ? below : above, up ? above : below, payload}].push_back(
-          LaneOf(program, payload, hop));
-    }
-  }
-  std::vector<int32_t> channel_of_lane(2 * program.stages.size(), -1);
-  for (const auto& [key, of_channel] : lanes) {
-    for (const int32_t lane : of_channel) {
-      channel_of_lane[lane] = static_cast<int32_t>(channels.size());
-    }
-    MessageQueue& channel = channels.emplace_back();
-    channel.key = key;
-  }
-  return channel_of_lane;
-}
-
-// Where message `k` of the channel is in its sender's or its receiver's list.
-int32_t IndexOf(const Program& program, const MessageQueue& channel,
-                InstructionKind kind, size_t k) {
-  const auto [from, to, payload] = channel.key;
+// Where the message of the number is last in its sender's or its receiver's
+// list.
+int32_t IndexOf(const Program& program, const ChannelKey& channel,
+                InstructionKind kind, int32_t number) {
+  const auto [from, to, payload] = channel;
   const bool sends = kind == InstructionKind::kSend;
   const std::vector<Instruction>& list = program.ranks[sends ? from : to];
-  for (size_t i = 0; i < list.size(); ++i) {
-    if (list[i].kind != kind || list[i].payload != payload ||
-        list[i].peer != (sends ? to : from)) {
-      continue;
-    }
-    if (k-- == 0) return static_cast<int32_t>(i);
+  auto i = static_cast<int32_t>(list.size()) - 1;
+  while (i >= 0 && (list[i].kind != kind || list[i].payload != payload ||
+                    list[i].peer != (sends ? to : from) ||
+                    NumberOf(program, list[i]) != number)) {
+    --i;
   }
-  return -1;
+  return i;
 }
 
 // The first difference between its sends and its receives.
-absl::Status ChannelError(const Program& program, const MessageQueue& channel) {
-  const auto [from, to, payload] = channel.key;
+absl::Status ChannelError(const Program& program, const ChannelKey& key,
+                          const MessageQueue& channel) {
+  const auto [from, to, payload] = key;
   const std::vector<int32_t>& sends = channel.sends;
   const std::vector<int32_t>& receives = channel.receives;
   const auto [send_at, receive_at] = std::mismatch(
       sends.begin(), sends.end(), receives.begin(), receives.end());
   const size_t k = send_at - sends.begin();
-  const int32_t send = IndexOf(program, channel, InstructionKind::kSend, k);
-  const int32_t receive = IndexOf(program, channel, InstructionKind::kRecv, k);
+  const int32_t send =
+      send_at == sends.end()
+          ? -1
+          : IndexOf(program, key, InstructionKind::kSend, *send_at);
+  const int32_t receive =
+      receive_at == receives.end()
+          ? -1
+          : IndexOf(program, key, InstructionKind::kRecv, *receive_at);
   if (receive_at == receives.end()) {
     return InstructionError(
         program, from, send,
@@ -260,18 +269,26 @@ absl::Status ValidateStructure(const Program& program) {
 }
 
 absl::Status ValidateMessages(const Program& program) {
-  std::vector<MessageQueue> channels;
-  const std::vector<int32_t> channel_of_lane = ChannelsOf(program, channels);
+  std::map<ChannelKey, MessageQueue> channels;
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
     const std::vector<Instruction>& list = program.ranks[rank];
+    // Those that the rank used last: most lists have one of each sort.
+    struct Used {
+      int32_t peer = -1;
+      std::vector<int32_t>* messages = nullptr;
+    };
+    std::array<std::array<Used, 3>, 2> used;  // [sends][payload]
     for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
       const Instruction& message = list[i];
       if (!IsMessage(message)) continue;
-      // Activations go from stage hop to hop + 1, gradients back.
+      // Activations go from stop hop to hop + 1, gradients back.
       const bool sends = message.kind == InstructionKind::kSend;
       const bool up = (message.payload == Payload::kActivation) == sends;
-      const StageLocation& here = program.stages[message.hop + (up ? 0 : 1)];
-      const StageLocation& there = program.stages[message.hop + (up ? 1 : 0)];
+      const auto at = [&](int32_t stop) -> const StageLocation& {
+        return program.stages[program.StageAt(message.microbatch, stop)];
+      };
+      const StageLocation& here = at(message.hop + (up ? 0 : 1));
+      const StageLocation& there = at(message.hop + (up ? 1 : 0));
       if (here.rank != rank || here.chunk != message.chunk ||
           there.rank != message.peer || there.rank == rank) {
         return InstructionError(
@@ -281,15 +298,24 @@ absl::Status ValidateMessages(const Program& program) {
             fmt::format("hop {} to join rank {} chunk {} and rank {}, apart",
                         message.hop, here.rank, here.chunk, there.rank));
       }
-      const int32_t lane = LaneOf(program, message.payload, message.hop);
-      MessageQueue& channel = channels[channel_of_lane[lane]];
-      (sends ? channel.sends : channel.receives)
-          .push_back(lane * program.microbatches + message.microbatch);
+      Used& last = used[sends ? 1 : 0][static_cast<size_t>(message.payload)];
+      if (last.peer != message.peer) {
+        MessageQueue& channel =
+            channels[{sends ? rank : message.peer, sends ? message.peer : rank,
+                      message.payload}];
+        last = {message.peer, sends ? &channel.sends : &channel.receives};
+      }
+      last.messages->push_back(NumberOf(program, message));
     }
   }
-  for (const MessageQueue& channel : channels) {
+  for (auto& [key, channel] : channels) {
+    // Whose microbatches have routes of their own may meet them in any order.
+    if (!program.routes.empty()) {
+      std::sort(channel.sends.begin(), channel.sends.end());
+      std::sort(channel.receives.begin(), channel.receives.end());
+    }
     if (channel.sends != channel.receives) {
-      return ChannelError(program, channel);
+      return ChannelError(program, key, channel);
     }
   }
   return absl::OkStatus();

@@ -84,9 +84,14 @@ class RankWork {
     const bool first = work.forwards++ == 0;
     const int32_t stage = stage_of_[instruction.chunk];
     if (work.forwards >= program_.UnitsOf(stage)) work.forward = index;
-    if (!first || stage == 0) return absl::OkStatus();
-    return CheckInput(index, instruction, Payload::kActivation, stage - 1,
-                      stage - 1);
+    const int32_t stop = program_.StopOf(instruction.microbatch, stage);
+    if (stop < 0) {
+      return Error(index, "it off the microbatch's route",
+                   "only the route's stages");
+    }
+    if (!first || stop == 0) return absl::OkStatus();
+    return CheckInput(index, instruction, Payload::kActivation, stop - 1,
+                      stop - 1);
   }
 
   absl::Status VisitBackward(int32_t index, const Instruction& instruction) {
@@ -108,8 +113,11 @@ class RankWork {
     const bool first = work.backwards++ == 0;
     if (work.backwards >= units) work.backward = index;
     work.fused = instruction.kind == InstructionKind::kBackward;
-    if (!first || stage + 1 == program_.num_stages()) return absl::OkStatus();
-    return CheckInput(index, instruction, Payload::kGradient, stage + 1, stage);
+    const int32_t stop = program_.StopOf(instruction.microbatch, stage);
+    if (!first || stop + 1 == program_.StopsOf(instruction.microbatch)) {
+      return absl::OkStatus();
+    }
+    return CheckInput(index, instruction, Payload::kGradient, stop + 1, stop);
   }
 
   // Units come one after the other.
@@ -136,10 +144,11 @@ class RankWork {
   }
 
   // The instruction depends on what brings its input: a message over `hop`, or
-  // the neighbouring stage `source` on this rank.
+  // the stage of the neighbouring stop `source` on this rank.
   absl::Status CheckInput(int32_t index, const Instruction& instruction,
                           Payload payload, int32_t source, int32_t hop) {
-    const StageLocation& at = program_.stages[source];
+    const StageLocation& at =
+        program_.stages[program_.StageAt(instruction.microbatch, source)];
     const bool local = at.rank == rank_;
     for (const int32_t dependency : instruction.depends_on) {
       const Instruction& other = list_[dependency];
@@ -187,12 +196,15 @@ class RankWork {
 
   absl::Status CheckComplete(size_t slot) const {
     const WorkIndex& work = work_[slot];
+    const auto microbatch = static_cast<int32_t>(slot % program_.microbatches);
+    const int32_t stage = stage_of_[slot / program_.microbatches];
+    if (program_.StopOf(microbatch, stage) < 0) return absl::OkStatus();
     const bool whole = work.backward >= 0 && (work.fused || work.weight >= 0);
     if (work.forward >= 0 && whole) return absl::OkStatus();
     return InvalidArgument(
         "rank {} chunk {} mb={}: found {}, expected one forward and one "
         "backward",
-        rank_, slot / program_.microbatches, slot % program_.microbatches,
+        rank_, slot / program_.microbatches, microbatch,
         work.forward < 0    ? "no forward"
         : work.backward < 0 ? "no backward"
                             : "no BackwardWeight for its BackwardInput");
