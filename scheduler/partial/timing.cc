@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <queue>
 #include <utility>
 
 #include "runtime/core/status.h"
@@ -58,75 +57,19 @@ double SkipTraffic::Send(int32_t from, int32_t to, double ready_s) {
 
 absl::StatusOr<SkipTimes> TimeSkipSchedule(const SkipInstance& instance,
                                            const SkipSchedule& schedule) {
-  const int32_t tasks = instance.tasks_per_microbatch();
-  SkipTimes times;
-  times.start_s.assign(schedule.paths.size() * tasks, 0);
-  std::vector<int32_t> arrived(schedule.paths.size(), 0);
-  std::vector<double> arrived_s(schedule.paths.size(), 0);
-  std::vector<size_t> next(schedule.order.size(), 0);
-  std::vector<double> free_s(schedule.order.size(), 0);
-  std::vector<int32_t> held(schedule.order.size(), 0);
-  // Messages in the order in which they are ready, ties as in SkipDispatcher:
-  // (time, -(microbatch * tasks + task)). None that is found later leaves
-  // before one that has left.
-  std::priority_queue<std::pair<double, int32_t>,
-                      std::vector<std::pair<double, int32_t>>, std::greater<>>
-      leaving;
-  SkipTraffic traffic(instance);
-  // Runs the node's tasks as far as their messages have arrived.
-  const auto advance = [&](int32_t node) {
-    while (next[node] < schedule.order[node].size()) {
-      const auto [microbatch, task] = schedule.order[node][next[node]];
-      if (arrived[microbatch] != task) break;
-      const NodePath& path = schedule.paths[microbatch];
-      if (IsForwardTask(instance.path_length, task) &&
-          ++held[node] > instance.slots_per_node &&
-          instance.slots_per_node > 0) {
-        return InvalidArgument(
-            "microbatch {} node {}: found {} microbatches held at its "
-            "forward, expected at most {}",
-            microbatch, node, held[node], instance.slots_per_node);
-      }
-      if (IsBackwardTask(instance.path_length, task)) --held[node];
-      const double start = std::max(free_s[node], arrived_s[microbatch]);
-      const double end = start + TaskSeconds(instance, path, task);
-      const int32_t code = microbatch * tasks + task;
-      times.start_s[code] = start;
-      free_s[node] = end + instance.gap_s;
-      ++next[node];
-      // On its way: no task of it can run.
-      arrived[microbatch] = tasks;
-      if (task + 1 == tasks) {
-        times.makespan_s = std::max(times.makespan_s, end);
-      } else {
-        leaving.emplace(end, -code);
-      }
-    }
-    return absl::OkStatus();
-  };
-  for (size_t node = 0; node < schedule.order.size(); ++node) {
-    RETURN_IF_ERROR(advance(static_cast<int32_t>(node)));
+  SkipDispatcher dispatcher(instance);
+  if (dispatcher.RunInOrder(schedule)) {
+    return SkipTimes{.makespan_s = dispatcher.makespan_s(),
+                     .start_s = dispatcher.start_s()};
   }
-  while (!leaving.empty()) {
-    const auto [end, negated] = leaving.top();
-    leaving.pop();
-    const int32_t microbatch = -negated / tasks;
-    const int32_t task = -negated % tasks;
-    const NodePath& path = schedule.paths[microbatch];
-    const int32_t to = TaskNode(path, task + 1);
-    arrived_s[microbatch] = traffic.Send(TaskNode(path, task), to, end);
-    arrived[microbatch] = task + 1;
-    RETURN_IF_ERROR(advance(to));
-  }
-  for (size_t node = 0; node < schedule.order.size(); ++node) {
-    if (next[node] == schedule.order[node].size()) continue;
-    const auto [microbatch, task] = schedule.order[node][next[node]];
-    return InvalidArgument(
-        "microbatch {} node {}: found task {} waiting for ever, its "
-        "predecessor being {}; expected orders without a cycle",
-        microbatch, node, task, arrived[microbatch]);
-  }
-  return times;
+  size_t node = 0;
+  while (dispatcher.order()[node].size() == schedule.order[node].size()) ++node;
+  const auto [microbatch, task] =
+      schedule.order[node][dispatcher.order()[node].size()];
+  return InvalidArgument(
+      "microbatch {} node {}: found task {} waiting for ever, expected orders "
+      "without a cycle that need no more than the {} slots of a node (0: any)",
+      microbatch, node, task, instance.slots_per_node);
 }
 
 SkipDispatcher::SkipDispatcher(const SkipInstance& instance)
@@ -140,18 +83,28 @@ void SkipDispatcher::Push(double time_s, int32_t code) {
   std::push_heap(events_.begin(), events_.end(), std::greater<>());
 }
 
-void SkipDispatcher::TakeTask(int32_t node_index, double now_s) {
-  Node& node = nodes_[node_index];
-  if (node.free_s > now_s) return;
+int32_t SkipDispatcher::BestReady(int32_t node_index) const {
+  const Node& node = nodes_[node_index];
   const int32_t length = instance_.path_length;
   const int32_t tasks = instance_.tasks_per_microbatch();
   const bool full =
       instance_.slots_per_node > 0 && node.held >= instance_.slots_per_node;
+  int32_t next = -1;
+  if (given_ != nullptr) {
+    const std::vector<SkipTask>& given = (*given_)[node_index];
+    const size_t done = order_[node_index].size();
+    if (done == given.size()) return -1;
+    next = given[done].microbatch * tasks + given[done].task;
+  }
   int32_t best = -1;
   double best_key = 0;
   for (size_t i = 0; i < node.ready.size(); ++i) {
     const int32_t kind = KindOf(length, node.ready[i] % tasks);
     if (full && kind == 0) continue;
+    if (given_ != nullptr) {
+      if (node.ready[i] == next) return static_cast<int32_t>(i);
+      continue;
+    }
     const double key = (*keys_)[node.ready[i] / tasks * 3 + kind];
     if (best < 0 || key < best_key ||
         (key == best_key && node.ready[i] < node.ready[best])) {
@@ -159,7 +112,16 @@ void SkipDispatcher::TakeTask(int32_t node_index, double now_s) {
       best_key = key;
     }
   }
+  return best;
+}
+
+void SkipDispatcher::TakeTask(int32_t node_index, double now_s) {
+  Node& node = nodes_[node_index];
+  if (node.free_s > now_s) return;
+  const int32_t best = BestReady(node_index);
   if (best < 0) return;
+  const int32_t length = instance_.path_length;
+  const int32_t tasks = instance_.tasks_per_microbatch();
   const int32_t microbatch = node.ready[best] / tasks;
   const int32_t task = node.ready[best] % tasks;
   node.ready[best] = node.ready.back();
@@ -169,6 +131,7 @@ void SkipDispatcher::TakeTask(int32_t node_index, double now_s) {
   if (IsForwardTask(length, task)) ++node.held;
   if (IsBackwardTask(length, task)) --node.held;
   order_[node_index].push_back({microbatch, task});
+  start_s_[microbatch * tasks + task] = now_s;
   node.free_s = end_s + instance_.gap_s;
   Push(node.free_s, ~node_index);
   if (task + 1 == tasks) {
@@ -186,8 +149,18 @@ void SkipDispatcher::TakeTask(int32_t node_index, double now_s) {
 
 bool SkipDispatcher::Run(const std::vector<NodePath>& paths,
                          const std::vector<double>& keys) {
-  paths_ = &paths;
   keys_ = &keys;
+  given_ = nullptr;
+  return Simulate(paths);
+}
+
+bool SkipDispatcher::RunInOrder(const SkipSchedule& schedule) {
+  given_ = &schedule.order;
+  return Simulate(schedule.paths);
+}
+
+bool SkipDispatcher::Simulate(const std::vector<NodePath>& paths) {
+  paths_ = &paths;
   events_.clear();
   for (Node& node : nodes_) {
     node.free_s = 0;
@@ -199,6 +172,7 @@ bool SkipDispatcher::Run(const std::vector<NodePath>& paths,
   const int32_t tasks = instance_.tasks_per_microbatch();
   const int32_t microbatches = static_cast<int32_t>(paths.size());
   end_s_.assign(microbatches, -1);
+  start_s_.assign(paths.size() * tasks, 0);
   for (int32_t m = 0; m < microbatches; ++m) {
     nodes_[paths[m][0]].ready.push_back(m * tasks);
   }

@@ -75,12 +75,16 @@ class SkipDispatcher {
   // forward, 1 loss, 2 backward. False if it comes to
   // a standstill: nodes that wait for one another's slots.
   bool Run(const std::vector<NodePath>& paths, const std::vector<double>& keys);
+  // The same where each node takes its tasks in the schedule's order.
+  bool RunInOrder(const SkipSchedule& schedule);
 
   // Of the last run.
   double makespan_s() const { return makespan_s_; }
   // Mean over microbatches of the end of the last backward.
   double mean_end_s() const { return mean_end_s_; }
   const std::vector<std::vector<SkipTask>>& order() const { return order_; }
+  // As SkipTimes has them.
+  const std::vector<double>& start_s() const { return start_s_; }
 
  private:
   struct Event {
@@ -100,17 +104,23 @@ class SkipDispatcher {
     std::vector<int32_t> ready;
   };
 
+  bool Simulate(const std::vector<NodePath>& paths);
   void Push(double time_s, int32_t code);
+  // Which of the node's ready tasks it takes; -1: none.
+  int32_t BestReady(int32_t node_index) const;
   void TakeTask(int32_t node_index, double now_s);
 
   const SkipInstance& instance_;
   SkipTraffic traffic_;
   const std::vector<NodePath>* paths_ = nullptr;
   const std::vector<double>* keys_ = nullptr;
+  // By node; null: by keys.
+  const std::vector<std::vector<SkipTask>>* given_ = nullptr;
   std::vector<Event> events_;
   std::vector<Node> nodes_;
   std::vector<std::vector<SkipTask>> order_;
-  std::vector<double> end_s_;
+  std::vector<double> end_s_;    // [microbatch]
+  std::vector<double> start_s_;  // [microbatch * tasks + task]
   double makespan_s_ = 0;
   double mean_end_s_ = 0;
 };
