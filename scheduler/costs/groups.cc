@@ -14,85 +14,90 @@
 namespace trireme {
 namespace {
 
-std::vector<Channel> ChannelsOf(const std::map<int32_t, double>& s_per_byte) {
-  std::vector<Channel> channels;
-  for (const auto& [number, seconds] : s_per_byte) {
-    channels.push_back({.number = number, .s_per_byte = seconds});
+// Adds groups one by one.
+class GroupSum {
+ public:
+  // `flows`: of a node's devices that send at the same time.
+  GroupSum(const ClusterModel& cluster, int64_t flows)
+      : cluster_(cluster), flows_(flows) {}
+
+  void Add(const std::vector<int32_t>& group) {
+    const RingCost ring = RingOf(cluster_, group, flows_);
+    if (first_ ||
+        ring.ReduceScatter(1e9) > groups_.slowest.ReduceScatter(1e9)) {
+      groups_.slowest = ring;
+    }
+    first_ = false;
+    if (cluster_.shares_network) AddOccupied(cluster_, group, s_per_byte_);
   }
-  return channels;
-}
+
+  StageGroups Take() {
+    for (const auto& [number, seconds] : s_per_byte_) {
+      groups_.channels.push_back({.number = number, .s_per_byte = seconds});
+    }
+    return std::move(groups_);
+  }
+
+ private:
+  const ClusterModel& cluster_;
+  const int64_t flows_;
+  bool first_ = true;
+  StageGroups groups_;
+  std::map<int32_t, double> s_per_byte_;
+};
 
 }  // namespace
 
 PlanRings PlanCoster::MakeRings() const {
   PlanRings rings;
-  for (int32_t pp = 0; pp < pp_; ++pp) {
-    int64_t limit = std::numeric_limits<int64_t>::max();
-    for (int32_t i = 0; i < tp_ * cp_ * dp_; ++i) {
-      limit = std::min(limit, MemoryLimitOn(cluster_, plan_, NodeOf(i, pp)));
-    }
-    rings.limit_bytes.push_back(limit);
-    AddStageRings(pp, rings);
-  }
+  for (int32_t pp = 0; pp < pp_; ++pp) rings.push_back(RingsOfStage(pp));
   return rings;
 }
 
-void PlanCoster::AddStageRings(int32_t pp, PlanRings& rings) const {
-  std::map<int32_t, double> occupied, shards_occupied;  // seconds a byte
-  const auto occupy = [&](const std::vector<int32_t>& group,
-                          std::map<int32_t, double>& s_per_byte) {
-    if (cluster_.shares_network) AddOccupied(cluster_, group, s_per_byte);
-  };
+StageRings PlanCoster::RingsOfStage(int32_t pp) const {
+  StageRings rings = {.limit_bytes = std::numeric_limits<int64_t>::max()};
+  const int32_t ranks = tp_ * cp_ * dp_;
   std::vector<int64_t> flows(cluster_.num_nodes());
-  for (int32_t i = 0; i < tp_ * cp_ * dp_; ++i) ++flows[NodeOf(i, pp)];
+  for (int32_t i = 0; i < ranks; ++i) {
+    ++flows[NodeOf(i, pp)];
+    rings.limit_bytes = std::min(rings.limit_bytes,
+                                 MemoryLimitOn(cluster_, plan_, NodeOf(i, pp)));
+  }
   const int64_t most = *std::max_element(flows.begin(), flows.end());
-  // Gradients are also summed over cp: one group of dp · cp.
-  RingCost reduction, shards;
+  GroupSum reduction(cluster_, most), shards(cluster_, most);
+  GroupSum experts(cluster_, most);
+  const auto sharers = static_cast<int32_t>(plan_.shard_group());
   for (int32_t tp = 0; tp < tp_; ++tp) {
+    // Gradients are also summed over cp: one group of dp · cp.
     std::vector<int32_t> group;
     for (int32_t dp = 0; dp < dp_; ++dp) {
       for (int32_t cp = 0; cp < cp_; ++cp) {
         group.push_back(Physical(tp, cp, dp, pp));
       }
     }
-    const RingCost ring = RingOf(cluster_, group, most);
-    occupy(group, occupied);
-    if (tp == 0 || ring.ReduceScatter(1e9) > reduction.ReduceScatter(1e9)) {
-      reduction = ring;
-    }
+    reduction.Add(group);
     // Shards are spread over dp alone; the ranks of cp hold copies.
-    const auto shard = static_cast<int32_t>(plan_.shard_group());
     for (int32_t cp = 0; cp < cp_; ++cp) {
-      for (int32_t first = 0; first < dp_; first += shard) {
-        std::vector<int32_t> sharers;
-        for (int32_t dp = first; dp < first + shard; ++dp) {
-          sharers.push_back(Physical(tp, cp, dp, pp));
+      for (int32_t first = 0; first < dp_; first += sharers) {
+        std::vector<int32_t> shard;
+        for (int32_t dp = first; dp < first + sharers; ++dp) {
+          shard.push_back(Physical(tp, cp, dp, pp));
         }
-        const RingCost part = RingOf(cluster_, sharers, most);
-        occupy(sharers, shards_occupied);
-        if (part.ReduceScatter(1e9) > shards.ReduceScatter(1e9)) shards = part;
+        shards.Add(shard);
       }
     }
   }
-  std::map<int32_t, double> experts_occupied;
-  RingCost experts;
   for (int32_t ep = 0; ep < ep_; ++ep) {
     std::vector<int32_t> holders;
-    for (int32_t i = ep; i < tp_ * cp_ * dp_; i += ep_) {
+    for (int32_t i = ep; i < ranks; i += ep_) {
       holders.push_back(Physical(i, 0, 0, pp));
     }
-    const RingCost ring = RingOf(cluster_, holders, most);
-    occupy(holders, experts_occupied);
-    if (ep == 0 || ring.ReduceScatter(1e9) > experts.ReduceScatter(1e9)) {
-      experts = ring;
-    }
+    experts.Add(holders);
   }
-  rings.expert_reduction.push_back(experts);
-  rings.expert_channels.push_back(ChannelsOf(experts_occupied));
-  rings.reduction.push_back(reduction);
-  rings.shards.push_back(shards);
-  rings.reduction_channels.push_back(ChannelsOf(occupied));
-  rings.shard_channels.push_back(ChannelsOf(shards_occupied));
+  rings.reduction = reduction.Take();
+  rings.shards = shards.Take();
+  rings.experts = experts.Take();
+  return rings;
 }
 
 int32_t PlanCoster::NodeOf(int32_t i, int32_t pp) const {
@@ -106,6 +111,7 @@ int32_t PlanCoster::Physical(int64_t tp, int64_t cp, int64_t dp,
 }
 
 BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
+  using Group = BlockRings::Group;
   BlockRings rings;
   // All devices of a node communicate at the same time.
   const auto ring_of = [&](const std::vector<int32_t>& group) {
@@ -132,7 +138,7 @@ BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
     for (int32_t tp = 0; tp < tp_; ++tp) {
       group.push_back(Physical(tp, cp, replica, pp));
     }
-    take_slower(group, rings.tensor);
+    take_slower(group, rings.Of(Group::kTensor));
   }
   // Groups of the expert grid with a rank of this replica.
   const int32_t ranks = tp_ * cp_;
@@ -142,7 +148,7 @@ BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
     for (int32_t i = first; i < first + ep_; ++i) {
       group.push_back(Physical(i, 0, 0, pp));
     }
-    take_slower(group, rings.experts);
+    take_slower(group, rings.Of(Group::kExperts));
   }
   const auto heads = static_cast<int32_t>(split_.ulysses);
   for (int32_t tp = 0; tp < tp_ && cp_ > 1; ++tp) {
@@ -150,15 +156,15 @@ BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
     for (int32_t cp = 0; cp < cp_; ++cp) {
       group.push_back(Physical(tp, cp, replica, pp));
     }
-    take_slower(group, rings.context);
+    take_slower(group, rings.Of(Group::kContext));
     for (int32_t first = 0; first < cp_ && heads > 1; first += heads) {
       take_slower({group.begin() + first, group.begin() + first + heads},
-                  rings.heads);
+                  rings.Of(Group::kHeads));
     }
     for (int32_t first = 0; first < heads && heads < cp_; ++first) {
       std::vector<int32_t> ring;
       for (int32_t cp = first; cp < cp_; cp += heads) ring.push_back(group[cp]);
-      take_slower(ring, rings.ring);
+      take_slower(ring, rings.Of(Group::kRing));
     }
   }
   return rings;

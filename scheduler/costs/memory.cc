@@ -114,8 +114,8 @@ int64_t PlanCoster::ChunkActivationBytes(int32_t stage) const {
 
 int64_t PlanCoster::ReductionBytes(int32_t pp) const {
   const int64_t members = plan_.sharding() == Plan::REPLICATED
-                              ? rings_->reduction[pp].members
-                              : rings_->shards[pp].members;
+                              ? (*rings_)[pp].reduction.slowest.members
+                              : (*rings_)[pp].shards.slowest.members;
   // GRADIENTS and PARAMETERS reduce while other activations are there.
   if (members < 2 || plan_.sharding() >= Plan::GRADIENTS) return 0;
   const auto bucket = static_cast<int64_t>(plan_.gradient_bucket_bytes());
@@ -191,7 +191,7 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
   always.parameters += shard(model_.element_bytes, Plan::PARAMETERS);
   always.gradients = shard(model_.gradient_bytes, Plan::GRADIENTS);
   always.optimizer = shard(model_.optimizer_bytes, Plan::OPTIMIZER);
-  if (rings_->reduction[pp].members > 1)
+  if ((*rings_)[pp].reduction.slowest.members > 1)
     always.communication += 2 * bucket_bytes;
   if (plan_.sharding() >= Plan::GRADIENTS) {
     // Beside the shards a block's whole gradients, of which about half are on
@@ -206,7 +206,7 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
     }
   }
   if (plan_.has_offload()) OffloadMemory(pp, memory);
-  memory.limit_bytes = rings_->limit_bytes[pp];
+  memory.limit_bytes = (*rings_)[pp].limit_bytes;
   return memory;
 }
 

@@ -52,37 +52,20 @@ double BesideCommunication(const ClusterModel& cluster) {
 
 double SecondsOnce(const PieceCollective& collective, double bytes,
                    const BlockRings& rings) {
-  const RingCost* ring = nullptr;
-  switch (collective.group) {
-    case PieceCollective::Group::kTensor:
-      ring = &rings.tensor;
-      break;
-    case PieceCollective::Group::kContext:
-      ring = &rings.context;
-      break;
-    case PieceCollective::Group::kHeads:
-      ring = &rings.heads;
-      break;
-    case PieceCollective::Group::kRing:
-      ring = &rings.ring;
-      break;
-    case PieceCollective::Group::kExperts:
-      ring = &rings.experts;
-      break;
-  }
+  const RingCost& ring = rings.Of(collective.group);
   switch (collective.kind) {
     case PieceCollective::Kind::kAllReduce:
-      return ring->AllReduce(bytes);
+      return ring.AllReduce(bytes);
     case PieceCollective::Kind::kReduceScatter:
-      return ring->ReduceScatter(bytes);
+      return ring.ReduceScatter(bytes);
     case PieceCollective::Kind::kAllGather:
-      return ring->AllGather(bytes);
+      return ring.AllGather(bytes);
     case PieceCollective::Kind::kAllToAll:
-      return ring->AllToAll(bytes);
+      return ring.AllToAll(bytes);
     case PieceCollective::Kind::kRingStep:
       break;
   }
-  return ring->RingStep(bytes);
+  return ring.RingStep(bytes);
 }
 
 }  // namespace
@@ -247,7 +230,7 @@ PlanCoster::BlockTime PlanCoster::TimeOfBlock(int32_t replica, int32_t pp,
   BlockTime time =
       ArithmeticOfBlock(SlowestNode(replica, pp), kind, recomputed);
   AddCollectives(pieces_.blocks[kind], rings, recomputed, time);
-  AddSharding(pieces_.blocks[kind], rings_->shards[pp], time);
+  AddSharding(pieces_.blocks[kind], (*rings_)[pp].shards.slowest, time);
   return time;
 }
 
@@ -304,7 +287,7 @@ PartitionCosts PlanCoster::PartsToCut() const {
       BlockTime block = ArithmeticOfBlock(
           slowest[pp], static_cast<int32_t>(kind), recomputed);
       AddCollectives(pieces_.blocks[kind], rings, recomputed, block);
-      AddSharding(pieces_.blocks[kind], rings_->shards[pp], block);
+      AddSharding(pieces_.blocks[kind], (*rings_)[pp].shards.slowest, block);
       blocks[pp].push_back(block.forward_s + block.backward_s);
     }
     all.push_back(0);

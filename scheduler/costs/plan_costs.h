@@ -9,8 +9,8 @@
 #ifndef TRIREME_SCHEDULER_COSTS_PLAN_COSTS_H_
 #define TRIREME_SCHEDULER_COSTS_PLAN_COSTS_H_
 
+#include <array>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -55,34 +55,45 @@ struct PlanCosts {
   std::vector<int64_t> drive_bytes;
 };
 
-// What depends on the grid, its placement and the shard group alone, for each
-// pipeline rank: plans that share them can share it.
-struct PlanRings {
-  // The slowest data-parallel group (of dp·cp ranks), and the slowest group
-  // that shares shards.
-  std::vector<RingCost> reduction;
-  std::vector<RingCost> shards;
-  // The slowest group of ranks that hold the same experts: of tp·cp·dp/ep.
-  std::vector<RingCost> expert_reduction;
-  // What one byte of a reduce-scatter over all groups of either kind occupies
-  // of shared cards and links; the byte is of one group's tensor.
-  std::vector<std::vector<Channel>> reduction_channels;
-  std::vector<std::vector<Channel>> shard_channels;
-  std::vector<std::vector<Channel>> expert_channels;
-  // Memory of the smallest device.
-  std::vector<int64_t> limit_bytes;
+// All groups of one kind that a pipeline rank's ranks form.
+struct StageGroups {
+  RingCost slowest;
+  // What one byte of a reduce-scatter over all of them occupies of shared cards
+  // and links; the byte is of one group's tensor.
+  std::vector<Channel> channels;
 
-  friend bool operator==(const PlanRings&, const PlanRings&) = default;
+  friend bool operator==(const StageGroups&, const StageGroups&) = default;
 };
+
+struct StageRings {
+  // Data parallelism's (of dp·cp ranks), those that share shards, and of ranks
+  // that hold the same experts (tp·cp·dp/ep).
+  StageGroups reduction;
+  StageGroups shards;
+  StageGroups experts;
+  // Memory of the smallest device.
+  int64_t limit_bytes = 0;
+
+  friend bool operator==(const StageRings&, const StageRings&) = default;
+};
+
+// What depends on the grid, its placement and the shard group alone, of each
+// pipeline rank: plans that share them can share it.
+using PlanRings = std::vector<StageRings>;
 
 // The slowest group of each kind that the ranks of one stage of one replica
 // form; one member where there is none.
-struct BlockRings {
-  RingCost tensor;
-  RingCost context;
-  RingCost heads;
-  RingCost ring;
-  RingCost experts;
+class BlockRings {
+ public:
+  using Group = PieceCollective::Group;
+
+  RingCost& Of(Group group) { return rings_[static_cast<size_t>(group)]; }
+  const RingCost& Of(Group group) const {
+    return rings_[static_cast<size_t>(group)];
+  }
+
+ private:
+  std::array<RingCost, 5> rings_;
 };
 
 // Seconds of one microbatch on one device, without communication.
@@ -176,8 +187,7 @@ class PlanCoster {
   };
 
   PlanRings MakeRings() const;
-  // Appends one pipeline rank's rings and channels.
-  void AddStageRings(int32_t pp, PlanRings& rings) const;
+  StageRings RingsOfStage(int32_t pp) const;
   LinkCost HopOf(int32_t replica, int32_t from_pp, int32_t to_pp) const;
   // Of rank `i` of the stage.
   int32_t NodeOf(int32_t i, int32_t pp) const;

@@ -89,16 +89,17 @@ void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
   const int64_t parameters = StageParameters(stage);
   const BucketBytes bytes = BucketBytesOf(parameters - of_experts, buckets);
   const BucketBytes expert_bytes = BucketBytesOf(of_experts, buckets);
+  const StageRings& rings = (*rings_)[pp];
+  const RingCost& expert_ring = rings.experts.slowest;
   BucketSeconds seconds =
-      ReductionOf(bytes, rings_->reduction[pp], rings_->shards[pp]);
-  const RingCost& expert_ring = rings_->expert_reduction[pp];
+      ReductionOf(bytes, rings.reduction.slowest, rings.shards.slowest);
   const bool experts_whole = ep_ > 1 || plan_.sharding() == Plan::REPLICATED;
   if (of_experts > 0 && experts_whole) {
     seconds.reduce_s += expert_ring.AllReduce(expert_bytes.gradients);
   } else if (of_experts > 0) {
     // Shards over dp, of which the ranks of tp hold copies, too.
     const BucketSeconds experts =
-        ReductionOf(expert_bytes, expert_ring, rings_->shards[pp]);
+        ReductionOf(expert_bytes, expert_ring, rings.shards.slowest);
     seconds.reduce_s += experts.reduce_s;
     seconds.gather_s += experts.gather_s;
     if (tp_ > 1 && !SumsShardCopies()) {
@@ -109,12 +110,12 @@ void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
   chunk.reduce_s = seconds.reduce_s;
   chunk.gather_s = seconds.gather_s;
   // An all-reduce is a reduce-scatter and an all-gather.
-  const std::vector<Channel>& all = rings_->reduction_channels[pp];
-  const std::vector<Channel>& shards = rings_->shard_channels[pp];
+  const std::vector<Channel>& all = rings.reduction.channels;
+  const std::vector<Channel>& shards = rings.shards.channels;
   BusySeconds reduce_busy_s, gather_busy_s;
   if (plan_.sharding() == Plan::REPLICATED) {
     Add(all, 2 * bytes.gradients, reduce_busy_s);
-    Add(rings_->expert_channels[pp], 2 * expert_bytes.gradients, reduce_busy_s);
+    Add(rings.experts.channels, 2 * expert_bytes.gradients, reduce_busy_s);
   } else {
     const BucketBytes shared =
         BucketBytesOf(Shardable(parameters, of_experts), buckets);
@@ -122,16 +123,15 @@ void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
     if (!ShardsParameters()) Add(shards, shared.weights, gather_busy_s);
     if (plan_.sharding() == Plan::GRADIENTS) {
       ChargeTravels(
-          buckets * rings_->shards[pp].ReduceScatter(shared.gradients), buckets,
-          chunk, costs.parts[pp][index]);
+          buckets * rings.shards.slowest.ReduceScatter(shared.gradients),
+          buckets, chunk, costs.parts[pp][index]);
     }
     if (SumsShardCopies()) {
       Add(all, 2 * shared.gradients / static_cast<double>(plan_.shard_group()),
           reduce_busy_s);
     }
     if (ep_ > 1) {
-      Add(rings_->expert_channels[pp], 2 * expert_bytes.gradients,
-          reduce_busy_s);
+      Add(rings.experts.channels, 2 * expert_bytes.gradients, reduce_busy_s);
     }
   }
   chunk.reduce_channels = TimesOf(reduce_busy_s, chunk.reduce_s);

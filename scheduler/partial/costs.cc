@@ -91,11 +91,7 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
   costs.ranks.resize(NumRanks(plan));
   ClusterModel of_column = cluster;
   for (int64_t i = 0; i < columns; ++i) {
-    PlanRings plan_rings = {.reduction = rings, .expert_reduction = rings};
-    plan_rings.shards.resize(stages + 1);
-    plan_rings.reduction_channels.resize(stages + 1);
-    plan_rings.expert_channels.resize(stages + 1);
-    plan_rings.shard_channels.resize(stages + 1);
+    PlanRings plan_rings;
     of_column.node_of_rank.clear();
     for (int64_t stage = 0; stage <= stages; ++stage) {
       // The head is with the first stage; a stage with fewer ranks is looked
@@ -104,8 +100,10 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
       const int64_t rank = FirstRankOfStage(plan, holder) +
                            std::min(i, RanksOfStage(plan, holder) - 1);
       of_column.node_of_rank.push_back(NodeOf(cluster, plan, rank));
-      plan_rings.limit_bytes.push_back(
-          MemoryLimitOn(cluster, plan, of_column.node_of_rank.back()));
+      plan_rings.push_back({.reduction = {.slowest = rings[stage]},
+                            .experts = {.slowest = rings[stage]},
+                            .limit_bytes = MemoryLimitOn(
+                                cluster, plan, of_column.node_of_rank.back())});
     }
     const PlanCosts found =
         PlanCoster(model, of_column, column,
