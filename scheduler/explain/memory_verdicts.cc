@@ -81,23 +81,22 @@ std::string SizeText(int64_t bytes) {
 }
 
 absl::StatusOr<Estimate> EstimateOf(const PlannerInput& input,
-                                    const ClusterModel& cluster,
+                                    const PlanReport& report,
                                     const Candidate& candidate) {
-  ASSIGN_OR_RETURN(
-      const Plan plan,
-      PlanOfCandidate(input.model, cluster, input.global_batch, candidate));
-  return EstimatePlan(input.model, cluster, plan);
+  ASSIGN_OR_RETURN(const Plan plan,
+                   PlanOfCandidate(input.model, report.cluster,
+                                   input.global_batch, candidate));
+  return EstimatePlan(input.model, report.cluster, plan);
 }
 
-std::string MemoryText(const PlannerInput& input, const Candidate& candidate) {
+std::string MemoryText(const PlannerInput& input, const PlanReport& report,
+                       const Candidate& candidate) {
   std::string text =
       fmt::format("OOM({} {} on pipeline rank {}",
                   candidate.simulated ? "by" : "by at least",
                   SizeText(candidate.over_bytes), candidate.pp_rank);
-  const absl::StatusOr<ClusterModel> cluster = ResolveCluster(input.cluster);
-  if (!cluster.ok()) return text + ")";
   const absl::StatusOr<Estimate> estimate =
-      EstimateOf(input, *cluster, candidate);
+      EstimateOf(input, report, candidate);
   if (estimate.ok()) {
     const MemoryBytes& peak = estimate->peak[candidate.pp_rank];
     const MemoryBytesOf& largest =
@@ -109,7 +108,7 @@ std::string MemoryText(const PlannerInput& input, const Candidate& candidate) {
                         SizeText(peak.*largest.bytes), SizeText(peak.total()));
   }
   for (const auto& [fix, changed] : Fixes(input, candidate)) {
-    const absl::StatusOr<Estimate> fixed = EstimateOf(input, *cluster, changed);
+    const absl::StatusOr<Estimate> fixed = EstimateOf(input, report, changed);
     if (fixed.ok() && Fits(*fixed)) {
       return text + fmt::format("; fits with {})", fix);
     }
@@ -117,23 +116,21 @@ std::string MemoryText(const PlannerInput& input, const Candidate& candidate) {
   return text + "; no single change makes it fit)";
 }
 
-std::string HostMemoryText(const PlannerInput& input,
+std::string HostMemoryText(const PlannerInput& input, const PlanReport& report,
                            const Candidate& candidate) {
   const std::string code =
       fmt::format("HOST_OOM({} by at least", SizeText(candidate.over_bytes));
-  const absl::StatusOr<ClusterModel> cluster = ResolveCluster(input.cluster);
-  if (!cluster.ok()) return code + ")";
   const absl::StatusOr<Estimate> estimate =
-      EstimateOf(input, *cluster, candidate);
+      EstimateOf(input, report, candidate);
   if (!estimate.ok() || estimate->host_overflow.node < 0) return code + ")";
-  const ClusterNode& node = cluster->nodes[estimate->host_overflow.node];
+  const ClusterNode& node = report.cluster.nodes[estimate->host_overflow.node];
   return fmt::format(
       "HOST_OOM({} needs {} for parameters, gradients and optimizer of what is "
       "offloaded, and has {}{})",
       node.name,
       SizeText(node.host_memory_bytes + estimate->host_overflow.bytes),
       SizeText(node.host_memory_bytes),
-      WhyNotOnDrive(input, *cluster, candidate));
+      WhyNotOnDrive(input, report.cluster, candidate));
 }
 
 }  // namespace trireme

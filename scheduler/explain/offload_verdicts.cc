@@ -14,10 +14,10 @@ namespace trireme {
 namespace {
 
 // What its devices wait for that those of a plan without offload do not.
-std::string WaitsText(const PlannerInput& input, const ClusterModel& cluster,
+std::string WaitsText(const PlannerInput& input, const PlanReport& report,
                       const Candidate& candidate) {
   const absl::StatusOr<Estimate> estimate =
-      EstimateOf(input, cluster, candidate);
+      EstimateOf(input, report, candidate);
   if (!estimate.ok()) return "";
   return fmt::format(
       "; of its {:.4g} s devices wait {:.4g} s for copies and {:.4g} s for the "
@@ -30,8 +30,7 @@ std::string WaitsText(const PlannerInput& input, const ClusterModel& cluster,
 absl::StatusOr<std::string> WhyNotOffload(const PlannerInput& input,
                                           const PlanReport& report,
                                           const WhyQuery& query) {
-  ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
-  if (const absl::Status links = CheckHostLinks(cluster); !links.ok()) {
+  if (const absl::Status links = CheckHostLinks(report.cluster); !links.ok()) {
     return fmt::format("UNSUPPORTED({})\n", MessageOf(links));
   }
   PlannerInput only = input;
@@ -58,7 +57,7 @@ absl::StatusOr<std::string> WhyNotOffload(const PlannerInput& input,
     if (runs) fastest.verdict = VerdictCode::kDominated;
     verdict = VerdictText(input, report, fastest);
   }
-  if (runs) verdict += WaitsText(input, cluster, fastest);
+  if (runs) verdict += WaitsText(input, report, fastest);
   return fmt::format(
       "{}\n  not among the plans considered, as there are some that fit "
       "without; evaluated: {}\n",

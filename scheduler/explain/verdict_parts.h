@@ -7,7 +7,6 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "scheduler/cluster/cluster.h"
 #include "scheduler/costs/estimate.h"
 #include "scheduler/explain/verdicts.h"
 #include "scheduler/search/candidates.h"
@@ -20,14 +19,15 @@ std::string SizeText(int64_t bytes);
 
 // With its ranks in order.
 absl::StatusOr<Estimate> EstimateOf(const PlannerInput& input,
-                                    const ClusterModel& cluster,
+                                    const PlanReport& report,
                                     const Candidate& candidate);
 
 // Of a candidate out of memory: by how much, the largest item, and the nearest
 // change of one field that makes it fit.
-std::string MemoryText(const PlannerInput& input, const Candidate& candidate);
+std::string MemoryText(const PlannerInput& input, const PlanReport& report,
+                       const Candidate& candidate);
 // Of one that a host cannot hold.
-std::string HostMemoryText(const PlannerInput& input,
+std::string HostMemoryText(const PlannerInput& input, const PlanReport& report,
                            const Candidate& candidate);
 
 bool Matches(const Candidate& candidate, const WhyQuery& query);

@@ -97,15 +97,13 @@ Candidate MeantBy(const WhyQuery& query, const Candidate& chosen,
 }
 
 // Costs a plan that was not enumerated.
-absl::StatusOr<std::string> Evaluated(const PlannerInput& input,
-                                      const PlanReport& report,
-                                      const WhyQuery& query) {
-  ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
+std::string Evaluated(const PlannerInput& input, const PlanReport& report,
+                      const WhyQuery& query) {
   const RankedPlan& best = report.best.front();
-  Candidate meant = MeantBy(query, best.candidate, cluster.num_ranks());
+  Candidate meant = MeantBy(query, best.candidate, report.cluster.num_ranks());
   const std::string head =
       ToText(meant) + "\n  not among the plans considered; evaluated: ";
-  const absl::StatusOr<Estimate> estimate = EstimateOf(input, cluster, meant);
+  const absl::StatusOr<Estimate> estimate = EstimateOf(input, report, meant);
   if (!estimate.ok()) {
     return head +
            fmt::format("UNSUPPORTED({})\n", MessageOf(estimate.status()));
@@ -131,10 +129,8 @@ absl::StatusOr<std::string> Evaluated(const PlannerInput& input,
 // it can be simulated and is.
 Candidate Simulated(const PlannerInput& input, const PlanReport& report,
                     Candidate candidate) {
-  const absl::StatusOr<ClusterModel> cluster = ResolveCluster(input.cluster);
-  if (!cluster.ok()) return candidate;
   const absl::StatusOr<Estimate> estimate =
-      EstimateOf(input, *cluster, candidate);
+      EstimateOf(input, report, candidate);
   if (!estimate.ok() || !Fits(*estimate) ||
       estimate->step_s < report.best.front().estimate.step_s) {
     return candidate;
@@ -201,9 +197,9 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
           "least {:.4g} s, the chosen {:.4g} s)",
           candidate.step_s, best.estimate.step_s);
     case VerdictCode::kOutOfMemory:
-      return MemoryText(input, candidate);
+      return MemoryText(input, report, candidate);
     case VerdictCode::kHostOutOfMemory:
-      return HostMemoryText(input, candidate);
+      return HostMemoryText(input, report, candidate);
     case VerdictCode::kIndivisible:
       return fmt::format("INDIVISIBLE({})", DimensionText(candidate.dimension));
     case VerdictCode::kTpCrossesNode:
@@ -216,16 +212,12 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
     case VerdictCode::kTooFewBlocks:
       return fmt::format("TOO_FEW_BLOCKS({} for {} stages)", input.model.layers,
                          candidate.pp * candidate.chunks);
-    case VerdictCode::kUnsupported: {
-      const absl::StatusOr<ClusterModel> cluster =
-          ResolveCluster(input.cluster);
-      if (!cluster.ok()) break;
+    case VerdictCode::kUnsupported:
       return fmt::format(
           "UNSUPPORTED({})",
-          MessageOf(PlanOfCandidate(input.model, *cluster, input.global_batch,
-                                    candidate)
+          MessageOf(PlanOfCandidate(input.model, report.cluster,
+                                    input.global_batch, candidate)
                         .status()));
-    }
     case VerdictCode::kPending:
       break;
   }
@@ -237,8 +229,10 @@ absl::StatusOr<std::string> Why(const PlannerInput& input,
                                 const WhyQuery& query) {
   const Candidate* nearest = NearestOf(report, query);
   if (nearest == nullptr) {
-    return query.offload.value_or(false) ? WhyNotOffload(input, report, query)
-                                         : Evaluated(input, report, query);
+    if (query.offload.value_or(false)) {
+      return WhyNotOffload(input, report, query);
+    }
+    return Evaluated(input, report, query);
   }
   std::map<VerdictCode, int64_t> counts;
   for (const Candidate& candidate : report.candidates) {

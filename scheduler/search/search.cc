@@ -50,6 +50,7 @@ class Search {
     }
     KeepBest();
     GiveVerdicts();
+    report_.cluster = cluster_;
     return std::move(report_);
   }
 

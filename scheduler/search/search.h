@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "scheduler/cluster/cluster.h"
 #include "scheduler/cluster/cluster.pb.h"
 #include "scheduler/costs/estimate.h"
 #include "scheduler/placement/placement.h"
@@ -70,6 +71,8 @@ struct PlannerInput {
 };
 
 struct PlanReport {
+  // The input's, resolved.
+  ClusterModel cluster;
   // Fastest first, at least one.
   std::vector<RankedPlan> best;
   // All candidates, each with its verdict.
