@@ -25,19 +25,22 @@ SimulatedReplica::SimulatedReplica(const SimulatedProgram& program,
       memory_(memory),
       number_(number),
       shared_(shared),
-      times_(program),
-      links_(program, cost, number, times_, shared),
-      collectives_(cost, number, times_, shared),
       states_(program.lists.size()) {
+  for (const auto& list : program.lists) {
+    result_.times.emplace_back(list.size(), Interval{kUnknown, kUnknown});
+  }
+  AddLinks();
   const auto add_all_kinds = [this](const auto& costs, auto seconds) {
     for (const KindTraits& kind : kKindTraits) {
       const auto member = kind.*seconds;
       durations_.push_back(member == nullptr ? 0 : costs.*member);
     }
   };
-  for (const std::vector<ChunkCost>& chunks : cost.chunks) {
-    for (const ChunkCost& chunk : chunks) {
+  for (size_t rank = 0; rank < cost.chunks.size(); ++rank) {
+    for (const ChunkCost& chunk : cost.chunks[rank]) {
       add_all_kinds(chunk, &KindTraits::chunk_s);
+      states_[rank].passes_channels |=
+          !chunk.reduce_channels.empty() || !chunk.gather_channels.empty();
     }
   }
   for (const std::vector<ChunkCost>& chunks : cost.chunks) {
@@ -60,10 +63,10 @@ void SimulatedReplica::Advance(int32_t rank) {
     if (!Known(rank, instruction)) return;
     switch (instruction.kind) {
       case Kind::kSend:
-        links_.Send(instruction.operand, ReadinessOf(rank, instruction).time_s);
+        Send(instruction.operand, ReadinessOf(rank, instruction).time_s);
         break;
       case Kind::kRecv:
-        links_.Post(instruction.operand, state.compute_s());
+        Post(instruction.operand, state.compute_s());
         break;
       case Kind::kClip:
         // The rank that comes last goes on with all.
@@ -79,10 +82,9 @@ void SimulatedReplica::Advance(int32_t rank) {
           return;
         }
         if (instruction.resource == Resource::kCommunication &&
-            collectives_.Manages(rank)) {
-          collectives_.Issue(rank, state.next, ready.time_s,
-                             durations_[instruction.operand],
-                             ChannelsOfNext(rank));
+            state.passes_channels) {
+          Issue(rank, {state.next, ready.time_s,
+                       durations_[instruction.operand], ChannelsOfNext(rank)});
           break;
         }
         Run(rank, instruction, ready);
@@ -109,8 +111,8 @@ void SimulatedReplica::Occupy(int32_t rank) {
 bool SimulatedReplica::Known(int32_t rank,
                              const SimulatedInstruction& instruction) {
   const auto known = [&](int32_t dependency) {
-    if (times_.Known(rank, dependency)) return true;
-    times_.Wait(rank, dependency);
+    if (TimeOf(rank, dependency).end_s != kUnknown) return true;
+    states_[rank].waits_for = dependency;
     return false;
   };
   if (instruction.dependency >= 0) return known(instruction.dependency);
@@ -126,7 +128,7 @@ SimulatedReplica::Readiness SimulatedReplica::ReadinessOf(
   }
   Readiness ready = {.time_s = states_[rank].compute_s()};
   if (instruction.dependency >= 0) {
-    const double end = times_.Of(rank, instruction.dependency).end_s;
+    const double end = TimeOf(rank, instruction.dependency).end_s;
     if (end > ready.time_s) ready = {end, instruction.dependency};
   }
   return ready;
@@ -150,7 +152,7 @@ SimulatedReplica::Readiness SimulatedReplica::ReadinessOfSeveral(
 // When the dependency lets the instruction start.
 double SimulatedReplica::ReadyAt(int32_t rank, const Instruction& instruction,
                                  int32_t dependency) const {
-  const Interval& interval = times_.Of(rank, dependency);
+  const Interval& interval = TimeOf(rank, dependency);
   const Instruction& other = program_.program->ranks[rank][dependency];
   if (instruction.kind != InstructionKind::kReduceGradients ||
       other.resource != Resource::kCompute ||
@@ -172,13 +174,13 @@ bool SimulatedReplica::MeetAtClip(int32_t rank,
     const Readiness ready = ReadinessOf(rank, clip);
     CountIdle(rank, ready.latest, ready.time_s - state.compute_s());
     // Where it starts is known when the last rank has come.
-    times_.SetStart(rank, state.next, ready.time_s);
+    result_.times[rank][state.next].start_s = ready.time_s;
     if (!shared_.ArriveAtClip(number_, rank, ready.time_s)) return false;
   }
   const double start = shared_.ClipStart();
-  time.bubble_s += start - times_.Of(rank, state.next).start_s;
+  time.bubble_s += start - TimeOf(rank, state.next).start_s;
   time.compute_s += cost_.clip_s;
-  times_.Set(rank, state.next, {start, start + cost_.clip_s});
+  result_.times[rank][state.next] = {start, start + cost_.clip_s};
   state.FreeAt(Resource::kCompute) = start + cost_.clip_s;
   return true;
 }
@@ -208,7 +210,7 @@ void SimulatedReplica::Run(int32_t rank,
     result_.ranks[rank].compute_s += duration;
   }
   free = start + duration;
-  times_.Set(rank, state.next, {start, free});
+  result_.times[rank][state.next] = {start, free};
 }
 
 // Books `idle` seconds before a compute instruction that waited for
@@ -225,7 +227,7 @@ void SimulatedReplica::CountIdle(int32_t rank, int32_t latest, double idle) {
     return;
   }
   const double on_the_way =
-      times_.Of(rank, latest).end_s - links_.SentAt(other.operand);
+      TimeOf(rank, latest).end_s - messages_[other.operand].sent_s;
   const double exposed = std::min(idle, on_the_way);
   time.exposed_message_s += exposed;
   time.bubble_s += idle - exposed;
@@ -249,7 +251,6 @@ absl::StatusOr<Simulation> SimulatedReplica::Finish() {
       result_.peak_memory.push_back(PeakInTime(rank));
     }
   }
-  result_.times = times_.Take();
   SlowDown();
   return std::move(result_);
 }
@@ -264,7 +265,7 @@ double SimulatedReplica::LastGather(int32_t rank) const {
         });
     return at == list.end()
                ? Interval{0, 0}
-               : times_.Of(rank, static_cast<int32_t>(at - list.begin()));
+               : TimeOf(rank, static_cast<int32_t>(at - list.begin()));
   };
   double last = 0;
   // Gathers follow the step's ClipGradients.
@@ -278,13 +279,16 @@ double SimulatedReplica::LastGather(int32_t rank) const {
     const double used_s = forward.start_s + (forward.end_s - forward.start_s) *
                                                 (buckets - 1 - list[i].bucket) /
                                                 buckets;
-    last = std::max(last, times_.Of(rank, i).end_s - used_s);
+    last = std::max(last, TimeOf(rank, i).end_s - used_s);
   }
   return last;
 }
 
 void SimulatedReplica::FinishTimes() {
-  result_.step_s = links_.LastArrival();
+  for (const Link& link : links_) {
+    if (link.left == 0) continue;
+    result_.step_s = std::max(result_.step_s, link.free_s + link.latency_s);
+  }
   std::vector<double> own_ends;
   for (size_t rank = 0; rank < states_.size(); ++rank) {
     double end = LastGather(static_cast<int32_t>(rank));
@@ -333,12 +337,12 @@ MemoryBytes SimulatedReplica::PeakInTime(int32_t rank) const {
   std::vector<Interval> held;
   held.reserve(list.size());
   for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
-    held.push_back(times_.Of(rank, i));
+    held.push_back(TimeOf(rank, i));
     const SimulatedInstruction& instruction = list[i];
     if (instruction.kind == Kind::kRecv) {
-      held.back().start_s = links_.PostedAt(instruction.operand);
+      held.back().start_s = messages_[instruction.operand].posted_s;
     } else if (instruction.kind == Kind::kSend) {
-      held.back().start_s = links_.SentAt(instruction.operand);
+      held.back().start_s = messages_[instruction.operand].sent_s;
     }
   }
   return SimulatedPeak(*program_.program, rank, held, *memory_);

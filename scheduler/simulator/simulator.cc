@@ -113,7 +113,7 @@ absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
     const SimulatedShared::Waiting next = shared.TakeWaiting();
     switch (next.kind) {
       case SimulatedShared::Waiting::Kind::kLink:
-        simulated[next.replica]->Enter(next.index);
+        simulated[next.replica]->EnterLink(next.index);
         break;
       case SimulatedShared::Waiting::Kind::kCollective:
         RunCollective(next, shared, simulated);
