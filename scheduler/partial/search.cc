@@ -5,8 +5,6 @@
 #include <limits>
 
 #include "runtime/core/status.h"
-#include "scheduler/partial/search_moves.h"
-#include "scheduler/partial/search_start.h"
 #include "scheduler/partial/search_state.h"
 
 namespace trireme {
@@ -31,8 +29,8 @@ class Search {
     for (int32_t restart = 0; restart < options_.restarts; ++restart) {
       // Every other run begins, and goes on for a while, with one path for
       // each data node.
-      const bool coarse = restart % 2 == 1 && StartByDataNode(state_);
-      const bool started = coarse || StartGreedily(restart > 0, state_);
+      const bool coarse = restart % 2 == 1 && state_.StartByDataNode();
+      const bool started = coarse || state_.StartGreedily(restart > 0);
       if (started) Keep();
       if (!started) {
         return NotFound(
@@ -73,8 +71,8 @@ class Search {
           static_cast<double>(last_evaluation - start);
       const double temperature = first * std::pow(ratio, progress);
       const bool timed = coarse && progress < kCoarseShare
-                             ? ChangeWholeBlocks(state_)
-                             : ChangeAnything(state_);
+                             ? state_.ChangeWholeBlocks()
+                             : state_.ChangeAnything();
       if (timed) {
         const double cost = state_.Cost();
         if (cost <=

@@ -1,6 +1,6 @@
-// Paths and orders of an instance: greedy list scheduling (search_start.h),
+// Paths and orders of an instance: greedy list scheduling (search_start.cc),
 // then large-neighbourhood search by simulated annealing. A step
-// (search_moves.h) takes a few microbatches out and puts them back on other
+// (search_moves.cc) takes a few microbatches out and puts them back on other
 // paths, exchanges nodes between paths or changes which of two tasks a node
 // prefers; each is timed by simulating the whole step (tens of microseconds for
 // 30 microbatches).

@@ -14,6 +14,7 @@ constexpr double kMeanWeight = 1;
 
 SearchState::SearchState(const SkipInstance& instance, uint64_t seed)
     : instance_(instance),
+      block_(instance.microbatches_per_data_node),
       random_(seed),
       dispatcher_(instance_),
       visits_per_stage_(VisitsPerStage(instance)),

@@ -1,5 +1,5 @@
-// What a search for paths changes and measures: the paths of all microbatches,
-// what nodes prefer, and the step that these make.
+// What a search for paths begins with, changes and measures: the paths of all
+// microbatches, what nodes prefer, and the step that these make.
 
 #ifndef TRIREME_SCHEDULER_PARTIAL_SEARCH_STATE_H_
 #define TRIREME_SCHEDULER_PARTIAL_SEARCH_STATE_H_
@@ -28,13 +28,7 @@ class SearchState {
   SearchState(const SearchState&) = delete;
   SearchState& operator=(const SearchState&) = delete;
 
-  const SkipInstance& instance() const { return instance_; }
-  const std::vector<int32_t>& stage_of() const { return stage_of_; }
-  const std::vector<int32_t>& node_visits() const { return node_visits_; }
   Choice& choice() { return choice_; }
-
-  // Begins anew, without paths.
-  void Clear();
   void Set(const Choice& choice) { choice_ = choice; }
 
   // Simulates the choice. What the search makes small: the makespan and, so
@@ -46,6 +40,46 @@ class SearchState {
   // Simulations so far, and moves that needed none.
   int64_t evaluations() const { return evaluations_; }
   void CountEvaluation() { ++evaluations_; }
+
+  // Begins by greedy list scheduling: microbatches one after another, data
+  // nodes in turn (shuffled: in any order), each on that path of the fastest
+  // few which ends the step so far first. False if no attempt keeps the
+  // constraints.
+  bool StartGreedily(bool shuffled);
+  // Begins with one path for all microbatches of a data node, as where
+  // microbatches are coarsened: few collisions. Data nodes whose fastest path
+  // is longest choose first. No two of them share a node where that can be.
+  // False where the quotas do not divide so.
+  bool StartByDataNode();
+
+  // Changes the choice a little, at random: preferences of nodes, the order or
+  // the nodes of paths, or some microbatches' paths altogether. False if the
+  // change breaks a constraint; whoever called then sets the choice back.
+  bool ChangeAnything();
+  // Changes that keep all microbatches of a data node on one path.
+  bool ChangeWholeBlocks();
+
+  double Uniform() { return static_cast<double>(random_() >> 11) * 0x1p-53; }
+
+ private:
+  // Without paths.
+  void Clear();
+  // Appends a path for microbatch m, with `left` others to follow.
+  bool AppendFastest(int32_t m, int32_t left);
+  bool AnyVisited(const NodePath& path) const;
+  bool StartByDataNode(bool exclusive);
+
+  bool ChangeKeys();
+  bool Reorder();
+  bool ReorderBlock();
+  bool ExchangeNodes();
+  bool ExchangeBlocks();
+  bool ExchangeTails();
+  bool ReplaceByPeer();
+  bool DestroyAndRepair();
+  int32_t AnyMicrobatch();
+  size_t AnyStop(const NodePath& path);
+  int32_t Replace(int32_t data_index, int32_t u, int32_t v);
 
   // Whether the rules allow the path's order of stages.
   bool Legal(const NodePath& path) const;
@@ -60,11 +94,10 @@ class SearchState {
   bool Fits(const NodePath& path, int32_t left, int32_t times = 1) const;
 
   uint64_t Below(uint64_t end) { return random_() % end; }
-  double Uniform() { return static_cast<double>(random_() >> 11) * 0x1p-53; }
   void Shuffle(std::vector<int32_t>& items);
 
- private:
   const SkipInstance& instance_;
+  const int32_t block_;  // microbatches of a data node
   std::mt19937_64 random_;
   SkipDispatcher dispatcher_;
   int32_t visits_per_stage_;
