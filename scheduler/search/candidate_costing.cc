@@ -5,9 +5,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/costs/host_memory.h"
 #include "scheduler/placement/placement.h"
-#include "scheduler/search/likely_seconds.h"
 #include "scheduler/search/memory_fit.h"
-#include "scheduler/search/resident_units.h"
 
 namespace trireme {
 namespace {

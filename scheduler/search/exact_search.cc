@@ -8,6 +8,7 @@
 #include "scheduler/placement/node_assignments.h"
 #include "scheduler/placement/placed_steps.h"
 #include "scheduler/search/lower_bounds.h"
+#include "scheduler/search/memory_fit.h"
 
 namespace trireme {
 
@@ -80,12 +81,9 @@ absl::StatusOr<double> ExactSearch::BoundOf(Plan& plan) {
     const PlanCosts costs = coster.CostsOf(replica);
     bound_s = std::max(bound_s, PlacedStepLowerBound(plan, costs, in_flight));
     if (!CanWin(bound_s)) break;
-    if (replica > 0) continue;  // all replicas need the same memory
-    for (size_t pp = 0; pp < costs.memory.ranks.size(); ++pp) {
-      if (PeakLowerBound(plan, costs, static_cast<int32_t>(pp), in_flight[pp]) >
-          costs.memory.ranks[pp].limit_bytes) {
-        return std::numeric_limits<double>::infinity();
-      }
+    // All replicas need the same memory.
+    if (replica == 0 && LeastOverflow(plan, costs, in_flight).bytes > 0) {
+      return std::numeric_limits<double>::infinity();
     }
   }
   return bound_s;

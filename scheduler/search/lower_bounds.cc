@@ -65,6 +65,32 @@ double StepLowerBound(const Plan& plan, const PlanCosts& costs) {
   return bound + *std::max_element(update.begin(), update.end());
 }
 
+double LikelySeconds(const Plan& plan, const PlanCosts& costs) {
+  double seconds = StepLowerBound(plan, costs);
+  const size_t ranks = costs.cost.chunks.size();
+  for (size_t pp = 0; pp + 1 < ranks && !costs.cost.links.empty(); ++pp) {
+    for (const size_t at : {pp * ranks + pp + 1, (pp + 1) * ranks + pp}) {
+      const LinkCost& link = costs.cost.links[at];
+      seconds += (link.latency_s +
+                  static_cast<double>(costs.cost.chunks[pp][0].message_bytes) /
+                      link.bytes_per_s) *
+                 plan.microbatches() / static_cast<double>(ranks) *
+                 plan.chunks_per_rank();
+    }
+  }
+  std::vector<double> exposed(ranks, 0.0);
+  const std::vector<StageLocation> stages = StagesOf(plan);
+  for (size_t stage = 0; stage < stages.size(); ++stage) {
+    const auto [pp, index] = stages[stage];
+    const ChunkCost& chunk = costs.cost.chunks[pp][index];
+    const auto buckets = static_cast<double>(costs.buckets[stage]);
+    exposed[pp] +=
+        std::max(chunk.reduce_s, buckets * chunk.reduce_s - chunk.backward_s) +
+        std::max(0.0, buckets * chunk.gather_s - chunk.forward_s);
+  }
+  return seconds + *std::max_element(exposed.begin(), exposed.end());
+}
+
 namespace {
 
 // The last bucket of a rank's gradients leaves after its last backward of
@@ -139,12 +165,9 @@ class PipelineBound {
     return LinkSeconds(stage, up) + LinkOf(stage, up).latency_s;
   }
   const LinkCost& LinkOf(size_t stage, bool up) const {
-    if (costs_.cost.links.empty()) return costs_.cost.default_link;
-    const auto below = static_cast<size_t>(stages_[stage].rank);
-    const auto above = static_cast<size_t>(stages_[stage + 1].rank);
-    const size_t ranks = costs_.cost.chunks.size();
-    return costs_.cost
-        .links[up ? below * ranks + above : above * ranks + below];
+    const int32_t below = stages_[stage].rank;
+    const int32_t above = stages_[stage + 1].rank;
+    return costs_.cost.LinkBetween(up ? below : above, up ? above : below);
   }
 
   // Reductions of a rank after its last backward, at least.

@@ -1,5 +1,5 @@
-// What a plan's step and memory cannot go below: found faster than by
-// simulation, to leave out what cannot be the best.
+// What a plan's step cannot go below: found faster than by simulation, to leave
+// out what cannot be the best.
 
 #ifndef TRIREME_SCHEDULER_SEARCH_LOWER_BOUNDS_H_
 #define TRIREME_SCHEDULER_SEARCH_LOWER_BOUNDS_H_
@@ -32,15 +32,10 @@ double PlacedStepLowerBound(const Plan& plan, const PlanCosts& costs,
 double ArithmeticLowerBound(const ModelShape& model,
                             const ClusterModel& cluster, const Plan& plan);
 
-// Bytes on pipeline rank `pp` at its peak, of whose microbatches so many are in
-// flight; a little less than the simulated peak, which also counts messages.
-int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp,
-                       int32_t in_flight);
-
-// The same, of which a plan with offload needs so much beside the blocks that
-// stream through.
-int64_t PeakBytesBesideUnits(const PlanCosts& costs, int32_t pp,
-                             int32_t in_flight);
+// StepLowerBound, and what it leaves out, roughly: messages that a round trip
+// exposes, and gradients that no backward hides. In this order candidates are
+// simulated.
+double LikelySeconds(const Plan& plan, const PlanCosts& costs);
 
 // The cluster with the fastest device on every node and the fastest link
 // between every two: no placement on the real one is faster.

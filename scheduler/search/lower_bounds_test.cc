@@ -8,7 +8,7 @@
 #include "scheduler/placement/node_assignments.h"
 #include "scheduler/schedules/schedule.h"
 #include "scheduler/search/candidate_plan.h"
-#include "scheduler/search/likely_seconds.h"
+#include "scheduler/search/memory_fit.h"
 #include "scheduler/search/unlike_clusters_testing.h"
 
 namespace trireme {

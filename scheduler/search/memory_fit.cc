@@ -1,14 +1,39 @@
 #include "scheduler/search/memory_fit.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
 #include "runtime/core/status.h"
-#include "scheduler/search/lower_bounds.h"
 
 namespace trireme {
 namespace {
+
+// What a plan with offload needs beside the blocks that stream through.
+int64_t PeakBytesBesideUnits(const PlanCosts& costs, int32_t pp,
+                             int32_t in_flight) {
+  const RankMemory& memory = costs.memory.ranks[pp];
+  int64_t least = memory.chunks.front().activation_bytes;
+  for (const ChunkMemory& chunk : memory.chunks) {
+    least = std::min(least, chunk.activation_bytes);
+  }
+  return memory.always.total() + in_flight * least;
+}
+
+// Units that compute and copy at once: with fewer on the device no copy hides.
+constexpr int32_t kFewestThatOverlap = 2;
+
+// With `n` units and k places a pass brings in n - k of them, the first when
+// the first unit is through, the last before the last unit starts:
+//   x + (n - k) copy <= (n - 1) x, with x seconds of compute a unit.
+int32_t FewestThatHide(int32_t n, double compute_s, double copy_s) {
+  if (n <= kFewestThatOverlap) return n;
+  if (copy_s <= compute_s) return kFewestThatOverlap;
+  const double streamed = std::floor((n - 2) * compute_s / copy_s);
+  return std::max(kFewestThatOverlap, n - static_cast<int32_t>(streamed));
+}
 
 // What is out of balance by more is slower than recomputation.
 constexpr int kMostMoves = 8;
@@ -31,6 +56,59 @@ bool FitsTogether(const Plan& plan, const PlanCosts& costs,
 }
 
 }  // namespace
+
+int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp,
+                       int32_t in_flight) {
+  const int64_t beside = PeakBytesBesideUnits(costs, pp, in_flight);
+  if (!plan.has_offload()) return beside;
+  // Every place is taken when the step starts, and one is by the unit that
+  // computes when most activations are there.
+  const RankMemory& memory = costs.memory.ranks[pp];
+  int64_t units = 0, least = std::numeric_limits<int64_t>::max();
+  for (const ChunkMemory& chunk : memory.chunks) {
+    for (const UnitMemory& unit : chunk.units) {
+      ++units;
+      least = std::min(least, unit.parameter_bytes);
+    }
+  }
+  const int64_t places =
+      std::min<int64_t>(units, plan.offload().resident_units());
+  return std::max(memory.always.total() + places * least, beside + least);
+}
+
+int32_t ChooseResidentUnits(const PlanCosts& costs,
+                            const std::vector<int32_t>& in_flight) {
+  int32_t hide = 1, all = 0;
+  int64_t fit = std::numeric_limits<int32_t>::max();
+  for (size_t pp = 0; pp < costs.cost.chunks.size(); ++pp) {
+    int32_t units = 0;
+    double compute_s = std::numeric_limits<double>::infinity(), copy_s = 0;
+    int64_t unit_bytes = 1;
+    for (size_t i = 0; i < costs.cost.chunks[pp].size(); ++i) {
+      for (const UnitCost& unit : costs.cost.chunks[pp][i].units) {
+        ++units;
+        compute_s = std::min({compute_s, unit.forward_s, unit.backward_s});
+        copy_s = std::max(copy_s, unit.fetch_s);
+      }
+      for (const UnitMemory& unit : costs.memory.ranks[pp].chunks[i].units) {
+        unit_bytes = std::max(unit_bytes, unit.parameter_bytes);
+      }
+    }
+    all += units;
+    hide = std::max(hide, FewestThatHide(units, compute_s, copy_s));
+    // Of places that are taken when most activations are there.
+    const int64_t left =
+        costs.memory.ranks[pp].limit_bytes -
+        PeakBytesBesideUnits(costs, static_cast<int32_t>(pp), in_flight[pp]);
+    // A rank with no more units holds them all.
+    if (left < units * unit_bytes) fit = std::min(fit, left / unit_bytes);
+  }
+  // No more than the fullest rank has, however the blocks are cut.
+  fit = std::min(
+      fit, CeilDivide(all, static_cast<int64_t>(costs.cost.chunks.size())));
+  return std::max<int32_t>(1,
+                           static_cast<int32_t>(std::min<int64_t>(hide, fit)));
+}
 
 Overflow LeastOverflow(const Plan& plan, const PlanCosts& costs,
                        const std::vector<int32_t>& in_flight) {

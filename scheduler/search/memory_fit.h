@@ -1,6 +1,7 @@
-// Plans that fit where the order of the devices, or the cut by time, does not:
-// the pipeline ranks that need most memory go to the devices that have most,
-// and blocks move from ranks that are full to ranks that have room.
+// What a plan's ranks hold at least, and plans that fit where the order of the
+// devices, or the cut by time, does not: the pipeline ranks that need most
+// memory go to the devices that have most, and blocks move from ranks that are
+// full to ranks that have room.
 
 #ifndef TRIREME_SCHEDULER_SEARCH_MEMORY_FIT_H_
 #define TRIREME_SCHEDULER_SEARCH_MEMORY_FIT_H_
@@ -17,6 +18,18 @@
 #include "scheduler/search/candidate_plan.h"
 
 namespace trireme {
+
+// Bytes on pipeline rank `pp` at its peak, of whose microbatches so many are in
+// flight; a little less than the simulated peak, which also counts messages.
+int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp,
+                       int32_t in_flight);
+
+// How many blocks of a plan with offload should stay on a device.
+// Of each pipeline rank: the fewest with which copies hide behind compute, or
+// where these do not fit the most that do; at least 1. `costs`: of the plan
+// with any number.
+int32_t ChooseResidentUnits(const PlanCosts& costs,
+                            const std::vector<int32_t>& in_flight);
 
 // The pipeline rank that PeakLowerBound puts furthest above its limit.
 // `in_flight`: MostInFlight of the plan's order.

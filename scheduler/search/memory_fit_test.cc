@@ -4,7 +4,6 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/pieces/transformer_pieces_testing.h"
-#include "scheduler/search/lower_bounds.h"
 #include "scheduler/search/search.h"
 
 namespace trireme {

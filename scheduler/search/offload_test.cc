@@ -13,7 +13,7 @@
 #include "scheduler/plan/plan.h"
 #include "scheduler/schedules/schedule.h"
 #include "scheduler/search/candidate_plan.h"
-#include "scheduler/search/resident_units.h"
+#include "scheduler/search/memory_fit.h"
 #include "scheduler/search/search.h"
 
 namespace trireme {

@@ -28,6 +28,11 @@ struct CostModel {
   // and copies between host and device.
   double compute_beside_communication = 1;
   double compute_beside_copies = 1;
+
+  const LinkCost& LinkBetween(size_t sender, size_t receiver) const {
+    return links.empty() ? default_link
+                         : links[sender * chunks.size() + receiver];
+  }
 };
 
 // The same cost for every chunk of the Program, free links.

@@ -7,11 +7,8 @@
 namespace trireme {
 
 void SimulatedReplica::AddLinks() {
-  const size_t ranks = program_.lists.size();
   for (const SimulatedProgram::Link& ends : program_.links) {
-    const LinkCost& link = cost_.links.empty()
-                               ? cost_.default_link
-                               : cost_.links[ends.from * ranks + ends.to];
+    const LinkCost& link = cost_.LinkBetween(ends.from, ends.to);
     const bool has_channel =
         std::any_of(link.channels.begin(), link.channels.end(),
                     [](const Channel& channel) { return channel.number >= 0; });
