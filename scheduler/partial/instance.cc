@@ -5,6 +5,7 @@
 #include "runtime/core/status.h"
 
 namespace trireme {
+
 int32_t DataNodeOf(const SkipInstance& instance, int32_t microbatch) {
   return instance.groups[0][microbatch / instance.microbatches_per_data_node];
 }
@@ -107,24 +108,26 @@ absl::Status CheckInstance(const SkipInstance& instance) {
       }
     }
   }
+  const std::vector<int32_t>& data_nodes = instance.groups[0];
   for (const int32_t node : instance.idle) {
-    if (node >= 0 && node < nodes &&
-        std::count(instance.groups[0].begin(), instance.groups[0].end(),
-                   node) == 0) {
-      continue;
+    if (node < 0 || node >= nodes) {
+      return InvalidArgument("without: found rank {}, expected 0 to {}", node,
+                             nodes - 1);
     }
-    return InvalidArgument(
-        "idle: found node {}, expected nodes that do not hold the first stage: "
-        "microbatches begin and end there",
-        node);
+    if (std::count(data_nodes.begin(), data_nodes.end(), node) > 0) {
+      return InvalidArgument(
+          "without: found rank {} of the first stage, expected ranks of other "
+          "stages: its microbatches begin and end there",
+          node);
+    }
   }
   const std::vector<bool> live = LiveStages(instance);
   const auto stages = std::count(live.begin(), live.end(), true);
   if (instance.path_length > stages) {
     return InvalidArgument(
-        "path_length: found {}, expected at most {}: so many stages have a "
-        "node that is not idle",
-        instance.path_length, stages);
+        "without: found {} stages that keep a rank, expected at least the {} "
+        "that a microbatch visits (plan.skip.stages_per_microbatch)",
+        stages, instance.path_length);
   }
   const auto sized = [nodes](const auto& list) {
     return list.empty() || static_cast<int32_t>(list.size()) == nodes;

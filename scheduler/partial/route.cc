@@ -1,6 +1,5 @@
 #include "scheduler/partial/route.h"
 
-#include <algorithm>
 #include <array>
 #include <map>
 
@@ -44,33 +43,6 @@ void NumberChannels(SkipInstance& instance) {
   }
 }
 
-absl::Status CheckWithout(const Plan& plan,
-                          const std::vector<int32_t>& without) {
-  const int64_t ranks = NumRanks(plan);
-  for (const int32_t rank : without) {
-    if (rank < 0 || rank >= ranks) {
-      return InvalidArgument("without: found rank {}, expected 0 to {}", rank,
-                             ranks - 1);
-    }
-    if (StageOfRank(plan, rank) == 0) {
-      return InvalidArgument(
-          "without: found rank {} of the first stage, expected ranks of other "
-          "stages: its microbatches begin and end there",
-          rank);
-    }
-  }
-  SkipInstance instance = SkipInstanceOf(plan);
-  instance.idle = without;
-  const std::vector<bool> live = LiveStages(instance);
-  const auto stages = std::count(live.begin(), live.end(), true);
-  if (stages >= instance.path_length) return absl::OkStatus();
-  return InvalidArgument(
-      "without: found {} stages that keep a rank, expected at least the {} "
-      "that "
-      "a microbatch visits (plan.skip.stages_per_microbatch)",
-      stages, instance.path_length);
-}
-
 }  // namespace
 
 SkipInstance RoutedInstance(const ModelShape& model,
@@ -109,9 +81,9 @@ absl::StatusOr<RoutedPlan> RouteSkips(const ModelShape& model,
                                       const Plan& plan,
                                       const SkipSearchOptions& options,
                                       const std::vector<int32_t>& without) {
-  RETURN_IF_ERROR(CheckWithout(plan, without));
   SkipInstance instance = RoutedInstance(model, cluster, plan);
   instance.idle = without;
+  RETURN_IF_ERROR(CheckInstance(instance));
   instance.equal_stage_visits = VisitsDivide(instance);
   ASSIGN_OR_RETURN(const SkipSearchResult found,
                    SearchSkipSchedule(instance, options));
