@@ -40,10 +40,10 @@ StepParts PartsOf(const Plan& plan, const PlanCosts& costs,
     }
     rank.optimizer_s += costs.cost.clip_s;
     rank.compute_s = estimate.step_s - rank.total();
-    for (double StepParts::*part : kStepParts) parts.*part += rank.*part;
+    for (const auto& [name, part] : kStepParts) parts.*part += rank.*part;
   }
   const auto ranks = static_cast<double>(costs.cost.chunks.size());
-  for (double StepParts::*part : kStepParts) parts.*part /= ranks;
+  for (const auto& [name, part] : kStepParts) parts.*part /= ranks;
   return parts;
 }
 

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -39,15 +40,25 @@ struct StepParts {
   double total() const;
 };
 
-inline constexpr std::array kStepParts = {
-    &StepParts::compute_s, &StepParts::recompute_s, &StepParts::tp_s,
-    &StepParts::cp_s,      &StepParts::ep_s,        &StepParts::pp_s,
-    &StepParts::dp_s,      &StepParts::copy_s,      &StepParts::optimizer_s,
-    &StepParts::bubble_s};
+struct StepPart {
+  std::string_view name;
+  double StepParts::*seconds = nullptr;
+};
+inline constexpr std::array<StepPart, 10> kStepParts = {
+    {{"compute", &StepParts::compute_s},
+     {"again", &StepParts::recompute_s},
+     {"bubble", &StepParts::bubble_s},
+     {"tp", &StepParts::tp_s},
+     {"cp", &StepParts::cp_s},
+     {"ep", &StepParts::ep_s},
+     {"pp", &StepParts::pp_s},
+     {"dp", &StepParts::dp_s},
+     {"copies", &StepParts::copy_s},
+     {"optimizer", &StepParts::optimizer_s}}};
 
 inline double StepParts::total() const {
   double sum = 0;
-  for (double StepParts::*part : kStepParts) sum += this->*part;
+  for (const StepPart& part : kStepParts) sum += this->*part.seconds;
   return sum;
 }
 

@@ -42,29 +42,27 @@ std::string Table(const std::vector<std::vector<std::string>>& rows,
 
 std::string PlanTable(const PlanReport& report) {
   std::vector<std::vector<std::string>> rows = {
-      {"#", "step s", "samples/s", "MFU %", "compute", "again", "bubble", "tp",
-       "cp", "ep", "pp", "dp", "copies", "optimizer", "peak GB", "plan"}};
+      {"#", "step s", "samples/s", "MFU %"}};
+  for (const StepPart& part : kStepParts) rows[0].emplace_back(part.name);
+  rows[0].insert(rows[0].end(), {"peak GB", "plan"});
   const auto column = [header = rows[0]](std::string_view name) {
     return std::find(header.begin(), header.end(), name) - header.begin();
   };
   for (size_t i = 0; i < report.best.size(); ++i) {
     const Estimate& estimate = report.best[i].estimate;
-    const StepParts& parts = estimate.parts;
-    auto share = [&](double seconds) {
-      return fmt::format("{:.1f} %", 100 * seconds / estimate.step_s);
-    };
     int64_t peak = 0;
     for (const MemoryBytes& rank : estimate.peak) {
       peak = std::max(peak, rank.total());
     }
-    rows.push_back(
-        {std::to_string(i + 1), fmt::format("{:.4g}", estimate.step_s),
-         fmt::format("{:.4g}", estimate.samples_per_s),
-         fmt::format("{:.1f}", 100 * estimate.mfu), share(parts.compute_s),
-         share(parts.recompute_s), share(parts.bubble_s), share(parts.tp_s),
-         share(parts.cp_s), share(parts.ep_s), share(parts.pp_s),
-         share(parts.dp_s), share(parts.copy_s), share(parts.optimizer_s),
-         Gigabytes(peak), ToText(report.best[i].candidate)});
+    std::vector<std::string>& row = rows.emplace_back();
+    row = {std::to_string(i + 1), fmt::format("{:.4g}", estimate.step_s),
+           fmt::format("{:.4g}", estimate.samples_per_s),
+           fmt::format("{:.1f}", 100 * estimate.mfu)};
+    for (const auto& [name, part] : kStepParts) {
+      row.push_back(fmt::format("{:.1f} %",
+                                100 * estimate.parts.*part / estimate.step_s));
+    }
+    row.insert(row.end(), {Gigabytes(peak), ToText(report.best[i].candidate)});
   }
   const bool offloads = std::any_of(
       report.best.begin(), report.best.end(),
