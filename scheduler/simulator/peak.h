@@ -8,7 +8,7 @@
 
 #include "scheduler/program/memory.h"
 #include "scheduler/program/program.h"
-#include "scheduler/simulator/interval.h"
+#include "scheduler/simulator/simulator.h"
 
 namespace trireme {
 

@@ -32,10 +32,15 @@
 #include "scheduler/program/memory.h"
 #include "scheduler/program/program.h"
 #include "scheduler/simulator/cost_model.h"
-#include "scheduler/simulator/interval.h"
 #include "scheduler/simulator/trace.h"
 
 namespace trireme {
+
+// A span of simulated time.
+struct Interval {
+  double start_s = 0;
+  double end_s = 0;
+};
 
 // A rank's step_s is the sum of its seven parts.
 struct RankTime {

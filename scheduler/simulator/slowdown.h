@@ -7,7 +7,7 @@
 
 #include "scheduler/program/program.h"
 #include "scheduler/simulator/cost_model.h"
-#include "scheduler/simulator/interval.h"
+#include "scheduler/simulator/simulator.h"
 
 namespace trireme {
 
