@@ -30,7 +30,6 @@ std::string MemoryText(const PlannerInput& input, const PlanReport& report,
 std::string HostMemoryText(const PlannerInput& input, const PlanReport& report,
                            const Candidate& candidate);
 
-bool Matches(const Candidate& candidate, const WhyQuery& query);
 // The candidate that answers the question best; null: none matches.
 const Candidate* NearestOf(const PlanReport& report, const WhyQuery& query);
 

@@ -155,22 +155,6 @@ bool Nearer(const Candidate& a, const Candidate& b) {
 
 }  // namespace
 
-bool Matches(const Candidate& candidate, const WhyQuery& query) {
-  auto same = [](const auto& wanted, const auto& value) {
-    return !wanted.has_value() || *wanted == value;
-  };
-  return same(query.tp, candidate.tp) && same(query.cp, candidate.cp) &&
-         same(query.ulysses, candidate.ulysses) &&
-         same(query.sequence_parallel, candidate.sequence_parallel) &&
-         same(query.pp, candidate.pp) && same(query.dp, candidate.dp) &&
-         same(query.ep, candidate.ep) && same(query.chunks, candidate.chunks) &&
-         same(query.microbatch_size, candidate.microbatch_size) &&
-         same(query.schedule, candidate.schedule) &&
-         same(query.sharding, candidate.sharding) &&
-         same(query.recompute, candidate.recompute) &&
-         same(query.offload, candidate.offload);
-}
-
 const Candidate* NearestOf(const PlanReport& report, const WhyQuery& query) {
   const Candidate* nearest = nullptr;
   for (const Candidate& candidate : report.candidates) {

@@ -3,12 +3,10 @@
 #ifndef TRIREME_SCHEDULER_EXPLAIN_VERDICTS_H_
 #define TRIREME_SCHEDULER_EXPLAIN_VERDICTS_H_
 
-#include <cstdint>
-#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "scheduler/plan/plan.pb.h"
+#include "scheduler/explain/query.h"
 #include "scheduler/search/candidates.h"
 #include "scheduler/search/search.h"
 
@@ -19,17 +17,6 @@ namespace trireme {
 std::string VerdictText(const PlannerInput& input, const PlanReport& report,
                         const Candidate& candidate);
 
-// Which candidates a question is about; fields left out match all.
-struct WhyQuery {
-  std::optional<int32_t> tp, cp, ulysses, pp, dp, chunks, microbatch_size;
-  std::optional<bool> sequence_parallel;
-  // What the planner does not look for; answered with the reason.
-  std::optional<int32_t> ep;
-  std::optional<bool> offload;
-  std::optional<Plan::Schedule> schedule;
-  std::optional<Plan::Sharding> sharding;
-  std::optional<Plan::Recompute> recompute;
-};
 // Why not those: the verdict of the fastest of them, and how many there are of
 // each verdict. Where none was considered, the answer is about the plan that
 // has the given fields and the chosen plan's others, costed and simulated with
