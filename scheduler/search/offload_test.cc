@@ -402,12 +402,15 @@ TEST(Offload, WherePlansFitNoneWithItIsFaster) {
   unused = input.cluster.devices(0);
   unused.set_name("unused");
   unused.clear_to_device_bytes_per_s();
-  const auto other = Why(input, report, {.offload = true});
+  PlanReport asked = report;
+  asked.cluster = *ResolveCluster(input.cluster);
+  const auto other = Why(input, asked, {.offload = true});
   ASSERT_TRUE(other.ok());
   EXPECT_EQ(other->find("UNSUPPORTED"), std::string::npos) << *other;
   // Copies of unknown rate are no copies for nothing.
   input.cluster.mutable_devices(0)->clear_to_device_bytes_per_s();
-  const auto unknown = Why(input, report, {.offload = true});
+  asked.cluster = *ResolveCluster(input.cluster);
+  const auto unknown = Why(input, asked, {.offload = true});
   ASSERT_TRUE(unknown.ok());
   EXPECT_EQ(unknown->find("UNSUPPORTED(cluster.devices[0].to_device_bytes_per_s"
                           ": found none"),
