@@ -146,7 +146,8 @@ Overflow WorstOverflow(const Estimate& estimate) {
 
 bool Fits(const Estimate& estimate) {
   return WorstOverflow(estimate).bytes <= 0 &&
-         estimate.host_overflow.bytes <= 0;
+         estimate.host_overflow.bytes <= 0 &&
+         estimate.drive_overflow.bytes <= 0;
 }
 
 Plan::Prediction PredictionOf(const Plan& plan, const Estimate& estimate) {

@@ -114,7 +114,7 @@ struct Overflow {
   int64_t bytes = 0;
 };
 Overflow WorstOverflow(const Estimate& estimate);
-// No device and no host has too little memory.
+// No device and no host has too little memory, and no drive too little room.
 bool Fits(const Estimate& estimate);
 
 // The estimate as a plan's `predicted`, for every logical rank.

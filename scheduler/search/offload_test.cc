@@ -347,6 +347,13 @@ TEST(Offload, WhereTheHostIsTooSmallADriveHoldsTheOptimizer) {
               0.01 * states);
   EXPECT_NEAR(best.estimate.parts.optimizer_s, states / 1e9,
               0.05 * states / 1e9);
+  // Not where others have filled it since.
+  EXPECT_TRUE(Fits(best.estimate));
+  ClusterModel full = report.cluster;
+  full.nodes[0].drive_free_bytes = 1'000'000'000;
+  const auto refused = EstimatePlan(input.model, full, best.plan);
+  ASSERT_TRUE(refused.ok()) << refused.status();
+  EXPECT_FALSE(Fits(*refused));
   const std::string text = OffloadText(input, best);
   EXPECT_NE(text.find("of optimizer states in /mnt/drive"), std::string::npos)
       << text;
