@@ -25,44 +25,34 @@ absl::Status ValidatePath(const SkipInstance& instance,
         "microbatch {} node {}: found it first, expected its data node {}",
         microbatch, path[0], data_node);
   }
-  int32_t frontier = 0;
-  int32_t swaps = 0;
-  int32_t distance = 0;
-  std::set<int32_t> visited = {0};
+  const SkipRules& rules = instance.rules;
+  StageVisits visits;
   for (size_t i = 1; i < path.size(); ++i) {
     if (path[i] < 0 || path[i] >= instance.num_nodes()) {
       return InvalidArgument("microbatch {}: found node {}, expected 0 to {}",
                              microbatch, path[i], instance.num_nodes() - 1);
     }
     const int32_t stage = stage_of[path[i]];
-    if (!visited.insert(stage).second) {
+    if (VisitStage(rules, stage, visits)) continue;
+    if ((visits.visited >> stage & 1) != 0) {
       return InvalidArgument(
           "microbatch {} node {}: found stage {} again, expected each stage "
           "at most once",
           microbatch, path[i], stage);
     }
-    const int32_t back = frontier - stage;
+    const int32_t back = visits.frontier - stage;
     if (back > 0) {
-      ++swaps;
-      distance += back;
-    }
-    if (back > instance.rules.max_swap_distance ||
-        distance > instance.rules.max_total_swap_distance ||
-        swaps > instance.rules.max_swaps) {
       return InvalidArgument(
           "microbatch {} node {}: found swap {} of distance {} (in all {}), "
           "expected at most {} of at most {} (in all {})",
-          microbatch, path[i], swaps, back, distance, instance.rules.max_swaps,
-          instance.rules.max_swap_distance,
-          instance.rules.max_total_swap_distance);
+          microbatch, path[i], visits.swaps + 1, back, visits.distance + back,
+          rules.max_swaps, rules.max_swap_distance,
+          rules.max_total_swap_distance);
     }
-    if (-back > instance.rules.max_forward_jump) {
-      return InvalidArgument(
-          "microbatch {} node {}: found a forward jump of {}, expected at "
-          "most {}",
-          microbatch, path[i], -back, instance.rules.max_forward_jump);
-    }
-    frontier = std::max(frontier, stage);
+    return InvalidArgument(
+        "microbatch {} node {}: found a forward jump of {}, expected at most "
+        "{}",
+        microbatch, path[i], -back, rules.max_forward_jump);
   }
   return absl::OkStatus();
 }
