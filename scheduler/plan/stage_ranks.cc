@@ -1,7 +1,5 @@
 #include "scheduler/plan/stage_ranks.h"
 
-#include <numeric>
-
 #include "runtime/core/log.h"
 
 namespace trireme {
@@ -20,12 +18,7 @@ int64_t FirstRankOfStage(const Plan& plan, int64_t stage) {
 }
 
 int64_t NumRanks(const Plan& plan) {
-  const auto& stage_ranks = plan.skip().stage_ranks();
-  if (!stage_ranks.empty()) {
-    return std::accumulate(stage_ranks.begin(), stage_ranks.end(), int64_t{0});
-  }
-  const Plan::Grid& grid = plan.grid();
-  return int64_t{grid.tp()} * grid.cp() * grid.dp() * grid.pp();
+  return FirstRankOfStage(plan, plan.grid().pp());
 }
 
 int64_t StageOfRank(const Plan& plan, int64_t logical_rank) {
