@@ -10,6 +10,8 @@
 #include "gtest/gtest.h"
 #include "models/dit/dit_family.h"
 #include "models/objective/rectified_flow.h"
+#include "models/swin/swin_config.h"
+#include "models/swin/swin_family.h"
 #include "parallel/communicators.h"
 #include "parallel/process_grid.h"
 #include "runtime/comm/stand_in.h"
@@ -111,6 +113,25 @@ TrainingSetup TinyJob(int64_t side = 16) {
   setup.dtype = DType::kFloat32;
   setup.global_batch = 8;
   return setup;
+}
+
+// Plans of a model whose tokens lie in windows have neither: times of them
+// would take long, and be of nothing.
+TEST(ProfileCluster, TimesNoSplitThatIsRefused) {
+  Swin swin;
+  swin.set_preset(Swin::TINY);
+  for (const uint32_t heads : {2, 4}) {
+    Swin::Stage& stage = *swin.add_stages();
+    stage.set_blocks(1);
+    stage.set_heads(heads);
+  }
+  const auto config = ResolveSwin(swin, /*channels=*/1, /*side=*/28,
+                                  /*classes=*/10);
+  ASSERT_TRUE(config.ok()) << config.status();
+  TrainingSetup job;
+  job.family = MakeSwinFamily(*config);
+  job.global_batch = 1;
+  EXPECT_EQ(SplitsToTime(job, 4, 2), (std::vector<PieceSplit>{{}, {.tp = 2}}));
 }
 
 // What a job's plans are chosen by: a split without times would be guessed.
