@@ -73,7 +73,7 @@ absl::Status CheckPictures(std::string_view family, const DataFormat& data) {
 absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     Model& model, const DataFormat& data) {
   if (data.surfaces && !model.has_shape_vae() && !model.has_sparse_vae() &&
-      !model.has_mesh_tokens()) {
+      !model.has_sparse_dit() && !model.has_mesh_tokens()) {
     return InvalidArgument(
         "data.shapes: found neither grids nor a volume, expected one for a "
         "model that is no autoencoder of shapes (model.shape_vae)");

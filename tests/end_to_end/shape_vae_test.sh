@@ -168,7 +168,9 @@ expect_error "data.shapes.voxels: found, expected mosaics" \
   "$trireme" train sparse.textproto --set 'model={dit {preset: TINY}}'
 expect_error "data.shapes.voxels.tokens: found 5, expected as many as one of" \
   "$trireme" train sparse.textproto --set data.shapes.voxels.tokens=5
-expect_error "model.sparse_vae: found other data, expected voxels" \
-  "$trireme" train vae.textproto --set 'model={sparse_vae {preset: TINY}}'
+for family in sparse_vae sparse_dit; do
+  expect_error "model.$family: found other data, expected voxels" \
+    "$trireme" train vae.textproto --set "model={$family {preset: TINY}}"
+done
 expect_error "expected an autoencoder of shapes" \
   "$trireme" data voxels more --shapes --latents sparse
