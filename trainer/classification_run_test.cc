@@ -9,12 +9,15 @@
 #include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/weights/tensor_source.h"
 #include "nlohmann/json.hpp"
+#include "runtime/checkpoint/safetensors.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "trainer/config/textproto.h"
+#include "trainer/forward/forward.h"
 #include "trainer/job.h"
 #include "trainer/sampling/draw_samples.h"
 #include "trainer/train.h"
@@ -101,6 +104,25 @@ TEST_F(ClassificationRunTest, DrawsNothing) {
   const auto report =
       DrawSamples({.run = out_, .out = out_ + "/samples.png"}, world);
   EXPECT_THAT(MessageOf(report.status()),
+              HasSubstr("names the classes of pictures"));
+  // Nor does it predict pictures of those that it is given.
+  const std::string inputs = out_ + "/inputs.safetensors";
+  auto writer = SafetensorsWriter::Create(
+      inputs,
+      {{"class_labels", DType::kFloat32, {1}},
+       {"hidden_states", DType::kFloat32, {1, 1, 28, 28}},
+       {"timestep", DType::kFloat32, {1}}},
+      {});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  for (const SafetensorsEntry& entry : (*writer)->entries()) {
+    CHECK_OK(AppendNumbers(
+        **writer, entry, std::vector<double>(entry.shape.num_elements(), 0.0)));
+  }
+  CHECK_OK((*writer)->Commit().status());
+  const auto forward = Forward(
+      {.model = out_, .inputs = inputs, .out = out_ + "/outputs.safetensors"},
+      world);
+  EXPECT_THAT(MessageOf(forward.status()),
               HasSubstr("names the classes of pictures"));
 }
 

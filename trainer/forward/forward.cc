@@ -61,6 +61,12 @@ absl::StatusOr<Prepared> Prepare(const ForwardOptions& options,
                                  const std::string& weights, int64_t ranks) {
   Prepared prepared;
   ASSIGN_OR_RETURN(prepared.model, FindStoredModel(weights));
+  if (prepared.model.family->classifies()) {
+    return FailedPrecondition(
+        "{}: found a model that names the classes of pictures, expected one "
+        "whose prediction is of a sample's shape",
+        options.model);
+  }
   ASSIGN_OR_RETURN(prepared.inputs,
                    ReadClassInputs(options.inputs, *prepared.model.family,
                                    options.gradients));
