@@ -131,7 +131,7 @@ namespace {
 // not tell.
 std::optional<int64_t> FreeBytes(const std::string& folder) {
   std::error_code error;
-  std::filesystem::path there = folder;
+  std::filesystem::path there = std::filesystem::absolute(folder, error);
   while (!std::filesystem::exists(there, error) && there.has_parent_path() &&
          there != there.parent_path()) {
     there = there.parent_path();
