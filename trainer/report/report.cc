@@ -93,8 +93,11 @@ bool HasPoints(const Curve& curve) {
       [](const auto& point) { return std::isfinite(point.second); });
 }
 
-// Losses jump from batch to batch: their mean over a fiftieth of the run.
-Curve Smoothed(const Curve& curve) {
+// Losses jump from batch to batch: their mean over a fiftieth of the run. Of
+// steps that went wrong there is none.
+Curve Smoothed(Curve curve) {
+  std::erase_if(curve.points,
+                [](const auto& point) { return !std::isfinite(point.second); });
   Curve smoothed{.name = "mean"};
   const size_t window = std::max<size_t>(1, curve.points.size() / 50);
   double sum = 0;
@@ -225,8 +228,12 @@ std::string Samples(const RunFolder& run) {
     if (absl::EndsWith(name, ".png")) pictures.push_back(name);
   }
   std::string text;
+  // The newest of each kind: what is drawn, and where experts' routes went.
+  std::map<std::string, size_t> of_kind;
   for (size_t i = pictures.size(); i > 0; --i) {
-    if (pictures.size() - i == kMostSamples) break;
+    const std::string kind =
+        pictures[i - 1].substr(0, pictures[i - 1].rfind('_'));
+    if (of_kind[kind]++ >= kMostSamples) continue;
     const auto png =
         ReadFile(run.samples() + "/" + pictures[i - 1], kMostBytes);
     if (!png.ok()) continue;

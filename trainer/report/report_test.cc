@@ -91,6 +91,36 @@ TEST(ReportTest, HeldOutSamplesLossesAreDrawnWhereTheyWereMeasured) {
   EXPECT_THAT(page("not_measured", ""), Not(HasSubstr("held out")));
 }
 
+// One step that went wrong does not take the mean of all that follow.
+TEST(ReportTest, TheMeanGoesOnBehindALossThatIsNoNumber) {
+  const auto lines = [](const std::string& name, const std::string& second) {
+    const std::string run =
+        RunWith(name, Step(1, 1) + "{\"step\":2,\"loss\":" + second + "}\n" +
+                          Step(3, 1) + Step(4, 1));
+    const std::string page = ReportOfRun(RunFolder(run)).value();
+    int found = 0;
+    for (size_t at = 0; (at = page.find("<polyline", at)) != page.npos; ++at) {
+      ++found;
+    }
+    return found;
+  };
+  EXPECT_EQ(lines("bad_loss", "null"), lines("good_loss", "0.5"));
+}
+
+TEST(ReportTest, TheNewestPicturesOfEachKindAreShown) {
+  const std::string run = RunWith("kinds", Step(1, 1));
+  for (const char* name : {"routing_1", "routing_2", "step_1", "step_2",
+                           "step_3", "step_4", "step_5"}) {
+    ASSERT_TRUE(
+        WriteFileAtomically(fmt::format("{}/samples/{}.png", run, name), "PNG")
+            .ok());
+  }
+  EXPECT_THAT(ReportOfRun(RunFolder(run)).value(),
+              AllOf(HasSubstr("routing_1.png"), HasSubstr("routing_2.png"),
+                    HasSubstr("step_5.png"), HasSubstr("step_2.png"),
+                    Not(HasSubstr("step_1.png"))));
+}
+
 TEST(ReportTest, FilesThatAreBrokenAreLeftOut) {
   const std::string run = RunWith("broken", Step(1, 1));
   ASSERT_TRUE(
