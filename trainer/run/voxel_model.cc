@@ -10,7 +10,7 @@
 namespace trireme {
 
 absl::StatusOr<std::unique_ptr<VoxelAutoencoder>> OpenVoxelAutoencoder(
-    const std::string& path, Device& device) {
+    const std::string& path, const DataFormat& data, Device& device) {
   ASSIGN_OR_RETURN(const StoredModel model, FindStoredModel(path));
   if (!model.described.model.has_sparse_vae()) {
     return InvalidArgument(
@@ -18,8 +18,7 @@ absl::StatusOr<std::unique_ptr<VoxelAutoencoder>> OpenVoxelAutoencoder(
         model.family->Describe());
   }
   ASSIGN_OR_RETURN(const SparseVaeConfig config,
-                   ResolveSparseVae(model.described.model.sparse_vae(),
-                                    model.described.data));
+                   ResolveSparseVae(model.described.model.sparse_vae(), data));
   const bool ema = StoredTensors::Exist(model.weights + "/" + kEmaFile);
   ASSIGN_OR_RETURN(const std::unique_ptr<TensorSource> weights,
                    OpenWeights(model.weights, ema, *model.family));

@@ -131,8 +131,9 @@ absl::StatusOr<GivesBack> OfPoints(const std::string& model, Device& device) {
 // Of voxels, at which it gives distances back.
 absl::StatusOr<GivesBack> OfVoxels(const std::string& model, const Data& data,
                                    Device& device) {
-  ASSIGN_OR_RETURN(std::shared_ptr<const VoxelAutoencoder> autoencoder,
-                   OpenVoxelAutoencoder(model, device));
+  ASSIGN_OR_RETURN(
+      std::shared_ptr<const VoxelAutoencoder> autoencoder,
+      OpenVoxelAutoencoder(model, DataFormatOf(data, /*classes=*/0), device));
   const VoxelShape shape = VoxelShapeOf(data.shapes());
   const FieldSpec spec = {.name = kTokenSetField,
                           .shape = {shape.most_tokens, shape.token_channels()}};
