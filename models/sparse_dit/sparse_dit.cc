@@ -84,14 +84,14 @@ SparseDitPart::SparseDitPart(ParameterStore& store, const ProcessGrid& grid,
   }
 }
 
-std::vector<BoundarySpec> SparseDitPart::Boundary(int block, int64_t b) const {
+std::vector<BoundarySpec> SparseDitPart::Boundary(int /*block*/,
+                                                  int64_t b) const {
   std::vector<BoundarySpec> specs =
       layout_.Boundary(b, config_.hidden, dtype_, /*with_text=*/false);
-  if (options_.blocks.first + block < config_.layers) {
-    specs.push_back({{b, config_.condition.tokens(), config_.condition_width()},
-                     dtype_,
-                     layout_.TextStates()});
-  }
+  // Behind the last block, too: a partial pipeline's may be any.
+  specs.push_back({{b, config_.condition.tokens(), config_.condition_width()},
+                   dtype_,
+                   layout_.TextStates()});
   return specs;
 }
 
@@ -206,9 +206,6 @@ void SparseDitPart::RunBlock(ForwardContext& context, int block,
                              const SparseDitConstants& constants,
                              StreamState& state) const {
   blocks_[block]->Forward(context, constants, state);
-  if (options_.blocks.first + block + 1 == config_.layers) {
-    state.text = ShardedVariable();
-  }
 }
 
 ShardedVariable SparseDitPart::Head(ForwardContext& context,

@@ -57,7 +57,7 @@ class SparseDitPart {
   }
 
   // What is carried into the part's block i, or out of the last, of b samples:
-  // x, silu(c) and, where there is still a use for it, the condition.
+  // x, silu(c) and the condition.
   std::vector<BoundarySpec> Boundary(int block, int64_t b) const;
 
   std::string_view sample_field() const { return kTokenSetField; }

@@ -176,6 +176,10 @@ std::vector<GridCase> MaskedCases() {
   }
   const std::string swapped = std::string(kSwapped) + "}";
   cases.push_back(Partial({.pp = 4, .text = Text::kCross}, swapped.c_str()));
+  // What blocks attend to reaches whoever is visited last.
+  cases.push_back(
+      Partial({.pp = 4, .sparse_dit = CrossCondition::Kind::kFeatures},
+              swapped.c_str()));
   cases.push_back(Partial({.pp = 4}, ("recompute: FULL " + swapped).c_str()));
   cases.push_back(
       Partial({.pp = 4, .dtype = DType::kFloat32}, swapped.c_str()));
