@@ -171,6 +171,27 @@ expect_in sample.txt "given back of 2 held-out shapes: volume IoU "
   --out of_fewer.png > sample.txt
 expect_in sample.txt "given back of 2 held-out shapes: volume IoU "
 
+# A generator of voxels near the surface draws at those of held-out shapes.
+cat > places.textproto <<'JOB'
+model { sparse_dit { preset: TINY hidden: 32 heads: 2 key_heads: 2 layers: 2 } }
+data {
+  shapes { path: "voxels" voxels { resolution: 16 patch: 2 tokens: 512 } }
+  held_out: 2
+}
+global_batch: 4
+steps: 6
+optimizer { learning_rate: 1e-3 ema_decay: 0.9 }
+precision: FP32
+sample { steps: 2 per_class: 1 }
+JOB
+"$trireme" launch places.textproto --ranks 2 --out places > train.txt
+expect_in train.txt "2 shapes: places/samples/step_00000006.png"
+"$trireme" sample places --out at_places.png --evaluate 2 > sample.txt
+expect_in sample.txt "to 2 held-out ones: MMD "
+expect_in sample.txt "drawn at the voxels of such shapes"
+[[ $(ls at_places) == $'00_ball_0.glb\n01_block_0.glb' ]] ||
+  fail "found $(ls at_places)"
+
 expect_error "data.shapes.voxels: found, expected mosaics" \
   "$trireme" train sparse.textproto --set 'model={dit {preset: TINY}}'
 expect_error "data.shapes.voxels.tokens: found 5, expected as many as one of" \

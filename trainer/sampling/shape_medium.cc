@@ -250,6 +250,11 @@ absl::StatusOr<std::string> ShapeMedium::Compare(
     text +=
         "these were trained on, as the job holds none out (data.held_out)\n";
   }
+  if (!prompts.front().voxels.empty()) {
+    text +=
+        "drawn at the voxels of such shapes, which say where surfaces are: the "
+        "figures are those of distances there, not of shapes\n";
+  }
   return text;
 }
 
