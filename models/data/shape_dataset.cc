@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <string_view>
 #include <utility>
@@ -58,14 +59,19 @@ class ShapeDataset final : public Dataset {
   struct LeftOut {
     int64_t larger = 0;
     int64_t empty = 0;
+    // Voxels of the smallest shape that has any, and of the largest.
+    int64_t least = std::numeric_limits<int64_t>::max();
+    int64_t most = 0;
   };
   // Leaves out the shapes of more voxels than a sample has, and of none.
   LeftOut KeepVoxels() {
     enum Verdict : uint8_t { kFits, kLarger, kEmpty };
     std::vector<Verdict> verdicts(shapes_.size());
+    std::vector<int64_t> sizes(shapes_.size());
 #pragma omp parallel for schedule(dynamic)
     for (size_t i = 0; i < shapes_.size(); ++i) {
       const VoxelSet set = VoxelTokens(cache_.Read(shapes_[i]).volume, voxels_);
+      sizes[i] = set.size();
       verdicts[i] = set.size() == 0      ? kEmpty
                     : Fits(set, voxels_) ? kFits
                                          : kLarger;
@@ -75,6 +81,8 @@ class ShapeDataset final : public Dataset {
     for (size_t i = 0; i < shapes_.size(); ++i) {
       left_out.larger += verdicts[i] == kLarger;
       left_out.empty += verdicts[i] == kEmpty;
+      left_out.most = std::max(left_out.most, sizes[i]);
+      if (sizes[i] > 0) left_out.least = std::min(left_out.least, sizes[i]);
       if (verdicts[i] == kFits) kept.push_back(shapes_[i]);
     }
     shapes_ = std::move(kept);
@@ -232,16 +240,29 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenVoxels(
   const int64_t all = cache.size();
   auto dataset = std::make_unique<ShapeDataset>(std::move(cache), options);
   const ShapeDataset::LeftOut left_out = dataset->KeepVoxels();
+  if (dataset->size() == 0 && left_out.larger == 0) {
+    return InvalidArgument(
+        "data.shapes.path: found {}, none of whose {} shapes has voxels, "
+        "expected one that has",
+        options.folder, all);
+  }
+  if (dataset->size() == 0 && left_out.least <= options.voxels.most_tokens) {
+    return InvalidArgument(
+        "data.shapes.voxels.coarser_tokens: found fewer than each of the {} "
+        "shapes of {} needs, expected more",
+        all, options.folder);
+  }
   if (dataset->size() == 0) {
     return InvalidArgument(
-        "data.shapes.voxels.tokens: found {}, expected as many as one of the "
-        "{} shapes of {} has voxels",
-        options.voxels.most_tokens, all, options.folder);
+        "data.shapes.voxels.tokens: found {}, expected at least the {} that "
+        "the smallest of the {} shapes of {} has (the largest has {})",
+        options.voxels.most_tokens, left_out.least, all, options.folder,
+        left_out.most);
   }
   if (left_out.larger > 0) {
     LOG(WARNING) << options.folder << ": " << left_out.larger << " of " << all
                  << " shapes have more than " << options.voxels.most_tokens
-                 << " voxels"
+                 << " voxels (the largest " << left_out.most << ")"
                  << (options.voxels.most_coarser.empty()
                          ? ""
                          : ", or more coarser ones than the job says,")

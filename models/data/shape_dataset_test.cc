@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "fmt/format.h"
 #include "models/data/field_readers.h"
 #include "models/shape/mesh_writer.h"
 #include "models/shape/mosaic_tokens.h"
@@ -164,11 +165,22 @@ TEST_F(ShapeDatasetTest, ASampleIsAShapesVoxels) {
   ASSERT_EQ((*few)->size(), 1);
   EXPECT_EQ((*few)->Read(0)->key, "flat/box.obj");
   EXPECT_NE((*few)->IndexHash(), (*all)->IndexHash());
-  EXPECT_NE(MessageOf(open(3).status())
-                .find("data.shapes.voxels.tokens: found 3, expected as many as "
-                      "one of the 2 shapes"),
+  // Whoever chose too few is told how many there are.
+  EXPECT_EQ(
+      MessageOf(open(3).status()),
+      fmt::format("data.shapes.voxels.tokens: found 3, expected at least "
+                  "the {} that the smallest of the 2 shapes of {} has "
+                  "(the largest has {})",
+                  flat->voxels.size() / 3, folder, high->voxels.size() / 3));
+  const auto bounded = OpenShapeDataset({.folder = folder,
+                                         .voxels = {.cells = 16,
+                                                    .patch = 2,
+                                                    .most_tokens = 8 * 8 * 8,
+                                                    .most_coarser = {1}}});
+  EXPECT_NE(MessageOf(bounded.status())
+                .find("data.shapes.voxels.coarser_tokens: found fewer than"),
             std::string::npos)
-      << open(3).status();
+      << bounded.status();
   const auto other =
       OpenShapeDataset({.folder = folder,
                         .voxels = {.cells = 32, .patch = 2, .most_tokens = 9}});

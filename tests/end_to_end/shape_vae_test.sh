@@ -194,7 +194,7 @@ expect_in sample.txt "drawn at the voxels of such shapes"
 
 expect_error "data.shapes.voxels: found, expected mosaics" \
   "$trireme" train sparse.textproto --set 'model={dit {preset: TINY}}'
-expect_error "data.shapes.voxels.tokens: found 5, expected as many as one of" \
+expect_error "data.shapes.voxels.tokens: found 5, expected at least the " \
   "$trireme" train sparse.textproto --set data.shapes.voxels.tokens=5
 for family in sparse_vae sparse_dit; do
   expect_error "model.$family: found other data, expected voxels" \
