@@ -1,10 +1,14 @@
 #include "models/batch.h"
 
+#include <algorithm>
+#include <array>
 #include <functional>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
 #include "runtime/core/log.h"
+#include "runtime/core/voxel_order.h"
 #include "runtime/device/host.h"
 
 namespace trireme {
@@ -32,6 +36,36 @@ Tensor Filled(Device& device, const Shape& shape, double value) {
   const std::vector<T> values(shape.num_elements(), static_cast<T>(value));
   return Tensor::FromValues<T>(device, shape, values,
                                MemoryCategory::kActivations, "batch");
+}
+
+// [rows, tokens, 3].
+Tensor VoxelsOnPlanes(Device& device, const FieldSpec& spec, int64_t rows) {
+  const int64_t side = spec.places;
+  const int64_t count = std::min(spec.shape.dim(0), side * side * side);
+  std::vector<std::array<int32_t, 3>> places;
+  for (int64_t i = 0; std::ssize(places) < count; ++i) {
+    // Planes 0, 8, .., then 1, 9, ..
+    const int64_t in_block = i / side, z = i % side;
+    if (z % kVoxelBlock != in_block) continue;
+    for (int64_t at = 0; at < side * side && std::ssize(places) < count; ++at) {
+      places.push_back({static_cast<int32_t>(at % side),
+                        static_cast<int32_t>(at / side),
+                        static_cast<int32_t>(z)});
+    }
+  }
+  std::sort(places.begin(), places.end(), [side](const auto& a, const auto& b) {
+    return VoxelRank(a[0], a[1], a[2], side) <
+           VoxelRank(b[0], b[1], b[2], side);
+  });
+  places.resize(spec.shape.dim(0), {-1, -1, -1});
+  std::vector<int32_t> values;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (const auto& place : places) {
+      values.insert(values.end(), place.begin(), place.end());
+    }
+  }
+  return Tensor::FromValues<int32_t>(device, spec.ShapeOf(rows), values,
+                                     MemoryCategory::kActivations, "batch");
 }
 
 }  // namespace
@@ -92,6 +126,7 @@ Batch EmptyBatch(Device& device, std::span<const FieldSpec> fields,
 Batch TypicalBatch(Device& device, std::span<const FieldSpec> fields,
                    int64_t samples) {
   return MakeBatch(fields, samples, [&](const FieldSpec& spec, int64_t rows) {
+    if (spec.places > 0) return VoxelsOnPlanes(device, spec, rows);
     const Shape shape = spec.ShapeOf(rows);
     return spec.dtype == DType::kInt32
                ? Filled<int32_t>(device, shape, spec.typical)

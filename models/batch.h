@@ -66,6 +66,9 @@ struct FieldSpec {
   std::string counted_by;
   // Of kSurfaceField: how many points that lie far apart come first.
   int64_t apart = 0;
+  // Of kVoxelsField: places along a side of the grid, where a sample's typical
+  // voxels are different ones (TypicalBatch); 0: all are at place 0.
+  int64_t places = 0;
   // Text is made of the sample's caption (models/data/byte_text.h), not read
   // as an encoder's states.
   bool from_caption = false;
@@ -115,7 +118,9 @@ double SumOf(const Batch& batch, std::string_view field);
 // as many rows as there may be.
 Batch EmptyBatch(Device& device, std::span<const FieldSpec> fields,
                  int64_t samples);
-// The same with the fields' typical values.
+// The same with the fields' typical values. Voxels lie on planes that are a
+// block of 8 places apart, as far as they need no more: a surface, too, passes
+// few of the grid's blocks, and has a layer of voxels in each.
 Batch TypicalBatch(Device& device, std::span<const FieldSpec> fields,
                    int64_t samples);
 

@@ -1,8 +1,10 @@
 #include "models/batch.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "runtime/core/voxel_order.h"
 #include "runtime/device/cpu_device.h"
 
 namespace trireme {
@@ -48,6 +50,36 @@ TEST_F(BatchTest, DryBatchesHaveRoomForTheMostRows) {
             (std::vector<int64_t>{0, 7, 14}));
   EXPECT_EQ(TypicalBatch(device_, fields, 2)["points"].ToVector<float>(),
             std::vector<float>(84, 0.5F));
+}
+
+// A profile times attention to blocks: of voxels that were all at one place it
+// would find hardly any.
+TEST_F(BatchTest, TypicalVoxelsLieOnPlanesABlockApart) {
+  const auto voxels_of = [&](int64_t tokens, int64_t side) {
+    const FieldSpec fields[] = {{.name = kVoxelsField,
+                                 .dtype = DType::kInt32,
+                                 .shape = {tokens, 3},
+                                 .places = side}};
+    const Tensor voxels = TypicalBatch(device_, fields, 2)[kVoxelsField];
+    EXPECT_EQ(voxels.shape(), (Shape{2, tokens, 3}));
+    const std::vector<int32_t> both = voxels.ToVector<int32_t>();
+    const std::vector<int32_t> one(both.begin(), both.begin() + 3 * tokens);
+    EXPECT_TRUE(std::equal(one.begin(), one.end(), both.begin() + 3 * tokens));
+    return one;
+  };
+  const std::vector<int32_t> planes = voxels_of(2 * 100, 10);
+  int64_t last = -1;
+  for (int64_t i = 0; i < 200; ++i) {
+    const int32_t* const at = planes.data() + 3 * i;
+    EXPECT_TRUE(at[2] == 0 || at[2] == 8) << at[2];
+    const int64_t rank = VoxelRank(at[0], at[1], at[2], 10);
+    EXPECT_GT(rank, last);
+    last = rank;
+  }
+  // More than planes have, and more than the grid has.
+  EXPECT_EQ(voxels_of(9, 2),
+            (std::vector<int32_t>{0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 1,  0,  0, 0,
+                                  1, 1, 0, 1, 0, 1, 1, 1, 1, 1, -1, -1, -1}));
 }
 
 }  // namespace

@@ -13,10 +13,10 @@
 namespace trireme {
 namespace {
 
-// Of a model whose voxels are all at one place, as where only times matter:
-// few enough for the smallest block.
+// As many as there may be, each at a place of its own.
 double TypicalVoxels(const SparseDitConfig& config) {
-  return static_cast<double>(std::min(config.tokens, kCellsOfSmallBlock));
+  const int64_t side = config.resolution;
+  return static_cast<double>(std::min(config.tokens, side * side * side));
 }
 
 class SparseDitFamily final : public ModelFamily {
@@ -63,6 +63,7 @@ class SparseDitFamily final : public ModelFamily {
     fields.push_back({.name = kVoxelsField,
                       .dtype = DType::kInt32,
                       .shape = {config_.tokens, 3},
+                      .places = config_.resolution,
                       .job_field = "data.shapes.voxels"});
     fields.push_back({.name = kVoxelCountField,
                       .dtype = DType::kInt32,
