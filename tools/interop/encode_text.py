@@ -3,8 +3,8 @@
 
   encode_text.py MODEL SHARDS OUT [--pipeline FOLDER]
                  [--encoder NAME=FOLDER[,TOKENIZER]]... [--tokens N]
-                 [--layers I,J,..] [--batch N] [--device D] [--dtype T]
-                 [--part K/N]
+                 [--without t5 [--width N]] [--layers I,J,..] [--batch N]
+                 [--device D] [--dtype T] [--part K/N]
 
 MODEL says which encoders there are and what becomes of their states, as
 diffusers' pipelines have it:
@@ -18,6 +18,10 @@ diffusers' pipelines have it:
 Encoders and tokenizers are transformers' folders on this machine: those of a
 pipeline (text_encoder, tokenizer, text_encoder_2, ..), or each by its name, with
 its tokenizer in the same folder unless another is given. Nothing is fetched.
+
+--without t5 makes sd3's states without T5, which is not loaded: --tokens of zeros
+of --width channels (4096) stand in its place, or nothing with --tokens 0, and no
+encoder_drops names it.
 
 OUT gets a shard for each of SHARDS (docs/formats/shards.md; `trireme data` makes
 them of pictures with captions beside them), with its members and `tokens`,
@@ -52,6 +56,8 @@ RECIPES = {
     "hidream": Recipe(("clip_l", "clip_g", "t5", "llama"), 128),
 }
 CLIP_TOKENS = 77
+# Of T5-XXL, and of what Stable Diffusion 3's transformers read.
+SD3_WIDTH = 4096
 # HiDream's CLIPs have more positions, of which its pipeline uses no more.
 HIDREAM_CLIP_TOKENS = 218
 # Ours, which an earlier run may have left.
@@ -145,15 +151,20 @@ def encode_sd3(encoders, captions, options):
             {"field": "text", "tokens": sequences[-1].shape[1],
              "first_channel": channel, "channels": width})
         channel += width
-    t5 = encoders["t5"].run(captions, options.tokens,
-                            masked=False).last_hidden_state
     clip = torch.cat(sequences, -1)
+    if options.without:
+        t5 = clip.new_zeros(len(captions), options.tokens, options.width)
+    else:
+        t5 = encoders["t5"].run(captions, options.tokens,
+                                masked=False).last_hidden_state
+        states.parts["t5"].append({"field": "text",
+                                   "first_token": clip.shape[1],
+                                   "tokens": t5.shape[1]})
     if channel > t5.shape[-1]:
         raise Mistake(f"clip_l, clip_g: found {channel} channels together, "
-                      f"expected at most the {t5.shape[-1]} of t5")
+                      f"expected at most the {t5.shape[-1]} of " +
+                      ("--width" if options.without else "t5"))
     clip = torch.nn.functional.pad(clip, (0, t5.shape[-1] - channel))
-    states.parts["t5"].append({"field": "text", "first_token": clip.shape[1],
-                               "tokens": t5.shape[1]})
     states.text = torch.cat([clip, t5], 1)
     states.add_pooled(pooled)
     return states
@@ -203,7 +214,8 @@ ENCODE = {"sd3": encode_sd3, "flux": encode_flux, "hidream": encode_hidream}
 def folders_of(options):
     """By name, the folders of each encoder and its tokenizer."""
     folders = {}
-    names = RECIPES[options.model].encoders
+    names = [name for name in RECIPES[options.model].encoders
+             if name != options.without]
     if options.pipeline is not None:
         for i, name in enumerate(names):
             number = "" if i == 0 else f"_{i + 1}"
@@ -223,8 +235,10 @@ def folders_of(options):
     for name in names:
         for path in folders[name]:
             if not path.is_dir():
+                spare = (", or --without t5"
+                         if (options.model, name) == ("sd3", "t5") else "")
                 raise Mistake(f"{name}: found no folder {path}, expected one of "
-                              "transformers")
+                              f"transformers{spare}")
     return folders
 
 
@@ -438,7 +452,9 @@ def parse(arguments):
     parser.add_argument("out", metavar="OUT", type=pathlib.Path)
     parser.add_argument("--pipeline", type=pathlib.Path)
     parser.add_argument("--encoder", action="append", default=[])
-    parser.add_argument("--tokens", type=at_least_one)
+    parser.add_argument("--without", choices=["t5"])
+    parser.add_argument("--tokens", type=int)
+    parser.add_argument("--width", type=at_least_one)
     parser.add_argument("--layers", type=layers_of)
     parser.add_argument("--batch", type=at_least_one, default=16)
     parser.add_argument("--device")
@@ -448,8 +464,20 @@ def parse(arguments):
     if options.layers is not None and options.model != "hidream":
         parser.error("--layers: found with a model that reads no layers, "
                      "expected with hidream")
+    if options.without and options.model != "sd3":
+        parser.error(f"--without: found with {options.model}, whose sequence is "
+                     "T5's, expected with sd3")
+    if options.width is not None and not options.without:
+        parser.error("--width: found with T5, whose width it is, expected with "
+                     "--without t5")
     if options.tokens is None:
         options.tokens = RECIPES[options.model].tokens
+    least = 0 if options.without else 1
+    if options.tokens < least:
+        parser.error(f"--tokens: found {options.tokens}, expected {least} or "
+                     "more")
+    if options.width is None:
+        options.width = SD3_WIDTH
     return options
 
 

@@ -211,6 +211,40 @@ class EncodeTextTest(unittest.TestCase):
         self.assertIn("states of 4 captions", printed)
         self.assertIn("1 of them empty", printed)
 
+    def test_sd3_without_t5(self):
+        encoders = [self.make("clip_l", clip, CLIP_L, True),
+                    self.make("clip_g", clip, CLIP_G, True)]
+        options = ["--without", "t5", "--width", str(T5)]
+        printed = self.encode("sd3", encoders, *options, "--tokens", "20")
+        projected = transformers.CLIPTextModelWithProjection
+        encoder, tokenizer = self.load("clip_l", projected)
+        encoder_2, tokenizer_2 = self.load("clip_g", projected)
+        # Whose zeros are as wide as its transformer's text.
+        transformer = diffusers.SD3Transformer2DModel(
+            sample_size=4, patch_size=1, in_channels=4, num_layers=1,
+            attention_head_dim=8, num_attention_heads=2, joint_attention_dim=T5,
+            caption_projection_dim=16, pooled_projection_dim=24, out_channels=4)
+        pipeline = diffusers.StableDiffusion3Pipeline(
+            transformer, None, None, encoder, tokenizer, encoder_2, tokenizer_2,
+            None, None)
+        with torch.no_grad():
+            text, _, pooled, _ = pipeline.encode_prompt(
+                CAPTIONS, None, None, do_classifier_free_guidance=False,
+                max_sequence_length=20)
+        self.assertEqual(text.shape, (4, CLIP_TOKENS + 20, T5))
+        about = self.check(text, pooled)
+        self.assertEqual(list(about["encoders"]), ["clip_l", "clip_g"])
+        self.assertIn("text { tokens: 97 width: 24 pooled_width: 24 }", printed)
+        self.assertNotIn('"t5"', printed)
+        self.out = self.root / "none"
+        self.encode("sd3", encoders, *options, "--tokens", "0")
+        about = self.check(text[:, :CLIP_TOKENS], pooled)
+        self.assertEqual(about["text"]["tokens"], CLIP_TOKENS)
+        self.out = self.root / "narrow"
+        with self.assertRaisesRegex(encode_text.Mistake,
+                                    "at most the 19 of --width"):
+            self.encode("sd3", encoders, "--without", "t5", "--width", "19")
+
     def test_flux(self):
         encoders = [self.make("clip_l", clip, CLIP_L, False),
                     self.make("t5", t5)]
@@ -302,6 +336,31 @@ class MistakesTest(unittest.TestCase):
             with self.assertRaisesRegex(encode_text.Mistake, told):
                 self.run_with(*more)
         self.assertFalse((self.root / "out").exists())
+
+    def test_t5_may_be_left_out_of_sd3_alone(self):
+        for options, told in [
+                (["flux", "--without", "t5"], "found with flux"),
+                (["sd3", "--width", "24"], "--width: found with T5"),
+                (["sd3", "--tokens", "0"], "found 0, expected 1 or more"),
+                (["sd3", "--without", "t5", "--tokens", "-1"],
+                 "found -1, expected 0 or more")]:
+            errors = io.StringIO()
+            with contextlib.redirect_stderr(errors), \
+                    self.assertRaises(SystemExit):
+                encode_text.parse([options[0], "shards", "out", *options[1:]])
+            self.assertIn(told, errors.getvalue())
+        defaults = encode_text.parse(["sd3", "shards", "out", "--without", "t5"])
+        self.assertEqual((defaults.tokens, defaults.width), (256, 4096))
+        for name in ("clip_l", "clip_g"):
+            (self.root / name).mkdir()
+        options = ["sd3", str(self.root / "shards"), str(self.root / "out"),
+                   "--encoder", f"clip_l={self.root / 'clip_l'}",
+                   "--encoder", f"clip_g={self.root / 'clip_g'}",
+                   "--encoder", f"t5={self.root / 't5'}"]
+        with self.assertRaisesRegex(encode_text.Mistake, "or --without t5"):
+            encode_text.run(encode_text.parse(options))
+        with self.assertRaisesRegex(encode_text.Mistake, "one of clip_l, clip_g$"):
+            encode_text.run(encode_text.parse(options + ["--without", "t5"]))
 
     def test_folders_without_shards_are_named(self):
         result = subprocess.run(
