@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,7 +23,9 @@
 #include "tests/parity/tiny_job.h"
 #include "trainer/rank_model.h"
 #include "trainer/run/checkpoint_saver.h"
+#include "trainer/run/run_folder.h"
 #include "trainer/run/start_point.h"
+#include "trainer/train_options.h"
 
 namespace trireme {
 namespace {
@@ -32,6 +35,12 @@ using Hosts = std::vector<std::string>;
 
 constexpr char kRun[] = "/runs/tiny";
 constexpr char kId[] = "1f";
+
+void FlipBit(const std::string& path) {
+  std::string bytes = ReadFile(path, 1 << 26).value();
+  bytes[bytes.size() - 1] ^= 1;
+  CHECK_OK(WriteFileAtomically(path, bytes));
+}
 
 // Every rank holds a part that no other has.
 GridCase FourRanks() {
@@ -94,7 +103,7 @@ class MemoryCopiesTest : public ::testing::Test {
           }
           const auto progress = LoadStart(**model, start, &copies, Init());
           CHECK_OK(progress.status());
-          CheckpointSaver saver(**model, {.folder = root_ + "/disk",
+          CheckpointSaver saver(**model, {.folder = run_.checkpoints(),
                                           .free_bytes = 1 << 20,
                                           .copies = &copies});
           for (int64_t step = start.step + 1; step <= last; ++step) {
@@ -119,9 +128,33 @@ class MemoryCopiesTest : public ::testing::Test {
           CHECK_OK(saver.Finish());
         });
   }
+  // What rank 0 would go on from.
+  StartPoint Choose(const Hosts& hosts) const {
+    Job job;
+    job.set_steps(100);
+    CHECK_OK(WriteFileAtomically(run_.job(), "steps: 100\n"));
+    StartPoint chosen;
+    RunThreadRanks(
+        static_cast<int>(hosts.size()),
+        [&](CommunicatorFactory& factory, int rank) {
+          std::vector<int> ranks(hosts.size());
+          std::iota(ranks.begin(), ranks.end(), 0);
+          const auto world = factory.Create(ranks, "world");
+          Control control(*world);
+          MemoryCopies copies(factory, control, OptionsOn(hosts[rank]));
+          CHECK_OK(copies.Begin(control));
+          TrainOptions options;
+          options.resume = true;
+          const auto start =
+              ChooseStart(options, run_, job, &copies, *world, control);
+          CHECK_OK(start.status());
+          if (rank == 0) chosen = *start;
+        });
+    return chosen;
+  }
   // Of the last Train.
   std::string Weights() const {
-    const std::string checkpoint = LatestCheckpoint(root_ + "/disk").value();
+    const std::string checkpoint = LatestCheckpoint(run_.checkpoints()).value();
     std::string all;
     const auto names = ListDirectory(checkpoint).value();
     for (const std::string& name : names) {
@@ -131,6 +164,7 @@ class MemoryCopiesTest : public ::testing::Test {
   }
 
   const std::string root_;
+  const RunFolder run_{root_};
   std::map<int64_t, double> losses_;
   int64_t started_after_ = -1;
 };
@@ -191,10 +225,7 @@ TEST_F(MemoryCopiesTest, WhatIsDamagedComesFromThePeer) {
   Train(FourRanks(), hosts, 4, {2, 4});
   const std::string weights = Weights();
   const auto damage = [&](const char* host, const char* name) {
-    const std::string path = FileOf(host, 4, name);
-    std::string bytes = ReadFile(path, 1 << 26).value();
-    bytes[bytes.size() - 1] ^= 1;
-    CHECK_OK(WriteFileAtomically(path, bytes));
+    FlipBit(FileOf(host, 4, name));
   };
   damage("b", "model-00002-of-00004.safetensors");
   Train(FourRanks(), hosts, 4, {});
@@ -206,6 +237,37 @@ TEST_F(MemoryCopiesTest, WhatIsDamagedComesFromThePeer) {
   Train(FourRanks(), hosts, 4, {});
   EXPECT_EQ(started_after_, 2);
   EXPECT_EQ(Weights(), weights);
+}
+
+TEST_F(MemoryCopiesTest, OneServesWhereWhatIsNewerOnDiskIsDamaged) {
+  const Hosts hosts = {"a", "b", "c", "d"};
+  Train(FourRanks(), hosts, 1, {});
+  Train(FourRanks(), hosts, 3, {2});
+  StartPoint start = Choose(hosts);
+  EXPECT_EQ(start.step, 3);
+  EXPECT_FALSE(start.copy.has_value());
+
+  FlipBit(run_.checkpoints() +
+          "/step_00000003/model-00001-of-00004.safetensors");
+  start = Choose(hosts);
+  EXPECT_EQ(start.step, 2);
+  EXPECT_TRUE(start.copy.has_value());
+
+  for (const char* host : {"b", "c"}) {
+    FlipBit(FileOf(host, 2, "model-00002-of-00004.safetensors"));
+  }
+  start = Choose(hosts);
+  EXPECT_EQ(start.step, 1);
+  EXPECT_FALSE(start.copy.has_value());
+}
+
+TEST_F(MemoryCopiesTest, OneServesWhereNothingOnDiskIsWhole) {
+  const Hosts hosts = {"a", "b", "c", "d"};
+  Train(FourRanks(), hosts, 3, {2});
+  FlipBit(run_.checkpoints() + "/step_00000003/manifest.json");
+  const StartPoint start = Choose(hosts);
+  EXPECT_EQ(start.step, 2);
+  EXPECT_TRUE(start.copy.has_value());
 }
 
 TEST_F(MemoryCopiesTest, OnlyTheRunsOwnAreTaken) {

@@ -16,6 +16,7 @@
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/file.h"
+#include "runtime/core/log.h"
 #include "runtime/core/processes.h"
 #include "runtime/core/status.h"
 #include "runtime/device/arena.h"
@@ -85,6 +86,23 @@ absl::StatusOr<std::set<std::string>> NeededFiles(RankModel& model,
   return needed;
 }
 
+// The newest copy of step `at_least` or later, if there is one.
+absl::Status ChooseCopy(const TrainOptions& options, const RunFolder& folder,
+                        const Job& job, MemoryCopies* copies, int64_t at_least,
+                        Control& control, StartPoint& start) {
+  if (copies == nullptr) return absl::OkStatus();
+  ASSIGN_OR_RETURN(start.copy, copies->FindNewest(control, at_least));
+  if (!start.copy.has_value()) return absl::OkStatus();
+  start.step = start.copy->step;
+  start.checkpoint = copies->PathOf(start.step);
+  absl::Status fits;
+  if (control.rank() == 0) {
+    fits =
+        CheckGoesOn(folder, job, options.allow, start.step, *start.checkpoint);
+  }
+  return control.Agree(fits, "going on from a memory copy");
+}
+
 absl::Status BringCopy(RankModel& model, const std::string& path,
                        MemoryCopies& copies, MemoryCopy& copy) {
   Control& control = model.context().communicators().control();
@@ -133,28 +151,29 @@ absl::StatusOr<StartPoint> ChooseStart(const TrainOptions& options,
   StartPoint start;
   if (!options.resume) return start;
   const bool leader = control.rank() == 0;
-  if (copies != nullptr) {
-    int64_t on_disk = leader ? NewestOnDisk(folder) : -1;
-    control.Max(std::span(&on_disk, 1), "newest checkpoint");
-    ASSIGN_OR_RETURN(start.copy, copies->FindNewest(control, on_disk));
-  }
-  if (start.copy.has_value()) {
-    start.step = start.copy->step;
-    start.checkpoint = copies->PathOf(start.step);
-    absl::Status fits;
-    if (leader) {
-      fits = CheckGoesOn(folder, job, options.allow, start.step,
-                         *start.checkpoint);
-    }
-    RETURN_IF_ERROR(control.Agree(fits, "going on from a memory copy"));
-    return start;
-  }
+  int64_t on_disk = leader ? NewestOnDisk(folder) : -1;
+  control.Max(std::span(&on_disk, 1), "newest checkpoint");
+  RETURN_IF_ERROR(
+      ChooseCopy(options, folder, job, copies, on_disk, control, start));
+  if (start.copy.has_value()) return start;
   absl::StatusOr<std::optional<ResumePoint>> found = std::nullopt;
   if (leader) {
     found = FindResumePoint(folder, job, options.allow, options.from_step);
   }
   // Rank 0 reads all of a checkpoint, which takes what it takes.
   AwaitAllPatiently(everyone, "choosing a checkpoint");
+  int64_t whole =
+      leader && found.ok() && found->has_value() ? (*found)->step : -1;
+  control.Max(std::span(&whole, 1), "newest whole checkpoint");
+  // A copy that is older than what is damaged may be newer than what is not.
+  if (whole < on_disk) {
+    RETURN_IF_ERROR(
+        ChooseCopy(options, folder, job, copies, whole + 1, control, start));
+    if (start.copy.has_value()) {
+      if (!found.ok()) LOG(ERROR) << MessageOf(found.status());
+      return start;
+    }
+  }
   RETURN_IF_ERROR(control.Agree(found.status(), "choosing a checkpoint"));
   std::optional<std::string> chosen;
   if (found->has_value()) chosen = (*found)->checkpoint;
