@@ -95,6 +95,7 @@ std::string FirstLine(const std::string& text) {
 
 // Adds to `unreachable` those of these hosts that are, asked all at once.
 void AskAtOnce(std::span<const Host> hosts, std::chrono::seconds patience,
+               const std::function<bool()>& given_up,
                std::vector<std::pair<std::string, std::string>>& unreachable) {
   std::vector<Probe> probes;
   for (const Host& host : hosts) probes.push_back(StartProbe(host.name));
@@ -111,7 +112,7 @@ void AskAtOnce(std::span<const Host> hosts, std::chrono::seconds patience,
       int ended = 0;
       if (count <= 0 && waitpid(probe.process, &ended, WNOHANG) != 0) {
         status = ended;
-      } else if (std::chrono::steady_clock::now() > end) {
+      } else if (std::chrono::steady_clock::now() > end || given_up()) {
         // With what it started: its agent may wait for a machine for minutes.
         kill(-probe.process, SIGKILL);
         waitpid(probe.process, nullptr, 0);
@@ -198,13 +199,14 @@ int64_t RanksOn(const std::vector<Host>& hosts) {
 }
 
 std::vector<std::pair<std::string, std::string>> FindUnreachable(
-    const std::vector<Host>& hosts, std::chrono::seconds patience) {
+    const std::vector<Host>& hosts, std::chrono::seconds patience,
+    const std::function<bool()>& given_up) {
   std::vector<std::pair<std::string, std::string>> unreachable;
   const std::span<const Host> all(hosts);
   const size_t at_once = kMostProbesPerProcessor * AvailableProcessors();
   for (size_t first = 0; first < all.size(); first += at_once) {
     AskAtOnce(all.subspan(first, std::min(at_once, all.size() - first)),
-              patience, unreachable);
+              patience, given_up, unreachable);
   }
   return unreachable;
 }

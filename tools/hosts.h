@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,9 +33,10 @@ int64_t RanksOn(const std::vector<Host>& hosts);
 
 // Why mpirun cannot start a process on a machine, by the machine's name;
 // nothing of those where it can. A few for each processor here are tried at
-// once, for `patience` at most.
+// once, for `patience` at most, and not once `given_up` says so.
 std::vector<std::pair<std::string, std::string>> FindUnreachable(
-    const std::vector<Host>& hosts, std::chrono::seconds patience);
+    const std::vector<Host>& hosts, std::chrono::seconds patience,
+    const std::function<bool()>& given_up = [] { return false; });
 
 // Machines in use, in the order of their ranks, and those that wait.
 struct Machines {

@@ -57,33 +57,58 @@ TEST(HostsTest, ReadsTheHostFilesThatOthersWrite) {
 }
 
 // A launch that asks hundreds at once is too busy to hear them in time.
+// A script in the place of mpirun, which runs in the folder.
+class FakeMpirun {
+ public:
+  explicit FakeMpirun(const std::string& script)
+      : folder_(testing::TempDir() + "/probes"), path_(std::getenv("PATH")) {
+    std::filesystem::remove_all(folder_);
+    EXPECT_TRUE(MakeDirectories(folder_).ok());
+    EXPECT_TRUE(WriteFileAtomically(folder_ + "/mpirun",
+                                    "#!/bin/sh\ncd " + folder_ + "\n" + script)
+                    .ok());
+    std::filesystem::permissions(folder_ + "/mpirun",
+                                 std::filesystem::perms::owner_all);
+    setenv("PATH", (folder_ + ":" + path_).c_str(), /*overwrite=*/1);
+  }
+  ~FakeMpirun() { setenv("PATH", path_.c_str(), /*overwrite=*/1); }
+  FakeMpirun(const FakeMpirun&) = delete;
+  FakeMpirun& operator=(const FakeMpirun&) = delete;
+
+  const std::string& folder() const { return folder_; }
+
+ private:
+  const std::string folder_, path_;
+};
+
+// Ctrl-C at a launch whose hosts are gone does not take minutes.
+TEST(HostsTest, WhoGivesUpWaitsForNoHost) {
+  const FakeMpirun mpirun("exec sleep 600\n");
+  const auto begin = std::chrono::steady_clock::now();
+  int looks = 0;
+  const auto unreachable =
+      FindUnreachable(Hosts("a:1,b:1,c:1"), std::chrono::seconds(500),
+                      [&] { return ++looks > 3; });
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+  EXPECT_THAT(unreachable, SizeIs(3));
+}
+
 TEST(HostsTest, ManyHostsAreAskedAFewAtATime) {
-  const std::string folder = testing::TempDir() + "/probes";
-  std::filesystem::remove_all(folder);
-  ASSERT_TRUE(MakeDirectories(folder + "/running").ok());
   // Each keeps a file while it runs; "away" says what ssh would.
-  ASSERT_TRUE(WriteFileAtomically(
-                  folder + "/mpirun",
-                  "#!/bin/sh\ncd " + folder +
-                      "\ntouch running/$$\nls running | wc -l >> counts\n"
-                      "sleep 0.1\nrm running/$$\n"
-                      "case $4 in away*) echo no route to it; exit 1;; esac\n")
-                  .ok());
-  std::filesystem::permissions(folder + "/mpirun",
-                               std::filesystem::perms::owner_all);
-  const std::string path = std::getenv("PATH");
-  setenv("PATH", (folder + ":" + path).c_str(), /*overwrite=*/1);
+  const FakeMpirun mpirun(
+      "mkdir -p running\ntouch running/$$\nls running | wc -l >> counts\n"
+      "sleep 0.1\nrm running/$$\n"
+      "case $4 in away*) echo no route to it; exit 1;; esac\n");
   const int at_once = 4 * AvailableProcessors();
   std::vector<Host> hosts = Hosts("away:1");
   for (int i = 0; i < 2 * at_once; ++i) {
     hosts.push_back({.name = fmt::format("host{}", i), .ranks = 1});
   }
   const auto unreachable = FindUnreachable(hosts, std::chrono::seconds(60));
-  setenv("PATH", path.c_str(), /*overwrite=*/1);
   ASSERT_THAT(unreachable, SizeIs(1));
   EXPECT_EQ(unreachable[0].first, "away");
   EXPECT_EQ(unreachable[0].second, "no route to it");
-  std::ifstream counts(folder + "/counts");
+  std::ifstream counts(mpirun.folder() + "/counts");
   int most = 0;
   for (int count = 0; counts >> count;) most = std::max(most, count);
   EXPECT_GE(most, 1);

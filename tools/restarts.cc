@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
+#include <functional>
 #include <utility>
 
 #include "fmt/format.h"
@@ -38,14 +40,15 @@ void MakeItResume(std::vector<std::string>& program) {
 // The names of those that cannot be reached, of spares where hosts are among
 // them. Where nobody can, it may well be this machine that is cut off, or busy:
 // they are asked again.
-std::vector<std::string> LostOf(const Machines& machines,
-                                const LaunchLog& log) {
+std::vector<std::string> LostOf(const Machines& machines, const LaunchLog& log,
+                                const std::function<bool()>& given_up) {
   std::vector<std::pair<std::string, std::string>> unreachable;
   std::chrono::seconds patience = kProbePatience;
   for (int tries = 0; tries <= kProbesInVain; ++tries, patience *= 2) {
-    unreachable = FindUnreachable(machines.hosts, patience);
-    if (unreachable.empty()) return {};
-    const auto spares = FindUnreachable(machines.spares, patience);
+    unreachable = FindUnreachable(machines.hosts, patience, given_up);
+    if (unreachable.empty() || given_up()) return {};
+    const auto spares = FindUnreachable(machines.spares, patience, given_up);
+    if (given_up()) return {};
     unreachable.insert(unreachable.end(), spares.begin(), spares.end());
     const size_t all = machines.hosts.size() + machines.spares.size();
     if (unreachable.size() < all) break;
@@ -62,9 +65,10 @@ std::vector<std::string> LostOf(const Machines& machines,
 
 // Leaves out the machines that are gone, with a plan for what is left where no
 // spare takes their place. Errors: nothing is left.
-absl::Status LeaveOutLost(LaunchedJob& job, const LaunchLog& log) {
+absl::Status LeaveOutLost(LaunchedJob& job, const LaunchLog& log,
+                          const std::function<bool()>& given_up) {
   if (job.machines.hosts.empty()) return absl::OkStatus();
-  const std::vector<std::string> lost = LostOf(job.machines, log);
+  const std::vector<std::string> lost = LostOf(job.machines, log, given_up);
   if (lost.empty()) return absl::OkStatus();
   const int64_t before = RanksOn(job.machines.hosts);
   job.machines = WithoutLost(job.machines, lost);
@@ -218,7 +222,21 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
         fmt::format("ranks were lost after step {}; starts again from the "
                     "newest checkpoint (attempt {} of {} without a new step)",
                     watch.last_step(), in_vain, limits.restarts));
-    const absl::Status goes_on = LeaveOutLost(job, log);
+    // Asking hosts takes minutes where none answers; who wants the end does not
+    // wait for that.
+    int asked = 0;
+    const auto given_up = [&] {
+      for (int next = SIGCHLD; asked == 0 && next != 0;) {
+        next = signals.Next(std::chrono::milliseconds(0));
+        if (next != SIGCHLD) asked = next;
+      }
+      return asked != 0;
+    };
+    const absl::Status goes_on = LeaveOutLost(job, log, given_up);
+    if (given_up()) {
+      log.Say("ends as it was told to, while no rank runs");
+      return kSignalled + asked;
+    }
     if (!goes_on.ok()) return fail(goes_on);
     MakeItResume(job.program);
   }
