@@ -17,6 +17,7 @@
 #include <cstring>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "fmt/format.h"
 #include "runtime/core/processes.h"
@@ -87,11 +88,12 @@ class Supervision {
 
   // SIGTERM, SIGINT, or SIGUSR1 that the time is up.
   void Ask(int signal) {
-    const bool again = asked_ != 0;
-    if (again && signal == SIGUSR1) return;
-    // Also where the time was up before: it is to end for good then.
-    asked_ = signal;
-    if (again) return EndRanks();
+    if (asked_ != 0 && signal == SIGUSR1) return;
+    const int before = std::exchange(asked_, signal);
+    // Who is cancelled once its time is up ends for good, but what is being
+    // saved is still saved.
+    if (before == SIGUSR1) return;
+    if (before != 0) return EndRanks();
     // Each way reaches ranks that the other does not.
     (void)watch_.GiveOrder(Order::STOP);
     kill(mpirun_, kStopSignal);

@@ -59,15 +59,18 @@ kill -USR1 $PPID
   EXPECT_TRUE(std::filesystem::exists(folder_ + "/saved"));
 }
 
-// Who is queued again when it is cancelled is never rid of.
-TEST_F(SuperviseTest, WhoIsCancelledAfterItsTimeWasUpIsCancelled) {
+// Who is queued again when it is cancelled is never rid of; and Slurm cancels
+// who takes longer to save than it had time.
+TEST_F(SuperviseTest, WhoIsCancelledAfterItsTimeWasUpSavesAndIsCancelled) {
   const SupervisedEnd end = EndOf(R"sh(
-trap 'kill -TERM $PPID' USR1
+trap 'kill -TERM $PPID; sleep 0.5; touch saved; exit 0' USR1
 trap 'exit 1' TERM
 kill -USR1 $PPID
 )sh");
   EXPECT_EQ(end.status, 128 + SIGTERM);
   EXPECT_TRUE(end.asked);
+  EXPECT_EQ(stops_, 1);
+  EXPECT_TRUE(std::filesystem::exists(folder_ + "/saved"));
 }
 
 TEST_F(SuperviseTest, ASecondCtrlCEndsAtOnce) {
