@@ -92,6 +92,7 @@ class CoordinatorServer::Service : public Coordinator::Service {
 CoordinatorServer::CoordinatorServer() = default;
 
 CoordinatorServer::~CoordinatorServer() {
+  listener_.reset();
   if (server_ != nullptr) {
     server_->Shutdown(std::chrono::system_clock::now() +
                       std::chrono::seconds(1));
@@ -117,26 +118,29 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   if (identity.has_value())
     server->address_.certificate = identity->certificate;
   server->service_ = std::make_unique<Service>(watch, server->address_.token);
-  int port = 0;
+  ASSIGN_OR_RETURN(server->listener_, Listener::Open(listen));
   grpc::ServerBuilder builder;
-  // Two launches at one address would each hear some of the ranks.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
                              kHandshakeMs);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kIdleMs);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMostCalls);
-  builder.AddListeningPort(listen, CredentialsOf(identity), &port);
+  server->acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      CredentialsOf(identity));
   builder.RegisterService(server->service_.get());
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   server->server_ = builder.BuildAndStart();
-  if (server->server_ == nullptr || port == 0) {
-    return InvalidArgument(
-        "--listen: found '{}', expected an address of this machine and a free "
-        "port, as 127.0.0.1:0",
-        listen);
+  if (server->server_ == nullptr) {
+    return Unavailable("the coordinator at '{}' cannot be started", listen);
   }
-  server->address_.endpoint =
-      fmt::format("{}:{}", listen.substr(0, listen.rfind(':')), port);
+  server->listener_->Start([acceptor = server->acceptor_.get()](int socket) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters
+        connection;
+    connection.fd = socket;
+    acceptor->HandleNewConnection(&connection);
+  });
+  server->address_.endpoint = fmt::format(
+      "{}:{}", listen.substr(0, listen.rfind(':')), server->listener_->port());
   return server;
 }
 

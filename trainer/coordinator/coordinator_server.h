@@ -10,10 +10,14 @@
 #include "absl/status/statusor.h"
 #include "trainer/coordinator/job_watch.h"
 #include "trainer/coordinator/launch_record.h"
+#include "trainer/coordinator/listener.h"
 #include "trainer/coordinator/tls.h"
 
 namespace grpc {
 class Server;
+namespace experimental {
+class ExternalConnectionAcceptor;
+}  // namespace experimental
 }  // namespace grpc
 
 namespace trireme {
@@ -41,7 +45,9 @@ class CoordinatorServer {
 
   CoordinatorAddress address_;
   std::unique_ptr<Service> service_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Listener> listener_;
 };
 
 }  // namespace trireme

@@ -31,6 +31,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
+using ::testing::StartsWith;
 
 RankReport ReportOf(int rank, RankReport::State state) {
   RankReport report;
@@ -345,6 +346,16 @@ TEST(CoordinatorServerTest, AnAddressThatIsNoneIsAnError) {
     EXPECT_THAT(MessageOf(CoordinatorServer::Start(watch, listen).status()),
                 HasSubstr("--listen: found '" + listen + "'"));
   }
+}
+
+TEST(CoordinatorServerTest, ListensAtWhatANameStandsForAndAlone) {
+  JobWatch watch("run", {});
+  const auto server = CoordinatorServer::Start(watch, "localhost:0").value();
+  const std::string& endpoint = server->address().endpoint;
+  EXPECT_THAT(endpoint, StartsWith("localhost:"));
+  EXPECT_TRUE(CoordinatorClient(server->address()).GetStatus().ok());
+  EXPECT_THAT(MessageOf(CoordinatorServer::Start(watch, endpoint).status()),
+              HasSubstr("--listen: found '" + endpoint + "'"));
 }
 
 TEST(StatusTextTest, FitsEightyColumnsAndNamesWhoIsSlowOrSilent) {

@@ -162,13 +162,16 @@ MetricsServer::~MetricsServer() {
 
 void MetricsServer::Run() {
   std::vector<Client> clients;
+  // No more files may be open: who waits would be found again and again.
+  bool full = false;
   for (;;) {
-    const bool more = clients.size() < kMostClients;
+    const bool more = !full && clients.size() < kMostClients;
     std::vector<pollfd> look = {
         {ending_, POLLIN, 0},
         {socket_, static_cast<int16_t>(more ? POLLIN : 0), 0}};
     for (const Client& client : clients) look.push_back(client.look());
-    const int wait = clients.empty() ? -1 : kBetweenLooks.count();
+    const int wait = clients.empty() && !full ? -1 : kBetweenLooks.count();
+    full = false;
     if (poll(look.data(), look.size(), wait) < 0 && errno != EINTR) return;
     if (look[0].revents != 0) return;
     const Clock::time_point now = Clock::now();
@@ -182,7 +185,11 @@ void MetricsServer::Run() {
     if (look[1].revents == 0) continue;
     const int client =
         accept4(socket_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (client >= 0) clients.emplace_back(client);
+    if (client >= 0) {
+      clients.emplace_back(client);
+    } else {
+      full = errno == EMFILE || errno == ENFILE;
+    }
   }
 }
 

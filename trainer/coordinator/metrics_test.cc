@@ -6,14 +6,18 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
+#include <ctime>
 #include <limits>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/core/status.h"
+#include "trainer/coordinator/few_files_testing.h"
 #include "trainer/coordinator/metrics_server.h"
 #include "trainer/coordinator/metrics_text.h"
 
@@ -25,11 +29,11 @@ using ::testing::HasSubstr;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 
-int Connect(const std::string& endpoint) {
+int Connect(const std::string& endpoint,
+            int client = socket(AF_INET, SOCK_STREAM, 0)) {
   int port = 0;
   EXPECT_TRUE(
       absl::SimpleAtoi(endpoint.substr(endpoint.rfind(':') + 1), &port));
-  const int client = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
@@ -91,6 +95,24 @@ TEST(MetricsServerTest, WhoSaysNothingHoldsUpNobody) {
   EXPECT_THAT(Ask(server->endpoint(), "GET /metrics HTTP/1.1\r\n\r\n"),
               SizeIs(::testing::Gt(1u << 20)));
   for (const int client : silent) close(client);
+}
+
+// Training needs the processor that it would take.
+TEST(MetricsServerTest, ItRestsWhereItMayOpenNoMoreFiles) {
+  const auto server = MetricsServer::Start("127.0.0.1:0", [] {
+                        return std::string("metrics");
+                      }).value();
+  const int client = socket(AF_INET, SOCK_STREAM, 0);
+  {
+    const FewFiles none(0);
+    Connect(server->endpoint(), client);
+    const std::clock_t before = std::clock();
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    EXPECT_LT(std::clock() - before, CLOCKS_PER_SEC / 4);
+  }
+  EXPECT_THAT(Ask(server->endpoint(), "GET /metrics HTTP/1.1\r\n\r\n"),
+              HasSubstr("metrics"));
+  close(client);
 }
 
 TEST(MetricsServerTest, AnAddressThatIsNoneIsAnError) {

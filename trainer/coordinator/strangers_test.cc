@@ -22,6 +22,7 @@
 #include "runtime/core/processes.h"
 #include "trainer/coordinator/coordinator_client.h"
 #include "trainer/coordinator/coordinator_server.h"
+#include "trainer/coordinator/few_files_testing.h"
 #include "trainer/coordinator/job_watch.h"
 #include "trainer/coordinator/launch_record.h"
 #include "trainer/coordinator/rank_reporter.h"
@@ -54,11 +55,13 @@ std::vector<std::string> Openings() {
   };
 }
 
-int Connect(const std::string& endpoint, const std::string& opening) {
+int NewSocket() { return socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); }
+
+int Connect(const std::string& endpoint, const std::string& opening,
+            int client = NewSocket()) {
   int port = 0;
   EXPECT_TRUE(
       absl::SimpleAtoi(endpoint.substr(endpoint.rfind(':') + 1), &port));
-  const int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
@@ -140,6 +143,23 @@ TEST_F(StrangersTest, WhoConnectsAndDoesNotCallIsLetGoAndHindersNobody) {
   EXPECT_THAT(heard, Not(HasSubstr(server_->address().token)));
   EXPECT_THAT(heard, Not(HasSubstr(kFolder)));
   EXPECT_EQ(watch_.Status({}).orders().stops(), 0);
+}
+
+// A launch that no longer accepts anyone would lose its ranks at their next
+// start.
+TEST_F(StrangersTest, WhoTakesAllFilesThatMayBeOpenHindersNobodyAfterwards) {
+  constexpr int kFiles = 50;
+  std::vector<int> clients(2 * kFiles);
+  for (int& client : clients) client = NewSocket();
+  {
+    const FewFiles few(kFiles);
+    for (const int client : clients) {
+      Connect(server_->address().endpoint, Preface(), client);
+    }
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+  }
+  for (const int client : clients) close(client);
+  ExpectService();
 }
 
 TEST_F(StrangersTest, AThousandGuessesAreRefused) {
