@@ -135,7 +135,6 @@ class ShapeDataset final : public Dataset {
           WithDistances(shape.uniform_points, shape.uniform_distances);
     }
     if (parts.token_set && with_mosaics_) {
-      // A fit that went wrong, or a file that was damaged since.
       const auto mosaic =
           MosaicFromTokens(shape.mosaic, cache_.mosaic_resolution());
       if (!mosaic.ok()) return WithContext(mosaic.status(), record.name);
@@ -152,6 +151,17 @@ class ShapeDataset final : public Dataset {
     }
     if (parts.mesh_tokens && sequences_.has_value()) {
       sample.mesh_tokens = TokensOf(shape);
+    }
+    // A fit that went wrong, or a file that was damaged since.
+    for (const auto* values :
+         {&sample.token_set, &sample.surface_points, &sample.surface_normals,
+          &sample.near_distances, &sample.uniform_distances}) {
+      if (!std::all_of(values->begin(), values->end(),
+                       [](float value) { return std::isfinite(value); })) {
+        return DataLoss(
+            "{}: found values that are not finite, expected numbers",
+            record.name);
+      }
     }
     return sample;
   }

@@ -115,6 +115,21 @@ TEST_F(ShapeDatasetTest, ASampleIsAShapesVolume) {
   std::vector<float> values(2);
   field->Distances(points, values);
   for (const float value : values) EXPECT_NEAR(value, -0.325F, 1e-3F);
+  // One whose values are no numbers is left out, and does not spoil the model.
+  const std::string shard = folder + "/shapes-000000.safetensors";
+  std::string bytes = *ReadFile(shard, 1 << 30);
+  const auto cache = ShapeCache::Open(folder);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  const auto volume = cache->Read(0).volume;
+  const size_t begin = bytes.find(std::string(
+      reinterpret_cast<const char*>(volume.data()), volume.size_bytes()));
+  bytes.replace(begin, 4, "\xff\xff\xff\xff");
+  ASSERT_TRUE(WriteFileAtomically(shard, bytes).ok());
+  const auto damaged = OpenShapeDataset({.folder = folder, .volume = shape});
+  ASSERT_TRUE(damaged.ok()) << damaged.status();
+  EXPECT_NE(MessageOf((*damaged)->Read(0).status()).find("not finite"),
+            std::string::npos);
+
   const auto failed =
       OpenShapeDataset({.folder = folder, .volume = {.cells = 16, .patch = 2}});
   ASSERT_FALSE(failed.ok());

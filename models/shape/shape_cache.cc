@@ -1,6 +1,8 @@
 #include "models/shape/shape_cache.h"
 
 #include <algorithm>
+#include <cmath>
+#include <initializer_list>
 #include <map>
 #include <tuple>
 
@@ -15,6 +17,8 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxIndexBytes = int64_t{256} << 20;
+// Of points, grids or a picture's side.
+constexpr int64_t kMaxCount = int64_t{1} << 30;
 
 template <typename T>
 std::span<const T> RowOf(const SafetensorsFile& file, const char* name,
@@ -88,14 +92,16 @@ absl::StatusOr<std::vector<ShapeRecord>> ParseRecords(std::string_view text) {
   if (!list.is_array()) return DataLoss("expected a list of shapes");
   std::vector<ShapeRecord> records;
   for (const json& item : list) {
-    const auto has = [&](const char* field, bool number) {
-      return item.is_object() && item.contains(field) &&
-             (number ? item[field].is_number() : item[field].is_string());
+    const auto has = [&](std::initializer_list<const char*> fields,
+                         bool (json::*is)() const noexcept) {
+      return std::all_of(fields.begin(), fields.end(), [&](const char* field) {
+        return item.contains(field) && (item[field].*is)();
+      });
     };
-    if (!has("name", false) || !has("class", true) || !has("caption", false) ||
-        !has("sign", false) || !has("triangles", true) ||
-        !has("repaired", true) || !has("mosaic_error", true) ||
-        !has("mosaic_coverage", true)) {
+    if (!item.is_object() ||
+        !has({"name", "caption", "sign"}, &json::is_string) ||
+        !has({"class", "triangles", "repaired"}, &json::is_number_integer) ||
+        !has({"mosaic_error", "mosaic_coverage"}, &json::is_number)) {
       return DataLoss("shape {} lacks a field", records.size());
     }
     records.push_back({item["name"], item["class"], item["caption"],
@@ -115,11 +121,12 @@ absl::StatusOr<ShapeCache> ShapeCache::Open(const std::string& folder) {
         MessageOf(text.status()));
   }
   const json index = json::parse(*text, nullptr, false);
+  // −1: not there, or beyond what any cache has.
   const auto number = [&](const char* field) -> int64_t {
-    return index.is_object() && index.contains(field) &&
-                   index[field].is_number_integer()
-               ? index[field].get<int64_t>()
-               : -1;
+    const bool there = index.is_object() && index.contains(field) &&
+                       index[field].is_number_integer();
+    const int64_t value = there ? index[field].get<int64_t>() : -1;
+    return value <= kMaxCount ? value : -1;
   };
   ShapeCache cache;
   cache.points_ = number("points");
@@ -133,6 +140,7 @@ absl::StatusOr<ShapeCache> ShapeCache::Open(const std::string& folder) {
   cache.mesh_faces_ = std::max<int64_t>(number("mesh_faces"), 0);
   if (cache.points_ < 1 || cache.uniform_points_ < 1 || cache.view_side_ < 1 ||
       cache.mosaic_grids_ < 0 || cache.mosaic_resolution_ < 0 ||
+      cache.mosaic_resolution_ > kMaxVolumeCells ||
       cache.volume_cells_ > kMaxVolumeCells || !index.contains("classes") ||
       !index["classes"].is_array() || !index.contains("shards") ||
       !index["shards"].is_array()) {
@@ -235,6 +243,14 @@ absl::Status ShapeCache::CheckMeshes(const SafetensorsFile& file,
   for (int64_t row = 0; row < shapes; ++row) {
     const auto vertices = PartOf<Vector3f>(file, names::kMeshVertices,
                                            names::kMeshVertexEnds, row);
+    for (const Vector3f& vertex : vertices) {
+      if (std::isfinite(vertex.x) && std::isfinite(vertex.y) &&
+          std::isfinite(vertex.z)) {
+        continue;
+      }
+      return DataLoss("{}: a vertex at {}, {}, {}", file.path(), vertex.x,
+                      vertex.y, vertex.z);
+    }
     for (const Triangle& triangle : PartOf<Triangle>(
              file, names::kMeshTriangles, names::kMeshTriangleEnds, row)) {
       for (const int32_t vertex : triangle) {

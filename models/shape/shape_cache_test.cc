@@ -97,6 +97,23 @@ TEST_F(ShapeCacheTest, MeshesComeBackWhereTheyHaveFewTriangles) {
   NormalizeMesh(box);
   EXPECT_NEAR(EnclosedVolume(cache->Read(1).mesh()), EnclosedVolume(box), 1e-5);
   EXPECT_EQ(cache->Read(0).mesh_triangles.size(), 528u);
+  // What is damaged since.
+  const std::string shard = options_.folder + "/shapes-000000.safetensors";
+  std::string bytes = *ReadFile(shard, 1 << 30);
+  {
+    const auto file = SafetensorsFile::Open(shard);
+    ASSERT_TRUE(file.ok()) << file.status();
+    const auto data = (*file)->Data(shape_tensors::kMeshVertices);
+    ASSERT_TRUE(data.ok());
+    const size_t begin = bytes.find(
+        std::string(reinterpret_cast<const char*>(data->data()), data->size()));
+    bytes.replace(begin, 4, "\xff\xff\xff\xff");  // no number
+  }
+  ASSERT_TRUE(WriteFileAtomically(shard, bytes).ok());
+  const auto damaged = ShapeCache::Open(options_.folder);
+  EXPECT_NE(MessageOf(damaged.status()).find("a vertex at nan"),
+            std::string::npos)
+      << damaged.status();
   // Other meshes than the options say are another cache.
   options_.mesh_faces = 0;
   const auto other = WriteCache();
@@ -388,10 +405,17 @@ TEST_F(ShapeCacheTest, DamagedCachesAreErrors) {
   }
   ASSERT_TRUE(WriteFileAtomically(shard, good).ok());
   const std::string index = options_.folder + "/index.json";
-  for (const char* text : {"", "{}", "[]", "{\"points\":1}"}) {
+  for (const char* text :
+       {"", "{}", "[]", "{\"points\":1}",
+        R"({"points":1,"uniform_points":1,"view_side":1,"mosaic_grids":1,
+            "mosaic_resolution":2147483647,"classes":[],"shards":[]})"}) {
     ASSERT_TRUE(WriteFileAtomically(index, text).ok());
     EXPECT_FALSE(ShapeCache::Open(options_.folder).ok()) << text;
   }
+  EXPECT_FALSE(ParseRecords(R"([{"name":"a","class":1e300,"caption":"",
+      "sign":"","triangles":1,"repaired":0,"mosaic_error":0,
+      "mosaic_coverage":0}])")
+                   .ok());
   EXPECT_FALSE(FindShapes(root_ + "/nothing").ok());
   EXPECT_FALSE(FindShapes(options_.folder).ok());
 }
