@@ -6,6 +6,7 @@
 #include "runtime/telemetry/metrics_log.h"
 #include "tests/fuzz/input.h"
 #include "trainer/coordinator/launch_record.h"
+#include "trainer/run/trained_part.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace trireme;
@@ -17,6 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       folder.Write("checkpoints/step_00000001/model.safetensors", "");
       (void)ReadManifest(folder.path() + "/checkpoints/step_00000001");
       (void)FindWholeCheckpoint(folder.path() + "/checkpoints");
+      (void)TrainedPartOf(folder.path() + "/checkpoints/step_00000001");
       break;
     case 1:
       folder.Write("stored/model.index.json", input);
