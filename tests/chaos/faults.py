@@ -20,13 +20,17 @@ DISK_FAULT_S = 1.0
 SHORT_CUT_S = (1.0, 5.0)
 SLOW_BYTES_PER_S = 50e3
 SLOW_S = 3.0
+# TCP sends again at intervals that double from 0.2 s: of more it could wait for
+# longer than a launch puts up with.
+LOSSES = [0.01, 0.05, 0.2]
 
 KINDS = ["kill_rank", "kill_ranks", "kill_mpirun", "kill_launch", "kill_twice",
          "stop_rank", "stop_mpirun", "stop_launch", "slow_rank", "disk_full",
-         "disk_broken", "disk_slow", "torn_write", "clock_jump"]
+         "disk_broken", "disk_slow", "torn_write", "torn_recovery",
+         "torn_checkpoint", "clock_jump"]
 # These need hosts and links between them.
 LINK_KINDS = ["cut", "cut_long", "cut_twice", "one_way", "slow_link",
-              "kill_daemon", "lose_host"]
+              "lossy_link", "kill_daemon", "lose_host"]
 
 
 def of_every_kind(on_hosts):
@@ -140,6 +144,37 @@ class Faults:
             self.run.process.poll() is not None, "a write to be torn")
         return START
 
+    # The ranks that start again are torn from what they write first.
+    def torn_recovery(self):
+        self.kill_ranks()
+        return self.torn_write()
+
+    # What ranks would go on from has become something else since it was
+    # written, on disk or in memory; they take the one before, or the other.
+    def torn_checkpoint(self):
+        places = [self.run.newest_checkpoint(),
+                  self.run.newest_checkpoint(in_memory=True)]
+        for folder in self.random.choice([places[:1], places[1:], places]):
+            names = sorted(os.listdir(folder)) if folder else []
+            if names:
+                self._damage(os.path.join(folder, self.random.choice(names)))
+        self.kill_ranks()
+        return START
+
+    def _damage(self, path):
+        try:
+            size = os.path.getsize(path)
+            if self.random.random() < 0.5:
+                os.truncate(path, size // 2)
+                return
+            with open(path, "r+b") as file:
+                file.seek(size // 2)
+                byte = file.read(1)
+                file.seek(size // 2)
+                file.write(bytes([byte[0] ^ 1]))
+        except FileNotFoundError:
+            pass  # A newer one has taken its place.
+
     # Clocks (faulty_clock.cc): from now on one or all of them are wrong.
     def clock_jump(self):
         seconds = self.random.choice([-1, 1]) * self.random.choice(
@@ -204,6 +239,17 @@ class Faults:
         time.sleep(SLOW_S)
         network.set_rate(here, there)
         network.set_rate(there, here)
+        return NONE
+
+    # Which packets, no seed says.
+    def lossy_link(self):
+        here, there = self.run.hosts()
+        share = self.random.choice(LOSSES)
+        for source, target in [(here, there), (there, here)]:
+            self.run.network.set_loss(source, target, share)
+        time.sleep(SLOW_S)
+        for source, target in [(here, there), (there, here)]:
+            self.run.network.set_loss(source, target, 0)
         return NONE
 
     # A spare takes its place.

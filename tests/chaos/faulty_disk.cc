@@ -5,7 +5,7 @@
 //   full    writes fail, as there is no space
 //   broken  syncs fail, and reads and writes at a place in a file
 //   slow    each sync takes half a second
-//   torn    half of a write reaches the disk, then the process dies; once
+//   torn    half of a rank's write reaches the disk, then it dies; once
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -29,6 +29,12 @@ std::string_view Fault(std::array<char, 16>& text) {
   const ssize_t size = read(descriptor, text.data(), text.size());
   close(descriptor);
   return {text.data(), static_cast<size_t>(std::max<ssize_t>(size, 0))};
+}
+
+// Removes the fault: whether a rank's write is the one to be torn.
+bool Tears(std::string_view fault) {
+  return fault == "torn" && std::getenv("OMPI_COMM_WORLD_RANK") != nullptr &&
+         unlink(std::getenv("CHAOS_FAULT")) == 0;
 }
 
 bool IsBelow(int descriptor) {
@@ -67,7 +73,7 @@ extern "C" ssize_t write(int descriptor, const void* bytes, size_t count) {
     errno = ENOSPC;
     return -1;
   }
-  if (fault == "torn" && unlink(std::getenv("CHAOS_FAULT")) == 0) {
+  if (Tears(fault)) {
     next(descriptor, bytes, count / 2);
     raise(SIGKILL);
   }
@@ -86,7 +92,7 @@ extern "C" ssize_t pwrite(int descriptor, const void* bytes, size_t count,
       errno = fault == "full" ? ENOSPC : EIO;
       return -1;
     }
-    if (fault == "torn" && unlink(std::getenv("CHAOS_FAULT")) == 0) {
+    if (Tears(fault)) {
       next(descriptor, bytes, count / 2, offset);
       raise(SIGKILL);
     }

@@ -1,6 +1,7 @@
 """A launched run that can be hurt, on this machine or on hosts of a laboratory
 (tests/lab/network.py)."""
 
+import glob
 import json
 import os
 import re
@@ -38,10 +39,11 @@ class Run:
         self.output = os.path.join(work, f"{name}.txt")
         self.job = os.path.join(work, f"{name}.textproto")
         # The disk's faults strike what begins as the run's folder does.
-        memory = os.path.join(work, f"{name}.memory")
-        os.makedirs(memory)
+        self.memory = os.path.join(work, f"{name}.memory")
+        os.makedirs(self.memory)
         with open(self.job, "w", encoding="utf-8") as file:
-            file.write(JOB.format(work=work, steps=steps, memory=memory))
+            file.write(JOB.format(work=work, steps=steps,
+                                  memory=self.memory))
         # faulty_clock.cc says what stands where.
         with open(self.clock_file, "wb") as file:
             file.write(bytes(8 * (RANKS + 1)))
@@ -153,6 +155,16 @@ class Run:
                 raise AssertionError(
                     f"waited {PATIENCE_S} s for {what}:\n{self.printed()}")
             time.sleep(0.02)
+
+    def newest_checkpoint(self, in_memory=False):
+        """The folder of the newest one, on disk or on some host in memory; None
+        where there is none."""
+        folders = glob.glob(
+            os.path.join(self.memory, "*", "step_*") if in_memory else
+            os.path.join(self.work, self.name, "checkpoints", "step_*"))
+        whole = [folder for folder in folders
+                 if re.fullmatch(r"step_\d+", os.path.basename(folder))]
+        return max(whole, key=os.path.basename, default=None)
 
     def checkpoint(self, step):
         """The files of a checkpoint, by name."""

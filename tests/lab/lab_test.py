@@ -7,6 +7,7 @@ XML_OUTPUT_FILE as Bazel wants it.
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +35,39 @@ precision: FP32
 ATTEMPTS = 5
 
 
+LISTEN = """
+import socket
+heard = 0
+with socket.socket(type=socket.SOCK_DGRAM) as listener:
+    listener.bind(("", 9))
+    print("ready", flush=True)
+    try:
+        while True:
+            listener.settimeout(1 if heard else 20)
+            listener.recv(64)
+            heard += 1
+    except TimeoutError:
+        print(heard)
+"""
+SEND = """
+import socket, sys, time
+with socket.socket(type=socket.SOCK_DGRAM) as sender:
+    for _ in range(1000):
+        sender.sendto(b"x", (sys.argv[1], 9))
+        time.sleep(1e-4)
+"""
+
+
+def datagrams_heard(net, target):
+    """Of 1000 that the first host sends to another one."""
+    with subprocess.Popen(
+            net.inside(target, [sys.executable, "-c", LISTEN]), text=True,
+            stdout=subprocess.PIPE) as listener:
+        assert listener.stdout.readline() == "ready\n"
+        net.run([sys.executable, "-c", SEND, net.address(target)], timeout=20)
+        return int(listener.stdout.read())
+
+
 class LaboratoryTest(unittest.TestCase):
     trireme = ""
     why_not = None
@@ -48,6 +82,16 @@ class LaboratoryTest(unittest.TestCase):
         net = self.enterContext(network.Network(ranks, rate, card))
         return laboratory.Laboratory(self.trireme, net, self.folder.name,
                                      global_batch)
+
+    # What chaos does to links is what it says.
+    def test_packets_are_lost_on_the_way_that_is_told_alone(self):
+        net = self.enterContext(network.Network([1, 1, 1], lambda *_: 30e6))
+        net.set_loss(0, 1, 0.3)
+        for target, expected in [(1, (500, 900)), (2, (1000, 1000))]:
+            self.assertTrue(
+                expected[0] <= datagrams_heard(net, target) <= expected[1])
+        net.set_loss(0, 1, 0)
+        self.assertEqual(datagrams_heard(net, 1), 1000)
 
     # A user plans with what `trireme profile` wrote: wrong rates, wrong plan.
     def test_profile_recovers_the_shaped_rates_within_5_percent(self):

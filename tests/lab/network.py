@@ -9,6 +9,7 @@ so nothing is left behind, however the laboratory ends.
 Needs root (or the capability to make network namespaces), ip and tc.
 """
 
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -18,6 +19,10 @@ MTU = 9000
 # What a class may send at once above its rate: one frame, so that the rate holds
 # for short messages too.
 BURST_BYTES = 10_000
+# The class of what is lost.
+LOST = "1:fffe"
+# Where classic BPF finds them (SKF_NET_OFF; SKF_AD_OFF + SKF_AD_RANDOM).
+BPF_NETWORK_HEADER, BPF_RANDOM = 0xfff00000, 0xfffff038
 AGENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "agent.sh")
 
 
@@ -117,6 +122,26 @@ class Network:
                                  "02:00:00:00:00:01", "nud", "permanent",
                                  "dev", "eth0"])
 
+    def set_loss(self, source, target, share):
+        """So much of what a host sends to another one is lost, at random."""
+        link = ["dev", "eth0", "parent", "1:", "prio", str(target + 1)]
+        if share == 0:
+            self._enter(source, ["tc", "filter", "del", *link])
+            return
+        # Classic BPF: of packets whose destination (IPv4, offset 16) is the
+        # target's address those whose random number is small.
+        address = int(ipaddress.IPv4Address(self.address(target)))
+        program = [(0x20, 0, 0, BPF_NETWORK_HEADER + 16),
+                   (0x15, 0, 3, address),
+                   (0x20, 0, 0, BPF_RANDOM),
+                   (0x25, 1, 0, int(share * 2**32)),
+                   (0x06, 0, 0, 0xffffffff),
+                   (0x06, 0, 0, 0)]
+        text = ",".join(" ".join(map(str, line)) for line in program)
+        self._enter(source, ["tc", "filter", "replace", *link, "handle", "1",
+                             "protocol", "ip", "bpf", "bytecode",
+                             f"{len(program)},{text}", "flowid", LOST])
+
     def processes(self, host):
         """The processes on a host, but for what holds it."""
         holder = self._holders[host].pid
@@ -206,6 +231,10 @@ class Network:
                 "tc", "filter", "add", "dev", "eth0", "parent", "1:",
                 "protocol", "ip", "u32", "match", "ip", "dst",
                 f"{self.address(target)}/32", "flowid", flow])
+        self._enter(host, ["tc", "class", "add", "dev", "eth0", "parent", "1:",
+                           "classid", LOST, "htb", "rate", "8bit"])
+        self._enter(host, ["tc", "qdisc", "add", "dev", "eth0", "parent", LOST,
+                           "blackhole"])
 
     # The class of what a host sends to another one: its parent and name, the
     # rate that it is assured, an equal share of the card's, and the most.
