@@ -143,6 +143,7 @@ absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
     const RectifiedFlow& flow, const FieldSpec& samples, int64_t tokens) {
   RectifiedFlowConfig config;
   config.predicts_clean = flow.prediction() == RectifiedFlow::CLEAN;
+  config.compares_clean = flow.loss() == RectifiedFlow::OF_CLEAN;
   config.match_channels = flow.match_channels();
   const bool of_sets = samples.name == kTokenSetField;
   if (config.match_channels > (of_sets ? samples.shape.dim(1) : 0)) {
@@ -212,6 +213,8 @@ void FillRectifiedFlow(const RectifiedFlowConfig& config, RectifiedFlow& flow) {
   flow.set_condition_drop(config.condition_drop);
   flow.set_prediction(config.predicts_clean ? RectifiedFlow::CLEAN
                                             : RectifiedFlow::VELOCITY);
+  flow.set_loss(config.compares_clean ? RectifiedFlow::OF_CLEAN
+                                      : RectifiedFlow::OF_VELOCITY);
   if (config.match_channels > 0) {
     flow.set_match_channels(static_cast<uint32_t>(config.match_channels));
   }
@@ -276,6 +279,13 @@ Tensor RectifiedFlowObjective::Sigmas(const Batch& batch,
                        MemoryCategory::kActivations, "sigmas");
 }
 
+// x0_θ − x0 = sigma·(u − u_θ).
+double RectifiedFlowObjective::ErrorFactor(const Batch& batch,
+                                           int64_t i) const {
+  const double sigma = SampleSigma(config_, seed_, batch, i);
+  return config_.compares_clean ? sigma : 1 / std::max(sigma, kLeastSigma);
+}
+
 Tensor RectifiedFlowObjective::Condition(const Batch& batch,
                                          std::string_view field,
                                          int32_t none) const {
@@ -288,12 +298,10 @@ void RectifiedFlowObjective::AddLosses(ForwardContext& context,
                                        const Tensor& target,
                                        int64_t elements) const {
   ComparedSamples compared = {prediction, target};
-  if (config_.predicts_clean) {
-    // u_θ − u = (x0 − x0_θ)/sigma.
+  if (config_.predicts_clean != config_.compares_clean) {
     std::vector<double> factors;
     for (int64_t i = 0; i < microbatch.size(); ++i) {
-      factors.push_back(1 / std::max(SampleSigma(config_, seed_, microbatch, i),
-                                     kLeastSigma));
+      factors.push_back(ErrorFactor(microbatch, i));
     }
     compared = ScaleSamples(context, prediction, target, factors);
   }

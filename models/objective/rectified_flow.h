@@ -6,7 +6,8 @@
 //   loss = Σ |u_θ − u|² / (samples of the step · elements of a sample).
 //
 // Or it predicts x0, and u_θ = (x − x0_θ)/sigma; the loss takes sigma for at
-// least 0.05. Tokens of sets may be matched to those of their noise.
+// least 0.05. Or the loss is of x0 = x − sigma·u. Tokens of sets may be matched
+// to those of their noise.
 //
 // Every number is keyed by (seed, step, global sample index), so that the
 // same sample gets the same noise on every grid and after every resume.
@@ -38,6 +39,7 @@ struct RectifiedFlowConfig {
   std::vector<double> bucket_shifts;
   double condition_drop = 0.1;
   bool predicts_clean = false;
+  bool compares_clean = false;
   // Channels by which tokens are matched; 0: they are not.
   int64_t match_channels = 0;
   // FieldSpec::counted_by of samples, and channels of their tokens: losses are
@@ -78,6 +80,9 @@ class RectifiedFlowObjective final : public Objective {
   bool predicts_clean() const override { return config_.predicts_clean; }
 
  private:
+  // What the error of a sample's prediction is multiplied by for that of what
+  // is compared.
+  double ErrorFactor(const Batch& batch, int64_t i) const;
   // fp32 [n].
   Tensor Sigmas(const Batch& batch, Device& device) const;
 

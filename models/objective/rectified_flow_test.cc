@@ -327,6 +327,22 @@ TEST_F(RectifiedFlowTest, ALossOfCleanSamplesIsThatOfTheirVelocity) {
       loss_of(clean, tensor(predicted),
               Noised(clean, batch, 7, DType::kFloat64).target.Reshape(shape)),
       loss_of(velocity, tensor(u), inputs.target.Reshape(shape)), 1e-5);
+  // The same two predictions, by how far x0 is from the sample's.
+  double expected = 0;
+  const auto pixels = batch[kPixelsField].ToVector<float>();
+  for (size_t i = 0; i < predicted.size(); ++i) {
+    expected += std::pow(predicted[i] - pixels[i], 2) /
+                static_cast<double>(predicted.size());
+  }
+  for (RectifiedFlowConfig of_clean : {velocity, clean}) {
+    of_clean.compares_clean = true;
+    const Tensor target =
+        Noised(of_clean, batch, 7, DType::kFloat64).target.Reshape(shape);
+    EXPECT_NEAR(
+        loss_of(of_clean, tensor(of_clean.predicts_clean ? predicted : u),
+                target),
+        expected, 1e-6);
+  }
 }
 
 // A sample of few tokens counts for as much less than one of many, and what
