@@ -14,6 +14,7 @@ namespace trireme {
 struct DataFormat {
   int64_t channels = 1;
   int64_t resolution = 0;  // side of the square pictures
+  int64_t views = 1;       // pictures of a sample, one under another
   int64_t classes = 0;     // 0: samples have none
   // Where samples are no pictures but sets of tokens: how many each, and the
   // channels of a token.

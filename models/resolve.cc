@@ -90,6 +90,12 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
         "data.shapes.sequences: found, expected mosaics or none for a model "
         "of no sequences (model.mesh_tokens)");
   }
+  if (data.views > 1 && !model.has_mmdit()) {
+    return InvalidArgument(
+        "data: found {} views a sample, expected one for a model that does not "
+        "tell them apart (model.mmdit does)",
+        data.views);
+  }
   switch (model.family_case()) {
     case Model::kDit: {
       ASSIGN_OR_RETURN(const DitConfig config,
@@ -110,7 +116,7 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
           const MmditConfig config,
           ResolveMmdit(model.mmdit(),
                        of_sets ? data.token_channels : data.channels,
-                       data.resolution, data.tokens));
+                       data.resolution, data.tokens, data.views));
       FillMmdit(config, *model.mutable_mmdit());
       return MakeMmditFamily(config);
     }

@@ -15,21 +15,25 @@
 namespace trireme {
 namespace {
 
-// Coordinates (row, column) of the range's tokens in the middle of the square
-// table, which pictures of every size share.
-std::vector<double> TableCoordinates(const MmditConfig& config,
-                                     TokenRange range) {
+PatchGrid GridOf(const MmditConfig& config) {
+  return {config.rows(), config.columns()};
+}
+
+// A fixed table for the range's tokens, of (row, column) in the middle of a
+// square, which pictures of every size share, or (view, row, column).
+Tensor SinCosOfPatches(Device& device, const MmditConfig& config,
+                       const TokenRange& range, DType dtype) {
   const int64_t top = (config.position_table - config.rows()) / 2;
   const int64_t left = (config.position_table - config.columns()) / 2;
   std::vector<double> coordinates;
   for (int64_t i = 0; i < range.count; ++i) {
-    const int64_t token = range.begin + i;
-    coordinates.push_back(
-        config.position_coordinate(top + token / config.columns()));
-    coordinates.push_back(
-        config.position_coordinate(left + token % config.columns()));
+    const auto [view, row, column] = GridOf(config).Place(range.begin + i);
+    if (config.views > 1) coordinates.push_back(static_cast<double>(view));
+    coordinates.push_back(config.position_coordinate(top + row));
+    coordinates.push_back(config.position_coordinate(left + column));
   }
-  return coordinates;
+  return SinCosTable(device, config.hidden, config.views > 1 ? 3 : 2,
+                     coordinates, dtype);
 }
 
 // Of tokens' numbers in their set.
@@ -72,7 +76,7 @@ MmditPart::MmditPart(ParameterStore& store, const ProcessGrid& grid,
               options.sequence_parallel, /*text_stream=*/true) {
   Device& device = store.device();
   if (config.positions == Mmdit::ROPE) {
-    rope_ = PictureRope(device, config.rope_axes, config.columns(),
+    rope_ = PictureRope(device, config.rope_axes, GridOf(config),
                         layout_.tokens().attention, dtype_);
   }
   if (options.has_embedding()) {
@@ -83,8 +87,7 @@ MmditPart::MmditPart(ParameterStore& store, const ProcessGrid& grid,
       embedding_->position_table =
           config.of_sets()
               ? SinCosOfNumbers(device, config.hidden, local, dtype_)
-              : SinCosTable(device, config.hidden, /*axes=*/2,
-                            TableCoordinates(config, local), dtype_);
+              : SinCosOfPatches(device, config, local, dtype_);
     }
   }
   for (int64_t i = options.blocks.first; i < options.blocks.end; ++i) {

@@ -178,8 +178,8 @@ absl::Status ResolveText(const Mmdit& mmdit, MmditConfig& config) {
 }  // namespace
 
 absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
-                                         int64_t resolution,
-                                         int64_t set_tokens) {
+                                         int64_t resolution, int64_t set_tokens,
+                                         int64_t views) {
   MmditConfig config = PresetConfig(mmdit.preset());
   if (mmdit.has_hidden()) config.hidden = mmdit.hidden();
   if (mmdit.has_dual_layers()) config.dual_layers = mmdit.dual_layers();
@@ -194,6 +194,7 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
   config.channels = channels;
   config.height = config.width = resolution;
   config.set_tokens = set_tokens;
+  config.views = views;
   RETURN_IF_ERROR(
       CheckRange("model.mmdit.hidden", config.hidden, 4, kMaxHidden));
   RETURN_IF_ERROR(

@@ -37,6 +37,9 @@ struct MmditConfig {
   int64_t channels = 1;
   int64_t height = 0;
   int64_t width = 0;
+  // Pictures of a sample, one under another, whose tokens attend to each other
+  // as those of one do.
+  int64_t views = 1;
   // Where it works on sets of tokens, how many a set has; else 0.
   int64_t set_tokens = 0;
 
@@ -49,7 +52,9 @@ struct MmditConfig {
   int64_t rows() const { return height / patch; }
   int64_t columns() const { return width / patch; }
   bool of_sets() const { return set_tokens > 0; }
-  int64_t tokens() const { return of_sets() ? set_tokens : rows() * columns(); }
+  int64_t tokens() const {
+    return of_sets() ? set_tokens : views * rows() * columns();
+  }
   // Of a token as the model is given it.
   int64_t patch_channels() const {
     return of_sets() ? channels : patch * patch * channels;
@@ -64,12 +69,13 @@ struct MmditConfig {
 };
 
 // Fills presets and defaults for square pictures of `resolution` pixels a side,
-// or for sets of `set_tokens` tokens of `channels`.
+// `views` a sample, or for sets of `set_tokens` tokens of `channels`.
 // Errors name the field ("model.mmdit.hidden"), what was found and what was
 // expected.
 absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
                                          int64_t resolution,
-                                         int64_t set_tokens = 0);
+                                         int64_t set_tokens = 0,
+                                         int64_t views = 1);
 
 // Whether a resolved model can be evaluated on pictures and text of its height,
 // width and text_tokens. Errors name them as diffusers' classes do.

@@ -25,6 +25,7 @@ class MmditFamily final : public ModelFamily {
         "tokens",
         config_.dual_layers, config_.single_layers, config_.hidden,
         config_.heads, config_.tokens(), config_.text_tokens);
+    if (config_.views > 1) text += fmt::format(", {} views", config_.views);
     if (config_.experts.has_value()) {
       text +=
           fmt::format(", {} experts, {} of them for each token",
@@ -69,7 +70,8 @@ class MmditFamily final : public ModelFamily {
               .job_field = "data"};
     }
     return {.name = kPixelsField,
-            .shape = {config_.channels, config_.height, config_.width},
+            .shape = {config_.channels, config_.views * config_.height,
+                      config_.width},
             .job_field = "data.resolution"};
   }
 
@@ -130,6 +132,12 @@ class MmditFamily final : public ModelFamily {
   absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
       const InputSizes& sizes) const override {
     if (config_.of_sets()) return ModelFamily::ForInputs(sizes);
+    if (config_.views > 1) {
+      return InvalidArgument(
+          "hidden_states: found pictures of {} x {}, expected a model of one "
+          "view a sample",
+          sizes.height, sizes.width);
+    }
     MmditConfig config = config_;
     config.height = sizes.height;
     config.width = sizes.width;
@@ -141,8 +149,8 @@ class MmditFamily final : public ModelFamily {
   Tensor ToSamples(const Tensor& prediction) const override {
     const Tensor tokens = WithoutPadding(prediction, config_.tokens());
     if (config_.of_sets()) return tokens;
-    return Unpatchify(tokens, config_.patch, config_.channels, config_.height,
-                      config_.width);
+    return Unpatchify(tokens, config_.patch, config_.channels,
+                      config_.views * config_.height, config_.width);
   }
 
  private:

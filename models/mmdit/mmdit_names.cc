@@ -229,6 +229,12 @@ absl::StatusOr<NameTable> MmditNames(const MmditConfig& config) {
         "model.mmdit: found sets of tokens, expected pictures for a class of "
         "diffusers");
   }
+  if (config.views > 1) {
+    return FailedPrecondition(
+        "model.mmdit: found {} views a sample, expected one for a class of "
+        "diffusers",
+        config.views);
+  }
   const bool flux = config.positions == Mmdit::ROPE;
   const auto unknown = [&](std::string_view field, auto found,
                            std::string_view expected) {

@@ -46,15 +46,14 @@ Tensor WithoutEmptyTexts(const Tensor& states, const Tensor& text_counts,
 }
 
 RopeTable PictureRope(Device& device, const std::array<int64_t, 3>& axes,
-                      int64_t columns, TokenRange range, DType dtype) {
+                      const PatchGrid& grid, TokenRange range, DType dtype) {
   std::vector<int64_t> present;
   for (const int64_t channels : axes) {
     if (channels > 0) present.push_back(channels);
   }
   std::vector<double> positions;
   for (int64_t i = 0; i < range.count; ++i) {
-    const int64_t token = range.begin + i;
-    const int64_t coordinates[3] = {0, token / columns, token % columns};
+    const std::array<int64_t, 3> coordinates = grid.Place(range.begin + i);
     for (size_t axis = 0; axis < axes.size(); ++axis) {
       if (axes[axis] > 0) {
         positions.push_back(static_cast<double>(coordinates[axis]));

@@ -42,11 +42,22 @@ Tensor Sinusoid(const Tensor& scalars, DType dtype);
 Tensor WithoutEmptyTexts(const Tensor& states, const Tensor& text_counts,
                          int64_t text_tokens);
 
-// Angles of three axes, axes[i] channels of a head each: coordinates (0, row,
-// column) of the range's patches, `columns` in a row. Those of padding lie
-// below the picture; nobody sees them. In the compute type of `dtype`.
+// The patches of a picture, or of each of several in one sequence.
+struct PatchGrid {
+  int64_t rows = 0;
+  int64_t columns = 0;
+
+  // (picture, row, column) of a patch. Padding lies in a picture behind the
+  // last one; nobody sees it.
+  std::array<int64_t, 3> Place(int64_t patch) const {
+    return {patch / (rows * columns), patch / columns % rows, patch % columns};
+  }
+};
+
+// Angles of three axes, axes[i] channels of a head each: the places of the
+// range's patches. In the compute type of `dtype`.
 RopeTable PictureRope(Device& device, const std::array<int64_t, 3>& axes,
-                      int64_t columns, TokenRange range, DType dtype);
+                      const PatchGrid& grid, TokenRange range, DType dtype);
 
 }  // namespace trireme
 

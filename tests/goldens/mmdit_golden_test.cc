@@ -7,12 +7,12 @@
 
 #include "gtest/gtest.h"
 #include "models/mmdit/mmdit.h"
+#include "models/mmdit/mmdit_family.h"
 #include "models/mmdit/mmdit_names.h"
 #include "parallel/functional.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
-#include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"
 #include "tests/goldens/golden_file_testing.h"
 
@@ -49,10 +49,61 @@ MmditConfig ConfigOf(const std::string& variant) {
   return config;
 }
 
+// Prediction, loss and gradients of a model with the file's `variant` of
+// weights on the file's inputs. `names`: of its parameters.
+void ExpectGolden(const GoldenFile& file, const std::string& variant,
+                  const MmditConfig& config,
+                  const absl::StatusOr<NameTable>& names, Device& device) {
+  ASSERT_TRUE(names.ok()) << names.status();
+  SingleWorld world;
+  const ProcessGrid grid;
+  Communicators communicators(world, grid);
+  ParallelContext parallel(device, grid, communicators);
+  ParameterStore store(device, DType::kFloat64, /*seed=*/0);
+  const MmditPart part(store, grid, config, {.blocks = {0, config.layers()}});
+  const GoldenFile::Values weights =
+      file.ThroughNames(*names, variant + ".weights.");
+  ASSERT_EQ(weights.size(), store.parameters().size());
+  for (const auto& parameter : store.parameters()) {
+    parameter->value.CopyFrom(Tensor::FromValues<double>(
+        device, parameter->global_shape, weights.at(parameter->name)));
+    parameter->grad =
+        Tensor::Zeros(device, parameter->global_shape, DType::kFloat64);
+  }
+  const std::vector<int32_t> counts(2,
+                                    static_cast<int32_t>(config.text_tokens));
+  MmditInputs inputs{
+      .patches = part.TokensOf(file.Golden("inputs.x")),
+      .sigmas = file.Golden("inputs.sigmas"),
+      .text = file.Golden("inputs.text"),
+      .pooled = file.Golden("inputs.pooled"),
+      .text_counts = Tensor::FromValues<int32_t>(device, {2}, counts)};
+  if (config.guidance.has_value()) {
+    inputs.guidance = file.Golden("inputs.guidance");
+  }
+  Tape tape(device);
+  ForwardContext context{tape, parallel};
+  const ShardedVariable prediction = part.Predict(context, inputs);
+  ExpectNear(Doubles(MakeMmditFamily(config)->ToSamples(prediction.value())),
+             Doubles(file.Golden(variant + ".y")), "prediction");
+  const Tensor target = part.TokensOf(file.Golden("inputs.target"));
+  const double factor = 1.0 / static_cast<double>(target.num_elements());
+  const ShardedVariable loss = SquaredErrorLoss(context, prediction, target);
+  ExpectNear(Doubles(Scale(loss.value(), factor)),
+             Doubles(file.Golden(variant + ".loss")), "loss");
+  CHECK_OK(parallel.status());
+  AddLoss(context, loss, factor, "loss");
+  tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
+  const GoldenFile::Values gradients =
+      file.ThroughNames(*names, variant + ".grad.");
+  for (const auto& parameter : store.parameters()) {
+    ExpectNear(Doubles(parameter->grad), gradients.at(parameter->name),
+               parameter->name);
+  }
+}
+
 class MmditGolden : public testing::TestWithParam<std::string> {
  protected:
-  Tensor Golden(const std::string& name) const { return file_.Golden(name); }
-
   CpuDevice device_{int64_t{1} << 28};
   GoldenFile file_{kFile, device_};
 };
@@ -60,54 +111,8 @@ class MmditGolden : public testing::TestWithParam<std::string> {
 // A model that differs from the published one in one place still trains; only
 // a second implementation tells.
 TEST_P(MmditGolden, PredictionLossAndEveryGradient) {
-  const std::string variant = GetParam() + ".";
   const MmditConfig config = ConfigOf(GetParam());
-  const absl::StatusOr<NameTable> names = MmditNames(config);
-  ASSERT_TRUE(names.ok()) << names.status();
-  SingleWorld world;
-  const ProcessGrid grid;
-  Communicators communicators(world, grid);
-  ParallelContext parallel(device_, grid, communicators);
-  ParameterStore store(device_, DType::kFloat64, /*seed=*/0);
-  const MmditPart part(store, grid, config, {.blocks = {0, config.layers()}});
-  const GoldenFile::Values weights =
-      file_.ThroughNames(*names, variant + "weights.");
-  ASSERT_EQ(weights.size(), store.parameters().size());
-  for (const auto& parameter : store.parameters()) {
-    parameter->value.CopyFrom(Tensor::FromValues<double>(
-        device_, parameter->global_shape, weights.at(parameter->name)));
-    parameter->grad =
-        Tensor::Zeros(device_, parameter->global_shape, DType::kFloat64);
-  }
-  const std::vector<int32_t> counts(2,
-                                    static_cast<int32_t>(config.text_tokens));
-  const MmditInputs inputs{
-      .patches = Patchify(Golden("inputs.x"), config.patch),
-      .sigmas = Golden("inputs.sigmas"),
-      .guidance = Golden("inputs.guidance"),
-      .text = Golden("inputs.text"),
-      .pooled = Golden("inputs.pooled"),
-      .text_counts = Tensor::FromValues<int32_t>(device_, {2}, counts)};
-  Tape tape(device_);
-  ForwardContext context{tape, parallel};
-  const ShardedVariable prediction = part.Predict(context, inputs);
-  ExpectNear(Doubles(Unpatchify(prediction.value(), config.patch,
-                                config.channels, config.height, config.width)),
-             Doubles(Golden(variant + "y")), "prediction");
-  const Tensor target = Patchify(Golden("inputs.target"), config.patch);
-  const double factor = 1.0 / static_cast<double>(target.num_elements());
-  const ShardedVariable loss = SquaredErrorLoss(context, prediction, target);
-  ExpectNear(Doubles(Scale(loss.value(), factor)),
-             Doubles(Golden(variant + "loss")), "loss");
-  CHECK_OK(parallel.status());
-  AddLoss(context, loss, factor, "loss");
-  tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
-  const GoldenFile::Values gradients =
-      file_.ThroughNames(*names, variant + "grad.");
-  for (const auto& parameter : store.parameters()) {
-    ExpectNear(Doubles(parameter->grad), gradients.at(parameter->name),
-               parameter->name);
-  }
+  ExpectGolden(file_, GetParam(), config, MmditNames(config), device_);
 }
 
 // What a folder of diffusers holds has a name here, and the other way round.
@@ -120,53 +125,29 @@ TEST_P(MmditGolden, NamesAndShapesAreThoseOfDiffusers) {
 // A set of tokens is a picture of one column, but for the table of positions.
 TEST(MmditSetGolden, PredictionLossAndEveryGradient) {
   CpuDevice device{int64_t{1} << 28};
-  const GoldenFile file("tests/goldens/mmdit_sets.safetensors", device);
   MmditConfig picture = ConfigOf("sd3");
   picture.patch = 1;
   picture.channels = 3;
   picture.height = picture.position_table = 6;
   picture.width = 1;
-  const absl::StatusOr<NameTable> names = MmditNames(picture);
-  ASSERT_TRUE(names.ok()) << names.status();
   MmditConfig config = picture;
   config.set_tokens = 6;
-  SingleWorld world;
-  const ProcessGrid grid;
-  Communicators communicators(world, grid);
-  ParallelContext parallel(device, grid, communicators);
-  ParameterStore store(device, DType::kFloat64, /*seed=*/0);
-  const MmditPart part(store, grid, config, {.blocks = {0, config.layers()}});
-  const GoldenFile::Values weights = file.ThroughNames(*names, "set.weights.");
-  for (const auto& parameter : store.parameters()) {
-    parameter->value.CopyFrom(Tensor::FromValues<double>(
-        device, parameter->global_shape, weights.at(parameter->name)));
-    parameter->grad =
-        Tensor::Zeros(device, parameter->global_shape, DType::kFloat64);
-  }
-  const MmditInputs inputs{.patches = file.Golden("inputs.x"),
-                           .sigmas = file.Golden("inputs.sigmas"),
-                           .text = file.Golden("inputs.text"),
-                           .pooled = file.Golden("inputs.pooled"),
-                           .text_counts = Tensor::FromValues<int32_t>(
-                               device, {2}, std::vector<int32_t>(2, 3))};
-  Tape tape(device);
-  ForwardContext context{tape, parallel};
-  const ShardedVariable prediction = part.Predict(context, inputs);
-  CHECK_OK(parallel.status());
-  ExpectNear(Doubles(prediction.value()), Doubles(file.Golden("set.y")),
-             "prediction");
-  const Tensor target = file.Golden("inputs.target");
-  const double factor = 1.0 / static_cast<double>(target.num_elements());
-  const ShardedVariable loss = SquaredErrorLoss(context, prediction, target);
-  ExpectNear(Doubles(Scale(loss.value(), factor)),
-             Doubles(file.Golden("set.loss")), "loss");
-  AddLoss(context, loss, factor, "loss");
-  tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
-  const GoldenFile::Values gradients = file.ThroughNames(*names, "set.grad.");
-  for (const auto& parameter : store.parameters()) {
-    ExpectNear(Doubles(parameter->grad), gradients.at(parameter->name),
-               parameter->name);
-  }
+  ExpectGolden(GoldenFile("tests/goldens/mmdit_sets.safetensors", device),
+               "set", config, MmditNames(picture), device);
+}
+
+// Views one under another are a tall picture, but for the table of positions.
+// With those of another view a model learns, and no weights fit.
+TEST(MmditViewsGolden, PredictionLossAndEveryGradient) {
+  CpuDevice device{int64_t{1} << 28};
+  MmditConfig view = ConfigOf("sd3");
+  view.hidden = 20;
+  view.mlp_hidden = 80;
+  view.channels = 3;
+  MmditConfig config = view;
+  config.views = 3;
+  ExpectGolden(GoldenFile("tests/goldens/mmdit_views.safetensors", device),
+               "views", config, MmditNames(view), device);
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, MmditGolden,

@@ -71,6 +71,17 @@ std::vector<GridCase> Grids() {
        .token_set = true,
        .single_layers = 0},
       "sequence_parallel: true");
+  // Views of one thing, which know theirs wherever their tokens lie: SplatFlow.
+  add({.tp = 2,
+       .cp = 2,
+       .pp = 2,
+       .height = 12,
+       .positions = Dit::SINCOS,
+       .single_layers = 0,
+       .views = 3,
+       .flow = {.compares_clean = true}},
+      "sequence_parallel: true microbatches: 2");
+  add({.cp = 8, .height = 6, .views = 3}, "ulysses: 2 recompute: FULL");
   add({.tp = 2, .pp = 2, .dp = 2, .dtype = DType::kFloat32});
   add({.tp = 2, .pp = 2, .dtype = DType::kBFloat16}, "sequence_parallel: true");
   return cases;

@@ -66,6 +66,7 @@ std::shared_ptr<const ModelFamily> MmditOf(const GridCase& grid) {
   config.mlp_hidden = 8 * grid.heads;
   config.positions = grid.positions == Dit::ROPE ? Mmdit::ROPE : Mmdit::SINCOS;
   config.rope_axes = {0, 2, 2};
+  if (grid.views > 1) config.rope_axes = {2, 0, 2};
   config.position_table = 6;
   config.position_base = 3;
   config.qk_norm = grid.qk_norm;
@@ -76,7 +77,8 @@ std::shared_ptr<const ModelFamily> MmditOf(const GridCase& grid) {
   config.image_attention_layers = grid.image_attention_layers;
   if (grid.moe.has_value()) config.experts = {.moe = *grid.moe};
   config.channels = kChannels;
-  config.height = grid.height;
+  config.views = grid.views;
+  config.height = grid.height / grid.views;
   config.width = kWidth;
   if (grid.token_set) {
     config.set_tokens = config.tokens();
@@ -572,6 +574,8 @@ std::vector<std::string> GridCase::Features() const {
   add(mesh_tokens, "meshtokens");
   add(swin, "swin");
   add(flow.predicts_clean, "clean");
+  add(flow.compares_clean, "lossofclean");
+  add(views > 1, fmt::format("views{}", views));
   add(flow.match_channels > 0, fmt::format("match{}", flow.match_channels));
   add(image_attention_layers > 0,
       fmt::format("imageattention{}", image_attention_layers));

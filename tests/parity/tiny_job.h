@@ -56,6 +56,8 @@ struct GridCase {
   bool mmdit = false;
   int64_t single_layers = 2;
   int64_t image_attention_layers = 0;
+  // More than 1: as many pictures a sample, which share the height.
+  int64_t views = 1;
   // A HiDream, whose last `single_layers` blocks are single.
   bool hidream = false;
   // A TripoSG over sets of tokens, which attends to that.
