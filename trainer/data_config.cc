@@ -236,22 +236,39 @@ absl::Status FillLatentSizes(const LatentFormat& format, Data& data) {
   return FillBuckets(data);
 }
 
+// Of latents of several views, what they say.
+absl::Status FillViews(const LatentFormat& format, Latents& latents) {
+  RETURN_IF_ERROR(CheckAgrees("latents.views", latents.views(), format.views));
+  RETURN_IF_ERROR(CheckAgrees("latents.extra_channels",
+                              latents.extra_channels(), format.extra_channels));
+  if (format.views == 1 && format.extra_channels == 0) return absl::OkStatus();
+  if (!format.sizes.empty()) {
+    return InvalidArgument(
+        "data.latents.path: found {} views of {} sizes, expected one size",
+        format.views, format.sizes.size());
+  }
+  latents.set_views(static_cast<uint32_t>(format.views));
+  latents.set_extra_channels(static_cast<uint32_t>(format.extra_channels));
+  return absl::OkStatus();
+}
+
 // Of latents that are pictures.
 absl::Status FillPictures(const LatentFormat& format, Data& data) {
   RETURN_IF_ERROR(CheckAgrees("latents.tokens", data.latents().tokens(), 0));
   RETURN_IF_ERROR(CheckAgrees("channels", data.channels(), format.channels));
   data.set_channels(static_cast<uint32_t>(format.channels));
+  RETURN_IF_ERROR(FillViews(format, *data.mutable_latents()));
   if (!format.sizes.empty()) return FillLatentSizes(format, data);
   if (data.has_buckets()) {
     return InvalidArgument(
         "data.buckets: found with latents of one size, expected of latents of "
         "several (trireme data --latents, --size or --side)");
   }
-  if (format.height != format.width) {
+  if (format.height != format.views * format.width) {
     return InvalidArgument(
         "data.latents.path: found latents {}x{}, expected "
         "square ones",
-        format.height, format.width);
+        format.height / format.views, format.width);
   }
   RETURN_IF_ERROR(CheckAgrees("resolution", data.resolution(), format.width));
   data.set_resolution(static_cast<uint32_t>(format.width));
@@ -344,11 +361,14 @@ LatentFormat LatentFormatOf(const Data& data) {
             .scale = latents.scaling_factor(),
             .shift = latents.shift_factor()};
   }
+  const int64_t views = std::max<int64_t>(latents.views(), 1);
   LatentFormat format = {.channels = data.channels(),
-                         .height = data.resolution(),
+                         .height = views * data.resolution(),
                          .width = data.resolution(),
-                         .scale = data.latents().scaling_factor(),
-                         .shift = data.latents().shift_factor(),
+                         .scale = latents.scaling_factor(),
+                         .shift = latents.shift_factor(),
+                         .views = views,
+                         .extra_channels = latents.extra_channels(),
                          .sizes = SizesOf(data)};
   if (!format.sizes.empty()) {
     format.height = format.sizes.front().height;
@@ -367,6 +387,7 @@ DataFormat DataFormatOf(const Data& data, int64_t classes) {
     format.resolution = std::min(first.height(), first.width());
   }
   format.classes = classes;
+  format.views = std::max<int64_t>(data.latents().views(), 1);
   format.tokens = data.latents().tokens();
   format.token_channels = data.latents().token_channels();
   if (!data.has_shapes()) return format;

@@ -2,13 +2,16 @@
 
 #include "trainer/data_config.h"
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/data/buckets.h"
 #include "models/data_format.h"
+#include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "trainer/config/textproto.h"
@@ -91,6 +94,57 @@ TEST(DataConfigTest, VoxelsHavePlacesOnACoarserGrid) {
               HasSubstr("data.shapes.voxels: found with data.shapes.grids"));
   EXPECT_THAT(error("volume { cells: 8 patch: 2 } voxels { resolution: 64 }"),
               HasSubstr("data.shapes.voxels: found with data.shapes.volume"));
+}
+
+// A job of views says no more than one of pictures does, and a file that says
+// what cannot be is refused by name.
+TEST(DataConfigTest, LatentsSayHowManyViewsTheyHave) {
+  const std::string folder = testing::TempDir() + "/views";
+  std::filesystem::create_directories(folder);
+  const auto describe = [&](int height, int views, int extra) {
+    CHECK_OK(WriteFileAtomically(
+        folder + "/latents.json",
+        fmt::format(R"({{"autoencoder": "vae", "weights_xxh64": "0",
+                         "channels": 10, "height": {}, "width": 4,
+                         "scaling_factor": 2.0, "shift_factor": 0.5,
+                         "pictures": 3, "pictures_hash": 1,
+                         "pictures_per_shard": 3, "views": {},
+                         "extra_channels": {}}})",
+                    height, views, extra)));
+  };
+  CHECK_OK(WriteFileAtomically(folder + "/shard-000000.tar", ""));
+  const auto fill = [&](const std::string& fields, Data& data) {
+    Job job;
+    CHECK_OK(ParseTextProto(
+                 "data { latents { path: \"" + folder + "\" " + fields + " } }",
+                 "job", &job)
+                 .status());
+    data = job.data();
+    return FillData(data);
+  };
+  describe(12, 3, 2);
+  Data data;
+  ASSERT_TRUE(fill("", data).ok());
+  EXPECT_EQ(data.latents().views(), 3u);
+  EXPECT_EQ(DataFormatOf(data, 0).views, 3);
+  EXPECT_EQ(DataFormatOf(data, 0).resolution, 4);
+  const LatentFormat format = LatentFormatOf(data);
+  EXPECT_EQ(format.height, 12);
+  EXPECT_EQ(format.width, 4);
+  EXPECT_EQ(format.extra_channels, 2);
+  EXPECT_TRUE(FillData(data).ok());
+  EXPECT_THAT(MessageOf(fill("views: 2", data)),
+              HasSubstr("data.latents.views: found 2, expected 3"));
+  describe(12, 5, 2);
+  EXPECT_THAT(
+      MessageOf(fill("", data)),
+      HasSubstr("views: found 5, expected a divisor of the height, 12"));
+  describe(12, 2, 2);
+  EXPECT_THAT(MessageOf(fill("", data)),
+              HasSubstr("found latents 6x4, expected square ones"));
+  describe(12, 3, 10);
+  EXPECT_THAT(MessageOf(fill("", data)),
+              HasSubstr("extra_channels: found 10, expected less than the 10"));
 }
 
 }  // namespace

@@ -53,6 +53,10 @@ Json ToJson(const LatentCache& cache) {
                {"pictures_per_shard", cache.samples_per_shard}};
   // The name of a field is that of the first kind of samples there was.
   if (cache.of_sets) json["sets"] = true;
+  if (cache.format.views > 1) json["views"] = cache.format.views;
+  if (cache.format.extra_channels > 0) {
+    json["extra_channels"] = cache.format.extra_channels;
+  }
   for (const PictureSize& size : cache.format.sizes) {
     json["sizes"].push_back({size.height, size.width});
   }
@@ -83,6 +87,9 @@ class Description {
                value.get<uint64_t>() <= static_cast<uint64_t>(most),
            fmt::format("1 to {}", most));
     return status_.ok() ? value.get<int64_t>() : 1;
+  }
+  int64_t WholeOr(const char* name, int64_t otherwise, int64_t most) {
+    return json_.contains(name) ? Whole(name, most) : otherwise;
   }
   // None where it is not there.
   std::vector<PictureSize> Sizes(const char* name) {
@@ -148,7 +155,21 @@ absl::StatusOr<LatentCache> ReadDescription(const std::string& folder) {
       description.Whole("pictures_per_shard", kMostSamples);
   cache.of_sets = description.Flag("sets");
   cache.format.sizes = description.Sizes("sizes");
+  cache.format.views = description.WholeOr("views", 1, kMostSide);
+  cache.format.extra_channels =
+      description.WholeOr("extra_channels", 0, kMostSide);
   RETURN_IF_ERROR(description.status());
+  const LatentFormat& format = cache.format;
+  if (format.height % format.views != 0) {
+    return FailedPrecondition(
+        "{}: views: found {}, expected a divisor of the height, {}", path,
+        format.views, format.height);
+  }
+  if (format.extra_channels >= format.channels) {
+    return FailedPrecondition(
+        "{}: extra_channels: found {}, expected less than the {} channels",
+        path, format.extra_channels, format.channels);
+  }
   return cache;
 }
 

@@ -79,10 +79,13 @@ absl::Status ParseLatents(std::string_view bytes, const LatentFormat& format,
   sample.latents.size = size;
   sample.latents.mean.reserve(elements);
   sample.latents.deviation.reserve(elements);
+  const auto scaled = static_cast<size_t>(
+      (format.channels - format.extra_channels) * size.pixels());
   for (size_t i = 0; i < elements; ++i) {
-    const double mean = (values[i] - format.shift) * format.scale;
-    const double deviation =
-        std::exp(0.5 * values[elements + i]) * format.scale;
+    const double scale = i < scaled ? format.scale : 1;
+    const double shift = i < scaled ? format.shift : 0;
+    const double mean = (values[i] - shift) * scale;
+    const double deviation = std::exp(0.5 * values[elements + i]) * scale;
     if (!std::isfinite(static_cast<float>(mean)) ||
         !std::isfinite(static_cast<float>(deviation))) {
       return InvalidArgument("latents with mean {} and log variance {}",

@@ -1,4 +1,5 @@
-// A picture's latents in a file: little-endian uint32 channels, height and
+// A picture's latents, or those of several views of one thing, one under
+// another, in a file: little-endian uint32 channels, height and
 // width, then the means and the logarithms of the variances of the Gaussian of
 // which they are drawn, [channels, height, width] IEEE floats each.
 
@@ -24,6 +25,11 @@ struct LatentFormat {
   int64_t width = 0;
   double scale = 1;
   double shift = 0;
+  // Of as many pictures each, one under another; `height` is that of all.
+  int64_t views = 1;
+  // The last channels that no autoencoder made, as rays of cameras: a model
+  // learns them as they are.
+  int64_t extra_channels = 0;
   // Where latents are of unlike sizes: all that there may be, sorted
   // (models/data/buckets.h); height and width are the first's.
   std::vector<PictureSize> sizes;

@@ -13,6 +13,7 @@
 #include "models/image/image.h"
 #include "models/image/label_grid.h"
 #include "models/image/line_plot.h"
+#include "models/image/tile.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -26,6 +27,23 @@ int CountColor(const Image& image, Color color) {
     }
   }
   return count;
+}
+
+// Views of a thing in another order would be another thing turning.
+TEST(TilePicturesTest, PicturesLieInRowsInTheirOrder) {
+  std::vector<Image> pictures;
+  for (int i = 0; i < 4; ++i) {
+    pictures.push_back(FilledImage(2, 3, 1, static_cast<uint8_t>(10 * i)));
+    *pictures.back().At(1, 2) = static_cast<uint8_t>(10 * i + 1);
+  }
+  const Image tiled = TilePictures(pictures, 2);
+  EXPECT_EQ(tiled.width, 4);
+  EXPECT_EQ(tiled.height, 6);
+  for (int i = 0; i < 4; ++i) {
+    const int x = i % 2 * 2, y = i / 2 * 3;
+    EXPECT_EQ(*tiled.At(x, y), 10 * i);
+    EXPECT_EQ(*tiled.At(x + 1, y + 2), 10 * i + 1);
+  }
 }
 
 Image Drawn(const std::string& text) {

@@ -7,6 +7,8 @@
 #include "fmt/format.h"
 #include "models/autoencoder/autoencoder.h"
 #include "models/data/sample_order.h"
+#include "models/data/views.h"
+#include "models/image/tile.h"
 #include "models/image/transform.h"
 #include "models/mesh_tokens/mesh_tokens.h"
 #include "models/shape/mosaic_tokens.h"
@@ -31,14 +33,28 @@ Image ToImage(std::span<const float> pixels, const Shape& shape) {
                    static_cast<int>(shape.dim(0)));
 }
 
-// Whether the autoencoder decodes latents [c, h, w].
-absl::Status CheckDecodes(const AutoencoderConfig& config, const Shape& shape,
-                          const std::string& folder) {
-  if (config.latent_channels != shape.dim(0)) {
+// Of samples that are latents [c, h, w].
+ViewLayout LayoutOf(const Shape& shape, const Latents& latents) {
+  const int64_t views = std::max<int64_t>(latents.views(), 1);
+  return {.channels = shape.dim(0),
+          .views = views,
+          .height = shape.dim(1) / views,
+          .width = shape.dim(2)};
+}
+
+// Whether the autoencoder decodes them; of views those of as many pictures as
+// fill the channels.
+absl::Status CheckDecodes(const AutoencoderConfig& config,
+                          const ViewLayout& layout, const Latents& latents) {
+  const std::string& folder = latents.autoencoder();
+  const int64_t decoded = layout.channels - latents.extra_channels();
+  if (layout.views > 1 ? decoded % config.latent_channels != 0
+                       : decoded != config.latent_channels) {
     return FailedPrecondition(
-        "{}: found an autoencoder of {} channels, expected {}, as the latents "
-        "have",
-        folder, config.latent_channels, shape.dim(0));
+        "{}: found an autoencoder of {} channels, expected {}{}, as the "
+        "latents have",
+        folder, config.latent_channels, layout.views > 1 ? "a divisor of " : "",
+        decoded);
   }
   if (config.picture_channels == 1 || config.picture_channels == 3) {
     return absl::OkStatus();
@@ -59,28 +75,33 @@ std::vector<float> Unscaled(std::span<const float> sample,
   return values;
 }
 
-// A sample that a model has drawn, as the autoencoder has latents.
-Tensor LatentsOf(std::span<const float> sample, const Shape& shape,
-                 const Latents& latents, Device& device) {
-  return Upload<float>(device, {1, shape.dim(0), shape.dim(1), shape.dim(2)},
-                       Unscaled(sample, latents));
-}
-
 absl::StatusOr<PictureMedium::ToImage> DecoderOf(const FieldSpec& samples,
                                                  const Latents& latents,
                                                  Device& device) {
   ASSIGN_OR_RETURN(
       std::shared_ptr<const Autoencoder> autoencoder,
       Autoencoder::Open(latents.autoencoder(), device, {.encoder = false}));
-  RETURN_IF_ERROR(CheckDecodes(autoencoder->config(), samples.shape,
-                               latents.autoencoder()));
-  return [autoencoder, latents, &device, shape = samples.shape](
-             std::span<const float> sample) -> absl::StatusOr<Image> {
-    const Tensor pictures =
-        autoencoder->Decode(LatentsOf(sample, shape, latents, device));
-    RETURN_IF_ERROR(device.status());
-    return ToImage(Download<float>(pictures),
-                   {pictures.dim(1), pictures.dim(2), pictures.dim(3)});
+  const ViewLayout layout = LayoutOf(samples.shape, latents);
+  RETURN_IF_ERROR(CheckDecodes(autoencoder->config(), layout, latents));
+  // Views side by side, a row for each picture that one consists of.
+  return [autoencoder, latents, layout,
+          &device](std::span<const float> sample) -> absl::StatusOr<Image> {
+    const int64_t channels = autoencoder->config().latent_channels;
+    const int64_t decoded = layout.channels - latents.extra_channels();
+    std::vector<Image> images;
+    for (int64_t first = 0; first < decoded; first += channels) {
+      for (int64_t view = 0; view < layout.views; ++view) {
+        const Tensor picture = autoencoder->Decode(Upload<float>(
+            device, {1, channels, layout.height, layout.width},
+            Unscaled(ChannelsOfView(sample, layout, view, first, channels),
+                     latents)));
+        RETURN_IF_ERROR(device.status());
+        images.push_back(
+            ToImage(Download<float>(picture),
+                    {picture.dim(1), picture.dim(2), picture.dim(3)}));
+      }
+    }
+    return TilePictures(images, static_cast<int>(layout.views));
   };
 }
 
@@ -216,11 +237,12 @@ absl::Status RehearseDecoding(const ModelFamily& family, const Data& data,
   if (data.latents().tokens() > 0) return RehearseShapes(data.latents(), dry);
   ASSIGN_OR_RETURN(const AutoencoderConfig config,
                    ReadAutoencoderConfig(data.latents().autoencoder()));
-  const Shape shape = family.samples().shape;
-  RETURN_IF_ERROR(CheckDecodes(config, shape, data.latents().autoencoder()));
+  const ViewLayout layout = LayoutOf(family.samples().shape, data.latents());
+  RETURN_IF_ERROR(CheckDecodes(config, layout, data.latents()));
   Autoencoder::WithoutValues(config, dry, {.encoder = false})
-      ->Decode(Tensor::Empty(dry, {1, shape.dim(0), shape.dim(1), shape.dim(2)},
-                             DType::kFloat32));
+      ->Decode(Tensor::Empty(
+          dry, {1, config.latent_channels, layout.height, layout.width},
+          DType::kFloat32));
   return absl::OkStatus();
 }
 
