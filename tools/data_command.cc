@@ -44,9 +44,34 @@ namespace {
 
 constexpr char kName[] = "data";
 
+absl::StatusOr<int64_t> AtLeastOne(const ParsedCommand& arguments,
+                                   const char* option, int64_t most) {
+  ASSIGN_OR_RETURN(const int64_t value, arguments.GetInt(option));
+  if (value < 1 || value > most) {
+    return InvalidArgument("--{}: found {}, expected 1 to {}", option, value,
+                           most);
+  }
+  return value;
+}
+
+// Of a cache's shapes that are encoded: their views, or the points about them.
+absl::StatusOr<ShapeDatasetOptions> ShapesOf(const ParsedCommand& arguments) {
+  ShapeDatasetOptions options = {.folder = arguments.positionals()[0]};
+  if (!arguments.Has("views")) return options;
+  ASSIGN_OR_RETURN(const int64_t views,
+                   AtLeastOne(arguments, "views", kMaxShapeViews));
+  ASSIGN_OR_RETURN(const ShapeCache cache, ShapeCache::Open(options.folder));
+  options.views = static_cast<int>(views);
+  options.view_resolution = cache.view_resolution();
+  return options;
+}
+
 absl::StatusOr<std::unique_ptr<Dataset>> Open(const ParsedCommand& arguments) {
   const std::string& source = arguments.positionals()[0];
-  if (arguments.Has("shapes")) return OpenShapeDataset({.folder = source});
+  if (arguments.Has("shapes")) {
+    ASSIGN_OR_RETURN(const ShapeDatasetOptions options, ShapesOf(arguments));
+    return OpenShapeDataset(options);
+  }
   if (arguments.Has("shards")) return OpenWebDataset({.paths = {source}});
   if (arguments.Has("idx")) {
     return OpenIdx(source, arguments.Get("split"), arguments.All("class_name"));
@@ -79,13 +104,6 @@ std::function<void(int64_t)> ProgressOf(int64_t total, const char* things) {
                terminal && done != total ? "" : "\n");
     std::fflush(stdout);
   };
-}
-
-absl::StatusOr<int64_t> AtLeastOne(const ParsedCommand& arguments,
-                                   const char* option, int64_t most) {
-  ASSIGN_OR_RETURN(const int64_t value, arguments.GetInt(option));
-  RETURN_IF_ERROR(CheckRange(fmt::format("--{}", option), value, 1, most));
-  return value;
 }
 
 absl::Status WritePictures(const ParsedCommand& arguments) {
@@ -134,6 +152,15 @@ absl::StatusOr<std::vector<PictureSize>> SizesOf(
 absl::StatusOr<LatentEncoder> EncoderOf(const ParsedCommand& arguments,
                                         Device& device) {
   const std::string& autoencoder = arguments.Get("latents");
+  if (arguments.Has("views")) {
+    if (arguments.Has("latent_tokens")) {
+      return InvalidArgument(
+          "--latent_tokens: found with --views, expected one of them");
+    }
+    ASSIGN_OR_RETURN(const ShapeDatasetOptions shapes, ShapesOf(arguments));
+    return ViewLatentEncoder(autoencoder, shapes.views, shapes.view_resolution,
+                             device);
+  }
   if (arguments.Has("shapes")) {
     int64_t tokens = 0;
     if (arguments.Has("latent_tokens")) {
@@ -270,6 +297,15 @@ absl::Status WriteShapes(const ParsedCommand& arguments) {
                            volume, kMaxVolumeCells);
   }
   options.volume_cells = static_cast<int>(volume);
+  if (arguments.Has("views")) {
+    ASSIGN_OR_RETURN(const int64_t views,
+                     AtLeastOne(arguments, "views", kMaxShapeViews));
+    ASSIGN_OR_RETURN(
+        const int64_t side,
+        AtLeastOne(arguments, "view_resolution", kMaxViewResolution));
+    options.views = static_cast<int>(views);
+    options.view_resolution = static_cast<int>(side);
+  }
   if (arguments.Has("mesh_faces")) {
     ASSIGN_OR_RETURN(options.mesh_faces,
                      AtLeastOne(arguments, "mesh_faces", 1 << 20));
@@ -335,16 +371,18 @@ absl::Status CheckOptions(const ParsedCommand& arguments) {
                                                    "mosaic_grids",
                                                    "mosaic_resolution",
                                                    "volume_cells",
+                                                   "view_resolution",
                                                    "mesh_faces",
                                                    "picture",
                                                    "overwrite"}
       : shapes          ? std::vector<const char*>{"idx", "split", "class_name",
                                                    "samples_per_shard", "latent_tokens"}
                         : std::vector<const char*>{
-                              "kind",         "points",       "shapes_per_shard",
-                              "shell_cells",  "mosaic_grids", "mosaic_resolution",
-                              "volume_cells", "mesh_faces",   "picture",
-                              "overwrite",    "latent_tokens"};
+                              "kind",           "points",        "shapes_per_shard",
+                              "shell_cells",    "mosaic_grids",  "mosaic_resolution",
+                              "volume_cells",   "mesh_faces",    "picture",
+                              "overwrite",      "latent_tokens", "views",
+                              "view_resolution"};
   for (const char* option : others) {
     if (!arguments.Has(option)) continue;
     return shapes
@@ -483,6 +521,16 @@ Command DataCommand() {
                         .default_value = "0",
                         .help = "also keeps each shape's distances on a "
                                 "grid of N cells a side"},
+                       {.name = "views",
+                        .value = "N",
+                        .help = "also draws each shape from N cameras about "
+                                "it, with depths; with --latents of a cache "
+                                "that has them, VAE is an AutoencoderKL and "
+                                "encodes these"},
+                       {.name = "view_resolution",
+                        .value = "N",
+                        .default_value = "64",
+                        .help = "side of those pictures"},
                        {.name = "mesh_faces",
                         .value = "N",
                         .help = "also keeps the meshes, of at most N triangles "

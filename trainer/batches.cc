@@ -46,6 +46,8 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWhole(const Data& data) {
                                      .resolution = shapes.resolution(),
                                      .volume = VolumeShapeOf(shapes),
                                      .voxels = VoxelShapeOf(shapes)};
+      options.views = static_cast<int>(shapes.views().count());
+      options.view_resolution = static_cast<int>(shapes.views().resolution());
       if (shapes.has_sequences()) {
         options.sequences = {.format = MeshFormatOf(shapes.sequences()),
                              .most_tokens = shapes.sequences().tokens()};

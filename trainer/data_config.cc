@@ -11,6 +11,7 @@
 #include "models/data/buckets.h"
 #include "models/data/webdataset.h"
 #include "models/shape/shape_cache.h"
+#include "models/shape/view_channels.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
@@ -177,7 +178,24 @@ absl::Status FillVoxels(Shapes& shapes) {
                     kMaxVoxels);
 }
 
+absl::Status CheckViews(const Shapes& shapes) {
+  if (shapes.grids() > 0 || shapes.has_volume() || shapes.has_sequences() ||
+      shapes.has_voxels()) {
+    return InvalidArgument(
+        "data.shapes.views: found with data.shapes.{}, expected one of them",
+        shapes.grids() > 0       ? "grids"
+        : shapes.has_volume()    ? "volume"
+        : shapes.has_sequences() ? "sequences"
+                                 : "voxels");
+  }
+  RETURN_IF_ERROR(CheckRange("data.shapes.views.count", shapes.views().count(),
+                             1, kMaxShapeViews));
+  return CheckRange("data.shapes.views.resolution", shapes.views().resolution(),
+                    1, kMaxViewResolution);
+}
+
 absl::Status FillShapes(Data& data) {
+  if (data.shapes().has_views()) RETURN_IF_ERROR(CheckViews(data.shapes()));
   if (data.shapes().has_voxels()) {
     RETURN_IF_ERROR(FillVoxels(*data.mutable_shapes()));
   }
@@ -395,6 +413,12 @@ DataFormat DataFormatOf(const Data& data, int64_t classes) {
   if (shapes.has_sequences()) {
     format.mesh_format = MeshFormatOf(shapes.sequences());
     format.sequence_tokens = shapes.sequences().tokens();
+    return format;
+  }
+  if (shapes.has_views()) {
+    format.channels = kViewChannels;
+    format.resolution = shapes.views().resolution();
+    format.views = shapes.views().count();
     return format;
   }
   format.surfaces =

@@ -96,6 +96,28 @@ TEST(DataConfigTest, VoxelsHavePlacesOnACoarserGrid) {
               HasSubstr("data.shapes.voxels: found with data.shapes.volume"));
 }
 
+// Views are pictures of more channels, and of no mosaic.
+TEST(DataConfigTest, ViewsOfShapesArePictures) {
+  Job job;
+  CHECK_OK(ParseTextProto("data { shapes { path: \"a\" views { count: 8 "
+                          "resolution: 32 } } }",
+                          "job", &job)
+               .status());
+  Data& data = *job.mutable_data();
+  ASSERT_TRUE(FillData(data).ok());
+  const DataFormat format = DataFormatOf(data, 0);
+  EXPECT_EQ(format.channels, 10);
+  EXPECT_EQ(format.resolution, 32);
+  EXPECT_EQ(format.views, 8);
+  EXPECT_FALSE(format.surfaces);
+  data.mutable_shapes()->mutable_views()->set_count(0);
+  EXPECT_THAT(MessageOf(FillData(data)),
+              HasSubstr("data.shapes.views.count: found 0"));
+  data.mutable_shapes()->set_grids(3);
+  EXPECT_THAT(MessageOf(FillData(data)),
+              HasSubstr("data.shapes.views: found with data.shapes.grids"));
+}
+
 // A job of views says no more than one of pictures does, and a file that says
 // what cannot be is refused by name.
 TEST(DataConfigTest, LatentsSayHowManyViewsTheyHave) {

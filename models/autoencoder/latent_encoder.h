@@ -46,6 +46,15 @@ absl::StatusOr<LatentEncoder> PictureLatentEncoder(
     const std::string& folder, std::vector<PictureSize> sizes, bool enlarge,
     Device& device);
 
+// Of `views` views of a shape, pictures of `side` pixels (Sample::Views), a
+// multiple of the autoencoder's reduction: for each the latents of its picture,
+// those of its depths as a gray one, and the rays of its camera at the latents'
+// resolution (Go et al., "SplatFlow: multi-view rectified flow model for 3D
+// Gaussian splatting synthesis"). The device outlives it.
+absl::StatusOr<LatentEncoder> ViewLatentEncoder(const std::string& folder,
+                                                int64_t views, int64_t side,
+                                                Device& device);
+
 }  // namespace trireme
 
 #endif  // TRIREME_MODELS_AUTOENCODER_LATENT_ENCODER_H_

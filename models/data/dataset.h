@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "models/data/buckets.h"
 #include "models/image/image.h"
+#include "models/shape/camera.h"
 #include "runtime/core/philox.h"
 
 namespace trireme {
@@ -42,6 +43,14 @@ struct Sample {
     std::vector<float> deviation;
   };
   Latents latents;
+  // Of a shape, in the place of the picture: as several cameras see it
+  // (models/shape/view_channels.h), of `side` pixels each.
+  struct Views {
+    std::vector<CameraPlace> cameras;
+    int side = 0;
+    std::vector<float> channels;
+  };
+  Views views;
   // Keys what is drawn anew each time that the sample is read: its latents.
   // Absent: they are their mean.
   std::optional<RandomKey> draw;
@@ -64,7 +73,7 @@ struct Sample {
 
 // What of a sample to read beside its key and class.
 struct SampleParts {
-  bool image = false;  // or latents
+  bool image = false;  // or latents, or views
   bool text = false;   // text_tokens and their sizes, text_pooled
   bool caption = false;
   bool text_layers = false;

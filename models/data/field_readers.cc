@@ -48,6 +48,14 @@ absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
     ReadLatents(sample, index, values);
     return absl::OkStatus();
   }
+  if (!sample.views.channels.empty()) {
+    const std::vector<float>& channels = sample.views.channels;
+    const int64_t elements = spec.shape.num_elements();
+    CHECK_EQ(static_cast<int64_t>(channels.size()), elements) << sample.key;
+    std::copy(channels.begin(), channels.end(),
+              std::get<std::vector<float>>(values).begin() + index * elements);
+    return absl::OkStatus();
+  }
   if (sample.image.pixels.empty()) {
     const int64_t elements = spec.shape.num_elements();
     std::fill_n(std::get<std::vector<float>>(values).begin() + index * elements,

@@ -6,10 +6,12 @@
 #include <limits>
 #include <numeric>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "models/shape/mosaic_tokens.h"
 #include "models/shape/shape_cache.h"
+#include "models/shape/view_channels.h"
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
@@ -42,6 +44,7 @@ class ShapeDataset final : public Dataset {
         with_mosaics_(options.grids > 0),
         volume_(options.volume),
         voxels_(options.voxels),
+        with_views_(options.views > 0),
         shapes_(cache_.size()) {
     std::iota(shapes_.begin(), shapes_.end(), 0);
   }
@@ -118,7 +121,9 @@ class ShapeDataset final : public Dataset {
     sample.class_id = static_cast<int>(record.class_id);
     const CachedShape shape = cache_.Read(shapes_[index]);
     if (parts.caption) sample.caption = record.caption;
-    if (parts.image) {
+    if (parts.image && with_views_) {
+      RETURN_IF_ERROR(WithContext(ReadViews(shape.views, sample), record.name));
+    } else if (parts.image) {
       sample.image = {.width = cache_.view_side(),
                       .height = cache_.view_side(),
                       .channels = 3,
@@ -167,6 +172,22 @@ class ShapeDataset final : public Dataset {
   }
 
  private:
+  absl::Status ReadViews(const ShapeViews& views, Sample& sample) const {
+    const auto finite = [](float value) { return std::isfinite(value); };
+    const bool good =
+        std::all_of(views.depths.begin(), views.depths.end(), finite) &&
+        std::all_of(views.cameras.begin(), views.cameras.end(),
+                    [&](const CameraPlace& camera) {
+                      return finite(camera.azimuth) && finite(camera.elevation);
+                    });
+    if (!good) return DataLoss("a view that is not finite");
+    const int side = cache_.view_resolution();
+    sample.views = {.cameras = {views.cameras.begin(), views.cameras.end()},
+                    .side = side,
+                    .channels = ChannelsOf(views, side)};
+    return absl::OkStatus();
+  }
+
   std::vector<int32_t> TokensOf(const CachedShape& shape) const {
     const MeshTokenFormat& format = sequences_->format;
     return EncodeMesh(format, Quantize(shape.mesh(), format.bits));
@@ -176,6 +197,7 @@ class ShapeDataset final : public Dataset {
   bool with_mosaics_;
   VolumeShape volume_;
   VoxelShape voxels_;
+  bool with_views_;
   std::optional<MeshSequenceOptions> sequences_;
   // The cache's that are samples.
   std::vector<int64_t> shapes_;
@@ -243,6 +265,26 @@ absl::Status CheckVolumes(const ShapeCache& cache, const std::string& folder,
   return absl::OkStatus();
 }
 
+absl::Status CheckViews(const ShapeCache& cache,
+                        const ShapeDatasetOptions& options) {
+  if (cache.views() == 0) {
+    return InvalidArgument(
+        "data.shapes.path: found {}, a cache without views, expected one with "
+        "(trireme data --shapes --views {} --view_resolution {})",
+        options.folder, options.views, options.view_resolution);
+  }
+  for (const auto& [field, found, expected] :
+       {std::tuple("count", options.views, cache.views()),
+        std::tuple("resolution", options.view_resolution,
+                   cache.view_resolution())}) {
+    if (found == expected) continue;
+    return InvalidArgument(
+        "data.shapes.views.{}: found {}, expected {}, as {} has them", field,
+        found, expected, options.folder);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Dataset>> OpenVoxels(
     ShapeCache cache, const ShapeDatasetOptions& options) {
   RETURN_IF_ERROR(CheckVolumes(cache, options.folder, "voxels.resolution",
@@ -296,6 +338,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
   if (options.voxels.cells > 0) {
     return OpenVoxels(std::move(cache), options);
   }
+  if (options.views > 0) RETURN_IF_ERROR(CheckViews(cache, options));
   if (options.grids > 0) RETURN_IF_ERROR(CheckMosaics(cache, options));
   if (options.volume.cells > 0) {
     RETURN_IF_ERROR(CheckVolumes(cache, options.folder, "volume.cells",

@@ -1,6 +1,7 @@
 // A cache of shapes (docs/formats/shape_cache.md) as a data set: a sample is a
-// shape's mosaic, its volume, its voxels, its mesh as a sequence of tokens, or
-// the points about its surface, its class, its caption and a picture of it.
+// shape's mosaic, its volume, its voxels, its mesh as a sequence of tokens, its
+// views, or the points about its surface, its class, its caption and a picture
+// of it.
 
 #ifndef TRIREME_MODELS_DATA_SHAPE_DATASET_H_
 #define TRIREME_MODELS_DATA_SHAPE_DATASET_H_
@@ -37,6 +38,10 @@ struct ShapeDatasetOptions {
   // are without. Shapes that do not fit (VoxelShape), or have none, are none of
   // the samples.
   VoxelShape voxels;
+  // Or its views, which must be as many of such a side; 0 views: samples are
+  // without.
+  int views = 0;
+  int view_resolution = 0;
   // Of samples that are meshes.
   std::optional<MeshSequenceOptions> sequences;
 };

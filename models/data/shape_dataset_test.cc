@@ -5,7 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <string>
+#include <vector>
 
 #include "fmt/format.h"
 #include "models/data/field_readers.h"
@@ -15,6 +18,7 @@
 #include "models/shape/shape_cache_writer.h"
 #include "models/shape/shape_source.h"
 #include "models/shape/shapes_testing.h"
+#include "models/shape/view_channels.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 
@@ -42,12 +46,15 @@ class ShapeDatasetTest : public testing::Test {
     options.mosaic = {
         .grids = grids, .resolution = 3, .steps = 2, .points = 16};
     options.volume_cells = volume_cells;
+    options.views = views_;
+    options.view_resolution = 8;
     const auto summary = WriteShapeCache(*source, options);
     EXPECT_TRUE(summary.ok()) << summary.status();
     return options.folder;
   }
 
   int64_t mesh_faces_ = 0;
+  int views_ = 0;
   std::string root_ = testing::TempDir() + "/shape_dataset";
   std::string source_ = root_ + "/source";
 };
@@ -203,6 +210,66 @@ TEST_F(ShapeDatasetTest, ASampleIsAShapesVoxels) {
                 .find("data.shapes.voxels.resolution: found 32, expected 16"),
             std::string::npos)
       << other.status();
+}
+
+// What a model of several views sees of a shape, one under another.
+TEST_F(ShapeDatasetTest, ASampleIsAShapesViews) {
+  root_ += "_views";
+  source_ = root_ + "/source";
+  Write("a/box.obj", BoxMesh({0, 0, 0}, {1, 1, 1}));
+  Write("b/box.obj", BoxMesh({0, 0, 0}, {1, 1, 1}));
+  views_ = 3;
+  const std::string folder = WriteCache("cache", 0);
+  const auto dataset =
+      OpenShapeDataset({.folder = folder, .views = 3, .view_resolution = 8});
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  const auto sample = (*dataset)->Read(0), other = (*dataset)->Read(1);
+  ASSERT_TRUE(sample.ok() && other.ok());
+  const ViewLayout layout = LayoutOfViews(3, 8);
+  const std::span<const float> channels = sample->views.channels;
+  ASSERT_EQ(static_cast<int64_t>(channels.size()), layout.elements());
+  ASSERT_EQ(sample->views.cameras.size(), 3u);
+  // Cameras are a third of a turn apart, and others for another shape.
+  const auto turn = [](const CameraPlace& from, const CameraPlace& to) {
+    return std::fmod(to.azimuth - from.azimuth + 360.0F, 360.0F);
+  };
+  EXPECT_NEAR(turn(sample->views.cameras[0], sample->views.cameras[1]), 120,
+              1e-3);
+  EXPECT_NE(sample->views.cameras[0].azimuth, other->views.cameras[0].azimuth);
+  for (int64_t view = 0; view < 3; ++view) {
+    EXPECT_EQ(ChannelsOfView(channels, layout, view, kRayChannel, kRayChannels),
+              CameraRays(sample->views.cameras[view], 8));
+    const auto depths =
+        ChannelsOfView(channels, layout, view, kDepthChannel, 1);
+    // The box is in the middle and nowhere near the corner.
+    EXPECT_LT(depths[8 * 4 + 4], 0);
+    EXPECT_EQ(depths[0], 1);
+    const auto colors =
+        ChannelsOfView(channels, layout, view, 0, kColorChannels);
+    for (const float color : colors) EXPECT_LE(std::abs(color), 1);
+    EXPECT_LT(colors[8 * 4 + 4], colors[0]);
+  }
+  // As a model is given it, behind another sample.
+  const FieldSpec spec = {.name = kPixelsField,
+                          .shape = {kViewChannels, 3 * 8, 8}};
+  FieldValues values = ZeroValues(spec, 2);
+  ASSERT_TRUE(ReaderOf(spec).read(*sample, spec, 1, values).ok());
+  const auto& read = std::get<std::vector<float>>(values);
+  EXPECT_TRUE(std::equal(channels.begin(), channels.end(),
+                         read.begin() + layout.elements()));
+  const auto error = [&](const ShapeDatasetOptions& options) {
+    return MessageOf(OpenShapeDataset(options).status());
+  };
+  EXPECT_NE(error({.folder = folder, .views = 4, .view_resolution = 8})
+                .find("data.shapes.views.count: found 4, expected 3"),
+            std::string::npos);
+  EXPECT_NE(error({.folder = folder, .views = 3, .view_resolution = 16})
+                .find("data.shapes.views.resolution: found 16, expected 8"),
+            std::string::npos);
+  views_ = 0;
+  EXPECT_NE(error({.folder = WriteCache("without", 0), .views = 3})
+                .find("a cache without views"),
+            std::string::npos);
 }
 
 // Padding has no place and no features.

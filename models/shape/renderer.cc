@@ -71,6 +71,28 @@ Vector3f SkyDirection(const Vector3f& normal, double u, double v) {
          normal * static_cast<float>(std::sqrt(1 - u));
 }
 
+struct Camera {
+  Vector3f eye, back, right, up;
+
+  explicit Camera(const CameraPlace& place) {
+    const double a = place.azimuth * M_PI / 180;
+    const double e = place.elevation * M_PI / 180;
+    back = Vector3d{std::sin(a) * std::cos(e), std::sin(e),
+                    std::cos(a) * std::cos(e)}
+               .As<float>();
+    right = Vector3d{std::cos(a), 0, -std::sin(a)}.As<float>();
+    up = Cross(back, right);
+    eye = back * static_cast<float>(kCameraDistance);
+  }
+
+  // Through (x, y) of the picture, from (0, 0) at the top left to (1, 1).
+  Vector3f Direction(double x, double y) const {
+    const double scale = std::tan(kFieldOfView / 2);
+    return Normalized(right * static_cast<float>((2 * x - 1) * scale) +
+                      up * static_cast<float>((1 - 2 * y) * scale) - back);
+  }
+};
+
 class Renderer {
  public:
   Renderer(const Mesh& mesh, const RenderOptions& options)
@@ -80,32 +102,22 @@ class Renderer {
         normals_(CornerNormals(mesh, options.smooth)),
         ground_(BoundingBox(mesh).low.y) {}
 
-  Image Render(double azimuth) const {
-    const double a = azimuth * M_PI / 180;
-    const double e = options_.elevation * M_PI / 180;
-    const Vector3f back = Vector3d{std::sin(a) * std::cos(e), std::sin(e),
-                                   std::cos(a) * std::cos(e)}
-                              .As<float>();
-    const Vector3f right = Vector3d{std::cos(a), 0, -std::sin(a)}.As<float>();
-    const Vector3f up = Cross(back, right);
-    const Vector3f eye = back * static_cast<float>(kCameraDistance);
+  Image Render(const CameraPlace& place) const {
+    const Camera camera(place);
     const int side = options_.side;
     Image image = FilledImage(side, side, 3, 255);
-    const double scale = std::tan(kFieldOfView / 2);
     const int sub = options_.antialias;
 #pragma omp parallel for schedule(dynamic)
     for (int y = 0; y < side; ++y) {
       for (int x = 0; x < side; ++x) {
         Vector3f sum;
         for (int s = 0; s < sub * sub; ++s) {
-          const double px = (2 * (x + (s % sub + 0.5) / sub) / side - 1);
-          const double py = (1 - 2 * (y + (s / sub + 0.5) / sub) / side);
           const Vector3f direction =
-              Normalized(right * static_cast<float>(px * scale) +
-                         up * static_cast<float>(py * scale) - back);
+              camera.Direction((x + (s % sub + 0.5) / sub) / side,
+                               (y + (s / sub + 0.5) / sub) / side);
           const uint64_t ray =
               (static_cast<uint64_t>(y) * side + x) * sub * sub + s;
-          sum = sum + Trace(eye, direction, ray);
+          sum = sum + Trace(camera.eye, direction, ray);
         }
         sum = sum * (1.0f / static_cast<float>(sub * sub));
         for (int c = 0; c < 3; ++c) {
@@ -117,6 +129,24 @@ class Renderer {
       }
     }
     return image;
+  }
+
+  std::vector<float> Depths(const CameraPlace& place) const {
+    const Camera camera(place);
+    const int side = options_.side;
+    std::vector<float> depths(static_cast<size_t>(side) * side, 1.0f);
+#pragma omp parallel for schedule(dynamic)
+    for (int y = 0; y < side; ++y) {
+      for (int x = 0; x < side; ++x) {
+        const auto hit = scene_.FirstHit(
+            camera.eye, camera.Direction((x + 0.5) / side, (y + 0.5) / side));
+        if (!hit.has_value()) continue;
+        depths[static_cast<size_t>(y) * side + x] = std::clamp(
+            (hit->distance - static_cast<float>(kCameraDistance)) / kDepthRange,
+            -1.0f, 1.0f);
+      }
+    }
+    return depths;
   }
 
  private:
@@ -195,9 +225,43 @@ std::vector<Image> RenderTurntable(const Mesh& mesh, int views,
   const Renderer renderer(mesh, options);
   std::vector<Image> images;
   for (int view = 0; view < views; ++view) {
-    images.push_back(renderer.Render(options.azimuth + 360.0 * view / views));
+    CameraPlace place = options.camera;
+    place.azimuth +=
+        360.0f * static_cast<float>(view) / static_cast<float>(views);
+    images.push_back(renderer.Render(place));
   }
   return images;
+}
+
+std::vector<DepthView> RenderViews(const Mesh& mesh,
+                                   std::span<const CameraPlace> cameras,
+                                   const RenderOptions& options) {
+  CHECK(options.side > 0 && options.antialias > 0 && options.sky_rays > 0);
+  const Renderer renderer(mesh, options);
+  std::vector<DepthView> views;
+  for (const CameraPlace& camera : cameras) {
+    views.push_back({renderer.Render(camera), renderer.Depths(camera)});
+  }
+  return views;
+}
+
+std::vector<float> CameraRays(const CameraPlace& place, int side) {
+  const Camera camera(place);
+  const size_t pixels = static_cast<size_t>(side) * side;
+  std::vector<float> rays(6 * pixels);
+  for (int y = 0; y < side; ++y) {
+    for (int x = 0; x < side; ++x) {
+      const size_t pixel = static_cast<size_t>(y) * side + x;
+      const Vector3f direction =
+          camera.Direction((x + 0.5) / side, (y + 0.5) / side);
+      const Vector3f moment = Cross(camera.eye, direction);
+      for (int axis = 0; axis < 3; ++axis) {
+        rays[axis * pixels + pixel] = direction[axis];
+        rays[(3 + axis) * pixels + pixel] = moment[axis];
+      }
+    }
+  }
+  return rays;
 }
 
 }  // namespace trireme

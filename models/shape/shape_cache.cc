@@ -138,6 +138,16 @@ absl::StatusOr<ShapeCache> ShapeCache::Open(const std::string& folder) {
   cache.volume_cells_ =
       static_cast<int>(std::max<int64_t>(number("volume_cells"), 0));
   cache.mesh_faces_ = std::max<int64_t>(number("mesh_faces"), 0);
+  const int64_t views = std::max<int64_t>(number("views"), 0);
+  const int64_t view_resolution = views > 0 ? number("view_resolution") : 0;
+  if (views > kMaxShapeViews || view_resolution > kMaxViewResolution ||
+      view_resolution < (views > 0 ? 1 : 0)) {
+    return DataLoss("{}: {} views of {} pixels, expected up to {} of up to {}",
+                    path, views, view_resolution, kMaxShapeViews,
+                    kMaxViewResolution);
+  }
+  cache.views_ = static_cast<int>(views);
+  cache.view_resolution_ = static_cast<int>(view_resolution);
   if (cache.points_ < 1 || cache.uniform_points_ < 1 || cache.view_side_ < 1 ||
       cache.mosaic_grids_ < 0 || cache.mosaic_resolution_ < 0 ||
       cache.mosaic_resolution_ > kMaxVolumeCells ||
@@ -200,6 +210,15 @@ absl::Status ShapeCache::AddShard(const std::string& path, int64_t shapes) {
     RETURN_IF_ERROR(
         CheckTensor(*file, names::kVolumes, DType::kFloat32,
                     {shapes, volume_cells_, volume_cells_, volume_cells_}));
+  }
+  if (views_ > 0) {
+    const int64_t side = view_resolution_;
+    RETURN_IF_ERROR(CheckTensor(*file, names::kViewPictures, DType::kUint8,
+                                {shapes, views_, side, side, 3}));
+    RETURN_IF_ERROR(CheckTensor(*file, names::kViewDepths, DType::kFloat32,
+                                {shapes, views_, side, side}));
+    RETURN_IF_ERROR(CheckTensor(*file, names::kViewCameras, DType::kFloat32,
+                                {shapes, views_, 2}));
   }
   RETURN_IF_ERROR(CheckTensor(*file, names::kViews, DType::kUint8,
                               Shape{shapes, view_side_, view_side_, 3}));
@@ -293,6 +312,12 @@ CachedShape ShapeCache::Read(int64_t index) const {
   }
   if (volume_cells_ > 0) {
     shape.volume = RowOf<float>(file, names::kVolumes, row, volume_values());
+  }
+  if (views_ > 0) {
+    const int64_t pixels = views_ * view_pixels();
+    shape.views = {RowOf<CameraPlace>(file, names::kViewCameras, row, views_),
+                   RowOf<uint8_t>(file, names::kViewPictures, row, 3 * pixels),
+                   RowOf<float>(file, names::kViewDepths, row, pixels)};
   }
   shape.view = RowOf<uint8_t>(file, names::kViews, row,
                               int64_t{view_side_} * view_side_ * 3);

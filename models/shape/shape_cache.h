@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "models/shape/camera.h"
 #include "models/shape/mesh.h"
 #include "models/shape/vector3.h"
 #include "runtime/checkpoint/safetensors.h"
@@ -32,7 +33,13 @@ inline constexpr char kUniformDistances[] = "uniform_distances";  // F32 [s, u]
 inline constexpr char kMosaics[] = "mosaics";
 // F32 [s, cells, cells, cells], where it was asked for (VolumePoints).
 inline constexpr char kVolumes[] = "volumes";
-inline constexpr char kViews[] = "views";         // U8 [s, side, side, 3]
+inline constexpr char kViews[] = "views";  // U8 [s, side, side, 3]
+// Where they were asked for, pictures of each shape from several cameras:
+// U8 [s, v, side, side, 3], F32 [s, v, side, side] (DepthView) and F32 [s, v,
+// 2] (CameraPlace).
+inline constexpr char kViewPictures[] = "view_pictures";
+inline constexpr char kViewDepths[] = "view_depths";
+inline constexpr char kViewCameras[] = "view_cameras";
 inline constexpr char kIcons[] = "icons";         // U8, one file after another
 inline constexpr char kIconEnds[] = "icon_ends";  // I64 [s], bytes of kIcons
 // Where they were asked for, the meshes themselves, one after another: F32
@@ -46,6 +53,9 @@ inline constexpr char kMeshTriangleEnds[] = "mesh_triangle_ends";
 
 // A side of a volume.
 inline constexpr int kMaxVolumeCells = 256;
+// Of a shape, and a side of each in pixels.
+inline constexpr int kMaxShapeViews = 64;
+inline constexpr int kMaxViewResolution = 1024;
 
 // What is known of a shape beside its points.
 struct ShapeRecord {
@@ -61,6 +71,14 @@ struct ShapeRecord {
   double mosaic_coverage = 0;
 };
 
+// A shape from several cameras, as it lies in the file: pictures and depths one
+// after another.
+struct ShapeViews {
+  std::span<const CameraPlace> cameras;
+  std::span<const uint8_t> pictures;
+  std::span<const float> depths;
+};
+
 // A shape's points, as they lie in the file. Distances are negative inside.
 struct CachedShape {
   std::span<const Vector3f> surface_points;
@@ -73,6 +91,7 @@ struct CachedShape {
   std::span<const float> volume;  // distances on a grid; empty without
   std::span<const uint8_t> view;  // [side, side, 3], a picture of the surface
   std::string_view icon;          // a picture's file, or empty
+  ShapeViews views;               // empty without
   // Of the mesh within ±0.95; empty without.
   std::span<const Vector3f> mesh_vertices;
   std::span<const Triangle> mesh_triangles;
@@ -98,6 +117,9 @@ class ShapeCache {
   int mosaic_resolution() const { return mosaic_resolution_; }
   // A side of each shape's volume; 0 without.
   int volume_cells() const { return volume_cells_; }
+  // Of each shape, and their side; 0 views: none.
+  int views() const { return views_; }
+  int view_resolution() const { return view_resolution_; }
   // The most triangles of a mesh in it; 0: it has no meshes.
   int64_t mesh_faces() const { return mesh_faces_; }
 
@@ -119,11 +141,16 @@ class ShapeCache {
   int mosaic_grids_ = 0;
   int mosaic_resolution_ = 0;
   int volume_cells_ = 0;
+  int views_ = 0;
+  int view_resolution_ = 0;
   int64_t mesh_faces_ = 0;
 
   int64_t mosaic_width() const {
     const int64_t k = mosaic_resolution_;
     return 4 + k * k * k;
+  }
+  int64_t view_pixels() const {
+    return int64_t{view_resolution_} * view_resolution_;
   }
   int64_t volume_values() const {
     return int64_t{volume_cells_} * volume_cells_ * volume_cells_;

@@ -104,6 +104,9 @@ absl::Status WriteShard(const std::string& path,
     tensors.Append(names::kMosaics, shape.mosaic);
     tensors.Append(names::kVolumes, shape.volume);
     tensors.Append(names::kViews, shape.view.pixels);
+    tensors.Append(names::kViewPictures, shape.view_pictures);
+    tensors.Append(names::kViewDepths, shape.view_depths);
+    tensors.Append(names::kViewCameras, shape.view_cameras);
     tensors.Append(names::kIcons, shape.icon);
     icon_bytes += static_cast<int64_t>(shape.icon.size());
     icon_ends.push_back(icon_bytes);
@@ -147,6 +150,18 @@ absl::Status WriteShard(const std::string& path,
       const int64_t cells = options.volume_cells;
       entries.push_back(
           {names::kVolumes, DType::kFloat32, {count, cells, cells, cells}});
+    }
+    if (options.views > 0) {
+      const int64_t side = options.view_resolution;
+      entries.insert(
+          entries.end(),
+          {{names::kViewPictures,
+            DType::kUint8,
+            {count, options.views, side, side, 3}},
+           {names::kViewDepths,
+            DType::kFloat32,
+            {count, options.views, side, side}},
+           {names::kViewCameras, DType::kFloat32, {count, options.views, 2}}});
     }
     if (options.mesh_faces > 0) {
       entries.insert(entries.end(),
@@ -204,7 +219,9 @@ class Writer {
         {"mosaic_grids", options_.mosaic.grids},
         {"mosaic_resolution", options_.mosaic.resolution},
         {"volume_cells", options_.volume_cells},
-        {"mesh_faces", options_.mesh_faces}};
+        {"mesh_faces", options_.mesh_faces},
+        {"views", options_.views},
+        {"view_resolution", options_.views > 0 ? options_.view_resolution : 0}};
     RETURN_IF_ERROR(WriteUnlessThere(options_.folder, path, Dump(plan)));
     ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxPlanBytes));
     const json found = json::parse(text, nullptr, false);
@@ -260,6 +277,8 @@ class Writer {
                         {"mosaic_error", summary.mosaic_error},
                         {"volume_cells", options_.volume_cells},
                         {"mesh_faces", options_.mesh_faces},
+                        {"views", options_.views},
+                        {"view_resolution", options_.view_resolution},
                         {"classes", classes_},
                         {"shards", files},
                         {"sign_rules", summary.by_sign_rule},

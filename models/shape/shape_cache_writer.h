@@ -34,6 +34,10 @@ struct ShapeCacheOptions {
   MosaicFitOptions mosaic = {.grids = 0};
   // A side of each shape's volume, at most kMaxVolumeCells; 0: none.
   int volume_cells = 0;
+  // Pictures of each shape from all around, and their side, at most
+  // kMaxShapeViews and kMaxViewResolution; 0 views: none.
+  int views = 0;
+  int view_resolution = 64;
   // Keeps meshes of at most so many triangles, and refuses shapes of more; 0:
   // keeps none.
   int64_t mesh_faces = 0;
@@ -53,6 +57,9 @@ struct PreparedShape {
   std::vector<float> volume;
   Mesh mesh;  // where meshes are kept
   Image view;
+  std::vector<CameraPlace> view_cameras;
+  std::vector<uint8_t> view_pictures;
+  std::vector<float> view_depths;
   std::string icon;
 };
 

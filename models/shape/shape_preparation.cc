@@ -1,6 +1,8 @@
 // From a mesh's file to the points of a cache.
 
+#include <cmath>
 #include <utility>
+#include <vector>
 
 #include "models/shape/mesh.h"
 #include "models/shape/mosaic_sdf.h"
@@ -13,6 +15,40 @@
 #include "runtime/core/status.h"
 
 namespace trireme {
+namespace {
+
+constexpr float kLowestView = 5;
+constexpr float kHighestView = 40;
+
+// Evenly spaced around the shape, beginning anywhere, each at a height of its
+// own.
+std::vector<CameraPlace> CamerasAround(int views, const RandomStream& random) {
+  std::vector<CameraPlace> cameras;
+  const double begin = random.Uniform(0);
+  for (int view = 0; view < views; ++view) {
+    const double turn = begin + static_cast<double>(view) / views;
+    cameras.push_back(
+        {.azimuth = static_cast<float>(360 * (turn - std::floor(turn))),
+         .elevation =
+             kLowestView + (kHighestView - kLowestView) *
+                               static_cast<float>(random.Uniform(1 + view))});
+  }
+  return cameras;
+}
+
+void AddViews(const Mesh& mesh, int resolution, PreparedShape& shape) {
+  const RenderOptions options = {
+      .side = resolution, .sky_rays = 8, .ground = false};
+  for (const DepthView& view : RenderViews(mesh, shape.view_cameras, options)) {
+    shape.view_pictures.insert(shape.view_pictures.end(),
+                               view.picture.pixels.begin(),
+                               view.picture.pixels.end());
+    shape.view_depths.insert(shape.view_depths.end(), view.depths.begin(),
+                             view.depths.end());
+  }
+}
+
+}  // namespace
 
 absl::StatusOr<PreparedShape> PrepareShape(const ShapeEntry& entry,
                                            const ShapeCacheOptions& options) {
@@ -67,6 +103,10 @@ absl::StatusOr<PreparedShape> PrepareShape(const ShapeEntry& entry,
   }
   shape.view =
       RenderMesh(field->surface(), {.side = options.view_side, .sky_rays = 8});
+  if (options.views > 0) {
+    shape.view_cameras = CamerasAround(options.views, stream(4));
+    AddViews(field->surface(), options.view_resolution, shape);
+  }
   // A shape is none the worse for an icon that cannot be read.
   shape.icon = ReadIcon(entry).value_or("");
   return shape;

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Training on an autoencoder's latents, end to end: encoded by one process and by
-# several, stopped and gone on with, trained on, drawn and decoded, and mistakes.
+# several, stopped and gone on with, trained on, drawn and decoded; of views of
+# meshes; and mistakes.
 # Usage: latents_test.sh PATH_TO_TRIREME GOLDENS WEIGHTS_FILES_PY
 goldens=$PWD/$2
 files=$PWD/$3
@@ -148,6 +149,65 @@ for size in 4x4 2x6; do
   expect_in measured.txt "on 1 of $size"
 done
 expect_in measured/metrics.jsonl '"validation_loss_by_size":{"2x6":'
+
+echo "== views of meshes, as they are and as latents"
+python3 - <<'PYTHON'
+import os
+
+os.makedirs("meshes")
+for i in range(4):
+    with open(f"meshes/box_{i}.obj", "w") as out:
+        for z in (0, 1):
+            for y in (0, 1):
+                for x in (0, 1):
+                    out.write(f"v {x} {y * (1 + i)} {z}\n")
+        for face in ("1 3 4 2", "5 6 8 7", "1 2 6 5", "3 7 8 4", "1 5 7 3",
+                     "2 4 8 6"):
+            out.write(f"f {face}\n")
+PYTHON
+"$trireme" data meshes views --shapes --points 64 --shell_cells 36 --views 3 \
+  --view_resolution 8 > data.txt
+"$trireme" data --latents sd views view_latents --shapes --views 3 > data.txt
+expect_in data.txt "latents of 4 shapes in 1 shards in view_latents; 0 skipped"
+expect_in view_latents/latents.json '"views": 3'
+expect_in view_latents/latents.json '"extra_channels": 6'
+expect_in view_latents/latents.json '"channels": 10'
+views() { # views DATA
+  cat <<JOB
+model {
+  mmdit {
+    hidden: 24 dual_layers: 2 single_layers: 0 heads: 2 positions: SINCOS
+    text { tokens: 8 bytes {} }
+  }
+}
+objective { rectified_flow { loss: OF_CLEAN } }
+data { $1 }
+global_batch: 4
+steps: 3
+sample { steps: 2 }
+precision: FP32
+JOB
+}
+views 'latents { path: "view_latents" }' > view_latents.textproto
+"$trireme" train view_latents.textproto --out view_latents_run > train.txt
+expect_in view_latents_run/job.textproto "views: 3"
+expect_in train.txt "3 views"
+"$trireme" sample view_latents_run --out view_latents.png > sample.txt
+[[ $(head -c 4 view_latents.png) == $'\x89PNG' ]] || fail "no picture of views"
+"$trireme" verify view_latents.textproto --plan plan.textproto > verify.txt ||
+  fail "$(cat verify.txt)"
+views 'shapes { path: "views" views { count: 3 resolution: 8 } }' \
+  > views.textproto
+"$trireme" train views.textproto --out views_run > train.txt
+"$trireme" sample views_run --out views.png > sample.txt
+[[ $(head -c 4 views.png) == $'\x89PNG' ]] || fail "no picture of views"
+expect_error "found 3 views a sample, expected one" \
+  "$trireme" train job.textproto --out other \
+  --set 'data={latents: {path: "view_latents"}}'
+expect_error "data.shapes.views.count: found 4, expected 3" \
+  "$trireme" data --latents sd views other --shapes --views 4
+expect_error "found an autoencoder of 3 channels, expected a divisor of 4" \
+  "$trireme" sample view_latents_run --out other.png --vae flux
 
 echo "== mistakes"
 expect_error "size 7x7: found a side of 7, expected a multiple of 2" \

@@ -12,6 +12,7 @@
 #include "models/image/transform.h"
 #include "models/mesh_tokens/mesh_tokens.h"
 #include "models/shape/mosaic_tokens.h"
+#include "models/shape/view_channels.h"
 #include "models/shape/volume_tokens.h"
 #include "models/shape/voxel_tokens.h"
 #include "models/shape_vae/shape_autoencoder.h"
@@ -103,6 +104,24 @@ absl::StatusOr<PictureMedium::ToImage> DecoderOf(const FieldSpec& samples,
     }
     return TilePictures(images, static_cast<int>(layout.views));
   };
+}
+
+// Pictures side by side, and their depths below.
+Image PictureOfViews(std::span<const float> sample, const ViewLayout& layout) {
+  std::vector<Image> images;
+  const auto add = [&](int64_t view, int64_t first, int64_t channels) {
+    const Shape shape{channels, layout.height, layout.width};
+    images.push_back(WithChannels(
+        ToImage(ChannelsOfView(sample, layout, view, first, channels), shape),
+        static_cast<int>(kColorChannels)));
+  };
+  for (int64_t view = 0; view < layout.views; ++view) {
+    add(view, 0, kColorChannels);
+  }
+  for (int64_t view = 0; view < layout.views; ++view) {
+    add(view, kDepthChannel, 1);
+  }
+  return TilePictures(images, static_cast<int>(layout.views));
 }
 
 ShapeMedium::FieldOf MosaicFieldOf(int resolution) {
@@ -203,6 +222,15 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
   if (data.shapes().has_sequences()) {
     return std::make_unique<ShapeMedium>(
         samples, SequenceMeshOf(MeshFormatOf(data.shapes().sequences())));
+  }
+  if (data.shapes().has_views()) {
+    return std::make_unique<PictureMedium>(
+        samples, family.num_classes() > 0,
+        [layout = LayoutOfViews(data.shapes().views().count(),
+                                data.shapes().views().resolution())](
+            std::span<const float> sample) {
+          return PictureOfViews(sample, layout);
+        });
   }
   if (data.has_shapes()) {
     const Shapes& shapes = data.shapes();
