@@ -169,6 +169,38 @@ ShardedVariable SliceTokens(ForwardContext& context, const ShardedVariable& x,
   return {SliceTokens(context.tape, x.variable, begin, end), states};
 }
 
+std::vector<ShardedVariable> DealTokens(ForwardContext& context,
+                                        const ShardedVariable& x, int parts) {
+  const AxisStates states = Combine(context, "deal", {&x});
+  const int64_t b = x.value().dim(0), width = x.value().dim(2);
+  const int64_t tokens = x.value().dim(1) / parts;
+  std::vector<ShardedVariable> dealt;
+  for (const Variable& part : SplitColumns(
+           context.tape,
+           Reshape(context.tape, x.variable, {b * tokens, parts * width}),
+           parts)) {
+    dealt.push_back({Reshape(context.tape, part, {b, tokens, width}), states});
+  }
+  return dealt;
+}
+
+ShardedVariable InterleaveTokens(ForwardContext& context,
+                                 const std::vector<ShardedVariable>& parts) {
+  const int64_t b = parts.front().value().dim(0);
+  const int64_t tokens = parts.front().value().dim(1);
+  const int64_t width = parts.front().value().dim(2);
+  AxisStates states;
+  Variable all;
+  for (const ShardedVariable& part : parts) {
+    states = Combine(context, "interleave", {&parts.front(), &part});
+    const Variable one =
+        Reshape(context.tape, part.variable, {b * tokens, 1, width});
+    all = all.defined() ? ConcatTokens(context.tape, all, one) : one;
+  }
+  const auto count = static_cast<int64_t>(parts.size());
+  return {Reshape(context.tape, all, {b, count * tokens, width}), states};
+}
+
 ShardedVariable SelfAttention(ForwardContext& context,
                               const ShardedVariable& qkv, int64_t head_dim,
                               const HeadNorms& norms, const AttentionMask& mask,

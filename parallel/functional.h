@@ -54,6 +54,12 @@ ShardedVariable ConcatTokens(ForwardContext& context,
                              const ShardedVariable& second);
 ShardedVariable SliceTokens(ForwardContext& context, const ShardedVariable& x,
                             int64_t begin, int64_t end);
+// x's tokens i, i + parts, .. for each i < parts, and back. Tokens may be
+// sharded in multiples of `parts`.
+std::vector<ShardedVariable> DealTokens(ForwardContext& context,
+                                        const ShardedVariable& x, int parts);
+ShardedVariable InterleaveTokens(ForwardContext& context,
+                                 const std::vector<ShardedVariable>& parts);
 ShardedVariable SelfAttention(ForwardContext& context,
                               const ShardedVariable& qkv, int64_t head_dim,
                               const HeadNorms& norms,

@@ -44,8 +44,7 @@ HidreamPart::HidreamPart(ParameterStore& store, const ProcessGrid& grid,
       grid_(grid),
       layout_(grid, config.tokens(), config.carried_tokens(),
               options.sequence_parallel, /*text_stream=*/true),
-      rope_(PictureRope(store.device(), config.rope_axes,
-                        {config.rows(), config.columns()},
+      rope_(PictureRope(store.device(), config.rope_axes, {config.columns()},
                         layout_.tokens().attention, dtype_)) {
   if (options.has_embedding()) {
     store.BeginUnit();

@@ -16,7 +16,7 @@ namespace trireme {
 namespace {
 
 PatchGrid GridOf(const MmditConfig& config) {
-  return {config.rows(), config.columns()};
+  return {config.columns(), config.views};
 }
 
 // A fixed table for the range's tokens, of (row, column) in the middle of a
@@ -46,6 +46,21 @@ Tensor SinCosOfNumbers(Device& device, int64_t width, const TokenRange& range,
 
 }  // namespace
 
+Tensor MmditTokens(const MmditConfig& config, const Tensor& samples) {
+  if (config.of_sets()) return samples;
+  const Tensor patches = Patchify(samples, config.patch);
+  if (config.views == 1) return patches;
+  return GatherParts(patches, config.rows() * config.columns());
+}
+
+Tensor MmditSamples(const MmditConfig& config, const Tensor& tokens) {
+  if (config.of_sets()) return tokens;
+  return Unpatchify(
+      config.views == 1 ? tokens : GatherParts(tokens, config.views),
+      config.patch, config.channels, config.views * config.height,
+      config.width);
+}
+
 struct MmditPart::Embedding {
   Embedding(ParameterStore& store, const MmditConfig& config)
       : patches(store, "patch_embedding", config.patch_channels(),
@@ -73,7 +88,8 @@ MmditPart::MmditPart(ParameterStore& store, const ProcessGrid& grid,
       options_(options),
       dtype_(store.dtype()),
       layout_(grid, config.tokens(), config.text_tokens,
-              options.sequence_parallel, /*text_stream=*/true) {
+              options.sequence_parallel, /*text_stream=*/true,
+              config.view_streams ? config.views : 1) {
   Device& device = store.device();
   if (config.positions == Mmdit::ROPE) {
     rope_ = PictureRope(device, config.rope_axes, GridOf(config),

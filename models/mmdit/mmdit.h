@@ -38,6 +38,12 @@ struct MmditInputs {
   InputWatch watch;
 };
 
+// The tokens [b, s, ..] that samples [b, ..] are to the model: sets as they
+// are, pictures in patches, those of a sample's views at the same place one
+// after another. And back.
+Tensor MmditTokens(const MmditConfig& config, const Tensor& samples);
+Tensor MmditSamples(const MmditConfig& config, const Tensor& tokens);
+
 class MmditPart {
  public:
   using Inputs = MmditInputs;
@@ -67,9 +73,7 @@ class MmditPart {
   std::string_view sample_field() const {
     return config_.of_sets() ? kTokenSetField : kPixelsField;
   }
-  Tensor TokensOf(const Tensor& x) const {
-    return config_.of_sets() ? x : Patchify(x, config_.patch);
-  }
+  Tensor TokensOf(const Tensor& x) const { return MmditTokens(config_, x); }
   // Of a sample; what a loss is a mean over.
   int64_t sample_elements() const {
     return config_.tokens() * config_.patch_channels();

@@ -96,9 +96,8 @@ class DualBlock final : public MmditBlock {
             int64_t index, bool image_attention, bool last)
       : head_dim_(config.head_dim()),
         last_(last),
-        image_(store, grid, name, ImageSizesOf(config, index), keep,
-               /*to_keys_only=*/false,
-               image_attention ? kImageAttentionParts : 0),
+        images_(
+            ImagesOf(store, grid, name, config, keep, index, image_attention)),
         text_(store, grid, name + ".text", SizesOf(config), keep,
               /*to_keys_only=*/last) {
     if (image_attention) {
@@ -109,32 +108,27 @@ class DualBlock final : public MmditBlock {
 
   void Forward(ForwardContext& context, const MmditConstants& constants,
                StreamState& state) const override {
-    // Two modulations read c. Their gradients are added to each other before
-    // they meet those of other blocks, as recomputation of the block does it:
-    // sums in another order would differ in the last bit.
+    // Several modulations read c. Their gradients are added to each other
+    // before they meet those of other blocks, as recomputation of the block
+    // does it: sums in another order would differ in the last bit.
     const ShardedVariable silu_c = Fork(context, state.silu_c);
-    const ShardedVariable x = state.x;
-    const std::vector<ShardedVariable> image_modulation =
-        image_.Modulate(context, silu_c);
+    const std::vector<ShardedVariable> x = Deal(context, state.x);
+    std::vector<Modulation> modulations;
     const ShardedVariable image_qkv =
-        image_.NormedQkv(context, x, image_modulation, &constants.rope);
-    const std::vector<ShardedVariable> text_modulation =
-        text_.Modulate(context, silu_c);
+        ImageQkv(context, constants, x, silu_c, modulations);
+    const Modulation text_modulation = text_.Modulate(context, silu_c);
     const ShardedVariable text_qkv =
         text_.NormedQkv(context, state.text, text_modulation, nullptr);
     const JointAttentionResult attended =
         Attend(context, constants, image_qkv, text_qkv, head_dim_,
                /*text_output=*/!last_);
-    state.x = image_.Project(context, x, attended.image, image_modulation);
-    if (image_attention_ != nullptr) {
-      const size_t first = image_modulation.size() - kImageAttentionParts;
-      state.x =
-          GatedResidual(context, state.x, image_modulation[first + 2],
-                        image_attention_->Forward(context, constants, x,
-                                                  image_modulation[first],
-                                                  image_modulation[first + 1]));
+    const std::vector<ShardedVariable> of_image = Deal(context, attended.image);
+    std::vector<ShardedVariable> images;
+    for (size_t i = 0; i < images_.size(); ++i) {
+      images.push_back(AfterAttention(context, constants, i, x[i], of_image[i],
+                                      modulations[i]));
     }
-    state.x = image_.Mlp(context, state.x, image_modulation, constants.routed);
+    state.x = Join(context, images);
     if (last_) {
       state.text = ShardedVariable();
       return;
@@ -145,12 +139,82 @@ class DualBlock final : public MmditBlock {
   }
 
  private:
+  using Modulation = std::vector<ShardedVariable>;
   // Shift, scale and gate.
   static constexpr int kImageAttentionParts = 3;
 
+  static std::vector<ModulatedStream> ImagesOf(ParameterStore& store,
+                                               const ProcessGrid& grid,
+                                               const std::string& name,
+                                               const MmditConfig& config,
+                                               Keep keep, int64_t index,
+                                               bool image_attention) {
+    std::vector<ModulatedStream> images;
+    if (!config.view_streams) {
+      images.emplace_back(store, grid, name, ImageSizesOf(config, index), keep,
+                          /*to_keys_only=*/false,
+                          image_attention ? kImageAttentionParts : 0);
+      return images;
+    }
+    for (int64_t view = 0; view < config.views; ++view) {
+      images.emplace_back(store, grid, fmt::format("{}.views.{}", name, view),
+                          SizesOf(config), keep, /*to_keys_only=*/false);
+    }
+    return images;
+  }
+
+  // The tokens of each stream, and of all again.
+  std::vector<ShardedVariable> Deal(ForwardContext& context,
+                                    const ShardedVariable& x) const {
+    if (images_.size() == 1) return {x};
+    return DealTokens(context, x, static_cast<int>(images_.size()));
+  }
+  ShardedVariable Join(ForwardContext& context,
+                       const std::vector<ShardedVariable>& parts) const {
+    return parts.size() == 1 ? parts[0] : InterleaveTokens(context, parts);
+  }
+
+  // Fills the modulations in. Several streams are rotated together: each has
+  // tokens of all places.
+  ShardedVariable ImageQkv(ForwardContext& context,
+                           const MmditConstants& constants,
+                           const std::vector<ShardedVariable>& x,
+                           const ShardedVariable& silu_c,
+                           std::vector<Modulation>& modulations) const {
+    const RopeTable* const rope = &constants.rope;
+    const bool together = images_.size() > 1;
+    std::vector<ShardedVariable> qkv;
+    for (size_t i = 0; i < images_.size(); ++i) {
+      modulations.push_back(images_[i].Modulate(context, silu_c));
+      qkv.push_back(images_[i].NormedQkv(context, x[i], modulations[i],
+                                         together ? nullptr : rope));
+    }
+    if (!together) return qkv[0];
+    return NormHeads(context, Join(context, qkv), head_dim_,
+                     NormsOf(nullptr, nullptr, rope));
+  }
+
+  ShardedVariable AfterAttention(ForwardContext& context,
+                                 const MmditConstants& constants, size_t stream,
+                                 const ShardedVariable& x,
+                                 const ShardedVariable& attended,
+                                 const Modulation& modulation) const {
+    const ModulatedStream& image = images_[stream];
+    ShardedVariable y = image.Project(context, x, attended, modulation);
+    if (image_attention_ != nullptr) {
+      const size_t first = modulation.size() - kImageAttentionParts;
+      y = GatedResidual(
+          context, y, modulation[first + 2],
+          image_attention_->Forward(context, constants, x, modulation[first],
+                                    modulation[first + 1]));
+    }
+    return image.Mlp(context, y, modulation, constants.routed);
+  }
+
   int64_t head_dim_;
   bool last_;
-  ModulatedStream image_;
+  // One, or one a view.
+  std::vector<ModulatedStream> images_;
   ModulatedStream text_;
   std::unique_ptr<ImageAttention> image_attention_;
 };

@@ -2,7 +2,8 @@
 // transformers"; FLUX.1, as diffusers has it).
 //
 // Dual: picture and text are streams with weights of their own, which meet in
-// one attention (models/transformer/modulated_stream.h). In the last block of
+// one attention (models/transformer/modulated_stream.h); with view_streams each
+// of several pictures is a stream as well. In the last block of
 // the model the text is read and not written. Where the picture also attends
 // to itself alone (Stable Diffusion 3.5 medium):
 //   x += gate₁·attention(..) + gate₃·attention₂(norm(x)·(1 + scale₃) + shift₃)

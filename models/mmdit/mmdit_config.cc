@@ -121,6 +121,13 @@ absl::Status ResolvePositions(const Mmdit& mmdit, MmditConfig& config) {
     }
     const int64_t sum = std::accumulate(config.rope_axes.begin(),
                                         config.rope_axes.end(), int64_t{0});
+    if (config.views > 1 && config.rope_axes[0] == 0) {
+      return InvalidArgument(
+          "model.mmdit.rope_axes: found no channels on the first axis, "
+          "expected "
+          "some, which tell {} views apart",
+          config.views);
+    }
     if (sum != head_dim) {
       return InvalidArgument(
           "model.mmdit.rope_axes: found {} channels together, expected the {} "
@@ -175,6 +182,21 @@ absl::Status ResolveText(const Mmdit& mmdit, MmditConfig& config) {
                     kMaxHidden);
 }
 
+absl::Status CheckViewStreams(const Mmdit& mmdit, const MmditConfig& config) {
+  if (!config.view_streams) return absl::OkStatus();
+  const char* with = nullptr;
+  if (mmdit.has_moe()) with = "moe";
+  if (config.image_attention_layers > 0) with = "image_attention_layers";
+  if (with != nullptr) {
+    return InvalidArgument(
+        "model.mmdit.view_streams: found with {}, expected one of them", with);
+  }
+  if (config.views > 1) return absl::OkStatus();
+  return InvalidArgument(
+      "model.mmdit.view_streams: found with one picture a sample, expected "
+      "data of several views");
+}
+
 }  // namespace
 
 absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
@@ -195,6 +217,8 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
   config.height = config.width = resolution;
   config.set_tokens = set_tokens;
   config.views = views;
+  config.view_streams = mmdit.view_streams();
+  RETURN_IF_ERROR(CheckViewStreams(mmdit, config));
   RETURN_IF_ERROR(
       CheckRange("model.mmdit.hidden", config.hidden, 4, kMaxHidden));
   RETURN_IF_ERROR(
@@ -317,6 +341,7 @@ void FillMmdit(const MmditConfig& config, Mmdit& mmdit) {
     mmdit.mutable_text()->set_width(config.text_width);
     mmdit.mutable_text()->set_pooled_width(config.pooled_width);
   }
+  if (config.view_streams) mmdit.set_view_streams(true);
   if (config.guidance.has_value()) mmdit.set_guidance(*config.guidance);
   mmdit.set_image_attention_layers(config.image_attention_layers);
   if (config.experts.has_value()) {

@@ -40,6 +40,7 @@ struct MmditConfig {
   // Pictures of a sample, one under another, whose tokens attend to each other
   // as those of one do.
   int64_t views = 1;
+  bool view_streams = false;  // dual blocks have weights for each view
   // Where it works on sets of tokens, how many a set has; else 0.
   int64_t set_tokens = 0;
 

@@ -117,6 +117,24 @@ TEST(ResolveMmditTest, ErrorsNameTheField) {
   wrong.set_image_attention_layers(3);
   EXPECT_NE(message(wrong).find("model.mmdit.image_attention_layers"),
             std::string::npos);
+  const auto of_views = [](const Mmdit& mmdit) {
+    return std::string(ResolveMmdit(mmdit, 3, 32, /*set_tokens=*/0, /*views=*/3)
+                           .status()
+                           .message());
+  };
+  wrong = mmdit;
+  wrong.set_view_streams(true);
+  EXPECT_NE(message(wrong).find("model.mmdit.view_streams: found with one "),
+            std::string::npos);
+  EXPECT_EQ(of_views(wrong), "");
+  wrong.set_image_attention_layers(1);
+  EXPECT_NE(of_views(wrong).find("view_streams: found with image_attention"),
+            std::string::npos);
+  wrong = mmdit;
+  for (const int channels : {0, 16, 16}) wrong.add_rope_axes(channels);
+  EXPECT_EQ(message(wrong), "");
+  EXPECT_NE(of_views(wrong).find("expected some, which tell 3 views apart"),
+            std::string::npos);
   wrong = mmdit;
   wrong.set_heads(0);
   EXPECT_NE(message(wrong).find("model.mmdit.heads"), std::string::npos);

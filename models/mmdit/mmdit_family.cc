@@ -25,7 +25,11 @@ class MmditFamily final : public ModelFamily {
         "tokens",
         config_.dual_layers, config_.single_layers, config_.hidden,
         config_.heads, config_.tokens(), config_.text_tokens);
-    if (config_.views > 1) text += fmt::format(", {} views", config_.views);
+    if (config_.views > 1) {
+      text +=
+          fmt::format(", {} views{}", config_.views,
+                      config_.view_streams ? " in streams of their own" : "");
+    }
     if (config_.experts.has_value()) {
       text +=
           fmt::format(", {} experts, {} of them for each token",
@@ -147,10 +151,7 @@ class MmditFamily final : public ModelFamily {
   }
 
   Tensor ToSamples(const Tensor& prediction) const override {
-    const Tensor tokens = WithoutPadding(prediction, config_.tokens());
-    if (config_.of_sets()) return tokens;
-    return Unpatchify(tokens, config_.patch, config_.channels,
-                      config_.views * config_.height, config_.width);
+    return MmditSamples(config_, WithoutPadding(prediction, config_.tokens()));
   }
 
  private:

@@ -42,15 +42,17 @@ Tensor Sinusoid(const Tensor& scalars, DType dtype);
 Tensor WithoutEmptyTexts(const Tensor& states, const Tensor& text_counts,
                          int64_t text_tokens);
 
-// The patches of a picture, or of each of several in one sequence.
+// The patches of a picture, row by row, or of several of one size in one
+// sequence: those at the same place one after another.
 struct PatchGrid {
-  int64_t rows = 0;
   int64_t columns = 0;
+  int64_t pictures = 1;
 
-  // (picture, row, column) of a patch. Padding lies in a picture behind the
-  // last one; nobody sees it.
-  std::array<int64_t, 3> Place(int64_t patch) const {
-    return {patch / (rows * columns), patch / columns % rows, patch % columns};
+  // (picture, row, column) of a token. Padding lies below the pictures; nobody
+  // sees it.
+  std::array<int64_t, 3> Place(int64_t token) const {
+    const int64_t patch = token / pictures;
+    return {token % pictures, patch / columns, patch % columns};
   }
 };
 

@@ -39,12 +39,12 @@ ShardedVariable BatchConstant(const Tensor& value) {
 
 StreamLayout::StreamLayout(const ProcessGrid& grid, int64_t tokens,
                            int64_t text_tokens, bool sequence_parallel,
-                           bool text_stream)
+                           bool text_stream, int64_t together)
     : context_parallel_(grid.size(Axis::kContext) > 1),
       sequence_parallel_(sequence_parallel),
       text_in_shards_(sequence_parallel && text_stream),
-      tokens_(
-          LayOutTokens(tokens, grid, /*over_context=*/true, sequence_parallel)),
+      tokens_(LayOutTokens(tokens, grid, /*over_context=*/true,
+                           sequence_parallel, together)),
       text_tokens_(LayOutTokens(text_tokens, grid, /*over_context=*/false,
                                 text_in_shards_)) {}
 

@@ -41,9 +41,10 @@ ShardedVariable BatchConstant(const Tensor& value);
 class StreamLayout {
  public:
   // `text_stream`: the text changes from block to block, and lies in shards
-  // over tp where the picture does; else all ranks read all of it.
+  // over tp where the picture does; else all ranks read all of it. `together`:
+  // of the picture's tokens (LayOutTokens).
   StreamLayout(const ProcessGrid& grid, int64_t tokens, int64_t text_tokens,
-               bool sequence_parallel, bool text_stream);
+               bool sequence_parallel, bool text_stream, int64_t together = 1);
 
   const TokenLayout& tokens() const { return tokens_; }
   const TokenLayout& text_tokens() const { return text_tokens_; }

@@ -20,12 +20,15 @@ std::vector<int32_t> TokenLayout::LocalPositions() const {
 }
 
 TokenLayout LayOutTokens(int64_t tokens, const ProcessGrid& grid,
-                         bool over_context, bool over_tensor) {
+                         bool over_context, bool over_tensor,
+                         int64_t together) {
+  CHECK_EQ(tokens % together, 0);
   const int64_t cp = over_context ? grid.size(Axis::kContext) : 1;
   const int64_t tp = over_tensor ? grid.size(Axis::kTensor) : 1;
   TokenLayout layout;
   layout.tokens = tokens;
-  layout.padded = (tokens + cp * tp - 1) / (cp * tp) * (cp * tp);
+  const int64_t multiple = cp * tp * together;
+  layout.padded = (tokens + multiple - 1) / multiple * multiple;
   layout.attention.count = layout.padded / cp;
   if (over_context) {
     layout.attention.begin =
@@ -53,6 +56,25 @@ Tensor LocalTokens(const Tensor& whole, const TokenLayout& layout) {
                .to = {.outer = layout.local.count * width}},
               whole, local);
   return local;
+}
+
+Tensor GatherParts(const Tensor& x, int64_t parts) {
+  const int64_t groups = x.dim(1) / parts, width = x.dim(2);
+  CHECK_EQ(groups * parts, x.dim(1));
+  const Tensor gathered = Tensor::EmptyLike(x, "gathered parts");
+  for (int64_t part = 0; part < parts; ++part) {
+    CopyStrided({.outer = x.dim(0),
+                 .inner = groups,
+                 .run = width,
+                 .from = {.offset = part * width,
+                          .outer = groups * parts * width,
+                          .inner = parts * width},
+                 .to = {.offset = part * groups * width,
+                        .outer = groups * parts * width,
+                        .inner = width}},
+                x, gathered);
+  }
+  return gathered;
 }
 
 Tensor WithoutPadding(const Tensor& x, int64_t tokens) {

@@ -36,12 +36,19 @@ struct TokenLayout {
   std::vector<int32_t> LocalPositions() const;
 };
 
-// `over_context`: cut over cp. `over_tensor`: cut over tp between layers.
+// `over_context`: cut over cp. `over_tensor`: cut over tp between layers. So
+// many tokens stay `together`, of which `tokens` is a multiple.
 TokenLayout LayOutTokens(int64_t tokens, const ProcessGrid& grid,
-                         bool over_context, bool over_tensor);
+                         bool over_context, bool over_tensor,
+                         int64_t together = 1);
 
 // This rank's tokens of whole[b, s, f]: [b, local, f], zeros as padding.
 Tensor LocalTokens(const Tensor& whole, const TokenLayout& layout);
+
+// x [b, groups·parts, f], parts one after another within each group → [b,
+// parts·groups, f], those of all groups one after another. With parts and
+// groups exchanged it is undone.
+Tensor GatherParts(const Tensor& x, int64_t parts);
 
 // The first `tokens` of x [b, s, h], s at least as many: what ranks together
 // hold, without the padding.

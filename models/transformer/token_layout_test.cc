@@ -51,6 +51,31 @@ TEST(TokenLayoutTest, RanksHoldEveryTokenOnceAndEquallyMany) {
   }
 }
 
+// Views' tokens at one place stay on one rank, whatever there is of padding.
+TEST(TokenLayoutTest, TokensThatBelongTogetherAreNotCutApart) {
+  const auto grid = ProcessGrid::Create({.tp = 2, .cp = 2}, {}, 3);
+  ASSERT_TRUE(grid.ok());
+  const TokenLayout layout = LayOutTokens(15, *grid, true, true, 3);
+  EXPECT_EQ(layout.padded, 24);
+  EXPECT_EQ(layout.local.count, 6);
+  EXPECT_EQ(layout.local.begin, 18);
+  EXPECT_EQ(layout.valid_local(), 0);
+}
+
+TEST(TokenLayoutTest, PartsOfGroupsAreGatheredAndDealtAgain) {
+  CpuDevice device(1 << 20);
+  // Two samples of three groups of two parts.
+  std::vector<float> values;
+  for (int i = 0; i < 24; ++i) values.push_back(static_cast<float>(i));
+  const Tensor x = Tensor::FromValues<float>(device, {2, 6, 2}, values);
+  const Tensor gathered = GatherParts(x, 2);
+  EXPECT_EQ(
+      gathered.ToVector<float>(),
+      (std::vector<float>{0,  1,  4,  5,  8,  9,  2,  3,  6,  7,  10, 11,
+                          12, 13, 16, 17, 20, 21, 14, 15, 18, 19, 22, 23}));
+  EXPECT_EQ(GatherParts(gathered, 3).ToVector<float>(), values);
+}
+
 TEST(TokenLayoutTest, AxesThatDoNotCutLeaveTokensWhole) {
   const TokenLayout whole = LayoutOf(7, 2, 3, 5, false, false);
   EXPECT_EQ(whole.local.count, 7);

@@ -201,6 +201,24 @@ views 'shapes { path: "views" views { count: 3 resolution: 8 } }' \
 "$trireme" train views.textproto --out views_run > train.txt
 "$trireme" sample views_run --out views.png > sample.txt
 [[ $(head -c 4 views.png) == $'\x89PNG' ]] || fail "no picture of views"
+# Planes that nothing here decodes, each a stream of its own.
+cp -r view_latents planes
+sed -i 's#"autoencoder": ".*"#"autoencoder": ""#' planes/latents.json
+views 'latents { path: "planes" }' |
+  sed 's/positions: SINCOS/& view_streams: true/' > planes.textproto
+"$trireme" train planes.textproto --out planes_run > train.txt
+expect_in train.txt "3 views in streams of their own"
+"$trireme" sample planes_run --out planes.png > sample.txt
+python3 - <<'PYTHON'
+from weights_files import read
+
+shape, values = read("planes.safetensors")["samples"]
+assert shape[1:] == [10, 12, 4], shape
+assert all(abs(value) < 100 for value in values)
+PYTHON
+echo mine > mine.safetensors
+expect_error "did not write where drawn samples are to go" \
+  "$trireme" sample planes_run --out mine.png
 expect_error "found 3 views a sample, expected one" \
   "$trireme" train job.textproto --out other \
   --set 'data={latents: {path: "view_latents"}}'

@@ -1,11 +1,18 @@
-"""Writes mmdit_views.safetensors: a tiny MMDiT over several views of a thing,
-which attend to each other, with loss and gradients, as SplatFlow has it.
+"""Writes mmdit_views.safetensors: tiny MMDiTs over several views of a thing,
+which attend to each other, with loss and gradients.
 
   python3 generate_mmdit_views.py [OUTPUT]
 
-Needs PyTorch and diffusers. Views one under another are a tall picture of
-SD3Transformer2DModel, whose table of positions holds sines and cosines of a
-patch's view, row and column. Names as in generate_mmdit.py.
+Needs PyTorch and diffusers. Two variants:
+
+  views    as SplatFlow has it. Views one under another are a tall picture of
+           SD3Transformer2DModel, whose table of positions holds sines and
+           cosines of a patch's view, row and column
+  streams  the same with weights of its own for each view in attention and MLP,
+           and norms of queries and keys, as TriFlow has it for a triplane's
+           planes; written here, with this program's names of parameters
+
+Names as in generate_mmdit.py.
 """
 
 import pathlib
@@ -58,6 +65,108 @@ def positions():
     return table.reshape(VIEWS * ROWS, COLUMNS, -1)
 
 
+class Streams:
+    """Parameters by name, made when they are asked for first."""
+
+    def __init__(self):
+        self.parameters = {}
+
+    def get(self, name, *shape):
+        if name not in self.parameters:
+            fan_in = shape[-1] if len(shape) > 1 else 1
+            self.parameters[name] = normal(
+                *shape, stddev=min(0.5, fan_in**-0.5)).requires_grad_()
+        return self.parameters[name]
+
+    def linear(self, name, x, out):
+        return F.linear(x, self.get(name + ".weight", out, x.shape[-1]),
+                        self.get(name + ".bias", out))
+
+    def parts(self, name, x, parts):
+        """Several linears side by side: [parts, h, h]."""
+        h = x.shape[-1]
+        weight = self.get(name + ".weight", parts, h, h)
+        bias = self.get(name + ".bias", parts, h)
+        return [F.linear(x, weight[i], bias[i]) for i in range(parts)]
+
+    def mlp(self, name, x):
+        h = HEADS * HEAD_DIM
+        return self.linear(name + ".out",
+                           F.silu(self.linear(name + ".in", x, h)), h)
+
+    def heads(self, name, x, shift, scale):
+        """Queries, keys and values [b, heads, tokens, head_dim]."""
+        q, k, v = (part.unflatten(-1, (HEADS, HEAD_DIM)).transpose(1, 2)
+                   for part in self.parts(name + ".attention.qkv",
+                                          modulated(x, shift, scale), 3))
+        for norm in ("q_norm", "k_norm"):
+            weight = self.get(f"{name}.attention.{norm}.weight", HEAD_DIM)
+            if norm == "q_norm":
+                q = F.rms_norm(q, (HEAD_DIM,), weight, 1e-6)
+            else:
+                k = F.rms_norm(k, (HEAD_DIM,), weight, 1e-6)
+        return q, k, v
+
+    def forward(self, x, sigmas, text, pooled):
+        """x [b, views, tokens, channels], likewise the result."""
+        h = HEADS * HEAD_DIM
+        table = positions().reshape(VIEWS, ROWS * COLUMNS, h)
+        tokens = self.linear("patch_embedding", x, h) + table
+        streams = list(tokens.unbind(1))
+        c = self.mlp("time_embedding", Sinusoids()(1000 * sigmas))
+        c = F.silu(c + self.mlp("pooled_embedding", pooled))
+        words = self.linear("text_embedding", text, h)
+        names = [f"views.{v}" for v in range(VIEWS)] + ["text"]
+        for i in range(2):
+            last = i == 1
+            streams.append(words)
+            modulations, attended = [], []
+            for name, stream in zip(names, streams):
+                parts = 2 if last and name == "text" else 6
+                own = self.parts(f"blocks.{i}.{name}.modulation", c, parts)
+                modulations.append([part[:, None] for part in own])
+                attended.append(self.heads(f"blocks.{i}.{name}", stream,
+                                           *modulations[-1][:2]))
+            out = F.scaled_dot_product_attention(
+                *(torch.cat(part, 2) for part in zip(*attended)))
+            out = out.transpose(1, 2).flatten(2)
+            out = out.split([s.shape[1] for s in streams], 1)
+            for s, name in enumerate(names):
+                if last and name == "text":
+                    continue
+                _, _, gate, shift, scale, mlp_gate = modulations[s]
+                name = f"blocks.{i}.{name}"
+                y = streams[s] + gate * self.linear(name + ".attention.out",
+                                                    out[s], h)
+                inner = self.linear(name + ".mlp.in",
+                                    modulated(y, shift, scale), 4 * h)
+                streams[s] = y + mlp_gate * self.linear(
+                    name + ".mlp.out", F.gelu(inner, approximate="tanh"), h)
+            words = streams.pop()
+        shift, scale = self.parts("final.modulation", c, 2)
+        y = modulated(torch.stack(streams, 1).flatten(1, 2), shift[:, None],
+                      scale[:, None])
+        return self.linear("final.linear", y, x.shape[-1]).unflatten(
+            1, (VIEWS, -1))
+
+
+def modulated(x, shift, scale):
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+def patches(x):
+    """[b, views, tokens, row·column·channel] of [b, c, views·h, w]."""
+    x = x.reshape(BATCH, CHANNELS, VIEWS, ROWS, PATCH, COLUMNS, PATCH)
+    return x.permute(0, 2, 3, 5, 4, 6, 1).reshape(BATCH, VIEWS, ROWS * COLUMNS,
+                                                  -1)
+
+
+def pictures(tokens):
+    x = tokens.reshape(BATCH, VIEWS, ROWS, COLUMNS, PATCH, PATCH, CHANNELS)
+    return x.permute(0, 6, 1, 2, 4, 3, 5).reshape(
+        BATCH, CHANNELS, VIEWS * ROWS * PATCH, COLUMNS * PATCH)
+
+
 def main():
     side = VIEWS * ROWS
     model = SD3Transformer2DModel(
@@ -92,6 +201,14 @@ def main():
     store("views.grad",
           **{name: torch.zeros_like(p) if p.grad is None else p.grad
              for name, p in model.named_parameters()})
+    streams = Streams()
+    y = pictures(streams.forward(patches(x), sigmas, text, pooled))
+    loss = F.mse_loss(y, target)
+    loss.backward()
+    store("streams", y=y, loss=loss.reshape(1))
+    store("streams.weights", **streams.parameters)
+    store("streams.grad",
+          **{name: p.grad for name, p in streams.parameters.items()})
     here = pathlib.Path(__file__).parent
     write(pathlib.Path(sys.argv[1]) if sys.argv[1:] else here /
           "mmdit_views.safetensors")

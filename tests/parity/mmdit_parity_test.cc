@@ -82,6 +82,20 @@ std::vector<GridCase> Grids() {
        .flow = {.compares_clean = true}},
       "sequence_parallel: true microbatches: 2");
   add({.cp = 8, .height = 6, .views = 3}, "ulysses: 2 recompute: FULL");
+  // Planes that have weights of their own, of which every rank has as many
+  // tokens: TriFlow. 4 tokens a plane leave some with padding only.
+  add({.tp = 2,
+       .cp = 2,
+       .pp = 2,
+       .height = 12,
+       .positions = Dit::SINCOS,
+       .single_layers = 0,
+       .views = 3,
+       .view_streams = true},
+      "sequence_parallel: true recompute: SELECTIVE");
+  add({.cp = 8, .height = 6, .views = 3, .view_streams = true}, "ulysses: 2");
+  add({.tp = 4, .dp = 2, .height = 6, .views = 3, .view_streams = true},
+      "sequence_parallel: true sharding: PARAMETERS");
   add({.tp = 2, .pp = 2, .dp = 2, .dtype = DType::kFloat32});
   add({.tp = 2, .pp = 2, .dtype = DType::kBFloat16}, "sequence_parallel: true");
   return cases;
@@ -102,6 +116,13 @@ TEST_P(MmditBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
 
 std::vector<GridCase> Pipelines() {
   std::vector<GridCase> cases;
+  cases.push_back({.pp = 2,
+                   .dtype = DType::kFloat32,
+                   .height = 6,
+                   .mmdit = true,
+                   .views = 3,
+                   .view_streams = true,
+                   .plan = PlanFromText("recompute: FULL microbatches: 4")});
   for (const int64_t image_attention : {0, 2}) {
     for (const auto& [pp, plan] :
          {std::pair(1, "recompute: FULL"), std::pair(1, "recompute: SELECTIVE"),

@@ -78,6 +78,7 @@ std::shared_ptr<const ModelFamily> MmditOf(const GridCase& grid) {
   if (grid.moe.has_value()) config.experts = {.moe = *grid.moe};
   config.channels = kChannels;
   config.views = grid.views;
+  config.view_streams = grid.view_streams;
   config.height = grid.height / grid.views;
   config.width = kWidth;
   if (grid.token_set) {
@@ -576,6 +577,7 @@ std::vector<std::string> GridCase::Features() const {
   add(flow.predicts_clean, "clean");
   add(flow.compares_clean, "lossofclean");
   add(views > 1, fmt::format("views{}", views));
+  add(view_streams, "streams");
   add(flow.match_channels > 0, fmt::format("match{}", flow.match_channels));
   add(image_attention_layers > 0,
       fmt::format("imageattention{}", image_attention_layers));

@@ -58,6 +58,7 @@ struct GridCase {
   int64_t image_attention_layers = 0;
   // More than 1: as many pictures a sample, which share the height.
   int64_t views = 1;
+  bool view_streams = false;
   // A HiDream, whose last `single_layers` blocks are single.
   bool hidream = false;
   // A TripoSG over sets of tokens, which attends to that.

@@ -1,5 +1,7 @@
 #include "trainer/sampling/picture_medium.h"
 
+#include <filesystem>
+#include <system_error>
 #include <utility>
 #include <variant>
 
@@ -9,10 +11,19 @@
 #include "models/image/label_grid.h"
 #include "models/metrics/nearest_neighbor.h"
 #include "models/metrics/sliced_wasserstein.h"
+#include "runtime/checkpoint/safetensors.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
 namespace {
+
+constexpr char kFormatKey[] = "format";
+constexpr char kStoredFormat[] = "trireme.samples";
+constexpr char kStoredTensor[] = "samples";
+
+std::string StoredPath(const std::string& path) {
+  return std::filesystem::path(path).replace_extension(".safetensors");
+}
 
 // Real pictures and their labels, as the network sees them.
 struct RealPictures {
@@ -42,7 +53,23 @@ absl::StatusOr<RealPictures> ReadReal(const Dataset& dataset,
 
 absl::Status PictureMedium::CheckFiles(const std::string& path,
                                        bool overwrite) const {
-  return CheckReplaces(path, overwrite);
+  RETURN_IF_ERROR(CheckReplaces(path, overwrite));
+  std::error_code error;
+  const std::string stored = StoredPath(path);
+  if (to_stored_ == nullptr || overwrite ||
+      !std::filesystem::exists(stored, error)) {
+    return absl::OkStatus();
+  }
+  const auto file = SafetensorsFile::Open(stored);
+  if (file.ok() && (*file)->metadata().contains(kFormatKey) &&
+      (*file)->metadata().at(kFormatKey) == kStoredFormat) {
+    return absl::OkStatus();
+  }
+  return FailedPrecondition(
+      "{}: found a file that this program did not write where drawn samples "
+      "are "
+      "to go; expected another name for the picture, or --overwrite",
+      stored);
 }
 
 absl::Status PictureMedium::Write(const std::string& path,
@@ -58,8 +85,31 @@ absl::Status PictureMedium::Write(const std::string& path,
       grid.back().images.push_back(std::move(image));
     }
   }
+  if (to_stored_ != nullptr) RETURN_IF_ERROR(Store(path, rows));
   ASSIGN_OR_RETURN(const Image picture, DrawLabelGrid(grid, {}));
   return WritePng(path, picture);
+}
+
+absl::Status PictureMedium::Store(const std::string& path,
+                                  const DrawnRows& rows) const {
+  const Shape& shape = spec_.shape;
+  const int64_t elements = shape.num_elements();
+  const auto count = static_cast<int64_t>(rows.samples.size()) / elements;
+  ASSIGN_OR_RETURN(const auto writer,
+                   SafetensorsWriter::Create(
+                       StoredPath(path),
+                       {{kStoredTensor,
+                         DType::kFloat32,
+                         {count, shape.dim(0), shape.dim(1), shape.dim(2)}}},
+                       {{kFormatKey, kStoredFormat}}));
+  for (int64_t i = 0; i < count; ++i) {
+    const std::vector<float> sample =
+        to_stored_(rows.samples.subspan(i * elements, elements));
+    RETURN_IF_ERROR(
+        writer->Append(kStoredTensor, sample.data(),
+                       static_cast<int64_t>(sample.size() * sizeof(float))));
+  }
+  return writer->Commit().status();
 }
 
 absl::StatusOr<std::string> PictureMedium::Compare(

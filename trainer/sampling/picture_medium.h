@@ -1,5 +1,6 @@
-// Drawn pictures, or latents of some: a grid of them, and the sliced
-// Wasserstein distance of what the model learns to real ones.
+// Drawn pictures, or latents of some: a grid of them, those that nothing here
+// decodes in a file as well, and the sliced Wasserstein distance of what the
+// model learns to real ones.
 
 #ifndef TRIREME_TRAINER_SAMPLING_PICTURE_MEDIUM_H_
 #define TRIREME_TRAINER_SAMPLING_PICTURE_MEDIUM_H_
@@ -22,12 +23,20 @@ class PictureMedium final : public SampleMedium {
   using ToImage =
       std::function<absl::StatusOr<Image>(std::span<const float> sample)>;
 
+  // A sample as others decode it.
+  using ToStored =
+      std::function<std::vector<float>(std::span<const float> sample)>;
+
   // `spec`: of a sample [c, h, w]. `has_classes`: samples are drawn for a
-  // class.
-  PictureMedium(FieldSpec spec, bool has_classes, ToImage to_image)
+  // class. With `to_stored` samples are kept beside the picture, in a file of
+  // its name that ends in .safetensors: "samples", fp32 [n, c, h, w], row by
+  // row of the picture.
+  PictureMedium(FieldSpec spec, bool has_classes, ToImage to_image,
+                ToStored to_stored = nullptr)
       : spec_(std::move(spec)),
         has_classes_(has_classes),
-        to_image_(std::move(to_image)) {}
+        to_image_(std::move(to_image)),
+        to_stored_(std::move(to_stored)) {}
 
   std::string things() const override { return "pictures"; }
   absl::Status CheckFiles(const std::string& path,
@@ -39,9 +48,12 @@ class PictureMedium final : public SampleMedium {
                                       const RealSets& real) const override;
 
  private:
+  absl::Status Store(const std::string& path, const DrawnRows& rows) const;
+
   FieldSpec spec_;
   bool has_classes_;
   ToImage to_image_;
+  ToStored to_stored_;
 };
 
 }  // namespace trireme

@@ -76,6 +76,39 @@ std::vector<float> Unscaled(std::span<const float> sample,
   return values;
 }
 
+// The first channels of latents that nothing here decodes: three as colours, or
+// one. Two deviations of what a model learns are as much as a colour has.
+PictureMedium::ToImage FirstChannelsOf(const FieldSpec& samples,
+                                       const Latents& latents) {
+  const ViewLayout layout = LayoutOf(samples.shape, latents);
+  return [layout](std::span<const float> sample) -> absl::StatusOr<Image> {
+    const int64_t channels = layout.channels < 3 ? 1 : 3;
+    std::vector<Image> images;
+    for (int64_t view = 0; view < layout.views; ++view) {
+      std::vector<float> values =
+          ChannelsOfView(sample, layout, view, 0, channels);
+      for (float& value : values) value *= 0.5F;
+      images.push_back(
+          ToImage(values, {channels, layout.height, layout.width}));
+    }
+    return TilePictures(images, static_cast<int>(layout.views));
+  };
+}
+
+// Drawn latents as their files have them.
+PictureMedium::ToStored StoredAs(const FieldSpec& samples,
+                                 const Latents& latents) {
+  const ViewLayout layout = LayoutOf(samples.shape, latents);
+  const auto scaled =
+      static_cast<size_t>(layout.elements() / layout.channels *
+                          (layout.channels - latents.extra_channels()));
+  return [latents, scaled](std::span<const float> sample) {
+    std::vector<float> values = Unscaled(sample.first(scaled), latents);
+    values.insert(values.end(), sample.begin() + scaled, sample.end());
+    return values;
+  };
+}
+
 absl::StatusOr<PictureMedium::ToImage> DecoderOf(const FieldSpec& samples,
                                                  const Latents& latents,
                                                  Device& device) {
@@ -252,17 +285,24 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
       [shape = samples.shape](std::span<const float> sample) {
         return ToImage(sample, shape);
       };
-  if (data.has_latents()) {
+  PictureMedium::ToStored to_stored;
+  if (data.has_latents() && data.latents().autoencoder().empty()) {
+    to_image = FirstChannelsOf(samples, data.latents());
+    to_stored = StoredAs(samples, data.latents());
+  } else if (data.has_latents()) {
     ASSIGN_OR_RETURN(to_image, DecoderOf(samples, data.latents(), device));
   }
   return std::make_unique<PictureMedium>(samples, family.num_classes() > 0,
-                                         std::move(to_image));
+                                         std::move(to_image),
+                                         std::move(to_stored));
 }
 
 absl::Status RehearseDecoding(const ModelFamily& family, const Data& data,
                               Device& dry) {
   if (!data.has_latents()) return absl::OkStatus();
   if (data.latents().tokens() > 0) return RehearseShapes(data.latents(), dry);
+  // Nothing is decoded.
+  if (data.latents().autoencoder().empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const AutoencoderConfig config,
                    ReadAutoencoderConfig(data.latents().autoencoder()));
   const ViewLayout layout = LayoutOf(family.samples().shape, data.latents());
