@@ -230,11 +230,6 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
                                setup.family->samples().shape),
                              setup.family->reconstructs()));
   setup.objective = objective.training;
-  if (job.has_validation() && !setup.objective->counted_field().empty()) {
-    return InvalidArgument(
-        "validation: found with samples of unlike numbers of tokens, expected "
-        "none (losses are means over the tokens of a training step)");
-  }
   setup.sampling_shift = objective.sampling_shift;
   RETURN_IF_ERROR(WithContext(CheckSampling({.solver = SolverOf(job.sample()),
                                              .steps = job.sample().steps()},

@@ -389,9 +389,9 @@ void RankModel::AgreeOnReports(const Probe& own) {
   loss_names_.assign(losses.begin(), losses.end());
 }
 
-double RankModel::CountedOf(const Batch& local_batch) {
-  const std::string_view field = setup_.objective->counted_field();
-  if (field.empty()) return 0;
+double RankModel::CountedOf(const Batch& local_batch,
+                            const Objective& objective) {
+  if (objective.counted_field().empty()) return 0;
   // Of the ranks that hold the same samples one counts, where losses are.
   const int64_t layers = setup_.family->Shape().layers;
   const bool has_losses = std::any_of(
@@ -399,7 +399,7 @@ double RankModel::CountedOf(const Batch& local_batch) {
       [layers](const auto& part) { return part.request.has_head(layers); });
   double counted = has_losses && grid().coordinate(Axis::kTensor) == 0 &&
                            grid().coordinate(Axis::kContext) == 0
-                       ? SumOf(local_batch, field)
+                       ? objective.Counted(local_batch)
                        : 0;
   context().communicators().control().Sum(std::span(&counted, 1),
                                           "what losses are means over");
@@ -410,7 +410,7 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
                                                  const StepOptions& options) {
   CHECK_EQ(local_batch.size(), layout_.local_batch);
   Batch batch = local_batch;
-  batch.counted = CountedOf(batch);
+  batch.counted = CountedOf(batch, *setup_.objective);
   local_.inputs().Set(std::move(batch), *setup_.objective);
   const double scale = loss_scaler_.state().scale;
   StepOptions scaled = options;

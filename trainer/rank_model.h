@@ -102,6 +102,10 @@ class RankModel {
   // first.
   std::vector<FieldSpec> fields() const { return local_.Fields(); }
 
+  // Objective::Counted of all ranks' local batches, the samples of a step.
+  // Collective, where the objective counts anything.
+  double CountedOf(const Batch& local_batch, const Objective& objective);
+
   // Trains on the local batch. Collective over the world.
   absl::StatusOr<GlobalStepResult> Step(const Batch& local_batch,
                                         const StepOptions& options);
@@ -258,9 +262,6 @@ class RankModel {
   // The Program, and what its chunks are to an executor.
   absl::Status CompileOrdinary();
   absl::Status CompilePartial(std::vector<ExecutorChunk>& chunks);
-  // Batch::counted of this rank's batch, which says it of the whole step.
-  // Collective, where the objective counts anything.
-  double CountedOf(const Batch& local_batch);
   // What is kept of parameters that do not train.
   std::vector<TensorPart> FrozenParts() const;
   // Each parameter that this rank owns some of, with the given tensor of it.

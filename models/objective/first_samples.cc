@@ -11,10 +11,14 @@
 namespace trireme {
 namespace {
 
-// The classes (int32 [n]) of the samples that count; of others none.
+// The classes or tokens (int32 [n, ..]) of the samples that count; of others
+// none.
 Tensor ClassesOf(const Tensor& classes, const std::vector<double>& factors) {
+  const int64_t of_sample = classes.num_elements() / classes.dim(0);
   std::vector<uint8_t> left_out;
-  for (const double factor : factors) left_out.push_back(factor == 0 ? 1 : 0);
+  for (const double factor : factors) {
+    left_out.insert(left_out.end(), of_sample, factor == 0 ? 1 : 0);
+  }
   return MaskedFill(
       classes,
       Upload<uint8_t>(classes.device(), classes.shape(), left_out,
@@ -37,6 +41,15 @@ std::vector<int32_t> FirstSamples::RouteKinds(const Batch& microbatch) const {
         static_cast<int64_t>(time * kRouteKinds), 0, kRouteKinds - 1)));
   }
   return kinds;
+}
+
+double FirstSamples::Counted(const Batch& batch) const {
+  double counted = 0;
+  for (int64_t i = 0; i < batch.size(); ++i) {
+    if (batch.samples[i] >= static_cast<uint64_t>(count_)) continue;
+    counted += objective_.Counted(batch.Slice(i, i + 1));
+  }
+  return counted;
 }
 
 void FirstSamples::AddLosses(ForwardContext& context, const Batch& microbatch,

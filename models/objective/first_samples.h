@@ -38,6 +38,10 @@ class FirstSamples final : public Objective {
     return objective_.Condition(microbatch, field, none);
   }
   int64_t global_batch() const override { return objective_.global_batch(); }
+  std::string_view counted_field() const override {
+    return objective_.counted_field();
+  }
+  double Counted(const Batch& batch) const override;
   void AddLosses(ForwardContext& context, const Batch& microbatch,
                  const ShardedVariable& prediction, const Tensor& target,
                  int64_t elements) const override;

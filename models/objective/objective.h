@@ -74,6 +74,10 @@ class Objective {
   // (Batch::counted), where samples have unlike numbers of what is learnt;
   // empty: they have alike.
   virtual std::string_view counted_field() const { return {}; }
+  // Its sum over those of the batch's samples that count.
+  virtual double Counted(const Batch& batch) const {
+    return counted_field().empty() ? 0 : SumOf(batch, counted_field());
+  }
   // Of sequences that are drawn token by token: what blocks keep of the tokens
   // before the one that the batch holds; null: batches hold whole sequences.
   virtual KeyValueCache* key_value_cache() const { return nullptr; }

@@ -1,6 +1,8 @@
-// The loss of held-out samples of several sizes does not depend on the grid,
-// nor on how many a batch has, and takes the memory that was predicted.
+// The loss of held-out samples of several sizes, or of unlike numbers of
+// tokens, does not depend on the grid, nor on how many a batch has, and takes
+// the memory that was predicted.
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -61,7 +63,51 @@ class SizedLatents final : public Dataset {
   int64_t channels_;
 };
 
+// Voxels, and sequences of tokens, as many as the model has at most or fewer.
+class UnlikeSamples final : public Dataset {
+ public:
+  explicit UnlikeSamples(const ModelFamily& family)
+      : samples_(family.samples()), grammar_(family.grammar()) {}
+
+  int64_t size() const override { return std::size(kHeights); }
+  int64_t num_classes() const override { return 10; }
+  std::string class_name(int64_t class_id) const override {
+    return std::to_string(class_id);
+  }
+  absl::StatusOr<Sample> ReadParts(
+      int64_t index, const SampleParts& /*parts*/) const override {
+    const int64_t most = samples_.shape.dim(0);
+    const int64_t count = 1 + index * 7 % most;
+    Sample sample;
+    sample.class_id = static_cast<int>(index % 10);
+    if (grammar_ != nullptr) {
+      for (int64_t i = 1; i < count; ++i) {
+        sample.mesh_tokens.push_back(static_cast<int32_t>(
+            (i * i + index) % std::min<int64_t>(grammar_->vocabulary(), 4)));
+      }
+      sample.mesh_tokens.push_back(grammar_->end());
+      return sample;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      for (const int64_t place : {i, index % 8, i * i % 8}) {
+        sample.voxels.push_back(static_cast<int32_t>(place % 16));
+      }
+    }
+    sample.token_set.resize(count * samples_.shape.dim(1));
+    RandomStream({.seed = 5, .sample = static_cast<uint64_t>(index)})
+        .FillNormal(0, std::span(sample.token_set));
+    return sample;
+  }
+
+ private:
+  FieldSpec samples_;
+  const TokenGrammar* grammar_;
+};
+
 std::unique_ptr<Dataset> HeldOut(const TrainingSetup& setup) {
+  if (setup.buckets.empty()) {
+    return std::make_unique<UnlikeSamples>(*setup.family);
+  }
   std::vector<PictureSize> sizes;
   for (const SizedFamily& sized : setup.buckets) sizes.push_back(sized.size);
   auto dataset =
@@ -149,11 +195,21 @@ TEST_P(ValidationParityTest, LossesOfEachSizeEqualThoseOfOneRank) {
 
 INSTANTIATE_TEST_SUITE_P(
     Grids, ValidationParityTest,
-    testing::Values(Sized({.tp = 2, .positions = Dit::SINCOS},
-                          "sequence_parallel: true"),
-                    Sized({.pp = 3, .dp = 2}, "sharding: PARAMETERS"),
-                    Sized({.cp = 2, .dp = 2}),
-                    Sized({.pp = 2}, "offload { resident_units: 1 }")),
+    testing::Values(
+        Sized({.tp = 2, .positions = Dit::SINCOS}, "sequence_parallel: true"),
+        Sized({.pp = 3, .dp = 2}, "sharding: PARAMETERS"),
+        Sized({.cp = 2, .dp = 2}),
+        Sized({.pp = 2}, "offload { resident_units: 1 }"),
+        GridCase{.tp = 2,
+                 .dp = 2,
+                 .layers = 2,
+                 .sparse_dit = CrossCondition::Kind::kClass},
+        GridCase{.cp = 2,
+                 .pp = 2,
+                 .layers = 2,
+                 .sparse_dit = CrossCondition::Kind::kClass},
+        GridCase{.cp = 2, .dp = 2, .layers = 2, .mesh_tokens = true},
+        GridCase{.tp = 2, .pp = 2, .layers = 2, .mesh_tokens = true}),
     [](const auto& info) { return info.param.Name(); });
 
 // What fills a batch up counts for nothing, and noise is a sample's own.
@@ -172,6 +228,23 @@ TEST(ValidationTest, AnotherBatchMeasuresTheSame) {
   EXPECT_NEAR(expected.loss, sum / kMeasured, 1e-12 * expected.loss);
   for (const int64_t batch : {1, 2, 16}) {
     ExpectNear(Measure(Sized({.batch = batch}), 0), expected, 1e-9);
+  }
+}
+
+// A mean of the means of batches would let a short sample count for more in one
+// batch than in another.
+TEST(ValidationTest, AnotherBatchOfUnlikeSamplesMeasuresTheSame) {
+  GridCase voxels{.layers = 2, .sparse_dit = CrossCondition::Kind::kClass};
+  GridCase meshes{.layers = 2, .mesh_tokens = true};
+  for (GridCase* const grid : {&voxels, &meshes}) {
+    const Measured expected = Measure(*grid, 0);
+    EXPECT_GT(expected.counted, kMeasured);
+    for (const int64_t batch : {1, 2, 16}) {
+      grid->batch = batch;
+      const Measured found = Measure(*grid, 0);
+      EXPECT_EQ(found.counted, expected.counted);
+      EXPECT_NEAR(found.loss, expected.loss, 1e-9 * expected.loss) << batch;
+    }
   }
 }
 

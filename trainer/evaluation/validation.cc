@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -62,11 +63,14 @@ absl::StatusOr<Measured> MeasureOf(RankModel& model, const Batch& local_batch,
   const auto microbatch_size =
       static_cast<int64_t>(model.plan().microbatch_size());
   Measured measured;
+  Batch batch = local_batch;
+  batch.counted = model.CountedOf(batch, objective);
+  measured.counted = batch.counted;
   std::vector<Tape::Counts> reports;
   RETURN_IF_ERROR(model.Evaluate(
       /*averaged=*/false,
       [&](LocalModel& local, StageForward& forward) -> absl::Status {
-        local.inputs().Set(local_batch, objective);
+        local.inputs().Set(batch, objective);
         for (int64_t i = 0; i < local_batch.size() / microbatch_size; ++i) {
           for (const Tape::Loss& part : forward.Run(i)) {
             if (part.name == kObjectiveLoss) {
@@ -147,10 +151,13 @@ void Validation::Begin(RankModel& model) {
 }
 
 absl::StatusOr<Measured> Validation::Measure() {
-  const auto global_batch = static_cast<double>(setup_.global_batch);
+  const bool counts = !setup_.objective->counted_field().empty();
   Measured all;
-  // Of each bucket, of all its samples together.
+  // Of each bucket, of all its samples together, and what it is to be a mean
+  // over.
   std::vector<double> losses(bucket_samples_.size());
+  std::vector<double> weights(bucket_samples_.begin(), bucket_samples_.end());
+  if (counts) std::fill(weights.begin(), weights.end(), 0);
   for (size_t i = 0; i < turns_.size(); ++i) {
     const BucketTurn& turn = turns_[i];
     ASSIGN_OR_RETURN(
@@ -161,7 +168,12 @@ absl::StatusOr<Measured> Validation::Measure() {
         *setup_.objective, static_cast<int64_t>(turn.position) + turn.samples);
     ASSIGN_OR_RETURN(const Measured measured,
                      MeasureOf(*model_, batch, objective));
-    losses[turn.bucket] += measured.loss * global_batch;
+    // Of a batch it is a mean over as many as a step of training has.
+    const double of_batch =
+        counts ? measured.counted : static_cast<double>(setup_.global_batch);
+    losses[turn.bucket] += measured.loss * of_batch;
+    if (counts) weights[turn.bucket] += measured.counted;
+    all.counted += measured.counted;
     AddTo(all.hits, measured.hits);
     for (const auto& [layer, routes] : measured.routes) {
       AddTo(all.routes[layer], routes);
@@ -169,13 +181,13 @@ absl::StatusOr<Measured> Validation::Measure() {
   }
   // What comes next is decoded while training goes on.
   reader_->Rewind();
+  const double weight = std::accumulate(weights.begin(), weights.end(), 0.0);
   for (size_t b = 0; b < losses.size(); ++b) {
-    all.loss += losses[b] / static_cast<double>(samples_);
+    all.loss += losses[b] / std::max(weight, 1.0);
     if (dataset_.buckets() == nullptr || bucket_samples_[b] == 0) continue;
-    all.by_size.push_back(
-        {.size = dataset_.buckets()->sizes[b],
-         .samples = bucket_samples_[b],
-         .loss = losses[b] / static_cast<double>(bucket_samples_[b])});
+    all.by_size.push_back({.size = dataset_.buckets()->sizes[b],
+                           .samples = bucket_samples_[b],
+                           .loss = losses[b] / std::max(weights[b], 1.0)});
   }
   return all;
 }

@@ -27,6 +27,9 @@ namespace trireme {
 struct Measured {
   // The objective's own.
   double loss = 0;
+  // What it is a mean over (Objective::Counted): tokens, where samples have
+  // unlike numbers of them; else 0.
+  double counted = 0;
   // Where pictures come in several sizes, of each that was measured.
   struct OfSize {
     PictureSize size;
@@ -46,7 +49,8 @@ struct Measured {
 };
 
 // What a model makes of the samples of all ranks' local batches, as training
-// has it, without training. Collective over the world. Errors: out of memory.
+// has it, without training; where samples have unlike numbers of tokens, a mean
+// over theirs. Collective over the world. Errors: out of memory.
 absl::StatusOr<Measured> MeasureOf(RankModel& model, const Batch& local_batch,
                                    const Objective& objective);
 // The loss alone.
@@ -66,10 +70,10 @@ class Validation {
 
   // Reads the samples with the model that is measured from now on. Collective.
   void Begin(RankModel& model);
-  // The losses as means over the samples, without what blocks add, and sums of
-  // counts: the same on every rank and, to rounding, on every grid and with
-  // every batch. Collective. Errors: samples that cannot be read, out of
-  // memory.
+  // The losses as means over the samples, or all their tokens, without what
+  // blocks add, and sums of counts: the same on every rank and, to rounding, on
+  // every grid and with every batch. Collective. Errors: samples that cannot be
+  // read, out of memory.
   absl::StatusOr<Measured> Measure();
 
   int64_t samples() const { return samples_; }
