@@ -41,7 +41,7 @@ std::tuple<int32_t, int32_t, int32_t> BlockOf(
 }
 
 // Cells near a sphere, sorted by blocks, in the first `count` places.
-Voxels Sphere(size_t count, double radius) {
+Voxels Sphere(size_t count, double radius, int every = 5) {
   Voxels voxels;
   const double center = kResolution / 2.0;
   for (int32_t z = 0; z < kResolution; ++z) {
@@ -51,7 +51,8 @@ Voxels Sphere(size_t count, double radius) {
                                           std::pow(y + 0.5 - center, 2) +
                                           std::pow(z + 0.5 - center, 2));
         // Some of them, so that blocks are of all sizes.
-        if (std::abs(distance - radius) < 0.9 && (x * 7 + y * 5 + z) % 5 == 0) {
+        if (std::abs(distance - radius) < 0.9 &&
+            (x * 7 + y * 5 + z) % every == 0) {
           voxels.push_back({x, y, z});
         }
       }
@@ -326,9 +327,13 @@ TEST_F(SparseAttentionTest, IsWhatItsFormulasSay) {
   }
 }
 
-// Models that are trained with all blocks are those with dense attention.
+// Models that are trained with all blocks are those with dense attention. Of
+// samples whose queries are several ranges, and of one that is less than one.
 TEST_F(SparseAttentionTest, WithAllBlocksAndTheirGateAloneItIsDense) {
-  const Problem problem = Spheres(/*shifted=*/true, /*top_k=*/40);
+  const Problem problem = {
+      {Sphere(1200, 10, /*every=*/1), {{3, 20, 9}}, Sphere(100, 6), {}},
+      1250,
+      {.top_k = 40, .shifted = true}};
   const SpatialBlocks blocks = BlocksOf(device_, problem);
   ASSERT_GE(problem.options.top_k, blocks.large.most);
   const Tensors tensors =

@@ -3,11 +3,13 @@
 // The compressed branch is dense: blocks of queries against chunks of
 // compressed keys, whose probabilities are kept until the block's selection is
 // made. The other two are one algorithm over lists of blocks: keys and values
-// are gathered block by block, and each token's queries of a key head, which
-// see the same blocks, are multiplied with one block after the other. Backward
-// does so once more for the queries' gradients; those of a block's keys are
-// made of all queries whose lists have it. Each product has one thread and each
-// sum one order, so that results do not depend on the number of threads.
+// are gathered block by block, and each block is multiplied with the queries of
+// a range that attend to it, all query heads of a key head at once, so that a
+// product has many rows. Forward keeps the sums of a short range by the online
+// softmax. Backward makes probabilities once for all gradients: a range owns
+// its queries' sums and has sums of its own of all keys' gradients, which are
+// added up at the end. Ranges do not depend on the number of threads, each
+// product has one thread and each sum one order, hence neither do results.
 
 #ifndef TRIREME_RUNTIME_OPS_CPU_SPARSE_ATTENTION_H_
 #define TRIREME_RUNTIME_OPS_CPU_SPARSE_ATTENTION_H_

@@ -1,20 +1,22 @@
 #include <omp.h>
 
 #include <limits>
-#include <numeric>
+#include <span>
 
 #include "runtime/ops/cpu/attention.h"
 #include "runtime/ops/cpu/parallel_rows.h"
 #include "runtime/ops/cpu/sparse_attention.h"
 #include "runtime/ops/cpu/sparse_attention_blocks.h"
+#include "runtime/ops/cpu/sparse_attention_rows.h"
 
 namespace trireme {
 namespace {
 
-// Queries that one thread takes at a time.
-constexpr int64_t kQueries = 64;
-// Rows of queries that are multiplied with a block of keys for its gradients.
-constexpr int64_t kRows = 128;
+// Ranges of queries that are summed by themselves, over all key heads: threads
+// that can work, and copies of one key head's gradients that there are.
+constexpr int64_t kRanges = 16;
+// Fewer queries are not worth a range.
+constexpr int64_t kLeastRange = 64;
 
 // A branch's gradient is that of attention whose output's gradient is scaled by
 // the gate. The queries' gradients are summed over branches in the compute
@@ -32,15 +34,19 @@ class Backward {
         operands_(operands),
         gradients_(gradients),
         threads_(threads),
-        gathered_(std::max<int64_t>(1, kRows / problem.queries_per_key())),
+        ranges_(RangesOf(problem)),
+        range_((problem.queries + ranges_ - 1) / ranges_),
+        gathered_(problem),
         specs_(problem.head_dim),
         cutter_(workspace),
         packed_(problem, cutter_) {
     for (const int64_t keys : BlockExtents(p_)) {
-      products_.Add(specs_.Scores(group(), keys));
-      products_.Add(QueryGradient(keys));
-      products_.Add(specs_.Scores(rows(), keys));
-      products_.Add(specs_.KeySums(rows(), keys));
+      for (const int64_t queries : gathered_.extents()) {
+        const int64_t rows = queries * group();
+        products_.Add(specs_.Scores(rows, keys));
+        products_.Add(specs_.Values(rows, keys, p_.head_dim));
+        products_.Add(specs_.KeySums(rows, keys));
+      }
     }
     const int64_t queries = p_.batch * p_.queries;
     scaled_ = cutter_.Cut<T>(queries * width());
@@ -49,10 +55,8 @@ class Backward {
     dq_ = cutter_.Cut<A>(queries * width());
     compressed_dk_ = cutter_.Cut<A>(p_.batch * p_.most_small * key_width());
     compressed_dv_ = cutter_.Cut<A>(p_.batch * p_.most_small * key_width());
-    dk_ = cutter_.Cut<A>(p_.keys * key_width());
-    dv_ = cutter_.Cut<A>(p_.keys * key_width());
-    inverse_begins_ = cutter_.Cut<int32_t>(p_.key_heads * most_blocks());
-    inverse_ = cutter_.Cut<int32_t>(p_.key_heads * p_.queries * p_.top_k);
+    dk_ = cutter_.Cut<A>(ranges_ * p_.keys * key_width());
+    dv_ = cutter_.Cut<A>(ranges_ * p_.keys * key_width());
     for (int i = 0; i < threads; ++i) buffers_.push_back(Cut());
     dense_workspace_ = cutter_.Cut<char>(AttentionBackwardWorkspace(
         DenseProblem(), DenseOperands(), DenseGradients()));
@@ -64,25 +68,24 @@ class Backward {
     ScaleOutputGradient(kCompressedBranch);
     AttentionBackwardCpu(DenseProblem(), DenseOperands(), DenseGradients(),
                          dense_workspace_);
-    Round(compressed_dk_, p_.most_small, 0, p_.batch, gradients_.compressed_k,
-          p_.key_heads);
-    Round(compressed_dv_, p_.most_small, 0, p_.batch, gradients_.compressed_v,
-          p_.key_heads);
+    Round(compressed_dk_, p_.most_small, gradients_.compressed_k, p_.key_heads);
+    Round(compressed_dv_, p_.most_small, gradients_.compressed_v, p_.key_heads);
     for (int64_t sample = 0; sample < p_.batch; ++sample) {
-      std::fill_n(dk_, p_.keys * key_width(), A{0});
-      std::fill_n(dv_, p_.keys * key_width(), A{0});
+      ForRanges([&](int64_t key_head, int64_t range, Buffers&) {
+        ClearKeySums(key_head, range);
+      });
       for (const SparseBranch branch : {kSelectedBranch, kWindowBranch}) {
         ScaleOutputGradient(branch, sample);
         const BlockLists lists = ListsOf(p_, operands_, branch, sample);
         packed_.Pack(operands_, sample, lists, threads_);
-        AddQueryGradients(sample, lists);
-        Invert(sample, lists);
-        AddKeyGradients(sample, lists);
+        ForRanges([&](int64_t key_head, int64_t range, Buffers& b) {
+          AddGradients(sample, lists, key_head, range, b);
+        });
       }
-      Round(dk_, p_.keys, sample, 1, gradients_.k, p_.key_heads);
-      Round(dv_, p_.keys, sample, 1, gradients_.v, p_.key_heads);
+      RoundKeySums(dk_, sample, gradients_.k);
+      RoundKeySums(dv_, sample, gradients_.v);
     }
-    Round(dq_, p_.queries, 0, p_.batch, gradients_.q, p_.heads);
+    Round(dq_, p_.queries, gradients_.q, p_.heads);
     T* gates = static_cast<T*>(gradients_.gates);
     for (int64_t i = 0; i < p_.batch * p_.queries * kSparseBranches; ++i) {
       gates[i] = T(gates_[i]);
@@ -91,7 +94,7 @@ class Backward {
 
  private:
   struct Buffers {
-    A* scores;  // [max(group, rows), keys of a block]
+    A* scores;  // [rows, keys of a block]
     A* dp;
     T* p;
     T* ds;
@@ -99,42 +102,41 @@ class Backward {
     T* out;  // likewise: the output's gradient
     A* log_sum_exp;
     A* delta;
+    A* dq;  // [rows, head_dim]
     A* dk;  // [keys of a block, head_dim]
     A* dv;
+    InvertedLists lists;
     void* gemm;
   };
 
   Buffers Cut() {
     const int64_t keys = BlockExtents(p_).back();
-    const int64_t scores = std::max(group(), rows()) * keys;
-    Buffers b;
-    b.scores = cutter_.Cut<A>(scores);
-    b.dp = cutter_.Cut<A>(scores);
-    b.p = cutter_.Cut<T>(scores);
-    b.ds = cutter_.Cut<T>(scores);
-    b.q = cutter_.Cut<T>(rows() * p_.head_dim);
-    b.out = cutter_.Cut<T>(rows() * p_.head_dim);
-    b.log_sum_exp = cutter_.Cut<A>(rows());
-    b.delta = cutter_.Cut<A>(rows());
-    b.dk = cutter_.Cut<A>(keys * p_.head_dim);
-    b.dv = cutter_.Cut<A>(keys * p_.head_dim);
-    b.gemm = cutter_.Cut<char>(products_.workspace_bytes());
-    return b;
+    const int64_t rows = gathered_.most() * group();
+    return {
+        .scores = cutter_.Cut<A>(rows * keys),
+        .dp = cutter_.Cut<A>(rows * keys),
+        .p = cutter_.Cut<T>(rows * keys),
+        .ds = cutter_.Cut<T>(rows * keys),
+        .q = cutter_.Cut<T>(rows * p_.head_dim),
+        .out = cutter_.Cut<T>(rows * p_.head_dim),
+        .log_sum_exp = cutter_.Cut<A>(rows),
+        .delta = cutter_.Cut<A>(rows),
+        .dq = cutter_.Cut<A>(rows * p_.head_dim),
+        .dk = cutter_.Cut<A>(keys * p_.head_dim),
+        .dv = cutter_.Cut<A>(keys * p_.head_dim),
+        .lists = {p_, range_, cutter_},
+        .gemm = cutter_.Cut<char>(products_.workspace_bytes()),
+    };
+  }
+
+  static int64_t RangesOf(const SparseAttentionProblem& p) {
+    const int64_t most = (p.queries + kLeastRange - 1) / kLeastRange;
+    return std::clamp<int64_t>(kRanges / p.key_heads, 1, most);
   }
 
   int64_t group() const { return p_.queries_per_key(); }
-  int64_t rows() const { return gathered_ * group(); }
   int64_t width() const { return p_.heads * p_.head_dim; }
   int64_t key_width() const { return p_.key_heads * p_.head_dim; }
-  int64_t most_blocks() const {
-    return std::max(p_.most_large, p_.most_windows) + 1;
-  }
-
-  // scores[group, keys]·keys, added where dq lies.
-  CpuGemmSpec QueryGradient(int64_t keys) const {
-    return specs_.Values(group(), keys, p_.head_dim, /*accumulate=*/true);
-  }
-
   CpuAttentionProblem DenseProblem() const {
     AttentionProblem dense;
     dense.dtype = p_.dtype;
@@ -204,140 +206,112 @@ class Backward {
     });
   }
 
-  // Rounds sums[samples, tokens, heads, head_dim] into a gradient, from sample
-  // `first` on.
-  void Round(const A* sums, int64_t tokens, int64_t first, int64_t samples,
-             const HeadsPointer& to, int64_t heads) const {
+  // Rounds sums[batch, tokens, heads, head_dim] into a gradient.
+  void Round(const A* sums, int64_t tokens, const HeadsPointer& to,
+             int64_t heads) const {
     const int64_t columns = heads * p_.head_dim;
-    ParallelRows(samples * tokens, columns, [&](int64_t row) {
-      ScaleRows(ScaledRows<T>{
-          1, columns, sums + row * columns, columns, nullptr,
-          HeadRow<T>(to, first * tokens + row, 0, 0), to.row_stride});
+    ParallelRows(p_.batch * tokens, columns, [&](int64_t row) {
+      ScaleRows(ScaledRows<T>{1, columns, sums + row * columns, columns,
+                              nullptr, HeadRow<T>(to, row, 0, 0),
+                              to.row_stride});
     });
   }
 
-  // The probabilities of `rows` rows of queries over a block's keys, and the
-  // scores' gradients.
-  void Probabilities(const BlockLists& lists, int64_t key_head, int64_t block,
-                     int64_t rows, const T* q, const T* out, const A* lse,
-                     const A* delta, Buffers& b) const {
+  // f(key head, range of queries, buffers), on all threads.
+  template <typename F>
+  void ForRanges(const F& f) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads_)
+    for (int64_t item = 0; item < p_.key_heads * ranges_; ++item) {
+      f(item / ranges_, item % ranges_, buffers_[omp_get_thread_num()]);
+    }
+  }
+
+  // Adds the ranges' sums up, and rounds them into a sample's gradient.
+  void RoundKeySums(A* sums, int64_t sample, const HeadsPointer& to) const {
+    const int64_t d = p_.head_dim;
+    ParallelRows(p_.key_heads * p_.keys, d * ranges_, [&](int64_t i) {
+      const int64_t key_head = i / p_.keys, key = i % p_.keys;
+      A* total = sums + KeySumsOf(key_head, 0) + key * d;
+      for (int64_t range = 1; range < ranges_; ++range) {
+        const A* more = sums + KeySumsOf(key_head, range) + key * d;
+        for (int64_t c = 0; c < d; ++c) total[c] += more[c];
+      }
+      ScaleRows(ScaledRows<T>{
+          1, d, total, d, nullptr,
+          HeadRow<T>(to, sample * p_.keys + key, key_head, d), to.row_stride});
+    });
+  }
+
+  // A key head's part of a range's sums: [keys, head_dim].
+  int64_t KeySumsOf(int64_t key_head, int64_t range) const {
+    return (range * p_.key_heads + key_head) * p_.keys * p_.head_dim;
+  }
+  void ClearKeySums(int64_t key_head, int64_t range) {
+    const int64_t at = KeySumsOf(key_head, range);
+    std::fill_n(dk_ + at, p_.keys * p_.head_dim, A{0});
+    std::fill_n(dv_ + at, p_.keys * p_.head_dim, A{0});
+  }
+
+  // All gradients of a branch that come from a range's queries of a key head.
+  void AddGradients(int64_t sample, const BlockLists& lists, int64_t key_head,
+                    int64_t range, Buffers& b) const {
+    const int64_t real = RealQueries(p_, operands_.token_counts[sample]);
+    const int64_t begin = std::min(range * range_, real);
+    b.lists.Invert(lists, key_head, begin, std::min(begin + range_, real));
+    const int64_t d = p_.head_dim;
+    for (int64_t block = 0; block < lists.blocks(); ++block) {
+      const std::span<const int32_t> queries = b.lists.QueriesOf(block);
+      if (queries.empty()) continue;
+      const int64_t keys = PaddedKeys(lists.size(block));
+      std::fill_n(b.dk, keys * d, A{0});
+      std::fill_n(b.dv, keys * d, A{0});
+      gathered_.ForParts(queries, [&](auto part, int64_t extent) {
+        AddPart(sample, lists, key_head, block, part, extent, b);
+      });
+      for (int64_t i = 0; i < lists.size(block); ++i) {
+        const int64_t token = lists.order[lists.offsets[block] + i];
+        const int64_t at = KeySumsOf(key_head, range) + token * d;
+        for (int64_t c = 0; c < d; ++c) {
+          dk_[at + c] += b.dk[i * d + c];
+          dv_[at + c] += b.dv[i * d + c];
+        }
+      }
+    }
+  }
+  // Of some queries and one block; those of its keys to the buffer.
+  void AddPart(int64_t sample, const BlockLists& lists, int64_t key_head,
+               int64_t block, std::span<const int32_t> queries, int64_t extent,
+               Buffers& b) const {
+    const int64_t rows = extent * group();
     const int64_t keys = PaddedKeys(lists.size(block));
+    const T* k = packed_.k(key_head, block);
+    const T* v = packed_.v(key_head, block);
+    Gather(sample, lists.branch, key_head * group(), queries, rows, b);
     const Gemm& scores = products_.Of(specs_.Scores(rows, keys));
-    scores.Run(q, packed_.k(key_head, block), nullptr, b.scores, b.gemm);
-    scores.Run(out, packed_.v(key_head, block), nullptr, b.dp, b.gemm);
+    scores.Run(b.q, k, nullptr, b.scores, b.gemm);
+    scores.Run(b.out, v, nullptr, b.dp, b.gemm);
     SoftmaxGradient(SoftmaxGradientBlock<T>{
         rows, keys, lists.size(block), nullptr, static_cast<A>(p_.scale),
-        b.scores, b.dp, lse, delta, b.p, b.ds});
-  }
-
-  // The log-sum-exps and deltas of a query's heads, to rows of a buffer.
-  void GatherStatistics(SparseBranch branch, int64_t sample, int64_t first_head,
-                        int64_t query, A* lse, A* delta) const {
-    for (int64_t i = 0; i < group(); ++i) {
-      lse[i] =
-          LogSumExpOf<A>(p_, operands_, branch, sample, first_head + i)[query];
-      delta[i] =
-          delta_[(sample * p_.heads + first_head + i) * p_.queries + query];
+        b.scores, b.dp, b.log_sum_exp, b.delta, b.p, b.ds});
+    const Gemm& sums = products_.Of(specs_.KeySums(rows, keys));
+    sums.Run(b.p, b.out, nullptr, b.dv, b.gemm);
+    sums.Run(b.ds, b.q, nullptr, b.dk, b.gemm);
+    products_.Of(specs_.Values(rows, keys, p_.head_dim))
+        .Run(b.ds, k, nullptr, b.dq, b.gemm);
+    const int64_t row_width = group() * p_.head_dim;
+    for (size_t i = 0; i < queries.size(); ++i) {
+      A* dq = dq_ + (sample * p_.queries + queries[i]) * width() +
+              key_head * row_width;
+      const A* added = b.dq + i * row_width;
+      for (int64_t c = 0; c < row_width; ++c) dq[c] += added[c];
     }
   }
 
-  void AddQueryGradients(int64_t sample, const BlockLists& lists) {
-    const int64_t real = RealQueries(p_, operands_.token_counts[sample]);
-    const int64_t blocks = (real + kQueries - 1) / kQueries;
-#pragma omp parallel for schedule(dynamic) num_threads(threads_)
-    for (int64_t item = 0; item < p_.key_heads * blocks; ++item) {
-      Buffers& b = buffers_[omp_get_thread_num()];
-      const int64_t key_head = item / blocks;
-      const int64_t begin = item % blocks * kQueries;
-      for (int64_t query = begin; query < std::min(begin + kQueries, real);
-           ++query) {
-        AddQueryGradient(sample, lists, key_head, query, b);
-      }
-    }
-  }
-  void AddQueryGradient(int64_t sample, const BlockLists& lists,
-                        int64_t key_head, int64_t query, Buffers& b) const {
-    const int64_t row = sample * p_.queries + query;
-    const int64_t first_head = key_head * group();
-    const int64_t at = row * width() + first_head * p_.head_dim;
-    GatherStatistics(lists.branch, sample, first_head, query, b.log_sum_exp,
-                     b.delta);
-    for (const int32_t block : lists.ListOf(key_head, query)) {
-      Probabilities(lists, key_head, block, group(),
-                    HeadRow<T>(operands_.q, row, first_head, p_.head_dim),
-                    scaled_ + at, b.log_sum_exp, b.delta, b);
-      products_.Of(QueryGradient(PaddedKeys(lists.size(block))))
-          .Run(b.ds, packed_.k(key_head, block), nullptr, dq_ + at, b.gemm);
-    }
-  }
-
-  // By key head and block the queries whose lists have it, in their order:
-  // inverse_[begins[block − 1], begins[block]) of the head.
-  void Invert(int64_t sample, const BlockLists& lists) {
-    const int64_t real = RealQueries(p_, operands_.token_counts[sample]);
-#pragma omp parallel for schedule(static) num_threads(threads_)
-    for (int64_t head = 0; head < p_.key_heads; ++head) {
-      int32_t* begins = inverse_begins_ + head * most_blocks();
-      int32_t* inverse = inverse_ + head * p_.queries * p_.top_k;
-      std::fill_n(begins, lists.blocks() + 1, 0);
-      for (int64_t query = 0; query < real; ++query) {
-        for (const int32_t block : lists.ListOf(head, query)) {
-          ++begins[block + 1];
-        }
-      }
-      std::partial_sum(begins, begins + lists.blocks() + 1, begins);
-      for (int64_t query = 0; query < real; ++query) {
-        for (const int32_t block : lists.ListOf(head, query)) {
-          inverse[begins[block]++] = static_cast<int32_t>(query);
-        }
-      }
-    }
-  }
-  std::span<const int32_t> QueriesOf(int64_t head, int64_t block) const {
-    const int32_t* begins = inverse_begins_ + head * most_blocks();
-    const int32_t* inverse = inverse_ + head * p_.queries * p_.top_k;
-    return {inverse + (block == 0 ? 0 : begins[block - 1]),
-            inverse + begins[block]};
-  }
-
-  void AddKeyGradients(int64_t sample, const BlockLists& lists) {
-#pragma omp parallel for schedule(dynamic) num_threads(threads_)
-    for (int64_t item = 0; item < p_.key_heads * lists.blocks(); ++item) {
-      AddBlockGradients(sample, lists, item / lists.blocks(),
-                        item % lists.blocks(), buffers_[omp_get_thread_num()]);
-    }
-  }
-  void AddBlockGradients(int64_t sample, const BlockLists& lists,
-                         int64_t key_head, int64_t block, Buffers& b) const {
-    const int64_t d = p_.head_dim;
-    const int64_t keys = PaddedKeys(lists.size(block));
-    const std::span<const int32_t> queries = QueriesOf(key_head, block);
-    std::fill_n(b.dk, keys * d, A{0});
-    std::fill_n(b.dv, keys * d, A{0});
-    for (size_t first = 0; first < queries.size(); first += gathered_) {
-      Gather(sample, lists.branch, key_head * group(),
-             queries.subspan(
-                 first, std::min<size_t>(gathered_, queries.size() - first)),
-             b);
-      Probabilities(lists, key_head, block, rows(), b.q, b.out, b.log_sum_exp,
-                    b.delta, b);
-      const Gemm& sums = products_.Of(specs_.KeySums(rows(), keys));
-      sums.Run(b.p, b.out, nullptr, b.dv, b.gemm);
-      sums.Run(b.ds, b.q, nullptr, b.dk, b.gemm);
-    }
-    for (int64_t i = 0; i < lists.size(block); ++i) {
-      const int64_t token = lists.order[lists.offsets[block] + i];
-      const int64_t at = token * key_width() + key_head * d;
-      for (int64_t c = 0; c < d; ++c) {
-        dk_[at + c] += b.dk[i * d + c];
-        dv_[at + c] += b.dv[i * d + c];
-      }
-    }
-  }
   // The heads of some queries, one query after the other; the buffer's other
   // rows add nothing.
   void Gather(int64_t sample, SparseBranch branch, int64_t first_head,
-              std::span<const int32_t> queries, Buffers& b) const {
+              std::span<const int32_t> queries, int64_t rows,
+              Buffers& b) const {
     const int64_t row_width = group() * p_.head_dim;
     for (size_t i = 0; i < queries.size(); ++i) {
       const int64_t row = sample * p_.queries + queries[i];
@@ -345,22 +319,30 @@ class Backward {
                   row_width, b.q + i * row_width);
       std::copy_n(scaled_ + row * width() + first_head * p_.head_dim, row_width,
                   b.out + i * row_width);
-      GatherStatistics(branch, sample, first_head, queries[i],
-                       b.log_sum_exp + i * group(), b.delta + i * group());
+      for (int64_t head = 0; head < group(); ++head) {
+        const int64_t at = i * group() + head;
+        b.log_sum_exp[at] = LogSumExpOf<A>(p_, operands_, branch, sample,
+                                           first_head + head)[queries[i]];
+        b.delta[at] =
+            delta_[(sample * p_.heads + first_head + head) * p_.queries +
+                   queries[i]];
+      }
     }
     const auto used = static_cast<int64_t>(queries.size()) * group();
-    std::fill(b.q + used * p_.head_dim, b.q + rows() * p_.head_dim, T{});
-    std::fill(b.out + used * p_.head_dim, b.out + rows() * p_.head_dim, T{});
-    std::fill(b.log_sum_exp + used, b.log_sum_exp + rows(),
+    std::fill(b.q + used * p_.head_dim, b.q + rows * p_.head_dim, T{});
+    std::fill(b.out + used * p_.head_dim, b.out + rows * p_.head_dim, T{});
+    std::fill(b.log_sum_exp + used, b.log_sum_exp + rows,
               std::numeric_limits<A>::infinity());
-    std::fill(b.delta + used, b.delta + rows(), A{0});
+    std::fill(b.delta + used, b.delta + rows, A{0});
   }
 
   const SparseAttentionProblem& p_;
   const SparseAttentionOperands& operands_;
   const SparseAttentionGradients& gradients_;
   int threads_;
-  int64_t gathered_;  // queries
+  int64_t ranges_;
+  int64_t range_;  // queries
+  GatheredQueries gathered_;
   BlockProducts<T> specs_;
   AttentionProducts products_;
   WorkspaceCutter cutter_;
@@ -371,10 +353,8 @@ class Backward {
   A* dq_;             // as scaled_
   A* compressed_dk_;  // [batch, most_small, key_heads, head_dim]
   A* compressed_dv_;
-  A* dk_;  // [keys, key_heads, head_dim], of one sample
+  A* dk_;  // [ranges, key_heads, keys, head_dim], of one sample
   A* dv_;
-  int32_t* inverse_begins_;  // [key_heads, most_blocks]
-  int32_t* inverse_;         // [key_heads, queries·top_k]
   std::vector<Buffers> buffers_;
   void* dense_workspace_;
 };

@@ -36,6 +36,11 @@ inline std::vector<int64_t> BlockExtents(const SparseAttentionProblem& p) {
   return extents;
 }
 
+// Of one kind, in a sample.
+inline int64_t MostBlocks(const SparseAttentionProblem& p) {
+  return std::max(p.most_large, p.most_windows);
+}
+
 // The queries of this rank that are no padding, from the first one on.
 inline int64_t RealQueries(const SparseAttentionProblem& p, int64_t tokens) {
   return std::clamp<int64_t>(tokens - p.first_query, 0, p.queries);
@@ -123,9 +128,6 @@ class PackedKeys {
   const T* v(int64_t head, int64_t block) const { return v_ + At(head, block); }
 
  private:
-  static int64_t MostBlocks(const SparseAttentionProblem& p) {
-    return std::max(p.most_large, p.most_windows);
-  }
   int64_t At(int64_t head, int64_t block) const {
     return (head * rows_ + begins_[block]) * problem_.head_dim;
   }
@@ -166,7 +168,7 @@ class BlockProducts {
   }
   // scores[rows, keys]·values → [rows, head_dim].
   CpuGemmSpec Values(int64_t rows, int64_t keys, int64_t out_pitch,
-                     bool accumulate) const {
+                     bool accumulate = false) const {
     CpuGemmSpec spec = Base(rows, d_, keys);
     spec.a = {0, keys, 1};
     spec.b = {0, d_, 1};

@@ -1,18 +1,22 @@
 #include <omp.h>
 
 #include <limits>
+#include <span>
 #include <type_traits>
 
 #include "runtime/core/log.h"
 #include "runtime/ops/cpu/parallel_rows.h"
 #include "runtime/ops/cpu/sparse_attention.h"
 #include "runtime/ops/cpu/sparse_attention_blocks.h"
+#include "runtime/ops/cpu/sparse_attention_rows.h"
 
 namespace trireme {
 namespace {
 
-// Queries that one thread takes at a time, and compressed keys of a product.
+// Queries that one thread takes at a time, of the compressed branch and of the
+// others, and compressed keys of a product.
 constexpr int64_t kQueries = 64;
+constexpr int64_t kRange = 512;
 constexpr int64_t kChunk = 512;
 // Chunks end at multiples of it.
 constexpr int64_t kChunkGranule = 64;
@@ -30,13 +34,15 @@ class Forward {
         threads_(threads),
         out_pitch_(ScorePitch(problem.head_dim)),
         chunks_((problem.most_small + kChunk - 1) / kChunk),
+        range_(std::min(kRange, problem.queries)),
+        gathered_(problem),
         specs_(problem.head_dim),
         cutter_(workspace),
         packed_(problem, cutter_) {
     for (const int64_t keys : BlockExtents(p_)) {
-      products_.Add(specs_.Scores(group(), keys));
-      for (const bool accumulate : {false, true}) {
-        products_.Add(specs_.Values(group(), keys, out_pitch_, accumulate));
+      for (const int64_t queries : gathered_.extents()) {
+        products_.Add(specs_.Scores(queries * group(), keys));
+        products_.Add(AddedValues(queries * group(), keys));
       }
     }
     for (const int64_t rows : QueryRows()) {
@@ -55,15 +61,20 @@ class Forward {
   void Run() {
     for (int64_t sample = 0; sample < p_.batch; ++sample) {
       const int64_t real = RealQueries(p_, operands_.token_counts[sample]);
-      ForQueries([&](int64_t head, int64_t begin, int64_t end, Buffers& b) {
-        Compressed(sample, head, begin, end, real, b);
-      });
+      ForQueries(kQueries,
+                 [&](int64_t head, int64_t begin, int64_t end, Buffers& b) {
+                   Compressed(sample, head, begin, end, real, b);
+                 });
       for (const SparseBranch branch : {kSelectedBranch, kWindowBranch}) {
         const BlockLists lists = ListsOf(p_, operands_, branch, sample);
         packed_.Pack(operands_, sample, lists, threads_);
-        ForQueries([&](int64_t head, int64_t begin, int64_t end, Buffers& b) {
-          for (int64_t query = begin; query < end; ++query) {
-            Attend(sample, lists, head, query, query < real, b);
+        ForQueries(range_, [&](int64_t head, int64_t begin, int64_t end,
+                               Buffers& b) {
+          for (int64_t i = head * group(); i < (head + 1) * group(); ++i) {
+            WriteNothing(branch, sample, i, std::clamp(real, begin, end), end);
+          }
+          if (begin < real) {
+            Attend(sample, lists, head, begin, std::min(end, real), b);
           }
         });
       }
@@ -72,32 +83,44 @@ class Forward {
   }
 
  private:
+  // What a block's rows add to: sums of the online softmax.
+  struct Sums {
+    A* out;     // [rows, out_pitch]
+    A* maxima;  // [rows]
+    A* sums;    // [rows]
+  };
   struct Buffers {
     A* scores;        // [kQueries, kChunk], or of a block
-    T* p;             // [chunks, kQueries, kChunk]
-    A* out;           // [kQueries or group, out_pitch]
-    A* maxima;        // [kQueries or group]
-    A* sums;          // likewise
+    T* p;             // [chunks, kQueries, kChunk], or of a block
+    Sums rows;        // of kQueries, or gathered
     A* chunk_maxima;  // [chunks, kQueries]
     A* key_sums;      // [kQueries, most_small]: over heads
     A* block_scores;  // [most_large]
+    T* q;             // gathered
+    Sums range;       // of its queries, one after the other
+    InvertedLists lists;
     void* gemm;
   };
 
+  Sums CutSums(int64_t rows) {
+    return {cutter_.Cut<A>(rows * out_pitch_), cutter_.Cut<A>(rows),
+            cutter_.Cut<A>(rows)};
+  }
   Buffers Cut() {
-    const int64_t rows = std::max(kQueries, group());
-    const int64_t keys = BlockExtents(p_).back();
-    Buffers b;
-    b.scores = cutter_.Cut<A>(std::max(kQueries * kChunk, group() * keys));
-    b.p = cutter_.Cut<T>(std::max(chunks_ * kQueries * kChunk, group() * keys));
-    b.out = cutter_.Cut<A>(rows * out_pitch_);
-    b.maxima = cutter_.Cut<A>(rows);
-    b.sums = cutter_.Cut<A>(rows);
-    b.chunk_maxima = cutter_.Cut<A>(chunks_ * kQueries);
-    b.key_sums = cutter_.Cut<A>(kQueries * p_.most_small);
-    b.block_scores = cutter_.Cut<A>(p_.most_large);
-    b.gemm = cutter_.Cut<char>(products_.workspace_bytes());
-    return b;
+    const int64_t rows = gathered_.most() * group();
+    const int64_t scores = rows * BlockExtents(p_).back();
+    return {
+        .scores = cutter_.Cut<A>(std::max(kQueries * kChunk, scores)),
+        .p = cutter_.Cut<T>(std::max(chunks_ * kQueries * kChunk, scores)),
+        .rows = CutSums(std::max(kQueries, rows)),
+        .chunk_maxima = cutter_.Cut<A>(chunks_ * kQueries),
+        .key_sums = cutter_.Cut<A>(kQueries * p_.most_small),
+        .block_scores = cutter_.Cut<A>(p_.most_large),
+        .q = cutter_.Cut<T>(rows * p_.head_dim),
+        .range = CutSums(range_ * group()),
+        .lists = {p_, range_, cutter_},
+        .gemm = cutter_.Cut<char>(products_.workspace_bytes()),
+    };
   }
 
   int64_t group() const { return p_.queries_per_key(); }
@@ -140,14 +163,20 @@ class Forward {
     return spec;
   }
 
-  // f(key head, queries [begin, end), buffers), on all threads.
+  // scores[rows, keys]·values, added.
+  CpuGemmSpec AddedValues(int64_t rows, int64_t keys) const {
+    return specs_.Values(rows, keys, out_pitch_, /*accumulate=*/true);
+  }
+
+  // f(key head, queries [begin, end), buffers) for ranges of `length`, on all
+  // threads.
   template <typename F>
-  void ForQueries(const F& f) {
-    const int64_t blocks = (p_.queries + kQueries - 1) / kQueries;
+  void ForQueries(int64_t length, const F& f) {
+    const int64_t blocks = (p_.queries + length - 1) / length;
 #pragma omp parallel for schedule(dynamic) num_threads(threads_)
     for (int64_t item = 0; item < p_.key_heads * blocks; ++item) {
-      const int64_t begin = item % blocks * kQueries;
-      f(item / blocks, begin, std::min(begin + kQueries, p_.queries),
+      const int64_t begin = item % blocks * length;
+      f(item / blocks, begin, std::min(begin + length, p_.queries),
         buffers_[omp_get_thread_num()]);
     }
   }
@@ -192,7 +221,7 @@ class Forward {
     const int64_t count = operands_.small_counts[sample];
     const int64_t query_row = sample * p_.queries + begin;
     const int64_t key_head = head / group();
-    std::fill_n(b.maxima, real, -std::numeric_limits<A>::infinity());
+    std::fill_n(b.rows.maxima, real, -std::numeric_limits<A>::infinity());
     for (int64_t key = 0; key < count; key += kChunk) {
       const int64_t columns = ChunkColumns(key, count);
       const int64_t key_row = sample * p_.most_small + key;
@@ -203,12 +232,13 @@ class Forward {
                nullptr, b.scores, b.gemm);
       OnlineSoftmax(OnlineSoftmaxBlock<T>{
           real, ScorePitch(columns), std::min(columns, count - key), nullptr,
-          static_cast<A>(p_.scale), b.scores, p, b.maxima, b.sums, b.out,
-          out_pitch_});
-      std::copy_n(b.maxima, real, b.chunk_maxima + key / kChunk * kQueries);
+          static_cast<A>(p_.scale), b.scores, p, b.rows.maxima, b.rows.sums,
+          b.rows.out, out_pitch_});
+      std::copy_n(b.rows.maxima, real,
+                  b.chunk_maxima + key / kChunk * kQueries);
       products_.Of(ChunkValues(rows, columns, key > 0))
           .Run(p, HeadRow<T>(operands_.compressed_v, key_row, key_head, d),
-               nullptr, b.out, b.gemm);
+               nullptr, b.rows.out, b.gemm);
     }
     Finish(kCompressedBranch, sample, head, begin, real, b);
     const A* log_sum_exp =
@@ -236,12 +266,12 @@ class Forward {
     A* log_sum_exp =
         LogSumExpOf<A>(p_, operands_, branch, sample, head) + begin;
     for (int64_t row = 0; row < rows; ++row) {
-      log_sum_exp[row] = b.maxima[row] + std::log(b.sums[row]);
-      b.sums[row] = 1 / b.sums[row];
+      log_sum_exp[row] = b.rows.maxima[row] + std::log(b.rows.sums[row]);
+      b.rows.sums[row] = 1 / b.rows.sums[row];
     }
     const HeadsPointer part = PartOf(p_, operands_, branch);
     ScaleRows(ScaledRows<T>{
-        rows, p_.head_dim, b.out, out_pitch_, b.sums,
+        rows, p_.head_dim, b.rows.out, out_pitch_, b.rows.sums,
         HeadRow<T>(part, sample * p_.queries + begin, head, p_.head_dim),
         part.row_stride});
   }
@@ -271,41 +301,76 @@ class Forward {
     std::fill(selected + found, selected + p_.top_k, -1);
   }
 
-  // All heads of a key head, of one query.
+  // All heads of a key head, of queries [begin, end) that are no padding.
   void Attend(int64_t sample, const BlockLists& lists, int64_t key_head,
-              int64_t query, bool real, Buffers& b) const {
+              int64_t begin, int64_t end, Buffers& b) const {
+    const int64_t rows = (end - begin) * group();
+    std::fill_n(b.range.out, rows * out_pitch_, A{0});
+    std::fill_n(b.range.maxima, rows, -std::numeric_limits<A>::infinity());
+    std::fill_n(b.range.sums, rows, A{0});
+    b.lists.Invert(lists, key_head, begin, end);
+    for (int64_t block = 0; block < lists.blocks(); ++block) {
+      gathered_.ForParts(b.lists.QueriesOf(block),
+                         [&](auto queries, int64_t extent) {
+                           AttendToBlock(sample, lists, key_head, block, begin,
+                                         queries, extent, b);
+                         });
+    }
     const int64_t first_head = key_head * group();
-    if (!real) {
-      for (int64_t head = first_head; head < first_head + group(); ++head) {
-        WriteNothing(lists.branch, sample, head, query, query + 1);
-      }
-      return;
-    }
-    const int64_t row = sample * p_.queries + query;
-    const T* q = HeadRow<T>(operands_.q, row, first_head, p_.head_dim);
-    std::fill_n(b.maxima, group(), -std::numeric_limits<A>::infinity());
-    bool first = true;
-    for (const int32_t block : lists.ListOf(key_head, query)) {
-      const int64_t keys = PaddedKeys(lists.size(block));
-      products_.Of(specs_.Scores(group(), keys))
-          .Run(q, packed_.k(key_head, block), nullptr, b.scores, b.gemm);
-      OnlineSoftmax(OnlineSoftmaxBlock<T>{
-          group(), keys, lists.size(block), nullptr, static_cast<A>(p_.scale),
-          b.scores, b.p, b.maxima, b.sums, b.out, out_pitch_});
-      products_.Of(specs_.Values(group(), keys, out_pitch_, !first))
-          .Run(b.p, packed_.v(key_head, block), nullptr, b.out, b.gemm);
-      first = false;
-    }
-    CHECK(!first) << "a token without a block";
     const HeadsPointer part = PartOf(p_, operands_, lists.branch);
-    for (int64_t i = 0; i < group(); ++i) {
-      LogSumExpOf<A>(p_, operands_, lists.branch, sample,
-                     first_head + i)[query] = b.maxima[i] + std::log(b.sums[i]);
-      b.sums[i] = 1 / b.sums[i];
+    for (int64_t query = begin; query < end; ++query) {
+      CHECK(!lists.ListOf(key_head, query).empty())
+          << "a token without a block";
+      A* sums = b.range.sums + (query - begin) * group();
+      for (int64_t i = 0; i < group(); ++i) {
+        LogSumExpOf<A>(p_, operands_, lists.branch, sample,
+                       first_head + i)[query] =
+            b.range.maxima[(query - begin) * group() + i] + std::log(sums[i]);
+        sums[i] = 1 / sums[i];
+      }
+      ScaleRows(
+          ScaledRows<T>{group(), p_.head_dim,
+                        b.range.out + (query - begin) * group() * out_pitch_,
+                        out_pitch_, sums,
+                        HeadRow<T>(part, sample * p_.queries + query,
+                                   first_head, p_.head_dim),
+                        p_.head_dim});
     }
-    ScaleRows(ScaledRows<T>{group(), p_.head_dim, b.out, out_pitch_, b.sums,
-                            HeadRow<T>(part, row, first_head, p_.head_dim),
-                            p_.head_dim});
+  }
+
+  // Adds a block's part to the sums of some queries of the range that begins at
+  // `begin`. The product's other rows are of nobody.
+  void AttendToBlock(int64_t sample, const BlockLists& lists, int64_t key_head,
+                     int64_t block, int64_t begin,
+                     std::span<const int32_t> queries, int64_t extent,
+                     Buffers& b) const {
+    const int64_t keys = PaddedKeys(lists.size(block));
+    const auto used = static_cast<int64_t>(queries.size()) * group();
+    for (size_t i = 0; i < queries.size(); ++i) {
+      std::copy_n(HeadRow<T>(operands_.q, sample * p_.queries + queries[i],
+                             key_head * group(), p_.head_dim),
+                  group() * p_.head_dim, b.q + i * group() * p_.head_dim);
+      CopySums(b.range, queries[i] - begin, b.rows, i);
+    }
+    products_.Of(specs_.Scores(extent * group(), keys))
+        .Run(b.q, packed_.k(key_head, block), nullptr, b.scores, b.gemm);
+    OnlineSoftmax(OnlineSoftmaxBlock<T>{
+        used, keys, lists.size(block), nullptr, static_cast<A>(p_.scale),
+        b.scores, b.p, b.rows.maxima, b.rows.sums, b.rows.out, out_pitch_});
+    products_.Of(AddedValues(extent * group(), keys))
+        .Run(b.p, packed_.v(key_head, block), nullptr, b.rows.out, b.gemm);
+    for (size_t i = 0; i < queries.size(); ++i) {
+      CopySums(b.rows, i, b.range, queries[i] - begin);
+    }
+  }
+  // Of one query's heads.
+  void CopySums(const Sums& from, int64_t from_query, const Sums& to,
+                int64_t to_query) const {
+    const int64_t at = from_query * group(), to_at = to_query * group();
+    std::copy_n(from.out + at * out_pitch_, group() * out_pitch_,
+                to.out + to_at * out_pitch_);
+    std::copy_n(from.maxima + at, group(), to.maxima + to_at);
+    std::copy_n(from.sums + at, group(), to.sums + to_at);
   }
 
   void Combine() const {
@@ -336,6 +401,8 @@ class Forward {
   int threads_;
   int64_t out_pitch_;
   int64_t chunks_;
+  int64_t range_;  // queries
+  GatheredQueries gathered_;
   BlockProducts<T> specs_;
   AttentionProducts products_;
   WorkspaceCutter cutter_;
