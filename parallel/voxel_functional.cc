@@ -8,11 +8,14 @@
 namespace trireme {
 namespace {
 
+constexpr int kChannelsDim = 2;
+
 void ExpectWholeSamples(ForwardContext& context, std::string_view op,
-                        const ShardedVariable& x) {
+                        const ShardedVariable& x, bool of_heads = false) {
   for (const Axis axis : kAllAxes) {
     const AxisState state = x.states[axis];
-    if (state == AxisState::Invariant() || state == AxisState::Shard(0)) {
+    if (state == AxisState::Invariant() || state == AxisState::Shard(0) ||
+        (of_heads && state == AxisState::Shard(kChannelsDim))) {
       continue;
     }
     context.parallel.Refuse(FailedPrecondition(
@@ -44,6 +47,14 @@ ShardedVariable SubdivideVoxels(ForwardContext& context,
                                 const CoarserVoxels& coarser) {
   ExpectWholeSamples(context, "subdivide voxels", x);
   return {SubdivideVoxels(context.tape, x.variable, coarser), x.states};
+}
+
+ShardedVariable VoxelAttention(ForwardContext& context,
+                               const ShardedVariable& qkv,
+                               const VoxelWindows& windows, int64_t head_dim) {
+  ExpectWholeSamples(context, "attention in windows", qkv, /*of_heads=*/true);
+  return {VoxelAttention(context.tape, qkv.variable, windows, head_dim),
+          qkv.states};
 }
 
 ShardedVariable SetNorm(ForwardContext& context, const ShardedVariable& x,

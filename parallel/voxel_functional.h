@@ -2,7 +2,7 @@
 // voxel_functions.h) on activations with axis states. Tokens have places of
 // their own and read those about them, so that every rank needs a sample's
 // tokens and channels whole: operands are Invariant, or sharded by samples;
-// anything else is refused.
+// anything else is refused. Heads of attention may be sharded.
 
 #ifndef TRIREME_PARALLEL_VOXEL_FUNCTIONAL_H_
 #define TRIREME_PARALLEL_VOXEL_FUNCTIONAL_H_
@@ -23,6 +23,9 @@ ShardedVariable PoolVoxels(ForwardContext& context, const ShardedVariable& x,
 ShardedVariable SubdivideVoxels(ForwardContext& context,
                                 const ShardedVariable& x,
                                 const CoarserVoxels& coarser);
+ShardedVariable VoxelAttention(ForwardContext& context,
+                               const ShardedVariable& qkv,
+                               const VoxelWindows& windows, int64_t head_dim);
 ShardedVariable SetNorm(ForwardContext& context, const ShardedVariable& x,
                         const Tensor& counts, int64_t groups, Parameter& weight,
                         Parameter& bias, double eps);

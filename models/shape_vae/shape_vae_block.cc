@@ -1,6 +1,7 @@
 #include "models/shape_vae/shape_vae_block.h"
 
 #include "models/shape_vae/shape_vae_config.h"
+#include "parallel/voxel_functional.h"
 #include "runtime/core/log.h"
 
 namespace trireme {
@@ -40,6 +41,9 @@ ShardedVariable ShapeVaeBlock::Attend(ForwardContext& context,
                                       const ShardedVariable& n) const {
   const ShardedVariable qkv = qkv_->Forward(context, n);
   const int64_t head_dim = sizes_.head_dim();
+  if (keys.windows != nullptr) {
+    return VoxelAttention(context, qkv, *keys.windows, head_dim);
+  }
   if (keys.context_parallel) {
     return JointAttention(context, qkv, nullptr, head_dim,
                           {.valid_tokens = keys.tokens.tokens})

@@ -20,6 +20,7 @@
 #include "models/triposg/triposg_block.h"
 #include "parallel/functional.h"
 #include "parallel/layers.h"
+#include "runtime/ops/voxels.h"
 
 namespace trireme {
 
@@ -41,6 +42,8 @@ struct ShapeVaeKeys {
   bool context_parallel = false;
   // int32 [b]: how many there are where padding follows them; else undefined.
   Tensor counts;
+  // Of self-attention of cells: those that each attends to; null: all.
+  const VoxelWindows* windows = nullptr;
 };
 
 class ShapeVaeBlock {

@@ -160,11 +160,15 @@ ShardedVariable SparseVaePart::Attend(ForwardContext& context, int block,
     tokens = Transition(context, AddPositions(context, coarsest, x),
                         Axis::kTensor, TokenStates()[Axis::kTensor]);
   }
-  return attend_[block]->Forward(context,
-                                 {.tokens = latents_,
-                                  .context_parallel = false,
-                                  .counts = coarsest.counts},
-                                 tokens, nullptr);
+  const int64_t first = index < config_.first_decoder()
+                            ? config_.first_encoder()
+                            : config_.first_decoder();
+  const VoxelWindows windows =
+      WindowVoxels(coarsest.voxels, /*shifted=*/(index - first) % 2 == 1);
+  return attend_[block]->Forward(
+      context,
+      {.tokens = latents_, .context_parallel = false, .windows = &windows},
+      tokens, nullptr);
 }
 
 ShardedVariable SparseVaePart::RunBlock(ForwardContext& context, int block,

@@ -3,15 +3,14 @@
 // if it starts the model and the loss if it ends it.
 //
 //   x = features·W + b; blocks that make cells coarser
-//   x += positions; blocks of attention
+//   x += positions; blocks of attention in windows of 8³ cells, every second
+//     one's shifted by half a window
 //   moments = norm(x)·W + b; z = mean + deviation·noise
 //   x = z·W + b + positions; blocks of attention
 //   blocks that make cells finer, where the sample has cells
 //   s = limit·tanh(x·W + b)
 //
-// Differences from the paper: attention is of all latents of a sample to each
-// other instead of within shifted windows; there is no term for cells beside
-// the sample's, which are never made, nor one for sharp edges.
+// Difference from the paper: cells beside the sample's are never made.
 //
 // Cells read those about them, so that each rank has whole samples: over tp
 // heads and the MLPs' channels are sharded (and tokens of blocks of attention,

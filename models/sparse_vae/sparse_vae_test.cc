@@ -22,7 +22,8 @@
 namespace trireme {
 namespace {
 
-constexpr int32_t kSide = 7;
+// Cells of half as many a side lie in several windows, if these are shifted.
+constexpr int32_t kSide = 11;
 constexpr int64_t kMost = 150;
 constexpr int64_t kSamples = 2;
 
@@ -39,13 +40,13 @@ SparseVaeConfig Config() {
   config.voxel_channels = 2;
   config.limit = 2;
   // What four ranks do not share evenly.
-  config.tokens = {kMost, 63};
+  config.tokens = {kMost, 126};
   return config;
 }
 
 std::vector<Cell> CellsOf(int64_t sample) {
   return CellsWhere(kSide, [sample](Cell c) {
-    return sample == 0 ? (c[0] + 2 * c[1] + c[2]) % 3 == 0
+    return sample == 0 ? c[2] % 4 == 1 && (c[0] + 2 * c[1] + c[2]) % 3 == 0
                        : c[0] + c[1] + c[2] < 6;
   });
 }

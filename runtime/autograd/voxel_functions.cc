@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "runtime/autograd/functions.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/routing.h"
 #include "runtime/ops/set_loss.h"
@@ -17,6 +18,18 @@ Tensor Rows(const Tensor& x) { return x.Reshape({-1, x.dim(-1)}); }
 // [b, n, c] of [b·n, c].
 Tensor Sets(const Tensor& rows, int64_t b) {
   return rows.Reshape({b, rows.dim(0) / b, rows.dim(1)});
+}
+
+// The rows of x that `from` names, as `sets` sets; `back`: its inverse.
+Variable Permute(Tape& tape, const Variable& x, const Tensor& from,
+                 const Tensor& back, int64_t sets) {
+  return tape.Record(
+      "order of windows", {x}, {}, Sets(SumRows(Rows(x.value()), from), sets),
+      {back}, [b = x.value().dim(0)](Tape::Gradients& gradients) {
+        gradients.Accumulate(
+            0,
+            Sets(SumRows(Rows(gradients.TakeOutput()), gradients.Saved(0)), b));
+      });
 }
 
 }  // namespace
@@ -79,6 +92,17 @@ Variable SubdivideVoxels(Tape& tape, const Variable& x,
             0,
             Sets(SumRows(Rows(gradients.TakeOutput()), gradients.Saved(0)), b));
       });
+}
+
+Variable VoxelAttention(Tape& tape, const Variable& qkv,
+                        const VoxelWindows& windows, int64_t head_dim) {
+  const Variable packed =
+      Permute(tape, qkv, windows.order, windows.places, /*sets=*/1);
+  const Variable attended = SelfAttention(
+      tape, packed, head_dim, HeadNorms(),
+      {.query_offsets = windows.offsets, .key_offsets = windows.offsets});
+  return Permute(tape, attended, windows.places, windows.order,
+                 qkv.value().dim(0));
 }
 
 Variable SetNorm(Tape& tape, const Variable& x, const Tensor& counts,

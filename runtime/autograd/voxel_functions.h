@@ -23,6 +23,11 @@ Variable PoolVoxels(Tape& tape, const Variable& x,
 Variable SubdivideVoxels(Tape& tape, const Variable& x,
                          const CoarserVoxels& coarser);
 
+// qkv[b, n, 3·heads·head_dim], whose tokens attend to those of their window:
+// [b, n, heads·head_dim]. Scale 1/√head_dim.
+Variable VoxelAttention(Tape& tape, const Variable& qkv,
+                        const VoxelWindows& windows, int64_t head_dim);
+
 Variable SetNorm(Tape& tape, const Variable& x, const Tensor& counts,
                  int64_t groups, Parameter& weight, Parameter& bias,
                  double eps);

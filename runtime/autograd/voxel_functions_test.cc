@@ -78,6 +78,29 @@ TEST_F(VoxelFunctionsTest, PoolingUndoesSubdividing) {
   }
 }
 
+// Of cells in several windows, and padding.
+TEST_F(VoxelFunctionsTest, VoxelAttention) {
+  constexpr int32_t kSide = 9;
+  const Tensor voxels = VoxelsOf(
+      device_, 6,
+      {CellsWhere(kSide,
+                  [](Cell c) {
+                    return c[0] == c[1] && c[0] % 4 == 0 && c[2] % 8 == 0 &&
+                           c[2] <= c[0];
+                  }),
+       CellsWhere(kSide,
+                  [](Cell c) { return c[0] + c[1] == 16 && c[2] < 5; })});
+  for (const bool shifted : {false, true}) {
+    const VoxelWindows windows = WindowVoxels(voxels, shifted);
+    ASSERT_LT(windows.offsets->size(), 13);
+    Check(
+        [&](Tape& tape, const std::vector<Variable>& x) {
+          return VoxelAttention(tape, x[0], windows, /*head_dim=*/2);
+        },
+        {Random({2, 6, 3 * 4}, 1)}, {});
+  }
+}
+
 TEST_F(VoxelFunctionsTest, SetNorm) {
   Parameter weight = MakeParameter({kChannels}, 1);
   Parameter bias = MakeParameter({kChannels}, 2);

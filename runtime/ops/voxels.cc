@@ -1,11 +1,18 @@
 #include "runtime/ops/voxels.h"
 
+#include <memory>
+#include <utility>
+#include <vector>
+
 #include "runtime/core/log.h"
 #include "runtime/ops/cpu/voxel_kernels.h"
 #include "runtime/ops/host_kernel.h"
 
 namespace trireme {
 namespace {
+
+// Cells of a surface in a window, as if it passed through the middle.
+constexpr int64_t kTypicalWindow = 64;
 
 VoxelArguments ArgumentsOf(const Tensor& voxels, int64_t resolution,
                            HostKernel& kernel) {
@@ -74,6 +81,33 @@ CoarserVoxels CoarsenVoxels(const Tensor& voxels, int64_t resolution,
                  coarser.parents.bytes() + coarser.children.bytes(),
              [arguments] { CoarsenVoxelsKernel(arguments); });
   return coarser;
+}
+
+VoxelWindows WindowVoxels(const Tensor& voxels, bool shifted) {
+  const int64_t rows = voxels.dim(0) * voxels.dim(1);
+  VoxelWindows windows = {
+      .order = Table(voxels, rows, 1, "windows of voxels"),
+      .places = Table(voxels, rows, 1, "windows of voxels")};
+  std::vector<int64_t> offsets;
+  HostKernel kernel(voxels.device());
+  const VoxelWindowArguments arguments = {
+      .voxels = ArgumentsOf(voxels, /*resolution=*/0, kernel),
+      .shifted = shifted,
+      .order = Indices(kernel, windows.order),
+      .places = Indices(kernel, windows.places)};
+  // Attention is told of them before it is given to a stream.
+  kernel.Sum(voxels.bytes() + windows.order.bytes() + windows.places.bytes(),
+             [&] {
+               offsets = VoxelWindowsKernel(arguments);
+               return static_cast<double>(offsets.size());
+             });
+  if (voxels.device().dry()) {
+    for (int64_t i = 0; i < rows; i += kTypicalWindow) offsets.push_back(i);
+    offsets.push_back(rows);
+  }
+  windows.offsets =
+      std::make_shared<const std::vector<int64_t>>(std::move(offsets));
+  return windows;
 }
 
 Tensor VoxelPositions(const Tensor& voxels, int64_t width, DType dtype) {

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "runtime/device/tensor.h"
+#include "runtime/ops/kernels/attention.h"
 
 namespace trireme {
 
@@ -37,6 +38,18 @@ struct CoarserVoxels {
 // `most`: of a sample, which has no more (CHECKed). `dtype`: of the features.
 CoarserVoxels CoarsenVoxels(const Tensor& voxels, int64_t resolution,
                             int64_t most, DType dtype);
+
+// The cells of each cube of 8³, inside which attention stays (Wu et al.,
+// "Direct3D-S2", section 3.1), as packed sequences; shifted by half a cube or
+// not.
+struct VoxelWindows {
+  // int32 [b·n, 1]: the rows, cube by cube, and where each one comes there.
+  Tensor order, places;
+  // Where cubes begin in that order; a row of padding is by itself. On a dry
+  // device as of cells on surfaces.
+  SequenceOffsets offsets;
+};
+VoxelWindows WindowVoxels(const Tensor& voxels, bool shifted);
 
 // [b, n, width]: sines, then cosines, of each coordinate times 10000^(−i/f), f
 // = width/6 rounded down, those of x first; zeros behind them and of padding.

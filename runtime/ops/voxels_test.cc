@@ -1,6 +1,8 @@
 #include "runtime/ops/voxels.h"
 
+#include <array>
 #include <cmath>
+#include <set>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -120,6 +122,41 @@ TEST_F(VoxelsTest, PositionsAreSinesAndCosines) {
   }
   EXPECT_EQ(row[12], 0);
   EXPECT_EQ(positions[(most_ - 1) * kWidth + 2], 0) << "padding";
+}
+
+// A cell that lay in another's sequence would see beyond its window, or less
+// than it.
+TEST_F(VoxelsTest, WindowsAreTheCellsOfACube) {
+  for (const bool shifted : {false, true}) {
+    const VoxelWindows windows = WindowVoxels(voxels_, shifted);
+    const auto order = windows.order.ToVector<int32_t>();
+    const auto places = windows.places.ToVector<int32_t>();
+    ASSERT_EQ(static_cast<int64_t>(order.size()), 2 * most_);
+    const auto cube = [&](int32_t row) {
+      const int64_t sample = row / most_, i = row % most_;
+      const auto count = static_cast<int64_t>(samples_[sample].size());
+      // Padding is in a cube of its own.
+      if (i >= count) return std::array<int64_t, 4>{sample, -1, -1, i};
+      const Cell& cell = samples_[sample][i];
+      const int64_t shift = shifted ? 4 : 0;
+      return std::array<int64_t, 4>{sample, (cell[0] + shift) / 8,
+                                    (cell[1] + shift) / 8,
+                                    (cell[2] + shift) / 8};
+    };
+    std::set<std::array<int64_t, 4>> cubes;
+    const std::vector<int64_t>& offsets = *windows.offsets;
+    ASSERT_EQ(offsets.front(), 0);
+    ASSERT_EQ(offsets.back(), 2 * most_);
+    for (size_t window = 0; window + 1 < offsets.size(); ++window) {
+      ASSERT_LT(offsets[window], offsets[window + 1]);
+      EXPECT_TRUE(cubes.insert(cube(order[offsets[window]])).second);
+      for (int64_t i = offsets[window]; i < offsets[window + 1]; ++i) {
+        EXPECT_EQ(cube(order[i]), cube(order[offsets[window]]));
+        EXPECT_EQ(places[order[i]], i);
+      }
+    }
+    EXPECT_GT(cubes.size(), 8);
+  }
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 #include "runtime/ops/cpu/voxel_kernels.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <numeric>
 
 #include "runtime/core/log.h"
 #include "runtime/core/voxel_order.h"
@@ -141,6 +143,37 @@ void CoarsenVoxelsKernel(const CoarseVoxelArguments& a) {
     ParallelRows(a.fine.batch, a.fine.tokens * 32,
                  [&](int64_t sample) { CoarsenSample<T>(a, sample); });
   });
+}
+
+std::vector<int64_t> VoxelWindowsKernel(const VoxelWindowArguments& a) {
+  const int32_t shift = a.shifted ? kVoxelBlock / 2 : 0;
+  std::vector<int64_t> offsets;
+  for (int64_t sample = 0; sample < a.voxels.batch; ++sample) {
+    const SampleVoxels cells(a.voxels, sample);
+    const auto first = static_cast<int32_t>(sample * a.voxels.tokens);
+    const auto window = [&](int32_t row) {
+      const int32_t* voxel = cells[row - first];
+      std::array<int64_t, 3> at;
+      for (int axis = 0; axis < 3; ++axis) {
+        at[axis] = (voxel[2 - axis] + shift) / kVoxelBlock;
+      }
+      return at;
+    };
+    int32_t* const order = a.order + first;
+    std::iota(order, order + a.voxels.tokens, first);
+    std::stable_sort(order, order + cells.count(), [&](int32_t i, int32_t j) {
+      return window(i) < window(j);
+    });
+    for (int64_t i = 0; i < a.voxels.tokens; ++i) {
+      if (i == 0 || i >= cells.count() ||
+          window(order[i]) != window(order[i - 1])) {
+        offsets.push_back(first + i);
+      }
+      a.places[order[i]] = static_cast<int32_t>(first + i);
+    }
+  }
+  offsets.push_back(a.voxels.batch * a.voxels.tokens);
+  return offsets;
 }
 
 void VoxelPositionsKernel(const VoxelArguments& a, int64_t width, DType dtype,

@@ -4,6 +4,7 @@
 #define TRIREME_RUNTIME_OPS_CPU_VOXEL_KERNELS_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "runtime/core/dtype.h"
 
@@ -28,8 +29,17 @@ struct CoarseVoxelArguments {
   void* shares = nullptr;         // [batch·most]
 };
 
+struct VoxelWindowArguments {
+  VoxelArguments voxels;
+  bool shifted = false;
+  int32_t* order = nullptr;   // [batch·tokens]
+  int32_t* places = nullptr;  // [batch·tokens]
+};
+
 void VoxelNeighborsKernel(const VoxelArguments& arguments, int32_t* neighbors);
 void CoarsenVoxelsKernel(const CoarseVoxelArguments& arguments);
+// Where windows begin.
+std::vector<int64_t> VoxelWindowsKernel(const VoxelWindowArguments& arguments);
 void VoxelPositionsKernel(const VoxelArguments& arguments, int64_t width,
                           DType dtype, void* positions);
 
