@@ -26,6 +26,8 @@ inline constexpr char kTokenSetField[] = "token_set";
 // behind them. And int32: how many a sample has, without padding.
 inline constexpr char kVoxelsField[] = "voxels";
 inline constexpr char kVoxelCountField[] = "voxel_count";
+// int32 [tokens]: the VoxelKind of each (runtime/core/voxel_order.h).
+inline constexpr char kVoxelKindsField[] = "voxel_kinds";
 // fp32 [n, 6]: points on a shape's surface and their outward unit normals; the
 // first of them, as many as FieldSpec::apart says, lie far apart.
 inline constexpr char kSurfaceField[] = "surface";

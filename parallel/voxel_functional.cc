@@ -68,8 +68,8 @@ ShardedVariable SetNorm(ForwardContext& context, const ShardedVariable& x,
 }
 
 ShardedVariable SetLoss(ForwardContext& context, const ShardedVariable& values,
-                        const Tensor& targets, const Tensor& counts,
-                        double limit) {
+                        const Tensor& targets, const Tensor& kinds,
+                        const TokenKinds& counted, double limit) {
   ExpectWholeSamples(context, "set loss", values);
   AxisStates states = values.states;
   for (const Axis axis : kAllAxes) {
@@ -77,8 +77,9 @@ ShardedVariable SetLoss(ForwardContext& context, const ShardedVariable& values,
       states[axis] = AxisState::Partial();
     }
   }
-  return {SetLoss(context.tape, values.variable, targets, counts, limit),
-          states};
+  return {
+      SetLoss(context.tape, values.variable, targets, kinds, counted, limit),
+      states};
 }
 
 }  // namespace trireme

@@ -11,6 +11,7 @@
 
 #include "parallel/axis_state.h"
 #include "parallel/context.h"
+#include "runtime/ops/set_loss.h"
 #include "runtime/ops/voxels.h"
 
 namespace trireme {
@@ -32,8 +33,8 @@ ShardedVariable SetNorm(ForwardContext& context, const ShardedVariable& x,
 // For AddLoss and for nothing else: a part of the sum over samples on the axes
 // that these are sharded over.
 ShardedVariable SetLoss(ForwardContext& context, const ShardedVariable& values,
-                        const Tensor& targets, const Tensor& counts,
-                        double limit);
+                        const Tensor& targets, const Tensor& kinds,
+                        const TokenKinds& counted, double limit);
 
 }  // namespace trireme
 

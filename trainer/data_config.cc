@@ -169,6 +169,14 @@ absl::Status FillVoxels(Shapes& shapes) {
         "resolution, {}",
         voxels.patch(), voxels.resolution());
   }
+  if (!voxels.has_whole()) voxels.set_whole(1);
+  if (voxels.whole() == 0 ||
+      voxels.resolution() / voxels.patch() % voxels.whole() != 0) {
+    return InvalidArgument(
+        "data.shapes.voxels.whole: found {}, expected a divisor of {}, the "
+        "tokens along a side",
+        voxels.whole(), voxels.resolution() / voxels.patch());
+  }
   for (int i = 0; i < voxels.coarser_tokens_size(); ++i) {
     RETURN_IF_ERROR(
         CheckRange(fmt::format("data.shapes.voxels.coarser_tokens[{}]", i),
@@ -452,6 +460,7 @@ VolumeShape VolumeShapeOf(const Shapes& shapes) {
 VoxelShape VoxelShapeOf(const Shapes& shapes) {
   return {.cells = static_cast<int>(shapes.voxels().resolution()),
           .patch = std::max(static_cast<int>(shapes.voxels().patch()), 1),
+          .whole = std::max(static_cast<int>(shapes.voxels().whole()), 1),
           .most_tokens = shapes.voxels().tokens(),
           .most_coarser = {shapes.voxels().coarser_tokens().begin(),
                            shapes.voxels().coarser_tokens().end()}};

@@ -86,6 +86,9 @@ TEST(DataConfigTest, VoxelsHavePlacesOnACoarserGrid) {
   EXPECT_THAT(error("voxels { resolution: 64 patch: 5 tokens: 500 }"),
               HasSubstr("data.shapes.voxels.patch: found 5, expected a "
                         "divisor of the resolution, 64"));
+  EXPECT_THAT(error("voxels { resolution: 64 patch: 4 tokens: 9 whole: 5 }"),
+              HasSubstr("data.shapes.voxels.whole: found 5, expected a "
+                        "divisor of 16"));
   EXPECT_THAT(error("voxels { resolution: 1 tokens: 5 }"),
               HasSubstr("data.shapes.voxels.resolution: found 1"));
   EXPECT_THAT(error("voxels { resolution: 64 }"),

@@ -61,6 +61,7 @@ struct Sample {
   // Where those tokens lie [n, 3], if they have places of their own
   // (models/shape/voxel_tokens.h); there are as many tokens.
   std::vector<int32_t> voxels;
+  std::vector<int32_t> voxel_kinds;  // [n]: VoxelKind, where it is known
   // The outward unit normals of those points [n, 3], and points with their
   // signed distances [.., 4], near the surface and anywhere.
   std::vector<float> surface_normals;

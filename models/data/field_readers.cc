@@ -117,6 +117,18 @@ absl::Status ReadVoxels(const Sample& sample, const FieldSpec& spec,
   return absl::OkStatus();
 }
 
+absl::Status ReadVoxelKinds(const Sample& sample, const FieldSpec& spec,
+                            int64_t index, FieldValues& values) {
+  const int64_t size = spec.shape.num_elements();
+  const auto found = static_cast<int64_t>(sample.voxel_kinds.size());
+  CHECK_LE(found, size) << sample.key;
+  const auto end =
+      std::copy(sample.voxel_kinds.begin(), sample.voxel_kinds.end(),
+                std::get<std::vector<int32_t>>(values).begin() + index * size);
+  std::fill_n(end, size - found, -1);
+  return absl::OkStatus();
+}
+
 absl::Status ReadVoxelCount(const Sample& sample, const FieldSpec& /*spec*/,
                             int64_t index, FieldValues& values) {
   std::get<std::vector<int32_t>>(values)[index] =
@@ -301,13 +313,14 @@ struct Row {
 // Stands for all TextLayerFields.
 constexpr char kAnyTextLayer[] = "text_layer";
 
-constexpr std::array<Row, 19> kReaders = {{
+constexpr std::array<Row, 20> kReaders = {{
     {{kPixelsField, {.image = true}, ReadPixels}, DType::kFloat32, 3},
     {{kTokenSetField, {.token_set = true, .voxels = true}, ReadTokenSet},
      DType::kFloat32,
      2},
     {{kVoxelsField, {.voxels = true}, ReadVoxels}, DType::kInt32, 2},
     {{kVoxelCountField, {.voxels = true}, ReadVoxelCount}, DType::kInt32, 0},
+    {{kVoxelKindsField, {.voxels = true}, ReadVoxelKinds}, DType::kInt32, 1},
     {{kSurfaceField, {.surface_points = true, .distances = true}, ReadSurface},
      DType::kFloat32,
      2},

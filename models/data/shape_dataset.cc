@@ -152,6 +152,7 @@ class ShapeDataset final : public Dataset {
     if (voxels_.cells > 0 && (parts.token_set || parts.voxels)) {
       VoxelSet set = VoxelTokens(shape.volume, voxels_);
       sample.voxels = std::move(set.voxels);
+      sample.voxel_kinds = std::move(set.kinds);
       if (parts.token_set) sample.token_set = std::move(set.features);
     }
     if (parts.mesh_tokens && sequences_.has_value()) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "models/shape/sharp_edges.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/core/voxel_order.h"
@@ -117,27 +118,54 @@ void FillUnknown(const std::vector<bool>& known, const Cells& cells,
   }
 }
 
+// The VoxelKind of each cube; −1: it is none of the tokens.
+std::vector<int32_t> KindsOfCubes(std::span<const float> distances,
+                                  const VoxelShape& shape) {
+  const Cells cells(shape.cells), cubes(shape.lattice()),
+      groups(shape.lattice() / shape.whole);
+  const std::vector<uint8_t> sides =
+      SidesAbout(distances, shape.cells, shape.thickened());
+  std::vector<int64_t> near;
+  for (int64_t cell = 0; cell < shape.values(); ++cell) {
+    if (sides[cell] == (kInside | kOutside)) near.push_back(cell);
+  }
+  const std::vector<bool> sharp =
+      AtSharpEdges(distances, shape.cells, shape.thickened(), near);
+  const auto group_of = [&](const Voxel& cube) {
+    return groups.At(cube[0] / shape.whole, cube[1] / shape.whole,
+                     cube[2] / shape.whole);
+  };
+  const int64_t lattice = shape.lattice();
+  std::vector<int32_t> kinds(lattice * lattice * lattice, -1);
+  std::vector<bool> occupied(kinds.size(), false);  // groups
+  for (size_t i = 0; i < near.size(); ++i) {
+    Voxel cube = cells.Of(near[i]);
+    for (int32_t& coordinate : cube) coordinate /= shape.patch;
+    int32_t& kind = kinds[cubes.At(cube)];
+    kind = std::max<int32_t>(kind, sharp[i] ? kVoxelAtEdge : kVoxelNear);
+    occupied[group_of(cube)] = true;
+  }
+  for (size_t i = 0; i < kinds.size(); ++i) {
+    const Voxel cube = cubes.Of(static_cast<int64_t>(i));
+    if (kinds[i] < 0 && occupied[group_of(cube)]) kinds[i] = kVoxelBeside;
+  }
+  return kinds;
+}
+
 }  // namespace
 
 VoxelSet VoxelTokens(std::span<const float> distances,
                      const VoxelShape& shape) {
   CHECK_EQ(static_cast<int64_t>(distances.size()), shape.values());
+  CHECK_EQ(shape.lattice() % shape.whole, 0);
   const Cells cells(shape.cells), cubes(shape.lattice());
   const float thicker = shape.thickened();
   const float cut_off = shape.cut_off();
   const int64_t lattice = shape.lattice();
-  std::vector<bool> occupied(lattice * lattice * lattice, false);
-  const std::vector<uint8_t> sides =
-      SidesAbout(distances, shape.cells, thicker);
-  for (int64_t cell = 0; cell < shape.values(); ++cell) {
-    if (sides[cell] != (kInside | kOutside)) continue;
-    const Voxel place = cells.Of(cell);
-    occupied[cubes.At(place[0] / shape.patch, place[1] / shape.patch,
-                      place[2] / shape.patch)] = true;
-  }
+  const std::vector<int32_t> kinds = KindsOfCubes(distances, shape);
   std::vector<std::pair<int64_t, Voxel>> sorted;
-  for (size_t cube = 0; cube < occupied.size(); ++cube) {
-    if (!occupied[cube]) continue;
+  for (size_t cube = 0; cube < kinds.size(); ++cube) {
+    if (kinds[cube] < 0) continue;
     const Voxel voxel = cubes.Of(static_cast<int64_t>(cube));
     sorted.emplace_back(VoxelRank(voxel[0], voxel[1], voxel[2], lattice),
                         voxel);
@@ -146,6 +174,7 @@ VoxelSet VoxelTokens(std::span<const float> distances,
   VoxelSet set;
   for (const auto& [rank, voxel] : sorted) {
     set.voxels.insert(set.voxels.end(), voxel.begin(), voxel.end());
+    set.kinds.push_back(kinds[cubes.At(voxel)]);
     for (int64_t i = 0; i < shape.token_channels(); ++i) {
       const float distance =
           distances[cells.At(CellOf(voxel, i, shape.patch))] - thicker;

@@ -14,6 +14,10 @@
 //
 // with deviation 0.5, or 0.25 of single cells, which lie nearer.
 //
+// Where `whole` is more than 1, cubes come in groups of whole³ of them, all of
+// which are there where one is occupied: what makes tokens of coarser ones
+// without knowing which are occupied makes all of a group.
+//
 // Tokens are in the order of runtime/core/voxel_order.h.
 
 #ifndef TRIREME_MODELS_SHAPE_VOXEL_TOKENS_H_
@@ -31,6 +35,7 @@ namespace trireme {
 struct VoxelShape {
   int cells = 0;  // a side of the grid of distances; a multiple of patch
   int patch = 1;
+  int whole = 1;  // a divisor of lattice()
   int64_t most_tokens = 0;
   // The most of the cubes of 2, 4, .. times the side that a shape's tokens lie
   // in, as far as it is bounded.
@@ -51,6 +56,7 @@ struct VoxelShape {
 
 struct VoxelSet {
   std::vector<int32_t> voxels;  // [n, 3]: x, y, z
+  std::vector<int32_t> kinds;   // [n]: VoxelKind
   std::vector<float> features;  // [n, token_channels]
 
   int64_t size() const { return static_cast<int64_t>(voxels.size()) / 3; }

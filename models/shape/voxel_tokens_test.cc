@@ -1,9 +1,11 @@
 #include "models/shape/voxel_tokens.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <map>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -160,6 +162,46 @@ TEST(VoxelTokens, WhatIsNoShapeIsRefused) {
   EXPECT_FALSE(VoxelField(std::vector<int32_t>(9, 0), features, shape).ok());
   features[3] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_FALSE(VoxelField(std::vector<int32_t>{0, 0, 0}, features, shape).ok());
+}
+
+// What is drawn of latents has all cells of each; a model that never saw those
+// beside the surface would make one of each.
+TEST(VoxelTokens, WholeCubesAddWhatLiesBesideTheSurface) {
+  const std::vector<float> distances = DistancesOf(Ball, 32);
+  const VoxelSet near = VoxelTokens(distances, {.cells = 32});
+  const VoxelShape whole = {.cells = 32, .whole = 4};
+  const VoxelSet set = VoxelTokens(distances, whole);
+  EXPECT_TRUE(std::all_of(near.kinds.begin(), near.kinds.end(),
+                          [](int32_t kind) { return kind >= kVoxelNear; }));
+  std::map<std::array<int32_t, 3>, int64_t> cubes;
+  int64_t found = 0, beside = 0;
+  for (int64_t i = 0; i < set.size(); ++i) {
+    const int32_t* voxel = &set.voxels[3 * i];
+    ++cubes[{voxel[0] / 4, voxel[1] / 4, voxel[2] / 4}];
+    if (set.kinds[i] == kVoxelBeside) {
+      ++beside;
+      continue;
+    }
+    // In the same order.
+    ASSERT_LT(found, near.size());
+    EXPECT_TRUE(std::equal(voxel, voxel + 3, &near.voxels[3 * found]));
+    EXPECT_EQ(set.kinds[i], near.kinds[found]);
+    EXPECT_EQ(set.features[i], near.features[found]);
+    ++found;
+  }
+  EXPECT_EQ(found, near.size());
+  EXPECT_GT(beside, 0);
+  for (const auto& [cube, cells] : cubes) EXPECT_EQ(cells, 64);
+  // The surface is the same.
+  const auto field = VoxelField(set.voxels, set.features, whole);
+  const auto of_near = VoxelField(near.voxels, near.features, {.cells = 32});
+  ASSERT_TRUE(field.ok() && of_near.ok()) << field.status();
+  const std::vector<Vector3f> points = VolumePoints(24);
+  const std::vector<float> got = ValuesAt(*field, points),
+                           expected = ValuesAt(*of_near, points);
+  for (size_t i = 0; i < points.size(); ++i) {
+    EXPECT_EQ(got[i] < 0, expected[i] < 0);
+  }
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "parallel/voxel_functional.h"
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"
+#include "runtime/core/voxel_order.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/random.h"
 
@@ -236,11 +237,19 @@ void SparseVaePart::AddDivergence(ForwardContext& context,
 
 void SparseVaePart::AddDistances(ForwardContext& context,
                                  const ShardedVariable& values,
-                                 const Tensor& features, const Tensor& counts,
+                                 const Tensor& features, const Tensor& kinds,
                                  int64_t global_batch) const {
-  AddLoss(context,
-          SetLoss(context, values, In(features, dtype_), counts, config_.limit),
-          1.0 / static_cast<double>(global_batch), kObjectiveLoss);
+  const Tensor targets = In(features, dtype_);
+  const auto add = [&](const TokenKinds& counted, double weight,
+                       const char* name) {
+    if (weight == 0) return;
+    AddLoss(context,
+            SetLoss(context, values, targets, kinds, counted, config_.limit),
+            weight / static_cast<double>(global_batch), name);
+  };
+  add({kVoxelNear, kVoxelAtEdge}, 1, kObjectiveLoss);
+  add({kVoxelAtEdge, kVoxelAtEdge}, config_.edges, "edges");
+  add({kVoxelBeside, kVoxelBeside}, config_.beside, "beside");
 }
 
 }  // namespace trireme

@@ -10,7 +10,8 @@
 //   blocks that make cells finer, where the sample has cells
 //   s = limit·tanh(x·W + b)
 //
-// Difference from the paper: cells beside the sample's are never made.
+// Difference from the paper: no cells are made that the sample has not; where
+// those of whole cubes are wanted, the sample has them.
 //
 // Cells read those about them, so that each rank has whole samples: over tp
 // heads and the MLPs' channels are sharded (and tokens of blocks of attention,
@@ -85,8 +86,9 @@ class SparseVaePart {
   // The losses of a step of `global_batch` samples, as parts of its mean.
   void AddDivergence(ForwardContext& context, const ShardedVariable& moments,
                      const Tensor& counts, int64_t global_batch) const;
+  // kinds: int32 [b, tokens], as kVoxelKindsField has them.
   void AddDistances(ForwardContext& context, const ShardedVariable& values,
-                    const Tensor& features, const Tensor& counts,
+                    const Tensor& features, const Tensor& kinds,
                     int64_t global_batch) const;
 
  private:

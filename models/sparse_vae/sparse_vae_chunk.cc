@@ -68,7 +68,7 @@ std::vector<ShardedVariable> SparseVaeChunk::RunUnit(
     return {part_->RunBlock(context, block, finest, x)};
   }
   part_->AddDistances(context, part_->Values(context, x), batch[kTokenSetField],
-                      batch[kVoxelCountField],
+                      batch[kVoxelKindsField],
                       inputs_.objective().global_batch());
   return {};
 }

@@ -58,6 +58,8 @@ absl::Status CheckSizes(const SparseVaeConfig& config) {
       CheckRange("model.sparse_vae.heads", config.heads, 1, kMaxHidden));
   RETURN_IF_ERROR(
       CheckRange("model.sparse_vae.divergence", config.divergence, 0, 1e6));
+  RETURN_IF_ERROR(CheckRange("model.sparse_vae.edges", config.edges, 0, 1e6));
+  RETURN_IF_ERROR(CheckRange("model.sparse_vae.beside", config.beside, 0, 1e6));
   if (config.hidden % config.heads != 0 ||
       config.hidden / config.heads > kMaxHeadDim) {
     return InvalidArgument(
@@ -104,6 +106,8 @@ absl::StatusOr<SparseVaeConfig> ResolveSparseVae(const SparseVae& vae,
   if (vae.has_decoder_layers()) config.decoder_layers = vae.decoder_layers();
   if (vae.has_heads()) config.heads = vae.heads();
   if (vae.has_divergence()) config.divergence = vae.divergence();
+  if (vae.has_edges()) config.edges = vae.edges();
+  if (vae.has_beside()) config.beside = vae.beside();
   RETURN_IF_ERROR(CheckSizes(config));
   if (data.voxel_resolution == 0) {
     return InvalidArgument(
@@ -134,6 +138,8 @@ void FillSparseVae(const SparseVaeConfig& config, SparseVae& vae) {
   vae.set_decoder_layers(static_cast<uint32_t>(config.decoder_layers));
   vae.set_heads(static_cast<uint32_t>(config.heads));
   vae.set_divergence(config.divergence);
+  vae.set_edges(config.edges);
+  vae.set_beside(config.beside);
 }
 
 }  // namespace trireme

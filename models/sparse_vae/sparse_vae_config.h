@@ -23,6 +23,8 @@ struct SparseVaeConfig {
   int64_t decoder_layers = 0;
   int64_t heads = 0;
   double divergence = 0.001;
+  double edges = 1;
+  double beside = 0.1;
 
   // Of the data: a side of the grid, channels of a voxel and their largest
   // absolute value.

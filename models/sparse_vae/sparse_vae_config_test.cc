@@ -93,6 +93,8 @@ TEST(SparseVaeConfigTest, ResolvedSizesAreWrittenDown) {
   EXPECT_EQ(again->tokens, config->tokens);
   EXPECT_EQ(again->layers(), config->layers());
   EXPECT_EQ(again->divergence, 0.001);
+  EXPECT_EQ(again->edges, 1);
+  EXPECT_EQ(again->beside, 0.1);
 }
 
 }  // namespace

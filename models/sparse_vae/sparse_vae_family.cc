@@ -63,6 +63,12 @@ class SparseVaeFamily final : public ModelFamily {
     if (request.has_embedding() || request.has_head(config_.layers())) {
       fields.push_back(samples());
     }
+    if (request.has_head(config_.layers())) {
+      fields.push_back({.name = kVoxelKindsField,
+                        .dtype = DType::kInt32,
+                        .shape = {config_.tokens.front()},
+                        .job_field = "data.shapes.voxels.tokens"});
+    }
     return fields;
   }
 

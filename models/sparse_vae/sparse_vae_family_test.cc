@@ -50,6 +50,7 @@ class SparseVaeFamilyTest : public testing::Test {
         samples[i].voxels.insert(samples[i].voxels.end(), cell.begin(),
                                  cell.end());
         samples[i].token_set.push_back(static_cast<float>(cell[0]) / 3 - 1);
+        samples[i].voxel_kinds.push_back(cell[1] % 3);
       }
     }
     Batch batch;
@@ -120,8 +121,10 @@ class SparseVaeFamilyTest : public testing::Test {
 
 TEST_F(SparseVaeFamilyTest, StagesGiveTheLossesOfTheWholeModel) {
   const std::map<std::string, double> whole = LossesCutAt({});
-  ASSERT_EQ(whole.size(), 2);
-  EXPECT_GT(whole.at("loss"), 0);
+  ASSERT_EQ(whole.size(), 4);
+  for (const char* name : {"loss", "edges", "beside"}) {
+    EXPECT_GT(whole.at(name), 0) << name;
+  }
   EXPECT_GT(whole.at("divergence"), 0);
   EXPECT_EQ(LossesCutAt({1, 2, 3, 4, 5}), whole);
   EXPECT_EQ(LossesCutAt({3}), whole);
@@ -139,7 +142,8 @@ TEST_F(SparseVaeFamilyTest, OnlyEndsReadFeatures) {
             (std::vector<std::string>{"voxels", "voxel_count", "token_set"}));
   EXPECT_EQ(reads({2, 4}), (std::vector<std::string>{"voxels", "voxel_count"}));
   EXPECT_EQ(reads({4, 6}),
-            (std::vector<std::string>{"voxels", "voxel_count", "token_set"}));
+            (std::vector<std::string>{"voxels", "voxel_count", "token_set",
+                                      "voxel_kinds"}));
   EXPECT_TRUE(family_->reconstructs());
   // Blocks of each level have costs of their own.
   EXPECT_EQ(family_->Shape().block_runs.size(), 6);

@@ -74,7 +74,7 @@ void Run(CommunicatorFactory& factory, const GridSizes& sizes, int rank,
         Tensor::Zeros(device, parameter->value.shape(), DType::kFloat64);
   }
   std::vector<std::vector<Cell>> cells;
-  std::vector<int32_t> counts;
+  std::vector<int32_t> counts, kinds;
   std::vector<double> features;
   std::vector<uint64_t> samples;
   for (int64_t sample = 0; sample < kSamples; ++sample) {
@@ -83,6 +83,8 @@ void Run(CommunicatorFactory& factory, const GridSizes& sizes, int rank,
     cells.push_back(CellsOf(sample));
     counts.push_back(static_cast<int32_t>(cells.back().size()));
     const RandomStream random({.seed = 5, .sample = samples.back()});
+    for (int32_t i = 0; i < counts.back(); ++i) kinds.push_back(i * i % 3);
+    kinds.resize(kMost * counts.size(), -1);
     for (int64_t i = 0; i < kMost * config.voxel_channels; ++i) {
       features.push_back(random.Normal(i));
     }
@@ -110,7 +112,8 @@ void Run(CommunicatorFactory& factory, const GridSizes& sizes, int rank,
     }
     x = part.RunBlock(context, block, finest, x);
   }
-  part.AddDistances(context, part.Values(context, x), seen, finest.counts,
+  part.AddDistances(context, part.Values(context, x), seen,
+                    Tensor::FromValues<int32_t>(device, {b, kMost}, kinds),
                     kSamples);
   CHECK_OK(parallel.status());
   const bool first_of_tensor = grid.coordinate(Axis::kTensor) == 0;

@@ -113,7 +113,7 @@ TEST(VoxelAutoencoderTest, GivesBackWhatItLearnt) {
     parameter->grad =
         Tensor::Zeros(device, parameter->global_shape, DType::kFloat32);
   }
-  std::vector<int32_t> voxels, counts;
+  std::vector<int32_t> voxels, counts, kinds;
   std::vector<float> features;
   for (const float radius : kRadii) {
     const VoxelSet ball = BallVoxels(radius);
@@ -121,6 +121,8 @@ TEST(VoxelAutoencoderTest, GivesBackWhatItLearnt) {
     counts.push_back(static_cast<int32_t>(ball.size()));
     voxels.insert(voxels.end(), ball.voxels.begin(), ball.voxels.end());
     voxels.resize(counts.size() * kShape.most_tokens * 3, -1);
+    kinds.insert(kinds.end(), ball.kinds.begin(), ball.kinds.end());
+    kinds.resize(counts.size() * kShape.most_tokens, -1);
     features.insert(features.end(), ball.features.begin(), ball.features.end());
     features.resize(counts.size() * kShape.most_tokens, 0.0F);
   }
@@ -129,6 +131,8 @@ TEST(VoxelAutoencoderTest, GivesBackWhatItLearnt) {
       Tensor::FromValues<int32_t>(device, {2}, counts));
   const Tensor seen =
       Tensor::FromValues<float>(device, {2, kShape.most_tokens, 1}, features);
+  const Tensor kind_of_voxels =
+      Tensor::FromValues<int32_t>(device, {2, kShape.most_tokens}, kinds);
   const std::vector<uint64_t> samples = {0, 1};
 
   Adam adam;
@@ -148,7 +152,8 @@ TEST(VoxelAutoencoderTest, GivesBackWhatItLearnt) {
       }
       x = part.RunBlock(context, block, finest, x);
     }
-    part.AddDistances(context, part.Values(context, x), seen, finest.counts, 2);
+    part.AddDistances(context, part.Values(context, x), seen, kind_of_voxels,
+                      2);
     last = 0;
     for (const Tape::Loss& loss : tape.TakeLosses()) {
       last += loss.weight * loss.value.data<float>()[0];

@@ -5,7 +5,6 @@
 #include "runtime/autograd/functions.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/routing.h"
-#include "runtime/ops/set_loss.h"
 #include "runtime/ops/set_norm.h"
 #include "runtime/ops/sparse_convolution.h"
 
@@ -129,13 +128,15 @@ Variable SetNorm(Tape& tape, const Variable& x, const Tensor& counts,
 }
 
 Variable SetLoss(Tape& tape, const Variable& values, const Tensor& targets,
-                 const Tensor& counts, double limit) {
+                 const Tensor& kinds, const TokenKinds& counted, double limit) {
   return tape.Record(
-      "set loss", {values}, {}, SetLoss(values.value(), targets, counts, limit),
-      {values.value(), targets, counts}, [limit](Tape::Gradients& gradients) {
+      "set loss", {values}, {},
+      SetLoss(values.value(), targets, kinds, counted, limit),
+      {values.value(), targets, kinds},
+      [counted, limit](Tape::Gradients& gradients) {
         gradients.Accumulate(
             0, SetLossBackward(gradients.Saved(0), gradients.Saved(1),
-                               gradients.Saved(2), limit,
+                               gradients.Saved(2), counted, limit,
                                gradients.LossGradient()));
       });
 }

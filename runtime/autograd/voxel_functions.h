@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "runtime/autograd/tape.h"
+#include "runtime/ops/set_loss.h"
 #include "runtime/ops/voxels.h"
 
 namespace trireme {
@@ -34,7 +35,7 @@ Variable SetNorm(Tape& tape, const Variable& x, const Tensor& counts,
 
 // As scalars for Tape::AddLoss and for nothing else.
 Variable SetLoss(Tape& tape, const Variable& values, const Tensor& targets,
-                 const Tensor& counts, double limit);
+                 const Tensor& kinds, const TokenKinds& counted, double limit);
 
 }  // namespace trireme
 

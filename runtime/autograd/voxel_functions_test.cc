@@ -113,9 +113,12 @@ TEST_F(VoxelFunctionsTest, SetNorm) {
 
 TEST_F(VoxelFunctionsTest, LossesOfSets) {
   const Tensor targets = Features(1);
+  const Tensor kinds = Tensor::FromValues<int32_t>(
+      device_, {2, kMost},
+      std::vector<int32_t>{0, 1, 2, 0, 2, 1, -1, 0, 0, 3, 0, -1, -1, -1});
   CheckLoss(
       [&](Tape& tape, const std::vector<Variable>& x) {
-        return SetLoss(tape, x[0], targets, counts_, 2);
+        return SetLoss(tape, x[0], targets, kinds, {.first = 1, .last = 2}, 2);
       },
       0.7, {Features(2)});
   CheckLoss(

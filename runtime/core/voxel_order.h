@@ -1,5 +1,5 @@
-// The order of the occupied cells of a grid: by blocks of 8³ cells, inside a
-// block by cell, x fastest in both.
+// What the occupied cells of a grid are, and their order: by blocks of 8³
+// cells, inside a block by cell, x fastest in both.
 
 #ifndef TRIREME_RUNTIME_CORE_VOXEL_ORDER_H_
 #define TRIREME_RUNTIME_CORE_VOXEL_ORDER_H_
@@ -9,6 +9,13 @@
 namespace trireme {
 
 inline constexpr int64_t kVoxelBlock = 8;
+
+// What a cell is to the surface that a set of cells is of; padding is −1.
+enum VoxelKind : int32_t {
+  kVoxelBeside = 0,  // there so that a coarser cell is whole
+  kVoxelNear = 1,
+  kVoxelAtEdge = 2,  // near, where the surface has a sharp edge
+};
 
 // Where a cell comes in that order: a number less than that of the cells of
 // whole blocks that cover the grid, of `resolution` cells a side.

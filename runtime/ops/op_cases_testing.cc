@@ -555,6 +555,13 @@ std::vector<OpCase> SparseVoxels() {
          const Tensor weight = in({24}), bias = in({24});
          const Tensor counts = Tensor::FromValues<int32_t>(
              x.device(), {3}, std::vector<int32_t>{230, 17, 101});
+         // Of each set another part counts.
+         std::vector<int32_t> kind;
+         for (int32_t row = 0; row < 3 * 230; ++row) {
+           kind.push_back(row * row % (3 + row / 230) - 1);
+         }
+         const Tensor kinds =
+             Tensor::FromValues<int32_t>(x.device(), {3, 230}, kind);
          const SetNormResult forward =
              SetNorm(x, counts, 4, weight, bias, kEps);
          const Tensor sums =
@@ -564,12 +571,13 @@ std::vector<OpCase> SparseVoxels() {
          const Tensor dx =
              SetNormBackward(x, counts, 4, weight, forward.moments, slope,
                              &weight_grad, &bias_grad);
-         return {forward.out,
-                 forward.moments,
-                 dx,
-                 sums,
-                 SetLoss(x, slope, counts, 2),
-                 SetLossBackward(x, slope, counts, 2, 0.5)};
+         return {
+             forward.out,
+             forward.moments,
+             dx,
+             sums,
+             SetLoss(x, slope, kinds, {.first = 1, .last = 2}, 2),
+             SetLossBackward(x, slope, kinds, {.first = 1, .last = 2}, 2, 0.5)};
        }},
       {.name = "coarser voxels",
        .run = [=](Operands& in) -> std::vector<Tensor> {

@@ -9,14 +9,14 @@ namespace trireme {
 namespace {
 
 SetLossArguments ArgumentsOf(const Tensor& values, const Tensor& targets,
-                             const Tensor& counts, double limit,
-                             HostKernel& kernel) {
+                             const Tensor& kinds, const TokenKinds& counted,
+                             double limit, HostKernel& kernel) {
   CHECK_EQ(values.rank(), 3);
   CHECK(targets.shape() == values.shape() && targets.dtype() == values.dtype())
       << targets.dtype() << " " << targets.shape();
-  CHECK(counts.dtype() == DType::kInt32 &&
-        counts.num_elements() == values.dim(0))
-      << counts.shape();
+  CHECK(kinds.dtype() == DType::kInt32 &&
+        kinds.num_elements() == values.dim(0) * values.dim(1))
+      << kinds.shape();
   return {.dtype = values.dtype(),
           .sets = values.dim(0),
           .rows = values.dim(1),
@@ -24,16 +24,18 @@ SetLossArguments ArgumentsOf(const Tensor& values, const Tensor& targets,
           .limit = limit,
           .values = kernel.Reads(values),
           .targets = kernel.Reads(targets),
-          .counts = static_cast<const int32_t*>(kernel.Reads(counts))};
+          .kinds = static_cast<const int32_t*>(kernel.Reads(kinds)),
+          .first_kind = counted.first,
+          .last_kind = counted.last};
 }
 
 }  // namespace
 
-Tensor SetLoss(const Tensor& values, const Tensor& targets,
-               const Tensor& counts, double limit) {
+Tensor SetLoss(const Tensor& values, const Tensor& targets, const Tensor& kinds,
+               const TokenKinds& counted, double limit) {
   HostKernel kernel(values.device());
   const SetLossArguments arguments =
-      ArgumentsOf(values, targets, counts, limit, kernel);
+      ArgumentsOf(values, targets, kinds, counted, limit, kernel);
   const double sum = kernel.Sum(values.bytes() + targets.bytes(),
                                 [&] { return SetLossKernel(arguments); });
   return Full(values.device(), {1}, ComputeDType(values.dtype()), sum,
@@ -41,11 +43,12 @@ Tensor SetLoss(const Tensor& values, const Tensor& targets,
 }
 
 Tensor SetLossBackward(const Tensor& values, const Tensor& targets,
-                       const Tensor& counts, double limit, double factor) {
+                       const Tensor& kinds, const TokenKinds& counted,
+                       double limit, double factor) {
   const Tensor gradient = Tensor::EmptyLike(values, "set loss gradient");
   HostKernel kernel(values.device());
   const SetLossArguments arguments =
-      ArgumentsOf(values, targets, counts, limit, kernel);
+      ArgumentsOf(values, targets, kinds, counted, limit, kernel);
   kernel.Run(2 * values.bytes() + targets.bytes(),
              [arguments, factor, to = kernel.Writes(gradient)] {
                SetLossBackwardKernel(arguments, factor, to);

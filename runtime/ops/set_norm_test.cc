@@ -62,18 +62,25 @@ TEST_F(SetsTest, EachSetIsNormedByItsOwnTokens) {
   }
 }
 
-// A large shape counts no more than a small one, and padding not at all.
+// A large shape counts no more than a small one, and padding or a token of
+// another kind not at all.
 TEST_F(SetsTest, LossesAreMeansOverEachSet) {
   const Tensor targets =
       RandomTensor(device_, {kSets, kRows, kChannels}, DType::kFloat64, 4);
   const std::vector<double> x = Doubles(x_), t = Doubles(targets);
   double expected = 0, divergence = 0;
+  std::vector<int32_t> kinds(kSets * kRows, -1);
   for (int64_t s = 0; s < kSets; ++s) {
+    // Of a set of one token none counts.
+    const int64_t counted = kCounts[s] / 2;
     for (int64_t row = 0; row < kCounts[s]; ++row) {
-      for (int64_t c = 0; c < kChannels; ++c) {
+      kinds[s * kRows + row] = row < counted
+                                   ? 1 + static_cast<int32_t>(row % 2)
+                                   : 3 * static_cast<int32_t>(row % 2);
+      for (int64_t c = 0; row < counted && c < kChannels; ++c) {
         const int64_t i = (s * kRows + row) * kChannels + c;
         const double difference = 2 * std::tanh(x[i]) - t[i];
-        expected += difference * difference / (kCounts[s] * kChannels);
+        expected += difference * difference / (counted * kChannels);
       }
       for (int64_t c = 0; c < kChannels / 2; ++c) {
         const int64_t i = (s * kRows + row) * kChannels + c;
@@ -83,7 +90,11 @@ TEST_F(SetsTest, LossesAreMeansOverEachSet) {
       }
     }
   }
-  ExpectNear(SetLoss(x_, targets, counts_, 2), {expected}, "loss");
+  ExpectNear(
+      SetLoss(x_, targets,
+              Tensor::FromValues<int32_t>(device_, {kSets, kRows}, kinds),
+              {.first = 1, .last = 2}, 2),
+      {expected}, "loss");
   ExpectNear(GaussianDivergence(x_, &counts_), {divergence}, "divergence");
 }
 

@@ -7,7 +7,8 @@ Needs PyTorch alone. The network is written here once more from its description
 (models/sparse_vae/sparse_vae.h; Wu et al., "Direct3D-S2", 2025), on dense grids
 with zeros where there are no cells: torch's dense convolution is what the sparse
 one is compared with. `weights.NAME` are by our parameters' names;
-of each sample `voxels` are its cells (x, y, z), `features` what they have,
+of each sample `voxels` are its cells (x, y, z), `kinds` what each is to the
+surface (0 beside it, 1 near, 2 at an edge), `features` what they have,
 `noise` that of its latents; `moments` is what the encoder makes of them, `values`
 what the decoder gives before tanh; `vae.loss` is the weighted sum of the losses,
 `grad.NAME` its gradients. Everything runs in fp64.
@@ -22,8 +23,9 @@ import torch.nn.functional as F
 
 from generate import store, write
 
-RESOLUTION, LEVELS, HIDDEN, HEADS, CHANNELS = 6, 2, 16, 2, 3
-LIMIT, DIVERGENCE = 2.0, 0.5
+RESOLUTION, LEVELS, HIDDEN, HEADS, CHANNELS = 22, 2, 16, 2, 3
+ENCODER, DECODER = 2, 1
+LIMIT, DIVERGENCE, EDGES, BESIDE = 2.0, 0.5, 0.75, 0.25
 WIDTHS = (2, 4, HIDDEN)
 GENERATOR = torch.Generator().manual_seed(20250517)
 
@@ -60,7 +62,7 @@ def make_weights():
         norm(f"{name}.coarse_norm", high)
         convolution(f"{name}.second", high, high)
         linear(f"{name}.skip", low, high)
-    for i in (LEVELS, LEVELS + 1):
+    for i in range(LEVELS, LEVELS + ENCODER + DECODER):
         name = f"blocks.{i}"
         norm(f"{name}.attention.norm", HIDDEN)
         weights[f"{name}.attention.qkv.weight"] = normal(
@@ -73,7 +75,7 @@ def make_weights():
     linear("moments.linear", HIDDEN, 2 * CHANNELS)
     linear("latent_embedding", CHANNELS, HIDDEN)
     for level in reversed(range(LEVELS)):
-        name = f"blocks.{2 * LEVELS + 1 - level}"
+        name = f"blocks.{2 * LEVELS + ENCODER + DECODER - 1 - level}"
         convolution(f"{name}.coarse", WIDTHS[level + 1], WIDTHS[level])
         convolution(f"{name}.fine", WIDTHS[level], WIDTHS[level])
     linear("final", WIDTHS[0], 1)
@@ -146,11 +148,14 @@ class Model:
         return y.permute(1, 2, 3, 0)[level.places] + self.weights[
             f"{name}.bias"]
 
-    def attend(self, name, x):
+    def attend(self, name, x, level, shifted):
         n = self.layer_norm(f"{name}.attention.norm", x)
         q, k, v = (F.linear(n, part).unflatten(-1, (HEADS, -1)).transpose(0, 1)
                    for part in self.weights[f"{name}.attention.qkv.weight"])
         scores = q @ k.transpose(-1, -2) / q.shape[-1]**0.5
+        windows = (torch.tensor(level.cells) + (4 if shifted else 0)) // 8
+        together = (windows[:, None] == windows).all(-1)
+        scores = scores.masked_fill(~together, -math.inf)
         attended = (scores.softmax(-1) @ v).transpose(0, 1).flatten(1)
         x = x + self.linear(f"{name}.attention.out", attended)
         inner = F.gelu(
@@ -168,15 +173,19 @@ class Model:
             h = F.silu(self.group_norm(f"{name}.coarse_norm", h))
             h = self.convolve(f"{name}.second", h, coarse)
             x = h + self.linear(f"{name}.skip", fine.pool(x, coarse))
-        x = self.attend(f"blocks.{LEVELS}", x + levels[-1].positions())
+        x = x + levels[-1].positions()
+        for i in range(ENCODER):
+            x = self.attend(f"blocks.{LEVELS + i}", x, levels[-1], i % 2 == 1)
         return self.linear("moments.linear", self.layer_norm("moments.norm",
                                                              x))
 
     def decode(self, levels, z):
         x = self.linear("latent_embedding", z) + levels[-1].positions()
-        x = self.attend(f"blocks.{LEVELS + 1}", x)
+        for i in range(DECODER):
+            x = self.attend(f"blocks.{LEVELS + ENCODER + i}", x, levels[-1],
+                            i % 2 == 1)
         for level in reversed(range(LEVELS)):
-            name = f"blocks.{2 * LEVELS + 1 - level}"
+            name = f"blocks.{2 * LEVELS + ENCODER + DECODER - 1 - level}"
             h = F.silu(self.convolve(f"{name}.coarse", x, levels[level + 1]))
             h = h[levels[level].parents]
             x = F.silu(self.convolve(f"{name}.fine", h, levels[level]))
@@ -187,7 +196,7 @@ def main():
     model = Model(make_weights())
     every = [(x, y, z) for x in range(RESOLUTION) for y in range(RESOLUTION)
              for z in range(RESOLUTION)]
-    samples = ([c for c in every if (c[0] + 2 * c[1] + 3 * c[2]) % 5 == 1],
+    samples = ([c for c in every if abs(c[0] - c[1]) < 2 and c[2] % 9 in (3, 4)],
                [c for c in every if c[2] < 2 and c[0] + c[1] < 6])
     loss = 0
     for i, cells in enumerate(samples):
@@ -200,12 +209,16 @@ def main():
         mean, log_variance = moments.chunk(2, -1)
         z = mean + (log_variance / 2).exp() * noise
         values = model.decode(levels, z)
-        distance = ((LIMIT * values.tanh() - features)**2).mean()
+        kinds = torch.tensor([sum(cell) % 3 for cell in levels[0].cells])
+        squares = (LIMIT * values.tanh() - features)**2
+        distance = (squares[kinds > 0].mean() +
+                    EDGES * squares[kinds == 2].mean() +
+                    BESIDE * squares[kinds == 0].mean())
         divergence = (mean**2 + log_variance.exp() - 1 -
                       log_variance).mean() / 2
         loss = loss + (distance + DIVERGENCE * divergence) / len(samples)
         store(f"sample{i}", voxels=torch.tensor(levels[0].cells).double(),
-              features=features, noise=noise, moments=moments, values=values)
+              kinds=kinds.double(), features=features, noise=noise, moments=moments, values=values)
     loss.backward()
     store("vae", loss=loss.reshape(1))
     store("weights", **model.weights)

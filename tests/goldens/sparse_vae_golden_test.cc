@@ -27,13 +27,15 @@ SparseVaeConfig Config() {
   config.hidden = 16;
   config.levels = 2;
   config.channels = 3;
-  config.encoder_layers = 1;
+  config.encoder_layers = 2;
   config.decoder_layers = 1;
   config.heads = 2;
   config.divergence = 0.5;
-  config.resolution = 6;
+  config.edges = 0.75;
+  config.beside = 0.25;
+  config.resolution = 22;
   config.limit = 2;
-  config.tokens = {50, 27, 8};
+  config.tokens = {330, 130, 70};
   return config;
 }
 
@@ -89,7 +91,10 @@ TEST_F(SparseVaeGolden, MomentsValuesLossAndEveryGradient) {
     parameter->grad =
         Tensor::Zeros(device_, parameter->global_shape, DType::kFloat64);
   }
-  std::vector<int32_t> voxels, counts;
+  std::vector<int32_t> voxels, counts, kinds;
+  for (const double kind : Padded("kinds", config_.tokens[0], 1, -1.0)) {
+    kinds.push_back(static_cast<int32_t>(kind));
+  }
   for (const double place : Padded("voxels", config_.tokens[0], 3, -1.0)) {
     voxels.push_back(static_cast<int32_t>(place));
   }
@@ -107,7 +112,7 @@ TEST_F(SparseVaeGolden, MomentsValuesLossAndEveryGradient) {
   Tape tape(device_);
   ForwardContext context{tape, parallel};
   ShardedVariable x = part.Embed(context, features);
-  for (int i = 0; i < 3; ++i) x = part.RunBlock(context, i, finest, x);
+  for (int i = 0; i < 4; ++i) x = part.RunBlock(context, i, finest, x);
   const ShardedVariable moments = part.Moments(context, x);
   ExpectRows(moments.value(), "moments");
   part.AddDivergence(context, moments,
@@ -115,11 +120,14 @@ TEST_F(SparseVaeGolden, MomentsValuesLossAndEveryGradient) {
   x = part.EmbedLatents(
       context, SampleGaussian(context, moments,
                               PaddedTensor("noise", config_.tokens[2], 3)));
-  for (int i = 3; i < 6; ++i) x = part.RunBlock(context, i, finest, x);
+  for (int i = 4; i < 7; ++i) x = part.RunBlock(context, i, finest, x);
   const ShardedVariable values = part.Values(context, x);
   CHECK_OK(parallel.status());
   ExpectRows(values.value(), "values");
-  part.AddDistances(context, values, features, finest.counts, kBatch);
+  part.AddDistances(
+      context, values, features,
+      Tensor::FromValues<int32_t>(device_, {kBatch, config_.tokens[0]}, kinds),
+      kBatch);
   double loss = 0;
   for (const Tape::Loss& term : tape.TakeLosses()) {
     loss += term.weight * Doubles(term.value)[0];

@@ -252,7 +252,7 @@ std::shared_ptr<const ModelFamily> SparseVaeOf(const GridCase& grid) {
 // Some of a grid's cells in their order, of each sample others.
 void AddCells(Device& device, Batch& batch) {
   const int64_t count = batch.size();
-  std::vector<int32_t> voxels, counts;
+  std::vector<int32_t> voxels, counts, kinds;
   for (const uint64_t sample : batch.samples) {
     const RandomStream random({.seed = 99, .sample = sample});
     const double share = 0.05 + 0.3 * random.Uniform(700000);
@@ -272,9 +272,15 @@ void AddCells(Device& device, Batch& batch) {
     }
     voxels.resize(voxels.size() + 3 * (kMostVoxels - cells.size()), -1);
     counts.push_back(static_cast<int32_t>(cells.size()));
+    for (size_t i = 0; i < cells.size(); ++i) {
+      kinds.push_back(static_cast<int32_t>(random.Bits(800000 + i) % 3));
+    }
+    kinds.resize(kMostVoxels * counts.size(), -1);
   }
   batch.fields[kVoxelsField].values =
       Tensor::FromValues<int32_t>(device, {count, kMostVoxels, 3}, voxels);
+  batch.fields[kVoxelKindsField].values =
+      Tensor::FromValues<int32_t>(device, {count, kMostVoxels}, kinds);
   batch.fields[kVoxelCountField].values =
       Tensor::FromValues<int32_t>(device, {count}, counts);
 }

@@ -1,6 +1,7 @@
 #include "runtime/ops/cpu/set_kernels.h"
 
 #include <cmath>
+#include <vector>
 
 #include "runtime/ops/cpu/parallel_rows.h"
 #include "runtime/ops/cpu/sum_rows.h"
@@ -34,6 +35,28 @@ struct SetGroup {
   int64_t count;
   int64_t first;
   int64_t stride;
+};
+
+// The rows whose kind counts.
+class CountedRows {
+ public:
+  explicit CountedRows(const SetLossArguments& a)
+      : a_(a), shares_(a.sets, 0.0) {
+    for (int64_t row = 0; row < a.sets * a.rows; ++row) {
+      shares_[row / a.rows] += Has(row) ? static_cast<double>(a.channels) : 0;
+    }
+    for (double& share : shares_) share = share > 0 ? 1 / share : 0;
+  }
+
+  bool Has(int64_t row) const {
+    return a_.kinds[row] >= a_.first_kind && a_.kinds[row] <= a_.last_kind;
+  }
+  // Of one element in its set's mean.
+  double ShareOf(int64_t row) const { return shares_[row / a_.rows]; }
+
+ private:
+  const SetLossArguments& a_;
+  std::vector<double> shares_;
 };
 
 // limit·tanh(value) − target, and its slope.
@@ -139,10 +162,10 @@ void SetNormBackwardKernel(const SetNormArguments& a,
 }
 
 double SetLossKernel(const SetLossArguments& a) {
+  const CountedRows counted(a);
   return DispatchFloating(a.dtype, [&]<typename T>(T) {
     return SumRows(a.sets * a.rows, a.channels, [&](int64_t row) {
-      const int64_t count = a.counts[row / a.rows];
-      if (row % a.rows >= count) return 0.0;
+      if (!counted.Has(row)) return 0.0;
       const T* values = static_cast<const T*>(a.values) + row * a.channels;
       const T* targets = static_cast<const T*>(a.targets) + row * a.channels;
       double sum = 0;
@@ -150,27 +173,27 @@ double SetLossKernel(const SetLossArguments& a) {
         const Excess at(Wide(values[c]), Wide(targets[c]), a.limit);
         sum += at.excess * at.excess;
       }
-      return sum / static_cast<double>(count * a.channels);
+      return sum * counted.ShareOf(row);
     });
   });
 }
 
 void SetLossBackwardKernel(const SetLossArguments& a, double factor,
                            void* values_gradient) {
+  const CountedRows counted(a);
   DispatchFloating(a.dtype, [&]<typename T>(T) {
     ParallelRows(a.sets * a.rows, a.channels, [&](int64_t row) {
-      const int64_t count = a.counts[row / a.rows];
       const T* values = static_cast<const T*>(a.values) + row * a.channels;
       const T* targets = static_cast<const T*>(a.targets) + row * a.channels;
       T* to = static_cast<T*>(values_gradient) + row * a.channels;
       for (int64_t c = 0; c < a.channels; ++c) {
-        if (row % a.rows >= count) {
+        if (!counted.Has(row)) {
           to[c] = T{};
           continue;
         }
         const Excess at(Wide(values[c]), Wide(targets[c]), a.limit);
-        to[c] = Rounded<T>(factor * 2 * at.excess * at.slope /
-                           static_cast<double>(count * a.channels));
+        to[c] = Rounded<T>(factor * 2 * at.excess * at.slope *
+                           counted.ShareOf(row));
       }
     });
   });

@@ -38,7 +38,9 @@ struct SetLossArguments {
   double limit = 1;
   const void* values = nullptr;  // [sets, rows, channels]
   const void* targets = nullptr;
-  const int32_t* counts = nullptr;
+  const int32_t* kinds = nullptr;  // [sets, rows]
+  int32_t first_kind = 0;
+  int32_t last_kind = 0;
 };
 
 void SetNormKernel(const SetNormArguments& arguments, const void* bias,
