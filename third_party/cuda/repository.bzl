@@ -9,6 +9,7 @@ looks in $CUDA_HOME, beside the nvcc of $PATH and in /usr/local/cuda, and makes
                       it is first called, so that a program starts without one,
     @cuda//:nvcc      a script that compiles and refuses kernels that spill
                       registers,
+    @cuda//:driver_stub   in the place of a driver,
     @cuda//:toolkit.bzl  with HAVE_TOOLKIT.
 
 Without a toolkit the libraries are empty.
@@ -50,6 +51,13 @@ filegroup(
     name = "nvcc",
     srcs = ["nvcc.sh"],
 )
+
+# The driver's functions, which fail: what libraries of the toolkit load where
+# there is no driver.
+filegroup(
+    name = "driver_stub",
+    srcs = glob(["lib/stubs/libcuda.so"]),
+)
 """
 
 _ABSENT = """package(default_visibility = ["//visibility:public"])
@@ -59,6 +67,8 @@ cc_library(name = "headers")
 cc_library(name = "runtime")
 
 filegroup(name = "nvcc")
+
+filegroup(name = "driver_stub")
 """
 
 def _find(repository):

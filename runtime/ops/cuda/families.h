@@ -10,6 +10,8 @@
 namespace trireme {
 
 AttentionKernels CudaAttention();
+// cuDNN's where it has plans, else the former: cudnn_attention.h.
+AttentionKernels CudnnAttention();
 ConvolutionKernels CudaConvolutions();
 CopyKernels CudaCopies();
 EmbeddingKernels CudaEmbeddings();

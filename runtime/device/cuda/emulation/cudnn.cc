@@ -1,0 +1,581 @@
+// The part of cuDNN's backend API (cudnn_graph.h) that runtime/ops/cuda uses:
+// graphs of attention, pointwise operations, products, sums and reshapes, each
+// interpreted as it says, in plain loops. Whatever else is refused by name.
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cudnn.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "fmt/format.h"
+#include "runtime/device/cuda/emulation/emulated_gpu.h"
+#include "runtime/device/cuda/emulation/refusal.h"
+
+namespace trireme::cuda_emulation {
+namespace {
+
+// Filled with what no one may rely on.
+constexpr int64_t kWorkspaceBytes = 1 << 10;
+constexpr int kRank = 4;
+
+using Sizes = std::array<int64_t, kRank>;
+
+struct Object;
+using ObjectPointer = std::shared_ptr<Object>;
+
+struct Attribute {
+  cudnnBackendAttributeType_t type;
+  int64_t count;
+  std::vector<char> bytes;
+  std::vector<ObjectPointer> objects;  // of descriptors
+};
+
+struct Object {
+  cudnnBackendDescriptorType_t type;
+  bool finalized = false;
+  std::map<cudnnBackendAttributeName_t, Attribute> attributes;
+
+  bool Has(cudnnBackendAttributeName_t name) const {
+    return attributes.count(name) > 0;
+  }
+  const Attribute& Of(cudnnBackendAttributeName_t name) const {
+    const auto found = attributes.find(name);
+    if (found == attributes.end()) {
+      Refuse(fmt::format("cuDNN: descriptor {} lacks attribute {}",
+                         static_cast<int>(type), static_cast<int>(name)));
+    }
+    return found->second;
+  }
+  template <typename T>
+  std::vector<T> Values(cudnnBackendAttributeName_t name) const {
+    const Attribute& attribute = Of(name);
+    std::vector<T> values(attribute.count);
+    std::memcpy(values.data(), attribute.bytes.data(), attribute.bytes.size());
+    return values;
+  }
+  template <typename T>
+  T Value(cudnnBackendAttributeName_t name) const {
+    return Values<T>(name).at(0);
+  }
+  const Object& Part(cudnnBackendAttributeName_t name) const {
+    return *Of(name).objects.at(0);
+  }
+};
+
+// What the host holds.
+struct Handle {
+  cudaStream_t stream = nullptr;
+};
+
+ObjectPointer& PointerOf(cudnnBackendDescriptor_t descriptor) {
+  return *static_cast<ObjectPointer*>(descriptor);
+}
+
+size_t BytesOf(cudnnBackendAttributeType_t type) {
+  switch (type) {
+    case CUDNN_TYPE_CHAR:
+    case CUDNN_TYPE_BOOLEAN:
+      return 1;
+    case CUDNN_TYPE_HANDLE:
+    case CUDNN_TYPE_INT64:
+    case CUDNN_TYPE_VOID_PTR:
+      return 8;
+    case CUDNN_TYPE_DATA_TYPE:
+    case CUDNN_TYPE_HEUR_MODE:
+    case CUDNN_TYPE_POINTWISE_MODE:
+    case CUDNN_TYPE_REDUCTION_OPERATOR_TYPE:
+      return 4;
+    default:
+      Refuse(
+          fmt::format("cuDNN: attributes of type {}", static_cast<int>(type)));
+  }
+}
+
+size_t SizeOf(cudnnDataType_t type) {
+  switch (type) {
+    case CUDNN_DATA_FLOAT:
+      return 4;
+    case CUDNN_DATA_HALF:
+    case CUDNN_DATA_BFLOAT16:
+      return 2;
+    default:
+      Refuse(fmt::format("cuDNN: cudnnDataType_t {}", static_cast<int>(type)));
+  }
+}
+
+struct Tensor {
+  int64_t number;
+  cudnnDataType_t type;
+  Sizes sizes, strides;
+  bool between, of_host;
+
+  explicit Tensor(const Object& object)
+      : number(object.Value<int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID)),
+        type(object.Value<cudnnDataType_t>(CUDNN_ATTR_TENSOR_DATA_TYPE)),
+        between(object.Has(CUDNN_ATTR_TENSOR_IS_VIRTUAL)),
+        of_host(object.Has(CUDNN_ATTR_TENSOR_IS_BY_VALUE)) {
+    const auto read = [&](cudnnBackendAttributeName_t name, Sizes& to) {
+      const auto values = object.Values<int64_t>(name);
+      if (values.size() != kRank) Refuse("cuDNN: tensors of four dimensions");
+      std::copy(values.begin(), values.end(), to.begin());
+    };
+    read(CUDNN_ATTR_TENSOR_DIMENSIONS, sizes);
+    read(CUDNN_ATTR_TENSOR_STRIDES, strides);
+  }
+
+  int64_t elements() const { return sizes[0] * sizes[1] * sizes[2] * sizes[3]; }
+  // f(index among all, place in memory, index of each dimension).
+  template <typename F>
+  void ForEach(F&& f) const {
+    int64_t index = 0;
+    Sizes at;
+    for (at[0] = 0; at[0] < sizes[0]; ++at[0]) {
+      for (at[1] = 0; at[1] < sizes[1]; ++at[1]) {
+        for (at[2] = 0; at[2] < sizes[2]; ++at[2]) {
+          for (at[3] = 0; at[3] < sizes[3]; ++at[3]) {
+            f(index++,
+              at[0] * strides[0] + at[1] * strides[1] + at[2] * strides[2] +
+                  at[3] * strides[3],
+              at);
+          }
+        }
+      }
+    }
+  }
+  int64_t IndexOf(const Sizes& at) const {
+    return ((at[0] * sizes[1] + at[1]) * sizes[2] + at[2]) * sizes[3] + at[3];
+  }
+  size_t bytes() const {
+    int64_t last = 0;
+    for (int i = 0; i < kRank; ++i) last += (sizes[i] - 1) * strides[i];
+    return static_cast<size_t>(last + 1) * SizeOf(type);
+  }
+};
+
+float Rounded(cudnnDataType_t type, float value) {
+  switch (type) {
+    case CUDNN_DATA_HALF:
+      return __half2float(__float2half_rn(value));
+    case CUDNN_DATA_BFLOAT16:
+      return __bfloat162float(__float2bfloat16_rn(value));
+    default:
+      return value;
+  }
+}
+
+float Load(cudnnDataType_t type, const void* from, int64_t i) {
+  switch (type) {
+    case CUDNN_DATA_HALF:
+      return __half2float(static_cast<const __half*>(from)[i]);
+    case CUDNN_DATA_BFLOAT16:
+      return __bfloat162float(static_cast<const __nv_bfloat16*>(from)[i]);
+    default:
+      return static_cast<const float*>(from)[i];
+  }
+}
+
+void Store(cudnnDataType_t type, float value, void* to, int64_t i) {
+  switch (type) {
+    case CUDNN_DATA_HALF:
+      static_cast<__half*>(to)[i] = __float2half_rn(value);
+      break;
+    case CUDNN_DATA_BFLOAT16:
+      static_cast<__nv_bfloat16*>(to)[i] = __float2bfloat16_rn(value);
+      break;
+    default:
+      static_cast<float*>(to)[i] = value;
+  }
+}
+
+// One run of a graph.
+class Run {
+ public:
+  using Values = std::vector<float>;
+
+  Run(const Object& graph, std::map<int64_t, void*> memory,
+      std::map<int64_t, float> numbers)
+      : graph_(graph),
+        memory_(std::move(memory)),
+        numbers_(std::move(numbers)) {}
+
+  void Execute() {
+    for (const ObjectPointer& operation :
+         graph_.Of(CUDNN_ATTR_OPERATIONGRAPH_OPS).objects) {
+      switch (operation->type) {
+        case CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR:
+          Pointwise(*operation);
+          break;
+        case CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR:
+          Multiply(*operation);
+          break;
+        case CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR:
+          Sum(*operation);
+          break;
+        case CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR:
+          Reshape(*operation);
+          break;
+        case CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR:
+          Attend(*operation);
+          break;
+        default:
+          Refuse(fmt::format("cuDNN: operation {}",
+                             static_cast<int>(operation->type)));
+      }
+    }
+  }
+
+ private:
+  static Tensor TensorOf(const Object& operation,
+                         cudnnBackendAttributeName_t name) {
+    return Tensor(operation.Part(name));
+  }
+
+  Values Read(const Tensor& tensor) const {
+    if (tensor.of_host) return {numbers_.at(tensor.number)};
+    if (tensor.between) {
+      const auto found = between_.find(tensor.number);
+      if (found == between_.end()) {
+        Refuse("cuDNN: a tensor is read before it is written");
+      }
+      return found->second;
+    }
+    Values values(tensor.elements());
+    const void* const from = memory_.at(tensor.number);
+    tensor.ForEach([&](int64_t i, int64_t place, const Sizes&) {
+      values[i] = Load(tensor.type, from, place);
+    });
+    return values;
+  }
+  void Write(const Tensor& tensor, Values values) {
+    if (tensor.between) {
+      for (float& value : values) value = Rounded(tensor.type, value);
+      if (!between_.emplace(tensor.number, std::move(values)).second) {
+        Refuse("cuDNN: a tensor is written twice");
+      }
+      return;
+    }
+    void* const to = memory_.at(tensor.number);
+    tensor.ForEach([&](int64_t i, int64_t place, const Sizes&) {
+      Store(tensor.type, values[i], to, place);
+    });
+  }
+
+  void Pointwise(const Object& operation) {
+    const Tensor x = TensorOf(operation, CUDNN_ATTR_OPERATION_POINTWISE_XDESC);
+    const Tensor y = TensorOf(operation, CUDNN_ATTR_OPERATION_POINTWISE_YDESC);
+    const auto mode =
+        operation.Part(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR)
+            .Value<cudnnPointwiseMode_t>(CUDNN_ATTR_POINTWISE_MODE);
+    const Values of_x = Read(x);
+    Values result(y.elements());
+    if (mode == CUDNN_POINTWISE_EXP) {
+      CheckSizes(x.sizes == y.sizes);
+      for (size_t i = 0; i < result.size(); ++i) result[i] = std::exp(of_x[i]);
+      return Write(y, std::move(result));
+    }
+    if (mode != CUDNN_POINTWISE_MUL && mode != CUDNN_POINTWISE_SUB) {
+      Refuse(fmt::format("cuDNN: cudnnPointwiseMode_t {}",
+                         static_cast<int>(mode)));
+    }
+    const Tensor b = TensorOf(operation, CUDNN_ATTR_OPERATION_POINTWISE_BDESC);
+    const Values of_b = Read(b);
+    y.ForEach([&](int64_t i, int64_t, const Sizes& at) {
+      const float left = of_x[Broadcast(x, y, at)];
+      const float right = of_b[Broadcast(b, y, at)];
+      result[i] = mode == CUDNN_POINTWISE_MUL ? left * right : left - right;
+    });
+    Write(y, std::move(result));
+  }
+  static int64_t Broadcast(const Tensor& x, const Tensor& y, Sizes at) {
+    for (int i = 0; i < kRank; ++i) {
+      CheckSizes(x.sizes[i] == y.sizes[i] || x.sizes[i] == 1);
+      if (x.sizes[i] == 1) at[i] = 0;
+    }
+    return x.IndexOf(at);
+  }
+
+  void Multiply(const Object& operation) {
+    const Tensor a = TensorOf(operation, CUDNN_ATTR_OPERATION_MATMUL_ADESC);
+    const Tensor b = TensorOf(operation, CUDNN_ATTR_OPERATION_MATMUL_BDESC);
+    const Tensor y = TensorOf(operation, CUDNN_ATTR_OPERATION_MATMUL_CDESC);
+    CheckSizes(a.sizes[3] == b.sizes[2] && a.sizes[2] == y.sizes[2] &&
+               b.sizes[3] == y.sizes[3]);
+    for (int i = 0; i < 2; ++i) {
+      CheckSizes(a.sizes[i] == y.sizes[i] && y.sizes[i] % b.sizes[i] == 0);
+    }
+    const Values of_a = Read(a), of_b = Read(b);
+    Values result(y.elements());
+    y.ForEach([&](int64_t i, int64_t, const Sizes& at) {
+      double sum = 0;
+      for (int64_t k = 0; k < a.sizes[3]; ++k) {
+        const Sizes right = {at[0] * b.sizes[0] / y.sizes[0],
+                             at[1] * b.sizes[1] / y.sizes[1], k, at[3]};
+        sum += double{of_a[a.IndexOf({at[0], at[1], at[2], k})]} *
+               of_b[b.IndexOf(right)];
+      }
+      result[i] = static_cast<float>(sum);
+    });
+    Write(y, std::move(result));
+  }
+
+  void Sum(const Object& operation) {
+    const Tensor x = TensorOf(operation, CUDNN_ATTR_OPERATION_REDUCTION_XDESC);
+    const Tensor y = TensorOf(operation, CUDNN_ATTR_OPERATION_REDUCTION_YDESC);
+    if (operation.Part(CUDNN_ATTR_OPERATION_REDUCTION_DESC)
+            .Value<cudnnReduceTensorOp_t>(CUDNN_ATTR_REDUCTION_OPERATOR) !=
+        CUDNN_REDUCE_TENSOR_ADD) {
+      Refuse("cuDNN: reductions other than sums");
+    }
+    const Values of_x = Read(x);
+    std::vector<double> sums(y.elements());
+    x.ForEach([&](int64_t i, int64_t, Sizes at) {
+      for (int n = 0; n < kRank; ++n) {
+        CheckSizes(x.sizes[n] % y.sizes[n] == 0);
+        at[n] /= x.sizes[n] / y.sizes[n];
+      }
+      sums[y.IndexOf(at)] += of_x[i];
+    });
+    Write(y, Values(sums.begin(), sums.end()));
+  }
+
+  // Elements stay where they lie in memory.
+  void Reshape(const Object& operation) {
+    const Tensor x = TensorOf(operation, CUDNN_ATTR_OPERATION_RESHAPE_XDESC);
+    const Tensor y = TensorOf(operation, CUDNN_ATTR_OPERATION_RESHAPE_YDESC);
+    const Values of_x = Read(x);
+    std::map<int64_t, float> by_place;
+    x.ForEach([&](int64_t i, int64_t place, const Sizes&) {
+      by_place[place] = of_x[i];
+    });
+    Values result(y.elements());
+    y.ForEach([&](int64_t i, int64_t place, const Sizes&) {
+      const auto found = by_place.find(place);
+      CheckSizes(found != by_place.end());
+      result[i] = found->second;
+    });
+    Write(y, std::move(result));
+  }
+
+  void Attend(const Object& operation) {
+    const Tensor q = TensorOf(operation, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC);
+    const Tensor k = TensorOf(operation, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC);
+    const Tensor v = TensorOf(operation, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC);
+    const Tensor out = TensorOf(operation, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC);
+    const Tensor statistics =
+        TensorOf(operation, CUDNN_ATTR_OPERATION_SDPA_FWD_STATSDESC);
+    const float scale =
+        Read(TensorOf(operation, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC))[0];
+    CheckSizes(k.sizes == v.sizes && q.sizes == out.sizes &&
+               q.sizes[1] % k.sizes[1] == 0 && q.sizes[3] == k.sizes[3] &&
+               q.sizes[0] == k.sizes[0]);
+    const Values of_q = Read(q), of_k = Read(k), of_v = Read(v);
+    Values result(out.elements()), log_sum_exps(statistics.elements());
+    const int64_t keys = k.sizes[2], channels = q.sizes[3];
+    const int64_t shared = q.sizes[1] / k.sizes[1];
+    statistics.ForEach([&](int64_t row, int64_t, const Sizes& at) {
+      std::vector<double> scores(keys);
+      const int64_t from_q = q.IndexOf({at[0], at[1], at[2], 0});
+      const auto from_k = [&](int64_t key) {
+        return k.IndexOf({at[0], at[1] / shared, key, 0});
+      };
+      double highest = -INFINITY, total = 0;
+      for (int64_t key = 0; key < keys; ++key) {
+        for (int64_t c = 0; c < channels; ++c) {
+          scores[key] += double{of_q[from_q + c]} * of_k[from_k(key) + c];
+        }
+        scores[key] *= scale;
+        highest = std::max(highest, scores[key]);
+      }
+      for (double& score : scores) total += score = std::exp(score - highest);
+      log_sum_exps[row] = static_cast<float>(highest + std::log(total));
+      for (int64_t c = 0; c < channels; ++c) {
+        double sum = 0;
+        for (int64_t key = 0; key < keys; ++key) {
+          sum += Rounded(q.type, static_cast<float>(scores[key])) *
+                 of_v[from_k(key) + c];
+        }
+        result[out.IndexOf({at[0], at[1], at[2], c})] =
+            static_cast<float>(sum / total);
+      }
+    });
+    Write(out, std::move(result));
+    Write(statistics, std::move(log_sum_exps));
+  }
+
+  static void CheckSizes(bool match) {
+    if (!match) Refuse("cuDNN: sizes of an operation's tensors do not match");
+  }
+
+  const Object& graph_;
+  const std::map<int64_t, void*> memory_;
+  const std::map<int64_t, float> numbers_;
+  std::map<int64_t, Values> between_;
+};
+
+// f(tensor) for those of the graph's operations.
+void ForTensors(const Object& graph, const std::function<void(Tensor)>& f) {
+  for (const ObjectPointer& operation :
+       graph.Of(CUDNN_ATTR_OPERATIONGRAPH_OPS).objects) {
+    for (const auto& [name, attribute] : operation->attributes) {
+      for (const ObjectPointer& part : attribute.objects) {
+        if (part->type == CUDNN_BACKEND_TENSOR_DESCRIPTOR) f(Tensor(*part));
+      }
+    }
+  }
+}
+
+void Execute(const Object& plan, const Object& pack, cudaStream_t stream) {
+  constexpr const char* kName = "cudnnBackendExecute";
+  const ObjectPointer graph = plan.Part(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG)
+                                  .Of(CUDNN_ATTR_ENGINECFG_ENGINE)
+                                  .objects.at(0);
+  const auto numbers = pack.Values<int64_t>(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS);
+  const auto pointers =
+      pack.Values<void*>(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS);
+  std::map<int64_t, void*> given, memory;
+  for (size_t i = 0; i < numbers.size(); ++i) given[numbers[i]] = pointers[i];
+  std::map<int64_t, float> of_host;
+  ForTensors(*graph, [&](const Tensor& tensor) {
+    if (tensor.between) return;
+    const auto found = given.find(tensor.number);
+    if (found == given.end()) {
+      Refuse(fmt::format("{}: no pointer of tensor {}", kName, tensor.number));
+    }
+    if (tensor.of_host) {
+      of_host[tensor.number] = *static_cast<const float*>(found->second);
+      return;
+    }
+    if (reinterpret_cast<uintptr_t>(found->second) % 16 != 0) {
+      Refuse(fmt::format("{}: the address of tensor {}", kName, tensor.number));
+    }
+    CheckOnDevice(kName, found->second, tensor.bytes());
+    memory[tensor.number] = found->second;
+  });
+  void* const workspace = pack.Value<void*>(CUDNN_ATTR_VARIANT_PACK_WORKSPACE);
+  CheckOnDevice(kName, workspace, kWorkspaceBytes);
+  Enqueue(stream, [graph, memory, of_host, workspace] {
+    std::memset(workspace, 0xFF, kWorkspaceBytes);
+    Run(*graph, memory, of_host).Execute();
+  });
+}
+
+}  // namespace
+}  // namespace trireme::cuda_emulation
+
+namespace emulation = trireme::cuda_emulation;
+using emulation::Refuse;
+
+struct cudnnContext : emulation::Handle {};
+
+extern "C" {
+
+size_t cudnnGetVersion() { return CUDNN_VERSION; }
+
+const char* cudnnGetErrorString(cudnnStatus_t) { return "emulated"; }
+
+void cudnnGetLastErrorString(char* text, size_t bytes) {
+  std::snprintf(text, bytes, "emulated");
+}
+
+cudnnStatus_t cudnnCreate(cudnnHandle_t* handle) {
+  *handle = new cudnnContext;
+  return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream) {
+  handle->stream = stream;
+  return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnBackendCreateDescriptor(
+    cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t* descriptor) {
+  *descriptor = new emulation::ObjectPointer(
+      std::make_shared<emulation::Object>(emulation::Object{.type = type}));
+  return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnBackendDestroyDescriptor(
+    cudnnBackendDescriptor_t descriptor) {
+  delete &emulation::PointerOf(descriptor);
+  return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t descriptor,
+                                       cudnnBackendAttributeName_t name,
+                                       cudnnBackendAttributeType_t type,
+                                       int64_t count, const void* values) {
+  emulation::Object& object = *emulation::PointerOf(descriptor);
+  if (object.finalized) Refuse("cuDNN: a finalized descriptor is changed");
+  emulation::Attribute attribute = {.type = type, .count = count};
+  if (type == CUDNN_TYPE_BACKEND_DESCRIPTOR) {
+    for (int64_t i = 0; i < count; ++i) {
+      attribute.objects.push_back(emulation::PointerOf(
+          static_cast<const cudnnBackendDescriptor_t*>(values)[i]));
+      if (!attribute.objects.back()->finalized) {
+        Refuse("cuDNN: a descriptor is used before it is finalized");
+      }
+    }
+  } else {
+    const auto* const bytes = static_cast<const char*>(values);
+    attribute.bytes.assign(bytes, bytes + count * emulation::BytesOf(type));
+  }
+  object.attributes[name] = std::move(attribute);
+  return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t descriptor) {
+  emulation::PointerOf(descriptor)->finalized = true;
+  return CUDNN_STATUS_SUCCESS;
+}
+
+// Of each graph there is one engine: the graph itself.
+cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t descriptor,
+                                       cudnnBackendAttributeName_t name,
+                                       cudnnBackendAttributeType_t, int64_t,
+                                       int64_t* count, void* values) {
+  const emulation::Object& object = *emulation::PointerOf(descriptor);
+  const auto result = [&]() -> emulation::ObjectPointer& {
+    return emulation::PointerOf(
+        *static_cast<const cudnnBackendDescriptor_t*>(values));
+  };
+  *count = 1;
+  switch (name) {
+    case CUDNN_ATTR_ENGINEHEUR_RESULTS:
+      result()->attributes[CUDNN_ATTR_ENGINECFG_ENGINE] =
+          object.Of(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH);
+      result()->finalized = true;
+      break;
+    case CUDNN_ATTR_ENGINECFG_ENGINE:
+      break;
+    case CUDNN_ATTR_ENGINE_NUMERICAL_NOTE:
+      *count = 0;
+      break;
+    case CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE:
+      *static_cast<int64_t*>(values) = emulation::kWorkspaceBytes;
+      break;
+    default:
+      Refuse(fmt::format("cudnnBackendGetAttribute: attribute {}",
+                         static_cast<int>(name)));
+  }
+  return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle,
+                                  cudnnBackendDescriptor_t plan,
+                                  cudnnBackendDescriptor_t pack) {
+  emulation::Execute(*emulation::PointerOf(plan), *emulation::PointerOf(pack),
+                     handle->stream);
+  return CUDNN_STATUS_SUCCESS;
+}
+
+}  // extern "C"
