@@ -219,6 +219,9 @@ absl::Status FillJobDefaults(Job& job) {
   if (job.precision() == Job::PRECISION_UNSPECIFIED) {
     job.set_precision(Job::BF16);
   }
+  if (job.attention_kernels() == Job::ATTENTION_KERNELS_UNSPECIFIED) {
+    job.set_attention_kernels(Job::CUDNN);
+  }
   if (job.precision() == Job::FP16) {
     RETURN_IF_ERROR(FillLossScaling(*job.mutable_loss_scaling()));
   } else if (job.has_loss_scaling()) {

@@ -69,13 +69,18 @@ absl::StatusOr<ComputeDevice> ComputeDevice::Choose(std::string_view text,
   return device;
 }
 
-std::unique_ptr<Device> ComputeDevice::Make(int64_t limit_bytes) const {
-  if (kind_ == DeviceKind::kCuda) return MakeCudaDevice(gpu_, limit_bytes);
+std::unique_ptr<Device> ComputeDevice::Make(int64_t limit_bytes,
+                                            AttentionLibrary attention) const {
+  if (kind_ == DeviceKind::kCuda) {
+    return MakeCudaDevice(gpu_, limit_bytes, CudaDevice::Memory::kPlain,
+                          attention);
+  }
   return std::make_unique<CpuDevice>(limit_bytes);
 }
 
-std::unique_ptr<Device> MakeDryDevice(DeviceKind kind) {
-  if (kind == DeviceKind::kCuda) return MakeDryCudaDevice();
+std::unique_ptr<Device> MakeDryDevice(DeviceKind kind,
+                                      AttentionLibrary attention) {
+  if (kind == DeviceKind::kCuda) return MakeDryCudaDevice(attention);
   return std::make_unique<CpuDevice>(std::numeric_limits<int64_t>::max(),
                                      CpuDevice::Mode::kDry);
 }

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "runtime/device/attention_library.h"
 #include "runtime/device/device.h"
 
 namespace trireme {
@@ -39,7 +40,8 @@ class ComputeDevice {
   // tenths of its share, or of what is free where that is less.
   int64_t memory_bytes() const { return memory_bytes_; }
 
-  std::unique_ptr<Device> Make(int64_t limit_bytes) const;
+  std::unique_ptr<Device> Make(int64_t limit_bytes,
+                               AttentionLibrary attention) const;
 
  private:
   DeviceKind kind_ = DeviceKind::kCpu;
@@ -51,7 +53,8 @@ class ComputeDevice {
 
 // A device that counts what one of the kind would hold and compute, and does
 // neither.
-std::unique_ptr<Device> MakeDryDevice(DeviceKind kind);
+std::unique_ptr<Device> MakeDryDevice(DeviceKind kind,
+                                      AttentionLibrary attention);
 
 // What `device` is, or counts for.
 inline DeviceKind DeviceKindOf(const Device& device) {

@@ -24,6 +24,7 @@
 ABSL_FLAG(std::string, device, "", "cpu, cuda or cuda:N");
 ABSL_FLAG(std::string, match, "", "only cases with this in their name");
 ABSL_FLAG(double, seconds, 0.1, "how long to measure each case");
+ABSL_FLAG(bool, own_attention, false, "not cuDNN's");
 
 namespace trireme {
 namespace {
@@ -82,8 +83,11 @@ int Run() {
     fmt::print(stderr, "{}\n", MessageOf(chosen.status()));
     return 1;
   }
-  const std::unique_ptr<Device> device = chosen->Make(kMemory);
-  const std::unique_ptr<Device> dry = MakeDryDevice(chosen->kind());
+  const AttentionLibrary attention = absl::GetFlag(FLAGS_own_attention)
+                                         ? AttentionLibrary::kOwn
+                                         : AttentionLibrary::kCudnn;
+  const std::unique_ptr<Device> device = chosen->Make(kMemory, attention);
+  const std::unique_ptr<Device> dry = MakeDryDevice(chosen->kind(), attention);
   const double copy_rate = CopyRate(*device);
   fmt::print("device {}, copies {:.1f} GB/s\n", chosen->text(),
              copy_rate / 1e9);

@@ -206,7 +206,8 @@ absl::StatusOr<ForwardReport> Forward(const ForwardOptions& options,
       Prepare(options, chosen, factory.world_size());
   RETURN_IF_ERROR(control.Agree(prepared.status(), "the model and its inputs"));
   const std::unique_ptr<Device> device = options.device.Make(
-      MemoryLimit(Job(), options.device, options.local_ranks));
+      MemoryLimit(Job(), options.device, options.local_ranks),
+      prepared->setup.attention_library);
   std::map<std::string, HostField> tensors;
   {
     const auto created =

@@ -231,7 +231,8 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
     return GiveBack(options, loaded->job, *everyone, control);
   }
   const std::unique_ptr<Device> device = options.device.Make(
-      MemoryLimit(loaded->job, options.device, options.local_ranks));
+      MemoryLimit(loaded->job, options.device, options.local_ranks),
+      loaded->setup.attention_library);
   // Latents of a GPU's model are decoded by the processor.
   CpuDevice host(std::numeric_limits<int64_t>::max());
   // Rank 0 shows what all have drawn.

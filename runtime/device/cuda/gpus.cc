@@ -14,9 +14,14 @@
 namespace trireme {
 namespace {
 
-Device::KernelTables CudaKernelTables() {
-  static const Kernels dry = DryKernels(CudaKernels());
-  return {.real = CudaKernels(), .dry = dry};
+Device::KernelTables CudaKernelTables(AttentionLibrary attention) {
+  const auto dry_of = [](AttentionLibrary of) {
+    return DryKernels(CudaKernels(of));
+  };
+  static const Kernels own = dry_of(AttentionLibrary::kOwn);
+  static const Kernels with_cudnn = dry_of(AttentionLibrary::kCudnn);
+  return {.real = CudaKernels(attention),
+          .dry = attention == AttentionLibrary::kCudnn ? with_cudnn : own};
 }
 
 }  // namespace
@@ -55,15 +60,16 @@ int64_t FreeBytesOfCudaGpu(int gpu) {
 }
 
 std::unique_ptr<Device> MakeCudaDevice(int gpu, int64_t limit_bytes,
-                                       CudaDevice::Memory memory) {
-  return std::make_unique<CudaDevice>(gpu, limit_bytes, CudaKernelTables(),
-                                      memory);
+                                       CudaDevice::Memory memory,
+                                       AttentionLibrary attention) {
+  return std::make_unique<CudaDevice>(gpu, limit_bytes,
+                                      CudaKernelTables(attention), memory);
 }
 
-std::unique_ptr<Device> MakeDryCudaDevice() {
-  return std::make_unique<Device>("dry cuda", /*on_host=*/false,
-                                  std::numeric_limits<int64_t>::max(),
-                                  /*memory=*/nullptr, CudaKernelTables());
+std::unique_ptr<Device> MakeDryCudaDevice(AttentionLibrary attention) {
+  return std::make_unique<Device>(
+      "dry cuda", /*on_host=*/false, std::numeric_limits<int64_t>::max(),
+      /*memory=*/nullptr, CudaKernelTables(attention));
 }
 
 }  // namespace trireme

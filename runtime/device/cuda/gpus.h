@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "runtime/device/attention_library.h"
 #include "runtime/device/cuda/cuda_device.h"
 #include "runtime/device/device.h"
 
@@ -33,11 +34,12 @@ int64_t FreeBytesOfCudaGpu(int gpu);
 // A CudaDevice with its kernels. The GPU exists (CHECKed).
 std::unique_ptr<Device> MakeCudaDevice(
     int gpu, int64_t limit_bytes,
-    CudaDevice::Memory memory = CudaDevice::Memory::kPlain);
+    CudaDevice::Memory memory = CudaDevice::Memory::kPlain,
+    AttentionLibrary attention = AttentionLibrary::kOwn);
 
 // Counts what the other would hold and compute; needs no GPU. Of a program that
 // was built without CUDA there is none (CHECKed).
-std::unique_ptr<Device> MakeDryCudaDevice();
+std::unique_ptr<Device> MakeDryCudaDevice(AttentionLibrary attention);
 
 }  // namespace trireme
 

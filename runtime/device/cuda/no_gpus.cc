@@ -17,12 +17,13 @@ int64_t FreeBytesOfCudaGpu(int) {
   return 0;
 }
 
-std::unique_ptr<Device> MakeCudaDevice(int, int64_t, CudaDevice::Memory) {
+std::unique_ptr<Device> MakeCudaDevice(int, int64_t, CudaDevice::Memory,
+                                       AttentionLibrary) {
   LOG(FATAL) << "a GPU of a program that was built without CUDA";
   return nullptr;
 }
 
-std::unique_ptr<Device> MakeDryCudaDevice() {
+std::unique_ptr<Device> MakeDryCudaDevice(AttentionLibrary) {
   LOG(FATAL) << "a dry GPU of a program that was built without CUDA";
   return nullptr;
 }

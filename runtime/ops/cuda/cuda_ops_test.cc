@@ -12,6 +12,7 @@
 #include "runtime/device/cuda/gpus.h"
 #include "runtime/device/cuda/orders_testing.h"
 #include "runtime/ops/attention.h"
+#include "runtime/ops/cuda/cudnn_graph.h"
 #include "runtime/ops/op_cases_testing.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/random.h"
@@ -23,8 +24,9 @@ namespace {
 using Values = std::vector<std::vector<double>>;
 
 // What is not written yet, and what is freed, is NaN.
-std::unique_ptr<Device> Gpu() {
-  return MakeCudaDevice(0, kPlenty, CudaDevice::Memory::kPoisoned);
+std::unique_ptr<Device> Gpu(
+    AttentionLibrary attention = AttentionLibrary::kOwn) {
+  return MakeCudaDevice(0, kPlenty, CudaDevice::Memory::kPoisoned, attention);
 }
 
 class CudaOpTest : public testing::TestWithParam<std::tuple<OpCase, DType>> {
@@ -126,52 +128,50 @@ struct MaskCase {
 class CudaAttentionTest
     : public testing::TestWithParam<std::tuple<MaskCase, DType>> {};
 
-TEST_P(CudaAttentionTest, SeesTheKeysThatTheHostSees) {
-  const auto& [mask_case, dtype] = GetParam();
+// Both passes on a device, whose heads of keys are `key_heads` for 4 of
+// queries.
+Values Attend(const MaskCase& mask_case, int64_t key_heads, DType dtype,
+              Device& device) {
   const int64_t channels = mask_case.channels;
-  const auto run = [&, &mask_case = mask_case, dtype = dtype](Device& device) {
-    AttentionMask mask;
-    if (mask_case.key_counts) {
-      mask.key_counts = Tensor::FromValues<int32_t>(
-          device, {3}, std::vector<int32_t>{90, 0, 37});
-    }
-    if (mask_case.causal) mask.diagonal = 5;
-    if (mask_case.packed) {
-      using Offsets = const std::vector<int64_t>;
-      mask.query_offsets =
-          std::make_shared<Offsets>(Offsets{0, 10, 10, 45, 70});
-      mask.key_offsets = std::make_shared<Offsets>(Offsets{0, 33, 40, 40, 90});
-    }
-    const auto heads = [&](const Tensor& x) {
-      HeadsView view;
-      view.tensor = x;
-      view.row_stride = x.dim(2);
-      view.batch = x.dim(0);
-      view.tokens = x.dim(1);
-      view.heads = x.dim(2) / channels;
-      view.head_dim = channels;
-      return view;
-    };
-    const auto operand = [&](int64_t tokens, int64_t of_heads, uint32_t seed) {
-      return RandomTensor(device, {3, tokens, of_heads * channels}, dtype,
-                          seed);
-    };
-    const Tensor q = operand(70, 4, 1), k = operand(90, 2, 2);
-    const Tensor v = operand(90, 2, 3), slope = operand(70, 4, 4);
-    const auto partial = AttentionForward(heads(q), heads(k), heads(v), 0.2,
-                                          mask, AttentionOutput::kUnrounded);
-    const auto whole = AttentionForward(heads(q), heads(k), heads(v), 0.2, mask,
-                                        AttentionOutput::kRounded);
-    const Tensor dq = Tensor::EmptyLike(q), dk = Tensor::EmptyLike(k);
-    const Tensor dv = Tensor::EmptyLike(v);
-    AttentionBackward(heads(q), heads(k), heads(v), whole, slope, 0.2, mask,
-                      heads(dq), heads(dk), heads(dv));
-    return ValuesOf({partial.out, partial.log_sum_exp, whole.out, dq, dk, dv});
+  AttentionMask mask;
+  if (mask_case.key_counts) {
+    mask.key_counts = Tensor::FromValues<int32_t>(
+        device, {3}, std::vector<int32_t>{90, 0, 37});
+  }
+  if (mask_case.causal) mask.diagonal = 5;
+  if (mask_case.packed) {
+    using Offsets = const std::vector<int64_t>;
+    mask.query_offsets = std::make_shared<Offsets>(Offsets{0, 10, 10, 45, 70});
+    mask.key_offsets = std::make_shared<Offsets>(Offsets{0, 33, 40, 40, 90});
+  }
+  const auto heads = [&](const Tensor& x) {
+    HeadsView view;
+    view.tensor = x;
+    view.row_stride = x.dim(2);
+    view.batch = x.dim(0);
+    view.tokens = x.dim(1);
+    view.heads = x.dim(2) / channels;
+    view.head_dim = channels;
+    return view;
   };
-  CpuDevice host(kPlenty);
-  const std::unique_ptr<Device> gpu = Gpu();
-  const Values expected = run(host);
-  const Values got = run(*gpu);
+  const auto operand = [&](int64_t tokens, int64_t of_heads, uint32_t seed) {
+    return RandomTensor(device, {3, tokens, of_heads * channels}, dtype, seed);
+  };
+  const Tensor q = operand(70, 4, 1), k = operand(90, key_heads, 2);
+  const Tensor v = operand(90, key_heads, 3), slope = operand(70, 4, 4);
+  const auto partial = AttentionForward(heads(q), heads(k), heads(v), 0.2, mask,
+                                        AttentionOutput::kUnrounded);
+  const auto whole = AttentionForward(heads(q), heads(k), heads(v), 0.2, mask,
+                                      AttentionOutput::kRounded);
+  const Tensor dq = Tensor::EmptyLike(q), dk = Tensor::EmptyLike(k);
+  const Tensor dv = Tensor::EmptyLike(v);
+  AttentionBackward(heads(q), heads(k), heads(v), whole, slope, 0.2, mask,
+                    heads(dq), heads(dk), heads(dv));
+  return ValuesOf({partial.out, partial.log_sum_exp, whole.out,
+                   whole.log_sum_exp, dq, dk, dv});
+}
+
+void ExpectNearHosts(const Values& got, const Values& expected, DType dtype) {
   for (size_t i = 0; i < got.size(); ++i) {
     for (size_t j = 0; j < got[i].size(); ++j) {
       // Of no key the logarithm is -inf on both.
@@ -179,6 +179,41 @@ TEST_P(CudaAttentionTest, SeesTheKeysThatTheHostSees) {
       ASSERT_NEAR(got[i][j], expected[i][j],
                   6 * RoundingOf(dtype) * (1 + std::abs(expected[i][j])))
           << "output " << i << " element " << j;
+    }
+  }
+}
+
+TEST_P(CudaAttentionTest, SeesTheKeysThatTheHostSees) {
+  const auto& [mask_case, dtype] = GetParam();
+  CpuDevice host(kPlenty);
+  const std::unique_ptr<Device> gpu = Gpu();
+  ExpectNearHosts(Attend(mask_case, 2, dtype, *gpu),
+                  Attend(mask_case, 2, dtype, host), dtype);
+}
+
+// What cuDNN computes, and what it leaves to our kernels: masks, and channels
+// that are no multiple of 16 bytes.
+TEST(CudnnAttentionTest, IsTheHostsAttention) {
+  if (const absl::Status found = FindCudnn(); !found.ok()) {
+    GTEST_SKIP() << found.message();
+  }
+  CpuDevice host(kPlenty);
+  const std::unique_ptr<Device> own = Gpu();
+  const std::unique_ptr<Device> gpu = Gpu(AttentionLibrary::kCudnn);
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+    for (const int64_t key_heads : {2, 4}) {
+      const MaskCase none = {.channels = 24};
+      const Values got = Attend(none, key_heads, dtype, *gpu);
+      ExpectNearHosts(got, Attend(none, key_heads, dtype, host), dtype);
+      // Other kernels round otherwise.
+      const Values of_own = Attend(none, key_heads, dtype, *own);
+      EXPECT_FALSE(got[2] == of_own[2] && got[3] == of_own[3]) << "forward";
+      EXPECT_FALSE(got[5] == of_own[5]) << "backward";
+    }
+    for (const MaskCase& left :
+         {MaskCase{.key_counts = true}, MaskCase{.causal = true},
+          MaskCase{.channels = 28}}) {
+      EXPECT_TRUE(Attend(left, 2, dtype, *gpu) == Attend(left, 2, dtype, *own));
     }
   }
 }
