@@ -6,7 +6,9 @@
 #include <optional>
 #include <utility>
 
+#include "moe/expert_slices.h"
 #include "moe/row_exchange.h"
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
 #include "runtime/ops/embedding.h"
@@ -24,18 +26,21 @@ struct Dispatch::Routes {
   Tensor routes;  // of sorted, without what goes nowhere
   Tensor tokens;
   std::shared_ptr<ExpertRows> rows;
+  ExpertSlices slices;
 
   const Communicators* communicators = nullptr;  // null: rows stay
   std::optional<RowCounts> counts;
   bool by_nodes = false;
   std::shared_ptr<const RowChunks> chunks;  // null: in one
   int64_t capacity = 0;                     // rows that memory is taken for
-  Tensor by_expert;  // int32 [capacity]: the received row of each expert's row
-  Tensor by_rank;    // and the other way round
+  // int32 [gathered slices·capacity]: the received row of each expert's row;
+  // and [capacity] the other way round, of the first slice.
+  Tensor by_expert;
+  Tensor by_rank;
 
   // Rows of routes, by expert, to the experts' ranks.
   Tensor Send(const Tensor& rows) const;
-  // Rows of this rank's experts back to the routes.
+  // Rows of this rank's experts back to the routes, those of slices summed.
   Tensor Return(const Tensor& rows) const;
   // Has rows go to the experts' ranks. `table`: of each rank's routes those to
   // each expert.
@@ -59,11 +64,13 @@ int64_t MostRows(const Tensor& experts, int64_t num_experts,
 
 // Rows that a rank receives at most.
 int64_t MostReceived(const Tensor& experts, const DispatchSizes& sizes,
-                     const ExpertExchange& exchange, int64_t ranks) {
+                     const ExpertExchange& exchange, int64_t ranks,
+                     const ExpertSlices& slices) {
+  const int64_t own = std::max<int64_t>(1, sizes.experts / ranks);
   const int64_t most =
-      MostRows(experts, sizes.experts / ranks, sizes.most_of_expert) * ranks;
+      MostRows(experts, own, sizes.most_of_expert) * ranks / slices.gathered();
   if (exchange.max_load == 0) return most;
-  const auto even = static_cast<double>(experts.num_elements());
+  const auto even = static_cast<double>(experts.num_elements() * slices.copies);
   return std::min(most,
                   static_cast<int64_t>(std::ceil(exchange.max_load * even)));
 }
@@ -74,20 +81,20 @@ std::vector<int64_t> Evenly(int64_t rows, int64_t groups) {
   return counts;
 }
 
-// Routes of any rank, of which the experts of `rank` have so many times their
-// share, at most `most`.
-std::vector<int64_t> Unevenly(const std::vector<int64_t>& counts, int64_t ranks,
-                              int64_t rank, double load, int64_t most) {
+// Routes of any rank, of which so many experts from `first` have `load` times
+// their share, at most `most`.
+std::vector<int64_t> Unevenly(const std::vector<int64_t>& counts, int64_t first,
+                              int64_t own, double load, int64_t most) {
   const auto experts = static_cast<int64_t>(counts.size());
-  const int64_t local = experts / ranks;
   const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t{0});
   const int64_t hot =
       std::min({all, most,
-                static_cast<int64_t>(load * static_cast<double>(all) /
-                                     static_cast<double>(ranks))});
-  std::vector<int64_t> uneven = Evenly(all - hot, experts - local);
-  const std::vector<int64_t> own = Evenly(hot, local);
-  uneven.insert(uneven.begin() + rank * local, own.begin(), own.end());
+                static_cast<int64_t>(load * static_cast<double>(all * own) /
+                                     static_cast<double>(experts))});
+  if (own == experts) return counts;
+  std::vector<int64_t> uneven = Evenly(all - hot, experts - own);
+  const std::vector<int64_t> of_own = Evenly(hot, own);
+  uneven.insert(uneven.begin() + first, of_own.begin(), of_own.end());
   return uneven;
 }
 
@@ -153,7 +160,7 @@ void Dispatch::Routes::Exchange(Device& device,
   std::vector<int32_t> to_received(capacity, 0);
   std::vector<int32_t> to_expert(capacity, 0);
   std::vector<int64_t> next(local, 0);
-  std::partial_sum(rows->counts.begin(), rows->counts.end() - 1,
+  std::partial_sum(rows->counts.begin(), rows->counts.begin() + local - 1,
                    next.begin() + 1);
   int64_t at = 0;
   for (int64_t from = 0; from < ranks; ++from) {
@@ -164,24 +171,33 @@ void Dispatch::Routes::Exchange(Device& device,
       }
     }
   }
-  by_expert = Upload<int32_t>(device, {capacity}, to_received,
-                              MemoryCategory::kActivations, name);
+  std::vector<int32_t> of_slices;
+  for (int64_t slice = 0; slice < slices.gathered(); ++slice) {
+    of_slices.insert(of_slices.end(), to_received.begin(), to_received.end());
+  }
+  by_expert = Upload<int32_t>(device, {static_cast<int64_t>(of_slices.size())},
+                              of_slices, MemoryCategory::kActivations, name);
   by_rank = Upload<int32_t>(device, {capacity}, to_expert,
                             MemoryCategory::kActivations, name);
 }
 
 Tensor Dispatch::Routes::Send(const Tensor& rows) const {
-  if (communicators == nullptr) return rows;
-  return GatherRows(ExchangeRows(*communicators, *counts, by_nodes, rows,
+  const Tensor copies = CopyGroups(rows, sorted.counts, slices.copies);
+  if (communicators == nullptr) return copies;
+  return GatherRows(ExchangeRows(*communicators, *counts, by_nodes, copies,
                                  capacity, name + " rows"),
                     by_expert);
 }
 
 Tensor Dispatch::Routes::Return(const Tensor& rows) const {
-  if (communicators == nullptr) return rows;
-  return ExchangeRows(*communicators, counts->Transposed(), by_nodes,
-                      GatherRows(rows, by_rank), sorted.rows(),
-                      name + " results");
+  Tensor copies = rows;
+  if (communicators != nullptr) {
+    copies =
+        ExchangeRows(*communicators, counts->Transposed(), by_nodes,
+                     GatherRows(SumSlices(rows, slices.gathered()), by_rank),
+                     slices.copies * sorted.rows(), name + " results");
+  }
+  return SumCopies(copies, sorted.counts, slices.copies);
 }
 
 void Dispatch::Routes::MoveRows(ForwardContext& context, const Tensor& experts,
@@ -191,8 +207,8 @@ void Dispatch::Routes::MoveRows(ForwardContext& context, const Tensor& experts,
   const ExpertExchange& exchange = context.parallel.options().experts;
   const int rank = context.parallel.communicators().ExpertGroup().rank();
   const int64_t ranks = counts->ranks();
-  const int64_t local = sizes.experts / ranks;
-  const int64_t most = MostReceived(experts, sizes, exchange, ranks);
+  const int64_t local = std::max<int64_t>(1, sizes.experts / ranks);
+  const int64_t most = MostReceived(experts, sizes, exchange, ranks, slices);
   for (int64_t other = 0; other < ranks; ++other) {
     if (counts->ReceivedBy(other) <= most) continue;
     context.parallel.Refuse(ResourceExhausted(
@@ -204,15 +220,25 @@ void Dispatch::Routes::MoveRows(ForwardContext& context, const Tensor& experts,
   const int64_t received = counts->ReceivedBy(rank);
   capacity = experts.device().dry() ? std::max(most, received) : received;
   communicators = &context.parallel.communicators();
+  // Rows of a rank whose neighbours' slices are here come from its share of the
+  // ranks, for each of the slices.
+  const int64_t gathered = slices.gathered();
+  const int64_t sources = ranks / gathered;
+  const int64_t first = rank % gathered * sources;
   rows->counts.clear();
-  for (int64_t e = 0; e < local; ++e) {
+  for (int64_t e = 0; e < local * gathered; ++e) {
     std::vector<int64_t> from;
-    for (int64_t other = 0; other < ranks; ++other) {
-      from.push_back(table[other * sizes.experts + rank * local + e]);
+    for (int64_t other = first; other < first + sources; ++other) {
+      from.push_back(table[(other * ranks + rank) * local + e / gathered]);
     }
     rows->counts.push_back(
         std::accumulate(from.begin(), from.end(), int64_t{0}));
-    if (exchange.sums_by_rank) rows->from_ranks.push_back(std::move(from));
+    if (exchange.sums_by_rank || gathered > 1) {
+      rows->from_ranks.push_back(std::move(from));
+    }
+  }
+  if (gathered > 1) {
+    rows->weights = &communicators->ExpertSlices(static_cast<int>(gathered));
   }
   if (num_chunks > 1 || !shadowed.experts.empty()) {
     Divide(experts, table, rank, num_chunks, std::move(shadowed));
@@ -225,8 +251,8 @@ void Dispatch::Routes::Divide(const Tensor& experts,
                               const std::vector<int64_t>& table, int rank,
                               int64_t num_chunks, ShadowedExperts shadowed) {
   auto divided = std::make_shared<RowChunks>(
-      MakeRowChunks(experts, table, counts->ranks(), rank, num_chunks, capacity,
-                    std::move(shadowed)));
+      MakeRowChunks(experts, table, counts->ranks(), rank, slices, num_chunks,
+                    capacity, std::move(shadowed)));
   divided->name = name;
   divided->communicators = communicators;
   divided->by_nodes = by_nodes;
@@ -253,28 +279,40 @@ Dispatch::Dispatch(ForwardContext& context, const std::string& name,
   if (context.parallel.grid().size(Axis::kExpert) > 1) {
     Communicator& group = context.parallel.communicators().ExpertGroup();
     const ExpertExchange& exchange = context.parallel.options().experts;
+    ExpertSlices& slices = routes->slices;
+    slices = {.slices = sizes.slices, .copies = sizes.slices};
     std::vector<int64_t> imagined = routes->sorted.counts;
     if (exchange.expected_load > 1) {
+      const int64_t own = std::max<int64_t>(1, sizes.experts / group.size());
       imagined = Unevenly(
-          imagined, group.size(), group.rank(), exchange.expected_load,
-          MostReceived(experts, sizes, exchange, group.size()) / group.size());
+          imagined, group.rank() / sizes.slices * own, own,
+          exchange.expected_load,
+          MostReceived(experts, sizes, exchange, group.size(), slices) /
+              group.size());
     }
     const std::vector<int64_t> table =
         GatherCounts(device, group, routes->sorted.counts, imagined, name);
-    const RowCounts counts = CountsBetween(group.size(), table);
-    routes->rows->ranks = group.size();
-    routes->rows->may_move_weights = exchange.moves == Moves::kAdaptive;
+    if (sizes.slices > 1) routes->rows->ranks_in_order = sizes.experts;
+    if (exchange.moves == Moves::kAdaptive) {
+      routes->rows->may_gather = group.size();
+    }
     const ExpertExchange::Choice choice =
-        ChooseExchange(exchange, counts, sizes, device.dry());
+        ChooseExchange(exchange, table, group.size(), sizes, device.dry());
     routes->by_nodes = choice.by_nodes;
     if (choice.moves == Moves::kWeights) {
       routes->rows->weights = &group;
+      routes->rows->counts =
+          CountsOfCopies(routes->sorted.counts, slices.copies);
     } else {
+      slices.copies = choice.row_copies;
+      CHECK_EQ(slices.copies * slices.gathered(), slices.slices) << name;
+      CHECK(exchange.shadowed == 0 || slices.slices == 1) << name;
       ShadowedExperts shadowed =
           Shadowed(experts, sizes, exchange.shadowed, table, group);
       // A dry device counts all rows as on their way.
-      const std::vector<int64_t> moving =
-          device.dry() ? table : Without(shadowed.experts, table, group.size());
+      const std::vector<int64_t> moving = RoutesToSlices(
+          device.dry() ? table : Without(shadowed.experts, table, group.size()),
+          group.size(), slices);
       routes->counts = CountsBetween(group.size(), moving);
       routes->MoveRows(context, experts, sizes, moving, choice.chunks,
                        std::move(shadowed));

@@ -17,9 +17,10 @@
 // the load that is expected of the rank with most (ExpertExchange).
 //
 // Where the plan has weights move, or they are fewer bytes at a call's load,
-// rows stay and experts come (ExpertLinear). Every rank knows all ranks'
-// counts, and so all choose alike; results and gradients have the same bits
-// either way.
+// rows stay and experts come (ExpertLinear); or, of an expert that several
+// ranks share, rows go to some of them and the others' slices come
+// (expert_slices.h). Every rank knows all ranks' counts, and so all choose
+// alike; results and gradients have the same bits either way.
 
 #ifndef TRIREME_MOE_DISPATCH_H_
 #define TRIREME_MOE_DISPATCH_H_

@@ -18,9 +18,40 @@ int64_t BusiestRows(const RowCounts& counts) {
   return busiest;
 }
 
-bool WeightsAreLess(const RowCounts& counts, const DispatchSizes& sizes) {
-  const int64_t others = sizes.experts - sizes.experts / counts.ranks();
-  return others * sizes.expert_bytes < BusiestRows(counts) * sizes.row_bytes;
+// Slices of all experts that a rank does not own.
+int64_t SlicesOfOthers(int64_t ranks, const DispatchSizes& sizes) {
+  const int64_t all = sizes.experts * sizes.slices;
+  return all - all / ranks;
+}
+
+int64_t BytesOfRows(const std::vector<int64_t>& table, int64_t ranks,
+                    int64_t copies, const DispatchSizes& sizes) {
+  const ExpertSlices slices = {.slices = sizes.slices, .copies = copies};
+  return BusiestRows(
+             CountsBetween(ranks, RoutesToSlices(table, ranks, slices))) *
+             sizes.row_bytes +
+         (slices.gathered() - 1) * sizes.expert_bytes;
+}
+
+// Whatever is fewest bytes for the rank that has most to send or receive; of
+// what is alike, rows to all slices.
+void ChooseByBytes(const std::vector<int64_t>& table, int64_t ranks,
+                   const DispatchSizes& sizes,
+                   const std::vector<int>& gathered_slices,
+                   ExpertExchange::Choice& choice) {
+  choice.moves = Moves::kRows;
+  choice.row_copies = static_cast<int>(sizes.slices);
+  int64_t fewest = BytesOfRows(table, ranks, sizes.slices, sizes);
+  for (const int gathered : gathered_slices) {
+    const int64_t copies = sizes.slices / gathered;
+    const int64_t bytes = BytesOfRows(table, ranks, copies, sizes);
+    if (bytes >= fewest) continue;
+    fewest = bytes;
+    choice.row_copies = static_cast<int>(copies);
+  }
+  if (SlicesOfOthers(ranks, sizes) * sizes.expert_bytes < fewest) {
+    choice.moves = Moves::kWeights;
+  }
 }
 
 // Rows of the rank that receives most, over those of even routing.
@@ -54,25 +85,39 @@ int64_t MostWanted(const std::vector<int64_t>& table, int64_t ranks) {
 }  // namespace
 
 ExpertExchange::Choice ChooseExchange(const ExpertExchange& exchange,
-                                      const RowCounts& counts,
-                                      const DispatchSizes& sizes, bool dry) {
+                                      const std::vector<int64_t>& table,
+                                      int64_t ranks, const DispatchSizes& sizes,
+                                      bool dry) {
+  const int all = static_cast<int>(sizes.slices);
   ExpertExchange::Choice choice = {
       .moves = exchange.moves,
-      .by_nodes =
-          exchange.node_ranks > 1 && exchange.node_ranks < counts.ranks(),
-      .chunks = exchange.chunks};
+      .by_nodes = exchange.node_ranks > 1 && exchange.node_ranks < ranks,
+      .chunks = exchange.chunks,
+      .row_copies = exchange.row_copies == 0 ? all : exchange.row_copies};
   if (exchange.moves != Moves::kAdaptive) return choice;
-  choice.moves =
-      !dry && WeightsAreLess(counts, sizes) ? Moves::kWeights : Moves::kRows;
-  for (const ExpertExchange::Choice& tuned : exchange.choices) {
-    if (dry) choice.chunks = std::max(choice.chunks, tuned.chunks);
+  if (dry) {
+    // Rows to all slices take as much memory as any, with the weights that may
+    // come beside them.
+    choice.moves = Moves::kRows;
+    choice.row_copies = all;
+    for (const ExpertExchange::Choice& tuned : exchange.choices) {
+      choice.chunks = std::max(choice.chunks, tuned.chunks);
+    }
+    return choice;
   }
-  if (dry || exchange.choices.empty()) return choice;
-  const double load = LoadOf(counts);
-  for (const ExpertExchange::Choice& tuned : exchange.choices) {
-    if (load <= tuned.max_load) return tuned;
+  if (exchange.choices.empty()) {
+    ChooseByBytes(table, ranks, sizes, exchange.gathered_slices(), choice);
+    return choice;
   }
-  return exchange.choices.back();
+  const double load = LoadOf(CountsBetween(
+      ranks, RoutesToSlices(table, ranks,
+                            {.slices = sizes.slices, .copies = sizes.slices})));
+  const auto tuned = std::find_if(
+      exchange.choices.begin(), exchange.choices.end() - 1,
+      [&](const ExpertExchange::Choice& c) { return load <= c.max_load; });
+  choice = *tuned;
+  if (choice.row_copies == 0) choice.row_copies = all;
+  return choice;
 }
 
 std::vector<int64_t> ChooseShadowed(const std::vector<int64_t>& table,

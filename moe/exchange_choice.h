@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "moe/expert_slices.h"
 #include "moe/row_exchange.h"
 #include "parallel/expert_exchange.h"
 
@@ -15,19 +16,24 @@ namespace trireme {
 
 struct DispatchSizes {
   int64_t experts = 0;
+  // Ranks that share an expert.
+  int64_t slices = 1;
   // Routes of a rank's tokens that any one expert has at most.
   int64_t most_of_expert = 0;
-  // Bytes on their way, forward and backward, of a row; of an expert that comes
-  // with all others; and of one that is shadowed.
+  // Bytes on their way, forward and backward, of a row; of an expert, or a
+  // slice, that comes to other rows; and of one that is shadowed.
   int64_t row_bytes = 0;
   int64_t expert_bytes = 0;
   int64_t shadowed_bytes = 0;
 };
 
-// A dry device takes memory for the most that may come.
+// What moves by `table`, [ranks, experts], of each rank's routes those to each
+// expert; with row_copies of rows that move. A dry device takes memory for the
+// most that may come.
 ExpertExchange::Choice ChooseExchange(const ExpertExchange& exchange,
-                                      const RowCounts& counts,
-                                      const DispatchSizes& sizes, bool dry);
+                                      const std::vector<int64_t>& table,
+                                      int64_t ranks, const DispatchSizes& sizes,
+                                      bool dry);
 
 // The experts whose weights go to all ranks, where their rows stay: greedily,
 // those that have most rows from others first, as long as the rank that has

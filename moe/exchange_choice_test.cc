@@ -36,6 +36,30 @@ TEST(ExchangeChoice, AHotExpertIsShadowedWhereItsRowsAreMore) {
               IsEmpty());
 }
 
+// Four ranks share each of two experts. Rows to r of them and the weights of
+// 4/r - 1 neighbours are fewest bytes at about r = sqrt(bytes of an expert /
+// bytes of one copy of the rows).
+TEST(ExchangeChoice, TheMoreRowsThereAreTheFewerOfAnExpertsRanksGetThem) {
+  ExpertExchange exchange = {.moves = ExpertExchange::Moves::kAdaptive,
+                             .slices = 4};
+  const auto choose = [&](int64_t rows) {
+    DispatchSizes sizes = {
+        .experts = 2, .slices = 4, .row_bytes = 1, .expert_bytes = 140};
+    return ChooseExchange(exchange, std::vector<int64_t>(8 * 2, rows / 2), 8,
+                          sizes, /*dry=*/false);
+  };
+  EXPECT_EQ(choose(40).row_copies, 4);
+  EXPECT_EQ(choose(100).row_copies, 2);
+  EXPECT_EQ(choose(400).row_copies, 1);
+  for (const int64_t rows : {40, 100, 400}) {
+    EXPECT_EQ(choose(rows).moves, ExpertExchange::Moves::kRows) << rows;
+  }
+  EXPECT_EQ(choose(1000).moves, ExpertExchange::Moves::kWeights);
+  // What no group of ranks was made for is not chosen.
+  exchange.choices = {{.max_load = 8, .row_copies = 2}};
+  EXPECT_EQ(choose(40).row_copies, 2);
+}
+
 TEST(ExchangeChoice, EvenRoutingShadowsNone) {
   EXPECT_THAT(ChooseShadowed(WithHot(10), kRanks, 8, WithShadowOf(1)),
               IsEmpty());

@@ -1,49 +1,76 @@
 #include "moe/expert_linear.h"
 
+#include <functional>
 #include <utility>
 
+#include "moe/expert_slices.h"
 #include "runtime/ops/grouped_matmul.h"
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
 namespace {
 
-Tensor OfAllExperts(const Tensor& own, int64_t ranks, const ExpertRows& rows) {
+Tensor OfRanks(const Tensor& own, int64_t ranks, const std::string& name) {
   return Tensor::Empty(own.device(),
                        {ranks * own.dim(0), own.dim(1), own.dim(2)},
-                       own.dtype(), MemoryCategory::kCommunication, rows.name);
+                       own.dtype(), MemoryCategory::kCommunication, name);
 }
 
-// Each rank's part first, then their sum in the order of ranks: what a
-// reduce-scatter of parts makes.
-Tensor SumByRank(const Tensor& x, const Tensor& dy, const ExpertRows& rows,
-                 const Tensor& like) {
+// As another load would.
+void TakeMemory(const Tensor& own, int64_t times, const ExpertRows& rows) {
+  if (rows.may_gather > 1 && own.device().dry()) {
+    OfRanks(own, times * rows.may_gather, rows.name);
+  }
+}
+
+// Each rank's part first, then their sum: what an exchange of parts makes.
+Tensor SumOfParts(const Tensor& x, const Tensor& dy, const ExpertRows& rows,
+                  const Tensor& like) {
   const auto experts = static_cast<int64_t>(rows.from_ranks.size());
-  Tensor sum;
   std::vector<int64_t> begins(experts, 0);
   for (int64_t e = 1; e < experts; ++e) {
     begins[e] = begins[e - 1] + rows.counts[e - 1];
   }
-  for (int64_t rank = 0; rank < rows.ranks; ++rank) {
-    const Tensor part = Tensor::Zeros(like.device(), like.shape(), like.dtype(),
-                                      MemoryCategory::kWorkspace, rows.name);
-    for (int64_t e = 0; e < experts; ++e) {
-      const int64_t count[] = {rows.from_ranks[e][rank]};
-      const int64_t end = begins[e] + count[0];
-      if (count[0] > 0) {
-        GroupedMatMulAccumulate(dy.Slice(begins[e], end),
-                                x.Slice(begins[e], end), count,
-                                part.Slice(e, e + 1));
-      }
-      begins[e] = end;
-    }
-    if (rank == 0) {
-      sum = part;
-    } else {
-      AddInPlace(part, sum);
-    }
+  const auto ranks = static_cast<int64_t>(rows.from_ranks.front().size());
+  return SumByTree(
+      ranks, rows.ranks_in_order == 0 ? ranks : rows.ranks_in_order,
+      [&](int64_t rank) {
+        const Tensor part =
+            Tensor::Zeros(like.device(), like.shape(), like.dtype(),
+                          MemoryCategory::kWorkspace, rows.name);
+        for (int64_t e = 0; e < experts; ++e) {
+          const int64_t count[] = {rows.from_ranks[e][rank]};
+          const int64_t end = begins[e] + count[0];
+          if (count[0] > 0) {
+            GroupedMatMulAccumulate(dy.Slice(begins[e], end),
+                                    x.Slice(begins[e], end), count,
+                                    part.Slice(e, e + 1));
+          }
+          begins[e] = end;
+        }
+        return part;
+      });
+}
+
+// This rank's share of the sum of what the ranks of `rows.weights` have for all
+// of theirs.
+Tensor SumOverRanks(const Tensor& all, const Tensor& own,
+                    const ExpertRows& rows) {
+  Communicator& group = *rows.weights;
+  const std::string name = rows.name + " gradients";
+  if (rows.ranks_in_order == 0) {
+    const Tensor sum = Tensor::Empty(own.device(), own.shape(), own.dtype(),
+                                     MemoryCategory::kCommunication, rows.name);
+    group.ReduceScatter(all, sum, name).Wait();
+    return sum;
   }
-  return sum;
+  const Tensor parts = OfRanks(own, group.size(), rows.name);
+  group.AllToAll(all, parts, name).Wait();
+  // Of one rank's rows each, or what is a tree's branch already.
+  const int64_t in_order = rows.from_ranks.empty() ? rows.ranks_in_order : 1;
+  return SumByTree(group.size(), in_order, [&](int64_t rank) {
+    return parts.Slice(rank * own.dim(0), (rank + 1) * own.dim(0));
+  });
 }
 
 }  // namespace
@@ -55,12 +82,10 @@ Tensor ExpertMatrices(const Tensor& weight) {
 Tensor ExpertWeights(const Parameter& weight, const ExpertRows& rows) {
   const Tensor own = ExpertMatrices(weight.value);
   if (rows.weights == nullptr) {
-    if (rows.may_move_weights && own.device().dry()) {
-      OfAllExperts(own, rows.ranks, rows);
-    }
+    TakeMemory(own, /*times=*/1, rows);
     return own;
   }
-  const Tensor all = OfAllExperts(own, rows.ranks, rows);
+  const Tensor all = OfRanks(own, rows.weights->size(), rows.name);
   rows.weights->AllGather(own, all, rows.name + " weights").Wait();
   return all;
 }
@@ -69,23 +94,22 @@ void AddExpertGradient(const Tensor& x, const Tensor& dy,
                        const ExpertRows& rows, Parameter& weight) {
   const Tensor own = ExpertMatrices(weight.grad);
   if (rows.weights == nullptr) {
-    if (rows.may_move_weights && own.device().dry()) {
-      OfAllExperts(own, rows.ranks, rows);
-    }
+    TakeMemory(own, rows.ranks_in_order == 0 ? 1 : 2, rows);
     if (rows.from_ranks.empty()) {
       GroupedMatMulAccumulate(dy, x, rows.counts, own);
     } else {
-      AddInPlace(SumByRank(x, dy, rows, own), own);
+      AddInPlace(SumOfParts(x, dy, rows, own), own);
     }
     return;
   }
-  const Tensor all = OfAllExperts(own, rows.ranks, rows);
-  all.FillZero();
-  GroupedMatMulAccumulate(dy, x, rows.counts, all);
-  const Tensor sum = Tensor::Empty(own.device(), own.shape(), own.dtype(),
-                                   MemoryCategory::kCommunication, rows.name);
-  rows.weights->ReduceScatter(all, sum, rows.name + " gradients").Wait();
-  AddInPlace(sum, own);
+  Tensor all = OfRanks(own, rows.weights->size(), rows.name);
+  if (rows.from_ranks.empty()) {
+    all.FillZero();
+    GroupedMatMulAccumulate(dy, x, rows.counts, all);
+  } else {
+    all = SumOfParts(x, dy, rows, all);
+  }
+  AddInPlace(SumOverRanks(all, own, rows), own);
 }
 
 Variable ExpertLinear(Tape& tape, const Variable& x, Parameter& weight,

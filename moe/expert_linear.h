@@ -20,17 +20,19 @@ namespace trireme {
 struct ExpertRows {
   std::string name;
   std::vector<int64_t> counts;
-  // The ranks that hold every expert once, where their weights come here: the
-  // rows are those of all experts. Null: of this rank's experts.
+  // The ranks whose weights come here, where they do: the rows are those of all
+  // of theirs, by rank. Null: of this rank's experts.
   Communicator* weights = nullptr;
-  // Rows of each expert from each rank of the expert group, where gradients of
+  // Of the ranks that rows come from as many as are summed in order, before
+  // their sums are by a tree (SumByTree); 0: all.
+  int64_t ranks_in_order = 0;
+  // Rows of each expert from each rank whose rows come here, where gradients of
   // weights are summed rank by rank, as they are where weights move. Empty:
   // they are summed over all rows at once.
   std::vector<std::vector<int64_t>> from_ranks;
-  // Weights may move at another load: a dry device takes memory for them.
-  bool may_move_weights = false;
-  // Of the expert group.
-  int64_t ranks = 1;
+  // Weights may move at another load: a dry device takes memory for those of
+  // so many ranks.
+  int64_t may_gather = 1;
 };
 
 // [experts, out, in], whatever parts `out` has.

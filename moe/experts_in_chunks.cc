@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "moe/expert_linear.h"
+#include "moe/expert_slices.h"
 #include "moe/route_functions.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/grouped_matmul.h"
@@ -54,10 +55,10 @@ class WayBack {
   void Start(const RowChunks::Chunk& chunk, const Tensor& rows) {
     MakeRoom(rows);
     const int64_t end = begin_ + chunk.sent;
-    travelling_.push_back(
-        StartExchange(*rows_.communicators, chunk.counts.Transposed(),
-                      rows_.by_nodes, GatherRows(rows, chunk.by_rank),
-                      returned_.Slice(begin_, end), rows_.name + what_));
+    travelling_.push_back(StartExchange(
+        *rows_.communicators, chunk.counts.Transposed(), rows_.by_nodes,
+        GatherRows(SumSlices(rows, rows_.slices.gathered()), chunk.by_rank),
+        returned_.Slice(begin_, end), rows_.name + what_));
     begin_ = end;
   }
   // Of rows that stayed.
@@ -104,12 +105,6 @@ struct Part {
   std::span<const int64_t> counts;
   Tensor in, out;
 };
-
-Part PartOf(const RowChunks& rows, size_t chunk, const Parameter& in,
-            const Parameter& out) {
-  return {rows.chunks[chunk].of_experts, ExpertWeights(in, *rows.rows),
-          ExpertWeights(out, *rows.rows)};
-}
 
 std::optional<ShadowedWeights> Shadow(const RowChunks& rows,
                                       const Parameter& weight) {
@@ -212,19 +207,23 @@ ExpertsInChunks::ExpertsInChunks(Tape& tape,
   const int64_t routes = shape.num_elements();
   sent_weights_ = tape.Record(
       "weights in chunks", {weights}, {},
-      GatherRows(weights.value().Reshape({routes, 1}), rows_->routes), {},
+      rows_->Copies(
+          GatherRows(weights.value().Reshape({routes, 1}), rows_->routes)),
+      {},
       [rows = rows_, returning = returning_, shape,
        routes](Tape::Gradients& gradients) {
         WaitForAll(returning->weights);
-        gradients.Accumulate(0, SumRows(gradients.TakeOutput(),
+        gradients.Accumulate(0, SumRows(rows->Sums(gradients.TakeOutput()),
                                         rows->places.Reshape({routes, 1}))
                                     .Reshape(shape));
       });
   sent_ = tape.Record(
-      "rows in chunks", {x}, {}, GatherRows(x.value(), rows_->tokens), {},
+      "rows in chunks", {x}, {},
+      rows_->Copies(GatherRows(x.value(), rows_->tokens)), {},
       [rows = rows_, returning = returning_](Tape::Gradients& gradients) {
         WaitForAll(returning->rows);
-        gradients.Accumulate(0, SumRows(gradients.TakeOutput(), rows->places));
+        gradients.Accumulate(
+            0, SumRows(rows->Sums(gradients.TakeOutput()), rows->places));
       });
   arriving_weights_ =
       SendAll(*rows_, sent_weights_.value(), " weights of chunks");
@@ -248,13 +247,15 @@ Variable ExpertsInChunks::Finish(Tape& tape, ExpertKind kind, Keep keep) {
         {rows_->shadowed.counts, shadowed_in_->Wait(), shadowed_out_->Wait()},
         kind, keep, staying));
   }
+  const Tensor in = ExpertWeights(in_, *rows_->rows);
+  const Tensor out = ExpertWeights(out_, *rows_->rows);
   for (size_t c = 0; c < rows_->chunks.size(); ++c) {
     const RowChunks::Chunk& chunk = rows_->chunks[c];
     Kept kept;
     kept.weights = Arrived(arriving_weights_[c], chunk);
     kept.rows = Arrived(arriving_[c], chunk);
     results.Start(chunk,
-                  Forward(PartOf(*rows_, c, in_, out_), kind, keep, kept));
+                  Forward({chunk.of_experts, in, out}, kind, keep, kept));
     save(kept);
   }
   if (shadowed_in_.has_value()) save(staying);
@@ -275,6 +276,8 @@ Variable ExpertsInChunks::Finish(Tape& tape, ExpertKind kind, Keep keep) {
         Slopes slopes;
         Slopes of_shadowed;
         const size_t n = rows->chunks.size();
+        const Tensor in_weights = ExpertWeights(in, *rows->rows);
+        const Tensor out_weights = ExpertWeights(out, *rows->rows);
         if (shadowed_in.has_value()) {
           const InputGradients found = Backward(
               gradients,
@@ -287,7 +290,7 @@ Variable ExpertsInChunks::Finish(Tape& tape, ExpertKind kind, Keep keep) {
         for (size_t c = 0; c < n; ++c) {
           const RowChunks::Chunk& chunk = rows->chunks[c];
           const InputGradients found = Backward(
-              gradients, PartOf(*rows, c, in, out), kind,
+              gradients, {chunk.of_experts, in_weights, out_weights}, kind,
               Kept::Of(gradients, c), Arrived(arriving[c], chunk), slopes);
           if (gradients.Needs(1)) of_weights.Start(chunk, found.weights);
           if (gradients.Needs(0)) of_rows.Start(chunk, found.rows);
@@ -308,12 +311,13 @@ Variable ExpertsInChunks::Finish(Tape& tape, ExpertKind kind, Keep keep) {
         if (gradients.Needs(0)) gradients.Accumulate(0, of_rows.returned());
         if (gradients.Needs(1)) gradients.Accumulate(1, of_weights.returned());
       });
-  return tape.Record("rows from chunks", {returned}, {},
-                     SumRows(returned.value(), rows_->places), {},
-                     [rows = rows_](Tape::Gradients& gradients) {
-                       gradients.Accumulate(
-                           0, GatherRows(gradients.TakeOutput(), rows->tokens));
-                     });
+  return tape.Record(
+      "rows from chunks", {returned}, {},
+      SumRows(rows_->Sums(returned.value()), rows_->places), {},
+      [rows = rows_](Tape::Gradients& gradients) {
+        gradients.Accumulate(
+            0, rows->Copies(GatherRows(gradients.TakeOutput(), rows->tokens)));
+      });
 }
 
 }  // namespace trireme

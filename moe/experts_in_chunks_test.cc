@@ -1,5 +1,6 @@
-// In how many chunks rows travel, and which experts are shadowed, shows in no
-// bit of what is trained, however unevenly tokens are routed.
+// In how many chunks rows travel, which experts are shadowed, and to how many
+// of an expert's ranks a row goes, shows in no bit of what is trained, however
+// unevenly tokens are routed.
 
 #include "moe/experts_in_chunks.h"
 
@@ -15,6 +16,7 @@
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/device/asynchronous_cpu_device_testing.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/ops/pointwise.h"
 
 namespace trireme {
 namespace {
@@ -58,6 +60,7 @@ struct How {
   Tape::WeightGradients when = Tape::WeightGradients::kImmediate;
   // Of streams that overtake one another; 0: the host's own.
   uint64_t seed = 0;
+  int64_t experts = 8;
 };
 
 std::unique_ptr<Device> DeviceOf(const How& how, int rank) {
@@ -66,8 +69,16 @@ std::unique_ptr<Device> DeviceOf(const How& how, int rank) {
   return std::make_unique<AsynchronousCpuDevice>(kBytes, 8 * how.seed + rank);
 }
 
-Found RunLayer(const Routes& routes, const ExpertExchange& exchange,
-               const How& how = {}) {
+// One step after the other, each of which moves the weights along their
+// gradients.
+Found RunSteps(const Routes& routes, const std::vector<ExpertExchange>& steps,
+               const How& how) {
+  // Groups of ranks for all steps.
+  ExpertExchange groups = steps.front();
+  if (steps.size() > 1) {
+    groups.moves = ExpertExchange::Moves::kAdaptive;
+    groups.chunks = 2;
+  }
   Found all{.values = std::vector<std::vector<std::vector<float>>>(kRanks)};
   std::mutex mutex;
   RunThreadRanks(kRanks, [&](CommunicatorFactory& factory, int rank) {
@@ -76,13 +87,11 @@ Found RunLayer(const Routes& routes, const ExpertExchange& exchange,
     std::vector<std::vector<float>>& found = all.values[rank];
     const ProcessGrid grid =
         *ProcessGrid::Create({.ep = kRanks, .dp = kRanks}, {}, rank);
-    Communicators communicators(factory, grid, {.experts = exchange});
-    ParallelContext parallel(device, grid, communicators,
-                             {.experts = exchange});
+    Communicators communicators(factory, grid, {.experts = groups});
     ParameterStore store(device, DType::kFloat32, /*seed=*/3);
-    const MoeLayer layer(store, grid, "moe", kWidth,
-                         {.experts = 8, .top_k = 2, .expert_hidden = 12},
-                         how.keep);
+    const MoeLayer layer(
+        store, grid, "moe", kWidth,
+        {.experts = how.experts, .top_k = 2, .expert_hidden = 12}, how.keep);
     for (const auto& parameter : store.parameters()) {
       parameter->grad =
           Tensor::Zeros(device, parameter->value.shape(), DType::kFloat32);
@@ -94,38 +103,50 @@ Found RunLayer(const Routes& routes, const ExpertExchange& exchange,
         rows.push_back(std::sin(static_cast<float>(7 * rank + 3 * token + i)));
       }
       for (int64_t choice = 0; choice < 2; ++choice) {
-        experts.push_back(routes(rank, token, choice));
+        const int32_t expert = routes(rank, token, choice);
+        experts.push_back(
+            expert < 0 ? expert : expert % static_cast<int32_t>(how.experts));
         weights.push_back(0.1F + 0.07F * static_cast<float>(token + choice));
       }
     }
-    Tape tape(device);
-    ForwardContext context{tape, parallel};
-    const Shape shape = {kTokens, kWidth};
-    const Variable x =
-        tape.Leaf(Tensor::FromValues<float>(device, shape, rows));
-    Routing routing;
-    routing.weights =
-        tape.Leaf(Tensor::FromValues<float>(device, {kTokens, 2}, weights));
-    routing.experts =
-        Tensor::FromValues<int32_t>(device, {kTokens, 2}, experts);
-    routing.most_of_expert = 2 * kTokens;
-    int besides = 0;
-    const Variable outputs[] = {
-        layer.ThroughExperts(context, x, routing, [&] { ++besides; })};
-    EXPECT_EQ(besides, 1);
-    found.push_back(outputs[0].value().ToVector<float>());
-    tape.Backward(outputs, {Tensor::FromValues<float>(device, shape, rows)},
-                  how.when);
-    tape.RunWeightGradients();
-    found.push_back(tape.TakeGradient(x).ToVector<float>());
-    found.push_back(tape.TakeGradient(routing.weights).ToVector<float>());
-    for (const auto& parameter : store.parameters()) {
-      found.push_back(parameter->grad.ToVector<float>());
+    for (const ExpertExchange& exchange : steps) {
+      ParallelContext parallel(device, grid, communicators,
+                               {.experts = exchange});
+      Tape tape(device);
+      ForwardContext context{tape, parallel};
+      const Shape shape = {kTokens, kWidth};
+      const Variable x =
+          tape.Leaf(Tensor::FromValues<float>(device, shape, rows));
+      Routing routing;
+      routing.weights =
+          tape.Leaf(Tensor::FromValues<float>(device, {kTokens, 2}, weights));
+      routing.experts =
+          Tensor::FromValues<int32_t>(device, {kTokens, 2}, experts);
+      routing.most_of_expert = 2 * kTokens;
+      int besides = 0;
+      const Variable outputs[] = {
+          layer.ThroughExperts(context, x, routing, [&] { ++besides; })};
+      EXPECT_EQ(besides, 1);
+      found.push_back(outputs[0].value().ToVector<float>());
+      tape.Backward(outputs, {Tensor::FromValues<float>(device, shape, rows)},
+                    how.when);
+      tape.RunWeightGradients();
+      found.push_back(tape.TakeGradient(x).ToVector<float>());
+      found.push_back(tape.TakeGradient(routing.weights).ToVector<float>());
+      for (const auto& parameter : store.parameters()) {
+        found.push_back(parameter->grad.ToVector<float>());
+        AddInPlace(parameter->grad, parameter->value, /*factor=*/-0.1);
+      }
     }
     const std::lock_guard lock(mutex);
     all.sent_bytes += communicators.Statistics(Cause::kExperts).sent_bytes;
   });
   return all;
+}
+
+Found RunLayer(const Routes& routes, const ExpertExchange& exchange,
+               const How& how = {}) {
+  return RunSteps(routes, {exchange}, how);
 }
 
 TEST(ExpertsInChunksTest, NeitherChunksNorShadowsChangeABit) {
@@ -163,6 +184,75 @@ TEST(ExpertsInChunksTest, NeitherChunksNorShadowsChangeABit) {
       }
     }
   }
+}
+
+// Two ranks share an expert, or four do.
+TEST(ExpertsInChunksTest, NorToHowManyOfAnExpertsRanksRowsGo) {
+  using Moves = ExpertExchange::Moves;
+  for (const Case& c : Cases()) {
+    for (const int slices : {2, 4}) {
+      const int64_t experts = kRanks / slices;
+      const Found all =
+          RunLayer(c.routes, {.slices = slices, .sums_by_rank = true},
+                   {.experts = experts});
+      const auto expect_same = [&](ExpertExchange exchange, How how = {}) {
+        exchange.slices = slices;
+        exchange.sums_by_rank = true;
+        how.experts = experts;
+        EXPECT_EQ(RunLayer(c.routes, exchange, how).values, all.values)
+            << c.name << ", to " << exchange.row_copies << " of " << slices
+            << " in " << exchange.chunks << " chunks by " << exchange.node_ranks
+            << ", moves " << static_cast<int>(exchange.moves) << ", seed "
+            << how.seed;
+      };
+      expect_same({.moves = Moves::kWeights});
+      expect_same({.moves = Moves::kAdaptive});
+      for (int copies = 1; copies <= slices; copies *= 2) {
+        for (const int chunks : {1, 3}) {
+          expect_same({.chunks = chunks, .row_copies = copies});
+          expect_same(
+              {.node_ranks = 2, .chunks = chunks, .row_copies = copies});
+        }
+        expect_same(
+            {.chunks = 2, .row_copies = copies},
+            {.keep = Keep::kRecipe, .when = Tape::WeightGradients::kDeferred});
+        expect_same({.chunks = 2, .row_copies = copies}, {.seed = 1});
+        expect_same({.row_copies = copies}, {.seed = 2});
+      }
+    }
+  }
+}
+
+TEST(ExpertsInChunksTest, WhatMovesMayChangeFromStepToStep) {
+  const Routes routes = Cases()[0].routes;
+  const ExpertExchange all = {.slices = 4, .sums_by_rank = true};
+  ExpertExchange one = all, two = all, weights = all;
+  one.row_copies = 1;
+  one.chunks = 2;
+  two.row_copies = 2;
+  weights.moves = ExpertExchange::Moves::kWeights;
+  const How how = {.experts = 1};
+  EXPECT_EQ(RunSteps(routes, {one, all, two, weights, one}, how).values,
+            RunSteps(routes, {all, all, all, all, all}, how).values);
+}
+
+TEST(ExpertsInChunksTest, FewerCopiesOfRowsAreFewerBytes) {
+  const Routes routes = Cases()[0].routes;
+  const auto sent = [&](int copies) {
+    return RunLayer(routes,
+                    {.slices = 4, .row_copies = copies, .sums_by_rank = true},
+                    {.experts = 1})
+        .sent_bytes;
+  };
+  // A quarter of a SwiGLU of 12 channels goes to a neighbour, forward and
+  // backward, and its gradient back.
+  const int64_t slices = kRanks * 3 * (3 * kWidth * 12 / 4) * sizeof(float);
+  // Rows and the weights of their routes go there and back, forward and
+  // backward. Of four copies three go to other ranks, of two on average one and
+  // a half; all slices together have no row go.
+  const int64_t rows = kRanks * 2 * kTokens * (4 * kWidth + 2) * sizeof(float);
+  EXPECT_EQ(sent(4) - sent(2), 3 * rows / 2 - slices);
+  EXPECT_EQ(sent(4) - sent(1), 3 * rows - 3 * slices);
 }
 
 TEST(ExpertsInChunksTest, AShadowedExpertKeepsRowsAtHome) {

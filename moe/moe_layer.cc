@@ -65,22 +65,6 @@ Shape InnerShape(const MoeConfig& config, int64_t width) {
              : Shape{config.experts, config.expert_hidden, width};
 }
 
-// A route to each of an expert's slices in place of one to the expert.
-Routing OfSlices(Tape& tape, const Routing& routing, int slices) {
-  const Tensor& experts = routing.experts;
-  std::vector<int32_t> sliced;
-  for (const int32_t expert : Download<int32_t>(experts)) {
-    for (int slice = 0; slice < slices; ++slice) {
-      sliced.push_back(expert < 0 ? expert : expert * slices + slice);
-    }
-  }
-  const Shape shape = {experts.dim(0), experts.dim(1) * slices};
-  sliced.resize(shape.num_elements(), 0);  // of a dry device
-  return {.weights = RepeatColumns(tape, routing.weights, slices),
-          .experts = Upload<int32_t>(experts.device(), shape, sliced),
-          .most_of_expert = routing.most_of_expert};
-}
-
 // How many of the routes [t, k] go to each expert: [experts], or with kinds
 // [kRouteKinds·experts], kind by kind.
 Tensor CountsOf(const Tensor& routes, int64_t samples, int64_t experts,
@@ -209,7 +193,8 @@ DispatchSizes MoeLayer::SizesOf(const Tensor& x, const Routing& routing) const {
   const int64_t elements =
       (in_->global_shape.num_elements() + out_->global_shape.num_elements()) /
       (config_.experts * slices_);
-  return {.experts = config_.experts * slices_,
+  return {.experts = config_.experts,
+          .slices = slices_,
           .most_of_expert = routing.most_of_expert,
           .row_bytes = kRowTrips * x.dim(1) * element,
           // Weights come twice; gradients, in the compute type, go to those
@@ -239,11 +224,9 @@ ShardedVariable MoeLayer::Route(ForwardContext& context,
 }
 
 Variable MoeLayer::ThroughExperts(ForwardContext& context, const Variable& x,
-                                  const Routing& chosen,
+                                  const Routing& routing,
                                   const std::function<void()>& beside) const {
   Tape& tape = context.tape;
-  const Routing routing =
-      slices_ == 1 ? chosen : OfSlices(tape, chosen, slices_);
   const Dispatch dispatch(context, name_, routing.experts,
                           SizesOf(x.value(), routing));
   if (dispatch.chunks() != nullptr) {

@@ -8,10 +8,9 @@
 //
 // Experts lie on the expert grid (process_grid.h): a rank owns experts/ep of
 // them whole, or, of more ranks than experts, ep/experts share one, each with a
-// slice of its hidden channels: every slice gets the expert's rows, and the
-// token sums what they return. Tokens are sharded over tp and cp as well as
-// over dp; where tp holds them whole each rank routes its share, and the result
-// is gathered.
+// slice of its hidden channels (expert_slices.h). Tokens are sharded over tp
+// and cp as well as over dp; where tp holds them whole each rank routes its
+// share, and the result is gathered.
 
 #ifndef TRIREME_MOE_MOE_LAYER_H_
 #define TRIREME_MOE_MOE_LAYER_H_
@@ -46,7 +45,7 @@ class MoeLayer {
   // once: what it records is computed while rows travel, where they go in
   // chunks.
   Variable ThroughExperts(ForwardContext& context, const Variable& x,
-                          const Routing& chosen,
+                          const Routing& routing,
                           const std::function<void()>& beside) const;
 
  private:

@@ -84,20 +84,6 @@ Variable SelectColumns(Tape& tape, const Variable& x, const Tensor& indices) {
       });
 }
 
-Variable RepeatColumns(Tape& tape, const Variable& x, int64_t times) {
-  const Shape shape = x.value().shape();
-  const int64_t elements = shape.num_elements();
-  return tape.Record(
-      "repeat columns", {x}, {},
-      RepeatOverTokens(x.value().Reshape({elements, 1}), times)
-          .Reshape({shape.dim(0), shape.dim(1) * times}),
-      {}, [shape, elements, times](Tape::Gradients& gradients) {
-        gradients.Accumulate(
-            0, SumTokens(gradients.TakeOutput().Reshape({elements, times, 1}))
-                   .Reshape(shape));
-      });
-}
-
 Variable LogSumExp(Tape& tape, const Variable& x) {
   return tape.Record("log-sum-exp", {x}, {}, LogSumExp(x.value()), {x.value()},
                      [](Tape::Gradients& gradients) {

@@ -16,9 +16,6 @@ Variable RouterLogits(Tape& tape, const Variable& x, Parameter& weight);
 // y[t, j] = x[t, indices[t, j]].
 Variable SelectColumns(Tape& tape, const Variable& x, const Tensor& indices);
 
-// y[t, j·times + i] = x[t, j].
-Variable RepeatColumns(Tape& tape, const Variable& x, int64_t times);
-
 // y[t, 1] = log Σ exp x[t, n].
 Variable LogSumExp(Tape& tape, const Variable& x);
 

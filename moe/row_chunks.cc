@@ -34,9 +34,11 @@ struct Table {
 // Of each route chunk·experts + expert, or chunks·experts + i to the i-th
 // shadowed expert.
 Tensor ChunksOfRoutes(const Tensor& experts, const Table& table, int64_t rank,
+                      const ExpertSlices& slices,
                       const ShadowedExperts& shadowed) {
-  std::vector<int64_t> seen(table.experts, 0);
-  std::vector<int64_t> shadow(table.experts, -1);
+  const int64_t whole = table.experts / slices.slices;
+  std::vector<int64_t> seen(whole, 0);
+  std::vector<int64_t> shadow(whole, -1);
   for (size_t i = 0; i < shadowed.experts.size(); ++i) {
     shadow[shadowed.experts[i]] = static_cast<int64_t>(i);
   }
@@ -44,12 +46,13 @@ Tensor ChunksOfRoutes(const Tensor& experts, const Table& table, int64_t rank,
   for (int32_t& group : groups) {
     if (group < 0) continue;
     if (shadow[group] >= 0) {
-      group =
-          static_cast<int32_t>(table.chunks * table.experts + shadow[group]);
+      group = static_cast<int32_t>(table.chunks * whole + shadow[group]);
       continue;
     }
-    const int64_t chunk = seen[group]++ * table.chunks / table(rank, group);
-    group += static_cast<int32_t>(chunk * table.experts);
+    const int64_t first =
+        group * slices.slices + slices.PlaceFor(rank, table.ranks);
+    const int64_t chunk = seen[group]++ * table.chunks / table(rank, first);
+    group += static_cast<int32_t>(chunk * whole);
   }
   groups.resize(experts.num_elements(), 0);  // of a dry device
   return Upload<int32_t>(experts.device(), experts.shape(), groups);
@@ -96,7 +99,8 @@ int64_t RowChunks::going() const {
 
 RowChunks MakeRowChunks(const Tensor& experts,
                         const std::vector<int64_t>& counts, int64_t ranks,
-                        int64_t rank, int64_t chunks, int64_t capacity,
+                        int64_t rank, const ExpertSlices& slices,
+                        int64_t chunks, int64_t capacity,
                         ShadowedExperts shadowed) {
   Device& device = experts.device();
   const Table table = {counts, ranks,
@@ -105,7 +109,9 @@ RowChunks MakeRowChunks(const Tensor& experts,
   const std::vector<int64_t> begins = BeginsOfAll(table, rank);
   RowChunks made;
   made.shadowed = std::move(shadowed);
-  std::vector<int32_t> together(capacity, 0);
+  made.slices = slices;
+  const int64_t gathered = slices.gathered();
+  std::vector<int32_t> together(gathered * capacity, 0);
   int64_t begin = 0;
   for (int64_t c = 0; c < chunks; ++c) {
     RowChunks::Chunk chunk{.counts = CountsOf(table, c)};
@@ -131,7 +137,10 @@ RowChunks MakeRowChunks(const Tensor& experts,
             ChunkBegin(table(from, rank * local + e), c, chunks);
         const int64_t rows = table.InChunk(c, from, rank * local + e);
         for (int64_t i = 0; i < rows; ++i) {
-          together[first + i] = static_cast<int32_t>(begin + next[e]);
+          for (int64_t slice = 0; slice < gathered; ++slice) {
+            together[slice * capacity + first + i] =
+                static_cast<int32_t>(begin + slice * received + next[e]);
+          }
           by_rank[at] = static_cast<int32_t>(next[e]);
           by_expert[next[e]++] = static_cast<int32_t>(at++);
         }
@@ -142,20 +151,27 @@ RowChunks MakeRowChunks(const Tensor& experts,
     chunk.capacity = device.dry()
                          ? std::max(received, capacity / chunks + local * ranks)
                          : received;
-    begin += chunk.capacity;
-    chunk.by_expert = Indices(device, std::move(by_expert), chunk.capacity);
+    begin += gathered * chunk.capacity;
+    std::vector<int32_t> of_slices;
+    for (int64_t slice = 0; slice < gathered; ++slice) {
+      of_slices.insert(of_slices.end(), by_expert.begin(), by_expert.end());
+    }
+    chunk.of_experts = CountsOfCopies(chunk.of_experts, gathered);
+    chunk.by_expert =
+        Indices(device, std::move(of_slices), gathered * chunk.capacity);
     chunk.by_rank = Indices(device, std::move(by_rank), chunk.capacity);
     made.chunks.push_back(std::move(chunk));
   }
-  made.together = Indices(device, std::move(together), capacity);
-  const SortedRoutes sorted =
-      SortRoutes(ChunksOfRoutes(experts, table, rank, made.shadowed),
-                 chunks * table.experts +
+  made.together = Indices(device, std::move(together), gathered * capacity);
+  SortedRoutes sorted =
+      SortRoutes(ChunksOfRoutes(experts, table, rank, slices, made.shadowed),
+                 chunks * table.experts / slices.slices +
                      static_cast<int64_t>(made.shadowed.experts.size()));
+  const int64_t routes = made.all() / slices.copies;
   const auto rows = [&](const Tensor& all) {
-    return device.dry() ? Indices(device, {}, made.all())
-                        : all.Slice(0, made.all());
+    return device.dry() ? Indices(device, {}, routes) : all.Slice(0, routes);
   };
+  made.counts = std::move(sorted.counts);
   made.routes = rows(sorted.routes);
   made.tokens = rows(sorted.tokens);
   made.places = sorted.places;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "moe/expert_linear.h"
+#include "moe/expert_slices.h"
 #include "moe/row_exchange.h"
 #include "moe/shadowed_experts.h"
 #include "parallel/communicators.h"
@@ -23,12 +24,14 @@ namespace trireme {
 struct RowChunks {
   struct Chunk {
     RowCounts counts;
-    // Of each of this rank's experts.
+    // Of each of this rank's experts, or of the slices that come to it.
     std::vector<int64_t> of_experts;
     int64_t sent = 0;
     int64_t capacity = 0;  // received rows that memory is taken for
-    Tensor by_expert;  // int32 [capacity]: the received row of each expert's
-    Tensor by_rank;    // and the other way round
+    // int32 [gathered slices·capacity]: the received row of each expert's; and
+    // [capacity] the other way round, of the first slice.
+    Tensor by_expert;
+    Tensor by_rank;
   };
 
   std::string name;
@@ -37,7 +40,10 @@ struct RowChunks {
   // This rank's experts' rows of all chunks together.
   std::shared_ptr<const ExpertRows> rows;
   std::vector<Chunk> chunks;
-  // The sender's rows, chunk by chunk (SortedRoutes).
+  ExpertSlices slices;
+  // The sender's rows, chunk by chunk (SortedRoutes), of which copies go, and
+  // how many there are of each chunk's experts.
+  std::vector<int64_t> counts;
   Tensor routes;
   Tensor tokens;
   Tensor places;
@@ -48,18 +54,26 @@ struct RowChunks {
   // Whose rows stay: behind all chunks', expert by expert.
   ShadowedExperts shadowed;
 
-  // The sender's rows that go, and all.
+  // The sender's copies of rows that go, and with those that stay.
   int64_t going() const;
   int64_t all() const { return going() + shadowed.capacity; }
+  // Rows of routes, [.., h], to those that go and stay; and the conjugate.
+  Tensor Copies(const Tensor& rows) const {
+    return CopyGroups(rows, counts, slices.copies);
+  }
+  Tensor Sums(const Tensor& copies) const {
+    return SumCopies(copies, counts, slices.copies);
+  }
 };
 
-// `experts`: int32 [t, k], −1 goes nowhere. `table`: [ranks, experts], of each
-// rank's routes that go to each expert. `capacity`: rows that this rank
+// `experts`: int32 [t, k], −1 goes nowhere. `table`: [ranks, experts·slices],
+// of each rank's routes that go to each slice. `capacity`: rows that this rank
 // receives at most. Without what the caller knows: name, communicators,
 // by_nodes, rows.
 RowChunks MakeRowChunks(const Tensor& experts,
                         const std::vector<int64_t>& table, int64_t ranks,
-                        int64_t rank, int64_t chunks, int64_t capacity,
+                        int64_t rank, const ExpertSlices& slices,
+                        int64_t chunks, int64_t capacity,
                         ShadowedExperts shadowed);
 
 }  // namespace trireme

@@ -166,6 +166,16 @@ void Communicators::CreateGroups(CommunicatorFactory& factory,
     experts_across_ = Create(factory, across, "ep tokens across nodes",
                              Cause::kExperts, rows_progress);
   }
+  for (const int sharers : options.experts.gathered_slices()) {
+    CHECK_EQ(grid.size(Axis::kExpert) % sharers, 0);
+    const std::vector<int> group = grid.ExpertGroup();
+    const auto first =
+        group.begin() + grid.coordinate(Axis::kExpert) / sharers * sharers;
+    const std::vector<int> run(first, first + sharers);
+    expert_slices_[sharers] =
+        Create(factory, run, fmt::format("ep slices of {}", sharers),
+               Cause::kExperts, rows_progress);
+  }
   // Where stages have unlike numbers of ranks, or experts lie across dp, no
   // groups hold the model once each: everyone is in one, and the first copy of
   // each part counts.
@@ -233,6 +243,13 @@ Communicator& Communicators::ExpertNode() const {
 Communicator& Communicators::ExpertsAcrossNodes() const {
   CHECK(experts_across_ != nullptr) << "ranks of experts lie on no nodes";
   return *experts_across_;
+}
+
+Communicator& Communicators::ExpertSlices(int ranks) const {
+  const auto found = expert_slices_.find(ranks);
+  CHECK(found != expert_slices_.end())
+      << "no slices of " << ranks << " ranks come together";
+  return *found->second;
 }
 
 Communicator& Communicators::ForReplicas(const AxisSet& axes) {

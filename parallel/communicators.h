@@ -98,6 +98,10 @@ class Communicators {
   bool experts_on_nodes() const { return expert_node_ != nullptr; }
   Communicator& ExpertNode() const;
   Communicator& ExpertsAcrossNodes() const;
+  // Of ranks that share an expert, this rank's run of so many neighbours, in
+  // order of their ep coordinate: one of ExpertExchange::gathered_slices
+  // (CHECKed).
+  Communicator& ExpertSlices(int ranks) const;
   // Data-parallel ranks that share shards: of one dp / shard_group. One
   // communicator for gradients, one for parameters.
   Communicator& ShardGroup() { return *shard_gradients_; }
@@ -173,6 +177,7 @@ class Communicators {
   Communicator* expert_gradients_ = nullptr;
   Communicator* expert_node_ = nullptr;
   Communicator* experts_across_ = nullptr;
+  std::map<int, Communicator*> expert_slices_;
   Communicator* shard_gradients_ = nullptr;
   Communicator* shard_parameters_ = nullptr;
   Communicator* model_shards_ = nullptr;

@@ -24,6 +24,7 @@ struct ExpertExchange {
     Moves moves = Moves::kRows;
     bool by_nodes = false;
     int chunks = 1;
+    int row_copies = 0;
   };
   Moves moves = Moves::kRows;
   // Of kAdaptive; ascending, the last one for all above.
@@ -32,6 +33,11 @@ struct ExpertExchange {
   int node_ranks = 1;
   // In which rows go, so that one travels while another is computed.
   int chunks = 1;
+  // Where several ranks share an expert, how many do, and to how many of them a
+  // row goes, 0 for all: each of these gathers the slices of slices/row_copies
+  // neighbours while it uses them.
+  int slices = 1;
+  int row_copies = 0;
   // Experts of a layer whose weights may go to all ranks in a call, where their
   // rows stay.
   int shadowed = 0;
@@ -44,6 +50,29 @@ struct ExpertExchange {
   // For what a dry device counts: rows of this rank's experts, over those of
   // even routing.
   double expected_load = 1;
+
+  // How many neighbours' slices may come together in a call, ascending; those
+  // of one rank need no group.
+  std::vector<int> gathered_slices() const {
+    std::vector<int> sizes;
+    for (int size = 2; size <= slices; ++size) {
+      if (slices % size != 0) continue;
+      const auto gathers = [&](Moves moving, int copies) {
+        return moving == Moves::kRows && copies * size == slices;
+      };
+      const bool any =
+          moves == Moves::kAdaptive
+              ? choices.empty() ||
+                    std::any_of(choices.begin(), choices.end(),
+                                [&](const Choice& choice) {
+                                  return gathers(choice.moves,
+                                                 choice.row_copies);
+                                })
+              : gathers(moves, row_copies);
+      if (any) sizes.push_back(size);
+    }
+    return sizes;
+  }
 
   // Whether rows may travel behind computation.
   bool overlaps() const {

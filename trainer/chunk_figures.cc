@@ -33,23 +33,26 @@ class DryChunk {
         world_(static_cast<int>(mode.split.tp * mode.split.cp *
                                 ReplicasOf(mode.split)),
                device_),
-        model_(setup, GridOf(mode.split), world_,
-               {.ulysses = static_cast<int>(mode.split.ulysses),
-                .experts = {.moves = mode.split.moves_weights
-                                         ? ExpertExchange::Moves::kWeights
-                                         : ExpertExchange::Moves::kRows,
-                            .chunks = static_cast<int>(mode.split.row_chunks),
-                            .shadowed = static_cast<int>(mode.split.shadowed),
-                            .sums_by_rank = mode.split.sums_by_rank,
-                            .max_load = mode.split.max_load,
-                            .expected_load = expert_load}},
-               {{{.blocks = part.blocks,
-                  .embedding = part.embedding,
-                  .head = part.head,
-                  .recompute = RecomputeOf(mode.recompute),
-                  .sequence_parallel = mode.split.sequence_parallel,
-                  .microbatch_size = mode.split.microbatch_size}}},
-               device_),
+        model_(
+            setup, GridOf(mode.split), world_,
+            {.ulysses = static_cast<int>(mode.split.ulysses),
+             .experts = {.moves = mode.split.moves_weights
+                                      ? ExpertExchange::Moves::kWeights
+                                      : ExpertExchange::Moves::kRows,
+                         .chunks = static_cast<int>(mode.split.row_chunks),
+                         .slices = SlicesOf(*setup.family, mode.split.ep),
+                         .row_copies = static_cast<int>(mode.split.row_copies),
+                         .shadowed = static_cast<int>(mode.split.shadowed),
+                         .sums_by_rank = mode.split.sums_by_rank,
+                         .max_load = mode.split.max_load,
+                         .expected_load = expert_load}},
+            {{{.blocks = part.blocks,
+               .embedding = part.embedding,
+               .head = part.head,
+               .recompute = RecomputeOf(mode.recompute),
+               .sequence_parallel = mode.split.sequence_parallel,
+               .microbatch_size = mode.split.microbatch_size}}},
+            device_),
         has_experts_(setup.family->Shape().experts > 0) {
     int64_t bytes = 0;
     for (const auto& parameter : model_.part().store->parameters()) {

@@ -1,7 +1,9 @@
 // Uneven routing in the planner: what the rank with most rows computes and
 // receives decides how a step is carried out.
 
+#include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "models/dit/dit_family.h"
@@ -23,7 +25,7 @@ constexpr int64_t kExperts = 8;
 constexpr int64_t kTopK = 2;
 constexpr int64_t kTokens = 1024;  // of a sample
 
-TrainingSetup SetupWith(int64_t expert_hidden) {
+TrainingSetup SetupWith(int64_t expert_hidden, int64_t experts = kExperts) {
   DitConfig config;
   config.hidden = kWidth;
   config.layers = 4;
@@ -32,7 +34,7 @@ TrainingSetup SetupWith(int64_t expert_hidden) {
   config.classes = 10;
   config.image = {.channels = 4, .height = 64, .width = 64};
   config.moe = MoeConfig{
-      .experts = kExperts, .top_k = kTopK, .expert_hidden = expert_hidden};
+      .experts = experts, .top_k = kTopK, .expert_hidden = expert_hidden};
   TrainingSetup setup;
   setup.family = MakeDitFamily(config);
   setup.objective = std::make_shared<RectifiedFlowObjective>(
@@ -61,7 +63,7 @@ RankedPlan Improved(const ModelShape& model, const ClusterModel& cluster,
                                               .global_batch = kRanks * samples,
                                               .num_blocks = model.layers,
                                               .heads = model.heads,
-                                              .experts = kExperts});
+                                              .experts = model.experts});
   CHECK_OK(plan.status());
   ranked.plan = *plan;
   ranked.candidate = CandidateOf(ranked.plan);
@@ -128,6 +130,30 @@ TEST(ExpertLoad, ALoadOfTwoHasWeightsOfWiderExpertsMove) {
     }
   }
   EXPECT_GE(changed, 1);
+}
+
+// Of experts that two ranks share, wide ones have their rows go to both; of
+// narrower ones the slices come together, for one to get them; and narrow ones
+// come to their rows.
+TEST(ExpertLoad, TheWiderSharedExpertsAreTheMoreOfTheirRanksGetRows) {
+  const ClusterModel cluster = FourDevices();
+  std::vector<int> copies;
+  for (const int64_t width : {512, 768, 1024, 1280, 1536, 2048, 4096}) {
+    const RankedPlan improved = Improved(
+        ModelShapeOf(SetupWith(width, kRanks / 2)), cluster, /*samples=*/1);
+    const Plan::Experts& experts = improved.plan.experts();
+    EXPECT_EQ(improved.candidate.row_copies,
+              static_cast<int32_t>(experts.row_copies()));
+    copies.push_back(experts.move() == Plan::Experts::WEIGHTS ? 0
+                     : experts.row_copies() == 1              ? 1
+                                                              : 2);
+  }
+  EXPECT_TRUE(std::is_sorted(copies.begin(), copies.end()))
+      << testing::PrintToString(copies);
+  EXPECT_EQ(copies.front(), 0);
+  EXPECT_TRUE(std::find(copies.begin(), copies.end(), 1) != copies.end())
+      << testing::PrintToString(copies);
+  EXPECT_EQ(copies.back(), 2);
 }
 
 TEST(ExpertLoad, RowsGoInChunksWhereProductsHideThem) {

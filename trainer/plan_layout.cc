@@ -33,7 +33,7 @@ absl::StatusOr<PlanLayout> LayOutPlan(const Plan& plan,
   layout.communicators.ulysses = static_cast<int>(plan.ulysses());
   layout.communicators.shard_group =
       ShardingOf(plan).ShardsAt(DataSharding::Level::kOptimizer);
-  layout.communicators.experts = ExpertExchangeOf(plan);
+  layout.communicators.experts = ExpertExchangeOf(plan, family);
   layout.stages = StagesOfRank(plan, grid);
   layout.local_batch =
       static_cast<int64_t>(plan.microbatches()) * plan.microbatch_size();

@@ -61,14 +61,22 @@ DataSharding ShardingOf(const Plan& plan) {
   return sharding;
 }
 
-ExpertExchange ExpertExchangeOf(const Plan& plan) {
+int SlicesOf(const ModelFamily& family, int64_t ep) {
+  const int64_t experts = family.Shape().experts;
+  return experts == 0 ? 1
+                      : static_cast<int>(std::max<int64_t>(1, ep / experts));
+}
+
+ExpertExchange ExpertExchangeOf(const Plan& plan, const ModelFamily& family) {
   ExpertExchange exchange;
+  exchange.slices = SlicesOf(family, plan.grid().ep());
   if (!plan.has_experts()) return exchange;
   exchange.sums_by_rank = true;
   exchange.node_ranks = static_cast<int>(plan.experts().node_ranks());
   exchange.max_load = plan.experts().max_load();
   exchange.chunks = static_cast<int>(plan.experts().chunks());
   exchange.shadowed = static_cast<int>(plan.experts().shadowed());
+  exchange.row_copies = static_cast<int>(plan.experts().row_copies());
   switch (plan.experts().move()) {
     case Plan::Experts::WEIGHTS:
       exchange.moves = ExpertExchange::Moves::kWeights;
@@ -82,7 +90,8 @@ ExpertExchange ExpertExchangeOf(const Plan& plan) {
                           ? ExpertExchange::Moves::kWeights
                           : ExpertExchange::Moves::kRows,
              .by_nodes = choice.by_nodes(),
-             .chunks = std::max(1, static_cast<int>(choice.chunks()))});
+             .chunks = std::max(1, static_cast<int>(choice.chunks())),
+             .row_copies = static_cast<int>(choice.row_copies())});
       }
       break;
     default:

@@ -22,7 +22,9 @@ BlockRange BlocksOfStage(const Plan& plan, int stage);
 BlockRecompute RecomputeOf(Plan::Recompute recompute);
 BlockRecompute RecomputeOf(const Plan& plan);
 DataSharding ShardingOf(const Plan& plan);
-ExpertExchange ExpertExchangeOf(const Plan& plan);
+ExpertExchange ExpertExchangeOf(const Plan& plan, const ModelFamily& family);
+// The ranks that share one of its experts.
+int SlicesOf(const ModelFamily& family, int64_t ep);
 // As seen from one rank of the world.
 absl::StatusOr<ProcessGrid> GridOf(const Plan& plan, int world_rank);
 

@@ -12,13 +12,14 @@ using Group = PieceCollective::Group;
 using Kind = PieceCollective::Kind;
 
 // By the purposes of parallel/communicators.cc.
-constexpr std::array<std::pair<std::string_view, Group>, 6> kGroups = {{
+constexpr std::array<std::pair<std::string_view, Group>, 7> kGroups = {{
     {"tp activations", Group::kTensor},
     {"tp backward", Group::kTensor},
     {"cp activations", Group::kContext},
     {"cp heads", Group::kHeads},
     {"cp ring", Group::kRing},
     {"ep tokens", Group::kExperts},
+    {"ep slices", Group::kExpertSlices},
 }};
 
 std::optional<Group> GroupOf(std::string_view name) {

@@ -41,18 +41,29 @@ struct Way {
   Moves moves;
   bool by_nodes;
   int chunks;
+  int row_copies;
 };
 
 std::vector<Way> WaysOf(const ExpertExchange& exchange, int ep) {
-  std::vector<Way> ways = {{"weights", Moves::kWeights, false, 1}};
-  for (const bool by_nodes : {false, true}) {
-    if (by_nodes && (exchange.node_ranks == 1 || exchange.node_ranks == ep)) {
-      continue;
-    }
-    for (const int chunks : kChunks) {
-      std::string name = by_nodes ? "rows by nodes" : "rows";
-      if (chunks > 1) name += fmt::format(" in {}", chunks);
-      ways.push_back({std::move(name), Moves::kRows, by_nodes, chunks});
+  std::vector<Way> ways = {{.name = "weights",
+                            .moves = Moves::kWeights,
+                            .by_nodes = false,
+                            .chunks = 1,
+                            .row_copies = 0}};
+  for (int copies = exchange.slices; copies > 0; --copies) {
+    if (exchange.slices % copies != 0) continue;
+    for (const bool by_nodes : {false, true}) {
+      if (by_nodes && (exchange.node_ranks == 1 || exchange.node_ranks == ep)) {
+        continue;
+      }
+      for (const int chunks : kChunks) {
+        std::string name = "rows";
+        if (copies < exchange.slices) name += fmt::format(" to {}", copies);
+        if (by_nodes) name += " by nodes";
+        if (chunks > 1) name += fmt::format(" in {}", chunks);
+        ways.push_back(
+            {std::move(name), Moves::kRows, by_nodes, chunks, copies});
+      }
     }
   }
   return ways;
@@ -79,9 +90,11 @@ Tensor RoutesOf(Device& device, int64_t tokens, const MoeConfig& config, int ep,
   return Upload<int32_t>(device, {tokens, config.top_k}, experts);
 }
 
-// Rows may travel behind computation.
-CommunicatorOptions Overlapping(CommunicatorOptions options) {
+// Rows may travel behind computation, to any number of an expert's ranks.
+CommunicatorOptions ForAllWays(CommunicatorOptions options) {
   options.experts.chunks = std::max(options.experts.chunks, 2);
+  options.experts.moves = Moves::kAdaptive;
+  options.experts.choices.clear();
   return options;
 }
 
@@ -91,7 +104,7 @@ class Layer {
         Device& device, CommunicatorFactory& factory)
       : device_(device),
         grid_(layout.grid),
-        communicators_(factory, grid_, Overlapping(layout.communicators)),
+        communicators_(factory, grid_, ForAllWays(layout.communicators)),
         config_(*setup.family->experts()),
         width_(setup.family->Shape().hidden),
         dtype_(setup.dtype),
@@ -115,6 +128,7 @@ class Layer {
                      .node_ranks =
                          way.by_nodes ? communicators_.ExpertNode().size() : 1,
                      .chunks = way.chunks,
+                     .row_copies = way.row_copies,
                      .sums_by_rank = true}});
     std::vector<double> seconds;
     for (int i = -1; i < repetitions; ++i) {
@@ -185,6 +199,7 @@ absl::StatusOr<TunedExperts> TuneExperts(const TrainingSetup& setup,
   TunedExperts tuned;
   tuned.experts = plan.experts();
   tuned.experts.clear_choices();
+  tuned.experts.clear_row_copies();
   tuned.experts.set_move(Plan::Experts::ADAPTIVE);
   tuned.report = fmt::format(
       "{} tokens of width {} on a rank, {} of {} experts of {} channels, ep "
@@ -221,6 +236,9 @@ absl::StatusOr<TunedExperts> TuneExperts(const TrainingSetup& setup,
                                                         : Plan::Experts::ROWS);
     choice.set_by_nodes(ways[best].by_nodes);
     choice.set_chunks(ways[best].chunks);
+    if (ways[best].row_copies < layout.communicators.experts.slices) {
+      choice.set_row_copies(ways[best].row_copies);
+    }
     last = best;
   }
   return tuned;

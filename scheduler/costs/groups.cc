@@ -142,6 +142,8 @@ BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
   }
   // Groups of the expert grid with a rank of this replica.
   const int32_t ranks = tp_ * cp_;
+  const int64_t slices =
+      std::max<int64_t>(1, ep_ / std::max<int64_t>(1, model_.experts));
   for (int32_t first = ranks * replica / ep_ * ep_;
        first < ranks * (replica + 1) && ep_ > 1; first += ep_) {
     std::vector<int32_t> group;
@@ -149,6 +151,12 @@ BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
       group.push_back(Physical(i, 0, 0, pp));
     }
     take_slower(group, rings.Of(Group::kExperts));
+    const auto gathered = static_cast<int32_t>(
+        split_.row_copies == 0 ? 1 : slices / split_.row_copies);
+    for (int32_t run = 0; run < ep_ && gathered > 1; run += gathered) {
+      take_slower({group.begin() + run, group.begin() + run + gathered},
+                  rings.Of(Group::kExpertSlices));
+    }
   }
   const auto heads = static_cast<int32_t>(split_.ulysses);
   for (int32_t tp = 0; tp < tp_ && cp_ > 1; ++tp) {

@@ -166,7 +166,8 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
       time.parts.tp_latency_s +=
           ((recomputed ? 2 : 1) * collective.forward + collective.backward) *
           SecondsOnce(collective, 0, rings);
-    } else if (collective.group == PieceCollective::Group::kExperts) {
+    } else if (collective.group == PieceCollective::Group::kExperts ||
+               collective.group == PieceCollective::Group::kExpertSlices) {
       cause = &time.parts.ep_s;
     }
     *cause += forward + backward;

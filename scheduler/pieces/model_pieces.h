@@ -27,8 +27,10 @@ struct PieceCollective {
     kContext,
     kHeads,
     kRing,
-    // The ranks that hold every expert once.
+    // The ranks that hold every expert once; those that share one and whose
+    // slices come together.
     kExperts,
+    kExpertSlices,
   };
   // What the devices compute meanwhile, where the runtime can do both.
   enum class Behind : uint8_t {

@@ -75,6 +75,7 @@ BlockSplit SplitOf(const Plan& plan) {
           .moves_weights = plan.experts().move() == Plan::Experts::WEIGHTS,
           .row_chunks = std::max<int64_t>(1, plan.experts().chunks()),
           .shadowed = plan.experts().shadowed(),
+          .row_copies = plan.experts().row_copies(),
           .max_load = plan.experts().max_load(),
           .sums_by_rank = plan.has_experts(),
           .sequence_parallel = plan.sequence_parallel(),

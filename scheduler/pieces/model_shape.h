@@ -70,6 +70,8 @@ struct BlockSplit {
   // of those that a rank receives, over those of even routing; 0: none.
   int64_t row_chunks = 1;
   int64_t shadowed = 0;
+  // Of the ranks that share an expert, those that a row goes to; 0: all.
+  int64_t row_copies = 0;
   double max_load = 0;
   // Gradients of experts' weights are summed rank by rank.
   bool sums_by_rank = false;

@@ -178,6 +178,36 @@ TEST(Plan, ExpertsAreDividedAmongTheRanksOfAStage) {
   ASSERT_TRUE(moved.ok()) << moved.status();
   EXPECT_EQ(moved->experts().move(), Plan::Experts::ROWS);
   EXPECT_NE(Summary(*moved).find("over ep 4, moving ROWS"), std::string::npos);
+  // Two ranks share each.
+  context.experts = 4;
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 8 } experts { row_copies: 3 }", context),
+            "plan.experts.row_copies: found 3, expected 0 (all) or a divisor "
+            "of the 2 ranks that share an expert");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 8 } "
+                    "experts { move: WEIGHTS row_copies: 1 }",
+                    context),
+            "plan.experts.row_copies: found 1, expected 0 with move WEIGHTS: "
+            "no rows go");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 8 } "
+                    "experts { move: ADAPTIVE row_copies: 1 }",
+                    context),
+            "plan.experts.row_copies: found 1, expected 0 with move ADAPTIVE, "
+            "which chooses it");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 8 } experts { move: ADAPTIVE "
+                    "choices { max_load: 2 move: ROWS row_copies: 4 } }",
+                    context),
+            "plan.experts.choices.row_copies: found 4, expected 0 (all) or a "
+            "divisor of the 2 ranks that share an expert");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 8 } experts { shadowed: 1 }", context),
+            "plan.experts.shadowed: found 1, expected 0 with grid.ep 8, more "
+            "than the model's 4 experts, whose ranks share their rows");
+  const auto shared = ResolvePlan(
+      Parse("grid { dp: 8 ep: 8 } experts { row_copies: 1 }"), context);
+  ASSERT_TRUE(shared.ok()) << shared.status();
+  EXPECT_NE(Summary(*shared).find("moving ROWS to 1 of an expert's ranks"),
+            std::string::npos)
+      << Summary(*shared);
+  context.experts = 12;
   context.shared_hidden = 3;
   EXPECT_EQ(ErrorOf("grid { tp: 2 dp: 4 }", context),
             "plan.grid.tp: found 2, expected a divisor of the width of the "

@@ -226,6 +226,24 @@ absl::Status ValidateOffload(const Plan& plan) {
 // More are messages of few rows.
 constexpr uint32_t kMaxExpertChunks = 64;
 
+// `field`: of experts, with the number of ranks that rows go to.
+absl::Status ValidateRowCopies(std::string_view field, uint32_t copies,
+                               Plan::Experts::Move move, const Plan& plan,
+                               const PlanContext& context) {
+  if (copies == 0) return absl::OkStatus();
+  if (move == Plan::Experts::WEIGHTS) {
+    return PlanFieldError(field, copies, "0 with move WEIGHTS: no rows go");
+  }
+  const uint32_t ep = plan.grid().ep();
+  const int64_t sharers =
+      context.experts == 0 ? ep : std::max<int64_t>(1, ep / context.experts);
+  if (sharers % copies == 0) return absl::OkStatus();
+  return PlanFieldError(
+      field, copies,
+      fmt::format("0 (all) or a divisor of the {} ranks that share an expert",
+                  sharers));
+}
+
 absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
   if (!plan.has_experts()) return absl::OkStatus();
   const uint32_t ep = plan.grid().ep();
@@ -261,12 +279,26 @@ absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
     return PlanFieldError("experts.shadowed", shadowed,
                           "0 with move WEIGHTS: all are");
   }
-  if (context.experts > 0 &&
-      shadowed > std::max<int64_t>(ep, context.experts)) {
+  if (context.experts > 0 && shadowed > context.experts) {
     return PlanFieldError(
         "experts.shadowed", shadowed,
-        fmt::format("at most the {} experts, or slices of them, of a layer",
-                    std::max<int64_t>(ep, context.experts)));
+        fmt::format("at most the {} experts of a layer", context.experts));
+  }
+  if (shadowed > 0 && context.experts > 0 && ep > context.experts) {
+    return PlanFieldError(
+        "experts.shadowed", shadowed,
+        fmt::format(
+            "0 with grid.ep {}, more than the model's {} experts, whose "
+            "ranks share their rows",
+            ep, context.experts));
+  }
+  RETURN_IF_ERROR(ValidateRowCopies("experts.row_copies",
+                                    plan.experts().row_copies(),
+                                    plan.experts().move(), plan, context));
+  if (plan.experts().row_copies() > 0 &&
+      plan.experts().move() == Plan::Experts::ADAPTIVE) {
+    return PlanFieldError("experts.row_copies", plan.experts().row_copies(),
+                          "0 with move ADAPTIVE, which chooses it");
   }
   double below = 0;
   for (const Plan::Experts::Choice& choice : plan.experts().choices()) {
@@ -292,6 +324,9 @@ absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
       return PlanFieldError("experts.choices.chunks", choice.chunks(),
                             "1 with move WEIGHTS: no rows go");
     }
+    RETURN_IF_ERROR(ValidateRowCopies("experts.choices.row_copies",
+                                      choice.row_copies(), choice.move(), plan,
+                                      context));
     if (choice.by_nodes() && (of_node == 1 || of_node == ep)) {
       return PlanFieldError(
           "experts.choices.by_nodes", "true",

@@ -93,6 +93,7 @@ Candidate CandidateOf(const Plan& plan) {
   if (plan.has_experts()) {
     candidate.expert_move = plan.experts().move();
     candidate.row_chunks = number(plan.experts().chunks());
+    candidate.row_copies = number(plan.experts().row_copies());
   }
   candidate.offload = plan.has_offload();
   candidate.resident_units = number(plan.offload().resident_units());
@@ -141,6 +142,10 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
   if (candidate.row_chunks > 0) {
     plan.mutable_experts()->set_chunks(
         static_cast<uint32_t>(candidate.row_chunks));
+  }
+  if (candidate.row_copies > 0) {
+    plan.mutable_experts()->set_row_copies(
+        static_cast<uint32_t>(candidate.row_copies));
   }
   if (candidate.microbatch_group > 0) {
     plan.set_microbatch_group(

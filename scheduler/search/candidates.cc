@@ -246,6 +246,10 @@ std::string ToText(const Candidate& candidate) {
   if (candidate.row_chunks > 1) {
     text += fmt::format(", rows to experts in {} chunks", candidate.row_chunks);
   }
+  if (candidate.row_copies > 0) {
+    text +=
+        fmt::format(", rows to {} of an expert's ranks", candidate.row_copies);
+  }
   if (candidate.microbatch_group > 0) {
     text += fmt::format(", groups of {}", candidate.microbatch_group);
   }

@@ -71,6 +71,7 @@ struct Candidate {
   int32_t recompute_blocks = 0;  // of each stage; with FULL
   int32_t expert_move = 0;       // Plan::Experts::Move
   int32_t row_chunks = 0;        // Plan::Experts::chunks
+  int32_t row_copies = 0;        // Plan::Experts::row_copies
   bool offload = false;
   // With offload; 0: by ChooseResidentUnits, once the candidate is costed.
   int32_t resident_units = 0;

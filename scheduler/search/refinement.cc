@@ -18,13 +18,15 @@ constexpr int kPlacingTurns = 3;
 // More hide little else.
 constexpr int32_t kMaxRowChunks = 8;
 
-void SetExperts(Plan& plan, Plan::Experts::Move move, uint32_t chunks) {
+void SetExperts(Plan& plan, Plan::Experts::Move move, uint32_t chunks,
+                uint32_t row_copies) {
   Plan::Experts& experts = *plan.mutable_experts();
   experts.set_move(move);
   experts.set_node_ranks(1);
   experts.set_max_load(0);
   experts.set_chunks(chunks);
   experts.set_shadowed(0);
+  experts.set_row_copies(row_copies);
 }
 
 }  // namespace
@@ -68,17 +70,30 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
        chunks <= kMaxRowChunks && ranked.plan.grid().ep() > 1; chunks *= 2) {
     RETURN_IF_ERROR(
         attempt(&Candidate::row_chunks, chunks, [](Plan& plan, uint32_t value) {
-          SetExperts(plan, Plan::Experts::ROWS, value);
+          SetExperts(plan, Plan::Experts::ROWS, value, /*row_copies=*/0);
+        }));
+  }
+  const auto sharers = static_cast<int32_t>(
+      ranked.plan.grid().ep() / std::max<int64_t>(1, model_.experts));
+  for (int32_t copies = sharers / 2; copies > 0; --copies) {
+    if (sharers % copies != 0) continue;
+    RETURN_IF_ERROR(
+        attempt(&Candidate::row_copies, copies, [](Plan& plan, uint32_t value) {
+          SetExperts(plan, Plan::Experts::ROWS,
+                     std::max(1U, plan.experts().chunks()), value);
         }));
   }
   if (ranked.plan.grid().ep() > 1) {
-    RETURN_IF_ERROR(
-        attempt(&Candidate::expert_move, Plan::Experts::WEIGHTS,
-                [](Plan& plan, uint32_t value) {
-                  SetExperts(plan, static_cast<Plan::Experts::Move>(value), 1);
-                }));
+    RETURN_IF_ERROR(attempt(&Candidate::expert_move, Plan::Experts::WEIGHTS,
+                            [](Plan& plan, uint32_t value) {
+                              SetExperts(
+                                  plan, static_cast<Plan::Experts::Move>(value),
+                                  /*chunks=*/1, /*row_copies=*/0);
+                            }));
     ranked.candidate.row_chunks =
         static_cast<int32_t>(ranked.plan.experts().chunks());
+    ranked.candidate.row_copies =
+        static_cast<int32_t>(ranked.plan.experts().row_copies());
   }
   int32_t most = 0;
   for (const Plan::Stage& stage : ranked.plan.stages()) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -225,13 +226,20 @@ TEST(MemoryOfExpertsTest, OneRanksExpertsTakeWhatIsPredicted) {
 // A job that was accepted does not run out of memory because its tokens came to
 // like one rank's experts.
 TEST(MemoryOfExpertsTest, NoRoutingPassesThePredictionOfDividedExperts) {
-  const std::vector<RankMemory> memory =
-      Measured({.dp = 4, .ep = 4, .layers = 12, .moe = kExperts});
-  for (const auto& [predicted, measured] : memory) {
-    EXPECT_LT(measured.peak_bytes, predicted.peak_bytes);
-    for (int i = 0; i < kNumMemoryCategories; ++i) {
-      EXPECT_LE(measured.peak_by_category[i], predicted.peak_by_category[i])
-          << MemoryCategoryName(static_cast<MemoryCategory>(i));
+  MoeConfig shared = kExperts;
+  shared.experts = 2;
+  for (const auto& [moe, plan] :
+       {std::pair(kExperts, ""), std::pair(shared, "experts { }"),
+        std::pair(shared, "experts { row_copies: 1 }"),
+        std::pair(shared, "experts { move: ADAPTIVE }")}) {
+    GridCase grid{.dp = 4, .ep = 4, .layers = 12, .moe = moe};
+    grid.plan = PlanFromText(plan);
+    for (const auto& [predicted, measured] : Measured(grid)) {
+      EXPECT_LT(measured.peak_bytes, predicted.peak_bytes) << plan;
+      for (int i = 0; i < kNumMemoryCategories; ++i) {
+        EXPECT_LE(measured.peak_by_category[i], predicted.peak_by_category[i])
+            << plan << MemoryCategoryName(static_cast<MemoryCategory>(i));
+      }
     }
   }
 }

@@ -127,6 +127,13 @@ std::vector<GridCase> Grids() {
   add({.pp = 2, .dp = 4, .ep = 4, .moe = two},
       "experts { move: ADAPTIVE } schedule: ZB_H1");
   add({.dp = 4, .ep = 4, .moe = two}, "experts { move: WEIGHTS }");
+  // Rows go to some of them, which gather the others' slices.
+  add({.dp = 8, .ep = 8}, "experts { row_copies: 1 }");
+  add({.tp = 2, .dp = 4, .ep = 8, .moe = two},
+      "experts { row_copies: 2 chunks: 2 } sequence_parallel: true "
+      "recompute: FULL");
+  add({.pp = 2, .dp = 4, .ep = 4, .moe = two},
+      "experts { row_copies: 1 } schedule: ZB_H1 microbatches: 2");
   // Choices that depend on more than a token's own scores.
   add({.dp = 4, .ep = 2, .moe = Biased()}, "microbatches: 2");
   add({.tp = 2, .pp = 2, .dp = 2, .ep = 4, .moe = Biased()},
@@ -192,6 +199,31 @@ TEST(MoeBitsTest, WhatMovesChangesNoBit) {
         "experts { chunks: 2 shadowed: 4 }",
         "experts { move: ADAPTIVE choices { max_load: 1.2 move: WEIGHTS } "
         "choices { max_load: 4 move: ROWS chunks: 2 } }"}) {
+    const ParityReport report = Compare(rows, record(experts));
+    EXPECT_TRUE(report.bitwise) << experts << ParityText(report, {}, 5);
+  }
+}
+
+// Nor to how many of the ranks that share an expert a row goes.
+TEST(MoeBitsTest, WhatMovesOfSharedExpertsChangesNoBit) {
+  const auto record = [](const char* experts) {
+    MoeConfig moe = WithShared();
+    moe.experts = 2;
+    GridCase grid{
+        .dp = 8, .ep = 8, .dtype = DType::kBFloat16, .layers = 2, .moe = moe};
+    grid.plan = PlanFromText(experts);
+    return Record(grid);
+  };
+  const GridRecord rows = record("experts { }");
+  for (const char* experts :
+       {"experts { move: WEIGHTS }", "experts { move: ADAPTIVE }",
+        "experts { row_copies: 1 }", "experts { row_copies: 2 chunks: 2 }",
+        "experts { row_copies: 2 node_ranks: 4 }",
+        "experts { move: ADAPTIVE "
+        "choices { max_load: 1.1 move: ROWS row_copies: 1 chunks: 3 } "
+        "choices { max_load: 1.3 move: ROWS } "
+        "choices { max_load: 1.5 move: WEIGHTS } "
+        "choices { max_load: 8 move: ROWS row_copies: 2 } }"}) {
     const ParityReport report = Compare(rows, record(experts));
     EXPECT_TRUE(report.bitwise) << experts << ParityText(report, {}, 5);
   }

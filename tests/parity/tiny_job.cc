@@ -638,6 +638,7 @@ std::vector<std::string> GridCase::Features() const {
     add(experts.has_node_ranks(), fmt::format("by{}", experts.node_ranks()));
     add(experts.has_chunks(), fmt::format("in{}", experts.chunks()));
     add(experts.has_shadowed(), fmt::format("shadowed{}", experts.shadowed()));
+    add(experts.has_row_copies(), fmt::format("to{}", experts.row_copies()));
   }
   add(plan.has_offload(),
       fmt::format("offload{}", plan.offload().resident_units()));

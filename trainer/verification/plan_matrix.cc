@@ -62,9 +62,22 @@ void SetUnevenStages(Plan& plan, int64_t blocks) {
   }
 }
 
+// Ranks that share an expert.
+uint32_t SharersOf(const Plan& plan, const PlanContext& context) {
+  return context.experts == 0
+             ? 1
+             : std::max<uint32_t>(1, plan.grid().ep() / context.experts);
+}
+
+bool IsPowerOfPrime(uint32_t n) {
+  const uint32_t prime = LeastDivisor(n, 2);
+  while (n % prime == 0 && n > 1) n /= prime;
+  return n == 1;
+}
+
 // The same for plans that must have the same bits: what remains of a resolved
 // plan without pipeline, schedule, recompute and offload.
-std::string KindOf(Plan plan) {
+std::string KindOf(Plan plan, const PlanContext& context) {
   plan.mutable_grid()->clear_pp();
   plan.clear_placement();
   plan.clear_schedule();
@@ -75,7 +88,13 @@ std::string KindOf(Plan plan) {
   plan.clear_recompute_blocks();
   plan.clear_offload();
   // With the message, whatever it says.
-  if (plan.has_experts()) plan.mutable_experts()->Clear();
+  if (plan.has_experts()) {
+    const uint32_t copies = plan.experts().row_copies();
+    plan.mutable_experts()->Clear();
+    if (!IsPowerOfPrime(SharersOf(plan, context))) {
+      plan.mutable_experts()->set_row_copies(copies);
+    }
+  }
   return plan.SerializeAsString();
 }
 
@@ -124,8 +143,8 @@ class Builder {
       return false;
     }
     if (!known_.insert(resolved->SerializeAsString()).second) return true;
-    const auto [kind, is_new] =
-        position_of_kind_.try_emplace(KindOf(*resolved), kinds_.size());
+    const auto [kind, is_new] = position_of_kind_.try_emplace(
+        KindOf(*resolved, context_), kinds_.size());
     if (is_new) kinds_.emplace_back();
     kinds_[kind->second].push_back(*resolved);
     return true;
@@ -221,7 +240,17 @@ class Builder {
       p.mutable_experts()->set_move(Plan::Experts::ADAPTIVE);
     });
     AddChanged(plan, [](Plan& p) { p.mutable_experts()->set_chunks(2); });
-    AddChanged(plan, [](Plan& p) { p.mutable_experts()->set_shadowed(1); });
+    const uint32_t sharers = SharersOf(plan, context_);
+    if (sharers == 1) {
+      AddChanged(plan, [](Plan& p) { p.mutable_experts()->set_shadowed(1); });
+    }
+    for (uint32_t copies = 1; copies < sharers; ++copies) {
+      if (sharers % copies != 0) continue;
+      AddChanged(plan, [&](Plan& p) {
+        p.mutable_experts()->set_row_copies(copies);
+        if (copies > 1) p.mutable_experts()->set_chunks(2);
+      });
+    }
     const uint32_t of_node = LeastDivisor(plan.grid().ep(), 2);
     if (of_node == plan.grid().ep()) return;
     AddChanged(plan,

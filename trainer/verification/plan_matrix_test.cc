@@ -85,6 +85,24 @@ TEST(PlanMatrixTest, MovesRowsAndWeightsWhereExpertsAreDivided) {
   }));
 }
 
+TEST(PlanMatrixTest, RowsGoToAnyNumberOfAnExpertsRanks) {
+  PlanContext context = kTiny;
+  context.experts = 2;
+  context.expert_hidden = 24;
+  const PlanMatrix matrix = MakePlanMatrix(context, 8);
+  for (const uint32_t copies : {1U, 2U}) {
+    const auto found =
+        std::find_if(matrix.entries.begin(), matrix.entries.end(),
+                     [&](const PlanMatrix::Entry& entry) {
+                       return entry.plan.grid().ep() == 8 &&
+                              entry.plan.experts().row_copies() == copies;
+                     });
+    ASSERT_NE(found, matrix.entries.end()) << copies;
+    // Bits are those of rows that go to all.
+    EXPECT_GE(found->same_bits_as, 0) << copies;
+  }
+}
+
 TEST(PlanMatrixTest, HasNoPlanTwice) {
   const PlanMatrix matrix = MakePlanMatrix(kTiny, 8);
   std::set<std::string> plans;
