@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "moe/expert_slices.h"
+#include "moe/node_rows.h"
 #include "moe/row_exchange.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
@@ -31,15 +32,18 @@ struct Dispatch::Routes {
   const Communicators* communicators = nullptr;  // null: rows stay
   std::optional<RowCounts> counts;
   bool by_nodes = false;
-  std::shared_ptr<const RowChunks> chunks;  // null: in one
-  int64_t capacity = 0;                     // rows that memory is taken for
+  std::shared_ptr<const NodeRows> node_rows;  // null: a row for each route
+  std::shared_ptr<const RowChunks> chunks;    // null: in one
+  int64_t capacity = 0;                       // rows that memory is taken for
   // int32 [gathered slices·capacity]: the received row of each expert's row;
   // and [capacity] the other way round, of the first slice.
   Tensor by_expert;
   Tensor by_rank;
 
-  // Rows of routes, by expert, to the experts' ranks.
+  // Rows of routes, by expert, to the experts' ranks; and the rows of their
+  // tokens.
   Tensor Send(const Tensor& rows) const;
+  Tensor SendTokens(const Tensor& x) const;
   // Rows of this rank's experts back to the routes, those of slices summed.
   Tensor Return(const Tensor& rows) const;
   // Has rows go to the experts' ranks. `table`: of each rank's routes those to
@@ -73,6 +77,18 @@ int64_t MostReceived(const Tensor& experts, const DispatchSizes& sizes,
   const auto even = static_cast<double>(experts.num_elements() * slices.copies);
   return std::min(most,
                   static_cast<int64_t>(std::ceil(exchange.max_load * even)));
+}
+
+// How many of the tokens go to any of so many experts, where routing is even.
+int64_t TokensOfNode(const Tensor& experts, int64_t num_experts, int64_t own) {
+  double none = 1;
+  for (int64_t choice = 0; choice < experts.dim(1); ++choice) {
+    none *=
+        static_cast<double>(std::max<int64_t>(0, num_experts - own - choice)) /
+        static_cast<double>(std::max<int64_t>(1, num_experts - choice));
+  }
+  return static_cast<int64_t>(
+      std::ceil(static_cast<double>(experts.dim(0)) * (1 - none)));
 }
 
 std::vector<int64_t> Evenly(int64_t rows, int64_t groups) {
@@ -189,6 +205,11 @@ Tensor Dispatch::Routes::Send(const Tensor& rows) const {
                     by_expert);
 }
 
+Tensor Dispatch::Routes::SendTokens(const Tensor& x) const {
+  if (node_rows == nullptr) return Send(GatherRows(x, tokens));
+  return GatherRows(node_rows->Spread(x), by_expert);
+}
+
 Tensor Dispatch::Routes::Return(const Tensor& rows) const {
   Tensor copies = rows;
   if (communicators != nullptr) {
@@ -242,9 +263,18 @@ void Dispatch::Routes::MoveRows(ForwardContext& context, const Tensor& experts,
   }
   if (num_chunks > 1 || !shadowed.experts.empty()) {
     Divide(experts, table, rank, num_chunks, std::move(shadowed));
-  } else {
-    Exchange(experts.device(), table, rank);
+    return;
   }
+  Exchange(experts.device(), table, rank);
+  if (!by_nodes || !exchange.deduplicates) return;
+  const int64_t node = communicators->ExpertNode().size();
+  const Tensor copies = CopyGroups(tokens.Reshape({tokens.dim(0), 1}),
+                                   sorted.counts, slices.copies);
+  node_rows = std::make_shared<NodeRows>(
+      *communicators, *counts, copies.Reshape({copies.dim(0)}), experts.dim(0),
+      TokensOfNode(experts, sizes.experts,
+                   std::max<int64_t>(1, sizes.experts * node / ranks)),
+      capacity, name);
 }
 
 void Dispatch::Routes::Divide(const Tensor& experts,
@@ -331,7 +361,7 @@ const std::shared_ptr<const RowChunks>& Dispatch::chunks() const {
 
 Variable Dispatch::ToExperts(Tape& tape, const Variable& x) const {
   const auto compute = [x = x.value(), routes = routes_] {
-    return routes->Send(GatherRows(x, routes->tokens));
+    return routes->SendTokens(x);
   };
   Variable rows = tape.Record(
       "rows to experts", {x}, {}, compute(), {},
@@ -363,8 +393,7 @@ Variable Dispatch::FromExperts(Tape& tape, const Variable& rows) const {
       "rows from experts", {rows}, {},
       SumRows(routes_->Return(rows.value()), routes_->sorted.places), {},
       [routes = routes_](Tape::Gradients& gradients) {
-        gradients.Accumulate(0, routes->Send(GatherRows(gradients.TakeOutput(),
-                                                        routes->tokens)));
+        gradients.Accumulate(0, routes->SendTokens(gradients.TakeOutput()));
       });
 }
 

@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <array>
 #include <functional>
-#include <utility>
+#include <mutex>
+#include <ostream>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -52,18 +53,31 @@ std::vector<double> RowsOf(int rank) {
   return rows;
 }
 
-// Runs body on every rank of a grid whose experts are divided by ep, with
-// `node_ranks` of each expert group's ranks on a node.
-void OnRanks(int ep, int node_ranks,
+// ep, how many ranks of a group share a node, and whether a token's row goes
+// to each node once.
+struct Group {
+  int ep;
+  int node_ranks;
+  bool once;
+
+  friend std::ostream& operator<<(std::ostream& out, const Group& group) {
+    return out << "ep " << group.ep << " by " << group.node_ranks
+               << (group.once ? " once" : "");
+  }
+};
+
+// Runs body on every rank of a grid whose experts are so divided.
+void OnRanks(const Group& group,
              const std::function<void(ForwardContext&, int)>& body) {
   RunThreadRanks(kRanks, [&](CommunicatorFactory& factory, int rank) {
     CpuDevice device(1 << 24);
     const ProcessGrid grid =
-        *ProcessGrid::Create({.ep = ep, .dp = kRanks}, {}, rank);
-    Communicators communicators(factory, grid,
-                                {.experts = {.node_ranks = node_ranks}});
+        *ProcessGrid::Create({.ep = group.ep, .dp = kRanks}, {}, rank);
+    const ExpertExchange exchange = {.node_ranks = group.node_ranks,
+                                     .deduplicates = group.once};
+    Communicators communicators(factory, grid, {.experts = exchange});
     ParallelContext parallel(device, grid, communicators,
-                             {.experts = {.node_ranks = node_ranks}});
+                             {.experts = exchange});
     Tape tape(device);
     ForwardContext context{tape, parallel};
     body(context, rank);
@@ -75,9 +89,15 @@ Tensor Experts(Device& device, const Routing& routing, int rank) {
                                      ExpertsOf(routing, rank));
 }
 
-// ep, and how many ranks of a group share a node.
-constexpr std::array<std::pair<int, int>, 6> kGroups = {
-    {{1, 1}, {2, 1}, {4, 1}, {4, 2}, {8, 2}, {8, 4}}};
+constexpr std::array<Group, 9> kGroups = {{{1, 1, false},
+                                           {2, 1, false},
+                                           {4, 1, false},
+                                           {4, 2, false},
+                                           {4, 2, true},
+                                           {8, 2, false},
+                                           {8, 2, true},
+                                           {8, 4, false},
+                                           {8, 4, true}}};
 
 struct Case {
   const char* name;
@@ -103,10 +123,9 @@ std::vector<Case> Cases() {
 // and a row's gradient is that of all its routes.
 TEST(DispatchTest, TokensGetTheirOwnRowsBack) {
   for (const Case& c : Cases()) {
-    for (const auto& [ep, node_ranks] : kGroups) {
-      SCOPED_TRACE(testing::Message()
-                   << c.name << ", ep " << ep << " by " << node_ranks);
-      OnRanks(ep, node_ranks, [&, ep = ep](ForwardContext& context, int rank) {
+    for (const Group& group : kGroups) {
+      SCOPED_TRACE(testing::Message() << c.name << ", " << group);
+      OnRanks(group, [&](ForwardContext& context, int rank) {
         Device& device = context.parallel.device();
         Tape& tape = context.tape;
         const Dispatch dispatch(
@@ -141,11 +160,11 @@ TEST(DispatchTest, TokensGetTheirOwnRowsBack) {
 // have one order.
 TEST(DispatchTest, AnExpertHasItsRowsInTheOrderOfRanksAndTokens) {
   for (const Case& c : Cases()) {
-    for (const auto& [ep, node_ranks] : kGroups) {
+    for (const Group& group : kGroups) {
+      const int ep = group.ep;
       if (ep == 1) continue;
-      SCOPED_TRACE(testing::Message()
-                   << c.name << ", ep " << ep << " by " << node_ranks);
-      OnRanks(ep, node_ranks, [&, ep = ep](ForwardContext& context, int rank) {
+      SCOPED_TRACE(testing::Message() << c.name << ", " << group);
+      OnRanks(group, [&](ForwardContext& context, int rank) {
         Device& device = context.parallel.device();
         Tape& tape = context.tape;
         const Dispatch dispatch(
@@ -189,6 +208,43 @@ TEST(DispatchTest, AnExpertHasItsRowsInTheOrderOfRanksAndTokens) {
       });
     }
   }
+}
+
+// Both of a token's experts lie on the other node, on ranks of their own: its
+// row goes there once, and its result's gradient; both results come back.
+TEST(DispatchTest, ATokensRowGoesToANodeOnce) {
+  const Routing routing = [](int rank, int64_t token, int64_t choice) {
+    const int other = rank < kRanks / 2 ? kRanks / 2 : 0;
+    return static_cast<int32_t>(other + (token + 2 * choice) % 4);
+  };
+  std::array<int64_t, 2> sent{}, saved{};
+  for (const bool once : {false, true}) {
+    std::mutex mutex;
+    OnRanks({8, 4, once}, [&](ForwardContext& context, int rank) {
+      Device& device = context.parallel.device();
+      const Dispatch dispatch(context, "layer", Experts(device, routing, rank),
+                              {.experts = kExperts, .most_of_expert = kTokens});
+      // Of the rows alone.
+      Communicator& across =
+          context.parallel.communicators().ExpertsAcrossNodes();
+      const int64_t before = across.Statistics().sent_bytes;
+      Tape& tape = context.tape;
+      const Variable x = tape.Leaf(
+          Tensor::FromValues<double>(device, {kTokens, kWidth}, RowsOf(rank)));
+      const Variable outputs[] = {
+          dispatch.FromExperts(tape, dispatch.ToExperts(tape, x))};
+      tape.Backward(outputs, {outputs[0].value().Clone()},
+                    Tape::WeightGradients::kImmediate);
+      const std::lock_guard lock(mutex);
+      sent[once] += across.Statistics().sent_bytes - before;
+      saved[once] += across.Statistics().saved_bytes;
+    });
+  }
+  const int64_t rows = kRanks * kTokens * kWidth * sizeof(double);
+  EXPECT_EQ(sent[0], 4 * 2 * rows);
+  EXPECT_EQ(sent[1], (2 * 1 + 2 * 2) * rows);
+  EXPECT_EQ(saved[0], 0);
+  EXPECT_EQ(saved[1], sent[0] - sent[1]);
 }
 
 }  // namespace

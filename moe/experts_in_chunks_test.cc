@@ -216,6 +216,9 @@ TEST(ExpertsInChunksTest, NorToHowManyOfAnExpertsRanksRowsGo) {
         expect_same(
             {.chunks = 2, .row_copies = copies},
             {.keep = Keep::kRecipe, .when = Tape::WeightGradients::kDeferred});
+        expect_same(
+            {.node_ranks = 2, .deduplicates = true, .row_copies = copies},
+            {.seed = 3});
         expect_same({.chunks = 2, .row_copies = copies}, {.seed = 1});
         expect_same({.row_copies = copies}, {.seed = 2});
       }

@@ -20,28 +20,6 @@ Tensor Room(const Tensor& rows, int64_t count, const std::string& name) {
                        MemoryCategory::kCommunication, name);
 }
 
-// Rows that lie in runs of lengths[outer][inner], outer first, with inner
-// first. `room`: rows of the result.
-Tensor SwapRuns(const Tensor& rows, const std::vector<int64_t>& lengths,
-                int64_t outer, int64_t inner, int64_t room,
-                const std::string& name) {
-  std::vector<int64_t> begins(lengths.size(), 0);
-  std::partial_sum(lengths.begin(), lengths.end() - 1, begins.begin() + 1);
-  std::vector<int32_t> order;
-  for (int64_t i = 0; i < inner; ++i) {
-    for (int64_t o = 0; o < outer; ++o) {
-      const int64_t run = o * inner + i;
-      for (int64_t row = 0; row < lengths[run]; ++row) {
-        order.push_back(static_cast<int32_t>(begins[run] + row));
-      }
-    }
-  }
-  order.resize(std::max<int64_t>(room, order.size()), 0);
-  return GatherRows(
-      rows, Upload<int32_t>(rows.device(), {static_cast<int64_t>(order.size())},
-                            order, MemoryCategory::kCommunication, name));
-}
-
 // What one rank of a group sends and receives.
 struct Share {
   std::vector<int64_t> sent, received;
@@ -109,6 +87,26 @@ void InTwoSteps(const Communicators& communicators, const RowCounts& counts,
 }
 
 }  // namespace
+
+Tensor SwapRuns(const Tensor& rows, const std::vector<int64_t>& lengths,
+                int64_t outer, int64_t inner, int64_t room,
+                const std::string& name) {
+  std::vector<int64_t> begins(lengths.size(), 0);
+  std::partial_sum(lengths.begin(), lengths.end() - 1, begins.begin() + 1);
+  std::vector<int32_t> order;
+  for (int64_t i = 0; i < inner; ++i) {
+    for (int64_t o = 0; o < outer; ++o) {
+      const int64_t run = o * inner + i;
+      for (int64_t row = 0; row < lengths[run]; ++row) {
+        order.push_back(static_cast<int32_t>(begins[run] + row));
+      }
+    }
+  }
+  order.resize(std::max<int64_t>(room, order.size()), 0);
+  return GatherRows(
+      rows, Upload<int32_t>(rows.device(), {static_cast<int64_t>(order.size())},
+                            order, MemoryCategory::kCommunication, name));
+}
 
 RowCounts::RowCounts(int64_t ranks, std::vector<int64_t> counts)
     : ranks_(ranks), counts_(std::move(counts)) {

@@ -41,6 +41,12 @@ class RowCounts {
 // Of [ranks, experts], each rank's routes to each expert, those between ranks.
 RowCounts CountsBetween(int64_t ranks, const std::vector<int64_t>& table);
 
+// Rows that lie in runs of lengths[outer][inner], outer first, with inner
+// first. `room`: rows of the result, at least.
+Tensor SwapRuns(const Tensor& rows, const std::vector<int64_t>& lengths,
+                int64_t outer, int64_t inner, int64_t room,
+                const std::string& name);
+
 // rows[.., h] by receiver → [capacity, h] by sender, of which as many are
 // filled as arrive. On a dry device, which takes memory for the most that there
 // may be, `rows` may be more than are sent. `by_nodes`: in two steps, where

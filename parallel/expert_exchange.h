@@ -31,6 +31,8 @@ struct ExpertExchange {
   std::vector<Choice> choices;
   // Ranks of the expert group that share a node; 1: rows go in one step.
   int node_ranks = 1;
+  // Of rows that go by nodes in one chunk, that a token's goes to a node once.
+  bool deduplicates = false;
   // In which rows go, so that one travels while another is computed.
   int chunks = 1;
   // Where several ranks share an expert, how many do, and to how many of them a

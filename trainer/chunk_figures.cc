@@ -39,6 +39,8 @@ class DryChunk {
              .experts = {.moves = mode.split.moves_weights
                                       ? ExpertExchange::Moves::kWeights
                                       : ExpertExchange::Moves::kRows,
+                         .node_ranks = static_cast<int>(mode.split.node_ranks),
+                         .deduplicates = mode.split.deduplicates,
                          .chunks = static_cast<int>(mode.split.row_chunks),
                          .slices = SlicesOf(*setup.family, mode.split.ep),
                          .row_copies = static_cast<int>(mode.split.row_copies),

@@ -76,6 +76,7 @@ ExpertExchange ExpertExchangeOf(const Plan& plan, const ModelFamily& family) {
   exchange.max_load = plan.experts().max_load();
   exchange.chunks = static_cast<int>(plan.experts().chunks());
   exchange.shadowed = static_cast<int>(plan.experts().shadowed());
+  exchange.deduplicates = plan.experts().deduplicate();
   exchange.row_copies = static_cast<int>(plan.experts().row_copies());
   switch (plan.experts().move()) {
     case Plan::Experts::WEIGHTS:

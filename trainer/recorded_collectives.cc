@@ -11,13 +11,15 @@ namespace {
 using Group = PieceCollective::Group;
 using Kind = PieceCollective::Kind;
 
-// By the purposes of parallel/communicators.cc.
-constexpr std::array<std::pair<std::string_view, Group>, 7> kGroups = {{
+// By the purposes of parallel/communicators.cc, or how they begin.
+constexpr std::array<std::pair<std::string_view, Group>, 9> kGroups = {{
     {"tp activations", Group::kTensor},
     {"tp backward", Group::kTensor},
     {"cp activations", Group::kContext},
     {"cp heads", Group::kHeads},
     {"cp ring", Group::kRing},
+    {"ep tokens in a node", Group::kExpertNode},
+    {"ep tokens across nodes", Group::kExpertsAcrossNodes},
     {"ep tokens", Group::kExperts},
     {"ep slices", Group::kExpertSlices},
 }};

@@ -60,6 +60,9 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
     json["sample_tokens"] = metrics.sample_tokens;
   }
   for (const auto& [name, loss] : metrics.auxiliary_losses) json[name] = loss;
+  if (metrics.deduplicated_bytes > 0) {
+    json["deduplicated_bytes"] = metrics.deduplicated_bytes;
+  }
   if (!metrics.expert_shares.empty()) {
     json["expert_shares"] = metrics.expert_shares;
   }
@@ -114,6 +117,10 @@ std::vector<std::pair<std::string, double>> ToScalars(
   }
   for (const auto& [name, loss] : metrics.auxiliary_losses) {
     scalars.emplace_back("train/" + name, loss);
+  }
+  if (metrics.deduplicated_bytes > 0) {
+    scalars.emplace_back("experts/deduplicated_bytes",
+                         static_cast<double>(metrics.deduplicated_bytes));
   }
   for (const auto& [layer, shares] : metrics.expert_shares) {
     for (size_t expert = 0; expert < shares.size(); ++expert) {
@@ -199,7 +206,14 @@ double StepMetricsCollector::ExposedSince(Cause cause, double& before) const {
   return now - std::exchange(before, now);
 }
 
+double StepMetricsCollector::SavedSince() {
+  const int64_t now =
+      model_.context().communicators().Statistics(Cause::kExperts).saved_bytes;
+  return static_cast<double>(now - std::exchange(saved_before_, now));
+}
+
 void StepMetricsCollector::ForgetExposed() {
+  SavedSince();
   ExposedSince(Cause::kTensor, exposed_tensor_before_);
   ExposedSince(Cause::kContext, exposed_context_before_);
   ExposedSince(Cause::kExperts, exposed_experts_before_);
@@ -219,9 +233,9 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   const double experts = ExposedSince(Cause::kExperts, exposed_experts_before_);
   const double own_compute_s = times.forward + times.backward - tensor -
                                context_parallel - experts - times.sharding_wait;
-  // After the causes come the computation, the skipped samples and the figures
-  // of offload.
-  constexpr int kOffload = kShares + 2;
+  // After the causes come the computation, the skipped samples, the bytes that
+  // were not sent and the figures of offload.
+  constexpr int kOffload = kShares + 3;
   std::array<double, kOffload + OffloadFigures::kNumbers> sums = {
       data_s,
       tensor,
@@ -232,7 +246,8 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       times.copy_wait,
       times.optimizer,
       own_compute_s,
-      static_cast<double>(skipped_samples)};
+      static_cast<double>(skipped_samples),
+      SavedSince()};
   if (offload_.has_value()) {
     const auto figures =
         offload_->Take(times, step_s, own_compute_s).ToNumbers();
@@ -293,6 +308,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   metrics.compute_s = mean(kShares);
   metrics.own_compute_s = own_compute_s;
   metrics.skipped_samples = static_cast<int64_t>(sums[kShares + 1]);
+  metrics.deduplicated_bytes = static_cast<int64_t>(sums[kShares + 2]);
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     metrics.peak_bytes[i] = static_cast<int64_t>(maxima[i]);
   }

@@ -29,6 +29,8 @@ struct StepMetrics {
   std::map<std::string, double> auxiliary_losses;
   // By layer, the share of its routes that each of its experts has.
   std::map<std::string, std::vector<double>> expert_shares;
+  // Of rows to experts that went to a node once, the copies' (all ranks).
+  int64_t deduplicated_bytes = 0;
   // Of samples that are held out, after the step, where they were measured.
   std::optional<double> validation_loss;
   // Where pictures come in several sizes, the same by size ("HxW").
@@ -101,11 +103,11 @@ struct StepMetrics {
 // "validation_loss" where there is one, with "validation_loss_by_size" where
 // pictures come in several, of sequences "perplexity", of classes "accuracy"
 // and "validation_accuracy", with experts
-// "expert_shares", with fp16 "loss_scale" and "skipped_steps", and once there
-// are any "left_out_steps" and "roll_backs"; "left_out": true of a step that
-// was; after a look for them "stragglers"; where pictures come in several sizes
-// "picture_size" ("HxW") and "sample_tokens"; with offload "offload"
-// (offload_figures.h).
+// "expert_shares", where rows go to nodes once "deduplicated_bytes", with fp16
+// "loss_scale" and "skipped_steps", and once there are any "left_out_steps" and
+// "roll_backs"; "left_out": true of a step that was; after a look for them
+// "stragglers"; where pictures come in several sizes "picture_size" ("HxW") and
+// "sample_tokens"; with offload "offload" (offload_figures.h).
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.
@@ -138,6 +140,8 @@ class StepMetricsCollector {
  private:
   // Seconds of each cause since the last call, from the communicators.
   double ExposedSince(Cause cause, double& before) const;
+  // Bytes since the last call that no rank had to be sent.
+  double SavedSince();
 
   RankModel& model_;
   StepSimulator simulator_;
@@ -146,6 +150,7 @@ class StepMetricsCollector {
   double exposed_tensor_before_ = 0;
   double exposed_context_before_ = 0;
   double exposed_experts_before_ = 0;
+  int64_t saved_before_ = 0;
   double bubble_s_ = 0;
 };
 

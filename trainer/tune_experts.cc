@@ -105,6 +105,7 @@ class Layer {
       : device_(device),
         grid_(layout.grid),
         communicators_(factory, grid_, ForAllWays(layout.communicators)),
+        deduplicates_(layout.communicators.experts.deduplicates),
         config_(*setup.family->experts()),
         width_(setup.family->Shape().hidden),
         dtype_(setup.dtype),
@@ -127,6 +128,7 @@ class Layer {
         {.experts = {.moves = way.moves,
                      .node_ranks =
                          way.by_nodes ? communicators_.ExpertNode().size() : 1,
+                     .deduplicates = deduplicates_,
                      .chunks = way.chunks,
                      .row_copies = way.row_copies,
                      .sums_by_rank = true}});
@@ -170,6 +172,7 @@ class Layer {
   Device& device_;
   const ProcessGrid grid_;
   Communicators communicators_;
+  const bool deduplicates_;
   const MoeConfig config_;
   const int64_t width_;
   const DType dtype_;

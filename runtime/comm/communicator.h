@@ -130,6 +130,8 @@ class Communicator {
   Event Run(Operation operation);
 
   CommunicationStatistics Statistics() const { return traffic_->Get(); }
+  // That a user of the group sends so much less than it might.
+  void CountSaved(int64_t bytes) { traffic_->CountSaved(bytes); }
 
   // The largest tag that messages may have.
   virtual int max_tag() const { return std::numeric_limits<int>::max(); }

@@ -14,12 +14,15 @@ namespace trireme {
 struct CommunicationStatistics {
   int64_t calls = 0;
   int64_t sent_bytes = 0;
+  // Of copies that its user has found not to need sending.
+  int64_t saved_bytes = 0;
   // Time that streams and the host were blocked by events of operations.
   double exposed_seconds = 0;
 
   CommunicationStatistics& operator+=(const CommunicationStatistics& other) {
     calls += other.calls;
     sent_bytes += other.sent_bytes;
+    saved_bytes += other.saved_bytes;
     exposed_seconds += other.exposed_seconds;
     return *this;
   }
@@ -32,6 +35,9 @@ class TrafficCounter {
     calls_.fetch_add(1, std::memory_order_relaxed);
     sent_bytes_.fetch_add(sent_bytes, std::memory_order_relaxed);
   }
+  void CountSaved(int64_t bytes) {
+    saved_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  }
   void CountExposed(std::chrono::nanoseconds time) {
     exposed_ns_.fetch_add(time.count(), std::memory_order_relaxed);
   }
@@ -40,6 +46,7 @@ class TrafficCounter {
   CommunicationStatistics Get() const {
     return {.calls = calls_.load(std::memory_order_relaxed),
             .sent_bytes = sent_bytes_.load(std::memory_order_relaxed),
+            .saved_bytes = saved_bytes_.load(std::memory_order_relaxed),
             .exposed_seconds = 1e-9 * static_cast<double>(exposed_ns_.load(
                                           std::memory_order_relaxed))};
   }
@@ -47,6 +54,7 @@ class TrafficCounter {
  private:
   std::atomic<int64_t> calls_ = 0;
   std::atomic<int64_t> sent_bytes_ = 0;
+  std::atomic<int64_t> saved_bytes_ = 0;
   std::atomic<int64_t> exposed_ns_ = 0;
 };
 

@@ -151,11 +151,21 @@ BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
       group.push_back(Physical(i, 0, 0, pp));
     }
     take_slower(group, rings.Of(Group::kExperts));
-    const auto gathered = static_cast<int32_t>(
-        split_.row_copies == 0 ? 1 : slices / split_.row_copies);
-    for (int32_t run = 0; run < ep_ && gathered > 1; run += gathered) {
-      take_slower({group.begin() + run, group.begin() + run + gathered},
-                  rings.Of(Group::kExpertSlices));
+    const auto take_runs = [&](int64_t size, RingCost& slowest) {
+      for (int64_t run = 0; run < ep_ && size > 1; run += size) {
+        take_slower({group.begin() + run, group.begin() + run + size}, slowest);
+      }
+    };
+    take_runs(split_.row_copies == 0 ? 1 : slices / split_.row_copies,
+              rings.Of(Group::kExpertSlices));
+    take_runs(split_.node_ranks, rings.Of(Group::kExpertNode));
+    for (int64_t place = 0; place < split_.node_ranks && split_.node_ranks > 1;
+         ++place) {
+      std::vector<int32_t> across;
+      for (int64_t i = place; i < ep_; i += split_.node_ranks) {
+        across.push_back(group[i]);
+      }
+      take_slower(across, rings.Of(Group::kExpertsAcrossNodes));
     }
   }
   const auto heads = static_cast<int32_t>(split_.ulysses);

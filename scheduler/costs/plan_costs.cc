@@ -160,15 +160,21 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
     if (recomputed) backward += forward;
     time.forward_s += forward;
     time.backward_s += backward;
-    double* cause = &time.parts.cp_s;
-    if (collective.group == PieceCollective::Group::kTensor) {
-      cause = &time.parts.tp_s;
-      time.parts.tp_latency_s +=
-          ((recomputed ? 2 : 1) * collective.forward + collective.backward) *
-          SecondsOnce(collective, 0, rings);
-    } else if (collective.group == PieceCollective::Group::kExperts ||
-               collective.group == PieceCollective::Group::kExpertSlices) {
-      cause = &time.parts.ep_s;
+    double* cause = &time.parts.ep_s;
+    switch (collective.group) {
+      case PieceCollective::Group::kTensor:
+        cause = &time.parts.tp_s;
+        time.parts.tp_latency_s +=
+            ((recomputed ? 2 : 1) * collective.forward + collective.backward) *
+            SecondsOnce(collective, 0, rings);
+        break;
+      case PieceCollective::Group::kContext:
+      case PieceCollective::Group::kHeads:
+      case PieceCollective::Group::kRing:
+        cause = &time.parts.cp_s;
+        break;
+      default:
+        break;
     }
     *cause += forward + backward;
   }

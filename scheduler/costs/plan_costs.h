@@ -93,7 +93,7 @@ class BlockRings {
   }
 
  private:
-  std::array<RingCost, 6> rings_;
+  std::array<RingCost, PieceCollective::kNumGroups> rings_;
 };
 
 // Seconds of one microbatch on one device, without communication.

@@ -31,7 +31,12 @@ struct PieceCollective {
     // slices come together.
     kExperts,
     kExpertSlices,
+    // Where rows go by nodes: those of one node, and of one place on all.
+    kExpertNode,
+    kExpertsAcrossNodes,
   };
+  static constexpr size_t kNumGroups =
+      static_cast<size_t>(Group::kExpertsAcrossNodes) + 1;
   // What the devices compute meanwhile, where the runtime can do both.
   enum class Behind : uint8_t {
     kNothing,

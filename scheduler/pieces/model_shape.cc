@@ -75,6 +75,8 @@ BlockSplit SplitOf(const Plan& plan) {
           .moves_weights = plan.experts().move() == Plan::Experts::WEIGHTS,
           .row_chunks = std::max<int64_t>(1, plan.experts().chunks()),
           .shadowed = plan.experts().shadowed(),
+          .node_ranks = std::max<int64_t>(1, plan.experts().node_ranks()),
+          .deduplicates = plan.experts().deduplicate(),
           .row_copies = plan.experts().row_copies(),
           .max_load = plan.experts().max_load(),
           .sums_by_rank = plan.has_experts(),

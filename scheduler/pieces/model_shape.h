@@ -70,6 +70,10 @@ struct BlockSplit {
   // of those that a rank receives, over those of even routing; 0: none.
   int64_t row_chunks = 1;
   int64_t shadowed = 0;
+  // Ranks of a node, where rows go by nodes; and whether a token's goes to a
+  // node once.
+  int64_t node_ranks = 1;
+  bool deduplicates = false;
   // Of the ranks that share an expert, those that a row goes to; 0: all.
   int64_t row_copies = 0;
   double max_load = 0;

@@ -187,6 +187,7 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
     if (!experts.has_chunks()) experts.set_chunks(1);
     if (!experts.has_shadowed()) experts.set_shadowed(0);
     if (!experts.has_row_copies()) experts.set_row_copies(0);
+    if (!experts.has_deduplicate()) experts.set_deduplicate(false);
   }
   if (!resolved.has_ulysses()) resolved.set_ulysses(1);
   if (resolved.sharding() == Plan::SHARDING_UNSPECIFIED) {

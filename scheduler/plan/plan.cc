@@ -81,6 +81,10 @@ std::string Summary(const Plan& plan) {
     if (plan.experts().chunks() > 1) {
       text += fmt::format(" in {} chunks", plan.experts().chunks());
     }
+    if (plan.experts().node_ranks() > 1) {
+      text += fmt::format(" by nodes of {}", plan.experts().node_ranks());
+    }
+    if (plan.experts().deduplicate()) text += ", a token's once";
     if (plan.experts().row_copies() > 0) {
       text += fmt::format(" to {} of an expert's ranks",
                           plan.experts().row_copies());

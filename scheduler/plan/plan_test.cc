@@ -154,6 +154,15 @@ TEST(Plan, ExpertsAreDividedAmongTheRanksOfAStage) {
             "plan.experts: found grid.ep 1, expected more: nothing moves");
   EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } experts { node_ranks: 3 }", context),
             "plan.experts.node_ranks: found 3, expected a divisor of ep, 4");
+  EXPECT_EQ(
+      ErrorOf("grid { dp: 8 ep: 4 } experts { deduplicate: true }", context),
+      "plan.experts.deduplicate: found true, expected node_ranks between "
+      "1 and ep, 4, with it");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } "
+                    "experts { node_ranks: 2 deduplicate: true chunks: 2 }",
+                    context),
+            "plan.experts.deduplicate: found true, expected false with chunks: "
+            "a token's rows go in several");
   EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } experts { max_load: 0.5 }", context),
             "plan.experts.max_load: found 0.5, expected 0 (no bound) or 1 to "
             "ep, 4");

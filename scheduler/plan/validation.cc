@@ -292,6 +292,15 @@ absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
             "ranks share their rows",
             ep, context.experts));
   }
+  if (plan.experts().deduplicate() && (of_node == 1 || of_node == ep)) {
+    return PlanFieldError(
+        "experts.deduplicate", "true",
+        fmt::format("node_ranks between 1 and ep, {}, with it", ep));
+  }
+  if (plan.experts().deduplicate() && chunks > 1) {
+    return PlanFieldError("experts.deduplicate", "true",
+                          "false with chunks: a token's rows go in several");
+  }
   RETURN_IF_ERROR(ValidateRowCopies("experts.row_copies",
                                     plan.experts().row_copies(),
                                     plan.experts().move(), plan, context));

@@ -93,6 +93,9 @@ Candidate CandidateOf(const Plan& plan) {
   if (plan.has_experts()) {
     candidate.expert_move = plan.experts().move();
     candidate.row_chunks = number(plan.experts().chunks());
+    if (plan.experts().node_ranks() > 1) {
+      candidate.node_ranks = number(plan.experts().node_ranks());
+    }
     candidate.row_copies = number(plan.experts().row_copies());
   }
   candidate.offload = plan.has_offload();
@@ -142,6 +145,11 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
   if (candidate.row_chunks > 0) {
     plan.mutable_experts()->set_chunks(
         static_cast<uint32_t>(candidate.row_chunks));
+  }
+  if (candidate.node_ranks > 0) {
+    plan.mutable_experts()->set_node_ranks(
+        static_cast<uint32_t>(candidate.node_ranks));
+    plan.mutable_experts()->set_deduplicate(true);
   }
   if (candidate.row_copies > 0) {
     plan.mutable_experts()->set_row_copies(

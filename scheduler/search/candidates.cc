@@ -246,6 +246,9 @@ std::string ToText(const Candidate& candidate) {
   if (candidate.row_chunks > 1) {
     text += fmt::format(", rows to experts in {} chunks", candidate.row_chunks);
   }
+  if (candidate.node_ranks > 0) {
+    text += fmt::format(", once to each node of {}", candidate.node_ranks);
+  }
   if (candidate.row_copies > 0) {
     text +=
         fmt::format(", rows to {} of an expert's ranks", candidate.row_copies);

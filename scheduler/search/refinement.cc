@@ -27,6 +27,7 @@ void SetExperts(Plan& plan, Plan::Experts::Move move, uint32_t chunks,
   experts.set_chunks(chunks);
   experts.set_shadowed(0);
   experts.set_row_copies(row_copies);
+  experts.set_deduplicate(false);
 }
 
 }  // namespace
@@ -83,6 +84,17 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
                      std::max(1U, plan.experts().chunks()), value);
         }));
   }
+  const auto ep = static_cast<int32_t>(ranked.plan.grid().ep());
+  for (int32_t ranks = 2; ranks < ep; ++ranks) {
+    if (ep % ranks != 0) continue;
+    RETURN_IF_ERROR(
+        attempt(&Candidate::node_ranks, ranks, [](Plan& plan, uint32_t value) {
+          SetExperts(plan, Plan::Experts::ROWS, /*chunks=*/1,
+                     plan.experts().row_copies());
+          plan.mutable_experts()->set_node_ranks(value);
+          plan.mutable_experts()->set_deduplicate(true);
+        }));
+  }
   if (ranked.plan.grid().ep() > 1) {
     RETURN_IF_ERROR(attempt(&Candidate::expert_move, Plan::Experts::WEIGHTS,
                             [](Plan& plan, uint32_t value) {
@@ -94,6 +106,10 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
         static_cast<int32_t>(ranked.plan.experts().chunks());
     ranked.candidate.row_copies =
         static_cast<int32_t>(ranked.plan.experts().row_copies());
+    ranked.candidate.node_ranks =
+        ranked.plan.experts().node_ranks() > 1
+            ? static_cast<int32_t>(ranked.plan.experts().node_ranks())
+            : 0;
   }
   int32_t most = 0;
   for (const Plan::Stage& stage : ranked.plan.stages()) {

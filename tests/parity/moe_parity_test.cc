@@ -104,6 +104,9 @@ std::vector<GridCase> Grids() {
   add({.dp = 4, .ep = 4, .dtype = DType::kFloat32});
   // Rows go by nodes, or experts come to them.
   add({.dp = 4, .ep = 4}, "experts { node_ranks: 2 }");
+  add({.tp = 2, .dp = 4, .ep = 8, .moe = WithShared()},
+      "experts { node_ranks: 4 deduplicate: true } microbatches: 2 "
+      "recompute: FULL");
   add({.tp = 2, .dp = 2, .ep = 4, .moe = WithShared()},
       "experts { move: WEIGHTS } microbatches: 2");
   add({.pp = 2, .dp = 2, .ep = 2},
@@ -193,10 +196,11 @@ TEST(MoeBitsTest, WhatMovesChangesNoBit) {
   const GridRecord rows = record("experts { }");
   for (const char* experts :
        {"experts { move: WEIGHTS }", "experts { move: ADAPTIVE }",
-        "experts { node_ranks: 2 }", "experts { max_load: 4 }",
-        "experts { chunks: 2 }", "experts { chunks: 3 node_ranks: 2 }",
-        "experts { chunks: 64 }", "experts { shadowed: 2 }",
-        "experts { chunks: 2 shadowed: 4 }",
+        "experts { node_ranks: 2 }",
+        "experts { node_ranks: 2 deduplicate: true }",
+        "experts { max_load: 4 }", "experts { chunks: 2 }",
+        "experts { chunks: 3 node_ranks: 2 }", "experts { chunks: 64 }",
+        "experts { shadowed: 2 }", "experts { chunks: 2 shadowed: 4 }",
         "experts { move: ADAPTIVE choices { max_load: 1.2 move: WEIGHTS } "
         "choices { max_load: 4 move: ROWS chunks: 2 } }"}) {
     const ParityReport report = Compare(rows, record(experts));
@@ -219,6 +223,8 @@ TEST(MoeBitsTest, WhatMovesOfSharedExpertsChangesNoBit) {
        {"experts { move: WEIGHTS }", "experts { move: ADAPTIVE }",
         "experts { row_copies: 1 }", "experts { row_copies: 2 chunks: 2 }",
         "experts { row_copies: 2 node_ranks: 4 }",
+        "experts { row_copies: 2 node_ranks: 4 deduplicate: true }",
+        "experts { node_ranks: 2 deduplicate: true }",
         "experts { move: ADAPTIVE "
         "choices { max_load: 1.1 move: ROWS row_copies: 1 chunks: 3 } "
         "choices { max_load: 1.3 move: ROWS } "

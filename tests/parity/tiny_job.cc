@@ -636,6 +636,7 @@ std::vector<std::string> GridCase::Features() const {
     const Plan::Experts& experts = plan.experts();
     features.push_back("move" + Plan::Experts::Move_Name(experts.move()));
     add(experts.has_node_ranks(), fmt::format("by{}", experts.node_ranks()));
+    add(experts.deduplicate(), "once");
     add(experts.has_chunks(), fmt::format("in{}", experts.chunks()));
     add(experts.has_shadowed(), fmt::format("shadowed{}", experts.shadowed()));
     add(experts.has_row_copies(), fmt::format("to{}", experts.row_copies()));

@@ -253,8 +253,12 @@ class Builder {
     }
     const uint32_t of_node = LeastDivisor(plan.grid().ep(), 2);
     if (of_node == plan.grid().ep()) return;
-    AddChanged(plan,
-               [&](Plan& p) { p.mutable_experts()->set_node_ranks(of_node); });
+    for (const bool once : {false, true}) {
+      AddChanged(plan, [&](Plan& p) {
+        p.mutable_experts()->set_node_ranks(of_node);
+        p.mutable_experts()->set_deduplicate(once);
+      });
+    }
   }
 
   void AddSchedules(const Plan& plan) {
