@@ -39,9 +39,10 @@ int32_t DependencyOf(const std::vector<Instruction>& list,
   if (instruction.kind == InstructionKind::kReduceGradients) {
     return SimulatedInstruction::kSeveral;
   }
+  const bool waits_for_compute = !RunsBesideCompute(instruction.resource);
   int32_t only = SimulatedInstruction::kNone;
   for (const int32_t dependency : instruction.depends_on) {
-    if (EndsBeforeLater(list[dependency])) continue;
+    if (waits_for_compute && EndsBeforeLater(list[dependency])) continue;
     if (only != SimulatedInstruction::kNone) {
       return SimulatedInstruction::kSeveral;
     }

@@ -25,12 +25,20 @@ struct SimulatedInstruction {
   // Of a Send or Recv its message; of kRun its cost (CostIndex).
   int32_t operand = 0;
   // The instruction of the list that it waits for, beside the compute
-  // instructions before it, for which every instruction but ReduceGradients
-  // waits anyway. kSeveral: those that the Program's instruction lists.
+  // instructions before it, for which every instruction waits anyway but
+  // ReduceGradients and what RunsBesideCompute. kSeveral: those that the
+  // Program's instruction lists.
   int32_t dependency = kNone;
   Kind kind = Kind::kRun;
   Resource resource = Resource::kCompute;
 };
+
+// What the host and the copy streams are given while the device computes: they
+// start it as soon as what it depends on has ended.
+constexpr bool RunsBesideCompute(Resource resource) {
+  return resource == Resource::kHost || resource == Resource::kCopyIn ||
+         resource == Resource::kCopyOut;
+}
 
 struct SimulatedProgram {
   // One direction between two ranks. Its messages travel one after another, in

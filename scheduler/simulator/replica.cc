@@ -126,7 +126,9 @@ SimulatedReplica::Readiness SimulatedReplica::ReadinessOf(
   if (instruction.dependency == SimulatedInstruction::kSeveral) {
     return ReadinessOfSeveral(rank);
   }
-  Readiness ready = {.time_s = states_[rank].compute_s()};
+  Readiness ready = {.time_s = RunsBesideCompute(instruction.resource)
+                                   ? 0
+                                   : states_[rank].compute_s()};
   if (instruction.dependency >= 0) {
     const double end = TimeOf(rank, instruction.dependency).end_s;
     if (end > ready.time_s) ready = {end, instruction.dependency};
@@ -139,7 +141,8 @@ SimulatedReplica::Readiness SimulatedReplica::ReadinessOfSeveral(
   const Instruction& instruction =
       program_.program->ranks[rank][states_[rank].next];
   Readiness ready;
-  if (instruction.kind != InstructionKind::kReduceGradients) {
+  if (instruction.kind != InstructionKind::kReduceGradients &&
+      !RunsBesideCompute(instruction.resource)) {
     ready.time_s = states_[rank].compute_s();
   }
   for (const int32_t dependency : instruction.depends_on) {
@@ -220,10 +223,14 @@ void SimulatedReplica::CountIdle(int32_t rank, int32_t latest, double idle) {
   RankTime& time = result_.ranks[rank];
   const SimulatedInstruction& other = program_.lists[rank][latest];
   if (other.kind != Kind::kRecv) {
+    const double host = other.resource == Resource::kCopyIn
+                            ? WaitForHost(rank, latest, idle)
+                        : other.resource == Resource::kHost ? idle
+                                                            : 0;
+    time.exposed_host_s += host;
     (other.resource == Resource::kCopyIn || other.resource == Resource::kCopyOut
          ? time.exposed_copy_s
-     : other.resource == Resource::kHost ? time.exposed_host_s
-                                         : time.exposed_other_s) += idle;
+         : time.exposed_other_s) += idle - host;
     return;
   }
   const double on_the_way =
@@ -231,6 +238,24 @@ void SimulatedReplica::CountIdle(int32_t rank, int32_t latest, double idle) {
   const double exposed = std::min(idle, on_the_way);
   time.exposed_message_s += exposed;
   time.bubble_s += idle - exposed;
+}
+
+double SimulatedReplica::WaitForHost(int32_t rank, int32_t copy,
+                                     double idle) const {
+  const std::vector<Instruction>& list = program_.program->ranks[rank];
+  double updated_s = 0, free_s = 0;
+  for (const int32_t dependency : list[copy].depends_on) {
+    double& ready_s =
+        list[dependency].kind == InstructionKind::kUpdate ? updated_s : free_s;
+    ready_s = std::max(ready_s, times_.Of(rank, dependency).end_s);
+  }
+  // The copy before it on the link.
+  for (int32_t i = copy - 1; i >= 0 && updated_s > free_s; --i) {
+    if (list[i].resource != Resource::kCopyIn) continue;
+    free_s = std::max(free_s, times_.Of(rank, i).end_s);
+    break;
+  }
+  return std::clamp(updated_s - free_s, 0.0, idle);
 }
 
 absl::StatusOr<Simulation> SimulatedReplica::Finish() {

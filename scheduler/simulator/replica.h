@@ -149,6 +149,9 @@ class SimulatedReplica {
   void Run(int32_t rank, const SimulatedInstruction& instruction,
            const Readiness& ready);
   void CountIdle(int32_t rank, int32_t latest, double idle);
+  // Of the `idle` seconds until instruction `copy` has ended, those by which
+  // the host held it up.
+  double WaitForHost(int32_t rank, int32_t copy, double idle) const;
   // The channels that the rank's next instruction passes, a collective.
   std::span<const ChannelTime> ChannelsOfNext(int32_t rank) const;
   // By when the step must have begun again, or later, so that no forward waits

@@ -3,8 +3,8 @@
 //
 // The model, which follows what program.h asks of an executor:
 //  - an instruction is issued when all compute instructions before it in its
-//    list have ended; it starts when also all it depends on has ended and its
-//    resource is free;
+//    list have ended, those of the host and of copies at once; it starts when
+//    also all it depends on has ended and its resource is free;
 //  - a message starts when both its Send and its Recv are issued and the
 //    messages before it on the same link (sender, receiver) have left; it
 //    occupies the link for bytes / bytes_per_s and arrives latency_s later;
