@@ -135,19 +135,6 @@ Parameter OffloadedUnits::AtHome(const Parameter& parameter) const {
   return at_home;
 }
 
-void OffloadedUnits::CopyIn(Unit& unit) {
-  Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
-  copies_in_.Time(copy_in, [&] {
-    for (size_t i = 0; i < unit.home.size(); ++i) {
-      const Tensor& home = unit.home[i];
-      if (!home.defined()) continue;
-      Transfer(home, unit.place[i].Slice(0, home.num_elements()), copy_in);
-      copied_.to_device += home.bytes();
-    }
-  });
-  unit.arrival = copy_in.Record();
-}
-
 void OffloadedUnits::AwaitArrival(Event arrival) {
   Stream& compute = context_.device().stream();
   waits_for_arrivals_.Time(compute, [&] { arrival.Wait(compute); });
@@ -169,9 +156,17 @@ CopyTimes OffloadedUnits::copy_times() const {
 void OffloadedUnits::Fetch(int number) {
   Unit* const unit = Find(number);
   if (unit == nullptr || !unit->place.empty()) return;
-  unit->place =
-      buffers_.places.Take(context_.device().stream(StreamKind::kCopyIn));
-  CopyIn(*unit);
+  Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
+  unit->place = buffers_.places.Take(copy_in);
+  copies_in_.Time(copy_in, [&] {
+    for (size_t i = 0; i < unit->home.size(); ++i) {
+      const Tensor& home = unit->home[i];
+      if (!home.defined()) continue;
+      Transfer(home, unit->place[i].Slice(0, home.num_elements()), copy_in);
+      copied_.to_device += home.bytes();
+    }
+  });
+  unit->arrival = copy_in.Record();
   for (const UnitLayout::Part& part : unit->layout.parts) {
     const ParameterBucket& bucket = buckets_[part.bucket];
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
@@ -184,28 +179,11 @@ void OffloadedUnits::Fetch(int number) {
   }
 }
 
-void OffloadedUnits::FetchAgain() {
-  for (auto& [number, unit] : units_) {
-    if (!unit.place.empty()) CopyIn(unit);
-  }
-}
-
 void OffloadedUnits::Bring(int number) {
   Unit* const unit = Find(number);
   if (unit == nullptr) return;
   CHECK(!unit->place.empty()) << "unit " << number << " is not on the device";
   AwaitArrival(unit->arrival);
-}
-
-void OffloadedUnits::Publish(int bucket) {
-  if (buckets_[bucket].device == &context_.device()) return;
-  Unit& unit = units_.at(buckets_[bucket].parameters[0]->unit);
-  if (unit.place.empty()) return;
-  Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
-  const UnitLayout::Part& part = PartOf(unit, bucket);
-  Transfer(SliceOf(part, unit.home[kValues]),
-           SliceOf(part, unit.place[kValues]), copy_in);
-  unit.arrival = copy_in.Record();
 }
 
 void OffloadedUnits::Release(int number) {

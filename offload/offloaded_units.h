@@ -6,8 +6,8 @@
 //   Fetch            values to a place on the device, on the copy-in stream
 //   Bring            the current stream waits for them
 //   Release          frees the place after what the current stream was given;
-//                    values do not change within a step and are never copied
-//                    back
+//                    values change while they are at home alone and are never
+//                    copied back
 //   PrepareGradients a buffer on the device, zero or, where other microbatches
 //                    have left something in the step, that, on copy-in: sums
 //                    then have the bits that they have on the device
@@ -87,16 +87,14 @@ class OffloadedUnits final : public UnitStore {
   Tensor OwnedValue(int bucket, int i) const;
   // A parameter that does not train, with its values at home if it has one.
   Parameter AtHome(const Parameter& frozen) const;
-  // Copies to the device again what is there and has changed at home.
-  void FetchAgain();
   const CopiedBytes& copied() const { return copied_; }
   CopyTimes copy_times() const;
 
   void Fetch(int unit) override;
   void Bring(int unit) override;
   void Drop(int /*unit*/) override {}
-  // Copies the values to the device again, if they are there.
-  void Publish(int bucket) override;
+  // Whoever changes values does it while none are on the device.
+  void Publish(int /*bucket*/) override {}
   void Release(int unit) override;
   void PrepareGradients(int unit) override;
   void SaveGradients(int unit) override;
@@ -122,7 +120,6 @@ class OffloadedUnits final : public UnitStore {
   // Points a parameter that does not train to its values in a set of buffers.
   static void Point(const UnitLayout::Frozen& frozen,
                     const std::vector<Tensor>& buffers, Parameter& parameter);
-  void CopyIn(Unit& unit);
   // Has the compute stream wait.
   void AwaitArrival(Event arrival);
 

@@ -88,23 +88,25 @@ Executor::Executor(ParallelContext& context, const Program& program,
       messages_(context, program, pipeline_rank) {
   CHECK_EQ(static_cast<int>(chunks_.size()),
            ChunksOnRank(program, pipeline_rank));
-  std::vector<int> updated;
   for (const Instruction& instruction : program.ranks[pipeline_rank]) {
     if (instruction.kind != InstructionKind::kUpdate) continue;
     for (const int bucket : BucketsOf(instruction)) {
-      updated.push_back(chunks_[instruction.chunk].first_bucket + bucket);
+      update_order_.push_back(chunks_[instruction.chunk].first_bucket + bucket);
     }
   }
-  optimizer_->set_update_order(updated);
+  optimizer_->set_update_order(update_order_);
 }
 
 absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
   StepLedger ledger(static_cast<int>(chunks_.size()), has_pipeline(),
                     options.processor_threads);
-  ledger.Measure(StepCause::kBegin, 0, [&] {
-    for (const ExecutorChunk& chunk : chunks_) chunk.reducer->BeginStep();
-    optimizer_->BeginStep();
-  });
+  if (!program_.offload.has_value()) {
+    ledger.Measure(StepCause::kBegin, 0, [&] {
+      for (const ExecutorChunk& chunk : chunks_) chunk.reducer->BeginStep();
+    });
+  }
+  const double waited_before = waits_for_updates_.seconds();
+  const int64_t updated_before = optimizer_->home_bytes();
   const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
   issued_.assign(list.size(), Event());
   for (size_t i = 0; i < list.size(); ++i) {
@@ -138,6 +140,10 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
   result.counts = TakeCounts();
   result.gradient_norm = gradient_norm_;
   result.times = ledger.Finish();
+  result.times.update_wait = program_.offload.has_value()
+                                 ? waits_for_updates_.seconds() - waited_before
+                                 : result.times.update;
+  result.times.update_bytes = optimizer_->home_bytes() - updated_before;
   return result;
 }
 
@@ -227,7 +233,14 @@ void Executor::Run(size_t index, const StepOptions& options,
       ClipGradients(options, ledger);
       break;
     case InstructionKind::kUpdate:
-      if (options.update && chunk->updates) Update(instruction, options);
+      if (program_.offload.has_value()) {
+        UpdateLeft(instruction);
+      } else if (options.update && chunk->updates) {
+        for (const int bucket : BucketsOf(instruction)) {
+          Update(chunk->first_bucket + bucket, options.step,
+                 options.learning_rate);
+        }
+      }
       break;
     case InstructionKind::kGatherParameters:
       chunk->units->Publish(instruction.bucket);
@@ -383,6 +396,11 @@ void Executor::ClipGradients(const StepOptions& options, StepLedger& ledger) {
   gradient_norm_ = optimizer_->ClipGradients(options.loss_scale);
   ledger.BookWait(StepCause::kClipWait,
                   group.Statistics().exposed_seconds - exposed_before);
+  if (program_.offload.has_value() && options.update) {
+    left_ = {.buckets = {update_order_.begin(), update_order_.end()},
+             .step = options.step,
+             .learning_rate = options.learning_rate};
+  }
   if (!options.admits) return;
   double loss = 0;
   for (const auto& [name, own] : Losses()) loss += own;
@@ -393,17 +411,34 @@ void Executor::ClipGradients(const StepOptions& options, StepLedger& ledger) {
   if (!options.admits(loss, gradient_norm_)) optimizer_->LeaveOut();
 }
 
-void Executor::Update(const Instruction& instruction,
-                      const StepOptions& options) {
-  for (const int b : BucketsOf(instruction)) {
-    const int bucket = chunks_[instruction.chunk].first_bucket + b;
-    if (emulated_ != nullptr) {
-      for (const OwnedParameter& part : optimizer_->owned()[bucket]) {
-        emulated_->Elapse(emulated_->update_seconds() *
-                          static_cast<double>(part.value.num_elements()));
-      }
+void Executor::Update(int bucket, int64_t step, double learning_rate) {
+  if (emulated_ != nullptr) {
+    for (const OwnedParameter& part : optimizer_->owned()[bucket]) {
+      emulated_->Elapse(emulated_->update_seconds() *
+                        static_cast<double>(part.value.num_elements()));
     }
-    optimizer_->Update(bucket, options.step, options.learning_rate);
+  }
+  optimizer_->Update(bucket, step, learning_rate);
+}
+
+void Executor::UpdateLeft(const Instruction& instruction) {
+  const ExecutorChunk& chunk = chunks_[instruction.chunk];
+  waits_for_updates_.Time(context_.device().stream(), [&] {
+    for (const int bucket : BucketsOf(instruction)) {
+      const int position = chunk.first_bucket + bucket;
+      if (left_.buckets.erase(position) > 0) {
+        Update(position, left_.step, left_.learning_rate);
+      }
+      chunk.reducer->BeginStep(bucket);
+    }
+  });
+  if (left_.buckets.empty()) optimizer_->ExpectUpdates();
+}
+
+void Executor::FinishUpdates() {
+  for (const int bucket : update_order_) {
+    if (left_.buckets.erase(bucket) == 0) continue;
+    Update(bucket, left_.step, left_.learning_rate);
   }
 }
 

@@ -6,6 +6,10 @@
 // as it is issued. Receives are posted when their instruction comes and awaited
 // by the instruction that depends on them; sends and gradient reductions stay
 // in flight. One ChunkPass per (microbatch, chunk), released by its backward.
+//
+// Updates of a Program with offload are carried out one step later, by the host
+// while the device computes: before each the device has been given all that
+// comes before it in the list.
 
 #ifndef TRIREME_PARALLEL_EXECUTOR_H_
 #define TRIREME_PARALLEL_EXECUTOR_H_
@@ -13,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,6 +30,7 @@
 #include "parallel/pipeline_messages.h"
 #include "parallel/step_ledger.h"
 #include "parallel/unit_store.h"
+#include "runtime/device/stream_stopwatch.h"
 #include "scheduler/program/program.h"
 #include "scheduler/simulator/trace.h"
 
@@ -101,6 +107,10 @@ class Executor {
   // caller must then end the job, since other ranks wait for this one.
   absl::StatusOr<StepResult> RunStep(const StepOptions& options);
 
+  // Carries out the updates that the last step has left to the next one's
+  // list. Between steps, before anyone reads or writes what updates change.
+  void FinishUpdates();
+
   // Blocks until `event`, for which all ranks come together at a step's end,
   // and adds the wait to the step's times.
   void AwaitAll(Event event, StepTimes& times) const;
@@ -131,7 +141,11 @@ class Executor {
   // Fetch, Release and SaveGradients.
   void Copy(const Instruction& instruction);
   void ClipGradients(const StepOptions& options, StepLedger& ledger);
-  void Update(const Instruction& instruction, const StepOptions& options);
+  // Of a bucket, by its position among the optimizer's.
+  void Update(int bucket, int64_t step, double learning_rate);
+  // What is left of the instruction's updates; then its gradients are of this
+  // step.
+  void UpdateLeft(const Instruction& instruction);
   // What came for a pass, once it is there; empty where nothing was to come.
   std::vector<Tensor> Await(Payload payload, const Instruction& instruction,
                             StepLedger& ledger);
@@ -149,6 +163,17 @@ class Executor {
   std::vector<ExecutorChunk> chunks_;
   Optimizer* optimizer_;
   EmulatedCompute* emulated_ = nullptr;
+  // Of the optimizer's buckets, as the Program has them.
+  std::vector<int> update_order_;
+  // With the gradients of the last step that are still to be used.
+  struct Left {
+    std::set<int> buckets;
+    int64_t step = 0;
+    double learning_rate = 0;
+  };
+  Left left_;
+  // Of the compute stream while the host updates.
+  StreamStopwatch waits_for_updates_;
 
   // Of the step in progress. By instruction: when its stream has come so far.
   std::vector<Event> issued_;

@@ -73,16 +73,19 @@ void GradientReducer::PointGradients(int bucket) {
 }
 
 void GradientReducer::BeginStep() {
-  for (State& state : states_) {
-    const int bucket = static_cast<int>(&state - states_.data());
-    if (in_place(bucket))
-      (transient(bucket) ? state.shard : state.flat).FillZero();
-    state.finished = false;
-    state.rest_started = false;
-    const size_t parameters = buckets_[bucket].parameters.size();
-    state.missing.assign(parameters, contributions_);
-    state.contributed.assign(parameters, false);
+  for (int bucket = 0; bucket < num_buckets(); ++bucket) BeginStep(bucket);
+}
+
+void GradientReducer::BeginStep(int bucket) {
+  State& state = states_[bucket];
+  if (in_place(bucket)) {
+    (transient(bucket) ? state.shard : state.flat).FillZero();
   }
+  state.finished = false;
+  state.rest_started = false;
+  const size_t parameters = buckets_[bucket].parameters.size();
+  state.missing.assign(parameters, contributions_);
+  state.contributed.assign(parameters, false);
 }
 
 void GradientReducer::Prepare(Parameter& parameter) {

@@ -56,9 +56,12 @@ class GradientReducer {
     return buckets_[bucket].parameters;
   }
 
-  // Zeroes the accumulators and forgets the last step. Those on another device
-  // than the parameters' are overwritten by what first comes to them.
+  // Zeroes the accumulators and forgets the last step: of all buckets, or of
+  // one, whose gradients have been kept until now for an update. Those on
+  // another device than the parameters' are overwritten by what first comes to
+  // them.
   void BeginStep();
+  void BeginStep(int bucket);
   // Makes Parameter::grad ready to be added to.
   void Prepare(Parameter& parameter);
   // One contribution to a parameter is complete; may start its bucket.

@@ -117,8 +117,8 @@ void Optimizer::set_update_order(const std::vector<int>& buckets) {
   if (streamer_) streamer_->set_order(buckets);
 }
 
-void Optimizer::BeginStep() {
-  if (streamer_) streamer_->BeginStep();
+void Optimizer::ExpectUpdates() {
+  if (streamer_) streamer_->ExpectUpdates();
 }
 
 void Optimizer::Settle() {
@@ -181,6 +181,12 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
     }
     AdamWStep(adamw, part.gradient, part.master, part.m, part.v, part.value);
     if (part.ema.defined()) EmaStep(ema_decay, part.master, part.ema);
+    if (&part.value.device() != &context_.device()) {
+      home_bytes_ +=
+          part.gradient.bytes() +
+          2 * (part.master.bytes() + part.m.bytes() + part.v.bytes() +
+               (part.ema.defined() ? part.ema.bytes() : 0));
+    }
   }
   Return(bucket, /*changed=*/true);
 }

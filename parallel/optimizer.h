@@ -53,9 +53,12 @@ class Optimizer {
             uint64_t seed, std::vector<std::vector<OwnedParameter>> owned,
             Device* drive = nullptr);
 
-  // In which a step updates buckets: those on a drive come ahead of it.
+  // In which a step's gradients update buckets: those on a drive come ahead of
+  // it.
   void set_update_order(const std::vector<int>& buckets);
-  void BeginStep();
+  // One step's updates are over: the first buckets of the next one's come from
+  // the drive from now on.
+  void ExpectUpdates();
   // Masters, moments and averages of owned() may be used, until the next step.
   void Settle();
   // Null: all states are in memory.
@@ -79,6 +82,9 @@ class Optimizer {
   const std::vector<std::vector<OwnedParameter>>& owned() const {
     return owned_;
   }
+  // What all updates so far have read and written of the host's memory:
+  // gradients, masters, moments and averages of what has its home there.
+  int64_t home_bytes() const { return home_bytes_; }
 
   // Rewrites the values from the masters (after loading a checkpoint).
   void SyncValues();
@@ -105,6 +111,7 @@ class Optimizer {
   double gradient_scale_ = 1.0;
   bool skip_ = false;
   bool averages_in_place_ = false;
+  int64_t home_bytes_ = 0;
 };
 
 }  // namespace trireme

@@ -105,7 +105,7 @@ void StateStreamer::StartRead(Buffer& buffer, int bucket) {
   buffer.arrival = reads.Record();
 }
 
-void StateStreamer::BeginStep() {
+void StateStreamer::ExpectUpdates() {
   const bool idle =
       std::all_of(buffers_.begin(), buffers_.end(),
                   [](const Buffer& buffer) { return buffer.bucket == kNone; });

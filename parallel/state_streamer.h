@@ -1,8 +1,9 @@
 // Masters, moments and averages that lie on a device without kernels (a drive)
 // and come to memory while the optimizer works on them (ZeRO-Infinity,
 // Rajbhandari et al., section 5.2.2): while one bucket is updated, those after
-// it are read and the one before it is written. The first are read as soon as a
-// step begins, behind its forwards; the last are written behind the next step.
+// it are read and the one before it is written. The first are read as soon as
+// the updates before are over, behind what the device computes until the next;
+// the last are written behind it, too.
 //
 // Buckets are those of the optimizer, in whatever order it has them. Nothing
 // but events orders the copies; the host waits for what it is about to use.
@@ -50,8 +51,8 @@ class StateStreamer {
   // In which a step updates buckets: what is read ahead. Others come in any
   // order, too, and are waited for.
   void set_order(const std::vector<int>& order);
-  // Starts to read the first of them.
-  void BeginStep();
+  // One step's updates are over: starts to read the first of the next one's.
+  void ExpectUpdates();
 
   // The bucket's parts with their tensors in memory, until Return. One bucket
   // at a time. Without `read` their elements are anything.

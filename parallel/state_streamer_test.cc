@@ -89,7 +89,7 @@ class StateStreamerTest : public testing::Test {
     CHECK_OK(drive_->drive_status());
   }
   void Step() {
-    streamer_->BeginStep();
+    streamer_->ExpectUpdates();
     for (const int b : order_) Write(b);
   }
 
@@ -128,7 +128,7 @@ TEST_F(StateStreamerTest, AnyOrderDoes) {
   std::minstd_rand random(3);
   for (int i = 0; i < 60; ++i) {
     // Steps that are left out, and uses between steps.
-    if (random() % 4 == 0) streamer_->BeginStep();
+    if (random() % 4 == 0) streamer_->ExpectUpdates();
     if (random() % 16 == 0) streamer_->Settle();
     Write(static_cast<int>(random() % kBuckets));
   }
@@ -138,11 +138,11 @@ TEST_F(StateStreamerTest, AnyOrderDoes) {
 // What is written to the drive between steps is what the next step finds.
 TEST_F(StateStreamerTest, WhatWasReadAheadIsForgotten) {
   for (const int b : order_) Write(b);
-  streamer_->BeginStep();  // of a step that is left out
+  streamer_->ExpectUpdates();  // of a step that is left out
   streamer_->Settle();
   owned_[0][0].m.FillZero();
   drive_->Synchronize();
-  streamer_->BeginStep();
+  streamer_->ExpectUpdates();
   const OwnedParameter& part = streamer_->Bring(0)[0];
   EXPECT_EQ(Download<float>(part.m), std::vector<float>(1000, 0));
   streamer_->Return(0, /*changed=*/false);

@@ -4,6 +4,7 @@
 #ifndef TRIREME_PARALLEL_STEP_LEDGER_H_
 #define TRIREME_PARALLEL_STEP_LEDGER_H_
 
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -44,6 +45,11 @@ struct StepTimes {
   // Zeroing of gradients, their norm, and updates; of that the updates.
   double optimizer = 0;
   double update = 0;
+  // Of the updates what computation waited for: all, but for those of a Program
+  // with offload on a device that computes meanwhile.
+  double update_wait = 0;
+  // What updates read and wrote of the host's memory, in bytes.
+  int64_t update_bytes = 0;
   // For other stages: for their messages, and for the slowest of them before
   // clipping and at the step's end. Bubble and exposed transfer.
   double pipeline_wait = 0;

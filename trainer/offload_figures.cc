@@ -10,11 +10,14 @@ namespace {
 using Figures = OffloadFigures;
 
 constexpr std::array<double Figures::*, Figures::kNumbers> kFields = {
-    &Figures::steps,          &Figures::step_s,       &Figures::compute_s,
-    &Figures::waited_in_s,    &Figures::waited_out_s, &Figures::updated_s,
-    &Figures::waited_drive_s, &Figures::in_s,         &Figures::in_bytes,
-    &Figures::out_s,          &Figures::out_bytes,    &Figures::update_bytes,
-    &Figures::read_s,         &Figures::read_bytes,   &Figures::write_s,
+    &Figures::steps,          &Figures::step_s,
+    &Figures::compute_s,      &Figures::waited_in_s,
+    &Figures::waited_out_s,   &Figures::waited_updates_s,
+    &Figures::waited_drive_s, &Figures::in_s,
+    &Figures::in_bytes,       &Figures::out_s,
+    &Figures::out_bytes,      &Figures::update_s,
+    &Figures::update_bytes,   &Figures::read_s,
+    &Figures::read_bytes,     &Figures::write_s,
     &Figures::written_bytes};
 
 // Waits of less than this share of a step are not worth a change.
@@ -81,12 +84,13 @@ Finding OfCopiesOut(const Figures& figures, const Plan& plan) {
 Finding OfUpdates(const Figures& figures) {
   return {
       "updates",
-      fmt::format("updates on the host take {:.0f} % of the step, at {:.3g} "
-                  "GB/s of its memory: a larger global_batch (more "
-                  "microbatches) has fewer of them; so have more threads, if "
-                  "it is below what the memory does",
-                  100 * Ratio(figures.updated_s, figures.step_s),
-                  Gigabytes(figures.update_bytes, figures.updated_s))};
+      fmt::format("updates on the host are waited for {:.0f} % of the step, at "
+                  "{:.3g} GB/s of its memory: they hide behind the forward of "
+                  "a larger microbatch, and a larger global_batch has fewer "
+                  "of them; more threads make them faster, if that is below "
+                  "what the memory does",
+                  100 * Ratio(figures.waited_updates_s, figures.step_s),
+                  Gigabytes(figures.update_bytes, figures.update_s))};
 }
 
 Finding OfDrive(const Figures& figures) {
@@ -102,15 +106,16 @@ Finding OfDrive(const Figures& figures) {
 }
 
 Finding FindingOf(const Figures& figures, const Plan& plan) {
-  const double most = std::max({figures.waited_in_s, figures.waited_out_s,
-                                figures.updated_s, figures.waited_drive_s});
+  const double most =
+      std::max({figures.waited_in_s, figures.waited_out_s,
+                figures.waited_updates_s, figures.waited_drive_s});
   if (most < kWorthwhile * figures.step_s) {
     return {"nothing",
             "copies, updates and drive hide behind what is computed"};
   }
   if (most == figures.waited_in_s) return OfCopiesIn(figures, plan);
   if (most == figures.waited_out_s) return OfCopiesOut(figures, plan);
-  if (most == figures.updated_s) return OfUpdates(figures);
+  if (most == figures.waited_updates_s) return OfUpdates(figures);
   return OfDrive(figures);
 }
 
@@ -146,7 +151,7 @@ nlohmann::ordered_json ToJson(const OffloadFigures& figures) {
   nlohmann::ordered_json json = {{"waited_s",
                                   {{"copies_in", mean(figures.waited_in_s)},
                                    {"copies_out", mean(figures.waited_out_s)},
-                                   {"updates", mean(figures.updated_s)},
+                                   {"updates", mean(figures.waited_updates_s)},
                                    {"drive", mean(figures.waited_drive_s)}}}};
   const auto rate = [&](const char* name, double bytes, double seconds) {
     if (bytes > 0 && seconds > 0) json[name] = bytes / seconds;
@@ -155,7 +160,7 @@ nlohmann::ordered_json ToJson(const OffloadFigures& figures) {
   json["link_in_use"] = Ratio(figures.in_s, figures.step_s);
   rate("link_out_bytes_per_s", figures.out_bytes, figures.out_s);
   json["link_out_use"] = Ratio(figures.out_s, figures.step_s);
-  rate("update_bytes_per_s", figures.update_bytes, figures.updated_s);
+  rate("update_bytes_per_s", figures.update_bytes, figures.update_s);
   rate("drive_read_bytes_per_s", figures.read_bytes, figures.read_s);
   rate("drive_write_bytes_per_s", figures.written_bytes, figures.write_s);
   return json;
@@ -186,7 +191,7 @@ std::string OffloadLine(const OffloadFigures& figures) {
       "waited in {:.2g} out {:.2g} updates {:.2g} drive {:.2g} s; link in "
       "{:.3g} GB/s ({:.0f} %)",
       mean(figures.waited_in_s), mean(figures.waited_out_s),
-      mean(figures.updated_s), mean(figures.waited_drive_s),
+      mean(figures.waited_updates_s), mean(figures.waited_drive_s),
       Gigabytes(figures.in_bytes, figures.in_s),
       100 * Ratio(figures.in_s, figures.step_s));
   if (figures.out_bytes > 0) {
@@ -196,7 +201,7 @@ std::string OffloadLine(const OffloadFigures& figures) {
   }
   if (figures.update_bytes > 0) {
     text += fmt::format("; Adam {:.3g} GB/s",
-                        Gigabytes(figures.update_bytes, figures.updated_s));
+                        Gigabytes(figures.update_bytes, figures.update_s));
   }
   if (figures.read_bytes + figures.written_bytes > 0) {
     text +=

@@ -22,17 +22,19 @@ struct OffloadFigures {
   double steps = 0;  // of a rank
   double step_s = 0;
   double compute_s = 0;
-  // For which a rank waited: for copies to the device, and for those from it;
-  // for its updates on the host, without the next; for its drive.
+  // For which computation waited: for copies to the device, and for those from
+  // it; for updates on the host, without the next; for what these waited for
+  // the drive.
   double waited_in_s = 0;
   double waited_out_s = 0;
-  double updated_s = 0;
+  double waited_updates_s = 0;
   double waited_drive_s = 0;
   // What was at work so long, and moved so much.
   double in_s = 0;
   double in_bytes = 0;
   double out_s = 0;
   double out_bytes = 0;
+  double update_s = 0;
   double update_bytes = 0;
   double read_s = 0;
   double read_bytes = 0;
@@ -40,7 +42,7 @@ struct OffloadFigures {
   double written_bytes = 0;
 
   // All of it one after the other, for reductions over ranks.
-  static constexpr int kNumbers = 16;
+  static constexpr int kNumbers = 17;
   std::array<double, kNumbers> ToNumbers() const;
   static OffloadFigures FromNumbers(std::span<const double> numbers);
 

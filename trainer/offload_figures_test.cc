@@ -57,8 +57,10 @@ TEST(OffloadFiguresTest, ALinkThatIsFullWantsTokens) {
 
 TEST(OffloadFiguresTest, TheHostAndTheDriveWantLargerBatches) {
   OffloadFigures figures = Still();
-  figures.updated_s = 8;
+  figures.waited_updates_s = 4;
+  figures.update_s = 8;
   figures.update_bytes = 4e10;
+  ExpectIn("waited for 20 % of the step", Suggestion(figures, PlanOf(2)));
   ExpectIn("at 5 GB/s", Suggestion(figures, PlanOf(2)));
   ExpectIn("larger global_batch", Suggestion(figures, PlanOf(2)));
   figures.waited_drive_s = 9;

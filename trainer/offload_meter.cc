@@ -1,6 +1,7 @@
 #include "trainer/offload_meter.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace trireme {
 
@@ -31,11 +32,14 @@ OffloadFigures OffloadMeter::Take(const StepTimes& times, double step_s,
   step.steps = 1;
   step.step_s = step_s;
   step.compute_s = compute_s;
-  step.update_bytes = static_cast<double>(model_.home_update_bytes());
+  step.update_bytes = static_cast<double>(times.update_bytes);
+  const double waited_for_drive = std::exchange(step.waited_drive_s, 0);
   // What stays on the device is not updated at the rate of the host's memory.
-  if (step.update_bytes > 0) {
-    step.updated_s = std::max(0.0, times.update - step.waited_drive_s);
-  }
+  if (times.update_bytes == 0 || times.update <= 0) return step;
+  step.update_s = std::max(0.0, times.update - waited_for_drive);
+  // As much of either hides behind the forward.
+  step.waited_updates_s = times.update_wait * step.update_s / times.update;
+  step.waited_drive_s = times.update_wait - step.waited_updates_s;
   return step;
 }
 

@@ -104,8 +104,12 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
                    Create(setup, plan, dry_device, world, probe, {}));
   const auto sizes = static_cast<int32_t>(setup.buckets.size());
-  for (int32_t bucket = 0; bucket < std::max(sizes, 1); ++bucket) {
-    RETURN_IF_ERROR(model->Step(model->DryBatch(bucket), {.step = 1}).status());
+  // Steps with offload begin with the updates of the one before.
+  for (int32_t bucket = plan.has_offload() ? -1 : 0;
+       bucket < std::max(sizes, 1); ++bucket) {
+    RETURN_IF_ERROR(
+        model->Step(model->DryBatch(std::max(bucket, 0)), {.step = 1})
+            .status());
   }
   if (rehearsal != nullptr) RETURN_IF_ERROR(rehearsal(*model));
   RETURN_IF_ERROR(model->context().status());
@@ -264,7 +268,6 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
       std::make_unique<Executor>(context(), *program_, layout_.pipeline_rank(),
                                  std::move(chunks), optimizer_.get());
   StartMagnitudes();
-  if (offload_) FetchFirstUnits();
   return status();
 }
 
@@ -283,31 +286,12 @@ absl::Status RankModel::status() const {
   return offload_ ? offload_->status() : absl::OkStatus();
 }
 
-void RankModel::FetchFirstUnits() {
-  for (const Unit& unit :
-       program_->offload->at_start[layout_.pipeline_rank()]) {
-    const int first = offload_->HomeOf(local_.parts()[unit.chunk]).begin;
-    training_[unit.chunk].units().Fetch(first + unit.unit);
-  }
-}
-
-void RankModel::ReleaseFirstUnits() {
-  for (const Unit& unit :
-       program_->offload->at_start[layout_.pipeline_rank()]) {
-    const int first = offload_->HomeOf(local_.parts()[unit.chunk]).begin;
-    training_[unit.chunk].units().Release(first + unit.unit);
-  }
-}
-
 absl::Status RankModel::Evaluate(
     bool averaged,
     const std::function<absl::Status(LocalModel&, StageForward&)>& evaluate) {
   CHECK(!partial());
   const bool exchange = averaged && setup_.optimizer.ema_decay > 0;
-  // Whatever of the last step is under way ends.
-  context().device().Synchronize();
-  // Their places are for the units that are evaluated.
-  if (offload_) ReleaseFirstUnits();
+  Settle();
   if (exchange) ExchangeAverages();
   std::vector<UnitStore*> stores;
   for (const Training& part : training_) stores.push_back(&part.units());
@@ -316,7 +300,6 @@ absl::Status RankModel::Evaluate(
   local_.inputs().Set(Batch(), *setup_.objective);
   if (exchange) ExchangeAverages();
   context().device().Synchronize();
-  if (offload_) FetchFirstUnits();
   RETURN_IF_ERROR(evaluated);
   return status();
 }

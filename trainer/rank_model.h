@@ -168,9 +168,6 @@ class RankModel {
   // What all steps have copied between the device and the blocks' home.
   CopiedBytes copied_bytes() const;
   CopyTimes copy_times() const;
-  // What a step's updates read and write of the host's memory: gradients,
-  // masters, moments and averages of what has its home there.
-  int64_t home_update_bytes() const;
   // For checkpoints.
   LossScaler& loss_scaler() { return loss_scaler_; }
   // Steps that were left out as a whole (HealthConfig), which do not count in
@@ -252,10 +249,9 @@ class RankModel {
   void AgreeOnReports(const Probe& own);
   // What each part of the model has for training, but for the optimizer.
   void BuildParts(const Probe& probe);
-  // To the device what the Program expects there when a step starts, and off
-  // it.
-  void FetchFirstUnits();
-  void ReleaseFirstUnits();
+  // Updates of the last step are over, and so is all that is under way:
+  // parameters and what the optimizer has of them may be read and written.
+  void Settle();
   // Optimizer::ExchangeAverages, and tells whoever reads the values.
   void ExchangeAverages();
   void PublishValues();

@@ -16,9 +16,13 @@
 
 namespace trireme {
 
-std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
+void RankModel::Settle() {
+  executor_->FinishUpdates();
   context().device().Synchronize();
   optimizer_->Settle();
+}
+
+std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
   std::vector<TensorPart> parts;
   for (const std::vector<OwnedParameter>& bucket : optimizer_->owned()) {
     for (const OwnedParameter& owned : bucket) {
@@ -37,17 +41,19 @@ std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
 }
 
 std::vector<TensorPart> RankModel::MasterParts() {
+  Settle();
   return Parts(&OwnedParameter::master);
 }
 
 std::vector<TensorPart> RankModel::EmaParts() {
+  Settle();
   return Parts(&OwnedParameter::ema);
 }
 
 absl::Status RankModel::FillFrozen(const FillValue& fill) {
-  context().device().Synchronize();
+  Settle();
   for (size_t i = 0; i < training_.size(); ++i) {
-    OffloadedUnits* const offloaded = training_[i].offloaded.get();
+    const OffloadedUnits* const offloaded = training_[i].offloaded.get();
     for (const auto& parameter : local_.parts()[i].store->parameters()) {
       if (parameter->trainable) continue;
       Parameter at_home =
@@ -58,14 +64,13 @@ absl::Status RankModel::FillFrozen(const FillValue& fill) {
         quantization_errors_[parameter->name] = error;
       }
     }
-    if (offloaded != nullptr) offloaded->FetchAgain();
   }
   return absl::OkStatus();
 }
 
 void RankModel::StartMagnitudes() {
   if (!setup_.trained.decompose) return;
-  context().device().Synchronize();
+  Settle();
   std::map<std::string, std::vector<double>> magnitudes;
   for (size_t i = 0; i < training_.size(); ++i) {
     const ParameterStore& store = *local_.parts()[i].store;
@@ -121,19 +126,6 @@ CopyTimes RankModel::copy_times() const {
   return sum;
 }
 
-int64_t RankModel::home_update_bytes() const {
-  int64_t bytes = 0;
-  for (const std::vector<OwnedParameter>& bucket : optimizer_->owned()) {
-    for (const OwnedParameter& part : bucket) {
-      if (&part.value.device() == &local_.device()) continue;
-      bytes += part.gradient.bytes() +
-               2 * (part.master.bytes() + part.m.bytes() + part.v.bytes());
-      if (part.ema.defined()) bytes += 2 * part.ema.bytes();
-    }
-  }
-  return bytes;
-}
-
 std::vector<TensorPart> RankModel::FrozenParts() const {
   std::vector<TensorPart> parts;
   for (size_t i = 0; i < training_.size(); ++i) {
@@ -161,7 +153,7 @@ std::vector<TensorPart> RankModel::FrozenParts() const {
 }
 
 std::vector<TensorPart> RankModel::ValueParts() {
-  context().device().Synchronize();
+  Settle();
   std::vector<TensorPart> parts = FrozenParts();
   if (offload_ || plan_.sharding() == Plan::PARAMETERS) {
     for (TensorPart& part : Parts(&OwnedParameter::value)) {
@@ -183,14 +175,18 @@ std::vector<TensorPart> RankModel::ValueParts() {
 }
 
 std::vector<TensorPart> RankModel::MomentParts(bool second) {
+  Settle();
   return Parts(second ? &OwnedParameter::v : &OwnedParameter::m);
 }
 
 std::vector<TensorPart> RankModel::GradientParts() {
+  // Updates read them, be it now or in the next step.
+  context().device().Synchronize();
   return Parts(&OwnedParameter::gradient);
 }
 
 void RankModel::SyncValues() {
+  Settle();
   optimizer_->SyncValues();
   PublishValues();
 }

@@ -4,7 +4,8 @@
 // A copy takes bytes over the rate that each of a node's devices has while the
 // others copy too. On the host an optimizer step reads gradient, weight and
 // moments and writes the latter two back (28 bytes a parameter in fp32), at the
-// rate of the node's memory, which its devices' processes share. Where there
+// rate of the node's memory, which its devices' processes share; what it takes
+// for embedding and head on the device is left out. Where there
 // are several microbatches, a gradient buffer that leaves has come in as well:
 // each adds to what those before it left.
 //
@@ -44,7 +45,7 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
   const double drive_bytes_per_s =
       cluster_.nodes[node].drive_bytes_per_s / cluster_.nodes[node].count;
   ChunkCost& chunk = costs.cost.chunks[pp][index];
-  double forward = 0, backward = 0, update_s = 0;
+  double forward = 0, backward = 0;
   int64_t on_host = 0, largest = 0;
   for (const StageBlocks& blocks : BlocksOf(stage)) {
     const int64_t trained = LeavingParameters(blocks.kind);
@@ -66,7 +67,6 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
                        drive_bytes_per_s);
     }
     largest = std::max(largest, trained);
-    update_s = std::max(update_s, unit.update_s);
     const int64_t states = trained * model_.optimizer_bytes;
     on_host += blocks.count() * (weights + trained * model_.gradient_bytes +
                                  (on_drive ? 0 : states));
@@ -89,8 +89,6 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
       std::max(0.0, chunk.forward_s - forward - times.embedding.forward_s);
   chunk.units.front().backward_s +=
       std::max(0.0, chunk.backward_s - backward - times.head.backward_s);
-  // The embedding's and head's own update, on the device, is over before.
-  if (model_.trained_leaves) chunk.update_s = update_s;
   costs.host_bytes[pp] += on_host;
   if (on_drive && index == 0) {
     const int64_t bucket =

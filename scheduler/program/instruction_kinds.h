@@ -47,7 +47,7 @@ struct KindTraits {
   bool has_chunk = true;
   Operand operand = Operand::kNothing;
   UnitOperand unit = UnitOperand::kNever;
-  // Whether it may come after an Update in the list.
+  // Whether it may come after an Update of the step's own gradients.
   bool may_follow_update = false;
   // Its seconds; null: none. Those of a unit where the instruction names one.
   double ChunkCost::*chunk_s = nullptr;
@@ -129,14 +129,11 @@ inline constexpr KindTraits kKindTraits[] = {
      .name = "Fetch",
      .resource = Resource::kCopyIn,
      .unit = UnitOperand::kAlways,
-     .may_follow_update = true,
      .unit_s = &UnitCost::fetch_s,
      .takes = Held::kUnitParameters},
     {.kind = InstructionKind::kRelease,
      .name = "Release",
-     .resource = Resource::kHost,
      .unit = UnitOperand::kAlways,
-     .may_follow_update = true,
      .unit_s = &UnitCost::release_s,
      .frees = Held::kUnitParameters},
 };

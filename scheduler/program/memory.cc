@@ -11,10 +11,6 @@
 namespace trireme {
 namespace {
 
-int64_t UnitBytes(const Unit& unit, const RankMemory& memory) {
-  return memory.chunks[unit.chunk].units[unit.unit].parameter_bytes;
-}
-
 int64_t BytesOf(Held held, const Instruction& instruction,
                 const RankMemory& memory) {
   if (held == Held::kNothing) return 0;
@@ -27,7 +23,7 @@ int64_t BytesOf(Held held, const Instruction& instruction,
     case Held::kDeferredWeights:
       return chunk.deferred_weight_bytes;
     case Held::kUnitParameters:
-      return UnitBytes({instruction.chunk, instruction.unit}, memory);
+      return chunk.units[instruction.unit].parameter_bytes;
     case Held::kMessage:
       return instruction.payload == Payload::kActivation
                  ? chunk.activation_message_bytes
@@ -58,16 +54,6 @@ std::string ToText(const MemoryBytes& bytes) {
     if (value != 0) texts.push_back(fmt::format("{} {}", name, value));
   }
   return fmt::format("{} bytes ({})", bytes.total(), fmt::join(texts, ", "));
-}
-
-MemoryBytes HeldAtStart(const Program& program, int32_t rank,
-                        const RankMemory& memory) {
-  MemoryBytes held = memory.always;
-  if (!program.offload.has_value()) return held;
-  for (const Unit& unit : program.offload->at_start[rank]) {
-    held.parameters += UnitBytes(unit, memory);
-  }
-  return held;
 }
 
 int32_t LiveChange(const Instruction& instruction) {
@@ -105,7 +91,7 @@ RankPeak PeakInListOrder(const Program& program, int32_t rank,
                          const RankMemory& memory) {
   const std::vector<Instruction>& list = program.ranks[rank];
   RankPeak peak;
-  peak.at_peak = HeldAtStart(program, rank, memory);
+  peak.at_peak = memory.always;
   MemoryBytes now = peak.at_peak;
   int32_t live = 0;
   for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {

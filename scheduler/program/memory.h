@@ -96,10 +96,6 @@ MemoryChange ChangeAtStart(const Instruction& instruction,
 MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
                          const RankMemory& memory);
 
-// Held when the list starts: `always`, and the units of Offload::at_start.
-MemoryBytes HeldAtStart(const Program& program, int32_t rank,
-                        const RankMemory& memory);
-
 // Change in the number of microbatches with live activations in a chunk: the
 // first unit's where it has units.
 int32_t LiveChange(const Instruction& instruction);

@@ -1,6 +1,7 @@
 #include "scheduler/program/offload_pass.h"
 
 #include <algorithm>
+#include <deque>
 #include <utility>
 #include <vector>
 
@@ -41,6 +42,7 @@ UnitOrder OrderOf(const Program& program, int32_t rank) {
   for (const Instruction& instruction : program.ranks[rank]) {
     CHECK(instruction.kind != InstructionKind::kBackwardInput);
     CHECK(instruction.kind != InstructionKind::kBackwardWeight);
+    CHECK(instruction.kind != InstructionKind::kGatherParameters);
     if (!IsCompute(instruction)) continue;
     const int32_t units = program.buckets[stages[instruction.chunk]];
     for (int32_t i = 0; i < units; ++i) {
@@ -60,23 +62,19 @@ struct Exchange {
 
 // What is on one rank's device when.
 struct Residency {
-  std::vector<int32_t> at_start;  // numbers, in the order of their first use
-  std::vector<int32_t> at_end;
-  // [use]: after it.
+  std::vector<int32_t> at_end;  // numbers of units
+  // [use]: after it. Who is in none comes to a place that nothing has had yet.
   std::vector<std::vector<Exchange>> exchanges;
 };
 
 Residency Belady(const UnitOrder& order, int32_t resident_units) {
   const auto uses = static_cast<int32_t>(order.uses.size());
   const size_t units = order.units.size();
-  // next_use[use]: of the same unit, in the next step where it is beyond uses.
-  std::vector<int32_t> next_use(uses, 0);
-  std::vector<int32_t> next(units, 0);
-  for (int32_t turn = 0; turn < 2; ++turn) {
-    for (int32_t use = uses - 1; use >= 0; --use) {
-      next_use[use] = next[order.uses[use]];
-      next[order.uses[use]] = turn == 0 ? uses + use : use;
-    }
+  // next_use[use]: of the same unit; behind all where the step has none.
+  std::vector<int32_t> next_use(uses, uses);
+  std::vector<int32_t> next(units, uses);
+  for (int32_t use = uses - 1; use >= 0; --use) {
+    next_use[use] = std::exchange(next[order.uses[use]], use);
   }
   Residency residency;
   residency.exchanges.resize(uses);
@@ -89,7 +87,6 @@ Residency Belady(const UnitOrder& order, int32_t resident_units) {
     if (!resident[unit]) {
       resident[unit] = true;
       if (static_cast<int32_t>(held.size()) < resident_units) {
-        residency.at_start.push_back(unit);
         held.push_back(unit);
       } else {
         // The copy hides behind the use before this one, whose unit stays.
@@ -123,12 +120,13 @@ class RankPass {
         residency_(Belady(order_, resident_units)),
         old_(program.ranks[rank]),
         list_(list),
+        updated_(order_.units.size(), kNone),
+        place_(order_.units.size(), kNone),
         fetched_(order_.units.size(), kNone),
         used_(order_.units.size(), kNone),
         last_save_(order_.units.size(), kNone) {}
 
-  // Returns what is on the device at the start.
-  std::vector<Unit> Run() {
+  void Run() {
     // Of each old instruction, what those after it wait for.
     std::vector<int32_t> ends;
     for (const Instruction& old : old_) {
@@ -160,17 +158,13 @@ class RankPass {
           break;
         }
         case InstructionKind::kUpdate:
-          ends.push_back(Update(std::move(instruction)));
+          // Nothing is left to wait for it.
+          ends.push_back(kNone);
           break;
         default:
           ends.push_back(Append(std::move(instruction)));
       }
     }
-    std::vector<Unit> at_start;
-    for (const int32_t unit : residency_.at_start) {
-      at_start.push_back(order_.units[unit]);
-    }
-    return at_start;
   }
 
  private:
@@ -192,16 +186,18 @@ class RankPass {
         part.depends_on.push_back(computed_);
       }
       const int32_t unit = order_.NumberOf(part.chunk, part.unit);
-      if (fetched_[unit] != kNone) part.depends_on.push_back(fetched_[unit]);
+      Bring(unit);
+      part.depends_on.push_back(fetched_[unit]);
       if (!forward && saves_.size() >= Offload::kGradientBuffers) {
         part.depends_on.push_back(
             saves_[saves_.size() - Offload::kGradientBuffers]);
       }
       computed_ = used_[unit] = Append(std::move(part));
       for (const Exchange& exchange : residency_.exchanges[use_]) {
-        fetched_[exchange.fetched] =
-            Fetch(exchange.fetched, Release(exchange.released));
+        place_[exchange.fetched] = Release(exchange.released);
+        waiting_.push_back(exchange.fetched);
       }
+      FetchWaiting();
       ++use_;
       if (forward) continue;
       Instruction save = MakeUnitCopy(InstructionKind::kSaveGradients,
@@ -219,19 +215,42 @@ class RankPass {
     return Append(std::move(release));
   }
 
-  int32_t Fetch(int32_t unit, int32_t released) {
+  // Before a use.
+  void Bring(int32_t unit) {
+    if (updated_[unit] == kNone) Update(unit);
+    const auto waiting = std::find(waiting_.begin(), waiting_.end(), unit);
+    if (waiting != waiting_.end()) {
+      waiting_.erase(waiting);
+      Fetch(unit);
+    } else if (fetched_[unit] == kNone) {
+      Fetch(unit);
+    }
+    FetchWaiting();
+  }
+
+  // One that is to be updated first has time until its first use, and those
+  // after it have time until then, too: whoever carries out the list updates
+  // nothing before it has given the device what it can compute meanwhile.
+  void FetchWaiting() {
+    while (!waiting_.empty() && updated_[waiting_.front()] != kNone) {
+      Fetch(waiting_.front());
+      waiting_.pop_front();
+    }
+  }
+
+  // To its place.
+  void Fetch(int32_t unit) {
     Instruction fetch =
         MakeUnitCopy(InstructionKind::kFetch, order_.units[unit]);
-    fetch.depends_on.push_back(released);
-    return Append(std::move(fetch));
+    if (place_[unit] != kNone) fetch.depends_on.push_back(place_[unit]);
+    if (fetched_[unit] == kNone) fetch.depends_on.push_back(updated_[unit]);
+    fetched_[unit] = Append(std::move(fetch));
   }
 
   // What is left on the device has had its last use: its parameters are old
   // once they are updated.
   void ReleaseLast() {
-    for (const int32_t unit : residency_.at_end) {
-      free_.push_back(Release(unit));
-    }
+    for (const int32_t unit : residency_.at_end) Release(unit);
   }
 
   int32_t UnitOfBucket(const Instruction& instruction) const {
@@ -239,19 +258,15 @@ class RankPass {
            instruction.bucket;
   }
 
-  // On the host; then what the next step starts with comes back.
-  int32_t Update(Instruction update) {
-    update.unit = UnitOfBucket(update);
+  // On the host, with the gradients of the step before.
+  void Update(int32_t number) {
+    const Unit& unit = order_.units[number];
+    const int32_t units = program_.buckets[stages_[unit.chunk]];
+    Instruction update =
+        MakeBucket(InstructionKind::kUpdate, unit.chunk, units - 1 - unit.unit);
+    update.unit = unit.unit;
     update.resource = Resource::kHost;
-    const int32_t unit = order_.NumberOf(update.chunk, update.unit);
-    const int32_t updated = Append(std::move(update));
-    const std::vector<int32_t>& at_start = residency_.at_start;
-    if (std::find(at_start.begin(), at_start.end(), unit) != at_start.end()) {
-      const int32_t fetch = Fetch(unit, free_.back());
-      free_.pop_back();
-      list_[fetch].depends_on.push_back(updated);
-    }
-    return updated;
+    updated_[number] = Append(std::move(update));
   }
 
   const Program& program_;
@@ -261,15 +276,19 @@ class RankPass {
   const std::vector<Instruction>& old_;
   std::vector<Instruction>& list_;
   int32_t use_ = 0;
-  // Indices in the new list: of the last compute instruction; of what brought
-  // each unit (kNone: it was there), what used it last, and its last
-  // SaveGradients; of all SaveGradients; of releases whose places are free.
+  // Indices in the new list: of the last compute instruction; of each unit's
+  // Update, of the Release of its place (kNone: nothing was there), of what
+  // brought it, what used it last, and its last SaveGradients; of all
+  // SaveGradients.
   int32_t computed_ = kNone;
+  std::vector<int32_t> updated_;
+  std::vector<int32_t> place_;
   std::vector<int32_t> fetched_;
   std::vector<int32_t> used_;
   std::vector<int32_t> last_save_;
   std::vector<int32_t> saves_;
-  std::vector<int32_t> free_;
+  // Units whose places are free, in the order in which they became so.
+  std::deque<int32_t> waiting_;
 };
 
 }  // namespace
@@ -286,8 +305,7 @@ Program OffloadUnits(const Program& program, int32_t resident_units) {
   offload.units = program.buckets;
   offload.resident_units = resident_units;
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
-    offload.at_start.push_back(
-        RankPass(program, rank, resident_units, result.ranks[rank]).Run());
+    RankPass(program, rank, resident_units, result.ranks[rank]).Run();
   }
   result.offload = std::move(offload);
   return result;

@@ -40,8 +40,12 @@
 //    which frees the place once all it depends on has ended; weights do not
 //    change within a step and are never copied back. SaveGradients copies what
 //    one Backward of a unit left to the host and so frees the buffer; the next
-//    Backward of the unit in the step goes on from there. Update runs on the
-//    host, on one unit, and so do ReduceGradients and ClipGradients.
+//    Backward of the unit in the step goes on from there. ReduceGradients and
+//    ClipGradients run on the host, and so does Update, on one unit: with the
+//    gradients that the step before has clipped, before the unit is first
+//    fetched. A list thus begins with what the step before left to it, of
+//    which its first forwards wait for no more than they need; whoever reads
+//    or writes parameters between steps carries it out first.
 // 8. At the end of the list wait for everything outstanding but
 //    GatherParameters, which goes on behind the next step's forward: whoever
 //    first uses the bucket's parameters waits for it.
@@ -154,10 +158,9 @@ struct Offload {
   // units[stage]: blocks of the stage's chunk, and its gradient buckets: bucket
   // b is what the backward completes as its b-th, unit units[stage] - 1 - b.
   std::vector<int32_t> units;
-  // Most units of a rank that are on its device at once.
+  // Most units of a rank that are on its device at once: none when a step
+  // starts and when it ends.
   int32_t resident_units = 0;
-  // at_start[rank]: on the device when a step starts and when it ends.
-  std::vector<std::vector<Unit>> at_start;
 };
 
 // Where a stage runs.

@@ -66,15 +66,11 @@ absl::Status ValidateStages(const Program& program) {
   }
   if (program.offload.has_value()) {
     const Offload& offload = *program.offload;
-    if (offload.units != program.buckets || offload.resident_units < 1 ||
-        offload.at_start.size() != program.ranks.size()) {
+    if (offload.units != program.buckets || offload.resident_units < 1) {
       return InvalidArgument(
-          "program.offload: found units of {} stages, {} resident units and {} "
-          "ranks at the start, expected a unit for each bucket of {} stages, "
-          "at "
-          "least 1 and {} ranks",
-          offload.units.size(), offload.resident_units, offload.at_start.size(),
-          stages, program.ranks.size());
+          "program.offload: found units of {} stages and {} resident units, "
+          "expected a unit for each bucket of {} stages and at least 1",
+          offload.units.size(), offload.resident_units, stages);
     }
   }
   if (program.buckets.size() != stages) {

@@ -6,12 +6,12 @@
 //  - every microbatch goes forward and backward exactly once on every stage (so
 //    its activations are freed once), each reading its own message;
 //  - every bucket is reduced once after its last backward, clipped after that,
-//    and updated once after that; nothing but updates, parameter gathers and
-//    unit copies follows an update;
-//  - where units are offloaded (validator_residency.cc), each is on the device
-//    when it computes, in one of as many places as there are, its gradients
-//    leave before their buffer is needed again and before clipping, and the
-//    step ends with the units on the device that it started with, updated;
+//    and updated once after that; nothing but updates and parameter gathers
+//    follows an update;
+//  - where units are offloaded (validator_residency.cc), each is updated once
+//    before it first comes to the device, is there when it computes, in one of
+//    as many places as there are, its gradients leave before their buffer is
+//    needed again and before clipping, and no unit stays at the end;
 //  - no deadlock, even where each Send blocks until its Recv is posted and each
 //    instruction until all it depends on has ended. This also rules out cycles
 //    through several ranks.

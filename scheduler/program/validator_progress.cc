@@ -64,7 +64,7 @@ class EndOfStep {
     const Instruction& instruction = list_[index];
     if (any_update_ && !TraitsOf(instruction.kind).may_follow_update) {
       return Error(index, "it after an Update",
-                   "only updates, parameter gathers and unit copies there");
+                   "only updates and parameter gathers there");
     }
     if (IsBackward(instruction.kind)) {
       last_backward_[instruction.chunk] = index;
@@ -123,7 +123,8 @@ class EndOfStep {
   }
 
   absl::Status VisitUpdate(int32_t index, const Instruction& instruction) {
-    any_update_ = true;
+    // Else it is of the step before.
+    any_update_ = !program_.offload.has_value();
     int32_t& updated = updated_[instruction.chunk][instruction.bucket];
     if (updated >= 0) {
       return Error(
@@ -132,6 +133,11 @@ class EndOfStep {
           "one of each bucket");
     }
     updated = index;
+    if (program_.offload.has_value()) {
+      if (clip_ < 0) return absl::OkStatus();
+      return Error(index, "it after ClipGradients",
+                   "it before its unit's first Fetch");
+    }
     if (clip_ < 0 || !DependsOn(instruction, clip_)) {
       return Error(index, "no dependency on ClipGradients", "one");
     }

@@ -29,9 +29,6 @@ class RankResidency {
   }
 
   absl::Status Validate() {
-    for (const Unit& unit : program_.offload->at_start[rank_]) {
-      RETURN_IF_ERROR(Start(unit));
-    }
     for (int32_t i = 0; i < static_cast<int32_t>(list_.size()); ++i) {
       RETURN_IF_ERROR(Visit(i));
     }
@@ -40,10 +37,10 @@ class RankResidency {
 
  private:
   struct UnitState {
-    bool at_start = false;
     bool resident = false;
-    int32_t fetched = kNone;  // what brought it, if it was not there
-    int32_t used = kNone;     // last compute or Fetch since it is there
+    bool was_resident = false;  // in the step so far
+    int32_t fetched = kNone;    // what brought it
+    int32_t used = kNone;       // last compute or Fetch since it is there
     int32_t updated = kNone;
     int32_t saved = kNone;
   };
@@ -51,23 +48,6 @@ class RankResidency {
   absl::Status Error(int32_t index, std::string_view found,
                      std::string_view expected) const {
     return InstructionError(program_, rank_, index, found, expected);
-  }
-
-  absl::Status Start(const Unit& unit) {
-    const bool exists =
-        unit.chunk >= 0 && unit.chunk < static_cast<int32_t>(units_.size()) &&
-        unit.unit >= 0 &&
-        unit.unit < static_cast<int32_t>(units_[unit.chunk].size());
-    if (!exists || units_[unit.chunk][unit.unit].resident || places_ == 0) {
-      return InvalidArgument(
-          "rank {} at the start: found chunk {} unit {} on the device, "
-          "expected at most {} units of it, each once",
-          rank_, unit.chunk, unit.unit, program_.offload->resident_units);
-    }
-    UnitState& state = units_[unit.chunk][unit.unit];
-    state.at_start = state.resident = true;
-    --places_;
-    return absl::OkStatus();
   }
 
   absl::Status Visit(int32_t index) {
@@ -103,7 +83,7 @@ class RankResidency {
     if (!unit.resident) {
       return Error(index, "its unit not on the device", "a Fetch before it");
     }
-    if (unit.fetched != kNone && !DependsOn(instruction, unit.fetched)) {
+    if (!DependsOn(instruction, unit.fetched)) {
       return Error(index, "no dependency on its unit's Fetch",
                    fmt::format("one on instruction {}", unit.fetched));
     }
@@ -148,7 +128,10 @@ class RankResidency {
       return Error(index, "its unit on the device already",
                    "a Release of it before");
     }
-    if (unit.updated != kNone && !DependsOn(instruction, unit.updated)) {
+    if (unit.updated == kNone) {
+      return Error(index, "no Update of its unit before it", "one");
+    }
+    if (!unit.was_resident && !DependsOn(instruction, unit.updated)) {
       return Error(index, "no dependency on its unit's Update",
                    fmt::format("one on instruction {}", unit.updated));
     }
@@ -165,7 +148,7 @@ class RankResidency {
                                "units there",
                                program_.offload->resident_units));
     }
-    unit.resident = true;
+    unit.resident = unit.was_resident = true;
     unit.fetched = unit.used = index;
     return absl::OkStatus();
   }
@@ -175,7 +158,7 @@ class RankResidency {
     if (!unit.resident) {
       return Error(index, "its unit not on the device", "a unit that is");
     }
-    if (unit.used != kNone && !DependsOn(instruction, unit.used)) {
+    if (!DependsOn(instruction, unit.used)) {
       return Error(index, "no dependency on its unit's last use",
                    fmt::format("one on instruction {}", unit.used));
     }
@@ -206,17 +189,12 @@ class RankResidency {
   absl::Status CheckEnd() const {
     for (size_t chunk = 0; chunk < units_.size(); ++chunk) {
       for (size_t i = 0; i < units_[chunk].size(); ++i) {
-        const UnitState& unit = units_[chunk][i];
-        const bool fresh = unit.resident && unit.fetched > unit.updated;
-        if (unit.at_start ? fresh : !unit.resident) continue;
+        if (!units_[chunk][i].resident) continue;
         return InvalidArgument(
-            "rank {} at the end: found chunk {} unit {} {}, expected on the "
-            "device what the next step starts with, fetched after its Update, "
-            "and nothing else",
-            rank_, chunk, i,
-            !unit.resident  ? "not on the device"
-            : unit.at_start ? "as it was before its Update"
-                            : "on the device");
+            "rank {} at the end: found chunk {} unit {} on the device, "
+            "expected "
+            "a Release of each, as the next step begins with its Update",
+            rank_, chunk, i);
       }
     }
     return absl::OkStatus();

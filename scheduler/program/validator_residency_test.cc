@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "runtime/core/status.h"
@@ -44,6 +46,7 @@ void ExpectError(const Program& program, const std::string& part) {
 
 constexpr char kForward2[] = "Forward mb=0 chunk=0 unit=2";
 constexpr char kFetch2[] = "Fetch chunk=0 unit=2";
+constexpr char kFetch3[] = "Fetch chunk=0 unit=3";
 constexpr char kRelease0[] = "Release chunk=0 unit=0";
 constexpr char kSave3[] = "SaveGradients mb=0 chunk=0 unit=3";
 
@@ -75,9 +78,9 @@ TEST(Residency, AUnitTooManyIsFound) {
 
 TEST(Residency, AUnitThatIsFetchedTwiceIsFound) {
   Program program = Offloaded();
-  program.ranks[0][Find(program, kFetch2)].unit = 1;
+  program.ranks[0][Find(program, kFetch3)].unit = 2;
   ExpectError(program,
-              "'Fetch chunk=0 unit=1': found its unit on the device already");
+              "'Fetch chunk=0 unit=2': found its unit on the device already");
 }
 
 TEST(Residency, AReleaseOfWhatIsNotThereIsFound) {
@@ -87,12 +90,6 @@ TEST(Residency, AReleaseOfWhatIsNotThereIsFound) {
               "'Release chunk=0 unit=3': found its unit not on the device");
 }
 
-TEST(Residency, MoreUnitsAtTheStartThanPlacesAreFound) {
-  Program program = Offloaded();
-  program.offload->at_start[0].push_back({.chunk = 0, .unit = 3});
-  ExpectError(program, "rank 0 at the start: found chunk 0 unit 3");
-}
-
 TEST(Residency, ParametersFromBeforeTheUpdateAreFound) {
   Program program = Offloaded();
   const int32_t update = Find(program, "Update chunk=0 bucket=3 unit=0");
@@ -100,19 +97,27 @@ TEST(Residency, ParametersFromBeforeTheUpdateAreFound) {
   ASSERT_EQ(ToText(program.ranks[0][fetch]), "Fetch chunk=0 unit=0");
   Forget(program, fetch, update);
   ExpectError(program, "found no dependency on its unit's Update");
+  std::swap(program.ranks[0][update], program.ranks[0][fetch]);
+  ExpectError(program, "found no Update of its unit before it");
 }
 
-TEST(Residency, ADeviceWithoutTheNextStepsUnitsIsFound) {
+TEST(Residency, AnUpdateOfTheStepsOwnGradientsIsFound) {
   Program program = Offloaded();
-  program.offload->at_start[0].pop_back();
-  ExpectError(program, "found its unit not on the device");
-  program = Offloaded();
-  // The last instructions: updates of units that do not stay.
   std::vector<Instruction>& list = program.ranks[0];
-  const int32_t fetch = Find(program, "Update chunk=0 bucket=2 unit=1") + 1;
-  ASSERT_EQ(ToText(list[fetch]), "Fetch chunk=0 unit=1");
-  list.erase(list.begin() + fetch);
-  ExpectError(program, "rank 0 at the end: found chunk 0 unit 1 not on");
+  const int32_t first = Find(program, "Update chunk=0 bucket=3 unit=0");
+  Instruction update =
+      std::exchange(list[first], MakeUnitCopy(InstructionKind::kRelease, {}));
+  list.push_back(std::move(update));
+  ExpectError(program, "found it after ClipGradients");
+}
+
+TEST(Residency, AUnitThatStaysIsFound) {
+  Program program = Offloaded();
+  std::vector<Instruction>& list = program.ranks[0];
+  const int32_t clip = Find(program, "ClipGradients");
+  ASSERT_EQ(list[clip - 1].kind, InstructionKind::kRelease);
+  list.erase(list.begin() + clip - 1);
+  ExpectError(program, "rank 0 at the end: found chunk 0 unit");
 }
 
 TEST(Residency, GradientsThatStayOnTheDeviceAreFound) {

@@ -11,17 +11,20 @@ namespace trireme {
 
 namespace {
 
-// Of each rank the copies that precede its optimizer: in each pass through a
-// chunk the units that were not there already, and everything's gradients.
-double CopySeconds(const Plan& plan, const PlanCosts& costs) {
+// Of each rank, with offload: its copies, in each pass through a chunk of the
+// units that were not there already, and of everything's gradients; and the
+// updates with which its list begins, as all backwards come after the last.
+double OffloadSeconds(const Plan& plan, const PlanCosts& costs) {
   double longest = 0;
   for (const std::vector<ChunkCost>& chunks : costs.cost.chunks) {
-    double in = 0, out = 0;
+    double in = 0, out = 0, host = 0;
     for (const ChunkCost& chunk : chunks) {
+      host += plan.microbatches() * chunk.backward_s;
       double shortest = std::numeric_limits<double>::infinity();
       for (const UnitCost& unit : chunk.units) {
         shortest = std::min(shortest, unit.fetch_s);
         out += plan.microbatches() * unit.save_gradients_s;
+        host += unit.update_s;
       }
       const int64_t missing = static_cast<int64_t>(chunk.units.size()) -
                               plan.offload().resident_units();
@@ -30,7 +33,7 @@ double CopySeconds(const Plan& plan, const PlanCosts& costs) {
             2.0 * plan.microbatches() * static_cast<double>(missing) * shortest;
       }
     }
-    longest = std::max({longest, in, out});
+    longest = std::max({longest, in, out, host});
   }
   return longest;
 }
@@ -46,7 +49,10 @@ double StepLowerBound(const Plan& plan, const PlanCosts& costs) {
     const auto [rank, index] = stages[stage];
     const ChunkCost& chunk = costs.cost.chunks[rank][index];
     work[rank] += plan.microbatches() * (chunk.forward_s + chunk.backward_s);
-    update[rank] += costs.buckets[stage] * chunk.update_s;
+    // With offload they are under the forward.
+    if (!plan.has_offload()) {
+      update[rank] += costs.buckets[stage] * chunk.update_s;
+    }
   }
   double bound = 0, before = 0;
   std::vector<bool> seen(work.size(), false);
@@ -61,7 +67,7 @@ double StepLowerBound(const Plan& plan, const PlanCosts& costs) {
     }
     before += chunk.forward_s + (halves ? 0 : chunk.backward_s);
   }
-  if (plan.has_offload()) bound = std::max(bound, CopySeconds(plan, costs));
+  if (plan.has_offload()) bound = std::max(bound, OffloadSeconds(plan, costs));
   return bound + *std::max_element(update.begin(), update.end());
 }
 
@@ -139,7 +145,7 @@ class PipelineBound {
       }
     }
     if (plan_.has_offload()) {
-      clip = std::max(clip, CopySeconds(plan_, costs_));
+      clip = std::max(clip, OffloadSeconds(plan_, costs_));
     }
     return clip + costs_.cost.clip_s + end;
   }
@@ -228,9 +234,10 @@ class PipelineBound {
     return std::max(up, down) + InputSeconds(ChunkOf(stage)) + EndBelow(stage);
   }
 
-  // After clipping updates follow each other. Gathers may be hidden behind the
-  // next step's forwards.
+  // After clipping updates follow each other, if they are not under the next
+  // step's forward. Gathers may be hidden behind that.
   double UpdateSeconds(int32_t rank) const {
+    if (plan_.has_offload()) return 0;
     double updates = 0;
     for (size_t stage = 0; stage < stages_.size(); ++stage) {
       if (stages_[stage].rank != rank) continue;

@@ -28,6 +28,7 @@ constexpr int32_t kFewestThatOverlap = 2;
 // With `n` units and k places a pass brings in n - k of them, the first when
 // the first unit is through, the last before the last unit starts:
 //   x + (n - k) copy <= (n - 1) x, with x seconds of compute a unit.
+// A step's first forward brings in all of them, whatever k is.
 int32_t FewestThatHide(int32_t n, double compute_s, double copy_s) {
   if (n <= kFewestThatOverlap) return n;
   if (copy_s <= compute_s) return kFewestThatOverlap;
@@ -76,7 +77,7 @@ int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp,
   return std::max(memory.always.total() + places * least, beside + least);
 }
 
-int32_t ChooseResidentUnits(const PlanCosts& costs,
+int32_t ChooseResidentUnits(const PlanCosts& costs, int64_t microbatches,
                             const std::vector<int32_t>& in_flight) {
   int32_t hide = 1, all = 0;
   int64_t fit = std::numeric_limits<int32_t>::max();
@@ -87,7 +88,8 @@ int32_t ChooseResidentUnits(const PlanCosts& costs,
     for (size_t i = 0; i < costs.cost.chunks[pp].size(); ++i) {
       for (const UnitCost& unit : costs.cost.chunks[pp][i].units) {
         ++units;
-        compute_s = std::min({compute_s, unit.forward_s, unit.backward_s});
+        compute_s = std::min(compute_s, unit.backward_s);
+        if (microbatches > 1) compute_s = std::min(compute_s, unit.forward_s);
         copy_s = std::max(copy_s, unit.fetch_s);
       }
       for (const UnitMemory& unit : costs.memory.ranks[pp].chunks[i].units) {

@@ -49,7 +49,7 @@ MemoryBytes SimulatedPeak(const Program& program, int32_t rank,
     return std::tie(a.time_s, a.index, a.end) <
            std::tie(b.time_s, b.index, b.end);
   });
-  MemoryBytes now = HeldAtStart(program, rank, of_rank);
+  MemoryBytes now = of_rank.always;
   MemoryBytes peak = now;
   for (const Event& event : events) {
     now.parameters += event.change.parameters;
