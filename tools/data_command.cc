@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -38,6 +39,7 @@
 #include "tools/size_option.h"
 #include "trainer/memory_limit.h"
 #include "trainer/run/shape_latents.h"
+#include "trainer/run/voxel_model.h"
 
 namespace trireme {
 namespace {
@@ -47,10 +49,7 @@ constexpr char kName[] = "data";
 absl::StatusOr<int64_t> AtLeastOne(const ParsedCommand& arguments,
                                    const char* option, int64_t most) {
   ASSIGN_OR_RETURN(const int64_t value, arguments.GetInt(option));
-  if (value < 1 || value > most) {
-    return InvalidArgument("--{}: found {}, expected 1 to {}", option, value,
-                           most);
-  }
+  RETURN_IF_ERROR(CheckRange(fmt::format("--{}", option), value, 1, most));
   return value;
 }
 
@@ -69,7 +68,12 @@ absl::StatusOr<ShapeDatasetOptions> ShapesOf(const ParsedCommand& arguments) {
 absl::StatusOr<std::unique_ptr<Dataset>> Open(const ParsedCommand& arguments) {
   const std::string& source = arguments.positionals()[0];
   if (arguments.Has("shapes")) {
-    ASSIGN_OR_RETURN(const ShapeDatasetOptions options, ShapesOf(arguments));
+    ASSIGN_OR_RETURN(ShapeDatasetOptions options, ShapesOf(arguments));
+    if (options.views == 0) {
+      ASSIGN_OR_RETURN(const std::optional<VoxelShape> voxels,
+                       VoxelsOfModel(arguments.Get("latents")));
+      if (voxels.has_value()) options.voxels = *voxels;
+    }
     return OpenShapeDataset(options);
   }
   if (arguments.Has("shards")) return OpenWebDataset({.paths = {source}});
@@ -162,6 +166,14 @@ absl::StatusOr<LatentEncoder> EncoderOf(const ParsedCommand& arguments,
                              device);
   }
   if (arguments.Has("shapes")) {
+    ASSIGN_OR_RETURN(const std::optional<VoxelShape> voxels,
+                     VoxelsOfModel(autoencoder));
+    if (voxels.has_value() && arguments.Has("latent_tokens")) {
+      return InvalidArgument(
+          "--latent_tokens: found with an autoencoder of sparse voxels, "
+          "expected without it: a shape has one latent a cell");
+    }
+    if (voxels.has_value()) return VoxelLatentEncoder(autoencoder, device);
     int64_t tokens = 0;
     if (arguments.Has("latent_tokens")) {
       ASSIGN_OR_RETURN(tokens, AtLeastOne(arguments, "latent_tokens", 1 << 16));
@@ -454,7 +466,8 @@ Command DataCommand() {
                                 "latents in the place of pictures; several "
                                 "processes may fill one OUT at once, and what "
                                 "was stopped goes on. With --shapes the run "
-                                "or folder of an autoencoder of shapes, and "
+                                "or folder of an autoencoder of shapes, or "
+                                "the run of one of sparse voxels, and "
                                 "SOURCE a cache of shapes"},
                        {.name = "latent_tokens",
                         .value = "N",

@@ -311,6 +311,11 @@ absl::Status FillSets(const LatentFormat& format, Data& data) {
   RETURN_IF_ERROR(CheckNoPictures(data, "latents that are sets of tokens"));
   latents.set_tokens(static_cast<uint32_t>(format.channels));
   latents.set_token_channels(static_cast<uint32_t>(format.height));
+  RETURN_IF_ERROR(
+      CheckAgrees("latents.lattice", latents.lattice(), format.lattice));
+  if (format.lattice > 0) {
+    latents.set_lattice(static_cast<uint32_t>(format.lattice));
+  }
   return absl::OkStatus();
 }
 
@@ -385,7 +390,8 @@ LatentFormat LatentFormatOf(const Data& data) {
             .height = latents.token_channels(),
             .width = 1,
             .scale = latents.scaling_factor(),
-            .shift = latents.shift_factor()};
+            .shift = latents.shift_factor(),
+            .lattice = latents.lattice()};
   }
   const int64_t views = std::max<int64_t>(latents.views(), 1);
   LatentFormat format = {.channels = data.channels(),
@@ -416,6 +422,7 @@ DataFormat DataFormatOf(const Data& data, int64_t classes) {
   format.views = std::max<int64_t>(data.latents().views(), 1);
   format.tokens = data.latents().tokens();
   format.token_channels = data.latents().token_channels();
+  format.voxel_resolution = data.latents().lattice();
   if (!data.has_shapes()) return format;
   const Shapes& shapes = data.shapes();
   if (shapes.has_sequences()) {

@@ -57,6 +57,7 @@ Json ToJson(const LatentCache& cache) {
   if (cache.format.extra_channels > 0) {
     json["extra_channels"] = cache.format.extra_channels;
   }
+  if (cache.format.lattice > 0) json["lattice"] = cache.format.lattice;
   for (const PictureSize& size : cache.format.sizes) {
     json["sizes"].push_back({size.height, size.width});
   }
@@ -79,6 +80,10 @@ class Description {
     const Json value = json_.value(name, Json(false));
     Expect(name, value, value.is_boolean(), "true or false");
     return status_.ok() && value.get<bool>();
+  }
+  // 0 where it is not there.
+  int64_t WholeIfAny(const char* name, int64_t most) {
+    return json_.contains(name) ? Whole(name, most) : 0;
   }
   int64_t Whole(const char* name, int64_t most) {
     const Json value = Get(name);
@@ -154,6 +159,7 @@ absl::StatusOr<LatentCache> ReadDescription(const std::string& folder) {
   cache.samples_per_shard =
       description.Whole("pictures_per_shard", kMostSamples);
   cache.of_sets = description.Flag("sets");
+  cache.format.lattice = description.WholeIfAny("lattice", kMostSide);
   cache.format.sizes = description.Sizes("sizes");
   cache.format.views = description.WholeOr("views", 1, kMostSide);
   cache.format.extra_channels =
@@ -284,8 +290,9 @@ class Writer {
     ASSIGN_OR_RETURN(const Sample sample, samples_.Read(index));
     ASSIGN_OR_RETURN(EncodedSample encoded, EncodeConditions(sample));
     ASSIGN_OR_RETURN(const LatentPosterior posterior, encoder_.encode(sample));
-    encoded.latents = SerializeLatents(cache_.format, posterior.size,
-                                       posterior.mean, posterior.log_variance);
+    encoded.latents =
+        SerializeLatents(cache_.format, posterior.size, posterior.mean,
+                         posterior.log_variance, posterior.voxels);
     return encoded;
   }
 

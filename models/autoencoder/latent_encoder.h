@@ -22,6 +22,9 @@ struct LatentPosterior {
   PictureSize size;  // height and width
   std::vector<double> mean;
   std::vector<double> log_variance;
+  // [channels, 3]: of a set whose tokens lie at places (LatentFormat::lattice),
+  // which has as many channels as there are.
+  std::vector<int32_t> voxels;
 };
 
 struct LatentEncoder {

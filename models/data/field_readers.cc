@@ -17,12 +17,14 @@ namespace {
 // Samples that CheckFields reads at most.
 constexpr int64_t kMostChecked = 64;
 
-// What the picture's autoencoder draws of it, or would on average.
-void ReadLatents(const Sample& sample, int64_t index, FieldValues& values) {
+// What a sample's autoencoder draws of it, or would on average, from its first
+// element of `of_sample` on.
+void ReadLatents(const Sample& sample, int64_t index, int64_t of_sample,
+                 FieldValues& values) {
   const Sample::Latents& latents = sample.latents;
   const size_t size = latents.mean.size();
   const std::span<float> drawn = std::span(std::get<std::vector<float>>(values))
-                                     .subspan(index * size, size);
+                                     .subspan(index * of_sample, size);
   std::copy(latents.mean.begin(), latents.mean.end(), drawn.begin());
   if (!sample.draw.has_value()) return;
   std::vector<float> noise(size);
@@ -45,7 +47,7 @@ absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
           spec.job_field, size.height, size.width, sample.key,
           spec.shape.dim(0), spec.shape.dim(1), spec.shape.dim(2));
     }
-    ReadLatents(sample, index, values);
+    ReadLatents(sample, index, spec.shape.num_elements(), values);
     return absl::OkStatus();
   }
   if (!sample.views.channels.empty()) {
@@ -82,13 +84,9 @@ absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
 absl::Status ReadTokenSet(const Sample& sample, const FieldSpec& spec,
                           int64_t index, FieldValues& values) {
   const int64_t size = spec.shape.num_elements();
-  if (!sample.latents.mean.empty()) {
-    CHECK_EQ(static_cast<int64_t>(sample.latents.mean.size()), size)
-        << sample.key;
-    ReadLatents(sample, index, values);
-    return absl::OkStatus();
-  }
-  const auto found = static_cast<int64_t>(sample.token_set.size());
+  const bool latents = !sample.latents.mean.empty();
+  const auto found = static_cast<int64_t>(latents ? sample.latents.mean.size()
+                                                  : sample.token_set.size());
   if (sample.voxels.empty()) {
     CHECK_EQ(found, size) << sample.key;
   } else {
@@ -97,10 +95,14 @@ absl::Status ReadTokenSet(const Sample& sample, const FieldSpec& spec,
         << sample.key;
     CHECK_LE(found, size) << sample.key;
   }
-  const auto end =
-      std::copy(sample.token_set.begin(), sample.token_set.end(),
-                std::get<std::vector<float>>(values).begin() + index * size);
-  std::fill_n(end, size - found, 0.0F);
+  const auto begin =
+      std::get<std::vector<float>>(values).begin() + index * size;
+  if (latents) {
+    ReadLatents(sample, index, size, values);
+  } else {
+    std::copy(sample.token_set.begin(), sample.token_set.end(), begin);
+  }
+  std::fill_n(begin + found, size - found, 0.0F);
   return absl::OkStatus();
 }
 

@@ -1,7 +1,8 @@
 // A picture's latents, or those of several views of one thing, one under
 // another, in a file: little-endian uint32 channels, height and
 // width, then the means and the logarithms of the variances of the Gaussian of
-// which they are drawn, [channels, height, width] IEEE floats each.
+// which they are drawn, [channels, height, width] IEEE floats each; of sets of
+// tokens at places of their own then int32 x, y and z of each.
 
 #ifndef TRIREME_MODELS_DATA_LATENTS_H_
 #define TRIREME_MODELS_DATA_LATENTS_H_
@@ -33,6 +34,9 @@ struct LatentFormat {
   // Where latents are of unlike sizes: all that there may be, sorted
   // (models/data/buckets.h); height and width are the first's.
   std::vector<PictureSize> sizes;
+  // More than 0: `channels` are the most tokens of a set, which lie at places
+  // of their own on a grid of so many a side.
+  int64_t lattice = 0;
 };
 
 // The height and width that the first bytes of such a file say; at least
@@ -41,16 +45,18 @@ inline constexpr int64_t kLatentHeaderBytes = 12;
 absl::StatusOr<PictureSize> ReadLatentSize(std::string_view bytes);
 
 // Fills sample.latents. Errors: another length than the header says, another
-// shape than the format's, values that are not finite.
+// shape than the format's, values that are not finite, places that are not
+// those of one token each in the order of runtime/core/voxel_order.h.
 absl::Status ParseLatents(std::string_view bytes, const LatentFormat& format,
                           Sample& sample);
 
 // Of [channels, height, width] values each, of the format's channels and the
-// size, whatever its scale.
+// size, whatever its scale. `voxels` [n, 3]: of sets of n tokens at places.
 std::string SerializeLatents(const LatentFormat& format,
                              const PictureSize& size,
                              const std::vector<double>& mean,
-                             const std::vector<double>& log_variance);
+                             const std::vector<double>& log_variance,
+                             const std::vector<int32_t>& voxels = {});
 
 }  // namespace trireme
 

@@ -96,8 +96,10 @@ class WebDataset : public Dataset {
     CHECK(index >= 0 && index < size()) << index;
     const Entry& entry = entries_[index];
     Sample sample;
-    // Latents stand for pictures and for sets of tokens.
-    if (parts.image || (parts.token_set && latents_.channels > 0)) {
+    // Latents stand for pictures and for sets of tokens, and say where these
+    // lie.
+    if (parts.image ||
+        ((parts.token_set || parts.voxels) && latents_.channels > 0)) {
       std::string path;
       ASSIGN_OR_RETURN(const std::string bytes,
                        ReadMember(entry, entry.image, kMaxImageBytes, path));

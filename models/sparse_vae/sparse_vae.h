@@ -55,6 +55,8 @@ class SparseVaePart {
   }
   // The part's block i among all.
   int64_t index_of(int block) const { return request_.blocks.first + block; }
+  // A sample's latents with padding.
+  int64_t latents() const { return latents_.padded; }
   // What is carried into the part's block i, or out of the last, of b samples.
   BoundarySpec Boundary(int block, int64_t b) const;
 
@@ -96,7 +98,6 @@ class SparseVaePart {
 
   // Of the attention's tokens on a rank, and of what is whole.
   AxisStates TokenStates() const;
-  int64_t latents() const { return latents_.padded; }
   VoxelLevels LevelsAt(const VoxelLevel& finest, int64_t level) const;
   ShardedVariable AddPositions(ForwardContext& context,
                                const VoxelLevel& coarsest,

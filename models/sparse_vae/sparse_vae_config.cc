@@ -109,7 +109,8 @@ absl::StatusOr<SparseVaeConfig> ResolveSparseVae(const SparseVae& vae,
   if (vae.has_edges()) config.edges = vae.edges();
   if (vae.has_beside()) config.beside = vae.beside();
   RETURN_IF_ERROR(CheckSizes(config));
-  if (data.voxel_resolution == 0) {
+  // Of latents there is no limit.
+  if (data.voxel_resolution == 0 || data.voxel_limit == 0) {
     return InvalidArgument(
         "model.sparse_vae: found other data, expected voxels "
         "(data.shapes.voxels)");
@@ -128,6 +129,14 @@ absl::StatusOr<SparseVaeConfig> ResolveSparseVae(const SparseVae& vae,
     config.tokens.push_back(most);
   }
   return config;
+}
+
+void MakeRoomFor(int64_t latents, SparseVaeConfig& config) {
+  for (int64_t level = config.levels; level >= 0; --level) {
+    config.tokens[level] = std::max(config.tokens[level], latents);
+    const int64_t side = config.resolution_of(level - 1);
+    latents = std::min(8 * latents, side * side * side);
+  }
 }
 
 void FillSparseVae(const SparseVaeConfig& config, SparseVae& vae) {

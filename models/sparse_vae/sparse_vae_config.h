@@ -56,6 +56,10 @@ struct SparseVaeConfig {
 absl::StatusOr<SparseVaeConfig> ResolveSparseVae(const SparseVae& vae,
                                                  const DataFormat& data);
 
+// Raises the most voxels of each level to those of a sample of so many latents
+// whose every cell is made.
+void MakeRoomFor(int64_t latents, SparseVaeConfig& config);
+
 // Writes the resolved sizes back, so that a run's job file shows them.
 void FillSparseVae(const SparseVaeConfig& config, SparseVae& vae);
 

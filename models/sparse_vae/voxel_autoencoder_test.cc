@@ -192,5 +192,44 @@ TEST(VoxelAutoencoderTest, GivesBackWhatItLearnt) {
   }
 }
 
+// What is drawn of latents is decoded without knowing the shape's own cells.
+TEST(VoxelAutoencoderTest, LatentsAloneGiveBackWholeCubes) {
+  constexpr VoxelShape kWhole = {.cells = 16, .whole = 4, .most_tokens = 4096};
+  CpuDevice device(int64_t{1} << 28);
+  SparseVaeConfig config = Config();
+  config.tokens = {4096, 512, 64};
+  SingleWorld world;
+  const ProcessGrid grid;
+  Communicators communicators(world, grid);
+  ParameterStore store(device, DType::kFloat32, /*seed=*/1);
+  const SparseVaePart part(store, grid, config,
+                           {.blocks = {0, config.layers()}});
+  const auto autoencoder =
+      VoxelAutoencoder::Create(config, StoreTensors(store), device);
+  ASSERT_TRUE(autoencoder.ok()) << autoencoder.status();
+  std::vector<float> distances;
+  for (const Vector3f& p : VolumePoints(kWhole.cells)) {
+    distances.push_back(std::hypot(p.x, p.y, p.z) - 0.5F);
+  }
+  const VoxelSet ball = VoxelTokens(distances, kWhole);
+  const auto posterior = (*autoencoder)->Encode(ball.voxels, ball.features);
+  ASSERT_TRUE(posterior.ok()) << posterior.status();
+  EXPECT_EQ(64 * posterior->voxels.size(), ball.voxels.size());
+  EXPECT_EQ(posterior->mean.size(),
+            posterior->voxels.size() / 3 * config.channels);
+  const std::vector<float> latents(posterior->mean.begin(),
+                                   posterior->mean.end());
+  const auto decoded = (*autoencoder)->Decode(posterior->voxels, latents);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(decoded->voxels, ball.voxels);
+  const auto given_back = (*autoencoder)->GiveBack(ball.voxels, ball.features);
+  ASSERT_TRUE(given_back.ok()) << given_back.status();
+  EXPECT_EQ(decoded->features, *given_back);
+
+  std::vector<int32_t> twice = posterior->voxels;
+  twice.insert(twice.end(), {0, 0, 0});
+  EXPECT_FALSE((*autoencoder)->Decode(twice, latents).ok());
+}
+
 }  // namespace
 }  // namespace trireme

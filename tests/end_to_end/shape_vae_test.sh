@@ -1,6 +1,7 @@
 #!/bin/bash
 # From shapes to an autoencoder of them, to sets of latents, to a generator of
-# those, and back to meshes; the autoencoder in TripoSG's own files; one of voxels.
+# those, and back to meshes; the autoencoder in TripoSG's own files; the same way
+# by one of voxels.
 # Usage: shape_vae_test.sh PATH_TO_TRIREME
 source "$(dirname "$0")/testing.sh" "$1"
 
@@ -140,7 +141,7 @@ expect_error "expected an autoencoder of shapes" \
 cat > sparse.textproto <<'JOB'
 model { sparse_vae { preset: TINY hidden: 32 heads: 2 } }
 data {
-  shapes { path: "voxels" voxels { resolution: 16 tokens: 4096 } }
+  shapes { path: "voxels" voxels { resolution: 16 tokens: 4096 whole: 4 } }
   held_out: 2
 }
 global_batch: 4
@@ -159,7 +160,7 @@ losses = [loss for loss in losses if loss is not None]
 assert losses[-1] < 0.5 * losses[0], (losses[0], losses[-1])
 PYTHON
 "$trireme" launch sparse.textproto --ranks 2 --plan plan.textproto \
-  --out sparse_stages --set steps=2 > train.txt
+  --out sparse_stages --set steps=2 --set data.shapes.voxels.whole=1 > train.txt
 "$trireme" sample sparse --out voxels_back.png > sample.txt
 expect_in sample.txt "given back of 2 held-out shapes: volume IoU "
 [[ $(head -c 4 voxels_back/00_*.glb) == glTF ]] || fail "no mesh: $(ls voxels_back)"
@@ -192,6 +193,22 @@ expect_in sample.txt "drawn at the voxels of such shapes"
 [[ $(ls at_places) == $'00_ball_0.glb\n01_block_0.glb' ]] ||
   fail "found $(ls at_places)"
 
+"$trireme" data voxels voxel_latents --shapes --latents sparse > data.txt
+expect_in data.txt "latents of 6 shapes in 1 shards in voxel_latents; 0 skipped"
+cat > sparse_flow.textproto <<'JOB'
+model { sparse_dit { hidden: 32 layers: 2 heads: 4 key_heads: 2 top_k: 2 } }
+data { latents { path: "voxel_latents" } held_out: 3 }
+global_batch: 3
+steps: 8
+optimizer { learning_rate: 1e-3 ema_decay: 0.9 }
+precision: FP32
+sample { steps: 3 per_class: 1 }
+JOB
+"$trireme" launch sparse_flow.textproto --ranks 2 --out sparse_flow > train.txt
+expect_in train.txt "2 shapes: sparse_flow/samples/step_00000008.png"
+"$trireme" sample sparse_flow --out sparse_drawn.png > sample.txt
+expect_in sample.txt "2 shapes from "
+
 expect_error "data.shapes.voxels: found, expected mosaics" \
   "$trireme" train sparse.textproto --set 'model={dit {preset: TINY}}'
 expect_error "data.shapes.voxels.tokens: found 5, expected at least the " \
@@ -200,5 +217,9 @@ for family in sparse_vae sparse_dit; do
   expect_error "model.$family: found other data, expected voxels" \
     "$trireme" train vae.textproto --set "model={$family {preset: TINY}}"
 done
-expect_error "expected an autoencoder of shapes" \
-  "$trireme" data voxels more --shapes --latents sparse
+expect_error "data.shapes.voxels.whole: found 1, expected a multiple of 4" \
+  "$trireme" data voxels more --shapes --latents sparse_stages
+expect_error "--latent_tokens: found with an autoencoder of sparse voxels" \
+  "$trireme" data voxels more --shapes --latents sparse --latent_tokens 9
+expect_error "model.sparse_vae: found other data, expected voxels" \
+  "$trireme" train sparse_flow.textproto --set 'model={sparse_vae {preset: TINY}}'

@@ -10,7 +10,6 @@
 #include "runtime/core/status.h"
 #include "trainer/config/textproto.h"
 #include "trainer/data_config.h"
-#include "trainer/job.pb.h"
 #include "trainer/run/class_names.h"
 #include "trainer/run/run_folder.h"
 
@@ -25,9 +24,10 @@ bool Exists(const std::string& path) {
 }
 
 // As its job says it: what the job has of data need not be there any more.
-absl::StatusOr<DescribedModel> ModelOfRun(const RunFolder& run) {
+absl::StatusOr<DescribedModel> ModelOfRun(const RunFolder& run, Data* data) {
   Job job;
   RETURN_IF_ERROR(ParseTextProtoFile(run.job(), &job).status());
+  *data = job.data();
   const auto names = ReadClassNames(run);
   if (!names.ok() && !absl::IsNotFound(names.status())) return names.status();
   DescribedModel described;
@@ -60,7 +60,7 @@ absl::StatusOr<StoredModel> FindStoredModel(const std::string& path) {
           "nor a folder of weights (model_index.json or config.json)",
           path, kManifestFile);
     }
-    ASSIGN_OR_RETURN(stored.described, ModelOfRun(run));
+    ASSIGN_OR_RETURN(stored.described, ModelOfRun(run, &stored.data));
     if (!is_checkpoint) {
       ASSIGN_OR_RETURN(stored.weights, LatestCheckpoint(run.checkpoints()));
     }

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "models/family.h"
 #include "models/weights/model_class.h"
+#include "trainer/job.pb.h"
 
 namespace trireme {
 
@@ -20,6 +21,8 @@ struct StoredModel {
   std::string weights;
   // Whether that is a folder of the ecosystem's.
   bool is_weight_folder = false;
+  // Of a run, what it was trained on.
+  Data data;
 };
 
 // Errors: nothing of the kind; a job, or a config.json, of no model of ours.

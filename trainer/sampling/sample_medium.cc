@@ -21,6 +21,7 @@
 #include "runtime/device/host.h"
 #include "trainer/data_config.h"
 #include "trainer/run/shape_latents.h"
+#include "trainer/run/voxel_model.h"
 #include "trainer/sampling/picture_medium.h"
 #include "trainer/sampling/shape_medium.h"
 
@@ -233,6 +234,44 @@ absl::StatusOr<ShapeMedium::FieldOf> LatentFieldOf(const Latents& latents,
   };
 }
 
+// Of latents at the cells that a sample was drawn for.
+absl::StatusOr<ShapeMedium::FieldOf> VoxelLatentFieldOf(const Latents& latents,
+                                                        Device& device) {
+  ASSIGN_OR_RETURN(
+      const VoxelDecoder decoder,
+      OpenVoxelDecoder(latents.autoencoder(), latents.tokens(), device));
+  const SparseVaeConfig& config = decoder.autoencoder->config();
+  if (config.channels != latents.token_channels() ||
+      config.resolution_of(config.levels) != latents.lattice()) {
+    return FailedPrecondition(
+        "{}: found an autoencoder of {} channels on a grid of {}, expected {} "
+        "and {}, as the latents have",
+        latents.autoencoder(), config.channels,
+        config.resolution_of(config.levels), latents.token_channels(),
+        latents.lattice());
+  }
+  return [decoder, latents](
+             std::span<const float> sample,
+             const Sample& prompt) -> absl::StatusOr<PointFunction> {
+    ASSIGN_OR_RETURN(
+        const VoxelAutoencoder::Decoded decoded,
+        decoder.autoencoder->Decode(prompt.voxels, Unscaled(sample, latents)));
+    ASSIGN_OR_RETURN(
+        VolumeField volume,
+        VoxelField(decoded.voxels, decoded.features, decoder.voxels));
+    return DistancesOf(std::move(volume));
+  };
+}
+
+absl::Status RehearseVoxels(const Latents& latents, Device& dry) {
+  ASSIGN_OR_RETURN(
+      const VoxelDecoder decoder,
+      RehearseVoxelDecoder(latents.autoencoder(), latents.tokens(), dry));
+  const int32_t place[] = {0, 0, 0};
+  const std::vector<float> latent(latents.token_channels());
+  return decoder.autoencoder->Decode(place, latent).status();
+}
+
 absl::Status RehearseShapes(const Latents& latents, Device& dry) {
   ASSIGN_OR_RETURN(ShapeVaeConfig config,
                    ShapeVaeConfigOf(latents.autoencoder()));
@@ -278,7 +317,9 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
   }
   if (data.latents().tokens() > 0) {
     ASSIGN_OR_RETURN(ShapeMedium::FieldOf field,
-                     LatentFieldOf(data.latents(), device));
+                     data.latents().lattice() > 0
+                         ? VoxelLatentFieldOf(data.latents(), device)
+                         : LatentFieldOf(data.latents(), device));
     return std::make_unique<ShapeMedium>(samples, std::move(field));
   }
   PictureMedium::ToImage to_image =
@@ -300,6 +341,7 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
 absl::Status RehearseDecoding(const ModelFamily& family, const Data& data,
                               Device& dry) {
   if (!data.has_latents()) return absl::OkStatus();
+  if (data.latents().lattice() > 0) return RehearseVoxels(data.latents(), dry);
   if (data.latents().tokens() > 0) return RehearseShapes(data.latents(), dry);
   // Nothing is decoded.
   if (data.latents().autoencoder().empty()) return absl::OkStatus();
