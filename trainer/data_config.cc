@@ -230,6 +230,14 @@ absl::Status FillShapes(Data& data) {
           "cells",
           volume.patch(), volume.cells());
     }
+    if (volume.occupied_of() % volume.cells() != 0 ||
+        volume.occupied_of() > kMaxVolumeCells) {
+      return InvalidArgument(
+          "data.shapes.volume.occupied_of: found {}, expected a multiple of "
+          "the "
+          "{} cells, at most {}",
+          volume.occupied_of(), volume.cells(), kMaxVolumeCells);
+    }
     RETURN_IF_ERROR(CheckRange("data.shapes.volume.overlap", volume.overlap(),
                                0, volume.patch() / 2));
   }
@@ -461,7 +469,8 @@ DataFormat DataFormatOf(const Data& data, int64_t classes) {
 VolumeShape VolumeShapeOf(const Shapes& shapes) {
   return {.cells = static_cast<int>(shapes.volume().cells()),
           .patch = std::max(static_cast<int>(shapes.volume().patch()), 1),
-          .overlap = static_cast<int>(shapes.volume().overlap())};
+          .overlap = static_cast<int>(shapes.volume().overlap()),
+          .occupied_of = static_cast<int>(shapes.volume().occupied_of())};
 }
 
 VoxelShape VoxelShapeOf(const Shapes& shapes) {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "models/shape/mosaic_tokens.h"
+#include "models/shape/occupancy.h"
 #include "models/shape/shape_cache.h"
 #include "models/shape/view_channels.h"
 #include "runtime/core/log.h"
@@ -147,7 +148,10 @@ class ShapeDataset final : public Dataset {
           StandardizeMosaic(shape.mosaic, cache_.mosaic_resolution());
     }
     if (parts.token_set && volume_.cells > 0) {
-      sample.token_set = VolumeTokens(shape.volume, volume_);
+      sample.token_set = VolumeTokens(volume_.occupied_of > 0
+                                          ? Occupancy(shape.volume, volume_)
+                                          : shape.volume,
+                                      volume_);
     }
     if (voxels_.cells > 0 && (parts.token_set || parts.voxels)) {
       VoxelSet set = VoxelTokens(shape.volume, voxels_);
@@ -342,8 +346,11 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
   if (options.views > 0) RETURN_IF_ERROR(CheckViews(cache, options));
   if (options.grids > 0) RETURN_IF_ERROR(CheckMosaics(cache, options));
   if (options.volume.cells > 0) {
-    RETURN_IF_ERROR(CheckVolumes(cache, options.folder, "volume.cells",
-                                 options.volume.cells));
+    const int occupied_of = options.volume.occupied_of;
+    RETURN_IF_ERROR(
+        CheckVolumes(cache, options.folder,
+                     occupied_of > 0 ? "volume.occupied_of" : "volume.cells",
+                     occupied_of > 0 ? occupied_of : options.volume.cells));
   }
   return std::make_unique<ShapeDataset>(std::move(cache), options);
 }

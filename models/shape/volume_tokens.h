@@ -32,6 +32,9 @@ struct VolumeShape {
   int patch = 1;
   // Layers of cells about its cube that a token has as well.
   int overlap = 0;
+  // More than 0: cells are occupied or not, by distances on a grid of so many a
+  // side, a multiple of `cells` (occupancy.h).
+  int occupied_of = 0;
 
   // A side of a token, in cells.
   int64_t extent() const { return patch + 2 * int64_t{overlap}; }
