@@ -91,6 +91,7 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
   options.seed = static_cast<uint64_t>(seed);
   options.prompts = arguments.All("prompt");
   options.autoencoder = arguments.Given("vae");
+  options.places = arguments.Given("places");
   if (arguments.Has("size")) {
     ASSIGN_OR_RETURN(options.size,
                      ParsePictureSize("size", arguments.Get("size")));
@@ -182,6 +183,10 @@ Command SampleCommand() {
              .value = "FOLDER",
              .help = "of a run on latents, what decodes them (default: what "
                      "encoded them)"},
+            {.name = "places",
+             .value = "RUN",
+             .help = "of a model that draws at places, a run that draws these "
+                     "(default: those of the data's samples)"},
             {.name = "prompt",
              .value = "TEXT",
              .help = "a caption to draw for, of models that read "

@@ -14,6 +14,7 @@
 #include "models/data/field_readers.h"
 #include "models/shape/mesh_writer.h"
 #include "models/shape/mosaic_tokens.h"
+#include "models/shape/occupancy.h"
 #include "models/shape/shape_cache.h"
 #include "models/shape/shape_cache_writer.h"
 #include "models/shape/shape_source.h"
@@ -142,6 +143,33 @@ TEST_F(ShapeDatasetTest, ASampleIsAShapesVolume) {
   ASSERT_FALSE(failed.ok());
   EXPECT_NE(MessageOf(failed.status())
                 .find("data.shapes.volume.cells: found 16, expected 8"),
+            std::string::npos)
+      << failed.status();
+}
+
+// What a model of places learns are the places of voxels.
+TEST_F(ShapeDatasetTest, ASampleIsWhichCellsAreOccupied) {
+  root_ += "_occupied";
+  source_ = root_ + "/boxes";
+  Write("box.obj", BoxMesh({0, 0, 0}, {1, 1, 1}));
+  const std::string folder = WriteCache("volumes", 0, /*volume_cells=*/16);
+  const VolumeShape shape = {.cells = 4, .patch = 2, .occupied_of = 16};
+  const auto places = OpenShapeDataset({.folder = folder, .volume = shape});
+  ASSERT_TRUE(places.ok()) << places.status();
+  const auto voxels = OpenShapeDataset(
+      {.folder = folder,
+       .voxels = {.cells = 16, .patch = 4, .most_tokens = 64}});
+  ASSERT_TRUE(voxels.ok()) << voxels.status();
+  const auto sample = (*places)->Read(0), expected = (*voxels)->Read(0);
+  ASSERT_TRUE(sample.ok() && expected.ok()) << sample.status();
+  const auto cells = OccupiedCellsOf(sample->token_set, shape, 64);
+  ASSERT_TRUE(cells.ok()) << cells.status();
+  EXPECT_EQ(cells->voxels, expected->voxels);
+  const auto failed = OpenShapeDataset(
+      {.folder = folder, .volume = {.cells = 4, .patch = 2, .occupied_of = 8}});
+  ASSERT_FALSE(failed.ok());
+  EXPECT_NE(MessageOf(failed.status())
+                .find("data.shapes.volume.occupied_of: found 8, expected 16"),
             std::string::npos)
       << failed.status();
 }

@@ -44,6 +44,9 @@ struct DrawOptions {
   uint64_t seed = 0;
   // The folder of the autoencoder that decodes latents. Absent: the job's.
   std::optional<std::string> autoencoder;
+  // The folder of a run that draws where a sample's tokens lie, for models that
+  // draw at places. Absent: those of the data set's samples.
+  std::optional<std::string> places;
   // Of the pictures that are drawn. Absent: the job's, of several the first.
   std::optional<PictureSize> size;
   // The moving average of the weights where the run kept one.
