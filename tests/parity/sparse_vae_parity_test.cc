@@ -33,7 +33,7 @@ std::vector<GridCase> Grids() {
   add({}, "microbatches: 4");
   add({}, "microbatches: 2 recompute: FULL");
   add({.tp = 2}, "recompute: SELECTIVE");
-  // 125 latents, which 4 ranks do not share evenly.
+  // 198 latents, which 4 ranks do not share evenly.
   add({.tp = 4}, "sequence_parallel: true");
   add({.cp = 2});
   // A stage of each kind of blocks.
