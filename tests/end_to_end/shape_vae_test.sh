@@ -208,6 +208,26 @@ JOB
 expect_in train.txt "2 shapes: sparse_flow/samples/step_00000008.png"
 "$trireme" sample sparse_flow --out sparse_drawn.png > sample.txt
 expect_in sample.txt "2 shapes from "
+# From a class to its cells, to latents there, to a mesh.
+cat > places.textproto <<'JOB'
+model { dit { hidden: 32 layers: 2 heads: 2 } }
+data { shapes { path: "voxels" volume { cells: 4 patch: 1 occupied_of: 16 } } }
+objective { rectified_flow { prediction: CLEAN } }
+global_batch: 6
+steps: 60
+optimizer { learning_rate: 3e-3 ema_decay: 0.9 }
+precision: FP32
+sample { at_end: false steps: 4 per_class: 1 }
+JOB
+"$trireme" launch places.textproto --ranks 1 --out places > train.txt
+"$trireme" sample places --out cells.png > sample.txt
+expect_in sample.txt "2 shapes from "
+"$trireme" sample sparse_flow --places places --out placed.png > sample.txt
+expect_in sample.txt "2 shapes from "
+cmp -s placed.png sparse_drawn.png && fail "drawn at the data's places"
+cp placed.png first.png
+"$trireme" sample sparse_flow --places places --out placed.png > sample.txt
+cmp placed.png first.png || fail "the same seed drew other places"
 
 expect_error "data.shapes.voxels: found, expected mosaics" \
   "$trireme" train sparse.textproto --set 'model={dit {preset: TINY}}'
@@ -219,6 +239,12 @@ for family in sparse_vae sparse_dit; do
 done
 expect_error "data.shapes.voxels.whole: found 1, expected a multiple of 4" \
   "$trireme" data voxels more --shapes --latents sparse_stages
+expect_error "places: found places for a model that draws at no places" \
+  "$trireme" sample places --places places --out other.png
+expect_error "places: found flow, whose data are other than which cells are" \
+  "$trireme" sample sparse_flow --places flow --out other.png
+expect_error "data.shapes.volume.occupied_of: found 18, expected a multiple of" \
+  "$trireme" train places.textproto --set data.shapes.volume.occupied_of=18
 expect_error "--latent_tokens: found with an autoencoder of sparse voxels" \
   "$trireme" data voxels more --shapes --latents sparse --latent_tokens 9
 expect_error "model.sparse_vae: found other data, expected voxels" \
