@@ -197,7 +197,7 @@ expect_in sample.txt "drawn at the voxels of such shapes"
 expect_in data.txt "latents of 6 shapes in 1 shards in voxel_latents; 0 skipped"
 cat > sparse_flow.textproto <<'JOB'
 model { sparse_dit { hidden: 32 layers: 2 heads: 4 key_heads: 2 top_k: 2 } }
-data { latents { path: "voxel_latents" } held_out: 3 }
+data { latents { path: "voxel_latents" } }
 global_batch: 3
 steps: 8
 optimizer { learning_rate: 1e-3 ema_decay: 0.9 }
