@@ -247,12 +247,12 @@ double SimulatedReplica::WaitForHost(int32_t rank, int32_t copy,
   for (const int32_t dependency : list[copy].depends_on) {
     double& ready_s =
         list[dependency].kind == InstructionKind::kUpdate ? updated_s : free_s;
-    ready_s = std::max(ready_s, times_.Of(rank, dependency).end_s);
+    ready_s = std::max(ready_s, TimeOf(rank, dependency).end_s);
   }
   // The copy before it on the link.
   for (int32_t i = copy - 1; i >= 0 && updated_s > free_s; --i) {
     if (list[i].resource != Resource::kCopyIn) continue;
-    free_s = std::max(free_s, times_.Of(rank, i).end_s);
+    free_s = std::max(free_s, TimeOf(rank, i).end_s);
     break;
   }
   return std::clamp(updated_s - free_s, 0.0, idle);
