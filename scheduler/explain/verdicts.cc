@@ -89,8 +89,10 @@ Candidate MeantBy(const WhyQuery& query, const Candidate& chosen,
   meant.recompute = query.recompute.value_or(chosen.recompute);
   meant.sequence_parallel = query.sequence_parallel.value_or(
       meant.tp > 1 && chosen.sequence_parallel);
+  // What was tried on the chosen plan alone.
   meant.shard_group = meant.microbatch_group = meant.recompute_blocks = 0;
-  meant.offload = false;
+  meant.expert_move = meant.row_chunks = 0;
+  meant.offload = meant.drive = false;
   meant.resident_units = 0;
   meant.verdict = VerdictCode::kPending;
   return meant;

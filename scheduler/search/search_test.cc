@@ -277,6 +277,14 @@ TEST(Search, WhyNamesTheReason) {
   const std::string wide =
       why({.pp = 1, .dp = 8, .microbatch_size = 2, .sequence_parallel = true});
   EXPECT_NE(wide.find("evaluated: "), std::string::npos) << wide;
+  // How the chosen plan moves experts' rows says nothing about others.
+  PlanReport moving = report;
+  moving.best.front().candidate.row_chunks = 2;
+  const absl::StatusOr<std::string> same =
+      Why(input, moving,
+          {.pp = 1, .dp = 8, .microbatch_size = 2, .sequence_parallel = true});
+  ASSERT_TRUE(same.ok()) << same.status();
+  EXPECT_EQ(same->find("UNSUPPORTED"), wide.find("UNSUPPORTED")) << *same;
   // What the plan's own rules refuse is told in their words.
   const std::string unsupported = VerdictText(
       input, report, {.tp = 3, .verdict = VerdictCode::kUnsupported});
