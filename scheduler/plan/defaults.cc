@@ -223,7 +223,9 @@ absl::StatusOr<DefaultedPlan> DefaultPlan(const PlanContext& context) {
   for (const auto& [tp, pp] : kTpPp) {
     if (context.world_size % (tp * pp) != 0) continue;
     if (tp > 1 && (context.heads == 0 || context.heads % tp != 0)) continue;
-    if (context.mlp_hidden % tp != 0) continue;
+    if (context.mlp_hidden % tp != 0 || context.shared_hidden % tp != 0) {
+      continue;
+    }
     if (pp > 1 && context.num_blocks < 2 * pp) continue;
     const int64_t dp = context.world_size / (tp * pp);
     if (context.global_batch % dp != 0) continue;

@@ -378,12 +378,13 @@ TEST(DefaultPlan, UsesTensorThenPipelineThenData) {
     int64_t ranks, batch, blocks, heads;
     uint32_t tp, pp, dp;
     int64_t mlp_hidden = 0;
+    int64_t shared_hidden = 0;
   };
   for (const Case& c : {
            Case{1, 8, 4, 4, 1, 1, 1}, Case{2, 8, 4, 4, 2, 1, 1},
            Case{4, 8, 4, 4, 2, 2, 1}, Case{8, 8, 4, 4, 2, 2, 2},
            Case{4, 8, 4, 3, 1, 2, 2},  // heads are odd
-           Case{4, 8, 4, 4, 1, 2, 2, 347},
+           Case{4, 8, 4, 4, 1, 2, 2, 347}, Case{4, 8, 4, 4, 1, 2, 2, 348, 347},
            Case{4, 8, 3, 4, 2, 1, 2},   // too few blocks for two stages
            Case{3, 9, 12, 4, 1, 1, 3},  // odd number of ranks
        }) {
@@ -392,7 +393,8 @@ TEST(DefaultPlan, UsesTensorThenPipelineThenData) {
                      .global_batch = c.batch,
                      .mlp_hidden = c.mlp_hidden,
                      .num_blocks = c.blocks,
-                     .heads = c.heads});
+                     .heads = c.heads,
+                     .shared_hidden = c.shared_hidden});
     ASSERT_TRUE(plan.ok()) << plan.status();
     const Plan::Grid& grid = plan->plan.grid();
     EXPECT_EQ(grid.tp(), c.tp) << c.ranks;
