@@ -240,12 +240,8 @@ absl::Status RouteAndPrint(const ParsedCommand& arguments,
         "plan.skip: found none, expected one: --route finds its paths"));
   }
   ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
-  const PlanContext context = {.world_size = cluster.num_ranks(),
-                               .global_batch = input.global_batch,
-                               .mlp_hidden = input.model.mlp_hidden,
-                               .num_blocks = input.model.layers,
-                               .heads = input.model.heads};
-  const auto plan = ResolvePlan(file.plan, context);
+  const auto plan = ResolvePlan(
+      file.plan, ContextOf(input.model, cluster, input.global_batch));
   RETURN_IF_ERROR(file.locations.Locate(plan.status()));
   ASSIGN_OR_RETURN(const std::vector<int32_t> without,
                    ParseRanks(arguments.Get("without")));
