@@ -94,7 +94,10 @@ SwinBlock::SwinBlock(ParameterStore& store, const ProcessGrid& grid,
                 sizes_.heads, {.bias = false}),
       attention_norm_(
           MakeNorm(store, NameOf(index, "attention.norm"), sizes_.hidden)),
-      mlp_norm_(MakeNorm(store, NameOf(index, "mlp.norm"), sizes_.hidden)) {
+      mlp_norm_(MakeNorm(store, NameOf(index, "mlp.norm"), sizes_.hidden)),
+      attention_drop_(store.seed(), NameOf(index, "attention"),
+                      sizes_.drop_path),
+      mlp_drop_(store.seed(), NameOf(index, "mlp"), sizes_.drop_path) {
   if (sizes_.moe.has_value()) {
     experts_ = std::make_unique<MoeLayer>(store, grid, NameOf(index, "moe"),
                                           sizes_.hidden, *sizes_.moe, keep);
@@ -166,11 +169,19 @@ ShardedVariable SwinBlock::Forward(ForwardContext& context,
                                    const MoeTokens& routed,
                                    const ShardedVariable& x) const {
   const ShardedVariable merged = merging_ == nullptr ? x : Merge(context, x);
+  const auto sometimes = [&](const DropPath& drop, const ShardedVariable& y) {
+    return routed.global_batch == 0
+               ? y
+               : drop.Forward(context, routed.step, routed.samples, y);
+  };
   const ShardedVariable y =
       Add(context, merged,
-          attention_norm_.Forward(context, Attend(context, merged)));
-  return Add(context, y,
-             mlp_norm_.Forward(context, ThroughMlp(context, routed, y)));
+          sometimes(attention_drop_,
+                    attention_norm_.Forward(context, Attend(context, merged))));
+  return Add(
+      context, y,
+      sometimes(mlp_drop_,
+                mlp_norm_.Forward(context, ThroughMlp(context, routed, y))));
 }
 
 }  // namespace trireme

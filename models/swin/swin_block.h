@@ -4,6 +4,7 @@
 //   x += norm(attention(x))        in windows (runtime/ops/window_attention.h)
 //   x += norm(mlp(x))              or a mixture of experts
 //
+// Each of the two is left out of some samples in training (drop_path.h).
 // A merged token has the channels of four, (0, 0), (1, 0), (0, 1) and (1, 1) by
 // row and column. Biases of scores come from an MLP of the distance between two
 // tokens, along each axis d: sign(d)·log₂(1 + 8|d|/(window − 1))/3, so that a
@@ -20,6 +21,7 @@
 #include <memory>
 
 #include "models/swin/swin_config.h"
+#include "models/transformer/drop_path.h"
 #include "models/triposg/triposg_block.h"
 #include "moe/moe_layer.h"
 #include "moe/moe_tokens.h"
@@ -36,7 +38,7 @@ class SwinBlock {
             const SwinConfig& config, Keep keep);
 
   // x[b, tokens, hidden] of the block before → [b, tokens, hidden]. Experts
-  // read `routed`.
+  // read `routed`, and what is left out in training is of its samples.
   ShardedVariable Forward(ForwardContext& context, const MoeTokens& routed,
                           const ShardedVariable& x) const;
 
@@ -80,6 +82,8 @@ class SwinBlock {
   ColumnParallelLinear bias_out_;
   ResidualNorm attention_norm_;
   ResidualNorm mlp_norm_;
+  DropPath attention_drop_;
+  DropPath mlp_drop_;
   std::unique_ptr<Mlp> mlp_;
   std::unique_ptr<MoeLayer> experts_;
 };

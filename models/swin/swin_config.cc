@@ -140,6 +140,10 @@ SwinBlockSizes SizesOfBlock(const SwinConfig& config, int64_t block) {
   sizes.hidden = config.HiddenOf(sizes.stage);
   sizes.heads = config.stages[sizes.stage].heads;
   sizes.mlp_hidden = config.mlp_hidden << sizes.stage;
+  if (block > 0) {
+    sizes.drop_path = config.drop_path * static_cast<double>(block) /
+                      static_cast<double>(config.layers() - 1);
+  }
   sizes.windows = {
       .height = along,
       .width = along,
@@ -197,6 +201,12 @@ absl::StatusOr<SwinConfig> ResolveSwin(const Swin& swin, int64_t channels,
         "model.swin.mlp_ratio: found {}, expected more than 0 and at most {}",
         ratio, kMaxMlpRatio);
   }
+  if (swin.has_drop_path()) config.drop_path = swin.drop_path();
+  if (!(config.drop_path >= 0 && config.drop_path < 1)) {
+    return InvalidArgument(
+        "model.swin.drop_path: found {}, expected 0 to less than 1",
+        config.drop_path);
+  }
   config.mlp_hidden = std::max<int64_t>(
       1, std::llround(ratio * static_cast<double>(config.hidden)));
   RETURN_IF_ERROR(ResolveExperts(swin, config));
@@ -215,6 +225,7 @@ void FillSwin(const SwinConfig& config, Swin& swin) {
   swin.set_window(static_cast<uint32_t>(config.window));
   swin.set_mlp_ratio(static_cast<double>(config.mlp_hidden) /
                      static_cast<double>(config.hidden));
+  swin.set_drop_path(config.drop_path);
   if (!config.moe.has_value()) return;
   FillMoe({.moe = *config.moe, .every = config.expert_every},
           *swin.mutable_moe());

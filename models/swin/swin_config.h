@@ -30,6 +30,8 @@ struct SwinConfig {
   int64_t expert_every = 2;
   int64_t expert_stages = 0;
   int64_t window = 7;
+  // Of samples, that the last block's branches are left out of.
+  double drop_path = 0;
   // Of the pictures, which are squares.
   int64_t channels = 1;
   int64_t side = 0;
@@ -53,6 +55,7 @@ struct SwinBlockSizes {
   int64_t hidden = 0;
   int64_t heads = 0;
   int64_t mlp_hidden = 0;
+  double drop_path = 0;
   WindowLayout windows;
   std::optional<MoeConfig> moe;
 

@@ -94,8 +94,24 @@ TEST(ResolveSwinTest, FilledInItIsTheSame) {
   }
 }
 
+// As much as is asked of the last, none of the first.
+TEST(ResolveSwinTest, LaterBlocksAreLeftOutMoreOften) {
+  Swin swin = Preset(Swin::TINY);
+  swin.set_drop_path(0.35);
+  const auto config = Resolve(swin, 28);
+  ASSERT_TRUE(config.ok()) << config.status();
+  for (int64_t block = 0; block < 8; ++block) {
+    EXPECT_NEAR(SizesOfBlock(*config, block).drop_path,
+                0.05 * static_cast<double>(block), 1e-12);
+  }
+}
+
 TEST(ResolveSwinTest, MistakesNameTheField) {
   Swin swin = Preset(Swin::TINY);
+  swin.set_drop_path(1);
+  EXPECT_EQ(ErrorOf(swin, 28),
+            "model.swin.drop_path: found 1, expected 0 to less than 1");
+  swin.clear_drop_path();
   EXPECT_EQ(MessageOf(ResolveSwin(swin, 1, 28, /*classes=*/0).status()),
             "model.swin: found data whose samples have no classes, expected "
             "some to learn");

@@ -52,6 +52,10 @@ std::vector<GridCase> Grids() {
       CaseOf({.pp = 2, .dp = 2}, "sharding: PARAMETERS"),
       CaseOf({}, "microbatches: 2 offload { resident_units: 1 }"),
       CaseOf({.tp = 2, .dp = 2, .dtype = DType::kFloat32}, ""),
+      // Branches are left out of the same samples.
+      CaseOf({.tp = 2, .pp = 2, .dp = 2, .drop_path = 0.5},
+             "microbatches: 2 recompute: FULL"),
+      WithExperts({.dp = 4, .ep = 4, .drop_path = 0.5}, "microbatches: 2"),
       WithExperts({.tp = 2, .dp = 2, .ep = 4}, "microbatches: 2"),
       WithExperts({.dp = 4, .ep = 2}, "sharding: OPTIMIZER recompute: FULL"),
       WithExperts({.pp = 2, .dp = 2, .ep = 2}, "experts { chunks: 2 }"),
@@ -73,11 +77,14 @@ TEST_P(SwinBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
 
 INSTANTIATE_TEST_SUITE_P(
     Pipelines, SwinBitwiseTest,
-    testing::Values(WithExperts({.dtype = DType::kFloat32},
-                                "microbatches: 4 recompute: FULL"),
-                    CaseOf({.pp = 4, .dtype = DType::kFloat32},
-                           "microbatches: 4 schedule: ONE_F_ONE_B recompute: "
-                           "SELECTIVE")),
+    testing::Values(
+        WithExperts({.dtype = DType::kFloat32},
+                    "microbatches: 4 recompute: FULL"),
+        CaseOf({.pp = 2, .dtype = DType::kFloat32, .drop_path = 0.5},
+               "microbatches: 4 recompute: FULL"),
+        CaseOf({.pp = 4, .dtype = DType::kFloat32},
+               "microbatches: 4 schedule: ONE_F_ONE_B recompute: "
+               "SELECTIVE")),
     [](const auto& info) { return info.param.Name(); });
 
 }  // namespace

@@ -313,6 +313,7 @@ std::shared_ptr<const ModelFamily> SwinOf(const GridCase& grid) {
   config.mlp_hidden = 8 * grid.heads;
   config.moe = grid.moe;
   config.expert_stages = 2;
+  config.drop_path = grid.drop_path;
   config.window = 2;
   config.channels = kChannels;
   config.side = kWidth;
@@ -588,6 +589,7 @@ std::vector<std::string> GridCase::Features() const {
   }
   add(mesh_tokens, "meshtokens");
   add(swin, "swin");
+  add(drop_path > 0, "droppath");
   add(flow.predicts_clean, "clean");
   add(flow.compares_clean, "lossofclean");
   add(views > 1, fmt::format("views{}", views));

@@ -79,6 +79,8 @@ struct GridCase {
   // A Swin V2 of two stages of as many blocks, whose every second block has
   // experts where there are any.
   bool swin = false;
+  // That leaves branches out of samples.
+  double drop_path = 0;
   // What is learnt: a flow, or this. A DiT predicts variances where it learns
   // them.
   RectifiedFlowConfig flow;
