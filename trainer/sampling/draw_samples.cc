@@ -126,6 +126,13 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
                      *loaded->setup.family);
     if (!asked.ok()) loaded = asked;
   }
+  if (loaded.ok() && options.places.has_value() &&
+      (!ReadsVoxels(*loaded->setup.family) ||
+       loaded->setup.family->reconstructs())) {
+    loaded = InvalidArgument(
+        "places: found {} for a model that draws at no places, expected none",
+        *options.places);
+  }
   RETURN_IF_ERROR(control.Agree(loaded.status(), "opening the run"));
   if (loaded->setup.family->classifies()) {
     return FailedPrecondition(

@@ -10,7 +10,6 @@
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "trainer/data_config.h"
-#include "trainer/sampling/prompts.h"
 #include "trainer/sampling/sampler.h"
 
 namespace trireme {
@@ -19,11 +18,6 @@ namespace {
 // Whether what one run draws are places of the other's tokens.
 absl::Status CheckFit(const std::string& run, const LoadedRun& places,
                       const LoadedRun& drawn) {
-  if (!ReadsVoxels(*drawn.setup.family)) {
-    return InvalidArgument(
-        "places: found {} for a model that draws at no places, expected none",
-        run);
-  }
   const VolumeShape shape = VolumeShapeOf(places.job.data().shapes());
   if (shape.occupied_of == 0) {
     return InvalidArgument(
