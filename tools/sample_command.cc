@@ -131,7 +131,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   }
   if ((*world)->world_rank() != 0) return 0;
   fmt::print("{} {} from {} in {}\n{}", report->samples, report->things,
-             report->checkpoint, options->out, report->comparison);
+             report->checkpoint, report->files, report->comparison);
   return 0;
 }
 
@@ -148,7 +148,8 @@ Command SampleCommand() {
              .value = "FILE",
              .default_value = "samples.png",
              .help = "PNG: a labelled grid, a row a class; the meshes of "
-                     "shapes in a folder of its name"},
+                     "shapes in a folder of its name, or NAME_meshes where "
+                     "that is a run's"},
             DeviceOption(),
             {.name = "overwrite",
              .help = "also where files are not this program's"},

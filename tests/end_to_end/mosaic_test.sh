@@ -67,6 +67,13 @@ cp drawn/*.glb again
 "$trireme" data again reread --shapes --points 64 --shell_cells 36 > reread.txt
 expect_in reread.txt "4 of 4 shapes"
 
+# A picture with the run's own name has its meshes in a folder beside the run.
+"$trireme" sample run --out run.png > sample.txt
+expect_in sample.txt "in run.png, meshes in run_meshes"
+[[ $(ls run_meshes) == $'00_block_0.glb\n01_ring_0.glb' ]] ||
+  fail "found $(ls run_meshes)"
+[[ -z $(ls run/*.glb 2> /dev/null) ]] || fail "meshes in the run's folder"
+
 # Fewer shapes: those of before are gone, and nothing of others'.
 "$trireme" sample run --out drawn.png > sample.txt
 [[ $(ls drawn) == $'00_block_0.glb\n01_ring_0.glb' ]] ||

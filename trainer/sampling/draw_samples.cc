@@ -74,6 +74,7 @@ absl::StatusOr<DrawReport> GiveBack(const DrawOptions& options, const Job& job,
   AwaitAllPatiently(everyone, "giving shapes back");
   RETURN_IF_ERROR(control.Agree(drawn.status(), "giving shapes back"));
   report.samples = drawn->shapes;
+  report.files = drawn->files;
   report.comparison = drawn->figures;
   return report;
 }
@@ -155,7 +156,10 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   if (leader) status = medium.status();
   RETURN_IF_ERROR(control.Agree(status, "what is drawn before"));
   DrawReport report;
-  if (leader) report.things = (*medium)->things();
+  if (leader) {
+    report.things = (*medium)->things();
+    report.files = (*medium)->FilesOf(options.out);
+  }
   ASSIGN_OR_RETURN(report.checkpoint,
                    ChooseCheckpoint(*everyone, control, options));
   ASSIGN_OR_RETURN(const SamplerOptions sampling,

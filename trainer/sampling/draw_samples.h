@@ -62,6 +62,7 @@ struct DrawReport {
   std::string checkpoint;
   int64_t samples = 0;
   std::string things;  // that they are: "pictures", "shapes"
+  std::string files;   // SampleMedium::FilesOf
   // Of `evaluate` samples with real ones: lines for people.
   std::string comparison;
   // This rank's most memory.

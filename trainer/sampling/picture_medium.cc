@@ -72,6 +72,12 @@ absl::Status PictureMedium::CheckFiles(const std::string& path,
       stored);
 }
 
+std::string PictureMedium::FilesOf(const std::string& path) const {
+  return to_stored_ == nullptr
+             ? path
+             : fmt::format("{}, latents in {}", path, StoredPath(path));
+}
+
 absl::Status PictureMedium::Write(const std::string& path,
                                   const DrawnRows& rows) const {
   const int64_t elements = spec_.shape.num_elements();

@@ -41,6 +41,7 @@ class PictureMedium final : public SampleMedium {
   std::string things() const override { return "pictures"; }
   absl::Status CheckFiles(const std::string& path,
                           bool overwrite) const override;
+  std::string FilesOf(const std::string& path) const override;
   absl::Status Write(const std::string& path,
                      const DrawnRows& rows) const override;
   absl::StatusOr<std::string> Compare(const std::vector<Sample>& prompts,

@@ -198,6 +198,7 @@ absl::StatusOr<ReconstructionReport> DrawReconstructions(
                                              .prompts = prompts}));
   return ReconstructionReport{
       .shapes = shapes,
+      .files = medium.FilesOf(options.out),
       .figures = fmt::format(
           "given back of {} {} shapes: volume IoU {:.3f}, mean error near the "
           "surface {:.4f}\n",

@@ -23,6 +23,7 @@ struct ReconstructionOptions {
 
 struct ReconstructionReport {
   int64_t shapes = 0;
+  std::string files;  // SampleMedium::FilesOf
   // Volume IoU at the data's uniform points, and the mean error of truncated
   // distances near surfaces: a line for people.
   std::string figures;

@@ -48,6 +48,8 @@ class SampleMedium {
   // Whether Write with this name would replace what is not this program's.
   virtual absl::Status CheckFiles(const std::string& path,
                                   bool overwrite) const = 0;
+  // What Write makes, for people.
+  virtual std::string FilesOf(const std::string& path) const { return path; }
   // Writes a labelled grid of pictures, a PNG, and other files beside it.
   virtual absl::Status Write(const std::string& path,
                              const DrawnRows& rows) const = 0;

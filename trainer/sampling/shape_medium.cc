@@ -20,6 +20,7 @@
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
+#include "trainer/run/run_folder.h"
 
 namespace trireme {
 namespace {
@@ -34,7 +35,10 @@ constexpr int64_t kPoints = 512;
 constexpr RenderOptions kView = {.side = 128, .sky_rays = 8};
 
 std::string FolderOf(const std::string& path) {
-  return fs::path(path).replace_extension();
+  const std::string folder = fs::path(path).replace_extension();
+  std::error_code error;
+  const bool is_run = fs::exists(RunFolder(folder).job(), error);
+  return is_run ? folder + "_meshes" : folder;
 }
 
 // What any system takes as part of a file's name.
@@ -133,6 +137,10 @@ absl::StatusOr<Points> ShapeMedium::SurfaceOf(const Sample& sample) const {
                       sample.surface_points[i + 2]});
   }
   return points;
+}
+
+std::string ShapeMedium::FilesOf(const std::string& path) const {
+  return fmt::format("{}, meshes in {}", path, FolderOf(path));
 }
 
 absl::Status ShapeMedium::CheckFiles(const std::string& path,

@@ -37,10 +37,12 @@ class ShapeMedium final : public SampleMedium {
   ShapeMedium(FieldSpec spec, const FieldOf& field);
 
   std::string things() const override { return "shapes"; }
-  // Meshes lie beside the picture, in a folder of its name without the ending:
-  // ROW_NAME_NUMBER.glb. What this program has put there before goes.
+  // Meshes lie beside the picture, in a folder of its name without the ending,
+  // or NAME_meshes where a run has that name: ROW_NAME_NUMBER.glb. What this
+  // program has put there before goes.
   absl::Status CheckFiles(const std::string& path,
                           bool overwrite) const override;
+  std::string FilesOf(const std::string& path) const override;
   // A sample without a surface has no file and an empty picture. Errors: one
   // that is no mosaic.
   absl::Status Write(const std::string& path,
