@@ -32,7 +32,8 @@ namespace {
 constexpr int64_t kMostRanksOfHost = 4096;
 constexpr int64_t kMostHostFileBytes = 16 << 20;
 constexpr std::chrono::milliseconds kBetweenLooks(50);
-constexpr size_t kMostReasonBytes = 4096;
+// What a pipe holds: all that an ended process has left in it.
+constexpr size_t kMostReasonBytes = 64 << 10;
 // More of them at once would take longer than they are given.
 constexpr size_t kMostProbesPerProcessor = 4;
 
@@ -104,10 +105,12 @@ void AskAtOnce(std::span<const Host> hosts, std::chrono::seconds patience,
     std::optional<int> status;
     std::string said;
     while (probe.process > 0 && !status.has_value()) {
-      std::array<char, 512> text{};
-      const ssize_t count = read(probe.output, text.data(), text.size());
-      if (count > 0 && said.size() < kMostReasonBytes) {
+      // All of it: one that has ended is not late, however late it is heard.
+      std::array<char, 4096> text{};
+      ssize_t count = read(probe.output, text.data(), text.size());
+      while (count > 0 && said.size() < kMostReasonBytes) {
         said.append(text.data(), count);
+        count = read(probe.output, text.data(), text.size());
       }
       int ended = 0;
       if (count <= 0 && waitpid(probe.process, &ended, WNOHANG) != 0) {

@@ -115,6 +115,28 @@ TEST(HostsTest, ManyHostsAreAskedAFewAtATime) {
   EXPECT_LE(most, at_once);
 }
 
+// One that says something, as ssh's banner, and is asked beside one that hangs.
+TEST(HostsTest, WhoAnsweredInTimeIsReachableHoweverLateItIsHeard) {
+  const std::string folder = testing::TempDir() + "/talks";
+  std::filesystem::remove_all(folder);
+  ASSERT_TRUE(MakeDirectories(folder).ok());
+  ASSERT_TRUE(WriteFileAtomically(folder + "/mpirun",
+                                  "#!/bin/sh\n"
+                                  "case $4 in away*) exec sleep 600;; esac\n"
+                                  "yes 'Authorised use only.' | head -n 100\n")
+                  .ok());
+  std::filesystem::permissions(folder + "/mpirun",
+                               std::filesystem::perms::owner_all);
+  const std::string path = std::getenv("PATH");
+  setenv("PATH", (folder + ":" + path).c_str(), /*overwrite=*/1);
+  const auto unreachable =
+      FindUnreachable(Hosts("away:1,talks:1"), std::chrono::seconds(3));
+  setenv("PATH", path.c_str(), /*overwrite=*/1);
+  ASSERT_THAT(unreachable, SizeIs(1));
+  EXPECT_EQ(unreachable[0].first, "away");
+  EXPECT_THAT(unreachable[0].second, HasSubstr("no answer within 3 s"));
+}
+
 TEST(HostsTest, FewerRanksFillTheFirstHosts) {
   const auto first = [](int64_t ranks) {
     return HostsText(FirstRanks(Hosts("a:4,b:4"), ranks));
