@@ -67,13 +67,6 @@ ShardedVariable SparseAttention(ForwardContext& context,
                   GatesOf(state).ToString());
     }
   }
-  if (!HasSparseAttention(context.parallel.device())) {
-    context.parallel.Refuse(FailedPrecondition(
-        "{}: found the device {}, expected one of the host (--device cpu), "
-        "which alone has it",
-        kOp, context.parallel.device().name()));
-    return q;
-  }
   return {SparseAttention(context.tape,
                           {q.variable, inputs.k.variable, inputs.v.variable,
                            inputs.compressed_k.variable,

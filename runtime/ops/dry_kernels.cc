@@ -420,10 +420,6 @@ SparseAttentionKernels DrySparseAttention(const SparseAttentionKernels& twin) {
 
 SpatialBlockKernels DrySpatialBlocks() {
   return {
-      .partition =
-          [](Stream& stream, const SpatialBlocksArguments& a) {
-            CountBytes(stream, DType::kInt32, a.batch * a.tokens, 10);
-          },
       .mean =
           [](Stream& stream, const BlockMeanArguments& a, const void*, void*) {
             CountBytes(stream, a.dtype,

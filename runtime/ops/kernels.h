@@ -42,9 +42,8 @@ struct Kernels {
   RandomKernels random;
   ReductionKernels reduction;
   RoutingKernels routing;
-  // Of devices that have it; else without functions.
-  SparseAttentionKernels sparse_attention = {};
-  SpatialBlockKernels spatial_blocks = {};
+  SparseAttentionKernels sparse_attention;
+  SpatialBlockKernels spatial_blocks;
   SplitNormKernels split_norm;
   WeightDecompositionKernels weight_decomposition;
   WindowAttentionKernels window_attention;

@@ -494,10 +494,7 @@ std::vector<OpCase> SparseAttentions() {
             means,
             BlockMeanBackward(means, blocks.small, kTokens)};
   };
-  return {{.name = "SparseAttention",
-           .run = attend,
-           .roundings = 8,
-           .on_gpus = false}};
+  return {{.name = "SparseAttention", .run = attend, .roundings = 8}};
 }
 
 std::vector<OpCase> Pictures() {

@@ -23,8 +23,6 @@ struct OpCase {
   double roundings = 4;
   // Whether the bits depend on the operands alone.
   bool same_on_any_threads = true;
-  // Whether GPUs have kernels for it.
-  bool on_gpus = true;
 
   friend void PrintTo(const OpCase& op, std::ostream* out) { *out << op.name; }
 };

@@ -106,10 +106,6 @@ Tensor Workspace(Device& device, int64_t bytes) {
 
 }  // namespace
 
-bool HasSparseAttention(const Device& device) {
-  return device.kernels().sparse_attention.forward_workspace != nullptr;
-}
-
 SparseAttentionResult SparseAttentionForward(
     const SparseAttentionInputs& inputs, const SpatialBlocks& blocks,
     const SparseAttentionOptions& options) {

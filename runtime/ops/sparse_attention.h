@@ -50,9 +50,6 @@ struct SparseAttentionResult {
   Tensor selected;
 };
 
-// Whether the device has kernels for it.
-bool HasSparseAttention(const Device& device);
-
 // Scale 1/√head_dim.
 SparseAttentionResult SparseAttentionForward(
     const SparseAttentionInputs& inputs, const SpatialBlocks& blocks,

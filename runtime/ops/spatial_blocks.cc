@@ -4,6 +4,8 @@
 #include <string_view>
 
 #include "runtime/core/log.h"
+#include "runtime/ops/cpu/spatial_blocks_kernels.h"
+#include "runtime/ops/host_kernel.h"
 #include "runtime/ops/kernels.h"
 
 namespace trireme {
@@ -70,18 +72,28 @@ SpatialBlocks PartitionTokens(const Tensor& voxels, const Tensor& counts,
       device, b, tokens, (resolution - 1 + kWindowShift) / kLargeBlock + 1);
   blocks.large_of_small = Integers(device, {b, blocks.small.most});
   blocks.cells = Integers(device, {b * tokens});
-  device.kernels().spatial_blocks.partition(
-      device.stream(),
-      {.batch = b,
-       .tokens = tokens,
-       .resolution = resolution,
-       .voxels = static_cast<const int32_t*>(voxels.raw_data()),
-       .counts = static_cast<const int32_t*>(counts.raw_data()),
-       .small = blocks.small.pointer(),
-       .large = blocks.large.pointer(),
-       .windows = blocks.windows.pointer(),
-       .large_of_small = Pointer(blocks.large_of_small),
-       .cells = Pointer(blocks.cells)});
+  HostKernel kernel(device);
+  const auto writes = [&](const Tensor& table) {
+    return static_cast<int32_t*>(kernel.Writes(table));
+  };
+  const auto writes_blocks = [&](const TokenBlocks& of) -> TokenBlocksPointer {
+    return {of.most, writes(of.counts), writes(of.offsets), writes(of.order),
+            writes(of.of_token)};
+  };
+  const SpatialBlocksArguments arguments = {
+      .batch = b,
+      .tokens = tokens,
+      .resolution = resolution,
+      .voxels = static_cast<const int32_t*>(kernel.Reads(voxels)),
+      .counts = static_cast<const int32_t*>(kernel.Reads(counts)),
+      .small = writes_blocks(blocks.small),
+      .large = writes_blocks(blocks.large),
+      .windows = writes_blocks(blocks.windows),
+      .large_of_small = writes(blocks.large_of_small),
+      .cells = writes(blocks.cells)};
+  // The voxels, and two tables of tokens for each of three kinds of blocks.
+  kernel.Run(voxels.bytes() + 7 * blocks.cells.bytes(),
+             [arguments] { PartitionTokensKernel(arguments); });
   return blocks;
 }
 

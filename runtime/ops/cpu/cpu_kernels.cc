@@ -211,8 +211,7 @@ const Kernels& CpuKernels() {
                            .forward = OnHost<&SparseForward>::Run,
                            .backward_workspace = SparseBackwardWorkspace,
                            .backward = OnHost<&SparseBackward>::Run},
-      .spatial_blocks = {.partition = OnHost<&PartitionTokensKernel>::Run,
-                         .mean = OnHost<&BlockMeanKernel>::Run,
+      .spatial_blocks = {.mean = OnHost<&BlockMeanKernel>::Run,
                          .mean_backward =
                              OnHost<&BlockMeanBackwardKernel>::Run},
       .split_norm = {.squares = OnHost<&SplitNormSquaresKernel>::Run,

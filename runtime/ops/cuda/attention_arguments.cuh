@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "runtime/ops/cuda/elements.cuh"
+#include "runtime/ops/cuda/attention_warps.cuh"
 #include "runtime/ops/kernels/attention.h"
 
 namespace trireme {
@@ -93,8 +93,7 @@ struct AttentionArguments {
 template <typename T>
 __device__ T* HeadRow(const AttentionArguments& a, const HeadsPointer& heads,
                       int64_t row, int64_t head) {
-  return static_cast<T*>(heads.data) + row * heads.row_stride +
-         head * a.head_dim;
+  return HeadRow<T>(heads, row, head, a.head_dim);
 }
 
 }  // namespace trireme

@@ -20,7 +20,9 @@ Kernels WithAttention(const AttentionKernels& attention) {
           .random = CudaRandom(),
           .reduction = CudaReductions(),
           .routing = CudaRouting(),
-          .split_norm = CudaSplitNorms(),
+          .sparse_attention = CudaSparseAttention(),
+      .spatial_blocks = CudaSpatialBlocks(),
+      .split_norm = CudaSplitNorms(),
           .weight_decomposition = CudaWeightDecompositions(),
           .window_attention = CudaWindowAttention()};
 }

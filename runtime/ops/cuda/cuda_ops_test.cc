@@ -1,10 +1,12 @@
 // Every op on the kernels of GPUs: near what fp64 gives, whatever the order in
 // which threads and streams go, and where the host's bits are promised, those.
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -16,6 +18,8 @@
 #include "runtime/ops/op_cases_testing.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/random.h"
+#include "runtime/ops/sparse_attention.h"
+#include "runtime/ops/spatial_blocks.h"
 #include "runtime/optim/adamw.h"
 
 namespace trireme {
@@ -31,9 +35,6 @@ std::unique_ptr<Device> Gpu(
 
 class CudaOpTest : public testing::TestWithParam<std::tuple<OpCase, DType>> {
  protected:
-  void SetUp() override {
-    if (!op().on_gpus) GTEST_SKIP() << "the host's alone";
-  }
   const OpCase& op() const { return std::get<0>(GetParam()); }
   DType dtype() const { return std::get<1>(GetParam()); }
   Values Run(bool shifted) {
@@ -171,13 +172,15 @@ Values Attend(const MaskCase& mask_case, int64_t key_heads, DType dtype,
                    whole.log_sum_exp, dq, dk, dv});
 }
 
-void ExpectNearHosts(const Values& got, const Values& expected, DType dtype) {
+void ExpectNearHosts(const Values& got, const Values& expected, DType dtype,
+                     double roundings = 6) {
   for (size_t i = 0; i < got.size(); ++i) {
     for (size_t j = 0; j < got[i].size(); ++j) {
       // Of no key the logarithm is -inf on both.
       if (got[i][j] == expected[i][j]) continue;
-      ASSERT_NEAR(got[i][j], expected[i][j],
-                  6 * RoundingOf(dtype) * (1 + std::abs(expected[i][j])))
+      ASSERT_NEAR(
+          got[i][j], expected[i][j],
+          roundings * RoundingOf(dtype) * (1 + std::abs(expected[i][j])))
           << "output " << i << " element " << j;
     }
   }
@@ -200,21 +203,78 @@ TEST(CudnnAttentionTest, IsTheHostsAttention) {
   CpuDevice host(kPlenty);
   const std::unique_ptr<Device> own = Gpu();
   const std::unique_ptr<Device> gpu = Gpu(AttentionLibrary::kCudnn);
-  for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
-    for (const int64_t key_heads : {2, 4}) {
-      const MaskCase none = {.channels = 24};
-      const Values got = Attend(none, key_heads, dtype, *gpu);
-      ExpectNearHosts(got, Attend(none, key_heads, dtype, host), dtype);
-      // Other kernels round otherwise.
-      const Values of_own = Attend(none, key_heads, dtype, *own);
-      EXPECT_FALSE(got[2] == of_own[2] && got[3] == of_own[3]) << "forward";
-      EXPECT_FALSE(got[5] == of_own[5]) << "backward";
+  const MaskCase none = {.channels = 24};
+  for (const auto& [dtype, key_heads] :
+       {std::pair(DType::kBFloat16, 2), std::pair(DType::kFloat16, 4)}) {
+    const Values got = Attend(none, key_heads, dtype, *gpu);
+    ExpectNearHosts(got, Attend(none, key_heads, dtype, host), dtype);
+    // Other kernels round otherwise.
+    const Values of_own = Attend(none, key_heads, dtype, *own);
+    EXPECT_FALSE(got[2] == of_own[2] && got[3] == of_own[3]) << "forward";
+    EXPECT_FALSE(got[5] == of_own[5]) << "backward";
+  }
+  for (const MaskCase& left :
+       {MaskCase{.key_counts = true}, MaskCase{.channels = 28}}) {
+    EXPECT_TRUE(Attend(left, 2, DType::kBFloat16, *gpu) ==
+                Attend(left, 2, DType::kBFloat16, *own));
+  }
+}
+
+// Some of the queries, few of the blocks, and a sample without tokens.
+TEST(CudaSparseAttentionTest, ChoosesTheBlocksThatTheHostChooses) {
+  constexpr int64_t kTokens = 60, kQueries = 37, kFirst = 20, kDim = 8;
+  constexpr int64_t kHeads = 6, kKeyHeads = 2;
+  const auto run = [&](Device& device) {
+    std::vector<int32_t> voxels;
+    for (int32_t i = 0; i < 3 * kTokens; ++i) {
+      // At places of their own in a grid of 24.
+      voxels.insert(voxels.end(),
+                    {i * 7 % 24, i * 7 / 24 * 5 % 24, i * 11 % 24});
     }
-    for (const MaskCase& left :
-         {MaskCase{.key_counts = true}, MaskCase{.causal = true},
-          MaskCase{.channels = 28}}) {
-      EXPECT_TRUE(Attend(left, 2, dtype, *gpu) == Attend(left, 2, dtype, *own));
+    const SpatialBlocks blocks = PartitionTokens(
+        Tensor::FromValues<int32_t>(device, {3, kTokens, 3}, voxels),
+        Tensor::FromValues<int32_t>(device, {3},
+                                    std::vector<int32_t>{60, 0, 43}),
+        24);
+    const auto operand = [&](int64_t tokens, int64_t width, uint32_t seed) {
+      return RandomTensor(device, {3, tokens, width}, DType::kFloat64, seed);
+    };
+    const auto views = [&](const std::vector<Tensor>& of) {
+      const auto heads = [&](int i) { return PackedHeads(of[i], 1, 0, kDim); };
+      return SparseAttentionInputs{heads(0), heads(1), heads(2),
+                                   heads(3), heads(4), of[5]};
+    };
+    const std::vector<Tensor> inputs = {
+        operand(kQueries, kHeads * kDim, 1),
+        operand(kTokens, kKeyHeads * kDim, 2),
+        operand(kTokens, kKeyHeads * kDim, 3),
+        operand(blocks.small.most, kKeyHeads * kDim, 4),
+        operand(blocks.small.most, kKeyHeads * kDim, 5),
+        operand(kQueries, kSparseBranches, 6)};
+    std::vector<Tensor> gradients;
+    for (const Tensor& input : inputs) {
+      gradients.push_back(Tensor::EmptyLike(input));
     }
+    const SparseAttentionOptions options = {
+        .top_k = 2, .shifted = true, .first_query = kFirst};
+    const SparseAttentionResult forward =
+        SparseAttentionForward(views(inputs), blocks, options);
+    SparseAttentionBackward(views(inputs), blocks, options, forward,
+                            operand(kQueries, kHeads * kDim, 7),
+                            views(gradients));
+    gradients.push_back(forward.out);
+    return std::pair(forward.selected.ToVector<int32_t>(), ValuesOf(gradients));
+  };
+  CpuDevice host(kPlenty);
+  const auto [chosen, expected] = run(host);
+  EXPECT_GT(*std::max_element(chosen.begin(), chosen.end()), 2);
+  for (const int order : {kLazyOrder, 5}) {
+    UseOrder(order);
+    const std::unique_ptr<Device> gpu = Gpu();
+    const auto [got_chosen, got] = run(*gpu);
+    EXPECT_EQ(got_chosen, chosen);
+    // Sums of dozens of products, in another order.
+    ExpectNearHosts(got, expected, DType::kFloat64, /*roundings=*/60);
   }
 }
 

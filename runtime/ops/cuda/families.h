@@ -25,6 +25,8 @@ QuantizationKernels CudaQuantization();
 RandomKernels CudaRandom();
 ReductionKernels CudaReductions();
 RoutingKernels CudaRouting();
+SparseAttentionKernels CudaSparseAttention();
+SpatialBlockKernels CudaSpatialBlocks();
 SplitNormKernels CudaSplitNorms();
 WeightDecompositionKernels CudaWeightDecompositions();
 WindowAttentionKernels CudaWindowAttention();

@@ -52,7 +52,6 @@ struct BlockMeanArguments {
 };
 
 struct SpatialBlockKernels {
-  void (*partition)(Stream&, const SpatialBlocksArguments&);
   void (*mean)(Stream&, const BlockMeanArguments&, const void* x, void* means);
   void (*mean_backward)(Stream&, const BlockMeanArguments&,
                         const void* grad_means, void* grad_x);
