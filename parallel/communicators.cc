@@ -46,6 +46,9 @@ Communicators::Communicators(CommunicatorFactory& factory,
                   Progress::kWhileWaiting);
   CreateGroups(factory, grid, options);
   CreateChannels(factory, grid, options);
+  for (const Member& member : members_) {
+    member.communicator->UseReduceOrder(options.reduce_order);
+  }
   if (factory.imagined()) {
     alone_ = std::make_unique<SingleCommunicator>("alone");
   }

@@ -63,6 +63,8 @@ struct CommunicatorOptions {
   int shard_group = 1;  // divides dp: see ShardGroup()
   // Divides ep: see ExpertNode(). How it moves rows matters to layers only.
   ExpertExchange experts;
+  // Of all sums.
+  ReduceOrder reduce_order = ReduceOrder::kRanks;
   // Sender and receiver, logical ranks, of each pair that exchanges messages in
   // a partial pipeline, the same list on all ranks. Absent: the neighbours of
   // an ordinary one.

@@ -34,6 +34,9 @@ absl::StatusOr<PlanLayout> LayOutPlan(const Plan& plan,
   layout.communicators.shard_group =
       ShardingOf(plan).ShardsAt(DataSharding::Level::kOptimizer);
   layout.communicators.experts = ExpertExchangeOf(plan, family);
+  layout.communicators.reduce_order = plan.reduce_order() == Plan::FAST
+                                          ? ReduceOrder::kFast
+                                          : ReduceOrder::kRanks;
   layout.stages = StagesOfRank(plan, grid);
   layout.local_batch =
       static_cast<int64_t>(plan.microbatches()) * plan.microbatch_size();

@@ -149,6 +149,7 @@ int64_t Communicator::SentBytes(const Operation& operation) const {
 
 Event Communicator::Run(Operation operation) {
   Check(operation);
+  operation.order = reduce_order_;
   traffic_->CountCall(SentBytes(operation));
   const auto blocked_ns =
       std::shared_ptr<std::atomic<int64_t>>(traffic_, &traffic_->exposed_ns());

@@ -53,9 +53,12 @@ class Communicator {
   // Group and purpose, e.g. "tp activations [0-1]".
   const std::string& name() const { return name_; }
 
-  // In place. Sums are formed in rank order, those of bf16 in fp32 with one
-  // rounding at the end: the result is the same on every rank and in every
-  // run, bit for bit.
+  // From now on. All ranks of the group say the same.
+  void UseReduceOrder(ReduceOrder order) { reduce_order_ = order; }
+
+  // In place. The result is the same on every rank, and, unless UseReduceOrder
+  // says otherwise, that of sums in rank order, those of bf16 in fp32 with one
+  // rounding at the end: the same in every run, bit for bit.
   Event AllReduce(const Tensor& data, ReduceOp op, std::string_view name) {
     return Run({.kind = Operation::Kind::kAllReduce,
                 .name = name,
@@ -164,6 +167,7 @@ class Communicator {
   const int rank_;
   const int size_;
   const std::string name_;
+  ReduceOrder reduce_order_ = ReduceOrder::kRanks;
   // Of the stream that the last operation was launched on, where that works
   // beside the host.
   Event launched_;

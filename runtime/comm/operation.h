@@ -15,6 +15,15 @@ namespace trireme {
 
 enum class ReduceOp { kSum, kMax };
 
+enum class ReduceOrder {
+  // Of ranks, 16-bit types in fp32 with one rounding: the same bits on every
+  // device and with every library.
+  kRanks,
+  // As the library that moves the data likes best, which may round 16-bit sums
+  // at each step. Where none has sums of its own, kRanks.
+  kFast,
+};
+
 struct Operation {
   enum class Kind {
     kAllReduce,
@@ -37,9 +46,11 @@ struct Operation {
   Tensor input;
   Tensor output;
   ReduceOp reduce = ReduceOp::kSum;  // AllReduce
-  int root = 0;                      // Broadcast
-  int peer = 0;                      // Send, Receive
-  int tag = 0;                       // Send, Receive
+  // AllReduce, ReduceScatter.
+  ReduceOrder order = ReduceOrder::kRanks;
+  int root = 0;  // Broadcast
+  int peer = 0;  // Send, Receive
+  int tag = 0;   // Send, Receive
   // AllToAllV: leading-dim rows to and from each rank.
   std::span<const int64_t> send_rows = {};
   std::span<const int64_t> receive_rows = {};

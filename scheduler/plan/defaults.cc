@@ -197,6 +197,9 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
   if (!resolved.has_bf16_gradient_messages()) {
     resolved.set_bf16_gradient_messages(false);
   }
+  if (resolved.reduce_order() == Plan::REDUCE_ORDER_UNSPECIFIED) {
+    resolved.set_reduce_order(Plan::RANKS);
+  }
   if (resolved.recompute() == Plan::RECOMPUTE_UNSPECIFIED) {
     resolved.set_recompute(Plan::NONE);
   }

@@ -105,6 +105,7 @@ std::string Summary(const Plan& plan) {
                     Plan::Sharding_Name(plan.sharding()), plan.shard_group());
   }
   if (plan.bf16_gradient_messages()) text += ", bf16 gradient messages";
+  if (plan.reduce_order() == Plan::FAST) text += ", sums by NCCL";
   if (plan.recompute() != Plan::NONE) {
     text +=
         fmt::format(", recompute {}", Plan::Recompute_Name(plan.recompute()));

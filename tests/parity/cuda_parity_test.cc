@@ -60,6 +60,8 @@ std::vector<GridCase> Grids() {
       {.dp = 2, .plan = PlanFromText("microbatches: 2")},
       {.dp = 2, .plan = PlanFromText("sharding: GRADIENTS")},
       {.dp = 2, .plan = PlanFromText("sharding: PARAMETERS")},
+      // Sums of two ranks have one order.
+      {.dp = 2, .plan = PlanFromText("reduce_order: FAST sharding: GRADIENTS")},
       {.cp = 2, .text = Text::kJoint},
       {.cp = 2, .plan = PlanFromText("ulysses: 2")},
       {.dp = 2, .ep = 2, .moe = experts}};

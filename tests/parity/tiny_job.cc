@@ -642,6 +642,7 @@ std::vector<std::string> GridCase::Features() const {
       Plan::Sharding_Name(plan.sharding()));
   add(plan.has_shard_group(), fmt::format("of{}", plan.shard_group()));
   add(plan.bf16_gradient_messages(), "bf16wire");
+  add(plan.reduce_order() == Plan::FAST, "fastsums");
   if (plan.has_experts()) {
     const Plan::Experts& experts = plan.experts();
     features.push_back("move" + Plan::Experts::Move_Name(experts.move()));

@@ -32,6 +32,26 @@ void CheckNccl(ncclResult_t result, std::string_view what) {
       << "NCCL: " << what << ": " << ncclGetErrorString(result);
 }
 
+ncclDataType_t TypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return ncclBfloat16;
+    case DType::kFloat16:
+      return ncclFloat16;
+    case DType::kFloat32:
+      return ncclFloat32;
+    case DType::kFloat64:
+      return ncclFloat64;
+    case DType::kInt32:
+      return ncclInt32;
+    case DType::kInt64:
+      return ncclInt64;
+    default:
+      CHECK(dtype == DType::kUint8) << "sums of " << dtype;
+      return ncclUint8;
+  }
+}
+
 char* Bytes(const Tensor& tensor) {
   return static_cast<char*>(tensor.raw_data());
 }
@@ -162,7 +182,8 @@ void NcclCommunicator::Launch(const Operation& operation) {
   switch (operation.kind) {
     case Kind::kAllReduce:
     case Kind::kReduceScatter:
-      return Reduce(operation);
+      return operation.order == ReduceOrder::kFast ? ReduceByNccl(operation)
+                                                   : Reduce(operation);
     case Kind::kAllGather:
       return CheckNccl(
           ncclAllGather(input.raw_data(), operation.output.raw_data(),
@@ -226,6 +247,24 @@ void NcclCommunicator::Reduce(const Operation& operation) {
       Receive(at(range.begin), range.size() * element_bytes, peer);
     });
   }
+}
+
+void NcclCommunicator::ReduceByNccl(const Operation& operation) {
+  const Tensor& input = operation.input;
+  const ncclDataType_t type = TypeOf(input.dtype());
+  if (operation.kind == Kind::kReduceScatter) {
+    return CheckNccl(
+        ncclReduceScatter(input.raw_data(), operation.output.raw_data(),
+                          static_cast<size_t>(operation.output.num_elements()),
+                          type, ncclSum, communicator_, stream_.handle()),
+        operation.name);
+  }
+  CheckNccl(
+      ncclAllReduce(input.raw_data(), input.raw_data(),
+                    static_cast<size_t>(input.num_elements()), type,
+                    operation.reduce == ReduceOp::kMax ? ncclMax : ncclSum,
+                    communicator_, stream_.handle()),
+      operation.name);
 }
 
 void NcclCommunicator::Exchange(const Operation& operation) {

@@ -5,7 +5,8 @@
 // between two ranks, which match by tag, where NCCL's match by order.
 //
 // A reduction is an exchange of slices, a kernel that adds them in rank order,
-// and a gather: the same bits as on the host. Its staging memory, up to
+// and a gather: the same bits as on the host; with ReduceOrder::kFast it is
+// NCCL's own. Its staging memory, up to
 // kStagingBytes, is the communicator's, beside what NCCL itself takes of the
 // GPU: neither counts as the device's.
 
@@ -51,6 +52,7 @@ class NcclCommunicator final : public Communicator {
   void Connect();
   void Launch(const Operation& operation);
   void Reduce(const Operation& operation);
+  void ReduceByNccl(const Operation& operation);
   void Exchange(const Operation& operation);
   void Send(const void* from, int64_t bytes, int peer);
   void Receive(void* to, int64_t bytes, int peer);

@@ -104,6 +104,22 @@ ncclResult_t ncclAllGather(const void* from, void* to, size_t count,
   return call(from, to, count, type, communicator, stream);
 }
 
+ncclResult_t ncclAllReduce(const void* from, void* to, size_t count,
+                           ncclDataType_t type, ncclRedOp_t operation,
+                           ncclComm_t communicator, cudaStream_t stream) {
+  static auto* const call =
+      trireme::Found<decltype(ncclAllReduce)>("ncclAllReduce");
+  return call(from, to, count, type, operation, communicator, stream);
+}
+
+ncclResult_t ncclReduceScatter(const void* from, void* to, size_t count,
+                               ncclDataType_t type, ncclRedOp_t operation,
+                               ncclComm_t communicator, cudaStream_t stream) {
+  static auto* const call =
+      trireme::Found<decltype(ncclReduceScatter)>("ncclReduceScatter");
+  return call(from, to, count, type, operation, communicator, stream);
+}
+
 ncclResult_t ncclBroadcast(const void* from, void* to, size_t count,
                            ncclDataType_t type, int root,
                            ncclComm_t communicator, cudaStream_t stream) {

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <functional>
 #include <memory>
 #include <numeric>
@@ -95,6 +96,48 @@ TEST_P(NcclTest, SumsHaveTheHostsBits) {
         group.ReduceScatter(x, y, "reduce-scatter").Wait();
         return y;
       });
+    }
+  });
+}
+
+// NCCL's own sums, of another order: near the host's, and the same everywhere.
+TEST_P(NcclTest, FastSumsAreNearTheHosts) {
+  RunRanks(Ranks(), [](CommunicatorFactory& world, Device& gpu, int rank) {
+    const int64_t size = world.world_size();
+    const auto ordered = All(world, "ordered"), fast = All(world, "fast");
+    fast->UseReduceOrder(ReduceOrder::kFast);
+    const auto sum_by = [&](Communicator& group, DType dtype, ReduceOp op) {
+      const Tensor x = RandomTensor(gpu, {5003}, dtype, rank + 1);
+      group.AllReduce(x, op, "all-reduce").Wait();
+      return x;
+    };
+    for (const DType dtype : kFloatingTypes) {
+      const Tensor x = sum_by(*fast, dtype, ReduceOp::kSum);
+      const Values expected = Doubles(sum_by(*ordered, dtype, ReduceOp::kSum));
+      const Values got = Doubles(x);
+      for (size_t i = 0; i < got.size(); ++i) {
+        ASSERT_NEAR(got[i], expected[i],
+                    static_cast<double>(size) * RoundingOf(dtype) *
+                        (size + std::abs(expected[i])))
+            << i;
+      }
+      // Of two ranks there is one order.
+      EXPECT_EQ(got == expected, size == 2) << dtype;
+      EXPECT_TRUE(Doubles(sum_by(*fast, dtype, ReduceOp::kMax)) ==
+                  Doubles(sum_by(*ordered, dtype, ReduceOp::kMax)));
+      const Tensor of_all = Tensor::Empty(gpu, {size * 5003}, dtype);
+      fast->AllGather(x, of_all, "sums").Wait();
+      for (int64_t other = 0; other < size; ++other) {
+        EXPECT_TRUE(Doubles(of_all.Slice(other * 5003, (other + 1) * 5003)) ==
+                    got)
+            << "rank " << other;
+      }
+      const Tensor parts = RandomTensor(gpu, {size * 701}, dtype, rank + 1);
+      const Tensor own = Tensor::Empty(gpu, {701}, dtype);
+      fast->ReduceScatter(parts, own, "reduce-scatter").Wait();
+      fast->AllReduce(parts, ReduceOp::kSum, "all-reduce").Wait();
+      EXPECT_TRUE(Doubles(own) ==
+                  Doubles(parts.Slice(rank * 701, (rank + 1) * 701)));
     }
   });
 }

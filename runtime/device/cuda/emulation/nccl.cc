@@ -3,11 +3,14 @@
 // streams meets there, in the order of each stream, and not before somebody
 // waits for it. Everything else is missing when a program is linked.
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <nccl.h>
 
 #include <condition_variable>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -89,6 +92,9 @@ class Call final : public Meeting, public std::enable_shared_from_this<Call> {
     parts_.push_back({peer, false, {function, data, bytes}});
   }
 
+  // Once all parts have been moved.
+  void Finish(std::function<void()> finish) { finish_ = std::move(finish); }
+
   void Place(const Point& before) override {
     before_ = before;
     for (Part& part : parts_) {
@@ -126,6 +132,7 @@ class Call final : public Meeting, public std::enable_shared_from_this<Call> {
       }
       done = done && transfer.done;
     }
+    if (done && finish_) std::exchange(finish_, nullptr)();
     return done ? Step::kDone : moved ? Step::kMoved : Step::kWaits;
   }
 
@@ -157,6 +164,7 @@ class Call final : public Meeting, public std::enable_shared_from_this<Call> {
   const std::shared_ptr<Group> group_;
   const int rank_;
   std::vector<Part> parts_;
+  std::function<void()> finish_;
   Point before_;
 };
 
@@ -195,9 +203,81 @@ struct OpenCalls {
 thread_local OpenCalls open_calls;
 
 size_t BytesOf(size_t count, ncclDataType_t type) {
-  // Trireme sends bytes, and sums by itself.
+  // Trireme sends bytes.
   if (type == ncclUint8) return count;
   Refuse(fmt::format("NCCL's type {}", static_cast<int>(type)));
+}
+
+template <typename T>
+T Combined(ncclRedOp_t operation, T a, T b) {
+  if (operation == ncclMax) return b > a ? b : a;
+  if (operation == ncclSum) return static_cast<T>(a + b);
+  Refuse(fmt::format("NCCL's operation {}", static_cast<int>(operation)));
+}
+
+// Calls f(T{}, combine) with the elements' type.
+template <typename F>
+void DispatchReduced(ncclDataType_t type, ncclRedOp_t operation, F&& f) {
+  const auto plain = [&](auto element) {
+    using T = decltype(element);
+    f(element, [=](T a, T b) { return Combined(operation, a, b); });
+  };
+  switch (type) {
+    case ncclFloat32:
+      return plain(float{});
+    case ncclFloat64:
+      return plain(double{});
+    case ncclInt32:
+      return plain(int32_t{});
+    case ncclInt64:
+      return plain(int64_t{});
+    case ncclFloat16:
+      return f(__half{}, [=](__half a, __half b) {
+        return __float2half_rn(
+            Combined(operation, __half2float(a), __half2float(b)));
+      });
+    case ncclBfloat16:
+      return f(__nv_bfloat16{}, [=](__nv_bfloat16 a, __nv_bfloat16 b) {
+        return __float2bfloat16_rn(
+            Combined(operation, __bfloat162float(a), __bfloat162float(b)));
+      });
+    default:
+      Refuse(
+          fmt::format("NCCL's reductions of type {}", static_cast<int>(type)));
+  }
+}
+
+// `to`[count] = the ranks' elements from `first_of(rank)` on, combined from the
+// last rank down, with a rounding at each step.
+template <typename FirstOf>
+void AddReduction(Call& call, const char* function, const void* from, void* to,
+                  size_t count, int size, ncclDataType_t type,
+                  ncclRedOp_t operation, FirstOf&& first_of) {
+  DispatchReduced(type, operation, [&]<typename T>(T, auto combine) {
+    const auto parts = std::make_shared<std::vector<std::vector<T>>>(
+        size, std::vector<T>(count));
+    for (int peer = 0; peer < size; ++peer) {
+      const T* const begin = static_cast<const T*>(from) + first_of(peer);
+      call.Send(function, begin, count * sizeof(T), peer);
+      call.Receive(function, (*parts)[peer].data(), count * sizeof(T), peer);
+    }
+    call.Finish([parts, combine, to, count, size] {
+      for (size_t i = 0; i < count; ++i) {
+        T value = (*parts)[size - 1][i];
+        for (int rank = size - 2; rank >= 0; --rank) {
+          value = combine(value, (*parts)[rank][i]);
+        }
+        static_cast<T*>(to)[i] = value;
+      }
+    });
+  });
+}
+
+size_t ReducedBytes(size_t count, ncclDataType_t type) {
+  size_t bytes = 0;
+  DispatchReduced(type, ncclSum,
+                  [&]<typename T>(T, auto) { bytes = count * sizeof(T); });
+  return bytes;
 }
 
 // Runs f(call), alone or in the group that is open.
@@ -325,6 +405,34 @@ ncclResult_t ncclAllGather(const void* from, void* to, size_t count,
       call.Receive("ncclAllGather", static_cast<char*>(to) + peer * bytes,
                    bytes, peer);
     }
+  });
+}
+
+ncclResult_t ncclAllReduce(const void* from, void* to, size_t count,
+                           ncclDataType_t type, ncclRedOp_t operation,
+                           ncclComm_t communicator, cudaStream_t stream) {
+  constexpr const char* kName = "ncclAllReduce";
+  const size_t bytes = emulation::ReducedBytes(count, type);
+  emulation::CheckOnDevice(kName, from, bytes);
+  emulation::CheckOnDevice(kName, to, bytes);
+  return emulation::Add(communicator, stream, [&](emulation::Call& call) {
+    emulation::AddReduction(call, kName, from, to, count,
+                            communicator->group->size, type, operation,
+                            [](int) { return 0; });
+  });
+}
+
+ncclResult_t ncclReduceScatter(const void* from, void* to, size_t count,
+                               ncclDataType_t type, ncclRedOp_t operation,
+                               ncclComm_t communicator, cudaStream_t stream) {
+  constexpr const char* kName = "ncclReduceScatter";
+  const int size = communicator->group->size;
+  const size_t bytes = emulation::ReducedBytes(count, type);
+  emulation::CheckOnDevice(kName, from, bytes * size);
+  emulation::CheckOnDevice(kName, to, bytes);
+  return emulation::Add(communicator, stream, [&](emulation::Call& call) {
+    emulation::AddReduction(call, kName, from, to, count, size, type, operation,
+                            [&](int peer) { return peer * count; });
   });
 }
 
