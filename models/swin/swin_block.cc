@@ -9,6 +9,8 @@
 #include "fmt/format.h"
 #include "runtime/autograd/tensor_functions.h"
 #include "runtime/device/host.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/matmul.h"
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {
@@ -23,10 +25,38 @@ std::string NameOf(int64_t index, std::string_view part) {
   return fmt::format("blocks.{}.{}", index, part);
 }
 
-std::vector<ShardedDim> HeadShard(const ProcessGrid& grid) {
+std::vector<ShardedDim> ShardOf(const ProcessGrid& grid, int dim) {
   const int parts = grid.size(Axis::kTensor);
   if (parts == 1) return {};
-  return {{Axis::kTensor, 0, parts, grid.coordinate(Axis::kTensor)}};
+  return {{Axis::kTensor, dim, parts, grid.coordinate(Axis::kTensor)}};
+}
+
+// Queries and values, not keys, plus theirs of bias[2, width].
+Variable AddToQueriesAndValues(Tape& tape, const Variable& qkv,
+                               Parameter& bias) {
+  const int64_t width = bias.value.dim(1);
+  const auto part = [width](const Tensor& of, int64_t i) {
+    return of.Slice(i, i + 1).Reshape({width});
+  };
+  const Tensor all =
+      Tensor::Zeros(bias.value.device(), {3 * width}, bias.value.dtype(),
+                    MemoryCategory::kActivations, "biases");
+  WriteSlice(part(bias.value, 0), 0, 0, all);
+  WriteSlice(part(bias.value, 1), 0, 2 * width, all);
+  return tape.Record(
+      "query and value biases", {qkv}, {&bias}, AddBroadcast(qkv.value(), all),
+      {}, [&bias, width, part](Tape::Gradients& gradients) {
+        const Tensor dy = gradients.TakeOutput();
+        gradients.AddWeightGradient(bias, [&bias, width, part, dy] {
+          const Tensor sums =
+              Tensor::Zeros(dy.device(), {3 * width}, bias.grad.dtype(),
+                            MemoryCategory::kWorkspace, "biases");
+          AccumulateColumnSums(dy.Reshape({-1, 3 * width}), sums);
+          AddInPlace(sums.Slice(0, width), part(bias.grad, 0));
+          AddInPlace(sums.Slice(2 * width, 3 * width), part(bias.grad, 1));
+        });
+        gradients.Accumulate(0, dy);
+      });
 }
 
 // Of a distance of `tokens` along an axis.
@@ -81,11 +111,15 @@ SwinBlock::SwinBlock(ParameterStore& store, const ProcessGrid& grid,
                                     sizes_.hidden)})
                    : nullptr),
       qkv_(store, grid, NameOf(index, "attention.qkv"), sizes_.hidden,
-           3 * sizes_.hidden, {.parts = 3}),
+           3 * sizes_.hidden, {.parts = 3, .bias = false}),
+      qv_bias_(&store.Create(NameOf(index, "attention.qkv.bias"),
+                             {2, sizes_.hidden}, ShardOf(grid, 1),
+                             {.kind = Initializer::Kind::kZeros},
+                             /*decay=*/false)),
       out_(store, grid, NameOf(index, "attention.out"), sizes_.hidden,
            sizes_.hidden),
       log_scales_(&store.Create(NameOf(index, "attention.log_scales"),
-                                {sizes_.heads}, HeadShard(grid),
+                                {sizes_.heads}, ShardOf(grid, 0),
                                 {.kind = Initializer::Kind::kConstant,
                                  .value = std::log(kInitialScale)},
                                 /*decay=*/false)),
@@ -151,7 +185,9 @@ ShardedVariable SwinBlock::Biases(ForwardContext& context) const {
 
 ShardedVariable SwinBlock::Attend(ForwardContext& context,
                                   const ShardedVariable& x) const {
-  const ShardedVariable qkv = qkv_.Forward(context, x);
+  ShardedVariable qkv = qkv_.Forward(context, x);
+  context.parallel.UseParameter(*qv_bias_, qkv.states);
+  qkv.variable = AddToQueriesAndValues(context.tape, qkv.variable, *qv_bias_);
   return out_.Forward(context, WindowAttention(context, sizes_.windows, qkv,
                                                *log_scales_, Biases(context)));
 }

@@ -10,7 +10,7 @@
 // tokens, along each axis d: sign(d)·log₂(1 + 8|d|/(window − 1))/3, so that a
 // window may be of another size than those that were learnt from. Norms are
 // affine, those of attention and MLP begin as zeros, and so a block as nothing;
-// GELU is exact. Keys have a bias, which the paper's code keeps 0.
+// GELU is exact. Queries and values have biases, keys none.
 //
 // Heads and MLP channels are sharded over tp; between them x is whole.
 
@@ -76,6 +76,7 @@ class SwinBlock {
   Tensor distances_;
   std::unique_ptr<Merging> merging_;
   ColumnParallelLinear qkv_;
+  Parameter* qv_bias_;  // [2, hidden]
   RowParallelLinear out_;
   Parameter* log_scales_;
   ReplicatedLinear bias_in_;

@@ -3,9 +3,10 @@ gradients.
 
   python3 generate_swin.py [OUTPUT]
 
-Needs PyTorch alone: the network is written here once more, from the paper and
-the header of models/swin, with windows rolled, cut and masked as the paper's
-code does it. `weights.NAME` are parameters by their names here, `logits` those of
+The network is written here once more, from the paper and the header of
+models/swin, with windows rolled, cut and masked as the paper's code does it, and
+Hugging Face's transformers (5.24) must find the same logits, loss and gradients
+by their own names. `weights.NAME` are parameters by their names here, `logits` those of
 `pixels`, `loss` the mean cross entropy with `labels`, a fifth of it that of all
 classes alike, `grad.NAME` its gradients. Everything runs in fp64.
 """
@@ -60,11 +61,14 @@ def make_weights():
         if stage > 0 and number == 0:
             linear(f"{block}.merging.linear", 2 * width, width, bias=False)
             norm(f"{block}.merging.norm", width)
-        linear(f"{block}.attention.qkv", width, width, parts=3)
+        linear(f"{block}.attention.qkv", width, width, parts=3, bias=False)
+        # Of q and v.
+        weights[f"{block}.attention.qkv.bias"] = normal(2, width, stddev=0.5)
         linear(f"{block}.attention.out", width, width)
-        # One of them is beyond the bound.
+        # One of them is beyond the bound: where windows are not shifted, since
+        # -100 would not hide much from it.
         weights[f"{block}.attention.log_scales"] = torch.tensor(
-            [1.5, 5.0, 2.0][:heads]).double()
+            [1.5, 3.0] if heads == 2 else [1.5, 5.0, 2.0]).double()
         linear(f"{block}.attention.biases.in", 2, BIAS_HIDDEN)
         linear(f"{block}.attention.biases.out", BIAS_HIDDEN, heads, bias=False)
         norm(f"{block}.attention.norm", width)
@@ -128,10 +132,11 @@ def model(weights, pixels):
     def attention(name, x, heads, shift):
         b, h, w, c = x.shape
         windows = cut(x.roll((-shift, -shift), (1, 2)))
+        of_q, of_v = weights[f"{name}.qkv.bias"]
         q, k, v = (F.linear(windows, weight, bias).unflatten(
             -1, (heads, c // heads)).transpose(1, 2)
                    for weight, bias in zip(weights[f"{name}.qkv.weight"],
-                                           weights[f"{name}.qkv.bias"]))
+                                           (of_q, None, of_v)))
         scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT
         scale = weights[f"{name}.log_scales"].clamp(max=math.log(100)).exp()
         table = linear(f"{name}.biases.out",
@@ -168,6 +173,73 @@ def model(weights, pixels):
     return linear("final.linear", norm("final.norm", x).mean((1, 2)))
 
 
+def by_their_names(tensors):
+    """As Swinv2ForImageClassification names and shapes them."""
+    theirs = {}
+
+    def rename(ours, name, parts=("weight", "bias")):
+        for part in parts:
+            theirs[f"{name}.{part}"] = tensors[f"{ours}.{part}"]
+
+    patch = tensors["patch_embedding.weight"].view(HIDDEN, PATCH, PATCH,
+                                                   CHANNELS)
+    embeddings = "swinv2.embeddings"
+    projection = f"{embeddings}.patch_embeddings.projection"
+    theirs[f"{projection}.weight"] = patch.permute(0, 3, 1, 2)
+    theirs[f"{projection}.bias"] = tensors["patch_embedding.bias"]
+    rename("patch_embedding.norm", f"{embeddings}.norm")
+    for index, (stage, number, _) in enumerate(blocks()):
+        ours = f"blocks.{index}"
+        name = f"swinv2.encoder.layers.{stage}.blocks.{number}"
+        if stage > 0 and number == 0:
+            merging = f"swinv2.encoder.layers.{stage - 1}.downsample"
+            rename(f"{ours}.merging.linear", f"{merging}.reduction",
+                   ("weight",))
+            rename(f"{ours}.merging.norm", f"{merging}.norm")
+        attention = f"{name}.attention.self"
+        for part, weight in zip(("query", "key", "value"),
+                                tensors[f"{ours}.attention.qkv.weight"]):
+            theirs[f"{attention}.{part}.weight"] = weight
+        for part, bias in zip(("query", "value"),
+                              tensors[f"{ours}.attention.qkv.bias"]):
+            theirs[f"{attention}.{part}.bias"] = bias
+        theirs[f"{attention}.logit_scale"] = tensors[
+            f"{ours}.attention.log_scales"].view(-1, 1, 1)
+        biases = f"{attention}.continuous_position_bias_mlp"
+        rename(f"{ours}.attention.biases.in", f"{biases}.0")
+        rename(f"{ours}.attention.biases.out", f"{biases}.2", ("weight",))
+        rename(f"{ours}.attention.out", f"{name}.attention.output.dense")
+        rename(f"{ours}.attention.norm", f"{name}.layernorm_before")
+        rename(f"{ours}.mlp.in", f"{name}.intermediate.dense")
+        rename(f"{ours}.mlp.out", f"{name}.output.dense")
+        rename(f"{ours}.mlp.norm", f"{name}.layernorm_after")
+    rename("final.norm", "swinv2.layernorm")
+    rename("final.linear", "classifier")
+    return theirs
+
+
+def compare_with_transformers(weights, pixels, labels, logits):
+    from transformers import Swinv2Config, Swinv2ForImageClassification
+    theirs = Swinv2ForImageClassification(
+        Swinv2Config(image_size=SIDE, patch_size=PATCH, num_channels=CHANNELS,
+                     embed_dim=HIDDEN, depths=[n for n, _ in STAGES],
+                     num_heads=[heads for _, heads in STAGES],
+                     window_size=WINDOW, mlp_ratio=MLP / HIDDEN,
+                     drop_path_rate=0.0, num_labels=CLASSES)).double()
+    with torch.no_grad():
+        theirs.load_state_dict(
+            by_their_names({name: w.data for name, w in weights.items()}))
+    found = theirs(pixels).logits
+    F.cross_entropy(found, labels, label_smoothing=SMOOTHING).backward()
+    # Their table of distances has 32 bits.
+    torch.testing.assert_close(found, logits, rtol=1e-7, atol=1e-7)
+    gradients = by_their_names({name: w.grad for name, w in weights.items()})
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients.pop(name),
+                                   rtol=1e-6, atol=1e-7, msg=name)
+    assert not gradients, gradients.keys()
+
+
 def main():
     weights = make_weights()
     pixels = normal(2, CHANNELS, SIDE, SIDE)
@@ -175,6 +247,7 @@ def main():
     logits = model(weights, pixels)
     loss = F.cross_entropy(logits, labels, label_smoothing=SMOOTHING)
     loss.backward()
+    compare_with_transformers(weights, pixels, labels, logits)
     store("inputs", pixels=pixels, labels=labels.double())
     store("swin", logits=logits, loss=loss.reshape(1))
     store("swin.weights", **weights)
