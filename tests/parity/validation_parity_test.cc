@@ -89,8 +89,8 @@ class UnlikeSamples final : public Dataset {
       return sample;
     }
     for (int64_t i = 0; i < count; ++i) {
-      for (const int64_t place : {i, index % 8, i * i % 8}) {
-        sample.voxels.push_back(static_cast<int32_t>(place % 16));
+      for (const int64_t place : {i % 16, index % 8, i / 16}) {
+        sample.voxels.push_back(static_cast<int32_t>(place));
       }
     }
     sample.token_set.resize(count * samples_.shape.dim(1));
