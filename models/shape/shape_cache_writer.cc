@@ -220,6 +220,8 @@ class Writer {
         {"mosaic_resolution", options_.mosaic.resolution},
         {"volume_cells", options_.volume_cells},
         {"mesh_faces", options_.mesh_faces},
+        // Volumes have not always been of thickened shapes.
+        {"volumes_thickened", options_.volume_cells > 0 ? 1 : 0},
         {"views", options_.views},
         {"view_resolution", options_.views > 0 ? options_.view_resolution : 0}};
     RETURN_IF_ERROR(WriteUnlessThere(options_.folder, path, Dump(plan)));

@@ -18,6 +18,10 @@ constexpr double kWhole = 0.1;
 // Of the points so many may be elsewhere: a small hole's surroundings.
 constexpr double kMostBetween = 0.01;
 constexpr double kOnSurface = 1e-6;
+// By which a ray begins behind the triangle that it has passed.
+constexpr double kBehindSurface = 1e-4;
+// Triangles that a ray passes inside of a shape before it counts as thick.
+constexpr int kMostThrough = 8;
 
 double AngleAt(const Vector3d& at, const Vector3d& b, const Vector3d& c) {
   const Vector3d to_b = b - at;
@@ -135,6 +139,41 @@ SignedDistance ShapeField::At(const Vector3f& point) const {
           : Normalized(
                 ScaledNormal(*mesh_, mesh_->triangles[closest.triangle]));
   return {static_cast<float>(sign * closest.distance), gradient.As<float>()};
+}
+
+double ShapeField::ThicknessUnder(const Vector3f& point,
+                                  const SignedDistance& nearest,
+                                  double most) const {
+  const Vector3f inwards = nearest.gradient * -1.0F;
+  const Vector3f surface = point + inwards * nearest.distance;
+  // Parts may overlap, so that a triangle is no end where the shape goes on
+  // behind it.
+  double through = 0;
+  for (int parts = 0; parts < kMostThrough; ++parts) {
+    const auto from =
+        surface + inwards * static_cast<float>(through + kBehindSurface);
+    const auto hit = scene_.FirstHit(from, inwards);
+    if (!hit.has_value()) return most;
+    through += kBehindSurface + hit->distance;
+    if (through >= most) return most;
+    const Vector3f behind =
+        surface + inwards * static_cast<float>(through + kBehindSurface);
+    if (At(behind).distance > 0) return through;
+  }
+  return most;
+}
+
+void ShapeField::ThickenedDistances(std::span<const Vector3f> points,
+                                    double least,
+                                    std::span<float> values) const {
+  CHECK_EQ(points.size(), values.size());
+#pragma omp parallel for schedule(dynamic, 256)
+  for (size_t i = 0; i < points.size(); ++i) {
+    const SignedDistance nearest = At(points[i]);
+    values[i] = nearest.distance;
+    values[i] -= static_cast<float>(
+        (least - ThicknessUnder(points[i], nearest, least)) / 2);
+  }
 }
 
 void ShapeField::Distances(std::span<const Vector3f> points,

@@ -67,6 +67,12 @@ class ShapeField {
   SignedDistance At(const Vector3f& point) const;
   void Distances(std::span<const Vector3f> points,
                  std::span<float> values) const;
+  // The same to a shape that is nowhere thinner than `least`: where it is, its
+  // surface lies farther out by half of what is missing, as far as the closest
+  // point of the surface can tell. How thick it is there is the way through it,
+  // against the gradient.
+  void ThickenedDistances(std::span<const Vector3f> points, double least,
+                          std::span<float> values) const;
 
   SignRule rule() const { return rule_; }
   // What the distances are to; under kFloodFill the shell.
@@ -75,6 +81,10 @@ class ShapeField {
  private:
   ShapeField(std::unique_ptr<const Mesh> mesh, SignRule rule);
 
+  // How thick the shape is under the closest point of its surface, where
+  // that is less than `most`; else `most`.
+  double ThicknessUnder(const Vector3f& point, const SignedDistance& nearest,
+                        double most) const;
   bool IsInside(const ClosestPoint& closest, const Vector3f& point) const;
   void MakePseudoNormals();
 

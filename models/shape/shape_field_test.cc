@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -209,6 +210,32 @@ TEST(PointSamplesTest, APointIsTheSameHoweverManyAreDrawn) {
   }
   EXPECT_NEAR(near, 0.004, 0.001);
   EXPECT_NEAR(far, 0.04, 0.01);
+}
+
+// A seat as thick as a cell stays as it is, however it is made; a leg does not.
+TEST(ShapeFieldTest, OnlyWhatIsThinnerIsThickened) {
+  constexpr double kLeast = 0.1;
+  const auto thickened = [&](const Mesh& mesh, const Vector3f& point) {
+    const auto field = ShapeField::Create(mesh);
+    EXPECT_TRUE(field.ok()) << field.status();
+    float value = 0, plain = 0;
+    const Vector3f points[] = {point};
+    field->ThickenedDistances(points, kLeast, std::span(&value, 1));
+    field->Distances(points, std::span(&plain, 1));
+    return plain - value;
+  };
+  const Mesh thick = BoxMesh({-0.5F, -0.1F, -0.5F}, {0.5F, 0.1F, 0.5F});
+  const Mesh thin = BoxMesh({-0.5F, -0.02F, -0.5F}, {0.5F, 0.02F, 0.5F});
+  for (const float y : {0.3F, 0.12F, 0.0F}) {
+    EXPECT_EQ(thickened(thick, {0.1F, y, 0.2F}), 0) << y;
+    // From 0.04 to 0.1.
+    EXPECT_NEAR(thickened(thin, {0.1F, y + 0.001F, 0.2F}), 0.03, 1e-3) << y;
+  }
+  // Two boxes of 0.08 that overlap by half are one of 0.12.
+  const Mesh overlapping =
+      Together(BoxMesh({-0.5F, -0.06F, -0.5F}, {0.5F, 0.02F, 0.5F}),
+               BoxMesh({-0.5F, -0.02F, -0.5F}, {0.5F, 0.06F, 0.5F}));
+  EXPECT_EQ(thickened(overlapping, {0.1F, 0.3F, 0.2F}), 0);
 }
 
 }  // namespace

@@ -99,7 +99,8 @@ absl::StatusOr<PreparedShape> PrepareShape(const ShapeEntry& entry,
   if (options.volume_cells > 0) {
     const std::vector<Vector3f> points = VolumePoints(options.volume_cells);
     shape.volume.resize(points.size());
-    field->Distances(points, shape.volume);
+    field->ThickenedDistances(points, LeastThickness(options.volume_cells),
+                              shape.volume);
   }
   shape.view =
       RenderMesh(field->surface(), {.side = options.view_side, .sky_rays = 8});

@@ -61,6 +61,8 @@ float WeightAt(const VolumeShape& shape, const std::array<int64_t, 3>& place) {
 
 }  // namespace
 
+double LeastThickness(int cells) { return 2 * (std::sqrt(3.0) - 1) / cells; }
+
 std::vector<Vector3f> VolumePoints(int cells) {
   std::vector<Vector3f> points;
   const auto centre = [cells](int i) {

@@ -1,9 +1,11 @@
 // A shape as its signed distance on a regular grid of the cube [−1, 1]³, and
 // such a grid as a model learns it: cut into cubes of patch³ cells, each of
 // which is a token that lies where it lies. Shapes are thickened by half a
-// cell, h = 1/cells, so that what is thinner than a cell does not fall through
-// the grid; distances are cut off at three cells, beyond which only their sign
-// says something, and brought to about mean 0 and deviation 1:
+// cell, h = 1/cells, so that no plate falls between two layers of centres; for
+// rods, which pass between four, or between eight, they are made no thinner
+// than LeastThickness before. Distances are cut off at three cells, beyond
+// which only their sign says something, and brought to about mean 0 and
+// deviation 1:
 //
 //   (clamp((d − h) / (6·h), −1, 1) − 0.7) / 0.5
 //
@@ -46,6 +48,11 @@ struct VolumeShape {
   int64_t values() const { return int64_t{cells} * cells * cells; }
   int64_t token_values() const { return tokens() * token_channels(); }
 };
+
+// How thick a shape has to be so that nothing of it falls between the cells'
+// centres once half a cell is added on each side: then it reaches √3/2 cells
+// about its middle, the farthest that a point is from the nearest centre.
+double LeastThickness(int cells);
 
 // The centres of the cells.
 std::vector<Vector3f> VolumePoints(int cells);

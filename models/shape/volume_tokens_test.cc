@@ -2,9 +2,13 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "models/shape/mesh.h"
+#include "models/shape/shape_field.h"
+#include "models/shape/shapes_testing.h"
 
 namespace trireme {
 namespace {
@@ -55,6 +59,49 @@ TEST(VolumeTokens, AThinPartDoesNotFallThroughTheGrid) {
                    values);
   EXPECT_LT(values[0], 0);
   EXPECT_GT(values[1], 0);
+}
+
+// A rod that passes between four centres, and one across the grid's diagonals,
+// are nearer to none of them than half a cell.
+TEST(VolumeTokens, AThinRodDoesNotFallThroughTheGrid) {
+  constexpr float kHalf = 0.01F;
+  Mesh straight = BoxMesh({-kHalf, -kHalf, -0.8F}, {kHalf, kHalf, 0.8F});
+  Mesh diagonal = straight;
+  // The axis z to (1, 1, 1).
+  const Vector3f axis = Normalized(Vector3f{1, 1, 1});
+  const Vector3f side = Normalized(Vector3f{1, -1, 0});
+  const Vector3f up = Cross(axis, side);
+  for (Vector3f& v : diagonal.vertices) {
+    v = side * v.x + up * v.y + axis * v.z;
+  }
+  for (const auto& [mesh, along] :
+       {std::pair(straight, Vector3f{0, 0, 1}), std::pair(diagonal, axis)}) {
+    const auto shape = ShapeField::Create(mesh);
+    ASSERT_TRUE(shape.ok()) << shape.status();
+    const std::vector<Vector3f> centres = VolumePoints(kShape.cells);
+    std::vector<float> distances(centres.size()), plain(centres.size());
+    shape->ThickenedDistances(centres, LeastThickness(kShape.cells), distances);
+    shape->Distances(centres, plain);
+    std::vector<Vector3f> points;
+    for (int i = -18; i <= 18; ++i) points.push_back(along * (i / 25.0F));
+    int lost = 0;
+    for (const auto& [values, thickened] :
+         {std::pair(distances, true), std::pair(plain, false)}) {
+      const auto field =
+          VolumeField::FromTokens(VolumeTokens(values, kShape), kShape);
+      ASSERT_TRUE(field.ok()) << field.status();
+      std::vector<float> at(points.size());
+      field->Distances(points, at);
+      for (const float value : at) {
+        if (thickened) {
+          EXPECT_LT(value, 0);
+        } else {
+          lost += value >= 0;
+        }
+      }
+    }
+    EXPECT_GT(lost, 0);
+  }
 }
 
 // A token that holds another place's cells is learnt in the wrong place.
