@@ -107,6 +107,9 @@ expect_in train.txt "2 shapes: volumes/samples/step_00000012.png"
 expect_in volumes/job.textproto "positions: SINCOS"
 "$trireme" sample volumes --out volume.png --evaluate 3 > sample.txt
 expect_in sample.txt "to 3 held-out ones: MMD "
+"$trireme" sample volumes --out volume.png --parts all > sample.txt
+expect_error "--parts: found 'some', expected all, touching or largest" \
+  "$trireme" sample volumes --out volume.png --parts some
 expect_error "data.shapes.volume.patch: found 3, expected a divisor" \
   "$trireme" train volumes.textproto --set data.shapes.volume.patch=3
 expect_error "data.shapes.volume.cells: found 16, expected 8" \

@@ -50,8 +50,9 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> OpenMedium(
     }
     data.mutable_latents()->set_autoencoder(*options.autoencoder);
   }
-  ASSIGN_OR_RETURN(std::unique_ptr<SampleMedium> medium,
-                   MediumOf(*loaded.setup.family, data, device));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<SampleMedium> medium,
+      MediumOf(*loaded.setup.family, data, device, options.kept_parts));
   RETURN_IF_ERROR(medium->CheckFiles(options.out, options.overwrite));
   return medium;
 }

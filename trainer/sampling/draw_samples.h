@@ -14,6 +14,7 @@
 #include "models/data/dataset.h"
 #include "models/family.h"
 #include "models/sampling/flow_sampler.h"
+#include "models/shape/mesh_parts.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
@@ -51,6 +52,8 @@ struct DrawOptions {
   std::optional<PictureSize> size;
   // The moving average of the weights where the run kept one.
   bool ema = true;
+  // Of shapes that are made of a field.
+  KeptParts kept_parts = KeptParts::kTouching;
   // Samples drawn, without guidance, to compare with real ones; 0 = none.
   int64_t evaluate = 0;
   ComputeDevice device;

@@ -289,7 +289,8 @@ absl::Status RehearseShapes(const Latents& latents, Device& dry) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
-    const ModelFamily& family, const Data& data, Device& device) {
+    const ModelFamily& family, const Data& data, Device& device,
+    KeptParts kept) {
   const FieldSpec samples = family.samples();
   if (data.shapes().has_sequences()) {
     return std::make_unique<ShapeMedium>(
@@ -307,20 +308,22 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
   if (data.has_shapes()) {
     const Shapes& shapes = data.shapes();
     if (shapes.has_voxels()) {
-      return std::make_unique<ShapeMedium>(samples,
-                                           VoxelFieldOf(VoxelShapeOf(shapes)));
+      return std::make_unique<ShapeMedium>(
+          samples, VoxelFieldOf(VoxelShapeOf(shapes)), kept);
     }
     return std::make_unique<ShapeMedium>(
-        samples, shapes.has_volume()
-                     ? VolumeFieldOf(VolumeShapeOf(shapes))
-                     : MosaicFieldOf(static_cast<int>(shapes.resolution())));
+        samples,
+        shapes.has_volume()
+            ? VolumeFieldOf(VolumeShapeOf(shapes))
+            : MosaicFieldOf(static_cast<int>(shapes.resolution())),
+        kept);
   }
   if (data.latents().tokens() > 0) {
     ASSIGN_OR_RETURN(ShapeMedium::FieldOf field,
                      data.latents().lattice() > 0
                          ? VoxelLatentFieldOf(data.latents(), device)
                          : LatentFieldOf(data.latents(), device));
-    return std::make_unique<ShapeMedium>(samples, std::move(field));
+    return std::make_unique<ShapeMedium>(samples, std::move(field), kept);
   }
   PictureMedium::ToImage to_image =
       [shape = samples.shape](std::span<const float> sample) {

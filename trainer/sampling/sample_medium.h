@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "models/data/dataset.h"
 #include "models/family.h"
+#include "models/shape/mesh_parts.h"
 #include "runtime/device/device.h"
 #include "trainer/job.pb.h"
 
@@ -63,8 +64,10 @@ class SampleMedium {
 // Of a job's samples, as the family learns them. Latents are decoded on
 // `device`, which outlives the medium, by the autoencoder of the data. Errors:
 // those of Autoencoder::Open, and one whose latents are of another shape.
+// `kept`: of shapes that are made of a field.
 absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
-    const ModelFamily& family, const Data& data, Device& device);
+    const ModelFamily& family, const Data& data, Device& device,
+    KeptParts kept = KeptParts::kTouching);
 
 // Decodes a sample on a dry device, where samples are latents. Errors: those of
 // ReadAutoencoderConfig.

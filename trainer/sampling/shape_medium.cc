@@ -108,14 +108,18 @@ std::string TextOf(const SetComparison& comparison) {
 
 }  // namespace
 
-ShapeMedium::ShapeMedium(FieldSpec spec, const FieldOf& field)
+ShapeMedium::ShapeMedium(FieldSpec spec, const FieldOf& field, KeptParts kept)
     : ShapeMedium(
           std::move(spec),
-          MeshOf([field](std::span<const float> sample, const Sample& prompt,
-                         int refinements) -> absl::StatusOr<Mesh> {
+          MeshOf([field, kept](std::span<const float> sample,
+                               const Sample& prompt,
+                               int refinements) -> absl::StatusOr<Mesh> {
             ASSIGN_OR_RETURN(const PointFunction values, field(sample, prompt));
-            return MarchingCubes(values,
-                                 {.cells = 32, .refinements = refinements});
+            ASSIGN_OR_RETURN(
+                const Mesh mesh,
+                MarchingCubes(values,
+                              {.cells = 32, .refinements = refinements}));
+            return KeepParts(mesh, kept);
           })) {}
 
 absl::StatusOr<Points> ShapeMedium::SurfaceOf(const Sample& sample) const {

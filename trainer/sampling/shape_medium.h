@@ -13,6 +13,7 @@
 #include "models/batch.h"
 #include "models/shape/marching_cubes.h"
 #include "models/shape/mesh.h"
+#include "models/shape/mesh_parts.h"
 #include "trainer/sampling/sample_medium.h"
 
 namespace trireme {
@@ -34,7 +35,9 @@ class ShapeMedium final : public SampleMedium {
   // field.
   ShapeMedium(FieldSpec spec, MeshOf mesh)
       : spec_(std::move(spec)), mesh_(std::move(mesh)) {}
-  ShapeMedium(FieldSpec spec, const FieldOf& field);
+  // Of that the parts that are kept.
+  ShapeMedium(FieldSpec spec, const FieldOf& field,
+              KeptParts kept = KeptParts::kAll);
 
   std::string things() const override { return "shapes"; }
   // Meshes lie beside the picture, in a folder of its name without the ending,
