@@ -308,7 +308,8 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
     return 1;
   }
   const int64_t limit = MemoryLimit(v.job, *chosen, (*world)->local_size());
-  const std::unique_ptr<Device> device = chosen->Make(limit, v.setup.attention_library);
+  const std::unique_ptr<Device> device =
+      chosen->Make(limit, v.setup.attention_library);
   if (threaded) {
     ThreadRankOptions threads = ThreadOptions(v, NumRanks(v.plan));
     threads.device = *chosen;
