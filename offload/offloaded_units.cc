@@ -205,6 +205,8 @@ void OffloadedUnits::Release(int number) {
 void OffloadedUnits::PrepareGradients(int number) {
   Unit* const unit = Find(number);
   if (unit == nullptr || unit->layout.parts.empty()) return;
+  // What another microbatch has left is still there.
+  if (!unit->gradients.empty()) return;
   Device& device = context_.device();
   if (reducer_.Untouched(unit->layout.parts.front().bucket)) {
     waits_for_departures_.Time(device.stream(), [&] {

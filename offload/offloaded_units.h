@@ -9,8 +9,9 @@
 //                    values change while they are at home alone and are never
 //                    copied back
 //   PrepareGradients a buffer on the device, zero or, where other microbatches
-//                    have left something in the step, that, on copy-in: sums
-//                    then have the bits that they have on the device
+//                    have left something in the step, that, if it is not there,
+//                    on copy-in: sums then have the bits that they have on the
+//                    device
 //   SaveGradients    the buffer to the reducer's accumulators at home, on
 //                    copy-out
 //

@@ -32,6 +32,12 @@ double Gigabytes(double bytes, double seconds) {
   return Ratio(bytes, seconds) / 1e9;
 }
 
+// With which several microbatches' copies are made once.
+bool MayBeUnitMajor(const Plan& plan) {
+  return plan.microbatches() > 1 && plan.grid().pp() <= 1 &&
+         plan.schedule() != Plan::UNIT_MAJOR;
+}
+
 struct Finding {
   std::string cause;   // the same while the same is to be done
   std::string advice;  // with the figures that it comes from
@@ -55,9 +61,12 @@ Finding OfCopiesIn(const Figures& figures, const Plan& plan) {
                         "offload.resident_units than {} lets them come earlier",
                         100 * share, places)};
   }
-  const char* const how = plan.microbatches() > 1
-                              ? "fewer and larger microbatches"
-                              : "a larger microbatch_size or resolution";
+  const char* const how =
+      MayBeUnitMajor(plan)
+          ? "schedule: UNIT_MAJOR, or fewer and larger microbatches"
+      : plan.schedule() == Plan::UNIT_MAJOR ? "a larger global_batch"
+      : plan.microbatches() > 1             ? "fewer and larger microbatches"
+                                : "a larger microbatch_size or resolution";
   return {"tokens",
           fmt::format("copies to the device take {:.2g} times as long as what "
                       "is computed ({:.0f} % of the step is waiting for them): "
@@ -69,16 +78,19 @@ Finding OfCopiesIn(const Figures& figures, const Plan& plan) {
 
 Finding OfCopiesOut(const Figures& figures, const Plan& plan) {
   const double share = Ratio(figures.waited_out_s, figures.step_s);
-  return {"gradients",
-          plan.microbatches() > 1
-              ? fmt::format("gradients on their way to the host are waited for "
-                            "{:.0f} % of the step: they leave after each of "
-                            "the {} microbatches; fewer and larger ones",
-                            100 * share, plan.microbatches())
-              : fmt::format("gradients on their way to the host are waited for "
-                            "{:.0f} % of the step: more tokens a microbatch "
-                            "hide them",
-                            100 * share)};
+  return {
+      "gradients",
+      plan.microbatches() > 1 && plan.schedule() != Plan::UNIT_MAJOR
+          ? fmt::format(
+                "gradients on their way to the host are waited for "
+                "{:.0f} % of the step: they leave after each of "
+                "the {} microbatches; fewer and larger ones{}",
+                100 * share, plan.microbatches(),
+                MayBeUnitMajor(plan) ? ", or schedule: UNIT_MAJOR: once" : "")
+          : fmt::format("gradients on their way to the host are waited for "
+                        "{:.0f} % of the step: more tokens a microbatch "
+                        "hide them",
+                        100 * share)};
 }
 
 Finding OfUpdates(const Figures& figures) {

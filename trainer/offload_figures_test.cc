@@ -52,7 +52,11 @@ TEST(OffloadFiguresTest, ALinkThatIsFullWantsTokens) {
   figures.waited_in_s = 12;
   ExpectIn("3 times the tokens a microbatch", Suggestion(figures, PlanOf(2)));
   ExpectIn("larger microbatch_size", Suggestion(figures, PlanOf(2)));
-  ExpectIn("fewer and larger microbatches", Suggestion(figures, PlanOf(2, 4)));
+  ExpectIn("UNIT_MAJOR, or fewer and larger",
+           Suggestion(figures, PlanOf(2, 4)));
+  Plan plan = PlanOf(2, 4);
+  plan.set_schedule(Plan::UNIT_MAJOR);
+  ExpectIn("larger global_batch", Suggestion(figures, plan));
 }
 
 TEST(OffloadFiguresTest, TheHostAndTheDriveWantLargerBatches) {

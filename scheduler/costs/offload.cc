@@ -7,7 +7,7 @@
 // rate of the node's memory, which its devices' processes share; what it takes
 // for embedding and head on the device is left out. Where there
 // are several microbatches, a gradient buffer that leaves has come in as well:
-// each adds to what those before it left.
+// each adds to what those before it left, if not all add before it leaves.
 //
 // Optimizer states that lie on a drive are read and written once a step, beside
 // the updates and at the same time: the slower of the three counts. They take
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "scheduler/costs/plan_costs.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 
@@ -56,7 +57,7 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
     UnitCost unit;
     unit.fetch_s = static_cast<double>(weights) / device.to_device_bytes_per_s;
     unit.save_gradients_s = gradients / device.to_host_bytes_per_s;
-    if (plan_.microbatches() > 1) {
+    if (plan_.microbatches() > 1 && !ScheduleOf(plan_).unit_major) {
       unit.save_gradients_s += gradients / device.to_device_bytes_per_s;
     }
     unit.update_s = parameters * updated / host_bytes_per_s;

@@ -464,6 +464,14 @@ absl::Status ValidateSchedule(const Plan& plan) {
         ScheduleNames([](const Schedule&) { return true; }, "or"));
   }
   const std::string name = Plan::Schedule_Name(plan.schedule());
+  if (schedule->unit_major && (plan.grid().pp() != 1 || !plan.has_offload())) {
+    return PlanFieldError(
+        "schedule",
+        fmt::format("{} with grid.pp {} and {}offload", name, plan.grid().pp(),
+                    plan.has_offload() ? "" : "no "),
+        "grid.pp 1 and offload: it says in which order blocks come to the "
+        "device");
+  }
   const int64_t chunks = plan.chunks_per_rank();
   if (chunks < schedule->least_chunks || chunks > schedule->most_chunks) {
     const bool one = schedule->most_chunks == 1;

@@ -67,7 +67,8 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
                                  std::move(buckets), gather_parameters);
   if (plan.has_offload()) {
     program = OffloadUnits(
-        program, static_cast<int32_t>(plan.offload().resident_units()));
+        program, static_cast<int32_t>(plan.offload().resident_units()),
+        ScheduleOf(plan).unit_major);
   }
   RETURN_IF_ERROR(ValidateProgram(program));
   return program;

@@ -17,6 +17,30 @@ bool IsCompute(const Instruction& instruction) {
          instruction.kind == InstructionKind::kBackward;
 }
 
+// Computations of whole chunks that are divided into units together: of each
+// unit all microbatches, then of the next.
+struct UnitRun {
+  InstructionKind kind = InstructionKind::kForward;
+  int32_t chunk = 0;
+  std::vector<int32_t> instructions;  // in the list
+};
+
+// One for each computation, or for those that follow one another.
+std::vector<UnitRun> RunsOf(const std::vector<Instruction>& list,
+                            bool unit_major) {
+  std::vector<UnitRun> runs;
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (!IsCompute(list[i])) continue;
+    const bool joins =
+        unit_major && i > 0 && !runs.empty() &&
+        runs.back().instructions.back() + 1 == static_cast<int32_t>(i) &&
+        runs.back().kind == list[i].kind && runs.back().chunk == list[i].chunk;
+    if (!joins) runs.push_back({list[i].kind, list[i].chunk, {}});
+    runs.back().instructions.push_back(static_cast<int32_t>(i));
+  }
+  return runs;
+}
+
 // The units of one rank, numbered, and the order in which it computes with
 // them.
 struct UnitOrder {
@@ -29,7 +53,8 @@ struct UnitOrder {
   }
 };
 
-UnitOrder OrderOf(const Program& program, int32_t rank) {
+UnitOrder OrderOf(const Program& program, int32_t rank,
+                  const std::vector<UnitRun>& runs) {
   UnitOrder order;
   const std::vector<int32_t> stages = StagesOnRank(program, rank);
   for (int32_t chunk = 0; chunk < static_cast<int32_t>(stages.size());
@@ -43,12 +68,13 @@ UnitOrder OrderOf(const Program& program, int32_t rank) {
     CHECK(instruction.kind != InstructionKind::kBackwardInput);
     CHECK(instruction.kind != InstructionKind::kBackwardWeight);
     CHECK(instruction.kind != InstructionKind::kGatherParameters);
-    if (!IsCompute(instruction)) continue;
-    const int32_t units = program.buckets[stages[instruction.chunk]];
+  }
+  for (const UnitRun& run : runs) {
+    const int32_t units = program.buckets[stages[run.chunk]];
     for (int32_t i = 0; i < units; ++i) {
-      const bool forward = instruction.kind == InstructionKind::kForward;
-      order.uses.push_back(
-          order.NumberOf(instruction.chunk, forward ? i : units - 1 - i));
+      const bool forward = run.kind == InstructionKind::kForward;
+      order.uses.insert(order.uses.end(), run.instructions.size(),
+                        order.NumberOf(run.chunk, forward ? i : units - 1 - i));
     }
   }
   return order;
@@ -113,10 +139,11 @@ Residency Belady(const UnitOrder& order, int32_t resident_units) {
 class RankPass {
  public:
   RankPass(const Program& program, int32_t rank, int32_t resident_units,
-           std::vector<Instruction>& list)
+           bool unit_major, std::vector<Instruction>& list)
       : program_(program),
         stages_(StagesOnRank(program, rank)),
-        order_(OrderOf(program, rank)),
+        runs_(RunsOf(program.ranks[rank], unit_major)),
+        order_(OrderOf(program, rank, runs_)),
         residency_(Belady(order_, resident_units)),
         old_(program.ranks[rank]),
         list_(list),
@@ -127,18 +154,14 @@ class RankPass {
         last_save_(order_.units.size(), kNone) {}
 
   void Run() {
-    // Of each old instruction, what those after it wait for.
-    std::vector<int32_t> ends;
-    for (const Instruction& old : old_) {
-      Instruction instruction = old;
-      for (int32_t& dependency : instruction.depends_on) {
-        dependency = ends[dependency];
-      }
+    auto run = runs_.begin();
+    for (size_t i = 0; i < old_.size(); ++i) {
+      Instruction instruction = Renumbered(old_[i]);
       switch (instruction.kind) {
         case InstructionKind::kForward:
         case InstructionKind::kBackward:
-          Compute(std::move(instruction));
-          ends.push_back(computed_);
+          Compute(*run++);
+          i = ends_.size() - 1;
           break;
         case InstructionKind::kClipGradients:
           // The norm is of what all microbatches have added up on the host.
@@ -146,7 +169,7 @@ class RankPass {
             if (save != kNone) instruction.depends_on.push_back(save);
           }
           ReleaseLast();
-          ends.push_back(Append(std::move(instruction)));
+          ends_.push_back(Append(std::move(instruction)));
           break;
         case InstructionKind::kReduceGradients: {
           // The same holds for the sums over ranks.
@@ -154,15 +177,15 @@ class RankPass {
               instruction.chunk, UnitOfBucket(instruction))];
           CHECK_NE(save, kNone) << "gradients are reduced before any backward";
           instruction.depends_on.push_back(save);
-          ends.push_back(Append(std::move(instruction)));
+          ends_.push_back(Append(std::move(instruction)));
           break;
         }
         case InstructionKind::kUpdate:
           // Nothing is left to wait for it.
-          ends.push_back(kNone);
+          ends_.push_back(kNone);
           break;
         default:
-          ends.push_back(Append(std::move(instruction)));
+          ends_.push_back(Append(std::move(instruction)));
       }
     }
   }
@@ -173,39 +196,59 @@ class RankPass {
     return static_cast<int32_t>(list_.size()) - 1;
   }
 
-  // One instruction for each unit, of which the first reads the input.
-  void Compute(Instruction whole) {
-    const bool forward = whole.kind == InstructionKind::kForward;
-    const int32_t units = program_.buckets[stages_[whole.chunk]];
+  // With its dependencies in the new list.
+  Instruction Renumbered(Instruction old) const {
+    for (int32_t& dependency : old.depends_on) dependency = ends_[dependency];
+    return old;
+  }
+
+  // One instruction for each unit and microbatch, of which a microbatch's first
+  // reads its input.
+  void Compute(const UnitRun& run) {
+    const bool forward = run.kind == InstructionKind::kForward;
+    const int32_t units = program_.buckets[stages_[run.chunk]];
+    const size_t microbatches = run.instructions.size();
+    std::vector<Instruction> wholes;
+    for (const int32_t index : run.instructions) {
+      wholes.push_back(Renumbered(old_[index]));
+    }
+    // Of each microbatch, the last so far.
+    std::vector<int32_t> computed(microbatches, kNone);
     for (int32_t i = 0; i < units; ++i) {
-      Instruction part = MakeCompute(whole.kind, whole.microbatch, whole.chunk);
-      part.unit = forward ? i : units - 1 - i;
-      if (i == 0) {
-        part.depends_on = whole.depends_on;
-      } else {
-        part.depends_on.push_back(computed_);
+      const int32_t index = forward ? i : units - 1 - i;
+      const int32_t unit = order_.NumberOf(run.chunk, index);
+      for (size_t m = 0; m < microbatches; ++m) {
+        Instruction part =
+            MakeCompute(run.kind, wholes[m].microbatch, run.chunk);
+        part.unit = index;
+        if (i == 0) {
+          part.depends_on = wholes[m].depends_on;
+        } else {
+          part.depends_on.push_back(computed[m]);
+        }
+        Bring(unit);
+        part.depends_on.push_back(fetched_[unit]);
+        if (!forward && m == 0 && saves_.size() >= Offload::kGradientBuffers) {
+          part.depends_on.push_back(
+              saves_[saves_.size() - Offload::kGradientBuffers]);
+        }
+        computed[m] = used_[unit] = Append(std::move(part));
+        for (const Exchange& exchange : residency_.exchanges[use_]) {
+          place_[exchange.fetched] = Release(exchange.released);
+          waiting_.push_back(exchange.fetched);
+        }
+        FetchWaiting();
+        ++use_;
       }
-      const int32_t unit = order_.NumberOf(part.chunk, part.unit);
-      Bring(unit);
-      part.depends_on.push_back(fetched_[unit]);
-      if (!forward && saves_.size() >= Offload::kGradientBuffers) {
-        part.depends_on.push_back(
-            saves_[saves_.size() - Offload::kGradientBuffers]);
-      }
-      computed_ = used_[unit] = Append(std::move(part));
-      for (const Exchange& exchange : residency_.exchanges[use_]) {
-        place_[exchange.fetched] = Release(exchange.released);
-        waiting_.push_back(exchange.fetched);
-      }
-      FetchWaiting();
-      ++use_;
       if (forward) continue;
-      Instruction save = MakeUnitCopy(InstructionKind::kSaveGradients,
-                                      order_.units[unit], whole.microbatch);
-      save.depends_on.push_back(computed_);
+      Instruction save =
+          MakeUnitCopy(InstructionKind::kSaveGradients, order_.units[unit],
+                       wholes.back().microbatch);
+      save.depends_on.push_back(computed.back());
       last_save_[unit] = Append(std::move(save));
       saves_.push_back(last_save_[unit]);
     }
+    ends_.insert(ends_.end(), computed.begin(), computed.end());
   }
 
   int32_t Release(int32_t unit) {
@@ -271,16 +314,17 @@ class RankPass {
 
   const Program& program_;
   const std::vector<int32_t> stages_;  // [chunk]
+  const std::vector<UnitRun> runs_;
   const UnitOrder order_;
   const Residency residency_;
   const std::vector<Instruction>& old_;
   std::vector<Instruction>& list_;
   int32_t use_ = 0;
-  // Indices in the new list: of the last compute instruction; of each unit's
-  // Update, of the Release of its place (kNone: nothing was there), of what
-  // brought it, what used it last, and its last SaveGradients; of all
-  // SaveGradients.
-  int32_t computed_ = kNone;
+  // Indices in the new list: of each old instruction, what those after it wait
+  // for; of each unit's Update, of the Release of its place (kNone: nothing was
+  // there), of what brought it, what used it last, and its last SaveGradients;
+  // of all SaveGradients.
+  std::vector<int32_t> ends_;
   std::vector<int32_t> updated_;
   std::vector<int32_t> place_;
   std::vector<int32_t> fetched_;
@@ -293,7 +337,8 @@ class RankPass {
 
 }  // namespace
 
-Program OffloadUnits(const Program& program, int32_t resident_units) {
+Program OffloadUnits(const Program& program, int32_t resident_units,
+                     bool unit_major) {
   CHECK_GE(resident_units, 1);
   CHECK(!program.offload.has_value());
   Program result;
@@ -305,7 +350,8 @@ Program OffloadUnits(const Program& program, int32_t resident_units) {
   offload.units = program.buckets;
   offload.resident_units = resident_units;
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
-    RankPass(program, rank, resident_units, result.ranks[rank]).Run();
+    RankPass(program, rank, resident_units, unit_major, result.ranks[rank])
+        .Run();
   }
   result.offload = std::move(offload);
   return result;

@@ -23,6 +23,12 @@
 //   T_b + max(T_f, T_A, copies)
 // in place of T_f + T_b + T_A. With more, updates hide behind the first one's
 // forward.
+//
+// Unit-major, forwards that follow one another, and backwards, run each unit on
+// all their microbatches before the next. A copy then hides behind the compute
+// of them all, weights cross once a pass of the step in place of each
+// microbatch's, gradients leave once, and updates hide behind all forwards. All
+// microbatches' activations are held.
 
 #ifndef TRIREME_SCHEDULER_PROGRAM_OFFLOAD_PASS_H_
 #define TRIREME_SCHEDULER_PROGRAM_OFFLOAD_PASS_H_
@@ -38,7 +44,8 @@ namespace trireme {
 // with whole backwards and without parameter gathers and offload; the units of
 // a stage are its gradient buckets, as many as it has blocks. The result is
 // valid.
-Program OffloadUnits(const Program& program, int32_t resident_units);
+Program OffloadUnits(const Program& program, int32_t resident_units,
+                     bool unit_major = false);
 
 }  // namespace trireme
 

@@ -195,6 +195,74 @@ TEST(OffloadPass, UpdatesComeOneByOneBeforeTheirForwards) {
   }
 }
 
+// The same with all microbatches through a unit before the next.
+Program UnitMajor(int32_t units, int32_t resident, int32_t microbatches) {
+  return OffloadUnits(BuildProgram(GPipeOrder(1, microbatches),
+                                   OneStagePerRank(1), microbatches, {units}),
+                      resident, /*unit_major=*/true);
+}
+
+TEST(OffloadPass, UnitMajorRunsAllMicrobatchesThroughAUnit) {
+  const Program program = UnitMajor(3, 2, 2);
+  std::string order;
+  for (const Instruction& instruction : program.ranks[0]) {
+    switch (instruction.kind) {
+      case InstructionKind::kForward:
+        order +=
+            fmt::format("F{}.{} ", instruction.microbatch, instruction.unit);
+        break;
+      case InstructionKind::kBackward:
+        order +=
+            fmt::format("B{}.{} ", instruction.microbatch, instruction.unit);
+        break;
+      case InstructionKind::kSaveGradients:
+        order += fmt::format("S{} ", instruction.unit);
+        break;
+      case InstructionKind::kUpdate:
+        order += fmt::format("U{} ", instruction.unit);
+        break;
+      default:
+        break;
+    }
+  }
+  EXPECT_EQ(order,
+            "U0 F0.0 F1.0 U1 F0.1 F1.1 U2 F0.2 F1.2 "
+            "B0.2 B1.2 S2 B0.1 B1.1 S1 B0.0 B1.0 S0 ");
+}
+
+// Twice a step, and not a microbatch, but for those that stay.
+TEST(OffloadPass, UnitMajorCopiesEachUnitTwiceAStep) {
+  for (const int32_t resident : {1, 2, 8, 24}) {
+    for (const int32_t microbatches : {1, 2, 5}) {
+      const Program program = UnitMajor(24, resident, microbatches);
+      const absl::Status valid = ValidateProgram(program);
+      EXPECT_TRUE(valid.ok()) << valid;
+      EXPECT_EQ(CountBeforeClip(program, 0, InstructionKind::kFetch),
+                2 * 24 - resident);
+      EXPECT_EQ(CountBeforeClip(program, 0, InstructionKind::kSaveGradients),
+                24);
+    }
+  }
+}
+
+// A copy as long as three forwards hides behind four of them, and so does an
+// update; one after the other microbatches would wait for each.
+TEST(OffloadPass, UnitMajorHidesCopiesAndUpdatesBehindAllMicrobatches) {
+  const UnitCost cost = {.forward_s = 1,
+                         .backward_s = 2,
+                         .fetch_s = 3,
+                         .save_gradients_s = 7,
+                         .update_s = 3.5};
+  const Program program = UnitMajor(24, 2, 4);
+  const Simulation simulation = Simulated(program, UnitCosts(program, cost));
+  // The first unit comes behind its update, the last gradients leave.
+  EXPECT_NEAR(simulation.step_s, 3.5 + 3 + 4 * 24 * 3 + 7, 1e-9);
+  EXPECT_EQ(simulation.peak_live_activations[0], 4);
+  const Program by_microbatch = OneDevice(24, 2, 4);
+  EXPECT_GT(Simulated(by_microbatch, UnitCosts(by_microbatch, cost)).step_s,
+            1.5 * simulation.step_s);
+}
+
 // Idle time behind copies and behind the host's optimizer is told apart.
 TEST(OffloadPass, IdleTimeIsBookedByItsCause) {
   const auto rank_of = [](double fetch_s, double update_s) {

@@ -39,10 +39,10 @@
 //    unit's parameters into a free place on the device, and Release drops them,
 //    which frees the place once all it depends on has ended; weights do not
 //    change within a step and are never copied back. SaveGradients copies what
-//    one Backward of a unit left to the host and so frees the buffer; the next
-//    Backward of the unit in the step goes on from there. ReduceGradients and
-//    ClipGradients run on the host, and so does Update, on one unit: with the
-//    gradients that the step before has clipped, before the unit is first
+//    Backwards of a unit have added up to the host and so frees the buffer; the
+//    next Backward of the unit in the step goes on from there. ReduceGradients
+//    and ClipGradients run on the host, and so does Update, on one unit: with
+//    the gradients that the step before has clipped, before the unit is first
 //    fetched. A list thus begins with what the step before left to it, of
 //    which its first forwards wait for no more than they need; whoever reads
 //    or writes parameters between steps carries it out first.
@@ -91,7 +91,7 @@ enum class InstructionKind : uint8_t {
   kClipGradients,
   // Optimizer step on a bucket's parameters.
   kUpdate,
-  // The gradients of (microbatch, unit) to the host.
+  // A unit's gradients to the host, of microbatches up to one.
   kSaveGradients,
   // Bring a unit's parameters to the device, drop them from it.
   kFetch,

@@ -42,6 +42,13 @@ class RankResidency {
     int32_t fetched = kNone;    // what brought it
     int32_t used = kNone;       // last compute or Fetch since it is there
     int32_t updated = kNone;
+    int32_t gradients = kNone;  // in buffers_, until they are saved
+    int32_t saved = kNone;
+  };
+  // Of gradients that are on the device: the last Backward that added to them,
+  // and their SaveGradients.
+  struct BufferUse {
+    int32_t backward = kNone;
     int32_t saved = kNone;
   };
 
@@ -91,35 +98,40 @@ class RankResidency {
     return absl::OkStatus();
   }
 
-  // Its gradients need a buffer.
+  // Its gradients need a buffer, if the unit has none.
   absl::Status VisitBackward(int32_t index, const Instruction& instruction) {
-    backwards_.push_back(index);
-    saved_.push_back(kNone);
-    if (backwards_.size() <= Offload::kGradientBuffers) return absl::OkStatus();
-    const size_t before = backwards_.size() - 1 - Offload::kGradientBuffers;
-    if (saved_[before] != kNone && DependsOn(instruction, saved_[before])) {
+    UnitState& unit = StateOf(instruction);
+    if (unit.gradients != kNone) {
+      buffers_[unit.gradients].backward = index;
+      return absl::OkStatus();
+    }
+    unit.gradients = static_cast<int32_t>(buffers_.size());
+    buffers_.push_back({.backward = index});
+    if (buffers_.size() <= Offload::kGradientBuffers) return absl::OkStatus();
+    const BufferUse& before =
+        buffers_[buffers_.size() - 1 - Offload::kGradientBuffers];
+    if (before.saved != kNone && DependsOn(instruction, before.saved)) {
       return absl::OkStatus();
     }
     return Error(index, "no dependency that frees a buffer for its gradients",
                  fmt::format("one on the SaveGradients of instruction {}",
-                             backwards_[before]));
+                             before.backward));
   }
 
   absl::Status VisitSave(int32_t index, const Instruction& instruction) {
-    for (size_t i = backwards_.size(); i-- > 0;) {
-      const Instruction& backward = list_[backwards_[i]];
-      if (backward.chunk != instruction.chunk ||
-          backward.unit != instruction.unit ||
-          backward.microbatch != instruction.microbatch) {
-        continue;
+    UnitState& unit = StateOf(instruction);
+    if (unit.gradients != kNone) {
+      BufferUse& buffer = buffers_[unit.gradients];
+      if (list_[buffer.backward].microbatch == instruction.microbatch &&
+          DependsOn(instruction, buffer.backward)) {
+        buffer.saved = unit.saved = index;
+        unit.gradients = kNone;
+        return absl::OkStatus();
       }
-      if (saved_[i] != kNone || !DependsOn(instruction, backwards_[i])) break;
-      saved_[i] = index;
-      StateOf(instruction).saved = index;
-      return absl::OkStatus();
     }
     return Error(index, "no Backward that it depends on and alone saves",
-                 "one of the same microbatch and unit before it");
+                 "one of the same microbatch and unit before it, the unit's "
+                 "last");
   }
 
   absl::Status VisitFetch(int32_t index, const Instruction& instruction) {
@@ -169,11 +181,11 @@ class RankResidency {
   }
 
   absl::Status VisitClip(int32_t index, const Instruction& instruction) {
-    for (size_t i = 0; i < backwards_.size(); ++i) {
-      if (saved_[i] != kNone) continue;
+    for (const BufferUse& buffer : buffers_) {
+      if (buffer.saved != kNone) continue;
       return Error(index,
                    fmt::format("no SaveGradients of instruction {} before it",
-                               backwards_[i]),
+                               buffer.backward),
                    "the gradients of every backward on the host");
     }
     for (const std::vector<UnitState>& chunk : units_) {
@@ -208,9 +220,8 @@ class RankResidency {
   // Never taken so far; and Releases whose places nothing has taken yet.
   int32_t places_;
   std::vector<int32_t> released_;
-  // Every Backward, and its SaveGradients.
-  std::vector<int32_t> backwards_;
-  std::vector<int32_t> saved_;
+  // In the order in which they were taken.
+  std::vector<BufferUse> buffers_;
 };
 
 }  // namespace

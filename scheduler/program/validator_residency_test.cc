@@ -10,6 +10,7 @@
 #include "scheduler/program/offload_pass.h"
 #include "scheduler/program/program_builder.h"
 #include "scheduler/program/validator.h"
+#include "scheduler/schedules/gpipe.h"
 #include "scheduler/schedules/one_f_one_b.h"
 
 namespace trireme {
@@ -134,6 +135,17 @@ TEST(Residency, GradientsThatAreOverwrittenAreFound) {
   Forget(program, Find(program, "Backward mb=0 chunk=0 unit=1"),
          Find(program, kSave3));
   ExpectError(program, "found no dependency that frees a buffer");
+}
+
+TEST(Residency, GradientsThatLeaveBeforeAllMicrobatchesHaveAddedAreFound) {
+  Program program = OffloadUnits(
+      BuildProgram(GPipeOrder(1, 2), OneStagePerRank(1), 2, {4}), 2,
+      /*unit_major=*/true);
+  EXPECT_TRUE(ValidateProgram(program).ok());
+  const int32_t save = Find(program, "SaveGradients mb=1 chunk=0 unit=3");
+  program.ranks[0][save].microbatch = 0;
+  ExpectError(program,
+              "'SaveGradients mb=0 chunk=0 unit=3': found no Backward");
 }
 
 TEST(Residency, ClippingBeforeTheGradientsAreThereIsFound) {

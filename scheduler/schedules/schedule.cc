@@ -52,6 +52,12 @@ constexpr Schedule kSchedules[] = {
          [](const Sizes& sizes) {
            return GPipeOrder(sizes.ranks, sizes.microbatches);
          }},
+    {.id = Plan::UNIT_MAJOR,
+     .unit_major = true,
+     .order =
+         [](const Sizes& sizes) {
+           return GPipeOrder(sizes.ranks, sizes.microbatches);
+         }},
 };
 
 }  // namespace

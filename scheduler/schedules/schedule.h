@@ -44,6 +44,11 @@ struct Schedule {
   bool groups_microbatches = false;
   // Whether backwards come in halves, BackwardInput and BackwardWeight.
   bool splits_backward = false;
+  // Whether a unit of the one rank runs all microbatches that follow one
+  // another in the order before the next unit runs any; a plan then has
+  // offload, which divides chunks into units
+  // (scheduler/program/offload_pass.h).
+  bool unit_major = false;
   StageLayout layout = StageLayout::kRounds;
   ComputeOrder (*order)(const ScheduleSizes& sizes) = nullptr;
 };

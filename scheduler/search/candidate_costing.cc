@@ -90,8 +90,7 @@ absl::StatusOr<double> CandidateCosting::Cost(size_t index,
   PlanCosts costs = coster.CostsOf(0);
   const std::vector<int32_t>& in_flight = in_flight_.Of(plan);
   if (candidate.offload) {
-    candidate.resident_units =
-        ChooseResidentUnits(costs, plan.microbatches(), in_flight);
+    candidate.resident_units = ChooseResidentUnits(plan, costs, in_flight);
     plan.mutable_offload()->set_resident_units(
         static_cast<uint32_t>(candidate.resident_units));
     const HostOverflow host =

@@ -123,11 +123,17 @@ class Enumerator {
         candidate.schedule = Plan::ONE_F_ONE_B;
         candidate.chunks = 1;
         AddMemoryChoices(candidate);
+        for (const Plan::Schedule id : space_.schedules) {
+          if (!FindSchedule(id)->unit_major || microbatches == 1) continue;
+          candidate.schedule = id;
+          AddMemoryChoices(candidate);
+        }
         continue;
       }
       for (const Plan::Schedule id : space_.schedules) {
         candidate.schedule = id;
         const Schedule& schedule = *FindSchedule(id);
+        if (schedule.unit_major) continue;
         const int32_t least = schedule.default_chunks;
         const int32_t most =
             std::max(least, std::min(schedule.most_chunks, space_.max_chunks));
@@ -158,11 +164,12 @@ class Enumerator {
         for (const Plan::Recompute recompute : space_.recomputes) {
           candidate.recompute = recompute;
           candidate.offload = false;
-          if (space_.offload != OffloadSearch::kOnly) {
+          const Schedule& schedule = *FindSchedule(candidate.schedule);
+          if (space_.offload != OffloadSearch::kOnly && !schedule.unit_major) {
             result_.push_back(candidate);
           }
-          const bool halves = FindSchedule(candidate.schedule)->splits_backward;
-          if (Offloads() && !halves && candidate.dp == 1 && candidate.cp == 1) {
+          if (Offloads() && !schedule.splits_backward && candidate.dp == 1 &&
+              candidate.cp == 1) {
             candidate.offload = true;
             result_.push_back(candidate);
           }

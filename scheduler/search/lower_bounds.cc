@@ -15,6 +15,9 @@ namespace {
 // units that were not there already, and of everything's gradients; and the
 // updates with which its list begins, as all backwards come after the last.
 double OffloadSeconds(const Plan& plan, const PlanCosts& costs) {
+  const double passes = ScheduleOf(plan).unit_major
+                            ? 1
+                            : static_cast<double>(plan.microbatches());
   double longest = 0;
   for (const std::vector<ChunkCost>& chunks : costs.cost.chunks) {
     double in = 0, out = 0, host = 0;
@@ -23,14 +26,13 @@ double OffloadSeconds(const Plan& plan, const PlanCosts& costs) {
       double shortest = std::numeric_limits<double>::infinity();
       for (const UnitCost& unit : chunk.units) {
         shortest = std::min(shortest, unit.fetch_s);
-        out += plan.microbatches() * unit.save_gradients_s;
+        out += passes * unit.save_gradients_s;
         host += unit.update_s;
       }
       const int64_t missing = static_cast<int64_t>(chunk.units.size()) -
                               plan.offload().resident_units();
       if (missing > 0) {
-        in +=
-            2.0 * plan.microbatches() * static_cast<double>(missing) * shortest;
+        in += 2 * passes * static_cast<double>(missing) * shortest;
       }
     }
     longest = std::max({longest, in, out, host});

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "runtime/core/status.h"
+#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 namespace {
@@ -77,8 +78,11 @@ int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp,
   return std::max(memory.always.total() + places * least, beside + least);
 }
 
-int32_t ChooseResidentUnits(const PlanCosts& costs, int64_t microbatches,
+int32_t ChooseResidentUnits(const Plan& plan, const PlanCosts& costs,
                             const std::vector<int32_t>& in_flight) {
+  const bool unit_major = ScheduleOf(plan).unit_major;
+  // Of a unit before the next.
+  const double runs = unit_major ? plan.microbatches() : 1;
   int32_t hide = 1, all = 0;
   int64_t fit = std::numeric_limits<int32_t>::max();
   for (size_t pp = 0; pp < costs.cost.chunks.size(); ++pp) {
@@ -88,8 +92,10 @@ int32_t ChooseResidentUnits(const PlanCosts& costs, int64_t microbatches,
     for (size_t i = 0; i < costs.cost.chunks[pp].size(); ++i) {
       for (const UnitCost& unit : costs.cost.chunks[pp][i].units) {
         ++units;
-        compute_s = std::min(compute_s, unit.backward_s);
-        if (microbatches > 1) compute_s = std::min(compute_s, unit.forward_s);
+        compute_s = std::min(compute_s, runs * unit.backward_s);
+        if (plan.microbatches() > 1 && !unit_major) {
+          compute_s = std::min(compute_s, unit.forward_s);
+        }
         copy_s = std::max(copy_s, unit.fetch_s);
       }
       for (const UnitMemory& unit : costs.memory.ranks[pp].chunks[i].units) {

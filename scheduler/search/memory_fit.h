@@ -28,7 +28,7 @@ int64_t PeakLowerBound(const Plan& plan, const PlanCosts& costs, int32_t pp,
 // Of each pipeline rank: the fewest with which copies hide behind compute, or
 // where these do not fit the most that do; at least 1. `costs`: of the plan
 // with any number.
-int32_t ChooseResidentUnits(const PlanCosts& costs, int64_t microbatches,
+int32_t ChooseResidentUnits(const Plan& plan, const PlanCosts& costs,
                             const std::vector<int32_t>& in_flight);
 
 // The pipeline rank that PeakLowerBound puts furthest above its limit.

@@ -227,8 +227,8 @@ TEST(Offload, AsManyUnitsStayAsHideTheCopies) {
         PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
     ASSERT_TRUE(plan.ok()) << plan.status();
     const PlanCoster coster(input.model, *cluster, *plan);
-    const int32_t chosen = ChooseResidentUnits(
-        coster.CostsOf(0), /*microbatches=*/1, MostInFlight(OrderOf(*plan)));
+    const int32_t chosen = ChooseResidentUnits(*plan, coster.CostsOf(0),
+                                               MostInFlight(OrderOf(*plan)));
     const double in_forward =
         copy_s + (kLayers - 1) * std::max(0.0, copy_s - BlockForwardSeconds(1));
     const auto exposed_s = [&](int32_t resident) {
@@ -242,17 +242,57 @@ TEST(Offload, AsManyUnitsStayAsHideTheCopies) {
   }
   // Copies as long as nearly two passes: of 24 units 11 come in while 22
   // compute. Of several microbatches forwards have their copies, too.
-  for (const auto& [microbatches, passes] : {std::pair(1, 3.0), {2, 1.0}}) {
+  const auto chosen = [&](int64_t batch, Plan::Schedule schedule,
+                          double passes) {
     input.cluster.mutable_devices(0)->set_to_device_bytes_per_s(
         2 * kBlock / (1.95 * passes * BlockForwardSeconds(1)));
     const auto cluster = ResolveCluster(input.cluster);
-    const auto plan =
-        PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
-    EXPECT_EQ(
-        ChooseResidentUnits(PlanCoster(input.model, *cluster, *plan).CostsOf(0),
-                            microbatches, MostInFlight(OrderOf(*plan))),
-        13);
-  }
+    Candidate candidate = Offloaded(2, 1);
+    candidate.schedule = schedule;
+    const auto plan = PlanOfCandidate(input.model, *cluster, batch, candidate);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    return ChooseResidentUnits(
+        *plan, PlanCoster(input.model, *cluster, *plan).CostsOf(0),
+        MostInFlight(OrderOf(*plan)));
+  };
+  EXPECT_EQ(chosen(1, Plan::ONE_F_ONE_B, 3), 13);
+  EXPECT_EQ(chosen(2, Plan::ONE_F_ONE_B, 1), 13);
+  EXPECT_EQ(chosen(2, Plan::UNIT_MAJOR, 2 * 3), 13);
+  EXPECT_EQ(chosen(2, Plan::UNIT_MAJOR, 3), 2);
+}
+
+// With a copy that takes two forwards eight microbatches of one sample wait for
+// each of theirs; unit by unit they wait for the first alone, and the host's
+// updates hide behind all of them.
+TEST(Offload, UnitMajorWeightsCrossTwiceAStep) {
+  PlannerInput input = Input();
+  input.global_batch = 8;
+  const double forward_s = BlockForwardSeconds(1);
+  const double copy_s = 2 * forward_s;
+  input.cluster.mutable_devices(0)->set_to_device_bytes_per_s(2 * kBlock /
+                                                              copy_s);
+  Candidate candidate = Offloaded(2, 1);
+  const Estimate by_microbatch = Estimated(input, candidate);
+  candidate.schedule = Plan::UNIT_MAJOR;
+  const Estimate estimate = Estimated(input, candidate);
+  const double arithmetic = 8 * kLayers * 4 * forward_s;
+  const double first = 28 * kBlock / kHostMemory + copy_s;
+  EXPECT_NEAR(estimate.step_s, first + arithmetic, 0.01 * arithmetic);
+  EXPECT_GT(by_microbatch.step_s, 1.2 * arithmetic);
+  EXPECT_GT(estimate.peak.front().activations,
+            6 * by_microbatch.peak.front().activations);
+}
+
+// Small microbatches behind a slow link, and memory for their activations.
+TEST(Offload, ASlowLinkIsCrossedUnitByUnit) {
+  PlannerInput input = Input();
+  input.model.tokens = 256;
+  input.cluster.mutable_devices(0)->set_to_device_bytes_per_s(5e9);
+  input.options.space.max_microbatch_size_without_stages = 1;
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  EXPECT_EQ(report.best.front().plan.schedule(), Plan::UNIT_MAJOR)
+      << PlanTable(report);
 }
 
 // The host holds weights and gradients, and the drive's rate is what updates go

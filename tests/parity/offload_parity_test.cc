@@ -36,6 +36,13 @@ GridCase Offloaded(GridCase grid, uint32_t resident_units) {
   return grid;
 }
 
+// The same microbatch by microbatch, with everything on the device.
+GridCase Resident(GridCase grid) {
+  grid.plan.clear_offload();
+  if (grid.plan.schedule() == Plan::UNIT_MAJOR) grid.plan.clear_schedule();
+  return grid;
+}
+
 TrainedParameters Adapters(WeightFormat frozen) {
   return {.kind = TrainedParameters::Kind::kAdapters,
           .layers = {"blocks.*"},
@@ -70,10 +77,20 @@ std::vector<GridCase> Cases() {
   add({.pp = 2, .dtype = DType::kBFloat16, .layers = 8},
       "schedule: INTERLEAVED", {1, 3});
   add({.tp = 2, .pp = 2, .text = Text::kCross}, "recompute: SELECTIVE", {1});
+  add(fp32, "microbatches: 4 schedule: UNIT_MAJOR", {1, 2, 4});
+  add({.dtype = DType::kBFloat16},
+      "microbatches: 2 schedule: UNIT_MAJOR recompute: FULL", {2});
+  add({.dtype = DType::kFloat16}, "microbatches: 2 schedule: UNIT_MAJOR", {1});
+  add({.tp = 2, .dtype = DType::kFloat32, .text = Text::kJoint},
+      "sequence_parallel: true microbatches: 2 schedule: UNIT_MAJOR", {2});
+  add({.dtype = DType::kFloat32, .mmdit = true},
+      "microbatches: 2 schedule: UNIT_MAJOR", {1});
   // Experts lie at home with their block, on either grid.
   const MoeConfig experts{
       .experts = 4, .expert_hidden = 24, .balance_weight = 0.1};
   add({.dtype = DType::kBFloat16, .moe = experts}, "microbatches: 2", {1, 2});
+  add({.dtype = DType::kBFloat16, .moe = experts},
+      "microbatches: 2 schedule: UNIT_MAJOR", {2});
   add({.tp = 2, .dtype = DType::kFloat32, .moe = experts}, "microbatches: 2",
       {2});
   add({.tp = 2, .pp = 2, .ep = 2, .dtype = DType::kFloat32, .moe = experts},
@@ -84,6 +101,9 @@ std::vector<GridCase> Cases() {
     add({.dtype = DType::kBFloat16, .trained = Adapters(frozen)},
         "microbatches: 2", {1, 3});
   }
+  add({.dtype = DType::kBFloat16,
+       .trained = Adapters(WeightFormat::kNormalFloat4)},
+      "microbatches: 4 schedule: UNIT_MAJOR", {2});
   add({.tp = 2,
        .dtype = DType::kFloat32,
        .text = Text::kJoint,
@@ -114,20 +134,16 @@ std::vector<GridCase> Cases() {
 
 class OffloadParityTest : public testing::TestWithParam<GridCase> {
  protected:
-  GridRecord Resident() const {
-    GridCase grid = GetParam();
-    grid.plan.clear_offload();
-    return Record(grid);
-  }
+  GridRecord OfResident() const { return Record(Resident(GetParam())); }
 };
 
 TEST_P(OffloadParityTest, ChangesNoBit) {
-  const ParityReport report = Compare(Resident(), Record(GetParam()));
+  const ParityReport report = Compare(OfResident(), Record(GetParam()));
   EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
 }
 
 TEST_P(OffloadParityTest, EventsAloneOrderTheCopies) {
-  const GridRecord resident = Resident();
+  const GridRecord resident = OfResident();
   const auto record = [&](int seed, const std::vector<StreamKind>& late) {
     return Record(GetParam(), nullptr, [&, seed](int rank) {
       return std::make_unique<AsynchronousCpuDevice>(
@@ -316,6 +332,35 @@ TEST(OffloadCopiesTest, WhatDoesNotTrainNeverComesBack) {
               (2 * (kBlocks - kPlaces) * kMicrobatches + kPlaces) *
                   (run->host.peak_bytes / kBlocks));
   }
+}
+
+// Unit by unit all microbatches use what has come in, and add to one buffer.
+TEST(OffloadCopiesTest, UnitMajorBlocksCrossTwiceAStep) {
+  constexpr int64_t kBlocks = 12, kPlaces = 2, kMicrobatches = 8;
+  const auto run_of = [](GridCase grid, Plan::Schedule schedule) {
+    grid.plan.set_schedule(schedule);
+    const auto run =
+        RunOnOneRank(Offloaded(grid, kPlaces), kLimitBytes, kLimitBytes);
+    CHECK_OK(run.status());
+    EXPECT_EQ(run->device.peak_bytes, run->predicted.peak_bytes);
+    return *run;
+  };
+  const auto frozen =
+      run_of(WideAdapters(WeightFormat::kFull), Plan::UNIT_MAJOR);
+  EXPECT_EQ(frozen.copied.to_device,
+            (2 * kBlocks - kPlaces) * (frozen.host.peak_bytes / kBlocks));
+  const auto trained = run_of(Wide(), Plan::UNIT_MAJOR);
+  const auto by_microbatch = run_of(Wide(), Plan::ONE_F_ONE_B);
+  EXPECT_GT(trained.copied.to_home, 0);
+  EXPECT_EQ(by_microbatch.copied.to_home,
+            kMicrobatches * trained.copied.to_home);
+  // fp32 values and gradients are as large: sums come back 7 times.
+  const int64_t value_bytes = trained.copied.to_home / kBlocks;
+  EXPECT_EQ(trained.copied.to_device, (2 * kBlocks - kPlaces) * value_bytes);
+  EXPECT_EQ(by_microbatch.copied.to_device,
+            (2 * (kBlocks - kPlaces) * kMicrobatches + kPlaces +
+             (kMicrobatches - 1) * kBlocks) *
+                value_bytes);
 }
 
 INSTANTIATE_TEST_SUITE_P(
