@@ -259,12 +259,20 @@ TEST(Plan, OffloadFitsOneReplicaWithWholeBackwards) {
   EXPECT_EQ(ErrorOf("grid { dp: 2 } offload { }", two),
             "plan.offload: found grid.dp 2 and grid.cp 1, expected 1 each: "
             "gradients leave the device before they could be reduced");
+  EXPECT_EQ(ErrorOf("grid { pp: 2 } schedule: ZB_H1 offload { }", two),
+            "plan.offload: found schedule ZB_H1, expected ONE_F_ONE_B, "
+            "INTERLEAVED or "
+            "GPIPE: a unit's gradients leave when its backward is done");
   EXPECT_EQ(
-      ErrorOf("grid { pp: 2 } schedule: ZB_H1 offload { }", two),
-      "plan.offload: found schedule ZB_H1, expected ONE_F_ONE_B, "
-      "INTERLEAVED or "
-      "GPIPE or UNIT_MAJOR: a unit's gradients leave when its backward is "
-      "done");
+      ErrorOf("grid { pp: 2 } schedule: UNIT_MAJOR offload { }", two),
+      "plan.schedule: found UNIT_MAJOR with grid.pp 2 and offload, "
+      "expected grid.pp 1 and offload: it says in which order blocks come "
+      "to the device");
+  EXPECT_EQ(
+      ErrorOf("grid { tp: 2 } schedule: UNIT_MAJOR", two),
+      "plan.schedule: found UNIT_MAJOR with grid.pp 1 and no offload, "
+      "expected grid.pp 1 and offload: it says in which order blocks come "
+      "to the device");
   EXPECT_EQ(ErrorOf("grid { pp: 2 } sharding: OPTIMIZER offload { }", two),
             "plan.offload: found sharding OPTIMIZER, expected REPLICATED, as "
             "there is one replica");

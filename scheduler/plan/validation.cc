@@ -207,10 +207,13 @@ absl::Status ValidateOffload(const Plan& plan) {
     return PlanFieldError(
         "offload",
         fmt::format("schedule {}", Plan::Schedule_Name(plan.schedule())),
-        fmt::format(
-            "{}: a unit's gradients leave when its backward is done",
-            ScheduleNames([](const Schedule& s) { return !s.splits_backward; },
-                          "or")));
+        fmt::format("{}: a unit's gradients leave when its backward is done",
+                    ScheduleNames(
+                        [&](const Schedule& s) {
+                          return !s.splits_backward &&
+                                 (!s.unit_major || grid.pp() == 1);
+                        },
+                        "or")));
   }
   const std::vector<int64_t> blocks = BlocksOfRanks(plan);
   const int64_t most = *std::max_element(blocks.begin(), blocks.end());
