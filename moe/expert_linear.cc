@@ -16,40 +16,46 @@ Tensor OfRanks(const Tensor& own, int64_t ranks, const std::string& name) {
                        own.dtype(), MemoryCategory::kCommunication, name);
 }
 
-// As another load would.
-void TakeMemory(const Tensor& own, int64_t times, const ExpertRows& rows) {
-  if (rows.may_gather > 1 && own.device().dry()) {
-    OfRanks(own, times * rows.may_gather, rows.name);
+// What another load would take of such weights and, where they are gradients,
+// their parts: held for as long as the result is.
+Tensor TakeMemory(const Tensor& own, const ExpertRows& rows, bool gradient) {
+  if (rows.may_gather == 1 || !own.device().dry()) return own;
+  int64_t ranks = rows.may_gather;
+  if (gradient && rows.ranks_in_order > 0) {
+    // All that are sent, all that arrive, and those on the way up a tree; or
+    // three of one expert's slices.
+    ranks += rows.may_gather + rows.may_gather / rows.ranks_in_order + 4;
   }
+  return OfRanks(own, ranks, rows.name).Slice(0, own.dim(0));
 }
 
 // Each rank's part first, then their sum: what an exchange of parts makes.
 Tensor SumOfParts(const Tensor& x, const Tensor& dy, const ExpertRows& rows,
-                  const Tensor& like) {
+                  const Shape& shape, const Tensor& like) {
   const auto experts = static_cast<int64_t>(rows.from_ranks.size());
   std::vector<int64_t> begins(experts, 0);
   for (int64_t e = 1; e < experts; ++e) {
     begins[e] = begins[e - 1] + rows.counts[e - 1];
   }
   const auto ranks = static_cast<int64_t>(rows.from_ranks.front().size());
-  return SumByTree(
-      ranks, rows.ranks_in_order == 0 ? ranks : rows.ranks_in_order,
-      [&](int64_t rank) {
-        const Tensor part =
-            Tensor::Zeros(like.device(), like.shape(), like.dtype(),
-                          MemoryCategory::kWorkspace, rows.name);
-        for (int64_t e = 0; e < experts; ++e) {
-          const int64_t count[] = {rows.from_ranks[e][rank]};
-          const int64_t end = begins[e] + count[0];
-          if (count[0] > 0) {
-            GroupedMatMulAccumulate(dy.Slice(begins[e], end),
-                                    x.Slice(begins[e], end), count,
-                                    part.Slice(e, e + 1));
-          }
-          begins[e] = end;
-        }
-        return part;
-      });
+  return SumByTree(ranks,
+                   rows.ranks_in_order == 0 ? ranks : rows.ranks_in_order,
+                   [&](int64_t rank) {
+                     const Tensor part =
+                         Tensor::Zeros(like.device(), shape, like.dtype(),
+                                       MemoryCategory::kWorkspace, rows.name);
+                     for (int64_t e = 0; e < experts; ++e) {
+                       const int64_t count[] = {rows.from_ranks[e][rank]};
+                       const int64_t end = begins[e] + count[0];
+                       if (count[0] > 0) {
+                         GroupedMatMulAccumulate(dy.Slice(begins[e], end),
+                                                 x.Slice(begins[e], end), count,
+                                                 part.Slice(e, e + 1));
+                       }
+                       begins[e] = end;
+                     }
+                     return part;
+                   });
 }
 
 // This rank's share of the sum of what the ranks of `rows.weights` have for all
@@ -82,8 +88,7 @@ Tensor ExpertMatrices(const Tensor& weight) {
 Tensor ExpertWeights(const Parameter& weight, const ExpertRows& rows) {
   const Tensor own = ExpertMatrices(weight.value);
   if (rows.weights == nullptr) {
-    TakeMemory(own, /*times=*/1, rows);
-    return own;
+    return TakeMemory(own, rows, /*gradient=*/false);
   }
   const Tensor all = OfRanks(own, rows.weights->size(), rows.name);
   rows.weights->AllGather(own, all, rows.name + " weights").Wait();
@@ -94,20 +99,23 @@ void AddExpertGradient(const Tensor& x, const Tensor& dy,
                        const ExpertRows& rows, Parameter& weight) {
   const Tensor own = ExpertMatrices(weight.grad);
   if (rows.weights == nullptr) {
-    TakeMemory(own, rows.ranks_in_order == 0 ? 1 : 2, rows);
+    const Tensor held = TakeMemory(own, rows, /*gradient=*/true);
     if (rows.from_ranks.empty()) {
       GroupedMatMulAccumulate(dy, x, rows.counts, own);
     } else {
-      AddInPlace(SumOfParts(x, dy, rows, own), own);
+      AddInPlace(SumOfParts(x, dy, rows, own.shape(), own), own);
     }
     return;
   }
-  Tensor all = OfRanks(own, rows.weights->size(), rows.name);
+  Tensor all;
   if (rows.from_ranks.empty()) {
+    all = OfRanks(own, rows.weights->size(), rows.name);
     all.FillZero();
     GroupedMatMulAccumulate(dy, x, rows.counts, all);
   } else {
-    all = SumOfParts(x, dy, rows, all);
+    Shape shape = own.shape();
+    shape.set_dim(0, rows.weights->size() * own.dim(0));
+    all = SumOfParts(x, dy, rows, shape, own);
   }
   AddInPlace(SumOverRanks(all, own, rows), own);
 }
