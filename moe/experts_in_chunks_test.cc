@@ -245,26 +245,63 @@ TEST(ExpertsInChunksTest, NorToHowManyOfAnExpertsRanksRowsGo) {
   }
 }
 
+void ExpectNear(const std::vector<float>& found,
+                const std::vector<float>& expected, const char* what) {
+  ASSERT_EQ(found.size(), expected.size()) << what;
+  for (size_t i = 0; i < found.size(); ++i) {
+    ASSERT_NEAR(found[i], expected[i], 1e-5 * (1 + std::abs(expected[i])))
+        << what << ", " << i;
+  }
+}
+
+// Of weights [experts, outer, hidden, inner] a rank's slice of its expert.
+std::vector<float> SliceOf(const std::vector<float>& all, int rank, int slices,
+                           int64_t outer, int64_t inner) {
+  constexpr int64_t kHidden = 12;
+  const int64_t expert = rank / slices, width = kHidden / slices;
+  const int64_t first = rank % slices * width;
+  std::vector<float> slice;
+  for (int64_t o = 0; o < outer; ++o) {
+    const auto begin =
+        all.begin() + ((expert * outer + o) * kHidden + first) * inner;
+    slice.insert(slice.end(), begin, begin + width * inner);
+  }
+  return slice;
+}
+
+// `whole`: of ranks that have all experts, of whose weights each finds the
+// gradients of its own tokens.
+void ExpectSlicesOf(const Found& whole, const Found& shared, int slices,
+                    const char* name) {
+  constexpr int kIn = 4, kOut = 5;
+  std::vector<float> in = whole.values[0][kIn], out = whole.values[0][kOut];
+  for (int rank = 1; rank < kRanks; ++rank) {
+    const auto& values = whole.values[rank];
+    for (size_t i = 0; i < in.size(); ++i) in[i] += values[kIn][i];
+    for (size_t i = 0; i < out.size(); ++i) out[i] += values[kOut][i];
+  }
+  for (int rank = 0; rank < kRanks; ++rank) {
+    const auto& found = shared.values[rank];
+    // The result, and the gradients of x and of the routes' weights.
+    for (int tensor = 0; tensor < 3; ++tensor) {
+      ExpectNear(found[tensor], whole.values[rank][tensor], name);
+    }
+    ExpectNear(found[kIn], SliceOf(in, rank, slices, 2, kWidth), name);
+    ExpectNear(found[kOut], SliceOf(out, rank, slices, kWidth, 1), name);
+  }
+}
+
 // What a rank with all experts whole finds, but for rounding.
 TEST(ExpertsInChunksTest, SlicesAddUpToTheirExperts) {
   for (const Case& c : Cases()) {
     for (const int slices : {2, 4}) {
       const int64_t experts = kRanks / slices;
       const Found whole = RunLayer(c.routes, {}, {.experts = experts, .ep = 1});
-      const Found shared = RunLayer(
-          c.routes, {.slices = slices, .row_copies = 1, .sums_by_rank = true},
-          {.experts = experts});
-      for (int rank = 0; rank < kRanks; ++rank) {
-        // The result, and the gradients of x and of the routes' weights.
-        for (int tensor = 0; tensor < 3; ++tensor) {
-          const std::vector<float>& expected = whole.values[rank][tensor];
-          const std::vector<float>& found = shared.values[rank][tensor];
-          ASSERT_EQ(found.size(), expected.size());
-          for (size_t i = 0; i < found.size(); ++i) {
-            ASSERT_NEAR(found[i], expected[i], 1e-5)
-                << c.name << ", " << slices << " slices, tensor " << tensor;
-          }
-        }
+      for (const bool by_rank : {false, true}) {
+        ExpertExchange exchange = {.slices = slices, .sums_by_rank = by_rank};
+        if (by_rank) exchange.row_copies = 1;
+        const Found shared = RunLayer(c.routes, exchange, {.experts = experts});
+        ExpectSlicesOf(whole, shared, slices, c.name);
       }
     }
   }
