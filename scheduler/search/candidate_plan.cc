@@ -93,7 +93,7 @@ Candidate CandidateOf(const Plan& plan) {
   if (plan.has_experts()) {
     candidate.expert_move = plan.experts().move();
     candidate.row_chunks = number(plan.experts().chunks());
-    if (plan.experts().node_ranks() > 1) {
+    if (plan.experts().deduplicate()) {
       candidate.node_ranks = number(plan.experts().node_ranks());
     }
     candidate.row_copies = number(plan.experts().row_copies());

@@ -72,7 +72,7 @@ struct Candidate {
   int32_t expert_move = 0;       // Plan::Experts::Move
   int32_t row_chunks = 0;        // Plan::Experts::chunks
   int32_t row_copies = 0;        // Plan::Experts::row_copies
-  int32_t node_ranks = 0;        // the same, of a token's rows once to a node
+  int32_t node_ranks = 0;        // and deduplicate, of Plan::Experts
   bool offload = false;
   // With offload; 0: by ChooseResidentUnits, once the candidate is costed.
   int32_t resident_units = 0;

@@ -107,7 +107,7 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
     ranked.candidate.row_copies =
         static_cast<int32_t>(ranked.plan.experts().row_copies());
     ranked.candidate.node_ranks =
-        ranked.plan.experts().node_ranks() > 1
+        ranked.plan.experts().deduplicate()
             ? static_cast<int32_t>(ranked.plan.experts().node_ranks())
             : 0;
   }
