@@ -2,7 +2,7 @@
 """What a job's life costs its steps, by ratio within one run.
 
   job_life.py connections TRIREME JOB [--clients 1000] [--windows 20]
-              [--window_s 3] [--ranks N] [--set F=V ...]
+              [--window_s 10] [--ranks N] [--set F=V ...]
   job_life.py saves TRIREME JOB [--every 16] [--saves 10] [--ranks N]
               [--set F=V ...]
 
@@ -38,7 +38,7 @@ from tools.bench import strangers  # pylint: disable=wrong-import-position
 
 WARM_UP_STEPS = 3
 # What still happens because of the window before, which does not count.
-SETTLING_S = 0.3
+SETTLING_S = 1.0
 PATIENCE_S = 300
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -160,12 +160,13 @@ def measure_connections(options, folder):
         processor = {who: {False: 0.0, True: 0.0} for who in (run, siege)}
         for number in range(options.windows + 1):
             held = number % 2 == 1
+            siege.hold(held)
+            time.sleep(SETTLING_S)
             before = {who: seconds_of_processor(who.process.pid)
                       for who in processor}
             begin = time.time()
-            siege.hold(held)
             time.sleep(options.window_s)
-            windows.append((begin + SETTLING_S, time.time(), held))
+            windows.append((begin, time.time(), held))
             most = max(most, siege.open)
             for who, seconds in processor.items():
                 seconds[held] += (seconds_of_processor(who.process.pid)
@@ -190,7 +191,7 @@ def measure_connections(options, folder):
 
 
 def measure_saves(options, folder):
-    steps = (options.saves + 2) * options.every
+    steps = (options.saves + 1) * options.every
     run = Run(options, folder, [f"steps={steps}", f"checkpoint.every="
                                 f"{options.every}", "checkpoint.keep=0"])
     with contextlib.ExitStack() as stack:
@@ -233,7 +234,7 @@ def main():
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--windows", type=int, default=20)
-    parser.add_argument("--window_s", type=float, default=3)
+    parser.add_argument("--window_s", type=float, default=10)
     parser.add_argument("--every", type=int, default=16)
     parser.add_argument("--saves", type=int, default=10)
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """Connections to a job's coordinator by those who have no token.
 
-A sixth of them calls once a second and is refused; the others begin like one who
-calls, or like something else, and then say no more. Who is let go comes again
-a second later.
+A tenth of them calls once a second and is refused; the others say nothing, or begin
+like one who calls, and then say no more. Who is let go comes
+again at once.
 """
 
 import multiprocessing
@@ -11,7 +11,8 @@ import socket
 import struct
 import time
 
-AGAIN_S = 1.0
+AGAIN_S = 0.2
+BETWEEN_CALLS_S = 1.0
 LOOK_S = 0.1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -41,23 +42,17 @@ def call(stream, token):
             + frame(0, end_stream, stream, bytes(5)))
 
 
-OPENINGS = [
-    b"",
-    PREFACE + SETTINGS,
-    PREFACE[:10],
-    b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
-    # A frame of 16 MB, of which nothing comes.
-    PREFACE + SETTINGS + b"\xff\xff\xff\0\0\0\0\0\1",
-]
+OPENINGS = [b"", PREFACE[:10], PREFACE + SETTINGS]
+CALLERS = 10  # every tenth
 
 
 class Stranger:
     """One connection, again and again."""
 
     def __init__(self, number, endpoint, looking):
-        self.calls = number % (len(OPENINGS) + 1) == len(OPENINGS)
+        self.calls = number % CALLERS == 0
         self.opening = (PREFACE + SETTINGS if self.calls
-                        else OPENINGS[number % (len(OPENINGS) + 1)])
+                        else OPENINGS[number % len(OPENINGS)])
         self.endpoint, self.looking = endpoint, looking
         self.socket, self.stream, self.next = None, 1, 0.0
 
@@ -66,7 +61,7 @@ class Stranger:
         self.socket.setblocking(False)
         self.socket.connect_ex(self.endpoint)
         self.looking.register(self.socket, selectors.EVENT_WRITE, self)
-        self.stream, self.next = 1, now + AGAIN_S
+        self.stream, self.next = 1, now + BETWEEN_CALLS_S
 
     def let_go(self, now):
         if self.socket is not None:
@@ -95,13 +90,13 @@ class Stranger:
         return heard
 
     def wake(self, now):
-        """A second later."""
+        """Once it is time to."""
         if now < self.next:
             return
         if self.socket is None:
             self.connect(now)
         elif self.calls:
-            self.next = now + AGAIN_S
+            self.next = now + BETWEEN_CALLS_S
             self.say(call(self.stream, "0" * 64), now)
             self.stream += 2
 
