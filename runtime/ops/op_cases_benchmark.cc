@@ -17,6 +17,7 @@
 #include "fmt/format.h"
 #include "runtime/core/median.h"
 #include "runtime/core/status.h"
+#include "runtime/device/attention_library.h"
 #include "runtime/device/compute_device.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/op_cases_testing.h"

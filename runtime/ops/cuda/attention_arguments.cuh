@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "runtime/ops/cuda/attention_warps.cuh"
+#include "runtime/ops/cuda/elements.cuh"
 #include "runtime/ops/kernels/attention.h"
 
 namespace trireme {
@@ -89,11 +89,13 @@ struct AttentionArguments {
   }
 };
 
-// The element of a head of row `row`.
+// The element of a head of row `row`. Not by the function of that name in
+// attention_warps.cuh: through it a kernel of tiles spills registers.
 template <typename T>
 __device__ T* HeadRow(const AttentionArguments& a, const HeadsPointer& heads,
                       int64_t row, int64_t head) {
-  return HeadRow<T>(heads, row, head, a.head_dim);
+  return static_cast<T*>(heads.data) + row * heads.row_stride +
+         head * a.head_dim;
 }
 
 }  // namespace trireme

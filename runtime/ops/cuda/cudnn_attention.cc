@@ -40,18 +40,19 @@ enum Number : int64_t {
 // Elements of which 16 bytes are a multiple, in the types of these kernels.
 constexpr int64_t kAligned = 8;
 constexpr uintptr_t kAlignedBytes = 16;
-// Since when heads of the widest models are computed, by any of the GPUs.
+// Wider heads no engine has.
 constexpr int64_t kMaxHeadDim = 256;
-// From compute capability 10.0 on cuDNN's backward that it recommends adds in
-// any order.
+// From compute capability 10.0 on the deterministic engine must be asked for by
+// a number and settings that change with cuDNN's version.
 constexpr int kMostBackwardMajor = 9;
 
-// What problems have, of those that cuDNN may be asked for.
+// Whether cuDNN is asked. Of one query and one key its backward is not to be.
 bool Suits(const AttentionProblem& problem) {
   return (problem.dtype == DType::kBFloat16 ||
           problem.dtype == DType::kFloat16) &&
          !problem.masked && !problem.ranged() && !problem.unrounded &&
-         problem.head_dim % kAligned == 0 && problem.head_dim <= kMaxHeadDim;
+         problem.queries > 1 && problem.head_dim % kAligned == 0 &&
+         problem.head_dim <= kMaxHeadDim;
 }
 
 CudnnAttentionProblem ProblemOf(const AttentionProblem& problem,

@@ -1,9 +1,12 @@
 // Attention in bf16 and fp16 by cuDNN's fused kernels: forward as one operation
 // of its graphs, backward as the products, sums and exponentials that it knows
-// as attention's. Where it has no deterministic engine for a problem, and for
-// masks, unrounded results, and addresses that are no multiples of 16 bytes,
-// our own kernels compute. Both keep the same log-sum-exps, so that one pass
-// may be cuDNN's and the other ours.
+// as attention's, in the form that its own frontend asks for where results are
+// to be deterministic: the queries' gradient has no sums in memory, to which
+// blocks would add in any order. (Engines of the other form say nothing of it
+// in cuDNN 9.19: notes alone are no protection.) Where it has no engine for a
+// problem, and for masks, unrounded results, and addresses that are no
+// multiples of 16 bytes, our own kernels compute. Both keep the same
+// log-sum-exps, so that one pass may be cuDNN's and the other ours.
 
 #ifndef TRIREME_RUNTIME_OPS_CUDA_CUDNN_ATTENTION_H_
 #define TRIREME_RUNTIME_OPS_CUDA_CUDNN_ATTENTION_H_
