@@ -7,6 +7,7 @@
 #include "runtime/core/status.h"
 #include "trainer/data_config.h"
 #include "trainer/job.h"
+#include "trainer/model_parameters.h"
 
 namespace trireme {
 namespace {
@@ -174,7 +175,7 @@ absl::Status FillTrain(TrainConfig& train, const Init& init) {
           "train.layers: found none, expected the layers that train");
     }
     train.add_layers("blocks.*");
-    if (train.except().empty()) train.add_except("*.modulation");
+    if (train.except().empty()) train.add_except(kLeftOutByDefault);
   }
   if (train.frozen() == TrainConfig::FROZEN_UNSPECIFIED) {
     train.set_frozen(TrainConfig::FULL);

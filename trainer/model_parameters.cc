@@ -78,7 +78,9 @@ absl::Status CheckTrained(const ModelFamily& family,
   };
   const bool parameters_too = trained.kind == TrainedParameters::Kind::kLayers;
   RETURN_IF_ERROR(check("train.layers", trained.layers, parameters_too));
-  RETURN_IF_ERROR(check("train.except", trained.except, parameters_too));
+  std::vector<std::string> except = trained.except;
+  std::erase(except, kLeftOutByDefault);
+  RETURN_IF_ERROR(check("train.except", except, parameters_too));
   if (ParametersOf(family, trained).trained_elements > 0) {
     return absl::OkStatus();
   }

@@ -16,6 +16,10 @@
 
 namespace trireme {
 
+// What adapters leave out where a job names no layers: those of models that
+// have such layers.
+inline constexpr char kLeftOutByDefault[] = "*.modulation";
+
 struct ParameterList {
   std::vector<NamedShape> all;  // logical tensors, factors of adapters included
   std::vector<StoredAdapter> adapters;

@@ -171,6 +171,11 @@ expect_in sample.txt "given back of 2 held-out shapes: volume IoU "
 "$trireme" sample sparse --checkpoint sparse_fewer/checkpoints/step_00000001 \
   --out of_fewer.png > sample.txt
 expect_in sample.txt "given back of 2 held-out shapes: volume IoU "
+# Adapters of all its blocks, which have no modulations to leave out.
+"$trireme" train sparse.textproto --out sparse_adapted --set steps=1 \
+  --set 'init={weights: "sparse/checkpoints/step_00000040"}' \
+  --set 'train={parameters: ADAPTERS rank: 2}' > train.txt
+expect_in train.txt "of adapters of rank 2"
 
 # A generator of voxels near the surface draws at those of held-out shapes.
 cat > places.textproto <<'JOB'
