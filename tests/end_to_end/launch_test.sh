@@ -29,6 +29,12 @@ if "$trireme" launch job.textproto --ranks 2 --check \
 fi
 expect_in check.txt "host $(hostname): data: "
 
+echo "== a model that names classes, of which only the ranks know how many"
+"$trireme" launch job.textproto --ranks 2 --out named --set steps=1 \
+  --set 'model={swin {hidden: 16 patch: 2 mlp_ratio: 2
+    stages {blocks: 2 heads: 2} stages {blocks: 2 heads: 4}}}' > named.txt
+[[ -e named/checkpoints/step_00000001 ]] || fail "$(cat named.txt)"
+
 echo "== hosts that nobody reaches are named, in seconds"
 mkdir agent
 printf '#!/bin/sh\necho "no route to $1"\nexit 255\n' > agent/ssh
