@@ -178,7 +178,7 @@ expect_in sample.txt "given back of 2 held-out shapes: volume IoU "
 expect_in train.txt "of adapters of rank 2"
 
 # A generator of voxels near the surface draws at those of held-out shapes.
-cat > places.textproto <<'JOB'
+cat > at_cells.textproto <<'JOB'
 model { sparse_dit { preset: TINY hidden: 32 heads: 2 key_heads: 2 layers: 2 } }
 data {
   shapes { path: "voxels" voxels { resolution: 16 patch: 2 tokens: 512 } }
@@ -190,9 +190,9 @@ optimizer { learning_rate: 1e-3 ema_decay: 0.9 }
 precision: FP32
 sample { steps: 2 per_class: 1 }
 JOB
-"$trireme" launch places.textproto --ranks 2 --out places > train.txt
-expect_in train.txt "2 shapes: places/samples/step_00000006.png"
-"$trireme" sample places --out at_places.png --evaluate 2 > sample.txt
+"$trireme" launch at_cells.textproto --ranks 2 --out at_cells > train.txt
+expect_in train.txt "2 shapes: at_cells/samples/step_00000006.png"
+"$trireme" sample at_cells --out at_places.png --evaluate 2 > sample.txt
 expect_in sample.txt "to 2 held-out ones: MMD "
 expect_in sample.txt "drawn at the voxels of such shapes"
 [[ $(ls at_places) == $'00_ball_0.glb\n01_block_0.glb' ]] ||
