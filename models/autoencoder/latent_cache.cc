@@ -6,6 +6,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "fmt/format.h"
 #include "models/data/shard_writer.h"
 #include "models/data/webdataset.h"
@@ -310,15 +313,25 @@ class Writer {
 
 absl::StatusOr<LatentCache> ReadLatentCache(const std::string& folder) {
   ASSIGN_OR_RETURN(LatentCache cache, ReadDescription(folder));
-  int64_t missing = 0;
-  for (int64_t shard = 0; shard < cache.shards(); ++shard) {
-    missing += !Exists(ShardPath(folder, shard));
+  // Those that are there are counted: the description may say any number.
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(folder));
+  int64_t found = 0;
+  for (const std::string& name : names) {
+    absl::string_view digits = name;
+    int64_t shard = -1;
+    if (!absl::ConsumePrefix(&digits, "shard-") ||
+        !absl::ConsumeSuffix(&digits, ".tar") ||
+        !absl::SimpleAtoi(digits, &shard) || shard < 0 ||
+        shard >= cache.shards()) {
+      continue;
+    }
+    found += ShardPath(folder, shard) == folder + "/" + name;
   }
-  if (missing == 0) return cache;
+  if (found == cache.shards()) return cache;
   return FailedPrecondition(
       "{}: found {} of {} shards, expected all: the command that wrote them "
       "(trireme data --latents) goes on where it stopped",
-      folder, cache.shards() - missing, cache.shards());
+      folder, found, cache.shards());
 }
 
 absl::StatusOr<LatentCacheSummary> WriteLatentCache(
