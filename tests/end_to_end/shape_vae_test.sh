@@ -166,7 +166,7 @@ expect_in sample.txt "given back of 2 held-out shapes: volume IoU "
 [[ $(head -c 4 voxels_back/00_*.glb) == glTF ]] || fail "no mesh: $(ls voxels_back)"
 # By the weights of a run whose shapes have fewer voxels.
 "$trireme" train sparse.textproto --out sparse_fewer --set steps=1 \
-  --set data.shapes.voxels.tokens=2500 \
+  --set data.shapes.voxels.tokens=1400 \
   --set 'data.shapes.voxels.coarser_tokens=[500]' > train.txt
 "$trireme" sample sparse --checkpoint sparse_fewer/checkpoints/step_00000001 \
   --out of_fewer.png > sample.txt
@@ -182,7 +182,7 @@ cat > at_cells.textproto <<'JOB'
 model { sparse_dit { preset: TINY hidden: 32 heads: 2 key_heads: 2 layers: 2 } }
 data {
   shapes { path: "voxels" voxels { resolution: 16 patch: 2 tokens: 512 } }
-  held_out: 2
+  held_out: 3
 }
 global_batch: 4
 steps: 6
@@ -192,8 +192,8 @@ sample { steps: 2 per_class: 1 }
 JOB
 "$trireme" launch at_cells.textproto --ranks 2 --out at_cells > train.txt
 expect_in train.txt "2 shapes: at_cells/samples/step_00000006.png"
-"$trireme" sample at_cells --out at_places.png --evaluate 2 > sample.txt
-expect_in sample.txt "to 2 held-out ones: MMD "
+"$trireme" sample at_cells --out at_places.png --evaluate 3 > sample.txt
+expect_in sample.txt "to 3 held-out ones: MMD "
 expect_in sample.txt "drawn at the voxels of such shapes"
 [[ $(ls at_places) == $'00_ball_0.glb\n01_block_0.glb' ]] ||
   fail "found $(ls at_places)"
