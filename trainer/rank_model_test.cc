@@ -459,6 +459,36 @@ TEST(RankModelTest, AGradientThatIsNotFiniteLeavesTheWeights) {
   EXPECT_EQ(weights(), before);
 }
 
+// What saves the state of the step before copies it until then.
+TEST(RankModelTest, TheStateIsThatOfTheStepBeforeUntilItsUpdate) {
+  OneRank rank(SmallSetup());
+  ASSERT_TRUE(rank.built.ok());
+  const auto state = [&] {
+    std::vector<std::vector<float>> values;
+    for (const auto& parts :
+         {rank.model().MasterParts(), rank.model().MomentParts(false),
+          rank.model().MomentParts(true)}) {
+      for (const TensorPart& part : parts) {
+        values.push_back(part.local.ToVector<float>());
+      }
+    }
+    return values;
+  };
+  for (const int64_t step : {1, 2}) {
+    const auto before = state();
+    int times = 0;
+    StepOptions options{.step = step, .learning_rate = 1e-2};
+    options.admits = [&](double, double) {
+      ++times;
+      EXPECT_EQ(state(), before);
+      return true;
+    };
+    ASSERT_TRUE(rank.model().Step(GrayBatch(rank.device, 8), options).ok());
+    EXPECT_EQ(times, 1);
+    EXPECT_NE(state(), before);
+  }
+}
+
 TEST(RankModelTest, AStepThatIsNotAdmittedLeavesNoTrace) {
   OneRank rank(SmallSetup()), other(SmallSetup());
   ASSERT_TRUE(rank.built.ok() && other.built.ok());

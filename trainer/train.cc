@@ -232,7 +232,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
       SaverOptions{.folder = folder.checkpoints(),
                    .keep = job.checkpoint().keep(),
                    .free_bytes = device->on_host() ? left - reserved : left,
-                   .copies = copies.get()});
+                   .copies = copies.get(),
+                   .behind_next_step = true});
   RETURN_IF_ERROR(saver->DropCopiesAfter(done));
   const MemoryStatistics predicted = PredictedMemory(*model, *saver);
   std::optional<DriveWear> wear;

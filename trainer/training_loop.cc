@@ -114,6 +114,10 @@ absl::Status TrainingLoop::Step(Device& device) {
   step.step = progress_.step;
   step.learning_rate = run_.setup.learning_rate.At(progress_.step);
   step.processor_threads = collector_.processor_threads();
+  step.admits = [this](double, double) {
+    saver_.Settle();
+    return true;
+  };
   if (options_.trace && nth_step() >= kFirstTracedStep &&
       nth_step() <= kLastTracedStep) {
     step.trace = &end_.trace;

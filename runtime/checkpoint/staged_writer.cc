@@ -54,7 +54,6 @@ void StagedWriter::Begin(std::string path,
 
 void StagedWriter::Append(const std::string& name, const Tensor& tensor) {
   const auto* const source = static_cast<const std::byte*>(tensor.raw_data());
-  Stream& stream = tensor.device().stream();
   const int64_t capacity = buffer_.bytes();
   // Two pieces at least, so that one is copied while another is written.
   const int64_t most = std::clamp<int64_t>(capacity / 2, 1, kMostPieceBytes);
@@ -68,8 +67,13 @@ void StagedWriter::Append(const std::string& name, const Tensor& tensor) {
     const int64_t bytes =
         std::min({most, free, capacity - head_, tensor.bytes() - done});
     std::byte* const piece = data_ + head_;
-    stream.CopyBytes(piece, source + done, bytes);
-    stream.Synchronize();
+    if (tensor.device().on_host()) {
+      // Whatever its streams are at meanwhile.
+      std::memcpy(piece, source + done, bytes);
+    } else {
+      tensor.device().stream().CopyBytes(piece, source + done, bytes);
+      tensor.device().stream().Synchronize();
+    }
     Give({.run = [this, name, piece,
                   bytes] { return file_->Append(name, piece, bytes); },
           .bytes = bytes});

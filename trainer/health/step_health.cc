@@ -72,7 +72,8 @@ absl::StatusOr<GlobalStepResult> StepHealth::Step(const Batch& batch,
   StepOptions judged = options;
   judged.admits = [&](double loss, double gradient_norm) {
     trouble = judge_.Check(options.step, loss, gradient_norm);
-    return trouble.ok();
+    return trouble.ok() &&
+           (!options.admits || options.admits(loss, gradient_norm));
   };
   ASSIGN_OR_RETURN(const GlobalStepResult result, model_.Step(batch, judged));
   verdict_ = judge_.Decide(options.step, result.loss, trouble);

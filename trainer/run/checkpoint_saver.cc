@@ -4,6 +4,7 @@
 #include <chrono>
 #include <filesystem>
 #include <limits>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -113,9 +114,10 @@ absl::Status CheckpointSaver::Start(const TrainingProgress& progress,
   if (on_disk) {
     communicators.control().Broadcast(path_, "the checkpoint's folder");
   }
+  const bool behind = CopiesBehind();
   const absl::Status written = Write();
   // A rank whose state does not fit aside takes as long as its disk does.
-  AwaitAllPatiently(communicators.world(), "checkpoint");
+  if (!behind) AwaitAllPatiently(communicators.world(), "checkpoint");
   seconds_ +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
@@ -124,9 +126,31 @@ absl::Status CheckpointSaver::Start(const TrainingProgress& progress,
   return absl::OkStatus();
 }
 
+// The same on every rank: else one that waits for its disk would keep others
+// waiting in the middle of a step. What lies on a drive is there by turns.
+bool CheckpointSaver::CopiesBehind() {
+  if (!behind_.has_value()) {
+    int64_t hindered = !options_.behind_next_step ||
+                       staging_bytes() < state_bytes_ ||
+                       model_.streamer() != nullptr;
+    model_.context().communicators().control().Max(std::span(&hindered, 1),
+                                                   "checkpoint's memory");
+    behind_ = hindered == 0;
+  }
+  return *behind_;
+}
+
+void CheckpointSaver::Settle() {
+  if (!copying_.valid()) return;
+  const auto start = std::chrono::steady_clock::now();
+  copying_.get();
+  DropParts();
+  seconds_ +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
+}
+
 absl::Status CheckpointSaver::Write() {
-  // On another host a folder may be seen later than it was made.
-  writer_->Then([path = path_] { return MakeDirectories(path); });
   for (Set& set : sets_) {
     if (set.file.has_value()) {
       set.file->parts = WrittenParts(model_.grid(), set.parts(model_));
@@ -140,6 +164,22 @@ absl::Status CheckpointSaver::Write() {
         control.Broadcast(set.file->index, "checkpoint's index");
       }
     }
+  }
+  if (CopiesBehind()) {
+    copying_ = std::async(std::launch::async, [this] { CopyFiles(); });
+    return absl::OkStatus();
+  }
+  CopyFiles();
+  DropParts();
+  // What was read of a drive that has failed is in no checkpoint.
+  writer_->Then([status = model_.status()] { return status; });
+  return absl::OkStatus();
+}
+
+void CheckpointSaver::CopyFiles() {
+  // On another host a folder may be seen later than it was made.
+  writer_->Then([path = path_] { return MakeDirectories(path); });
+  for (Set& set : sets_) {
     StoredFile& file = *set.file;
     if (!file.name.empty()) {
       std::vector<SafetensorsEntry> entries;
@@ -152,15 +192,18 @@ absl::Status CheckpointSaver::Write() {
       }
       writer_->End();
     }
-    file.parts.clear();
   }
-  // What was read of a drive that has failed is in no checkpoint.
-  writer_->Then([status = model_.status()] { return status; });
-  return absl::OkStatus();
+}
+
+void CheckpointSaver::DropParts() {
+  for (Set& set : sets_) {
+    if (set.file.has_value()) set.file->parts.clear();
+  }
 }
 
 absl::Status CheckpointSaver::Advance() {
   CHECK(pending());
+  Settle();
   const auto written = writer_->Finish();
   const absl::Status verdict = Agree(written.status());
   if (!verdict.ok() || phase_ == Phase::kCommitting) {
@@ -262,6 +305,7 @@ absl::Status CheckpointSaver::DropCopiesAfter(int64_t step) {
 }
 
 absl::Status CheckpointSaver::Finish() {
+  Settle();
   const auto start = std::chrono::steady_clock::now();
   Communicators& communicators = model_.context().communicators();
   absl::Status status;

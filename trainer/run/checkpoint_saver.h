@@ -6,6 +6,7 @@
 #define TRIREME_TRAINER_RUN_CHECKPOINT_SAVER_H_
 
 #include <cstdint>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -33,6 +34,9 @@ struct SaverOptions {
   int64_t free_bytes = 0;
   // Where copies in memory go; outlives the saver. Null: there are none.
   MemoryCopies* copies = nullptr;
+  // The state is copied while the next step computes, where all of it fits
+  // aside: whoever trains calls Settle before it changes.
+  bool behind_next_step = false;
 };
 
 // Of what this rank writes of the model's state.
@@ -47,16 +51,19 @@ class CheckpointSaver {
 
   enum class Place { kDisk, kMemory };
 
-  // Copies the state at `progress`; returns when training may go on. The save
-  // before has come to its end. The same status on every rank.
+  // Copies the state at `progress`, or begins to (behind_next_step); returns
+  // when training may go on. The save before has come to its end. The same
+  // status on every rank.
   absl::Status Start(const TrainingProgress& progress,
                      Place place = Place::kDisk);
+  // Returns when the state may change. Not collective.
+  void Settle();
 
   // A save was started and has not come to its end. The same on every rank; not
   // collective.
   bool pending() const { return phase_ != Phase::kNone; }
   // This rank is at work on it. Not collective.
-  bool Busy() const { return !writer_->Idle(); }
+  bool Busy() const { return copying_.valid() || !writer_->Idle(); }
   // To be called when a save is pending and no rank is busy: brings it a step
   // on, the last of which ends it. The same status on every rank; an error ends
   // it, and there is no new checkpoint.
@@ -91,7 +98,10 @@ class CheckpointSaver {
 
   bool leader() const;
   absl::Status Agree(const absl::Status& status);
+  bool CopiesBehind();
   absl::Status Write();
+  void CopyFiles();
+  void DropParts();
   // What each rank has written: on every rank of a copy in memory, else on
   // rank 0.
   void GatherFiles(const std::map<std::string, CheckpointFile>& written);
@@ -104,6 +114,7 @@ class CheckpointSaver {
   const int64_t state_bytes_;
   int64_t device_bytes_ = 0;
   std::unique_ptr<CpuDevice> host_;
+  std::optional<bool> behind_;  // CopiesBehind, once it is known
 
   Phase phase_ = Phase::kNone;
   TrainingProgress progress_;
@@ -120,6 +131,8 @@ class CheckpointSaver {
   double seconds_ = 0;
   // Its thread uses what is above.
   std::unique_ptr<StagedWriter> writer_;
+  // CopyFiles, which uses the writer, until Settle.
+  std::future<void> copying_;
 };
 
 }  // namespace trireme
