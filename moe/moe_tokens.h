@@ -25,7 +25,8 @@ struct MoeTokens {
   // samples: nothing is learnt, there are no losses and no noise.
   int64_t of_sample = 0;
   int64_t global_batch = 0;
-  // What keys the samples' random numbers (models/batch.h).
+  // What keys the samples' random numbers (models/batch.h); negative where
+  // held-out samples are measured.
   int64_t step = 0;
   std::vector<uint64_t> samples;
   // Each sample's kind, below kRouteKinds or kNoRouteKind; empty: all routes

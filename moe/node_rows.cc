@@ -157,9 +157,11 @@ NodeRows::NodeRows(const Communicators& communicators, RowCounts counts,
   const bool dry = device.dry();
   tokens_ = Indices(device, std::move(going),
                     dry ? at.n * num_tokens : SumOf(sent_), name);
-  passed_on_ =
-      Indices(device, std::move(passed_on),
-              dry ? std::max({passing, rows, capacity}) : passing, name);
+  passed_on_ = Indices(device, std::move(passed_on),
+                       dry ? std::max({passing, rows, capacity,
+                                       std::min(at.n * rows, at.m * capacity)})
+                           : passing,
+                       name);
 }
 
 Tensor NodeRows::Spread(const Tensor& x) const {

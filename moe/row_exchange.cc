@@ -52,9 +52,13 @@ void InTwoSteps(const Communicators& communicators, const RowCounts& counts,
   const int64_t n = counts.ranks() / m;
   const int64_t node = rank / m;
   const int64_t place = rank % m;
-  // On a dry device as many as may pass through.
+  // On a dry device as many as may pass through: what the ranks of this place
+  // send, or those of this node may receive.
   const int64_t room =
-      rows.device().dry() ? std::max(rows.dim(0), received.dim(0)) : 0;
+      rows.device().dry()
+          ? std::max({rows.dim(0), received.dim(0),
+                      std::min(n * rows.dim(0), m * received.dim(0))})
+          : 0;
 
   std::vector<int64_t> by_receiver;
   Share in_node{.sent = std::vector<int64_t>(m, 0),

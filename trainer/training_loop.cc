@@ -123,6 +123,8 @@ absl::Status TrainingLoop::Step(Device& device) {
     step.trace = &end_.trace;
   }
   ASSIGN_OR_RETURN(const GlobalStepResult result, health_.Step(batch, step));
+  // A step that is left out has not waited for what is being copied.
+  saver_.Settle();
   batch = Batch();
 
   const bool simulate = nth_step() == 1 || progress_.step == steps_ ||

@@ -57,6 +57,7 @@ std::vector<Way> WaysOf(const ExpertExchange& exchange, int ep) {
         continue;
       }
       for (const int chunks : kChunks) {
+        if (exchange.deduplicates && chunks > 1) continue;
         std::string name = "rows";
         if (copies < exchange.slices) name += fmt::format(" to {}", copies);
         if (by_nodes) name += " by nodes";

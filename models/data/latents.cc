@@ -108,9 +108,11 @@ absl::Status ParseLatents(std::string_view bytes, const LatentFormat& format,
   std::memcpy(values.data(), bytes.data() + sizeof(Header),
               values.size() * sizeof(float));
   sample.voxels.resize(places);
-  std::memcpy(sample.voxels.data(),
-              bytes.data() + bytes.size() - places * sizeof(int32_t),
-              places * sizeof(int32_t));
+  if (places > 0) {
+    std::memcpy(sample.voxels.data(),
+                bytes.data() + bytes.size() - places * sizeof(int32_t),
+                places * sizeof(int32_t));
+  }
   RETURN_IF_ERROR(CheckVoxels(sample.voxels, format.lattice));
   sample.latents.size = size;
   sample.latents.mean.reserve(elements);

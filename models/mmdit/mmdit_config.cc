@@ -142,6 +142,12 @@ absl::Status ResolvePositions(const Mmdit& mmdit, MmditConfig& config) {
         "SINCOS",
         config.hidden);
   }
+  if (config.views > 1 && config.hidden < 6) {
+    return InvalidArgument(
+        "model.mmdit.hidden: found {}, expected at least 6: a sine and a "
+        "cosine for views, rows and columns",
+        config.hidden);
+  }
   if (mmdit.has_position_table()) {
     config.position_table = mmdit.position_table();
   }

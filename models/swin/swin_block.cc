@@ -206,7 +206,9 @@ ShardedVariable SwinBlock::Forward(ForwardContext& context,
                                    const ShardedVariable& x) const {
   const ShardedVariable merged = merging_ == nullptr ? x : Merge(context, x);
   const auto sometimes = [&](const DropPath& drop, const ShardedVariable& y) {
-    return routed.global_batch == 0
+    // Held-out samples are measured at a negative step; what is drawn has no
+    // batch.
+    return routed.global_batch == 0 || routed.step < 0
                ? y
                : drop.Forward(context, routed.step, routed.samples, y);
   };

@@ -26,7 +26,7 @@
 
 namespace trireme {
 
-// Used by one thread.
+// Used by one thread at a time.
 class StagedWriter {
  public:
   // `buffer`: a tensor of a device of the host that is not dry; its bytes are

@@ -103,7 +103,8 @@ VoxelWindows WindowVoxels(const Tensor& voxels, bool shifted) {
              });
   if (voxels.device().dry()) {
     for (int64_t i = 0; i < rows; i += kTypicalWindow) offsets.push_back(i);
-    offsets.push_back(rows);
+    // As many as there may be, where most rows are padding: they take memory.
+    offsets.resize(rows + 1, rows);
   }
   windows.offsets =
       std::make_shared<const std::vector<int64_t>>(std::move(offsets));

@@ -304,6 +304,10 @@ absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
     return PlanFieldError("experts.deduplicate", "true",
                           "false with chunks: a token's rows go in several");
   }
+  if (plan.experts().deduplicate() && shadowed > 0) {
+    return PlanFieldError("experts.deduplicate", "true",
+                          "false with shadowed: rows then go in parts");
+  }
   RETURN_IF_ERROR(ValidateRowCopies("experts.row_copies",
                                     plan.experts().row_copies(),
                                     plan.experts().move(), plan, context));
@@ -322,6 +326,10 @@ absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
                       below, ep));
     }
     below = choice.max_load();
+    if (plan.experts().deduplicate() && choice.chunks() > 1) {
+      return PlanFieldError("experts.choices.chunks", choice.chunks(),
+                            "1 with deduplicate: a token's row goes once");
+    }
     if (choice.move() != Plan::Experts::ROWS &&
         choice.move() != Plan::Experts::WEIGHTS) {
       return PlanFieldError("experts.choices.move",

@@ -1,9 +1,11 @@
 // A checkpoint holds logical tensors: how data-parallel ranks shared them when
 // it was written, and how they share them when it is read, must not show.
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "gtest/gtest.h"
 #include "parallel/stored_tensors.h"
@@ -118,6 +120,11 @@ TEST(ShardingCheckpointTest, TensorsAreTheSameUnderEverySharding) {
   }
 }
 
+// So small a state would be copied long before anything changes.
+void LongAfterTheStep() {
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+}
+
 // By checkpoint, the tensors of a run that saves after each of its steps.
 std::map<std::string, std::map<std::string, std::string>> SavedAfterEach(
     const GridCase& grid, bool behind_next_step) {
@@ -134,13 +141,15 @@ std::map<std::string, std::map<std::string, std::string>> SavedAfterEach(
         CHECK_OK(model.status());
         CheckpointSaver saver(**model, {.folder = folder,
                                         .free_bytes = 1 << 24,
-                                        .behind_next_step = behind_next_step});
+                                        .behind_next_step = behind_next_step,
+                                        .before_copy = LongAfterTheStep});
         for (int64_t step = 1; step <= kSteps; ++step) {
           const auto batch = RandomBatches(setup)(
               device, step, (*model)->first_sample(), (*model)->local_batch());
           CHECK_OK(batch.status());
           StepOptions options{.step = step, .learning_rate = 1e-2};
           options.admits = [&](double, double) {
+            if (behind_next_step && step > 1) CHECK(saver.Busy());
             saver.Settle();
             return true;
           };

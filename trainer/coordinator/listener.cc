@@ -72,7 +72,11 @@ int ListenAt(const addrinfo& info, int& port) {
   // Connections have it of the socket that they come to.
   setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
   if (info.ai_family == AF_INET6) {
-    setsockopt(server, IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof(yes));
+    // [::] is every address of this machine.
+    const auto* const address =
+        reinterpret_cast<const sockaddr_in6*>(info.ai_addr);
+    const int only = IN6_IS_ADDR_UNSPECIFIED(&address->sin6_addr) ? 0 : 1;
+    setsockopt(server, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only));
   }
   sockaddr_storage bound{};
   socklen_t size = sizeof(bound);
@@ -133,7 +137,7 @@ void Listener::Run(const std::function<void(int socket)>& take) {
           accept4(look[i].fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (client >= 0) {
         take(client);
-      } else if (errno == EMFILE || errno == ENFILE) {
+      } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         poll(look.data(), 1, kRestMs);
       }
     }

@@ -188,7 +188,7 @@ void MetricsServer::Run() {
     if (client >= 0) {
       clients.emplace_back(client);
     } else {
-      full = errno == EMFILE || errno == ENFILE;
+      full = errno != EAGAIN && errno != EINTR && errno != ECONNABORTED;
     }
   }
 }

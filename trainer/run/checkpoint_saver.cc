@@ -127,12 +127,13 @@ absl::Status CheckpointSaver::Start(const TrainingProgress& progress,
 }
 
 // The same on every rank: else one that waits for its disk would keep others
-// waiting in the middle of a step. What lies on a drive is there by turns.
+// waiting in the middle of a step. What lies on a drive is there by turns; a
+// device that is not the host's is given work by one thread alone.
 bool CheckpointSaver::CopiesBehind() {
   if (!behind_.has_value()) {
-    int64_t hindered = !options_.behind_next_step ||
-                       staging_bytes() < state_bytes_ ||
-                       model_.streamer() != nullptr;
+    int64_t hindered =
+        !options_.behind_next_step || !model_.context().device().on_host() ||
+        staging_bytes() < state_bytes_ || model_.streamer() != nullptr;
     model_.context().communicators().control().Max(std::span(&hindered, 1),
                                                    "checkpoint's memory");
     behind_ = hindered == 0;
@@ -166,7 +167,10 @@ absl::Status CheckpointSaver::Write() {
     }
   }
   if (CopiesBehind()) {
-    copying_ = std::async(std::launch::async, [this] { CopyFiles(); });
+    copying_ = std::async(std::launch::async, [this] {
+      if (options_.before_copy) options_.before_copy();
+      CopyFiles();
+    });
     return absl::OkStatus();
   }
   CopyFiles();

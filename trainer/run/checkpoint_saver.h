@@ -6,6 +6,7 @@
 #define TRIREME_TRAINER_RUN_CHECKPOINT_SAVER_H_
 
 #include <cstdint>
+#include <functional>
 #include <future>
 #include <map>
 #include <memory>
@@ -37,6 +38,8 @@ struct SaverOptions {
   // The state is copied while the next step computes, where all of it fits
   // aside: whoever trains calls Settle before it changes.
   bool behind_next_step = false;
+  // For tests: called before the state is copied behind a step.
+  std::function<void()> before_copy;
 };
 
 // Of what this rank writes of the model's state.

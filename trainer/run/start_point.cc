@@ -162,8 +162,10 @@ absl::StatusOr<StartPoint> ChooseStart(const TrainOptions& options,
   }
   // Rank 0 reads all of a checkpoint, which takes what it takes.
   AwaitAllPatiently(everyone, "choosing a checkpoint");
-  int64_t whole =
-      leader && found.ok() && found->has_value() ? (*found)->step : -1;
+  int64_t whole = -1;
+  if (leader && found.ok() && found->has_value()) whole = (*found)->step;
+  // Whoever may not go on from a whole one is told so.
+  if (!found.ok() && !absl::IsDataLoss(found.status())) whole = on_disk;
   control.Max(std::span(&whole, 1), "newest whole checkpoint");
   // A copy that is older than what is damaged may be newer than what is not.
   if (whole < on_disk) {

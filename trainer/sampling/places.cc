@@ -41,11 +41,15 @@ absl::StatusOr<std::vector<Sample>> PromptsOf(
   std::vector<Sample> asked = prompts;
   for (Sample& prompt : asked) {
     prompt.voxels.clear();
-    const bool has_class =
-        prompt.class_id >= 0 && places.setup.family->num_classes() > 0;
-    if (!has_class) {
+    if (places.setup.family->num_classes() == 0) {
       prompt.class_id = -1;
       continue;
+    }
+    if (prompt.class_id < 0) {
+      return InvalidArgument(
+          "places: found {}, which draws for classes, expected a run without "
+          "them: the model draws for none",
+          run);
     }
     const std::string& name = drawn.class_names.at(prompt.class_id);
     const auto found =

@@ -258,7 +258,9 @@ absl::StatusOr<CudnnPlan> CudnnGraph::Plan(const CudnnDescriptor& gpu) {
         cudnnBackendGetAttribute(
             plan.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
             CUDNN_TYPE_INT64, 1, &values, &bytes) != CUDNN_STATUS_SUCCESS) {
-      reason = plan.status();
+      reason = plan.status().ok()
+                   ? Internal("cuDNN does not say what its plan needs")
+                   : plan.status();
       continue;
     }
     return CudnnPlan(std::move(plan), bytes);
