@@ -33,8 +33,9 @@ constexpr int64_t kHeights[] = {8, 8, 6, 4, 8, 6, 8, 4, 8, 6, 8, 6,
 // Latents of random means, drawn anew by whoever reads them.
 class SizedLatents final : public Dataset {
  public:
-  explicit SizedLatents(const PictureSize& first, int64_t channels)
-      : width_(first.width), channels_(channels) {}
+  // `alike`: all of the first size.
+  SizedLatents(const PictureSize& first, int64_t channels, bool alike)
+      : first_(first), channels_(channels), alike_(alike) {}
 
   int64_t size() const override { return std::size(kHeights); }
   int64_t num_classes() const override { return 10; }
@@ -49,7 +50,8 @@ class SizedLatents final : public Dataset {
     sample.text_width = 6;
     sample.text_tokens.assign(sample.text_count * 6, 0.1F * index);
     if (!parts.image) return sample;
-    sample.latents.size = {kHeights[index], width_};
+    sample.latents.size = {alike_ ? first_.height : kHeights[index],
+                           first_.width};
     const int64_t elements = channels_ * sample.latents.size.pixels();
     sample.latents.mean.resize(elements);
     sample.latents.deviation.assign(elements, 0.5F);
@@ -59,8 +61,9 @@ class SizedLatents final : public Dataset {
   }
 
  private:
-  int64_t width_;
+  PictureSize first_;
   int64_t channels_;
+  bool alike_;
 };
 
 // Voxels, and sequences of tokens, as many as the model has at most or fewer.
@@ -105,14 +108,19 @@ class UnlikeSamples final : public Dataset {
 };
 
 std::unique_ptr<Dataset> HeldOut(const TrainingSetup& setup) {
+  const Shape shape = setup.family->samples().shape;
+  if (setup.family->classifies()) {
+    return std::make_unique<SizedLatents>(
+        PictureSize{shape.dim(1), shape.dim(2)}, shape.dim(0), /*alike=*/true);
+  }
   if (setup.buckets.empty()) {
     return std::make_unique<UnlikeSamples>(*setup.family);
   }
   std::vector<PictureSize> sizes;
   for (const SizedFamily& sized : setup.buckets) sizes.push_back(sized.size);
   auto dataset =
-      PutIntoBuckets(std::make_unique<SizedLatents>(
-                         sizes.front(), setup.family->samples().shape.dim(0)),
+      PutIntoBuckets(std::make_unique<SizedLatents>(sizes.front(), shape.dim(0),
+                                                    /*alike=*/false),
                      sizes, SmallerPictures::kRefuse);
   CHECK_OK(dataset.status());
   return *std::move(dataset);
@@ -229,6 +237,14 @@ TEST(ValidationTest, AnotherBatchMeasuresTheSame) {
   for (const int64_t batch : {1, 2, 16}) {
     ExpectNear(Measure(Sized({.batch = batch}), 0), expected, 1e-9);
   }
+}
+
+// Branches are left out of samples that train, of no others.
+TEST(ValidationTest, NothingIsLeftOutOfHeldOutSamples) {
+  GridCase grid{.batch = 4, .swin = true};
+  const Measured expected = Measure(grid, 0);
+  grid.drop_path = 0.5;
+  EXPECT_EQ(Measure(grid, 0).loss, expected.loss);
 }
 
 // A mean of the means of batches would let a short sample count for more in one
