@@ -8,8 +8,8 @@ namespace trireme {
 
 absl::StatusOr<std::vector<CudaGpu>> FindCudaGpus() {
   return FailedPrecondition(
-      "this program was built without CUDA (./dev build makes one with it, "
-      "where there is a toolkit)");
+      "no GPU can be used: this program was built without CUDA (./dev build "
+      "makes one with it, where there is a toolkit)");
 }
 
 int64_t FreeBytesOfCudaGpu(int) {
