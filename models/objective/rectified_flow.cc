@@ -174,8 +174,11 @@ absl::StatusOr<RectifiedFlowConfig> ResolveRectifiedFlow(
   if (flow.has_dynamic_shift()) {
     ASSIGN_OR_RETURN(config.shift, DynamicShiftOf(flow, tokens));
   }
-  RETURN_IF_ERROR(CheckRange("objective.rectified_flow.mode_scale",
-                             config.mode_scale, -1, kMostModeScale));
+  if (!(config.mode_scale >= -1 && config.mode_scale <= kMostModeScale)) {
+    return InvalidArgument(
+        "objective.rectified_flow.mode_scale: found {}, expected -1 to {:.4f}",
+        config.mode_scale, kMostModeScale);
+  }
   if (flow.has_condition_drop()) config.condition_drop = flow.condition_drop();
   if (!(config.logit_stddev > 0 && config.logit_stddev <= 100)) {
     return InvalidArgument(

@@ -555,7 +555,7 @@ std::vector<OpCase> SparseVoxels() {
          // Of each set another part counts.
          std::vector<int32_t> kind;
          for (int32_t row = 0; row < 3 * 230; ++row) {
-           kind.push_back(row * row % (3 + row / 230) - 1);
+           kind.push_back(row % (3 + row / 230) - 1);
          }
          const Tensor kinds =
              Tensor::FromValues<int32_t>(x.device(), {3, 230}, kind);
