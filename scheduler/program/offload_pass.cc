@@ -119,9 +119,14 @@ Residency Belady(const UnitOrder& order, int32_t resident_units) {
         const auto stays =
             std::find(held.begin(), held.end(), order.uses[use - 1]);
         std::iter_swap(stays, held.end() - 1);
+        // Of those that the step does not need any more the one that has been
+        // through for longest: its place is free first.
         const auto furthest = std::max_element(
             held.begin(), held.end() - (held.size() > 1 ? 1 : 0),
-            [&](int32_t a, int32_t b) { return next[a] < next[b]; });
+            [&](int32_t a, int32_t b) {
+              return std::pair(next[a], -last[a]) <
+                     std::pair(next[b], -last[b]);
+            });
         resident[*furthest] = false;
         residency.exchanges[last[*furthest]].push_back(
             {.released = *furthest, .fetched = unit});
