@@ -220,7 +220,7 @@ TEST(Offload, AsManyUnitsStayAsHideTheCopies) {
   input.cluster.mutable_devices(0)->set_to_host_bytes_per_s(1e15);
   input.cluster.mutable_nodes(0)->set_host_memory_bytes_per_s(1e15);
   input.global_batch = 1;
-  for (const double relative : {0.5, 1.2, 2.95, 6.0, 100.0}) {
+  for (const double relative : {0.5, 1.2, 2.95, 5.9, 100.0}) {
     const double copy_s = relative * BlockForwardSeconds(1);
     input.cluster.mutable_devices(0)->set_to_device_bytes_per_s(2 * kBlock /
                                                                 copy_s);
@@ -490,9 +490,11 @@ TEST(Offload, PipelineRanksShareTheHostsMemory) {
   const RankedPlan& best = report.best.front();
   ASSERT_TRUE(best.plan.has_offload());
   EXPECT_EQ(best.plan.grid().tp() * best.plan.grid().pp(), 2u);
-  // Each updates a half, at half of the rate.
+  // Each updates a half, at half of the rate, under its first forward.
   const double host = 28 * 48 * kBlock / kHostMemory;
-  EXPECT_NEAR(best.estimate.parts.optimizer_s, host, 0.05 * host);
+  const double hidden =
+      48 / 2 * BlockForwardSeconds(best.plan.microbatch_size());
+  EXPECT_NEAR(best.estimate.parts.optimizer_s, host - hidden, 0.05 * host);
   EXPECT_NEAR(static_cast<double>(best.estimate.host_bytes[0]),
               18 * 48 * kBlock, 0.01 * 18 * 48 * kBlock);
   // Replicas' gradients could not be reduced; whoever asks is told.
