@@ -166,7 +166,7 @@ expect_in sample.txt "given back of 2 held-out shapes: volume IoU "
 [[ $(head -c 4 voxels_back/00_*.glb) == glTF ]] || fail "no mesh: $(ls voxels_back)"
 # By the weights of a run whose shapes have fewer voxels.
 "$trireme" train sparse.textproto --out sparse_fewer --set steps=1 \
-  --set data.shapes.voxels.tokens=1400 \
+  --set data.shapes.voxels.whole=1 --set data.shapes.voxels.tokens=1400 \
   --set 'data.shapes.voxels.coarser_tokens=[500]' > train.txt
 "$trireme" sample sparse --checkpoint sparse_fewer/checkpoints/step_00000001 \
   --out of_fewer.png > sample.txt
