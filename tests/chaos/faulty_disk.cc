@@ -5,7 +5,8 @@
 //   full    writes fail, as there is no space
 //   broken  syncs fail, and reads and writes at a place in a file
 //   slow    each sync takes half a second
-//   torn    half of a rank's write reaches the disk, then it dies; once
+//   torn    half of a write reaches the disk, then the process dies; once
+//           (where CHAOS_RANKS is set, of the ranks of a launch alone)
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -31,10 +32,11 @@ std::string_view Fault(std::array<char, 16>& text) {
   return {text.data(), static_cast<size_t>(std::max<ssize_t>(size, 0))};
 }
 
-// Removes the fault: whether a rank's write is the one to be torn.
+// Removes the fault: whether this write is the one to be torn.
 bool Tears(std::string_view fault) {
-  return fault == "torn" && std::getenv("OMPI_COMM_WORLD_RANK") != nullptr &&
-         unlink(std::getenv("CHAOS_FAULT")) == 0;
+  const bool may = std::getenv("CHAOS_RANKS") == nullptr ||
+                   std::getenv("OMPI_COMM_WORLD_RANK") != nullptr;
+  return may && fault == "torn" && unlink(std::getenv("CHAOS_FAULT")) == 0;
 }
 
 bool IsBelow(int descriptor) {

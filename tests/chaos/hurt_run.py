@@ -56,6 +56,8 @@ class Run:
             "LD_PRELOAD": ":".join(self.preloads),
             "CHAOS_FOLDER": os.path.join(self.work, self.name),
             "CHAOS_FAULT": self.fault_file,
+            # The launch writes there, too, and is not to be torn.
+            "CHAOS_RANKS": "1",
             "CHAOS_CLOCK": self.clock_file,
         }
         if self.network is None:

@@ -63,7 +63,8 @@ for line in lines:
     assert set(offload["waited_s"]) == {"copies_in", "copies_out", "updates",
                                         "drive"}, offload
     assert 0 < offload["link_in_use"] <= 1, offload
-    assert offload["update_bytes_per_s"] > 0, offload
+# A step's updates are carried out by the next one, or before it is saved.
+assert any(line["offload"].get("update_bytes_per_s", 0) > 0 for line in lines)
 assert any(line["offload"].get("drive_write_bytes_per_s", 0) > 0
            for line in lines)
 assert "drive_read_bytes_per_s" not in json.loads(
