@@ -21,8 +21,8 @@ Kernels WithAttention(const AttentionKernels& attention) {
           .reduction = CudaReductions(),
           .routing = CudaRouting(),
           .sparse_attention = CudaSparseAttention(),
-      .spatial_blocks = CudaSpatialBlocks(),
-      .split_norm = CudaSplitNorms(),
+          .spatial_blocks = CudaSpatialBlocks(),
+          .split_norm = CudaSplitNorms(),
           .weight_decomposition = CudaWeightDecompositions(),
           .window_attention = CudaWindowAttention()};
 }
