@@ -6,29 +6,19 @@
 
 #include "gtest/gtest.h"
 #include "runtime/device/cpu_device.h"
-#include "runtime/ops/attention.h"
-#include "runtime/ops/convolution.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
-#include "runtime/ops/group_norm.h"
 #include "runtime/ops/grouped_matmul.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/normalization.h"
+#include "runtime/ops/op_case_families_testing.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/quantization.h"
 #include "runtime/ops/random.h"
 #include "runtime/ops/reduction.h"
 #include "runtime/ops/routing.h"
-#include "runtime/ops/set_loss.h"
-#include "runtime/ops/set_norm.h"
-#include "runtime/ops/sparse_attention.h"
-#include "runtime/ops/sparse_convolution.h"
-#include "runtime/ops/spatial_blocks.h"
 #include "runtime/ops/split_norm.h"
-#include "runtime/ops/voxels.h"
-#include "runtime/ops/voxels_testing.h"
 #include "runtime/ops/weight_decomposition.h"
-#include "runtime/ops/window_attention.h"
 
 namespace trireme {
 namespace {
@@ -193,38 +183,6 @@ std::vector<OpCase> WeightDecompositions() {
              return {squares, factors.scale, factors.inverse,
                      ScaleColumns(x, factors.scale), gradient};
            }}};
-}
-
-// Scores are up to 100 and more, of which rounding is by so much larger.
-constexpr double kWindowRoundings = 64;
-
-std::vector<OpCase> WindowAttentions() {
-  const auto run = [](Operands& in, const WindowLayout& layout) {
-    constexpr int64_t kHeads = 3, kHeadDim = 10;
-    const int64_t tokens = layout.height * layout.width;
-    const Tensor qkv = in({2, tokens, 3 * kHeads * kHeadDim});
-    const Tensor scales = in({kHeads});
-    const Tensor biases = in({layout.differences(), kHeads});
-    const Tensor slope = in({2, tokens, kHeads * kHeadDim});
-    const WindowAttentionBackwardResult back =
-        WindowAttentionBackward(layout, qkv, scales, biases, slope);
-    return std::vector<Tensor>{
-        WindowAttentionForward(layout, qkv, scales, biases), back.qkv,
-        back.log_scales, back.biases};
-  };
-  return {{.name = "shifted windows",
-           .run =
-               [=](Operands& in) {
-                 return run(
-                     in, {.height = 15, .width = 10, .window = 5, .shift = 2});
-               },
-           .roundings = kWindowRoundings},
-          {.name = "one window",
-           .run =
-               [=](Operands& in) {
-                 return run(in, {.height = 7, .width = 7, .window = 7});
-               },
-           .roundings = kWindowRoundings}};
 }
 
 std::vector<OpCase> Reductions() {
@@ -412,180 +370,6 @@ std::vector<OpCase> Products() {
                         {.transpose_b = true})};
        },
        .same_on_any_threads = false},
-  };
-}
-
-std::vector<OpCase> Attentions() {
-  const auto attend = [](const QkvHeads& of, const Tensor& packed,
-                         const Tensor& slope, const AttentionMask& mask) {
-    const double scale = 0.17;
-    const AttentionResult forward =
-        AttentionForward(of.q, of.k, of.v, scale, mask);
-    const Tensor gradients = Tensor::EmptyLike(packed);
-    const QkvHeads to =
-        PackedQkv(gradients, of.q.head_dim, of.q.heads / of.k.heads);
-    AttentionBackward(of.q, of.k, of.v, forward, slope, scale, mask, to.q, to.k,
-                      to.v);
-    return std::vector<Tensor>{forward.out, forward.log_sum_exp, gradients};
-  };
-  return {
-      {.name = "Attention",
-       .run =
-           [=](Operands& in) {
-             const Tensor packed = in({2, 150, 3 * 4 * 32});
-             return attend(PackedQkv(packed, 32), packed, in({2, 150, 4 * 32}),
-                           {});
-           }},
-      {.name = "causal Attention of fewer key heads",
-       .run =
-           [=](Operands& in) {
-             const Tensor packed = in({2, 150, (2 + 2) * 2 * 32});
-             return attend(PackedQkv(packed, 32, 2), packed,
-                           in({2, 150, 4 * 32}), {.diagonal = 0});
-           },
-       // bf16 probabilities of few keys are large.
-       .roundings = 8},
-  };
-}
-
-// Of 70 and 45 tokens with padding, in all blocks of two samples.
-std::vector<OpCase> SparseAttentions() {
-  constexpr int64_t kTokens = 75, kSide = 16;
-  const auto attend = [=](Operands& in) -> std::vector<Tensor> {
-    const int64_t d = 32, heads = 4, key_heads = 2;
-    const Tensor q = in({2, kTokens, heads * d});
-    const Tensor kv = in({2, kTokens, 2 * key_heads * d});
-    Device& device = q.device();
-    std::vector<int32_t> voxels;
-    for (int64_t i = 0; i < 2 * kTokens * 3; ++i) {
-      voxels.push_back(static_cast<int32_t>(i * i * 7 % 83 % kSide));
-    }
-    const std::vector<int32_t> counts = {70, 45};
-    const SpatialBlocks blocks = PartitionTokens(
-        Tensor::FromValues<int32_t>(device, {2, kTokens, 3}, voxels),
-        Tensor::FromValues<int32_t>(device, {2}, counts), kSide);
-    const Tensor compressed = in({2, blocks.small.most, 2 * key_heads * d});
-    const Tensor gates = in({2, kTokens, 3});
-    const auto views = [&](const Tensor& q, const Tensor& kv,
-                           const Tensor& compressed, const Tensor& gates) {
-      return SparseAttentionInputs{
-          PackedHeads(q, 1, 0, d),          PackedHeads(kv, 2, 0, d),
-          PackedHeads(kv, 2, 1, d),         PackedHeads(compressed, 2, 0, d),
-          PackedHeads(compressed, 2, 1, d), gates};
-    };
-    const SparseAttentionInputs inputs = views(q, kv, compressed, gates);
-    const Tensor dq = Tensor::EmptyLike(q), dkv = Tensor::EmptyLike(kv);
-    const Tensor dcompressed = Tensor::EmptyLike(compressed);
-    const Tensor dgates = Tensor::EmptyLike(gates);
-    // All blocks: roundings change no choice.
-    const SparseAttentionOptions options = {.top_k = blocks.large.most,
-                                            .shifted = true};
-    const SparseAttentionResult forward =
-        SparseAttentionForward(inputs, blocks, options);
-    SparseAttentionBackward(inputs, blocks, options, forward,
-                            in({2, kTokens, heads * d}),
-                            views(dq, dkv, dcompressed, dgates));
-    const Tensor means = BlockMean(q, blocks.small);
-    return {forward.out,
-            dq,
-            dkv,
-            dcompressed,
-            dgates,
-            means,
-            BlockMeanBackward(means, blocks.small, kTokens)};
-  };
-  return {{.name = "SparseAttention", .run = attend, .roundings = 8}};
-}
-
-std::vector<OpCase> Pictures() {
-  return {
-      {.name = "Convolution",
-       .run = [](Operands& in) -> std::vector<Tensor> {
-         const Tensor x = in({2, 19, 13, 21}), weight = in({70, 21, 3, 3});
-         const Tensor bias = in({70}), pixel_weight = in({5, 21, 1, 1});
-         return {
-             Convolve(x, weight, &bias,
-                      {.padding_before = 1, .padding_after = 1}),
-             Convolve(x, weight, nullptr, {.stride = 2, .padding_after = 1}),
-             Convolve(x, pixel_weight, nullptr), DoubleNearest(x)};
-       },
-       .same_on_any_threads = false},
-      // More pixels than one block of sums has.
-      {.name = "GroupNorm",
-       .run = [](Operands& in) -> std::vector<Tensor> {
-         const Tensor x = in({2, 1100, 36});
-         const Tensor weight = in({36}), bias = in({36});
-         return {GroupNorm(x, 4, weight, bias, kEps),
-                 GroupNorm(x, 36, weight, bias, kEps, Activation::kSilu)};
-       }},
-  };
-}
-
-std::vector<OpCase> SparseVoxels() {
-  // Two samples, one of which has padding; more rows than one block has.
-  constexpr int32_t kSide = 11;
-  const auto voxels = [](Device& device) {
-    return VoxelsOf(
-        device, 1000,
-        {CellsWhere(kSide, [](Cell c) { return (c[0] + c[1] * c[2]) % 4 > 0; }),
-         CellsWhere(kSide, [](Cell c) { return c[0] + c[1] + c[2] < 12; })});
-  };
-  return {
-      {.name = "SparseConvolve",
-       .run = [=](Operands& in) -> std::vector<Tensor> {
-         const Tensor x = in({2000, 72}), weight = in({24, 27, 72});
-         const Tensor bias = in({24});
-         const Tensor neighbors = VoxelNeighbors(voxels(x.device()), kSide);
-         const Tensor y = SparseConvolve(x, neighbors, weight, &bias);
-         const Tensor gradient =
-             Tensor::Zeros(x.device(), {24, 27, 72}, ComputeDType(x.dtype()));
-         SparseConvolveWeightGradient(y, x, neighbors, gradient);
-         return {y, SparseConvolveInputGradient(y, neighbors, weight),
-                 gradient};
-       },
-       // The gradients are of a rounded result.
-       .roundings = 12,
-       .same_on_any_threads = false},
-      {.name = "SetNorm",
-       .run = [](Operands& in) -> std::vector<Tensor> {
-         const Tensor x = in({3, 230, 24}), slope = in({3, 230, 24});
-         const Tensor weight = in({24}), bias = in({24});
-         const Tensor counts = Tensor::FromValues<int32_t>(
-             x.device(), {3}, std::vector<int32_t>{230, 17, 101});
-         // Of each set another part counts.
-         std::vector<int32_t> kind;
-         for (int32_t row = 0; row < 3 * 230; ++row) {
-           kind.push_back(row % (3 + row / 230) - 1);
-         }
-         const Tensor kinds =
-             Tensor::FromValues<int32_t>(x.device(), {3, 230}, kind);
-         const SetNormResult forward =
-             SetNorm(x, counts, 4, weight, bias, kEps);
-         const Tensor sums =
-             Tensor::Zeros(x.device(), {2, 24}, ComputeDType(x.dtype()));
-         const Tensor weight_grad = sums.Slice(0, 1),
-                      bias_grad = sums.Slice(1, 2);
-         const Tensor dx =
-             SetNormBackward(x, counts, 4, weight, forward.moments, slope,
-                             &weight_grad, &bias_grad);
-         return {
-             forward.out,
-             forward.moments,
-             dx,
-             sums,
-             SetLoss(x, slope, kinds, {.first = 1, .last = 2}, 2),
-             SetLossBackward(x, slope, kinds, {.first = 1, .last = 2}, 2, 0.5)};
-       }},
-      {.name = "coarser voxels",
-       .run = [=](Operands& in) -> std::vector<Tensor> {
-         const Tensor x = in({2000, 24});
-         const CoarserVoxels coarser =
-             CoarsenVoxels(voxels(x.device()), kSide, 216, x.dtype());
-         const Tensor y =
-             ScaleRows(SumRows(x, coarser.children), coarser.shares);
-         return {y, SumRows(y, coarser.parents),
-                 VoxelPositions(coarser.voxels, 24, x.dtype())};
-       }},
   };
 }
 
