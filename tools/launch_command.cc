@@ -274,6 +274,40 @@ int PrintDryRun(const ParsedCommand& arguments, const Launch& launch,
   return Fail(kName, Become(std::move(account), start.environment));
 }
 
+// What the launch that a batch system runs is given of launch's own options.
+absl::StatusOr<std::vector<std::string>> BatchOptions(
+    const ParsedCommand& arguments) {
+  const bool emits = arguments.Has("emit");
+  const char* const system = emits ? "--emit" : "--slurm";
+  std::vector<const char*> machines = {"hosts", "hostfile", "spares"};
+  // Else a plan is made for them.
+  if (!arguments.Has("device_memory")) {
+    machines.insert(machines.end(), {"cluster", "only"});
+  }
+  if (emits) machines.push_back("listen");
+  for (const char* option : machines) {
+    if (!arguments.Has(option)) continue;
+    return InvalidArgument(
+        "--{}: found with {}, expected none: the machines are those that the "
+        "job is given",
+        option, system);
+  }
+  if (emits && arguments.Has("checkpoint")) {
+    return InvalidArgument(
+        "--checkpoint: found with --emit, expected none: a launch that is "
+        "started again would go back to it each time");
+  }
+  std::vector<std::string> given;
+  for (const char* option : {"restarts", "lost_after_s", "metrics", "listen"}) {
+    if (!arguments.Has(option)) continue;
+    given.push_back(fmt::format("--{}={}", option, arguments.Get(option)));
+  }
+  for (const char* option : {"tls", "check"}) {
+    if (arguments.Has(option)) given.push_back(fmt::format("--{}", option));
+  }
+  return given;
+}
+
 // The launch that a batch system is to run.
 absl::StatusOr<BatchJob> BatchJobOf(const ParsedCommand& arguments,
                                     const Launch& launch,
@@ -293,6 +327,8 @@ absl::StatusOr<BatchJob> BatchJobOf(const ParsedCommand& arguments,
   batch.launch.insert(batch.launch.begin(), self);
   // One that is queued again goes on.
   if (!arguments.Has("resume")) batch.launch.emplace_back("--resume");
+  ASSIGN_OR_RETURN(const std::vector<std::string> own, BatchOptions(arguments));
+  batch.launch.insert(batch.launch.end(), own.begin(), own.end());
   return batch;
 }
 
@@ -417,6 +453,12 @@ int Run(const ParsedCommand& arguments, int, char**) {
                                                       : "--progress=lines");
   if (arguments.Has("slurm") || arguments.Has("emit")) {
     return HandToBatch(arguments, *launch, *self);
+  }
+  // The first start went on from there; since then it has come further.
+  if (job.allocation.has_value() && job.allocation->queued_again) {
+    std::erase_if(job.program, [](const std::string& argument) {
+      return argument.starts_with("--checkpoint=");
+    });
   }
   const absl::StatusOr<RankStart> start = StartOfJob(job);
   if (!start.ok()) return Fail(kName, start.status());

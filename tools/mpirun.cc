@@ -122,7 +122,8 @@ std::optional<Allocation> SlurmAllocation() {
   const int64_t nodes = number("SLURM_JOB_NUM_NODES").value_or(1);
   return Allocation{.id = id,
                     .tasks = number("SLURM_NTASKS").value_or(nodes),
-                    .nodes = nodes};
+                    .nodes = nodes,
+                    .queued_again = number("SLURM_RESTART_COUNT").has_value()};
 }
 
 absl::StatusOr<RankStart> StartInAllocation(std::optional<int64_t> ranks,

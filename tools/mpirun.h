@@ -38,6 +38,8 @@ struct Allocation {
   std::string id;  // the job's
   int64_t tasks = 1;
   int64_t nodes = 1;
+  // Slurm has started the job before.
+  bool queued_again = false;
 };
 std::optional<Allocation> SlurmAllocation();
 // As StartOf, by srun with PMIx in that allocation; none given: its tasks.

@@ -50,13 +50,17 @@ TEST(MpirunTest, AnAllocationOfSlurmsIsUsedAsItIs) {
   const Allocation allocation = SlurmAllocation().value();
   EXPECT_EQ(allocation.id, "7");
   EXPECT_EQ(allocation.nodes, 2);
+  EXPECT_FALSE(allocation.queued_again);
+  setenv("SLURM_RESTART_COUNT", "1", 1);
+  EXPECT_TRUE(SlurmAllocation()->queued_again);
   const RankStart start = StartInAllocation({}, allocation).value();
   EXPECT_EQ(start.ranks, 8);
   EXPECT_THAT(start.command, Contains("--mpi=pmix"));
   EXPECT_THAT(start.command, Contains("--ntasks=8"));
   EXPECT_EQ(StartInAllocation(4, allocation)->ranks, 4);
   for (const char* name :
-       {"SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_JOB_NUM_NODES"}) {
+       {"SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_JOB_NUM_NODES",
+        "SLURM_RESTART_COUNT"}) {
     unsetenv(name);
   }
 }

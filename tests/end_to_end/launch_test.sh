@@ -83,6 +83,21 @@ rm bin/mpirun
 PATH=$work/bin:$PATH "$trireme" launch job.textproto --slurm --ranks 2 \
   --out runs/batch > batch.txt 2>&1 || fail "$(cat batch.txt)"
 [[ $(wc -l < runs/batch/metrics.jsonl) == 12 ]] || fail "$(cat batch.txt)"
+# Its own options go with it, and none is lost on the way.
+"$trireme" launch job.textproto --slurm --ranks 2 --restarts 7 --tls --check \
+  --metrics 127.0.0.1:0 --dry_run > script.txt
+expect_in script.txt "--restarts=7 --metrics=127.0.0.1:0 --tls --check"
+expect_error "--hosts: found with --slurm" "$trireme" launch job.textproto \
+  --slurm --hosts a:1
+# A job that is queued again is not led back to where its first start began.
+again=(launch job.textproto --out runs/batch --resume
+  --checkpoint step_00000012 --steps 14)
+PATH=$work/bin:$PATH SLURM_JOB_ID=7 SLURM_NTASKS=2 "$trireme" "${again[@]}" \
+  > batch.txt 2>&1 || fail "$(cat batch.txt)"
+[[ -e runs/batch/checkpoints/step_00000014 ]] || fail "$(cat batch.txt)"
+PATH=$work/bin:$PATH SLURM_JOB_ID=7 SLURM_NTASKS=2 SLURM_RESTART_COUNT=1 \
+  "$trireme" "${again[@]}" > batch.txt 2>&1 || fail "$(cat batch.txt)"
+expect_in batch.txt "nothing to do: all 14 steps are done"
 expect_error "sbatch failed" env PATH=/usr/bin:/bin "$trireme" launch \
   job.textproto --slurm --ranks 2
 
@@ -102,6 +117,8 @@ command = replicas["Launcher"]["template"]["spec"]["containers"][0]["command"]
 assert command[1:3] == ["launch", "job.textproto"], command
 PYTHON
 expect_in job.yaml "replicas: 2"
+expect_error "--checkpoint: found with --emit" "$trireme" launch \
+  job.textproto --emit kubernetes --resume --checkpoint step_00000012
 expect_error "--emit: found 'cloud', expected kubernetes" "$trireme" launch \
   job.textproto --emit cloud
 
