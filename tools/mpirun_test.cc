@@ -58,9 +58,8 @@ TEST(MpirunTest, AnAllocationOfSlurmsIsUsedAsItIs) {
   EXPECT_THAT(start.command, Contains("--mpi=pmix"));
   EXPECT_THAT(start.command, Contains("--ntasks=8"));
   EXPECT_EQ(StartInAllocation(4, allocation)->ranks, 4);
-  for (const char* name :
-       {"SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_JOB_NUM_NODES",
-        "SLURM_RESTART_COUNT"}) {
+  for (const char* name : {"SLURM_JOB_ID", "SLURM_NTASKS",
+                           "SLURM_JOB_NUM_NODES", "SLURM_RESTART_COUNT"}) {
     unsetenv(name);
   }
 }
