@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <filesystem>
 #include <string_view>
-#include <system_error>
 
 #include "absl/strings/str_split.h"
 #include "fmt/format.h"
@@ -183,15 +181,18 @@ absl::Status KeepBeside(const std::string& path, const std::string& content,
   RETURN_IF_ERROR(there.status());
   if (*there == content) return absl::OkStatus();
   const std::filesystem::path old(path);
-  const std::string kept =
-      old.parent_path() / fmt::format("{}.until_step_{:08}{}",
-                                      old.stem().string(), step,
-                                      old.extension().string());
-  if (std::rename(path.c_str(), kept.c_str()) != 0) {
-    return Unavailable("{}: cannot rename to {}: {}", path, kept,
-                       std::generic_category().message(errno));
+  for (int number = 1;; ++number) {
+    const std::string kept =
+        old.parent_path() /
+        fmt::format("{}.until_step_{:08}{}{}", old.stem().string(), step,
+                    number > 1 ? fmt::format("_{}", number) : "",
+                    old.extension().string());
+    const absl::StatusOr<std::string> taken = ReadFile(kept, kMostBytes);
+    if (taken.ok() && *taken == *there) return absl::OkStatus();
+    if (absl::IsNotFound(taken.status())) {
+      return WriteFileAtomically(kept, *there);
+    }
   }
-  return absl::OkStatus();
 }
 
 }  // namespace trireme

@@ -51,9 +51,11 @@ absl::Status CheckGoesOn(const RunFolder& folder, const Job& now,
                          const std::vector<std::string>& allowed, int64_t step,
                          const std::string& where);
 
-// Renames a run's file (its job or plan) that is to have another content from
-// `step` on: job.textproto is kept as job.until_step_00000030.textproto.
-// Nothing happens if the content is the same or there is no such file.
+// Copies a run's file (its job or plan) that is to have another content from
+// `step` on: job.textproto is kept as job.until_step_00000030.textproto, or
+// with _2 behind the step where another one has that name. The file itself
+// stays, so that a run killed before it is replaced can go on. Nothing happens
+// if the content is the same or there is no such file.
 absl::Status KeepBeside(const std::string& path, const std::string& content,
                         int64_t step);
 

@@ -1,6 +1,7 @@
 #include "trainer/run/resume.h"
 
 #include <filesystem>
+#include <iterator>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -110,6 +111,17 @@ TEST(ResumeTest, AChangedFileIsKept) {
   EXPECT_TRUE(fs::exists(path));
   EXPECT_TRUE(KeepBeside(path, "new", 30).ok());
   EXPECT_EQ(ReadFile(kept, 10).value(), "old");
+  // Killed before the new one is written, the run still has its job.
+  EXPECT_EQ(ReadFile(path, 10).value(), "old");
+  EXPECT_TRUE(KeepBeside(path, "new", 30).ok());
+  // One that was tried from the same step takes the place of none before it.
+  ASSERT_TRUE(WriteFileAtomically(path, "new").ok());
+  EXPECT_TRUE(KeepBeside(path, "newer", 30).ok());
+  EXPECT_EQ(ReadFile(kept, 10).value(), "old");
+  EXPECT_EQ(
+      ReadFile(folder + "/job.until_step_00000030_2.textproto", 10).value(),
+      "new");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder), {}), 3);
   fs::remove_all(folder);
 }
 
