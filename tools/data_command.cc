@@ -186,7 +186,8 @@ absl::StatusOr<LatentEncoder> EncoderOf(const ParsedCommand& arguments,
       arguments.Has("enlarge") || arguments.Has("resolution"), device);
 }
 
-// On each rank of `world`, of which all write and the first one reports.
+// On each rank of `world`, of which all write and the first one reports. The
+// same error on all.
 absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
   LatentCacheOptions options{.folder = arguments.positionals()[1]};
   if (arguments.Given("samples_per_shard").has_value()) {
@@ -194,25 +195,30 @@ absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
                      AtLeastOne(arguments, "samples_per_shard", 1000000));
   }
   const char* const things = arguments.Has("shapes") ? "shapes" : "pictures";
-  ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> samples, Open(arguments));
-  const bool leader = world.world_rank() == 0;
+  std::vector<int> ranks(world.world_size());
+  std::iota(ranks.begin(), ranks.end(), 0);
+  const auto everyone = world.Create(ranks, "latents");
+  Control control(*everyone);
+  const bool leader = control.rank() == 0;
   CpuDevice device(HostMemoryLimit(world.processor_share().ranks));
-  ASSIGN_OR_RETURN(const LatentEncoder encoder, EncoderOf(arguments, device));
-  auto summary =
-      WriteLatentCache(*samples, encoder, options, device,
-                       leader ? ProgressOf(samples->size(), things) : nullptr);
-  if (world.world_size() > 1) {
-    std::vector<int> ranks(world.world_size());
-    std::iota(ranks.begin(), ranks.end(), 0);
-    const auto everyone = world.Create(ranks, "latents");
-    AwaitAllPatiently(*everyone, "latents of other ranks");
-    RETURN_IF_ERROR(
-        Control(*everyone).Agree(summary.status(), "writing latents"));
-    if (!leader) return absl::OkStatus();
+  const auto samples = Open(arguments);
+  absl::StatusOr<LatentEncoder> encoder =
+      samples.ok() ? EncoderOf(arguments, device) : samples.status();
+  // One host may be slower than another, or lack the files.
+  AwaitAllPatiently(*everyone, "samples and autoencoder of other ranks");
+  RETURN_IF_ERROR(
+      control.Agree(encoder.status(), "opening samples and autoencoder"));
+  auto summary = WriteLatentCache(
+      **samples, *encoder, options, device,
+      leader ? ProgressOf((*samples)->size(), things) : nullptr);
+  AwaitAllPatiently(*everyone, "latents of other ranks");
+  RETURN_IF_ERROR(control.Agree(summary.status(), "writing latents"));
+  if (!leader) return absl::OkStatus();
+  if (control.size() > 1) {
     // Nothing is left to do but to count what all have written.
-    summary = WriteLatentCache(*samples, encoder, options, device);
+    summary = WriteLatentCache(**samples, *encoder, options, device);
+    RETURN_IF_ERROR(summary.status());
   }
-  RETURN_IF_ERROR(summary.status());
   if (summary->elsewhere > 0) {
     fmt::print("{} of {} shards are being written by other processes\n",
                summary->elsewhere, summary->shards);

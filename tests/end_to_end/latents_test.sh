@@ -59,6 +59,14 @@ for shard in 0 1 2; do
   cmp {latents,shared}/shard-00000$shard.tar || fail "ranks made other latents"
 done
 
+echo "== a rank without the pictures ends all of them"
+mkdir here
+ln -s ../pictures here/0
+expect_error "rank 1: " timeout 60 mpirun --allow-run-as-root --oversubscribe \
+  -n 2 bash -c '"$0" data --latents sd here/$OMPI_COMM_WORLD_RANK none \
+    --resolution 8' "$trireme"
+expect_in error.txt "here/1"
+
 echo "== they are what forward computes"
 python3 - <<'PYTHON'
 import struct, tarfile
