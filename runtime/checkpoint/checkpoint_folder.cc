@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -28,6 +29,8 @@ using Json = nlohmann::json;
 constexpr char kManifest[] = "manifest.json";
 constexpr char kPrefix[] = "step_";
 constexpr char kPartial[] = ".partial";
+// What has given way to a new one of its step, until it is removed.
+constexpr char kReplaced[] = ".partial.old";
 constexpr char kAside[] = ".aside";
 constexpr int kVersion = 1;
 constexpr int64_t kMaxManifestBytes = 16 << 20;
@@ -97,7 +100,7 @@ absl::Status TakeName(const std::string& partial, const std::string& complete) {
     return SystemError("exchange with " + complete, partial, errno);
   }
   // A file system that cannot exchange names, as NFS.
-  const std::string aside = partial + ".old";
+  const std::string aside = complete + kReplaced;
   RETURN_IF_ERROR(RemoveFolder(aside));
   RETURN_IF_ERROR(Rename(complete, aside));
   RETURN_IF_ERROR(Rename(partial, complete));
@@ -158,30 +161,6 @@ absl::StatusOr<Manifest> ParseManifest(const std::string& text) {
   return manifest;
 }
 
-// Removes what CheckpointWriters began and did not commit. A whole one that had
-// only to be given its name gets it: where names cannot be exchanged it may be
-// the only one of its step.
-absl::Status RemoveUnfinished(const std::string& folder) {
-  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder);
-  if (absl::IsNotFound(names.status())) return absl::OkStatus();
-  RETURN_IF_ERROR(names.status());
-  for (const std::string& name : *names) {
-    if (!name.ends_with(kPartial)) continue;
-    const size_t length = name.size() - (sizeof(kPartial) - 1);
-    if (!StepOfName(name.substr(0, length)).has_value()) continue;
-    const std::string path = folder + "/" + name;
-    const std::string complete = path.substr(0, folder.size() + 1 + length);
-    std::error_code error;
-    if (!fs::exists(complete, error) && ReadManifest(path).ok()) {
-      RETURN_IF_ERROR(Rename(path, complete));
-      continue;
-    }
-    LOG(INFO) << "removes the unfinished checkpoint " << path;
-    RETURN_IF_ERROR(RemoveFolder(path));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 CheckpointWriter::CheckpointWriter(std::string folder, int64_t step)
@@ -199,7 +178,7 @@ absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(
     const std::string& folder, int64_t step) {
   CHECK_GE(step, 0);
   std::unique_ptr<CheckpointWriter> writer(new CheckpointWriter(folder, step));
-  RETURN_IF_ERROR(RemoveUnfinished(folder));
+  RETURN_IF_ERROR(RecoverCheckpoints(folder));
   RETURN_IF_ERROR(MakeDirectories(writer->partial_));
   return writer;
 }
@@ -277,6 +256,30 @@ absl::StatusOr<std::string> LatestCheckpoint(const std::string& folder) {
   return folder + "/" + CheckpointName(steps.back());
 }
 
+absl::Status RecoverCheckpoints(const std::string& folder) {
+  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder);
+  if (absl::IsNotFound(names.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(names.status());
+  for (const std::string& name : *names) {
+    const std::string_view suffix = name.ends_with(kReplaced)  ? kReplaced
+                                    : name.ends_with(kPartial) ? kPartial
+                                                               : "";
+    if (suffix.empty()) continue;
+    const std::string of_step = name.substr(0, name.size() - suffix.size());
+    if (!StepOfName(of_step).has_value()) continue;
+    const std::string path = folder + "/" + name;
+    const std::string complete = folder + "/" + of_step;
+    std::error_code error;
+    if (!fs::exists(complete, error) && ReadManifest(path).ok()) {
+      RETURN_IF_ERROR(Rename(path, complete));
+      continue;
+    }
+    LOG(INFO) << "removes the unfinished checkpoint " << path;
+    RETURN_IF_ERROR(RemoveFolder(path));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<int64_t>> CheckpointSteps(
     const std::string& folder) {
   std::vector<int64_t> steps;
@@ -350,7 +353,8 @@ absl::Status RemoveLaterCheckpoints(const std::string& folder, int64_t step) {
   RETURN_IF_ERROR(names.status());
   for (const std::string& name : *names) {
     const bool unfinished =
-        name.starts_with(kPrefix) && name.ends_with(kPartial);
+        name.starts_with(kPrefix) &&
+        (name.ends_with(kPartial) || name.ends_with(kReplaced));
     if (unfinished || StepOfName(name).value_or(step) > step) {
       RETURN_IF_ERROR(RemoveFolder(folder + "/" + name));
     }

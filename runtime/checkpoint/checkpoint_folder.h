@@ -69,6 +69,13 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& checkpoint);
 // Reads every file and compares its checksum.
 absl::Status VerifyChecksums(const std::string& checkpoint);
 
+// Of what CheckpointWriters began and crashed over: what is whole but for its
+// name gets that, as where names cannot be exchanged it may be the only one of
+// its step; the rest is removed. Before a run chooses what it goes on from:
+// later such a checkpoint would be one of another history. Nobody else writes
+// there meanwhile.
+absl::Status RecoverCheckpoints(const std::string& folder);
+
 // The complete checkpoint of the highest step. NotFound if there is none;
 // another error if `folder` cannot be read.
 absl::StatusOr<std::string> LatestCheckpoint(const std::string& folder);

@@ -144,20 +144,41 @@ TEST_F(CheckpointFolderTest, AWholeOneThatOnlyLacksItsNameGetsIt) {
   EXPECT_TRUE(VerifyChecksums(PathOf(100)).ok());
 }
 
+// One that a run has gone on from before must not come up later as its newest.
+TEST_F(CheckpointFolderTest, WhatIsRecoveredBeforeARunGoesOnStaysBehindIt) {
+  Save(100, "old");
+  Save(200, "whole");
+  fs::rename(PathOf(200), PathOf(200) + ".partial");
+  Save(300, "replaced");
+  fs::rename(PathOf(300), PathOf(300) + ".partial.old");
+  fs::create_directories(PathOf(400) + ".partial");
+  ASSERT_TRUE(RecoverCheckpoints(folder_).ok());
+  EXPECT_THAT(CheckpointSteps(folder_).value(), ElementsAre(100, 200, 300));
+  ASSERT_TRUE(SetLaterCheckpointsAside(folder_, 100).ok());
+  Save(150, "new");
+  EXPECT_EQ(LatestCheckpoint(folder_).value(), PathOf(150));
+  // What gave way to another one of its step.
+  fs::copy(PathOf(150), PathOf(150) + ".partial.old");
+  ASSERT_TRUE(RecoverCheckpoints(folder_).ok());
+  EXPECT_THAT(ListDirectory(folder_).value(),
+              ElementsAre("step_00000100", "step_00000150",
+                          "step_00000200.aside", "step_00000300.aside"));
+}
+
 // A job that crashes while it saves would lose disk space each time.
 TEST_F(CheckpointFolderTest, WhatCrashedJobsLeftIsRemovedAndNothingElse) {
   Save(100, "whole");
   const auto crashed = CheckpointWriter::Create(folder_, 200).value();
   ASSERT_TRUE(WriteFileAtomically(crashed->PathOf("weights"), "half").ok());
   for (const char* name : {"notes.partial", "step_7.partial", "step_x.partial",
-                           "step_00000150.partial.old"}) {
+                           "step_00000150.partial.mine"}) {
     fs::create_directories(folder_ + "/" + name);
   }
   Save(300, "whole");
-  EXPECT_THAT(
-      ListDirectory(folder_).value(),
-      ElementsAre("notes.partial", "step_00000100", "step_00000150.partial.old",
-                  "step_00000300", "step_7.partial", "step_x.partial"));
+  EXPECT_THAT(ListDirectory(folder_).value(),
+              ElementsAre("notes.partial", "step_00000100",
+                          "step_00000150.partial.mine", "step_00000300",
+                          "step_7.partial", "step_x.partial"));
 }
 
 TEST_F(CheckpointFolderTest, DamageIsFoundAndNamed) {

@@ -151,6 +151,11 @@ absl::StatusOr<StartPoint> ChooseStart(const TrainOptions& options,
   StartPoint start;
   if (!options.resume) return start;
   const bool leader = control.rank() == 0;
+  absl::Status recovered;
+  if (leader) recovered = RecoverCheckpoints(folder.checkpoints());
+  // Removing takes what it takes.
+  AwaitAllPatiently(everyone, "what saves have left unfinished");
+  RETURN_IF_ERROR(control.Agree(recovered, "what saves have left unfinished"));
   int64_t on_disk = leader ? NewestOnDisk(folder) : -1;
   control.Max(std::span(&on_disk, 1), "newest checkpoint");
   RETURN_IF_ERROR(
