@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "fmt/format.h"
-#include "runtime/autograd/tensor_functions.h"
 #include "runtime/device/host.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/matmul.h"
@@ -57,6 +56,31 @@ Variable AddToQueriesAndValues(Tape& tape, const Variable& qkv,
         });
         gradients.Accumulate(0, dy);
       });
+}
+
+// Copies tokens between samples' grids, of twice `rows` (of all samples) and
+// twice `columns`, and squares of four side by side: at rows and columns
+// (0, 0), (1, 0), (0, 1) and (1, 1) of each.
+enum class Squares { kFromGrid, kToGrid };
+void CopySquares(Squares way, int64_t rows, int64_t columns, const Tensor& from,
+                 const Tensor& to) {
+  const int64_t width = from.num_elements() / (4 * rows * columns);
+  for (int64_t part = 0; part < 4; ++part) {
+    const RunPlaces grid = {
+        .offset = (part % 2 * 2 * columns + part / 2) * width,
+        .outer = 4 * columns * width,
+        .inner = 2 * width};
+    const RunPlaces squares = {.offset = part * width,
+                               .outer = 4 * columns * width,
+                               .inner = 4 * width};
+    const bool from_grid = way == Squares::kFromGrid;
+    CopyStrided({.outer = rows,
+                 .inner = columns,
+                 .run = width,
+                 .from = from_grid ? grid : squares,
+                 .to = from_grid ? squares : grid},
+                from, to);
+  }
 }
 
 // Of a distance of `tokens` along an axis.
@@ -146,30 +170,26 @@ SwinBlock::SwinBlock(ParameterStore& store, const ProcessGrid& grid,
 
 ShardedVariable SwinBlock::Merge(ForwardContext& context,
                                  const ShardedVariable& x) const {
-  Tape& tape = context.tape;
-  const Shape& shape = x.value().shape();
+  const Shape shape = x.value().shape();
   const int64_t b = shape.dim(0), width = shape.dim(2);
   const int64_t rows = sizes_.windows.height, columns = sizes_.windows.width;
   CHECK_EQ(shape.dim(1), 4 * rows * columns);
-  std::vector<int32_t> tokens;
-  for (int64_t sample = 0; sample < b; ++sample) {
-    for (int64_t token = 0; token < rows * columns; ++token) {
-      for (int64_t part = 0; part < 4; ++part) {
-        const int64_t y = token / columns * 2 + part % 2;
-        const int64_t x_of = token % columns * 2 + part / 2;
-        tokens.push_back(
-            static_cast<int32_t>((sample * 2 * rows + y) * 2 * columns + x_of));
-      }
-    }
-  }
-  const Tensor indices = Upload<int32_t>(
-      context.parallel.device(), {static_cast<int64_t>(tokens.size())}, tokens);
-  const Variable gathered = GatherRows(
-      tape, Reshape(tape, x.variable, {b * shape.dim(1), width}), indices);
-  const ShardedVariable merged = {
-      Reshape(tape, gathered, {b, rows * columns, 4 * width}), x.states};
-  return merging_->norm.Forward(context,
-                                merging_->linear.Forward(context, merged));
+  const Tensor merged =
+      Tensor::Empty(x.value().device(), {b, rows * columns, 4 * width},
+                    x.value().dtype(), MemoryCategory::kActivations, "merged");
+  CopySquares(Squares::kFromGrid, b * rows, columns, x.value(), merged);
+  const Variable squares = context.tape.Record(
+      "merge tokens", {x.variable}, {}, merged, {},
+      [shape, b, rows, columns](Tape::Gradients& gradients) {
+        const Tensor dy = gradients.TakeOutput();
+        const Tensor dx =
+            Tensor::Empty(dy.device(), shape, dy.dtype(),
+                          MemoryCategory::kActivations, "gradient");
+        CopySquares(Squares::kToGrid, b * rows, columns, dy, dx);
+        gradients.Accumulate(0, dx);
+      });
+  return merging_->norm.Forward(
+      context, merging_->linear.Forward(context, {squares, x.states}));
 }
 
 ShardedVariable SwinBlock::Biases(ForwardContext& context) const {

@@ -56,7 +56,8 @@ class SwinFamily final : public ModelFamily {
     shape.whole_samples = true;
     shape.block_runs = RunsOf(shape.layers, [this](int64_t i) {
       const SwinBlockSizes sizes = SizesOfBlock(config_, i);
-      return std::tuple(sizes.stage, sizes.merges, sizes.moe.has_value());
+      return std::tuple(sizes.stage, sizes.merges, sizes.moe.has_value(),
+                        sizes.drop_path > 0);
     });
     return shape;
   }
