@@ -16,7 +16,7 @@ std::vector<int32_t> KindsOfBlocks(double drop_path) {
   swin.set_preset(Swin::TINY);
   swin.set_drop_path(drop_path);
   const auto config =
-      ResolveSwin(swin, /*channels=*/1, /*side=*/24, /*classes=*/10);
+      ResolveSwin(swin, /*channels=*/1, /*side=*/28, /*classes=*/10);
   CHECK_OK(config.status());
   std::vector<int32_t> kinds;
   for (const BlockRun& run : MakeSwinFamily(*config)->Shape().block_runs) {
