@@ -308,7 +308,8 @@ PlanContext PlanContextOf(const TrainingSetup& setup, int64_t world_size) {
           .experts = shape.experts,
           .expert_hidden = shape.expert_hidden,
           .shared_hidden = shape.shared_hidden,
-          .whole_samples = shape.whole_samples,
+          .context_parallel = shape.context_parallel,
+          .sequence_parallel = shape.sequence_parallel,
           .costs = std::move(costs)};
 }
 

@@ -35,6 +35,9 @@ class SparseVaeFamily final : public ModelFamily {
     shape.mlp_hidden = kShapeVaeMlpRatio * config_.hidden;
     shape.heads = config_.heads;
     shape.tokens = config_.tokens.back();
+    // Convolutions and windows read neighbours wherever they lie: ranks of cp
+    // would all compute the same.
+    shape.context_parallel = false;
     shape.block_runs = RunsOf(shape.layers, [this](int64_t i) {
       return std::tuple(config_.kind(i), config_.level_before(i),
                         i == config_.first_encoder(),

@@ -53,7 +53,8 @@ class SwinFamily final : public ModelFamily {
       shape.shared_hidden = config_.moe->shared_hidden;
     }
     shape.tokens = config_.TokensOf(0);
-    shape.whole_samples = true;
+    shape.context_parallel = false;
+    shape.sequence_parallel = false;
     shape.block_runs = RunsOf(shape.layers, [this](int64_t i) {
       const SwinBlockSizes sizes = SizesOfBlock(config_, i);
       return std::tuple(sizes.stage, sizes.merges, sizes.moe.has_value(),

@@ -117,8 +117,10 @@ struct ModelShape {
   int64_t experts = 0;
   int64_t expert_hidden = 0;
   int64_t shared_hidden = 0;  // of the one that all tokens go through; 0: none
-  // Whether ranks may not share a sample's tokens (PlanContext).
-  bool whole_samples = false;
+  // Whether ranks may share a sample's tokens: over cp, and between products
+  // over tp.
+  bool context_parallel = true;
+  bool sequence_parallel = true;
   // Of weights and activations: 2 (bf16, fp16), 4 or 8 (fp64).
   int64_t element_bytes = 2;
   // "bf16", "fp16", "fp32", "fp64"; empty: no measured times are looked for.

@@ -39,9 +39,10 @@ struct PlanContext {
   // Width of the MLP that all tokens go through beside them, which tp must
   // divide; 0 if there is none.
   int64_t shared_hidden = 0;
-  // Whether ranks may not share a sample's tokens: no cp, no sequence
-  // parallelism.
-  bool whole_samples = false;
+  // Whether the model shares a sample's tokens over cp, and between products
+  // over tp.
+  bool context_parallel = true;
+  bool sequence_parallel = true;
   // In any unit. Where given, stages that a plan leaves out are cut by them,
   // one for each rank (with several, and in a partial pipeline, evenly).
   std::optional<PartitionCosts> costs = std::nullopt;

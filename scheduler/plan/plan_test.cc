@@ -116,13 +116,17 @@ TEST(Plan, ParallelModesThatDoNotFitAreRefused) {
 
 TEST(Plan, TokensInWindowsAreNotShared) {
   PlanContext context = kContext;
-  context.whole_samples = true;
+  context.context_parallel = false;
+  EXPECT_TRUE(ResolvePlan(Parse("grid { tp: 2 dp: 4 } sequence_parallel: true"),
+                          context)
+                  .ok());
+  context.sequence_parallel = false;
   EXPECT_EQ(ErrorOf("grid { cp: 2 dp: 4 }", context),
-            "plan.grid.cp: found 2, expected 1 for a model whose tokens lie in "
-            "windows");
+            "plan.grid.cp: found 2, expected 1 for a model that attends in "
+            "windows, whose tokens stay together");
   EXPECT_EQ(ErrorOf("grid { tp: 2 dp: 4 } sequence_parallel: true", context),
             "plan.sequence_parallel: found true, expected false for a model "
-            "whose tokens lie in windows");
+            "that merges neighbouring tokens");
   EXPECT_TRUE(ResolvePlan(Parse("grid { tp: 2 dp: 4 }"), context).ok());
 }
 

@@ -432,13 +432,14 @@ absl::Status ValidateGrid(const Plan& plan, const PlanContext& context) {
                       context.experts, context.expert_hidden));
     }
   }
-  if (context.whole_samples && grid.cp() > 1) {
-    return PlanFieldError("grid.cp", grid.cp(),
-                          "1 for a model whose tokens lie in windows");
+  if (!context.context_parallel && grid.cp() > 1) {
+    return PlanFieldError(
+        "grid.cp", grid.cp(),
+        "1 for a model that attends in windows, whose tokens stay together");
   }
-  if (context.whole_samples && plan.sequence_parallel()) {
+  if (!context.sequence_parallel && plan.sequence_parallel()) {
     return PlanFieldError("sequence_parallel", "true",
-                          "false for a model whose tokens lie in windows");
+                          "false for a model that merges neighbouring tokens");
   }
   if (context.heads > 0 && context.heads % grid.tp() != 0) {
     return PlanFieldError(

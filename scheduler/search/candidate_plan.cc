@@ -114,7 +114,8 @@ PlanContext ContextOf(const ModelShape& model, const ClusterModel& cluster,
           .experts = model.experts,
           .expert_hidden = model.expert_hidden,
           .shared_hidden = model.shared_hidden,
-          .whole_samples = model.whole_samples};
+          .context_parallel = model.context_parallel,
+          .sequence_parallel = model.sequence_parallel};
 }
 
 absl::StatusOr<Plan> UncutPlan(const ModelShape& model,

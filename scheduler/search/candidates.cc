@@ -76,7 +76,7 @@ class Enumerator {
       return Refuse(candidate, VerdictCode::kIndivisible,
                     Dimension::kSharedExpert);
     }
-    if (model_.whole_samples && candidate.cp > 1) {
+    if (!model_.context_parallel && candidate.cp > 1) {
       return Refuse(candidate, VerdictCode::kUnsupported);
     }
     if (candidate.pp > model_.layers) {
@@ -159,7 +159,9 @@ class Enumerator {
       if (candidate.dp == 1 && sharding != Plan::REPLICATED) continue;
       candidate.sharding = sharding;
       for (const bool sequence : {false, true}) {
-        if (sequence && (candidate.tp == 1 || model_.whole_samples)) continue;
+        if (sequence && (candidate.tp == 1 || !model_.sequence_parallel)) {
+          continue;
+        }
         candidate.sequence_parallel = sequence;
         for (const Plan::Recompute recompute : space_.recomputes) {
           candidate.recompute = recompute;

@@ -33,7 +33,8 @@ std::vector<Candidate> Candidates(int64_t devices, int64_t global_batch,
 // What a run would refuse is not proposed.
 TEST(Candidates, TokensInWindowsAreNotShared) {
   ModelShape shape = SmallImages();
-  shape.whole_samples = true;
+  shape.context_parallel = false;
+  shape.sequence_parallel = false;
   bool of_tensor = false;
   for (const Candidate& candidate : Candidates(4, 64, shape)) {
     EXPECT_FALSE(candidate.sequence_parallel);

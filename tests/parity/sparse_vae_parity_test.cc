@@ -35,7 +35,6 @@ std::vector<GridCase> Grids() {
   add({.tp = 2}, "recompute: SELECTIVE");
   // 198 latents, which 4 ranks do not share evenly.
   add({.tp = 4}, "sequence_parallel: true");
-  add({.cp = 2});
   // A stage of each kind of blocks.
   add({.pp = 4}, "schedule: ZB_H1");
   add({.tp = 2, .pp = 2, .dp = 2}, "sequence_parallel: true recompute: FULL");

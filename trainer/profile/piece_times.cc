@@ -145,10 +145,10 @@ std::vector<PieceSplit> SplitsToTime(const TrainingSetup& setup, int ranks,
   for (int tp = 2; tp <= in_node; tp *= 2) {
     if (model.heads % tp != 0 || model.mlp_hidden % tp != 0) break;
     ways.push_back({.tp = tp});
-    if (model.whole_samples) continue;
+    if (!model.sequence_parallel) continue;
     ways.push_back({.tp = tp, .sequence_parallel = true});
   }
-  for (int cp = 2; !model.whole_samples && cp <= ranks; cp *= 2) {
+  for (int cp = 2; model.context_parallel && cp <= ranks; cp *= 2) {
     ways.push_back({.cp = cp});
   }
   std::vector<PieceSplit> splits;
