@@ -96,17 +96,19 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
     ASSIGN_OR_RETURN(options.size,
                      ParsePictureSize("size", arguments.Get("size")));
   }
-  const std::map<std::string, KeptParts> parts = {
-      {"all", KeptParts::kAll},
-      {"touching", KeptParts::kTouching},
-      {"largest", KeptParts::kLargest}};
-  const auto kept = parts.find(arguments.Get("parts"));
-  if (kept == parts.end()) {
-    return InvalidArgument(
-        "--parts: found '{}', expected all, touching or largest",
-        arguments.Get("parts"));
+  if (arguments.Has("parts")) {
+    const std::map<std::string, KeptParts> parts = {
+        {"all", KeptParts::kAll},
+        {"touching", KeptParts::kTouching},
+        {"largest", KeptParts::kLargest}};
+    const auto kept = parts.find(arguments.Get("parts"));
+    if (kept == parts.end()) {
+      return InvalidArgument(
+          "--parts: found '{}', expected all, touching or largest",
+          arguments.Get("parts"));
+    }
+    options.kept_parts = kept->second;
   }
-  options.kept_parts = kept->second;
   ASSIGN_OR_RETURN(options.max_rows, bounded("rows", 1, 1000));
   ASSIGN_OR_RETURN(options.evaluate, bounded("evaluate", 0, 100000));
   if (options.evaluate > 0 && options.evaluate < kLeastEvaluated) {
@@ -206,10 +208,10 @@ Command SampleCommand() {
              .repeated = true},
             {.name = "parts",
              .value = "WHICH",
-             .default_value = "touching",
-             .help = "of shapes: all that are drawn; touching: the largest and "
-                     "what ends within a fortieth of the cube's side from "
-                     "it; largest: that alone"},
+             .help = "of shapes that are surfaces of fields: all that are "
+                     "drawn; touching (the default): the largest and what ends "
+                     "within a fortieth of the cube's side from it; largest: "
+                     "that alone"},
             {.name = "rows",
              .value = "N",
              .default_value = "20",

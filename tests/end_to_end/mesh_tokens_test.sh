@@ -89,3 +89,5 @@ expect_error "objective: found another one, expected next_token" \
   "$trireme" train job.textproto --set objective.diffusion.steps=10
 expect_error "top_p: found 2, expected 0 to 1" \
   "$trireme" sample run --out three.png --top_p 2
+expect_error "parts: found some chosen for samples that are no surfaces" \
+  "$trireme" sample run --out three.png --parts all

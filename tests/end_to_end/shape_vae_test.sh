@@ -246,6 +246,8 @@ expect_error "data.shapes.voxels.whole: found 1, expected a multiple of 4" \
   "$trireme" data voxels more --shapes --latents sparse_stages
 expect_error "places: found places for a model that draws at no places" \
   "$trireme" sample places --places places --out other.png
+expect_error "parts: found some chosen for samples that are no surfaces" \
+  "$trireme" sample vae --parts all --out other.png
 expect_error "places: found flow, whose data are other than which cells are" \
   "$trireme" sample sparse_flow --places flow --out other.png
 expect_error "data.shapes.volume.occupied_of: found 18, expected a multiple of" \

@@ -50,9 +50,9 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> OpenMedium(
     }
     data.mutable_latents()->set_autoencoder(*options.autoencoder);
   }
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<SampleMedium> medium,
-      MediumOf(*loaded.setup.family, data, device, options.kept_parts));
+  ASSIGN_OR_RETURN(std::unique_ptr<SampleMedium> medium,
+                   MediumOf(*loaded.setup.family, data, device,
+                            options.kept_parts.value_or(KeptParts::kTouching)));
   RETURN_IF_ERROR(medium->CheckFiles(options.out, options.overwrite));
   return medium;
 }
@@ -134,6 +134,13 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
     loaded = InvalidArgument(
         "places: found {} for a model that draws at no places, expected none",
         *options.places);
+  }
+  if (loaded.ok() && options.kept_parts.has_value() &&
+      (!DrawsFields(loaded->job.data()) ||
+       loaded->setup.family->reconstructs())) {
+    loaded = InvalidArgument(
+        "parts: found some chosen for samples that are no surfaces of fields, "
+        "expected none");
   }
   RETURN_IF_ERROR(control.Agree(loaded.status(), "opening the run"));
   if (loaded->setup.family->classifies()) {

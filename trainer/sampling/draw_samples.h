@@ -52,8 +52,9 @@ struct DrawOptions {
   std::optional<PictureSize> size;
   // The moving average of the weights where the run kept one.
   bool ema = true;
-  // Of shapes that are made of a field.
-  KeptParts kept_parts = KeptParts::kTouching;
+  // Of shapes that are made of a field, and of no other samples. Absent:
+  // KeptParts::kTouching.
+  std::optional<KeptParts> kept_parts;
   // Samples drawn, without guidance, to compare with real ones; 0 = none.
   int64_t evaluate = 0;
   ComputeDevice device;

@@ -288,6 +288,13 @@ absl::Status RehearseShapes(const Latents& latents, Device& dry) {
 
 }  // namespace
 
+bool DrawsFields(const Data& data) {
+  if (data.has_shapes()) {
+    return !data.shapes().has_sequences() && !data.shapes().has_views();
+  }
+  return data.latents().tokens() > 0;
+}
+
 absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
     const ModelFamily& family, const Data& data, Device& device,
     KeptParts kept) {

@@ -61,6 +61,10 @@ class SampleMedium {
       const RealSets& real) const = 0;
 };
 
+// Whether drawn samples are fields, or latents of fields, whose surfaces are
+// shown.
+bool DrawsFields(const Data& data);
+
 // Of a job's samples, as the family learns them. Latents are decoded on
 // `device`, which outlives the medium, by the autoencoder of the data. Errors:
 // those of Autoencoder::Open, and one whose latents are of another shape.
