@@ -31,7 +31,7 @@ struct ShapeAutoencoder::Model {
   // Runs f on a tape of its own, which keeps nothing.
   template <typename F>
   Tensor Evaluate(F&& f) {
-    Tape tape(device());
+    Tape tape(device(), Tape::Mode::kInference);
     ForwardContext context{tape, parallel};
     return std::forward<F>(f)(context).value();
   }
