@@ -244,14 +244,21 @@ class Writer {
                                      ToJson(cache_).dump(1) + "\n"));
     ASSIGN_OR_RETURN(const LatentCache found, ReadDescription(options_.folder));
     const Json there = ToJson(found), ours = ToJson(cache_);
-    for (const auto& [field, expected] : ours.items()) {
+    Json fields = ours;
+    fields.update(there);
+    for (const auto& [field, value] : fields.items()) {
       // The same weights may lie elsewhere by now.
-      if (field == "autoencoder" || there[field] == expected) continue;
+      if (field == "autoencoder" ||
+          there.value(field, Json()) == ours.value(field, Json())) {
+        continue;
+      }
+      const auto text = [&field](const Json& json) {
+        return json.contains(field) ? json[field].dump() : "none";
+      };
       return FailedPrecondition(
           "{}: {}: found {}, expected {}: the latents are of other pictures, "
           "weights or options; give these a folder of their own",
-          DescriptionPath(options_.folder), field, there[field].dump(),
-          expected.dump());
+          DescriptionPath(options_.folder), field, text(there), text(ours));
     }
     return absl::OkStatus();
   }

@@ -244,6 +244,9 @@ expect_error "height: found 4, expected 6: the latents are of other pictures" \
 expect_error "channels: found 2, expected 3: the latents are of other" \
   "$trireme" data --latents flux pictures latents --resolution 8 \
   --samples_per_shard 4
+# Those of two sizes do not go on with one.
+expect_error "expected none: the latents are of other pictures" \
+  "$trireme" data --latents sd shapes sized --size 8x8
 expect_error "found an autoencoder of 3 channels, expected 2" \
   "$trireme" sample whole --out other.png --vae flux
 expect_error "data.resolution: found 8, expected 4, as the latents have" \
