@@ -107,11 +107,14 @@ std::optional<int64_t> SizeOf(const Json& object, const char* key) {
   return found == object.end() ? std::nullopt : AsSize(*found);
 }
 
-// Of [4, 8]; nothing where it is none, or has more elements than there are
-// addresses.
+// Of [4, 8]; nothing where it is none, has more dims than a shape, or more
+// elements than there are addresses.
 std::optional<Shape> ShapeOf(const Json& entry) {
   const auto found = entry.find("shape");
-  if (found == entry.end() || !found->is_array()) return std::nullopt;
+  if (found == entry.end() || !found->is_array() ||
+      found->size() > Shape::kMaxRank) {
+    return std::nullopt;
+  }
   std::vector<int64_t> dims;
   int64_t elements = 1;
   for (const Json& dim : *found) {

@@ -192,6 +192,8 @@ TEST_F(StoredTensorsTest, AnIndexThatLiesIsRefused) {
               HasSubstr("shards that cut its shape"));
   EXPECT_THAT(with("    12,", "    4611686018427387904,"),
               HasSubstr("expected a shape"));
+  EXPECT_THAT(with("    12,", "    1, 1, 1, 1, 1, 1, 1, 12,"),
+              HasSubstr("expected a shape"));
   CHECK_OK(WriteFileAtomically(path, good));
   EXPECT_TRUE(ReadAndCompare({}, 0, kRows * kColumns).ok());
 }
