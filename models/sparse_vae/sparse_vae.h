@@ -15,8 +15,8 @@
 //
 // Cells read those about them, so that each rank has whole samples: over tp
 // heads and the MLPs' channels are sharded (and tokens of blocks of attention,
-// under sequence parallelism), while all ranks compute the convolutions; ranks
-// of cp compute the same.
+// under sequence parallelism), while all ranks compute the convolutions; over
+// cp there is nothing to share.
 
 #ifndef TRIREME_MODELS_SPARSE_VAE_SPARSE_VAE_H_
 #define TRIREME_MODELS_SPARSE_VAE_SPARSE_VAE_H_
