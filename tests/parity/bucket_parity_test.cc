@@ -7,22 +7,16 @@
 
 #include "gtest/gtest.h"
 #include "moe/moe_config.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
 namespace {
 
-class BucketParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class BucketParityTest : public ParityTest {};
 
 TEST_P(BucketParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  ExpectThoseOfOneRank(GetParam());
 }
 
 constexpr MoeConfig kExperts = {.experts = 4,
@@ -59,7 +53,7 @@ std::vector<GridCase> Grids() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Grids, BucketParityTest, testing::ValuesIn(Grids()),
-                         [](const auto& info) { return info.param.Name(); });
+                         &NameOfCase);
 
 // The first step, of the last bucket: later ones begin with other weights.
 TEST(BucketTest, AStepIsThatOfAModelOfItsSizeAlone) {

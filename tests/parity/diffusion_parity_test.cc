@@ -10,6 +10,7 @@
 #include "models/model.pb.h"
 #include "models/objective/diffusion.h"
 #include "runtime/core/log.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
@@ -38,17 +39,10 @@ GridCase Published(GridCase grid) {
   return grid;
 }
 
-class DiffusionParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class DiffusionParityTest : public ParityTest {};
 
 TEST_P(DiffusionParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  ExpectThoseOfOneRank(GetParam());
 }
 
 std::vector<GridCase> Grids() {
@@ -82,16 +76,12 @@ std::vector<GridCase> Grids() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Grids, DiffusionParityTest, testing::ValuesIn(Grids()),
-                         [](const auto& info) { return info.param.Name(); });
+                         &NameOfCase);
 
 class DiffusionBitwiseTest : public testing::TestWithParam<GridCase> {};
 
 TEST_P(DiffusionBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
-  const GridCase grid = GetParam();
-  GridCase base = OneRank(grid);
-  base.plan.set_microbatches(grid.plan.microbatches());
-  const ParityReport report = Compare(Record(base), Record(grid));
-  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+  ExpectBitsOfOneRank(GetParam());
 }
 
 std::vector<GridCase> Pipelines() {
@@ -110,8 +100,7 @@ std::vector<GridCase> Pipelines() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Pipelines, DiffusionBitwiseTest,
-                         testing::ValuesIn(Pipelines()),
-                         [](const auto& info) { return info.param.Name(); });
+                         testing::ValuesIn(Pipelines()), &NameOfCase);
 
 }  // namespace
 }  // namespace trireme

@@ -16,31 +16,23 @@
 #include "runtime/core/log.h"
 #include "tests/parity/covering.h"
 #include "tests/parity/grids.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
 namespace {
 
-class GridParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class GridParityTest : public ParityTest {};
 
 TEST_P(GridParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  ExpectThoseOfOneRank(GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(Fp32, GridParityTest,
-                         testing::ValuesIn(Selected(Fp32Grids())),
-                         [](const auto& info) { return info.param.Name(); });
+                         testing::ValuesIn(Selected(Fp32Grids())), &NameOfCase);
 
 INSTANTIATE_TEST_SUITE_P(Grids, GridParityTest,
-                         testing::ValuesIn(Selected(AllGrids())),
-                         [](const auto& info) { return info.param.Name(); });
+                         testing::ValuesIn(Selected(AllGrids())), &NameOfCase);
 
 // Where only the pipeline, its schedule or recompute differ from a case on one
 // stage, not one bit may.

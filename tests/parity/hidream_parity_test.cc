@@ -7,6 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "runtime/core/log.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
@@ -19,17 +20,10 @@ constexpr MoeConfig kExperts = {.experts = 4,
                                 .balance_weight = 0.5,
                                 .z_weight = 0.125};
 
-class HidreamParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class HidreamParityTest : public ParityTest {};
 
 TEST_P(HidreamParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  ExpectThoseOfOneRank(GetParam());
 }
 
 std::vector<GridCase> Grids() {
@@ -67,16 +61,12 @@ std::vector<GridCase> Grids() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Grids, HidreamParityTest, testing::ValuesIn(Grids()),
-                         [](const auto& info) { return info.param.Name(); });
+                         &NameOfCase);
 
 class HidreamBitwiseTest : public testing::TestWithParam<GridCase> {};
 
 TEST_P(HidreamBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
-  const GridCase grid = GetParam();
-  GridCase base = OneRank(grid);
-  base.plan.set_microbatches(grid.plan.microbatches());
-  const ParityReport report = Compare(Record(base), Record(grid));
-  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+  ExpectBitsOfOneRank(GetParam());
 }
 
 std::vector<GridCase> Pipelines() {
@@ -97,8 +87,7 @@ std::vector<GridCase> Pipelines() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Pipelines, HidreamBitwiseTest,
-                         testing::ValuesIn(Pipelines()),
-                         [](const auto& info) { return info.param.Name(); });
+                         testing::ValuesIn(Pipelines()), &NameOfCase);
 
 // In fp64; in fp32 what sums differ by sends a token elsewhere sooner or later.
 TEST(HidreamCurveTest, LossesOfAHundredStepsAreTheSameOnEveryEp) {

@@ -5,22 +5,16 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
 namespace {
 
-class MeshTokensParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class MeshTokensParityTest : public ParityTest {};
 
 TEST_P(MeshTokensParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  ExpectThoseOfOneRank(GetParam());
 }
 
 GridCase CaseOf(GridCase grid, const char* plan) {
@@ -51,17 +45,12 @@ std::vector<GridCase> Grids() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Grids, MeshTokensParityTest,
-                         testing::ValuesIn(Grids()),
-                         [](const auto& info) { return info.param.Name(); });
+                         testing::ValuesIn(Grids()), &NameOfCase);
 
 class MeshTokensBitwiseTest : public testing::TestWithParam<GridCase> {};
 
 TEST_P(MeshTokensBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
-  const GridCase grid = GetParam();
-  GridCase base = OneRank(grid);
-  base.plan.set_microbatches(grid.plan.microbatches());
-  const ParityReport report = Compare(Record(base), Record(grid));
-  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+  ExpectBitsOfOneRank(GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -72,7 +61,7 @@ INSTANTIATE_TEST_SUITE_P(
                "microbatches: 4 offload { resident_units: 1 }"),
         CaseOf({.pp = 4, .dtype = DType::kFloat32},
                "microbatches: 4 schedule: ONE_F_ONE_B recompute: SELECTIVE")),
-    [](const auto& info) { return info.param.Name(); });
+    &NameOfCase);
 
 }  // namespace
 }  // namespace trireme

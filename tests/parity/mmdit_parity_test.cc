@@ -6,22 +6,16 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
 namespace {
 
-class MmditParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class MmditParityTest : public ParityTest {};
 
 TEST_P(MmditParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  ExpectThoseOfOneRank(GetParam());
 }
 
 std::vector<GridCase> Grids() {
@@ -102,16 +96,12 @@ std::vector<GridCase> Grids() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Grids, MmditParityTest, testing::ValuesIn(Grids()),
-                         [](const auto& info) { return info.param.Name(); });
+                         &NameOfCase);
 
 class MmditBitwiseTest : public testing::TestWithParam<GridCase> {};
 
 TEST_P(MmditBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
-  const GridCase grid = GetParam();
-  GridCase base = OneRank(grid);
-  base.plan.set_microbatches(grid.plan.microbatches());
-  const ParityReport report = Compare(Record(base), Record(grid));
-  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+  ExpectBitsOfOneRank(GetParam());
 }
 
 std::vector<GridCase> Pipelines() {
@@ -143,8 +133,7 @@ std::vector<GridCase> Pipelines() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Pipelines, MmditBitwiseTest,
-                         testing::ValuesIn(Pipelines()),
-                         [](const auto& info) { return info.param.Name(); });
+                         testing::ValuesIn(Pipelines()), &NameOfCase);
 
 }  // namespace
 }  // namespace trireme

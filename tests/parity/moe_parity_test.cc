@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
@@ -60,17 +61,10 @@ MoeConfig Noisy() {
   return config;
 }
 
-class MoeParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class MoeParityTest : public ParityTest {};
 
 TEST_P(MoeParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  ExpectThoseOfOneRank(GetParam());
 }
 
 std::vector<GridCase> Grids() {
@@ -163,7 +157,7 @@ std::vector<GridCase> Grids() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Grids, MoeParityTest, testing::ValuesIn(Grids()),
-                         [](const auto& info) { return info.param.Name(); });
+                         &NameOfCase);
 
 // Where an expert lies may not show in what it computes.
 TEST(MoeBitsTest, FirstLossHasTheSameBitsOnEveryEp) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
@@ -33,17 +34,10 @@ TrainedParameters Layers(std::vector<std::string> layers) {
           .layers = std::move(layers)};
 }
 
-class PartialTrainingParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class PartialTrainingParityTest : public ParityTest {};
 
 TEST_P(PartialTrainingParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  const ParityReport report = ExpectThoseOfOneRank(GetParam());
   for (const ParityRow& row : report.rows) {
     // B starts at 0, and with it A's gradient.
     const bool starts_at_zero = row.step == 1;
@@ -127,17 +121,12 @@ std::vector<GridCase> Grids() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Grids, PartialTrainingParityTest,
-                         testing::ValuesIn(Grids()),
-                         [](const auto& info) { return info.param.Name(); });
+                         testing::ValuesIn(Grids()), &NameOfCase);
 
 class PartialTrainingBitwiseTest : public testing::TestWithParam<GridCase> {};
 
 TEST_P(PartialTrainingBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
-  const GridCase grid = GetParam();
-  GridCase base = OneRank(grid);
-  base.plan.set_microbatches(grid.plan.microbatches());
-  const ParityReport report = Compare(Record(base), Record(grid));
-  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+  ExpectBitsOfOneRank(GetParam());
 }
 
 std::vector<GridCase> Pipelines() {
@@ -170,8 +159,7 @@ std::vector<GridCase> Pipelines() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Pipelines, PartialTrainingBitwiseTest,
-                         testing::ValuesIn(Pipelines()),
-                         [](const auto& info) { return info.param.Name(); });
+                         testing::ValuesIn(Pipelines()), &NameOfCase);
 
 }  // namespace
 }  // namespace trireme

@@ -8,6 +8,7 @@
 
 #include "gtest/gtest.h"
 #include "runtime/core/log.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 #include "trainer/rank_model.h"
 
@@ -46,21 +47,14 @@ std::vector<GridCase> Cases() {
   return cases;
 }
 
-class ShardingParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class ShardingParityTest : public ParityTest {};
 
 TEST_P(ShardingParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  ExpectThoseOfOneRank(GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(Grids, ShardingParityTest, testing::ValuesIn(Cases()),
-                         [](const auto& info) { return info.param.Name(); });
+                         &NameOfCase);
 
 // Sums are formed in rank order either way: with one microbatch who keeps the
 // result changes no bit.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
@@ -19,17 +20,10 @@ constexpr MoeConfig kExperts = {.experts = 4,
                                 .router = MoeConfig::RouterKind::kCosine,
                                 .capacity_factor = 1.25};
 
-class SwinParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class SwinParityTest : public ParityTest {};
 
 TEST_P(SwinParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  ExpectThoseOfOneRank(GetParam());
 }
 
 GridCase CaseOf(GridCase grid, const char* plan) {
@@ -63,16 +57,12 @@ std::vector<GridCase> Grids() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Grids, SwinParityTest, testing::ValuesIn(Grids()),
-                         [](const auto& info) { return info.param.Name(); });
+                         &NameOfCase);
 
 class SwinBitwiseTest : public testing::TestWithParam<GridCase> {};
 
 TEST_P(SwinBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
-  const GridCase grid = GetParam();
-  GridCase base = OneRank(grid);
-  base.plan.set_microbatches(grid.plan.microbatches());
-  const ParityReport report = Compare(Record(base), Record(grid));
-  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+  ExpectBitsOfOneRank(GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -85,7 +75,7 @@ INSTANTIATE_TEST_SUITE_P(
         CaseOf({.pp = 4, .dtype = DType::kFloat32},
                "microbatches: 4 schedule: ONE_F_ONE_B recompute: "
                "SELECTIVE")),
-    [](const auto& info) { return info.param.Name(); });
+    &NameOfCase);
 
 }  // namespace
 }  // namespace trireme

@@ -6,22 +6,16 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
 namespace {
 
-class TokenSetParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class TokenSetParityTest : public ParityTest {};
 
 TEST_P(TokenSetParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  ExpectThoseOfOneRank(GetParam());
 }
 
 std::vector<GridCase> Grids() {
@@ -61,7 +55,7 @@ std::vector<GridCase> Grids() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Grids, TokenSetParityTest, testing::ValuesIn(Grids()),
-                         [](const auto& info) { return info.param.Name(); });
+                         &NameOfCase);
 
 }  // namespace
 }  // namespace trireme

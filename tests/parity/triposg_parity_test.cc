@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {
@@ -21,17 +22,10 @@ constexpr MoeConfig kExperts = {.experts = 4,
                                 .balance_weight = 0.5,
                                 .z_weight = 0.125};
 
-class TriposgParityTest : public testing::TestWithParam<GridCase> {
- protected:
-  static void TearDownTestSuite() { references_ = {}; }
-  inline static References references_;
-};
+class TriposgParityTest : public ParityTest {};
 
 TEST_P(TriposgParityTest, LossesAndGradientsEqualOneRank) {
-  const GridCase grid = GetParam();
-  const ParityReport report = Compare(references_.Of(grid), Record(grid));
-  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
-  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+  ExpectThoseOfOneRank(GetParam());
 }
 
 std::vector<GridCase> Grids() {
@@ -73,16 +67,12 @@ std::vector<GridCase> Grids() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Grids, TriposgParityTest, testing::ValuesIn(Grids()),
-                         [](const auto& info) { return info.param.Name(); });
+                         &NameOfCase);
 
 class TriposgBitwiseTest : public testing::TestWithParam<GridCase> {};
 
 TEST_P(TriposgBitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
-  const GridCase grid = GetParam();
-  GridCase base = OneRank(grid);
-  base.plan.set_microbatches(grid.plan.microbatches());
-  const ParityReport report = Compare(Record(base), Record(grid));
-  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+  ExpectBitsOfOneRank(GetParam());
 }
 
 std::vector<GridCase> Pipelines() {
@@ -105,8 +95,7 @@ std::vector<GridCase> Pipelines() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Pipelines, TriposgBitwiseTest,
-                         testing::ValuesIn(Pipelines()),
-                         [](const auto& info) { return info.param.Name(); });
+                         testing::ValuesIn(Pipelines()), &NameOfCase);
 
 }  // namespace
 }  // namespace trireme
