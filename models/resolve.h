@@ -14,6 +14,7 @@
 #include "models/family.h"
 #include "models/model.pb.h"
 #include "models/objective/objective.h"
+#include "models/objective/objective.pb.h"
 #include "models/weights/model_class.h"
 
 namespace trireme {

@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "models/data/encoder_drops.h"
 #include "models/family.h"
-#include "models/model.pb.h"
+#include "models/objective/objective.pb.h"
 
 namespace trireme {
 

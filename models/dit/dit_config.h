@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "absl/status/statusor.h"
-#include "models/model.pb.h"
+#include "models/dit/dit.pb.h"
 #include "moe/moe_config.h"
 
 namespace trireme {

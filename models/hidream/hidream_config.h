@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "models/model.pb.h"
+#include "models/hidream/hidream.pb.h"
 #include "moe/moe_config.h"
 
 namespace trireme {

@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/mesh_tokens/mesh_tokens.h"
-#include "models/model.pb.h"
+#include "models/mesh_tokens/mesh_tokens.pb.h"
 
 namespace trireme {
 

@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "models/model.pb.h"
+#include "models/mmdit/mmdit.pb.h"
 #include "models/transformer/moe_fields.h"
 
 namespace trireme {

@@ -20,9 +20,9 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
-#include "models/model.pb.h"
 #include "models/objective/noise_schedule.h"
 #include "models/objective/objective.h"
+#include "models/objective/objective.pb.h"
 #include "runtime/ops/learned_variance.h"
 
 namespace trireme {

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "models/model.pb.h"
+#include "models/objective/objective.pb.h"
 
 namespace trireme {
 

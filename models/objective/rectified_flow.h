@@ -22,8 +22,8 @@
 
 #include "absl/status/statusor.h"
 #include "models/batch.h"
-#include "models/model.pb.h"
 #include "models/objective/objective.h"
+#include "models/objective/objective.pb.h"
 #include "runtime/core/philox.h"
 #include "runtime/device/tensor.h"
 

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
-#include "models/model.pb.h"
+#include "models/shape_vae/shape_vae.pb.h"
 
 namespace trireme {
 

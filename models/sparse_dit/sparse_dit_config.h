@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
-#include "models/model.pb.h"
+#include "models/sparse_dit/sparse_dit.pb.h"
 #include "models/transformer/cross_condition.h"
 
 namespace trireme {

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/data_format.h"
-#include "models/model.pb.h"
+#include "models/sparse_vae/sparse_vae.pb.h"
 
 namespace trireme {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "models/model.pb.h"
+#include "models/swin/swin.pb.h"
 #include "moe/moe_config.h"
 #include "runtime/ops/window_attention.h"
 

@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "models/model.pb.h"
+#include "models/transformer/mixture_of_experts.pb.h"
 #include "moe/moe_config.h"
 
 namespace trireme {

@@ -9,8 +9,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "models/model.pb.h"
 #include "models/transformer/cross_condition.h"
+#include "models/triposg/triposg.pb.h"
 #include "moe/moe_config.h"
 
 namespace trireme {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "models/model.pb.h"
 #include "models/objective/diffusion.h"
+#include "models/objective/objective.pb.h"
 #include "runtime/core/log.h"
 #include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "models/model.pb.h"
+#include "models/dit/dit.pb.h"
 #include "models/objective/diffusion.h"
 #include "models/objective/rectified_flow.h"
 #include "models/transformer/cross_condition.h"

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Each page: its title, what it says first, and the files whose messages it has.
+# Each page: its title, what it says first, and patterns of the files whose
+# messages it has.
 PAGES = {
     "job": ("The fields of a job",
             "What a job file may say ([running.md](../running.md)), beginning "
-            "with `Job`.", ["trainer/job.proto", "models/model.proto"]),
+            "with `Job`.", ["trainer/job.proto", "models/model.proto",
+                            "models/*/*.proto"]),
     "plan": ("The fields of a plan",
              "What a plan file may say ([parallelism.md](../parallelism.md)), "
              "beginning with `Plan`.", ["scheduler/plan/plan.proto"]),
@@ -174,7 +176,9 @@ def page(title, intro, entries):
 def main():
     out_of_date = []
     for name, (title, intro, files) in PAGES.items():
-        entries = [entry for file in files for entry in parse(ROOT / file)]
+        entries = [entry for pattern in files
+                   for file in sorted(ROOT.glob(pattern))
+                   for entry in parse(file)]
         path = ROOT / "docs" / "reference" / f"{name}.md"
         text = page(title, intro, entries)
         if path.exists() and path.read_text() == text:
