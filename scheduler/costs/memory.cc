@@ -112,6 +112,19 @@ int64_t PlanCoster::ChunkActivationBytes(int32_t stage) const {
   return bytes;
 }
 
+int64_t PlanCoster::TransientBytes(int32_t stage) const {
+  const std::vector<StageBlocks> all = DroppingBlocksOf(stage);
+  int64_t most = 0, behind = 0;
+  for (auto blocks = all.rbegin(); blocks != all.rend(); ++blocks) {
+    const PieceFigures& block = pieces_.blocks[blocks->kind];
+    most = std::max(most, block.transient_bytes - behind);
+    behind += blocks->again * BlockActivationBytes(blocks->kind, true) +
+              blocks->kept * BlockActivationBytes(blocks->kind, false) -
+              blocks->count() * block.deferred_bytes;
+  }
+  return most;
+}
+
 int64_t PlanCoster::ReductionBytes(int32_t pp) const {
   const int64_t members = plan_.sharding() == Plan::REPLICATED
                               ? (*rings_)[pp].reduction.slowest.members
@@ -152,15 +165,14 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
     const auto keep = [&constants](int64_t count, const PieceFigures& piece) {
       constants += count * (piece.constant_bytes + piece.frozen_bytes);
     };
-    int64_t transient = 0;
     for (const StageBlocks& blocks : BlocksOf(stage)) {
       const PieceFigures& block = pieces_.blocks[blocks.kind];
       chunk.deferred_weight_bytes += blocks.count() * block.deferred_bytes;
       keep(blocks.count(), block);
-      transient = std::max(transient, block.transient_bytes);
       largest_block = std::max(
           largest_block, Shardable(block.parameters, block.expert_parameters));
     }
+    int64_t transient = TransientBytes(stage);
     if (stage == 0) {
       keep(1, pieces_.embedding);
       chunk.deferred_weight_bytes += pieces_.embedding.deferred_bytes;

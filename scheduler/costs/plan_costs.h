@@ -254,6 +254,9 @@ class PlanCoster {
     return ep_ > 1 ? parameters - experts : parameters;
   }
   int64_t ChunkActivationBytes(int32_t stage) const;
+  // The most that a block of the stage holds above ChunkActivationBytes while
+  // it runs: blocks behind it hold nothing yet, or only what is put off.
+  int64_t TransientBytes(int32_t stage) const;
   // What the reductions and gathers of a stage's buckets take and occupy.
   void ChargeReductions(int32_t stage, PlanCosts& costs) const;
   // GRADIENTS scatter each microbatch's buckets, which take `travel_s`
