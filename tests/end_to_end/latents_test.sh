@@ -161,17 +161,11 @@ expect_in measured/metrics.jsonl '"validation_loss_by_size":{"2x6":'
 echo "== views of meshes, as they are and as latents"
 python3 - <<'PYTHON'
 import os
+from meshes import box, write_obj
 
 os.makedirs("meshes")
 for i in range(4):
-    with open(f"meshes/box_{i}.obj", "w") as out:
-        for z in (0, 1):
-            for y in (0, 1):
-                for x in (0, 1):
-                    out.write(f"v {x} {y * (1 + i)} {z}\n")
-        for face in ("1 3 4 2", "5 6 8 7", "1 2 6 5", "3 7 8 4", "1 5 7 3",
-                     "2 4 8 6"):
-            out.write(f"f {face}\n")
+    write_obj(f"meshes/box_{i}.obj", *box(height=1 + i))
 PYTHON
 "$trireme" data meshes views --shapes --points 64 --shell_cells 36 --views 3 \
   --view_resolution 8 > data.txt

@@ -5,38 +5,28 @@ source "$(dirname "$0")/testing.sh" "$1"
 
 python3 - <<'PYTHON'
 import math, os
+from meshes import box, write_obj
 
 os.makedirs("meshes/block")
 os.makedirs("meshes/cone")
 
-def obj(path, vertices, faces):
-    with open(path, "w") as out:
-        for v in vertices:
-            out.write("v %r %r %r\n" % tuple(v))
-        for f in faces:
-            out.write("f " + " ".join(str(i + 1) for i in f) + "\n")
+def cone(n):
+    """Without its base."""
+    return ([(0, 1, 0)] + [(math.cos(2 * math.pi * j / n), 0,
+                            math.sin(2 * math.pi * j / n)) for j in range(n)],
+            [(0, 1 + (j + 1) % n, 1 + j) for j in range(n)])
 
-sides = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2),
-         (1, 3, 7, 5)]
 for i in range(4):
-    obj("meshes/block/box_%d.obj" % i,
-        [(x, (1 + i) * y / 4, z) for z in (0, 1) for y in (0, 1)
-         for x in (0, 1)], sides)
-    n = 5 + i
-    obj("meshes/cone/cone_%d.obj" % i,
-        [(0, 1, 0)] + [(math.cos(2 * math.pi * j / n), 0,
-                        math.sin(2 * math.pi * j / n)) for j in range(n)],
-        [(0, 1 + (j + 1) % n, 1 + j) for j in range(n)]
-        + [tuple(range(1, n + 1))])
+    write_obj("meshes/block/box_%d.obj" % i, *box(height=(1 + i) / 4))
+    vertices, sides = cone(5 + i)
+    write_obj("meshes/cone/cone_%d.obj" % i, vertices,
+              sides + [tuple(range(1, len(vertices)))])
 # More triangles than are kept, and more tokens than the model sees.
-n = 60
-obj("meshes/cone/many.obj",
-    [(0, 1, 0)] + [(math.cos(2 * math.pi * j / n), 0,
-                    math.sin(2 * math.pi * j / n)) for j in range(n)],
-    [(0, 1 + (j + 1) % n, 1 + j) for j in range(n)])
-obj("meshes/block/two.obj",
-    [(x + 2 * k, y, z) for k in (0, 1) for z in (0, 1) for y in (0, 1)
-     for x in (0, 1)], sides + [tuple(8 + i for i in s) for s in sides])
+write_obj("meshes/cone/many.obj", *cone(60))
+corners, sides = box()
+write_obj("meshes/block/two.obj",
+          corners + [(x + 2, y, z) for x, y, z in corners],
+          sides + [tuple(8 + i for i in side) for side in sides])
 PYTHON
 
 "$trireme" data meshes shapes --shapes --points 64 --shell_cells 36 \

@@ -5,33 +5,15 @@
 source "$(dirname "$0")/testing.sh" "$1"
 
 python3 - <<'PYTHON'
-import math, os
+import os
+from meshes import box, torus, write_obj
 
 os.makedirs("meshes/ring")
 os.makedirs("meshes/block")
 
-def obj(path, vertices, faces):
-    with open(path, "w") as out:
-        for v in vertices:
-            out.write("v %r %r %r\n" % tuple(v))
-        for f in faces:
-            out.write("f " + " ".join(str(i + 1) for i in f) + "\n")
-
 for i in range(6):
-    corners = [(x, (1 + i) * y / 4, z) for z in (0, 1) for y in (0, 1)
-               for x in (0, 1)]
-    obj("meshes/block/box_%d.obj" % i, corners,
-        [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2),
-         (1, 3, 7, 5)])
-    tube, n, m = 0.15 + 0.05 * i, 24, 12
-    ring = lambda j: 1 + tube * math.cos(2 * math.pi * j / m)
-    obj("meshes/ring/torus_%d.obj" % i,
-        [(ring(j) * math.cos(2 * math.pi * i / n),
-          tube * math.sin(2 * math.pi * j / m),
-          ring(j) * math.sin(2 * math.pi * i / n))
-         for i in range(n) for j in range(m)],
-        [(i * m + j, i * m + (j + 1) % m, (i + 1) % n * m + (j + 1) % m,
-          (i + 1) % n * m + j) for i in range(n) for j in range(m)])
+    write_obj("meshes/block/box_%d.obj" % i, *box(height=(1 + i) / 4))
+    write_obj("meshes/ring/torus_%d.obj" % i, *torus(0.15 + 0.05 * i))
 PYTHON
 
 "$trireme" data meshes shapes --shapes --points 512 --shell_cells 36 \

@@ -7,23 +7,13 @@ source "$(dirname "$0")/testing.sh" "$1"
 
 python3 - <<'PYTHON'
 import math, os
+from meshes import box, write_obj
 
 os.makedirs("meshes/ball")
 os.makedirs("meshes/block")
 
-def obj(path, vertices, faces):
-    with open(path, "w") as out:
-        for v in vertices:
-            out.write("v %r %r %r\n" % tuple(v))
-        for f in faces:
-            out.write("f " + " ".join(str(i + 1) for i in f) + "\n")
-
 for i in range(3):
-    corners = [(x, (2 + i) * y / 4, z) for z in (0, 1) for y in (0, 1)
-               for x in (0, 1)]
-    obj("meshes/block/box_%d.obj" % i, corners,
-        [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2),
-         (1, 3, 7, 5)])
+    write_obj("meshes/block/box_%d.obj" % i, *box(height=(2 + i) / 4))
     n, m = 16, 8
     at = lambda i, j: (math.sin(math.pi * j / m) * math.cos(2 * math.pi * i / n),
                        math.cos(math.pi * j / m),
@@ -31,13 +21,13 @@ for i in range(3):
     rows = [[at(i, j) for i in range(n)] for j in range(1, m)]
     points = [p for row in rows for p in row] + [at(0, 0), at(0, m)]
     top, bottom = len(points) - 2, len(points) - 1
-    obj("meshes/ball/ball_%d.obj" % i, [(x, (1 + i) * y / 3, z)
-                                       for x, y, z in points],
-        [(j * n + a, j * n + (a + 1) % n, (j + 1) * n + (a + 1) % n,
-          (j + 1) * n + a) for j in range(m - 2) for a in range(n)] +
-        [(top, (a + 1) % n, a) for a in range(n)] +
-        [(bottom, (m - 2) * n + a, (m - 2) * n + (a + 1) % n)
-         for a in range(n)])
+    write_obj("meshes/ball/ball_%d.obj" % i,
+              [(x, (1 + i) * y / 3, z) for x, y, z in points],
+              [(j * n + a, j * n + (a + 1) % n, (j + 1) * n + (a + 1) % n,
+                (j + 1) * n + a) for j in range(m - 2) for a in range(n)] +
+              [(top, (a + 1) % n, a) for a in range(n)] +
+              [(bottom, (m - 2) * n + a, (m - 2) * n + (a + 1) % n)
+               for a in range(n)])
 PYTHON
 
 "$trireme" data meshes shapes --shapes --points 512 --shell_cells 36 > data.txt

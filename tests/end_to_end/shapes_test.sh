@@ -4,39 +4,20 @@
 source "$(dirname "$0")/testing.sh" "$1"
 
 python3 - <<'PYTHON'
-import math, os, struct
+import os, struct
+from meshes import box, torus, write_obj
 
 os.makedirs("meshes/round")
 os.makedirs("meshes/square")
 
-def obj(path, vertices, faces):
-    with open(path, "w") as out:
-        for v in vertices:
-            out.write("v %r %r %r\n" % tuple(v))
-        for f in faces:
-            out.write("f " + " ".join(str(i + 1) for i in f) + "\n")
-
-corners = [(x, y, z) for z in (0, 1) for y in (0, 1) for x in (0, 1)]
-sides = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2),
-         (1, 3, 7, 5)]
-obj("meshes/square/box.obj", corners, sides)
-obj("meshes/square/kilometres.obj",
-    [(1000 * x, 3000 * y, 1000 * z) for x, y, z in corners], sides)
-obj("meshes/square/lidless.obj", corners, sides[:3] + sides[4:])
-obj("meshes/square/nan.obj", corners + [(float("nan"), 0, 0)],
-    sides + [(0, 1, 8)])
+corners, sides = box()
+write_obj("meshes/square/box.obj", corners, sides)
+write_obj("meshes/square/kilometres.obj", *box(height=3000, width=1000))
+write_obj("meshes/square/lidless.obj", corners, sides[:3] + sides[4:])
+write_obj("meshes/square/nan.obj", corners + [(float("nan"), 0, 0)],
+          sides + [(0, 1, 8)])
 for tube in (0.1, 0.2, 0.3):
-    n, m = 24, 12
-    vertices = [((1 + tube * math.cos(2 * math.pi * j / m)) *
-                 math.cos(2 * math.pi * i / n),
-                 tube * math.sin(2 * math.pi * j / m),
-                 (1 + tube * math.cos(2 * math.pi * j / m)) *
-                 math.sin(2 * math.pi * i / n))
-                for i in range(n) for j in range(m)]
-    faces = [(i * m + j, i * m + (j + 1) % m,
-              (i + 1) % n * m + (j + 1) % m, (i + 1) % n * m + j)
-             for i in range(n) for j in range(m)]
-    obj("meshes/round/torus_%.1f.obj" % tube, vertices, faces)
+    write_obj("meshes/round/torus_%.1f.obj" % tube, *torus(tube))
 with open("meshes/points.obj", "w") as out:
     out.write("v 0 0 0\nv 1 0 0\n")
 with open("meshes/claims.ply", "wb") as out:
