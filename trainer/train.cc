@@ -12,6 +12,7 @@
 
 #include "fmt/format.h"
 #include "runtime/comm/control.h"
+#include "runtime/comm/patience.h"
 #include "runtime/core/file.h"
 #include "runtime/core/folder_lock.h"
 #include "runtime/core/log.h"
@@ -181,6 +182,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     return made;
   };
   const absl::StatusOr<PreparedRun> prepared = prepare();
+  // A data set is listed, and a folder waited for, for as long as it takes.
+  AwaitAllPatiently(*everyone, "preparing the job");
   RETURN_IF_ERROR(agreement.Agree(prepared.status(), "preparing the job"));
   const Job& job = prepared->job;
   const TrainingSetup& setup = prepared->setup;
@@ -239,7 +242,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   std::optional<DriveWear> wear;
   if (model->drive() != nullptr) wear.emplace(*model);
   std::unique_ptr<RunLog> log;
-  if (leader) {
+  const auto begin = [&]() -> absl::Status {
+    if (!leader) return absl::OkStatus();
     if (!lock.has_value()) {
       ASSIGN_OR_RETURN(
           lock, LockRunFolder(folder, options.resume, options.lock_patience));
@@ -260,7 +264,12 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
       fmt::print("{}", wear->AtStart());
       std::fflush(stdout);
     }
-  }
+    return absl::OkStatus();
+  };
+  const absl::Status begun = begin();
+  // Rank 0 lists every picture of data.buckets.
+  AwaitAllPatiently(*everyone, "beginning the run");
+  RETURN_IF_ERROR(agreement.Agree(begun, "beginning the run"));
 
   TrainingLoop::End end;
   double waited_s = 0;  // for saves but the last

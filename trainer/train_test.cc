@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,7 +21,9 @@
 #include "models/image/encode.h"
 #include "nlohmann/json.hpp"
 #include "runtime/comm/single.h"
+#include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/file.h"
+#include "runtime/core/folder_lock.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/plan.h"
@@ -108,6 +111,30 @@ TEST_F(TrainTest, AnotherModelOrSeedIsRefusedOnResume) {
   EXPECT_THAT(
       ReadFile(Path("job.until_step_00000004.textproto"), kMaxBytes).value(),
       AllOf(HasSubstr("ROPE"), HasSubstr("steps: 4")));
+}
+
+// A deadline is for waits that only a fault makes long.
+TEST_F(TrainTest, AFolderThatIsWaitedForIsNoHang) {
+  constexpr std::chrono::seconds kDeadline(4);
+  const std::string plan = "grid { dp: 2 }";
+  options_.plan.emplace();
+  ASSERT_TRUE(ParseTextProto(plan, "plan", &*options_.plan).ok());
+  options_.lock_patience = std::chrono::seconds(60);
+  ASSERT_TRUE(FillJobDefaults(options_.job).ok());
+  std::optional<FolderLock> lock = FolderLock::Acquire(options_.out).value();
+  std::thread other([&] {
+    std::this_thread::sleep_for(kDeadline + std::chrono::seconds(2));
+    lock.reset();
+  });
+  RunThreadRanks(
+      2,
+      [&](CommunicatorFactory& factory, int) {
+        const absl::StatusOr<RunEnd> end = Train(options_, factory);
+        EXPECT_TRUE(end.ok()) << MessageOf(end.status());
+      },
+      kDeadline);
+  other.join();
+  EXPECT_EQ(Lines("metrics.jsonl"), 4);
 }
 
 TEST_F(TrainTest, StepsThatAreDoneAreNotDoneAgain) {
