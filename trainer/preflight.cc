@@ -15,6 +15,7 @@
 #include "nlohmann/json.hpp"
 #include "runtime/checkpoint/checksum.h"
 #include "runtime/comm/control.h"
+#include "runtime/comm/patience.h"
 #include "runtime/core/median.h"
 #include "runtime/core/processes.h"
 #include "runtime/core/status.h"
@@ -67,9 +68,12 @@ Json Facts(const Job& job, Communicator& everyone) {
   if (dataset.ok()) {
     facts["data"] = fmt::format("{} samples, {} classes", (*dataset)->size(),
                                 (*dataset)->num_classes());
+    facts["index"] = fmt::format("{:016x}", (*dataset)->IndexHash());
   } else {
     facts["no_data"] = MessageOf(dataset.status());
   }
+  // Files are listed as fast as a host's disk is.
+  AwaitAllPatiently(everyone, "data of other hosts");
   everyone.Barrier("clocks");
   facts["time"] = std::chrono::duration<double>(
                       std::chrono::system_clock::now().time_since_epoch())
@@ -108,6 +112,10 @@ void Compare(const std::vector<Json>& facts, PreflightReport& report) {
       tell(host, fmt::format("data: found {}, expected {} as on {}; copy the "
                              "same files to both",
                              text(of, "data"), text(facts[0], "data"), first));
+    } else if (of.value("index", "") != facts[0].value("index", "")) {
+      tell(host, fmt::format("data: as many samples as on {}, but others, or "
+                             "in another order; copy the same files to both",
+                             first));
     }
     const double offset =
         of["time"].get<double>() - facts[0]["time"].get<double>();

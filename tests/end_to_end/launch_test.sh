@@ -29,6 +29,21 @@ if "$trireme" launch job.textproto --ranks 2 --check \
 fi
 expect_in check.txt "host $(hostname): data: "
 
+# Of two hosts, each with a picture of its own: its samples are compared as well.
+python3 - <<'PYTHON'
+import os
+from pictures import png
+for rank in (0, 1):
+    os.makedirs(f"seen/{rank}/a")
+    open(f"seen/{rank}/a/{rank}.png", "wb").write(png(100, side=28))
+PYTHON
+if mpirun --allow-run-as-root --oversubscribe -np 2 bash -c '"$0" train \
+  job.textproto --check --set "data={image_folder{path:\"seen/\
+$OMPI_COMM_WORLD_RANK\"} resolution: 28}"' "$trireme" > check.txt 2>&1; then
+  fail "ready with unlike pictures: $(cat check.txt)"
+fi
+expect_in check.txt "data: as many samples as on $(hostname), but others"
+
 echo "== a model that names classes, of which only the ranks know how many"
 "$trireme" launch job.textproto --ranks 2 --out named --set steps=1 \
   --set 'model={swin {hidden: 16 patch: 2 mlp_ratio: 2
