@@ -31,6 +31,7 @@
 #include "trainer/run/bucket_list.h"
 #include "trainer/run/checkpoint_saver.h"
 #include "trainer/run/class_names.h"
+#include "trainer/run/data_record.h"
 #include "trainer/run/memory_copies.h"
 #include "trainer/run/prepare.h"
 #include "trainer/run/run_folder.h"
@@ -195,6 +196,12 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   ASSIGN_OR_RETURN(
       StartPoint start,
       ChooseStart(options, folder, job, copies.get(), *everyone, agreement));
+  absl::Status same_data;
+  if (leader && start.checkpoint.has_value()) {
+    same_data = CheckSameData(folder, *prepared->dataset, options.allow);
+  }
+  RETURN_IF_ERROR(
+      agreement.Agree(same_data, "comparing the data with the run's"));
   const int64_t done = start.step;
   if (done >= static_cast<int64_t>(job.steps())) {
     if (leader) {
@@ -251,6 +258,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     RETURN_IF_ERROR(WriteRunFolder(folder, job, plan, done));
     RETURN_IF_ERROR(SetLaterCheckpointsAside(folder.checkpoints(), done));
     RETURN_IF_ERROR(WriteClassNames(folder, ClassNamesOf(*prepared->dataset)));
+    RETURN_IF_ERROR(WriteDataRecord(folder, *prepared->dataset, done));
     RETURN_IF_ERROR(WriteBucketList(folder, *prepared->dataset));
     ASSIGN_OR_RETURN(log,
                      RunLog::Open(folder, job, done + 1, options.progress_bar));

@@ -137,6 +137,19 @@ TEST_F(TrainTest, AFolderThatIsWaitedForIsNoHang) {
   EXPECT_EQ(Lines("metrics.jsonl"), 4);
 }
 
+// Samples that come or go change which come next.
+TEST_F(TrainTest, OtherSamplesAreRefusedOnResume) {
+  ASSERT_TRUE(Run().ok());
+  fs::copy(root_ + "/pictures/a/3.png", root_ + "/pictures/a/4.png");
+  options_.resume = true;
+  options_.job.set_steps(6);
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("4 samples in the run, 5 now"));
+  EXPECT_EQ(Lines("metrics.jsonl"), 4);
+  options_.allow = {"data"};
+  EXPECT_TRUE(Run().ok());
+  EXPECT_TRUE(fs::exists(Path("data.until_step_00000004.json")));
+}
+
 TEST_F(TrainTest, StepsThatAreDoneAreNotDoneAgain) {
   ASSERT_TRUE(Run().ok());
   options_.resume = true;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <sstream>
+#include <utility>
 
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
@@ -17,7 +18,11 @@ constexpr int64_t kMaxClassNamesBytes = int64_t{64} << 20;
 std::vector<std::string> ClassNamesOf(const Dataset& dataset) {
   std::vector<std::string> names;
   for (int64_t i = 0; i < dataset.num_classes(); ++i) {
-    names.push_back(dataset.class_name(i));
+    std::string name = dataset.class_name(i);
+    std::replace_if(
+        name.begin(), name.end(), [](char c) { return c == '\n' || c == '\r'; },
+        ' ');
+    names.push_back(std::move(name));
   }
   return names;
 }
@@ -25,12 +30,7 @@ std::vector<std::string> ClassNamesOf(const Dataset& dataset) {
 absl::Status WriteClassNames(const RunFolder& folder,
                              const std::vector<std::string>& names) {
   std::string text;
-  for (std::string name : names) {
-    std::replace_if(
-        name.begin(), name.end(), [](char c) { return c == '\n' || c == '\r'; },
-        ' ');
-    text += name + "\n";
-  }
+  for (const std::string& name : names) text += name + "\n";
   return WriteFileAtomically(folder.classes(), text);
 }
 

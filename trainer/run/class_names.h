@@ -14,10 +14,10 @@
 
 namespace trireme {
 
+// Line breaks in a name become spaces.
 std::vector<std::string> ClassNamesOf(const Dataset& dataset);
 
-// classes.txt in the folder: a line a class. Line breaks in a name become
-// spaces.
+// classes.txt in the folder: a line a class.
 absl::Status WriteClassNames(const RunFolder& folder,
                              const std::vector<std::string>& names);
 // NotFound: an older run, which has no such file.

@@ -18,6 +18,7 @@ class RunFolder {
   std::string job() const { return root_ + "/job.textproto"; }
   std::string plan() const { return root_ + "/plan.textproto"; }
   std::string classes() const { return root_ + "/classes.txt"; }
+  std::string data_record() const { return root_ + "/data.json"; }
   std::string buckets() const { return root_ + "/buckets.tsv"; }
   std::string metrics() const { return root_ + "/metrics.jsonl"; }
   std::string health_log() const { return root_ + "/health.log"; }
