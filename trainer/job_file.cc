@@ -12,6 +12,7 @@
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 #include "trainer/job.h"
+#include "trainer/run/run_folder.h"
 
 namespace trireme {
 namespace {
@@ -106,7 +107,7 @@ absl::StatusOr<JobFile> LoadJobFile(const std::string& path,
 }
 
 std::string OutFolder(const std::optional<std::string>& out, const Job& job) {
-  return out.value_or("runs/" + job.name());
+  return RunFolder(out.value_or("runs/" + job.name())).root();
 }
 
 absl::StatusOr<PlanFile> LoadPlanFile(const std::string& path) {

@@ -203,13 +203,14 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   RETURN_IF_ERROR(
       agreement.Agree(same_data, "comparing the data with the run's"));
   const int64_t done = start.step;
-  if (done >= static_cast<int64_t>(job.steps())) {
+  // What only memory has is saved first.
+  if (done >= static_cast<int64_t>(job.steps()) && !start.copy.has_value()) {
     if (leader) {
       fmt::print("nothing to do: all {} steps are done ({})\n", job.steps(),
                  *start.checkpoint);
     }
     // It may have been ended before it came to that.
-    if (!start.copy.has_value()) RemoveCopies(copies.get(), folder, leader);
+    RemoveCopies(copies.get(), folder, leader);
     return RunEnd::kAllSteps;
   }
 

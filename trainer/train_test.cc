@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -20,6 +21,7 @@
 #include "gtest/gtest.h"
 #include "models/image/encode.h"
 #include "nlohmann/json.hpp"
+#include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/single.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/file.h"
@@ -135,6 +137,39 @@ TEST_F(TrainTest, AFolderThatIsWaitedForIsNoHang) {
       kDeadline);
   other.join();
   EXPECT_EQ(Lines("metrics.jsonl"), 4);
+}
+
+// The state of the last step, where only the hosts' memory has it.
+TEST_F(TrainTest, ACopyInMemoryOfTheLastStepIsSaved) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  options_.job.set_steps(16);
+  options_.job.mutable_checkpoint()->set_memory_every(8);
+  options_.job.mutable_checkpoint()->set_memory_folder(root_ + "/memory");
+  fs::create_directories(root_ + "/memory");
+  const auto killed = [this] {
+    options_.listener = [](const StepMetrics& metrics, int64_t) {
+      if (metrics.step == 16) std::_Exit(9);
+      // What is copied is written meanwhile.
+      if (metrics.step > 8) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      }
+    };
+    (void)Run();
+  };
+  EXPECT_EXIT(killed(), testing::ExitedWithCode(9), "");
+  ASSERT_TRUE(absl::IsNotFound(LatestCheckpoint(Path("checkpoints")).status()));
+  options_.resume = true;
+  options_.job.set_steps(8);
+  // It is not given up for a checkpoint that is not there.
+  options_.from_step = 3;
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("step_00000003/manifest.json"));
+  options_.from_step.reset();
+  // The same folder, as shells complete its name.
+  options_.out += "/";
+  const absl::Status status = Run();
+  EXPECT_TRUE(status.ok()) << MessageOf(status);
+  EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000008/manifest.json")));
+  EXPECT_TRUE(fs::is_empty(root_ + "/memory"));
 }
 
 // Samples that come or go change which come next.

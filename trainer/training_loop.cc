@@ -52,6 +52,7 @@ TrainingLoop::TrainingLoop(const TrainOptions& options, const PreparedRun& run,
       log_(log),
       first_step_(done.step + 1),
       steps_(run.job.steps()),
+      restored_step_(done.step),
       progress_(done),
       control_(model.context().communicators().control()),
       reader_(*run.dataset,
@@ -79,6 +80,8 @@ TrainingLoop::TrainingLoop(const TrainOptions& options, const PreparedRun& run,
 
 absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(Device& device) {
   RETURN_IF_ERROR(health_.Recall(progress_.step));
+  // A copy in memory has come to the end, and no checkpoint has.
+  if (progress_.step == steps_) RETURN_IF_ERROR(saving_.SaveLast(progress_));
   while (progress_.step < steps_ && !end_.stopped) {
     const int64_t before = progress_.step;
     RETURN_IF_ERROR(Step(device));
@@ -206,7 +209,7 @@ absl::Status TrainingLoop::NoteOverflow(const GlobalStepResult& result) {
 absl::StatusOr<bool> TrainingLoop::RollBack() {
   ASSIGN_OR_RETURN(const auto earlier, health_.RollBack());
   if (!earlier.has_value()) return false;
-  progress_.step = earlier->step;
+  progress_.step = restored_step_ = earlier->step;
   RETURN_IF_ERROR(saver_.DropCopiesAfter(progress_.step));
   skipped_steps_ = SkippedSteps(model_.loss_scaler().state().skipped_steps);
   if (leader()) RETURN_IF_ERROR(log_->GoBackTo(progress_.step));
@@ -217,8 +220,8 @@ absl::Status TrainingLoop::GiveUp() {
   TrainingProgress before = progress_;
   --before.step;
   before.consumed_samples -= run_.setup.global_batch;
-  // Else the state is the one that it began with.
-  if (before.step >= first_step_) RETURN_IF_ERROR(saving_.SaveLast(before));
+  // Else the state is the one that it began with, or went back to.
+  if (before.step > restored_step_) RETURN_IF_ERROR(saving_.SaveLast(before));
   health_.Tell(before.step > 0 ? fmt::format("the state after step {} is saved",
                                              before.step)
                                : "nothing was trained before it");

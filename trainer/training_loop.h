@@ -88,6 +88,8 @@ class TrainingLoop {
   RunLog* const log_;
   const int64_t first_step_;
   const int64_t steps_;
+  // After which the state came from a checkpoint, or is a new run's.
+  int64_t restored_step_;
   TrainingProgress progress_;
   Control& control_;
   BatchReader reader_;

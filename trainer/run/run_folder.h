@@ -12,7 +12,10 @@ namespace trireme {
 
 class RunFolder {
  public:
-  explicit RunFolder(std::string root) : root_(std::move(root)) {}
+  // "runs/a/" is "runs/a": copies in memory are known by its name.
+  explicit RunFolder(std::string root) : root_(std::move(root)) {
+    while (root_.size() > 1 && root_.back() == '/') root_.pop_back();
+  }
 
   const std::string& root() const { return root_; }
   std::string job() const { return root_ + "/job.textproto"; }

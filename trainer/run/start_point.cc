@@ -130,6 +130,14 @@ absl::StatusOr<std::unique_ptr<MemoryCopies>> OpenMemoryCopies(
     std::error_code error;
     place = std::filesystem::absolute(folder.root(), error).lexically_normal();
   }
+  absl::Status there;
+  if (control.rank() == 0 && options.resume && options.from_step.has_value()) {
+    // Copies of steps after it are given up for it.
+    there = ReadManifest(folder.checkpoints() + "/" +
+                         CheckpointName(*options.from_step))
+                .status();
+  }
+  RETURN_IF_ERROR(control.Agree(there, "the checkpoint to go on from"));
   control.Broadcast(id, "memory copies");
   control.Broadcast(place, "memory copies");
   if (id.empty()) return nullptr;
