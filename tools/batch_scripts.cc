@@ -22,8 +22,12 @@ std::string DnsName(const std::string& name) {
       text += '-';
     }
   }
+  text = text.substr(0, 50);
   while (!text.empty() && text.back() == '-') text.pop_back();
-  return text.empty() ? "trireme" : text.substr(0, 50);
+  if (text.empty()) return "trireme";
+  // The operator names a service like the job, which begins with a letter.
+  return std::isdigit(static_cast<unsigned char>(text[0])) != 0 ? "run-" + text
+                                                                : text;
 }
 
 // A string as YAML's double quotes take it, which are JSON's.
@@ -35,7 +39,7 @@ std::string Quoted(const std::string& text) {
 
 }  // namespace
 
-std::string SlurmScript(const BatchJob& job, const std::string& output,
+std::string SlurmScript(const BatchJob& job,
                         const std::vector<std::string>& options) {
   std::string text = fmt::format(
       "#!/bin/bash\n"
@@ -43,12 +47,12 @@ std::string SlurmScript(const BatchJob& job, const std::string& output,
       "#SBATCH --nodes={}\n"
       "#SBATCH --ntasks={}\n"
       "#SBATCH --ntasks-per-node={}\n"
-      "#SBATCH --output={}\n"
+      "#SBATCH --output={}-%j.txt\n"
       "#SBATCH --open-mode=append\n"
       "#SBATCH --requeue\n"
       "#SBATCH --signal=B:USR1@120\n",
       DnsName(job.name), job.nodes, job.nodes * job.ranks_per_node,
-      job.ranks_per_node, output);
+      job.ranks_per_node, DnsName(job.name));
   for (const std::string& option : options) {
     text += fmt::format("#SBATCH {}\n", option);
   }
@@ -103,7 +107,7 @@ std::string KubernetesJob(const BatchJob& job, const std::string& image) {
       "          containers:\n"
       "            - name: worker\n"
       "              image: {image}\n",
-      fmt::arg("name", DnsName(job.name)),
+      fmt::arg("name", Quoted(DnsName(job.name))),
       fmt::arg("ranks", job.ranks_per_node), fmt::arg("image", Quoted(image)),
       fmt::arg("words", words), fmt::arg("nodes", job.nodes));
 }

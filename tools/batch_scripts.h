@@ -20,11 +20,11 @@ struct BatchJob {
   std::vector<std::string> launch;
 };
 
-// For sbatch: one task a rank, `output` what it prints. The launch is told two
-// minutes before the time is up (SIGUSR1), saves, and has itself queued again.
-// `options`: of sbatch, as
+// For sbatch: one task a rank; what it prints goes to NAME-NUMBER.txt where
+// sbatch is called. The launch is told two minutes before the time is up
+// (SIGUSR1), saves, and has itself queued again. `options`: of sbatch, as
 // "--partition=gpu".
-std::string SlurmScript(const BatchJob& job, const std::string& output,
+std::string SlurmScript(const BatchJob& job,
                         const std::vector<std::string>& options);
 
 // Has Slurm end its running job `id`, and run it again when it is its turn.

@@ -24,13 +24,13 @@ const BatchJob kJob = {.name = "My Flowers!",
                                   "--resume", "--set=name=\"a\""}};
 
 TEST(BatchScriptsTest, SlurmRunsTheLaunchOnTheNodesItIsGiven) {
-  EXPECT_EQ(SlurmScript(kJob, "runs/flowers/slurm-%j.txt", {"--partition=gpu"}),
+  EXPECT_EQ(SlurmScript(kJob, {"--partition=gpu"}),
             "#!/bin/bash\n"
             "#SBATCH --job-name=my-flowers\n"
             "#SBATCH --nodes=2\n"
             "#SBATCH --ntasks=8\n"
             "#SBATCH --ntasks-per-node=4\n"
-            "#SBATCH --output=runs/flowers/slurm-%j.txt\n"
+            "#SBATCH --output=my-flowers-%j.txt\n"
             "#SBATCH --open-mode=append\n"
             "#SBATCH --requeue\n"
             "#SBATCH --signal=B:USR1@120\n"
@@ -59,13 +59,18 @@ TEST(BatchScriptsTest, AJobIsQueuedAgainByItsNumber) {
 TEST(BatchScriptsTest, KubernetesHasAWorkerForEachNode) {
   EXPECT_THAT(
       KubernetesJob(kJob, "registry/trireme:1"),
-      AllOf(HasSubstr("kind: MPIJob\nmetadata:\n  name: my-flowers\n"),
+      AllOf(HasSubstr("kind: MPIJob\nmetadata:\n  name: \"my-flowers\"\n"),
             HasSubstr("slotsPerWorker: 4\n"),
             HasSubstr("                - \"my job.textproto\"\n"),
             HasSubstr("                - \"--set=name=\\\"a\\\"\"\n"),
             HasSubstr("                - \"--hostfile=/etc/mpi/hostfile\"\n"),
             HasSubstr("fieldRef: { fieldPath: status.podIP }"),
             HasSubstr("replicas: 2\n")));
+  // What YAML takes for a number, and Kubernetes for no name.
+  BatchJob numbered = kJob;
+  numbered.name = "2026";
+  EXPECT_THAT(KubernetesJob(numbered, "trireme"),
+              HasSubstr("  name: \"run-2026\"\n"));
 }
 
 }  // namespace

@@ -346,9 +346,7 @@ int HandToBatch(const ParsedCommand& arguments, const Launch& launch,
     fmt::print("{}", KubernetesJob(*batch, arguments.Get("image")));
     return 0;
   }
-  // In the folder where sbatch is called.
-  const std::string script =
-      SlurmScript(*batch, launch.name + "-%j.txt", arguments.All("sbatch"));
+  const std::string script = SlurmScript(*batch, arguments.All("sbatch"));
   if (arguments.Has("dry_run")) {
     fmt::print("{}", script);
     return 0;
