@@ -138,6 +138,17 @@ absl::Status PlanForDeviceMemory(const ParsedCommand& arguments,
         "plan");
   }
   ASSIGN_OR_RETURN(const int64_t bytes, arguments.GetBytes("device_memory"));
+  const std::string path = launched.folder + ".plan.textproto";
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  if (!parent.empty()) RETURN_IF_ERROR(MakeDirectories(parent));
+  const absl::Status replaceable = CheckReplaceable(path, kName);
+  if (absl::IsFailedPrecondition(replaceable)) {
+    return FailedPrecondition(
+        "--device_memory: found {} with changes of someone's, expected it "
+        "elsewhere, or --plan={} to train under it",
+        path, path);
+  }
+  RETURN_IF_ERROR(replaceable);
   ASSIGN_OR_RETURN(const ComputeDevice chosen,
                    DeviceOf(arguments, /*local_rank=*/0, /*local_ranks=*/1));
   if (!cluster.has_value()) {
@@ -175,10 +186,6 @@ absl::Status PlanForDeviceMemory(const ParsedCommand& arguments,
   fmt::print("plan: {}\n{}device memory: {} of {} in a step\n",
              Summary(found.chosen.plan), OffloadText(found.input, found.chosen),
              BytesText(found.peak_bytes), BytesText(bytes));
-  const std::string path = launched.folder + ".plan.textproto";
-  const std::string parent = std::filesystem::path(path).parent_path().string();
-  if (!parent.empty()) RETURN_IF_ERROR(MakeDirectories(parent));
-  RETURN_IF_ERROR(CheckReplaceable(path, kName));
   RETURN_IF_ERROR(WriteMarkedFile(found.chosen.plan, kName, path));
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(path));
   launched.files[path] = plan.text;

@@ -76,6 +76,12 @@ PATH=$work/bin:$PATH "$trireme" launch job.textproto --plan plan.textproto \
 [[ $(wc -l < runs/far/metrics.jsonl) == 12 ]] || fail "$(cat far.txt)"
 mv bin/job.textproto bin/plan.textproto .
 
+echo "== a plan that somebody has changed is not replaced, before anything is measured"
+echo 'grid { dp: 2 } # mine' > runs/planned.plan.textproto
+expect_error "runs/planned.plan.textproto with changes of someone's" "$trireme" \
+  launch job.textproto --out runs/planned --device_memory 1GiB
+expect_in runs/planned.plan.textproto mine
+
 echo "== Slurm: a script, and a launch inside of its allocation"
 "$trireme" launch job.textproto --slurm --nodes 2 --ranks 4 \
   --sbatch=--partition=gpu --dry_run > script.txt
