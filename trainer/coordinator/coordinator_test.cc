@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <thread>
 
@@ -383,6 +384,8 @@ TEST(StatusTextTest, FitsEightyColumnsAndNamesWhoIsSlowOrSilent) {
       (*figures.mutable_exposed_s())[cause] = 0.1;
     }
   }
+  // It hides none of the others.
+  status.mutable_steps(99)->set_loss(std::numeric_limits<double>::infinity());
   StepFigures& last = *status.mutable_steps(199);
   last.set_left_out_steps(2);
   last.set_roll_backs(1);
@@ -393,6 +396,7 @@ TEST(StatusTextTest, FitsEightyColumnsAndNamesWhoIsSlowOrSilent) {
       "the link of rank 1 (b) and rank 2 (c) moves 12 MB/s, the median of 5 "
       "other links between hosts 900 MB/s");
   const std::string text = StatusText(status, /*peak_flops=*/1e12);
+  EXPECT_THAT(text, AllOf(HasSubstr("        █"), HasSubstr("▁\n")));
   EXPECT_THAT(text, HasSubstr("        the link of rank 1 (b) and rank 2 (c)"));
   EXPECT_THAT(text, AllOf(HasSubstr("health  2 steps left out, 1 times back"),
                           HasSubstr("step 190: the loss is nan")));

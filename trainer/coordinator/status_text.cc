@@ -40,7 +40,10 @@ std::string_view Bar(double value, double lowest, double highest) {
 
 std::string Curve(const JobStatus& status) {
   std::vector<double> losses;
-  for (const StepFigures& step : status.steps()) losses.push_back(step.loss());
+  // A loss that is no number has no height.
+  for (const StepFigures& step : status.steps()) {
+    if (std::isfinite(step.loss())) losses.push_back(step.loss());
+  }
   const size_t columns = std::min(losses.size(), kCurveColumns);
   std::vector<double> means;
   for (size_t i = 0; i < columns; ++i) {
