@@ -85,7 +85,8 @@ absl::StatusOr<LatentEncoder> ShapeLatentEncoder(const std::string& path,
   ASSIGN_OR_RETURN(std::string checksum, ChecksumOf(found.model, *weights));
   std::error_code error;
   return LatentEncoder{
-      .autoencoder = std::filesystem::absolute(path, error).native(),
+      .autoencoder =
+          std::filesystem::absolute(found.model.weights, error).native(),
       .weights_checksum = std::move(checksum),
       .format = {.channels = found.config.latents,
                  .height = found.config.channels,

@@ -1,6 +1,7 @@
 #include "trainer/run/voxel_model.h"
 
 #include <filesystem>
+#include <memory>
 #include <system_error>
 #include <utility>
 
@@ -96,13 +97,14 @@ absl::StatusOr<VoxelDecoder> RehearseVoxelDecoder(const std::string& path,
 
 absl::StatusOr<LatentEncoder> VoxelLatentEncoder(const std::string& path,
                                                  Device& device) {
-  ASSIGN_OR_RETURN(const VoxelDecoder decoder,
-                   OpenVoxelDecoder(path, /*latents=*/0, device));
-  const auto& autoencoder = decoder.autoencoder;
+  ASSIGN_OR_RETURN(const Found found, FindDecoder(path, /*latents=*/0));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const VoxelAutoencoder> autoencoder,
+                   Open(found, device));
   const SparseVaeConfig& config = autoencoder->config();
   std::error_code error;
   return LatentEncoder{
-      .autoencoder = std::filesystem::absolute(path, error).native(),
+      .autoencoder =
+          std::filesystem::absolute(found.model.weights, error).native(),
       .weights_checksum = autoencoder->WeightsChecksum(),
       .format = {.channels = config.tokens.back(),
                  .height = config.channels,

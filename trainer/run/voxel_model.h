@@ -44,7 +44,8 @@ absl::StatusOr<VoxelDecoder> OpenVoxelDecoder(const std::string& path,
 absl::StatusOr<VoxelDecoder> RehearseVoxelDecoder(const std::string& path,
                                                   int64_t latents, Device& dry);
 
-// Latents of shapes' voxels as sets of tokens at places. Errors: those of
+// Latents of shapes' voxels as sets of tokens at places, to be decoded by the
+// checkpoint that encoded them: a run may train on. Errors: those of
 // OpenVoxelDecoder. The device outlives it.
 absl::StatusOr<LatentEncoder> VoxelLatentEncoder(const std::string& path,
                                                  Device& device);
