@@ -16,9 +16,10 @@ constexpr char kName[] = "report";
 
 absl::Status Write(const ParsedCommand& arguments) {
   const RunFolder run(arguments.positionals()[0]);
-  ASSIGN_OR_RETURN(const std::string page, ReportOfRun(run));
   const std::string out =
       arguments.Given("out").value_or(run.root() + "/report.html");
+  if (arguments.Has("out")) RETURN_IF_ERROR(CheckReplacesReport(out));
+  ASSIGN_OR_RETURN(const std::string page, ReportOfRun(run));
   RETURN_IF_ERROR(WriteFileAtomically(out, page));
   fmt::print("{}\n", out);
   return absl::OkStatus();
@@ -39,7 +40,8 @@ Command ReportCommand() {
            .options = {{.name = "out",
                         .value = "FILE",
                         .help = "the page (default: RUN/report.html, which is "
-                                "replaced)"}},
+                                "replaced); elsewhere it replaces an earlier "
+                                "report only"}},
            .example = "trireme report runs/fashion_mnist"},
           Run};
 }

@@ -146,6 +146,11 @@ expect_error "--emit: found 'cloud', expected kubernetes" "$trireme" launch \
 echo "== the report: one page that needs nothing beside it"
 "$trireme" report runs/far > report.txt
 expect_in report.txt "runs/far/report.html"
+"$trireme" report runs/far > report.txt
+echo mine > notes.html
+expect_error "notes.html: found a file that is no report" "$trireme" report \
+  runs/far --out notes.html
+expect_in notes.html mine
 python3 - <<'PYTHON' || fail "$(head -c 2000 runs/far/report.html)"
 import html.parser
 

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -32,6 +34,9 @@ constexpr size_t kMostSamples = 4;
 constexpr size_t kMostLanes = 32;
 constexpr size_t kMostEventsOfLane = 2000;
 
+constexpr char kBegin[] =
+    "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+    "<meta name=\"generator\" content=\"trireme report\">";
 constexpr char kStyle[] = R"css(
 :root { color-scheme: light dark; --back: #fff; --text: #1c1e21;
   --soft: #667; --grid: #dde; --c0: #2563eb; --c1: #e4572e; --c2: #17a398;
@@ -300,8 +305,8 @@ absl::StatusOr<std::string> ReportOfRun(const RunFolder& run) {
   const Curve validation = CurveOf(steps, "validation_loss", "held out");
   if (HasPoints(validation)) losses.push_back(validation);
   const std::vector<Lane> lanes = LanesOf(run);
-  return fmt::format(
-             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+  return kBegin +
+         fmt::format(
              "<meta name=\"viewport\" content=\"width=device-width, "
              "initial-scale=1\"><title>{0}</title><style>{1}</style></head>"
              "<body>\n<h1>{0}</h1>\n",
@@ -328,6 +333,20 @@ absl::StatusOr<std::string> ReportOfRun(const RunFolder& run) {
          Verbatim("Steps that went wrong", run.health_log()) +
          Verbatim("Job", run.job()) + Verbatim("Plan", run.plan()) +
          "</body></html>\n";
+}
+
+absl::Status CheckReplacesReport(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return absl::OkStatus();
+  const std::string expected = kBegin;
+  std::string begin(expected.size(), '\0');
+  std::ifstream(path, std::ios::binary)
+      .read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  if (begin == expected) return absl::OkStatus();
+  return FailedPrecondition(
+      "{}: found a file that is no report of this program; expected another "
+      "name",
+      path);
 }
 
 }  // namespace trireme

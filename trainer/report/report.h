@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "trainer/run/run_folder.h"
 
@@ -15,6 +16,9 @@ namespace trireme {
 // what happened to the launch, job and plan. What the folder does not have is
 // left out. Errors: no metrics.
 absl::StatusOr<std::string> ReportOfRun(const RunFolder& run);
+
+// Errors: FailedPrecondition, `path` is a file other than a report.
+absl::Status CheckReplacesReport(const std::string& path);
 
 }  // namespace trireme
 

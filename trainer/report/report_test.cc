@@ -62,6 +62,26 @@ TEST(ReportTest, ShowsWhereTimeAndMemoryWentWithoutTheFirstStep) {
   EXPECT_THAT(*page, Not(HasSubstr("7 ms")));
 }
 
+// As shells complete its name.
+TEST(ReportTest, AFolderHasItsNameWithASlashToo) {
+  const std::string run = RunWith("slash", Step(1, 1));
+  EXPECT_EQ(ReportOfRun(RunFolder(run + "/")).value(),
+            ReportOfRun(RunFolder(run)).value());
+}
+
+TEST(ReportTest, OnlyReportsAreReplaced) {
+  const std::string run = RunWith("replaced", Step(1, 1));
+  const std::string path = run + "/page.html";
+  EXPECT_TRUE(CheckReplacesReport(path).ok());
+  ASSERT_TRUE(
+      WriteFileAtomically(path, ReportOfRun(RunFolder(run)).value()).ok());
+  EXPECT_TRUE(CheckReplacesReport(path).ok());
+  for (const char* other : {"", "<!doctype html>\n<html>mine</html>"}) {
+    ASSERT_TRUE(WriteFileAtomically(path, other).ok());
+    EXPECT_TRUE(absl::IsFailedPrecondition(CheckReplacesReport(path)));
+  }
+}
+
 TEST(ReportTest, WhoKeepsOthersWaitingIsListedOnce) {
   const auto looked = [](int step, const std::string& found) {
     return fmt::format("{{\"step\":{},\"stragglers\":[{}]}}\n", step, found);
