@@ -162,7 +162,8 @@ Command ForwardCommand() {
                     .required = true},
                    {.name = "out",
                     .value = "FILE",
-                    .help = "safetensors: the output as `sample`",
+                    .help = "safetensors: the output as `sample`; replaces an "
+                            "earlier output only",
                     .required = true},
                    {.name = "gradients",
                     .help =

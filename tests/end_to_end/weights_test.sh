@@ -15,6 +15,8 @@ for variant in sd35 flux; do
     --gradients --precision FP64)
   "${forward[@]}" --out one.safetensors > forward.txt
   expect_in forward.txt "2 samples through $variant: "
+  expect_error "--out: found $variant/inputs.safetensors there already" \
+    "${forward[@]}" --out $variant/inputs.safetensors
   python3 "$files" compare "$goldens" $variant one.safetensors \
     one.safetensors
   for plan in tp cp pp dp; do

@@ -1,10 +1,12 @@
 #include "trainer/forward/forward.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <numeric>
 #include <set>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -34,6 +36,7 @@ namespace {
 
 constexpr char kOutput[] = "sample";
 constexpr char kGradient[] = "gradient.";
+constexpr char kOutputFormat[] = "trireme.forward";
 
 struct Prepared {
   StoredModel model;
@@ -182,8 +185,9 @@ absl::Status Write(const std::string& path, DType dtype,
   for (const auto& [name, field] : tensors) {
     entries.push_back({name, dtype, field.shape});
   }
-  ASSIGN_OR_RETURN(const auto writer,
-                   SafetensorsWriter::Create(path, std::move(entries), {}));
+  ASSIGN_OR_RETURN(
+      const auto writer,
+      SafetensorsWriter::Create(path, std::move(entries), OutputMetadata()));
   for (const SafetensorsEntry& entry : writer->entries()) {
     RETURN_IF_ERROR(
         AppendNumbers(*writer, entry, tensors.at(entry.name).values));
@@ -193,6 +197,23 @@ absl::Status Write(const std::string& path, DType dtype,
 
 }  // namespace
 
+std::map<std::string, std::string> OutputMetadata() {
+  return {{"format", kOutputFormat}};
+}
+
+absl::Status CheckReplacesOutput(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return absl::OkStatus();
+  const auto file = SafetensorsFile::Open(path);
+  if (file.ok() && (*file)->metadata() == OutputMetadata()) {
+    return absl::OkStatus();
+  }
+  return FailedPrecondition(
+      "--out: found {} there already, which this command did not write; "
+      "expected another name",
+      path);
+}
+
 absl::StatusOr<ForwardReport> Forward(const ForwardOptions& options,
                                       CommunicatorFactory& factory) {
   std::vector<int> ranks(factory.world_size());
@@ -200,6 +221,9 @@ absl::StatusOr<ForwardReport> Forward(const ForwardOptions& options,
   const std::unique_ptr<Communicator> everyone =
       factory.Create(ranks, "forward");
   Control control(*everyone);
+  absl::Status replaces;
+  if (control.rank() == 0) replaces = CheckReplacesOutput(options.out);
+  RETURN_IF_ERROR(control.Agree(replaces, "what --out would replace"));
   ASSIGN_OR_RETURN(const std::string chosen,
                    ChooseWeights(options.model, control));
   const absl::StatusOr<Prepared> prepared =

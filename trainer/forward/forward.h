@@ -5,9 +5,11 @@
 #define TRIREME_TRAINER_FORWARD_FORWARD_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/core/dtype.h"
@@ -40,6 +42,11 @@ struct ForwardReport {
   int64_t tensors = 0;  // of the output
   std::string weights;
 };
+
+// Of files of outputs.
+std::map<std::string, std::string> OutputMetadata();
+// Errors: FailedPrecondition, `path` is a file other than an earlier output.
+absl::Status CheckReplacesOutput(const std::string& path);
 
 // Collective over the factory's world, whose size is the plan's; the same
 // status on every rank. Rank 0 writes.

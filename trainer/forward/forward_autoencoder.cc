@@ -118,8 +118,9 @@ absl::Status Write(const std::string& path, DType dtype,
   for (const auto& [name, values] : tensors) {
     entries.push_back({name, dtype, values.shape});
   }
-  ASSIGN_OR_RETURN(const auto writer,
-                   SafetensorsWriter::Create(path, std::move(entries), {}));
+  ASSIGN_OR_RETURN(
+      const auto writer,
+      SafetensorsWriter::Create(path, std::move(entries), OutputMetadata()));
   for (const SafetensorsEntry& entry : writer->entries()) {
     RETURN_IF_ERROR(
         AppendNumbers(*writer, entry, tensors.at(entry.name).values));
@@ -140,6 +141,7 @@ bool IsAutoencoderFolder(const std::string& folder) {
 absl::StatusOr<ForwardReport> ForwardAutoencoder(
     const ForwardOptions& options) {
   RETURN_IF_ERROR(CheckOptions(options));
+  RETURN_IF_ERROR(CheckReplacesOutput(options.out));
   ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(options.inputs));
   const bool encodes = file->tensors().contains(kPictures);
   const bool decodes = file->tensors().contains(kLatents);
