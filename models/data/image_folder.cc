@@ -156,7 +156,9 @@ class ImageFolder : public Dataset {
     path.replace_extension(".txt");
     if (!fs::exists(path, error)) return absl::OkStatus();
     ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxCaptionBytes));
-    sample.caption = ParseCaption(text);
+    absl::StatusOr<std::string> caption = ParseCaption(text);
+    if (!caption.ok()) return WithContext(caption.status(), path.native());
+    sample.caption = *std::move(caption);
     return absl::OkStatus();
   }
 

@@ -86,6 +86,19 @@ TEST_F(ImageFolderTest, CaptionsAndTextStatesLieBesideThePicture) {
   EXPECT_EQ(sample->text_width, 3);
 }
 
+// A model that reads bytes would learn those of whatever encoding it was.
+TEST_F(ImageFolderTest, CaptionsThatAreNoUtf8AreErrorsOfTheirSample) {
+  WritePicture("c/x.png", 1);
+  WriteText("c/x.txt", "caf\xe9");
+  const auto dataset = OpenImageFolder(folder_);
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  const std::string error = MessageOf((*dataset)->Read(0).status());
+  EXPECT_NE(error.find("c/x.txt: found the byte 0xe9 after 3 bytes of text, "
+                       "expected a caption in UTF-8"),
+            std::string::npos)
+      << error;
+}
+
 TEST_F(ImageFolderTest, DamagedFilesAreErrorsOfTheirSampleThatNameThem) {
   WriteText("c/damaged.png", "\x89PNG and no more");
   WritePicture("c/good.png", 7);

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <cstdint>
 #include <fstream>
 
+#include "models/data/utf8.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/status.h"
 
@@ -40,8 +42,14 @@ bool IsImageEnding(std::string_view ending) {
   return lower == "png" || lower == "jpg" || lower == "jpeg" || lower == "webp";
 }
 
-std::string ParseCaption(std::string_view text) {
-  return std::string(Trimmed(text));
+absl::StatusOr<std::string> ParseCaption(std::string_view text) {
+  const std::string_view caption = Trimmed(text);
+  const size_t utf8 = Utf8Prefix(caption);
+  if (utf8 == caption.size()) return std::string(caption);
+  return DataLoss(
+      "found the byte {:#x} after {} bytes of text, expected a caption in "
+      "UTF-8",
+      static_cast<uint8_t>(caption[utf8]), utf8);
 }
 
 absl::StatusOr<std::string> ParseJsonCaption(std::string_view json) {

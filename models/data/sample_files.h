@@ -26,8 +26,9 @@ absl::StatusOr<std::string> ReadFileStart(const std::string& path,
 // True for png, jpg, jpeg and webp in any case, without the dot.
 bool IsImageEnding(std::string_view ending);
 
-// A caption file's text without surrounding white space.
-std::string ParseCaption(std::string_view text);
+// A caption file's text without surrounding white space. Errors: bytes that are
+// no UTF-8.
+absl::StatusOr<std::string> ParseCaption(std::string_view text);
 
 // The caption in a JSON object: its "caption", else its "text"; empty if it has
 // neither. Errors: not a JSON object, a caption that is not a string.

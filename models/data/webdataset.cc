@@ -8,11 +8,11 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "models/data/sample_files.h"
 #include "models/data/size_cache.h"
 #include "models/data/tar_reader.h"
 #include "models/data/text_tokens.h"
-#include "models/data/utf8.h"
 #include "models/image/decode.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
@@ -208,15 +208,11 @@ class WebDataset : public Dataset {
       ASSIGN_OR_RETURN(
           const std::string text,
           ReadMember(entry, entry.caption, kMaxCaptionBytes, path));
-      sample.caption = ParseCaption(text);
-      const size_t utf8 = Utf8Prefix(sample.caption);
-      if (utf8 < sample.caption.size()) {
-        return DataLoss(
-            "{}:{}: found the byte {:#x} after {} bytes of text, expected a "
-            "caption in UTF-8",
-            shards_[entry.shard], path,
-            static_cast<uint8_t>(sample.caption[utf8]), utf8);
+      absl::StatusOr<std::string> caption = ParseCaption(text);
+      if (!caption.ok()) {
+        return WithContext(caption.status(), shards_[entry.shard] + ":" + path);
       }
+      sample.caption = *std::move(caption);
     } else if (entry.json != kNone) {
       ASSIGN_OR_RETURN(const std::string json,
                        ReadMember(entry, entry.json, kMaxCaptionBytes, path));
@@ -356,7 +352,7 @@ absl::StatusOr<std::vector<std::string>> ReadClassNames(
     if (!text.ok()) return text.status();
     std::istringstream lines(*text);
     for (std::string line; std::getline(lines, line);) {
-      names.push_back(ParseCaption(line));
+      names.emplace_back(absl::StripAsciiWhitespace(line));
     }
     break;
   }
