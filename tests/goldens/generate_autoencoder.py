@@ -16,9 +16,10 @@ import sys
 import torch
 from diffusers import AutoencoderKL
 
+from drawn import Normal
 from generate import store, write
 
-GENERATOR = torch.Generator().manual_seed(20240503)
+normal = Normal(20240503)
 VARIANTS = {
     "sd": dict(block_out_channels=(4, 6), latent_channels=2, layers_per_block=2,
                use_quant_conv=True, use_post_quant_conv=True),
@@ -27,12 +28,6 @@ VARIANTS = {
                  use_post_quant_conv=False),
 }
 HEIGHT, WIDTH = 8, 12
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
 
 
 def main():

@@ -19,17 +19,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import DiTTransformer2DModel
 
+from drawn import Normal
 from generate import store, write
 from sinusoids import Sinusoids
 
 BATCH, CHANNELS, SIDE, CLASSES = 2, 2, 6, 3
-GENERATOR = torch.Generator().manual_seed(20240501)
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
+normal = Normal(20240501)
 
 
 def main():

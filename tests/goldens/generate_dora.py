@@ -16,18 +16,13 @@ import sys
 import peft
 import torch
 
+from drawn import Normal
 from generate import store, write
 
-GENERATOR = torch.Generator().manual_seed(20240901)
+normal = Normal(20240901)
 RANK, ALPHA = 2, 3
 TOKENS, IN, SIDE, OUT = 7, 6, 4, 5
 LAYERS = {"plain": IN, "q": IN, "k": IN, "v": IN, "sum": IN + SIDE}
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
 
 
 class Layers(torch.nn.Module):

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import HiDreamImageTransformer2DModel
 
+from drawn import Normal
 from generate import store, write
 from sinusoids import Sinusoids
 
@@ -31,13 +32,7 @@ DUAL, SINGLE, EXPERTS, TOP_K = 1, 2, 3, 2
 TEXT_TOKENS, TEXT_WIDTH, POOLED_WIDTH = 3, 6, 5
 LAYERS, LAYER_TOKENS, LAYER_WIDTH = 2, 2, 4
 ALPHA = 0.5
-GENERATOR = torch.Generator().manual_seed(20240402)
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
+normal = Normal(20240402)
 
 
 def balance_loss(x, weight):

@@ -16,6 +16,7 @@ import sys
 import torch
 import torch.nn.functional as F
 
+from drawn import Normal
 from generate import store, write
 
 TOKENS, CLASSES = 7, 3
@@ -25,13 +26,7 @@ HEAD = HIDDEN // HEADS
 # and the end.
 VOCABULARY = 25
 LENGTHS = (7, 4)
-GENERATOR = torch.Generator().manual_seed(20241112)
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
+normal = Normal(20241112)
 
 
 def make_weights():
@@ -104,7 +99,7 @@ def model(weights, tokens, labels):
 def main():
     weights = make_weights()
     tokens = torch.randint(VOCABULARY, (len(LENGTHS), TOKENS),
-                           generator=GENERATOR)
+                           generator=normal.generator)
     next_tokens = tokens.clone()
     for row, length in enumerate(LENGTHS):
         next_tokens[row, length:] = -1

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 
+from drawn import Normal
 from generate import store, write
 from sinusoids import Sinusoids
 
@@ -31,13 +32,7 @@ BATCH, CHANNELS, HEIGHT, WIDTH, PATCH = 2, 2, 4, 6, 2
 ROWS, COLUMNS = HEIGHT // PATCH, WIDTH // PATCH
 HEADS, HEAD_DIM = 2, 8
 TEXT_TOKENS, TEXT_WIDTH, POOLED_WIDTH = 3, 6, 5
-GENERATOR = torch.Generator().manual_seed(20240401)
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
+normal = Normal(20240401)
 
 
 def sd3(**options):

@@ -15,19 +15,14 @@ import torch
 import torch.nn.functional as F
 from diffusers import SD3Transformer2DModel
 
+from drawn import Normal
 from generate import store, write
 from sinusoids import Sinusoids
 
 BATCH, CHANNELS, TOKENS = 2, 3, 6
 HEADS, HEAD_DIM = 2, 8
 TEXT_TOKENS, TEXT_WIDTH, POOLED_WIDTH = 3, 6, 5
-GENERATOR = torch.Generator().manual_seed(20240402)
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
+normal = Normal(20240402)
 
 
 def positions():

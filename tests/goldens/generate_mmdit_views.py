@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import SD3Transformer2DModel
 
+from drawn import Normal
 from generate import store, write
 from sinusoids import Sinusoids
 
@@ -33,13 +34,7 @@ TABLE, BASE = 6, 4
 # Its six parts leave two channels over.
 HEADS, HEAD_DIM = 2, 10
 TEXT_TOKENS, TEXT_WIDTH, POOLED_WIDTH = 3, 6, 5
-GENERATOR = torch.Generator().manual_seed(20240403)
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
+normal = Normal(20240403)
 
 
 def waves(coordinates, each):

@@ -18,6 +18,7 @@ import sys
 import torch
 import torch.nn.functional as F
 
+from drawn import Layers, Normal, Weights
 from generate import store, write
 
 BATCH, POINTS, LATENTS, CHANNELS, QUERIES = 2, 9, 5, 3, 7
@@ -25,27 +26,12 @@ ENCODER, DECODER, HEADS = 6, 12, 3
 ENCODER_LAYERS, DECODER_LAYERS, FREQUENCIES = 1, 2, 2
 STEP, TRUNCATION = 0.01, 0.5
 NORMAL, EIKONAL, DIVERGENCE = 2.0, 0.25, 0.5
-GENERATOR = torch.Generator().manual_seed(20250211)
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
+normal = Normal(20250211)
 
 
 def make_weights():
-    weights = {}
-
-    def linear(name, inputs, outputs, bias=True):
-        weights[f"{name}.weight"] = normal(outputs, inputs,
-                                           stddev=inputs**-0.5)
-        if bias:
-            weights[f"{name}.bias"] = normal(outputs, stddev=0.5)
-
-    def norm(name, width):
-        weights[f"{name}.weight"] = (1 + normal(width) / 3).float().double()
-        weights[f"{name}.bias"] = normal(width, stddev=0.5)
+    weights = Weights(normal)
+    linear, norm = weights.linear, weights.norm
 
     def block(name, width, cross):
         attention = f"{name}.attn{2 if cross else 1}"
@@ -71,44 +57,27 @@ def make_weights():
     linear("decoder.proj_query", position, DECODER)
     norm("decoder.norm_out", DECODER)
     linear("decoder.proj_out", DECODER, 1)
-    return {name: w.requires_grad_() for name, w in weights.items()}
+    return weights.learnt()
 
 
-class Model:
-
-    def __init__(self, weights):
-        self.weights = weights
-
-    def linear(self, name, x):
-        return F.linear(x, self.weights[f"{name}.weight"],
-                        self.weights.get(f"{name}.bias"))
-
-    def norm(self, name, x):
-        return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"],
-                            self.weights[f"{name}.bias"], 1e-5)
-
-    def heads(self, name, x, parts):
-        """The products of `parts`, cut into heads first and parts then."""
-        rows = torch.cat([self.linear(f"{name}.{part}", x) for part in parts],
-                         -1)
-        rows = rows.unflatten(-1, (HEADS, len(parts), -1))
-        return [rows[..., i, :].transpose(1, 2) for i in range(len(parts))]
+class Model(Layers):
 
     def block(self, name, x, context=None):
         attention = f"{name}.attn{1 if context is None else 2}"
-        n = self.norm(f"{name}.norm{1 if context is None else 2}", x)
+        n = self.layer_norm(f"{name}.norm{1 if context is None else 2}", x)
         if context is None:
-            q, k, v = self.heads(attention, n, ("to_q", "to_k", "to_v"))
+            q, k, v = self.interleaved_heads(attention, n,
+                                             ("to_q", "to_k", "to_v"), HEADS)
         else:
-            q, = self.heads(attention, n, ("to_q",))
-            k, v = self.heads(attention,
-                              self.norm(f"{attention}.norm_cross", context),
-                              ("to_k", "to_v"))
+            q, = self.interleaved_heads(attention, n, ("to_q",), HEADS)
+            others = self.layer_norm(f"{attention}.norm_cross", context)
+            k, v = self.interleaved_heads(attention, others,
+                                          ("to_k", "to_v"), HEADS)
         scores = (q @ k.transpose(-1, -2)) / q.shape[-1]**0.5
         attended = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
         x = x + self.linear(f"{attention}.to_out.0", attended)
         inner = F.gelu(self.linear(f"{name}.ff.net.0.proj",
-                                   self.norm(f"{name}.norm3", x)))
+                                   self.layer_norm(f"{name}.norm3", x)))
         return x + self.linear(f"{name}.ff.net.2", inner)
 
     def embed(self, positions):
@@ -123,7 +92,7 @@ class Model:
         x = self.block("encoder.blocks.0", points[:, :LATENTS], points)
         for i in range(ENCODER_LAYERS):
             x = self.block(f"encoder.blocks.{i + 1}", x)
-        return self.linear("quant", self.norm("encoder.norm_out", x))
+        return self.linear("quant", self.layer_norm("encoder.norm_out", x))
 
     def decode(self, z, positions):
         """Positive inside, as published."""
@@ -134,7 +103,7 @@ class Model:
                        self.linear("decoder.proj_query",
                                    self.embed(positions)), x)
         return -self.linear("decoder.proj_out",
-                            self.norm("decoder.norm_out", y))[..., 0]
+                            self.layer_norm("decoder.norm_out", y))[..., 0]
 
 
 def main():

@@ -18,6 +18,7 @@ import sys
 import torch
 import torch.nn.functional as F
 
+from drawn import Normal
 from generate import store, write
 
 BATCH, TOKENS, CHANNELS, RESOLUTION = 2, 12, 3, 16
@@ -25,19 +26,13 @@ HIDDEN, HEADS, KEY_HEADS, LAYERS, TOP_K = 24, 4, 2, 2, 2
 HEAD = HIDDEN // HEADS
 GROUP = HEADS // KEY_HEADS
 FEATURES, WIDTH = 4, 5
-GENERATOR = torch.Generator().manual_seed(20250523)
+normal = Normal(20250523)
 
 # In several blocks of all sizes, on both sides of borders of windows.
 VOXELS = [[(0, 0, 0), (1, 2, 0), (3, 3, 3), (5, 1, 2), (7, 7, 7), (8, 0, 1),
            (9, 1, 1), (12, 3, 2), (2, 9, 4), (15, 15, 0), (4, 4, 12),
            (14, 13, 15)],
           [(6, 2, 1), (6, 3, 1), (10, 2, 2), (1, 12, 3), (3, 14, 9)]]
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
 
 
 def make_weights():

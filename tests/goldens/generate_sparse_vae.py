@@ -21,38 +21,24 @@ import sys
 import torch
 import torch.nn.functional as F
 
+from drawn import Layers, Normal, Weights
 from generate import store, write
 
 RESOLUTION, LEVELS, HIDDEN, HEADS, CHANNELS = 22, 2, 16, 2, 3
 ENCODER, DECODER = 2, 1
 LIMIT, DIVERGENCE, EDGES, BESIDE = 2.0, 0.5, 0.75, 0.25
 WIDTHS = (2, 4, HIDDEN)
-GENERATOR = torch.Generator().manual_seed(20250517)
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
+normal = Normal(20250517)
 
 
 def make_weights():
-    weights = {}
-
-    def linear(name, inputs, outputs, bias=True):
-        weights[f"{name}.weight"] = normal(outputs, inputs,
-                                           stddev=inputs**-0.5)
-        if bias:
-            weights[f"{name}.bias"] = normal(outputs, stddev=0.5)
+    weights = Weights(normal)
+    linear, norm = weights.linear, weights.norm
 
     def convolution(name, inputs, outputs):
         weights[f"{name}.weight"] = normal(outputs, 27, inputs,
                                            stddev=(9 * inputs)**-0.5)
         weights[f"{name}.bias"] = normal(outputs, stddev=0.5)
-
-    def norm(name, width):
-        weights[f"{name}.weight"] = (1 + normal(width) / 3).float().double()
-        weights[f"{name}.bias"] = normal(width, stddev=0.5)
 
     linear("embedding", 1, WIDTHS[0])
     for level in range(LEVELS):
@@ -79,7 +65,7 @@ def make_weights():
         convolution(f"{name}.coarse", WIDTHS[level + 1], WIDTHS[level])
         convolution(f"{name}.fine", WIDTHS[level], WIDTHS[level])
     linear("final", WIDTHS[0], 1)
-    return {name: w.requires_grad_() for name, w in weights.items()}
+    return weights.learnt()
 
 
 def rank(cell, resolution):
@@ -119,18 +105,7 @@ class Level:
         return F.pad(table, (0, HIDDEN - table.shape[1]))
 
 
-class Model:
-
-    def __init__(self, weights):
-        self.weights = weights
-
-    def linear(self, name, x):
-        return F.linear(x, self.weights[f"{name}.weight"],
-                        self.weights[f"{name}.bias"])
-
-    def layer_norm(self, name, x):
-        return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"],
-                            self.weights[f"{name}.bias"], 1e-5)
+class Model(Layers):
 
     def group_norm(self, name, x):
         channels = x.shape[1]

@@ -18,6 +18,7 @@ import sys
 import torch
 import torch.nn.functional as F
 
+from drawn import Normal
 from generate import store, write
 
 CHANNELS, SIDE, PATCH, WINDOW, CLASSES = 2, 16, 2, 4, 5
@@ -26,13 +27,7 @@ HIDDEN, MLP = 6, 12
 STAGES = ((2, 2), (1, 3))
 BIAS_HIDDEN = 512
 SMOOTHING = 0.2
-GENERATOR = torch.Generator().manual_seed(20241130)
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
+normal = Normal(20241130)
 
 
 def blocks():

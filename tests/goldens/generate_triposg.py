@@ -17,34 +17,19 @@ import sys
 import torch
 import torch.nn.functional as F
 
+from drawn import Layers, Normal, Weights
 from generate import store, write
 
 BATCH, TOKENS, CHANNELS = 2, 5, 3
 HIDDEN, HEADS, LAYERS = 12, 3, 5
 HEAD = HIDDEN // HEADS
 FEATURES, WIDTH = 4, 6
-GENERATOR = torch.Generator().manual_seed(20250210)
-
-
-def normal(*shape, stddev=1.0):
-    """fp64 with values that fp32 holds."""
-    values = torch.randn(*shape, generator=GENERATOR) * stddev
-    return values.float().double()
+normal = Normal(20250210)
 
 
 def make_weights():
-    weights = {}
-
-    def linear(name, inputs, outputs, bias=True):
-        weights[f"{name}.weight"] = normal(outputs, inputs,
-                                           stddev=inputs**-0.5)
-        if bias:
-            weights[f"{name}.bias"] = normal(outputs, stddev=0.5)
-
-    def norm(name, width, bias=True):
-        weights[f"{name}.weight"] = (1 + normal(width) / 3).float().double()
-        if bias:
-            weights[f"{name}.bias"] = normal(width, stddev=0.5)
+    weights = Weights(normal)
+    linear, norm = weights.linear, weights.norm
 
     linear("time_proj.linear_1", HIDDEN, 4 * HIDDEN)
     linear("time_proj.linear_2", 4 * HIDDEN, HIDDEN)
@@ -68,35 +53,19 @@ def make_weights():
             norm(f"{block}.skip_norm", HIDDEN)
     norm("norm_out", HIDDEN)
     linear("proj_out", HIDDEN, CHANNELS)
-    return {name: w.requires_grad_() for name, w in weights.items()}
+    return weights.learnt()
 
 
-class Model:
-
-    def __init__(self, weights):
-        self.weights = weights
-
-    def linear(self, name, x):
-        return F.linear(x, self.weights[f"{name}.weight"],
-                        self.weights.get(f"{name}.bias"))
-
-    def norm(self, name, x):
-        return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"],
-                            self.weights[f"{name}.bias"], 1e-5)
-
-    def heads(self, name, x, parts):
-        """The products of `parts`, cut into heads first and parts then."""
-        rows = torch.cat([self.linear(f"{name}.{part}", x) for part in parts],
-                         -1)
-        rows = rows.unflatten(-1, (HEADS, len(parts), HEAD))
-        return [rows[..., i, :].transpose(1, 2) for i in range(len(parts))]
+class Model(Layers):
 
     def attention(self, name, x, context=None):
         if context is None:
-            q, k, v = self.heads(name, x, ("to_q", "to_k", "to_v"))
+            q, k, v = self.interleaved_heads(
+                name, x, ("to_q", "to_k", "to_v"), HEADS)
         else:
-            q, = self.heads(name, x, ("to_q",))
-            k, v = self.heads(name, context, ("to_k", "to_v"))
+            q, = self.interleaved_heads(name, x, ("to_q",), HEADS)
+            k, v = self.interleaved_heads(name, context, ("to_k", "to_v"),
+                                          HEADS)
 
         def head_norm(part, y):
             return y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt() \
@@ -109,14 +78,16 @@ class Model:
 
     def block(self, name, x, features, skip):
         if skip is not None:
-            x = self.norm(f"{name}.skip_norm",
-                          self.linear(f"{name}.skip_linear",
-                                      torch.cat([skip, x], -1)))
-        x = x + self.attention(f"{name}.attn1", self.norm(f"{name}.norm1", x))
-        x = x + self.attention(f"{name}.attn2", self.norm(f"{name}.norm2", x),
+            x = self.layer_norm(f"{name}.skip_norm",
+                                self.linear(f"{name}.skip_linear",
+                                            torch.cat([skip, x], -1)))
+        x = x + self.attention(f"{name}.attn1",
+                               self.layer_norm(f"{name}.norm1", x))
+        x = x + self.attention(f"{name}.attn2",
+                               self.layer_norm(f"{name}.norm2", x),
                                features)
         inner = F.gelu(self.linear(f"{name}.ff.net.0.proj",
-                                   self.norm(f"{name}.norm3", x)))
+                                   self.layer_norm(f"{name}.norm3", x)))
         return x + self.linear(f"{name}.ff.net.2", inner)
 
     def __call__(self, x, times, features):
@@ -132,7 +103,7 @@ class Model:
             y = self.block(f"blocks.{i}", y, features, skip)
             if i < LAYERS // 2:
                 skips.append(y)
-        return self.linear("proj_out", self.norm("norm_out", y)[:, 1:])
+        return self.linear("proj_out", self.layer_norm("norm_out", y)[:, 1:])
 
 
 def main():
