@@ -309,7 +309,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   }
   const int64_t limit = MemoryLimit(v.job, *chosen, (*world)->local_size());
   const std::unique_ptr<Device> device =
-      chosen->Make(limit, v.setup.attention_library);
+      chosen->Make(limit, v.setup.kernel_libraries);
   if (threaded) {
     ThreadRankOptions threads = ThreadOptions(v, NumRanks(v.plan));
     threads.device = *chosen;

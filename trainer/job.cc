@@ -267,9 +267,9 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
     default:
       setup.dtype = DType::kBFloat16;
   }
-  setup.attention_library = job.attention_kernels() == Job::OWN
-                                ? AttentionLibrary::kOwn
-                                : AttentionLibrary::kCudnn;
+  setup.kernel_libraries.attention = job.attention_kernels() == Job::OWN
+                                         ? KernelLibrary::kOwn
+                                         : KernelLibrary::kCudnn;
   RETURN_IF_ERROR(setup.family->CheckPrecision(setup.dtype));
   setup.seed = job.seed();
   setup.global_batch = job.global_batch();

@@ -129,7 +129,7 @@ absl::StatusOr<RankModel::Needs> RankModel::PredictNeeds(
     const TrainingSetup& setup, const Plan& plan, int rank, DeviceKind kind,
     const BetweenSteps& rehearsal) {
   const std::unique_ptr<Device> device =
-      MakeDryDevice(kind, setup.attention_library);
+      MakeDryDevice(kind, setup.kernel_libraries);
   ASSIGN_OR_RETURN(const std::unique_ptr<RankModel> model,
                    DryRun(setup, plan, *device, rank, rehearsal));
   Needs needs = {.device = device->Statistics(), .host = model->host_memory()};
@@ -147,7 +147,7 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
     CommunicatorFactory& factory, int64_t host_limit_bytes,
     const BetweenSteps& rehearsal) {
   const std::unique_ptr<Device> dry_device =
-      MakeDryDevice(DeviceKindOf(device), setup.attention_library);
+      MakeDryDevice(DeviceKindOf(device), setup.kernel_libraries);
   ASSIGN_OR_RETURN(
       const std::unique_ptr<RankModel> dry,
       DryRun(setup, plan, *dry_device, factory.world_rank(), rehearsal));

@@ -216,7 +216,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
 
   const int64_t limit = MemoryLimit(job, options.device, options.share.ranks);
   const std::unique_ptr<Device> device =
-      options.device.Make(limit, setup.attention_library);
+      options.device.Make(limit, setup.kernel_libraries);
   const absl::StatusOr<int64_t> drawing_bytes = PredictDrawingAtEnd(
       job, setup, plan, factory.world_rank(), options.device.kind(), limit);
   RETURN_IF_ERROR(

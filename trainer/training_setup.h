@@ -16,7 +16,7 @@
 #include "parallel/optimizer.h"
 #include "parallel/trained_parameters.h"
 #include "runtime/core/dtype.h"
-#include "runtime/device/attention_library.h"
+#include "runtime/device/kernel_libraries.h"
 
 namespace trireme {
 
@@ -57,8 +57,7 @@ struct TrainingSetup {
   OptimizerOptions optimizer;
   LearningRateSchedule learning_rate;
   DType dtype = DType::kBFloat16;
-  // Of GPUs.
-  AttentionLibrary attention_library = AttentionLibrary::kCudnn;
+  KernelLibraries kernel_libraries;
   LossScalerOptions loss_scale;  // enabled for fp16
   uint64_t seed = 0;
   int64_t global_batch = 1;

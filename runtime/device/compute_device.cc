@@ -69,18 +69,18 @@ absl::StatusOr<ComputeDevice> ComputeDevice::Choose(std::string_view text,
   return device;
 }
 
-std::unique_ptr<Device> ComputeDevice::Make(int64_t limit_bytes,
-                                            AttentionLibrary attention) const {
+std::unique_ptr<Device> ComputeDevice::Make(
+    int64_t limit_bytes, const KernelLibraries& libraries) const {
   if (kind_ == DeviceKind::kCuda) {
     return MakeCudaDevice(gpu_, limit_bytes, CudaDevice::Memory::kPlain,
-                          attention);
+                          libraries);
   }
   return std::make_unique<CpuDevice>(limit_bytes);
 }
 
 std::unique_ptr<Device> MakeDryDevice(DeviceKind kind,
-                                      AttentionLibrary attention) {
-  if (kind == DeviceKind::kCuda) return MakeDryCudaDevice(attention);
+                                      const KernelLibraries& libraries) {
+  if (kind == DeviceKind::kCuda) return MakeDryCudaDevice(libraries);
   return std::make_unique<CpuDevice>(std::numeric_limits<int64_t>::max(),
                                      CpuDevice::Mode::kDry);
 }

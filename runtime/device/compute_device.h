@@ -10,8 +10,8 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "runtime/device/attention_library.h"
 #include "runtime/device/device.h"
+#include "runtime/device/kernel_libraries.h"
 
 namespace trireme {
 
@@ -41,7 +41,7 @@ class ComputeDevice {
   int64_t memory_bytes() const { return memory_bytes_; }
 
   std::unique_ptr<Device> Make(int64_t limit_bytes,
-                               AttentionLibrary attention) const;
+                               const KernelLibraries& libraries) const;
 
  private:
   DeviceKind kind_ = DeviceKind::kCpu;
@@ -54,7 +54,7 @@ class ComputeDevice {
 // A device that counts what one of the kind would hold and compute, and does
 // neither.
 std::unique_ptr<Device> MakeDryDevice(DeviceKind kind,
-                                      AttentionLibrary attention);
+                                      const KernelLibraries& libraries);
 
 // What `device` is, or counts for.
 inline DeviceKind DeviceKindOf(const Device& device) {

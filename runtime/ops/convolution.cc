@@ -32,7 +32,10 @@ Tensor Convolve(const Tensor& x, const Tensor& weight, const Tensor* bias,
       << weight.shape() << " on " << x.shape();
   CHECK(options.stride > 0 && options.padding_before >= 0 &&
         options.padding_after >= 0);
-  if (IsHalf(x.dtype())) return ConvolveWidened(x, weight, bias, options);
+  Device& device = x.device();
+  if (IsHalf(x.dtype()) && !device.kernels().convolution.computes_halves) {
+    return ConvolveWidened(x, weight, bias, options);
+  }
   const ConvolutionProblem problem = {.dtype = x.dtype(),
                                       .batch = x.dim(0),
                                       .height = x.dim(1),
@@ -48,7 +51,6 @@ Tensor Convolve(const Tensor& x, const Tensor& weight, const Tensor* bias,
   CHECK(problem.height + padding >= problem.kernel &&
         problem.width + padding >= problem.kernel)
       << weight.shape() << " on " << x.shape();
-  Device& device = x.device();
   const Tensor y =
       Tensor::Empty(device,
                     {problem.batch, problem.out_height(), problem.out_width(),
@@ -63,14 +65,14 @@ Tensor Convolve(const Tensor& x, const Tensor& weight, const Tensor* bias,
     operands.bias = bias->raw_data();
   }
   Tensor workspace;
-  const ConvolutionKernels& kernels = device.kernels().convolution;
-  const int64_t workspace_bytes = kernels.workspace_bytes(problem);
+  const int64_t workspace_bytes =
+      device.kernels().convolution.workspace_bytes(problem);
   if (workspace_bytes > 0) {
     workspace = Tensor::Empty(device, {workspace_bytes}, DType::kUint8,
                               MemoryCategory::kWorkspace, kLabel);
     operands.workspace = workspace.raw_data();
   }
-  kernels.run(device.stream(), problem, operands);
+  device.kernels().convolution.run(device.stream(), problem, operands);
   return y;
 }
 

@@ -17,15 +17,15 @@
 #include "fmt/format.h"
 #include "runtime/core/median.h"
 #include "runtime/core/status.h"
-#include "runtime/device/attention_library.h"
 #include "runtime/device/compute_device.h"
+#include "runtime/device/kernel_libraries.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/op_cases_testing.h"
 
 ABSL_FLAG(std::string, device, "", "cpu, cuda or cuda:N");
 ABSL_FLAG(std::string, match, "", "only cases with this in their name");
 ABSL_FLAG(double, seconds, 0.1, "how long to measure each case");
-ABSL_FLAG(bool, own_attention, false, "not cuDNN's");
+ABSL_FLAG(bool, own_kernels, false, "not cuDNN's");
 
 namespace trireme {
 namespace {
@@ -84,11 +84,10 @@ int Run() {
     fmt::print(stderr, "{}\n", MessageOf(chosen.status()));
     return 1;
   }
-  const AttentionLibrary attention = absl::GetFlag(FLAGS_own_attention)
-                                         ? AttentionLibrary::kOwn
-                                         : AttentionLibrary::kCudnn;
-  const std::unique_ptr<Device> device = chosen->Make(kMemory, attention);
-  const std::unique_ptr<Device> dry = MakeDryDevice(chosen->kind(), attention);
+  const KernelLibraries libraries =
+      absl::GetFlag(FLAGS_own_kernels) ? kOwnKernels : KernelLibraries();
+  const std::unique_ptr<Device> device = chosen->Make(kMemory, libraries);
+  const std::unique_ptr<Device> dry = MakeDryDevice(chosen->kind(), libraries);
   const double copy_rate = CopyRate(*device);
   fmt::print("device {}, copies {:.1f} GB/s\n", chosen->text(),
              copy_rate / 1e9);

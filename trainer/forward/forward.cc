@@ -231,7 +231,7 @@ absl::StatusOr<ForwardReport> Forward(const ForwardOptions& options,
   RETURN_IF_ERROR(control.Agree(prepared.status(), "the model and its inputs"));
   const std::unique_ptr<Device> device = options.device.Make(
       MemoryLimit(Job(), options.device, options.local_ranks),
-      prepared->setup.attention_library);
+      prepared->setup.kernel_libraries);
   std::map<std::string, HostField> tensors;
   {
     const auto created =

@@ -153,7 +153,7 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   }
   const std::unique_ptr<Device> device = options.device.Make(
       MemoryLimit(loaded->job, options.device, options.local_ranks),
-      loaded->setup.attention_library);
+      loaded->setup.kernel_libraries);
   // Latents of a GPU's model are decoded by the processor.
   CpuDevice host(std::numeric_limits<int64_t>::max());
   // Rank 0 shows what all have drawn.

@@ -174,7 +174,7 @@ absl::StatusOr<MemoryStatistics> Sampler::PredictMemory(
     const TrainingSetup& setup, const Plan& plan, int rank,
     const SamplerOptions& options, int64_t samples, DeviceKind kind) {
   const std::unique_ptr<Device> device =
-      MakeDryDevice(kind, setup.attention_library);
+      MakeDryDevice(kind, setup.kernel_libraries);
   DryWorld world(rank, static_cast<int>(GridSize(plan.grid())));
   ASSIGN_OR_RETURN(const std::unique_ptr<Sampler> sampler,
                    Create(setup, plan, *device, world));

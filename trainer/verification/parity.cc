@@ -119,7 +119,7 @@ absl::StatusOr<GridRecord> RecordGridOnThreads(
     }
     HostStagedWorld world(factory);
     const std::unique_ptr<Device> device =
-        options.device.Make(options.memory_bytes, setup.attention_library);
+        options.device.Make(options.memory_bytes, setup.kernel_libraries);
     absl::StatusOr<GridRecord> own =
         RecordGrid(setup, plan, *device, world, source, steps);
     const std::lock_guard lock(mutex);

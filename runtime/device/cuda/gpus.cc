@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
 #include <limits>
 
 #include "fmt/format.h"
@@ -14,14 +15,18 @@
 namespace trireme {
 namespace {
 
-Device::KernelTables CudaKernelTables(AttentionLibrary attention) {
-  const auto dry_of = [](AttentionLibrary of) {
-    return DryKernels(CudaKernels(of));
+Device::KernelTables CudaKernelTables(const KernelLibraries& libraries) {
+  using enum KernelLibrary;
+  const auto dry_of = [](KernelLibrary attention, KernelLibrary convolution) {
+    return DryKernels(CudaKernels({attention, convolution}));
   };
-  static const Kernels own = dry_of(AttentionLibrary::kOwn);
-  static const Kernels with_cudnn = dry_of(AttentionLibrary::kCudnn);
-  return {.real = CudaKernels(attention),
-          .dry = attention == AttentionLibrary::kCudnn ? with_cudnn : own};
+  static const std::array<std::array<Kernels, 2>, 2> dry = {
+      {{dry_of(kOwn, kOwn), dry_of(kOwn, kCudnn)},
+       {dry_of(kCudnn, kOwn), dry_of(kCudnn, kCudnn)}}};
+  return {
+      .real = CudaKernels(libraries),
+      .dry =
+          dry[libraries.attention == kCudnn][libraries.convolution == kCudnn]};
 }
 
 }  // namespace
@@ -61,15 +66,15 @@ int64_t FreeBytesOfCudaGpu(int gpu) {
 
 std::unique_ptr<Device> MakeCudaDevice(int gpu, int64_t limit_bytes,
                                        CudaDevice::Memory memory,
-                                       AttentionLibrary attention) {
+                                       const KernelLibraries& libraries) {
   return std::make_unique<CudaDevice>(gpu, limit_bytes,
-                                      CudaKernelTables(attention), memory);
+                                      CudaKernelTables(libraries), memory);
 }
 
-std::unique_ptr<Device> MakeDryCudaDevice(AttentionLibrary attention) {
+std::unique_ptr<Device> MakeDryCudaDevice(const KernelLibraries& libraries) {
   return std::make_unique<Device>(
       "dry cuda", /*on_host=*/false, std::numeric_limits<int64_t>::max(),
-      /*memory=*/nullptr, CudaKernelTables(attention));
+      /*memory=*/nullptr, CudaKernelTables(libraries));
 }
 
 }  // namespace trireme

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "runtime/device/attention_library.h"
 #include "runtime/device/cuda/cuda_device.h"
 #include "runtime/device/device.h"
+#include "runtime/device/kernel_libraries.h"
 
 namespace trireme {
 
@@ -35,11 +35,11 @@ int64_t FreeBytesOfCudaGpu(int gpu);
 std::unique_ptr<Device> MakeCudaDevice(
     int gpu, int64_t limit_bytes,
     CudaDevice::Memory memory = CudaDevice::Memory::kPlain,
-    AttentionLibrary attention = AttentionLibrary::kOwn);
+    const KernelLibraries& libraries = kOwnKernels);
 
 // Counts what the other would hold and compute; needs no GPU. Of a program that
 // was built without CUDA there is none (CHECKed).
-std::unique_ptr<Device> MakeDryCudaDevice(AttentionLibrary attention);
+std::unique_ptr<Device> MakeDryCudaDevice(const KernelLibraries& libraries);
 
 }  // namespace trireme
 

@@ -18,12 +18,12 @@ int64_t FreeBytesOfCudaGpu(int) {
 }
 
 std::unique_ptr<Device> MakeCudaDevice(int, int64_t, CudaDevice::Memory,
-                                       AttentionLibrary) {
+                                       const KernelLibraries&) {
   LOG(FATAL) << "a GPU of a program that was built without CUDA";
   return nullptr;
 }
 
-std::unique_ptr<Device> MakeDryCudaDevice(AttentionLibrary) {
+std::unique_ptr<Device> MakeDryCudaDevice(const KernelLibraries&) {
   LOG(FATAL) << "a dry GPU of a program that was built without CUDA";
   return nullptr;
 }

@@ -1,3 +1,4 @@
+#include "runtime/ops/cuda/convolution_weights.h"
 #include "runtime/ops/cuda/elements.cuh"
 #include "runtime/ops/cuda/families.h"
 
@@ -48,8 +49,9 @@ __global__ void __launch_bounds__(kThreads)
     ConvolutionKernel(const __grid_constant__ ConvolutionProblem p,
                       const __grid_constant__ ConvolutionOperands operands,
                       const OutputSize size) {
-  KERNEL_SHARED(x_tile, Tile<T, kPixels>);
-  KERNEL_SHARED(weight_tile, Tile<T, kOutputs>);
+  using C = ComputeType<T>;
+  KERNEL_SHARED(x_tile, Tile<C, kPixels>);
+  KERNEL_SHARED(weight_tile, Tile<C, kOutputs>);
   const auto* const x = static_cast<const T*>(operands.x);
   const auto* const weight = static_cast<const T*>(operands.weight);
   const int thread = static_cast<int>(threadIdx.x);
@@ -62,7 +64,7 @@ __global__ void __launch_bounds__(kThreads)
   const int depth = thread % kDepth;
   const int load_row = thread / kDepth;
   constexpr int kLoadRows = kThreads / kDepth;
-  T sums[kOwn][kOwn] = {};
+  C sums[kOwn][kOwn] = {};
   for (int64_t place = 0; place < p.kernel * p.kernel; ++place) {
     const int64_t down = place / p.kernel, right = place % p.kernel;
     for (int64_t first = 0; first < p.in_channels; first += kDepth) {
@@ -76,22 +78,23 @@ __global__ void __launch_bounds__(kThreads)
                           row >= 0 && row < p.height && column >= 0 &&
                           column < p.width;
         x_tile[depth][at] =
-            read ? x[((corner.sample * p.height + row) * p.width + column) *
-                         p.in_channels +
-                     channel]
-                 : T(0);
+            read ? Widen(
+                       x[((corner.sample * p.height + row) * p.width + column) *
+                             p.in_channels +
+                         channel])
+                 : C(0);
         const int64_t output = first_output + at;
         weight_tile[depth][at] =
             output < p.out_channels && channel < p.in_channels
-                ? weight[(output * p.in_channels + channel) * p.kernel *
-                             p.kernel +
-                         place]
-                : T(0);
+                ? Widen(weight[(output * p.in_channels + channel) * p.kernel *
+                                   p.kernel +
+                               place])
+                : C(0);
       }
       __syncthreads();
       UNROLL
       for (int k = 0; k < kDepth; ++k) {
-        T pixels[kOwn], outputs[kOwn];
+        C pixels[kOwn], outputs[kOwn];
         UNROLL
         for (int i = 0; i < kOwn; ++i) {
           pixels[i] = x_tile[k][thread / kThreadRows + i * kThreadRows];
@@ -120,8 +123,8 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t output =
           first_output + thread % kThreadRows + j * kThreadRows;
       if (output >= p.out_channels) continue;
-      y[pixel * p.out_channels + output] =
-          sums[i][j] + (p.bias ? bias[output] : T(0));
+      Narrow(sums[i][j] + (p.bias ? Widen(bias[output]) : C(0)),
+             y[pixel * p.out_channels + output]);
     }
   }
 }
@@ -134,18 +137,40 @@ void Run(Stream& stream, const ConvolutionProblem& p,
   dim3 grid = GridFor(p.batch * size.height * size.width, kPixels);
   grid.y = static_cast<unsigned>((p.out_channels + kOutputs - 1) / kOutputs);
   const LaunchConfig config = {grid, kThreads, 0, Handle(stream)};
-  if (p.dtype == DType::kFloat64) {
-    Launch(config, ConvolutionKernel<double>, p, operands, size);
-  } else {
-    CHECK(p.dtype == DType::kFloat32) << p.dtype;
-    Launch(config, ConvolutionKernel<float>, p, operands, size);
-  }
+  DispatchElement(p.dtype, [&](auto element) {
+    Launch(config, ConvolutionKernel<decltype(element)>, p, operands, size);
+  });
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    ChannelsLastKernel(const T* weight, T* to, int64_t channels, int64_t places,
+                       int64_t elements) {
+  const int64_t i = GridThread();
+  if (i >= elements) return;
+  const int64_t channel = i % channels;
+  const int64_t place = i / channels % places;
+  const int64_t output = i / (channels * places);
+  to[i] = weight[(output * channels + channel) * places + place];
 }
 
 }  // namespace
 
+void WeightWithChannelsLast(Stream& stream, const ConvolutionProblem& p,
+                            const void* weight, void* to) {
+  const int64_t places = p.kernel * p.kernel;
+  const int64_t elements = p.out_channels * p.in_channels * places;
+  DispatchElement(p.dtype, [&](auto element) {
+    using T = decltype(element);
+    Launch({GridFor(elements, kThreads), kThreads, 0, Handle(stream)},
+           ChannelsLastKernel<T>, static_cast<const T*>(weight),
+           static_cast<T*>(to), p.in_channels, places, elements);
+  });
+}
+
 ConvolutionKernels CudaConvolutions() {
-  return {.workspace_bytes = WorkspaceBytes, .run = Run};
+  return {
+      .computes_halves = true, .workspace_bytes = WorkspaceBytes, .run = Run};
 }
 
 }  // namespace trireme

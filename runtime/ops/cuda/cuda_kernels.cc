@@ -1,13 +1,18 @@
 #include "runtime/ops/cuda/cuda_kernels.h"
 
+#include <array>
+
 #include "runtime/ops/cuda/families.h"
 
 namespace trireme {
 namespace {
 
-Kernels WithAttention(const AttentionKernels& attention) {
-  return {.attention = attention,
-          .convolution = CudaConvolutions(),
+Kernels With(KernelLibrary attention, KernelLibrary convolution) {
+  return {.attention = attention == KernelLibrary::kCudnn ? CudnnAttention()
+                                                          : CudaAttention(),
+          .convolution = convolution == KernelLibrary::kCudnn
+                             ? CudnnConvolutions()
+                             : CudaConvolutions(),
           .copy = CudaCopies(),
           .embedding = CudaEmbeddings(),
           .gemm = CudaGemm(),
@@ -29,10 +34,12 @@ Kernels WithAttention(const AttentionKernels& attention) {
 
 }  // namespace
 
-const Kernels& CudaKernels(AttentionLibrary attention) {
-  static const Kernels own = WithAttention(CudaAttention());
-  static const Kernels with_cudnn = WithAttention(CudnnAttention());
-  return attention == AttentionLibrary::kCudnn ? with_cudnn : own;
+const Kernels& CudaKernels(const KernelLibraries& libraries) {
+  using enum KernelLibrary;
+  static const std::array<std::array<Kernels, 2>, 2> tables = {
+      {{With(kOwn, kOwn), With(kOwn, kCudnn)},
+       {With(kCudnn, kOwn), With(kCudnn, kCudnn)}}};
+  return tables[libraries.attention == kCudnn][libraries.convolution == kCudnn];
 }
 
 }  // namespace trireme

@@ -14,6 +14,7 @@
 #include "runtime/device/cuda/gpus.h"
 #include "runtime/device/cuda/orders_testing.h"
 #include "runtime/ops/attention.h"
+#include "runtime/ops/convolution.h"
 #include "runtime/ops/cuda/cudnn_graph.h"
 #include "runtime/ops/op_cases_testing.h"
 #include "runtime/ops/pointwise.h"
@@ -28,9 +29,8 @@ namespace {
 using Values = std::vector<std::vector<double>>;
 
 // What is not written yet, and what is freed, is NaN.
-std::unique_ptr<Device> Gpu(
-    AttentionLibrary attention = AttentionLibrary::kOwn) {
-  return MakeCudaDevice(0, kPlenty, CudaDevice::Memory::kPoisoned, attention);
+std::unique_ptr<Device> Gpu(const KernelLibraries& libraries = kOwnKernels) {
+  return MakeCudaDevice(0, kPlenty, CudaDevice::Memory::kPoisoned, libraries);
 }
 
 class CudaOpTest : public testing::TestWithParam<std::tuple<OpCase, DType>> {
@@ -202,7 +202,7 @@ TEST(CudnnAttentionTest, IsTheHostsAttention) {
   }
   CpuDevice host(kPlenty);
   const std::unique_ptr<Device> own = Gpu();
-  const std::unique_ptr<Device> gpu = Gpu(AttentionLibrary::kCudnn);
+  const std::unique_ptr<Device> gpu = Gpu(KernelLibraries());
   const MaskCase none = {.channels = 24};
   for (const auto& [dtype, key_heads] :
        {std::pair(DType::kBFloat16, 2), std::pair(DType::kFloat16, 4)}) {
@@ -217,6 +217,44 @@ TEST(CudnnAttentionTest, IsTheHostsAttention) {
        {MaskCase{.key_counts = true}, MaskCase{.channels = 28}}) {
     EXPECT_TRUE(Attend(left, 2, DType::kBFloat16, *gpu) ==
                 Attend(left, 2, DType::kBFloat16, *own));
+  }
+}
+
+// What cuDNN computes, and what it leaves to our kernels: fp64, and operands
+// that begin between multiples of 16 bytes.
+TEST(CudnnConvolutionTest, IsTheHostsConvolution) {
+  if (const absl::Status found = FindCudnn(); !found.ok()) {
+    GTEST_SKIP() << found.message();
+  }
+  const auto run = [](Device& device, DType dtype, bool shifted) {
+    Operands in(device, dtype, shifted);
+    const Tensor x = in({2, 9, 6, 16}), weight = in({24, 16, 3, 3});
+    const Tensor bias = in({24}), pixel_bias = in({8});
+    const Tensor pixel_weight = in({8, 16, 1, 1});
+    return ValuesOf(
+        {Convolve(x, weight, &bias, {.padding_before = 1, .padding_after = 1}),
+         // Of nine rows and the zeros below, the last is in no window.
+         Convolve(x, weight, nullptr, {.stride = 2, .padding_after = 1}),
+         Convolve(x, pixel_weight, &pixel_bias)});
+  };
+  CpuDevice host(kPlenty);
+  const std::unique_ptr<Device> own = Gpu();
+  for (const int order : {kLazyOrder, 3}) {
+    UseOrder(order);
+    const std::unique_ptr<Device> gpu = Gpu(KernelLibraries());
+    for (const DType dtype : kFloatingTypes) {
+      const Values got = run(*gpu, dtype, /*shifted=*/false);
+      // Sums of dozens of products, in another order.
+      ExpectNearHosts(got, run(host, dtype, /*shifted=*/false), dtype,
+                      IsHalf(dtype) ? 2 : 60);
+    }
+    // Other kernels round otherwise.
+    EXPECT_FALSE(run(*gpu, DType::kFloat32, false) ==
+                 run(*own, DType::kFloat32, false));
+    EXPECT_TRUE(run(*gpu, DType::kFloat64, false) ==
+                run(*own, DType::kFloat64, false));
+    EXPECT_TRUE(run(*gpu, DType::kFloat32, true) ==
+                run(*own, DType::kFloat32, true));
   }
 }
 

@@ -1,21 +1,17 @@
 #include "runtime/ops/cuda/cudnn_attention.h"
 
-#include <cuda_runtime_api.h>
 #include <cudnn.h>
 
 #include <algorithm>
-#include <memory>
-#include <mutex>
-#include <unordered_map>
 #include <vector>
 
-#include "absl/hash/hash.h"
-#include "runtime/core/log.h"
+#include "absl/status/statusor.h"
+#include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "runtime/device/arena.h"
-#include "runtime/device/cuda/cuda_status.h"
 #include "runtime/device/cuda/cuda_stream.h"
 #include "runtime/ops/cuda/cudnn_graph.h"
+#include "runtime/ops/cuda/cudnn_plans.h"
 #include "runtime/ops/cuda/families.h"
 
 namespace trireme {
@@ -39,7 +35,6 @@ enum Number : int64_t {
 
 // Elements of which 16 bytes are a multiple, in the types of these kernels.
 constexpr int64_t kAligned = 8;
-constexpr uintptr_t kAlignedBytes = 16;
 // Wider heads no engine has.
 constexpr int64_t kMaxHeadDim = 256;
 // From compute capability 10.0 on the deterministic engine must be asked for by
@@ -197,94 +192,25 @@ class AttentionGraph {
   CudnnGraph graph_;
 };
 
-// A GPU's handle and the problems seen so far on it: a job has some few.
-class GpuAttention {
- public:
-  GpuAttention() {
-    int gpu = 0;
-    CheckCuda(cudaGetDevice(&gpu));
-    cudaDeviceProp properties{};
-    CheckCuda(cudaGetDeviceProperties(&properties, gpu));
-    major_ = properties.major;
-    const cudnnStatus_t status = cudnnCreate(&handle_);
-    CHECK(status == CUDNN_STATUS_SUCCESS)
-        << "cudnnCreate: " << cudnnGetErrorString(status);
-    properties_ =
-        std::make_unique<CudnnDescriptor>(CudnnGpuProperties(handle_));
+absl::StatusOr<CudnnPlan> FindPlan(const CudnnAttentionProblem& problem,
+                                   const CudnnGpu& gpu) {
+  if (problem.backward && gpu.compute_capability_major() > kMostBackwardMajor) {
+    return NotFound("cuDNN's is not deterministic on this GPU");
   }
+  return AttentionGraph(problem).Plan(gpu.properties());
+}
 
-  // Null where our own kernels are to compute it.
-  const CudnnPlan* PlanOf(const CudnnAttentionProblem& problem) {
-    const auto [found, added] = plans_.try_emplace(problem);
-    if (!added) return found->second.get();
-    absl::StatusOr<CudnnPlan> plan =
-        problem.backward && major_ > kMostBackwardMajor
-            ? absl::StatusOr<CudnnPlan>(
-                  NotFound("cuDNN's is not deterministic on this GPU"))
-            : AttentionGraph(problem).Plan(*properties_);
-    if (plan.ok()) {
-      found->second = std::make_unique<CudnnPlan>(*std::move(plan));
-    } else {
-      LOG(INFO) << "attention of " << problem.queries << " queries, "
-                << problem.keys << " keys and " << problem.heads << " heads of "
-                << problem.head_dim << " channels, "
-                << (problem.backward ? "backward" : "forward")
-                << ", by kernels of our own: " << plan.status().message();
-    }
-    return found->second.get();
-  }
+std::string NameOf(const CudnnAttentionProblem& problem) {
+  return fmt::format(
+      "attention of {} queries, {} keys and {} heads of {} channels, {}",
+      problem.queries, problem.keys, problem.heads, problem.head_dim,
+      problem.backward ? "backward" : "forward");
+}
 
-  void Run(const CudnnPlan& plan, cudaStream_t stream,
-           std::span<const int64_t> tensors, std::span<void* const> pointers,
-           void* workspace) {
-    const cudnnStatus_t status = cudnnSetStream(handle_, stream);
-    CHECK(status == CUDNN_STATUS_SUCCESS)
-        << "cudnnSetStream: " << cudnnGetErrorString(status);
-    plan.Run(handle_, tensors, pointers, workspace);
-  }
-
- private:
-  int major_ = 0;
-  cudnnHandle_t handle_ = nullptr;
-  std::unique_ptr<CudnnDescriptor> properties_;
-  std::unordered_map<CudnnAttentionProblem, std::unique_ptr<CudnnPlan>,
-                     absl::Hash<CudnnAttentionProblem>>
-      plans_;
-};
-
-// All GPUs that this process drives, each by the thread whose current one it
-// is.
-class Attentions {
- public:
-  // Calls f(GpuAttention&, plan) if there is a plan; false where there is none.
-  template <typename F>
-  bool With(const CudnnAttentionProblem& problem, F&& f) {
-    // Without a GPU, as where memory is predicted for one, or without the
-    // library there are none.
-    int gpu = 0;
-    if (cudaGetDevice(&gpu) != cudaSuccess) {
-      (void)cudaGetLastError();
-      return false;
-    }
-    if (!FindCudnn().ok()) return false;
-    std::lock_guard<std::mutex> lock(mutex_);
-    std::unique_ptr<GpuAttention>& attention = gpus_[gpu];
-    if (attention == nullptr) attention = std::make_unique<GpuAttention>();
-    const CudnnPlan* const plan = attention->PlanOf(problem);
-    if (plan == nullptr) return false;
-    f(*attention, *plan);
-    return true;
-  }
-
- private:
-  std::mutex mutex_;
-  std::unordered_map<int, std::unique_ptr<GpuAttention>> gpus_;
-};
-
-Attentions& AllAttentions() {
+CudnnPlans<CudnnAttentionProblem>& Plans() {
   // Never destroyed: the library's own statics may already be gone at exit.
-  static Attentions& attentions = *new Attentions;
-  return attentions;
+  static auto& plans = *new CudnnPlans<CudnnAttentionProblem>(FindPlan, NameOf);
+  return plans;
 }
 
 // A workspace has what the plan needs, then a number for each row.
@@ -302,20 +228,19 @@ int64_t WorkspaceBytes(const CudnnAttentionProblem& problem,
 int64_t Workspace(const AttentionProblem& problem,
                   const AttentionOperands& operands,
                   const AttentionGradients* gradients, int64_t own) {
-  if (!Suits(problem)) return own;
-  int64_t bytes = own;
+  const CudnnGpu* const gpu = Suits(problem) ? CudnnGpu::Current() : nullptr;
+  if (gpu == nullptr) return own;
   const CudnnAttentionProblem of = ProblemOf(problem, operands, gradients);
-  AllAttentions().With(of, [&](GpuAttention&, const CudnnPlan& plan) {
-    bytes = std::max(own, WorkspaceBytes(of, plan));
-  });
-  return bytes;
+  const CudnnPlan* const plan = Plans().Of(of, *gpu);
+  return plan == nullptr ? own : std::max(own, WorkspaceBytes(of, *plan));
 }
 
 // False where our own kernels are to compute it.
 bool Run(Stream& stream, const AttentionProblem& problem,
          const AttentionOperands& operands, const AttentionGradients* gradients,
          void* workspace) {
-  if (!Suits(problem)) return false;
+  CudnnGpu* const gpu = Suits(problem) ? CudnnGpu::Current() : nullptr;
+  if (gpu == nullptr) return false;
   std::vector<int64_t> numbers;
   std::vector<void*> pointers;
   const auto add = [&](Number number, void* pointer) {
@@ -333,23 +258,19 @@ bool Run(Stream& stream, const AttentionProblem& problem,
     add(kGradV, gradients->v.data);
     add(kGradOut, gradients->out.data);
   }
-  const bool aligned =
-      std::all_of(pointers.begin(), pointers.end(), [](const void* pointer) {
-        return reinterpret_cast<uintptr_t>(pointer) % kAlignedBytes == 0;
-      });
-  if (!aligned) return false;
+  if (!AreAlignedForCudnn(pointers)) return false;
+  const CudnnAttentionProblem of = ProblemOf(problem, operands, gradients);
+  const CudnnPlan* const plan = Plans().Of(of, *gpu);
+  if (plan == nullptr) return false;
   auto scale = static_cast<float>(problem.scale);
   float one = 1;
   add(kScale, &scale);
-  const CudnnAttentionProblem of = ProblemOf(problem, operands, gradients);
-  return AllAttentions().With(
-      of, [&](GpuAttention& attention, const CudnnPlan& plan) {
-        if (of.backward) {
-          add(kOne, &one);
-          add(kRowDots, static_cast<std::byte*>(workspace) + RowDotsAt(plan));
-        }
-        attention.Run(plan, Handle(stream), numbers, pointers, workspace);
-      });
+  if (of.backward) {
+    add(kOne, &one);
+    add(kRowDots, static_cast<std::byte*>(workspace) + RowDotsAt(*plan));
+  }
+  gpu->Run(*plan, Handle(stream), numbers, pointers, workspace);
+  return true;
 }
 
 int64_t ForwardWorkspace(const AttentionProblem& problem,

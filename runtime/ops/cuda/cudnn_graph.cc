@@ -13,13 +13,15 @@ constexpr int64_t kFirstBetween = 1000;
 constexpr int64_t kAlignment = 16;
 constexpr int64_t kMostConfigurations = 32;
 
-template <typename T>
-std::span<const T> SpanOf(const std::array<T, 4>& values) {
+template <typename T, size_t kSize>
+std::span<const T> SpanOf(const std::array<T, kSize>& values) {
   return values;
 }
 
-// What an engine's configuration says of its engine.
-bool Nondeterministic(const CudnnDescriptor& configuration) {
+// Whether an engine has one of the notes, or does not say, by its
+// configuration.
+bool HasNote(const CudnnDescriptor& configuration,
+             std::span<const cudnnBackendNumericalNote_t> unwanted) {
   const CudnnDescriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendDescriptor_t object = engine.get();
   int64_t count = 0;
@@ -37,8 +39,13 @@ bool Nondeterministic(const CudnnDescriptor& configuration) {
     return true;
   }
   const auto end = notes.begin() + std::min<int64_t>(count, notes.size());
-  return std::find(notes.begin(), end, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) !=
-         end;
+  return std::find_first_of(notes.begin(), end, unwanted.begin(),
+                            unwanted.end()) != end;
+}
+
+bool Nondeterministic(const CudnnDescriptor& configuration) {
+  constexpr std::array kNotes = {CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC};
+  return HasNote(configuration, kNotes);
 }
 
 }  // namespace
@@ -115,6 +122,11 @@ CudnnLayout CudnnLayout::Dense(const std::array<int64_t, 4>& sizes) {
     layout.strides[i - 1] = layout.strides[i] * sizes[i];
   }
   return layout;
+}
+
+CudnnLayout CudnnLayout::ChannelsLast(const std::array<int64_t, 4>& sizes) {
+  const auto [n, channels, height, width] = sizes;
+  return {sizes, {height * width * channels, 1, width * channels, channels}};
 }
 
 CudnnLayout CudnnLayout::Transposed() const {
@@ -197,6 +209,42 @@ void CudnnGraph::Multiply(Tensor a, Tensor b, Tensor y) {
        {CUDNN_ATTR_OPERATION_MATMUL_CDESC, y}});
 }
 
+void CudnnGraph::Convolve(Tensor x, Tensor weight, const CudnnWindow& window,
+                          Tensor y) {
+  constexpr int64_t kDimensions = 2;
+  constexpr std::array<int64_t, 2> kDilations = {1, 1};
+  const std::array<int64_t, 2> strides = {window.stride, window.stride};
+  const std::array<int64_t, 2> before = {window.padding_before,
+                                         window.padding_before};
+  CudnnDescriptor& how = Own(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
+  how.Set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE,
+          CUDNN_DATA_FLOAT);
+  how.Set(CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE,
+          CUDNN_CROSS_CORRELATION);
+  how.Set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, kDimensions);
+  how.Set(CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64,
+          SpanOf(kDilations));
+  how.Set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64,
+          SpanOf(strides));
+  how.Set(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64,
+          SpanOf(before));
+  how.Set(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64,
+          SpanOf(window.padding_after));
+  how.Finalize();
+  CudnnDescriptor& operation =
+      Own(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
+  operation.Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, how);
+  operation.Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, *x);
+  operation.Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, *weight);
+  operation.Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, *y);
+  operation.Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+                CUDNN_TYPE_FLOAT, 1.0F);
+  operation.Set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT,
+                0.0F);
+  operation.Finalize();
+  operations_.push_back(operation.get());
+}
+
 void CudnnGraph::Sum(Tensor x, Tensor y) {
   CudnnDescriptor& how = Own(CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
   how.Set(CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE,
@@ -216,7 +264,8 @@ void CudnnGraph::Reshape(Tensor x, Tensor y) {
        {CUDNN_ATTR_OPERATION_RESHAPE_YDESC, y}});
 }
 
-absl::StatusOr<CudnnPlan> CudnnGraph::Plan(const CudnnDescriptor& gpu) {
+absl::StatusOr<CudnnPlan> CudnnGraph::Plan(
+    const CudnnDescriptor& gpu, const CudnnRequirements& requirements) {
   RETURN_IF_ERROR(gpu.status());
   for (const auto& descriptor : owned_) RETURN_IF_ERROR(descriptor->status());
   CudnnDescriptor& graph = Own(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
@@ -249,6 +298,10 @@ absl::StatusOr<CudnnPlan> CudnnGraph::Plan(const CudnnDescriptor& gpu) {
       reason = NotFound("cuDNN has no deterministic engine for it");
       continue;
     }
+    if (HasNote(configurations[i], requirements.unwanted)) {
+      reason = NotFound("cuDNN has no engine of its precision for it");
+      continue;
+    }
     CudnnDescriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     plan.Set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configurations[i]);
     plan.Set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, gpu);
@@ -261,6 +314,11 @@ absl::StatusOr<CudnnPlan> CudnnGraph::Plan(const CudnnDescriptor& gpu) {
       reason = plan.status().ok()
                    ? Internal("cuDNN does not say what its plan needs")
                    : plan.status();
+      continue;
+    }
+    if (bytes > requirements.most_workspace_bytes) {
+      reason =
+          NotFound("cuDNN's engine asks for a workspace of {} bytes", bytes);
       continue;
     }
     return CudnnPlan(std::move(plan), bytes);

@@ -13,6 +13,7 @@
 #include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -94,8 +95,26 @@ struct CudnnLayout {
 
   // Successive elements along the last dimension.
   static CudnnLayout Dense(const std::array<int64_t, 4>& sizes);
+  // Of sizes [n, channels, height, width], successive elements along the
+  // second.
+  static CudnnLayout ChannelsLast(const std::array<int64_t, 4>& sizes);
   // With the last two dimensions exchanged.
   CudnnLayout Transposed() const;
+};
+
+// Of a convolution with a square window; padding is of zeros, and below and
+// right of the picture may be negative.
+struct CudnnWindow {
+  int64_t stride = 1;
+  int64_t padding_before = 0;
+  std::array<int64_t, 2> padding_after = {};  // of rows and columns
+};
+
+// What an engine must be, beside deterministic.
+struct CudnnRequirements {
+  // Numerical notes of which it has none.
+  std::span<const cudnnBackendNumericalNote_t> unwanted;
+  int64_t most_workspace_bytes = std::numeric_limits<int64_t>::max();
 };
 
 class CudnnGraph {
@@ -116,6 +135,8 @@ class CudnnGraph {
   // y[.., m, n] = a[.., m, k]·b[.., k, n], summed in fp32. Where b has fewer
   // matrices of a batch, each is met by successive ones of a.
   void Multiply(Tensor a, Tensor b, Tensor y);
+  // y[n, o, ..] = Σ weight[o, c, p, q]·x[n, c, ..] over the window, in fp32.
+  void Convolve(Tensor x, Tensor weight, const CudnnWindow& window, Tensor y);
   // Sums in fp32 over the dimensions in which y is smaller: all, or each group
   // of successive elements.
   void Sum(Tensor x, Tensor y);
@@ -125,9 +146,11 @@ class CudnnGraph {
       std::initializer_list<std::pair<cudnnBackendAttributeName_t, Tensor>>;
   void Add(cudnnBackendDescriptorType_t operation, const Operands& operands);
 
-  // By the first engine that cuDNN recommends, supports, and does not call
-  // nondeterministic. NotFound: there is none; Internal: cuDNN's error.
-  absl::StatusOr<CudnnPlan> Plan(const CudnnDescriptor& gpu);
+  // By the first engine that cuDNN recommends and supports, that it does not
+  // call nondeterministic, and that is what is required. NotFound: there is
+  // none; Internal: cuDNN's error.
+  absl::StatusOr<CudnnPlan> Plan(const CudnnDescriptor& gpu,
+                                 const CudnnRequirements& requirements = {});
 
  private:
   Tensor AddTensor(int64_t number, cudnnDataType_t type,

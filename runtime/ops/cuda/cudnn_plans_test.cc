@@ -1,6 +1,6 @@
-// That cuDNN's own library knows the graphs as attention, for each kind of GPU:
-// it chooses an engine for them and compiles its kernel. Nothing runs, so that
-// no GPU need be there.
+// That cuDNN's own library knows the graphs as attention and convolutions, for
+// each kind of GPU: it chooses an engine for them and compiles its kernel.
+// Nothing runs, so that no GPU need be there.
 
 #include <dlfcn.h>
 
@@ -9,6 +9,7 @@
 
 #include "gtest/gtest.h"
 #include "runtime/ops/cuda/cudnn_attention.h"
+#include "runtime/ops/cuda/cudnn_convolution.h"
 #include "runtime/ops/cuda/cudnn_graph.h"
 
 namespace trireme {
@@ -67,11 +68,17 @@ class CudnnPlansTest : public testing::TestWithParam<Gpu> {
             .head_dim = head_dim,
             .row_strides = {row, row, row, out, row, row, row, out}};
   }
-  // All but the last step, which a driver that is none refuses.
   static bool HasPlan(CudnnAttentionProblem problem, bool backward) {
     problem.backward = backward;
-    const absl::Status status =
-        FindCudnnAttention(problem, PropertiesOf(GetParam()));
+    return IsFound(FindCudnnAttention(problem, PropertiesOf(GetParam())));
+  }
+  static bool HasPlan(const ConvolutionProblem& problem) {
+    return IsFound(FindCudnnConvolution(problem, PropertiesOf(GetParam())));
+  }
+
+ private:
+  static bool IsFound(const absl::Status& status) {
+    // All but the last step, which a driver that is none refuses.
     const bool has =
         status.ok() ||
         status.message().find("cuLibraryLoadData") != std::string::npos;
@@ -96,6 +103,36 @@ TEST_P(CudnnPlansTest, WhatNoKernelComputesIsAnError) {
   CudnnAttentionProblem odd = Problem(8, 8, 256, 64);
   odd.head_dim = 60;
   EXPECT_FALSE(HasPlan(odd, /*backward=*/true));
+}
+
+// Of an autoencoder: at its narrow ends, in its widest level, between levels
+// with zeros below and right of the picture only, and by pixel.
+TEST_P(CudnnPlansTest, ConvolutionsOfAutoencodersHaveKernels) {
+  const ConvolutionProblem wide = {.batch = 1,
+                                   .height = 64,
+                                   .width = 64,
+                                   .in_channels = 512,
+                                   .out_channels = 512,
+                                   .kernel = 3,
+                                   .padding_before = 1,
+                                   .padding_after = 1,
+                                   .bias = true};
+  ConvolutionProblem first = wide, last = wide, down = wide, pixels = wide;
+  first.in_channels = 3;
+  last.out_channels = 3;
+  down.stride = 2;
+  down.padding_before = 0;
+  pixels.kernel = 1;
+  pixels.padding_before = pixels.padding_after = 0;
+  for (const DType dtype :
+       {DType::kBFloat16, DType::kFloat16, DType::kFloat32}) {
+    for (ConvolutionProblem problem : {wide, first, last, down, pixels}) {
+      // Without tensor cores cuDNN 9.19 has none on some GPUs.
+      if (problem == down && dtype == DType::kFloat32) continue;
+      problem.dtype = dtype;
+      EXPECT_TRUE(HasPlan(problem)) << DTypeName(dtype);
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -13,6 +13,8 @@ AttentionKernels CudaAttention();
 // cuDNN's where it has plans, else the former: cudnn_attention.h.
 AttentionKernels CudnnAttention();
 ConvolutionKernels CudaConvolutions();
+// Likewise: cudnn_convolution.h.
+ConvolutionKernels CudnnConvolutions();
 CopyKernels CudaCopies();
 EmbeddingKernels CudaEmbeddings();
 GemmKernels CudaGemm();

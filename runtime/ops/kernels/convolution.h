@@ -4,6 +4,7 @@
 #define TRIREME_RUNTIME_OPS_KERNELS_CONVOLUTION_H_
 
 #include <cstdint>
+#include <utility>
 
 #include "runtime/core/dtype.h"
 #include "runtime/device/stream.h"
@@ -14,7 +15,7 @@ namespace trireme {
 // out_channels], channels last; weight [out_channels, in_channels, kernel,
 // kernel].
 struct ConvolutionProblem {
-  DType dtype = DType::kFloat32;  // fp32 or fp64
+  DType dtype = DType::kFloat32;
   int64_t batch = 0;
   int64_t height = 0;
   int64_t width = 0;
@@ -27,6 +28,15 @@ struct ConvolutionProblem {
   int64_t padding_before = 0;
   int64_t padding_after = 0;
   bool bias = false;  // bias [out_channels]
+
+  bool operator==(const ConvolutionProblem&) const = default;
+
+  template <typename H>
+  friend H AbslHashValue(H h, const ConvolutionProblem& p) {
+    return H::combine(std::move(h), p.dtype, p.batch, p.height, p.width,
+                      p.in_channels, p.out_channels, p.kernel, p.stride,
+                      p.padding_before, p.padding_after, p.bias);
+  }
 
   int64_t out_height() const { return Outputs(height); }
   int64_t out_width() const { return Outputs(width); }
@@ -46,6 +56,9 @@ struct ConvolutionOperands {
 };
 
 struct ConvolutionKernels {
+  // Of the 16-bit types, sums in fp32 that are rounded once. Otherwise the
+  // caller casts.
+  bool computes_halves;
   int64_t (*workspace_bytes)(const ConvolutionProblem&);
   void (*run)(Stream&, const ConvolutionProblem&, const ConvolutionOperands&);
 };

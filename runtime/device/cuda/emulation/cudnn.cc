@@ -1,6 +1,7 @@
 // The part of cuDNN's backend API (cudnn_graph.h) that runtime/ops/cuda uses:
-// graphs of attention, pointwise operations, products, sums and reshapes, each
-// interpreted as it says, in plain loops. Whatever else is refused by name.
+// graphs of attention, convolutions, pointwise operations, products, sums and
+// reshapes, each interpreted as it says, in plain loops. Whatever else is
+// refused by name.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -90,7 +91,9 @@ size_t BytesOf(cudnnBackendAttributeType_t type) {
     case CUDNN_TYPE_INT64:
     case CUDNN_TYPE_VOID_PTR:
       return 8;
+    case CUDNN_TYPE_CONVOLUTION_MODE:
     case CUDNN_TYPE_DATA_TYPE:
+    case CUDNN_TYPE_FLOAT:
     case CUDNN_TYPE_HEUR_MODE:
     case CUDNN_TYPE_POINTWISE_MODE:
     case CUDNN_TYPE_REDUCTION_OPERATOR_TYPE:
@@ -224,6 +227,9 @@ class Run {
         case CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR:
           Reshape(*operation);
           break;
+        case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR:
+          Convolve(*operation);
+          break;
         case CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR:
           Attend(*operation);
           break;
@@ -283,7 +289,8 @@ class Run {
       for (size_t i = 0; i < result.size(); ++i) result[i] = std::exp(of_x[i]);
       return Write(y, std::move(result));
     }
-    if (mode != CUDNN_POINTWISE_MUL && mode != CUDNN_POINTWISE_SUB) {
+    if (mode != CUDNN_POINTWISE_ADD && mode != CUDNN_POINTWISE_MUL &&
+        mode != CUDNN_POINTWISE_SUB) {
       Refuse(fmt::format("cuDNN: cudnnPointwiseMode_t {}",
                          static_cast<int>(mode)));
     }
@@ -292,7 +299,9 @@ class Run {
     y.ForEach([&](int64_t i, int64_t, const Sizes& at) {
       const float left = of_x[Broadcast(x, y, at)];
       const float right = of_b[Broadcast(b, y, at)];
-      result[i] = mode == CUDNN_POINTWISE_MUL ? left * right : left - right;
+      result[i] = mode == CUDNN_POINTWISE_MUL   ? left * right
+                  : mode == CUDNN_POINTWISE_ADD ? left + right
+                                                : left - right;
     });
     Write(y, std::move(result));
   }
@@ -346,6 +355,62 @@ class Run {
       sums[y.IndexOf(at)] += of_x[i];
     });
     Write(y, Values(sums.begin(), sums.end()));
+  }
+
+  // Sizes are [n, channels, height, width], wherever these lie in memory.
+  void Convolve(const Object& operation) {
+    const Tensor x =
+        TensorOf(operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X);
+    const Tensor weight =
+        TensorOf(operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W);
+    const Tensor y =
+        TensorOf(operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y);
+    const Object& how =
+        operation.Part(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC);
+    const auto stride =
+        how.Values<int64_t>(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES);
+    const auto before =
+        how.Values<int64_t>(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS);
+    const auto after =
+        how.Values<int64_t>(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS);
+    if (how.Value<cudnnConvolutionMode_t>(CUDNN_ATTR_CONVOLUTION_CONV_MODE) !=
+            CUDNN_CROSS_CORRELATION ||
+        how.Values<int64_t>(CUDNN_ATTR_CONVOLUTION_DILATIONS) !=
+            std::vector<int64_t>{1, 1} ||
+        operation.Value<float>(
+            CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA) != 1 ||
+        operation.Value<float>(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA) !=
+            0) {
+      Refuse("cuDNN: convolutions other than plain ones");
+    }
+    CheckSizes(x.sizes[0] == y.sizes[0] && x.sizes[1] == weight.sizes[1] &&
+               y.sizes[1] == weight.sizes[0]);
+    for (int i = 0; i < 2; ++i) {
+      const int64_t padded = x.sizes[2 + i] + before[i] + after[i];
+      CheckSizes((padded - weight.sizes[2 + i]) / stride[i] + 1 ==
+                 y.sizes[2 + i]);
+    }
+    const Values of_x = Read(x), of_weight = Read(weight);
+    Values result(y.elements());
+    y.ForEach([&](int64_t i, int64_t, const Sizes& at) {
+      double sum = 0;
+      for (int64_t p = 0; p < weight.sizes[2]; ++p) {
+        for (int64_t q = 0; q < weight.sizes[3]; ++q) {
+          const int64_t row = at[2] * stride[0] + p - before[0];
+          const int64_t column = at[3] * stride[1] + q - before[1];
+          if (row < 0 || row >= x.sizes[2] || column < 0 ||
+              column >= x.sizes[3]) {
+            continue;
+          }
+          for (int64_t c = 0; c < x.sizes[1]; ++c) {
+            sum += double{of_weight[weight.IndexOf({at[1], c, p, q})]} *
+                   of_x[x.IndexOf({at[0], c, row, column})];
+          }
+        }
+      }
+      result[i] = static_cast<float>(sum);
+    });
+    Write(y, std::move(result));
   }
 
   // Elements stay where they lie in memory.
