@@ -33,8 +33,10 @@
 #include "runtime/comm/patience.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
-#include "runtime/device/cpu_device.h"
+#include "runtime/device/compute_device.h"
+#include "runtime/device/kernel_libraries.h"
 #include "tools/commands.h"
+#include "tools/device_option.h"
 #include "tools/mpirun.h"
 #include "tools/size_option.h"
 #include "trainer/memory_limit.h"
@@ -186,6 +188,27 @@ absl::StatusOr<LatentEncoder> EncoderOf(const ParsedCommand& arguments,
       arguments.Has("enlarge") || arguments.Has("resolution"), device);
 }
 
+// By whose kernels a GPU computes an autoencoder's convolutions.
+absl::StatusOr<KernelLibraries> LibrariesOf(const ParsedCommand& arguments) {
+  const std::string found = arguments.Get("convolution_kernels");
+  if (found == "cudnn") return KernelLibraries();
+  if (found == "own") {
+    return KernelLibraries{.convolution = KernelLibrary::kOwn};
+  }
+  return InvalidArgument(
+      "--convolution_kernels: found '{}', expected cudnn or own", found);
+}
+
+// What a rank of `world` computes latents on.
+absl::StatusOr<std::unique_ptr<Device>> DeviceOfRank(
+    const ParsedCommand& arguments, const MpiWorld& world) {
+  const int local_ranks = world.processor_share().ranks;
+  ASSIGN_OR_RETURN(const ComputeDevice chosen,
+                   DeviceOf(arguments, world.local_rank(), local_ranks));
+  ASSIGN_OR_RETURN(const KernelLibraries libraries, LibrariesOf(arguments));
+  return chosen.Make(MemoryLimit(Job(), chosen, local_ranks), libraries);
+}
+
 // On each rank of `world`, of which all write and the first one reports. The
 // same error on all.
 absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
@@ -200,23 +223,25 @@ absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
   const auto everyone = world.Create(ranks, "latents");
   Control control(*everyone);
   const bool leader = control.rank() == 0;
-  CpuDevice device(HostMemoryLimit(world.processor_share().ranks));
+  const auto device = DeviceOfRank(arguments, world);
   const auto samples = Open(arguments);
   absl::StatusOr<LatentEncoder> encoder =
-      samples.ok() ? EncoderOf(arguments, device) : samples.status();
+      !device.ok()    ? device.status()
+      : !samples.ok() ? samples.status()
+                      : EncoderOf(arguments, **device);
   // One host may be slower than another, or lack the files.
   AwaitAllPatiently(*everyone, "samples and autoencoder of other ranks");
   RETURN_IF_ERROR(
       control.Agree(encoder.status(), "opening samples and autoencoder"));
   auto summary = WriteLatentCache(
-      **samples, *encoder, options, device,
+      **samples, *encoder, options, **device,
       leader ? ProgressOf((*samples)->size(), things) : nullptr);
   AwaitAllPatiently(*everyone, "latents of other ranks");
   RETURN_IF_ERROR(control.Agree(summary.status(), "writing latents"));
   if (!leader) return absl::OkStatus();
   if (control.size() > 1) {
     // Nothing is left to do but to count what all have written.
-    summary = WriteLatentCache(**samples, *encoder, options, device);
+    summary = WriteLatentCache(**samples, *encoder, options, **device);
     RETURN_IF_ERROR(summary.status());
   }
   if (summary->elsewhere > 0) {
@@ -366,8 +391,8 @@ absl::Status CheckOptions(const ParsedCommand& arguments) {
   if (arguments.Has("idx") && arguments.Has("shards")) {
     return InvalidArgument("--idx: found with --shards, expected one of them");
   }
-  for (const char* option :
-       {"resolution", "size", "side", "enlarge", "shards"}) {
+  for (const char* option : {"resolution", "size", "side", "enlarge", "shards",
+                             "device", "convolution_kernels"}) {
     if (arguments.Has(option) && !arguments.Has("latents")) {
       return InvalidArgument("--{}: found without --latents, expected with it",
                              option);
@@ -475,6 +500,13 @@ Command DataCommand() {
                                 "or folder of an autoencoder of shapes, or "
                                 "the run of one of sparse voxels, and "
                                 "SOURCE a cache of shapes"},
+                       DeviceOption(),
+                       {.name = "convolution_kernels",
+                        .value = "WHOSE",
+                        .default_value = "cudnn",
+                        .help = "compute an autoencoder's convolutions on a "
+                                "GPU: cudnn, where it has any that give the "
+                                "same bits in every run, or own"},
                        {.name = "latent_tokens",
                         .value = "N",
                         .help = "latents of a shape (default: as many as the "

@@ -108,6 +108,10 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   const int64_t size = (*world)->world_size();
   if (size == 1 && IsAutoencoderFolder(options.model)) {
     UseThreadsOf((*world)->processor_share());
+    const auto device =
+        DeviceOf(arguments, /*local_rank=*/0, /*local_ranks=*/1);
+    if (!device.ok()) return Fail(kName, device.status());
+    options.device = *device;
     return Report(options, ForwardAutoencoder(options));
   }
   if (size == 1 && parsed->ranks > 1) {

@@ -1,8 +1,12 @@
 #!/bin/bash
 # Training with --device, where the GPU is emulated: it goes on from a GPU's
-# checkpoint on the processor, draws, verifies, and says what is not there.
-# Usage: cuda_test.sh PATH_TO_TRIREME
+# checkpoint on the processor, draws, verifies, encodes pictures, and says what
+# is not there.
+# Usage: cuda_test.sh PATH_TO_TRIREME GOLDENS WEIGHTS_FILES_PY
+goldens=$PWD/$2
+files=$PWD/$3
 source "$(dirname "$0")/testing.sh" "$1"
+export PYTHONPATH=$PYTHONPATH:$(dirname "$files")
 
 cat > job.textproto <<'JOB'
 model { dit { hidden: 32 layers: 2 heads: 4 patch: 7 } }
@@ -48,6 +52,36 @@ grid { tp: 2 }
 PLAN
 "$trireme" verify job.textproto --plan tp.textproto --steps 1 \
   --device cuda > verify.txt || fail "verify: $(cat verify.txt)"
+
+echo "== an autoencoder of pictures encodes, by whose kernels it may be"
+python3 - "$goldens" <<'PYTHON'
+import os, sys
+from pictures import png
+from weights_files import write_autoencoder
+
+write_autoencoder(sys.argv[1], "sd")
+os.makedirs("pictures/all")
+for k in range(3):
+    open(f"pictures/all/{k}.png", "wb").write(png(80 * k, side=8))
+PYTHON
+encode=("$trireme" data --latents sd pictures --resolution 8)
+"${encode[@]}" by_cpu --device cpu > data.txt
+"${encode[@]}" by_cudnn > data.txt
+"${encode[@]}" by_own --device cuda --convolution_kernels own > data.txt
+python3 - <<'PYTHON'
+import struct, tarfile
+
+def latents(folder):
+    with tarfile.open(f"{folder}/shard-000000.tar") as tar:
+        return [value for k in range(3) for value in struct.unpack(
+            "<64f", tar.extractfile(f"{k:09}.latents").read()[12:])]
+
+expected = latents("by_cpu")
+for folder in ("by_cudnn", "by_own"):
+    found = latents(folder)
+    assert all(abs(a - b) < 1e-4 * (1 + abs(b))
+               for a, b in zip(found, expected)), folder
+PYTHON
 
 echo "== mistakes"
 expect_error "--device: found 'cuda:1', expected cuda:0 to cuda:0" \

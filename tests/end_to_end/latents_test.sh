@@ -9,28 +9,12 @@ source "$(dirname "$0")/testing.sh" "$1"
 export PYTHONPATH=$PYTHONPATH:$(dirname "$files")
 
 python3 - "$goldens" <<'PYTHON'
-import json, os, sys
+import os, sys
 from pictures import png
-from weights_files import read, write
+from weights_files import write_autoencoder
 
-goldens = read(sys.argv[1])
-for variant, config in (
-        ("sd", {"block_out_channels": [4, 6], "latent_channels": 2,
-                "layers_per_block": 2}),
-        ("flux", {"block_out_channels": [2, 4, 4], "latent_channels": 3,
-                  "use_quant_conv": False, "use_post_quant_conv": False})):
-    os.mkdir(variant)
-    prefix = variant + ".weights."
-    write(variant + "/diffusion_pytorch_model.safetensors",
-          {name.removeprefix(prefix): tensor
-           for name, tensor in sorted(goldens.items())
-           if name.startswith(prefix)})
-    levels = len(config["block_out_channels"])
-    json.dump({"_class_name": "AutoencoderKL", "norm_num_groups": 2,
-               "down_block_types": ["DownEncoderBlock2D"] * levels,
-               "up_block_types": ["UpDecoderBlock2D"] * levels,
-               "scaling_factor": 0.5, "shift_factor": 0.25, **config},
-              open(variant + "/config.json", "w"))
+for variant in ("sd", "flux"):
+    write_autoencoder(sys.argv[1], variant)
 for i, name in enumerate(("bright", "dark")):
     os.makedirs("pictures/" + name)
     for k in range(5):
@@ -230,6 +214,10 @@ expect_error "found an autoencoder of 3 channels, expected a divisor of 4" \
   "$trireme" sample view_latents_run --out other.png --vae flux
 
 echo "== mistakes"
+expect_error "--device: found without --latents, expected with it" \
+  "$trireme" data pictures other --device cpu
+expect_error "--convolution_kernels: found 'cudn', expected cudnn or own" \
+  "${encode[@]}" other --convolution_kernels cudn
 expect_error "size 7x7: found a side of 7, expected a multiple of 2" \
   "$trireme" data --latents sd pictures other --resolution 7
 expect_error "height: found 4, expected 6: the latents are of other pictures" \

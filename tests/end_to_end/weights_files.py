@@ -34,6 +34,14 @@ CONFIGS = {
              "axes_dims_rope": [4, 2, 2]},
 }
 
+# Of tests/goldens/autoencoder.safetensors.
+AUTOENCODERS = {
+    "sd": {"block_out_channels": [4, 6], "latent_channels": 2,
+           "layers_per_block": 2},
+    "flux": {"block_out_channels": [2, 4, 4], "latent_channels": 3,
+             "use_quant_conv": False, "use_post_quant_conv": False},
+}
+
 
 def read(path):
     data = pathlib.Path(path).read_bytes()
@@ -89,6 +97,24 @@ def write(path, tensors):
         data += packed
     text = json.dumps(header).encode()
     pathlib.Path(path).write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def write_autoencoder(goldens, variant):
+    """The folder `variant` of an AutoencoderKL, out of the goldens of it."""
+    config = AUTOENCODERS[variant]
+    folder = pathlib.Path(variant)
+    folder.mkdir()
+    prefix = variant + ".weights."
+    write(folder / "diffusion_pytorch_model.safetensors",
+          {name.removeprefix(prefix): tensor
+           for name, tensor in sorted(read(goldens).items())
+           if name.startswith(prefix)})
+    levels = len(config["block_out_channels"])
+    (folder / "config.json").write_text(json.dumps(
+        {"_class_name": "AutoencoderKL", "norm_num_groups": 2,
+         "down_block_types": ["DownEncoderBlock2D"] * levels,
+         "up_block_types": ["UpDecoderBlock2D"] * levels,
+         "scaling_factor": 0.5, "shift_factor": 0.25, **config}))
 
 
 def packed(tensor):

@@ -14,7 +14,7 @@
 #include "nlohmann/json.hpp"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/core/status.h"
-#include "runtime/device/cpu_device.h"
+#include "runtime/device/compute_device.h"
 #include "runtime/device/host.h"
 #include "runtime/ops/pointwise.h"
 #include "trainer/memory_limit.h"
@@ -154,11 +154,13 @@ absl::StatusOr<ForwardReport> ForwardAutoencoder(
     return InvalidArgument("{}: found tensor '{}', expected x and z",
                            options.inputs, name);
   }
-  CpuDevice device(HostMemoryLimit(options.local_ranks));
+  const std::unique_ptr<Device> device = options.device.Make(
+      MemoryLimit(Job(), options.device, options.local_ranks),
+      KernelLibraries());
   ASSIGN_OR_RETURN(
       const auto autoencoder,
       Autoencoder::Open(
-          options.model, device,
+          options.model, *device,
           {.dtype = options.dtype, .encoder = encodes, .decoder = decodes}));
   const AutoencoderConfig& config = autoencoder->config();
   std::map<std::string, Values> inputs;
@@ -171,8 +173,8 @@ absl::StatusOr<ForwardReport> ForwardAutoencoder(
     ASSIGN_OR_RETURN(inputs[kLatents],
                      ReadSamples(*file, kLatents, config.latent_channels, 1));
   }
-  const auto outputs = Evaluate(*autoencoder, inputs, device, options.dtype);
-  RETURN_IF_ERROR(device.status());
+  const auto outputs = Evaluate(*autoencoder, inputs, *device, options.dtype);
+  RETURN_IF_ERROR(device->status());
   RETURN_IF_ERROR(Write(options.out, options.dtype, outputs));
   return ForwardReport{.samples = inputs.begin()->second.shape.dim(0),
                        .tensors = static_cast<int64_t>(outputs.size()),
