@@ -30,6 +30,8 @@ struct Work {
   int64_t bytes = 0;
   // Whether its products are attention's.
   bool attention = false;
+  // Whether its products are of operands in FP8.
+  bool float8 = false;
 };
 
 // The host's own stream: what it is given is done when the call returns, and

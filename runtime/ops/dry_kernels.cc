@@ -130,15 +130,33 @@ int64_t Matrices(const GemmSpec& spec, const MatrixStrides& strides) {
   return strides.batch == 0 ? 1 : spec.batch;
 }
 
+Float8Kernels DryFloat8() {
+  return {
+      .scales =
+          [](Stream& stream, const Float8Vectors& vectors, const void*, void*) {
+            CountBytes(stream, vectors.dtype, vectors.rows * vectors.columns,
+                       1);
+          },
+      .quantize =
+          [](Stream& stream, const Float8Vectors& vectors, const void*,
+             const void*, void*) {
+            // A code is a byte.
+            const int64_t elements = vectors.rows * vectors.columns;
+            stream.Count({.bytes = elements * (DTypeSize(vectors.dtype) + 1)});
+          }};
+}
+
 GemmKernels DryGemm(const GemmKernels& twin) {
   GemmKernels kernels = twin;
   kernels.run = [](Stream& stream, const GemmSpec& s, const GemmOperands&) {
-    const int64_t read = Matrices(s, s.a) * s.m * s.k +
-                         Matrices(s, s.b) * s.k * s.n + (s.bias ? s.n : 0);
+    const int64_t read =
+        (Matrices(s, s.a) * s.m * s.k + Matrices(s, s.b) * s.k * s.n) *
+            (s.float8 ? 1 : DTypeSize(s.dtype)) +
+        (s.bias ? s.n : 0) * DTypeSize(s.dtype);
     const int64_t written = s.batch * s.m * s.n * (s.accumulate ? 2 : 1);
     stream.Count({.product_flops = 2 * s.batch * s.m * s.n * s.k,
-                  .bytes = read * DTypeSize(s.dtype) +
-                           written * DTypeSize(s.out_dtype)});
+                  .bytes = read + written * DTypeSize(s.out_dtype),
+                  .float8 = s.float8});
   };
   return kernels;
 }
@@ -510,6 +528,7 @@ Kernels DryKernels(const Kernels& twin) {
           .convolution = DryConvolution(twin.convolution),
           .copy = DryCopy(),
           .embedding = DryEmbedding(),
+          .float8 = DryFloat8(),
           .gemm = DryGemm(twin.gemm),
           .group_norm = DryGroupNorm(),
           .grouped_gemm = DryGroupedGemm(twin.grouped_gemm),

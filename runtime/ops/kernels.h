@@ -9,6 +9,7 @@
 #include "runtime/ops/kernels/convolution.h"
 #include "runtime/ops/kernels/copy.h"
 #include "runtime/ops/kernels/embedding.h"
+#include "runtime/ops/kernels/float8.h"
 #include "runtime/ops/kernels/gemm.h"
 #include "runtime/ops/kernels/group_norm.h"
 #include "runtime/ops/kernels/grouped_gemm.h"
@@ -32,6 +33,7 @@ struct Kernels {
   ConvolutionKernels convolution;
   CopyKernels copy;
   EmbeddingKernels embedding;
+  Float8Kernels float8;
   GemmKernels gemm;
   GroupNormKernels group_norm;
   GroupedGemmKernels grouped_gemm;

@@ -27,11 +27,10 @@ Matrices AsMatrices(const Tensor& x, bool transpose) {
   return result;
 }
 
-void RunGemm(const GemmSpec& spec, const Tensor& a, const Tensor& b,
-             const Tensor* bias, const Tensor& out, std::string_view label) {
+void RunGemm(const GemmSpec& spec, GemmOperands operands, const Tensor* bias,
+             const Tensor& out, std::string_view label) {
   Device& device = out.device();
-  GemmOperands operands = {
-      .a = a.raw_data(), .b = b.raw_data(), .out = out.raw_data()};
+  operands.out = out.raw_data();
   if (bias != nullptr) operands.bias = bias->raw_data();
   Tensor workspace;
   const int64_t workspace_bytes = device.kernels().gemm.workspace_bytes(spec);
@@ -41,6 +40,12 @@ void RunGemm(const GemmSpec& spec, const Tensor& a, const Tensor& b,
     operands.workspace = workspace.raw_data();
   }
   device.kernels().gemm.run(device.stream(), spec, operands);
+}
+
+void CheckBias(const Tensor* bias, const GemmSpec& spec) {
+  if (bias == nullptr) return;
+  CHECK(bias->dtype() == spec.dtype) << bias->dtype();
+  CHECK_EQ(bias->num_elements(), spec.n);
 }
 
 }  // namespace
@@ -83,11 +88,9 @@ Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias,
   spec.out_dtype = out_dtype;
   spec.bias = bias != nullptr;
   spec.activation = options.activation;
-  if (bias != nullptr) {
-    CHECK(bias->dtype() == b.dtype()) << bias->dtype();
-    CHECK_EQ(bias->num_elements(), spec.n);
-  }
-  RunGemm(spec, a, b, bias, out, options.label);
+  CheckBias(bias, spec);
+  RunGemm(spec, {.a = a.raw_data(), .b = b.raw_data()}, bias, out,
+          options.label);
   return out;
 }
 
@@ -116,7 +119,38 @@ void MatMulAccumulate(const Tensor& a, const Tensor& b,
   spec.dtype = a.dtype();
   spec.out_dtype = out.dtype();
   spec.accumulate = true;
-  RunGemm(spec, a, b, nullptr, out, options.label);
+  RunGemm(spec, {.a = a.raw_data(), .b = b.raw_data()}, nullptr, out,
+          options.label);
+}
+
+Tensor MatMulFloat8(const QuantizedTensor& a, const QuantizedTensor& b,
+                    const Tensor* bias, DType dtype, std::string_view label) {
+  CHECK(a.layout.format == WeightFormat::kFloat8 &&
+        b.layout.format == WeightFormat::kFloat8)
+      << label;
+  CHECK_EQ(a.layout.columns, b.layout.columns) << label;
+  GemmSpec spec;
+  spec.m = a.layout.rows;
+  spec.n = b.layout.rows;
+  spec.k = a.layout.columns;
+  spec.a = Strides(spec.k, false);
+  spec.b = Strides(spec.k, true);
+  spec.out = Strides(spec.n, false);
+  spec.dtype = spec.out_dtype = dtype;
+  spec.bias = bias != nullptr;
+  spec.float8 = true;
+  CheckBias(bias, spec);
+  Device& device = a.codes.device();
+  Tensor out = Tensor::Empty(device, {spec.m, spec.n}, dtype,
+                             MemoryCategory::kActivations, label);
+  if (out.num_elements() == 0) return out;
+  RunGemm(spec,
+          {.a = a.codes.raw_data(),
+           .b = b.codes.raw_data(),
+           .a_scales = a.scales.raw_data(),
+           .b_scales = b.scales.raw_data()},
+          bias, out, label);
+  return out;
 }
 
 void AccumulateColumnSums(const Tensor& x, const Tensor& out) {

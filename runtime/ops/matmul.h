@@ -14,6 +14,7 @@
 
 #include "runtime/device/tensor.h"
 #include "runtime/ops/activation.h"
+#include "runtime/ops/quantization.h"
 
 namespace trireme {
 
@@ -41,6 +42,12 @@ Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias = nullptr,
 // a and b are folded into rows. options.activation and out_dtype are ignored.
 void MatMulAccumulate(const Tensor& a, const Tensor& b,
                       const MatMulOptions& options, const Tensor& out);
+
+// out[m, n] = a·bᵀ + bias[n] of the dtype, for a [m, k] and b [n, k] in FP8
+// (runtime/ops/float8.h). Where a device has no product of codes, of what they
+// stand for, in the dtype: the same numbers. `bias` may be null.
+Tensor MatMulFloat8(const QuantizedTensor& a, const QuantizedTensor& b,
+                    const Tensor* bias, DType dtype, std::string_view label);
 
 // out[n] += Σ over rows of x[.., n]; out fp32 (fp64 for fp64 x).
 void AccumulateColumnSums(const Tensor& x, const Tensor& out);

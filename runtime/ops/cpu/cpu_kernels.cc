@@ -1,5 +1,6 @@
 #include "runtime/ops/cpu/cpu_kernels.h"
 
+#include <cstddef>
 #include <span>
 #include <tuple>
 #include <type_traits>
@@ -11,6 +12,7 @@
 #include "runtime/ops/cpu/copy_kernels.h"
 #include "runtime/ops/cpu/cross_entropy_kernels.h"
 #include "runtime/ops/cpu/embedding_kernels.h"
+#include "runtime/ops/cpu/float8_kernels.h"
 #include "runtime/ops/cpu/gemm.h"
 #include "runtime/ops/cpu/gemm_kernels.h"
 #include "runtime/ops/cpu/group_norm_kernels.h"
@@ -69,10 +71,30 @@ CpuGemmSpec WithThreads(const GemmSpec& spec) {
 }
 
 int64_t GemmWorkspace(const GemmSpec& spec) {
+  if (spec.float8) {
+    const ProductOfValues of_values(spec);
+    return of_values.workspace_at + GemmWorkspace(of_values.product);
+  }
   return PreparedGemm(WithThreads(spec))->workspace_bytes();
 }
 
 void RunGemm(const GemmSpec& spec, const GemmOperands& operands) {
+  if (spec.float8) {
+    const ProductOfValues of_values(spec);
+    auto* const workspace = static_cast<std::byte*>(operands.workspace);
+    std::byte* const b = workspace + of_values.b_at;
+    DequantizeKernel(Float8Matrix(spec.m, spec.k), operands.a,
+                     operands.a_scales, spec.dtype, workspace);
+    DequantizeKernel(Float8Matrix(spec.n, spec.k), operands.b,
+                     operands.b_scales, spec.dtype, b);
+    RunGemm(of_values.product,
+            {.a = workspace,
+             .b = b,
+             .bias = operands.bias,
+             .out = operands.out,
+             .workspace = workspace + of_values.workspace_at});
+    return;
+  }
   PreparedGemm(WithThreads(spec))
       ->Run(operands.a, operands.b, operands.bias, operands.out,
             operands.workspace);
@@ -159,6 +181,8 @@ const Kernels& CpuKernels() {
                     .timestep_embedding = OnHost<&TimestepEmbeddingKernel>::Run,
                     .patchify = OnHost<&PatchifyKernel>::Run,
                     .unpatchify = OnHost<&UnpatchifyKernel>::Run},
+      .float8 = {.scales = OnHost<&Float8ScalesKernel>::Run,
+                 .quantize = OnHost<&QuantizeFloat8Kernel>::Run},
       .gemm = {.workspace_bytes = GemmWorkspace, .run = OnHost<&RunGemm>::Run},
       .group_norm = {.forward = OnHost<&GroupNormKernel>::Run},
       .grouped_gemm = {.workspace_bytes = GroupedGemmWorkspace,

@@ -1,62 +1,16 @@
 #include "runtime/ops/cpu/quantization_kernels.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "runtime/ops/cpu/float8_codes.h"
 #include "runtime/ops/cpu/parallel_rows.h"
+#include "runtime/ops/kernels/float8.h"
 
 namespace trireme {
 namespace {
-
-constexpr float kFloat8Most = 448;
-constexpr int kFloat8Bias = 7;
-constexpr int kFloat8MantissaBits = 3;
-constexpr uint8_t kFloat8Nan = 0x7f;
-
-float FromFloat8(uint8_t code) {
-  const int exponent = (code >> kFloat8MantissaBits) & 0xf;
-  const int mantissa = code & 0x7;
-  if ((code & kFloat8Nan) == kFloat8Nan) {
-    return std::numeric_limits<float>::quiet_NaN();
-  }
-  // The lowest exponent has no hidden bit.
-  const int significand = exponent == 0 ? mantissa : 8 + mantissa;
-  const float magnitude =
-      std::ldexp(static_cast<float>(significand),
-                 std::max(exponent, 1) - kFloat8Bias - kFloat8MantissaBits);
-  return (code & 0x80) != 0 ? -magnitude : magnitude;
-}
-
-// To nearest even. The magnitude is at most the most, but for rounding.
-uint8_t ToFloat8(float x) {
-  if (std::isnan(x)) return kFloat8Nan;
-  const float magnitude = std::min(std::abs(x), kFloat8Most);
-  int exponent = 0;
-  std::frexp(magnitude, &exponent);
-  const int field = std::max(exponent - 1 + kFloat8Bias, 1);
-  // In steps of the last bit: 8 to 16, or less where there is no hidden bit. A
-  // carry goes on into the exponent.
-  const auto steps = static_cast<int>(std::nearbyint(
-      std::ldexp(magnitude, kFloat8MantissaBits + kFloat8Bias - field)));
-  const int code = (field << kFloat8MantissaBits) + steps - 8;
-  return static_cast<uint8_t>(code | (std::signbit(x) ? 0x80 : 0));
-}
-
-std::array<float, 256> MakeFloat8Values() {
-  std::array<float, 256> values;
-  for (int code = 0; code < 256; ++code) {
-    values[code] = FromFloat8(static_cast<uint8_t>(code));
-  }
-  return values;
-}
-
-const std::array<float, 256>& Float8Values() {
-  static const std::array<float, 256> values = MakeFloat8Values();
-  return values;
-}
 
 uint8_t ToNormalFloat4(float x) {
   int nearest = 0;
@@ -111,7 +65,7 @@ QuantizationError QuantizeRow(const QuantizedMatrix& layout,
     const float scale = scales[layout.block_of(i)];
     const float scaled = scale == 0 ? 0 : weight / scale;
     if (float8) {
-      codes[i] = ToFloat8(scaled);
+      codes[i] = ToFloat8Code(scaled);
     } else {
       codes[i / 2] |=
           static_cast<uint8_t>(ToNormalFloat4(scaled) << (i % 2 * 4));

@@ -46,13 +46,17 @@ struct GemmSpec {
   bool bias = false;  // bias[n]
   Activation activation = Activation::kNone;
   bool accumulate = false;  // without bias and activation
+  // a[m, k] and b, [n, k] by its strides, are codes of E4M3, a byte each, whose
+  // rows have scales (runtime/ops/float8.h); without batch and accumulate.
+  bool float8 = false;
 
   bool operator==(const GemmSpec&) const = default;
 
   template <typename H>
   friend H AbslHashValue(H h, const GemmSpec& s) {
     return H::combine(std::move(h), s.batch, s.m, s.n, s.k, s.a, s.b, s.out,
-                      s.dtype, s.out_dtype, s.bias, s.activation, s.accumulate);
+                      s.dtype, s.out_dtype, s.bias, s.activation, s.accumulate,
+                      s.float8);
   }
 };
 
@@ -60,8 +64,31 @@ struct GemmOperands {
   const void* a = nullptr;
   const void* b = nullptr;
   const void* bias = nullptr;  // read if the spec has one
+  // Of codes: fp32 [m] and [n].
+  const void* a_scales = nullptr;
+  const void* b_scales = nullptr;
   void* out = nullptr;
   void* workspace = nullptr;
+};
+
+// How a device multiplies codes where it has no product of them: what they
+// stand for comes into workspace, a's values first.
+struct ProductOfValues {
+  explicit ProductOfValues(const GemmSpec& of_codes) : product(of_codes) {
+    constexpr int64_t kAlignment = 64;
+    const auto after = [](int64_t bytes) {
+      return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    };
+    product.float8 = false;
+    b_at = after(product.m * product.k * DTypeSize(product.dtype));
+    workspace_at =
+        b_at + after(product.n * product.k * DTypeSize(product.dtype));
+  }
+
+  GemmSpec product;
+  // Bytes into the workspace: b's values, and what the product itself needs.
+  int64_t b_at = 0;
+  int64_t workspace_at = 0;
 };
 
 struct GemmKernels {

@@ -61,6 +61,11 @@ struct QuantizedMatrix {
   int64_t blocks() const { return block_of(columns - 1) + 1; }  // of a row
 };
 
+// A matrix of FP8 codes whose rows are whole.
+inline QuantizedMatrix Float8Matrix(int64_t rows, int64_t columns) {
+  return {.format = WeightFormat::kFloat8, .rows = rows, .columns = columns};
+}
+
 // What quantising changed: squared differences, beside the squares of what was
 // there.
 struct QuantizationError {
