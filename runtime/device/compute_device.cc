@@ -17,6 +17,9 @@ namespace {
 constexpr std::string_view kCpu = "cpu";
 constexpr std::string_view kCuda = "cuda";
 
+// Of the first GPUs with products of FP8.
+constexpr int kFloat8Capability = 89;
+
 // N of "cuda:N".
 absl::StatusOr<std::optional<int>> GpuOf(std::string_view text) {
   if (text.empty() || text == kCuda) return std::nullopt;
@@ -61,6 +64,7 @@ absl::StatusOr<ComputeDevice> ComputeDevice::Choose(std::string_view text,
       asked.has_value() ? local_ranks : (local_ranks + count - 1) / count;
   const CudaGpu& gpu = (*gpus)[device.gpu_];
   device.gpu_id_ = gpu.id;
+  device.multiplies_float8_ = gpu.compute_capability >= kFloat8Capability;
   device.text_ = fmt::format("cuda:{} ({})", device.gpu_, gpu.name);
   // Others of this machine may have taken their shares already.
   device.memory_bytes_ = std::min(FreeBytesOfCudaGpu(device.gpu_),

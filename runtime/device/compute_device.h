@@ -39,6 +39,9 @@ class ComputeDevice {
   // What a rank may hold of a GPU's memory unless its user says otherwise: nine
   // tenths of its share, or of what is free where that is less.
   int64_t memory_bytes() const { return memory_bytes_; }
+  // Whether it multiplies FP8: a GPU of compute capability 8.9 or more does; a
+  // processor computes the same numbers in other types.
+  bool multiplies_float8() const { return multiplies_float8_; }
 
   std::unique_ptr<Device> Make(int64_t limit_bytes,
                                const KernelLibraries& libraries) const;
@@ -49,6 +52,7 @@ class ComputeDevice {
   std::string gpu_id_;
   std::string text_ = "cpu";
   int64_t memory_bytes_ = 0;
+  bool multiplies_float8_ = true;
 };
 
 // A device that counts what one of the kind would hold and compute, and does

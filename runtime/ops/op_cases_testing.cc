@@ -8,6 +8,7 @@
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
+#include "runtime/ops/float8.h"
 #include "runtime/ops/grouped_matmul.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/normalization.h"
@@ -244,6 +245,40 @@ std::vector<OpCase> Copies() {
   };
 }
 
+std::vector<OpCase> Float8() {
+  // Of x[m, k] by weights of n channels, and of x by their transpose.
+  const auto run = [](Operands& in, int64_t m, int64_t n,
+                      int64_t k) -> std::vector<Tensor> {
+    std::vector<Tensor> results;
+    for (const Float8Of of : {Float8Of::kRows, Float8Of::kColumns}) {
+      const Tensor x = in({m, k}), bias = in({n});
+      const Tensor weight =
+          of == Float8Of::kRows ? in(Shape{n, k}) : in(Shape{k, n});
+      Device& device = x.device();
+      const Tensor scales = Tensor::Empty(device, {m + n}, DType::kFloat32,
+                                          MemoryCategory::kWorkspace, "scales");
+      const Tensor of_w = scales.Slice(0, n), of_x = scales.Slice(n, n + m);
+      Float8Scales(x, Float8Of::kRows, of_x);
+      Float8Scales(weight, of, of_w);
+      const QuantizedTensor a = ToFloat8(x, Float8Of::kRows, of_x, "x");
+      const QuantizedTensor b = ToFloat8(weight, of, of_w, "weight");
+      for (const Tensor* addend :
+           {static_cast<const Tensor*>(nullptr), &bias}) {
+        results.push_back(MatMulFloat8(a, b, addend, x.dtype(), "product"));
+      }
+      results.push_back(scales);
+      results.push_back(Dequantize(b, x.dtype(), "weights"));
+    }
+    return results;
+  };
+  // Channels of the first suit tensor cores, those of the second do not.
+  return {
+      {"Float8 whole", [=](Operands& in) { return run(in, 201, 144, 208); }, 4,
+       /*same_on_any_threads=*/false},
+      {"Float8 odd", [=](Operands& in) { return run(in, 201, 71, 131); }, 4,
+       /*same_on_any_threads=*/false}};
+}
+
 std::vector<OpCase> Embeddings() {
   return {
       {"Rows",
@@ -387,8 +422,9 @@ std::vector<OpCase> EveryOp() {
   std::vector<OpCase> all;
   for (auto* const family :
        {Pointwise, Norms, HeadNorms, SplitNorms, WindowAttentions,
-        WeightDecompositions, Reductions, Copies, Embeddings, Random, Routing,
-        Products, Attentions, SparseAttentions, Pictures, SparseVoxels}) {
+        WeightDecompositions, Reductions, Copies, Embeddings, Float8, Random,
+        Routing, Products, Attentions, SparseAttentions, Pictures,
+        SparseVoxels}) {
     std::vector<OpCase> cases = family();
     std::move(cases.begin(), cases.end(), std::back_inserter(all));
   }

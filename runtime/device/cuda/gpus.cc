@@ -47,6 +47,7 @@ absl::StatusOr<std::vector<CudaGpu>> FindCudaGpus() {
     gpus.push_back(
         {.name = properties.name,
          .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem),
+         .compute_capability = 10 * properties.major + properties.minor,
          .id = fmt::format("{:02x}", fmt::join(properties.uuid.bytes, ""))});
   }
   if (gpus.empty()) return FailedPrecondition("no GPU can be used: none found");

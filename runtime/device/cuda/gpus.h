@@ -19,6 +19,8 @@ namespace trireme {
 struct CudaGpu {
   std::string name;  // "NVIDIA H100 80GB HBM3"
   int64_t memory_bytes = 0;
+  // Ten times the major number and the minor one: 90.
+  int compute_capability = 0;
   std::string id;  // the same in all processes of all machines
 };
 

@@ -15,6 +15,7 @@ Kernels With(KernelLibrary attention, KernelLibrary convolution) {
                              : CudaConvolutions(),
           .copy = CudaCopies(),
           .embedding = CudaEmbeddings(),
+          .float8 = CudaFloat8(),
           .gemm = CudaGemm(),
           .group_norm = CudaGroupNorms(),
           .grouped_gemm = CudaGroupedGemm(),

@@ -17,6 +17,7 @@ ConvolutionKernels CudaConvolutions();
 ConvolutionKernels CudnnConvolutions();
 CopyKernels CudaCopies();
 EmbeddingKernels CudaEmbeddings();
+Float8Kernels CudaFloat8();
 GemmKernels CudaGemm();
 GroupNormKernels CudaGroupNorms();
 GroupedGemmKernels CudaGroupedGemm();

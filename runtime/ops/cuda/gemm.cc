@@ -1,10 +1,17 @@
 // Matrix products by cuBLASLt. It knows matrices by columns, so the transposed
 // product is asked for: outᵀ[n, m] = bᵀ[n, k]·aᵀ[k, m].
+//
+// Products of FP8 codes, in bf16, are those of its tensor cores where it takes
+// the shape: rows of codes and of results are multiples of 16 bytes. It applies
+// scales by rows itself on GPUs of compute capability 9 alone, elsewhere a pass
+// of ours does. Other products of codes are of what these stand for.
 
 #include <cublasLt.h>
+#include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -30,6 +37,25 @@ void Check(cublasStatus_t status, const char* what) {
       << what << ": " << cublasLtGetStatusString(status);
 }
 
+// Whether cuBLASLt multiplies the codes.
+bool MultipliesCodes(const GemmSpec& spec) {
+  return spec.float8 && spec.dtype == DType::kBFloat16 &&
+         spec.k % kFullAlignment == 0 && spec.n % kFullAlignment == 0;
+}
+
+// Whether cuBLASLt has scales by rows on the GPU of this thread.
+bool HasRowScales() {
+  int gpu = 0;
+  cudaDeviceProp properties{};
+  if (cudaGetDevice(&gpu) != cudaSuccess ||
+      cudaGetDeviceProperties(&properties, gpu) != cudaSuccess) {
+    // A dry run on a machine without one: nothing is multiplied.
+    (void)cudaGetLastError();
+    return false;
+  }
+  return properties.major == 9;
+}
+
 cudaDataType_t TypeOf(DType dtype) {
   switch (dtype) {
     case DType::kBFloat16:
@@ -42,6 +68,10 @@ cudaDataType_t TypeOf(DType dtype) {
       CHECK(dtype == DType::kFloat32) << dtype;
       return CUDA_R_32F;
   }
+}
+
+cudaDataType_t OperandType(const GemmSpec& spec) {
+  return spec.float8 ? CUDA_R_8F_E4M3 : TypeOf(spec.dtype);
 }
 
 // An object of cuBLASLt.
@@ -94,7 +124,7 @@ struct Operand {
   cublasOperation_t operation = CUBLAS_OP_N;
   Layout layout;
 
-  Operand(DType dtype, int64_t rows, int64_t columns,
+  Operand(cudaDataType_t type, int64_t rows, int64_t columns,
           const MatrixStrides& strides, int64_t batch) {
     const bool by_rows = strides.column == 1;
     CHECK(by_rows || strides.row == 1);
@@ -104,7 +134,7 @@ struct Operand {
     // A stride that nothing is reached by may be anything.
     const int64_t leading =
         std::max(by_rows ? strides.row : strides.column, inner);
-    Check(cublasLtMatrixLayoutCreate(layout.address(), TypeOf(dtype),
+    Check(cublasLtMatrixLayoutCreate(layout.address(), type,
                                      static_cast<uint64_t>(inner),
                                      static_cast<uint64_t>(outer), leading),
           "cublasLtMatrixLayoutCreate");
@@ -144,12 +174,14 @@ class Product {
       : handle_(handle),
         wide_(problem.spec.dtype == DType::kFloat64),
         accumulate_(problem.spec.accumulate),
-        epilogue_(FusedEpilogue(problem.spec)),
-        left_(problem.spec.dtype, problem.spec.k, problem.spec.n,
+        row_scales_(problem.spec.float8 && HasRowScales()),
+        rest_(RestOf(problem.spec, row_scales_)),
+        epilogue_(EpilogueOf(problem.spec, rest_)),
+        left_(OperandType(problem.spec), problem.spec.k, problem.spec.n,
               problem.spec.b, problem.spec.batch),
-        right_(problem.spec.dtype, problem.spec.m, problem.spec.k,
+        right_(OperandType(problem.spec), problem.spec.m, problem.spec.k,
                problem.spec.a, problem.spec.batch),
-        out_(problem.spec.out_dtype, problem.spec.m, problem.spec.n,
+        out_(TypeOf(problem.spec.out_dtype), problem.spec.m, problem.spec.n,
              problem.spec.out, problem.spec.batch) {
     Check(cublasLtMatmulDescCreate(
               description_.address(),
@@ -159,17 +191,29 @@ class Product {
     Set(description_, CUBLASLT_MATMUL_DESC_TRANSA, left_.operation);
     Set(description_, CUBLASLT_MATMUL_DESC_TRANSB, right_.operation);
     Set(description_, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_);
-    // The choice heeds the alignment of this address.
+    // The choice heeds the alignment of these addresses.
     SetBias(reinterpret_cast<const void*>(uintptr_t{problem.bias}));
+    if (row_scales_) {
+      for (const auto mode : {CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+                              CUBLASLT_MATMUL_DESC_B_SCALE_MODE}) {
+        Set(description_, mode, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+      }
+      const auto* const aligned =
+          reinterpret_cast<const void*>(uintptr_t{kFullAlignment});
+      SetScales(aligned, aligned);
+    }
     ChooseAlgorithm(problem);
   }
 
   int64_t workspace_bytes() const {
     return static_cast<int64_t>(workspace_bytes_);
   }
+  // What ApplyEpilogue is still to do.
+  const GemmSpec& rest() const { return rest_; }
 
   void Run(cudaStream_t stream, const GemmOperands& o) {
     SetBias(o.bias);
+    if (row_scales_) SetScales(o.a_scales, o.b_scales);
     const double factors[] = {1, accumulate_ ? 1.0 : 0.0};
     const float narrow[] = {1, accumulate_ ? 1.0f : 0.0f};
     const auto factor = [&](int i) -> const void* {
@@ -184,8 +228,20 @@ class Product {
   }
 
  private:
-  static cublasLtEpilogue_t FusedEpilogue(const GemmSpec& spec) {
-    if (!HasFusedEpilogue(spec)) return CUBLASLT_EPILOGUE_DEFAULT;
+  // A bias comes after all scales.
+  static GemmSpec RestOf(const GemmSpec& spec, bool row_scales) {
+    GemmSpec rest = spec;
+    rest.float8 = spec.float8 && !row_scales;
+    if (!rest.float8 && HasFusedEpilogue(spec)) {
+      rest.bias = false;
+      rest.activation = Activation::kNone;
+    }
+    return rest;
+  }
+
+  static cublasLtEpilogue_t EpilogueOf(const GemmSpec& spec,
+                                       const GemmSpec& rest) {
+    if (spec.bias == rest.bias) return CUBLASLT_EPILOGUE_DEFAULT;
     return spec.activation == Activation::kGeluTanh
                ? CUBLASLT_EPILOGUE_GELU_BIAS
                : CUBLASLT_EPILOGUE_BIAS;
@@ -194,6 +250,11 @@ class Product {
   void SetBias(const void* bias) {
     if (epilogue_ == CUBLASLT_EPILOGUE_DEFAULT) return;
     Set(description_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+  }
+
+  void SetScales(const void* of_a, const void* of_b) {
+    Set(description_, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, of_b);
+    Set(description_, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, of_a);
   }
 
   // No algorithm that splits sums and adds the parts in place: their order
@@ -226,6 +287,8 @@ class Product {
   const cublasLtHandle_t handle_;
   const bool wide_;
   const bool accumulate_;
+  const bool row_scales_;  // by cuBLASLt
+  const GemmSpec rest_;
   const cublasLtEpilogue_t epilogue_;
   Description description_;
   const Operand left_, right_, out_;
@@ -263,21 +326,50 @@ Products& AllProducts() {
 }
 
 int64_t WorkspaceBytes(const GemmSpec& spec) {
+  if (spec.float8 && !MultipliesCodes(spec)) {
+    const ProductOfValues of_values(spec);
+    return of_values.workspace_at + WorkspaceBytes(of_values.product);
+  }
   return AllProducts().With(Problem{spec}, [](Product& product) {
     return product.workspace_bytes();
   });
 }
 
+void Run(Stream& stream, const GemmSpec& spec, const GemmOperands& operands);
+
+void RunOfValues(Stream& stream, const GemmSpec& spec,
+                 const GemmOperands& operands) {
+  const ProductOfValues of_values(spec);
+  auto* const workspace = static_cast<std::byte*>(operands.workspace);
+  std::byte* const b = workspace + of_values.b_at;
+  const QuantizationKernels kernels = CudaQuantization();
+  kernels.dequantize(stream, Float8Matrix(spec.m, spec.k), operands.a,
+                     operands.a_scales, spec.dtype, workspace);
+  kernels.dequantize(stream, Float8Matrix(spec.n, spec.k), operands.b,
+                     operands.b_scales, spec.dtype, b);
+  Run(stream, of_values.product,
+      {.a = workspace,
+       .b = b,
+       .bias = operands.bias,
+       .out = operands.out,
+       .workspace = workspace + of_values.workspace_at});
+}
+
 void Run(Stream& stream, const GemmSpec& spec, const GemmOperands& operands) {
+  if (spec.float8 && !MultipliesCodes(spec)) {
+    RunOfValues(stream, spec, operands);
+    return;
+  }
   const Problem problem = {.spec = spec,
                            .a = AlignmentOf(operands.a),
                            .b = AlignmentOf(operands.b),
                            .out = AlignmentOf(operands.out),
                            .bias = AlignmentOf(operands.bias)};
-  AllProducts().With(problem, [&](Product& product) {
+  const GemmSpec rest = AllProducts().With(problem, [&](Product& product) {
     product.Run(Handle(stream), operands);
+    return product.rest();
   });
-  if (!HasFusedEpilogue(spec)) ApplyEpilogue(stream, spec, operands);
+  ApplyEpilogue(stream, rest, operands);
 }
 
 }  // namespace

@@ -18,8 +18,9 @@ struct Same {
 template <typename T, typename Out, typename F>
 __global__ void __launch_bounds__(kThreads)
     EpilogueKernel(int64_t rows_of_batch, int64_t rows, int64_t width,
-                   const MatrixStrides strides, const F f, const T* bias,
-                   Out* out) {
+                   const MatrixStrides strides, const F f,
+                   const float* row_scales, const float* column_scales,
+                   const T* bias, Out* out) {
   constexpr int kSize = kPackSize<T, Out>;
   const int64_t packs = (width + kSize - 1) / kSize;
   const int64_t thread = GridThread();
@@ -29,6 +30,13 @@ __global__ void __launch_bounds__(kThreads)
   Out* const at = out + row / rows_of_batch * strides.batch +
                   row % rows_of_batch * strides.row + column;
   auto values = LoadPack<kSize>(at, width - column);
+  if (row_scales != nullptr) {
+    const auto of_columns =
+        LoadPack<kSize>(column_scales + column, width - column);
+    const float of_row = row_scales[row];
+    UNROLL
+    for (int i = 0; i < kSize; ++i) values[i] *= of_row * of_columns[i];
+  }
   if (bias != nullptr) {
     const auto addends = LoadPack<kSize>(bias + column, width - column);
     UNROLL
@@ -47,6 +55,8 @@ void Apply(Stream& stream, const GemmSpec& spec, const GemmOperands& operands,
   const int64_t packs = (spec.n + kSize - 1) / kSize;
   Launch({GridFor(rows * packs, kThreads), kThreads, 0, Handle(stream)},
          EpilogueKernel<T, Out, F>, spec.m, rows, spec.n, spec.out, f,
+         spec.float8 ? static_cast<const float*>(operands.a_scales) : nullptr,
+         static_cast<const float*>(operands.b_scales),
          spec.bias ? static_cast<const T*>(operands.bias) : nullptr,
          static_cast<Out*>(operands.out));
 }
@@ -72,7 +82,9 @@ void ApplyTyped(Stream& stream, const GemmSpec& spec,
 
 void ApplyEpilogue(Stream& stream, const GemmSpec& spec,
                    const GemmOperands& operands) {
-  if (!spec.bias && spec.activation == Activation::kNone) return;
+  if (!spec.float8 && !spec.bias && spec.activation == Activation::kNone) {
+    return;
+  }
   DispatchElement(spec.dtype, [&]<typename T>(T) {
     if (spec.out_dtype == spec.dtype) {
       ApplyTyped<T, T>(stream, spec, operands);

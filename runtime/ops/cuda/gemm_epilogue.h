@@ -9,7 +9,8 @@
 namespace trireme {
 
 // Whether cuBLASLt does all that the spec asks for: a bias, with GELU or
-// without, of results in the operands' type; not in fp64.
+// without, of results in the operands' type (of codes, in the dtype); not in
+// fp64.
 inline bool HasFusedEpilogue(const GemmSpec& spec) {
   return spec.bias &&
          (spec.activation == Activation::kNone ||
@@ -17,7 +18,9 @@ inline bool HasFusedEpilogue(const GemmSpec& spec) {
          spec.out_dtype == spec.dtype && spec.dtype != DType::kFloat64;
 }
 
-// out = activation(out + bias), in place, of `out_dtype`.
+// out = activation(out + bias), in place, of `out_dtype`. Of a spec of codes
+// out has their products, which are multiplied by the scales of its row and
+// column first: powers of two, so that this rounds nothing.
 void ApplyEpilogue(Stream& stream, const GemmSpec& spec,
                    const GemmOperands& operands);
 

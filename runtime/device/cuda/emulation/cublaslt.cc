@@ -1,10 +1,13 @@
 // The part of cuBLASLt (cublasLt.h) that runtime/ops/cuda/gemm.cc uses, in
 // plain loops: products of fp64, fp32, fp16 and bf16 by columns, strided
-// batches, bias and GELU. Anything else is refused by name.
+// batches, bias and GELU, and of FP8 (E4M3) with scales by rows or without.
+// Anything else is refused by name.
 
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
+#include <cuda_runtime_api.h>
 
 #include <cmath>
 #include <cstdint>
@@ -25,6 +28,16 @@ struct Matmul {
   cublasOperation_t transpose_b = CUBLAS_OP_N;
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
   const void* bias = nullptr;
+  cublasLtMatmulMatrixScale_t a_scale_mode =
+      CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+  cublasLtMatmulMatrixScale_t b_scale_mode =
+      CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+  const void* a_scale = nullptr;
+  const void* b_scale = nullptr;
+
+  bool row_scales() const {
+    return a_scale_mode == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+  }
 };
 
 // By columns.
@@ -66,6 +79,8 @@ size_t SizeOf(cudaDataType_t type) {
     case CUDA_R_16F:
     case CUDA_R_16BF:
       return 2;
+    case CUDA_R_8F_E4M3:
+      return 1;
     default:
       Refuse(
           fmt::format("cublasLt: cudaDataType_t {}", static_cast<int>(type)));
@@ -80,6 +95,9 @@ double Load(cudaDataType_t type, const void* from, int64_t i) {
       return static_cast<const float*>(from)[i];
     case CUDA_R_16F:
       return __half2float(static_cast<const __half*>(from)[i]);
+    case CUDA_R_8F_E4M3:
+      return __half2float(__half(__nv_cvt_fp8_to_halfraw(
+          static_cast<const __nv_fp8_storage_t*>(from)[i], __NV_E4M3)));
     default:
       return __bfloat162float(static_cast<const __nv_bfloat16*>(from)[i]);
   }
@@ -158,6 +176,12 @@ void Run(const Product& p) {
       }
       for (int64_t row = 0; row < rows; ++row) {
         C value = static_cast<C>(p.alpha) * sums[row];
+        if (p.matmul.row_scales()) {
+          value *=
+              static_cast<C>(static_cast<const float*>(p.matmul.a_scale)[row]);
+          value *= static_cast<C>(
+              static_cast<const float*>(p.matmul.b_scale)[column]);
+        }
         if (p.beta != 0) {
           value +=
               static_cast<C>(p.beta) *
@@ -187,10 +211,49 @@ double FactorOf(cudaDataType_t type, const void* factor) {
   return Load(type, factor, 0);
 }
 
+// What cublasLtMatmul's reference says of FP8: A transposed and B not, all
+// sizes and leading dimensions but B's columns multiples of 16 bytes, results
+// in bf16 or fp32, scales by rows for both or for none, and those on compute
+// capability 9 alone.
+void CheckFloat8(const Matmul& matmul, const Matrix& a, const Matrix& b,
+                 const Matrix& d) {
+  const auto aligned = [](const Matrix& x) {
+    const auto size = static_cast<int64_t>(SizeOf(x.type));
+    return x.rows * static_cast<uint64_t>(size) % 16 == 0 &&
+           x.leading * size % 16 == 0;
+  };
+  cudaDeviceProp properties;
+  cudaGetDeviceProperties(&properties, 0);
+  const int capability = 10 * properties.major + properties.minor;
+  if (capability < 89 || (matmul.row_scales() && properties.major != 9)) {
+    Refuse(fmt::format("cublasLt: FP8 {}on compute capability {}.{}",
+                       matmul.row_scales() ? "with scales by rows " : "",
+                       properties.major, properties.minor));
+  }
+  if (b.type != a.type || (d.type != CUDA_R_16BF && d.type != CUDA_R_32F) ||
+      matmul.compute != CUBLAS_COMPUTE_32F || matmul.scale != CUDA_R_32F ||
+      matmul.transpose_a != CUBLAS_OP_T || matmul.transpose_b != CUBLAS_OP_N ||
+      a.batch != 1 || matmul.a_scale_mode != matmul.b_scale_mode ||
+      (!matmul.row_scales() &&
+       (matmul.a_scale != nullptr || matmul.b_scale != nullptr)) ||
+      matmul.epilogue == CUBLASLT_EPILOGUE_GELU_BIAS || !aligned(a) ||
+      a.columns % 16 != 0 || !aligned(b) || !aligned(d)) {
+    Refuse(fmt::format(
+        "cublasLt: FP8 of {}x{} · {}x{} to type {}, operations {} and {}",
+        a.rows, a.columns, b.rows, b.columns, static_cast<int>(d.type),
+        static_cast<int>(matmul.transpose_a),
+        static_cast<int>(matmul.transpose_b)));
+  }
+}
+
 void CheckTypes(const Matmul& matmul, const Matrix& a, const Matrix& b,
                 const Matrix& d) {
   const bool wide = a.type == CUDA_R_64F;
-  if (a.type != b.type ||
+  if (a.type == CUDA_R_8F_E4M3) {
+    CheckFloat8(matmul, a, b, d);
+    return;
+  }
+  if (a.type != b.type || matmul.row_scales() ||
       (d.type != a.type && (wide || d.type != CUDA_R_32F)) ||
       matmul.compute != (wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F) ||
       matmul.scale != (wide ? CUDA_R_64F : CUDA_R_32F)) {
@@ -277,6 +340,24 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
       matmul.bias = emulation::ValueOf<const void*>(kName, value, bytes);
       break;
+    case CUBLASLT_MATMUL_DESC_A_SCALE_POINTER:
+      matmul.a_scale = emulation::ValueOf<const void*>(kName, value, bytes);
+      break;
+    case CUBLASLT_MATMUL_DESC_B_SCALE_POINTER:
+      matmul.b_scale = emulation::ValueOf<const void*>(kName, value, bytes);
+      break;
+    case CUBLASLT_MATMUL_DESC_A_SCALE_MODE:
+    case CUBLASLT_MATMUL_DESC_B_SCALE_MODE: {
+      const auto mode =
+          emulation::ValueOf<cublasLtMatmulMatrixScale_t>(kName, value, bytes);
+      if (mode != CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F) {
+        Refuse(fmt::format("{}: scale mode {}", kName, static_cast<int>(mode)));
+      }
+      (attribute == CUBLASLT_MATMUL_DESC_A_SCALE_MODE ? matmul.a_scale_mode
+                                                      : matmul.b_scale_mode) =
+          mode;
+      break;
+    }
     default:
       Refuse(
           fmt::format("{}: attribute {}", kName, static_cast<int>(attribute)));
@@ -412,6 +493,16 @@ cublasStatus_t cublasLtMatmul(
   if (matmul.epilogue != CUBLASLT_EPILOGUE_DEFAULT) {
     emulation::CheckOnDevice(kName, matmul.bias,
                              p.d.rows * emulation::SizeOf(p.d.type));
+  }
+  if (matmul.row_scales()) {
+    for (const void* scales : {matmul.a_scale, matmul.b_scale}) {
+      if (reinterpret_cast<uintptr_t>(scales) % 16 != 0) {
+        Refuse(fmt::format("{}: scales at no multiple of 16 bytes", kName));
+      }
+    }
+    emulation::CheckOnDevice(kName, matmul.a_scale, p.d.rows * sizeof(float));
+    emulation::CheckOnDevice(kName, matmul.b_scale,
+                             p.d.columns * sizeof(float));
   }
   if (workspace_bytes > 0) {
     emulation::CheckOnDevice(kName, workspace, workspace_bytes);

@@ -63,6 +63,24 @@ struct Gpu {
   std::unordered_map<const void*, int> dynamic_shared_bytes;  // by kernel
 };
 
+// What TRIREME_EMULATED_CAPABILITY says: 10 times the major number, and the
+// minor one.
+int ComputeCapability() {
+  const char* const text = std::getenv("TRIREME_EMULATED_CAPABILITY");
+  if (text == nullptr) return 90;
+  int capability = 0;
+  const std::string_view digits = text;
+  const auto [end, error] =
+      std::from_chars(digits.data(), digits.data() + digits.size(), capability);
+  if (error != std::errc() || end != digits.data() + digits.size() ||
+      capability < 80 || capability > 129) {
+    Refuse(fmt::format(
+        "TRIREME_EMULATED_CAPABILITY={}, expected 80, 89, 90, 100 or the like",
+        digits));
+  }
+  return capability;
+}
+
 // CUDA's functions name no GPU object: a process has one, for one thread at a
 // time.
 class LockedGpu {
@@ -232,7 +250,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
   std::strcpy(properties->name, "emulated GPU");
   properties->totalGlobalMem = emulation::Memory::kTotalBytes;
-  properties->major = 9;
+  properties->major = emulation::ComputeCapability() / 10;
+  properties->minor = emulation::ComputeCapability() % 10;
   properties->multiProcessorCount = 4;
   properties->warpSize = emulation::kWarpSize;
   return cudaSuccess;

@@ -22,6 +22,9 @@
 
 namespace trireme::cuda_emulation {
 
+// The compute capability is 9.0, or what the environment's
+// TRIREME_EMULATED_CAPABILITY says: 80, 100.
+
 // How work is ordered from now on. Before, as the environment's
 // TRIREME_EMULATED_GPU says: lazy (default), eager, or the number of a seed.
 // Nothing is in flight.
