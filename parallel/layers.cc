@@ -37,7 +37,7 @@ Parameter& CreateWeight(ParameterStore& store, const std::string& name,
                         int64_t in, int64_t out, const LinearOptions& options,
                         std::vector<ShardedDim> shards) {
   return store.CreateLinearWeight(
-      name + ".weight", WeightShape(in, out, options.parts), std::move(shards),
+      name, WeightShape(in, out, options.parts), std::move(shards),
       WithFans(options.initializer, in, out / options.parts));
 }
 
@@ -67,6 +67,16 @@ void UseLinear(ForwardContext& context, Parameter* weight, Parameter* bias,
                const AxisStates& states) {
   context.parallel.UseParameter(*weight, states);
   if (bias != nullptr) context.parallel.UseParameter(*bias, states);
+}
+
+// Scales of FP8 vectors whose channels tp shards.
+AgreeOnScales AgreeOverTensor(ForwardContext& context,
+                              const Parameter& weight) {
+  Communicator& group = context.parallel.communicators().ForAxis(Axis::kTensor);
+  if (group.size() == 1 || !weight.float8_products) return nullptr;
+  return [&group, name = weight.name + " scales"](const Tensor& scales) {
+    group.AllReduce(scales, ReduceOp::kMax, name).Wait();
+  };
 }
 
 // y + the bias, if there is one, of a layer whose product has none.
@@ -163,7 +173,7 @@ ShardedVariable ColumnParallelLinear::Forward(ForwardContext& context,
   UseLinear(context, weight_, fused, states);
   Communicators& communicators = context.parallel.communicators();
   Communicator& behind = communicators.TensorBackward();
-  LinearExchange exchange;
+  LinearExchange exchange{.agree_backward = AgreeOverTensor(context, *weight_)};
   if (behind.size() > 1 && tokens) {
     const auto gather_over = [name = weight_->name](Communicator& group) {
       return [&group, name](const Tensor& local) {
@@ -214,9 +224,11 @@ bool RowParallelLinear::Takes(ForwardContext& context,
 ShardedVariable RowParallelLinear::Product(ForwardContext& context,
                                            const ShardedVariable& x) const {
   context.parallel.UseParameter(*weight_, x.states);
-  ShardedVariable y{Linear(context.tape, x.variable, *weight_,
-                           FusesBias(context) ? bias_ : nullptr),
-                    x.states};
+  ShardedVariable y{
+      Linear(context.tape, x.variable, *weight_,
+             FusesBias(context) ? bias_ : nullptr,
+             {.agree_forward = AgreeOverTensor(context, *weight_)}),
+      x.states};
   y.states[Axis::kTensor] = AxisState::Partial();
   return y;
 }

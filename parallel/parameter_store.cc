@@ -38,13 +38,14 @@ Parameter& ParameterStore::CreateUnrounded(std::string name,
   return Add(std::move(parameter));
 }
 
-Parameter& ParameterStore::CreateLinearWeight(std::string name,
+Parameter& ParameterStore::CreateLinearWeight(const std::string& layer,
                                               const Shape& global_shape,
                                               std::vector<ShardedDim> shards,
                                               const Initializer& initializer) {
   Parameter parameter;
-  parameter.trainable = trained_.Trains(name);
-  parameter.name = std::move(name);
+  parameter.name = layer + ".weight";
+  parameter.trainable = trained_.Trains(parameter.name);
+  parameter.float8_products = float8_.Has(layer);
   parameter.global_shape = global_shape;
   parameter.shards = std::move(shards);
   parameter.initializer = initializer;

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/float8_layers.h"
 #include "parallel/trained_parameters.h"
 #include "runtime/autograd/parameter.h"
 #include "runtime/device/device.h"
@@ -34,15 +35,17 @@ class ParameterStore {
 
   // `dtype`: of the values that forward reads. `trained`: which parameters
   // train, which layers have adapters, and in which format weights are kept
-  // that do not train. The device outlives the store.
+  // that do not train. `float8`: which layers multiply in FP8. The device
+  // outlives the store.
   ParameterStore(Device& device, DType dtype, uint64_t seed,
                  Allocate allocate = Allocate::kAll,
-                 TrainedParameters trained = {})
+                 TrainedParameters trained = {}, Float8Layers float8 = {})
       : device_(device),
         dtype_(dtype),
         seed_(seed),
         allocate_(allocate),
-        trained_(std::move(trained)) {}
+        trained_(std::move(trained)),
+        float8_(std::move(float8)) {}
 
   // What is created from here on is the chunk's next unit.
   void BeginUnit() { ++unit_; }
@@ -66,8 +69,9 @@ class ParameterStore {
                              std::vector<ShardedDim> shards,
                              const Initializer& initializer, bool decay);
 
-  // The weight of a linear layer [.., out, in].
-  Parameter& CreateLinearWeight(std::string name, const Shape& global_shape,
+  // The weight [.., out, in], "NAME.weight", of the linear layer of this name.
+  Parameter& CreateLinearWeight(const std::string& layer,
+                                const Shape& global_shape,
                                 std::vector<ShardedDim> shards,
                                 const Initializer& initializer);
 
@@ -94,6 +98,7 @@ class ParameterStore {
   uint64_t seed_;
   Allocate allocate_;
   TrainedParameters trained_;
+  Float8Layers float8_;
   int unit_ = -1;
   bool again_ = false;
   std::vector<std::unique_ptr<Parameter>> parameters_;

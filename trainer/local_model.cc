@@ -25,7 +25,7 @@ LocalModel::LocalModel(const TrainingSetup& setup, const ProcessGrid& grid,
     Part part;
     part.request = request;
     part.store = std::make_unique<ParameterStore>(
-        device, setup.dtype, setup.seed, allocate, setup.trained);
+        device, setup.dtype, setup.seed, allocate, setup.trained, setup.float8);
     part.chunk = family_->Build(request, *part.store, grid_, inputs_);
     if (setup.buckets.size() > 1) {
       std::vector<std::unique_ptr<Chunk>> chunks;

@@ -12,6 +12,7 @@
 #include "models/data/encoder_drops.h"
 #include "models/family.h"
 #include "models/objective/objective.h"
+#include "parallel/float8_layers.h"
 #include "parallel/loss_scaler.h"
 #include "parallel/optimizer.h"
 #include "parallel/trained_parameters.h"
@@ -63,6 +64,7 @@ struct TrainingSetup {
   int64_t global_batch = 1;
   std::vector<DroppedEncoder> encoder_drops;
   TrainedParameters trained;
+  Float8Layers float8;
   BaseWeights base;  // empty where everything trains
 };
 

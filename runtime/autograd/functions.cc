@@ -1,6 +1,7 @@
 #include "runtime/autograd/functions.h"
 
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "runtime/ops/copy.h"
@@ -33,8 +34,12 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
   if (bias != nullptr) b = Flat(bias->value);
   const Tensor whole =
       exchange.gather ? exchange.gather(x.value()).Wait() : x.value();
-  Tensor y = MatMul(whole, WeightMatrix(weight), bias != nullptr ? &b : nullptr,
-                    {.transpose_b = true, .label = weight.name});
+  const Tensor* const addend = bias != nullptr ? &b : nullptr;
+  Tensor y = weight.float8_products
+                 ? Float8Product(whole, WeightMatrix(weight), Float8Of::kRows,
+                                 addend, exchange.agree_forward, weight.name)
+                 : MatMul(whole, WeightMatrix(weight), addend,
+                          {.transpose_b = true, .label = weight.name});
   std::vector<Parameter*> parameters = {&weight};
   if (bias != nullptr) parameters.push_back(bias);
   // Only the weight's gradient reads the input.
@@ -65,8 +70,13 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
         }
         PendingTensor dx;
         if (gradients.Needs(0)) {
-          Tensor product = MatMul(dy, WeightMatrix(weight), nullptr,
-                                  {.label = "linear input gradient"});
+          constexpr std::string_view kLabel = "linear input gradient";
+          Tensor product =
+              weight.float8_products
+                  ? Float8Product(dy, WeightMatrix(weight), Float8Of::kColumns,
+                                  nullptr, exchange.agree_backward, kLabel)
+                  : MatMul(dy, WeightMatrix(weight), nullptr,
+                           {.label = kLabel});
           dx = exchange.reduce ? exchange.reduce(std::move(product))
                                : PendingTensor(std::move(product));
         }

@@ -11,6 +11,7 @@
 #include <functional>
 #include <vector>
 
+#include "runtime/autograd/float8_product.h"
 #include "runtime/autograd/tape.h"
 #include "runtime/comm/pending_tensor.h"
 #include "runtime/ops/attention.h"
@@ -27,7 +28,7 @@ enum class Keep { kValue, kRecipe };
 // How the input of a linear layer and its gradient travel between the ranks
 // that share the layer. Both run behind a product of the backward: the input is
 // gathered while its gradient is computed, that gradient is reduced while the
-// weight's is computed.
+// weight's is computed. What ranks agree on first waits for nothing.
 struct LinearExchange {
   // Starts to make the whole input from what is passed in: in forward, and once
   // more in backward (only the local part is kept). Both null: it is whole.
@@ -36,6 +37,10 @@ struct LinearExchange {
   // Starts to make the gradient of what is passed in from this rank's part of
   // the whole input's. Null: they are the same.
   std::function<PendingTensor(Tensor gradient)> reduce;
+  // Of products in FP8 that sum over channels of which a rank has some: input
+  // channels in forward, output channels in backward.
+  AgreeOnScales agree_forward;
+  AgreeOnScales agree_backward;
 };
 
 // A linear layer's weight as the matrix [out, in]; where it is quantised, what

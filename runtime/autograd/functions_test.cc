@@ -6,6 +6,8 @@
 
 #include "gtest/gtest.h"
 #include "runtime/autograd/gradient_check_testing.h"
+#include "runtime/ops/float8.h"
+#include "runtime/ops/pointwise.h"
 
 namespace trireme {
 namespace {
@@ -18,6 +20,83 @@ TEST_F(FunctionsTest, LinearWithPartsAndBias) {
   Check([&](Tape& tape,
             const auto& x) { return Linear(tape, x[0], weight, &bias); },
         {Random({2, 3, 4}, 3)}, {&weight, &bias});
+}
+
+class Float8LinearTest : public GradientCheck {
+ protected:
+  // What the matrix's codes stand for, with scales of its own times `factor`.
+  std::vector<double> Rounded(const Tensor& matrix, Float8Of of,
+                              float factor = 1) {
+    const int64_t vectors =
+        of == Float8Of::kRows ? matrix.dim(0) : matrix.dim(1);
+    const Tensor scales = Tensor::Zeros(device_, {vectors}, DType::kFloat32);
+    Float8Scales(matrix, of, scales);
+    ScaleInPlace(scales, factor);
+    return Dequantize(ToFloat8(matrix, of, scales, "matrix"), DType::kFloat64,
+                      "values")
+        .ToVector<double>();
+  }
+};
+
+// Forward and for its input a layer multiplies what is rounded, for its weight
+// what is not; and by the scales that ranks agreed on.
+TEST_F(Float8LinearTest, MultipliesRoundedOperands) {
+  constexpr int64_t kRows = 6, kIn = 5, kOut = 4;
+  constexpr float kOthers = 16;
+  Parameter weight = MakeParameter({2, kOut / 2, kIn}, 1);
+  Parameter bias = MakeParameter({2, kOut / 2}, 2);
+  weight.float8_products = true;
+  const Tensor matrix = weight.value.Reshape({kOut, kIn});
+  const Tensor x = Random({2, 3, kIn}, 3), dy = Random({2, 3, kOut}, 4);
+  const Tensor rows = x.Reshape({kRows, kIn});
+  const Tensor dy_rows = dy.Reshape({kRows, kOut});
+  const AgreeOnScales agree = [](const Tensor& scales) {
+    ScaleInPlace(scales, kOthers);
+  };
+
+  Tape tape(device_);
+  const Variable leaf = tape.Leaf(x.Clone());
+  const Variable y =
+      Linear(tape, leaf, weight, &bias, {.agree_forward = agree});
+  const std::vector<double> w = Rounded(matrix, Float8Of::kRows, kOthers);
+  const std::vector<double> of_x = Rounded(rows, Float8Of::kRows, kOthers);
+  const std::vector<double> addend = bias.value.ToVector<double>();
+  const std::vector<double> out = y.value().ToVector<double>();
+  for (int64_t i = 0; i < kRows; ++i) {
+    for (int64_t j = 0; j < kOut; ++j) {
+      double sum = addend[j];
+      for (int64_t k = 0; k < kIn; ++k) {
+        sum += of_x[i * kIn + k] * w[j * kIn + k];
+      }
+      EXPECT_NEAR(out[i * kOut + j], sum, 1e-12);
+    }
+  }
+
+  const Variable outputs[] = {y};
+  tape.Backward(outputs, {dy.Clone()}, Tape::WeightGradients::kImmediate);
+  const std::vector<double> dx = tape.TakeGradient(leaf).ToVector<double>();
+  // By channel of the input.
+  const std::vector<double> turned = Rounded(matrix, Float8Of::kColumns);
+  const std::vector<double> of_dy = Rounded(dy_rows, Float8Of::kRows);
+  const std::vector<double> exact_x = x.ToVector<double>();
+  const std::vector<double> exact_dy = dy.ToVector<double>();
+  const std::vector<double> dw = weight.grad.ToVector<double>();
+  for (int64_t k = 0; k < kIn; ++k) {
+    for (int64_t i = 0; i < kRows; ++i) {
+      double sum = 0;
+      for (int64_t j = 0; j < kOut; ++j) {
+        sum += of_dy[i * kOut + j] * turned[k * kOut + j];
+      }
+      EXPECT_NEAR(dx[i * kIn + k], sum, 1e-12);
+    }
+    for (int64_t j = 0; j < kOut; ++j) {
+      double sum = 0;
+      for (int64_t i = 0; i < kRows; ++i) {
+        sum += exact_dy[i * kOut + j] * exact_x[i * kIn + k];
+      }
+      EXPECT_NEAR(dw[j * kIn + k], sum, 1e-12);
+    }
+  }
 }
 
 TEST_F(FunctionsTest, LinearByParts) {

@@ -61,6 +61,9 @@ struct Parameter {
   // Set at creation. False: it keeps its initial or loaded values; no gradient,
   // no moments and nothing that only its gradient would read are kept for it.
   bool trainable = true;
+  // Of a linear layer's weight: whether the layer multiplies in FP8
+  // (float8_product.h). The weight's own gradient is not of rounded operands.
+  bool float8_products = false;
   // More than 0: its gradient is of no loss. A step moves each element by this
   // against its gradient's sign, and neither clipping nor decay knows of it.
   double sign_step = 0;

@@ -98,6 +98,15 @@ std::vector<GridCase> SparseVaeGrids() {
           {.pp = 2, .dp = 2, .sparse_vae = true}};
 }
 
+// Ranks of tp agree on scales amid a layer.
+std::vector<GridCase> Fp8Grids() {
+  return {{.tp = 2,
+           .cp = 2,
+           .height = 6,
+           .fp8 = true,
+           .plan = PlanFromText("sequence_parallel: true recompute: FULL")}};
+}
+
 class AsynchronousParityTest : public testing::TestWithParam<SeededCase> {};
 
 TEST_P(AsynchronousParityTest, EventsAloneKeepEveryBit) {
@@ -138,6 +147,9 @@ INSTANTIATE_TEST_SUITE_P(Sparse, AsynchronousParityTest,
 INSTANTIATE_TEST_SUITE_P(SparseVae, AsynchronousParityTest,
                          testing::ValuesIn(Seeded(SparseVaeGrids(), 600)),
                          NameOf);
+
+INSTANTIATE_TEST_SUITE_P(Fp8, AsynchronousParityTest,
+                         testing::ValuesIn(Seeded(Fp8Grids(), 700)), NameOf);
 
 }  // namespace
 }  // namespace trireme

@@ -64,7 +64,8 @@ std::vector<GridCase> Grids() {
       {.dp = 2, .plan = PlanFromText("reduce_order: FAST sharding: GRADIENTS")},
       {.cp = 2, .text = Text::kJoint},
       {.cp = 2, .plan = PlanFromText("ulysses: 2")},
-      {.dp = 2, .ep = 2, .moe = experts}};
+      {.dp = 2, .ep = 2, .moe = experts},
+      {.tp = 2, .fp8 = true}};
   for (GridCase& grid : grids) {
     if (!grid.mmdit) grid.layers = 2;
     grid.heads = 4;

@@ -174,6 +174,7 @@ INSTANTIATE_TEST_SUITE_P(
                  .plan = PlanFromText(
                      "bf16_gradient_messages: true sharding: GRADIENTS")},
         GridCase{.tp = 2, .pp = 2, .dtype = DType::kBFloat16},
+        GridCase{.tp = 2, .dtype = DType::kBFloat16, .fp8 = true},
         GridCase{.dp = 2,
                  .dtype = DType::kBFloat16,
                  .plan = PlanFromText("sharding: PARAMETERS")},

@@ -54,6 +54,9 @@ TrainingSetup SetupOf(const GridCase& grid) {
   setup.seed = 7;
   setup.global_batch = grid.batch;
   setup.trained = grid.trained;
+  if (grid.fp8) {
+    setup.float8 = {.layers = {"blocks.*"}, .except = {"*.modulation"}};
+  }
   if (setup.family->reconstructs()) {
     setup.objective =
         std::make_shared<ReconstructionObjective>(setup.global_batch);
@@ -162,6 +165,7 @@ std::vector<std::string> GridCase::Features() const {
   add(trained.kind == TrainedParameters::Kind::kLayers, "layers");
   add(trained.frozen == WeightFormat::kFloat8, "float8");
   add(trained.frozen == WeightFormat::kNormalFloat4, "normal_float4");
+  add(fp8, "fp8");
   add(ep != 1, fmt::format("ep{}", ep));
   if (moe.has_value()) {
     features.push_back(fmt::format("experts{}of{}", moe->top_k, moe->experts));

@@ -89,6 +89,8 @@ struct GridCase {
   double clip_norm = 1;
   // What trains.
   TrainedParameters trained;
+  // Linear layers of blocks multiply in FP8.
+  bool fp8 = false;
   // In place of MLPs.
   std::optional<MoeConfig> moe;
   // The rest of the plan: the grid comes from above; buckets are small unless

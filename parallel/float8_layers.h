@@ -1,0 +1,33 @@
+// Which linear layers multiply in FP8: forward W·x, and backward W's transpose
+// by the gradient of the result, each operand rounded to E4M3 with a scale for
+// each token and each channel of the weight (runtime/ops/float8.h). The
+// weight's gradient is a product of what is not rounded: it sums over tokens,
+// of which a rank and a microbatch have some, so that no scale of tokens would
+// be the same on every grid. (Rowwise scaling with weight gradients in high
+// precision, as torchao's recipe of that name has it.)
+
+#ifndef TRIREME_PARALLEL_FLOAT8_LAYERS_H_
+#define TRIREME_PARALLEL_FLOAT8_LAYERS_H_
+
+#include <string>
+#include <vector>
+
+#include "parallel/name_pattern.h"
+
+namespace trireme {
+
+struct Float8Layers {
+  // Patterns of layers' names, as TrainedParameters has them, and of those
+  // among them that are left out. None: no layer.
+  std::vector<std::string> layers;
+  std::vector<std::string> except;
+
+  // Of a linear layer ("blocks.0.mlp.in").
+  bool Has(const std::string& layer) const {
+    return MatchesAny(layers, layer) && !MatchesAny(except, layer);
+  }
+};
+
+}  // namespace trireme
+
+#endif  // TRIREME_PARALLEL_FLOAT8_LAYERS_H_

@@ -1,0 +1,105 @@
+// Where linear layers multiply in FP8, losses and gradients are those of one
+// rank on every axis of the grid: scales of tokens and channels are those of
+// whole vectors, wherever tp cuts them, and no scale is of several tokens. Not
+// a bit differs where pipeline, schedule or recompute change. What is compared
+// is in fp64, so that no product but those in FP8 is rounded to few bits.
+
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/parity/tiny_job.h"
+
+namespace trireme {
+namespace {
+
+class Fp8ParityTest : public testing::TestWithParam<GridCase> {
+ protected:
+  static void TearDownTestSuite() { references_ = {}; }
+  inline static References references_;
+};
+
+TEST_P(Fp8ParityTest, LossesAndGradientsEqualOneRank) {
+  const GridCase grid = GetParam();
+  const ParityReport report = Compare(references_.Of(grid), Record(grid));
+  const ParityTolerance tolerance = ToleranceOf(grid.dtype);
+  EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
+}
+
+std::vector<GridCase> Grids() {
+  std::vector<GridCase> cases;
+  const auto add = [&](GridCase grid, const char* plan = "") {
+    grid.fp8 = true;
+    grid.plan = PlanFromText(plan);
+    cases.push_back(std::move(grid));
+  };
+  for (const bool mmdit : {false, true}) {
+    add({.tp = 4, .mmdit = mmdit});
+    add({.tp = 2, .pp = 2, .dp = 2, .mmdit = mmdit}, "sequence_parallel: true");
+    add({.tp = 2, .cp = 2, .height = 6, .mmdit = mmdit},
+        "recompute: SELECTIVE");
+    add({.tp = 2, .dp = 2, .mmdit = mmdit},
+        "sharding: GRADIENTS sequence_parallel: true recompute: FULL");
+  }
+  add({.cp = 4}, "ulysses: 2");
+  // Microbatches cut tokens, too.
+  add({.dp = 4}, "sharding: PARAMETERS microbatches: 2");
+  add({.tp = 2, .pp = 2}, "schedule: ZB_V microbatches: 4");
+  add({.tp = 2,
+       .trained = {.kind = TrainedParameters::Kind::kAdapters,
+                   .layers = {"*"},
+                   .rank = 2,
+                   .alpha = 3,
+                   .frozen = WeightFormat::kFloat8}});
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, Fp8ParityTest, testing::ValuesIn(Grids()),
+                         [](const auto& info) { return info.param.Name(); });
+
+// That the former compares layers in FP8, not layers that were left as they
+// are.
+TEST(Fp8Test, LossesAreNotThoseOfWholeProducts) {
+  const GridRecord whole = Record({});
+  const GridRecord fp8 = Record({.fp8 = true});
+  const ParityReport report = Compare(whole, fp8);
+  EXPECT_FALSE(Within(report, ToleranceOf(DType::kFloat64)));
+  // Eights of an element, of which a sum has many.
+  EXPECT_TRUE(Within(report, {.loss = 0.02, .gradient = 0.3}))
+      << ParityText(report, {}, 10);
+}
+
+class Fp8BitwiseTest : public testing::TestWithParam<GridCase> {};
+
+TEST_P(Fp8BitwiseTest, PipelineScheduleAndRecomputeChangeNoBit) {
+  const GridCase grid = GetParam();
+  GridCase base = OneRank(grid);
+  base.plan.set_microbatches(grid.plan.microbatches());
+  const ParityReport report = Compare(Record(base), Record(grid));
+  EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+}
+
+std::vector<GridCase> Pipelines() {
+  std::vector<GridCase> cases;
+  const auto add = [&](bool mmdit, uint32_t pp, const char* plan) {
+    GridCase grid{.pp = pp,
+                  .dtype = DType::kBFloat16,
+                  .mmdit = mmdit,
+                  .fp8 = true,
+                  .plan = PlanFromText(plan)};
+    grid.plan.set_microbatches(4);
+    cases.push_back(std::move(grid));
+  };
+  add(false, 1, "recompute: FULL");
+  add(false, 4, "schedule: ZB_H1");
+  add(true, 2, "schedule: INTERLEAVED recompute: SELECTIVE");
+  add(true, 1, "offload { resident_units: 1 }");
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Pipelines, Fp8BitwiseTest,
+                         testing::ValuesIn(Pipelines()),
+                         [](const auto& info) { return info.param.Name(); });
+
+}  // namespace
+}  // namespace trireme
