@@ -48,9 +48,10 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
                           const DataSummary& data) {
   const ModelShape shape = ModelShapeOf(setup);
   std::string text =
-      fmt::format("model  {}; {}parameters in {}\n", setup.family->Describe(),
+      fmt::format("model  {}; {}parameters in {}{}\n", setup.family->Describe(),
                   Short(static_cast<double>(CountParameters(setup))),
-                  DTypeName(setup.dtype));
+                  DTypeName(setup.dtype),
+                  setup.float8.layers.empty() ? "" : ", products in FP8");
   if (!setup.trained.all()) {
     const TrainedParameters& trained = setup.trained;
     text += fmt::format(

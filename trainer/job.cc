@@ -92,6 +92,11 @@ TrainedParameters TrainedOf(const TrainConfig& train) {
   return trained;
 }
 
+Float8Layers Float8Of(const Float8Config& fp8) {
+  return {.layers = {fp8.layers().begin(), fp8.layers().end()},
+          .except = {fp8.except().begin(), fp8.except().end()}};
+}
+
 absl::StatusOr<std::vector<SizedFamily>> FamiliesAt(
     const std::vector<PictureSize>& sizes, const ModelFamily& family) {
   std::vector<SizedFamily> families;
@@ -277,6 +282,8 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
                    EncoderDropsOf(job.objective(), *setup.family));
   setup.trained = TrainedOf(job.train());
   RETURN_IF_ERROR(CheckTrained(*setup.family, setup.trained));
+  setup.float8 = Float8Of(job.fp8());
+  RETURN_IF_ERROR(CheckFloat8(*setup.family, setup.float8));
   RETURN_IF_ERROR(
       CheckGroups(*setup.family, setup.trained, setup.optimizer.groups));
   if (!setup.trained.all()) {

@@ -188,6 +188,21 @@ absl::Status FillTrain(TrainConfig& train, const Init& init) {
   return CheckRange("train.alpha", train.alpha(), 1e-6, 1e6);
 }
 
+absl::Status FillFloat8(Float8Config& fp8, Job::Precision precision) {
+  if (precision == Job::FP16) {
+    return InvalidArgument(
+        "fp8: found with precision FP16, expected BF16 (FP32 or FP64 to "
+        "verify)");
+  }
+  if (!fp8.layers().empty()) return absl::OkStatus();
+  fp8.add_layers("blocks.*");
+  if (!fp8.except().empty()) return absl::OkStatus();
+  for (const char* const pattern : kNotInFloat8ByDefault) {
+    fp8.add_except(pattern);
+  }
+  return absl::OkStatus();
+}
+
 // The name is a folder's and comes into logs and terminals.
 absl::Status CheckName(const std::string& name) {
   constexpr size_t kMostBytes = 200;
@@ -254,6 +269,9 @@ absl::Status FillJobDefaults(Job& job) {
   RETURN_IF_ERROR(FillHealth(*job.mutable_health()));
   if (job.has_train()) {
     RETURN_IF_ERROR(FillTrain(*job.mutable_train(), job.init()));
+  }
+  if (job.has_fp8()) {
+    RETURN_IF_ERROR(FillFloat8(*job.mutable_fp8(), job.precision()));
   }
   if (job.has_validation()) {
     RETURN_IF_ERROR(CheckValidation(job.validation(), job.data()));

@@ -17,6 +17,41 @@ namespace {
 // Some names that a pattern could have meant.
 constexpr size_t kNamesShown = 8;
 
+// Errors name the first pattern of the field that no linear layer is named,
+// nor, if `parameters_too`, a parameter.
+absl::Status CheckPatterns(const char* field,
+                           const std::vector<std::string>& patterns,
+                           const std::vector<NamedShape>& all,
+                           bool parameters_too) {
+  for (const std::string& pattern : patterns) {
+    const bool known =
+        std::any_of(all.begin(), all.end(), [&](const NamedShape& parameter) {
+          TrainedParameters one = {.kind = TrainedParameters::Kind::kLayers,
+                                   .layers = {pattern}};
+          if (parameters_too) return one.Trains(parameter.name);
+          one.kind = TrainedParameters::Kind::kAdapters;
+          constexpr std::string_view kWeight = ".weight";
+          return parameter.name.ends_with(kWeight) &&
+                 parameter.shape.rank() > 1 &&
+                 one.Adapts(parameter.name.substr(
+                     0, parameter.name.size() - kWeight.size()));
+        });
+    if (known) continue;
+    std::vector<std::string> names;
+    for (const NamedShape& parameter : all) {
+      if (parameter.name.starts_with("blocks.0.") &&
+          parameter.name.ends_with(".weight") && names.size() < kNamesShown) {
+        names.push_back(parameter.name.substr(0, parameter.name.rfind('.')));
+      }
+    }
+    return InvalidArgument(
+        "{}: found '{}', which no layer is named, expected patterns as "
+        "'blocks.*'; some layers: {}",
+        field, pattern, fmt::join(names, ", "));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 ParameterList ParametersOf(const ModelFamily& family,
@@ -45,42 +80,12 @@ absl::Status CheckTrained(const ModelFamily& family,
                           const TrainedParameters& trained) {
   if (trained.all()) return absl::OkStatus();
   const std::vector<NamedShape> all = ParametersOf(family, {}).all;
-  const auto check = [&](const char* field,
-                         const std::vector<std::string>& patterns,
-                         bool parameters_too) -> absl::Status {
-    for (const std::string& pattern : patterns) {
-      const bool known =
-          std::any_of(all.begin(), all.end(), [&](const NamedShape& parameter) {
-            TrainedParameters one = {.kind = TrainedParameters::Kind::kLayers,
-                                     .layers = {pattern}};
-            if (parameters_too) return one.Trains(parameter.name);
-            one.kind = TrainedParameters::Kind::kAdapters;
-            constexpr std::string_view kWeight = ".weight";
-            return parameter.name.ends_with(kWeight) &&
-                   parameter.shape.rank() > 1 &&
-                   one.Adapts(parameter.name.substr(
-                       0, parameter.name.size() - kWeight.size()));
-          });
-      if (known) continue;
-      std::vector<std::string> names;
-      for (const NamedShape& parameter : all) {
-        if (parameter.name.starts_with("blocks.0.") &&
-            parameter.name.ends_with(".weight") && names.size() < kNamesShown) {
-          names.push_back(parameter.name.substr(0, parameter.name.rfind('.')));
-        }
-      }
-      return InvalidArgument(
-          "{}: found '{}', which no layer is named, expected patterns as "
-          "'blocks.*'; some layers: {}",
-          field, pattern, fmt::join(names, ", "));
-    }
-    return absl::OkStatus();
-  };
   const bool parameters_too = trained.kind == TrainedParameters::Kind::kLayers;
-  RETURN_IF_ERROR(check("train.layers", trained.layers, parameters_too));
+  RETURN_IF_ERROR(
+      CheckPatterns("train.layers", trained.layers, all, parameters_too));
   std::vector<std::string> except = trained.except;
   std::erase(except, kLeftOutByDefault);
-  RETURN_IF_ERROR(check("train.except", except, parameters_too));
+  RETURN_IF_ERROR(CheckPatterns("train.except", except, all, parameters_too));
   if (ParametersOf(family, trained).trained_elements > 0) {
     return absl::OkStatus();
   }
@@ -88,6 +93,19 @@ absl::Status CheckTrained(const ModelFamily& family,
       "train.except: found patterns of all of train.layers ({}), expected some "
       "to be left",
       fmt::join(trained.layers, ", "));
+}
+
+absl::Status CheckFloat8(const ModelFamily& family,
+                         const Float8Layers& layers) {
+  if (layers.layers.empty()) return absl::OkStatus();
+  const std::vector<NamedShape> all = ParametersOf(family, {}).all;
+  RETURN_IF_ERROR(CheckPatterns("fp8.layers", layers.layers, all,
+                                /*parameters_too=*/false));
+  std::vector<std::string> except = layers.except;
+  for (const char* const pattern : kNotInFloat8ByDefault) {
+    std::erase(except, pattern);
+  }
+  return CheckPatterns("fp8.except", except, all, /*parameters_too=*/false);
 }
 
 absl::Status CheckGroups(const ModelFamily& family,

@@ -3,6 +3,7 @@
 #ifndef TRIREME_TRAINER_MODEL_PARAMETERS_H_
 #define TRIREME_TRAINER_MODEL_PARAMETERS_H_
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "absl/status/status.h"
 #include "models/family.h"
 #include "models/weights/name_table.h"
+#include "parallel/float8_layers.h"
 #include "parallel/optimizer.h"
 #include "parallel/parameter_store.h"
 #include "parallel/trained_parameters.h"
@@ -19,6 +21,11 @@ namespace trireme {
 // What adapters leave out where a job names no layers: those of models that
 // have such layers.
 inline constexpr char kLeftOutByDefault[] = "*.modulation";
+
+// Linear layers of blocks that multiply in the job's precision where it names
+// no layers for FP8: few FLOPs, on which much depends.
+inline constexpr std::array kNotInFloat8ByDefault = {
+    kLeftOutByDefault, "*embedding*", "*.gates", "*.biases.*", "*.tap"};
 
 struct ParameterList {
   std::vector<NamedShape> all;  // logical tensors, factors of adapters included
@@ -35,6 +42,9 @@ ParameterList ParametersOf(const ModelFamily& family,
 // no layer and no parameter of the model has.
 absl::Status CheckTrained(const ModelFamily& family,
                           const TrainedParameters& trained);
+
+// The same of fp8.layers and fp8.except.
+absl::Status CheckFloat8(const ModelFamily& family, const Float8Layers& layers);
 
 // Errors name the pattern of `groups` (as optimizer.groups) that no parameter
 // has that trains.

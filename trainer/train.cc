@@ -21,6 +21,7 @@
 #include "scheduler/simulator/trace.h"
 #include "trainer/agreement.h"
 #include "trainer/batches.h"
+#include "trainer/check_device.h"
 #include "trainer/describe.h"
 #include "trainer/drive_wear.h"
 #include "trainer/evaluation/evaluations.h"
@@ -214,6 +215,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     return RunEnd::kAllSteps;
   }
 
+  RETURN_IF_ERROR(
+      agreement.Agree(CheckDevice(setup, options.device), "devices"));
   const int64_t limit = MemoryLimit(job, options.device, options.share.ranks);
   const std::unique_ptr<Device> device =
       options.device.Make(limit, setup.kernel_libraries);
@@ -359,6 +362,7 @@ absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,
                                            int64_t ranks) {
   ASSIGN_OR_RETURN(const PreparedRun run,
                    PrepareRun(options.job, options.plan, ranks));
+  RETURN_IF_ERROR(CheckDevice(run.setup, options.device));
   ASSIGN_OR_RETURN(
       const std::vector<RankModel::Needs> needs,
       PredictNeedsOfRanks(run.setup, run.plan, options.device.kind(),

@@ -70,6 +70,8 @@ absl::StatusOr<LoadedRun> LoadRun(const DrawOptions& options) {
     RETURN_IF_ERROR(WithContext(sized.status(), "size"));
     loaded.setup = *sized;
   }
+  // It is drawn on any device.
+  loaded.setup.float8 = {};
   return loaded;
 }
 

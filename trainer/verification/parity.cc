@@ -12,6 +12,7 @@
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/stage_ranks.h"
+#include "trainer/check_device.h"
 #include "trainer/memory_limit.h"
 #include "trainer/rank_model.h"
 
@@ -109,6 +110,7 @@ absl::StatusOr<GridRecord> RecordGrid(const TrainingSetup& setup,
 absl::StatusOr<GridRecord> RecordGridOnThreads(
     const TrainingSetup& setup, const Plan& plan, const BatchSource& source,
     int64_t steps, const ThreadRankOptions& options) {
+  RETURN_IF_ERROR(CheckDevice(setup, options.device));
   const int ranks = static_cast<int>(NumRanks(plan));
   std::mutex mutex;
   absl::StatusOr<GridRecord> result = GridRecord();
