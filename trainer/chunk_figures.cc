@@ -170,6 +170,7 @@ bool Alike(const ChunkFigures& a, const ChunkFigures& b) {
     return std::equal(x.begin(), x.end(), y.begin(), y.end(),
                       [](const Work& one, const Work& other) {
                         return one.attention == other.attention &&
+                               one.float8 == other.float8 &&
                                (one.product_flops > 0) ==
                                    (other.product_flops > 0);
                       });

@@ -40,6 +40,16 @@ TrainingSetup SetupOf(std::shared_ptr<const ModelFamily> family) {
   return setup;
 }
 
+// FLOPs of a kind among a block's kernels.
+double FlopsOf(const std::vector<PieceKernel>& kernels,
+               PieceKernel::Kind kind) {
+  double flops = 0;
+  for (const PieceKernel& kernel : kernels) {
+    if (kernel.kind == kind) flops += kernel.flops * kernel.count;
+  }
+  return flops;
+}
+
 MmditConfig MmditOf(Mmdit::Preset preset) {
   Mmdit mmdit;
   mmdit.set_preset(preset);
@@ -72,6 +82,29 @@ std::vector<Product> Stream(int64_t rows, int64_t h, int64_t f) {
 
 double TrainingFlopsOf(const DitConfig& config) {
   return ModelTrainingFlops(ModelShapeOf(SetupOf(MakeDitFamily(config))));
+}
+
+// The planner takes for FP8 what multiplies in it: all layers of a block but
+// its modulations, forward and for their inputs' gradients.
+TEST(ModelShapeOf, ProductsInFloat8AreToldApart) {
+  using Kind = PieceKernel::Kind;
+  const int64_t s = 24, h = 48, f = 80;
+  TrainingSetup setup = SetupOf(MakeDitFamily(ConfigWith(0, Dit::CROSS)));
+  const auto kernels_of = [](const TrainingSetup& of) {
+    return PiecesOf(ModelShapeOf(of), {}, Plan::NONE, false).blocks[0].kernels;
+  };
+  const PieceKernels whole = kernels_of(setup);
+  setup.float8 = {.layers = {"blocks.*"}, .except = {"*.modulation"}};
+  const PieceKernels fp8 = kernels_of(setup);
+  const double layers = Flops(Stream(s, h, f));
+  for (const auto pass :
+       {&PieceKernels::forward, &PieceKernels::backward_input}) {
+    EXPECT_EQ(FlopsOf(whole.*pass, Kind::kFloat8Product), 0);
+    EXPECT_DOUBLE_EQ(FlopsOf(fp8.*pass, Kind::kFloat8Product), layers);
+    EXPECT_DOUBLE_EQ(FlopsOf(fp8.*pass, Kind::kProduct),
+                     FlopsOf(whole.*pass, Kind::kProduct) - layers);
+  }
+  EXPECT_EQ(FlopsOf(fp8.backward_weight, Kind::kFloat8Product), 0);
 }
 
 // Wrong model FLOPs are a wrong MFU, and stages cut in the wrong place.

@@ -75,18 +75,19 @@ std::vector<PieceCollective> Beyond(
 // The same of kernels.
 std::vector<PieceKernel> Beyond(const std::vector<Work>& chunk,
                                 const std::vector<Work>& other) {
-  std::map<std::tuple<bool, int64_t, int64_t>, int32_t> counts;
-  for (const Work& work : chunk) {
-    ++counts[{work.attention, work.product_flops, work.bytes}];
-  }
-  for (const Work& work : other) {
-    --counts[{work.attention, work.product_flops, work.bytes}];
-  }
+  const auto key = [](const Work& work) {
+    return std::tuple(work.attention, work.float8, work.product_flops,
+                      work.bytes);
+  };
+  std::map<std::tuple<bool, bool, int64_t, int64_t>, int32_t> counts;
+  for (const Work& work : chunk) ++counts[key(work)];
+  for (const Work& work : other) --counts[key(work)];
   std::vector<PieceKernel> list;
   for (const auto& [work, count] : counts) {
-    const auto& [attention, flops, bytes] = work;
+    const auto& [attention, float8, flops, bytes] = work;
     if (count == 0) continue;
     list.push_back({.kind = attention   ? PieceKernel::Kind::kAttention
+                            : float8    ? PieceKernel::Kind::kFloat8Product
                             : flops > 0 ? PieceKernel::Kind::kProduct
                                         : PieceKernel::Kind::kElementwise,
                     .flops = static_cast<double>(flops),

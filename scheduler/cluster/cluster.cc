@@ -86,6 +86,8 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
         std::pair("achieved_fp32_flops", device.achieved_fp32_flops()),
         std::pair("peak_fp64_flops", device.peak_fp64_flops()),
         std::pair("achieved_fp64_flops", device.achieved_fp64_flops()),
+        std::pair("peak_fp8_flops", device.peak_fp8_flops()),
+        std::pair("achieved_fp8_flops", device.achieved_fp8_flops()),
         std::pair("to_device_bytes_per_s", device.to_device_bytes_per_s()),
         std::pair("to_host_bytes_per_s", device.to_host_bytes_per_s()),
         std::pair("launch_s", device.launch_s()),
@@ -130,14 +132,15 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
   auto achieved = [](double value, double peak) {
     return value > 0 ? value : kDefaultGemmEfficiency * peak;
   };
+  const double achieved_bf16 =
+      achieved(device.achieved_bf16_flops(), device.peak_bf16_flops());
   const double achieved_fp32 =
       achieved(device.achieved_fp32_flops(), device.peak_fp32_flops());
   return ClusterDevice{
       .name = device.name(),
       .peak_bf16_flops = device.peak_bf16_flops(),
       .peak_fp32_flops = device.peak_fp32_flops(),
-      .achieved_bf16_flops =
-          achieved(device.achieved_bf16_flops(), device.peak_bf16_flops()),
+      .achieved_bf16_flops = achieved_bf16,
       .achieved_fp32_flops = achieved_fp32,
       .peak_fp64_flops = device.peak_fp64_flops() > 0
                              ? device.peak_fp64_flops()
@@ -145,6 +148,12 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
       .achieved_fp64_flops = device.achieved_fp64_flops() > 0
                                  ? device.achieved_fp64_flops()
                                  : achieved_fp32 / 2,
+      .peak_fp8_flops = device.peak_fp8_flops() > 0 ? device.peak_fp8_flops()
+                                                    : device.peak_bf16_flops(),
+      .achieved_fp8_flops =
+          device.achieved_fp8_flops() > 0 || device.peak_fp8_flops() > 0
+              ? achieved(device.achieved_fp8_flops(), device.peak_fp8_flops())
+              : achieved_bf16,
       .memory_bytes =
           static_cast<int64_t>(device.memory_bytes() - device.reserved_bytes()),
       .memory_bytes_per_s = device.memory_bytes_per_s(),
@@ -397,11 +406,13 @@ double ShareAt(const std::vector<RateShare>& shares, double flops) {
 
 double ClusterDevice::PeakFlops(int64_t element_bytes) const {
   if (element_bytes == 8) return peak_fp64_flops;
+  if (element_bytes == 1) return peak_fp8_flops;
   return element_bytes == 4 ? peak_fp32_flops : peak_bf16_flops;
 }
 
 double ClusterDevice::AchievedFlops(int64_t element_bytes) const {
   if (element_bytes == 8) return achieved_fp64_flops;
+  if (element_bytes == 1) return achieved_fp8_flops;
   return element_bytes == 4 ? achieved_fp32_flops : achieved_bf16_flops;
 }
 

@@ -95,6 +95,8 @@ struct ClusterDevice {
   double achieved_fp32_flops = 0;
   double peak_fp64_flops = 0;
   double achieved_fp64_flops = 0;
+  double peak_fp8_flops = 0;
+  double achieved_fp8_flops = 0;
   int64_t memory_bytes = 0;  // that a process can use
   double memory_bytes_per_s = 0;
   // Of copies between host and device; 0: unknown.
@@ -109,7 +111,7 @@ struct ClusterDevice {
   double compute_beside_communication = 1;
   double compute_beside_copies = 1;
 
-  // FLOP/s in elements of 2, 4 or 8 bytes.
+  // FLOP/s in elements of 1 (FP8), 2, 4 or 8 bytes.
   double PeakFlops(int64_t element_bytes) const;
   double AchievedFlops(int64_t element_bytes) const;
   // Seconds of one matrix product, one attention, and one kernel that only

@@ -15,6 +15,7 @@ constexpr std::array kDeviceRates = {
     &ClusterDevice::peak_bf16_flops,     &ClusterDevice::achieved_bf16_flops,
     &ClusterDevice::peak_fp32_flops,     &ClusterDevice::achieved_fp32_flops,
     &ClusterDevice::peak_fp64_flops,     &ClusterDevice::achieved_fp64_flops,
+    &ClusterDevice::peak_fp8_flops,      &ClusterDevice::achieved_fp8_flops,
     &ClusterDevice::memory_bytes_per_s,  &ClusterDevice::to_device_bytes_per_s,
     &ClusterDevice::to_host_bytes_per_s,
 };

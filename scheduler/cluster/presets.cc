@@ -17,7 +17,7 @@ namespace {
 
 struct KnownDevice {
   std::string_view name;
-  double bf16, fp32;  // TFLOP/s, dense
+  double bf16, fp32, fp8;  // TFLOP/s, dense; fp8 0: none
   double memory_gb, memory_gb_per_s;
   double link_gb_per_s;  // NVLink or PCIe, one direction
   double host_gb_per_s;  // PCIe, one direction
@@ -27,18 +27,18 @@ struct KnownDevice {
 
 // Data sheets of the SXM modules: A100 80 GB (312 TFLOP/s, 2,039 GB/s, NVLink 3
 // 600 GB/s both ways), H100 (989, 3,350, NVLink 4 900), H200 (989, 4,800, 900),
-// B200 (2,250, 8,000, NVLink 5 1,800). fp32 by the tensor cores' TF32 mode is
-// not what fp32 training here uses. Hosts: an eighth of the DGX of eight such
-// devices (2 TB each; two processors with eight channels of DDR4-3200 for
-// A100s, DDR5-4800 for H100s and H200s, DDR5-5600 for B200s). RTX 4090: bf16
-// with sums in fp32, PCIe 4 and no NVLink, in a desktop with two channels of
-// DDR5-5600.
+// B200 (2,250, 8,000, NVLink 5 1,800); FP8 1,979 TFLOP/s of H100 and H200,
+// 4,500 of B200. fp32 by the tensor cores' TF32 mode is not what fp32 training
+// here uses. Hosts: an eighth of the DGX of eight such devices (2 TB each; two
+// processors with eight channels of DDR4-3200 for A100s, DDR5-4800 for H100s
+// and H200s, DDR5-5600 for B200s). RTX 4090: bf16 and FP8 with sums in fp32,
+// PCIe 4 and no NVLink, in a desktop with two channels of DDR5-5600.
 constexpr std::array<KnownDevice, 5> kDevices = {{
-    {"A100", 312, 19.5, 80, 2039, 300, 32, 250, 51.2},
-    {"H100", 989, 67, 80, 3350, 450, 64, 250, 76.8},
-    {"H200", 989, 67, 141, 4800, 450, 64, 250, 76.8},
-    {"B200", 2250, 80, 180, 8000, 900, 64, 250, 89.6},
-    {"RTX4090", 165, 82.6, 24, 1008, 32, 32, 0, 89.6},
+    {"A100", 312, 19.5, 0, 80, 2039, 300, 32, 250, 51.2},
+    {"H100", 989, 67, 1979, 80, 3350, 450, 64, 250, 76.8},
+    {"H200", 989, 67, 1979, 141, 4800, 450, 64, 250, 76.8},
+    {"B200", 2250, 80, 4500, 180, 8000, 900, 64, 250, 89.6},
+    {"RTX4090", 165, 82.6, 330, 24, 1008, 32, 32, 0, 89.6},
 }};
 
 struct KnownNetwork {
@@ -107,6 +107,8 @@ absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset) {
   kind.set_peak_fp32_flops(device->fp32 * 1e12);
   kind.set_achieved_bf16_flops(preset.gemm_efficiency * device->bf16 * 1e12);
   kind.set_achieved_fp32_flops(preset.gemm_efficiency * device->fp32 * 1e12);
+  kind.set_peak_fp8_flops(device->fp8 * 1e12);
+  kind.set_achieved_fp8_flops(preset.gemm_efficiency * device->fp8 * 1e12);
   kind.set_memory_bytes(static_cast<uint64_t>(device->memory_gb * 1e9));
   kind.set_memory_bytes_per_s(preset.memory_efficiency *
                               device->memory_gb_per_s * 1e9);

@@ -11,6 +11,8 @@
 namespace trireme {
 namespace {
 
+constexpr int64_t kFloat8Bytes = 1;
+
 double SecondsOf(const std::vector<PieceKernel>& kernels,
                  const ClusterDevice& device, int64_t element_bytes) {
   double seconds = 0;
@@ -19,6 +21,10 @@ double SecondsOf(const std::vector<PieceKernel>& kernels,
     switch (kernel.kind) {
       case PieceKernel::Kind::kProduct:
         once = std::max(device.ProductSeconds(kernel.flops, element_bytes),
+                        kernel.bytes / device.memory_bytes_per_s);
+        break;
+      case PieceKernel::Kind::kFloat8Product:
+        once = std::max(device.ProductSeconds(kernel.flops, kFloat8Bytes),
                         kernel.bytes / device.memory_bytes_per_s);
         break;
       case PieceKernel::Kind::kAttention:

@@ -185,6 +185,39 @@ TEST(Estimate, OneDeviceTakesItsArithmetic) {
   EXPECT_EQ(estimate.parts.tp_s + estimate.parts.pp_s + estimate.parts.dp_s, 0);
 }
 
+// Products in FP8 take what the data sheet says of them.
+TEST(Estimate, Float8ProductsTakeTheirRate) {
+  const auto cluster = DescribeCluster({.device = "H100", .nodes = 1});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  ClusterModel model = ResolveCluster(*cluster).value();
+  EXPECT_EQ(model.devices[0].PeakFlops(1), 1979e12);
+  ModelShape shape = Dit();
+  shape.pieces = [whole = shape.pieces](
+                     const ModelShape& of, const BlockSplit& split,
+                     Plan::Recompute recompute, bool deferred) {
+    ModelPieces pieces = whole(of, split, recompute, deferred);
+    for (PieceFigures& block : pieces.blocks) {
+      for (auto* pass :
+           {&block.kernels.forward, &block.kernels.backward_input}) {
+        for (PieceKernel& kernel : *pass) {
+          if (kernel.kind != PieceKernel::Kind::kProduct) continue;
+          kernel.kind = PieceKernel::Kind::kFloat8Product;
+        }
+      }
+    }
+    return pieces;
+  };
+  const Plan plan = PlanOf({.dp = 8});
+  const double bf16_s = EstimatePlan(Dit(), model, plan)->step_s;
+  const double fp8_s = EstimatePlan(shape, model, plan)->step_s;
+  // Two of three products, at twice the rate; attention is not among them.
+  EXPECT_LT(fp8_s, 0.85 * bf16_s);
+  EXPECT_GT(fp8_s, 2.0 / 3 * bf16_s);
+  // Devices without such products compute others.
+  model.devices[0].achieved_fp8_flops = model.devices[0].achieved_bf16_flops;
+  EXPECT_DOUBLE_EQ(EstimatePlan(shape, model, plan)->step_s, bf16_s);
+}
+
 TEST(Estimate, PartsSumToTheStepAndNameTheirCause) {
   const ClusterModel cluster = Nodes(2, 4);
   Plan sharded;

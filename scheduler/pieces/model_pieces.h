@@ -69,7 +69,12 @@ struct PieceCollective {
 
 // A kernel of a piece, as often as one pass over one microbatch has it.
 struct PieceKernel {
-  enum class Kind : uint8_t { kProduct, kAttention, kElementwise };
+  enum class Kind : uint8_t {
+    kProduct,
+    kFloat8Product,  // of operands in FP8
+    kAttention,
+    kElementwise,
+  };
 
   Kind kind = Kind::kElementwise;
   // Of each: FLOPs of its products, and bytes read and written (0: whatever

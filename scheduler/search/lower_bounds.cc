@@ -381,6 +381,8 @@ ClusterModel BestCase(const ClusterModel& cluster) {
         std::max(device.achieved_fp32_flops, its.achieved_fp32_flops);
     device.achieved_fp64_flops =
         std::max(device.achieved_fp64_flops, its.achieved_fp64_flops);
+    device.achieved_fp8_flops =
+        std::max(device.achieved_fp8_flops, its.achieved_fp8_flops);
     device.memory_bytes_per_s =
         std::max(device.memory_bytes_per_s, its.memory_bytes_per_s);
     device.launch_s = std::min(device.launch_s, its.launch_s);
