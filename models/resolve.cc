@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "google/protobuf/descriptor.h"
 #include "models/dit/dit_family.h"
 #include "models/dit/dit_names.h"
 #include "models/hidream/hidream_class.h"
@@ -69,6 +70,21 @@ absl::Status CheckPictures(std::string_view family, const DataFormat& data) {
 }
 
 }  // namespace
+
+absl::Status NoFamily() {
+  const google::protobuf::OneofDescriptor& family =
+      *Model::descriptor()->FindOneofByName("family");
+  std::string names;
+  for (int i = 0; i < family.field_count(); ++i) {
+    const bool last = i + 1 == family.field_count();
+    names += fmt::format("{}{}",
+                         i == 0 ? ""
+                         : last ? " or "
+                                : ", ",
+                         family.field(i)->name());
+  }
+  return InvalidArgument("model: found no family, expected {}", names);
+}
 
 absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     Model& model, const DataFormat& data) {
@@ -188,9 +204,7 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     case Model::FAMILY_NOT_SET:
       break;
   }
-  return InvalidArgument(
-      "model: found no family, expected dit, mmdit, hidream, triposg, "
-      "shape_vae, mesh_tokens, swin, sparse_dit or sparse_vae");
+  return NoFamily();
 }
 
 absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {

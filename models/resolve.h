@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/data_format.h"
 #include "models/family.h"
@@ -23,6 +24,9 @@ namespace trireme {
 // job writes it ("model.dit.hidden"), what was found and what was expected.
 absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     Model& model, const DataFormat& data);
+
+// The error of a job whose model says no family: it names them all.
+absl::Status NoFamily();
 
 // The model of a folder of weights (models/weights/weight_folder.h), by its
 // config.json, with its defaults filled in, and the pictures that it works on

@@ -3,6 +3,7 @@
 
 #include "absl/strings/escaping.h"
 #include "fmt/format.h"
+#include "models/resolve.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 #include "trainer/data_config.h"
@@ -223,9 +224,7 @@ absl::Status CheckName(const std::string& name) {
 absl::Status FillJobDefaults(Job& job) {
   RETURN_IF_ERROR(CheckName(job.name()));
   if (job.model().family_case() == Model::FAMILY_NOT_SET) {
-    return InvalidArgument(
-        "model: found no family, expected dit, mmdit, hidream, triposg, "
-        "shape_vae, mesh_tokens, swin, sparse_dit or sparse_vae");
+    return NoFamily();
   }
   job.mutable_objective();
   RETURN_IF_ERROR(FillData(*job.mutable_data()));
