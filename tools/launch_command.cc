@@ -401,7 +401,7 @@ absl::StatusOr<Limits> LimitsOf(const ParsedCommand& arguments) {
     return InvalidArgument("--restarts: found {}, expected 0 or more",
                            limits.restarts);
   }
-  limits.deadlines.lost = std::chrono::seconds(seconds);
+  limits.deadlines = DeadlinesOf(std::chrono::seconds(seconds));
   return limits;
 }
 

@@ -268,6 +268,13 @@ int SignalQueue::Next(std::chrono::milliseconds wait) const {
   return static_cast<int>(info.ssi_signo);
 }
 
+Deadlines DeadlinesOf(std::chrono::seconds lost) {
+  constexpr std::chrono::seconds kBeyondLost(5);
+  Deadlines deadlines{.lost = lost};
+  deadlines.all = std::max(deadlines.all, lost + kBeyondLost);
+  return deadlines;
+}
+
 std::string DeadlinesText(const Deadlines& deadlines, double communication_s) {
   const auto seconds = [](auto duration) {
     return std::chrono::duration<double>(duration).count();

@@ -53,6 +53,10 @@ struct Deadlines {
   std::chrono::seconds kill{5};
 };
 
+// `lost` as given: where one rank may be silent for longer than usual, so may
+// all, as behind a link that is gone for a while.
+Deadlines DeadlinesOf(std::chrono::seconds lost);
+
 // What a launch says of them, beside the job's deadline of a collective or
 // message.
 std::string DeadlinesText(const Deadlines& deadlines, double communication_s);

@@ -47,6 +47,16 @@ class SuperviseTest : public ::testing::Test {
   int64_t stops_ = 0;
 };
 
+// Who lets ranks be silent for a minute does not lose all of them after 15 s.
+TEST_F(SuperviseTest, AllMayBeSilentForLongerThanOne) {
+  EXPECT_EQ(DeadlinesOf(std::chrono::seconds(10)).all, Deadlines().all);
+  const Deadlines patient = DeadlinesOf(std::chrono::seconds(60));
+  EXPECT_EQ(patient.lost, std::chrono::seconds(60));
+  EXPECT_GT(patient.all, patient.lost);
+  EXPECT_GT(patient.all, Deadlines().all);
+  EXPECT_THAT(DeadlinesText(patient, 600), testing::HasSubstr("after 65 s"));
+}
+
 // As Slurm says it, who may say it twice.
 TEST_F(SuperviseTest, WhoseTimeIsUpSavesAndEnds) {
   const SupervisedEnd end = EndOf(R"sh(
