@@ -308,7 +308,8 @@ TEST_F(TrainTest, AFolderHasOneRunAtATime) {
 
 TEST_F(TrainTest, FilesOfSomeoneElseAreNotReplaced) {
   fs::create_directories(options_.out);
-  for (const char* file : {"job.textproto", "plan.textproto"}) {
+  for (const char* file : {"job.textproto", "plan.textproto", "classes.txt",
+                           "data.json", "buckets.tsv"}) {
     ASSERT_TRUE(WriteFileAtomically(Path(file), "# mine").ok());
     for (const bool resume : {false, true}) {
       options_.resume = resume;

@@ -27,7 +27,8 @@ absl::Status CheckRunFolder(const RunFolder& folder, bool resume) {
         "go on with it",
         folder.root());
   }
-  for (const std::string& path : {folder.job(), folder.plan()}) {
+  for (const std::string& path : {folder.job(), folder.plan(), folder.classes(),
+                                  folder.data_record(), folder.buckets()}) {
     if (!std::filesystem::exists(path, error)) continue;
     return FailedPrecondition(
         "{} is there, but no run; expected a new folder (--out), whose {} this "
