@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <span>
 #include <utility>
@@ -20,6 +21,9 @@ constexpr char kUp[] = ".lora_up.weight";
 constexpr char kAlphaName[] = ".alpha";
 constexpr char kScaleName[] = ".dora_scale";
 constexpr int64_t kMostRank = 1 << 16;
+// A fused layer's alpha is the sum of its modules', which a dtype may round
+// (BF16 to eight bits).
+constexpr double kAlphaRounding = 0x1p-8;
 
 std::string KeyOf(const OriginalModule& original) {
   return kPrefix + absl::StrReplaceAll(original.name, {{".", "_"}});
@@ -252,7 +256,8 @@ class KohyaReader {
       adapters_.rank = rank;
       adapters_.alpha = alpha;
     }
-    if (rank != adapters_.rank || alpha != adapters_.alpha) {
+    if (rank != adapters_.rank ||
+        std::abs(alpha - adapters_.alpha) > kAlphaRounding * adapters_.alpha) {
       return FailedPrecondition(
           "{}: tensor '{}': found rank {} and alpha {}, expected those of the "
           "layers before, {} and {}",
@@ -390,7 +395,7 @@ absl::StatusOr<int64_t> WriteKohyaAdapters(const std::string& path,
     entries.push_back(
         {key + kDown, dtype, {fused.down.rows, fused.down.columns}});
     entries.push_back({key + kUp, dtype, {fused.up.rows, fused.up.columns}});
-    entries.push_back({key + kAlphaName, dtype, {}});
+    entries.push_back({key + kAlphaName, DType::kFloat32, {}});
     if (adapters.decomposed) {
       entries.push_back({key + kScaleName, dtype, {fused.up.rows, 1}});
     }

@@ -41,7 +41,7 @@ absl::StatusOr<int64_t> WritePeftAdapters(const std::string& path,
 // with underscores (original_modules.h):
 //   lora_unet_NAME.lora_down.weight  [rank, in]
 //   lora_unet_NAME.lora_up.weight    [out, rank]
-//   lora_unet_NAME.alpha             []
+//   lora_unet_NAME.alpha             [], which we write in F32
 //   lora_unet_NAME.dora_scale        [out, 1], of a decomposed weight
 // Where the layer is several modules, either all have the same A, or the rank
 // is theirs together: down has their A one after the other, up their B along
