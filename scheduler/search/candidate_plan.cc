@@ -104,6 +104,33 @@ Candidate CandidateOf(const Plan& plan) {
   return candidate;
 }
 
+void SetRefinements(const Candidate& candidate, Plan& plan) {
+  if (candidate.shard_group > 0) plan.set_shard_group(candidate.shard_group);
+  if (candidate.microbatch_group > 0) {
+    plan.set_microbatch_group(candidate.microbatch_group);
+  }
+  if (candidate.recompute_blocks > 0) {
+    plan.set_recompute_blocks(candidate.recompute_blocks);
+  }
+  if (candidate.resident_units > 0) {
+    plan.mutable_offload()->set_resident_units(candidate.resident_units);
+  }
+  if (candidate.expert_move == 0 && candidate.row_chunks == 0 &&
+      candidate.row_copies == 0 && candidate.node_ranks == 0) {
+    return;
+  }
+  Plan::Experts& experts = *plan.mutable_experts();
+  experts.set_move(candidate.expert_move > 0
+                       ? static_cast<Plan::Experts::Move>(candidate.expert_move)
+                       : Plan::Experts::ROWS);
+  experts.set_node_ranks(std::max(1, candidate.node_ranks));
+  experts.set_max_load(0);
+  experts.set_chunks(std::max(1, candidate.row_chunks));
+  experts.set_shadowed(0);
+  experts.set_row_copies(candidate.row_copies);
+  experts.set_deduplicate(candidate.node_ranks > 0);
+}
+
 PlanContext ContextOf(const ModelShape& model, const ClusterModel& cluster,
                       int64_t global_batch) {
   return {.world_size = cluster.num_ranks(),
@@ -136,41 +163,10 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
   plan.set_sequence_parallel(candidate.sequence_parallel);
   plan.set_sharding(candidate.sharding);
   plan.set_recompute(candidate.recompute);
-  if (candidate.shard_group > 0) {
-    plan.set_shard_group(static_cast<uint32_t>(candidate.shard_group));
-  }
-  if (candidate.expert_move > 0) {
-    plan.mutable_experts()->set_move(
-        static_cast<Plan::Experts::Move>(candidate.expert_move));
-  }
-  if (candidate.row_chunks > 0) {
-    plan.mutable_experts()->set_chunks(
-        static_cast<uint32_t>(candidate.row_chunks));
-  }
-  if (candidate.node_ranks > 0) {
-    plan.mutable_experts()->set_node_ranks(
-        static_cast<uint32_t>(candidate.node_ranks));
-    plan.mutable_experts()->set_deduplicate(true);
-  }
-  if (candidate.row_copies > 0) {
-    plan.mutable_experts()->set_row_copies(
-        static_cast<uint32_t>(candidate.row_copies));
-  }
-  if (candidate.microbatch_group > 0) {
-    plan.set_microbatch_group(
-        static_cast<uint32_t>(candidate.microbatch_group));
-  }
-  if (candidate.recompute_blocks > 0) {
-    plan.set_recompute_blocks(
-        static_cast<uint32_t>(candidate.recompute_blocks));
-  }
+  SetRefinements(candidate, plan);
   if (candidate.offload) {
     RETURN_IF_ERROR(CheckHostLinks(cluster));
     Plan::Offload& offload = *plan.mutable_offload();
-    if (candidate.resident_units > 0) {
-      offload.set_resident_units(
-          static_cast<uint32_t>(candidate.resident_units));
-    }
     if (candidate.drive) {
       offload.mutable_nvme()->set_folder(DriveFolderOf(cluster));
     }

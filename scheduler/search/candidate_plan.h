@@ -38,6 +38,10 @@ class StageCutter {
 // What the plan is among candidates, with every field that refinement sets.
 Candidate CandidateOf(const Plan& plan);
 
+// Those of the candidate's fields that refinement sets, in the plan; its
+// experts' other fields are as ResolvePlan leaves them.
+void SetRefinements(const Candidate& candidate, Plan& plan);
+
 // What plans for the model on the cluster must fit.
 PlanContext ContextOf(const ModelShape& model, const ClusterModel& cluster,
                       int64_t global_batch);

@@ -18,18 +18,6 @@ constexpr int kPlacingTurns = 3;
 // More hide little else.
 constexpr int32_t kMaxRowChunks = 8;
 
-void SetExperts(Plan& plan, Plan::Experts::Move move, uint32_t chunks,
-                uint32_t row_copies) {
-  Plan::Experts& experts = *plan.mutable_experts();
-  experts.set_move(move);
-  experts.set_node_ranks(1);
-  experts.set_max_load(0);
-  experts.set_chunks(chunks);
-  experts.set_shadowed(0);
-  experts.set_row_copies(row_copies);
-  experts.set_deduplicate(false);
-}
-
 }  // namespace
 
 int64_t InstructionsOf(const Program& program) {
@@ -41,75 +29,56 @@ int64_t InstructionsOf(const Program& program) {
 }
 
 absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
-  const auto dp = static_cast<int32_t>(ranked.plan.grid().dp());
-  const auto pp = static_cast<int32_t>(ranked.plan.grid().pp());
-  const auto attempt = [&](int32_t Candidate::*field, int32_t value,
-                           auto set) -> absl::Status {
+  const auto attempt = [&](auto change) -> absl::Status {
+    Candidate candidate = ranked.candidate;
+    change(candidate);
     Plan plan = ranked.plan;
     plan.clear_predicted();
-    set(plan, static_cast<uint32_t>(value));
+    SetRefinements(candidate, plan);
     if (!ValidatePlan(plan, ContextOf(model_, cluster_, global_batch_)).ok()) {
       return absl::OkStatus();
     }
     const double before = ranked.estimate.step_s;
     RETURN_IF_ERROR(TakeIfFaster(plan, ranked));
     if (ranked.estimate.step_s >= before) return absl::OkStatus();
-    ranked.candidate.*field = value;
+    ranked.candidate = candidate;
     ranked.candidate.step_s = ranked.estimate.step_s;
     *ranked.plan.mutable_predicted() =
         PredictionOf(ranked.plan, ranked.estimate);
     return absl::OkStatus();
   };
+  const auto attempt_field = [&](int32_t Candidate::*field, int32_t value) {
+    return attempt([&](Candidate& candidate) { candidate.*field = value; });
+  };
+  const auto dp = static_cast<int32_t>(ranked.plan.grid().dp());
+  const auto pp = static_cast<int32_t>(ranked.plan.grid().pp());
+  const auto ep = static_cast<int32_t>(ranked.plan.grid().ep());
   for (int32_t group = dp / 2;
        group > 1 && ranked.plan.sharding() != Plan::REPLICATED; --group) {
     if (dp % group != 0) continue;
-    RETURN_IF_ERROR(attempt(
-        &Candidate::shard_group, group,
-        [](Plan& plan, uint32_t value) { plan.set_shard_group(value); }));
+    RETURN_IF_ERROR(attempt_field(&Candidate::shard_group, group));
   }
-  for (int32_t chunks = 2;
-       chunks <= kMaxRowChunks && ranked.plan.grid().ep() > 1; chunks *= 2) {
-    RETURN_IF_ERROR(
-        attempt(&Candidate::row_chunks, chunks, [](Plan& plan, uint32_t value) {
-          SetExperts(plan, Plan::Experts::ROWS, value, /*row_copies=*/0);
-        }));
+  for (int32_t chunks = 2; chunks <= kMaxRowChunks && ep > 1; chunks *= 2) {
+    RETURN_IF_ERROR(attempt_field(&Candidate::row_chunks, chunks));
   }
-  const auto sharers = static_cast<int32_t>(
-      ranked.plan.grid().ep() / std::max<int64_t>(1, model_.experts));
+  const auto sharers =
+      static_cast<int32_t>(ep / std::max<int64_t>(1, model_.experts));
   for (int32_t copies = sharers / 2; copies > 0; --copies) {
     if (sharers % copies != 0) continue;
-    RETURN_IF_ERROR(
-        attempt(&Candidate::row_copies, copies, [](Plan& plan, uint32_t value) {
-          SetExperts(plan, Plan::Experts::ROWS,
-                     std::max(1U, plan.experts().chunks()), value);
-        }));
+    RETURN_IF_ERROR(attempt_field(&Candidate::row_copies, copies));
   }
-  const auto ep = static_cast<int32_t>(ranked.plan.grid().ep());
   for (int32_t ranks = 2; ranks < ep; ++ranks) {
     if (ep % ranks != 0) continue;
-    RETURN_IF_ERROR(
-        attempt(&Candidate::node_ranks, ranks, [](Plan& plan, uint32_t value) {
-          SetExperts(plan, Plan::Experts::ROWS, /*chunks=*/1,
-                     plan.experts().row_copies());
-          plan.mutable_experts()->set_node_ranks(value);
-          plan.mutable_experts()->set_deduplicate(true);
-        }));
+    RETURN_IF_ERROR(attempt([&](Candidate& candidate) {
+      candidate.node_ranks = ranks;
+      candidate.row_chunks = 0;
+    }));
   }
-  if (ranked.plan.grid().ep() > 1) {
-    RETURN_IF_ERROR(attempt(&Candidate::expert_move, Plan::Experts::WEIGHTS,
-                            [](Plan& plan, uint32_t value) {
-                              SetExperts(
-                                  plan, static_cast<Plan::Experts::Move>(value),
-                                  /*chunks=*/1, /*row_copies=*/0);
-                            }));
-    ranked.candidate.row_chunks =
-        static_cast<int32_t>(ranked.plan.experts().chunks());
-    ranked.candidate.row_copies =
-        static_cast<int32_t>(ranked.plan.experts().row_copies());
-    ranked.candidate.node_ranks =
-        ranked.plan.experts().deduplicate()
-            ? static_cast<int32_t>(ranked.plan.experts().node_ranks())
-            : 0;
+  if (ep > 1) {
+    RETURN_IF_ERROR(attempt([](Candidate& candidate) {
+      candidate.expert_move = Plan::Experts::WEIGHTS;
+      candidate.row_chunks = candidate.row_copies = candidate.node_ranks = 0;
+    }));
   }
   int32_t most = 0;
   for (const Plan::Stage& stage : ranked.plan.stages()) {
@@ -119,25 +88,18 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
        eighths < 8 && ranked.plan.recompute() == Plan::FULL; ++eighths) {
     const int32_t blocks = most * eighths / 8;
     if (blocks == 0) continue;
-    RETURN_IF_ERROR(attempt(
-        &Candidate::recompute_blocks, blocks,
-        [](Plan& plan, uint32_t value) { plan.set_recompute_blocks(value); }));
+    RETURN_IF_ERROR(attempt_field(&Candidate::recompute_blocks, blocks));
   }
   for (int32_t factor = 2;
        factor <= 4 && ScheduleOf(ranked.plan).groups_microbatches;
        factor *= 2) {
-    RETURN_IF_ERROR(attempt(
-        &Candidate::microbatch_group, factor * pp,
-        [](Plan& plan, uint32_t value) { plan.set_microbatch_group(value); }));
+    RETURN_IF_ERROR(attempt_field(&Candidate::microbatch_group, factor * pp));
   }
   const auto resident =
       static_cast<int32_t>(ranked.plan.offload().resident_units());
   for (const int32_t units : {resident + 1, resident + 2, 2 * resident, most}) {
     if (!ranked.plan.has_offload() || units > most) continue;
-    RETURN_IF_ERROR(attempt(&Candidate::resident_units, units,
-                            [](Plan& plan, uint32_t value) {
-                              plan.mutable_offload()->set_resident_units(value);
-                            }));
+    RETURN_IF_ERROR(attempt_field(&Candidate::resident_units, units));
   }
   return absl::OkStatus();
 }
