@@ -48,10 +48,10 @@ Plan::Schedule ScheduleWithChunks(int32_t chunks, Plan::Schedule chosen) {
 }
 
 // The plan that a question means where none of those considered matches: the
-// chosen plan's fields, with the given ones.
+// chosen plan's fields but for what was tried on it alone, with the given ones.
 Candidate MeantBy(const WhyQuery& query, const Candidate& chosen,
                   int64_t devices) {
-  Candidate meant = chosen;
+  Candidate meant;
   meant.tp = query.tp.value_or(chosen.tp);
   meant.cp = query.cp.value_or(chosen.cp);
   meant.pp = query.pp.value_or(chosen.pp);
@@ -89,12 +89,6 @@ Candidate MeantBy(const WhyQuery& query, const Candidate& chosen,
   meant.recompute = query.recompute.value_or(chosen.recompute);
   meant.sequence_parallel = query.sequence_parallel.value_or(
       meant.tp > 1 && chosen.sequence_parallel);
-  // What was tried on the chosen plan alone.
-  meant.shard_group = meant.microbatch_group = meant.recompute_blocks = 0;
-  meant.expert_move = meant.row_chunks = 0;
-  meant.offload = meant.drive = false;
-  meant.resident_units = 0;
-  meant.verdict = VerdictCode::kPending;
   return meant;
 }
 

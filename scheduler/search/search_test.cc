@@ -280,6 +280,8 @@ TEST(Search, WhyNamesTheReason) {
   // How the chosen plan moves experts' rows says nothing about others.
   PlanReport moving = report;
   moving.best.front().candidate.row_chunks = 2;
+  moving.best.front().candidate.row_copies = 2;
+  moving.best.front().candidate.node_ranks = 2;
   const absl::StatusOr<std::string> same =
       Why(input, moving,
           {.pp = 1, .dp = 8, .microbatch_size = 2, .sequence_parallel = true});
