@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -17,24 +16,6 @@
 
 namespace trireme {
 namespace {
-
-std::string_view DimensionText(Dimension dimension) {
-  switch (dimension) {
-    case Dimension::kHeads:
-      return "attention heads";
-    case Dimension::kMlp:
-      return "channels of the MLP";
-    case Dimension::kSharedExpert:
-      return "channels of the shared expert";
-    case Dimension::kGlobalBatch:
-      return "global batch";
-    case Dimension::kMicrobatches:
-      return "microbatches";
-    case Dimension::kNone:
-      break;
-  }
-  return "";
-}
 
 // `chosen` where its ranks may have so many chunks, else one whose may.
 Plan::Schedule ScheduleWithChunks(int32_t chunks, Plan::Schedule chosen) {
@@ -181,7 +162,7 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
     case VerdictCode::kHostOutOfMemory:
       return HostMemoryText(input, report, candidate);
     case VerdictCode::kIndivisible:
-      return fmt::format("INDIVISIBLE({})", DimensionText(candidate.dimension));
+      return fmt::format("INDIVISIBLE({})", candidate.indivisible);
     case VerdictCode::kTpCrossesNode:
       return fmt::format(
           "TP_CROSSES_NODE(tp {} does not divide every node's devices)",

@@ -1,6 +1,7 @@
 #include "scheduler/search/candidates.h"
 
 #include <algorithm>
+#include <array>
 
 #include "fmt/format.h"
 #include "scheduler/schedules/schedule.h"
@@ -45,9 +46,9 @@ class Enumerator {
 
  private:
   void Refuse(Candidate candidate, VerdictCode code,
-              Dimension dimension = Dimension::kNone) {
+              std::string_view indivisible = "") {
     candidate.verdict = code;
-    candidate.dimension = dimension;
+    candidate.indivisible = indivisible;
     result_.push_back(candidate);
   }
 
@@ -67,14 +68,15 @@ class Enumerator {
       return Refuse(candidate, VerdictCode::kTpCrossesNode);
     }
     if (model_.heads % candidate.tp != 0) {
-      return Refuse(candidate, VerdictCode::kIndivisible, Dimension::kHeads);
+      return Refuse(candidate, VerdictCode::kIndivisible, "attention heads");
     }
     if (model_.mlp_hidden % candidate.tp != 0) {
-      return Refuse(candidate, VerdictCode::kIndivisible, Dimension::kMlp);
+      return Refuse(candidate, VerdictCode::kIndivisible,
+                    "channels of the MLP");
     }
     if (model_.shared_hidden % candidate.tp != 0) {
       return Refuse(candidate, VerdictCode::kIndivisible,
-                    Dimension::kSharedExpert);
+                    "channels of the shared expert");
     }
     if (!model_.context_parallel && candidate.cp > 1) {
       return Refuse(candidate, VerdictCode::kUnsupported);
@@ -86,8 +88,7 @@ class Enumerator {
       return Refuse(candidate, VerdictCode::kBatchTooSmall);
     }
     if (global_batch_ % candidate.dp != 0) {
-      return Refuse(candidate, VerdictCode::kIndivisible,
-                    Dimension::kGlobalBatch);
+      return Refuse(candidate, VerdictCode::kIndivisible, "global batch");
     }
     if (Offloads() && (candidate.dp > 1 || candidate.cp > 1)) {
       Candidate offloaded = candidate;
@@ -98,7 +99,7 @@ class Enumerator {
     for (const int32_t ulysses : Divisors(candidate.cp, candidate.cp)) {
       candidate.ulysses = ulysses;
       if (ulysses > 1 && model_.heads % (candidate.tp * ulysses) != 0) {
-        Refuse(candidate, VerdictCode::kIndivisible, Dimension::kHeads);
+        Refuse(candidate, VerdictCode::kIndivisible, "attention heads");
         continue;
       }
       const int64_t ranks = int64_t{candidate.tp} * candidate.cp * candidate.dp;
@@ -143,8 +144,7 @@ class Enumerator {
             Refuse(candidate, VerdictCode::kTooFewBlocks);
           } else if (schedule.groups_microbatches &&
                      microbatches % candidate.pp != 0) {
-            Refuse(candidate, VerdictCode::kIndivisible,
-                   Dimension::kMicrobatches);
+            Refuse(candidate, VerdictCode::kIndivisible, "microbatches");
           } else {
             AddMemoryChoices(candidate);
           }
@@ -190,31 +190,18 @@ class Enumerator {
 }  // namespace
 
 std::string_view VerdictCodeName(VerdictCode code) {
-  switch (code) {
-    case VerdictCode::kPending:
-      return "PENDING";
-    case VerdictCode::kChosen:
-      return "CHOSEN";
-    case VerdictCode::kDominated:
-      return "DOMINATED";
-    case VerdictCode::kUnlikely:
-      return "UNLIKELY";
-    case VerdictCode::kOutOfMemory:
-      return "OOM";
-    case VerdictCode::kHostOutOfMemory:
-      return "HOST_OOM";
-    case VerdictCode::kIndivisible:
-      return "INDIVISIBLE";
-    case VerdictCode::kTpCrossesNode:
-      return "TP_CROSSES_NODE";
-    case VerdictCode::kBatchTooSmall:
-      return "BATCH_TOO_SMALL";
-    case VerdictCode::kTooFewBlocks:
-      return "TOO_FEW_BLOCKS";
-    case VerdictCode::kUnsupported:
-      return "UNSUPPORTED";
-  }
-  return "?";
+  constexpr std::array<std::string_view, 11> kNames = {"PENDING",
+                                                       "CHOSEN",
+                                                       "DOMINATED",
+                                                       "UNLIKELY",
+                                                       "OOM",
+                                                       "HOST_OOM",
+                                                       "INDIVISIBLE",
+                                                       "TP_CROSSES_NODE",
+                                                       "BATCH_TOO_SMALL",
+                                                       "TOO_FEW_BLOCKS",
+                                                       "UNSUPPORTED"};
+  return kNames[static_cast<size_t>(code)];
 }
 
 std::vector<Candidate> EnumerateCandidates(const ModelShape& model,

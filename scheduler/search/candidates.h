@@ -43,15 +43,6 @@ enum class VerdictCode : uint8_t {
 
 std::string_view VerdictCodeName(VerdictCode code);
 
-enum class Dimension : uint8_t {
-  kNone,
-  kHeads,
-  kMlp,
-  kSharedExpert,
-  kGlobalBatch,
-  kMicrobatches,
-};
-
 struct Candidate {
   int32_t tp = 1;
   int32_t cp = 1;
@@ -81,9 +72,9 @@ struct Candidate {
   bool drive = false;
 
   VerdictCode verdict = VerdictCode::kPending;
-  Dimension dimension = Dimension::kNone;  // kIndivisible
-  int32_t pp_rank = -1;                    // kOutOfMemory
-  int64_t over_bytes = 0;                  // kOutOfMemory, kHostOutOfMemory
+  std::string_view indivisible;  // kIndivisible: what does not divide
+  int32_t pp_rank = -1;          // kOutOfMemory
+  int64_t over_bytes = 0;        // kOutOfMemory, kHostOutOfMemory
   bool simulated = false;
   // Simulated, else a lower bound; 0 where neither is known.
   double step_s = 0;
