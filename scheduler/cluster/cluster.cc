@@ -169,24 +169,15 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
       .compute_beside_copies = std::max(1.0, device.compute_beside_copies())};
 }
 
-CollectiveKind KindOf(Cluster::CollectiveTime::Kind kind) {
-  switch (kind) {
-    case Cluster::CollectiveTime::REDUCE_SCATTER:
-      return CollectiveKind::kReduceScatter;
-    case Cluster::CollectiveTime::ALL_GATHER:
-      return CollectiveKind::kAllGather;
-    case Cluster::CollectiveTime::ALL_TO_ALL:
-      return CollectiveKind::kAllToAll;
-    default:
-      return CollectiveKind::kAllReduce;
-  }
-}
-
 absl::Status ResolveCollectives(const Cluster& cluster, ClusterModel& model) {
   absl::flat_hash_set<std::tuple<int, uint32_t, uint32_t>> given;
   for (int i = 0; i < cluster.collective_times_size(); ++i) {
     const Cluster::CollectiveTime& time = cluster.collective_times(i);
     const std::string field = fmt::format("collective_times[{}]", i);
+    if (!Cluster::CollectiveTime::Kind_IsValid(time.kind())) {
+      return FieldError(field + ".kind", static_cast<int>(time.kind()),
+                        "ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER or ALL_TO_ALL");
+    }
     if (time.nodes() < 1 ||
         time.nodes() > static_cast<uint32_t>(cluster.nodes_size())) {
       return FieldError(
@@ -216,7 +207,7 @@ absl::Status ResolveCollectives(const Cluster& cluster, ClusterModel& model) {
           "a kind and shape that no earlier entry has");
     }
     MeasuredCollective& entry = model.collective_times.emplace_back();
-    entry.kind = KindOf(time.kind());
+    entry.kind = static_cast<CollectiveKind>(time.kind());
     entry.nodes = static_cast<int32_t>(time.nodes());
     entry.ranks_per_node = static_cast<int32_t>(time.ranks_per_node());
     entry.seconds = {time.latency_s(), 1 / time.bytes_per_s()};

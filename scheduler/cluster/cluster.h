@@ -33,6 +33,7 @@ struct ClusterLink {
   friend bool operator==(const ClusterLink&, const ClusterLink&) = default;
 };
 
+// Numbered as Cluster::CollectiveTime::Kind.
 enum class CollectiveKind { kAllReduce, kReduceScatter, kAllGather, kAllToAll };
 inline constexpr std::array kCollectiveKinds = {
     CollectiveKind::kAllReduce, CollectiveKind::kReduceScatter,

@@ -195,6 +195,11 @@ TEST(Cluster, ErrorsNameTheField) {
        [](Cluster& c) { c.mutable_nodes(0)->clear_link(); }},
       {"cluster.collective_times[0].nodes: ",
        [](Cluster& c) { c.add_collective_times(); }},
+      {"cluster.collective_times[0].kind: ",
+       [](Cluster& c) {
+         c.add_collective_times()->set_kind(
+             static_cast<Cluster::CollectiveTime::Kind>(4));
+       }},
       {"cluster.collective_times[0].ranks_per_node: ",
        [](Cluster& c) { c.add_collective_times()->set_nodes(1); }},
       {"cluster.collective_times[0].bytes_per_s: ",

@@ -168,19 +168,6 @@ void AddPieceTimes(const TrainingSetup& job,
   }
 }
 
-Cluster::CollectiveTime::Kind KindOf(CollectiveKind kind) {
-  switch (kind) {
-    case CollectiveKind::kReduceScatter:
-      return Cluster::CollectiveTime::REDUCE_SCATTER;
-    case CollectiveKind::kAllGather:
-      return Cluster::CollectiveTime::ALL_GATHER;
-    case CollectiveKind::kAllToAll:
-      return Cluster::CollectiveTime::ALL_TO_ALL;
-    default:
-      return Cluster::CollectiveTime::ALL_REDUCE;
-  }
-}
-
 // The collectives beside what the cluster's links give for them.
 absl::Status AddCollectives(const std::vector<CollectiveMeasurement>& measured,
                             std::span<const int> counts,
@@ -197,7 +184,7 @@ absl::Status AddCollectives(const std::vector<CollectiveMeasurement>& measured,
         RingOf(model, {found.ranks.begin(), found.ranks.end()}, flows)
             .SecondsOf(found.kind);
     Cluster::CollectiveTime& entry = *profile.cluster.add_collective_times();
-    entry.set_kind(KindOf(found.kind));
+    entry.set_kind(static_cast<Cluster::CollectiveTime::Kind>(found.kind));
     entry.set_nodes(found.shape.nodes);
     entry.set_ranks_per_node(found.shape.ranks_per_node);
     entry.set_latency_s(found.latency_s);
