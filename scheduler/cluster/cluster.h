@@ -122,6 +122,16 @@ struct ClusterDevice {
   double ElementwiseSeconds(double bytes) const;
 };
 
+// Of a device: the more, the faster.
+inline constexpr std::array kDeviceRates = {
+    &ClusterDevice::peak_bf16_flops,     &ClusterDevice::achieved_bf16_flops,
+    &ClusterDevice::peak_fp32_flops,     &ClusterDevice::achieved_fp32_flops,
+    &ClusterDevice::peak_fp64_flops,     &ClusterDevice::achieved_fp64_flops,
+    &ClusterDevice::peak_fp8_flops,      &ClusterDevice::achieved_fp8_flops,
+    &ClusterDevice::memory_bytes_per_s,  &ClusterDevice::to_device_bytes_per_s,
+    &ClusterDevice::to_host_bytes_per_s,
+};
+
 // Every field has its value.
 struct ClusterModel {
   std::vector<ClusterDevice> devices;

@@ -1,7 +1,6 @@
 #include "scheduler/cluster/likeness.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -10,15 +9,6 @@
 
 namespace trireme {
 namespace {
-
-constexpr std::array kDeviceRates = {
-    &ClusterDevice::peak_bf16_flops,     &ClusterDevice::achieved_bf16_flops,
-    &ClusterDevice::peak_fp32_flops,     &ClusterDevice::achieved_fp32_flops,
-    &ClusterDevice::peak_fp64_flops,     &ClusterDevice::achieved_fp64_flops,
-    &ClusterDevice::peak_fp8_flops,      &ClusterDevice::achieved_fp8_flops,
-    &ClusterDevice::memory_bytes_per_s,  &ClusterDevice::to_device_bytes_per_s,
-    &ClusterDevice::to_host_bytes_per_s,
-};
 
 // Memory is read, not measured: however far rates are spread, devices with
 // another size of it are others.

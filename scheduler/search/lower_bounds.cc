@@ -375,25 +375,14 @@ ClusterModel BestCase(const ClusterModel& cluster) {
     node.drive_bytes_per_s =
         std::max(node.drive_bytes_per_s, other.drive_bytes_per_s);
     const ClusterDevice& its = cluster.DeviceOfNode(i);
-    device.achieved_bf16_flops =
-        std::max(device.achieved_bf16_flops, its.achieved_bf16_flops);
-    device.achieved_fp32_flops =
-        std::max(device.achieved_fp32_flops, its.achieved_fp32_flops);
-    device.achieved_fp64_flops =
-        std::max(device.achieved_fp64_flops, its.achieved_fp64_flops);
-    device.achieved_fp8_flops =
-        std::max(device.achieved_fp8_flops, its.achieved_fp8_flops);
-    device.memory_bytes_per_s =
-        std::max(device.memory_bytes_per_s, its.memory_bytes_per_s);
+    for (double ClusterDevice::*rate : kDeviceRates) {
+      device.*rate = std::max(device.*rate, its.*rate);
+    }
     device.launch_s = std::min(device.launch_s, its.launch_s);
     device.product_shares =
         HigherShares(device.product_shares, its.product_shares);
     device.attention_shares =
         HigherShares(device.attention_shares, its.attention_shares);
-    device.to_device_bytes_per_s =
-        std::max(device.to_device_bytes_per_s, its.to_device_bytes_per_s);
-    device.to_host_bytes_per_s =
-        std::max(device.to_host_bytes_per_s, its.to_host_bytes_per_s);
     for (int32_t to = 0; to < cluster.num_nodes(); ++to) {
       if (to != i) take_faster(cluster.LinkBetweenNodes(i, to), link);
     }
