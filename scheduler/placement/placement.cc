@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "runtime/core/log.h"
 #include "scheduler/placement/node_assignments.h"

@@ -96,8 +96,8 @@ PlacementCosts::PlacementCosts(const ModelShape& model,
       reductions_ = 2;
       gathers_ = 0;
   }
-  pipeline_s_.resize(dp_);
-  reduction_s_.resize(pp_);
+  tried_.pipeline_s.resize(dp_);
+  tried_.reduction_s.resize(pp_);
 }
 
 std::vector<int32_t> PlacementCosts::UnitsByReplica() const {
@@ -117,7 +117,7 @@ double PlacementCosts::PipelineCost(int32_t dp) const {
   for (int32_t pp = 0; pp < pp_; ++pp) {
     double stage = 0, up = 0, down = 0, context = 0;
     for (int32_t part = 0; part < parts_; ++part) {
-      const int32_t node = nodes_[UnitAt(part, dp, pp)];
+      const int32_t node = tried_.nodes[UnitAt(part, dp, pp)];
       const ClusterNode& here = cluster_.nodes[node];
       stage = std::max(stage, arithmetic_s_[here.device][pp] * here.slowdown);
       auto seconds = [&](int32_t from, int32_t to, double bytes) {
@@ -129,12 +129,12 @@ double PlacementCosts::PipelineCost(int32_t dp) const {
                                    : cluster_.BytesPerSecond(from, to, flows));
       };
       if (pp + 1 < pp_) {
-        const int32_t next = nodes_[UnitAt(part, dp, pp + 1)];
+        const int32_t next = tried_.nodes[UnitAt(part, dp, pp + 1)];
         up = std::max(up, seconds(node, next, message_bytes_));
         down = std::max(down, seconds(next, node, message_bytes_));
       }
       if (parts_ > 1) {
-        const int32_t next = nodes_[UnitAt((part + 1) % parts_, dp, pp)];
+        const int32_t next = tried_.nodes[UnitAt((part + 1) % parts_, dp, pp)];
         if (next != node) {
           context = std::max(context, seconds(node, next, cp_bytes_));
         }
@@ -154,12 +154,13 @@ double PlacementCosts::ReductionCost(int32_t pp) const {
   // Units stand for their ranks: the first device of the node will do.
   std::vector<int32_t> ranks(units_per_stage_);
   for (int32_t i = 0; i < units_per_stage_; ++i) {
-    ranks[i] = cluster_.nodes[nodes_[i + units_per_stage_ * pp]].first_rank;
+    ranks[i] =
+        cluster_.nodes[tried_.nodes[i + units_per_stage_ * pp]].first_rank;
   }
   std::vector<int64_t> flows(cluster_.num_nodes(), 0);
   int64_t most = 0;
   for (int32_t i = 0; i < units_per_stage_; ++i) {
-    int64_t& here = flows[nodes_[i + units_per_stage_ * pp]];
+    int64_t& here = flows[tried_.nodes[i + units_per_stage_ * pp]];
     here += unit_ranks_;
     most = std::max(most, here);
   }
@@ -170,55 +171,39 @@ double PlacementCosts::ReductionCost(int32_t pp) const {
 }
 
 double PlacementCosts::Total() const {
-  return *std::max_element(pipeline_s_.begin(), pipeline_s_.end()) +
-         *std::max_element(reduction_s_.begin(), reduction_s_.end());
+  return *std::max_element(tried_.pipeline_s.begin(), tried_.pipeline_s.end()) +
+         *std::max_element(tried_.reduction_s.begin(),
+                           tried_.reduction_s.end());
 }
 
 double PlacementCosts::Set(const std::vector<int32_t>& nodes) {
   CHECK_EQ(static_cast<int32_t>(nodes.size()), num_units());
-  nodes_ = kept_nodes_ = nodes;
-  for (int32_t dp = 0; dp < dp_; ++dp) pipeline_s_[dp] = PipelineCost(dp);
-  for (int32_t pp = 0; pp < pp_; ++pp) reduction_s_[pp] = ReductionCost(pp);
-  old_pipeline_s_.clear();
-  old_reduction_s_.clear();
+  tried_.nodes = nodes;
+  for (int32_t dp = 0; dp < dp_; ++dp) {
+    tried_.pipeline_s[dp] = PipelineCost(dp);
+  }
+  for (int32_t pp = 0; pp < pp_; ++pp) {
+    tried_.reduction_s[pp] = ReductionCost(pp);
+  }
+  Keep();
   return Total();
 }
 
 double PlacementCosts::Try(const std::vector<int32_t>& nodes) {
   std::vector<bool> replicas(dp_, false), stages(pp_, false);
   for (int32_t unit = 0; unit < num_units(); ++unit) {
-    if (nodes[unit] == nodes_[unit]) continue;
+    if (nodes[unit] == tried_.nodes[unit]) continue;
     replicas[unit / parts_ % dp_] = true;
     stages[unit / units_per_stage_] = true;
   }
-  nodes_ = nodes;
+  tried_.nodes = nodes;
   for (int32_t dp = 0; dp < dp_; ++dp) {
-    if (!replicas[dp]) continue;
-    old_pipeline_s_.emplace_back(dp, pipeline_s_[dp]);
-    pipeline_s_[dp] = PipelineCost(dp);
+    if (replicas[dp]) tried_.pipeline_s[dp] = PipelineCost(dp);
   }
   for (int32_t pp = 0; pp < pp_; ++pp) {
-    if (!stages[pp]) continue;
-    old_reduction_s_.emplace_back(pp, reduction_s_[pp]);
-    reduction_s_[pp] = ReductionCost(pp);
+    if (stages[pp]) tried_.reduction_s[pp] = ReductionCost(pp);
   }
   return Total();
-}
-
-void PlacementCosts::Keep() {
-  kept_nodes_ = nodes_;
-  old_pipeline_s_.clear();
-  old_reduction_s_.clear();
-}
-
-void PlacementCosts::Undo() {
-  nodes_ = kept_nodes_;
-  for (const auto& [dp, seconds] : old_pipeline_s_) pipeline_s_[dp] = seconds;
-  for (const auto& [pp, seconds] : old_reduction_s_) {
-    reduction_s_[pp] = seconds;
-  }
-  old_pipeline_s_.clear();
-  old_reduction_s_.clear();
 }
 
 }  // namespace trireme

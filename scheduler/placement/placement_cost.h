@@ -4,7 +4,6 @@
 #define TRIREME_SCHEDULER_PLACEMENT_PLACEMENT_COST_H_
 
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 #include "scheduler/cluster/cluster.h"
@@ -29,9 +28,9 @@ class PlacementCosts {
   double Set(const std::vector<int32_t>& nodes);
   // Evaluates what differs from the kept state. Then call Keep or Undo.
   double Try(const std::vector<int32_t>& nodes);
-  void Keep();
-  void Undo();
-  const std::vector<int32_t>& nodes() const { return nodes_; }
+  void Keep() { kept_ = tried_; }
+  void Undo() { tried_ = kept_; }
+  const std::vector<int32_t>& nodes() const { return tried_.nodes; }
 
  private:
   int32_t UnitAt(int32_t part, int32_t dp, int32_t pp) const {
@@ -63,12 +62,12 @@ class PlacementCosts {
   double gathers_ = 1;
   double hidden_s_ = 0;  // of both, behind compute
 
-  std::vector<int32_t> nodes_;
-  std::vector<double> pipeline_s_;   // [dp]
-  std::vector<double> reduction_s_;  // [pp]
-  std::vector<int32_t> kept_nodes_;
-  std::vector<std::pair<int32_t, double>> old_pipeline_s_;
-  std::vector<std::pair<int32_t, double>> old_reduction_s_;
+  struct State {
+    std::vector<int32_t> nodes;       // [unit]
+    std::vector<double> pipeline_s;   // [dp]
+    std::vector<double> reduction_s;  // [pp]
+  };
+  State tried_, kept_;
 };
 
 }  // namespace trireme
