@@ -102,9 +102,11 @@ struct InputSizes {
   int64_t text_layer_tokens = 0;
 };
 
-// How the class of Names() is called, and with which tensors beside
-// hidden_states.
+// How the class of Names() is called, and with which tensors.
 struct ClassCall {
+  // What it computes on, and what it gives.
+  std::string_view samples = "hidden_states";
+  std::string_view output = "sample";
   // Its timestep of the time 1.
   double timestep_scale = 1000;
   // The side of the patches that it is given as tokens, channels outermost,
@@ -113,6 +115,7 @@ struct ClassCall {
   int64_t packed_patch = 0;
   // Whether it is told its guidance.
   bool guidance = false;
+  // Empty: it knows no times.
   std::string_view timestep = "timestep";
   std::string_view text = "encoder_hidden_states";
   std::string_view pooled = "pooled_projections";
@@ -138,7 +141,8 @@ class ModelFamily {
 
   // What the model learns to make; fp32, or int32 of sequences of tokens.
   virtual FieldSpec samples() const = 0;
-  // What it predicts of a sample (ToSamples): as much, or more channels.
+  // What it predicts of a sample (ToSamples): as much, or more channels; or
+  // the logits of classes.
   virtual FieldSpec predictions() const { return samples(); }
   // What the chunk's units read of a batch.
   virtual std::vector<FieldSpec> Fields(const ChunkRequest& request) const = 0;
@@ -173,14 +177,14 @@ class ModelFamily {
   virtual absl::StatusOr<NameTable> Names() const = 0;
   virtual ClassCall Call() const { return {}; }
   // The same model, with the same parameters, at other sizes. Errors name the
-  // size as the class does (hidden_states, encoder_hidden_states); by default,
+  // size as the class does (Call().samples, encoder_hidden_states); by default,
   // that this is no model of pictures.
   virtual absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
       const InputSizes& sizes) const;
   // From the prediction as Build's head gives it, with all tokens and any
   // padding behind them, to predictions [n, ..]; of tokens of samples' channels
-  // likewise to samples. Models that predict no samples (reconstructs,
-  // classifies, grammar) leave it as it is here and are never asked.
+  // likewise to samples. Models whose predictions nobody asks for
+  // (reconstructs, grammar) leave it as it is here.
   virtual Tensor ToSamples(const Tensor& prediction) const;
 };
 

@@ -26,6 +26,7 @@
 #include "models/sparse_vae/sparse_vae_config.h"
 #include "models/sparse_vae/sparse_vae_family.h"
 #include "models/swin/swin_family.h"
+#include "models/swin/swin_names.h"
 #include "models/triposg/triposg_family.h"
 #include "models/triposg/triposg_names.h"
 #include "models/weights/weight_folder.h"
@@ -47,17 +48,18 @@ std::vector<ModelClass> Classes() {
   classes.push_back(HidreamClass());
   classes.push_back(TriposgClass());
   classes.push_back(ShapeVaeClass());
+  classes.push_back(SwinClass());
   return classes;
 }
 
-absl::StatusOr<ModelClass> ClassNamed(const TransformerConfig& config) {
+absl::StatusOr<ModelClass> ClassNamed(const FolderConfig& config) {
   std::vector<std::string_view> names;
   for (const ModelClass& model_class : Classes()) {
     if (model_class.name == config.class_name) return model_class;
     names.push_back(model_class.name);
   }
-  return FailedPrecondition("{}: _class_name: found \"{}\", expected {}",
-                            config.path, config.class_name,
+  return FailedPrecondition("{}: {}: found \"{}\", expected {}", config.path,
+                            config.class_field, config.class_name,
                             fmt::join(names, " or "));
 }
 
@@ -208,16 +210,17 @@ absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
 }
 
 absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
-  ASSIGN_OR_RETURN(const TransformerConfig config,
-                   ReadTransformerConfig(folder));
+  ASSIGN_OR_RETURN(const FolderConfig config, ReadFolderConfig(folder));
   ASSIGN_OR_RETURN(const ModelClass model_class, ClassNamed(config));
-  ASSIGN_OR_RETURN(const nlohmann::json arguments,
-                   CompleteArguments(config.path, *config.json, model_class));
+  ASSIGN_OR_RETURN(
+      const nlohmann::json arguments,
+      CompleteArguments(config.path, *config.arguments, model_class));
   DescribedModel described = model_class.read(arguments);
+  described.class_names = config.class_names;
   if (described.data.channels < 1 || described.data.channels > kMaxChannels) {
-    return FailedPrecondition("{}: in_channels: found {}, expected 1 to {}",
-                              config.path, arguments["in_channels"].dump(),
-                              kMaxChannels);
+    const std::string field(model_class.channels);
+    return FailedPrecondition("{}: {}: found {}, expected 1 to {}", config.path,
+                              field, arguments.at(field).dump(), kMaxChannels);
   }
   const auto family = ResolveModel(described.model, described.data);
   RETURN_IF_ERROR(WithContext(family.status(), config.path));

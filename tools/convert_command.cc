@@ -82,8 +82,8 @@ int Run(const ParsedCommand& arguments, int, char**) {
 Command ConvertCommand() {
   return {
       {.name = kName,
-       .summary = "writes a run's weights or adapters as diffusers keeps "
-                  "them, or those as a run",
+       .summary = "writes a run's weights or adapters as diffusers or "
+                  "transformers keeps them, or those as a run",
        .positionals =
            {{.name = "FROM",
              .help = "a run's folder (its newest checkpoint), a checkpoint's, "

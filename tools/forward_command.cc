@@ -155,34 +155,35 @@ Command ForwardCommand() {
        .summary = "evaluates a run's model, or a folder's, at given inputs",
        .positionals = {{.name = "MODEL",
                         .help = "a run's folder, a checkpoint's, or one of "
-                                "weights as diffusers keeps them"}},
-       .options = {{.name = "inputs",
-                    .value = "FILE",
-                    .help =
-                        "safetensors with the arguments of diffusers' class by "
-                        "their names: hidden_states, timestep, "
-                        "encoder_hidden_states, pooled_projections, img_ids, "
-                        "txt_ids, guidance, class_labels; others of HiDream's",
-                    .required = true},
-                   {.name = "out",
-                    .value = "FILE",
-                    .help = "safetensors: the output as `sample`; replaces an "
-                            "earlier output only",
-                    .required = true},
-                   {.name = "gradients",
-                    .help =
-                        "also those of the sum of output times `cotangent`, a "
-                        "tensor of the inputs' file: gradient.NAME for the "
-                        "states among the inputs and for every parameter"},
-                   {.name = "plan",
-                    .value = "FILE",
-                    .help = "evaluates on its ranks: mpirun's, or threads"},
-                   DeviceOption(),
-                   {.name = "precision",
-                    .value = "NAME",
-                    .default_value = "FP32",
-                    .help = "FP32, FP64 or BF16"},
-                   {.name = "ema", .help = "a run's moving average"}},
+                                "weights as diffusers or transformers keeps "
+                                "them"}},
+       .options =
+           {{.name = "inputs",
+             .value = "FILE",
+             .help = "safetensors with the arguments of diffusers' class by "
+                     "their names: hidden_states, timestep, "
+                     "encoder_hidden_states, pooled_projections, img_ids, "
+                     "txt_ids, guidance, class_labels; others of HiDream's; "
+                     "of Swin V2 pixel_values",
+             .required = true},
+            {.name = "out",
+             .value = "FILE",
+             .help = "safetensors: the output as `sample`, of Swin V2 as "
+                     "`logits`",
+             .required = true},
+            {.name = "gradients",
+             .help = "also those of the sum of output times `cotangent`, a "
+                     "tensor of the inputs' file: gradient.NAME for the "
+                     "states among the inputs and for every parameter"},
+            {.name = "plan",
+             .value = "FILE",
+             .help = "evaluates on its ranks: mpirun's, or threads"},
+            DeviceOption(),
+            {.name = "precision",
+             .value = "NAME",
+             .default_value = "FP32",
+             .help = "FP32, FP64 or BF16"},
+            {.name = "ema", .help = "a run's moving average"}},
        .example = "trireme forward weights --inputs in.safetensors --out "
                   "out.safetensors --gradients"},
       Run};

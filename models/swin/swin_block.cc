@@ -17,8 +17,6 @@ namespace {
 
 constexpr double kNormEps = 1e-5;
 constexpr double kInitialScale = 10;
-// Inside the MLP that gives the biases of scores.
-constexpr int64_t kBiasHidden = 512;
 
 std::string NameOf(int64_t index, std::string_view part) {
   return fmt::format("blocks.{}.{}", index, part);
@@ -147,9 +145,9 @@ SwinBlock::SwinBlock(ParameterStore& store, const ProcessGrid& grid,
                                 {.kind = Initializer::Kind::kConstant,
                                  .value = std::log(kInitialScale)},
                                 /*decay=*/false)),
-      bias_in_(store, NameOf(index, "attention.biases.in"), 2, kBiasHidden),
-      bias_out_(store, grid, NameOf(index, "attention.biases.out"), kBiasHidden,
-                sizes_.heads, {.bias = false}),
+      bias_in_(store, NameOf(index, "attention.biases.in"), 2, kSwinBiasHidden),
+      bias_out_(store, grid, NameOf(index, "attention.biases.out"),
+                kSwinBiasHidden, sizes_.heads, {.bias = false}),
       attention_norm_(
           MakeNorm(store, NameOf(index, "attention.norm"), sizes_.hidden)),
       mlp_norm_(MakeNorm(store, NameOf(index, "mlp.norm"), sizes_.hidden)),

@@ -47,6 +47,9 @@ struct SwinConfig {
   }
 };
 
+// Channels inside the MLP that gives the biases of a block's scores.
+inline constexpr int64_t kSwinBiasHidden = 512;
+
 // One of the model's blocks.
 struct SwinBlockSizes {
   int64_t stage = 0;

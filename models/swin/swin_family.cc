@@ -8,6 +8,7 @@
 #include "fmt/format.h"
 #include "models/swin/swin.h"
 #include "models/swin/swin_chunk.h"
+#include "models/swin/swin_names.h"
 #include "models/transformer/block_runs.h"
 #include "runtime/core/status.h"
 
@@ -78,6 +79,14 @@ class SwinFamily final : public ModelFamily {
     return fields;
   }
 
+  // Its logits.
+  FieldSpec predictions() const override {
+    return {.name = "logits", .shape = {config_.classes}};
+  }
+  Tensor ToSamples(const Tensor& prediction) const override {
+    return prediction;
+  }
+
   bool classifies() const override { return true; }
   // Classes are what it learns, not what it is told.
   int64_t num_classes() const override { return 0; }
@@ -95,9 +104,10 @@ class SwinFamily final : public ModelFamily {
   }
 
   absl::StatusOr<NameTable> Names() const override {
-    return FailedPrecondition(
-        "model.swin: found a model that no class of diffusers computes, "
-        "expected another family");
+    return SwinNames(config_);
+  }
+  ClassCall Call() const override {
+    return {.samples = "pixel_values", .output = "logits", .timestep = ""};
   }
 
   absl::StatusOr<std::shared_ptr<const ModelFamily>> ForInputs(
@@ -106,7 +116,7 @@ class SwinFamily final : public ModelFamily {
       return std::make_shared<SwinFamily>(config_);
     }
     return InvalidArgument(
-        "hidden_states: found pictures of {} x {}, expected {} x {}, of which "
+        "pixel_values: found pictures of {} x {}, expected {} x {}, of which "
         "windows are made",
         sizes.height, sizes.width, config_.side, config_.side);
   }

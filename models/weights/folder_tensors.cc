@@ -22,12 +22,14 @@ constexpr int64_t kMaxJsonBytes = 100 << 20;
 
 }  // namespace
 
-absl::StatusOr<Json> ReadJsonObject(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxJsonBytes));
-  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+absl::StatusOr<Json> ReadJsonObject(const std::string& path,
+                                    std::string* text) {
+  ASSIGN_OR_RETURN(std::string read, ReadFile(path, kMaxJsonBytes));
+  Json json = Json::parse(read, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) {
     return DataLoss("{}: found no JSON object, expected one", path);
   }
+  if (text != nullptr) *text = std::move(read);
   return json;
 }
 
@@ -43,9 +45,9 @@ absl::StatusOr<std::string> ReadClassName(const std::string& path,
 }
 
 absl::StatusOr<std::shared_ptr<const FolderTensors>> FolderTensors::Open(
-    const std::string& folder) {
+    const std::string& folder, WeightLibrary library) {
   auto tensors = std::make_shared<FolderTensors>(folder);
-  RETURN_IF_ERROR(tensors->OpenFiles());
+  RETURN_IF_ERROR(tensors->OpenFiles(library));
   return tensors;
 }
 
@@ -102,10 +104,10 @@ std::string FolderTensors::Checksum() const {
   return checksum.Result().xxh64;
 }
 
-absl::Status FolderTensors::OpenFiles() {
-  const std::string index = folder_ + "/" + kWeightsIndex;
+absl::Status FolderTensors::OpenFiles(WeightLibrary library) {
+  const std::string index = folder_ + "/" + WeightsIndex(library);
   std::error_code error;
-  if (!fs::exists(index, error)) return OpenFile(kWholeWeights);
+  if (!fs::exists(index, error)) return OpenFile(WholeWeights(library));
   ASSIGN_OR_RETURN(const Json json, ReadJsonObject(index));
   const Json map = json.value("weight_map", Json());
   if (!map.is_object()) {

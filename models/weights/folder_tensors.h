@@ -6,6 +6,8 @@
 //   diffusion_pytorch_model.safetensors.index.json
 //     {"metadata": {"total_size"}, "weight_map": {tensor: file}}
 //
+// transformers has `model` in place of `diffusion_pytorch_model`.
+//
 // What is read is hostile until validated; errors name the file, and of tensors
 // that are unknown, missing or of another shape the first.
 
@@ -22,6 +24,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/weights/name_table.h"
 #include "models/weights/tensor_source.h"
 #include "nlohmann/json_fwd.hpp"
 #include "runtime/checkpoint/safetensors.h"
@@ -29,10 +32,12 @@
 
 namespace trireme {
 
-// Errors: no such file, one that holds no object.
-absl::StatusOr<nlohmann::json> ReadJsonObject(const std::string& path);
+// Errors: no such file, one that holds no object. `text`: what the file has, if
+// it is wanted.
+absl::StatusOr<nlohmann::json> ReadJsonObject(const std::string& path,
+                                              std::string* text = nullptr);
 
-// The _class_name of a config.json at `path`.
+// The _class_name of a config.json at `path`, as diffusers writes it.
 absl::StatusOr<std::string> ReadClassName(const std::string& path,
                                           const nlohmann::json& config);
 
@@ -46,7 +51,8 @@ struct StoredTensor {
 class FolderTensors final : public TensorSource {
  public:
   static absl::StatusOr<std::shared_ptr<const FolderTensors>> Open(
-      const std::string& folder);
+      const std::string& folder,
+      WeightLibrary library = WeightLibrary::kDiffusers);
   explicit FolderTensors(std::string folder) : folder_(std::move(folder)) {}
 
   absl::Status Check(const std::string& name,
@@ -67,7 +73,7 @@ class FolderTensors final : public TensorSource {
   std::string Checksum() const;
 
  private:
-  absl::Status OpenFiles();
+  absl::Status OpenFiles(WeightLibrary library);
   absl::Status OpenFile(const std::string& name);
   std::string Nearest(const std::string& name) const;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <vector>
 
 #include "fmt/format.h"
@@ -51,25 +52,37 @@ absl::StatusOr<Json> CompleteArguments(const std::string& path,
                                        const Json& config,
                                        const ModelClass& model_class) {
   Json arguments = Json::parse(model_class.arguments);
+  const auto noted = arguments.find(kNotedArguments);
+  std::map<std::string, Json*> known;
   std::vector<std::string> names;
-  for (const auto& [name, standard] : arguments.items()) names.push_back(name);
+  for (auto& [name, standard] : arguments.items()) {
+    if (!name.starts_with('_')) known[name] = &standard;
+  }
+  if (noted != arguments.end()) {
+    for (auto& [name, standard] : noted->items()) known[name] = &standard;
+  }
+  for (const auto& [name, standard] : known) names.push_back(name);
   for (const auto& [name, value] : config.items()) {
     // What a library notes of itself: _class_name, _diffusers_version, ...
     if (name.starts_with('_')) continue;
-    const auto argument = arguments.find(name);
-    if (argument == arguments.end()) {
+    const auto argument = known.find(name);
+    if (argument == known.end()) {
       const std::string nearest = NearestName(name, names);
       return FailedPrecondition(
           "{}: found field '{}', which no {} has{}", path, name,
           model_class.name,
           nearest.empty() ? "" : fmt::format(" (nearest: '{}')", nearest));
     }
-    const std::string expected = Expected(value, *argument);
+    Json& standard = *argument->second;
+    const bool may_be_anything =
+        noted != arguments.end() && noted->contains(name) && standard.is_null();
+    const std::string expected =
+        may_be_anything ? "" : Expected(value, standard);
     if (!expected.empty()) {
       return FailedPrecondition("{}: {}: found {}, expected {}", path, name,
                                 value.dump(), expected);
     }
-    *argument = value;
+    standard = value;
   }
   return arguments;
 }
@@ -79,7 +92,7 @@ absl::Status CompareArguments(const std::string& path, Json found,
   FillOutChannels(found);
   FillOutChannels(expected);
   for (const auto& [name, value] : expected.items()) {
-    if (found.at(name) == value) continue;
+    if (name == kNotedArguments || found.at(name) == value) continue;
     return FailedPrecondition("{}: {}: found {}, expected {} {}", path, name,
                               found.at(name).dump(), value.dump(), why);
   }

@@ -56,13 +56,19 @@ struct ConstantTensor {
   std::function<double(int64_t i)> element;
 };
 
+// Whose class a table is of, which decides how folders of it look
+// (models/weights/weight_folder.h).
+enum class WeightLibrary { kDiffusers, kTransformers };
+
 class NameTable {
  public:
-  // `class_name` and `config`: of transformer/config.json, _class_name and the
-  // JSON object of all of the constructor's arguments. `defaults`: what those
-  // are that a file leaves out, likewise.
-  NameTable(std::string class_name, std::string config, std::string defaults)
-      : class_name_(std::move(class_name)),
+  // `class_name` and `config`: of config.json, the class and the JSON object of
+  // all of the constructor's arguments. `defaults`: what those are that a file
+  // leaves out, likewise (models/weights/model_class.h).
+  NameTable(std::string class_name, std::string config, std::string defaults,
+            WeightLibrary library = WeightLibrary::kDiffusers)
+      : library_(library),
+        class_name_(std::move(class_name)),
         config_(std::move(config)),
         defaults_({{class_name_, std::move(defaults)}}) {}
 
@@ -100,6 +106,7 @@ class NameTable {
   // parameter and tensor once. Whoever made the table calls it at the end.
   void CheckComplete() const;
 
+  WeightLibrary library() const { return library_; }
   const std::string& class_name() const { return class_name_; }
   const std::string& config() const { return config_; }
   // Of the class by that name; null if it is none of the table's.
@@ -111,6 +118,7 @@ class NameTable {
   const std::vector<ConstantTensor>& constants() const { return constants_; }
 
  private:
+  WeightLibrary library_;
   std::string class_name_;
   std::string config_;
   // By all of the class's names.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "models/weights/model_class.h"
+#include "models/weights/transformers_config.h"
 #include "models/weights/translated_tensors.h"
 #include "models/weights/weight_folder_files.h"
 #include "nlohmann/json.hpp"
@@ -31,8 +32,8 @@ bool Exists(const std::string& path) {
   return fs::exists(path, error);
 }
 
-// Where the transformer's own files lie.
-absl::StatusOr<std::string> FolderOfTransformer(const std::string& folder) {
+// Where the model's own files lie.
+absl::StatusOr<std::string> FolderOfModel(const std::string& folder) {
   const std::string pipeline = folder + "/" + kPipelineFile;
   if (!Exists(pipeline)) return folder;
   ASSIGN_OR_RETURN(const Json json, ReadJsonObject(pipeline));
@@ -82,39 +83,45 @@ bool IsWeightFolder(const std::string& folder) {
          Exists(folder + "/" + kConfigFile);
 }
 
-absl::StatusOr<TransformerConfig> ReadTransformerConfig(
-    const std::string& folder) {
-  ASSIGN_OR_RETURN(const std::string of_transformer,
-                   FolderOfTransformer(folder));
-  TransformerConfig config;
-  config.path = of_transformer + "/" + kConfigFile;
-  ASSIGN_OR_RETURN(Json json, ReadJsonObject(config.path));
-  ASSIGN_OR_RETURN(config.class_name, ReadClassName(config.path, json));
-  config.json = std::make_shared<const Json>(std::move(json));
+absl::StatusOr<FolderConfig> ReadFolderConfig(const std::string& folder) {
+  ASSIGN_OR_RETURN(const std::string of_model, FolderOfModel(folder));
+  FolderConfig config;
+  config.path = of_model + "/" + kConfigFile;
+  ASSIGN_OR_RETURN(Json json, ReadJsonObject(config.path, &config.text));
+  if (json.contains(kArchitectures)) {
+    config.class_field = kArchitectures;
+    ASSIGN_OR_RETURN(TransformersConfig read,
+                     ReadTransformersConfig(config.path, json));
+    config.class_name = std::move(read.class_name);
+    config.class_names = std::move(read.class_names);
+    json = std::move(read.arguments);
+  } else {
+    config.class_field = kClassName;
+    ASSIGN_OR_RETURN(config.class_name, ReadClassName(config.path, json));
+  }
+  config.arguments = std::make_shared<const Json>(std::move(json));
   return config;
 }
 
 absl::StatusOr<WeightFolder> OpenWeightFolder(const std::string& folder,
                                               const NameTable& table) {
-  ASSIGN_OR_RETURN(const TransformerConfig config,
-                   ReadTransformerConfig(folder));
+  ASSIGN_OR_RETURN(const FolderConfig config, ReadFolderConfig(folder));
   const std::string* const defaults = table.DefaultsOf(config.class_name);
   if (defaults == nullptr) {
     return FailedPrecondition("{}: {}: found \"{}\", expected \"{}\"",
-                              config.path, kClassName, config.class_name,
-                              table.class_name());
+                              config.path, config.class_field,
+                              config.class_name, table.class_name());
   }
   ASSIGN_OR_RETURN(
       const Json arguments,
-      CompleteArguments(config.path, *config.json,
+      CompleteArguments(config.path, *config.arguments,
                         {.name = config.class_name, .arguments = *defaults}));
   RETURN_IF_ERROR(CompareArguments(config.path, arguments,
                                    Json::parse(table.config()),
                                    "for the job's model"));
-  ASSIGN_OR_RETURN(const std::string of_transformer,
-                   FolderOfTransformer(folder));
+  ASSIGN_OR_RETURN(const std::string of_model, FolderOfModel(folder));
   ASSIGN_OR_RETURN(const std::shared_ptr<const FolderTensors> tensors,
-                   FolderTensors::Open(of_transformer));
+                   FolderTensors::Open(of_model, table.library()));
   RETURN_IF_ERROR(CheckTensors(*tensors, table));
   RETURN_IF_ERROR(CheckConstants(*tensors, table));
   return WeightFolder{.files = tensors,

@@ -7,10 +7,15 @@
 //   transformer/diffusion_pytorch_model.safetensors.index.json
 //     {"metadata": {"total_size"}, "weight_map": {tensor: file}}
 //
-// A transformer's folder may also stand alone. Numbers are F32, F16 or BF16 (or
-// F64). What is read is hostile until validated; errors name the file, and of
-// tensors that are unknown, missing or of another shape the first.
-// models/weights/write_weight_folder.h writes them.
+// A transformer's folder may also stand alone. That is of diffusers; a folder
+// of transformers' is of one model:
+//
+//   config.json         architectures, the arguments and the library's notes
+//   model.safetensors   or shards with an index, likewise
+//
+// Numbers are F32, F16 or BF16 (or F64). What is read is hostile until
+// validated; errors name the file, and of tensors that are unknown, missing or
+// of another shape the first. models/weights/write_weight_folder.h writes them.
 
 #ifndef TRIREME_MODELS_WEIGHTS_WEIGHT_FOLDER_H_
 #define TRIREME_MODELS_WEIGHTS_WEIGHT_FOLDER_H_
@@ -18,6 +23,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -32,15 +38,21 @@ namespace trireme {
 // config.json.
 bool IsWeightFolder(const std::string& folder);
 
-// What transformer/config.json says.
-struct TransformerConfig {
+// What the model's config.json says.
+struct FolderConfig {
   std::string path;
+  // As the file has it.
+  std::string text;
+  // The class, and the field that says it.
   std::string class_name;
-  // The whole object, shared so that it need not be known here.
-  std::shared_ptr<const nlohmann::json> json;
+  std::string class_field;
+  // The class's arguments, and diffusers' notes, which begin with '_'; shared
+  // so that it need not be known here.
+  std::shared_ptr<const nlohmann::json> arguments;
+  // Of the classes that the model tells apart, where the file has them.
+  std::vector<std::string> class_names;
 };
-absl::StatusOr<TransformerConfig> ReadTransformerConfig(
-    const std::string& folder);
+absl::StatusOr<FolderConfig> ReadFolderConfig(const std::string& folder);
 
 struct WeightFolder {
   // As the files have them.

@@ -2,6 +2,7 @@
 // here must be what others, and this program, read.
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,9 @@ namespace fs = std::filesystem;
 constexpr char kConfig[] = R"({"width": 4})";
 
 // q, k and v apart, a convolution, scale before shift.
-NameTable Table(const std::string& config = kConfig) {
-  NameTable table("TinyTransformer", config, kConfig);
+NameTable Table(const std::string& config = kConfig,
+                WeightLibrary library = WeightLibrary::kDiffusers) {
+  NameTable table("TinyTransformer", config, config, library);
   const std::vector<NamedShape> qkv = {{"attn.to_q.weight", {4, 4}},
                                        {"attn.to_k.weight", {4, 4}},
                                        {"attn.to_v.weight", {4, 4}}};
@@ -154,10 +156,10 @@ TEST_F(WeightFolderTest, ShardsHaveAnIndexAndAreTheSameWhenWrittenAgain) {
 TEST_F(WeightFolderTest, ACopyHasTheConfigurationAsItWas) {
   const nlohmann::json config = {{"_class_name", "TinyTransformer"},
                                  {"_diffusers_version", "0.29.0.dev0"}};
-  Write({.config = std::make_shared<nlohmann::json>(config)});
-  const auto read = ReadTransformerConfig(folder_);
+  Write({.config = config.dump()});
+  const auto read = ReadFolderConfig(folder_);
   ASSERT_TRUE(read.ok()) << MessageOf(read.status());
-  EXPECT_EQ(*read->json, config);
+  EXPECT_EQ(read->text, config.dump());
   EXPECT_EQ(ErrorOf(Table()), "");
 }
 
@@ -178,6 +180,102 @@ TEST_F(WeightFolderTest, OtherModelsAreRefusedByName) {
   NameTable misshapen("TinyTransformer", kConfig, kConfig);
   misshapen.Add({"patches.weight", {4, 12}}, {"proj.weight", {4, 12}});
   EXPECT_NE(ErrorOf(misshapen).find("expected numbers of shape [4, 12]"),
+            std::string::npos);
+}
+
+// As transformers' save_pretrained writes it, with what it notes.
+TEST_F(WeightFolderTest, TransformersFoldersAreReadAndCopied) {
+  const NameTable table =
+      Table(R"({"width": 4, "num_labels": 11})", WeightLibrary::kTransformers);
+  std::vector<std::string> names;
+  for (int i = 0; i < 11; ++i) names.push_back("class " + std::to_string(i));
+  ASSERT_TRUE(WriteWeightFolder(folder_, table, std::make_shared<Counting>(),
+                                {.class_names = names})
+                  .ok());
+  EXPECT_TRUE(fs::exists(folder_ + "/model.safetensors"));
+  EXPECT_FALSE(fs::exists(folder_ + "/model_index.json"));
+  const auto config = ReadFolderConfig(folder_);
+  ASSERT_TRUE(config.ok()) << MessageOf(config.status());
+  EXPECT_EQ(config->class_name, "TinyTransformer");
+  EXPECT_EQ(config->class_names, names);
+  EXPECT_EQ(*config->arguments,
+            nlohmann::json::parse(R"({"width": 4, "num_labels": 11})"));
+  const auto written = nlohmann::json::parse(config->text);
+  EXPECT_EQ(written["architectures"][0], "TinyTransformer");
+  EXPECT_EQ(written["dtype"], "float32");
+  EXPECT_EQ(written["id2label"]["10"], "class 10");
+  EXPECT_EQ(written["label2id"]["class 10"], 10);
+  EXPECT_FALSE(written.contains("num_labels"));
+  auto source = OpenWeightFolder(folder_, table);
+  ASSERT_TRUE(source.ok()) << MessageOf(source.status());
+  ExpectCounting(*source->parameters);
+  // The library's own order of classes is that of their numbers, and so a
+  // copy's.
+  const std::string theirs = R"({"architectures": ["TinyTransformer"],
+    "dtype": "float32", "transformers_version": "5.24.0", "id2label": {)" +
+                             [&] {
+                               std::string labels;
+                               for (int i = 0; i < 11; ++i) {
+                                 labels += (i == 0 ? "\"" : ", \"") +
+                                           std::to_string(i) + "\": \"" +
+                                           names[i] + "\"";
+                               }
+                               return labels;
+                             }() +
+                             "}}";
+  for (const std::optional<DType> dtype :
+       {std::optional<DType>(), std::optional(DType::kBFloat16)}) {
+    const std::string copy = folder_ + "_copy";
+    fs::remove_all(copy);
+    ASSERT_TRUE(WriteWeightFolder(
+                    copy, table, std::make_shared<Counting>(),
+                    {.dtype = dtype, .max_shard_bytes = 150, .config = theirs})
+                    .ok());
+    EXPECT_TRUE(fs::exists(copy + "/model.safetensors.index.json"));
+    const auto copied = ReadFolderConfig(copy);
+    ASSERT_TRUE(copied.ok()) << MessageOf(copied.status());
+    if (!dtype.has_value()) {
+      EXPECT_EQ(copied->text, theirs);
+      EXPECT_TRUE(fs::exists(copy + "/model-00001-of-00004.safetensors"));
+    }
+    EXPECT_EQ(nlohmann::json::parse(copied->text)["dtype"],
+              dtype.has_value() ? "bfloat16" : "float32");
+    EXPECT_EQ(copied->class_names, names);
+    const auto read = OpenWeightFolder(copy, table);
+    ASSERT_TRUE(read.ok()) << MessageOf(read.status());
+  }
+}
+
+TEST_F(WeightFolderTest, MistakesOfTransformersFoldersAreNamed) {
+  const NameTable table = Table(kConfig, WeightLibrary::kTransformers);
+  ASSERT_TRUE(
+      WriteWeightFolder(folder_, table, std::make_shared<Counting>(), {}).ok());
+  const auto error_of = [&](const std::string& text) {
+    const std::string path = folder_ + "/config.json";
+    fs::remove(path);
+    EXPECT_TRUE(WriteFileAtomically(path, text).ok());
+    return ErrorOf(table);
+  };
+  EXPECT_EQ(error_of(R"({"architectures": ["TinyTransformer"]})"), "");
+  EXPECT_NE(error_of(R"({"architectures": ["Swinv2Model"]})")
+                .find("architectures: found \"Swinv2Model\", expected "
+                      "\"TinyTransformer\""),
+            std::string::npos);
+  EXPECT_NE(error_of(R"({"architectures": []})")
+                .find("architectures: found [], expected a list of one class"),
+            std::string::npos);
+  EXPECT_NE(error_of(R"({"architectures": ["TinyTransformer"],
+                         "id2label": {"0": "shoe", "2": "bag"}})")
+                .find("id2label: found none of class 1, expected a name of "
+                      "each of 2"),
+            std::string::npos);
+  EXPECT_NE(error_of(R"({"architectures": ["TinyTransformer"],
+                         "id2label": ["shoe"]})")
+                .find("id2label: found array, expected an object"),
+            std::string::npos);
+  EXPECT_NE(error_of(R"({"architectures": ["TinyTransformer"], "widht": 4})")
+                .find("found field 'widht', which no TinyTransformer has "
+                      "(nearest: 'width')"),
             std::string::npos);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "models/weights/transformers_config.h"
 #include "models/weights/translated_tensors.h"
 #include "models/weights/weight_folder_files.h"
 #include "nlohmann/json.hpp"
@@ -49,7 +50,7 @@ std::vector<Shard> ShardsLike(const std::map<std::string, StoredTensor>& like,
 }
 
 std::vector<Shard> CutIntoShards(const std::vector<SafetensorsEntry>& entries,
-                                 int64_t max_bytes) {
+                                 int64_t max_bytes, WeightLibrary library) {
   std::vector<Shard> shards(1);
   int64_t bytes = 0;
   for (const SafetensorsEntry& entry : entries) {
@@ -61,10 +62,11 @@ std::vector<Shard> CutIntoShards(const std::vector<SafetensorsEntry>& entries,
     shards.back().entries.push_back(entry);
   }
   for (size_t i = 0; i < shards.size(); ++i) {
-    shards[i].file = shards.size() == 1
-                         ? kWholeWeights
-                         : fmt::format("{}-{:05}-of-{:05}.safetensors",
-                                       kWeightsStem, i + 1, shards.size());
+    shards[i].file =
+        shards.size() == 1
+            ? WholeWeights(library)
+            : fmt::format("{}-{:05}-of-{:05}.safetensors", WeightsStem(library),
+                          i + 1, shards.size());
   }
   return shards;
 }
@@ -80,7 +82,8 @@ std::vector<Shard> ShardsOf(const NameTable& table,
     return ShardsLike(options.like, entries);
   }
   return CutIntoShards(entries,
-                       options.max_shard_bytes.value_or(kDefaultShardBytes));
+                       options.max_shard_bytes.value_or(kDefaultShardBytes),
+                       table.library());
 }
 
 absl::Status WriteShard(const std::string& path, const Shard& shard,
@@ -94,24 +97,53 @@ absl::Status WriteShard(const std::string& path, const Shard& shard,
   return writer->Commit().status();
 }
 
+// As Python writes it: other characters than ASCII's escaped. Names of classes
+// may have bytes that are no text.
+std::string TextOf(const Json& json) {
+  return json.dump(/*indent=*/2, ' ', /*ensure_ascii=*/true,
+                   Json::error_handler_t::replace) +
+         "\n";
+}
+
 absl::Status WriteJson(const std::string& path, const Json& json) {
-  // As Python writes it: other characters than ASCII's escaped.
-  return WriteFileAtomically(
-      path, json.dump(/*indent=*/2, ' ', /*ensure_ascii=*/true) + "\n");
+  return WriteFileAtomically(path, TextOf(json));
 }
 
 absl::Status WriteIndex(const std::string& path,
-                        const std::vector<Shard>& shards) {
+                        const std::vector<Shard>& shards,
+                        WeightLibrary library) {
   Json map = Json::object();
   int64_t total = 0;
+  int64_t elements = 0;
   for (const Shard& shard : shards) {
     for (const SafetensorsEntry& entry : shard.entries) {
       map[entry.name] = shard.file;
       total += BytesOf(entry);
+      elements += entry.shape.num_elements();
     }
   }
-  return WriteJson(
-      path, {{"metadata", {{"total_size", total}}}, {"weight_map", map}});
+  Json metadata = {{"total_size", total}};
+  if (library == WeightLibrary::kTransformers) {
+    metadata["total_parameters"] = elements;
+  }
+  return WriteJson(path, {{"metadata", metadata}, {"weight_map", map}});
+}
+
+std::string ConfigOf(const NameTable& table,
+                     const WeightFolderOptions& options) {
+  const bool of_transformers = table.library() == WeightLibrary::kTransformers;
+  if (!options.config.empty()) {
+    return of_transformers && options.dtype.has_value()
+               ? WithDType(options.config, *options.dtype)
+               : options.config;
+  }
+  if (of_transformers) {
+    return TextOf(TransformersConfigOf(
+        table, options.class_names, options.dtype.value_or(DType::kFloat32)));
+  }
+  Json config = Json::parse(table.config());
+  config[kClassName] = table.class_name();
+  return TextOf(config);
 }
 
 }  // namespace
@@ -127,23 +159,26 @@ absl::Status WriteWeightFolder(const std::string& folder,
   for (const NamedShape& parameter : table.parameters()) {
     RETURN_IF_ERROR(parameters->Check(parameter.name, parameter.shape));
   }
-  const std::string of_transformer =
-      fmt::format("{}/{}/", folder, kTransformerFolder);
-  RETURN_IF_ERROR(MakeDirectories(of_transformer));
+  const WeightLibrary library = table.library();
+  const bool in_pipeline = library == WeightLibrary::kDiffusers;
+  const std::string of_model =
+      in_pipeline ? fmt::format("{}/{}/", folder, kTransformerFolder)
+                  : folder + "/";
+  RETURN_IF_ERROR(MakeDirectories(of_model));
   const auto tensors =
       TensorsOf(table, std::move(parameters), options.constants, folder);
   const std::vector<Shard> shards = ShardsOf(table, options);
   for (const Shard& shard : shards) {
-    RETURN_IF_ERROR(WriteShard(of_transformer + shard.file, shard, *tensors));
+    RETURN_IF_ERROR(WriteShard(of_model + shard.file, shard, *tensors));
   }
-  if (shards.size() > 1 || shards.front().file != kWholeWeights) {
-    RETURN_IF_ERROR(WriteIndex(of_transformer + kWeightsIndex, shards));
+  if (shards.size() > 1 || shards.front().file != WholeWeights(library)) {
+    RETURN_IF_ERROR(
+        WriteIndex(of_model + WeightsIndex(library), shards, library));
   }
-  Json config =
-      options.config != nullptr ? *options.config : Json::parse(table.config());
-  config[kClassName] = table.class_name();
-  RETURN_IF_ERROR(WriteJson(of_transformer + kConfigFile, config));
-  // Last: without it the folder is none.
+  // The last file to come: without it the folder is none.
+  RETURN_IF_ERROR(
+      WriteFileAtomically(of_model + kConfigFile, ConfigOf(table, options)));
+  if (!in_pipeline) return absl::OkStatus();
   return WriteJson(folder + "/" + kPipelineFile,
                    {{kClassName, "DiffusionPipeline"},
                     {kTransformerFolder, {"diffusers", table.class_name()}}});

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "models/weights/name_table.h"
@@ -25,11 +26,14 @@ struct WeightFolderOptions {
   // Absent: the files of `like`, or as diffusers has it.
   std::optional<int64_t> max_shard_bytes;
   // Of a folder that this one is a copy of: how it keeps tensors, those that
-  // are constants, and its config.json, which may leave out what has its
-  // default and hold what libraries noted; found to be the table's.
+  // are constants, and its config.json, whose text may leave out what has its
+  // default and hold what libraries noted; found to be the table's. Empty: it
+  // is written from the table.
   std::map<std::string, StoredTensor> like;
   std::shared_ptr<const TensorSource> constants;
-  std::shared_ptr<const nlohmann::json> config;
+  std::string config;
+  // Of the classes that a model of transformers' tells apart; empty: numbered.
+  std::vector<std::string> class_names;
 };
 
 // Writes the table's tensors, made of the source's parameters, into the new

@@ -21,7 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     default:
       folder.Write("pipeline/model_index.json", input);
-      (void)ReadTransformerConfig(folder.path() + "/pipeline");
+      (void)ReadFolderConfig(folder.path() + "/pipeline");
   }
   return 0;
 }

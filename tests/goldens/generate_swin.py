@@ -8,7 +8,8 @@ models/swin, with windows rolled, cut and masked as the paper's code does it, an
 Hugging Face's transformers (5.24) must find the same logits, loss and gradients
 by their own names. `weights.NAME` are parameters by their names here, `logits` those of
 `pixels`, `loss` the mean cross entropy with `labels`, a fifth of it that of all
-classes alike, `grad.NAME` its gradients. Everything runs in fp64.
+classes alike, `grad.NAME` its gradients, `transformers.NAME` the weights as
+transformers names and shapes them. Everything runs in fp64.
 """
 
 import math
@@ -247,6 +248,7 @@ def main():
     store("swin", logits=logits, loss=loss.reshape(1))
     store("swin.weights", **weights)
     store("swin.grad", **{name: w.grad for name, w in weights.items()})
+    store("swin.transformers", **by_their_names(weights))
     here = pathlib.Path(__file__).parent
     write(pathlib.Path(sys.argv[1]) if sys.argv[1:] else here /
           "swin.safetensors")

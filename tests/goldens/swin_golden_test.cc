@@ -1,11 +1,13 @@
 // A tiny Swin Transformer V2 on one rank against PyTorch, from swin.safetensors
-// (see generate_swin.py): logits, loss and the gradient of every parameter.
+// (see generate_swin.py): logits, loss and the gradient of every parameter, and
+// the names and places of its weights in transformers.
 
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "models/swin/swin.h"
+#include "models/swin/swin_names.h"
 #include "parallel/functional.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
@@ -76,6 +78,18 @@ TEST(SwinGolden, LogitsLossAndEveryGradient) {
     ExpectNear(Doubles(parameter->grad),
                Doubles(file.Golden("swin.grad." + parameter->name)),
                parameter->name);
+  }
+}
+
+TEST(SwinGolden, WeightsLieWhereTransformersHasThem) {
+  CpuDevice device(int64_t{1} << 28);
+  const GoldenFile file("tests/goldens/swin.safetensors", device);
+  const auto table = SwinNames(Config());
+  CHECK_OK(table.status());
+  file.ExpectNamesOf(*table, "swin.transformers.");
+  for (const auto& [name, values] :
+       file.ThroughNames(*table, "swin.transformers.")) {
+    EXPECT_EQ(values, Doubles(file.Golden("swin.weights." + name))) << name;
   }
 }
 

@@ -1,4 +1,4 @@
-"""Compares Trireme with diffusers on tiny transformers and autoencoders drawn
+"""Compares Trireme with diffusers, and transformers' SwinV2, on tiny models drawn
 from a seed.
 
   compare.py TRIREME [--seed N] [--cases N] [--family NAME] [--keep FOLDER]
@@ -45,6 +45,7 @@ from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import Swinv2Config, Swinv2ForImageClassification
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]
                     / "tests" / "goldens"))
@@ -61,18 +62,31 @@ class Case:
 
     # Inputs whose gradients are compared.
     states = ("hidden_states", "encoder_hidden_states", "pooled_projections")
+    pictures, output = "hidden_states", "sample"
+    # Where the model lies in its folder; empty: it is the folder.
+    part = "transformer"
+    # Whether the ranks of a plan may share a sample's tokens.
+    splits_samples = True
 
     def __init__(self, model, inputs, layers, heads, experts=1):
         self.model, self.inputs = self.prepare(model), inputs
         self.layers, self.heads, self.experts = layers, heads, experts
-        self.samples = inputs["hidden_states"].shape[0]
+        self.samples = inputs[self.pictures].shape[0]
 
     def prepare(self, model):
         model.time_text_embed.time_proj = Sinusoids()
         return model
 
     def run(self, model, arguments):
-        return model(**arguments).sample
+        return getattr(model(**arguments), self.output)
+
+    def load(self, folder):
+        return self.prepare(type(self.model).from_pretrained(
+            folder, **({"subfolder": self.part} if self.part else {})))
+
+    def is_note(self, name):
+        """Whether a field of config.json is none of the class's arguments."""
+        return name.startswith("_") and name != "_class_name"
 
 
 class HiDreamCase(Case):
@@ -102,6 +116,23 @@ class DiTCase(Case):
             block.norm1.emb.time_proj = Sinusoids(downscale=1)
         # In training it would drop classes.
         return model.eval()
+
+
+class SwinCase(Case):
+    states = ()
+    pictures, output = "pixel_values", "logits"
+    part = ""
+    splits_samples = False
+    notes = ("transformers_version", "encoder_stride", "initializer_range",
+             "hidden_size", "num_layers", "out_features", "out_indices",
+             "stage_names")
+
+    def prepare(self, model):
+        # In training it would leave blocks out.
+        return model.eval()
+
+    def is_note(self, name):
+        return name in self.notes
 
 
 def draw_times(n):
@@ -212,8 +243,28 @@ def draw_dit(rng):
     return DiTCase(model, inputs, layers, heads)
 
 
+def draw_swin(rng):
+    stages = rng.randint(1, 2)
+    depths = [rng.randint(1, 3) for _ in range(stages)]
+    heads = rng.choice([1, 2])
+    patch, channels = rng.choice([1, 2]), rng.randint(1, 3)
+    # A window of one token would leave all before its scores without gradients.
+    window = rng.choice([2, 4])
+    side = patch * window * rng.choice([1, 2, 4]) * 2**(stages - 1)
+    width = heads * rng.choice([4, 6, 8])
+    model = Swinv2ForImageClassification(Swinv2Config(
+        image_size=side, patch_size=patch, num_channels=channels,
+        embed_dim=width, depths=depths,
+        num_heads=[heads * 2**i for i in range(stages)], window_size=window,
+        mlp_ratio=rng.choice([1.0, 2.5, 4.0]),
+        drop_path_rate=rng.choice([0.0, 0.2]), num_labels=rng.randint(2, 12)))
+    inputs = {"pixel_values": torch.randn(rng.choice([2, 4]), channels, side,
+                                          side)}
+    return SwinCase(model, inputs, sum(depths), heads)
+
+
 FAMILIES = {"sd3": draw_sd3, "flux": draw_flux, "hidream": draw_hidream,
-            "dit": draw_dit}
+            "dit": draw_dit, "swin": draw_swin}
 AUTOENCODER = "vae"
 # Whose adapters Trireme has diffusers' names for.
 WITH_ADAPTERS = ("sd3", "flux")
@@ -250,7 +301,7 @@ def evaluate(case, model):
     model.zero_grad()
     output = case.run(model, arguments)
     (output * case.inputs["cotangent"]).sum().backward()
-    result = {"sample": output.detach()}
+    result = {case.output: output.detach()}
     of_inputs = {name: arguments[name] for name in case.states}
     for name, value in [*of_inputs.items(), *model.named_parameters()]:
         # Of a part that the output does not depend on there is none.
@@ -267,6 +318,8 @@ def zero_gradients(case):
     of one key. In joint attention picture and text have biases of their own,
     whose gradients are 0 only together.
     """
+    if isinstance(case, SwinCase):  # Its keys have no biases.
+        return {}
     config = case.model.config
     names = [] if config.get("qk_norm") else ["to_k.bias"]
     pixels = case.inputs["hidden_states"][0, 0].numel()
@@ -325,7 +378,7 @@ def draw_plan(rng, case):
     while True:
         tp = rng.choice(divisors(case.heads, MOST_RANKS))
         dp = rng.choice(divisors(case.samples, MOST_RANKS))
-        cp = rng.choice([1, 2])
+        cp = rng.choice([1, 2]) if case.splits_samples else 1
         pp = rng.randint(1, min(case.layers, MOST_RANKS))
         if 1 < tp * dp * cp * pp <= MOST_RANKS:
             break
@@ -337,7 +390,7 @@ def draw_plan(rng, case):
     text = f"grid {{ tp: {tp} cp: {cp} dp: {dp} pp: {pp} ep: {ep} }}\n"
     local = case.samples // dp
     text += f"microbatch_size: {rng.choice(divisors(local, local))}\n"
-    if tp > 1 and rng.random() < 0.5:
+    if tp > 1 and case.splits_samples and rng.random() < 0.5:
         text += "sequence_parallel: true\n"
     if dp > 1:
         text += f"sharding: {rng.choice(['OPTIMIZER', 'PARAMETERS'])}\n"
@@ -411,7 +464,7 @@ class Comparison:
             output = case.run(case.model, case.inputs)
         case.inputs["cotangent"] = torch.randn_like(output)
         expected = evaluate(case, case.model)
-        theirs = folder / "theirs" / "transformer"
+        theirs = folder / "theirs" / case.part
         case.model.save_pretrained(theirs, max_shard_size=shard_bytes)
         save_file({name: value.contiguous()
                    for name, value in case.inputs.items()},
@@ -424,23 +477,21 @@ class Comparison:
                      "--gradients", *options)
             self.compare(label, case, expected, load_file(out))
         self.run("convert", theirs, folder / "copy", "--to", "weights")
-        self.same_files(label, theirs, folder / "copy" / "transformer")
+        self.same_files(label, theirs, folder / "copy" / case.part)
         self.run("convert", theirs, folder / "run")
         self.run("convert", folder / "run", folder / "back")
-        back = type(case.model).from_pretrained(folder / "back",
-                                                subfolder="transformer")
-        case.prepare(back)
+        back = case.load(folder / "back")
         for name, value in case.model.state_dict().items():
             if not torch.equal(value, back.state_dict()[name]):
                 self.fail(label, f"{name} is another one after a round trip")
         # PyTorch's own rounding depends on where tensors lie in memory.
         self.compare(label, case, expected, evaluate(case, back))
         written = json.loads(
-            (folder / "back/transformer/config.json").read_text())
+            (folder / "back" / case.part / "config.json").read_text())
         original = json.loads((theirs / "config.json").read_text())
         # A run does not keep what a library notes of itself.
         original = {name: value for name, value in original.items()
-                    if name == "_class_name" or not name.startswith("_")}
+                    if not case.is_note(name)}
         if written != original:
             self.fail(label, f"config.json {written}, expected {original}")
 

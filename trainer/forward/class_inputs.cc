@@ -18,7 +18,6 @@
 namespace trireme {
 namespace {
 
-constexpr char kHiddenStates[] = "hidden_states";
 constexpr char kGuidance[] = "guidance";
 constexpr char kLabels[] = "class_labels";
 constexpr char kImageIds[] = "img_ids";
@@ -242,6 +241,8 @@ absl::Status ReadConditions(InputFile& file, ClassInputs& inputs) {
   const int64_t n = inputs.samples;
   const ClassCall call = inputs.family->Call();
   for (const FieldSpec& spec : AllFields(*inputs.family)) {
+    // What the model says of a sample is none of its conditions.
+    if (spec.name == kLabelField && inputs.family->classifies()) continue;
     HostField& field = inputs.fields[spec.name];
     if (spec.name == kTextCountField) {
       // The classes attend to all of the text that they are given.
@@ -272,6 +273,28 @@ bool IsWhole(const std::string& field) {
   return field == kLabelField || field == kTextCountField;
 }
 
+// As the family's prediction.
+absl::StatusOr<HostField> ReadCotangent(InputFile& file,
+                                        const ClassInputs& inputs,
+                                        std::optional<Grid>& grid) {
+  const FieldSpec output = inputs.family->predictions();
+  const ClassCall call = inputs.family->Call();
+  const Shape expected = output.ShapeOf(inputs.samples);
+  if (inputs.family->classifies()) {
+    return file.ReadShaped(kCotangentField, expected);
+  }
+  ASSIGN_OR_RETURN(HostField given,
+                   ReadPictures(file, kCotangentField, output.shape.dim(0),
+                                call.packed_patch, grid));
+  if (given.shape != expected) {
+    return InvalidArgument("{}: {}: found shape {}, expected {}", file.path(),
+                           kCotangentField, given.shape.ToString(),
+                           expected.ToString());
+  }
+  if (call.predicts_data_minus_noise) Negate(given);
+  return given;
+}
+
 }  // namespace
 
 absl::StatusOr<ClassInputs> ReadClassInputs(const std::string& path,
@@ -280,15 +303,16 @@ absl::StatusOr<ClassInputs> ReadClassInputs(const std::string& path,
   ASSIGN_OR_RETURN(InputFile file, InputFile::Open(path));
   const ClassCall call = family.Call();
   const int64_t channels = family.samples().shape.dim(0);
+  const std::string samples_name(call.samples);
   std::optional<Grid> grid;
   ASSIGN_OR_RETURN(
       HostField pictures,
-      ReadPictures(file, kHiddenStates, channels, call.packed_patch, grid));
+      ReadPictures(file, samples_name, channels, call.packed_patch, grid));
   ClassInputs inputs;
   inputs.samples = pictures.shape.dim(0);
   if (inputs.samples < 1) {
     return InvalidArgument("{}: {}: found no sample, expected one or more",
-                           path, kHiddenStates);
+                           path, samples_name);
   }
   InputSizes sizes = {.height = pictures.shape.dim(2),
                       .width = pictures.shape.dim(3)};
@@ -307,10 +331,13 @@ absl::StatusOr<ClassInputs> ReadClassInputs(const std::string& path,
   inputs.family = *sized;
   RETURN_IF_ERROR(ReadConditions(file, inputs));
   inputs.fields[family.samples().name] = std::move(pictures);
-  ASSIGN_OR_RETURN(HostField times, file.ReadShaped(std::string(call.timestep),
-                                                    {inputs.samples}));
-  for (double& time : times.values) time /= call.timestep_scale;
-  inputs.fields[kTimeField] = std::move(times);
+  if (!call.timestep.empty()) {
+    ASSIGN_OR_RETURN(
+        HostField times,
+        file.ReadShaped(std::string(call.timestep), {inputs.samples}));
+    for (double& time : times.values) time /= call.timestep_scale;
+    inputs.fields[kTimeField] = std::move(times);
+  }
   if (call.guidance) {
     ASSIGN_OR_RETURN(inputs.fields[kGuidanceField],
                      file.ReadShaped(kGuidance, {inputs.samples}));
@@ -321,18 +348,8 @@ absl::StatusOr<ClassInputs> ReadClassInputs(const std::string& path,
   // One file may serve with and without gradients.
   file.Ignore(kCotangentField);
   if (cotangent) {
-    ASSIGN_OR_RETURN(HostField given,
-                     ReadPictures(file, kCotangentField,
-                                  inputs.family->predictions().shape.dim(0),
-                                  call.packed_patch, grid));
-    const Shape expected = inputs.family->predictions().ShapeOf(inputs.samples);
-    if (given.shape != expected) {
-      return InvalidArgument("{}: {}: found shape {}, expected {}", path,
-                             kCotangentField, given.shape.ToString(),
-                             expected.ToString());
-    }
-    if (call.predicts_data_minus_noise) Negate(given);
-    inputs.fields[kCotangentField] = std::move(given);
+    ASSIGN_OR_RETURN(inputs.fields[kCotangentField],
+                     ReadCotangent(file, inputs, grid));
   }
   RETURN_IF_ERROR(file.CheckAllKnown());
   return inputs;
@@ -365,7 +382,7 @@ Batch BatchOf(const ClassInputs& inputs, Device& device, int64_t begin,
 }
 
 std::string ClassNameOf(const std::string& field, const ClassCall& call) {
-  if (field == kPixelsField) return kHiddenStates;
+  if (field == kPixelsField) return std::string(call.samples);
   if (field == kTextField) return std::string(call.text);
   if (field == kPooledTextField) return std::string(call.pooled);
   return "";

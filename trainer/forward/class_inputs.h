@@ -3,7 +3,7 @@
 //
 //   hidden_states          [n, c, h, w], or packed patches [n, tokens, c·p·p]
 //                          with img_ids [tokens, 3]: 0, row, column
-//   timestep               [n]
+//   timestep               [n], where the model knows times
 //   encoder_hidden_states  [n, text tokens, width]; with packed patches
 //                          txt_ids [text tokens, 3]: zeros
 //   pooled_projections     [n, width]
@@ -45,8 +45,8 @@ struct ClassInputs {
   // The model at these sizes.
   std::shared_ptr<const ModelFamily> family;
   int64_t samples = 0;
-  // By the names that families read (models/batch.h), kTimeField and, where
-  // gradients are wanted, kCotangentField.
+  // By the names that families read (models/batch.h), kTimeField where the
+  // model knows times and, where gradients are wanted, kCotangentField.
   std::map<std::string, HostField> fields;
 };
 

@@ -13,13 +13,15 @@ ModelInputs CotangentObjective::Prepare(const Batch& batch,
   const auto typed = [dtype](const Tensor& x) {
     return x.dtype() == dtype ? x : Cast(x, dtype);
   };
-  const Tensor x = typed(batch[field]);
+  // The end of a model that reads no samples is given none on a dry device.
+  const Tensor x = batch.Has(field) ? typed(batch[field]) : Tensor();
+  Device& device = batch.fields.begin()->second.values.device();
   return {.x = x,
-          .times = Times(batch, x.device(), dtype),
+          .times = Times(batch, device, dtype),
           .target = batch.Has(kCotangentField)
                         ? typed(batch[kCotangentField])
-                        : Tensor::Empty(x.device(),
-                                        output_.ShapeOf(batch.size()), dtype)};
+                        : Tensor::Empty(device, output_.ShapeOf(batch.size()),
+                                        dtype)};
 }
 
 Tensor CotangentObjective::Times(const Batch& batch, Device& device,

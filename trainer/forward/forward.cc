@@ -34,7 +34,6 @@
 namespace trireme {
 namespace {
 
-constexpr char kOutput[] = "sample";
 constexpr char kGradient[] = "gradient.";
 constexpr char kOutputFormat[] = "trireme.forward";
 
@@ -64,12 +63,6 @@ absl::StatusOr<Prepared> Prepare(const ForwardOptions& options,
                                  const std::string& weights, int64_t ranks) {
   Prepared prepared;
   ASSIGN_OR_RETURN(prepared.model, FindStoredModel(weights));
-  if (prepared.model.family->classifies()) {
-    return FailedPrecondition(
-        "{}: found a model that names the classes of pictures, expected one "
-        "whose prediction is of a sample's shape",
-        options.model);
-  }
   ASSIGN_OR_RETURN(prepared.inputs,
                    ReadClassInputs(options.inputs, *prepared.model.family,
                                    options.gradients));
@@ -253,10 +246,11 @@ absl::StatusOr<ForwardReport> Forward(const ForwardOptions& options,
     ASSIGN_OR_RETURN(
         std::vector<double> output,
         sampler.Predict(BatchOf(inputs, *device, 0, inputs.samples)));
-    tensors[kOutput] = OutputOf(
+    const ClassCall call = prepared->setup.family->Call();
+    tensors[std::string(call.output)] = OutputOf(
         {.shape = prepared->setup.family->predictions().ShapeOf(inputs.samples),
          .values = std::move(output)},
-        prepared->setup.family->Call());
+        call);
   }
   if (options.gradients) {
     auto gradients = Gradients(*prepared, options, *device, factory, control);

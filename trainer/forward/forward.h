@@ -23,7 +23,8 @@ struct ForwardOptions {
   std::string model;
   bool ema = false;
   // Files of tensors; see trainer/forward/class_inputs.h. `out` gets
-  //   sample               the output, as hidden_states
+  //   sample               the output, as hidden_states; of a model that names
+  //                        classes logits [n, classes]
   //   gradient.NAME        for each input of states and each parameter, by the
   //                        names of the class, or, where there is none, ours
   // in F32 (F64 where the model computes so).

@@ -20,6 +20,7 @@
 #include "trainer/config/textproto.h"
 #include "trainer/job.pb.h"
 #include "trainer/model_parameters.h"
+#include "trainer/run/class_names.h"
 #include "trainer/run/initial_weights.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/stored_model.h"
@@ -41,6 +42,7 @@ Job JobOf(const StoredModel& model) {
 
 // The checkpoint is the last to come.
 absl::Status WriteRun(const std::string& folder, const Job& job,
+                      const std::vector<std::string>& class_names,
                       const std::vector<NamedShape>& parameters,
                       const TensorSource& source,
                       const std::map<std::string, std::string>& metadata) {
@@ -48,6 +50,9 @@ absl::Status WriteRun(const std::string& folder, const Job& job,
   ASSIGN_OR_RETURN(const auto checkpoint,
                    CheckpointWriter::Create(run.checkpoints(), /*step=*/0));
   RETURN_IF_ERROR(WriteTextProtoFile(job, run.job()));
+  if (!class_names.empty()) {
+    RETURN_IF_ERROR(WriteClassNames(run, class_names));
+  }
   std::vector<SafetensorsEntry> entries;
   for (const NamedShape& parameter : parameters) {
     RETURN_IF_ERROR(source.Check(parameter.name, parameter.shape));
@@ -86,8 +91,8 @@ absl::Status WriteAdapterRun(const std::string& folder, const StoredModel& base,
     part.trained.layers.push_back(adapter.layer);
     job.mutable_train()->add_layers(adapter.layer);
   }
-  return WriteRun(folder, job, adapters.parameters, *adapters.factors,
-                  MetadataOf(part));
+  return WriteRun(folder, job, base.described.class_names, adapters.parameters,
+                  *adapters.factors, MetadataOf(part));
 }
 
 // How many tensors it writes.
@@ -205,7 +210,9 @@ absl::StatusOr<ConvertReport> ConvertAdapterFile(
            .rank = adapters.rank,
            .scale = adapters.alpha / static_cast<double>(adapters.rank),
            .decomposed = adapters.decomposed}),
-      {.dtype = options.dtype, .max_shard_bytes = options.max_shard_bytes}));
+      {.dtype = options.dtype,
+       .max_shard_bytes = options.max_shard_bytes,
+       .class_names = base.described.class_names}));
   report.tensors = static_cast<int64_t>(table.tensors().size());
   return report;
 }
@@ -243,15 +250,16 @@ absl::StatusOr<ConvertReport> Convert(const ConvertOptions& options) {
   std::shared_ptr<const TensorSource> source;
   WeightFolderOptions writing = {.dtype = options.dtype,
                                  .max_shard_bytes = options.max_shard_bytes};
+  writing.class_names = model.described.class_names;
   if (model.is_weight_folder && !options.ema) {
     ASSIGN_OR_RETURN(WeightFolder folder,
                      OpenWeightFolder(model.weights, table));
-    ASSIGN_OR_RETURN(const TransformerConfig config,
-                     ReadTransformerConfig(model.weights));
+    ASSIGN_OR_RETURN(const FolderConfig config,
+                     ReadFolderConfig(model.weights));
     writing.like = std::move(folder.tensors);
     writing.constants = std::move(folder.files);
     // A class that it was before may have had other arguments.
-    if (config.class_name == table.class_name()) writing.config = config.json;
+    if (config.class_name == table.class_name()) writing.config = config.text;
     source = std::move(folder.parameters);
   } else {
     if (!model.is_weight_folder) {
@@ -264,7 +272,8 @@ absl::StatusOr<ConvertReport> Convert(const ConvertOptions& options) {
     RETURN_IF_ERROR(WriteWeightFolder(options.to, table, source, writing));
     report.tensors = static_cast<int64_t>(table.tensors().size());
   } else {
-    RETURN_IF_ERROR(WriteRun(options.to, JobOf(model), table.parameters(),
+    RETURN_IF_ERROR(WriteRun(options.to, JobOf(model),
+                             model.described.class_names, table.parameters(),
                              *source, /*metadata=*/{}));
     report.tensors = static_cast<int64_t>(table.parameters().size());
   }

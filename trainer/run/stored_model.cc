@@ -34,6 +34,7 @@ absl::StatusOr<DescribedModel> ModelOfRun(const RunFolder& run, Data* data) {
   described.model = job.model();
   described.data = DataFormatOf(
       job.data(), names.ok() ? static_cast<int64_t>(names->size()) : 0);
+  if (names.ok()) described.class_names = *names;
   return described;
 }
 

@@ -9,7 +9,7 @@ ModelInputs Evaluation::Prepare(const Batch& batch, std::string_view field,
                                 DType dtype) const {
   const Tensor& samples = batch[field];
   return {.x = samples.dtype() == dtype ? samples : Cast(samples, dtype),
-          .times = batch[kTimeField]};
+          .times = batch.Has(kTimeField) ? batch[kTimeField] : Tensor()};
 }
 
 Tensor Evaluation::Condition(const Batch& batch, std::string_view field,

@@ -11,7 +11,7 @@
 
 namespace trireme {
 
-// Each sample's time, of any floating type.
+// Each sample's time, of any floating type; none of a model without times.
 inline constexpr char kTimeField[] = "time";
 
 class Evaluation final : public Objective {

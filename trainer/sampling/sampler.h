@@ -65,11 +65,12 @@ class Sampler {
                                           uint64_t seed,
                                           std::span<const Sample> prompts);
 
-  // What the model predicts, of the samples' shape, on every rank: in fp32, or
-  // fp64 where it computes so.
+  // What the model predicts (ModelFamily::predictions), on every rank: in fp32,
+  // or fp64 where it computes so.
   // `batch` has the family's fields, of as many samples as there may be, and
-  // the times of each (kTimeField). Collective over the world, with the same
-  // batch; every replica evaluates all of it. Errors: out of memory.
+  // the times of each (kTimeField), if there are times. Collective over the
+  // world, with the same batch; every replica evaluates all of it. Errors: out
+  // of memory.
   absl::StatusOr<std::vector<double>> Predict(Batch batch);
 
   // Whatever else the ranks agree on.
