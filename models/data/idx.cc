@@ -144,6 +144,7 @@ class IdxDataset : public Dataset {
     Sample sample;
     sample.class_id = labels_.bytes[index];
     sample.key = fmt::format("{:08}", index);
+    if (parts.caption) sample.caption = class_name(sample.class_id);
     if (!parts.image) return sample;
     const auto height = static_cast<int>(images_.sizes[1]);
     const auto width = static_cast<int>(images_.sizes[2]);

@@ -17,7 +17,8 @@ namespace trireme {
 
 // Opens {train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz] in `folder`; `split`
 // is "train" or "test". Everything is held in memory, uncompressed. There are
-// as many classes as names, or, without names, as labels occur (0 … largest).
+// as many classes as names, or, without names, as labels occur (0 … largest). A
+// sample's caption is the name of its class.
 // Errors name the file, what was found and what was expected.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenIdx(
     const std::string& folder, std::string_view split,

@@ -75,6 +75,16 @@ TEST_F(IdxTest, ReadsPicturesAndLabelsRawAndCompressed) {
   EXPECT_NE(sample->key, (*dataset)->Read(0)->key);
 }
 
+// A model that reads captions learns the words for classes.
+TEST_F(IdxTest, CaptionsAreTheNamesOfClasses) {
+  Write("train-images-idx3-ubyte", ImagesFile(2, 1, 1, "xy"));
+  Write("train-labels-idx1-ubyte", LabelsFile(2, {'\1', '\0'}));
+  const auto dataset = OpenIdx(folder_, "train", {"shoe", "bag"});
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  EXPECT_EQ((*dataset)->ReadParts(0, {.caption = true})->caption, "bag");
+  EXPECT_EQ((*dataset)->ReadParts(1, {.caption = true})->caption, "shoe");
+}
+
 TEST_F(IdxTest, RefusesWhatIsNotAWholeIdxFileNamingIt) {
   const std::string labels = LabelsFile(1, {'\0'});
   const std::string images = ImagesFile(1, 1, 1, "x");

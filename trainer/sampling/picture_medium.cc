@@ -1,5 +1,6 @@
 #include "trainer/sampling/picture_medium.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -142,9 +143,13 @@ absl::StatusOr<std::string> PictureMedium::Compare(
     text +=
         "these were trained on, as the job holds none out (data.held_out)\n";
   }
-  if (!has_classes_) return text;
+  // Of a caption the class is that of the sample it was read from.
   std::vector<int32_t> labels;
   for (const Sample& prompt : prompts) labels.push_back(prompt.class_id);
+  if (real.training.num_classes() < 2 ||
+      std::find(labels.begin(), labels.end(), -1) != labels.end()) {
+    return text;
+  }
   ASSIGN_OR_RETURN(const double accuracy,
                    NearestNeighborAccuracy({train.pixels, train.labels},
                                            {samples, labels}, elements));

@@ -27,14 +27,11 @@ class PictureMedium final : public SampleMedium {
   using ToStored =
       std::function<std::vector<float>(std::span<const float> sample)>;
 
-  // `spec`: of a sample [c, h, w]. `has_classes`: samples are drawn for a
-  // class. With `to_stored` samples are kept beside the picture, in a file of
-  // its name that ends in .safetensors: "samples", fp32 [n, c, h, w], row by
-  // row of the picture.
-  PictureMedium(FieldSpec spec, bool has_classes, ToImage to_image,
-                ToStored to_stored = nullptr)
+  // `spec`: of a sample [c, h, w]. With `to_stored` samples are kept beside the
+  // picture, in a file of its name that ends in .safetensors: "samples", fp32
+  // [n, c, h, w], row by row of the picture.
+  PictureMedium(FieldSpec spec, ToImage to_image, ToStored to_stored = nullptr)
       : spec_(std::move(spec)),
-        has_classes_(has_classes),
         to_image_(std::move(to_image)),
         to_stored_(std::move(to_stored)) {}
 
@@ -52,7 +49,6 @@ class PictureMedium final : public SampleMedium {
   absl::Status Store(const std::string& path, const DrawnRows& rows) const;
 
   FieldSpec spec_;
-  bool has_classes_;
   ToImage to_image_;
   ToStored to_stored_;
 };

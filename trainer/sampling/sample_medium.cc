@@ -305,10 +305,9 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
   }
   if (data.shapes().has_views()) {
     return std::make_unique<PictureMedium>(
-        samples, family.num_classes() > 0,
-        [layout = LayoutOfViews(data.shapes().views().count(),
-                                data.shapes().views().resolution())](
-            std::span<const float> sample) {
+        samples, [layout = LayoutOfViews(data.shapes().views().count(),
+                                         data.shapes().views().resolution())](
+                     std::span<const float> sample) {
           return PictureOfViews(sample, layout);
         });
   }
@@ -343,8 +342,7 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
   } else if (data.has_latents()) {
     ASSIGN_OR_RETURN(to_image, DecoderOf(samples, data.latents(), device));
   }
-  return std::make_unique<PictureMedium>(samples, family.num_classes() > 0,
-                                         std::move(to_image),
+  return std::make_unique<PictureMedium>(samples, std::move(to_image),
                                          std::move(to_stored));
 }
 
