@@ -35,6 +35,9 @@ std::vector<double> LoadsUpTo(double most) {
 }
 
 constexpr int kChunks[] = {1, 2, 4, 8};
+// Of a way's column in the report, and what is left free before its name.
+constexpr size_t kColumn = 16;
+constexpr size_t kGap = 2;
 
 struct Way {
   std::string name;
@@ -42,6 +45,8 @@ struct Way {
   bool by_nodes;
   int chunks;
   int row_copies;
+
+  size_t column() const { return std::max(kColumn, name.size() + kGap); }
 };
 
 std::vector<Way> WaysOf(const ExpertExchange& exchange, int ep) {
@@ -211,7 +216,9 @@ absl::StatusOr<TunedExperts> TuneExperts(const TrainingSetup& setup,
       "{:>8}",
       layer.tokens(), layer.width(), layer.config().top_k,
       layer.config().experts, layer.config().expert_hidden, ep, "load");
-  for (const Way& way : ways) tuned.report += fmt::format("{:>16}", way.name);
+  for (const Way& way : ways) {
+    tuned.report += fmt::format("{:>{}}", way.name, way.column());
+  }
   tuned.report += "\n";
   size_t last = ways.size();
   for (const double load : LoadsUpTo(MostLoad(layer.config(), ep))) {
@@ -219,7 +226,8 @@ absl::StatusOr<TunedExperts> TuneExperts(const TrainingSetup& setup,
     tuned.report += fmt::format("{:>8.2f}", load);
     for (const Way& way : ways) {
       seconds.push_back(layer.SecondsOf(way, load, options.repetitions));
-      tuned.report += fmt::format("{:>13.3f} ms", 1e3 * seconds.back());
+      tuned.report +=
+          fmt::format("{:>{}.3f} ms", 1e3 * seconds.back(), way.column() - 3);
     }
     RETURN_IF_ERROR(device.status());
     size_t best =
