@@ -46,12 +46,13 @@ std::function<void()> MemcpyOf(Device& device, int64_t bytes);
 
 // A mixture of experts at the widths of known models, alone on its grid: its
 // phases, and the whole forward and step ("moe.<dtype>.threads<n>.<shape>.even
-// .step.s"), with even routing and Zipf's.
+// .step.s"), with even routing, an untrained router's and Zipf's.
 void RegisterMoeBenchmarks(const BenchSetting& setting);
 
 // Each as a fraction of its floor ("...of_floor"): the dense products of as
 // many rows and what rows are read and written at least. Rows' copies of a
-// memcpy.
+// memcpy. What the sums of a token's rows in a fixed order take more than in
+// any order, of a step ("...fixed_order.of_step").
 void AddFractionsOfFloor(const BenchSetting& setting, Figures* figures);
 
 }  // namespace trireme

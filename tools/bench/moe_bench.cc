@@ -12,6 +12,7 @@
 #include "parallel/communicators.h"
 #include "runtime/comm/single.h"
 #include "runtime/ops/embedding.h"
+#include "runtime/ops/grouped_matmul.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/reduction.h"
 #include "runtime/ops/routing.h"
@@ -56,12 +57,39 @@ const LayerShape kShapes[] = {
      512,
      {.experts = 64, .top_k = 8, .expert_hidden = 256}}};
 
-// How often tokens choose each expert: all alike, or the n-th 1/n times as
-// often as the first.
-enum class Spread { kEven, kZipf };
+// How often tokens choose each expert: all alike, as an untrained router sends
+// them, or the n-th 1/n times as often as the first.
+enum class Spread { kEven, kNatural, kZipf };
+
+const char* NameOf(Spread spread) {
+  switch (spread) {
+    case Spread::kEven:
+      return "even";
+    case Spread::kNatural:
+      return "natural";
+    case Spread::kZipf:
+      break;
+  }
+  return "zipf";
+}
+
+constexpr Spread kSpreads[] = {Spread::kEven, Spread::kNatural, Spread::kZipf};
+
+// fp32 [t, experts]: of tokens and a router of noise.
+Tensor Scores(const Tensor& x, const Tensor& router) {
+  return SoftmaxForward(MatMul(
+      x, router, nullptr, {.transpose_b = true, .out_dtype = DType::kFloat32}));
+}
 
 // int32 [t, k], without an expert twice for a token.
 Tensor Routes(Device& device, const LayerShape& shape, Spread spread) {
+  if (spread == Spread::kNatural) {
+    return TopK(Scores(RandomTensor(device, {shape.tokens, shape.width},
+                                    DType::kFloat32),
+                       RandomTensor(device, {shape.moe.experts, shape.width},
+                                    DType::kFloat32)),
+                shape.moe.top_k);
+  }
   const int64_t experts = shape.moe.experts, k = shape.moe.top_k;
   std::vector<double> taken(experts, 0);
   std::vector<int32_t> routes;
@@ -189,12 +217,15 @@ Phase Route(Device& device, DType dtype, const LayerShape& shape) {
   const Tensor x = TokensOf(device, dtype, shape);
   const Tensor router =
       RandomTensor(device, {shape.moe.experts, shape.width}, dtype);
-  return {.run = [=] {
-    const Tensor scores = SoftmaxForward(
-        MatMul(x, router, nullptr,
-               {.transpose_b = true, .out_dtype = DType::kFloat32}));
-    SortRoutes(TopK(scores, shape.moe.top_k), shape.moe.experts);
-  }};
+  const int64_t scores = shape.tokens * shape.moe.experts;
+  return {.run =
+              [=] {
+                SortRoutes(TopK(Scores(x, router), shape.moe.top_k),
+                           shape.moe.experts);
+              },
+          .flops = 2 * static_cast<double>(scores * shape.width),
+          // The tokens, and the scores written and read once.
+          .bytes = x.bytes() + 2 * scores * DTypeSize(DType::kFloat32)};
 }
 
 Phase Permute(Device& device, DType dtype, const LayerShape& shape) {
@@ -209,6 +240,61 @@ Phase Combine(Device& device, DType dtype, const LayerShape& shape) {
   const SortedRoutes sorted = EvenRoutes(device, shape);
   return {.run = [=] { SumRows(rows, sorted.places); },
           .bytes = rows.bytes() + rows.bytes() / shape.moe.top_k};
+}
+
+// The same sums in the order of the rows, as they come from the experts: what
+// the fixed order of a token's choices costs is the difference.
+Phase Scatter(Device& device, DType dtype, const LayerShape& shape) {
+  const Tensor rows = RandomTensor(device, {shape.rows(), shape.width}, dtype);
+  const SortedRoutes sorted = EvenRoutes(device, shape);
+  const Tensor sums =
+      Tensor::Zeros(device, {shape.tokens, shape.width}, ComputeDType(dtype));
+  return {.run = [=] { ScatterAddRows(rows, sorted.tokens, sums); },
+          .bytes = rows.bytes() + 2 * sums.bytes()};
+}
+
+struct Products {
+  std::vector<int64_t> counts;
+  Tensor x, inner, h;
+  Tensor in, out;        // [experts, .., ..]
+  Tensor of_in, of_out;  // their gradients
+};
+
+Products ProductsOf(Device& device, DType dtype, const LayerShape& shape) {
+  const int64_t experts = shape.moe.experts, hidden = shape.moe.expert_hidden;
+  const auto noise = [&](const Shape& of) {
+    return RandomTensor(device, of, dtype);
+  };
+  Products made = {.counts = EvenRoutes(device, shape).counts,
+                   .x = noise({shape.rows(), shape.width}),
+                   .inner = noise({shape.rows(), shape.inner()}),
+                   .h = noise({shape.rows(), hidden}),
+                   .in = noise({experts, shape.inner(), shape.width}),
+                   .out = noise({experts, shape.width, hidden})};
+  made.of_in = Tensor::Zeros(device, made.in.shape(), DType::kFloat32);
+  made.of_out = Tensor::Zeros(device, made.out.shape(), DType::kFloat32);
+  return made;
+}
+
+// The experts' products alone, over ragged rows.
+Phase ProductsForward(Device& device, DType dtype, const LayerShape& shape) {
+  return {.run =
+              [of = ProductsOf(device, dtype, shape)] {
+                GroupedMatMul(of.x, of.in, of.counts, /*transpose=*/true);
+                GroupedMatMul(of.h, of.out, of.counts, /*transpose=*/true);
+              },
+          .flops = shape.flops()};
+}
+
+Phase ProductsBackward(Device& device, DType dtype, const LayerShape& shape) {
+  return {.run =
+              [of = ProductsOf(device, dtype, shape)] {
+                GroupedMatMul(of.x, of.out, of.counts, /*transpose=*/false);
+                GroupedMatMulAccumulate(of.x, of.h, of.counts, of.of_out);
+                GroupedMatMul(of.inner, of.in, of.counts, /*transpose=*/false);
+                GroupedMatMulAccumulate(of.inner, of.x, of.counts, of.of_in);
+              },
+          .flops = 2 * shape.flops()};
 }
 
 // What rows are read and written at least, there and back.
@@ -235,6 +321,9 @@ std::vector<NamedPhase> Phases(const LayerShape& shape) {
          return 2 * s.rows() * s.width * DTypeSize(dtype);
        })},
       {"combine", of(Combine)},
+      {"combine.any_order", of(Scatter)},
+      {"products.forward", of(ProductsForward)},
+      {"products.backward", of(ProductsBackward)},
       {"combine.memcpy", copy([](DType dtype, const LayerShape& s) {
          return (s.rows() + s.tokens) * s.width * DTypeSize(dtype);
        })},
@@ -248,8 +337,8 @@ std::vector<NamedPhase> Phases(const LayerShape& shape) {
          return {.run = DenseBackward(device, dtype, shape),
                  .flops = 2 * shape.flops()};
        }}};
-  for (const Spread spread : {Spread::kEven, Spread::kZipf}) {
-    const std::string name = spread == Spread::kEven ? "even" : "zipf";
+  for (const Spread spread : kSpreads) {
+    const std::string name = NameOf(spread);
     phases.push_back(
         {name + ".forward", [=](Device& device, DType dtype) -> Phase {
            const auto layer = std::make_shared<Layer>(device, dtype, shape);
@@ -318,12 +407,21 @@ void AddFractionsOfFloor(const BenchSetting& setting, Figures* figures) {
     for (const char* copied : {"permute", "combine"}) {
       add(copied, ".of_memcpy", seconds(std::string(copied) + ".memcpy"));
     }
+    add("products.forward", ".of_floor", forward);
+    add("products.backward", ".of_floor", backward);
+    const auto combine = seconds("combine");
+    const auto any_order = seconds("combine.any_order");
+    const auto step = seconds("even.step");
+    if (combine.has_value() && any_order.has_value() && step.has_value()) {
+      (*figures)[Key(setting, shape, "fixed_order") + ".of_step"] =
+          (*combine - *any_order) / *step;
+    }
     if (!rows.has_value() || !forward.has_value()) continue;
-    for (const char* spread : {"even", "zipf"}) {
-      add(std::string(spread) + ".forward", ".of_floor", *rows + *forward);
+    for (const Spread spread : kSpreads) {
+      const std::string name = NameOf(spread);
+      add(name + ".forward", ".of_floor", *rows + *forward);
       if (!backward.has_value()) continue;
-      add(std::string(spread) + ".step", ".of_floor",
-          2 * *rows + *forward + *backward);
+      add(name + ".step", ".of_floor", 2 * *rows + *forward + *backward);
     }
   }
 }
