@@ -79,6 +79,32 @@ AgreeOnScales AgreeOverTensor(ForwardContext& context,
   };
 }
 
+// What a layer in FP8 asks of other ranks where its result has these states. A
+// gradient in parts is no operand: parts that are rounded are not the rounded
+// sum.
+LinearExchange Float8Exchange(ForwardContext& context, const Parameter& weight,
+                              const AxisStates& result) {
+  LinearExchange exchange;
+  if (!weight.float8_products) return exchange;
+  std::vector<Communicator*> groups;
+  for (const Axis axis : {Axis::kTensor, Axis::kContext}) {
+    Communicator& group = context.parallel.communicators().ForAxis(axis);
+    if (result[axis].kind != Kind::kReplicate || group.size() == 1) continue;
+    groups.push_back(&group);
+    exchange.product_is_here &= group.rank() == 0;
+  }
+  if (groups.empty()) return exchange;
+  exchange.sum_parts = [groups,
+                        name = weight.name + " gradient"](const Tensor& part) {
+    Tensor sum = part.Clone(name);
+    for (Communicator* const group : groups) {
+      group->AllReduce(sum, ReduceOp::kSum, name).Wait();
+    }
+    return sum;
+  };
+  return exchange;
+}
+
 // y + the bias, if there is one, of a layer whose product has none.
 ShardedVariable WithBias(ForwardContext& context, const ShardedVariable& y,
                          Parameter* bias) {
@@ -135,7 +161,8 @@ ShardedVariable ReplicatedLinear::Forward(ForwardContext& context,
   }
   Parameter* const fused = adapter_.decomposes() ? nullptr : bias_;
   UseLinear(context, weight_, fused, x.states);
-  ShardedVariable y{Linear(context.tape, x.variable, *weight_, fused),
+  ShardedVariable y{Linear(context.tape, x.variable, *weight_, fused,
+                           Float8Exchange(context, *weight_, x.states)),
                     x.states};
   if (!adapter_.exists()) return y;
   y = adapter_.AddUp(context, adapter_.Down(context, x), y);
@@ -173,7 +200,8 @@ ShardedVariable ColumnParallelLinear::Forward(ForwardContext& context,
   UseLinear(context, weight_, fused, states);
   Communicators& communicators = context.parallel.communicators();
   Communicator& behind = communicators.TensorBackward();
-  LinearExchange exchange{.agree_backward = AgreeOverTensor(context, *weight_)};
+  LinearExchange exchange = Float8Exchange(context, *weight_, states);
+  exchange.agree_backward = AgreeOverTensor(context, *weight_);
   if (behind.size() > 1 && tokens) {
     const auto gather_over = [name = weight_->name](Communicator& group) {
       return [&group, name](const Tensor& local) {
@@ -224,13 +252,13 @@ bool RowParallelLinear::Takes(ForwardContext& context,
 ShardedVariable RowParallelLinear::Product(ForwardContext& context,
                                            const ShardedVariable& x) const {
   context.parallel.UseParameter(*weight_, x.states);
-  ShardedVariable y{
-      Linear(context.tape, x.variable, *weight_,
-             FusesBias(context) ? bias_ : nullptr,
-             {.agree_forward = AgreeOverTensor(context, *weight_)}),
-      x.states};
-  y.states[Axis::kTensor] = AxisState::Partial();
-  return y;
+  AxisStates states = x.states;
+  states[Axis::kTensor] = AxisState::Partial();
+  LinearExchange exchange = Float8Exchange(context, *weight_, states);
+  exchange.agree_forward = AgreeOverTensor(context, *weight_);
+  return {Linear(context.tape, x.variable, *weight_,
+                 FusesBias(context) ? bias_ : nullptr, exchange),
+          states};
 }
 
 // One rank adds the bias in the product's epilogue.

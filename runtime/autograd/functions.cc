@@ -20,6 +20,22 @@ Tensor AsMatrix(const Tensor& weight) {
 
 Tensor Flat(const Tensor& x) { return x.Reshape({-1}); }
 
+constexpr std::string_view kInputGradient = "linear input gradient";
+
+// This rank's part of the gradient of a layer's input, from dy, its part of the
+// result's.
+Tensor Float8InputGradient(const Tensor& dy, const Parameter& weight,
+                           const LinearExchange& exchange) {
+  const Tensor sum = exchange.sum_parts ? exchange.sum_parts(dy) : dy;
+  if (!exchange.product_is_here) {
+    Shape shape = dy.shape();
+    shape.set_dim(-1, LocalShape(weight.global_shape, weight.shards).dim(-1));
+    return Tensor::Zeros(dy.device(), shape, dy.dtype());
+  }
+  return Float8Product(sum, WeightMatrix(weight), Float8Of::kColumns, nullptr,
+                       exchange.agree_backward, kInputGradient);
+}
+
 }  // namespace
 
 Tensor WeightMatrix(const Parameter& weight) {
@@ -70,13 +86,10 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
         }
         PendingTensor dx;
         if (gradients.Needs(0)) {
-          constexpr std::string_view kLabel = "linear input gradient";
-          Tensor product =
-              weight.float8_products
-                  ? Float8Product(dy, WeightMatrix(weight), Float8Of::kColumns,
-                                  nullptr, exchange.agree_backward, kLabel)
-                  : MatMul(dy, WeightMatrix(weight), nullptr,
-                           {.label = kLabel});
+          Tensor product = weight.float8_products
+                               ? Float8InputGradient(dy, weight, exchange)
+                               : MatMul(dy, WeightMatrix(weight), nullptr,
+                                        {.label = kInputGradient});
           dx = exchange.reduce ? exchange.reduce(std::move(product))
                                : PendingTensor(std::move(product));
         }

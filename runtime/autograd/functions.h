@@ -41,6 +41,12 @@ struct LinearExchange {
   // channels in forward, output channels in backward.
   AgreeOnScales agree_forward;
   AgreeOnScales agree_backward;
+  // Of products in FP8, where each rank has a part of the sum that is the
+  // result's gradient: makes the sum, which is what is rounded. Its product is
+  // the part of the input's gradient of one rank, which has `product_is_here`;
+  // the others have zeros.
+  std::function<Tensor(const Tensor& part)> sum_parts;
+  bool product_is_here = true;
 };
 
 // A linear layer's weight as the matrix [out, in]; where it is quantised, what
