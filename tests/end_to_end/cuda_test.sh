@@ -83,6 +83,14 @@ for folder in ("by_cudnn", "by_own"):
                for a, b in zip(found, expected)), folder
 PYTHON
 
+echo "== products in FP8, on GPUs that have them"
+{ grep -v precision job.textproto; echo "fp8 {}"; } > fp8.textproto
+"$trireme" train fp8.textproto --out fp8 --steps 1 --device cuda > fp8.txt
+expect_in fp8.txt "products in FP8"
+TRIREME_EMULATED_CAPABILITY=80 expect_error \
+  "fp8: found with cuda:0 (emulated GPU), which has no products of FP8" \
+  "$trireme" train fp8.textproto --out none --device cuda
+
 echo "== mistakes"
 expect_error "--device: found 'cuda:1', expected cuda:0 to cuda:0" \
   "$trireme" train job.textproto --out none --device cuda:1
