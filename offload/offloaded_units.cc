@@ -253,4 +253,51 @@ void OffloadedUnits::SaveGradients(int number) {
   buffers_.gradients.Return(std::exchange(unit->gradients, {}), unit->saved);
 }
 
+UnitStore::BringBack OffloadedUnits::TakeAway(std::vector<Tensor> tensors) {
+  if (tensors.empty()) return [] { return std::vector<Tensor>(); };
+  struct Away {
+    Shape shape;
+    DType dtype = DType::kFloat32;
+    int64_t begin = 0;  // in the buffer
+  };
+  std::vector<Away> away;
+  int64_t bytes = 0;
+  for (const Tensor& tensor : tensors) {
+    away.push_back({tensor.shape(), tensor.dtype(), bytes});
+    bytes += Arena::Aligned(tensor.bytes());
+  }
+  // Memory of the device is free once the stream that is current then has
+  // passed.
+  const StreamScope leaving(context_.device(), StreamKind::kCopyOut);
+  Stream& copy_out = context_.device().stream();
+  Tensor buffer = buffers_.inputs.Take(bytes, copy_out);
+  copies_out_.Time(copy_out, [&] {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      TransferBytes(
+          tensors[i],
+          buffer.Slice(away[i].begin, away[i].begin + tensors[i].bytes()),
+          copy_out);
+      copied_.to_home += tensors[i].bytes();
+    }
+  });
+  tensors.clear();
+  return [this, away = std::move(away), buffer = std::move(buffer)]() mutable {
+    const StreamScope returning(context_.device(), StreamKind::kCopyIn);
+    Stream& copy_in = context_.device().stream();
+    std::vector<Tensor> back;
+    copies_in_.Time(copy_in, [&] {
+      for (const auto& [shape, dtype, begin] : away) {
+        const Tensor& tensor = back.emplace_back(
+            Tensor::Empty(context_.device(), shape, dtype,
+                          MemoryCategory::kActivations, "input of a block"));
+        TransferBytes(buffer.Slice(begin, begin + tensor.bytes()), tensor,
+                      copy_in);
+        copied_.to_device += tensor.bytes();
+      }
+    });
+    buffers_.inputs.Return(std::move(buffer), copy_in.Record());
+    return back;
+  };
+}
+
 }  // namespace trireme

@@ -14,6 +14,8 @@
 //                    device
 //   SaveGradients    the buffer to the reducer's accumulators at home, on
 //                    copy-out
+//   TakeAway         tensors to a buffer at home, on copy-out, and back to new
+//                    memory, on copy-in
 //
 // Nothing but events orders the copies; the host waits for none of them.
 // Parameters of units without a home (embedding, head) stay on the device, and
@@ -29,6 +31,7 @@
 #include <vector>
 
 #include "offload/device_buffers.h"
+#include "offload/host_buffers.h"
 #include "offload/unit_layout.h"
 #include "parallel/context.h"
 #include "parallel/gradient_reducer.h"
@@ -70,6 +73,7 @@ class OffloadedUnits final : public UnitStore {
   struct Buffers {
     DeviceBuffers& places;     // of UnitLayout::Buffers
     DeviceBuffers& gradients;  // one of UnitLayout::trained elements
+    HostBuffers& inputs;       // of what is taken away
   };
 
   // Makes the initial values, of `seed`: the parameters, of which `buckets`
@@ -99,6 +103,7 @@ class OffloadedUnits final : public UnitStore {
   void Release(int unit) override;
   void PrepareGradients(int unit) override;
   void SaveGradients(int unit) override;
+  BringBack TakeAway(std::vector<Tensor> tensors) override;
 
  private:
   struct Unit {

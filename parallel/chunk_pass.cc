@@ -132,6 +132,8 @@ void ChunkPass::BackwardUnits(int begin, int end, const StoredUnit& next) {
       });
     }
     Unit& record = units_.back();
+    CHECK(record.bring_back == nullptr)
+        << "the input of unit " << unit << " is away";
     CHECK_EQ(gradients_.size(), record.outputs.size());
     std::vector<Variable> reached;
     std::vector<Tensor> seeds;
@@ -149,6 +151,29 @@ void ChunkPass::BackwardUnits(int begin, int end, const StoredUnit& next) {
     units_.pop_back();
     if (observer_) ShowBackward(unit);
     DropAfter(unit, ahead);
+  }
+}
+
+void ChunkPass::SaveInputs(int begin, int end) {
+  for (int unit = begin; unit < end; ++unit) {
+    if (!chunk_.Recomputes(unit)) continue;
+    Unit& record = units_[unit];
+    record.away = record.tape->SoleSaved();
+    std::vector<Tensor> inputs;
+    for (Tensor* const input : record.away) inputs.push_back(std::move(*input));
+    record.bring_back = store_.TakeAway(std::move(inputs));
+  }
+}
+
+void ChunkPass::LoadInputs(int begin, int end) {
+  for (int unit = begin; unit < end; ++unit) {
+    if (!chunk_.Recomputes(unit)) continue;
+    Unit& record = units_[unit];
+    std::vector<Tensor> inputs = std::exchange(record.bring_back, nullptr)();
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      *record.away[i] = std::move(inputs[i]);
+    }
+    record.away.clear();
   }
 }
 

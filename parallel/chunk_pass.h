@@ -82,6 +82,11 @@ class ChunkPass {
                      Tape::WeightGradients weight_gradients);
   void BackwardUnits(int begin, int end, const StoredUnit& next = {});
   std::vector<Tensor> LeaveBackward();
+  // Of units [begin, end) between their forward and their backward, where they
+  // recompute: what they alone keep of their inputs is taken off the device,
+  // and brought back (UnitStore::TakeAway).
+  void SaveInputs(int begin, int end);
+  void LoadInputs(int begin, int end);
   // What Backward(kDeferred) left.
   void BackwardWeight() { queue_->Run(); }
 
@@ -95,6 +100,9 @@ class ChunkPass {
     // Places of what came in and went out; constants have none.
     std::vector<Variable> inputs;
     std::vector<Variable> outputs;
+    // On the tape, where what is away belongs; and who brings it back.
+    std::vector<Tensor*> away;
+    UnitStore::BringBack bring_back;
   };
 
   std::vector<ShardedVariable> RunUnit(Tape& tape, int unit,

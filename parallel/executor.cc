@@ -54,6 +54,8 @@ StepCause CauseOf(InstructionKind kind) {
     case InstructionKind::kFetch:
     case InstructionKind::kRelease:
     case InstructionKind::kSaveGradients:
+    case InstructionKind::kSaveActivation:
+    case InstructionKind::kLoadActivation:
       return StepCause::kCopies;
   }
   return StepCause::kBegin;
@@ -250,6 +252,10 @@ void Executor::Run(size_t index, const StepOptions& options,
     case InstructionKind::kSaveGradients:
       Copy(instruction);
       break;
+    case InstructionKind::kSaveActivation:
+    case InstructionKind::kLoadActivation:
+      CopyInputs(instruction);
+      break;
   }
   // Forward and backward only: the wait before clipping is gradient_wait.
   if (instruction.resource == Resource::kCompute &&
@@ -268,6 +274,16 @@ void Executor::Copy(const Instruction& instruction) {
     if (instruction.kind == InstructionKind::kSaveGradients) {
       store.SaveGradients(unit);
     }
+  }
+}
+
+void Executor::CopyInputs(const Instruction& instruction) {
+  ChunkPass& pass = passes_.at(Key(instruction.microbatch, instruction.chunk));
+  const ProgramUnit units = UnitsOf(instruction);
+  if (instruction.kind == InstructionKind::kSaveActivation) {
+    pass.SaveInputs(units.begin, units.end);
+  } else {
+    pass.LoadInputs(units.begin, units.end);
   }
 }
 

@@ -140,6 +140,8 @@ class Executor {
   void Receive(const Instruction& instruction);
   // Fetch, Release and SaveGradients.
   void Copy(const Instruction& instruction);
+  // SaveActivation and LoadActivation.
+  void CopyInputs(const Instruction& instruction);
   void ClipGradients(const StepOptions& options, StepLedger& ledger);
   // Of a bucket, by its position among the optimizer's.
   void Update(int bucket, int64_t step, double learning_rate);

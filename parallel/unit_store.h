@@ -5,6 +5,12 @@
 #ifndef TRIREME_PARALLEL_UNIT_STORE_H_
 #define TRIREME_PARALLEL_UNIT_STORE_H_
 
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "runtime/device/tensor.h"
+
 namespace trireme {
 
 // The units are those of one chunk. Whoever runs them calls, for each forward
@@ -36,6 +42,15 @@ class UnitStore {
   // Starts to take Parameter::grad off the device, after what the current
   // stream has waited for; it is not there any more when this returns.
   virtual void SaveGradients(int /*unit*/) {}
+
+  // Called once: starts to bring tensors back, which are there once the copy-in
+  // stream has come so far.
+  using BringBack = std::function<std::vector<Tensor>()>;
+  // Starts to take tensors off the device that nobody else holds, after what
+  // the copy-out stream has waited for. They come back after that.
+  virtual BringBack TakeAway(std::vector<Tensor> tensors) {
+    return [kept = std::move(tensors)] { return kept; };
+  }
 };
 
 // All values are on the device from beginning to end.

@@ -103,7 +103,8 @@ std::unique_ptr<OffloadedUnits> RankOffload::MakeUnits(
   return std::make_unique<OffloadedUnits>(
       context, part.store->parameters(), HomeOf(part), buckets, reducer,
       OffloadedUnits::Buffers{.places = *places_,
-                              .gradients = *gradient_buffers_},
+                              .gradients = *gradient_buffers_,
+                              .inputs = inputs_},
       seed);
 }
 

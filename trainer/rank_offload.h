@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "offload/device_buffers.h"
+#include "offload/host_buffers.h"
 #include "offload/offloaded_units.h"
 #include "parallel/executor.h"
 #include "parallel/parameter_buckets.h"
@@ -68,6 +69,7 @@ class RankOffload {
   std::unique_ptr<NvmeDevice> drive_;
   std::unique_ptr<DeviceBuffers> places_;
   std::unique_ptr<DeviceBuffers> gradient_buffers_;
+  HostBuffers inputs_{home_, MemoryCategory::kActivations, "inputs of blocks"};
 };
 
 }  // namespace trireme

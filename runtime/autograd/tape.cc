@@ -269,6 +269,16 @@ Tensor Tape::TakeGradient(const Variable& leaf) {
   return std::move(gradients_[leaf.slot_]);
 }
 
+std::vector<Tensor*> Tape::SoleSaved() {
+  std::vector<Tensor*> result;
+  for (Node& node : nodes_) {
+    for (Tensor& tensor : node.saved) {
+      if (tensor.unique()) result.push_back(&tensor);
+    }
+  }
+  return result;
+}
+
 std::vector<std::pair<std::string, int64_t>> Tape::SavedBytes() const {
   std::vector<std::pair<std::string, int64_t>> result;
   for (const Node& node : nodes_) {

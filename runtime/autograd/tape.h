@@ -198,6 +198,10 @@ class Tape {
 
   WeightGradientQueue& queue() { return queue_; }
 
+  // The tensors that nodes hold for backward and nobody else holds. Whoever
+  // keeps one elsewhere moves it out and, before Backward, in again.
+  std::vector<Tensor*> SoleSaved();
+
   // Bytes of the tensors that nodes hold for backward; shared storage counts
   // once per node. (name, bytes) per node, in order.
   std::vector<std::pair<std::string, int64_t>> SavedBytes() const;

@@ -14,6 +14,9 @@ namespace trireme {
 // where a device has no streams beside the host.
 void Transfer(const Tensor& source, const Tensor& target, Stream& stream);
 
+// The same between tensors of as many bytes, whatever their types.
+void TransferBytes(const Tensor& source, const Tensor& target, Stream& stream);
+
 }  // namespace trireme
 
 #endif  // TRIREME_RUNTIME_OPS_TRANSFER_H_

@@ -117,9 +117,13 @@ absl::StatusOr<Estimate> EstimateOfCosts(const ModelShape& model,
   }
   estimate.memory = slowest.memory;
   if (plan.has_offload()) {
-    estimate.host_bytes = HostBytesOfNodes(cluster, plan, slowest.host_bytes);
-    estimate.host_overflow =
-        WorstHostOverflow(cluster, plan, slowest.host_bytes);
+    std::vector<int64_t> host_bytes = slowest.host_bytes;
+    for (size_t pp = 0; pp < host_bytes.size(); ++pp) {
+      host_bytes[pp] += InputBytesOnHost(
+          estimate.program, static_cast<int32_t>(pp), slowest.memory.ranks[pp]);
+    }
+    estimate.host_bytes = HostBytesOfNodes(cluster, plan, host_bytes);
+    estimate.host_overflow = WorstHostOverflow(cluster, plan, host_bytes);
     estimate.drive_bytes = HostBytesOfNodes(cluster, plan, slowest.drive_bytes);
     estimate.drive_overflow =
         WorstDriveOverflow(cluster, plan, slowest.drive_bytes);

@@ -1,6 +1,11 @@
 // What the units of an offloaded plan take and hold: what they have of frozen
 // parameters, and what trains where that leaves the device too.
 //
+// Inputs of blocks that leave are what FULL recomputation keeps. The host has
+// them in buffers that the Program's order tells the number of
+// (InputBytesOnHost); on the device they take what the blocks at work have,
+// and, unit-major, what waits between two blocks of each microbatch.
+//
 // A copy takes bytes over the rate that each of a node's devices has while the
 // others copy too. On the host an optimizer step reads gradient, weight and
 // moments and writes the latter two back (28 bytes a parameter in fp32), at the
@@ -23,6 +28,12 @@ namespace trireme {
 
 int64_t PlanCoster::LeavingParameters(int32_t kind) const {
   return model_.trained_leaves ? pieces_.blocks[kind].parameters : 0;
+}
+
+int64_t PlanCoster::LeavingInputBytes(int32_t kind) const {
+  return plan_.offload().activations()
+             ? BlockActivationBytes(kind, /*dropped=*/true)
+             : 0;
 }
 
 int64_t PlanCoster::LeavingBytes(int32_t kind) const {
@@ -76,6 +87,10 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
       const BlockTime& time = i < blocks.again
                                   ? times.blocks->again[blocks.kind]
                                   : times.blocks->kept[blocks.kind];
+      const auto input = static_cast<double>(
+          i < blocks.again ? LeavingInputBytes(blocks.kind) : 0);
+      unit.save_activation_s = input / device.to_host_bytes_per_s;
+      unit.load_activation_s = input / device.to_device_bytes_per_s;
       unit.forward_s = time.forward_s;
       unit.backward_s = time.backward_s;
       chunk.units.push_back(unit);
@@ -101,7 +116,7 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
 }
 
 void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {
-  int64_t parameters = 0, weights = 0, buffered = 0;
+  int64_t parameters = 0, weights = 0, buffered = 0, widest = 0;
   std::vector<int64_t> of_blocks;
   for (int32_t stage = 0; stage < static_cast<int32_t>(stages_.size());
        ++stage) {
@@ -117,13 +132,20 @@ void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {
       for (int64_t i = 0; i < blocks.count(); ++i) {
         const int64_t bytes =
             BlockActivationBytes(blocks.kind, i < blocks.again);
+        const int64_t input =
+            i < blocks.again ? LeavingInputBytes(blocks.kind) : 0;
         of_ends -= bytes;
-        chunk.units.push_back(
-            {.parameter_bytes = bytes_of_weights, .activation_bytes = bytes});
+        widest = std::max(widest, input);
+        chunk.units.push_back({.parameter_bytes = bytes_of_weights,
+                               .activation_bytes = bytes,
+                               .input_bytes = input});
       }
     }
     // What embedding and head keep, from the first unit on.
     chunk.units.front().activation_bytes += of_ends;
+  }
+  if (ScheduleOf(plan_).unit_major) {
+    memory.always.activations += plan_.microbatches() * widest;
   }
   // Gradients of the largest units are in the buffers.
   std::sort(of_blocks.rbegin(), of_blocks.rend());

@@ -271,6 +271,8 @@ class PlanCoster {
   // Of a block, where it is offloaded: parameters that train, and bytes of all.
   int64_t LeavingParameters(int32_t kind) const;
   int64_t LeavingBytes(int32_t kind) const;
+  // Of what it keeps of a microbatch, where that leaves.
+  int64_t LeavingInputBytes(int32_t kind) const;
   // The costs of a stage's units, whose sums are the chunk's.
   void DivideIntoUnits(int32_t replica, int32_t stage, const StageTimes& times,
                        PlanCosts& costs) const;

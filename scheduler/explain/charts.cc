@@ -58,8 +58,10 @@ std::string ColourOf(InstructionKind kind, int32_t microbatch) {
     case InstructionKind::kGatherParameters:
       return "#b3a06b";
     case InstructionKind::kFetch:
+    case InstructionKind::kLoadActivation:
       return "#2f8f6b";
     case InstructionKind::kSaveGradients:
+    case InstructionKind::kSaveActivation:
       return "#b9597f";
     default:
       return "#3d4451";

@@ -116,6 +116,7 @@ std::string Summary(const Plan& plan) {
   if (plan.has_offload()) {
     text += fmt::format(", offloaded but for {} blocks a rank",
                         plan.offload().resident_units());
+    if (plan.offload().activations()) text += " with their inputs";
     if (plan.offload().has_nvme()) text += ", optimizer states on a drive";
   }
   return text;

@@ -223,6 +223,13 @@ absl::Status ValidateOffload(const Plan& plan) {
         "offload.resident_units", resident,
         fmt::format("1 to {}, the most blocks of a pipeline rank", most));
   }
+  if (plan.offload().activations() && plan.recompute() != Plan::FULL) {
+    return PlanFieldError(
+        "offload.activations",
+        fmt::format("true with recompute {}",
+                    Plan::Recompute_Name(plan.recompute())),
+        "recompute FULL, with which blocks keep their inputs only");
+  }
   return ValidateNvme(plan.offload());
 }
 

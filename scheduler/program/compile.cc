@@ -68,7 +68,8 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
   if (plan.has_offload()) {
     program = OffloadUnits(
         program, static_cast<int32_t>(plan.offload().resident_units()),
-        ScheduleOf(plan).unit_major);
+        {.unit_major = ScheduleOf(plan).unit_major,
+         .activations = plan.offload().activations()});
   }
   RETURN_IF_ERROR(ValidateProgram(program));
   return program;

@@ -35,6 +35,9 @@ struct UnitCost {
   // Until a microbatch's gradients are on the host, what they were added to
   // having come from there.
   double save_gradients_s = 0;
+  // Of one microbatch.
+  double save_activation_s = 0;
+  double load_activation_s = 0;
   // On the host.
   double update_s = 0;
 };

@@ -35,6 +35,7 @@ enum class Held : uint8_t {
   kActivations,
   kDeferredWeights,
   kUnitParameters,
+  kUnitInput,
   // Until the instruction that reads it has ended.
   kMessage,
 };
@@ -136,6 +137,20 @@ inline constexpr KindTraits kKindTraits[] = {
      .unit = UnitOperand::kAlways,
      .unit_s = &UnitCost::release_s,
      .frees = Held::kUnitParameters},
+    {.kind = InstructionKind::kSaveActivation,
+     .name = "SaveActivation",
+     .resource = Resource::kCopyOut,
+     .operand = Operand::kMicrobatch,
+     .unit = UnitOperand::kAlways,
+     .unit_s = &UnitCost::save_activation_s,
+     .frees = Held::kUnitInput},
+    {.kind = InstructionKind::kLoadActivation,
+     .name = "LoadActivation",
+     .resource = Resource::kCopyIn,
+     .operand = Operand::kMicrobatch,
+     .unit = UnitOperand::kAlways,
+     .unit_s = &UnitCost::load_activation_s,
+     .takes = Held::kUnitInput},
 };
 
 inline constexpr size_t kNumInstructionKinds = std::size(kKindTraits);

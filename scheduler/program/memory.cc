@@ -24,6 +24,8 @@ int64_t BytesOf(Held held, const Instruction& instruction,
       return chunk.deferred_weight_bytes;
     case Held::kUnitParameters:
       return chunk.units[instruction.unit].parameter_bytes;
+    case Held::kUnitInput:
+      return chunk.units[instruction.unit].input_bytes;
     case Held::kMessage:
       return instruction.payload == Payload::kActivation
                  ? chunk.activation_message_bytes
@@ -85,6 +87,22 @@ MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
     Add(read, -BytesOf(read, list[dependency], memory), change);
   }
   return change;
+}
+
+int64_t InputBytesOnHost(const Program& program, int32_t rank,
+                         const RankMemory& memory) {
+  int64_t now = 0, most = 0, largest = 0;
+  for (const Instruction& instruction : program.ranks[rank]) {
+    const bool saves = TraitsOf(instruction.kind).frees == Held::kUnitInput;
+    const bool loads = TraitsOf(instruction.kind).takes == Held::kUnitInput;
+    if (!saves && !loads) continue;
+    const int64_t bytes = BytesOf(Held::kUnitInput, instruction, memory);
+    if (bytes == 0) continue;
+    largest = std::max(largest, bytes);
+    now += saves ? 1 : -1;
+    most = std::max(most, now);
+  }
+  return most * largest;
 }
 
 RankPeak PeakInListOrder(const Program& program, int32_t rank,

@@ -55,6 +55,9 @@ struct UnitMemory {
   int64_t parameter_bytes = 0;
   // As ChunkMemory's: of this unit's Forward and Backward.
   int64_t activation_bytes = 0;
+  // Among them what is on the host alone from the end of a SaveActivation to
+  // the start of its LoadActivation.
+  int64_t input_bytes = 0;
 };
 
 struct ChunkMemory {
@@ -94,6 +97,12 @@ struct MemoryChange {
 MemoryChange ChangeAtStart(const Instruction& instruction,
                            const RankMemory& memory);
 MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
+                         const RankMemory& memory);
+
+// What the host keeps of units' inputs: as many buffers as there are inputs at
+// once between SaveActivation and LoadActivation, the list in order, each of
+// the largest's size.
+int64_t InputBytesOnHost(const Program& program, int32_t rank,
                          const RankMemory& memory);
 
 // Change in the number of microbatches with live activations in a chunk: the

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <deque>
+#include <initializer_list>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "runtime/core/log.h"
 
 namespace trireme {
@@ -47,6 +49,9 @@ struct UnitOrder {
   std::vector<Unit> units;
   std::vector<int32_t> first;  // [chunk]: number of its unit 0
   std::vector<int32_t> uses;   // [use]: number of the unit
+  // [use]: its microbatch and whether it goes forward.
+  std::vector<int32_t> microbatches;
+  std::vector<bool> forward;
 
   int32_t NumberOf(int32_t chunk, int32_t unit) const {
     return first[chunk] + unit;
@@ -73,8 +78,12 @@ UnitOrder OrderOf(const Program& program, int32_t rank,
     const int32_t units = program.buckets[stages[run.chunk]];
     for (int32_t i = 0; i < units; ++i) {
       const bool forward = run.kind == InstructionKind::kForward;
-      order.uses.insert(order.uses.end(), run.instructions.size(),
-                        order.NumberOf(run.chunk, forward ? i : units - 1 - i));
+      for (const int32_t index : run.instructions) {
+        order.uses.push_back(
+            order.NumberOf(run.chunk, forward ? i : units - 1 - i));
+        order.microbatches.push_back(program.ranks[rank][index].microbatch);
+        order.forward.push_back(forward);
+      }
     }
   }
   return order;
@@ -140,23 +149,55 @@ Residency Belady(const UnitOrder& order, int32_t resident_units) {
   return residency;
 }
 
+// From the forward of a unit to its backward, in uses: one that stays for no
+// longer would come back before it has left.
+constexpr int32_t kLeastAway = 4;
+
+// Which inputs of units leave the device: backward[use] of the forward that
+// keeps it, kNone where it stays; and forward[use] of that backward.
+struct Departures {
+  std::vector<int32_t> backward;
+  std::vector<int32_t> forward;
+};
+
+Departures DeparturesOf(const UnitOrder& order, bool activations) {
+  const size_t uses = order.uses.size();
+  Departures departures{std::vector<int32_t>(uses, kNone),
+                        std::vector<int32_t>(uses, kNone)};
+  if (!activations) return departures;
+  absl::flat_hash_map<std::pair<int32_t, int32_t>, int32_t> forwards;
+  for (int32_t use = 0; use < static_cast<int32_t>(uses); ++use) {
+    const std::pair key(order.uses[use], order.microbatches[use]);
+    if (order.forward[use]) {
+      forwards[key] = use;
+    } else if (const int32_t before = forwards.at(key);
+               use - before >= kLeastAway) {
+      departures.backward[before] = use;
+      departures.forward[use] = before;
+    }
+  }
+  return departures;
+}
+
 // Writes the new list of one rank.
 class RankPass {
  public:
   RankPass(const Program& program, int32_t rank, int32_t resident_units,
-           bool unit_major, std::vector<Instruction>& list)
+           const OffloadOptions& options, std::vector<Instruction>& list)
       : program_(program),
         stages_(StagesOnRank(program, rank)),
-        runs_(RunsOf(program.ranks[rank], unit_major)),
+        runs_(RunsOf(program.ranks[rank], options.unit_major)),
         order_(OrderOf(program, rank, runs_)),
         residency_(Belady(order_, resident_units)),
+        departures_(DeparturesOf(order_, options.activations)),
         old_(program.ranks[rank]),
         list_(list),
         updated_(order_.units.size(), kNone),
         place_(order_.units.size(), kNone),
         fetched_(order_.units.size(), kNone),
         used_(order_.units.size(), kNone),
-        last_save_(order_.units.size(), kNone) {}
+        last_save_(order_.units.size(), kNone),
+        moved_(order_.uses.size(), kNone) {}
 
   void Run() {
     auto run = runs_.begin();
@@ -232,12 +273,20 @@ class RankPass {
           part.depends_on.push_back(computed[m]);
         }
         Bring(unit);
+        LoadAhead();
         part.depends_on.push_back(fetched_[unit]);
+        if (departures_.forward[use_] != kNone) {
+          part.depends_on.push_back(moved_[use_]);
+        }
         if (!forward && m == 0 && saves_.size() >= Offload::kGradientBuffers) {
           part.depends_on.push_back(
               saves_[saves_.size() - Offload::kGradientBuffers]);
         }
-        computed[m] = used_[unit] = Append(std::move(part));
+        computed[m] = used_[unit] = last_computed_ = Append(std::move(part));
+        if (departures_.backward[use_] != kNone) {
+          moved_[use_] = MoveInput(InstructionKind::kSaveActivation, use_,
+                                   {last_computed_});
+        }
         for (const Exchange& exchange : residency_.exchanges[use_]) {
           place_[exchange.fetched] = Release(exchange.released);
           waiting_.push_back(exchange.fetched);
@@ -254,6 +303,26 @@ class RankPass {
       saves_.push_back(last_save_[unit]);
     }
     ends_.insert(ends_.end(), computed.begin(), computed.end());
+  }
+
+  // Of the use's unit and microbatch.
+  int32_t MoveInput(InstructionKind kind, int32_t use,
+                    std::initializer_list<int32_t> after) {
+    Instruction move = MakeUnitCopy(kind, order_.units[order_.uses[use]],
+                                    order_.microbatches[use]);
+    move.depends_on = after;
+    return Append(std::move(move));
+  }
+
+  // Before a use: what the one after it needs.
+  void LoadAhead() {
+    const size_t next = static_cast<size_t>(use_) + 1;
+    if (next >= order_.uses.size()) return;
+    const int32_t forward = departures_.forward[next];
+    if (forward == kNone) return;
+    moved_[next] =
+        MoveInput(InstructionKind::kLoadActivation, static_cast<int32_t>(next),
+                  {moved_[forward], last_computed_});
   }
 
   int32_t Release(int32_t unit) {
@@ -322,6 +391,7 @@ class RankPass {
   const std::vector<UnitRun> runs_;
   const UnitOrder order_;
   const Residency residency_;
+  const Departures departures_;
   const std::vector<Instruction>& old_;
   std::vector<Instruction>& list_;
   int32_t use_ = 0;
@@ -336,6 +406,10 @@ class RankPass {
   std::vector<int32_t> used_;
   std::vector<int32_t> last_save_;
   std::vector<int32_t> saves_;
+  // Of a forward's or backward's use: the instruction that takes what it keeps
+  // away, or brings it back; and of the use before this one.
+  std::vector<int32_t> moved_;
+  int32_t last_computed_ = kNone;
   // Units whose places are free, in the order in which they became so.
   std::deque<int32_t> waiting_;
 };
@@ -343,7 +417,7 @@ class RankPass {
 }  // namespace
 
 Program OffloadUnits(const Program& program, int32_t resident_units,
-                     bool unit_major) {
+                     const OffloadOptions& options) {
   CHECK_GE(resident_units, 1);
   CHECK(!program.offload.has_value());
   Program result;
@@ -355,8 +429,7 @@ Program OffloadUnits(const Program& program, int32_t resident_units,
   offload.units = program.buckets;
   offload.resident_units = resident_units;
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
-    RankPass(program, rank, resident_units, unit_major, result.ranks[rank])
-        .Run();
+    RankPass(program, rank, resident_units, options, result.ranks[rank]).Run();
   }
   result.offload = std::move(offload);
   return result;

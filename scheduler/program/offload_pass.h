@@ -29,6 +29,12 @@
 // of them all, weights cross once a pass of the step in place of each
 // microbatch's, gradients leave once, and updates hide behind all forwards. All
 // microbatches' activations are held.
+//
+// Where activations leave, what a unit keeps of its input goes to the host
+// after its forward and comes back while the computation before its backward
+// runs; it starts to once the one before that has ended, so that a device holds
+// a few of them. Whose backward comes so soon that it would return before it
+// had left stays.
 
 #ifndef TRIREME_SCHEDULER_PROGRAM_OFFLOAD_PASS_H_
 #define TRIREME_SCHEDULER_PROGRAM_OFFLOAD_PASS_H_
@@ -39,13 +45,18 @@
 
 namespace trireme {
 
+struct OffloadOptions {
+  bool unit_major = false;
+  bool activations = false;
+};
+
 // `program` with at most `resident_units` units of each rank on its device;
 // ranks with no more keep theirs through the step. The program must be valid,
 // with whole backwards and without parameter gathers and offload; the units of
 // a stage are its gradient buckets, as many as it has blocks. The result is
 // valid.
 Program OffloadUnits(const Program& program, int32_t resident_units,
-                     bool unit_major = false);
+                     const OffloadOptions& options = {});
 
 }  // namespace trireme
 

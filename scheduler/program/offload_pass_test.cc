@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fmt/format.h"
@@ -199,7 +200,7 @@ TEST(OffloadPass, UpdatesComeOneByOneBeforeTheirForwards) {
 Program UnitMajor(int32_t units, int32_t resident, int32_t microbatches) {
   return OffloadUnits(BuildProgram(GPipeOrder(1, microbatches),
                                    OneStagePerRank(1), microbatches, {units}),
-                      resident, /*unit_major=*/true);
+                      resident, {.unit_major = true});
 }
 
 TEST(OffloadPass, UnitMajorRunsAllMicrobatchesThroughAUnit) {
@@ -327,11 +328,86 @@ TEST(OffloadPass, ADeviceHoldsAsManyUnitsAsThePlanSays) {
   }
 }
 
+// The same with what units keep of their inputs on the host meanwhile.
+Program WithActivations(int32_t units, int32_t microbatches,
+                        bool unit_major = false) {
+  return OffloadUnits(BuildProgram(GPipeOrder(1, microbatches),
+                                   OneStagePerRank(1), microbatches, {units}),
+                      2, {.unit_major = unit_major, .activations = true});
+}
+
+// Nothing else that they keep.
+MemoryModel InputMemory(int32_t units, int64_t input_bytes) {
+  ChunkMemory chunk;
+  chunk.activation_bytes = units * input_bytes;
+  chunk.units.assign(
+      units, {.activation_bytes = input_bytes, .input_bytes = input_bytes});
+  return {.ranks = {{.chunks = {chunk}}}};
+}
+
+TEST(OffloadPass, ADeviceHoldsTheInputsThatAreAtWorkHoweverManyThereAre) {
+  for (const int32_t units : {6, 24, 48}) {
+    for (const int32_t microbatches : {1, 3}) {
+      for (const bool unit_major : {false, true}) {
+        const Program program =
+            WithActivations(units, microbatches, unit_major);
+        const MemoryModel memory = InputMemory(units, 100);
+        const Simulation simulation =
+            Simulated(program,
+                      UnitCosts(program, {.forward_s = 1,
+                                          .backward_s = 3,
+                                          .save_activation_s = 0.9,
+                                          .load_activation_s = 0.9}),
+                      &memory);
+        // One that computes and one on its way; and of several microbatches one
+        // that stays, as its backward follows at once.
+        EXPECT_EQ(simulation.peak_memory[0].activations,
+                  microbatches == 1 ? 200 : 300)
+            << units << " units, " << microbatches << " microbatches"
+            << (unit_major ? ", unit-major" : "");
+        // All others are on the host before the first comes back.
+        EXPECT_GE(InputBytesOnHost(program, 0, memory.ranks[0]),
+                  100 * (units * microbatches - 3));
+        EXPECT_LT(InputBytesOnHost(program, 0, memory.ranks[0]),
+                  100 * units * microbatches);
+        // Without copies of weights nothing is waited for.
+        EXPECT_NEAR(PassEnd(program, simulation, microbatches - 1),
+                    4 * units * microbatches, 1e-9);
+      }
+    }
+  }
+}
+
+// Forwards take 1 and backwards 3. Saves that take 2 end when the last unit
+// that leaves has, long after the forward, and the first load waits for the
+// last save alone where it is of that unit; loads that take 4 set the pace of
+// the backward.
+TEST(OffloadPass, InputsThatDoNotHideAreWaitedFor) {
+  constexpr int32_t kUnits = 24;
+  const Program program = WithActivations(kUnits, 1);
+  const auto pass = [&](double save_s, double load_s) {
+    return PassEnd(
+        program,
+        Simulated(program, UnitCosts(program, {.forward_s = 1,
+                                               .backward_s = 3,
+                                               .save_activation_s = save_s,
+                                               .load_activation_s = load_s})));
+  };
+  EXPECT_NEAR(pass(0.9, 2.9), 4 * kUnits, 1e-9);
+  // 22 leave from 1 on; the last of them is the first to come back, and the
+  // other backwards follow it.
+  EXPECT_NEAR(pass(2, 0.5), 1 + 22 * 2 + 0.5 + 22 * 3, 1e-9);
+  // The first load starts with the backward of the last unit but one.
+  EXPECT_NEAR(pass(0.5, 4), kUnits + 3 + 22 * 4 + 3, 1e-9);
+}
+
 // Every schedule with whole backwards, ranks with several chunks and with fewer
 // units than places.
 TEST(OffloadPass, PipelinesOfEveryScheduleStayValid) {
   for (const int32_t resident : {1, 2, 4, 9}) {
-    for (const int32_t ranks : {1, 2, 4}) {
+    for (const auto& [ranks, activations] :
+         {std::pair(1, false), std::pair(2, false), std::pair(4, false),
+          std::pair(1, true), std::pair(2, true), std::pair(4, true)}) {
       const int32_t microbatches = 2 * ranks;
       std::vector<int32_t> buckets(ranks);
       for (int32_t rank = 0; rank < ranks; ++rank) buckets[rank] = 1 + rank;
@@ -340,7 +416,7 @@ TEST(OffloadPass, PipelinesOfEveryScheduleStayValid) {
             BuildProgram(gpipe ? GPipeOrder(ranks, microbatches)
                                : OneFOneBOrder(ranks, microbatches),
                          OneStagePerRank(ranks), microbatches, buckets),
-            resident);
+            resident, {.activations = activations});
         const absl::Status valid = ValidateProgram(program);
         EXPECT_TRUE(valid.ok()) << valid;
       }
@@ -353,7 +429,7 @@ TEST(OffloadPass, PipelinesOfEveryScheduleStayValid) {
       const Program program = OffloadUnits(
           BuildProgram(InterleavedOrder(ranks, 2, microbatches, ranks), stages,
                        microbatches, std::vector<int32_t>(2 * ranks, 3)),
-          resident);
+          resident, {.activations = activations});
       const absl::Status valid = ValidateProgram(program);
       EXPECT_TRUE(valid.ok()) << valid;
     }

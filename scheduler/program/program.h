@@ -40,7 +40,10 @@
 //    which frees the place once all it depends on has ended; weights do not
 //    change within a step and are never copied back. SaveGradients copies what
 //    Backwards of a unit have added up to the host and so frees the buffer; the
-//    next Backward of the unit in the step goes on from there. ReduceGradients
+//    next Backward of the unit in the step goes on from there. SaveActivation
+//    copies what a Forward has kept of its input to the host, if nothing else
+//    on the device keeps it, and frees it; LoadActivation brings it back to
+//    memory of its own before the Backward. ReduceGradients
 //    and ClipGradients run on the host, and so does Update, on one unit: with
 //    the gradients that the step before has clipped, before the unit is first
 //    fetched. A list thus begins with what the step before left to it, of
@@ -96,6 +99,9 @@ enum class InstructionKind : uint8_t {
   // Bring a unit's parameters to the device, drop them from it.
   kFetch,
   kRelease,
+  // What a unit keeps of a microbatch's input to the host, and back.
+  kSaveActivation,
+  kLoadActivation,
 };
 
 // What a message carries.
@@ -121,12 +127,14 @@ struct Instruction {
   InstructionKind kind = InstructionKind::kForward;
   Payload payload = Payload::kNone;  // Send, Recv
   Resource resource = Resource::kCompute;
-  int32_t microbatch = -1;  // compute, messages, SaveGradients
-  int32_t chunk = -1;       // all but ClipGradients
-  int32_t hop = -1;         // Send, Recv
-  int32_t peer = -1;        // Send, Recv: pipeline rank
-  int32_t bucket = -1;      // Reduce, Gather, Update
-  // Fetch, Release, SaveGradients; with offload also compute and Update.
+  // Compute, messages, SaveGradients, SaveActivation, LoadActivation.
+  int32_t microbatch = -1;
+  int32_t chunk = -1;   // all but ClipGradients
+  int32_t hop = -1;     // Send, Recv
+  int32_t peer = -1;    // Send, Recv: pipeline rank
+  int32_t bucket = -1;  // Reduce, Gather, Update
+  // Of what is copied between host and device; with offload also compute and
+  // Update.
   int32_t unit = -1;
   // Indices in the same list, each below this instruction's own.
   absl::InlinedVector<int32_t, 4> depends_on;
@@ -229,7 +237,8 @@ Instruction MakeMessage(InstructionKind kind, Payload payload,
                         int32_t chunk);
 Instruction MakeBucket(InstructionKind kind, int32_t chunk, int32_t bucket);
 Instruction MakeClipGradients();
-// kFetch, kRelease; with a microbatch kSaveGradients.
+// kFetch, kRelease; with a microbatch kSaveGradients, kSaveActivation,
+// kLoadActivation.
 Instruction MakeUnitCopy(InstructionKind kind, Unit unit,
                          int32_t microbatch = -1);
 

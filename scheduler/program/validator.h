@@ -11,7 +11,8 @@
 //  - where units are offloaded (validator_residency.cc), each is updated once
 //    before it first comes to the device, is there when it computes, in one of
 //    as many places as there are, its gradients leave before their buffer is
-//    needed again and before clipping, and no unit stays at the end;
+//    needed again and before clipping, and no unit stays at the end; what has
+//    been taken away of a unit's input comes back before its backward;
 //  - no deadlock, even where each Send blocks until its Recv is posted and each
 //    instruction until all it depends on has ended. This also rules out cycles
 //    through several ranks.

@@ -1,6 +1,7 @@
 // ValidateResidency: what is on the devices of a Program with offload.
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,13 @@ class RankResidency {
   }
 
  private:
+  // Of what a Forward has kept of its input, until the Backward: what took it
+  // away and brought it back.
+  struct InputState {
+    int32_t forward = kNone;
+    int32_t saved = kNone;
+    int32_t loaded = kNone;
+  };
   struct UnitState {
     bool resident = false;
     bool was_resident = false;  // in the step so far
@@ -44,6 +52,8 @@ class RankResidency {
     int32_t updated = kNone;
     int32_t gradients = kNone;  // in buffers_, until they are saved
     int32_t saved = kNone;
+    // By microbatch.
+    std::map<int32_t, InputState> inputs;
   };
   // Of gradients that are on the device: the last Backward that added to them,
   // and their SaveGradients.
@@ -61,10 +71,17 @@ class RankResidency {
     const Instruction& instruction = list_[index];
     switch (instruction.kind) {
       case InstructionKind::kForward:
+        StateOf(instruction).inputs[instruction.microbatch] = {.forward =
+                                                                   index};
         return VisitCompute(index, instruction);
       case InstructionKind::kBackward:
         RETURN_IF_ERROR(VisitCompute(index, instruction));
+        RETURN_IF_ERROR(VisitInput(index, instruction));
         return VisitBackward(index, instruction);
+      case InstructionKind::kSaveActivation:
+        return VisitSaveActivation(index, instruction);
+      case InstructionKind::kLoadActivation:
+        return VisitLoadActivation(index, instruction);
       case InstructionKind::kSaveGradients:
         return VisitSave(index, instruction);
       case InstructionKind::kFetch:
@@ -95,6 +112,68 @@ class RankResidency {
                    fmt::format("one on instruction {}", unit.fetched));
     }
     unit.used = index;
+    return absl::OkStatus();
+  }
+
+  // What it keeps of the microbatch's input; null: its Forward has not run, or
+  // its Backward has.
+  InputState* InputOf(const Instruction& instruction) {
+    std::map<int32_t, InputState>& inputs = StateOf(instruction).inputs;
+    const auto found = inputs.find(instruction.microbatch);
+    return found == inputs.end() ? nullptr : &found->second;
+  }
+
+  absl::Status VisitSaveActivation(int32_t index,
+                                   const Instruction& instruction) {
+    InputState* const input = InputOf(instruction);
+    if (input == nullptr || input->saved != kNone) {
+      return Error(index,
+                   input == nullptr
+                       ? "no Forward whose input is there"
+                       : fmt::format("it after instruction {}", input->saved),
+                   "one SaveActivation between a Forward and its Backward");
+    }
+    if (!DependsOn(instruction, input->forward)) {
+      return Error(index, "no dependency on the Forward that it is of",
+                   fmt::format("one on instruction {}", input->forward));
+    }
+    input->saved = index;
+    return absl::OkStatus();
+  }
+
+  absl::Status VisitLoadActivation(int32_t index,
+                                   const Instruction& instruction) {
+    InputState* const input = InputOf(instruction);
+    if (input == nullptr || input->saved == kNone || input->loaded != kNone) {
+      return Error(index, "no SaveActivation that it brings back",
+                   "one before each LoadActivation");
+    }
+    if (!DependsOn(instruction, input->saved)) {
+      return Error(index, "no dependency on its SaveActivation",
+                   fmt::format("one on instruction {}", input->saved));
+    }
+    input->loaded = index;
+    return absl::OkStatus();
+  }
+
+  // Of a Backward.
+  absl::Status VisitInput(int32_t index, const Instruction& instruction) {
+    std::map<int32_t, InputState>& inputs = StateOf(instruction).inputs;
+    const auto found = inputs.find(instruction.microbatch);
+    if (found == inputs.end()) return absl::OkStatus();
+    const InputState input = found->second;
+    inputs.erase(found);
+    if (input.saved == kNone) return absl::OkStatus();
+    if (input.loaded == kNone) {
+      return Error(
+          index,
+          fmt::format("its input away since instruction {}", input.saved),
+          "a LoadActivation before it");
+    }
+    if (!DependsOn(instruction, input.loaded)) {
+      return Error(index, "no dependency on its LoadActivation",
+                   fmt::format("one on instruction {}", input.loaded));
+    }
     return absl::OkStatus();
   }
 

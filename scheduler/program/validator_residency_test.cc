@@ -138,9 +138,9 @@ TEST(Residency, GradientsThatAreOverwrittenAreFound) {
 }
 
 TEST(Residency, GradientsThatLeaveBeforeAllMicrobatchesHaveAddedAreFound) {
-  Program program = OffloadUnits(
-      BuildProgram(GPipeOrder(1, 2), OneStagePerRank(1), 2, {4}), 2,
-      /*unit_major=*/true);
+  Program program =
+      OffloadUnits(BuildProgram(GPipeOrder(1, 2), OneStagePerRank(1), 2, {4}),
+                   2, {.unit_major = true});
   EXPECT_TRUE(ValidateProgram(program).ok());
   const int32_t save = Find(program, "SaveGradients mb=1 chunk=0 unit=3");
   program.ranks[0][save].microbatch = 0;
@@ -153,6 +153,59 @@ TEST(Residency, ClippingBeforeTheGradientsAreThereIsFound) {
   Forget(program, Find(program, "ClipGradients"),
          Find(program, "SaveGradients mb=0 chunk=0 unit=0"));
   ExpectError(program, "found no dependency on a unit's last SaveGradients");
+}
+
+constexpr char kSaveInput0[] = "SaveActivation mb=0 chunk=0 unit=0";
+constexpr char kLoadInput0[] = "LoadActivation mb=0 chunk=0 unit=0";
+constexpr char kBackward0[] = "Backward mb=0 chunk=0 unit=0";
+
+// Of the four units' inputs the first two leave.
+Program WithActivations() {
+  return OffloadUnits(
+      BuildProgram(OneFOneBOrder(1, 1), OneStagePerRank(1), 1, {4}), 2,
+      {.activations = true});
+}
+
+TEST(Residency, AnInputThatIsUsedBeforeItIsBackIsFound) {
+  Program program = WithActivations();
+  EXPECT_TRUE(ValidateProgram(program).ok());
+  Forget(program, Find(program, kBackward0), Find(program, kLoadInput0));
+  ExpectError(program, "found no dependency on its LoadActivation");
+  program = WithActivations();
+  // Another leaves in place of that.
+  Instruction save = MakeUnitCopy(InstructionKind::kSaveActivation,
+                                  {.chunk = 0, .unit = 2}, /*microbatch=*/0);
+  save.depends_on.push_back(Find(program, kForward2));
+  program.ranks[0][Find(program, "LoadActivation mb=0 chunk=0 unit=1")] = save;
+  ExpectError(program, "unit=2': found its input away since instruction");
+}
+
+TEST(Residency, AnInputThatLeavesBeforeItsForwardHasUsedItIsFound) {
+  Program program = WithActivations();
+  Forget(program, Find(program, kSaveInput0),
+         Find(program, "Forward mb=0 chunk=0 unit=0"));
+  ExpectError(program, "found no dependency on the Forward that it is of");
+  program = WithActivations();
+  program.ranks[0][Find(program, kSaveInput0)].unit = 3;
+  ExpectError(program, "found no Forward whose input is there");
+}
+
+TEST(Residency, AnInputThatLeavesTwiceIsFound) {
+  Program program = WithActivations();
+  const int32_t first = Find(program, kSaveInput0);
+  Instruction& second =
+      program.ranks[0][Find(program, "SaveActivation mb=0 chunk=0 unit=1")];
+  second.unit = 0;
+  ExpectError(program, "found it after instruction " + std::to_string(first));
+}
+
+TEST(Residency, AnInputThatComesBackBeforeItHasLeftIsFound) {
+  Program program = WithActivations();
+  Forget(program, Find(program, kLoadInput0), Find(program, kSaveInput0));
+  ExpectError(program, "found no dependency on its SaveActivation");
+  program = WithActivations();
+  program.ranks[0][Find(program, kLoadInput0)].unit = 3;
+  ExpectError(program, "found no SaveActivation that it brings back");
 }
 
 TEST(Residency, UnitsInTheWrongOrderAreFound) {

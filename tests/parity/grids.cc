@@ -116,6 +116,12 @@ std::vector<GridCase> AllGrids() {
          .text = text,
          .plan = PlanFromText(
              "sequence_parallel: true offload { resident_units: 1 }")});
+    cases.push_back({.pp = 2,
+                     .text = text,
+                     .layers = 6,
+                     .plan = PlanFromText(
+                         "recompute: FULL "
+                         "offload { resident_units: 1 activations: true }")});
   }
   // Other embeddings of positions, and queries and keys without their norm.
   for (const bool sincos : {true, false}) {

@@ -181,6 +181,12 @@ INSTANTIATE_TEST_SUITE_P(
         GridCase{.pp = 2, .dp = 2, .dtype = DType::kFloat16},
         GridCase{.tp = 2,
                  .plan = PlanFromText("offload { resident_units: 2 }")},
+        GridCase{.plan = PlanFromText(
+                     "microbatches: 2 recompute: FULL "
+                     "offload { resident_units: 2 activations: true }")},
+        GridCase{.plan = PlanFromText(
+                     "microbatches: 4 schedule: UNIT_MAJOR recompute: FULL "
+                     "offload { resident_units: 2 activations: true }")},
         // As much as the most voxels take.
         GridCase{.tp = 2,
                  .cp = 2,

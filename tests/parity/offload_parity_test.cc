@@ -123,6 +123,39 @@ std::vector<GridCase> Cases() {
        .mmdit = true,
        .trained = decomposing},
       "sequence_parallel: true recompute: FULL", {1});
+  // Blocks' inputs leave, too: all but the last ones'.
+  add(fp32, "microbatches: 1 recompute: FULL offload { activations: true }",
+      {1, 4});
+  add({.dtype = DType::kBFloat16},
+      "microbatches: 4 recompute: FULL offload { activations: true }", {2});
+  add({.dtype = DType::kFloat16, .layers = 6, .clip_norm = 1e-3},
+      "microbatches: 2 recompute: FULL recompute_blocks: 4 "
+      "offload { activations: true }",
+      {2});
+  add({.dtype = DType::kBFloat16},
+      "microbatches: 4 schedule: UNIT_MAJOR recompute: FULL "
+      "offload { activations: true }",
+      {2});
+  add({.dtype = DType::kFloat32, .mmdit = true},
+      "microbatches: 2 schedule: UNIT_MAJOR recompute: FULL "
+      "offload { activations: true }",
+      {1});
+  add({.tp = 2, .dtype = DType::kFloat32, .text = Text::kJoint},
+      "sequence_parallel: true microbatches: 2 recompute: FULL "
+      "offload { activations: true }",
+      {2});
+  add({.pp = 2, .dtype = DType::kFloat32, .layers = 5},
+      "recompute: FULL offload { activations: true }", {1, 2});
+  add({.pp = 2, .dtype = DType::kFloat32},
+      "schedule: GPIPE recompute: FULL offload { activations: true }", {1});
+  add({.pp = 2, .dtype = DType::kBFloat16, .layers = 8},
+      "schedule: INTERLEAVED recompute: FULL offload { activations: true }",
+      {3});
+  add({.tp = 2, .pp = 2, .ep = 2, .dtype = DType::kFloat32, .moe = experts},
+      "recompute: FULL offload { activations: true }", {1});
+  add({.dtype = DType::kBFloat16,
+       .trained = Adapters(WeightFormat::kNormalFloat4)},
+      "microbatches: 2 recompute: FULL offload { activations: true }", {2});
   // One block has gradients at home, the others none.
   add({.dtype = DType::kBFloat16,
        .trained = {.kind = TrainedParameters::Kind::kLayers,
@@ -361,6 +394,63 @@ TEST(OffloadCopiesTest, UnitMajorBlocksCrossTwiceAStep) {
             (2 * (kBlocks - kPlaces) * kMicrobatches + kPlaces +
              (kMicrobatches - 1) * kBlocks) *
                 value_bytes);
+}
+
+// With blocks' inputs at home the device holds no more activations with more
+// blocks; the host holds them in as many buffers as are in use at once, each
+// just large enough.
+TEST(OffloadActivationsTest, ADeviceHoldsAFewInputsHoweverManyBlocks) {
+  const auto activations_of = [](const MemoryStatistics& memory) {
+    return memory
+        .peak_by_category[static_cast<int>(MemoryCategory::kActivations)];
+  };
+  struct Case {
+    const char* plan;
+    // Inputs of blocks whose backward comes so soon that they stay; and of the
+    // last microbatches, that leave when the first come back.
+    int64_t stay = 0;
+    int64_t late = 0;
+  };
+  for (const auto& [plan, stay, late] :
+       {Case{"microbatches: 1 recompute: FULL", 2, 0},
+        Case{"microbatches: 4 schedule: UNIT_MAJOR recompute: FULL", 0, 1}}) {
+    // By the number of blocks.
+    std::map<int64_t, int64_t> on_device, on_host, moved;
+    for (const int64_t layers : {6, 10}) {
+      GridCase grid = Wide();
+      grid.layers = layers;
+      grid.heads = 16;
+      grid.plan = PlanFromText(plan);
+      grid = Offloaded(grid, 2);
+      const auto kept = RunOnOneRank(grid, kLimitBytes, kLimitBytes);
+      ASSERT_TRUE(kept.ok()) << kept.status();
+      grid.plan.mutable_offload()->set_activations(true);
+      const auto left = RunOnOneRank(grid, kLimitBytes, kLimitBytes);
+      ASSERT_TRUE(left.ok()) << left.status();
+      const int64_t peak = left->device.peak_bytes;
+      const int64_t host = left->host.peak_bytes;
+      EXPECT_EQ(peak, left->predicted.peak_bytes);
+      EXPECT_LT(peak, kept->device.peak_bytes);
+      if (layers == 6) {
+        EXPECT_TRUE(RunOnOneRank(grid, peak, peak + host).ok());
+        EXPECT_EQ(RunOnOneRank(grid, peak - 1, kLimitBytes).status().code(),
+                  absl::StatusCode::kResourceExhausted);
+        EXPECT_EQ(RunOnOneRank(grid, peak, peak + host - 1).status().code(),
+                  absl::StatusCode::kResourceExhausted);
+      }
+      moved[layers] = left->copied.to_home - kept->copied.to_home;
+      EXPECT_EQ(left->copied.to_device - kept->copied.to_device, moved[layers]);
+      EXPECT_EQ(activations_of(kept->host), 0);
+      on_device[layers] = activations_of(left->device);
+      on_host[layers] = activations_of(left->host);
+    }
+    EXPECT_EQ(on_device[10], on_device[6]);
+    const int64_t microbatches = PlanFromText(plan).microbatches();
+    const int64_t input = (moved[10] - moved[6]) / (4 * microbatches);
+    EXPECT_GT(input, 0);
+    EXPECT_EQ(moved[6], (6 * microbatches - stay) * input);
+    EXPECT_EQ(on_host[6], moved[6] - late * input);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(

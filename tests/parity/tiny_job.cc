@@ -217,6 +217,7 @@ std::vector<std::string> GridCase::Features() const {
   }
   add(plan.has_offload(),
       fmt::format("offload{}", plan.offload().resident_units()));
+  add(plan.offload().activations(), "inputs");
   add(plan.offload().has_nvme(),
       plan.offload().nvme().io() == Plan::Offload::Nvme::THREADS
           ? "drive_threads"

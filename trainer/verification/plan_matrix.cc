@@ -228,6 +228,10 @@ class Builder {
       p.mutable_offload()->set_resident_units(1);
       p.set_recompute(Plan::FULL);
     });
+    AddChanged(plan, [](Plan& p) {
+      p.mutable_offload()->set_activations(true);
+      p.set_recompute(Plan::FULL);
+    });
   }
 
   // What moves between rows and experts, and how.

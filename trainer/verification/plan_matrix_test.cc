@@ -159,6 +159,8 @@ TEST(PlanMatrixTest, HasEveryMode) {
        [](const Plan& p) { return p.microbatch_group() > p.grid().pp(); }},
       {"sequence parallelism",
        [](const Plan& p) { return p.sequence_parallel(); }},
+      {"offload with blocks' inputs",
+       [](const Plan& p) { return p.offload().activations(); }},
       {"offload under tp and pp",
        [](const Plan& p) {
          return p.has_offload() && p.grid().tp() > 1 && p.grid().pp() > 1;
