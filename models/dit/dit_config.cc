@@ -7,6 +7,7 @@
 
 #include "models/data/byte_text.h"
 #include "models/transformer/moe_fields.h"
+#include "models/transformer/size_limits.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
@@ -36,12 +37,6 @@ PresetSizes SizesOf(Dit::Preset preset) {
 }
 
 // Bounds that no real model passes; they keep products of sizes in 64 bits.
-constexpr int64_t kMaxHidden = 1 << 17;
-constexpr int64_t kMaxLayers = 1 << 12;
-// What the attention kernels hold of one head.
-constexpr int64_t kMaxHeadDim = 1024;
-// Of one sample, picture and text. Tables are made for each.
-constexpr int64_t kMaxTokens = 1 << 20;
 constexpr double kMaxStddev = 1e6;
 constexpr int64_t kMaxClasses = 1 << 24;
 constexpr int64_t kMaxPositionBase = 1 << 14;
@@ -75,11 +70,12 @@ absl::Status ResolvePictures(const Dit& dit, const ImageSpec& image,
         "{} pixels",
         config.patch, image.width, image.height);
   }
-  if (config.tokens() > kMaxTokens) {
+  if (config.tokens() > size_limits::kTokens) {
     return InvalidArgument(
         "model.dit.patch: found {}, which makes {} tokens of {} x {} pixels, "
         "expected a patch that makes at most {}",
-        config.patch, config.tokens(), image.width, image.height, kMaxTokens);
+        config.patch, config.tokens(), image.width, image.height,
+        size_limits::kTokens);
   }
   return absl::OkStatus();
 }
@@ -155,8 +151,10 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
   config.hidden = dit.has_hidden() ? dit.hidden() : preset.hidden;
   config.layers = dit.has_layers() ? dit.layers() : preset.layers;
   config.heads = dit.has_heads() ? dit.heads() : preset.heads;
-  RETURN_IF_ERROR(CheckRange("model.dit.hidden", config.hidden, 4, kMaxHidden));
-  RETURN_IF_ERROR(CheckRange("model.dit.layers", config.layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(
+      CheckRange("model.dit.hidden", config.hidden, 4, size_limits::kHidden));
+  RETURN_IF_ERROR(
+      CheckRange("model.dit.layers", config.layers, 1, size_limits::kLayers));
   RETURN_IF_ERROR(
       CheckRange("model.dit.heads", config.heads, 1, config.hidden));
   if (config.hidden % config.heads != 0) {
@@ -182,12 +180,8 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
   config.qk_norm =
       dit.has_qk_norm() ? dit.qk_norm() : dit.preset() != Dit::XL_2;
   RETURN_IF_ERROR(ResolveVariant(dit, config));
-  if (config.head_dim() > kMaxHeadDim) {
-    return InvalidArgument(
-        "model.dit.heads: found {} heads of {} channels, expected heads of at "
-        "most {} channels",
-        config.heads, config.head_dim(), kMaxHeadDim);
-  }
+  RETURN_IF_ERROR(
+      CheckHeadWidth("model.dit.heads", config.heads, config.head_dim()));
   // Each axis has pairs of channels.
   const int64_t pairs = 2 * int64_t{config.axes()};
   if (config.positions == Dit::ROPE && config.head_dim() % pairs != 0) {
@@ -220,8 +214,8 @@ absl::StatusOr<DitConfig> ResolveDit(const Dit& dit, const ImageSpec& image,
           CheckRange("model.dit.text.width", config.text_width, 0, 0));
       config.text_width = ByteTextWidth(config.text_tokens);
     }
-    RETURN_IF_ERROR(
-        CheckRange("model.dit.text.width", config.text_width, 1, kMaxHidden));
+    RETURN_IF_ERROR(CheckRange("model.dit.text.width", config.text_width, 1,
+                               size_limits::kHidden));
     if (dit.text().attention() != Dit::TEXT_ATTENTION_UNSPECIFIED) {
       config.text_attention = dit.text().attention();
     }

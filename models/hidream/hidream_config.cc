@@ -7,6 +7,7 @@
 
 #include "models/data/byte_text.h"
 #include "models/transformer/moe_fields.h"
+#include "models/transformer/size_limits.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
@@ -14,13 +15,7 @@ namespace trireme {
 namespace {
 
 // Bounds that no real model passes; they keep products of sizes in 64 bits.
-constexpr int64_t kMaxHidden = 1 << 17;
-constexpr int64_t kMaxLayers = 1 << 12;
 constexpr int64_t kMaxTextLayers = 1 << 10;
-// What the attention kernels hold of one head.
-constexpr int64_t kMaxHeadDim = 1024;
-// Of one sample, picture and text. Tables are made for each.
-constexpr int64_t kMaxTokens = 1 << 20;
 constexpr int64_t kMaxTextTokens = 1 << 15;
 constexpr int64_t kMaxByteTokens = 4096;
 
@@ -114,16 +109,16 @@ absl::Status ResolveText(const Hidream& hidream, HidreamConfig& config) {
   }
   RETURN_IF_ERROR(CheckRange("model.hidream.text.tokens", config.text_tokens, 1,
                              kMaxTextTokens));
-  RETURN_IF_ERROR(
-      CheckRange("model.hidream.text.width", config.text_width, 1, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.hidream.text.width", config.text_width, 1,
+                             size_limits::kHidden));
   RETURN_IF_ERROR(CheckRange("model.hidream.text.pooled_width",
-                             config.pooled_width, 1, kMaxHidden));
+                             config.pooled_width, 1, size_limits::kHidden));
   RETURN_IF_ERROR(CheckRange("model.hidream.text.layers", config.text_layers, 1,
                              kMaxTextLayers));
   RETURN_IF_ERROR(CheckRange("model.hidream.text.layer_tokens",
                              config.layer_tokens, 1, kMaxTextTokens));
   RETURN_IF_ERROR(CheckRange("model.hidream.text.layer_width",
-                             config.layer_width, 1, kMaxHidden));
+                             config.layer_width, 1, size_limits::kHidden));
   config.block_text_layers.clear();
   if (hidream.block_text_layers_size() == 0) {
     for (int64_t i = 0; i < config.layers(); ++i) {
@@ -150,8 +145,8 @@ absl::Status ResolveExperts(const Hidream& hidream, HidreamConfig& config) {
   config.mlp_hidden = hidream.has_mlp_hidden()
                           ? hidream.mlp_hidden()
                           : HidreamSwiGluHidden(kMlpRatio * config.hidden);
-  RETURN_IF_ERROR(
-      CheckRange("model.hidream.mlp_hidden", config.mlp_hidden, 1, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.hidream.mlp_hidden", config.mlp_hidden, 1,
+                             size_limits::kHidden));
   ASSIGN_OR_RETURN(
       const BlockExperts experts,
       ResolveMoe(
@@ -188,12 +183,12 @@ absl::StatusOr<HidreamConfig> ResolveHidream(const Hidream& hidream,
   if (hidream.has_patch()) config.patch = hidream.patch();
   config.channels = channels;
   config.height = config.width = resolution;
-  RETURN_IF_ERROR(
-      CheckRange("model.hidream.hidden", config.hidden, 4, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.hidream.hidden", config.hidden, 4,
+                             size_limits::kHidden));
   RETURN_IF_ERROR(CheckRange("model.hidream.dual_layers", config.dual_layers, 1,
-                             kMaxLayers));
+                             size_limits::kLayers));
   RETURN_IF_ERROR(CheckRange("model.hidream.single_layers",
-                             config.single_layers, 1, kMaxLayers));
+                             config.single_layers, 1, size_limits::kLayers));
   RETURN_IF_ERROR(
       CheckRange("model.hidream.heads", config.heads, 1, config.hidden));
   RETURN_IF_ERROR(CheckRange("model.hidream.patch", config.patch, 1, 64));
@@ -202,23 +197,19 @@ absl::StatusOr<HidreamConfig> ResolveHidream(const Hidream& hidream,
         "model.hidream.hidden: found {}, expected a multiple of the {} heads",
         config.hidden, config.heads);
   }
-  if (config.head_dim() > kMaxHeadDim) {
-    return InvalidArgument(
-        "model.hidream.heads: found {} heads of {} channels, expected heads of "
-        "at most {} channels",
-        config.heads, config.head_dim(), kMaxHeadDim);
-  }
+  RETURN_IF_ERROR(
+      CheckHeadWidth("model.hidream.heads", config.heads, config.head_dim()));
   if (resolution % config.patch != 0) {
     return InvalidArgument(
         "model.hidream.patch: found {}, expected a divisor of the pictures' {} "
         "pixels a side",
         config.patch, resolution);
   }
-  if (config.tokens() > kMaxTokens) {
+  if (config.tokens() > size_limits::kTokens) {
     return InvalidArgument(
         "model.hidream.patch: found {}, which makes {} tokens, expected a "
         "patch that makes at most {}",
-        config.patch, config.tokens(), kMaxTokens);
+        config.patch, config.tokens(), size_limits::kTokens);
   }
   RETURN_IF_ERROR(ResolvePositions(hidream, config));
   RETURN_IF_ERROR(ResolveText(hidream, config));
@@ -237,10 +228,10 @@ absl::Status CheckHidreamSizes(const HidreamConfig& config) {
   }
   // No product of what was checked above overflows: rows and columns are of a
   // tensor that is there.
-  if (config.tokens() > kMaxTokens) {
+  if (config.tokens() > size_limits::kTokens) {
     return InvalidArgument(
         "hidden_states: found {} tokens, expected at most {}", config.tokens(),
-        kMaxTokens);
+        size_limits::kTokens);
   }
   for (const auto& [name, found] :
        {std::pair("encoder_hidden_states_t5", config.text_tokens),

@@ -2,17 +2,12 @@
 
 #include <string_view>
 
+#include "models/transformer/size_limits.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
 namespace {
-
-// Bounds that no real model passes; they keep products of sizes in 64 bits.
-constexpr int64_t kMaxHidden = 1 << 17;
-constexpr int64_t kMaxLayers = 1 << 12;
-// What the attention kernels hold of one head.
-constexpr int64_t kMaxHeadDim = 1024;
 
 MeshDecoderConfig PresetConfig(MeshTokens::Preset preset) {
   MeshDecoderConfig config;
@@ -45,10 +40,10 @@ absl::StatusOr<MeshDecoderConfig> ResolveMeshTokens(
   config.tokens = tokens;
   config.format = format;
   config.classes = classes;
-  RETURN_IF_ERROR(
-      CheckRange("model.mesh_tokens.hidden", config.hidden, 2, kMaxHidden));
-  RETURN_IF_ERROR(
-      CheckRange("model.mesh_tokens.layers", config.layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(CheckRange("model.mesh_tokens.hidden", config.hidden, 2,
+                             size_limits::kHidden));
+  RETURN_IF_ERROR(CheckRange("model.mesh_tokens.layers", config.layers, 1,
+                             size_limits::kLayers));
   RETURN_IF_ERROR(
       CheckRange("model.mesh_tokens.heads", config.heads, 1, config.hidden));
   // Channels of a head are rotated in pairs.
@@ -58,12 +53,8 @@ absl::StatusOr<MeshDecoderConfig> ResolveMeshTokens(
         "{} heads",
         config.hidden, config.heads);
   }
-  if (config.head_dim() > kMaxHeadDim) {
-    return InvalidArgument(
-        "model.mesh_tokens.heads: found {} heads of {} channels, expected "
-        "heads of at most {} channels",
-        config.heads, config.head_dim(), kMaxHeadDim);
-  }
+  RETURN_IF_ERROR(CheckHeadWidth("model.mesh_tokens.heads", config.heads,
+                                 config.head_dim()));
   return config;
 }
 

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "models/data/byte_text.h"
+#include "models/transformer/size_limits.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
@@ -13,12 +14,6 @@ namespace trireme {
 namespace {
 
 // Bounds that no real model passes; they keep products of sizes in 64 bits.
-constexpr int64_t kMaxHidden = 1 << 17;
-constexpr int64_t kMaxLayers = 1 << 12;
-// What the attention kernels hold of one head.
-constexpr int64_t kMaxHeadDim = 1024;
-// Of one sample, picture and text. Tables are made for each.
-constexpr int64_t kMaxTokens = 1 << 20;
 constexpr int64_t kMaxTextTokens = 1 << 16;
 constexpr double kMaxGuidance = 1000;
 
@@ -182,10 +177,10 @@ absl::Status ResolveText(const Mmdit& mmdit, MmditConfig& config) {
     config.text_width = ByteTextWidth(config.text_tokens);
     config.pooled_width = kByteValues;
   }
-  RETURN_IF_ERROR(
-      CheckRange("model.mmdit.text.width", config.text_width, 1, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.mmdit.text.width", config.text_width, 1,
+                             size_limits::kHidden));
   return CheckRange("model.mmdit.text.pooled_width", config.pooled_width, 1,
-                    kMaxHidden);
+                    size_limits::kHidden);
 }
 
 absl::Status CheckViewStreams(const Mmdit& mmdit, const MmditConfig& config) {
@@ -226,11 +221,11 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
   config.view_streams = mmdit.view_streams();
   RETURN_IF_ERROR(CheckViewStreams(mmdit, config));
   RETURN_IF_ERROR(
-      CheckRange("model.mmdit.hidden", config.hidden, 4, kMaxHidden));
-  RETURN_IF_ERROR(
-      CheckRange("model.mmdit.dual_layers", config.dual_layers, 1, kMaxLayers));
+      CheckRange("model.mmdit.hidden", config.hidden, 4, size_limits::kHidden));
+  RETURN_IF_ERROR(CheckRange("model.mmdit.dual_layers", config.dual_layers, 1,
+                             size_limits::kLayers));
   RETURN_IF_ERROR(CheckRange("model.mmdit.single_layers", config.single_layers,
-                             0, kMaxLayers));
+                             0, size_limits::kLayers));
   RETURN_IF_ERROR(
       CheckRange("model.mmdit.heads", config.heads, 1, config.hidden));
   RETURN_IF_ERROR(CheckRange("model.mmdit.patch", config.patch, 1, 64));
@@ -242,12 +237,8 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
         "model.mmdit.hidden: found {}, expected a multiple of the {} heads",
         config.hidden, config.heads);
   }
-  if (config.head_dim() > kMaxHeadDim) {
-    return InvalidArgument(
-        "model.mmdit.heads: found {} heads of {} channels, expected heads of "
-        "at most {} channels",
-        config.heads, config.head_dim(), kMaxHeadDim);
-  }
+  RETURN_IF_ERROR(
+      CheckHeadWidth("model.mmdit.heads", config.heads, config.head_dim()));
   if (config.of_sets() && mmdit.has_patch()) {
     return InvalidArgument(
         "model.mmdit.patch: found {} with sets of tokens, expected none",
@@ -259,11 +250,12 @@ absl::StatusOr<MmditConfig> ResolveMmdit(const Mmdit& mmdit, int64_t channels,
         "pixels a side",
         config.patch, resolution);
   }
-  if (config.tokens() > kMaxTokens) {
+  if (config.tokens() > size_limits::kTokens) {
     return InvalidArgument(
         "model.mmdit.patch: found {}, which makes {} tokens, expected a patch "
         "that makes at most {}",
-        config.of_sets() ? 1 : config.patch, config.tokens(), kMaxTokens);
+        config.of_sets() ? 1 : config.patch, config.tokens(),
+        size_limits::kTokens);
   }
   const double mlp_ratio = mmdit.has_mlp_ratio() ? mmdit.mlp_ratio() : 4.0;
   config.mlp_hidden =
@@ -309,10 +301,10 @@ absl::Status CheckMmditSizes(const MmditConfig& config) {
   }
   // No product of what was checked above overflows: rows and columns are of a
   // tensor that is there.
-  if (config.tokens() > kMaxTokens) {
+  if (config.tokens() > size_limits::kTokens) {
     return InvalidArgument(
         "hidden_states: found {} tokens, expected at most {}", config.tokens(),
-        kMaxTokens);
+        size_limits::kTokens);
   }
   if (config.text_tokens < 1 || config.text_tokens > kMaxTextTokens) {
     return InvalidArgument(

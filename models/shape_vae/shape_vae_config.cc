@@ -2,6 +2,7 @@
 
 #include <string_view>
 
+#include "models/transformer/size_limits.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
@@ -9,10 +10,6 @@ namespace trireme {
 namespace {
 
 // Bounds that no real model passes; they keep products of sizes in 64 bits.
-constexpr int64_t kMaxHidden = 1 << 17;
-constexpr int64_t kMaxLayers = 1 << 12;
-// What the attention kernels hold of one head.
-constexpr int64_t kMaxHeadDim = 1024;
 constexpr int64_t kMaxLatents = 1 << 16;
 constexpr int64_t kMaxPoints = 1 << 22;
 // Beyond them 2^i x is nothing but rounding in fp32.
@@ -50,14 +47,14 @@ ShapeVaeConfig PresetConfig(ShapeVae::Preset preset) {
 
 absl::Status CheckHidden(std::string_view field, int64_t hidden,
                          int64_t heads) {
-  RETURN_IF_ERROR(CheckRange(field, hidden, 1, kMaxHidden));
-  if (hidden % heads == 0 && hidden / heads <= kMaxHeadDim) {
+  RETURN_IF_ERROR(CheckRange(field, hidden, 1, size_limits::kHidden));
+  if (hidden % heads == 0 && hidden / heads <= size_limits::kHeadDim) {
     return absl::OkStatus();
   }
   return InvalidArgument(
       "{}: found {}, expected a multiple of the {} heads, of "
       "at most {} channels each",
-      field, hidden, heads, kMaxHeadDim);
+      field, hidden, heads, size_limits::kHeadDim);
 }
 
 absl::Status ResolveLosses(const ShapeVae::Losses& given,
@@ -97,18 +94,18 @@ absl::StatusOr<ShapeVaeConfig> ResolveShapeVae(const ShapeVae& vae) {
   if (vae.has_queries()) config.queries = vae.queries();
   RETURN_IF_ERROR(
       CheckRange("model.shape_vae.latents", config.latents, 1, kMaxLatents));
-  RETURN_IF_ERROR(
-      CheckRange("model.shape_vae.channels", config.channels, 1, kMaxHidden));
-  RETURN_IF_ERROR(
-      CheckRange("model.shape_vae.heads", config.heads, 1, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.shape_vae.channels", config.channels, 1,
+                             size_limits::kHidden));
+  RETURN_IF_ERROR(CheckRange("model.shape_vae.heads", config.heads, 1,
+                             size_limits::kHidden));
   RETURN_IF_ERROR(CheckHidden("model.shape_vae.encoder_hidden",
                               config.encoder_hidden, config.heads));
   RETURN_IF_ERROR(CheckHidden("model.shape_vae.decoder_hidden",
                               config.decoder_hidden, config.heads));
   RETURN_IF_ERROR(CheckRange("model.shape_vae.encoder_layers",
-                             config.encoder_layers, 0, kMaxLayers));
+                             config.encoder_layers, 0, size_limits::kLayers));
   RETURN_IF_ERROR(CheckRange("model.shape_vae.decoder_layers",
-                             config.decoder_layers, 1, kMaxLayers));
+                             config.decoder_layers, 1, size_limits::kLayers));
   RETURN_IF_ERROR(CheckRange("model.shape_vae.frequencies", config.frequencies,
                              1, kMaxFrequencies));
   RETURN_IF_ERROR(CheckRange("model.shape_vae.points", config.points,

@@ -2,6 +2,7 @@
 
 #include <string_view>
 
+#include "models/transformer/size_limits.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
@@ -9,10 +10,6 @@ namespace trireme {
 namespace {
 
 // Bounds that no real model passes; they keep products of sizes in 64 bits.
-constexpr int64_t kMaxHidden = 1 << 17;
-constexpr int64_t kMaxLayers = 1 << 12;
-constexpr int64_t kMaxHeadDim = 1024;
-constexpr int64_t kMaxTokens = 1 << 20;
 constexpr int64_t kMaxResolution = 1 << 12;
 constexpr int64_t kMaxTopK = 1 << 10;
 // A sine and a cosine for each axis.
@@ -60,13 +57,8 @@ absl::Status CheckHeads(const SparseDitConfig& config) {
         "heads",
         config.key_heads, config.heads);
   }
-  if (config.head_dim() > kMaxHeadDim) {
-    return InvalidArgument(
-        "model.sparse_dit.heads: found {} heads of {} channels, expected heads "
-        "of at most {} channels",
-        config.heads, config.head_dim(), kMaxHeadDim);
-  }
-  return absl::OkStatus();
+  return CheckHeadWidth("model.sparse_dit.heads", config.heads,
+                        config.head_dim());
 }
 
 }  // namespace
@@ -90,18 +82,18 @@ absl::StatusOr<SparseDitConfig> ResolveSparseDit(const SparseDit& model,
   config.channels = channels;
   config.resolution = resolution;
   RETURN_IF_ERROR(CheckRange("model.sparse_dit.hidden", config.hidden,
-                             kMinHidden, kMaxHidden));
-  RETURN_IF_ERROR(
-      CheckRange("model.sparse_dit.layers", config.layers, 1, kMaxLayers));
+                             kMinHidden, size_limits::kHidden));
+  RETURN_IF_ERROR(CheckRange("model.sparse_dit.layers", config.layers, 1,
+                             size_limits::kLayers));
   RETURN_IF_ERROR(CheckHeads(config));
   RETURN_IF_ERROR(
       CheckRange("model.sparse_dit.top_k", config.top_k, 1, kMaxTopK));
-  if (tokens < 1 || tokens > kMaxTokens || resolution < 1 ||
+  if (tokens < 1 || tokens > size_limits::kTokens || resolution < 1 ||
       resolution > kMaxResolution) {
     return InvalidArgument(
         "model.sparse_dit: found samples of {} voxels on a grid of {} a side, "
         "expected 1 to {} on one of 1 to {}",
-        tokens, resolution, kMaxTokens, kMaxResolution);
+        tokens, resolution, size_limits::kTokens, kMaxResolution);
   }
   ASSIGN_OR_RETURN(
       config.condition,

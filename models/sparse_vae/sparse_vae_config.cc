@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "models/transformer/size_limits.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
@@ -10,11 +11,7 @@ namespace trireme {
 namespace {
 
 // Bounds that no real model passes; they keep products of sizes in 64 bits.
-constexpr int64_t kMaxHidden = 1 << 17;
-constexpr int64_t kMaxLayers = 1 << 12;
 constexpr int64_t kMaxLevels = 8;
-// What the attention kernels hold of one head.
-constexpr int64_t kMaxHeadDim = 1024;
 // A sine and a cosine of each coordinate.
 constexpr int64_t kLeastHidden = 6;
 
@@ -45,27 +42,27 @@ SparseVaeConfig PresetConfig(SparseVae::Preset preset) {
 
 absl::Status CheckSizes(const SparseVaeConfig& config) {
   RETURN_IF_ERROR(CheckRange("model.sparse_vae.hidden", config.hidden,
-                             kLeastHidden, kMaxHidden));
+                             kLeastHidden, size_limits::kHidden));
   RETURN_IF_ERROR(
       CheckRange("model.sparse_vae.levels", config.levels, 1, kMaxLevels));
-  RETURN_IF_ERROR(
-      CheckRange("model.sparse_vae.channels", config.channels, 1, kMaxHidden));
+  RETURN_IF_ERROR(CheckRange("model.sparse_vae.channels", config.channels, 1,
+                             size_limits::kHidden));
   RETURN_IF_ERROR(CheckRange("model.sparse_vae.encoder_layers",
-                             config.encoder_layers, 1, kMaxLayers));
+                             config.encoder_layers, 1, size_limits::kLayers));
   RETURN_IF_ERROR(CheckRange("model.sparse_vae.decoder_layers",
-                             config.decoder_layers, 1, kMaxLayers));
-  RETURN_IF_ERROR(
-      CheckRange("model.sparse_vae.heads", config.heads, 1, kMaxHidden));
+                             config.decoder_layers, 1, size_limits::kLayers));
+  RETURN_IF_ERROR(CheckRange("model.sparse_vae.heads", config.heads, 1,
+                             size_limits::kHidden));
   RETURN_IF_ERROR(
       CheckRange("model.sparse_vae.divergence", config.divergence, 0, 1e6));
   RETURN_IF_ERROR(CheckRange("model.sparse_vae.edges", config.edges, 0, 1e6));
   RETURN_IF_ERROR(CheckRange("model.sparse_vae.beside", config.beside, 0, 1e6));
   if (config.hidden % config.heads != 0 ||
-      config.hidden / config.heads > kMaxHeadDim) {
+      config.hidden / config.heads > size_limits::kHeadDim) {
     return InvalidArgument(
         "model.sparse_vae.hidden: found {}, expected a multiple of the {} "
         "heads, of at most {} channels each",
-        config.hidden, config.heads, kMaxHeadDim);
+        config.hidden, config.heads, size_limits::kHeadDim);
   }
   const int64_t parts = int64_t{1} << (config.levels + 1);
   if (config.hidden % parts != 0) {

@@ -7,6 +7,7 @@
 
 #include "fmt/format.h"
 #include "models/transformer/moe_fields.h"
+#include "models/transformer/size_limits.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
@@ -14,10 +15,7 @@ namespace trireme {
 namespace {
 
 // Bounds that no real model passes; they keep products of sizes in 64 bits.
-constexpr int64_t kMaxHidden = 1 << 17;
-constexpr int64_t kMaxBlocks = 1 << 12;
 constexpr int64_t kMaxStages = 16;
-constexpr int64_t kMaxTokens = 1 << 20;
 constexpr double kMaxMlpRatio = 64;
 // Of a window's side: whose scores one task holds.
 constexpr int64_t kMaxWindow = 64;
@@ -64,7 +62,8 @@ MixtureOfExperts MixtureOf(const Swin& swin) {
 absl::Status CheckStage(const SwinConfig& config, int64_t index) {
   const SwinConfig::Stage& stage = config.stages[index];
   const std::string field = fmt::format("model.swin.stages[{}]", index);
-  RETURN_IF_ERROR(CheckRange(field + ".blocks", stage.blocks, 1, kMaxBlocks));
+  RETURN_IF_ERROR(
+      CheckRange(field + ".blocks", stage.blocks, 1, size_limits::kLayers));
   const int64_t hidden = config.HiddenOf(index);
   RETURN_IF_ERROR(CheckRange(field + ".heads", stage.heads, 1, hidden));
   if (hidden % stage.heads != 0) {
@@ -179,8 +178,9 @@ absl::StatusOr<SwinConfig> ResolveSwin(const Swin& swin, int64_t channels,
   }
   RETURN_IF_ERROR(
       CheckRange("model.swin.stages", config.num_stages(), 1, kMaxStages));
-  RETURN_IF_ERROR(CheckRange("model.swin.hidden", config.hidden, 1,
-                             kMaxHidden >> (config.num_stages() - 1)));
+  RETURN_IF_ERROR(
+      CheckRange("model.swin.hidden", config.hidden, 1,
+                 size_limits::kHidden >> (config.num_stages() - 1)));
   RETURN_IF_ERROR(CheckRange("model.swin.patch", config.patch, 1, side));
   RETURN_IF_ERROR(
       CheckRange("model.swin.window", config.window, 1, kMaxWindow));
@@ -191,7 +191,7 @@ absl::StatusOr<SwinConfig> ResolveSwin(const Swin& swin, int64_t channels,
         config.patch, side);
   }
   RETURN_IF_ERROR(CheckRange("model.swin.patch's tokens", config.TokensOf(0), 1,
-                             kMaxTokens));
+                             size_limits::kTokens));
   for (int64_t i = 0; i < config.num_stages(); ++i) {
     RETURN_IF_ERROR(CheckStage(config, i));
   }

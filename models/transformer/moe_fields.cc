@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "models/transformer/size_limits.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
@@ -12,7 +13,6 @@ namespace {
 
 // Bounds that no real model passes; they keep products of sizes in 64 bits.
 constexpr int64_t kMaxExperts = 1 << 12;
-constexpr int64_t kMaxHidden = 1 << 17;
 constexpr double kMaxLossWeight = 1e6;
 constexpr double kMaxNoise = 1e6;
 
@@ -127,9 +127,11 @@ absl::StatusOr<BlockExperts> ResolveMoe(const MixtureOfExperts& moe,
                      : std::min<int64_t>(config.top_k, config.experts);
   RETURN_IF_ERROR(check("top_k", config.top_k, 1, config.experts));
   if (moe.has_expert_hidden()) config.expert_hidden = moe.expert_hidden();
-  RETURN_IF_ERROR(check("expert_hidden", config.expert_hidden, 1, kMaxHidden));
+  RETURN_IF_ERROR(
+      check("expert_hidden", config.expert_hidden, 1, size_limits::kHidden));
   if (moe.has_shared_hidden()) config.shared_hidden = moe.shared_hidden();
-  RETURN_IF_ERROR(check("shared_hidden", config.shared_hidden, 0, kMaxHidden));
+  RETURN_IF_ERROR(
+      check("shared_hidden", config.shared_hidden, 0, size_limits::kHidden));
   if (moe.expert() == MixtureOfExperts::GELU) {
     config.kind = MoeConfig::ExpertKind::kGelu;
   }

@@ -3,18 +3,12 @@
 #include <string_view>
 
 #include "models/transformer/moe_fields.h"
+#include "models/transformer/size_limits.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
 namespace {
-
-// Bounds that no real model passes; they keep products of sizes in 64 bits.
-constexpr int64_t kMaxHidden = 1 << 17;
-constexpr int64_t kMaxLayers = 1 << 12;
-// What the attention kernels hold of one head.
-constexpr int64_t kMaxHeadDim = 1024;
-constexpr int64_t kMaxTokens = 1 << 20;
 
 constexpr int64_t kExpertBlocks = 6;
 
@@ -73,10 +67,10 @@ absl::StatusOr<TriposgConfig> ResolveTriposg(const Triposg& triposg,
   if (triposg.has_heads()) config.heads = triposg.heads();
   config.latents = latents;
   config.channels = channels;
-  RETURN_IF_ERROR(
-      CheckRange("model.triposg.hidden", config.hidden, 4, kMaxHidden));
-  RETURN_IF_ERROR(
-      CheckRange("model.triposg.layers", config.layers, 1, kMaxLayers));
+  RETURN_IF_ERROR(CheckRange("model.triposg.hidden", config.hidden, 4,
+                             size_limits::kHidden));
+  RETURN_IF_ERROR(CheckRange("model.triposg.layers", config.layers, 1,
+                             size_limits::kLayers));
   RETURN_IF_ERROR(
       CheckRange("model.triposg.heads", config.heads, 1, config.hidden));
   // The time's sines and cosines are as many as there are channels.
@@ -86,22 +80,18 @@ absl::StatusOr<TriposgConfig> ResolveTriposg(const Triposg& triposg,
         "heads",
         config.hidden, config.heads);
   }
-  if (config.head_dim() > kMaxHeadDim) {
-    return InvalidArgument(
-        "model.triposg.heads: found {} heads of {} channels, expected heads of "
-        "at most {} channels",
-        config.heads, config.head_dim(), kMaxHeadDim);
-  }
+  RETURN_IF_ERROR(
+      CheckHeadWidth("model.triposg.heads", config.heads, config.head_dim()));
   if (config.layers % 2 == 0) {
     return InvalidArgument(
         "model.triposg.layers: found {}, expected an odd number: each block "
         "before the middle one has one behind it",
         config.layers);
   }
-  if (latents > kMaxTokens) {
+  if (latents > size_limits::kTokens) {
     return InvalidArgument(
         "model.triposg: found samples of {} tokens, expected at most {}",
-        latents, kMaxTokens);
+        latents, size_limits::kTokens);
   }
   ASSIGN_OR_RETURN(config.condition,
                    ResolveCrossCondition(
