@@ -80,7 +80,8 @@ absl::Status RunRank(const ParsedCommand& arguments, const Tuned& tuned,
   RETURN_IF_ERROR(tuned.plan.locations.Locate(plan.status()));
   CpuDevice device(MemoryLimit(tuned.job, world.local_size()));
   ASSIGN_OR_RETURN(const TunedExperts found,
-                   TuneExperts(tuned.setup, *plan, device, world));
+                   TuneExperts(tuned.setup, *plan, device, world,
+                               {.machine_ranks = world.local_size()}));
   if (world.world_rank() != 0) return absl::OkStatus();
   Plan with = tuned.plan.plan;
   *with.mutable_experts() = found.experts;

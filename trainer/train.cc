@@ -6,6 +6,7 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -162,6 +163,21 @@ void PrintMemory(const Plan& plan, const MeasuredMemory& measured,
       MemoryCategoryName(measured.deviation.category), measured.deviation.rank);
 }
 
+// Choices of what moves between experts that other machines were measured for
+// would be slow. `ranks`: on this one.
+absl::Status CheckTunedMachines(const Plan& plan, int ranks,
+                                Control& agreement) {
+  const int64_t tuned = plan.experts().tuned_for().machine_ranks();
+  if (tuned == 0) return absl::OkStatus();
+  int64_t most = ranks;
+  agreement.Max(std::span(&most, 1), "ranks of a machine");
+  if (most == tuned) return absl::OkStatus();
+  return InvalidArgument(
+      "plan.experts.tuned_for.machine_ranks: found {}, expected {}, which "
+      "choices are measured for again by trireme tune",
+      tuned, most);
+}
+
 }  // namespace
 
 absl::StatusOr<RunEnd> Train(const TrainOptions& options,
@@ -192,6 +208,10 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   const Plan& plan = prepared->plan;
   RETURN_IF_ERROR(AgreeOnJob(agreement, job, plan, *prepared->dataset,
                              prepared->held_out.get()));
+  // What is left of a cluster goes on as it can.
+  if (!options.resume) {
+    RETURN_IF_ERROR(CheckTunedMachines(plan, options.share.ranks, agreement));
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<MemoryCopies> copies,
                    OpenMemoryCopies(options, folder, job, factory, agreement));
   ASSIGN_OR_RETURN(

@@ -20,10 +20,12 @@ namespace trireme {
 struct TuneOptions {
   // Each time is the median of so many, after one that is not counted.
   int repetitions = 5;
+  // The plan's ranks on this machine; 0: not known.
+  int machine_ranks = 0;
 };
 
 struct TunedExperts {
-  // With move ADAPTIVE and its choices.
+  // With move ADAPTIVE, its choices and what they were measured on.
   Plan::Experts experts;
   // For people: the seconds of each way at each load.
   std::string report;

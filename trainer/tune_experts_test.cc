@@ -52,8 +52,9 @@ TEST(TuneExpertsTest, FindsChoicesForEveryLoad) {
   TunedExperts tuned;
   RunThreadRanks(4, [&](CommunicatorFactory& factory, int rank) {
     CpuDevice device(int64_t{1} << 30);
-    const auto found = TuneExperts(SmallSetup(/*experts=*/true), plan, device,
-                                   factory, {.repetitions = 1});
+    const auto found =
+        TuneExperts(SmallSetup(/*experts=*/true), plan, device, factory,
+                    {.repetitions = 1, .machine_ranks = rank});
     CHECK_OK(found.status());
     const std::lock_guard lock(mutex);
     if (rank == 0) tuned = *found;
@@ -64,6 +65,10 @@ TEST(TuneExpertsTest, FindsChoicesForEveryLoad) {
   EXPECT_EQ(plan.experts().move(), Plan::Experts::ADAPTIVE);
   ASSERT_GE(plan.experts().choices_size(), 1);
   EXPECT_EQ(plan.experts().choices().rbegin()->max_load(), 4);
+  EXPECT_EQ(plan.experts().tuned_for().ep(), 4u);
+  EXPECT_EQ(plan.experts().tuned_for().experts(), 8u);
+  EXPECT_EQ(plan.experts().tuned_for().expert_hidden(), 16u);
+  EXPECT_EQ(plan.experts().tuned_for().machine_ranks(), 3u);
   EXPECT_NE(tuned.report.find("2 of 8 experts of 16 channels, ep 4"),
             std::string::npos)
       << tuned.report;

@@ -15,6 +15,10 @@ Plan WithoutSizes(const Plan& plan) {
   kept.clear_placement();
   kept.clear_predicted();
   kept.clear_shard_group();
+  if (kept.has_experts()) {
+    kept.mutable_experts()->clear_choices();
+    kept.mutable_experts()->clear_tuned_for();
+  }
   if (kept.has_microbatch_size()) kept.clear_microbatches();
   return kept;
 }

@@ -186,6 +186,18 @@ TEST(Plan, ExpertsAreDividedAmongTheRanksOfAStage) {
                     "choices { max_load: 2 move: ROWS chunks: 65 } }",
                     context),
             "plan.experts.choices.chunks: found 65, expected 1 to 64");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } experts { move: ADAPTIVE "
+                    "choices { max_load: 2 move: ROWS } "
+                    "tuned_for { ep: 4 experts: 99 machine_ranks: 8 } }",
+                    context),
+            "plan.experts.tuned_for.experts: found 99, expected 12, which "
+            "choices are measured for again by trireme tune");
+  EXPECT_EQ(ErrorOf("grid { dp: 8 ep: 4 } experts { move: ADAPTIVE "
+                    "choices { max_load: 2 move: ROWS } "
+                    "tuned_for { ep: 8 } }",
+                    context),
+            "plan.experts.tuned_for.ep: found 8, expected 4, which choices "
+            "are measured for again by trireme tune");
   const auto moved =
       ResolvePlan(Parse("grid { dp: 8 ep: 4 } experts { }"), context);
   ASSERT_TRUE(moved.ok()) << moved.status();

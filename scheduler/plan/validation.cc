@@ -254,6 +254,27 @@ absl::Status ValidateRowCopies(std::string_view field, uint32_t copies,
                   sharers));
 }
 
+// Of choices that were measured with another model, or on other ranks.
+absl::Status ValidateTunedFor(const Plan& plan, const PlanContext& context) {
+  const Plan::Experts::TunedFor& tuned = plan.experts().tuned_for();
+  struct Measured {
+    std::string_view field;
+    int64_t found;
+    int64_t expected;
+  };
+  for (const Measured& of :
+       {Measured{"ep", tuned.ep(), plan.grid().ep()},
+        {"experts", tuned.experts(), context.experts},
+        {"expert_hidden", tuned.expert_hidden(), context.expert_hidden}}) {
+    if (of.found == 0 || of.expected == 0 || of.found == of.expected) continue;
+    return PlanFieldError(
+        fmt::format("experts.tuned_for.{}", of.field), of.found,
+        fmt::format("{}, which choices are measured for again by trireme tune",
+                    of.expected));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
   if (!plan.has_experts()) return absl::OkStatus();
   const uint32_t ep = plan.grid().ep();
@@ -323,6 +344,7 @@ absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
     return PlanFieldError("experts.row_copies", plan.experts().row_copies(),
                           "0 with move ADAPTIVE, which chooses it");
   }
+  RETURN_IF_ERROR(ValidateTunedFor(plan, context));
   double below = 0;
   for (const Plan::Experts::Choice& choice : plan.experts().choices()) {
     if (!(choice.max_load() > below && choice.max_load() <= ep)) {
