@@ -82,18 +82,19 @@ void CopySquares(Squares way, int64_t rows, int64_t columns, const Tensor& from,
 }
 
 // Of a distance of `tokens` along an axis.
-double LogDistance(int64_t tokens, int64_t window) {
-  const double furthest = static_cast<double>(std::max<int64_t>(window - 1, 1));
+double LogDistance(int64_t tokens, int64_t learnt) {
+  const double furthest = static_cast<double>(std::max<int64_t>(learnt - 1, 1));
   const double distance = 8 * static_cast<double>(tokens) / furthest;
   return std::copysign(std::log2(std::abs(distance) + 1) / 3, distance);
 }
 
-Tensor DistancesOf(Device& device, DType dtype, int64_t window) {
+Tensor DistancesOf(Device& device, DType dtype, int64_t window,
+                   int64_t learnt) {
   std::vector<double> distances;
   for (int64_t y = 1 - window; y < window; ++y) {
     for (int64_t x = 1 - window; x < window; ++x) {
-      distances.push_back(LogDistance(y, window));
-      distances.push_back(LogDistance(x, window));
+      distances.push_back(LogDistance(y, learnt));
+      distances.push_back(LogDistance(x, learnt));
     }
   }
   const int64_t span = 2 * window - 1;
@@ -122,8 +123,8 @@ SwinBlock::SwinBlock(ParameterStore& store, const ProcessGrid& grid,
                      int64_t index, const SwinConfig& config, Keep keep)
     : sizes_(SizesOfBlock(config, index)),
       keep_(keep),
-      distances_(
-          DistancesOf(store.device(), store.dtype(), sizes_.windows.window)),
+      distances_(DistancesOf(store.device(), store.dtype(),
+                             sizes_.windows.window, sizes_.learnt_window)),
       merging_(sizes_.merges
                    ? std::make_unique<Merging>(Merging{
                          ReplicatedLinear(

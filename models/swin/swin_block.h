@@ -7,8 +7,8 @@
 // Each of the two is left out of some samples in training (drop_path.h).
 // A merged token has the channels of four, (0, 0), (1, 0), (0, 1) and (1, 1) by
 // row and column. Biases of scores come from an MLP of the distance between two
-// tokens, along each axis d: sign(d)·log₂(1 + 8|d|/(window − 1))/3, so that a
-// window may be of another size than those that were learnt from. Norms are
+// tokens, along each axis d: sign(d)·log₂(1 + 8|d|/(learnt − 1))/3, so that a
+// window may be of another size than those that were learnt in. Norms are
 // affine, those of attention and MLP begin as zeros, and so a block as nothing;
 // GELU is exact. Queries and values have biases, keys none.
 //

@@ -72,6 +72,10 @@ absl::Status CheckStage(const SwinConfig& config, int64_t index) {
         "channels",
         field, stage.heads, hidden);
   }
+  if (stage.learnt_window != 0) {
+    RETURN_IF_ERROR(CheckRange(field + ".learnt_window", stage.learnt_window, 2,
+                               kMaxWindow));
+  }
   const int64_t along = config.TokensAlong(index);
   if (along << index != config.side / config.patch) {
     return InvalidArgument(
@@ -135,6 +139,8 @@ SwinBlockSizes SizesOfBlock(const SwinConfig& config, int64_t block) {
       config.moe.has_value() &&
       sizes.stage >= config.num_stages() - config.expert_stages &&
       (of_stage + 1) % config.expert_every == 0;
+  const int64_t learnt = config.stages[sizes.stage].learnt_window;
+  sizes.learnt_window = learnt > 0 ? learnt : window;
   sizes.merges = sizes.stage > 0 && of_stage == 0;
   sizes.hidden = config.HiddenOf(sizes.stage);
   sizes.heads = config.stages[sizes.stage].heads;
@@ -165,7 +171,8 @@ absl::StatusOr<SwinConfig> ResolveSwin(const Swin& swin, int64_t channels,
   if (swin.stages_size() > 0) {
     config.stages.clear();
     for (const Swin::Stage& stage : swin.stages()) {
-      config.stages.push_back({stage.blocks(), stage.heads()});
+      config.stages.push_back(
+          {stage.blocks(), stage.heads(), stage.learnt_window()});
     }
   }
   config.channels = channels;
@@ -221,6 +228,7 @@ void FillSwin(const SwinConfig& config, Swin& swin) {
     Swin::Stage& filled = *swin.add_stages();
     filled.set_blocks(static_cast<uint32_t>(stage.blocks));
     filled.set_heads(static_cast<uint32_t>(stage.heads));
+    filled.set_learnt_window(static_cast<uint32_t>(stage.learnt_window));
   }
   swin.set_window(static_cast<uint32_t>(config.window));
   swin.set_mlp_ratio(static_cast<double>(config.mlp_hidden) /

@@ -18,6 +18,8 @@ struct SwinConfig {
   struct Stage {
     int64_t blocks = 0;
     int64_t heads = 0;
+    // Of the windows that its biases were learnt in; 0: of `window`.
+    int64_t learnt_window = 0;
   };
   std::vector<Stage> stages;
   int64_t patch = 4;
@@ -59,6 +61,8 @@ struct SwinBlockSizes {
   int64_t heads = 0;
   int64_t mlp_hidden = 0;
   double drop_path = 0;
+  // In parts of which distances are counted.
+  int64_t learnt_window = 0;
   WindowLayout windows;
   std::optional<MoeConfig> moe;
 

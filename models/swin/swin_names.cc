@@ -27,6 +27,9 @@ constexpr char kArguments[] = R"({
     "out_features": null, "out_indices": null, "stage_names": null,
     "path_norm": null}})";
 constexpr char kDropPath[] = "drop_path_rate";
+constexpr char kLearntWindows[] = "pretrained_window_sizes";
+// Of the class's own stages, as many as it counts these for.
+constexpr size_t kStages = 4;
 
 uint32_t Number(const Json& arguments, const char* name) {
   return arguments.at(name).get<uint32_t>();
@@ -42,10 +45,12 @@ DescribedModel Read(const Json& arguments) {
   swin.set_drop_path(arguments.at(kNotedArguments).at(kDropPath).get<double>());
   const Json& depths = arguments.at("depths");
   const Json& heads = arguments.at("num_heads");
+  const Json& learnt = arguments.at(kLearntWindows);
   for (size_t i = 0; i < depths.size(); ++i) {
     Swin::Stage& stage = *swin.add_stages();
     stage.set_blocks(depths[i].get<uint32_t>());
     if (i < heads.size()) stage.set_heads(heads[i].get<uint32_t>());
+    if (i < learnt.size()) stage.set_learnt_window(learnt[i].get<uint32_t>());
   }
   described.data = {.channels = Number(arguments, "num_channels"),
                     .resolution = Number(arguments, "image_size"),
@@ -65,10 +70,13 @@ Json ArgumentsOf(const SwinConfig& config) {
   Json json = Json::parse(kArguments);
   Json depths = Json::array();
   Json heads = Json::array();
+  Json learnt = Json::array();
   for (const SwinConfig::Stage& stage : config.stages) {
     depths.push_back(stage.blocks);
     heads.push_back(stage.heads);
+    learnt.push_back(stage.learnt_window);
   }
+  while (learnt.size() < kStages) learnt.push_back(0);
   json.update({{"image_size", config.side},
                {"patch_size", config.patch},
                {"num_channels", config.channels},
@@ -76,6 +84,7 @@ Json ArgumentsOf(const SwinConfig& config) {
                {"depths", depths},
                {"num_heads", heads},
                {"window_size", config.window},
+               {kLearntWindows, learnt},
                {"mlp_ratio", MlpRatio(config)},
                {"num_labels", config.classes}});
   // The class makes the others itself.

@@ -12,8 +12,7 @@
 namespace trireme {
 
 // Of a folder of the class. Sides that its windows do not divide, which the
-// class pads, and windows that biases were learnt for in another size are
-// refused later.
+// class pads, are refused later.
 const ModelClass& SwinClass();
 
 // Errors: what the class does not have: experts, and MLPs whose width is no

@@ -66,6 +66,23 @@ TEST(SwinNames, PublishedConfigurationIsThePreset) {
   EXPECT_NEAR(static_cast<double>(parameters), 109.3e6, 0.1e6);
 }
 
+// microsoft/swinv2-base-patch4-window12to16-192to256-22kto1k-ft
+TEST(SwinNames, WindowsThatBiasesWereLearntInAreKept) {
+  Json config = PublishedConfig();
+  config["image_size"] = 256;
+  config["window_size"] = 16;
+  config["pretrained_window_sizes"] = {12, 12, 12, 6};
+  EXPECT_EQ(DifferenceOf(config), "");
+  const auto swin = Read(config);
+  ASSERT_TRUE(swin.ok()) << MessageOf(swin.status());
+  EXPECT_EQ(SizesOfBlock(*swin, 0).learnt_window, 12);
+  EXPECT_EQ(SizesOfBlock(*swin, 23).learnt_window, 6);
+  EXPECT_EQ(SizesOfBlock(*swin, 23).windows.window, 8);
+  config["pretrained_window_sizes"] = {1, 12, 12, 6};
+  EXPECT_EQ(DifferenceOf(config),
+            "model.swin.stages[0].learnt_window: found 1, expected 2 to 64");
+}
+
 // How often blocks are left out in training is no property of weights.
 TEST(SwinNames, NotesOfTrainingAreNotCompared) {
   Json config = PublishedConfig();
@@ -84,8 +101,7 @@ TEST(SwinNames, WhatNoModelHereComputesIsNamed) {
         {"qkv_bias", false},
         {"layer_norm_eps", 1e-6},
         {"use_absolute_embeddings", true},
-        {"hidden_dropout_prob", 0.1},
-        {"pretrained_window_sizes", {12, 12, 12, 6}}}) {
+        {"hidden_dropout_prob", 0.1}}) {
     Json config = PublishedConfig();
     config[field] = value;
     EXPECT_EQ(DifferenceOf(config).find(std::string("config.json: ") + field +

@@ -26,6 +26,8 @@ CHANNELS, SIDE, PATCH, WINDOW, CLASSES = 2, 16, 2, 4, 5
 HIDDEN, MLP = 6, 12
 # Blocks and heads.
 STAGES = ((2, 2), (1, 3))
+# That biases were learnt in.
+LEARNT_WINDOWS = (WINDOW, 7)
 BIAS_HIDDEN = 512
 SMOOTHING = 0.2
 normal = Normal(20241130)
@@ -100,8 +102,8 @@ def mask_of(h, w, shift):
     return unlike.double() * -100
 
 
-def relative_distances():
-    span = torch.arange(1 - WINDOW, WINDOW).double() / (WINDOW - 1) * 8
+def relative_distances(learnt):
+    span = torch.arange(1 - WINDOW, WINDOW).double() / (learnt - 1) * 8
     span = span.sign() * (span.abs() + 1).log2() / math.log2(8)
     return torch.stack(torch.meshgrid(span, span, indexing="ij"),
                        -1).view(-1, 2)
@@ -125,7 +127,7 @@ def model(weights, pixels):
         return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"],
                             weights[f"{name}.bias"], 1e-5)
 
-    def attention(name, x, heads, shift):
+    def attention(name, x, heads, shift, learnt):
         b, h, w, c = x.shape
         windows = cut(x.roll((-shift, -shift), (1, 2)))
         of_q, of_v = weights[f"{name}.qkv.bias"]
@@ -137,7 +139,7 @@ def model(weights, pixels):
         scale = weights[f"{name}.log_scales"].clamp(max=math.log(100)).exp()
         table = linear(f"{name}.biases.out",
                        F.relu(linear(f"{name}.biases.in",
-                                     relative_distances())))
+                                     relative_distances(learnt))))
         bias = 16 * table[relative_index()].permute(2, 0, 1).sigmoid()
         scores = scores * scale[:, None, None] + bias
         if shift > 0:
@@ -163,7 +165,8 @@ def model(weights, pixels):
                      linear(f"{block}.merging.linear", x))
         shift = WINDOW // 2 if number % 2 == 1 and x.shape[1] > WINDOW else 0
         x = x + norm(f"{block}.attention.norm",
-                     attention(f"{block}.attention", x, heads, shift))
+                     attention(f"{block}.attention", x, heads, shift,
+                               LEARNT_WINDOWS[stage]))
         inner = F.gelu(linear(f"{block}.mlp.in", x))
         x = x + norm(f"{block}.mlp.norm", linear(f"{block}.mlp.out", inner))
     return linear("final.linear", norm("final.norm", x).mean((1, 2)))
@@ -221,6 +224,7 @@ def compare_with_transformers(weights, pixels, labels, logits):
                      embed_dim=HIDDEN, depths=[n for n, _ in STAGES],
                      num_heads=[heads for _, heads in STAGES],
                      window_size=WINDOW, mlp_ratio=MLP / HIDDEN,
+                     pretrained_window_sizes=[0, *LEARNT_WINDOWS[1:]],
                      drop_path_rate=0.0, num_labels=CLASSES)).double()
     with torch.no_grad():
         theirs.load_state_dict(

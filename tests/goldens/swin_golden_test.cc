@@ -23,7 +23,7 @@ constexpr double kSmoothing = 0.2;
 
 SwinConfig Config() {
   SwinConfig config;
-  config.stages = {{2, 2}, {1, 3}};
+  config.stages = {{2, 2}, {1, 3, /*learnt_window=*/7}};
   config.patch = 2;
   config.hidden = 6;
   config.mlp_hidden = 12;

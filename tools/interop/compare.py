@@ -257,6 +257,8 @@ def draw_swin(rng):
         embed_dim=width, depths=depths,
         num_heads=[heads * 2**i for i in range(stages)], window_size=window,
         mlp_ratio=rng.choice([1.0, 2.5, 4.0]),
+        pretrained_window_sizes=[rng.choice([0, 3, 6]) if i < stages else 0
+                                 for i in range(4)],
         drop_path_rate=rng.choice([0.0, 0.2]), num_labels=rng.randint(2, 12)))
     inputs = {"pixel_values": torch.randn(rng.choice([2, 4]), channels, side,
                                           side)}
