@@ -21,6 +21,8 @@ namespace {
 constexpr char kFormatKey[] = "format";
 constexpr char kStoredFormat[] = "trireme.samples";
 constexpr char kStoredTensor[] = "samples";
+// Training pictures that say which class a drawn one shows.
+constexpr int kNeighbors = 3;
 
 std::string StoredPath(const std::string& path) {
   return std::filesystem::path(path).replace_extension(".safetensors");
@@ -146,17 +148,18 @@ absl::StatusOr<std::string> PictureMedium::Compare(
   // Of a caption the class is that of the sample it was read from.
   std::vector<int32_t> labels;
   for (const Sample& prompt : prompts) labels.push_back(prompt.class_id);
-  if (real.training.num_classes() < 2 ||
+  if (real.training.num_classes() < 2 || count < kNeighbors ||
       std::find(labels.begin(), labels.end(), -1) != labels.end()) {
     return text;
   }
-  ASSIGN_OR_RETURN(const double accuracy,
-                   NearestNeighborAccuracy({train.pixels, train.labels},
-                                           {samples, labels}, elements));
+  ASSIGN_OR_RETURN(
+      const double accuracy,
+      NearestNeighborAccuracy({train.pixels, train.labels}, {samples, labels},
+                              elements, kNeighbors));
   return text + fmt::format(
-                    "3 nearest training pictures agree with the class asked "
+                    "{} nearest training pictures agree with the class asked "
                     "for: {:.0f} %\n",
-                    100 * accuracy);
+                    kNeighbors, 100 * accuracy);
 }
 
 }  // namespace trireme
