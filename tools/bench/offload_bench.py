@@ -1,0 +1,348 @@
+#!/usr/bin/env python3
+"""What training with offload takes on this machine, beside the same training
+with everything on the device and beside PyTorch with blocks that stream in.
+
+    offload_bench.py TRIREME [--python PYTHON] [--budget 460] [--threads 2]
+                     [--precision FP32] [--json FILE]
+
+TRIREME is bazel-bin/tools/trireme, PYTHON has PyTorch (and DeepSpeed, if its
+CPUAdam is to be measured). Prints Markdown:
+
+- the device's peak for a DiT of 1.4 billion parameters, from dry steps: all
+  resident, and with two places, with and without blocks' inputs on the host;
+- the seconds of a step of a DiT-B that trains, resident and offloaded, and of
+  PyTorch's with the same blocks at home in the host's memory;
+- bytes per second of the host's AdamW in those steps, of PyTorch's fused AdamW
+  and of DeepSpeed's CPUAdam on as many parameters, and of a copy.
+
+On a device of the host copies and computation take turns: how far a step is
+from the bound of a link that works beside the device is not to be seen here.
+Each part has a share of --budget seconds and says so where it did not end.
+"""
+import argparse
+import json
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+DATA = "/usr/share/datasets/fashion-mnist"
+PATCHES, BATCH, BLOCKS, HIDDEN, HEADS = 14, 4, 12, 768, 12
+WARM_UP = 1
+JOB = """
+name: "offload_bench"
+model {{ dit {{ hidden: {hidden} layers: {blocks} heads: {heads} patch: 2 }} }}
+data {{ idx {{ folder: "{data}" }} resolution: 28 }}
+global_batch: {batch}
+steps: 1000
+precision: {precision}
+sample {{ at_end: false }}
+log {{ every: 1 }}
+"""
+PLANS = {
+    "resident": "recompute: FULL",
+    "2 places": "recompute: FULL offload { resident_units: 2 }",
+    "2 places, inputs on the host":
+        "recompute: FULL offload { resident_units: 2 activations: true }",
+}
+UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def write_job(folder, plan, **sizes):
+    (folder / "job.textproto").write_text(JOB.format(data=DATA, **sizes))
+    (folder / "plan.textproto").write_text(plan)
+    return [str(folder / "job.textproto"), "--plan",
+            str(folder / "plan.textproto")]
+
+
+def run(command, seconds):
+    """What it prints within so many seconds, and why there is no more."""
+    try:
+        done = subprocess.run(command, timeout=max(1, seconds), text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    except subprocess.TimeoutExpired as error:
+        text = error.stdout or b""
+        return (text.decode() if isinstance(text, bytes) else text,
+                f"ended after {seconds:.0f} s")
+    last = (done.stdout.strip().splitlines() or ["no message"])[-1]
+    return done.stdout, (f"status {done.returncode}: {last}"
+                         if done.returncode else "")
+
+
+def peak_bytes(text):
+    """Of rank 0 in the first table of a dry run."""
+    found = re.search(r"^ +0 +([0-9.]+) (\w+)  ", text, re.MULTILINE)
+    return float(found[1]) * UNITS[found[2]] if found else None
+
+
+def measure_memory(trireme, seconds):
+    peaks = {}
+    for name, plan in PLANS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = write_job(pathlib.Path(folder), plan, hidden=1792,
+                                  blocks=24, heads=28, batch=16,
+                                  precision="BF16")
+            text, reason = run([trireme, "train", *arguments, "--dry_run"],
+                               seconds / len(PLANS))
+            peaks[name] = peak_bytes(text) or reason
+    return peaks
+
+
+def steps_of(trireme, plan, seconds, precision, threads):
+    """The lines of metrics.jsonl that training writes in so many seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        arguments = write_job(path, plan, hidden=HIDDEN, blocks=BLOCKS,
+                              heads=HEADS, batch=BATCH, precision=precision)
+        command = ["env", f"OMP_NUM_THREADS={threads}", trireme, "train",
+                   *arguments, "--out", str(path / "run"), "--progress",
+                   "lines"]
+        text, reason = run(command, seconds)
+        metrics = path / "run/metrics.jsonl"
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        steps = []
+        for line in lines:
+            try:
+                steps.append(json.loads(line))
+            except json.JSONDecodeError:
+                pass  # It was ended while it wrote.
+        return steps[WARM_UP:], reason if len(steps) <= WARM_UP else ""
+
+
+def peer(program, seconds, *arguments):
+    """The JSON object that this file prints for --peer."""
+    text, reason = run([*program, "--seconds", str(0.7 * seconds), *arguments],
+                       seconds)
+    for line in reversed(text.splitlines()):
+        if line.startswith("{"):
+            return json.loads(line)
+    return {"reason": reason or "no figures"}
+
+
+def time_calls(call, seconds):
+    times = []
+    until = time.perf_counter() + seconds
+    while len(times) <= WARM_UP or time.perf_counter() < until:
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[WARM_UP:])
+
+
+def peer_adam(seconds, threads):
+    """Bytes per second that AdamW reads and writes, and a copy."""
+    import torch
+    torch.set_num_threads(threads)
+    elements = 64 << 20
+    parameter = torch.nn.Parameter(torch.randn(elements))
+    parameter.grad = torch.randn(elements)
+    result = {}
+    to = torch.empty_like(parameter)
+    with torch.no_grad():
+        result["copy"] = 8 * elements / time_calls(
+            lambda: to.copy_(parameter), seconds / 4)
+    # Gradient, weight and moments are read, all but the first are written.
+    step_bytes = 28 * elements
+    adam = torch.optim.AdamW([parameter], fused=True)
+    result["PyTorch's fused AdamW"] = step_bytes / time_calls(
+        adam.step, seconds / 4)
+    del adam
+    try:
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+        adam = DeepSpeedCPUAdam([parameter], adamw_mode=True)
+        result["DeepSpeed's CPUAdam"] = step_bytes / time_calls(
+            adam.step, seconds / 4)
+    except Exception as error:
+        result["reason"] = f"DeepSpeed's CPUAdam: {error}"
+    return result
+
+
+class Home:
+    """A block whose weights are at home but while it computes, as its gradients
+    are from its backward on."""
+    backward = False
+
+    def __init__(self, block, dtype):
+        import torch
+        self.parameters = list(block.parameters())
+        self.masters = [torch.nn.Parameter(p.detach().float().clone())
+                        for p in self.parameters]
+        self.values = [m.detach().to(dtype) for m in self.masters]
+        self.left = 0
+        self.drop()
+        block.register_forward_pre_hook(lambda *_: self.bring())
+        block.register_forward_hook(
+            lambda *_: None if Home.backward else self.drop())
+        for p, master in zip(self.parameters, self.masters):
+            p.register_post_accumulate_grad_hook(
+                lambda p, master=master: self.save(p, master))
+
+    def bring(self):
+        self.left = len(self.parameters)
+        for p, value in zip(self.parameters, self.values):
+            p.data = value.clone()
+
+    def drop(self):
+        for p, value in zip(self.parameters, self.values):
+            p.data = value.new_empty(0)
+
+    def save(self, p, master):
+        master.grad = p.grad.float().clone()
+        p.grad = None
+        self.left -= 1
+        if self.left == 0:
+            self.drop()
+
+    def publish(self):
+        for value, master in zip(self.values, self.masters):
+            if value is not master:
+                value.copy_(master.detach())
+
+
+def recomputed(block):
+    """The block, of which only the inputs are kept for backward."""
+    from torch import nn
+    from torch.utils.checkpoint import checkpoint
+
+    class Module(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.block = block
+
+        def forward(self, *arguments):
+            return checkpoint(self.block, *arguments, use_reentrant=False)
+
+    return Module()
+
+
+def peer_step(seconds, threads, precision):
+    """Seconds of PyTorch's step with blocks at home."""
+    import torch
+    from torch.nn import functional as F
+    sys.path.insert(0, str(pathlib.Path(__file__).parent))
+    import peer_dit
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    peer_dit.HIDDEN, peer_dit.LAYERS, peer_dit.HEADS = HIDDEN, BLOCKS, HEADS
+    peer_dit.GRID, peer_dit.CHANNELS, peer_dit.BATCH = PATCHES, 1, BATCH
+    peer_dit.CLASSES = 10
+    dtype = torch.bfloat16 if precision == "BF16" else torch.float32
+    model = peer_dit.build().to(dtype)
+    blocks = list(model.blocks)
+    ids = {id(p) for block in blocks for p in block.parameters()}
+    stays = [p for p in model.parameters() if id(p) not in ids]
+    homes = [Home(block, dtype) for block in blocks]
+    for i, block in enumerate(blocks):
+        model.blocks[i] = recomputed(block)
+    masters = [p.detach().float().clone().requires_grad_() for p in stays]
+    of_blocks = [m for home in homes for m in home.masters]
+    adam = torch.optim.AdamW(masters + of_blocks, lr=1e-4, fused=True)
+
+    def step():
+        x, classes = peer_dit.batch()
+        noise = torch.randn_like(x)
+        t = torch.sigmoid(torch.randn(len(x)))
+        at = t.reshape(-1, 1, 1, 1)
+        v = peer_dit.predict(model, ((1 - at) * x + at * noise).to(dtype), t,
+                             classes)
+        loss = F.mse_loss(v.float(), noise - x)
+        Home.backward = True
+        loss.backward()
+        Home.backward = False
+        for p, master in zip(stays, masters):
+            master.grad = p.grad.float()
+            p.grad = None
+        torch.nn.utils.clip_grad_norm_(masters + of_blocks, 1.0)
+        adam.step()
+        adam.zero_grad()
+        with torch.no_grad():
+            torch._foreach_copy_(stays, masters)
+            for home in homes:
+                home.publish()
+
+    return {"step_s": time_calls(step, seconds)}
+
+
+def gigabytes(bytes_per_s):
+    return f"{bytes_per_s / 1e9:.1f}"
+
+
+def report(options):
+    budget = options.budget
+    figures = {"peak_bytes": measure_memory(options.trireme, 0.1 * budget)}
+    print("| DiT of 1.4e9 parameters, bf16 | device's peak, GiB | of resident |")
+    print("|---|---|---|")
+    resident = figures["peak_bytes"]["resident"]
+    for name, peak in figures["peak_bytes"].items():
+        if isinstance(peak, str) or isinstance(resident, str):
+            print(f"| {name} | {peak} | |")
+        else:
+            print(f"| {name} | {peak / 2**30:.2f} | {100 * peak / resident:.1f} %"
+                  " |")
+
+    program = [options.python, __file__, options.trireme, "--threads",
+               str(options.threads), "--precision", options.precision]
+    steps, update_rates = {}, []
+    for name, plan in PLANS.items():
+        lines, reason = steps_of(options.trireme, plan, 0.18 * budget,
+                                 options.precision, options.threads)
+        times = [line["step_s"] for line in lines]
+        steps[name] = statistics.median(times) if times else reason
+        update_rates += [line["offload"]["update_bytes_per_s"] for line in lines
+                         if "update_bytes_per_s" in line.get("offload", {})]
+    of_peer = peer(program, 0.18 * budget, "--peer", "step")
+    steps["PyTorch, blocks at home"] = of_peer.get("step_s",
+                                                   of_peer.get("reason"))
+    figures["step_s"] = steps
+    ours = steps["2 places"]
+    print(f"\n| DiT-B, batch {BATCH}, {options.precision}, {options.threads} "
+          "threads | step, s | over 2 places |\n|---|---|---|")
+    for name, seconds in steps.items():
+        if isinstance(seconds, str) or isinstance(ours, str):
+            print(f"| {name} | {seconds} | |")
+        else:
+            print(f"| {name} | {seconds:.3f} | {seconds / ours:.2f} |")
+
+    rates = peer(program, 0.15 * budget, "--peer", "adam")
+    if update_rates:
+        rates["Trireme's AdamW in those steps"] = statistics.median(update_rates)
+    figures["bytes_per_s"] = rates
+    print("\n| | GB/s | of a copy |\n|---|---|---|")
+    for name, rate in rates.items():
+        if isinstance(rate, str):
+            print(f"| {rate} | | |")
+        else:
+            print(f"| {name} | {gigabytes(rate)} | "
+                  f"{rate / rates.get('copy', float('nan')):.2f} |")
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(figures, indent=1))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("trireme")
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--budget", type=float, default=460)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", default="FP32", choices=["FP32", "BF16"])
+    parser.add_argument("--json")
+    parser.add_argument("--peer", choices=["step", "adam"],
+                        help="measure only this, in this process")
+    parser.add_argument("--seconds", type=float, default=30,
+                        help="with --peer")
+    options = parser.parse_args()
+    if options.peer == "step":
+        print(json.dumps(peer_step(options.seconds, options.threads,
+                                   options.precision)))
+    elif options.peer == "adam":
+        print(json.dumps(peer_adam(options.seconds, options.threads)))
+    else:
+        report(options)
+
+
+if __name__ == "__main__":
+    main()
