@@ -2,9 +2,11 @@
 
 #include "trainer/run/data_record.h"
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
