@@ -148,7 +148,17 @@ absl::StatusOr<double> CandidateCosting::BoundOf(const Candidate& candidate,
         return node.count % unit == 0 &&
                (island == 0 || island % unit == 0 || unit % island == 0);
       });
-  if (!nodes_alike_ || !units_alike) {
+  const ClusterNode& first = cluster_.nodes.front();
+  const bool hosts_alike =
+      !candidate.offload ||
+      std::all_of(cluster_.nodes.begin(), cluster_.nodes.end(),
+                  [&first](const ClusterNode& node) {
+                    return node.count == first.count &&
+                           node.host_memory_bytes_per_s ==
+                               first.host_memory_bytes_per_s &&
+                           node.drive_bytes_per_s == first.drive_bytes_per_s;
+                  });
+  if (!nodes_alike_ || !units_alike || !hosts_alike) {
     const PlanCoster fastest = CosterOf(plan, /*best_case=*/true);
     RETURN_IF_ERROR(cutter_.Cut(fastest, plan));
     costs = fastest.CostsOf(0);

@@ -363,6 +363,8 @@ ClusterModel BestCase(const ClusterModel& cluster) {
   ClusterDevice& device = best.devices[node.device];
   ClusterLink link =
       cluster.num_nodes() > 1 ? cluster.LinkBetweenNodes(0, 1) : ClusterLink();
+  // Of a node's host and drive, for each of its devices.
+  double host_share = 0, drive_share = 0;
   for (int32_t i = 0; i < cluster.num_nodes(); ++i) {
     const ClusterNode& other = cluster.nodes[i];
     take_faster(other.link, node.link);
@@ -370,10 +372,9 @@ ClusterModel BestCase(const ClusterModel& cluster) {
     node.slowdown = std::min(node.slowdown, other.slowdown);
     node.card_bytes_per_s =
         std::max(node.card_bytes_per_s, other.card_bytes_per_s);
-    node.host_memory_bytes_per_s =
-        std::max(node.host_memory_bytes_per_s, other.host_memory_bytes_per_s);
-    node.drive_bytes_per_s =
-        std::max(node.drive_bytes_per_s, other.drive_bytes_per_s);
+    host_share =
+        std::max(host_share, other.host_memory_bytes_per_s / other.count);
+    drive_share = std::max(drive_share, other.drive_bytes_per_s / other.count);
     const ClusterDevice& its = cluster.DeviceOfNode(i);
     for (double ClusterDevice::*rate : kDeviceRates) {
       device.*rate = std::max(device.*rate, its.*rate);
@@ -395,8 +396,8 @@ ClusterModel BestCase(const ClusterModel& cluster) {
     other.island_devices = 0;
     other.slowdown = node.slowdown;
     other.card_bytes_per_s = node.card_bytes_per_s;
-    other.host_memory_bytes_per_s = node.host_memory_bytes_per_s;
-    other.drive_bytes_per_s = node.drive_bytes_per_s;
+    other.host_memory_bytes_per_s = host_share * other.count;
+    other.drive_bytes_per_s = drive_share * other.count;
   }
   std::fill(best.node_links.begin(), best.node_links.end(), link);
   return best;

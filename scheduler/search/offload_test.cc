@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "scheduler/explain/charts.h"
@@ -12,6 +13,7 @@
 #include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/schedules/schedule.h"
+#include "scheduler/search/candidate_costing.h"
 #include "scheduler/search/candidate_plan.h"
 #include "scheduler/search/memory_fit.h"
 #include "scheduler/search/search.h"
@@ -506,6 +508,40 @@ TEST(Offload, PipelineRanksShareTheHostsMemory) {
 }
 
 // Whoever looks for what holds an offloaded step up must find it in the list.
+// Which stage lies at a slow host is the placement's to choose: a bound that
+// takes the first choice for granted would refuse what is faster.
+TEST(Offload, NoPlacementIsFasterThanTheBoundWhereHostsAreUnlike) {
+  for (const int slow : {0, 1}) {
+    PlannerInput input = Input();
+    input.model.layers = 3;
+    input.global_batch = 1;
+    Cluster::Node& other = *input.cluster.add_nodes();
+    other = input.cluster.nodes(0);
+    other.set_name("other");
+    input.cluster.mutable_nodes(slow)->set_host_memory_bytes_per_s(kHostMemory /
+                                                                   100);
+    input.cluster.mutable_default_link()->set_latency_s(1e-6);
+    input.cluster.mutable_default_link()->set_bytes_per_s(1e12);
+    const auto cluster = ResolveCluster(input.cluster);
+    ASSERT_TRUE(cluster.ok()) << cluster.status();
+    Candidate candidate = Offloaded(/*resident_units=*/1, 1);
+    candidate.pp = 2;
+    const auto likely =
+        CandidateCosting(input.model, *cluster, 1).Cost(/*index=*/0, candidate);
+    ASSERT_TRUE(likely.ok()) << likely.status();
+    EXPECT_GT(candidate.step_s, 0);
+    for (const std::vector<int32_t>& physical :
+         {std::vector<int32_t>{0, 1}, std::vector<int32_t>{1, 0}}) {
+      const auto plan =
+          PlanOfCandidate(input.model, *cluster, 1, candidate, physical);
+      ASSERT_TRUE(plan.ok()) << plan.status();
+      const auto estimate = EstimatePlan(input.model, *cluster, *plan);
+      ASSERT_TRUE(estimate.ok()) << estimate.status();
+      EXPECT_LE(candidate.step_s, estimate->step_s * (1 + 1e-9)) << slow;
+    }
+  }
+}
+
 TEST(Offload, SensitivityNamesTheHostsLink) {
   PlannerInput input = Input();
   input.global_batch = 1;
