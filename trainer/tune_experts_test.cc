@@ -2,17 +2,24 @@
 
 #include "trainer/tune_experts.h"
 
+#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
+#include "fmt/format.h"
 #include "gtest/gtest.h"
 #include "models/dit/dit_family.h"
 #include "models/objective/rectified_flow.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
+#include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/plan/plan.h"
+#include "trainer/config/textproto.h"
+#include "trainer/job.h"
+#include "trainer/train.h"
 
 namespace trireme {
 namespace {
@@ -73,6 +80,53 @@ TEST(TuneExpertsTest, FindsChoicesForEveryLoad) {
             std::string::npos)
       << tuned.report;
   EXPECT_NE(tuned.report.find("rows by nodes"), std::string::npos);
+}
+
+// A table of another cluster would be slow, and nothing would say so.
+TEST(TuneExpertsTest, OtherMachinesRefuseTheChoices) {
+  TrainOptions options;
+  options.progress_bar = false;
+  options.share.ranks = 2;
+  CHECK_OK(ParseTextProto(R"(model { dit { hidden: 16 layers: 1 heads: 2
+                                           patch: 14 moe { experts: 2 } } }
+                             data { idx { folder:
+                                      "/usr/share/datasets/fashion-mnist" }
+                                    resolution: 28 }
+                             global_batch: 2
+                             steps: 1
+                             checkpoint { every_minutes: 0 }
+                             sample { at_end: false }
+                             precision: FP32)",
+                          "job", &options.job)
+               .status());
+  CHECK_OK(FillJobDefaults(options.job));
+  const auto train = [&](uint32_t machine_ranks) {
+    options.out =
+        fmt::format("{}/tuned_for_{}", testing::TempDir(), machine_ranks);
+    std::filesystem::remove_all(options.out);
+    Plan plan;
+    CHECK_OK(ParseTextProto("grid { dp: 2 ep: 2 } experts { move: ADAPTIVE "
+                            "choices { max_load: 2 move: ROWS } }",
+                            "plan", &plan)
+                 .status());
+    plan.mutable_experts()->mutable_tuned_for()->set_machine_ranks(
+        machine_ranks);
+    options.plan = plan;
+    std::mutex mutex;
+    std::vector<std::string> messages;
+    RunThreadRanks(2, [&](CommunicatorFactory& factory, int) {
+      const auto end = Train(options, factory);
+      const std::lock_guard lock(mutex);
+      messages.push_back(MessageOf(end.status()));
+    });
+    return messages;
+  };
+  for (const std::string& message : train(4)) {
+    EXPECT_EQ(message,
+              "plan.experts.tuned_for.machine_ranks: found 4, expected 2, "
+              "which choices are measured for again by trireme tune");
+  }
+  for (const std::string& message : train(2)) EXPECT_EQ(message, "");
 }
 
 TEST(TuneExpertsTest, NeedsExpertsThatAreDivided) {
